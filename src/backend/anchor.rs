@@ -1,0 +1,42 @@
+//! Keeps hold of the directory of a local backend, so that a missing disk is noticed.
+//!
+//! Invariant: below an unmounted disk there is another directory, or none; it is neither believed nor filled.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A directory, known by device and inode.
+#[derive(Debug)]
+pub(super) struct Anchor {
+    root: PathBuf,
+    identity: (u64, u64),
+    // Held open because some file systems give an inode another number once nobody uses it.
+    _pinned: File,
+}
+
+impl Anchor {
+    /// Remembers the directory that is `root` now.
+    pub(super) fn new(root: &Path) -> io::Result<Self> {
+        let pinned = File::open(root)?;
+        Ok(Self {
+            root: root.to_owned(),
+            identity: identity(&pinned.metadata()?),
+            _pinned: pinned,
+        })
+    }
+
+    /// Makes sure that `root` is still that directory; says in one line what is there instead.
+    pub(super) async fn holds(&self) -> Result<(), String> {
+        match tokio::fs::metadata(&self.root).await {
+            Ok(found) if identity(&found) == self.identity => Ok(()),
+            Ok(_) => Err("another directory took its place".to_owned()),
+            Err(e) => Err(format!("the directory is gone: {e}")),
+        }
+    }
+}
+
+fn identity(found: &Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
+}

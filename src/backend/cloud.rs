@@ -1,0 +1,258 @@
+//! The stores reached over HTTP: S3, Google Cloud Storage, Azure Blob Storage.
+//!
+//! Invariant: credentials come from the environment and go into the builders, nowhere else; an endpoint that carries a
+//! name or password is refused and not repeated. Plain http is spoken only to an endpoint that says so.
+
+use super::error::{BackendError, Class};
+use super::limits::BackendConfig;
+use super::location::redacted;
+use crate::sync::Arc;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as S3Key};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::{ClientConfigKey, ObjectStore};
+use std::path::PathBuf;
+use url::Url;
+
+/// The providers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cloud {
+    S3,
+    Gcs,
+    Azure,
+}
+
+impl Cloud {
+    /// Tells the scheme of the provider's URLs.
+    pub(super) fn scheme(self) -> &'static str {
+        match self {
+            Self::S3 => "s3",
+            Self::Gcs => "gs",
+            Self::Azure => "az",
+        }
+    }
+
+    /// Builds the client of `bucket`, called `url` in messages. Nothing is asked over the network.
+    ///
+    /// # Errors
+    /// `Invalid` for a wrong setting, `Denied` when the environment has no credentials.
+    pub(super) fn open(
+        self,
+        bucket: &str,
+        url: &str,
+        config: &BackendConfig,
+    ) -> Result<Arc<dyn ObjectStore>, BackendError> {
+        let refused = |missing| Class::Denied.error(url, missing);
+        let built = match self {
+            Self::S3 => {
+                let builder = s3_builder(bucket, config)?;
+                s3_credentials(&builder).map_err(refused)?;
+                builder.build().map(|s| Arc::new(s) as Arc<dyn ObjectStore>)
+            }
+            Self::Gcs => {
+                let builder = gcs_builder(bucket, config)?;
+                gcs_credentials(&builder).map_err(refused)?;
+                builder.build().map(|s| Arc::new(s) as Arc<dyn ObjectStore>)
+            }
+            Self::Azure => {
+                let builder = azure_builder(bucket, config)?;
+                azure_credentials(&builder).map_err(refused)?;
+                builder.build().map(|s| Arc::new(s) as Arc<dyn ObjectStore>)
+            }
+        };
+        // A builder fails over a wrong or missing setting, never over the network.
+        built.map_err(|e| Class::Invalid.error(url, e.to_string()))
+    }
+}
+
+/// Checks an endpoint and tells whether plain http must be allowed for it.
+fn endpoint_is_plain(endpoint: &str) -> Result<bool, BackendError> {
+    let refuse = |reason: String| Class::Invalid.error(redacted(endpoint), reason);
+    let parsed = Url::parse(endpoint)
+        .map_err(|e| refuse(format!("the endpoint is not a URL like https://HOST: {e}")))?;
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        return Err(refuse(
+            "an endpoint must not carry a name or password".into(),
+        ));
+    }
+    match parsed.scheme() {
+        "https" => Ok(false),
+        "http" => Ok(true),
+        other => Err(refuse(format!(
+            "an endpoint begins with http:// or https://, not {other}:"
+        ))),
+    }
+}
+
+/// The settings of the HTTP client that all providers share, as key and value.
+fn client_settings(config: &BackendConfig) -> [(ClientConfigKey, String); 2] {
+    let millis = |d: std::time::Duration| format!("{} ms", d.as_millis());
+    [
+        (ClientConfigKey::Timeout, millis(config.request_timeout())),
+        (
+            ClientConfigKey::ConnectTimeout,
+            millis(config.connect_timeout()),
+        ),
+    ]
+}
+
+fn s3_builder(bucket: &str, config: &BackendConfig) -> Result<AmazonS3Builder, BackendError> {
+    let mut builder = AmazonS3Builder::from_env()
+        .with_bucket_name(bucket)
+        .with_retry(config.retry());
+    for (key, value) in client_settings(config) {
+        builder = builder.with_config(S3Key::Client(key), value);
+    }
+    if let Some(endpoint) = &config.endpoint {
+        // The S3-specific key wins over every other endpoint, those of the environment included.
+        builder = builder.with_config(S3Key::S3Endpoint, endpoint);
+    }
+    if let Some(region) = &config.region {
+        builder = builder.with_region(region);
+    }
+    let endpoint = builder
+        .get_config_value(&S3Key::S3Endpoint)
+        .or_else(|| builder.get_config_value(&S3Key::Endpoint));
+    if let Some(endpoint) = endpoint
+        && endpoint_is_plain(&endpoint)?
+    {
+        builder = builder.with_allow_http(true);
+    }
+    Ok(builder)
+}
+
+fn gcs_builder(
+    bucket: &str,
+    config: &BackendConfig,
+) -> Result<GoogleCloudStorageBuilder, BackendError> {
+    let mut builder = GoogleCloudStorageBuilder::from_env()
+        .with_bucket_name(bucket)
+        .with_retry(config.retry());
+    for (key, value) in client_settings(config) {
+        builder = builder.with_config(GoogleConfigKey::Client(key), value);
+    }
+    if let Some(endpoint) = &config.endpoint {
+        let plain = endpoint_is_plain(endpoint)?;
+        builder = builder.with_base_url(endpoint).with_config(
+            GoogleConfigKey::Client(ClientConfigKey::AllowHttp),
+            plain.to_string(),
+        );
+    }
+    Ok(builder)
+}
+
+fn azure_builder(
+    container: &str,
+    config: &BackendConfig,
+) -> Result<MicrosoftAzureBuilder, BackendError> {
+    let mut builder = MicrosoftAzureBuilder::from_env()
+        .with_container_name(container)
+        .with_retry(config.retry());
+    for (key, value) in client_settings(config) {
+        builder = builder.with_config(AzureConfigKey::Client(key), value);
+    }
+    if let Some(endpoint) = &config.endpoint {
+        let plain = endpoint_is_plain(endpoint)?;
+        builder = builder
+            .with_endpoint(endpoint.clone())
+            .with_allow_http(plain);
+    }
+    Ok(builder)
+}
+
+/// Says what is missing when the builder would fall back to asking an instance metadata address, which on any other
+/// machine answers after minutes or never.
+fn s3_credentials(builder: &AmazonS3Builder) -> Result<(), &'static str> {
+    let has = |key| builder.get_config_value(&key).is_some();
+    let known = has(S3Key::AccessKeyId)
+        || has(S3Key::SecretAccessKey)
+        || (has(S3Key::WebIdentityTokenFile) && has(S3Key::RoleArn))
+        || has(S3Key::ContainerCredentialsRelativeUri)
+        || (has(S3Key::ContainerCredentialsFullUri) && has(S3Key::ContainerAuthorizationTokenFile))
+        || has(S3Key::MetadataEndpoint)
+        || is_true(builder.get_config_value(&S3Key::SkipSignature));
+    known.then_some(()).ok_or(
+        "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY \
+         (or AWS_METADATA_ENDPOINT=http://169.254.169.254 for the role of an EC2 instance, \
+         or AWS_SKIP_SIGNATURE=true for a public bucket)",
+    )
+}
+
+/// As [`s3_credentials`].
+fn gcs_credentials(builder: &GoogleCloudStorageBuilder) -> Result<(), &'static str> {
+    let has = |key| builder.get_config_value(&key).is_some();
+    let login = std::env::var_os("HOME").map(|home| {
+        PathBuf::from(home).join(".config/gcloud/application_default_credentials.json")
+    });
+    let known = has(GoogleConfigKey::ServiceAccount)
+        || has(GoogleConfigKey::ServiceAccountKey)
+        || has(GoogleConfigKey::ApplicationCredentials)
+        || has(GoogleConfigKey::BearerToken)
+        || login.is_some_and(|path| path.exists())
+        || std::env::var_os("GCE_METADATA_HOST").is_some()
+        || is_true(builder.get_config_value(&GoogleConfigKey::SkipSignature));
+    known.then_some(()).ok_or(
+        "no credentials: set GOOGLE_APPLICATION_CREDENTIALS to a key file \
+         (or GCE_METADATA_HOST=metadata.google.internal for the account of a GCE instance)",
+    )
+}
+
+/// As [`s3_credentials`].
+fn azure_credentials(builder: &MicrosoftAzureBuilder) -> Result<(), &'static str> {
+    use AzureConfigKey as Key;
+    let has = |key| builder.get_config_value(&key).is_some();
+    let known = has(Key::AccessKey)
+        || has(Key::SasKey)
+        || has(Key::Token)
+        || has(Key::ClientSecret)
+        || has(Key::FederatedTokenFile)
+        || has(Key::MsiEndpoint)
+        || has(Key::FabricSessionToken)
+        || is_true(builder.get_config_value(&Key::UseAzureCli))
+        || is_true(builder.get_config_value(&Key::UseEmulator))
+        || is_true(builder.get_config_value(&Key::SkipSignature));
+    known.then_some(()).ok_or(
+        "no credentials: set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY \
+         (or AZURE_STORAGE_SAS_KEY, or AZURE_MSI_ENDPOINT for a managed identity)",
+    )
+}
+
+fn is_true(value: Option<String>) -> bool {
+    value.is_some_and(|v| matches!(v.to_ascii_lowercase().as_str(), "true" | "1" | "yes" | "on"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_for_http_endpoints() {
+        assert!(endpoint_is_plain("http://127.0.0.1:9000").unwrap());
+        assert!(!endpoint_is_plain("https://s3.example").unwrap());
+        assert!(endpoint_is_plain("127.0.0.1:9000").is_err());
+        assert!(endpoint_is_plain("s3://host").is_err());
+    }
+
+    #[test]
+    fn a_secret_in_an_endpoint_is_not_repeated() {
+        let error = endpoint_is_plain("http://AKIAX:hidden@host").unwrap_err();
+        assert!(!error.to_string().contains("hidden"), "{error}");
+    }
+
+    #[test]
+    fn missing_credentials_are_named() {
+        let s3 = AmazonS3Builder::new();
+        let text = s3_credentials(&s3).unwrap_err();
+        assert!(text.contains("AWS_ACCESS_KEY_ID"), "{text}");
+        let s3 = AmazonS3Builder::new().with_access_key_id("x");
+        assert!(s3_credentials(&s3).is_ok());
+        let s3 = AmazonS3Builder::new().with_config(S3Key::SkipSignature, "true");
+        assert!(s3_credentials(&s3).is_ok());
+
+        assert!(azure_credentials(&MicrosoftAzureBuilder::new()).is_err());
+        let azure = MicrosoftAzureBuilder::new().with_access_key("a2V5");
+        assert!(azure_credentials(&azure).is_ok());
+        let gcs = GoogleCloudStorageBuilder::new().with_service_account_key("{}");
+        assert!(gcs_credentials(&gcs).is_ok());
+    }
+}

@@ -1,0 +1,276 @@
+//! Counts what is asked of a store, by whichever room.
+//!
+//! Invariant: every request of this program passes one [`CountedStore`], the index's included. A request is one call of
+//! `ObjectStore`; retries and pages inside it are not seen from here.
+
+use crate::sync::{Arc, AtomicU64, Ordering};
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    UploadPart,
+};
+use std::fmt;
+
+/// What was asked of a backend and its children since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counters {
+    /// Objects written, parts of an object and copies included.
+    pub put: u64,
+    /// Objects or ranges read.
+    pub get: u64,
+    /// Listings begun.
+    pub list: u64,
+    /// Objects deleted.
+    pub delete: u64,
+    /// Objects asked for their size and date only.
+    pub head: u64,
+    /// Bytes sent, whether or not they arrived.
+    pub bytes_up: u64,
+    /// Bytes received.
+    pub bytes_down: u64,
+    /// Requests that failed, their retries included; an object that is not there, or there already, is an answer.
+    pub failures: u64,
+}
+
+impl Counters {
+    /// Tells how many requests there were.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.put + self.get + self.list + self.delete + self.head
+    }
+}
+
+/// The running counts behind [`Counters`].
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    put: AtomicU64,
+    get: AtomicU64,
+    list: AtomicU64,
+    delete: AtomicU64,
+    head: AtomicU64,
+    bytes_up: AtomicU64,
+    bytes_down: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl Tally {
+    /// Reads the counts, each for itself.
+    pub(super) fn snapshot(&self) -> Counters {
+        Counters {
+            put: self.put.load(Ordering::Relaxed),
+            get: self.get.load(Ordering::Relaxed),
+            list: self.list.load(Ordering::Relaxed),
+            delete: self.delete.load(Ordering::Relaxed),
+            head: self.head.load(Ordering::Relaxed),
+            bytes_up: self.bytes_up.load(Ordering::Relaxed),
+            bytes_down: self.bytes_down.load(Ordering::Relaxed),
+            failures: self.failures.load(Ordering::Relaxed),
+        }
+    }
+
+    fn sent(&self, payload: &PutPayload) {
+        add(&self.put, 1);
+        add(&self.bytes_up, payload.content_length() as u64);
+    }
+
+    fn outcome<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && is_failure(error)
+        {
+            add(&self.failures, 1);
+        }
+        result
+    }
+}
+
+fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+/// Tells failures from answers.
+fn is_failure(error: &Error) -> bool {
+    !matches!(
+        error,
+        Error::NotFound { .. }
+            | Error::AlreadyExists { .. }
+            | Error::Precondition { .. }
+            | Error::NotModified { .. }
+    )
+}
+
+/// A store that counts. Its `Debug` shows the URL alone: the store inside may know secrets.
+#[derive(Clone)]
+pub(super) struct CountedStore {
+    url: Arc<str>,
+    inner: Arc<dyn ObjectStore>,
+    tally: Arc<Tally>,
+}
+
+impl CountedStore {
+    /// Puts the counting before `inner`, which is shown as `url`.
+    pub(super) fn new(url: &str, inner: Arc<dyn ObjectStore>, tally: Arc<Tally>) -> Self {
+        Self {
+            url: url.into(),
+            inner,
+            tally,
+        }
+    }
+}
+
+impl fmt::Debug for CountedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CountedStore({})", self.url)
+    }
+}
+
+impl fmt::Display for CountedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for CountedStore {
+    async fn put_opts(&self, at: &Path, payload: PutPayload, o: PutOptions) -> Result<PutResult> {
+        self.tally.sent(&payload);
+        self.tally
+            .outcome(self.inner.put_opts(at, payload, o).await)
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        add(&self.tally.put, 1);
+        let upload = self.inner.put_multipart_opts(at, options).await;
+        Ok(Box::new(CountedUpload {
+            inner: self.tally.outcome(upload)?,
+            tally: Arc::clone(&self.tally),
+        }))
+    }
+
+    async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        let kind = match options.head {
+            true => &self.tally.head,
+            false => &self.tally.get,
+        };
+        add(kind, 1);
+        let head = options.head;
+        let mut result = self.tally.outcome(self.inner.get_opts(at, options).await)?;
+        if !head {
+            result.payload = self.counted_payload(result.payload, &result.range);
+        }
+        Ok(result)
+    }
+
+    fn delete_stream(
+        &self,
+        at: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        let asked = Arc::clone(&self.tally);
+        let answered = Arc::clone(&self.tally);
+        let at = at.inspect(move |_| add(&asked.delete, 1)).boxed();
+        self.inner
+            .delete_stream(at)
+            .map(move |result| answered.outcome(result))
+            .boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        add(&self.tally.list, 1);
+        let tally = Arc::clone(&self.tally);
+        self.inner
+            .list(prefix)
+            .map(move |result| tally.outcome(result))
+            .boxed()
+    }
+
+    // Provided by the trait, but the provided one fetches the whole listing and filters it here.
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        add(&self.tally.list, 1);
+        let tally = Arc::clone(&self.tally);
+        self.inner
+            .list_with_offset(prefix, offset)
+            .map(move |result| tally.outcome(result))
+            .boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        add(&self.tally.list, 1);
+        self.tally
+            .outcome(self.inner.list_with_delimiter(prefix).await)
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        add(&self.tally.put, 1);
+        self.tally
+            .outcome(self.inner.copy_opts(from, to, options).await)
+    }
+}
+
+impl CountedStore {
+    /// Counts a body while it is read; a local file is read in one piece by whoever asked for it.
+    fn counted_payload(
+        &self,
+        payload: GetResultPayload,
+        range: &std::ops::Range<u64>,
+    ) -> GetResultPayload {
+        let tally = Arc::clone(&self.tally);
+        match payload {
+            GetResultPayload::Stream(stream) => GetResultPayload::Stream(
+                stream
+                    .map(move |chunk| {
+                        let chunk = tally.outcome(chunk)?;
+                        add(&tally.bytes_down, chunk.len() as u64);
+                        Ok(chunk)
+                    })
+                    .boxed(),
+            ),
+            file => {
+                add(&tally.bytes_down, range.end - range.start);
+                file
+            }
+        }
+    }
+}
+
+/// An upload in parts that counts.
+struct CountedUpload {
+    inner: Box<dyn MultipartUpload>,
+    tally: Arc<Tally>,
+}
+
+impl fmt::Debug for CountedUpload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CountedUpload")
+    }
+}
+
+#[async_trait]
+impl MultipartUpload for CountedUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        self.tally.sent(&data);
+        let tally = Arc::clone(&self.tally);
+        let part = self.inner.put_part(data);
+        Box::pin(async move { tally.outcome(part.await) })
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        add(&self.tally.put, 1);
+        self.tally.outcome(self.inner.complete().await)
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        add(&self.tally.delete, 1);
+        self.tally.outcome(self.inner.abort().await)
+    }
+}

@@ -1,0 +1,327 @@
+//! What can go wrong with a request, in the words of what the caller does next.
+//!
+//! Invariant: every error names the object or the URL it is about and carries the store's own words, shortened, without
+//! query strings and never with a secret.
+
+use object_store::client::HttpError;
+use std::error::Error as StdError;
+use std::io::ErrorKind;
+
+/// Why a request to a backend failed. `place` is the object or the URL, `reason` the store's own words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// There is no such object; asking again gives the same answer.
+    #[error("{place}: not found: {reason}")]
+    NotFound {
+        /// The object that is not there.
+        place: String,
+        /// The store's words.
+        reason: String,
+    },
+    /// Somebody else's object has this key: choose another key, or give way.
+    #[error("{place}: exists already: {reason}")]
+    AlreadyExists {
+        /// The key that is taken.
+        place: String,
+        /// The store's words.
+        reason: String,
+    },
+    /// The credentials are missing, wrong or too weak: a person has to act.
+    #[error("{place}: access refused: {reason}")]
+    Denied {
+        /// The object or URL that was refused.
+        place: String,
+        /// The store's words, or which variable is missing.
+        reason: String,
+    },
+    /// The store gave no usable answer in time, its own retries included: keep the data and try later.
+    #[error("{place}: the store is unavailable: {reason}")]
+    Unavailable {
+        /// The object or URL that was asked for.
+        place: String,
+        /// The last failure, or the deadline that passed.
+        reason: String,
+    },
+    /// The store lacks something this program cannot work without: use another store.
+    #[error("{place}: the store cannot be used: {reason}")]
+    Unsupported {
+        /// The object or URL that was asked for.
+        place: String,
+        /// What the store cannot do.
+        reason: String,
+    },
+    /// The URL, a flag or the bucket it names is wrong: a person has to act.
+    #[error("{place}: {reason}")]
+    Invalid {
+        /// The URL, flag or key as given, without secrets.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// The variants of [`BackendError`] without their text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    NotFound,
+    AlreadyExists,
+    Denied,
+    Unavailable,
+    Unsupported,
+    Invalid,
+}
+
+impl Class {
+    /// Makes the error of this class.
+    pub(super) fn error(self, place: impl Into<String>, reason: impl Into<String>) -> BackendError {
+        let (place, reason) = (place.into(), reason.into());
+        match self {
+            Self::NotFound => BackendError::NotFound { place, reason },
+            Self::AlreadyExists => BackendError::AlreadyExists { place, reason },
+            Self::Denied => BackendError::Denied { place, reason },
+            Self::Unavailable => BackendError::Unavailable { place, reason },
+            Self::Unsupported => BackendError::Unsupported { place, reason },
+            Self::Invalid => BackendError::Invalid { place, reason },
+        }
+    }
+}
+
+impl BackendError {
+    /// Translates what `object_store` says about `place`.
+    pub(super) fn from_store(place: impl Into<String>, error: &object_store::Error) -> Self {
+        let full = chain(error);
+        classify(error, &full).error(place, shorten(&full))
+    }
+}
+
+/// Tells whether `error` means that a range begins at or behind the end of its object.
+pub(super) fn is_past_end(error: &object_store::Error) -> bool {
+    let full = chain(error);
+    status(&full) == Some(416) || full.contains("Wanted range starting at")
+}
+
+/// Tells whether `error` means that a store sent a whole object where a range was asked for. Some do so for an empty
+/// object, which has no range to send.
+pub(super) fn is_whole(error: &object_store::Error) -> bool {
+    chain(error).contains(WHOLE)
+}
+
+/// What `object_store` says of a response that is not the range.
+const WHOLE: &str = "non-partial response";
+
+fn classify(error: &object_store::Error, full: &str) -> Class {
+    use object_store::Error;
+    match error {
+        // A bucket that is not there must never read as an object that is not there.
+        Error::NotFound { .. } if names_a_missing_bucket(full) => Class::Invalid,
+        Error::NotFound { .. } => Class::NotFound,
+        Error::AlreadyExists { .. } | Error::Precondition { .. } | Error::NotModified { .. } => {
+            Class::AlreadyExists
+        }
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Class::Denied,
+        Error::NotSupported { .. } | Error::NotImplemented { .. } => Class::Unsupported,
+        Error::InvalidPath { .. } | Error::UnknownConfigurationKey { .. } => Class::Invalid,
+        Error::Generic { source, .. } => classify_cause(source.as_ref(), full),
+        _ => Class::Unavailable,
+    }
+}
+
+/// Sorts what `object_store` leaves unsorted, by the first cause with a meaning of its own, then by the HTTP status,
+/// which exists only as text.
+fn classify_cause(cause: &(dyn StdError + 'static), full: &str) -> Class {
+    let mut next = Some(cause);
+    while let Some(cause) = next {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            return classify_io(io.kind());
+        }
+        if cause.is::<HttpError>() {
+            return Class::Unavailable;
+        }
+        next = cause.source();
+    }
+    if full.contains("redirect without LOCATION") {
+        return Class::Invalid;
+    }
+    if full.contains(WHOLE) {
+        return Class::Unsupported;
+    }
+    match status(full) {
+        Some(400) if full.contains("ExpiredToken") || full.contains("InvalidToken") => {
+            Class::Denied
+        }
+        Some(401 | 403) => Class::Denied,
+        Some(408 | 429) => Class::Unavailable,
+        Some(405 | 501) => Class::Unsupported,
+        Some(300..=499) => Class::Invalid,
+        // Unknown trouble is taken for passing: waiting loses nothing, giving up might.
+        _ => Class::Unavailable,
+    }
+}
+
+fn classify_io(kind: ErrorKind) -> Class {
+    match kind {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Class::Denied,
+        ErrorKind::NotADirectory | ErrorKind::IsADirectory | ErrorKind::InvalidFilename => {
+            Class::Invalid
+        }
+        ErrorKind::Unsupported => Class::Unsupported,
+        _ => Class::Unavailable,
+    }
+}
+
+fn names_a_missing_bucket(text: &str) -> bool {
+    ["NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"]
+        .iter()
+        .any(|code| text.contains(code))
+}
+
+/// Reads the number behind "status code: ", as `object_store` words it.
+fn status(text: &str) -> Option<u16> {
+    let (_, rest) = text.split_once("status code: ")?;
+    rest.get(..3)?.parse().ok()
+}
+
+/// Joins the texts of `error` and of those of its causes that it does not quote itself.
+fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// The longest reason, in characters.
+const REASON_CHARS_MAX: usize = 300;
+
+/// Brings a store's words to one line: an XML body becomes its code and message, query strings go.
+fn shorten(full: &str) -> String {
+    let mut text = match (between(full, "<Code>", "</Code>"), status(full)) {
+        (Some(code), status) => {
+            let message = between(full, "<Message>", "</Message>").unwrap_or_default();
+            let number = status.map(|s| format!("{s} ")).unwrap_or_default();
+            format!("{number}{code}: {message}")
+        }
+        (None, _) => full.to_owned(),
+    };
+    text = text
+        .split_whitespace()
+        .map(without_query)
+        .collect::<Vec<_>>()
+        .join(" ");
+    if text.contains("redirect without LOCATION") {
+        text.push_str(" (is the region right?)");
+    }
+    match text.char_indices().nth(REASON_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
+fn between<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(open)?;
+    Some(rest.split_once(close)?.0)
+}
+
+/// Cuts a word that is a URL before its query, where some stores want a signature.
+fn without_query(word: &str) -> &str {
+    match word.split_once('?') {
+        Some((url, _)) if url.contains("://") => url,
+        _ => word,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object_store::client::HttpErrorKind;
+
+    fn generic(source: impl Into<Box<dyn StdError + Send + Sync>>) -> object_store::Error {
+        object_store::Error::Generic {
+            store: "S3",
+            source: source.into(),
+        }
+    }
+
+    fn class_of(error: &object_store::Error) -> Class {
+        classify(error, &chain(error))
+    }
+
+    #[test]
+    fn statuses_hidden_in_text_are_sorted() {
+        let cases = [
+            ("400 Bad Request: ExpiredToken", Class::Denied),
+            ("400 Bad Request: MalformedXML", Class::Invalid),
+            ("403 Forbidden", Class::Denied),
+            ("404 Not Found: NoSuchBucket", Class::Invalid),
+            ("405 Method Not Allowed", Class::Unsupported),
+            ("429 Too Many Requests", Class::Unavailable),
+            ("500 Internal Server Error", Class::Unavailable),
+            ("501 Not Implemented", Class::Unsupported),
+            ("503 Slow Down", Class::Unavailable),
+        ];
+        for (text, class) in cases {
+            let error = generic(format!("Server returned non-2xx status code: {text}"));
+            assert_eq!(class_of(&error), class, "{text}");
+        }
+        assert_eq!(class_of(&generic("who knows")), Class::Unavailable);
+    }
+
+    #[test]
+    fn causes_are_found_behind_other_errors() {
+        let refused = std::io::Error::from(ErrorKind::ConnectionRefused);
+        let http = HttpError::new(HttpErrorKind::Connect, refused);
+        assert_eq!(class_of(&generic(http)), Class::Unavailable);
+        for (kind, class) in [
+            (ErrorKind::PermissionDenied, Class::Denied),
+            (ErrorKind::StorageFull, Class::Unavailable),
+            (ErrorKind::NotADirectory, Class::Invalid),
+        ] {
+            assert_eq!(class_of(&generic(std::io::Error::from(kind))), class);
+        }
+    }
+
+    #[test]
+    fn a_missing_bucket_is_not_a_missing_object() {
+        let not_found = |body: &str| object_store::Error::NotFound {
+            path: "a".into(),
+            source: body.into(),
+        };
+        assert_eq!(class_of(&not_found("NoSuchKey")), Class::NotFound);
+        assert_eq!(class_of(&not_found("NoSuchBucket")), Class::Invalid);
+        assert_eq!(class_of(&not_found("ContainerNotFound")), Class::Invalid);
+    }
+
+    #[test]
+    fn reasons_are_short_and_keep_signatures_to_themselves() {
+        let error = generic(
+            "Server returned non-2xx status code: 403 Forbidden: <Error><Code>AccessDenied</Code>\n<Message>Access Denied</Message></Error>",
+        );
+        let told = BackendError::from_store("s3://b/k", &error).to_string();
+        assert_eq!(
+            told,
+            "s3://b/k: access refused: 403 AccessDenied: Access Denied"
+        );
+
+        let error = generic("GET https://a.example/c/k?sv=1&sig=SECRET failed");
+        let told = BackendError::from_store("az://c/k", &error).to_string();
+        assert!(told.contains("https://a.example/c/k failed"), "{told}");
+        assert!(!told.contains("SECRET"), "{told}");
+
+        let told = BackendError::from_store("k", &generic("x".repeat(5000))).to_string();
+        assert!(told.len() < 400);
+    }
+
+    #[test]
+    fn the_deepest_cause_is_told() {
+        let refused = std::io::Error::new(ErrorKind::ConnectionRefused, "nobody listens");
+        let error = generic(HttpError::new(HttpErrorKind::Connect, refused));
+        let told = BackendError::from_store("s3://b", &error).to_string();
+        assert!(told.contains("nobody listens"), "{told}");
+    }
+}

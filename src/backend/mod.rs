@@ -1,0 +1,462 @@
+//! Where bytes lie: one URL, one place in a bucket, and the few requests the rooms above make of it.
+//!
+//! Owns the object store, its retries, the deadline of every operation and the counts. Keys are relative to the place,
+//! lowercase ASCII, and made by this program; no user-chosen name is part of one.
+//! Invariant: every operation ends within the deadline; a failure never reads as an absence (a bucket or directory that
+//! is gone is an error, not an empty place); `put_new` succeeds for exactly one of several writers of different bytes.
+
+mod anchor;
+mod cloud;
+mod counters;
+mod error;
+mod limits;
+mod location;
+mod probe;
+
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod tests;
+
+pub use counters::Counters;
+pub use error::BackendError;
+pub use limits::BackendConfig;
+pub use probe::Probe;
+
+use crate::sync::Arc;
+use anchor::Anchor;
+use bytes::Bytes;
+use cloud::Cloud;
+use counters::{CountedStore, Tally};
+use error::{Class, is_past_end, is_whole};
+use futures::StreamExt;
+use limits::within;
+use location::{Location, Site};
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{
+    GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
+};
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A place in a bucket. Clones and children share the store and the counts.
+#[derive(Clone)]
+pub struct Backend {
+    base: Arc<Base>,
+    prefix: Path,
+    store: Arc<dyn ObjectStore>,
+    url: String,
+}
+
+/// What a backend shares with its children.
+struct Base {
+    location: Location,
+    config: BackendConfig,
+    counted: CountedStore,
+    tally: Arc<Tally>,
+    /// Local places only.
+    anchor: Option<Anchor>,
+}
+
+/// An object as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// The key, relative to the backend that listed it.
+    pub key: String,
+    /// The length in bytes.
+    pub size: u64,
+    /// When it was written by the store's clock, in nanoseconds since 1970-01-01 UTC; many stores round to seconds.
+    pub modified_ns: u64,
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Backend({})", self.url)
+    }
+}
+
+/// How often `put_new` sends an object whose fate was unclear and which then was not there.
+const CREATE_ATTEMPTS: u32 = 3;
+
+/// The pause before the second of these attempts; it grows with each.
+const CREATE_PAUSE: Duration = Duration::from_millis(100);
+
+impl Backend {
+    /// Opens the place that `url` names: `file:///dir`, `s3://bucket/prefix`, `gs://`, `az://` or `memory://name`.
+    /// Credentials come from the providers' environment variables. Nothing is asked over the network yet.
+    ///
+    /// # Errors
+    /// `Invalid` for a wrong URL, flag or directory, `Denied` when there are no credentials.
+    pub fn open(url: &str, config: &BackendConfig) -> Result<Self, BackendError> {
+        let location = Location::parse(url)?;
+        let store = location.open(config)?;
+        let anchor = match &location.site {
+            Site::Local(root) => Some(Anchor::new(root).map_err(|e| {
+                let reason = format!("cannot open the directory: {e}");
+                Class::Denied.error(&location.url, reason)
+            })?),
+            Site::Memory(_) | Site::Cloud(..) | Site::Given => None,
+        };
+        Ok(Self::assemble(location, store, anchor, config))
+    }
+
+    /// Works on a store that the caller brings along, shown as `url`; of `config` only the deadline matters.
+    #[must_use]
+    pub fn over(url: &str, store: Arc<dyn ObjectStore>, config: &BackendConfig) -> Self {
+        Self::assemble(Location::given(url), store, None, config)
+    }
+
+    fn assemble(
+        location: Location,
+        store: Arc<dyn ObjectStore>,
+        anchor: Option<Anchor>,
+        config: &BackendConfig,
+    ) -> Self {
+        let tally = Arc::new(Tally::default());
+        let counted = CountedStore::new(&location.url, store, Arc::clone(&tally));
+        let (prefix, url) = (location.prefix.clone(), location.url.clone());
+        let base = Arc::new(Base {
+            location,
+            config: config.clone(),
+            counted,
+            tally,
+            anchor,
+        });
+        Self::at(base, prefix, url)
+    }
+
+    fn at(base: Arc<Base>, prefix: Path, url: String) -> Self {
+        let store = Arc::new(PrefixStore::new(base.counted.clone(), prefix.clone()));
+        Self {
+            base,
+            prefix,
+            store,
+            url,
+        }
+    }
+
+    /// Tells the URL of this place, without secrets.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Tells whether the bytes lie in a directory of this machine.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        matches!(self.base.location.site, Site::Local(_))
+    }
+
+    /// Tells the directory of a local place; it may not exist yet below the root.
+    #[must_use]
+    pub fn local_path(&self) -> Option<PathBuf> {
+        match &self.base.location.site {
+            Site::Local(root) => Some(root.join(self.prefix.as_ref())),
+            Site::Memory(_) | Site::Cloud(..) | Site::Given => None,
+        }
+    }
+
+    /// Makes the place `prefix` below this one.
+    #[must_use]
+    pub fn child(&self, prefix: &str) -> Self {
+        let prefix = Path::from(prefix);
+        let url = format!("{}/{prefix}", self.url.trim_end_matches('/'));
+        let prefix = self.prefix.parts().chain(prefix.parts()).collect();
+        Self::at(Arc::clone(&self.base), prefix, url)
+    }
+
+    /// Hands out the store itself, counted and relative to this place, for the index. It has the retries of this
+    /// backend, but no deadline around an operation.
+    #[must_use]
+    pub(crate) fn object_store(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.store)
+    }
+
+    /// Reads the counts of this backend, its parents and children.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.base.tally.snapshot()
+    }
+
+    /// Writes an object, over an older one if there is one.
+    ///
+    /// # Errors
+    /// `Denied`, `Unavailable`; after `Unavailable` the object may have been written.
+    pub async fn put(&self, key: &str, bytes: Bytes) -> Result<(), BackendError> {
+        let path = self.path(key)?;
+        self.timed(key, async {
+            self.anchored().await?;
+            match self.store.put(&path, PutPayload::from_bytes(bytes)).await {
+                Ok(_) => Ok(()),
+                Err(e) => Err(self.failure(key, &e)),
+            }
+        })
+        .await
+    }
+
+    /// Writes an object that must not be there yet. When the store's answer leaves open whose object is there, it is
+    /// read back: equal bytes are our own write.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if an object with other bytes is there; `Denied`, `Unavailable`, `Unsupported`.
+    pub async fn put_new(&self, key: &str, bytes: Bytes) -> Result<(), BackendError> {
+        let path = self.path(key)?;
+        self.timed(key, async {
+            self.anchored().await?;
+            let mut attempt = 1;
+            loop {
+                let error = match self.create(&path, &bytes).await {
+                    Ok(()) => return Ok(()),
+                    Err(e) => e,
+                };
+                let unclear = self.failure(key, &error);
+                match unclear {
+                    BackendError::AlreadyExists { .. } | BackendError::Unavailable { .. } => {}
+                    certain => return Err(certain),
+                }
+                match self.holds(key, &path, &bytes).await {
+                    Some(Holds::Ours) => return Ok(()),
+                    Some(Holds::Other) => {
+                        return Err(Class::AlreadyExists.error(self.name(key), error.to_string()));
+                    }
+                    Some(Holds::Nothing) if attempt < CREATE_ATTEMPTS => {}
+                    // A conflict with nothing to show for it is one that was going on: S3 says 409.
+                    Some(Holds::Nothing) | None => {
+                        return Err(Class::Unavailable.error(self.name(key), error.to_string()));
+                    }
+                }
+                tokio::time::sleep(CREATE_PAUSE * attempt).await;
+                attempt += 1;
+            }
+        })
+        .await
+    }
+
+    /// Reads a whole object.
+    ///
+    /// # Errors
+    /// `NotFound`, `Denied`, `Unavailable`.
+    pub async fn get(&self, key: &str) -> Result<Bytes, BackendError> {
+        let path = self.path(key)?;
+        self.timed(key, async {
+            match self.fetch(&path, None).await {
+                Ok((_, bytes)) => Ok(bytes),
+                Err(e) => Err(self.absence(key, &e).await),
+            }
+        })
+        .await
+    }
+
+    /// Reads the bytes `range` of an object; fewer, down to none, where the object ends.
+    ///
+    /// # Errors
+    /// `NotFound`, `Denied`, `Unavailable`; `Unsupported` if the store ignores ranges.
+    pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, BackendError> {
+        let path = self.path(key)?;
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        self.timed(key, self.fetch_range(key, &path, range)).await
+    }
+
+    /// Reads the last `len` bytes of an object, or all it has; tells its whole length in bytes as well.
+    ///
+    /// # Errors
+    /// As [`Self::get_range`].
+    pub async fn get_tail(&self, key: &str, len: u64) -> Result<(u64, Bytes), BackendError> {
+        let path = self.path(key)?;
+        // Azure knows no suffix ranges, and no store answers one for zero bytes.
+        let by_suffix = len > 0 && !matches!(self.base.location.site, Site::Cloud(Cloud::Azure, _));
+        self.timed(key, async {
+            if by_suffix {
+                match self.fetch(&path, Some(GetRange::Suffix(len))).await {
+                    Ok((meta, bytes)) => return Ok((meta.size, bytes)),
+                    // An empty object has no last bytes.
+                    Err(e) if is_past_end(&e) || is_whole(&e) => {}
+                    Err(e) => return Err(self.absence(key, &e).await),
+                }
+            }
+            let size = self.size(key, &path).await?;
+            let range = size.saturating_sub(len)..size;
+            if range.is_empty() {
+                return Ok((size, Bytes::new()));
+            }
+            Ok((size, self.fetch_range(key, &path, range).await?))
+        })
+        .await
+    }
+
+    /// Lists every object below `prefix`, itself whole segments of a key, sorted by key. The deadline bounds the wait
+    /// for the next object, not the whole listing.
+    ///
+    /// # Errors
+    /// `Denied`, `Unavailable`, `Invalid`; never a part of the listing.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, BackendError> {
+        let path = self.path(prefix)?;
+        let place = self.name(prefix);
+        let deadline = self.base.config.deadline;
+        within(deadline, &place, self.anchored()).await?;
+        let mut found = Vec::new();
+        let mut listing = self.store.list(Some(&path));
+        let next = async |listing: &mut futures::stream::BoxStream<'static, _>| {
+            within(deadline, &place, async { Ok(listing.next().await) }).await
+        };
+        while let Some(object) = next(&mut listing).await? {
+            found.push(info(object.map_err(|e| self.failure(prefix, &e))?));
+        }
+        found.sort_unstable_by(|a: &ObjectInfo, b| a.key.cmp(&b.key));
+        Ok(found)
+    }
+
+    /// Deletes an object; one that is not there is deleted already.
+    ///
+    /// # Errors
+    /// `Denied`, `Unavailable`.
+    pub async fn delete(&self, key: &str) -> Result<(), BackendError> {
+        let path = self.path(key)?;
+        self.timed(key, async {
+            let Err(e) = self.store.delete(&path).await else {
+                return Ok(());
+            };
+            match self.absence(key, &e).await {
+                BackendError::NotFound { .. } => Ok(()),
+                error => Err(error),
+            }
+        })
+        .await
+    }
+}
+
+/// What lies under a key, compared with what was to be written there.
+enum Holds {
+    Ours,
+    Other,
+    Nothing,
+}
+
+impl Backend {
+    async fn create(&self, path: &Path, bytes: &Bytes) -> Result<(), object_store::Error> {
+        let payload = PutPayload::from_bytes(bytes.clone());
+        let created = self.store.put_opts(path, payload, PutMode::Create.into());
+        created.await.map(|_| ())
+    }
+
+    /// Reads back what a write of unclear fate left behind; `None` if that cannot be learnt either.
+    async fn holds(&self, key: &str, path: &Path, bytes: &Bytes) -> Option<Holds> {
+        let read = async {
+            let found = self.store.get(path).await?;
+            // Another length is another object; its bytes need not travel.
+            if found.meta.size != bytes.len() as u64 {
+                return Ok(Holds::Other);
+            }
+            Ok(match found.bytes().await? == *bytes {
+                true => Holds::Ours,
+                false => Holds::Other,
+            })
+        };
+        match read.await {
+            Ok(holds) => Some(holds),
+            Err(e) => match self.absence(key, &e).await {
+                BackendError::NotFound { .. } => Some(Holds::Nothing),
+                _ => None,
+            },
+        }
+    }
+
+    async fn fetch(
+        &self,
+        path: &Path,
+        range: Option<GetRange>,
+    ) -> Result<(ObjectMeta, Bytes), object_store::Error> {
+        let options = GetOptions {
+            range,
+            ..GetOptions::default()
+        };
+        let result: GetResult = self.store.get_opts(path, options).await?;
+        let meta = result.meta.clone();
+        Ok((meta, result.bytes().await?))
+    }
+
+    async fn fetch_range(
+        &self,
+        key: &str,
+        path: &Path,
+        range: Range<u64>,
+    ) -> Result<Bytes, BackendError> {
+        let start = range.start;
+        match self.fetch(path, Some(GetRange::Bounded(range))).await {
+            Ok((_, bytes)) => Ok(bytes),
+            Err(e) if is_past_end(&e) => Ok(Bytes::new()),
+            Err(e) if is_whole(&e) && self.size(key, path).await? <= start => Ok(Bytes::new()),
+            Err(e) => Err(self.absence(key, &e).await),
+        }
+    }
+
+    async fn size(&self, key: &str, path: &Path) -> Result<u64, BackendError> {
+        match self.store.head(path).await {
+            Ok(meta) => Ok(meta.size),
+            Err(e) => Err(self.absence(key, &e).await),
+        }
+    }
+
+    /// Translates an error of a read: on a local place an object is absent only while the directory is there.
+    async fn absence(&self, key: &str, error: &object_store::Error) -> BackendError {
+        let told = self.failure(key, error);
+        match told {
+            BackendError::NotFound { .. } => self.anchored().await.err().unwrap_or(told),
+            other => other,
+        }
+    }
+
+    /// Makes sure that a local place is still the directory that was opened.
+    async fn anchored(&self) -> Result<(), BackendError> {
+        match &self.base.anchor {
+            Some(anchor) => anchor
+                .holds()
+                .await
+                .map_err(|reason| Class::Unavailable.error(&self.url, reason)),
+            None => Ok(()),
+        }
+    }
+
+    fn failure(&self, key: &str, error: &object_store::Error) -> BackendError {
+        BackendError::from_store(self.name(key), error)
+    }
+
+    /// Bounds `operation` on `key` by the deadline.
+    async fn timed<T>(
+        &self,
+        key: &str,
+        operation: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BackendError> {
+        within(self.base.config.deadline, &self.name(key), operation).await
+    }
+
+    /// Names an object in messages.
+    fn name(&self, key: &str) -> String {
+        match key {
+            "" => self.url.clone(),
+            key => format!("{}/{key}", self.url.trim_end_matches('/')),
+        }
+    }
+
+    fn path(&self, key: &str) -> Result<Path, BackendError> {
+        Path::parse(key).map_err(|e| Class::Invalid.error(self.name(key), e.to_string()))
+    }
+}
+
+fn info(object: ObjectMeta) -> ObjectInfo {
+    ObjectInfo {
+        key: object.location.into(),
+        size: object.size,
+        modified_ns: modified_ns(object.last_modified.timestamp_nanos_opt()),
+    }
+}
+
+/// Brings a store's date to ours; before 1970 is 1970, and nanoseconds end in 2262.
+fn modified_ns(nanos: Option<i64>) -> u64 {
+    nanos.map_or(u64::MAX, |n| u64::try_from(n).unwrap_or(0))
+}

@@ -1,0 +1,273 @@
+//! Blocks of objects in the bucket: memory over disk over a fetch that the caller brings along.
+//!
+//! Objects never change, so a block is what it is for ever and may be kept as long as there is room. Invariants:
+//! of one block at most one fetch is under way, however many ask for it, and it goes on if they
+//! give up; a [`Block`] that is held stays in memory; disk errors never fail a read.
+
+use std::any::Any;
+use std::fmt;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use tokio::sync::watch;
+
+use super::CacheError;
+use super::disk::Disk;
+use super::memory::Memory;
+use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::task::Tasks;
+
+pub use super::memory::Block;
+
+/// How long a block is, in bytes; the last of an object may be shorter.
+pub const BLOCK: u64 = 256 * 1024;
+
+/// Which block: of which object (two numbers of the caller's), and the how manieth in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockKey {
+    /// The object, unique within the cache's directory for ever.
+    pub object: (u64, u64),
+    /// The block's number in the object; it begins at `index * BLOCK`.
+    pub index: u32,
+}
+
+/// How much a cache may take, and where.
+#[derive(Clone, Debug)]
+pub struct BlockCacheConfig {
+    /// For blocks in memory, in bytes. Blocks that are held may exceed it.
+    pub memory_bytes: u64,
+    /// For files on disk, in bytes; 0 for none.
+    pub disk_bytes: u64,
+    /// Where the files lie: a directory of this cache's alone, for one namespace; without one there is no disk part.
+    pub dir: Option<PathBuf>,
+}
+
+/// What a cache holds and how it fared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of blocks in memory.
+    pub memory_bytes: u64,
+    /// Bytes that files take from the disk.
+    pub disk_bytes: u64,
+    /// Calls that needed no fetch of their own.
+    pub hits: u64,
+    /// Fetches begun.
+    pub misses: u64,
+}
+
+/// How a flight stands, for all who wait for it.
+#[derive(Clone)]
+enum Outcome {
+    Flying,
+    Landed(Block),
+    /// Holds the fetch's error, whose type only the callers know.
+    Failed(Arc<dyn Any + Send + Sync>),
+}
+
+/// Blocks of immutable objects, in memory and on disk.
+pub struct BlockCache {
+    memory: Arc<Memory>,
+    disk: Option<Disk>,
+    /// The fetches under way.
+    flights: DashMap<BlockKey, watch::Receiver<Outcome>>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    tasks: Tasks,
+}
+
+impl BlockCache {
+    /// Opens a cache, with what an earlier process left in its directory. Blocks while it lists that directory. Fails
+    /// if the directory cannot be made or listed.
+    pub fn open(config: BlockCacheConfig, tasks: Tasks) -> Result<Arc<Self>, CacheError> {
+        let disk = match &config.dir {
+            Some(dir) if config.disk_bytes > 0 => Some(Disk::open(dir, config.disk_bytes, &tasks)?),
+            _ => None,
+        };
+        Ok(Arc::new(Self {
+            memory: Memory::new(config.memory_bytes, &tasks),
+            disk,
+            flights: DashMap::new(),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            tasks,
+        }))
+    }
+
+    /// Gives a block: from memory, from disk, or by `fetch`, which then yields the block's bytes (in a buffer of
+    /// their own: the whole buffer stays in memory as long as the block).
+    ///
+    /// Concurrent calls for one key share one fetch, run as a task: giving up a call cancels nothing. If it
+    /// fails, all of them get its error, nothing is kept, and the next call fetches again. All callers for one
+    /// key use the same `E`; one that waits with another gets [`CacheError::Lost`], as all do if the fetch panics.
+    pub async fn block<E>(
+        self: &Arc<Self>,
+        key: BlockKey,
+        fetch: impl Future<Output = Result<Bytes, E>> + Send + 'static,
+    ) -> Result<Block, E>
+    where
+        E: Clone + From<CacheError> + Send + Sync + 'static,
+    {
+        if let Some(block) = self.memory.get(key) {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(block);
+        }
+        let mut outcome = match self.board(key) {
+            Boarding::Resident(block) => {
+                self.hits.fetch_add(1, Ordering::Relaxed);
+                return Ok(block);
+            }
+            Boarding::Joined(outcome) => {
+                self.hits.fetch_add(1, Ordering::Relaxed);
+                outcome
+            }
+            Boarding::First(flight, outcome) => {
+                drop(self.tasks.spawn("cache-fetch", flight.run(fetch)));
+                outcome
+            }
+        };
+        let over = |outcome: &Outcome| !matches!(outcome, Outcome::Flying);
+        let ended = outcome.wait_for(over).await.map(|ended| ended.clone());
+        match ended {
+            Ok(Outcome::Landed(block)) => Ok(block),
+            Ok(Outcome::Failed(error)) => Err(error
+                .downcast_ref::<E>()
+                .map_or_else(|| CacheError::Lost.into(), E::clone)),
+            Ok(Outcome::Flying) | Err(_) => Err(CacheError::Lost.into()),
+        }
+    }
+
+    /// Whether a block is in memory or on disk, so that it need not be fetched.
+    pub fn peek(&self, key: BlockKey) -> bool {
+        self.memory.contains(key) || self.disk.as_ref().is_some_and(|disk| disk.contains(key))
+    }
+
+    /// Keeps a block whose bytes are at hand, such as one just uploaded. Copies them, since they are mostly a
+    /// part of something larger.
+    pub fn insert(&self, key: BlockKey, bytes: Bytes) {
+        if self.memory.contains(key) {
+            return;
+        }
+        let bytes = Bytes::copy_from_slice(&bytes);
+        drop(self.memory.insert(key, bytes.clone()));
+        if let Some(disk) = &self.disk {
+            disk.keep(key, bytes);
+        }
+    }
+
+    /// Forgets a block in memory and on disk: its object is gone, or its bytes are not what their hash says. Those
+    /// who hold it keep it.
+    pub fn forget(&self, key: BlockKey) {
+        self.memory.remove(key);
+        if let Some(disk) = &self.disk {
+            disk.remove(key);
+        }
+    }
+
+    /// What the cache holds and how it fared since it was opened.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            memory_bytes: self.memory.bytes(),
+            disk_bytes: self.disk.as_ref().map_or(0, Disk::bytes),
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Waits until all blocks that came before are on disk, as far as they are kept there.
+    pub async fn settle(&self) {
+        if let Some(disk) = &self.disk {
+            disk.settle().await;
+        }
+    }
+
+    /// Finds the flight of a key that was not in memory, or begins one.
+    fn board(self: &Arc<Self>, key: BlockKey) -> Boarding {
+        match self.flights.entry(key) {
+            Entry::Occupied(flight) => Boarding::Joined(flight.get().clone()),
+            Entry::Vacant(entry) => {
+                // A flight may have landed since the first look; none can while we hold the entry.
+                if let Some(block) = self.memory.get(key) {
+                    return Boarding::Resident(block);
+                }
+                let (sender, outcome) = watch::channel(Outcome::Flying);
+                entry.insert(outcome.clone());
+                let flight = Flight {
+                    cache: Arc::clone(self),
+                    key,
+                    ended: Outcome::Flying,
+                    sender,
+                };
+                Boarding::First(flight, outcome)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for BlockCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockCache")
+            .field("memory", &self.memory)
+            .field("disk", &self.disk)
+            .field("flights", &self.flights.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a caller finds when its block is not in memory.
+enum Boarding {
+    Resident(Block),
+    Joined(watch::Receiver<Outcome>),
+    First(Flight, watch::Receiver<Outcome>),
+}
+
+/// A fetch under way. Its end, of whatever kind, takes it off the table first and tells those who wait
+/// second, so that who comes after an error fetches again.
+struct Flight {
+    cache: Arc<BlockCache>,
+    key: BlockKey,
+    ended: Outcome,
+    sender: watch::Sender<Outcome>,
+}
+
+impl Flight {
+    async fn run<E>(mut self, fetch: impl Future<Output = Result<Bytes, E>> + Send + 'static)
+    where
+        E: Send + Sync + 'static,
+    {
+        let (cache, key) = (Arc::clone(&self.cache), self.key);
+        if let Some(disk) = &cache.disk
+            && let Some(bytes) = disk.load(key, &cache.tasks).await
+        {
+            cache.hits.fetch_add(1, Ordering::Relaxed);
+            self.ended = Outcome::Landed(cache.memory.insert(key, bytes));
+            return;
+        }
+        cache.misses.fetch_add(1, Ordering::Relaxed);
+        self.ended = match fetch.await {
+            Ok(bytes) => {
+                if let Some(disk) = &cache.disk {
+                    disk.keep(key, bytes.clone());
+                }
+                Outcome::Landed(cache.memory.insert(key, bytes))
+            }
+            Err(error) => Outcome::Failed(Arc::new(error)),
+        };
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.cache.flights.remove(&self.key);
+        let ended = std::mem::replace(&mut self.ended, Outcome::Flying);
+        // Still flying: the fetch was lost, which those who wait learn from the sender's end.
+        if !matches!(ended, Outcome::Flying) {
+            self.sender.send_replace(ended);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "block_tests.rs"]
+mod tests;

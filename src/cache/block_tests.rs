@@ -1,0 +1,309 @@
+//! Blocks: one fetch for many callers, what is kept, what is pinned, what a restart finds.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use super::*;
+
+#[derive(Clone, Debug, PartialEq)]
+enum Failure {
+    Bucket(u32),
+    Cache,
+}
+
+impl From<CacheError> for Failure {
+    fn from(_: CacheError) -> Self {
+        Self::Cache
+    }
+}
+
+fn key(index: u32) -> BlockKey {
+    BlockKey {
+        object: (1, 2),
+        index,
+    }
+}
+
+fn bytes(index: u32) -> Bytes {
+    Bytes::from(vec![index as u8; BLOCK as usize])
+}
+
+fn cache(memory_blocks: u64, disk: Option<&std::path::Path>) -> Arc<BlockCache> {
+    let config = BlockCacheConfig {
+        memory_bytes: memory_blocks * BLOCK,
+        disk_bytes: 100 * BLOCK,
+        dir: disk.map(Into::into),
+    };
+    BlockCache::open(config, Tasks::new(Handle::current())).unwrap()
+}
+
+async fn fill(cache: &Arc<BlockCache>, index: u32) -> Block {
+    let fetch = async move { Ok::<_, Failure>(bytes(index)) };
+    cache.block(key(index), fetch).await.unwrap()
+}
+
+/// Waits for what a background task does.
+async fn until(done: impl Fn() -> bool) {
+    for _ in 0..10_000 {
+        if done() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("it was not done within ten seconds");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_calls_share_one_fetch() {
+    let cache = cache(10, None);
+    let fetches = Arc::new(AtomicU64::new(0));
+    let call = |_| {
+        let (cache, fetches) = (Arc::clone(&cache), Arc::clone(&fetches));
+        cache.tasks.clone().spawn("test-reader", async move {
+            let fetch = async move {
+                fetches.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Ok::<_, Failure>(bytes(7))
+            };
+            cache.block(key(7), fetch).await.unwrap().bytes().clone()
+        })
+    };
+    for got in join_all((0..50).map(call)).await {
+        assert_eq!(got.unwrap(), bytes(7));
+    }
+    assert_eq!(fetches.load(Ordering::SeqCst), 1);
+    assert!(cache.flights.is_empty());
+    let usage = cache.usage();
+    assert_eq!((usage.hits, usage.misses), (49, 1));
+    assert_eq!((usage.memory_bytes, usage.disk_bytes), (BLOCK, 0));
+}
+
+#[tokio::test]
+async fn a_failure_reaches_every_waiter_and_the_next_call_fetches_again() {
+    let cache = cache(10, None);
+    let gate = Arc::new(Notify::new());
+    let call = |number| {
+        let (cache, gate) = (Arc::clone(&cache), Arc::clone(&gate));
+        async move {
+            let fetch = async move {
+                gate.notified().await;
+                Err(Failure::Bucket(number))
+            };
+            let failed = cache.block(key(1), fetch).await.unwrap_err();
+            // Called from within a waiter's answer: the failed flight must be off the table already.
+            let again = async move { Ok::<_, Failure>(bytes(1)) };
+            assert_eq!(cache.block(key(1), again).await.unwrap().bytes(), &bytes(1));
+            failed
+        }
+    };
+    let open = async {
+        tokio::task::yield_now().await;
+        gate.notify_one();
+    };
+    let (failures, ()) = tokio::join!(join_all((0..5).map(call)), open);
+    assert_eq!(failures, vec![Failure::Bucket(0); 5]);
+    assert_eq!(cache.usage().misses, 2);
+}
+
+#[tokio::test]
+async fn a_caller_that_gives_up_strands_nobody() {
+    let cache = cache(10, None);
+    let gate = Arc::new(Notify::new());
+    let opened = Arc::clone(&gate);
+    let first = cache.block(key(1), async move {
+        opened.notified().await;
+        Ok::<_, Failure>(bytes(1))
+    });
+    assert!(
+        tokio::time::timeout(Duration::from_millis(5), first)
+            .await
+            .is_err()
+    );
+    let never = async { panic!("a second fetch") };
+    let second = cache.block::<Failure>(key(1), never);
+    let open = async {
+        tokio::task::yield_now().await;
+        gate.notify_one();
+    };
+    let (block, ()) = tokio::join!(second, open);
+    assert_eq!(block.unwrap().bytes(), &bytes(1));
+    assert_eq!(cache.tasks.poisoned(), None);
+}
+
+#[tokio::test]
+async fn a_fetch_that_panics_is_lost_and_not_waited_for() {
+    let cache = cache(10, None);
+    let bad = cache.block::<Failure>(key(1), async { panic!("planted") });
+    assert_eq!(bad.await.unwrap_err(), Failure::Cache);
+    assert_eq!(cache.tasks.poisoned(), Some("cache-fetch"));
+    assert_eq!(fill(&cache, 1).await.bytes(), &bytes(1));
+}
+
+#[tokio::test]
+async fn the_oldest_leaves_memory_first() {
+    let cache = cache(3, None);
+    for index in [1, 2, 3, 1, 4] {
+        drop(fill(&cache, index).await);
+    }
+    let left: Vec<u32> = (1..=4).filter(|index| cache.peek(key(*index))).collect();
+    assert_eq!(left, [1, 3, 4]);
+    assert_eq!(cache.usage().memory_bytes, 3 * BLOCK);
+}
+
+#[tokio::test]
+async fn a_held_block_stays_and_is_made_up_for_when_dropped() {
+    let cache = cache(2, None);
+    let mut held = Vec::new();
+    for index in 0..5 {
+        held.push(fill(&cache, index).await);
+    }
+    assert_eq!(cache.usage().memory_bytes, 5 * BLOCK);
+    held[0].set_verified(4096);
+    let same = fill(&cache, 0).await;
+    assert!(same.verified(4096) && !same.verified(0));
+    assert_eq!((same.key(), cache.usage().misses), (key(0), 5));
+    drop(held);
+    until(|| cache.usage().memory_bytes == 2 * BLOCK).await;
+    assert!(cache.peek(key(0)));
+    drop(same);
+    // What was verified is forgotten with the block.
+    drop((fill(&cache, 8).await, fill(&cache, 9).await));
+    assert!(!cache.peek(key(0)));
+    assert!(!fill(&cache, 0).await.verified(4096));
+}
+
+#[tokio::test]
+async fn no_memory_at_all_still_serves() {
+    let cache = cache(0, None);
+    let block = fill(&cache, 1).await;
+    assert_eq!(block.bytes(), &bytes(1));
+    drop(block);
+    until(|| cache.usage().memory_bytes == 0).await;
+}
+
+#[tokio::test]
+async fn the_disk_serves_what_memory_dropped_and_what_an_earlier_cache_wrote() {
+    let temp = tempfile::tempdir().unwrap();
+    let first = cache(1, Some(temp.path()));
+    for index in 0..4 {
+        drop(fill(&first, index).await);
+    }
+    first.insert(key(4), bytes(4));
+    first.settle().await;
+    assert!((0..=4).all(|index| first.peek(key(index))));
+    let wrong = || async { panic!("a fetch of what is on disk") };
+    for index in 0..=4 {
+        let block = first.block::<Failure>(key(index), wrong()).await.unwrap();
+        assert_eq!(block.bytes(), &bytes(index));
+    }
+    assert_eq!(first.usage().misses, 4);
+    drop(first);
+    let second = cache(1, Some(temp.path()));
+    assert!(second.usage().disk_bytes > 5 * BLOCK);
+    for index in 0..=4 {
+        let block = second.block::<Failure>(key(index), wrong()).await.unwrap();
+        assert_eq!(block.bytes(), &bytes(index));
+    }
+    let usage = second.usage();
+    assert_eq!((usage.hits, usage.misses), (5, 0));
+}
+
+#[tokio::test]
+async fn what_is_forgotten_is_fetched_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let cache = cache(2, Some(temp.path()));
+    let bad = async { Ok::<_, Failure>(Bytes::from_static(b"bad")) };
+    let held = cache.block(key(1), bad).await.unwrap();
+    // The write may be queued or done; it counts neither way.
+    cache.forget(key(1));
+    assert!(!cache.peek(key(1)));
+    assert_eq!(fill(&cache, 1).await.bytes(), &bytes(1));
+    assert_eq!(&held.bytes()[..], b"bad");
+    cache.settle().await;
+    cache.memory.remove(key(1));
+    assert_eq!(fill(&cache, 1).await.bytes(), &bytes(1));
+    assert_eq!(cache.usage().misses, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tasks_end_with_the_cache_and_at_the_stop_signal() {
+    let temp = tempfile::tempdir().unwrap();
+    let cache = cache(2, Some(temp.path()));
+    let tasks = cache.tasks.clone();
+    for index in 0..20 {
+        drop(fill(&cache, index).await);
+    }
+    drop(cache);
+    tasks.join().await;
+
+    let cache = super::tests::cache(2, Some(temp.path()));
+    let held = fill(&cache, 30).await;
+    cache.tasks.stop();
+    cache.tasks.join().await;
+    assert_eq!(held.bytes(), &bytes(30));
+    // A read that comes late is served all the same.
+    assert_eq!(fill(&cache, 31).await.bytes(), &bytes(31));
+    cache.tasks.join().await;
+    drop(cache);
+    let cache = super::tests::cache(2, Some(temp.path()));
+    assert!(
+        cache.peek(key(30)),
+        "what was queued at the stop was written"
+    );
+}
+
+/// Reads, failures, cancellations and forgetting on all threads, with little room: every answer is right, and
+/// at the end nothing is held or under way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_crowd_reads_what_is_in_the_bucket() {
+    let temp = tempfile::tempdir().unwrap();
+    let small = |index: u32| Bytes::from(vec![index as u8; 10_000]);
+    let config = BlockCacheConfig {
+        memory_bytes: 40_000,
+        disk_bytes: 80_000,
+        dir: Some(temp.path().into()),
+    };
+    let cache = BlockCache::open(config, Tasks::new(Handle::current())).unwrap();
+    let work = |seed: u32| {
+        let cache = Arc::clone(&cache);
+        cache.tasks.clone().spawn("test-reader", async move {
+            let mut held = None;
+            for round in 0..400_u32 {
+                let dice = (seed * 1_000_003 + round).wrapping_mul(2_654_435_761) >> 8;
+                let index = dice % 16;
+                let fetch = async move {
+                    tokio::time::sleep(Duration::from_micros(u64::from(dice % 300))).await;
+                    let fails = dice.is_multiple_of(11);
+                    if fails {
+                        Err(Failure::Bucket(index))
+                    } else {
+                        Ok(small(index))
+                    }
+                };
+                let patience = Duration::from_micros(u64::from(200 + dice % 2000));
+                match tokio::time::timeout(patience, cache.block(key(index), fetch)).await {
+                    Ok(Ok(block)) => {
+                        assert_eq!(block.bytes(), &small(index));
+                        held = (!dice.is_multiple_of(3)).then_some(block);
+                    }
+                    Ok(Err(failure)) => assert_eq!(failure, Failure::Bucket(index)),
+                    Err(_) => {}
+                }
+                if dice.is_multiple_of(13) {
+                    cache.forget(key(index));
+                }
+            }
+            drop(held);
+        })
+    };
+    for done in join_all((0..8).map(work)).await {
+        done.unwrap();
+    }
+    until(|| cache.flights.is_empty() && cache.usage().memory_bytes <= 40_000).await;
+    cache.settle().await;
+    assert!(cache.usage().disk_bytes <= 80_000);
+    assert_eq!(cache.tasks.poisoned(), None);
+}

@@ -1,0 +1,335 @@
+//! A bound on bytes: dirty ones, or those of reads under way.
+//!
+//! Who wants bytes takes a permit and waits while the budget is full, in the order of asking. Invariant: the
+//! bytes of all permits are at most the maximum, but for one request larger than that, which is admitted when
+//! nothing else is, so that nobody waits for ever.
+
+use std::collections::VecDeque;
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::sync::{Arc, Mutex, lock};
+
+/// The shared bound; clones are the same budget.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    max: u64,
+    state: Mutex<State>,
+    pressed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    used: u64,
+    waiters: VecDeque<Waiter>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    bytes: u64,
+    grant: oneshot::Sender<Permit>,
+}
+
+impl State {
+    fn admits(&self, bytes: u64, max: u64) -> bool {
+        self.used == 0 || self.used.checked_add(bytes).is_some_and(|sum| sum <= max)
+    }
+}
+
+impl Shared {
+    /// Gives what is free to those who wait, first come first served.
+    fn serve(self: &Arc<Self>) {
+        let mut granted = Vec::new();
+        {
+            let mut state = lock(&self.state);
+            while let Some(first) = state.waiters.front() {
+                let admitted = state.admits(first.bytes, self.max);
+                if !admitted && !first.grant.is_closed() {
+                    break;
+                }
+                let Some(waiter) = state.waiters.pop_front() else {
+                    break;
+                };
+                if admitted && !waiter.grant.is_closed() {
+                    state.used += waiter.bytes;
+                    granted.push(waiter);
+                }
+            }
+        }
+        for Waiter { bytes, grant } in granted {
+            let budget = Arc::clone(self);
+            // A waiter that has gone meanwhile gets its permit back here, dropped, which serves the next.
+            drop(grant.send(Permit { budget, bytes }));
+        }
+    }
+}
+
+impl Budget {
+    /// A budget of `max` bytes, all free.
+    pub fn new(max: u64) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                max,
+                state: Mutex::default(),
+                pressed: Notify::new(),
+            }),
+        }
+    }
+
+    /// Takes `bytes`, waiting behind those who asked before. More than the maximum is admitted alone.
+    /// Cancelling the wait leaves the place to the next.
+    pub async fn acquire(&self, bytes: u64) -> Permit {
+        let (grant, permit) = oneshot::channel();
+        {
+            let mut state = lock(&self.shared.state);
+            if let Some(permit) = self.admit(&mut state, bytes) {
+                return permit;
+            }
+            state.waiters.push_back(Waiter { bytes, grant });
+        }
+        self.shared.pressed.notify_one();
+        let mut waiting = Waiting {
+            budget: &self.shared,
+            permit,
+        };
+        match (&mut waiting.permit).await {
+            Ok(permit) => permit,
+            // Cannot be: a waiter leaves the queue only with a permit or when `waiting` is gone. Nothing is lost
+            // by going on without one.
+            Err(_) => self.permit(0),
+        }
+    }
+
+    /// Takes `bytes` if they are free and nobody waits for them.
+    pub fn try_acquire(&self, bytes: u64) -> Option<Permit> {
+        self.admit(&mut lock(&self.shared.state), bytes)
+    }
+
+    /// How many bytes are taken.
+    pub fn used(&self) -> u64 {
+        lock(&self.shared.state).used
+    }
+
+    /// The maximum, in bytes.
+    pub fn max(&self) -> u64 {
+        self.shared.max
+    }
+
+    /// Waits until somebody had to wait since the last time this returned; at once if somebody had. For one
+    /// task, which then hurries to give bytes back.
+    pub async fn pressure(&self) {
+        self.shared.pressed.notified().await;
+    }
+
+    fn admit(&self, state: &mut State, bytes: u64) -> Option<Permit> {
+        if bytes > 0 {
+            if !state.waiters.is_empty() || !state.admits(bytes, self.shared.max) {
+                return None;
+            }
+            state.used += bytes;
+        }
+        Some(self.permit(bytes))
+    }
+
+    fn permit(&self, bytes: u64) -> Permit {
+        Permit {
+            budget: Arc::clone(&self.shared),
+            bytes,
+        }
+    }
+}
+
+/// A place in the queue. Leaving it lets those behind pass, whom a large request may have held up.
+#[derive(Debug)]
+struct Waiting<'a> {
+    budget: &'a Arc<Shared>,
+    permit: oneshot::Receiver<Permit>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.permit.close();
+        self.budget.serve();
+    }
+}
+
+/// Bytes taken from a budget; dropping it gives them back.
+#[derive(Debug)]
+#[must_use]
+pub struct Permit {
+    budget: Arc<Shared>,
+    bytes: u64,
+}
+
+impl Permit {
+    /// How many bytes it stands for.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Moves `bytes` of it, or all if there are fewer, into a permit of their own.
+    pub fn split(&mut self, bytes: u64) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self {
+            budget: Arc::clone(&self.budget),
+            bytes,
+        }
+    }
+
+    /// Adds the bytes of another permit of the same budget.
+    pub fn merge(&mut self, mut other: Self) {
+        debug_assert!(Arc::ptr_eq(&self.budget, &other.budget));
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            lock(&self.budget.state).used -= self.bytes;
+            self.budget.serve();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+    use futures::future::join_all;
+
+    #[tokio::test]
+    async fn what_is_free_is_given_at_once() {
+        let budget = Budget::new(10);
+        let one = budget.acquire(6).await;
+        assert!(budget.try_acquire(5).is_none());
+        let two = budget.try_acquire(4).unwrap();
+        assert_eq!((budget.used(), budget.max()), (10, 10));
+        assert_eq!(budget.try_acquire(0).unwrap().bytes(), 0);
+        drop(one);
+        assert_eq!(budget.used(), 4);
+        drop(two);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn waiters_are_served_in_order() {
+        let budget = Budget::new(10);
+        let held = budget.acquire(10).await;
+        let mut large = Box::pin(budget.acquire(8));
+        let mut small = Box::pin(budget.acquire(1));
+        assert!((&mut large).now_or_never().is_none());
+        assert!((&mut small).now_or_never().is_none());
+        let mut held = held;
+        drop(held.split(2));
+        // The small one would fit and must not overtake; nor may one who does not wait.
+        assert!((&mut small).now_or_never().is_none());
+        assert!(budget.try_acquire(1).is_none());
+        drop(held);
+        let large = large.now_or_never().unwrap();
+        let small = small.now_or_never().unwrap();
+        assert_eq!((large.bytes(), small.bytes()), (8, 1));
+        assert_eq!(budget.used(), 9);
+    }
+
+    #[tokio::test]
+    async fn more_than_the_maximum_is_admitted_alone() {
+        let budget = Budget::new(10);
+        let held = budget.acquire(1).await;
+        let mut huge = Box::pin(budget.acquire(u64::MAX));
+        assert!((&mut huge).now_or_never().is_none());
+        drop(held);
+        let huge = huge.now_or_never().unwrap();
+        assert!(budget.try_acquire(1).is_none());
+        drop(huge);
+        assert!(budget.try_acquire(1).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_waiter_does_not_hold_up_the_others() {
+        let budget = Budget::new(10);
+        let _held = budget.acquire(5).await;
+        let mut large = Box::pin(budget.acquire(8));
+        let mut small = Box::pin(budget.acquire(5));
+        assert!((&mut large).now_or_never().is_none());
+        assert!((&mut small).now_or_never().is_none());
+        drop(large);
+        assert_eq!(small.now_or_never().unwrap().bytes(), 5);
+        assert_eq!(budget.used(), 5);
+    }
+
+    #[tokio::test]
+    async fn a_grant_that_nobody_takes_any_more_is_given_back() {
+        let budget = Budget::new(10);
+        let held = budget.acquire(10).await;
+        let mut gone = Box::pin(budget.acquire(10));
+        assert!((&mut gone).now_or_never().is_none());
+        drop(held);
+        assert_eq!(budget.used(), 10);
+        drop(gone);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn permits_split_and_merge() {
+        let budget = Budget::new(10);
+        let mut one = budget.acquire(10).await;
+        let mut two = one.split(3);
+        assert_eq!((one.bytes(), two.bytes()), (7, 3));
+        two.merge(one.split(99));
+        assert_eq!((one.bytes(), two.bytes(), budget.used()), (0, 10, 10));
+        drop(one);
+        assert_eq!(budget.used(), 10);
+        drop(two);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn pressure_is_felt_once_per_wait() {
+        let budget = Budget::new(1);
+        let held = budget.acquire(1).await;
+        assert!(budget.pressure().now_or_never().is_none());
+        let mut waiting = Box::pin(budget.acquire(1));
+        assert!((&mut waiting).now_or_never().is_none());
+        budget.pressure().await;
+        assert!(budget.pressure().now_or_never().is_none());
+        drop(held);
+        drop(waiting.await);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn many_tasks_stay_within_the_bound() {
+        let tasks = crate::task::Tasks::new(tokio::runtime::Handle::current());
+        let budget = Budget::new(100);
+        let work = |seed: u64| {
+            let budget = budget.clone();
+            async move {
+                for round in 0..200 {
+                    let want = 1 + (seed * 31 + round * 17) % 60;
+                    let timeout = std::time::Duration::from_micros(want * 20);
+                    // Some give up while they wait.
+                    if let Ok(permit) = tokio::time::timeout(timeout, budget.acquire(want)).await {
+                        assert!(budget.used() <= 100 && budget.used() >= permit.bytes());
+                        tokio::task::yield_now().await;
+                    }
+                }
+            }
+        };
+        join_all(
+            (0..8)
+                .map(work)
+                .map(|work| tasks.spawn("test-writer", work)),
+        )
+        .await
+        .into_iter()
+        .for_each(Result::unwrap);
+        assert_eq!(budget.used(), 0);
+        drop(budget.acquire(100).await);
+    }
+}

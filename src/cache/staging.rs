@@ -1,0 +1,309 @@
+//! Staging files: where writes lie that are too many for memory, until the bucket has them.
+//!
+//! A staging file only grows. What a position once held it holds for ever, so spans and fixed states may
+//! refer to it without a lock. Invariant: without [`StagingFile::finish`] a file outlives its values and
+//! the process, for a mount after a crash or a stop to find again; after it, the last drop removes the file.
+//!
+//! All calls go to the local filesystem and block for as long as it does.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::CacheError;
+use crate::sync::{Mutex, lock};
+
+/// The directory of one namespace's staging files, named by their ids.
+#[derive(Clone, Debug)]
+pub struct StagingDir {
+    path: PathBuf,
+}
+
+impl StagingDir {
+    /// Opens the directory, which it makes if it is missing; what lies in it stays. One process uses it at a time,
+    /// which the caller ensures.
+    pub fn open(path: &Path) -> Result<Self, CacheError> {
+        fs::create_dir_all(path).map_err(|e| CacheError::io("create", path, e))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+        })
+    }
+
+    /// Makes an empty file. Fails with [`CacheError::Io`] if there is one with this id.
+    pub fn create(&self, id: u64) -> Result<StagingFile, CacheError> {
+        let path = self.file_path(id);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(|e| CacheError::io("create", &path, e))?;
+        Ok(StagingFile::new(id, path, file, 0))
+    }
+
+    /// Opens a file that an earlier process left. Appends go behind all it holds, acknowledged or not.
+    pub fn reopen(&self, id: u64) -> Result<StagingFile, CacheError> {
+        let path = self.file_path(id);
+        let opened = OpenOptions::new().read(true).write(true).open(&path);
+        let file = opened.map_err(|e| CacheError::io("open", &path, e))?;
+        let meta = file.metadata();
+        let len = meta.map_err(|e| CacheError::io("stat", &path, e))?.len();
+        Ok(StagingFile::new(id, path, file, len))
+    }
+
+    /// Removes the staging files whose ids are not in `keep`, and returns how many. Files that are not
+    /// staging files stay.
+    pub fn sweep(&self, keep: &HashSet<u64>) -> Result<usize, CacheError> {
+        let mut removed = 0;
+        let failed = |e| CacheError::io("list", &self.path, e);
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let id = entry.file_name().to_str().and_then(parse_name);
+            if id.is_some_and(|id| !keep.contains(&id)) {
+                let path = entry.path();
+                fs::remove_file(&path).map_err(|e| CacheError::io("remove", &path, e))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    fn file_path(&self, id: u64) -> PathBuf {
+        self.path.join(format!("{id:016x}"))
+    }
+}
+
+/// The id a staging file's name tells; `None` for every other name.
+fn parse_name(name: &str) -> Option<u64> {
+    let id = u64::from_str_radix(name, 16).ok()?;
+    (name == format!("{id:016x}")).then_some(id)
+}
+
+/// What becomes of the file at the last drop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Kept,
+    Removed,
+}
+
+#[derive(Debug)]
+struct State {
+    len: u64,
+    fate: Fate,
+}
+
+/// A local file to which writes are appended. Shared as an `Arc` by the spans that refer to it.
+#[derive(Debug)]
+pub struct StagingFile {
+    id: u64,
+    path: PathBuf,
+    file: File,
+    /// Held over a write, so that appends lie one behind the other and a failed one can be taken back.
+    state: Mutex<State>,
+}
+
+impl StagingFile {
+    fn new(id: u64, path: PathBuf, file: File, len: u64) -> Self {
+        let fate = Fate::Kept;
+        Self {
+            id,
+            path,
+            file,
+            state: Mutex::new(State { len, fate }),
+        }
+    }
+
+    /// Appends `bytes` and returns the position of the first. They then survive the process, not
+    /// the machine. A failure leaves the file as it was; [`CacheError::NoSpace`] if the disk is full.
+    pub fn append(&self, bytes: &[u8]) -> Result<u64, CacheError> {
+        let mut state = lock(&self.state);
+        let position = state.len;
+        if let Err(error) = self.file.write_all_at(bytes, position) {
+            // What a failed write left is beyond `len` and will be overwritten; cutting it off gives its space back.
+            if let Err(error) = self.file.set_len(position) {
+                tracing::warn!(path = %self.path.display(), %error, "cannot cut a staging file");
+            }
+            return Err(CacheError::io("append to", &self.path, error));
+        }
+        state.len += bytes.len() as u64;
+        Ok(position)
+    }
+
+    /// Reads exactly `len` bytes from `position` on. Fails with [`CacheError::Short`] if the file ends before.
+    pub fn read_at(&self, position: u64, len: usize) -> Result<Bytes, CacheError> {
+        let end = position.saturating_add(len as u64);
+        let short = || CacheError::Short {
+            path: self.path.clone(),
+            end,
+        };
+        // Asked first, so that a damaged record cannot make us allocate what the file never held.
+        if end > self.len() {
+            return Err(short());
+        }
+        let mut buffer = vec![0; len];
+        match self.file.read_exact_at(&mut buffer, position) {
+            Ok(()) => Ok(Bytes::from(buffer)),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(short()),
+            Err(error) => Err(CacheError::io("read", &self.path, error)),
+        }
+    }
+
+    /// How many bytes were appended, those of an earlier process included.
+    pub fn len(&self) -> u64 {
+        lock(&self.state).len
+    }
+
+    /// Whether nothing was appended yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The id it was made with.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Where it lies, for a link or a reflink into a local bucket.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Says that the bucket has its bytes: the last drop removes the file. It can be read until then.
+    pub fn finish(&self) {
+        lock(&self.state).fate = Fate::Removed;
+    }
+}
+
+impl Drop for StagingFile {
+    fn drop(&mut self) {
+        if lock(&self.state).fate == Fate::Kept {
+            return;
+        }
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove a staging file");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::Arc;
+
+    fn dir() -> (tempfile::TempDir, StagingDir) {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = StagingDir::open(&temp.path().join("staging")).unwrap();
+        (temp, dir)
+    }
+
+    #[test]
+    fn appends_lie_behind_each_other() {
+        let (_temp, dir) = dir();
+        let file = dir.create(7).unwrap();
+        assert_eq!(file.append(b"hello ").unwrap(), 0);
+        assert_eq!(file.append(b"world").unwrap(), 6);
+        assert_eq!(file.len(), 11);
+        assert_eq!(&file.read_at(4, 4).unwrap()[..], b"o wo");
+        assert!(file.read_at(11, 0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn concurrent_appends_do_not_mix() {
+        let (_temp, dir) = dir();
+        let file = Arc::new(dir.create(1).unwrap());
+        let places: Vec<(u8, u64)> = std::thread::scope(|scope| {
+            let write = |byte: u8| {
+                let file = Arc::clone(&file);
+                scope.spawn(move || {
+                    let append = || (byte, file.append(&[byte; 100]).unwrap());
+                    std::iter::repeat_with(append).take(50).collect::<Vec<_>>()
+                })
+            };
+            let threads: Vec<_> = (1..=4).map(write).collect();
+            threads
+                .into_iter()
+                .flat_map(|t| t.join().unwrap())
+                .collect()
+        });
+        assert_eq!(file.len(), 4 * 50 * 100);
+        for (byte, position) in places {
+            assert_eq!(&file.read_at(position, 100).unwrap()[..], &[byte; 100]);
+        }
+    }
+
+    #[test]
+    fn an_unfinished_file_is_found_again() {
+        let (_temp, dir) = dir();
+        dir.create(7).unwrap().append(b"kept").unwrap();
+        assert!(dir.create(7).is_err());
+        let file = dir.reopen(7).unwrap();
+        assert_eq!(file.append(b"!").unwrap(), 4);
+        assert_eq!(&file.read_at(0, 5).unwrap()[..], b"kept!");
+        assert!(matches!(dir.reopen(8), Err(CacheError::Io { .. })));
+    }
+
+    #[test]
+    fn a_finished_file_goes_with_its_last_holder() {
+        let (_temp, dir) = dir();
+        let file = Arc::new(dir.create(7).unwrap());
+        file.append(b"x").unwrap();
+        let other = Arc::clone(&file);
+        file.finish();
+        drop(file);
+        assert_eq!(&other.read_at(0, 1).unwrap()[..], b"x");
+        let path = other.path().to_path_buf();
+        assert!(path.exists());
+        drop(other);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn reading_beyond_the_end_is_an_error_and_no_allocation() {
+        let (_temp, dir) = dir();
+        let file = dir.create(7).unwrap();
+        file.append(b"abc").unwrap();
+        let short = |result| matches!(result, Err(CacheError::Short { .. }));
+        assert!(short(file.read_at(1, 3)));
+        assert!(short(file.read_at(u64::MAX, 2)));
+        assert!(short(file.read_at(0, usize::MAX)));
+        // Shortened from outside.
+        OpenOptions::new()
+            .write(true)
+            .open(file.path())
+            .unwrap()
+            .set_len(1)
+            .unwrap();
+        assert!(short(file.read_at(0, 3)));
+    }
+
+    #[test]
+    fn sweep_removes_what_nobody_keeps() {
+        let (_temp, dir) = dir();
+        for id in [1, 2, u64::MAX] {
+            dir.create(id).unwrap();
+        }
+        fs::write(dir.path.join("README"), "").unwrap();
+        fs::write(dir.path.join("+000000000000003"), "").unwrap();
+        assert_eq!(dir.sweep(&HashSet::from([2])).unwrap(), 2);
+        let left = fs::read_dir(&dir.path).unwrap().count();
+        assert_eq!(left, 3);
+        assert!(dir.reopen(2).is_ok());
+    }
+
+    #[test]
+    fn a_full_disk_is_no_space_and_leaves_the_file_as_it_was() {
+        // /dev/full takes every write as a full disk does.
+        let path = PathBuf::from("/dev/full");
+        let full = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        let file = StagingFile::new(1, path, full, 5);
+        assert!(matches!(file.append(b"x"), Err(CacheError::NoSpace { .. })));
+        assert_eq!(file.len(), 5);
+    }
+}

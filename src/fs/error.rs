@@ -1,0 +1,221 @@
+//! What can go wrong, in POSIX words, and the only table of errno numbers.
+//!
+//! Invariant: every error of the store becomes an [`FsError`] here and nowhere else, and every [`FsError`] has one errno.
+
+use crate::store::StoreError;
+
+/// The result of a file system call.
+pub type FsResult<T> = Result<T, FsError>;
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FsError {
+    /// No such name.
+    #[error("no such file or directory")]
+    NotFound,
+    /// The name is taken.
+    #[error("file exists")]
+    Exists,
+    /// A directory was needed.
+    #[error("not a directory")]
+    NotDirectory,
+    /// A directory is not allowed here.
+    #[error("is a directory")]
+    IsDirectory,
+    /// The directory has entries.
+    #[error("directory not empty")]
+    NotEmpty,
+    /// Nobody may do this, whatever their rights.
+    #[error("operation not permitted: {0}")]
+    NotPermitted(&'static str),
+    /// The caller may not do this.
+    #[error("permission denied")]
+    AccessDenied,
+    /// The past, and a mount without a writer, never change.
+    #[error("read-only file system")]
+    ReadOnly,
+    /// A component is longer than 255 bytes.
+    #[error("file name too long")]
+    NameTooLong,
+    /// An argument makes no sense.
+    #[error("invalid argument: {0}")]
+    Invalid(String),
+    /// A directory would become its own descendant.
+    #[error("cannot move a directory into itself")]
+    IntoItself,
+    /// The handle is unknown or not open for this.
+    #[error("bad file handle")]
+    BadHandle,
+    /// No such extended attribute.
+    #[error("no such attribute")]
+    NoAttribute,
+    /// An extended attribute's value is too big.
+    #[error("argument too big")]
+    ArgumentTooBig,
+    /// The call exists, this form of it does not.
+    #[error("operation not supported")]
+    NotSupported,
+    /// No data or hole at or behind the offset.
+    #[error("no such offset")]
+    NoSuchOffset,
+    /// Local disk or dirty space is full.
+    #[error("no space left on device")]
+    NoSpace,
+    /// Beyond the largest file.
+    #[error("file too large")]
+    TooLarge,
+    /// The inode has as many names as it can.
+    #[error("too many links")]
+    TooManyLinks,
+    /// What the number meant is gone.
+    #[error("stale file handle")]
+    Stale,
+    /// In use in a way that forbids this.
+    #[error("resource busy: {0}")]
+    Busy(String),
+    /// The call was not answered in time; whether it happened is unknown.
+    #[error("timed out")]
+    TimedOut,
+    /// The bucket cannot be reached or refuses.
+    #[error("the bucket is not available: {0}")]
+    Unavailable(String),
+    /// Another writer has taken the namespace over.
+    #[error("fenced: another writer has the namespace")]
+    Fenced,
+    /// Bytes do not match their checksum.
+    #[error("corrupt: {0}")]
+    Corrupt(String),
+    /// The namespace is closed.
+    #[error("the namespace is closed")]
+    Closed,
+    /// A task of ours failed; nothing is acknowledged from then on.
+    #[error("the mount has failed: {0}")]
+    Poisoned(String),
+}
+
+impl FsError {
+    /// The errno number a caller gets, positive.
+    #[must_use]
+    pub fn errno(&self) -> i32 {
+        match self {
+            Self::NotFound => libc::ENOENT,
+            Self::Exists => libc::EEXIST,
+            Self::NotDirectory => libc::ENOTDIR,
+            Self::IsDirectory => libc::EISDIR,
+            Self::NotEmpty => libc::ENOTEMPTY,
+            Self::NotPermitted(_) => libc::EPERM,
+            Self::AccessDenied => libc::EACCES,
+            Self::ReadOnly => libc::EROFS,
+            Self::NameTooLong => libc::ENAMETOOLONG,
+            Self::Invalid(_) | Self::IntoItself => libc::EINVAL,
+            Self::BadHandle => libc::EBADF,
+            Self::NoAttribute => libc::ENODATA,
+            Self::ArgumentTooBig => libc::E2BIG,
+            Self::NotSupported => libc::EOPNOTSUPP,
+            Self::NoSuchOffset => libc::ENXIO,
+            Self::NoSpace => libc::ENOSPC,
+            Self::TooLarge => libc::EFBIG,
+            Self::TooManyLinks => libc::EMLINK,
+            Self::Stale => libc::ESTALE,
+            Self::Busy(_) => libc::EBUSY,
+            // POSIX has no word for these; each is told apart in the log and in `status`.
+            Self::TimedOut
+            | Self::Unavailable(_)
+            | Self::Fenced
+            | Self::Corrupt(_)
+            | Self::Closed
+            | Self::Poisoned(_) => libc::EIO,
+        }
+    }
+
+    /// How loudly to log it: what programs provoke every day is debug, what an operator must see is error.
+    #[must_use]
+    pub fn level(&self) -> tracing::Level {
+        match self {
+            Self::NoSpace | Self::TooLarge | Self::Stale | Self::Busy(_) => tracing::Level::WARN,
+            Self::TimedOut
+            | Self::Unavailable(_)
+            | Self::Fenced
+            | Self::Corrupt(_)
+            | Self::Closed
+            | Self::Poisoned(_) => tracing::Level::ERROR,
+            Self::NotFound
+            | Self::Exists
+            | Self::NotDirectory
+            | Self::IsDirectory
+            | Self::NotEmpty
+            | Self::NotPermitted(_)
+            | Self::AccessDenied
+            | Self::ReadOnly
+            | Self::NameTooLong
+            | Self::Invalid(_)
+            | Self::IntoItself
+            | Self::BadHandle
+            | Self::NoAttribute
+            | Self::ArgumentTooBig
+            | Self::NotSupported
+            | Self::NoSuchOffset
+            | Self::TooManyLinks => tracing::Level::DEBUG,
+        }
+    }
+
+    /// For calls that name a number and no path: what is not there any more is stale, and the kernel looks it up anew.
+    pub(crate) fn by_number(self) -> Self {
+        match self {
+            Self::NotFound => Self::Stale,
+            other => other,
+        }
+    }
+}
+
+impl From<StoreError> for FsError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound => Self::NotFound,
+            StoreError::Exists => Self::Exists,
+            StoreError::NotDirectory => Self::NotDirectory,
+            StoreError::IsDirectory => Self::IsDirectory,
+            StoreError::NotEmpty => Self::NotEmpty,
+            StoreError::Invalid(why) => Self::Invalid(why),
+            StoreError::IntoItself => Self::IntoItself,
+            StoreError::TooManyLinks => Self::TooManyLinks,
+            StoreError::TooLarge => Self::TooLarge,
+            StoreError::NoSpace => Self::NoSpace,
+            StoreError::NoAttribute => Self::NoAttribute,
+            StoreError::Stale => Self::Stale,
+            StoreError::Busy(what) => Self::Busy(what),
+            StoreError::ReadOnly => Self::ReadOnly,
+            StoreError::Unavailable(why) => Self::Unavailable(why),
+            StoreError::Fenced => Self::Fenced,
+            StoreError::Corrupt(what) => Self::Corrupt(what),
+            StoreError::Closed => Self::Closed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everyday_errors_are_quiet_and_lost_data_is_loud() {
+        assert_eq!(FsError::NotFound.level(), tracing::Level::DEBUG);
+        for loud in [
+            StoreError::Fenced,
+            StoreError::Closed,
+            StoreError::Corrupt(String::new()),
+        ] {
+            let error = FsError::from(loud);
+            assert_eq!(
+                (error.errno(), error.level()),
+                (libc::EIO, tracing::Level::ERROR)
+            );
+        }
+    }
+
+    #[test]
+    fn a_missing_number_is_stale_and_other_errors_stay() {
+        assert_eq!(FsError::NotFound.by_number().errno(), libc::ESTALE);
+        assert_eq!(FsError::Exists.by_number().errno(), libc::EEXIST);
+    }
+}

@@ -1,0 +1,319 @@
+//! Open files and directories, and what a file's handle has changed.
+//!
+//! Invariant: what a handle changed is fixed by its last FLUSH at the latest by its release, and becomes a version
+//! exactly once, at the release. A handle is in the table from its open to its release; the table's locks are leaves.
+
+use crate::fs::error::{FsError, FsResult};
+use crate::fs::past::PastNode;
+use crate::store::{Author, File, Fixed, Ino, Kind, Listing};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
+use bytes::Bytes;
+use dashmap::DashMap;
+use tokio::sync::Mutex as AsyncMutex;
+
+/// One open handle.
+#[derive(Clone)]
+pub(crate) enum Handle {
+    /// A live regular file.
+    File(Arc<OpenFile>),
+    /// A regular file of the past, or a text of ours.
+    Past(Arc<PastNode>),
+    /// A directory, live or past.
+    Dir(Arc<OpenDir>),
+}
+
+/// What a file was opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Reading only.
+    Read,
+    /// Writing at the offsets the caller names.
+    Write,
+    /// Writing at the end, wherever that is (`O_APPEND`).
+    Append,
+}
+
+impl Access {
+    /// Reads it from open(2)'s flags.
+    pub(crate) fn from_flags(flags: i32) -> Self {
+        if flags & libc::O_ACCMODE == libc::O_RDONLY {
+            Self::Read
+        } else if flags & libc::O_APPEND != 0 {
+            Self::Append
+        } else {
+            Self::Write
+        }
+    }
+
+    /// Tells whether it allows writing.
+    pub(crate) fn writes(self) -> bool {
+        self != Self::Read
+    }
+}
+
+/// How far a handle's changes are on their way to a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// It changed nothing: its release makes no version.
+    Unchanged,
+    /// It changed something since the last fix.
+    Changed,
+    /// A fix stands that has all its changes.
+    Fixed,
+}
+
+/// An open live file.
+pub(crate) struct OpenFile {
+    /// The contents, shared by all handles of the inode.
+    pub(crate) file: Arc<File>,
+    /// Who opened it: who writes through the page cache later is not told.
+    pub(crate) author: Author,
+    /// What it was opened for.
+    pub(crate) access: Access,
+    progress: Mutex<Progress>,
+    // Held across the store's fix and save, so that a late FLUSH and the release do not cross. Taken before `progress`.
+    fixed: AsyncMutex<Option<Fixed>>,
+}
+
+impl OpenFile {
+    /// A handle that has changed nothing yet.
+    pub(crate) fn new(file: Arc<File>, author: Author, access: Access) -> Self {
+        Self {
+            file,
+            author,
+            access,
+            progress: Mutex::new(Progress::Unchanged),
+            fixed: AsyncMutex::new(None),
+        }
+    }
+
+    /// Notes a change. Called after the store has it, so that a fix that misses it never covers the mark.
+    pub(crate) fn mark_changed(&self) {
+        *lock(&self.progress) = Progress::Changed;
+    }
+
+    /// Tells whether the handle changed anything since it was opened.
+    pub(crate) fn has_changed(&self) -> bool {
+        *lock(&self.progress) != Progress::Unchanged
+    }
+
+    /// FLUSH: fixes the state the file is in, in place of this handle's earlier fix.
+    ///
+    /// # Errors
+    /// Those of the store; the changes then count as unfixed.
+    pub(crate) async fn fix(&self) -> FsResult<()> {
+        let mut fixed = self.fixed.lock().await;
+        self.fix_locked(&mut fixed).await
+    }
+
+    /// RELEASE: what was fixed becomes a version, after fixing what came later than the last FLUSH (stores of a mapping
+    /// that outlived its descriptor).
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) async fn release(&self) -> FsResult<()> {
+        let mut fixed = self.fixed.lock().await;
+        if *lock(&self.progress) == Progress::Changed {
+            self.fix_locked(&mut fixed).await?;
+        }
+        if let Some(fixed) = fixed.take() {
+            self.file.save(fixed).await?;
+        }
+        Ok(())
+    }
+
+    async fn fix_locked(&self, fixed: &mut Option<Fixed>) -> FsResult<()> {
+        if !self.has_changed() {
+            return Ok(());
+        }
+        *lock(&self.progress) = Progress::Fixed;
+        match self.file.fix(&self.author, fixed.clone()).await {
+            Ok(state) => {
+                *fixed = state;
+                Ok(())
+            }
+            Err(error) => {
+                self.mark_changed();
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// An open directory.
+pub(crate) struct OpenDir {
+    /// Which one.
+    pub(crate) source: DirSource,
+    /// What the reader sees; taken by the first READDIR and again at each rewind.
+    pub(crate) snapshot: AsyncMutex<Option<Snapshot>>,
+}
+
+/// A directory one can open.
+#[derive(Clone)]
+pub(crate) enum DirSource {
+    /// Of the live tree.
+    Live(Ino),
+    /// Of the past.
+    Past(Arc<PastNode>),
+}
+
+/// A name in a snapshot.
+#[derive(Debug, Clone)]
+pub(crate) struct Listed {
+    /// The number of the node.
+    pub(crate) ino: u64,
+    /// Its kind.
+    pub(crate) kind: Kind,
+    /// The name.
+    pub(crate) name: Bytes,
+}
+
+/// A directory's names as they were at one moment. Offsets are positions in it.
+pub(crate) struct Snapshot {
+    names: Vec<Listed>,
+    /// Names not yet drawn. Attributes are not kept: by the time they are asked for they would be old.
+    rest: Option<Listing>,
+}
+
+impl Snapshot {
+    /// A snapshot of `itself`, `parent` and what `rest` will give.
+    pub(crate) fn new(
+        itself: u64,
+        parent: u64,
+        listed: Vec<Listed>,
+        rest: Option<Listing>,
+    ) -> Self {
+        let dot = |ino, name: &'static [u8]| Listed {
+            ino,
+            kind: Kind::Directory,
+            name: Bytes::from_static(name),
+        };
+        let mut names = Vec::with_capacity(listed.len() + 2);
+        names.extend([dot(itself, b"."), dot(parent, b"..")]);
+        names.extend(listed);
+        Self { names, rest }
+    }
+
+    /// The name at `position`; `None` behind the last.
+    ///
+    /// # Errors
+    /// Those of the store's listing.
+    pub(crate) async fn at(&mut self, position: usize) -> FsResult<Option<&Listed>> {
+        while self.names.len() <= position {
+            let Some(rest) = &mut self.rest else { break };
+            match rest.next().await? {
+                Some((name, stat)) => self.names.push(Listed {
+                    ino: stat.ino.0,
+                    kind: stat.kind,
+                    name,
+                }),
+                None => self.rest = None,
+            }
+        }
+        Ok(self.names.get(position))
+    }
+}
+
+/// All open handles of a mount.
+#[derive(Default)]
+pub(crate) struct HandleTable {
+    last: AtomicU64,
+    open: DashMap<u64, Handle>,
+    /// The writable handles per inode: a page-cache write names one of them at a guess.
+    writers: DashMap<Ino, Vec<(u64, Arc<OpenFile>)>>,
+}
+
+impl HandleTable {
+    /// Adds `handle`; returns its number, which is never used twice.
+    pub(crate) fn insert(&self, handle: Handle) -> u64 {
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Handle::File(open) = &handle
+            && open.access.writes()
+        {
+            let mut writers = self.writers.entry(open.file.ino()).or_default();
+            writers.push((number, Arc::clone(open)));
+        }
+        self.open.insert(number, handle);
+        number
+    }
+
+    /// Takes a handle out, for its release.
+    ///
+    /// # Errors
+    /// `BadHandle` when it is not open.
+    pub(crate) fn remove(&self, number: u64) -> FsResult<Handle> {
+        let (_, handle) = self.open.remove(&number).ok_or(FsError::BadHandle)?;
+        if let Handle::File(open) = &handle {
+            self.writers.remove_if_mut(&open.file.ino(), |_, writers| {
+                writers.retain(|(other, _)| *other != number);
+                writers.is_empty()
+            });
+        }
+        Ok(handle)
+    }
+
+    /// Finds a handle.
+    ///
+    /// # Errors
+    /// `BadHandle` when it is not open.
+    pub(crate) fn get(&self, number: u64) -> FsResult<Handle> {
+        let handle = self.open.get(&number).ok_or(FsError::BadHandle)?;
+        Ok(handle.clone())
+    }
+
+    /// Finds a handle of a live file.
+    ///
+    /// # Errors
+    /// `BadHandle` when it is not open or something else; `ReadOnly` when it is of the past.
+    pub(crate) fn file(&self, number: u64) -> FsResult<Arc<OpenFile>> {
+        match self.get(number)? {
+            Handle::File(open) => Ok(open),
+            Handle::Past(_) => Err(FsError::ReadOnly),
+            Handle::Dir(_) => Err(FsError::BadHandle),
+        }
+    }
+
+    /// Finds a handle of a live file that is open for writing.
+    ///
+    /// # Errors
+    /// As [`Self::file`], and `BadHandle` when it is open for reading only.
+    pub(crate) fn writer(&self, number: u64) -> FsResult<Arc<OpenFile>> {
+        let open = self.file(number)?;
+        if open.access.writes() {
+            Ok(open)
+        } else {
+            Err(FsError::BadHandle)
+        }
+    }
+
+    /// Finds a handle of a directory.
+    ///
+    /// # Errors
+    /// `BadHandle` when it is not open or a file.
+    pub(crate) fn dir(&self, number: u64) -> FsResult<Arc<OpenDir>> {
+        match self.get(number)? {
+            Handle::Dir(open) => Ok(open),
+            Handle::File(_) | Handle::Past(_) => Err(FsError::BadHandle),
+        }
+    }
+
+    /// Any handle through which `ino` can be written.
+    pub(crate) fn any_writer(&self, ino: Ino) -> Option<Arc<OpenFile>> {
+        let writers = self.writers.get(&ino)?;
+        writers.first().map(|(_, open)| Arc::clone(open))
+    }
+
+    /// Notes a change of `ino` that came through no handle in particular.
+    pub(crate) fn mark_writers(&self, ino: Ino) {
+        if let Some(writers) = self.writers.get(&ino) {
+            for (_, open) in writers.iter() {
+                open.mark_changed();
+            }
+        }
+    }
+
+    /// The numbers of all open handles, in no order.
+    pub(crate) fn numbers(&self) -> Vec<u64> {
+        self.open.iter().map(|handle| *handle.key()).collect()
+    }
+}

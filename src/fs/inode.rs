@@ -1,0 +1,160 @@
+//! The live inodes the kernel knows: how often it looked each one up, and what must be remembered while it does.
+//!
+//! Invariant: a row stands exactly while the kernel holds lookups on the number. Counts rise before the reply that tells
+//! the kernel and fall by FORGET, so they may come in any order. The root is never forgotten.
+
+use crate::store::{Ino, Stat};
+use bytes::Bytes;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as Row;
+
+/// The table; shared by all calls.
+#[derive(Debug, Default)]
+pub(crate) struct LiveTable {
+    // Leaf locks: no row is held across an await or a call out of this file.
+    rows: DashMap<Ino, LiveInode>,
+}
+
+/// One inode the kernel holds.
+#[derive(Debug, Default)]
+struct LiveInode {
+    lookups: u64,
+    presence: Presence,
+    /// The content the kernel's page cache may hold, as of the last open.
+    opened_content: Option<u64>,
+}
+
+/// Where an inode stands in the tree.
+#[derive(Debug, Default)]
+enum Presence {
+    /// Not known by name (found by number).
+    #[default]
+    Unnamed,
+    /// Last seen under this name.
+    Named(Ino, Bytes),
+    /// Its last name is gone; these are its last attributes.
+    Removed(Box<Stat>),
+}
+
+impl LiveTable {
+    /// Counts one lookup of `ino`, found as `name` in `parent`.
+    pub(crate) fn looked_up(&self, ino: Ino, parent: Ino, name: &[u8]) {
+        let mut row = self.rows.entry(ino).or_default();
+        row.lookups += 1;
+        row.presence = Presence::Named(parent, Bytes::copy_from_slice(name));
+    }
+
+    /// Counts one lookup of `ino`, found by number.
+    pub(crate) fn looked_up_unnamed(&self, ino: Ino) {
+        self.rows.entry(ino).or_default().lookups += 1;
+    }
+
+    /// Gives back `count` lookups.
+    pub(crate) fn forget(&self, ino: Ino, count: u64) {
+        if let Row::Occupied(mut row) = self.rows.entry(ino) {
+            let left = row.get().lookups.saturating_sub(count);
+            row.get_mut().lookups = left;
+            if left == 0 {
+                row.remove();
+            }
+        }
+    }
+
+    /// Remembers that `ino` is called `name` in `parent` now.
+    pub(crate) fn moved(&self, ino: Ino, parent: Ino, name: &[u8]) {
+        if let Some(mut row) = self.rows.get_mut(&ino) {
+            row.presence = Presence::Named(parent, Bytes::copy_from_slice(name));
+        }
+    }
+
+    /// Remembers what was removed: its last attributes if that was its last name, for whoever still holds it.
+    pub(crate) fn removed(&self, stat: Stat) {
+        if let Some(mut row) = self.rows.get_mut(&stat.ino) {
+            row.presence = if stat.nlink == 0 {
+                Presence::Removed(Box::new(stat))
+            } else {
+                Presence::Unnamed
+            };
+        }
+    }
+
+    /// A name under which `ino` stands.
+    pub(crate) fn name_of(&self, ino: Ino) -> Option<(Ino, Bytes)> {
+        match &self.rows.get(&ino)?.presence {
+            Presence::Named(parent, name) => Some((*parent, name.clone())),
+            Presence::Unnamed | Presence::Removed(_) => None,
+        }
+    }
+
+    /// The last attributes of an inode without a name that the kernel still holds.
+    pub(crate) fn last_attributes(&self, ino: Ino) -> Option<Stat> {
+        match &self.rows.get(&ino)?.presence {
+            Presence::Removed(stat) => Some(stat.as_ref().clone()),
+            Presence::Unnamed | Presence::Named(..) => None,
+        }
+    }
+
+    /// Notes an open that sees `content_stamp`; tells whether the last one saw the same, so that the kernel may keep
+    /// its pages.
+    pub(crate) fn opened(&self, ino: Ino, content_stamp: u64) -> bool {
+        self.rows
+            .get_mut(&ino)
+            .is_some_and(|mut row| row.opened_content.replace(content_stamp) == Some(content_stamp))
+    }
+
+    /// How many inodes the kernel holds.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::testing::file_stat;
+
+    #[test]
+    fn a_row_stands_while_lookups_are_held() {
+        let table = LiveTable::default();
+        table.looked_up(Ino(5), Ino(1), b"a");
+        table.looked_up(Ino(5), Ino(1), b"b");
+        table.forget(Ino(5), 1);
+        assert_eq!(
+            table.name_of(Ino(5)),
+            Some((Ino(1), Bytes::from_static(b"b")))
+        );
+        table.forget(Ino(5), 1);
+        assert_eq!(table.len(), 0);
+        // What was never looked up, or too often forgotten, does no harm.
+        table.forget(Ino(5), 7);
+        table.moved(Ino(5), Ino(1), b"c");
+        assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn the_last_attributes_stay_for_who_holds_it() {
+        let table = LiveTable::default();
+        table.looked_up(Ino(5), Ino(1), b"a");
+        let mut stat = file_stat(5);
+        stat.nlink = 1;
+        table.removed(stat.clone());
+        assert!(table.last_attributes(Ino(5)).is_none() && table.name_of(Ino(5)).is_none());
+        stat.nlink = 0;
+        table.removed(stat);
+        assert_eq!(table.last_attributes(Ino(5)).unwrap().nlink, 0);
+        table.forget(Ino(5), 1);
+        assert!(table.last_attributes(Ino(5)).is_none());
+    }
+
+    #[test]
+    fn pages_are_kept_only_over_the_same_content() {
+        let table = LiveTable::default();
+        assert!(!table.opened(Ino(5), 1), "not held: nothing is remembered");
+        table.looked_up(Ino(5), Ino(1), b"a");
+        assert!(!table.opened(Ino(5), 1));
+        assert!(table.opened(Ino(5), 1));
+        assert!(!table.opened(Ino(5), 2));
+        assert!(table.opened(Ino(5), 2));
+    }
+}

@@ -1,0 +1,241 @@
+//! POSIX meaning over a namespace: numbers, names, handles, and `.versions/`. Knows no FUSE and no object store.
+//!
+//! The path of a call: a number is a live inode or a node of the past ([`Node`]); a call that changes something asks for a
+//! live one and so gets EROFS for the past before it does anything; then it speaks to the namespace, and updates the
+//! tables of this room after the store has answered.
+//! Invariants: the kernel checks permissions (`default_permissions`), nothing here does; no lock of this room is held
+//! while the store works, except a handle's own; every call may run beside every other, in any order.
+
+pub(crate) mod acl;
+mod caller;
+mod error;
+mod handle;
+mod inode;
+mod ops;
+pub(crate) mod past;
+#[cfg(test)]
+mod testing;
+
+pub use caller::Caller;
+pub use error::{FsError, FsResult};
+pub use ops::attr::{SetAttr, SetTime};
+pub use ops::dir::{DirEntry, DirSink, Room};
+pub use ops::io::WriteHow;
+pub use ops::space::Statfs;
+
+use crate::fs::handle::HandleTable;
+use crate::fs::inode::LiveTable;
+use crate::fs::past::{Past, PastNode};
+use crate::store::{Ino, Namespace, Stat};
+use crate::sync::{Arc, OnceLock};
+use crate::task::Tasks;
+use std::time::Duration;
+
+/// When close(2) returns, and when the bucket has the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncOn {
+    /// close returns when the state is fixed locally; the upload starts at once.
+    Release,
+    /// close returns when the bucket has the state.
+    Close,
+    /// close returns when the state is fixed locally; the upload starts within an interval.
+    Interval,
+}
+
+/// How a mount shows a namespace.
+#[derive(Debug, Clone)]
+pub struct FsConfig {
+    /// How long the kernel may keep names and attributes of the live tree.
+    pub writer_ttl: Duration,
+    /// How long the kernel may keep what is over and final in the past.
+    pub past_ttl: Duration,
+    /// The reserved name that leads to the past.
+    pub versions_name: Vec<u8>,
+    /// When close(2) returns.
+    pub sync_on: SyncOn,
+    /// Refuses every change.
+    pub read_only: bool,
+    /// Shows this owner for everything.
+    pub uid: Option<u32>,
+    /// Shows this group for everything.
+    pub gid: Option<u32>,
+    /// Hides these mode bits of everything.
+    pub umask: Option<u32>,
+    /// How long a call may take before the door answers EIO for it.
+    pub deadline: Duration,
+}
+
+impl Default for FsConfig {
+    fn default() -> Self {
+        Self {
+            writer_ttl: Duration::from_secs(60),
+            past_ttl: Duration::from_secs(86_400),
+            versions_name: b".versions".to_vec(),
+            sync_on: SyncOn::Release,
+            read_only: false,
+            uid: None,
+            gid: None,
+            umask: None,
+            deadline: Duration::from_secs(120),
+        }
+    }
+}
+
+/// What a lookup found, and how long the kernel may believe it.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The node; `stat.ino` is its number.
+    pub stat: Stat,
+    /// How long the name means this node.
+    pub entry_ttl: Duration,
+    /// How long the attributes hold.
+    pub attr_ttl: Duration,
+}
+
+/// An open handle, and what the kernel may do with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// Its number.
+    pub handle: u64,
+    /// The pages of earlier opens are still right.
+    pub keep_cache: bool,
+    /// No FLUSH is needed: it can change nothing.
+    pub no_flush: bool,
+    /// The kernel may keep the names of this directory.
+    pub cache_dir: bool,
+    /// Reads and writes must not go through the page cache.
+    pub direct: bool,
+}
+
+/// What a number means.
+pub(crate) enum Node {
+    /// An inode of the live tree.
+    Live(Ino),
+    /// A node of the past.
+    Past(Arc<PastNode>),
+}
+
+/// A namespace as a POSIX file system; used behind an `Arc` by concurrent calls.
+pub struct FileSystem {
+    namespace: Namespace,
+    config: FsConfig,
+    tasks: Tasks,
+    live: LiveTable,
+    past: Past,
+    handles: HandleTable,
+    poisoned: OnceLock<String>,
+}
+
+impl std::fmt::Debug for FileSystem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileSystem")
+            .field("config", &self.config)
+            .field("poisoned", &self.poisoned)
+            .finish_non_exhaustive()
+    }
+}
+
+impl FileSystem {
+    /// Shows `namespace`; a panic in `tasks` fails every later call.
+    #[must_use]
+    pub fn new(namespace: Namespace, config: FsConfig, tasks: Tasks) -> Self {
+        Self {
+            past: Past::new(namespace.clone(), &config),
+            namespace,
+            config,
+            tasks,
+            live: LiveTable::default(),
+            handles: HandleTable::default(),
+            poisoned: OnceLock::new(),
+        }
+    }
+
+    /// From now on every call fails with EIO: something of ours broke, and nothing more may be acknowledged.
+    pub fn poison(&self, why: &str) {
+        // The first reason stays: it is the cause, later ones may be consequences.
+        let _ = self.poisoned.set(why.to_owned());
+    }
+
+    /// Gives back `count` lookups of a number.
+    pub fn forget(&self, ino: u64, count: u64) {
+        if past::is_past(ino) {
+            self.past.forget(ino, count);
+        } else {
+            self.live.forget(Ino(ino), count);
+        }
+    }
+
+    /// Fails when the mount has failed.
+    fn admit(&self) -> FsResult<()> {
+        if let Some(why) = self.poisoned.get() {
+            return Err(FsError::Poisoned(why.clone()));
+        }
+        match self.tasks.poisoned() {
+            Some(task) => Err(FsError::Poisoned(format!("task {task} panicked"))),
+            None => Ok(()),
+        }
+    }
+
+    /// What `ino` means.
+    fn node(&self, ino: u64) -> FsResult<Node> {
+        self.admit()?;
+        if past::is_past(ino) {
+            let node = self.past.node(ino).ok_or(FsError::Stale)?;
+            Ok(Node::Past(node))
+        } else {
+            Ok(Node::Live(Ino(ino)))
+        }
+    }
+
+    /// The live inode `ino`, for a change.
+    fn writable(&self, ino: u64) -> FsResult<Ino> {
+        self.admit()?;
+        if past::is_past(ino) || self.config.read_only {
+            return Err(FsError::ReadOnly);
+        }
+        Ok(Ino(ino))
+    }
+
+    /// The live directory `parent`, for a change of `name` in it.
+    fn writable_name(&self, parent: u64, name: &[u8]) -> FsResult<Ino> {
+        let parent = self.writable(parent)?;
+        check_name(name)?;
+        if name == self.config.versions_name {
+            return Err(FsError::NotPermitted("the name is reserved for the past"));
+        }
+        Ok(parent)
+    }
+
+    /// Counts a lookup and makes the reply.
+    fn live_entry(&self, parent: Ino, name: &[u8], stat: Stat) -> Entry {
+        self.live.looked_up(stat.ino, parent, name);
+        self.live_reply(stat)
+    }
+
+    fn live_reply(&self, stat: Stat) -> Entry {
+        Entry {
+            stat: self.shown(stat),
+            entry_ttl: self.config.writer_ttl,
+            attr_ttl: self.config.writer_ttl,
+        }
+    }
+
+    /// Attributes as the mount's options show them.
+    fn shown(&self, mut stat: Stat) -> Stat {
+        stat.attrs.uid = self.config.uid.unwrap_or(stat.attrs.uid);
+        stat.attrs.gid = self.config.gid.unwrap_or(stat.attrs.gid);
+        stat.attrs.mode &= !self.config.umask.unwrap_or(0);
+        stat
+    }
+}
+
+/// Refuses what cannot be a name.
+fn check_name(name: &[u8]) -> FsResult<()> {
+    if name.len() > 255 {
+        return Err(FsError::NameTooLong);
+    }
+    if name.is_empty() || name == b"." || name == b".." || name.iter().any(|b| b"/\0".contains(b)) {
+        return Err(FsError::Invalid("not a file name".to_owned()));
+    }
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! getattr and setattr: chmod, chown, utimensat and truncate, with the duties of set-id bits and access lists.
+
+use crate::fs::acl::{ACCESS, Acl};
+use crate::fs::handle::Handle;
+use crate::fs::{Caller, FileSystem, FsError, FsResult, Node};
+use crate::store::{AttrChange, Ino, Kind, Stat, StoreError, Time, XattrMode};
+use std::time::Duration;
+
+/// A file time to set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetTime {
+    /// The moment of the call.
+    Now,
+    /// This time.
+    At(Time),
+}
+
+/// What setattr changes; `None` leaves a field alone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SetAttr {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Length in bytes.
+    pub size: Option<u64>,
+    /// Last access.
+    pub atime: Option<SetTime>,
+    /// Last change of the content.
+    pub mtime: Option<SetTime>,
+    /// Last change of the attributes; else the moment of the call.
+    pub ctime: Option<Time>,
+    /// The open handle the call came through.
+    pub handle: Option<u64>,
+}
+
+/// The set-user-id bit.
+const SETUID: u32 = 0o4000;
+/// The set-group-id bit.
+pub(crate) const SETGID: u32 = 0o2000;
+/// The group's execute bit, without which set-group-id means something else and stays.
+const GROUP_EXECUTE: u32 = 0o0010;
+/// Where the kernel keeps an executable's capabilities.
+const CAPABILITY: &[u8] = b"security.capability";
+
+impl FileSystem {
+    /// The attributes of `ino`, and how long they hold.
+    ///
+    /// # Errors
+    /// `Stale` when the number means nothing any more.
+    pub async fn getattr(&self, ino: u64, handle: Option<u64>) -> FsResult<(Stat, Duration)> {
+        match self.node(ino)? {
+            Node::Live(ino) => {
+                let stat = self.live_stat(ino, handle).await?;
+                Ok((self.shown(stat), self.config.writer_ttl))
+            }
+            Node::Past(node) => {
+                let (stat, ttl) = self.past.stat(&node).await?;
+                Ok((self.shown(stat), ttl))
+            }
+        }
+    }
+
+    /// Changes attributes; returns them as they are then, and how long they hold.
+    ///
+    /// # Errors
+    /// `ReadOnly` for the past, `IsDirectory` or `Invalid` for a length of what has none.
+    pub async fn setattr(
+        &self,
+        caller: &Caller,
+        ino: u64,
+        change: SetAttr,
+    ) -> FsResult<(Stat, Duration)> {
+        let ino = self.writable(ino)?;
+        if let Some(size) = change.size {
+            self.set_size(caller, ino, size, change.handle).await?;
+        }
+        let wanted = self.attr_change(ino, &change).await?;
+        if let Some(mode) = wanted.mode {
+            self.follow_mode(ino, mode).await?;
+        }
+        let idle = wanted.mode.is_none()
+            && wanted.uid.is_none()
+            && wanted.gid.is_none()
+            && wanted.atime.is_none()
+            && wanted.mtime.is_none()
+            && wanted.ctime.is_none();
+        let stat = if idle {
+            self.live_stat(ino, change.handle).await?
+        } else {
+            let changed = self.namespace.set_attrs(ino, wanted).await;
+            changed.map_err(|error| FsError::from(error).by_number())?
+        };
+        Ok((self.shown(stat), self.config.writer_ttl))
+    }
+
+    /// The attributes of a live inode, also of one whose last name is gone while somebody holds it.
+    pub(crate) async fn live_stat(&self, ino: Ino, handle: Option<u64>) -> FsResult<Stat> {
+        if let Some(Ok(Handle::File(open))) = handle.map(|handle| self.handles.get(handle)) {
+            return Ok(open.file.stat().await?);
+        }
+        match self.namespace.stat(ino).await {
+            Err(StoreError::NotFound) => self.live.last_attributes(ino).ok_or(FsError::Stale),
+            other => Ok(other?),
+        }
+    }
+
+    /// Takes away what a change of the content by a stranger must take away: set-id bits and capabilities.
+    pub(crate) async fn drop_privileges(&self, stat: &Stat) -> FsResult<()> {
+        let mode = without_set_ids(stat.attrs.mode);
+        if mode != stat.attrs.mode {
+            let change = AttrChange {
+                mode: Some(mode),
+                ..AttrChange::default()
+            };
+            self.namespace.set_attrs(stat.ino, change).await?;
+        }
+        self.drop_capability(stat.ino).await
+    }
+
+    async fn drop_capability(&self, ino: Ino) -> FsResult<()> {
+        if self.namespace.get_xattr(ino, CAPABILITY).await?.is_none() {
+            return Ok(());
+        }
+        let removed = self
+            .namespace
+            .set_xattr(ino, CAPABILITY, None, XattrMode::Any);
+        match removed.await {
+            Ok(()) | Err(StoreError::NoAttribute) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// truncate(2) and ftruncate(2). Through a handle it is one of the handle's changes; by path it is a change of its
+    /// own, and of every handle that writes.
+    async fn set_size(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        size: u64,
+        handle: Option<u64>,
+    ) -> FsResult<()> {
+        let stat = self.live_stat(ino, handle).await?;
+        match stat.kind {
+            Kind::File => {}
+            Kind::Directory => return Err(FsError::IsDirectory),
+            _ => return Err(FsError::Invalid("it has no length to set".to_owned())),
+        }
+        if caller.uid != 0 {
+            self.drop_privileges(&stat).await?;
+        }
+        if let Some(handle) = handle {
+            let open = self.handles.writer(handle)?;
+            let done = open.file.truncate(size, &open.author).await;
+            open.mark_changed();
+            done?;
+        } else {
+            let done = self.namespace.truncate(ino, size, &caller.author()).await;
+            self.handles.mark_writers(ino);
+            done?;
+        }
+        Ok(())
+    }
+
+    /// What to ask of the store: times resolved, and the set-id bits that a new owner or group must not inherit.
+    async fn attr_change(&self, ino: Ino, change: &SetAttr) -> FsResult<AttrChange> {
+        let time = |time: SetTime| match time {
+            SetTime::Now => self.namespace.now().time(),
+            SetTime::At(time) => time,
+        };
+        let mut wanted = AttrChange {
+            mode: change.mode.map(|mode| mode & 0o7777),
+            uid: change.uid,
+            gid: change.gid,
+            atime: change.atime.map(time),
+            mtime: change.mtime.map(time),
+            ctime: change.ctime,
+        };
+        if change.uid.is_some() || change.gid.is_some() {
+            let stat = self.live_stat(ino, change.handle).await?;
+            if stat.kind != Kind::Directory {
+                let mode = wanted.mode.unwrap_or(stat.attrs.mode);
+                let left = without_set_ids(mode);
+                wanted.mode = (left != stat.attrs.mode).then_some(left);
+                self.drop_capability(ino).await?;
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Keeps the access list in step with a new mode.
+    async fn follow_mode(&self, ino: Ino, mode: u32) -> FsResult<()> {
+        let value = self.namespace.get_xattr(ino, ACCESS).await;
+        let value = value.map_err(|error| FsError::from(error).by_number())?;
+        let Some(value) = value else { return Ok(()) };
+        let Some(mut acl) = Acl::parse(&value)? else {
+            return Ok(());
+        };
+        if acl.mode() == mode & 0o777 {
+            return Ok(());
+        }
+        acl.set_mode(mode);
+        let value = Some(acl.to_bytes());
+        let set = self.namespace.set_xattr(ino, ACCESS, value, XattrMode::Any);
+        Ok(set.await?)
+    }
+}
+
+/// A mode without the bits that lend rights.
+fn without_set_ids(mode: u32) -> u32 {
+    let mode = mode & !SETUID;
+    if mode & GROUP_EXECUTE == 0 {
+        mode
+    } else {
+        mode & !SETGID
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_set_ids;
+
+    #[test]
+    fn setgid_without_group_execute_is_no_privilege() {
+        assert_eq!(without_set_ids(0o6755), 0o0755);
+        assert_eq!(without_set_ids(0o6745), 0o2745);
+        assert_eq!(without_set_ids(0o1777), 0o1777);
+    }
+}

@@ -1,0 +1,260 @@
+//! create, open, mknod, mkdir, symlink: new nodes and new handles. Owner, group and mode follow the parent's set-group-id
+//! bit and default access list; else the umask.
+
+use crate::fs::acl::{ACCESS, Acl, DEFAULT};
+use crate::fs::handle::{Access, Handle, OpenFile};
+use crate::fs::ops::attr::SETGID;
+use crate::fs::{Caller, Entry, FileSystem, FsError, FsResult, Node, Opened};
+use crate::store::{File, Ino, Kind, NewNode, StoreError};
+use crate::sync::Arc;
+use bytes::Bytes;
+
+impl FileSystem {
+    /// Makes and opens a regular file; without `O_EXCL`, opens the one that is there.
+    ///
+    /// # Errors
+    /// `Exists` with `O_EXCL`, `NotPermitted` for the reserved name, `ReadOnly` in the past.
+    pub async fn create(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+        umask: u32,
+        flags: i32,
+    ) -> FsResult<(Entry, Opened)> {
+        let dir = self.writable_name(parent, name)?;
+        let author = caller.author();
+        let node = self.new_node(caller, dir, Kind::File, mode, umask).await?;
+        let made = self.namespace.create_open(dir, name, node, &author).await;
+        let (stat, file) = match made {
+            Err(StoreError::Exists) if flags & libc::O_EXCL == 0 => {
+                return self.open_existing(caller, dir, name, flags).await;
+            }
+            other => other?,
+        };
+        let entry = self.live_entry(dir, name, stat);
+        self.live.opened(entry.stat.ino, entry.stat.content_stamp);
+        let open = OpenFile::new(file, author, Access::from_flags(flags));
+        // That it exists is a change: an empty file is a version too.
+        open.mark_changed();
+        let opened = Opened {
+            handle: self.handles.insert(Handle::File(Arc::new(open))),
+            keep_cache: false,
+            no_flush: false,
+            cache_dir: false,
+            direct: false,
+        };
+        Ok((entry, opened))
+    }
+
+    /// Opens a regular file; `O_TRUNC` empties it as the handle's first change.
+    ///
+    /// # Errors
+    /// `ReadOnly` for writing to the past, `Stale` when the number means nothing any more.
+    pub async fn open(&self, caller: &Caller, ino: u64, flags: i32) -> FsResult<Opened> {
+        let access = Access::from_flags(flags);
+        if access.writes() || flags & libc::O_TRUNC != 0 {
+            self.writable(ino)?;
+        }
+        match self.node(ino)? {
+            Node::Live(ino) => self.open_live(caller, ino, access, flags).await,
+            Node::Past(node) => {
+                self.past.check_open(&node)?;
+                Ok(Opened {
+                    handle: self.handles.insert(Handle::Past(node)),
+                    // A version's bytes never change.
+                    keep_cache: true,
+                    no_flush: true,
+                    cache_dir: false,
+                    direct: false,
+                })
+            }
+        }
+    }
+
+    /// Makes a node of the kind in `mode`; an empty regular file becomes a version at once.
+    ///
+    /// # Errors
+    /// `Exists`, `Invalid` for a kind there is not, `NotPermitted` for the reserved name, `ReadOnly` in the past.
+    pub async fn mknod(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+    ) -> FsResult<Entry> {
+        let dir = self.writable_name(parent, name)?;
+        let kind = match mode & libc::S_IFMT {
+            0 | libc::S_IFREG => Kind::File,
+            libc::S_IFIFO => Kind::Fifo,
+            libc::S_IFSOCK => Kind::Socket,
+            libc::S_IFCHR => Kind::CharDevice,
+            libc::S_IFBLK => Kind::BlockDevice,
+            _ => return Err(FsError::Invalid("no kind of node".to_owned())),
+        };
+        let author = caller.author();
+        let mut node = self.new_node(caller, dir, kind, mode, umask).await?;
+        if kind != Kind::File {
+            if matches!(kind, Kind::CharDevice | Kind::BlockDevice) {
+                node.rdev = u64::from(rdev);
+            }
+            let stat = self.namespace.create(dir, name, node, &author).await?;
+            return Ok(self.live_entry(dir, name, stat));
+        }
+        let (stat, file) = self.namespace.create_open(dir, name, node, &author).await?;
+        let open = OpenFile::new(file, author, Access::Write);
+        open.mark_changed();
+        open.release().await?;
+        Ok(self.live_entry(dir, name, stat))
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// `Exists`, `NotPermitted` for the reserved name, `ReadOnly` in the past.
+    pub async fn mkdir(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+        umask: u32,
+    ) -> FsResult<Entry> {
+        let dir = self.writable_name(parent, name)?;
+        let node = self
+            .new_node(caller, dir, Kind::Directory, mode, umask)
+            .await?;
+        let stat = self
+            .namespace
+            .create(dir, name, node, &caller.author())
+            .await?;
+        Ok(self.live_entry(dir, name, stat))
+    }
+
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// `Exists`, `NotPermitted` for the reserved name, `ReadOnly` in the past.
+    pub async fn symlink(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &[u8],
+        target: &[u8],
+    ) -> FsResult<Entry> {
+        let dir = self.writable_name(parent, name)?;
+        let mut node = self.new_node(caller, dir, Kind::Symlink, 0o777, 0).await?;
+        node.target = Bytes::copy_from_slice(target);
+        let stat = self
+            .namespace
+            .create(dir, name, node, &caller.author())
+            .await?;
+        Ok(self.live_entry(dir, name, stat))
+    }
+
+    async fn open_live(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        access: Access,
+        flags: i32,
+    ) -> FsResult<Opened> {
+        let file = self.namespace.file(ino).await;
+        let file: Arc<File> = file.map_err(|error| FsError::from(error).by_number())?;
+        let open = OpenFile::new(file, caller.author(), access);
+        if flags & libc::O_TRUNC != 0 {
+            if caller.uid != 0 {
+                self.drop_privileges(&open.file.stat().await?).await?;
+            }
+            open.file.truncate(0, &open.author).await?;
+            open.mark_changed();
+        }
+        let stat = open.file.stat().await?;
+        Ok(Opened {
+            keep_cache: self.live.opened(ino, stat.content_stamp),
+            no_flush: !access.writes() && !open.has_changed(),
+            handle: self.handles.insert(Handle::File(Arc::new(open))),
+            cache_dir: false,
+            direct: false,
+        })
+    }
+
+    /// The other half of a create that lost the race for the name.
+    async fn open_existing(
+        &self,
+        caller: &Caller,
+        dir: Ino,
+        name: &[u8],
+        flags: i32,
+    ) -> FsResult<(Entry, Opened)> {
+        let found = self.namespace.lookup(dir, name).await?;
+        let stat = found.ok_or(FsError::Stale)?;
+        match stat.kind {
+            Kind::File => {}
+            Kind::Directory => return Err(FsError::IsDirectory),
+            // The kernel walks the path anew and follows or opens it itself.
+            _ => return Err(FsError::Stale),
+        }
+        let access = Access::from_flags(flags);
+        let opened = self.open_live(caller, stat.ino, access, flags).await?;
+        let stat = self.live_stat(stat.ino, Some(opened.handle)).await?;
+        Ok((self.live_entry(dir, name, stat), opened))
+    }
+
+    /// Who owns a new node in `dir`, and who may do what with it.
+    async fn new_node(
+        &self,
+        caller: &Caller,
+        dir: Ino,
+        kind: Kind,
+        mode: u32,
+        umask: u32,
+    ) -> FsResult<NewNode> {
+        let parent = self.namespace.stat(dir).await?.attrs;
+        let mut node = NewNode {
+            kind,
+            mode: mode & 0o7777,
+            uid: caller.uid,
+            gid: caller.gid,
+            rdev: 0,
+            target: Bytes::new(),
+            xattrs: Vec::new(),
+        };
+        if parent.mode & SETGID != 0 {
+            node.gid = parent.gid;
+            if kind == Kind::Directory {
+                node.mode |= SETGID;
+            }
+        }
+        if kind != Kind::Symlink {
+            let default = self.namespace.get_xattr(dir, DEFAULT).await?;
+            inherit(&mut node, default, umask)?;
+        }
+        Ok(node)
+    }
+}
+
+/// Gives a new node its parent's default access list; without one, the umask has its say.
+fn inherit(node: &mut NewNode, default: Option<Bytes>, umask: u32) -> FsResult<()> {
+    let acl = match &default {
+        Some(value) => Acl::parse(value)?,
+        None => None,
+    };
+    let (Some(mut acl), Some(value)) = (acl, default) else {
+        node.mode &= !umask;
+        return Ok(());
+    };
+    acl.restrict(node.mode);
+    node.mode = node.mode & !0o777 | acl.mode();
+    if !acl.is_minimal() {
+        node.xattrs
+            .push((Bytes::from_static(ACCESS), acl.to_bytes()));
+    }
+    if node.kind == Kind::Directory {
+        node.xattrs.push((Bytes::from_static(DEFAULT), value));
+    }
+    Ok(())
+}

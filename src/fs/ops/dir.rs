@@ -1,0 +1,185 @@
+//! opendir, readdir, releasedir.
+//!
+//! A handle shows the names as they were when it was opened or rewound; attributes are looked up when they are given,
+//! because the kernel believes them from then on.
+
+use crate::fs::handle::{DirSource, Handle, Listed, OpenDir, Snapshot};
+use crate::fs::{Caller, Entry, FileSystem, FsError, FsResult, Node, Opened};
+use crate::store::Kind;
+use crate::sync::Arc;
+use tokio::sync::Mutex as AsyncMutex;
+
+/// One name of a directory.
+#[derive(Debug)]
+pub struct DirEntry<'a> {
+    /// Its node's number.
+    pub ino: u64,
+    /// Where to go on after it.
+    pub next_offset: u64,
+    /// Its node's kind.
+    pub kind: Kind,
+    /// The name.
+    pub name: &'a [u8],
+    /// All that a lookup would say; that lookup is then counted. Never there for `.` and `..`.
+    pub full: Option<&'a Entry>,
+}
+
+/// Whether an entry was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// Taken; there may be room for more.
+    Left,
+    /// Not taken: there was no room for it.
+    Full,
+}
+
+/// Where entries go: a kernel's buffer or a list.
+pub trait DirSink: Send {
+    /// Takes an entry if there is room for it.
+    fn add(&mut self, entry: DirEntry<'_>) -> Room;
+}
+
+impl FileSystem {
+    /// Opens a directory.
+    ///
+    /// # Errors
+    /// `NotDirectory`; `Stale` when the number means nothing any more.
+    pub async fn opendir(&self, _caller: &Caller, ino: u64) -> FsResult<Opened> {
+        let (source, lasting) = match self.node(ino)? {
+            Node::Live(ino) => {
+                if self.live_stat(ino, None).await?.kind != Kind::Directory {
+                    return Err(FsError::NotDirectory);
+                }
+                (DirSource::Live(ino), false)
+            }
+            Node::Past(node) => {
+                let lasting = self.past.check_opendir(&node)?;
+                (DirSource::Past(node), lasting)
+            }
+        };
+        let open = OpenDir {
+            source,
+            snapshot: AsyncMutex::new(None),
+        };
+        Ok(Opened {
+            handle: self.handles.insert(Handle::Dir(Arc::new(open))),
+            keep_cache: lasting,
+            no_flush: true,
+            cache_dir: lasting,
+            direct: false,
+        })
+    }
+
+    /// Gives the names from position `offset` on to `sink` until it is full; with `plus` everything about them.
+    ///
+    /// # Errors
+    /// `BadHandle`; those of the store, if no entry was given before.
+    pub async fn readdir(
+        &self,
+        ino: u64,
+        handle: u64,
+        offset: u64,
+        plus: bool,
+        sink: &mut dyn DirSink,
+    ) -> FsResult<()> {
+        self.admit()?;
+        let open = self.handles.dir(handle)?;
+        let mut snapshot = open.snapshot.lock().await;
+        if offset == 0 {
+            // rewinddir(3) shows what is new.
+            *snapshot = None;
+        }
+        let snapshot = match &mut *snapshot {
+            Some(taken) => taken,
+            untaken => untaken.insert(self.snapshot(ino, &open.source).await?),
+        };
+        let first = usize::try_from(offset).map_err(|_| FsError::Invalid("offset".to_owned()))?;
+        let mut given = 0_usize;
+        for position in first.. {
+            match self.give(ino, snapshot, position, plus, sink).await {
+                Ok(Given::Yes) => given += 1,
+                Ok(Given::Gone) => {}
+                Ok(Given::NoRoom | Given::NoMore) => break,
+                // What was given is counted as looked up: it must reach the kernel, the error comes with the next call.
+                Err(_) if given > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes a directory.
+    ///
+    /// # Errors
+    /// `BadHandle`.
+    pub async fn releasedir(&self, _ino: u64, handle: u64) -> FsResult<()> {
+        self.handles.remove(handle).map(drop)
+    }
+
+    async fn give(
+        &self,
+        dir: u64,
+        snapshot: &mut Snapshot,
+        position: usize,
+        plus: bool,
+        sink: &mut dyn DirSink,
+    ) -> FsResult<Given> {
+        let Some(Listed { ino, kind, name }) = snapshot.at(position).await? else {
+            return Ok(Given::NoMore);
+        };
+        let mut entry = DirEntry {
+            ino: *ino,
+            next_offset: position as u64 + 1,
+            kind: *kind,
+            name,
+            full: None,
+        };
+        if !plus || position < 2 {
+            return Ok(match sink.add(entry) {
+                Room::Left => Given::Yes,
+                Room::Full => Given::NoRoom,
+            });
+        }
+        let full = match self.lookup(dir, name).await {
+            Ok(full) => full,
+            Err(FsError::NotFound) => return Ok(Given::Gone),
+            Err(error) => return Err(error),
+        };
+        entry.ino = full.stat.ino.0;
+        entry.kind = full.stat.kind;
+        entry.full = Some(&full);
+        match sink.add(entry) {
+            Room::Left => Ok(Given::Yes),
+            Room::Full => {
+                self.forget(full.stat.ino.0, 1);
+                Ok(Given::NoRoom)
+            }
+        }
+    }
+
+    async fn snapshot(&self, ino: u64, source: &DirSource) -> FsResult<Snapshot> {
+        match source {
+            DirSource::Live(dir) => {
+                let parent = self.namespace.parent(*dir).await?;
+                let listing = self.namespace.list(*dir).await?;
+                Ok(Snapshot::new(ino, parent.0, Vec::new(), Some(listing)))
+            }
+            DirSource::Past(node) => {
+                let listed = self.past.list(node).await?;
+                Ok(Snapshot::new(ino, node.parent(), listed, None))
+            }
+        }
+    }
+}
+
+/// What became of one position.
+enum Given {
+    /// The sink has it.
+    Yes,
+    /// The name is gone since the snapshot.
+    Gone,
+    /// The sink is full.
+    NoRoom,
+    /// There are no more names.
+    NoMore,
+}

@@ -1,0 +1,85 @@
+//! read and write.
+
+use crate::fs::handle::{Access, Handle, OpenFile};
+use crate::fs::{Caller, FileSystem, FsError, FsResult};
+use crate::store::Ino;
+use crate::sync::Arc;
+use bytes::Bytes;
+
+/// How a write came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WriteHow {
+    /// From the page cache (a mapping): the handle is a guess among those of the inode, the caller unknown.
+    pub from_page_cache: bool,
+    /// The writer may not keep set-id bits and capabilities.
+    pub kill_privileges: bool,
+}
+
+impl FileSystem {
+    /// Reads at most `len` bytes at `offset`; short only at the end.
+    ///
+    /// # Errors
+    /// `BadHandle`; `Stale` when the version was pruned; `Unavailable`, `Corrupt` when the bytes cannot be had.
+    pub async fn read(&self, _ino: u64, handle: u64, offset: u64, len: u32) -> FsResult<Bytes> {
+        self.admit()?;
+        self.read_handle(&self.handles.get(handle)?, offset, len)
+            .await
+    }
+
+    /// Writes all of `bytes`; through an `O_APPEND` handle at the file's end, else at `offset`. Returns how many bytes.
+    ///
+    /// # Errors
+    /// `BadHandle`; `NoSpace`, `TooLarge`.
+    pub async fn write(
+        &self,
+        _caller: &Caller,
+        ino: u64,
+        handle: u64,
+        offset: u64,
+        bytes: Bytes,
+        how: WriteHow,
+    ) -> FsResult<u32> {
+        let ino = self.writable(ino)?;
+        let len = u32::try_from(bytes.len()).map_err(|_| FsError::TooLarge)?;
+        let open = self.writer(ino, handle, how)?;
+        if how.kill_privileges {
+            self.drop_privileges(&open.file.stat().await?).await?;
+        }
+        let done = if open.access == Access::Append && !how.from_page_cache {
+            // The kernel's offset is its own idea of the end; the store knows it under its lock.
+            open.file.append(bytes, &open.author).await.map(drop)
+        } else {
+            open.file.write(offset, bytes, &open.author).await
+        };
+        // Also after a failure: some of it may be there.
+        if how.from_page_cache {
+            self.handles.mark_writers(ino);
+        } else {
+            open.mark_changed();
+        }
+        done?;
+        Ok(len)
+    }
+
+    pub(crate) async fn read_handle(
+        &self,
+        handle: &Handle,
+        offset: u64,
+        len: u32,
+    ) -> FsResult<Bytes> {
+        match handle {
+            Handle::File(open) => Ok(open.file.read(offset, len).await?),
+            Handle::Past(node) => self.past.read(node, offset, len).await,
+            Handle::Dir(_) => Err(FsError::IsDirectory),
+        }
+    }
+
+    fn writer(&self, ino: Ino, handle: u64, how: WriteHow) -> FsResult<Arc<OpenFile>> {
+        match self.handles.writer(handle) {
+            Err(FsError::BadHandle) if how.from_page_cache => {
+                self.handles.any_writer(ino).ok_or(FsError::BadHandle)
+            }
+            found => found,
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The calls, a file per family; each is an inherent impl of [`FileSystem`](crate::fs::FileSystem) under the call's name.
+
+pub(crate) mod attr;
+mod create;
+pub(crate) mod dir;
+pub(crate) mod io;
+mod link;
+mod lookup;
+mod remove;
+mod rename;
+pub(crate) mod space;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod xattr;

@@ -1,0 +1,163 @@
+//! fallocate, lseek, copy_file_range, statfs: space and holes.
+
+use crate::fs::handle::Handle;
+use crate::fs::{Caller, FileSystem, FsError, FsResult};
+use crate::store::Whence;
+
+/// What statfs(2) tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Statfs {
+    /// All blocks, of `frsize` bytes each.
+    pub blocks: u64,
+    /// Free blocks.
+    pub bfree: u64,
+    /// Free blocks for everybody.
+    pub bavail: u64,
+    /// All inodes.
+    pub files: u64,
+    /// Free inodes.
+    pub ffree: u64,
+    /// The best size of a read or write, in bytes.
+    pub bsize: u32,
+    /// The longest name, in bytes.
+    pub namelen: u32,
+    /// The size of a block, in bytes.
+    pub frsize: u32,
+}
+
+/// The size of statfs' blocks.
+const BLOCK: u64 = 4096;
+/// A bucket has no end: what is always free, 1 PiB.
+const FREE_BYTES: u64 = 1 << 50;
+/// Likewise for inodes; some tools keep the number in 32 bits.
+const FREE_FILES: u64 = 1 << 31;
+/// How much one copy_file_range moves at most, so that it is answered in time.
+const COPY_BYTES_MAX: u64 = 16 << 20;
+/// How much of it is in memory at once.
+const COPY_STEP: u64 = 1 << 20;
+
+impl FileSystem {
+    /// Makes room, punches a hole, or zeroes a range; `mode` is fallocate(2)'s.
+    ///
+    /// # Errors
+    /// `NotSupported` for other modes, `BadHandle`, `ReadOnly` in the past, `NoSpace`.
+    pub async fn fallocate(
+        &self,
+        ino: u64,
+        handle: u64,
+        offset: u64,
+        len: u64,
+        mode: i32,
+    ) -> FsResult<()> {
+        const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
+        const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | KEEP;
+        const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE;
+        const ZERO_KEEP: i32 = ZERO | KEEP;
+        self.writable(ino)?;
+        let open = self.handles.writer(handle)?;
+        if offset
+            .checked_add(len)
+            .is_none_or(|end| end > i64::MAX as u64)
+        {
+            return Err(FsError::TooLarge);
+        }
+        let author = &open.author;
+        let done = match mode {
+            0 | KEEP => open.file.allocate(offset, len, mode == KEEP, author).await,
+            PUNCH => open.file.punch(offset, len, author).await,
+            ZERO | ZERO_KEEP => open.file.zero(offset, len, mode == ZERO_KEEP, author).await,
+            _ => return Err(FsError::NotSupported),
+        };
+        open.mark_changed();
+        Ok(done?)
+    }
+
+    /// Finds the next data or hole at or behind `offset`; the other whences are the kernel's.
+    ///
+    /// # Errors
+    /// `NoSuchOffset` behind the end, `Invalid` for other whences.
+    pub async fn lseek(&self, _ino: u64, handle: u64, offset: i64, whence: i32) -> FsResult<i64> {
+        self.admit()?;
+        let whence = match whence {
+            libc::SEEK_DATA => Whence::Data,
+            libc::SEEK_HOLE => Whence::Hole,
+            _ => return Err(FsError::Invalid("lseek whence".to_owned())),
+        };
+        let offset = u64::try_from(offset).map_err(|_| FsError::NoSuchOffset)?;
+        let found = match self.handles.get(handle)? {
+            Handle::File(open) => open.file.seek(offset, whence).await?,
+            Handle::Past(node) => {
+                // A version says nothing about its holes: it is data up to its end.
+                let size = self.past.stat(&node).await?.0.attrs.size;
+                (offset < size).then_some(match whence {
+                    Whence::Data => offset,
+                    Whence::Hole => size,
+                })
+            }
+            Handle::Dir(_) => return Err(FsError::IsDirectory),
+        };
+        let found = found.ok_or(FsError::NoSuchOffset)?;
+        i64::try_from(found).map_err(|_| FsError::TooLarge)
+    }
+
+    /// Copies between two open files, (number, handle, offset) each, also out of the past. Returns how many bytes, which
+    /// may be fewer than `len`; 0 at the end of the source.
+    ///
+    /// # Errors
+    /// As read and write, if nothing was copied before.
+    pub async fn copy_file_range(
+        &self,
+        caller: &Caller,
+        from: (u64, u64, u64),
+        to: (u64, u64, u64),
+        len: u64,
+    ) -> FsResult<u64> {
+        let target = self.writable(to.0)?;
+        let source = self.handles.get(from.1)?;
+        let open = self.handles.writer(to.1)?;
+        if caller.uid != 0 {
+            let stat = self.live_stat(target, Some(to.1)).await?;
+            self.drop_privileges(&stat).await?;
+        }
+        let len = len.min(COPY_BYTES_MAX);
+        let mut copied = 0;
+        while copied < len {
+            let step = (len - copied).min(COPY_STEP) as u32;
+            let bytes = match self.read_handle(&source, from.2 + copied, step).await {
+                Ok(bytes) if bytes.is_empty() => break,
+                Ok(bytes) => bytes,
+                Err(_) if copied > 0 => break,
+                Err(error) => return Err(error),
+            };
+            let moved = bytes.len() as u64;
+            let done = open.file.write(to.2 + copied, bytes, &open.author).await;
+            open.mark_changed();
+            match done {
+                Ok(()) => copied += moved,
+                Err(_) if copied > 0 => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(copied)
+    }
+
+    /// The size of the file system: what is used, and always the same free space.
+    ///
+    /// # Errors
+    /// Only when the mount has failed.
+    pub async fn statfs(&self, _ino: u64) -> FsResult<Statfs> {
+        self.admit()?;
+        let usage = self.namespace.usage();
+        let free = FREE_BYTES / BLOCK;
+        Ok(Statfs {
+            blocks: free + usage.bytes.div_ceil(BLOCK),
+            bfree: free,
+            bavail: free,
+            files: FREE_FILES + usage.files,
+            ffree: FREE_FILES,
+            bsize: BLOCK as u32,
+            namelen: 255,
+            frsize: BLOCK as u32,
+        })
+    }
+}

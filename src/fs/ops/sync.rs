@@ -1,0 +1,83 @@
+//! flush, release, fsync, fsyncdir, and the end of a session: from changes to versions and into the bucket.
+
+use crate::fs::handle::Handle;
+use crate::fs::{FileSystem, FsResult, Node, SyncOn};
+use futures::StreamExt;
+
+/// How many handles the end of a session releases at once.
+const RELEASES_AT_ONCE: usize = 64;
+
+impl FileSystem {
+    /// close(2) of one of a handle's descriptors: fixes what the handle changed; under [`SyncOn::Close`] waits for the
+    /// bucket.
+    ///
+    /// # Errors
+    /// What kept the changes from being fixed or stored; close(2) returns it.
+    pub async fn flush(&self, _ino: u64, handle: u64) -> FsResult<()> {
+        self.admit()?;
+        let Handle::File(open) = self.handles.get(handle)? else {
+            return Ok(());
+        };
+        if !open.has_changed() {
+            return Ok(());
+        }
+        open.fix().await?;
+        if self.config.sync_on == SyncOn::Close {
+            open.file.sync(&open.author).await?;
+        }
+        Ok(())
+    }
+
+    /// The last descriptor and mapping of a handle are gone: what it changed becomes a version.
+    ///
+    /// # Errors
+    /// What kept the version from being made; nobody waits for it, so it must be logged.
+    pub async fn release(&self, _ino: u64, handle: u64) -> FsResult<()> {
+        let handle = self.handles.remove(handle)?;
+        self.admit()?;
+        match handle {
+            Handle::File(open) => open.release().await,
+            Handle::Past(_) | Handle::Dir(_) => Ok(()),
+        }
+    }
+
+    /// Waits until the bucket has the file as it is now.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Fenced`, `NoSpace`: what kept the bytes from the bucket.
+    pub async fn fsync(&self, _ino: u64, handle: u64, _data_only: bool) -> FsResult<()> {
+        self.admit()?;
+        match self.handles.get(handle)? {
+            Handle::File(open) => Ok(open.file.sync(&open.author).await?),
+            Handle::Past(_) | Handle::Dir(_) => Ok(()),
+        }
+    }
+
+    /// Waits until the bucket has everything that was done in the directory.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Fenced`: what kept it from the bucket.
+    pub async fn fsyncdir(&self, ino: u64, _handle: u64) -> FsResult<()> {
+        match self.node(ino)? {
+            Node::Live(dir) => Ok(self.namespace.sync_directory(dir).await?),
+            Node::Past(_) => Ok(()),
+        }
+    }
+
+    /// Releases every open handle: at an unmount the kernel drops the RELEASEs it had queued.
+    pub async fn end_session(&self) {
+        let numbers = self.handles.numbers();
+        futures::stream::iter(numbers)
+            .for_each_concurrent(RELEASES_AT_ONCE, async |number| {
+                // One that a late RELEASE took first is released.
+                let Ok(Handle::File(open)) = self.handles.remove(number) else {
+                    return;
+                };
+                if let Err(error) = open.release().await {
+                    let ino = open.file.ino().0;
+                    tracing::error!(ino, %error, "an open file's last changes became no version");
+                }
+            })
+            .await;
+    }
+}

@@ -1,0 +1,151 @@
+//! Extended attributes: the caller's own, access control lists, and the read-only ones that tell about versions.
+
+use crate::fs::acl::{ACCESS, Acl, DEFAULT};
+use crate::fs::ops::attr::SETGID;
+use crate::fs::past::attributes;
+use crate::fs::{Caller, FileSystem, FsError, FsResult, Node};
+use crate::store::{AttrChange, Ino, Kind, StoreError, XattrMode};
+use bytes::Bytes;
+
+impl FileSystem {
+    /// The value of an attribute.
+    ///
+    /// # Errors
+    /// `NoAttribute`; `Stale` when the number means nothing any more.
+    pub async fn getxattr(&self, ino: u64, name: &[u8]) -> FsResult<Bytes> {
+        match self.node(ino)? {
+            Node::Live(ino) if attributes::is_ours(name) => self.version_attribute(ino, name).await,
+            Node::Live(ino) => {
+                let value = self.namespace.get_xattr(ino, name).await;
+                let value = value.map_err(|error| FsError::from(error).by_number())?;
+                value.ok_or(FsError::NoAttribute)
+            }
+            Node::Past(node) => self.past.getxattr(&node, name).await,
+        }
+    }
+
+    /// The names of all attributes, each ended by a NUL. Those about versions are not among them, so that tools that copy
+    /// attributes do not try to set them.
+    ///
+    /// # Errors
+    /// `Stale` when the number means nothing any more.
+    pub async fn listxattr(&self, ino: u64) -> FsResult<Vec<u8>> {
+        let names = match self.node(ino)? {
+            Node::Live(ino) => {
+                let names = self.namespace.list_xattrs(ino).await;
+                names.map_err(|error| FsError::from(error).by_number())?
+            }
+            Node::Past(node) => self.past.listxattr(&node).await?,
+        };
+        let mut list = Vec::new();
+        for name in names {
+            list.extend_from_slice(&name);
+            list.push(0);
+        }
+        Ok(list)
+    }
+
+    /// Sets an attribute; `flags` are setxattr(2)'s. An access list also sets the mode.
+    ///
+    /// # Errors
+    /// `Exists`, `NoAttribute` by the flags; `NotPermitted` for those about versions; `ReadOnly` in the past.
+    pub async fn setxattr(
+        &self,
+        caller: &Caller,
+        ino: u64,
+        name: &[u8],
+        value: &[u8],
+        flags: i32,
+    ) -> FsResult<()> {
+        let ino = self.writable_attribute(ino, name)?;
+        let mode = match flags {
+            0 => XattrMode::Any,
+            libc::XATTR_CREATE => XattrMode::Create,
+            libc::XATTR_REPLACE => XattrMode::Replace,
+            _ => return Err(FsError::Invalid("setxattr flags".to_owned())),
+        };
+        if value.len() > 65_536 {
+            return Err(FsError::ArgumentTooBig);
+        }
+        if name == ACCESS || name == DEFAULT {
+            return self.set_acl(caller, ino, name, value).await;
+        }
+        let value = Some(Bytes::copy_from_slice(value));
+        let set = self.namespace.set_xattr(ino, name, value, mode).await;
+        set.map_err(|error| FsError::from(error).by_number())
+    }
+
+    /// Removes an attribute.
+    ///
+    /// # Errors
+    /// `NoAttribute`; `NotPermitted` for those about versions; `ReadOnly` in the past.
+    pub async fn removexattr(&self, _caller: &Caller, ino: u64, name: &[u8]) -> FsResult<()> {
+        let ino = self.writable_attribute(ino, name)?;
+        if name == ACCESS || name == DEFAULT {
+            return self.remove_acl(ino, name).await;
+        }
+        let removed = self.namespace.set_xattr(ino, name, None, XattrMode::Any);
+        Ok(removed.await?)
+    }
+
+    fn writable_attribute(&self, ino: u64, name: &[u8]) -> FsResult<Ino> {
+        let ino = self.writable(ino)?;
+        if attributes::is_ours(name) {
+            return Err(FsError::NotPermitted("what a version says is read-only"));
+        }
+        Ok(ino)
+    }
+
+    /// Tells about the version that a live file's name shows now.
+    async fn version_attribute(&self, ino: Ino, name: &[u8]) -> FsResult<Bytes> {
+        let (parent, slot) = self.live.name_of(ino).ok_or(FsError::NoAttribute)?;
+        let now = self.namespace.now();
+        let current = self.namespace.entry_at(parent, &slot, now).await?;
+        current
+            .filter(|entry| entry.ino == ino)
+            .and_then(|entry| attributes::value(&entry, name))
+            .ok_or(FsError::NoAttribute)
+    }
+
+    /// Stores an access list as far as the mode does not say it, and the mode that goes with it.
+    async fn set_acl(&self, caller: &Caller, ino: Ino, name: &[u8], value: &[u8]) -> FsResult<()> {
+        let Some(acl) = Acl::parse(value)? else {
+            return self.remove_acl(ino, name).await;
+        };
+        let stat = self.live_stat(ino, None).await?;
+        if name == DEFAULT && stat.kind != Kind::Directory {
+            return Err(FsError::AccessDenied);
+        }
+        if name == ACCESS && acl.is_minimal() {
+            self.remove_acl(ino, name).await?;
+        } else {
+            let value = Some(acl.to_bytes());
+            let set = self.namespace.set_xattr(ino, name, value, XattrMode::Any);
+            set.await?;
+        }
+        if name == DEFAULT {
+            return Ok(());
+        }
+        let mut mode = stat.attrs.mode & !0o777 | acl.mode();
+        if mode & SETGID != 0 && !caller.may_keep_setgid(stat.attrs.gid) {
+            mode &= !SETGID;
+        }
+        if mode != stat.attrs.mode {
+            let change = AttrChange {
+                mode: Some(mode),
+                ..AttrChange::default()
+            };
+            self.namespace.set_attrs(ino, change).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes an access list; that there was none is as good.
+    async fn remove_acl(&self, ino: Ino, name: &[u8]) -> FsResult<()> {
+        let removed = self.namespace.set_xattr(ino, name, None, XattrMode::Any);
+        match removed.await {
+            Ok(()) | Err(StoreError::NoAttribute) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

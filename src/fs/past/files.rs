@@ -1,0 +1,172 @@
+//! `.versions/@files/NAME/STAMP.EXT`: one entry per state that stood under a name, oldest first, and the links `latest`
+//! and `previous` to the last two.
+
+use super::node::{Pointer, What};
+use super::{Found, Lasting, Past, stamp, state_node};
+use crate::fs::error::{FsError, FsResult};
+use crate::store::{Ino, Instant, Kind, PastEntry};
+use bytes::Bytes;
+
+/// The name of the link to the current state.
+const LATEST: &[u8] = b"latest";
+/// The name of the link to the state before the current one.
+const PREVIOUS: &[u8] = b"previous";
+
+impl Past {
+    /// `@files/NAME` for the name `name` of the live directory `dir`.
+    pub(super) async fn find_history(&self, dir: Ino, name: &[u8]) -> FsResult<Found> {
+        if self.states(dir, name).await?.is_empty() {
+            return Err(FsError::NotFound);
+        }
+        Ok(Found {
+            what: What::History(dir, Bytes::copy_from_slice(name)),
+            // A name gains and loses its history as versions come and are pruned.
+            lasting: Lasting::Passing,
+        })
+    }
+
+    /// What `name` is in `@files/SLOT`.
+    pub(super) async fn find_state(&self, dir: Ino, slot: &Bytes, name: &[u8]) -> FsResult<Found> {
+        if let Some(pointer) = pointer(name) {
+            self.pointer_target(dir, slot, pointer).await?;
+            return Ok(Found {
+                what: What::Pointer(dir, slot.clone(), pointer),
+                lasting: Lasting::Passing,
+            });
+        }
+        let printed = name
+            .strip_suffix(extension(slot))
+            .ok_or(FsError::NotFound)?;
+        let period = stamp::parse_printed(printed).ok_or(FsError::NotFound)?;
+        let states = self.states(dir, slot).await?;
+        let state = states
+            .into_iter()
+            .rfind(|state| period.holds(state.version.instant))
+            .ok_or(FsError::NotFound)?;
+        Ok(Found {
+            lasting: self.lasting_at(state.version.instant),
+            what: state_of(dir, slot, state),
+        })
+    }
+
+    /// The names that have versions in the live directory `dir`.
+    pub(super) async fn list_files(&self, dir: Ino) -> FsResult<Vec<(Bytes, What)>> {
+        self.namespace.settle(self.namespace.now()).await;
+        let names = self.namespace.names_with_versions(dir).await;
+        let names = names.map_err(|error| FsError::from(error).by_number())?;
+        let histories = names
+            .into_iter()
+            .map(|name| (name.clone(), What::History(dir, name)));
+        Ok(histories.collect())
+    }
+
+    /// The states of `slot` in the live directory `dir`, and the links to the last two.
+    pub(super) async fn list_history(
+        &self,
+        dir: Ino,
+        slot: &Bytes,
+    ) -> FsResult<Vec<(Bytes, What)>> {
+        let states = self.states(dir, slot).await?;
+        if states.is_empty() {
+            // It had some when it was looked up: pruned, which is not the same as nothing.
+            return Err(FsError::Stale);
+        }
+        let link = |name: &'static [u8], pointer| {
+            let what = What::Pointer(dir, slot.clone(), pointer);
+            (Bytes::from_static(name), what)
+        };
+        let previous = (states.len() > 1).then(|| link(PREVIOUS, Pointer::Previous));
+        let names = state_names(slot, &states);
+        let nodes = states.into_iter().map(|state| state_of(dir, slot, state));
+        Ok(names
+            .into_iter()
+            .zip(nodes)
+            .chain([link(LATEST, Pointer::Latest)])
+            .chain(previous)
+            .collect())
+    }
+
+    /// Which entry of `@files/SLOT` a link names.
+    pub(super) async fn pointer_target(
+        &self,
+        dir: Ino,
+        slot: &Bytes,
+        pointer: Pointer,
+    ) -> FsResult<Bytes> {
+        let states = self.states(dir, slot).await?;
+        let mut names = state_names(slot, &states);
+        if pointer == Pointer::Previous {
+            names.pop();
+        }
+        names.pop().ok_or(FsError::NotFound)
+    }
+
+    /// The states that stood under a name, oldest first; directories have trees instead.
+    async fn states(&self, dir: Ino, slot: &[u8]) -> FsResult<Vec<PastEntry>> {
+        self.namespace.settle(self.namespace.now()).await;
+        let mut states = self.namespace.versions(dir, slot).await?;
+        states.retain(|state| state.kind != Kind::Directory);
+        Ok(states)
+    }
+}
+
+fn pointer(name: &[u8]) -> Option<Pointer> {
+    match name {
+        LATEST => Some(Pointer::Latest),
+        PREVIOUS => Some(Pointer::Previous),
+        _ => None,
+    }
+}
+
+fn state_of(dir: Ino, slot: &Bytes, state: PastEntry) -> What {
+    let at = state.version.instant;
+    state_node(dir, slot, at, state)
+}
+
+/// The names of states in order: stamps, each with the extension of the file's own name.
+fn state_names(slot: &[u8], states: &[PastEntry]) -> Vec<Bytes> {
+    let instants: Vec<Instant> = states.iter().map(|state| state.version.instant).collect();
+    let named = stamp::print_all(&instants).into_iter().map(|stamp| {
+        let mut name = stamp.into_bytes();
+        name.extend_from_slice(extension(slot));
+        Bytes::from(name)
+    });
+    named.collect()
+}
+
+/// The last extension of a name with its dot, so that viewers know what to do with a version. A leading dot hides, it
+/// extends nothing; and what would make a name too long is left out.
+fn extension(name: &[u8]) -> &[u8] {
+    const STAMP_MAX: usize = 30;
+    let stem = name.iter().take_while(|byte| **byte == b'.').count();
+    match name.iter().rposition(|byte| *byte == b'.') {
+        Some(dot) if dot > stem && dot + 1 < name.len() && name.len() - dot + STAMP_MAX <= 255 => {
+            &name[dot..]
+        }
+        _ => b"",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::extension;
+
+    #[test]
+    fn the_extension_is_the_last_one() {
+        for (name, expected) in [
+            (&b"report.pdf"[..], &b".pdf"[..]),
+            (b"a.tar.gz", b".gz"),
+            (b".bashrc", b""),
+            (b"..x", b""),
+            (b".config.toml", b".toml"),
+            (b"Makefile", b""),
+            (b"trailing.", b""),
+            (b"odd.\xff\xfe", b".\xff\xfe"),
+        ] {
+            assert_eq!(extension(name), expected, "{name:?}");
+        }
+        let long = [b"x.".as_slice(), &[b'y'; 230]].concat();
+        assert_eq!(extension(&long), b"");
+        assert_eq!(extension(&long[..226]).len() + 30, 255);
+    }
+}

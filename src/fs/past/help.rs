@@ -1,0 +1,34 @@
+//! `.versions/@help`: how to use the past, for those who find no manual.
+
+use bytes::Bytes;
+
+/// The text, for a mount that calls the past `versions_name`.
+pub(super) fn text(versions_name: &[u8]) -> Bytes {
+    let name = String::from_utf8_lossy(versions_name);
+    Bytes::from(format!(
+        "Every saved version of every file, read-only. {name} is in every directory; listings do not show it.\n\
+         \n\
+         ls {name}/                          the instants at which this directory changed (UTC)\n\
+         ls {name}/2026-11-20T09-00/         this directory then; also 2026-11-20, '2026-11-20 09:00+0100'\n\
+         ls {name}/-2h/                      this directory two hours ago; also -15m, -3d, -1w\n\
+         ls -l {name}/@files/NAME/           every version of NAME, oldest first; latest, previous\n\
+         diff {name}/-1d/NAME NAME           what changed since yesterday\n\
+         cp {name}/-2h/NAME NAME             restore a file (what it replaces is kept as a version)\n\
+         rsync -a --delete {name}/-1d/ ./    restore this directory\n\
+         getfattr -n user.versions.user FILE   who saved; also time, id, op, host, pid_name, renamed_from, size\n\
+         \n\
+         A time without seconds, minutes or hours means the last state in that minute, hour or day.\n"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::text;
+
+    #[test]
+    fn the_text_names_what_the_mount_calls_it() {
+        let text = String::from_utf8(text(b".past").to_vec()).unwrap();
+        assert!(text.contains("ls .past/-2h/") && !text.contains(" .versions"));
+        assert!(text.ends_with('\n') && text.lines().all(|line| line.len() <= 110));
+    }
+}

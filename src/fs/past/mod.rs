@@ -1,0 +1,372 @@
+//! `.versions/`: the past as directories and files, which nothing can change.
+//!
+//! A node here has no method that writes, so read-only needs no flag. What is found, listed and read follows from what a
+//! node is ([`What`]): `.versions` itself in `root.rs`, trees in `at.rs`, `@files` in `files.rs`, `@help` in `help.rs`.
+//! Invariant: the kernel may keep only what cannot change any more: names below an instant that is final, attributes of
+//! states that have ended, and bytes, which never change.
+
+mod at;
+pub(crate) mod attributes;
+mod files;
+mod help;
+mod node;
+mod root;
+pub(crate) mod stamp;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use node::{PastNode, is_past};
+
+use crate::fs::acl::ACCESS;
+use crate::fs::error::{FsError, FsResult};
+use crate::fs::handle::Listed;
+use crate::fs::{Entry, FsConfig};
+use crate::store::{Attrs, Ino, Instant, Kind, Namespace, PastEntry, Stat, StoreError};
+use crate::sync::Arc;
+use bytes::Bytes;
+use node::{NodeTable, Seen, What};
+use std::time::Duration;
+
+/// The past of a namespace.
+pub(crate) struct Past {
+    namespace: Namespace,
+    ttl: Duration,
+    versions_name: Bytes,
+    help: Bytes,
+    nodes: NodeTable,
+}
+
+/// What a lookup in the past found.
+struct Found {
+    what: What,
+    lasting: Lasting,
+}
+
+/// Whether an answer can still become another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    /// It stays: the kernel may keep it.
+    Final,
+    /// It may change: the kernel asks each time.
+    Passing,
+}
+
+impl Past {
+    /// The past of `namespace`, shown as `config` says.
+    pub(crate) fn new(namespace: Namespace, config: &FsConfig) -> Self {
+        Self {
+            namespace,
+            ttl: config.past_ttl,
+            versions_name: Bytes::copy_from_slice(&config.versions_name),
+            help: help::text(&config.versions_name),
+            nodes: NodeTable::default(),
+        }
+    }
+
+    /// `.versions` of the live directory with these attributes; counts one lookup.
+    pub(crate) fn versions_of(&self, dir: &Stat) -> Entry {
+        let what = What::Versions(dir.ino);
+        let node = self.nodes.enter(dir.ino.0, &self.versions_name, what);
+        Entry {
+            stat: mirror(&node, dir),
+            entry_ttl: self.ttl,
+            attr_ttl: Duration::ZERO,
+        }
+    }
+
+    /// Finds `name` in `node` and counts one lookup of what it is.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory`.
+    pub(crate) async fn lookup(&self, node: &PastNode, name: &[u8]) -> FsResult<Entry> {
+        let found = match node.what() {
+            What::Versions(dir) => self.find_in_versions(*dir, name).await?,
+            What::Time { dir, at, .. } => self.find_in_tree(*dir, *at, name).await?,
+            What::Tree(seen) => self.find_in_tree(seen.entry.ino, seen.at, name).await?,
+            What::Files(dir) => self.find_history(*dir, name).await?,
+            What::History(dir, slot) => self.find_state(*dir, slot, name).await?,
+            What::State(_) | What::Pointer(..) | What::Help => return Err(FsError::NotDirectory),
+        };
+        let entry_ttl = self.ttl_of(found.lasting);
+        let node = self.nodes.enter(node.number(), name, found.what);
+        self.entry(&node, entry_ttl).await
+    }
+
+    /// Counts one more lookup of a node, found by its number.
+    ///
+    /// # Errors
+    /// `Stale` when what it showed is gone.
+    pub(crate) async fn again(&self, node: &Arc<PastNode>) -> FsResult<Entry> {
+        self.nodes.again(node);
+        self.entry(node, Duration::ZERO).await
+    }
+
+    /// The node with this number, if the kernel holds it.
+    pub(crate) fn node(&self, number: u64) -> Option<Arc<PastNode>> {
+        self.nodes.node(number)
+    }
+
+    /// Gives back `count` lookups of a number.
+    pub(crate) fn forget(&self, number: u64, count: u64) {
+        self.nodes.forget(number, count);
+    }
+
+    /// The names in `node`.
+    ///
+    /// # Errors
+    /// `NotDirectory`; `Stale` when what it showed was pruned: never an empty list.
+    pub(crate) async fn list(&self, node: &PastNode) -> FsResult<Vec<Listed>> {
+        let names = match node.what() {
+            What::Versions(dir) => self.list_versions(*dir).await?,
+            What::Time { dir, at, .. } => self.list_tree(*dir, *at).await?,
+            What::Tree(seen) => self.list_tree(seen.entry.ino, seen.at).await?,
+            What::Files(dir) => self.list_files(*dir).await?,
+            What::History(dir, slot) => self.list_history(*dir, slot).await?,
+            What::State(_) | What::Pointer(..) | What::Help => return Err(FsError::NotDirectory),
+        };
+        let listed = names.into_iter().map(|(name, what)| Listed {
+            ino: self.nodes.number(node.number(), &name, &what),
+            kind: what.kind(),
+            name,
+        });
+        Ok(listed.collect())
+    }
+
+    /// The attributes of `node`, and how long they hold.
+    ///
+    /// # Errors
+    /// `Stale` when what it showed is gone.
+    pub(crate) async fn stat(&self, node: &PastNode) -> FsResult<(Stat, Duration)> {
+        let asked_again = Duration::ZERO;
+        match node.what() {
+            What::Versions(dir) | What::Files(dir) | What::History(dir, _) => {
+                Ok((mirror(node, &self.live_dir(*dir).await?), asked_again))
+            }
+            What::Time { dir, asked, .. } => {
+                let stat = self.time_stat(*dir, *asked).await?;
+                Ok((stat_of(node, stat.attrs), asked_again))
+            }
+            What::Tree(seen) | What::State(seen) => {
+                let entry = self.newest(seen).await?;
+                let lasting = match entry.ended {
+                    Some(_) => Lasting::Final,
+                    // Its attributes are the live inode's until it ends.
+                    None => Lasting::Passing,
+                };
+                Ok((stat_of(node, entry.attrs), self.ttl_of(lasting)))
+            }
+            What::Pointer(dir, slot, pointer) => {
+                let target = self.pointer_target(*dir, slot, *pointer).await?;
+                let owner = self.live_dir(*dir).await?.attrs;
+                let attrs = Attrs {
+                    mode: 0o777,
+                    size: target.len() as u64,
+                    ..owner
+                };
+                Ok((stat_of(node, attrs), asked_again))
+            }
+            What::Help => Ok((stat_of(node, help_attrs(&self.help)), self.ttl)),
+        }
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// `Invalid` when `node` is none; `Stale` when it is gone.
+    pub(crate) async fn readlink(&self, node: &PastNode) -> FsResult<Bytes> {
+        match node.what() {
+            What::State(seen) if seen.entry.kind == Kind::Symlink => {
+                Ok(self.namespace.target_past(&seen.entry))
+            }
+            What::Pointer(dir, slot, pointer) => self.pointer_target(*dir, slot, *pointer).await,
+            _ => Err(FsError::Invalid("not a symbolic link".to_owned())),
+        }
+    }
+
+    /// Refuses to open what has no bytes.
+    ///
+    /// # Errors
+    /// `IsDirectory`, `Invalid`.
+    pub(crate) fn check_open(&self, node: &PastNode) -> FsResult<()> {
+        match node.what().kind() {
+            Kind::File => Ok(()),
+            Kind::Directory => Err(FsError::IsDirectory),
+            _ => Err(FsError::Invalid("it has no content".to_owned())),
+        }
+    }
+
+    /// Refuses to open what has no names; tells whether the kernel may keep them.
+    ///
+    /// # Errors
+    /// `NotDirectory`.
+    pub(crate) fn check_opendir(&self, node: &PastNode) -> FsResult<bool> {
+        match node.what() {
+            What::Time { at, .. } => Ok(self.namespace.is_final(*at)),
+            What::Tree(seen) => Ok(self.namespace.is_final(seen.at)),
+            What::Versions(_) | What::Files(_) | What::History(..) => Ok(false),
+            What::State(_) | What::Pointer(..) | What::Help => Err(FsError::NotDirectory),
+        }
+    }
+
+    /// Reads at most `len` bytes at `offset`; short only at the end.
+    ///
+    /// # Errors
+    /// `Stale` when the version was pruned, `Unavailable`, `Corrupt`.
+    pub(crate) async fn read(&self, node: &PastNode, offset: u64, len: u32) -> FsResult<Bytes> {
+        match node.what() {
+            What::State(seen) => {
+                let bytes = self.namespace.read_past(&seen.entry, offset, len).await;
+                bytes.map_err(|error| FsError::from(error).by_number())
+            }
+            What::Help => {
+                // A position beyond 64 bits of memory is beyond the end.
+                let start = usize::try_from(offset)
+                    .unwrap_or(usize::MAX)
+                    .min(self.help.len());
+                let end = start.saturating_add(len as usize).min(self.help.len());
+                Ok(self.help.slice(start..end))
+            }
+            _ => Err(FsError::BadHandle),
+        }
+    }
+
+    /// The value of an attribute: what a version says about itself, what was set on it, and the access list that guards
+    /// its directory.
+    ///
+    /// # Errors
+    /// `NoAttribute`; `Stale` when what it showed is gone.
+    pub(crate) async fn getxattr(&self, node: &PastNode, name: &[u8]) -> FsResult<Bytes> {
+        let value = match node.what() {
+            What::Tree(seen) | What::State(seen) => {
+                let entry = self.newest(seen).await?;
+                attributes::value(&entry, name).or_else(|| find(&entry.xattrs, name))
+            }
+            What::Versions(dir) | What::Files(dir) | What::History(dir, _) if name == ACCESS => {
+                self.namespace.get_xattr(*dir, name).await?
+            }
+            What::Time { dir, asked, .. } if name == ACCESS => {
+                let dir = self.time_stat(*dir, *asked).await?.ino;
+                self.namespace.get_xattr(dir, name).await?
+            }
+            _ => None,
+        };
+        value.ok_or(FsError::NoAttribute)
+    }
+
+    /// The names of the attributes that were set on it.
+    ///
+    /// # Errors
+    /// `Stale` when what it showed is gone.
+    pub(crate) async fn listxattr(&self, node: &PastNode) -> FsResult<Vec<Bytes>> {
+        match node.what() {
+            What::Tree(seen) | What::State(seen) => {
+                let entry = self.newest(seen).await?;
+                Ok(entry.xattrs.iter().map(|(name, _)| name.clone()).collect())
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    async fn entry(&self, node: &PastNode, entry_ttl: Duration) -> FsResult<Entry> {
+        match self.stat(node).await {
+            Ok((stat, attr_ttl)) => Ok(Entry {
+                stat,
+                entry_ttl,
+                attr_ttl,
+            }),
+            Err(error) => {
+                // It was counted, and nobody will forget it.
+                self.nodes.forget(node.number(), 1);
+                Err(error)
+            }
+        }
+    }
+
+    /// A state with the attributes it has now: those of one that has not ended still change.
+    async fn newest(&self, seen: &Seen) -> FsResult<PastEntry> {
+        if seen.entry.ended.is_none() {
+            let again = self.namespace.entry_at(seen.dir, &seen.name, seen.at).await;
+            match again {
+                Ok(Some(entry)) if entry.version == seen.entry.version => return Ok(entry),
+                Ok(_) | Err(StoreError::NotFound) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(seen.entry.clone())
+    }
+
+    /// The live directory whose `.versions` this is about.
+    async fn live_dir(&self, dir: Ino) -> FsResult<Stat> {
+        let stat = self.namespace.stat(dir).await;
+        stat.map_err(|error| FsError::from(error).by_number())
+    }
+
+    fn ttl_of(&self, lasting: Lasting) -> Duration {
+        match lasting {
+            Lasting::Final => self.ttl,
+            Lasting::Passing => Duration::ZERO,
+        }
+    }
+
+    fn lasting_at(&self, at: Instant) -> Lasting {
+        if self.namespace.is_final(at) {
+            Lasting::Final
+        } else {
+            Lasting::Passing
+        }
+    }
+}
+
+/// The node for a state: a directory is a tree as of the instant asked for.
+fn state_node(dir: Ino, name: &[u8], at: Instant, entry: PastEntry) -> What {
+    let kind = entry.kind;
+    let seen = Box::new(Seen {
+        dir,
+        name: Bytes::copy_from_slice(name),
+        at,
+        entry,
+    });
+    match kind {
+        Kind::Directory => What::Tree(seen),
+        _ => What::State(seen),
+    }
+}
+
+fn find(xattrs: &[(Bytes, Bytes)], name: &[u8]) -> Option<Bytes> {
+    xattrs
+        .iter()
+        .find(|(other, _)| other.as_ref() == name)
+        .map(|(_, value)| value.clone())
+}
+
+fn stat_of(node: &PastNode, attrs: Attrs) -> Stat {
+    let kind = node.what().kind();
+    Stat {
+        ino: Ino(node.number()),
+        generation: 0,
+        kind,
+        nlink: if kind == Kind::Directory { 2 } else { 1 },
+        blocks: attrs.size.div_ceil(512),
+        content_stamp: 0,
+        attrs,
+    }
+}
+
+/// A directory of ours is open to whom its live directory is open, the owner's write bit included: the kernel then lets
+/// a change through to us, and it gets its proper error.
+fn mirror(node: &PastNode, dir: &Stat) -> Stat {
+    let attrs = Attrs {
+        mode: dir.attrs.mode & 0o777,
+        size: 0,
+        ..dir.attrs.clone()
+    };
+    stat_of(node, attrs)
+}
+
+fn help_attrs(text: &Bytes) -> Attrs {
+    Attrs {
+        mode: 0o444,
+        size: text.len() as u64,
+        ..Attrs::default()
+    }
+}

@@ -1,0 +1,292 @@
+//! The grammar of times: how `.versions/` prints an instant and which names it takes for one.
+//!
+//! Printed: UTC, fixed width, `2026-11-20T21-26-48.123Z`; nine digits of the second where milliseconds do not tell two
+//! instants apart. Read: that, any truncation of it, a space for the `T`, colons between the fields, a zone (`Z`,
+//! `+0100`, `-0500`, after colons also `+01:00`), and ages (`-15m`, `-2h`, `-3d`, `-1w`). Nothing else is a time: names
+//! are matched whole and in full.
+//!
+//! Invariant: a name means a *period*, and a period means its last instant; what is printed reads back as a period that
+//! holds the instant it was printed from.
+
+use crate::store::Instant;
+use jiff::Timestamp;
+use jiff::civil::{Date, DateTime, Time};
+use jiff::tz::Offset;
+
+const SECOND: u64 = 1_000_000_000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+/// How many digits of the second a stamp shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Precision {
+    /// Three digits: the usual form, 24 bytes.
+    Millis,
+    /// Nine digits, for instants that share their millisecond: 30 bytes.
+    Nanos,
+}
+
+/// Prints `instant` as a stamp in UTC.
+pub(crate) fn print(instant: Instant, precision: Precision) -> String {
+    // 64 bits of nanoseconds end in the year 2554, well inside jiff's range, so the epoch never stands in.
+    let stamp = Timestamp::from_nanosecond(i128::from(instant.0)).unwrap_or(Timestamp::UNIX_EPOCH);
+    let at = Offset::UTC.to_datetime(stamp);
+    let nanos = at.subsec_nanosecond();
+    let fraction = match precision {
+        Precision::Millis => format!("{:03}", nanos / 1_000_000),
+        Precision::Nanos => format!("{nanos:09}"),
+    };
+    format!(
+        "{:04}-{:02}-{:02}T{:02}-{:02}-{:02}.{fraction}Z",
+        at.year(),
+        at.month(),
+        at.day(),
+        at.hour(),
+        at.minute(),
+        at.second(),
+    )
+}
+
+/// Prints a listing's instants, which must be in order (either way): nine digits where neighbours share a millisecond.
+pub(crate) fn print_all(instants: &[Instant]) -> Vec<String> {
+    let millis = |index: usize| instants.get(index).map(|instant| instant.0 / 1_000_000);
+    (0..instants.len())
+        .map(|index| {
+            let before = index.checked_sub(1).and_then(millis);
+            let tie = millis(index) == before || millis(index) == millis(index + 1);
+            let precision = if tie {
+                Precision::Nanos
+            } else {
+                Precision::Millis
+            };
+            print(instants[index], precision)
+        })
+        .collect()
+}
+
+/// A stretch of time: `first` and `last` instant, both inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Period {
+    /// Its first instant.
+    pub(crate) first: Instant,
+    /// Its last instant.
+    pub(crate) last: Instant,
+}
+
+impl Period {
+    /// Tells whether `instant` lies inside.
+    pub(crate) fn holds(&self, instant: Instant) -> bool {
+        self.first <= instant && instant <= self.last
+    }
+
+    fn of_length(start: Timestamp, ns: u64) -> Option<Self> {
+        // Before 1970 and after 2554 nothing can have been saved: not a time here.
+        let first = u64::try_from(start.as_nanosecond()).ok()?;
+        Some(Self {
+            first: Instant(first),
+            last: Instant(first.saturating_add(ns - 1)),
+        })
+    }
+
+    fn of_days(first: Date, next: Date) -> Option<Self> {
+        let midnight = |date: Date| Offset::UTC.to_timestamp(date.to_datetime(Time::midnight()));
+        let (start, end) = (midnight(first).ok()?, midnight(next).ok()?);
+        let ns = end.as_nanosecond() - start.as_nanosecond();
+        Self::of_length(start, u64::try_from(ns).ok()?)
+    }
+}
+
+/// What a name that is a time says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TimeName {
+    /// A stamp, whole or truncated.
+    Stamp(Period),
+    /// So many nanoseconds ago, to the second.
+    Ago(u64),
+}
+
+/// Whether a name keeps meaning the same instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// Its period is over: for ever the same instant.
+    Fixed,
+    /// An age, or a period that still runs: another instant a moment later.
+    Moving,
+}
+
+impl TimeName {
+    /// Reads a name. `None`: it is not a time, or one that no clock of ours can show.
+    pub(crate) fn parse(name: &[u8]) -> Option<Self> {
+        match name.first()? {
+            b'-' => parse_age(&name[1..]).map(Self::Ago),
+            b'0'..=b'9' => parse_stamp(name).map(Self::Stamp),
+            _ => None,
+        }
+    }
+
+    /// The instant the name means at `now`. `None`: it lies in the future, or before 1970.
+    pub(crate) fn resolve(self, now: Instant) -> Option<(Instant, Meaning)> {
+        match self {
+            Self::Stamp(period) if period.first > now => None,
+            Self::Stamp(period) if period.last < now => Some((period.last, Meaning::Fixed)),
+            Self::Stamp(_) => Some((now, Meaning::Moving)),
+            Self::Ago(ns) => {
+                let at = now.0.checked_sub(ns)?;
+                // The last instant of its second, as with stamps, so that the steps of one command mean the same tree.
+                let at = (at - at % SECOND).saturating_add(SECOND - 1).min(now.0);
+                Some((Instant(at), Meaning::Moving))
+            }
+        }
+    }
+}
+
+/// Reads a stamp exactly as [`print`] writes it; `None` for every other spelling.
+pub(crate) fn parse_printed(name: &[u8]) -> Option<Period> {
+    let precision = match name.len() {
+        24 => Precision::Millis,
+        30 => Precision::Nanos,
+        _ => return None,
+    };
+    let period = parse_stamp(name)?;
+    (print(period.first, precision).as_bytes() == name).then_some(period)
+}
+
+fn parse_age(text: &[u8]) -> Option<u64> {
+    let (unit, digits) = text.split_last()?;
+    let unit = match unit {
+        b'm' => MINUTE,
+        b'h' => HOUR,
+        b'd' => DAY,
+        b'w' => 7 * DAY,
+        _ => return None,
+    };
+    if digits.is_empty() || digits.len() > 9 {
+        return None;
+    }
+    u64::from(number(digits)?).checked_mul(unit)
+}
+
+fn parse_stamp(name: &[u8]) -> Option<Period> {
+    let mut rest = Scanner(name);
+    let year = i16::try_from(rest.digits(4)?).ok()?;
+    if rest.is_empty() {
+        return Period::of_days(Date::new(year, 1, 1).ok()?, Date::new(year + 1, 1, 1).ok()?);
+    }
+    let month = rest.after(b"-")?;
+    if rest.is_empty() {
+        let first = Date::new(year, month, 1).ok()?;
+        return Period::of_days(first, first.last_of_month().tomorrow().ok()?);
+    }
+    let day = rest.after(b"-")?;
+    let date = Date::new(year, month, day).ok()?;
+    if let Some(zone) = zone(rest.0, None) {
+        return period(date.to_datetime(Time::midnight()), zone, DAY);
+    }
+    let hour = rest.after(b"T ")?;
+    parse_time(rest, date, hour)
+}
+
+/// Reads what follows the hour. The first separator binds the second, and only colons allow a zone with a colon, so
+/// that `T21-05` has one reading.
+fn parse_time(mut rest: Scanner<'_>, date: Date, hour: i8) -> Option<Period> {
+    let at = |minute, second, nanos| {
+        Some(date.to_datetime(Time::new(hour, minute, second, nanos).ok()?))
+    };
+    if let Some(zone) = zone(rest.0, None) {
+        return period(at(0, 0, 0)?, zone, HOUR);
+    }
+    let separator = *rest.0.first()?;
+    if !b"-:".contains(&separator) {
+        return None;
+    }
+    let minute = rest.after(&[separator])?;
+    if let Some(zone) = zone(rest.0, Some(separator)) {
+        return period(at(minute, 0, 0)?, zone, MINUTE);
+    }
+    let second = rest.after(&[separator])?;
+    if let Some(zone) = zone(rest.0, Some(separator)) {
+        return period(at(minute, second, 0)?, zone, SECOND);
+    }
+    let (nanos, length) = rest.fraction()?;
+    let zone = zone(rest.0, Some(separator))?;
+    period(at(minute, second, nanos)?, zone, length)
+}
+
+fn period(start: DateTime, zone: Offset, ns: u64) -> Option<Period> {
+    Period::of_length(zone.to_timestamp(start).ok()?, ns)
+}
+
+/// Reads all of `rest` as a zone; nothing at all is UTC.
+fn zone(rest: &[u8], separator: Option<u8>) -> Option<Offset> {
+    let (sign, hours, minutes) = match *rest {
+        [] | [b'Z'] => return Some(Offset::UTC),
+        [sign, h1, h2, m1, m2] => (sign, [h1, h2], [m1, m2]),
+        [sign, h1, h2, b':', m1, m2] if separator == Some(b':') => (sign, [h1, h2], [m1, m2]),
+        _ => return None,
+    };
+    let sign = match sign {
+        b'+' => 1,
+        b'-' => -1,
+        _ => return None,
+    };
+    let (hours, minutes) = (number(&hours)?, number(&minutes)?);
+    if hours > 14 || minutes > 59 {
+        return None;
+    }
+    let seconds = i32::try_from(hours * 3600 + minutes * 60).ok()?;
+    Offset::from_seconds(sign * seconds).ok()
+}
+
+/// Reads decimal digits; at most nine of them, so 32 bits hold them.
+fn number(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0_u32, |value, digit| {
+        digit
+            .is_ascii_digit()
+            .then(|| value * 10 + u32::from(digit - b'0'))
+    })
+}
+
+/// What of a name is still unread.
+struct Scanner<'a>(&'a [u8]);
+
+impl Scanner<'_> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn digits(&mut self, count: usize) -> Option<u32> {
+        let (head, tail) = self.0.split_at_checked(count)?;
+        let value = number(head)?;
+        self.0 = tail;
+        Some(value)
+    }
+
+    /// Reads one of `separators` and two digits.
+    fn after(&mut self, separators: &[u8]) -> Option<i8> {
+        let (first, tail) = self.0.split_first()?;
+        if !separators.contains(first) {
+            return None;
+        }
+        self.0 = tail;
+        i8::try_from(self.digits(2)?).ok()
+    }
+
+    /// Reads `.` and one to nine digits: the nanoseconds, and how long a period that many digits mean.
+    fn fraction(&mut self) -> Option<(i32, u64)> {
+        let tail = self.0.strip_prefix(b".")?;
+        let count = tail.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if count == 0 || count > 9 {
+            return None;
+        }
+        let (digits, tail) = tail.split_at(count);
+        self.0 = tail;
+        let length = (count..9).fold(1_u32, |length, _| length * 10);
+        let nanos = i32::try_from(number(digits)? * length).ok()?;
+        Some((nanos, u64::from(length)))
+    }
+}
+
+#[cfg(test)]
+#[path = "stamp_tests.rs"]
+mod tests;

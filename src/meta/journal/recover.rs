@@ -1,0 +1,222 @@
+//! Opening a journal: the lock, the files in their order, and what a crash left in them.
+
+use super::format::{self, Header};
+use super::{
+    Damage, Entry, Journal, JournalError, JournalToken, Need, Needed, Recovered, Shared, State,
+};
+use crate::sync::{Arc, Mutex};
+use bytes::Bytes;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use std::collections::VecDeque;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// The file in the directory that carries the lock.
+const LOCK: &str = "LOCK";
+
+/// What the names of the journal's files end in.
+const SUFFIX: &str = ".journal";
+
+/// Names the file of this number.
+pub(super) fn path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:016x}{SUFFIX}"))
+}
+
+/// Opens a journal whose files take about `file_max` bytes.
+pub(super) fn open(
+    dir: &Path,
+    namespace: Uuid,
+    file_max: u64,
+) -> Result<(Journal, Vec<Recovered>), JournalError> {
+    let lock = take(dir)?;
+    let numbers = numbers(dir)?;
+    let mut found = Found::default();
+    for number in &numbers {
+        let newest = Some(number) == numbers.last();
+        found.read(dir, *number, namespace, newest)?;
+    }
+    let next = found.files.back().map_or(1, |entry| entry.number + 1);
+    let state = State {
+        files: found.files,
+        next,
+        current: None,
+        buffer: Vec::new(),
+    };
+    let shared = Arc::new(Shared {
+        dir: dir.to_path_buf(),
+        namespace,
+        file_max,
+        _lock: lock,
+        state: Mutex::new(state),
+    });
+    let recovered = found.records.into_iter();
+    let recovered = recovered.flat_map(|records| records.with_tokens(&shared));
+    let recovered = recovered.collect();
+    let journal = Journal {
+        shared,
+        dropped: found.damage,
+    };
+    Ok((journal, recovered))
+}
+
+/// Creates the directory and locks it.
+fn take(dir: &Path) -> Result<File, JournalError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|error| JournalError::of(dir, error))?;
+    let path = dir.join(LOCK);
+    let lock = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| JournalError::of(&path, error))?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(Errno::WOULDBLOCK) => Err(JournalError::Busy(dir.to_path_buf())),
+        Err(error) => Err(JournalError::of(&path, error.into())),
+    }
+}
+
+/// Lists the journal's files, oldest first.
+fn numbers(dir: &Path) -> Result<Vec<u64>, JournalError> {
+    let failed = |error| JournalError::of(dir, error);
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
+        numbers.extend(number.and_then(|number| u64::from_str_radix(number, 16).ok()));
+    }
+    numbers.sort_unstable();
+    for pair in numbers.windows(2) {
+        if pair[1] != pair[0] + 1 {
+            return Err(JournalError::Corrupt {
+                path: path(dir, pair[0] + 1),
+                reason: "it is missing, though older and newer ones are there".to_owned(),
+            });
+        }
+    }
+    Ok(numbers)
+}
+
+/// What an open has found so far.
+#[derive(Default)]
+struct Found {
+    files: VecDeque<Entry>,
+    records: Vec<FileRecords>,
+    damage: Vec<Damage>,
+}
+
+impl Found {
+    fn read(
+        &mut self,
+        dir: &Path,
+        number: u64,
+        namespace: Uuid,
+        newest: bool,
+    ) -> Result<(), JournalError> {
+        let path = path(dir, number);
+        let bytes = std::fs::read(&path).map_err(|error| JournalError::of(&path, error))?;
+        let bytes = Bytes::from(bytes);
+        let corrupt = |reason| JournalError::Corrupt {
+            path: path.clone(),
+            reason,
+        };
+        match format::read_header(&bytes, namespace) {
+            Header::Ours => self.read_records(&path, number, bytes, newest),
+            Header::Torn if newest => {
+                tracing::info!(path = %path.display(), "a crash left an empty journal file");
+                std::fs::remove_file(&path).map_err(|error| JournalError::of(&path, error))
+            }
+            Header::Torn => Err(corrupt("its head is missing".to_owned())),
+            Header::Damaged => Err(corrupt("its head is not that of a journal".to_owned())),
+            Header::Unknown(format) => Err(corrupt(format!(
+                "it has format {format}, which this version does not know"
+            ))),
+            Header::Foreign(found) => Err(JournalError::Foreign {
+                dir: dir.to_path_buf(),
+                found,
+                expected: namespace,
+            }),
+        }
+    }
+
+    fn read_records(
+        &mut self,
+        path: &Path,
+        number: u64,
+        bytes: Bytes,
+        newest: bool,
+    ) -> Result<(), JournalError> {
+        let contents = format::scan(&bytes, number);
+        let mut damage = contents.damage;
+        let mut len = bytes.len();
+        let failed = |error| JournalError::of(path, error);
+        let file = File::options().read(true).write(true).open(path);
+        let file = file.map_err(failed)?;
+        if contents.end < len && newest {
+            // Only what a write left unfinished can lie here: nobody was told that it succeeded.
+            let cut = len - contents.end;
+            tracing::warn!(path = %path.display(), bytes = cut, "cutting an unfinished journal record");
+            file.set_len(contents.end as u64).map_err(failed)?;
+            len = contents.end;
+        } else if contents.end < len {
+            damage.push(contents.end..len);
+        }
+        for lost in damage {
+            let (position, bytes) = (lost.start as u64, lost.len() as u64);
+            tracing::error!(path = %path.display(), position, bytes, "journal records are damaged");
+            self.damage.push(Damage {
+                file: number,
+                position,
+                bytes,
+            });
+        }
+        self.files.push_back(Entry {
+            number,
+            file: Arc::new(file),
+            len: len as u64,
+            synced: 0,
+            since: Instant::now(),
+            needed: Needed::Yes,
+        });
+        self.records.push(FileRecords {
+            number,
+            payloads: contents.payloads,
+            bytes,
+        });
+        Ok(())
+    }
+}
+
+/// The good records of one file.
+struct FileRecords {
+    number: u64,
+    payloads: Vec<std::ops::Range<usize>>,
+    bytes: Bytes,
+}
+
+impl FileRecords {
+    /// Gives each record a token. A file without records is let go at once.
+    fn with_tokens(self, shared: &Arc<Shared>) -> Vec<Recovered> {
+        let need = Arc::new(Need {
+            file: self.number,
+            shared: Arc::downgrade(shared),
+        });
+        let record = |payload: std::ops::Range<usize>| Recovered {
+            position: (payload.start - format::RECORD_HEADER) as u64,
+            payload: self.bytes.slice(payload),
+            token: JournalToken(Arc::clone(&need)),
+            file: self.number,
+        };
+        self.payloads.iter().cloned().map(record).collect()
+    }
+}

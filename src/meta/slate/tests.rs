@@ -1,0 +1,370 @@
+//! What only this engine does: outages, grouping of uploads, tables and their compaction. The promises that it shares
+//! with its twin are in `contract.rs`.
+
+use super::*;
+use crate::meta::MemoryStore;
+use crate::meta::contract::join;
+use crate::sync::{AtomicBool, AtomicUsize};
+use futures::stream::{BoxStream, StreamExt};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult,
+};
+use slatedb::config::FlushOptions;
+use std::fmt::{Display, Formatter};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+/// A bucket that counts uploads of the log, can be slow, and can be out of reach.
+#[derive(Debug, Default)]
+struct Bucket {
+    objects: InMemory,
+    down: AtomicBool,
+    uploads: AtomicUsize,
+    delay: Duration,
+}
+
+impl Bucket {
+    fn down(&self, down: bool) {
+        self.down.store(down, Ordering::SeqCst);
+    }
+
+    fn reach(&self) -> object_store::Result<()> {
+        if self.down.load(Ordering::SeqCst) {
+            return Err(object_store::Error::Generic {
+                store: "planted",
+                source: "no route to host".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Display for Bucket {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Bucket")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Bucket {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        self.reach()?;
+        if location.as_ref().contains("/wal/") {
+            self.uploads.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(self.delay).await;
+        }
+        self.objects.put_opts(location, payload, opts).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        self.reach()?;
+        self.objects.put_multipart_opts(location, opts).await
+    }
+
+    async fn get_opts(
+        &self,
+        location: &Path,
+        options: GetOptions,
+    ) -> object_store::Result<GetResult> {
+        self.reach()?;
+        self.objects.get_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, object_store::Result<Path>>,
+    ) -> BoxStream<'static, object_store::Result<Path>> {
+        self.objects.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        match self.reach() {
+            Ok(()) => self.objects.list(prefix),
+            Err(error) => futures::stream::once(async move { Err(error) }).boxed(),
+        }
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        self.reach()?;
+        self.objects.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(
+        &self,
+        from: &Path,
+        to: &Path,
+        options: CopyOptions,
+    ) -> object_store::Result<()> {
+        self.reach()?;
+        self.objects.copy_opts(from, to, options).await
+    }
+}
+
+/// A configuration that loses patience after half a second.
+fn impatient() -> SlateConfig {
+    let mut config = SlateConfig::new(join);
+    config.deadline = Duration::from_millis(500);
+    config
+}
+
+async fn open(bucket: &Arc<Bucket>, config: SlateConfig) -> Result<SlateStore, MetaError> {
+    let bucket: Arc<dyn ObjectStore> = Arc::<Bucket>::clone(bucket);
+    SlateStore::open(bucket, "meta", config).await
+}
+
+fn put(key: &str, value: &str) -> Batch {
+    let mut batch = Batch::new();
+    batch.put(key.to_owned(), value.to_owned());
+    batch
+}
+
+/// Writes what is in memory as tables.
+async fn tables(store: &SlateStore) {
+    let flush_type = FlushType::MemTable;
+    let options = FlushOptions { flush_type };
+    store.db.flush_with_options(options).await.unwrap();
+}
+
+async fn rows(store: &dyn MetaRead) -> Vec<(Bytes, Bytes)> {
+    let mut scan = store.scan("A".into().."Z".into()).await.unwrap();
+    let mut rows = Vec::new();
+    while let Some(row) = scan.next().await.unwrap() {
+        rows.push(row);
+    }
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_is_told_and_heals() {
+    let bucket = Arc::new(Bucket::default());
+    let store = open(&bucket, impatient()).await.unwrap();
+    bucket.down(true);
+    let begin = Instant::now();
+    let early = store.commit(put("Ca", "early")).await.unwrap();
+    for _ in 0..3 {
+        let refused = store.durable(early).await.unwrap_err();
+        assert!(matches!(refused, MetaError::Unavailable(_)), "{refused}");
+        assert_eq!(store.state(), MetaState::Open);
+    }
+    let refused = store.close().await.unwrap_err();
+    assert!(matches!(refused, MetaError::Unavailable(_)), "{refused}");
+    assert!(begin.elapsed() < Duration::from_secs(4));
+    let late = store.commit(put("Ca", "late")).await.unwrap();
+    assert_eq!(&store.get(b"Ca").await.unwrap().unwrap()[..], b"late");
+    bucket.down(false);
+    while store.durable(late).await.is_err() {
+        assert!(begin.elapsed() < Duration::from_secs(15), "it never healed");
+    }
+    store.close().await.unwrap();
+    let store = open(&bucket, impatient()).await.unwrap();
+    assert_eq!(&store.get(b"Ca").await.unwrap().unwrap()[..], b"late");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_give_up_in_an_outage_and_work_again_after_it() {
+    let bucket = Arc::new(Bucket::default());
+    let store = open(&bucket, impatient()).await.unwrap();
+    store.commit(put("Ca", "value")).await.unwrap();
+    tables(&store).await;
+    store.close().await.unwrap();
+    let store = open(&bucket, impatient()).await.unwrap();
+    bucket.down(true);
+    let refused = store.get(b"Ca").await.unwrap_err();
+    assert!(matches!(refused, MetaError::Unavailable(_)), "{refused}");
+    bucket.down(false);
+    let begin = Instant::now();
+    // A read that comes now may join one that sleeps before its next try.
+    let value = loop {
+        match store.get(b"Ca").await {
+            Ok(value) => break value,
+            Err(error) => assert!(begin.elapsed() < Duration::from_secs(15), "{error}"),
+        }
+    };
+    assert_eq!(&value.unwrap()[..], b"value");
+    assert_eq!(store.state(), MetaState::Open);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_out_of_reach_fails_the_open_within_seconds() {
+    let bucket = Arc::new(Bucket::default());
+    bucket.down(true);
+    let begin = Instant::now();
+    let refused = open(&bucket, SlateConfig::new(join)).await.unwrap_err();
+    assert!(begin.elapsed() < Duration::from_secs(3));
+    assert!(
+        matches!(&refused, MetaError::Unavailable(text) if text.contains("no route to host")),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn an_index_of_another_make_is_refused() {
+    let bucket = Arc::new(Bucket::default());
+    let object_store: Arc<dyn ObjectStore> = Arc::<Bucket>::clone(&bucket);
+    let plain = Db::builder("meta", object_store).build().await.unwrap();
+    plain.close().await.unwrap();
+    let refused = open(&bucket, impatient()).await.unwrap_err();
+    assert!(
+        matches!(&refused, MetaError::Corrupt(text) if text.contains("extractor")),
+        "{refused}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_waiters_share_few_uploads() {
+    let delay = Duration::from_millis(15);
+    let bucket = Arc::new(Bucket {
+        delay,
+        ..Bucket::default()
+    });
+    let store = Arc::new(open(&bucket, SlateConfig::new(join)).await.unwrap());
+    let before = bucket.uploads.load(Ordering::SeqCst);
+    let mut waiters = tokio::task::JoinSet::new();
+    for task in 0..64 {
+        let store = Arc::clone(&store);
+        waiters.spawn(async move {
+            for n in 0..5 {
+                let commit = store.commit(put(&format!("C{task}-{n}"), "x")).await?;
+                store.durable(commit).await?;
+            }
+            Ok::<_, MetaError>(())
+        });
+    }
+    for outcome in waiters.join_all().await {
+        outcome.unwrap();
+    }
+    let uploads = bucket.uploads.load(Ordering::SeqCst) - before;
+    // Five rounds in step would be five uploads; one for each of the 320 commits would be the failure.
+    assert!(uploads <= 40, "{uploads} uploads");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_waits_for_reaches_the_bucket_within_seconds_and_then_it_is_quiet() {
+    let bucket = Arc::new(Bucket::default());
+    let store = open(&bucket, SlateConfig::new(join)).await.unwrap();
+    let commit = store.commit(put("Ca", "1")).await.unwrap();
+    let begin = Instant::now();
+    while store.status.durable() < commit {
+        assert!(begin.elapsed() < Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let uploads = bucket.uploads.load(Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    store.durable(commit).await.unwrap();
+    assert_eq!(bucket.uploads.load(Ordering::SeqCst), uploads);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_disk_cache_serves_what_it_has_seen() {
+    let dir = TempDir::new().unwrap();
+    let bucket = Arc::new(Bucket::default());
+    let cached = || {
+        let mut config = impatient();
+        config.disk_cache = Some(DiskCache {
+            dir: dir.path().to_path_buf(),
+            bytes: 1 << 20,
+        });
+        config
+    };
+    let store = open(&bucket, cached()).await.unwrap();
+    store.commit(put("Ca", "value")).await.unwrap();
+    tables(&store).await;
+    store.close().await.unwrap();
+    let store = open(&bucket, cached()).await.unwrap();
+    assert_eq!(&store.get(b"Ca").await.unwrap().unwrap()[..], b"value");
+    store.close().await.unwrap();
+    assert!(std::fs::read_dir(dir.path()).unwrap().next().is_some());
+}
+
+/// A step of xorshift: the test needs variety, not quality.
+fn step(random: &mut u64) -> u64 {
+    *random ^= *random << 13;
+    *random ^= *random >> 7;
+    *random ^= *random << 17;
+    *random
+}
+
+fn random_batch(random: &mut u64, n: u64) -> Batch {
+    let mut batch = Batch::new();
+    for _ in 0..=step(random) % 4 {
+        let segment = ["C", "G", "H"][(step(random) % 3) as usize];
+        let key = format!("{segment}{}", step(random) % 5);
+        match step(random) % 8 {
+            0 => batch.delete(key),
+            1 => batch.put(key, format!("[{n}]")),
+            _ => batch.merge(key, format!("{n}.")),
+        }
+    }
+    batch
+}
+
+/// Waits until the compactor has made a sorted run and left fewer than four young tables in every segment.
+async fn compacted(store: &SlateStore) {
+    let begin = Instant::now();
+    loop {
+        let manifest = store.db.manifest();
+        let segments = manifest.segments();
+        let settled = segments.iter().all(|segment| segment.l0().len() < 4);
+        if settled
+            && segments
+                .iter()
+                .any(|segment| !segment.compacted().is_empty())
+        {
+            return;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20), "no compaction");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_batches_agree_with_the_twin_through_tables_and_compaction() {
+    let object_store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let config = SlateConfig::new(join);
+    let mut settings = config.settings();
+    if let Some(compactor) = &mut settings.compactor_options {
+        compactor.poll_interval = Duration::from_millis(50);
+        if let Some(worker) = &mut compactor.worker {
+            worker.compactions_poll_interval = Duration::from_millis(50);
+        }
+    }
+    let open = || async {
+        let bucket = Arc::clone(&object_store);
+        let opened = SlateStore::open_with(bucket, "meta", &config, settings.clone());
+        opened.await.unwrap()
+    };
+    let (mut store, twin) = (open().await, MemoryStore::new(join));
+    let mut random = 0x5eed;
+    for n in 0..400 {
+        let batch = random_batch(&mut random, n);
+        let commit = store.commit(batch.clone()).await.unwrap();
+        twin.commit(batch).await.unwrap();
+        match step(&mut random) % 40 {
+            0..4 => tables(&store).await,
+            4..8 => store.durable(commit).await.unwrap(),
+            8 => {
+                store.close().await.unwrap();
+                store = open().await;
+            }
+            9..12 => assert_eq!(rows(&store).await, rows(&twin).await, "after batch {n}"),
+            _ => {}
+        }
+    }
+    compacted(&store).await;
+    assert_eq!(rows(&store).await, rows(&twin).await);
+    for (key, value) in rows(&twin).await {
+        assert_eq!(store.get(&key).await.unwrap(), Some(value));
+    }
+}

@@ -1,0 +1,122 @@
+//! The namespace's clock: instants that only grow, and which of them are still on their way.
+//!
+//! Invariant: no instant is given twice, not even across mounts ([`Clock::raise`]); the floor is never above an instant
+//! whose operation is not yet committed.
+
+use std::collections::BTreeMap;
+
+use super::version::Instant;
+use crate::env::Env;
+use crate::sync::{Arc, Mutex, lock};
+
+/// Gives out instants.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    env: Arc<dyn Env>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last: u64,
+    /// Given out, their operation not yet queued: how many hold each.
+    answering: BTreeMap<u64, u32>,
+}
+
+/// An instant whose operation is being worked out; until it is dropped nothing at or above it is final.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    clock: Arc<Clock>,
+    at: Instant,
+}
+
+impl Answer {
+    pub(crate) fn at(&self) -> Instant {
+        self.at
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let mut state = lock(&self.clock.state);
+        if let Some(count) = state.answering.get_mut(&self.at.0) {
+            *count -= 1;
+            if *count == 0 {
+                state.answering.remove(&self.at.0);
+            }
+        }
+    }
+}
+
+impl Clock {
+    pub(crate) fn new(env: Arc<dyn Env>) -> Arc<Self> {
+        Arc::new(Self {
+            env,
+            state: Mutex::default(),
+        })
+    }
+
+    /// Never gives an instant at or below `mark` again.
+    pub(crate) fn raise(&self, mark: u64) {
+        let mut state = lock(&self.state);
+        state.last = state.last.max(mark);
+    }
+
+    /// The next instant, as of now.
+    pub(crate) fn begin(self: &Arc<Self>) -> Answer {
+        let wall = self.env.now();
+        let mut state = lock(&self.state);
+        state.last = wall.max(state.last + 1);
+        let at = state.last;
+        *state.answering.entry(at).or_default() += 1;
+        Answer {
+            clock: Arc::clone(self),
+            at: Instant(at),
+        }
+    }
+
+    /// The present, without giving it out.
+    pub(crate) fn now(&self) -> Instant {
+        Instant(self.env.now().max(lock(&self.state).last))
+    }
+
+    /// The newest instant given out.
+    pub(crate) fn last(&self) -> u64 {
+        lock(&self.state).last
+    }
+
+    /// The oldest instant whose operation is still being worked out.
+    pub(crate) fn oldest_answer(&self) -> Option<Instant> {
+        lock(&self.state)
+            .answering
+            .keys()
+            .next()
+            .copied()
+            .map(Instant)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::SeededEnv;
+
+    #[test]
+    fn instants_grow_even_when_the_wall_clock_does_not() {
+        let clock = Clock::new(Arc::new(SeededEnv::new(1)));
+        let first = clock.begin().at();
+        clock.raise(first.0 + 1_000_000_000_000);
+        assert_eq!(clock.begin().at().0, first.0 + 1_000_000_000_001);
+    }
+
+    #[test]
+    fn the_oldest_answer_is_known_until_it_is_given() {
+        let clock = Clock::new(Arc::new(SeededEnv::new(1)));
+        let (a, b) = (clock.begin(), clock.begin());
+        assert_eq!(clock.oldest_answer(), Some(a.at()));
+        drop(a);
+        assert_eq!(clock.oldest_answer(), Some(b.at()));
+        drop(b);
+        assert_eq!(clock.oldest_answer(), None);
+    }
+}

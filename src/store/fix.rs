@@ -1,0 +1,667 @@
+//! Fix, save, sync: how unsealed writes become states, and states become versions.
+//!
+//! FLUSH fixes a state; the release of its handle saves it as a version; fsync commits it provisionally while the handle stays
+//! open. Invariant: states of an inode enter the queue in the order of their instants, except that a fix whose handle is released after
+//! an fsync goes behind the provisional state it precedes.
+
+use std::time::Duration;
+
+use super::content::{Pending, Sealing, Stretch};
+use super::error::StoreError;
+use super::file::File;
+use super::inode::{Due, FixState, Home, Inode, Leaf, Locked};
+use super::keys;
+use super::namespace::{Namespace, Shared};
+use super::queue::{Draft, Held, Operation};
+use super::record::{ContentRecord, FixRecord, Order, Record};
+use super::rows::{Last, State};
+use super::version::{
+    Attrs, Author, Content, ContentRef, EndOp, Ino, Instant, Op, Stamp, VersionId,
+};
+use crate::cache::{Fixed as FixedMap, Source};
+use crate::sync::{Arc, lock};
+
+/// Contents up to so many changed bytes are compared with the last version, to make no version of equal content.
+const COMPARE_MAX: u64 = 64 << 20;
+/// Bytes compared at once.
+const COMPARE_STEP: u64 = 256 << 10;
+/// A fixed state whose release has not come becomes provisional after this.
+pub(crate) const FIX_AGE_MAX: Duration = Duration::from_secs(10);
+
+/// A state at a FLUSH, on its way to a version.
+#[derive(Clone, Debug)]
+pub struct Fixed(pub(crate) Arc<FixState>);
+
+impl Fixed {
+    /// When it was fixed.
+    pub fn instant(&self) -> Instant {
+        self.0.at
+    }
+}
+
+/// A content on its way into rows: what the entry will say, and what has to be sealed for it.
+struct Prepared {
+    content: Content,
+    brings: Option<(Arc<Pending>, ContentRecord)>,
+}
+
+impl File {
+    /// Fixes the state of the file as a FLUSH does: dirty, provisional and unborn states. `None` when it is a version
+    /// already. `replaces` is the same handle's earlier fix.
+    ///
+    /// # Errors
+    /// `NoSpace` when the journal cannot take it.
+    pub async fn fix(
+        &self,
+        author: &Author,
+        replaces: Option<Fixed>,
+    ) -> Result<Option<Fixed>, StoreError> {
+        let mut locked = self.lock().await?;
+        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
+        self.shared.fix_locked(&self.inode, leaf, author, replaces)
+    }
+
+    /// Makes a version of a fixed state, at the release of its handle. States that were fixed before it and still wait become
+    /// versions first. Content that equals the last version's makes none.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Unavailable`; the fix stays and can be saved again.
+    pub async fn save(&self, fixed: Fixed) -> Result<(), StoreError> {
+        let mut locked = self.lock().await?;
+        self.shared
+            .save_upto(&mut locked, &fixed.0, Op::Write)
+            .await
+    }
+
+    /// Waits until the bucket has everything the file contains, as fsync(2) does; a state that is no version becomes
+    /// provisional.
+    ///
+    /// # Errors
+    /// `Unavailable` when an upload failed meanwhile (it goes on being tried), `Fenced`.
+    pub async fn sync(&self, author: &Author) -> Result<(), StoreError> {
+        let operation = {
+            let mut locked = self.lock().await?;
+            self.shared.provide(&mut locked, author).await?;
+            self.shared
+                .queue
+                .last_on(&keys::inode(self.inode.ino), None)
+        };
+        self.shared.bring(&operation).await
+    }
+}
+
+impl Namespace {
+    /// truncate(2) by path: a version of its own.
+    ///
+    /// # Errors
+    /// As [`File::truncate`] and [`File::save`].
+    pub async fn truncate(
+        &self,
+        ino: Ino,
+        len: u64,
+        author: &Author,
+    ) -> Result<super::version::Stat, StoreError> {
+        let file = self.file(ino).await?;
+        let mut locked = file.lock().await?;
+        let shared = &self.0;
+        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
+        shared.truncate_locked(&file.inode, leaf, len, author)?;
+        if let Some(fixed) = shared.fix_locked(&file.inode, leaf, author, None)? {
+            shared
+                .save_upto(&mut locked, &fixed.0, Op::Truncate)
+                .await?;
+        }
+        drop(locked);
+        file.stat().await
+    }
+}
+
+impl Shared {
+    pub(crate) fn fix_locked(
+        &self,
+        inode: &Arc<Inode>,
+        leaf: &mut Leaf,
+        author: &Author,
+        replaces: Option<Fixed>,
+    ) -> Result<Option<Fixed>, StoreError> {
+        if leaf.home == Home::Orphan {
+            return Ok(None);
+        }
+        let settled = matches!(leaf.state, State::Version(_));
+        if !leaf.is_unfixed() && (settled || !leaf.fixes.is_empty()) {
+            return Ok(replaces.or_else(|| leaf.fixes.last().cloned().map(Fixed)));
+        }
+        let answer = self.clock.begin();
+        let at = answer.at();
+        if let Some(working) = &leaf.working {
+            let attrs = leaf.attrs.clone();
+            let fix = FixRecord {
+                working: working.id,
+                ino: inode.ino,
+                at,
+                attrs,
+                author: author.clone(),
+            };
+            let _covered = self.journal(&Record::Fix(fix))?;
+            if let Some(old) = &replaces {
+                let _covered = self.journal(&Record::Unfix {
+                    working: working.id,
+                    at: old.0.at,
+                })?;
+            }
+        }
+        if let Some(old) = replaces {
+            leaf.fixes.retain(|f| !Arc::ptr_eq(f, &old.0));
+            *lock(&old.0.due) = Due::Lapsed;
+        }
+        let state = Arc::new(FixState {
+            at,
+            due: crate::sync::Mutex::new(Due::Answering(answer)),
+            map: leaf.map.fix(),
+            base: leaf.base,
+            attrs: crate::sync::Mutex::new(leaf.attrs.clone()),
+            author: author.clone(),
+            since: tokio::time::Instant::now(),
+            working: leaf.working.as_ref().map(|w| w.id),
+        });
+        leaf.fixes.push(Arc::clone(&state));
+        self.inodes.unsettle(inode);
+        Ok(Some(Fixed(state)))
+    }
+
+    /// Saves every waiting fix up to `last`, in order.
+    pub(crate) async fn save_upto(
+        &self,
+        locked: &mut Locked,
+        last: &Arc<FixState>,
+        op: Op,
+    ) -> Result<(), StoreError> {
+        loop {
+            let Some(leaf) = locked.leaf() else {
+                return Ok(());
+            };
+            let Some(fix) = leaf.fixes.first().filter(|f| f.at <= last.at).cloned() else {
+                break;
+            };
+            if leaf.home == Home::Orphan {
+                leaf.fixes.clear();
+                break;
+            }
+            let how = if Arc::ptr_eq(&fix, last) {
+                op
+            } else {
+                Op::Write
+            };
+            self.save_fix(locked, &fix, how).await?;
+            if let Some(leaf) = locked.leaf() {
+                leaf.fixes.retain(|f| !Arc::ptr_eq(f, &fix));
+            }
+            *lock(&fix.due) = Due::Lapsed;
+        }
+        self.settle_if_clean(locked);
+        Ok(())
+    }
+
+    /// Saves every waiting fix: the inode is about to lose or change its name.
+    pub(crate) async fn save_fixes(&self, locked: &mut Locked) -> Result<(), StoreError> {
+        match locked.leaf().and_then(|leaf| leaf.fixes.last().cloned()) {
+            Some(last) => self.save_upto(locked, &last, Op::Write).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn settle_if_clean(&self, locked: &mut Locked) {
+        let ino = locked.inode.ino;
+        if let Some(leaf) = locked.leaf()
+            && !leaf.is_dirty()
+            && leaf.fixes.is_empty()
+            && (matches!(leaf.state, State::Version(_)) || leaf.home == Home::Orphan)
+        {
+            leaf.dirty_since = None;
+            self.inodes.settle(ino);
+        }
+    }
+
+    async fn save_fix(
+        &self,
+        locked: &mut Locked,
+        fix: &Arc<FixState>,
+        op: Op,
+    ) -> Result<(), StoreError> {
+        let inode = Arc::clone(&locked.inode);
+        let Some(leaf) = locked.leaf() else {
+            return Ok(());
+        };
+        let attrs = lock(&fix.attrs).clone();
+        if fix.map.seq() < leaf.settled_seq() {
+            return self.save_behind(&inode, leaf, fix, &attrs).await;
+        }
+        let map = leaf
+            .settled
+            .as_ref()
+            .map_or_else(|| fix.map.clone(), |s| fix.map.since(s));
+        let unborn = matches!(leaf.state, State::Unborn { .. });
+        if matches!(leaf.state, State::Version(_)) && self.is_equal(leaf, &map, &attrs).await? {
+            return self.forget_equal(&inode, leaf, fix, &attrs);
+        }
+        let lapsed = matches!(*lock(&fix.due), Due::Lapsed);
+        let at = if lapsed {
+            self.clock.begin().at()
+        } else {
+            fix.at
+        };
+        let prepared = self.prepare(&inode, leaf, (&map, leaf.base, fix), (at, attrs.size));
+        let id = VersionId {
+            instant: at,
+            suffix: self.suffix(),
+        };
+        let stamp = Stamp {
+            id,
+            op: if unborn && op == Op::Write {
+                Op::Create
+            } else {
+                op
+            },
+            author: fix.author.clone(),
+            host: self.config.host.clone(),
+            origin: None,
+        };
+        let mut draft = self.leaf_draft(inode.ino, leaf, at).await?;
+        let mut node = leaf.node.clone();
+        node.content = prepared.content.clone();
+        node.attrs = attrs;
+        let alive_since = self.version_rows(&mut draft, (inode.ino, leaf), &node, &stamp);
+        self.settle_leaf(&inode, leaf, draft, (prepared, &fix.map), |leaf| {
+            leaf.node = node;
+            leaf.state = State::Version(stamp);
+            set_alive(leaf, alive_since);
+        })
+    }
+
+    /// A draft that touches a leaf's inode and its slot.
+    pub(crate) async fn leaf_draft(
+        &self,
+        ino: Ino,
+        leaf: &Leaf,
+        at: Instant,
+    ) -> Result<Draft, StoreError> {
+        let order = match leaf.place() {
+            Some((directory, name)) => self.order_in(*directory, name, ino).await?,
+            None => Order {
+                touches: vec![keys::inode(ino)],
+                ..Order::default()
+            },
+        };
+        Ok(self.draft(at, order))
+    }
+
+    /// The content a map over a base makes, and what brings it to the bucket.
+    fn prepare(
+        &self,
+        inode: &Arc<Inode>,
+        leaf: &Leaf,
+        (map, base, fix): (&FixedMap, Option<(ContentRef, u64)>, &FixState),
+        (at, len): (Instant, u64),
+    ) -> Prepared {
+        if len == 0 {
+            return Prepared {
+                content: Content::Empty,
+                brings: None,
+            };
+        }
+        let cut = map
+            .cut()
+            .filter(|cut| base.is_some_and(|(_, base_len)| *cut < base_len));
+        let unchanged = map.spans().next().is_none() && cut.is_none();
+        if let (true, Some((content, _))) = (unchanged, base) {
+            return Prepared {
+                content: Content::Bytes(content),
+                brings: None,
+            };
+        }
+        if unchanged {
+            return Prepared {
+                content: Content::Bytes(ContentRef {
+                    cid: self.new_id(),
+                    instant: at,
+                }),
+                brings: None,
+            };
+        }
+        let base = if cut == Some(0) { None } else { base };
+        let cid = base.map_or_else(|| self.new_id(), |(content, _)| content.cid);
+        let content = ContentRef { cid, instant: at };
+        let place = leaf
+            .place()
+            .cloned()
+            .unwrap_or((Ino(0), bytes::Bytes::new()));
+        let unshown = matches!(leaf.state, State::Unborn { .. } | State::Provisional(_));
+        let record = ContentRecord {
+            working: fix.working.unwrap_or(0),
+            fix: fix.at,
+            content,
+            ino: inode.ino,
+            place: place.clone(),
+            base,
+            len,
+            replaces: base
+                .filter(|b| unshown && self.is_own_state(leaf, b.0))
+                .map(|(c, _)| c.instant),
+        };
+        let pending = Arc::new(Pending {
+            content,
+            ino: inode.ino,
+            place,
+            base,
+            len,
+            fixed: map.clone(),
+            after: leaf
+                .pending
+                .clone()
+                .filter(|p| p.content.cid == cid && !p.is_sealed()),
+            replaces: record.replaces,
+            sealing: tokio::sync::watch::Sender::new(Sealing::Waiting),
+        });
+        Prepared {
+            content: Content::Bytes(content),
+            brings: Some((pending, record)),
+        }
+    }
+
+    /// Whether a content is shown by nothing but the leaf's own state, which is no version.
+    fn is_own_state(&self, leaf: &Leaf, content: ContentRef) -> bool {
+        let last = match &leaf.state {
+            State::Provisional(last) => last.node.content == Content::Bytes(content),
+            State::Unborn { .. } | State::Version(_) => false,
+        };
+        leaf.node.content == Content::Bytes(content) && !last && leaf.fixes.is_empty()
+    }
+
+    /// Queues a state and makes it the base of what is written next; `then` updates the leaf's row.
+    fn settle_leaf(
+        &self,
+        inode: &Arc<Inode>,
+        leaf: &mut Leaf,
+        mut draft: Draft,
+        (prepared, map): (Prepared, &FixedMap),
+        then: impl FnOnce(&mut Leaf),
+    ) -> Result<(), StoreError> {
+        let clean = map.seq() == leaf.map.seq();
+        draft.usage = (
+            draft.usage.0 + self.growth(leaf, &prepared, map, clean),
+            draft.usage.1,
+        );
+        draft.held = self.hand_over(leaf, map, clean);
+        draft.content = prepared.brings;
+        let pending = draft
+            .content
+            .as_ref()
+            .map(|(pending, _)| Arc::clone(pending));
+        self.enqueue(draft)?;
+        then(leaf);
+        leaf.base = match &leaf.node.content {
+            Content::Bytes(content) => Some((*content, leaf.node.attrs.size)),
+            _ => None,
+        };
+        leaf.map.rebase(map);
+        leaf.settled = Some(map.clone());
+        leaf.pending = pending.or(leaf.pending.take());
+        if clean {
+            leaf.working = None;
+            leaf.dirty_since = None;
+        }
+        self.inodes.unsettle(inode);
+        Ok(())
+    }
+
+    fn growth(&self, leaf: &Leaf, prepared: &Prepared, _map: &FixedMap, _clean: bool) -> i64 {
+        let new = prepared
+            .brings
+            .as_ref()
+            .map_or(leaf.attrs.size, |(pending, _)| pending.len);
+        new.cast_signed() - leaf.node.attrs.size.cast_signed()
+    }
+
+    /// What the operation keeps until it is durable: journal, budget, and the staging file when nothing more goes into it.
+    fn hand_over(&self, leaf: &mut Leaf, map: &FixedMap, clean: bool) -> Held {
+        let journal = leaf.working.iter().map(|w| w.token.clone()).collect();
+        let permit = match &mut leaf.permit {
+            _ if clean => leaf.permit.take(),
+            Some(permit) => {
+                let bytes = map.bytes().min(permit.bytes());
+                Some(permit.split(bytes))
+            }
+            None => None,
+        };
+        let staging = leaf
+            .working
+            .as_ref()
+            .filter(|_| clean)
+            .and_then(|w| w.file.clone());
+        Held {
+            journal,
+            permit,
+            staging,
+        }
+    }
+
+    /// A fix released after an fsync: its state becomes the version behind the provisional one.
+    async fn save_behind(
+        &self,
+        inode: &Arc<Inode>,
+        leaf: &mut Leaf,
+        fix: &Arc<FixState>,
+        attrs: &Attrs,
+    ) -> Result<(), StoreError> {
+        let prepared = self.prepare(inode, leaf, (&fix.map, fix.base, fix), (fix.at, attrs.size));
+        let id = VersionId {
+            instant: fix.at,
+            suffix: self.suffix(),
+        };
+        let stamp = Stamp {
+            id,
+            op: Op::Write,
+            author: fix.author.clone(),
+            host: self.config.host.clone(),
+            origin: None,
+        };
+        let mut node = leaf.node.clone();
+        node.content = prepared.content.clone();
+        node.attrs = attrs.clone();
+        let mut draft = self.leaf_draft(inode.ino, leaf, fix.at).await?;
+        let alive_since =
+            self.close_behind(&mut draft, inode.ino, leaf, (fix.at, EndOp::Superseded));
+        self.count(&mut draft, &node.content, 1);
+        let last = Last {
+            ino: inode.ino,
+            node,
+            stamp,
+            alive_since,
+        };
+        let state = State::Provisional(Box::new(last));
+        let now = leaf.node.clone();
+        self.current_rows(&mut draft, (inode.ino, leaf), &now, &state, alive_since);
+        draft.content = prepared.brings;
+        self.enqueue(draft)?;
+        leaf.state = state;
+        set_alive(leaf, alive_since);
+        Ok(())
+    }
+
+    /// Makes the state durable-to-be without making it a version.
+    pub(crate) async fn provide(
+        &self,
+        locked: &mut Locked,
+        author: &Author,
+    ) -> Result<(), StoreError> {
+        let inode = Arc::clone(&locked.inode);
+        let Some(leaf) = locked.leaf() else {
+            return Ok(());
+        };
+        if !leaf.is_dirty() || leaf.home == Home::Orphan {
+            return Ok(());
+        }
+        let answer = self.clock.begin();
+        let (at, map) = (answer.at(), leaf.map.fix());
+        let fix = FixState {
+            at,
+            due: crate::sync::Mutex::new(Due::Lapsed),
+            map: map.clone(),
+            base: leaf.base,
+            attrs: crate::sync::Mutex::new(leaf.attrs.clone()),
+            author: author.clone(),
+            since: tokio::time::Instant::now(),
+            working: leaf.working.as_ref().map(|w| w.id),
+        };
+        if let Some(working) = fix.working {
+            let record = FixRecord {
+                working,
+                ino: inode.ino,
+                at,
+                attrs: leaf.attrs.clone(),
+                author: author.clone(),
+            };
+            let _covered = self.journal(&Record::Fix(record))?;
+        }
+        let changes = leaf
+            .settled
+            .as_ref()
+            .map_or_else(|| map.clone(), |s| map.since(s));
+        let prepared = self.prepare(
+            &inode,
+            leaf,
+            (&changes, leaf.base, &fix),
+            (at, leaf.attrs.size),
+        );
+        let mut node = leaf.node.clone();
+        node.content = prepared.content.clone();
+        node.attrs = leaf.attrs.clone();
+        let mut draft = self.leaf_draft(inode.ino, leaf, at).await?;
+        let state = match &leaf.state {
+            State::Version(stamp) => {
+                let last = Last {
+                    ino: inode.ino,
+                    node: leaf.node.clone(),
+                    stamp: stamp.clone(),
+                    alive_since: alive(leaf),
+                };
+                State::Provisional(Box::new(last))
+            }
+            other => {
+                self.count(&mut draft, &leaf.node.content.clone(), -1);
+                other.clone()
+            }
+        };
+        self.count(&mut draft, &node.content, 1);
+        let alive_since = alive(leaf);
+        self.current_rows(&mut draft, (inode.ino, leaf), &node, &state, alive_since);
+        self.settle_leaf(&inode, leaf, draft, (prepared, &map), |leaf| {
+            leaf.node = node;
+            leaf.state = state;
+        })
+    }
+
+    /// Whether the state has the bytes of the last version. Only for changes small enough to compare.
+    async fn is_equal(
+        &self,
+        leaf: &Leaf,
+        map: &FixedMap,
+        attrs: &Attrs,
+    ) -> Result<bool, StoreError> {
+        if attrs.size != leaf.node.attrs.size || map.bytes() > COMPARE_MAX {
+            return Ok(false);
+        }
+        let Some((base, _)) = leaf.base else {
+            return Ok(attrs.size == 0);
+        };
+        for piece in map.pieces(0..attrs.size) {
+            let Some(source) = piece.source else { continue };
+            let mut at = piece.range.start;
+            while at < piece.range.end {
+                let end = piece.range.end.min(at + COMPARE_STEP);
+                let old = self.contents.stretches(&self.view, base, at, end).await?;
+                let holes = old.iter().all(|(_, _, s)| matches!(s, Stretch::Zero));
+                let new = match &source {
+                    Source::Zero if holes => None,
+                    Source::Zero => return Ok(false),
+                    Source::Memory(bytes) => {
+                        let skip = (at - piece.range.start) as usize;
+                        Some(bytes.slice(skip..skip + (end - at) as usize))
+                    }
+                    Source::File { file, position } => Some(
+                        file.read_at(position + (at - piece.range.start), (end - at) as usize)?,
+                    ),
+                };
+                if let Some(new) = new
+                    && self.read_content(base, at, end).await? != new
+                {
+                    return Ok(false);
+                }
+                at = end;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Equal content: no version, only the times move on.
+    fn forget_equal(
+        &self,
+        inode: &Arc<Inode>,
+        leaf: &mut Leaf,
+        fix: &Arc<FixState>,
+        attrs: &Attrs,
+    ) -> Result<(), StoreError> {
+        let mut node = leaf.node.clone();
+        node.attrs = attrs.clone();
+        if node != leaf.node {
+            let order = Order {
+                touches: vec![keys::inode(inode.ino)],
+                ..Order::default()
+            };
+            let mut draft = self.draft(fix.at, order);
+            let (state, alive_since) = (leaf.state.clone(), alive(leaf));
+            if let Some((directory, name)) = leaf.place() {
+                draft.order.touches.push(keys::entry(*directory, name));
+                draft.order.within.push(*directory);
+            }
+            self.current_rows(&mut draft, (inode.ino, leaf), &node, &state, alive_since);
+            self.enqueue(draft)?;
+            leaf.node = node;
+        }
+        leaf.map.rebase(&fix.map);
+        leaf.settled = Some(fix.map.clone());
+        if !leaf.is_dirty() {
+            if let Some(file) = leaf.working.take().and_then(|w| w.file) {
+                file.finish();
+            }
+            leaf.permit = None;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn suffix(&self) -> u32 {
+        (self.env.new_id().as_u128() & u128::from(u32::MAX)) as u32
+    }
+
+    /// Waits until operations are in the bucket.
+    pub(crate) async fn bring(&self, operations: &[Arc<Operation>]) -> Result<(), StoreError> {
+        for operation in operations {
+            self.wait_durable(operation).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Since when the leaf's name has existed in versions.
+pub(crate) fn alive(leaf: &Leaf) -> Instant {
+    match leaf.home {
+        Home::Slot { alive_since, .. } => alive_since,
+        Home::Linked { .. } | Home::Orphan => Instant(0),
+    }
+}
+
+pub(crate) fn set_alive(leaf: &mut Leaf, since: Instant) {
+    if let Home::Slot { alive_since, .. } = &mut leaf.home {
+        *alive_since = since;
+    }
+}

@@ -1,0 +1,382 @@
+//! The loaded inodes: one lock each, what their rows say, and what has changed since.
+//!
+//! Invariant: whoever changes an inode, or a name in a directory, holds that inode's lock; several are taken in ascending order of
+//! their numbers. Locks are held across reads of the meta store and appends to the journal, never across an upload.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use tokio::sync::OwnedMutexGuard;
+
+use super::clock::Answer;
+use super::content::Pending;
+use super::rows::{DirectoryRow, Node, State};
+use super::version::{Attrs, Author, Content, ContentRef, Ino, Instant, Kind, Stat};
+use crate::cache::{DirtyMap, Fixed as FixedMap, Permit, StagingFile};
+use crate::meta::JournalToken;
+use crate::sync::{Arc, Mutex, RwLock, Weak, lock, read, write};
+
+/// Inodes kept loaded although nobody uses them.
+const RECENT_MAX: usize = 16_384;
+
+/// An inode in use.
+#[derive(Debug)]
+pub(crate) struct Inode {
+    pub(crate) ino: Ino,
+    /// Open files and other users that need it to outlive its last name.
+    pub(crate) pins: AtomicUsize,
+    live: RwLock<Option<Stat>>,
+    state: Arc<tokio::sync::Mutex<Loaded>>,
+}
+
+/// What is loaded of an inode.
+#[derive(Debug)]
+pub(crate) enum Loaded {
+    /// Nothing yet.
+    No,
+    /// A directory.
+    Directory(Box<Directory>),
+    /// Anything else.
+    Leaf(Box<Leaf>),
+    /// It has no name and no user any more.
+    Gone,
+}
+
+/// A directory as its rows, queued ones included, say.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    pub(crate) row: DirectoryRow,
+    pub(crate) node: Node,
+    pub(crate) place: (Ino, Bytes),
+}
+
+/// Where an inode that is no directory hangs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// It has one name.
+    Slot {
+        place: (Ino, Bytes),
+        bound: Instant,
+        alive_since: Instant,
+    },
+    /// It has several, or had; this is one of them.
+    Linked { place: (Ino, Bytes), nlink: u32 },
+    /// It has none, but users.
+    Orphan,
+}
+
+/// A file, symbolic link or special file.
+#[derive(Debug)]
+pub(crate) struct Leaf {
+    pub(crate) home: Home,
+    /// As its row has it.
+    pub(crate) node: Node,
+    pub(crate) state: State,
+    /// As stat(2) shows them: with every write in them.
+    pub(crate) attrs: Attrs,
+    /// Content the unsealed writes lie over, and its length in bytes.
+    pub(crate) base: Option<(ContentRef, u64)>,
+    pub(crate) map: DirtyMap,
+    /// The state of the map that is in the queue already.
+    pub(crate) settled: Option<FixedMap>,
+    pub(crate) working: Option<Working>,
+    /// Fixed states whose handles are not yet released, oldest first.
+    pub(crate) fixes: Vec<Arc<FixState>>,
+    pub(crate) permit: Option<Permit>,
+    /// The newest queued content of this inode.
+    pub(crate) pending: Option<Arc<Pending>>,
+    pub(crate) author: Author,
+    pub(crate) dirty_since: Option<tokio::time::Instant>,
+    /// Content stamp of what was loaded; changes count from it.
+    loaded_stamp: u64,
+}
+
+/// Where unsealed writes are recorded.
+#[derive(Debug)]
+pub(crate) struct Working {
+    pub(crate) id: u64,
+    /// Holds the journal from its first record on.
+    pub(crate) token: JournalToken,
+    pub(crate) file: Option<Arc<StagingFile>>,
+}
+
+/// A state at a FLUSH.
+#[derive(Debug)]
+pub(crate) struct FixState {
+    pub(crate) at: Instant,
+    pub(crate) due: Mutex<Due>,
+    pub(crate) map: FixedMap,
+    pub(crate) base: Option<(ContentRef, u64)>,
+    pub(crate) attrs: Mutex<Attrs>,
+    pub(crate) author: Author,
+    pub(crate) since: tokio::time::Instant,
+    pub(crate) working: Option<u64>,
+}
+
+/// Whether a fixed state may still become a version at its own instant.
+#[derive(Debug)]
+pub(crate) enum Due {
+    /// Yes, and the past is not final there before it did.
+    Answering(Answer),
+    /// Yes: it comes out of the journal, before the past is shown.
+    Recovered,
+    /// No: it has waited too long and takes the instant of its release.
+    Lapsed,
+}
+
+impl Leaf {
+    pub(crate) fn new(home: Home, node: Node, state: State) -> Self {
+        let base = match node.content {
+            Content::Bytes(content) => Some((content, node.attrs.size)),
+            _ => None,
+        };
+        Self {
+            loaded_stamp: content_stamp(&node),
+            home,
+            attrs: node.attrs.clone(),
+            node,
+            state,
+            base,
+            map: DirtyMap::new(),
+            settled: None,
+            working: None,
+            fixes: Vec::new(),
+            permit: None,
+            pending: None,
+            author: Author::default(),
+            dirty_since: None,
+        }
+    }
+
+    /// Number of the last change that is in the queue.
+    pub(crate) fn settled_seq(&self) -> u64 {
+        self.settled.as_ref().map_or(0, FixedMap::seq)
+    }
+
+    /// Whether there are changes that the queue does not have.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.map.seq() > self.settled_seq()
+    }
+
+    /// Whether there are changes that no fix has.
+    pub(crate) fn is_unfixed(&self) -> bool {
+        self.map.seq()
+            > self
+                .fixes
+                .last()
+                .map_or(0, |f| f.map.seq())
+                .max(self.settled_seq())
+    }
+
+    pub(crate) fn place(&self) -> Option<&(Ino, Bytes)> {
+        match &self.home {
+            Home::Slot { place, .. } | Home::Linked { place, .. } => Some(place),
+            Home::Orphan => None,
+        }
+    }
+
+    pub(crate) fn stat(&self, ino: Ino) -> Stat {
+        let nlink = match self.home {
+            Home::Slot { .. } => 1,
+            Home::Linked { nlink, .. } => nlink,
+            Home::Orphan => 0,
+        };
+        stat(
+            ino,
+            &self.node,
+            &self.attrs,
+            nlink,
+            self.loaded_stamp.wrapping_add(self.map.seq()),
+        )
+    }
+}
+
+/// A number that differs for different contents, spread so that counting from it meets no other.
+pub(crate) fn content_stamp(node: &Node) -> u64 {
+    match &node.content {
+        Content::Bytes(content) => content.instant.0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        Content::Empty | Content::Target(_) => 0,
+    }
+}
+
+/// A stat of anything but a directory.
+pub(crate) fn stat(ino: Ino, node: &Node, attrs: &Attrs, nlink: u32, content_stamp: u64) -> Stat {
+    Stat {
+        ino,
+        generation: 0,
+        kind: node.kind,
+        attrs: attrs.clone(),
+        nlink,
+        blocks: attrs.size.div_ceil(512),
+        content_stamp,
+    }
+}
+
+impl Directory {
+    pub(crate) fn stat(&self, ino: Ino) -> Stat {
+        let mut attrs = self.node.attrs.clone();
+        let times = [
+            (&self.row.mtime, &mut attrs.mtime),
+            (&self.row.ctime, &mut attrs.ctime),
+            (&self.row.atime, &mut attrs.atime),
+        ];
+        for (register, time) in times {
+            if let Some((_, value)) = register {
+                *time = *value;
+            }
+        }
+        attrs.size = 4096;
+        Stat {
+            ino,
+            generation: self.row.generation,
+            kind: Kind::Directory,
+            attrs,
+            nlink: 2 + u32::try_from(self.row.directories.max(0)).unwrap_or(u32::MAX - 2),
+            blocks: 8,
+            content_stamp: self.row.mtime.as_ref().map_or(0, |(at, _)| at.0),
+        }
+    }
+}
+
+/// The lock of an inode, and the way to publish what changed.
+pub(crate) struct Locked {
+    pub(crate) inode: Arc<Inode>,
+    guard: OwnedMutexGuard<Loaded>,
+}
+
+impl Locked {
+    pub(crate) fn loaded(&mut self) -> &mut Loaded {
+        &mut self.guard
+    }
+
+    pub(crate) fn leaf(&mut self) -> Option<&mut Leaf> {
+        match &mut *self.guard {
+            Loaded::Leaf(leaf) => Some(leaf),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn directory(&mut self) -> Option<&mut Directory> {
+        match &mut *self.guard {
+            Loaded::Directory(directory) => Some(directory),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        let stat = match &*self.guard {
+            Loaded::No | Loaded::Gone => None,
+            Loaded::Directory(directory) => Some(directory.stat(self.inode.ino)),
+            Loaded::Leaf(leaf) => Some(leaf.stat(self.inode.ino)),
+        };
+        *write(&self.inode.live) = stat;
+    }
+}
+
+impl Inode {
+    /// What stat(2) says, if it is loaded.
+    pub(crate) fn live(&self) -> Option<Stat> {
+        read(&self.live).clone()
+    }
+
+    pub(crate) async fn lock(self: &Arc<Self>) -> Locked {
+        Locked {
+            inode: Arc::clone(self),
+            guard: Arc::clone(&self.state).lock_owned().await,
+        }
+    }
+
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.pins.load(Ordering::SeqCst) > 0
+    }
+}
+
+/// The loaded inodes of a namespace.
+#[derive(Debug, Default)]
+pub(crate) struct Inodes {
+    table: DashMap<Ino, Weak<Inode>>,
+    recent: Mutex<VecDeque<Arc<Inode>>>,
+    /// Inodes with something the queue does not have, or with a state that is no version: they stay loaded.
+    unsettled: Mutex<std::collections::HashMap<Ino, Arc<Inode>>>,
+}
+
+impl Inodes {
+    /// The inode, loaded or not.
+    pub(crate) fn get(&self, ino: Ino) -> Arc<Inode> {
+        if let Some(known) = self.known(ino) {
+            return known;
+        }
+        let fresh = Arc::new(Inode {
+            ino,
+            pins: AtomicUsize::new(0),
+            live: RwLock::new(None),
+            state: Arc::new(tokio::sync::Mutex::new(Loaded::No)),
+        });
+        let mut slot = self.table.entry(ino).or_default();
+        if let Some(known) = slot.upgrade() {
+            return known;
+        }
+        *slot = Arc::downgrade(&fresh);
+        drop(slot);
+        let evicted = {
+            let mut recent = lock(&self.recent);
+            recent.push_back(Arc::clone(&fresh));
+            if recent.len() > RECENT_MAX {
+                recent.pop_front()
+            } else {
+                None
+            }
+        };
+        if let Some(old) = evicted {
+            self.let_go(old);
+        }
+        fresh
+    }
+
+    /// The inode, if somebody has it.
+    pub(crate) fn known(&self, ino: Ino) -> Option<Arc<Inode>> {
+        self.table.get(&ino)?.upgrade()
+    }
+
+    fn let_go(&self, inode: Arc<Inode>) {
+        let ino = inode.ino;
+        drop(inode);
+        self.table
+            .remove_if(&ino, |_, weak| weak.strong_count() == 0);
+    }
+
+    /// Keeps an inode loaded until [`Inodes::settle`].
+    pub(crate) fn unsettle(&self, inode: &Arc<Inode>) {
+        lock(&self.unsettled).insert(inode.ino, Arc::clone(inode));
+    }
+
+    pub(crate) fn settle(&self, ino: Ino) {
+        let _old = lock(&self.unsettled).remove(&ino);
+    }
+
+    /// Every inode with something that is not a queued version.
+    pub(crate) fn unsettled(&self) -> Vec<Arc<Inode>> {
+        lock(&self.unsettled).values().cloned().collect()
+    }
+}
+
+/// Locks several inodes, in ascending order, each once; they come back in the order asked for by [`find`].
+pub(crate) async fn lock_all(inodes: &Inodes, wanted: &[Ino]) -> Vec<Locked> {
+    let mut order: Vec<Ino> = wanted.to_vec();
+    order.sort_unstable();
+    order.dedup();
+    let mut locked = Vec::with_capacity(order.len());
+    for ino in order {
+        locked.push(inodes.get(ino).lock().await);
+    }
+    locked
+}
+
+/// The lock of `ino` among those taken by [`lock_all`].
+pub(crate) fn find(locked: &mut [Locked], ino: Ino) -> Option<&mut Locked> {
+    locked.iter_mut().find(|l| l.inode.ino == ino)
+}

@@ -1,0 +1,316 @@
+//! Every key of the namespace's rows, in one table.
+//!
+//! | key | bytes after the prefix | found by | neighbours |
+//! |---|---|---|---|
+//! | `C D` | directory, name | lookup, readdir | a directory's names lie together |
+//! | `C I` | inode | stat of a directory or of a hard-linked file | |
+//! | `C N` | inode | where an inode hangs | |
+//! | `C U` | inode | mount: unborn and provisional states | few, all scanned |
+//! | `C O` | inode | mount: unlinked but open | few, all scanned |
+//! | `C X` | inode, attribute | large extended attributes | |
+//! | `C F` | lineage, range, ~instant | read: newest state first | a range's states lie together |
+//! | `C K` | lineage, ~instant | read: truncations | |
+//! | `C L` | lineage | read of a clone | |
+//! | `H V` | directory, name, 00, ~instant, suffix | past of a slot, newest first | names end in 00, which no name holds |
+//! | `H W` | inode, ~instant, suffix | past of a hard-linked inode | |
+//! | `H T` | directory, node, `S` start / `E` ~end, name | names that are gone | see `interval` |
+//! | `H N` | directory, ~instant | where a directory hung | |
+//! | `G X` | end, directory, name | closed versions in order of their end | |
+//! | `G R` | lineage, instant | how many show that content | |
+//! | `G B` | segment epoch, sequence | citing rows per extent | |
+//! | `G A` | | what is applied | one row |
+//!
+//! Ids and instants are big-endian u64; `~x` is the bitwise inverse, so that newer comes first.
+
+use bytes::Bytes;
+
+use super::version::{ContentRef, Ino, Instant, VersionId};
+
+pub(crate) struct Key(Vec<u8>);
+
+impl Key {
+    fn new(prefix: [u8; 2]) -> Self {
+        let mut bytes = Vec::with_capacity(48);
+        bytes.extend_from_slice(&prefix);
+        Self(bytes)
+    }
+
+    fn u64(mut self, value: u64) -> Self {
+        self.0.extend_from_slice(&value.to_be_bytes());
+        self
+    }
+
+    fn u32(mut self, value: u32) -> Self {
+        self.0.extend_from_slice(&value.to_be_bytes());
+        self
+    }
+
+    fn bytes(mut self, value: &[u8]) -> Self {
+        self.0.extend_from_slice(value);
+        self
+    }
+
+    fn done(self) -> Bytes {
+        self.0.into()
+    }
+}
+
+pub(crate) const ENTRY: [u8; 2] = *b"CD";
+pub(crate) const INODE: [u8; 2] = *b"CI";
+pub(crate) const UNSETTLED: [u8; 2] = *b"CU";
+pub(crate) const ORPHAN: [u8; 2] = *b"CO";
+pub(crate) const COUNT: [u8; 2] = *b"GR";
+pub(crate) const SEGMENT: [u8; 2] = *b"GB";
+
+pub(crate) fn entry(directory: Ino, name: &[u8]) -> Bytes {
+    Key::new(ENTRY).u64(directory.0).bytes(name).done()
+}
+
+/// Name at the end of an entry's key.
+pub(crate) fn entry_name(key: &Bytes) -> Bytes {
+    key.slice(10..)
+}
+
+pub(crate) fn inode(ino: Ino) -> Bytes {
+    Key::new(INODE).u64(ino.0).done()
+}
+
+pub(crate) fn place(ino: Ino) -> Bytes {
+    Key::new(*b"CN").u64(ino.0).done()
+}
+
+pub(crate) fn unsettled(ino: Ino) -> Bytes {
+    Key::new(UNSETTLED).u64(ino.0).done()
+}
+
+pub(crate) fn orphan(ino: Ino) -> Bytes {
+    Key::new(ORPHAN).u64(ino.0).done()
+}
+
+/// The inode at the end of a `C U` or `C O` key.
+pub(crate) fn trailing_ino(key: &[u8]) -> Option<Ino> {
+    let raw: [u8; 8] = key.get(2..)?.try_into().ok()?;
+    Some(Ino(u64::from_be_bytes(raw)))
+}
+
+pub(crate) fn xattr(ino: Ino, name: &[u8]) -> Bytes {
+    Key::new(*b"CX").u64(ino.0).bytes(name).done()
+}
+
+pub(crate) fn range(cid: u64, range: u64, instant: Instant) -> Bytes {
+    Key::new(*b"CF").u64(cid).u64(range).u64(!instant.0).done()
+}
+
+/// First key of a lineage's range behind all its states.
+pub(crate) fn range_end(cid: u64, range: u64) -> Bytes {
+    after(&Key::new(*b"CF").u64(cid).u64(range).done())
+}
+
+pub(crate) fn cut(cid: u64, instant: Instant) -> Bytes {
+    Key::new(*b"CK").u64(cid).u64(!instant.0).done()
+}
+
+pub(crate) fn cut_end(cid: u64) -> Bytes {
+    after(&Key::new(*b"CK").u64(cid).done())
+}
+
+/// The instant at the end of a `C F` or `C K` key.
+pub(crate) fn trailing_instant(key: &[u8]) -> Option<Instant> {
+    let raw: [u8; 8] = key.get(key.len().checked_sub(8)?..)?.try_into().ok()?;
+    Some(Instant(!u64::from_be_bytes(raw)))
+}
+
+/// All closed versions of a slot.
+pub(crate) fn history(directory: Ino, name: &[u8]) -> Bytes {
+    Key::new(*b"HV")
+        .u64(directory.0)
+        .bytes(name)
+        .bytes(&[0])
+        .done()
+}
+
+/// First place of a slot's history whose state began at or before `instant`.
+pub(crate) fn history_at(directory: Ino, name: &[u8], instant: Instant) -> Bytes {
+    Key::new(*b"HV")
+        .u64(directory.0)
+        .bytes(name)
+        .bytes(&[0])
+        .u64(!instant.0)
+        .done()
+}
+
+pub(crate) fn closed(directory: Ino, name: &[u8], id: VersionId) -> Bytes {
+    Key::new(*b"HV")
+        .u64(directory.0)
+        .bytes(name)
+        .bytes(&[0])
+        .u64(!id.instant.0)
+        .u32(id.suffix)
+        .done()
+}
+
+/// The version id at the end of an `H V` or `H W` key.
+pub(crate) fn trailing_id(key: &[u8]) -> Option<VersionId> {
+    let tail = key.get(key.len().checked_sub(12)?..)?;
+    let instant: [u8; 8] = tail[..8].try_into().ok()?;
+    let suffix: [u8; 4] = tail[8..].try_into().ok()?;
+    Some(VersionId {
+        instant: Instant(!u64::from_be_bytes(instant)),
+        suffix: u32::from_be_bytes(suffix),
+    })
+}
+
+/// All history below a directory, and the name inside such a key.
+pub(crate) fn histories(directory: Ino) -> Bytes {
+    Key::new(*b"HV").u64(directory.0).done()
+}
+
+/// The name inside an `H V` key.
+pub(crate) fn history_name(key: &Bytes) -> Option<Bytes> {
+    let end = key.len().checked_sub(13)?;
+    (end >= 10).then(|| key.slice(10..end))
+}
+
+pub(crate) fn linked_history(ino: Ino) -> Bytes {
+    Key::new(*b"HW").u64(ino.0).done()
+}
+
+pub(crate) fn linked_closed(ino: Ino, id: VersionId) -> Bytes {
+    Key::new(*b"HW")
+        .u64(ino.0)
+        .u64(!id.instant.0)
+        .u32(id.suffix)
+        .done()
+}
+
+pub(crate) fn interval_start(directory: Ino, node: u64, start: Instant, name: &[u8]) -> Bytes {
+    Key::new(*b"HT")
+        .u64(directory.0)
+        .u64(node)
+        .bytes(b"S")
+        .u64(start.0)
+        .bytes(name)
+        .done()
+}
+
+pub(crate) fn interval_end(directory: Ino, node: u64, end: Instant, name: &[u8]) -> Bytes {
+    Key::new(*b"HT")
+        .u64(directory.0)
+        .u64(node)
+        .bytes(b"E")
+        .u64(!end.0)
+        .bytes(name)
+        .done()
+}
+
+/// The list `S` (by start) or `E` (by end, newest first) of an interval node.
+pub(crate) fn interval_list(directory: Ino, node: u64, list: u8) -> Bytes {
+    Key::new(*b"HT")
+        .u64(directory.0)
+        .u64(node)
+        .bytes(&[list])
+        .done()
+}
+
+pub(crate) fn intervals(directory: Ino) -> Bytes {
+    Key::new(*b"HT").u64(directory.0).done()
+}
+
+/// The name inside an `H T` key.
+pub(crate) fn interval_name(key: &Bytes) -> Bytes {
+    key.slice(27.min(key.len())..)
+}
+
+pub(crate) fn hung(directory: Ino, start: Instant) -> Bytes {
+    Key::new(*b"HN").u64(directory.0).u64(!start.0).done()
+}
+
+pub(crate) fn hangings(directory: Ino) -> Bytes {
+    Key::new(*b"HN").u64(directory.0).done()
+}
+
+pub(crate) fn ended(end: Instant, directory: Ino, name: &[u8]) -> Bytes {
+    Key::new(*b"GX")
+        .u64(end.0)
+        .u64(directory.0)
+        .bytes(name)
+        .done()
+}
+
+pub(crate) fn count(content: ContentRef) -> Bytes {
+    Key::new(COUNT)
+        .u64(content.cid)
+        .u64(content.instant.0)
+        .done()
+}
+
+pub(crate) fn segment(epoch: u64, sequence: u64) -> Bytes {
+    Key::new(SEGMENT).u64(epoch).u64(sequence).done()
+}
+
+pub(crate) fn applied() -> Bytes {
+    Bytes::from_static(b"GA")
+}
+
+/// The first key behind all that start with `prefix`.
+pub(crate) fn after(prefix: &[u8]) -> Bytes {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return end.into();
+        }
+    }
+    Bytes::from_static(&[u8::MAX; 9])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newer_versions_of_a_slot_come_first_and_names_do_not_mix() {
+        let id = |i| VersionId {
+            instant: Instant(i),
+            suffix: 7,
+        };
+        let (old, new) = (closed(ROOT_DIR, b"a", id(5)), closed(ROOT_DIR, b"a", id(9)));
+        assert!(new < old);
+        assert!(history(ROOT_DIR, b"a") < new && old < after(&history(ROOT_DIR, b"a")));
+        let longer = closed(ROOT_DIR, b"a\x01", id(9));
+        assert!(longer > after(&history(ROOT_DIR, b"a")) || longer < history(ROOT_DIR, b"a"));
+        assert_eq!(trailing_id(&old), Some(id(5)));
+        assert_eq!(history_name(&longer).as_deref(), Some(&b"a\x01"[..]));
+        assert!(
+            history_at(ROOT_DIR, b"a", Instant(7)) <= old
+                && history_at(ROOT_DIR, b"a", Instant(7)) > new
+        );
+    }
+
+    const ROOT_DIR: Ino = Ino(1);
+
+    #[test]
+    fn a_range_scan_starts_at_the_newest_state_not_after_the_instant() {
+        let at = |i| range(3, 0, Instant(i));
+        assert!(at(9) < at(5));
+        assert!(at(5) < range_end(3, 0) && range_end(3, 0) <= range(3, 1, Instant(u64::MAX)));
+        assert_eq!(trailing_instant(&at(5)), Some(Instant(5)));
+    }
+
+    #[test]
+    fn interval_keys_give_back_their_names() {
+        assert_eq!(
+            &interval_name(&interval_start(ROOT_DIR, 4, Instant(9), b"gone"))[..],
+            b"gone"
+        );
+        assert_eq!(
+            &interval_name(&interval_end(ROOT_DIR, 4, Instant(9), b"gone"))[..],
+            b"gone"
+        );
+    }
+
+    #[test]
+    fn after_skips_trailing_ones() {
+        assert_eq!(&after(b"C\xff\xff")[..], b"D");
+    }
+}

@@ -1,0 +1,47 @@
+//! The versioned blob store: namespaces, the tree of slots and ids, versions, contents, the commit queue; owns every row.
+
+mod attrs;
+mod clock;
+mod content;
+mod create;
+mod error;
+mod file;
+mod fix;
+mod inode;
+mod interval;
+mod journaled;
+mod keys;
+mod log;
+mod namespace;
+mod overlay;
+mod past;
+mod pipeline;
+mod queue;
+mod record;
+mod recover;
+mod remove;
+mod rename;
+mod rows;
+mod seal;
+mod segment;
+mod transition;
+mod tree;
+mod version;
+
+pub use attrs::{XATTRS_MAX, XattrMode};
+pub use create::{LINK_MAX, NAME_MAX, NewNode, check_entry_name};
+pub use error::StoreError;
+pub use file::{File, LEN_MAX, Whence};
+pub use fix::Fixed;
+pub use namespace::{Gather, Namespace, NamespaceConfig, check_name};
+pub use pipeline::{Pending, Usage};
+pub use queue::Backlog;
+pub use rename::{RenameMode, Renamed};
+pub use tree::Listing;
+pub use version::{
+    AttrChange, Attrs, Author, Content, ContentRef, EndOp, Ino, Instant, Kind, Op, Origin,
+    PastEntry, ROOT, Stamp, Stat, Time, VersionId,
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,403 @@
+//! A namespace: an independent tree inside a backend, with its one writer.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use super::clock::Clock;
+use super::content::Contents;
+use super::error::StoreError;
+use super::inode::Inodes;
+use super::journaled::Journaled;
+use super::log::Log;
+use super::overlay::View;
+use super::pipeline::Health;
+use super::queue::{Draft, Operation, Queue};
+use super::record::{Order, Record};
+use super::rows::{self, Applied};
+use super::segment::Extents;
+use super::version::{Ino, Instant};
+use crate::backend::{Backend, BackendError};
+use crate::cache::{BlockCache, BlockCacheConfig, Budget, StagingDir};
+use crate::env::Env;
+use crate::meta::{Batch, Journal, JournalToken, MetaStore, SlateConfig, SlateStore};
+use crate::sync::{Arc, Mutex, lock};
+use crate::task::Tasks;
+
+/// Format of `namespace.json` and of everything below it.
+const FORMAT: u32 = 1;
+
+/// When close(2) returns, seen from the bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gather {
+    /// Uploads begin as soon as a segment is full or a second has passed.
+    AtOnce,
+    /// Uploads of small files may be gathered for so long.
+    For(Duration),
+}
+
+/// What a namespace needs to know about its machine.
+#[derive(Clone, Debug)]
+pub struct NamespaceConfig {
+    /// Directory for the journal, staging files and cached blocks; one subdirectory per namespace is made in it.
+    pub cache_dir: PathBuf,
+    /// Bytes of blocks kept on disk.
+    pub cache_bytes: u64,
+    /// Bytes of blocks kept in memory.
+    pub memory_bytes: u64,
+    /// Bytes acknowledged but not in the bucket, at most; beyond it writers wait.
+    pub dirty_bytes_max: u64,
+    /// How long small files wait for company.
+    pub gather: Gather,
+    /// Name of this machine, for versions.
+    pub host: String,
+    /// Owner of the root directory, when the namespace is made.
+    pub owner: (u32, u32),
+}
+
+/// `namespace.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Identity {
+    format: u32,
+    uuid: Uuid,
+    engine: String,
+    engine_version: String,
+    created: u64,
+}
+
+/// A namespace that this process writes.
+#[derive(Clone, Debug)]
+pub struct Namespace(pub(crate) Arc<Shared>);
+
+/// What all parts of a namespace share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: NamespaceConfig,
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) tasks: Tasks,
+    pub(crate) backend: Backend,
+    pub(crate) epoch: u64,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) view: View,
+    pub(crate) inodes: Inodes,
+    pub(crate) contents: Contents,
+    pub(crate) extents: Extents,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) queue: Queue,
+    pub(crate) staging: StagingDir,
+    pub(crate) budget: Budget,
+    pub(crate) log: Log,
+    pub(crate) health: Health,
+    pub(crate) applied: Mutex<Applied>,
+    pub(crate) replay: Mutex<super::recover::Replay>,
+    pub(crate) uploads: Semaphore,
+    pub(crate) orphaned: tokio::sync::mpsc::UnboundedSender<Ino>,
+    pub(crate) renames: tokio::sync::Mutex<()>,
+    ids: AtomicU64,
+    sequence: AtomicU64,
+}
+
+/// Checks a namespace's name: parts of lowercase letters, digits, `-`, `_` and `.`, separated by `/`.
+///
+/// # Errors
+/// `Invalid`, saying what is wrong with it.
+pub fn check_name(name: &str) -> Result<(), StoreError> {
+    let bad = |why: &str| {
+        Err(StoreError::Invalid(format!(
+            "namespace name {name:?}: {why}"
+        )))
+    };
+    if name.len() > 200 {
+        return bad("longer than 200 bytes");
+    }
+    for part in name.split('/') {
+        let plain =
+            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
+        if part.is_empty() {
+            return bad("an empty part; write it like team/eu");
+        }
+        if part.chars().all(|c| c == '.') {
+            return bad("a part of dots only");
+        }
+        if !part.chars().all(plain) {
+            return bad("only a-z, 0-9, '-', '_', '.' and '/' may be in it");
+        }
+        if matches!(part, "meta" | "data" | "log") {
+            return bad("'meta', 'data' and 'log' are taken by the format");
+        }
+    }
+    Ok(())
+}
+
+impl Namespace {
+    /// Opens the namespace `name` of `backend` for writing, makes it if it is not there, and brings back what an earlier
+    /// daemon acknowledged on this machine. Takes the namespace from any other writer.
+    ///
+    /// # Errors
+    /// `Invalid` for a bad name, `Unavailable` when the bucket does not answer, `Busy` when another process uses the
+    /// cache directory, `Corrupt` for a format this build does not know, `Fenced` when another writer came between.
+    pub async fn open(
+        backend: &Backend,
+        name: &str,
+        config: NamespaceConfig,
+        env: Arc<dyn Env>,
+        tasks: Tasks,
+    ) -> Result<Self, StoreError> {
+        check_name(name)?;
+        let backend = backend.child(name);
+        let identity = identity(&backend, env.as_ref()).await?;
+        let dir = config.cache_dir.join(identity.uuid.to_string());
+        let meta_store = backend.object_store();
+        let slate = SlateConfig {
+            local: backend.is_local(),
+            ..SlateConfig::new(rows::merge)
+        };
+        let local = open_local(&dir, identity.uuid)?;
+        let meta = SlateStore::open(meta_store, "meta", slate).await?;
+        Self::assemble(backend, Arc::new(meta), config, (env, tasks), (dir, local)).await
+    }
+
+    async fn assemble(
+        backend: Backend,
+        meta: Arc<dyn MetaStore>,
+        config: NamespaceConfig,
+        (env, tasks): (Arc<dyn Env>, Tasks),
+        (dir, journaled): (PathBuf, Journaled),
+    ) -> Result<Self, StoreError> {
+        let epoch = meta.epoch();
+        let view = View::new(meta);
+        let applied: Applied = view
+            .row("G A", &super::keys::applied())
+            .await?
+            .unwrap_or_default();
+        let blocks = BlockCache::open(
+            BlockCacheConfig {
+                memory_bytes: config.memory_bytes,
+                disk_bytes: if backend.is_local() {
+                    0
+                } else {
+                    config.cache_bytes
+                },
+                dir: Some(dir.join("blocks")),
+            },
+            tasks.clone(),
+        )?;
+        let clock = Clock::new(Arc::clone(&env));
+        clock.raise(applied.clock);
+        let (orphaned, orphans) = tokio::sync::mpsc::unbounded_channel();
+        let journal = Arc::new(journaled.journal);
+        let shared = Arc::new(Shared {
+            extents: Extents::new(backend.clone(), blocks),
+            queue: Queue::new(Arc::clone(&journal), epoch),
+            staging: StagingDir::open(&dir.join("staging"))?,
+            budget: Budget::new(config.dirty_bytes_max),
+            log: Log::new(backend.clone(), epoch),
+            health: Health::default(),
+            ids: AtomicU64::new(applied.next_id.max(2)),
+            applied: Mutex::new(applied),
+            replay: Mutex::default(),
+            uploads: Semaphore::new(8),
+            sequence: AtomicU64::new(1),
+            inodes: Inodes::default(),
+            contents: Contents::default(),
+            renames: tokio::sync::Mutex::new(()),
+            orphaned,
+            config,
+            env,
+            tasks,
+            backend,
+            epoch,
+            clock,
+            view,
+            journal,
+        });
+        shared.recover(journaled.records).await?;
+        shared.start(orphans);
+        let namespace = Self(shared);
+        namespace.0.finish_recovery().await?;
+        Ok(namespace)
+    }
+
+    /// The present instant of the namespace's clock.
+    pub fn now(&self) -> Instant {
+        self.0.clock.now()
+    }
+
+    /// Name of this machine, as its versions carry it.
+    pub fn host(&self) -> &str {
+        &self.0.config.host
+    }
+
+    /// Requests and bytes exchanged with the bucket so far.
+    pub fn counters(&self) -> crate::backend::Counters {
+        self.0.backend.counters()
+    }
+}
+
+fn open_local(dir: &std::path::Path, uuid: Uuid) -> Result<Journaled, StoreError> {
+    let (journal, recovered) = Journal::open(&dir.join("journal"), uuid)?;
+    Journaled::read(journal, recovered)
+}
+
+async fn identity(backend: &Backend, env: &dyn Env) -> Result<Identity, StoreError> {
+    const KEY: &str = "namespace.json";
+    for _ in 0..2 {
+        match backend.get(KEY).await {
+            Ok(bytes) => return read_identity(&bytes),
+            Err(BackendError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let fresh = Identity {
+            format: FORMAT,
+            uuid: env.new_id(),
+            engine: "slatedb".to_owned(),
+            engine_version: "0.18".to_owned(),
+            created: env.now(),
+        };
+        // proof: the identity is plain data with string keys.
+        let bytes = serde_json::to_vec_pretty(&fresh).expect("an identity is plain data");
+        match backend.put_new(KEY, Bytes::from(bytes)).await {
+            Ok(()) => return Ok(fresh),
+            Err(BackendError::AlreadyExists { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(StoreError::Busy(
+        "namespace.json is being made by somebody else".to_owned(),
+    ))
+}
+
+fn read_identity(bytes: &[u8]) -> Result<Identity, StoreError> {
+    #[derive(Deserialize)]
+    struct Version {
+        format: u32,
+    }
+    let bad = |e: serde_json::Error| StoreError::Corrupt(format!("namespace.json: {e}"));
+    let version: Version = serde_json::from_slice(bytes).map_err(bad)?;
+    if version.format != FORMAT {
+        return Err(StoreError::Corrupt(format!(
+            "namespace.json says format {}, this build knows {FORMAT}; use a newer rewindfs",
+            version.format
+        )));
+    }
+    serde_json::from_slice(bytes).map_err(bad)
+}
+
+impl Shared {
+    /// A number that no inode, lineage or working ever had.
+    pub(crate) fn new_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::SeqCst)
+    }
+
+    pub(crate) fn next_id(&self) -> u64 {
+        self.ids.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn raise_ids(&self, next: u64) {
+        self.ids.fetch_max(next, Ordering::SeqCst);
+    }
+
+    pub(crate) fn new_segment(&self) -> super::segment::SegmentId {
+        let sequence = self.sequence.fetch_add(1, Ordering::SeqCst);
+        super::segment::SegmentId {
+            epoch: self.epoch,
+            sequence,
+        }
+    }
+
+    /// A record into the journal.
+    pub(crate) fn journal(&self, record: &Record) -> Result<JournalToken, StoreError> {
+        Ok(self.journal.append(&record.encode())?)
+    }
+
+    /// A draft of an operation at `instant`.
+    pub(crate) fn draft(&self, instant: Instant, order: Order) -> Draft {
+        Draft {
+            instant,
+            rows: Batch::new(),
+            order,
+            content: None,
+            usage: (0, 0),
+            held: super::queue::Held::default(),
+        }
+    }
+
+    /// Acknowledges an operation: into the journal, the overlay and the queue, or not at all.
+    pub(crate) fn enqueue(&self, draft: Draft) -> Result<Arc<Operation>, StoreError> {
+        self.health.check()?;
+        let pending = draft
+            .content
+            .as_ref()
+            .map(|(pending, _)| Arc::clone(pending));
+        let usage = draft.usage;
+        if let Some(pending) = &pending {
+            self.contents.add(pending);
+        }
+        match self.queue.push(draft, self.next_id(), |order, rows| {
+            self.view.lay(order, rows)
+        }) {
+            Ok(operation) => {
+                self.health.use_more(usage);
+                Ok(operation)
+            }
+            Err(error) => {
+                if let Some(pending) = pending {
+                    self.contents.sealed(pending.content);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The oldest instant that is not committed: everything below it is final.
+    pub(crate) fn floor(&self) -> Instant {
+        let answering = self.clock.oldest_answer();
+        let queued = self.queue.oldest();
+        answering
+            .into_iter()
+            .chain(queued)
+            .min()
+            .unwrap_or_else(|| self.clock.now())
+    }
+
+    pub(crate) fn applied_now(&self) -> Applied {
+        lock(&self.applied).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespace_names_are_checked_with_a_reason() {
+        for good in ["default", "team/eu", "a.b-c_1"] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "a//b",
+            "/a",
+            "a/",
+            "..",
+            "A",
+            "a b",
+            "x/meta",
+            &"a".repeat(201),
+        ] {
+            let error = check_name(bad).unwrap_err().to_string();
+            assert!(error.contains("namespace name"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_by_its_number() {
+        let error = read_identity(br#"{"format": 7}"#).unwrap_err().to_string();
+        assert!(error.contains("format 7"), "{error}");
+    }
+}

@@ -1,0 +1,516 @@
+//! What a mount does first: replay of the journal, states that were never released, orphans, and the log's missing batches.
+//!
+//! Order: the log is filled up to what the index has; operations that are not applied are queued again under their own numbers, with
+//! the bytes their workings had; then, before anything is served, fixed states become versions and what was still open becomes
+//! `recovered` versions. A crash in between is a replay again.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::content::{Pending, Sealing};
+use super::error::StoreError;
+use super::inode::{Due, FixState, Leaf, Working};
+use super::keys;
+use super::log;
+use super::namespace::Shared;
+use super::pipeline::nobody;
+use super::queue::{Draft, Held};
+use super::record::{ContentRecord, FixRecord, OperationRecord, Record};
+use super::rows::{Applied, State};
+use super::version::{Author, ContentRef, Ino, Op};
+use crate::cache::{DirtyMap, Fixed as FixedMap, Source, StagingFile};
+use crate::meta::{Batch, JournalToken};
+use crate::sync::{Arc, Mutex, lock};
+
+/// Bytes of rows in one object of a full list.
+const BASE_BYTES: usize = 8 << 20;
+
+/// An inode's unsealed writes, as the journal has them.
+#[derive(Debug)]
+pub(crate) struct Work {
+    ino: Ino,
+    base: Option<(ContentRef, u64)>,
+    len: u64,
+    author: Author,
+    map: DirtyMap,
+    settled: Option<FixedMap>,
+    fixes: Vec<(FixRecord, FixedMap, Option<(ContentRef, u64)>)>,
+    token: JournalToken,
+    bytes: u64,
+}
+
+/// The replay of a journal.
+#[derive(Debug, Default)]
+pub(crate) struct Replay {
+    works: BTreeMap<u64, Work>,
+    newest: HashMap<Ino, u64>,
+    files: HashMap<u64, Arc<StagingFile>>,
+    pendings: HashMap<u64, Arc<Pending>>,
+    notes: Vec<String>,
+}
+
+impl Shared {
+    /// Queues what the journal has and the index has not.
+    pub(crate) async fn recover(
+        self: &Arc<Self>,
+        records: Vec<(Record, JournalToken)>,
+    ) -> Result<(), StoreError> {
+        let applied = self.applied_now();
+        for damage in self.journal.dropped() {
+            self.health.note(format!(
+                "journal file {}: {} bytes at {} could not be read and were left out",
+                damage.file, damage.bytes, damage.position
+            ));
+        }
+        check_writer(&applied, &records)?;
+        self.raise_ids(highest_id(&records) + 1);
+        self.fill_log(&applied, &records).await?;
+        let mut replay = Replay::default();
+        for (record, token) in records {
+            self.replay(&mut replay, &applied, record, token)?;
+        }
+        let _covered = self.journal(&Record::Epoch { epoch: self.epoch })?;
+        for note in replay.notes.drain(..) {
+            tracing::warn!("{note}");
+            self.health.note(note);
+        }
+        *lock(&self.replay) = replay;
+        self.make_root().await
+    }
+
+    fn replay(
+        &self,
+        replay: &mut Replay,
+        applied: &Applied,
+        record: Record,
+        token: JournalToken,
+    ) -> Result<(), StoreError> {
+        match record {
+            Record::Open {
+                working,
+                ino,
+                base,
+                len,
+                author,
+            } => {
+                if let Some(old) = replay.newest.insert(ino, working) {
+                    replay.works.remove(&old);
+                }
+                let work = Work {
+                    ino,
+                    base,
+                    len,
+                    author,
+                    map: DirtyMap::new(),
+                    settled: None,
+                    fixes: Vec::new(),
+                    token,
+                    bytes: 0,
+                };
+                replay.works.insert(working, work);
+            }
+            Record::Write {
+                working,
+                offset,
+                bytes,
+            } => {
+                if let Some(work) = replay.works.get_mut(&working) {
+                    let len = bytes.len() as u64;
+                    work.len = work.len.max(offset + len);
+                    work.bytes += len;
+                    work.map
+                        .write(offset, len, Source::Memory(Bytes::copy_from_slice(&bytes)));
+                }
+            }
+            Record::Staged {
+                working,
+                offset,
+                len,
+                file,
+                position,
+                checksum,
+            } => {
+                let source = self.staged(replay, file, position, (len, checksum));
+                if let Some(work) = replay.works.get_mut(&working) {
+                    work.len = work.len.max(offset + len);
+                    match source {
+                        Some(source) => {
+                            work.bytes += len;
+                            work.map.write(offset, len, source);
+                        }
+                        None => replay.notes.push(format!(
+                            "inode {}: {len} bytes at {offset} did not survive the machine and were left out",
+                            work.ino.0
+                        )),
+                    }
+                }
+            }
+            Record::Punch {
+                working,
+                offset,
+                len,
+            } => {
+                if let Some(work) = replay.works.get_mut(&working) {
+                    work.map.punch(offset, len);
+                }
+            }
+            Record::Truncate {
+                working,
+                len,
+                old_len,
+            } => {
+                if let Some(work) = replay.works.get_mut(&working) {
+                    work.map.truncate(len, old_len);
+                    work.len = len;
+                }
+            }
+            Record::Fix(fix) => {
+                if let Some(work) = replay.works.get_mut(&fix.working) {
+                    let map = work.map.fix();
+                    let base = work.base;
+                    work.fixes.push((fix, map, base));
+                }
+            }
+            Record::Unfix { working, at } => {
+                if let Some(work) = replay.works.get_mut(&working) {
+                    work.fixes.retain(|(fix, ..)| fix.at != at);
+                }
+            }
+            Record::Operation(operation) => {
+                self.replay_operation(replay, applied, *operation, token)
+            }
+            Record::Epoch { .. } | Record::Batch { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn staged(
+        &self,
+        replay: &mut Replay,
+        file: u64,
+        position: u64,
+        (len, checksum): (u64, u32),
+    ) -> Option<Source> {
+        let found = match replay.files.get(&file) {
+            Some(found) => Arc::clone(found),
+            None => {
+                let opened = Arc::new(self.staging.reopen(file).ok()?);
+                replay.files.insert(file, Arc::clone(&opened));
+                opened
+            }
+        };
+        let bytes = found.read_at(position, len as usize).ok()?;
+        (crc32c::crc32c(&bytes) == checksum).then_some(Source::File {
+            file: found,
+            position,
+        })
+    }
+
+    fn replay_operation(
+        &self,
+        replay: &mut Replay,
+        applied: &Applied,
+        record: OperationRecord,
+        token: JournalToken,
+    ) {
+        let done = applied.contains(record.epoch, record.number);
+        let mut held = Held::default();
+        let mut brings = None;
+        if let Some(content) = record.content {
+            brings = replay.bring(&content, done, &mut held);
+            if brings.is_none() && !done {
+                replay.notes.push(format!(
+                    "inode {}: the bytes of a state are not in the journal",
+                    content.ino.0
+                ));
+            }
+            if let Some(pending) = &brings {
+                self.contents.add(&pending.0);
+            }
+        }
+        if done {
+            return;
+        }
+        let draft = Draft {
+            instant: record.instant,
+            rows: record.rows,
+            order: record.order,
+            content: brings,
+            usage: record.usage,
+            held,
+        };
+        self.clock.raise(record.instant.0);
+        let _queued = self.queue.replay(
+            draft,
+            (record.epoch, record.number),
+            token,
+            |order, rows| self.view.lay(order, rows),
+        );
+        self.health.use_more(record.usage);
+    }
+
+    /// Makes versions of everything that was fixed or still open when the earlier daemon ended.
+    pub(crate) async fn finish_recovery(self: &Arc<Self>) -> Result<(), StoreError> {
+        let replay = std::mem::take(&mut *lock(&self.replay));
+        let keep: HashSet<u64> = replay.files.keys().copied().collect();
+        for (id, work) in replay.works {
+            if work.map.seq() > work.settled.as_ref().map_or(0, FixedMap::seq)
+                || !work.fixes.is_empty()
+            {
+                self.finish_work(id, work).await?;
+            }
+        }
+        let from = Bytes::from_static(&keys::UNSETTLED);
+        for (key, _) in self
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX)
+            .await?
+        {
+            if let Some(ino) = keys::trailing_ino(&key) {
+                self.finish_state(ino).await?;
+            }
+        }
+        let from = Bytes::from_static(&keys::ORPHAN);
+        for (key, _) in self
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX)
+            .await?
+        {
+            if let Some(ino) = keys::trailing_ino(&key) {
+                self.drop_orphan(ino).await?;
+            }
+        }
+        self.staging.sweep(&keep)?;
+        Ok(())
+    }
+
+    async fn finish_work(self: &Arc<Self>, id: u64, work: Work) -> Result<(), StoreError> {
+        let mut locked = match self.lock(work.ino).await {
+            Ok(locked) => locked,
+            Err(StoreError::NotFound) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let inode = Arc::clone(&locked.inode);
+        let permit = self.budget.try_acquire(work.bytes);
+        let Some(leaf) = locked.leaf() else {
+            return Ok(());
+        };
+        adopt(leaf, id, work);
+        leaf.permit = permit;
+        self.inodes.unsettle(&inode);
+        self.save_fixes(&mut locked).await?;
+        let Some(leaf) = locked.leaf() else {
+            return Ok(());
+        };
+        if leaf.is_dirty() {
+            let author = leaf.author.clone();
+            if let Some(fixed) = self.fix_locked(&inode, leaf, &author, None)? {
+                self.save_upto(&mut locked, &fixed.0, Op::Recovered).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish_state(self: &Arc<Self>, ino: Ino) -> Result<(), StoreError> {
+        let mut locked = match self.lock(ino).await {
+            Ok(locked) => locked,
+            Err(StoreError::NotFound) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let inode = Arc::clone(&locked.inode);
+        let Some(leaf) = locked.leaf() else {
+            return Ok(());
+        };
+        if !matches!(leaf.state, State::Version(_))
+            && let Some(fixed) = self.fix_locked(&inode, leaf, &nobody(), None)?
+        {
+            self.save_upto(&mut locked, &fixed.0, Op::Recovered).await?;
+        }
+        Ok(())
+    }
+
+    /// Brings to the log what the index has and the log has not.
+    async fn fill_log(
+        &self,
+        applied: &Applied,
+        records: &[(Record, JournalToken)],
+    ) -> Result<(), StoreError> {
+        if applied.batch == (0, 0) {
+            return Ok(());
+        }
+        let logged = log::last(&self.backend)
+            .await?
+            .and_then(|object| object.upto());
+        if logged == Some(applied.batch) {
+            return Ok(());
+        }
+        let (epoch, upto) = applied.batch;
+        let first = match logged {
+            Some((logged_epoch, number)) if logged_epoch == epoch => number + 1,
+            Some(_) => 1,
+            None => 0,
+        };
+        let missing: BTreeMap<u64, Bytes> = records
+            .iter()
+            .filter_map(|(record, _)| match record {
+                Record::Batch {
+                    epoch: e,
+                    number,
+                    rows,
+                } if *e == epoch && (first..=upto).contains(number) => {
+                    Some((*number, rows.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        if first > 0 && missing.len() as u64 == (upto + 1).saturating_sub(first) {
+            let batches: Vec<Bytes> = missing.into_values().collect();
+            return self.log.upload_missing(epoch, first, batches).await;
+        }
+        self.log
+            .upload_base(self.all_rows().await?, applied.batch)
+            .await
+    }
+
+    async fn all_rows(&self) -> Result<Vec<Batch>, StoreError> {
+        let mut scan = self
+            .view
+            .meta()
+            .scan(Bytes::from_static(b"C")..Bytes::from_static(b"I"))
+            .await?;
+        let (mut all, mut batch, mut bytes) = (Vec::new(), Batch::new(), 0);
+        while let Some((key, value)) = scan.next().await? {
+            bytes += key.len() + value.len();
+            batch.put(Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value));
+            if bytes >= BASE_BYTES {
+                all.push(std::mem::take(&mut batch));
+                bytes = 0;
+            }
+        }
+        all.push(batch);
+        Ok(all)
+    }
+}
+
+impl Replay {
+    /// The content of a journaled operation; the working goes on from it.
+    fn bring(
+        &mut self,
+        record: &ContentRecord,
+        done: bool,
+        held: &mut Held,
+    ) -> Option<(Arc<Pending>, ContentRecord)> {
+        let work = self.works.get_mut(&record.working)?;
+        let (_, map, _) = work
+            .fixes
+            .iter()
+            .find(|(fix, ..)| fix.at == record.fix)
+            .cloned()?;
+        let changes = work
+            .settled
+            .as_ref()
+            .filter(|s| s.seq() <= map.seq())
+            .map_or_else(|| map.clone(), |s| map.since(s));
+        held.journal.push(work.token.clone());
+        work.fixes.retain(|(fix, ..)| fix.at > record.fix);
+        let newer = work.settled.as_ref().is_none_or(|s| s.seq() <= map.seq());
+        if newer {
+            work.map.rebase(&map);
+            work.settled = Some(map);
+            work.base = Some((record.content, record.len));
+        }
+        if done {
+            return None;
+        }
+        held.staging = changes.spans().find_map(|span| match &span.source {
+            Source::File { file, .. } => Some(Arc::clone(file)),
+            Source::Memory(_) | Source::Zero => None,
+        });
+        let after = self.pendings.get(&record.content.cid).cloned();
+        let pending = Arc::new(Pending {
+            content: record.content,
+            ino: record.ino,
+            place: record.place.clone(),
+            base: record.base,
+            len: record.len,
+            fixed: changes,
+            after,
+            replaces: record.replaces,
+            sealing: watch::Sender::new(Sealing::Waiting),
+        });
+        self.pendings
+            .insert(record.content.cid, Arc::clone(&pending));
+        Some((pending, record.clone()))
+    }
+}
+
+fn adopt(leaf: &mut Leaf, id: u64, work: Work) {
+    leaf.base = work.base;
+    leaf.attrs.size = work.len;
+    leaf.map = work.map;
+    leaf.settled = work.settled;
+    leaf.author = work.author;
+    leaf.dirty_since = Some(tokio::time::Instant::now());
+    leaf.fixes = work
+        .fixes
+        .into_iter()
+        .map(|(fix, map, base)| {
+            Arc::new(FixState {
+                at: fix.at,
+                due: Mutex::new(Due::Recovered),
+                map,
+                base,
+                attrs: Mutex::new(fix.attrs),
+                author: fix.author,
+                since: tokio::time::Instant::now(),
+                working: Some(id),
+            })
+        })
+        .collect();
+    leaf.working = Some(Working {
+        id,
+        token: work.token,
+        file: None,
+    });
+}
+
+/// Refuses a journal with something to bring when another writer has been at the namespace since.
+fn check_writer(applied: &Applied, records: &[(Record, JournalToken)]) -> Result<(), StoreError> {
+    let mut own: HashSet<u64> = HashSet::new();
+    let mut open = false;
+    for (record, _) in records {
+        match record {
+            Record::Epoch { epoch } => {
+                own.insert(*epoch);
+            }
+            Record::Operation(operation) => {
+                open |= !applied.contains(operation.epoch, operation.number)
+            }
+            _ => {}
+        }
+    }
+    if open && applied.batch.0 != 0 && !own.contains(&applied.batch.0) {
+        return Err(StoreError::Busy(
+            "the cache directory holds acknowledged changes that are not in the bucket, and another writer has been there \
+             since; they are kept: mount with another --cache-dir, or save this directory"
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+fn highest_id(records: &[(Record, JournalToken)]) -> u64 {
+    let id = |record: &Record| match record {
+        Record::Open { working, .. } => *working,
+        Record::Staged { file, .. } => *file,
+        Record::Operation(operation) => operation.next_id,
+        _ => 0,
+    };
+    records
+        .iter()
+        .map(|(record, _)| id(record))
+        .max()
+        .unwrap_or(0)
+}

@@ -1,0 +1,352 @@
+//! Seal: fixed contents become extents of uploaded segments, and then range rows.
+//!
+//! Path: cut spans into extents -> pack them into segments -> upload (no lock held) -> compose the rows behind the same lineage's earlier
+//! state -> lay them into the overlay with the operation. A crash before the last step leaves an orphan segment and a journal that
+//! seals again.
+
+use bytes::{Bytes, BytesMut};
+
+use super::content::{Pending, RANGE, Sealing};
+use super::error::StoreError;
+use super::keys;
+use super::namespace::Shared;
+use super::queue::Operation;
+use super::rows::{Piece, RangeRow, SegmentRow, Source, encode};
+use super::segment::{Builder, EXTENT, FooterFile, SEGMENT_MAX};
+use crate::cache::{Source as Staged, Span};
+use crate::meta::Batch;
+use crate::sync::Arc;
+
+/// Above it a content has segments of its own.
+pub(crate) const OWN_SEGMENT: u64 = 1 << 20;
+/// Up to it, and alone, a content lies in its row.
+pub(crate) const INLINE: u64 = 4 << 10;
+
+/// Part of a content that goes into one extent.
+#[derive(Clone, Debug)]
+struct Cut {
+    offset: u64,
+    len: u64,
+    parts: Vec<Span>,
+}
+
+/// One segment to be: extents of these contents, by their place in the group.
+type Plan = Vec<(usize, Vec<Cut>)>;
+
+impl Shared {
+    /// Seals contents together; those that fail stay as they are, with the reason.
+    pub(crate) async fn seal(self: Arc<Self>, group: Vec<Arc<Operation>>, inline: bool) {
+        let contents: Vec<Arc<Pending>> = group.iter().filter_map(|o| o.content.clone()).collect();
+        let pieces = match self.upload(&contents, inline).await {
+            Ok(pieces) => pieces,
+            Err(error) => return self.sealing_failed(&contents, &error),
+        };
+        for (operation, pieces) in group.iter().zip(pieces) {
+            if let Some(pending) = &operation.content
+                && let Err(error) = self.lay_content(operation, pending, pieces).await
+            {
+                self.sealing_failed(std::slice::from_ref(pending), &error);
+            }
+        }
+        self.queue.changed.notify_waiters();
+    }
+
+    fn sealing_failed(&self, contents: &[Arc<Pending>], error: &StoreError) {
+        self.health.failed(&error.to_string());
+        for pending in contents {
+            tracing::warn!(ino = pending.ino.0, content = ?pending.content, %error, "upload failed; trying again");
+            pending.sealing.send_modify(|state| {
+                let times = match state {
+                    Sealing::Failed(times, _) => *times + 1,
+                    _ => 1,
+                };
+                *state = Sealing::Failed(times, error.to_string());
+            });
+        }
+        self.queue.changed.notify_waiters();
+    }
+
+    /// Brings the bytes of contents to the bucket; their pieces, as offsets in the file.
+    async fn upload(
+        self: &Arc<Self>,
+        contents: &[Arc<Pending>],
+        inline: bool,
+    ) -> Result<Vec<Vec<(u64, Piece)>>, StoreError> {
+        let mut pieces: Vec<Vec<(u64, Piece)>> = contents.iter().map(|c| zeros(c)).collect();
+        if inline {
+            for (pending, pieces) in contents.iter().zip(&mut pieces) {
+                for cut in cuts(pending) {
+                    let bytes = cut_bytes(&cut)?;
+                    pieces.push((
+                        cut.offset,
+                        piece(cut.offset, Source::Inline(bytes), cut.len),
+                    ));
+                }
+            }
+            return Ok(pieces);
+        }
+        let plans = plan(contents);
+        let uploads = plans.into_iter().map(|plan| {
+            let (shared, contents) = (Arc::clone(self), contents.to_vec());
+            let task = self.tasks.spawn("upload", async move {
+                shared.upload_segment(plan, &contents).await
+            });
+            async move { task.await.map_err(|_| StoreError::Closed)? }
+        });
+        for sealed in futures::future::try_join_all(uploads).await? {
+            for (at, offset, piece) in sealed {
+                pieces[at].push((offset, piece));
+            }
+        }
+        Ok(pieces)
+    }
+
+    async fn upload_segment(
+        self: Arc<Self>,
+        plan: Plan,
+        contents: &[Arc<Pending>],
+    ) -> Result<Vec<(usize, u64, Piece)>, StoreError> {
+        let _permit = self
+            .uploads
+            .acquire()
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        let id = self.new_segment();
+        let contents = contents.to_vec();
+        let built = self
+            .tasks
+            .blocking("pack", move || -> Result<_, StoreError> {
+                let mut builder = Builder::new(id);
+                let mut sealed = Vec::new();
+                for (at, cuts) in plan {
+                    let pending = &contents[at];
+                    let (directory, name) = pending.place.clone();
+                    builder.file(FooterFile {
+                        ino: pending.ino,
+                        directory,
+                        name,
+                        len: pending.len,
+                    });
+                    for cut in cuts {
+                        let bytes = cut_bytes(&cut)?;
+                        let source = builder.add(pending.ino, pending.content, cut.offset, &bytes);
+                        sealed.push((at, cut.offset, piece(cut.offset, source, cut.len)));
+                    }
+                }
+                Ok((builder.finish(), sealed))
+            });
+        let (object, sealed) = built.await.map_err(|_| StoreError::Closed)??;
+        self.backend.put_new(&id.key(), object.clone()).await?;
+        self.extents.keep(id, &object);
+        Ok(sealed)
+    }
+
+    /// Lays the range rows of an uploaded content beside its operation's.
+    async fn lay_content(
+        &self,
+        operation: &Operation,
+        pending: &Arc<Pending>,
+        pieces: Vec<(u64, Piece)>,
+    ) -> Result<(), StoreError> {
+        if let Some(before) = &pending.after {
+            let mut state = before.sealing.subscribe();
+            let done = state.wait_for(|s| matches!(s, Sealing::Sealed)).await;
+            done.map_err(|_| StoreError::Closed)?;
+        }
+        let mut rows = Batch::new();
+        let content = pending.content;
+        for (range, pieces) in by_range(pieces) {
+            let (row, replaced) = self
+                .contents
+                .compose(&self.view, pending, range, pieces)
+                .await?;
+            self.cite(&mut rows, &row, 1);
+            rows.put(
+                keys::range(content.cid, range, content.instant),
+                encode(&row),
+            );
+            if let Some(old) = replaced {
+                let key = keys::range(content.cid, range, old);
+                if let Some(row) = self.view.row::<RangeRow>("C F", &key).await? {
+                    self.cite(&mut rows, &row, -1);
+                }
+                rows.delete(key);
+            }
+        }
+        if let Some(cut) = pending.cut() {
+            rows.put(keys::cut(content.cid, content.instant), encode(&cut));
+        }
+        pending.sealing.send_replace(Sealing::Laying);
+        self.view.lay(operation.order, &rows);
+        operation.add_rows(rows);
+        self.contents.sealed(content);
+        pending.sealing.send_replace(Sealing::Sealed);
+        Ok(())
+    }
+
+    /// Counts the extents a range row cites.
+    fn cite(&self, rows: &mut Batch, row: &RangeRow, by: i64) {
+        let mut cited: std::collections::BTreeMap<(u64, u64), SegmentRow> =
+            std::collections::BTreeMap::new();
+        for piece in row.pieces() {
+            if let Source::Segment {
+                epoch,
+                sequence,
+                offset,
+                len,
+                ..
+            } = &piece.source
+            {
+                cited
+                    .entry((*epoch, *sequence))
+                    .or_default()
+                    .extents
+                    .insert(*offset, (*len, by));
+            }
+        }
+        for ((epoch, sequence), row) in cited {
+            rows.merge(keys::segment(epoch, sequence), encode(&row));
+        }
+    }
+}
+
+fn piece(offset: u64, source: Source, len: u64) -> Piece {
+    Piece {
+        start: (offset % RANGE) as u32,
+        len: len as u32,
+        skip: 0,
+        source,
+    }
+}
+
+fn by_range(pieces: Vec<(u64, Piece)>) -> std::collections::BTreeMap<u64, Vec<Piece>> {
+    let mut ranges: std::collections::BTreeMap<u64, Vec<Piece>> = std::collections::BTreeMap::new();
+    for (offset, piece) in pieces {
+        ranges.entry(offset / RANGE).or_default().push(piece);
+    }
+    for pieces in ranges.values_mut() {
+        pieces.sort_unstable_by_key(|p| p.start);
+    }
+    ranges
+}
+
+/// The zeros a content was punched with, as pieces.
+fn zeros(pending: &Pending) -> Vec<(u64, Piece)> {
+    let mut out = Vec::new();
+    for span in pending
+        .fixed
+        .spans()
+        .filter(|s| matches!(s.source, Staged::Zero))
+    {
+        let (mut at, end) = (span.offset, span.end().min(pending.len));
+        while at < end {
+            let next = end.min((at / RANGE + 1) * RANGE);
+            out.push((at, piece(at, Source::Zero, next - at)));
+            at = next;
+        }
+    }
+    out
+}
+
+/// The written bytes of a content, cut into extents: runs that continue each other, split where 256 KiB of the file end.
+fn cuts(pending: &Pending) -> Vec<Cut> {
+    let mut cuts: Vec<Cut> = Vec::new();
+    for span in pending.fixed.spans() {
+        if matches!(span.source, Staged::Zero) {
+            continue;
+        }
+        let (mut at, end) = (span.offset, span.end().min(pending.len));
+        while at < end {
+            let next = end.min((at / EXTENT + 1) * EXTENT);
+            let part = part(span, at, next);
+            match cuts.last_mut() {
+                Some(last) if last.offset + last.len == at && at % EXTENT != 0 => {
+                    last.len += next - at;
+                    last.parts.push(part);
+                }
+                _ => cuts.push(Cut {
+                    offset: at,
+                    len: next - at,
+                    parts: vec![part],
+                }),
+            }
+            at = next;
+        }
+    }
+    cuts
+}
+
+fn part(span: &Span, from: u64, to: u64) -> Span {
+    let skip = from - span.offset;
+    let source = match &span.source {
+        Staged::Memory(bytes) => {
+            Staged::Memory(bytes.slice(skip as usize..(to - span.offset) as usize))
+        }
+        Staged::File { file, position } => Staged::File {
+            file: Arc::clone(file),
+            position: position + skip,
+        },
+        Staged::Zero => Staged::Zero,
+    };
+    Span {
+        offset: from,
+        len: to - from,
+        seq: span.seq,
+        source,
+    }
+}
+
+fn cut_bytes(cut: &Cut) -> Result<Bytes, StoreError> {
+    let mut all = BytesMut::with_capacity(cut.len as usize);
+    for part in &cut.parts {
+        match &part.source {
+            Staged::Memory(bytes) => all.extend_from_slice(bytes),
+            Staged::File { file, position } => {
+                all.extend_from_slice(&file.read_at(*position, part.len as usize)?)
+            }
+            Staged::Zero => all.resize(all.len() + part.len as usize, 0),
+        }
+    }
+    Ok(all.freeze())
+}
+
+/// Packs small contents together and gives large ones segments of their own.
+fn plan(contents: &[Arc<Pending>]) -> Vec<Plan> {
+    let (mut plans, mut shared, mut filled): (Vec<Plan>, Plan, u64) = (Vec::new(), Vec::new(), 0);
+    for (at, pending) in contents.iter().enumerate() {
+        let cuts = cuts(pending);
+        let bytes: u64 = cuts.iter().map(|c| c.len).sum();
+        if bytes == 0 {
+            continue;
+        }
+        if bytes > OWN_SEGMENT {
+            plans.extend(own(at, cuts));
+            continue;
+        }
+        if filled + bytes > SEGMENT_MAX {
+            plans.push(std::mem::take(&mut shared));
+            filled = 0;
+        }
+        filled += bytes;
+        shared.push((at, cuts));
+    }
+    if !shared.is_empty() {
+        plans.push(shared);
+    }
+    plans
+}
+
+fn own(at: usize, cuts: Vec<Cut>) -> Vec<Plan> {
+    let mut plans = Vec::new();
+    let (mut current, mut filled) = (Vec::new(), 0);
+    for cut in cuts {
+        if filled + cut.len > SEGMENT_MAX {
+            plans.push(vec![(at, std::mem::take(&mut current))]);
+            filled = 0;
+        }
+        filled += cut.len;
+        current.push(cut);
+    }
+    plans.push(vec![(at, current)]);
+    plans
+}

@@ -1,0 +1,435 @@
+//! One segment: an immutable object that holds extents of one or many files, then a footer that says which.
+//!
+//! `extents | footer (postcard) | footer length u32 | CRC32C of the footer u32 | format u8 | magic "RWNDSEG"`, numbers little-endian.
+//! Invariant: an extent is at most [`EXTENT`] bytes, lies wholly in one segment, and is verified against the 128 bits of its
+//! BLAKE3 before anybody sees a byte of it.
+
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use super::error::StoreError;
+use super::rows::{FORMAT, Source};
+use super::version::{ContentRef, Ino};
+use crate::backend::{Backend, BackendError};
+use crate::cache::{Block, BlockCache, BlockKey, CacheError};
+use crate::sync::Arc;
+
+/// Bytes stored together, at most.
+pub(crate) const EXTENT: u64 = 256 << 10;
+/// Bytes of extents in one segment, at most.
+pub(crate) const SEGMENT_MAX: u64 = 8 << 20;
+/// Unit of the block cache.
+const BLOCK: u64 = crate::cache::BLOCK as u64;
+const MAGIC: &[u8; 7] = b"RWNDSEG";
+const TRAILER: usize = 16;
+
+/// Name of a segment: the writer's epoch and a sequence that only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct SegmentId {
+    pub(crate) epoch: u64,
+    pub(crate) sequence: u64,
+}
+
+impl SegmentId {
+    /// Key below the namespace; no directory of it has more than 4,096 entries.
+    pub(crate) fn key(self) -> String {
+        object_key("data", self.epoch, self.sequence)
+    }
+}
+
+/// `KIND/eeeee/eee/sss/sss/sss`, hexadecimal.
+pub(crate) fn object_key(kind: &str, epoch: u64, sequence: u64) -> String {
+    format!(
+        "{kind}/{:05x}/{:03x}/{:03x}/{:03x}/{:03x}",
+        epoch >> 12,
+        epoch & 0xfff,
+        sequence >> 24,
+        sequence >> 12 & 0xfff,
+        sequence & 0xfff
+    )
+}
+
+/// What the footer says of an extent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FooterEntry {
+    pub(crate) ino: Ino,
+    pub(crate) content: ContentRef,
+    /// Offset in the file, bytes.
+    pub(crate) file_offset: u64,
+    /// Offset in the segment, bytes.
+    pub(crate) offset: u32,
+    pub(crate) len: u32,
+    pub(crate) hash: [u8; 16],
+}
+
+/// The file an extent belongs to, named once per segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FooterFile {
+    pub(crate) ino: Ino,
+    pub(crate) directory: Ino,
+    pub(crate) name: Bytes,
+    /// Length of the whole content, bytes.
+    pub(crate) len: u64,
+}
+
+/// Footer of a segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Footer {
+    /// How extents are encoded; 0: as they are.
+    pub(crate) codec: u8,
+    /// Key they are encrypted with; 0: none.
+    pub(crate) key: u32,
+    pub(crate) files: Vec<FooterFile>,
+    pub(crate) extents: Vec<FooterEntry>,
+}
+
+/// A segment being put together.
+#[derive(Debug)]
+pub(crate) struct Builder {
+    id: SegmentId,
+    bytes: BytesMut,
+    footer: Footer,
+}
+
+impl Builder {
+    pub(crate) fn new(id: SegmentId) -> Self {
+        let footer = Footer {
+            codec: 0,
+            key: 0,
+            files: Vec::new(),
+            extents: Vec::new(),
+        };
+        Self {
+            id,
+            bytes: BytesMut::new(),
+            footer,
+        }
+    }
+
+    /// Bytes of extents so far.
+    pub(crate) fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Names the file whose extents follow.
+    pub(crate) fn file(&mut self, file: FooterFile) {
+        self.footer.files.push(file);
+    }
+
+    /// Takes an extent of at most [`EXTENT`] bytes and says where it lies now.
+    pub(crate) fn add(
+        &mut self,
+        ino: Ino,
+        content: ContentRef,
+        file_offset: u64,
+        bytes: &[u8],
+    ) -> Source {
+        debug_assert!(bytes.len() as u64 <= EXTENT, "an extent is at most 256 KiB");
+        let (offset, len) = (self.bytes.len() as u32, bytes.len() as u32);
+        let hash = hash(bytes);
+        self.bytes.extend_from_slice(bytes);
+        self.footer.extents.push(FooterEntry {
+            ino,
+            content,
+            file_offset,
+            offset,
+            len,
+            hash,
+        });
+        Source::Segment {
+            epoch: self.id.epoch,
+            sequence: self.id.sequence,
+            offset,
+            len,
+            hash,
+        }
+    }
+
+    /// The object's bytes.
+    pub(crate) fn finish(mut self) -> Bytes {
+        // proof: the footer is plain data, which serializes into a Vec always.
+        let footer = postcard::to_allocvec(&self.footer).expect("a footer is plain data");
+        self.bytes.extend_from_slice(&footer);
+        self.bytes
+            .extend_from_slice(&(footer.len() as u32).to_le_bytes());
+        self.bytes
+            .extend_from_slice(&crc32c::crc32c(&footer).to_le_bytes());
+        self.bytes.extend_from_slice(&[FORMAT]);
+        self.bytes.extend_from_slice(MAGIC);
+        self.bytes.freeze()
+    }
+}
+
+/// The 128 bits an extent is verified by.
+pub(crate) fn hash(bytes: &[u8]) -> [u8; 16] {
+    let mut short = [0; 16];
+    short.copy_from_slice(&blake3::hash(bytes).as_bytes()[..16]);
+    short
+}
+
+/// The footer at the end of a whole segment's bytes.
+pub(crate) fn footer(segment: &[u8]) -> Result<Footer, StoreError> {
+    let bad = |what: &str| StoreError::Corrupt(format!("segment footer: {what}"));
+    let trailer = segment
+        .len()
+        .checked_sub(TRAILER)
+        .map(|at| &segment[at..])
+        .ok_or_else(|| bad("too short"))?;
+    if &trailer[9..] != MAGIC {
+        return Err(bad("no magic"));
+    }
+    if trailer[8] != FORMAT {
+        return Err(bad(&format!(
+            "format {} is not known to this build",
+            trailer[8]
+        )));
+    }
+    let word = |at: usize| {
+        u32::from_le_bytes([
+            trailer[at],
+            trailer[at + 1],
+            trailer[at + 2],
+            trailer[at + 3],
+        ])
+    };
+    let end = segment.len() - TRAILER;
+    let start = end
+        .checked_sub(word(0) as usize)
+        .ok_or_else(|| bad("length beyond the object"))?;
+    if crc32c::crc32c(&segment[start..end]) != word(4) {
+        return Err(bad("checksum"));
+    }
+    postcard::from_bytes(&segment[start..end]).map_err(|e| bad(&e.to_string()))
+}
+
+/// Verified reads of extents, through the block cache.
+#[derive(Clone, Debug)]
+pub(crate) struct Extents {
+    backend: Backend,
+    blocks: Arc<BlockCache>,
+}
+
+/// Why a block could not be had; every waiter of one fetch gets the same.
+#[derive(Clone, Debug)]
+enum FetchError {
+    Backend(Arc<BackendError>),
+    Cache(String),
+}
+
+impl From<CacheError> for FetchError {
+    fn from(error: CacheError) -> Self {
+        Self::Cache(error.to_string())
+    }
+}
+
+impl FetchError {
+    fn into_store(self, key: &str) -> StoreError {
+        match self {
+            Self::Backend(error) if matches!(*error, BackendError::NotFound { .. }) => {
+                StoreError::Corrupt(format!("segment {key} is missing from the bucket"))
+            }
+            Self::Backend(error) => StoreError::Unavailable(error.to_string()),
+            Self::Cache(text) => StoreError::Unavailable(text),
+        }
+    }
+}
+
+impl Extents {
+    pub(crate) fn new(backend: Backend, blocks: Arc<BlockCache>) -> Self {
+        Self { backend, blocks }
+    }
+
+    async fn block(&self, id: SegmentId, index: u32) -> Result<Block, StoreError> {
+        let (backend, key) = (self.backend.clone(), id.key());
+        let name = key.clone();
+        let start = u64::from(index) * BLOCK;
+        let fetch = async move {
+            let got = backend.get_range(&key, start..start + BLOCK).await;
+            got.map_err(|e| FetchError::Backend(Arc::new(e)))
+        };
+        let block = BlockKey {
+            object: (id.epoch, id.sequence),
+            index,
+        };
+        self.blocks
+            .block(block, fetch)
+            .await
+            .map_err(|e| e.into_store(&name))
+    }
+
+    /// Keeps what has just been uploaded.
+    pub(crate) fn keep(&self, id: SegmentId, object: &Bytes) {
+        for (index, block) in object.chunks(BLOCK as usize).enumerate() {
+            let key = BlockKey {
+                object: (id.epoch, id.sequence),
+                index: index as u32,
+            };
+            self.blocks.insert(key, Bytes::copy_from_slice(block));
+        }
+    }
+
+    /// Fetches the blocks of an extent into the cache, so that a later read finds them.
+    pub(crate) async fn prefetch(&self, source: &Source) {
+        if let Source::Segment {
+            epoch,
+            sequence,
+            offset,
+            ..
+        } = source
+        {
+            let id = SegmentId {
+                epoch: *epoch,
+                sequence: *sequence,
+            };
+            let key = BlockKey {
+                object: (id.epoch, id.sequence),
+                index: (u64::from(*offset) / BLOCK) as u32,
+            };
+            if !self.blocks.peek(key) {
+                drop(self.block(id, key.index).await);
+            }
+        }
+    }
+
+    /// `len` bytes of an extent after its first `skip`; zero for a hole.
+    pub(crate) async fn read(
+        &self,
+        source: &Source,
+        skip: u32,
+        len: u32,
+    ) -> Result<Bytes, StoreError> {
+        match source {
+            Source::Zero => Ok(Bytes::from(vec![0; len as usize])),
+            Source::Inline(bytes) => slice(bytes, skip, len, || "an inline extent".to_owned()),
+            Source::Segment {
+                epoch,
+                sequence,
+                offset,
+                len: whole,
+                hash,
+            } => {
+                let id = SegmentId {
+                    epoch: *epoch,
+                    sequence: *sequence,
+                };
+                let extent = self.extent(id, *offset, *whole, hash).await?;
+                slice(&extent, skip, len, || {
+                    format!("extent at {offset} of segment {}", id.key())
+                })
+            }
+        }
+    }
+
+    async fn extent(
+        &self,
+        id: SegmentId,
+        offset: u32,
+        len: u32,
+        hash: &[u8; 16],
+    ) -> Result<Bytes, StoreError> {
+        let (from, to) = (u64::from(offset), u64::from(offset) + u64::from(len));
+        let first_index = (from / BLOCK) as u32;
+        let first = self.block(id, first_index).await?;
+        let start = (from % BLOCK) as usize;
+        let bytes = if to <= (u64::from(first_index) + 1) * BLOCK {
+            slice(first.bytes(), start as u32, len, || short(id))?
+        } else {
+            let next = self.block(id, first_index + 1).await?;
+            let rest = (to - (u64::from(first_index) + 1) * BLOCK) as usize;
+            let (Some(head), Some(tail)) = (first.bytes().get(start..), next.bytes().get(..rest))
+            else {
+                return Err(StoreError::Corrupt(short(id)));
+            };
+            let mut both = BytesMut::with_capacity(len as usize);
+            both.extend_from_slice(head);
+            both.extend_from_slice(tail);
+            both.freeze()
+        };
+        if !first.verified(offset) {
+            if self::hash(&bytes) != *hash {
+                return Err(StoreError::Corrupt(format!(
+                    "extent at {offset} of segment {} does not match its hash",
+                    id.key()
+                )));
+            }
+            first.set_verified(offset);
+        }
+        Ok(bytes)
+    }
+}
+
+fn short(id: SegmentId) -> String {
+    format!("segment {} is shorter than its extents", id.key())
+}
+
+fn slice(
+    bytes: &Bytes,
+    skip: u32,
+    len: u32,
+    what: impl FnOnce() -> String,
+) -> Result<Bytes, StoreError> {
+    let (from, to) = (skip as usize, skip as usize + len as usize);
+    if to > bytes.len() {
+        return Err(StoreError::Corrupt(format!(
+            "{}: {len} bytes at {skip} of {}",
+            what(),
+            bytes.len()
+        )));
+    }
+    Ok(bytes.slice(from..to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::version::Instant;
+    use super::*;
+
+    fn built() -> (Bytes, Source) {
+        let mut builder = Builder::new(SegmentId {
+            epoch: 1,
+            sequence: 0x1234,
+        });
+        builder.file(FooterFile {
+            ino: Ino(9),
+            directory: Ino(1),
+            name: Bytes::from_static(b"f"),
+            len: 5,
+        });
+        let content = ContentRef {
+            cid: 3,
+            instant: Instant(4),
+        };
+        builder.add(Ino(9), content, 0, b"first");
+        let source = builder.add(Ino(9), content, 5, b"second");
+        (builder.finish(), source)
+    }
+
+    #[test]
+    fn keys_keep_every_directory_small() {
+        let id = SegmentId {
+            epoch: 0x1002,
+            sequence: 0x1_2345_6789,
+        };
+        assert_eq!(id.key(), "data/00001/002/123/456/789");
+    }
+
+    #[test]
+    fn a_footer_is_read_back_and_a_damaged_one_refused() {
+        let (bytes, source) = built();
+        let read = footer(&bytes).unwrap();
+        assert_eq!(read.extents.len(), 2);
+        assert!(matches!(
+            source,
+            Source::Segment {
+                offset: 5,
+                len: 6,
+                ..
+            }
+        ));
+        for at in [11, bytes.len() - 20, bytes.len() - 8, bytes.len() - 1] {
+            let mut bad = bytes.to_vec();
+            bad[at] ^= 1;
+            assert!(footer(&bad).is_err() || at < 11, "byte {at}");
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The words of the blob store: ids, instants, attributes, and what is known of a version.
+//!
+//! Invariant: an [`Instant`] of a namespace is given once; a [`VersionId`] and the bytes it names never change.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Number of an inode, unique in its namespace for ever; a directory's id is its inode number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Ino(pub u64);
+
+/// The root directory of every namespace.
+pub const ROOT: Ino = Ino(1);
+
+/// A point of the namespace's own clock, nanoseconds since the Unix epoch, strictly increasing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Instant(pub u64);
+
+impl Instant {
+    /// The file time that this instant is.
+    pub fn time(self) -> Time {
+        Time {
+            seconds: (self.0 / 1_000_000_000).cast_signed(),
+            nanos: u32::try_from(self.0 % 1_000_000_000).unwrap_or(0),
+        }
+    }
+}
+
+/// Name of a version: its instant and a suffix, printed as 39 digits, `_`, 8 hex digits, so that ids sort by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct VersionId {
+    /// When the state was fixed.
+    pub instant: Instant,
+    /// Tells apart what different writers may have fixed at one instant.
+    pub suffix: u32,
+}
+
+impl fmt::Display for VersionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:039}_{:08x}", self.instant.0, self.suffix)
+    }
+}
+
+/// A file time as POSIX has it: seconds since the epoch, possibly negative, and nanoseconds below a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Time {
+    /// Whole seconds since 1970.
+    pub seconds: i64,
+    /// Nanoseconds, 0..1,000,000,000.
+    pub nanos: u32,
+}
+
+/// What an inode is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A named pipe.
+    Fifo,
+    /// A socket's name.
+    Socket,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+}
+
+/// Attributes of an inode, as stat(2) knows them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attrs {
+    /// The 12 permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number of a device, else 0.
+    pub rdev: u64,
+    /// Length in bytes.
+    pub size: u64,
+    /// Last access.
+    pub atime: Time,
+    /// Last change of content.
+    pub mtime: Time,
+    /// Last change of anything.
+    pub ctime: Time,
+    /// Creation.
+    pub btime: Time,
+}
+
+/// A live inode as stat(2) shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Number.
+    pub ino: Ino,
+    /// Tells a number that came back (an undeleted directory) from its earlier life.
+    pub generation: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// Its attributes.
+    pub attrs: Attrs,
+    /// Names that lead to it; for a directory 2 plus its subdirectories.
+    pub nlink: u32,
+    /// Blocks of 512 bytes.
+    pub blocks: u64,
+    /// Changes whenever the bytes change: an open whose stamp is unchanged may keep the page cache.
+    pub content_stamp: u64,
+}
+
+/// Who saved a state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Author {
+    /// User number of the caller.
+    pub uid: u32,
+    /// Name of the program, as /proc/PID/comm has it; empty where unknown.
+    pub process: String,
+}
+
+/// How a version came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// The name was made.
+    Create,
+    /// A handle that changed content was released.
+    Write,
+    /// truncate(2) by path.
+    Truncate,
+    /// The name was made by a rename.
+    Rename,
+    /// The name was made by link(2).
+    Link,
+    /// It came back out of `@deleted`.
+    Undelete,
+    /// It was open when the daemon ended, and found by the next mount.
+    Recovered,
+    /// It was acknowledged by a writer that had lost its place.
+    Conflict,
+    /// It was put back from the past.
+    Restore,
+}
+
+/// How a version ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndOp {
+    /// A newer state of the same inode.
+    Superseded,
+    /// The name was removed.
+    Deleted,
+    /// The name left by a rename.
+    RenamedTo,
+    /// Another inode was renamed over the name.
+    Replaced,
+}
+
+/// Which bytes a version has: a lineage and an instant of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ContentRef {
+    /// Lineage.
+    pub cid: u64,
+    /// State of the lineage.
+    pub instant: Instant,
+}
+
+/// What an inode holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Content {
+    /// Nothing: an empty file, a directory, a device.
+    Empty,
+    /// Bytes of a lineage; their length is the attributes' size.
+    Bytes(ContentRef),
+    /// Where a symbolic link points.
+    Target(Bytes),
+}
+
+/// Where a name made by a rename came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Directory the name was in.
+    pub directory: Ino,
+    /// Name it had there.
+    pub name: Bytes,
+}
+
+/// Identity of a version: when, how and by whom it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Its id.
+    pub id: VersionId,
+    /// How it came to be.
+    pub op: Op,
+    /// Who made it.
+    pub author: Author,
+    /// Machine it was made on.
+    pub host: String,
+    /// Where the name came from, when a rename made it.
+    pub origin: Option<Origin>,
+}
+
+/// A change of attributes; `None` leaves a field as it is.
+#[derive(Clone, Debug, Default)]
+pub struct AttrChange {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Access time.
+    pub atime: Option<Time>,
+    /// Modification time.
+    pub mtime: Option<Time>,
+    /// Change time; the instant of the call where absent.
+    pub ctime: Option<Time>,
+}
+
+impl AttrChange {
+    pub(crate) fn apply(&self, attrs: &mut Attrs, at: Instant) {
+        attrs.mode = self.mode.unwrap_or(attrs.mode);
+        attrs.uid = self.uid.unwrap_or(attrs.uid);
+        attrs.gid = self.gid.unwrap_or(attrs.gid);
+        attrs.atime = self.atime.unwrap_or(attrs.atime);
+        attrs.mtime = self.mtime.unwrap_or(attrs.mtime);
+        attrs.ctime = self.ctime.unwrap_or(at.time());
+    }
+}
+
+/// A state of a name in the past.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastEntry {
+    /// Inode that bore the name then.
+    pub ino: Ino,
+    /// What it was.
+    pub kind: Kind,
+    /// Attributes the state ended with.
+    pub attrs: Attrs,
+    /// Extended attributes it ended with.
+    pub xattrs: Vec<(Bytes, Bytes)>,
+    /// Its bytes.
+    pub content: Content,
+    /// Its id; in a slot of a hard-linked inode the later of binding and state.
+    pub version: VersionId,
+    /// When it ended; `None` for the current one.
+    pub ended: Option<Instant>,
+    /// How it came to be.
+    pub op: Op,
+    /// Who made it.
+    pub author: Author,
+    /// Machine it was made on.
+    pub host: String,
+    /// Name the slot was renamed from.
+    pub renamed_from: Option<Origin>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_ids_sort_as_text_by_time() {
+        let early = VersionId {
+            instant: Instant(99),
+            suffix: 0xffff_ffff,
+        };
+        let late = VersionId {
+            instant: Instant(100),
+            suffix: 0,
+        };
+        assert!(early.to_string() < late.to_string());
+        assert_eq!(
+            late.to_string(),
+            "000000000000000000000000000000000000100_00000000"
+        );
+    }
+
+    #[test]
+    fn an_instant_is_a_file_time() {
+        assert_eq!(
+            Instant(1_500_000_000).time(),
+            Time {
+                seconds: 1,
+                nanos: 500_000_000
+            }
+        );
+    }
+}

@@ -1,0 +1,78 @@
+//! The std primitives of every other room, in one place so that a model checker's could stand here under test.
+//!
+//! Invariant: no room names `std::sync` itself. Poisoning is ignored on purpose: a task that panics poisons its whole
+//! group (`task.rs`), which the owner of the group must look at; a poisoned mutex would only turn one panic into many.
+//! A guard of these types is never held across an await.
+
+#[allow(
+    unused_imports,
+    reason = "one list for all rooms, whichever features are on"
+)]
+pub(crate) use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+    atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+};
+
+/// Locks `mutex`, also after a panic of an earlier holder.
+#[allow(
+    dead_code,
+    reason = "one list for all rooms, whichever features are on"
+)]
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks `lock` for reading, also after a panic of an earlier holder.
+#[allow(
+    dead_code,
+    reason = "one list for all rooms, whichever features are on"
+)]
+pub(crate) fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks `lock` for writing, also after a panic of an earlier holder.
+#[allow(
+    dead_code,
+    reason = "one list for all rooms, whichever features are on"
+)]
+pub(crate) fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Panics in a thread of its own while it holds what `hold` locks.
+    fn panic_while(hold: impl FnOnce() + Send + 'static) {
+        assert!(std::thread::spawn(hold).join().is_err());
+    }
+
+    #[test]
+    fn a_mutex_works_after_its_holder_panicked() {
+        let mutex = Arc::new(Mutex::new(1));
+        let theirs = Arc::clone(&mutex);
+        panic_while(move || {
+            let mut value = lock(&theirs);
+            *value = 2;
+            panic!("while holding the lock");
+        });
+        assert!(mutex.is_poisoned());
+        assert_eq!(*lock(&mutex), 2);
+    }
+
+    #[test]
+    fn an_rwlock_works_after_its_writer_panicked() {
+        let shared = Arc::new(RwLock::new(1));
+        let theirs = Arc::clone(&shared);
+        panic_while(move || {
+            *write(&theirs) = 2;
+            let _guard = write(&theirs);
+            panic!("while holding the lock");
+        });
+        assert_eq!(*read(&shared), 2);
+        *write(&shared) = 3;
+        assert_eq!(*read(&shared), 3);
+    }
+}

@@ -1,0 +1,232 @@
+//! Named tasks in groups: one stop signal, one way to wait for the end, one place that learns of a panic.
+//!
+//! Life cycle: tasks are spawned at any time; [`Tasks::stop`] raises a signal that tasks wait for or look at, it aborts
+//! nothing; [`Tasks::join`] returns when no task of the group is left.
+//! Invariant: a panic inside a task is never lost. The first one poisons the group for good, before the task's
+//! `JoinHandle` resolves; the owner asks [`Tasks::poisoned`] before it acknowledges work.
+
+use crate::sync::{Arc, AtomicUsize, OnceLock, Ordering};
+use std::future::Future;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+/// One group of tasks; clones are the same group.
+#[derive(Debug, Clone)]
+pub struct Tasks {
+    handle: Handle,
+    group: Arc<Group>,
+}
+
+#[derive(Debug)]
+struct Group {
+    running: AtomicUsize,
+    idle: Notify,
+    stop: watch::Sender<bool>,
+    poisoned: OnceLock<&'static str>,
+}
+
+impl Tasks {
+    /// Makes an empty group whose tasks run on the runtime of `handle`.
+    #[must_use]
+    pub fn new(handle: Handle) -> Self {
+        Self {
+            handle,
+            group: Arc::new(Group {
+                running: AtomicUsize::new(0),
+                idle: Notify::new(),
+                stop: watch::Sender::new(false),
+                poisoned: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// Runs `future` as a task called `name`. Dropping the handle leaves it running; a panic inside poisons the group.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the one place that spawns"
+    )]
+    pub fn spawn<F>(&self, name: &'static str, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let member = self.enter(name);
+        self.handle.spawn(async move {
+            let _member = member;
+            future.await
+        })
+    }
+
+    /// Runs `work` on the pool for blocking calls as a task called `name`; a panic inside poisons the group.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the one place that spawns"
+    )]
+    pub fn blocking<F, T>(&self, name: &'static str, work: F) -> JoinHandle<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let member = self.enter(name);
+        self.handle.spawn_blocking(move || {
+            let _member = member;
+            work()
+        })
+    }
+
+    /// Raises the stop signal; it cannot be taken back.
+    pub fn stop(&self) {
+        self.group.stop.send_replace(true);
+    }
+
+    /// Waits for the stop signal; returns at once when it was raised before.
+    pub async fn stopped(&self) {
+        // The sender lives in the group that `self` holds, so the wait cannot fail.
+        let _ = self.group.stop.subscribe().wait_for(|stop| *stop).await;
+    }
+
+    /// Tells whether the stop signal was raised.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        *self.group.stop.borrow()
+    }
+
+    /// Waits until no task of the group is left. A task that waits for its own group waits for ever.
+    pub async fn join(&self) {
+        loop {
+            let idle = self.group.idle.notified();
+            tokio::pin!(idle);
+            // Registered before the count is read, so that an end in between is not missed.
+            idle.as_mut().enable();
+            if self.group.running.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Names the first task of the group that panicked.
+    #[must_use]
+    pub fn poisoned(&self) -> Option<&'static str> {
+        self.group.poisoned.get().copied()
+    }
+
+    fn enter(&self, name: &'static str) -> Member {
+        self.group.running.fetch_add(1, Ordering::Relaxed);
+        Member {
+            group: Arc::clone(&self.group),
+            name,
+        }
+    }
+}
+
+/// A task's place in its group, given back when the task ends, is aborted, or never starts.
+#[derive(Debug)]
+struct Member {
+    group: Arc<Group>,
+    name: &'static str,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(task = self.name, "a task panicked");
+            // The first name stays: it is the cause, later ones may be consequences.
+            let _ = self.group.poisoned.set(self.name);
+        }
+        if self.group.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.group.idle.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::AtomicBool;
+    use std::time::Duration;
+
+    fn group() -> Tasks {
+        Tasks::new(Handle::current())
+    }
+
+    #[tokio::test]
+    async fn join_waits_for_every_task() {
+        let tasks = group();
+        tasks.join().await;
+        let done = Arc::new(AtomicUsize::new(0));
+        for _ in 0..10 {
+            let (done, inner) = (Arc::clone(&done), tasks.clone());
+            tasks.spawn("outer", async move {
+                tokio::task::yield_now().await;
+                inner.spawn("inner", async move {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    done.fetch_add(1, Ordering::SeqCst);
+                });
+            });
+        }
+        tasks.join().await;
+        assert_eq!(done.load(Ordering::SeqCst), 10);
+    }
+
+    #[tokio::test]
+    async fn the_stop_signal_reaches_early_and_late_waiters() {
+        let tasks = group();
+        assert!(!tasks.is_stopped());
+        let early = tasks.clone();
+        let waiter = tasks.spawn("waiter", async move { early.stopped().await });
+        tokio::task::yield_now().await;
+        assert!(!waiter.is_finished());
+        tasks.stop();
+        waiter.await.unwrap();
+        tasks.stopped().await;
+        assert!(tasks.clone().is_stopped());
+    }
+
+    #[tokio::test]
+    async fn a_panic_poisons_the_group_and_the_first_name_stays() {
+        let tasks = group();
+        assert_eq!(tasks.spawn("fine", async { 7 }).await.unwrap(), 7);
+        assert_eq!(tasks.poisoned(), None);
+        let failed = tasks.spawn("first", async {
+            tokio::task::yield_now().await;
+            panic!("planted");
+        });
+        assert!(failed.await.unwrap_err().is_panic());
+        assert_eq!(tasks.poisoned(), Some("first"));
+        let failed = tasks.blocking("second", || panic!("planted"));
+        assert!(failed.await.unwrap_err().is_panic());
+        assert_eq!(tasks.poisoned(), Some("first"));
+        tasks.join().await;
+    }
+
+    #[tokio::test]
+    async fn an_aborted_task_leaves_the_group_unpoisoned() {
+        let tasks = group();
+        let started = Arc::new(AtomicBool::new(false));
+        let mark = Arc::clone(&started);
+        let task = tasks.spawn("endless", async move {
+            mark.store(true, Ordering::SeqCst);
+            std::future::pending::<()>().await;
+        });
+        while !started.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        task.abort();
+        // This one is aborted before it has run at all.
+        tasks
+            .spawn("unstarted", std::future::pending::<()>())
+            .abort();
+        tasks.join().await;
+        assert_eq!(tasks.poisoned(), None);
+    }
+
+    #[tokio::test]
+    async fn a_blocking_panic_poisons_too() {
+        let tasks = group();
+        assert_eq!(tasks.blocking("sum", || 2 + 2).await.unwrap(), 4);
+        assert!(tasks.blocking("bad", || panic!("planted")).await.is_err());
+        assert_eq!(tasks.poisoned(), Some("bad"));
+    }
+}

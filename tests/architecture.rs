@@ -1,0 +1,163 @@
+//! The architecture, as a test: layers, rooms of foreign crates, lengths, proofs, and that no test file was forgotten.
+//!
+//! The rules are functions over source text (`architecture/rules.rs`), so that each is also shown to fail on a planted
+//! violation. A finding names file, line and rule; there is no list of exceptions.
+
+#[path = "architecture/planted.rs"]
+mod planted;
+#[path = "architecture/rules.rs"]
+mod rules;
+#[path = "architecture/source.rs"]
+mod source;
+
+use std::path::{Path, PathBuf};
+
+use source::Source;
+
+/// The root of the project.
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every `.rs` file below `directory`, by name.
+fn rust_files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![directory.to_path_buf()];
+    while let Some(directory) = open.pop() {
+        let entries = std::fs::read_dir(&directory)
+            .unwrap_or_else(|error| panic!("cannot list {}: {error}", directory.display()));
+        for entry in entries {
+            let path = entry.expect("a directory entry").path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The sources of the crate, test-only files marked as such.
+fn sources() -> Vec<Source> {
+    let directory = root().join("src");
+    let mut sources: Vec<Source> = rust_files(&directory)
+        .into_iter()
+        .map(|path| read_source(&directory, &path))
+        .collect();
+    source::mark_test_files(&mut sources);
+    assert!(
+        !sources.is_empty(),
+        "no sources below {}",
+        directory.display()
+    );
+    sources
+}
+
+/// Reads one file; its name is relative to `base`.
+fn read_source(base: &Path, path: &Path) -> Source {
+    let text = std::fs::read_to_string(path)
+        .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+    let name = path.strip_prefix(base).expect("below its base");
+    Source::new(&name.to_string_lossy(), &text)
+}
+
+/// Fails with every finding on a line of its own.
+fn check(findings: Vec<String>) {
+    assert!(
+        findings.is_empty(),
+        "{} findings:\n  {}",
+        findings.len(),
+        findings.join("\n  ")
+    );
+}
+
+/// Runs `rule` over every source of the crate.
+fn check_sources(rule: fn(&Source) -> Vec<String>) {
+    check(sources().iter().flat_map(rule).collect());
+}
+
+/// Imports go downward only.
+#[test]
+fn layers_import_downward_only() {
+    check_sources(rules::layers);
+}
+
+/// A foreign crate is named in its own room only.
+#[test]
+fn foreign_crates_stay_in_their_rooms() {
+    check_sources(rules::foreign_crates);
+}
+
+/// Files stay readable: at most 600 lines, tests counted.
+#[test]
+fn files_are_short() {
+    let mut findings: Vec<String> = sources().iter().flat_map(rules::file_length).collect();
+    let tests = root().join("tests");
+    for path in rust_files(&tests) {
+        findings.extend(rules::file_length(&read_source(&root(), &path)));
+    }
+    check(findings);
+}
+
+/// Functions stay readable: at most 70 lines.
+#[test]
+fn functions_are_short() {
+    let mut findings: Vec<String> = sources().iter().flat_map(rules::function_length).collect();
+    for path in rust_files(&root().join("tests")) {
+        findings.extend(rules::function_length(&read_source(&root(), &path)));
+    }
+    check(findings);
+}
+
+/// What may panic outside tests has its proof in a comment beside it.
+#[test]
+fn panics_have_their_proof() {
+    check_sources(rules::unproven_panics);
+}
+
+/// No unfinished work, no rooms without a noun.
+#[test]
+fn words_that_do_not_belong() {
+    check_sources(rules::words);
+}
+
+/// A file beside a test binary's `main.rs` that nobody names would silently not run.
+#[test]
+fn no_test_file_is_forgotten() {
+    let mut findings = Vec::new();
+    let tests = root().join("tests");
+    for entry in std::fs::read_dir(&tests).expect("tests/") {
+        let directory = entry.expect("a directory entry").path();
+        if !directory.is_dir() {
+            continue;
+        }
+        let named = ["main.rs", "mod.rs"].iter().find_map(|file| {
+            let path = directory.join(file);
+            path.is_file().then_some(path)
+        });
+        // tests/architecture/ is named file by file in tests/architecture.rs.
+        let head = named.unwrap_or_else(|| directory.with_extension("rs"));
+        let Ok(text) = std::fs::read_to_string(&head) else {
+            findings.push(format!("{}: no main.rs or mod.rs", directory.display()));
+            continue;
+        };
+        let siblings: Vec<String> = rust_files(&directory)
+            .iter()
+            .filter(|path| path.parent() == Some(directory.as_path()) && **path != head)
+            .map(|path| {
+                path.file_stem()
+                    .expect("a name")
+                    .to_string_lossy()
+                    .into_owned()
+            })
+            .collect();
+        findings.extend(rules::forgotten_modules(
+            &head.display().to_string(),
+            &text,
+            &siblings,
+        ));
+    }
+    check(findings);
+}

@@ -1,0 +1,227 @@
+//! kill -9 of the daemon while eight writers create, overwrite, append, patch, rename and save by temporary file.
+//!
+//! Every state the answered calls left is there and whole, and nothing is in a state nobody left; with the cache wiped
+//! instead, every fsynced file is there. Ten rounds; `REWINDFS_TEST_LONG=1` makes it a hundred.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::crash_log::{Files, History};
+use crate::support::mount::{Cache, TestMount};
+use crate::support::place::Place;
+use crate::support::random::{Random, seed};
+use crate::support::{scale, tree, wait_until};
+
+/// How many processes write.
+const WRITERS: usize = 8;
+
+/// What a call fails with once its daemon is gone.
+const GONE: [rustix::io::Errno; 2] = [rustix::io::Errno::NOTCONN, rustix::io::Errno::CONNABORTED];
+
+/// The writers of one round; killed when dropped.
+pub(crate) struct Writers {
+    /// The processes.
+    children: Vec<Child>,
+    /// Their directories' parent.
+    directory: PathBuf,
+    /// Where their logs are.
+    logs: PathBuf,
+}
+
+impl Writers {
+    /// Starts the writers in `directory` and waits until each has begun.
+    pub(crate) fn start(directory: &Path, logs: &Path, seed: u64) -> Self {
+        fs::create_dir_all(logs).unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mount/writer.py");
+        let spawn = |number: usize| {
+            Command::new("python3")
+                .arg(&script)
+                .arg(directory.join(format!("w{number}")))
+                .arg(logs.join(number.to_string()))
+                .args([number.to_string(), (seed % 1_000_000_007).to_string()])
+                .stdin(Stdio::null())
+                .spawn()
+                .expect("python3 starts a writer")
+        };
+        let writers = Self {
+            children: (0..WRITERS).map(spawn).collect(),
+            directory: directory.to_path_buf(),
+            logs: logs.to_path_buf(),
+        };
+        let begun = wait_until(Duration::from_secs(60), || {
+            (0..WRITERS)
+                .all(|n| fs::metadata(logs.join(n.to_string())).is_ok_and(|log| log.len() > 500))
+        });
+        assert!(begun, "not every writer has begun within a minute");
+        writers
+    }
+
+    /// Kills the writers themselves.
+    pub(crate) fn kill(&mut self) {
+        for child in &mut self.children {
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+
+    /// Waits until every writer has ended by itself, its daemon being gone.
+    fn wait(&mut self) {
+        let ended = wait_until(Duration::from_secs(60), || {
+            self.children
+                .iter_mut()
+                .all(|child| child.try_wait().is_ok_and(|status| status.is_some()))
+        });
+        assert!(
+            ended,
+            "a writer still hangs a minute after its daemon was killed"
+        );
+        for child in &mut self.children {
+            let status = child.wait().unwrap();
+            assert!(status.success(), "a writer failed by itself: {status}");
+        }
+    }
+
+    /// What the writers' logs say.
+    pub(crate) fn histories(&self) -> Vec<History> {
+        (0..WRITERS)
+            .map(|number| History::read(&self.logs.join(number.to_string()), number))
+            .collect()
+    }
+
+    /// The directory of one writer.
+    pub(crate) fn place(&self, number: usize) -> PathBuf {
+        self.directory.join(format!("w{number}"))
+    }
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The files of one writer's directory; none if the directory itself is not there.
+pub(crate) fn read_files(directory: &Path) -> Files {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Files::new(),
+        entries => {
+            entries.unwrap_or_else(|error| panic!("cannot list {}: {error}", directory.display()))
+        }
+    };
+    let read = |entry: std::io::Result<fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        let bytes = fs::read(&path)
+            .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+        (
+            path.file_name().unwrap().to_string_lossy().into_owned(),
+            bytes,
+        )
+    };
+    entries.map(read).collect()
+}
+
+/// Fails with everything that is wrong.
+fn judge(wrong: &[String], what: &str, mount: &TestMount) {
+    let shown: Vec<&str> = wrong.iter().take(20).map(String::as_str).collect();
+    assert!(
+        wrong.is_empty(),
+        "{what}: {} findings:\n  {}\n{}",
+        wrong.len(),
+        shown.join("\n  "),
+        mount.log_tail()
+    );
+}
+
+/// One round: writers, kill -9 at a random moment, mount again, compare.
+fn round(mount: &mut TestMount, logs: &Path, number: usize, random: &mut Random, cache: Cache) {
+    let directory = mount.path(format!("round-{number}"));
+    fs::create_dir(&directory).unwrap();
+    if cache == Cache::Wiped {
+        mount.drain();
+    }
+    let mut writers = Writers::start(&directory, &logs.join(number.to_string()), random.next());
+    std::thread::sleep(Duration::from_millis(100 + random.below(1200) as u64));
+    mount.kill9();
+    writers.wait();
+    mount.recover(cache);
+    let what = format!("round {number}, cache {cache:?}");
+    let mut wrong = Vec::new();
+    let (mut calls, mut syncs, mut names) = (0, 0, 0);
+    for (number, history) in writers.histories().iter().enumerate() {
+        let errno = history.errno.expect("a writer ends by a failed call");
+        let expected = GONE.iter().any(|gone| gone.raw_os_error() == errno);
+        assert!(
+            expected,
+            "{what}: writer {number} ended by errno {errno} before the daemon was killed"
+        );
+        let place = writers.place(number);
+        let found = read_files(&place);
+        (calls, syncs, names) = (
+            calls + history.calls,
+            syncs + history.syncs,
+            names + found.len(),
+        );
+        match cache {
+            Cache::Kept => {
+                wrong.extend(history.check_kept(&found));
+                wrong.extend(history.check_versions(|name| versions(&place, name)));
+            }
+            Cache::Wiped => wrong.extend(history.check_wiped(&found)),
+        }
+    }
+    println!("{what}: {calls} answered calls, {syncs} fsyncs, {names} files compared");
+    judge(&wrong, &what, mount);
+}
+
+/// The contents of every state of a name, oldest first.
+fn versions(directory: &Path, name: &str) -> Vec<Vec<u8>> {
+    let states = directory.join(".versions/@files").join(name);
+    let entries = fs::read_dir(&states)
+        .unwrap_or_else(|error| panic!("cannot list {}: {error}", states.display()));
+    let stamps: BTreeMap<String, PathBuf> = entries
+        .map(|entry| entry.unwrap())
+        .map(|entry| {
+            (
+                entry.file_name().to_string_lossy().into_owned(),
+                entry.path(),
+            )
+        })
+        .filter(|(stamp, _)| stamp != "latest" && stamp != "previous")
+        .collect();
+    stamps
+        .values()
+        .map(|path| {
+            fs::read(path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
+        })
+        .collect()
+}
+
+/// Ten rounds (a hundred in the long mode) on one namespace; in the end another machine must see the same tree.
+fn rounds(cache: Cache) {
+    let mut random = Random::new(seed());
+    let (store, logs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut mount = TestMount::start(&Place::local(store.path()), &[]);
+    for number in 0..scale(10, 100) {
+        round(&mut mount, logs.path(), number, &mut random, cache);
+    }
+    let before = tree::read_tree(&mount.root());
+    mount.remount(Cache::Wiped);
+    tree::assert_equal(
+        "after a clean remount with an empty cache",
+        &before,
+        &tree::read_tree(&mount.root()),
+    );
+}
+
+#[test]
+fn a_killed_daemon_loses_nothing_that_was_answered() {
+    rounds(Cache::Kept);
+}
+
+#[test]
+fn a_lost_machine_loses_nothing_that_was_fsynced() {
+    rounds(Cache::Wiped);
+}

@@ -1,0 +1,22 @@
+//! The program itself, mounted, under the tools people use. Needs `/dev/fuse`, and an S3 server (`scripts/setup tests`).
+//!
+//! `REWINDFS_TEST_LONG=1` asks for the long mode, `REWINDFS_TEST_SEED=N` repeats a random walk,
+//! `REWINDFS_TEST_SKIP_S3=1` leaves S3 untested.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests judge from outside: by the real clock, and by failing"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod crash;
+mod crash_log;
+mod economy;
+mod end_to_end;
+mod harness;
+mod posix;
+mod usage;
+mod versions;
+mod walk;

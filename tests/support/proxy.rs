@@ -1,0 +1,297 @@
+//! A TCP proxy that counts the HTTP/1.1 requests passing through and makes each take longer.
+//!
+//! Invariant: bytes pass unchanged; a request is counted when its head has passed, its body bytes as they pass.
+
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// One request that passed.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    /// `PUT`, `GET`, ...
+    pub(crate) method: String,
+    /// The target as sent: path and query.
+    pub(crate) target: String,
+    /// Body bytes sent by the client.
+    pub(crate) sent: u64,
+}
+
+impl Request {
+    /// Whether it brings content: a PUT below `/data/`, parts of a multipart upload included.
+    pub(crate) fn is_data_put(&self) -> bool {
+        self.method == "PUT" && self.target.contains("/data/")
+    }
+}
+
+/// The proxy; stops listening when dropped.
+pub(crate) struct Proxy {
+    /// Where it listens.
+    address: SocketAddr,
+    /// What passed.
+    log: Arc<Log>,
+    /// Raised when no further connection is to be taken.
+    stop: Arc<AtomicBool>,
+}
+
+/// What passed, in order of the heads.
+#[derive(Default)]
+struct Log {
+    /// The requests, and when the last byte of any body passed.
+    requests: Mutex<(Vec<Request>, Option<Instant>)>,
+}
+
+impl Log {
+    /// The requests, locked.
+    fn lock(&self) -> MutexGuard<'_, (Vec<Request>, Option<Instant>)> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Proxy {
+    /// Listens on a port of its own; every request waits `delay` before it goes on to `upstream`.
+    pub(crate) fn start(upstream: SocketAddr, delay: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let (log, stop) = (Arc::new(Log::default()), Arc::new(AtomicBool::new(false)));
+        let (its_log, its_stop) = (Arc::clone(&log), Arc::clone(&stop));
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                if its_stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let log = Arc::clone(&its_log);
+                thread::spawn(move || pass(&client, upstream, delay, &log));
+            }
+        });
+        Self { address, log, stop }
+    }
+
+    /// Where it listens, as an endpoint.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// How many requests have passed: a mark for [`Self::since`].
+    pub(crate) fn mark(&self) -> usize {
+        self.log.lock().0.len()
+    }
+
+    /// The requests since a mark.
+    pub(crate) fn since(&self, mark: usize) -> Vec<Request> {
+        self.log.lock().0[mark..].to_vec()
+    }
+
+    /// Waits until no request and no body byte has come for `quiet`, at most `limit`; says whether it came to that.
+    pub(crate) fn settle(&self, quiet: Duration, limit: Duration) -> bool {
+        super::wait_until(limit, || {
+            self.log.lock().1.is_none_or(|last| last.elapsed() >= quiet)
+        })
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // One connection of our own wakes the listener, which then sees that it is to stop.
+        TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).ok();
+    }
+}
+
+/// Requests and body bytes by method and kind of key, for messages.
+pub(crate) fn summary(requests: &[Request]) -> String {
+    let mut kinds: std::collections::BTreeMap<String, (u64, u64)> =
+        std::collections::BTreeMap::new();
+    for request in requests {
+        let path = request.target.split('?').next().unwrap_or_default();
+        let kind = ["data", "log", "meta"]
+            .into_iter()
+            .find(|kind| path.contains(&format!("/{kind}/")));
+        let entry = kinds
+            .entry(format!("{} {}", request.method, kind.unwrap_or("other")))
+            .or_default();
+        *entry = (entry.0 + 1, entry.1 + request.sent);
+    }
+    let mut text = String::new();
+    for (kind, (count, bytes)) in kinds {
+        writeln!(text, "{count:7} {kind}, {bytes} bytes up").expect("into a string");
+    }
+    text
+}
+
+/// Serves one connection to its end.
+fn pass(client: &TcpStream, upstream: SocketAddr, delay: Duration, log: &Log) {
+    let Ok(server) = TcpStream::connect(upstream) else {
+        client.shutdown(Shutdown::Both).ok();
+        return;
+    };
+    client.set_nodelay(true).ok();
+    server.set_nodelay(true).ok();
+    thread::scope(|scope| {
+        scope.spawn(|| copy_answers(&server, client));
+        forward_requests(client, &server, delay, log);
+        server.shutdown(Shutdown::Write).ok();
+    });
+}
+
+/// Copies answers until the server has no more.
+fn copy_answers(mut server: &TcpStream, mut client: &TcpStream) {
+    std::io::copy(&mut server, &mut client).ok();
+    client.shutdown(Shutdown::Both).ok();
+}
+
+/// Forwards requests until the client has no more, cutting the stream into heads and bodies.
+fn forward_requests(mut client: &TcpStream, mut server: &TcpStream, delay: Duration, log: &Log) {
+    let mut cutter = Cutter::default();
+    let mut buffer = vec![0; 1 << 16];
+    let mut current = 0;
+    while let Ok(count @ 1..) = client.read(&mut buffer) {
+        let mut rest = &buffer[..count];
+        while !rest.is_empty() {
+            let (taken, event) = cutter.cut(rest);
+            match event {
+                Event::None => {}
+                Event::Head(method, target) => {
+                    thread::sleep(delay);
+                    let mut guard = log.lock();
+                    current = guard.0.len();
+                    guard.0.push(Request {
+                        method,
+                        target,
+                        sent: 0,
+                    });
+                    guard.1 = Some(Instant::now());
+                }
+                Event::Body(bytes) => {
+                    let mut guard = log.lock();
+                    guard.0[current].sent += bytes;
+                    guard.1 = Some(Instant::now());
+                }
+            }
+            if server.write_all(&rest[..taken]).is_err() {
+                return;
+            }
+            rest = &rest[taken..];
+        }
+    }
+}
+
+/// What a stretch of the stream was.
+#[derive(Debug, PartialEq, Eq)]
+enum Event {
+    /// Part of a head, or framing.
+    None,
+    /// The end of a head: method and target.
+    Head(String, String),
+    /// So many bytes of a body.
+    Body(u64),
+}
+
+/// Where in the stream of requests a connection is.
+#[derive(Default)]
+enum Expects {
+    /// Lines of a head.
+    #[default]
+    Head,
+    /// So many bytes of a body.
+    Body(u64),
+    /// A line with the size of a chunk.
+    ChunkSize,
+    /// So many bytes of a chunk, then its line end.
+    Chunk(u64),
+    /// Lines after the last chunk.
+    Trailer,
+}
+
+/// Cuts the client's side of an HTTP/1.1 connection into heads and bodies.
+#[derive(Default)]
+struct Cutter {
+    /// What comes next.
+    expects: Expects,
+    /// The line that has not ended yet.
+    line: Vec<u8>,
+    /// The lines of the head so far.
+    head: Vec<String>,
+}
+
+impl Cutter {
+    /// Takes a prefix of `bytes`: a line, a part of one, or body bytes. Returns its length and what it was.
+    fn cut(&mut self, bytes: &[u8]) -> (usize, Event) {
+        if let Expects::Body(left) | Expects::Chunk(left) = self.expects {
+            let taken = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let left = left - taken as u64;
+            self.expects = match (&self.expects, left) {
+                (Expects::Body(_), 0) => Expects::Head,
+                (Expects::Body(_), left) => Expects::Body(left),
+                (_, 0) => Expects::ChunkSize,
+                (_, left) => Expects::Chunk(left),
+            };
+            return (taken, Event::Body(taken as u64));
+        }
+        let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+            self.line.extend_from_slice(bytes);
+            return (bytes.len(), Event::None);
+        };
+        self.line.extend_from_slice(&bytes[..end]);
+        let line = String::from_utf8_lossy(&std::mem::take(&mut self.line))
+            .trim_end()
+            .to_owned();
+        (end + 1, self.end_line(line))
+    }
+
+    /// One whole line of a head, a chunk's size or a trailer.
+    fn end_line(&mut self, line: String) -> Event {
+        match self.expects {
+            Expects::ChunkSize => {
+                let size = line.split(';').next().unwrap_or_default().trim();
+                self.expects = match u64::from_str_radix(size, 16) {
+                    Ok(0) | Err(_) if size.is_empty() => Expects::ChunkSize,
+                    Ok(0) | Err(_) => Expects::Trailer,
+                    Ok(size) => Expects::Chunk(size),
+                };
+                Event::None
+            }
+            Expects::Trailer => {
+                if line.is_empty() {
+                    self.expects = Expects::Head;
+                }
+                Event::None
+            }
+            _ if line.is_empty() && self.head.is_empty() => Event::None,
+            _ if line.is_empty() => self.end_head(),
+            _ => {
+                self.head.push(line);
+                Event::None
+            }
+        }
+    }
+
+    /// The head is whole: says what it was and what follows.
+    fn end_head(&mut self) -> Event {
+        let head = std::mem::take(&mut self.head);
+        let value = |name: &str| {
+            head[1..].iter().find_map(|line| {
+                let (key, value) = line.split_once(':')?;
+                key.eq_ignore_ascii_case(name)
+                    .then(|| value.trim().to_owned())
+            })
+        };
+        self.expects = if value("transfer-encoding").is_some_and(|how| how.contains("chunked")) {
+            Expects::ChunkSize
+        } else {
+            match value("content-length").and_then(|length| length.parse().ok()) {
+                None | Some(0) => Expects::Head,
+                Some(length) => Expects::Body(length),
+            }
+        };
+        let mut words = head[0].split(' ').map(str::to_owned);
+        Event::Head(
+            words.next().unwrap_or_default(),
+            words.next().unwrap_or_default(),
+        )
+    }
+}
