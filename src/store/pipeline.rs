@@ -48,9 +48,38 @@ pub(crate) struct Health {
     hurried: Mutex<HashSet<u64>>,
     hurry: Notify,
     draining: AtomicBool,
+    #[cfg(test)]
+    pub(crate) halt: std::sync::atomic::AtomicU8,
+}
+
+/// The steps on the way to the bucket; a test can halt the pipeline before one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Step {
+    /// Uploading segments.
+    Seal = 1,
+    /// Committing batches to the index.
+    Commit,
+    /// Flushing the index.
+    Flush,
+    /// Uploading the log.
+    Log,
 }
 
 impl Health {
+    /// Whether a test has halted the pipeline before `step`.
+    pub(crate) fn halted(&self, step: Step) -> bool {
+        #[cfg(test)]
+        {
+            let halt = self.halt.load(Ordering::SeqCst);
+            return halt != 0 && halt <= step as u8;
+        }
+        #[cfg(not(test))]
+        {
+            let _ = step;
+            false
+        }
+    }
+
     /// Fails once the writer has lost its place or has ended.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         lock(&self.stopped).clone().map_or(Ok(()), Err)
@@ -252,7 +281,8 @@ impl Shared {
                 .into_iter()
                 .filter(|o| !busy.contains(&o.order))
                 .collect();
-            let (groups, wake) = self.groups(waiting);
+            let halted = self.health.halted(Step::Seal);
+            let (groups, wake) = self.groups(if halted { Vec::new() } else { waiting });
             for (group, inline) in groups {
                 let orders: Vec<u64> = group.iter().map(|o| o.order).collect();
                 busy.extend(&orders);
@@ -326,7 +356,8 @@ impl Shared {
     async fn commit_loop(self: Arc<Self>) {
         while !self.tasks.is_stopped() {
             let changed = self.queue.changed.notified();
-            let leaving = self.queue.leave(BATCH_MAX);
+            let halted = self.health.halted(Step::Commit);
+            let leaving = if halted { Vec::new() } else { self.queue.leave(BATCH_MAX) };
             if leaving.is_empty() {
                 tokio::select! {
                     () = changed => {}
@@ -398,11 +429,14 @@ impl Shared {
                 () = self.tasks.stopped() => return,
             }
             if let Some(commit) = self.log.newest_commit()
+                && !self.health.halted(Step::Flush)
                 && let Err(error) = self.make_durable(commit).await
             {
                 tracing::warn!(%error, "flush failed; trying again");
             }
-            if let Err(error) = self.log.upload(false).await {
+            if !self.health.halted(Step::Log)
+                && let Err(error) = self.log.upload(false).await
+            {
                 self.health.failed(&error.to_string());
                 tracing::warn!(%error, "log upload failed; trying again");
             }
