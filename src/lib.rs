@@ -1,10 +1,34 @@
 //! rewindfs: mount a bucket as a directory; every saved version of every file stays reachable under `.versions/`.
+//!
+//! The rooms, top to bottom; imports go downward only:
+//!
+//! - [`cli`], [`daemon`], [`control`], [`config`]: commands; builds the stack, mounts, drains in reverse
+//! - [`fuse`]: the kernel's door
+//! - [`fs`]: POSIX meaning, and the past as files
+//! - [`store`]: the versioned blob store; owns every row
+//! - [`cache`]: local bytes; [`meta`]: ordered rows with atomic batches
+//! - [`backend`]: where bytes lie
+//! - [`env`](mod@env), [`task`]: clock and ids; named tasks with one stop signal
+
+#[cfg(all(feature = "cli", feature = "fuse"))]
+pub mod cli;
+#[cfg(all(feature = "cli", feature = "fuse"))]
+pub mod config;
+#[cfg(all(feature = "cli", feature = "fuse"))]
+pub mod control;
+#[cfg(all(feature = "cli", feature = "fuse"))]
+pub mod daemon;
+#[cfg(feature = "fuse")]
+pub mod fuse;
+
+pub mod fs;
+pub mod store;
+
+pub mod cache;
+pub mod meta;
 
 pub mod backend;
-pub mod cache;
+
 pub mod env;
-pub mod fs;
-pub mod meta;
-pub mod store;
-pub mod sync;
+mod sync;
 pub mod task;

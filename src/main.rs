@@ -1,1 +1,25 @@
-fn main() {}
+//! The program: reads its arguments, serves a mount on a runtime when that is what they say, and exits.
+
+use rewindfs::cli::{Start, start};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let job = match start(std::env::args_os()) {
+        Start::Done(status) => return status,
+        Start::Serve(job) => job,
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("rewindfs: no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let status = runtime.block_on(job.run());
+    // A request that hangs must not hold the process: its caller has been answered.
+    runtime.shutdown_background();
+    status
+}

@@ -35,7 +35,6 @@ pub use file::{File, LEN_MAX, Whence};
 pub use fix::Fixed;
 pub use namespace::{Gather, Namespace, NamespaceConfig, check_name};
 pub use pipeline::{Pending, Usage};
-pub use queue::Backlog;
 pub use rename::{RenameMode, Renamed};
 pub use tree::Listing;
 pub use version::{

@@ -15,12 +15,12 @@ use super::fix::FIX_AGE_MAX;
 use super::inode::Due;
 use super::keys;
 use super::namespace::{Gather, Namespace, Shared};
-use super::queue::{Backlog, Operation, Stage};
+use super::queue::{Operation, Stage};
 use super::record::Record;
 use super::rows::encode;
 use super::seal::{INLINE, OWN_SEGMENT};
 use super::segment::SEGMENT_MAX;
-use super::version::{Author, Ino};
+use super::version::{Author, Ino, Instant};
 use crate::meta::{Batch, Commit, MetaState};
 use crate::sync::{Arc, Mutex, lock};
 
@@ -117,34 +117,38 @@ pub struct Usage {
 /// What is not yet in the bucket, and what went wrong on the way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
-    /// Acknowledged and on its way.
-    pub backlog: Backlog,
-    /// Files with writes that no version has, and their bytes.
-    pub open_files: u64,
-    /// Bytes acknowledged and not in the bucket.
-    pub dirty_bytes: u64,
-    /// Failed attempts since the mount.
-    pub failures: u64,
-    /// Why the last one failed.
-    pub last_failure: Option<String>,
-    /// What the last replay had to leave out.
-    pub notes: Vec<String>,
-    /// Why nothing more can be written, if so.
-    pub stopped: Option<String>,
+    /// Files with content or writes that the bucket does not have.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Acknowledged operations that are not durable.
+    pub operations: u64,
+    /// Instant of the oldest of them.
+    pub oldest: Option<Instant>,
+    /// What went wrong since the mount: why the last attempt failed, what a replay had to leave out, why nothing more can be
+    /// written.
+    pub failures: Vec<String>,
 }
 
 impl Namespace {
     /// What is not yet in the bucket.
     pub fn pending(&self) -> Pending {
         let health = &self.0.health;
+        let backlog = self.0.queue.backlog();
+        let mut files = backlog.files;
+        files.extend(self.0.inodes.unsettled().iter().map(|inode| inode.ino));
+        let mut failures = lock(&health.notes).clone();
+        if let Some(last) = lock(&health.last).as_ref() {
+            let times = health.failures.load(Ordering::Relaxed);
+            failures.push(format!("{times} failed attempts, the last: {last}"));
+        }
+        failures.extend(lock(&health.stopped).as_ref().map(ToString::to_string));
         Pending {
-            backlog: self.0.queue.backlog(),
-            open_files: self.0.inodes.unsettled().len() as u64,
-            dirty_bytes: self.0.budget.used(),
-            failures: health.failures.load(Ordering::Relaxed),
-            last_failure: lock(&health.last).clone(),
-            notes: lock(&health.notes).clone(),
-            stopped: lock(&health.stopped).as_ref().map(ToString::to_string),
+            files: files.len() as u64,
+            bytes: self.0.budget.used(),
+            operations: backlog.operations,
+            oldest: backlog.oldest,
+            failures,
         }
     }
 

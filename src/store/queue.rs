@@ -111,17 +111,15 @@ struct Inner {
     within: HashMap<Ino, HashSet<u64>>,
 }
 
-/// What is not yet in the bucket.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Backlog {
+/// Operations that are not durable.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Backlog {
     /// Files with content on its way.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Operations queued or committed but not durable.
-    pub operations: u64,
+    pub(crate) files: HashSet<Ino>,
+    /// How many.
+    pub(crate) operations: u64,
     /// Instant of the oldest.
-    pub oldest: Option<Instant>,
+    pub(crate) oldest: Option<Instant>,
 }
 
 impl Queue {
@@ -311,20 +309,12 @@ impl Queue {
     pub(crate) fn backlog(&self) -> Backlog {
         let inner = lock(&self.inner);
         let mut backlog = Backlog::default();
-        let mut files = HashSet::new();
         for operation in inner.committed.values().chain(inner.operations.values()) {
             backlog.operations += 1;
-            backlog.oldest = Some(
-                backlog
-                    .oldest
-                    .map_or(operation.instant, |o| o.min(operation.instant)),
-            );
-            if let Some(content) = &operation.content {
-                files.insert(content.ino);
-                backlog.bytes += content.fixed.bytes();
-            }
+            let oldest = backlog.oldest.unwrap_or(operation.instant);
+            backlog.oldest = Some(oldest.min(operation.instant));
+            backlog.files.extend(operation.content.as_ref().map(|content| content.ino));
         }
-        backlog.files = files.len() as u64;
         backlog
     }
 }

@@ -1,0 +1,212 @@
+//! A mount in the background: this program once more, with `--foreground`, and a socket over which it reports.
+//!
+//! The socket is the child's standard input: it needs no number passed along and no file, and reads as ended once the
+//! parent has gone. Life: the parent waits for one line; the child writes it when the mount answers or cannot be made; a
+//! child that dies first closes the socket, which the parent sees at once.
+
+use super::Refusal;
+use crate::fuse::serving;
+use crate::sync::{Mutex, lock};
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// The line a child writes.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Line {
+    /// The mount answers.
+    Ready,
+    /// It could not be made.
+    Failed {
+        message: String,
+        /// Whether it never can.
+        usage: bool,
+    },
+}
+
+/// Who is told how mounting went.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// This process is in the foreground: its own messages are enough.
+    Nobody,
+    /// The process that started this one.
+    Parent(Mutex<UnixStream>),
+}
+
+impl Report {
+    /// Says that the mount answers.
+    ///
+    /// # Errors
+    /// The parent has gone.
+    pub(super) fn ready(&self) -> io::Result<()> {
+        self.write(&Line::Ready)
+    }
+
+    /// Says why there is no mount.
+    pub(super) fn refused(&self, refusal: &Refusal) {
+        let line = Line::Failed {
+            message: refusal.message.clone(),
+            usage: refusal.status() == 2,
+        };
+        if let Err(error) = self.write(&line) {
+            tracing::debug!(%error, "the parent has gone");
+        }
+    }
+
+    fn write(&self, line: &Line) -> io::Result<()> {
+        let Self::Parent(stream) = self else {
+            return Ok(());
+        };
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        lock(stream).write_all(&text)
+    }
+}
+
+/// Starts this program once more with `arguments`, which are a whole command line, and waits until its mount at
+/// `mountpoint` answers. Its output goes to `log` or nowhere.
+///
+/// # Errors
+/// What the other process said, with its status; or that it ended without a word.
+pub(super) fn launch(
+    arguments: &[OsString],
+    log: Option<&Path>,
+    mountpoint: &Path,
+) -> Result<(), Refusal> {
+    let failed = |error: io::Error| Refusal::failure(format!("no process for the mount: {error}"));
+    let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+    let (stdout, stderr) = match log {
+        Some(path) => {
+            let file = open_log(path)?;
+            (
+                Stdio::from(file.try_clone().map_err(failed)?),
+                Stdio::from(file),
+            )
+        }
+        None => (Stdio::null(), Stdio::null()),
+    };
+    let program = std::env::current_exe().map_err(failed)?;
+    let child = Command::new(program)
+        .args(arguments.iter().skip(1).take(1))
+        // In front of what may follow two dashes.
+        .args(["--foreground", "--report-on-stdin"])
+        .args(arguments.iter().skip(2))
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(stdout)
+        .stderr(stderr)
+        .spawn()
+        .map_err(failed)?;
+    hear(ours, child)?;
+    match serving(mountpoint) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Refusal::failure(format!(
+            "{}: the mount does not answer",
+            mountpoint.display()
+        ))),
+        Err(error) => Err(Refusal::failure(error)),
+    }
+}
+
+/// Waits for the line of `child`.
+fn hear(stream: UnixStream, mut child: Child) -> Result<(), Refusal> {
+    let mut line = String::new();
+    let read = BufReader::new(stream).read_line(&mut line);
+    match serde_json::from_str(&line) {
+        Ok(Line::Ready) => Ok(()),
+        Ok(Line::Failed {
+            message,
+            usage: true,
+        }) => Err(Refusal::usage(message)),
+        Ok(Line::Failed {
+            message,
+            usage: false,
+        }) => Err(Refusal::failure(message)),
+        Err(_) => {
+            let ended = match (read, child.wait()) {
+                (Ok(_), Ok(status)) => status.to_string(),
+                (Err(error), _) | (_, Err(error)) => error.to_string(),
+            };
+            Err(Refusal::failure(format!(
+                "the mount's process ended before the mount answered ({ended}); --log FILE tells more"
+            )))
+        }
+    }
+}
+
+/// Opens `path` for appending; only its owner may read it, since names of files appear in it.
+///
+/// # Errors
+/// A failure that names it.
+pub(super) fn open_log(path: &Path) -> Result<File, Refusal> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| Refusal::failure(format!("--log {}: {error}", path.display())))
+}
+
+/// Makes this process, which was started by [`launch`], independent of the terminal and of the current directory.
+///
+/// # Errors
+/// A failure when standard input is not what [`launch`] made it.
+pub(super) fn detach() -> Result<Report, Refusal> {
+    let failed = |error: io::Error| Refusal::failure(format!("--report-on-stdin: {error}"));
+    let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
+    let stream = UnixStream::from(stdin);
+    stream.peer_addr().map_err(failed)?;
+    let report = Report::Parent(Mutex::new(stream));
+    // It fails for the leader of a group of processes only, which has nothing to leave.
+    let _ = rustix::process::setsid();
+    std::env::set_current_dir("/").map_err(failed)?;
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn child(script: &str) -> Child {
+        Command::new("sh").args(["-c", script]).spawn().unwrap()
+    }
+
+    #[test]
+    fn what_the_child_says_reaches_the_parent() {
+        for (refusal, status) in [(Refusal::usage("a"), 2), (Refusal::failure("b"), 1)] {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            Report::Parent(Mutex::new(theirs)).refused(&refusal);
+            let heard = hear(ours, child("true")).unwrap_err();
+            assert_eq!((&heard, heard.status()), (&refusal, status));
+        }
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        Report::Parent(Mutex::new(theirs)).ready().unwrap();
+        assert_eq!(hear(ours, child("true")), Ok(()));
+    }
+
+    #[test]
+    fn a_child_that_dies_without_a_word_is_a_failure() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        let heard = hear(ours, child("exit 7")).unwrap_err();
+        assert!(
+            heard.message.contains("exit status: 7"),
+            "{}",
+            heard.message
+        );
+        assert_eq!(heard.status(), 1);
+    }
+
+    #[test]
+    fn a_parent_that_has_gone_is_noticed() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(ours);
+        assert!(Report::Parent(Mutex::new(theirs)).ready().is_err());
+    }
+}

@@ -1,0 +1,168 @@
+//! The commands: what they are called, what they take, what they print and how they exit.
+//!
+//! Invariant: an exit status is 0 when it is done, 1 when it failed, 2 when what was asked can never work. A message goes
+//! to standard error, starts with `rewindfs: ` and names the flag, path or store it is about.
+
+mod background;
+mod log;
+mod mount;
+mod options;
+mod place;
+mod status;
+mod value;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+pub use mount::Job;
+
+/// Mount a bucket as a directory; every saved version of every file stays reachable under .versions/
+#[derive(Debug, Parser)]
+#[command(name = "rewindfs", version, about, after_help = EXAMPLES, args_override_self = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  rewindfs mount file:///srv/store ~/files
+  rewindfs mount s3://bucket/prefix ~/files --namespace team/eu
+  ls -l ~/files/.versions/@files/notes.txt/
+  cp ~/files/.versions/-1h/notes.txt ~/files/
+  rewindfs umount ~/files
+
+Exit status: 0 done, 1 failed, 2 wrong usage. RUST_LOG chooses what is logged (info, rewindfs=debug).";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Mount a store on a directory; returns when the mount answers
+    Mount(Box<mount::MountArguments>),
+    /// Show how a mount stands, above all what is not yet in the bucket
+    Status {
+        /// The directory it is mounted on
+        #[arg(value_name = "MNT")]
+        mountpoint: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Wait until everything acknowledged is in the bucket
+    Drain {
+        /// The directory it is mounted on
+        #[arg(value_name = "MNT")]
+        mountpoint: PathBuf,
+    },
+    /// Bring everything to the bucket, then unmount; returns when the daemon has gone
+    #[command(visible_alias = "unmount")]
+    Umount {
+        /// The directory it is mounted on
+        #[arg(value_name = "MNT")]
+        mountpoint: PathBuf,
+        /// Unmount even while files in it are open
+        #[arg(long, short = 'z')]
+        lazy: bool,
+    },
+}
+
+/// Why a command did not do what it was asked: a message and the exit status that goes with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    message: String,
+    kind: Wrong,
+}
+
+/// What was wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// What was asked can never work.
+    Usage,
+    /// It could have worked.
+    Failure,
+}
+
+impl Refusal {
+    /// A refusal of what can never work.
+    pub(crate) fn usage(message: impl fmt::Display) -> Self {
+        Self {
+            message: message.to_string(),
+            kind: Wrong::Usage,
+        }
+    }
+
+    /// A failure.
+    pub(crate) fn failure(message: impl fmt::Display) -> Self {
+        Self {
+            message: message.to_string(),
+            kind: Wrong::Failure,
+        }
+    }
+
+    fn status(&self) -> u8 {
+        match self.kind {
+            Wrong::Failure => 1,
+            Wrong::Usage => 2,
+        }
+    }
+
+    /// Prints the message and turns into the exit status.
+    fn exit(&self) -> ExitCode {
+        eprintln!("rewindfs: {}", self.message);
+        ExitCode::from(self.status())
+    }
+}
+
+/// What is left to do after the arguments have been read.
+#[derive(Debug)]
+pub enum Start {
+    /// Nothing: this is the exit status.
+    Done(ExitCode),
+    /// Serve a mount, in this process, on a runtime.
+    Serve(Box<Job>),
+}
+
+/// Reads `arguments`, the program's name first, and does what needs no runtime.
+#[must_use]
+pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let command = Arguments::command();
+    let prepared = match options::prepare(arguments, &command) {
+        Ok(prepared) => prepared,
+        Err(refusal) => return Start::Done(refusal.exit()),
+    };
+    let parsed = match Arguments::try_parse_from(&prepared) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // Help and version are no errors and go to standard output. A closed pipe is nobody's fault.
+            let _ = error.print();
+            return Start::Done(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)));
+        }
+    };
+    let outcome = match parsed.command {
+        Command::Mount(mount) => match mount::start(*mount, &prepared) {
+            Ok(mount::Mounting::Serve(job)) => return Start::Serve(job),
+            Ok(mount::Mounting::InBackground) => Ok(()),
+            Err(refusal) => Err(refusal),
+        },
+        Command::Status { mountpoint, json } => status::status(&mountpoint, json),
+        Command::Drain { mountpoint } => status::drain(&mountpoint),
+        Command::Umount { mountpoint, lazy } => status::umount(&mountpoint, lazy),
+    };
+    Start::Done(match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refusal) => refusal.exit(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_commands_is_sound() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,292 @@
+//! `rewindfs mount`: from flags to a daemon, here or in the background.
+
+use super::background::{self, Report};
+use super::options::FLAGS;
+use super::{Refusal, log, place, value};
+use crate::config::{Config, Settings, StoreUrl};
+use crate::daemon::{Daemon, DaemonError, Signals};
+use crate::env::{Env, SystemEnv};
+use crate::fs::SyncOn;
+use crate::fuse::MountFlag;
+use crate::sync::Arc;
+use clap::{Args, ValueEnum};
+use sd_notify::NotifyState;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// The flags of `rewindfs mount`; each is also a word under `-o`.
+#[derive(Args)]
+#[command(args_override_self = true)]
+pub(super) struct MountArguments {
+    /// The store: file:///dir, s3://bucket/prefix, gs://bucket, az://container, memory://
+    #[arg(value_name = "URL")]
+    url: String,
+    /// The directory to mount on
+    #[arg(value_name = "MNT")]
+    mountpoint: PathBuf,
+    /// The tree inside the store, team/eu [default: main]
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
+    /// Stay in the foreground, log to standard error
+    #[arg(long, short = 'f')]
+    foreground: bool,
+    /// Settings as mount(8) writes them: allow_other,ro,namespace=team/eu
+    #[arg(long, short = 'o', value_name = "LIST")]
+    options: Vec<String>,
+    /// Refuse every change
+    #[arg(long)]
+    read_only: bool,
+    /// Let every user in, each with his own rights; always so for root's mounts
+    #[arg(long)]
+    allow_other: bool,
+    /// When close(2) returns: saved here, in the bucket, or as release with uploads at intervals [default: release]
+    #[arg(long, value_name = "WHEN", value_enum)]
+    sync_on: Option<SyncChoice>,
+    /// With --sync-on interval: how long a saved file may lie here alone [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    sync_interval: Option<Duration>,
+    /// Where cache and journal lie [default: ~/.cache/rewindfs, for root /var/cache/rewindfs]
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+    /// Cache on disk [default: 10G]
+    #[arg(long, value_name = "SIZE", value_parser = value::size)]
+    cache_size: Option<u64>,
+    /// Caches in memory [default: 256M]
+    #[arg(long, value_name = "SIZE", value_parser = value::size)]
+    memory: Option<u64>,
+    /// What may be written and not yet in the bucket before writers wait [default: 4G]
+    #[arg(long, value_name = "SIZE", value_parser = value::size)]
+    dirty_max: Option<u64>,
+    /// Another server than the provider's, http://host:9000
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+    /// The bucket's region
+    #[arg(long, value_name = "NAME")]
+    region: Option<String>,
+    /// The directory that shows the past, in every directory [default: .versions]
+    #[arg(long, value_name = "NAME")]
+    versions_dir: Option<OsString>,
+    /// Show every file as this user's
+    #[arg(long, value_name = "NUMBER")]
+    uid: Option<u32>,
+    /// Show every file as this group's
+    #[arg(long, value_name = "NUMBER")]
+    gid: Option<u32>,
+    /// Take these permission bits from every file
+    #[arg(long, value_name = "BITS", value_parser = value::octal)]
+    umask: Option<u32>,
+    /// After how long a caller gets EIO; ten times as long for contents and fsync [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    deadline: Option<Duration>,
+    /// Append the log to this file
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// How a line of the log looks
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = log::Format::Text)]
+    log_format: log::Format,
+    /// A flag the kernel enforces, from a word under -o
+    #[arg(long, value_name = "WORD", hide = true, value_parser = clap::builder::PossibleValuesParser::new(FLAGS))]
+    mount_flag: Vec<String>,
+    /// Tell the parent process over standard input how mounting went
+    #[arg(long, hide = true)]
+    report_on_stdin: bool,
+}
+
+impl fmt::Debug for MountArguments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MountArguments")
+            .field("url", &StoreUrl::new(self.url.clone()))
+            .field("mountpoint", &self.mountpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SyncChoice {
+    Release,
+    Close,
+    Interval,
+}
+
+/// How `rewindfs mount` goes on.
+pub(super) enum Mounting {
+    /// In this process.
+    Serve(Box<Job>),
+    /// Another process serves, and the mount answers.
+    InBackground,
+}
+
+/// A mount that is to be served by this process.
+#[derive(Debug)]
+pub struct Job {
+    config: Config,
+    runtime_directory: PathBuf,
+    report: Report,
+}
+
+/// Checks the flags and goes on in this process or in another one, which gets `prepared`, the whole command line.
+///
+/// # Errors
+/// A usage error names the flag; a failure is what the other process said.
+pub(super) fn start(arguments: MountArguments, prepared: &[OsString]) -> Result<Mounting, Refusal> {
+    if let Some(list) = arguments.options.first() {
+        return Err(Refusal::usage(format!(
+            "write -o {list} apart from other short flags"
+        )));
+    }
+    let log_file = arguments.log.as_deref().map(place::from_root).transpose()?;
+    let (foreground, reports) = (arguments.foreground, arguments.report_on_stdin);
+    let format = arguments.log_format;
+    // Checked in the parent too, so that a wrong flag is told before a process is made for it.
+    let config = Config::new(settings(arguments)?).map_err(Refusal::usage)?;
+    if !foreground {
+        background::launch(prepared, log_file.as_deref(), &config.mount.mountpoint)?;
+        return Ok(Mounting::InBackground);
+    }
+    let report = match reports {
+        true => background::detach()?,
+        false => Report::Nobody,
+    };
+    if let Err(refusal) = log::start(log_file.as_deref(), format) {
+        report.refused(&refusal);
+        return Err(refusal);
+    }
+    Ok(Mounting::Serve(Box::new(Job {
+        config,
+        runtime_directory: place::runtime_directory(),
+        report,
+    })))
+}
+
+fn settings(arguments: MountArguments) -> Result<Settings, Refusal> {
+    let cache_dir = match &arguments.cache_dir {
+        Some(directory) => place::from_root(directory)?,
+        None => place::cache_directory()?,
+    };
+    Ok(Settings {
+        url: StoreUrl::new(arguments.url),
+        mountpoint: place::from_root(&arguments.mountpoint)?,
+        namespace: arguments.namespace,
+        read_only: arguments.read_only,
+        allow_other: arguments.allow_other,
+        flags: arguments
+            .mount_flag
+            .iter()
+            .filter_map(|word| flag(word))
+            .collect(),
+        sync_on: arguments.sync_on.map(|choice| match choice {
+            SyncChoice::Release => SyncOn::Release,
+            SyncChoice::Close => SyncOn::Close,
+            SyncChoice::Interval => SyncOn::Interval,
+        }),
+        sync_interval: arguments.sync_interval,
+        cache_dir,
+        cache_bytes: arguments.cache_size,
+        memory_bytes: arguments.memory,
+        dirty_bytes_max: arguments.dirty_max,
+        endpoint: arguments.endpoint,
+        region: arguments.region,
+        versions_name: arguments.versions_dir,
+        uid: arguments.uid,
+        gid: arguments.gid,
+        umask: arguments.umask,
+        deadline: arguments.deadline,
+        host: rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned(),
+        is_root: place::is_root(),
+        owner: place::owner(),
+    })
+}
+
+fn flag(word: &str) -> Option<MountFlag> {
+    Some(match word {
+        "exec" => MountFlag::Exec,
+        "noexec" => MountFlag::NoExec,
+        "suid" => MountFlag::Suid,
+        "nosuid" => MountFlag::NoSuid,
+        "dev" => MountFlag::Dev,
+        "nodev" => MountFlag::NoDev,
+        "atime" => MountFlag::Atime,
+        "noatime" => MountFlag::NoAtime,
+        "sync" => MountFlag::Sync,
+        "dirsync" => MountFlag::DirSync,
+        _ => return None,
+    })
+}
+
+impl Job {
+    /// Mounts, says so, serves until the end, and tells the exit status.
+    pub async fn run(self) -> ExitCode {
+        let env: Arc<dyn Env> = Arc::new(SystemEnv);
+        let mut signals = Signals::listen();
+        let started = Daemon::start(self.config, self.runtime_directory, env, &mut signals).await;
+        let daemon = match started {
+            Ok(daemon) => daemon,
+            Err(error) => {
+                tracing::error!(%error, "not mounted");
+                let refusal = refusal(&error);
+                self.report.refused(&refusal);
+                return refusal.exit();
+            }
+        };
+        let outcome = match self.report.ready() {
+            Ok(()) => {
+                notify(&[NotifyState::Ready, NotifyState::Status("mounted")]);
+                tracing::info!("mounted");
+                daemon.run(&mut signals).await
+            }
+            Err(error) => {
+                tracing::error!(%error, "whoever asked for this mount has gone");
+                daemon.abandon(&mut signals).await
+            }
+        };
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!(%error, "did not end well");
+                refusal(&error).exit()
+            }
+        }
+    }
+}
+
+fn refusal(error: &DaemonError) -> Refusal {
+    match error.is_usage() {
+        true => Refusal::usage(error),
+        false => Refusal::failure(error),
+    }
+}
+
+/// Tells systemd, when it has started us.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{DEFAULT_NAMESPACE, DEFAULT_VERSIONS_NAME};
+
+    #[test]
+    fn every_flag_of_the_kernel_has_a_meaning() {
+        for word in FLAGS {
+            assert!(flag(word).is_some(), "{word}");
+        }
+    }
+
+    #[test]
+    fn the_help_tells_the_defaults_that_hold() {
+        let mut command = MountArguments::augment_args(clap::Command::new("mount"));
+        let help = command.render_help().to_string();
+        for default in [DEFAULT_NAMESPACE, DEFAULT_VERSIONS_NAME] {
+            assert!(help.contains(&format!("[default: {default}]")), "{help}");
+        }
+    }
+}

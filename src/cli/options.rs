@@ -1,0 +1,294 @@
+//! `-o a,b=c` as mount(8) and fstab write it, turned into the long flags of the same names before clap sees them.
+//!
+//! Invariant: the words are the flags that clap knows, so that none can be forgotten in one of the two places.
+
+use super::Refusal;
+use clap::{ArgAction, Command};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+/// Words of mount(8) that are for others: the mount command, systemd, or what holds here anyway.
+const FOR_OTHERS: &[&str] = &[
+    "_netdev",
+    "async",
+    "auto",
+    "default_permissions",
+    "defaults",
+    "diratime",
+    "fail",
+    "group",
+    "iversion",
+    "lazytime",
+    "loud",
+    "mand",
+    "noauto",
+    "nodiratime",
+    "nofail",
+    "nogroup",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "noowner",
+    "norelatime",
+    "nostrictatime",
+    "nouser",
+    "nousers",
+    "owner",
+    "relatime",
+    "silent",
+    "strictatime",
+    "user",
+    "users",
+];
+
+/// Words with a value, or families of words, that are for others.
+const FOR_OTHERS_PREFIXES: &[&str] = &[
+    "comment=", "fsname=", "group=", "owner=", "subtype=", "user=", "x-", "X-",
+];
+
+/// Words that the kernel enforces.
+pub(super) const FLAGS: &[&str] = &[
+    "exec", "noexec", "suid", "nosuid", "dev", "nodev", "atime", "noatime", "sync", "dirsync",
+];
+
+/// Makes `arguments`, the program's name first, what clap expects: a mount without the word gets it, as fstab needs it, and
+/// `-o` lists become flags.
+///
+/// # Errors
+/// A usage error that names the word nobody knows.
+pub(super) fn prepare(
+    arguments: Vec<OsString>,
+    command: &Command,
+) -> Result<Vec<OsString>, Refusal> {
+    let mut arguments = named(arguments);
+    if arguments.get(1).is_none_or(|word| word != "mount") {
+        return Ok(arguments);
+    }
+    let rest = arguments.split_off(2);
+    let mount = command.find_subcommand("mount");
+    let mut rest = rest.into_iter();
+    while let Some(argument) = rest.next() {
+        let list = match argument.to_str() {
+            Some("--") => {
+                arguments.push(argument);
+                arguments.extend(rest);
+                break;
+            }
+            Some("-o" | "--options") => match rest.next() {
+                Some(list) => list,
+                None => return Err(Refusal::usage("-o needs a list of options")),
+            },
+            Some(word) => match word
+                .strip_prefix("--options=")
+                .or_else(|| word.strip_prefix("-o"))
+            {
+                Some(list) => OsString::from(list),
+                None => {
+                    arguments.push(argument);
+                    continue;
+                }
+            },
+            None => {
+                arguments.push(argument);
+                continue;
+            }
+        };
+        let list = list
+            .to_str()
+            .ok_or_else(|| Refusal::usage(format!("-o {}: is no text", list.display())))?;
+        for word in split(list) {
+            expand(&word, mount, &mut arguments)?;
+        }
+    }
+    Ok(arguments)
+}
+
+/// Puts in the word `mount` where mount(8) calls: as `mount.rewindfs`, or with a URL as the first argument.
+fn named(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let helper = arguments
+        .first()
+        .and_then(|program| Path::new(program).file_name())
+        .is_some_and(|name| name == "mount.rewindfs" || name == "mount.fuse.rewindfs");
+    let url = arguments
+        .get(1)
+        .and_then(|first| first.to_str())
+        .is_some_and(|first| first.contains("://") && !first.starts_with('-'));
+    if helper {
+        // Words of mount(8)'s helpers without a meaning here: sloppy, verbose, no mtab.
+        let ignored = ["-s", "-v", "-n"].map(OsStr::new);
+        arguments.retain(|argument| !ignored.contains(&argument.as_os_str()));
+    }
+    if helper || url {
+        arguments.insert(1, "mount".into());
+    }
+    arguments
+}
+
+/// Splits a list at its commas; a backslash takes the next character as it stands.
+fn split(list: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut characters = list.chars();
+    while let Some(character) = characters.next() {
+        // There is always a last word.
+        let Some(word) = words.last_mut() else { break };
+        match character {
+            ',' => words.push(String::new()),
+            '\\' => word.extend(characters.next()),
+            other => word.push(other),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// Adds the flag that `word` stands for to `arguments`.
+fn expand(
+    word: &str,
+    mount: Option<&Command>,
+    arguments: &mut Vec<OsString>,
+) -> Result<(), Refusal> {
+    if FOR_OTHERS.contains(&word)
+        || FOR_OTHERS_PREFIXES
+            .iter()
+            .any(|prefix| word.starts_with(prefix))
+    {
+        return Ok(());
+    }
+    if FLAGS.contains(&word) {
+        arguments.push(format!("--mount-flag={word}").into());
+        return Ok(());
+    }
+    match word {
+        "ro" => {
+            arguments.push("--read-only".into());
+            return Ok(());
+        }
+        // The last of the two counts.
+        "rw" => {
+            arguments.retain(|argument| argument != "--read-only");
+            return Ok(());
+        }
+        _ => {}
+    }
+    let (key, value) = match word.split_once('=') {
+        Some((key, value)) => (key, Some(value)),
+        None => (word, None),
+    };
+    let long = key.replace('_', "-");
+    let flag = mount
+        .into_iter()
+        .flat_map(Command::get_arguments)
+        .find(|flag| !flag.is_hide_set() && flag.get_long() == Some(&long) && long != "options")
+        .ok_or_else(|| Refusal::usage(format!("-o {word}: unknown option \"{key}\"")))?;
+    match (value, flag.get_action()) {
+        (None, ArgAction::SetTrue) => arguments.push(format!("--{long}").into()),
+        (Some(value), ArgAction::Set | ArgAction::Append) => {
+            arguments.push(format!("--{long}={value}").into());
+        }
+        (None, ArgAction::Set | ArgAction::Append) => {
+            return Err(Refusal::usage(format!(
+                "-o {word}: needs a value, {key}=..."
+            )));
+        }
+        _ => return Err(Refusal::usage(format!("-o {word}: takes no value"))),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Arguments;
+    use clap::CommandFactory;
+
+    fn prepared(arguments: &[&str]) -> Result<Vec<String>, String> {
+        let arguments = arguments.iter().map(OsString::from).collect();
+        prepare(arguments, &Arguments::command())
+            .map(|words| {
+                words
+                    .iter()
+                    .map(|word| word.to_string_lossy().into_owned())
+                    .collect()
+            })
+            .map_err(|refusal| refusal.message)
+    }
+
+    #[test]
+    fn words_become_flags() {
+        let words = prepared(&[
+            "rewindfs",
+            "mount",
+            "u",
+            "m",
+            "-o",
+            "allow_other,ro,namespace=team/eu",
+            "-osync_on=close,cache-size=1G",
+            "--options=noexec,_netdev,x-systemd.automount,user,nofail",
+        ]);
+        assert_eq!(
+            words.unwrap()[2..],
+            [
+                "u",
+                "m",
+                "--allow-other",
+                "--read-only",
+                "--namespace=team/eu",
+                "--sync-on=close",
+                "--cache-size=1G",
+                "--mount-flag=noexec"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_last_of_ro_and_rw_counts() {
+        assert_eq!(
+            prepared(&["r", "mount", "-o", "ro,rw"]).unwrap(),
+            ["r", "mount"]
+        );
+        assert_eq!(
+            prepared(&["r", "mount", "-o", "rw,ro"]).unwrap()[2..],
+            ["--read-only"]
+        );
+    }
+
+    #[test]
+    fn an_escaped_comma_belongs_to_the_value() {
+        let words = prepared(&["r", "mount", "-o", "log=/a\\,b,,ro"]).unwrap();
+        assert_eq!(words[2..], ["--log=/a,b", "--read-only"]);
+    }
+
+    #[test]
+    fn what_nobody_knows_is_named() {
+        for (list, part) in [
+            ("ro,frobnicate", "\"frobnicate\""),
+            ("no_such=1", "\"no_such\""),
+            ("allow_other=1", "takes no value"),
+            ("namespace", "needs a value"),
+            ("options=ro", "unknown"),
+            ("report-on-stdin", "unknown"),
+            ("mount-flag=exec", "unknown"),
+        ] {
+            let message = prepared(&["r", "mount", "u", "m", "-o", list]).unwrap_err();
+            assert!(message.contains(part), "{list}: {message}");
+        }
+        assert!(prepared(&["r", "mount", "-o"]).is_err());
+    }
+
+    #[test]
+    fn fstab_needs_no_word() {
+        let words = prepared(&["/sbin/rewindfs", "s3://b/p", "/m", "-o", "rw"]).unwrap();
+        assert_eq!(words, ["/sbin/rewindfs", "mount", "s3://b/p", "/m"]);
+        let words =
+            prepared(&["/sbin/mount.rewindfs", "s3://b/p", "/m", "-n", "-o", "ro"]).unwrap();
+        assert_eq!(words[1..], ["mount", "s3://b/p", "/m", "--read-only"]);
+    }
+
+    #[test]
+    fn other_commands_and_what_follows_two_dashes_stay() {
+        let words = ["r", "status", "-o", "x"];
+        assert_eq!(prepared(&words).unwrap(), words);
+        let words = ["r", "mount", "--", "u", "-o"];
+        assert_eq!(prepared(&words).unwrap(), words);
+    }
+}

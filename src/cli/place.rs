@@ -1,0 +1,102 @@
+//! Where this user's files go: the cache and the runtime directory. The only file that reads those variables.
+
+use super::Refusal;
+use std::env::var_os;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Tells whether root runs this.
+pub(super) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// User and group of this process.
+pub(super) fn owner() -> (u32, u32) {
+    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+}
+
+/// The directory for caches and journals when none is named.
+///
+/// # Errors
+/// A usage error when this user has no home.
+pub(super) fn cache_directory() -> Result<PathBuf, Refusal> {
+    if is_root() {
+        return Ok(PathBuf::from("/var/cache/rewindfs"));
+    }
+    cache_of(var_os("XDG_CACHE_HOME"), var_os("HOME")).ok_or_else(|| {
+        Refusal::usage("--cache-dir must be given: neither XDG_CACHE_HOME nor HOME is set")
+    })
+}
+
+fn cache_of(cache_home: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
+    absolute(cache_home)
+        .or_else(|| absolute(home).map(|home| home.join(".cache")))
+        .map(|cache| cache.join("rewindfs"))
+}
+
+/// The directory in which a mount of this user listens for commands.
+pub(super) fn runtime_directory() -> PathBuf {
+    let user = rustix::process::geteuid().as_raw();
+    runtime_of(user, var_os("XDG_RUNTIME_DIR"))
+}
+
+fn runtime_of(user: u32, runtime: Option<OsString>) -> PathBuf {
+    // Root's own variable differs between a login and a service, so that one place serves both.
+    match (user, absolute(runtime)) {
+        (0, _) => PathBuf::from("/run/rewindfs"),
+        (_, Some(runtime)) => runtime.join("rewindfs"),
+        (_, None) => std::env::temp_dir().join(format!("rewindfs-{user}")),
+    }
+}
+
+/// The directories in which a command looks for mounts: its user's, and for root every user's.
+pub(super) fn runtime_directories() -> Vec<PathBuf> {
+    let mut directories = vec![runtime_directory()];
+    if is_root()
+        && let Ok(users) = std::fs::read_dir("/run/user")
+    {
+        directories.extend(users.flatten().map(|user| user.path().join("rewindfs")));
+    }
+    directories
+}
+
+/// Names `path` from the root, so that it means the same after a change of directory.
+///
+/// # Errors
+/// A failure when there is no current directory.
+pub(super) fn from_root(path: &Path) -> Result<PathBuf, Refusal> {
+    std::path::absolute(path)
+        .map_err(|error| Refusal::failure(format!("{}: {error}", path.display())))
+}
+
+fn absolute(variable: Option<OsString>) -> Option<PathBuf> {
+    variable
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_follows_the_variables() {
+        let cache = |cache: Option<&str>, home: Option<&str>| {
+            cache_of(cache.map(OsString::from), home.map(OsString::from))
+        };
+        assert_eq!(cache(Some("/c"), Some("/h")), Some("/c/rewindfs".into()));
+        assert_eq!(
+            cache(Some("c"), Some("/h")),
+            Some("/h/.cache/rewindfs".into())
+        );
+        assert_eq!(cache(None, None), None);
+    }
+
+    #[test]
+    fn root_listens_in_one_place() {
+        let run = Some(OsString::from("/run/user/7"));
+        assert_eq!(runtime_of(0, run.clone()), Path::new("/run/rewindfs"));
+        assert_eq!(runtime_of(7, run), Path::new("/run/user/7/rewindfs"));
+        assert!(runtime_of(7, None).ends_with("rewindfs-7"));
+    }
+}

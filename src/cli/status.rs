@@ -1,0 +1,217 @@
+//! `rewindfs status`, `drain` and `umount`: asks the daemon of a mountpoint.
+
+use super::value::{show_duration, show_size};
+use super::{Refusal, place};
+use crate::control::{self, ControlError, Request, Response, Status};
+use crate::env::{Env, SystemEnv};
+use crate::fuse::{Unmount, resolve, serving, unmount};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a daemon may take to go after it has said that it is done.
+const END_MAX: Duration = Duration::from_secs(15);
+
+/// Prints how the mount at `mountpoint` stands.
+///
+/// # Errors
+/// A failure when no daemon answers.
+pub(super) fn status(mountpoint: &Path, json: bool) -> Result<(), Refusal> {
+    let mountpoint = resolved(mountpoint)?;
+    let (response, _) = ask(&mountpoint, Request::Status)?;
+    let Response::Status(status) = response else {
+        return Err(unexpected(&mountpoint));
+    };
+    let text = match json {
+        true => serde_json::to_string_pretty(&status).map_err(Refusal::failure)?,
+        false => describe(&status, SystemEnv.now()),
+    };
+    // A reader that closes the pipe early has seen what it wanted.
+    let _ = writeln!(std::io::stdout(), "{text}");
+    Ok(())
+}
+
+/// Waits until everything acknowledged through the mount is in the bucket.
+///
+/// # Errors
+/// A failure with what could not be brought there.
+pub(super) fn drain(mountpoint: &Path) -> Result<(), Refusal> {
+    let mountpoint = resolved(mountpoint)?;
+    match ask(&mountpoint, Request::Drain)?.0 {
+        Response::Done => Ok(()),
+        Response::Failed { message } => Err(told(&mountpoint, &message)),
+        Response::Status(_) => Err(unexpected(&mountpoint)),
+    }
+}
+
+/// Drains, unmounts and waits for the daemon's end. What a killed daemon left is unmounted as well.
+///
+/// # Errors
+/// A failure when something is open, unless `lazy`, or when something did not reach the bucket.
+pub(super) fn umount(mountpoint: &Path, lazy: bool) -> Result<(), Refusal> {
+    let mountpoint = resolved(mountpoint)?;
+    let request = Request::Shutdown { lazy };
+    match control::ask(&place::runtime_directories(), &mountpoint, request) {
+        Ok((Response::Done, pid)) => gone(&mountpoint, pid),
+        Ok((Response::Failed { message }, _)) => Err(told(&mountpoint, &message)),
+        Ok((Response::Status(_), _)) => Err(unexpected(&mountpoint)),
+        Err(ControlError::NotFound(_)) => remains(&mountpoint),
+        Err(error) => Err(Refusal::failure(error)),
+    }
+}
+
+/// Unmounts what nobody serves any more.
+fn remains(mountpoint: &Path) -> Result<(), Refusal> {
+    match serving(mountpoint) {
+        Ok(true) => Err(Refusal::failure(format!(
+            "the rewindfs at {} is another user's, or its control socket is gone: use umount(8)",
+            mountpoint.display()
+        ))),
+        Ok(false) => unmount(mountpoint, Unmount::Lazy).map_err(Refusal::failure),
+        Err(error) => Err(Refusal::failure(error)),
+    }
+}
+
+fn resolved(mountpoint: &Path) -> Result<PathBuf, Refusal> {
+    resolve(mountpoint).map_err(Refusal::failure)
+}
+
+fn gone(mountpoint: &Path, pid: u32) -> Result<(), Refusal> {
+    if control::wait_for_end(pid, END_MAX) {
+        return Ok(());
+    }
+    Err(Refusal::failure(format!(
+        "{}: unmounted, but process {pid} is still there",
+        mountpoint.display()
+    )))
+}
+
+fn ask(mountpoint: &Path, request: Request) -> Result<(Response, u32), Refusal> {
+    control::ask(&place::runtime_directories(), mountpoint, request).map_err(Refusal::failure)
+}
+
+fn told(mountpoint: &Path, message: &str) -> Refusal {
+    let name = mountpoint.display().to_string();
+    match message.contains(&name) {
+        true => Refusal::failure(message),
+        false => Refusal::failure(format!("{name}: {message}")),
+    }
+}
+
+fn unexpected(mountpoint: &Path) -> Refusal {
+    Refusal::failure(format!(
+        "the rewindfs at {} answered something else",
+        mountpoint.display()
+    ))
+}
+
+/// Says how a mount stands, for a person, at `now` in nanoseconds.
+fn describe(status: &Status, now: u64) -> String {
+    let mounted = Duration::from_nanos(now.saturating_sub(status.mounted_ns));
+    let pending = &status.pending;
+    let waiting = match pending.oldest_age_ms {
+        _ if pending.operations == 0 && pending.files == 0 => "nothing".to_owned(),
+        age => {
+            let oldest = age.map_or(String::new(), |age| {
+                format!(", oldest {}", show_duration(Duration::from_millis(age)))
+            });
+            format!(
+                "{} files, {}, {} operations{oldest}",
+                pending.files,
+                show_size(pending.bytes),
+                pending.operations
+            )
+        }
+    };
+    let requests = &status.requests;
+    let mut lines = vec![
+        ("mountpoint", status.mountpoint.clone()),
+        (
+            "store",
+            format!("{}, namespace {}", status.url, status.namespace),
+        ),
+        (
+            "mode",
+            format!("{}, sync on {}", status.mode, status.sync_on),
+        ),
+        (
+            "daemon",
+            format!(
+                "process {}, version {}, mounted {}",
+                status.pid,
+                status.version,
+                show_duration(mounted)
+            ),
+        ),
+        ("not yet in bucket", waiting),
+        (
+            "holds",
+            format!(
+                "{} files, {}",
+                status.usage.files,
+                show_size(status.usage.bytes)
+            ),
+        ),
+        (
+            "requests",
+            format!(
+                "{} put, {} get, {} list, {} delete, {} head, {} failed; {} up, {} down",
+                requests.put,
+                requests.get,
+                requests.list,
+                requests.delete,
+                requests.head,
+                requests.failures,
+                show_size(requests.bytes_up),
+                show_size(requests.bytes_down)
+            ),
+        ),
+    ];
+    lines.extend(
+        pending
+            .failures
+            .iter()
+            .map(|failure| ("failure", failure.clone())),
+    );
+    if let Some(task) = &status.poisoned {
+        lines.push((
+            "broken",
+            format!("{task} panicked, every call is EIO; see the log"),
+        ));
+    }
+    let mut text = String::new();
+    for (name, value) in lines {
+        // Writing into a String does not fail.
+        let _ = writeln!(text, "{name:<18} {value}");
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_pending_is_told_with_its_age() {
+        let mut status = Status::default();
+        assert!(describe(&status, 0).contains("not yet in bucket  nothing"));
+        status.pending.files = 3;
+        status.pending.bytes = 1 << 20;
+        status.pending.operations = 4;
+        status.pending.oldest_age_ms = Some(2_000);
+        status.pending.failures = vec!["data/1: refused".to_owned()];
+        status.poisoned = Some("uploader".to_owned());
+        let text = describe(&status, 0);
+        assert!(
+            text.contains("3 files, 1.0 MiB, 4 operations, oldest 2 s"),
+            "{text}"
+        );
+        assert!(
+            text.contains("failure            data/1: refused"),
+            "{text}"
+        );
+        assert!(text.ends_with("see the log"), "{text}");
+    }
+}

@@ -1,0 +1,427 @@
+//! The settings of a mount: what each layer declares, put together and checked once.
+//!
+//! Invariant: a [`Config`] that exists is valid; its `Debug` shows no secret. Nothing here reads the environment.
+
+use crate::backend::BackendConfig;
+use crate::fs::{FsConfig, SyncOn};
+use crate::fuse::{Access, Configuration, MountFlag};
+use crate::store::{Gather, NamespaceConfig};
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+use url::Url;
+
+/// The namespace that is mounted when none is named.
+pub const DEFAULT_NAMESPACE: &str = "main";
+
+/// The directory through which the past is reached when no other name is given.
+pub const DEFAULT_VERSIONS_NAME: &str = ".versions";
+
+/// How long the kernel may keep what this writer told it; it is told of changes that do not come through it.
+const WRITER_TTL: Duration = Duration::from_secs(60);
+
+/// How long the kernel may keep what is past and final.
+const PAST_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// The longest name of a namespace, in bytes, and the most parts it may have.
+const NAMESPACE_MAX: (usize, usize) = (255, 16);
+
+/// Names that a namespace uses for its own objects, so that no part of another one's name may be one of them.
+const RESERVED_PARTS: [&str; 4] = ["data", "log", "meta", "namespace.json"];
+
+/// A store's URL; shown without the password, token or query it may carry.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreUrl(String);
+
+impl StoreUrl {
+    /// Takes `url` as it stands; the backend judges it.
+    #[must_use]
+    pub fn new(url: String) -> Self {
+        Self(url)
+    }
+
+    /// The URL with whatever it carries.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ok(mut url) = Url::parse(&self.0) else {
+            // What does not parse is shown, since the message is about it, unless it may carry a secret.
+            return match self.0.contains(['@', '?']) {
+                true => f.write_str("(a URL that cannot be read)"),
+                false => f.write_str(&self.0),
+            };
+        };
+        // Both fail only for URLs that cannot carry a user at all.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        url.set_query(None);
+        url.set_fragment(None);
+        f.write_str(url.as_str())
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// What a user may set, as he said it; `None` leaves the choice to [`Config::new`].
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the bytes lie.
+    pub url: StoreUrl,
+    /// The directory to mount on, absolute.
+    pub mountpoint: PathBuf,
+    /// The namespace's name, `team/eu`.
+    pub namespace: Option<String>,
+    /// Refuse every change.
+    pub read_only: bool,
+    /// Let every user in; root's mounts do so anyway.
+    pub allow_other: bool,
+    /// Flags for the kernel.
+    pub flags: Vec<MountFlag>,
+    /// When close(2) returns.
+    pub sync_on: Option<SyncOn>,
+    /// With [`SyncOn::Interval`], how long a saved file may stay here alone.
+    pub sync_interval: Option<Duration>,
+    /// Where the cache and the journal lie, absolute.
+    pub cache_dir: PathBuf,
+    /// Bytes of the cache on disk.
+    pub cache_bytes: Option<u64>,
+    /// Bytes of the caches in memory.
+    pub memory_bytes: Option<u64>,
+    /// Bytes written and not yet in the bucket, before writers wait.
+    pub dirty_bytes_max: Option<u64>,
+    /// Another server than the provider's own.
+    pub endpoint: Option<String>,
+    /// The bucket's region.
+    pub region: Option<String>,
+    /// The name of the directory that shows the past.
+    pub versions_name: Option<OsString>,
+    /// Owner shown for every file.
+    pub uid: Option<u32>,
+    /// Group shown for every file.
+    pub gid: Option<u32>,
+    /// Permission bits taken from every file.
+    pub umask: Option<u32>,
+    /// How long a caller waits before it gets EIO.
+    pub deadline: Option<Duration>,
+    /// This machine's name, for the authors of versions.
+    pub host: String,
+    /// Whether root mounts.
+    pub is_root: bool,
+    /// User and group that own the root of a namespace that is made.
+    pub owner: (u32, u32),
+}
+
+/// A setting that cannot be: names its flag.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("--{flag} {value}: {why}")]
+pub struct ConfigError {
+    flag: &'static str,
+    value: String,
+    why: String,
+}
+
+impl ConfigError {
+    fn new(flag: &'static str, value: impl fmt::Display, why: impl Into<String>) -> Self {
+        Self {
+            flag,
+            value: value.to_string(),
+            why: why.into(),
+        }
+    }
+}
+
+/// The settings of one mount, by layer.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the bytes lie.
+    pub url: StoreUrl,
+    /// The namespace's name.
+    pub namespace: String,
+    /// How to reach the store.
+    pub backend: BackendConfig,
+    /// How to keep a namespace.
+    pub store: NamespaceConfig,
+    /// How files behave.
+    pub fs: FsConfig,
+    /// How to mount.
+    pub mount: Configuration,
+}
+
+impl Config {
+    /// Checks `settings` and puts them together.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first setting that cannot be.
+    pub fn new(settings: Settings) -> Result<Self, ConfigError> {
+        let namespace = namespace_name(settings.namespace.as_deref())?;
+        let deadline = settings.deadline.unwrap_or(Duration::from_secs(60));
+        at_least("deadline", deadline, Duration::from_secs(1))?;
+        let (sync_on, interval) = sync(settings.sync_on, settings.sync_interval)?;
+        let fs = FsConfig {
+            writer_ttl: WRITER_TTL,
+            past_ttl: PAST_TTL,
+            versions_name: versions_name(settings.versions_name)?,
+            sync_on,
+            read_only: settings.read_only,
+            uid: settings.uid,
+            gid: settings.gid,
+            umask: umask(settings.umask)?,
+            deadline,
+        };
+        let store = NamespaceConfig {
+            cache_dir: settings.cache_dir,
+            cache_bytes: bytes("cache-size", settings.cache_bytes, 10 << 30, 16 << 20)?,
+            memory_bytes: bytes("memory", settings.memory_bytes, 256 << 20, 32 << 20)?,
+            dirty_bytes_max: bytes("dirty-max", settings.dirty_bytes_max, 4 << 30, 1 << 20)?,
+            gather: interval.map_or(Gather::AtOnce, Gather::For),
+            host: settings.host,
+            owner: settings.owner,
+        };
+        let backend = BackendConfig {
+            endpoint: settings.endpoint,
+            region: settings.region,
+            ..BackendConfig::default()
+        };
+        let access = match settings.allow_other || settings.is_root {
+            true => Access::Everybody,
+            false => Access::Owner,
+        };
+        let mount = Configuration {
+            mountpoint: settings.mountpoint,
+            source: settings.url.to_string(),
+            access,
+            read_only: settings.read_only,
+            flags: settings.flags,
+            deadline,
+        };
+        Ok(Self {
+            url: settings.url,
+            namespace,
+            backend,
+            store,
+            fs,
+            mount,
+        })
+    }
+}
+
+fn namespace_name(name: Option<&str>) -> Result<String, ConfigError> {
+    let name = name.unwrap_or(DEFAULT_NAMESPACE);
+    let refuse = |why: String| Err(ConfigError::new("namespace", name, why));
+    if name.len() > NAMESPACE_MAX.0 || name.split('/').count() > NAMESPACE_MAX.1 {
+        return refuse(format!(
+            "a name has at most {} characters and {} parts",
+            NAMESPACE_MAX.0, NAMESPACE_MAX.1
+        ));
+    }
+    for part in name.split('/') {
+        if RESERVED_PARTS.contains(&part) {
+            return refuse(format!(
+                "\"{part}\" is what namespaces call their own objects"
+            ));
+        }
+        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        if !part.bytes().next().is_some_and(fits)
+            || !part
+                .bytes()
+                .all(|byte| fits(byte) || b"-_.".contains(&byte))
+        {
+            return refuse(
+                "each part, between slashes, starts with a-z or 0-9 and goes on with these, '-', '_' and '.'"
+                    .to_owned(),
+            );
+        }
+    }
+    Ok(name.to_owned())
+}
+
+fn versions_name(name: Option<OsString>) -> Result<Vec<u8>, ConfigError> {
+    let name = name.unwrap_or_else(|| DEFAULT_VERSIONS_NAME.into());
+    let bytes = name.as_bytes();
+    if bytes.is_empty()
+        || bytes.len() > 255
+        || bytes.contains(&b'/')
+        || bytes == b"."
+        || bytes == b".."
+    {
+        return Err(ConfigError::new(
+            "versions-dir",
+            name.display(),
+            "must be the name of one directory, at most 255 bytes",
+        ));
+    }
+    Ok(bytes.to_vec())
+}
+
+fn sync(
+    on: Option<SyncOn>,
+    interval: Option<Duration>,
+) -> Result<(SyncOn, Option<Duration>), ConfigError> {
+    let on = on.unwrap_or(SyncOn::Release);
+    match (on, interval) {
+        (SyncOn::Interval, interval) => {
+            let interval = interval.unwrap_or(Duration::from_secs(30));
+            at_least("sync-interval", interval, Duration::from_millis(100))?;
+            Ok((on, Some(interval)))
+        }
+        (_, None) => Ok((on, None)),
+        (_, Some(interval)) => Err(ConfigError::new(
+            "sync-interval",
+            format!("{interval:?}"),
+            "has a meaning only with --sync-on interval",
+        )),
+    }
+}
+
+fn umask(umask: Option<u32>) -> Result<Option<u32>, ConfigError> {
+    match umask {
+        Some(bits) if bits > 0o777 => Err(ConfigError::new(
+            "umask",
+            format!("{bits:o}"),
+            "must be at most 777",
+        )),
+        other => Ok(other),
+    }
+}
+
+fn at_least(flag: &'static str, value: Duration, least: Duration) -> Result<(), ConfigError> {
+    if value < least {
+        let why = format!("must be at least {least:?}");
+        return Err(ConfigError::new(flag, format!("{value:?}"), why));
+    }
+    Ok(())
+}
+
+fn bytes(
+    flag: &'static str,
+    value: Option<u64>,
+    default: u64,
+    least: u64,
+) -> Result<u64, ConfigError> {
+    let value = value.unwrap_or(default);
+    if value < least {
+        let why = format!("must be at least {} MiB", least >> 20);
+        return Err(ConfigError::new(flag, value, why));
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            url: StoreUrl::new("s3://key:secret@bucket/prefix?token=hidden".to_owned()),
+            mountpoint: "/mnt".into(),
+            namespace: None,
+            read_only: false,
+            allow_other: false,
+            flags: Vec::new(),
+            sync_on: None,
+            sync_interval: None,
+            cache_dir: "/var/cache/rewindfs".into(),
+            cache_bytes: None,
+            memory_bytes: None,
+            dirty_bytes_max: None,
+            endpoint: None,
+            region: None,
+            versions_name: None,
+            uid: None,
+            gid: None,
+            umask: None,
+            deadline: None,
+            host: "here".to_owned(),
+            is_root: false,
+            owner: (7, 8),
+        }
+    }
+
+    fn refused(change: impl FnOnce(&mut Settings)) -> String {
+        let mut settings = settings();
+        change(&mut settings);
+        Config::new(settings).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_show_no_secret() {
+        let config = Config::new(settings()).unwrap();
+        assert_eq!(config.namespace, DEFAULT_NAMESPACE);
+        assert_eq!(config.mount.access, Access::Owner);
+        let shown = format!("{config:?}");
+        assert!(shown.contains("s3://bucket/prefix"), "{shown}");
+        for secret in ["secret", "hidden", "key"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+        assert!(config.url.secret().contains("secret"));
+    }
+
+    #[test]
+    fn an_unreadable_url_with_a_secret_is_not_shown() {
+        let shown = StoreUrl::new("s3//key:secret@bucket".to_owned()).to_string();
+        assert!(!shown.contains("secret"));
+        assert_eq!(StoreUrl::new("nonsense".to_owned()).to_string(), "nonsense");
+    }
+
+    #[test]
+    fn root_lets_everybody_in() {
+        let mut root = settings();
+        root.is_root = true;
+        let config = Config::new(root).unwrap();
+        assert_eq!(config.mount.access, Access::Everybody);
+    }
+
+    #[test]
+    fn names_of_namespaces() {
+        for good in ["main", "team/eu", "a.b-c_d/0", "x"] {
+            assert_eq!(namespace_name(Some(good)).unwrap(), good);
+        }
+        let long = "a".repeat(256);
+        let deep = "a/".repeat(20) + "a";
+        for bad in [
+            "",
+            "/",
+            "a/",
+            "/a",
+            "a//b",
+            "..",
+            "a/../b",
+            "Team",
+            "a b",
+            "a\n",
+            "ä",
+            "meta",
+            "team/data",
+            "log/x",
+            "namespace.json",
+            "-a",
+            ".a",
+            &long,
+            &deep,
+        ] {
+            let message = namespace_name(Some(bad)).unwrap_err().to_string();
+            assert!(message.contains("--namespace"), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        assert!(refused(|s| s.umask = Some(0o1000)).contains("--umask 1000"));
+        assert!(refused(|s| s.memory_bytes = Some(1)).contains("--memory 1"));
+        assert!(refused(|s| s.deadline = Some(Duration::ZERO)).contains("--deadline"));
+        assert!(refused(|s| s.versions_name = Some("a/b".into())).contains("--versions-dir a/b"));
+        let lonely = refused(|s| s.sync_interval = Some(Duration::from_secs(1)));
+        assert!(lonely.contains("--sync-on interval"), "{lonely}");
+    }
+}

@@ -1,0 +1,124 @@
+//! The command's side: finds the daemon of a mountpoint and asks it.
+
+use super::{Card, ControlError, Request, Response, files};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often a process is looked at whose end is awaited.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Asks the daemon that serves `mountpoint`, which must be resolved, and waits for its answer as long as it takes. It is
+/// looked for in `directories`. Returns the answer and the daemon's process.
+///
+/// # Errors
+/// [`ControlError::NotFound`] when none serves it, [`ControlError::NoAnswer`] when it ended instead of answering.
+pub fn ask(
+    directories: &[PathBuf],
+    mountpoint: &Path,
+    request: Request,
+) -> Result<(Response, u32), ControlError> {
+    let (stream, pid) = directories
+        .iter()
+        .find_map(|directory| find(directory, mountpoint))
+        .ok_or_else(|| ControlError::NotFound(mountpoint.display().to_string()))?;
+    let no_answer = |why: String| ControlError::NoAnswer {
+        path: mountpoint.display().to_string(),
+        why,
+    };
+    let line = exchange(stream, request).map_err(|error| no_answer(error.to_string()))?;
+    match serde_json::from_str(&line) {
+        Ok(response) => Ok((response, pid)),
+        Err(_) if line.is_empty() => Err(no_answer("it ended".to_owned())),
+        Err(error) => Err(no_answer(error.to_string())),
+    }
+}
+
+/// Waits until the process `pid` has gone, for `patience` at most; tells whether it has.
+#[must_use]
+pub fn wait_for_end(pid: u32, patience: Duration) -> bool {
+    let looks = patience.as_millis() / LOOK.as_millis();
+    for _ in 0..looks {
+        if has_ended(pid) {
+            return true;
+        }
+        // One thread, nothing else to do.
+        #[allow(clippy::disallowed_methods, reason = "a command has no runtime")]
+        std::thread::sleep(LOOK);
+    }
+    false
+}
+
+/// Tells whether `pid` has gone, or has ended and only waits for a parent to notice.
+fn has_ended(pid: u32) -> bool {
+    let Ok(line) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return true;
+    };
+    // The state follows the name, which stands in parentheses and may contain some itself.
+    let state = line
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    matches!(state, Some('Z' | 'X'))
+}
+
+fn exchange(mut stream: UnixStream, request: Request) -> io::Result<String> {
+    let mut text = serde_json::to_vec(&request)?;
+    text.push(b'\n');
+    stream.write_all(&text)?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    Ok(line)
+}
+
+/// Connects to the daemon whose card in `directory` names `mountpoint`.
+fn find(directory: &Path, mountpoint: &Path) -> Option<(UnixStream, u32)> {
+    cards(directory)
+        .filter(|card| card.mountpoint() == mountpoint)
+        .find_map(|card| Some((connect(directory, &card)?, card.pid)))
+}
+
+/// The process of another daemon that served `mountpoint` and has not ended yet, as its card in `directory` says.
+#[must_use]
+pub fn predecessor(directory: &Path, mountpoint: &Path) -> Option<u32> {
+    find(directory, mountpoint).map(|(_, pid)| pid)
+}
+
+/// Removes the cards of daemons that have gone from `directory`.
+pub(super) fn sweep(directory: &Path) {
+    for card in cards(directory) {
+        drop(connect(directory, &card));
+    }
+}
+
+/// The cards in `directory` that can be read.
+fn cards(directory: &Path) -> impl Iterator<Item = Card> {
+    std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "json")
+        })
+        .filter_map(|path| serde_json::from_slice(&std::fs::read(path).ok()?).ok())
+}
+
+/// Connects to the daemon of `card`; when it has gone, removes what it left.
+fn connect(directory: &Path, card: &Card) -> Option<UnixStream> {
+    let (file, socket) = files(directory, card.pid);
+    match UnixStream::connect(&socket) {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+            ) {
+                let _ = std::fs::remove_file(file);
+                let _ = std::fs::remove_file(socket);
+            }
+            None
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! How a command reaches the daemon of a mount: one line of JSON asked, one answered, over a Unix socket.
+//!
+//! Each mount has two files in the runtime directory, `PID.json` (which mountpoint) and `PID.sock`, both for its user alone.
+//! A command finds the mount by its mountpoint, never through the mount itself, so that it works on one that hangs.
+//! Invariant: files of a daemon that has gone are removed by whoever meets them; nobody trusts them before the socket
+//! answers.
+
+mod client;
+mod server;
+
+pub use client::{ask, predecessor, wait_for_end};
+pub use server::Control;
+
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// What a command asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "lowercase")]
+pub enum Request {
+    /// How things stand.
+    Status,
+    /// Answer when everything acknowledged is in the bucket.
+    Drain,
+    /// Drain, unmount, end; answer when that is done.
+    Shutdown {
+        /// Unmount even while something is open.
+        lazy: bool,
+    },
+}
+
+/// What the daemon answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "lowercase")]
+pub enum Response {
+    /// How things stand.
+    Status(Box<Status>),
+    /// It is done.
+    Done,
+    /// It could not be done.
+    Failed {
+        /// Why, for a person.
+        message: String,
+    },
+}
+
+/// How a mount stands. Times in nanoseconds since 1970 or as named, sizes in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The program's version.
+    pub version: String,
+    /// The daemon's process.
+    pub pid: u32,
+    /// The directory it is mounted on.
+    pub mountpoint: String,
+    /// The store, without secrets.
+    pub url: String,
+    /// The namespace's name.
+    pub namespace: String,
+    /// `read-write` or `read-only`.
+    pub mode: String,
+    /// When close(2) returns: `release`, `close` or `interval`.
+    pub sync_on: String,
+    /// When it was mounted.
+    pub mounted_ns: u64,
+    /// What is not yet in the bucket.
+    pub pending: Backlog,
+    /// What the live tree holds.
+    pub usage: Holding,
+    /// Requests to the store since it was mounted.
+    pub requests: Requests,
+    /// The task that panicked; every call is EIO since.
+    pub poisoned: Option<String>,
+}
+
+/// What is not yet in the bucket.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backlog {
+    /// Files with contents only here.
+    pub files: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Operations in the queue.
+    pub operations: u64,
+    /// When the oldest of them was answered.
+    pub oldest_ns: Option<u64>,
+    /// How long ago that was, in milliseconds.
+    pub oldest_age_ms: Option<u64>,
+    /// What failed and has not succeeded since.
+    pub failures: Vec<String>,
+}
+
+/// What the live tree holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Files, directories and the rest.
+    pub files: u64,
+}
+
+/// Requests to the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each is the name of a request")]
+pub struct Requests {
+    pub put: u64,
+    pub get: u64,
+    pub list: u64,
+    pub delete: u64,
+    pub head: u64,
+    /// Those that failed.
+    pub failures: u64,
+    /// Bytes sent.
+    pub bytes_up: u64,
+    /// Bytes received.
+    pub bytes_down: u64,
+}
+
+/// Why a mount could not be asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// No daemon of this user serves that directory.
+    #[error("no rewindfs of this user is mounted at {0}")]
+    NotFound(String),
+    /// The daemon ended or sent something else than an answer.
+    #[error("the rewindfs at {path} did not answer: {why}")]
+    NoAnswer {
+        /// The mountpoint.
+        path: String,
+        /// What happened.
+        why: String,
+    },
+    /// The runtime directory cannot be used: name another with `XDG_RUNTIME_DIR`.
+    #[error("runtime directory {path}: {why}")]
+    Runtime {
+        /// The directory or the file in it.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl ControlError {
+    fn runtime(path: &Path, why: impl std::fmt::Display) -> Self {
+        Self::Runtime {
+            path: path.display().to_string(),
+            why: why.to_string(),
+        }
+    }
+}
+
+/// What `PID.json` says: by which directory a mount is found. Bytes, because a path need not be text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Card {
+    pid: u32,
+    mountpoint: Vec<u8>,
+}
+
+impl Card {
+    fn new(pid: u32, mountpoint: &Path) -> Self {
+        Self {
+            pid,
+            mountpoint: mountpoint.as_os_str().as_bytes().to_vec(),
+        }
+    }
+
+    fn mountpoint(&self) -> PathBuf {
+        PathBuf::from(OsString::from_vec(self.mountpoint.clone()))
+    }
+}
+
+/// The names of a daemon's two files in `directory`.
+fn files(directory: &Path, pid: u32) -> (PathBuf, PathBuf) {
+    (
+        directory.join(format!("{pid}.json")),
+        directory.join(format!("{pid}.sock")),
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! The daemon's side: listens, answers, removes its files.
+
+use super::{Card, ControlError, Request, Response, client, files};
+use crate::sync::Arc;
+use crate::task::Tasks;
+use std::fs::{DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+
+/// The longest line a command may send, in bytes.
+const LINE_MAX: u64 = 4096;
+
+/// The socket of one mount; dropping it removes its files.
+#[derive(Debug)]
+pub struct Control {
+    card: PathBuf,
+    socket: PathBuf,
+}
+
+impl Control {
+    /// Listens in `directory`, which is made if need be, for commands about `mountpoint`. Each is answered by a task of
+    /// `tasks` with what `answer` returns. Needs a runtime.
+    ///
+    /// # Errors
+    /// [`ControlError::Runtime`] when the directory belongs to somebody else or cannot be written.
+    pub fn open<A, F>(
+        directory: &Path,
+        mountpoint: &Path,
+        tasks: &Tasks,
+        answer: A,
+    ) -> Result<Self, ControlError>
+    where
+        A: Fn(Request) -> F + Send + Sync + 'static,
+        F: Future<Output = Response> + Send + 'static,
+    {
+        own(directory).map_err(|error| ControlError::runtime(directory, error))?;
+        client::sweep(directory);
+        let pid = std::process::id();
+        let (card, socket) = files(directory, pid);
+        // Files of an ended process that had this number.
+        let _ = std::fs::remove_file(&socket);
+        let listener =
+            UnixListener::bind(&socket).map_err(|error| ControlError::runtime(&socket, error))?;
+        // From here on, an error drops this and takes the files away again.
+        let control = Self { card, socket };
+        control.publish(&Card::new(pid, mountpoint))?;
+        tasks.spawn("control", listen(listener, tasks.clone(), Arc::new(answer)));
+        Ok(control)
+    }
+
+    fn publish(&self, card: &Card) -> Result<(), ControlError> {
+        let private = Permissions::from_mode(0o600);
+        let text =
+            serde_json::to_vec(card).map_err(|error| ControlError::runtime(&self.card, error))?;
+        // Written aside and renamed, so that no command reads half of it.
+        let aside = self.card.with_extension("new");
+        std::fs::set_permissions(&self.socket, private.clone())
+            .and_then(|()| std::fs::write(&aside, text))
+            .and_then(|()| std::fs::set_permissions(&aside, private))
+            .and_then(|()| std::fs::rename(&aside, &self.card))
+            .map_err(|error| ControlError::runtime(&self.card, error))
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        for file in [&self.card, &self.socket] {
+            if let Err(error) = std::fs::remove_file(file)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(file = %file.display(), %error, "not removed");
+            }
+        }
+    }
+}
+
+/// Makes `directory` for this user alone, or makes sure that it is.
+fn own(directory: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)?;
+    let metadata = std::fs::symlink_metadata(directory)?;
+    let me = rustix::process::geteuid().as_raw();
+    if !metadata.is_dir() || metadata.uid() != me {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "is not a directory of this user",
+        ));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        std::fs::set_permissions(directory, Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+async fn listen<A, F>(listener: UnixListener, tasks: Tasks, answer: Arc<A>)
+where
+    A: Fn(Request) -> F + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    loop {
+        let accepted = tokio::select! {
+            () = tasks.stopped() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let answer = Arc::clone(&answer);
+                tasks.spawn("control request", async move {
+                    if let Err(error) = serve(stream, &*answer).await {
+                        tracing::debug!(%error, "a command went away");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the control socket does not accept");
+                // Out of descriptors, most likely: do not spin.
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+/// Answers the lines of one command until it hangs up.
+async fn serve<A, F>(stream: UnixStream, answer: &A) -> io::Result<()>
+where
+    A: Fn(Request) -> F,
+    F: Future<Output = Response>,
+{
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if (&mut read)
+            .take(LINE_MAX)
+            .read_until(b'\n', &mut line)
+            .await?
+            == 0
+        {
+            return Ok(());
+        }
+        let response = match serde_json::from_slice(&line) {
+            Ok(request) => answer(request).await,
+            Err(error) => Response::Failed {
+                message: format!("not a command: {error}"),
+            },
+        };
+        let mut text = serde_json::to_vec(&response)?;
+        text.push(b'\n');
+        write.write_all(&text).await?;
+    }
+}

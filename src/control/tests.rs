@@ -1,0 +1,162 @@
+use super::*;
+use crate::task::Tasks;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+use tokio::runtime::Handle;
+
+fn tasks() -> Tasks {
+    Tasks::new(Handle::current())
+}
+
+/// Asks from a thread of its own, since asking blocks.
+async fn asked(
+    directory: &Path,
+    mountpoint: &str,
+    request: Request,
+) -> Result<(Response, u32), ControlError> {
+    let (directory, mountpoint) = (directory.to_owned(), PathBuf::from(mountpoint));
+    tasks()
+        .blocking("ask", move || ask(&[directory], &mountpoint, request))
+        .await
+        .unwrap()
+}
+
+async fn answer(request: Request) -> Response {
+    match request {
+        Request::Status => Response::Status(Box::new(Status {
+            namespace: "team/eu".to_owned(),
+            ..Status::default()
+        })),
+        Request::Drain => Response::Done,
+        Request::Shutdown { lazy } => Response::Failed {
+            message: format!("lazy: {lazy}"),
+        },
+    }
+}
+
+#[tokio::test]
+async fn a_mount_is_found_by_its_mountpoint_and_answers() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("run");
+    let group = tasks();
+    let control = Control::open(&directory, Path::new("/mnt/a"), &group, answer).unwrap();
+
+    let (response, pid) = asked(&directory, "/mnt/a", Request::Status).await.unwrap();
+    assert!(matches!(response, Response::Status(status) if status.namespace == "team/eu"));
+    assert_eq!(pid, std::process::id());
+    let (response, _) = asked(&directory, "/mnt/a", Request::Drain).await.unwrap();
+    assert_eq!(response, Response::Done);
+    let (response, _) = asked(&directory, "/mnt/a", Request::Shutdown { lazy: true })
+        .await
+        .unwrap();
+    assert!(matches!(response, Response::Failed { message } if message == "lazy: true"));
+    assert!(matches!(
+        asked(&directory, "/mnt/b", Request::Status).await,
+        Err(ControlError::NotFound(path)) if path == "/mnt/b"
+    ));
+
+    for file in std::fs::read_dir(&directory).unwrap() {
+        let mode = file.unwrap().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    let mode = directory.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+
+    drop(control);
+    group.stop();
+    group.join().await;
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_line_that_is_no_command_is_answered_and_the_next_one_works() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().to_owned();
+    let _control = Control::open(&directory, Path::new("/mnt/a"), &tasks(), answer).unwrap();
+    let (_, socket) = files(&directory, std::process::id());
+    let lines = tasks()
+        .blocking("talk", move || {
+            let mut stream = UnixStream::connect(socket).unwrap();
+            stream
+                .write_all(b"nonsense\n{\"command\":\"drain\"}\n")
+                .unwrap();
+            let mut read = BufReader::new(stream);
+            let mut lines = [String::new(), String::new()];
+            for line in &mut lines {
+                read.read_line(line).unwrap();
+            }
+            lines
+        })
+        .await
+        .unwrap();
+    assert!(lines[0].contains("not a command"), "{}", lines[0]);
+    assert_eq!(lines[1], "{\"answer\":\"done\"}\n");
+}
+
+#[tokio::test]
+async fn what_a_killed_daemon_left_is_cleared_away() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().to_owned();
+    let (card, socket) = files(&directory, 1);
+    drop(UnixListener::bind(&socket).unwrap());
+    let text = serde_json::to_vec(&Card::new(1, Path::new("/mnt/a"))).unwrap();
+    std::fs::write(&card, text).unwrap();
+    std::fs::write(directory.join("2.json"), b"torn").unwrap();
+    assert!(matches!(
+        asked(&directory, "/mnt/a", Request::Status).await,
+        Err(ControlError::NotFound(_))
+    ));
+    assert!(!card.exists() && !socket.exists());
+
+    // The same when the next daemon starts, for whatever mountpoint.
+    drop(UnixListener::bind(&socket).unwrap());
+    let text = serde_json::to_vec(&Card::new(1, Path::new("/mnt/a"))).unwrap();
+    std::fs::write(&card, text).unwrap();
+    let _control = Control::open(&directory, Path::new("/mnt/b"), &tasks(), answer).unwrap();
+    assert!(!card.exists() && !socket.exists());
+    let me = Some(std::process::id());
+    assert_eq!(predecessor(&directory, Path::new("/mnt/b")), me);
+    assert_eq!(predecessor(&directory, Path::new("/mnt/a")), None);
+}
+
+#[test]
+fn a_daemon_that_ends_is_no_answer() {
+    let root = tempfile::tempdir().unwrap();
+    let (card, socket) = files(root.path(), 1);
+    let listener = UnixListener::bind(socket).unwrap();
+    let text = serde_json::to_vec(&Card::new(1, Path::new("/mnt/a"))).unwrap();
+    std::fs::write(card, text).unwrap();
+    let daemon = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        line
+    });
+    let outcome = ask(
+        &[root.path().to_owned()],
+        Path::new("/mnt/a"),
+        Request::Drain,
+    );
+    assert_eq!(daemon.join().unwrap(), "{\"command\":\"drain\"}\n");
+    assert!(matches!(outcome, Err(ControlError::NoAnswer { why, .. }) if why == "it ended"));
+}
+
+#[test]
+fn a_path_that_is_no_text_survives() {
+    let path = PathBuf::from(OsString::from_vec(b"/mnt/\xff".to_vec()));
+    let text = serde_json::to_vec(&Card::new(7, &path)).unwrap();
+    let card: Card = serde_json::from_slice(&text).unwrap();
+    assert_eq!(card.mountpoint(), path);
+}
+
+#[test]
+fn the_end_of_a_process_is_seen() {
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    // Not yet waited for, so it stays in the table of processes.
+    assert!(wait_for_end(child.id(), Duration::from_secs(5)));
+    child.wait().unwrap();
+    assert!(wait_for_end(child.id(), Duration::from_secs(5)));
+    assert!(!wait_for_end(std::process::id(), Duration::from_millis(30)));
+}

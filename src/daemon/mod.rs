@@ -1,0 +1,436 @@
+//! One mount's process: builds the layers bottom-up, serves, and takes them down in reverse.
+//!
+//! Life: [`Daemon::start`] mounts; [`Daemon::run`] serves until the mount is unmounted, a command asks for the end or a
+//! signal comes; then what is under way is answered, every handle released, everything acknowledged brought to the
+//! bucket, the store closed.
+//! Invariant: what was acknowledged and did not reach the bucket is named in the log and in the exit status, and lies in
+//! the cache directory for the next mount.
+
+mod status;
+mod stop;
+
+use crate::backend::{Backend, BackendError};
+use crate::config::Config;
+use crate::control::{self, Control, ControlError, Request, Response};
+use crate::env::Env;
+use crate::fs::FileSystem;
+use crate::fuse::{MountError, Mounted, Unmount};
+use crate::store::{Namespace, StoreError};
+use crate::sync::Arc;
+use crate::task::Tasks;
+use status::Facts;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use stop::Patience;
+pub use stop::Signals;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+
+/// How long a store may take to say that it is there.
+const CHECK_MAX: Duration = Duration::from_secs(8);
+
+/// How long requests under way may take at the end, and the store to close.
+const END_MAX: Duration = Duration::from_secs(10);
+
+/// How long a mount waits for the process that served its mountpoint until just now.
+const PREDECESSOR_MAX: Duration = Duration::from_secs(60);
+
+/// How long a lazily unmounted mount may be used further before its handles are taken away.
+const LAZY_MAX: Duration = Duration::from_secs(2);
+
+/// Why a mount did not come about or did not end well.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DaemonError {
+    /// The store cannot be used.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The store did not answer.
+    #[error("{url}: no answer within {} s", .limit.as_secs())]
+    NoAnswer {
+        /// The store, without secrets.
+        url: String,
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// The namespace cannot be opened or closed.
+    #[error("namespace {name}: {source}")]
+    Store {
+        /// The namespace.
+        name: String,
+        /// Why.
+        source: StoreError,
+    },
+    /// The mountpoint cannot be used.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// Commands cannot be listened for.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// A signal came before the mount was made.
+    #[error("stopped by a signal")]
+    Stopped,
+    /// Something acknowledged is not in the bucket; it lies in the cache directory, for the next mount.
+    #[error("not brought to the bucket: {0}; the next mount with this cache directory will")]
+    Left(String),
+    /// Whoever served the mountpoint before has not ended: wait for it.
+    #[error(
+        "mountpoint {path}: process {pid}, which served it before, is still bringing files to the bucket"
+    )]
+    Ending {
+        /// The mountpoint.
+        path: String,
+        /// The process.
+        pid: u32,
+    },
+    /// Something panicked.
+    #[error("{0} failed, see the log")]
+    Broken(&'static str),
+}
+
+impl DaemonError {
+    /// Whether the user said something that can never work, which has an exit status of its own.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::Backend(BackendError::Invalid { .. })
+                | Self::Store {
+                    source: StoreError::Invalid(..),
+                    ..
+                }
+        )
+    }
+}
+
+/// A mount that is served by this process.
+#[derive(Debug)]
+pub struct Daemon {
+    core: Arc<Core>,
+    control: Control,
+    groups: Groups,
+    finished: watch::Sender<Option<Ending>>,
+    shutdown: mpsc::Receiver<()>,
+}
+
+/// How it ended, as a command is told.
+type Ending = Result<(), String>;
+
+/// What commands and the end both use.
+#[derive(Debug)]
+struct Core {
+    mounted: Mounted,
+    layers: Layers,
+    blocking: Tasks,
+    finished: watch::Receiver<Option<Ending>>,
+    shutdown: mpsc::Sender<()>,
+}
+
+/// The rooms below the kernel's door, opened.
+#[derive(Debug)]
+struct Layers {
+    namespace: Namespace,
+    fs: Arc<FileSystem>,
+    facts: Facts,
+}
+
+/// The tasks of a mount, by who must have ended before whom.
+#[derive(Debug, Clone)]
+struct Groups {
+    /// Requests of the kernel.
+    requests: Tasks,
+    /// Everything from the file system down.
+    below: Tasks,
+    /// The control socket.
+    commands: Tasks,
+    /// Calls that wait for the system.
+    blocking: Tasks,
+}
+
+impl Groups {
+    fn new() -> Self {
+        let group = || Tasks::new(Handle::current());
+        Self {
+            requests: group(),
+            below: group(),
+            commands: group(),
+            blocking: group(),
+        }
+    }
+
+    /// Names the task that panicked and made every call EIO.
+    fn poisoned(&self) -> Option<&'static str> {
+        self.below.poisoned().or_else(|| self.requests.poisoned())
+    }
+}
+
+impl Daemon {
+    /// Opens the store, mounts, and listens for commands in `runtime_directory`. Needs a runtime. When it fails, nothing
+    /// is left mounted.
+    ///
+    /// # Errors
+    /// [`DaemonError`] names what cannot be used; a store that does not answer is given up after 8 s.
+    pub async fn start(
+        config: Config,
+        runtime_directory: PathBuf,
+        env: Arc<dyn Env>,
+        signals: &mut Signals,
+    ) -> Result<Self, DaemonError> {
+        let groups = Groups::new();
+        tokio::select! {
+            started = Self::build(config, &runtime_directory, env, groups.clone()) => started,
+            () = signals.next() => {
+                // A mount that is just being made is unmounted by its owner, which has gone.
+                let _ = tokio::time::timeout(END_MAX, groups.blocking.join()).await;
+                Err(DaemonError::Stopped)
+            }
+        }
+    }
+
+    async fn build(
+        config: Config,
+        runtime_directory: &Path,
+        env: Arc<dyn Env>,
+        groups: Groups,
+    ) -> Result<Self, DaemonError> {
+        // The cheapest refusals first: the mountpoint, then the store, then the namespace in it.
+        let (wanted, directory) = (
+            config.mount.mountpoint.clone(),
+            runtime_directory.to_owned(),
+        );
+        let ready = move || prepare(&wanted, &directory);
+        in_thread(&groups.blocking, "prepare", ready).await??;
+        let layers = Layers::open(&config, env, &groups).await?;
+
+        let (fs, mount) = (Arc::clone(&layers.fs), config.mount);
+        let (requests, below) = (groups.requests.clone(), groups.below.clone());
+        let mounting = move || Mounted::mount(fs, &mount, requests, below);
+        let mounted = match in_thread(&groups.blocking, "mount", mounting).await {
+            Ok(Ok(mounted)) => mounted,
+            // Opened for nothing: the next mount must not find the namespace taken.
+            Ok(Err(error)) => return Err(layers.give_up(error).await),
+            Err(error) => return Err(layers.give_up(error).await),
+        };
+        let (finished, hears_finished) = watch::channel(None);
+        let (shutdown, hears_shutdown) = mpsc::channel(1);
+        let core = Arc::new(Core {
+            mounted,
+            layers,
+            blocking: groups.blocking.clone(),
+            finished: hears_finished,
+            shutdown,
+        });
+        match core.listen(runtime_directory, &groups.commands) {
+            Ok(control) => Ok(Self {
+                core,
+                control,
+                groups,
+                finished,
+                shutdown: hears_shutdown,
+            }),
+            Err(error) => {
+                let _ = core.unmount(Unmount::Lazy).await;
+                Err(core.layers.give_up(error).await)
+            }
+        }
+    }
+
+    /// Serves until the end, whoever brings it about, and takes everything down.
+    ///
+    /// # Errors
+    /// [`DaemonError::Left`] when something acknowledged did not reach the bucket.
+    pub async fn run(mut self, signals: &mut Signals) -> Result<(), DaemonError> {
+        let patience = tokio::select! {
+            () = self.core.mounted.ended() => Patience::Unbounded,
+            _ = self.shutdown.recv() => Patience::Unbounded,
+            () = signals.next() => Patience::Bounded,
+        };
+        self.stop(signals, patience).await
+    }
+
+    /// Ends the mount as if it had been asked to: for a program that started it and cannot use it.
+    ///
+    /// # Errors
+    /// As [`Daemon::run`].
+    pub async fn abandon(self, signals: &mut Signals) -> Result<(), DaemonError> {
+        self.stop(signals, Patience::Bounded).await
+    }
+
+    async fn stop(self, signals: &mut Signals, patience: Patience) -> Result<(), DaemonError> {
+        tracing::info!(mountpoint = %self.core.mounted.mountpoint().display(), "ending");
+        let broke = self.core.mounted.is_broken();
+        self.core.leave().await;
+        let drained = stop::drain(&self.core.layers.namespace, signals, patience).await;
+        close(&self.core.layers.namespace).await;
+        self.groups.below.stop();
+        let outcome = match (drained, self.groups.poisoned()) {
+            (_, Some(task)) => Err(DaemonError::Broken(task)),
+            (Err(left), None) => Err(DaemonError::Left(left)),
+            (Ok(()), None) if broke => Err(DaemonError::Broken("the session with the kernel")),
+            (Ok(()), None) => Ok(()),
+        };
+        let told = outcome.as_ref().map(|()| ()).map_err(ToString::to_string);
+        self.finished.send_replace(Some(told));
+        // Commands that wait for the end hear of it before the process is gone.
+        drop(self.control);
+        self.groups.commands.stop();
+        let _ = tokio::time::timeout(LAZY_MAX, self.groups.commands.join()).await;
+        outcome
+    }
+}
+
+impl Core {
+    fn listen(self: &Arc<Self>, directory: &Path, tasks: &Tasks) -> Result<Control, ControlError> {
+        let core = Arc::clone(self);
+        Control::open(
+            directory,
+            self.mounted.mountpoint(),
+            tasks,
+            move |request| {
+                let core = Arc::clone(&core);
+                async move { core.answer(request).await }
+            },
+        )
+    }
+
+    async fn answer(self: &Arc<Self>, request: Request) -> Response {
+        let outcome = match request {
+            Request::Status => {
+                let status = self
+                    .layers
+                    .facts
+                    .status(&self.mounted, &self.layers.namespace);
+                return Response::Status(Box::new(status));
+            }
+            Request::Drain => self.drain().await,
+            Request::Shutdown { lazy } => self.shut_down(lazy).await,
+        };
+        match outcome {
+            Ok(()) => Response::Done,
+            Err(message) => Response::Failed { message },
+        }
+    }
+
+    /// Brings everything to the bucket, unmounts, and waits for the end. Whatever refuses leaves the mount as it was.
+    async fn shut_down(self: &Arc<Self>, lazy: bool) -> Ending {
+        self.drain().await?;
+        let how = if lazy {
+            Unmount::Lazy
+        } else {
+            Unmount::WhenIdle
+        };
+        self.unmount(how).await.map_err(|error| error.to_string())?;
+        // A full channel means that the end has been asked for already.
+        let _ = self.shutdown.try_send(());
+        let mut finished = self.finished.clone();
+        let finished = finished.wait_for(Option::is_some).await;
+        match finished.as_deref() {
+            Ok(Some(outcome)) => outcome.clone(),
+            _ => Err("it ended before it was done".to_owned()),
+        }
+    }
+
+    async fn drain(&self) -> Ending {
+        let drained = self.layers.namespace.drain().await;
+        drained.map_err(|error| error.to_string())
+    }
+
+    async fn unmount(self: &Arc<Self>, how: Unmount) -> Result<(), DaemonError> {
+        let core = Arc::clone(self);
+        Ok(in_thread(&self.blocking, "unmount", move || core.mounted.unmount(how)).await??)
+    }
+
+    /// Ends the session with the kernel: unmounted, requests answered, handles released.
+    async fn leave(self: &Arc<Self>) {
+        if let Err(error) = self.unmount(Unmount::WhenIdle).await {
+            tracing::info!(%error, "unmounting lazily");
+            if let Err(error) = self.unmount(Unmount::Lazy).await {
+                tracing::error!(%error, "still mounted");
+            }
+        }
+        let ended = tokio::time::timeout(LAZY_MAX, self.mounted.ended()).await;
+        self.mounted.finish(END_MAX).await;
+        if ended.is_err() {
+            // Files that are still open must not be written into a store that is being closed.
+            self.layers.fs.poison("the mount has ended");
+        }
+    }
+}
+
+impl Layers {
+    async fn open(
+        config: &Config,
+        env: Arc<dyn Env>,
+        groups: &Groups,
+    ) -> Result<Self, DaemonError> {
+        let backend = open_backend(config).await?;
+        let facts = Facts::new(config, backend.clone(), Arc::clone(&env), groups.clone());
+        let tasks = &groups.below;
+        let store = config.store.clone();
+        let namespace = Namespace::open(&backend, &config.namespace, store, env, tasks.clone())
+            .await
+            .map_err(|source| DaemonError::Store {
+                name: config.namespace.clone(),
+                source,
+            })?;
+        let fs = FileSystem::new(namespace.clone(), config.fs.clone(), tasks.clone());
+        Ok(Self {
+            namespace,
+            fs: Arc::new(fs),
+            facts,
+        })
+    }
+
+    /// Closes what was opened, and says why with `error`.
+    async fn give_up(&self, error: impl Into<DaemonError>) -> DaemonError {
+        close(&self.namespace).await;
+        error.into()
+    }
+}
+
+/// Gets the mountpoint ready. Who served it until just now may still be bringing files to the bucket: the namespace is free
+/// when that process has gone.
+fn prepare(mountpoint: &Path, runtime_directory: &Path) -> Result<(), DaemonError> {
+    let resolved = Mounted::prepare(mountpoint)?;
+    match control::predecessor(runtime_directory, &resolved) {
+        Some(pid) if !control::wait_for_end(pid, PREDECESSOR_MAX) => Err(DaemonError::Ending {
+            path: resolved.display().to_string(),
+            pid,
+        }),
+        _ => Ok(()),
+    }
+}
+
+async fn open_backend(config: &Config) -> Result<Backend, DaemonError> {
+    let backend = Backend::open(config.url.secret(), &config.backend)?;
+    match tokio::time::timeout(CHECK_MAX, backend.check()).await {
+        Ok(outcome) => outcome?,
+        Err(_) => {
+            return Err(DaemonError::NoAnswer {
+                url: backend.url().to_owned(),
+                limit: CHECK_MAX,
+            });
+        }
+    }
+    Ok(backend)
+}
+
+async fn close(namespace: &Namespace) {
+    match tokio::time::timeout(END_MAX, namespace.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "the namespace did not close well"),
+        Err(_) => tracing::error!("the namespace did not close in time"),
+    }
+}
+
+/// Runs what waits for the system on a thread where it may.
+async fn in_thread<T: Send + 'static>(
+    tasks: &Tasks,
+    name: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, DaemonError> {
+    tasks
+        .blocking(name, work)
+        .await
+        .map_err(|_| DaemonError::Broken(name))
+}

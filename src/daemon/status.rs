@@ -1,0 +1,120 @@
+//! How a mount stands, gathered from the layers.
+
+use super::Groups;
+use crate::backend::Backend;
+use crate::config::Config;
+use crate::control::{Backlog, Holding, Requests, Status};
+use crate::env::Env;
+use crate::fs::SyncOn;
+use crate::fuse::Mounted;
+use crate::store::{Namespace, Pending};
+use crate::sync::Arc;
+
+/// What stays the same as long as a mount lives, and where the rest is asked.
+#[derive(Debug)]
+pub(super) struct Facts {
+    namespace: String,
+    mode: &'static str,
+    sync_on: &'static str,
+    mounted_ns: u64,
+    backend: Backend,
+    env: Arc<dyn Env>,
+    groups: Groups,
+}
+
+impl Facts {
+    /// Notes what `config` says; a panic in `groups` will be shown.
+    pub(super) fn new(
+        config: &Config,
+        backend: Backend,
+        env: Arc<dyn Env>,
+        groups: Groups,
+    ) -> Self {
+        Self {
+            namespace: config.namespace.clone(),
+            mode: if config.fs.read_only {
+                "read-only"
+            } else {
+                "read-write"
+            },
+            sync_on: match config.fs.sync_on {
+                SyncOn::Release => "release",
+                SyncOn::Close => "close",
+                SyncOn::Interval => "interval",
+            },
+            mounted_ns: env.now(),
+            backend,
+            env,
+            groups,
+        }
+    }
+
+    /// Gathers how things stand now.
+    pub(super) fn status(&self, mounted: &Mounted, namespace: &Namespace) -> Status {
+        let usage = namespace.usage();
+        let counters = self.backend.counters();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            mountpoint: mounted.mountpoint().display().to_string(),
+            url: self.backend.url().to_owned(),
+            namespace: self.namespace.clone(),
+            mode: self.mode.to_owned(),
+            sync_on: self.sync_on.to_owned(),
+            mounted_ns: self.mounted_ns,
+            pending: backlog(namespace.pending(), self.env.now()),
+            usage: Holding {
+                bytes: usage.bytes,
+                files: usage.files,
+            },
+            requests: Requests {
+                put: counters.put,
+                get: counters.get,
+                list: counters.list,
+                delete: counters.delete,
+                head: counters.head,
+                failures: counters.failures,
+                bytes_up: counters.bytes_up,
+                bytes_down: counters.bytes_down,
+            },
+            poisoned: self.groups.poisoned().map(str::to_owned),
+        }
+    }
+}
+
+/// Shows what is pending, its age measured from `now` in nanoseconds.
+fn backlog(pending: Pending, now: u64) -> Backlog {
+    let oldest_ns = pending.oldest.map(|instant| instant.0);
+    Backlog {
+        files: pending.files,
+        bytes: pending.bytes,
+        operations: pending.operations,
+        oldest_ns,
+        // The namespace's clock may run ahead of this machine's.
+        oldest_age_ms: oldest_ns.map(|oldest| now.saturating_sub(oldest) / 1_000_000),
+        failures: pending.failures,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Instant;
+
+    #[test]
+    fn the_age_of_the_oldest_is_never_negative() {
+        let pending = |oldest| Pending {
+            oldest: Some(Instant(oldest)),
+            ..Pending::default()
+        };
+        assert_eq!(
+            backlog(pending(1_000_000), 4_500_000).oldest_age_ms,
+            Some(3)
+        );
+        assert_eq!(
+            backlog(pending(9_000_000), 4_500_000).oldest_age_ms,
+            Some(0)
+        );
+        assert_eq!(backlog(Pending::default(), 1).oldest_age_ms, None);
+    }
+}

@@ -1,0 +1,122 @@
+//! The end of a mount: signals, and how long it may take to bring everything to the bucket.
+
+use crate::store::{Namespace, Pending};
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How long a signal leaves for bringing everything to the bucket; below what systemd grants by default.
+const SIGNAL_MAX: Duration = Duration::from_secs(60);
+
+/// How long the end may wait for the bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Until it is done, or a signal bounds it.
+    Unbounded,
+    /// [`SIGNAL_MAX`], and not beyond another signal.
+    Bounded,
+}
+
+/// SIGTERM and SIGINT, told one by one.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Option<Signal>,
+    interrupt: Option<Signal>,
+}
+
+impl Signals {
+    /// Starts listening; from here on neither signal ends the process by itself. Needs a runtime.
+    #[must_use]
+    pub fn listen() -> Self {
+        Self {
+            terminate: listen_to(SignalKind::terminate()),
+            interrupt: listen_to(SignalKind::interrupt()),
+        }
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            () = next_of(&mut self.terminate) => {}
+            () = next_of(&mut self.interrupt) => {}
+        }
+    }
+}
+
+fn listen_to(kind: SignalKind) -> Option<Signal> {
+    signal(kind)
+        .inspect_err(|error| tracing::warn!(%error, "a signal cannot be listened for"))
+        .ok()
+}
+
+async fn next_of(signal: &mut Option<Signal>) {
+    let told = match signal {
+        Some(signal) => signal.recv().await,
+        None => None,
+    };
+    if told.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Brings everything to the bucket as long as `patience` lasts; says what is left otherwise.
+pub(super) async fn drain(
+    namespace: &Namespace,
+    signals: &mut Signals,
+    mut patience: Patience,
+) -> Result<(), String> {
+    let mut draining = std::pin::pin!(namespace.drain());
+    loop {
+        let why = tokio::select! {
+            outcome = &mut draining => match outcome {
+                Ok(()) => return Ok(()),
+                Err(error) => error.to_string(),
+            },
+            () = tokio::time::sleep(SIGNAL_MAX), if patience == Patience::Bounded => {
+                format!("not done within {} s", SIGNAL_MAX.as_secs())
+            }
+            () = signals.next() => match patience {
+                Patience::Unbounded => {
+                    patience = Patience::Bounded;
+                    continue;
+                }
+                Patience::Bounded => "a second signal came".to_owned(),
+            },
+        };
+        let left = describe(&namespace.pending());
+        tracing::error!(why, left, "not everything was brought to the bucket");
+        return Err(format!("{left} ({why})"));
+    }
+}
+
+/// Says what is pending, and the failures that hold it back.
+fn describe(pending: &Pending) -> String {
+    let mut text = format!(
+        "{} files, {} bytes, {} operations",
+        pending.files, pending.bytes, pending.operations
+    );
+    for failure in &pending.failures {
+        text.push_str("; ");
+        text.push_str(failure);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_counted_and_explained() {
+        let pending = Pending {
+            files: 2,
+            bytes: 300,
+            operations: 4,
+            failures: vec!["data/1/2: refused".to_owned()],
+            ..Pending::default()
+        };
+        assert_eq!(
+            describe(&pending),
+            "2 files, 300 bytes, 4 operations; data/1/2: refused"
+        );
+    }
+}

@@ -1,0 +1,224 @@
+//! From a request to its answer: one task, one deadline, one reply.
+//!
+//! Life of a request: the dispatch thread owns the arguments and hands over a future; a task polls it; the reply goes out
+//! from that task. When the deadline passes first, the caller gets EIO while the work goes on, because half an operation
+//! is worse than a late one; what the late result granted is taken back.
+
+use super::reply::{Answer, Granted, errno};
+use crate::fs::{FileSystem, FsError};
+use crate::sync::Arc;
+use crate::task::Tasks;
+use fuser::Errno;
+use futures::FutureExt;
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
+use tracing::{Instrument, Level};
+
+/// How many deadlines a call may take that moves file contents: it waits for the bucket or for room in the cache.
+const SLOW_FACTOR: u32 = 10;
+
+/// Which deadline holds for a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Names and attributes: one deadline.
+    Quick,
+    /// Contents, on their way to or from the bucket: [`SLOW_FACTOR`] deadlines.
+    Slow,
+}
+
+/// One request as logs and deadlines see it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call {
+    pub(super) name: &'static str,
+    pub(super) ino: u64,
+    pub(super) pace: Pace,
+}
+
+impl Call {
+    /// Describes a call on names or attributes of `ino`.
+    pub(super) fn quick(name: &'static str, ino: u64) -> Self {
+        Self {
+            name,
+            ino,
+            pace: Pace::Quick,
+        }
+    }
+
+    /// Describes a call that moves contents of `ino`.
+    pub(super) fn slow(name: &'static str, ino: u64) -> Self {
+        Self {
+            name,
+            ino,
+            pace: Pace::Slow,
+        }
+    }
+}
+
+/// Where requests become tasks. Clones are the same door.
+#[derive(Debug, Clone)]
+pub(super) struct Door {
+    fs: Arc<FileSystem>,
+    tasks: Tasks,
+    /// The groups of the rooms below: a panic there makes every later answer EIO.
+    below: Tasks,
+    deadline: Duration,
+}
+
+impl Door {
+    /// Makes a door to `fs` whose requests run as members of `tasks`; a panic in `tasks` or `below` closes it.
+    pub(super) fn new(fs: Arc<FileSystem>, tasks: Tasks, below: Tasks, deadline: Duration) -> Self {
+        Self {
+            fs,
+            tasks,
+            below,
+            deadline,
+        }
+    }
+
+    /// Runs `work` as a task and sends its result, or EIO at the deadline, through `reply`.
+    pub(super) fn answer<T, R, W, F>(&self, call: Call, reply: R, work: W)
+    where
+        T: Granted,
+        R: Answer<T>,
+        W: FnOnce(Arc<FileSystem>) -> F,
+        F: Future<Output = Result<T, FsError>> + Send + 'static,
+    {
+        tracing::trace!(op = call.name, ino = call.ino, "request");
+        if let Some(task) = self.poisoned() {
+            tracing::debug!(op = call.name, task, "refused after a panic");
+            return reply.fail(Errno::EIO);
+        }
+        let span = tracing::debug_span!("fuse", op = call.name, ino = call.ino);
+        let work = work(Arc::clone(&self.fs));
+        let door = self.clone();
+        self.tasks.spawn(
+            call.name,
+            async move { door.serve(call, reply, work).await }.instrument(span),
+        );
+    }
+
+    /// Runs `work` as a task nobody waits for.
+    pub(super) fn behind<W, F>(&self, call: Call, work: W)
+    where
+        W: FnOnce(Arc<FileSystem>) -> F,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let span = tracing::debug_span!("fuse", op = call.name, ino = call.ino);
+        let work = work(Arc::clone(&self.fs));
+        let door = self.clone();
+        self.tasks.spawn(
+            call.name,
+            async move {
+                if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
+                    door.poison(call, &panic);
+                    resume_unwind(panic);
+                }
+            }
+            .instrument(span),
+        );
+    }
+
+    /// Runs `work` at once, on the dispatch thread; it must not wait.
+    pub(super) fn at_once(&self, call: Call, work: impl FnOnce(&FileSystem)) {
+        // The dispatch thread belongs to fuser and has to go on whatever happens.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&self.fs))) {
+            self.poison(call, &panic);
+        }
+    }
+
+    async fn serve<T, R, F>(self, call: Call, reply: R, work: F)
+    where
+        T: Granted,
+        R: Answer<T>,
+        F: Future<Output = Result<T, FsError>> + Send + 'static,
+    {
+        let limit = match call.pace {
+            Pace::Quick => self.deadline,
+            Pace::Slow => self.deadline.saturating_mul(SLOW_FACTOR),
+        };
+        let mut work = std::pin::pin!(AssertUnwindSafe(work).catch_unwind());
+        let Ok(outcome) = tokio::time::timeout(limit, work.as_mut()).await else {
+            reply.fail(Errno::EIO);
+            tracing::error!(?limit, "no result within the deadline, the caller got EIO");
+            return self.late(call, work.await).await;
+        };
+        match outcome {
+            Ok(Ok(value)) => reply.succeed(value),
+            Ok(Err(error)) => {
+                log(&error);
+                reply.fail(errno(&error));
+            }
+            Err(panic) => {
+                self.poison(call, &panic);
+                reply.fail(Errno::EIO);
+                resume_unwind(panic);
+            }
+        }
+    }
+
+    async fn late<T: Granted>(
+        &self,
+        call: Call,
+        outcome: Result<Result<T, FsError>, Box<dyn Any + Send>>,
+    ) {
+        match outcome {
+            Ok(Ok(value)) => {
+                tracing::warn!("the result came after the deadline");
+                value.take_back(&self.fs).await;
+            }
+            Ok(Err(error)) => log(&error),
+            Err(panic) => {
+                self.poison(call, &panic);
+                resume_unwind(panic);
+            }
+        }
+    }
+
+    fn poisoned(&self) -> Option<&'static str> {
+        self.tasks.poisoned().or_else(|| self.below.poisoned())
+    }
+
+    fn poison(&self, call: Call, panic: &Box<dyn Any + Send>) {
+        let message = panic
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("no message");
+        tracing::error!(
+            op = call.name,
+            ino = call.ino,
+            message,
+            "a request panicked, from now on every call is EIO"
+        );
+        self.fs.poison(call.name);
+    }
+}
+
+/// Logs `error` once, at the level it names.
+fn log(error: &FsError) {
+    let error_text = chain(error);
+    match error.level() {
+        Level::ERROR => tracing::error!(error = %error_text, "failed"),
+        Level::WARN => tracing::warn!(error = %error_text, "failed"),
+        Level::INFO => tracing::info!(error = %error_text, "failed"),
+        Level::DEBUG => tracing::debug!(error = %error_text, "failed"),
+        Level::TRACE => tracing::trace!(error = %error_text, "failed"),
+    }
+}
+
+/// Writes an error and its causes, outermost first; a cause that its parent already quotes is not repeated.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let line = inner.to_string();
+        if !text.contains(&line) {
+            text.push_str(": ");
+            text.push_str(&line);
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,16 @@
+//! The kernel's door: the only room that names `fuser`.
+//!
+//! It turns the kernel's requests into calls of [`FileSystem`](crate::fs::FileSystem) and their results into replies,
+//! mounts and unmounts. It decides nothing about files.
+//! Invariants: a dispatch thread never waits, every request becomes one task; every request is answered, at the latest
+//! when its deadline passes; what was granted in an answer that came too late is taken back; RELEASE is answered at once
+//! and done behind; a panic below becomes EIO and poisons the file system, the session lives on.
+
+mod adapter;
+mod door;
+mod mountpoint;
+mod reply;
+mod session;
+
+pub use mountpoint::{MountError, Unmount, resolve, serving, unmount};
+pub use session::{Access, Configuration, Invalidate, MountFlag, Mounted};

@@ -1,0 +1,512 @@
+//! Our results as `fuser`'s replies, and what must be taken back when a reply comes too late.
+//!
+//! Invariant: each conversion is total. A number or a time that the kernel's format cannot hold is brought to the nearest
+//! one it can, because a panic here would leave a caller without its answer.
+
+use crate::fs::{DirEntry, DirSink, Entry, FileSystem, FsError, Opened, Room, Statfs};
+use crate::store::{Kind, Stat, Time};
+use crate::sync::{Arc, Mutex, lock};
+use bytes::Bytes;
+use fuser::{
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr,
+};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A reply that is sent exactly once: with a value or with an error number.
+pub(super) trait Answer<T>: Send + 'static {
+    /// Sends `value`.
+    fn succeed(self, value: T);
+
+    /// Sends `errno`.
+    fn fail(self, errno: Errno);
+}
+
+/// A value that gives the kernel something to hand back later: a lookup, an open handle.
+pub(super) trait Granted: Send + 'static {
+    /// Takes back what the kernel never learnt of, because its request was answered with an error before.
+    fn take_back(self, fs: &FileSystem) -> impl Future<Output = ()> + Send
+    where
+        Self: Sized,
+    {
+        let _ = fs;
+        std::future::ready(())
+    }
+}
+
+/// A file that was opened.
+pub(super) struct OpenFile {
+    pub(super) ino: u64,
+    pub(super) opened: Opened,
+}
+
+/// A directory that was opened.
+pub(super) struct OpenDirectory {
+    pub(super) ino: u64,
+    pub(super) opened: Opened,
+}
+
+/// A file that was made and opened.
+pub(super) struct Created {
+    pub(super) entry: Entry,
+    pub(super) opened: Opened,
+}
+
+/// The entries of a directory listing that counted a lookup.
+pub(super) struct Listed(pub(super) Vec<u64>);
+
+impl Granted for () {}
+impl Granted for u32 {}
+impl Granted for i64 {}
+impl Granted for Bytes {}
+impl Granted for Statfs {}
+impl Granted for (Stat, Duration) {}
+
+impl Granted for Entry {
+    async fn take_back(self, fs: &FileSystem) {
+        fs.forget(self.stat.ino.0, 1);
+    }
+}
+
+impl Granted for OpenFile {
+    async fn take_back(self, fs: &FileSystem) {
+        released(fs.release(self.ino, self.opened.handle).await);
+    }
+}
+
+impl Granted for OpenDirectory {
+    async fn take_back(self, fs: &FileSystem) {
+        released(fs.releasedir(self.ino, self.opened.handle).await);
+    }
+}
+
+impl Granted for Created {
+    async fn take_back(self, fs: &FileSystem) {
+        let ino = self.entry.stat.ino.0;
+        released(fs.release(ino, self.opened.handle).await);
+        fs.forget(ino, 1);
+    }
+}
+
+impl Granted for Listed {
+    async fn take_back(self, fs: &FileSystem) {
+        for ino in self.0 {
+            fs.forget(ino, 1);
+        }
+    }
+}
+
+/// Logs a release that failed: nobody waits for its result.
+pub(super) fn released(outcome: Result<(), FsError>) {
+    if let Err(error) = outcome {
+        tracing::error!(%error, "a handle was released with an error");
+    }
+}
+
+impl Answer<()> for ReplyEmpty {
+    fn succeed(self, (): ()) {
+        self.ok();
+    }
+
+    fn fail(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Answer<Entry> for ReplyEntry {
+    fn succeed(self, value: Entry) {
+        self.entry_with_ttls(
+            &value.attr_ttl,
+            &value.entry_ttl,
+            &attributes(&value.stat),
+            Generation(value.stat.generation),
+        );
+    }
+
+    fn fail(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Answer<(Stat, Duration)> for ReplyAttr {
+    fn succeed(self, (stat, ttl): (Stat, Duration)) {
+        self.attr(&ttl, &attributes(&stat));
+    }
+
+    fn fail(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Answer<Bytes> for ReplyData {
+    fn succeed(self, value: Bytes) {
+        self.data(&value);
+    }
+
+    fn fail(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Answer<OpenFile> for ReplyOpen {
+    fn succeed(self, value: OpenFile) {
+        self.opened(FileHandle(value.opened.handle), open_flags(&value.opened));
+    }
+
+    fn fail(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Answer<OpenDirectory> for ReplyOpen {
+    fn succeed(self, value: OpenDirectory) {
+        self.opened(FileHandle(value.opened.handle), open_flags(&value.opened));
+    }
+
+    fn fail(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Answer<Created> for ReplyCreate {
+    fn succeed(self, value: Created) {
+        // The kernel's format has two times to live here, fuser's has one: the shorter promise holds for both.
+        self.created(
+            &value.entry.attr_ttl.min(value.entry.entry_ttl),
+            &attributes(&value.entry.stat),
+            Generation(value.entry.stat.generation),
+            FileHandle(value.opened.handle),
+            open_flags(&value.opened),
+        );
+    }
+
+    fn fail(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Answer<u32> for ReplyWrite {
+    fn succeed(self, value: u32) {
+        self.written(value);
+    }
+
+    fn fail(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Answer<i64> for ReplyLseek {
+    fn succeed(self, value: i64) {
+        self.offset(value);
+    }
+
+    fn fail(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+impl Answer<Statfs> for ReplyStatfs {
+    fn succeed(self, value: Statfs) {
+        self.statfs(
+            value.blocks,
+            value.bfree,
+            value.bavail,
+            value.files,
+            value.ffree,
+            value.bsize,
+            value.namelen,
+            value.frsize,
+        );
+    }
+
+    fn fail(self, errno: Errno) {
+        self.error(errno);
+    }
+}
+
+/// The reply to a read of extended attributes: a caller with no room asks how much it needs.
+pub(super) struct AttributeReply {
+    pub(super) reply: ReplyXattr,
+    /// Bytes the caller has room for; zero asks for the size alone.
+    pub(super) room: u32,
+}
+
+impl Answer<Bytes> for AttributeReply {
+    fn succeed(self, value: Bytes) {
+        match u32::try_from(value.len()) {
+            Ok(size) if self.room == 0 => self.reply.size(size),
+            Ok(size) if size <= self.room => self.reply.data(&value),
+            Ok(_) => self.reply.error(Errno::ERANGE),
+            Err(_) => self.reply.error(Errno::E2BIG),
+        }
+    }
+
+    fn fail(self, errno: Errno) {
+        self.reply.error(errno);
+    }
+}
+
+/// The kernel's buffer for a listing, in the two forms it may ask for.
+enum Listing {
+    Names(ReplyDirectory),
+    Full(ReplyDirectoryPlus),
+}
+
+/// A listing's buffer, shared by the task that fills it and the one that watches the deadline; taken by the first answer.
+#[derive(Clone)]
+pub(super) struct ListingReply(Arc<Mutex<Option<Listing>>>);
+
+impl ListingReply {
+    /// Makes the reply of a READDIR.
+    pub(super) fn names(reply: ReplyDirectory) -> Self {
+        Self(Arc::new(Mutex::new(Some(Listing::Names(reply)))))
+    }
+
+    /// Makes the reply of a READDIRPLUS.
+    pub(super) fn full(reply: ReplyDirectoryPlus) -> Self {
+        Self(Arc::new(Mutex::new(Some(Listing::Full(reply)))))
+    }
+
+    /// Makes the sink that fills this reply.
+    pub(super) fn sink(&self) -> ListingSink {
+        ListingSink {
+            reply: self.clone(),
+            counted: Vec::new(),
+            added: 0,
+        }
+    }
+
+    fn take(&self) -> Option<Listing> {
+        lock(&self.0).take()
+    }
+}
+
+impl Answer<Listed> for ListingReply {
+    fn succeed(self, _: Listed) {
+        match self.take() {
+            Some(Listing::Names(reply)) => reply.ok(),
+            Some(Listing::Full(reply)) => reply.ok(),
+            None => {}
+        }
+    }
+
+    fn fail(self, errno: Errno) {
+        match self.take() {
+            Some(Listing::Names(reply)) => reply.error(errno),
+            Some(Listing::Full(reply)) => reply.error(errno),
+            None => {}
+        }
+    }
+}
+
+/// Fills a listing's buffer and remembers which entries counted a lookup.
+pub(super) struct ListingSink {
+    reply: ListingReply,
+    counted: Vec<u64>,
+    added: usize,
+}
+
+impl ListingSink {
+    /// Tells what was listed. An error after the first entry waits for the next call, as in getdents(2).
+    pub(super) fn finish(self, outcome: Result<(), FsError>) -> Result<Listed, FsError> {
+        match outcome {
+            Err(error) if self.added == 0 => Err(error),
+            _ => Ok(Listed(self.counted)),
+        }
+    }
+}
+
+impl DirSink for ListingSink {
+    fn add(&mut self, entry: DirEntry<'_>) -> Room {
+        let name = OsStr::from_bytes(entry.name);
+        // fuser's `add` says true when the entry was *not* added.
+        let full = match lock(&self.reply.0).as_mut() {
+            None => true,
+            Some(Listing::Names(reply)) => reply.add(
+                INodeNo(entry.ino),
+                entry.next_offset,
+                file_type(entry.kind),
+                name,
+            ),
+            Some(Listing::Full(reply)) => {
+                let (attr, ttl, generation) = match entry.full {
+                    Some(full) => (
+                        attributes(&full.stat),
+                        full.attr_ttl.min(full.entry_ttl),
+                        full.stat.generation,
+                    ),
+                    None => (placeholder(entry.ino, entry.kind), Duration::ZERO, 0),
+                };
+                reply.add(
+                    attr.ino,
+                    entry.next_offset,
+                    name,
+                    &ttl,
+                    &attr,
+                    Generation(generation),
+                )
+            }
+        };
+        if full {
+            return Room::Full;
+        }
+        self.added += 1;
+        if entry.full.is_some() {
+            self.counted.push(entry.ino);
+        }
+        Room::Left
+    }
+}
+
+/// Shows our attributes as fuser's.
+pub(super) fn attributes(stat: &Stat) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(stat.ino.0),
+        size: stat.attrs.size,
+        blocks: stat.blocks,
+        atime: system_time(stat.attrs.atime),
+        mtime: system_time(stat.attrs.mtime),
+        ctime: system_time(stat.attrs.ctime),
+        crtime: system_time(stat.attrs.btime),
+        kind: file_type(stat.kind),
+        // Twelve bits are left, which fit.
+        perm: (stat.attrs.mode & 0o7777) as u16,
+        nlink: stat.nlink,
+        uid: stat.attrs.uid,
+        gid: stat.attrs.gid,
+        rdev: u32::try_from(stat.attrs.rdev).unwrap_or(0),
+        blksize: BLOCK_SIZE,
+        flags: 0,
+    }
+}
+
+/// The unit stat(2) recommends for reads and writes: one page. Tools that move data choose larger ones themselves, and
+/// libraries that buffer take it literally.
+const BLOCK_SIZE: u32 = 4096;
+
+/// What the kernel sees of "." and ".." in a full listing: it uses the number and the kind only.
+fn placeholder(ino: u64, kind: Kind) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(ino),
+        size: 0,
+        blocks: 0,
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind: file_type(kind),
+        perm: 0,
+        nlink: 1,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: BLOCK_SIZE,
+        flags: 0,
+    }
+}
+
+fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::File => FileType::RegularFile,
+        Kind::Directory => FileType::Directory,
+        Kind::Symlink => FileType::Symlink,
+        Kind::Fifo => FileType::NamedPipe,
+        Kind::Socket => FileType::Socket,
+        Kind::CharDevice => FileType::CharDevice,
+        Kind::BlockDevice => FileType::BlockDevice,
+    }
+}
+
+fn open_flags(opened: &Opened) -> FopenFlags {
+    let mut flags = FopenFlags::empty();
+    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
+    flags.set(FopenFlags::FOPEN_NOFLUSH, opened.no_flush);
+    flags.set(FopenFlags::FOPEN_CACHE_DIR, opened.cache_dir);
+    flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct);
+    flags
+}
+
+/// Shows a file time as the type fuser sends; before 1970 the nanoseconds still count forward.
+fn system_time(time: Time) -> SystemTime {
+    let whole = Duration::from_secs(time.seconds.unsigned_abs());
+    let second = if time.seconds < 0 {
+        UNIX_EPOCH.checked_sub(whole)
+    } else {
+        UNIX_EPOCH.checked_add(whole)
+    };
+    second
+        .and_then(|second| {
+            second.checked_add(Duration::from_nanos(time.nanos.min(999_999_999).into()))
+        })
+        .unwrap_or(UNIX_EPOCH)
+}
+
+/// Reads a file time as fuser delivers it.
+///
+/// fuser 0.18 subtracts the nanoseconds of a time before 1970 where they must be added, so that -1.2 s arrives as -2.8 s;
+/// the distance from 1970 still holds both fields as the kernel sent them.
+pub(super) fn file_time(time: SystemTime) -> Time {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => Time {
+            seconds: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+            nanos: after.subsec_nanos(),
+        },
+        Err(before) => Time {
+            seconds: 0i64
+                .checked_sub_unsigned(before.duration().as_secs())
+                .unwrap_or(i64::MIN),
+            nanos: before.duration().subsec_nanos(),
+        },
+    }
+}
+
+/// The errno of `error` in fuser's type.
+pub(super) fn errno(error: &FsError) -> Errno {
+    Errno::from_i32(error.errno())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_survive_both_ways_as_fuser_turns_them() {
+        for (seconds, nanos) in [(0, 0), (0, 1), (1_700_000_000, 999_999_999), (i64::MAX, 7)] {
+            let time = Time { seconds, nanos };
+            assert_eq!(file_time(system_time(time)), time);
+        }
+    }
+
+    #[test]
+    fn a_time_before_1970_goes_out_right() {
+        let time = Time {
+            seconds: -2,
+            nanos: 800_000_000,
+        };
+        let before = UNIX_EPOCH.duration_since(system_time(time)).unwrap();
+        assert_eq!(before, Duration::from_millis(1_200));
+    }
+
+    #[test]
+    fn a_time_before_1970_comes_in_right_although_fuser_turns_it_wrong() {
+        // What fuser makes of (-2 s, +800 ms).
+        let delivered = UNIX_EPOCH - Duration::new(2, 800_000_000);
+        let time = Time {
+            seconds: -2,
+            nanos: 800_000_000,
+        };
+        assert_eq!(file_time(delivered), time);
+    }
+
+    #[test]
+    fn a_time_out_of_reach_is_no_panic() {
+        let far = Time {
+            seconds: i64::MIN,
+            nanos: u32::MAX,
+        };
+        let _ = system_time(far);
+    }
+}

@@ -1,0 +1,404 @@
+//! One mount: its options, what is agreed with the kernel, and its end.
+//!
+//! Life: [`Mounted::mount`] returns when the kernel has agreed; requests are served until somebody unmounts;
+//! [`Mounted::ended`] returns then; [`Mounted::finish`] answers what is under way and releases every handle, since the
+//! kernel drops the RELEASEs it had queued.
+//! Invariant: only the mount that this process made is ever unmounted. fuser's own session is therefore never dropped: its
+//! drop unmounts the path once more, whatever has been mounted there meanwhile.
+
+use super::adapter::Adapter;
+use super::door::Door;
+use super::mountpoint::{self, MountError, Unmount};
+use crate::fs::FileSystem;
+use crate::sync::Arc;
+use crate::task::Tasks;
+use fuser::{
+    BackgroundSession, Config, INodeNo, InitFlags, KernelConfig, MountOption, Notifier, Session,
+    SessionACL,
+};
+use std::ffi::OsStr;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Threads that read requests; more brought nothing in measurements.
+const DISPATCH_THREADS: usize = 2;
+
+/// The largest WRITE, in bytes; the kernel's own limit with its default settings.
+const MAX_WRITE: u32 = 1 << 20;
+
+/// Requests nobody waits for that may be under way at once: read-ahead and RELEASE share these places.
+const MAX_BACKGROUND: u16 = 128;
+
+/// How far the kernel reads ahead, in KiB: hides about 20 ms of latency per request.
+const READ_AHEAD_KIB: u32 = 4096;
+
+/// Who may use the mount; permissions are checked in addition, always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// The user who mounted, nobody else, not even root.
+    Owner,
+    /// Every user.
+    Everybody,
+}
+
+/// What mount(8) calls a flag of the mount and the kernel enforces by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the word of mount(8)")]
+pub enum MountFlag {
+    Exec,
+    NoExec,
+    Suid,
+    NoSuid,
+    Dev,
+    NoDev,
+    Atime,
+    NoAtime,
+    Sync,
+    DirSync,
+}
+
+impl MountFlag {
+    fn option(self) -> MountOption {
+        match self {
+            Self::Exec => MountOption::Exec,
+            Self::NoExec => MountOption::NoExec,
+            Self::Suid => MountOption::Suid,
+            Self::NoSuid => MountOption::NoSuid,
+            Self::Dev => MountOption::Dev,
+            Self::NoDev => MountOption::NoDev,
+            Self::Atime => MountOption::Atime,
+            Self::NoAtime => MountOption::NoAtime,
+            Self::Sync => MountOption::Sync,
+            Self::DirSync => MountOption::DirSync,
+        }
+    }
+}
+
+/// How to mount.
+#[derive(Debug, Clone)]
+pub struct Configuration {
+    /// The directory to mount on.
+    pub mountpoint: PathBuf,
+    /// What mount(8) shows as the source; holds no secret.
+    pub source: String,
+    /// Who may use it.
+    pub access: Access,
+    /// Whether the kernel refuses every change.
+    pub read_only: bool,
+    /// Flags the kernel enforces; without them set-user-id bits and device files have no effect.
+    pub flags: Vec<MountFlag>,
+    /// How long a caller waits for names and attributes before it gets EIO; ten times as long for contents.
+    pub deadline: Duration,
+}
+
+/// A mount that serves. Dropping it unmounts lazily.
+pub struct Mounted {
+    session: ManuallyDrop<BackgroundSession>,
+    mountpoint: PathBuf,
+    /// The kernel's name of the mount's device, by which it is told from another one at the same place.
+    device: Option<String>,
+    ended: watch::Receiver<bool>,
+    fs: Arc<FileSystem>,
+    requests: Tasks,
+}
+
+impl std::fmt::Debug for Mounted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mounted")
+            .field("mountpoint", &self.mountpoint)
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Mounted {
+    /// Checks that `path` can be mounted on and returns it resolved; takes away what a killed daemon left there. It waits
+    /// up to 5 s for a mount that does not answer.
+    ///
+    /// # Errors
+    /// [`MountError::Missing`], [`MountError::NotDirectory`], [`MountError::Busy`].
+    pub fn prepare(path: &Path) -> Result<PathBuf, MountError> {
+        mountpoint::prepare(path)
+    }
+
+    /// Mounts `fs` and returns when the kernel has agreed. Requests run as members of `requests`, which must be this
+    /// mount's own group; a panic in it or in `below`, the group of the rooms below, makes every later answer EIO.
+    ///
+    /// # Errors
+    /// Those of [`Mounted::prepare`], and [`MountError::System`] when the kernel or fusermount3 refuses.
+    pub fn mount(
+        fs: Arc<FileSystem>,
+        configuration: &Configuration,
+        requests: Tasks,
+        below: Tasks,
+    ) -> Result<Self, MountError> {
+        let mountpoint = mountpoint::prepare(&configuration.mountpoint)?;
+        let door = Door::new(
+            Arc::clone(&fs),
+            requests.clone(),
+            below,
+            configuration.deadline,
+        );
+        let (end, ended) = watch::channel(false);
+        let session = Session::new(
+            Adapter::new(door, end),
+            &mountpoint,
+            &options(configuration),
+        )
+        .and_then(Session::spawn)
+        .map_err(|error| refused(&mountpoint, error))?;
+        let device = mountpoint::top(&mountpoint)?
+            .filter(|mount| mount.kind == mountpoint::TYPE)
+            .map(|mount| mount.device);
+        if let Some(device) = &device {
+            read_ahead(device);
+        }
+        Ok(Self {
+            session: ManuallyDrop::new(session),
+            mountpoint,
+            device,
+            ended,
+            fs,
+            requests,
+        })
+    }
+
+    /// The directory it is mounted on, resolved.
+    #[must_use]
+    pub fn mountpoint(&self) -> &Path {
+        &self.mountpoint
+    }
+
+    /// Waits until the session is over: after umount(8), when the last file of a lazily unmounted one was closed, or when it
+    /// broke.
+    pub async fn ended(&self) {
+        // A sender that has gone went with the session.
+        let _ = self.ended.clone().wait_for(|ended| *ended).await;
+    }
+
+    /// Unmounts, unless another mount has taken the place.
+    ///
+    /// # Errors
+    /// [`MountError::InUse`] when something is open, with [`Unmount::WhenIdle`]; else what the system said.
+    pub fn unmount(&self, how: Unmount) -> Result<(), MountError> {
+        match self.is_on_top()? {
+            true => mountpoint::detach(&self.mountpoint, how),
+            false => Ok(()),
+        }
+    }
+
+    /// Tells whether the session is over although nobody unmounted: fuser gave up.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        *self.ended.borrow() && self.is_on_top().unwrap_or(false)
+    }
+
+    /// Waits for the requests under way, for `patience` at most, then releases every handle that is still open. Whatever is
+    /// still asked of a lazily unmounted session gets an error from here on.
+    pub async fn finish(&self, patience: Duration) {
+        if tokio::time::timeout(patience, self.requests.join())
+            .await
+            .is_err()
+        {
+            tracing::warn!(?patience, "requests are still under way");
+        }
+        self.fs.end_session().await;
+        self.abort();
+    }
+
+    /// Cuts the connection where the kernel lets us: who still waits for an answer gets an error now, not at our exit.
+    fn abort(&self) {
+        let minor = self
+            .device
+            .as_deref()
+            .and_then(|device| device.split_once(':'));
+        if let Some((_, minor)) = minor {
+            let switch = format!("/sys/fs/fuse/connections/{minor}/abort");
+            match std::fs::write(&switch, "1") {
+                Ok(()) => tracing::info!("the connection to the kernel was still open"),
+                Err(error) => tracing::trace!(switch, %error, "nothing to cut"),
+            }
+        }
+    }
+
+    /// What tells the kernel to forget something it has cached.
+    #[must_use]
+    pub fn invalidate(&self) -> Invalidate {
+        Invalidate(self.session.notifier())
+    }
+
+    fn is_on_top(&self) -> Result<bool, MountError> {
+        let top = mountpoint::top(&self.mountpoint)?;
+        Ok(top.is_some_and(|mount| Some(mount.device) == self.device))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Err(error) = self.unmount(Unmount::Lazy) {
+            tracing::warn!(%error, "not unmounted");
+        }
+    }
+}
+
+/// Tells the kernel to forget. Never from a request that has not been answered: the kernel may hold what both wait for.
+#[derive(Debug, Clone)]
+pub struct Invalidate(Notifier);
+
+impl Invalidate {
+    /// Makes the kernel forget what `name` in the directory `parent` means.
+    ///
+    /// # Errors
+    /// What the kernel said; a name it does not know is no error.
+    pub fn entry(&self, parent: u64, name: &[u8]) -> io::Result<()> {
+        known(self.0.inval_entry(INodeNo(parent), OsStr::from_bytes(name)))
+    }
+
+    /// Makes the kernel forget attributes and contents of `ino`.
+    ///
+    /// # Errors
+    /// What the kernel said; an inode it does not know is no error.
+    pub fn inode(&self, ino: u64) -> io::Result<()> {
+        known(self.0.inval_inode(INodeNo(ino), 0, 0))
+    }
+}
+
+fn known(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn options(configuration: &Configuration) -> Config {
+    // fusermount3 takes its options as one list, in which a comma would start the next one.
+    let source = configuration.source.replace(',', "%2C");
+    let mut options = vec![
+        MountOption::FSName(source),
+        // fuser's own Subtype is lost on the way to mount(2).
+        MountOption::CUSTOM("subtype=rewindfs".to_owned()),
+        MountOption::DefaultPermissions,
+    ];
+    if configuration.read_only {
+        options.push(MountOption::RO);
+    }
+    // The last of two opposites counts, as in mount(8).
+    for flag in &configuration.flags {
+        options.retain(|option| !opposed(option, &flag.option()));
+        options.push(flag.option());
+    }
+    let mut config = Config::default();
+    config.mount_options = options;
+    config.acl = match configuration.access {
+        Access::Owner => SessionACL::Owner,
+        Access::Everybody => SessionACL::All,
+    };
+    config.n_threads = Some(DISPATCH_THREADS);
+    config
+}
+
+fn opposed(one: &MountOption, other: &MountOption) -> bool {
+    use MountOption::{Atime, Dev, Exec, NoAtime, NoDev, NoExec, NoSuid, Suid};
+    matches!(
+        (one, other),
+        (Exec, NoExec)
+            | (NoExec, Exec)
+            | (Suid, NoSuid)
+            | (NoSuid, Suid)
+            | (Dev, NoDev)
+            | (NoDev, Dev)
+            | (Atime, NoAtime)
+            | (NoAtime, Atime)
+    ) || one == other
+}
+
+/// Names what was refused: fuser's errors leave out the path.
+fn refused(mountpoint: &Path, error: io::Error) -> MountError {
+    let device = Path::new("/dev/fuse");
+    if !device.exists() {
+        let hint = io::Error::new(
+            io::ErrorKind::NotFound,
+            "does not exist: load the kernel's module with `modprobe fuse`",
+        );
+        return MountError::system(device, hint);
+    }
+    let text = format!("not mounted: {}", error.to_string().trim());
+    MountError::system(mountpoint, io::Error::new(error.kind(), text))
+}
+
+/// Agrees with the kernel on what both can do.
+pub(super) fn agree(config: &mut KernelConfig) {
+    let wanted = InitFlags::FUSE_PARALLEL_DIROPS
+        | InitFlags::FUSE_ATOMIC_O_TRUNC
+        | InitFlags::FUSE_DO_READDIRPLUS
+        | InitFlags::FUSE_READDIRPLUS_AUTO
+        | InitFlags::FUSE_CACHE_SYMLINKS
+        | InitFlags::FUSE_HANDLE_KILLPRIV_V2
+        | InitFlags::FUSE_POSIX_ACL
+        | InitFlags::FUSE_DONT_MASK
+        | InitFlags::FUSE_EXPORT_SUPPORT;
+    if let Err(missing) = config.add_capabilities(wanted) {
+        tracing::warn!(?missing, "this kernel lacks capabilities");
+        // What it offers is taken: fuser refuses the whole set for one bit.
+        let _ = config.add_capabilities(wanted & !missing);
+    }
+    if let Err(nearest) = config.set_max_write(MAX_WRITE) {
+        let _ = config.set_max_write(nearest);
+    }
+    if let Err(nearest) = config.set_max_background(MAX_BACKGROUND) {
+        let _ = config.set_max_background(nearest);
+    }
+}
+
+/// Makes the kernel read further ahead on `device`. Only root may; others keep the kernel's 128 KiB.
+fn read_ahead(device: &str) {
+    let knob = format!("/sys/class/bdi/{device}/read_ahead_kb");
+    if let Err(error) = std::fs::write(&knob, READ_AHEAD_KIB.to_string()) {
+        tracing::debug!(knob, %error, "read-ahead stays as it is");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configuration(flags: &[MountFlag]) -> Configuration {
+        Configuration {
+            mountpoint: PathBuf::from("/mnt"),
+            source: "s3://bucket/a,b".to_owned(),
+            access: Access::Owner,
+            read_only: false,
+            flags: flags.to_vec(),
+            deadline: Duration::from_secs(60),
+        }
+    }
+
+    #[test]
+    fn permissions_are_always_checked_and_commas_do_not_leak() {
+        let options = options(&configuration(&[])).mount_options;
+        assert!(options.contains(&MountOption::DefaultPermissions));
+        assert!(options.contains(&MountOption::FSName("s3://bucket/a%2Cb".to_owned())));
+        assert!(options.contains(&MountOption::CUSTOM("subtype=rewindfs".to_owned())));
+    }
+
+    #[test]
+    fn the_last_of_two_opposite_flags_counts() {
+        let options = options(&configuration(&[
+            MountFlag::NoExec,
+            MountFlag::NoSuid,
+            MountFlag::Exec,
+            MountFlag::Exec,
+        ]))
+        .mount_options;
+        let of_exec: Vec<&MountOption> = options
+            .iter()
+            .filter(|option| matches!(option, MountOption::Exec | MountOption::NoExec))
+            .collect();
+        assert_eq!(of_exec, [&MountOption::Exec]);
+        assert!(options.contains(&MountOption::NoSuid));
+    }
+}
