@@ -5,7 +5,7 @@
 use crate::backend::BackendConfig;
 use crate::fs::{FsConfig, SyncOn};
 use crate::fuse::{Access, Configuration, MountFlag};
-use crate::store::{Gather, NamespaceConfig};
+use crate::store::{Gather, NamespaceConfig, StoreError, check_name};
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -24,12 +24,6 @@ const WRITER_TTL: Duration = Duration::from_secs(60);
 
 /// How long the kernel may keep what is past and final.
 const PAST_TTL: Duration = Duration::from_secs(24 * 3600);
-
-/// The longest name of a namespace, in bytes, and the most parts it may have.
-const NAMESPACE_MAX: (usize, usize) = (255, 16);
-
-/// Names that a namespace uses for its own objects, so that no part of another one's name may be one of them.
-const RESERVED_PARTS: [&str; 4] = ["data", "log", "meta", "namespace.json"];
 
 /// A store's URL; shown without the password, token or query it may carry.
 #[derive(Clone, PartialEq, Eq)]
@@ -116,9 +110,7 @@ pub struct Settings {
     pub deadline: Option<Duration>,
     /// This machine's name, for the authors of versions.
     pub host: String,
-    /// Whether root mounts.
-    pub is_root: bool,
-    /// User and group that own the root of a namespace that is made.
+    /// The user and group who mount: a namespace that is made belongs to them, and root lets every user in.
     pub owner: (u32, u32),
 }
 
@@ -167,7 +159,7 @@ impl Config {
         let namespace = namespace_name(settings.namespace.as_deref())?;
         let deadline = settings.deadline.unwrap_or(Duration::from_secs(60));
         at_least("deadline", deadline, Duration::from_secs(1))?;
-        let (sync_on, interval) = sync(settings.sync_on, settings.sync_interval)?;
+        let (sync_on, gather) = sync(settings.sync_on, settings.sync_interval)?;
         let fs = FsConfig {
             writer_ttl: WRITER_TTL,
             past_ttl: PAST_TTL,
@@ -184,7 +176,7 @@ impl Config {
             cache_bytes: bytes("cache-size", settings.cache_bytes, 10 << 30, 16 << 20)?,
             memory_bytes: bytes("memory", settings.memory_bytes, 256 << 20, 32 << 20)?,
             dirty_bytes_max: bytes("dirty-max", settings.dirty_bytes_max, 4 << 30, 1 << 20)?,
-            gather: interval.map_or(Gather::AtOnce, Gather::For),
+            gather,
             host: settings.host,
             owner: settings.owner,
         };
@@ -193,7 +185,7 @@ impl Config {
             region: settings.region,
             ..BackendConfig::default()
         };
-        let access = match settings.allow_other || settings.is_root {
+        let access = match settings.allow_other || settings.owner.0 == 0 {
             true => Access::Everybody,
             false => Access::Owner,
         };
@@ -218,32 +210,11 @@ impl Config {
 
 fn namespace_name(name: Option<&str>) -> Result<String, ConfigError> {
     let name = name.unwrap_or(DEFAULT_NAMESPACE);
-    let refuse = |why: String| Err(ConfigError::new("namespace", name, why));
-    if name.len() > NAMESPACE_MAX.0 || name.split('/').count() > NAMESPACE_MAX.1 {
-        return refuse(format!(
-            "a name has at most {} characters and {} parts",
-            NAMESPACE_MAX.0, NAMESPACE_MAX.1
-        ));
+    match check_name(name) {
+        Ok(()) => Ok(name.to_owned()),
+        Err(StoreError::Invalid(why)) => Err(ConfigError::new("namespace", name, why)),
+        Err(error) => Err(ConfigError::new("namespace", name, error.to_string())),
     }
-    for part in name.split('/') {
-        if RESERVED_PARTS.contains(&part) {
-            return refuse(format!(
-                "\"{part}\" is what namespaces call their own objects"
-            ));
-        }
-        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        if !part.bytes().next().is_some_and(fits)
-            || !part
-                .bytes()
-                .all(|byte| fits(byte) || b"-_.".contains(&byte))
-        {
-            return refuse(
-                "each part, between slashes, starts with a-z or 0-9 and goes on with these, '-', '_' and '.'"
-                    .to_owned(),
-            );
-        }
-    }
-    Ok(name.to_owned())
 }
 
 fn versions_name(name: Option<OsString>) -> Result<Vec<u8>, ConfigError> {
@@ -264,18 +235,15 @@ fn versions_name(name: Option<OsString>) -> Result<Vec<u8>, ConfigError> {
     Ok(bytes.to_vec())
 }
 
-fn sync(
-    on: Option<SyncOn>,
-    interval: Option<Duration>,
-) -> Result<(SyncOn, Option<Duration>), ConfigError> {
+fn sync(on: Option<SyncOn>, interval: Option<Duration>) -> Result<(SyncOn, Gather), ConfigError> {
     let on = on.unwrap_or(SyncOn::Release);
     match (on, interval) {
         (SyncOn::Interval, interval) => {
             let interval = interval.unwrap_or(Duration::from_secs(30));
             at_least("sync-interval", interval, Duration::from_millis(100))?;
-            Ok((on, Some(interval)))
+            Ok((on, Gather::For(interval)))
         }
-        (_, None) => Ok((on, None)),
+        (_, None) => Ok((on, Gather::AtOnce)),
         (_, Some(interval)) => Err(ConfigError::new(
             "sync-interval",
             format!("{interval:?}"),
@@ -343,8 +311,7 @@ mod tests {
             umask: None,
             deadline: None,
             host: "here".to_owned(),
-            is_root: false,
-            owner: (7, 8),
+            owner: (1000, 1000),
         }
     }
 
@@ -377,42 +344,16 @@ mod tests {
     #[test]
     fn root_lets_everybody_in() {
         let mut root = settings();
-        root.is_root = true;
+        root.owner = (0, 0);
         let config = Config::new(root).unwrap();
         assert_eq!(config.mount.access, Access::Everybody);
     }
 
     #[test]
-    fn names_of_namespaces() {
-        for good in ["main", "team/eu", "a.b-c_d/0", "x"] {
-            assert_eq!(namespace_name(Some(good)).unwrap(), good);
-        }
-        let long = "a".repeat(256);
-        let deep = "a/".repeat(20) + "a";
-        for bad in [
-            "",
-            "/",
-            "a/",
-            "/a",
-            "a//b",
-            "..",
-            "a/../b",
-            "Team",
-            "a b",
-            "a\n",
-            "ä",
-            "meta",
-            "team/data",
-            "log/x",
-            "namespace.json",
-            "-a",
-            ".a",
-            &long,
-            &deep,
-        ] {
-            let message = namespace_name(Some(bad)).unwrap_err().to_string();
-            assert!(message.contains("--namespace"), "{message}");
-        }
+    fn names_of_namespaces_are_the_stores_matter() {
+        assert_eq!(namespace_name(Some("team/eu")).unwrap(), "team/eu");
+        let message = namespace_name(Some("a/../b")).unwrap_err().to_string();
+        assert!(message.starts_with("--namespace a/../b: "), "{message}");
     }
 
     #[test]

@@ -3,6 +3,10 @@
 use rewindfs::cli::{Start, start};
 use std::process::ExitCode;
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this is the one place that blocks"
+)]
 fn main() -> ExitCode {
     let job = match start(std::env::args_os()) {
         Start::Done(status) => return status,

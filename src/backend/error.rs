@@ -27,7 +27,7 @@ pub enum BackendError {
         reason: String,
     },
     /// The credentials are missing, wrong or too weak: a person has to act.
-    #[error("{place}: access refused: {reason}")]
+    #[error("{place}: access refused, check the credentials: {reason}")]
     Denied {
         /// The object or URL that was refused.
         place: String,
@@ -305,7 +305,7 @@ mod tests {
         let told = BackendError::from_store("s3://b/k", &error).to_string();
         assert_eq!(
             told,
-            "s3://b/k: access refused: 403 AccessDenied: Access Denied"
+            "s3://b/k: access refused, check the credentials: 403 AccessDenied: Access Denied"
         );
 
         let error = generic("GET https://a.example/c/k?sv=1&sig=SECRET failed");

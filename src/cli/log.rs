@@ -175,8 +175,8 @@ mod tests {
         let shared = Shared::default();
         let writer = shared.clone();
         let subscriber = tracing_subscriber::fmt()
-            .event_format(JsonLines)
             .with_ansi(false)
+            .event_format(JsonLines)
             .with_writer(move || writer.clone())
             .finish();
         tracing::subscriber::with_default(subscriber, || {

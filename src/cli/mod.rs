@@ -137,7 +137,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
         Ok(parsed) => parsed,
         Err(error) => {
             // Help and version are no errors and go to standard output. A closed pipe is nobody's fault.
-            let _ = error.print();
+            error.print().ok();
             return Start::Done(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)));
         }
     };

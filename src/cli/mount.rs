@@ -10,7 +10,6 @@ use crate::fs::SyncOn;
 use crate::fuse::MountFlag;
 use crate::sync::Arc;
 use clap::{Args, ValueEnum};
-use sd_notify::NotifyState;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
@@ -198,7 +197,6 @@ fn settings(arguments: MountArguments) -> Result<Settings, Refusal> {
             .nodename()
             .to_string_lossy()
             .into_owned(),
-        is_root: place::is_root(),
         owner: place::owner(),
     })
 }
@@ -236,7 +234,6 @@ impl Job {
         };
         let outcome = match self.report.ready() {
             Ok(()) => {
-                notify(&[NotifyState::Ready, NotifyState::Status("mounted")]);
                 tracing::info!("mounted");
                 daemon.run(&mut signals).await
             }
@@ -259,13 +256,6 @@ fn refusal(error: &DaemonError) -> Refusal {
     match error.is_usage() {
         true => Refusal::usage(error),
         false => Refusal::failure(error),
-    }
-}
-
-/// Tells systemd, when it has started us.
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "systemd was not told");
     }
 }
 

@@ -2,11 +2,10 @@
 
 use super::value::{show_duration, show_size};
 use super::{Refusal, place};
-use crate::control::{self, ControlError, Request, Response, Status};
+use crate::control::{self, Backlog, ControlError, Request, Response, Status};
 use crate::env::{Env, SystemEnv};
 use crate::fuse::{Unmount, resolve, serving, unmount};
-use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ pub(super) fn status(mountpoint: &Path, json: bool) -> Result<(), Refusal> {
         false => describe(&status, SystemEnv.now()),
     };
     // A reader that closes the pipe early has seen what it wanted.
-    let _ = writeln!(std::io::stdout(), "{text}");
+    writeln!(std::io::stdout(), "{text}").ok();
     Ok(())
 }
 
@@ -108,22 +107,7 @@ fn unexpected(mountpoint: &Path) -> Refusal {
 
 /// Says how a mount stands, for a person, at `now` in nanoseconds.
 fn describe(status: &Status, now: u64) -> String {
-    let mounted = Duration::from_nanos(now.saturating_sub(status.mounted_ns));
-    let pending = &status.pending;
-    let waiting = match pending.oldest_age_ms {
-        _ if pending.operations == 0 && pending.files == 0 => "nothing".to_owned(),
-        age => {
-            let oldest = age.map_or(String::new(), |age| {
-                format!(", oldest {}", show_duration(Duration::from_millis(age)))
-            });
-            format!(
-                "{} files, {}, {} operations{oldest}",
-                pending.files,
-                show_size(pending.bytes),
-                pending.operations
-            )
-        }
-    };
+    let age = Duration::from_nanos(now.saturating_sub(status.mounted_ns));
     let requests = &status.requests;
     let mut lines = vec![
         ("mountpoint", status.mountpoint.clone()),
@@ -141,52 +125,69 @@ fn describe(status: &Status, now: u64) -> String {
                 "process {}, version {}, mounted {}",
                 status.pid,
                 status.version,
-                show_duration(mounted)
-            ),
-        ),
-        ("not yet in bucket", waiting),
-        (
-            "holds",
-            format!(
-                "{} files, {}",
-                status.usage.files,
-                show_size(status.usage.bytes)
-            ),
-        ),
-        (
-            "requests",
-            format!(
-                "{} put, {} get, {} list, {} delete, {} head, {} failed; {} up, {} down",
-                requests.put,
-                requests.get,
-                requests.list,
-                requests.delete,
-                requests.head,
-                requests.failures,
-                show_size(requests.bytes_up),
-                show_size(requests.bytes_down)
+                show_duration(age)
             ),
         ),
     ];
-    lines.extend(
-        pending
-            .failures
-            .iter()
-            .map(|failure| ("failure", failure.clone())),
-    );
+    lines.extend(waiting(&status.pending));
+    lines.push((
+        "holds",
+        format!(
+            "{} files, {}",
+            status.usage.files,
+            show_size(status.usage.bytes)
+        ),
+    ));
+    lines.push((
+        "requests",
+        format!(
+            "{} put, {} get, {} list, {} delete, {} head, {} failed; {} up, {} down",
+            requests.put,
+            requests.get,
+            requests.list,
+            requests.delete,
+            requests.head,
+            requests.failures,
+            show_size(requests.bytes_up),
+            show_size(requests.bytes_down)
+        ),
+    ));
     if let Some(task) = &status.poisoned {
         lines.push((
             "broken",
             format!("{task} panicked, every call is EIO; see the log"),
         ));
     }
-    let mut text = String::new();
-    for (name, value) in lines {
-        // Writing into a String does not fail.
-        let _ = writeln!(text, "{name:<18} {value}");
+    let lines: Vec<String> = lines
+        .into_iter()
+        .map(|(name, value)| format!("{name:<18} {value}"))
+        .collect();
+    lines.join("\n")
+}
+
+/// Says what is not yet in the bucket, and what went wrong.
+fn waiting(pending: &Backlog) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if pending.operations > 0 || pending.files > 0 {
+        let oldest = pending.oldest_age_ms.map_or(String::new(), |age| {
+            format!(", oldest {}", show_duration(Duration::from_millis(age)))
+        });
+        let (files, bytes) = (pending.files, show_size(pending.bytes));
+        let operations = pending.operations;
+        lines.push((
+            "not yet in bucket",
+            format!("{files} files, {bytes}, {operations} operations{oldest}"),
+        ));
+    } else {
+        lines.push(("not yet in bucket", "nothing".to_owned()));
     }
-    text.truncate(text.trim_end().len());
-    text
+    lines.extend(
+        pending
+            .failures
+            .iter()
+            .map(|failure| ("failure", failure.clone())),
+    );
+    lines
 }
 
 #[cfg(test)]

@@ -115,8 +115,8 @@ fn connect(directory: &Path, card: &Card) -> Option<UnixStream> {
                 error.kind(),
                 io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
             ) {
-                let _ = std::fs::remove_file(file);
-                let _ = std::fs::remove_file(socket);
+                std::fs::remove_file(file).ok();
+                std::fs::remove_file(socket).ok();
             }
             None
         }

@@ -78,17 +78,17 @@ pub struct Status {
 /// What is not yet in the bucket.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backlog {
-    /// Files with contents only here.
+    /// Files with contents or writes that are only here.
     pub files: u64,
     /// Bytes of them.
     pub bytes: u64,
-    /// Operations in the queue.
+    /// Operations that are not durable.
     pub operations: u64,
     /// When the oldest of them was answered.
     pub oldest_ns: Option<u64>,
     /// How long ago that was, in milliseconds.
     pub oldest_age_ms: Option<u64>,
-    /// What failed and has not succeeded since.
+    /// What went wrong since the mount, one line each.
     pub failures: Vec<String>,
 }
 

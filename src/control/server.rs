@@ -41,7 +41,7 @@ impl Control {
         let pid = std::process::id();
         let (card, socket) = files(directory, pid);
         // Files of an ended process that had this number.
-        let _ = std::fs::remove_file(&socket);
+        std::fs::remove_file(&socket).ok();
         let listener =
             UnixListener::bind(&socket).map_err(|error| ControlError::runtime(&socket, error))?;
         // From here on, an error drops this and takes the files away again.
@@ -128,8 +128,8 @@ where
 /// Answers the lines of one command until it hangs up.
 async fn serve<A, F>(stream: UnixStream, answer: &A) -> io::Result<()>
 where
-    A: Fn(Request) -> F,
-    F: Future<Output = Response>,
+    A: Fn(Request) -> F + Sync,
+    F: Future<Output = Response> + Send,
 {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);

@@ -18,6 +18,7 @@ use crate::fuse::{MountError, Mounted, Unmount};
 use crate::store::{Namespace, StoreError};
 use crate::sync::Arc;
 use crate::task::Tasks;
+use sd_notify::NotifyState;
 use status::Facts;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,8 +27,11 @@ pub use stop::Signals;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
-/// How long a store may take to say that it is there.
-const CHECK_MAX: Duration = Duration::from_secs(8);
+/// How long a store may take to say that it is there and what it can do; its own limits are shorter and say more.
+const CHECK_MAX: Duration = Duration::from_secs(9);
+
+/// How far this machine's clock may be from the store's: instants are made of it.
+const CLOCK_MAX: Duration = Duration::from_secs(60);
 
 /// How long requests under way may take at the end, and the store to close.
 const END_MAX: Duration = Duration::from_secs(10);
@@ -42,9 +46,27 @@ const LAZY_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DaemonError {
+    /// The URL names no store, or a flag about it is wrong.
+    #[error(transparent)]
+    Url(BackendError),
+    /// The store refuses the credentials it was shown.
+    #[error("{0}; check the credentials, which come from the provider's environment variables")]
+    Denied(BackendError),
     /// The store cannot be used.
     #[error(transparent)]
-    Backend(#[from] BackendError),
+    Backend(BackendError),
+    /// This machine's clock or the store's is wrong: set it.
+    #[error("{url}: the clocks differ by more than {} s: here {here}, there {there}", .limit.as_secs())]
+    Clock {
+        /// The store, without secrets.
+        url: String,
+        /// How much is borne.
+        limit: Duration,
+        /// This machine's time.
+        here: String,
+        /// The store's time.
+        there: String,
+    },
     /// The store did not answer.
     #[error("{url}: no answer within {} s", .limit.as_secs())]
     NoAnswer {
@@ -88,15 +110,25 @@ pub enum DaemonError {
     Broken(&'static str),
 }
 
+impl From<BackendError> for DaemonError {
+    fn from(error: BackendError) -> Self {
+        match error {
+            BackendError::Denied { .. } => Self::Denied(error),
+            error => Self::Backend(error),
+        }
+    }
+}
+
 impl DaemonError {
     /// Whether the user said something that can never work, which has an exit status of its own.
     #[must_use]
     pub fn is_usage(&self) -> bool {
         matches!(
             self,
-            Self::Backend(BackendError::Invalid { .. })
+            Self::Url(BackendError::Invalid { .. })
+                | Self::Mount(MountError::Missing(_) | MountError::NotDirectory(_))
                 | Self::Store {
-                    source: StoreError::Invalid(..),
+                    source: StoreError::Invalid(_),
                     ..
                 }
         )
@@ -169,7 +201,7 @@ impl Daemon {
     /// is left mounted.
     ///
     /// # Errors
-    /// [`DaemonError`] names what cannot be used; a store that does not answer is given up after 8 s.
+    /// [`DaemonError`] names what cannot be used; a store that does not answer is given up after 9 s.
     pub async fn start(
         config: Config,
         runtime_directory: PathBuf,
@@ -229,7 +261,7 @@ impl Daemon {
                 shutdown: hears_shutdown,
             }),
             Err(error) => {
-                let _ = core.unmount(Unmount::Lazy).await;
+                core.unmount(Unmount::Lazy).await.ok();
                 Err(core.layers.give_up(error).await)
             }
         }
@@ -240,6 +272,7 @@ impl Daemon {
     /// # Errors
     /// [`DaemonError::Left`] when something acknowledged did not reach the bucket.
     pub async fn run(mut self, signals: &mut Signals) -> Result<(), DaemonError> {
+        notify(&[NotifyState::Ready, NotifyState::Status("mounted")]);
         let patience = tokio::select! {
             () = self.core.mounted.ended() => Patience::Unbounded,
             _ = self.shutdown.recv() => Patience::Unbounded,
@@ -258,6 +291,7 @@ impl Daemon {
 
     async fn stop(self, signals: &mut Signals, patience: Patience) -> Result<(), DaemonError> {
         tracing::info!(mountpoint = %self.core.mounted.mountpoint().display(), "ending");
+        notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
         let broke = self.core.mounted.is_broken();
         self.core.leave().await;
         let drained = stop::drain(&self.core.layers.namespace, signals, patience).await;
@@ -269,7 +303,7 @@ impl Daemon {
             (Ok(()), None) if broke => Err(DaemonError::Broken("the session with the kernel")),
             (Ok(()), None) => Ok(()),
         };
-        let told = outcome.as_ref().map(|()| ()).map_err(ToString::to_string);
+        let told = outcome.as_ref().copied().map_err(ToString::to_string);
         self.finished.send_replace(Some(told));
         // Commands that wait for the end hear of it before the process is gone.
         drop(self.control);
@@ -363,7 +397,7 @@ impl Layers {
         env: Arc<dyn Env>,
         groups: &Groups,
     ) -> Result<Self, DaemonError> {
-        let backend = open_backend(config).await?;
+        let backend = open_backend(config, env.as_ref()).await?;
         let facts = Facts::new(config, backend.clone(), Arc::clone(&env), groups.clone());
         let tasks = &groups.below;
         let store = config.store.clone();
@@ -401,18 +435,52 @@ fn prepare(mountpoint: &Path, runtime_directory: &Path) -> Result<(), DaemonErro
     }
 }
 
-async fn open_backend(config: &Config) -> Result<Backend, DaemonError> {
-    let backend = Backend::open(config.url.secret(), &config.backend)?;
-    match tokio::time::timeout(CHECK_MAX, backend.check()).await {
-        Ok(outcome) => outcome?,
-        Err(_) => {
-            return Err(DaemonError::NoAnswer {
-                url: backend.url().to_owned(),
-                limit: CHECK_MAX,
-            });
+/// Opens the store and makes sure, before anything depends on it, that it is there and keeps its word.
+async fn open_backend(config: &Config, env: &dyn Env) -> Result<Backend, DaemonError> {
+    let backend =
+        Backend::open(config.url.secret(), &config.backend).map_err(|error| match error {
+            BackendError::Invalid { .. } => DaemonError::Url(error),
+            error => error.into(),
+        })?;
+    let asked = async {
+        backend.check().await?;
+        if !config.fs.read_only {
+            let there = backend.probe(env).await?.store_time_ns;
+            compare_clocks(backend.url(), env.now(), there)?;
         }
+        Ok(())
+    };
+    match tokio::time::timeout(CHECK_MAX, asked).await {
+        Ok(outcome) => outcome.map(|()| backend),
+        Err(_) => Err(DaemonError::NoAnswer {
+            url: backend.url().to_owned(),
+            limit: CHECK_MAX,
+        }),
     }
-    Ok(backend)
+}
+
+/// Refuses clocks that are too far apart; both in nanoseconds since 1970.
+fn compare_clocks(url: &str, here: u64, there: u64) -> Result<(), DaemonError> {
+    if Duration::from_nanos(here.abs_diff(there)) <= CLOCK_MAX {
+        return Ok(());
+    }
+    let show = |time: u64| match jiff::Timestamp::from_nanosecond(time.into()) {
+        Ok(time) => format!("{time:.0}"),
+        Err(_) => format!("{time} ns"),
+    };
+    Err(DaemonError::Clock {
+        url: url.to_owned(),
+        limit: CLOCK_MAX,
+        here: show(here),
+        there: show(there),
+    })
+}
+
+/// Tells systemd how it goes, when it has started us.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd was not told");
+    }
 }
 
 async fn close(namespace: &Namespace) {
@@ -433,4 +501,34 @@ async fn in_thread<T: Send + 'static>(
         .blocking(name, work)
         .await
         .map_err(|_| DaemonError::Broken(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: u64 = 1_767_268_800_000_000_000;
+
+    #[test]
+    fn a_clock_a_minute_off_is_refused_with_both_times() {
+        assert!(compare_clocks("s3://b", NOON, NOON + 60_000_000_000).is_ok());
+        assert!(compare_clocks("s3://b", NOON + 60_000_000_000, NOON).is_ok());
+        let error = compare_clocks("s3://b", NOON, NOON + 61_000_000_000).unwrap_err();
+        let text = error.to_string();
+        for part in ["s3://b", "2026-01-01T12:00:00Z", "2026-01-01T12:01:01Z"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_can_never_work_is_told_from_what_failed() {
+        let refused = |place: &str| BackendError::Invalid {
+            place: place.to_owned(),
+            reason: "wrong".to_owned(),
+        };
+        assert!(DaemonError::Url(refused("ftp://x")).is_usage());
+        assert!(!DaemonError::Backend(refused("s3://no-such-bucket")).is_usage());
+        assert!(DaemonError::Mount(MountError::Missing("/x".to_owned())).is_usage());
+        assert!(!DaemonError::Mount(MountError::Busy("/x".to_owned())).is_usage());
+    }
 }

@@ -88,15 +88,15 @@ pub(super) async fn drain(
     }
 }
 
-/// Says what is pending, and the failures that hold it back.
+/// Says what is pending, and what holds it back.
 fn describe(pending: &Pending) -> String {
     let mut text = format!(
         "{} files, {} bytes, {} operations",
         pending.files, pending.bytes, pending.operations
     );
-    for failure in &pending.failures {
+    for reason in &pending.failures {
         text.push_str("; ");
-        text.push_str(failure);
+        text.push_str(reason);
     }
     text
 }

@@ -11,7 +11,6 @@ use crate::task::Tasks;
 use fuser::Errno;
 use futures::FutureExt;
 use std::any::Any;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 use tracing::{Instrument, Level};

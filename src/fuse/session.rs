@@ -177,7 +177,7 @@ impl Mounted {
     /// broke.
     pub async fn ended(&self) {
         // A sender that has gone went with the session.
-        let _ = self.ended.clone().wait_for(|ended| *ended).await;
+        drop(self.ended.clone().wait_for(|ended| *ended).await);
     }
 
     /// Unmounts, unless another mount has taken the place.

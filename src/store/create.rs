@@ -400,5 +400,6 @@ fn node_of(new: &NewNode, at: Instant) -> Node {
         attrs,
         xattrs: new.xattrs.clone(),
         content,
+        allocated: 0,
     }
 }

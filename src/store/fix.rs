@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::content::{Pending, Sealing, Stretch};
+use super::content::{Pending, Sealing};
 use super::error::StoreError;
 use super::file::File;
 use super::inode::{Due, FixState, Home, Inode, Leaf, Locked};
@@ -18,13 +18,9 @@ use super::rows::{Last, State};
 use super::version::{
     Attrs, Author, Content, ContentRef, EndOp, Ino, Instant, Op, Stamp, VersionId,
 };
-use crate::cache::{Fixed as FixedMap, Source};
+use crate::cache::Fixed as FixedMap;
 use crate::sync::{Arc, lock};
 
-/// Contents up to so many changed bytes are compared with the last version, to make no version of equal content.
-const COMPARE_MAX: u64 = 64 << 20;
-/// Bytes compared at once.
-const COMPARE_STEP: u64 = 256 << 10;
 /// A fixed state whose release has not come becomes provisional after this.
 pub(crate) const FIX_AGE_MAX: Duration = Duration::from_secs(10);
 
@@ -269,6 +265,7 @@ impl Shared {
         let mut draft = self.leaf_draft(inode.ino, leaf, at).await?;
         let mut node = leaf.node.clone();
         node.content = prepared.content.clone();
+        node.allocated = leaf.allocated(&map, attrs.size);
         node.attrs = attrs;
         let alive_since = self.version_rows(&mut draft, (inode.ino, leaf), &node, &stamp);
         self.settle_leaf(&inode, leaf, draft, (prepared, &fix.map), |leaf| {
@@ -467,6 +464,7 @@ impl Shared {
         };
         let mut node = leaf.node.clone();
         node.content = prepared.content.clone();
+        node.allocated = leaf.allocated(&fix.map, attrs.size);
         node.attrs = attrs.clone();
         let mut draft = self.leaf_draft(inode.ino, leaf, fix.at).await?;
         let alive_since =
@@ -535,6 +533,7 @@ impl Shared {
         );
         let mut node = leaf.node.clone();
         node.content = prepared.content.clone();
+        node.allocated = leaf.allocated(&changes, leaf.attrs.size);
         node.attrs = leaf.attrs.clone();
         let mut draft = self.leaf_draft(inode.ino, leaf, at).await?;
         let state = match &leaf.state {
@@ -559,84 +558,6 @@ impl Shared {
             leaf.node = node;
             leaf.state = state;
         })
-    }
-
-    /// Whether the state has the bytes of the last version. Only for changes small enough to compare.
-    async fn is_equal(
-        &self,
-        leaf: &Leaf,
-        map: &FixedMap,
-        attrs: &Attrs,
-    ) -> Result<bool, StoreError> {
-        if attrs.size != leaf.node.attrs.size || map.bytes() > COMPARE_MAX {
-            return Ok(false);
-        }
-        let Some((base, _)) = leaf.base else {
-            return Ok(attrs.size == 0);
-        };
-        for piece in map.pieces(0..attrs.size) {
-            let Some(source) = piece.source else { continue };
-            let mut at = piece.range.start;
-            while at < piece.range.end {
-                let end = piece.range.end.min(at + COMPARE_STEP);
-                let old = self.contents.stretches(&self.view, base, at, end).await?;
-                let holes = old.iter().all(|(_, _, s)| matches!(s, Stretch::Zero));
-                let new = match &source {
-                    Source::Zero if holes => None,
-                    Source::Zero => return Ok(false),
-                    Source::Memory(bytes) => {
-                        let skip = (at - piece.range.start) as usize;
-                        Some(bytes.slice(skip..skip + (end - at) as usize))
-                    }
-                    Source::File { file, position } => Some(
-                        file.read_at(position + (at - piece.range.start), (end - at) as usize)?,
-                    ),
-                };
-                if let Some(new) = new
-                    && self.read_content(base, at, end).await? != new
-                {
-                    return Ok(false);
-                }
-                at = end;
-            }
-        }
-        Ok(true)
-    }
-
-    /// Equal content: no version, only the times move on.
-    fn forget_equal(
-        &self,
-        inode: &Arc<Inode>,
-        leaf: &mut Leaf,
-        fix: &Arc<FixState>,
-        attrs: &Attrs,
-    ) -> Result<(), StoreError> {
-        let mut node = leaf.node.clone();
-        node.attrs = attrs.clone();
-        if node != leaf.node {
-            let order = Order {
-                touches: vec![keys::inode(inode.ino)],
-                ..Order::default()
-            };
-            let mut draft = self.draft(fix.at, order);
-            let (state, alive_since) = (leaf.state.clone(), alive(leaf));
-            if let Some((directory, name)) = leaf.place() {
-                draft.order.touches.push(keys::entry(*directory, name));
-                draft.order.within.push(*directory);
-            }
-            self.current_rows(&mut draft, (inode.ino, leaf), &node, &state, alive_since);
-            self.enqueue(draft)?;
-            leaf.node = node;
-        }
-        leaf.map.rebase(&fix.map);
-        leaf.settled = Some(fix.map.clone());
-        if !leaf.is_dirty() {
-            if let Some(file) = leaf.working.take().and_then(|w| w.file) {
-                file.finish();
-            }
-            leaf.permit = None;
-        }
-        Ok(())
     }
 
     pub(crate) fn suffix(&self) -> u32 {

@@ -183,13 +183,33 @@ impl Leaf {
             Home::Linked { nlink, .. } => nlink,
             Home::Orphan => 0,
         };
-        stat(
-            ino,
-            &self.node,
-            &self.attrs,
-            nlink,
-            self.loaded_stamp.wrapping_add(self.map.seq()),
-        )
+        let stamp = self.loaded_stamp.wrapping_add(self.map.seq());
+        let mut stat = stat(ino, &self.node, &self.attrs, nlink, stamp);
+        if self.is_dirty() {
+            let allocated = self.node.allocated.saturating_add(self.map.bytes());
+            stat.blocks = allocated.min(self.attrs.size).div_ceil(512);
+        }
+        stat
+    }
+
+    /// Bytes that are not holes in a content of `len` bytes that `map` makes over the leaf's base.
+    pub(crate) fn allocated(&self, map: &FixedMap, len: u64) -> u64 {
+        let (mut own, mut shown) = (0, 0);
+        for piece in map.pieces(0..len) {
+            let bytes = piece.range.end - piece.range.start;
+            match (piece.source, self.base) {
+                (Some(crate::cache::Source::Zero), _) | (None, None) => {}
+                (Some(_), _) => own += bytes,
+                (None, Some((_, base_len))) => {
+                    shown += piece
+                        .range
+                        .end
+                        .min(base_len)
+                        .saturating_sub(piece.range.start);
+                }
+            }
+        }
+        own + shown.min(self.node.allocated)
     }
 }
 
@@ -209,7 +229,7 @@ pub(crate) fn stat(ino: Ino, node: &Node, attrs: &Attrs, nlink: u32, content_sta
         kind: node.kind,
         attrs: attrs.clone(),
         nlink,
-        blocks: attrs.size.div_ceil(512),
+        blocks: node.allocated.min(attrs.size).div_ceil(512),
         content_stamp,
     }
 }

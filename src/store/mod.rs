@@ -4,6 +4,7 @@ mod attrs;
 mod clock;
 mod content;
 mod create;
+mod equal;
 mod error;
 mod file;
 mod fix;

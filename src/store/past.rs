@@ -13,7 +13,7 @@ use super::interval;
 use super::keys;
 use super::namespace::{Namespace, Shared};
 use super::rows::{Body, Closed, Entry, Hung, InodeRow, Last, LinkedRow, Node, State, decode};
-use super::version::{Content, Ino, Instant, Kind, PastEntry, ROOT, Stamp};
+use super::version::{Content, EndOp, Ino, Instant, Kind, PastEntry, ROOT, Stamp};
 
 /// How long a look into the past waits for answers under way.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -254,7 +254,9 @@ impl Namespace {
             let from = keys::history(directory, &name);
             if let Some((_, value)) = self.0.view.first(from.clone(), keys::after(&from)).await? {
                 let closed: Closed = decode("H V", &value)?;
-                if closed.node.is_none_or(|node| node.kind != Kind::Directory) {
+                let shown =
+                    closed.end_op != EndOp::Passed || self.0.has_stayed(directory, &name).await?;
+                if shown && closed.node.is_none_or(|node| node.kind != Kind::Directory) {
                     names.insert(name);
                 }
             }
@@ -435,6 +437,21 @@ impl Shared {
         Ok(states)
     }
 
+    /// Whether any closed version of a slot is not one in passing.
+    async fn has_stayed(&self, directory: Ino, name: &[u8]) -> Result<bool, StoreError> {
+        let from = keys::history(directory, name);
+        let rows = self
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX)
+            .await?;
+        for (_, value) in rows {
+            if decode::<Closed>("H V", &value)?.end_op != EndOp::Passed {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Every state of one slot that began before `until`, oldest first.
     async fn slot_versions(
         &self,
@@ -452,6 +469,7 @@ impl Shared {
         for (_, value) in rows.into_iter().rev() {
             let closed: Closed = decode("H V", &value)?;
             match closed.node {
+                _ if closed.end_op == EndOp::Passed => {}
                 Some(node) => all.push(Stood {
                     ino: closed.ino,
                     node,

@@ -361,7 +361,11 @@ impl Shared {
         while !self.tasks.is_stopped() {
             let changed = self.queue.changed.notified();
             let halted = self.health.halted(Step::Commit);
-            let leaving = if halted { Vec::new() } else { self.queue.leave(BATCH_MAX) };
+            let leaving = if halted {
+                Vec::new()
+            } else {
+                self.queue.leave(BATCH_MAX)
+            };
             if leaving.is_empty() {
                 tokio::select! {
                     () = changed => {}

@@ -247,10 +247,10 @@ impl Queue {
     pub(crate) fn committed(&self, operations: &[Arc<Operation>], commit: Commit) {
         let mut inner = lock(&self.inner);
         for operation in operations {
-            inner.forget(operation);
             inner
                 .committed
                 .insert(operation.order, Arc::clone(operation));
+            inner.forget(operation);
             operation.stage.send_replace(Stage::Committed(commit));
         }
         drop(inner);
@@ -279,19 +279,19 @@ impl Queue {
         done
     }
 
-    /// The last operation that touches `key`, or that changed names in `directory`.
+    /// The last operation that touches `key`, and with `directory` all that changed names in it, as far as they are not
+    /// durable.
     pub(crate) fn last_on(&self, key: &Bytes, directory: Option<Ino>) -> Vec<Arc<Operation>> {
         let inner = lock(&self.inner);
-        let mut orders: Vec<u64> = inner.touched.get(key).copied().into_iter().collect();
-        if let Some(names) = directory.and_then(|d| inner.within.get(&d)) {
-            orders.extend(names);
-        }
-        let mut found: Vec<_> = orders
-            .iter()
-            .filter_map(|o| inner.operations.get(o).cloned())
+        let touching = inner.touched.get(key);
+        let mut found: Vec<_> = touching
+            .and_then(|order| inner.find(*order))
+            .into_iter()
             .collect();
-        let key_done = |o: &&Arc<Operation>| directory.is_some_and(|d| o.within.contains(&d));
-        found.extend(inner.committed.values().filter(key_done).cloned());
+        if let Some(directory) = directory {
+            let both = inner.committed.values().chain(inner.operations.values());
+            found.extend(both.filter(|o| o.within.contains(&directory)).cloned());
+        }
         found
     }
 
@@ -313,7 +313,9 @@ impl Queue {
             backlog.operations += 1;
             let oldest = backlog.oldest.unwrap_or(operation.instant);
             backlog.oldest = Some(oldest.min(operation.instant));
-            backlog.files.extend(operation.content.as_ref().map(|content| content.ino));
+            backlog
+                .files
+                .extend(operation.content.as_ref().map(|content| content.ino));
         }
         backlog
     }
@@ -350,6 +352,13 @@ impl Inner {
         });
         self.operations.insert(order, Arc::clone(&operation));
         operation
+    }
+
+    fn find(&self, order: u64) -> Option<Arc<Operation>> {
+        self.operations
+            .get(&order)
+            .or_else(|| self.committed.get(&order))
+            .cloned()
     }
 
     fn waits_for(&self, order: &Order) -> Vec<u64> {
@@ -405,12 +414,13 @@ impl Inner {
                 }
             }
         }
-        if self.operations.is_empty() {
+        if self.operations.is_empty() && self.committed.is_empty() {
             self.touched.clear();
             self.shaped.clear();
-        } else if self.touched.len() > 4 * self.operations.len() + 1024 {
-            let queued = &self.operations;
-            self.touched.retain(|_, o| queued.contains_key(o));
+        } else if self.touched.len() > 4 * (self.operations.len() + self.committed.len()) + 1024 {
+            let (queued, committed) = (&self.operations, &self.committed);
+            self.touched
+                .retain(|_, o| queued.contains_key(o) || committed.contains_key(o));
             self.shaped.retain(|_, o| queued.contains_key(o));
         }
     }

@@ -41,6 +41,8 @@ pub(crate) struct Node {
     pub(crate) attrs: Attrs,
     pub(crate) xattrs: Vec<(Bytes, Bytes)>,
     pub(crate) content: Content,
+    /// Bytes that are not holes; at most too many where holes were written and punched again.
+    pub(crate) allocated: u64,
 }
 
 /// A version that stands behind a newer, not yet released state.

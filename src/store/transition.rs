@@ -20,7 +20,7 @@ use super::version::{
 };
 use bytes::Bytes;
 
-/// A name that leaves by a rename so soon after it was made leaves no trace.
+/// A name that leaves by a rename so soon after it was made is in no list of versions.
 const TRACELESS: Duration = Duration::from_secs(10);
 /// A removal so soon after the last one belongs to the same run.
 const SHED_GAP: Duration = Duration::from_secs(60);
@@ -360,19 +360,24 @@ impl Shared {
             interval::add(&mut draft.rows, slot.0, &slot.1, (since.min(at), at));
             return Ok(true);
         }
-        if young && !matches!(leaf.state, State::Unborn { behind: Some(_) }) {
-            self.forget_since(draft, slot, since).await?;
-            return Ok(false);
+        let passed = young && !matches!(leaf.state, State::Unborn { behind: Some(_) });
+        if passed {
+            self.pass_since(draft, slot, since).await?;
         }
-        let since = self.close_behind(draft, ino, leaf, (at, EndOp::RenamedTo));
+        let end_op = if passed {
+            EndOp::Passed
+        } else {
+            EndOp::RenamedTo
+        };
+        let since = self.close_behind(draft, ino, leaf, (at, end_op));
         if since < at {
             interval::add(&mut draft.rows, slot.0, &slot.1, (since, at));
         }
         Ok(!matches!(leaf.state, State::Unborn { .. }))
     }
 
-    /// Drops the closed versions of a slot that began at or after `since`: the name leaves no trace.
-    async fn forget_since(
+    /// Marks the closed versions of a slot that began at or after `since` as those of a name in passing.
+    async fn pass_since(
         &self,
         draft: &mut Draft,
         slot: &(Ino, Bytes),
@@ -380,13 +385,16 @@ impl Shared {
     ) -> Result<(), StoreError> {
         let from = keys::history(slot.0, &slot.1);
         let until = keys::history_at(slot.0, &slot.1, Instant(since.0.saturating_sub(1)));
-        for (key, value) in self.view.scan(from, until, usize::MAX).await? {
+        for (_, value) in self.view.scan(from, until, usize::MAX).await? {
             let closed: Closed = decode("H V", &value)?;
-            if let Some(node) = &closed.node {
-                self.count(draft, &node.content, -1);
-            }
-            draft.rows.delete(keys::ended(closed.end, slot.0, &slot.1));
-            draft.rows.delete(key);
+            self.close_row(
+                draft,
+                slot,
+                &Closed {
+                    end_op: EndOp::Passed,
+                    ..closed
+                },
+            );
         }
         Ok(())
     }

@@ -255,5 +255,6 @@ pub(crate) fn root_node(uid: u32, gid: u32, at: super::version::Instant) -> Node
         },
         xattrs: Vec::new(),
         content: Content::Empty,
+        allocated: 0,
     }
 }

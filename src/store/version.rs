@@ -156,6 +156,8 @@ pub enum EndOp {
     RenamedTo,
     /// Another inode was renamed over the name.
     Replaced,
+    /// The name left by a rename within moments of its making: a time shows it, no list of versions does.
+    Passed,
 }
 
 /// Which bytes a version has: a lineage and an instant of it.

@@ -86,7 +86,8 @@ impl Proxy {
         self.log.lock().0[mark..].to_vec()
     }
 
-    /// Waits until no request and no body byte has come for `quiet`, at most `limit`; says whether it came to that.
+    /// Waits until no request that changes something and no body byte has come for `quiet`, at most `limit`; says whether
+    /// it came to that.
     pub(crate) fn settle(&self, quiet: Duration, limit: Duration) -> bool {
         super::wait_until(limit, || {
             self.log.lock().1.is_none_or(|last| last.elapsed() >= quiet)
@@ -159,12 +160,15 @@ fn forward_requests(mut client: &TcpStream, mut server: &TcpStream, delay: Durat
                     thread::sleep(delay);
                     let mut guard = log.lock();
                     current = guard.0.len();
+                    let reads = matches!(method.as_str(), "GET" | "HEAD");
                     guard.0.push(Request {
                         method,
                         target,
                         sent: 0,
                     });
-                    guard.1 = Some(Instant::now());
+                    if !reads {
+                        guard.1 = Some(Instant::now());
+                    }
                 }
                 Event::Body(bytes) => {
                     let mut guard = log.lock();

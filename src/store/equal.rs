@@ -1,0 +1,97 @@
+//! Equal content: a save that changes no byte makes no version.
+
+use super::content::Stretch;
+use super::error::StoreError;
+use super::fix::alive;
+use super::inode::{FixState, Inode, Leaf};
+use super::keys;
+use super::namespace::Shared;
+use super::record::Order;
+use super::version::Attrs;
+use crate::cache::{Fixed as FixedMap, Source};
+use crate::sync::Arc;
+
+/// Contents up to so many changed bytes are compared with the last version.
+const COMPARE_MAX: u64 = 64 << 20;
+/// Bytes compared at once.
+const COMPARE_STEP: u64 = 256 << 10;
+
+impl Shared {
+    /// Whether the state has the bytes of the last version. Only for changes small enough to compare.
+    pub(crate) async fn is_equal(
+        &self,
+        leaf: &Leaf,
+        map: &FixedMap,
+        attrs: &Attrs,
+    ) -> Result<bool, StoreError> {
+        if attrs.size != leaf.node.attrs.size || map.bytes() > COMPARE_MAX {
+            return Ok(false);
+        }
+        let Some((base, _)) = leaf.base else {
+            return Ok(attrs.size == 0);
+        };
+        for piece in map.pieces(0..attrs.size) {
+            let Some(source) = piece.source else { continue };
+            let mut at = piece.range.start;
+            while at < piece.range.end {
+                let end = piece.range.end.min(at + COMPARE_STEP);
+                let old = self.contents.stretches(&self.view, base, at, end).await?;
+                let holes = old.iter().all(|(_, _, s)| matches!(s, Stretch::Zero));
+                let new = match &source {
+                    Source::Zero if holes => None,
+                    Source::Zero => return Ok(false),
+                    Source::Memory(bytes) => {
+                        let skip = (at - piece.range.start) as usize;
+                        Some(bytes.slice(skip..skip + (end - at) as usize))
+                    }
+                    Source::File { file, position } => Some(
+                        file.read_at(position + (at - piece.range.start), (end - at) as usize)?,
+                    ),
+                };
+                if let Some(new) = new
+                    && self.read_content(base, at, end).await? != new
+                {
+                    return Ok(false);
+                }
+                at = end;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Equal content: no version, only the times move on.
+    pub(crate) fn forget_equal(
+        &self,
+        inode: &Arc<Inode>,
+        leaf: &mut Leaf,
+        fix: &Arc<FixState>,
+        attrs: &Attrs,
+    ) -> Result<(), StoreError> {
+        let mut node = leaf.node.clone();
+        node.attrs = attrs.clone();
+        if node != leaf.node {
+            let order = Order {
+                touches: vec![keys::inode(inode.ino)],
+                ..Order::default()
+            };
+            let mut draft = self.draft(fix.at, order);
+            let (state, alive_since) = (leaf.state.clone(), alive(leaf));
+            if let Some((directory, name)) = leaf.place() {
+                draft.order.touches.push(keys::entry(*directory, name));
+                draft.order.within.push(*directory);
+            }
+            self.current_rows(&mut draft, (inode.ino, leaf), &node, &state, alive_since);
+            self.enqueue(draft)?;
+            leaf.node = node;
+        }
+        leaf.map.rebase(&fix.map);
+        leaf.settled = Some(fix.map.clone());
+        if !leaf.is_dirty() {
+            if let Some(file) = leaf.working.take().and_then(|w| w.file) {
+                file.finish();
+            }
+            leaf.permit = None;
+        }
+        Ok(())
+    }
+}
