@@ -271,13 +271,16 @@ impl Shared {
         let mut locked = self.lock_all(&[ino, parent]).await?;
         let target = find(&mut locked, ino).ok_or(StoreError::NotFound)?;
         target.leaf().ok_or(StoreError::IsDirectory)?;
-        self.save_fixes(target).await?;
         find(&mut locked, parent)
             .and_then(Locked::directory)
             .ok_or(StoreError::NotDirectory)?;
         if self.entry(parent, name).await?.is_some() {
             return Err(StoreError::Exists);
         }
+        let target = find(&mut locked, ino).ok_or(StoreError::NotFound)?;
+        self.save_fixes(target).await?;
+        // What has another name has its bytes there: it must never be found without them.
+        self.provide(target, author).await?;
         let answer = self.clock.begin();
         let at = answer.at();
         let mut draft = self.draft(at, self.order_in(parent, name, ino).await?);

@@ -6,7 +6,7 @@ use super::fix::alive;
 use super::inode::{FixState, Inode, Leaf};
 use super::keys;
 use super::namespace::Shared;
-use super::record::Order;
+use super::record::{Order, Settled};
 use super::version::Attrs;
 use crate::cache::{Fixed as FixedMap, Source};
 use crate::sync::Arc;
@@ -69,12 +69,17 @@ impl Shared {
     ) -> Result<(), StoreError> {
         let mut node = leaf.node.clone();
         node.attrs = attrs.clone();
-        if node != leaf.node {
+        if node != leaf.node || fix.working.is_some() {
             let order = Order {
                 touches: vec![keys::inode(inode.ino)],
                 ..Order::default()
             };
             let mut draft = self.draft(fix.at, order);
+            draft.settles = fix.working.map(|working| Settled {
+                working,
+                fix: fix.at,
+                base: leaf.base,
+            });
             let (state, alive_since) = (leaf.state.clone(), alive(leaf));
             if let Some((directory, name)) = leaf.place() {
                 draft.order.touches.push(keys::entry(*directory, name));

@@ -6,14 +6,15 @@
 
 use std::time::Duration;
 
+use super::clock::Answer;
 use super::content::{Pending, Sealing};
 use super::error::StoreError;
 use super::file::File;
-use super::inode::{Due, FixState, Home, Inode, Leaf, Locked};
+use super::inode::{Due, FixState, Home, Inode, Leaf, Lies, Locked};
 use super::keys;
 use super::namespace::{Namespace, Shared};
 use super::queue::{Draft, Held, Operation};
-use super::record::{ContentRecord, FixRecord, Order, Record};
+use super::record::{ContentRecord, FixRecord, Order, Record, Settled};
 use super::rows::{Last, State};
 use super::version::{
     Attrs, Author, Content, ContentRef, EndOp, Ino, Instant, Op, Stamp, VersionId,
@@ -158,7 +159,9 @@ impl Shared {
             attrs: crate::sync::Mutex::new(leaf.attrs.clone()),
             author: author.clone(),
             since: tokio::time::Instant::now(),
+            lies: Lies::InMap,
             working: leaf.working.as_ref().map(|w| w.id),
+            token: leaf.working.as_ref().map(|w| w.token.clone()),
         });
         leaf.fixes.push(Arc::clone(&state));
         self.inodes.unsettle(inode);
@@ -229,7 +232,7 @@ impl Shared {
             return Ok(());
         };
         let attrs = lock(&fix.attrs).clone();
-        if fix.map.seq() < leaf.settled_seq() {
+        if fix.lies == Lies::Behind || fix.map.seq() < leaf.settled_seq() {
             return self.save_behind(&inode, leaf, fix, &attrs).await;
         }
         let map = leaf
@@ -241,11 +244,8 @@ impl Shared {
             return self.forget_equal(&inode, leaf, fix, &attrs);
         }
         let lapsed = matches!(*lock(&fix.due), Due::Lapsed);
-        let at = if lapsed {
-            self.clock.begin().at()
-        } else {
-            fix.at
-        };
+        let answer = lapsed.then(|| self.clock.begin());
+        let at = answer.as_ref().map_or(fix.at, Answer::at);
         let prepared = self.prepare(&inode, leaf, (&map, leaf.base, fix), (at, attrs.size));
         let id = VersionId {
             instant: at,
@@ -268,7 +268,7 @@ impl Shared {
         node.allocated = leaf.allocated(&map, attrs.size);
         node.attrs = attrs;
         let alive_since = self.version_rows(&mut draft, (inode.ino, leaf), &node, &stamp);
-        self.settle_leaf(&inode, leaf, draft, (prepared, &fix.map), |leaf| {
+        self.settle_leaf(&inode, leaf, draft, (prepared, fix), |leaf| {
             leaf.node = node;
             leaf.state = State::Version(stamp);
             set_alive(leaf, alive_since);
@@ -352,10 +352,8 @@ impl Shared {
             base,
             len,
             fixed: map.clone(),
-            after: leaf
-                .pending
-                .clone()
-                .filter(|p| p.content.cid == cid && !p.is_sealed()),
+            // Found among all contents on their way: those of a replay, or of an inode that was let go, are no leaf's.
+            after: base.and_then(|(content, _)| self.contents.pending(content)),
             replaces: record.replaces,
             sealing: tokio::sync::watch::Sender::new(Sealing::Waiting),
         });
@@ -380,20 +378,25 @@ impl Shared {
         inode: &Arc<Inode>,
         leaf: &mut Leaf,
         mut draft: Draft,
-        (prepared, map): (Prepared, &FixedMap),
+        (prepared, fix): (Prepared, &FixState),
         then: impl FnOnce(&mut Leaf),
     ) -> Result<(), StoreError> {
+        let map = &fix.map;
         let clean = map.seq() == leaf.map.seq();
+        if let (None, Some(working)) = (&prepared.brings, fix.working) {
+            let base = match &prepared.content {
+                Content::Bytes(content) => Some((*content, lock(&fix.attrs).size)),
+                _ => None,
+            };
+            let at = fix.at;
+            draft.settles = Some(Settled { working, fix: at, base });
+        }
         draft.usage = (
             draft.usage.0 + self.growth(leaf, &prepared, map, clean),
             draft.usage.1,
         );
         draft.held = self.hand_over(leaf, map, clean);
         draft.content = prepared.brings;
-        let pending = draft
-            .content
-            .as_ref()
-            .map(|(pending, _)| Arc::clone(pending));
         self.enqueue(draft)?;
         then(leaf);
         leaf.base = match &leaf.node.content {
@@ -402,7 +405,6 @@ impl Shared {
         };
         leaf.map.rebase(map);
         leaf.settled = Some(map.clone());
-        leaf.pending = pending.or(leaf.pending.take());
         if clean {
             leaf.working = None;
             leaf.dirty_since = None;
@@ -451,13 +453,18 @@ impl Shared {
         attrs: &Attrs,
     ) -> Result<(), StoreError> {
         let prepared = self.prepare(inode, leaf, (&fix.map, fix.base, fix), (fix.at, attrs.size));
+        let unborn = matches!(leaf.state, State::Unborn { .. });
+        // The bytes keep the place of the fix in their lineage, also when the version comes too late for its instant.
+        let lapsed = matches!(*lock(&fix.due), Due::Lapsed);
+        let answer = lapsed.then(|| self.clock.begin());
+        let at = answer.as_ref().map_or(fix.at, Answer::at);
         let id = VersionId {
-            instant: fix.at,
+            instant: at,
             suffix: self.suffix(),
         };
         let stamp = Stamp {
             id,
-            op: Op::Write,
+            op: if unborn { Op::Create } else { Op::Write },
             author: fix.author.clone(),
             host: self.config.host.clone(),
             origin: None,
@@ -466,9 +473,14 @@ impl Shared {
         node.content = prepared.content.clone();
         node.allocated = leaf.allocated(&fix.map, attrs.size);
         node.attrs = attrs.clone();
-        let mut draft = self.leaf_draft(inode.ino, leaf, fix.at).await?;
-        let alive_since =
-            self.close_behind(&mut draft, inode.ino, leaf, (fix.at, EndOp::Superseded));
+        let mut draft = self.leaf_draft(inode.ino, leaf, at).await?;
+        draft.held.journal.extend(fix.token.clone());
+        let end_op = if unborn {
+            EndOp::Replaced
+        } else {
+            EndOp::Superseded
+        };
+        let alive_since = self.close_behind(&mut draft, inode.ino, leaf, (at, end_op));
         self.count(&mut draft, &node.content, 1);
         let last = Last {
             ino: inode.ino,
@@ -509,7 +521,9 @@ impl Shared {
             attrs: crate::sync::Mutex::new(leaf.attrs.clone()),
             author: author.clone(),
             since: tokio::time::Instant::now(),
+            lies: Lies::InMap,
             working: leaf.working.as_ref().map(|w| w.id),
+            token: leaf.working.as_ref().map(|w| w.token.clone()),
         };
         if let Some(working) = fix.working {
             let record = FixRecord {
@@ -554,7 +568,7 @@ impl Shared {
         self.count(&mut draft, &node.content, 1);
         let alive_since = alive(leaf);
         self.current_rows(&mut draft, (inode.ino, leaf), &node, &state, alive_since);
-        self.settle_leaf(&inode, leaf, draft, (prepared, &map), |leaf| {
+        self.settle_leaf(&inode, leaf, draft, (prepared, &fix), |leaf| {
             leaf.node = node;
             leaf.state = state;
         })

@@ -11,7 +11,6 @@ use dashmap::DashMap;
 use tokio::sync::OwnedMutexGuard;
 
 use super::clock::Answer;
-use super::content::Pending;
 use super::rows::{DirectoryRow, Node, State};
 use super::version::{Attrs, Author, Content, ContentRef, Ino, Instant, Kind, Stat};
 use crate::cache::{DirtyMap, Fixed as FixedMap, Permit, StagingFile};
@@ -85,8 +84,6 @@ pub(crate) struct Leaf {
     /// Fixed states whose handles are not yet released, oldest first.
     pub(crate) fixes: Vec<Arc<FixState>>,
     pub(crate) permit: Option<Permit>,
-    /// The newest queued content of this inode.
-    pub(crate) pending: Option<Arc<Pending>>,
     pub(crate) author: Author,
     pub(crate) dirty_since: Option<tokio::time::Instant>,
     /// Content stamp of what was loaded; changes count from it.
@@ -112,7 +109,19 @@ pub(crate) struct FixState {
     pub(crate) attrs: Mutex<Attrs>,
     pub(crate) author: Author,
     pub(crate) since: tokio::time::Instant,
+    pub(crate) lies: Lies,
     pub(crate) working: Option<u64>,
+    /// Holds the journal from that working's first record on.
+    pub(crate) token: Option<JournalToken>,
+}
+
+/// Where a fixed state stands to the leaf's dirty map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lies {
+    /// It is one of its states.
+    InMap,
+    /// It is older than everything in it.
+    Behind,
 }
 
 /// Whether a fixed state may still become a version at its own instant.
@@ -144,7 +153,6 @@ impl Leaf {
             working: None,
             fixes: Vec::new(),
             permit: None,
-            pending: None,
             author: Author::default(),
             dirty_since: None,
         }

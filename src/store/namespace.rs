@@ -322,6 +322,7 @@ impl Shared {
             rows: Batch::new(),
             order,
             content: None,
+            settles: None,
             usage: (0, 0),
             held: super::queue::Held::default(),
         }

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use super::content::Pending;
 use super::error::StoreError;
-use super::record::{ContentRecord, OperationRecord, Order, Record};
+use super::record::{ContentRecord, OperationRecord, Order, Record, Settled};
 use super::version::{Ino, Instant};
 use crate::cache::{Permit, StagingFile};
 use crate::meta::{Batch, Commit, Journal, JournalToken};
@@ -48,6 +48,7 @@ pub(crate) struct Draft {
     pub(crate) rows: Batch,
     pub(crate) order: Order,
     pub(crate) content: Option<(Arc<Pending>, ContentRecord)>,
+    pub(crate) settles: Option<Settled>,
     pub(crate) usage: (i64, i64),
     pub(crate) held: Held,
 }
@@ -149,6 +150,7 @@ impl Queue {
             rows: draft.rows.clone(),
             order: draft.order.clone(),
             content: draft.content.as_ref().map(|(_, record)| record.clone()),
+            settles: draft.settles.clone(),
             usage: draft.usage,
             next_id,
         };

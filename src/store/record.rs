@@ -81,6 +81,8 @@ pub(crate) struct OperationRecord {
     pub(crate) rows: Batch,
     pub(crate) order: Order,
     pub(crate) content: Option<ContentRecord>,
+    /// The fix it settles without bringing bytes.
+    pub(crate) settles: Option<Settled>,
     /// What it adds to the namespace's bytes and files.
     pub(crate) usage: (i64, i64),
     /// Ids at or above it are free.
@@ -102,6 +104,15 @@ pub(crate) struct Order {
     pub(crate) moves: Vec<Ino>,
     /// Directories it removes or replaces: it waits for everything in them.
     pub(crate) removes: Vec<Ino>,
+}
+
+/// A fix whose state needed no bytes of its working: empty, or those of its base.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Settled {
+    pub(crate) working: u64,
+    pub(crate) fix: Instant,
+    /// What the working goes on from.
+    pub(crate) base: Option<(ContentRef, u64)>,
 }
 
 /// The content an operation brings.

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::content::{Pending, Sealing};
 use super::error::StoreError;
-use super::inode::{Due, FixState, Leaf, Working};
+use super::inode::{Due, FixState, Leaf, Lies, Working};
 use super::keys;
 use super::log;
 use super::namespace::Shared;
@@ -19,7 +19,7 @@ use super::pipeline::nobody;
 use super::queue::{Draft, Held};
 use super::record::{ContentRecord, FixRecord, OperationRecord, Record};
 use super::rows::{Applied, State};
-use super::version::{Author, ContentRef, Ino, Op};
+use super::version::{Author, ContentRef, Ino, Instant, Op};
 use crate::cache::{DirtyMap, Fixed as FixedMap, Source, StagingFile};
 use crate::meta::{Batch, JournalToken};
 use crate::sync::{Arc, Mutex, lock};
@@ -36,9 +36,31 @@ pub(crate) struct Work {
     author: Author,
     map: DirtyMap,
     settled: Option<FixedMap>,
-    fixes: Vec<(FixRecord, FixedMap, Option<(ContentRef, u64)>)>,
+    fixes: Vec<Waiting>,
     token: JournalToken,
     bytes: u64,
+    /// Writes whose bytes are gone, and how many of them belong to operations that needed them no more or have said so.
+    lost: Vec<String>,
+    told: usize,
+}
+
+/// A fix whose handle was not released.
+#[derive(Debug)]
+struct Waiting {
+    record: FixRecord,
+    map: FixedMap,
+    base: Option<(ContentRef, u64)>,
+    lies: Lies,
+    token: JournalToken,
+}
+
+/// A fix as it was when the journal had it.
+#[derive(Clone, Debug)]
+struct Known {
+    ino: Ino,
+    map: FixedMap,
+    token: JournalToken,
+    lost: usize,
 }
 
 /// The replay of a journal.
@@ -46,6 +68,8 @@ pub(crate) struct Work {
 pub(crate) struct Replay {
     works: BTreeMap<u64, Work>,
     newest: HashMap<Ino, u64>,
+    /// Every fix, by working and instant: an operation may bring one long after a later state, when its working is closed.
+    fixed: HashMap<(u64, Instant), Known>,
     files: HashMap<u64, Arc<StagingFile>>,
     pendings: HashMap<u64, Arc<Pending>>,
     notes: Vec<String>,
@@ -72,6 +96,9 @@ impl Shared {
             self.replay(&mut replay, &applied, record, token)?;
         }
         let _covered = self.journal(&Record::Epoch { epoch: self.epoch })?;
+        for work in replay.works.values_mut() {
+            replay.notes.extend(work.lost.drain(work.told..));
+        }
         for note in replay.notes.drain(..) {
             tracing::warn!("{note}");
             self.health.note(note);
@@ -95,8 +122,10 @@ impl Shared {
                 len,
                 author,
             } => {
-                if let Some(old) = replay.newest.insert(ino, working) {
-                    replay.works.remove(&old);
+                let closed = replay.newest.insert(ino, working).and_then(|old| replay.works.remove(&old));
+                let mut fixes = closed.map(|work| work.fixes).unwrap_or_default();
+                for fix in &mut fixes {
+                    fix.lies = Lies::Behind;
                 }
                 let work = Work {
                     ino,
@@ -105,9 +134,11 @@ impl Shared {
                     author,
                     map: DirtyMap::new(),
                     settled: None,
-                    fixes: Vec::new(),
+                    fixes,
                     token,
                     bytes: 0,
+                    lost: Vec::new(),
+                    told: 0,
                 };
                 replay.works.insert(working, work);
             }
@@ -140,7 +171,7 @@ impl Shared {
                             work.bytes += len;
                             work.map.write(offset, len, source);
                         }
-                        None => replay.notes.push(format!(
+                        None => work.lost.push(format!(
                             "inode {}: {len} bytes at {offset} did not survive the machine and were left out",
                             work.ino.0
                         )),
@@ -170,12 +201,20 @@ impl Shared {
                 if let Some(work) = replay.works.get_mut(&fix.working) {
                     let map = work.map.fix();
                     let base = work.base;
-                    work.fixes.push((fix, map, base));
+                    let known = Known {
+                        ino: work.ino,
+                        map: map.clone(),
+                        token: work.token.clone(),
+                        lost: work.lost.len(),
+                    };
+                    replay.fixed.insert((fix.working, fix.at), known);
+                    let token = work.token.clone();
+                    work.fixes.push(Waiting { record: fix, map, base, lies: Lies::InMap, token });
                 }
             }
             Record::Unfix { working, at } => {
                 if let Some(work) = replay.works.get_mut(&working) {
-                    work.fixes.retain(|(fix, ..)| fix.at != at);
+                    work.fixes.retain(|fix| fix.record.at != at);
                 }
             }
             Record::Operation(operation) => {
@@ -230,6 +269,10 @@ impl Shared {
                 self.contents.add(&pending.0);
             }
         }
+        if let Some(settled) = &record.settles {
+            // It brought no bytes: none of them is missed.
+            replay.settle((settled.working, settled.fix), settled.base, true);
+        }
         if done {
             return;
         }
@@ -238,6 +281,7 @@ impl Shared {
             rows: record.rows,
             order: record.order,
             content: brings,
+            settles: None,
             usage: record.usage,
             held,
         };
@@ -395,6 +439,40 @@ impl Shared {
 }
 
 impl Replay {
+    /// The state of a fix is in the queue: the working goes on from it, unless it has gone on from a later one. The state's changes
+    /// since the one it went on from before.
+    fn settle(
+        &mut self,
+        key: (u64, Instant),
+        base: Option<(ContentRef, u64)>,
+        done: bool,
+    ) -> Option<FixedMap> {
+        let known = self.fixed.get(&key)?;
+        let newest = self.newest.get(&known.ino).copied();
+        for working in [Some(key.0), newest].into_iter().flatten() {
+            if let Some(work) = self.works.get_mut(&working) {
+                work.fixes
+                    .retain(|fix| (fix.record.working, fix.record.at) != key);
+            }
+        }
+        let work = self.works.get_mut(&key.0)?;
+        if work.told < known.lost {
+            if !done {
+                self.notes.extend_from_slice(&work.lost[work.told..known.lost]);
+            }
+            work.told = known.lost;
+        }
+        let before = work.settled.take();
+        if let Some(later) = before.as_ref().filter(|s| s.seq() > known.map.seq()) {
+            work.settled = Some(later.clone());
+            return None;
+        }
+        work.map.rebase(&known.map);
+        work.settled = Some(known.map.clone());
+        work.base = base;
+        Some(before.map_or_else(|| known.map.clone(), |s| known.map.since(&s)))
+    }
+
     /// The content of a journaled operation; the working goes on from it.
     fn bring(
         &mut self,
@@ -402,25 +480,11 @@ impl Replay {
         done: bool,
         held: &mut Held,
     ) -> Option<(Arc<Pending>, ContentRecord)> {
-        let work = self.works.get_mut(&record.working)?;
-        let (_, map, _) = work
-            .fixes
-            .iter()
-            .find(|(fix, ..)| fix.at == record.fix)
-            .cloned()?;
-        let changes = work
-            .settled
-            .as_ref()
-            .filter(|s| s.seq() <= map.seq())
-            .map_or_else(|| map.clone(), |s| map.since(s));
-        held.journal.push(work.token.clone());
-        work.fixes.retain(|(fix, ..)| fix.at > record.fix);
-        let newer = work.settled.as_ref().is_none_or(|s| s.seq() <= map.seq());
-        if newer {
-            work.map.rebase(&map);
-            work.settled = Some(map);
-            work.base = Some((record.content, record.len));
-        }
+        let key = (record.working, record.fix);
+        let known = self.fixed.get(&key).cloned()?;
+        let base = Some((record.content, record.len));
+        let changes = self.settle(key, base, done).unwrap_or(known.map);
+        held.journal.push(known.token);
         if done {
             return None;
         }
@@ -456,16 +520,18 @@ fn adopt(leaf: &mut Leaf, id: u64, work: Work) {
     leaf.fixes = work
         .fixes
         .into_iter()
-        .map(|(fix, map, base)| {
+        .map(|fix| {
             Arc::new(FixState {
-                at: fix.at,
+                at: fix.record.at,
                 due: Mutex::new(Due::Recovered),
-                map,
-                base,
-                attrs: Mutex::new(fix.attrs),
-                author: fix.author,
+                map: fix.map,
+                base: fix.base,
+                attrs: Mutex::new(fix.record.attrs),
+                author: fix.record.author,
                 since: tokio::time::Instant::now(),
-                working: Some(id),
+                lies: fix.lies,
+                working: Some(fix.record.working),
+                token: Some(fix.token),
             })
         })
         .collect();
@@ -476,22 +542,22 @@ fn adopt(leaf: &mut Leaf, id: u64, work: Work) {
     });
 }
 
-/// Refuses a journal with something to bring when another writer has been at the namespace since.
+/// Refuses a journal with something to bring when another writer has been at the namespace since: the newest batch is of a later
+/// epoch than every record here. (Epochs only grow, and each mount of this directory saw those before it.)
 fn check_writer(applied: &Applied, records: &[(Record, JournalToken)]) -> Result<(), StoreError> {
-    let mut own: HashSet<u64> = HashSet::new();
+    let mut newest = 0;
     let mut open = false;
     for (record, _) in records {
         match record {
-            Record::Epoch { epoch } => {
-                own.insert(*epoch);
-            }
+            Record::Epoch { epoch } | Record::Batch { epoch, .. } => newest = newest.max(*epoch),
             Record::Operation(operation) => {
-                open |= !applied.contains(operation.epoch, operation.number)
+                newest = newest.max(operation.epoch);
+                open |= !applied.contains(operation.epoch, operation.number);
             }
             _ => {}
         }
     }
-    if open && applied.batch.0 != 0 && !own.contains(&applied.batch.0) {
+    if open && applied.batch.0 > newest {
         return Err(StoreError::Busy(
             "the cache directory holds acknowledged changes that are not in the bucket, and another writer has been there \
              since; they are kept: mount with another --cache-dir, or save this directory"

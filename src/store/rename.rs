@@ -154,6 +154,10 @@ impl Shared {
         {
             if let Some(target) = find(locked, ino) {
                 self.save_fixes(target).await?;
+                // What goes to another name takes its bytes along: it must never be found there without them.
+                if ino == ends.source.ino || mode == RenameMode::Exchange {
+                    self.provide(target, author).await?;
+                }
             }
         }
         ends.source = self
@@ -368,6 +372,7 @@ impl Shared {
             alive_since: ends.target.as_ref().map(|t| t.alive_since.min(at)),
             behind,
             stamp: self.stamp(at, Op::Rename, author, Some(origin)),
+            exchanged: false,
         };
         self.shift(draft, locked, (&ends.source, &ends.from), &arrival, after)
             .await?;
@@ -444,6 +449,7 @@ impl Shared {
                 at,
                 alive_since: Some(there.alive_since.min(at)),
                 behind: None,
+                exchanged: true,
                 stamp: self.stamp(
                     at,
                     Op::Rename,
@@ -485,7 +491,9 @@ impl Shared {
             return Ok(());
         }
         let leaf = found.leaf().ok_or(StoreError::NotFound)?;
-        let traced = self.leave(draft, (entry.ino, leaf), entry, from).await?;
+        let traced = self
+            .leave(draft, (entry.ino, leaf), entry, from, arrival.exchanged)
+            .await?;
         let (home, node, state) = self.arrive(draft, (entry.ino, leaf), arrival, traced);
         after.push(After::Leaf {
             ino: entry.ino,

@@ -46,6 +46,8 @@ pub(crate) struct Arrival {
     /// The version it is put over, when it is unborn itself.
     pub(crate) behind: Option<Box<Last>>,
     pub(crate) stamp: Stamp,
+    /// The old name goes to another inode at once: it has not gone, and keeps its trace however young it is.
+    pub(crate) exchanged: bool,
 }
 
 impl Shared {
@@ -351,6 +353,7 @@ impl Shared {
         (ino, leaf): (Ino, &Leaf),
         entry: &Entry,
         slot: &(Ino, Bytes),
+        exchanged: bool,
     ) -> Result<bool, StoreError> {
         let at = draft.instant;
         let since = entry.alive_since;
@@ -360,7 +363,7 @@ impl Shared {
             interval::add(&mut draft.rows, slot.0, &slot.1, (since.min(at), at));
             return Ok(true);
         }
-        let passed = young && !matches!(leaf.state, State::Unborn { behind: Some(_) });
+        let passed = young && !exchanged && !matches!(leaf.state, State::Unborn { behind: Some(_) });
         if passed {
             self.pass_since(draft, slot, since).await?;
         }

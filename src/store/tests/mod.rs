@@ -1,6 +1,11 @@
 //! The store as its users see it: on one bucket in memory, reopened with the cache kept or wiped.
 
 mod basics;
+mod check;
+mod model;
+mod session;
+mod tree;
+mod walks;
 
 use std::path::PathBuf;
 
@@ -8,36 +13,42 @@ use bytes::Bytes;
 
 use super::*;
 use crate::backend::{Backend, BackendConfig};
-use crate::env::SystemEnv;
+use crate::env::SeededEnv;
 use crate::sync::Arc;
 use crate::task::Tasks;
 
-/// A bucket, a cache directory, and whoever is mounted.
+/// A bucket, a cache directory, a clock, and whoever is mounted.
 pub(crate) struct World {
     backend: Backend,
     cache: tempfile::TempDir,
+    pub(crate) env: Arc<SeededEnv>,
 }
 
 impl World {
     pub(crate) fn new(name: &str) -> Self {
-        let url = format!("memory://{name}");
+        Self::with(name, Arc::new(SeededEnv::new(1)))
+    }
+
+    fn with(name: &str, env: Arc<SeededEnv>) -> Self {
+        static WORLDS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let number = WORLDS.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let url = format!("memory://{name}-{number}");
         Self {
             backend: Backend::open(&url, &BackendConfig::default()).unwrap(),
             cache: tempfile::tempdir().unwrap(),
+            env,
         }
     }
 
     pub(crate) async fn open(&self) -> Namespace {
+        self.try_open().await.unwrap()
+    }
+
+    pub(crate) async fn try_open(&self) -> Result<Namespace, StoreError> {
         let tasks = Tasks::new(tokio::runtime::Handle::current());
-        Namespace::open(
-            &self.backend,
-            "default",
-            config(self.cache.path().to_owned()),
-            Arc::new(SystemEnv),
-            tasks,
-        )
-        .await
-        .unwrap()
+        let config = config(self.cache.path().to_owned());
+        let env: Arc<SeededEnv> = Arc::clone(&self.env);
+        Namespace::open(&self.backend, "default", config, env, tasks).await
     }
 
     /// As a machine that was lost leaves it.
@@ -50,15 +61,58 @@ impl World {
     pub(crate) fn backend(&self) -> Backend {
         self.backend.child("default")
     }
+
+    /// The same bucket and the same cache directory once more, as they are now. What whoever is mounted here does later does not
+    /// reach them; it must be at rest while they are copied.
+    pub(crate) async fn fork(&self) -> Self {
+        let fork = Self::with("fork", Arc::clone(&self.env));
+        for info in self.backend.list("").await.unwrap() {
+            // Collected by the index meanwhile.
+            if let Ok(bytes) = self.backend.get(&info.key).await {
+                fork.backend.put(&info.key, bytes).await.unwrap();
+            }
+        }
+        copy(self.cache.path(), fork.cache.path());
+        fork
+    }
+
+    /// kill -9: the tasks stop where they are, and nothing that is written or removed afterwards reaches the world that is left.
+    pub(crate) async fn kill(self, namespace: Namespace) -> Self {
+        namespace.0.health.stop(StoreError::Closed);
+        namespace.0.tasks.stop();
+        namespace.0.tasks.join().await;
+        let left = self.fork().await;
+        let _nobody_sees_it = namespace.0.view.meta().close().await;
+        drop(namespace);
+        left
+    }
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        // Only a cache, of hundreds of directories.
+        if entry.file_name() == "blocks" {
+            continue;
+        }
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir_all(&to).unwrap();
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), &to).unwrap();
+        }
+    }
 }
 
 fn config(cache_dir: PathBuf) -> NamespaceConfig {
     NamespaceConfig {
         cache_dir,
-        cache_bytes: 64 << 20,
+        // No blocks on disk: making their directories would take most of the tests' time.
+        cache_bytes: 0,
         memory_bytes: 32 << 20,
         dirty_bytes_max: 256 << 20,
-        gather: Gather::AtOnce,
+        gather: Gather::For(std::time::Duration::from_millis(1)),
         host: "testhost".to_owned(),
         owner: (0, 0),
     }
@@ -67,22 +121,7 @@ fn config(cache_dir: PathBuf) -> NamespaceConfig {
 /// Lets the pipeline go no further than before `step`; `None` lets it go on.
 pub(crate) fn halt(namespace: &Namespace, step: Option<pipeline::Step>) {
     let at = step.map_or(0, |step| step as u8);
-    namespace
-        .0
-        .health
-        .halt
-        .store(at, std::sync::atomic::Ordering::SeqCst);
-}
-
-/// kill -9: the tasks stop where they are and nothing is written any more.
-pub(crate) async fn kill(namespace: Namespace) {
-    namespace.0.health.stop(StoreError::Closed);
-    namespace.0.tasks.stop();
-    namespace.0.tasks.join().await;
-    for inode in namespace.0.inodes.unsettled() {
-        namespace.0.inodes.settle(inode.ino);
-    }
-    drop(namespace);
+    namespace.0.health.halt.store(at, std::sync::atomic::Ordering::SeqCst);
 }
 
 pub(crate) fn author() -> Author {

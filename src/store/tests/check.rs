@@ -1,0 +1,216 @@
+//! Whether a namespace shows what the model says.
+
+use std::collections::BTreeMap;
+
+use super::tree::{Id, Slot, Tree};
+use super::*;
+
+type Found = BTreeMap<Vec<u8>, Stat>;
+
+pub(crate) async fn names(ns: &Namespace, directory: Ino) -> Found {
+    let mut listing = ns.list(directory).await.unwrap();
+    let mut found = Found::new();
+    while let Some((name, stat)) = listing.next().await.unwrap() {
+        assert!(found.insert(name.to_vec(), stat).is_none(), "a name twice");
+    }
+    found
+}
+
+/// The live tree: names, numbers, attributes, contents.
+pub(crate) async fn live(ns: &Namespace, tree: &Tree) {
+    let directories = tree.nodes.iter().enumerate().filter(|(_, n)| n.kind == Kind::Directory && n.names > 0);
+    for (id, node) in directories {
+        let found = names(ns, node.ino).await;
+        let expected: Vec<_> = tree.slots.iter().filter(|((d, _), _)| *d == id).map(|((_, n), e)| (n.clone(), e.id)).collect();
+        let found_names: Vec<_> = found.keys().cloned().collect();
+        let expected_names: Vec<_> = expected.iter().map(|(name, _)| name.clone()).collect();
+        assert_eq!(found_names, expected_names, "names of directory {id}");
+        for (name, id) in expected {
+            let at = format!("node {id} as {:?}", String::from_utf8_lossy(&name));
+            inode(ns, tree, id, &found[&name], &at).await;
+            assert_eq!(ns.lookup(node.ino, &name).await.unwrap().as_ref(), Some(&found[&name]), "{at}");
+        }
+    }
+    let alive = tree.nodes.iter().skip(1).filter(|n| n.names > 0);
+    assert_eq!(ns.usage().files, alive.count() as u64, "live inodes");
+}
+
+async fn inode(ns: &Namespace, tree: &Tree, id: Id, stat: &Stat, at: &str) {
+    let node = &tree.nodes[id];
+    assert_eq!((stat.ino, stat.kind, stat.attrs.mode), (node.ino, node.kind, node.mode), "{at}");
+    let mut xattrs = BTreeMap::new();
+    for name in ns.list_xattrs(node.ino).await.unwrap() {
+        xattrs.insert(name.to_vec(), ns.get_xattr(node.ino, &name).await.unwrap().unwrap().to_vec());
+    }
+    assert_eq!(xattrs, node.xattrs, "{at}");
+    if node.kind == Kind::Directory {
+        let below = tree.slots.iter().filter(|((d, _), e)| *d == id && tree.is_directory(e.id)).count();
+        assert_eq!(stat.nlink as usize, 2 + below, "{at}");
+        return;
+    }
+    assert_eq!((stat.attrs.size as usize, stat.nlink as usize), (node.text.len(), node.names), "{at}");
+    let file = ns.file(node.ino).await.unwrap();
+    let bytes = read_all(&file, node.text.len()).await;
+    same(&bytes, &node.text, at);
+}
+
+async fn read_all(file: &File, len: usize) -> Vec<u8> {
+    let mut all = Vec::with_capacity(len);
+    loop {
+        let part = file.read(all.len() as u64, 4 << 20).await.unwrap();
+        if part.is_empty() {
+            return all;
+        }
+        all.extend_from_slice(&part);
+    }
+}
+
+/// Compares without printing megabytes.
+pub(crate) fn same(found: &[u8], expected: &[u8], at: &str) {
+    if found != expected {
+        panic!("{at}: found {}, expected {}", runs(found), runs(expected));
+    }
+}
+
+fn runs(bytes: &[u8]) -> String {
+    let mut text = format!("{} bytes", bytes.len());
+    for run in bytes.chunk_by(|a, b| a == b).take(20) {
+        text += &format!(" {}x{}", run.len(), run[0]);
+    }
+    text
+}
+
+/// Everything the past shows, at the steps asked for.
+pub(crate) async fn past(ns: &Namespace, tree: &Tree, steps: impl Iterator<Item = usize>) {
+    let mut slots: Vec<Slot> = tree.past.iter().flat_map(|p| p.keys().cloned()).collect();
+    slots.extend(tree.slots.keys().cloned());
+    slots.sort();
+    slots.dedup();
+    for step in steps {
+        moment(ns, tree, &slots, step).await;
+    }
+    for slot in &slots {
+        versions(ns, tree, slot).await;
+    }
+}
+
+async fn moment(ns: &Namespace, tree: &Tree, slots: &[Slot], step: usize) {
+    let (past, at) = (&tree.past[step], tree.instants[step]);
+    for (id, node) in tree.nodes.iter().enumerate().filter(|(_, n)| n.kind == Kind::Directory) {
+        let found = ns.list_at(node.ino, at).await.unwrap();
+        let found_names: Vec<_> = found.iter().map(|(name, e)| (name.to_vec(), e.ino)).collect();
+        let expected = past.iter().filter(|((d, _), _)| *d == id);
+        let expected: Vec<_> = expected.map(|((_, n), s)| (n.clone(), tree.nodes[s.id].ino)).collect();
+        assert_eq!(found_names, expected, "names of directory {id} at step {step}");
+    }
+    for slot in slots {
+        let where_ = format!("{:?} at step {step}", (slot.0, String::from_utf8_lossy(&slot.1)));
+        let found = ns.entry_at(tree.nodes[slot.0].ino, &slot.1, at).await.unwrap();
+        let expected = past.get(slot);
+        assert_eq!(found.as_ref().map(|e| e.ino), expected.map(|s| tree.nodes[s.id].ino), "{where_}");
+        if let (Some(found), Some(expected)) = (found, expected) {
+            assert_eq!(found.kind, tree.nodes[expected.id].kind, "{where_}");
+            same(&read_past(ns, &found).await, &expected.text, &where_);
+        }
+    }
+}
+
+pub(crate) async fn read_past(ns: &Namespace, entry: &PastEntry) -> Vec<u8> {
+    if entry.kind == Kind::Directory {
+        return Vec::new();
+    }
+    let bytes = ns.read_past(entry, 0, u32::MAX).await.unwrap();
+    assert_eq!(bytes.len() as u64, entry.attrs.size);
+    bytes.to_vec()
+}
+
+/// The list of a name's versions, against the model and against the moments.
+async fn versions(ns: &Namespace, tree: &Tree, slot: &Slot) {
+    let at = format!("versions of {:?}", (slot.0, String::from_utf8_lossy(&slot.1)));
+    let directory = tree.nodes[slot.0].ino;
+    let all = ns.versions(directory, &slot.1).await.unwrap();
+    for pair in all.windows(2) {
+        assert!(pair[0].version < pair[1].version, "{at}: order");
+        assert!(pair[0].ended.is_some_and(|end| end <= pair[1].version.instant), "{at}: ends: {pair:#?}");
+    }
+    let expected = tree.versions(slot);
+    assert!(all.len() >= expected.len(), "{at}: {} of {}", all.len(), expected.len());
+    let own = &all[all.len() - expected.len()..];
+    for (found, (step, expected)) in own.iter().zip(&expected) {
+        let at = format!("{at}, shown at step {step}");
+        assert_eq!(found.ino, tree.nodes[expected.id].ino, "{at}");
+        same(&read_past(ns, found).await, &expected.text, &at);
+        for moment in [found.version.instant, tree.instants[*step]] {
+            let then = ns.entry_at(directory, &slot.1, moment).await.unwrap();
+            assert_eq!(then.as_ref(), Some(found), "{at}");
+        }
+    }
+}
+
+/// After the loss of the machine: every name shows one of the states it had, and none from before its last fsync.
+pub(crate) async fn prefix(ns: &Namespace, tree: &Tree) {
+    let mut found: BTreeMap<Slot, (Id, Vec<u8>)> = BTreeMap::new();
+    let mut open = vec![(0, ROOT)];
+    while let Some((directory, ino)) = open.pop() {
+        for (name, stat) in names(ns, ino).await {
+            let at = format!("{:?} after a wipe", (directory, String::from_utf8_lossy(&name)));
+            let id = tree.nodes.iter().position(|n| n.ino == stat.ino).unwrap_or_else(|| panic!("{at}: an unknown inode"));
+            let text = if stat.kind == Kind::Directory {
+                open.push((id, stat.ino));
+                Vec::new()
+            } else {
+                let file = ns.file(stat.ino).await.unwrap();
+                read_all(&file, stat.attrs.size as usize).await
+            };
+            found.insert((directory, name), (id, text));
+        }
+    }
+    let mut slots: Vec<Slot> = tree.live.iter().flat_map(|p| p.keys().cloned()).collect();
+    slots.sort();
+    slots.dedup();
+    assert!(found.keys().all(|slot| slots.binary_search(slot).is_ok()), "only names that were made");
+    for slot in slots {
+        let at = format!("{:?} after a wipe", (slot.0, String::from_utf8_lossy(&slot.1)));
+        let since = tree.synced.get(&slot).copied().unwrap_or(0);
+        let state = found.get(&slot);
+        let fits = |live: &BTreeMap<Slot, (Id, Arc<Vec<u8>>)>| match (live.get(&slot), state) {
+            (None, None) => true,
+            (Some((a, was)), Some((b, is))) => a == b && **was == *is,
+            _ => false,
+        };
+        let state = state.map(|(id, text)| format!("node {id}: {}", runs(text)));
+        assert!(tree.live[since..].iter().any(fits), "{at}: {state:?} was no state since step {since}");
+        for version in ns.versions(tree.nodes[slot.0].ino, &slot.1).await.unwrap() {
+            let text = read_past(ns, &version).await;
+            let known = |text: &[u8]| {
+                tree.live.iter().flat_map(|l| l.values()).any(|(_, t)| t[..] == *text)
+                    || tree.past.iter().flat_map(|p| p.values()).any(|s| s.text[..] == *text)
+            };
+            assert!(known(&text), "{at}: a version {} that nobody saved", runs(&text));
+        }
+    }
+}
+
+/// The log alone gives the rows of the index.
+pub(crate) async fn log_twin(ns: &Namespace, world: &World) {
+    use crate::meta::{Batch, MemoryStore, MetaRead, MetaStore};
+    let mut twin = MemoryStore::new(rows::merge);
+    for object in log::read_all(&world.backend()).await.unwrap() {
+        if object.base == log::Base::Nothing {
+            twin = MemoryStore::new(rows::merge);
+        }
+        for batch in object.batches().unwrap() {
+            let _commit = twin.commit(batch).await.unwrap();
+        }
+    }
+    let _checked_type: Batch = Batch::new();
+    let range = Bytes::from_static(b"C")..Bytes::from_static(b"I");
+    let mut ours = ns.0.view.meta().scan(range.clone()).await.unwrap();
+    let mut theirs = twin.scan(range).await.unwrap();
+    loop {
+        match (ours.next().await.unwrap(), theirs.next().await.unwrap()) {
+            (None, None) => return,
+            (a, b) => assert_eq!(a, b, "the index, and what the log says"),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Random programs against the model, with crashes. `REWINDFS_TEST_SEED` repeats one, `REWINDFS_TEST_CASES` runs more.
+
+use super::session::{Session, Step};
+use super::*;
+
+const PATHS: [&str; 10] = ["a", "b", "d", "e", "d/a", "d/b", "d/e", "e/a", "e/d", "d/e/a"];
+const STEPS: usize = 40;
+
+/// SplitMix64.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) as usize % sides
+    }
+
+    fn path(&mut self) -> &'static str {
+        PATHS[self.roll(PATHS.len())]
+    }
+
+    fn len(&mut self) -> usize {
+        // Around the borders of inline rows, of memory, and of extents.
+        let around = [0, 10, 10, 10, 100, 4 << 10, 64 << 10, 256 << 10][self.roll(8)];
+        around + self.roll(9)
+    }
+
+    fn step(&mut self) -> Step {
+        let handle = self.roll(3);
+        // What is possible always would fill the program: it is drawn less often.
+        let kinds = if self.roll(4) == 0 { 32 } else { 30 };
+        match self.roll(kinds) {
+            0..3 => Step::Create(handle, self.path()),
+            3..6 => Step::Open(handle, self.path()),
+            6..8 => Step::Write(handle, self.len(), self.len() + 1),
+            8..10 => Step::Append(handle, self.len() + 1),
+            10 => Step::Truncate(handle, self.len()),
+            11 => Step::Punch(handle, self.len(), self.len()),
+            12 => Step::Rewrite(handle),
+            13..15 => Step::Flush(handle),
+            15..18 => Step::Close(handle),
+            18 => Step::Sync(handle),
+            19 => Step::TruncatePath(self.path(), self.len()),
+            20..23 => {
+                let modes = [RenameMode::Replace, RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange];
+                Step::Rename(self.path(), self.path(), modes[self.roll(4)])
+            }
+            23 => Step::Link(self.path(), self.path()),
+            24..26 => Step::Unlink(self.path()),
+            26 => Step::Mkdir(self.path()),
+            27 => Step::Rmdir(self.path()),
+            28 => Step::Chmod(self.path(), [0o600, 0o644, 0o755][self.roll(3)]),
+            29 => Step::Xattr(self.path(), ["user.x", "user.y"][self.roll(2)], [None, Some(1), Some(2)][self.roll(3)]),
+            30 => Step::Wait(15),
+            _ => Step::Drain,
+        }
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+async fn case(seed: u64) {
+    println!("REWINDFS_TEST_SEED={seed}");
+    let mut dice = Dice(seed);
+    let halts = [
+        None,
+        None,
+        Some(pipeline::Step::Seal),
+        Some(pipeline::Step::Commit),
+        Some(pipeline::Step::Flush),
+        Some(pipeline::Step::Log),
+    ];
+    let mut session = Session::new(World::new("model"), halts[dice.roll(halts.len())]).await;
+    let mut taken = 0;
+    while taken < STEPS {
+        if dice.roll(60) == 0 {
+            println!("step {}: crash", session.tree.now());
+            let steps = steps(&mut dice, session.tree.now());
+            look(&session, steps).await;
+            session.crash().await;
+            taken += 1;
+            let steps = steps_all(&mut dice, session.tree.now());
+            look(&session, steps).await;
+            continue;
+        }
+        let step = dice.step();
+        let number = session.tree.now();
+        if session.take(&step).await {
+            println!("step {number}: {step:?}");
+            taken += 1;
+        }
+    }
+    let last = session.tree.now();
+    look(&session, (0..last).collect()).await;
+    session.crash().await;
+    look(&session, (0..=last).collect()).await;
+    assert!(session.take(&Step::Drain).await);
+    look(&session, (0..last).collect()).await;
+    check::log_twin(&session.ns, &session.world).await;
+    let left = std::mem::replace(&mut session.world, World::new("nobody"));
+    let _end = left.kill(session.ns.clone()).await;
+}
+
+fn steps(dice: &mut Dice, last: usize) -> Vec<usize> {
+    (0..4).map(|_| dice.roll(last)).collect()
+}
+
+fn steps_all(dice: &mut Dice, last: usize) -> Vec<usize> {
+    let mut some = steps(dice, last);
+    some.push(last - 1);
+    some
+}
+
+async fn look(session: &Session, steps: Vec<usize>) {
+    check::live(&session.ns, &session.tree).await;
+    check::past(&session.ns, &session.tree, steps.into_iter()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_programs_and_crashes_leave_what_the_model_says() {
+    if let Some(seed) = number("REWINDFS_TEST_SEED") {
+        return case(seed).await;
+    }
+    for seed in 1..=number("REWINDFS_TEST_CASES").unwrap_or(100) {
+        case(seed).await;
+    }
+}

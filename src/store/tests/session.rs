@@ -1,0 +1,351 @@
+//! Steps of a program, taken in a namespace and in the model of it at once.
+
+use super::tree::{Fix, Id, Slot, Tree};
+use super::*;
+
+/// One call of a program. Paths lead from the root, `/` between names; handles have numbers.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Create(usize, &'static str),
+    Open(usize, &'static str),
+    Write(usize, usize, usize),
+    Append(usize, usize),
+    Truncate(usize, usize),
+    Punch(usize, usize, usize),
+    /// Writes what is there already.
+    Rewrite(usize),
+    Flush(usize),
+    /// FLUSH and RELEASE.
+    Close(usize),
+    Sync(usize),
+    TruncatePath(&'static str, usize),
+    Rename(&'static str, &'static str, RenameMode),
+    Link(&'static str, &'static str),
+    Unlink(&'static str),
+    Mkdir(&'static str),
+    Rmdir(&'static str),
+    Chmod(&'static str, u32),
+    Xattr(&'static str, &'static str, Option<u8>),
+    /// Time passes, seconds.
+    Wait(u64),
+    Drain,
+}
+
+#[derive(Debug)]
+struct Handle {
+    id: Id,
+    file: Arc<File>,
+    fixed: Option<(Fixed, Fix)>,
+}
+
+/// A namespace, its model, and the handles a program has in it.
+pub(crate) struct Session {
+    pub(crate) world: World,
+    pub(crate) ns: Namespace,
+    pub(crate) tree: Tree,
+    handles: Vec<Option<Handle>>,
+    fill: u8,
+    /// Where the pipeline is halted between the steps.
+    pub(crate) halt: Option<pipeline::Step>,
+}
+
+impl Session {
+    pub(crate) async fn new(world: World, halt: Option<pipeline::Step>) -> Self {
+        let ns = world.open().await;
+        super::halt(&ns, halt);
+        let tree = Tree::new(ns.now());
+        let handles = std::iter::repeat_with(|| None).take(8).collect();
+        Self { world, ns, tree, handles, fill: 0, halt }
+    }
+
+    fn fill(&mut self, len: usize) -> Vec<u8> {
+        // Never zero, and different from the step before.
+        self.fill = self.fill % 250 + 1;
+        vec![self.fill; len]
+    }
+
+    /// The directory a path leads through and the name at its end.
+    pub(crate) fn slot(&self, path: &str) -> Option<Slot> {
+        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let directory = if above.is_empty() { 0 } else { self.find(above)? };
+        self.tree.is_directory(directory).then(|| (directory, name.as_bytes().to_vec()))
+    }
+
+    pub(crate) fn find(&self, path: &str) -> Option<Id> {
+        Some(self.tree.slots.get(&self.slot(path)?)?.id)
+    }
+
+    pub(crate) fn handle(&self, at: usize) -> Option<Id> {
+        self.handles[at].as_ref().map(|h| h.id)
+    }
+
+    fn ino(&self, id: Id) -> Ino {
+        self.tree.nodes[id].ino
+    }
+
+    /// Takes a step and compares what the call said; `false` if the step makes no sense here.
+    pub(crate) async fn take(&mut self, step: &Step) -> bool {
+        let done = self.call(step).await;
+        if done {
+            self.tree.step(self.ns.now());
+        }
+        done
+    }
+
+    async fn call(&mut self, step: &Step) -> bool {
+        match *step {
+            Step::Create(at, path) => self.create(at, path).await,
+            Step::Open(at, path) => {
+                let Some(id) = self.find(path).filter(|id| !self.tree.is_directory(*id)) else { return false };
+                if self.handles[at].is_some() {
+                    return false;
+                }
+                let file = self.ns.file(self.ino(id)).await.unwrap();
+                self.handles[at] = Some(Handle { id, file, fixed: None });
+                true
+            }
+            Step::Write(at, offset, len) => self.write(at, Some(offset), len).await,
+            Step::Append(at, len) => self.write(at, None, len).await,
+            Step::Truncate(at, len) => {
+                let Some(h) = &self.handles[at] else { return false };
+                h.file.truncate(len as u64, &author()).await.unwrap();
+                self.tree.truncate(h.id, len);
+                true
+            }
+            Step::Punch(at, offset, len) => {
+                let Some(h) = &self.handles[at] else { return false };
+                h.file.punch(offset as u64, len as u64, &author()).await.unwrap();
+                self.tree.punch(h.id, offset, len);
+                true
+            }
+            Step::Rewrite(at) => {
+                let Some(h) = &self.handles[at] else { return false };
+                let text = self.tree.nodes[h.id].text.clone();
+                if text.is_empty() || text.contains(&0) {
+                    return false;
+                }
+                h.file.write(0, Bytes::from(text.clone()), &author()).await.unwrap();
+                self.tree.write(h.id, 0, &text);
+                true
+            }
+            Step::Flush(at) => self.flush(at).await,
+            Step::Close(at) => {
+                if !self.flush(at).await {
+                    return false;
+                }
+                let Some(h) = self.handles[at].take() else { return false };
+                if let Some((fixed, fix)) = h.fixed {
+                    h.file.save(fixed).await.unwrap();
+                    self.tree.save(h.id, &fix);
+                }
+                true
+            }
+            Step::Sync(at) => {
+                let Some(h) = &self.handles[at] else { return false };
+                super::halt(&self.ns, None);
+                h.file.sync(&author()).await.unwrap();
+                super::halt(&self.ns, self.halt);
+                self.tree.provide(h.id);
+                self.tree.synced(h.id);
+                true
+            }
+            Step::TruncatePath(path, len) => {
+                let Some(id) = self.find(path).filter(|id| !self.tree.is_directory(*id)) else { return false };
+                self.ns.truncate(self.ino(id), len as u64, &author()).await.unwrap();
+                self.tree.truncate(id, len);
+                if let Some(fix) = self.tree.fix(id, None) {
+                    self.tree.save(id, &fix);
+                }
+                true
+            }
+            Step::Wait(seconds) => {
+                self.world.env.advance(seconds * 1_000_000_000);
+                true
+            }
+            Step::Drain => {
+                super::halt(&self.ns, None);
+                self.ns.drain().await.unwrap();
+                super::halt(&self.ns, self.halt);
+                self.tree.drained();
+                for slot in self.tree.slots.keys() {
+                    self.tree.synced.insert(slot.clone(), self.tree.past.len());
+                }
+                true
+            }
+            _ => self.change_name(step).await,
+        }
+    }
+
+    async fn create(&mut self, at: usize, path: &str) -> bool {
+        let Some(slot) = self.slot(path).filter(|_| self.handles[at].is_none()) else { return false };
+        let directory = self.ino(slot.0);
+        let made = self.ns.create_open(directory, &slot.1, new_file(), &author()).await;
+        if self.tree.slots.contains_key(&slot) {
+            assert!(matches!(made, Err(StoreError::Exists)), "{made:?}");
+            return true;
+        }
+        let (stat, file) = made.unwrap();
+        let id = self.tree.create(slot, stat.ino, Kind::File);
+        self.handles[at] = Some(Handle { id, file, fixed: None });
+        true
+    }
+
+    async fn write(&mut self, at: usize, offset: Option<usize>, len: usize) -> bool {
+        let bytes = self.fill(len);
+        let Some(h) = &self.handles[at] else { return false };
+        let end = self.tree.nodes[h.id].text.len();
+        let text = Bytes::from(bytes.clone());
+        match offset {
+            Some(offset) => h.file.write(offset as u64, text, &author()).await.unwrap(),
+            None => assert_eq!(h.file.append(text, &author()).await.unwrap(), end as u64),
+        }
+        self.tree.write(h.id, offset.unwrap_or(end), &bytes);
+        true
+    }
+
+    async fn flush(&mut self, at: usize) -> bool {
+        let Some(h) = &mut self.handles[at] else { return false };
+        let (old, old_fix) = h.fixed.take().unzip();
+        let fixed = h.file.fix(&author(), old).await.unwrap();
+        let fix = self.tree.fix(h.id, old_fix);
+        assert_eq!(fixed.is_some(), fix.is_some(), "a state to fix");
+        h.fixed = fixed.zip(fix);
+        true
+    }
+
+    async fn change_name(&mut self, step: &Step) -> bool {
+        match *step {
+            Step::Rename(from, to, mode) => self.rename(from, to, mode).await,
+            Step::Link(from, to) => {
+                let (Some(id), Some(slot)) = (self.find(from), self.slot(to)) else { return false };
+                let directory = self.ino(slot.0);
+                let result = self.ns.link(self.ino(id), directory, &slot.1, &author()).await;
+                if self.tree.is_directory(id) {
+                    assert!(matches!(result, Err(StoreError::IsDirectory)), "{result:?}");
+                } else if self.tree.slots.contains_key(&slot) {
+                    assert!(matches!(result, Err(StoreError::Exists)), "{result:?}");
+                } else {
+                    result.unwrap();
+                    self.tree.link(id, slot);
+                }
+                true
+            }
+            Step::Unlink(path) | Step::Rmdir(path) => {
+                let Some(slot) = self.slot(path) else { return false };
+                let Some(id) = self.find(path) else { return false };
+                let (directory, is_directory) = (self.ino(slot.0), self.tree.is_directory(id));
+                let rmdir = matches!(step, Step::Rmdir(_));
+                let result = if rmdir {
+                    self.ns.rmdir(directory, &slot.1, &author()).await
+                } else {
+                    self.ns.unlink(directory, &slot.1, &author()).await
+                };
+                match (rmdir, is_directory) {
+                    (true, false) => assert!(matches!(result, Err(StoreError::NotDirectory)), "{result:?}"),
+                    (false, true) => assert!(matches!(result, Err(StoreError::IsDirectory)), "{result:?}"),
+                    (true, true) if !self.tree.is_empty(id) => {
+                        assert!(matches!(result, Err(StoreError::NotEmpty)), "{result:?}");
+                    }
+                    _ => {
+                        result.unwrap();
+                        self.tree.remove(&slot);
+                    }
+                }
+                true
+            }
+            Step::Mkdir(path) => {
+                let Some(slot) = self.slot(path) else { return false };
+                let made = self.ns.create(self.ino(slot.0), &slot.1, new_node(Kind::Directory), &author()).await;
+                if self.tree.slots.contains_key(&slot) {
+                    assert!(matches!(made, Err(StoreError::Exists)), "{made:?}");
+                } else {
+                    let _id = self.tree.create(slot, made.unwrap().ino, Kind::Directory);
+                }
+                true
+            }
+            Step::Chmod(path, mode) => {
+                let Some(id) = self.find(path) else { return false };
+                let change = AttrChange { mode: Some(mode), ..AttrChange::default() };
+                self.ns.set_attrs(self.ino(id), change).await.unwrap();
+                self.tree.nodes[id].mode = mode;
+                true
+            }
+            Step::Xattr(path, name, value) => {
+                let Some(id) = self.find(path) else { return false };
+                let bytes = value.map(|v| Bytes::from(vec![v]));
+                let result = self.ns.set_xattr(self.ino(id), name.as_bytes(), bytes, XattrMode::Any).await;
+                let xattrs = &mut self.tree.nodes[id].xattrs;
+                let old = match value {
+                    Some(value) => xattrs.insert(name.into(), vec![value]).or(Some(Vec::new())),
+                    None => xattrs.remove(name.as_bytes()),
+                };
+                assert_eq!(result.is_ok(), old.is_some(), "{result:?}");
+                true
+            }
+            _ => false,
+        }
+    }
+
+    async fn rename(&mut self, from: &str, to: &str, mode: RenameMode) -> bool {
+        let (Some(a), Some(b)) = (self.slot(from), self.slot(to)) else { return false };
+        let Some(source) = self.find(from) else { return false };
+        let target = self.find(to);
+        let ends = ((self.ino(a.0), &a.1[..]), (self.ino(b.0), &b.1[..]));
+        let result = self.ns.rename(ends.0, ends.1, mode, &author()).await;
+        let tree = &self.tree;
+        let inside = |id: Id, into: Id| tree.is_directory(id) && tree.is_below(into, id);
+        let exchange = mode == RenameMode::Exchange;
+        let expected = match target {
+            Some(_) if mode == RenameMode::NoReplace => Err("already exists"),
+            None if exchange => Err("not found"),
+            _ if inside(source, b.0) => Err("a directory cannot be moved into itself"),
+            Some(target) if exchange && inside(target, a.0) => Err("a directory cannot be moved into itself"),
+            Some(target) if !exchange && target != source => {
+                match (tree.is_directory(source), tree.is_directory(target)) {
+                    (true, false) => Err("not a directory"),
+                    (false, true) => Err("is a directory"),
+                    (true, true) if !tree.is_empty(target) => Err("directory not empty"),
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        };
+        let result = result.map(drop).map_err(|e| e.to_string());
+        assert_eq!(result, expected.map_err(str::to_owned));
+        if expected.is_ok() {
+            self.tree.rename(&a, &b, mode);
+        }
+        true
+    }
+
+    /// Waits until the pipeline has come as far as it may.
+    pub(crate) async fn rest(&self) {
+        let shared = &self.ns.0;
+        match self.halt {
+            Some(pipeline::Step::Seal) => {}
+            Some(pipeline::Step::Commit) => {
+                while !shared.queue.unsealed().is_empty() {
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+            }
+            Some(pipeline::Step::Flush) => {
+                while shared.queue.oldest().is_some() {
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+            }
+            Some(pipeline::Step::Log) => shared.bring(&shared.queue.all()).await.unwrap(),
+            None => {}
+        }
+    }
+
+    /// kill -9 and a new daemon. Everything that was acknowledged is there.
+    pub(crate) async fn crash(&mut self) {
+        self.handles.iter_mut().for_each(|h| *h = None);
+        let left = std::mem::replace(&mut self.world, World::new("nobody"));
+        self.world = left.kill(self.ns.clone()).await;
+        self.ns = self.world.open().await;
+        self.tree.recover();
+        self.tree.step(self.ns.now());
+        super::halt(&self.ns, self.halt);
+    }
+}

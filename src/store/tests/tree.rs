@@ -1,0 +1,445 @@
+//! A plain model of the namespace: what is live, and what every instant of the past showed, in memory and without a store.
+//!
+//! Times are numbers of steps. The past is one map per step; what becomes known later (a fixed state is a version from its fix on, a name
+//! leaves no trace) is put right in all maps it concerns.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+pub(crate) type Id = usize;
+pub(crate) type Slot = (Id, Vec<u8>);
+type Text = Arc<Vec<u8>>;
+
+/// Names that leave by a rename within so many nanoseconds leave no trace.
+const TRACELESS: u64 = 10_000_000_000;
+const NEVER: usize = usize::MAX;
+
+/// What a name shows in the past; `version` differs for different versions of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) id: Id,
+    pub(crate) text: Text,
+    pub(crate) version: (u64, u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Unborn,
+    Version,
+    Provisional,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Fix {
+    pub(crate) number: u64,
+    step: usize,
+    seq: u64,
+    text: Text,
+    lapsed: bool,
+    journaled: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) ino: Ino,
+    pub(crate) kind: Kind,
+    pub(crate) mode: u32,
+    pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(crate) text: Vec<u8>,
+    pub(crate) names: usize,
+    pub(crate) linked: bool,
+    pub(crate) state: State,
+    version: Option<(u64, Text)>,
+    seq: u64,
+    settled: u64,
+    fixes: Vec<Fix>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) id: Id,
+    bound: u64,
+    alive: usize,
+    behind: Option<Shown>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Tree {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) slots: BTreeMap<Slot, Entry>,
+    /// What the past showed at each step.
+    pub(crate) past: Vec<BTreeMap<Slot, Shown>>,
+    /// What was live at each step.
+    pub(crate) live: Vec<BTreeMap<Slot, (Id, Text)>>,
+    pub(crate) instants: Vec<Instant>,
+    /// From when on a slot is in the bucket.
+    pub(crate) synced: BTreeMap<Slot, usize>,
+    counter: u64,
+}
+
+impl Tree {
+    pub(crate) fn new(now: Instant) -> Self {
+        let mut tree = Self {
+            nodes: Vec::new(),
+            slots: BTreeMap::new(),
+            past: Vec::new(),
+            live: Vec::new(),
+            instants: Vec::new(),
+            synced: BTreeMap::new(),
+            counter: 0,
+        };
+        tree.node(ROOT, Kind::Directory);
+        tree.nodes[0].mode = 0o755;
+        tree.step(now);
+        tree
+    }
+
+    /// The number of the step that is under way.
+    pub(crate) fn now(&self) -> usize {
+        self.past.len()
+    }
+
+    fn next(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+
+    fn node(&mut self, ino: Ino, kind: Kind) -> Id {
+        let state = if kind == Kind::File { State::Unborn } else { State::Version };
+        self.nodes.push(Node {
+            ino,
+            kind,
+            mode: 0o644,
+            xattrs: BTreeMap::new(),
+            text: Vec::new(),
+            names: 1,
+            linked: false,
+            state,
+            version: None,
+            seq: 0,
+            settled: 0,
+            fixes: Vec::new(),
+        });
+        self.nodes.len() - 1
+    }
+
+    /// Ends a step, which was over at `now`.
+    pub(crate) fn step(&mut self, now: Instant) {
+        let shown = self.slots.iter().filter_map(|(slot, e)| Some((slot.clone(), self.shown(e)?)));
+        let shown = shown.collect();
+        self.past.push(shown);
+        let live = self.slots.iter().map(|(slot, e)| (slot.clone(), (e.id, Arc::new(self.nodes[e.id].text.clone()))));
+        let live = live.collect();
+        self.live.push(live);
+        self.instants.push(now);
+    }
+
+    fn shown(&self, entry: &Entry) -> Option<Shown> {
+        let node = &self.nodes[entry.id];
+        if node.kind == Kind::Directory {
+            return Some(Shown { id: entry.id, text: Text::default(), version: (entry.bound, 0) });
+        }
+        match &node.version {
+            Some((version, text)) => {
+                Some(Shown { id: entry.id, text: Arc::clone(text), version: (entry.bound, *version) })
+            }
+            None => entry.behind.clone(),
+        }
+    }
+
+    pub(crate) fn is_directory(&self, id: Id) -> bool {
+        self.nodes[id].kind == Kind::Directory
+    }
+
+    pub(crate) fn is_empty(&self, id: Id) -> bool {
+        !self.slots.keys().any(|(directory, _)| *directory == id)
+    }
+
+    pub(crate) fn slots_of(&self, id: Id) -> Vec<Slot> {
+        self.slots.iter().filter(|(_, e)| e.id == id).map(|(s, _)| s.clone()).collect()
+    }
+
+    /// Whether `directory` is `above` or lies below it.
+    pub(crate) fn is_below(&self, directory: Id, above: Id) -> bool {
+        directory == above || self.slots_of(directory).iter().any(|(parent, _)| self.is_below(*parent, above))
+    }
+
+    pub(crate) fn is_dirty(&self, id: Id) -> bool {
+        self.nodes[id].seq > self.nodes[id].settled
+    }
+
+    // ---- contents
+
+    pub(crate) fn write(&mut self, id: Id, offset: usize, bytes: &[u8]) {
+        let node = &mut self.nodes[id];
+        let end = offset + bytes.len();
+        if node.text.len() < end {
+            node.text.resize(end, 0);
+        }
+        node.text[offset..end].copy_from_slice(bytes);
+        node.seq += 1;
+    }
+
+    pub(crate) fn truncate(&mut self, id: Id, len: usize) {
+        let node = &mut self.nodes[id];
+        if node.text.len() != len {
+            node.text.resize(len, 0);
+            node.seq += 1;
+        }
+    }
+
+    pub(crate) fn punch(&mut self, id: Id, offset: usize, len: usize) {
+        let node = &mut self.nodes[id];
+        let end = (offset + len).min(node.text.len());
+        if offset < end {
+            node.text[offset..end].fill(0);
+            node.seq += 1;
+        }
+    }
+
+    // ---- states
+
+    pub(crate) fn fix(&mut self, id: Id, replaces: Option<Fix>) -> Option<Fix> {
+        let (step, number) = (self.now(), self.next());
+        let node = &mut self.nodes[id];
+        if node.names == 0 {
+            return None;
+        }
+        let last = node.fixes.last().map_or(0, |f| f.seq);
+        let unfixed = node.seq > last.max(node.settled);
+        if !unfixed && (node.state == State::Version || !node.fixes.is_empty()) {
+            return replaces.or_else(|| node.fixes.last().cloned());
+        }
+        if let Some(old) = replaces {
+            node.fixes.retain(|f| f.number != old.number);
+        }
+        let text = Arc::new(node.text.clone());
+        let journaled = node.seq > node.settled;
+        let fix = Fix { number, step, seq: node.seq, text, lapsed: false, journaled };
+        node.fixes.push(fix.clone());
+        Some(fix)
+    }
+
+    pub(crate) fn save(&mut self, id: Id, upto: &Fix) {
+        while let Some(fix) = self.nodes[id].fixes.first().filter(|f| f.number <= upto.number).cloned() {
+            if self.nodes[id].names > 0 {
+                self.save_fix(id, &fix);
+            }
+            self.nodes[id].fixes.retain(|f| f.number != fix.number);
+        }
+    }
+
+    fn save_all(&mut self, id: Id) {
+        if let Some(last) = self.nodes[id].fixes.last().cloned() {
+            self.save(id, &last);
+        }
+    }
+
+    fn save_fix(&mut self, id: Id, fix: &Fix) {
+        let from = if fix.lapsed { self.now() } else { fix.step };
+        let behind = fix.seq < self.nodes[id].settled;
+        if !behind {
+            let node = &mut self.nodes[id];
+            node.settled = fix.seq;
+            let equal = node.version.as_ref().is_some_and(|(_, text)| *text == fix.text);
+            if node.state == State::Version && equal {
+                return;
+            }
+            node.state = State::Version;
+        } else {
+            self.nodes[id].state = State::Provisional;
+        }
+        self.become_version(id, Arc::clone(&fix.text), from);
+    }
+
+    fn become_version(&mut self, id: Id, text: Text, from: usize) {
+        let number = self.next();
+        self.nodes[id].version = Some((number, text));
+        for slot in self.slots_of(id) {
+            if let Some(entry) = self.slots.get_mut(&slot) {
+                entry.behind = None;
+                entry.alive = entry.alive.min(from);
+            }
+            let shown = self.shown(&self.slots[&slot]);
+            for step in from..self.past.len() {
+                if let Some(shown) = &shown {
+                    self.past[step].insert(slot.clone(), shown.clone());
+                }
+            }
+        }
+    }
+
+    /// fsync: the state becomes provisional, and is in the bucket.
+    pub(crate) fn provide(&mut self, id: Id) {
+        let node = &mut self.nodes[id];
+        if node.names == 0 || node.seq <= node.settled {
+            return;
+        }
+        node.settled = node.seq;
+        for fix in &mut node.fixes {
+            fix.journaled = false;
+        }
+        if node.state == State::Version {
+            node.state = State::Provisional;
+        }
+    }
+
+    pub(crate) fn synced(&mut self, id: Id) {
+        let step = self.now();
+        for slot in self.slots_of(id) {
+            self.synced.insert(slot, step);
+        }
+    }
+
+    pub(crate) fn drained(&mut self) {
+        for id in 0..self.nodes.len() {
+            let waits = self.is_dirty(id) || !self.nodes[id].fixes.is_empty();
+            if waits && !self.is_directory(id) {
+                self.provide(id);
+                for fix in &mut self.nodes[id].fixes {
+                    fix.lapsed = true;
+                }
+            }
+        }
+    }
+
+    /// What a mount makes of what a daemon left that ended at once.
+    pub(crate) fn recover(&mut self) {
+        for id in 0..self.nodes.len() {
+            if self.is_directory(id) || self.nodes[id].names == 0 {
+                continue;
+            }
+            let fixes = std::mem::take(&mut self.nodes[id].fixes);
+            for fix in fixes.iter().filter(|f| f.journaled) {
+                let fix = Fix { lapsed: false, ..fix.clone() };
+                self.save_fix(id, &fix);
+            }
+            let step = self.now();
+            let node = &mut self.nodes[id];
+            let equal = node.version.as_ref().is_some_and(|(_, text)| **text == node.text);
+            let (dirty, is_version) = (node.seq > node.settled, node.state == State::Version);
+            node.settled = node.seq;
+            node.state = State::Version;
+            if !is_version || (dirty && !equal) {
+                let text = Arc::new(node.text.clone());
+                self.become_version(id, text, step);
+            }
+        }
+    }
+
+    // ---- names
+
+    pub(crate) fn create(&mut self, slot: Slot, ino: Ino, kind: Kind) -> Id {
+        let id = self.node(ino, kind);
+        let alive = if kind == Kind::File { NEVER } else { self.now() };
+        let bound = self.next();
+        self.slots.insert(slot, Entry { id, bound, alive, behind: None });
+        id
+    }
+
+    pub(crate) fn link(&mut self, id: Id, slot: Slot) {
+        self.save_all(id);
+        self.provide(id);
+        let now = self.now();
+        for old in self.slots_of(id) {
+            let entry = self.slots.get_mut(&old).unwrap();
+            entry.alive = entry.alive.min(now);
+            entry.behind = None;
+        }
+        let bound = self.next();
+        self.slots.insert(slot, Entry { id, bound, alive: now, behind: None });
+        self.nodes[id].names += 1;
+        self.nodes[id].linked = true;
+    }
+
+    pub(crate) fn remove(&mut self, slot: &Slot) {
+        let id = self.slots[slot].id;
+        self.save_all(id);
+        self.slots.remove(slot);
+        self.lost_name(id);
+    }
+
+    fn lost_name(&mut self, id: Id) {
+        let node = &mut self.nodes[id];
+        node.names -= 1;
+        if node.names == 0 {
+            node.fixes.clear();
+        }
+    }
+
+    pub(crate) fn rename(&mut self, from: &Slot, to: &Slot, mode: RenameMode) {
+        let source = self.slots[from].id;
+        let target = self.slots.get(to).map(|e| e.id);
+        if Some(source) == target {
+            return;
+        }
+        self.save_all(source);
+        self.provide(source);
+        if let Some(target) = target {
+            self.save_all(target);
+            if mode == RenameMode::Exchange {
+                self.provide(target);
+            }
+        }
+        let now = self.now();
+        let (moved, there) = (self.slots[from].clone(), self.slots.get(to).cloned());
+        let bounds = (self.next(), self.next());
+        if mode == RenameMode::Exchange {
+            let there = there.unwrap();
+            let alive = |entry: &Entry, tree: &Self| match tree.is_unborn(entry.id) {
+                true => NEVER,
+                false => now,
+            };
+            let (a, b) = (alive(&moved, self), alive(&there, self));
+            let (a, b) = (a.min(if a == NEVER { a } else { there.alive }), b.min(if b == NEVER { b } else { moved.alive }));
+            self.slots.insert(to.clone(), Entry { id: moved.id, bound: bounds.0, alive: a, behind: None });
+            self.slots.insert(from.clone(), Entry { id: there.id, bound: bounds.1, alive: b, behind: None });
+            return;
+        }
+        let mut behind = None;
+        if let Some(there) = &there {
+            let own = !self.nodes[there.id].linked && !self.is_directory(there.id);
+            if own && self.is_unborn(source) {
+                behind = self.shown(there);
+            }
+            self.lost_name(there.id);
+        }
+        let alive = match (self.is_unborn(source), &there) {
+            (true, Some(there)) if behind.is_some() => there.alive,
+            (true, _) => NEVER,
+            (false, there) => there.as_ref().map_or(now, |t| t.alive.min(now)),
+        };
+        let alive = if self.nodes[source].linked { there.as_ref().map_or(now, |t| t.alive.min(now)) } else { alive };
+        self.slots.remove(from);
+        self.slots.insert(to.clone(), Entry { id: source, bound: bounds.0, alive, behind });
+        let own = !self.nodes[source].linked && !self.is_directory(source);
+        if own && moved.behind.is_none() && moved.alive != NEVER && self.is_young(moved.alive) {
+            for step in moved.alive..self.past.len() {
+                self.past[step].remove(from);
+            }
+        }
+    }
+
+    fn is_unborn(&self, id: Id) -> bool {
+        self.nodes[id].state == State::Unborn && !self.nodes[id].linked
+    }
+
+    fn is_young(&self, since: usize) -> bool {
+        let (last, since) = (self.instants[self.instants.len() - 1], self.instants[since.min(self.instants.len() - 1)]);
+        last.0 - since.0 < TRACELESS
+    }
+
+    /// The versions a name should list, oldest first, and a step at which each was shown.
+    pub(crate) fn versions(&self, slot: &Slot) -> Vec<(usize, Shown)> {
+        let mut all: Vec<(usize, Shown)> = Vec::new();
+        for (step, past) in self.past.iter().enumerate() {
+            if let Some(shown) = past.get(slot)
+                && all.last().is_none_or(|(_, last)| last.version != shown.version)
+            {
+                all.push((step, shown.clone()));
+            }
+        }
+        all
+    }
+}

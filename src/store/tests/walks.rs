@@ -1,0 +1,204 @@
+//! The walks of format.md: each step with a crash after it, at every halt of the pipeline, reopened with and without the cache.
+
+use super::session::{Session, Step};
+use super::*;
+
+const HALTS: [Option<pipeline::Step>; 5] = [
+    Some(pipeline::Step::Seal),
+    Some(pipeline::Step::Commit),
+    Some(pipeline::Step::Flush),
+    Some(pipeline::Step::Log),
+    None,
+];
+
+/// Takes the steps at every halt, with every crash after each.
+async fn walk(name: &str, steps: &[Step]) {
+    for halt in HALTS {
+        let mut session = Session::new(World::new(name), halt).await;
+        for (number, step) in steps.iter().enumerate() {
+            println!("{name}: halt {halt:?}, step {number} {step:?}");
+            assert!(session.take(step).await, "the walk leads nowhere");
+            if halt.is_none() {
+                assert!(session.take(&Step::Drain).await);
+            }
+            session.rest().await;
+            crashes(&session).await;
+        }
+        let last = session.tree.past.len();
+        check::live(&session.ns, &session.tree).await;
+        check::past(&session.ns, &session.tree, 0..last).await;
+        assert!(session.take(&Step::Drain).await);
+        check::log_twin(&session.ns, &session.world).await;
+        check::past(&session.ns, &session.tree, 0..last).await;
+    }
+}
+
+async fn crashes(session: &Session) {
+    check::live(&session.ns, &session.tree).await;
+    kept(session, None).await;
+    if session.halt.is_some() {
+        kept(session, Some(pipeline::Step::Seal)).await;
+        kept(session, Some(pipeline::Step::Commit)).await;
+    }
+    wiped(session).await;
+}
+
+/// The cache is kept; with `again` the daemon is killed once more while it replays.
+async fn kept(session: &Session, again: Option<pipeline::Step>) {
+    println!("    kept, again {again:?}");
+    let mut world = session.world.fork().await;
+    if again.is_some() {
+        let ns = world.open().await;
+        halt(&ns, again);
+        world = world.kill(ns).await;
+    }
+    let ns = world.open().await;
+    let mut tree = session.tree.clone();
+    tree.recover();
+    tree.step(ns.now());
+    assert_eq!(ns.pending().failures, [""; 0], "what the replay said");
+    check::live(&ns, &tree).await;
+    check::past(&ns, &tree, 0..tree.past.len()).await;
+    ns.drain().await.unwrap();
+    check::live(&ns, &tree).await;
+    check::past(&ns, &tree, tree.past.len() - 1..tree.past.len()).await;
+    check::log_twin(&ns, &world).await;
+    assert_eq!((ns.pending().files, ns.pending().bytes, ns.pending().operations), (0, 0, 0));
+    end(world, ns).await;
+}
+
+async fn wiped(session: &Session) {
+    println!("    wiped");
+    let world = session.world.fork().await;
+    world.wipe();
+    let ns = world.open().await;
+    let mut tree = session.tree.clone();
+    if session.halt.is_none() {
+        tree.recover();
+        tree.step(ns.now());
+        check::live(&ns, &tree).await;
+        check::past(&ns, &tree, 0..tree.past.len()).await;
+    } else {
+        check::prefix(&ns, &tree).await;
+    }
+    ns.drain().await.unwrap();
+    check::log_twin(&ns, &world).await;
+    end(world, ns).await;
+}
+
+async fn end(world: World, ns: Namespace) {
+    ns.0.health.stop(StoreError::Closed);
+    ns.0.tasks.stop();
+    ns.0.view.meta().close().await.unwrap();
+    drop(world);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_appends_with_an_fsync_between_while_open() {
+    use Step::*;
+    walk("append", &[Create(0, "a"), Append(0, 10), Sync(0), Append(0, 20), Append(0, 5000), Close(0)]).await;
+    walk(
+        "append-to-old",
+        &[Create(0, "a"), Append(0, 10), Close(0), Open(0, "a"), Append(0, 7), Sync(0), Append(0, 9), Sync(0), Append(0, 3), Close(0)],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flushed_state_is_saved_behind_a_later_fsync() {
+    use Step::*;
+    walk(
+        "behind",
+        &[Create(0, "a"), Append(0, 10), Close(0), Open(0, "a"), Open(1, "a"), Append(0, 7), Flush(0), Append(1, 9), Sync(1), Close(1)],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_saves_by_rename() {
+    use Step::*;
+    let mut steps = Vec::new();
+    for age in [0, 20] {
+        steps.extend([
+            Create(0, "doc.tmp"),
+            Append(0, 10 + age as usize),
+            Close(0),
+            Rename("doc.tmp", "doc", RenameMode::Replace),
+            Wait(age),
+        ]);
+    }
+    // As programs do that rename before the release, and with an fsync.
+    steps.extend([Create(0, "doc.tmp"), Append(0, 5), Sync(0), Flush(0), Rename("doc.tmp", "doc", RenameMode::Replace)]);
+    steps.extend([Close(0), Create(1, "doc.tmp"), Append(1, 3), Rename("doc.tmp", "doc", RenameMode::Replace), Close(1)]);
+    walk("rename", &steps).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_file_cut_and_extended() {
+    use Step::*;
+    const M: usize = 1 << 20;
+    let steps = [
+        Create(0, "big"),
+        Append(0, 20 * M),
+        Close(0),
+        TruncatePath("big", 9 * M + 77),
+        TruncatePath("big", 18 * M),
+        Open(0, "big"),
+        Write(0, 17 * M, 5000),
+        Punch(0, 3 * M - 5, M),
+        Sync(0),
+        Truncate(0, 5 * M),
+        Close(0),
+    ];
+    walk("cut", &steps).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_a_write_through_it_and_the_first_name_removed() {
+    use Step::*;
+    let steps = [
+        Mkdir("d"),
+        Create(0, "d/a"),
+        Append(0, 10),
+        Close(0),
+        Wait(20),
+        Link("d/a", "b"),
+        Open(0, "b"),
+        Append(0, 5),
+        Close(0),
+        Unlink("d/a"),
+        Rmdir("d"),
+        Open(0, "b"),
+        Append(0, 3),
+        Sync(0),
+        Append(0, 2),
+        Close(0),
+        Unlink("b"),
+    ];
+    walk("link", &steps).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_moved_removed_and_made_again() {
+    use Step::*;
+    let steps = [
+        Mkdir("d"),
+        Create(0, "d/f"),
+        Append(0, 10),
+        Close(0),
+        Rename("d", "e", RenameMode::Replace),
+        Create(0, "e/f"),
+        Open(0, "e/f"),
+        Append(0, 5),
+        Close(0),
+        Mkdir("d"),
+        Unlink("e/f"),
+        Rmdir("e"),
+        Mkdir("e"),
+        Create(0, "e/f"),
+        Append(0, 4),
+        Close(0),
+        Rename("d", "e/d", RenameMode::NoReplace),
+    ];
+    walk("dirs", &steps).await;
+}
