@@ -389,7 +389,11 @@ impl Shared {
                 _ => None,
             };
             let at = fix.at;
-            draft.settles = Some(Settled { working, fix: at, base });
+            draft.settles = Some(Settled {
+                working,
+                fix: at,
+                base,
+            });
         }
         draft.usage = (
             draft.usage.0 + self.growth(leaf, &prepared, map, clean),

@@ -122,7 +122,10 @@ impl Shared {
                 len,
                 author,
             } => {
-                let closed = replay.newest.insert(ino, working).and_then(|old| replay.works.remove(&old));
+                let closed = replay
+                    .newest
+                    .insert(ino, working)
+                    .and_then(|old| replay.works.remove(&old));
                 let mut fixes = closed.map(|work| work.fixes).unwrap_or_default();
                 for fix in &mut fixes {
                     fix.lies = Lies::Behind;
@@ -209,7 +212,13 @@ impl Shared {
                     };
                     replay.fixed.insert((fix.working, fix.at), known);
                     let token = work.token.clone();
-                    work.fixes.push(Waiting { record: fix, map, base, lies: Lies::InMap, token });
+                    work.fixes.push(Waiting {
+                        record: fix,
+                        map,
+                        base,
+                        lies: Lies::InMap,
+                        token,
+                    });
                 }
             }
             Record::Unfix { working, at } => {
@@ -458,7 +467,8 @@ impl Replay {
         let work = self.works.get_mut(&key.0)?;
         if work.told < known.lost {
             if !done {
-                self.notes.extend_from_slice(&work.lost[work.told..known.lost]);
+                self.notes
+                    .extend_from_slice(&work.lost[work.told..known.lost]);
             }
             work.told = known.lost;
         }
@@ -512,6 +522,9 @@ impl Replay {
 
 fn adopt(leaf: &mut Leaf, id: u64, work: Work) {
     leaf.base = work.base;
+    if let Some(fix) = work.fixes.last().filter(|fix| fix.lies == Lies::InMap) {
+        leaf.attrs = fix.record.attrs.clone();
+    }
     leaf.attrs.size = work.len;
     leaf.map = work.map;
     leaf.settled = work.settled;

@@ -363,7 +363,8 @@ impl Shared {
             interval::add(&mut draft.rows, slot.0, &slot.1, (since.min(at), at));
             return Ok(true);
         }
-        let passed = young && !exchanged && !matches!(leaf.state, State::Unborn { behind: Some(_) });
+        let passed =
+            young && !exchanged && !matches!(leaf.state, State::Unborn { behind: Some(_) });
         if passed {
             self.pass_since(draft, slot, since).await?;
         }

@@ -110,8 +110,7 @@ impl TestMount {
         let mut ended = None;
         let mounted = super::wait_until(COMMAND_LIMIT, || {
             ended = daemon.try_wait().expect("wait for a child");
-            // A stale mount of a killed daemon is in the table as well, but answers nothing.
-            ended.is_some() || (is_mounted(&root) && std::fs::metadata(&root).is_ok())
+            ended.is_some() || answers(&root)
         });
         if mounted && ended.is_none() {
             return;
@@ -259,6 +258,13 @@ impl TestMount {
     fn log_path(&self) -> PathBuf {
         self.directory.path().join("daemon.log")
     }
+}
+
+/// Whether a mount at `root` answers. A stale one of a killed daemon does not, though its cached attributes do; without
+/// any the directory is on another kind of file system.
+fn answers(root: &Path) -> bool {
+    const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
+    rustix::fs::statfs(root).is_ok_and(|found| found.f_type as u64 == FUSE_SUPER_MAGIC)
 }
 
 impl Drop for TestMount {

@@ -18,17 +18,30 @@ pub(crate) async fn names(ns: &Namespace, directory: Ino) -> Found {
 
 /// The live tree: names, numbers, attributes, contents.
 pub(crate) async fn live(ns: &Namespace, tree: &Tree) {
-    let directories = tree.nodes.iter().enumerate().filter(|(_, n)| n.kind == Kind::Directory && n.names > 0);
+    let directories = tree
+        .nodes
+        .iter()
+        .enumerate()
+        .filter(|(_, n)| n.kind == Kind::Directory && n.names > 0);
     for (id, node) in directories {
         let found = names(ns, node.ino).await;
-        let expected: Vec<_> = tree.slots.iter().filter(|((d, _), _)| *d == id).map(|((_, n), e)| (n.clone(), e.id)).collect();
+        let expected: Vec<_> = tree
+            .slots
+            .iter()
+            .filter(|((d, _), _)| *d == id)
+            .map(|((_, n), e)| (n.clone(), e.id))
+            .collect();
         let found_names: Vec<_> = found.keys().cloned().collect();
         let expected_names: Vec<_> = expected.iter().map(|(name, _)| name.clone()).collect();
         assert_eq!(found_names, expected_names, "names of directory {id}");
         for (name, id) in expected {
             let at = format!("node {id} as {:?}", String::from_utf8_lossy(&name));
             inode(ns, tree, id, &found[&name], &at).await;
-            assert_eq!(ns.lookup(node.ino, &name).await.unwrap().as_ref(), Some(&found[&name]), "{at}");
+            assert_eq!(
+                ns.lookup(node.ino, &name).await.unwrap().as_ref(),
+                Some(&found[&name]),
+                "{at}"
+            );
         }
     }
     let alive = tree.nodes.iter().skip(1).filter(|n| n.names > 0);
@@ -37,18 +50,37 @@ pub(crate) async fn live(ns: &Namespace, tree: &Tree) {
 
 async fn inode(ns: &Namespace, tree: &Tree, id: Id, stat: &Stat, at: &str) {
     let node = &tree.nodes[id];
-    assert_eq!((stat.ino, stat.kind, stat.attrs.mode), (node.ino, node.kind, node.mode), "{at}");
+    assert_eq!(
+        (stat.ino, stat.kind, stat.attrs.mode),
+        (node.ino, node.kind, node.mode),
+        "{at}"
+    );
     let mut xattrs = BTreeMap::new();
     for name in ns.list_xattrs(node.ino).await.unwrap() {
-        xattrs.insert(name.to_vec(), ns.get_xattr(node.ino, &name).await.unwrap().unwrap().to_vec());
+        xattrs.insert(
+            name.to_vec(),
+            ns.get_xattr(node.ino, &name)
+                .await
+                .unwrap()
+                .unwrap()
+                .to_vec(),
+        );
     }
     assert_eq!(xattrs, node.xattrs, "{at}");
     if node.kind == Kind::Directory {
-        let below = tree.slots.iter().filter(|((d, _), e)| *d == id && tree.is_directory(e.id)).count();
+        let below = tree
+            .slots
+            .iter()
+            .filter(|((d, _), e)| *d == id && tree.is_directory(e.id))
+            .count();
         assert_eq!(stat.nlink as usize, 2 + below, "{at}");
         return;
     }
-    assert_eq!((stat.attrs.size as usize, stat.nlink as usize), (node.text.len(), node.names), "{at}");
+    assert_eq!(
+        (stat.attrs.size as usize, stat.nlink as usize),
+        (node.text.len(), node.names),
+        "{at}"
+    );
     let file = ns.file(node.ino).await.unwrap();
     let bytes = read_all(&file, node.text.len()).await;
     same(&bytes, &node.text, at);
@@ -96,18 +128,41 @@ pub(crate) async fn past(ns: &Namespace, tree: &Tree, steps: impl Iterator<Item 
 
 async fn moment(ns: &Namespace, tree: &Tree, slots: &[Slot], step: usize) {
     let (past, at) = (&tree.past[step], tree.instants[step]);
-    for (id, node) in tree.nodes.iter().enumerate().filter(|(_, n)| n.kind == Kind::Directory) {
+    for (id, node) in tree
+        .nodes
+        .iter()
+        .enumerate()
+        .filter(|(_, n)| n.kind == Kind::Directory)
+    {
         let found = ns.list_at(node.ino, at).await.unwrap();
-        let found_names: Vec<_> = found.iter().map(|(name, e)| (name.to_vec(), e.ino)).collect();
+        let found_names: Vec<_> = found
+            .iter()
+            .map(|(name, e)| (name.to_vec(), e.ino))
+            .collect();
         let expected = past.iter().filter(|((d, _), _)| *d == id);
-        let expected: Vec<_> = expected.map(|((_, n), s)| (n.clone(), tree.nodes[s.id].ino)).collect();
-        assert_eq!(found_names, expected, "names of directory {id} at step {step}");
+        let expected: Vec<_> = expected
+            .map(|((_, n), s)| (n.clone(), tree.nodes[s.id].ino))
+            .collect();
+        assert_eq!(
+            found_names, expected,
+            "names of directory {id} at step {step}"
+        );
     }
     for slot in slots {
-        let where_ = format!("{:?} at step {step}", (slot.0, String::from_utf8_lossy(&slot.1)));
-        let found = ns.entry_at(tree.nodes[slot.0].ino, &slot.1, at).await.unwrap();
+        let where_ = format!(
+            "{:?} at step {step}",
+            (slot.0, String::from_utf8_lossy(&slot.1))
+        );
+        let found = ns
+            .entry_at(tree.nodes[slot.0].ino, &slot.1, at)
+            .await
+            .unwrap();
         let expected = past.get(slot);
-        assert_eq!(found.as_ref().map(|e| e.ino), expected.map(|s| tree.nodes[s.id].ino), "{where_}");
+        assert_eq!(
+            found.as_ref().map(|e| e.ino),
+            expected.map(|s| tree.nodes[s.id].ino),
+            "{where_}"
+        );
         if let (Some(found), Some(expected)) = (found, expected) {
             assert_eq!(found.kind, tree.nodes[expected.id].kind, "{where_}");
             same(&read_past(ns, &found).await, &expected.text, &where_);
@@ -126,15 +181,28 @@ pub(crate) async fn read_past(ns: &Namespace, entry: &PastEntry) -> Vec<u8> {
 
 /// The list of a name's versions, against the model and against the moments.
 async fn versions(ns: &Namespace, tree: &Tree, slot: &Slot) {
-    let at = format!("versions of {:?}", (slot.0, String::from_utf8_lossy(&slot.1)));
+    let at = format!(
+        "versions of {:?}",
+        (slot.0, String::from_utf8_lossy(&slot.1))
+    );
     let directory = tree.nodes[slot.0].ino;
     let all = ns.versions(directory, &slot.1).await.unwrap();
     for pair in all.windows(2) {
         assert!(pair[0].version < pair[1].version, "{at}: order");
-        assert!(pair[0].ended.is_some_and(|end| end <= pair[1].version.instant), "{at}: ends: {pair:#?}");
+        assert!(
+            pair[0]
+                .ended
+                .is_some_and(|end| end <= pair[1].version.instant),
+            "{at}: ends: {pair:#?}"
+        );
     }
     let expected = tree.versions(slot);
-    assert!(all.len() >= expected.len(), "{at}: {} of {}", all.len(), expected.len());
+    assert!(
+        all.len() >= expected.len(),
+        "{at}: {} of {}",
+        all.len(),
+        expected.len()
+    );
     let own = &all[all.len() - expected.len()..];
     for (found, (step, expected)) in own.iter().zip(&expected) {
         let at = format!("{at}, shown at step {step}");
@@ -153,8 +221,15 @@ pub(crate) async fn prefix(ns: &Namespace, tree: &Tree) {
     let mut open = vec![(0, ROOT)];
     while let Some((directory, ino)) = open.pop() {
         for (name, stat) in names(ns, ino).await {
-            let at = format!("{:?} after a wipe", (directory, String::from_utf8_lossy(&name)));
-            let id = tree.nodes.iter().position(|n| n.ino == stat.ino).unwrap_or_else(|| panic!("{at}: an unknown inode"));
+            let at = format!(
+                "{:?} after a wipe",
+                (directory, String::from_utf8_lossy(&name))
+            );
+            let id = tree
+                .nodes
+                .iter()
+                .position(|n| n.ino == stat.ino)
+                .unwrap_or_else(|| panic!("{at}: an unknown inode"));
             let text = if stat.kind == Kind::Directory {
                 open.push((id, stat.ino));
                 Vec::new()
@@ -168,9 +243,15 @@ pub(crate) async fn prefix(ns: &Namespace, tree: &Tree) {
     let mut slots: Vec<Slot> = tree.live.iter().flat_map(|p| p.keys().cloned()).collect();
     slots.sort();
     slots.dedup();
-    assert!(found.keys().all(|slot| slots.binary_search(slot).is_ok()), "only names that were made");
+    assert!(
+        found.keys().all(|slot| slots.binary_search(slot).is_ok()),
+        "only names that were made"
+    );
     for slot in slots {
-        let at = format!("{:?} after a wipe", (slot.0, String::from_utf8_lossy(&slot.1)));
+        let at = format!(
+            "{:?} after a wipe",
+            (slot.0, String::from_utf8_lossy(&slot.1))
+        );
         let since = tree.synced.get(&slot).copied().unwrap_or(0);
         let state = found.get(&slot);
         let fits = |live: &BTreeMap<Slot, (Id, Arc<Vec<u8>>)>| match (live.get(&slot), state) {
@@ -179,14 +260,28 @@ pub(crate) async fn prefix(ns: &Namespace, tree: &Tree) {
             _ => false,
         };
         let state = state.map(|(id, text)| format!("node {id}: {}", runs(text)));
-        assert!(tree.live[since..].iter().any(fits), "{at}: {state:?} was no state since step {since}");
+        assert!(
+            tree.live[since..].iter().any(fits),
+            "{at}: {state:?} was no state since step {since}"
+        );
         for version in ns.versions(tree.nodes[slot.0].ino, &slot.1).await.unwrap() {
             let text = read_past(ns, &version).await;
             let known = |text: &[u8]| {
-                tree.live.iter().flat_map(|l| l.values()).any(|(_, t)| t[..] == *text)
-                    || tree.past.iter().flat_map(|p| p.values()).any(|s| s.text[..] == *text)
+                tree.live
+                    .iter()
+                    .flat_map(|l| l.values())
+                    .any(|(_, t)| t[..] == *text)
+                    || tree
+                        .past
+                        .iter()
+                        .flat_map(|p| p.values())
+                        .any(|s| s.text[..] == *text)
             };
-            assert!(known(&text), "{at}: a version {} that nobody saved", runs(&text));
+            assert!(
+                known(&text),
+                "{at}: a version {} that nobody saved",
+                runs(&text)
+            );
         }
     }
 }

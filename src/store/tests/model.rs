@@ -3,7 +3,9 @@
 use super::session::{Session, Step};
 use super::*;
 
-const PATHS: [&str; 10] = ["a", "b", "d", "e", "d/a", "d/b", "d/e", "e/a", "e/d", "d/e/a"];
+const PATHS: [&str; 10] = [
+    "a", "b", "d", "e", "d/a", "d/b", "d/e", "e/a", "e/d", "d/e/a",
+];
 const STEPS: usize = 40;
 
 /// SplitMix64.
@@ -45,7 +47,12 @@ impl Dice {
             18 => Step::Sync(handle),
             19 => Step::TruncatePath(self.path(), self.len()),
             20..23 => {
-                let modes = [RenameMode::Replace, RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange];
+                let modes = [
+                    RenameMode::Replace,
+                    RenameMode::Replace,
+                    RenameMode::NoReplace,
+                    RenameMode::Exchange,
+                ];
                 Step::Rename(self.path(), self.path(), modes[self.roll(4)])
             }
             23 => Step::Link(self.path(), self.path()),
@@ -53,7 +60,11 @@ impl Dice {
             26 => Step::Mkdir(self.path()),
             27 => Step::Rmdir(self.path()),
             28 => Step::Chmod(self.path(), [0o600, 0o644, 0o755][self.roll(3)]),
-            29 => Step::Xattr(self.path(), ["user.x", "user.y"][self.roll(2)], [None, Some(1), Some(2)][self.roll(3)]),
+            29 => Step::Xattr(
+                self.path(),
+                ["user.x", "user.y"][self.roll(2)],
+                [None, Some(1), Some(2)][self.roll(3)],
+            ),
             30 => Step::Wait(15),
             _ => Step::Drain,
         }

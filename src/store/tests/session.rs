@@ -55,7 +55,14 @@ impl Session {
         super::halt(&ns, halt);
         let tree = Tree::new(ns.now());
         let handles = std::iter::repeat_with(|| None).take(8).collect();
-        Self { world, ns, tree, handles, fill: 0, halt }
+        Self {
+            world,
+            ns,
+            tree,
+            handles,
+            fill: 0,
+            halt,
+        }
     }
 
     fn fill(&mut self, len: usize) -> Vec<u8> {
@@ -67,8 +74,14 @@ impl Session {
     /// The directory a path leads through and the name at its end.
     pub(crate) fn slot(&self, path: &str) -> Option<Slot> {
         let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let directory = if above.is_empty() { 0 } else { self.find(above)? };
-        self.tree.is_directory(directory).then(|| (directory, name.as_bytes().to_vec()))
+        let directory = if above.is_empty() {
+            0
+        } else {
+            self.find(above)?
+        };
+        self.tree
+            .is_directory(directory)
+            .then(|| (directory, name.as_bytes().to_vec()))
     }
 
     pub(crate) fn find(&self, path: &str) -> Option<Id> {
@@ -96,35 +109,53 @@ impl Session {
         match *step {
             Step::Create(at, path) => self.create(at, path).await,
             Step::Open(at, path) => {
-                let Some(id) = self.find(path).filter(|id| !self.tree.is_directory(*id)) else { return false };
+                let Some(id) = self.find(path).filter(|id| !self.tree.is_directory(*id)) else {
+                    return false;
+                };
                 if self.handles[at].is_some() {
                     return false;
                 }
                 let file = self.ns.file(self.ino(id)).await.unwrap();
-                self.handles[at] = Some(Handle { id, file, fixed: None });
+                self.handles[at] = Some(Handle {
+                    id,
+                    file,
+                    fixed: None,
+                });
                 true
             }
             Step::Write(at, offset, len) => self.write(at, Some(offset), len).await,
             Step::Append(at, len) => self.write(at, None, len).await,
             Step::Truncate(at, len) => {
-                let Some(h) = &self.handles[at] else { return false };
+                let Some(h) = &self.handles[at] else {
+                    return false;
+                };
                 h.file.truncate(len as u64, &author()).await.unwrap();
                 self.tree.truncate(h.id, len);
                 true
             }
             Step::Punch(at, offset, len) => {
-                let Some(h) = &self.handles[at] else { return false };
-                h.file.punch(offset as u64, len as u64, &author()).await.unwrap();
+                let Some(h) = &self.handles[at] else {
+                    return false;
+                };
+                h.file
+                    .punch(offset as u64, len as u64, &author())
+                    .await
+                    .unwrap();
                 self.tree.punch(h.id, offset, len);
                 true
             }
             Step::Rewrite(at) => {
-                let Some(h) = &self.handles[at] else { return false };
+                let Some(h) = &self.handles[at] else {
+                    return false;
+                };
                 let text = self.tree.nodes[h.id].text.clone();
                 if text.is_empty() || text.contains(&0) {
                     return false;
                 }
-                h.file.write(0, Bytes::from(text.clone()), &author()).await.unwrap();
+                h.file
+                    .write(0, Bytes::from(text.clone()), &author())
+                    .await
+                    .unwrap();
                 self.tree.write(h.id, 0, &text);
                 true
             }
@@ -133,7 +164,9 @@ impl Session {
                 if !self.flush(at).await {
                     return false;
                 }
-                let Some(h) = self.handles[at].take() else { return false };
+                let Some(h) = self.handles[at].take() else {
+                    return false;
+                };
                 if let Some((fixed, fix)) = h.fixed {
                     h.file.save(fixed).await.unwrap();
                     self.tree.save(h.id, &fix);
@@ -141,7 +174,9 @@ impl Session {
                 true
             }
             Step::Sync(at) => {
-                let Some(h) = &self.handles[at] else { return false };
+                let Some(h) = &self.handles[at] else {
+                    return false;
+                };
                 super::halt(&self.ns, None);
                 h.file.sync(&author()).await.unwrap();
                 super::halt(&self.ns, self.halt);
@@ -150,8 +185,13 @@ impl Session {
                 true
             }
             Step::TruncatePath(path, len) => {
-                let Some(id) = self.find(path).filter(|id| !self.tree.is_directory(*id)) else { return false };
-                self.ns.truncate(self.ino(id), len as u64, &author()).await.unwrap();
+                let Some(id) = self.find(path).filter(|id| !self.tree.is_directory(*id)) else {
+                    return false;
+                };
+                self.ns
+                    .truncate(self.ino(id), len as u64, &author())
+                    .await
+                    .unwrap();
                 self.tree.truncate(id, len);
                 if let Some(fix) = self.tree.fix(id, None) {
                     self.tree.save(id, &fix);
@@ -177,22 +217,33 @@ impl Session {
     }
 
     async fn create(&mut self, at: usize, path: &str) -> bool {
-        let Some(slot) = self.slot(path).filter(|_| self.handles[at].is_none()) else { return false };
+        let Some(slot) = self.slot(path).filter(|_| self.handles[at].is_none()) else {
+            return false;
+        };
         let directory = self.ino(slot.0);
-        let made = self.ns.create_open(directory, &slot.1, new_file(), &author()).await;
+        let made = self
+            .ns
+            .create_open(directory, &slot.1, new_file(), &author())
+            .await;
         if self.tree.slots.contains_key(&slot) {
             assert!(matches!(made, Err(StoreError::Exists)), "{made:?}");
             return true;
         }
         let (stat, file) = made.unwrap();
         let id = self.tree.create(slot, stat.ino, Kind::File);
-        self.handles[at] = Some(Handle { id, file, fixed: None });
+        self.handles[at] = Some(Handle {
+            id,
+            file,
+            fixed: None,
+        });
         true
     }
 
     async fn write(&mut self, at: usize, offset: Option<usize>, len: usize) -> bool {
         let bytes = self.fill(len);
-        let Some(h) = &self.handles[at] else { return false };
+        let Some(h) = &self.handles[at] else {
+            return false;
+        };
         let end = self.tree.nodes[h.id].text.len();
         let text = Bytes::from(bytes.clone());
         match offset {
@@ -204,7 +255,9 @@ impl Session {
     }
 
     async fn flush(&mut self, at: usize) -> bool {
-        let Some(h) = &mut self.handles[at] else { return false };
+        let Some(h) = &mut self.handles[at] else {
+            return false;
+        };
         let (old, old_fix) = h.fixed.take().unzip();
         let fixed = h.file.fix(&author(), old).await.unwrap();
         let fix = self.tree.fix(h.id, old_fix);
@@ -217,9 +270,14 @@ impl Session {
         match *step {
             Step::Rename(from, to, mode) => self.rename(from, to, mode).await,
             Step::Link(from, to) => {
-                let (Some(id), Some(slot)) = (self.find(from), self.slot(to)) else { return false };
+                let (Some(id), Some(slot)) = (self.find(from), self.slot(to)) else {
+                    return false;
+                };
                 let directory = self.ino(slot.0);
-                let result = self.ns.link(self.ino(id), directory, &slot.1, &author()).await;
+                let result = self
+                    .ns
+                    .link(self.ino(id), directory, &slot.1, &author())
+                    .await;
                 if self.tree.is_directory(id) {
                     assert!(matches!(result, Err(StoreError::IsDirectory)), "{result:?}");
                 } else if self.tree.slots.contains_key(&slot) {
@@ -231,8 +289,12 @@ impl Session {
                 true
             }
             Step::Unlink(path) | Step::Rmdir(path) => {
-                let Some(slot) = self.slot(path) else { return false };
-                let Some(id) = self.find(path) else { return false };
+                let Some(slot) = self.slot(path) else {
+                    return false;
+                };
+                let Some(id) = self.find(path) else {
+                    return false;
+                };
                 let (directory, is_directory) = (self.ino(slot.0), self.tree.is_directory(id));
                 let rmdir = matches!(step, Step::Rmdir(_));
                 let result = if rmdir {
@@ -241,8 +303,13 @@ impl Session {
                     self.ns.unlink(directory, &slot.1, &author()).await
                 };
                 match (rmdir, is_directory) {
-                    (true, false) => assert!(matches!(result, Err(StoreError::NotDirectory)), "{result:?}"),
-                    (false, true) => assert!(matches!(result, Err(StoreError::IsDirectory)), "{result:?}"),
+                    (true, false) => assert!(
+                        matches!(result, Err(StoreError::NotDirectory)),
+                        "{result:?}"
+                    ),
+                    (false, true) => {
+                        assert!(matches!(result, Err(StoreError::IsDirectory)), "{result:?}")
+                    }
                     (true, true) if !self.tree.is_empty(id) => {
                         assert!(matches!(result, Err(StoreError::NotEmpty)), "{result:?}");
                     }
@@ -254,8 +321,18 @@ impl Session {
                 true
             }
             Step::Mkdir(path) => {
-                let Some(slot) = self.slot(path) else { return false };
-                let made = self.ns.create(self.ino(slot.0), &slot.1, new_node(Kind::Directory), &author()).await;
+                let Some(slot) = self.slot(path) else {
+                    return false;
+                };
+                let made = self
+                    .ns
+                    .create(
+                        self.ino(slot.0),
+                        &slot.1,
+                        new_node(Kind::Directory),
+                        &author(),
+                    )
+                    .await;
                 if self.tree.slots.contains_key(&slot) {
                     assert!(matches!(made, Err(StoreError::Exists)), "{made:?}");
                 } else {
@@ -264,16 +341,26 @@ impl Session {
                 true
             }
             Step::Chmod(path, mode) => {
-                let Some(id) = self.find(path) else { return false };
-                let change = AttrChange { mode: Some(mode), ..AttrChange::default() };
+                let Some(id) = self.find(path) else {
+                    return false;
+                };
+                let change = AttrChange {
+                    mode: Some(mode),
+                    ..AttrChange::default()
+                };
                 self.ns.set_attrs(self.ino(id), change).await.unwrap();
                 self.tree.nodes[id].mode = mode;
                 true
             }
             Step::Xattr(path, name, value) => {
-                let Some(id) = self.find(path) else { return false };
+                let Some(id) = self.find(path) else {
+                    return false;
+                };
                 let bytes = value.map(|v| Bytes::from(vec![v]));
-                let result = self.ns.set_xattr(self.ino(id), name.as_bytes(), bytes, XattrMode::Any).await;
+                let result = self
+                    .ns
+                    .set_xattr(self.ino(id), name.as_bytes(), bytes, XattrMode::Any)
+                    .await;
                 let xattrs = &mut self.tree.nodes[id].xattrs;
                 let old = match value {
                     Some(value) => xattrs.insert(name.into(), vec![value]).or(Some(Vec::new())),
@@ -287,8 +374,12 @@ impl Session {
     }
 
     async fn rename(&mut self, from: &str, to: &str, mode: RenameMode) -> bool {
-        let (Some(a), Some(b)) = (self.slot(from), self.slot(to)) else { return false };
-        let Some(source) = self.find(from) else { return false };
+        let (Some(a), Some(b)) = (self.slot(from), self.slot(to)) else {
+            return false;
+        };
+        let Some(source) = self.find(from) else {
+            return false;
+        };
         let target = self.find(to);
         let ends = ((self.ino(a.0), &a.1[..]), (self.ino(b.0), &b.1[..]));
         let result = self.ns.rename(ends.0, ends.1, mode, &author()).await;
@@ -299,7 +390,9 @@ impl Session {
             Some(_) if mode == RenameMode::NoReplace => Err("already exists"),
             None if exchange => Err("not found"),
             _ if inside(source, b.0) => Err("a directory cannot be moved into itself"),
-            Some(target) if exchange && inside(target, a.0) => Err("a directory cannot be moved into itself"),
+            Some(target) if exchange && inside(target, a.0) => {
+                Err("a directory cannot be moved into itself")
+            }
             Some(target) if !exchange && target != source => {
                 match (tree.is_directory(source), tree.is_directory(target)) {
                     (true, false) => Err("not a directory"),

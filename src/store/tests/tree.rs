@@ -106,7 +106,11 @@ impl Tree {
     }
 
     fn node(&mut self, ino: Ino, kind: Kind) -> Id {
-        let state = if kind == Kind::File { State::Unborn } else { State::Version };
+        let state = if kind == Kind::File {
+            State::Unborn
+        } else {
+            State::Version
+        };
         self.nodes.push(Node {
             ino,
             kind,
@@ -126,10 +130,18 @@ impl Tree {
 
     /// Ends a step, which was over at `now`.
     pub(crate) fn step(&mut self, now: Instant) {
-        let shown = self.slots.iter().filter_map(|(slot, e)| Some((slot.clone(), self.shown(e)?)));
+        let shown = self
+            .slots
+            .iter()
+            .filter_map(|(slot, e)| Some((slot.clone(), self.shown(e)?)));
         let shown = shown.collect();
         self.past.push(shown);
-        let live = self.slots.iter().map(|(slot, e)| (slot.clone(), (e.id, Arc::new(self.nodes[e.id].text.clone()))));
+        let live = self.slots.iter().map(|(slot, e)| {
+            (
+                slot.clone(),
+                (e.id, Arc::new(self.nodes[e.id].text.clone())),
+            )
+        });
         let live = live.collect();
         self.live.push(live);
         self.instants.push(now);
@@ -138,12 +150,18 @@ impl Tree {
     fn shown(&self, entry: &Entry) -> Option<Shown> {
         let node = &self.nodes[entry.id];
         if node.kind == Kind::Directory {
-            return Some(Shown { id: entry.id, text: Text::default(), version: (entry.bound, 0) });
+            return Some(Shown {
+                id: entry.id,
+                text: Text::default(),
+                version: (entry.bound, 0),
+            });
         }
         match &node.version {
-            Some((version, text)) => {
-                Some(Shown { id: entry.id, text: Arc::clone(text), version: (entry.bound, *version) })
-            }
+            Some((version, text)) => Some(Shown {
+                id: entry.id,
+                text: Arc::clone(text),
+                version: (entry.bound, *version),
+            }),
             None => entry.behind.clone(),
         }
     }
@@ -157,12 +175,20 @@ impl Tree {
     }
 
     pub(crate) fn slots_of(&self, id: Id) -> Vec<Slot> {
-        self.slots.iter().filter(|(_, e)| e.id == id).map(|(s, _)| s.clone()).collect()
+        self.slots
+            .iter()
+            .filter(|(_, e)| e.id == id)
+            .map(|(s, _)| s.clone())
+            .collect()
     }
 
     /// Whether `directory` is `above` or lies below it.
     pub(crate) fn is_below(&self, directory: Id, above: Id) -> bool {
-        directory == above || self.slots_of(directory).iter().any(|(parent, _)| self.is_below(*parent, above))
+        directory == above
+            || self
+                .slots_of(directory)
+                .iter()
+                .any(|(parent, _)| self.is_below(*parent, above))
     }
 
     pub(crate) fn is_dirty(&self, id: Id) -> bool {
@@ -216,13 +242,25 @@ impl Tree {
         }
         let text = Arc::new(node.text.clone());
         let journaled = node.seq > node.settled;
-        let fix = Fix { number, step, seq: node.seq, text, lapsed: false, journaled };
+        let fix = Fix {
+            number,
+            step,
+            seq: node.seq,
+            text,
+            lapsed: false,
+            journaled,
+        };
         node.fixes.push(fix.clone());
         Some(fix)
     }
 
     pub(crate) fn save(&mut self, id: Id, upto: &Fix) {
-        while let Some(fix) = self.nodes[id].fixes.first().filter(|f| f.number <= upto.number).cloned() {
+        while let Some(fix) = self.nodes[id]
+            .fixes
+            .first()
+            .filter(|f| f.number <= upto.number)
+            .cloned()
+        {
             if self.nodes[id].names > 0 {
                 self.save_fix(id, &fix);
             }
@@ -242,7 +280,10 @@ impl Tree {
         if !behind {
             let node = &mut self.nodes[id];
             node.settled = fix.seq;
-            let equal = node.version.as_ref().is_some_and(|(_, text)| *text == fix.text);
+            let equal = node
+                .version
+                .as_ref()
+                .is_some_and(|(_, text)| *text == fix.text);
             if node.state == State::Version && equal {
                 return;
             }
@@ -312,12 +353,18 @@ impl Tree {
             }
             let fixes = std::mem::take(&mut self.nodes[id].fixes);
             for fix in fixes.iter().filter(|f| f.journaled) {
-                let fix = Fix { lapsed: false, ..fix.clone() };
+                let fix = Fix {
+                    lapsed: false,
+                    ..fix.clone()
+                };
                 self.save_fix(id, &fix);
             }
             let step = self.now();
             let node = &mut self.nodes[id];
-            let equal = node.version.as_ref().is_some_and(|(_, text)| **text == node.text);
+            let equal = node
+                .version
+                .as_ref()
+                .is_some_and(|(_, text)| **text == node.text);
             let (dirty, is_version) = (node.seq > node.settled, node.state == State::Version);
             node.settled = node.seq;
             node.state = State::Version;
@@ -332,9 +379,21 @@ impl Tree {
 
     pub(crate) fn create(&mut self, slot: Slot, ino: Ino, kind: Kind) -> Id {
         let id = self.node(ino, kind);
-        let alive = if kind == Kind::File { NEVER } else { self.now() };
+        let alive = if kind == Kind::File {
+            NEVER
+        } else {
+            self.now()
+        };
         let bound = self.next();
-        self.slots.insert(slot, Entry { id, bound, alive, behind: None });
+        self.slots.insert(
+            slot,
+            Entry {
+                id,
+                bound,
+                alive,
+                behind: None,
+            },
+        );
         id
     }
 
@@ -348,7 +407,15 @@ impl Tree {
             entry.behind = None;
         }
         let bound = self.next();
-        self.slots.insert(slot, Entry { id, bound, alive: now, behind: None });
+        self.slots.insert(
+            slot,
+            Entry {
+                id,
+                bound,
+                alive: now,
+                behind: None,
+            },
+        );
         self.nodes[id].names += 1;
         self.nodes[id].linked = true;
     }
@@ -392,9 +459,28 @@ impl Tree {
                 false => now,
             };
             let (a, b) = (alive(&moved, self), alive(&there, self));
-            let (a, b) = (a.min(if a == NEVER { a } else { there.alive }), b.min(if b == NEVER { b } else { moved.alive }));
-            self.slots.insert(to.clone(), Entry { id: moved.id, bound: bounds.0, alive: a, behind: None });
-            self.slots.insert(from.clone(), Entry { id: there.id, bound: bounds.1, alive: b, behind: None });
+            let (a, b) = (
+                a.min(if a == NEVER { a } else { there.alive }),
+                b.min(if b == NEVER { b } else { moved.alive }),
+            );
+            self.slots.insert(
+                to.clone(),
+                Entry {
+                    id: moved.id,
+                    bound: bounds.0,
+                    alive: a,
+                    behind: None,
+                },
+            );
+            self.slots.insert(
+                from.clone(),
+                Entry {
+                    id: there.id,
+                    bound: bounds.1,
+                    alive: b,
+                    behind: None,
+                },
+            );
             return;
         }
         let mut behind = None;
@@ -410,9 +496,21 @@ impl Tree {
             (true, _) => NEVER,
             (false, there) => there.as_ref().map_or(now, |t| t.alive.min(now)),
         };
-        let alive = if self.nodes[source].linked { there.as_ref().map_or(now, |t| t.alive.min(now)) } else { alive };
+        let alive = if self.nodes[source].linked {
+            there.as_ref().map_or(now, |t| t.alive.min(now))
+        } else {
+            alive
+        };
         self.slots.remove(from);
-        self.slots.insert(to.clone(), Entry { id: source, bound: bounds.0, alive, behind });
+        self.slots.insert(
+            to.clone(),
+            Entry {
+                id: source,
+                bound: bounds.0,
+                alive,
+                behind,
+            },
+        );
         let own = !self.nodes[source].linked && !self.is_directory(source);
         if own && moved.behind.is_none() && moved.alive != NEVER && self.is_young(moved.alive) {
             for step in moved.alive..self.past.len() {
@@ -426,7 +524,10 @@ impl Tree {
     }
 
     fn is_young(&self, since: usize) -> bool {
-        let (last, since) = (self.instants[self.instants.len() - 1], self.instants[since.min(self.instants.len() - 1)]);
+        let (last, since) = (
+            self.instants[self.instants.len() - 1],
+            self.instants[since.min(self.instants.len() - 1)],
+        );
         last.0 - since.0 < TRACELESS
     }
 
@@ -435,7 +536,9 @@ impl Tree {
         let mut all: Vec<(usize, Shown)> = Vec::new();
         for (step, past) in self.past.iter().enumerate() {
             if let Some(shown) = past.get(slot)
-                && all.last().is_none_or(|(_, last)| last.version != shown.version)
+                && all
+                    .last()
+                    .is_none_or(|(_, last)| last.version != shown.version)
             {
                 all.push((step, shown.clone()));
             }

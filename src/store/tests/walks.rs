@@ -63,7 +63,14 @@ async fn kept(session: &Session, again: Option<pipeline::Step>) {
     check::live(&ns, &tree).await;
     check::past(&ns, &tree, tree.past.len() - 1..tree.past.len()).await;
     check::log_twin(&ns, &world).await;
-    assert_eq!((ns.pending().files, ns.pending().bytes, ns.pending().operations), (0, 0, 0));
+    assert_eq!(
+        (
+            ns.pending().files,
+            ns.pending().bytes,
+            ns.pending().operations
+        ),
+        (0, 0, 0)
+    );
     end(world, ns).await;
 }
 
@@ -96,10 +103,32 @@ async fn end(world: World, ns: Namespace) {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_appends_with_an_fsync_between_while_open() {
     use Step::*;
-    walk("append", &[Create(0, "a"), Append(0, 10), Sync(0), Append(0, 20), Append(0, 5000), Close(0)]).await;
+    walk(
+        "append",
+        &[
+            Create(0, "a"),
+            Append(0, 10),
+            Sync(0),
+            Append(0, 20),
+            Append(0, 5000),
+            Close(0),
+        ],
+    )
+    .await;
     walk(
         "append-to-old",
-        &[Create(0, "a"), Append(0, 10), Close(0), Open(0, "a"), Append(0, 7), Sync(0), Append(0, 9), Sync(0), Append(0, 3), Close(0)],
+        &[
+            Create(0, "a"),
+            Append(0, 10),
+            Close(0),
+            Open(0, "a"),
+            Append(0, 7),
+            Sync(0),
+            Append(0, 9),
+            Sync(0),
+            Append(0, 3),
+            Close(0),
+        ],
     )
     .await;
 }
@@ -109,7 +138,18 @@ async fn a_flushed_state_is_saved_behind_a_later_fsync() {
     use Step::*;
     walk(
         "behind",
-        &[Create(0, "a"), Append(0, 10), Close(0), Open(0, "a"), Open(1, "a"), Append(0, 7), Flush(0), Append(1, 9), Sync(1), Close(1)],
+        &[
+            Create(0, "a"),
+            Append(0, 10),
+            Close(0),
+            Open(0, "a"),
+            Open(1, "a"),
+            Append(0, 7),
+            Flush(0),
+            Append(1, 9),
+            Sync(1),
+            Close(1),
+        ],
     )
     .await;
 }
@@ -128,8 +168,20 @@ async fn three_saves_by_rename() {
         ]);
     }
     // As programs do that rename before the release, and with an fsync.
-    steps.extend([Create(0, "doc.tmp"), Append(0, 5), Sync(0), Flush(0), Rename("doc.tmp", "doc", RenameMode::Replace)]);
-    steps.extend([Close(0), Create(1, "doc.tmp"), Append(1, 3), Rename("doc.tmp", "doc", RenameMode::Replace), Close(1)]);
+    steps.extend([
+        Create(0, "doc.tmp"),
+        Append(0, 5),
+        Sync(0),
+        Flush(0),
+        Rename("doc.tmp", "doc", RenameMode::Replace),
+    ]);
+    steps.extend([
+        Close(0),
+        Create(1, "doc.tmp"),
+        Append(1, 3),
+        Rename("doc.tmp", "doc", RenameMode::Replace),
+        Close(1),
+    ]);
     walk("rename", &steps).await;
 }
 
