@@ -8,10 +8,10 @@ use std::process::ExitCode;
     reason = "this is the one place that blocks"
 )]
 fn main() -> ExitCode {
-    let job = match start(std::env::args_os()) {
-        Start::Done(status) => return status,
-        Start::Serve(job) => job,
-    };
+    let start = start(std::env::args_os());
+    if let Start::Done(status) = start {
+        return status;
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -22,7 +22,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let status = runtime.block_on(job.run());
+    let status = match start {
+        Start::Done(status) => status,
+        Start::Serve(job) => runtime.block_on(job.run()),
+        Start::Check(check) => runtime.block_on(check.run()),
+    };
     // A request that hangs must not hold the process: its caller has been answered.
     runtime.shutdown_background();
     status

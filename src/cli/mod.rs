@@ -4,6 +4,7 @@
 //! to standard error, starts with `rewindfs: ` and names the flag, path or store it is about.
 
 mod background;
+mod check;
 mod log;
 mod mount;
 mod options;
@@ -17,6 +18,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub use check::Check;
 pub use mount::Job;
 
 /// Mount a bucket as a directory; every saved version of every file stays reachable under .versions/
@@ -66,6 +68,8 @@ enum Command {
         #[arg(long, short = 'z')]
         lazy: bool,
     },
+    /// Compare a namespace's log with its index; takes the namespace from any writer
+    Check(check::CheckArguments),
 }
 
 /// Why a command did not do what it was asked: a message and the exit status that goes with it.
@@ -122,6 +126,8 @@ pub enum Start {
     Done(ExitCode),
     /// Serve a mount, in this process, on a runtime.
     Serve(Box<Job>),
+    /// Check a namespace, on a runtime.
+    Check(Box<Check>),
 }
 
 /// Reads `arguments`, the program's name first, and does what needs no runtime.
@@ -147,6 +153,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
             Ok(mount::Mounting::InBackground) => Ok(()),
             Err(refusal) => Err(refusal),
         },
+        Command::Check(arguments) => return Start::Check(Box::new(Check::new(arguments))),
         Command::Status { mountpoint, json } => status::status(&mountpoint, json),
         Command::Drain { mountpoint } => status::drain(&mountpoint),
         Command::Umount { mountpoint, lazy } => status::umount(&mountpoint, lazy),

@@ -1,6 +1,7 @@
 //! The versioned blob store: namespaces, the tree of slots and ids, versions, contents, the commit queue; owns every row.
 
 mod attrs;
+mod audit;
 mod clock;
 mod content;
 mod create;
@@ -29,6 +30,7 @@ mod transition;
 mod tree;
 mod version;
 
+pub use audit::{Audit, audit_log};
 pub use attrs::{XATTRS_MAX, XattrMode};
 pub use create::{LINK_MAX, NAME_MAX, NewNode, check_entry_name};
 pub use error::StoreError;

@@ -76,6 +76,11 @@ fn work_through(place: &Place) {
         "the states of a file edited twice by sed -i"
     );
     mount.umount();
+    let told = mount.check_log("team/eu");
+    println!("{told}");
+    assert!(told.contains(", 0 differ from the index"), "{told}");
+    let told: usize = told.split(' ').next().and_then(|n| n.parse().ok()).unwrap();
+    assert!(told > 0, "log objects");
 }
 
 /// Redirections, pipes, loops, find, sort, cmp.

@@ -235,6 +235,16 @@ impl TestMount {
         self.judge(shell::run(&mut command, COMMAND_LIMIT))
     }
 
+    /// What `rewindfs check` says of a namespace that nobody has mounted.
+    #[track_caller]
+    pub(crate) fn check_log(&self, namespace: &str) -> String {
+        let mut arguments = vec!["check", &self.place.url, "--namespace", namespace];
+        if let Some(endpoint) = &self.place.endpoint {
+            arguments.extend(["--endpoint", endpoint]);
+        }
+        self.checked(&arguments)
+    }
+
     /// What a command printed, if it succeeded; else everything there is to know.
     #[track_caller]
     fn judge(&self, ran: Ran) -> String {

@@ -1,0 +1,95 @@
+//! `rewindfs check`: does the log of a namespace tell what its index says?
+
+use super::Refusal;
+use crate::backend::{Backend, BackendConfig, BackendError};
+use crate::config::{DEFAULT_NAMESPACE, StoreUrl};
+use crate::store::{StoreError, audit_log};
+use clap::Args;
+use std::process::ExitCode;
+
+/// Differing keys that are printed, at most.
+const SHOWN_MAX: usize = 20;
+
+/// What `rewindfs check` takes.
+#[derive(Debug, Args)]
+pub(super) struct CheckArguments {
+    /// The store: file:///dir, s3://bucket/prefix, gs://, az://
+    #[arg(value_name = "URL")]
+    url: String,
+    /// The namespace in it
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
+    /// Another server than the provider's, http://host:9000
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+    /// The store's region
+    #[arg(long, value_name = "NAME")]
+    region: Option<String>,
+}
+
+/// A check that is to be run.
+#[derive(Debug)]
+pub struct Check {
+    url: StoreUrl,
+    namespace: String,
+    backend: BackendConfig,
+}
+
+impl Check {
+    pub(super) fn new(arguments: CheckArguments) -> Self {
+        Self {
+            url: StoreUrl::new(arguments.url),
+            namespace: arguments
+                .namespace
+                .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
+            backend: BackendConfig {
+                endpoint: arguments.endpoint,
+                region: arguments.region,
+                ..BackendConfig::default()
+            },
+        }
+    }
+
+    /// Compares, prints the outcome, and turns into the exit status.
+    pub async fn run(self) -> ExitCode {
+        match self.compare().await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(refusal) => refusal.exit(),
+        }
+    }
+
+    async fn compare(&self) -> Result<(), Refusal> {
+        let refused = |error: BackendError| match error {
+            BackendError::Invalid { .. } => Refusal::usage(error),
+            other => Refusal::failure(other),
+        };
+        let backend = Backend::open(self.url.secret(), &self.backend).map_err(refused)?;
+        backend.check().await.map_err(refused)?;
+        let audit = audit_log(&backend, &self.namespace)
+            .await
+            .map_err(|error| match error {
+                StoreError::Invalid(_) => Refusal::usage(error),
+                other => Refusal::failure(format!("namespace {}: {other}", self.namespace)),
+            })?;
+        println!(
+            "{} log objects tell {} rows, {} differ from the index",
+            audit.objects,
+            audit.rows,
+            audit.differing.len()
+        );
+        if audit.differing.is_empty() {
+            return Ok(());
+        }
+        let shown: Vec<&str> = audit
+            .differing
+            .iter()
+            .take(SHOWN_MAX)
+            .map(String::as_str)
+            .collect();
+        Err(Refusal::failure(format!(
+            "namespace {}: log and index differ at {}",
+            self.namespace,
+            shown.join(", ")
+        )))
+    }
+}
