@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn a_local_directory_is_made_only_below_an_existing_one() {
         let dir = tempfile::tempdir().unwrap();
-        let open = |path: std::path::PathBuf| {
+        let open = |path: PathBuf| {
             let url = Url::from_file_path(path).unwrap();
             Location::parse(url.as_str())
                 .unwrap()

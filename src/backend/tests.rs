@@ -182,7 +182,7 @@ struct FaultStore {
     script: Mutex<VecDeque<Fault>>,
 }
 
-impl std::fmt::Display for FaultStore {
+impl fmt::Display for FaultStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("FaultStore")
     }

@@ -239,7 +239,7 @@ async fn the_tasks_end_with_the_cache_and_at_the_stop_signal() {
     drop(cache);
     tasks.join().await;
 
-    let cache = super::tests::cache(2, Some(temp.path()));
+    let cache = tests::cache(2, Some(temp.path()));
     let held = fill(&cache, 30).await;
     cache.tasks.stop();
     cache.tasks.join().await;
@@ -248,7 +248,7 @@ async fn the_tasks_end_with_the_cache_and_at_the_stop_signal() {
     assert_eq!(fill(&cache, 31).await.bytes(), &bytes(31));
     cache.tasks.join().await;
     drop(cache);
-    let cache = super::tests::cache(2, Some(temp.path()));
+    let cache = tests::cache(2, Some(temp.path()));
     assert!(
         cache.peek(key(30)),
         "what was queued at the stop was written"

@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(*lock(&cleaned), [1]);
 
         let tasks = Tasks::new(Handle::current());
-        let (registry, cleaned) = super::tests::registry(&tasks);
+        let (registry, cleaned) = tests::registry(&tasks);
         let last = registry.take(3);
         drop(registry);
         drop(last);

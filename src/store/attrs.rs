@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::error::StoreError;
 use super::fix::alive;
-use super::inode::{Loaded, Locked};
+use super::inode::{Leaf, Loaded, Locked};
 use super::keys;
 use super::namespace::{Namespace, Shared};
 use super::record::Order;
@@ -171,29 +171,37 @@ impl Shared {
                 directory.row.merge(row);
                 Ok(())
             }
-            Loaded::Leaf(leaf) => {
-                let mut live = Node {
-                    attrs: leaf.attrs.clone(),
-                    ..leaf.node.clone()
-                };
-                how(&mut live, at);
-                let mut node = live.clone();
-                node.attrs.size = leaf.node.attrs.size;
-                let mut draft = self.leaf_draft(inode.ino, leaf, at).await?;
-                let state = leaf.state.clone();
-                self.current_rows(&mut draft, (inode.ino, leaf), &node, &state, alive(leaf));
-                self.enqueue(draft)?;
-                leaf.attrs = live.attrs;
-                leaf.node = node;
-                for fix in &leaf.fixes {
-                    let mut fixed = lock(&fix.attrs);
-                    let size = fixed.size;
-                    *fixed = leaf.attrs.clone();
-                    fixed.size = size;
-                }
-                Ok(())
-            }
+            Loaded::Leaf(leaf) => self.change_leaf(inode.ino, leaf, how, at).await,
             Loaded::No | Loaded::Gone => Err(StoreError::NotFound),
         }
+    }
+
+    async fn change_leaf(
+        &self,
+        ino: Ino,
+        leaf: &mut Leaf,
+        how: impl FnOnce(&mut Node, Instant),
+        at: Instant,
+    ) -> Result<(), StoreError> {
+        let mut live = Node {
+            attrs: leaf.attrs.clone(),
+            ..leaf.node.clone()
+        };
+        how(&mut live, at);
+        let mut node = live.clone();
+        node.attrs.size = leaf.node.attrs.size;
+        let mut draft = self.leaf_draft(ino, leaf, at).await?;
+        let state = leaf.state.clone();
+        self.current_rows(&mut draft, (ino, leaf), &node, &state, alive(leaf));
+        self.enqueue(draft)?;
+        leaf.attrs = live.attrs;
+        leaf.node = node;
+        for fix in &leaf.fixes {
+            let mut fixed = lock(&fix.attrs);
+            let size = fixed.size;
+            *fixed = leaf.attrs.clone();
+            fixed.size = size;
+        }
+        Ok(())
     }
 }

@@ -47,7 +47,7 @@ pub(crate) struct Pending {
     pub(crate) len: u64,
     pub(crate) fixed: Fixed,
     /// The state of the same lineage that must be sealed before.
-    pub(crate) after: Option<Arc<Pending>>,
+    pub(crate) after: Option<Arc<Self>>,
     /// An instant of this lineage whose rows this state replaces: provisional, and shown by nothing.
     pub(crate) replaces: Option<Instant>,
     pub(crate) sealing: watch::Sender<Sealing>,
@@ -77,11 +77,14 @@ pub(crate) enum Stretch {
     Zero,
 }
 
+/// A state of a lineage, and one of its ranges.
+type RangeOf = (ContentRef, u64);
+
 /// Contents of a namespace: those on their way, and the rows of the others.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     pending: Mutex<HashMap<ContentRef, Arc<Pending>>>,
-    resolved: Mutex<HashMap<(ContentRef, u64), Arc<Vec<Piece>>>>,
+    resolved: Mutex<HashMap<RangeOf, Arc<Vec<Piece>>>>,
 }
 
 /// Resolved ranges kept; all are dropped when there are more.
@@ -146,7 +149,7 @@ impl Contents {
                 let (start, end) = (piece.range.start, piece.range.end);
                 match (piece.source, pending.base) {
                     (Some(crate::cache::Source::Zero), _) | (None, None) => {
-                        out.push((start, end, Stretch::Zero))
+                        out.push((start, end, Stretch::Zero));
                     }
                     (Some(source), _) => out.push((start, end, Stretch::Staged(source))),
                     (None, Some((base, len))) => open.push((base, start, end, len)),

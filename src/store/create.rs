@@ -291,36 +291,7 @@ impl Shared {
             directory: *directory,
             name: name.clone(),
         });
-        let (place, nlink) = match &leaf.home {
-            Home::Slot {
-                place,
-                bound,
-                alive_since,
-            } => {
-                draft.order.touches.push(keys::entry(place.0, &place.1));
-                draft.order.within.push(place.0);
-                let stamp = match &leaf.state {
-                    State::Version(stamp) => stamp.clone(),
-                    State::Provisional(last) => last.stamp.clone(),
-                    State::Unborn { .. } => self.stamp(at, Op::Create, author, None),
-                };
-                let entry = Entry {
-                    ino,
-                    bound: *bound,
-                    alive_since: (*alive_since).min(at),
-                    body: Body::Linked(stamp),
-                };
-                draft
-                    .rows
-                    .put(keys::entry(place.0, &place.1), encode(&entry));
-                (place.clone(), 2)
-            }
-            Home::Linked { nlink, .. } if *nlink >= LINK_MAX => {
-                return Err(StoreError::TooManyLinks);
-            }
-            Home::Linked { place, nlink } => (place.clone(), nlink + 1),
-            Home::Orphan => return Err(StoreError::NotFound),
-        };
+        let (place, nlink) = self.share(&mut draft, (ino, leaf), author)?;
         let mut node = leaf.node.clone();
         node.attrs.ctime = at.time();
         let row = LinkedRow {
@@ -353,6 +324,46 @@ impl Shared {
             directory.row.merge(change);
         }
         Ok(())
+    }
+
+    /// Turns an inode's only name into one of several; where it hangs, and how many names it has with one more.
+    fn share(
+        &self,
+        draft: &mut Draft,
+        (ino, leaf): (Ino, &Leaf),
+        author: &Author,
+    ) -> Result<((Ino, Bytes), u32), StoreError> {
+        let at = draft.instant;
+        match &leaf.home {
+            Home::Slot {
+                place,
+                bound,
+                alive_since,
+            } => {
+                draft.order.touches.push(keys::entry(place.0, &place.1));
+                draft.order.within.push(place.0);
+                let stamp = match &leaf.state {
+                    State::Version(stamp) => stamp.clone(),
+                    State::Provisional(last) => last.stamp.clone(),
+                    State::Unborn { .. } => self.stamp(at, Op::Create, author, None),
+                };
+                let entry = Entry {
+                    ino,
+                    bound: *bound,
+                    alive_since: (*alive_since).min(at),
+                    body: Body::Linked(stamp),
+                };
+                draft
+                    .rows
+                    .put(keys::entry(place.0, &place.1), encode(&entry));
+                Ok((place.clone(), 2))
+            }
+            Home::Linked { nlink, .. } if *nlink >= LINK_MAX => {
+                return Err(StoreError::TooManyLinks);
+            }
+            Home::Linked { place, nlink } => Ok((place.clone(), nlink + 1)),
+            Home::Orphan => Err(StoreError::NotFound),
+        }
     }
 
     /// Makes the root directory of a namespace that has none.

@@ -16,9 +16,7 @@ use super::namespace::{Namespace, Shared};
 use super::queue::{Draft, Held, Operation};
 use super::record::{ContentRecord, FixRecord, Order, Record, Settled};
 use super::rows::{Last, State};
-use super::version::{
-    Attrs, Author, Content, ContentRef, EndOp, Ino, Instant, Op, Stamp, VersionId,
-};
+use super::version::{Author, Content, ContentRef, Ino, Instant, Op, Stamp, VersionId};
 use crate::cache::Fixed as FixedMap;
 use crate::sync::{Arc, lock};
 
@@ -37,9 +35,9 @@ impl Fixed {
 }
 
 /// A content on its way into rows: what the entry will say, and what has to be sealed for it.
-struct Prepared {
-    content: Content,
-    brings: Option<(Arc<Pending>, ContentRecord)>,
+pub(crate) struct Prepared {
+    pub(crate) content: Content,
+    pub(crate) brings: Option<(Arc<Pending>, ContentRecord)>,
 }
 
 impl File {
@@ -243,8 +241,7 @@ impl Shared {
         if matches!(leaf.state, State::Version(_)) && self.is_equal(leaf, &map, &attrs).await? {
             return self.forget_equal(&inode, leaf, fix, &attrs);
         }
-        let lapsed = matches!(*lock(&fix.due), Due::Lapsed);
-        let answer = lapsed.then(|| self.clock.begin());
+        let answer = is_late(leaf, fix).then(|| self.clock.begin());
         let at = answer.as_ref().map_or(fix.at, Answer::at);
         let prepared = self.prepare(&inode, leaf, (&map, leaf.base, fix), (at, attrs.size));
         let id = VersionId {
@@ -293,7 +290,7 @@ impl Shared {
     }
 
     /// The content a map over a base makes, and what brings it to the bucket.
-    fn prepare(
+    pub(crate) fn prepare(
         &self,
         inode: &Arc<Inode>,
         leaf: &Leaf,
@@ -448,60 +445,6 @@ impl Shared {
         }
     }
 
-    /// A fix released after an fsync: its state becomes the version behind the provisional one.
-    async fn save_behind(
-        &self,
-        inode: &Arc<Inode>,
-        leaf: &mut Leaf,
-        fix: &Arc<FixState>,
-        attrs: &Attrs,
-    ) -> Result<(), StoreError> {
-        let prepared = self.prepare(inode, leaf, (&fix.map, fix.base, fix), (fix.at, attrs.size));
-        let unborn = matches!(leaf.state, State::Unborn { .. });
-        // The bytes keep the place of the fix in their lineage, also when the version comes too late for its instant.
-        let lapsed = matches!(*lock(&fix.due), Due::Lapsed);
-        let answer = lapsed.then(|| self.clock.begin());
-        let at = answer.as_ref().map_or(fix.at, Answer::at);
-        let id = VersionId {
-            instant: at,
-            suffix: self.suffix(),
-        };
-        let stamp = Stamp {
-            id,
-            op: if unborn { Op::Create } else { Op::Write },
-            author: fix.author.clone(),
-            host: self.config.host.clone(),
-            origin: None,
-        };
-        let mut node = leaf.node.clone();
-        node.content = prepared.content.clone();
-        node.allocated = leaf.allocated(&fix.map, attrs.size);
-        node.attrs = attrs.clone();
-        let mut draft = self.leaf_draft(inode.ino, leaf, at).await?;
-        draft.held.journal.extend(fix.token.clone());
-        let end_op = if unborn {
-            EndOp::Replaced
-        } else {
-            EndOp::Superseded
-        };
-        let alive_since = self.close_behind(&mut draft, inode.ino, leaf, (at, end_op));
-        self.count(&mut draft, &node.content, 1);
-        let last = Last {
-            ino: inode.ino,
-            node,
-            stamp,
-            alive_since,
-        };
-        let state = State::Provisional(Box::new(last));
-        let now = leaf.node.clone();
-        self.current_rows(&mut draft, (inode.ino, leaf), &now, &state, alive_since);
-        draft.content = prepared.brings;
-        self.enqueue(draft)?;
-        leaf.state = state;
-        set_alive(leaf, alive_since);
-        Ok(())
-    }
-
     /// Makes the state durable-to-be without making it a version.
     pub(crate) async fn provide(
         &self,
@@ -589,6 +532,16 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// Whether a fix can no longer become a version at its own instant: it has waited too long, or one before it had.
+pub(crate) fn is_late(leaf: &Leaf, fix: &FixState) -> bool {
+    let last = match &leaf.state {
+        State::Version(stamp) => Some(stamp.id.instant),
+        State::Provisional(last) => Some(last.stamp.id.instant),
+        State::Unborn { behind } => behind.as_ref().map(|last| last.stamp.id.instant),
+    };
+    matches!(*lock(&fix.due), Due::Lapsed) || last.is_some_and(|last| fix.at <= last)
 }
 
 /// Since when the leaf's name has existed in versions.

@@ -128,7 +128,7 @@ pub(crate) enum Lies {
 #[derive(Debug)]
 pub(crate) enum Due {
     /// Yes, and the past is not final there before it did.
-    Answering(Answer),
+    Answering(#[allow(dead_code, reason = "held for its drop")] Answer),
     /// Yes: it comes out of the journal, before the past is shown.
     Recovered,
     /// No: it has waited too long and takes the instant of its release.

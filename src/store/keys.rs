@@ -93,10 +93,6 @@ pub(crate) fn trailing_ino(key: &[u8]) -> Option<Ino> {
     Some(Ino(u64::from_be_bytes(raw)))
 }
 
-pub(crate) fn xattr(ino: Ino, name: &[u8]) -> Bytes {
-    Key::new(*b"CX").u64(ino.0).bytes(name).done()
-}
-
 pub(crate) fn range(cid: u64, range: u64, instant: Instant) -> Bytes {
     Key::new(*b"CF").u64(cid).u64(range).u64(!instant.0).done()
 }
@@ -108,10 +104,6 @@ pub(crate) fn range_end(cid: u64, range: u64) -> Bytes {
 
 pub(crate) fn cut(cid: u64, instant: Instant) -> Bytes {
     Key::new(*b"CK").u64(cid).u64(!instant.0).done()
-}
-
-pub(crate) fn cut_end(cid: u64) -> Bytes {
-    after(&Key::new(*b"CK").u64(cid).done())
 }
 
 /// The instant at the end of a `C F` or `C K` key.
@@ -160,15 +152,9 @@ pub(crate) fn trailing_id(key: &[u8]) -> Option<VersionId> {
     })
 }
 
-/// All history below a directory, and the name inside such a key.
+/// All history below a directory.
 pub(crate) fn histories(directory: Ino) -> Bytes {
     Key::new(*b"HV").u64(directory.0).done()
-}
-
-/// The name inside an `H V` key.
-pub(crate) fn history_name(key: &Bytes) -> Option<Bytes> {
-    let end = key.len().checked_sub(13)?;
-    (end >= 10).then(|| key.slice(10..end))
 }
 
 pub(crate) fn linked_history(ino: Ino) -> Bytes {
@@ -280,7 +266,6 @@ mod tests {
         let longer = closed(ROOT_DIR, b"a\x01", id(9));
         assert!(longer > after(&history(ROOT_DIR, b"a")) || longer < history(ROOT_DIR, b"a"));
         assert_eq!(trailing_id(&old), Some(id(5)));
-        assert_eq!(history_name(&longer).as_deref(), Some(&b"a\x01"[..]));
         assert!(
             history_at(ROOT_DIR, b"a", Instant(7)) <= old
                 && history_at(ROOT_DIR, b"a", Instant(7)) > new

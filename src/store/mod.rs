@@ -2,6 +2,7 @@
 
 mod attrs;
 mod audit;
+mod behind;
 mod clock;
 mod content;
 mod create;
@@ -23,6 +24,7 @@ mod record;
 mod recover;
 mod remove;
 mod rename;
+mod replay;
 mod rows;
 mod seal;
 mod segment;
@@ -30,8 +32,8 @@ mod transition;
 mod tree;
 mod version;
 
-pub use audit::{Audit, audit_log};
 pub use attrs::{XATTRS_MAX, XattrMode};
+pub use audit::{Audit, audit_log};
 pub use create::{LINK_MAX, NAME_MAX, NewNode, check_entry_name};
 pub use error::StoreError;
 pub use file::{File, LEN_MAX, Whence};

@@ -94,7 +94,7 @@ pub(crate) struct Shared {
     pub(crate) log: Log,
     pub(crate) health: Health,
     pub(crate) applied: Mutex<Applied>,
-    pub(crate) replay: Mutex<super::recover::Replay>,
+    pub(crate) replay: Mutex<super::replay::Replay>,
     pub(crate) uploads: Semaphore,
     pub(crate) orphaned: tokio::sync::mpsc::UnboundedSender<Ino>,
     pub(crate) renames: tokio::sync::Mutex<()>,
@@ -340,7 +340,7 @@ impl Shared {
             self.contents.add(pending);
         }
         match self.queue.push(draft, self.next_id(), |order, rows| {
-            self.view.lay(order, rows)
+            self.view.lay(order, rows);
         }) {
             Ok(operation) => {
                 self.health.use_more(usage);

@@ -71,7 +71,7 @@ impl Health {
         #[cfg(test)]
         {
             let halt = self.halt.load(Ordering::SeqCst);
-            return halt != 0 && halt <= step as u8;
+            halt != 0 && halt <= step as u8
         }
         #[cfg(not(test))]
         {
@@ -311,7 +311,7 @@ impl Shared {
     }
 
     /// What is to be sealed now, in groups, and when to look again.
-    fn groups(&self, waiting: Vec<Arc<Operation>>) -> (Vec<(Vec<Arc<Operation>>, bool)>, Duration) {
+    fn groups(&self, waiting: Vec<Arc<Operation>>) -> (Vec<Group>, Duration) {
         let gather = match self.config.gather {
             Gather::AtOnce => GATHER,
             Gather::For(time) => time,
@@ -479,7 +479,7 @@ impl Shared {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(ino = inode.ino.0, %error, "could not bring unsaved writes on their way")
+                    tracing::warn!(ino = inode.ino.0, %error, "could not bring unsaved writes on their way");
                 }
             }
         }
@@ -541,6 +541,9 @@ impl Shared {
         }
     }
 }
+
+/// Operations whose contents are sealed together, and whether in their rows.
+type Group = (Vec<Arc<Operation>>, bool);
 
 fn failed(operation: &Arc<Operation>) -> Option<String> {
     match &*operation.content.as_ref()?.sealing.borrow() {

@@ -36,6 +36,7 @@ pub(crate) struct Held {
     /// Journal files with its record and its bytes.
     pub(crate) journal: Vec<JournalToken>,
     /// Room of its bytes in the dirty budget.
+    #[allow(dead_code, reason = "held for its drop")]
     pub(crate) permit: Option<Permit>,
     /// Its staging file, when nothing is written to it any more.
     pub(crate) staging: Option<Arc<StagingFile>>,

@@ -4,12 +4,10 @@
 //! the bytes their workings had; then, before anything is served, fixed states become versions and what was still open becomes
 //! `recovered` versions. A crash in between is a replay again.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
-use tokio::sync::watch;
 
-use super::content::{Pending, Sealing};
 use super::error::StoreError;
 use super::inode::{Due, FixState, Leaf, Lies, Working};
 use super::keys;
@@ -17,63 +15,16 @@ use super::log;
 use super::namespace::Shared;
 use super::pipeline::nobody;
 use super::queue::{Draft, Held};
-use super::record::{ContentRecord, FixRecord, OperationRecord, Record};
+use super::record::{OperationRecord, Record};
+use super::replay::{Replay, Work};
 use super::rows::{Applied, State};
-use super::version::{Author, ContentRef, Ino, Instant, Op};
-use crate::cache::{DirtyMap, Fixed as FixedMap, Source, StagingFile};
+use super::version::{Ino, Op};
+use crate::cache::{Fixed as FixedMap, Source};
 use crate::meta::{Batch, JournalToken};
 use crate::sync::{Arc, Mutex, lock};
 
 /// Bytes of rows in one object of a full list.
 const BASE_BYTES: usize = 8 << 20;
-
-/// An inode's unsealed writes, as the journal has them.
-#[derive(Debug)]
-pub(crate) struct Work {
-    ino: Ino,
-    base: Option<(ContentRef, u64)>,
-    len: u64,
-    author: Author,
-    map: DirtyMap,
-    settled: Option<FixedMap>,
-    fixes: Vec<Waiting>,
-    token: JournalToken,
-    bytes: u64,
-    /// Writes whose bytes are gone, and how many of them belong to operations that needed them no more or have said so.
-    lost: Vec<String>,
-    told: usize,
-}
-
-/// A fix whose handle was not released.
-#[derive(Debug)]
-struct Waiting {
-    record: FixRecord,
-    map: FixedMap,
-    base: Option<(ContentRef, u64)>,
-    lies: Lies,
-    token: JournalToken,
-}
-
-/// A fix as it was when the journal had it.
-#[derive(Clone, Debug)]
-struct Known {
-    ino: Ino,
-    map: FixedMap,
-    token: JournalToken,
-    lost: usize,
-}
-
-/// The replay of a journal.
-#[derive(Debug, Default)]
-pub(crate) struct Replay {
-    works: BTreeMap<u64, Work>,
-    newest: HashMap<Ino, u64>,
-    /// Every fix, by working and instant: an operation may bring one long after a later state, when its working is closed.
-    fixed: HashMap<(u64, Instant), Known>,
-    files: HashMap<u64, Arc<StagingFile>>,
-    pendings: HashMap<u64, Arc<Pending>>,
-    notes: Vec<String>,
-}
 
 impl Shared {
     /// Queues what the journal has and the index has not.
@@ -122,41 +73,7 @@ impl Shared {
                 len,
                 author,
             } => {
-                let closed = replay
-                    .newest
-                    .insert(ino, working)
-                    .and_then(|old| replay.works.remove(&old));
-                let mut fixes = closed.map(|work| work.fixes).unwrap_or_default();
-                for fix in &mut fixes {
-                    fix.lies = Lies::Behind;
-                }
-                let work = Work {
-                    ino,
-                    base,
-                    len,
-                    author,
-                    map: DirtyMap::new(),
-                    settled: None,
-                    fixes,
-                    token,
-                    bytes: 0,
-                    lost: Vec::new(),
-                    told: 0,
-                };
-                replay.works.insert(working, work);
-            }
-            Record::Write {
-                working,
-                offset,
-                bytes,
-            } => {
-                if let Some(work) = replay.works.get_mut(&working) {
-                    let len = bytes.len() as u64;
-                    work.len = work.len.max(offset + len);
-                    work.bytes += len;
-                    work.map
-                        .write(offset, len, Source::Memory(Bytes::copy_from_slice(&bytes)));
-                }
+                replay.open(working, Work::new((ino, base, len), author, token));
             }
             Record::Staged {
                 working,
@@ -168,66 +85,20 @@ impl Shared {
             } => {
                 let source = self.staged(replay, file, position, (len, checksum));
                 if let Some(work) = replay.works.get_mut(&working) {
-                    work.len = work.len.max(offset + len);
-                    match source {
-                        Some(source) => {
-                            work.bytes += len;
-                            work.map.write(offset, len, source);
-                        }
-                        None => work.lost.push(format!(
-                            "inode {}: {len} bytes at {offset} did not survive the machine and were left out",
-                            work.ino.0
-                        )),
-                    }
-                }
-            }
-            Record::Punch {
-                working,
-                offset,
-                len,
-            } => {
-                if let Some(work) = replay.works.get_mut(&working) {
-                    work.map.punch(offset, len);
-                }
-            }
-            Record::Truncate {
-                working,
-                len,
-                old_len,
-            } => {
-                if let Some(work) = replay.works.get_mut(&working) {
-                    work.map.truncate(len, old_len);
-                    work.len = len;
-                }
-            }
-            Record::Fix(fix) => {
-                if let Some(work) = replay.works.get_mut(&fix.working) {
-                    let map = work.map.fix();
-                    let base = work.base;
-                    let known = Known {
-                        ino: work.ino,
-                        map: map.clone(),
-                        token: work.token.clone(),
-                        lost: work.lost.len(),
-                    };
-                    replay.fixed.insert((fix.working, fix.at), known);
-                    let token = work.token.clone();
-                    work.fixes.push(Waiting {
-                        record: fix,
-                        map,
-                        base,
-                        lies: Lies::InMap,
-                        token,
-                    });
-                }
-            }
-            Record::Unfix { working, at } => {
-                if let Some(work) = replay.works.get_mut(&working) {
-                    work.fixes.retain(|fix| fix.record.at != at);
+                    work.stage(offset, len, source);
                 }
             }
             Record::Operation(operation) => {
-                self.replay_operation(replay, applied, *operation, token)
+                self.replay_operation(replay, applied, *operation, token);
+            }
+            Record::Fix(fix) => replay.fix(fix),
+            Record::Write { working, .. }
+            | Record::Punch { working, .. }
+            | Record::Truncate { working, .. }
+            | Record::Unfix { working, .. } => {
+                if let Some(work) = replay.works.get_mut(&working) {
+                    work.change(record);
+                }
             }
             Record::Epoch { .. } | Record::Batch { .. } => {}
         }
@@ -444,79 +315,6 @@ impl Shared {
         }
         all.push(batch);
         Ok(all)
-    }
-}
-
-impl Replay {
-    /// The state of a fix is in the queue: the working goes on from it, unless it has gone on from a later one. The state's changes
-    /// since the one it went on from before.
-    fn settle(
-        &mut self,
-        key: (u64, Instant),
-        base: Option<(ContentRef, u64)>,
-        done: bool,
-    ) -> Option<FixedMap> {
-        let known = self.fixed.get(&key)?;
-        let newest = self.newest.get(&known.ino).copied();
-        for working in [Some(key.0), newest].into_iter().flatten() {
-            if let Some(work) = self.works.get_mut(&working) {
-                work.fixes
-                    .retain(|fix| (fix.record.working, fix.record.at) != key);
-            }
-        }
-        let work = self.works.get_mut(&key.0)?;
-        if work.told < known.lost {
-            if !done {
-                self.notes
-                    .extend_from_slice(&work.lost[work.told..known.lost]);
-            }
-            work.told = known.lost;
-        }
-        let before = work.settled.take();
-        if let Some(later) = before.as_ref().filter(|s| s.seq() > known.map.seq()) {
-            work.settled = Some(later.clone());
-            return None;
-        }
-        work.map.rebase(&known.map);
-        work.settled = Some(known.map.clone());
-        work.base = base;
-        Some(before.map_or_else(|| known.map.clone(), |s| known.map.since(&s)))
-    }
-
-    /// The content of a journaled operation; the working goes on from it.
-    fn bring(
-        &mut self,
-        record: &ContentRecord,
-        done: bool,
-        held: &mut Held,
-    ) -> Option<(Arc<Pending>, ContentRecord)> {
-        let key = (record.working, record.fix);
-        let known = self.fixed.get(&key).cloned()?;
-        let base = Some((record.content, record.len));
-        let changes = self.settle(key, base, done).unwrap_or(known.map);
-        held.journal.push(known.token);
-        if done {
-            return None;
-        }
-        held.staging = changes.spans().find_map(|span| match &span.source {
-            Source::File { file, .. } => Some(Arc::clone(file)),
-            Source::Memory(_) | Source::Zero => None,
-        });
-        let after = self.pendings.get(&record.content.cid).cloned();
-        let pending = Arc::new(Pending {
-            content: record.content,
-            ino: record.ino,
-            place: record.place.clone(),
-            base: record.base,
-            len: record.len,
-            fixed: changes,
-            after,
-            replaces: record.replaces,
-            sealing: watch::Sender::new(Sealing::Waiting),
-        });
-        self.pendings
-            .insert(record.content.cid, Arc::clone(&pending));
-        Some((pending, record.clone()))
     }
 }
 

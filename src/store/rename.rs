@@ -171,11 +171,11 @@ impl Shared {
         match mode {
             RenameMode::Exchange => {
                 self.exchange(&mut draft, locked, &ends, author, &mut after)
-                    .await?
+                    .await?;
             }
             RenameMode::Replace | RenameMode::NoReplace => {
                 self.replace(&mut draft, locked, &ends, author, &mut after)
-                    .await?
+                    .await?;
             }
         }
         let touched = self.touch_parents(&mut draft, locked, &ends, mode)?;
@@ -376,14 +376,6 @@ impl Shared {
         };
         self.shift(draft, locked, (&ends.source, &ends.from), &arrival, after)
             .await?;
-        if is_directory(&ends.source) {
-            interval::add(
-                &mut draft.rows,
-                ends.from.0,
-                &ends.from.1,
-                (ends.source.alive_since, at),
-            );
-        }
         Ok(())
     }
 
@@ -409,6 +401,11 @@ impl Shared {
         } else {
             None
         };
+        if unborn && matches!(target.body, Body::Linked(_)) {
+            // Nothing stands behind the successor: the name's life ends here and begins anew at the birth.
+            let life = (target.alive_since.min(draft.instant), draft.instant);
+            interval::add(&mut draft.rows, ends.to.0, &ends.to.1, life);
+        }
         let leaving = if behind.is_some() {
             Leaving::ReplacedUnborn
         } else {
@@ -524,6 +521,8 @@ impl Shared {
                 alive_since: entry.alive_since,
             };
             self.close(draft, from, &last, (at, EndOp::RenamedTo));
+            let life = (entry.alive_since, at);
+            interval::add(&mut draft.rows, from.0, &from.1, life);
             let moved = Entry {
                 ino,
                 bound: at,

@@ -241,14 +241,6 @@ impl RangeRow {
     }
 }
 
-/// `C L`: a clone's parent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Lineage {
-    pub(crate) parent: u64,
-    pub(crate) instant: Instant,
-    pub(crate) len: u64,
-}
-
 /// `G B`: rows citing each extent of a segment; operands carry differences.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SegmentRow {

@@ -150,8 +150,13 @@ impl Shared {
     ) -> Result<(), StoreError> {
         if let Some(before) = &pending.after {
             let mut state = before.sealing.subscribe();
-            let done = state.wait_for(|s| matches!(s, Sealing::Sealed)).await;
-            done.map_err(|_| StoreError::Closed)?;
+            tokio::select! {
+                done = state.wait_for(|s| matches!(s, Sealing::Sealed)) => {
+                    done.map_err(|_| StoreError::Closed)?;
+                }
+                // Nobody begins to seal it any more.
+                () = self.tasks.stopped() => return Err(StoreError::Closed),
+            }
         }
         let mut rows = Batch::new();
         let content = pending.content;
@@ -302,7 +307,7 @@ fn cut_bytes(cut: &Cut) -> Result<Bytes, StoreError> {
         match &part.source {
             Staged::Memory(bytes) => all.extend_from_slice(bytes),
             Staged::File { file, position } => {
-                all.extend_from_slice(&file.read_at(*position, part.len as usize)?)
+                all.extend_from_slice(&file.read_at(*position, part.len as usize)?);
             }
             Staged::Zero => all.resize(all.len() + part.len as usize, 0),
         }

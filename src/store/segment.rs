@@ -19,8 +19,9 @@ pub(crate) const EXTENT: u64 = 256 << 10;
 /// Bytes of extents in one segment, at most.
 pub(crate) const SEGMENT_MAX: u64 = 8 << 20;
 /// Unit of the block cache.
-const BLOCK: u64 = crate::cache::BLOCK as u64;
+const BLOCK: u64 = crate::cache::BLOCK;
 const MAGIC: &[u8; 7] = b"RWNDSEG";
+#[cfg(test)]
 const TRAILER: usize = 16;
 
 /// Name of a segment: the writer's epoch and a sequence that only grows.
@@ -106,11 +107,6 @@ impl Builder {
         }
     }
 
-    /// Bytes of extents so far.
-    pub(crate) fn len(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-
     /// Names the file whose extents follow.
     pub(crate) fn file(&mut self, file: FooterFile) {
         self.footer.files.push(file);
@@ -168,6 +164,7 @@ pub(crate) fn hash(bytes: &[u8]) -> [u8; 16] {
 }
 
 /// The footer at the end of a whole segment's bytes.
+#[cfg(test)]
 pub(crate) fn footer(segment: &[u8]) -> Result<Footer, StoreError> {
     let bad = |what: &str| StoreError::Corrupt(format!("segment footer: {what}"));
     let trailer = segment
@@ -265,29 +262,6 @@ impl Extents {
                 index: index as u32,
             };
             self.blocks.insert(key, Bytes::copy_from_slice(block));
-        }
-    }
-
-    /// Fetches the blocks of an extent into the cache, so that a later read finds them.
-    pub(crate) async fn prefetch(&self, source: &Source) {
-        if let Source::Segment {
-            epoch,
-            sequence,
-            offset,
-            ..
-        } = source
-        {
-            let id = SegmentId {
-                epoch: *epoch,
-                sequence: *sequence,
-            };
-            let key = BlockKey {
-                object: (id.epoch, id.sequence),
-                index: (u64::from(*offset) / BLOCK) as u32,
-            };
-            if !self.blocks.peek(key) {
-                drop(self.block(id, key.index).await);
-            }
         }
     }
 

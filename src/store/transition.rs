@@ -15,9 +15,7 @@ use super::rows::{
     Body, Closed, DirectoryRow, Ended, Entry, InodeRow, Last, LinkedRow, Node, Orphan, Place,
     State, decode, encode,
 };
-use super::version::{
-    Author, Content, ContentRef, EndOp, Ino, Instant, Op, Origin, Stamp, VersionId,
-};
+use super::version::{Author, Content, EndOp, Ino, Instant, Op, Origin, Stamp, VersionId};
 use bytes::Bytes;
 
 /// A name that leaves by a rename so soon after it was made is in no list of versions.
@@ -415,32 +413,8 @@ impl Shared {
         let mut node = leaf.node.clone();
         node.attrs.ctime = at.time();
         if let Home::Linked { nlink, .. } = &leaf.home {
-            let entry = Entry {
-                ino,
-                bound: at,
-                alive_since: arrival.alive_since.unwrap_or(at),
-                body: Body::Linked(arrival.stamp.clone()),
-            };
-            draft
-                .rows
-                .put(keys::entry(arrival.slot.0, &arrival.slot.1), encode(&entry));
-            self.put_place(draft, ino, &arrival.slot);
-            let row = LinkedRow {
-                node: node.clone(),
-                state: leaf.state.clone(),
-                nlink: *nlink,
-            };
-            draft
-                .rows
-                .put(keys::inode(ino), encode(&InodeRow::Linked(Box::new(row))));
-            return (
-                Home::Linked {
-                    place: arrival.slot.clone(),
-                    nlink: *nlink,
-                },
-                node,
-                leaf.state.clone(),
-            );
+            let home = self.arrive_linked(draft, (ino, leaf, *nlink), arrival, &node);
+            return (home, node, leaf.state.clone());
         }
         let born = !matches!(leaf.state, State::Unborn { .. });
         let alive_since = match (born, &arrival.behind) {
@@ -448,28 +422,7 @@ impl Shared {
             (false, Some(last)) => last.alive_since,
             (false, None) => Instant(u64::MAX),
         };
-        let state = match &leaf.state {
-            State::Version(_) => {
-                if traced {
-                    self.count(draft, &node.content, 1);
-                }
-                State::Version(arrival.stamp.clone())
-            }
-            State::Provisional(last) => {
-                if traced {
-                    self.count(draft, &last.node.content, 1);
-                }
-                let last = Last {
-                    stamp: arrival.stamp.clone(),
-                    alive_since,
-                    ..Last::clone(last)
-                };
-                State::Provisional(Box::new(last))
-            }
-            State::Unborn { .. } => State::Unborn {
-                behind: arrival.behind.clone(),
-            },
-        };
+        let state = self.moved_state(draft, leaf, (arrival, alive_since), traced);
         let body = Body::Own {
             node: node.clone(),
             state: state.clone(),
@@ -493,6 +446,70 @@ impl Shared {
             node,
             state,
         )
+    }
+
+    /// One of several names arrives elsewhere; its inode's row has the new change time.
+    fn arrive_linked(
+        &self,
+        draft: &mut Draft,
+        (ino, leaf, nlink): (Ino, &Leaf, u32),
+        arrival: &Arrival,
+        node: &Node,
+    ) -> Home {
+        let entry = Entry {
+            ino,
+            bound: arrival.at,
+            alive_since: arrival.alive_since.unwrap_or(arrival.at),
+            body: Body::Linked(arrival.stamp.clone()),
+        };
+        draft
+            .rows
+            .put(keys::entry(arrival.slot.0, &arrival.slot.1), encode(&entry));
+        self.put_place(draft, ino, &arrival.slot);
+        let row = LinkedRow {
+            node: node.clone(),
+            state: leaf.state.clone(),
+            nlink,
+        };
+        draft
+            .rows
+            .put(keys::inode(ino), encode(&InodeRow::Linked(Box::new(row))));
+        Home::Linked {
+            place: arrival.slot.clone(),
+            nlink,
+        }
+    }
+
+    /// The state a leaf has under its new name.
+    fn moved_state(
+        &self,
+        draft: &mut Draft,
+        leaf: &Leaf,
+        (arrival, alive_since): (&Arrival, Instant),
+        traced: bool,
+    ) -> State {
+        match &leaf.state {
+            State::Version(_) => {
+                if traced {
+                    self.count(draft, &leaf.node.content, 1);
+                }
+                State::Version(arrival.stamp.clone())
+            }
+            State::Provisional(last) => {
+                if traced {
+                    self.count(draft, &last.node.content, 1);
+                }
+                let last = Last {
+                    stamp: arrival.stamp.clone(),
+                    alive_since,
+                    ..Last::clone(last)
+                };
+                State::Provisional(Box::new(last))
+            }
+            State::Unborn { .. } => State::Unborn {
+                behind: arrival.behind.clone(),
+            },
+        }
     }
 
     pub(crate) fn put_place(&self, draft: &mut Draft, ino: Ino, slot: &(Ino, Bytes)) {
@@ -533,12 +550,4 @@ pub(crate) fn shed(
         _ => at,
     };
     (at, Some((child.map_or(first, |c| c.min(first)), at)))
-}
-
-/// The content of a node, if it is in a lineage.
-pub(crate) fn content_of(node: &Node) -> Option<ContentRef> {
-    match &node.content {
-        Content::Bytes(content) => Some(*content),
-        Content::Empty | Content::Target(_) => None,
-    }
 }

@@ -80,7 +80,7 @@ async fn rename_follows_its_flags() {
     );
     rename(b"a", b"b", libc::RENAME_EXCHANGE).await.unwrap();
     assert_eq!(world.walk("b").await.unwrap().stat.ino.0, a);
-    assert_eq!(world.live.name_of(crate::store::Ino(b)).unwrap().1, "a");
+    assert_eq!(world.live.name_of(Ino(b)).unwrap().1, "a");
     rename(b"b", b"a", 0).await.unwrap();
     assert_eq!(world.cat("a").await.unwrap(), "A");
     assert_eq!(world.getattr(b, None).await.unwrap().0.nlink, 0);

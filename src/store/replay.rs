@@ -1,0 +1,229 @@
+//! The journal's records played through fresh dirty maps: what every working had, and which fixes still wait.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::content::{Pending, Sealing};
+use super::inode::Lies;
+use super::queue::Held;
+use super::record::{ContentRecord, FixRecord, Record};
+use super::version::{Author, ContentRef, Ino, Instant};
+use crate::cache::{DirtyMap, Fixed as FixedMap, Source, StagingFile};
+use crate::meta::JournalToken;
+use crate::sync::Arc;
+
+/// An inode's unsealed writes, as the journal has them.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) ino: Ino,
+    pub(crate) base: Option<(ContentRef, u64)>,
+    pub(crate) len: u64,
+    pub(crate) author: Author,
+    pub(crate) map: DirtyMap,
+    pub(crate) settled: Option<FixedMap>,
+    pub(crate) fixes: Vec<Waiting>,
+    pub(crate) token: JournalToken,
+    pub(crate) bytes: u64,
+    /// Writes whose bytes are gone, and how many of them belong to operations that needed them no more or have said so.
+    pub(crate) lost: Vec<String>,
+    pub(crate) told: usize,
+}
+
+/// A fix whose handle was not released.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) record: FixRecord,
+    pub(crate) map: FixedMap,
+    pub(crate) base: Option<(ContentRef, u64)>,
+    pub(crate) lies: Lies,
+    pub(crate) token: JournalToken,
+}
+
+/// A fix as it was when the journal had it.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) ino: Ino,
+    pub(crate) map: FixedMap,
+    pub(crate) token: JournalToken,
+    pub(crate) lost: usize,
+}
+
+/// The replay of a journal.
+#[derive(Debug, Default)]
+pub(crate) struct Replay {
+    pub(crate) works: BTreeMap<u64, Work>,
+    pub(crate) newest: HashMap<Ino, u64>,
+    /// Every fix, by working and instant: an operation may bring one long after a later state, when its working is closed.
+    pub(crate) fixed: HashMap<(u64, Instant), Known>,
+    pub(crate) files: HashMap<u64, Arc<StagingFile>>,
+    pub(crate) pendings: HashMap<u64, Arc<Pending>>,
+    pub(crate) notes: Vec<String>,
+}
+
+impl Work {
+    pub(crate) fn new(
+        (ino, base, len): (Ino, Option<(ContentRef, u64)>, u64),
+        author: Author,
+        token: JournalToken,
+    ) -> Self {
+        Self {
+            ino,
+            base,
+            len,
+            author,
+            map: DirtyMap::new(),
+            settled: None,
+            fixes: Vec::new(),
+            token,
+            bytes: 0,
+            lost: Vec::new(),
+            told: 0,
+        }
+    }
+
+    /// A write whose bytes are in a staging file, if they are.
+    pub(crate) fn stage(&mut self, offset: u64, len: u64, source: Option<Source>) {
+        self.len = self.len.max(offset + len);
+        match source {
+            Some(source) => {
+                self.bytes += len;
+                self.map.write(offset, len, source);
+            }
+            None => self.lost.push(format!(
+                "inode {}: {len} bytes at {offset} did not survive the machine and were left out",
+                self.ino.0
+            )),
+        }
+    }
+
+    /// A change that needs nothing but its record.
+    pub(crate) fn change(&mut self, record: Record) {
+        match record {
+            Record::Write { offset, bytes, .. } => {
+                let len = bytes.len() as u64;
+                self.len = self.len.max(offset + len);
+                self.bytes += len;
+                let bytes = Bytes::copy_from_slice(&bytes);
+                self.map.write(offset, len, Source::Memory(bytes));
+            }
+            Record::Punch { offset, len, .. } => {
+                self.map.punch(offset, len);
+            }
+            Record::Truncate { len, old_len, .. } => {
+                self.map.truncate(len, old_len);
+                self.len = len;
+            }
+            Record::Unfix { at, .. } => self.fixes.retain(|fix| fix.record.at != at),
+            _ => {}
+        }
+    }
+}
+
+impl Replay {
+    /// A working began: what an older one of the inode left unsaved lies behind everything in it.
+    pub(crate) fn open(&mut self, working: u64, mut work: Work) {
+        let closed = self.newest.insert(work.ino, working);
+        if let Some(closed) = closed.and_then(|old| self.works.remove(&old)) {
+            work.fixes = closed.fixes;
+            for fix in &mut work.fixes {
+                fix.lies = Lies::Behind;
+            }
+        }
+        self.works.insert(working, work);
+    }
+
+    pub(crate) fn fix(&mut self, record: FixRecord) {
+        let Some(work) = self.works.get_mut(&record.working) else {
+            return;
+        };
+        let map = work.map.fix();
+        let known = Known {
+            ino: work.ino,
+            map: map.clone(),
+            token: work.token.clone(),
+            lost: work.lost.len(),
+        };
+        self.fixed.insert((record.working, record.at), known);
+        let token = work.token.clone();
+        work.fixes.push(Waiting {
+            record,
+            map,
+            base: work.base,
+            lies: Lies::InMap,
+            token,
+        });
+    }
+
+    /// The state of a fix is in the queue: the working goes on from it, unless it has gone on from a later one. The state's changes
+    /// since the one it went on from before.
+    pub(crate) fn settle(
+        &mut self,
+        key: (u64, Instant),
+        base: Option<(ContentRef, u64)>,
+        done: bool,
+    ) -> Option<FixedMap> {
+        let known = self.fixed.get(&key)?;
+        let newest = self.newest.get(&known.ino).copied();
+        for working in [Some(key.0), newest].into_iter().flatten() {
+            if let Some(work) = self.works.get_mut(&working) {
+                work.fixes
+                    .retain(|fix| (fix.record.working, fix.record.at) != key);
+            }
+        }
+        let work = self.works.get_mut(&key.0)?;
+        if work.told < known.lost {
+            if !done {
+                self.notes
+                    .extend_from_slice(&work.lost[work.told..known.lost]);
+            }
+            work.told = known.lost;
+        }
+        let before = work.settled.take();
+        if let Some(later) = before.as_ref().filter(|s| s.seq() > known.map.seq()) {
+            work.settled = Some(later.clone());
+            return None;
+        }
+        work.map.rebase(&known.map);
+        work.settled = Some(known.map.clone());
+        work.base = base;
+        Some(before.map_or_else(|| known.map.clone(), |s| known.map.since(&s)))
+    }
+
+    /// The content of a journaled operation; the working goes on from it.
+    pub(crate) fn bring(
+        &mut self,
+        record: &ContentRecord,
+        done: bool,
+        held: &mut Held,
+    ) -> Option<(Arc<Pending>, ContentRecord)> {
+        let key = (record.working, record.fix);
+        let known = self.fixed.get(&key).cloned()?;
+        let base = Some((record.content, record.len));
+        let changes = self.settle(key, base, done).unwrap_or(known.map);
+        held.journal.push(known.token);
+        if done {
+            return None;
+        }
+        held.staging = changes.spans().find_map(|span| match &span.source {
+            Source::File { file, .. } => Some(Arc::clone(file)),
+            Source::Memory(_) | Source::Zero => None,
+        });
+        let after = self.pendings.get(&record.content.cid).cloned();
+        let pending = Arc::new(Pending {
+            content: record.content,
+            ino: record.ino,
+            place: record.place.clone(),
+            base: record.base,
+            len: record.len,
+            fixed: changes,
+            after,
+            replaces: record.replaces,
+            sealing: watch::Sender::new(Sealing::Waiting),
+        });
+        self.pendings
+            .insert(record.content.cid, Arc::clone(&pending));
+        Some((pending, record.clone()))
+    }
+}
