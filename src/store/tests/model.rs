@@ -137,7 +137,7 @@ async fn random_programs_and_crashes_leave_what_the_model_says() {
     if let Some(seed) = number("REWINDFS_TEST_SEED") {
         return case(seed).await;
     }
-    for seed in 1..=number("REWINDFS_TEST_CASES").unwrap_or(100) {
+    for seed in 1..=number("REWINDFS_TEST_CASES").unwrap_or(200) {
         case(seed).await;
     }
 }

@@ -177,9 +177,9 @@ impl Session {
                 let Some(h) = &self.handles[at] else {
                     return false;
                 };
-                halt(&self.ns, None);
+                super::halt(&self.ns, None);
                 h.file.sync(&author()).await.unwrap();
-                halt(&self.ns, self.halt);
+                super::halt(&self.ns, self.halt);
                 self.tree.provide(h.id);
                 self.tree.synced(h.id);
                 true
@@ -203,9 +203,9 @@ impl Session {
                 true
             }
             Step::Drain => {
-                halt(&self.ns, None);
+                super::halt(&self.ns, None);
                 self.ns.drain().await.unwrap();
-                halt(&self.ns, self.halt);
+                super::halt(&self.ns, self.halt);
                 self.tree.drained();
                 for slot in self.tree.slots.keys() {
                     self.tree.synced.insert(slot.clone(), self.tree.past.len());
@@ -439,6 +439,6 @@ impl Session {
         self.ns = self.world.open().await;
         self.tree.recover();
         self.tree.step(self.ns.now());
-        halt(&self.ns, self.halt);
+        super::halt(&self.ns, self.halt);
     }
 }

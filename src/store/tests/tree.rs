@@ -1,7 +1,7 @@
 //! A plain model of the namespace: what is live, and what every instant of the past showed, in memory and without a store.
 //!
 //! Times are numbers of steps. The past is one map per step; what becomes known later (a fixed state is a version from its fix on, a name
-//! leaves no trace) is put right in all maps it concerns.
+//! was one in passing) is put right in all maps it concerns.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ pub(crate) type Id = usize;
 pub(crate) type Slot = (Id, Vec<u8>);
 type Text = Arc<Vec<u8>>;
 
-/// Names that leave by a rename within so many nanoseconds leave no trace.
+/// Versions of names that leave by a rename within so many nanoseconds are in no list.
 const TRACELESS: u64 = 10_000_000_000;
 const NEVER: usize = usize::MAX;
 
@@ -21,6 +21,8 @@ pub(crate) struct Shown {
     pub(crate) id: Id,
     pub(crate) text: Text,
     pub(crate) version: (u64, u64),
+    /// The name left by a rename so soon that no list has the version.
+    pub(crate) passed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub(crate) struct Node {
     pub(crate) linked: bool,
     pub(crate) state: State,
     version: Option<(u64, Text)>,
+    /// The step from which on the version shows.
+    last: usize,
     seq: u64,
     settled: u64,
     fixes: Vec<Fix>,
@@ -121,6 +125,7 @@ impl Tree {
             linked: false,
             state,
             version: None,
+            last: 0,
             seq: 0,
             settled: 0,
             fixes: Vec::new(),
@@ -154,6 +159,7 @@ impl Tree {
                 id: entry.id,
                 text: Text::default(),
                 version: (entry.bound, 0),
+                passed: false,
             });
         }
         match &node.version {
@@ -161,6 +167,7 @@ impl Tree {
                 id: entry.id,
                 text: Arc::clone(text),
                 version: (entry.bound, *version),
+                passed: false,
             }),
             None => entry.behind.clone(),
         }
@@ -275,7 +282,11 @@ impl Tree {
     }
 
     fn save_fix(&mut self, id: Id, fix: &Fix) {
-        let from = if fix.lapsed { self.now() } else { fix.step };
+        let from = if fix.lapsed || self.nodes[id].last > fix.step {
+            self.now()
+        } else {
+            fix.step
+        };
         let behind = fix.seq < self.nodes[id].settled;
         if !behind {
             let node = &mut self.nodes[id];
@@ -297,6 +308,7 @@ impl Tree {
     fn become_version(&mut self, id: Id, text: Text, from: usize) {
         let number = self.next();
         self.nodes[id].version = Some((number, text));
+        self.nodes[id].last = from;
         for slot in self.slots_of(id) {
             if let Some(entry) = self.slots.get_mut(&slot) {
                 entry.behind = None;
@@ -318,9 +330,6 @@ impl Tree {
             return;
         }
         node.settled = node.seq;
-        for fix in &mut node.fixes {
-            fix.journaled = false;
-        }
         if node.state == State::Version {
             node.state = State::Provisional;
         }
@@ -514,7 +523,9 @@ impl Tree {
         let own = !self.nodes[source].linked && !self.is_directory(source);
         if own && moved.behind.is_none() && moved.alive != NEVER && self.is_young(moved.alive) {
             for step in moved.alive..self.past.len() {
-                self.past[step].remove(from);
+                if let Some(shown) = self.past[step].get_mut(from) {
+                    shown.passed = true;
+                }
             }
         }
     }
@@ -536,6 +547,7 @@ impl Tree {
         let mut all: Vec<(usize, Shown)> = Vec::new();
         for (step, past) in self.past.iter().enumerate() {
             if let Some(shown) = past.get(slot)
+                && !shown.passed
                 && all
                     .last()
                     .is_none_or(|(_, last)| last.version != shown.version)
