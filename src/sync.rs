@@ -4,38 +4,25 @@
 //! group (`task.rs`), which the owner of the group must look at; a poisoned mutex would only turn one panic into many.
 //! A guard of these types is never held across an await.
 
-#[allow(
-    unused_imports,
-    reason = "one list for all rooms, whichever features are on"
-)]
+#[cfg(test)]
+pub(crate) use std::sync::atomic::AtomicBool;
 pub(crate) use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
+use std::sync::{PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
 /// Locks `mutex`, also after a panic of an earlier holder.
-#[allow(
-    dead_code,
-    reason = "one list for all rooms, whichever features are on"
-)]
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Locks `lock` for reading, also after a panic of an earlier holder.
-#[allow(
-    dead_code,
-    reason = "one list for all rooms, whichever features are on"
-)]
 pub(crate) fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Locks `lock` for writing, also after a panic of an earlier holder.
-#[allow(
-    dead_code,
-    reason = "one list for all rooms, whichever features are on"
-)]
 pub(crate) fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
