@@ -10,6 +10,14 @@
 //! - [`backend`]: where bytes lie
 //! - [`env`](mod@env), [`task`]: clock and ids; named tasks with one stop signal
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "#[tokio::test] expands to block_on; the rest of the list judges the program, not its tests"
+    )
+)]
+
 #[cfg(all(feature = "cli", feature = "fuse"))]
 pub mod cli;
 #[cfg(all(feature = "cli", feature = "fuse"))]
