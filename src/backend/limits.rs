@@ -7,7 +7,6 @@ use super::error::{BackendError, Class};
 use super::location::redacted;
 use object_store::{BackoffConfig, RetryConfig};
 use std::fmt;
-use std::future::Future;
 use std::time::Duration;
 
 /// Settings of a backend.
