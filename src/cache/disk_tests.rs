@@ -157,7 +157,7 @@ fn what_is_forgotten_while_it_is_written_does_not_come_back() {
         files.remove(key(1));
         assert!(files.announce(key(1), ONE).is_some());
         while !writer.is_finished() {
-            let _ = pipe.read(&mut some);
+            drop(pipe.read(&mut some));
         }
     });
     let index = lock(&files.index);

@@ -91,12 +91,15 @@ impl<K: Hash + Eq + Clone> fmt::Debug for Registry<K> {
 }
 
 /// Works off the list of keys whose last token was dropped.
-async fn sweep<K: Hash + Eq + Clone, F: Fn(&K)>(
+async fn sweep<K, F>(
     counts: Arc<DashMap<K, Weak<Held<K>>>>,
     mut list: mpsc::UnboundedReceiver<K>,
     tasks: Tasks,
     clean_up: F,
-) {
+) where
+    K: Hash + Eq + Clone + Send + Sync,
+    F: Fn(&K) + Send + Sync,
+{
     let clean_up = |key: K| {
         // A key may be listed more than once, or be in use again: what counts is whether it is unused now.
         if let Entry::Occupied(entry) = counts.entry(key)
