@@ -22,7 +22,6 @@ use slatedb::{
     CloseReason, Db, DbIterator, DbSnapshot, DbStatus, ErrorKind, MergeOperator,
     MergeOperatorError, PrefixExtractor, PrefixTarget, Settings, WriteBatch,
 };
-use std::future::Future;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -303,9 +302,11 @@ impl Status {
     async fn ended(&self) {
         let mut status = self.0.clone();
         // An error means that the engine is gone altogether; the last status says why.
-        let _ = status
-            .wait_for(|status| status.close_reason.is_some())
-            .await;
+        drop(
+            status
+                .wait_for(|status| status.close_reason.is_some())
+                .await,
+        );
     }
 
     /// Awaits an engine's call for as long as `deadline`.

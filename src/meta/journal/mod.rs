@@ -310,7 +310,7 @@ impl Shared {
         let file = opened.map_err(|error| JournalError::of(&path, error))?;
         if let Err(error) = file.write_all_at(&format::file_header(self.namespace), 0) {
             // If this fails too, the next start writes over it, and an open takes it for torn.
-            let _ = std::fs::remove_file(&path);
+            drop(std::fs::remove_file(&path));
             return Err(JournalError::of(&path, error));
         }
         state.next += 1;
@@ -353,7 +353,7 @@ impl Shared {
         }
         if let Err(error) = written {
             // Gives the space back; if this fails too, the next record is written over what is there.
-            let _ = entry.file.set_len(entry.len);
+            drop(entry.file.set_len(entry.len));
             return Err(JournalError::of(&self.path(entry.number), error));
         }
         entry.len += record;
