@@ -6,7 +6,6 @@
 //! `JoinHandle` resolves; the owner asks [`Tasks::poisoned`] before it acknowledges work.
 
 use crate::sync::{Arc, AtomicUsize, OnceLock, Ordering};
-use std::future::Future;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -83,7 +82,7 @@ impl Tasks {
     /// Waits for the stop signal; returns at once when it was raised before.
     pub async fn stopped(&self) {
         // The sender lives in the group that `self` holds, so the wait cannot fail.
-        let _ = self.group.stop.subscribe().wait_for(|stop| *stop).await;
+        drop(self.group.stop.subscribe().wait_for(|stop| *stop).await);
     }
 
     /// Tells whether the stop signal was raised.
