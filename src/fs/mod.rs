@@ -1,6 +1,6 @@
 //! POSIX meaning over a namespace: numbers, names, handles, and `.versions/`. Knows no FUSE and no object store.
 //!
-//! The path of a call: a number is a live inode or a node of the past ([`Node`]); a call that changes something asks for a
+//! The path of a call: a number is a live inode or a node of the past (`Node`); a call that changes something asks for a
 //! live one and so gets EROFS for the past before it does anything; then it speaks to the namespace, and updates the
 //! tables of this room after the store has answered.
 //! Invariants: the kernel checks permissions (`default_permissions`), nothing here does; no lock of this room is held
@@ -153,7 +153,7 @@ impl FileSystem {
     /// From now on every call fails with EIO: something of ours broke, and nothing more may be acknowledged.
     pub fn poison(&self, why: &str) {
         // The first reason stays: it is the cause, later ones may be consequences.
-        let _ = self.poisoned.set(why.to_owned());
+        drop(self.poisoned.set(why.to_owned()));
     }
 
     /// Gives back `count` lookups of a number.

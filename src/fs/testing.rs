@@ -63,9 +63,15 @@ pub(crate) async fn world_with(config: FsConfig) -> World {
         owner: (0, 0),
     };
     let tasks = Tasks::new(tokio::runtime::Handle::current());
-    let namespace = Namespace::open(&backend, "default", settings, env.clone(), tasks)
-        .await
-        .unwrap();
+    let namespace = Namespace::open(
+        &backend,
+        "default",
+        settings,
+        Arc::<SeededEnv>::clone(&env),
+        tasks,
+    )
+    .await
+    .unwrap();
     World::over(namespace, config, env, cache)
 }
 

@@ -14,6 +14,10 @@ impl FileSystem {
     ///
     /// # Errors
     /// `Exists` with `O_EXCL`, `NotPermitted` for the reserved name, `ReadOnly` in the past.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the arguments are those of the system call"
+    )]
     pub async fn create(
         &self,
         caller: &Caller,
@@ -77,6 +81,10 @@ impl FileSystem {
     ///
     /// # Errors
     /// `Exists`, `Invalid` for a kind there is not, `NotPermitted` for the reserved name, `ReadOnly` in the past.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the arguments are those of the system call"
+    )]
     pub async fn mknod(
         &self,
         caller: &Caller,

@@ -30,6 +30,10 @@ impl FileSystem {
     ///
     /// # Errors
     /// `BadHandle`; `NoSpace`, `TooLarge`.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the arguments are those of the system call"
+    )]
     pub async fn write(
         &self,
         _caller: &Caller,

@@ -9,6 +9,10 @@ impl FileSystem {
     /// # Errors
     /// `NotFound`, `Exists` with `RENAME_NOREPLACE`, `NotEmpty`, `IsDirectory`, `NotDirectory`, `IntoItself`, `Invalid`
     /// for other flags, `NotPermitted` for the reserved name, `ReadOnly` from or into the past.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the arguments are those of the system call"
+    )]
     pub async fn rename(
         &self,
         caller: &Caller,

@@ -141,7 +141,7 @@ impl TimeName {
     }
 }
 
-/// Reads a stamp exactly as [`print`] writes it; `None` for every other spelling.
+/// Reads a stamp exactly as [`print`](fn@print) writes it; `None` for every other spelling.
 pub(crate) fn parse_printed(name: &[u8]) -> Option<Period> {
     let precision = match name.len() {
         24 => Precision::Millis,

@@ -5,7 +5,6 @@ use crate::fs::testing::{ALICE, ROOT, SUPER, world, world_with};
 use crate::fs::*;
 use crate::store::Time;
 use bytes::Bytes;
-use std::time::Duration;
 
 #[tokio::test]
 async fn the_umask_applies_and_the_parents_setgid_bit_is_inherited() {
