@@ -183,7 +183,7 @@ impl From<StoreError> for FsError {
             StoreError::NoSpace => Self::NoSpace,
             StoreError::NoAttribute => Self::NoAttribute,
             StoreError::Stale => Self::Stale,
-            StoreError::Busy(what) => Self::Busy(what),
+            StoreError::Busy(what) | StoreError::Clock(what) => Self::Busy(what),
             StoreError::ReadOnly => Self::ReadOnly,
             StoreError::Unavailable(why) => Self::Unavailable(why),
             StoreError::Fenced => Self::Fenced,

@@ -358,9 +358,7 @@ impl Shared {
                     .put(keys::entry(place.0, &place.1), encode(&entry));
                 Ok((place.clone(), 2))
             }
-            Home::Linked { nlink, .. } if *nlink >= LINK_MAX => {
-                return Err(StoreError::TooManyLinks);
-            }
+            Home::Linked { nlink, .. } if *nlink >= LINK_MAX => Err(StoreError::TooManyLinks),
             Home::Linked { place, nlink } => Ok((place.clone(), nlink + 1)),
             Home::Orphan => Err(StoreError::NotFound),
         }

@@ -46,6 +46,9 @@ pub enum StoreError {
     /// Somebody else has it: name what and try later.
     #[error("busy: {0}")]
     Busy(String),
+    /// This machine's clock is far behind the namespace's: set it, then mount.
+    #[error("{0}")]
+    Clock(String),
     /// The namespace is mounted for reading.
     #[error("read-only")]
     ReadOnly,

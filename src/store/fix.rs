@@ -459,29 +459,9 @@ impl Shared {
             return Ok(());
         }
         let answer = self.clock.begin();
-        let (at, map) = (answer.at(), leaf.map.fix());
-        let fix = FixState {
-            at,
-            due: crate::sync::Mutex::new(Due::Lapsed),
-            map: map.clone(),
-            base: leaf.base,
-            attrs: crate::sync::Mutex::new(leaf.attrs.clone()),
-            author: author.clone(),
-            since: tokio::time::Instant::now(),
-            lies: Lies::InMap,
-            working: leaf.working.as_ref().map(|w| w.id),
-            token: leaf.working.as_ref().map(|w| w.token.clone()),
-        };
-        if let Some(working) = fix.working {
-            let record = FixRecord {
-                working,
-                ino: inode.ino,
-                at,
-                attrs: leaf.attrs.clone(),
-                author: author.clone(),
-            };
-            let _covered = self.journal(&Record::Fix(record))?;
-        }
+        let at = answer.at();
+        let fix = self.own_fix(&inode, leaf, at, author)?;
+        let map = fix.map.clone();
         let changes = leaf
             .settled
             .as_ref()
@@ -518,6 +498,38 @@ impl Shared {
         self.settle_leaf(&inode, leaf, draft, (prepared, &fix), |leaf| {
             leaf.node = node;
             leaf.state = state;
+        })
+    }
+
+    /// The state of a leaf as it is, in the journal and fixed by the daemon itself.
+    fn own_fix(
+        &self,
+        inode: &Arc<Inode>,
+        leaf: &mut Leaf,
+        at: Instant,
+        author: &Author,
+    ) -> Result<FixState, StoreError> {
+        if let Some(working) = &leaf.working {
+            let record = FixRecord {
+                working: working.id,
+                ino: inode.ino,
+                at,
+                attrs: leaf.attrs.clone(),
+                author: author.clone(),
+            };
+            let _covered = self.journal(&Record::Fix(record))?;
+        }
+        Ok(FixState {
+            at,
+            due: crate::sync::Mutex::new(Due::Lapsed),
+            map: leaf.map.fix(),
+            base: leaf.base,
+            attrs: crate::sync::Mutex::new(leaf.attrs.clone()),
+            author: author.clone(),
+            since: tokio::time::Instant::now(),
+            lies: Lies::InMap,
+            working: leaf.working.as_ref().map(|w| w.id),
+            token: leaf.working.as_ref().map(|w| w.token.clone()),
         })
     }
 

@@ -32,6 +32,9 @@ use crate::task::Tasks;
 /// Format of `namespace.json` and of everything below it.
 const FORMAT: u32 = 1;
 
+/// How far a clock may be behind the namespace's last instant, nanoseconds.
+const CLOCK_BEHIND_MAX: u64 = 86_400 * 1_000_000_000;
+
 /// When close(2) returns, seen from the bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gather {
@@ -187,6 +190,7 @@ impl Namespace {
             },
             tasks.clone(),
         )?;
+        check_clock(env.now(), applied.clock)?;
         let clock = Clock::new(Arc::clone(&env));
         clock.raise(applied.clock);
         let (orphaned, orphans) = tokio::sync::mpsc::unbounded_channel();
@@ -237,6 +241,22 @@ impl Namespace {
     pub fn counters(&self) -> crate::backend::Counters {
         self.0.backend.counters()
     }
+}
+
+/// Refuses a clock that is more than a day behind the last instant of the namespace.
+fn check_clock(now: u64, last: u64) -> Result<(), StoreError> {
+    if last <= now.saturating_add(CLOCK_BEHIND_MAX) {
+        return Ok(());
+    }
+    let show = |ns: u64| {
+        let seconds = i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX);
+        jiff::Timestamp::from_second(seconds).map_or_else(|_| ns.to_string(), |t| t.to_string())
+    };
+    Err(StoreError::Clock(format!(
+        "this machine's clock says {}, the namespace was last written at {}: set the clock",
+        show(now),
+        show(last)
+    )))
 }
 
 fn open_local(dir: &std::path::Path, uuid: Uuid) -> Result<Journaled, StoreError> {
@@ -394,6 +414,20 @@ mod tests {
             let error = check_name(bad).unwrap_err().to_string();
             assert!(error.contains("namespace name"), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn a_clock_more_than_a_day_behind_is_refused_with_both_times() {
+        let now = 1_700_000_000_000_000_000;
+        assert!(check_clock(now, 0).is_ok());
+        assert!(check_clock(now, now + CLOCK_BEHIND_MAX).is_ok());
+        let error = check_clock(now, now + CLOCK_BEHIND_MAX + 1)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("2023-11-14T22:13:20Z") && error.contains("2023-11-15T22:13:20Z"),
+            "{error}"
+        );
     }
 
     #[test]

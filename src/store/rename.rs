@@ -148,23 +148,7 @@ impl Shared {
                 replaced: None,
             });
         }
-        for ino in [Some(ends.source.ino), ends.target.as_ref().map(|t| t.ino)]
-            .into_iter()
-            .flatten()
-        {
-            if let Some(target) = find(locked, ino) {
-                self.save_fixes(target).await?;
-                // What goes to another name takes its bytes along: it must never be found there without them.
-                if ino == ends.source.ino || mode == RenameMode::Exchange {
-                    self.provide(target, author).await?;
-                }
-            }
-        }
-        ends.source = self
-            .entry(ends.from.0, &ends.from.1)
-            .await?
-            .ok_or(StoreError::NotFound)?;
-        ends.target = self.entry(ends.to.0, &ends.to.1).await?;
+        self.settle_ends(locked, &mut ends, mode, author).await?;
         let answer = self.clock.begin();
         let mut draft = self.draft(answer.at(), self.rename_order(&ends).await?);
         let mut after = Vec::new();
@@ -200,6 +184,34 @@ impl Shared {
             moved: self.live_stat(locked, ends.source.ino)?,
             replaced: lost,
         })
+    }
+
+    /// Saves what is fixed at both ends, and reads their names again.
+    async fn settle_ends(
+        &self,
+        locked: &mut [Locked],
+        ends: &mut Ends,
+        mode: RenameMode,
+        author: &Author,
+    ) -> Result<(), StoreError> {
+        for ino in [Some(ends.source.ino), ends.target.as_ref().map(|t| t.ino)]
+            .into_iter()
+            .flatten()
+        {
+            if let Some(target) = find(locked, ino) {
+                self.save_fixes(target).await?;
+                // What goes to another name takes its bytes along: it must never be found there without them.
+                if ino == ends.source.ino || mode == RenameMode::Exchange {
+                    self.provide(target, author).await?;
+                }
+            }
+        }
+        ends.source = self
+            .entry(ends.from.0, &ends.from.1)
+            .await?
+            .ok_or(StoreError::NotFound)?;
+        ends.target = self.entry(ends.to.0, &ends.to.1).await?;
+        Ok(())
     }
 
     fn live_stat(&self, locked: &mut [Locked], ino: Ino) -> Result<Stat, StoreError> {

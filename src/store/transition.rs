@@ -296,21 +296,7 @@ impl Shared {
                     (entry.alive_since.min(at), at),
                 );
             }
-            if let Home::Linked { place, nlink } = &leaf.home
-                && *nlink > 1
-            {
-                let home = Home::Linked {
-                    place: place.clone(),
-                    nlink: nlink - 1,
-                };
-                let row = LinkedRow {
-                    node: leaf.node.clone(),
-                    state: leaf.state.clone(),
-                    nlink: nlink - 1,
-                };
-                draft
-                    .rows
-                    .put(keys::inode(ino), encode(&InodeRow::Linked(Box::new(row))));
+            if let Some(home) = self.fewer_links(draft, (ino, leaf)) {
                 return home;
             }
             draft.rows.delete(keys::inode(ino));
@@ -342,6 +328,28 @@ impl Shared {
             self.count(draft, &leaf.node.content, -1);
         }
         Home::Orphan
+    }
+
+    /// One of several names goes; `None` when it was the last.
+    fn fewer_links(&self, draft: &mut Draft, (ino, leaf): (Ino, &Leaf)) -> Option<Home> {
+        let Home::Linked { place, nlink } = &leaf.home else {
+            return None;
+        };
+        if *nlink <= 1 {
+            return None;
+        }
+        let row = LinkedRow {
+            node: leaf.node.clone(),
+            state: leaf.state.clone(),
+            nlink: nlink - 1,
+        };
+        draft
+            .rows
+            .put(keys::inode(ino), encode(&InodeRow::Linked(Box::new(row))));
+        Some(Home::Linked {
+            place: place.clone(),
+            nlink: nlink - 1,
+        })
     }
 
     /// A leaf's current state leaves its slot by a rename; returns whether it left a trace there.

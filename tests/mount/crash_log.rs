@@ -458,6 +458,7 @@ impl History {
         let done = self
             .pending
             .as_ref()
+            .filter(|(call, _)| *call != Call::Sync)
             .map_or(&self.answered, |(_, done)| done);
         let certain = |name: &str, inode: usize| {
             let file = &done.inodes[inode];

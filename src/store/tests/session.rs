@@ -88,10 +88,6 @@ impl Session {
         Some(self.tree.slots.get(&self.slot(path)?)?.id)
     }
 
-    pub(crate) fn handle(&self, at: usize) -> Option<Id> {
-        self.handles[at].as_ref().map(|h| h.id)
-    }
-
     fn ino(&self, id: Id) -> Ino {
         self.tree.nodes[id].ino
     }
@@ -159,6 +155,12 @@ impl Session {
                 self.tree.write(h.id, 0, &text);
                 true
             }
+            _ => self.call_rest(step).await,
+        }
+    }
+
+    async fn call_rest(&mut self, step: &Step) -> bool {
+        match *step {
             Step::Flush(at) => self.flush(at).await,
             Step::Close(at) => {
                 if !self.flush(at).await {
@@ -177,9 +179,9 @@ impl Session {
                 let Some(h) = &self.handles[at] else {
                     return false;
                 };
-                super::halt(&self.ns, None);
+                halt(&self.ns, None);
                 h.file.sync(&author()).await.unwrap();
-                super::halt(&self.ns, self.halt);
+                halt(&self.ns, self.halt);
                 self.tree.provide(h.id);
                 self.tree.synced(h.id);
                 true
@@ -203,9 +205,9 @@ impl Session {
                 true
             }
             Step::Drain => {
-                super::halt(&self.ns, None);
+                halt(&self.ns, None);
                 self.ns.drain().await.unwrap();
-                super::halt(&self.ns, self.halt);
+                halt(&self.ns, self.halt);
                 self.tree.drained();
                 for slot in self.tree.slots.keys() {
                     self.tree.synced.insert(slot.clone(), self.tree.past.len());
@@ -308,7 +310,7 @@ impl Session {
                         "{result:?}"
                     ),
                     (false, true) => {
-                        assert!(matches!(result, Err(StoreError::IsDirectory)), "{result:?}")
+                        assert!(matches!(result, Err(StoreError::IsDirectory)), "{result:?}");
                     }
                     (true, true) if !self.tree.is_empty(id) => {
                         assert!(matches!(result, Err(StoreError::NotEmpty)), "{result:?}");
@@ -320,6 +322,12 @@ impl Session {
                 }
                 true
             }
+            _ => self.change_more(step).await,
+        }
+    }
+
+    async fn change_more(&mut self, step: &Step) -> bool {
+        match *step {
             Step::Mkdir(path) => {
                 let Some(slot) = self.slot(path) else {
                     return false;
@@ -439,6 +447,6 @@ impl Session {
         self.ns = self.world.open().await;
         self.tree.recover();
         self.tree.step(self.ns.now());
-        super::halt(&self.ns, self.halt);
+        halt(&self.ns, self.halt);
     }
 }

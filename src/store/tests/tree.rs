@@ -462,34 +462,7 @@ impl Tree {
         let (moved, there) = (self.slots[from].clone(), self.slots.get(to).cloned());
         let bounds = (self.next(), self.next());
         if mode == RenameMode::Exchange {
-            let there = there.unwrap();
-            let alive = |entry: &Entry, tree: &Self| match tree.is_unborn(entry.id) {
-                true => NEVER,
-                false => now,
-            };
-            let (a, b) = (alive(&moved, self), alive(&there, self));
-            let (a, b) = (
-                a.min(if a == NEVER { a } else { there.alive }),
-                b.min(if b == NEVER { b } else { moved.alive }),
-            );
-            self.slots.insert(
-                to.clone(),
-                Entry {
-                    id: moved.id,
-                    bound: bounds.0,
-                    alive: a,
-                    behind: None,
-                },
-            );
-            self.slots.insert(
-                from.clone(),
-                Entry {
-                    id: there.id,
-                    bound: bounds.1,
-                    alive: b,
-                    behind: None,
-                },
-            );
+            self.exchange((from, moved), (to, there.unwrap()), bounds, now);
             return;
         }
         let mut behind = None;
@@ -528,6 +501,42 @@ impl Tree {
                 }
             }
         }
+    }
+
+    fn exchange(
+        &mut self,
+        (from, moved): (&Slot, Entry),
+        (to, there): (&Slot, Entry),
+        bounds: (u64, u64),
+        now: usize,
+    ) {
+        let alive = |entry: &Entry, tree: &Self| match tree.is_unborn(entry.id) {
+            true => NEVER,
+            false => now,
+        };
+        let (a, b) = (alive(&moved, self), alive(&there, self));
+        let (a, b) = (
+            a.min(if a == NEVER { a } else { there.alive }),
+            b.min(if b == NEVER { b } else { moved.alive }),
+        );
+        self.slots.insert(
+            to.clone(),
+            Entry {
+                id: moved.id,
+                bound: bounds.0,
+                alive: a,
+                behind: None,
+            },
+        );
+        self.slots.insert(
+            from.clone(),
+            Entry {
+                id: there.id,
+                bound: bounds.1,
+                alive: b,
+                behind: None,
+            },
+        );
     }
 
     fn is_unborn(&self, id: Id) -> bool {
