@@ -4,11 +4,9 @@
 //! group (`task.rs`), which the owner of the group must look at; a poisoned mutex would only turn one panic into many.
 //! A guard of these types is never held across an await.
 
-#[cfg(test)]
-pub(crate) use std::sync::atomic::AtomicBool;
 pub(crate) use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 use std::sync::{PoisonError, RwLockReadGuard, RwLockWriteGuard};
 

@@ -72,22 +72,24 @@ impl Check {
                 other => Refusal::failure(format!("namespace {}: {other}", self.namespace)),
             })?;
         println!(
-            "{} log objects tell {} rows, {} differ from the index",
+            "{} log objects tell {} rows, {} differ from the index, {} counts are wrong",
             audit.objects,
             audit.rows,
-            audit.differing.len()
+            audit.differing.len(),
+            audit.miscounted.len()
         );
-        if audit.differing.is_empty() {
+        if audit.differing.is_empty() && audit.miscounted.is_empty() {
             return Ok(());
         }
         let shown: Vec<&str> = audit
             .differing
             .iter()
+            .chain(&audit.miscounted)
             .take(SHOWN_MAX)
             .map(String::as_str)
             .collect();
         Err(Refusal::failure(format!(
-            "namespace {}: log and index differ at {}",
+            "namespace {}: log, index and counts differ at {}",
             self.namespace,
             shown.join(", ")
         )))

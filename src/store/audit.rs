@@ -1,12 +1,18 @@
-//! Does the log tell the whole story? Its objects, replayed into the twin, against the rows of the index.
+//! Does the log tell the whole story? Its objects, replayed into the twin, against the rows of the index; and the counts
+//! of the index against what they count.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use super::error::StoreError;
 use super::log::{self, Base};
 use super::namespace::check_name;
-use super::rows;
-use crate::backend::Backend;
+use super::rows::{
+    self, Body, Closed, Entry, InodeRow, Node, Orphan, RangeRow, SegmentRow, Source, State, decode,
+};
+use super::version::Content;
+use crate::backend::{Backend, BackendError};
 use crate::meta::{MemoryStore, MetaRead, MetaStore, SlateConfig, SlateStore};
 
 /// What [`audit_log`] found.
@@ -18,6 +24,8 @@ pub struct Audit {
     pub rows: usize,
     /// Keys, printed, whose rows differ or are missing on one side.
     pub differing: Vec<String>,
+    /// Keys, printed, of counts that are not what a recount gives.
+    pub miscounted: Vec<String>,
 }
 
 /// Replays the log of a namespace that nobody writes and compares the outcome with every row of its index.
@@ -27,6 +35,11 @@ pub struct Audit {
 pub async fn audit_log(backend: &Backend, name: &str) -> Result<Audit, StoreError> {
     check_name(name)?;
     let backend = backend.child(name);
+    match backend.get("namespace.json").await {
+        Ok(_) => {}
+        Err(BackendError::NotFound { .. }) => return Err(StoreError::NotFound),
+        Err(error) => return Err(error.into()),
+    }
     let mut twin = MemoryStore::new(rows::merge);
     let objects = log::read_all(&backend).await?;
     for object in &objects {
@@ -45,12 +58,14 @@ pub async fn audit_log(backend: &Backend, name: &str) -> Result<Audit, StoreErro
     };
     let index = SlateStore::open(backend.object_store(), "meta", config).await?;
     let compared = compare(&index, &twin).await;
+    let recounted = recount(&index).await;
     index.close().await?;
     let (rows, differing) = compared?;
     Ok(Audit {
         objects: objects.len(),
         rows,
         differing,
+        miscounted: recounted?,
     })
 }
 
@@ -84,4 +99,101 @@ pub(crate) async fn compare(
             b = right.next().await?;
         }
     }
+}
+
+/// Keys of counts (`G R`, `G B`) that differ from what the other rows show and cite.
+pub(crate) async fn recount(index: &dyn MetaRead) -> Result<Vec<String>, StoreError> {
+    let mut counts: BTreeMap<Bytes, i64> = BTreeMap::new();
+    let mut cited: BTreeMap<Bytes, BTreeMap<u32, i64>> = BTreeMap::new();
+    let all = Bytes::from_static(b"C")..Bytes::from_static(b"I");
+    let mut scan = index.scan(all).await?;
+    while let Some((key, value)) = scan.next().await? {
+        match key.get(..2) {
+            Some(b"CF") => cite(&mut cited, &decode("C F", &value)?),
+            Some(b"GR") => *counts.entry(key).or_default() -= decode::<i64>("G R", &value)?,
+            Some(b"GB") => {
+                let row: SegmentRow = decode("G B", &value)?;
+                let extents = cited.entry(key).or_default();
+                for (offset, (_, citing)) in row.extents {
+                    *extents.entry(offset).or_default() -= citing;
+                }
+            }
+            Some(table) => {
+                for content in shown(table, &value)? {
+                    if let Content::Bytes(content) = content {
+                        *counts.entry(super::keys::count(content)).or_default() += 1;
+                    }
+                }
+            }
+            None => {}
+        }
+    }
+    let wrong = counts
+        .into_iter()
+        .filter(|(_, off)| *off != 0)
+        .map(|(key, _)| key);
+    let miscited = cited
+        .into_iter()
+        .filter(|(_, extents)| extents.values().any(|off| *off != 0))
+        .map(|(key, _)| key);
+    Ok(wrong
+        .chain(miscited)
+        .map(|key| key.escape_ascii().to_string())
+        .collect())
+}
+
+fn cite(cited: &mut BTreeMap<Bytes, BTreeMap<u32, i64>>, row: &RangeRow) {
+    let mut extents = std::collections::BTreeSet::new();
+    for piece in row.pieces() {
+        if let Source::Segment {
+            epoch,
+            sequence,
+            offset,
+            ..
+        } = piece.source
+        {
+            extents.insert((epoch, sequence, offset));
+        }
+    }
+    for (epoch, sequence, offset) in extents {
+        let segment = cited
+            .entry(super::keys::segment(epoch, sequence))
+            .or_default();
+        *segment.entry(offset).or_default() += 1;
+    }
+}
+
+/// The contents a row shows.
+fn shown(table: &[u8], value: &Bytes) -> Result<Vec<Content>, StoreError> {
+    let current = |node: Node, state: State| {
+        let behind = match state {
+            State::Version(_) => None,
+            State::Unborn { behind } => behind.map(|last| last.node.content),
+            State::Provisional(last) => Some(last.node.content),
+        };
+        [Some(node.content), behind].into_iter().flatten().collect()
+    };
+    Ok(match table {
+        b"CD" => match decode::<Entry>("C D", value)?.body {
+            Body::Own { node, state } => current(node, state),
+            Body::Linked(_) => Vec::new(),
+        },
+        b"CI" => match decode::<InodeRow>("C I", value)? {
+            InodeRow::Linked(row) => current(row.node, row.state),
+            InodeRow::Directory(_) => Vec::new(),
+        },
+        b"CO" => {
+            let orphan: Orphan = decode("C O", value)?;
+            if orphan.counted {
+                vec![orphan.node.content]
+            } else {
+                Vec::new()
+            }
+        }
+        b"HV" | b"HW" => {
+            let closed: Closed = decode("H V", value)?;
+            closed.node.map(|node| node.content).into_iter().collect()
+        }
+        _ => Vec::new(),
+    })
 }

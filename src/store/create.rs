@@ -11,7 +11,7 @@ use super::queue::Draft;
 use super::record::Order;
 use super::rows::{Body, DirectoryRow, Entry, InodeRow, LinkedRow, Node, State, encode};
 use super::tree::Listing;
-use super::version::{Attrs, Author, Content, Ino, Instant, Kind, Op, Origin, Stat};
+use super::version::{Attrs, Author, Content, EndOp, Ino, Instant, Kind, Op, Origin, Stat};
 use crate::sync::Arc;
 
 /// Bytes of a name, at most.
@@ -292,11 +292,12 @@ impl Shared {
             name: name.clone(),
         });
         let (place, nlink) = self.share(&mut draft, (ino, leaf), author)?;
+        let state = self.shared_state(&mut draft, leaf);
         let mut node = leaf.node.clone();
         node.attrs.ctime = at.time();
         let row = LinkedRow {
             node: node.clone(),
-            state: leaf.state.clone(),
+            state: state.clone(),
             nlink,
         };
         draft
@@ -320,10 +321,23 @@ impl Shared {
         leaf.home = Home::Linked { place, nlink };
         leaf.attrs.ctime = at.time();
         leaf.node = node;
+        leaf.state = state;
         if let Some(directory) = find(&mut locked, parent).and_then(Locked::directory) {
             directory.row.merge(change);
         }
         Ok(())
+    }
+
+    /// The state of an inode that gets a second name: what stood behind it stood under its first name only.
+    fn shared_state(&self, draft: &mut Draft, leaf: &Leaf) -> State {
+        let mut state = leaf.state.clone();
+        if let (State::Unborn { behind }, Home::Slot { place, .. }) = (&mut state, &leaf.home)
+            && let Some(last) = behind.take()
+        {
+            let end = (draft.instant, EndOp::Replaced);
+            self.close(draft, place, &last, end);
+        }
+        state
     }
 
     /// Turns an inode's only name into one of several; where it hangs, and how many names it has with one more.

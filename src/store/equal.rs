@@ -90,7 +90,7 @@ impl Shared {
             leaf.node = node;
         }
         leaf.map.rebase(&fix.map);
-        leaf.settled = Some(fix.map.clone());
+        leaf.settled = Some(leaf.rest_of(&fix.map));
         if !leaf.is_dirty() {
             if let Some(file) = leaf.working.take().and_then(|w| w.file) {
                 file.finish();

@@ -279,9 +279,10 @@ impl Shared {
         leaf: &Leaf,
         at: Instant,
     ) -> Result<Draft, StoreError> {
-        let order = match leaf.place() {
-            Some((directory, name)) => self.order_in(*directory, name, ino).await?,
-            None => Order {
+        let order = match &leaf.home {
+            Home::Slot { place, .. } => self.order_in(place.0, &place.1, ino).await?,
+            // The row of a linked inode lies in no directory, and the place we know of it may be gone.
+            Home::Linked { .. } | Home::Orphan => Order {
                 touches: vec![keys::inode(ino)],
                 ..Order::default()
             },
@@ -405,7 +406,7 @@ impl Shared {
             _ => None,
         };
         leaf.map.rebase(map);
-        leaf.settled = Some(map.clone());
+        leaf.settled = Some(leaf.rest_of(map));
         if clean {
             leaf.working = None;
             leaf.dirty_since = None;

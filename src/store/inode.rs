@@ -200,6 +200,16 @@ impl Leaf {
         stat
     }
 
+    /// What has to be remembered of a state that is queued, after the rebase: without newer changes its number only, so
+    /// that its staging file can go.
+    pub(crate) fn rest_of(&mut self, state: &FixedMap) -> FixedMap {
+        if state.seq() == self.map.seq() {
+            self.map.fix()
+        } else {
+            state.clone()
+        }
+    }
+
     /// Bytes that are not holes in a content of `len` bytes that `map` makes over the leaf's base.
     pub(crate) fn allocated(&self, map: &FixedMap, len: u64) -> u64 {
         let (mut own, mut shown) = (0, 0);

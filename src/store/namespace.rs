@@ -224,6 +224,7 @@ impl Namespace {
         shared.start(orphans);
         let namespace = Self(shared);
         namespace.0.finish_recovery().await?;
+        namespace.0.journal.thaw();
         Ok(namespace)
     }
 
@@ -261,6 +262,8 @@ fn check_clock(now: u64, last: u64) -> Result<(), StoreError> {
 
 fn open_local(dir: &std::path::Path, uuid: Uuid) -> Result<Journaled, StoreError> {
     let (journal, recovered) = Journal::open(&dir.join("journal"), uuid)?;
+    // A mount that fails on the way must find everything again.
+    journal.freeze();
     Journaled::read(journal, recovered)
 }
 
@@ -306,6 +309,13 @@ fn read_identity(bytes: &[u8]) -> Result<Identity, StoreError> {
         )));
     }
     serde_json::from_slice(bytes).map_err(bad)
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // What still holds a token goes with it; what the bucket has was let go before.
+        self.journal.freeze();
+    }
 }
 
 impl Shared {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use bytes::Bytes;
 
 use super::error::StoreError;
-use super::inode::{Due, FixState, Leaf, Lies, Working};
+use super::inode::{Due, FixState, Home, Leaf, Lies, Working};
 use super::keys;
 use super::log;
 use super::namespace::Shared;
@@ -18,7 +18,7 @@ use super::queue::{Draft, Held};
 use super::record::{OperationRecord, Record};
 use super::replay::{Replay, Work};
 use super::rows::{Applied, State};
-use super::version::{Ino, Op};
+use super::version::{Attrs, Ino, Op};
 use crate::cache::{Fixed as FixedMap, Source};
 use crate::meta::{Batch, JournalToken};
 use crate::sync::{Arc, Mutex, lock};
@@ -39,12 +39,15 @@ impl Shared {
                 damage.file, damage.bytes, damage.position
             ));
         }
-        check_writer(&applied, &records)?;
+        let stranger = check_writer(&applied, &records)?;
         self.raise_ids(highest_id(&records) + 1);
         self.fill_log(&applied, &records).await?;
         let mut replay = Replay::default();
         for (record, token) in records {
             self.replay(&mut replay, &applied, record, token)?;
+        }
+        if stranger && replay.works.values().any(Work::is_open) {
+            return Err(another_writer());
         }
         let _covered = self.journal(&Record::Epoch { epoch: self.epoch })?;
         for work in replay.works.values_mut() {
@@ -217,10 +220,10 @@ impl Shared {
             Err(error) => return Err(error),
         };
         let inode = Arc::clone(&locked.inode);
-        let permit = self.budget.try_acquire(work.bytes);
-        let Some(leaf) = locked.leaf() else {
+        let Some(leaf) = locked.leaf().filter(|leaf| leaf.home != Home::Orphan) else {
             return Ok(());
         };
+        let permit = self.budget.try_acquire(work.bytes);
         adopt(leaf, id, work);
         leaf.permit = permit;
         self.inodes.unsettle(&inode);
@@ -229,6 +232,10 @@ impl Shared {
             return Ok(());
         };
         if leaf.is_dirty() {
+            // The journal does not say when it was written to; a changed file must not look unchanged.
+            let now = self.clock.now().time();
+            leaf.attrs.mtime = now;
+            leaf.attrs.ctime = now;
             let author = leaf.author.clone();
             if let Some(fixed) = self.fix_locked(&inode, leaf, &author, None)? {
                 self.save_upto(&mut locked, &fixed.0, Op::Recovered).await?;
@@ -321,7 +328,7 @@ impl Shared {
 fn adopt(leaf: &mut Leaf, id: u64, work: Work) {
     leaf.base = work.base;
     if let Some(fix) = work.fixes.last().filter(|fix| fix.lies == Lies::InMap) {
-        leaf.attrs = fix.record.attrs.clone();
+        leaf.attrs = newer(fix.record.attrs.clone(), &leaf.node.attrs);
     }
     leaf.attrs.size = work.len;
     leaf.map = work.map;
@@ -337,7 +344,10 @@ fn adopt(leaf: &mut Leaf, id: u64, work: Work) {
                 due: Mutex::new(Due::Recovered),
                 map: fix.map,
                 base: fix.base,
-                attrs: Mutex::new(fix.record.attrs),
+                attrs: Mutex::new(match fix.lies {
+                    Lies::InMap => newer(fix.record.attrs, &leaf.node.attrs),
+                    Lies::Behind => fix.record.attrs,
+                }),
                 author: fix.record.author,
                 since: tokio::time::Instant::now(),
                 lies: fix.lies,
@@ -353,9 +363,21 @@ fn adopt(leaf: &mut Leaf, id: u64, work: Work) {
     });
 }
 
+/// The attributes of a fix, or those of its inode's row where they were changed after it.
+fn newer(fix: Attrs, row: &Attrs) -> Attrs {
+    if row.ctime > fix.ctime {
+        let size = fix.size;
+        return Attrs {
+            size,
+            ..row.clone()
+        };
+    }
+    fix
+}
+
 /// Refuses a journal with something to bring when another writer has been at the namespace since: the newest batch is of a later
 /// epoch than every record here. (Epochs only grow, and each mount of this directory saw those before it.)
-fn check_writer(applied: &Applied, records: &[(Record, JournalToken)]) -> Result<(), StoreError> {
+fn check_writer(applied: &Applied, records: &[(Record, JournalToken)]) -> Result<bool, StoreError> {
     let mut newest = 0;
     let mut open = false;
     for (record, _) in records {
@@ -368,14 +390,20 @@ fn check_writer(applied: &Applied, records: &[(Record, JournalToken)]) -> Result
             _ => {}
         }
     }
-    if open && applied.batch.0 > newest {
-        return Err(StoreError::Busy(
-            "the cache directory holds acknowledged changes that are not in the bucket, and another writer has been there \
-             since; they are kept: mount with another --cache-dir, or save this directory"
-                .to_owned(),
-        ));
+    // Records of writes alone tell no epoch.
+    let stranger = newest > 0 && applied.batch.0 > newest;
+    if open && stranger {
+        return Err(another_writer());
     }
-    Ok(())
+    Ok(stranger)
+}
+
+fn another_writer() -> StoreError {
+    StoreError::Busy(
+        "the cache directory holds acknowledged changes that are not in the bucket, and another writer has been there \
+         since; they are kept: mount with another --cache-dir, or save this directory"
+            .to_owned(),
+    )
 }
 
 fn highest_id(records: &[(Record, JournalToken)]) -> u64 {

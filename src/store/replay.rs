@@ -83,18 +83,27 @@ impl Work {
         }
     }
 
+    /// Whether it has changes or fixes that no operation brings.
+    pub(crate) fn is_open(&self) -> bool {
+        self.map.seq() > self.settled.as_ref().map_or(0, FixedMap::seq) || !self.fixes.is_empty()
+    }
+
     /// A write whose bytes are in a staging file, if they are.
     pub(crate) fn stage(&mut self, offset: u64, len: u64, source: Option<Source>) {
-        self.len = self.len.max(offset + len);
         match source {
             Some(source) => {
+                self.len = self.len.max(offset + len);
                 self.bytes += len;
                 self.map.write(offset, len, source);
             }
-            None => self.lost.push(format!(
-                "inode {}: {len} bytes at {offset} did not survive the machine and were left out",
-                self.ino.0
-            )),
+            None => {
+                // It counts as a change: the states before it and after it are two.
+                self.map.write(offset, 0, Source::Zero);
+                self.lost.push(format!(
+                    "inode {}: {len} bytes at {offset} did not survive the machine and were left out",
+                    self.ino.0
+                ));
+            }
         }
     }
 

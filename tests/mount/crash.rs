@@ -214,6 +214,8 @@ fn rounds(cache: Cache) {
         &before,
         &tree::read_tree(&mount.root()),
     );
+    mount.umount();
+    println!("{}", mount.check_log("main"));
 }
 
 #[test]

@@ -78,7 +78,10 @@ fn work_through(place: &Place) {
     mount.umount();
     let told = mount.check_log("team/eu");
     println!("{told}");
-    assert!(told.contains(", 0 differ from the index"), "{told}");
+    assert!(
+        told.contains(", 0 differ from the index, 0 counts are wrong"),
+        "{told}"
+    );
     let told: usize = told.split(' ').next().and_then(|n| n.parse().ok()).unwrap();
     assert!(told > 0, "log objects");
 }

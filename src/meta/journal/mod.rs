@@ -10,7 +10,7 @@
 mod format;
 mod recover;
 
-use crate::sync::{Arc, Mutex, Weak, lock};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak, lock};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -148,6 +148,8 @@ struct Shared {
     _lock: File,
     /// A std mutex: appends are one short write each, and tokens are dropped anywhere.
     state: Mutex<State>,
+    /// Raised while nothing may be deleted, whatever is dropped.
+    frozen: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -242,6 +244,18 @@ impl Journal {
         File::open(dir)
             .and_then(|dir| dir.sync_all())
             .map_err(|error| JournalError::of(dir, error))
+    }
+
+    /// Keeps every file from now on, whatever tokens are dropped: its owner does not know yet, or will never know, what
+    /// the bucket has.
+    pub fn freeze(&self) {
+        self.shared.frozen.store(true, Ordering::SeqCst);
+    }
+
+    /// Deletes again what no token needs, and what none needed meanwhile.
+    pub fn thaw(&self) {
+        self.shared.frozen.store(false, Ordering::SeqCst);
+        self.shared.sweep(&mut lock(&self.shared.state));
     }
 
     /// Deletes the newest file too if nobody needs it, so that a clean end leaves an empty journal.
@@ -360,13 +374,22 @@ impl Shared {
         Ok(JournalToken(Arc::clone(need)))
     }
 
-    /// Marks a file as not needed and deletes what may go, oldest first.
+    /// Marks a file as not needed and deletes what may go.
     fn let_go(&self, number: u64) {
         let mut state = lock(&self.state);
-        let files = &mut state.files;
-        if let Some(entry) = files.iter_mut().find(|entry| entry.number == number) {
+        let mut files = state.files.iter_mut();
+        if let Some(entry) = files.find(|entry| entry.number == number) {
             entry.needed = Needed::No;
         }
+        self.sweep(&mut state);
+    }
+
+    /// Deletes what may go, oldest first.
+    fn sweep(&self, state: &mut State) {
+        if self.frozen.load(Ordering::SeqCst) {
+            return;
+        }
+        let files = &mut state.files;
         while let Some(oldest) = files.front()
             && oldest.needed == Needed::No
         {

@@ -4,7 +4,7 @@ use super::format::{self, Header};
 use super::{
     Damage, Entry, Journal, JournalError, JournalToken, Need, Needed, Recovered, Shared, State,
 };
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, AtomicBool, Mutex};
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -52,6 +52,7 @@ pub(super) fn open(
         file_max,
         _lock: lock,
         state: Mutex::new(state),
+        frozen: AtomicBool::new(false),
     });
     let recovered = found.records.into_iter();
     let recovered = recovered.flat_map(|records| records.with_tokens(&shared));

@@ -2,6 +2,7 @@
 
 mod basics;
 mod check;
+mod edges;
 mod model;
 mod session;
 mod tree;

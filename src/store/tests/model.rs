@@ -103,6 +103,9 @@ async fn case(seed: u64) {
         let number = session.tree.now();
         if session.take(&step).await {
             println!("step {number}: {step:?}");
+            if self::number("REWINDFS_TEST_LOOK").is_some() {
+                look(&session, (0..=number).collect()).await;
+            }
             taken += 1;
         }
     }
@@ -137,7 +140,7 @@ async fn random_programs_and_crashes_leave_what_the_model_says() {
     if let Some(seed) = number("REWINDFS_TEST_SEED") {
         return case(seed).await;
     }
-    for seed in 1..=number("REWINDFS_TEST_CASES").unwrap_or(200) {
+    for seed in 1..=number("REWINDFS_TEST_CASES").unwrap_or(60) {
         case(seed).await;
     }
 }

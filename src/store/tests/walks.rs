@@ -254,3 +254,25 @@ async fn a_directory_moved_removed_and_made_again() {
     ];
     walk("dirs", &steps).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_behind_one_whose_staging_file_is_gone() {
+    use Step::*;
+    for halt in HALTS {
+        let mut session = Session::new(World::new("staged"), halt).await;
+        for step in [
+            Create(0, "e"),
+            Write(0, 13, 19),
+            Flush(0),
+            Append(0, 262_152),
+            Drain,
+            Close(0),
+        ] {
+            assert!(session.take(&step).await);
+        }
+        session.rest().await;
+        session.crash().await;
+        check::live(&session.ns, &session.tree).await;
+        check::past(&session.ns, &session.tree, 0..session.tree.past.len()).await;
+    }
+}

@@ -1,0 +1,211 @@
+//! Single moments that the walks and the random programs meet only by chance.
+
+use super::*;
+
+async fn until(what: impl Fn() -> bool) {
+    while !what() {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_fsync_after_the_commit_still_waits_for_the_flush() {
+    let world = World::new("fsync");
+    let ns = world.open().await;
+    ns.drain().await.unwrap();
+    halt(&ns, Some(pipeline::Step::Flush));
+    let ino = save(&ns, ROOT, b"a", b"text").await;
+    until(|| ns.0.queue.oldest().is_none()).await;
+    let file = ns.file(ino).await.unwrap();
+    file.sync(&author()).await.unwrap();
+    drop(file);
+    let world = world.kill(ns).await;
+    world.wipe();
+    let ns = world.open().await;
+    assert_eq!(
+        content(&ns, ROOT, b"a").await.as_deref(),
+        Some(&b"text"[..])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_is_refused_once_another_machine_has_written() {
+    let world = World::new("writers");
+    let ns = world.open().await;
+    ns.drain().await.unwrap();
+    halt(&ns, Some(pipeline::Step::Seal));
+    save(&ns, ROOT, b"a", b"text").await;
+    let left = world.kill(ns).await;
+    let ns = left.open().await;
+    assert_eq!(
+        content(&ns, ROOT, b"a").await.as_deref(),
+        Some(&b"text"[..])
+    );
+    halt(&ns, Some(pipeline::Step::Seal));
+    save(&ns, ROOT, b"b", b"more").await;
+    let left = left.kill(ns).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::rename(left.cache.path(), elsewhere.path().join("kept")).unwrap();
+    std::fs::create_dir(left.cache.path()).unwrap();
+    let ns = left.open().await;
+    save(&ns, ROOT, b"c", b"other").await;
+    ns.drain().await.unwrap();
+    let left = left.kill(ns).await;
+    left.wipe();
+    copy(&elsewhere.path().join("kept"), left.cache.path());
+    for attempt in 0..3 {
+        let refused = matches!(left.try_open().await, Err(StoreError::Busy(_)));
+        assert!(refused, "the journal is kept, attempt {attempt}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn staging_files_go_when_the_bucket_has_their_bytes() {
+    let world = World::new("staging");
+    let ns = world.open().await;
+    for text in [vec![b'a'; 300_000], vec![b'b'; 200_000]] {
+        save(&ns, ROOT, b"big", &text).await;
+    }
+    let staged = || {
+        let mut found = Vec::new();
+        let mut open = vec![world.cache.path().to_owned()];
+        while let Some(directory) = open.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    open.push(path);
+                } else if path.parent().unwrap().ends_with("staging") {
+                    found.push(path);
+                }
+            }
+        }
+        found
+    };
+    assert!(!staged().is_empty());
+    ns.drain().await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    assert_eq!(staged(), Vec::<PathBuf>::new());
+    assert_eq!(
+        content(&ns, ROOT, b"big").await.unwrap(),
+        vec![b'b'; 200_000]
+    );
+    ns.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_released_too_late_does_not_change_the_final_past() {
+    let world = World::new("late");
+    let ns = world.open().await;
+    let ino = save(&ns, ROOT, b"a", b"one").await;
+    let (first, second) = (ns.file(ino).await.unwrap(), ns.file(ino).await.unwrap());
+    first
+        .append(Bytes::from_static(b"two"), &author())
+        .await
+        .unwrap();
+    let fixed = first.fix(&author(), None).await.unwrap().unwrap();
+    second
+        .append(Bytes::from_static(b"three"), &author())
+        .await
+        .unwrap();
+    ns.drain().await.unwrap();
+    let moment = ns.now();
+    world.env.advance(1_000_000);
+    assert!(ns.is_final(moment));
+    let then = ns.entry_at(ROOT, b"a", moment).await.unwrap().unwrap();
+    first.save(fixed).await.unwrap();
+    assert_eq!(
+        ns.entry_at(ROOT, b"a", moment)
+            .await
+            .unwrap()
+            .unwrap()
+            .version,
+        then.version
+    );
+    close(&second).await;
+    assert_eq!(
+        history(&ns, ROOT, b"a").await,
+        [&b"one"[..], b"onetwo", b"onetwothree"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mount_keeps_no_trace_of_an_unlinked_file_that_was_open() {
+    let world = World::new("orphan");
+    let ns = world.open().await;
+    let ino = save(&ns, ROOT, b"a", b"one").await;
+    let file = ns.file(ino).await.unwrap();
+    file.append(Bytes::from_static(b"two"), &author())
+        .await
+        .unwrap();
+    ns.unlink(ROOT, b"a", &author()).await.unwrap();
+    drop(file);
+    let world = world.kill(ns).await;
+    let ns = world.open().await;
+    ns.drain().await.unwrap();
+    assert_eq!(content(&ns, ROOT, b"a").await, None);
+    assert_eq!(history(&ns, ROOT, b"a").await, [b"one"]);
+    let pending = ns.pending();
+    assert_eq!(
+        (pending.files, pending.bytes, pending.operations),
+        (0, 0, 0)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_linked_file_outlives_the_directory_of_its_first_name() {
+    let world = World::new("linked");
+    let ns = world.open().await;
+    let directory = |name: &'static [u8]| {
+        let ns = ns.clone();
+        async move {
+            ns.create(ROOT, name, new_node(Kind::Directory), &author())
+                .await
+                .unwrap()
+                .ino
+        }
+    };
+    let (first, _other) = (directory(b"d").await, directory(b"e").await);
+    let ino = save(&ns, first, b"a", b"one").await;
+    ns.link(ino, ROOT, b"b", &author()).await.unwrap();
+    ns.unlink(first, b"a", &author()).await.unwrap();
+    ns.rmdir(ROOT, b"d", &author()).await.unwrap();
+    halt(&ns, Some(pipeline::Step::Commit));
+    ns.rename((ROOT, b"e"), (ROOT, b"f"), RenameMode::Replace, &author())
+        .await
+        .unwrap();
+    save(&ns, ROOT, b"b", b"more").await;
+    let world = world.kill(ns).await;
+    let ns = world.open().await;
+    assert_eq!(
+        content(&ns, ROOT, b"b").await.as_deref(),
+        Some(&b"more"[..])
+    );
+    assert_eq!(history(&ns, ROOT, b"b").await, [&b"one"[..], b"more"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_file_flushed_before_an_fsync_keeps_both_states() {
+    let world = World::new("flushed");
+    let ns = world.open().await;
+    let (_, file) = ns
+        .create_open(ROOT, b"a", new_file(), &author())
+        .await
+        .unwrap();
+    file.write(2, Bytes::from_static(b"one"), &author())
+        .await
+        .unwrap();
+    let fixed = file.fix(&author(), None).await.unwrap().unwrap();
+    file.append(Bytes::from_static(b"two"), &author())
+        .await
+        .unwrap();
+    ns.drain().await.unwrap();
+    file.save(fixed).await.unwrap();
+    assert_eq!(history(&ns, ROOT, b"a").await, [b"\0\0one"]);
+    ns.drain().await.unwrap();
+    assert_eq!(history(&ns, ROOT, b"a").await, [b"\0\0one"]);
+    close(&file).await;
+    assert_eq!(
+        history(&ns, ROOT, b"a").await,
+        [&b"\0\0one"[..], b"\0\0onetwo"]
+    );
+}
