@@ -99,6 +99,8 @@ fn is_failure(error: &Error) -> bool {
             | Error::AlreadyExists { .. }
             | Error::Precondition { .. }
             | Error::NotModified { .. }
+            | Error::NotSupported { .. }
+            | Error::NotImplemented { .. }
     )
 }
 

@@ -373,16 +373,3 @@ fn a_payload_beyond_the_limit_is_refused() {
     drop(token);
     assert_eq!(open(dir.path()).unwrap().1[0].payload.len(), 5000);
 }
-
-#[test]
-#[ignore = "a measurement"]
-fn append_throughput() {
-    let dir = TempDir::new().unwrap();
-    let (journal, _) = Journal::open(dir.path(), NAMESPACE).unwrap();
-    let begin = Instant::now();
-    for _ in 0..300_000 {
-        drop(journal.append(&[5; 100]).unwrap());
-    }
-    let rate = 300_000.0 / begin.elapsed().as_secs_f64();
-    println!("{rate:.0} records/s");
-}
