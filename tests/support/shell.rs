@@ -1,6 +1,7 @@
 //! Commands with a deadline, whose script and output stand in the message when they fail.
 
 use std::fmt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -74,6 +75,7 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Ran {
         .stdin(Stdio::null())
         .stdout(stdout)
         .stderr(stderr)
+        .process_group(0)
         .spawn()
         .unwrap_or_else(|error| panic!("cannot start {what}: {error}"));
     let mut status = None;
@@ -83,6 +85,13 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Ran {
     });
     let took = start.elapsed();
     if !ended {
+        // What it started goes with it: the group is its own.
+        if let Some(group) = i32::try_from(child.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+        {
+            rustix::process::kill_process_group(group, rustix::process::Signal::KILL).ok();
+        }
         child.kill().ok();
         // Killed, it may still hang in the kernel until the daemon's own deadline; one more bound, then it is left.
         super::wait_until(Duration::from_secs(30), || {
