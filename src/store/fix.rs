@@ -128,39 +128,16 @@ impl Shared {
         }
         let answer = self.clock.begin();
         let at = answer.at();
-        if let Some(working) = &leaf.working {
-            let attrs = leaf.attrs.clone();
-            let fix = FixRecord {
-                working: working.id,
-                ino: inode.ino,
-                at,
-                attrs,
-                author: author.clone(),
-            };
-            let _covered = self.journal(&Record::Fix(fix))?;
-            if let Some(old) = &replaces {
-                let _covered = self.journal(&Record::Unfix {
-                    working: working.id,
-                    at: old.0.at,
-                })?;
-            }
-        }
+        let state = self.state_of(inode, leaf, (at, Due::Answering(answer)), author)?;
         if let Some(old) = replaces {
+            if let Some(working) = state.working {
+                let at = old.0.at;
+                let _covered = self.journal(&Record::Unfix { working, at })?;
+            }
             leaf.fixes.retain(|f| !Arc::ptr_eq(f, &old.0));
             *lock(&old.0.due) = Due::Lapsed;
         }
-        let state = Arc::new(FixState {
-            at,
-            due: crate::sync::Mutex::new(Due::Answering(answer)),
-            map: leaf.map.fix(),
-            base: leaf.base,
-            attrs: crate::sync::Mutex::new(leaf.attrs.clone()),
-            author: author.clone(),
-            since: tokio::time::Instant::now(),
-            lies: Lies::InMap,
-            working: leaf.working.as_ref().map(|w| w.id),
-            token: leaf.working.as_ref().map(|w| w.token.clone()),
-        });
+        let state = Arc::new(state);
         leaf.fixes.push(Arc::clone(&state));
         self.inodes.unsettle(inode);
         Ok(Some(Fixed(state)))
@@ -461,7 +438,7 @@ impl Shared {
         }
         let answer = self.clock.begin();
         let at = answer.at();
-        let fix = self.own_fix(&inode, leaf, at, author)?;
+        let fix = self.state_of(&inode, leaf, (at, Due::Lapsed), author)?;
         let map = fix.map.clone();
         let changes = leaf
             .settled
@@ -502,12 +479,12 @@ impl Shared {
         })
     }
 
-    /// The state of a leaf as it is, in the journal and fixed by the daemon itself.
-    fn own_fix(
+    /// The state of a leaf as it is, in the journal.
+    fn state_of(
         &self,
         inode: &Arc<Inode>,
         leaf: &mut Leaf,
-        at: Instant,
+        (at, due): (Instant, Due),
         author: &Author,
     ) -> Result<FixState, StoreError> {
         if let Some(working) = &leaf.working {
@@ -522,7 +499,7 @@ impl Shared {
         }
         Ok(FixState {
             at,
-            due: crate::sync::Mutex::new(Due::Lapsed),
+            due: crate::sync::Mutex::new(due),
             map: leaf.map.fix(),
             base: leaf.base,
             attrs: crate::sync::Mutex::new(leaf.attrs.clone()),
