@@ -9,7 +9,8 @@ use super::error::StoreError;
 use super::log::{self, Base};
 use super::namespace::check_name;
 use super::rows::{
-    self, Body, Closed, Entry, InodeRow, Node, Orphan, RangeRow, SegmentRow, Source, State, decode,
+    self, Body, Closed, Entry, InodeRow, LineageRow, Node, Orphan, RangeRow, SegmentRow, Source,
+    State, decode,
 };
 use super::version::Content;
 use crate::backend::{Backend, BackendError};
@@ -109,6 +110,10 @@ pub(crate) async fn recount(index: &dyn MetaRead) -> Result<Vec<String>, StoreEr
     let mut scan = index.scan(all).await?;
     while let Some((key, value)) = scan.next().await? {
         match key.get(..2) {
+            Some(b"CL") => {
+                let row: LineageRow = decode("C L", &value)?;
+                *counts.entry(super::keys::count(row.parent)).or_default() += 1;
+            }
             Some(b"CF") => cite(&mut cited, &decode("C F", &value)?),
             Some(b"GR") => *counts.entry(key).or_default() -= decode::<i64>("G R", &value)?,
             Some(b"GB") => {
@@ -120,7 +125,7 @@ pub(crate) async fn recount(index: &dyn MetaRead) -> Result<Vec<String>, StoreEr
             }
             Some(table) => {
                 for content in shown(table, &value)? {
-                    if let Content::Bytes(content) = content {
+                    if let Some(content) = content.reference() {
                         *counts.entry(super::keys::count(content)).or_default() += 1;
                     }
                 }

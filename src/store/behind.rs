@@ -18,7 +18,10 @@ impl Shared {
         fix: &Arc<FixState>,
         attrs: &Attrs,
     ) -> Result<(), StoreError> {
-        let prepared = self.prepare(inode, leaf, (&fix.map, fix.base, fix), (fix.at, attrs.size));
+        let lies = (&fix.map, fix.base, fix.as_ref());
+        let prepared = self
+            .prepare(inode, leaf, lies, (fix.at, attrs.size))
+            .await?;
         let unborn = matches!(leaf.state, State::Unborn { .. });
         // The bytes keep the place of the fix in their lineage, also when the version comes too late for its instant.
         let answer = is_late(leaf, fix).then(|| self.clock.begin());
@@ -56,7 +59,7 @@ impl Shared {
         let state = State::Provisional(Box::new(last));
         let now = leaf.node.clone();
         self.current_rows(&mut draft, (inode.ino, leaf), &now, &state, alive_since);
-        draft.content = prepared.brings;
+        self.bring_along(&mut draft, prepared);
         self.enqueue(draft)?;
         leaf.state = state;
         set_alive(leaf, alive_since);

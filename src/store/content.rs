@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::error::StoreError;
 use super::keys;
 use super::overlay::View;
-use super::rows::{Piece, RangeRow, Source, decode};
+use super::rows::{LineageRow, Piece, RangeRow, Source, decode};
 use super::version::{ContentRef, Ino, Instant};
 use crate::cache::Fixed;
 use crate::sync::{Arc, Mutex, lock};
@@ -237,11 +237,10 @@ impl Contents {
             return Ok((RangeRow::Whole(pieces), None));
         }
         let mut chain = chain(view, base, range).await?;
-        if let Some(cut) = pending.cut() {
-            chain.cut(cut);
-        }
+        chain.cut(pending.cut().unwrap_or(base_len));
         let newest = chain.links.first().map(|link| link.at);
-        let replaced = newest.filter(|at| Some(*at) == pending.replaces && pending.cut().is_none());
+        let own = base.cid == pending.content.cid && pending.cut().is_none();
+        let replaced = newest.filter(|at| own && Some(*at) == pending.replaces);
         if chain.links.len() >= DELTAS_MAX || chain.links.is_empty() {
             chain.links.insert(
                 0,
@@ -289,17 +288,51 @@ impl Chain {
 }
 
 async fn chain(view: &View, content: ContentRef, range: u64) -> Result<Chain, StoreError> {
-    let start = keys::range(content.cid, range, content.instant);
+    let (mut links, mut content, mut limit) = (Vec::new(), content, u64::MAX);
+    loop {
+        let (mut own, whole) = own_links(view, content, range).await?;
+        let oldest = match own.last() {
+            Some(last) if whole => last.at,
+            _ => Instant(0),
+        };
+        let cuts = own_cuts(view, content, oldest).await?;
+        for link in &mut own {
+            let later = cuts.iter().filter(|(at, _)| link.at < *at);
+            link.limit = later.map(|(_, len)| *len).fold(limit, u64::min);
+        }
+        links.append(&mut own);
+        if whole {
+            break;
+        }
+        let Some(row) = view
+            .row::<LineageRow>("C L", &keys::lineage(content.cid))
+            .await?
+        else {
+            break;
+        };
+        limit = cuts
+            .iter()
+            .map(|(_, len)| *len)
+            .fold(limit.min(row.len), u64::min);
+        if limit <= range * RANGE {
+            break;
+        }
+        content = row.parent;
+    }
+    Ok(Chain { links })
+}
+
+/// The rows of one lineage's range, newest first, and whether the last is a whole one.
+async fn own_links(
+    view: &View,
+    content: ContentRef,
+    range: u64,
+) -> Result<(Vec<Link>, bool), StoreError> {
     let mut links: Vec<Link> = Vec::new();
-    let mut from = start;
-    'rows: loop {
-        let rows = view
-            .scan(
-                from.clone(),
-                keys::range_end(content.cid, range),
-                DELTAS_MAX + 2,
-            )
-            .await?;
+    let mut from = keys::range(content.cid, range, content.instant);
+    loop {
+        let end = keys::range_end(content.cid, range);
+        let rows = view.scan(from.clone(), end, DELTAS_MAX + 2).await?;
         let full = rows.len() == DELTAS_MAX + 2;
         for (key, value) in rows {
             let row: RangeRow = decode("C F", &value)?;
@@ -312,33 +345,32 @@ async fn chain(view: &View, content: ContentRef, range: u64) -> Result<Chain, St
                 limit: u64::MAX,
             });
             if whole {
-                break 'rows;
+                return Ok((links, true));
             }
             from = [&key[..], &[0]].concat().into();
         }
         if !full {
-            break;
+            return Ok((links, false));
         }
     }
-    let Some(oldest) = links.last().map(|l| l.at) else {
-        return Ok(Chain { links });
-    };
-    let cuts = view
-        .scan(
-            keys::cut(content.cid, content.instant),
-            keys::cut(content.cid, oldest),
-            usize::MAX,
-        )
+}
+
+/// The truncations of one lineage after `oldest` and up to a state of it, with their lengths in bytes.
+async fn own_cuts(
+    view: &View,
+    content: ContentRef,
+    oldest: Instant,
+) -> Result<Vec<(Instant, u64)>, StoreError> {
+    let from = keys::cut(content.cid, content.instant);
+    let rows = view
+        .scan(from, keys::cut(content.cid, oldest), usize::MAX)
         .await?;
-    for (key, value) in cuts {
+    let cut = |(key, value): (Bytes, Bytes)| {
         let at = keys::trailing_instant(&key)
             .ok_or_else(|| StoreError::Corrupt("C K key".to_owned()))?;
-        let len: u64 = decode("C K", &value)?;
-        for link in links.iter_mut().filter(|l| l.at < at) {
-            link.limit = link.limit.min(len);
-        }
-    }
-    Ok(Chain { links })
+        Ok((at, decode::<u64>("C K", &value)?))
+    };
+    rows.into_iter().map(cut).collect()
 }
 
 /// The pieces a chain shows.

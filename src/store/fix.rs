@@ -15,7 +15,7 @@ use super::keys;
 use super::namespace::{Namespace, Shared};
 use super::queue::{Draft, Held, Operation};
 use super::record::{ContentRecord, FixRecord, Order, Record, Settled};
-use super::rows::{Last, State};
+use super::rows::{Last, LineageRow, State, encode};
 use super::version::{Author, Content, ContentRef, Ino, Instant, Op, Stamp, VersionId};
 use crate::cache::Fixed as FixedMap;
 use crate::sync::{Arc, lock};
@@ -220,7 +220,8 @@ impl Shared {
         }
         let answer = is_late(leaf, fix).then(|| self.clock.begin());
         let at = answer.as_ref().map_or(fix.at, Answer::at);
-        let prepared = self.prepare(&inode, leaf, (&map, leaf.base, fix), (at, attrs.size));
+        let lies = (&map, leaf.base, fix.as_ref());
+        let prepared = self.prepare(&inode, leaf, lies, (at, attrs.size)).await?;
         let id = VersionId {
             instant: at,
             suffix: self.suffix(),
@@ -268,40 +269,46 @@ impl Shared {
     }
 
     /// The content a map over a base makes, and what brings it to the bucket.
-    pub(crate) fn prepare(
+    pub(crate) async fn prepare(
         &self,
         inode: &Arc<Inode>,
         leaf: &Leaf,
         (map, base, fix): (&FixedMap, Option<(ContentRef, u64)>, &FixState),
         (at, len): (Instant, u64),
-    ) -> Prepared {
+    ) -> Result<Prepared, StoreError> {
         if len == 0 {
-            return Prepared {
+            return Ok(Prepared {
                 content: Content::Empty,
                 brings: None,
-            };
+            });
         }
         let cut = map
             .cut()
             .filter(|cut| base.is_some_and(|(_, base_len)| *cut < base_len));
         let unchanged = map.spans().next().is_none() && cut.is_none();
         if let (true, Some((content, _))) = (unchanged, base) {
-            return Prepared {
-                content: Content::Bytes(content),
+            let own = self.is_own(leaf, content);
+            return Ok(Prepared {
+                content: if own {
+                    Content::Bytes(content)
+                } else {
+                    Content::Shared(content)
+                },
                 brings: None,
-            };
+            });
         }
         if unchanged {
-            return Prepared {
+            return Ok(Prepared {
                 content: Content::Bytes(ContentRef {
                     cid: self.new_id(),
                     instant: at,
                 }),
                 brings: None,
-            };
+            });
         }
         let base = if cut == Some(0) { None } else { base };
-        let cid = base.map_or_else(|| self.new_id(), |(content, _)| content.cid);
+        let own = base.filter(|(content, _)| self.is_own(leaf, *content));
+        let cid = own.map_or_else(|| self.new_id(), |(content, _)| content.cid);
         let content = ContentRef { cid, instant: at };
         let place = leaf
             .place()
@@ -316,9 +323,10 @@ impl Shared {
             place: place.clone(),
             base,
             len,
-            replaces: base
-                .filter(|b| unshown && self.is_own_state(leaf, b.0))
-                .map(|(c, _)| c.instant),
+            replaces: match own {
+                Some((c, _)) if unshown && self.is_own_state(leaf, c).await? => Some(c.instant),
+                _ => None,
+            },
         };
         let pending = Arc::new(Pending {
             content,
@@ -332,19 +340,24 @@ impl Shared {
             replaces: record.replaces,
             sealing: tokio::sync::watch::Sender::new(Sealing::Waiting),
         });
-        Prepared {
+        Ok(Prepared {
             content: Content::Bytes(content),
             brings: Some((pending, record)),
-        }
+        })
+    }
+
+    /// Whether a content is of the leaf's own lineage, so that the next state goes on in it.
+    fn is_own(&self, leaf: &Leaf, content: ContentRef) -> bool {
+        matches!(leaf.node.content, Content::Bytes(own) if own.cid == content.cid)
     }
 
     /// Whether a content is shown by nothing but the leaf's own state, which is no version.
-    fn is_own_state(&self, leaf: &Leaf, content: ContentRef) -> bool {
-        let last = match &leaf.state {
-            State::Provisional(last) => last.node.content == Content::Bytes(content),
-            State::Unborn { .. } | State::Version(_) => false,
-        };
-        leaf.node.content == Content::Bytes(content) && !last && leaf.fixes.is_empty()
+    async fn is_own_state(&self, leaf: &Leaf, content: ContentRef) -> Result<bool, StoreError> {
+        if leaf.node.content != Content::Bytes(content) || !leaf.fixes.is_empty() {
+            return Ok(false);
+        }
+        let shown: Option<i64> = self.view.row("G R", &keys::count(content)).await?;
+        Ok(shown == Some(1) && !self.pins.is_pinned(content.cid))
     }
 
     /// Queues a state and makes it the base of what is written next; `then` updates the leaf's row.
@@ -360,8 +373,10 @@ impl Shared {
         let clean = map.seq() == leaf.map.seq();
         if let (None, Some(working)) = (&prepared.brings, fix.working) {
             let base = match &prepared.content {
-                Content::Bytes(content) => Some((*content, lock(&fix.attrs).size)),
-                _ => None,
+                Content::Bytes(content) | Content::Shared(content) => {
+                    Some((*content, lock(&fix.attrs).size))
+                }
+                Content::Empty | Content::Target(_) => None,
             };
             let at = fix.at;
             draft.settles = Some(Settled {
@@ -375,13 +390,11 @@ impl Shared {
             draft.usage.1,
         );
         draft.held = self.hand_over(leaf, map, clean);
-        draft.content = prepared.brings;
+        self.bring_along(&mut draft, prepared);
         self.enqueue(draft)?;
         then(leaf);
-        leaf.base = match &leaf.node.content {
-            Content::Bytes(content) => Some((*content, leaf.node.attrs.size)),
-            _ => None,
-        };
+        let shown = leaf.node.content.reference();
+        leaf.base = shown.map(|content| (content, leaf.node.attrs.size));
         leaf.map.rebase(map);
         leaf.settled = Some(leaf.rest_of(map));
         if clean {
@@ -390,6 +403,28 @@ impl Shared {
         }
         self.inodes.unsettle(inode);
         Ok(())
+    }
+
+    /// What a state needs beside its own rows: its bytes, its place behind whom it refers to, and the beginning of a lineage.
+    pub(crate) fn bring_along(&self, draft: &mut Draft, prepared: Prepared) {
+        if let Content::Shared(content) = prepared.content {
+            draft.order.touches.push(keys::count(content));
+        }
+        if let Some((pending, _)) = &prepared.brings {
+            draft.order.touches.push(keys::count(pending.content));
+            if let Some((parent, len)) = pending.base
+                && parent.cid != pending.content.cid
+            {
+                let len = pending.cut().unwrap_or(len).min(len);
+                draft.order.touches.push(keys::count(parent));
+                let row = LineageRow { parent, len };
+                draft
+                    .rows
+                    .put(keys::lineage(pending.content.cid), encode(&row));
+                draft.rows.merge(keys::count(parent), encode(&1i64));
+            }
+        }
+        draft.content = prepared.brings;
     }
 
     fn growth(&self, leaf: &Leaf, prepared: &Prepared, _map: &FixedMap, _clean: bool) -> i64 {
@@ -450,6 +485,7 @@ impl Shared {
             (&changes, leaf.base, &fix),
             (at, leaf.attrs.size),
         );
+        let prepared = prepared.await?;
         let mut node = leaf.node.clone();
         node.content = prepared.content.clone();
         node.allocated = leaf.allocated(&changes, leaf.attrs.size);

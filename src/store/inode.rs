@@ -12,7 +12,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::clock::Answer;
 use super::rows::{DirectoryRow, Node, State};
-use super::version::{Attrs, Author, Content, ContentRef, Ino, Instant, Kind, Stat};
+use super::version::{Attrs, Author, ContentRef, Ino, Instant, Kind, Stat};
 use crate::cache::{DirtyMap, Fixed as FixedMap, Permit, StagingFile};
 use crate::meta::JournalToken;
 use crate::sync::{Arc, Mutex, RwLock, Weak, lock, read, write};
@@ -137,10 +137,7 @@ pub(crate) enum Due {
 
 impl Leaf {
     pub(crate) fn new(home: Home, node: Node, state: State) -> Self {
-        let base = match node.content {
-            Content::Bytes(content) => Some((content, node.attrs.size)),
-            _ => None,
-        };
+        let base = node.content.reference().map(|c| (c, node.attrs.size));
         Self {
             loaded_stamp: content_stamp(&node),
             home,
@@ -233,10 +230,8 @@ impl Leaf {
 
 /// A number that differs for different contents, spread so that counting from it meets no other.
 pub(crate) fn content_stamp(node: &Node) -> u64 {
-    match &node.content {
-        Content::Bytes(content) => content.instant.0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-        Content::Empty | Content::Target(_) => 0,
-    }
+    let spread = |content: ContentRef| content.instant.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    node.content.reference().map_or(0, spread)
 }
 
 /// A stat of anything but a directory.

@@ -10,7 +10,7 @@
 //! | `C X` | inode, attribute | large extended attributes | |
 //! | `C F` | lineage, range, ~instant | read: newest state first | a range's states lie together |
 //! | `C K` | lineage, ~instant | read: truncations | |
-//! | `C L` | lineage | read of a clone | |
+//! | `C L` | lineage | read of what was written over somebody else's bytes | |
 //! | `H V` | directory, name, 00, ~instant, suffix | past of a slot, newest first | names end in 00, which no name holds |
 //! | `H W` | inode, ~instant, suffix | past of a hard-linked inode | |
 //! | `H T` | directory, node, `S` start / `E` ~end, name | names that are gone | see `interval` |
@@ -100,6 +100,11 @@ pub(crate) fn range(cid: u64, range: u64, instant: Instant) -> Bytes {
 /// First key of a lineage's range behind all its states.
 pub(crate) fn range_end(cid: u64, range: u64) -> Bytes {
     after(&Key::new(*b"CF").u64(cid).u64(range).done())
+}
+
+/// What a lineage goes on from.
+pub(crate) fn lineage(cid: u64) -> Bytes {
+    Key::new(*b"CL").u64(cid).done()
 }
 
 pub(crate) fn cut(cid: u64, instant: Instant) -> Bytes {

@@ -16,6 +16,7 @@ use super::inode::Inodes;
 use super::journaled::Journaled;
 use super::log::Log;
 use super::overlay::View;
+use super::pin::Pins;
 use super::pipeline::Health;
 use super::queue::{Draft, Operation, Queue};
 use super::record::{Order, Record};
@@ -89,6 +90,7 @@ pub(crate) struct Shared {
     pub(crate) view: View,
     pub(crate) inodes: Inodes,
     pub(crate) contents: Contents,
+    pub(crate) pins: Arc<Pins>,
     pub(crate) extents: Extents,
     pub(crate) journal: Arc<Journal>,
     pub(crate) queue: Queue,
@@ -209,6 +211,7 @@ impl Namespace {
             sequence: AtomicU64::new(1),
             inodes: Inodes::default(),
             contents: Contents::default(),
+            pins: Arc::default(),
             renames: tokio::sync::Mutex::new(()),
             orphaned,
             config,

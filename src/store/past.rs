@@ -330,10 +330,8 @@ impl Namespace {
         len: u32,
     ) -> Result<Bytes, StoreError> {
         let end = offset.saturating_add(u64::from(len)).min(entry.attrs.size);
-        match &entry.content {
-            Content::Bytes(content) if offset < end => {
-                self.0.read_content(*content, offset, end).await
-            }
+        match entry.content.reference() {
+            Some(content) if offset < end => self.0.read_content(content, offset, end).await,
             _ => Ok(Bytes::new()),
         }
     }
@@ -342,7 +340,7 @@ impl Namespace {
     pub fn target_past(&self, entry: &PastEntry) -> Bytes {
         match &entry.content {
             Content::Target(target) => target.clone(),
-            Content::Bytes(_) | Content::Empty => Bytes::new(),
+            Content::Bytes(_) | Content::Shared(_) | Content::Empty => Bytes::new(),
         }
     }
 }

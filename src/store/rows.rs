@@ -10,7 +10,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::error::StoreError;
-use super::version::{Attrs, Content, EndOp, Ino, Instant, Kind, Stamp, Time, VersionId};
+use super::version::{
+    Attrs, Content, ContentRef, EndOp, Ino, Instant, Kind, Stamp, Time, VersionId,
+};
 
 /// Format of every row this build writes.
 pub(crate) const FORMAT: u8 = 1;
@@ -239,6 +241,14 @@ impl RangeRow {
             Self::Whole(pieces) | Self::Delta(pieces) => pieces,
         }
     }
+}
+
+/// `C L`: the bytes a lineage began over. Where it has no row, these show, up to their length.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LineageRow {
+    pub(crate) parent: ContentRef,
+    /// Bytes of the parent that show.
+    pub(crate) len: u64,
 }
 
 /// `G B`: rows citing each extent of a segment; operands carry differences.

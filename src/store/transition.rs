@@ -51,8 +51,8 @@ pub(crate) struct Arrival {
 impl Shared {
     /// Adds `by` to how many rows show a content.
     pub(crate) fn count(&self, draft: &mut Draft, content: &Content, by: i64) {
-        if let Content::Bytes(content) = content {
-            draft.rows.merge(keys::count(*content), encode(&by));
+        if let Some(content) = content.reference() {
+            draft.rows.merge(keys::count(content), encode(&by));
         }
     }
 

@@ -178,6 +178,18 @@ pub enum Content {
     Bytes(ContentRef),
     /// Where a symbolic link points.
     Target(Bytes),
+    /// Bytes of a lineage that is somebody else's (a copy, an undeleted file): what is written over them begins another.
+    Shared(ContentRef),
+}
+
+impl Content {
+    /// The bytes it shows, whoever's lineage they are of; `None` where there are none.
+    pub fn reference(&self) -> Option<ContentRef> {
+        match self {
+            Self::Bytes(content) | Self::Shared(content) => Some(*content),
+            Self::Empty | Self::Target(_) => None,
+        }
+    }
 }
 
 /// Where a name made by a rename came from.

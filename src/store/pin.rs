@@ -1,0 +1,76 @@
+//! Contents somebody reads or refers to without a row that shows them: their rows stay while they are held.
+
+use std::collections::HashMap;
+
+use super::namespace::Namespace;
+use super::version::{ContentRef, PastEntry};
+use crate::sync::{Arc, Mutex, lock};
+
+/// The lineages that are held, and how often.
+#[derive(Debug, Default)]
+pub(crate) struct Pins {
+    held: Mutex<HashMap<u64, usize>>,
+}
+
+/// A hold on the bytes of a content; given back when dropped.
+#[derive(Debug)]
+pub struct Pin {
+    pins: Arc<Pins>,
+    content: ContentRef,
+}
+
+impl Namespace {
+    /// Keeps the bytes of a state of the past readable, also when its version is removed meanwhile; `None` where it has none.
+    pub fn hold(&self, entry: &PastEntry) -> Option<Pin> {
+        let content = entry.content.reference()?;
+        Some(self.0.pins.pin(content))
+    }
+}
+
+impl Pins {
+    /// Holds a content.
+    pub(crate) fn pin(self: &Arc<Self>, content: ContentRef) -> Pin {
+        *lock(&self.held).entry(content.cid).or_default() += 1;
+        Pin {
+            pins: Arc::clone(self),
+            content,
+        }
+    }
+
+    /// Whether anybody holds a state of the lineage.
+    pub(crate) fn is_pinned(&self, cid: u64) -> bool {
+        lock(&self.held).contains_key(&cid)
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut held = lock(&self.pins.held);
+        if let Some(count) = held.get_mut(&self.content.cid) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&self.content.cid);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::version::Instant;
+    use super::*;
+
+    #[test]
+    fn a_lineage_is_held_until_its_last_pin_is_dropped() {
+        let pins = Arc::new(Pins::default());
+        let of = |instant| ContentRef {
+            cid: 7,
+            instant: Instant(instant),
+        };
+        let (one, two) = (pins.pin(of(1)), pins.pin(of(2)));
+        drop(one);
+        assert!(pins.is_pinned(7) && !pins.is_pinned(1));
+        drop(two);
+        assert!(!pins.is_pinned(7));
+    }
+}
