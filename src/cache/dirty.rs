@@ -38,7 +38,18 @@ pub enum Source {
     },
     /// Nowhere: the bytes are zero (a hole).
     Zero,
+    /// In something the caller finds by this, from `position` on; it holds at least as many bytes as the span.
+    Reference {
+        /// What it is.
+        of: Referent,
+        /// Where the span's first byte lies in it, in bytes.
+        position: u64,
+    },
 }
+
+/// What a span refers to: numbers with a meaning to the caller only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Referent(pub u64, pub u64);
 
 impl Source {
     /// The source of `len` bytes that begin `skip` bytes into this one.
@@ -50,6 +61,10 @@ impl Source {
                 position: position + skip,
             },
             Self::Zero => Self::Zero,
+            Self::Reference { of, position } => Self::Reference {
+                of: *of,
+                position: position + skip,
+            },
         }
     }
 }
@@ -102,6 +117,13 @@ impl Span {
             ) if Arc::ptr_eq(file, next_file) && position + self.len == *next_position => {
                 self.source.clone()
             }
+            (
+                Source::Reference { of, position },
+                Source::Reference {
+                    of: next_of,
+                    position: next_position,
+                },
+            ) if of == next_of && position + self.len == *next_position => self.source.clone(),
             (Source::Memory(bytes), Source::Memory(next_bytes)) if len <= MEMORY_JOIN_MAX => {
                 let mut both = BytesMut::with_capacity(len as usize);
                 both.extend_from_slice(bytes);
@@ -155,7 +177,7 @@ impl Layer {
                 self.memory_bytes += span.len;
             }
             Source::File { .. } => self.data_bytes += span.len,
-            Source::Zero => {}
+            Source::Zero | Source::Reference { .. } => {}
         }
         self.spans.insert(span.offset, span);
     }
@@ -168,7 +190,7 @@ impl Layer {
                 self.memory_bytes -= span.len;
             }
             Source::File { .. } => self.data_bytes -= span.len,
-            Source::Zero => {}
+            Source::Zero | Source::Reference { .. } => {}
         }
         Some(span)
     }
@@ -322,7 +344,7 @@ impl DirtyMap {
         self.seq += 1;
         let held = match &source {
             Source::Memory(bytes) => bytes.len() as u64,
-            Source::File { .. } | Source::Zero => u64::MAX,
+            Source::File { .. } | Source::Zero | Source::Reference { .. } => u64::MAX,
         };
         debug_assert!(held >= len, "a source shorter than its span");
         let len = len.min(held).min(u64::MAX - offset);
@@ -375,7 +397,7 @@ impl DirtyMap {
         self.layer.cut()
     }
 
-    /// How many bytes spans hold in memory and in staging files; holes count nothing.
+    /// How many bytes spans hold in memory and in staging files; holes and references count nothing.
     pub fn bytes(&self) -> u64 {
         self.layer.data_bytes
     }

@@ -26,6 +26,11 @@ fn overlay(pieces: Vec<Piece>, range: Range<u64>, base: &[u8]) -> Vec<u8> {
                 out.extend_from_slice(&file.read_at(position, len).unwrap());
             }
             Some(Source::Zero) => out.resize(out.len() + len, 0),
+            Some(Source::Reference { of, position }) => {
+                // What is referred to holds nothing but its number, where it was written at its beginning.
+                assert!(position < 1 << 20);
+                out.resize(out.len() + len, of.0 as u8);
+            }
             None => {
                 let from = (range.start as usize).min(base.len());
                 let to = (range.end as usize).min(base.len());
@@ -44,6 +49,7 @@ enum Place {
     Memory,
     File,
     NewFile,
+    Elsewhere,
 }
 
 /// Offsets and lengths are in units, so that changes meet at their edges.
@@ -60,7 +66,14 @@ enum Change {
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    let place = || prop_oneof![Just(Place::Memory), Just(Place::File), Just(Place::NewFile)];
+    let place = || {
+        prop_oneof![
+            Just(Place::Memory),
+            Just(Place::File),
+            Just(Place::NewFile),
+            Just(Place::Elsewhere)
+        ]
+    };
     let (offset, len) = (0..48_u64, 0..12_u64);
     prop_oneof![
         6 => (offset.clone(), len.clone(), place())
@@ -127,6 +140,10 @@ impl World {
         }
         let source = match place {
             Place::Memory => Source::Memory(Bytes::from(bytes.clone())),
+            Place::Elsewhere => Source::Reference {
+                of: Referent(u64::from(self.stamp), 0),
+                position: 0,
+            },
             Place::File | Place::NewFile => Source::File {
                 position: self.file.append(&bytes).unwrap(),
                 file: Arc::clone(&self.file),
@@ -218,7 +235,7 @@ impl World {
             match span.source {
                 Source::Memory(_) => (data, memory) = (data + span.len, memory + span.len),
                 Source::File { .. } => data += span.len,
-                Source::Zero => {}
+                Source::Zero | Source::Reference { .. } => {}
             }
             // A rebase to any of the fixes will forget exactly the bytes that were not touched since.
             for fixed in self.fixes.iter().map(|(fixed, _)| fixed.seq()) {

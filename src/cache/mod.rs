@@ -22,7 +22,7 @@ pub mod token;
 
 pub use block::{BLOCK, Block, BlockCache, BlockCacheConfig, BlockKey, Usage};
 pub use budget::{Budget, Permit};
-pub use dirty::{DirtyMap, Fixed, Piece, Source, Span};
+pub use dirty::{DirtyMap, Fixed, Piece, Referent, Source, Span};
 pub use staging::{StagingDir, StagingFile};
 pub use token::{Registry, Token};
 

@@ -43,6 +43,7 @@ impl Shared {
         node.attrs = attrs.clone();
         let mut draft = self.leaf_draft(inode.ino, leaf, at).await?;
         draft.held.journal.extend(fix.token.clone());
+        draft.held.holds.clone_from(&fix.holds);
         let end_op = if unborn {
             EndOp::Replaced
         } else {

@@ -7,7 +7,7 @@ use super::inode::{FixState, Inode, Leaf};
 use super::keys;
 use super::namespace::Shared;
 use super::record::{Order, Settled};
-use super::version::Attrs;
+use super::version::{Attrs, ContentRef};
 use crate::cache::{Fixed as FixedMap, Source};
 use crate::sync::Arc;
 
@@ -15,6 +15,18 @@ use crate::sync::Arc;
 const COMPARE_MAX: u64 = 64 << 20;
 /// Bytes compared at once.
 const COMPARE_STEP: u64 = 256 << 10;
+
+/// Bytes of other contents that are fetched for a comparison, at most: they may have to come from the bucket.
+const REFERRED_MAX: u64 = 1 << 20;
+
+/// Bytes of other contents in a state.
+fn referred(map: &FixedMap) -> u64 {
+    let refers = |source: &Source| matches!(source, Source::Reference { .. });
+    map.spans()
+        .filter(|span| refers(&span.source))
+        .map(|span| span.len)
+        .sum()
+}
 
 impl Shared {
     /// Whether the state has the bytes of the last version. Only for changes small enough to compare.
@@ -30,6 +42,9 @@ impl Shared {
         let Some((base, _)) = leaf.base else {
             return Ok(attrs.size == 0);
         };
+        if referred(map) > REFERRED_MAX {
+            return Ok(false);
+        }
         for piece in map.pieces(0..attrs.size) {
             let Some(source) = piece.source else { continue };
             let mut at = piece.range.start;
@@ -47,6 +62,11 @@ impl Shared {
                     Source::File { file, position } => Some(
                         file.read_at(position + (at - piece.range.start), (end - at) as usize)?,
                     ),
+                    Source::Reference { of, position } => {
+                        let from = position + (at - piece.range.start);
+                        let content = ContentRef::of(*of);
+                        Some(self.read_content(content, from, from + (end - at)).await?)
+                    }
                 };
                 if let Some(new) = new
                     && self.read_content(base, at, end).await? != new
@@ -96,6 +116,7 @@ impl Shared {
                 file.finish();
             }
             leaf.permit = None;
+            leaf.holds.clear();
         }
         Ok(())
     }

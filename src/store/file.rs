@@ -80,7 +80,7 @@ impl Shared {
     }
 
     /// The working of a leaf; opens one when there is none.
-    fn working<'a>(
+    pub(crate) fn working<'a>(
         &self,
         ino: Ino,
         leaf: &'a mut Leaf,
@@ -267,6 +267,12 @@ impl Shared {
                     Stretch::Staged(Source::Memory(bytes)) => Ok(Ok(bytes)),
                     Stretch::Staged(Source::File { file, position }) => {
                         Ok(Ok(file.read_at(position, len)?))
+                    }
+                    Stretch::Staged(Source::Reference { of, position }) => {
+                        let content = ContentRef::of(of);
+                        let end = position + len as u64;
+                        let read = Box::pin(self.read_content(content, position, end));
+                        read.await.map(Ok)
                     }
                     Stretch::Stored(source, skip) => {
                         self.extents.read(&source, skip, len as u32).await.map(Ok)

@@ -7,16 +7,16 @@
 use std::time::Duration;
 
 use super::clock::Answer;
-use super::content::{Pending, Sealing};
 use super::error::StoreError;
 use super::file::File;
 use super::inode::{Due, FixState, Home, Inode, Leaf, Lies, Locked};
 use super::keys;
 use super::namespace::{Namespace, Shared};
+use super::prepare::Prepared;
 use super::queue::{Draft, Held, Operation};
-use super::record::{ContentRecord, FixRecord, Order, Record, Settled};
-use super::rows::{Last, LineageRow, State, encode};
-use super::version::{Author, Content, ContentRef, Ino, Instant, Op, Stamp, VersionId};
+use super::record::{FixRecord, Order, Record, Settled};
+use super::rows::{Last, State};
+use super::version::{Author, Content, Ino, Instant, Op, Stamp, VersionId};
 use crate::cache::Fixed as FixedMap;
 use crate::sync::{Arc, lock};
 
@@ -32,12 +32,6 @@ impl Fixed {
     pub fn instant(&self) -> Instant {
         self.0.at
     }
-}
-
-/// A content on its way into rows: what the entry will say, and what has to be sealed for it.
-pub(crate) struct Prepared {
-    pub(crate) content: Content,
-    pub(crate) brings: Option<(Arc<Pending>, ContentRecord)>,
 }
 
 impl File {
@@ -268,98 +262,6 @@ impl Shared {
         Ok(self.draft(at, order))
     }
 
-    /// The content a map over a base makes, and what brings it to the bucket.
-    pub(crate) async fn prepare(
-        &self,
-        inode: &Arc<Inode>,
-        leaf: &Leaf,
-        (map, base, fix): (&FixedMap, Option<(ContentRef, u64)>, &FixState),
-        (at, len): (Instant, u64),
-    ) -> Result<Prepared, StoreError> {
-        if len == 0 {
-            return Ok(Prepared {
-                content: Content::Empty,
-                brings: None,
-            });
-        }
-        let cut = map
-            .cut()
-            .filter(|cut| base.is_some_and(|(_, base_len)| *cut < base_len));
-        let unchanged = map.spans().next().is_none() && cut.is_none();
-        if let (true, Some((content, _))) = (unchanged, base) {
-            let own = self.is_own(leaf, content);
-            return Ok(Prepared {
-                content: if own {
-                    Content::Bytes(content)
-                } else {
-                    Content::Shared(content)
-                },
-                brings: None,
-            });
-        }
-        if unchanged {
-            return Ok(Prepared {
-                content: Content::Bytes(ContentRef {
-                    cid: self.new_id(),
-                    instant: at,
-                }),
-                brings: None,
-            });
-        }
-        let base = if cut == Some(0) { None } else { base };
-        let own = base.filter(|(content, _)| self.is_own(leaf, *content));
-        let cid = own.map_or_else(|| self.new_id(), |(content, _)| content.cid);
-        let content = ContentRef { cid, instant: at };
-        let place = leaf
-            .place()
-            .cloned()
-            .unwrap_or((Ino(0), bytes::Bytes::new()));
-        let unshown = matches!(leaf.state, State::Unborn { .. } | State::Provisional(_));
-        let record = ContentRecord {
-            working: fix.working.unwrap_or(0),
-            fix: fix.at,
-            content,
-            ino: inode.ino,
-            place: place.clone(),
-            base,
-            len,
-            replaces: match own {
-                Some((c, _)) if unshown && self.is_own_state(leaf, c).await? => Some(c.instant),
-                _ => None,
-            },
-        };
-        let pending = Arc::new(Pending {
-            content,
-            ino: inode.ino,
-            place,
-            base,
-            len,
-            fixed: map.clone(),
-            // Found among all contents on their way: those of a replay, or of an inode that was let go, are no leaf's.
-            after: base.and_then(|(content, _)| self.contents.pending(content)),
-            replaces: record.replaces,
-            sealing: tokio::sync::watch::Sender::new(Sealing::Waiting),
-        });
-        Ok(Prepared {
-            content: Content::Bytes(content),
-            brings: Some((pending, record)),
-        })
-    }
-
-    /// Whether a content is of the leaf's own lineage, so that the next state goes on in it.
-    fn is_own(&self, leaf: &Leaf, content: ContentRef) -> bool {
-        matches!(leaf.node.content, Content::Bytes(own) if own.cid == content.cid)
-    }
-
-    /// Whether a content is shown by nothing but the leaf's own state, which is no version.
-    async fn is_own_state(&self, leaf: &Leaf, content: ContentRef) -> Result<bool, StoreError> {
-        if leaf.node.content != Content::Bytes(content) || !leaf.fixes.is_empty() {
-            return Ok(false);
-        }
-        let shown: Option<i64> = self.view.row("G R", &keys::count(content)).await?;
-        Ok(shown == Some(1) && !self.pins.is_pinned(content.cid))
-    }
-
     /// Queues a state and makes it the base of what is written next; `then` updates the leaf's row.
     fn settle_leaf(
         &self,
@@ -385,11 +287,9 @@ impl Shared {
                 base,
             });
         }
-        draft.usage = (
-            draft.usage.0 + self.growth(leaf, &prepared, map, clean),
-            draft.usage.1,
-        );
+        draft.usage = (draft.usage.0 + growth(leaf, &prepared, fix), draft.usage.1);
         draft.held = self.hand_over(leaf, map, clean);
+        draft.held.holds.clone_from(&fix.holds);
         self.bring_along(&mut draft, prepared);
         self.enqueue(draft)?;
         then(leaf);
@@ -399,40 +299,11 @@ impl Shared {
         leaf.settled = Some(leaf.rest_of(map));
         if clean {
             leaf.working = None;
+            leaf.holds.clear();
             leaf.dirty_since = None;
         }
         self.inodes.unsettle(inode);
         Ok(())
-    }
-
-    /// What a state needs beside its own rows: its bytes, its place behind whom it refers to, and the beginning of a lineage.
-    pub(crate) fn bring_along(&self, draft: &mut Draft, prepared: Prepared) {
-        if let Content::Shared(content) = prepared.content {
-            draft.order.touches.push(keys::count(content));
-        }
-        if let Some((pending, _)) = &prepared.brings {
-            draft.order.touches.push(keys::count(pending.content));
-            if let Some((parent, len)) = pending.base
-                && parent.cid != pending.content.cid
-            {
-                let len = pending.cut().unwrap_or(len).min(len);
-                draft.order.touches.push(keys::count(parent));
-                let row = LineageRow { parent, len };
-                draft
-                    .rows
-                    .put(keys::lineage(pending.content.cid), encode(&row));
-                draft.rows.merge(keys::count(parent), encode(&1i64));
-            }
-        }
-        draft.content = prepared.brings;
-    }
-
-    fn growth(&self, leaf: &Leaf, prepared: &Prepared, _map: &FixedMap, _clean: bool) -> i64 {
-        let new = prepared
-            .brings
-            .as_ref()
-            .map_or(leaf.attrs.size, |(pending, _)| pending.len);
-        new.cast_signed() - leaf.node.attrs.size.cast_signed()
     }
 
     /// What the operation keeps until it is durable: journal, budget, and the staging file when nothing more goes into it.
@@ -455,6 +326,7 @@ impl Shared {
             journal,
             permit,
             staging,
+            holds: Vec::new(),
         }
     }
 
@@ -544,6 +416,7 @@ impl Shared {
             lies: Lies::InMap,
             working: leaf.working.as_ref().map(|w| w.id),
             token: leaf.working.as_ref().map(|w| w.token.clone()),
+            holds: leaf.holds.clone(),
         })
     }
 
@@ -558,6 +431,13 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// Bytes a state adds to the namespace.
+fn growth(leaf: &Leaf, prepared: &Prepared, fix: &FixState) -> i64 {
+    let brought = prepared.brings.as_ref().map(|(pending, _)| pending.len);
+    let new = brought.unwrap_or_else(|| lock(&fix.attrs).size);
+    new.cast_signed() - leaf.node.attrs.size.cast_signed()
 }
 
 /// Whether a fix can no longer become a version at its own instant: it has waited too long, or one before it had.

@@ -11,6 +11,7 @@ use dashmap::DashMap;
 use tokio::sync::OwnedMutexGuard;
 
 use super::clock::Answer;
+use super::pin::Pin;
 use super::rows::{DirectoryRow, Node, State};
 use super::version::{Attrs, Author, ContentRef, Ino, Instant, Kind, Stat};
 use crate::cache::{DirtyMap, Fixed as FixedMap, Permit, StagingFile};
@@ -84,6 +85,8 @@ pub(crate) struct Leaf {
     /// Fixed states whose handles are not yet released, oldest first.
     pub(crate) fixes: Vec<Arc<FixState>>,
     pub(crate) permit: Option<Permit>,
+    /// Contents that spans of the map refer to.
+    pub(crate) holds: Vec<Arc<Pin>>,
     pub(crate) author: Author,
     pub(crate) dirty_since: Option<tokio::time::Instant>,
     /// Content stamp of what was loaded; changes count from it.
@@ -113,6 +116,8 @@ pub(crate) struct FixState {
     pub(crate) working: Option<u64>,
     /// Holds the journal from that working's first record on.
     pub(crate) token: Option<JournalToken>,
+    /// Contents that its map refers to.
+    pub(crate) holds: Vec<Arc<Pin>>,
 }
 
 /// Where a fixed state stands to the leaf's dirty map.
@@ -150,6 +155,7 @@ impl Leaf {
             working: None,
             fixes: Vec::new(),
             permit: None,
+            holds: Vec::new(),
             author: Author::default(),
             dirty_since: None,
         }

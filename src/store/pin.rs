@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::namespace::Namespace;
 use super::version::{ContentRef, PastEntry};
+use crate::cache::{Fixed, Source};
 use crate::sync::{Arc, Mutex, lock};
 
 /// The lineages that are held, and how often.
@@ -35,6 +36,15 @@ impl Pins {
             pins: Arc::clone(self),
             content,
         }
+    }
+
+    /// Holds every content that a state's spans refer to.
+    pub(crate) fn pin_all(self: &Arc<Self>, map: &Fixed) -> Vec<Arc<Pin>> {
+        let referred = map.spans().filter_map(|span| match span.source {
+            Source::Reference { of, .. } => Some(Arc::new(self.pin(ContentRef::of(of)))),
+            _ => None,
+        });
+        referred.collect()
     }
 
     /// Whether anybody holds a state of the lineage.

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use super::content::Pending;
 use super::error::StoreError;
+use super::pin::Pin;
 use super::record::{ContentRecord, OperationRecord, Order, Record, Settled};
 use super::version::{Ino, Instant};
 use crate::cache::{Permit, StagingFile};
@@ -40,6 +41,9 @@ pub(crate) struct Held {
     pub(crate) permit: Option<Permit>,
     /// Its staging file, when nothing is written to it any more.
     pub(crate) staging: Option<Arc<StagingFile>>,
+    /// Contents whose bytes it shows.
+    #[allow(dead_code, reason = "held for its drop")]
+    pub(crate) holds: Vec<Arc<Pin>>,
 }
 
 /// An operation to be queued.

@@ -60,6 +60,14 @@ pub(crate) enum Record {
         number: u64,
         rows: Bytes,
     },
+    /// Bytes of another content, from `position` on.
+    Refer {
+        working: u64,
+        offset: u64,
+        len: u64,
+        content: ContentRef,
+        position: u64,
+    },
 }
 
 /// A fixed state of a working.

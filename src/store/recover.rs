@@ -13,6 +13,7 @@ use super::inode::{Due, FixState, Home, Leaf, Lies, Working};
 use super::keys;
 use super::log;
 use super::namespace::Shared;
+use super::pin::Pins;
 use super::pipeline::nobody;
 use super::queue::{Draft, Held};
 use super::record::{OperationRecord, Record};
@@ -98,6 +99,7 @@ impl Shared {
             Record::Write { working, .. }
             | Record::Punch { working, .. }
             | Record::Truncate { working, .. }
+            | Record::Refer { working, .. }
             | Record::Unfix { working, .. } => {
                 if let Some(work) = replay.works.get_mut(&working) {
                     work.change(record);
@@ -149,6 +151,7 @@ impl Shared {
                 ));
             }
             if let Some(pending) = &brings {
+                held.holds = self.pins.pin_all(&pending.0.fixed);
                 self.contents.add(&pending.0);
             }
         }
@@ -224,7 +227,7 @@ impl Shared {
             return Ok(());
         };
         let permit = self.budget.try_acquire(work.bytes);
-        adopt(leaf, id, work);
+        adopt(leaf, id, work, &self.pins);
         leaf.permit = permit;
         self.inodes.unsettle(&inode);
         self.save_fixes(&mut locked).await?;
@@ -325,13 +328,14 @@ impl Shared {
     }
 }
 
-fn adopt(leaf: &mut Leaf, id: u64, work: Work) {
+fn adopt(leaf: &mut Leaf, id: u64, work: Work, pins: &Arc<Pins>) {
     leaf.base = work.base;
     if let Some(fix) = work.fixes.last().filter(|fix| fix.lies == Lies::InMap) {
         leaf.attrs = newer(fix.record.attrs.clone(), &leaf.node.attrs);
     }
     leaf.attrs.size = work.len;
     leaf.map = work.map;
+    leaf.holds = pins.pin_all(&leaf.map.fix());
     leaf.settled = work.settled;
     leaf.author = work.author;
     leaf.dirty_since = Some(tokio::time::Instant::now());
@@ -339,6 +343,7 @@ fn adopt(leaf: &mut Leaf, id: u64, work: Work) {
         .fixes
         .into_iter()
         .map(|fix| {
+            let holds = pins.pin_all(&fix.map);
             Arc::new(FixState {
                 at: fix.record.at,
                 due: Mutex::new(Due::Recovered),
@@ -353,6 +358,7 @@ fn adopt(leaf: &mut Leaf, id: u64, work: Work) {
                 lies: fix.lies,
                 working: Some(fix.record.working),
                 token: Some(fix.token),
+                holds,
             })
         })
         .collect();

@@ -117,6 +117,18 @@ impl Work {
                 let bytes = Bytes::copy_from_slice(&bytes);
                 self.map.write(offset, len, Source::Memory(bytes));
             }
+            Record::Refer {
+                offset,
+                len,
+                content,
+                position,
+                ..
+            } => {
+                self.len = self.len.max(offset + len);
+                let of = content.referent();
+                self.map
+                    .write(offset, len, Source::Reference { of, position });
+            }
             Record::Punch { offset, len, .. } => {
                 self.map.punch(offset, len);
             }
@@ -217,7 +229,7 @@ impl Replay {
         }
         held.staging = changes.spans().find_map(|span| match &span.source {
             Source::File { file, .. } => Some(Arc::clone(file)),
-            Source::Memory(_) | Source::Zero => None,
+            Source::Memory(_) | Source::Zero | Source::Reference { .. } => None,
         });
         let after = self.pendings.get(&record.content.cid).cloned();
         let pending = Arc::new(Pending {

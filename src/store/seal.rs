@@ -6,13 +6,14 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::content::{Pending, RANGE, Sealing};
+use super::content::{Pending, RANGE, Sealing, Stretch};
 use super::error::StoreError;
 use super::keys;
 use super::namespace::Shared;
 use super::queue::Operation;
 use super::rows::{Piece, RangeRow, SegmentRow, Source, encode};
 use super::segment::{Builder, EXTENT, FooterFile, SEGMENT_MAX};
+use super::version::ContentRef;
 use crate::cache::{Source as Staged, Span};
 use crate::meta::Batch;
 use crate::sync::Arc;
@@ -146,18 +147,12 @@ impl Shared {
         &self,
         operation: &Operation,
         pending: &Arc<Pending>,
-        pieces: Vec<(u64, Piece)>,
+        mut pieces: Vec<(u64, Piece)>,
     ) -> Result<(), StoreError> {
         if let Some(before) = &pending.after {
-            let mut state = before.sealing.subscribe();
-            tokio::select! {
-                done = state.wait_for(|s| matches!(s, Sealing::Sealed)) => {
-                    done.map_err(|_| StoreError::Closed)?;
-                }
-                // Nobody begins to seal it any more.
-                () = self.tasks.stopped() => return Err(StoreError::Closed),
-            }
+            self.wait_sealed(before).await?;
         }
+        pieces.extend(self.cited(pending).await?);
         let mut rows = Batch::new();
         let content = pending.content;
         for (range, pieces) in by_range(pieces) {
@@ -187,6 +182,50 @@ impl Shared {
         self.contents.sealed(content);
         pending.sealing.send_replace(Sealing::Sealed);
         Ok(())
+    }
+
+    async fn wait_sealed(&self, before: &Pending) -> Result<(), StoreError> {
+        let mut state = before.sealing.subscribe();
+        tokio::select! {
+            done = state.wait_for(|s| matches!(s, Sealing::Sealed)) => {
+                done.map_err(|_| StoreError::Closed)?;
+                Ok(())
+            }
+            // Nobody begins to seal it any more.
+            () = self.tasks.stopped() => Err(StoreError::Closed),
+        }
+    }
+
+    /// The bytes a content takes from others, as pieces of the same extents.
+    async fn cited(&self, pending: &Pending) -> Result<Vec<(u64, Piece)>, StoreError> {
+        let mut out = Vec::new();
+        for span in pending.fixed.spans() {
+            let Staged::Reference { of, position } = span.source else {
+                continue;
+            };
+            let content = ContentRef::of(of);
+            // What it refers to was queued before it: no two wait for each other.
+            if let Some(before) = self.contents.pending(content) {
+                self.wait_sealed(&before).await?;
+            }
+            let end = span.end().min(pending.len);
+            let to = position + end.saturating_sub(span.offset);
+            let view = &self.view;
+            for (from, to, stretch) in self.contents.stretches(view, content, position, to).await? {
+                let (source, skip) = match stretch {
+                    Stretch::Zero => (Source::Zero, 0),
+                    Stretch::Stored(source, skip) => (source, skip),
+                    Stretch::Staged(_) => {
+                        let text =
+                            format!("a content that is referred to is not sealed: {content:?}");
+                        return Err(StoreError::Corrupt(text));
+                    }
+                };
+                let start = span.offset + (from - position);
+                out.extend(split(start, to - from, &source, skip));
+            }
+        }
+        Ok(out)
     }
 
     /// Counts the extents a range row cites.
@@ -224,6 +263,28 @@ fn piece(offset: u64, source: Source, len: u64) -> Piece {
     }
 }
 
+/// Part of an extent as pieces, one per range it reaches into.
+fn split(start: u64, len: u64, source: &Source, skip: u32) -> Vec<(u64, Piece)> {
+    let (mut at, end) = (start, start + len);
+    let mut out = Vec::new();
+    while at < end {
+        let next = end.min((at / RANGE + 1) * RANGE);
+        let mut part = piece(at, source.clone(), next - at);
+        part.skip = skip + (at - start) as u32;
+        if let Source::Inline(bytes) = source {
+            let from = part.skip as usize;
+            part.source = Source::Inline(bytes.slice(from..from + part.len as usize));
+            part.skip = 0;
+        }
+        if *source == Source::Zero {
+            part.skip = 0;
+        }
+        out.push((at, part));
+        at = next;
+    }
+    out
+}
+
 fn by_range(pieces: Vec<(u64, Piece)>) -> std::collections::BTreeMap<u64, Vec<Piece>> {
     let mut ranges: std::collections::BTreeMap<u64, Vec<Piece>> = std::collections::BTreeMap::new();
     for (offset, piece) in pieces {
@@ -257,7 +318,7 @@ fn zeros(pending: &Pending) -> Vec<(u64, Piece)> {
 fn cuts(pending: &Pending) -> Vec<Cut> {
     let mut cuts: Vec<Cut> = Vec::new();
     for span in pending.fixed.spans() {
-        if matches!(span.source, Staged::Zero) {
+        if matches!(span.source, Staged::Zero | Staged::Reference { .. }) {
             continue;
         }
         let (mut at, end) = (span.offset, span.end().min(pending.len));
@@ -291,7 +352,7 @@ fn part(span: &Span, from: u64, to: u64) -> Span {
             file: Arc::clone(file),
             position: position + skip,
         },
-        Staged::Zero => Staged::Zero,
+        other => other.clone(),
     };
     Span {
         offset: from,
@@ -309,7 +370,9 @@ fn cut_bytes(cut: &Cut) -> Result<Bytes, StoreError> {
             Staged::File { file, position } => {
                 all.extend_from_slice(&file.read_at(*position, part.len as usize)?);
             }
-            Staged::Zero => all.resize(all.len() + part.len as usize, 0),
+            Staged::Zero | Staged::Reference { .. } => {
+                all.resize(all.len() + part.len as usize, 0);
+            }
         }
     }
     Ok(all.freeze())

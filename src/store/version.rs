@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use crate::cache::Referent;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -167,6 +168,21 @@ pub struct ContentRef {
     pub cid: u64,
     /// State of the lineage.
     pub instant: Instant,
+}
+
+impl ContentRef {
+    /// As a dirty map's spans name it.
+    pub(crate) fn referent(self) -> Referent {
+        Referent(self.cid, self.instant.0)
+    }
+
+    /// What a dirty map's span names.
+    pub(crate) fn of(referent: Referent) -> Self {
+        Self {
+            cid: referent.0,
+            instant: Instant(referent.1),
+        }
+    }
 }
 
 /// What an inode holds.

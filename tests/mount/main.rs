@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod clone;
 mod crash;
 mod crash_log;
 mod economy;

@@ -1,6 +1,6 @@
 //! fallocate, lseek, copy_file_range, statfs: space and holes.
 
-use crate::fs::handle::Handle;
+use crate::fs::handle::{Handle, OpenFile};
 use crate::fs::{Caller, FileSystem, FsError, FsResult};
 use crate::store::Whence;
 
@@ -35,6 +35,11 @@ const FREE_FILES: u64 = 1 << 31;
 const COPY_BYTES_MAX: u64 = 16 << 20;
 /// How much of it is in memory at once.
 const COPY_STEP: u64 = 1 << 20;
+
+/// A part of a file from this size on is shown in the target, not copied; a smaller one would only scatter it.
+const CLONE_BYTES_MIN: u64 = 64 << 10;
+/// How much one call shows at most: its answer has 32 bits.
+const CLONE_BYTES_MAX: u64 = 1 << 31;
 
 impl FileSystem {
     /// Makes room, punches a hole, or zeroes a range; `mode` is fallocate(2)'s.
@@ -119,6 +124,12 @@ impl FileSystem {
             let stat = self.live_stat(target, Some(to.1)).await?;
             self.drop_privileges(&stat).await?;
         }
+        if let Some(shown) = self
+            .clone_between(&source, &open, (from.2, to.2, len))
+            .await?
+        {
+            return Ok(shown);
+        }
         let len = len.min(COPY_BYTES_MAX);
         let mut copied = 0;
         while copied < len {
@@ -139,6 +150,31 @@ impl FileSystem {
             }
         }
         Ok(copied)
+    }
+
+    /// Shows the source's bytes in the target without moving them, where that pays: a whole file, or a large part of one.
+    async fn clone_between(
+        &self,
+        source: &Handle,
+        open: &OpenFile,
+        (from, to, len): (u64, u64, u64),
+    ) -> FsResult<Option<u64>> {
+        let source = match source {
+            Handle::File(file) => file.file.clone_source(&open.author).await?,
+            Handle::Past(node) => self.past.clone_source(node),
+            Handle::Dir(_) => return Err(FsError::IsDirectory),
+        };
+        let Some(source) = source else {
+            return Ok(None);
+        };
+        let whole = from == 0 && to == 0 && len >= source.len();
+        if from >= source.len() || !(whole || len.min(source.len() - from) >= CLONE_BYTES_MIN) {
+            return Ok(None);
+        }
+        let range = (from, to, len.min(CLONE_BYTES_MAX));
+        let shown = open.file.clone_range(&source, range, &open.author).await?;
+        open.mark_changed();
+        Ok(Some(shown))
     }
 
     /// The size of the file system: what is used, and always the same free space.

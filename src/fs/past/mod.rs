@@ -21,7 +21,9 @@ use crate::fs::acl::ACCESS;
 use crate::fs::error::{FsError, FsResult};
 use crate::fs::handle::Listed;
 use crate::fs::{Entry, FsConfig};
-use crate::store::{Attrs, Ino, Instant, Kind, Namespace, PastEntry, Stat, StoreError};
+use crate::store::{
+    Attrs, CloneSource, Ino, Instant, Kind, Namespace, PastEntry, Stat, StoreError,
+};
 use crate::sync::Arc;
 use bytes::Bytes;
 use node::{NodeTable, Seen, What};
@@ -227,6 +229,14 @@ impl Past {
                 Ok(self.help.slice(start..end))
             }
             _ => Err(FsError::BadHandle),
+        }
+    }
+
+    /// The bytes of a state, to be shown in a live file; `None` for what has none.
+    pub(crate) fn clone_source(&self, node: &PastNode) -> Option<CloneSource> {
+        match node.what() {
+            What::State(seen) => Some(self.namespace.clone_source(&seen.entry)),
+            _ => None,
         }
     }
 

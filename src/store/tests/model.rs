@@ -30,10 +30,18 @@ impl Dice {
         around + self.roll(9)
     }
 
+    /// From where, to where, how many: often all of it.
+    fn stretch(&mut self) -> (usize, usize, usize) {
+        match self.roll(2) {
+            0 => (0, 0, usize::MAX >> 8),
+            _ => (self.len(), self.len(), self.len() + 1),
+        }
+    }
+
     fn step(&mut self) -> Step {
         let handle = self.roll(3);
         // What is possible always would fill the program: it is drawn less often.
-        let kinds = if self.roll(4) == 0 { 32 } else { 30 };
+        let kinds = if self.roll(4) == 0 { 34 } else { 32 };
         match self.roll(kinds) {
             0..3 => Step::Create(handle, self.path()),
             3..6 => Step::Open(handle, self.path()),
@@ -65,7 +73,9 @@ impl Dice {
                 ["user.x", "user.y"][self.roll(2)],
                 [None, Some(1), Some(2)][self.roll(3)],
             ),
-            30 => Step::Wait(15),
+            30 => Step::Copy(handle, self.path(), self.stretch()),
+            31 => Step::CopyPast(handle, self.path(), self.roll(5), self.stretch()),
+            32 => Step::Wait(15),
             _ => Step::Drain,
         }
     }

@@ -14,6 +14,10 @@ pub(crate) enum Step {
     Punch(usize, usize, usize),
     /// Writes what is there already.
     Rewrite(usize),
+    /// Shows bytes of another file in a handle's: from where, to where, how many.
+    Copy(usize, &'static str, (usize, usize, usize)),
+    /// The same, of one of the versions of a name.
+    CopyPast(usize, &'static str, usize, (usize, usize, usize)),
     Flush(usize),
     /// FLUSH and RELEASE.
     Close(usize),
@@ -155,8 +159,64 @@ impl Session {
                 self.tree.write(h.id, 0, &text);
                 true
             }
+            Step::Copy(at, path, range) => self.copy(at, path, range).await,
+            Step::CopyPast(at, path, which, range) => self.copy_past(at, path, which, range).await,
             _ => self.call_rest(step).await,
         }
+    }
+
+    async fn copy(&mut self, at: usize, path: &str, range: (usize, usize, usize)) -> bool {
+        let Some(id) = self.find(path).filter(|id| !self.tree.is_directory(*id)) else {
+            return false;
+        };
+        let text = self.tree.nodes[id].text.clone();
+        if self.handles[at].is_none() || text.len() <= range.0 || range.2 == 0 {
+            return false;
+        }
+        let file = self.ns.file(self.ino(id)).await.unwrap();
+        let source = file.clone_source(&author()).await.unwrap().unwrap();
+        self.tree.provide(id);
+        self.paste(at, &source, &text, range).await
+    }
+
+    async fn copy_past(
+        &mut self,
+        at: usize,
+        path: &str,
+        which: usize,
+        range: (usize, usize, usize),
+    ) -> bool {
+        let Some(slot) = self.slot(path).filter(|_| self.handles[at].is_some()) else {
+            return false;
+        };
+        let versions = self.ns.versions(self.ino(slot.0), &slot.1).await.unwrap();
+        let Some(version) = versions.get(which % versions.len().max(1)) else {
+            return false;
+        };
+        let text = self.ns.read_past(version, 0, u32::MAX).await.unwrap();
+        if version.kind != Kind::File || text.len() <= range.0 || range.2 == 0 {
+            return false;
+        }
+        let source = self.ns.clone_source(version);
+        self.paste(at, &source, &text, range).await
+    }
+
+    async fn paste(
+        &mut self,
+        at: usize,
+        source: &CloneSource,
+        text: &[u8],
+        (from, to, len): (usize, usize, usize),
+    ) -> bool {
+        let Some(h) = &self.handles[at] else {
+            return false;
+        };
+        let range = (from as u64, to as u64, len as u64);
+        let shown = h.file.clone_range(source, range, &author()).await.unwrap();
+        let end = text.len().min(from + len);
+        assert_eq!(shown as usize, end - from);
+        self.tree.write(h.id, to, &text[from..end]);
+        true
     }
 
     async fn call_rest(&mut self, step: &Step) -> bool {
