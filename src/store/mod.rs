@@ -5,6 +5,7 @@ mod audit;
 mod behind;
 mod clock;
 mod clone;
+mod coalesce;
 mod content;
 mod create;
 mod equal;

@@ -160,6 +160,7 @@ impl Shared {
                 .contents
                 .compose(&self.view, pending, range, pieces)
                 .await?;
+            let row = self.coalesce(pending, range, row).await?;
             self.cite(&mut rows, &row, 1);
             rows.put(
                 keys::range(content.cid, range, content.instant),

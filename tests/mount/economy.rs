@@ -1,6 +1,7 @@
 //! What the bucket is asked for: few requests for many files, few bytes for a small change.
 
 use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::support::place::Place;
 use crate::support::proxy::{Proxy, Request, summary};
 use crate::support::random::Random;
 use crate::support::s3::{BUCKET, S3Server};
-use crate::support::{long, scale, tree};
+use crate::support::{long, scale, tree, wait_until};
 
 /// What a request takes longer than the server itself.
 const DELAY: Duration = Duration::from_millis(20);
@@ -162,4 +163,114 @@ fn four_kibibytes_in_a_large_file_are_little_to_upload() {
     file.read_exact_at(&mut there, at - 1).unwrap();
     assert_eq!(there[1..4097], change, "the change reads back");
     assert_eq!(file.metadata().unwrap().len(), mebibytes << 20);
+}
+
+/// How many versions `.versions/@files/NAME/` lists.
+fn versions(mount: &TestMount, name: &str) -> usize {
+    fs::read_dir(mount.path(".versions/@files").join(name))
+        .unwrap()
+        .filter(|entry| {
+            let name = entry.as_ref().unwrap().file_name();
+            name.as_encoded_bytes()[0].is_ascii_digit()
+        })
+        .count()
+}
+
+#[test]
+fn the_last_of_many_fsynced_appends_is_as_small_as_the_first() {
+    let Some(server) = S3Server::start() else {
+        return;
+    };
+    let proxy = Proxy::start(server.address(), Duration::ZERO);
+    let place = Place::s3(&format!("{BUCKET}/appends"), &proxy.endpoint());
+    let mut mount = TestMount::start(&place, &[]);
+    let (mebibytes, appends) = (scale(20, 100), scale(1000, 5000));
+    let path = mount.path("log.txt");
+    let mut random = Random::new(17);
+    let mut expected: Vec<u8> = Vec::new();
+    for _ in 0..mebibytes {
+        expected.extend(random.bytes(1 << 20));
+    }
+    fs::write(&path, &expected).unwrap();
+    mount.drain();
+    assert_eq!(versions(&mount, "log.txt"), 1);
+
+    let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+    let start = proxy.mark();
+    let mut costs: Vec<u64> = Vec::new();
+    for _ in 0..appends {
+        let line = random.bytes(100);
+        let mark = proxy.mark();
+        file.write_all(&line).unwrap();
+        file.sync_all().unwrap();
+        costs.push(proxy.since(mark).iter().map(|request| request.sent).sum());
+        expected.extend(line);
+    }
+    let requests = proxy.since(start);
+    // What the log and the index's tables bring from time to time may fall into any one of them.
+    let last = *costs[appends - 20..].iter().min().unwrap();
+    println!(
+        "{appends} appends, long mode {}: one of the last sent {last} bytes\n{}",
+        long(),
+        summary(&requests)
+    );
+    assert!(
+        (101..64 << 10).contains(&last),
+        "{last} bytes came up for one of the last appends:\n{}",
+        summary(&requests)
+    );
+    let all: u64 = requests.iter().map(|request| request.sent).sum();
+    assert!(
+        all < appends as u64 * (64 << 10),
+        "{all} bytes came up for {appends} appends, the log and the index included:\n{}",
+        summary(&requests)
+    );
+    assert_eq!(
+        versions(&mount, "log.txt"),
+        1,
+        "a file that is held open has no new version"
+    );
+    drop(file);
+    let saved = wait_until(Duration::from_secs(20), || versions(&mount, "log.txt") == 2);
+    assert!(saved, "{} versions", versions(&mount, "log.txt"));
+    mount.drain();
+    assert_eq!(versions(&mount, "log.txt"), 2);
+    assert!(fs::read(&path).unwrap() == expected, "as written");
+    mount.remount(Cache::Wiped);
+    assert!(fs::read(&path).unwrap() == expected, "as the bucket has it");
+    assert_eq!(versions(&mount, "log.txt"), 2);
+}
+
+#[test]
+fn a_clone_of_four_hundred_files_is_forty_puts() {
+    let Some(counted) = Counted::start() else {
+        return;
+    };
+    let source = tempfile::tempdir().unwrap();
+    tree::plant(source.path(), 400, 6000, 18);
+    crate::support::shell::sh(
+        source.path(),
+        "git init -q . && git add . && git commit -qm everything",
+    );
+    let mark = counted.proxy.mark();
+    counted.mount.sh(&format!(
+        "git clone -q file://{} clone",
+        source.path().display()
+    ));
+    counted.mount.drain();
+    let requests = counted.proxy.since(mark);
+    let puts = requests
+        .iter()
+        .filter(|request| request.is_data_put())
+        .count();
+    println!("{puts} data PUTs\n{}", summary(&requests));
+    assert!(
+        (1..=40).contains(&puts),
+        "{puts} data PUTs, at most 40:\n{}",
+        summary(&requests)
+    );
+    let clean = counted
+        .mount
+        .sh("cd clone && git status --porcelain && git fsck --no-progress && git ls-files | wc -l");
+    assert_eq!(clean.trim(), "400");
 }
