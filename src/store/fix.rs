@@ -17,7 +17,6 @@ use super::queue::{Draft, Held, Operation};
 use super::record::{FixRecord, Order, Record, Settled};
 use super::rows::{Last, State};
 use super::version::{Author, Content, Ino, Instant, Op, Stamp, VersionId};
-use crate::cache::Fixed as FixedMap;
 use crate::sync::{Arc, lock};
 
 /// A fixed state whose release has not come becomes provisional after this.
@@ -288,10 +287,11 @@ impl Shared {
             });
         }
         draft.usage = (draft.usage.0 + growth(leaf, &prepared, fix), draft.usage.1);
-        draft.held = self.hand_over(leaf, map, clean);
+        draft.held = self.hand_over(leaf, clean);
         draft.held.holds.clone_from(&fix.holds);
         self.bring_along(&mut draft, prepared);
-        self.enqueue(draft)?;
+        // The room goes along only once the journal has it: of a state that was refused the bytes stay dirty.
+        self.enqueue(draft)?.keep(leaf.room_of(map, clean));
         then(leaf);
         let shown = leaf.node.content.reference();
         leaf.base = shown.map(|content| (content, leaf.node.attrs.size));
@@ -306,17 +306,9 @@ impl Shared {
         Ok(())
     }
 
-    /// What the operation keeps until it is durable: journal, budget, and the staging file when nothing more goes into it.
-    fn hand_over(&self, leaf: &mut Leaf, map: &FixedMap, clean: bool) -> Held {
+    /// What the operation keeps until it is durable: journal, and the staging file when nothing more goes into it.
+    fn hand_over(&self, leaf: &Leaf, clean: bool) -> Held {
         let journal = leaf.working.iter().map(|w| w.token.clone()).collect();
-        let permit = match &mut leaf.permit {
-            _ if clean => leaf.permit.take(),
-            Some(permit) => {
-                let bytes = map.bytes().min(permit.bytes());
-                Some(permit.split(bytes))
-            }
-            None => None,
-        };
         let staging = leaf
             .working
             .as_ref()
@@ -324,7 +316,7 @@ impl Shared {
             .and_then(|w| w.file.clone());
         Held {
             journal,
-            permit,
+            permit: None,
             staging,
             holds: Vec::new(),
         }

@@ -181,6 +181,16 @@ impl Leaf {
                 .max(self.settled_seq())
     }
 
+    /// Gives away the dirty budget of a fixed state; all of it when nothing is dirty behind that.
+    pub(crate) fn room_of(&mut self, map: &FixedMap, clean: bool) -> Option<Permit> {
+        if clean {
+            return self.permit.take();
+        }
+        self.permit
+            .as_mut()
+            .map(|permit| permit.split(map.bytes().min(permit.bytes())))
+    }
+
     pub(crate) fn place(&self) -> Option<&(Ino, Bytes)> {
         match &self.home {
             Home::Slot { place, .. } | Home::Linked { place, .. } => Some(place),

@@ -90,6 +90,11 @@ impl Operation {
         lock(&self.rows).push(rows);
     }
 
+    /// Takes over room in the dirty budget; if the bucket has the operation already, for as long as somebody looks at it.
+    pub(crate) fn keep(&self, permit: Option<Permit>) {
+        lock(&self.held).permit = permit;
+    }
+
     fn is_ready(&self) -> bool {
         self.content.as_ref().is_none_or(|c| c.is_sealed())
     }

@@ -294,6 +294,8 @@ impl Extents {
         }
     }
 
+    /// An extent, verified. Bytes that are not what the hash says may come from this machine's cache: they are forgotten and
+    /// fetched once more, and only what the bucket gives then is believed to be damaged.
     async fn extent(
         &self,
         id: SegmentId,
@@ -301,15 +303,38 @@ impl Extents {
         len: u32,
         hash: &[u8; 16],
     ) -> Result<Bytes, StoreError> {
-        let (from, to) = (u64::from(offset), u64::from(offset) + u64::from(len));
-        let first_index = (from / BLOCK) as u32;
-        let first = self.block(id, first_index).await?;
-        let start = (from % BLOCK) as usize;
-        let bytes = if to <= (u64::from(first_index) + 1) * BLOCK {
-            slice(first.bytes(), start as u32, len, || short(id))?
+        match self.extent_once(id, offset, len, hash).await {
+            Err(StoreError::Corrupt(why)) => {
+                tracing::warn!(why, "bytes that do not verify are fetched again");
+                self.forget(id, offset, len);
+                let again = self.extent_once(id, offset, len, hash).await;
+                if again.is_err() {
+                    // Whoever mends the object is heard without a restart.
+                    self.forget(id, offset, len);
+                }
+                again
+            }
+            answer => answer,
+        }
+    }
+
+    async fn extent_once(
+        &self,
+        id: SegmentId,
+        offset: u32,
+        len: u32,
+        hash: &[u8; 16],
+    ) -> Result<Bytes, StoreError> {
+        let blocks = blocks_of(offset, len);
+        let first = self.block(id, *blocks.start()).await?;
+        let start = (u64::from(offset) % BLOCK) as usize;
+        let (bytes, next) = if blocks.start() == blocks.end() {
+            let bytes = slice(first.bytes(), start as u32, len, || short(id))?;
+            (bytes, None)
         } else {
-            let next = self.block(id, first_index + 1).await?;
-            let rest = (to - (u64::from(first_index) + 1) * BLOCK) as usize;
+            let next = self.block(id, *blocks.end()).await?;
+            let rest =
+                (u64::from(offset) + u64::from(len) - u64::from(*blocks.end()) * BLOCK) as usize;
             let (Some(head), Some(tail)) = (first.bytes().get(start..), next.bytes().get(..rest))
             else {
                 return Err(StoreError::Corrupt(short(id)));
@@ -317,19 +342,37 @@ impl Extents {
             let mut both = BytesMut::with_capacity(len as usize);
             both.extend_from_slice(head);
             both.extend_from_slice(tail);
-            both.freeze()
+            (both.freeze(), Some(next))
         };
-        if !first.verified(offset) {
+        // Either block may have come into memory anew since the other was verified with it.
+        let held = || std::iter::once(&first).chain(&next);
+        if !held().all(|block| block.verified(offset)) {
             if self::hash(&bytes) != *hash {
                 return Err(StoreError::Corrupt(format!(
                     "extent at {offset} of segment {} does not match its hash",
                     id.key()
                 )));
             }
-            first.set_verified(offset);
+            held().for_each(|block| block.set_verified(offset));
         }
         Ok(bytes)
     }
+
+    /// Drops the blocks an extent lies in from memory and disk.
+    fn forget(&self, id: SegmentId, offset: u32, len: u32) {
+        for index in blocks_of(offset, len) {
+            self.blocks.forget(BlockKey {
+                object: (id.epoch, id.sequence),
+                index,
+            });
+        }
+    }
+}
+
+/// The one or two blocks an extent lies in.
+fn blocks_of(offset: u32, len: u32) -> std::ops::RangeInclusive<u32> {
+    let last = u64::from(offset) + u64::from(len.max(1)) - 1;
+    (u64::from(offset) / BLOCK) as u32..=(last / BLOCK) as u32
 }
 
 fn short(id: SegmentId) -> String {
@@ -385,6 +428,106 @@ mod tests {
             sequence: 0x1_2345_6789,
         };
         assert_eq!(id.key(), "data/00001/002/123/456/789");
+    }
+
+    /// A bucket with one segment whose second extent lies in two blocks, and a cache over it.
+    async fn stored(name: &str) -> (Backend, Extents, SegmentId, Vec<(Source, Vec<u8>)>) {
+        let backend = Backend::open(&format!("memory://{name}"), &Default::default()).unwrap();
+        let config = crate::cache::BlockCacheConfig {
+            memory_bytes: 8 << 20,
+            disk_bytes: 0,
+            dir: None,
+        };
+        let tasks = crate::task::Tasks::new(tokio::runtime::Handle::current());
+        let extents = Extents::new(backend.clone(), BlockCache::open(config, tasks).unwrap());
+        let id = SegmentId {
+            epoch: 1,
+            sequence: 2,
+        };
+        let mut builder = Builder::new(id);
+        let content = ContentRef {
+            cid: 3,
+            instant: Instant(4),
+        };
+        let mut sources = Vec::new();
+        for (at, byte) in [(0, b'a'), (EXTENT - 1000, b'b')] {
+            let text = vec![byte; (EXTENT - 1000) as usize];
+            sources.push((builder.add(Ino(9), content, at, &text), text));
+        }
+        backend.put_new(&id.key(), builder.finish()).await.unwrap();
+        (backend, extents, id, sources)
+    }
+
+    async fn whole(
+        extents: &Extents,
+        (source, text): &(Source, Vec<u8>),
+    ) -> Result<(), StoreError> {
+        let read = extents.read(source, 0, text.len() as u32).await?;
+        assert!(read == text[..], "other bytes");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_bad_block_of_the_cache_is_fetched_again() {
+        let (_backend, extents, id, sources) = stored("bad-block").await;
+        for bad in [vec![b'x'; BLOCK as usize], b"short".to_vec()] {
+            for index in [0, 1] {
+                let key = BlockKey {
+                    object: (id.epoch, id.sequence),
+                    index,
+                };
+                extents.blocks.forget(key);
+                extents.blocks.insert(key, Bytes::from(bad.clone()));
+                for source in &sources {
+                    whole(&extents, source).await.unwrap();
+                }
+            }
+        }
+        let misses = extents.blocks.usage().misses;
+        whole(&extents, &sources[1]).await.unwrap();
+        assert_eq!(
+            extents.blocks.usage().misses,
+            misses,
+            "the good ones are kept"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_extent_in_two_blocks_is_verified_again_with_either() {
+        let (backend, extents, id, sources) = stored("two-blocks").await;
+        whole(&extents, &sources[1]).await.unwrap();
+        let mut object = backend.get(&id.key()).await.unwrap().to_vec();
+        object[BLOCK as usize + 5] ^= 1;
+        backend.put(&id.key(), Bytes::from(object)).await.unwrap();
+        extents.forget(id, BLOCK as u32, 1);
+        assert!(matches!(
+            whole(&extents, &sources[1]).await,
+            Err(StoreError::Corrupt(_))
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_bad_segment_is_named_and_others_are_read() {
+        let (backend, extents, id, sources) = stored("bad-segment").await;
+        let good = backend.get(&id.key()).await.unwrap();
+        let mut object = good.to_vec();
+        object[BLOCK as usize + 5] ^= 1;
+        backend.put(&id.key(), Bytes::from(object)).await.unwrap();
+        whole(&extents, &sources[0]).await.unwrap();
+        let error = whole(&extents, &sources[1]).await.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Corrupt(why) if why.contains(&id.key())),
+            "{error:?}"
+        );
+        backend.put(&id.key(), good).await.unwrap();
+        whole(&extents, &sources[1]).await.unwrap();
+        extents.forget(id, 0, 2 * BLOCK as u32);
+        backend.delete(&id.key()).await.unwrap();
+        let error = whole(&extents, &sources[0]).await.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Corrupt(why) if why.contains(&id.key())),
+            "{error:?}"
+        );
     }
 
     #[test]

@@ -209,3 +209,22 @@ async fn a_new_file_flushed_before_an_fsync_keeps_both_states() {
         [&b"\0\0one"[..], b"\0\0onetwo"]
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_the_journal_refused_still_counts_as_dirty() {
+    let world = World::new("refused");
+    let ns = world.open().await;
+    halt(&ns, Some(pipeline::Step::Seal));
+    let (_, file) = ns
+        .create_open(ROOT, b"a", new_file(), &author())
+        .await
+        .unwrap();
+    let text = Bytes::from(vec![b'x'; 100_000]);
+    file.write(0, text, &author()).await.unwrap();
+    let fixed = file.fix(&author(), None).await.unwrap().unwrap();
+    ns.0.health.stop(StoreError::NoSpace);
+    assert!(matches!(file.save(fixed).await, Err(StoreError::NoSpace)));
+    assert_eq!(ns.0.budget.used(), 100_000);
+    drop(file);
+    let _left = world.kill(ns).await;
+}
