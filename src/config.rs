@@ -2,7 +2,7 @@
 //!
 //! Invariant: a [`Config`] that exists is valid; its `Debug` shows no secret. Nothing here reads the environment.
 
-use crate::backend::BackendConfig;
+use crate::backend::{BackendConfig, Retry};
 use crate::fs::{FsConfig, SyncOn};
 use crate::fuse::{Access, Configuration, MountFlag};
 use crate::store::{Gather, NamespaceConfig, StoreError, check_name};
@@ -98,6 +98,12 @@ pub struct Settings {
     pub endpoint: Option<String>,
     /// The bucket's region.
     pub region: Option<String>,
+    /// How often a failed request is sent again, and the pauses that go with it.
+    pub retry: Option<Retry>,
+    /// The first pause, instead of the one that goes with `retry`.
+    pub retry_base: Option<Duration>,
+    /// The longest pause, likewise.
+    pub retry_cap: Option<Duration>,
     /// The name of the directory that shows the past.
     pub versions_name: Option<OsString>,
     /// Owner shown for every file.
@@ -183,6 +189,7 @@ impl Config {
         let backend = BackendConfig {
             endpoint: settings.endpoint,
             region: settings.region,
+            retry: retry(settings.retry, settings.retry_base, settings.retry_cap)?,
             ..BackendConfig::default()
         };
         let access = match settings.allow_other || settings.owner.0 == 0 {
@@ -252,6 +259,34 @@ fn sync(on: Option<SyncOn>, interval: Option<Duration>) -> Result<(SyncOn, Gathe
     }
 }
 
+/// Puts retries together; a pause that is not given gives way to the one that is.
+fn retry(
+    retry: Option<Retry>,
+    base: Option<Duration>,
+    cap: Option<Duration>,
+) -> Result<Retry, ConfigError> {
+    let retry = retry.unwrap_or_default();
+    let least = Duration::from_millis(1);
+    at_least("retry-base", base.unwrap_or(least), least)?;
+    at_least("retry-cap", cap.unwrap_or(least), least)?;
+    let longest = cap.unwrap_or_else(|| retry.cap.max(base.unwrap_or(retry.base)));
+    for (flag, value) in [("retry-cap", cap), ("retry-base", base)] {
+        let limit = match flag {
+            "retry-base" => longest.min(Retry::CAP_MAX),
+            _ => Retry::CAP_MAX,
+        };
+        if let Some(value) = value.filter(|value| *value > limit) {
+            let why = format!("must be at most {limit:?}");
+            return Err(ConfigError::new(flag, format!("{value:?}"), why));
+        }
+    }
+    Ok(Retry {
+        base: base.unwrap_or(retry.base.min(longest)),
+        cap: longest,
+        ..retry
+    })
+}
+
 fn umask(umask: Option<u32>) -> Result<Option<u32>, ConfigError> {
     match umask {
         Some(bits) if bits > 0o777 => Err(ConfigError::new(
@@ -305,6 +340,9 @@ mod tests {
             dirty_bytes_max: None,
             endpoint: None,
             region: None,
+            retry: None,
+            retry_base: None,
+            retry_cap: None,
             versions_name: None,
             uid: None,
             gid: None,
@@ -354,6 +392,39 @@ mod tests {
         assert_eq!(namespace_name(Some("team/eu")).unwrap(), "team/eu");
         let message = namespace_name(Some("a/../b")).unwrap_err().to_string();
         assert!(message.starts_with("--namespace a/../b: "), "{message}");
+    }
+
+    #[test]
+    fn pauses_fit_together() {
+        let ms = Duration::from_millis;
+        let told = |given, base: Option<u64>, cap: Option<u64>| {
+            let made = retry(given, base.map(ms), cap.map(ms)).unwrap();
+            (made.count, made.base.as_millis(), made.cap.as_millis())
+        };
+        assert_eq!(told(None, None, None), (10, 100, 15_000));
+        assert_eq!(told(Some(Retry::NONE), None, None).0, 0);
+        assert_eq!(told(Some(Retry::AGGRESSIVE), None, None), (1000, 20, 2000));
+        assert_eq!(
+            told(Some(Retry::AGGRESSIVE), Some(5), None),
+            (1000, 5, 2000)
+        );
+        assert_eq!(told(None, Some(3), Some(40)), (10, 3, 40));
+        // Only one of the two is given: the other makes room.
+        assert_eq!(told(None, None, Some(50)), (10, 50, 50));
+        assert_eq!(
+            told(Some(Retry::AGGRESSIVE), Some(4000), None),
+            (1000, 4000, 4000)
+        );
+        for (flag, base, cap) in [
+            ("--retry-base 0ns", Some(0), None),
+            ("--retry-cap 0ns", None, Some(0)),
+            ("--retry-base 200ms", Some(200), Some(100)),
+            ("--retry-base 16s", Some(16_000), None),
+            ("--retry-cap 16s", None, Some(16_000)),
+        ] {
+            let error = retry(None, base.map(ms), cap.map(ms)).unwrap_err();
+            assert!(error.to_string().starts_with(flag), "{flag}: {error}");
+        }
     }
 
     #[test]

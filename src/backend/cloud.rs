@@ -99,7 +99,7 @@ fn client_settings(config: &BackendConfig) -> [(ClientConfigKey, String); 2] {
 fn s3_builder(bucket: &str, config: &BackendConfig) -> Result<AmazonS3Builder, BackendError> {
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
-        .with_retry(config.retry());
+        .with_retry(config.retry_config());
     for (key, value) in client_settings(config) {
         builder = builder.with_config(S3Key::Client(key), value);
     }
@@ -127,7 +127,7 @@ fn gcs_builder(
 ) -> Result<GoogleCloudStorageBuilder, BackendError> {
     let mut builder = GoogleCloudStorageBuilder::from_env()
         .with_bucket_name(bucket)
-        .with_retry(config.retry());
+        .with_retry(config.retry_config());
     for (key, value) in client_settings(config) {
         builder = builder.with_config(GoogleConfigKey::Client(key), value);
     }
@@ -147,7 +147,7 @@ fn azure_builder(
 ) -> Result<MicrosoftAzureBuilder, BackendError> {
     let mut builder = MicrosoftAzureBuilder::from_env()
         .with_container_name(container)
-        .with_retry(config.retry());
+        .with_retry(config.retry_config());
     for (key, value) in client_settings(config) {
         builder = builder.with_config(AzureConfigKey::Client(key), value);
     }

@@ -7,7 +7,9 @@ use object_store::client::HttpError;
 use std::error::Error as StdError;
 use std::io::ErrorKind;
 
-/// Why a request to a backend failed. `place` is the object or the URL, `reason` the store's own words.
+/// Why a request to a backend failed, by what the caller does next: [`BackendError::is_retryable`] kinds pass by themselves,
+/// `NotFound` and `AlreadyExists` are answers, the others are permanent. `place` is the object or the URL, `reason` the
+/// store's own words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
     /// There is no such object; asking again gives the same answer.
@@ -87,6 +89,20 @@ impl Class {
 }
 
 impl BackendError {
+    /// Tells whether the same request may succeed later without anyone doing anything: keep the data and try again. After
+    /// such a failure a write may or may not have happened.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } => true,
+            Self::NotFound { .. }
+            | Self::AlreadyExists { .. }
+            | Self::Denied { .. }
+            | Self::Unsupported { .. }
+            | Self::Invalid { .. } => false,
+        }
+    }
+
     /// Translates what `object_store` says about `place`.
     pub(super) fn from_store(place: impl Into<String>, error: &object_store::Error) -> Self {
         let full = chain(error);
@@ -106,6 +122,15 @@ pub(super) fn is_whole(error: &object_store::Error) -> bool {
     chain(error).contains(WHOLE)
 }
 
+/// Tells whether `error` means that the library or the store does not know the kind of request at all.
+pub(super) fn is_unknown(error: &object_store::Error) -> bool {
+    use object_store::Error;
+    matches!(
+        error,
+        Error::NotSupported { .. } | Error::NotImplemented { .. }
+    )
+}
+
 /// What `object_store` says of a response that is not the range.
 const WHOLE: &str = "non-partial response";
 
@@ -119,7 +144,7 @@ fn classify(error: &object_store::Error, full: &str) -> Class {
             Class::AlreadyExists
         }
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Class::Denied,
-        Error::NotSupported { .. } | Error::NotImplemented { .. } => Class::Unsupported,
+        _ if is_unknown(error) => Class::Unsupported,
         Error::InvalidPath { .. } | Error::UnknownConfigurationKey { .. } => Class::Invalid,
         Error::Generic { source, .. } => classify_cause(source.as_ref(), full),
         _ => Class::Unavailable,

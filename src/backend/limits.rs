@@ -18,8 +18,51 @@ pub struct BackendConfig {
     pub region: Option<String>,
     /// The time a whole operation may take, retries included. One request gets half of it.
     pub deadline: Duration,
-    /// How often a failed request is sent again.
-    pub retries: usize,
+    /// What happens to a request that failed.
+    pub retry: Retry,
+}
+
+/// How often a request that failed is sent again, and after which pauses. `object_store` does it: after answers of 408, 429
+/// and 5xx and lost connections, and after a lost answer where sending twice does no harm. The first pause is `base`, each
+/// further one random between `base` and twice the one before, so that many clients do not come back at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// How often a request is sent again at most; 0 sends each once.
+    pub count: usize,
+    /// The first and shortest pause; at least 1 ms and at most `cap`.
+    pub base: Duration,
+    /// The longest pause, at most [`Retry::CAP_MAX`].
+    pub cap: Duration,
+}
+
+impl Retry {
+    /// Sends each request once: whoever asked hears of every failure.
+    pub const NONE: Self = Self {
+        count: 0,
+        ..Self::STANDARD
+    };
+
+    /// Goes on as long as the deadline lets it, with short pauses: for a network that comes and goes.
+    pub const AGGRESSIVE: Self = Self {
+        count: 1000,
+        base: Duration::from_millis(20),
+        cap: Duration::from_secs(2),
+    };
+
+    /// The longest pause there may be: longer ones would take most of the deadline.
+    pub const CAP_MAX: Duration = Duration::from_secs(15);
+
+    const STANDARD: Self = Self {
+        count: 10,
+        base: Duration::from_millis(100),
+        cap: Self::CAP_MAX,
+    };
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self::STANDARD
+    }
 }
 
 impl Default for BackendConfig {
@@ -28,7 +71,7 @@ impl Default for BackendConfig {
             endpoint: None,
             region: None,
             deadline: Duration::from_secs(60),
-            retries: 10,
+            retry: Retry::default(),
         }
     }
 }
@@ -39,7 +82,7 @@ impl fmt::Debug for BackendConfig {
             .field("endpoint", &self.endpoint.as_deref().map(redacted))
             .field("region", &self.region)
             .field("deadline", &self.deadline)
-            .field("retries", &self.retries)
+            .field("retry", &self.retry)
             .finish()
     }
 }
@@ -50,27 +93,50 @@ const CHECK_DEADLINE: Duration = Duration::from_secs(8);
 /// The longest time to wait for a connection, as TCP's own retransmissions would take minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often an object whose fate was unclear is sent at most.
+pub(super) const CREATE_ATTEMPTS_MAX: u32 = 3;
+
+/// The shortest pause before a request is sent again.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+
+/// How much longer than the one before a pause may be.
+const PAUSE_GROWTH: f64 = 2.0;
+
 impl BackendConfig {
     /// Makes the settings for a question that somebody waits for.
     pub(super) fn hasty(&self) -> Self {
         Self {
             deadline: self.deadline.min(CHECK_DEADLINE),
-            retries: self.retries.min(1),
+            retry: Retry {
+                count: self.retry.count.min(1),
+                ..self.retry
+            },
             ..self.clone()
         }
     }
 
     /// Makes the retry settings: they end with the deadline.
-    pub(super) fn retry(&self) -> RetryConfig {
-        let backoff = BackoffConfig::default();
+    pub(super) fn retry_config(&self) -> RetryConfig {
+        let cap = self.retry.cap.min(self.deadline / 4);
         RetryConfig {
-            max_retries: self.retries,
+            max_retries: self.retry.count,
             retry_timeout: self.deadline,
             backoff: BackoffConfig {
-                max_backoff: backoff.max_backoff.min(self.deadline / 4),
-                init_backoff: backoff.init_backoff.min(self.deadline / 4),
-                ..backoff
+                // The library draws from a range between the two, and an empty range is a panic there.
+                init_backoff: self.retry.base.clamp(PAUSE_MIN, cap.max(PAUSE_MIN)),
+                max_backoff: cap.max(PAUSE_MIN),
+                base: PAUSE_GROWTH,
             },
+        }
+    }
+
+    /// Tells how often an object whose fate was unclear, and which then was not there, is sent in all. The library does not
+    /// do this, because only reading back tells that sending again does no harm.
+    pub(super) fn create_attempts(&self) -> u32 {
+        match self.retry.count {
+            0 => 1,
+            1 => 2,
+            _ => CREATE_ATTEMPTS_MAX,
         }
     }
 
@@ -121,11 +187,11 @@ mod tests {
     fn a_check_is_hasty_and_never_slower_than_asked() {
         let hasty = BackendConfig::default().hasty();
         assert_eq!(hasty.deadline, CHECK_DEADLINE);
-        assert_eq!(hasty.retry().max_retries, 1);
+        assert_eq!(hasty.retry_config().max_retries, 1);
         assert!(hasty.connect_timeout() < hasty.deadline);
         let strict = BackendConfig {
             deadline: Duration::from_secs(2),
-            retries: 0,
+            retry: Retry::NONE,
             ..BackendConfig::default()
         };
         assert_eq!(strict.hasty(), strict);
@@ -133,9 +199,45 @@ mod tests {
 
     #[test]
     fn retries_end_with_the_deadline() {
-        let retry = BackendConfig::default().retry();
+        let retry = BackendConfig::default().retry_config();
         assert_eq!(retry.retry_timeout, Duration::from_secs(60));
         assert_eq!(retry.max_retries, 10);
+    }
+
+    #[test]
+    fn settings_become_those_of_the_library() {
+        let told = |retry| {
+            let config = BackendConfig {
+                retry,
+                ..BackendConfig::default()
+            };
+            let made = config.retry_config();
+            let pauses = (made.backoff.init_backoff, made.backoff.max_backoff);
+            (made.max_retries, pauses.0.as_millis(), pauses.1.as_millis())
+        };
+        assert_eq!(told(Retry::default()), (10, 100, 15_000));
+        assert_eq!(told(Retry::NONE).0, 0);
+        assert_eq!(told(Retry::AGGRESSIVE), (1000, 20, 2_000));
+        let own = Retry {
+            count: 3,
+            base: Duration::from_millis(7),
+            cap: Duration::from_millis(9),
+        };
+        assert_eq!(told(own), (3, 7, 9));
+        // Pauses that the library could not draw are mended.
+        let odd = Retry {
+            count: 3,
+            base: Duration::from_secs(9),
+            cap: Duration::ZERO,
+        };
+        assert_eq!(told(odd), (3, 1, 1));
+    }
+
+    #[test]
+    fn what_is_made_of_a_short_deadline_can_be_drawn() {
+        let hasty = BackendConfig::default().hasty().retry_config();
+        assert_eq!(hasty.backoff.max_backoff, CHECK_DEADLINE / 4);
+        assert!(hasty.backoff.init_backoff <= hasty.backoff.max_backoff);
     }
 
     #[test]

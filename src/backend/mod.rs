@@ -20,7 +20,7 @@ mod tests;
 
 pub use counters::Counters;
 pub use error::BackendError;
-pub use limits::BackendConfig;
+pub use limits::{BackendConfig, Retry};
 pub use probe::Probe;
 
 use crate::sync::Arc;
@@ -28,7 +28,7 @@ use anchor::Anchor;
 use bytes::Bytes;
 use cloud::Cloud;
 use counters::{CountedStore, Tally};
-use error::{Class, is_past_end, is_whole};
+use error::{Class, is_past_end, is_unknown, is_whole};
 use futures::StreamExt;
 use limits::within;
 use location::{Location, Site};
@@ -78,10 +78,7 @@ impl fmt::Debug for Backend {
     }
 }
 
-/// How often `put_new` sends an object whose fate was unclear and which then was not there.
-const CREATE_ATTEMPTS: u32 = 3;
-
-/// The pause before the second of these attempts; it grows with each.
+/// The pause before `put_new` sends a second time what turned out not to be there; it grows with each.
 const CREATE_PAUSE: Duration = Duration::from_millis(100);
 
 impl Backend {
@@ -206,23 +203,23 @@ impl Backend {
         let path = self.path(key)?;
         self.timed(key, async {
             self.anchored().await?;
+            let attempts = self.base.config.create_attempts();
             let mut attempt = 1;
             loop {
                 let error = match self.create(&path, &bytes).await {
                     Ok(()) => return Ok(()),
                     Err(e) => e,
                 };
-                let unclear = self.failure(key, &error);
-                match unclear {
-                    BackendError::AlreadyExists { .. } | BackendError::Unavailable { .. } => {}
-                    certain => return Err(certain),
+                let told = self.failure(key, &error);
+                if !told.is_retryable() && !matches!(told, BackendError::AlreadyExists { .. }) {
+                    return Err(told);
                 }
                 match self.holds(key, &path, &bytes).await {
                     Some(Holds::Ours) => return Ok(()),
                     Some(Holds::Other) => {
                         return Err(Class::AlreadyExists.error(self.name(key), error.to_string()));
                     }
-                    Some(Holds::Nothing) if attempt < CREATE_ATTEMPTS => {}
+                    Some(Holds::Nothing) if attempt < attempts => {}
                     // A conflict with nothing to show for it is one that was going on: S3 says 409.
                     Some(Holds::Nothing) | None => {
                         return Err(Class::Unavailable.error(self.name(key), error.to_string()));
@@ -274,8 +271,8 @@ impl Backend {
             if by_suffix {
                 match self.fetch(&path, Some(GetRange::Suffix(len))).await {
                     Ok((meta, bytes)) => return Ok((meta.size, bytes)),
-                    // An empty object has no last bytes.
-                    Err(e) if is_past_end(&e) || is_whole(&e) => {}
+                    // An empty object has no last bytes, and not every store knows last bytes.
+                    Err(e) if is_past_end(&e) || is_whole(&e) || is_unknown(&e) => {}
                     Err(e) => return Err(self.absence(key, &e).await),
                 }
             }

@@ -1,5 +1,6 @@
 //! Sizes, durations and modes as people write them.
 
+use crate::backend::Retry;
 use std::time::Duration;
 
 /// Reads `10G`, `512MiB`, `4096`: bytes, with units of 1024.
@@ -45,6 +46,24 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         .checked_mul(milliseconds)
         .map(Duration::from_millis)
         .ok_or_else(|| "longer than there can be".to_owned())
+}
+
+/// Reads `none`, `aggressive` or a number: how often a failed request is sent again.
+///
+/// # Errors
+/// A message that says what is expected.
+pub(super) fn retries(text: &str) -> Result<Retry, String> {
+    match text {
+        "none" => Ok(Retry::NONE),
+        "aggressive" => Ok(Retry::AGGRESSIVE),
+        number => match number.parse() {
+            Ok(count @ 0..=1000) => Ok(Retry {
+                count,
+                ..Retry::default()
+            }),
+            _ => Err("expected none, aggressive or a number up to 1000".to_owned()),
+        },
+    }
 }
 
 /// Reads permission bits, `022`.
@@ -127,6 +146,17 @@ mod tests {
         }
         for text in ["", "s", "-1s", "1w", "1.5s", "999999999999999999d"] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn retries_are_a_preset_or_a_number() {
+        assert_eq!(retries("none"), Ok(Retry::NONE));
+        assert_eq!(retries("aggressive"), Ok(Retry::AGGRESSIVE));
+        assert_eq!(retries("0").map(|retry| retry.count), Ok(0));
+        assert_eq!(retries("25").map(|retry| retry.count), Ok(25));
+        for text in ["", "-1", "1001", "some", "None", "3s"] {
+            assert!(retries(text).is_err(), "{text}");
         }
     }
 
