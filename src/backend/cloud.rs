@@ -141,6 +141,10 @@ fn gcs_builder(
     Ok(builder)
 }
 
+/// The library reads the emulator's URL from the environment alone, and would not look at ours.
+const EMULATOR_HAS_ITS_OWN: &str = "with AZURE_STORAGE_USE_EMULATOR the server's URL is taken from \
+    AZURITE_BLOB_STORAGE_URL: set that instead of --endpoint";
+
 fn azure_builder(
     container: &str,
     config: &BackendConfig,
@@ -152,6 +156,9 @@ fn azure_builder(
         builder = builder.with_config(AzureConfigKey::Client(key), value);
     }
     if let Some(endpoint) = &config.endpoint {
+        if is_true(builder.get_config_value(&AzureConfigKey::UseEmulator)) {
+            return Err(Class::Invalid.error(redacted(endpoint), EMULATOR_HAS_ITS_OWN));
+        }
         let plain = endpoint_is_plain(endpoint)?;
         builder = builder
             .with_endpoint(endpoint.clone())

@@ -5,8 +5,8 @@
 
 use crate::sync::{Arc, AtomicU64, Ordering};
 use async_trait::async_trait;
-use futures::{StreamExt, TryStreamExt};
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,

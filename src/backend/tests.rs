@@ -332,8 +332,14 @@ async fn a_write_that_never_arrives_is_unavailable_not_taken() {
     let backend = faulty(&[Fault::LostRequest; 9]);
     let error = backend.put_new("k", bytes("ours")).await.unwrap_err();
     assert!(matches!(error, BackendError::Unavailable { .. }), "{error}");
-    assert_eq!(backend.counters().put, u64::from(limits::CREATE_ATTEMPTS_MAX));
-    assert_eq!(backend.counters().failures, u64::from(limits::CREATE_ATTEMPTS_MAX));
+    assert_eq!(
+        backend.counters().put,
+        u64::from(limits::CREATE_ATTEMPTS_MAX)
+    );
+    assert_eq!(
+        backend.counters().failures,
+        u64::from(limits::CREATE_ATTEMPTS_MAX)
+    );
 }
 
 #[tokio::test]

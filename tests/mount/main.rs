@@ -12,6 +12,7 @@
 mod support;
 
 mod clone;
+mod clouds;
 mod crash;
 mod crash_log;
 mod economy;

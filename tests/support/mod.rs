@@ -1,16 +1,20 @@
-//! What the tests with a real mount stand on: a mount, an S3 server, a proxy that counts, commands with their output.
+//! What the tests with a real mount stand on: a mount, object stores, a proxy that counts, commands with their output.
 //!
 //! Invariant: whatever is started here ends when its value drops, and no wait is without a bound.
 
+pub(crate) mod azure;
 pub(crate) mod mount;
 pub(crate) mod place;
 pub(crate) mod proxy;
 pub(crate) mod random;
+pub(crate) mod rclone;
 pub(crate) mod s3;
+pub(crate) mod s3s;
+pub(crate) mod server;
 pub(crate) mod shell;
 pub(crate) mod tree;
 
-use std::time::{Duration, Instant};
+pub(crate) use server::wait_until;
 
 /// Whether the long mode is asked for: `REWINDFS_TEST_LONG=1`.
 pub(crate) fn long() -> bool {
@@ -20,18 +24,4 @@ pub(crate) fn long() -> bool {
 /// `quick` in the ordinary run, `thorough` in the long mode.
 pub(crate) fn scale<T>(quick: T, thorough: T) -> T {
     if long() { thorough } else { quick }
-}
-
-/// Asks `condition` every 10 ms until it holds; false when it does not within `limit`.
-pub(crate) fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let start = Instant::now();
-    loop {
-        if condition() {
-            return true;
-        }
-        if start.elapsed() > limit {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }

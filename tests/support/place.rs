@@ -45,4 +45,19 @@ impl Place {
         .to_vec();
         self
     }
+
+    /// A container of Azure's emulator at `endpoint`, with the account and the key everybody knows.
+    pub(crate) fn azurite(container_and_prefix: &str, endpoint: &str) -> Self {
+        let variables = [
+            ("AZURE_STORAGE_USE_EMULATOR", "true"),
+            ("AZURITE_BLOB_STORAGE_URL", endpoint),
+        ];
+        Self {
+            url: format!("az://{container_and_prefix}"),
+            endpoint: None,
+            variables: variables
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .to_vec(),
+        }
+    }
 }

@@ -1,0 +1,105 @@
+//! Stores over HTTP beside the first S3 server: one that is killed, one that does not keep its word, Azure.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::azure::AzureServer;
+use crate::support::mount::{Cache, PROGRAM, TestMount, is_mounted, mount_arguments};
+use crate::support::place::Place;
+use crate::support::rclone::Rclone;
+use crate::support::s3s::S3sServer;
+use crate::support::server::free_address;
+use crate::support::shell::{self, Ran};
+
+/// A refusal comes within this.
+const BOUND: Duration = Duration::from_secs(10);
+
+/// Tries to mount `place`, with further flags; fails if something is mounted afterwards or it took too long.
+#[track_caller]
+fn try_mount(place: &Place, flags: &[&str]) -> Ran {
+    let desk = tempfile::tempdir().unwrap();
+    let (files, cache) = (desk.path().join("files"), desk.path().join("cache"));
+    fs::create_dir(&files).unwrap();
+    fs::create_dir(&cache).unwrap();
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(mount_arguments(place, &files, &cache))
+        .args(flags)
+        .envs(place.variables.iter().cloned());
+    let ran = shell::run(&mut command, BOUND * 3);
+    let mounted = is_mounted(&files);
+    crate::support::mount::force_unmount(&files);
+    assert!(!mounted, "mounted all the same: {ran}");
+    assert!(ran.took < BOUND, "it took longer than {BOUND:?}: {ran}");
+    ran
+}
+
+/// Fails unless the mount is refused with status 1 and each of `words`.
+#[track_caller]
+fn refused(place: &Place, words: &[&str]) {
+    let ran = try_mount(place, &[]);
+    assert_eq!(ran.code, Some(1), "exit status: {ran}");
+    for word in words {
+        assert!(ran.stderr.contains(word), "no `{word}` in: {ran}");
+    }
+    assert!(
+        !ran.stderr.contains("secret"),
+        "the message shows a secret: {ran}"
+    );
+}
+
+#[test]
+fn a_store_that_ignores_conditions_is_refused() {
+    let Some(server) = Rclone::start() else {
+        return;
+    };
+    refused(
+        &server.place("x"),
+        &[
+            "s3://test/x",
+            "the store cannot be used",
+            "conditional create (If-None-Match)",
+        ],
+    );
+}
+
+#[test]
+fn wrong_credentials_are_refused() {
+    let Some(server) = S3sServer::start() else {
+        return;
+    };
+    let words = ["s3://test/x", "check the credentials"];
+    let wrong_secret = server
+        .place("x")
+        .credentials("rewindfs-test-key", "not-the-secret");
+    refused(&wrong_secret, &[&words[..], &["403"]].concat());
+    let wrong_key = server.place("x").credentials("nobody", "not-the-secret");
+    refused(&wrong_key, &words);
+
+    let Some(server) = AzureServer::start() else {
+        return;
+    };
+    let mut wrong_key = server.place("x");
+    wrong_key.variables.push((
+        "AZURE_STORAGE_ACCOUNT_KEY".to_owned(),
+        "bm90IHRoZSBzZWNyZXQ=".to_owned(),
+    ));
+    refused(&wrong_key, &["az://test/x", "check the credentials", "403"]);
+}
+
+#[test]
+fn what_is_missing_at_azure_is_named() {
+    let Some(server) = AzureServer::start() else {
+        return;
+    };
+    let nowhere = Place::azurite("no-such-container/x", &server.endpoint());
+    refused(&nowhere, &["az://no-such-container/x", "ContainerNotFound"]);
+    let address = free_address().to_string();
+    let dead = Place::azurite("test/x", &format!("http://{address}"));
+    refused(&dead, &["az://test/x", &address]);
+    // The emulator's address has a variable of its own; a flag that did nothing would be believed.
+    let ran = try_mount(&server.place("x"), &["--endpoint", &server.endpoint()]);
+    assert_eq!(ran.code, Some(2), "{ran}");
+    assert!(ran.stderr.contains("AZURITE_BLOB_STORAGE_URL"), "{ran}");
+}
