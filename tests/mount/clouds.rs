@@ -4,13 +4,16 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::crash;
 use crate::support::azure::AzureServer;
 use crate::support::mount::{Cache, PROGRAM, TestMount, is_mounted, mount_arguments};
 use crate::support::place::Place;
+use crate::support::random::{Random, seed};
 use crate::support::rclone::Rclone;
 use crate::support::s3s::S3sServer;
 use crate::support::server::free_address;
 use crate::support::shell::{self, Ran};
+use crate::support::{scale, tree};
 
 /// A refusal comes within this.
 const BOUND: Duration = Duration::from_secs(10);
@@ -86,6 +89,46 @@ fn wrong_credentials_are_refused() {
         "bm90IHRoZSBzZWNyZXQ=".to_owned(),
     ));
     refused(&wrong_key, &["az://test/x", "check the credentials", "403"]);
+}
+
+#[test]
+fn a_server_that_is_killed_costs_nothing() {
+    let Some(mut server) = S3sServer::start() else {
+        return;
+    };
+    let mut random = Random::new(seed());
+    let logs = tempfile::tempdir().unwrap();
+    let mut mount = TestMount::start(&server.place("x"), &[]);
+    let rounds = [Cache::Kept, Cache::Wiped].repeat(scale(1, 10));
+    for (number, cache) in rounds.into_iter().enumerate() {
+        let seed = random.next();
+        // A writer ends with the first call that fails, and the round with it: not one may fail for a server that is
+        // back within a second.
+        crash::round(&mut mount, logs.path(), number, seed, cache, || {
+            for _ in 0..4 {
+                std::thread::sleep(Duration::from_millis(200 + random.below(600) as u64));
+                server.kill9();
+                std::thread::sleep(Duration::from_millis(random.below(500) as u64));
+                server.restart();
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        });
+    }
+    // Another machine sees the same.
+    let before = tree::read_tree(&mount.root());
+    mount.remount(Cache::Wiped);
+    let after = tree::read_tree(&mount.root());
+    tree::assert_equal("after a remount with an empty cache", &before, &after);
+    mount.umount();
+    let told = mount.check_log("main");
+    assert!(
+        told.contains(", 0 differ from the index, 0 counts are wrong"),
+        "{told}"
+    );
+    assert!(
+        fs::read_dir(server.bucket()).unwrap().count() > 0,
+        "the namespace lies in this server's bucket"
+    );
 }
 
 #[test]

@@ -135,15 +135,22 @@ fn judge(wrong: &[String], what: &str, mount: &TestMount) {
     );
 }
 
-/// One round: writers, kill -9 at a random moment, mount again, compare.
-fn round(mount: &mut TestMount, logs: &Path, number: usize, random: &mut Random, cache: Cache) {
+/// One round: writers, `meanwhile`, kill -9, mount again, compare.
+pub(crate) fn round(
+    mount: &mut TestMount,
+    logs: &Path,
+    number: usize,
+    seed: u64,
+    cache: Cache,
+    meanwhile: impl FnOnce(),
+) {
     let directory = mount.path(format!("round-{number}"));
     fs::create_dir(&directory).unwrap();
     if cache == Cache::Wiped {
         mount.drain();
     }
-    let mut writers = Writers::start(&directory, &logs.join(number.to_string()), random.next());
-    std::thread::sleep(Duration::from_millis(100 + random.below(1200) as u64));
+    let mut writers = Writers::start(&directory, &logs.join(number.to_string()), seed);
+    meanwhile();
     mount.kill9();
     writers.wait();
     mount.recover(cache);
@@ -205,7 +212,10 @@ fn rounds(cache: Cache) {
     let (store, logs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut mount = TestMount::start(&Place::local(store.path()), &[]);
     for number in 0..scale(10, 100) {
-        round(&mut mount, logs.path(), number, &mut random, cache);
+        let moment = Duration::from_millis(100 + random.below(1200) as u64);
+        let meanwhile = || std::thread::sleep(moment);
+        let seed = random.next();
+        round(&mut mount, logs.path(), number, seed, cache, meanwhile);
     }
     let before = tree::read_tree(&mount.root());
     mount.remount(Cache::Wiped);
