@@ -96,7 +96,10 @@ fn client_settings(config: &BackendConfig) -> [(ClientConfigKey, String); 2] {
     ]
 }
 
-fn s3_builder(bucket: &str, config: &BackendConfig) -> Result<AmazonS3Builder, BackendError> {
+pub(super) fn s3_builder(
+    bucket: &str,
+    config: &BackendConfig,
+) -> Result<AmazonS3Builder, BackendError> {
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
         .with_retry(config.retry_config());
@@ -121,7 +124,7 @@ fn s3_builder(bucket: &str, config: &BackendConfig) -> Result<AmazonS3Builder, B
     Ok(builder)
 }
 
-fn gcs_builder(
+pub(super) fn gcs_builder(
     bucket: &str,
     config: &BackendConfig,
 ) -> Result<GoogleCloudStorageBuilder, BackendError> {

@@ -3,6 +3,8 @@
 use super::{Backend, BackendError};
 use crate::env::SeededEnv;
 use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::path::Path;
 
 /// Runs every promise on a place of its own below `backend`.
 pub(super) async fn all(backend: &Backend) {
@@ -14,6 +16,7 @@ pub(super) async fn all(backend: &Backend) {
     of_many_creators_one_wins(&backend.child("race")).await;
     a_deleted_object_is_gone(&backend.child("delete")).await;
     listings_are_sorted_and_whole(&backend.child("list")).await;
+    listings_begin_behind_an_offset(&backend.child("offset")).await;
     children_see_their_own(&backend.child("child")).await;
     impossible_keys_are_refused(&backend.child("keys")).await;
     a_working_place_passes_its_checks(&backend.child("probe")).await;
@@ -141,6 +144,22 @@ async fn listings_are_sorted_and_whole(at: &Backend) {
         .collect();
     assert_eq!(below, ["a/10", "a/2"]);
     assert_eq!(at.list("none").await.unwrap(), []);
+}
+
+async fn listings_begin_behind_an_offset(at: &Backend) {
+    for key in ["d/1", "d/2", "d/3"] {
+        at.put(key, bytes(key)).await.unwrap();
+    }
+    // As the index asks.
+    let (store, below) = (at.object_store(), Path::from("d"));
+    let listed = store.list_with_offset(Some(&below), &Path::from("d/1"));
+    let mut keys: Vec<String> = listed
+        .map_ok(|found| found.location.into())
+        .try_collect()
+        .await
+        .unwrap();
+    keys.sort_unstable();
+    assert_eq!(keys, ["d/2", "d/3"]);
 }
 
 async fn children_see_their_own(at: &Backend) {

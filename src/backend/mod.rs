@@ -342,7 +342,7 @@ impl Backend {
     }
 
     /// Reads back what a write of unclear fate left behind; `None` if that cannot be learnt either.
-    async fn holds(&self, key: &str, path: &Path, bytes: &Bytes) -> Option<Holds> {
+    async fn holds(&self, key: &str, path: &Path, bytes: &[u8]) -> Option<Holds> {
         let read = async {
             let found = self.store.get(path).await?;
             // Another length is another object; its bytes need not travel.

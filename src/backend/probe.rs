@@ -7,9 +7,10 @@ use super::counters::CountedStore;
 use super::error::{BackendError, Class, is_past_end};
 use super::limits::within;
 use super::location::Site;
-use super::{Backend, modified_ns};
+use super::{Backend, Holds, modified_ns};
 use crate::env::Env;
 use crate::sync::Arc;
+use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{
     Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload, PutResult,
@@ -88,18 +89,22 @@ impl Backend {
 
     async fn promises(&self, key: &str, path: &Path) -> Result<Probe, BackendError> {
         let failure = |e: Error| self.failure(key, &e);
-        let first = self.try_put(path, FIRST, PutMode::Create).await;
-        let first = first.map_err(failure)?;
+        // Not the bare request: an answer that got lost, or a retry that met its own first attempt, says nothing against
+        // the store.
+        self.put_new(key, Bytes::from_static(FIRST)).await?;
+        let first = self.store.head(path).await.map_err(failure)?;
+        let store_time_ns = modified_ns(first.last_modified.timestamp_nanos_opt());
         self.must_conflict(
             key,
             self.try_put(path, SECOND, PutMode::Create).await,
             "it overwrites with a conditional create (If-None-Match)",
         )?;
         if !self.is_local() {
-            let stale = UpdateVersion::from(first);
-            let update = PutMode::Update(stale.clone());
-            let updated = self.try_put(path, SECOND, update).await;
-            updated.map_err(failure)?;
+            let stale = UpdateVersion {
+                e_tag: first.e_tag,
+                version: first.version,
+            };
+            self.must_update(key, path, stale.clone()).await?;
             self.must_conflict(
                 key,
                 self.try_put(path, FIRST, PutMode::Update(stale)).await,
@@ -107,10 +112,28 @@ impl Backend {
             )?;
         }
         self.must_range(key, path).await?;
-        let head = self.store.head(path).await.map_err(failure)?;
-        Ok(Probe {
-            store_time_ns: modified_ns(head.last_modified.timestamp_nanos_opt()),
-        })
+        Ok(Probe { store_time_ns })
+    }
+
+    /// Replaces the first bytes by the second ones, which must succeed; read back where the answer leaves that open.
+    async fn must_update(
+        &self,
+        key: &str,
+        path: &Path,
+        current: UpdateVersion,
+    ) -> Result<(), BackendError> {
+        let Err(error) = self.try_put(path, SECOND, PutMode::Update(current)).await else {
+            return Ok(());
+        };
+        let told = self.failure(key, &error);
+        match (self.holds(key, path, SECOND).await, told) {
+            (Some(Holds::Ours), _) => Ok(()),
+            (_, BackendError::AlreadyExists { reason, .. }) => {
+                let reason = format!("it refuses a conditional update (If-Match): {reason}");
+                Err(Class::Unsupported.error(self.url(), reason))
+            }
+            (_, told) => Err(told),
+        }
     }
 
     async fn try_put(

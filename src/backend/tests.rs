@@ -1,5 +1,10 @@
 //! The contract on the stores at hand, and what only a failing store shows.
 
+mod requests;
+mod servers;
+mod support;
+mod wire;
+
 use super::*;
 use crate::env::SeededEnv;
 use crate::sync::{Mutex, lock};
@@ -37,25 +42,6 @@ async fn contract_in_memory() {
 async fn contract_on_a_local_directory() {
     let (_dir, backend) = local();
     contract::all(&backend).await;
-}
-
-/// Runs on the place `REWINDFS_TEST_S3` names, at `REWINDFS_TEST_S3_ENDPOINT`, with the credentials of the environment.
-#[tokio::test]
-async fn contract_on_s3() {
-    let Ok(url) = std::env::var("REWINDFS_TEST_S3") else {
-        eprintln!("SKIPPED: REWINDFS_TEST_S3 names no bucket");
-        return;
-    };
-    let config = BackendConfig {
-        endpoint: std::env::var("REWINDFS_TEST_S3_ENDPOINT").ok(),
-        ..BackendConfig::default()
-    };
-    let backend = Backend::open(&url, &config).unwrap();
-    contract::all(&backend.child(&format!("run-{}", std::process::id()))).await;
-    let nowhere = Backend::open("s3://no-such-bucket-here", &config).unwrap();
-    let error = nowhere.check().await.unwrap_err();
-    assert!(matches!(error, BackendError::Invalid { .. }), "{error}");
-    assert!(error.to_string().contains("NoSuchBucket"), "{error}");
 }
 
 #[tokio::test]
@@ -468,20 +454,38 @@ async fn check_s3(endpoint: &str) -> BackendError {
     backend.check().await.unwrap_err()
 }
 
-/// Runs `body` where the environment has credentials: in a child process that runs the test `name` alone, because a
-/// process cannot change its own environment safely.
+/// Runs `body` where the environment has credentials.
 fn with_credentials<F: Future<Output = ()>>(name: &str, body: impl FnOnce() -> F) {
+    let variables = [
+        ("AWS_ACCESS_KEY_ID", "test-key"),
+        ("AWS_SECRET_ACCESS_KEY", "test-secret"),
+    ];
+    let variables = variables.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let name = format!("{}::{name}", module_path!());
+    in_child(&name, || Some(((), variables.to_vec())), body);
+}
+
+/// Runs `body` where the environment has the variables that `prepare` tells: in a child process that runs the test `name`
+/// alone, because a process cannot change its own environment safely. What `prepare` hands out beside them lives as long
+/// as the child; when it hands out nothing, the test is left out.
+fn in_child<S, F: Future<Output = ()>>(
+    name: &str,
+    prepare: impl FnOnce() -> Option<(S, Vec<(String, String)>)>,
+    body: impl FnOnce() -> F,
+) {
     const MARK: &str = "REWINDFS_TEST_CHILD";
     if std::env::var_os(MARK).is_some() {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         return runtime.block_on(body());
     }
-    let test = format!("{}::{name}", module_path!().split_once("::").unwrap().1);
+    let Some((_held, variables)) = prepare() else {
+        return;
+    };
+    let test = name.split_once("::").unwrap().1;
     let child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &test])
+        .args(["--exact", test])
         .env(MARK, "1")
-        .env("AWS_ACCESS_KEY_ID", "test-key")
-        .env("AWS_SECRET_ACCESS_KEY", "test-secret")
+        .envs(variables)
         .output()
         .unwrap();
     let told = String::from_utf8_lossy(&child.stdout);

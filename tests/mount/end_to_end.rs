@@ -1,10 +1,11 @@
-//! The whole job with the tools people use, on a local directory and on S3; then the same tree on another machine.
+//! The whole job with the tools people use, on a local directory, on S3 and on Azure; then the same tree on another machine.
 
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::support::azure::AzureServer;
 use crate::support::mount::{Cache, TestMount};
 use crate::support::place::Place;
 use crate::support::random::Random;
@@ -29,6 +30,14 @@ fn on_a_local_directory() {
 #[test]
 fn on_an_s3_server() {
     let Some(server) = S3Server::start() else {
+        return;
+    };
+    work_through(&server.place("end/to/end"));
+}
+
+#[test]
+fn on_an_azure_server() {
+    let Some(server) = AzureServer::start() else {
         return;
     };
     work_through(&server.place("end/to/end"));

@@ -304,7 +304,7 @@ fn broken(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn a_dead_upstream_closes_the_connection() {
-    let proxy = Proxy::start(crate::support::s3::free_address(), Duration::ZERO);
+    let proxy = Proxy::start(crate::support::server::free_address(), Duration::ZERO);
     let address = proxy
         .endpoint()
         .trim_start_matches("http://")

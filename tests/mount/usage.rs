@@ -9,7 +9,8 @@ use crate::support::mount::{
     Cache, PROGRAM, TestMount, force_unmount, is_mounted, mount_arguments,
 };
 use crate::support::place::Place;
-use crate::support::s3::{BUCKET, S3Server, free_address};
+use crate::support::s3::{BUCKET, S3Server};
+use crate::support::server::free_address;
 use crate::support::shell::{self, Ran};
 
 /// Bad input is answered within this.

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::place::Place;
-pub(crate) use super::server::free_address;
 use super::server::{Server, left_out, request};
 
 /// The bucket every server has.
