@@ -16,7 +16,7 @@ mod probe;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use counters::Counters;
 pub use error::BackendError;

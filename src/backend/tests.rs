@@ -1,7 +1,7 @@
 //! The contract on the stores at hand, and what only a failing store shows.
 
 mod requests;
-mod servers;
+pub(crate) mod servers;
 mod support;
 mod wire;
 

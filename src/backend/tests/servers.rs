@@ -107,6 +107,46 @@ const SPOILT: [Act; 6] = [
     Act::After(500),
 ];
 
+/// A place on a server whose conditional writes go wrong in turns, for the rooms above. A write that goes wrong behind the
+/// server's back was applied.
+pub(crate) struct Spoilt {
+    _server: S3Server,
+    wire: Wire,
+    pub(crate) backend: Backend,
+}
+
+impl Spoilt {
+    /// Starts it; of every two conditional writes one goes wrong. None if the servers are to be left out.
+    pub(crate) fn start() -> Option<Self> {
+        let server = S3Server::start()?;
+        let turn = crate::sync::AtomicUsize::new(0);
+        let wire = Wire::new(move |asked, _| {
+            if asked
+                .header("if-none-match")
+                .or(asked.header("if-match"))
+                .is_none()
+            {
+                return Act::Pass;
+            }
+            let turn = turn.fetch_add(1, crate::sync::Ordering::Relaxed);
+            match turn % 2 {
+                0 => SPOILT[turn / 2 % SPOILT.len()],
+                _ => Act::Pass,
+            }
+        });
+        Some(Self {
+            backend: behind(&wire, &server),
+            _server: server,
+            wire,
+        })
+    }
+
+    /// How many writes there were.
+    pub(crate) fn writes(&self) -> usize {
+        self.wire.count("PUT")
+    }
+}
+
 #[tokio::test]
 async fn writes_that_were_applied_are_recognised_as_our_own() {
     let Some(server) = S3Server::start() else {

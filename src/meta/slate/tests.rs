@@ -172,6 +172,34 @@ async fn an_outage_is_told_and_heals() {
     assert_eq!(&store.get(b"Ca").await.unwrap().unwrap()[..], b"late");
 }
 
+/// The engine writes its log and its manifest conditionally; taking an own write for another writer's, it would fence
+/// itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_whose_answer_got_lost_are_its_own() {
+    let Some(spoilt) = crate::backend::tests::servers::Spoilt::start() else {
+        return;
+    };
+    let place = spoilt.backend.child("index");
+    for round in 0..3 {
+        let config = SlateConfig::new(join);
+        let store = SlateStore::open(place.object_store(), "meta", config).await;
+        let store = store.unwrap();
+        assert_eq!(rows(&store).await.len(), round * 12);
+        for number in 0..12 {
+            let batch = put(&format!("C{round}-{number:02}"), "value");
+            let commit = store.commit(batch).await.unwrap();
+            store.durable(commit).await.unwrap();
+        }
+        assert!(
+            matches!(store.state(), MetaState::Open),
+            "{:?}",
+            store.state()
+        );
+        store.close().await.unwrap();
+    }
+    assert!(spoilt.writes() > 60, "{} writes", spoilt.writes());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_give_up_in_an_outage_and_work_again_after_it() {
     let bucket = Arc::new(Bucket::default());
