@@ -131,6 +131,20 @@ pub(super) fn is_unknown(error: &object_store::Error) -> bool {
     )
 }
 
+/// Tells whether `error` is one that the library passes on at once: a connection that was lost after the request had been
+/// sent, which may or may not have done its work, or trouble it has no name for.
+pub(super) fn is_unrepeated(error: &object_store::Error) -> bool {
+    use object_store::client::HttpErrorKind as Kind;
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(cause) = next {
+        if let Some(http) = cause.downcast_ref::<HttpError>() {
+            return !matches!(http.kind(), Kind::Connect | Kind::Request);
+        }
+        next = cause.source();
+    }
+    false
+}
+
 /// What `object_store` says of a response that is not the range.
 const WHOLE: &str = "non-partial response";
 
@@ -309,6 +323,22 @@ mod tests {
         ] {
             assert_eq!(class_of(&generic(std::io::Error::from(kind))), class);
         }
+    }
+
+    #[test]
+    fn what_the_library_repeats_is_told_from_what_it_passes_on() {
+        for (kind, unrepeated) in [
+            (HttpErrorKind::Connect, false),
+            (HttpErrorKind::Request, false),
+            (HttpErrorKind::Timeout, true),
+            (HttpErrorKind::Interrupted, true),
+            (HttpErrorKind::Unknown, true),
+        ] {
+            let cause = std::io::Error::from(ErrorKind::ConnectionReset);
+            let error = generic(HttpError::new(kind, cause));
+            assert_eq!(is_unrepeated(&error), unrepeated, "{kind:?}");
+        }
+        assert!(!is_unrepeated(&generic("status code: 503")));
     }
 
     #[test]

@@ -93,9 +93,6 @@ const CHECK_DEADLINE: Duration = Duration::from_secs(8);
 /// The longest time to wait for a connection, as TCP's own retransmissions would take minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often an object whose fate was unclear is sent at most.
-pub(super) const CREATE_ATTEMPTS_MAX: u32 = 3;
-
 /// The shortest pause before a request is sent again.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 
@@ -130,14 +127,17 @@ impl BackendConfig {
         }
     }
 
-    /// Tells how often an object whose fate was unclear, and which then was not there, is sent in all. The library does not
-    /// do this, because only reading back tells that sending again does no harm.
-    pub(super) fn create_attempts(&self) -> u32 {
-        match self.retry.count {
-            0 => 1,
-            1 => 2,
-            _ => CREATE_ATTEMPTS_MAX,
-        }
+    /// Tells how often in all an object is sent whose fate was unclear and which then was not there. The library does not
+    /// do this, because only reading back tells that sending again does no harm; its settings hold here too.
+    pub(super) fn create_attempts(&self) -> usize {
+        self.retry.count + 1
+    }
+
+    /// Tells how long to wait after the `attempt`-th of these, from 1.
+    pub(super) fn create_pause(&self, attempt: usize) -> Duration {
+        let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
+        let pause = self.retry.base.saturating_mul(attempt);
+        pause.min(self.retry.cap)
     }
 
     /// Tells how long one request may take: half the deadline, so that a hung one leaves time for a second.

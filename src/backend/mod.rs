@@ -11,6 +11,7 @@ mod counters;
 mod error;
 mod limits;
 mod location;
+mod orphans;
 mod probe;
 
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub(crate) mod tests;
 pub use counters::Counters;
 pub use error::BackendError;
 pub use limits::{BackendConfig, Retry};
+pub use orphans::{ORPHAN_AGE, Trace};
 pub use probe::Probe;
 
 use crate::sync::Arc;
@@ -28,7 +30,7 @@ use anchor::Anchor;
 use bytes::Bytes;
 use cloud::Cloud;
 use counters::{CountedStore, Tally};
-use error::{Class, is_past_end, is_unknown, is_whole};
+use error::{Class, is_past_end, is_unknown, is_unrepeated, is_whole};
 use futures::StreamExt;
 use limits::within;
 use location::{Location, Site};
@@ -40,7 +42,6 @@ use object_store::{
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// A place in a bucket. Clones and children share the store and the counts.
 #[derive(Clone)]
@@ -77,9 +78,6 @@ impl fmt::Debug for Backend {
         write!(f, "Backend({})", self.url)
     }
 }
-
-/// The pause before `put_new` sends a second time what turned out not to be there; it grows with each.
-const CREATE_PAUSE: Duration = Duration::from_millis(100);
 
 impl Backend {
     /// Opens the place that `url` names: `file:///dir`, `s3://bucket/prefix`, `gs://`, `az://` or `memory://name`.
@@ -211,21 +209,24 @@ impl Backend {
                     Err(e) => e,
                 };
                 let told = self.failure(key, &error);
-                if !told.is_retryable() && !matches!(told, BackendError::AlreadyExists { .. }) {
+                let conflict = matches!(told, BackendError::AlreadyExists { .. });
+                if !conflict && !told.is_retryable() {
                     return Err(told);
                 }
+                // What the library repeats has been repeated; sending again is for what it cannot judge.
+                let again = attempt < attempts && (conflict || is_unrepeated(&error));
                 match self.holds(key, &path, &bytes).await {
-                    Some(Holds::Ours) => return Ok(()),
-                    Some(Holds::Other) => {
+                    Holds::Ours => return Ok(()),
+                    Holds::Other => {
                         return Err(Class::AlreadyExists.error(self.name(key), error.to_string()));
                     }
-                    Some(Holds::Nothing) if attempt < attempts => {}
                     // A conflict with nothing to show for it is one that was going on: S3 says 409.
-                    Some(Holds::Nothing) | None => {
+                    Holds::Nothing | Holds::Unread { passing: true } if again => {}
+                    Holds::Nothing | Holds::Unread { .. } => {
                         return Err(Class::Unavailable.error(self.name(key), error.to_string()));
                     }
                 }
-                tokio::time::sleep(CREATE_PAUSE * attempt).await;
+                tokio::time::sleep(self.base.config.create_pause(attempt)).await;
                 attempt += 1;
             }
         })
@@ -332,6 +333,10 @@ enum Holds {
     Ours,
     Other,
     Nothing,
+    /// It cannot be learnt; `passing`: for a reason that the library does not wait for, but that may be gone.
+    Unread {
+        passing: bool,
+    },
 }
 
 impl Backend {
@@ -341,8 +346,8 @@ impl Backend {
         created.await.map(|_| ())
     }
 
-    /// Reads back what a write of unclear fate left behind; `None` if that cannot be learnt either.
-    async fn holds(&self, key: &str, path: &Path, bytes: &[u8]) -> Option<Holds> {
+    /// Reads back what a write of unclear fate left behind.
+    async fn holds(&self, key: &str, path: &Path, bytes: &[u8]) -> Holds {
         let read = async {
             let found = self.store.get(path).await?;
             // Another length is another object; its bytes need not travel.
@@ -355,10 +360,12 @@ impl Backend {
             })
         };
         match read.await {
-            Ok(holds) => Some(holds),
+            Ok(holds) => holds,
             Err(e) => match self.absence(key, &e).await {
-                BackendError::NotFound { .. } => Some(Holds::Nothing),
-                _ => None,
+                BackendError::NotFound { .. } => Holds::Nothing,
+                _ => Holds::Unread {
+                    passing: is_unrepeated(&e),
+                },
             },
         }
     }

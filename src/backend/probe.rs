@@ -127,7 +127,7 @@ impl Backend {
         };
         let told = self.failure(key, &error);
         match (self.holds(key, path, SECOND).await, told) {
-            (Some(Holds::Ours), _) => Ok(()),
+            (Holds::Ours, _) => Ok(()),
             (_, BackendError::AlreadyExists { reason, .. }) => {
                 let reason = format!("it refuses a conditional update (If-Match): {reason}");
                 Err(Class::Unsupported.error(self.url(), reason))

@@ -15,7 +15,7 @@ use crate::control::{self, Control, ControlError, Request, Response};
 use crate::env::Env;
 use crate::fs::FileSystem;
 use crate::fuse::{MountError, Mounted, Unmount};
-use crate::store::{Namespace, StoreError};
+use crate::store::{Namespace, StoreError, sweep_orphans};
 use crate::sync::Arc;
 use crate::task::Tasks;
 use sd_notify::NotifyState;
@@ -401,12 +401,17 @@ impl Layers {
         let facts = Facts::new(config, backend.clone(), Arc::clone(&env), groups.clone());
         let tasks = &groups.below;
         let store = config.store.clone();
+        let clock = Arc::clone(&env);
         let namespace = Namespace::open(&backend, &config.namespace, store, env, tasks.clone())
             .await
             .map_err(|source| DaemonError::Store {
                 name: config.namespace.clone(),
                 source,
             })?;
+        if !config.fs.read_only {
+            let name = config.namespace.clone();
+            drop(tasks.spawn("sweep-orphans", sweep(backend, name, clock)));
+        }
         let fs = FileSystem::new(namespace.clone(), config.fs.clone(), tasks.clone());
         Ok(Self {
             namespace,
@@ -456,6 +461,15 @@ async fn open_backend(config: &Config, env: &dyn Env) -> Result<Backend, DaemonE
             url: backend.url().to_owned(),
             limit: CHECK_MAX,
         }),
+    }
+}
+
+/// Removes what crashed writers left of unfinished writes. Nobody waits for it, and nothing depends on it.
+async fn sweep(backend: Backend, namespace: String, env: Arc<dyn Env>) {
+    match sweep_orphans(&backend, &namespace, env.as_ref()).await {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(files, "removed what a crash left of unfinished writes"),
+        Err(error) => tracing::warn!(%error, "what a crash left of unfinished writes stays"),
     }
 }
 

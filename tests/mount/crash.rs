@@ -135,21 +135,32 @@ fn judge(wrong: &[String], what: &str, mount: &TestMount) {
     );
 }
 
-/// One round: writers, `meanwhile`, kill -9, mount again, compare.
+/// What is particular about a round.
+pub(crate) struct Round<'a> {
+    /// Its number, for its directory.
+    pub(crate) number: usize,
+    /// What the writers do.
+    pub(crate) seed: u64,
+    /// What the daemon finds when it comes back.
+    pub(crate) cache: Cache,
+    /// What a call may fail with before the daemon is killed.
+    pub(crate) may_fail: &'a [rustix::io::Errno],
+}
+
+/// One round: writers, `meanwhile`, kill -9, mount again, compare. Tells how many calls were answered.
 pub(crate) fn round(
     mount: &mut TestMount,
     logs: &Path,
-    number: usize,
-    seed: u64,
-    cache: Cache,
+    round: &Round<'_>,
     meanwhile: impl FnOnce(),
-) {
+) -> usize {
+    let (number, cache) = (round.number, round.cache);
     let directory = mount.path(format!("round-{number}"));
     fs::create_dir(&directory).unwrap();
     if cache == Cache::Wiped {
         mount.drain();
     }
-    let mut writers = Writers::start(&directory, &logs.join(number.to_string()), seed);
+    let mut writers = Writers::start(&directory, &logs.join(number.to_string()), round.seed);
     meanwhile();
     mount.kill9();
     writers.wait();
@@ -159,7 +170,8 @@ pub(crate) fn round(
     let (mut calls, mut syncs, mut names) = (0, 0, 0);
     for (number, history) in writers.histories().iter().enumerate() {
         let errno = history.errno.expect("a writer ends by a failed call");
-        let expected = GONE.iter().any(|gone| gone.raw_os_error() == errno);
+        let mut expected = GONE.iter().chain(round.may_fail);
+        let expected = expected.any(|expected| expected.raw_os_error() == errno);
         assert!(
             expected,
             "{what}: writer {number} ended by errno {errno} before the daemon was killed"
@@ -181,6 +193,7 @@ pub(crate) fn round(
     }
     println!("{what}: {calls} answered calls, {syncs} fsyncs, {names} files compared");
     judge(&wrong, &what, mount);
+    calls
 }
 
 /// The contents of every state of a name, oldest first.
@@ -215,7 +228,13 @@ fn rounds(cache: Cache) {
         let moment = Duration::from_millis(100 + random.below(1200) as u64);
         let meanwhile = || std::thread::sleep(moment);
         let seed = random.next();
-        round(&mut mount, logs.path(), number, seed, cache, meanwhile);
+        let particular = Round {
+            number,
+            seed,
+            cache,
+            may_fail: &[],
+        };
+        round(&mut mount, logs.path(), &particular, meanwhile);
     }
     let before = tree::read_tree(&mount.root());
     mount.remount(Cache::Wiped);

@@ -22,6 +22,8 @@ pub(super) enum Act {
     Refused,
     /// It reaches the server, and the connection breaks before the answer comes.
     Reset,
+    /// It does not reach the server, and the trouble has no name: a connection that ended while the request waited for it.
+    Vague,
     /// It reaches the server, and the answer takes too long.
     Late,
     /// It reaches the server, and something between answers with this status.
@@ -166,6 +168,9 @@ impl HttpService for Service {
             Act::Refused => {
                 return Err(broken(HttpErrorKind::Connect, ErrorKind::ConnectionRefused));
             }
+            Act::Vague => {
+                return Err(broken(HttpErrorKind::Unknown, ErrorKind::BrokenPipe));
+            }
             Act::Pass | Act::Reset | Act::Late | Act::After(_) => {}
         }
         let answer = self.server.execute(request).await?;
@@ -176,7 +181,7 @@ impl HttpService for Service {
             )),
             Act::Late => Err(broken(HttpErrorKind::Timeout, ErrorKind::TimedOut)),
             Act::After(status) => Ok(self.answer(status)),
-            Act::Pass | Act::Instead(_) | Act::Refused => Ok(answer),
+            Act::Pass | Act::Instead(_) | Act::Refused | Act::Vague => Ok(answer),
         }
     }
 }

@@ -1,0 +1,140 @@
+//! Removes what a crash left of unfinished writes to a `file://` place: the library writes an object under its name and
+//! `#NUMBER`, and gives it its name when it is whole.
+//!
+//! Such files are never listed and never read, so they only take room. They are looked for where a crash can leave them,
+//! not everywhere: a store of many objects is not walked.
+
+use super::Backend;
+use super::error::BackendError;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+/// A file of an unfinished write this old belongs to nobody any more: a request ends after a minute.
+pub const ORPHAN_AGE: Duration = Duration::from_secs(3600);
+
+/// Where unfinished writes may lie below a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trace {
+    /// In the directory of this prefix, but in none below it.
+    In(&'static str),
+    /// In and anywhere below it.
+    Below(&'static str),
+    /// Keys below this prefix grow: after so many levels, all of them visited, only the last two directories of each
+    /// level were written to when a writer ended. Two, because several writes are under way at a time.
+    AtTheEnd(&'static str, usize),
+}
+
+/// Which directories inside a directory are visited.
+#[derive(Debug, Clone, Copy)]
+enum Visit {
+    None,
+    All,
+    /// All for so many levels, then the last two of each.
+    Last(usize),
+}
+
+impl Backend {
+    /// Removes the files of unfinished writes that are older than an hour, `now_ns` being the time in nanoseconds since
+    /// 1970; tells how many. Does nothing where no such files can be: only a local place has them.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Denied`; what was not removed is left to the next call.
+    pub async fn sweep_orphans(
+        &self,
+        now_ns: u64,
+        traces: &[Trace],
+    ) -> Result<usize, BackendError> {
+        let Some(root) = self.local_path() else {
+            return Ok(0);
+        };
+        let before = Duration::from_nanos(now_ns).saturating_sub(ORPHAN_AGE);
+        let mut removed = 0;
+        for trace in traces {
+            let (prefix, visit) = match *trace {
+                Trace::In(prefix) => (prefix, Visit::None),
+                Trace::Below(prefix) => (prefix, Visit::All),
+                Trace::AtTheEnd(prefix, levels) => (prefix, Visit::Last(levels)),
+            };
+            let mut open = vec![(root.join(prefix), visit)];
+            while let Some((directory, visit)) = open.pop() {
+                let swept = sweep(&directory, before).await.map_err(|e| {
+                    let error = object_store::Error::Generic {
+                        store: "LocalFileSystem",
+                        source: Box::new(e),
+                    };
+                    BackendError::from_store(directory.display().to_string(), &error)
+                })?;
+                removed += swept.removed;
+                open.extend(visit.inside(swept.directories));
+            }
+        }
+        Ok(removed)
+    }
+}
+
+impl Visit {
+    /// Chooses from the directories inside a directory, and says what to visit inside those.
+    fn inside(self, mut directories: Vec<PathBuf>) -> Vec<(PathBuf, Self)> {
+        let (next, kept) = match self {
+            Self::None => (self, 0),
+            Self::All => (self, directories.len()),
+            Self::Last(0) => (self, 2),
+            Self::Last(levels) => (Self::Last(levels - 1), directories.len()),
+        };
+        directories.sort_unstable();
+        let from = directories.len().saturating_sub(kept);
+        directories.drain(..from);
+        directories.into_iter().map(|found| (found, next)).collect()
+    }
+}
+
+/// What was found in one directory.
+#[derive(Default)]
+struct Swept {
+    removed: usize,
+    directories: Vec<PathBuf>,
+}
+
+/// Removes from one directory the files of unfinished writes that were last written `before`, which is since 1970.
+async fn sweep(directory: &Path, before: Duration) -> io::Result<Swept> {
+    let mut swept = Swept::default();
+    let mut entries = match tokio::fs::read_dir(directory).await {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(swept),
+        Err(e) => return Err(e),
+    };
+    while let Some(entry) = entries.next_entry().await? {
+        let kind = entry.file_type().await?;
+        if kind.is_dir() {
+            swept.directories.push(entry.path());
+        } else if kind.is_file() && entry.file_name().to_str().is_some_and(is_unfinished) {
+            match remove_old(&entry, before).await {
+                Ok(old) => swept.removed += usize::from(old),
+                // Its writer has just finished.
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    Ok(swept)
+}
+
+/// Removes a file that is old enough; tells whether it was.
+async fn remove_old(entry: &tokio::fs::DirEntry, before: Duration) -> io::Result<bool> {
+    let written = entry.metadata().await?.modified()?;
+    // A date before 1970 is old.
+    let written = written.duration_since(UNIX_EPOCH).unwrap_or_default();
+    if written >= before {
+        return Ok(false);
+    }
+    tokio::fs::remove_file(entry.path()).await?;
+    Ok(true)
+}
+
+/// Tells the names of unfinished writes, which the library keeps out of listings by the same rule.
+fn is_unfinished(name: &str) -> bool {
+    name.split_once('#').is_some_and(|(_, number)| {
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
