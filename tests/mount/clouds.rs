@@ -1,8 +1,9 @@
 //! Stores over HTTP beside the first S3 server: one that is killed, one that does not keep its word, Azure.
 
 use std::fs;
+use std::io::Write;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::crash::{self, Round};
 use crate::support::azure::AzureServer;
@@ -160,6 +161,48 @@ fn a_server_that_is_killed_costs_nothing() {
         fs::read_dir(server.bucket()).unwrap().count() > 0,
         "the namespace lies in this server's bucket"
     );
+}
+
+#[test]
+fn without_retries_a_failure_is_heard_of_at_once() {
+    let store = tempfile::tempdir().unwrap();
+    for (flag, value) in [
+        ("--retries", "sometimes"),
+        ("--retry-base", "0s"),
+        ("--retry-cap", "1h"),
+    ] {
+        let ran = try_mount(&Place::local(store.path()), &[flag, value]);
+        assert_eq!(ran.code, Some(2), "{ran}");
+        assert!(ran.stderr.contains(flag), "{ran}");
+    }
+    let Some(mut server) = S3sServer::start() else {
+        return;
+    };
+    let mut mount = TestMount::start(&server.place("x"), &["-o", "retries=none"]);
+    let save = |name: &str| {
+        let mut file = fs::File::create(mount.path(name)).unwrap();
+        // More than fits into a row of the index, which has patience of its own.
+        file.write_all(&[7; 100_000]).unwrap();
+        file.sync_all()
+    };
+    save("before").unwrap();
+    server.kill9();
+    let start = Instant::now();
+    let error = save("during").unwrap_err();
+    assert_eq!(
+        error.raw_os_error(),
+        Some(rustix::io::Errno::IO.raw_os_error())
+    );
+    assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
+    let status = mount.status().to_string();
+    assert!(status.contains("unavailable"), "{status}");
+    server.restart();
+    // What was acknowledged is brought to the bucket all the same.
+    mount.drain();
+    mount.remount(Cache::Wiped);
+    for name in ["before", "during"] {
+        assert_eq!(fs::read(mount.path(name)).unwrap(), [7; 100_000], "{name}");
+    }
 }
 
 #[test]
