@@ -5,6 +5,7 @@
 //! with [`MetaError::Unavailable`] while the engine goes on trying, and the same calls succeed once the store is back.
 //! Fixed at creation and never to change: the segment extractor (first key byte), the merge function, zstd.
 
+use self::around::Around;
 use super::commit::Coordinator;
 use super::error::chain;
 use super::{Batch, Change, Commit, MergeFn, MetaError, MetaRead, MetaState, MetaStore, RowScan};
@@ -27,6 +28,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
+
+mod around;
 
 /// How long the first request of an open may take; a wrong bucket or address shows here.
 const FIRST_CONTACT: Duration = Duration::from_secs(10);
@@ -207,6 +210,10 @@ impl SlateStore {
     ) -> Result<Self, MetaError> {
         let place = object_store::path::Path::from(path);
         first_contact(&*object_store, &place).await?;
+        let object_store: Arc<dyn ObjectStore> = match config.local {
+            true => object_store,
+            false => Arc::new(Around::new(object_store)),
+        };
         let building = Db::builder(place, object_store)
             .with_settings(settings)
             .with_sst_block_size(SstBlockSize::Block16Kib)
