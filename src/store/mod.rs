@@ -12,6 +12,7 @@ mod equal;
 mod error;
 mod file;
 mod fix;
+mod groups;
 mod inode;
 mod interval;
 mod journaled;

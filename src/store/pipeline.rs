@@ -14,20 +14,20 @@ use super::error::StoreError;
 use super::fix::FIX_AGE_MAX;
 use super::inode::Due;
 use super::keys;
-use super::namespace::{Gather, Namespace, Shared};
+use super::namespace::{Namespace, Shared};
 use super::queue::{Operation, Stage};
 use super::record::Record;
 use super::rows::encode;
-use super::seal::{INLINE, OWN_SEGMENT};
-use super::segment::SEGMENT_MAX;
 use super::version::{Author, Ino, Instant};
 use crate::meta::{Batch, Commit, MetaState};
 use crate::sync::{Arc, Mutex, lock};
 
 /// Rows that leave in one batch, bytes.
 const BATCH_MAX: usize = 4 << 20;
-/// How long small files wait for company when nobody waits for them.
-const GATHER: Duration = Duration::from_secs(1);
+/// How long a batch waits for company when nobody waits for it: each holds `G A` whole, and goes into the log.
+const COMPANY: Duration = Duration::from_millis(50);
+/// How long new operations gather before the contents to be sealed are looked through again.
+const LOOK: Duration = Duration::from_millis(5);
 /// How often a flush is made while something is committed and not durable.
 const FLUSH: Duration = Duration::from_secs(1);
 /// After a failed attempt.
@@ -45,9 +45,9 @@ pub(crate) struct Health {
     bytes: AtomicI64,
     files: AtomicI64,
     /// fsync and drain in progress: operations that must not wait for company.
-    hurried: Mutex<HashSet<u64>>,
+    pub(crate) hurried: Mutex<HashSet<u64>>,
     hurry: Notify,
-    draining: AtomicBool,
+    pub(crate) draining: AtomicBool,
     #[cfg(test)]
     pub(crate) halt: std::sync::atomic::AtomicU8,
 }
@@ -229,6 +229,10 @@ impl Shared {
         {
             let mut hurried = lock(&self.health.hurried);
             hurried.extend(needed.iter().map(|o| o.order));
+            // Those that were committed meanwhile: nobody else takes them out.
+            for operation in needed.iter().filter(|o| o.is_committed()) {
+                hurried.remove(&operation.order);
+            }
         }
         self.health.hurry.notify_waiters();
         let failures = self.health.failures.load(Ordering::SeqCst);
@@ -301,7 +305,7 @@ impl Shared {
                 }));
             }
             tokio::select! {
-                () = changed => {}
+                () = changed => self.lull(LOOK).await,
                 () = hurry => {}
                 Some(orders) = finished.recv() => for order in orders { busy.remove(&order); },
                 () = tokio::time::sleep(wake) => {}
@@ -310,56 +314,10 @@ impl Shared {
         }
     }
 
-    /// What is to be sealed now, in groups, and when to look again.
-    fn groups(&self, waiting: Vec<Arc<Operation>>) -> (Vec<Group>, Duration) {
-        let gather = match self.config.gather {
-            Gather::AtOnce => GATHER,
-            Gather::For(time) => time,
-        };
-        let hurried = lock(&self.health.hurried).clone();
-        let draining = self.health.draining.load(Ordering::SeqCst);
-        let (mut groups, mut small, mut urgent) = (Vec::new(), Vec::new(), Vec::new());
-        for operation in waiting {
-            let bytes = operation.content.as_ref().map_or(0, |c| c.fixed.bytes());
-            if bytes > OWN_SEGMENT {
-                groups.push((vec![operation], false));
-            } else if bytes == 0 {
-                groups.push((vec![operation], true));
-            } else if hurried.contains(&operation.order) && !draining {
-                urgent.push(operation);
-            } else {
-                small.push(operation);
-            }
-        }
-        let bytes_of = |o: &Arc<Operation>| o.content.as_ref().map_or(0, |c| c.fixed.bytes());
-        let urgent_bytes: u64 = urgent.iter().map(bytes_of).sum();
-        if !urgent.is_empty() {
-            groups.push((urgent, urgent_bytes <= INLINE));
-        }
-        let oldest = small
-            .iter()
-            .map(|o| o.since.elapsed())
-            .max()
-            .unwrap_or_default();
-        let total: u64 = small.iter().map(bytes_of).sum();
-        if !small.is_empty() && (oldest >= gather || draining || total >= SEGMENT_MAX) {
-            let all = oldest >= gather || draining;
-            groups.extend(
-                full_groups(small, all, bytes_of)
-                    .into_iter()
-                    .map(|g| (g, false)),
-            );
-            return (groups, Duration::from_millis(20));
-        }
-        (
-            groups,
-            gather.saturating_sub(oldest).max(Duration::from_millis(5)),
-        )
-    }
-
     async fn commit_loop(self: Arc<Self>) {
         while !self.tasks.is_stopped() {
             let changed = self.queue.changed.notified();
+            self.lull(COMPANY).await;
             let halted = self.health.halted(Step::Commit);
             let leaving = if halted {
                 Vec::new()
@@ -384,6 +342,19 @@ impl Shared {
                 }
                 tokio::time::sleep(PAUSE).await;
             }
+        }
+    }
+
+    /// Lets operations gather for `time` while nobody waits for one.
+    async fn lull(&self, time: Duration) {
+        let hurry = self.health.hurry.notified();
+        if !lock(&self.health.hurried).is_empty() || self.health.draining.load(Ordering::SeqCst) {
+            return;
+        }
+        tokio::select! {
+            () = hurry => {}
+            () = tokio::time::sleep(time) => {}
+            () = self.tasks.stopped() => {}
         }
     }
 
@@ -542,36 +513,11 @@ impl Shared {
     }
 }
 
-/// Operations whose contents are sealed together, and whether in their rows.
-type Group = (Vec<Arc<Operation>>, bool);
-
 fn failed(operation: &Arc<Operation>) -> Option<String> {
     match &*operation.content.as_ref()?.sealing.borrow() {
         Sealing::Failed(_, why) => Some(why.clone()),
         _ => None,
     }
-}
-
-/// Groups of about one segment; a last one that is not full only if `all`.
-fn full_groups(
-    small: Vec<Arc<Operation>>,
-    all: bool,
-    bytes_of: impl Fn(&Arc<Operation>) -> u64,
-) -> Vec<Vec<Arc<Operation>>> {
-    let (mut groups, mut group, mut filled) = (Vec::new(), Vec::new(), 0);
-    for operation in small {
-        let bytes = bytes_of(&operation);
-        if filled + bytes > SEGMENT_MAX {
-            groups.push(std::mem::take(&mut group));
-            filled = 0;
-        }
-        filled += bytes;
-        group.push(operation);
-    }
-    if all && !group.is_empty() {
-        groups.push(group);
-    }
-    groups
 }
 
 /// The author of what the daemon does by itself.

@@ -81,6 +81,10 @@ impl Operation {
         self.stage.subscribe()
     }
 
+    pub(crate) fn is_committed(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Committed(_) | Stage::Durable)
+    }
+
     /// Everything it writes, its contents' rows included.
     pub(crate) fn batches(&self) -> Vec<Batch> {
         lock(&self.rows).clone()
