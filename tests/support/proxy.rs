@@ -36,6 +36,8 @@ pub(crate) struct Proxy {
     log: Arc<Log>,
     /// Raised when no further connection is to be taken.
     stop: Arc<AtomicBool>,
+    /// Raised while every connection is to be closed.
+    refuse: Arc<AtomicBool>,
 }
 
 /// What passed, in order of the heads.
@@ -59,16 +61,31 @@ impl Proxy {
         let address = listener.local_addr().expect("its address");
         let (log, stop) = (Arc::new(Log::default()), Arc::new(AtomicBool::new(false)));
         let (its_log, its_stop) = (Arc::clone(&log), Arc::clone(&stop));
+        let refuse = Arc::new(AtomicBool::new(false));
+        let its_refuse = Arc::clone(&refuse);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if its_stop.load(Ordering::Relaxed) {
                     return;
                 }
-                let log = Arc::clone(&its_log);
-                thread::spawn(move || pass(&client, upstream, delay, &log));
+                if its_refuse.load(Ordering::Relaxed) {
+                    continue;
+                }
+                let (log, refuse) = (Arc::clone(&its_log), Arc::clone(&its_refuse));
+                thread::spawn(move || pass(&client, upstream, (delay, &refuse), &log));
             }
         });
-        Self { address, log, stop }
+        Self {
+            address,
+            log,
+            stop,
+            refuse,
+        }
+    }
+
+    /// Closes every connection at once, or at its next request, as a server that is gone; until told otherwise.
+    pub(crate) fn refuse(&self, refuse: bool) {
+        self.refuse.store(refuse, Ordering::Relaxed);
     }
 
     /// Where it listens, as an endpoint.
@@ -125,7 +142,7 @@ pub(crate) fn summary(requests: &[Request]) -> String {
 }
 
 /// Serves one connection to its end.
-fn pass(client: &TcpStream, upstream: SocketAddr, delay: Duration, log: &Log) {
+fn pass(client: &TcpStream, upstream: SocketAddr, how: (Duration, &AtomicBool), log: &Log) {
     let Ok(server) = TcpStream::connect(upstream) else {
         client.shutdown(Shutdown::Both).ok();
         return;
@@ -134,7 +151,7 @@ fn pass(client: &TcpStream, upstream: SocketAddr, delay: Duration, log: &Log) {
     server.set_nodelay(true).ok();
     thread::scope(|scope| {
         scope.spawn(|| copy_answers(&server, client));
-        forward_requests(client, &server, delay, log);
+        forward_requests(client, &server, how, log);
         server.shutdown(Shutdown::Write).ok();
     });
 }
@@ -146,7 +163,12 @@ fn copy_answers(mut server: &TcpStream, mut client: &TcpStream) {
 }
 
 /// Forwards requests until the client has no more, cutting the stream into heads and bodies.
-fn forward_requests(mut client: &TcpStream, mut server: &TcpStream, delay: Duration, log: &Log) {
+fn forward_requests(
+    mut client: &TcpStream,
+    mut server: &TcpStream,
+    (delay, refuse): (Duration, &AtomicBool),
+    log: &Log,
+) {
     let mut cutter = Cutter::default();
     let mut buffer = vec![0; 1 << 16];
     let mut current = 0;
@@ -156,6 +178,10 @@ fn forward_requests(mut client: &TcpStream, mut server: &TcpStream, delay: Durat
             let (taken, event) = cutter.cut(rest);
             match event {
                 Event::None => {}
+                Event::Head(..) if refuse.load(Ordering::Relaxed) => {
+                    client.shutdown(Shutdown::Both).ok();
+                    return;
+                }
                 Event::Head(method, target) => {
                     thread::sleep(delay);
                     let mut guard = log.lock();

@@ -1,0 +1,234 @@
+//! A namespace with very many files: mounting it, listing it, walking it, and the memory that takes.
+//!
+//! The files are made through the library, by this very program in a process of its own, because the library reads its
+//! credentials from the environment.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rewindfs::backend::{Backend, BackendConfig};
+use rewindfs::env::SystemEnv;
+use rewindfs::store::{Author, Gather, Ino, Kind, Namespace, NamespaceConfig, NewNode, ROOT};
+use rewindfs::task::Tasks;
+
+use crate::support::mount::TestMount;
+use crate::support::place::Place;
+use crate::support::proxy::{Proxy, summary};
+use crate::support::s3::{BUCKET, S3Server};
+use crate::support::{scale, shell};
+
+/// What a request takes longer than the server itself.
+const DELAY: Duration = Duration::from_millis(20);
+/// Entries of each directory.
+const ENTRIES: usize = 1000;
+/// Says in the environment of the second process where it makes how many directories: `URL ENDPOINT COUNT`.
+const MARK: &str = "REWINDFS_TEST_PLANT";
+/// The promise, in MiB.
+const RESIDENT_MAX: u64 = 400;
+
+/// How much longer than promised a build without optimization may take.
+fn patience(promised: Duration) -> Duration {
+    promised * if cfg!(debug_assertions) { 5 } else { 1 }
+}
+
+#[test]
+fn very_many_files_are_mounted_listed_and_walked() {
+    if let Ok(order) = std::env::var(MARK) {
+        plant(&order);
+        return;
+    }
+    let Some(server) = S3Server::start() else {
+        return;
+    };
+    let directories = scale(50, 1000);
+    let direct = server.place("scale");
+    plant_elsewhere(&direct, directories);
+
+    let proxy = Proxy::start(server.address(), DELAY);
+    let place = Place::s3(&format!("{BUCKET}/scale"), &proxy.endpoint());
+    let start = Instant::now();
+    let mount = TestMount::start(&place, &[]);
+    let took = start.elapsed();
+    println!("mount: {took:?}, {} requests", proxy.mark());
+    assert!(took < patience(Duration::from_secs(2)), "mount: {took:?}");
+
+    list(&mount, &proxy, directories);
+    walk(&mount, &proxy, directories);
+}
+
+/// Lists one directory twice.
+fn list(mount: &TestMount, proxy: &Proxy, directories: usize) {
+    let script = format!("ls -l d{:04} | wc -l", directories / 2);
+    for (what, promised, most) in [("cold", 1000, 25), ("warm", 200, 0)] {
+        let mark = proxy.mark();
+        let ran = shell::sh_within(&mount.root(), &script, Duration::from_secs(60));
+        let took = ran.took;
+        // Not those of the engine's own housekeeping, which go on meanwhile.
+        let requests: Vec<_> = proxy
+            .since(mark)
+            .into_iter()
+            .filter(|request| request.target.contains("/compacted/"))
+            .collect();
+        assert_eq!(ran.ok().trim(), (ENTRIES + 1).to_string());
+        println!("ls {what}: {took:?}, {} requests", requests.len());
+        assert!(
+            requests.len() <= most,
+            "ls {what}: {} requests, at most {most}:\n{}",
+            requests.len(),
+            summary(&requests)
+        );
+        let promised = patience(Duration::from_millis(promised));
+        assert!(
+            took < promised,
+            "ls {what}: {took:?}, promised {promised:?}"
+        );
+    }
+}
+
+/// Walks everything, and looks at the daemon's memory.
+fn walk(mount: &TestMount, proxy: &Proxy, directories: usize) {
+    let before = resident(mount, "VmRSS");
+    let mark = proxy.mark();
+    let ran = shell::sh_within(
+        &mount.root(),
+        "find . -type f -size -2 | wc -l",
+        Duration::from_secs(1200),
+    );
+    let took = ran.took;
+    assert_eq!(ran.ok().trim(), (directories * ENTRIES).to_string());
+    let (after, most) = (resident(mount, "VmRSS"), resident(mount, "VmHWM"));
+    println!(
+        "find: {took:?}, {} requests; resident before {before} MiB, after {after}, at most {most}",
+        proxy.since(mark).len()
+    );
+    assert!(
+        most < RESIDENT_MAX,
+        "{most} MiB resident while {} files were walked, at most {RESIDENT_MAX}",
+        directories * ENTRIES
+    );
+}
+
+/// A figure of the daemon's memory, MiB.
+fn resident(mount: &TestMount, what: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", mount.daemon_id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with(what)).unwrap();
+    let number = line.split_whitespace().nth(1).unwrap();
+    number.parse::<u64>().unwrap() / 1024
+}
+
+/// Makes the files in a process with the place's credentials.
+fn plant_elsewhere(place: &Place, directories: usize) {
+    let order = format!(
+        "{} {} {directories}",
+        place.url,
+        place.endpoint.as_deref().unwrap()
+    );
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args([
+            "--exact",
+            "scale::very_many_files_are_mounted_listed_and_walked",
+            "--nocapture",
+        ])
+        .env(MARK, order)
+        .envs(place.variables.iter().cloned());
+    let words = shell::run(&mut command, Duration::from_secs(1800)).ok();
+    print!(
+        "{}",
+        words
+            .lines()
+            .filter(|l| l.contains("planted"))
+            .collect::<String>()
+    );
+    println!();
+}
+
+/// Makes what `order` says.
+fn plant(order: &str) {
+    let words: Vec<&str> = order.split(' ').collect();
+    let directories: usize = words[2].parse().unwrap();
+    let cache = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let start = Instant::now();
+    runtime.block_on(async {
+        let config = BackendConfig {
+            endpoint: Some(words[1].to_owned()),
+            ..BackendConfig::default()
+        };
+        let backend = Backend::open(words[0], &config).unwrap();
+        let tasks = Tasks::new(tokio::runtime::Handle::current());
+        let config = namespace_config(cache.path());
+        let namespace = Namespace::open(&backend, "main", config, Arc::new(SystemEnv), tasks)
+            .await
+            .unwrap();
+        for number in 0..directories {
+            plant_directory(&namespace, number).await;
+            if number % 20 == 19 {
+                namespace.drain().await.unwrap();
+            }
+        }
+        namespace.close().await.unwrap();
+    });
+    println!(
+        "planted {} files in {:?}",
+        directories * ENTRIES,
+        start.elapsed()
+    );
+}
+
+fn namespace_config(cache: &Path) -> NamespaceConfig {
+    NamespaceConfig {
+        cache_dir: cache.to_owned(),
+        cache_bytes: 0,
+        memory_bytes: 64 << 20,
+        dirty_bytes_max: 1 << 30,
+        gather: Gather::AtOnce,
+        host: "test".to_owned(),
+        owner: (0, 0),
+    }
+}
+
+/// A directory with its entries: every tenth holds a few bytes, the others none.
+async fn plant_directory(namespace: &Namespace, number: usize) {
+    let author = Author::default();
+    let name = format!("d{number:04}");
+    let directory = namespace
+        .create(ROOT, name.as_bytes(), node(Kind::Directory), &author)
+        .await
+        .unwrap()
+        .ino;
+    for entry in 0..ENTRIES {
+        plant_file(namespace, directory, entry, &author).await;
+    }
+}
+
+async fn plant_file(namespace: &Namespace, directory: Ino, entry: usize, author: &Author) {
+    let name = format!("entry-{entry:06}.txt");
+    let (_, file) = namespace
+        .create_open(directory, name.as_bytes(), node(Kind::File), author)
+        .await
+        .unwrap();
+    if entry.is_multiple_of(10) {
+        let bytes = Bytes::copy_from_slice(name.as_bytes());
+        file.write(0, bytes, author).await.unwrap();
+    }
+    if let Some(fixed) = file.fix(author, None).await.unwrap() {
+        file.save(fixed).await.unwrap();
+    }
+}
+
+fn node(kind: Kind) -> NewNode {
+    NewNode {
+        kind,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        target: Bytes::new(),
+        xattrs: Vec::new(),
+    }
+}
