@@ -475,6 +475,22 @@ impl Fixed {
         self.layer.pieces(range)
     }
 
+    /// The same state with its references renamed; those that lead nowhere are zeros.
+    #[must_use]
+    pub fn referring(&self, rename: impl Fn(Referent) -> Option<Referent>) -> Self {
+        let mut layer = Layer::clone(&self.layer);
+        for span in layer.spans.values_mut() {
+            if let Source::Reference { of, position } = span.source {
+                let renamed = rename(of).map(|of| Source::Reference { of, position });
+                span.source = renamed.unwrap_or(Source::Zero);
+            }
+        }
+        Self {
+            layer: Arc::new(layer),
+            seq: self.seq,
+        }
+    }
+
     /// Only what changed after `earlier`, a fix of the same map: the same state, over the content of `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {

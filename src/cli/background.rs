@@ -21,8 +21,8 @@ use std::process::{Child, Command, Stdio};
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Line {
-    /// The mount answers.
-    Ready,
+    /// The mount answers; there may be something to know about it.
+    Ready { remark: Option<String> },
     /// It could not be made.
     Failed {
         message: String,
@@ -41,12 +41,15 @@ pub(super) enum Report {
 }
 
 impl Report {
-    /// Says that the mount answers.
+    /// Says that the mount answers, and what else there is to say.
     ///
     /// # Errors
     /// The parent has gone.
-    pub(super) fn ready(&self) -> io::Result<()> {
-        self.write(&Line::Ready)
+    pub(super) fn ready(&self, remark: Option<String>) -> io::Result<()> {
+        if let (Self::Nobody, Some(remark)) = (self, &remark) {
+            eprintln!("rewindfs: {remark}");
+        }
+        self.write(&Line::Ready { remark })
     }
 
     /// Says why there is no mount.
@@ -103,7 +106,9 @@ pub(super) fn launch(
         .stderr(stderr)
         .spawn()
         .map_err(failed)?;
-    hear(ours, child)?;
+    if let Some(remark) = hear(ours, child)? {
+        eprintln!("rewindfs: {remark}");
+    }
     match serving(mountpoint) {
         Ok(true) => Ok(()),
         Ok(false) => Err(Refusal::failure(format!(
@@ -114,12 +119,12 @@ pub(super) fn launch(
     }
 }
 
-/// Waits for the line of `child`.
-fn hear(stream: UnixStream, mut child: Child) -> Result<(), Refusal> {
+/// Waits for the line of `child`; what it remarks about its mount.
+fn hear(stream: UnixStream, mut child: Child) -> Result<Option<String>, Refusal> {
     let mut line = String::new();
     let read = BufReader::new(stream).read_line(&mut line);
     match serde_json::from_str(&line) {
-        Ok(Line::Ready) => Ok(()),
+        Ok(Line::Ready { remark }) => Ok(remark),
         Ok(Line::Failed {
             message,
             usage: true,
@@ -186,8 +191,10 @@ mod tests {
             assert_eq!((&heard, heard.status()), (&refusal, status));
         }
         let (ours, theirs) = UnixStream::pair().unwrap();
-        Report::Parent(Mutex::new(theirs)).ready().unwrap();
-        assert_eq!(hear(ours, child("true")), Ok(()));
+        let remark = Some("c".to_owned());
+        let report = Report::Parent(Mutex::new(theirs));
+        report.ready(remark.clone()).unwrap();
+        assert_eq!(hear(ours, child("true")), Ok(remark));
     }
 
     #[test]
@@ -207,6 +214,6 @@ mod tests {
     fn a_parent_that_has_gone_is_noticed() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(ours);
-        assert!(Report::Parent(Mutex::new(theirs)).ready().is_err());
+        assert!(Report::Parent(Mutex::new(theirs)).ready(None).is_err());
     }
 }

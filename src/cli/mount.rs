@@ -245,7 +245,10 @@ impl Job {
                 return refusal.exit();
             }
         };
-        let outcome = match self.report.ready() {
+        let outcome = match self
+            .report
+            .ready(super::status::conflicts(&daemon.conflicts()))
+        {
             Ok(()) => {
                 tracing::info!("mounted");
                 daemon.run(&mut signals).await

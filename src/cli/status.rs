@@ -2,7 +2,7 @@
 
 use super::value::{show_duration, show_size};
 use super::{Refusal, place};
-use crate::control::{self, Backlog, ControlError, Request, Response, Status};
+use crate::control::{self, Backlog, Conflicts, ControlError, Request, Response, Status};
 use crate::env::{Env, SystemEnv};
 use crate::fuse::{Unmount, resolve, serving, unmount};
 use std::io::Write;
@@ -11,6 +11,9 @@ use std::time::Duration;
 
 /// How long a daemon may take to go after it has said that it is done.
 const END_MAX: Duration = Duration::from_secs(15);
+
+/// Names with conflict versions that are printed, at most.
+const PLACES_SHOWN: usize = 10;
 
 /// Prints how the mount at `mountpoint` stands.
 ///
@@ -129,6 +132,14 @@ fn describe(status: &Status, now: u64) -> String {
             ),
         ),
     ];
+    if status.fenced {
+        lines.push((
+            "fenced",
+            "another writer has taken the namespace; changes are refused, umount ends the mount"
+                .to_owned(),
+        ));
+    }
+    lines.extend(conflicts(&status.conflicts).map(|told| ("conflicts", told)));
     lines.extend(waiting(&status.pending));
     lines.push((
         "holds",
@@ -163,6 +174,29 @@ fn describe(status: &Status, now: u64) -> String {
         .map(|(name, value)| format!("{name:<18} {value}"))
         .collect();
     lines.join("\n")
+}
+
+/// Says what a mount made of changes that another writer had overtaken, if there were any.
+pub(super) fn conflicts(found: &Conflicts) -> Option<String> {
+    if *found == Conflicts::default() {
+        return None;
+    }
+    let mut text = format!(
+        "another writer had been here: {} versions marked conflict, {} operations dropped",
+        found.versions, found.dropped
+    );
+    for (at, place) in found.places.iter().take(PLACES_SHOWN).enumerate() {
+        text.push_str(if at == 0 {
+            "; under .versions/@files: "
+        } else {
+            ", "
+        });
+        text.push_str(place);
+    }
+    if found.places.len() > PLACES_SHOWN {
+        text.push_str(", ...; the log and --json name more");
+    }
+    Some(text)
 }
 
 /// Says what is not yet in the bucket, and what went wrong.
@@ -204,6 +238,12 @@ mod tests {
         status.pending.oldest_age_ms = Some(2_000);
         status.pending.failures = vec!["data/1: refused".to_owned()];
         status.poisoned = Some("uploader".to_owned());
+        status.fenced = true;
+        status.conflicts = Conflicts {
+            versions: 2,
+            places: vec!["d/a".to_owned(), "b".to_owned()],
+            dropped: 5,
+        };
         let text = describe(&status, 0);
         assert!(
             text.contains("3 files, 1.0 MiB, 4 operations, oldest 2 s"),
@@ -214,5 +254,11 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("see the log"), "{text}");
+        for part in [
+            "fenced             another writer has taken the namespace",
+            "2 versions marked conflict, 5 operations dropped; under .versions/@files: d/a, b",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
     }
 }

@@ -65,6 +65,10 @@ pub struct Status {
     pub sync_on: String,
     /// When it was mounted.
     pub mounted_ns: u64,
+    /// Whether another writer has taken the namespace: every change is refused since.
+    pub fenced: bool,
+    /// What this mount made of changes that another writer had overtaken.
+    pub conflicts: Conflicts,
     /// What is not yet in the bucket.
     pub pending: Backlog,
     /// What the live tree holds.
@@ -90,6 +94,17 @@ pub struct Backlog {
     pub oldest_age_ms: Option<u64>,
     /// What went wrong since the mount, one line each.
     pub failures: Vec<String>,
+}
+
+/// Acknowledged changes that another writer had overtaken, found when it was mounted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflicts {
+    /// Versions marked `conflict`.
+    pub versions: u64,
+    /// Names that have them, from the root of the namespace; the first hundred.
+    pub places: Vec<String>,
+    /// Operations without content, which were dropped.
+    pub dropped: u64,
 }
 
 /// What the live tree holds.

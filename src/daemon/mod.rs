@@ -95,6 +95,10 @@ pub enum DaemonError {
     /// Something acknowledged is not in the bucket; it lies in the cache directory, for the next mount.
     #[error("not brought to the bucket: {0}; the next mount with this cache directory will")]
     Left(String),
+    /// Another writer has the namespace; what was acknowledged here and did not reach the bucket lies in the cache
+    /// directory, and its next mount makes versions of it.
+    #[error("another writer has taken the namespace: {0}")]
+    Fenced(String),
     /// Whoever served the mountpoint before has not ended: wait for it.
     #[error(
         "mountpoint {path}: process {pid}, which served it before, is still bringing files to the bucket"
@@ -267,6 +271,12 @@ impl Daemon {
         }
     }
 
+    /// What the mount made of changes that were acknowledged here before and that another writer had overtaken.
+    #[must_use]
+    pub fn conflicts(&self) -> control::Conflicts {
+        status::conflicts(&self.core.layers.namespace)
+    }
+
     /// Serves until the end, whoever brings it about, and takes everything down.
     ///
     /// # Errors
@@ -294,11 +304,14 @@ impl Daemon {
         notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
         let broke = self.core.mounted.is_broken();
         self.core.leave().await;
-        let drained = stop::drain(&self.core.layers.namespace, signals, patience).await;
-        close(&self.core.layers.namespace).await;
+        let namespace = &self.core.layers.namespace;
+        let drained = stop::drain(namespace, signals, patience).await;
+        let fenced = namespace.is_fenced();
+        close(namespace).await;
         self.groups.below.stop();
         let outcome = match (drained, self.groups.poisoned()) {
             (_, Some(task)) => Err(DaemonError::Broken(task)),
+            (Err(left), None) if fenced => Err(DaemonError::Fenced(left)),
             (Err(left), None) => Err(DaemonError::Left(left)),
             (Ok(()), None) if broke => Err(DaemonError::Broken("the session with the kernel")),
             (Ok(()), None) => Ok(()),
@@ -345,9 +358,13 @@ impl Core {
         }
     }
 
-    /// Brings everything to the bucket, unmounts, and waits for the end. Whatever refuses leaves the mount as it was.
+    /// Brings everything to the bucket, unmounts, and waits for the end. Whatever refuses leaves the mount as it was, except
+    /// that one whose namespace another writer has taken can only end.
     async fn shut_down(self: &Arc<Self>, lazy: bool) -> Ending {
-        self.drain().await?;
+        match self.drain().await {
+            Err(_) if self.layers.namespace.is_fenced() => {}
+            drained => drained?,
+        }
         let how = if lazy {
             Unmount::Lazy
         } else {
@@ -499,7 +516,8 @@ fn notify(states: &[NotifyState<'_>]) {
 
 async fn close(namespace: &Namespace) {
     match tokio::time::timeout(END_MAX, namespace.close()).await {
-        Ok(Ok(())) => {}
+        // What a fenced writer leaves behind has been said.
+        Ok(Ok(()) | Err(StoreError::Fenced)) => {}
         Ok(Err(error)) => tracing::error!(%error, "the namespace did not close well"),
         Err(_) => tracing::error!("the namespace did not close in time"),
     }

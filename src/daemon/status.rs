@@ -3,7 +3,7 @@
 use super::Groups;
 use crate::backend::Backend;
 use crate::config::Config;
-use crate::control::{Backlog, Holding, Requests, Status};
+use crate::control::{Backlog, Conflicts, Holding, Requests, Status};
 use crate::env::Env;
 use crate::fs::SyncOn;
 use crate::fuse::Mounted;
@@ -62,6 +62,8 @@ impl Facts {
             mode: self.mode.to_owned(),
             sync_on: self.sync_on.to_owned(),
             mounted_ns: self.mounted_ns,
+            fenced: namespace.is_fenced(),
+            conflicts: conflicts(namespace),
             pending: backlog(namespace.pending(), self.env.now()),
             usage: Holding {
                 bytes: usage.bytes,
@@ -79,6 +81,16 @@ impl Facts {
             },
             poisoned: self.groups.poisoned().map(str::to_owned),
         }
+    }
+}
+
+/// What the mount made of a journal that another writer had overtaken.
+pub(super) fn conflicts(namespace: &Namespace) -> Conflicts {
+    let found = namespace.conflicts();
+    Conflicts {
+        versions: found.versions,
+        places: found.places,
+        dropped: found.dropped,
     }
 }
 

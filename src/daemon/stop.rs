@@ -82,18 +82,39 @@ pub(super) async fn drain(
                 Patience::Bounded => "a second signal came".to_owned(),
             },
         };
+        if namespace.is_fenced() {
+            let left = describe_fenced(&namespace.pending());
+            tracing::error!(left, "ended without the namespace");
+            return Err(left);
+        }
         let left = describe(&namespace.pending());
         tracing::error!(why, left, "not everything was brought to the bucket");
         return Err(format!("{left} ({why})"));
     }
 }
 
+/// Says what stays here of a mount that lost its namespace.
+fn describe_fenced(pending: &Pending) -> String {
+    if pending.files == 0 && pending.operations == 0 {
+        return "nothing stays in the cache directory".to_owned();
+    }
+    format!(
+        "{} stay in the cache directory, whose next mount makes versions (conflict) of their contents",
+        amounts(pending)
+    )
+}
+
+fn amounts(pending: &Pending) -> String {
+    let (files, bytes) = (pending.files, pending.bytes);
+    format!(
+        "{files} files, {bytes} bytes, {} operations",
+        pending.operations
+    )
+}
+
 /// Says what is pending, and what holds it back.
 fn describe(pending: &Pending) -> String {
-    let mut text = format!(
-        "{} files, {} bytes, {} operations",
-        pending.files, pending.bytes, pending.operations
-    );
+    let mut text = amounts(pending);
     for reason in &pending.failures {
         text.push_str("; ");
         text.push_str(reason);

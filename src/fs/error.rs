@@ -135,11 +135,12 @@ impl FsError {
             Self::NoSpace | Self::TooLarge | Self::Stale | Self::Busy(_) => tracing::Level::WARN,
             Self::TimedOut
             | Self::Unavailable(_)
-            | Self::Fenced
             | Self::Corrupt(_)
             | Self::Closed
             | Self::Poisoned(_) => tracing::Level::ERROR,
-            Self::NotFound
+            // The store has said it, once; it holds for every call from then on.
+            Self::Fenced
+            | Self::NotFound
             | Self::Exists
             | Self::NotDirectory
             | Self::IsDirectory
@@ -200,11 +201,12 @@ mod tests {
     #[test]
     fn everyday_errors_are_quiet_and_lost_data_is_loud() {
         assert_eq!(FsError::NotFound.level(), tracing::Level::DEBUG);
-        for loud in [
-            StoreError::Fenced,
-            StoreError::Closed,
-            StoreError::Corrupt(String::new()),
-        ] {
+        let fenced = FsError::from(StoreError::Fenced);
+        assert_eq!(
+            (fenced.errno(), fenced.level()),
+            (libc::EIO, tracing::Level::DEBUG)
+        );
+        for loud in [StoreError::Closed, StoreError::Corrupt(String::new())] {
             let error = FsError::from(loud);
             assert_eq!(
                 (error.errno(), error.level()),

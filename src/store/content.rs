@@ -202,7 +202,7 @@ impl Contents {
     }
 
     /// All pieces of a sealed content's range, ascending.
-    async fn pieces(
+    pub(crate) async fn pieces(
         &self,
         view: &View,
         content: ContentRef,

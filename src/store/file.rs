@@ -94,6 +94,8 @@ impl Shared {
                 base: leaf.base,
                 len: leaf.attrs.size,
                 author: author.clone(),
+                epoch: self.epoch,
+                place: leaf.place().cloned(),
             };
             let token = self.journal(&record)?;
             leaf.working = Some(Working {

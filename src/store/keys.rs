@@ -157,6 +157,13 @@ pub(crate) fn trailing_id(key: &[u8]) -> Option<VersionId> {
     })
 }
 
+/// The directory and name inside an `H V` key.
+pub(crate) fn closed_slot(key: &Bytes) -> Option<(Ino, Bytes)> {
+    let directory = u64::from_be_bytes(key.get(2..10)?.try_into().ok()?);
+    let end = key.len().checked_sub(13)?;
+    (end >= 10).then(|| (Ino(directory), key.slice(10..end)))
+}
+
 /// All history below a directory.
 pub(crate) fn histories(directory: Ino) -> Bytes {
     Key::new(*b"HV").u64(directory.0).done()

@@ -343,8 +343,9 @@ impl Shared {
         }
     }
 
-    /// A record into the journal.
+    /// A record into the journal. Fails once the writer has lost its place: nothing is acknowledged from then on.
     pub(crate) fn journal(&self, record: &Record) -> Result<JournalToken, StoreError> {
+        self.health.check()?;
         Ok(self.journal.append(&record.encode())?)
     }
 

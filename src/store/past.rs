@@ -521,7 +521,10 @@ impl Shared {
     }
 
     /// Where a directory hangs now, or hung last.
-    async fn where_now(&self, directory: Ino) -> Result<Option<(Ino, Bytes)>, StoreError> {
+    pub(crate) async fn where_now(
+        &self,
+        directory: Ino,
+    ) -> Result<Option<(Ino, Bytes)>, StoreError> {
         if let Some(InodeRow::Directory(row)) =
             self.view.row("C I", &keys::inode(directory)).await?
         {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
+use super::conflict::Conflicts;
 use super::content::Sealing;
 use super::error::StoreError;
 use super::fix::FIX_AGE_MAX;
@@ -42,6 +43,7 @@ pub(crate) struct Health {
     last: Mutex<Option<String>>,
     stopped: Mutex<Option<StoreError>>,
     notes: Mutex<Vec<String>>,
+    pub(crate) conflicts: Mutex<Conflicts>,
     bytes: AtomicI64,
     files: AtomicI64,
     /// fsync and drain in progress: operations that must not wait for company.
@@ -92,6 +94,11 @@ impl Health {
 
     pub(crate) fn stop(&self, error: StoreError) {
         lock(&self.stopped).get_or_insert(error);
+        self.hurry.notify_waiters();
+    }
+
+    pub(crate) fn is_fenced(&self) -> bool {
+        matches!(*lock(&self.stopped), Some(StoreError::Fenced))
     }
 
     /// Something that status must tell, such as bytes that did not verify at replay.
@@ -176,8 +183,9 @@ impl Namespace {
     /// Waits until everything acknowledged is in the bucket, open files included, and logged.
     ///
     /// # Errors
-    /// `Unavailable` when an attempt failed meanwhile; what is missing stays queued.
+    /// `Unavailable` when an attempt failed meanwhile; what is missing stays queued. `Fenced`: it never will be.
     pub async fn drain(&self) -> Result<(), StoreError> {
+        self.0.health.check()?;
         self.0.provide_all(None).await;
         self.0.health.draining.store(true, Ordering::SeqCst);
         let operations = self.0.queue.all();
@@ -289,7 +297,7 @@ impl Shared {
                 .into_iter()
                 .filter(|o| !busy.contains(&o.order))
                 .collect();
-            let halted = self.health.halted(Step::Seal);
+            let halted = self.health.halted(Step::Seal) || self.health.check().is_err();
             let (groups, wake) = self.groups(if halted { Vec::new() } else { waiting });
             for (group, inline) in groups {
                 let orders: Vec<u64> = group.iter().map(|o| o.order).collect();
@@ -334,12 +342,12 @@ impl Shared {
             }
             if let Err(error) = self.commit(&leaving).await {
                 self.queue.stay(&leaving);
-                self.health.failed(&error.to_string());
-                tracing::error!(%error, "commit failed");
                 if matches!(error, StoreError::Fenced | StoreError::Closed) {
-                    self.health.stop(error);
+                    self.ended(error);
                     return;
                 }
+                self.health.failed(&error.to_string());
+                tracing::error!(%error, "commit failed");
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -407,6 +415,9 @@ impl Shared {
                 () = tokio::time::sleep(FLUSH) => {}
                 () = self.tasks.stopped() => return,
             }
+            if self.health.is_fenced() {
+                return;
+            }
             if let Some(commit) = self.log.newest_commit()
                 && !self.health.halted(Step::Flush)
                 && let Err(error) = self.make_durable(commit).await
@@ -424,6 +435,9 @@ impl Shared {
 
     /// Brings everything that is dirty to the bucket, provisionally; `age` limits it to what has waited so long.
     pub(crate) async fn provide_all(&self, age: Option<(Duration, Duration)>) {
+        if self.health.check().is_err() {
+            return;
+        }
         for inode in self.inodes.unsettled() {
             let Ok(mut locked) = self.lock(inode.ino).await else {
                 continue;
@@ -472,6 +486,9 @@ impl Shared {
                 () = self.budget.pressure() => {}
                 () = self.tasks.stopped() => return,
             }
+            if self.health.is_fenced() {
+                return;
+            }
             self.health.draining.store(true, Ordering::SeqCst);
             self.provide_all(None).await;
             if let Err(error) = self.bring(&self.queue.all()).await {
@@ -498,18 +515,20 @@ impl Shared {
     async fn fence_watch(self: Arc<Self>) {
         tokio::select! {
             state = self.view.meta().ended() => match state {
-                MetaState::Fenced => {
-                    tracing::error!("another writer has taken this namespace; nothing more is written here");
-                    self.health.stop(StoreError::Fenced);
-                }
-                MetaState::Failed(why) => {
-                    tracing::error!(why, "the index has stopped");
-                    self.health.stop(StoreError::Unavailable(why));
-                }
+                MetaState::Fenced => self.ended(StoreError::Fenced),
+                MetaState::Failed(why) => self.ended(StoreError::Unavailable(why)),
                 MetaState::Open | MetaState::Closed => {}
             },
             () = self.tasks.stopped() => {}
         }
+    }
+
+    /// The index takes nothing more from this writer; said once, whoever learns of it first.
+    fn ended(&self, why: StoreError) {
+        if self.health.check().is_ok() {
+            tracing::error!(%why, "nothing more is written here");
+        }
+        self.health.stop(why);
     }
 }
 

@@ -100,6 +100,7 @@ impl Shared {
             base,
             len,
             replaces,
+            renamed: Vec::new(),
         };
         let pending = Arc::new(Pending {
             content,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
 use super::version::{Attrs, Author, ContentRef, Ino, Instant};
+use crate::cache::Fixed;
 use crate::meta::Batch;
 
 const FORMAT: u8 = 1;
@@ -24,6 +25,9 @@ pub(crate) enum Record {
         base: Option<(ContentRef, u64)>,
         len: u64,
         author: Author,
+        /// The writer's epoch, and where the inode hung.
+        epoch: u64,
+        place: Option<(Ino, Bytes)>,
     },
     /// Bytes, here.
     Write {
@@ -68,6 +72,8 @@ pub(crate) enum Record {
         content: ContentRef,
         position: u64,
     },
+    /// A content is in the bucket under another name, if the operation that brings it is.
+    Renamed { old: ContentRef, new: ContentRef },
 }
 
 /// A fixed state of a working.
@@ -135,6 +141,21 @@ pub(crate) struct ContentRecord {
     pub(crate) base: Option<(ContentRef, u64)>,
     pub(crate) len: u64,
     pub(crate) replaces: Option<Instant>,
+    /// What contents that its spans refer to are called now; those that are gone are zeros.
+    pub(crate) renamed: Vec<(ContentRef, Option<ContentRef>)>,
+}
+
+impl ContentRecord {
+    /// Its spans, as they are to be read now.
+    pub(crate) fn referring(&self, fixed: Fixed) -> Fixed {
+        if self.renamed.is_empty() {
+            return fixed;
+        }
+        fixed.referring(|of| {
+            let known = self.renamed.iter().find(|(old, _)| old.referent() == of);
+            known.map_or(Some(of), |(_, new)| new.map(ContentRef::referent))
+        })
+    }
 }
 
 impl Record {

@@ -13,11 +13,12 @@ use super::inode::{Due, FixState, Home, Leaf, Lies, Working};
 use super::keys;
 use super::log;
 use super::namespace::Shared;
+use super::overtaken::{Names, Strangers};
 use super::pin::Pins;
 use super::pipeline::nobody;
 use super::queue::{Draft, Held};
 use super::record::{OperationRecord, Record};
-use super::replay::{Replay, Work};
+use super::replay::{Overtaken, Replay, Work};
 use super::rows::{Applied, State};
 use super::version::{Attrs, Ino, Op};
 use crate::cache::{Fixed as FixedMap, Source};
@@ -40,15 +41,15 @@ impl Shared {
                 damage.file, damage.bytes, damage.position
             ));
         }
-        let stranger = check_writer(&applied, &records)?;
         self.raise_ids(highest_id(&records) + 1);
         self.fill_log(&applied, &records).await?;
-        let mut replay = Replay::default();
+        lock(&self.applied).begin(self.epoch);
+        let mut replay = Replay {
+            strangers: Strangers::new(&applied, &records),
+            ..Replay::default()
+        };
         for (record, token) in records {
-            self.replay(&mut replay, &applied, record, token)?;
-        }
-        if stranger && replay.works.values().any(Work::is_open) {
-            return Err(another_writer());
+            self.replay(&mut replay, &applied, record, token);
         }
         let _covered = self.journal(&Record::Epoch { epoch: self.epoch })?;
         for work in replay.works.values_mut() {
@@ -62,13 +63,7 @@ impl Shared {
         self.make_root().await
     }
 
-    fn replay(
-        &self,
-        replay: &mut Replay,
-        applied: &Applied,
-        record: Record,
-        token: JournalToken,
-    ) -> Result<(), StoreError> {
+    fn replay(&self, replay: &mut Replay, applied: &Applied, record: Record, token: JournalToken) {
         match record {
             Record::Open {
                 working,
@@ -76,8 +71,11 @@ impl Shared {
                 base,
                 len,
                 author,
+                epoch,
+                place,
             } => {
-                replay.open(working, Work::new((ino, base, len), author, token));
+                let work = Work::new((ino, base, len), (epoch, place), author, token);
+                replay.open(working, work);
             }
             Record::Staged {
                 working,
@@ -105,9 +103,11 @@ impl Shared {
                     work.change(record);
                 }
             }
+            Record::Renamed { old, new } => {
+                replay.renamed.insert(old, new);
+            }
             Record::Epoch { .. } | Record::Batch { .. } => {}
         }
-        Ok(())
     }
 
     fn staged(
@@ -140,17 +140,19 @@ impl Shared {
         token: JournalToken,
     ) {
         let done = applied.contains(record.epoch, record.number);
+        let overtaken = !done && replay.strangers.since(record.epoch).is_some();
+        replay.follow(&Names::of(&record.rows));
         let mut held = Held::default();
         let mut brings = None;
-        if let Some(content) = record.content {
-            brings = replay.bring(&content, done, &mut held);
+        if let Some(content) = &record.content {
+            brings = replay.bring(content, done, &mut held);
             if brings.is_none() && !done {
                 replay.notes.push(format!(
                     "inode {}: the bytes of a state are not in the journal",
                     content.ino.0
                 ));
             }
-            if let Some(pending) = &brings {
+            if let Some(pending) = brings.as_ref().filter(|_| !overtaken) {
                 held.holds = self.pins.pin_all(&pending.0.fixed);
                 self.contents.add(&pending.0);
             }
@@ -162,6 +164,11 @@ impl Shared {
         if done {
             return;
         }
+        self.clock.raise(record.instant.0);
+        if overtaken {
+            let brought = brings.map(|(pending, _)| pending);
+            return replay.overtake(Overtaken::new(record, brought, held, token));
+        }
         let draft = Draft {
             instant: record.instant,
             rows: record.rows,
@@ -171,7 +178,6 @@ impl Shared {
             usage: record.usage,
             held,
         };
-        self.clock.raise(record.instant.0);
         let _queued = self.queue.replay(
             draft,
             (record.epoch, record.number),
@@ -183,8 +189,9 @@ impl Shared {
 
     /// Makes versions of everything that was fixed or still open when the earlier daemon ended.
     pub(crate) async fn finish_recovery(self: &Arc<Self>) -> Result<(), StoreError> {
-        let replay = std::mem::take(&mut *lock(&self.replay));
+        let mut replay = std::mem::take(&mut *lock(&self.replay));
         let keep: HashSet<u64> = replay.files.keys().copied().collect();
+        self.finish_overtaken(&mut replay).await?;
         for (id, work) in replay.works {
             if work.map.seq() > work.settled.as_ref().map_or(0, FixedMap::seq)
                 || !work.fixes.is_empty()
@@ -192,16 +199,7 @@ impl Shared {
                 self.finish_work(id, work).await?;
             }
         }
-        let from = Bytes::from_static(&keys::UNSETTLED);
-        for (key, _) in self
-            .view
-            .scan(from.clone(), keys::after(&from), usize::MAX)
-            .await?
-        {
-            if let Some(ino) = keys::trailing_ino(&key) {
-                self.finish_state(ino).await?;
-            }
-        }
+        self.finish_states().await?;
         let from = Bytes::from_static(&keys::ORPHAN);
         for (key, _) in self
             .view
@@ -213,6 +211,21 @@ impl Shared {
             }
         }
         self.staging.sweep(&keep)?;
+        Ok(())
+    }
+
+    /// Makes versions of the states that are none: unborn and provisional ones.
+    pub(crate) async fn finish_states(self: &Arc<Self>) -> Result<(), StoreError> {
+        let from = Bytes::from_static(&keys::UNSETTLED);
+        for (key, _) in self
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX)
+            .await?
+        {
+            if let Some(ino) = keys::trailing_ino(&key) {
+                self.finish_state(ino).await?;
+            }
+        }
         Ok(())
     }
 
@@ -379,37 +392,6 @@ fn newer(fix: Attrs, row: &Attrs) -> Attrs {
         };
     }
     fix
-}
-
-/// Refuses a journal with something to bring when another writer has been at the namespace since: the newest batch is of a later
-/// epoch than every record here. (Epochs only grow, and each mount of this directory saw those before it.)
-fn check_writer(applied: &Applied, records: &[(Record, JournalToken)]) -> Result<bool, StoreError> {
-    let mut newest = 0;
-    let mut open = false;
-    for (record, _) in records {
-        match record {
-            Record::Epoch { epoch } | Record::Batch { epoch, .. } => newest = newest.max(*epoch),
-            Record::Operation(operation) => {
-                newest = newest.max(operation.epoch);
-                open |= !applied.contains(operation.epoch, operation.number);
-            }
-            _ => {}
-        }
-    }
-    // Records of writes alone tell no epoch.
-    let stranger = newest > 0 && applied.batch.0 > newest;
-    if open && stranger {
-        return Err(another_writer());
-    }
-    Ok(stranger)
-}
-
-fn another_writer() -> StoreError {
-    StoreError::Busy(
-        "the cache directory holds acknowledged changes that are not in the bucket, and another writer has been there \
-         since; they are kept: mount with another --cache-dir, or save this directory"
-            .to_owned(),
-    )
 }
 
 fn highest_id(records: &[(Record, JournalToken)]) -> u64 {

@@ -7,8 +7,9 @@ use tokio::sync::watch;
 
 use super::content::{Pending, Sealing};
 use super::inode::Lies;
+use super::overtaken::{Names, Strangers};
 use super::queue::Held;
-use super::record::{ContentRecord, FixRecord, Record};
+use super::record::{ContentRecord, FixRecord, OperationRecord, Record};
 use super::version::{Author, ContentRef, Ino, Instant};
 use crate::cache::{DirtyMap, Fixed as FixedMap, Source, StagingFile};
 use crate::meta::JournalToken;
@@ -18,6 +19,9 @@ use crate::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct Work {
     pub(crate) ino: Ino,
+    pub(crate) epoch: u64,
+    /// Where the inode hangs, renames that were acknowledged since included; `None` once it has no name.
+    pub(crate) place: Option<(Ino, Bytes)>,
     pub(crate) base: Option<(ContentRef, u64)>,
     pub(crate) len: u64,
     pub(crate) author: Author,
@@ -41,6 +45,18 @@ pub(crate) struct Waiting {
     pub(crate) token: JournalToken,
 }
 
+/// An operation that was acknowledged, and before it reached the bucket another writer had been there.
+#[derive(Debug)]
+pub(crate) struct Overtaken {
+    pub(crate) record: OperationRecord,
+    /// Its bytes, under the names of contents it was acknowledged with.
+    pub(crate) brought: Option<Arc<Pending>>,
+    /// Where the state it makes stood last.
+    pub(crate) slot: Option<(Ino, Bytes)>,
+    pub(crate) held: Held,
+    pub(crate) token: JournalToken,
+}
+
 /// A fix as it was when the journal had it.
 #[derive(Clone, Debug)]
 pub(crate) struct Known {
@@ -60,16 +76,26 @@ pub(crate) struct Replay {
     pub(crate) files: HashMap<u64, Arc<StagingFile>>,
     pub(crate) pendings: HashMap<u64, Arc<Pending>>,
     pub(crate) notes: Vec<String>,
+    pub(crate) strangers: Strangers,
+    /// What contents of overtaken operations are called since an earlier recovery.
+    pub(crate) renamed: HashMap<ContentRef, ContentRef>,
+    /// Operations that cannot be queued any more, in order.
+    pub(crate) overtaken: Vec<Overtaken>,
+    /// The newest of them that makes a state of an inode.
+    pub(crate) standing: HashMap<Ino, usize>,
 }
 
 impl Work {
     pub(crate) fn new(
         (ino, base, len): (Ino, Option<(ContentRef, u64)>, u64),
+        (epoch, place): (u64, Option<(Ino, Bytes)>),
         author: Author,
         token: JournalToken,
     ) -> Self {
         Self {
             ino,
+            epoch,
+            place,
             base,
             len,
             author,
@@ -86,6 +112,13 @@ impl Work {
     /// Whether it has changes or fixes that no operation brings.
     pub(crate) fn is_open(&self) -> bool {
         self.map.seq() > self.settled.as_ref().map_or(0, FixedMap::seq) || !self.fixes.is_empty()
+    }
+
+    /// Whether what it has goes on from, or repeats, the newest state that an operation brings.
+    pub(crate) fn goes_on(&self) -> bool {
+        let settled = self.settled.as_ref().map_or(0, FixedMap::seq);
+        let fixed = |fix: &Waiting| fix.lies == Lies::InMap && fix.map.seq() >= settled;
+        self.map.seq() > settled || self.fixes.iter().any(fixed)
     }
 
     /// A write whose bytes are in a staging file, if they are.
@@ -143,6 +176,34 @@ impl Work {
 }
 
 impl Replay {
+    /// An operation that another writer's came before.
+    pub(crate) fn overtake(&mut self, overtaken: Overtaken) {
+        if let (Some((ino, ..)), Some(_)) = (overtaken.state(), &overtaken.slot) {
+            self.standing.insert(ino, self.overtaken.len());
+        }
+        self.overtaken.push(overtaken);
+    }
+
+    /// Where unsaved writes and overtaken states hang after an operation.
+    pub(crate) fn follow(&mut self, names: &Names) {
+        for (ino, from, to) in &names.moved {
+            let work = self.newest.get(ino).and_then(|id| self.works.get_mut(id));
+            let standing = self.standing.get(ino).copied();
+            let state = standing.and_then(|at| self.overtaken.get_mut(at));
+            let places = [work.map(|w| &mut w.place), state.map(|o| &mut o.slot)];
+            for place in places.into_iter().flatten() {
+                if place.as_ref() == Some(from) {
+                    *place = Some(to.clone());
+                }
+            }
+        }
+        for ino in &names.orphaned {
+            if let Some(work) = self.newest.get(ino).and_then(|id| self.works.get_mut(id)) {
+                work.place = None;
+            }
+        }
+    }
+
     /// A working began: what an older one of the inode left unsaved lies behind everything in it.
     pub(crate) fn open(&mut self, working: u64, mut work: Work) {
         let closed = self.newest.insert(work.ino, working);
@@ -238,7 +299,7 @@ impl Replay {
             place: record.place.clone(),
             base: record.base,
             len: record.len,
-            fixed: changes,
+            fixed: record.referring(changes),
             after,
             replaces: record.replaces,
             sealing: watch::Sender::new(Sealing::Waiting),

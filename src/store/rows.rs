@@ -274,6 +274,8 @@ pub(crate) struct EpochMark {
     pub(crate) upto: u64,
     /// And these beyond it.
     pub(crate) beyond: Vec<u64>,
+    /// Ids from this one on were free when that writer came; the largest number where it is not known.
+    pub(crate) first_id: u64,
 }
 
 /// `G A`: what the namespace has applied, and its counters.
@@ -299,19 +301,30 @@ impl Applied {
             .any(|m| m.epoch == epoch && (number <= m.upto || m.beyond.contains(&number)))
     }
 
-    pub(crate) fn add(&mut self, epoch: u64, number: u64) {
-        let mark = match self.marks.iter_mut().position(|m| m.epoch == epoch) {
-            Some(at) => &mut self.marks[at],
+    /// A writer begins: whoever finds its mark knows that it has been here, and which ids it may have given.
+    pub(crate) fn begin(&mut self, epoch: u64) {
+        let first_id = self.next_id.max(2);
+        self.mark(epoch).first_id = first_id;
+    }
+
+    fn mark(&mut self, epoch: u64) -> &mut EpochMark {
+        let at = match self.marks.iter().position(|m| m.epoch == epoch) {
+            Some(at) => at,
             None => {
                 self.marks.push(EpochMark {
                     epoch,
                     upto: 0,
                     beyond: Vec::new(),
+                    first_id: u64::MAX,
                 });
-                let last = self.marks.len() - 1;
-                &mut self.marks[last]
+                self.marks.len() - 1
             }
         };
+        &mut self.marks[at]
+    }
+
+    pub(crate) fn add(&mut self, epoch: u64, number: u64) {
+        let mark = self.mark(epoch);
         mark.beyond.push(number);
         mark.beyond.sort_unstable();
         while mark.beyond.first().is_some_and(|n| *n <= mark.upto + 1) {
@@ -401,7 +414,8 @@ mod tests {
             [EpochMark {
                 epoch: 5,
                 upto: 4,
-                beyond: vec![7]
+                beyond: vec![7],
+                first_id: u64::MAX
             }]
         );
         assert!(applied.contains(5, 3) && applied.contains(5, 7) && !applied.contains(5, 6));

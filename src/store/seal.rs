@@ -230,7 +230,7 @@ impl Shared {
     }
 
     /// Counts the extents a range row cites.
-    fn cite(&self, rows: &mut Batch, row: &RangeRow, by: i64) {
+    pub(crate) fn cite(&self, rows: &mut Batch, row: &RangeRow, by: i64) {
         let mut cited: std::collections::BTreeMap<(u64, u64), SegmentRow> =
             std::collections::BTreeMap::new();
         for piece in row.pieces() {

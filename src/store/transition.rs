@@ -217,7 +217,7 @@ impl Shared {
         self.close_row(draft, slot, &closed);
     }
 
-    fn close_row(&self, draft: &mut Draft, slot: &(Ino, Bytes), closed: &Closed) {
+    pub(crate) fn close_row(&self, draft: &mut Draft, slot: &(Ino, Bytes), closed: &Closed) {
         let id = closed.stamp.id;
         draft
             .rows

@@ -29,37 +29,6 @@ async fn an_fsync_after_the_commit_still_waits_for_the_flush() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_journal_is_refused_once_another_machine_has_written() {
-    let world = World::new("writers");
-    let ns = world.open().await;
-    ns.drain().await.unwrap();
-    halt(&ns, Some(pipeline::Step::Seal));
-    save(&ns, ROOT, b"a", b"text").await;
-    let left = world.kill(ns).await;
-    let ns = left.open().await;
-    assert_eq!(
-        content(&ns, ROOT, b"a").await.as_deref(),
-        Some(&b"text"[..])
-    );
-    halt(&ns, Some(pipeline::Step::Seal));
-    save(&ns, ROOT, b"b", b"more").await;
-    let left = left.kill(ns).await;
-    let elsewhere = tempfile::tempdir().unwrap();
-    std::fs::rename(left.cache.path(), elsewhere.path().join("kept")).unwrap();
-    std::fs::create_dir(left.cache.path()).unwrap();
-    let ns = left.open().await;
-    save(&ns, ROOT, b"c", b"other").await;
-    ns.drain().await.unwrap();
-    let left = left.kill(ns).await;
-    left.wipe();
-    copy(&elsewhere.path().join("kept"), left.cache.path());
-    for attempt in 0..3 {
-        let refused = matches!(left.try_open().await, Err(StoreError::Busy(_)));
-        assert!(refused, "the journal is kept, attempt {attempt}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn staging_files_go_when_the_bucket_has_their_bytes() {
     let world = World::new("staging");
     let ns = world.open().await;

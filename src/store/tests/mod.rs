@@ -7,6 +7,7 @@ mod model;
 mod session;
 mod tree;
 mod walks;
+mod writers;
 
 use std::path::PathBuf;
 

@@ -1,0 +1,518 @@
+//! Another writer comes between: who is fenced, what comes back as `conflict` versions, and that nothing is mixed.
+
+use std::cell::Cell;
+
+use super::super::conflict::STEPS;
+use super::*;
+use crate::env::Env;
+
+impl World {
+    /// Another machine at the same bucket.
+    fn beside(&self) -> Self {
+        Self {
+            backend: self.backend.clone(),
+            cache: tempfile::tempdir().unwrap(),
+            env: Arc::clone(&self.env),
+        }
+    }
+
+    /// Opens, but lets the recovery fail after so many steps and the machine die then; `Ok` when it has fewer.
+    async fn open_and_die(self, steps: u32) -> Result<Namespace, Self> {
+        let tasks = Tasks::new(tokio::runtime::Handle::current());
+        let config = config(self.cache.path().to_owned());
+        let env: Arc<SeededEnv> = Arc::clone(&self.env);
+        let opened = STEPS.scope(
+            Cell::new(steps),
+            Namespace::open(&self.backend, "default", config, env, tasks.clone()),
+        );
+        match opened.await {
+            Ok(ns) => Ok(ns),
+            Err(error) => {
+                assert!(matches!(error, StoreError::Closed), "{error}");
+                if steps % 2 == 1 {
+                    // Some of what is queued gets into the bucket before the end.
+                    tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+                }
+                tasks.stop();
+                tasks.join().await;
+                Err(self.fork().await)
+            }
+        }
+    }
+}
+
+/// Version by version: how it came to be, and its bytes.
+async fn told(ns: &Namespace, dir: Ino, name: &[u8]) -> Vec<(Op, Vec<u8>)> {
+    let mut all = Vec::new();
+    for version in ns.versions(dir, name).await.unwrap() {
+        let bytes = ns.read_past(&version, 0, u32::MAX).await.unwrap();
+        let then = ns
+            .entry_at(dir, name, version.version.instant)
+            .await
+            .unwrap();
+        let stamp = then.map(|then| then.version);
+        assert_eq!(
+            stamp,
+            Some(version.version),
+            "a time shows what the list does"
+        );
+        all.push((version.op, bytes.to_vec()));
+    }
+    all
+}
+
+fn conflicts(all: &[(Op, Vec<u8>)]) -> Vec<Vec<u8>> {
+    let marked = all.iter().filter(|(op, _)| *op == Op::Conflict);
+    marked.map(|(_, bytes)| bytes.clone()).collect()
+}
+
+/// Closes, and checks that the log tells the index and that every count is right.
+async fn sound(world: &World, ns: Namespace) {
+    ns.close().await.unwrap();
+    drop(ns);
+    let audit = audit_log(&world.backend, "default").await.unwrap();
+    assert!(audit.differing.is_empty(), "{audit:?}");
+    assert!(audit.miscounted.is_empty(), "{audit:?}");
+}
+
+/// A machine with `saved` in the bucket that then acknowledges what `work` does and dies, and its namespace taken meanwhile by
+/// another that does `other`.
+async fn overtaken<A, B>(
+    name: &str,
+    work: impl FnOnce(Namespace) -> A,
+    other: impl FnOnce(Namespace) -> B,
+) -> World
+where
+    A: Future<Output = ()>,
+    B: Future<Output = ()>,
+{
+    let world = World::new(name);
+    let ns = world.open().await;
+    save(&ns, ROOT, b"f", b"one").await;
+    save(&ns, ROOT, b"big", &vec![b'a'; 600_000]).await;
+    save(&ns, ROOT, b"small", b"small text").await;
+    ns.create(ROOT, b"d", new_node(Kind::Directory), &author())
+        .await
+        .unwrap();
+    ns.drain().await.unwrap();
+    halt(&ns, Some(pipeline::Step::Seal));
+    work(ns.clone()).await;
+    let left = world.kill(ns).await;
+    let beside = left.beside();
+    let ns = beside.open().await;
+    other(ns.clone()).await;
+    ns.close().await.unwrap();
+    left
+}
+
+async fn dir(ns: &Namespace, parent: Ino, name: &[u8]) -> Ino {
+    let (new, by) = (new_node(Kind::Directory), author());
+    ns.create(parent, name, new, &by).await.unwrap().ino
+}
+
+async fn find(ns: &Namespace, parent: Ino, name: &[u8]) -> Ino {
+    ns.lookup(parent, name).await.unwrap().unwrap().ino
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_saves_come_back_behind_what_the_other_writer_left() {
+    let left = overtaken(
+        "behind",
+        |ns| async move {
+            save(&ns, ROOT, b"f", b"two").await;
+            save(&ns, ROOT, b"f", b"three").await;
+        },
+        |ns| async move {
+            save(&ns, ROOT, b"f", b"other").await;
+        },
+    )
+    .await;
+    let before = Env::now(left.env.as_ref());
+    let ns = left.open().await;
+    assert_eq!(
+        content(&ns, ROOT, b"f").await.as_deref(),
+        Some(&b"other"[..])
+    );
+    let all = told(&ns, ROOT, b"f").await;
+    assert_eq!(
+        all,
+        [
+            (Op::Create, b"one".to_vec()),
+            (Op::Write, b"other".to_vec()),
+            (Op::Conflict, b"two".to_vec()),
+            (Op::Conflict, b"three".to_vec()),
+            (Op::Restore, b"other".to_vec()),
+        ]
+    );
+    for version in ns.versions(ROOT, b"f").await.unwrap() {
+        let late = matches!(version.op, Op::Conflict | Op::Restore);
+        assert_eq!(late, version.version.instant.0 > before, "{version:?}");
+        assert_eq!(version.author, author());
+    }
+    let told = ns.conflicts();
+    assert_eq!((told.versions, told.places), (2, vec!["f".to_owned()]));
+    sound(&left, ns).await;
+    let ns = left.open().await;
+    assert_eq!(ns.conflicts(), Conflicts::default());
+    assert_eq!(history(&ns, ROOT, b"f").await.len(), 5);
+    sound(&left, ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_into_one_large_file_are_not_mixed() {
+    let at = |offset: u64, byte: u8| {
+        move |ns: Namespace| async move {
+            let file = ns.file(find(&ns, ROOT, b"big").await).await.unwrap();
+            let bytes = Bytes::from(vec![byte; 100_000]);
+            file.write(offset, bytes, &author()).await.unwrap();
+            close(&file).await;
+        }
+    };
+    let left = overtaken(
+        "large",
+        |ns| async move {
+            at(50_000, b'x')(ns.clone()).await;
+            at(400_000, b'y')(ns).await;
+        },
+        at(300_000, b'o'),
+    )
+    .await;
+    let ns = left.open().await;
+    let lay = |parts: &[(usize, u8)]| {
+        let mut bytes = vec![b'a'; 600_000];
+        for (offset, byte) in parts {
+            bytes[*offset..offset + 100_000].fill(*byte);
+        }
+        bytes
+    };
+    let expected = [
+        (Op::Create, lay(&[])),
+        (Op::Write, lay(&[(300_000, b'o')])),
+        (Op::Conflict, lay(&[(50_000, b'x')])),
+        (Op::Conflict, lay(&[(50_000, b'x'), (400_000, b'y')])),
+        (Op::Restore, lay(&[(300_000, b'o')])),
+    ];
+    let all = told(&ns, ROOT, b"big").await;
+    assert_eq!(all.len(), expected.len());
+    for ((op, found), (expected_op, bytes)) in all.iter().zip(&expected) {
+        assert_eq!(op, expected_op);
+        check::same(found, bytes, "a version of the large file");
+    }
+    sound(&left, ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_and_numbers_that_only_one_writer_knew_do_not_meet_the_other_ones() {
+    let left = overtaken(
+        "numbers",
+        |ns| async move {
+            let new = dir(&ns, ROOT, b"new").await;
+            let below = dir(&ns, new, b"below").await;
+            save(&ns, below, b"a", b"text of a").await;
+            save(&ns, ROOT, b"fresh", b"fresh text").await;
+            let link = NewNode {
+                target: Bytes::from_static(b"f"),
+                ..new_node(Kind::Symlink)
+            };
+            ns.create(ROOT, b"link", link, &author()).await.unwrap();
+        },
+        |ns| async move {
+            // The same numbers, for other things.
+            for n in 0..4 {
+                save(&ns, ROOT, format!("other{n}").as_bytes(), b"other").await;
+                dir(&ns, ROOT, format!("otherdir{n}").as_bytes()).await;
+            }
+        },
+    )
+    .await;
+    let ns = left.open().await;
+    let names = check::names(&ns, ROOT).await;
+    assert_eq!(names.len(), 4 + 8, "{:?}", names.keys());
+    for n in 0..4 {
+        let name = format!("other{n}");
+        assert_eq!(content(&ns, ROOT, name.as_bytes()).await.unwrap(), b"other");
+        assert_eq!(told(&ns, ROOT, name.as_bytes()).await.len(), 1);
+    }
+    let single = |text: &[u8]| vec![(Op::Conflict, text.to_vec())];
+    assert_eq!(told(&ns, ROOT, b"fresh").await, single(b"fresh text"));
+    let a = told(&ns, ROOT, b"new%2Fbelow%2Fa").await;
+    assert_eq!(a, single(b"text of a"));
+    let links = ns.versions(ROOT, b"link").await.unwrap();
+    assert_eq!(ns.target_past(&links[0]), Bytes::from_static(b"f"));
+    let listed = ns.names_with_versions(ROOT).await.unwrap();
+    for name in [&b"fresh"[..], b"link", b"new%2Fbelow%2Fa"] {
+        assert!(listed.iter().any(|found| found == name), "{listed:?}");
+    }
+    let told = ns.conflicts();
+    assert_eq!((told.versions, told.dropped), (3, 4), "{told:?}");
+    sound(&left, ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_other_writer_removed_replaced_or_linked_keeps_its_versions() {
+    let left = overtaken(
+        "removed",
+        |ns| async move {
+            let d = find(&ns, ROOT, b"d").await;
+            save(&ns, ROOT, b"f", b"two").await;
+            save(&ns, d, b"inside", b"inside text").await;
+            save(&ns, ROOT, b"big", b"short").await;
+            save(&ns, ROOT, b"dir", b"was a file").await;
+        },
+        |ns| async move {
+            ns.unlink(ROOT, b"f", &author()).await.unwrap();
+            ns.rmdir(ROOT, b"d", &author()).await.unwrap();
+            dir(&ns, ROOT, b"dir").await;
+            let big = find(&ns, ROOT, b"big").await;
+            ns.link(big, ROOT, b"linked", &author()).await.unwrap();
+        },
+    )
+    .await;
+    let ns = left.open().await;
+    let marked = |all: Vec<(Op, Vec<u8>)>| conflicts(&all);
+    assert_eq!(content(&ns, ROOT, b"f").await, None);
+    assert_eq!(marked(told(&ns, ROOT, b"f").await), [b"two"]);
+    assert_eq!(
+        marked(told(&ns, ROOT, b"d%2Finside").await),
+        [b"inside text"]
+    );
+    assert_eq!(
+        marked(told(&ns, ROOT, b"dir.conflict").await),
+        [b"was a file"]
+    );
+    let big = told(&ns, ROOT, b"big").await;
+    assert_eq!(conflicts(&big), [b"short"]);
+    assert_eq!(big.last().unwrap().1, vec![b'a'; 600_000]);
+    let linked = find(&ns, ROOT, b"linked").await;
+    assert_eq!(find(&ns, ROOT, b"big").await, linked);
+    assert_eq!(told(&ns, ROOT, b"linked").await.len(), 1);
+    sound(&left, ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_comes_back_under_the_name_it_was_given_last() {
+    let left = overtaken(
+        "renamed",
+        |ns| async move {
+            save(&ns, ROOT, b"f", b"under f").await;
+            save(&ns, ROOT, b"tmp", b"saved by rename").await;
+            ns.rename((ROOT, b"tmp"), (ROOT, b"f"), RenameMode::Replace, &author())
+                .await
+                .unwrap();
+            ns.unlink(ROOT, b"big", &author()).await.unwrap();
+        },
+        |ns| async move {
+            save(&ns, ROOT, b"f", b"other").await;
+        },
+    )
+    .await;
+    let ns = left.open().await;
+    let all = told(&ns, ROOT, b"f").await;
+    assert_eq!(conflicts(&all), [&b"under f"[..], b"saved by rename"]);
+    assert_eq!(content(&ns, ROOT, b"f").await.unwrap(), b"other");
+    assert_eq!(told(&ns, ROOT, b"tmp").await, []);
+    assert_eq!(content(&ns, ROOT, b"big").await.unwrap().len(), 600_000);
+    sound(&left, ns).await;
+}
+
+/// Unsaved in every way: fixed and not released, synced and written again, written and never fixed, unlinked while open.
+async fn leave_open(ns: Namespace) {
+    let open = async |name: &[u8]| ns.file(find(&ns, ROOT, name).await).await.unwrap();
+    let append = async |file: &File, text: &'static [u8]| {
+        let text = Bytes::from_static(text);
+        file.append(text, &author()).await.unwrap();
+    };
+    let f = open(b"f").await;
+    append(&f, b" fixed").await;
+    f.fix(&author(), None).await.unwrap();
+    append(&f, b" open").await;
+    let (_, gone) = ns
+        .create_open(ROOT, b"gone", new_file(), &author())
+        .await
+        .unwrap();
+    append(&gone, b"nobody wants this").await;
+    ns.unlink(ROOT, b"gone", &author()).await.unwrap();
+    let (_, new) = ns
+        .create_open(ROOT, b"new", new_file(), &author())
+        .await
+        .unwrap();
+    append(&new, b"first").await;
+    ns.0.provide_all(None).await;
+    append(&new, b" second").await;
+    let (_, late) = ns
+        .create_open(ROOT, b"late", new_file(), &author())
+        .await
+        .unwrap();
+    append(&late, b"only provisional").await;
+    ns.0.provide_all(None).await;
+    let d = find(&ns, ROOT, b"d").await;
+    let (_, never) = ns
+        .create_open(d, b"never", new_file(), &author())
+        .await
+        .unwrap();
+    append(&never, b"never fixed").await;
+    let fixed = never.fix(&author(), None).await.unwrap();
+    assert!(fixed.is_some());
+    append(&never, b" nor synced").await;
+    let big = open(b"big").await;
+    big.write(599_990, Bytes::from(vec![b'z'; 20]), &author())
+        .await
+        .unwrap();
+    save(&ns, ROOT, b"saved", b"saved text").await;
+    // Copies that show bytes of others: of an overtaken file, and of one in the bucket.
+    for (name, save_it) in [(&b"copied"[..], true), (b"copying", false)] {
+        let (_, copy) = ns
+            .create_open(ROOT, name, new_file(), &author())
+            .await
+            .unwrap();
+        for source in [&b"saved"[..], b"small"] {
+            let source = open(source).await;
+            let source = source.clone_source(&author()).await.unwrap().unwrap();
+            let end = copy.stat().await.unwrap().attrs.size;
+            copy.clone_range(&source, (0, end, 100), &author())
+                .await
+                .unwrap();
+        }
+        append(&copy, b"!").await;
+        if save_it {
+            close(&copy).await;
+        }
+    }
+}
+
+async fn other_f(ns: Namespace) {
+    save(&ns, ROOT, b"f", b"other").await;
+    save(&ns, ROOT, b"mine", b"mine").await;
+}
+
+async fn check_open(ns: &Namespace) {
+    let marked = async |name: &[u8]| conflicts(&told(ns, ROOT, name).await);
+    let mut f = marked(b"f").await;
+    f.sort();
+    assert_eq!(f, [&b"one fixed"[..], b"one fixed open"]);
+    assert_eq!(marked(b"new").await, [b"first second"]);
+    assert_eq!(marked(b"late").await, [b"only provisional"]);
+    assert_eq!(marked(b"saved").await, [b"saved text"]);
+    let d = find(ns, ROOT, b"d").await;
+    let never = conflicts(&told(ns, d, b"never").await);
+    assert_eq!(never, [&b"never fixed"[..], b"never fixed nor synced"]);
+    let big = [&vec![b'a'; 599_990][..], &[b'z'; 20]].concat();
+    assert!(marked(b"big").await == [big]);
+    for copy in [&b"copied"[..], b"copying"] {
+        assert_eq!(marked(copy).await, [b"saved textsmall text!"]);
+    }
+    assert_eq!(marked(b"gone").await, Vec::<Vec<u8>>::new());
+    assert_eq!(content(ns, ROOT, b"f").await.unwrap(), b"other");
+    assert_eq!(content(ns, ROOT, b"mine").await.unwrap(), b"mine");
+    let names: Vec<_> = check::names(ns, ROOT).await.into_keys().collect();
+    assert_eq!(names, [&b"big"[..], b"d", b"f", b"mine", b"small"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unsaved_writes_come_back_too() {
+    let left = overtaken("unsaved", leave_open, other_f).await;
+    let ns = left.open().await;
+    check_open(&ns).await;
+    sound(&left, ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_anywhere_in_the_recovery_is_a_recovery_again() {
+    let start = overtaken("again", leave_open, other_f).await;
+    let mut steps = 0;
+    loop {
+        let mut world = start.fork().await;
+        // Dies there twice, and once a step later, before it gets through.
+        let mut through = None;
+        for steps in [steps, steps + 1] {
+            match world.open_and_die(steps).await {
+                Ok(ns) => {
+                    through = Some(ns);
+                    world = start.fork().await;
+                    break;
+                }
+                Err(left) => world = left,
+            }
+        }
+        if let Some(ns) = through {
+            check_open(&ns).await;
+            ns.close().await.unwrap();
+            break;
+        }
+        let ns = world.open().await;
+        check_open(&ns).await;
+        sound(&world, ns).await;
+        steps += 1;
+    }
+    assert!(steps > 10, "{steps} steps");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_that_is_overtaken_itself_loses_nothing() {
+    let start = overtaken("twice", leave_open, other_f).await;
+    for steps in 0..20 {
+        let world = start.fork().await;
+        let Err(left) = world.open_and_die(steps).await else {
+            panic!("fewer than {steps} steps");
+        };
+        let beside = left.beside();
+        let ns = beside.open().await;
+        save(&ns, ROOT, b"third", b"third").await;
+        ns.close().await.unwrap();
+        let ns = left.open().await;
+        check_marked(&ns).await;
+        sound(&left, ns).await;
+    }
+}
+
+/// As [`check_open`], after a third writer.
+async fn check_marked(ns: &Namespace) {
+    for (name, texts) in [
+        (&b"f"[..], &[&b"one fixed"[..], b"one fixed open"][..]),
+        (b"new", &[b"first second"]),
+        (b"late", &[b"only provisional"]),
+        (b"saved", &[b"saved text"]),
+        (b"copied", &[b"saved textsmall text!"]),
+        (b"copying", &[b"saved textsmall text!"]),
+    ] {
+        let mut found = conflicts(&told(ns, ROOT, name).await);
+        found.sort();
+        assert_eq!(found, texts);
+    }
+    let big = conflicts(&told(ns, ROOT, b"big").await);
+    assert!(big == [[&vec![b'a'; 599_990][..], &[b'z'; 20]].concat()]);
+    assert_eq!(content(ns, ROOT, b"f").await.unwrap(), b"other");
+    assert_eq!(content(ns, ROOT, b"third").await.unwrap(), b"third");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fenced_writer_acknowledges_nothing_more() {
+    let world = World::new("fenced");
+    let ns = world.open().await;
+    save(&ns, ROOT, b"f", b"one").await;
+    ns.drain().await.unwrap();
+    let file = ns.file(find(&ns, ROOT, b"f").await).await.unwrap();
+    let beside = world.beside();
+    let second = beside.open().await;
+    let noticed = async {
+        while !ns.is_fenced() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    let limit = std::time::Duration::from_secs(20);
+    tokio::time::timeout(limit, noticed).await.unwrap();
+    let fenced = |outcome: Result<(), StoreError>| {
+        assert!(matches!(outcome, Err(StoreError::Fenced)), "{outcome:?}");
+    };
+    let text = Bytes::from_static(b"more");
+    fenced(file.write(0, text, &author()).await);
+    fenced(file.truncate(1, &author()).await);
+    fenced(ns.unlink(ROOT, b"f", &author()).await.map(drop));
+    let (new, by) = (new_file(), author());
+    fenced(ns.create(ROOT, b"g", new, &by).await.map(drop));
+    fenced(ns.drain().await);
+    let pending = ns.pending();
+    assert_eq!((pending.files, pending.operations), (0, 0));
+    assert_eq!(content(&second, ROOT, b"f").await.unwrap(), b"one");
+    second.close().await.unwrap();
+}
