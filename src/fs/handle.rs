@@ -4,7 +4,7 @@
 //! exactly once, at the release. A handle is in the table from its open to its release; the table's locks are leaves.
 
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::past::PastNode;
+use crate::fs::past::{DeletedNames, Past, PastNode};
 use crate::store::{Author, File, Fixed, Ino, Kind, Listing};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use bytes::Bytes;
@@ -18,6 +18,8 @@ pub(crate) enum Handle {
     File(Arc<OpenFile>),
     /// A regular file of the past, or a text of ours.
     Past(Arc<PastNode>),
+    /// A text of ours that was made when it was opened.
+    Text(Bytes),
     /// A directory, live or past.
     Dir(Arc<OpenDir>),
 }
@@ -151,8 +153,8 @@ pub(crate) struct OpenDir {
 /// A directory one can open.
 #[derive(Clone)]
 pub(crate) enum DirSource {
-    /// Of the live tree.
-    Live(Ino),
+    /// Of the live tree, in its generation: one that came back after it was removed is another.
+    Live(Ino, u64),
     /// Of the past.
     Past(Arc<PastNode>),
 }
@@ -172,17 +174,20 @@ pub(crate) struct Listed {
 pub(crate) struct Snapshot {
     names: Vec<Listed>,
     /// Names not yet drawn. Attributes are not kept: by the time they are asked for they would be old.
-    rest: Option<Listing>,
+    rest: Option<Rest>,
+}
+
+/// Names that are drawn as they are asked for.
+pub(crate) enum Rest {
+    /// Of a live directory.
+    Live(Listing),
+    /// Of `@deleted`.
+    Deleted(DeletedNames),
 }
 
 impl Snapshot {
     /// A snapshot of `itself`, `parent` and what `rest` will give.
-    pub(crate) fn new(
-        itself: u64,
-        parent: u64,
-        listed: Vec<Listed>,
-        rest: Option<Listing>,
-    ) -> Self {
+    pub(crate) fn new(itself: u64, parent: u64, listed: Vec<Listed>, rest: Option<Rest>) -> Self {
         let dot = |ino, name: &'static [u8]| Listed {
             ino,
             kind: Kind::Directory,
@@ -198,15 +203,19 @@ impl Snapshot {
     ///
     /// # Errors
     /// Those of the store's listing.
-    pub(crate) async fn at(&mut self, position: usize) -> FsResult<Option<&Listed>> {
+    pub(crate) async fn at(&mut self, position: usize, past: &Past) -> FsResult<Option<&Listed>> {
         while self.names.len() <= position {
-            let Some(rest) = &mut self.rest else { break };
-            match rest.next().await? {
-                Some((name, stat)) => self.names.push(Listed {
+            let next = match &mut self.rest {
+                Some(Rest::Live(listing)) => listing.next().await?.map(|(name, stat)| Listed {
                     ino: stat.ino.0,
                     kind: stat.kind,
                     name,
                 }),
+                Some(Rest::Deleted(names)) => past.next_deleted(names).await?,
+                None => break,
+            };
+            match next {
+                Some(listed) => self.names.push(listed),
                 None => self.rest = None,
             }
         }
@@ -268,7 +277,7 @@ impl HandleTable {
     pub(crate) fn file(&self, number: u64) -> FsResult<Arc<OpenFile>> {
         match self.get(number)? {
             Handle::File(open) => Ok(open),
-            Handle::Past(_) => Err(FsError::ReadOnly),
+            Handle::Past(_) | Handle::Text(_) => Err(FsError::ReadOnly),
             Handle::Dir(_) => Err(FsError::BadHandle),
         }
     }
@@ -293,7 +302,7 @@ impl HandleTable {
     pub(crate) fn dir(&self, number: u64) -> FsResult<Arc<OpenDir>> {
         match self.get(number)? {
             Handle::Dir(open) => Ok(open),
-            Handle::File(_) | Handle::Past(_) => Err(FsError::BadHandle),
+            Handle::File(_) | Handle::Past(_) | Handle::Text(_) => Err(FsError::BadHandle),
         }
     }
 

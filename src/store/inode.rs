@@ -264,6 +264,15 @@ pub(crate) fn stat(ino: Ino, node: &Node, attrs: &Attrs, nlink: u32, content_sta
 }
 
 impl Directory {
+    /// What it is, with the times that are in its merged row.
+    pub(crate) fn node_now(&self, ino: Ino) -> Node {
+        let mut node = self.node.clone();
+        let times = self.stat(ino).attrs;
+        (node.attrs.mtime, node.attrs.ctime, node.attrs.atime) =
+            (times.mtime, times.ctime, times.atime);
+        node
+    }
+
     pub(crate) fn stat(&self, ino: Ino) -> Stat {
         let mut attrs = self.node.attrs.clone();
         let times = [
@@ -389,6 +398,16 @@ impl Inodes {
     /// The inode, if somebody has it.
     pub(crate) fn known(&self, ino: Ino) -> Option<Arc<Inode>> {
         self.table.get(&ino)?.upgrade()
+    }
+
+    /// A removed directory that came back: who asks for it from now on finds its new rows.
+    pub(crate) async fn revive(&self, ino: Ino) {
+        if let Some(inode) = self.known(ino) {
+            let mut locked = inode.lock().await;
+            if matches!(locked.loaded(), Loaded::Gone) {
+                *locked.loaded() = Loaded::No;
+            }
+        }
     }
 
     fn let_go(&self, inode: Arc<Inode>) {

@@ -17,6 +17,8 @@ use crate::meta::Batch;
 const SECOND: u64 = 1_000_000_000;
 /// Seconds fit into so many bits until 2106, and one more until 2242.
 const LEVELS: u32 = 33;
+/// Behind the other end of a life that a removal ended.
+const REMOVED: u8 = b'D';
 /// Names read at once.
 const CHUNK: usize = 512;
 
@@ -30,17 +32,29 @@ fn node(start: Instant, end: Instant) -> u64 {
     (b >> level << level) << 1
 }
 
-/// Adds the rows of a name's life.
-pub(crate) fn add(rows: &mut Batch, directory: Ino, name: &[u8], (start, end): (Instant, Instant)) {
+/// Adds the rows of a name's life that ended otherwise than by a removal.
+pub(crate) fn add(rows: &mut Batch, directory: Ino, name: &[u8], life: (Instant, Instant)) {
+    put(rows, directory, name, (life, &[]));
+}
+
+/// Adds the rows of the life of a name that was removed.
+pub(crate) fn add_removed(rows: &mut Batch, directory: Ino, name: &[u8], life: (Instant, Instant)) {
+    put(rows, directory, name, (life, &[REMOVED]));
+}
+
+fn put(
+    rows: &mut Batch,
+    directory: Ino,
+    name: &[u8],
+    ((start, end), mark): ((Instant, Instant), &[u8]),
+) {
     let node = node(start, end);
+    let value = |other: Instant| Bytes::from([&other.0.to_be_bytes()[..], mark].concat());
     rows.put(
         keys::interval_start(directory, node, start, name),
-        Bytes::copy_from_slice(&end.0.to_be_bytes()),
+        value(end),
     );
-    rows.put(
-        keys::interval_end(directory, node, end, name),
-        Bytes::copy_from_slice(&start.0.to_be_bytes()),
-    );
+    rows.put(keys::interval_end(directory, node, end, name), value(start));
 }
 
 /// Names that lived at `at` and are gone.
@@ -80,7 +94,7 @@ async fn collect(
         let full = rows.len() == CHUNK;
         let mut last = Bytes::new();
         for (key, value) in rows {
-            let (Some(own), Some(other)) = (word(key.get(19..27)), word(Some(&value))) else {
+            let (Some(own), Some(other)) = (word(key.get(19..27)), word(value.get(..8))) else {
                 return Err(StoreError::Corrupt("H T row".to_owned()));
             };
             let (start, end) = if list == b'S' {
@@ -123,6 +137,28 @@ pub(crate) async fn all(view: &View, directory: Ino) -> Result<BTreeSet<Bytes>, 
         .collect())
 }
 
+/// Names that were removed, whatever became of them later.
+pub(crate) async fn removed(view: &View, directory: Ino) -> Result<BTreeSet<Bytes>, StoreError> {
+    let mut names = BTreeSet::new();
+    let mut from = keys::intervals(directory);
+    let end = keys::after(&from);
+    loop {
+        let rows = view.scan(from, end.clone(), CHUNK).await?;
+        let next = rows
+            .last()
+            .filter(|_| rows.len() == CHUNK)
+            .map(|(key, _)| [&key[..], &[0]].concat());
+        let marked = rows
+            .iter()
+            .filter(|(key, value)| key.get(18) == Some(&b'S') && value.get(8) == Some(&REMOVED));
+        names.extend(marked.map(|(key, _)| keys::interval_name(key)));
+        match next {
+            Some(next) => from = next.into(),
+            None => return Ok(names),
+        }
+    }
+}
+
 /// Starts and ends of all lives of names that are gone.
 pub(crate) async fn bounds(view: &View, directory: Ino) -> Result<BTreeSet<Instant>, StoreError> {
     let from = keys::intervals(directory);
@@ -132,7 +168,7 @@ pub(crate) async fn bounds(view: &View, directory: Ino) -> Result<BTreeSet<Insta
         .into_iter()
         .filter(|(key, _)| key.get(18) == Some(&b'S'))
         .flat_map(|(key, value)| {
-            [word(key.get(19..27)), word(Some(&value))]
+            [word(key.get(19..27)), word(value.get(..8))]
                 .into_iter()
                 .flatten()
                 .map(Instant)
@@ -161,12 +197,12 @@ mod tests {
         ];
         let mut batch = Batch::new();
         for (name, start, end) in lives {
-            add(
-                &mut batch,
-                Ino(1),
-                name.as_bytes(),
-                (Instant(base + start), Instant(base + end)),
-            );
+            let life = (Instant(base + start), Instant(base + end));
+            if name.len() == 4 {
+                add_removed(&mut batch, Ino(1), name.as_bytes(), life);
+            } else {
+                add(&mut batch, Ino(1), name.as_bytes(), life);
+            }
         }
         meta.commit(batch).await.unwrap();
         let view = View::new(meta);
@@ -187,5 +223,7 @@ mod tests {
             assert_eq!(found, expected, "at {probe}");
         }
         assert_eq!(all(&view, Ino(1)).await.unwrap().len(), lives.len());
+        let gone: Vec<_> = removed(&view, Ino(1)).await.unwrap().into_iter().collect();
+        assert_eq!(gone, ["edge", "long", "same"]);
     }
 }

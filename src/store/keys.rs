@@ -7,6 +7,7 @@
 //! | `C N` | inode | where an inode hangs | |
 //! | `C U` | inode | mount: unborn and provisional states | few, all scanned |
 //! | `C O` | inode | mount: unlinked but open | few, all scanned |
+//! | `C P` | inode | mount: restored directories that no name leads to yet | few, all scanned |
 //! | `C X` | inode, attribute | large extended attributes | |
 //! | `C F` | lineage, range, ~instant | read: newest state first | a range's states lie together |
 //! | `C K` | lineage, ~instant | read: truncations | |
@@ -59,6 +60,7 @@ pub(crate) const ENTRY: [u8; 2] = *b"CD";
 pub(crate) const INODE: [u8; 2] = *b"CI";
 pub(crate) const UNSETTLED: [u8; 2] = *b"CU";
 pub(crate) const ORPHAN: [u8; 2] = *b"CO";
+pub(crate) const PENDING: [u8; 2] = *b"CP";
 pub(crate) const COUNT: [u8; 2] = *b"GR";
 pub(crate) const SEGMENT: [u8; 2] = *b"GB";
 
@@ -87,7 +89,12 @@ pub(crate) fn orphan(ino: Ino) -> Bytes {
     Key::new(ORPHAN).u64(ino.0).done()
 }
 
-/// The inode at the end of a `C U` or `C O` key.
+/// A directory that comes back in several batches, until the last.
+pub(crate) fn pending(directory: Ino) -> Bytes {
+    Key::new(PENDING).u64(directory.0).done()
+}
+
+/// The inode at the end of a `C U`, `C O` or `C P` key.
 pub(crate) fn trailing_ino(key: &[u8]) -> Option<Ino> {
     let raw: [u8; 8] = key.get(2..)?.try_into().ok()?;
     Some(Ino(u64::from_be_bytes(raw)))

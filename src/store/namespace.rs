@@ -103,6 +103,7 @@ pub(crate) struct Shared {
     pub(crate) uploads: Semaphore,
     pub(crate) orphaned: tokio::sync::mpsc::UnboundedSender<Ino>,
     pub(crate) renames: tokio::sync::Mutex<()>,
+    pub(crate) undeletes: super::restore::Undeletes,
     ids: AtomicU64,
     sequence: AtomicU64,
 }
@@ -213,6 +214,7 @@ impl Namespace {
             contents: Contents::default(),
             pins: Arc::default(),
             renames: tokio::sync::Mutex::new(()),
+            undeletes: super::restore::Undeletes::default(),
             orphaned,
             config,
             env,

@@ -1,36 +1,37 @@
-//! The past: what a name and a directory showed at an instant, and the versions of a name.
+//! The past: what a name and a directory showed at an instant.
 //!
 //! Current rows are looked at before history rows, so that a state which is superseded meanwhile is found in one of them.
-//! Invariant: `entry_at` and `versions` never disagree.
+//! Invariant: `entry_at` and `versions` (`history.rs`) never disagree.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::content::Stretch;
 use super::error::StoreError;
 use super::interval;
 use super::keys;
 use super::namespace::{Namespace, Shared};
-use super::rows::{Body, Closed, Entry, Hung, InodeRow, Last, LinkedRow, Node, State, decode};
-use super::version::{Content, EndOp, Ino, Instant, Kind, PastEntry, ROOT, Stamp};
+use super::rows::{
+    Body, Closed, Entry, Hung, InodeRow, Last, LinkedRow, Node, Source, State, decode,
+};
+use super::version::{Attrs, Content, Ino, Instant, Kind, PastEntry, ROOT, Stamp};
 
 /// How long a look into the past waits for answers under way.
 const SETTLE: Duration = Duration::from_millis(50);
-/// Renames a list of versions follows back.
-const ORIGINS_MAX: usize = 64;
 
 /// A state that stood: from its stamp to its end.
 #[derive(Clone, Debug)]
-struct Stood {
-    ino: Ino,
-    node: Node,
-    stamp: Stamp,
-    ended: Option<Instant>,
+pub(super) struct Stood {
+    pub(super) ino: Ino,
+    pub(super) node: Node,
+    pub(super) stamp: Stamp,
+    pub(super) ended: Option<Instant>,
 }
 
 impl Stood {
-    fn of(last: Last, ended: Option<Instant>) -> Self {
+    pub(super) fn of(last: Last, ended: Option<Instant>) -> Self {
         Self {
             ino: last.ino,
             node: last.node,
@@ -40,7 +41,7 @@ impl Stood {
     }
 
     /// The part within a binding, or `None`.
-    fn within(mut self, bound: &Stamp, until: Option<Instant>) -> Option<Self> {
+    pub(super) fn within(mut self, bound: &Stamp, until: Option<Instant>) -> Option<Self> {
         let start = self.stamp.id.instant.max(bound.id.instant);
         let end = match (self.ended, until) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -60,13 +61,14 @@ impl Stood {
         self.stamp.id.instant <= at && self.ended.is_none_or(|end| at < end)
     }
 
-    fn into_entry(self) -> PastEntry {
+    pub(super) fn into_entry(self) -> PastEntry {
         PastEntry {
             ino: self.ino,
             kind: self.node.kind,
             attrs: self.node.attrs,
             xattrs: self.node.xattrs,
             content: self.node.content,
+            allocated: self.node.allocated,
             version: self.stamp.id,
             ended: self.ended,
             op: self.stamp.op,
@@ -78,7 +80,7 @@ impl Stood {
 }
 
 /// The version a current state shows in the past.
-fn last_of(ino: Ino, node: &Node, state: &State, alive_since: Instant) -> Option<Last> {
+pub(super) fn last_of(ino: Ino, node: &Node, state: &State, alive_since: Instant) -> Option<Last> {
     match state {
         State::Version(stamp) => Some(Last {
             ino,
@@ -151,6 +153,21 @@ impl Namespace {
         Ok(Some(above))
     }
 
+    /// What a directory itself was at an instant: mode, owner and times of then; `None` where it did not hang.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn directory_entry_at(
+        &self,
+        directory: Ino,
+        at: Instant,
+    ) -> Result<Option<PastEntry>, StoreError> {
+        match self.0.place_at(directory, at).await? {
+            Some((parent, name)) => self.entry_at(parent, &name, at).await,
+            None => Ok(None),
+        }
+    }
+
     /// What `name` showed at an instant.
     ///
     /// # Errors
@@ -209,116 +226,6 @@ impl Namespace {
         Ok(found)
     }
 
-    /// Every state of a name that stood, oldest first, the current one last. Goes on through the rename that made the name.
-    ///
-    /// # Errors
-    /// Failures of the store.
-    pub async fn versions(
-        &self,
-        directory: Ino,
-        name: &[u8],
-    ) -> Result<Vec<PastEntry>, StoreError> {
-        let mut all = self.0.slot_versions(directory, name, None).await?;
-        for _ in 0..ORIGINS_MAX {
-            let Some(first) = all.first() else { break };
-            let (Some(origin), end) = (first.stamp.origin.clone(), first.stamp.id.instant) else {
-                break;
-            };
-            if first.stamp.op != super::version::Op::Rename {
-                break;
-            }
-            let mut before = self
-                .0
-                .slot_versions(origin.directory, &origin.name, Some(end))
-                .await?;
-            if before.last().and_then(|last| last.ended) != Some(end) {
-                break;
-            }
-            let gap = before
-                .windows(2)
-                .rposition(|pair| pair[0].ended != Some(pair[1].stamp.id.instant));
-            before.drain(..gap.map_or(0, |at| at + 1));
-            before.append(&mut all);
-            all = before;
-        }
-        Ok(all.into_iter().map(Stood::into_entry).collect())
-    }
-
-    /// Names of files that have versions: live ones and gone ones, ascending.
-    ///
-    /// # Errors
-    /// Failures of the store.
-    pub async fn names_with_versions(&self, directory: Ino) -> Result<Vec<Bytes>, StoreError> {
-        let mut names = BTreeSet::new();
-        for name in interval::all(&self.0.view, directory).await? {
-            let from = keys::history(directory, &name);
-            if let Some((_, value)) = self.0.view.first(from.clone(), keys::after(&from)).await? {
-                let closed: Closed = decode("H V", &value)?;
-                let shown =
-                    closed.end_op != EndOp::Passed || self.0.has_stayed(directory, &name).await?;
-                if shown && closed.node.is_none_or(|node| node.kind != Kind::Directory) {
-                    names.insert(name);
-                }
-            }
-        }
-        let from = keys::entry(directory, b"");
-        for (key, value) in self
-            .0
-            .view
-            .scan(from.clone(), keys::after(&from), usize::MAX)
-            .await?
-        {
-            let entry: Entry = decode("C D", &value)?;
-            let has_one = match &entry.body {
-                Body::Own { node, .. } if node.kind == Kind::Directory => false,
-                Body::Own { state, .. } => !matches!(state, State::Unborn { behind: None }),
-                Body::Linked(_) => true,
-            };
-            if has_one {
-                names.insert(keys::entry_name(&key));
-            }
-        }
-        Ok(names.into_iter().collect())
-    }
-
-    /// Instants at which the entries of a directory changed, newest first, at most `limit`.
-    ///
-    /// # Errors
-    /// Failures of the store.
-    pub async fn changes(&self, directory: Ino, limit: usize) -> Result<Vec<Instant>, StoreError> {
-        let from = keys::entry(directory, b"");
-        let mut instants = interval::bounds(&self.0.view, directory).await?;
-        for (_, value) in self
-            .0
-            .view
-            .scan(from.clone(), keys::after(&from), usize::MAX)
-            .await?
-        {
-            let entry: Entry = decode("C D", &value)?;
-            match entry.body {
-                Body::Own { node, state } => {
-                    instants.extend(
-                        last_of(entry.ino, &node, &state, entry.alive_since)
-                            .map(|last| last.stamp.id.instant),
-                    );
-                }
-                Body::Linked(stamp) => {
-                    instants.insert(stamp.id.instant);
-                }
-            }
-        }
-        let from = keys::histories(directory);
-        for (key, _) in self
-            .0
-            .view
-            .scan(from.clone(), keys::after(&from), usize::MAX)
-            .await?
-        {
-            instants.extend(keys::trailing_id(&key).map(|id| id.instant));
-        }
-        Ok(instants.into_iter().rev().take(limit).collect())
-    }
-
     /// Bytes of a state of the past; fewer than `len` only at its end.
     ///
     /// # Errors
@@ -336,6 +243,37 @@ impl Namespace {
         }
     }
 
+    /// Bytes in segments that a state of the past is read from, each extent once; those of its rows are not counted.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    pub async fn stored_past(&self, entry: &PastEntry) -> Result<u64, StoreError> {
+        let Some(content) = entry.content.reference() else {
+            return Ok(0);
+        };
+        let len = entry.attrs.size;
+        let stretches = self
+            .0
+            .contents
+            .stretches(&self.0.view, content, 0, len)
+            .await?;
+        let mut extents = BTreeSet::new();
+        for (_, _, stretch) in stretches {
+            if let Stretch::Stored(source, _) = stretch
+                && let Source::Segment {
+                    epoch,
+                    sequence,
+                    offset,
+                    len,
+                    ..
+                } = source
+            {
+                extents.insert((epoch, sequence, offset, len));
+            }
+        }
+        Ok(extents.iter().map(|(.., len)| u64::from(*len)).sum())
+    }
+
     /// Where a symbolic link of the past pointed; empty if it is none.
     pub fn target_past(&self, entry: &PastEntry) -> Bytes {
         match &entry.content {
@@ -347,7 +285,7 @@ impl Namespace {
 
 impl Shared {
     /// The state of a name that stood at an instant; `current` is its present entry, read before.
-    async fn stood_at(
+    pub(super) async fn stood_at(
         &self,
         directory: Ino,
         name: &[u8],
@@ -358,7 +296,10 @@ impl Shared {
             match &entry.body {
                 Body::Own { node, state } => {
                     let last = last_of(entry.ino, node, state, entry.alive_since);
-                    if let Some(last) = last.filter(|last| last.stamp.id.instant <= at) {
+                    if let Some(mut last) = last.filter(|last| last.stamp.id.instant <= at) {
+                        if last.node.kind == Kind::Directory {
+                            self.times_at(entry.ino, at, &mut last.node.attrs).await?;
+                        }
                         return Ok(Some(Stood::of(last, None)));
                     }
                 }
@@ -391,6 +332,24 @@ impl Shared {
         }
     }
 
+    /// The times of a live directory, as far as they have not changed since an instant.
+    async fn times_at(&self, ino: Ino, at: Instant, attrs: &mut Attrs) -> Result<(), StoreError> {
+        let Some(InodeRow::Directory(row)) = self.view.row("C I", &keys::inode(ino)).await? else {
+            return Ok(());
+        };
+        let times = [
+            (row.mtime, &mut attrs.mtime),
+            (row.ctime, &mut attrs.ctime),
+            (row.atime, &mut attrs.atime),
+        ];
+        for (register, time) in times {
+            if let Some((_, value)) = register.filter(|(since, _)| *since <= at) {
+                *time = value;
+            }
+        }
+        Ok(())
+    }
+
     /// The state of a hard-linked inode that stood at an instant, seen through a binding.
     async fn linked_at(
         &self,
@@ -406,7 +365,7 @@ impl Shared {
     }
 
     /// All states of a hard-linked inode, oldest first.
-    async fn linked_states(&self, ino: Ino) -> Result<Vec<Stood>, StoreError> {
+    pub(super) async fn linked_states(&self, ino: Ino) -> Result<Vec<Stood>, StoreError> {
         let row: Option<InodeRow> = self.view.row("C I", &keys::inode(ino)).await?;
         let from = keys::linked_history(ino);
         let mut states = Vec::new();
@@ -435,89 +394,46 @@ impl Shared {
         Ok(states)
     }
 
-    /// Whether any closed version of a slot is not one in passing.
-    async fn has_stayed(&self, directory: Ino, name: &[u8]) -> Result<bool, StoreError> {
-        let from = keys::history(directory, name);
-        let rows = self
-            .view
-            .scan(from.clone(), keys::after(&from), usize::MAX)
-            .await?;
-        for (_, value) in rows {
-            if decode::<Closed>("H V", &value)?.end_op != EndOp::Passed {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Every state of one slot that began before `until`, oldest first.
-    async fn slot_versions(
-        &self,
-        directory: Ino,
-        name: &[u8],
-        until: Option<Instant>,
-    ) -> Result<Vec<Stood>, StoreError> {
-        let current = self.entry(directory, name).await?;
-        let from = keys::history(directory, name);
-        let rows = self
-            .view
-            .scan(from.clone(), keys::after(&from), usize::MAX)
-            .await?;
-        let mut all = Vec::with_capacity(rows.len() + 1);
-        for (_, value) in rows.into_iter().rev() {
-            let closed: Closed = decode("H V", &value)?;
-            match closed.node {
-                _ if closed.end_op == EndOp::Passed => {}
-                Some(node) => all.push(Stood {
-                    ino: closed.ino,
-                    node,
-                    stamp: closed.stamp,
-                    ended: Some(closed.end),
-                }),
-                None => {
-                    let states = self.linked_states(closed.ino).await?;
-                    all.extend(
-                        states
-                            .into_iter()
-                            .filter_map(|s| s.within(&closed.stamp, Some(closed.end))),
-                    );
-                }
-            }
-        }
-        match current.map(|entry| (entry.ino, entry.alive_since, entry.body)) {
-            Some((ino, alive_since, Body::Own { node, state })) => {
-                all.extend(
-                    last_of(ino, &node, &state, alive_since).map(|last| Stood::of(last, None)),
-                );
-            }
-            Some((ino, _, Body::Linked(bound))) => {
-                let states = self.linked_states(ino).await?;
-                all.extend(states.into_iter().filter_map(|s| s.within(&bound, None)));
-            }
-            None => {}
-        }
-        if let Some(until) = until {
-            all.retain(|s| s.stamp.id.instant < until);
-        }
-        all.sort_by_key(|s| s.stamp.id);
-        all.dedup_by_key(|s| s.stamp.id);
-        Ok(all)
-    }
-
     /// Whether a directory's id hung anywhere at an instant.
     async fn hung_at(&self, directory: Ino, at: Instant) -> Result<bool, StoreError> {
+        Ok(self.place_at(directory, at).await?.is_some())
+    }
+
+    /// Where a directory hung at an instant.
+    async fn place_at(
+        &self,
+        directory: Ino,
+        at: Instant,
+    ) -> Result<Option<(Ino, Bytes)>, StoreError> {
         if let Some(InodeRow::Directory(row)) =
             self.view.row("C I", &keys::inode(directory)).await?
-            && row.place.is_some_and(|(since, _)| since <= at)
+            && let Some((_, place)) = row.place.filter(|(since, _)| *since <= at)
         {
-            return Ok(true);
+            return Ok(Some(place));
         }
+        let hung = self.hanging_at(directory, at).await?;
+        Ok(hung.map(|hung| (hung.parent, hung.name)))
+    }
+
+    /// The end of a directory's hanging somewhere, if that was at an instant and is over.
+    pub(super) async fn hanging_at(
+        &self,
+        directory: Ino,
+        at: Instant,
+    ) -> Result<Option<Hung>, StoreError> {
         let end = keys::after(&keys::hangings(directory));
         let Some((_, value)) = self.view.first(keys::hung(directory, at), end).await? else {
-            return Ok(false);
+            return Ok(None);
         };
         let hung: Hung = decode("H N", &value)?;
-        Ok(at < hung.end)
+        Ok((at < hung.end).then_some(hung))
+    }
+
+    /// The last hanging of a directory that is over.
+    pub(super) async fn last_hanging(&self, directory: Ino) -> Result<Option<Hung>, StoreError> {
+        let from = keys::hangings(directory);
+        let row = self.view.first(from.clone(), keys::after(&from)).await?;
+        row.map(|(_, value)| decode("H N", &value)).transpose()
     }
 
     /// Where a directory hangs now, or hung last.
@@ -530,11 +446,7 @@ impl Shared {
         {
             return Ok(row.place.map(|(_, place)| place));
         }
-        let from = keys::hangings(directory);
-        let Some((_, value)) = self.view.first(from.clone(), keys::after(&from)).await? else {
-            return Ok(None);
-        };
-        let hung: Hung = decode("H N", &value)?;
-        Ok(Some((hung.parent, hung.name)))
+        let hung = self.last_hanging(directory).await?;
+        Ok(hung.map(|hung| (hung.parent, hung.name)))
     }
 }

@@ -189,6 +189,7 @@ impl Shared {
 
     /// Makes versions of everything that was fixed or still open when the earlier daemon ended.
     pub(crate) async fn finish_recovery(self: &Arc<Self>) -> Result<(), StoreError> {
+        self.sweep_pending().await?;
         let mut replay = std::mem::take(&mut *lock(&self.replay));
         let keep: HashSet<u64> = replay.files.keys().copied().collect();
         self.finish_overtaken(&mut replay).await?;

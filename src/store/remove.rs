@@ -10,7 +10,7 @@ use super::namespace::{Namespace, Shared};
 use super::queue::Draft;
 use super::record::Order;
 use super::rows::{Body, DirectoryRow, Entry, Hung, Last, Orphan, State, encode};
-use super::transition::{Leaving, shed};
+use super::transition::{Leaving, goes_on, shed};
 use super::version::{Author, EndOp, Ino, Instant, Kind, Stat};
 
 impl Namespace {
@@ -118,7 +118,7 @@ impl Shared {
             .ok_or(StoreError::NotDirectory)?;
         let change = DirectoryRow {
             entries: -1,
-            shed: Some(shed(above, at, None)),
+            shed: Some(shed((parent, above), at, None)),
             ..DirectoryRow::default()
         };
         let change = self.touch(&mut draft, parent, change);
@@ -226,7 +226,7 @@ impl Shared {
         let change = DirectoryRow {
             entries: -1,
             directories: -1,
-            shed: Some(shed(above, at, run)),
+            shed: Some(shed((parent, above), at, run)),
             ..DirectoryRow::default()
         };
         let change = self.touch(&mut draft, parent, change);
@@ -263,36 +263,40 @@ impl Shared {
         draft.order.removes.push(ino);
         draft.usage.1 -= 1;
         let Body::Own {
-            node,
             state: State::Version(stamp),
+            ..
         } = &entry.body
         else {
             return None;
         };
+        let directory = find(locked, ino).and_then(Locked::directory)?;
+        let run = match &directory.row.shed {
+            Some((_, Some(run))) => Some(**run),
+            _ => None,
+        };
+        let mut node = directory.node_now(ino);
+        // The removals that emptied it are no change one wants to see when it is looked at as it was before.
+        node.attrs.mtime = run.map_or(node.attrs.mtime, |run| run.mtime);
         let last = Last {
             ino,
-            node: node.clone(),
+            node,
             stamp: stamp.clone(),
             alive_since: entry.alive_since,
         };
         self.close(draft, slot, &last, (at, end_op));
         if end_op == EndOp::Deleted {
-            interval::add(&mut draft.rows, slot.0, &slot.1, (entry.alive_since, at));
+            interval::add_removed(&mut draft.rows, slot.0, &slot.1, (entry.alive_since, at));
         }
         draft.rows.delete(keys::inode(ino));
-        let directory = find(locked, ino).and_then(Locked::directory)?;
-        let run = match &directory.row.shed {
-            Some((_, Some((first, _)))) => Some(*first),
-            _ => None,
-        };
         let since = directory.row.place.as_ref().map_or(at, |(since, _)| *since);
         let hung = Hung {
             parent: slot.0,
             name: slot.1.clone(),
             end: at,
-            shed: run.or(Some(at)),
+            shed: Some(run.map_or(at, |run| run.first)),
+            generation: directory.row.generation,
         };
         draft.rows.put(keys::hung(ino, since), encode(&hung));
-        run
+        run.filter(|run| goes_on(run, at)).map(|run| run.first)
     }
 }

@@ -7,14 +7,14 @@
 use bytes::Bytes;
 
 use super::error::StoreError;
-use super::inode::{Home, Loaded, Locked, find};
+use super::inode::{Directory, Home, Loaded, Locked, find};
 use super::interval;
 use super::keys;
 use super::namespace::{Namespace, Shared};
 use super::queue::Draft;
 use super::record::Order;
 use super::rows::{Body, DirectoryRow, Entry, Hung, InodeRow, Last, Node, State, encode};
-use super::transition::{Arrival, Leaving, shed};
+use super::transition::{Arrival, Leaving};
 use super::version::{Author, EndOp, Ino, Instant, Kind, Op, Origin, Stat};
 
 /// What rename does when the new name exists.
@@ -46,7 +46,7 @@ struct Ends {
 }
 
 /// What changes in memory when the operation is queued.
-enum After {
+pub(crate) enum After {
     Leaf {
         ino: Ino,
         home: Home,
@@ -72,7 +72,7 @@ fn kind(entry: &Entry) -> Option<Kind> {
     }
 }
 
-fn is_directory(entry: &Entry) -> bool {
+pub(crate) fn is_directory(entry: &Entry) -> bool {
     kind(entry) == Some(Kind::Directory)
 }
 
@@ -222,7 +222,7 @@ impl Shared {
         }
     }
 
-    fn apply(&self, locked: &mut [Locked], change: After, at: Instant) -> Option<Stat> {
+    pub(crate) fn apply(&self, locked: &mut [Locked], change: After, at: Instant) -> Option<Stat> {
         let target = find(locked, change.ino())?;
         match change {
             After::Leaf {
@@ -338,18 +338,13 @@ impl Shared {
         };
         let mut changes = Vec::new();
         for (ino, (entries, directories)) in [(ends.from.0, from), (ends.to.0, to)] {
-            let directory = find(locked, ino)
+            find(locked, ino)
                 .and_then(Locked::directory)
                 .ok_or(StoreError::NotDirectory)?;
-            let run = if entries < 0 {
-                shed(directory, at, None)
-            } else {
-                (at, None)
-            };
             let change = DirectoryRow {
                 entries,
                 directories,
-                shed: Some(run),
+                shed: Some((at, None)),
                 ..DirectoryRow::default()
             };
             changes.push((ino, self.touch(draft, ino, change)));
@@ -372,7 +367,7 @@ impl Shared {
             let unborn = find(locked, ends.source.ino)
                 .and_then(Locked::leaf)
                 .is_some_and(|leaf| matches!(leaf.state, State::Unborn { .. }));
-            behind = self.oust(draft, locked, (ends, target), unborn, after)?;
+            behind = self.oust(draft, locked, (&ends.to, target), unborn, after)?;
         }
         let origin = Origin {
             directory: ends.from.0,
@@ -392,16 +387,16 @@ impl Shared {
     }
 
     /// What has the new name loses it. Returns the version an unborn successor stands before.
-    fn oust(
+    pub(crate) fn oust(
         &self,
         draft: &mut Draft,
         locked: &mut [Locked],
-        (ends, target): (&Ends, &Entry),
+        (slot, target): (&(Ino, Bytes), &Entry),
         unborn: bool,
         after: &mut Vec<After>,
     ) -> Result<Option<Box<Last>>, StoreError> {
         if is_directory(target) {
-            self.remove_directory(draft, locked, (&ends.to, target), EndOp::Replaced);
+            self.remove_directory(draft, locked, (slot, target), EndOp::Replaced);
             after.push(After::Gone(target.ino));
             return Ok(None);
         }
@@ -416,20 +411,14 @@ impl Shared {
         if unborn && matches!(target.body, Body::Linked(_)) {
             // Nothing stands behind the successor: the name's life ends here and begins anew at the birth.
             let life = (target.alive_since.min(draft.instant), draft.instant);
-            interval::add(&mut draft.rows, ends.to.0, &ends.to.1, life);
+            interval::add(&mut draft.rows, slot.0, &slot.1, life);
         }
         let leaving = if behind.is_some() {
             Leaving::ReplacedUnborn
         } else {
             Leaving::Replaced
         };
-        let home = self.detach(
-            draft,
-            (target.ino, leaf),
-            target,
-            &ends.to,
-            (leaving, pinned),
-        );
+        let home = self.detach(draft, (target.ino, leaf), target, slot, (leaving, pinned));
         after.push(After::Out {
             ino: target.ino,
             home,
@@ -486,12 +475,7 @@ impl Shared {
     ) -> Result<(), StoreError> {
         let found = find(locked, entry.ino).ok_or(StoreError::NotFound)?;
         if let Some(directory) = found.directory() {
-            let since = directory
-                .row
-                .place
-                .as_ref()
-                .map_or(entry.bound, |(since, _)| *since);
-            let row = self.move_directory(draft, (entry, from, since), arrival);
+            let row = self.move_directory(draft, (entry, from, directory), arrival);
             after.push(After::Directory {
                 ino: entry.ino,
                 place: arrival.slot.clone(),
@@ -516,16 +500,19 @@ impl Shared {
     fn move_directory(
         &self,
         draft: &mut Draft,
-        (entry, from, since): (&Entry, &(Ino, Bytes), Instant),
+        (entry, from, directory): (&Entry, &(Ino, Bytes), &Directory),
         arrival: &Arrival,
     ) -> DirectoryRow {
         let (at, ino) = (arrival.at, entry.ino);
+        let place = directory.row.place.as_ref();
+        let since = place.map_or(entry.bound, |(since, _)| *since);
         draft.order.moves.push(ino);
         if let Body::Own {
-            node,
             state: State::Version(stamp),
+            ..
         } = &entry.body
         {
+            let node = directory.node_now(ino);
             let last = Last {
                 ino,
                 node: node.clone(),
@@ -540,7 +527,7 @@ impl Shared {
                 bound: at,
                 alive_since: arrival.alive_since.unwrap_or(at),
                 body: Body::Own {
-                    node: node.clone(),
+                    node,
                     state: State::Version(arrival.stamp.clone()),
                 },
             };
@@ -553,6 +540,7 @@ impl Shared {
             name: from.1.clone(),
             end: at,
             shed: None,
+            generation: directory.row.generation,
         };
         draft.rows.put(keys::hung(ino, since), encode(&hung));
         let row = DirectoryRow {
@@ -568,7 +556,7 @@ impl Shared {
 }
 
 impl After {
-    fn ino(&self) -> Ino {
+    pub(crate) fn ino(&self) -> Ino {
         match self {
             Self::Leaf { ino, .. }
             | Self::Directory { ino, .. }

@@ -111,8 +111,19 @@ pub(crate) struct DirectoryRow {
     pub(crate) directories: i64,
     /// All names.
     pub(crate) entries: i64,
-    /// First and last instant of the unbroken run of removals in it.
-    pub(crate) shed: Register<Option<(Instant, Instant)>>,
+    /// The unbroken run of removals in it.
+    pub(crate) shed: Register<Option<Box<Shed>>>,
+}
+
+/// Removals in a directory with nothing else between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Shed {
+    /// When the first was, also in the directories removed meanwhile.
+    pub(crate) first: Instant,
+    /// When the last was.
+    pub(crate) last: Instant,
+    /// When the names in the directory had changed last before it.
+    pub(crate) mtime: Time,
 }
 
 impl DirectoryRow {
@@ -178,6 +189,8 @@ pub(crate) struct Hung {
     pub(crate) end: Instant,
     /// For a directory that was removed: where the run of removals began that emptied it.
     pub(crate) shed: Option<Instant>,
+    /// The directory's; one that comes back has the next.
+    pub(crate) generation: u64,
 }
 
 /// Where the bytes of an extent lie.

@@ -12,7 +12,7 @@ use super::keys;
 use super::namespace::Shared;
 use super::queue::Draft;
 use super::rows::{
-    Body, Closed, DirectoryRow, Ended, Entry, InodeRow, Last, LinkedRow, Node, Orphan, Place,
+    Body, Closed, DirectoryRow, Ended, Entry, InodeRow, Last, LinkedRow, Node, Orphan, Place, Shed,
     State, decode, encode,
 };
 use super::version::{Author, Content, EndOp, Ino, Instant, Op, Origin, Stamp, VersionId};
@@ -289,7 +289,7 @@ impl Shared {
         if let Body::Linked(stamp) = &entry.body {
             self.unbind(draft, slot, ino, stamp, (at, end_op));
             if leaving == Leaving::Removed {
-                interval::add(
+                interval::add_removed(
                     &mut draft.rows,
                     slot.0,
                     &slot.1,
@@ -304,7 +304,7 @@ impl Shared {
         } else if leaving != Leaving::ReplacedUnborn {
             let alive_since = self.close_behind(draft, ino, leaf, (at, end_op));
             if leaving == Leaving::Removed && alive_since < at {
-                interval::add(&mut draft.rows, slot.0, &slot.1, (alive_since, at));
+                interval::add_removed(&mut draft.rows, slot.0, &slot.1, (alive_since, at));
             }
         }
         draft.rows.delete(keys::place(ino));
@@ -369,8 +369,10 @@ impl Shared {
             interval::add(&mut draft.rows, slot.0, &slot.1, (since.min(at), at));
             return Ok(true);
         }
-        let passed =
-            young && !exchanged && !matches!(leaf.state, State::Unborn { behind: Some(_) });
+        let passed = young
+            && !exchanged
+            && !matches!(leaf.state, State::Unborn { behind: Some(_) })
+            && !self.came_back((ino, leaf), slot, since).await?;
         if passed {
             self.pass_since(draft, slot, since).await?;
         }
@@ -384,6 +386,26 @@ impl Shared {
             interval::add(&mut draft.rows, slot.0, &slot.1, (since, at));
         }
         Ok(!matches!(leaf.state, State::Unborn { .. }))
+    }
+
+    /// Whether a name began with a return from the removed ones: it has history to go on with, however young it is.
+    async fn came_back(
+        &self,
+        (ino, leaf): (Ino, &Leaf),
+        slot: &(Ino, Bytes),
+        since: Instant,
+    ) -> Result<bool, StoreError> {
+        let current = self.last_version(ino, leaf).map(|last| last.stamp);
+        if let Some(stamp) = current.filter(|stamp| stamp.id.instant <= since) {
+            return Ok(stamp.op == Op::Undelete);
+        }
+        let from = keys::history_at(slot.0, &slot.1, since);
+        let until = keys::after(&keys::history(slot.0, &slot.1));
+        let Some((_, value)) = self.view.first(from, until).await? else {
+            return Ok(false);
+        };
+        let first: Closed = decode("H V", &value)?;
+        Ok(first.stamp.id.instant == since && first.stamp.op == Op::Undelete)
     }
 
     /// Marks the closed versions of a slot that began at or after `since` as those of a name in passing.
@@ -543,19 +565,29 @@ impl Shared {
     }
 }
 
-/// How a removal at `at` continues a directory's run of removals; `child` is the run of a removed directory.
+/// How a removal at `at` continues a directory's run of removals; `child` is where the run of a removed directory began.
 pub(crate) fn shed(
-    directory: &Directory,
+    (ino, directory): (Ino, &Directory),
     at: Instant,
     child: Option<Instant>,
-) -> (Instant, Option<(Instant, Instant)>) {
-    let first = match &directory.row.shed {
-        Some((_, Some((first, last))))
-            if at.0.saturating_sub(last.0) <= SHED_GAP.as_nanos() as u64 =>
-        {
-            *first
-        }
-        _ => at,
+) -> (Instant, Option<Box<Shed>>) {
+    let begins = child.unwrap_or(at);
+    let run = match &directory.row.shed {
+        Some((_, Some(run))) if goes_on(run, begins) => Shed {
+            first: run.first.min(begins),
+            last: at,
+            mtime: run.mtime,
+        },
+        _ => Shed {
+            first: begins,
+            last: at,
+            mtime: directory.node_now(ino).attrs.mtime,
+        },
     };
-    (at, Some((child.map_or(first, |c| c.min(first)), at)))
+    (at, Some(Box::new(run)))
+}
+
+/// Whether a removal at `at` belongs to a run.
+pub(crate) fn goes_on(run: &Shed, at: Instant) -> bool {
+    at.0.saturating_sub(run.last.0) <= SHED_GAP.as_nanos() as u64
 }

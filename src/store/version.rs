@@ -159,6 +159,8 @@ pub enum EndOp {
     Replaced,
     /// The name left by a rename within moments of its making: a time shows it, no list of versions does.
     Passed,
+    /// The name was removed, and what it led to came back since, here or under another name.
+    Undeleted,
 }
 
 /// Which bytes a version has: a lineage and an instant of it.
@@ -273,6 +275,8 @@ pub struct PastEntry {
     pub xattrs: Vec<(Bytes, Bytes)>,
     /// Its bytes.
     pub content: Content,
+    /// Bytes of it that are not holes.
+    pub allocated: u64,
     /// Its id; in a slot of a hard-linked inode the later of binding and state.
     pub version: VersionId,
     /// When it ended; `None` for the current one.

@@ -65,6 +65,16 @@ impl FileSystem {
             Node::Live(ino) => self.open_live(caller, ino, access, flags).await,
             Node::Past(node) => {
                 self.past.check_open(&node)?;
+                if let Some(text) = self.past.text(&node).await? {
+                    return Ok(Opened {
+                        handle: self.handles.insert(Handle::Text(text)),
+                        keep_cache: false,
+                        no_flush: true,
+                        cache_dir: false,
+                        // Its length is known once it is made.
+                        direct: true,
+                    });
+                }
                 Ok(Opened {
                     handle: self.handles.insert(Handle::Past(node)),
                     // A version's bytes never change.

@@ -3,7 +3,8 @@
 //! A handle shows the names as they were when it was opened or rewound; attributes are looked up when they are given,
 //! because the kernel believes them from then on.
 
-use crate::fs::handle::{DirSource, Handle, Listed, OpenDir, Snapshot};
+use crate::fs::handle::{DirSource, Handle, Listed, OpenDir, Rest, Snapshot};
+use crate::fs::past::Listing;
 use crate::fs::{Caller, Entry, FileSystem, FsError, FsResult, Node, Opened};
 use crate::store::Kind;
 use crate::sync::Arc;
@@ -47,10 +48,11 @@ impl FileSystem {
     pub async fn opendir(&self, _caller: &Caller, ino: u64) -> FsResult<Opened> {
         let (source, lasting) = match self.node(ino)? {
             Node::Live(ino) => {
-                if self.live_stat(ino, None).await?.kind != Kind::Directory {
+                let stat = self.live_stat(ino, None).await?;
+                if stat.kind != Kind::Directory {
                     return Err(FsError::NotDirectory);
                 }
-                (DirSource::Live(ino), false)
+                (DirSource::Live(ino, stat.generation), false)
             }
             Node::Past(node) => {
                 let lasting = self.past.check_opendir(&node)?;
@@ -124,7 +126,7 @@ impl FileSystem {
         plus: bool,
         sink: &mut dyn DirSink,
     ) -> FsResult<Given> {
-        let Some(Listed { ino, kind, name }) = snapshot.at(position).await? else {
+        let Some(Listed { ino, kind, name }) = snapshot.at(position, &self.past).await? else {
             return Ok(Given::NoMore);
         };
         let mut entry = DirEntry {
@@ -159,14 +161,20 @@ impl FileSystem {
 
     async fn snapshot(&self, ino: u64, source: &DirSource) -> FsResult<Snapshot> {
         match source {
-            DirSource::Live(dir) => {
+            DirSource::Live(dir, generation) => {
                 let parent = self.namespace.parent(*dir).await?;
-                let listing = self.namespace.list(*dir).await?;
-                Ok(Snapshot::new(ino, parent.0, Vec::new(), Some(listing)))
+                if self.namespace.stat(*dir).await?.generation != *generation {
+                    return Err(FsError::NotFound);
+                }
+                let rest = Rest::Live(self.namespace.list(*dir).await?);
+                Ok(Snapshot::new(ino, parent.0, Vec::new(), Some(rest)))
             }
             DirSource::Past(node) => {
-                let listed = self.past.list(node).await?;
-                Ok(Snapshot::new(ino, node.parent(), listed, None))
+                let (listed, rest) = match self.past.list(node).await? {
+                    Listing::Whole(listed) => (listed, None),
+                    Listing::Drawn(names) => (Vec::new(), Some(Rest::Deleted(names))),
+                };
+                Ok(Snapshot::new(ino, node.parent(), listed, rest))
             }
         }
     }

@@ -1,6 +1,7 @@
 //! read and write.
 
 use crate::fs::handle::{Access, Handle, OpenFile};
+use crate::fs::past::part;
 use crate::fs::{Caller, FileSystem, FsError, FsResult};
 use crate::store::Ino;
 use crate::sync::Arc;
@@ -74,6 +75,7 @@ impl FileSystem {
         match handle {
             Handle::File(open) => Ok(open.file.read(offset, len).await?),
             Handle::Past(node) => self.past.read(node, offset, len).await,
+            Handle::Text(text) => Ok(part(text, offset, len)),
             Handle::Dir(_) => Err(FsError::IsDirectory),
         }
     }

@@ -1,6 +1,7 @@
-//! rename. The store looks, locks and looks again; a directory never lands below itself there.
+//! rename, and the undelete that a rename out of `@deleted` is. The store looks, locks and looks again; a directory never lands below itself there.
 
-use crate::fs::{Caller, FileSystem, FsError, FsResult};
+use crate::fs::past::is_past;
+use crate::fs::{Caller, FileSystem, FsError, FsResult, Node};
 use crate::store::{RenameMode, Renamed};
 
 impl FileSystem {
@@ -8,7 +9,7 @@ impl FileSystem {
     ///
     /// # Errors
     /// `NotFound`, `Exists` with `RENAME_NOREPLACE`, `NotEmpty`, `IsDirectory`, `NotDirectory`, `IntoItself`, `Invalid`
-    /// for other flags, `NotPermitted` for the reserved name, `ReadOnly` from or into the past.
+    /// for other flags, `NotPermitted` for the reserved name, `ReadOnly` from or into the past, but for out of `@deleted`.
     #[allow(
         clippy::too_many_arguments,
         reason = "the arguments are those of the system call"
@@ -22,6 +23,11 @@ impl FileSystem {
         new_name: &[u8],
         flags: u32,
     ) -> FsResult<()> {
+        if is_past(parent) && !is_past(new_parent) {
+            return self
+                .undelete(caller, (parent, name), (new_parent, new_name), flags)
+                .await;
+        }
         let from = self.writable_name(parent, name)?;
         let to = self.writable_name(new_parent, new_name)?;
         let mode = match flags {
@@ -40,6 +46,37 @@ impl FileSystem {
             (Some(other), RenameMode::Exchange) => self.live.moved(other.ino, from, name),
             (Some(gone), RenameMode::Replace | RenameMode::NoReplace) => self.live.removed(gone),
             (None, _) => {}
+        }
+        Ok(())
+    }
+
+    /// A rename out of the past: what was removed comes back.
+    async fn undelete(
+        &self,
+        caller: &Caller,
+        (parent, name): (u64, &[u8]),
+        (new_parent, new_name): (u64, &[u8]),
+        flags: u32,
+    ) -> FsResult<()> {
+        let Node::Past(node) = self.node(parent)? else {
+            return Err(FsError::Stale);
+        };
+        let from = node.deleted_of().ok_or(FsError::ReadOnly)?;
+        let to = self.writable_name(new_parent, new_name)?;
+        let mode = match flags {
+            0 => RenameMode::Replace,
+            libc::RENAME_NOREPLACE => RenameMode::NoReplace,
+            libc::RENAME_EXCHANGE => return Err(FsError::ReadOnly),
+            _ => return Err(FsError::Invalid("rename flags".to_owned())),
+        };
+        let author = caller.author();
+        let Renamed { moved, replaced } = self
+            .namespace
+            .undelete((from, name), (to, new_name), mode, &author)
+            .await?;
+        self.live.moved(moved.ino, to, new_name);
+        if let Some(gone) = replaced {
+            self.live.removed(gone);
         }
         Ok(())
     }

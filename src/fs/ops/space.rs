@@ -99,6 +99,7 @@ impl FileSystem {
                     Whence::Hole => size,
                 })
             }
+            Handle::Text(_) => None,
             Handle::Dir(_) => return Err(FsError::IsDirectory),
         };
         let found = found.ok_or(FsError::NoSuchOffset)?;

@@ -101,10 +101,10 @@ impl FileSystem {
         let (parent, slot) = self.live.name_of(ino).ok_or(FsError::NoAttribute)?;
         let now = self.namespace.now();
         let current = self.namespace.entry_at(parent, &slot, now).await?;
-        current
-            .filter(|entry| entry.ino == ino)
-            .and_then(|entry| attributes::value(&entry, name))
-            .ok_or(FsError::NoAttribute)
+        let entry = current.filter(|entry| entry.ino == ino);
+        let entry = entry.ok_or(FsError::NoAttribute)?;
+        let value = self.past.attribute(&entry, name).await?;
+        value.ok_or(FsError::NoAttribute)
     }
 
     /// Stores an access list as far as the mode does not say it, and the mode that goes with it.

@@ -6,7 +6,7 @@ use super::node::What;
 use super::stamp::{Meaning, TimeName};
 use super::{Found, Lasting, Past, state_node};
 use crate::fs::error::{FsError, FsResult};
-use crate::store::{Ino, Instant, Stat, StoreError};
+use crate::store::{Attrs, Ino, Instant};
 use bytes::Bytes;
 
 impl Past {
@@ -57,12 +57,16 @@ impl Past {
         Ok(nodes.collect())
     }
 
-    /// The attributes that a tree's own directory shows: its live ones, or if it is gone those of the directory whose
-    /// past was asked for, so that what guards the live directory also guards its past.
-    pub(super) async fn time_stat(&self, dir: Ino, asked: Ino) -> FsResult<Stat> {
-        match self.namespace.stat(dir).await {
-            Err(StoreError::NotFound) => self.live_dir(asked).await,
-            other => Ok(other?),
+    /// The attributes that a tree's own directory shows: those it had then. What guards the live directory still guards the
+    /// way to its past.
+    pub(super) async fn time_attrs(
+        &self,
+        (dir, at): (Ino, Instant),
+        asked: Ino,
+    ) -> FsResult<Attrs> {
+        match self.namespace.directory_entry_at(dir, at).await? {
+            Some(entry) => Ok(entry.attrs),
+            None => Ok(self.live_dir(asked).await?.attrs),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! `user.versions.*`: what a version says about itself, as read-only extended attributes.
 
 use super::stamp::{self, Precision};
-use crate::store::{Op, PastEntry};
+use crate::fs::error::FsResult;
+use crate::store::{Kind, Namespace, Op, PastEntry};
 use bytes::Bytes;
 
 const PREFIX: &[u8] = b"user.versions.";
@@ -12,8 +13,27 @@ pub(crate) fn is_ours(name: &[u8]) -> bool {
 }
 
 /// The value of the attribute `name` for a version; `None` when there is none of that name or nothing to say.
-pub(crate) fn value(entry: &PastEntry, name: &[u8]) -> Option<Bytes> {
-    let text = match name.strip_prefix(PREFIX)? {
+///
+/// # Errors
+/// Those of reading the version's rows and bytes.
+pub(crate) async fn value(
+    namespace: &Namespace,
+    entry: &PastEntry,
+    name: &[u8],
+) -> FsResult<Option<Bytes>> {
+    match name.strip_prefix(PREFIX) {
+        Some(b"size_stored") if entry.kind == Kind::File => {
+            let stored = namespace.stored_past(entry).await?;
+            Ok(Some(Bytes::from(stored.to_string())))
+        }
+        Some(own) => Ok(known(entry, own)),
+        None => Ok(None),
+    }
+}
+
+/// What is in the version's own row.
+fn known(entry: &PastEntry, name: &[u8]) -> Option<Bytes> {
+    let text = match name {
         // All nine digits: as a TIME it leads to this version and no later one.
         b"time" => stamp::print(entry.version.instant, Precision::Nanos),
         b"id" => entry.version.to_string(),
@@ -33,7 +53,7 @@ pub(crate) fn value(entry: &PastEntry, name: &[u8]) -> Option<Bytes> {
     Some(Bytes::from(text))
 }
 
-fn op(op: Op) -> &'static str {
+pub(super) fn op(op: Op) -> &'static str {
     match op {
         Op::Create => "create",
         Op::Write => "write",

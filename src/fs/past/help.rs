@@ -13,9 +13,12 @@ pub(super) fn text(versions_name: &[u8]) -> Bytes {
          ls {name}/-2h/                      this directory two hours ago; also -15m, -3d, -1w\n\
          ls -l {name}/@files/NAME/           every version of NAME, oldest first; latest, previous\n\
          diff {name}/-1d/NAME NAME           what changed since yesterday\n\
+         ls -l {name}/@deleted/              what was removed, as it was last\n\
+         mv {name}/@deleted/NAME ./          bring it back, a directory with its tree; nothing is copied\n\
+         cat {name}/@log                     what changed here, oldest first\n\
          cp {name}/-2h/NAME NAME             restore a file (what it replaces is kept as a version)\n\
          rsync -a --delete {name}/-1d/ ./    restore this directory\n\
-         getfattr -n user.versions.user FILE   who saved; also time, id, op, host, pid_name, renamed_from, size\n\
+         getfattr -n user.versions.user FILE   who saved; also time, id, op, host, pid_name, renamed_from, size, ...\n\
          \n\
          A time without seconds, minutes or hours means the last state in that minute, hour or day.\n"
     ))

@@ -1,20 +1,26 @@
 //! `.versions/`: the past as directories and files, which nothing can change.
 //!
 //! A node here has no method that writes, so read-only needs no flag. What is found, listed and read follows from what a
-//! node is ([`What`]): `.versions` itself in `root.rs`, trees in `at.rs`, `@files` in `files.rs`, `@help` in `help.rs`.
+//! node is ([`What`]): `.versions` itself in `root.rs`, trees in `at.rs`, `@files` in `files.rs`, `@deleted` in `deleted.rs`,
+//! `@log` in `log.rs`, `@help` in `help.rs`.
 //! Invariant: the kernel may keep only what cannot change any more: names below an instant that is final, attributes of
 //! states that have ended, and bytes, which never change.
 
 mod at;
 pub(crate) mod attributes;
+mod deleted;
+#[cfg(test)]
+mod deleted_tests;
 mod files;
 mod help;
+mod log;
 mod node;
 mod root;
 pub(crate) mod stamp;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use deleted::DeletedNames;
 pub(crate) use node::{PastNode, is_past};
 
 use crate::fs::acl::ACCESS;
@@ -42,6 +48,14 @@ pub(crate) struct Past {
 struct Found {
     what: What,
     lasting: Lasting,
+}
+
+/// The names in a node.
+pub(crate) enum Listing {
+    /// All of them.
+    Whole(Vec<Listed>),
+    /// As they are asked for.
+    Drawn(DeletedNames),
 }
 
 /// Whether an answer can still become another one.
@@ -84,10 +98,13 @@ impl Past {
         let found = match node.what() {
             What::Versions(dir) => self.find_in_versions(*dir, name).await?,
             What::Time { dir, at, .. } => self.find_in_tree(*dir, *at, name).await?,
-            What::Tree(seen) => self.find_in_tree(seen.entry.ino, seen.at, name).await?,
+            What::Tree(seen) | What::Gone(seen) => {
+                self.find_in_tree(seen.entry.ino, seen.at, name).await?
+            }
             What::Files(dir) => self.find_history(*dir, name).await?,
             What::History(dir, slot) => self.find_state(*dir, slot, name).await?,
-            What::State(_) | What::Pointer(..) | What::Help => return Err(FsError::NotDirectory),
+            What::Deleted(dir) => self.find_deleted(*dir, name).await?,
+            _ => return Err(FsError::NotDirectory),
         };
         let entry_ttl = self.ttl_of(found.lasting);
         let node = self.nodes.enter(node.number(), name, found.what);
@@ -117,21 +134,22 @@ impl Past {
     ///
     /// # Errors
     /// `NotDirectory`; `Stale` when what it showed was pruned: never an empty list.
-    pub(crate) async fn list(&self, node: &PastNode) -> FsResult<Vec<Listed>> {
+    pub(crate) async fn list(&self, node: &PastNode) -> FsResult<Listing> {
         let names = match node.what() {
             What::Versions(dir) => self.list_versions(*dir).await?,
             What::Time { dir, at, .. } => self.list_tree(*dir, *at).await?,
-            What::Tree(seen) => self.list_tree(seen.entry.ino, seen.at).await?,
+            What::Tree(seen) | What::Gone(seen) => self.list_tree(seen.entry.ino, seen.at).await?,
             What::Files(dir) => self.list_files(*dir).await?,
             What::History(dir, slot) => self.list_history(*dir, slot).await?,
-            What::State(_) | What::Pointer(..) | What::Help => return Err(FsError::NotDirectory),
+            What::Deleted(dir) => return self.list_deleted(*dir, node.number()).await,
+            _ => return Err(FsError::NotDirectory),
         };
         let listed = names.into_iter().map(|(name, what)| Listed {
             ino: self.nodes.number(node.number(), &name, &what),
             kind: what.kind(),
             name,
         });
-        Ok(listed.collect())
+        Ok(Listing::Whole(listed.collect()))
     }
 
     /// The attributes of `node`, and how long they hold.
@@ -144,9 +162,21 @@ impl Past {
             What::Versions(dir) | What::Files(dir) | What::History(dir, _) => {
                 Ok((mirror(node, &self.live_dir(*dir).await?), asked_again))
             }
-            What::Time { dir, asked, .. } => {
-                let stat = self.time_stat(*dir, *asked).await?;
-                Ok((stat_of(node, stat.attrs), asked_again))
+            What::Deleted(dir) => {
+                let dir = self.live_dir(*dir).await?;
+                Ok((sticky(mirror(node, &dir), &dir), asked_again))
+            }
+            What::Time { dir, at, asked } => {
+                let attrs = self.time_attrs((*dir, *at), *asked).await?;
+                Ok((stat_of(node, attrs), asked_again))
+            }
+            What::Gone(seen) => {
+                let attrs = deleted::open_to_owner(seen.entry.attrs.clone());
+                Ok((stat_of(node, attrs), asked_again))
+            }
+            What::Log(dir) => {
+                let dir = self.live_dir(*dir).await?;
+                Ok((stat_of(node, log::attrs(&dir)), asked_again))
             }
             What::Tree(seen) | What::State(seen) => {
                 let entry = self.newest(seen).await?;
@@ -205,8 +235,12 @@ impl Past {
         match node.what() {
             What::Time { at, .. } => Ok(self.namespace.is_final(*at)),
             What::Tree(seen) => Ok(self.namespace.is_final(seen.at)),
-            What::Versions(_) | What::Files(_) | What::History(..) => Ok(false),
-            What::State(_) | What::Pointer(..) | What::Help => Err(FsError::NotDirectory),
+            What::Versions(_)
+            | What::Files(_)
+            | What::History(..)
+            | What::Deleted(_)
+            | What::Gone(_) => Ok(false),
+            _ => Err(FsError::NotDirectory),
         }
     }
 
@@ -220,14 +254,7 @@ impl Past {
                 let bytes = self.namespace.read_past(&seen.entry, offset, len).await;
                 bytes.map_err(|error| FsError::from(error).by_number())
             }
-            What::Help => {
-                // A position beyond 64 bits of memory is beyond the end.
-                let start = usize::try_from(offset)
-                    .unwrap_or(usize::MAX)
-                    .min(self.help.len());
-                let end = start.saturating_add(len as usize).min(self.help.len());
-                Ok(self.help.slice(start..end))
-            }
+            What::Help => Ok(part(&self.help, offset, len)),
             _ => Err(FsError::BadHandle),
         }
     }
@@ -247,16 +274,25 @@ impl Past {
     /// `NoAttribute`; `Stale` when what it showed is gone.
     pub(crate) async fn getxattr(&self, node: &PastNode, name: &[u8]) -> FsResult<Bytes> {
         let value = match node.what() {
-            What::Tree(seen) | What::State(seen) => {
+            What::Tree(seen) | What::State(seen) | What::Gone(seen) => {
                 let entry = self.newest(seen).await?;
-                attributes::value(&entry, name).or_else(|| find(&entry.xattrs, name))
+                self.attribute(&entry, name).await?
             }
-            What::Versions(dir) | What::Files(dir) | What::History(dir, _) if name == ACCESS => {
+            What::Time { dir, at, asked } => {
+                match self.namespace.directory_entry_at(*dir, *at).await? {
+                    Some(entry) => self.attribute(&entry, name).await?,
+                    None if name == ACCESS => self.namespace.get_xattr(*asked, name).await?,
+                    None => None,
+                }
+            }
+            What::Versions(dir)
+            | What::Files(dir)
+            | What::History(dir, _)
+            | What::Deleted(dir)
+            | What::Log(dir)
+                if name == ACCESS =>
+            {
                 self.namespace.get_xattr(*dir, name).await?
-            }
-            What::Time { dir, asked, .. } if name == ACCESS => {
-                let dir = self.time_stat(*dir, *asked).await?.ino;
-                self.namespace.get_xattr(dir, name).await?
             }
             _ => None,
         };
@@ -269,12 +305,24 @@ impl Past {
     /// `Stale` when what it showed is gone.
     pub(crate) async fn listxattr(&self, node: &PastNode) -> FsResult<Vec<Bytes>> {
         match node.what() {
-            What::Tree(seen) | What::State(seen) => {
+            What::Tree(seen) | What::State(seen) | What::Gone(seen) => {
                 let entry = self.newest(seen).await?;
                 Ok(entry.xattrs.iter().map(|(name, _)| name.clone()).collect())
             }
             _ => Ok(Vec::new()),
         }
+    }
+
+    /// The value of an attribute of a state: what it says about itself, or what was set on it.
+    pub(crate) async fn attribute(
+        &self,
+        entry: &PastEntry,
+        name: &[u8],
+    ) -> FsResult<Option<Bytes>> {
+        if attributes::is_ours(name) {
+            return attributes::value(&self.namespace, entry, name).await;
+        }
+        Ok(find(&entry.xattrs, name))
     }
 
     async fn entry(&self, node: &PastNode, entry_ttl: Duration) -> FsResult<Entry> {
@@ -371,6 +419,22 @@ fn mirror(node: &PastNode, dir: &Stat) -> Stat {
         ..dir.attrs.clone()
     };
     stat_of(node, attrs)
+}
+
+/// As the live directory: of others' files only their owner takes away the name, also by bringing it back.
+fn sticky(mut stat: Stat, dir: &Stat) -> Stat {
+    stat.attrs.mode |= dir.attrs.mode & 0o1000;
+    stat
+}
+
+/// At most `len` bytes of a text from `offset` on.
+pub(crate) fn part(text: &Bytes, offset: u64, len: u32) -> Bytes {
+    // A position beyond 64 bits of memory is beyond the end.
+    let start = usize::try_from(offset)
+        .unwrap_or(usize::MAX)
+        .min(text.len());
+    let end = start.saturating_add(len as usize).min(text.len());
+    text.slice(start..end)
 }
 
 fn help_attrs(text: &Bytes) -> Attrs {

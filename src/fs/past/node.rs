@@ -64,6 +64,12 @@ pub(crate) enum What {
     History(Ino, Bytes),
     /// `latest` or `previous` in `@files/NAME`.
     Pointer(Ino, Bytes, Pointer),
+    /// `@deleted` of a live directory.
+    Deleted(Ino),
+    /// A removed directory in `@deleted`, as of the instant before it was emptied.
+    Gone(Box<Seen>),
+    /// `@log` of a live directory.
+    Log(Ino),
     /// `@help`.
     Help,
 }
@@ -76,10 +82,12 @@ impl What {
             | Self::Time { .. }
             | Self::Tree(_)
             | Self::Files(_)
-            | Self::History(..) => Kind::Directory,
+            | Self::History(..)
+            | Self::Deleted(_)
+            | Self::Gone(_) => Kind::Directory,
             Self::State(seen) => seen.entry.kind,
             Self::Pointer(..) => Kind::Symlink,
-            Self::Help => Kind::File,
+            Self::Help | Self::Log(_) => Kind::File,
         }
     }
 
@@ -108,6 +116,9 @@ impl What {
             Self::Pointer(dir, slot, Pointer::Latest) => spell(b'L', &[dir.0], slot),
             Self::Pointer(dir, slot, Pointer::Previous) => spell(b'P', &[dir.0], slot),
             Self::Help => spell(b'?', &[], b""),
+            Self::Deleted(dir) => spell(b'R', &[dir.0], b""),
+            Self::Gone(seen) => spell(b'G', &[parent, seen.entry.ino.0, seen.at.0], name),
+            Self::Log(dir) => spell(b'J', &[dir.0], b""),
         }
         Identity(spelling)
     }
@@ -135,6 +146,14 @@ impl PastNode {
     /// The number of the node it was found in; the live directory's for `.versions`.
     pub(crate) fn parent(&self) -> u64 {
         self.parent
+    }
+
+    /// The live directory whose removed names it shows, if it is an `@deleted`.
+    pub(crate) fn deleted_of(&self) -> Option<Ino> {
+        match self.what {
+            What::Deleted(dir) => Some(dir),
+            _ => None,
+        }
     }
 
     /// What it is.

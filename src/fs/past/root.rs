@@ -10,6 +10,10 @@ use bytes::Bytes;
 
 /// The name of the histories by name.
 const FILES: &[u8] = b"@files";
+/// The name of the removed names.
+const DELETED: &[u8] = b"@deleted";
+/// The name of the list of changes.
+const LOG: &[u8] = b"@log";
 /// The name of the usage text.
 const HELP: &[u8] = b"@help";
 /// How many of the newest changes a listing is drawn from; older instants resolve all the same.
@@ -28,9 +32,15 @@ impl Past {
         };
         match name {
             FILES => Ok(always(What::Files(dir))),
+            // What can be renamed out takes its entry's lifetime along: the kernel keeps nothing on the way.
+            DELETED => Ok(Found {
+                what: What::Deleted(dir),
+                lasting: Lasting::Passing,
+            }),
+            LOG => Ok(always(What::Log(dir))),
             HELP => Ok(always(What::Help)),
             [b'0'..=b'9' | b'-', ..] => self.find_time(dir, name).await,
-            // Labels and the other names of ours are not there yet.
+            // Labels are not there yet.
             _ => Err(FsError::NotFound),
         }
     }
@@ -43,8 +53,10 @@ impl Past {
         let changes = changes.map_err(|error| FsError::from(error).by_number())?;
         let shown = thin(&changes, now);
         let ours = [
+            (Bytes::from_static(DELETED), What::Deleted(dir)),
             (Bytes::from_static(FILES), What::Files(dir)),
             (Bytes::from_static(HELP), What::Help),
+            (Bytes::from_static(LOG), What::Log(dir)),
         ];
         let names = stamp::print_all(&shown).into_iter();
         let times = names.filter_map(|name| {

@@ -6,6 +6,8 @@ mod edges;
 mod model;
 mod session;
 mod tree;
+mod undelete;
+mod undelete_crash;
 mod walks;
 mod writers;
 

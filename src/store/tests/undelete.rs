@@ -1,0 +1,462 @@
+//! What was removed comes back: alone, with a tree, over something else, again and again.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use super::check::{log_twin, names, read_past};
+use super::*;
+
+/// A name's kind, mode, owner, modification time, attributes, bytes or target.
+pub(super) type Shown = (Kind, u32, u32, Time, Vec<(Bytes, Bytes)>, Vec<u8>);
+/// A tree by path.
+pub(super) type Tree = BTreeMap<String, Shown>;
+
+fn path(above: &str, name: &[u8]) -> String {
+    format!("{above}/{}", String::from_utf8_lossy(name))
+}
+
+/// The live tree below a directory.
+pub(super) async fn live(ns: &Namespace, directory: Ino) -> Tree {
+    let (mut tree, mut open) = (Tree::new(), vec![(String::new(), directory)]);
+    while let Some((above, directory)) = open.pop() {
+        for (name, stat) in names(ns, directory).await {
+            let path = path(&above, &name);
+            let bytes = match stat.kind {
+                Kind::Directory => {
+                    open.push((path.clone(), stat.ino));
+                    Vec::new()
+                }
+                Kind::Symlink => ns.readlink(stat.ino).await.unwrap().to_vec(),
+                Kind::File => content(ns, directory, &name).await.unwrap(),
+                _ => Vec::new(),
+            };
+            let mut xattrs = Vec::new();
+            for name in ns.list_xattrs(stat.ino).await.unwrap() {
+                let value = ns.get_xattr(stat.ino, &name).await.unwrap().unwrap();
+                xattrs.push((name, value));
+            }
+            let attrs = stat.attrs;
+            let shown = (stat.kind, attrs.mode, attrs.uid, attrs.mtime, xattrs, bytes);
+            tree.insert(path, shown);
+        }
+    }
+    tree
+}
+
+/// The tree below a directory as it was.
+pub(super) async fn past(ns: &Namespace, directory: Ino, at: Instant) -> Tree {
+    let (mut tree, mut open) = (Tree::new(), vec![(String::new(), directory)]);
+    while let Some((above, directory)) = open.pop() {
+        for (name, entry) in ns.list_at(directory, at).await.unwrap() {
+            let path = path(&above, &name);
+            let bytes = match entry.kind {
+                Kind::Directory => {
+                    open.push((path.clone(), entry.ino));
+                    Vec::new()
+                }
+                Kind::Symlink => ns.target_past(&entry).to_vec(),
+                _ => read_past(ns, &entry).await,
+            };
+            let attrs = entry.attrs;
+            let shown = (
+                entry.kind,
+                attrs.mode,
+                attrs.uid,
+                attrs.mtime,
+                entry.xattrs,
+                bytes,
+            );
+            tree.insert(path, shown);
+        }
+    }
+    tree
+}
+
+pub(super) async fn remove(ns: &Namespace, directory: Ino, name: &[u8]) {
+    let stat = ns.lookup(directory, name).await.unwrap().unwrap();
+    if stat.kind != Kind::Directory {
+        ns.unlink(directory, name, &author()).await.unwrap();
+        return;
+    }
+    for child in names(ns, stat.ino).await.into_keys() {
+        Box::pin(remove(ns, stat.ino, &child)).await;
+    }
+    ns.rmdir(directory, name, &author()).await.unwrap();
+}
+
+pub(super) async fn make(ns: &Namespace, directory: Ino, name: &[u8], kind: Kind) -> Ino {
+    let node = NewNode {
+        target: Bytes::from_static(b"there"),
+        ..new_node(kind)
+    };
+    ns.create(directory, name, node, &author())
+        .await
+        .unwrap()
+        .ino
+}
+
+pub(super) async fn deleted(ns: &Namespace, directory: Ino) -> Vec<String> {
+    let (mut all, mut found) = (ns.deleted(directory).await.unwrap(), Vec::new());
+    while let Some((name, removed)) = all.next().await.unwrap() {
+        let again = ns.deleted_tree_at(directory, &name).await.unwrap();
+        assert_eq!(again, Some(removed));
+        found.push(String::from_utf8_lossy(&name).into_owned());
+    }
+    found
+}
+
+pub(super) async fn bring(
+    ns: &Namespace,
+    from: (Ino, &str),
+    to: (Ino, &str),
+) -> Result<Stat, StoreError> {
+    let (from, to) = ((from.0, from.1.as_bytes()), (to.0, to.1.as_bytes()));
+    let done = ns.undelete(from, to, RenameMode::Replace, &author()).await;
+    done.map(|renamed| renamed.moved)
+}
+
+async fn ops(ns: &Namespace, directory: Ino, name: &[u8]) -> Vec<Op> {
+    let all = ns.versions(directory, name).await.unwrap();
+    all.into_iter().map(|version| version.op).collect()
+}
+
+/// Directories, files of several states, links, special files, attributes; an hour old.
+pub(super) async fn plant(world: &World, ns: &Namespace) -> Ino {
+    let top = make(ns, ROOT, b"top", Kind::Directory).await;
+    for number in 0..3u8 {
+        let inner = make(ns, top, &[b'd', b'0' + number], Kind::Directory).await;
+        for file in 0..4u8 {
+            let name = [b'f', b'0' + file];
+            save(ns, inner, &name, b"first").await;
+            save(ns, inner, &name, &vec![file; 1000 * usize::from(file)]).await;
+        }
+        make(ns, inner, b"empty", Kind::Directory).await;
+    }
+    make(ns, top, b"link", Kind::Symlink).await;
+    make(ns, top, b"pipe", Kind::Fifo).await;
+    let one = save(ns, top, b"one", b"two names").await;
+    ns.link(one, top, b"other", &author()).await.unwrap();
+    let value = Some(Bytes::from_static(b"value"));
+    ns.set_xattr(one, b"user.x", value, XattrMode::Any)
+        .await
+        .unwrap();
+    let change = AttrChange {
+        mode: Some(0o2751),
+        mtime: Some(Time {
+            seconds: 77,
+            nanos: 5,
+        }),
+        ..AttrChange::default()
+    };
+    ns.set_attrs(top, change.clone()).await.unwrap();
+    let inner = ns.lookup(top, b"d1").await.unwrap().unwrap().ino;
+    ns.set_attrs(inner, change).await.unwrap();
+    world.env.advance(3_600_000_000_000);
+    top
+}
+
+#[tokio::test]
+async fn a_removed_file_comes_back_under_another_name_with_its_history() {
+    let world = World::new("undelete-file");
+    let ns = world.open().await;
+    save(&ns, ROOT, b"a", b"one").await;
+    let old = save(&ns, ROOT, b"a", b"two").await;
+    let stood = ns.now();
+    ns.unlink(ROOT, b"a", &author()).await.unwrap();
+    let between = ns.now();
+    assert_eq!(deleted(&ns, ROOT).await, ["a"]);
+    let usage = ns.usage();
+    let back = bring(&ns, (ROOT, "a"), (ROOT, "b")).await.unwrap();
+    assert_ne!(back.ino, old);
+    assert_eq!(content(&ns, ROOT, b"b").await.unwrap(), b"two");
+    assert_eq!(ns.usage().files, usage.files + 1);
+    assert_eq!(ns.usage().bytes, usage.bytes + 3);
+    assert_eq!(deleted(&ns, ROOT).await, [""; 0]);
+    assert_eq!(
+        history(&ns, ROOT, b"b").await,
+        [&b"one"[..], b"two", b"two"]
+    );
+    assert_eq!(
+        ops(&ns, ROOT, b"b").await,
+        [Op::Create, Op::Write, Op::Undelete]
+    );
+    assert_eq!(history(&ns, ROOT, b"a").await.len(), 2);
+    let last = ns.versions(ROOT, b"b").await.unwrap().pop().unwrap();
+    assert_eq!(&last.renamed_from.unwrap().name[..], b"a");
+    for (name, at, there) in [
+        (b"a", stood, true),
+        (b"a", between, false),
+        (b"b", between, false),
+    ] {
+        let found = ns.entry_at(ROOT, name, at).await.unwrap();
+        assert_eq!(found.is_some(), there, "{name:?} at {at:?}");
+    }
+    assert!(matches!(
+        bring(&ns, (ROOT, "a"), (ROOT, "c")).await,
+        Err(StoreError::NotFound)
+    ));
+    save(&ns, ROOT, b"b", b"three").await;
+    ns.rename((ROOT, b"b"), (ROOT, b"c"), RenameMode::Replace, &author())
+        .await
+        .unwrap();
+    assert_eq!(
+        history(&ns, ROOT, b"c").await,
+        [&b"one"[..], b"two", b"two", b"three", b"three"]
+    );
+    ns.drain().await.unwrap();
+    log_twin(&ns, &world).await;
+}
+
+#[tokio::test]
+async fn a_removed_file_comes_back_under_its_own_name_again_and_again() {
+    let world = World::new("undelete-again");
+    let ns = world.open().await;
+    save(&ns, ROOT, b"a", b"one").await;
+    let mut gaps = Vec::new();
+    for _ in 0..3 {
+        ns.unlink(ROOT, b"a", &author()).await.unwrap();
+        gaps.push(ns.now());
+        bring(&ns, (ROOT, "a"), (ROOT, "a")).await.unwrap();
+    }
+    assert_eq!(history(&ns, ROOT, b"a").await, [b"one"; 4]);
+    ns.unlink(ROOT, b"a", &author()).await.unwrap();
+    bring(&ns, (ROOT, "a"), (ROOT, "b")).await.unwrap();
+    assert_eq!(history(&ns, ROOT, b"b").await, [b"one"; 5]);
+    for gap in gaps {
+        assert!(ns.entry_at(ROOT, b"a", gap).await.unwrap().is_none());
+    }
+    assert_eq!(deleted(&ns, ROOT).await, [""; 0]);
+    ns.drain().await.unwrap();
+    log_twin(&ns, &world).await;
+}
+
+#[tokio::test]
+async fn what_left_by_a_rename_or_is_there_again_was_not_removed() {
+    let world = World::new("undelete-renamed");
+    let ns = world.open().await;
+    for name in [&b"moved"[..], b"young", b"again", b"gone"] {
+        save(&ns, ROOT, name, name).await;
+    }
+    world.env.advance(60_000_000_000);
+    for (from, to) in [(b"moved", b"MOVED"), (b"young", b"YOUNG")] {
+        ns.rename((ROOT, from), (ROOT, to), RenameMode::Replace, &author())
+            .await
+            .unwrap();
+    }
+    ns.unlink(ROOT, b"again", &author()).await.unwrap();
+    ns.unlink(ROOT, b"gone", &author()).await.unwrap();
+    save(&ns, ROOT, b"again", b"new").await;
+    let unborn = ns.create_open(ROOT, b"unborn", new_file(), &author()).await;
+    drop(unborn);
+    ns.unlink(ROOT, b"unborn", &author()).await.unwrap();
+    assert_eq!(deleted(&ns, ROOT).await, ["gone"]);
+    for name in ["moved", "again", "never"] {
+        assert!(matches!(
+            bring(&ns, (ROOT, name), (ROOT, "x")).await,
+            Err(StoreError::NotFound)
+        ));
+    }
+}
+
+#[tokio::test]
+async fn a_tree_comes_back_as_it_was_and_its_past_stays() {
+    let world = World::new("undelete-tree");
+    let ns = world.open().await;
+    let top = plant(&world, &ns).await;
+    let inner = ns.lookup(top, b"d1").await.unwrap().unwrap();
+    let (before, stood, usage) = (live(&ns, ROOT).await, ns.now(), ns.usage());
+    remove(&ns, ROOT, b"top").await;
+    let between = ns.now();
+    let removed = ns.deleted_tree_at(ROOT, b"top").await.unwrap().unwrap();
+    assert_eq!(deleted(&ns, ROOT).await, ["top"]);
+    let shown = past(&ns, removed.entry.ino, removed.at).await;
+    let below = |tree: &Tree| -> Tree {
+        let inside = tree.iter().filter_map(|(path, shown)| {
+            let path = path.strip_prefix("/top/")?;
+            Some((format!("/{path}"), shown.clone()))
+        });
+        inside.collect()
+    };
+    assert_eq!(shown, below(&before));
+    world.env.advance(60_000_000_000);
+    let back = bring(&ns, (ROOT, "top"), (ROOT, "back")).await.unwrap();
+    let renamed: Tree = before
+        .iter()
+        .map(|(path, shown)| (path.replacen("/top", "/back", 1), shown.clone()))
+        .collect();
+    assert_eq!(live(&ns, ROOT).await, renamed);
+    assert_eq!(ns.usage().bytes, usage.bytes + 9, "two names are two files");
+    assert_eq!((back.ino, back.generation), (top, 1));
+    let again = ns.lookup(top, b"d1").await.unwrap().unwrap();
+    assert_eq!((again.ino, again.generation), (inner.ino, 1));
+    assert_eq!(again.nlink, inner.nlink);
+    assert_eq!(past(&ns, ROOT, stood).await, before);
+    assert_eq!(past(&ns, ROOT, between).await, Tree::new());
+    assert_eq!(past(&ns, ROOT, ns.now()).await, renamed);
+    assert_eq!(
+        ops(&ns, inner.ino, b"f2").await,
+        [Op::Create, Op::Write, Op::Undelete]
+    );
+    assert_eq!(
+        ns.directory_at(top, between).await.unwrap(),
+        None,
+        "nothing stood there"
+    );
+    save(&ns, inner.ino, b"f2", b"changed").await;
+    save(&ns, inner.ino, b"new", b"made").await;
+    remove(&ns, ROOT, b"back").await;
+    let back = bring(&ns, (ROOT, "back"), (ROOT, "top")).await.unwrap();
+    assert_eq!((back.ino, back.generation), (top, 2));
+    assert_eq!(content(&ns, inner.ino, b"f2").await.unwrap(), b"changed");
+    ns.drain().await.unwrap();
+    log_twin(&ns, &world).await;
+    assert_eq!(past(&ns, ROOT, stood).await, before);
+}
+
+#[tokio::test]
+async fn a_number_that_is_taken_is_not_given_again() {
+    let world = World::new("undelete-taken");
+    let ns = world.open().await;
+    let top = make(&ns, ROOT, b"top", Kind::Directory).await;
+    let inner = make(&ns, top, b"inner", Kind::Directory).await;
+    save(&ns, inner, b"f", b"one").await;
+    save(&ns, inner, b"f", b"two").await;
+    ns.unlink(inner, b"f", &author()).await.unwrap();
+    ns.rmdir(top, b"inner", &author()).await.unwrap();
+    bring(&ns, (top, "inner"), (ROOT, "elsewhere"))
+        .await
+        .unwrap();
+    save(&ns, inner, b"f", b"three").await;
+    world.env.advance(10_000_000_000);
+    ns.rmdir(ROOT, b"top", &author()).await.unwrap();
+    let back = bring(&ns, (ROOT, "top"), (ROOT, "top")).await.unwrap();
+    assert_eq!(back.ino, top);
+    let copy = ns.lookup(top, b"inner").await.unwrap().unwrap();
+    assert_ne!(copy.ino, inner);
+    assert_eq!(content(&ns, copy.ino, b"f").await.unwrap(), b"two");
+    assert_eq!(content(&ns, inner, b"f").await.unwrap(), b"three");
+    assert_eq!(
+        history(&ns, copy.ino, b"f").await,
+        [&b"one"[..], b"two", b"two", b"two"],
+        "up to the last state that has the copy's bytes"
+    );
+    assert_eq!(
+        history(&ns, inner, b"f").await,
+        [&b"one"[..], b"two", b"two", b"three"]
+    );
+    ns.drain().await.unwrap();
+    log_twin(&ns, &world).await;
+}
+
+#[tokio::test]
+async fn what_has_the_new_name_is_treated_as_by_a_rename() {
+    let world = World::new("undelete-over");
+    let ns = world.open().await;
+    for name in [b"file", b"held"] {
+        save(&ns, ROOT, name, name).await;
+    }
+    let directory = make(&ns, ROOT, b"dir", Kind::Directory).await;
+    save(&ns, directory, b"x", b"x").await;
+    remove(&ns, ROOT, b"file").await;
+    let full = make(&ns, ROOT, b"full", Kind::Directory).await;
+    save(&ns, full, b"y", b"y").await;
+    let gone = make(&ns, ROOT, b"gone", Kind::Directory).await;
+    make(&ns, gone, b"z", Kind::Directory).await;
+    remove(&ns, ROOT, b"gone").await;
+    let max = &ns.0.undeletes.entries_max;
+    for entries_max in [100, 0] {
+        max.store(entries_max, Ordering::Relaxed);
+        for (from, to, error) in [
+            ("file", "full", "is a directory"),
+            ("gone", "held", "not a directory"),
+            ("gone", "full", "directory not empty"),
+        ] {
+            let found = bring(&ns, (ROOT, from), (ROOT, to)).await.unwrap_err();
+            assert_eq!(found.to_string(), error);
+        }
+    }
+    let kept = ns
+        .undelete(
+            (ROOT, b"file"),
+            (ROOT, b"held"),
+            RenameMode::NoReplace,
+            &author(),
+        )
+        .await;
+    assert!(matches!(kept, Err(StoreError::Exists)));
+    let stood = ns.now();
+    let replaced = ns
+        .undelete(
+            (ROOT, b"file"),
+            (ROOT, b"held"),
+            RenameMode::Replace,
+            &author(),
+        )
+        .await
+        .unwrap()
+        .replaced
+        .unwrap();
+    assert_eq!(replaced.nlink, 0);
+    assert_eq!(history(&ns, ROOT, b"held").await, [b"held", b"file"]);
+    let then = ns.entry_at(ROOT, b"held", stood).await.unwrap().unwrap();
+    assert_eq!(read_past(&ns, &then).await, b"held");
+    ns.unlink(full, b"y", &author()).await.unwrap();
+    bring(&ns, (ROOT, "gone"), (ROOT, "full")).await.unwrap();
+    assert_eq!(names(&ns, gone).await.len(), 1);
+    ns.drain().await.unwrap();
+    log_twin(&ns, &world).await;
+}
+
+#[tokio::test]
+async fn one_of_two_names_comes_back_as_a_file_of_its_own() {
+    let world = World::new("undelete-linked");
+    let ns = world.open().await;
+    let ino = save(&ns, ROOT, b"a", b"one").await;
+    ns.link(ino, ROOT, b"b", &author()).await.unwrap();
+    ns.unlink(ROOT, b"a", &author()).await.unwrap();
+    save(&ns, ROOT, b"b", b"two").await;
+    assert_eq!(deleted(&ns, ROOT).await, ["a"]);
+    let back = bring(&ns, (ROOT, "a"), (ROOT, "a")).await.unwrap();
+    assert_ne!(back.ino, ino);
+    assert_eq!((back.nlink, back.attrs.size), (1, 3));
+    assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), b"one");
+    assert_eq!(content(&ns, ROOT, b"b").await.unwrap(), b"two");
+    ns.drain().await.unwrap();
+    log_twin(&ns, &world).await;
+}
+
+#[tokio::test]
+async fn a_time_before_a_directory_was_made_again_asks_the_one_that_stood_there() {
+    let world = World::new("undelete-same-path");
+    let ns = world.open().await;
+    let first = make(&ns, ROOT, b"dist", Kind::Directory).await;
+    let inner = make(&ns, first, b"sub", Kind::Directory).await;
+    save(&ns, inner, b"f", b"old").await;
+    let old = ns.now();
+    world.env.advance(1_000_000_000);
+    remove(&ns, ROOT, b"dist").await;
+    let between = ns.now();
+    let second = make(&ns, ROOT, b"dist", Kind::Directory).await;
+    let new_inner = make(&ns, second, b"sub", Kind::Directory).await;
+    save(&ns, new_inner, b"f", b"new").await;
+    let asked = async |directory, at| ns.directory_at(directory, at).await.unwrap();
+    assert_eq!(asked(second, old).await, Some(first));
+    assert_eq!(asked(new_inner, old).await, Some(inner));
+    assert_eq!(asked(second, between).await, None);
+    assert_eq!(asked(new_inner, between).await, None);
+    ns.rename(
+        (ROOT, b"dist"),
+        (ROOT, b"new"),
+        RenameMode::Replace,
+        &author(),
+    )
+    .await
+    .unwrap();
+    assert_eq!(asked(second, old).await, None, "nothing was called new");
+    assert_eq!(asked(second, ns.now()).await, Some(second));
+    assert_eq!(
+        deleted(&ns, ROOT).await,
+        [""; 0],
+        "the last dist moved away"
+    );
+}

@@ -1,0 +1,164 @@
+//! Trees that come back in one batch and in many, with a crash after each step.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::check::{log_twin, names};
+use super::undelete::{bring, live, make, past, plant, remove};
+use super::*;
+
+/// The world at rest in all ways a crash may leave it: the cache kept or wiped, then mounted.
+async fn crashed(world: &World) -> Vec<(&'static str, World)> {
+    let kept = world.fork().await;
+    let wiped = world.fork().await;
+    wiped.wipe();
+    vec![("kept", kept), ("wiped", wiped)]
+}
+
+async fn end(ns: Namespace) {
+    ns.0.health.stop(StoreError::Closed);
+    ns.0.tasks.stop();
+    ns.0.view.meta().close().await.unwrap();
+}
+
+async fn rest() {
+    tokio::time::sleep(Duration::from_millis(80)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_leaves_the_tree_removed_or_back() {
+    let halts = [
+        Some(pipeline::Step::Seal),
+        Some(pipeline::Step::Commit),
+        Some(pipeline::Step::Flush),
+        None,
+    ];
+    for (halted, entries_max) in halts.into_iter().flat_map(|h| [(h, 1000), (h, 3)]) {
+        println!("halted {halted:?}, batches of {entries_max}");
+        let world = World::new("undelete-crash");
+        let ns = world.open().await;
+        ns.0.undeletes
+            .entries_max
+            .store(entries_max, Ordering::Relaxed);
+        plant(&world, &ns).await;
+        let (before, stood) = (live(&ns, ROOT).await, ns.now());
+        halt(&ns, halted);
+        remove(&ns, ROOT, b"top").await;
+        bring(&ns, (ROOT, "top"), (ROOT, "top")).await.unwrap();
+        assert_eq!(live(&ns, ROOT).await, before);
+        if halted.is_none() {
+            ns.drain().await.unwrap();
+        }
+        rest().await;
+        for (cache, left) in crashed(&world).await {
+            let ns = left.open().await;
+            if cache == "kept" || halted.is_none() {
+                assert_eq!(live(&ns, ROOT).await, before, "{cache}");
+                assert_eq!(past(&ns, ROOT, stood).await, before, "{cache}");
+            }
+            ns.drain().await.unwrap();
+            log_twin(&ns, &left).await;
+            end(ns).await;
+        }
+        end(ns).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_before_the_last_batch_leaves_nothing() {
+    let world = World::new("undelete-pending");
+    let ns = world.open().await;
+    let top = plant(&world, &ns).await;
+    let before = live(&ns, ROOT).await;
+    remove(&ns, ROOT, b"top").await;
+    ns.drain().await.unwrap();
+    let removed = ns.deleted_tree_at(ROOT, b"top").await.unwrap().unwrap();
+    let usage = ns.usage();
+    let gathered = ns
+        .gather_tree((removed.entry.ino, removed.at), 3, &author())
+        .await
+        .unwrap();
+    assert!(gathered.ahead.is_some());
+    assert!(ns.usage().files > usage.files);
+    assert!(ns.lookup(ROOT, b"top").await.unwrap().is_none());
+    for drained in [false, true] {
+        if drained {
+            ns.drain().await.unwrap();
+        }
+        rest().await;
+        for (cache, left) in crashed(&world).await {
+            println!("drained {drained}, {cache}");
+            let ns = left.open().await;
+            assert_eq!(ns.usage(), usage);
+            assert_eq!(names(&ns, ROOT).await.len(), 0);
+            ns.drain().await.unwrap();
+            log_twin(&ns, &left).await;
+            let rows = ns.0.view.scan(
+                Bytes::from_static(&keys::PENDING),
+                keys::after(&keys::PENDING),
+                9,
+            );
+            assert!(rows.await.unwrap().is_empty());
+            let back = bring(&ns, (ROOT, "top"), (ROOT, "top")).await.unwrap();
+            assert_eq!((back.ino, back.generation), (top, 1));
+            assert_eq!(live(&ns, ROOT).await, before);
+            ns.drain().await.unwrap();
+            log_twin(&ns, &left).await;
+            end(ns).await;
+        }
+    }
+    end(ns).await;
+}
+
+/// A wide and a deep directory of `entries` names, removed and brought back; what was there before is there again.
+async fn many(entries: usize, entries_max: usize) {
+    let world = World::new("undelete-many");
+    let ns = world.open().await;
+    ns.0.undeletes
+        .entries_max
+        .store(entries_max, Ordering::Relaxed);
+    let top = make(&ns, ROOT, b"top", Kind::Directory).await;
+    let mut below = Vec::new();
+    for number in 0..entries / 1000 {
+        let name = format!("d{number:03}");
+        let directory = make(&ns, top, name.as_bytes(), Kind::Directory).await;
+        for file in 0..999 {
+            let name = format!("f{file:03}");
+            make(&ns, directory, name.as_bytes(), Kind::Symlink).await;
+        }
+        below.push(directory);
+    }
+    let usage = ns.usage();
+    remove(&ns, ROOT, b"top").await;
+    bring(&ns, (ROOT, "top"), (ROOT, "back")).await.unwrap();
+    assert_eq!(ns.usage(), usage);
+    for directory in &below {
+        assert_eq!(names(&ns, *directory).await.len(), 999);
+    }
+    ns.drain().await.unwrap();
+    drop(ns);
+    world.wipe();
+    let ns = world.open().await;
+    assert_eq!(ns.usage(), usage);
+    for directory in below {
+        assert_eq!(names(&ns, directory).await.len(), 999);
+    }
+    ns.drain().await.unwrap();
+    log_twin(&ns, &world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_entries_come_back_in_one_batch() {
+    many(10_000, 100_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_entries_than_a_batch_come_back_together() {
+    let long = std::env::var_os("REWINDFS_TEST_LONG").is_some();
+    let (entries, entries_max) = if long {
+        (200_000, 100_000)
+    } else {
+        (5_000, 1_500)
+    };
+    many(entries, entries_max).await;
+}
