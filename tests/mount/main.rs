@@ -21,6 +21,7 @@ mod harness;
 mod outage;
 mod posix;
 mod scale;
+mod undelete;
 mod usage;
 mod versions;
 mod walk;

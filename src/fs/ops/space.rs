@@ -163,6 +163,7 @@ impl FileSystem {
         let source = match source {
             Handle::File(file) => file.file.clone_source(&open.author).await?,
             Handle::Past(node) => self.past.clone_source(node),
+            Handle::Text(_) => None,
             Handle::Dir(_) => return Err(FsError::IsDirectory),
         };
         let Some(source) = source else {

@@ -403,7 +403,8 @@ fn stat_of(node: &PastNode, attrs: Attrs) -> Stat {
         ino: Ino(node.number()),
         generation: 0,
         kind,
-        nlink: if kind == Kind::Directory { 2 } else { 1 },
+        // Of a directory: that it counts nothing, so that find(1) does not take it for one without others in it.
+        nlink: 1,
         blocks: attrs.size.div_ceil(512),
         content_stamp: 0,
         attrs,
