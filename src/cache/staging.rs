@@ -1,7 +1,7 @@
 //! Staging files: where writes lie that are too many for memory, until the bucket has them.
 //!
 //! A staging file only grows. What a position once held it holds for ever, so spans and fixed states may
-//! refer to it without a lock. Invariant: without [`StagingFile::finish`] a file outlives its values and
+//! refer to it without a lock. Invariant: without [`StagingFile::finished`] a file outlives its values and
 //! the process, for a mount after a crash or a stop to find again; after it, the last drop removes the file.
 //!
 //! All calls go to the local filesystem and block for as long as it does.
@@ -15,6 +15,13 @@ use bytes::Bytes;
 
 use super::CacheError;
 use crate::sync::{Mutex, lock};
+
+/// Bytes of the disk that writes leave free: what was acknowledged before needs some to be brought to the bucket, and gives its
+/// own back only then.
+const RESERVE: u64 = 4 << 20;
+
+/// On a small disk the reserve is one part of so many.
+const RESERVE_PART: u64 = 16;
 
 /// The directory of one namespace's staging files, named by their ids.
 #[derive(Clone, Debug)]
@@ -52,6 +59,20 @@ impl StagingDir {
         let meta = file.metadata();
         let len = meta.map_err(|e| CacheError::io("stat", &path, e))?.len();
         Ok(StagingFile::new(id, path, file, len))
+    }
+
+    /// Fails with [`CacheError::NoSpace`] unless the disk takes `len` more bytes of writes and keeps its reserve.
+    pub fn room(&self, len: u64) -> Result<(), CacheError> {
+        let Ok(disk) = rustix::fs::statvfs(&self.path) else {
+            // The write itself will tell.
+            return Ok(());
+        };
+        let reserve = RESERVE.min(disk.f_blocks.saturating_mul(disk.f_frsize) / RESERVE_PART);
+        if disk.f_bavail.saturating_mul(disk.f_frsize) >= len.saturating_add(reserve) {
+            return Ok(());
+        }
+        let full = std::io::ErrorKind::StorageFull.into();
+        Err(CacheError::io("write to", &self.path, full))
     }
 
     /// Removes the staging files whose ids are not in `keep`, and returns how many. Files that are not
@@ -172,7 +193,7 @@ impl StagingFile {
     }
 
     /// Says that the bucket has its bytes: the last drop removes the file. It can be read until then.
-    pub fn finish(&self) {
+    pub fn finished(&self) {
         lock(&self.state).fate = Fate::Removed;
     }
 }
@@ -251,7 +272,7 @@ mod tests {
         let file = Arc::new(dir.create(7).unwrap());
         file.append(b"x").unwrap();
         let other = Arc::clone(&file);
-        file.finish();
+        file.finished();
         drop(file);
         assert_eq!(&other.read_at(0, 1).unwrap()[..], b"x");
         let path = other.path().to_path_buf();

@@ -100,15 +100,7 @@ async fn sweep<K, F>(
     K: Hash + Eq + Clone + Send + Sync,
     F: Fn(&K) + Send + Sync,
 {
-    let clean_up = |key: K| {
-        // A key may be listed more than once, or be in use again: what counts is whether it is unused now.
-        if let Entry::Occupied(entry) = counts.entry(key)
-            && entry.get().strong_count() == 0
-        {
-            clean_up(entry.key());
-            entry.remove();
-        }
-    };
+    let clean_up = |key: K| work_off(&counts, key, &clean_up);
     let stopped = tasks.stopped();
     tokio::pin!(stopped);
     loop {
@@ -129,6 +121,20 @@ async fn sweep<K, F>(
     }
     while let Ok(key) = list.try_recv() {
         clean_up(key);
+    }
+}
+
+/// Cleans a listed key up. It may be listed more than once, or be in use again: what counts is whether it is unused now.
+fn work_off<K: Hash + Eq + Clone>(
+    counts: &DashMap<K, Weak<Held<K>>>,
+    key: K,
+    clean_up: &impl Fn(&K),
+) {
+    if let Entry::Occupied(entry) = counts.entry(key)
+        && entry.get().strong_count() == 0
+    {
+        clean_up(entry.key());
+        entry.remove();
     }
 }
 
@@ -161,124 +167,5 @@ impl<K: Clone> Token<K> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sync::{AtomicU64, Mutex, Ordering, lock};
-    use tokio::runtime::Handle;
-
-    type Cleaned = Arc<Mutex<Vec<u32>>>;
-
-    fn registry(tasks: &Tasks) -> (Registry<u32>, Cleaned) {
-        let cleaned = Cleaned::default();
-        let list = Arc::clone(&cleaned);
-        let registry = Registry::new("test-tokens", tasks, move |key: &u32| {
-            lock(&list).push(*key);
-        });
-        (registry, cleaned)
-    }
-
-    async fn settle() {
-        tokio::time::sleep(10 * GATHER).await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_last_drop_cleans_up_once_and_later() {
-        let (registry, cleaned) = registry(&Tasks::new(Handle::current()));
-        let one = registry.take(5);
-        let two = one.clone();
-        let three = registry.take(5);
-        assert_eq!((registry.count(&5), registry.count(&6)), (3, 0));
-        drop((one, three));
-        settle().await;
-        assert_eq!((registry.count(&5), lock(&cleaned).len()), (1, 0));
-        assert_eq!(*two.key(), 5);
-        drop(two);
-        assert_eq!((registry.count(&5), lock(&cleaned).len()), (0, 0));
-        settle().await;
-        assert_eq!(*lock(&cleaned), [5]);
-        assert!(registry.counts.is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_token_taken_meanwhile_wins() {
-        let (registry, cleaned) = registry(&Tasks::new(Handle::current()));
-        drop(registry.take(5));
-        let again = registry.take(5);
-        settle().await;
-        assert_eq!((registry.count(&5), lock(&cleaned).len()), (1, 0));
-        drop(again);
-        settle().await;
-        assert_eq!(*lock(&cleaned), [5]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn two_drops_before_the_clean_up_are_one() {
-        let (registry, cleaned) = registry(&Tasks::new(Handle::current()));
-        drop(registry.take(5));
-        drop(registry.take(5));
-        settle().await;
-        assert_eq!(*lock(&cleaned), [5]);
-    }
-
-    #[tokio::test]
-    async fn the_task_ends_at_the_stop_signal_and_with_its_registry() {
-        let tasks = Tasks::new(Handle::current());
-        let (registry, cleaned) = registry(&tasks);
-        drop(registry.take(1));
-        tasks.stop();
-        tasks.join().await;
-        assert_eq!(*lock(&cleaned), [1]);
-        drop(registry.take(2));
-        assert_eq!(*lock(&cleaned), [1]);
-
-        let tasks = Tasks::new(Handle::current());
-        let (registry, cleaned) = tests::registry(&tasks);
-        let last = registry.take(3);
-        drop(registry);
-        drop(last);
-        tasks.join().await;
-        assert_eq!(*lock(&cleaned), [3]);
-    }
-
-    /// Tokens come and go on several threads; no clean-up may run while a token is held.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn no_clean_up_runs_under_a_token() {
-        const KEYS: u32 = 3;
-        let tasks = Tasks::new(Handle::current());
-        let held: Arc<Vec<AtomicU64>> = Arc::new((0..KEYS).map(|_| AtomicU64::new(0)).collect());
-        let (in_use, wrong) = (Arc::clone(&held), Arc::new(AtomicU64::new(0)));
-        let (count, cleaned) = (Arc::clone(&wrong), Arc::new(AtomicU64::new(0)));
-        let runs = Arc::clone(&cleaned);
-        let registry = Registry::new("test-tokens", &tasks, move |key: &u32| {
-            runs.fetch_add(1, Ordering::SeqCst);
-            // Taken under the entry, so no holder can have counted itself in since the check.
-            let users = in_use[*key as usize].load(Ordering::SeqCst);
-            count.fetch_add(users, Ordering::SeqCst);
-        });
-        let mut threads = Vec::new();
-        for seed in 0..4_u32 {
-            let (registry, held) = (registry.clone(), Arc::clone(&held));
-            threads.push(std::thread::spawn(move || {
-                for round in 0..20_000_u32 {
-                    let key = (seed + round / 7) % KEYS;
-                    let token = registry.take(key);
-                    held[key as usize].fetch_add(1, Ordering::SeqCst);
-                    assert!(registry.count(&key) > 0);
-                    held[key as usize].fetch_sub(1, Ordering::SeqCst);
-                    drop(token);
-                    if round % 256 == 0 {
-                        std::thread::yield_now();
-                    }
-                }
-            }));
-        }
-        drop(registry);
-        tasks.join().await;
-        for thread in threads {
-            thread.join().unwrap();
-        }
-        assert_eq!(wrong.load(Ordering::SeqCst), 0);
-        assert!(cleaned.load(Ordering::SeqCst) >= u64::from(KEYS));
-        assert_eq!(tasks.poisoned(), None);
-    }
-}
+#[path = "token_tests.rs"]
+mod tests;

@@ -113,7 +113,7 @@ impl Shared {
         leaf.settled = Some(leaf.rest_of(&fix.map));
         if !leaf.is_dirty() {
             if let Some(file) = leaf.working.take().and_then(|w| w.file) {
-                file.finish();
+                file.finished();
             }
             leaf.permit = None;
             leaf.holds.clear();

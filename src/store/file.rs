@@ -117,6 +117,7 @@ impl Shared {
         author: &Author,
     ) -> Result<(), StoreError> {
         let len = bytes.len() as u64;
+        self.room(len)?;
         let small = leaf.map.memory_bytes() + len <= SMALL;
         let working = self.working(ino, leaf, author)?;
         let (id, source) = (
@@ -147,6 +148,15 @@ impl Shared {
         );
         tracing::trace!(working = id, offset, len, "written");
         leaf.map.write(offset, len, source);
+        Ok(())
+    }
+
+    /// Fails unless the cache directory takes `len` more bytes; what the bucket has by now makes room.
+    fn room(&self, len: u64) -> Result<(), StoreError> {
+        if self.staging.room(len).is_err() {
+            self.journal.trim();
+            self.staging.room(len)?;
+        }
         Ok(())
     }
 

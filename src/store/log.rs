@@ -133,8 +133,14 @@ impl Log {
         }
     }
 
-    /// A batch is committed.
-    pub(crate) fn add(&self, number: u64, rows: Bytes, commit: Commit, token: JournalToken) {
+    /// A batch is committed; the token is that of its own record in the journal, where that had room for it.
+    pub(crate) fn add(
+        &self,
+        number: u64,
+        rows: Bytes,
+        commit: Commit,
+        token: Option<JournalToken>,
+    ) {
         let mut state = lock(&self.state);
         state.newest = Some(commit);
         state.waiting.push_back(Waiting {
@@ -142,7 +148,7 @@ impl Log {
             rows,
             commit,
             since: tokio::time::Instant::now(),
-            held: vec![token],
+            held: token.into_iter().collect(),
         });
     }
 

@@ -274,7 +274,7 @@ impl Shared {
         self.log.durable(commit);
         for (_, held) in self.queue.durable(commit) {
             if let Some(staging) = &held.staging {
-                staging.finish();
+                staging.finished();
             }
             self.log.hold(commit, held.journal);
         }
@@ -392,11 +392,18 @@ impl Shared {
         }
         batch.put(keys::applied(), encode(&applied));
         let rows = encode(&batch);
-        let token = self.journal(&Record::Batch {
+        let record = Record::Batch {
             epoch: self.epoch,
             number,
             rows: rows.clone(),
-        })?;
+        };
+        let token = match self.journal(&record) {
+            Ok(token) => Some(token),
+            // What it would say is said again from the index if this process ends before the log has it; and only what is
+            // committed gives space back.
+            Err(StoreError::NoSpace) => None,
+            Err(error) => return Err(error),
+        };
         let orders: Vec<u64> = leaving.iter().map(|o| o.order).collect();
         let commit = self.view.commit(&orders, &rows_keys, batch).await?;
         *lock(&self.applied) = applied;

@@ -162,7 +162,7 @@ impl Shared {
     fn forget_leaf(&self, target: &mut Locked) {
         if let Some(leaf) = target.leaf() {
             if let Some(file) = leaf.working.take().and_then(|w| w.file) {
-                file.finish();
+                file.finished();
             }
             leaf.permit = None;
         }

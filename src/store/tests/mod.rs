@@ -3,6 +3,7 @@
 mod basics;
 mod check;
 mod edges;
+mod full;
 mod model;
 mod session;
 mod tree;

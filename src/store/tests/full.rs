@@ -1,0 +1,104 @@
+//! A cache directory on a disk that is full: the writer is told so, and nothing else breaks.
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use super::*;
+
+const DISK: u64 = 8 << 20;
+
+/// A small disk of its own for a world's cache, unmounted at the end.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// `None`, with a word, where this user may not mount.
+    fn under(world: &World) -> Option<Self> {
+        let at = world.cache.path().to_owned();
+        let size = std::ffi::CString::new(format!("size={DISK}")).unwrap();
+        match mount("tmpfs", &at, "tmpfs", MountFlags::empty(), Some(&*size)) {
+            Ok(()) => Some(Self(at)),
+            Err(error) => {
+                eprintln!("SKIPPED: cannot mount a small disk: {error}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        unmount(&self.0, UnmountFlags::DETACH).unwrap();
+    }
+}
+
+/// Appends pieces of `len` bytes until the disk is full; what was taken.
+async fn fill(file: &File, len: usize) -> Vec<u8> {
+    let mut text = Vec::new();
+    loop {
+        let byte = (text.len() / len % 250) as u8 + 1;
+        match file.append(Bytes::from(vec![byte; len]), &author()).await {
+            Ok(offset) => assert_eq!(offset, text.len() as u64),
+            Err(StoreError::NoSpace) => return text,
+            Err(error) => panic!("{error}"),
+        }
+        text.resize(text.len() + len, byte);
+        assert!((text.len() as u64) < 2 * DISK, "the disk is never full");
+    }
+}
+
+async fn filled_by(len: usize) {
+    let world = World::new("full");
+    let Some(disk) = Disk::under(&world) else {
+        return;
+    };
+    let ns = world.open().await;
+    save(&ns, ROOT, b"before", b"text").await;
+    halt(&ns, Some(pipeline::Step::Seal));
+    let (_, file) = ns
+        .create_open(ROOT, b"big", new_file(), &author())
+        .await
+        .unwrap();
+    let text = fill(&file, len).await;
+    let stat = file.stat().await.unwrap();
+    assert_eq!(stat.attrs.size, text.len() as u64);
+    // Whoever writes no bytes notices nothing.
+    let (from, to) = ((ROOT, &b"before"[..]), (ROOT, &b"after"[..]));
+    ns.rename(from, to, RenameMode::Replace, &author())
+        .await
+        .unwrap();
+    let after = content(&ns, ROOT, b"after").await;
+    assert_eq!(after.as_deref(), Some(&b"text"[..]));
+    close(&file).await;
+    assert!(content(&ns, ROOT, b"big").await.as_deref() == Some(&text[..]));
+    // A daemon that ends now finds it all again on the full disk.
+    ns.0.health.stop(StoreError::Closed);
+    ns.0.tasks.stop();
+    ns.0.tasks.join().await;
+    let _nobody_sees_it = ns.0.view.meta().close().await;
+    drop((ns, file));
+    let ns = world.open().await;
+    assert_eq!(ns.pending().failures, [""; 0]);
+    assert!(content(&ns, ROOT, b"big").await.as_deref() == Some(&text[..]));
+    // Once the bucket has it there is room again.
+    ns.drain().await.unwrap();
+    // The last to hold the file may be the task that sealed it.
+    while ns.0.staging.room(1 << 20).is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    save(&ns, ROOT, b"next", &vec![b'n'; 1 << 20]).await;
+    ns.drain().await.unwrap();
+    assert!(content(&ns, ROOT, b"big").await.as_deref() == Some(&text[..]));
+    check::log_twin(&ns, &world).await;
+    let _ended = ns.close().await;
+    drop(ns);
+    drop(disk);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_full_of_large_writes_is_no_space_and_nothing_else() {
+    filled_by(100_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_full_of_small_writes_is_no_space_and_nothing_else() {
+    filled_by(900).await;
+}
