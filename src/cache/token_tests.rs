@@ -205,7 +205,7 @@ impl Bench {
 enum Step {
     Take,
     Work,
-    Drop(&'static [Step]),
+    Drop(&'static [Self]),
 }
 
 impl Step {
