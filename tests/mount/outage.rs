@@ -78,14 +78,8 @@ fn check(what: &str, mount: &TestMount, saves: &Saves) {
     }
 }
 
-#[test]
-fn every_save_of_an_outage_is_listed_at_the_time_it_was_made() {
-    let Some(server) = S3Server::start() else {
-        return;
-    };
-    let proxy = Proxy::start(server.address(), Duration::ZERO);
-    let place = Place::s3(&format!("{BUCKET}/outage"), &proxy.endpoint());
-    let mut mount = TestMount::start(&place, &[]);
+/// The small files that are saved and moved later.
+fn plant(mount: &TestMount) {
     fs::create_dir(mount.path("work")).unwrap();
     for round in 0..ROUNDS {
         let text = format!("moved {round}\n");
@@ -96,6 +90,17 @@ fn every_save_of_an_outage_is_listed_at_the_time_it_was_made() {
         fs::write(mount.path(format!("work/f{number}.txt")), text).unwrap();
         fs::write(mount.path(format!("work/g{number}.txt")), "old\n").unwrap();
     }
+}
+
+#[test]
+fn every_save_of_an_outage_is_listed_at_the_time_it_was_made() {
+    let Some(server) = S3Server::start() else {
+        return;
+    };
+    let proxy = Proxy::start(server.address(), Duration::ZERO);
+    let place = Place::s3(&format!("{BUCKET}/outage"), &proxy.endpoint());
+    let mut mount = TestMount::start(&place, &[]);
+    plant(&mount);
     mount.remount(Cache::Kept);
     mount.sh("ls -l work; cat work/*");
 
