@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Start::Done(status) => status,
         Start::Serve(job) => runtime.block_on(job.run()),
         Start::Check(check) => runtime.block_on(check.run()),
+        Start::Namespace(job) => runtime.block_on(job.run()),
     };
     // A request that hangs must not hold the process: its caller has been answered.
     runtime.shutdown_background();

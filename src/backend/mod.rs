@@ -9,6 +9,7 @@ mod anchor;
 mod cloud;
 mod counters;
 mod error;
+mod folders;
 mod limits;
 mod location;
 mod orphans;

@@ -7,6 +7,7 @@ mod background;
 mod check;
 mod log;
 mod mount;
+mod namespace;
 mod options;
 mod place;
 mod status;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 
 pub use check::Check;
 pub use mount::Job;
+pub use namespace::NamespaceJob;
 
 /// Mount a bucket as a directory; every saved version of every file stays reachable under .versions/
 #[derive(Debug, Parser)]
@@ -70,6 +72,11 @@ enum Command {
     },
     /// Compare a namespace's log with its index; takes the namespace from any writer
     Check(check::CheckArguments),
+    /// List, make, describe, change and delete the namespaces of a store
+    Namespace {
+        #[command(subcommand)]
+        verb: namespace::Verb,
+    },
 }
 
 /// Why a command did not do what it was asked: a message and the exit status that goes with it.
@@ -128,6 +135,8 @@ pub enum Start {
     Serve(Box<Job>),
     /// Check a namespace, on a runtime.
     Check(Box<Check>),
+    /// Work on the namespaces of a store, on a runtime.
+    Namespace(Box<NamespaceJob>),
 }
 
 /// Reads `arguments`, the program's name first, and does what needs no runtime.
@@ -154,6 +163,10 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
             Err(refusal) => Err(refusal),
         },
         Command::Check(arguments) => return Start::Check(Box::new(Check::new(arguments))),
+        Command::Namespace { verb } => match NamespaceJob::new(verb) {
+            Ok(job) => return Start::Namespace(Box::new(job)),
+            Err(refusal) => Err(refusal),
+        },
         Command::Status { mountpoint, json } => status::status(&mountpoint, json),
         Command::Drain { mountpoint } => status::drain(&mountpoint),
         Command::Umount { mountpoint, lazy } => status::umount(&mountpoint, lazy),

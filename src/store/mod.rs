@@ -1,5 +1,6 @@
 //! The versioned blob store: namespaces, the tree of slots and ids, versions, contents, the commit queue; owns every row.
 
+mod admin;
 mod attrs;
 mod audit;
 mod behind;
@@ -16,6 +17,7 @@ mod file;
 mod fix;
 mod groups;
 mod history;
+mod identity;
 mod inode;
 mod interval;
 mod journaled;
@@ -45,6 +47,10 @@ mod tree;
 mod undelete;
 mod version;
 
+pub use admin::{
+    LastWrite, NamespaceInfo, create_namespace, delete_namespace, list_namespaces, parse_setting,
+    set_namespace, show_namespace,
+};
 pub use attrs::{XATTRS_MAX, XattrMode};
 pub use audit::{Audit, audit_log};
 pub use clone::CloneSource;

@@ -4,14 +4,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::clock::Clock;
 use super::content::Contents;
 use super::error::StoreError;
+use super::identity::identity;
 use super::inode::Inodes;
 use super::journaled::Journaled;
 use super::log::Log;
@@ -23,15 +22,12 @@ use super::record::{Order, Record};
 use super::rows::{self, Applied};
 use super::segment::Extents;
 use super::version::{Ino, Instant};
-use crate::backend::{Backend, BackendError};
+use crate::backend::Backend;
 use crate::cache::{BlockCache, BlockCacheConfig, Budget, StagingDir};
 use crate::env::Env;
 use crate::meta::{Batch, Journal, JournalToken, MetaStore, SlateConfig, SlateStore};
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::Tasks;
-
-/// Format of `namespace.json` and of everything below it.
-const FORMAT: u32 = 1;
 
 /// How far a clock may be behind the namespace's last instant, nanoseconds.
 const CLOCK_BEHIND_MAX: u64 = 86_400 * 1_000_000_000;
@@ -62,16 +58,6 @@ pub struct NamespaceConfig {
     pub host: String,
     /// Owner of the root directory, when the namespace is made.
     pub owner: (u32, u32),
-}
-
-/// `namespace.json`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Identity {
-    format: u32,
-    uuid: Uuid,
-    engine: String,
-    engine_version: String,
-    created: u64,
 }
 
 /// A namespace that this process writes.
@@ -272,50 +258,6 @@ fn open_local(dir: &std::path::Path, uuid: Uuid) -> Result<Journaled, StoreError
     Journaled::read(journal, recovered)
 }
 
-async fn identity(backend: &Backend, env: &dyn Env) -> Result<Identity, StoreError> {
-    const KEY: &str = "namespace.json";
-    for _ in 0..2 {
-        match backend.get(KEY).await {
-            Ok(bytes) => return read_identity(&bytes),
-            Err(BackendError::NotFound { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let fresh = Identity {
-            format: FORMAT,
-            uuid: env.new_id(),
-            engine: "slatedb".to_owned(),
-            engine_version: "0.18".to_owned(),
-            created: env.now(),
-        };
-        // proof: the identity is plain data with string keys.
-        let bytes = serde_json::to_vec_pretty(&fresh).expect("an identity is plain data");
-        match backend.put_new(KEY, Bytes::from(bytes)).await {
-            Ok(()) => return Ok(fresh),
-            Err(BackendError::AlreadyExists { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(StoreError::Busy(
-        "namespace.json is being made by somebody else".to_owned(),
-    ))
-}
-
-fn read_identity(bytes: &[u8]) -> Result<Identity, StoreError> {
-    #[derive(Deserialize)]
-    struct Version {
-        format: u32,
-    }
-    let bad = |e: serde_json::Error| StoreError::Corrupt(format!("namespace.json: {e}"));
-    let version: Version = serde_json::from_slice(bytes).map_err(bad)?;
-    if version.format != FORMAT {
-        return Err(StoreError::Corrupt(format!(
-            "namespace.json says format {}, this build knows {FORMAT}; use a newer rewindfs",
-            version.format
-        )));
-    }
-    serde_json::from_slice(bytes).map_err(bad)
-}
-
 impl Drop for Shared {
     fn drop(&mut self) {
         // What still holds a token goes with it; what the bucket has was let go before.
@@ -444,11 +386,5 @@ mod tests {
             error.contains("2023-11-14T22:13:20Z") && error.contains("2023-11-15T22:13:20Z"),
             "{error}"
         );
-    }
-
-    #[test]
-    fn a_newer_format_is_refused_by_its_number() {
-        let error = read_identity(br#"{"format": 7}"#).unwrap_err().to_string();
-        assert!(error.contains("format 7"), "{error}");
     }
 }

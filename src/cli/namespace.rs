@@ -1,0 +1,394 @@
+//! `rewindfs namespace`: the namespaces of a store, without mounting one.
+
+use super::Refusal;
+use super::value::show_size;
+use crate::backend::{Backend, BackendConfig, BackendError};
+use crate::config::StoreUrl;
+use crate::env::SystemEnv;
+use crate::store::{
+    NamespaceInfo, StoreError, check_name, create_namespace, delete_namespace, list_namespaces,
+    parse_setting, set_namespace, show_namespace,
+};
+use clap::{Args, Subcommand};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+/// Objects between two lines of progress that is not shown on a terminal.
+const LINE_EVERY: u64 = 1000;
+/// Cells of the bar on a terminal.
+const BAR: u64 = 30;
+
+/// A store and how to print.
+#[derive(Args)]
+pub(super) struct StoreArguments {
+    /// The store: file:///dir, s3://bucket/prefix, gs://, az://
+    #[arg(value_name = "URL")]
+    url: String,
+    /// Another server than the provider's, http://host:9000
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+    /// The store's region
+    #[arg(long, value_name = "NAME")]
+    region: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl fmt::Debug for StoreArguments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreArguments")
+            .field("url", &StoreUrl::new(self.url.clone()))
+            .finish_non_exhaustive()
+    }
+}
+
+/// What `rewindfs namespace` can do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Print the names of all namespaces, nested ones included
+    List {
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// Print what a namespace says of itself; disturbs no mount
+    Show {
+        #[command(flatten)]
+        store: StoreArguments,
+        /// The namespace, like main or team/eu
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Make a namespace; a mount makes the one it names by itself
+    Create {
+        #[command(flatten)]
+        store: StoreArguments,
+        /// The namespace, like main or team/eu
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Settings, words of yours that show prints
+        #[arg(value_name = "KEY=VALUE")]
+        settings: Vec<String>,
+    },
+    /// Change settings of a namespace; KEY= takes one away
+    Set {
+        #[command(flatten)]
+        store: StoreArguments,
+        /// The namespace, like main or team/eu
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Settings, words of yours that show prints
+        #[arg(value_name = "KEY=VALUE", required = true)]
+        settings: Vec<String>,
+    },
+    /// Delete a namespace with its whole past; fences whoever has it mounted
+    Delete {
+        #[command(flatten)]
+        store: StoreArguments,
+        /// The namespace, like main or team/eu
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Yes, delete it
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Work on namespaces that is to be done.
+#[derive(Debug)]
+pub struct NamespaceJob {
+    url: StoreUrl,
+    backend: BackendConfig,
+    json: bool,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    List,
+    Show(String),
+    Create(String, BTreeMap<String, String>),
+    Set(String, Vec<(String, Option<String>)>),
+    Delete(String),
+}
+
+impl NamespaceJob {
+    /// Checks the words before anything is asked of the store.
+    ///
+    /// # Errors
+    /// A usage error that names what is wrong.
+    pub(super) fn new(verb: Verb) -> Result<Self, Refusal> {
+        let (store, what) = match verb {
+            Verb::List { store } => (store, What::List),
+            Verb::Show { store, name } => (store, What::Show(checked(name)?)),
+            Verb::Create {
+                store,
+                name,
+                settings,
+            } => {
+                let given = read(&settings)?;
+                let given = given
+                    .into_iter()
+                    .filter_map(|(key, value)| Some((key, value?)));
+                (store, What::Create(checked(name)?, given.collect()))
+            }
+            Verb::Set {
+                store,
+                name,
+                settings,
+            } => (store, What::Set(checked(name)?, read(&settings)?)),
+            Verb::Delete { store, name, yes } => {
+                let name = checked(name)?;
+                if !yes {
+                    return Err(Refusal::usage(format!(
+                        "namespace {name}: --yes is needed to delete it with its whole past"
+                    )));
+                }
+                (store, What::Delete(name))
+            }
+        };
+        Ok(Self {
+            url: StoreUrl::new(store.url),
+            backend: BackendConfig {
+                endpoint: store.endpoint,
+                region: store.region,
+                ..BackendConfig::default()
+            },
+            json: store.json,
+            what,
+        })
+    }
+
+    /// Does it, prints the outcome, and turns into the exit status.
+    pub async fn run(self) -> ExitCode {
+        match self.act().await {
+            Ok(text) => {
+                // A reader that closes the pipe early has seen what it wanted.
+                write!(std::io::stdout(), "{text}").ok();
+                ExitCode::SUCCESS
+            }
+            Err(refusal) => refusal.exit(),
+        }
+    }
+
+    async fn act(&self) -> Result<String, Refusal> {
+        let refused = |error: BackendError| match error {
+            BackendError::Invalid { .. } => Refusal::usage(error),
+            other => Refusal::failure(other),
+        };
+        let backend = Backend::open(self.url.secret(), &self.backend).map_err(refused)?;
+        backend.check().await.map_err(refused)?;
+        match &self.what {
+            What::List => {
+                let names = list_namespaces(&backend).await.map_err(Refusal::failure)?;
+                Ok(match self.json {
+                    true => format!("{:#}\n", json!(names)),
+                    false => names.iter().map(|name| format!("{name}\n")).collect(),
+                })
+            }
+            What::Show(name) => {
+                let shown = show_namespace(&backend, name).await;
+                Ok(self.describe(&shown.map_err(|error| failed(name, &error))?))
+            }
+            What::Create(name, settings) => {
+                let made = create_namespace(&backend, name, settings.clone(), &SystemEnv).await;
+                Ok(self.describe(&made.map_err(|error| failed(name, &error))?))
+            }
+            What::Set(name, changes) => {
+                let set = set_namespace(&backend, name, changes.clone()).await;
+                set.map_err(|error| failed(name, &error))?;
+                let shown = show_namespace(&backend, name).await;
+                Ok(self.describe(&shown.map_err(|error| failed(name, &error))?))
+            }
+            What::Delete(name) => {
+                let mut progress = Progress::new();
+                let gone = delete_namespace(&backend, name, |gone, of| progress.tell(gone, of));
+                let gone = gone.await;
+                progress.end();
+                let gone = gone.map_err(|error| failed(name, &error))?;
+                Ok(match self.json {
+                    true => format!("{:#}\n", json!({ "name": name, "deleted_objects": gone })),
+                    false => format!("namespace {name}: deleted, {gone} objects\n"),
+                })
+            }
+        }
+    }
+
+    fn describe(&self, info: &NamespaceInfo) -> String {
+        match self.json {
+            true => format!("{:#}\n", as_json(info)),
+            false => as_text(info),
+        }
+    }
+}
+
+fn checked(name: String) -> Result<String, Refusal> {
+    check_name(&name).map_err(Refusal::usage)?;
+    Ok(name)
+}
+
+fn read(settings: &[String]) -> Result<Vec<(String, Option<String>)>, Refusal> {
+    let read = settings.iter().map(|text| parse_setting(text));
+    read.collect::<Result<_, _>>().map_err(Refusal::usage)
+}
+
+fn failed(name: &str, error: &StoreError) -> Refusal {
+    match error {
+        StoreError::NotFound => Refusal::failure(format!("namespace {name}: there is none")),
+        StoreError::Exists => Refusal::failure(format!("namespace {name}: there is one already")),
+        other => Refusal::failure(format!("namespace {name}: {other}")),
+    }
+}
+
+fn as_json(info: &NamespaceInfo) -> serde_json::Value {
+    let last = info.last.map(|last| {
+        json!({
+            "epoch": last.epoch,
+            "instant_ns": last.instant_ns,
+            "bytes": last.bytes,
+            "files": last.files,
+        })
+    });
+    json!({
+        "name": info.name,
+        "uuid": info.uuid.to_string(),
+        "format": info.format,
+        "engine": info.engine,
+        "created_ns": info.created_ns,
+        "deleting": info.deleting,
+        "settings": info.settings,
+        "last": last,
+    })
+}
+
+fn as_text(info: &NamespaceInfo) -> String {
+    let mut lines = vec![
+        ("namespace".to_owned(), info.name.clone()),
+        ("uuid".to_owned(), info.uuid.to_string()),
+        (
+            "format".to_owned(),
+            format!("{}, index {}", info.format, info.engine),
+        ),
+        ("created".to_owned(), show_time(info.created_ns)),
+    ];
+    if info.deleting {
+        lines.push((
+            "deleting".to_owned(),
+            "yes: delete it again to complete that".to_owned(),
+        ));
+    }
+    match info.last {
+        Some(last) => {
+            let (files, bytes) = (last.files, show_size(last.bytes));
+            lines.push(("last change".to_owned(), show_time(last.instant_ns)));
+            lines.push(("last writer".to_owned(), format!("epoch {}", last.epoch)));
+            lines.push(("holds".to_owned(), format!("{files} files, {bytes}")));
+        }
+        None => lines.push(("last change".to_owned(), "none in its log".to_owned())),
+    }
+    let settings = info.settings.iter();
+    lines.extend(settings.map(|(key, value)| (format!("set {key}"), value.clone())));
+    lines
+        .into_iter()
+        .map(|(name, value)| format!("{name:<18} {value}\n"))
+        .collect()
+}
+
+fn show_time(ns: u64) -> String {
+    jiff::Timestamp::from_nanosecond(ns.into())
+        .map_or_else(|_| format!("{ns} ns"), |time| format!("{time:.0}"))
+}
+
+/// How far a deletion is, on standard error: a bar on a terminal, else a line now and then.
+struct Progress {
+    terminal: bool,
+    shown: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        Self {
+            terminal,
+            shown: false,
+        }
+    }
+
+    fn tell(&mut self, gone: u64, of: u64) {
+        if self.terminal {
+            let full = (gone * BAR / of.max(1)) as usize;
+            let (done, left) = ("#".repeat(full), " ".repeat(BAR as usize - full));
+            eprint!("\r[{done}{left}] {gone} of {of} objects");
+            self.shown = true;
+        } else if gone.is_multiple_of(LINE_EVERY) {
+            eprintln!("deleted {gone} of {of} objects");
+        }
+    }
+
+    fn end(&self) {
+        if self.shown {
+            eprintln!();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Arguments;
+    use clap::Parser;
+
+    fn job(words: &[&str]) -> Result<NamespaceJob, String> {
+        let words = ["rewindfs", "namespace"].iter().chain(words);
+        let parsed = Arguments::try_parse_from(words).map_err(|error| error.to_string())?;
+        let crate::cli::Command::Namespace { verb } = parsed.command else {
+            return Err("another command".to_owned());
+        };
+        NamespaceJob::new(verb).map_err(|refusal| {
+            assert_eq!(refusal.status(), 2);
+            refusal.message
+        })
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_before_the_store_is_asked() {
+        for (words, part) in [
+            (&["list"][..], "URL"),
+            (&["show", "file:///x"], "NAME"),
+            (&["show", "file:///x", "A"], "only a-z"),
+            (&["create", "file:///x", "a//b"], "an empty part"),
+            (&["create", "file:///x", "a", "novalue"], "KEY=VALUE"),
+            (&["set", "file:///x", "a"], "KEY=VALUE"),
+            (&["set", "file:///x", "a", "B=1"], "a-z"),
+            (&["delete", "file:///x", "a"], "--yes"),
+            (&["frobnicate"], "frobnicate"),
+        ] {
+            let message = job(words).unwrap_err();
+            assert!(message.contains(part), "{words:?}: {message}");
+        }
+        assert!(job(&["delete", "file:///x", "team/eu", "--yes"]).is_ok());
+        assert!(job(&["create", "file:///x", "a", "k=v", "l=w"]).is_ok());
+    }
+
+    #[test]
+    fn what_a_namespace_says_is_shown_both_ways() {
+        let info = NamespaceInfo {
+            name: "team/eu".to_owned(),
+            uuid: uuid::Uuid::nil(),
+            format: 1,
+            engine: "slatedb 0.18".to_owned(),
+            created_ns: 1_767_268_800_000_000_000,
+            deleting: false,
+            settings: BTreeMap::from([("owner".to_owned(), "ops".to_owned())]),
+            last: None,
+        };
+        let text = as_text(&info);
+        for part in ["team/eu", "2026-01-01T12:00:00Z", "set owner          ops"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert_eq!(as_json(&info)["settings"]["owner"], "ops");
+    }
+}

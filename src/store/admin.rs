@@ -1,0 +1,315 @@
+//! Namespaces of a backend from outside: which there are, what they say of themselves, making and deleting them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::StreamExt;
+
+use super::error::StoreError;
+use super::identity::Identity;
+use super::keys;
+use super::log;
+use super::namespace::check_name;
+use super::rows::{self, Applied, decode};
+use crate::backend::Backend;
+use crate::env::Env;
+use crate::meta::{Change, MetaStore, SlateConfig, SlateStore};
+
+/// What lies below a namespace and is no namespace.
+const INTERNAL: [&str; 3] = ["meta", "data", "log"];
+/// Longest name of a setting, and longest value, in bytes.
+const SETTING_MAX: (usize, usize) = (64, 1024);
+/// How long a writer gets to learn that its namespace is being deleted; it looks each second.
+const FENCED: Duration = Duration::from_millis(2500);
+/// Deletions under way at the same time.
+const AT_ONCE: usize = 16;
+/// Listings until nothing is found any more: what a fenced writer had under way may arrive late.
+const SWEEPS_MAX: usize = 10;
+
+/// What a namespace says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceInfo {
+    /// Its name in the backend.
+    pub name: String,
+    /// What it is called in cache directories.
+    pub uuid: uuid::Uuid,
+    /// Format of everything below it.
+    pub format: u32,
+    /// Its index, and the version that made it.
+    pub engine: String,
+    /// When it was made, nanoseconds since 1970.
+    pub created_ns: u64,
+    /// Whether its deletion has begun.
+    pub deleting: bool,
+    /// What its users have set.
+    pub settings: BTreeMap<String, String>,
+    /// The newest batch in its log, which lags a writer by a minute at most.
+    pub last: Option<LastWrite>,
+}
+
+/// How a namespace stood at a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastWrite {
+    /// The writer's epoch: how often the index had been opened.
+    pub epoch: u64,
+    /// The last instant that had been given, nanoseconds since 1970.
+    pub instant_ns: u64,
+    /// Bytes of live files.
+    pub bytes: u64,
+    /// Live inodes.
+    pub files: u64,
+}
+
+/// Reads `KEY=VALUE`; without a value the setting is taken away.
+///
+/// # Errors
+/// `Invalid`, saying what is wrong with it.
+pub fn parse_setting(text: &str) -> Result<(String, Option<String>), StoreError> {
+    let bad = |why: &str| Err(StoreError::Invalid(format!("setting {text:?}: {why}")));
+    let Some((key, value)) = text.split_once('=') else {
+        return bad("write KEY=VALUE, or KEY= to take it away");
+    };
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+    if key.is_empty() || key.len() > SETTING_MAX.0 || !key.chars().all(plain) {
+        return bad("the name must have 1 to 64 of a-z, 0-9, '-', '_' and '.'");
+    }
+    if value.len() > SETTING_MAX.1 {
+        return bad("the value is longer than 1024 bytes");
+    }
+    let value = (!value.is_empty()).then(|| value.to_owned());
+    Ok((key.to_owned(), value))
+}
+
+/// The names of all namespaces below a backend, nested ones included, ascending.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn list_namespaces(backend: &Backend) -> Result<Vec<String>, StoreError> {
+    let (mut found, mut open) = (Vec::new(), vec![String::new()]);
+    while let Some(at) = open.pop() {
+        if !at.is_empty() && backend.has(&format!("{at}/namespace.json")).await? {
+            found.push(at.clone());
+        }
+        for name in backend.folders(&at).await? {
+            let below = match at.as_str() {
+                "" => name.clone(),
+                above => format!("{above}/{name}"),
+            };
+            if !INTERNAL.contains(&name.as_str()) && check_name(&below).is_ok() {
+                open.push(below);
+            }
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// What a namespace says of itself. Disturbs no writer.
+///
+/// # Errors
+/// `NotFound`, `Invalid` for a bad name, `Corrupt`, `Unavailable`.
+pub async fn show_namespace(backend: &Backend, name: &str) -> Result<NamespaceInfo, StoreError> {
+    let (place, identity) = find(backend, name).await?;
+    let last = last_applied(&place).await?.map(|applied| LastWrite {
+        epoch: applied.batch.0,
+        instant_ns: applied.clock,
+        bytes: applied.bytes.max(0).cast_unsigned(),
+        files: applied.files.max(0).cast_unsigned(),
+    });
+    Ok(info(name, identity, last))
+}
+
+fn info(name: &str, identity: Identity, last: Option<LastWrite>) -> NamespaceInfo {
+    NamespaceInfo {
+        name: name.to_owned(),
+        uuid: identity.uuid,
+        format: identity.format,
+        engine: format!("{} {}", identity.engine, identity.engine_version),
+        created_ns: identity.created,
+        deleting: identity.deleting,
+        settings: identity.settings,
+        last,
+    }
+}
+
+async fn find(backend: &Backend, name: &str) -> Result<(Backend, Identity), StoreError> {
+    check_name(name)?;
+    let place = backend.child(name);
+    let identity = Identity::find(&place).await?.ok_or(StoreError::NotFound)?;
+    Ok((place, identity))
+}
+
+/// `G A` as the newest log object that holds one says.
+async fn last_applied(place: &Backend) -> Result<Option<Applied>, StoreError> {
+    for object in place.list("log").await?.into_iter().rev() {
+        let object = log::LogObject::decode(&place.get(&object.key).await?)?;
+        for batch in object.batches()?.into_iter().rev() {
+            let row = batch
+                .rows()
+                .iter()
+                .rev()
+                .find(|(key, _)| *key == keys::applied());
+            if let Some((_, Change::Put(value))) = row {
+                return decode("G A", value).map(Some);
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Makes a namespace.
+///
+/// # Errors
+/// `Exists`; `Invalid` for a bad name; `Unavailable`.
+pub async fn create_namespace(
+    backend: &Backend,
+    name: &str,
+    settings: BTreeMap<String, String>,
+    env: &dyn Env,
+) -> Result<NamespaceInfo, StoreError> {
+    check_name(name)?;
+    let identity = Identity {
+        settings,
+        ..Identity::fresh(env)
+    };
+    match identity.make(&backend.child(name)).await? {
+        true => Ok(info(name, identity, None)),
+        false => Err(StoreError::Exists),
+    }
+}
+
+/// Changes settings: each to a value, or away. Disturbs no writer; of two at the same time the later counts.
+///
+/// # Errors
+/// As [`show_namespace`]; `Busy` when it is being deleted.
+pub async fn set_namespace(
+    backend: &Backend,
+    name: &str,
+    changes: Vec<(String, Option<String>)>,
+) -> Result<NamespaceInfo, StoreError> {
+    let (place, mut identity) = find(backend, name).await?;
+    identity.check_alive()?;
+    for (key, value) in changes {
+        match value {
+            Some(value) => identity.settings.insert(key, value),
+            None => identity.settings.remove(&key),
+        };
+    }
+    identity.replace(&place).await?;
+    Ok(info(name, identity, None))
+}
+
+/// Deletes a namespace, its past included: marks it, fences its writer, deletes its objects. Those of namespaces nested in it
+/// stay. What failed half-way is completed by a second call. `progress` hears how many objects are gone, of how many.
+///
+/// # Errors
+/// As [`show_namespace`].
+pub async fn delete_namespace(
+    backend: &Backend,
+    name: &str,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<u64, StoreError> {
+    let (place, mut identity) = find(backend, name).await?;
+    identity.deleting = true;
+    identity.replace(&place).await?;
+    if !place.list("meta").await?.is_empty() {
+        let config = SlateConfig {
+            local: place.is_local(),
+            ..SlateConfig::new(rows::merge)
+        };
+        match SlateStore::open(place.object_store(), "meta", config).await {
+            Ok(index) => index.close().await?,
+            // An earlier attempt has left half of it: its writer was fenced then.
+            Err(error) => tracing::warn!(%error, "the index cannot be opened any more"),
+        }
+        tokio::time::sleep(FENCED).await;
+    }
+    let mut gone = 0;
+    for _ in 0..SWEEPS_MAX {
+        let mut all = Vec::new();
+        for part in ["data", "log", "meta"] {
+            all.extend(place.list(part).await?.into_iter().map(|object| object.key));
+        }
+        if all.is_empty() {
+            break;
+        }
+        let total = gone + all.len() as u64;
+        let mut deleting = futures::stream::iter(&all)
+            .map(|key| place.delete(key))
+            .buffer_unordered(AT_ONCE);
+        while let Some(deleted) = deleting.next().await {
+            deleted?;
+            gone += 1;
+            progress(gone, total);
+        }
+    }
+    Identity::remove(&place).await?;
+    Ok(gone + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::BackendConfig;
+    use crate::env::SeededEnv;
+    use bytes::Bytes;
+
+    #[test]
+    fn settings_are_read_or_refused_with_a_reason() {
+        let read = |text| parse_setting(text).unwrap();
+        assert_eq!(read("a.b-c=x=y"), ("a.b-c".into(), Some("x=y".into())));
+        assert_eq!(read("a="), ("a".to_owned(), None));
+        for bad in [
+            "",
+            "a",
+            "=x",
+            "A=x",
+            "a b=x",
+            &format!("a={}", "x".repeat(1025)),
+        ] {
+            let error = parse_setting(bad).unwrap_err().to_string();
+            assert!(error.contains("setting"), "{bad}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn namespaces_are_listed_changed_and_deleted_one_by_one() {
+        let backend = Backend::open("memory://admin", &BackendConfig::default()).unwrap();
+        let env = SeededEnv::new(1);
+        for name in ["team", "team/eu", "probe", "other"] {
+            let made = create_namespace(&backend, name, BTreeMap::new(), &env);
+            assert_eq!(made.await.unwrap().name, name);
+        }
+        let again = create_namespace(&backend, "team", BTreeMap::new(), &env).await;
+        assert!(matches!(again, Err(StoreError::Exists)));
+        let stray = Bytes::from_static(b"x");
+        for key in [
+            "team/data/00000/000/000/000/001",
+            "loose/file",
+            "team/data/namespace.json",
+        ] {
+            backend.put(key, stray.clone()).await.unwrap();
+        }
+        let all = || async { list_namespaces(&backend).await.unwrap() };
+        assert_eq!(all().await, ["other", "probe", "team", "team/eu"]);
+        let set = vec![parse_setting("a=1").unwrap(), parse_setting("b=2").unwrap()];
+        set_namespace(&backend, "team", set).await.unwrap();
+        let set = vec![parse_setting("a=").unwrap()];
+        let changed = set_namespace(&backend, "team", set).await.unwrap();
+        let shown = show_namespace(&backend, "team").await.unwrap();
+        assert_eq!(shown, changed);
+        assert_eq!(
+            shown.settings,
+            BTreeMap::from([("b".to_owned(), "2".to_owned())])
+        );
+        let mut heard = Vec::new();
+        let gone = delete_namespace(&backend, "team", |gone, of| heard.push((gone, of)));
+        assert_eq!(gone.await.unwrap(), 3);
+        assert_eq!(heard, [(1, 2), (2, 2)]);
+        assert_eq!(all().await, ["other", "probe", "team/eu"]);
+        assert!(matches!(
+            show_namespace(&backend, "team").await,
+            Err(StoreError::NotFound)
+        ));
+    }
+}
