@@ -222,7 +222,7 @@ impl SlateStore {
             .with_segment_extractor(Arc::new(FirstByte))
             .build();
         let db = match timeout(OPEN_DEADLINE, building).await {
-            Ok(built) => built.map_err(|error| classify(&error))?,
+            Ok(built) => built.map_err(|error| lost_race(classify(&error)))?,
             Err(_) => return Err(late("opening", OPEN_DEADLINE)),
         };
         let status = Status(db.subscribe());
@@ -339,6 +339,16 @@ fn classify(error: &slatedb::Error) -> MetaError {
         ErrorKind::Closed(CloseReason::Fenced) => MetaError::Fenced(text),
         ErrorKind::Closed(_) => MetaError::Closed(text),
         _ => MetaError::Corrupt(text),
+    }
+}
+
+/// Two that open an index at the same moment write the same manifest; the engine calls what the slower one gets damage.
+fn lost_race(error: MetaError) -> MetaError {
+    match error {
+        MetaError::Corrupt(text) if text.contains("version already exists") => {
+            MetaError::Fenced(text)
+        }
+        other => other,
     }
 }
 

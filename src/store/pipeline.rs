@@ -428,6 +428,7 @@ impl Shared {
             if let Some(commit) = self.log.newest_commit()
                 && !self.health.halted(Step::Flush)
                 && let Err(error) = self.make_durable(commit).await
+                && !matches!(error, StoreError::Fenced)
             {
                 tracing::warn!(%error, "flush failed; trying again");
             }

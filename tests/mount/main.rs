@@ -25,3 +25,4 @@ mod undelete;
 mod usage;
 mod versions;
 mod walk;
+mod writers;
