@@ -11,6 +11,7 @@ mod conflict;
 mod content;
 mod create;
 mod deleted;
+mod digest;
 mod equal;
 mod error;
 mod file;

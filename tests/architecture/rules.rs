@@ -27,6 +27,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("slatedb", &["meta/slate"]),
     ("lru", &["cache"]),
     ("blake3", &["store"]),
+    ("sha2", &["store"]),
     ("libc", &["fs", "fuse"]),
 ];
 

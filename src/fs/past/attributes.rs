@@ -26,6 +26,10 @@ pub(crate) async fn value(
             let stored = namespace.stored_past(entry).await?;
             Ok(Some(Bytes::from(stored.to_string())))
         }
+        Some(b"sha256") if entry.kind == Kind::File => {
+            let digest = namespace.sha256_past(entry).await?;
+            Ok(digest.map(Bytes::from))
+        }
         Some(own) => Ok(known(entry, own)),
         None => Ok(None),
     }
