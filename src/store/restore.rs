@@ -64,6 +64,8 @@ pub(super) struct Tree {
     pub(super) names: Names,
     /// Every directory in it, the top one first.
     pub(super) directories: Vec<Ino>,
+    /// Everything else in it that is in a batch.
+    pub(super) sent: Vec<Ino>,
     /// What is in no batch yet.
     pub(super) items: Vec<Item>,
     /// Held from the first batch that went ahead; all of its rows have that instant.
@@ -109,6 +111,7 @@ impl Namespace {
             top,
             names: Names::default(),
             directories: Vec::new(),
+            sent: Vec::new(),
             items: Vec::new(),
             ahead: None,
         };
@@ -188,17 +191,20 @@ impl Shared {
         let made: BTreeSet<Ino> = tree.items.iter().map(|item| item.slot.0).collect();
         draft.order.makes.extend(made);
         for item in tree.items.drain(..) {
-            self.item_rows(&mut draft, &item, author);
+            let ino = self.item_rows(&mut draft, &item, author);
+            if let Back::Leaf = item.what {
+                tree.sent.push(ino);
+            }
         }
         self.enqueue(draft)?;
         Ok(())
     }
 
-    /// The rows by which an entry is live again.
-    pub(super) fn item_rows(&self, draft: &mut Draft, item: &Item, author: &Author) {
+    /// The rows by which an entry is live again; returns its number.
+    pub(super) fn item_rows(&self, draft: &mut Draft, item: &Item, author: &Author) -> Ino {
         let at = draft.instant;
         let stamp = self.stamp(at, Op::Undelete, author, item.origin.clone());
-        self.back_rows(draft, item, stamp, at);
+        self.back_rows(draft, item, stamp, at)
     }
 
     /// The rows of an entry with its stamp and the instant since which its name exists; returns its number.
@@ -244,6 +250,7 @@ impl Shared {
                 number.ino
             }
         };
+        draft.order.touches.push(keys::inode(ino));
         let entry = Entry {
             ino,
             bound: at,

@@ -212,8 +212,10 @@ impl Shared {
         order.touches.push(keys::entry(back.from.0, &back.from.1));
         if let Some(tree) = &back.tree {
             let top = tree.top().ino;
-            order.touches.extend([keys::pending(top), keys::inode(top)]);
-            // What is done in the tree from now on needs all of it.
+            order.touches.push(keys::pending(top));
+            // What is done in the tree from now on needs all of it, and so does who waits for something in it.
+            let all = tree.directories.iter().chain(&tree.sent);
+            order.touches.extend(all.map(|ino| keys::inode(*ino)));
             order.makes.extend(&tree.directories);
         }
         Ok(order)
@@ -237,7 +239,7 @@ impl Shared {
         let ino = self.back_rows(draft, item, stamp, alive_since);
         if let Some(tree) = &mut back.tree {
             for item in tree.items.drain(..) {
-                self.item_rows(draft, &item, back.author);
+                let _number = self.item_rows(draft, &item, back.author);
             }
             if tree.ahead.is_some() {
                 draft.rows.delete(keys::pending(tree.top().ino));

@@ -460,3 +460,55 @@ async fn a_time_before_a_directory_was_made_again_asks_the_one_that_stood_there(
         "the last dist moved away"
     );
 }
+
+#[tokio::test]
+async fn history_goes_on_through_renames_and_returns_across_directories() {
+    let world = World::new("undelete-chain");
+    let ns = world.open().await;
+    let one = make(&ns, ROOT, b"one", Kind::Directory).await;
+    let two = make(&ns, ROOT, b"two", Kind::Directory).await;
+    let rename = async |from: (Ino, &[u8]), to: (Ino, &[u8])| {
+        world.env.advance(20_000_000_000);
+        ns.rename(from, to, RenameMode::Replace, &author())
+            .await
+            .unwrap();
+    };
+    save(&ns, ROOT, b"report", b"1").await;
+    rename((ROOT, b"report"), (one, b"draft")).await;
+    save(&ns, one, b"draft", b"2").await;
+    rename((one, b"draft"), (two, b"final")).await;
+    save(&ns, two, b"final", b"3").await;
+    remove(&ns, two, b"final").await;
+    bring(&ns, (two, "final"), (ROOT, "back")).await.unwrap();
+    rename((ROOT, b"back"), (one, b"last")).await;
+    let texts = [b"1", b"1", b"2", b"2", b"3", b"3", b"3"];
+    assert_eq!(history(&ns, one, b"last").await, texts);
+    let from: Vec<_> = ns.versions(one, b"last").await.unwrap();
+    let from = from.iter().filter_map(|v| v.renamed_from.as_ref());
+    let from: Vec<_> = from.map(|origin| origin.name.clone()).collect();
+    assert_eq!(from, ["report", "draft", "final", "back"]);
+}
+
+#[tokio::test]
+async fn who_waits_for_something_in_a_tree_waits_for_all_of_it() {
+    for entries_max in [1000, 3] {
+        let world = World::new("undelete-sync");
+        let ns = world.open().await;
+        ns.0.undeletes
+            .entries_max
+            .store(entries_max, Ordering::Relaxed);
+        let top = plant(&world, &ns).await;
+        let before = live(&ns, ROOT).await;
+        remove(&ns, ROOT, b"top").await;
+        ns.drain().await.unwrap();
+        bring(&ns, (ROOT, "top"), (ROOT, "top")).await.unwrap();
+        let inner = ns.lookup(top, b"d0").await.unwrap().unwrap().ino;
+        let found = ns.lookup(inner, b"f3").await.unwrap().unwrap();
+        let file = ns.file(found.ino).await.unwrap();
+        file.sync(&author()).await.unwrap();
+        let left = world.fork().await;
+        left.wipe();
+        let ns = left.open().await;
+        assert_eq!(live(&ns, ROOT).await, before);
+    }
+}
