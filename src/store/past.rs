@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::content::Stretch;
 use super::error::StoreError;
+use super::file::Whence;
 use super::interval;
 use super::keys;
 use super::namespace::{Namespace, Shared};
@@ -241,6 +242,41 @@ impl Namespace {
             Some(content) if offset < end => self.0.read_content(content, offset, end).await,
             _ => Ok(Bytes::new()),
         }
+    }
+
+    /// The next data or hole of a state of the past at or after `offset`; `None` behind the last.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn seek_past(
+        &self,
+        entry: &PastEntry,
+        offset: u64,
+        whence: Whence,
+    ) -> Result<Option<u64>, StoreError> {
+        let size = entry.attrs.size;
+        let Some(content) = entry.content.reference().filter(|_| offset < size) else {
+            return Ok(None);
+        };
+        let stretches = self
+            .0
+            .contents
+            .stretches(&self.0.view, content, offset, size)
+            .await?;
+        let is_hole = |stretch: &Stretch| {
+            matches!(
+                stretch,
+                Stretch::Zero | Stretch::Staged(crate::cache::Source::Zero)
+            )
+        };
+        let wanted = stretches
+            .iter()
+            .find(|(_, _, stretch)| is_hole(stretch) == (whence == Whence::Hole));
+        Ok(match (wanted, whence) {
+            (Some((start, ..)), _) => Some(*start),
+            (None, Whence::Hole) => Some(size),
+            (None, Whence::Data) => None,
+        })
     }
 
     /// Bytes in segments that a state of the past is read from, each extent once; those of its rows are not counted.

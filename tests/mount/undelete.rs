@@ -240,3 +240,26 @@ fn permissions_are_those_of_the_live_directory() {
     "#
     ));
 }
+
+#[test]
+fn holes_stay_holes_in_the_past() {
+    let store = tempfile::tempdir().unwrap();
+    let mount = TestMount::start(&Place::local(store.path()), &[]);
+    mount.sh(r#"
+        truncate -s 64M sparse; printf data | dd of=sparse bs=1M seek=32 conv=notrunc status=none
+        live=$(stat -c %b sparse)
+        test "$live" -lt 2048
+        rm sparse
+        test "$(stat -c '%b %s' .versions/@deleted/sparse)" = "$live 67108864"
+        cp --sparse=auto .versions/@deleted/sparse out
+        test "$(stat -c %b out)" -lt 2048
+        python3 -c '
+import os
+f = os.open(".versions/@deleted/sparse", os.O_RDONLY)
+print(os.lseek(f, 0, os.SEEK_DATA) >> 20, os.lseek(f, 33 << 20, os.SEEK_HOLE) >> 20)
+' > found
+        test "$(cat found)" = "32 33"
+        mv .versions/@deleted/sparse back
+        test "$(stat -c %b back)" = "$live"; cmp out back
+    "#);
+}

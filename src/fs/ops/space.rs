@@ -91,14 +91,7 @@ impl FileSystem {
         let offset = u64::try_from(offset).map_err(|_| FsError::NoSuchOffset)?;
         let found = match self.handles.get(handle)? {
             Handle::File(open) => open.file.seek(offset, whence).await?,
-            Handle::Past(node) => {
-                // A version says nothing about its holes: it is data up to its end.
-                let size = self.past.stat(&node).await?.0.attrs.size;
-                (offset < size).then_some(match whence {
-                    Whence::Data => offset,
-                    Whence::Hole => size,
-                })
-            }
+            Handle::Past(node) => self.past.seek(&node, offset, whence).await?,
             Handle::Text(_) => None,
             Handle::Dir(_) => return Err(FsError::IsDirectory),
         };

@@ -28,7 +28,7 @@ use crate::fs::error::{FsError, FsResult};
 use crate::fs::handle::Listed;
 use crate::fs::{Entry, FsConfig};
 use crate::store::{
-    Attrs, CloneSource, Ino, Instant, Kind, Namespace, PastEntry, Stat, StoreError,
+    Attrs, CloneSource, Ino, Instant, Kind, Namespace, PastEntry, Stat, StoreError, Whence,
 };
 use crate::sync::Arc;
 use bytes::Bytes;
@@ -185,7 +185,12 @@ impl Past {
                     // Its attributes are the live inode's until it ends.
                     None => Lasting::Passing,
                 };
-                Ok((stat_of(node, entry.attrs), self.ttl_of(lasting)))
+                let blocks = entry.allocated.min(entry.attrs.size).div_ceil(512);
+                let stat = Stat {
+                    blocks,
+                    ..stat_of(node, entry.attrs)
+                };
+                Ok((stat, self.ttl_of(lasting)))
             }
             What::Pointer(dir, slot, pointer) => {
                 let target = self.pointer_target(*dir, slot, *pointer).await?;
@@ -264,6 +269,32 @@ impl Past {
         match node.what() {
             What::State(seen) => Some(self.namespace.clone_source(&seen.entry)),
             _ => None,
+        }
+    }
+
+    /// The next data or hole at or after `offset`; `None` behind the last.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    pub(crate) async fn seek(
+        &self,
+        node: &PastNode,
+        offset: u64,
+        whence: Whence,
+    ) -> FsResult<Option<u64>> {
+        match node.what() {
+            What::State(seen) => {
+                let found = self.namespace.seek_past(&seen.entry, offset, whence).await;
+                found.map_err(|error| FsError::from(error).by_number())
+            }
+            _ => {
+                // A text of ours is data up to its end.
+                let size = self.stat(node).await?.0.attrs.size;
+                Ok((offset < size).then_some(match whence {
+                    Whence::Data => offset,
+                    Whence::Hole => size,
+                }))
+            }
         }
     }
 
