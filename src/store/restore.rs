@@ -278,6 +278,14 @@ impl Shared {
         Ok(())
     }
 
+    /// Takes away what an attempt that failed left of a tree.
+    pub(super) async fn sweep_left(&self, top: Ino) -> Result<(), StoreError> {
+        match self.view.get(&keys::pending(top)).await? {
+            Some(_) => self.sweep_tree(top).await,
+            None => Ok(()),
+        }
+    }
+
     /// Takes away a tree that no name leads to, from below.
     pub(super) async fn sweep_tree(&self, top: Ino) -> Result<(), StoreError> {
         let mut directories = vec![top];
@@ -341,7 +349,7 @@ impl Shared {
     }
 }
 
-/// Turns of restoring, one at a time: two could take the same number.
+/// Turns of restoring a directory, one at a time: two could take the same number.
 #[derive(Debug)]
 pub(crate) struct Undeletes {
     pub(super) turn: tokio::sync::Mutex<()>,

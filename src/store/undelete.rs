@@ -9,6 +9,7 @@
 use bytes::Bytes;
 
 use super::clock::Answer;
+use super::deleted::Gone;
 use super::error::StoreError;
 use super::inode::{Locked, find};
 use super::keys;
@@ -18,13 +19,15 @@ use super::record::Order;
 use super::rename::{After, RenameMode, Renamed, is_directory};
 use super::restore::{Back, Item, Tree};
 use super::rows::{Closed, DirectoryRow, Entry};
-use super::version::{Author, EndOp, Ino, Kind, Op, Origin, Stat};
+use super::version::{Author, EndOp, Ino, Kind, Op, Origin, Stat, VersionId};
 use std::sync::atomic::Ordering;
 
 /// What comes back, and where to.
 struct Return<'a> {
     from: (Ino, Bytes),
     to: (Ino, Bytes),
+    /// The closed version that was looked at.
+    version: VersionId,
     mode: RenameMode,
     author: &'a Author,
     /// Of a directory.
@@ -38,7 +41,7 @@ impl Namespace {
     ///
     /// # Errors
     /// `NotFound` when the name was not removed, or is there again; those of [`Namespace::rename`] for what has the new name;
-    /// `Invalid` for an exchange.
+    /// `Invalid` for an exchange; `Stale` when the name was made and removed again meanwhile.
     pub async fn undelete(
         &self,
         from: (Ino, &[u8]),
@@ -51,21 +54,29 @@ impl Namespace {
             return Err(StoreError::Invalid("an exchange with the past".to_owned()));
         }
         let shared = &self.0;
-        let _turn = shared.undeletes.turn.lock().await;
         let gone = shared.gone(from.0, from.1).await?;
         let gone = gone.ok_or(StoreError::NotFound)?;
         let kind = gone.stood.node.kind;
+        let _turn = match kind {
+            Kind::Directory => Some(shared.undeletes.turn.lock().await),
+            _ => None,
+        };
         if shared.stat(to.0).await?.kind != Kind::Directory {
             return Err(StoreError::NotDirectory);
         }
         let target = shared.entry(to.0, to.1).await?;
         shared.check_target(kind, target.as_ref(), mode).await?;
         let tree = if kind == Kind::Directory {
-            let max = shared.undeletes.entries_max.load(Ordering::Relaxed);
-            Some(
-                self.gather_tree((gone.stood.ino, gone.at), max, author)
-                    .await?,
-            )
+            let (top, max) = (gone.stood.ino, &shared.undeletes.entries_max);
+            shared.sweep_left(top).await?;
+            let gathered = self.gather_tree((top, gone.at), max.load(Ordering::Relaxed), author);
+            match gathered.await {
+                Ok(tree) => Some(tree),
+                Err(error) => {
+                    shared.sweep_left(top).await?;
+                    return Err(error);
+                }
+            }
         } else {
             None
         };
@@ -73,6 +84,7 @@ impl Namespace {
         let mut back = Return {
             from: own(from),
             to: own(to),
+            version: gone.closed.stamp.id,
             mode,
             author,
             tree,
@@ -133,11 +145,12 @@ impl Shared {
         }
     }
 
-    async fn bind_locked(
+    /// What comes back, looked at under the locks.
+    async fn gone_still(
         &self,
         locked: &mut [Locked],
-        back: &mut Return<'_>,
-    ) -> Result<Renamed, StoreError> {
+        back: &Return<'_>,
+    ) -> Result<Gone, StoreError> {
         for directory in [back.from.0, back.to.0] {
             find(locked, directory)
                 .and_then(Locked::directory)
@@ -145,6 +158,19 @@ impl Shared {
         }
         let gone = self.gone(back.from.0, &back.from.1).await?;
         let gone = gone.ok_or(StoreError::NotFound)?;
+        if gone.closed.stamp.id != back.version {
+            // The name was made and removed again meanwhile.
+            return Err(StoreError::Stale);
+        }
+        Ok(gone)
+    }
+
+    async fn bind_locked(
+        &self,
+        locked: &mut [Locked],
+        back: &mut Return<'_>,
+    ) -> Result<Renamed, StoreError> {
+        let gone = self.gone_still(locked, back).await?;
         let target = self.entry(back.to.0, &back.to.1).await?;
         self.check_target(gone.stood.node.kind, target.as_ref(), back.mode)
             .await?;

@@ -81,6 +81,7 @@ async fn a_crash_before_the_last_batch_leaves_nothing() {
     assert!(gathered.ahead.is_some());
     assert!(ns.usage().files > usage.files);
     assert!(ns.lookup(ROOT, b"top").await.unwrap().is_none());
+    drop(gathered);
     for drained in [false, true] {
         if drained {
             ns.drain().await.unwrap();
@@ -107,6 +108,11 @@ async fn a_crash_before_the_last_batch_leaves_nothing() {
             end(ns).await;
         }
     }
+    let back = bring(&ns, (ROOT, "top"), (ROOT, "top")).await.unwrap();
+    assert_eq!((back.ino, back.generation), (top, 1));
+    assert_eq!(live(&ns, ROOT).await, before);
+    ns.drain().await.unwrap();
+    log_twin(&ns, &world).await;
     end(ns).await;
 }
 
