@@ -140,7 +140,8 @@ impl Overtaken {
         let at = self.record.instant;
         states.into_iter().find(|(_, node, stamp)| {
             let made = stamp.as_ref().is_some_and(|stamp| {
-                stamp.id.instant == at && !matches!(stamp.op, Op::Rename | Op::Link)
+                let moved = matches!(stamp.op, Op::Rename | Op::Link | Op::Undelete);
+                stamp.id.instant == at && !moved
             });
             made && matches!(node.kind, Kind::File | Kind::Symlink)
         })

@@ -14,7 +14,7 @@ use rewindfs::store::{
 };
 use rewindfs::task::Tasks;
 
-use crate::support::mount::{PROGRAM, TestMount, is_mounted};
+use crate::support::mount::{PROGRAM, TestMount, force_unmount, is_mounted, mount_arguments};
 use crate::support::place::Place;
 use crate::support::s3::S3Server;
 use crate::support::shell::{self, Ran};
@@ -149,6 +149,43 @@ fn the_second_mount_takes_over_on_s3() {
 }
 
 #[test]
+fn a_recovery_that_is_killed_again_and_again_brings_everything_back_once() {
+    let Some(server) = S3Server::start() else {
+        return;
+    };
+    let place = server.place("killed");
+    let mut first = TestMount::start(&place, &["--sync-on", "interval", "--sync-interval", "1h"]);
+    first.sh("for n in 0 1 2 3 4 5; do echo old > f$n; done");
+    first.drain();
+    first.sh("for n in 0 1 2 3 4 5; do echo mine $n > f$n; done");
+    first.kill9();
+    let mut second = TestMount::start(&place, &[]);
+    second.sh("for n in 0 1 2 3 4 5; do echo other > f$n; done");
+    second.umount();
+    for tenths in [2, 4, 5, 6, 7, 8] {
+        let mut daemon = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", PROGRAM])
+            .args(mount_arguments(&place, &first.root(), &first.cache()))
+            .arg("--foreground")
+            .envs(place.variables.iter().cloned())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(100 * tenths));
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        force_unmount(&first.root());
+    }
+    first.mount();
+    assert_eq!(first.sh("cat f?"), "other\n".repeat(6));
+    for n in 0..6 {
+        assert_eq!(conflicts(&first, &format!("f{n}")), [format!("mine {n}")]);
+    }
+    first.umount();
+    first.check_log("main");
+}
+
+#[test]
 fn a_busy_writer_learns_that_it_was_fenced() {
     let Some(server) = S3Server::start() else {
         return;
@@ -241,16 +278,14 @@ fn a_clock_that_is_off_is_refused_by_both_rules() {
     ] {
         let mut command = Command::new(PROGRAM);
         command
-            .args(crate::support::mount::mount_arguments(
-                &place, &files, &cache,
-            ))
+            .args(mount_arguments(&place, &files, &cache))
             .args(flags)
             .env("LD_PRELOAD", library)
             .env("FAKETIME", offset)
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
             .env("NO_FAKE_STAT", "1");
         let ran = shell::run(&mut command, Duration::from_secs(60));
-        crate::support::mount::force_unmount(&files);
+        force_unmount(&files);
         assert_eq!(ran.code, Some(1), "{ran}");
         assert!(ran.stderr.contains(words), "{ran}");
         let times = ran.stderr.matches('Z').count();

@@ -245,6 +245,13 @@ async fn names_and_numbers_that_only_one_writer_knew_do_not_meet_the_other_ones(
     }
     let told = ns.conflicts();
     assert_eq!((told.versions, told.dropped), (3, 4), "{told:?}");
+    // They are names that were removed: a rename out of `@deleted` brings them back, their history with them.
+    let (from, to) = ((ROOT, &b"new%2Fbelow%2Fa"[..]), (ROOT, &b"back"[..]));
+    let (mode, by) = (RenameMode::Replace, author());
+    ns.undelete(from, to, mode, &by).await.unwrap();
+    assert_eq!(content(&ns, ROOT, b"back").await.unwrap(), b"text of a");
+    let joined = ns.versions(ROOT, b"back").await.unwrap();
+    assert_eq!(joined.first().map(|version| version.op), Some(Op::Conflict));
     sound(&left, ns).await;
 }
 
@@ -312,6 +319,29 @@ async fn a_state_comes_back_under_the_name_it_was_given_last() {
     assert_eq!(content(&ns, ROOT, b"f").await.unwrap(), b"other");
     assert_eq!(told(&ns, ROOT, b"tmp").await, []);
     assert_eq!(content(&ns, ROOT, b"big").await.unwrap().len(), 600_000);
+    sound(&left, ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_of_a_linked_file_comes_back_under_one_of_its_names() {
+    let left = overtaken(
+        "linked",
+        |ns| async move {
+            let f = find(&ns, ROOT, b"f").await;
+            ns.link(f, ROOT, b"second", &author()).await.unwrap();
+            save(&ns, ROOT, b"second", b"through the second").await;
+            ns.unlink(ROOT, b"f", &author()).await.unwrap();
+            save(&ns, ROOT, b"second", b"once more").await;
+        },
+        other_f,
+    )
+    .await;
+    let ns = left.open().await;
+    let mut found = conflicts(&told(&ns, ROOT, b"f").await);
+    found.extend(conflicts(&told(&ns, ROOT, b"second").await));
+    assert_eq!(found, [&b"through the second"[..], b"once more"]);
+    assert_eq!(content(&ns, ROOT, b"f").await.unwrap(), b"other");
+    assert_eq!(content(&ns, ROOT, b"second").await, None);
     sound(&left, ns).await;
 }
 
