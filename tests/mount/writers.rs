@@ -479,19 +479,37 @@ async fn race(place: &Place) {
         }
     }
     eprintln!("{lost} of 100 turns lost the namespace");
-    let mut found: BTreeMap<(String, String), usize> = BTreeMap::new();
     for racer in [&one, &two] {
         let (namespace, tasks) = racer.open(&backend).await.unwrap();
         namespace.close().await.unwrap();
         tasks.join().await;
     }
     let (namespace, tasks) = one.open(&backend).await.unwrap();
+    let found = found(&namespace, [&one, &two]).await;
+    for racer in [&one, &two] {
+        for (known, durable) in &racer.acknowledged {
+            let times = found.get(known).copied().unwrap_or(0);
+            assert_eq!(times, 1, "{known:?}, durable: {durable}");
+        }
+    }
+    namespace.close().await.unwrap();
+    tasks.join().await;
+    let audit = audit_log(&backend, "race").await.unwrap();
+    assert!(
+        audit.differing.is_empty() && audit.miscounted.is_empty(),
+        "{audit:?}"
+    );
+}
+
+/// How often each name has each text in a version of its own; fails on a text that is nobody's.
+async fn found(namespace: &Namespace, racers: [&Racer; 2]) -> BTreeMap<(String, String), usize> {
+    let mut found: BTreeMap<(String, String), usize> = BTreeMap::new();
     for name in namespace.names_with_versions(ROOT).await.unwrap() {
         for version in namespace.versions(ROOT, &name).await.unwrap() {
             let text = namespace.read_past(&version, 0, u32::MAX).await.unwrap();
             let text = String::from_utf8(text.to_vec()).unwrap();
             let known = (String::from_utf8(name.to_vec()).unwrap(), text);
-            let by = [&one, &two].map(|racer| racer.acknowledged.contains_key(&known));
+            let by = racers.map(|racer| racer.acknowledged.contains_key(&known));
             // The save that met the end may be there although nobody was told so.
             let whole = known.1.is_empty() || known.1.len() > 600;
             assert!(by[0] || by[1] || whole, "nobody wrote {known:?}");
@@ -508,17 +526,5 @@ async fn race(place: &Place) {
             }
         }
     }
-    for racer in [&one, &two] {
-        for (known, durable) in &racer.acknowledged {
-            let times = found.get(known).copied().unwrap_or(0);
-            assert_eq!(times, 1, "{known:?}, durable: {durable}");
-        }
-    }
-    namespace.close().await.unwrap();
-    tasks.join().await;
-    let audit = audit_log(&backend, "race").await.unwrap();
-    assert!(
-        audit.differing.is_empty() && audit.miscounted.is_empty(),
-        "{audit:?}"
-    );
+    found
 }
