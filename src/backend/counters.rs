@@ -1,8 +1,10 @@
-//! Counts what is asked of a store, by whichever room.
+//! Counts what is asked of a store, by whichever room, and evens out two answers that stores give differently: a listing
+//! behind an offset, and a conditional write that met another one.
 //!
 //! Invariant: every request of this program passes one [`CountedStore`], the index's included. A request is one call of
 //! `ObjectStore`; retries and pages inside it are not seen from here.
 
+use super::error::undecided;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -139,8 +141,8 @@ impl fmt::Display for CountedStore {
 impl ObjectStore for CountedStore {
     async fn put_opts(&self, at: &Path, payload: PutPayload, o: PutOptions) -> Result<PutResult> {
         self.tally.sent(&payload);
-        self.tally
-            .outcome(self.inner.put_opts(at, payload, o).await)
+        let put = self.inner.put_opts(at, payload, o).await;
+        self.tally.outcome(put.map_err(undecided))
     }
 
     async fn put_multipart_opts(

@@ -131,8 +131,27 @@ pub(super) fn is_unknown(error: &object_store::Error) -> bool {
     )
 }
 
+/// Takes back the verdict "exists already" where the store has not reached one: while another conditional write of the key
+/// is going on, our own first attempt for one, S3 says 409 with a code of its own, and the library reads that as a conflict.
+pub(super) fn undecided(error: object_store::Error) -> object_store::Error {
+    match error {
+        object_store::Error::AlreadyExists { source, .. }
+            if UNDECIDED.iter().any(|code| chain(&*source).contains(code)) =>
+        {
+            object_store::Error::Generic {
+                store: "S3",
+                source,
+            }
+        }
+        other => other,
+    }
+}
+
+/// The codes of S3's 409 for a write that met another one.
+const UNDECIDED: [&str; 2] = ["ConditionalRequestConflict", "OperationAborted"];
+
 /// Tells whether `error` is one that the library passes on at once: a connection that was lost after the request had been
-/// sent, which may or may not have done its work, or trouble it has no name for.
+/// sent, which may or may not have done its work, a write that met another one, or trouble it has no name for.
 pub(super) fn is_unrepeated(error: &object_store::Error) -> bool {
     use object_store::client::HttpErrorKind as Kind;
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);
@@ -142,7 +161,7 @@ pub(super) fn is_unrepeated(error: &object_store::Error) -> bool {
         }
         next = cause.source();
     }
-    false
+    status(&chain(error)) == Some(409)
 }
 
 /// What `object_store` says of a response that is not the range.
@@ -189,7 +208,7 @@ fn classify_cause(cause: &(dyn StdError + 'static), full: &str) -> Class {
             Class::Denied
         }
         Some(401 | 403) => Class::Denied,
-        Some(408 | 429) => Class::Unavailable,
+        Some(408 | 409 | 429) => Class::Unavailable,
         Some(405 | 501) => Class::Unsupported,
         Some(300..=499) => Class::Invalid,
         // Unknown trouble is taken for passing: waiting loses nothing, giving up might.
@@ -299,6 +318,7 @@ mod tests {
             ("403 Forbidden", Class::Denied),
             ("404 Not Found: NoSuchBucket", Class::Invalid),
             ("405 Method Not Allowed", Class::Unsupported),
+            ("409 Conflict: OperationAborted", Class::Unavailable),
             ("429 Too Many Requests", Class::Unavailable),
             ("500 Internal Server Error", Class::Unavailable),
             ("501 Not Implemented", Class::Unsupported),
@@ -322,6 +342,28 @@ mod tests {
             (ErrorKind::NotADirectory, Class::Invalid),
         ] {
             assert_eq!(class_of(&generic(std::io::Error::from(kind))), class);
+        }
+    }
+
+    #[test]
+    fn a_write_that_met_another_one_is_no_verdict() {
+        let conflict = |body: &str| object_store::Error::AlreadyExists {
+            path: "k".into(),
+            source: format!("Server returned non-2xx status code: 409 Conflict: {body}").into(),
+        };
+        for (body, class) in [
+            (
+                "<Code>ConditionalRequestConflict</Code>",
+                Class::Unavailable,
+            ),
+            ("<Code>OperationAborted</Code>", Class::Unavailable),
+            // Azurite's word for a key that is taken.
+            ("<Code>BlobAlreadyExists</Code>", Class::AlreadyExists),
+            ("", Class::AlreadyExists),
+        ] {
+            let error = undecided(conflict(body));
+            assert_eq!(class_of(&error), class, "{body}");
+            assert!(is_unrepeated(&error), "{body}");
         }
     }
 

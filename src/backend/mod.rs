@@ -23,7 +23,7 @@ pub(crate) mod tests;
 pub use counters::Counters;
 pub use error::BackendError;
 pub use limits::{BackendConfig, Retry};
-pub use orphans::{ORPHAN_AGE, Trace};
+pub use orphans::Trace;
 pub use probe::Probe;
 
 use crate::sync::Arc;
@@ -99,7 +99,8 @@ impl Backend {
         Ok(Self::assemble(location, store, anchor, config))
     }
 
-    /// Works on a store that the caller brings along, shown as `url`; of `config` only the deadline matters.
+    /// Works on a store that the caller brings along, shown as `url`; of `config` only the deadline matters, and
+    /// how often a write of unclear fate is sent again.
     #[must_use]
     pub fn over(url: &str, store: Arc<dyn ObjectStore>, config: &BackendConfig) -> Self {
         Self::assemble(Location::given(url), store, None, config)

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// A file of an unfinished write this old belongs to nobody any more: a request ends after a minute.
-pub const ORPHAN_AGE: Duration = Duration::from_secs(3600);
+const ORPHAN_AGE: Duration = Duration::from_secs(3600);
 
 /// Where unfinished writes may lie below a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

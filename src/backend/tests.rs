@@ -187,7 +187,8 @@ fn broken() -> Error {
 fn conflict(at: &Path) -> Error {
     Error::AlreadyExists {
         path: at.to_string(),
-        source: "409 ConditionalRequestConflict".into(),
+        source: "Server returned non-2xx status code: 409 Conflict: ConditionalRequestConflict"
+            .into(),
     }
 }
 

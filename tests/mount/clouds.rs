@@ -144,7 +144,7 @@ fn a_server_that_is_killed_costs_nothing() {
             }
             std::thread::sleep(Duration::from_millis(300));
         });
-        assert!(calls > 200, "the writers wrote: {calls} calls");
+        assert!(calls > 50, "the writers wrote: {calls} calls");
     }
     // Another machine sees the same.
     let before = tree::read_tree(&mount.root());

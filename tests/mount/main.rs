@@ -1,7 +1,8 @@
-//! The program itself, mounted, under the tools people use. Needs `/dev/fuse`, and an S3 server (`scripts/setup tests`).
+//! The program itself, mounted, under the tools people use. Needs `/dev/fuse`, and the object stores that
+//! `scripts/setup tests` installs.
 //!
 //! `REWINDFS_TEST_LONG=1` asks for the long mode, `REWINDFS_TEST_SEED=N` repeats a random walk,
-//! `REWINDFS_TEST_SKIP_S3=1` leaves S3 untested.
+//! `REWINDFS_TEST_SKIP_S3=1` leaves every store over HTTP untested.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,

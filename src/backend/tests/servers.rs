@@ -3,7 +3,7 @@
 use super::support::azure::{ACCOUNT_KEY, AzureServer};
 use super::support::place::Place;
 use super::support::s3::{BUCKET, S3Server};
-use super::wire::{Act, Wire};
+use super::wire::{Act, Asked, Wire};
 use super::*;
 use crate::backend::cloud::s3_builder;
 
@@ -107,6 +107,9 @@ const SPOILT: [Act; 6] = [
     Act::After(500),
 ];
 
+/// What S3 says while another conditional write of the same key is going on.
+const UNDECIDED: &str = "<Error><Code>ConditionalRequestConflict</Code></Error>";
+
 /// A place on a server whose conditional writes go wrong in turns, for the rooms above. A write that goes wrong behind the
 /// server's back was applied.
 pub(crate) struct Spoilt {
@@ -119,8 +122,9 @@ impl Spoilt {
     /// Starts it; of every two conditional writes one goes wrong. None if the servers are to be left out.
     pub(crate) fn start() -> Option<Self> {
         let server = S3Server::start()?;
+        let kinds = [&SPOILT[..], &[Act::Instead(409), Act::After(409)]].concat();
         let turn = crate::sync::AtomicUsize::new(0);
-        let wire = Wire::new(move |asked, _| {
+        let rule = move |asked: &Asked, _: usize| {
             if asked
                 .header("if-none-match")
                 .or(asked.header("if-match"))
@@ -130,10 +134,11 @@ impl Spoilt {
             }
             let turn = turn.fetch_add(1, crate::sync::Ordering::Relaxed);
             match turn % 2 {
-                0 => SPOILT[turn / 2 % SPOILT.len()],
+                0 => kinds[turn / 2 % kinds.len()],
                 _ => Act::Pass,
             }
-        });
+        };
+        let wire = Wire::answering(rule, &[], UNDECIDED);
         Some(Self {
             backend: behind(&wire, &server),
             _server: server,
@@ -203,14 +208,15 @@ async fn a_conflict_with_nothing_there_is_no_object_of_somebody_else() {
     let Some(server) = S3Server::start() else {
         return;
     };
-    // What S3 says while another conditional write of the key is going on.
-    let once = Wire::new(|asked, before| match (asked.method.as_str(), before) {
+    let once = |asked: &Asked, before| match (asked.method.as_str(), before) {
         ("PUT", 0) => Act::Instead(409),
         _ => Act::Pass,
-    });
-    let backend = behind(&once, &server);
-    backend.put_new("conflict", bytes("ours")).await.unwrap();
-    assert_eq!(backend.get("conflict").await.unwrap(), bytes("ours"));
+    };
+    for (key, body) in [("bare", ""), ("worded", UNDECIDED)] {
+        let backend = behind(&Wire::answering(once, &[], body), &server);
+        backend.put_new(key, bytes("ours")).await.unwrap();
+        assert_eq!(backend.get(key).await.unwrap(), bytes("ours"));
+    }
 
     // A server that dies again and again, with the request under way; the readings die like the writings.
     let dying = Wire::new(|_, before| match before {
