@@ -148,6 +148,58 @@ async fn what_is_asked_of_google() {
 }
 
 #[tokio::test]
+async fn the_probe_of_google_goes_by_generations() {
+    let headers = [
+        ("etag", "\"1\""),
+        ("x-goog-generation", "7"),
+        ("last-modified", "Sat, 21 Nov 2026 04:00:00 GMT"),
+        ("content-length", "5"),
+        ("content-range", "bytes 9-13/31"),
+    ];
+    // An honest store: the second create and the stale update conflict.
+    let wire = Wire::answering(
+        |asked, before| match (asked.method.as_str(), before) {
+            ("PUT", 1 | 3) => Act::Instead(412),
+            ("GET", _) => Act::Instead(206),
+            _ => Act::Instead(200),
+        },
+        &headers,
+        "probe",
+    );
+    let probe = gcs(&wire).probe(&SeededEnv::new(1)).await.unwrap();
+    assert_eq!(probe.store_time_ns, 1_795_233_600_000_000_000);
+    let asked = wire.asked();
+    let puts = asked.iter().filter(|asked| asked.method == "PUT");
+    let conditions: Vec<_> = puts
+        .map(|asked| asked.header("x-goog-if-generation-match").unwrap())
+        .collect();
+    assert_eq!(conditions, ["0", "0", "7", "7"]);
+    assert_eq!(asked.last().unwrap().method, "DELETE", "it cleans up");
+}
+
+#[tokio::test]
+async fn listings_of_google_are_asked_for_by_prefix() {
+    let wire = Wire::answering(
+        |_, _| Act::Instead(200),
+        &[],
+        "<ListBucketResult><Contents><Key>team/eu/data/1</Key><Size>3</Size>\
+         <LastModified>2026-11-21T04:00:00.000Z</LastModified><ETag>\"1\"</ETag></Contents></ListBucketResult>",
+    );
+    let listed = gcs(&wire).child("team/eu").list("data").await.unwrap();
+    let expected = ObjectInfo {
+        key: "data/1".to_owned(),
+        size: 3,
+        modified_ns: 1_795_233_600_000_000_000,
+    };
+    assert_eq!(listed, [expected]);
+    let asked = only(&wire);
+    assert_eq!(asked.method, "GET");
+    let (place, query) = asked.url.split_once('?').unwrap();
+    assert_eq!(place, "https://storage.googleapis.com/bucket");
+    assert!(query.contains("prefix=team%2Feu%2Fdata%2F"), "{query}");
+}
+
+#[tokio::test]
 async fn what_google_answers_is_understood() {
     for (status, expected) in [
         (404, Class::NotFound),
