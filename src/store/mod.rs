@@ -17,6 +17,7 @@ mod error;
 mod file;
 mod fix;
 mod groups;
+mod halt;
 mod history;
 mod identity;
 mod inode;

@@ -13,6 +13,8 @@ use super::conflict::Conflicts;
 use super::content::Sealing;
 use super::error::StoreError;
 use super::fix::FIX_AGE_MAX;
+use super::halt::Halt;
+pub(crate) use super::halt::Step;
 use super::inode::Due;
 use super::keys;
 use super::namespace::{Namespace, Shared};
@@ -50,38 +52,10 @@ pub(crate) struct Health {
     pub(crate) hurried: Mutex<HashSet<u64>>,
     hurry: Notify,
     pub(crate) draining: AtomicBool,
-    #[cfg(test)]
-    pub(crate) halt: std::sync::atomic::AtomicU8,
-}
-
-/// The steps on the way to the bucket; a test can halt the pipeline before one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Step {
-    /// Uploading segments.
-    Seal = 1,
-    /// Committing batches to the index.
-    Commit,
-    /// Flushing the index.
-    Flush,
-    /// Uploading the log.
-    Log,
+    pub(crate) halt: Halt,
 }
 
 impl Health {
-    /// Whether a test has halted the pipeline before `step`.
-    pub(crate) fn halted(&self, step: Step) -> bool {
-        #[cfg(test)]
-        {
-            let halt = self.halt.load(Ordering::SeqCst);
-            halt != 0 && halt <= step as u8
-        }
-        #[cfg(not(test))]
-        {
-            let _ = step;
-            false
-        }
-    }
-
     /// Fails once the writer has lost its place or has ended.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         lock(&self.stopped).clone().map_or(Ok(()), Err)
@@ -297,7 +271,7 @@ impl Shared {
                 .into_iter()
                 .filter(|o| !busy.contains(&o.order))
                 .collect();
-            let halted = self.health.halted(Step::Seal) || self.health.check().is_err();
+            let halted = self.health.halt.before(Step::Seal) || self.health.check().is_err();
             let (groups, wake) = self.groups(if halted { Vec::new() } else { waiting });
             for (group, inline) in groups {
                 let orders: Vec<u64> = group.iter().map(|o| o.order).collect();
@@ -326,7 +300,7 @@ impl Shared {
         while !self.tasks.is_stopped() {
             let changed = self.queue.changed.notified();
             self.lull(COMPANY).await;
-            let halted = self.health.halted(Step::Commit);
+            let halted = self.health.halt.before(Step::Commit);
             let leaving = if halted {
                 Vec::new()
             } else {
@@ -426,13 +400,13 @@ impl Shared {
                 return;
             }
             if let Some(commit) = self.log.newest_commit()
-                && !self.health.halted(Step::Flush)
+                && !self.health.halt.before(Step::Flush)
                 && let Err(error) = self.make_durable(commit).await
                 && !matches!(error, StoreError::Fenced)
             {
                 tracing::warn!(%error, "flush failed; trying again");
             }
-            if !self.health.halted(Step::Log)
+            if !self.health.halt.before(Step::Log)
                 && let Err(error) = self.log.upload(false).await
             {
                 self.health.failed(&error.to_string());

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::content::{Pending, RANGE, Sealing, Stretch};
 use super::error::StoreError;
+use super::halt::Step;
 use super::keys;
 use super::namespace::Shared;
 use super::queue::Operation;
@@ -137,6 +138,8 @@ impl Shared {
                 Ok((builder.finish(), sealed))
             });
         let (object, sealed) = built.await.map_err(|_| StoreError::Closed)??;
+        let check = || self.health.check();
+        self.health.halt.pass(Step::Upload, check).await?;
         self.backend.put_new(&id.key(), object.clone()).await?;
         self.extents.keep(id, &object);
         Ok(sealed)

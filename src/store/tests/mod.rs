@@ -4,6 +4,7 @@ mod basics;
 mod check;
 mod edges;
 mod full;
+mod matrix;
 mod model;
 mod session;
 mod tree;
@@ -125,12 +126,7 @@ fn config(cache_dir: PathBuf) -> NamespaceConfig {
 
 /// Lets the pipeline go no further than before `step`; `None` lets it go on.
 pub(crate) fn halt(namespace: &Namespace, step: Option<pipeline::Step>) {
-    let at = step.map_or(0, |step| step as u8);
-    namespace
-        .0
-        .health
-        .halt
-        .store(at, std::sync::atomic::Ordering::SeqCst);
+    namespace.0.health.halt.set(step);
 }
 
 pub(crate) fn author() -> Author {

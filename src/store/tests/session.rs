@@ -22,6 +22,8 @@ pub(crate) enum Step {
     /// FLUSH and RELEASE.
     Close(usize),
     Sync(usize),
+    /// fsync that is not answered before the next step, unless nothing halts it.
+    SyncBegun(usize),
     TruncatePath(&'static str, usize),
     Rename(&'static str, &'static str, RenameMode),
     Link(&'static str, &'static str),
@@ -51,6 +53,8 @@ pub(crate) struct Session {
     fill: u8,
     /// Where the pipeline is halted between the steps.
     pub(crate) halt: Option<pipeline::Step>,
+    /// What need not come to the halt goes on.
+    pub(crate) only: bool,
 }
 
 impl Session {
@@ -66,6 +70,14 @@ impl Session {
             handles,
             fill: 0,
             halt,
+            only: false,
+        }
+    }
+
+    pub(crate) fn hold(&self) {
+        match self.halt {
+            Some(step) if self.only => self.ns.0.health.halt.set_only(step),
+            halt => super::halt(&self.ns, halt),
         }
     }
 
@@ -241,9 +253,26 @@ impl Session {
                 };
                 halt(&self.ns, None);
                 h.file.sync(&author()).await.unwrap();
-                halt(&self.ns, self.halt);
+                self.hold();
                 self.tree.provide(h.id);
                 self.tree.synced(h.id);
+                true
+            }
+            Step::SyncBegun(at) => {
+                let Some(h) = &self.handles[at] else {
+                    return false;
+                };
+                let (id, file) = (h.id, Arc::clone(&h.file));
+                let author = author();
+                let answered = tokio::select! {
+                    biased;
+                    result = file.sync(&author) => { result.unwrap(); true }
+                    () = clean(&file) => false,
+                };
+                self.tree.provide(id);
+                if answered {
+                    self.tree.synced(id);
+                }
                 true
             }
             Step::TruncatePath(path, len) => {
@@ -267,7 +296,7 @@ impl Session {
             Step::Drain => {
                 halt(&self.ns, None);
                 self.ns.drain().await.unwrap();
-                halt(&self.ns, self.halt);
+                self.hold();
                 self.tree.drained();
                 for slot in self.tree.slots.keys() {
                     self.tree.synced.insert(slot.clone(), self.tree.past.len());
@@ -482,8 +511,23 @@ impl Session {
     /// Waits until the pipeline has come as far as it may.
     pub(crate) async fn rest(&self) {
         let shared = &self.ns.0;
+        if self.only {
+            let is_held = |o: &Arc<queue::Operation>| {
+                let needed = shared.queue.needed_by(o.order);
+                needed
+                    .iter()
+                    .any(|n| n.content.as_ref().is_some_and(|c| !c.is_sealed()))
+            };
+            let free: Vec<_> = shared
+                .queue
+                .all()
+                .into_iter()
+                .filter(|o| !is_held(o))
+                .collect();
+            return shared.bring(&free).await.unwrap();
+        }
         match self.halt {
-            Some(pipeline::Step::Seal) => {}
+            Some(pipeline::Step::Seal | pipeline::Step::Upload) => {}
             Some(pipeline::Step::Commit) => {
                 while !shared.queue.unsealed().is_empty() {
                     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
@@ -507,6 +551,13 @@ impl Session {
         self.ns = self.world.open().await;
         self.tree.recover();
         self.tree.step(self.ns.now());
-        halt(&self.ns, self.halt);
+        self.hold();
+    }
+}
+
+/// Waits until the queue has all that was written.
+async fn clean(file: &File) {
+    while file.lock().await.unwrap().leaf().unwrap().is_dirty() {
+        tokio::task::yield_now().await;
     }
 }

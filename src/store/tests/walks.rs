@@ -3,8 +3,9 @@
 use super::session::{Session, Step};
 use super::*;
 
-const HALTS: [Option<pipeline::Step>; 5] = [
+pub(super) const HALTS: [Option<pipeline::Step>; 6] = [
     Some(pipeline::Step::Seal),
+    Some(pipeline::Step::Upload),
     Some(pipeline::Step::Commit),
     Some(pipeline::Step::Flush),
     Some(pipeline::Step::Log),
@@ -44,7 +45,7 @@ async fn crashes(session: &Session) {
 }
 
 /// The cache is kept; with `again` the daemon is killed once more while it replays.
-async fn kept(session: &Session, again: Option<pipeline::Step>) {
+pub(super) async fn kept(session: &Session, again: Option<pipeline::Step>) {
     println!("    kept, again {again:?}");
     let mut world = session.world.fork().await;
     if again.is_some() {
@@ -74,7 +75,7 @@ async fn kept(session: &Session, again: Option<pipeline::Step>) {
     end(world, ns).await;
 }
 
-async fn wiped(session: &Session) {
+pub(super) async fn wiped(session: &Session) {
     println!("    wiped");
     let world = session.world.fork().await;
     world.wipe();
@@ -93,7 +94,7 @@ async fn wiped(session: &Session) {
     end(world, ns).await;
 }
 
-async fn end(world: World, ns: Namespace) {
+pub(super) async fn end(world: World, ns: Namespace) {
     ns.0.health.stop(StoreError::Closed);
     ns.0.tasks.stop();
     ns.0.view.meta().close().await.unwrap();

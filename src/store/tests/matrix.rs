@@ -1,0 +1,230 @@
+//! Every operation, halted at every step between fix and log, with every kind of crash after each call of it.
+//!
+//! The cache is kept: everything acknowledged is there, as it was. It is lost: the tree is as some call left it, none from before the
+//! last fsync, and the past before it is whole.
+
+use std::collections::BTreeMap;
+
+use super::session::{Session, Step};
+use super::tree::Tree;
+use super::walks::{HALTS, end, kept};
+use super::*;
+
+/// What is live: names in directories, by number, and what they have.
+type Live = BTreeMap<(Ino, Vec<u8>), (Ino, Vec<u8>)>;
+
+const SMALL: usize = 5000;
+const LARGE: usize = 1_300_000;
+
+/// What lies in the bucket before: `a` and `d/x` with text, and the directory.
+const BEFORE: [Step; 6] = [
+    Step::Mkdir("d"),
+    Step::Create(0, "d/x"),
+    Step::Append(0, 20),
+    Step::Close(0),
+    Step::Create(0, "a"),
+    Step::Append(0, 70_000),
+];
+
+async fn matrix(steps: &[Step]) {
+    let only = [pipeline::Step::Seal, pipeline::Step::Upload].map(Some);
+    let before = HALTS.into_iter().flatten().map(Some);
+    for (halt, only) in before.map(|h| (h, false)).chain(only.map(|h| (h, true))) {
+        let mut session = Session::new(World::new("matrix"), halt).await;
+        // Old enough for a rename to leave a trace.
+        let rest = [Step::Close(0), Step::Drain, Step::Wait(20)];
+        for step in BEFORE.iter().chain(&rest) {
+            assert!(session.take(step).await);
+        }
+        let settled = session.tree.clone();
+        session.only = only;
+        session.hold();
+        for (number, step) in steps.iter().enumerate() {
+            println!("halt {halt:?}, only {only}, step {number} {step:?}");
+            assert!(session.take(step).await, "a step that makes no sense");
+            session.rest().await;
+            kept(&session, None).await;
+            kept(&session, Some(pipeline::Step::Upload)).await;
+            wiped(&session, &settled).await;
+        }
+        let left = std::mem::replace(&mut session.world, World::new("nobody"));
+        drop(left.kill(session.ns.clone()).await);
+    }
+}
+
+async fn wiped(session: &Session, settled: &Tree) {
+    println!("    wiped");
+    let world = session.world.fork().await;
+    world.wipe();
+    let ns = world.open().await;
+    as_left(&ns, session, settled).await;
+    ns.drain().await.unwrap();
+    check::log_twin(&ns, &world).await;
+    end(world, ns).await;
+}
+
+/// What a machine finds that has nothing but the bucket.
+async fn as_left(ns: &Namespace, session: &Session, settled: &Tree) {
+    let tree = &session.tree;
+    let found = live(ns).await;
+    let synced = tree.synced.values().max().copied().unwrap_or(0);
+    let last = match session.halt {
+        // Only the log is missing: everything has been flushed.
+        Some(pipeline::Step::Log) if !open(tree) => tree.live.len() - 1,
+        _ => synced,
+    };
+    let states: Vec<Live> = (last..tree.live.len()).map(|s| modelled(tree, s)).collect();
+    // Names of one directory and bytes of another's file do not wait for each other.
+    let some = if session.only || open(tree) {
+        let names = |live: &Live| -> Vec<_> {
+            live.iter().map(|(k, (ino, _))| (k.clone(), *ino)).collect()
+        };
+        states.iter().any(|s| names(s) == names(&found))
+    } else {
+        states.contains(&found)
+    };
+    assert!(
+        some,
+        "{} is no state since step {last}: {}",
+        told(&found),
+        states.iter().map(told).collect::<Vec<_>>().join("; ")
+    );
+    check::prefix(ns, tree).await;
+    check::past(ns, settled, 0..settled.past.len()).await;
+}
+
+/// Whether something is written that no call has asked to be in the bucket.
+fn open(tree: &Tree) -> bool {
+    (0..tree.nodes.len()).any(|id| !tree.is_directory(id) && tree.is_dirty(id))
+}
+
+async fn live(ns: &Namespace) -> Live {
+    let (mut all, mut open) = (Live::new(), vec![ROOT]);
+    while let Some(directory) = open.pop() {
+        for (name, stat) in check::names(ns, directory).await {
+            let mut text = Vec::new();
+            if stat.kind == Kind::Directory {
+                open.push(stat.ino);
+            } else {
+                let file = ns.file(stat.ino).await.unwrap();
+                text = file.read(0, u32::MAX).await.unwrap().to_vec();
+                assert_eq!(text.len() as u64, stat.attrs.size);
+            }
+            all.insert((directory, name), (stat.ino, text));
+        }
+    }
+    all
+}
+
+fn modelled(tree: &Tree, step: usize) -> Live {
+    let ino = |id: usize| tree.nodes[id].ino;
+    let entries = tree.live[step].iter();
+    entries
+        .map(|((directory, name), (id, text))| {
+            ((ino(*directory), name.clone()), (ino(*id), text.to_vec()))
+        })
+        .collect()
+}
+
+fn told(live: &Live) -> String {
+    let names = live.iter().map(|((directory, name), (ino, text))| {
+        let name = String::from_utf8_lossy(name);
+        let ends = text.first().zip(text.last());
+        format!("{}/{name}={}:{}{ends:?}", directory.0, ino.0, text.len())
+    });
+    names.collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_over_another_file() {
+    use Step::*;
+    for len in [SMALL, LARGE] {
+        let over = Rename("t", "a", RenameMode::Replace);
+        matrix(&[Create(0, "t"), Append(0, len), Close(0), over]).await;
+    }
+    // The release comes after the rename.
+    let over = Rename("t", "a", RenameMode::Replace);
+    matrix(&[Create(0, "t"), Append(0, SMALL), Flush(0), over, Close(0)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_to_a_new_name() {
+    use Step::*;
+    for len in [SMALL, LARGE] {
+        let away = Rename("a", "d/n", RenameMode::NoReplace);
+        matrix(&[Open(0, "a"), Append(0, len), Close(0), away]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_of_a_directory() {
+    use Step::*;
+    let away = Rename("d", "e", RenameMode::NoReplace);
+    matrix(&[Open(0, "d/x"), Append(0, SMALL), Close(0), away]).await;
+    let away = Rename("d", "e", RenameMode::NoReplace);
+    matrix(&[Open(0, "d/x"), Append(0, LARGE), away, Close(0)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link() {
+    use Step::*;
+    for len in [SMALL, LARGE] {
+        matrix(&[Open(0, "a"), Append(0, len), Close(0), Link("a", "d/l")]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unlink() {
+    use Step::*;
+    for len in [SMALL, LARGE] {
+        matrix(&[Open(0, "a"), Append(0, len), Close(0), Unlink("a")]).await;
+    }
+    matrix(&[Open(0, "a"), Append(0, SMALL), Unlink("a"), Close(0)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncation() {
+    use Step::*;
+    for len in [SMALL, LARGE] {
+        matrix(&[Open(0, "a"), Append(0, len), Close(0), TruncatePath("a", 7)]).await;
+    }
+    matrix(&[Open(0, "a"), Truncate(0, 65_000), Append(0, 10), Close(0)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_with_an_fsync() {
+    use Step::*;
+    for len in [SMALL, LARGE] {
+        matrix(&[
+            Open(0, "a"),
+            Append(0, len),
+            Sync(0),
+            Append(0, 100),
+            Close(0),
+        ])
+        .await;
+        matrix(&[
+            Open(0, "a"),
+            Append(0, len),
+            SyncBegun(0),
+            Append(0, 100),
+            Flush(0),
+        ])
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_without_an_fsync() {
+    use Step::*;
+    for len in [SMALL, LARGE] {
+        matrix(&[
+            Open(0, "a"),
+            Write(0, 3, len),
+            Flush(0),
+            Append(0, 100),
+            Close(0),
+        ])
+        .await;
+    }
+}
