@@ -1,7 +1,8 @@
 //! Every operation, halted at every step between fix and log, with every kind of crash after each call of it.
 //!
 //! The cache is kept: everything acknowledged is there, as it was. It is lost: the tree is as some call left it, none from before the
-//! last fsync, and the past before it is whole.
+//! last fsync, and the past before it is whole. Another writer came, wrote and left before the cache came back: its tree and its
+//! past stand, and what was acknowledged here is among the versions.
 
 use std::collections::BTreeMap;
 
@@ -46,6 +47,7 @@ async fn matrix(steps: &[Step]) {
             kept(&session, None).await;
             kept(&session, Some(pipeline::Step::Upload)).await;
             wiped(&session, &settled).await;
+            overtaken(&session, &settled).await;
         }
         let left = std::mem::replace(&mut session.world, World::new("nobody"));
         drop(left.kill(session.ns.clone()).await);
@@ -93,6 +95,51 @@ async fn as_left(ns: &Namespace, session: &Session, settled: &Tree) {
     check::past(ns, settled, 0..settled.past.len()).await;
 }
 
+/// Another writer works on the same bucket from another machine; then this one comes back with what it has.
+async fn overtaken(session: &Session, settled: &Tree) {
+    println!("    overtaken");
+    let world = session.world.fork().await;
+    let stranger = World {
+        backend: world.backend.clone(),
+        cache: tempfile::tempdir().unwrap(),
+        env: Arc::clone(&world.env),
+    };
+    let ns = stranger.open().await;
+    as_left(&ns, session, settled).await;
+    save(&ns, ROOT, b"a", b"a stranger's").await;
+    save(&ns, ROOT, b"stranger", b"its own").await;
+    let kept = live(&ns).await;
+    let versions = all_versions(&ns, &kept).await;
+    let now = ns.now();
+    ns.close().await.unwrap();
+    drop((ns, stranger));
+    let ns = world.open().await;
+    for drained in [false, true] {
+        let found = live(&ns).await;
+        assert!(found == kept, "{} instead of {}", told(&found), told(&kept));
+        let all = all_versions(&ns, &kept).await;
+        for (slot, text) in &versions {
+            assert!(all.contains(&(slot.clone(), text.clone())), "{slot:?}");
+        }
+        let texts = all.iter().map(|(_, text)| text);
+        let texts: std::collections::HashSet<&Vec<u8>> = texts.collect();
+        for (slot, (id, text)) in session.tree.live.last().unwrap() {
+            let file = !session.tree.is_directory(*id) && !text.is_empty();
+            assert!(!file || texts.contains(&**text), "{slot:?} is lost");
+        }
+        check::past(&ns, settled, 0..settled.past.len()).await;
+        for ((directory, name), (ino, _)) in &kept {
+            let then = ns.entry_at(*directory, name, now).await.unwrap().unwrap();
+            assert_eq!(then.ino, *ino);
+        }
+        if !drained {
+            ns.drain().await.unwrap();
+        }
+    }
+    check::log_twin(&ns, &world).await;
+    end(world, ns).await;
+}
+
 /// Whether something is written that no call has asked to be in the bucket.
 fn open(tree: &Tree) -> bool {
     (0..tree.nodes.len()).any(|id| !tree.is_directory(id) && tree.is_dirty(id))
@@ -133,6 +180,26 @@ fn told(live: &Live) -> String {
         format!("{}/{name}={}:{}{ends:?}", directory.0, ino.0, text.len())
     });
     names.collect::<Vec<_>>().join(" ")
+}
+
+/// Every version of every name in every directory there is.
+async fn all_versions(ns: &Namespace, live: &Live) -> Vec<((Ino, Vec<u8>), Vec<u8>)> {
+    let mut directories = vec![ROOT];
+    for ((_, _), (ino, _)) in live {
+        if ns.stat(*ino).await.unwrap().kind == Kind::Directory {
+            directories.push(*ino);
+        }
+    }
+    let mut all = Vec::new();
+    for directory in directories {
+        for name in ns.names_with_versions(directory).await.unwrap() {
+            for version in ns.versions(directory, &name).await.unwrap() {
+                let text = check::read_past(ns, &version).await;
+                all.push(((directory, name.to_vec()), text));
+            }
+        }
+    }
+    all
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -258,23 +258,7 @@ impl Session {
                 self.tree.synced(h.id);
                 true
             }
-            Step::SyncBegun(at) => {
-                let Some(h) = &self.handles[at] else {
-                    return false;
-                };
-                let (id, file) = (h.id, Arc::clone(&h.file));
-                let author = author();
-                let answered = tokio::select! {
-                    biased;
-                    result = file.sync(&author) => { result.unwrap(); true }
-                    () = clean(&file) => false,
-                };
-                self.tree.provide(id);
-                if answered {
-                    self.tree.synced(id);
-                }
-                true
-            }
+            Step::SyncBegun(at) => self.begin_sync(at).await,
             Step::TruncatePath(path, len) => {
                 let Some(id) = self.find(path).filter(|id| !self.tree.is_directory(*id)) else {
                     return false;
@@ -305,6 +289,24 @@ impl Session {
             }
             _ => self.change_name(step).await,
         }
+    }
+
+    async fn begin_sync(&mut self, at: usize) -> bool {
+        let Some(h) = &self.handles[at] else {
+            return false;
+        };
+        let (id, file) = (h.id, Arc::clone(&h.file));
+        let author = author();
+        let answered = tokio::select! {
+            biased;
+            result = file.sync(&author) => { result.unwrap(); true }
+            () = clean(&file) => false,
+        };
+        self.tree.provide(id);
+        if answered {
+            self.tree.synced(id);
+        }
+        true
     }
 
     async fn create(&mut self, at: usize, path: &str) -> bool {
