@@ -108,7 +108,7 @@ impl Shared {
         leaf.working.as_mut().ok_or(StoreError::Closed)
     }
 
-    fn place_bytes(
+    pub(crate) fn place_bytes(
         &self,
         ino: Ino,
         leaf: &mut Leaf,

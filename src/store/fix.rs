@@ -307,7 +307,7 @@ impl Shared {
     }
 
     /// What the operation keeps until it is durable: journal, and the staging file when nothing more goes into it.
-    fn hand_over(&self, leaf: &Leaf, clean: bool) -> Held {
+    pub(crate) fn hand_over(&self, leaf: &Leaf, clean: bool) -> Held {
         let journal = leaf.working.iter().map(|w| w.token.clone()).collect();
         let staging = leaf
             .working
@@ -380,7 +380,7 @@ impl Shared {
     }
 
     /// The state of a leaf as it is, in the journal.
-    fn state_of(
+    pub(crate) fn state_of(
         &self,
         inode: &Arc<Inode>,
         leaf: &mut Leaf,

@@ -336,6 +336,16 @@ impl Drop for Locked {
 }
 
 impl Inode {
+    /// An inode that no table has.
+    pub(crate) fn unshared(ino: Ino) -> Arc<Self> {
+        Arc::new(Self {
+            ino,
+            pins: AtomicUsize::new(0),
+            live: RwLock::new(None),
+            state: Arc::new(tokio::sync::Mutex::new(Loaded::No)),
+        })
+    }
+
     /// What stat(2) says, if it is loaded.
     pub(crate) fn live(&self) -> Option<Stat> {
         read(&self.live).clone()
@@ -368,12 +378,7 @@ impl Inodes {
         if let Some(known) = self.known(ino) {
             return known;
         }
-        let fresh = Arc::new(Inode {
-            ino,
-            pins: AtomicUsize::new(0),
-            live: RwLock::new(None),
-            state: Arc::new(tokio::sync::Mutex::new(Loaded::No)),
-        });
+        let fresh = Inode::unshared(ino);
         let mut slot = self.table.entry(ino).or_default();
         if let Some(known) = slot.upgrade() {
             return known;

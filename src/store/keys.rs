@@ -16,6 +16,7 @@
 //! | `H W` | inode, ~instant, suffix | past of a hard-linked inode | |
 //! | `H T` | directory, node, `S` start / `E` ~end, name | names that are gone | see `interval` |
 //! | `H N` | directory, ~instant | where a directory hung | |
+//! | `H E` | foreign id | imported versions by the id they came with | |
 //! | `G X` | end, directory, name | closed versions in order of their end | |
 //! | `G R` | lineage, instant | how many show that content | |
 //! | `G B` | segment epoch, sequence | citing rows per extent | |
@@ -232,6 +233,10 @@ pub(crate) fn hung(directory: Ino, start: Instant) -> Bytes {
 
 pub(crate) fn hangings(directory: Ino) -> Bytes {
     Key::new(*b"HN").u64(directory.0).done()
+}
+
+pub(crate) fn foreign(id: &[u8]) -> Bytes {
+    Key::new(*b"HE").bytes(id).done()
 }
 
 pub(crate) fn ended(end: Instant, directory: Ino, name: &[u8]) -> Bytes {

@@ -272,6 +272,14 @@ pub(crate) struct SegmentRow {
     pub(crate) dead_since: Register<()>,
 }
 
+/// `H E`: an imported version, by the id it came with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Foreign {
+    pub(crate) directory: Ino,
+    pub(crate) name: Bytes,
+    pub(crate) version: VersionId,
+}
+
 /// `G X`: a closed version, in the queue of ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ended {

@@ -204,7 +204,12 @@ pub struct Listing {
 
 impl Listing {
     pub(crate) fn new(shared: Arc<Shared>, directory: Ino) -> Self {
-        let next = Some(keys::entry(directory, b""));
+        Self::starting_at(shared, directory, b"")
+    }
+
+    /// The names from `name` on.
+    pub(crate) fn starting_at(shared: Arc<Shared>, directory: Ino, name: &[u8]) -> Self {
+        let next = Some(keys::entry(directory, name));
         Self {
             shared,
             directory,

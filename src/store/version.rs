@@ -44,6 +44,28 @@ impl fmt::Display for VersionId {
     }
 }
 
+impl std::str::FromStr for VersionId {
+    type Err = super::error::StoreError;
+
+    /// Reads what `Display` prints: 39 digits, `_`, 8 hex digits.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text
+            .split_once('_')
+            .filter(|(at, suffix)| at.len() == 39 && suffix.len() == 8);
+        let plain = parts.filter(|(at, suffix)| {
+            let hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
+            at.bytes().all(|c| c.is_ascii_digit()) && suffix.bytes().all(hex)
+        });
+        let id = plain.and_then(|(at, suffix)| {
+            Some(Self {
+                instant: Instant(at.parse().ok()?),
+                suffix: u32::from_str_radix(suffix, 16).ok()?,
+            })
+        });
+        id.ok_or_else(|| Self::Err::Invalid(format!("{text:?} is no version id")))
+    }
+}
+
 /// A file time as POSIX has it: seconds since the epoch, possibly negative, and nanoseconds below a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Time {
@@ -144,6 +166,8 @@ pub enum Op {
     Conflict,
     /// It was put back from the past.
     Restore,
+    /// It was brought in with a time and an id of its own.
+    Import,
 }
 
 /// How a version ended.
@@ -310,6 +334,14 @@ mod tests {
             late.to_string(),
             "000000000000000000000000000000000000100_00000000"
         );
+        assert_eq!(early.to_string().parse::<VersionId>().unwrap(), early);
+        for bad in [
+            "",
+            "100_00000000",
+            "+00000000000000000000000000000000000100_00000000",
+        ] {
+            assert!(bad.parse::<VersionId>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -68,5 +68,6 @@ pub(super) fn op(op: Op) -> &'static str {
         Op::Recovered => "recovered",
         Op::Conflict => "conflict",
         Op::Restore => "restore",
+        Op::Import => "import",
     }
 }

@@ -1,6 +1,8 @@
 //! The store as its users see it: on one bucket in memory, reopened with the cache kept or wiped.
 
 mod basics;
+mod blob;
+mod blob_list;
 mod check;
 mod edges;
 mod full;

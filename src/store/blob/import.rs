@@ -1,0 +1,121 @@
+//! Imports: versions with a time and an id that another store gave them.
+//!
+//! An import begins its version at its own time, so it changes what the past of its one name shows between then and now; it
+//! may not change what any version there shows. So the time must lie before now and after everything the key had: versions
+//! are imported oldest first, and each is the current one until the next.
+
+use bytes::Bytes;
+
+use super::error::BlobError;
+use super::key::Key;
+use super::write::{FOREIGN_ID, Fill, PutOptions};
+use super::{BlobStore, Open};
+use crate::store::rows::Foreign;
+use crate::store::{Instant, Op, VersionId, keys};
+
+/// Bytes of an imported id, at most.
+const ID_MAX: usize = 255;
+
+impl BlobStore {
+    /// Puts `bytes` under a key as a version that began at `time` (nanoseconds since 1970) and has `id` beside its own.
+    /// Ids are of the whole namespace: an id leads to one version. Returns the version's own id.
+    ///
+    /// # Errors
+    /// `InvalidKey`; `Invalid` for an id that is empty, longer than 255 bytes, or has `/`, `.` or NUL in it, and for a time
+    /// in the future or not after everything the key had; `Imported` when the id is taken; else as [`BlobStore::put`].
+    pub async fn import_version(
+        &self,
+        key: impl AsRef<[u8]>,
+        id: &str,
+        bytes: impl Into<Bytes>,
+        time: Instant,
+        options: &PutOptions,
+    ) -> Result<VersionId, BlobError> {
+        let (key, bytes) = (Key::new(key.as_ref())?, bytes.into());
+        check_id(id)?;
+        let mut how = self.0.placing(options)?;
+        how.op = Op::Import;
+        how.since = Some(time);
+        how.foreign_id = Some(Bytes::copy_from_slice(id.as_bytes()));
+        let attribute = Bytes::from_static(FOREIGN_ID);
+        how.xattrs
+            .push((attribute, Bytes::copy_from_slice(id.as_bytes())));
+        how.xattrs.sort();
+        let _one_at_a_time = self.0.alone.lock().await;
+        if self.0.imported(id).await?.is_some() {
+            return Err(BlobError::Imported(id.to_owned()));
+        }
+        self.0.check_time(&key, time).await?;
+        self.0.put(&key, Fill::Bytes(bytes), &how).await
+    }
+
+    /// The version of a key that was imported with `id`.
+    ///
+    /// # Errors
+    /// `InvalidKey`; `NotFound` when the id is not known, of another key, or its version was deleted.
+    pub async fn imported_version(
+        &self,
+        key: impl AsRef<[u8]>,
+        id: &str,
+    ) -> Result<VersionId, BlobError> {
+        let key = Key::new(key.as_ref())?;
+        let version = self.0.imported(id).await?.ok_or(BlobError::NotFound)?;
+        let mut states = self.0.states(&key).await?.into_iter();
+        match states.any(|(_, entry)| entry.version == version) {
+            true => Ok(version),
+            false => Err(BlobError::NotFound),
+        }
+    }
+}
+
+impl Open {
+    /// The version that has a foreign id, if it stands.
+    async fn imported(&self, id: &str) -> Result<Option<VersionId>, BlobError> {
+        let shared = &self.namespace.0;
+        let row = shared
+            .view
+            .row("H E", &keys::foreign(id.as_bytes()))
+            .await?;
+        let Some(Foreign {
+            directory,
+            name,
+            version,
+        }) = row
+        else {
+            return Ok(None);
+        };
+        let versions = self.namespace.versions(directory, &name).await?;
+        let stands = versions.iter().any(|entry| entry.version == version);
+        Ok(stands.then_some(version))
+    }
+
+    /// The directories of a key may have been others before: the time is compared with all it ever had.
+    async fn check_time(&self, key: &Key, time: Instant) -> Result<(), BlobError> {
+        if time >= self.now() {
+            let text = format!("{} ns lies in the future", time.0);
+            return Err(BlobError::Invalid(text));
+        }
+        let states = self.states(key).await?;
+        let last = states
+            .iter()
+            .map(|(_, entry)| entry.ended.unwrap_or(entry.version.instant))
+            .max();
+        match last {
+            Some(last) if last >= time => Err(BlobError::Invalid(format!(
+                "the key changed at {} ns, not before {} ns",
+                last.0, time.0
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_id(id: &str) -> Result<(), BlobError> {
+    let why = match id {
+        "" => "is empty",
+        id if id.len() > ID_MAX => "is longer than 255 bytes",
+        id if id.contains(['/', '.', '\0']) => "has '/', '.' or NUL in it",
+        _ => return Ok(()),
+    };
+    Err(BlobError::Invalid(format!("the version id {id:?} {why}")))
+}

@@ -1,0 +1,120 @@
+//! A map of stores by account and region: one namespace each, opened when it is asked for.
+
+use std::collections::BTreeMap;
+
+use super::BlobStore;
+use super::error::BlobError;
+use super::{BlobOptions, Family};
+use crate::backend::Backend;
+use crate::store::{check_name, list_namespaces};
+use crate::sync::{Arc, Mutex, lock};
+
+/// Stores by (account, region), below one name of a bucket: `NAME/ACCOUNT/REGION`.
+#[derive(Clone, Debug)]
+pub struct StoreMap(Arc<Stores>);
+
+#[derive(Debug)]
+struct Stores {
+    backend: Backend,
+    name: String,
+    options: BlobOptions,
+    family: Arc<Family>,
+    /// Those that were asked for, held open.
+    held: Mutex<BTreeMap<(String, String), BlobStore>>,
+}
+
+impl StoreMap {
+    /// A map below `name` of the bucket at `url`. Nothing is opened yet, but the bucket is asked whether it is there.
+    ///
+    /// # Errors
+    /// `Store`: `Invalid` for a wrong URL or name, `Unavailable` when the bucket does not answer.
+    pub async fn open(url: &str, name: &str, options: BlobOptions) -> Result<Self, BlobError> {
+        let backend = Backend::open(url, &options.backend)?;
+        backend.check().await?;
+        Self::open_in(&backend, name, options)
+    }
+
+    /// As [`StoreMap::open`], in a bucket that was opened before.
+    ///
+    /// # Errors
+    /// `Store` with `Invalid` for a wrong name.
+    pub fn open_in(backend: &Backend, name: &str, options: BlobOptions) -> Result<Self, BlobError> {
+        check_name(name)?;
+        Ok(Self(Arc::new(Stores {
+            backend: backend.clone(),
+            name: name.to_owned(),
+            options,
+            family: Arc::default(),
+            held: Mutex::default(),
+        })))
+    }
+
+    /// The store of an account in a region, opened, and made where it is not there. It stays open until
+    /// [`StoreMap::close`].
+    ///
+    /// # Errors
+    /// `Invalid` when either is no single part of a namespace's name; else as [`BlobStore::open`].
+    pub async fn get(&self, account: &str, region: &str) -> Result<BlobStore, BlobError> {
+        for part in [account, region] {
+            if part.contains('/') {
+                let text = format!("{part:?}: an account or region is one part of a name");
+                return Err(BlobError::Invalid(text));
+            }
+        }
+        let key = (account.to_owned(), region.to_owned());
+        if let Some(open) = lock(&self.0.held).get(&key) {
+            return Ok(open.clone());
+        }
+        let whole = format!("{}/{account}/{region}", self.0.name);
+        check_name(&whole)?;
+        let (backend, options) = (self.0.backend.clone(), self.0.options.clone());
+        let store = BlobStore::join(backend, whole, options, Arc::clone(&self.0.family)).await?;
+        lock(&self.0.held).insert(key, store.clone());
+        Ok(store)
+    }
+
+    /// Every (account, region) that has a store in the bucket, open or not, ascending.
+    ///
+    /// # Errors
+    /// `Store` with `Unavailable`.
+    pub async fn children(&self) -> Result<Vec<(String, String)>, BlobError> {
+        let below = self.0.backend.child(&self.0.name);
+        let mut found = Vec::new();
+        for name in list_namespaces(&below).await? {
+            match name.split_once('/') {
+                Some((account, region)) if !region.contains('/') => {
+                    found.push((account.to_owned(), region.to_owned()));
+                }
+                _ => {}
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Closes every store that is open.
+    ///
+    /// # Errors
+    /// The first failure; the others are closed all the same. As [`BlobStore::close`].
+    pub async fn close(&self) -> Result<(), BlobError> {
+        let held = std::mem::take(&mut *lock(&self.0.held));
+        let mut first = Ok(());
+        for store in held.into_values() {
+            let closed = store.close().await;
+            first = first.and(closed);
+        }
+        first
+    }
+}
+
+impl BlobStore {
+    /// Names of the namespaces below this one that are in the bucket, open or not, nested ones included, ascending: what
+    /// [`BlobStore::child`] takes.
+    ///
+    /// # Errors
+    /// `Store` with `Unavailable`.
+    pub async fn children(&self) -> Result<Vec<String>, BlobError> {
+        let below = self.0.backend.child(&self.0.name);
+        Ok(list_namespaces(&below).await?)
+    }
+}

@@ -1,0 +1,173 @@
+//! From keys to names in directories: directories that are there, were there, are made for a key, and go with it.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::error::BlobError;
+use super::key::Key;
+use super::{BlobStore, Open};
+use crate::store::keys;
+use crate::store::namespace::Shared;
+use crate::store::rows::{Body, Closed, Hung, InodeRow, decode};
+use crate::store::{Ino, Kind, NewNode, ROOT, Stat, StoreError};
+
+/// The attribute of a directory that was made for a key: it goes when a delete leaves it empty. Whoever removes the attribute
+/// keeps the directory.
+pub(super) const IMPLICIT: &[u8] = b"user.rewindfs.implicit";
+
+impl Open {
+    /// The directory above a key; `None` when a part of it is missing or no directory.
+    pub(super) async fn directory(&self, key: &Key) -> Result<Option<Ino>, BlobError> {
+        let mut at = ROOT;
+        for part in key.directories() {
+            match self.namespace.lookup(at, &part).await? {
+                Some(stat) if stat.kind == Kind::Directory => at = stat.ino,
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(at))
+    }
+
+    /// The blob under a key and the directory it is in; `None` when there is none or something else.
+    pub(super) async fn find(&self, key: &Key) -> Result<Option<(Ino, Stat)>, BlobError> {
+        let Some(directory) = self.directory(key).await? else {
+            return Ok(None);
+        };
+        let found = self.namespace.lookup(directory, &key.name()).await?;
+        Ok(found
+            .filter(|stat| stat.kind == Kind::File)
+            .map(|stat| (directory, stat)))
+    }
+
+    /// The directory above a key, with what is missing of it made.
+    pub(super) async fn make_directories(&self, key: &Key) -> Result<Ino, BlobError> {
+        'again: loop {
+            let mut at = ROOT;
+            for part in key.directories() {
+                match self.make_directory(key, at, &part).await {
+                    Ok(directory) => at = directory,
+                    // A delete took the directory above away: from the root once more.
+                    Err(BlobError::Store(StoreError::NotFound)) => continue 'again,
+                    Err(error) => return Err(error),
+                }
+            }
+            return Ok(at);
+        }
+    }
+
+    async fn make_directory(&self, key: &Key, at: Ino, part: &Bytes) -> Result<Ino, BlobError> {
+        loop {
+            match self.namespace.lookup(at, part).await? {
+                Some(stat) if stat.kind == Kind::Directory => return Ok(stat.ino),
+                Some(_) => {
+                    let why = "a part of it is no directory";
+                    return Err(BlobError::conflict(key.bytes(), why));
+                }
+                None => {}
+            }
+            let (uid, gid) = self.options.config.owner;
+            let node = NewNode {
+                kind: Kind::Directory,
+                mode: self.options.directory_mode,
+                uid,
+                gid,
+                rdev: 0,
+                target: Bytes::new(),
+                xattrs: vec![(Bytes::from_static(IMPLICIT), Bytes::from_static(b"1"))],
+            };
+            let author = &self.options.author;
+            match self.namespace.create(at, part, node, author).await {
+                Ok(stat) => return Ok(stat.ino),
+                Err(StoreError::Exists) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Removes the directories above a key that were made for keys and hold nothing, innermost first.
+    pub(super) async fn prune(&self, key: &Key) -> Result<(), BlobError> {
+        let mut above = vec![ROOT];
+        let parts: Vec<Bytes> = key.directories().collect();
+        for part in &parts {
+            match self.namespace.lookup(above[above.len() - 1], part).await? {
+                Some(stat) if stat.kind == Kind::Directory => above.push(stat.ino),
+                _ => break,
+            }
+        }
+        while let (Some(directory), Some(parent)) = (above.pop(), above.last()) {
+            let part = &parts[above.len() - 1];
+            let made = self.namespace.get_xattr(directory, IMPLICIT).await;
+            if !matches!(made, Ok(Some(_))) {
+                return Ok(());
+            }
+            match self
+                .namespace
+                .rmdir(*parent, part, &self.options.author)
+                .await
+            {
+                Ok(_) | Err(StoreError::NotFound) => {}
+                Err(StoreError::NotEmpty | StoreError::NotDirectory) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Every directory that the path above a key leads to or led to until it was removed, oldest first.
+    pub(super) async fn directories_ever(&self, key: &Key) -> Result<Vec<Ino>, BlobError> {
+        let mut found = vec![ROOT];
+        for part in key.directories() {
+            let mut below = BTreeSet::new();
+            for directory in found {
+                below.extend(self.namespace.0.directories_under(directory, &part).await?);
+            }
+            found = below.into_iter().collect();
+        }
+        Ok(found)
+    }
+}
+
+impl BlobStore {
+    /// What programs below a mount of the namespace see at a key: its inode and that of its directory.
+    #[cfg(test)]
+    pub(crate) async fn locate(&self, key: &[u8]) -> Option<(Ino, Stat)> {
+        self.0.find(&Key::new(key).unwrap()).await.unwrap()
+    }
+}
+
+impl Shared {
+    /// The directories that a name leads to or led to when they were removed.
+    async fn directories_under(&self, parent: Ino, name: &Bytes) -> Result<Vec<Ino>, StoreError> {
+        let mut found = BTreeSet::new();
+        if let Some(entry) = self.entry(parent, name).await?
+            && matches!(&entry.body, Body::Own { node, .. } if node.kind == Kind::Directory)
+        {
+            found.insert(entry.ino);
+        }
+        let from = keys::history(parent, name);
+        let end = keys::after(&from);
+        for (_, value) in self.view.scan(from, end, usize::MAX).await? {
+            let closed: Closed = decode("H V", &value)?;
+            let directory = closed.node.is_some_and(|n| n.kind == Kind::Directory);
+            if directory && self.last_place(closed.ino).await? == Some((parent, name.clone())) {
+                found.insert(closed.ino);
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// Where a directory hangs, or hung last.
+    async fn last_place(&self, directory: Ino) -> Result<Option<(Ino, Bytes)>, StoreError> {
+        let row = self.view.row("C I", &keys::inode(directory)).await?;
+        if let Some(InodeRow::Directory(row)) = row {
+            return Ok(row.place.map(|(_, place)| place));
+        }
+        let from = keys::hangings(directory);
+        let Some((_, value)) = self.view.first(from.clone(), keys::after(&from)).await? else {
+            return Ok(None);
+        };
+        let hung: Hung = decode("H N", &value)?;
+        Ok(Some((hung.parent, hung.name)))
+    }
+}

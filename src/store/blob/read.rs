@@ -1,0 +1,288 @@
+//! Reading blobs, whole and in parts, and what is known of them without reading.
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, RangeBounds};
+use std::pin::Pin as Pinned;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures::future::BoxFuture;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::error::BlobError;
+use super::key::Key;
+use super::write::{CONTENT_TYPE, METADATA};
+use super::{BlobStore, Open};
+use crate::store::rows::{Body, State};
+use crate::store::{File, Ino, Namespace, PastEntry, Pin, Stat, StoreError, Time, VersionId};
+use crate::sync::Arc;
+
+/// Bytes asked of the store at once.
+const STEP: u32 = 1 << 20;
+
+/// What is known of a blob without reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobStat {
+    /// Its length in bytes, writes of programs below a mount included.
+    pub size: u64,
+    /// When its content changed last.
+    pub modified: Time,
+    /// Its newest version; `None` while a program writes it for the first time.
+    pub version: Option<VersionId>,
+    /// Differs whenever the bytes differ; equal stamps of one key mean equal bytes.
+    pub stamp: String,
+    /// Metadata by name.
+    pub metadata: BTreeMap<String, Bytes>,
+    /// Media type.
+    pub content_type: Option<String>,
+}
+
+impl BlobStore {
+    /// All bytes of the blob under a key, as they are now.
+    ///
+    /// # Errors
+    /// `InvalidKey`, `NotFound`; `Store` with `Unavailable` or `Corrupt` when the bucket cannot give them.
+    pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Bytes, BlobError> {
+        self.get_reader(key, ..).await?.rest().await
+    }
+
+    /// A reader of the bytes `range` of a blob; what ends before the range's end ends the reader. It goes on reading the
+    /// blob it was opened on when another is put under the key or the key is deleted.
+    ///
+    /// # Errors
+    /// `InvalidKey`, `NotFound`.
+    pub async fn get_reader(
+        &self,
+        key: impl AsRef<[u8]>,
+        range: impl RangeBounds<u64>,
+    ) -> Result<BlobReader, BlobError> {
+        let (key, range) = (Key::new(key.as_ref())?, limits(&range));
+        let file = self.0.file(&key).await?;
+        let size = file.stat().await?.attrs.size;
+        Ok(BlobReader::new(From::Live(file), size, range))
+    }
+
+    /// What is known of the blob under a key.
+    ///
+    /// # Errors
+    /// `InvalidKey`, `NotFound`.
+    pub async fn stat(&self, key: impl AsRef<[u8]>) -> Result<BlobStat, BlobError> {
+        let key = Key::new(key.as_ref())?;
+        self.0.stat(&key).await
+    }
+
+    /// Whether there is a blob under a key.
+    ///
+    /// # Errors
+    /// `InvalidKey`; `Store`.
+    pub async fn exists(&self, key: impl AsRef<[u8]>) -> Result<bool, BlobError> {
+        let key = Key::new(key.as_ref())?;
+        Ok(self.0.find(&key).await?.is_some())
+    }
+}
+
+impl Open {
+    /// The live file under a key, held.
+    pub(super) async fn file(&self, key: &Key) -> Result<Arc<File>, BlobError> {
+        loop {
+            let found = self.find(key).await?;
+            let (_, stat) = found.ok_or(BlobError::NotFound)?;
+            match self.namespace.file(stat.ino).await {
+                Ok(file) => return Ok(file),
+                // Another took its place just now.
+                Err(StoreError::NotFound) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn stat(&self, key: &Key) -> Result<BlobStat, BlobError> {
+        let found = self.find(key).await?;
+        let (directory, stat) = found.ok_or(BlobError::NotFound)?;
+        let (version, xattrs) = self.state(directory, &key.name(), &stat).await?;
+        let (metadata, content_type) = metadata(&xattrs);
+        Ok(BlobStat {
+            size: stat.attrs.size,
+            modified: stat.attrs.mtime,
+            version,
+            stamp: format!("{:016x}-{:x}", stat.content_stamp, stat.attrs.size),
+            metadata,
+            content_type,
+        })
+    }
+
+    /// The newest version of a name and its attributes now.
+    async fn state(
+        &self,
+        directory: Ino,
+        name: &Bytes,
+        stat: &Stat,
+    ) -> Result<(Option<VersionId>, Vec<(Bytes, Bytes)>), BlobError> {
+        let entry = self.namespace.0.entry(directory, name).await?;
+        match entry.filter(|entry| entry.ino == stat.ino).map(|e| e.body) {
+            Some(Body::Own { node, state }) => {
+                let version = match state {
+                    State::Version(stamp) => Some(stamp.id),
+                    State::Provisional(last) => Some(last.stamp.id),
+                    State::Unborn { behind } => behind.map(|last| last.stamp.id),
+                };
+                Ok((version, node.xattrs))
+            }
+            Some(Body::Linked(_)) => {
+                let versions = self.namespace.versions(directory, name).await?;
+                let last = versions.into_iter().last();
+                Ok(last.map_or((None, Vec::new()), |v| (Some(v.version), v.xattrs)))
+            }
+            None => Err(BlobError::NotFound),
+        }
+    }
+}
+
+/// Metadata and content type among attributes.
+pub(super) fn metadata(xattrs: &[(Bytes, Bytes)]) -> (BTreeMap<String, Bytes>, Option<String>) {
+    let mut values = BTreeMap::new();
+    let mut content_type = None;
+    for (name, value) in xattrs {
+        if let Some(name) = name.strip_prefix(METADATA) {
+            values.insert(String::from_utf8_lossy(name).into_owned(), value.clone());
+        } else if name == CONTENT_TYPE {
+            content_type = Some(String::from_utf8_lossy(value).into_owned());
+        }
+    }
+    (values, content_type)
+}
+
+/// First byte of a range and the one behind its last.
+pub(super) fn limits(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(at) => *at,
+        Bound::Excluded(at) => at.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(at) => at.saturating_add(1),
+        Bound::Excluded(at) => *at,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
+/// What a reader reads.
+#[derive(Clone, Debug)]
+pub(super) enum From {
+    /// A live file, which outlives its name while it is held.
+    Live(Arc<File>),
+    /// A version; its bytes stay while the pin is held.
+    Past(Arc<(Namespace, PastEntry, Option<Pin>)>),
+}
+
+impl From {
+    async fn read(self, at: u64, len: u32) -> Result<Bytes, StoreError> {
+        match self {
+            Self::Live(file) => file.read(at, len).await,
+            Self::Past(past) => past.0.read_past(&past.1, at, len).await,
+        }
+    }
+}
+
+/// Reads a blob or a version of one, step by step: [`BlobReader::next`] with this crate's errors, or as an [`AsyncRead`].
+pub struct BlobReader {
+    from: From,
+    at: u64,
+    end: u64,
+    size: u64,
+    coming: Option<BoxFuture<'static, Result<Bytes, StoreError>>>,
+    ready: Bytes,
+}
+
+impl std::fmt::Debug for BlobReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BlobReader({}..{} of {})", self.at, self.end, self.size)
+    }
+}
+
+impl BlobReader {
+    pub(super) fn new(from: From, size: u64, (start, end): (u64, u64)) -> Self {
+        Self {
+            from,
+            at: start.min(size),
+            end: end.min(size),
+            size,
+            coming: None,
+            ready: Bytes::new(),
+        }
+    }
+
+    /// Length of the whole blob in bytes, whatever part of it is read.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The next bytes, at most 1 MiB; `None` at the end.
+    ///
+    /// # Errors
+    /// `Store` with `Unavailable` or `Corrupt`; asking again tries again.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, BlobError> {
+        Ok(std::future::poll_fn(|context| self.poll_next(context)).await?)
+    }
+
+    /// All bytes that are left.
+    ///
+    /// # Errors
+    /// As [`BlobReader::next`].
+    pub async fn rest(mut self) -> Result<Bytes, BlobError> {
+        let Some(first) = self.next().await? else {
+            return Ok(Bytes::new());
+        };
+        let Some(second) = self.next().await? else {
+            return Ok(first);
+        };
+        let mut all = BytesMut::from(first);
+        all.extend_from_slice(&second);
+        while let Some(more) = self.next().await? {
+            all.extend_from_slice(&more);
+        }
+        Ok(all.freeze())
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StoreError>> {
+        if !self.ready.is_empty() {
+            return Poll::Ready(Ok(Some(std::mem::take(&mut self.ready))));
+        }
+        if self.at >= self.end {
+            return Poll::Ready(Ok(None));
+        }
+        let (at, len) = (self.at, (self.end - self.at).min(u64::from(STEP)) as u32);
+        let from = &self.from;
+        let coming = self
+            .coming
+            .get_or_insert_with(|| Box::pin(from.clone().read(at, len)));
+        let read = ready!(coming.as_mut().poll(context));
+        self.coming = None;
+        let bytes = read?;
+        if bytes.is_empty() {
+            // A program below a mount has cut it meanwhile.
+            self.end = self.at;
+            return Poll::Ready(Ok(None));
+        }
+        self.at += bytes.len() as u64;
+        Poll::Ready(Ok(Some(bytes)))
+    }
+}
+
+impl AsyncRead for BlobReader {
+    fn poll_read(
+        mut self: Pinned<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let next = ready!(self.poll_next(context)).map_err(std::io::Error::other)?;
+        if let Some(mut bytes) = next {
+            let len = bytes.len().min(buffer.remaining());
+            buffer.put_slice(&bytes[..len]);
+            bytes.advance(len);
+            self.ready = bytes;
+        }
+        Poll::Ready(Ok(()))
+    }
+}

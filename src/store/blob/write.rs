@@ -1,0 +1,288 @@
+//! Puts and deletes.
+//!
+//! A put writes all bytes under a number that no name has, and then puts them under the key in one operation: a reader who
+//! began before goes on reading the old state. Puts of one key take effect in the order in which they end.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::error::BlobError;
+use super::key::Key;
+use super::list::ListOptions;
+use super::{BlobStore, Open};
+use crate::store::put::{Placing, Whole};
+use crate::store::{Author, Instant, Kind, Op, StoreError, VersionId, XATTRS_MAX};
+
+/// Bytes taken from a source at once.
+const CHUNK: usize = 1 << 20;
+/// Keys deleted between two looks at the listing.
+const PAGE: usize = 1000;
+
+/// Attribute name under which a mount shows a metadata value.
+pub(super) const METADATA: &[u8] = b"user.meta.";
+/// Attribute that holds the content type; programs on a desktop look for it there.
+pub(super) const CONTENT_TYPE: &[u8] = b"user.mime_type";
+/// Attribute that holds the id an import came with.
+pub(super) const FOREIGN_ID: &[u8] = b"user.rewindfs.import";
+
+/// What goes with the bytes of a put. The version has it for ever; a mount shows it as extended attributes.
+#[derive(Clone, Debug, Default)]
+pub struct PutOptions {
+    /// Values by name, shown as `user.meta.NAME`.
+    pub metadata: BTreeMap<String, Bytes>,
+    /// Media type, shown as `user.mime_type`.
+    pub content_type: Option<String>,
+    /// Who saves it; the store's author where absent.
+    pub author: Option<Author>,
+}
+
+impl PutOptions {
+    pub(super) fn xattrs(&self) -> Result<Vec<(Bytes, Bytes)>, BlobError> {
+        let mut all = Vec::new();
+        for (name, value) in &self.metadata {
+            let name = [METADATA, name.as_bytes()].concat();
+            if name.len() == METADATA.len() || name.len() > 255 || name.contains(&0) {
+                let name = String::from_utf8_lossy(&name[METADATA.len()..]).into_owned();
+                let why = "must have 1 to 245 bytes and no NUL";
+                return Err(BlobError::Invalid(format!("metadata name {name:?} {why}")));
+            }
+            all.push((Bytes::from(name), value.clone()));
+        }
+        if let Some(kind) = &self.content_type {
+            let value = Bytes::copy_from_slice(kind.as_bytes());
+            all.push((Bytes::from_static(CONTENT_TYPE), value));
+        }
+        all.sort();
+        let size: usize = all
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        if size > XATTRS_MAX {
+            let text = format!("{size} bytes of metadata, at most {XATTRS_MAX} are kept");
+            return Err(BlobError::Invalid(text));
+        }
+        Ok(all)
+    }
+}
+
+impl BlobStore {
+    /// Puts `bytes` under a key, in the place of what is there. What was there stays as a version.
+    ///
+    /// # Errors
+    /// `InvalidKey`; `Conflict` over a directory, below something that is none, or over anything else that is no file;
+    /// `Store` with `NoSpace` when the cache directory is full, `Fenced`, `Closed`.
+    pub async fn put(
+        &self,
+        key: impl AsRef<[u8]>,
+        bytes: impl Into<Bytes>,
+        options: &PutOptions,
+    ) -> Result<(), BlobError> {
+        self.put_versioned(key, bytes, options).await.map(drop)
+    }
+
+    /// As [`BlobStore::put`], with what `source` gives until its end.
+    ///
+    /// # Errors
+    /// As [`BlobStore::put`]; `Source` when reading fails, and nothing was changed.
+    pub async fn put_from(
+        &self,
+        key: impl AsRef<[u8]>,
+        source: impl AsyncRead + Send + Unpin,
+        options: &PutOptions,
+    ) -> Result<(), BlobError> {
+        self.put_versioned_from(key, source, options)
+            .await
+            .map(drop)
+    }
+
+    /// As [`BlobStore::put`]; returns the version that was made. Bytes equal to those before make one as well.
+    ///
+    /// # Errors
+    /// As [`BlobStore::put`].
+    pub async fn put_versioned(
+        &self,
+        key: impl AsRef<[u8]>,
+        bytes: impl Into<Bytes>,
+        options: &PutOptions,
+    ) -> Result<VersionId, BlobError> {
+        let (key, bytes) = (Key::new(key.as_ref())?, bytes.into());
+        let how = self.0.placing(options)?;
+        self.0.put(&key, Fill::Bytes(bytes), &how).await
+    }
+
+    /// As [`BlobStore::put_from`]; returns the version that was made.
+    ///
+    /// # Errors
+    /// As [`BlobStore::put_from`].
+    pub async fn put_versioned_from(
+        &self,
+        key: impl AsRef<[u8]>,
+        mut source: impl AsyncRead + Send + Unpin,
+        options: &PutOptions,
+    ) -> Result<VersionId, BlobError> {
+        let key = Key::new(key.as_ref())?;
+        let how = self.0.placing(options)?;
+        self.0.put(&key, Fill::Source(&mut source), &how).await
+    }
+
+    /// Deletes the blob under a key; `false` if there was none. Its versions stay, and a delete marker ends their list.
+    ///
+    /// # Errors
+    /// `InvalidKey`; `Store`.
+    pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool, BlobError> {
+        let key = Key::new(key.as_ref())?;
+        self.0.delete(&key).await
+    }
+
+    /// Deletes every blob whose key begins with `prefix`, one after another; how many there were. The empty prefix means
+    /// all. Blobs that are put meanwhile may stay.
+    ///
+    /// # Errors
+    /// `Store`; some are deleted then.
+    pub async fn delete_by_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64, BlobError> {
+        let prefix = prefix.as_ref().to_vec();
+        let mut deleted = 0;
+        loop {
+            let options = ListOptions {
+                limit: PAGE,
+                ..ListOptions::prefix(&prefix)
+            };
+            let page = self.list_page(&options).await?;
+            for key in page.keys() {
+                deleted += u64::from(self.0.delete(&Key::new(key)?).await?);
+            }
+            if page.next.is_none() {
+                return Ok(deleted);
+            }
+        }
+    }
+}
+
+/// Where the bytes of a put come from.
+pub(super) enum Fill<'a> {
+    Bytes(Bytes),
+    Source(&'a mut (dyn AsyncRead + Send + Unpin)),
+}
+
+impl Open {
+    pub(super) fn placing(&self, options: &PutOptions) -> Result<Placing, BlobError> {
+        let author = options.author.as_ref().unwrap_or(&self.options.author);
+        Ok(Placing {
+            mode: self.options.mode,
+            owner: self.options.config.owner,
+            xattrs: options.xattrs()?,
+            op: Op::Write,
+            author: author.clone(),
+            since: None,
+            foreign_id: None,
+        })
+    }
+
+    pub(super) async fn put(
+        &self,
+        key: &Key,
+        fill: Fill<'_>,
+        how: &Placing,
+    ) -> Result<VersionId, BlobError> {
+        let put = self.put_below(key, fill, how).await;
+        if put.is_err()
+            && let Err(error) = self.prune(key).await
+        {
+            tracing::debug!(%error, "directories of a key that was not put stay");
+        }
+        put
+    }
+
+    async fn put_below(
+        &self,
+        key: &Key,
+        fill: Fill<'_>,
+        how: &Placing,
+    ) -> Result<VersionId, BlobError> {
+        let directory = self.make_directories(key).await?;
+        let name = key.name();
+        if let Some(there) = self.namespace.lookup(directory, &name).await? {
+            check_kind(key, there.kind)?;
+        }
+        let mut whole = self.namespace.begin(directory, &name, &how.author);
+        self.fill(&mut whole, fill).await?;
+        self.place(key, &mut whole, how).await
+    }
+
+    /// Puts what was written under the key, whose directories may have been removed meanwhile.
+    pub(super) async fn place(
+        &self,
+        key: &Key,
+        whole: &mut Whole,
+        how: &Placing,
+    ) -> Result<VersionId, BlobError> {
+        loop {
+            let directory = self.make_directories(key).await?;
+            match whole.place(directory, &key.name(), how).await {
+                Ok(id) => return Ok(id),
+                Err(StoreError::NotFound) => {}
+                Err(StoreError::IsDirectory) => check_kind(key, Kind::Directory)?,
+                Err(StoreError::Exists) => check_kind(key, Kind::Symlink)?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn fill(&self, whole: &mut Whole, fill: Fill<'_>) -> Result<(), BlobError> {
+        match fill {
+            Fill::Bytes(mut bytes) => {
+                while !bytes.is_empty() {
+                    let chunk = bytes.split_to(bytes.len().min(CHUNK));
+                    whole.append(chunk).await?;
+                }
+            }
+            Fill::Source(source) => loop {
+                let mut chunk = BytesMut::with_capacity(CHUNK);
+                // Short reads are gathered: every append is a record of the journal.
+                while chunk.len() < CHUNK {
+                    let mut rest = source.take((CHUNK - chunk.len()) as u64);
+                    let read = rest.read_buf(&mut chunk).await;
+                    if read.map_err(|error| BlobError::Source(error.to_string()))? == 0 {
+                        break;
+                    }
+                }
+                if chunk.is_empty() {
+                    break;
+                }
+                whole.append(chunk.freeze()).await?;
+            },
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, key: &Key) -> Result<bool, BlobError> {
+        loop {
+            let Some((directory, _)) = self.find(key).await? else {
+                return Ok(false);
+            };
+            let author = &self.options.author;
+            match self.namespace.unlink(directory, &key.name(), author).await {
+                Ok(_) => break,
+                Err(StoreError::NotFound | StoreError::IsDirectory) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.prune(key).await?;
+        Ok(true)
+    }
+
+    /// The present instant, which no version of the future may pass.
+    pub(super) fn now(&self) -> Instant {
+        self.namespace.now()
+    }
+}
+
+fn check_kind(key: &Key, kind: Kind) -> Result<(), BlobError> {
+    match kind {
+        Kind::File => Ok(()),
+        Kind::Directory => Err(BlobError::conflict(key.bytes(), "it is a directory")),
+        _ => Err(BlobError::conflict(key.bytes(), "it is no regular file")),
+    }
+}

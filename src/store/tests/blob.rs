@@ -1,0 +1,333 @@
+//! Blobs under keys: every call, what it refuses, and what of it is found again.
+
+use std::collections::BTreeMap;
+
+use super::super::blob::*;
+use super::*;
+
+pub(crate) fn options(world: &World) -> BlobOptions {
+    BlobOptions {
+        config: config(world.cache.path().to_owned()),
+        env: Arc::<SeededEnv>::clone(&world.env),
+        author: author(),
+        ..BlobOptions::new("/nowhere")
+    }
+}
+
+impl World {
+    pub(crate) async fn blobs(&self) -> BlobStore {
+        let opened = BlobStore::open_in(&self.backend, "default", options(self));
+        opened.await.unwrap()
+    }
+
+    /// Closes the store; the log must tell all that the index has, and the counts must be right.
+    pub(crate) async fn end(&self, store: BlobStore) {
+        store.close().await.unwrap();
+        self.audited().await;
+    }
+
+    pub(crate) async fn audited(&self) {
+        let audit = audit_log(&self.backend, "default").await.unwrap();
+        assert_eq!(audit.differing, Vec::<String>::new());
+        assert_eq!(audit.miscounted, Vec::<String>::new());
+        assert!(audit.rows > 0);
+    }
+}
+
+pub(crate) fn plain() -> PutOptions {
+    PutOptions::default()
+}
+
+pub(crate) fn noted(name: &str, value: &'static str) -> PutOptions {
+    let value = Bytes::from_static(value.as_bytes());
+    PutOptions {
+        metadata: BTreeMap::from([(name.to_owned(), value)]),
+        ..PutOptions::default()
+    }
+}
+
+pub(crate) async fn keys(store: &BlobStore, prefix: &str) -> Vec<String> {
+    let mut list = store.list(prefix);
+    let mut found = Vec::new();
+    while let Some(entry) = list.next().await.unwrap() {
+        found.push(String::from_utf8(entry.key().to_vec()).unwrap());
+    }
+    found
+}
+
+/// What the versions of a key hold, oldest first; `None` for a delete marker.
+pub(crate) async fn past(store: &BlobStore, key: &str) -> Vec<Option<Vec<u8>>> {
+    let mut found = Vec::new();
+    for version in store.list_versions(key).await.unwrap() {
+        found.push(match version.is_delete_marker {
+            true => None,
+            false => {
+                let bytes = store.get_version(key, version.id).await.unwrap();
+                assert_eq!(bytes.len() as u64, version.size);
+                Some(bytes.to_vec())
+            }
+        });
+    }
+    found
+}
+
+fn is_not_found<T: std::fmt::Debug>(result: Result<T, BlobError>) -> bool {
+    matches!(result, Err(BlobError::NotFound))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_is_read_again_and_every_put_is_a_version_with_its_own_metadata() {
+    let world = World::new("blob-put");
+    let store = world.blobs().await;
+    let first = store.put_versioned("a/b", "one", &noted("step", "1")).await;
+    store.put("a/b", "two!", &noted("step", "2")).await.unwrap();
+    let kind = PutOptions {
+        content_type: Some("text/plain".to_owned()),
+        author: Some(Author {
+            uid: 9,
+            process: "nine".to_owned(),
+        }),
+        ..noted("step", "3")
+    };
+    let third = store.put_versioned("a/b", "two!", &kind).await.unwrap();
+    for reopened in [false, true] {
+        let store = if reopened {
+            world.blobs().await
+        } else {
+            store.clone()
+        };
+        assert_eq!(store.get("a/b").await.unwrap(), "two!");
+        let versions = store.list_versions("a/b").await.unwrap();
+        let steps: Vec<_> = versions
+            .iter()
+            .map(|v| v.metadata["step"].clone())
+            .collect();
+        assert_eq!(steps, ["1", "2", "3"]);
+        assert_eq!(versions[0].id, *first.as_ref().unwrap());
+        assert_eq!(versions[2].id, third);
+        assert_eq!(versions[0].author, author());
+        assert_eq!(versions[2].author.process, "nine");
+        assert!(versions.is_sorted_by_key(|v| v.id));
+        assert_eq!(versions[0].ended, Some(versions[1].instant));
+        assert_eq!(versions[2].ended, None);
+        let held = [b"one".to_vec(), b"two!".to_vec(), b"two!".to_vec()];
+        assert_eq!(past(&store, "a/b").await, held.map(Some));
+        let stat = store.stat("a/b").await.unwrap();
+        assert_eq!((stat.size, stat.version), (4, Some(third)));
+        assert_eq!(stat.content_type.as_deref(), Some("text/plain"));
+        assert_eq!(store.latest_version_id("a/b").await.unwrap(), Some(third));
+        if !reopened {
+            store.clone().close().await.unwrap();
+            world.wipe();
+        } else {
+            world.end(store).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_is_not_found_and_what_cannot_be_a_key_is_refused() {
+    let world = World::new("blob-missing");
+    let store = world.blobs().await;
+    store.put("dir/file", "x", &plain()).await.unwrap();
+    let id = store.latest_version_id("dir/file").await.unwrap().unwrap();
+    for key in ["nothing", "dir", "dir/other", "dir/file/below"] {
+        assert!(is_not_found(store.get(key).await), "{key}");
+        assert!(is_not_found(store.get_reader(key, ..).await), "{key}");
+        assert!(is_not_found(store.stat(key).await), "{key}");
+        assert!(is_not_found(store.get_version(key, id).await), "{key}");
+        assert!(!store.exists(key).await.unwrap(), "{key}");
+        assert!(!store.delete(key).await.unwrap(), "{key}");
+        assert_eq!(store.latest_version_id(key).await.unwrap(), None, "{key}");
+        assert_eq!(store.list_versions(key).await.unwrap(), [], "{key}");
+    }
+    for key in ["", "/a", "a/", "a//b", "a/../b", "a/.versions/b"] {
+        let refused = store.put(key, "x", &plain()).await;
+        assert!(
+            matches!(refused, Err(BlobError::InvalidKey { .. })),
+            "{key}"
+        );
+        let refused = store.get(key).await;
+        assert!(
+            matches!(refused, Err(BlobError::InvalidKey { .. })),
+            "{key}"
+        );
+    }
+    for key in ["dir", "dir/file/below", "dir/file/deep/below"] {
+        let refused = store.put(key, "x", &plain()).await;
+        assert!(matches!(refused, Err(BlobError::Conflict { .. })), "{key}");
+    }
+    let ns = store.namespace();
+    let mut link = new_node(Kind::Symlink);
+    link.target = Bytes::from_static(b"dir/file");
+    ns.create(ROOT, b"link", link, &author()).await.unwrap();
+    assert!(is_not_found(store.get("link").await));
+    let refused = store.put("link", "x", &plain()).await;
+    assert!(matches!(refused, Err(BlobError::Conflict { .. })));
+    let long = noted(&"n".repeat(246), "x");
+    assert!(matches!(
+        store.put("a", "x", &long).await,
+        Err(BlobError::Invalid(_))
+    ));
+    assert_eq!(keys(&store, "").await, ["dir/file"]);
+    world.end(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_leaves_versions_and_a_marker_and_takes_its_own_directories_along() {
+    let world = World::new("blob-delete");
+    let store = world.blobs().await;
+    let ns = store.namespace().clone();
+    ns.create(ROOT, b"made", new_node(Kind::Directory), &author())
+        .await
+        .unwrap();
+    for key in ["a/b/c", "made/d/e"] {
+        store.put(key, "one", &plain()).await.unwrap();
+        assert!(store.delete(key).await.unwrap());
+        assert!(is_not_found(store.get(key).await));
+        assert_eq!(store.latest_version_id(key).await.unwrap(), None);
+        assert_eq!(past(&store, key).await, [Some(b"one".to_vec()), None]);
+        let marker = store.list_versions(key).await.unwrap().pop().unwrap();
+        assert!(is_not_found(store.get_version(key, marker.id).await));
+        assert!(!store.delete(key).await.unwrap());
+    }
+    assert_eq!(ns.lookup(ROOT, b"a").await.unwrap(), None);
+    let made = ns.lookup(ROOT, b"made").await.unwrap().unwrap();
+    assert_eq!(ns.lookup(made.ino, b"d").await.unwrap(), None);
+    // Its directories are others now; the key's history is one.
+    store.put("a/b/c", "two", &plain()).await.unwrap();
+    let all = [Some(b"one".to_vec()), None, Some(b"two".to_vec())];
+    assert_eq!(past(&store, "a/b/c").await, all);
+    store.clone().close().await.unwrap();
+    world.wipe();
+    let store = world.blobs().await;
+    assert_eq!(past(&store, "a/b/c").await, all);
+    assert_eq!(keys(&store, "").await, ["a/b/c"]);
+    world.end(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_stay_with_what_they_were_opened_on() {
+    let world = World::new("blob-readers");
+    let store = world.blobs().await;
+    let old: Vec<u8> = (0..3 << 20).map(|at: u32| (at / 1000) as u8).collect();
+    store.put("k", old.clone(), &plain()).await.unwrap();
+    let id = store.latest_version_id("k").await.unwrap().unwrap();
+    let mut whole = store.get_reader("k", ..).await.unwrap();
+    let part = store.get_reader("k", 1_000_000..=1_999_999).await.unwrap();
+    let beyond = store.get_reader("k", 1 << 30..).await.unwrap();
+    let version = store.get_version_reader("k", id, 5..9).await.unwrap();
+    assert_eq!(whole.next().await.unwrap().unwrap(), old[..1 << 20]);
+    store.put("k", "new", &plain()).await.unwrap();
+    let stored = Vec::from(whole.rest().await.unwrap());
+    assert!(stored == old[1 << 20..], "the rest of what it began");
+    store.delete("k").await.unwrap();
+    let mut read = Vec::new();
+    let mut part = tokio::io::BufReader::new(part);
+    tokio::io::AsyncReadExt::read_to_end(&mut part, &mut read)
+        .await
+        .unwrap();
+    assert!(read == old[1_000_000..2_000_000], "a part of it");
+    assert_eq!(version.size(), old.len() as u64);
+    assert_eq!(version.rest().await.unwrap(), old[5..9]);
+    assert_eq!(beyond.rest().await.unwrap(), "");
+    world.end(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_put_whole_or_not_at_all() {
+    struct Breaks(u32);
+    impl tokio::io::AsyncRead for Breaks {
+        fn poll_read(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            buffer: &mut tokio::io::ReadBuf<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            if self.0 == 0 {
+                return std::task::Poll::Ready(Err(std::io::Error::other("it broke")));
+            }
+            self.0 -= 1;
+            buffer.put_slice(&[7; 100][..buffer.remaining().min(100)]);
+            std::task::Poll::Ready(Ok(()))
+        }
+    }
+    let world = World::new("blob-stream");
+    let mut narrow = options(&world);
+    narrow.config.dirty_bytes_max = 8 << 20;
+    let opened = BlobStore::open_in(&world.backend, "default", narrow);
+    let store = opened.await.unwrap();
+    store.put("there", "old", &plain()).await.unwrap();
+    for (key, reads) in [("there", 3), ("not/there", 0), ("not/there", 800_000)] {
+        let put = store.put_from(key, Breaks(reads), &plain()).await;
+        let Err(BlobError::Source(why)) = put else {
+            panic!("{key}: {put:?}")
+        };
+        assert!(why.contains("it broke"));
+    }
+    assert_eq!(keys(&store, "").await, ["there"]);
+    assert_eq!(past(&store, "there").await, [Some(b"old".to_vec())]);
+    assert_eq!(store.namespace().lookup(ROOT, b"not").await.unwrap(), None);
+    // More than may be dirty at once, and more than a range: it goes to the bucket while it is written.
+    let big: Vec<u8> = (0..70 << 20).map(|at: u32| (at / 4099) as u8).collect();
+    let id = store
+        .put_versioned_from("big", &big[..], &plain())
+        .await
+        .unwrap();
+    same(&store.get("big").await.unwrap(), &big, "as put");
+    store.clone().close().await.unwrap();
+    world.wipe();
+    let store = world.blobs().await;
+    same(&store.get("big").await.unwrap(), &big, "from the bucket");
+    same(
+        &store.get_version("big", id).await.unwrap(),
+        &big,
+        "its version",
+    );
+    assert_eq!(store.list_versions("big").await.unwrap().len(), 1);
+    world.end(store).await;
+}
+
+fn same(found: &[u8], expected: &[u8], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let differs = found.iter().zip(expected).position(|(a, b)| a != b);
+    assert_eq!(differs, None, "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn puts_of_one_key_from_many_tasks_are_all_versions_and_the_last_one_shows() {
+    let world = World::new("blob-many");
+    let store = world.blobs().await;
+    let mut puts = Vec::new();
+    for writer in 0..8_u8 {
+        let store = store.clone();
+        puts.push(tokio::spawn(async move {
+            for turn in 0..10_u8 {
+                let text = vec![writer * 10 + turn; 5000];
+                store.put("shared/key", text, &plain()).await.unwrap();
+                let own = format!("own/{writer}");
+                store.put(&own, "mine", &plain()).await.unwrap();
+                let seen = store.get("shared/key").await.unwrap();
+                assert!(seen.len() == 5000 && seen.iter().all(|b| *b == seen[0]));
+                assert!(store.delete(&own).await.unwrap());
+            }
+        }));
+    }
+    for put in puts {
+        put.await.unwrap();
+    }
+    let held = past(&store, "shared/key").await;
+    let mut seen: Vec<u8> = held.iter().map(|v| v.as_ref().unwrap()[0]).collect();
+    assert_eq!(store.get("shared/key").await.unwrap()[0], seen[79]);
+    seen.sort_unstable();
+    assert_eq!(seen, (0..80).collect::<Vec<u8>>());
+    assert_eq!(keys(&store, "").await, ["shared/key"]);
+    // Nothing but the keys themselves ever stood in a directory.
+    let ns = store.namespace();
+    assert_eq!(
+        ns.names_with_versions(ROOT).await.unwrap(),
+        Vec::<Bytes>::new()
+    );
+    let shared = ns.lookup(ROOT, b"shared").await.unwrap().unwrap();
+    assert_eq!(ns.names_with_versions(shared.ino).await.unwrap(), ["key"]);
+    world.end(store).await;
+}
