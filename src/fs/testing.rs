@@ -76,7 +76,7 @@ pub(crate) async fn world_with(config: FsConfig) -> World {
 }
 
 impl World {
-    fn over(
+    pub(crate) fn over(
         namespace: Namespace,
         config: FsConfig,
         env: Arc<SeededEnv>,

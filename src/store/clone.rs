@@ -27,6 +27,11 @@ impl CloneSource {
         self.len
     }
 
+    /// Its content, held; `None` where all of it is a hole.
+    pub(crate) fn content(&self) -> Option<&(ContentRef, Arc<Pin>)> {
+        self.content.as_ref()
+    }
+
     /// Whether it has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0

@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+use super::clone::CloneSource;
 use super::error::StoreError;
 use super::file::LEN_MAX;
 use super::inode::{Due, FixState, Home, Inode, Leaf, Locked, find};
@@ -13,10 +14,11 @@ use super::keys;
 use super::namespace::{Namespace, Shared};
 use super::prepare::Prepared;
 use super::queue::Draft;
-use super::record::{Order, Settled};
+use super::record::{Order, Record, Settled};
 use super::rows::{Body, DirectoryRow, Entry, Foreign, Node, Orphan, State, encode};
 use super::transition::Leaving;
 use super::version::{Attrs, Author, Content, Ino, Instant, Kind, Op, Stamp, VersionId};
+use crate::cache::Source;
 use crate::sync::Arc;
 
 /// So many bytes are written, then they go to the bucket while the next are: a multiple of what a range row describes.
@@ -125,6 +127,39 @@ impl Whole {
         if end.is_multiple_of(AHEAD) {
             self.hand_over().await?;
         }
+        Ok(())
+    }
+
+    /// Shows all bytes of a source at the end; none move.
+    ///
+    /// # Errors
+    /// As [`Whole::append`].
+    pub(crate) fn show(&mut self, source: &CloneSource) -> Result<(), StoreError> {
+        let (at, len) = (self.leaf.attrs.size, source.len());
+        if len == 0 {
+            return Ok(());
+        }
+        let end = at
+            .checked_add(len)
+            .filter(|end| *end <= LEN_MAX)
+            .ok_or(StoreError::TooLarge)?;
+        self.shared.health.check()?;
+        if let Some((content, pin)) = source.content() {
+            let (ino, leaf) = (self.inode.ino, &mut self.leaf);
+            let working = self.shared.working(ino, leaf, &self.author)?.id;
+            let _covered = self.shared.journal(&Record::Refer {
+                working,
+                offset: at,
+                len,
+                content: *content,
+                position: 0,
+            })?;
+            let of = content.referent();
+            leaf.map
+                .write(at, len, Source::Reference { of, position: 0 });
+            leaf.holds.push(Arc::clone(pin));
+        }
+        self.leaf.attrs.size = end;
         Ok(())
     }
 

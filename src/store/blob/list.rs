@@ -177,10 +177,8 @@ impl BlobList {
                     let level = self.level(key, stat.ino, Vec::new()).await?;
                     self.levels.extend(level);
                 }
-                Kind::Directory if self.is_behind(&key) => {
-                    if self.open.has_blob(stat.ino).await? {
-                        return Ok(Some(Listed::Prefix(key.into())));
-                    }
+                Kind::Directory if self.is_behind(&key) && self.open.has_blob(stat.ino).await? => {
+                    return Ok(Some(Listed::Prefix(key.into())));
                 }
                 _ => {}
             }

@@ -5,6 +5,7 @@
 //! a delete leaves them empty, unless somebody else made them.
 //! Invariant: a reader sees a blob whole, as it was before a put or after it; every put is a version of its own.
 
+mod composite;
 mod error;
 mod import;
 mod key;

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
+use super::Open;
 use super::error::BlobError;
 use super::key::Key;
-use super::{BlobStore, Open};
 use crate::store::keys;
 use crate::store::namespace::Shared;
 use crate::store::rows::{Body, Closed, Hung, InodeRow, decode};
@@ -125,14 +125,6 @@ impl Open {
             found = below.into_iter().collect();
         }
         Ok(found)
-    }
-}
-
-impl BlobStore {
-    /// What programs below a mount of the namespace see at a key: its inode and that of its directory.
-    #[cfg(test)]
-    pub(crate) async fn locate(&self, key: &[u8]) -> Option<(Ino, Stat)> {
-        self.0.find(&Key::new(key).unwrap()).await.unwrap()
     }
 }
 

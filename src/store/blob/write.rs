@@ -13,7 +13,7 @@ use super::key::Key;
 use super::list::ListOptions;
 use super::{BlobStore, Open};
 use crate::store::put::{Placing, Whole};
-use crate::store::{Author, Instant, Kind, Op, StoreError, VersionId, XATTRS_MAX};
+use crate::store::{Author, CloneSource, Instant, Kind, Op, StoreError, VersionId, XATTRS_MAX};
 
 /// Bytes taken from a source at once.
 const CHUNK: usize = 1 << 20;
@@ -164,6 +164,8 @@ impl BlobStore {
 pub(super) enum Fill<'a> {
     Bytes(Bytes),
     Source(&'a mut (dyn AsyncRead + Send + Unpin)),
+    /// Other files, which are held.
+    Parts(Vec<CloneSource>),
 }
 
 impl Open {
@@ -236,6 +238,11 @@ impl Open {
                 while !bytes.is_empty() {
                     let chunk = bytes.split_to(bytes.len().min(CHUNK));
                     whole.append(chunk).await?;
+                }
+            }
+            Fill::Parts(parts) => {
+                for part in parts {
+                    whole.show(&part)?;
                 }
             }
             Fill::Source(source) => loop {

@@ -3,6 +3,7 @@
 mod basics;
 mod blob;
 mod blob_list;
+mod blob_made;
 mod check;
 mod edges;
 mod full;

@@ -1,6 +1,7 @@
 //! The calls over a namespace in memory: what they promise, and the tables they keep.
 
 mod attributes;
+mod blobs;
 mod files;
 mod tree;
 

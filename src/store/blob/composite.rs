@@ -1,0 +1,43 @@
+//! Composites: blobs made of others, one behind the other, without moving their bytes.
+
+use super::BlobStore;
+use super::error::BlobError;
+use super::key::Key;
+use super::write::PutOptions;
+use crate::store::{CloneSource, VersionId};
+
+impl BlobStore {
+    /// Puts under a key the bytes that `parts` have now, in this order, as one blob. The parts may be replaced or deleted
+    /// afterwards: the blob keeps their bytes. A part may occur more than once, and be what the key itself showed before.
+    ///
+    /// # Errors
+    /// `InvalidKey`; `NotFound` when a part is missing; else as [`BlobStore::put`].
+    pub async fn put_composite<K: AsRef<[u8]>>(
+        &self,
+        key: impl AsRef<[u8]>,
+        parts: impl IntoIterator<Item = K>,
+        options: &PutOptions,
+    ) -> Result<VersionId, BlobError> {
+        let key = Key::new(key.as_ref())?;
+        let parts = parts.into_iter().map(|part| Key::new(part.as_ref()));
+        let parts = parts.collect::<Result<Vec<Key>, BlobError>>()?;
+        let how = self.0.placing(options)?;
+        let mut sources = Vec::with_capacity(parts.len());
+        for part in &parts {
+            sources.push(self.source(part).await?);
+        }
+        self.0
+            .put(&key, super::write::Fill::Parts(sources), &how)
+            .await
+    }
+
+    async fn source(&self, part: &Key) -> Result<CloneSource, BlobError> {
+        loop {
+            let file = self.0.file(part).await?;
+            if let Some(source) = file.clone_source(&self.0.options.author).await? {
+                return Ok(source);
+            }
+            // Another took its place just now.
+        }
+    }
+}
