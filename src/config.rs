@@ -5,7 +5,7 @@
 use crate::backend::{BackendConfig, Retry};
 use crate::fs::{FsConfig, SyncOn};
 use crate::fuse::{Access, Configuration, MountFlag};
-use crate::store::{Gather, NamespaceConfig, StoreError, check_name};
+use crate::store::{GRACE, Gather, NamespaceConfig, Reclaim, StoreError, check_name};
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -94,6 +94,8 @@ pub struct Settings {
     pub memory_bytes: Option<u64>,
     /// Bytes written and not yet in the bucket, before writers wait.
     pub dirty_bytes_max: Option<u64>,
+    /// How long an object stays in the bucket that nothing shows any more.
+    pub grace: Option<Duration>,
     /// Another server than the provider's own.
     pub endpoint: Option<String>,
     /// The bucket's region.
@@ -185,6 +187,11 @@ impl Config {
             gather,
             host: settings.host,
             owner: settings.owner,
+            reclaim: match settings.read_only {
+                true => Reclaim::OnRequest,
+                false => Reclaim::Always,
+            },
+            grace: settings.grace.unwrap_or(GRACE),
         };
         let backend = BackendConfig {
             endpoint: settings.endpoint,
@@ -338,6 +345,7 @@ mod tests {
             cache_bytes: None,
             memory_bytes: None,
             dirty_bytes_max: None,
+            grace: None,
             endpoint: None,
             region: None,
             retry: None,

@@ -295,12 +295,36 @@ impl Backend {
     /// # Errors
     /// `Denied`, `Unavailable`, `Invalid`; never a part of the listing.
     pub async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, BackendError> {
+        self.listed(prefix, None).await
+    }
+
+    /// As [`Self::list`], only what comes after the key `after`, which need not be there.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    pub async fn list_after(
+        &self,
+        prefix: &str,
+        after: &str,
+    ) -> Result<Vec<ObjectInfo>, BackendError> {
+        let after = self.path(after)?;
+        self.listed(prefix, Some(after)).await
+    }
+
+    async fn listed(
+        &self,
+        prefix: &str,
+        after: Option<Path>,
+    ) -> Result<Vec<ObjectInfo>, BackendError> {
         let path = self.path(prefix)?;
         let place = self.name(prefix);
         let deadline = self.base.config.deadline;
         within(deadline, &place, self.anchored()).await?;
         let mut found = Vec::new();
-        let mut listing = self.store.list(Some(&path));
+        let mut listing = match &after {
+            None => self.store.list(Some(&path)),
+            Some(after) => self.store.list_with_offset(Some(&path), after),
+        };
         let next = async |listing: &mut futures::stream::BoxStream<'static, _>| {
             within(deadline, &place, async { Ok(listing.next().await) }).await
         };

@@ -60,6 +60,9 @@ pub(super) struct MountArguments {
     /// What may be written and not yet in the bucket before writers wait [default: 4G]
     #[arg(long, value_name = "SIZE", value_parser = value::size)]
     dirty_max: Option<u64>,
+    /// How long an object stays in the bucket that nothing shows any more; longer than any reader takes [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    grace: Option<Duration>,
     /// Another server than the provider's, http://host:9000
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
@@ -196,6 +199,7 @@ fn settings(arguments: MountArguments) -> Result<Settings, Refusal> {
         cache_bytes: arguments.cache_size,
         memory_bytes: arguments.memory,
         dirty_bytes_max: arguments.dirty_max,
+        grace: arguments.grace,
         endpoint: arguments.endpoint,
         region: arguments.region,
         retry: arguments.retries,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::backend::{Backend, BackendConfig};
 use crate::env::SeededEnv;
-use crate::store::{Attrs, Gather, Kind, NamespaceConfig};
+use crate::store::{Attrs, Gather, Kind, NamespaceConfig, Reclaim};
 use bytes::Bytes;
 
 /// 2026-11-20T21:26:48Z.
@@ -61,6 +61,8 @@ pub(crate) async fn world_with(config: FsConfig) -> World {
         gather: Gather::AtOnce,
         host: "testhost".to_owned(),
         owner: (0, 0),
+        reclaim: Reclaim::OnRequest,
+        grace: Duration::from_secs(3600),
     };
     let tasks = Tasks::new(tokio::runtime::Handle::current());
     let namespace = Namespace::open(

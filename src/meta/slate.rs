@@ -15,7 +15,8 @@ use bytes::Bytes;
 use object_store::ObjectStore;
 use slatedb::config::{
     CloseOptions, CompactionWorkerOptions, CompactorOptions, CompressionCodec, FlushType,
-    GarbageCollectorOptions, ObjectStoreCacheOptions, ReadOptions, ScanOptions, SstBlockSize,
+    GarbageCollectorDirectoryOptions, GarbageCollectorOptions, ObjectStoreCacheOptions,
+    ReadOptions, ScanOptions, SstBlockSize,
 };
 use slatedb::db_cache::foyer::{FoyerCache, FoyerCacheOptions};
 use slatedb::db_cache::{DbCache, SplitCache};
@@ -45,6 +46,16 @@ const STATUS_LAG: Duration = Duration::from_secs(1);
 
 /// The engine's own background flush: what nobody waits for reaches the bucket this soon. Nothing new, no request.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long objects of the index stay at most that none of its states needs.
+const COLLECT_AFTER_MAX: Duration = Duration::from_secs(86_400);
+
+/// The same for its log, whose rows are in tables by then.
+const WAL_COLLECT_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// How often the engine looks for such objects: as it does by itself, or as often as they are to go.
+const COLLECT_EVERY_MIN: Duration = Duration::from_secs(1);
+const COLLECT_EVERY_MAX: Duration = Duration::from_secs(300);
 
 /// What one request of a scan fetches; at the engine's default, one request per block, a cold directory of 10,000
 /// entries takes seven seconds instead of fifty milliseconds.
@@ -77,6 +88,8 @@ pub struct SlateConfig {
     pub unflushed_bytes: usize,
     /// The disk cache, if there is one.
     pub disk_cache: Option<DiskCache>,
+    /// How long objects stay that no state of the index needs; at most the engine's own day.
+    pub collect_after: Duration,
     /// How long a read or a flush may take before it is called unavailable.
     pub deadline: Duration,
 }
@@ -92,6 +105,7 @@ impl SlateConfig {
             meta_cache_bytes: 32 << 20,
             unflushed_bytes: 64 << 20,
             disk_cache: None,
+            collect_after: COLLECT_AFTER_MAX,
             deadline: Duration::from_secs(30),
         }
     }
@@ -124,6 +138,10 @@ impl SlateConfig {
                 ..CompactorOptions::default()
             }),
             garbage_collector_options: Some(GarbageCollectorOptions {
+                manifest_options: self.collected(COLLECT_AFTER_MAX),
+                wal_options: self.collected(WAL_COLLECT_AFTER_MAX),
+                compacted_options: self.collected(COLLECT_AFTER_MAX),
+                compactions_options: self.collected(COLLECT_AFTER_MAX),
                 boundary_files_enabled: !self.local,
                 // Fences are kept for ever: removing one could let a writer that slept for long lose data unnoticed.
                 wal_fence_options: None,
@@ -132,6 +150,16 @@ impl SlateConfig {
             object_store_cache_options: self.disk_cache_options(),
             ..Settings::default()
         }
+    }
+
+    /// How often and from which age on objects of one kind are collected.
+    fn collected(&self, max: Duration) -> Option<GarbageCollectorDirectoryOptions> {
+        let min_age = self.collect_after.min(max);
+        Some(GarbageCollectorDirectoryOptions {
+            interval: Some(min_age.clamp(COLLECT_EVERY_MIN, COLLECT_EVERY_MAX)),
+            min_age,
+            dry_run: false,
+        })
     }
 
     fn disk_cache_options(&self) -> ObjectStoreCacheOptions {

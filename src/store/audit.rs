@@ -9,8 +9,8 @@ use super::error::StoreError;
 use super::log::{self, Base};
 use super::namespace::check_name;
 use super::rows::{
-    self, Body, Closed, Entry, InodeRow, LineageRow, Node, Orphan, RangeRow, SegmentRow, Source,
-    State, decode,
+    self, Body, Closed, Entry, InodeRow, LineageRow, MovedRow, Node, Orphan, RangeRow, SegmentRow,
+    Source, State, decode,
 };
 use super::version::Content;
 use crate::backend::{Backend, BackendError};
@@ -115,6 +115,15 @@ pub(crate) async fn recount(index: &dyn MetaRead) -> Result<Vec<String>, StoreEr
                 *counts.entry(super::keys::count(row.parent)).or_default() += 1;
             }
             Some(b"CF") => cite(&mut cited, &decode("C F", &value)?),
+            Some(b"GM") => {
+                let row: MovedRow = decode("G M", &value)?;
+                for (epoch, sequence, offset) in row.extents.into_values() {
+                    let segment = cited
+                        .entry(super::keys::segment(epoch, sequence))
+                        .or_default();
+                    *segment.entry(offset).or_default() += 1;
+                }
+            }
             Some(b"GR") => *counts.entry(key).or_default() -= decode::<i64>("G R", &value)?,
             Some(b"GB") => {
                 let row: SegmentRow = decode("G B", &value)?;
@@ -189,11 +198,7 @@ fn shown(table: &[u8], value: &Bytes) -> Result<Vec<Content>, StoreError> {
         },
         b"CO" => {
             let orphan: Orphan = decode("C O", value)?;
-            if orphan.counted {
-                vec![orphan.node.content]
-            } else {
-                Vec::new()
-            }
+            vec![orphan.node.content]
         }
         b"HV" | b"HW" => {
             let closed: Closed = decode("H V", value)?;

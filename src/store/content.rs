@@ -84,6 +84,8 @@ type RangeOf = (ContentRef, u64);
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     pending: Mutex<HashMap<ContentRef, Arc<Pending>>>,
+    /// The lineage whose rows are being looked through, and whether a content of it has come meanwhile.
+    watched: Mutex<Option<(u64, bool)>>,
     resolved: Mutex<HashMap<RangeOf, Arc<Vec<Piece>>>>,
 }
 
@@ -92,11 +94,27 @@ const RESOLVED_MAX: usize = 8192;
 
 impl Contents {
     pub(crate) fn add(&self, pending: &Arc<Pending>) {
+        if let Some((cid, disturbed)) = &mut *lock(&self.watched) {
+            *disturbed |= *cid == pending.content.cid;
+        }
         lock(&self.pending).insert(pending.content, Arc::clone(pending));
     }
 
     pub(crate) fn pending(&self, content: ContentRef) -> Option<Arc<Pending>> {
         lock(&self.pending).get(&content).cloned()
+    }
+
+    /// Notes from now on whether a content of the lineage comes; of one lineage at a time.
+    pub(crate) fn watch(&self, cid: u64) {
+        *lock(&self.watched) = Some((cid, false));
+    }
+
+    /// Whether no content of the watched lineage has come, and none of it is on its way.
+    pub(crate) fn is_undisturbed(&self) -> bool {
+        let Some((cid, disturbed)) = *lock(&self.watched) else {
+            return false;
+        };
+        !disturbed && !lock(&self.pending).keys().any(|c| c.cid == cid)
     }
 
     /// Its rows can be read now.
@@ -287,7 +305,19 @@ impl Chain {
     }
 }
 
+/// Rows of a range as one arrangement of them has them.
 async fn chain(view: &View, content: ContentRef, range: u64) -> Result<Chain, StoreError> {
+    loop {
+        let arrangement = view.arrangement();
+        let chain = chain_once(view, content, range).await;
+        if arrangement.is_multiple_of(2) && arrangement == view.arrangement() {
+            return chain;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn chain_once(view: &View, content: ContentRef, range: u64) -> Result<Chain, StoreError> {
     let (mut links, mut content, mut limit) = (Vec::new(), content, u64::MAX);
     loop {
         let (mut own, whole) = own_links(view, content, range).await?;
@@ -395,7 +425,7 @@ fn lay(chain: &Chain, range: u64) -> Vec<Piece> {
 }
 
 /// `top` laid over `under`; both ascending without overlaps, and so is the result.
-fn over(under: &[Piece], top: &[Piece]) -> Vec<Piece> {
+pub(crate) fn over(under: &[Piece], top: &[Piece]) -> Vec<Piece> {
     let mut out = Vec::with_capacity(under.len() + top.len());
     for piece in under {
         let mut from = piece.start;

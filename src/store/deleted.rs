@@ -13,7 +13,7 @@ use super::keys;
 use super::namespace::{Namespace, Shared};
 use super::past::Stood;
 use super::rows::{Closed, decode};
-use super::version::{EndOp, Ino, Instant, Kind, PastEntry};
+use super::version::{EndOp, Ino, Instant, Kept, Kind, PastEntry};
 use crate::sync::Arc;
 
 /// What a removed name showed last.
@@ -116,6 +116,10 @@ impl Shared {
         let Some(stood) = self.stood_at(directory, name, None, last).await? else {
             return Ok(None);
         };
+        // Its versions were deleted: there is nothing to come back.
+        if stood.kept == Kept::Nothing {
+            return Ok(None);
+        }
         let at = match stood.node.kind {
             Kind::Directory => match self.hanging_at(stood.ino, last).await? {
                 Some(hung) => Instant(hung.shed.unwrap_or(hung.end).0.saturating_sub(1)),

@@ -121,7 +121,8 @@ impl Shared {
         }
         let answer = self.clock.begin();
         let at = answer.at();
-        let state = self.state_of(inode, leaf, (at, Due::Answering(answer)), author)?;
+        let mut state = self.state_of(inode, leaf, (at, Due::Answering(answer)), author)?;
+        state.hold = leaf.base.map(|(base, _)| self.pins.pin(base));
         if let Some(old) = replaces {
             if let Some(working) = state.working {
                 let at = old.0.at;
@@ -402,6 +403,7 @@ impl Shared {
             due: crate::sync::Mutex::new(due),
             map: leaf.map.fix(),
             base: leaf.base,
+            hold: None,
             attrs: crate::sync::Mutex::new(leaf.attrs.clone()),
             author: author.clone(),
             since: tokio::time::Instant::now(),

@@ -10,10 +10,15 @@ use super::keys;
 use super::namespace::{Namespace, Shared};
 use super::past::{Stood, last_of};
 use super::rows::{Body, Closed, Entry, State, decode};
-use super::version::{EndOp, Ino, Instant, Kind, Op, PastEntry};
+use super::version::{EndOp, Ino, Instant, Kept, Kind, Op, PastEntry};
 
 /// Renames and returns a list of versions follows back.
 const ORIGINS_MAX: usize = 64;
+
+/// Whether a closed version is one for a list of versions.
+fn is_listed(closed: &Closed) -> bool {
+    closed.end_op != EndOp::Passed && closed.kept != Kept::Nothing
+}
 
 /// Whether a state is one that came back under the name it was removed from.
 fn back(stood: &Stood, slot: &(Ino, Bytes)) -> bool {
@@ -64,8 +69,7 @@ impl Namespace {
             let from = keys::history(directory, &name);
             if let Some((_, value)) = self.0.view.first(from.clone(), keys::after(&from)).await? {
                 let closed: Closed = decode("H V", &value)?;
-                let shown =
-                    closed.end_op != EndOp::Passed || self.0.has_stayed(directory, &name).await?;
+                let shown = is_listed(&closed) || self.0.has_stayed(directory, &name).await?;
                 if shown && closed.node.is_none_or(|node| node.kind != Kind::Directory) {
                     names.insert(name);
                 }
@@ -281,7 +285,7 @@ impl Shared {
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?;
         for (_, value) in rows {
-            if decode::<Closed>("H V", &value)?.end_op != EndOp::Passed {
+            if is_listed(&decode("H V", &value)?) {
                 return Ok(true);
             }
         }
@@ -311,13 +315,14 @@ impl Shared {
                     node,
                     stamp: closed.stamp,
                     ended: Some(closed.end),
+                    kept: closed.kept,
                 }),
                 None => {
                     let states = self.linked_states(closed.ino).await?;
                     all.extend(
                         states
                             .into_iter()
-                            .filter_map(|s| s.within(&closed.stamp, Some(closed.end))),
+                            .filter_map(|s| s.within(&closed.stamp, Some(closed.end), closed.kept)),
                     );
                 }
             }
@@ -330,10 +335,16 @@ impl Shared {
             }
             Some((ino, _, Body::Linked(bound))) => {
                 let states = self.linked_states(ino).await?;
-                all.extend(states.into_iter().filter_map(|s| s.within(&bound, None)));
+                all.extend(
+                    states
+                        .into_iter()
+                        .filter_map(|s| s.within(&bound, None, Kept::Whole)),
+                );
             }
             None => {}
         }
+        // What was deleted is no version, though a time still shows its name.
+        all.retain(|s| s.kept != Kept::Nothing);
         if let Some(until) = until {
             all.retain(|s| s.stamp.id.instant < until);
         }

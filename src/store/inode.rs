@@ -109,6 +109,9 @@ pub(crate) struct FixState {
     pub(crate) due: Mutex<Due>,
     pub(crate) map: FixedMap,
     pub(crate) base: Option<(ContentRef, u64)>,
+    /// Keeps the base's rows while the state waits.
+    #[allow(dead_code, reason = "held for its drop")]
+    pub(crate) hold: Option<Pin>,
     pub(crate) attrs: Mutex<Attrs>,
     pub(crate) author: Author,
     pub(crate) since: tokio::time::Instant,

@@ -20,6 +20,10 @@
 //! | `G X` | end, directory, name | closed versions in order of their end | |
 //! | `G R` | lineage, instant | how many show that content | |
 //! | `G B` | segment epoch, sequence | citing rows per extent | |
+//! | `G D` | lineage, instant, instant of the operation | a row stopped showing that content | a lineage's lie together |
+//! | `G E` | segment epoch, sequence, instant | a row stopped citing that segment | a segment's lie together |
+//! | `G M` | segment epoch, sequence | where a rewritten segment's extents went | |
+//! | `G O` | | below this segment nothing is uncited | one row |
 //! | `G A` | | what is applied | one row |
 //!
 //! Ids and instants are big-endian u64; `~x` is the bitwise inverse, so that newer comes first.
@@ -64,6 +68,9 @@ pub(crate) const ORPHAN: [u8; 2] = *b"CO";
 pub(crate) const PENDING: [u8; 2] = *b"CP";
 pub(crate) const COUNT: [u8; 2] = *b"GR";
 pub(crate) const SEGMENT: [u8; 2] = *b"GB";
+pub(crate) const DROPPED: [u8; 2] = *b"GD";
+pub(crate) const EMPTIED: [u8; 2] = *b"GE";
+pub(crate) const MOVED: [u8; 2] = *b"GM";
 
 pub(crate) fn entry(directory: Ino, name: &[u8]) -> Bytes {
     Key::new(ENTRY).u64(directory.0).bytes(name).done()
@@ -108,6 +115,21 @@ pub(crate) fn range(cid: u64, range: u64, instant: Instant) -> Bytes {
 /// First key of a lineage's range behind all its states.
 pub(crate) fn range_end(cid: u64, range: u64) -> Bytes {
     after(&Key::new(*b"CF").u64(cid).u64(range).done())
+}
+
+/// All range rows of a lineage.
+pub(crate) fn ranges(cid: u64) -> Bytes {
+    Key::new(*b"CF").u64(cid).done()
+}
+
+/// The range of a `C F` key.
+pub(crate) fn range_number(key: &[u8]) -> Option<u64> {
+    word(key, 10)
+}
+
+/// All cuts of a lineage.
+pub(crate) fn cuts(cid: u64) -> Bytes {
+    Key::new(*b"CK").u64(cid).done()
 }
 
 /// What a lineage goes on from.
@@ -252,6 +274,49 @@ pub(crate) fn count(content: ContentRef) -> Bytes {
         .u64(content.cid)
         .u64(content.instant.0)
         .done()
+}
+
+/// All counts of a lineage; operations that lay or drop its range rows are ordered by this key.
+pub(crate) fn counts(cid: u64) -> Bytes {
+    Key::new(COUNT).u64(cid).done()
+}
+
+/// The content of a `G R` or `G D` key.
+pub(crate) fn counted(key: &[u8]) -> Option<ContentRef> {
+    Some(ContentRef {
+        cid: word(key, 2)?,
+        instant: Instant(word(key, 10)?),
+    })
+}
+
+pub(crate) fn dropped(content: ContentRef, at: Instant) -> Bytes {
+    Key::new(DROPPED)
+        .u64(content.cid)
+        .u64(content.instant.0)
+        .u64(at.0)
+        .done()
+}
+
+pub(crate) fn emptied(epoch: u64, sequence: u64, at: Instant) -> Bytes {
+    Key::new(EMPTIED).u64(epoch).u64(sequence).u64(at.0).done()
+}
+
+pub(crate) fn moved(epoch: u64, sequence: u64) -> Bytes {
+    Key::new(MOVED).u64(epoch).u64(sequence).done()
+}
+
+/// Epoch and sequence of a `G B`, `G E` or `G M` key.
+pub(crate) fn segment_of(key: &[u8]) -> Option<(u64, u64)> {
+    Some((word(key, 2)?, word(key, 10)?))
+}
+
+pub(crate) fn swept() -> Bytes {
+    Bytes::from_static(b"GO")
+}
+
+fn word(key: &[u8], at: usize) -> Option<u64> {
+    let raw: [u8; 8] = key.get(at..at + 8)?.try_into().ok()?;
+    Some(u64::from_be_bytes(raw))
 }
 
 pub(crate) fn segment(epoch: u64, sequence: u64) -> Bytes {

@@ -13,6 +13,7 @@ mod content;
 mod create;
 mod deleted;
 mod digest;
+mod dropping;
 mod equal;
 mod error;
 mod file;
@@ -36,6 +37,7 @@ mod pipeline;
 mod prepare;
 mod put;
 mod queue;
+mod reclaim;
 mod record;
 mod recover;
 mod remove;
@@ -43,12 +45,15 @@ mod rename;
 mod replay;
 mod rescue;
 mod restore;
+mod rewrite;
 mod rows;
 mod seal;
 mod segment;
+mod sweep;
 mod transition;
 mod tree;
 mod undelete;
+mod upkeep;
 mod version;
 
 pub use admin::{
@@ -71,8 +76,9 @@ pub use pin::Pin;
 pub use pipeline::{Pending, Usage};
 pub use rename::{RenameMode, Renamed};
 pub use tree::Listing;
+pub use upkeep::{GRACE, Reclaim, Reclaimed};
 pub use version::{
-    AttrChange, Attrs, Author, Content, ContentRef, EndOp, Ino, Instant, Kind, Op, Origin,
+    AttrChange, Attrs, Author, Content, ContentRef, EndOp, Ino, Instant, Kept, Kind, Op, Origin,
     PastEntry, ROOT, Stamp, Stat, Time, VersionId,
 };
 

@@ -21,6 +21,7 @@ use super::queue::{Draft, Operation, Queue};
 use super::record::{Order, Record};
 use super::rows::{self, Applied};
 use super::segment::Extents;
+use super::upkeep::{Reclaim, Upkeep};
 use super::version::{Ino, Instant};
 use crate::backend::Backend;
 use crate::cache::{BlockCache, BlockCacheConfig, Budget, StagingDir};
@@ -58,6 +59,10 @@ pub struct NamespaceConfig {
     pub host: String,
     /// Owner of the root directory, when the namespace is made.
     pub owner: (u32, u32),
+    /// When what nothing shows any more is removed from the bucket.
+    pub reclaim: Reclaim,
+    /// How long an object stays after the last row that cites it has gone: longer than any reader, here or elsewhere, takes.
+    pub grace: Duration,
 }
 
 /// A namespace that this process writes.
@@ -83,6 +88,7 @@ pub(crate) struct Shared {
     pub(crate) staging: StagingDir,
     pub(crate) budget: Budget,
     pub(crate) log: Log,
+    pub(crate) upkeep: Upkeep,
     pub(crate) health: Health,
     pub(crate) applied: Mutex<Applied>,
     pub(crate) replay: Mutex<super::replay::Replay>,
@@ -147,6 +153,7 @@ impl Namespace {
         let meta_store = backend.object_store();
         let slate = SlateConfig {
             local: backend.is_local(),
+            collect_after: config.grace,
             ..SlateConfig::new(rows::merge)
         };
         let local = open_local(&dir, identity.uuid)?;
@@ -185,11 +192,12 @@ impl Namespace {
         let (orphaned, orphans) = tokio::sync::mpsc::unbounded_channel();
         let journal = Arc::new(journaled.journal);
         let shared = Arc::new(Shared {
-            extents: Extents::new(backend.clone(), blocks),
+            extents: Extents::new(backend.clone(), blocks, Arc::clone(view.meta())),
             queue: Queue::new(Arc::clone(&journal), epoch),
             staging: StagingDir::open(&dir.join("staging"))?,
             budget: Budget::new(config.dirty_bytes_max),
             log: Log::new(backend.clone(), epoch),
+            upkeep: Upkeep::default(),
             health: Health::default(),
             ids: AtomicU64::new(applied.next_id.max(2)),
             applied: Mutex::new(applied),
@@ -216,6 +224,7 @@ impl Namespace {
         let namespace = Self(shared);
         namespace.0.finish_recovery().await?;
         namespace.0.journal.thaw();
+        namespace.0.start_upkeep();
         Ok(namespace)
     }
 
@@ -279,6 +288,11 @@ impl Shared {
         self.ids.fetch_max(next, Ordering::SeqCst);
     }
 
+    /// The sequence of the segment that is made next.
+    pub(crate) fn next_segment(&self) -> u64 {
+        self.sequence.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn new_segment(&self) -> super::segment::SegmentId {
         let sequence = self.sequence.fetch_add(1, Ordering::SeqCst);
         super::segment::SegmentId {
@@ -307,8 +321,9 @@ impl Shared {
     }
 
     /// Acknowledges an operation: into the journal, the overlay and the queue, or not at all.
-    pub(crate) fn enqueue(&self, draft: Draft) -> Result<Arc<Operation>, StoreError> {
+    pub(crate) fn enqueue(&self, mut draft: Draft) -> Result<Arc<Operation>, StoreError> {
         self.health.check()?;
+        super::reclaim::note(&mut draft);
         let pending = draft
             .content
             .as_ref()

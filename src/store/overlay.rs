@@ -3,7 +3,7 @@
 //! Invariant: a row is in the overlay from the moment its operation is acknowledged until the meta store shows it. Merged rows
 //! are read between commits, never across one, so no operand counts twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,6 +22,8 @@ pub(crate) struct View {
     queued: RwLock<BTreeMap<Bytes, Vec<(u64, Change)>>>,
     /// Odd while a batch is on its way from the overlay into the meta store.
     turn: AtomicU64,
+    /// Odd while rows of contents are being rearranged; what was read across a change is read again.
+    arrangement: AtomicU64,
 }
 
 impl View {
@@ -30,6 +32,7 @@ impl View {
             meta,
             queued: RwLock::default(),
             turn: AtomicU64::new(0),
+            arrangement: AtomicU64::new(0),
         }
     }
 
@@ -45,6 +48,40 @@ impl View {
             let at = stack.partition_point(|(o, _)| *o <= order);
             stack.insert(at, (order, change.clone()));
         }
+    }
+
+    /// Lays rows that show the same contents in another way: nobody reads some of them before and some after.
+    pub(crate) fn rearrange(&self, order: u64, rows: &Batch) {
+        self.arrangement.fetch_add(1, Ordering::SeqCst);
+        self.lay(order, rows);
+        self.arrangement.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A number that is even, and the same as before, if no content was rearranged since.
+    pub(crate) fn arrangement(&self) -> u64 {
+        self.arrangement.load(Ordering::SeqCst)
+    }
+
+    /// Keys of `start..end` that may have a row, those that merge included.
+    pub(crate) async fn keys(
+        &self,
+        start: Bytes,
+        end: Bytes,
+    ) -> Result<BTreeSet<Bytes>, StoreError> {
+        let mut keys: BTreeSet<Bytes> = read(&self.queued)
+            .range::<Bytes, _>((Bound::Included(&start), Bound::Excluded(&end)))
+            .map(|(key, _)| key.clone())
+            .collect();
+        let mut scan = self.meta.scan(start..end).await?;
+        while let Some((key, _)) = scan.next().await? {
+            keys.insert(Bytes::copy_from_slice(&key));
+        }
+        Ok(keys)
+    }
+
+    /// Whether an operation on its way changes the row.
+    pub(crate) fn is_queued(&self, key: &[u8]) -> bool {
+        read(&self.queued).contains_key(key)
     }
 
     /// Commits `batch`, which holds the rows of `orders`, and takes those off the overlay.

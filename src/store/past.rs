@@ -17,7 +17,7 @@ use super::namespace::{Namespace, Shared};
 use super::rows::{
     Body, Closed, Entry, Hung, InodeRow, Last, LinkedRow, Node, Source, State, decode,
 };
-use super::version::{Attrs, Content, Ino, Instant, Kind, PastEntry, ROOT, Stamp};
+use super::version::{Attrs, Content, Ino, Instant, Kept, Kind, PastEntry, ROOT, Stamp};
 
 /// How long a look into the past waits for answers under way.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -29,6 +29,7 @@ pub(super) struct Stood {
     pub(super) node: Node,
     pub(super) stamp: Stamp,
     pub(super) ended: Option<Instant>,
+    pub(super) kept: Kept,
 }
 
 impl Stood {
@@ -38,11 +39,17 @@ impl Stood {
             node: last.node,
             stamp: last.stamp,
             ended,
+            kept: Kept::Whole,
         }
     }
 
     /// The part within a binding, or `None`.
-    pub(super) fn within(mut self, bound: &Stamp, until: Option<Instant>) -> Option<Self> {
+    pub(super) fn within(
+        mut self,
+        bound: &Stamp,
+        until: Option<Instant>,
+        kept: Kept,
+    ) -> Option<Self> {
         let start = self.stamp.id.instant.max(bound.id.instant);
         let end = match (self.ended, until) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -53,6 +60,9 @@ impl Stood {
         }
         if bound.id.instant > self.stamp.id.instant {
             self.stamp = bound.clone();
+        }
+        if kept == Kept::Nothing {
+            self.kept = kept;
         }
         self.ended = end;
         Some(self)
@@ -76,6 +86,7 @@ impl Stood {
             author: self.stamp.author,
             host: self.stamp.host,
             renamed_from: self.stamp.origin,
+            kept: self.kept,
         }
     }
 }
@@ -230,7 +241,7 @@ impl Namespace {
     /// Bytes of a state of the past; fewer than `len` only at its end.
     ///
     /// # Errors
-    /// `Unavailable`, `Corrupt`.
+    /// `Stale` when its version has been removed and nobody holds it; `Unavailable`, `Corrupt`.
     pub async fn read_past(
         &self,
         entry: &PastEntry,
@@ -238,9 +249,18 @@ impl Namespace {
         len: u32,
     ) -> Result<Bytes, StoreError> {
         let end = offset.saturating_add(u64::from(len)).min(entry.attrs.size);
-        match entry.content.reference() {
-            Some(content) if offset < end => self.0.read_content(content, offset, end).await,
-            _ => Ok(Bytes::new()),
+        if entry.kept == Kept::Nothing {
+            return Err(super::pin::deleted());
+        }
+        let Some(content) = entry.content.reference().filter(|_| offset < end) else {
+            return Ok(Bytes::new());
+        };
+        let bytes = self.0.read_content(content, offset, end).await;
+        // Asked afterwards: until here its rows were complete.
+        if self.0.is_readable(content).await? {
+            bytes
+        } else {
+            Err(StoreError::Stale)
         }
     }
 
@@ -340,7 +360,8 @@ impl Shared {
                     }
                 }
                 Body::Linked(bound) if bound.id.instant <= at => {
-                    return self.linked_at(entry.ino, (bound, None), at).await;
+                    let bound = (bound, None, Kept::Whole);
+                    return self.linked_at(entry.ino, bound, at).await;
                 }
                 Body::Linked(_) => {}
             }
@@ -360,10 +381,11 @@ impl Shared {
                 node,
                 stamp: closed.stamp,
                 ended: Some(closed.end),
+                kept: closed.kept,
             })),
             None => {
-                self.linked_at(closed.ino, (&closed.stamp, Some(closed.end)), at)
-                    .await
+                let bound = (&closed.stamp, Some(closed.end), closed.kept);
+                self.linked_at(closed.ino, bound, at).await
             }
         }
     }
@@ -390,13 +412,13 @@ impl Shared {
     async fn linked_at(
         &self,
         ino: Ino,
-        bound: (&Stamp, Option<Instant>),
+        bound: (&Stamp, Option<Instant>, Kept),
         at: Instant,
     ) -> Result<Option<Stood>, StoreError> {
         let states = self.linked_states(ino).await?;
         Ok(states
             .into_iter()
-            .filter_map(|s| s.within(bound.0, bound.1))
+            .filter_map(|s| s.within(bound.0, bound.1, bound.2))
             .find(|s| s.covers(at)))
     }
 
@@ -419,6 +441,7 @@ impl Shared {
                     node,
                     stamp: closed.stamp,
                     ended: Some(closed.end),
+                    kept: closed.kept,
                 });
             }
         }

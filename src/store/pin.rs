@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::namespace::Namespace;
-use super::version::{ContentRef, PastEntry};
+use super::error::StoreError;
+use super::keys;
+use super::namespace::{Namespace, Shared};
+use super::version::{ContentRef, Kept, PastEntry};
 use crate::cache::{Fixed, Source};
 use crate::sync::{Arc, Mutex, lock};
 
@@ -11,6 +13,8 @@ use crate::sync::{Arc, Mutex, lock};
 #[derive(Debug, Default)]
 pub(crate) struct Pins {
     held: Mutex<HashMap<u64, usize>>,
+    /// States that a row still showed when they were held.
+    shown: Mutex<HashMap<ContentRef, usize>>,
 }
 
 /// A hold on the bytes of a content; given back when dropped.
@@ -18,13 +22,53 @@ pub(crate) struct Pins {
 pub struct Pin {
     pins: Arc<Pins>,
     content: ContentRef,
+    shown: bool,
 }
 
 impl Namespace {
+    /// As [`Namespace::hold`], having made sure that its version still stood: what it showed is read from now on until the
+    /// hold is dropped.
+    ///
+    /// # Errors
+    /// `Stale` when the version has been removed, `Corrupt` where only its name is left.
+    pub async fn hold_standing(&self, entry: &PastEntry) -> Result<Option<Pin>, StoreError> {
+        if entry.kept == Kept::Nothing {
+            return Err(deleted());
+        }
+        let Some(mut pin) = self.hold(entry) else {
+            return Ok(None);
+        };
+        if !self.0.is_shown(pin.content).await? {
+            return Err(StoreError::Stale);
+        }
+        pin.shown = true;
+        *lock(&self.0.pins.shown).entry(pin.content).or_default() += 1;
+        Ok(Some(pin))
+    }
+
     /// Keeps the bytes of a state of the past readable, also when its version is removed meanwhile; `None` where it has none.
     pub fn hold(&self, entry: &PastEntry) -> Option<Pin> {
         let content = entry.content.reference()?;
         Some(self.0.pins.pin(content))
+    }
+}
+
+/// What reading a version says that was deleted and had none before it.
+pub(crate) fn deleted() -> StoreError {
+    StoreError::Corrupt("this version was deleted, and there is none before it".to_owned())
+}
+
+impl Shared {
+    /// Whether any row shows a content.
+    pub(crate) async fn is_shown(&self, content: ContentRef) -> Result<bool, StoreError> {
+        let count: Option<i64> = self.view.row("G R", &keys::count(content)).await?;
+        Ok(count.is_some_and(|count| count > 0))
+    }
+
+    /// Whether the rows of a content that was read could be relied upon: it is shown, or was when somebody took hold of it.
+    pub(crate) async fn is_readable(&self, content: ContentRef) -> Result<bool, StoreError> {
+        let held = lock(&self.pins.shown).contains_key(&content);
+        Ok(held || self.is_shown(content).await?)
     }
 }
 
@@ -35,6 +79,7 @@ impl Pins {
         Pin {
             pins: Arc::clone(self),
             content,
+            shown: false,
         }
     }
 
@@ -55,6 +100,15 @@ impl Pins {
 
 impl Drop for Pin {
     fn drop(&mut self) {
+        if self.shown {
+            let mut shown = lock(&self.pins.shown);
+            if let Some(count) = shown.get_mut(&self.content) {
+                *count -= 1;
+                if *count == 0 {
+                    shown.remove(&self.content);
+                }
+            }
+        }
         let mut held = lock(&self.pins.held);
         if let Some(count) = held.get_mut(&self.content.cid) {
             *count -= 1;

@@ -176,6 +176,7 @@ impl Namespace {
     /// # Errors
     /// As [`Namespace::drain`]; the journal keeps what is not in the bucket.
     pub async fn close(&self) -> Result<(), StoreError> {
+        self.0.upkeep.end().await;
         let drained = self.drain().await;
         self.0.health.stop(StoreError::Closed);
         self.0.tasks.stop();

@@ -182,10 +182,7 @@ impl Whole {
         node.allocated = node.attrs.size;
         self.shared.count(&mut draft, &self.leaf.node.content, -1);
         self.shared.count(&mut draft, &node.content, 1);
-        let orphan = Orphan {
-            node: node.clone(),
-            counted: true,
-        };
+        let orphan = Orphan { node: node.clone() };
         draft
             .rows
             .put(keys::orphan(self.inode.ino), encode(&orphan));

@@ -72,6 +72,8 @@ pub(crate) struct Operation {
     rows: Mutex<Vec<Batch>>,
     waits_for: Vec<u64>,
     within: Vec<Ino>,
+    /// It changes no inode and no name: nobody acknowledged it.
+    is_upkeep: bool,
     held: Mutex<Held>,
     stage: watch::Sender<Stage>,
 }
@@ -156,6 +158,31 @@ impl Queue {
         lay: impl FnOnce(u64, &Batch),
     ) -> Result<Arc<Operation>, StoreError> {
         let mut inner = lock(&self.inner);
+        self.append(&mut inner, draft, next_id, lay)
+    }
+
+    /// As [`Queue::push`], if `holds` says so at the very moment; nothing is queued between that and this.
+    pub(crate) fn push_if(
+        &self,
+        draft: Draft,
+        next_id: u64,
+        holds: impl FnOnce() -> bool,
+        lay: impl FnOnce(u64, &Batch),
+    ) -> Result<Option<Arc<Operation>>, StoreError> {
+        let mut inner = lock(&self.inner);
+        if !holds() {
+            return Ok(None);
+        }
+        self.append(&mut inner, draft, next_id, lay).map(Some)
+    }
+
+    fn append(
+        &self,
+        inner: &mut Inner,
+        draft: Draft,
+        next_id: u64,
+        lay: impl FnOnce(u64, &Batch),
+    ) -> Result<Arc<Operation>, StoreError> {
         let number = inner.number + 1;
         let record = OperationRecord {
             epoch: self.epoch,
@@ -173,7 +200,6 @@ impl Queue {
             .append(&Record::Operation(Box::new(record)).encode())?;
         inner.number = number;
         let operation = inner.enter(draft, (self.epoch, number), token, lay);
-        drop(inner);
         self.changed.notify_waiters();
         Ok(operation)
     }
@@ -197,7 +223,21 @@ impl Queue {
     /// The oldest instant that is not committed.
     pub(crate) fn oldest(&self) -> Option<Instant> {
         let inner = lock(&self.inner);
-        inner.operations.values().map(|o| o.instant).min()
+        let acknowledged = inner.operations.values().filter(|o| !o.is_upkeep);
+        acknowledged.map(|o| o.instant).min()
+    }
+
+    /// The last place given.
+    pub(crate) fn newest(&self) -> u64 {
+        lock(&self.inner).order
+    }
+
+    /// Whether everything up to a place is durable.
+    pub(crate) fn is_durable(&self, upto: u64) -> bool {
+        let inner = lock(&self.inner);
+        let first = |operations: &BTreeMap<u64, _>| operations.keys().next().copied();
+        let oldest = |o: Option<u64>| o.is_none_or(|o| o > upto);
+        oldest(first(&inner.operations)) && oldest(first(&inner.committed))
     }
 
     /// Operations whose contents still wait to be sealed, in order.
@@ -325,7 +365,8 @@ impl Queue {
     pub(crate) fn backlog(&self) -> Backlog {
         let inner = lock(&self.inner);
         let mut backlog = Backlog::default();
-        for operation in inner.committed.values().chain(inner.operations.values()) {
+        let all = inner.committed.values().chain(inner.operations.values());
+        for operation in all.filter(|o| !o.is_upkeep) {
             backlog.operations += 1;
             let oldest = backlog.oldest.unwrap_or(operation.instant);
             backlog.oldest = Some(oldest.min(operation.instant));
@@ -335,6 +376,11 @@ impl Queue {
         }
         backlog
     }
+}
+
+/// Whether an operation touches counts only.
+fn is_upkeep(order: &Order) -> bool {
+    !order.touches.is_empty() && order.touches.iter().all(|key| key.first() == Some(&b'G'))
 }
 
 impl Inner {
@@ -362,6 +408,7 @@ impl Inner {
             since: tokio::time::Instant::now(),
             rows: Mutex::new(vec![draft.rows]),
             waits_for,
+            is_upkeep: is_upkeep(&draft.order),
             within: draft.order.within,
             held: Mutex::new(held),
             stage: watch::Sender::new(Stage::Queued),

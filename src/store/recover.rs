@@ -363,6 +363,7 @@ fn adopt(leaf: &mut Leaf, id: u64, work: Work, pins: &Arc<Pins>) {
                 due: Mutex::new(Due::Recovered),
                 map: fix.map,
                 base: fix.base,
+                hold: fix.base.map(|(base, _)| pins.pin(base)),
                 attrs: Mutex::new(match fix.lies {
                     Lies::InMap => newer(fix.record.attrs, &leaf.node.attrs),
                     Lies::Behind => fix.record.attrs,

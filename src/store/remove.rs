@@ -84,7 +84,7 @@ impl Namespace {
 }
 
 impl Shared {
-    async fn unlink_locked(
+    pub(crate) async fn unlink_locked(
         &self,
         locked: &mut [Locked],
         (parent, name): (Ino, &[u8]),
@@ -195,9 +195,7 @@ impl Shared {
         };
         let mut draft = self.draft(answer.at(), order);
         draft.rows.delete(keys::orphan(ino));
-        if orphan.counted {
-            self.count(&mut draft, &orphan.node.content, -1);
-        }
+        self.count(&mut draft, &orphan.node.content, -1);
         self.enqueue(draft)?;
         Ok(())
     }

@@ -11,7 +11,7 @@ use super::queue::{Draft, Held};
 use super::record::{ContentRecord, Order, Record, Settled};
 use super::rows::{Body, Closed, Entry, Node, RangeRow, State, encode};
 use super::version::{
-    Author, Content, ContentRef, EndOp, Ino, Instant, Kind, Op, ROOT, Stamp, VersionId,
+    Author, Content, ContentRef, EndOp, Ino, Instant, Kept, Kind, Op, ROOT, Stamp, VersionId,
 };
 use crate::cache::{Fixed as FixedMap, Source};
 use crate::meta::JournalToken;
@@ -229,7 +229,7 @@ impl Rescue<'_> {
             }
         };
         for (range, row) in rows {
-            self.shared.cite(&mut draft.rows, &row, 1);
+            self.shared.cite(&mut draft.rows, &row, 1, draft.instant);
             draft
                 .rows
                 .put(keys::range(cid, range, instant), encode(&row));
@@ -326,6 +326,7 @@ impl Rescue<'_> {
             end_op,
             stamp,
             node,
+            kept: Kept::Whole,
         };
         shared.close_row(draft, &slot, &closed);
         shared.count(draft, &item.node.content, 1);
@@ -367,6 +368,7 @@ impl Rescue<'_> {
                     end_op,
                     stamp: was,
                     node: Some(node.clone()),
+                    kept: Kept::Whole,
                 };
                 shared.close_row(draft, slot, &closed);
                 shared.count(draft, &node.content, 1);

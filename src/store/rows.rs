@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::error::StoreError;
 use super::version::{
-    Attrs, Content, ContentRef, EndOp, Ino, Instant, Kind, Stamp, Time, VersionId,
+    Attrs, Content, ContentRef, EndOp, Ino, Instant, Kept, Kind, Stamp, Time, VersionId,
 };
 
 /// Format of every row this build writes.
@@ -166,8 +166,6 @@ pub(crate) struct Place {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Orphan {
     pub(crate) node: Node,
-    /// Whether `G R` counts its content: a provisional or linked state's that no version shows.
-    pub(crate) counted: bool,
 }
 
 /// `H V` and `H W`: a closed version.
@@ -179,6 +177,7 @@ pub(crate) struct Closed {
     pub(crate) stamp: Stamp,
     /// `None`: the interval a name was bound to a hard-linked inode, whose states are in `H W`.
     pub(crate) node: Option<Node>,
+    pub(crate) kept: Kept,
 }
 
 /// `H N`: where a directory hung, from the key's instant to `end`.
@@ -278,6 +277,13 @@ pub(crate) struct Foreign {
     pub(crate) directory: Ino,
     pub(crate) name: Bytes,
     pub(crate) version: VersionId,
+}
+
+/// `G M`: where the extents of a rewritten segment went that were cited then.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MovedRow {
+    /// By offset in the old segment: epoch and sequence of the new one, and the offset in it.
+    pub(crate) extents: BTreeMap<u32, (u64, u64, u32)>,
 }
 
 /// `G X`: a closed version, in the queue of ends.

@@ -15,6 +15,7 @@ use super::queue::Operation;
 use super::rows::{Piece, RangeRow, SegmentRow, Source, encode};
 use super::segment::{Builder, EXTENT, FooterFile, SEGMENT_MAX};
 use super::version::ContentRef;
+use super::version::Instant;
 use crate::cache::{Source as Staged, Span};
 use crate::meta::Batch;
 use crate::sync::Arc;
@@ -39,14 +40,19 @@ impl Shared {
     /// Seals contents together; those that fail stay as they are, with the reason.
     pub(crate) async fn seal(self: Arc<Self>, group: Vec<Arc<Operation>>, inline: bool) {
         let contents: Vec<Arc<Pending>> = group.iter().filter_map(|o| o.content.clone()).collect();
+        let mut under_way = self.upkeep.under_way(self.next_segment());
         let pieces = match self.upload(&contents, inline).await {
             Ok(pieces) => pieces,
-            Err(error) => return self.sealing_failed(&contents, &error),
+            Err(error) => {
+                under_way.failed();
+                return self.sealing_failed(&contents, &error);
+            }
         };
         for (operation, pieces) in group.iter().zip(pieces) {
             if let Some(pending) = &operation.content
                 && let Err(error) = self.lay_content(operation, pending, pieces).await
             {
+                under_way.failed();
                 self.sealing_failed(std::slice::from_ref(pending), &error);
             }
         }
@@ -164,7 +170,7 @@ impl Shared {
                 .compose(&self.view, pending, range, pieces)
                 .await?;
             let row = self.coalesce(pending, range, row).await?;
-            self.cite(&mut rows, &row, 1);
+            self.cite(&mut rows, &row, 1, content.instant);
             rows.put(
                 keys::range(content.cid, range, content.instant),
                 encode(&row),
@@ -172,7 +178,7 @@ impl Shared {
             if let Some(old) = replaced {
                 let key = keys::range(content.cid, range, old);
                 if let Some(row) = self.view.row::<RangeRow>("C F", &key).await? {
-                    self.cite(&mut rows, &row, -1);
+                    self.cite(&mut rows, &row, -1, content.instant);
                 }
                 rows.delete(key);
             }
@@ -232,8 +238,8 @@ impl Shared {
         Ok(out)
     }
 
-    /// Counts the extents a range row cites.
-    pub(crate) fn cite(&self, rows: &mut Batch, row: &RangeRow, by: i64) {
+    /// Counts the extents a range row cites, for an operation or content of the instant `at`.
+    pub(crate) fn cite(&self, rows: &mut Batch, row: &RangeRow, by: i64, at: Instant) {
         let mut cited: std::collections::BTreeMap<(u64, u64), SegmentRow> =
             std::collections::BTreeMap::new();
         for piece in row.pieces() {
@@ -254,6 +260,9 @@ impl Shared {
         }
         for ((epoch, sequence), row) in cited {
             rows.merge(keys::segment(epoch, sequence), encode(&row));
+            if by < 0 {
+                rows.put(keys::emptied(epoch, sequence, at), encode(&()));
+            }
         }
     }
 }

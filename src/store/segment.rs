@@ -8,10 +8,12 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
+use super::rewrite::Moves;
 use super::rows::{FORMAT, Source};
 use super::version::{ContentRef, Ino};
 use crate::backend::{Backend, BackendError};
 use crate::cache::{Block, BlockCache, BlockKey, CacheError};
+use crate::meta::MetaStore;
 use crate::sync::Arc;
 
 /// Bytes stored together, at most.
@@ -21,7 +23,6 @@ pub(crate) const SEGMENT_MAX: u64 = 8 << 20;
 /// Unit of the block cache.
 const BLOCK: u64 = crate::cache::BLOCK;
 const MAGIC: &[u8; 7] = b"RWNDSEG";
-#[cfg(test)]
 const TRAILER: usize = 16;
 
 /// Name of a segment: the writer's epoch and a sequence that only grows.
@@ -35,6 +36,17 @@ impl SegmentId {
     /// Key below the namespace; no directory of it has more than 4,096 entries.
     pub(crate) fn key(self) -> String {
         object_key("data", self.epoch, self.sequence)
+    }
+
+    /// The segment at a key below the namespace; `None` if it is none's.
+    pub(crate) fn from_key(key: &str) -> Option<Self> {
+        let digits: String = key.strip_prefix("data/")?.split('/').collect();
+        let number = |part: std::ops::Range<usize>| u64::from_str_radix(digits.get(part)?, 16).ok();
+        let id = Self {
+            epoch: number(0..8)?,
+            sequence: number(8..17)?,
+        };
+        (id.key() == key).then_some(id)
     }
 }
 
@@ -141,6 +153,26 @@ impl Builder {
         }
     }
 
+    /// Takes an extent of another segment, whose hash was checked, and says at which offset it lies now.
+    pub(crate) fn copy(
+        &mut self,
+        (ino, content, file_offset): (Ino, ContentRef, u64),
+        bytes: &[u8],
+        hash: [u8; 16],
+    ) -> u32 {
+        let offset = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(bytes);
+        self.footer.extents.push(FooterEntry {
+            ino,
+            content,
+            file_offset,
+            offset,
+            len: bytes.len() as u32,
+            hash,
+        });
+        offset
+    }
+
     /// The object's bytes.
     pub(crate) fn finish(mut self) -> Bytes {
         // proof: the footer is plain data, which serializes into a Vec always.
@@ -164,7 +196,6 @@ pub(crate) fn hash(bytes: &[u8]) -> [u8; 16] {
 }
 
 /// The footer at the end of a whole segment's bytes.
-#[cfg(test)]
 pub(crate) fn footer(segment: &[u8]) -> Result<Footer, StoreError> {
     let bad = |what: &str| StoreError::Corrupt(format!("segment footer: {what}"));
     let trailer = segment
@@ -204,6 +235,7 @@ pub(crate) fn footer(segment: &[u8]) -> Result<Footer, StoreError> {
 pub(crate) struct Extents {
     backend: Backend,
     blocks: Arc<BlockCache>,
+    moves: Arc<Moves>,
 }
 
 /// Why a block could not be had; every waiter of one fetch gets the same.
@@ -232,8 +264,13 @@ impl FetchError {
 }
 
 impl Extents {
-    pub(crate) fn new(backend: Backend, blocks: Arc<BlockCache>) -> Self {
-        Self { backend, blocks }
+    pub(crate) fn new(backend: Backend, blocks: Arc<BlockCache>, meta: Arc<dyn MetaStore>) -> Self {
+        let moves = Arc::new(Moves::new(meta));
+        Self {
+            backend,
+            blocks,
+            moves,
+        }
     }
 
     async fn block(&self, id: SegmentId, index: u32) -> Result<Block, StoreError> {
@@ -294,9 +331,31 @@ impl Extents {
         }
     }
 
+    /// An extent, wherever it lies by now.
+    async fn extent(
+        &self,
+        id: SegmentId,
+        offset: u32,
+        len: u32,
+        hash: &[u8; 16],
+    ) -> Result<Bytes, StoreError> {
+        let (mut id, mut offset) = self.moves.known((id, offset));
+        loop {
+            let read = self.extent_verified(id, offset, len, hash).await;
+            let Err(StoreError::Corrupt(_)) = &read else {
+                return read;
+            };
+            // Most likely the segment was rewritten and is gone.
+            match self.moves.next((id, offset)).await? {
+                Some(next) => (id, offset) = next,
+                None => return read,
+            }
+        }
+    }
+
     /// An extent, verified. Bytes that are not what the hash says may come from this machine's cache: they are forgotten and
     /// fetched once more, and only what the bucket gives then is believed to be damaged.
-    async fn extent(
+    async fn extent_verified(
         &self,
         id: SegmentId,
         offset: u32,
@@ -428,6 +487,15 @@ mod tests {
             sequence: 0x1_2345_6789,
         };
         assert_eq!(id.key(), "data/00001/002/123/456/789");
+        assert_eq!(SegmentId::from_key(&id.key()), Some(id));
+        for bad in [
+            "data",
+            "data/1",
+            "log/00001/002/123/456/789",
+            "data/00001/002/123/456/7890",
+        ] {
+            assert_eq!(SegmentId::from_key(bad), None);
+        }
     }
 
     /// A bucket with one segment whose second extent lies in two blocks, and a cache over it.
@@ -439,7 +507,9 @@ mod tests {
             dir: None,
         };
         let tasks = crate::task::Tasks::new(tokio::runtime::Handle::current());
-        let extents = Extents::new(backend.clone(), BlockCache::open(config, tasks).unwrap());
+        let blocks = BlockCache::open(config, tasks).unwrap();
+        let meta = Arc::new(crate::meta::MemoryStore::new(crate::store::rows::merge));
+        let extents = Extents::new(backend.clone(), blocks, meta);
         let id = SegmentId {
             epoch: 1,
             sequence: 2,

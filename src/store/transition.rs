@@ -15,7 +15,7 @@ use super::rows::{
     Body, Closed, DirectoryRow, Ended, Entry, InodeRow, Last, LinkedRow, Node, Orphan, Place, Shed,
     State, decode, encode,
 };
-use super::version::{Author, Content, EndOp, Ino, Instant, Op, Origin, Stamp, VersionId};
+use super::version::{Author, Content, EndOp, Ino, Instant, Kept, Op, Origin, Stamp, VersionId};
 use bytes::Bytes;
 
 /// A name that leaves by a rename so soon after it was made is in no list of versions.
@@ -112,10 +112,7 @@ impl Shared {
                     .put(keys::inode(ino), encode(&InodeRow::Linked(Box::new(row))));
             }
             Home::Orphan => {
-                let orphan = Orphan {
-                    node: node.clone(),
-                    counted: false,
-                };
+                let orphan = Orphan { node: node.clone() };
                 draft.rows.put(keys::orphan(ino), encode(&orphan));
                 return;
             }
@@ -182,6 +179,7 @@ impl Shared {
                     end_op: end.1,
                     stamp: last.stamp.clone(),
                     node: Some(last.node),
+                    kept: Kept::Whole,
                 };
                 draft
                     .rows
@@ -213,6 +211,7 @@ impl Shared {
             end_op: end.1,
             stamp: last.stamp.clone(),
             node: Some(last.node.clone()),
+            kept: Kept::Whole,
         };
         self.close_row(draft, slot, &closed);
     }
@@ -246,6 +245,7 @@ impl Shared {
             end_op: end.1,
             stamp: stamp.clone(),
             node: None,
+            kept: Kept::Whole,
         };
         self.close_row(draft, slot, &closed);
     }
@@ -321,9 +321,11 @@ impl Shared {
                 keys::orphan(ino),
                 encode(&Orphan {
                     node: leaf.node.clone(),
-                    counted,
                 }),
             );
+            if !counted {
+                self.count(draft, &leaf.node.content, 1);
+            }
         } else if counted {
             self.count(draft, &leaf.node.content, -1);
         }

@@ -187,6 +187,18 @@ pub enum EndOp {
     Undeleted,
 }
 
+/// What a version that has ended still shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kept {
+    /// Itself, for the time it stood.
+    #[default]
+    Whole,
+    /// Itself, and in the place of younger versions that were deleted: its end is theirs.
+    Thinned,
+    /// Only that the name was there: the version was deleted, and there was none before it. Reading it fails.
+    Nothing,
+}
+
 /// Which bytes a version has: a lineage and an instant of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ContentRef {
@@ -313,6 +325,8 @@ pub struct PastEntry {
     pub host: String,
     /// Name the slot was renamed from.
     pub renamed_from: Option<Origin>,
+    /// What is left of it.
+    pub kept: Kept,
 }
 
 #[cfg(test)]

@@ -189,6 +189,8 @@ fn namespace_config(cache: &Path) -> NamespaceConfig {
         gather: Gather::AtOnce,
         host: "test".to_owned(),
         owner: (0, 0),
+        reclaim: rewindfs::store::Reclaim::Always,
+        grace: rewindfs::store::GRACE,
     }
 }
 

@@ -359,6 +359,8 @@ impl Racer {
             gather: Gather::For(Duration::from_millis(5)),
             host: self.name.to_owned(),
             owner: (0, 0),
+            reclaim: rewindfs::store::Reclaim::Always,
+            grace: rewindfs::store::GRACE,
         };
         let env: Arc<dyn Env> = Arc::new(SystemEnv);
         let opened = Namespace::open(backend, "race", config, env, tasks.clone()).await;

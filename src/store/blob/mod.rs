@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::backend::{Backend, BackendConfig};
 use crate::env::{Env, SystemEnv};
-use crate::store::{Author, Gather, Namespace, NamespaceConfig, StoreError};
+use crate::store::{Author, GRACE, Gather, Namespace, NamespaceConfig, Reclaim, StoreError};
 use crate::sync::{Arc, Mutex, Weak, lock};
 use crate::task::Tasks;
 
@@ -69,6 +69,8 @@ impl BlobOptions {
                 gather: Gather::AtOnce,
                 host: "library".to_owned(),
                 owner: (0, 0),
+                reclaim: Reclaim::Always,
+                grace: GRACE,
             },
             backend: BackendConfig::default(),
             env: Arc::new(SystemEnv),

@@ -124,6 +124,8 @@ fn config(cache_dir: PathBuf) -> NamespaceConfig {
         gather: Gather::For(std::time::Duration::from_millis(1)),
         host: "testhost".to_owned(),
         owner: (0, 0),
+        reclaim: Reclaim::OnRequest,
+        grace: std::time::Duration::from_secs(3600),
     }
 }
 
