@@ -177,12 +177,9 @@ impl Shared {
             })
     }
 
-    /// Whether all that was done to a lineage is durable and nobody is about to do more.
-    fn is_at_rest(&self, cid: u64) -> bool {
-        let last = self.queue.last_on(&keys::counts(cid), None);
-        last.iter().all(|o| o.content.is_none())
-            && !self.pins.is_pinned(cid)
-            && self.contents.is_undisturbed()
+    /// Whether nobody holds a content of the watched lineage, and none has come or is on its way.
+    fn is_left_alone(&self, cid: u64) -> bool {
+        !self.pins.is_pinned(cid) && self.contents.is_undisturbed()
     }
 
     /// Drops and merges what nothing needs of a lineage; `asked` are the `G D` rows that lead here.
@@ -192,7 +189,9 @@ impl Shared {
         asked: &[Bytes],
     ) -> Result<Looked, StoreError> {
         self.contents.watch(cid);
-        if !self.is_at_rest(cid) {
+        let last = self.queue.last_on(&keys::counts(cid), None);
+        let is_durable = last.iter().all(|o| o.content.is_none());
+        if !is_durable || !self.is_left_alone(cid) {
             return Ok(Looked::Later);
         }
         let plan = self.plan(cid).await?;
@@ -211,7 +210,7 @@ impl Shared {
             from = next;
             if !draft.rows.is_empty() {
                 let full = std::mem::replace(&mut draft, self.upkeep_draft(touches()));
-                let queued = self.enqueue_if(full, || self.is_at_rest(cid))?;
+                let queued = self.enqueue_if(full, || self.is_left_alone(cid))?;
                 if queued.is_none() {
                     return Ok(Looked::Later);
                 }
@@ -221,7 +220,7 @@ impl Shared {
         for key in asked {
             draft.rows.delete(key.clone());
         }
-        let queued = self.enqueue_if(draft, || self.is_at_rest(cid))?;
+        let queued = self.enqueue_if(draft, || self.is_left_alone(cid))?;
         Ok(queued.map_or(Looked::Later, |_| Looked::Done))
     }
 

@@ -9,6 +9,7 @@ mod edges;
 mod full;
 mod matrix;
 mod model;
+mod reclaim;
 mod session;
 mod tree;
 mod undelete;

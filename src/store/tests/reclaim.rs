@@ -1,0 +1,319 @@
+//! Deleted versions, and what leaves the bucket with them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::*;
+
+const GRACE_NS: u64 = 3600 * 1_000_000_000;
+
+async fn ids(ns: &Namespace, name: &[u8]) -> Vec<VersionId> {
+    let all = ns.versions(ROOT, name).await.unwrap();
+    all.into_iter().map(|v| v.version).collect()
+}
+
+fn bytes(fill: u8, len: usize) -> Vec<u8> {
+    vec![fill; len]
+}
+
+/// Everything that can go has gone, and the grace period is over.
+async fn settle(ns: &Namespace, world: &World) -> Reclaimed {
+    ns.drain().await.unwrap();
+    let mut last = ns.reclaim().await.unwrap();
+    for _ in 0..4 {
+        world.env.advance(GRACE_NS + 1);
+        last = ns.reclaim().await.unwrap();
+    }
+    ns.drain().await.unwrap();
+    last
+}
+
+/// Segments in the bucket.
+async fn segments(world: &World) -> Vec<String> {
+    let all = world.backend().list("data").await.unwrap();
+    all.into_iter().map(|object| object.key).collect()
+}
+
+/// Rows of a table.
+async fn rows_of(ns: &Namespace, table: &'static [u8; 2]) -> usize {
+    let range = Bytes::from_static(table)..keys::after(table);
+    let mut scan = ns.0.view.meta().scan(range).await.unwrap();
+    let mut count = 0;
+    while scan.next().await.unwrap().is_some() {
+        count += 1;
+    }
+    count
+}
+
+async fn end(ns: Namespace, world: World) {
+    check::log_twin(&ns, &world).await;
+    let _left = world.kill(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_version_takes_the_place_of_a_deleted_one() {
+    let world = World::new("thin");
+    let ns = world.open().await;
+    for text in [&b"one"[..], b"two", b"three"] {
+        save(&ns, ROOT, b"a", text).await;
+    }
+    let before = ids(&ns, b"a").await;
+    let at = before[1].instant;
+    ns.delete_version(ROOT, b"a", before[1]).await.unwrap();
+    assert_eq!(history(&ns, ROOT, b"a").await, [&b"one"[..], b"three"]);
+    let then = ns.entry_at(ROOT, b"a", at).await.unwrap().unwrap();
+    assert_eq!((then.version, then.kept), (before[0], Kept::Thinned));
+    assert_eq!(check::read_past(&ns, &then).await, b"one");
+    ns.delete_version(ROOT, b"a", before[0]).await.unwrap();
+    assert_eq!(history(&ns, ROOT, b"a").await, [&b"three"[..]]);
+    for at in [before[0].instant, at] {
+        let then = ns.entry_at(ROOT, b"a", at).await.unwrap().unwrap();
+        assert_eq!((then.kept, then.attrs.size), (Kept::Nothing, 3));
+        let read = ns.read_past(&then, 0, 9).await;
+        assert!(matches!(read, Err(StoreError::Corrupt(_))), "{read:?}");
+        let names = ns.list_at(ROOT, at).await.unwrap();
+        assert_eq!(names.len(), 1, "a time inside never loses the name");
+    }
+    let gone = ns.delete_version(ROOT, b"a", before[0]).await;
+    assert!(matches!(gone, Err(StoreError::NotFound)));
+    settle(&ns, &world).await;
+    assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), b"three");
+    assert_eq!(rows_of(&ns, b"GD").await, 0);
+    assert_eq!(rows_of(&ns, b"GR").await, 1);
+    end(ns, world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_the_current_version_brings_its_predecessor_back() {
+    let world = World::new("revive");
+    let ns = world.open().await;
+    save(&ns, ROOT, b"a", &bytes(1, 100_000)).await;
+    let ino = ns.lookup(ROOT, b"a").await.unwrap().unwrap().ino;
+    let file = ns.file(ino).await.unwrap();
+    file.write(10, Bytes::from_static(b"xxxx"), &author())
+        .await
+        .unwrap();
+    close(&file).await;
+    let both = ids(&ns, b"a").await;
+    file.write(0, Bytes::from_static(b"y"), &author())
+        .await
+        .unwrap();
+    let busy = ns.delete_version(ROOT, b"a", both[1]).await;
+    assert!(matches!(busy, Err(StoreError::Busy(_))), "{busy:?}");
+    close(&file).await;
+    let three = ids(&ns, b"a").await;
+    ns.delete_version(ROOT, b"a", three[2]).await.unwrap();
+    ns.delete_version(ROOT, b"a", three[1]).await.unwrap();
+    assert_eq!(ids(&ns, b"a").await, three[..1]);
+    assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), bytes(1, 100_000));
+    file.write(5, Bytes::from_static(b"z"), &author())
+        .await
+        .unwrap();
+    close(&file).await;
+    let mut now = bytes(1, 100_000);
+    now[5] = b'z';
+    assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), now);
+    settle(&ns, &world).await;
+    assert_eq!(history(&ns, ROOT, b"a").await, [bytes(1, 100_000), now.clone()]);
+    drop(file);
+    let world = world.kill(ns).await;
+    world.wipe();
+    let ns = world.open().await;
+    assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), now);
+    assert_eq!(ns.usage().bytes, 100_000);
+    end(ns, world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_the_only_version_removes_the_name() {
+    let world = World::new("only");
+    let ns = world.open().await;
+    save(&ns, ROOT, b"a", &bytes(1, 10_000)).await;
+    let id = ids(&ns, b"a").await[0];
+    ns.delete_version(ROOT, b"a", id).await.unwrap();
+    assert_eq!(content(&ns, ROOT, b"a").await, None);
+    assert!(ids(&ns, b"a").await.is_empty());
+    let then = ns.entry_at(ROOT, b"a", id.instant).await.unwrap().unwrap();
+    assert_eq!(then.kept, Kept::Nothing);
+    assert!(ns.names_with_versions(ROOT).await.unwrap().is_empty());
+    let done = settle(&ns, &world).await;
+    assert_eq!(segments(&world).await, [""; 0]);
+    assert_eq!((done.segments, done.bytes), (1, 10_000));
+    assert_eq!(rows_of(&ns, b"GB").await + rows_of(&ns, b"CF").await, 0);
+    end(ns, world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn states_of_a_hard_linked_file_go_under_all_its_names() {
+    let world = World::new("linked");
+    let ns = world.open().await;
+    let ino = save(&ns, ROOT, b"a", b"one").await;
+    ns.link(ino, ROOT, b"b", &author()).await.unwrap();
+    save(&ns, ROOT, b"b", b"two").await;
+    save(&ns, ROOT, b"a", b"three").await;
+    let all = ids(&ns, b"a").await;
+    ns.delete_version(ROOT, b"b", all[1]).await.unwrap();
+    assert_eq!(history(&ns, ROOT, b"a").await, [&b"one"[..], b"three"]);
+    assert_eq!(history(&ns, ROOT, b"b").await, [&b"one"[..], b"three"]);
+    ns.delete_version(ROOT, b"a", all[2]).await.unwrap();
+    for name in [b"a", b"b"] {
+        assert_eq!(content(&ns, ROOT, name).await.unwrap(), b"one");
+    }
+    let only = ids(&ns, b"a").await;
+    assert_eq!(only, all[..1]);
+    let linked = ids(&ns, b"b").await;
+    let busy = ns.delete_version(ROOT, b"b", linked[0]).await;
+    assert!(matches!(busy, Err(StoreError::Busy(_))), "{busy:?}");
+    ns.delete_version(ROOT, b"a", only[0]).await.unwrap();
+    assert_eq!(content(&ns, ROOT, b"a").await, None);
+    assert_eq!(content(&ns, ROOT, b"b").await.unwrap(), b"one");
+    settle(&ns, &world).await;
+    assert_eq!(history(&ns, ROOT, b"b").await, [&b"one"[..]]);
+    end(ns, world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_version_is_read_to_the_end_and_another_is_stale_not_zeros() {
+    let world = World::new("held");
+    let ns = world.open().await;
+    for fill in 1..=3 {
+        save(&ns, ROOT, b"a", &bytes(fill, 50_000)).await;
+        // A segment each.
+        ns.drain().await.unwrap();
+    }
+    let all = ns.versions(ROOT, b"a").await.unwrap();
+    let held = ns.hold_standing(&all[0]).await.unwrap();
+    for version in &all[..2] {
+        ns.delete_version(ROOT, b"a", version.version).await.unwrap();
+    }
+    settle(&ns, &world).await;
+    assert_eq!(check::read_past(&ns, &all[0]).await, bytes(1, 50_000));
+    let stale = ns.read_past(&all[1], 0, 10).await;
+    assert!(matches!(stale, Err(StoreError::Stale)), "{stale:?}");
+    let stale = ns.hold_standing(&all[1]).await;
+    assert!(matches!(stale, Err(StoreError::Stale)));
+    assert_eq!(segments(&world).await.len(), 2);
+    drop(held);
+    settle(&ns, &world).await;
+    let stale = ns.read_past(&all[0], 0, 10).await;
+    assert!(matches!(stale, Err(StoreError::Stale)), "{stale:?}");
+    assert_eq!(segments(&world).await.len(), 1);
+    end(ns, world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deltas_and_cuts_that_only_a_deleted_version_needs_are_merged() {
+    let world = World::new("merge");
+    let ns = world.open().await;
+    let ino = save(&ns, ROOT, b"a", &bytes(1, 600_000)).await;
+    let file = ns.file(ino).await.unwrap();
+    let mut text = bytes(1, 600_000);
+    let mut texts = vec![text.clone()];
+    for step in 0..9_u8 {
+        let at = 60_000 * usize::from(step);
+        match step % 3 {
+            2 => {
+                file.truncate(at as u64 + 10, &author()).await.unwrap();
+                text.truncate(at + 10);
+            }
+            _ => {
+                let end = (at + 90_000).max(text.len());
+                text.resize(end, 0);
+                text[at..at + 90_000].fill(step + 2);
+                let part = Bytes::from(bytes(step + 2, 90_000));
+                file.write(at as u64, part, &author()).await.unwrap();
+            }
+        }
+        close(&file).await;
+        texts.push(text.clone());
+    }
+    let all = ids(&ns, b"a").await;
+    assert_eq!(all.len(), texts.len());
+    let mut left: BTreeMap<VersionId, Vec<u8>> = all.iter().copied().zip(texts).collect();
+    ns.drain().await.unwrap();
+    for at in [1, 4, 3, 9, 0, 7, 6] {
+        ns.delete_version(ROOT, b"a", all[at]).await.unwrap();
+        left.remove(&all[at]);
+        settle(&ns, &world).await;
+        let expected: Vec<_> = left.values().cloned().collect();
+        for (found, expected) in history(&ns, ROOT, b"a").await.iter().zip(&expected) {
+            check::same(found, expected, &format!("after version {at} went"));
+        }
+        check::log_twin(&ns, &world).await;
+    }
+    assert_eq!(left.len(), 3);
+    assert!(rows_of(&ns, b"CF").await <= 3 && rows_of(&ns, b"CK").await <= 2);
+    drop(file);
+    end(ns, world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_dead_segments_are_copied_and_read_from_the_copy() {
+    let world = World::new("half");
+    let ns = world.open().await;
+    let names: Vec<Vec<u8>> = (0..20).map(|n| format!("f{n}").into_bytes()).collect();
+    halt(&ns, Some(pipeline::Step::Seal));
+    for (fill, name) in names.iter().enumerate() {
+        save(&ns, ROOT, name, &bytes(fill as u8 + 1, 30_000)).await;
+    }
+    halt(&ns, None);
+    ns.drain().await.unwrap();
+    let old = segments(&world).await;
+    for name in &names[..15] {
+        let id = ids(&ns, name).await[0];
+        ns.delete_version(ROOT, name, id).await.unwrap();
+    }
+    let done = settle(&ns, &world).await;
+    assert_eq!(done.copied, 5 * 30_000);
+    let new = segments(&world).await;
+    assert!(old.iter().all(|key| !new.contains(key)), "{old:?} {new:?}");
+    check::log_twin(&ns, &world).await;
+    let world = world.kill(ns).await;
+    world.wipe();
+    let ns = world.open().await;
+    for (fill, name) in names.iter().enumerate().skip(15) {
+        let text = content(&ns, ROOT, name).await.unwrap();
+        check::same(&text, &bytes(fill as u8 + 1, 30_000), "a moved extent");
+        let id = ids(&ns, name).await[0];
+        ns.delete_version(ROOT, name, id).await.unwrap();
+        settle(&ns, &world).await;
+        check::log_twin(&ns, &world).await;
+    }
+    assert_eq!(segments(&world).await, [""; 0]);
+    for table in [b"GB", b"GM", b"GE", b"GD", b"GR", b"CF"] {
+        assert_eq!(rows_of(&ns, table).await, 0, "{}", table.escape_ascii());
+    }
+    end(ns, world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orphans_of_a_crash_are_swept_once_they_are_old() {
+    let world = World::new("orphans");
+    let ns = world.open().await;
+    save(&ns, ROOT, b"a", &bytes(1, 10_000)).await;
+    ns.drain().await.unwrap();
+    settle(&ns, &world).await;
+    halt(&ns, Some(pipeline::Step::Commit));
+    save(&ns, ROOT, b"b", &bytes(2, 10_000)).await;
+    while segments(&world).await.len() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let world = world.kill(ns).await;
+    world.wipe();
+    let ns = world.open().await;
+    let now = ns.0.env.now();
+    let young = world.backend().list("data").await.unwrap();
+    // The store's clock is the machine's: the namespace's is set to it.
+    let newest = young.iter().map(|o| o.modified_ns).max().unwrap();
+    world.env.advance(newest.saturating_sub(now));
+    ns.reclaim().await.unwrap();
+    assert_eq!(segments(&world).await.len(), 2, "it is young");
+    world.env.advance(GRACE_NS + 1);
+    let done = ns.reclaim().await.unwrap();
+    assert_eq!(segments(&world).await.len(), 1);
+    assert_eq!(done.segments, 1);
+    assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), bytes(1, 10_000));
+    ns.drain().await.unwrap();
+    assert_eq!(rows_of(&ns, b"GO").await, 1);
+    end(ns, world).await;
+}
