@@ -323,6 +323,10 @@ pub(crate) fn segment(epoch: u64, sequence: u64) -> Bytes {
     Key::new(SEGMENT).u64(epoch).u64(sequence).done()
 }
 
+pub(crate) fn lowest_unsettled() -> Bytes {
+    Bytes::from_static(b"GU")
+}
+
 pub(crate) fn applied() -> Bytes {
     Bytes::from_static(b"GA")
 }

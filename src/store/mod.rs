@@ -53,6 +53,7 @@ mod sweep;
 mod transition;
 mod tree;
 mod undelete;
+mod unsettled;
 mod upkeep;
 mod version;
 

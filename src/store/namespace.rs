@@ -21,6 +21,7 @@ use super::queue::{Draft, Operation, Queue};
 use super::record::{Order, Record};
 use super::rows::{self, Applied};
 use super::segment::Extents;
+use super::unsettled::Unsettled;
 use super::upkeep::{Reclaim, Upkeep};
 use super::version::{Ino, Instant};
 use crate::backend::Backend;
@@ -91,6 +92,7 @@ pub(crate) struct Shared {
     pub(crate) upkeep: Upkeep,
     pub(crate) health: Health,
     pub(crate) applied: Mutex<Applied>,
+    pub(crate) unsettled: Mutex<Unsettled>,
     pub(crate) replay: Mutex<super::replay::Replay>,
     pub(crate) uploads: Semaphore,
     pub(crate) orphaned: tokio::sync::mpsc::UnboundedSender<Ino>,
@@ -201,6 +203,7 @@ impl Namespace {
             health: Health::default(),
             ids: AtomicU64::new(applied.next_id.max(2)),
             applied: Mutex::new(applied),
+            unsettled: Mutex::default(),
             replay: Mutex::default(),
             uploads: Semaphore::new(8),
             sequence: AtomicU64::new(1),

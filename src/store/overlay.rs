@@ -177,6 +177,14 @@ impl View {
         Ok(found)
     }
 
+    /// The first key of `start..end` that a queued operation changes.
+    pub(crate) fn first_queued(&self, start: &Bytes, end: &Bytes) -> Option<Bytes> {
+        read(&self.queued)
+            .range::<Bytes, _>((Bound::Included(start), Bound::Excluded(end)))
+            .next()
+            .map(|(key, _)| key.clone())
+    }
+
     /// The first row of `start..end`.
     pub(crate) async fn first(
         &self,

@@ -365,6 +365,7 @@ impl Shared {
                 batch.append(rows);
             }
         }
+        let settling = lock(&self.unsettled).prepare(&mut batch, applied.next_id);
         batch.put(keys::applied(), encode(&applied));
         let rows = encode(&batch);
         let record = Record::Batch {
@@ -382,6 +383,7 @@ impl Shared {
         let orders: Vec<u64> = leaving.iter().map(|o| o.order).collect();
         let commit = self.view.commit(&orders, &rows_keys, batch).await?;
         *lock(&self.applied) = applied;
+        lock(&self.unsettled).committed(settling);
         self.log.add(number, rows, commit, token);
         self.queue.committed(leaving, commit);
         let mut hurried = lock(&self.health.hurried);

@@ -20,6 +20,7 @@ use super::queue::{Draft, Held};
 use super::record::{OperationRecord, Record};
 use super::replay::{Overtaken, Replay, Work};
 use super::rows::{Applied, State};
+use super::unsettled::Unsettled;
 use super::version::{Attrs, Ino, Op};
 use crate::cache::{Fixed as FixedMap, Source};
 use crate::meta::{Batch, JournalToken};
@@ -35,6 +36,8 @@ impl Shared {
         records: Vec<(Record, JournalToken)>,
     ) -> Result<(), StoreError> {
         let applied = self.applied_now();
+        let unsettled = Unsettled::load(&self.view).await?;
+        *lock(&self.unsettled) = unsettled;
         for damage in self.journal.dropped() {
             self.health.note(format!(
                 "journal file {}: {} bytes at {} could not be read and were left out",
@@ -217,12 +220,12 @@ impl Shared {
 
     /// Makes versions of the states that are none: unborn and provisional ones.
     pub(crate) async fn finish_states(self: &Arc<Self>) -> Result<(), StoreError> {
-        let from = Bytes::from_static(&keys::UNSETTLED);
-        for (key, _) in self
-            .view
-            .scan(from.clone(), keys::after(&from), usize::MAX)
-            .await?
-        {
+        let (first, end) = (keys::unsettled(Ino(0)), keys::after(&keys::UNSETTLED));
+        // Queued ones first: one that is committed meanwhile is then found among the committed.
+        let queued = self.view.first_queued(&first, &end);
+        let committed = lock(&self.unsettled).first();
+        let from = queued.map_or(committed.clone(), |queued| queued.min(committed));
+        for (key, _) in self.view.scan(from, end, usize::MAX).await? {
             if let Some(ino) = keys::trailing_ino(&key) {
                 self.finish_state(ino).await?;
             }

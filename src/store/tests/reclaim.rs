@@ -114,7 +114,10 @@ async fn deleting_the_current_version_brings_its_predecessor_back() {
     now[5] = b'z';
     assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), now);
     settle(&ns, &world).await;
-    assert_eq!(history(&ns, ROOT, b"a").await, [bytes(1, 100_000), now.clone()]);
+    assert_eq!(
+        history(&ns, ROOT, b"a").await,
+        [bytes(1, 100_000), now.clone()]
+    );
     drop(file);
     let world = world.kill(ns).await;
     world.wipe();
@@ -184,7 +187,9 @@ async fn a_held_version_is_read_to_the_end_and_another_is_stale_not_zeros() {
     let all = ns.versions(ROOT, b"a").await.unwrap();
     let held = ns.hold_standing(&all[0]).await.unwrap();
     for version in &all[..2] {
-        ns.delete_version(ROOT, b"a", version.version).await.unwrap();
+        ns.delete_version(ROOT, b"a", version.version)
+            .await
+            .unwrap();
     }
     settle(&ns, &world).await;
     assert_eq!(check::read_past(&ns, &all[0]).await, bytes(1, 50_000));
