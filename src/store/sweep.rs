@@ -94,6 +94,17 @@ impl Shared {
             self.upkeep.segments.fetch_add(1, Ordering::Relaxed);
             self.upkeep.bytes.fetch_add(all, Ordering::Relaxed);
         }
+        self.forget_deleted((id, key), asked, (row, moved))
+    }
+
+    /// The object of a segment is gone: so go its rows, but for the extents that still lead elsewhere.
+    fn forget_deleted(
+        &self,
+        (id, key): (SegmentId, Bytes),
+        asked: &[Bytes],
+        (row, moved): (SegmentRow, Option<MovedRow>),
+    ) -> Result<Looked, StoreError> {
+        let moved_key = keys::moved(id.epoch, id.sequence);
         self.forget_asked(&key, asked, |draft| {
             let at = draft.instant;
             let rows = &mut draft.rows;
