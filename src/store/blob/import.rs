@@ -11,7 +11,7 @@ use super::key::Key;
 use super::write::{FOREIGN_ID, Fill, PutOptions};
 use super::{BlobStore, Open};
 use crate::store::rows::Foreign;
-use crate::store::{Instant, Op, VersionId, keys};
+use crate::store::{Instant, Kept, Op, VersionId, keys};
 
 /// Bytes of an imported id, at most.
 const ID_MAX: usize = 255;
@@ -85,7 +85,9 @@ impl Open {
             return Ok(None);
         };
         let versions = self.namespace.versions(directory, &name).await?;
-        let stands = versions.iter().any(|entry| entry.version == version);
+        let stands = versions
+            .iter()
+            .any(|entry| entry.version == version && entry.kept != Kept::Nothing);
         Ok(stands.then_some(version))
     }
 

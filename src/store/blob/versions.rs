@@ -10,7 +10,7 @@ use super::key::Key;
 use super::read::{BlobReader, From, limits, metadata};
 use super::write::FOREIGN_ID;
 use super::{BlobStore, Open};
-use crate::store::{Author, Ino, Instant, Kind, Op, PastEntry, VersionId};
+use crate::store::{Author, Ino, Instant, Kept, Kind, Op, PastEntry, StoreError, VersionId};
 use crate::sync::Arc;
 
 /// A version of a blob, or the mark of its absence.
@@ -126,6 +126,29 @@ impl BlobStore {
         }
     }
 
+    /// Deletes a version for good. Of the current one the predecessor becomes current again; without one the key goes.
+    ///
+    /// # Errors
+    /// `InvalidKey`; `NotFound` for an id the key does not list, for that of a delete marker, and for a version the name
+    /// had under another name; `Store` with `Busy` while a program has the file open with changes.
+    pub async fn delete_version(
+        &self,
+        key: impl AsRef<[u8]>,
+        id: VersionId,
+    ) -> Result<(), BlobError> {
+        let key = Key::new(key.as_ref())?;
+        let states = self.0.states(&key).await?;
+        let listed = states.into_iter().find(|(_, entry)| entry.version == id);
+        let (directory, _) = listed.ok_or(BlobError::NotFound)?;
+        let name = key.name();
+        let deleted = self.0.namespace.delete_version(directory, &name, id);
+        match deleted.await {
+            Ok(()) => self.0.prune(&key).await,
+            Err(StoreError::NotFound) => Err(BlobError::NotFound),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// All bytes of a version.
     ///
     /// # Errors
@@ -149,17 +172,16 @@ impl BlobStore {
         range: impl RangeBounds<u64>,
     ) -> Result<BlobReader, BlobError> {
         let (key, range) = (Key::new(key.as_ref())?, limits(&range));
-        loop {
-            let entry = self.0.version(&key, id).await?;
-            let pin = self.0.namespace.hold(&entry);
-            // What was dropped before the pin was there is not listed any more.
-            if self.0.version(&key, id).await?.content != entry.content {
-                continue;
-            }
-            let (size, namespace) = (entry.attrs.size, self.0.namespace.clone());
-            let from = From::Past(Arc::new((namespace, entry, pin)));
-            return Ok(BlobReader::new(from, size, range));
-        }
+        let entry = self.0.version(&key, id).await?;
+        let pin = match self.0.namespace.hold_standing(&entry).await {
+            Ok(pin) => pin,
+            // It was deleted just now.
+            Err(StoreError::Stale) => return Err(BlobError::NotFound),
+            Err(error) => return Err(error.into()),
+        };
+        let (size, namespace) = (entry.attrs.size, self.0.namespace.clone());
+        let from = From::Past(Arc::new((namespace, entry, pin)));
+        Ok(BlobReader::new(from, size, range))
     }
 }
 
@@ -170,7 +192,9 @@ impl Open {
         let mut all = Vec::new();
         for directory in self.directories_ever(key).await? {
             let versions = self.namespace.versions(directory, &name).await?;
-            let files = versions.into_iter().filter(|v| v.kind == Kind::File);
+            let files = versions
+                .into_iter()
+                .filter(|v| v.kind == Kind::File && v.kept != Kept::Nothing);
             all.extend(files.map(|version| (directory, version)));
         }
         all.sort_by_key(|(_, version)| version.version);

@@ -331,3 +331,25 @@ async fn puts_of_one_key_from_many_tasks_are_all_versions_and_the_last_one_shows
     assert_eq!(ns.names_with_versions(shared.ino).await.unwrap(), ["key"]);
     world.end(store).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_version_is_gone_and_the_one_before_shows_again() {
+    let world = World::new("blob-forget");
+    let store = world.blobs().await;
+    let mut ids = Vec::new();
+    for text in ["one", "two", "three"] {
+        ids.push(store.put_versioned("d/k", text, &plain()).await.unwrap());
+    }
+    let held = store.get_version_reader("d/k", ids[1], ..).await.unwrap();
+    store.delete_version("d/k", ids[1]).await.unwrap();
+    assert!(is_not_found(store.delete_version("d/k", ids[1]).await));
+    assert!(is_not_found(store.get_version("d/k", ids[1]).await));
+    assert_eq!(held.rest().await.unwrap(), "two");
+    store.delete_version("d/k", ids[2]).await.unwrap();
+    assert_eq!(store.get("d/k").await.unwrap(), "one");
+    store.delete_version("d/k", ids[0]).await.unwrap();
+    assert!(!store.exists("d/k").await.unwrap());
+    assert_eq!(keys(&store, "").await, Vec::<String>::new());
+    assert_eq!(store.namespace().lookup(ROOT, b"d").await.unwrap(), None);
+    world.end(store).await;
+}

@@ -126,6 +126,9 @@ async fn an_import_stands_at_its_own_time_under_its_own_id() {
         assert!(matches!(unknown, Err(BlobError::NotFound)), "{key} {id}");
     }
     assert_eq!(store.stat("b").await.unwrap().modified, at(5).time());
+    store.delete_version("a/k", one).await.unwrap();
+    let gone = store.imported_version("a/k", "v-1").await;
+    assert!(matches!(gone, Err(BlobError::NotFound)));
     assert_eq!(keys(&store, "").await, ["a/k", "b"]);
     world.end(store).await;
 }
