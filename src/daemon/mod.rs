@@ -83,6 +83,14 @@ pub enum DaemonError {
         /// Why.
         source: StoreError,
     },
+    /// The disk of the cache directory is full: free some, or name another.
+    #[error(
+        "cache directory {path}: no space left on its disk; free some, or give another --cache-dir"
+    )]
+    CacheFull {
+        /// The directory.
+        path: String,
+    },
     /// The mountpoint cannot be used.
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -112,6 +120,19 @@ pub enum DaemonError {
     /// Something panicked.
     #[error("{0} failed, see the log")]
     Broken(&'static str),
+}
+
+/// Names what kept a namespace from being opened.
+fn not_opened(config: &Config, source: StoreError) -> DaemonError {
+    match source {
+        StoreError::NoSpace => DaemonError::CacheFull {
+            path: config.store.cache_dir.display().to_string(),
+        },
+        source => DaemonError::Store {
+            name: config.namespace.clone(),
+            source,
+        },
+    }
 }
 
 impl From<BackendError> for DaemonError {
@@ -421,10 +442,7 @@ impl Layers {
         let clock = Arc::clone(&env);
         let namespace = Namespace::open(&backend, &config.namespace, store, env, tasks.clone())
             .await
-            .map_err(|source| DaemonError::Store {
-                name: config.namespace.clone(),
-                source,
-            })?;
+            .map_err(|source| not_opened(config, source))?;
         if !config.fs.read_only {
             let name = config.namespace.clone();
             drop(tasks.spawn("sweep-orphans", sweep(backend, name, clock)));

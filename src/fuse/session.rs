@@ -326,6 +326,13 @@ fn refused(mountpoint: &Path, error: io::Error) -> MountError {
         );
         return MountError::system(device, hint);
     }
+    // What fusermount3 itself refuses comes as its words; a number is from the attempt to run it.
+    if error.raw_os_error().is_some() && !rustix::process::geteuid().is_root() {
+        let text = format!(
+            "not mounted: fusermount3 cannot be run ({error}); install the package fuse3, or mount as root"
+        );
+        return MountError::system(mountpoint, io::Error::new(error.kind(), text));
+    }
     let text = format!("not mounted: {}", error.to_string().trim());
     MountError::system(mountpoint, io::Error::new(error.kind(), text))
 }

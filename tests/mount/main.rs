@@ -12,6 +12,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bad_input;
 mod clone;
 mod clouds;
 mod crash;

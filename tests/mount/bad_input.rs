@@ -1,0 +1,196 @@
+//! What a machine or a bucket can get wrong: each is named, with the right exit status, and nothing else breaks.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::mount::{Cache, PROGRAM, TestMount, is_mounted, mount_arguments};
+use crate::support::place::Place;
+use crate::support::random::Random;
+use crate::support::shell::{self, Ran};
+
+/// The number of the error for bytes that cannot be given.
+const EIO: i32 = 5;
+
+/// A store, a mount point and a cache, for anybody.
+fn desk() -> tempfile::TempDir {
+    let desk = tempfile::tempdir().unwrap();
+    let open = || fs::Permissions::from_mode(0o777);
+    fs::set_permissions(desk.path(), open()).unwrap();
+    for name in ["store", "files", "cache"] {
+        fs::create_dir(desk.path().join(name)).unwrap();
+        fs::set_permissions(desk.path().join(name), open()).unwrap();
+    }
+    desk
+}
+
+/// Runs `before`, a shell script, and then `mount` of the desk's store, in a mount namespace of their own; `user` are the
+/// words that make it another user's.
+fn mount_after(desk: &Path, before: &str, user: &str) -> Ran {
+    let place = Place::local(&desk.join("store"));
+    let arguments = mount_arguments(&place, &desk.join("files"), &desk.join("cache"));
+    // The program may lie where only root can go.
+    let program = desk.join("rewindfs");
+    fs::copy(PROGRAM, &program).unwrap();
+    let script = format!("set -e; {before}\nexec {user} \"$@\"");
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", &script, "sh"]);
+    command.arg(&program).args(&arguments);
+    shell::run(&mut command, Duration::from_secs(30))
+}
+
+/// Fails unless a mount was refused in time with status 1 and a message with these words.
+#[track_caller]
+fn refused(desk: &Path, ran: &Ran, words: &[&str]) {
+    assert!(
+        !is_mounted(&desk.join("files")),
+        "mounted all the same: {ran}"
+    );
+    assert_eq!(ran.code, Some(1), "{ran}");
+    assert!(ran.took < Duration::from_secs(10), "{ran}");
+    for word in words {
+        assert!(ran.stderr.contains(word), "`{word}` is not named: {ran}");
+    }
+    assert!(!ran.stderr.contains("panicked"), "{ran}");
+}
+
+#[test]
+fn a_machine_without_fuse_is_told() {
+    let desk = desk();
+    let bare = "mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3; mknod -m 666 /dev/urandom c 1 9; \
+                mknod -m 666 /dev/random c 1 8";
+    let ran = mount_after(desk.path(), bare, "");
+    refused(desk.path(), &ran, &["/dev/fuse"]);
+}
+
+#[test]
+fn an_ordinary_user_without_fusermount3_is_told() {
+    let desk = desk();
+    let helper = shell::sh(Path::new("/"), "command -v fusermount3");
+    let hide = format!("mount --bind /dev/null {}", helper.trim());
+    let nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+    let ran = mount_after(desk.path(), &hide, nobody);
+    refused(desk.path(), &ran, &["fusermount3"]);
+}
+
+#[test]
+fn a_cache_directory_that_cannot_be_written_is_named() {
+    let desk = desk();
+    let cache = desk.path().join("cache");
+    let named = cache.display().to_string();
+    let read_only = format!("mount -t tmpfs -o ro none {named}");
+    refused(
+        desk.path(),
+        &mount_after(desk.path(), &read_only, ""),
+        &[&named],
+    );
+    let full = format!(
+        "mount -t tmpfs -o size=64k none {named}; head -c 65536 /dev/zero > {named}/full || true"
+    );
+    refused(desk.path(), &mount_after(desk.path(), &full, ""), &[&named]);
+    // Neither left anything behind that is in the way.
+    let mut mount = TestMount::start(&Place::local(&desk.path().join("store")), &[]);
+    fs::write(mount.path("f"), "works").unwrap();
+    mount.umount();
+}
+
+#[test]
+fn a_newer_format_is_refused() {
+    let desk = desk();
+    let store = desk.path().join("store");
+    TestMount::start(&Place::local(&store), &[]).umount();
+    let identity = store.join("main/namespace.json");
+    let text = fs::read_to_string(&identity).unwrap();
+    let newer = text.replacen("\"format\": 1", "\"format\": 2", 1);
+    assert_ne!(newer, text);
+    fs::write(&identity, newer).unwrap();
+    let ran = mount_after(desk.path(), "", "");
+    refused(
+        desk.path(),
+        &ran,
+        &["namespace.json", "format 2", "newer rewindfs"],
+    );
+}
+
+#[test]
+fn the_cache_of_another_namespace_is_refused() {
+    let desk = desk();
+    let other = tempfile::tempdir().unwrap();
+    let mut mount = TestMount::start(&Place::local(other.path()), &[]);
+    fs::write(mount.path("f"), "theirs").unwrap();
+    mount.kill9();
+    let theirs = only_entry(&mount.cache());
+    TestMount::start(&Place::local(&desk.path().join("store")), &[]).umount();
+    let identity = fs::read_to_string(desk.path().join("store/main/namespace.json")).unwrap();
+    let identity: serde_json::Value = serde_json::from_str(&identity).unwrap();
+    let ours = desk
+        .path()
+        .join("cache")
+        .join(identity["uuid"].as_str().unwrap());
+    let copied = format!("cp -a {} {}", theirs.display(), ours.display());
+    shell::sh(desk.path(), &copied);
+    let ran = mount_after(desk.path(), "", "");
+    refused(desk.path(), &ran, &["belongs to namespace"]);
+}
+
+fn only_entry(directory: &Path) -> PathBuf {
+    let mut entries = fs::read_dir(directory).unwrap();
+    let entry = entries.next().unwrap().unwrap().path();
+    assert!(entries.next().is_none(), "one namespace has been here");
+    entry
+}
+
+/// The segments of a bucket that is a directory, by size, largest first.
+fn segments(directory: &Path, found: &mut Vec<(u64, PathBuf)>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            segments(&path, found);
+        } else {
+            found.push((fs::metadata(&path).unwrap().len(), path));
+        }
+    }
+    found.sort_by_key(|(len, _)| std::cmp::Reverse(*len));
+}
+
+#[test]
+fn a_damaged_or_missing_segment_is_named_and_breaks_nothing_else() {
+    let store = tempfile::tempdir().unwrap();
+    let mut mount = TestMount::start(&Place::local(store.path()), &[]);
+    let mut random = Random::new(31);
+    let large: Vec<Vec<u8>> = [5 << 20, 4 << 20, 3 << 20]
+        .map(|len| random.bytes(len))
+        .to_vec();
+    for (number, bytes) in large.iter().enumerate() {
+        fs::write(mount.path(format!("large{number}")), bytes).unwrap();
+    }
+    fs::write(mount.path("small"), "small\n").unwrap();
+    mount.drain();
+    mount.kill9();
+    let mut found = Vec::new();
+    segments(&store.path().join("main/data"), &mut found);
+    // The largest holds the first file, the next the second.
+    let (damaged, missing) = (&found[0].1, &found[1].1);
+    let mut bytes = fs::read(damaged).unwrap();
+    bytes[1 << 20] ^= 1;
+    fs::write(damaged, bytes).unwrap();
+    fs::remove_file(missing).unwrap();
+
+    mount.recover(Cache::Wiped);
+    for name in ["large0", "large1"] {
+        let error = fs::read(mount.path(name)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(EIO), "{name}: {error}");
+    }
+    assert!(fs::read(mount.path("large2")).unwrap() == large[2]);
+    assert_eq!(fs::read_to_string(mount.path("small")).unwrap(), "small\n");
+    fs::write(mount.path("new"), "new\n").unwrap();
+    mount.drain();
+    let log = mount.log_tail();
+    for segment in [damaged, missing] {
+        let key = segment.strip_prefix(store.path().join("main")).unwrap();
+        let key = key.display().to_string();
+        assert!(log.contains(&key), "{key} is not named:\n{log}");
+    }
+}
