@@ -2,7 +2,9 @@
 
 use super::value::{show_duration, show_size};
 use super::{Refusal, place};
-use crate::control::{self, Backlog, Conflicts, ControlError, Request, Response, Status};
+use crate::control::{
+    self, Backlog, Conflicts, ControlError, Reclaimed, Request, Response, Status,
+};
 use crate::env::{Env, SystemEnv};
 use crate::fuse::{Unmount, resolve, serving, unmount};
 use std::io::Write;
@@ -108,6 +110,19 @@ fn unexpected(mountpoint: &Path) -> Refusal {
     ))
 }
 
+/// What has left the bucket and what is to follow; `None` if there is neither.
+fn reclaimed(gone: &Reclaimed) -> Option<String> {
+    (gone.objects + gone.waiting_objects > 0).then(|| {
+        format!(
+            "{} in {} objects; {} in {} go when the grace period is over",
+            show_size(gone.bytes),
+            gone.objects,
+            show_size(gone.waiting_bytes),
+            gone.waiting_objects
+        )
+    })
+}
+
 /// Says how a mount stands, for a person, at `now` in nanoseconds.
 fn describe(status: &Status, now: u64) -> String {
     let age = Duration::from_nanos(now.saturating_sub(status.mounted_ns));
@@ -149,6 +164,7 @@ fn describe(status: &Status, now: u64) -> String {
             show_size(status.usage.bytes)
         ),
     ));
+    lines.extend(reclaimed(&status.reclaimed).map(|told| ("reclaimed", told)));
     lines.push((
         "requests",
         format!(

@@ -73,6 +73,8 @@ pub struct Status {
     pub pending: Backlog,
     /// What the live tree holds.
     pub usage: Holding,
+    /// What has left the bucket since it was mounted, and what is to follow.
+    pub reclaimed: Reclaimed,
     /// Requests to the store since it was mounted.
     pub requests: Requests,
     /// The task that panicked; every call is EIO since.
@@ -114,6 +116,19 @@ pub struct Holding {
     pub bytes: u64,
     /// Files, directories and the rest.
     pub files: u64,
+}
+
+/// What nothing shows any more.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reclaimed {
+    /// Bytes that were removed from the bucket.
+    pub bytes: u64,
+    /// The objects they were in.
+    pub objects: u64,
+    /// Bytes that go when the grace period is over.
+    pub waiting_bytes: u64,
+    /// Their objects.
+    pub waiting_objects: u64,
 }
 
 /// Requests to the store.

@@ -3,11 +3,11 @@
 use super::Groups;
 use crate::backend::Backend;
 use crate::config::Config;
-use crate::control::{Backlog, Conflicts, Holding, Requests, Status};
+use crate::control::{Backlog, Conflicts, Holding, Reclaimed, Requests, Status};
 use crate::env::Env;
 use crate::fs::SyncOn;
 use crate::fuse::Mounted;
-use crate::store::{Namespace, Pending};
+use crate::store::{self, Namespace, Pending};
 use crate::sync::Arc;
 
 /// What stays the same as long as a mount lives, and where the rest is asked.
@@ -69,6 +69,7 @@ impl Facts {
                 bytes: usage.bytes,
                 files: usage.files,
             },
+            reclaimed: reclaimed(namespace.reclaimed()),
             requests: Requests {
                 put: counters.put,
                 get: counters.get,
@@ -81,6 +82,15 @@ impl Facts {
             },
             poisoned: self.groups.poisoned().map(str::to_owned),
         }
+    }
+}
+
+fn reclaimed(done: store::Reclaimed) -> Reclaimed {
+    Reclaimed {
+        bytes: done.bytes,
+        objects: done.segments,
+        waiting_bytes: done.waiting_bytes,
+        waiting_objects: done.waiting_segments,
     }
 }
 

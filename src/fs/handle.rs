@@ -5,7 +5,7 @@
 
 use crate::fs::error::{FsError, FsResult};
 use crate::fs::past::{DeletedNames, Past, PastNode};
-use crate::store::{Author, File, Fixed, Ino, Kind, Listing};
+use crate::store::{Author, File, Fixed, Ino, Kind, Listing, Pin};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -16,8 +16,11 @@ use tokio::sync::Mutex as AsyncMutex;
 pub(crate) enum Handle {
     /// A live regular file.
     File(Arc<OpenFile>),
-    /// A regular file of the past, or a text of ours.
-    Past(Arc<PastNode>),
+    /// A regular file of the past, or a text of ours; with a hold on its bytes.
+    Past(
+        Arc<PastNode>,
+        #[allow(dead_code, reason = "held for its drop")] Option<Arc<Pin>>,
+    ),
     /// A text of ours that was made when it was opened.
     Text(Bytes),
     /// A directory, live or past.
@@ -277,7 +280,7 @@ impl HandleTable {
     pub(crate) fn file(&self, number: u64) -> FsResult<Arc<OpenFile>> {
         match self.get(number)? {
             Handle::File(open) => Ok(open),
-            Handle::Past(_) | Handle::Text(_) => Err(FsError::ReadOnly),
+            Handle::Past(..) | Handle::Text(_) => Err(FsError::ReadOnly),
             Handle::Dir(_) => Err(FsError::BadHandle),
         }
     }
@@ -302,7 +305,7 @@ impl HandleTable {
     pub(crate) fn dir(&self, number: u64) -> FsResult<Arc<OpenDir>> {
         match self.get(number)? {
             Handle::Dir(open) => Ok(open),
-            Handle::File(_) | Handle::Past(_) | Handle::Text(_) => Err(FsError::BadHandle),
+            Handle::File(_) | Handle::Past(..) | Handle::Text(_) => Err(FsError::BadHandle),
         }
     }
 

@@ -99,21 +99,29 @@ impl Shared {
         if old.is_empty() {
             return Ok(0);
         }
-        let under_way = self.upkeep.under_way(self.next_segment());
-        let copied = self.copy_cited(&mut old).await?;
+        let mut under_way = self.upkeep.under_way(self.next_segment());
+        let (new, copied) = match self.copy_cited(&mut old).await {
+            Ok(copy) => copy,
+            Err(error) => {
+                tracing::warn!(%error, "half-dead segments stay as they are");
+                under_way.failed();
+                turn.spoiled.extend(old.iter().map(|old| old.id));
+                return Ok(0);
+            }
+        };
         let count = old.len();
         if self.lay_moves(old)? {
             self.upkeep.copied.fetch_add(copied, Ordering::Relaxed);
-        } else {
-            // The copy is cited by nothing; the next writer sweeps it.
-            let mut under_way = under_way;
+        } else if let Err(error) = self.backend.delete(&new.key()).await {
+            // Nothing cites it; the next writer sweeps it.
             under_way.failed();
+            return Err(error.into());
         }
         Ok(count)
     }
 
-    /// Uploads a segment with the cited extents of old ones, and notes in them where each went; the bytes of extents.
-    async fn copy_cited(&self, old: &mut [Old]) -> Result<u64, StoreError> {
+    /// Uploads a segment with the cited extents of old ones, and notes in them where each went; with it the bytes of extents.
+    async fn copy_cited(&self, old: &mut [Old]) -> Result<(SegmentId, u64), StoreError> {
         let id = self.new_segment();
         let mut builder = Builder::new(id);
         let mut copied = 0;
@@ -161,7 +169,7 @@ impl Shared {
             }
         }
         self.backend.put_new(&id.key(), builder.finish()).await?;
-        Ok(copied)
+        Ok((id, copied))
     }
 
     /// Lays the rows of a copy, unless what is cited of the old ones is changing.

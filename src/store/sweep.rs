@@ -77,7 +77,10 @@ impl Shared {
         let Some((since, ())) = row.dead_since else {
             return match cited {
                 0 => self.mark_dead(turn, id, (&key, all), asked),
-                _ if 2 * cited < all && all - cited >= REWRITE_MIN => {
+                _ if 2 * cited < all
+                    && all - cited >= REWRITE_MIN
+                    && !turn.spoiled.contains(&id) =>
+                {
                     turn.half.insert(id, cited);
                     Ok(Looked::Later)
                 }

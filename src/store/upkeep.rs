@@ -4,7 +4,7 @@
 //! Invariant: one turn at a time; whatever is removed was first unneeded, durably, and an object for as long as the grace
 //! period lasts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -66,6 +66,8 @@ pub(crate) struct Turn {
     pub(crate) dead: BTreeMap<SegmentId, Dead>,
     /// Less than half of each is cited: bytes that are.
     pub(crate) half: BTreeMap<SegmentId, u64>,
+    /// Could not be copied; they are left alone until the next mount.
+    pub(crate) spoiled: BTreeSet<SegmentId>,
     pub(crate) sweep: super::sweep::Sweep,
     closed: bool,
 }
@@ -200,7 +202,7 @@ impl Shared {
     }
 
     /// One turn; how much it has done.
-    async fn turn(&self) -> Result<usize, StoreError> {
+    pub(crate) async fn turn(&self) -> Result<usize, StoreError> {
         let mut turn = self.upkeep.turn.lock().await;
         if turn.closed {
             return Ok(0);

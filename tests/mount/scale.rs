@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rewindfs::backend::{Backend, BackendConfig};
 use rewindfs::env::SystemEnv;
-use rewindfs::store::{Author, Gather, Ino, Kind, Namespace, NamespaceConfig, NewNode, ROOT};
+use rewindfs::store::{
+    Author, GRACE, Gather, Ino, Kind, Namespace, NamespaceConfig, NewNode, ROOT, Reclaim,
+};
 use rewindfs::task::Tasks;
 
 use crate::support::mount::TestMount;
@@ -182,6 +184,8 @@ fn plant(order: &str) {
 
 fn namespace_config(cache: &Path) -> NamespaceConfig {
     NamespaceConfig {
+        reclaim: Reclaim::OnRequest,
+        grace: GRACE,
         cache_dir: cache.to_owned(),
         cache_bytes: 0,
         memory_bytes: 64 << 20,
@@ -189,8 +193,6 @@ fn namespace_config(cache: &Path) -> NamespaceConfig {
         gather: Gather::AtOnce,
         host: "test".to_owned(),
         owner: (0, 0),
-        reclaim: rewindfs::store::Reclaim::Always,
-        grace: rewindfs::store::GRACE,
     }
 }
 

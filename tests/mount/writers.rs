@@ -10,7 +10,8 @@ use bytes::Bytes;
 use rewindfs::backend::{Backend, BackendConfig};
 use rewindfs::env::{Env, SystemEnv};
 use rewindfs::store::{
-    Author, Gather, Kind, Namespace, NamespaceConfig, NewNode, Op, ROOT, StoreError, audit_log,
+    Author, GRACE, Gather, Kind, Namespace, NamespaceConfig, NewNode, Op, ROOT, Reclaim,
+    StoreError, audit_log,
 };
 use rewindfs::task::Tasks;
 
@@ -352,6 +353,8 @@ impl Racer {
     async fn open(&self, backend: &Backend) -> Result<(Namespace, Tasks), StoreError> {
         let tasks = Tasks::new(tokio::runtime::Handle::current());
         let config = NamespaceConfig {
+            reclaim: Reclaim::OnRequest,
+            grace: GRACE,
             cache_dir: self.cache.path().to_owned(),
             cache_bytes: 0,
             memory_bytes: 32 << 20,
@@ -359,8 +362,6 @@ impl Racer {
             gather: Gather::For(Duration::from_millis(5)),
             host: self.name.to_owned(),
             owner: (0, 0),
-            reclaim: rewindfs::store::Reclaim::Always,
-            grace: rewindfs::store::GRACE,
         };
         let env: Arc<dyn Env> = Arc::new(SystemEnv);
         let opened = Namespace::open(backend, "race", config, env, tasks.clone()).await;

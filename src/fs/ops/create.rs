@@ -75,8 +75,9 @@ impl FileSystem {
                         direct: true,
                     });
                 }
+                let held = self.past.hold(&node).await?;
                 Ok(Opened {
-                    handle: self.handles.insert(Handle::Past(node)),
+                    handle: self.handles.insert(Handle::Past(node, held)),
                     // A version's bytes never change.
                     keep_cache: true,
                     no_flush: true,

@@ -91,7 +91,7 @@ impl FileSystem {
         let offset = u64::try_from(offset).map_err(|_| FsError::NoSuchOffset)?;
         let found = match self.handles.get(handle)? {
             Handle::File(open) => open.file.seek(offset, whence).await?,
-            Handle::Past(node) => self.past.seek(&node, offset, whence).await?,
+            Handle::Past(node, _) => self.past.seek(&node, offset, whence).await?,
             Handle::Text(_) => None,
             Handle::Dir(_) => return Err(FsError::IsDirectory),
         };
@@ -155,7 +155,7 @@ impl FileSystem {
     ) -> FsResult<Option<u64>> {
         let source = match source {
             Handle::File(file) => file.file.clone_source(&open.author).await?,
-            Handle::Past(node) => self.past.clone_source(node),
+            Handle::Past(node, _) => self.past.clone_source(node),
             Handle::Text(_) => None,
             Handle::Dir(_) => return Err(FsError::IsDirectory),
         };

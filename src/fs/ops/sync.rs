@@ -37,7 +37,7 @@ impl FileSystem {
         self.admit()?;
         match handle {
             Handle::File(open) => open.release().await,
-            Handle::Past(_) | Handle::Text(_) | Handle::Dir(_) => Ok(()),
+            Handle::Past(..) | Handle::Text(_) | Handle::Dir(_) => Ok(()),
         }
     }
 
@@ -49,7 +49,7 @@ impl FileSystem {
         self.admit()?;
         match self.handles.get(handle)? {
             Handle::File(open) => Ok(open.file.sync(&open.author).await?),
-            Handle::Past(_) | Handle::Text(_) | Handle::Dir(_) => Ok(()),
+            Handle::Past(..) | Handle::Text(_) | Handle::Dir(_) => Ok(()),
         }
     }
 

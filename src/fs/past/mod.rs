@@ -28,7 +28,7 @@ use crate::fs::error::{FsError, FsResult};
 use crate::fs::handle::Listed;
 use crate::fs::{Entry, FsConfig};
 use crate::store::{
-    Attrs, CloneSource, Ino, Instant, Kind, Namespace, PastEntry, Stat, StoreError, Whence,
+    Attrs, CloneSource, Ino, Instant, Kind, Namespace, PastEntry, Pin, Stat, StoreError, Whence,
 };
 use crate::sync::Arc;
 use bytes::Bytes;
@@ -230,6 +230,19 @@ impl Past {
             Kind::Directory => Err(FsError::IsDirectory),
             _ => Err(FsError::Invalid("it has no content".to_owned())),
         }
+    }
+
+    /// Holds the bytes of a version: they are read as long as this is held, also when it is deleted meanwhile.
+    ///
+    /// # Errors
+    /// `Stale` when it has gone, `Corrupt` where only its name is left.
+    pub(crate) async fn hold(&self, node: &PastNode) -> FsResult<Option<Arc<Pin>>> {
+        let What::State(seen) = node.what() else {
+            return Ok(None);
+        };
+        let held = self.namespace.hold_standing(&seen.entry).await;
+        let held = held.map_err(|error| FsError::from(error).by_number())?;
+        Ok(held.map(Arc::new))
     }
 
     /// Refuses to open what has no names; tells whether the kernel may keep them.

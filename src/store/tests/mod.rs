@@ -10,6 +10,7 @@ mod full;
 mod matrix;
 mod model;
 mod reclaim;
+mod reclaim_model;
 mod session;
 mod tree;
 mod undelete;

@@ -1,0 +1,211 @@
+//! Random saves, removals and deletions of versions, with upkeep between them and crashes between its steps: every version that
+//! is left reads right, and no segment is left that none of them needs.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+const NAMES: [&[u8]; 4] = [b"a", b"b", b"c", b"d"];
+const GRACE_NS: u64 = 3600 * 1_000_000_000;
+
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (self.0 >> 33) as usize % sides
+    }
+}
+
+type Texts = BTreeMap<VersionId, Vec<u8>>;
+
+/// What the versions of every name are to show, found by looking at each when it was made.
+#[derive(Clone, Default)]
+struct Known(BTreeMap<Vec<u8>, Texts>);
+
+impl Known {
+    async fn look(&mut self, ns: &Namespace) {
+        for name in NAMES {
+            let texts = self.0.entry(name.to_vec()).or_default();
+            let mut found = Texts::new();
+            for version in ns.versions(ROOT, name).await.unwrap() {
+                let text = match texts.get(&version.version) {
+                    Some(text) => text.clone(),
+                    None => check::read_past(ns, &version).await,
+                };
+                found.insert(version.version, text);
+            }
+            *texts = found;
+        }
+    }
+
+    async fn check(&self, ns: &Namespace, at: &str) {
+        for (name, texts) in &self.0 {
+            let all = ns.versions(ROOT, name).await.unwrap();
+            let ids: Vec<_> = all.iter().map(|v| v.version).collect();
+            let expected: Vec<_> = texts.keys().copied().collect();
+            assert_eq!(ids, expected, "{at}: versions of {}", name.escape_ascii());
+            for version in all {
+                let text = check::read_past(ns, &version).await;
+                check::same(&text, &texts[&version.version], at);
+                // A state from before a rename stood under another name.
+                let then = ns.entry_at(ROOT, name, version.version.instant).await;
+                if let Some(then) = then.unwrap().filter(|e| e.ino == version.ino) {
+                    assert_eq!(then.version, version.version, "{at}");
+                }
+            }
+        }
+    }
+}
+
+async fn write(ns: &Namespace, name: &[u8], dice: &mut Dice, fill: u8) {
+    let file = match ns.lookup(ROOT, name).await.unwrap() {
+        Some(stat) => ns.file(stat.ino).await.unwrap(),
+        None => {
+            let made = ns.create_open(ROOT, name, new_file(), &author()).await;
+            made.unwrap().1
+        }
+    };
+    for _ in 0..=dice.roll(3) {
+        match dice.roll(5) {
+            0 => {
+                let len = dice.roll(300_000) as u64;
+                file.truncate(len, &author()).await.unwrap();
+            }
+            // It would wait for ever where the pipeline is halted.
+            1 if fill < 100 => file.sync(&author()).await.unwrap(),
+            _ => {
+                let (offset, len) = (dice.roll(300_000), 1 + dice.roll(150_000));
+                let text = Bytes::from(vec![fill; len]);
+                file.write(offset as u64, text, &author()).await.unwrap();
+            }
+        }
+    }
+    close(&file).await;
+}
+
+async fn delete(ns: &Namespace, dice: &mut Dice, known: &mut Known) {
+    let name = NAMES[dice.roll(4)];
+    let all = ns.versions(ROOT, name).await.unwrap();
+    if all.is_empty() {
+        return;
+    }
+    let id = all[dice.roll(all.len())].version;
+    match ns.delete_version(ROOT, name, id).await {
+        // It may be shown through the rename that made the name, and belong to another.
+        Ok(()) | Err(StoreError::NotFound | StoreError::Busy(_)) => {}
+        Err(error) => panic!("{error}"),
+    }
+    known.look(ns).await;
+}
+
+async fn step(ns: &Namespace, dice: &mut Dice, known: &mut Known, fill: u8) {
+    let name = NAMES[dice.roll(4)];
+    match dice.roll(14) {
+        0..5 => write(ns, name, dice, fill).await,
+        5 if ns.lookup(ROOT, name).await.unwrap().is_some() => {
+            ns.unlink(ROOT, name, &author()).await.map(drop).unwrap();
+        }
+        6 => {
+            let from = (ROOT, NAMES[dice.roll(4)]);
+            let mode = RenameMode::Replace;
+            let _moved = ns.rename(from, (ROOT, name), mode, &author()).await;
+        }
+        7..12 => delete(ns, dice, known).await,
+        _ => {
+            ns.0.turn().await.map(drop).unwrap();
+        }
+    }
+    known.look(ns).await;
+}
+
+/// Lets everything go that can, and compares what is left.
+async fn finish(ns: &Namespace, world: &World, known: &Known, at: &str) {
+    ns.drain().await.unwrap();
+    for _ in 0..4 {
+        ns.reclaim().await.unwrap();
+        world.env.advance(GRACE_NS + 1);
+    }
+    ns.drain().await.unwrap();
+    known.check(ns, at).await;
+    check::log_twin(ns, world).await;
+    for object in world.backend().list("data").await.unwrap() {
+        let id = segment::SegmentId::from_key(&object.key).unwrap();
+        let key = keys::segment(id.epoch, id.sequence);
+        let row: Option<rows::SegmentRow> = ns.0.view.row("G B", &key).await.unwrap();
+        let modified = object.modified_ns;
+        let Some(row) = row else {
+            // An orphan of a crash, by the machine's clock, waits for the grace period.
+            assert!(
+                id.epoch < ns.0.epoch && modified > 0,
+                "{at}: {id:?} of {}",
+                ns.0.epoch
+            );
+            continue;
+        };
+        assert!(
+            row.extents.values().any(|(_, citing)| *citing > 0),
+            "{at}: nothing needs {}",
+            object.key
+        );
+    }
+    let from = Bytes::from_static(&keys::DROPPED);
+    let left = ns.0.view.keys(from.clone(), keys::after(&from)).await;
+    assert!(left.unwrap().is_empty(), "{at}: contents to be looked at");
+}
+
+async fn case(seed: u64) {
+    println!("seed {seed}");
+    let mut dice = Dice(seed);
+    let mut world = World::new("reclaim-model");
+    let mut ns = world.open().await;
+    let mut known = Known::default();
+    for number in 0..40_u8 {
+        step(&ns, &mut dice, &mut known, number + 1).await;
+        if dice.roll(12) == 0 {
+            let halts = [
+                pipeline::Step::Commit,
+                pipeline::Step::Flush,
+                pipeline::Step::Log,
+            ];
+            halt(&ns, Some(halts[dice.roll(3)]));
+            for more in 0..3 {
+                step(&ns, &mut dice, &mut known, 100 + number + more).await;
+            }
+            ns.0.turn().await.unwrap();
+            world = world.kill(ns).await;
+            ns = world.open().await;
+            known
+                .check(&ns, &format!("seed {seed}, crash at {number}"))
+                .await;
+        }
+        if dice.roll(12) == 0 {
+            ns.drain().await.unwrap();
+            ns.0.turn().await.unwrap();
+            world.env.advance(GRACE_NS + 1);
+            ns.0.turn().await.unwrap();
+            world = world.kill(ns).await;
+            world.wipe();
+            ns = world.open().await;
+            known
+                .check(&ns, &format!("seed {seed}, wiped at {number}"))
+                .await;
+        }
+    }
+    finish(&ns, &world, &known, &format!("seed {seed}, end")).await;
+    let _left = world.kill(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_reads_right_and_what_is_not_needed_goes() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    if let Some(seed) = number("REWINDFS_TEST_SEED") {
+        return case(seed).await;
+    }
+    for seed in 1..=number("REWINDFS_TEST_CASES").unwrap_or(25) {
+        case(seed).await;
+    }
+}
