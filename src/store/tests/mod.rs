@@ -5,6 +5,7 @@ mod blob;
 mod blob_list;
 mod blob_made;
 mod check;
+mod copies;
 mod edges;
 mod full;
 mod matrix;

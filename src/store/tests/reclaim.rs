@@ -7,7 +7,7 @@ use super::*;
 
 const GRACE_NS: u64 = 3600 * 1_000_000_000;
 
-async fn ids(ns: &Namespace, name: &[u8]) -> Vec<VersionId> {
+pub(crate) async fn ids(ns: &Namespace, name: &[u8]) -> Vec<VersionId> {
     let all = ns.versions(ROOT, name).await.unwrap();
     all.into_iter().map(|v| v.version).collect()
 }
@@ -17,7 +17,7 @@ fn bytes(fill: u8, len: usize) -> Vec<u8> {
 }
 
 /// Everything that can go has gone, and the grace period is over.
-async fn settle(ns: &Namespace, world: &World) -> Reclaimed {
+pub(crate) async fn settle(ns: &Namespace, world: &World) -> Reclaimed {
     ns.drain().await.unwrap();
     let mut last = ns.reclaim().await.unwrap();
     for _ in 0..4 {
@@ -29,13 +29,13 @@ async fn settle(ns: &Namespace, world: &World) -> Reclaimed {
 }
 
 /// Segments in the bucket.
-async fn segments(world: &World) -> Vec<String> {
+pub(crate) async fn segments(world: &World) -> Vec<String> {
     let all = world.backend().list("data").await.unwrap();
     all.into_iter().map(|object| object.key).collect()
 }
 
 /// Rows of a table.
-async fn rows_of(ns: &Namespace, table: &'static [u8; 2]) -> usize {
+pub(crate) async fn rows_of(ns: &Namespace, table: &'static [u8; 2]) -> usize {
     let range = Bytes::from_static(table)..keys::after(table);
     let mut scan = ns.0.view.meta().scan(range).await.unwrap();
     let mut count = 0;
@@ -45,7 +45,7 @@ async fn rows_of(ns: &Namespace, table: &'static [u8; 2]) -> usize {
     count
 }
 
-async fn end(ns: Namespace, world: World) {
+pub(crate) async fn end(ns: Namespace, world: World) {
     check::log_twin(&ns, &world).await;
     let _left = world.kill(ns).await;
 }
