@@ -1,7 +1,7 @@
 //! Segments: what is built reads back, what is damaged does not.
 
-use super::super::version::Instant;
 use super::*;
+use crate::store::Instant;
 
 fn built() -> (Bytes, Source) {
     let mut builder = Builder::new(SegmentId {

@@ -43,6 +43,8 @@ async fn matrix(steps: &[Step]) {
         for (number, step) in steps.iter().enumerate() {
             println!("halt {halt:?}, only {only}, step {number} {step:?}");
             assert!(session.take(step).await, "a step that makes no sense");
+            session.late |=
+                open(&session.tree) && !matches!(step, Step::Open(..) | Step::Append(..));
             session.rest().await;
             kept(&session, None).await;
             kept(&session, Some(pipeline::Step::Upload)).await;
@@ -77,7 +79,7 @@ async fn as_left(ns: &Namespace, session: &Session, settled: &Tree) {
     };
     let states: Vec<Live> = (last..tree.live.len()).map(|s| modelled(tree, s)).collect();
     // Names of one directory and bytes of another's file do not wait for each other.
-    let some = if session.only || open(tree) {
+    let some = if session.only || session.late || open(tree) {
         let names = |live: &Live| -> Vec<_> {
             live.iter().map(|(k, (ino, _))| (k.clone(), *ino)).collect()
         };

@@ -55,6 +55,8 @@ pub(crate) struct Session {
     pub(crate) halt: Option<pipeline::Step>,
     /// What need not come to the halt goes on.
     pub(crate) only: bool,
+    /// A name changed while the file was open: what the bucket then has is a state that only showed what was not saved.
+    pub(crate) late: bool,
 }
 
 impl Session {
@@ -71,6 +73,7 @@ impl Session {
             fill: 0,
             halt,
             only: false,
+            late: false,
         }
     }
 
