@@ -13,15 +13,15 @@ use dashmap::mapref::entry::Entry as Row;
 pub(crate) struct LiveTable {
     // Leaf locks: no row is held across an await or a call out of this file.
     rows: DashMap<Ino, LiveInode>,
+    /// The contents the kernel's page cache may hold, as of the last open; only of inodes that have a row.
+    opened: DashMap<Ino, u64>,
 }
 
-/// One inode the kernel holds.
+/// One inode the kernel holds. It holds as many as it has memory for: every byte here is there a million times.
 #[derive(Debug, Default)]
 struct LiveInode {
     lookups: u64,
     presence: Presence,
-    /// The content the kernel's page cache may hold, as of the last open.
-    opened_content: Option<u64>,
 }
 
 /// Where an inode stands in the tree.
@@ -31,9 +31,25 @@ enum Presence {
     #[default]
     Unnamed,
     /// Last seen under this name.
-    Named(Ino, Bytes),
+    Named(Name),
     /// Its last name is gone; these are its last attributes.
     Removed(Box<Stat>),
+}
+
+/// A directory's number and a name in it, in one piece of memory.
+#[derive(Debug)]
+struct Name(Box<[u8]>);
+
+impl Name {
+    fn new(parent: Ino, name: &[u8]) -> Self {
+        Self([&parent.0.to_ne_bytes(), name].concat().into())
+    }
+
+    fn parts(&self) -> Option<(Ino, Bytes)> {
+        let (parent, name) = self.0.split_first_chunk()?;
+        let parent = Ino(u64::from_ne_bytes(*parent));
+        Some((parent, Bytes::copy_from_slice(name)))
+    }
 }
 
 impl LiveTable {
@@ -41,7 +57,7 @@ impl LiveTable {
     pub(crate) fn looked_up(&self, ino: Ino, parent: Ino, name: &[u8]) {
         let mut row = self.rows.entry(ino).or_default();
         row.lookups += 1;
-        row.presence = Presence::Named(parent, Bytes::copy_from_slice(name));
+        row.presence = Presence::Named(Name::new(parent, name));
     }
 
     /// Counts one lookup of `ino`, found by number.
@@ -56,6 +72,7 @@ impl LiveTable {
             row.get_mut().lookups = left;
             if left == 0 {
                 row.remove();
+                self.opened.remove(&ino);
             }
         }
     }
@@ -63,7 +80,7 @@ impl LiveTable {
     /// Remembers that `ino` is called `name` in `parent` now.
     pub(crate) fn moved(&self, ino: Ino, parent: Ino, name: &[u8]) {
         if let Some(mut row) = self.rows.get_mut(&ino) {
-            row.presence = Presence::Named(parent, Bytes::copy_from_slice(name));
+            row.presence = Presence::Named(Name::new(parent, name));
         }
     }
 
@@ -81,7 +98,7 @@ impl LiveTable {
     /// A name under which `ino` stands.
     pub(crate) fn name_of(&self, ino: Ino) -> Option<(Ino, Bytes)> {
         match &self.rows.get(&ino)?.presence {
-            Presence::Named(parent, name) => Some((*parent, name.clone())),
+            Presence::Named(name) => name.parts(),
             Presence::Unnamed | Presence::Removed(_) => None,
         }
     }
@@ -90,16 +107,16 @@ impl LiveTable {
     pub(crate) fn last_attributes(&self, ino: Ino) -> Option<Stat> {
         match &self.rows.get(&ino)?.presence {
             Presence::Removed(stat) => Some(stat.as_ref().clone()),
-            Presence::Unnamed | Presence::Named(..) => None,
+            Presence::Unnamed | Presence::Named(_) => None,
         }
     }
 
     /// Notes an open that sees `content_stamp`; tells whether the last one saw the same, so that the kernel may keep
     /// its pages.
     pub(crate) fn opened(&self, ino: Ino, content_stamp: u64) -> bool {
-        self.rows
-            .get_mut(&ino)
-            .is_some_and(|mut row| row.opened_content.replace(content_stamp) == Some(content_stamp))
+        // The row is held meanwhile, so that a forget of it comes after.
+        let row = self.rows.get(&ino);
+        row.is_some() && self.opened.insert(ino, content_stamp) == Some(content_stamp)
     }
 
     /// How many inodes the kernel holds.
