@@ -22,6 +22,7 @@ mod end_to_end;
 mod harness;
 mod outage;
 mod posix;
+mod reclaim;
 mod scale;
 mod undelete;
 mod usage;

@@ -1,0 +1,194 @@
+//! What nothing shows any more leaves the bucket: very many files removed or emptied, most of their versions deleted, and the
+//! bucket counted from outside.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rewindfs::backend::{Backend, BackendConfig};
+use rewindfs::env::SystemEnv;
+use rewindfs::store::{
+    Author, Gather, Kind, Namespace, NamespaceConfig, NewNode, PastEntry, ROOT, Reclaim,
+};
+use rewindfs::task::Tasks;
+
+const FILES: usize = 10_000;
+const VERSIONS: usize = 3;
+const LEN: usize = 24 << 10;
+/// Far shorter than anybody would choose.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long the bucket may take to shrink.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Bytes of version `version` of file `file`: no two files have any in common.
+fn text(file: usize, version: usize) -> Bytes {
+    let words = (0..LEN / 8).map(|word| ((file * VERSIONS + version) << 32 | word) as u64);
+    words.flat_map(u64::to_le_bytes).collect()
+}
+
+fn name(file: usize) -> Vec<u8> {
+    format!("f{file:05}").into_bytes()
+}
+
+/// Bytes of all files below a directory.
+fn size(directory: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return 0;
+    };
+    entries
+        .filter_map(Result::ok)
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => size(&entry.path()),
+            Ok(meta) => meta.len(),
+            // It went meanwhile.
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+fn config(cache: &Path) -> NamespaceConfig {
+    NamespaceConfig {
+        reclaim: Reclaim::Always,
+        grace: GRACE,
+        cache_dir: cache.to_owned(),
+        cache_bytes: 0,
+        memory_bytes: 64 << 20,
+        dirty_bytes_max: 256 << 20,
+        gather: Gather::AtOnce,
+        host: "test".to_owned(),
+        owner: (0, 0),
+    }
+}
+
+async fn save(namespace: &Namespace, file: usize, version: usize) {
+    let author = Author::default();
+    let name = name(file);
+    let open = match namespace.lookup(ROOT, &name).await.unwrap() {
+        Some(stat) => {
+            let open = namespace.file(stat.ino).await.unwrap();
+            open.truncate(0, &author).await.unwrap();
+            open
+        }
+        None => {
+            let node = NewNode {
+                kind: Kind::File,
+                mode: 0o644,
+                uid: 0,
+                gid: 0,
+                rdev: 0,
+                target: Bytes::new(),
+                xattrs: Vec::new(),
+            };
+            let made = namespace.create_open(ROOT, &name, node, &author).await;
+            made.unwrap().1
+        }
+    };
+    open.write(0, text(file, version), &author).await.unwrap();
+    if let Some(fixed) = open.fix(&author, None).await.unwrap() {
+        open.save(fixed).await.unwrap();
+    }
+}
+
+/// Removes half of the files, empties the others, and deletes two of three versions of each; returns bytes still shown.
+async fn empty(namespace: &Namespace) -> u64 {
+    let author = Author::default();
+    let mut shown = 0;
+    for file in 0..FILES {
+        let name = name(file);
+        if file % 2 == 0 {
+            namespace.unlink(ROOT, &name, &author).await.unwrap();
+        } else {
+            let stat = namespace.lookup(ROOT, &name).await.unwrap().unwrap();
+            namespace.truncate(stat.ino, 0, &author).await.unwrap();
+        }
+        let mut versions = namespace.versions(ROOT, &name).await.unwrap();
+        versions.retain(|version| version.attrs.size > 0);
+        assert_eq!(versions.len(), VERSIONS);
+        for (number, version) in versions.iter().enumerate() {
+            if number == file % VERSIONS {
+                shown += version.attrs.size;
+                continue;
+            }
+            let id = version.version;
+            namespace.delete_version(ROOT, &name, id).await.unwrap();
+        }
+    }
+    shown
+}
+
+async fn check(namespace: &Namespace, file: usize) {
+    let mut versions = namespace.versions(ROOT, &name(file)).await.unwrap();
+    versions.retain(|version| version.attrs.size > 0);
+    assert_eq!(versions.len(), 1);
+    let read = namespace.read_past(&versions[0], 0, u32::MAX).await;
+    assert!(read.unwrap() == text(file, file % VERSIONS), "file {file}");
+}
+
+/// A version that will be deleted, and one of its readers.
+async fn doomed(namespace: &Namespace) -> PastEntry {
+    let versions = namespace.versions(ROOT, &name(0)).await.unwrap();
+    versions[1].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_shrinks_to_what_is_shown() {
+    let (bucket, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let url = format!("file://{}", bucket.path().display());
+    let backend = Backend::open(&url, &BackendConfig::default()).unwrap();
+    let tasks = Tasks::new(tokio::runtime::Handle::current());
+    let config = config(cache.path());
+    let namespace = Namespace::open(&backend, "main", config, Arc::new(SystemEnv), tasks);
+    let namespace = namespace.await.unwrap();
+    let start = Instant::now();
+    for version in 0..VERSIONS {
+        for file in 0..FILES {
+            save(&namespace, file, version).await;
+        }
+    }
+    namespace.drain().await.unwrap();
+    println!(
+        "saved after {:?}: {} bytes",
+        start.elapsed(),
+        size(bucket.path())
+    );
+    let reader = doomed(&namespace).await;
+    let held = namespace.hold_standing(&reader).await.unwrap();
+    let shown = empty(&namespace).await;
+    namespace.drain().await.unwrap();
+    println!(
+        "emptied after {:?}: {} bytes",
+        start.elapsed(),
+        size(bucket.path())
+    );
+    assert_eq!(shown, (FILES * LEN) as u64);
+    assert_eq!(namespace.usage().bytes, 0);
+
+    let allowed = shown + shown * 3 / 10;
+    let deadline = Instant::now() + PATIENCE;
+    while size(bucket.path()) > allowed && Instant::now() < deadline {
+        let read = namespace.read_past(&reader, 0, u32::MAX).await;
+        assert!(read.unwrap() == text(0, 1), "a version that is held");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let left: Vec<_> = ["data", "log", "meta"]
+        .iter()
+        .map(|part| (part, size(&bucket.path().join("main").join(part))))
+        .collect();
+    println!(
+        "after {:?}: {left:?} of {allowed} allowed, {:?}",
+        start.elapsed(),
+        namespace.reclaimed()
+    );
+    assert!(
+        size(bucket.path()) <= allowed,
+        "{left:?}, {allowed} allowed"
+    );
+    let read = namespace.read_past(&reader, 0, u32::MAX).await;
+    assert!(read.unwrap() == text(0, 1), "a version that is held");
+    drop(held);
+    for file in (0..FILES).step_by(97) {
+        check(&namespace, file).await;
+    }
+    namespace.close().await.unwrap();
+}
