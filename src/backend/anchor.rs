@@ -7,11 +7,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::sync::AtomicBool;
+
 /// A directory, known by device and inode.
 #[derive(Debug)]
 pub(super) struct Anchor {
     root: PathBuf,
     identity: (u64, u64),
+    /// It lies on a disk that does not link, or not from where it was asked to.
+    pub(super) refuses_links: AtomicBool,
     // Held open because some file systems give an inode another number once nobody uses it.
     _pinned: File,
 }
@@ -23,8 +27,19 @@ impl Anchor {
         Ok(Self {
             root: root.to_owned(),
             identity: identity(&pinned.metadata()?),
+            refuses_links: AtomicBool::new(false),
             _pinned: pinned,
         })
+    }
+
+    /// Where the directory is.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The device it lies on.
+    pub(super) fn device(&self) -> u64 {
+        self.identity.0
     }
 
     /// Makes sure that `root` is still that directory; says in one line what is there instead.

@@ -4,7 +4,7 @@
 //! Invariant: every request of this program passes one [`CountedStore`], the index's included. A request is one call of
 //! `ObjectStore`; retries and pages inside it are not seen from here.
 
-use super::error::undecided;
+use super::error::{BackendError, undecided};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -71,6 +71,21 @@ impl Tally {
             bytes_up: self.bytes_up.load(Ordering::Relaxed),
             bytes_down: self.bytes_down.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Counts a file that became an object, or did not, as if its bytes had been sent.
+    pub(super) fn linked<T>(&self, len: u64, result: &std::result::Result<T, BackendError>) {
+        add(&self.put, 1);
+        add(&self.bytes_up, len);
+        let answers = |e: &BackendError| {
+            matches!(
+                e,
+                BackendError::AlreadyExists { .. } | BackendError::Unsupported { .. }
+            )
+        };
+        if result.as_ref().is_err_and(|error| !answers(error)) {
+            add(&self.failures, 1);
         }
     }
 

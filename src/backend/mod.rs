@@ -11,6 +11,7 @@ mod counters;
 mod error;
 mod folders;
 mod limits;
+mod link;
 mod location;
 mod orphans;
 mod probe;

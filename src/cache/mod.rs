@@ -57,6 +57,12 @@ pub enum CacheError {
         /// Where the wanted bytes end in it.
         end: u64,
     },
+    /// A staging file takes nothing more.
+    #[error("{} is closed", path.display())]
+    Closed {
+        /// The staging file.
+        path: PathBuf,
+    },
     /// The task that fetched a block ended without an answer: it panicked, or the process is ending.
     #[error("the fetch of a block was lost")]
     Lost,

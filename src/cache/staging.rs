@@ -1,7 +1,8 @@
 //! Staging files: where writes lie that are too many for memory, until the bucket has them.
 //!
 //! A staging file only grows. What a position once held it holds for ever, so spans and fixed states may
-//! refer to it without a lock. Invariant: without [`StagingFile::finished`] a file outlives its values and
+//! refer to it without a lock. Once closed it takes no more bytes, and with a footer behind them its inode may become an
+//! object of a local bucket. Invariant: without [`StagingFile::finished`] a file outlives its values and
 //! the process, for a mount after a crash or a stop to find again; after it, the last drop removes the file.
 //!
 //! All calls go to the local filesystem and block for as long as it does.
@@ -51,14 +52,15 @@ impl StagingDir {
         Ok(StagingFile::new(id, path, file, 0))
     }
 
-    /// Opens a file that an earlier process left. Appends go behind all it holds, acknowledged or not.
+    /// Opens a file that an earlier process left, to be read: its inode may be an object of the bucket by now.
     pub fn reopen(&self, id: u64) -> Result<StagingFile, CacheError> {
         let path = self.file_path(id);
-        let opened = OpenOptions::new().read(true).write(true).open(&path);
-        let file = opened.map_err(|e| CacheError::io("open", &path, e))?;
+        let file = File::open(&path).map_err(|e| CacheError::io("open", &path, e))?;
         let meta = file.metadata();
         let len = meta.map_err(|e| CacheError::io("stat", &path, e))?.len();
-        Ok(StagingFile::new(id, path, file, len))
+        let found = StagingFile::new(id, path, file, len);
+        lock(&found.state).stage = Stage::Found;
+        Ok(found)
     }
 
     /// Fails with [`CacheError::NoSpace`] unless the disk takes `len` more bytes of writes and keeps its reserve.
@@ -110,9 +112,24 @@ enum Fate {
     Removed,
 }
 
+/// What may still be done with the file.
+#[derive(Debug)]
+enum Stage {
+    /// Bytes may be appended.
+    Open,
+    /// It has all its bytes.
+    Closed,
+    /// It has all its bytes, and this footer behind them.
+    Footed(Bytes),
+    /// An earlier process left it.
+    Found,
+}
+
 #[derive(Debug)]
 struct State {
+    /// Bytes that were appended; a footer is none of them.
     len: u64,
+    stage: Stage,
     fate: Fate,
 }
 
@@ -128,19 +145,28 @@ pub struct StagingFile {
 
 impl StagingFile {
     fn new(id: u64, path: PathBuf, file: File, len: u64) -> Self {
-        let fate = Fate::Kept;
+        let state = State {
+            len,
+            stage: Stage::Open,
+            fate: Fate::Kept,
+        };
         Self {
             id,
             path,
             file,
-            state: Mutex::new(State { len, fate }),
+            state: Mutex::new(state),
         }
     }
 
     /// Appends `bytes` and returns the position of the first. They then survive the process, not
-    /// the machine. A failure leaves the file as it was; [`CacheError::NoSpace`] if the disk is full.
+    /// the machine. A failure leaves the file as it was; [`CacheError::NoSpace`] if the disk is full, [`CacheError::Closed`]
+    /// once it was closed.
     pub fn append(&self, bytes: &[u8]) -> Result<u64, CacheError> {
         let mut state = lock(&self.state);
+        if !matches!(state.stage, Stage::Open) {
+            let path = self.path.clone();
+            return Err(CacheError::Closed { path });
+        }
         let position = state.len;
         if let Err(error) = self.file.write_all_at(bytes, position) {
             // What a failed write left is beyond `len` and will be overwritten; cutting it off gives its space back.
@@ -151,6 +177,43 @@ impl StagingFile {
         }
         state.len += bytes.len() as u64;
         Ok(position)
+    }
+
+    /// Ends the appending.
+    pub fn close(&self) {
+        let mut state = lock(&self.state);
+        if matches!(state.stage, Stage::Open) {
+            state.stage = Stage::Closed;
+        }
+    }
+
+    /// Whether this process wrote and closed it, and its first `len` bytes are all.
+    pub fn is_whole(&self, len: u64) -> bool {
+        let state = lock(&self.state);
+        state.len == len && matches!(state.stage, Stage::Closed | Stage::Footed(_))
+    }
+
+    /// Puts a footer behind the bytes, and both on the disk to stay. The same footer may be put again; fails with
+    /// [`CacheError::Closed`] for another one, since the inode may be an object of the bucket with the first.
+    pub fn foot(&self, footer: &Bytes) -> Result<(), CacheError> {
+        let mut state = lock(&self.state);
+        let may = match &state.stage {
+            Stage::Closed => true,
+            Stage::Footed(first) => first == footer,
+            Stage::Open | Stage::Found => false,
+        };
+        if !may {
+            let path = self.path.clone();
+            return Err(CacheError::Closed { path });
+        }
+        state.stage = Stage::Footed(footer.clone());
+        let write = || {
+            self.file.write_all_at(footer, state.len)?;
+            // A failed append may have left something behind it.
+            self.file.set_len(state.len + footer.len() as u64)?;
+            self.file.sync_all()
+        };
+        write().map_err(|e| CacheError::io("sync", &self.path, e))
     }
 
     /// Reads exactly `len` bytes from `position` on. Fails with [`CacheError::Short`] if the file ends before.
@@ -261,9 +324,36 @@ mod tests {
         dir.create(7).unwrap().append(b"kept").unwrap();
         assert!(dir.create(7).is_err());
         let file = dir.reopen(7).unwrap();
-        assert_eq!(file.append(b"!").unwrap(), 4);
-        assert_eq!(&file.read_at(0, 5).unwrap()[..], b"kept!");
+        assert_eq!(&file.read_at(0, 4).unwrap()[..], b"kept");
+        let closed = |result| matches!(result, Err(CacheError::Closed { .. }));
+        assert!(closed(file.append(b"!").map(drop)));
+        file.close();
+        assert!(!file.is_whole(4));
+        assert!(closed(file.foot(&Bytes::from_static(b"foot"))));
         assert!(matches!(dir.reopen(8), Err(CacheError::Io { .. })));
+    }
+
+    #[test]
+    fn a_closed_file_takes_one_footer_and_no_bytes() {
+        let (_temp, dir) = dir();
+        let file = dir.create(7).unwrap();
+        file.append(b"bytes").unwrap();
+        let closed = |result| matches!(result, Err(CacheError::Closed { .. }));
+        let footer = Bytes::from_static(b"foot");
+        assert!(closed(file.foot(&footer)));
+        assert!(!file.is_whole(5));
+        file.close();
+        assert!(file.is_whole(5) && !file.is_whole(4));
+        assert!(closed(file.append(b"!").map(drop)));
+        // What a failed append could not take back.
+        fs::write(file.path(), b"bytesand more of them").unwrap();
+        for _ in 0..2 {
+            file.foot(&footer).unwrap();
+            assert_eq!(fs::read(file.path()).unwrap(), b"bytesfoot");
+        }
+        assert!(closed(file.foot(&Bytes::from_static(b"hand"))));
+        assert!(file.is_whole(5) && file.len() == 5);
+        assert!(matches!(file.read_at(5, 1), Err(CacheError::Short { .. })));
     }
 
     #[test]

@@ -18,11 +18,11 @@ use super::namespace::{Namespace, Shared};
 use super::overtaken::{Strangers, ranges, title};
 use super::queue::{Draft, Held};
 use super::record::{FixRecord, Order, Record};
-use super::replay::{Overtaken, Replay, Work};
+use super::replay::{Overtaken, Replay, Work, staging_of};
 use super::rescue::{How, Item, Newest, Own};
 use super::rows::{Node, RangeRow};
 use super::version::{Attrs, Author, Content, ContentRef, Ino, Instant, Kind};
-use crate::cache::{Fixed as FixedMap, Source};
+use crate::cache::Fixed as FixedMap;
 use crate::meta::JournalToken;
 use crate::sync::{Arc, lock};
 
@@ -323,10 +323,7 @@ impl<'a> Rescue<'a> {
         (working, fix, base, fixed): (u64, Instant, Option<(ContentRef, u64)>, FixedMap),
         journal: Vec<JournalToken>,
     ) -> Item {
-        let staging = fixed.spans().find_map(|span| match &span.source {
-            Source::File { file, .. } => Some(Arc::clone(file)),
-            Source::Memory(_) | Source::Zero | Source::Reference { .. } => None,
-        });
+        let staging = staging_of(&fixed);
         let len = node.attrs.size;
         Item {
             ino,

@@ -112,8 +112,8 @@ impl Shared {
         leaf.map.rebase(&fix.map);
         leaf.settled = Some(leaf.rest_of(&fix.map));
         if !leaf.is_dirty() {
-            if let Some(file) = leaf.working.take().and_then(|w| w.file) {
-                file.finished();
+            if let Some(working) = leaf.working.take() {
+                working.finish();
             }
             leaf.permit = None;
             leaf.holds.clear();

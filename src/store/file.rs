@@ -13,6 +13,7 @@ use super::error::StoreError;
 use super::inode::{Home, Inode, Leaf, Locked, Working};
 use super::namespace::{Namespace, Shared};
 use super::record::Record;
+use super::segment::SEGMENT_MAX;
 use super::version::{Author, ContentRef, Ino, Kind, Stat};
 use crate::cache::{Permit, Source, StagingFile};
 use crate::sync::Arc;
@@ -101,7 +102,7 @@ impl Shared {
             leaf.working = Some(Working {
                 id,
                 token,
-                file: None,
+                files: Vec::new(),
             });
             leaf.author = author.clone();
         }
@@ -122,7 +123,7 @@ impl Shared {
         let working = self.working(ino, leaf, author)?;
         let (id, source) = (
             working.id,
-            if small && working.file.is_none() {
+            if small && working.files.is_empty() {
                 let record = Record::Write {
                     working: working.id,
                     offset,
@@ -131,7 +132,7 @@ impl Shared {
                 let _covered = self.journal(&record)?;
                 Source::Memory(bytes)
             } else {
-                let file = self.staging_file(working)?;
+                let file = self.staging_file(working, len)?;
                 let position = file.append(&bytes)?;
                 let checksum = crc32c::crc32c(&bytes);
                 let record = Record::Staged {
@@ -160,12 +161,20 @@ impl Shared {
         Ok(())
     }
 
-    fn staging_file(&self, working: &mut Working) -> Result<Arc<StagingFile>, StoreError> {
-        if let Some(file) = &working.file {
-            return Ok(Arc::clone(file));
+    /// Where the next `len` bytes go: no file becomes longer than a segment, so that each may be one.
+    fn staging_file(
+        &self,
+        working: &mut Working,
+        len: u64,
+    ) -> Result<Arc<StagingFile>, StoreError> {
+        if let Some(file) = working.files.last() {
+            if file.len() + len <= SEGMENT_MAX {
+                return Ok(Arc::clone(file));
+            }
+            file.close();
         }
         let file = Arc::new(self.staging.create(self.new_id())?);
-        working.file = Some(Arc::clone(&file));
+        working.files.push(Arc::clone(&file));
         Ok(file)
     }
 

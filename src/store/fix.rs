@@ -307,14 +307,13 @@ impl Shared {
         Ok(())
     }
 
-    /// What the operation keeps until it is durable: journal, and the staging file when nothing more goes into it.
+    /// What the operation keeps until it is durable: journal, and the staging files when nothing more goes into them.
     pub(crate) fn hand_over(&self, leaf: &Leaf, clean: bool) -> Held {
         let journal = leaf.working.iter().map(|w| w.token.clone()).collect();
-        let staging = leaf
-            .working
-            .as_ref()
-            .filter(|_| clean)
-            .and_then(|w| w.file.clone());
+        let working = leaf.working.as_ref().filter(|_| clean);
+        let staging = working.map_or_else(Vec::new, |w| w.files.clone());
+        // Later writes open another one.
+        staging.iter().for_each(|file| file.close());
         Held {
             journal,
             permit: None,

@@ -99,7 +99,17 @@ pub(crate) struct Working {
     pub(crate) id: u64,
     /// Holds the journal from its first record on.
     pub(crate) token: JournalToken,
-    pub(crate) file: Option<Arc<StagingFile>>,
+    /// Staging files, all but the last one closed.
+    pub(crate) files: Vec<Arc<StagingFile>>,
+}
+
+impl Working {
+    /// Nobody needs what it recorded.
+    pub(crate) fn finish(self) {
+        for file in self.files {
+            file.finished();
+        }
+    }
 }
 
 /// A state at a FLUSH.

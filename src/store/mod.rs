@@ -26,6 +26,7 @@ mod inode;
 mod interval;
 mod journaled;
 mod keys;
+mod linked;
 mod log;
 mod namespace;
 mod orphans;

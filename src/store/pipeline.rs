@@ -248,7 +248,7 @@ impl Shared {
             .inspect_err(|e| self.health.failed(&e.to_string()))?;
         self.log.durable(commit);
         for (_, held) in self.queue.durable(commit) {
-            if let Some(staging) = &held.staging {
+            for staging in &held.staging {
                 staging.finished();
             }
             self.log.hold(commit, held.journal);

@@ -57,8 +57,8 @@ impl Drop for Whole {
         if self.placed {
             return;
         }
-        if let Some(file) = self.leaf.working.take().and_then(|w| w.file) {
-            file.finished();
+        if let Some(working) = self.leaf.working.take() {
+            working.finish();
         }
         if self.begun {
             // The receiver lives as long as the namespace's tasks; afterwards the next mount drains the orphan.

@@ -39,8 +39,8 @@ pub(crate) struct Held {
     /// Room of its bytes in the dirty budget.
     #[allow(dead_code, reason = "held for its drop")]
     pub(crate) permit: Option<Permit>,
-    /// Its staging file, when nothing is written to it any more.
-    pub(crate) staging: Option<Arc<StagingFile>>,
+    /// Its staging files, when nothing is written to them any more.
+    pub(crate) staging: Vec<Arc<StagingFile>>,
     /// Contents whose bytes it shows.
     #[allow(dead_code, reason = "held for its drop")]
     pub(crate) holds: Vec<Arc<Pin>>,

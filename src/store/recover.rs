@@ -383,7 +383,7 @@ fn adopt(leaf: &mut Leaf, id: u64, work: Work, pins: &Arc<Pins>) {
     leaf.working = Some(Working {
         id,
         token: work.token,
-        file: None,
+        files: Vec::new(),
     });
 }
 

@@ -161,8 +161,8 @@ impl Shared {
 
     fn forget_leaf(&self, target: &mut Locked) {
         if let Some(leaf) = target.leaf() {
-            if let Some(file) = leaf.working.take().and_then(|w| w.file) {
-                file.finished();
+            if let Some(working) = leaf.working.take() {
+                working.finish();
             }
             leaf.permit = None;
         }

@@ -175,6 +175,15 @@ impl Work {
     }
 }
 
+/// The staging files that hold bytes of a state, each once.
+pub(crate) fn staging_of(fixed: &FixedMap) -> Vec<Arc<StagingFile>> {
+    let files = fixed.spans().filter_map(|span| match &span.source {
+        Source::File { file, .. } => Some((file.id(), Arc::clone(file))),
+        Source::Memory(_) | Source::Zero | Source::Reference { .. } => None,
+    });
+    files.collect::<BTreeMap<_, _>>().into_values().collect()
+}
+
 impl Replay {
     /// An operation that another writer's came before.
     pub(crate) fn overtake(&mut self, overtaken: Overtaken) {
@@ -288,10 +297,7 @@ impl Replay {
         if done {
             return None;
         }
-        held.staging = changes.spans().find_map(|span| match &span.source {
-            Source::File { file, .. } => Some(Arc::clone(file)),
-            Source::Memory(_) | Source::Zero | Source::Reference { .. } => None,
-        });
+        held.staging = staging_of(&changes);
         let after = self.pendings.get(&record.content.cid).cloned();
         let pending = Arc::new(Pending {
             content: record.content,

@@ -16,7 +16,7 @@ use super::rows::{Piece, RangeRow, SegmentRow, Source, encode};
 use super::segment::{Builder, EXTENT, FooterFile, SEGMENT_MAX};
 use super::version::ContentRef;
 use super::version::Instant;
-use crate::cache::{Source as Staged, Span};
+use crate::cache::{Source as Staged, Span, StagingFile};
 use crate::meta::Batch;
 use crate::sync::Arc;
 
@@ -27,14 +27,31 @@ pub(crate) const INLINE: u64 = 4 << 10;
 
 /// Part of a content that goes into one extent.
 #[derive(Clone, Debug)]
-struct Cut {
-    offset: u64,
-    len: u64,
+pub(crate) struct Cut {
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
     parts: Vec<Span>,
 }
 
-/// One segment to be: extents of these contents, by their place in the group.
-type Plan = Vec<(usize, Vec<Cut>)>;
+/// Extents of contents, by their place in the group.
+pub(crate) type Parts = Vec<(usize, Vec<Cut>)>;
+
+/// One segment to be.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) parts: Parts,
+    /// The staging file that is these extents, one behind the other, and nothing else.
+    pub(crate) file: Option<Arc<StagingFile>>,
+}
+
+impl From<Parts> for Plan {
+    fn from(parts: Parts) -> Self {
+        Self { parts, file: None }
+    }
+}
+
+/// Where extents of contents lie now: the content's place in the group, the offset in the file, the piece.
+pub(crate) type Sealed = Vec<(usize, u64, Piece)>;
 
 impl Shared {
     /// Seals contents together; those that fail stay as they are, with the reason.
@@ -83,7 +100,7 @@ impl Shared {
         let mut pieces: Vec<Vec<(u64, Piece)>> = contents.iter().map(|c| zeros(c)).collect();
         if inline {
             for (pending, pieces) in contents.iter().zip(&mut pieces) {
-                for cut in cuts(pending) {
+                for cut in cuts(pending.fixed.spans(), pending.len) {
                     let bytes = cut_bytes(&cut)?;
                     pieces.push((
                         cut.offset,
@@ -93,7 +110,8 @@ impl Shared {
             }
             return Ok(pieces);
         }
-        let plans = plan(contents);
+        let links = |file: &StagingFile| self.backend.links(file.path());
+        let plans = plan(contents, links);
         let uploads = plans.into_iter().map(|plan| {
             let (shared, contents) = (Arc::clone(self), contents.to_vec());
             let task = self.tasks.spawn("upload", async move {
@@ -113,12 +131,17 @@ impl Shared {
         self: Arc<Self>,
         plan: Plan,
         contents: &[Arc<Pending>],
-    ) -> Result<Vec<(usize, u64, Piece)>, StoreError> {
+    ) -> Result<Sealed, StoreError> {
         let _permit = self
             .uploads
             .acquire()
             .await
             .map_err(|_| StoreError::Closed)?;
+        if let Some(file) = &plan.file
+            && let Some(sealed) = self.link_segment(file, &plan.parts, contents).await?
+        {
+            return Ok(sealed);
+        }
         let id = self.new_segment();
         let contents = contents.to_vec();
         let built = self
@@ -126,15 +149,9 @@ impl Shared {
             .blocking("pack", move || -> Result<_, StoreError> {
                 let mut builder = Builder::new(id);
                 let mut sealed = Vec::new();
-                for (at, cuts) in plan {
+                for (at, cuts) in plan.parts {
                     let pending = &contents[at];
-                    let (directory, name) = pending.place.clone();
-                    builder.file(FooterFile {
-                        ino: pending.ino,
-                        directory,
-                        name,
-                        len: pending.len,
-                    });
+                    builder.file(footer_file(pending));
                     for cut in cuts {
                         let bytes = cut_bytes(&cut)?;
                         let source = builder.add(pending.ino, pending.content, cut.offset, &bytes);
@@ -267,7 +284,18 @@ impl Shared {
     }
 }
 
-fn piece(offset: u64, source: Source, len: u64) -> Piece {
+/// What a footer says of a content's file.
+pub(crate) fn footer_file(pending: &Pending) -> FooterFile {
+    let (directory, name) = pending.place.clone();
+    FooterFile {
+        ino: pending.ino,
+        directory,
+        name,
+        len: pending.len,
+    }
+}
+
+pub(crate) fn piece(offset: u64, source: Source, len: u64) -> Piece {
     Piece {
         start: (offset % RANGE) as u32,
         len: len as u32,
@@ -327,14 +355,15 @@ fn zeros(pending: &Pending) -> Vec<(u64, Piece)> {
     out
 }
 
-/// The written bytes of a content, cut into extents: runs that continue each other, split where 256 KiB of the file end.
-fn cuts(pending: &Pending) -> Vec<Cut> {
+/// The written bytes of a content of `len` bytes, cut into extents: runs that continue each other, split where 256 KiB of the
+/// file end.
+fn cuts<'a>(spans: impl Iterator<Item = &'a Span>, len: u64) -> Vec<Cut> {
     let mut cuts: Vec<Cut> = Vec::new();
-    for span in pending.fixed.spans() {
+    for span in spans {
         if matches!(span.source, Staged::Zero | Staged::Reference { .. }) {
             continue;
         }
-        let (mut at, end) = (span.offset, span.end().min(pending.len));
+        let (mut at, end) = (span.offset, span.end().min(len));
         while at < end {
             let next = end.min((at / EXTENT + 1) * EXTENT);
             let part = part(span, at, next);
@@ -375,7 +404,7 @@ fn part(span: &Span, from: u64, to: u64) -> Span {
     }
 }
 
-fn cut_bytes(cut: &Cut) -> Result<Bytes, StoreError> {
+pub(crate) fn cut_bytes(cut: &Cut) -> Result<Bytes, StoreError> {
     let mut all = BytesMut::with_capacity(cut.len as usize);
     for part in &cut.parts {
         match &part.source {
@@ -391,33 +420,59 @@ fn cut_bytes(cut: &Cut) -> Result<Bytes, StoreError> {
     Ok(all.freeze())
 }
 
-/// Packs small contents together and gives large ones segments of their own.
-fn plan(contents: &[Arc<Pending>]) -> Vec<Plan> {
-    let (mut plans, mut shared, mut filled): (Vec<Plan>, Plan, u64) = (Vec::new(), Vec::new(), 0);
+/// Packs small contents together and gives large ones segments of their own; what is a whole staging file that `links` stays
+/// in it.
+fn plan(contents: &[Arc<Pending>], links: impl Fn(&StagingFile) -> bool) -> Vec<Plan> {
+    let (mut plans, mut shared, mut filled): (Vec<Plan>, Parts, u64) = (Vec::new(), Vec::new(), 0);
     for (at, pending) in contents.iter().enumerate() {
-        let cuts = cuts(pending);
+        let (mut linked, mut rest) = (0, Vec::new());
+        for span in pending.fixed.spans() {
+            if let Some(file) = whole(span, pending.len).filter(|file| links(file)) {
+                let parts = vec![(at, cuts(std::iter::once(span), pending.len))];
+                let file = Some(Arc::clone(file));
+                plans.push(Plan { parts, file });
+                linked += span.len;
+            } else {
+                rest.push(span);
+            }
+        }
+        let cuts = cuts(rest.into_iter(), pending.len);
         let bytes: u64 = cuts.iter().map(|c| c.len).sum();
         if bytes == 0 {
             continue;
         }
-        if bytes > OWN_SEGMENT {
-            plans.extend(own(at, cuts));
+        if linked + bytes > OWN_SEGMENT {
+            plans.extend(own(at, cuts).into_iter().map(Plan::from));
             continue;
         }
         if filled + bytes > SEGMENT_MAX {
-            plans.push(std::mem::take(&mut shared));
+            plans.push(std::mem::take(&mut shared).into());
             filled = 0;
         }
         filled += bytes;
         shared.push((at, cuts));
     }
     if !shared.is_empty() {
-        plans.push(shared);
+        plans.push(shared.into());
     }
     plans
 }
 
-fn own(at: usize, cuts: Vec<Cut>) -> Vec<Plan> {
+/// The staging file that is the bytes of a span, wholly and alone, if it is worth an object.
+fn whole(span: &Span, len: u64) -> Option<&Arc<StagingFile>> {
+    match &span.source {
+        Staged::File { file, position: 0 }
+            if file.is_whole(span.len)
+                && (OWN_SEGMENT + 1..=SEGMENT_MAX).contains(&span.len)
+                && span.end() <= len =>
+        {
+            Some(file)
+        }
+        _ => None,
+    }
+}
+
+fn own(at: usize, cuts: Vec<Cut>) -> Vec<Parts> {
     let mut plans = Vec::new();
     let (mut current, mut filled) = (Vec::new(), 0);
     for cut in cuts {

@@ -100,6 +100,8 @@ pub(crate) struct Footer {
 #[derive(Debug)]
 pub(crate) struct Builder {
     id: SegmentId,
+    /// Bytes of the object before ours, which somebody else puts there.
+    before: u32,
     bytes: BytesMut,
     footer: Footer,
 }
@@ -114,6 +116,7 @@ impl Builder {
         };
         Self {
             id,
+            before: 0,
             bytes: BytesMut::new(),
             footer,
         }
@@ -132,10 +135,33 @@ impl Builder {
         file_offset: u64,
         bytes: &[u8],
     ) -> Source {
-        debug_assert!(bytes.len() as u64 <= EXTENT, "an extent is at most 256 KiB");
-        let (offset, len) = (self.bytes.len() as u32, bytes.len() as u32);
-        let hash = hash(bytes);
+        let offset = self.before + self.bytes.len() as u32;
         self.bytes.extend_from_slice(bytes);
+        self.tell((ino, content, file_offset), offset, bytes)
+    }
+
+    /// Takes note of an extent that lies in the object already, behind those before it. Extents that are added follow it.
+    pub(crate) fn note(
+        &mut self,
+        ino: Ino,
+        content: ContentRef,
+        file_offset: u64,
+        bytes: &[u8],
+    ) -> Source {
+        debug_assert!(self.bytes.is_empty(), "what lies there comes first");
+        let offset = self.before;
+        self.before += bytes.len() as u32;
+        self.tell((ino, content, file_offset), offset, bytes)
+    }
+
+    fn tell(
+        &mut self,
+        (ino, content, file_offset): (Ino, ContentRef, u64),
+        offset: u32,
+        bytes: &[u8],
+    ) -> Source {
+        debug_assert!(bytes.len() as u64 <= EXTENT, "an extent is at most 256 KiB");
+        let (len, hash) = (bytes.len() as u32, hash(bytes));
         self.footer.extents.push(FooterEntry {
             ino,
             content,
@@ -160,7 +186,7 @@ impl Builder {
         bytes: &[u8],
         hash: [u8; 16],
     ) -> u32 {
-        let offset = self.bytes.len() as u32;
+        let offset = self.before + self.bytes.len() as u32;
         self.bytes.extend_from_slice(bytes);
         self.footer.extents.push(FooterEntry {
             ino,
@@ -173,7 +199,7 @@ impl Builder {
         offset
     }
 
-    /// The object's bytes.
+    /// The object's bytes; those that were only noted are not among them.
     pub(crate) fn finish(mut self) -> Bytes {
         // proof: the footer is plain data, which serializes into a Vec always.
         let footer = postcard::to_allocvec(&self.footer).expect("a footer is plain data");

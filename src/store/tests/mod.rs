@@ -8,6 +8,7 @@ mod check;
 mod copies;
 mod edges;
 mod full;
+mod linked;
 mod matrix;
 mod model;
 mod reclaim;

@@ -1,0 +1,161 @@
+//! Large staging files that become segments of a local bucket where they lie.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::*;
+use crate::store::segment::{footer, hash};
+
+const LEN: usize = 20 << 20;
+
+fn text(seed: u8) -> Vec<u8> {
+    (0..LEN).map(|at| (at / 4099) as u8 ^ seed).collect()
+}
+
+/// A world over a directory, which lies below the first.
+fn local(disk: &tempfile::TempDir) -> World {
+    let mut world = World::new("linked");
+    let url = format!("file://{}/bucket", disk.path().display());
+    world.backend = Backend::open(&url, &BackendConfig::default()).unwrap();
+    world
+}
+
+fn inodes(below: &Path, part: &str) -> BTreeSet<u64> {
+    let (mut found, mut open) = (BTreeSet::new(), vec![below.to_owned()]);
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.components().any(|c| c.as_os_str() == part) {
+                found.insert(std::fs::metadata(path).unwrap().ino());
+            }
+        }
+    }
+    found
+}
+
+/// Writes as a program does, 128 KiB at a time.
+async fn write(ns: &Namespace, name: &[u8], text: &[u8]) {
+    let (_, file) = ns
+        .create_open(ROOT, name, new_file(), &author())
+        .await
+        .unwrap();
+    for (at, part) in text.chunks(128 << 10).enumerate() {
+        let offset = (at as u64) * (128 << 10);
+        let part = Bytes::copy_from_slice(part);
+        file.write(offset, part, &author()).await.unwrap();
+    }
+    close(&file).await;
+}
+
+/// kill -9, on directories that stay.
+async fn stop(ns: Namespace) {
+    ns.0.health.stop(StoreError::Closed);
+    ns.0.tasks.stop();
+    ns.0.tasks.join().await;
+    let _nobody_sees_it = ns.0.view.meta().close().await;
+}
+
+async fn sound(world: &World, name: &[u8], text: &[u8]) {
+    world.wipe();
+    let ns = world.open().await;
+    assert!(content(&ns, ROOT, name).await.as_deref() == Some(text));
+    ns.close().await.unwrap();
+    for object in world.backend().list("data").await.unwrap() {
+        let bytes = world.backend().get(&object.key).await.unwrap();
+        let mut end = 0;
+        for extent in footer(&bytes).unwrap().extents {
+            assert_eq!(extent.offset as usize, end);
+            end += extent.len as usize;
+            assert_eq!(hash(&bytes[extent.offset as usize..end]), extent.hash);
+        }
+    }
+    let audit = audit_log(&world.backend, "default").await.unwrap();
+    assert_eq!(audit.differing, Vec::<String>::new());
+    assert_eq!(audit.miscounted, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_reaches_a_local_bucket_without_a_copy() {
+    let disk = tempfile::tempdir().unwrap();
+    let world = local(&disk);
+    let ns = world.open().await;
+    halt(&ns, Some(pipeline::Step::Seal));
+    write(&ns, b"big", &text(1)).await;
+    let staged = inodes(world.cache.path(), "staging");
+    assert_eq!(staged.len(), 3);
+    halt(&ns, None);
+    ns.drain().await.unwrap();
+    assert_eq!(inodes(disk.path(), "data"), staged);
+    // What comes later goes elsewhere.
+    let ino = ns.lookup(ROOT, b"big").await.unwrap().unwrap().ino;
+    let file = ns.file(ino).await.unwrap();
+    let more = Bytes::from(vec![7; 3 << 20]);
+    file.write(1 << 20, more, &author()).await.unwrap();
+    close(&file).await;
+    drop(file);
+    let mut now = text(1);
+    now[1 << 20..4 << 20].fill(7);
+    ns.drain().await.unwrap();
+    assert_eq!(inodes(disk.path(), "data").len(), 4);
+    assert!(history(&ns, ROOT, b"big").await.contains(&text(1)));
+    ns.close().await.unwrap();
+    sound(&world, b"big", &now).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_around_the_link_loses_nothing() {
+    use pipeline::Step;
+    for step in [Step::Seal, Step::Upload, Step::Commit] {
+        let disk = tempfile::tempdir().unwrap();
+        let world = local(&disk);
+        let ns = world.open().await;
+        ns.drain().await.unwrap();
+        halt(&ns, Some(step));
+        write(&ns, b"big", &text(2)).await;
+        let staged = inodes(world.cache.path(), "staging");
+        if step == Step::Commit {
+            for _ in 0..2000 {
+                if inodes(disk.path(), "data") == staged {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            assert_eq!(inodes(disk.path(), "data"), staged);
+        }
+        stop(ns).await;
+        let ns = world.open().await;
+        assert!(
+            content(&ns, ROOT, b"big").await == Some(text(2)),
+            "{step:?}"
+        );
+        let file = ns.lookup(ROOT, b"big").await.unwrap().unwrap().ino;
+        let file = ns.file(file).await.unwrap();
+        let end = Bytes::from_static(b"the end");
+        file.append(end, &author()).await.unwrap();
+        close(&file).await;
+        drop(file);
+        ns.close().await.unwrap();
+        let now = [&text(2)[..], b"the end"].concat();
+        sound(&world, b"big", &now).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_refuses_links_gets_copies() {
+    let disk = tempfile::tempdir().unwrap();
+    let world = local(&disk);
+    let foreign = Path::new("/proc/self/status");
+    assert!(world.backend.put_linked("k", foreign, 1).await.is_err());
+    let ns = world.open().await;
+    halt(&ns, Some(pipeline::Step::Seal));
+    write(&ns, b"big", &text(3)).await;
+    let staged = inodes(world.cache.path(), "staging");
+    halt(&ns, None);
+    ns.close().await.unwrap();
+    let objects = inodes(disk.path(), "data");
+    assert!(objects.len() >= 3 && objects.is_disjoint(&staged));
+    sound(&world, b"big", &text(3)).await;
+}
