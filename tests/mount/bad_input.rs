@@ -14,9 +14,9 @@ use crate::support::shell::{self, Ran};
 /// The number of the error for bytes that cannot be given.
 const EIO: i32 = 5;
 
-/// A store, a mount point and a cache, for anybody.
+/// A store, a mount point and a cache, for anybody: below `/tmp`, for a scratch directory of root's own lets nobody else in.
 fn desk() -> tempfile::TempDir {
-    let desk = tempfile::tempdir().unwrap();
+    let desk = tempfile::tempdir_in("/tmp").unwrap();
     let open = || fs::Permissions::from_mode(0o777);
     fs::set_permissions(desk.path(), open()).unwrap();
     for name in ["store", "files", "cache"] {
