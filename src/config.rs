@@ -19,8 +19,11 @@ pub const DEFAULT_NAMESPACE: &str = "main";
 /// The directory through which the past is reached when no other name is given.
 pub const DEFAULT_VERSIONS_NAME: &str = ".versions";
 
+/// How often a read-only mount asks the bucket for something newer, unless told otherwise.
+const REFRESH: Duration = Duration::from_secs(1);
+
 /// How long the kernel may keep what this writer told it; it is told of changes that do not come through it.
-const WRITER_TTL: Duration = Duration::from_secs(60);
+const LIVE_TTL: Duration = Duration::from_secs(60);
 
 /// How long the kernel may keep what is past and final.
 const PAST_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -76,8 +79,10 @@ pub struct Settings {
     pub mountpoint: PathBuf,
     /// The namespace's name, `team/eu`.
     pub namespace: Option<String>,
-    /// Refuse every change.
+    /// Refuse every change, and show what another process writes.
     pub read_only: bool,
+    /// With `read_only`, how often the bucket is asked for something newer.
+    pub refresh: Option<Duration>,
     /// Let every user in; root's mounts do so anyway.
     pub allow_other: bool,
     /// Flags for the kernel.
@@ -154,6 +159,8 @@ pub struct Config {
     pub store: NamespaceConfig,
     /// How files behave.
     pub fs: FsConfig,
+    /// How often a read-only mount asks the bucket for something newer.
+    pub refresh: Duration,
     /// How to mount.
     pub mount: Configuration,
 }
@@ -168,8 +175,12 @@ impl Config {
         let deadline = settings.deadline.unwrap_or(Duration::from_secs(60));
         at_least("deadline", deadline, Duration::from_secs(1))?;
         let (sync_on, gather) = sync(settings.sync_on, settings.sync_interval)?;
+        let refresh = refreshing(settings.read_only, settings.refresh)?;
         let fs = FsConfig {
-            writer_ttl: WRITER_TTL,
+            live_ttl: match settings.read_only {
+                true => refresh,
+                false => LIVE_TTL,
+            },
             past_ttl: PAST_TTL,
             versions_name: versions_name(settings.versions_name)?,
             sync_on,
@@ -217,6 +228,7 @@ impl Config {
             backend,
             store,
             fs,
+            refresh,
             mount,
         })
     }
@@ -247,6 +259,19 @@ fn versions_name(name: Option<OsString>) -> Result<Vec<u8>, ConfigError> {
         ));
     }
     Ok(bytes.to_vec())
+}
+
+/// How often a read-only mount looks; it is also how long the kernel may believe what it was told.
+fn refreshing(read_only: bool, every: Option<Duration>) -> Result<Duration, ConfigError> {
+    let every = match every {
+        Some(every) if !read_only => {
+            let why = "has a meaning only with --read-only";
+            return Err(ConfigError::new("refresh", format!("{every:?}"), why));
+        }
+        every => every.unwrap_or(REFRESH),
+    };
+    at_least("refresh", every, Duration::from_millis(100))?;
+    Ok(every)
 }
 
 fn sync(on: Option<SyncOn>, interval: Option<Duration>) -> Result<(SyncOn, Gather), ConfigError> {
@@ -337,6 +362,7 @@ mod tests {
             mountpoint: "/mnt".into(),
             namespace: None,
             read_only: false,
+            refresh: None,
             allow_other: false,
             flags: Vec::new(),
             sync_on: None,
@@ -443,5 +469,9 @@ mod tests {
         assert!(refused(|s| s.versions_name = Some("a/b".into())).contains("--versions-dir a/b"));
         let lonely = refused(|s| s.sync_interval = Some(Duration::from_secs(1)));
         assert!(lonely.contains("--sync-on interval"), "{lonely}");
+        let lonely = refused(|s| s.refresh = Some(Duration::from_secs(1)));
+        assert!(lonely.contains("--read-only"), "{lonely}");
+        let often = refused(|s| (s.read_only, s.refresh) = (true, Some(Duration::ZERO)));
+        assert!(often.contains("--refresh"), "{often}");
     }
 }

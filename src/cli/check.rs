@@ -6,6 +6,10 @@ use crate::config::{DEFAULT_NAMESPACE, StoreUrl};
 use crate::store::{StoreError, audit_log};
 use clap::Args;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long a writer may take to log what it has committed: it does so each minute.
+const LOG_MAX: Duration = Duration::from_secs(90);
 
 /// Differing keys that are printed, at most.
 const SHOWN_MAX: usize = 20;
@@ -65,7 +69,10 @@ impl Check {
         };
         let backend = Backend::open(self.url.secret(), &self.backend).map_err(refused)?;
         backend.check().await.map_err(refused)?;
-        let audit = audit_log(&backend, &self.namespace)
+        let waits = || {
+            eprintln!("the namespace is being written: waiting for its log");
+        };
+        let audit = audit_log(&backend, &self.namespace, LOG_MAX, waits)
             .await
             .map_err(|error| match error {
                 StoreError::Invalid(_) => Refusal::usage(error),

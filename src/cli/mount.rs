@@ -36,9 +36,12 @@ pub(super) struct MountArguments {
     /// Settings as mount(8) writes them: allow_other,ro,namespace=team/eu
     #[arg(long, short = 'o', value_name = "LIST")]
     options: Vec<String>,
-    /// Refuse every change
+    /// Refuse every change; another mount may write meanwhile
     #[arg(long)]
     read_only: bool,
+    /// With --read-only: how often the bucket is asked for something newer [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    refresh: Option<Duration>,
     /// Let every user in, each with his own rights; always so for root's mounts
     #[arg(long)]
     allow_other: bool,
@@ -183,6 +186,7 @@ fn settings(arguments: MountArguments) -> Result<Settings, Refusal> {
         mountpoint: place::from_root(&arguments.mountpoint)?,
         namespace: arguments.namespace,
         read_only: arguments.read_only,
+        refresh: arguments.refresh,
         allow_other: arguments.allow_other,
         flags: arguments
             .mount_flag

@@ -110,6 +110,13 @@ fn unexpected(mountpoint: &Path) -> Refusal {
     ))
 }
 
+/// How far a read-only mount has come; `None` for others.
+fn shown(status: &Status, now: u64) -> Option<String> {
+    let age = Duration::from_nanos(now.saturating_sub(status.shown_ns?));
+    let age = show_duration(age);
+    Some(format!("what the writer had done {age} ago"))
+}
+
 /// What has left the bucket and what is to follow; `None` if there is neither.
 fn reclaimed(gone: &Reclaimed) -> Option<String> {
     (gone.objects + gone.waiting_objects > 0).then(|| {
@@ -147,6 +154,7 @@ fn describe(status: &Status, now: u64) -> String {
             ),
         ),
     ];
+    lines.extend(shown(status, now).map(|text| ("shown", text)));
     if status.fenced {
         lines.push((
             "fenced",

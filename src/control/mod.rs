@@ -65,6 +65,8 @@ pub struct Status {
     pub sync_on: String,
     /// When it was mounted.
     pub mounted_ns: u64,
+    /// With `read-only`, the instant up to which the past is shown.
+    pub shown_ns: Option<u64>,
     /// Whether another writer has taken the namespace: every change is refused since.
     pub fenced: bool,
     /// What this mount made of changes that another writer had overtaken.

@@ -83,6 +83,14 @@ pub enum DaemonError {
         /// Why.
         source: StoreError,
     },
+    /// A namespace that is only to be read is not there: the first mount that writes makes it.
+    #[error("namespace {name}: not found in {url}; a read-only mount makes none")]
+    NoNamespace {
+        /// The namespace.
+        name: String,
+        /// The store, without secrets.
+        url: String,
+    },
     /// The disk of the cache directory is full: free some, or name another.
     #[error(
         "cache directory {path}: no space left on its disk; free some, or give another --cache-dir"
@@ -127,6 +135,10 @@ fn not_opened(config: &Config, source: StoreError) -> DaemonError {
     match source {
         StoreError::NoSpace => DaemonError::CacheFull {
             path: config.store.cache_dir.display().to_string(),
+        },
+        StoreError::NotFound => DaemonError::NoNamespace {
+            name: config.namespace.clone(),
+            url: config.url.to_string(),
         },
         source => DaemonError::Store {
             name: config.namespace.clone(),
@@ -440,9 +452,17 @@ impl Layers {
         let tasks = &groups.below;
         let store = config.store.clone();
         let clock = Arc::clone(&env);
-        let namespace = Namespace::open(&backend, &config.namespace, store, env, tasks.clone())
-            .await
-            .map_err(|source| not_opened(config, source))?;
+        let outside = (env, tasks.clone());
+        let opened = match config.fs.read_only {
+            true => {
+                let every = config.refresh;
+                Namespace::follow(&backend, &config.namespace, store, every, outside).await
+            }
+            false => {
+                Namespace::open(&backend, &config.namespace, store, outside.0, outside.1).await
+            }
+        };
+        let namespace = opened.map_err(|source| not_opened(config, source))?;
         if !config.fs.read_only {
             let name = config.namespace.clone();
             drop(tasks.spawn("sweep-orphans", sweep(backend, name, clock)));

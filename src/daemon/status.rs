@@ -62,6 +62,7 @@ impl Facts {
             mode: self.mode.to_owned(),
             sync_on: self.sync_on.to_owned(),
             mounted_ns: self.mounted_ns,
+            shown_ns: namespace.shown().map(|at| at.0),
             fenced: namespace.is_fenced(),
             conflicts: conflicts(namespace),
             pending: backlog(namespace.pending(), self.env.now()),

@@ -46,14 +46,14 @@ pub enum SyncOn {
 #[derive(Debug, Clone)]
 pub struct FsConfig {
     /// How long the kernel may keep names and attributes of the live tree.
-    pub writer_ttl: Duration,
+    pub live_ttl: Duration,
     /// How long the kernel may keep what is over and final in the past.
     pub past_ttl: Duration,
     /// The reserved name that leads to the past.
     pub versions_name: Vec<u8>,
     /// When close(2) returns.
     pub sync_on: SyncOn,
-    /// Refuses every change.
+    /// Refuses every change; what is shown changes by another process's doing.
     pub read_only: bool,
     /// Shows this owner for everything.
     pub uid: Option<u32>,
@@ -68,7 +68,7 @@ pub struct FsConfig {
 impl Default for FsConfig {
     fn default() -> Self {
         Self {
-            writer_ttl: Duration::from_secs(60),
+            live_ttl: Duration::from_secs(60),
             past_ttl: Duration::from_secs(86_400),
             versions_name: b".versions".to_vec(),
             sync_on: SyncOn::Release,
@@ -136,6 +136,11 @@ impl std::fmt::Debug for FileSystem {
 }
 
 impl FileSystem {
+    /// Whether what is shown changes by itself, because another process writes it.
+    pub fn follows(&self) -> bool {
+        self.config.read_only
+    }
+
     /// Shows `namespace`; a panic in `tasks` fails every later call.
     #[must_use]
     pub fn new(namespace: Namespace, config: FsConfig, tasks: Tasks) -> Self {
@@ -215,8 +220,8 @@ impl FileSystem {
     fn live_reply(&self, stat: Stat) -> Entry {
         Entry {
             stat: self.shown(stat),
-            entry_ttl: self.config.writer_ttl,
-            attr_ttl: self.config.writer_ttl,
+            entry_ttl: self.config.live_ttl,
+            attr_ttl: self.config.live_ttl,
         }
     }
 

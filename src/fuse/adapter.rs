@@ -87,7 +87,7 @@ fn set_time(time: TimeOrNow) -> SetTime {
 )]
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        session::agree(config);
+        session::agree(config, self.door.follows());
         Ok(())
     }
 

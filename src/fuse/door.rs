@@ -66,6 +66,11 @@ pub(super) struct Door {
 }
 
 impl Door {
+    /// Whether what is shown changes by itself.
+    pub(super) fn follows(&self) -> bool {
+        self.fs.follows()
+    }
+
     /// Makes a door to `fs` whose requests run as members of `tasks`; a panic in `tasks` or `below` closes it.
     pub(super) fn new(fs: Arc<FileSystem>, tasks: Tasks, below: Tasks, deadline: Duration) -> Self {
         Self {

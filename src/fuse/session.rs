@@ -338,8 +338,8 @@ fn refused(mountpoint: &Path, error: io::Error) -> MountError {
 }
 
 /// Agrees with the kernel on what both can do.
-pub(super) fn agree(config: &mut KernelConfig) {
-    let wanted = InitFlags::FUSE_PARALLEL_DIROPS
+pub(super) fn agree(config: &mut KernelConfig, follows: bool) {
+    let mut wanted = InitFlags::FUSE_PARALLEL_DIROPS
         | InitFlags::FUSE_ATOMIC_O_TRUNC
         | InitFlags::FUSE_DO_READDIRPLUS
         | InitFlags::FUSE_READDIRPLUS_AUTO
@@ -348,6 +348,11 @@ pub(super) fn agree(config: &mut KernelConfig) {
         | InitFlags::FUSE_POSIX_ACL
         | InitFlags::FUSE_DONT_MASK
         | InitFlags::FUSE_EXPORT_SUPPORT;
+    if follows {
+        // Contents change behind the kernel's back: a new time of change empties its pages. For our own writes that would
+        // only cost.
+        wanted |= InitFlags::FUSE_AUTO_INVAL_DATA;
+    }
     if let Err(missing) = config.add_capabilities(wanted) {
         tracing::warn!(?missing, "this kernel lacks capabilities");
         // What it offers is taken: fuser refuses the whole set for one bit.

@@ -17,7 +17,7 @@ mod contract;
 pub use error::MetaError;
 pub use journal::{Damage, Journal, JournalError, JournalToken, Recovered};
 pub use memory::MemoryStore;
-pub use slate::{DiskCache, SlateConfig, SlateStore};
+pub use slate::{DiskCache, SlateConfig, SlateFollower, SlateStore};
 
 use async_trait::async_trait;
 use bytes::Bytes;

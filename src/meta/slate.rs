@@ -31,6 +31,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 mod around;
+mod follow;
+
+pub use follow::SlateFollower;
 
 /// How long the first request of an open may take; a wrong bucket or address shows here.
 const FIRST_CONTACT: Duration = Duration::from_secs(10);

@@ -2,19 +2,26 @@
 //! of the index against what they count.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::error::StoreError;
-use super::log::{self, Base};
+use super::log::{self, Base, LogObject};
 use super::namespace::check_name;
 use super::rows::{
-    self, Body, Closed, Entry, InodeRow, LineageRow, MovedRow, Node, Orphan, RangeRow, SegmentRow,
-    Source, State, decode,
+    self, Applied, Body, Closed, Entry, InodeRow, LineageRow, MovedRow, Node, Orphan, RangeRow,
+    SegmentRow, Source, State, decode,
 };
 use super::version::Content;
 use crate::backend::{Backend, BackendError};
-use crate::meta::{MemoryStore, MetaRead, MetaStore, SlateConfig, SlateStore};
+use crate::meta::{MemoryStore, MetaRead, MetaStore, SlateConfig, SlateFollower};
+
+/// The index is looked at as it is when it is opened.
+const NEVER: Duration = Duration::from_secs(365 * 86_400);
+
+/// How long the log is left alone before it is read again.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// What [`audit_log`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,11 +36,19 @@ pub struct Audit {
     pub miscounted: Vec<String>,
 }
 
-/// Replays the log of a namespace that nobody writes and compares the outcome with every row of its index.
+/// Replays the log of a namespace and compares the outcome with every row of its index, as both are now. Takes the
+/// namespace from nobody: what its writer does meanwhile is left out, and what it has not yet logged is waited for, up to
+/// `patience`; `waits` is called before every wait.
 ///
 /// # Errors
-/// `Unavailable`, `Corrupt`; `Invalid` for a bad name.
-pub async fn audit_log(backend: &Backend, name: &str) -> Result<Audit, StoreError> {
+/// `NotFound` where there is no such namespace, or nothing in it; `Unavailable`, also when the log does not catch up;
+/// `Corrupt`; `Invalid` for a bad name.
+pub async fn audit_log(
+    backend: &Backend,
+    name: &str,
+    patience: Duration,
+    waits: impl Fn(),
+) -> Result<Audit, StoreError> {
     check_name(name)?;
     let backend = backend.child(name);
     match backend.get("namespace.json").await {
@@ -41,33 +56,72 @@ pub async fn audit_log(backend: &Backend, name: &str) -> Result<Audit, StoreErro
         Err(BackendError::NotFound { .. }) => return Err(StoreError::NotFound),
         Err(error) => return Err(error.into()),
     }
-    let mut twin = MemoryStore::new(rows::merge);
-    let objects = log::read_all(&backend).await?;
-    for object in &objects {
-        if object.base == Base::Nothing {
-            twin = MemoryStore::new(rows::merge);
-        }
-        for batch in object.batches()? {
-            if !batch.is_empty() {
-                twin.commit(batch).await?;
-            }
-        }
-    }
     let config = SlateConfig {
         local: backend.is_local(),
         ..SlateConfig::new(rows::merge)
     };
-    let index = SlateStore::open(backend.object_store(), "meta", config).await?;
-    let compared = compare(&index, &twin).await;
-    let recounted = recount(&index).await;
+    let index = SlateFollower::open(backend.object_store(), "meta", &config, NEVER).await?;
+    let audit = audit(&backend, &index, (patience, waits)).await;
     index.close().await?;
-    let (rows, differing) = compared?;
-    Ok(Audit {
-        objects: objects.len(),
-        rows,
-        differing,
-        miscounted: recounted?,
-    })
+    audit
+}
+
+async fn audit(
+    backend: &Backend,
+    index: &SlateFollower,
+    (patience, waits): (Duration, impl Fn()),
+) -> Result<Audit, StoreError> {
+    let applied = index.get(&super::keys::applied()).await?;
+    let applied: Applied = decode("G A", &applied.ok_or(StoreError::NotFound)?)?;
+    let deadline = tokio::time::Instant::now() + patience;
+    let mut objects = Vec::new();
+    loop {
+        log::read_on(backend, &mut objects).await?;
+        if let Some(twin) = replayed(&objects, applied.batch).await? {
+            let (rows, differing) = compare(index, &twin).await?;
+            return Ok(Audit {
+                objects: objects.len(),
+                rows,
+                differing,
+                miscounted: recount(index).await?,
+            });
+        }
+        if tokio::time::Instant::now() >= deadline {
+            let (epoch, number) = applied.batch;
+            return Err(StoreError::Unavailable(format!(
+                "its log ends before batch {number} of epoch {epoch}, which the index has: the writer was killed or cannot \
+                 upload; the next mount that writes fills the gap"
+            )));
+        }
+        waits();
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// The rows the log tells up to and with one batch; `None` if it does not go so far.
+async fn replayed(
+    objects: &[LogObject],
+    upto: (u64, u64),
+) -> Result<Option<MemoryStore>, StoreError> {
+    let mut twin = MemoryStore::new(rows::merge);
+    for object in objects {
+        if object.base == Base::Nothing {
+            twin = MemoryStore::new(rows::merge);
+        }
+        for (number, batch) in (object.first..).zip(object.batches()?) {
+            if !batch.is_empty() {
+                twin.commit(batch).await?;
+            }
+            if object.base == Base::Before && (object.epoch, number) == upto {
+                return Ok(Some(twin));
+            }
+        }
+        // Later lists of all rows are of later states.
+        if object.upto() == Some(upto) {
+            return Ok(Some(twin));
+        }
+    }
+    Ok(None)
 }
 
 /// Rows of `one`, and the keys at which the two differ.

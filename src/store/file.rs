@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::content::Stretch;
 use super::error::StoreError;
+use super::follow::Role;
 use super::inode::{Home, Inode, Leaf, Locked, Working};
 use super::namespace::{Namespace, Shared};
 use super::record::Record;
@@ -391,11 +392,21 @@ impl File {
                 base: seen,
             };
             let held = (attempt >= RETRIES).then_some(locked);
-            let stretches = self.shared.live_stretches(view, offset, end).await?;
-            let bytes = self
-                .shared
-                .gather(stretches, (end - offset) as usize)
-                .await?;
+            let shared = &self.shared;
+            let bytes = async {
+                let stretches = shared.live_stretches(view, offset, end).await?;
+                shared.gather(stretches, (end - offset) as usize).await
+            };
+            let bytes = bytes.await;
+            if let (Role::Follower(_), Some((content, _))) = (&shared.role, seen) {
+                drop(held);
+                match shared.vouched(content, bytes).await {
+                    Err(StoreError::Stale) if attempt < RETRIES => shared.reload(&self.inode).await,
+                    outcome => return outcome,
+                }
+                continue;
+            }
+            let bytes = bytes?;
             if held.is_some()
                 || self
                     .lock()

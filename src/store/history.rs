@@ -130,7 +130,9 @@ impl Namespace {
         {
             instants.extend(keys::trailing_id(&key).map(|id| id.instant));
         }
-        Ok(instants.into_iter().rev().take(limit).collect())
+        let newest = self.now();
+        let shown = instants.into_iter().rev().filter(|at| *at <= newest);
+        Ok(shown.take(limit).collect())
     }
 }
 
@@ -175,7 +177,7 @@ impl Namespace {
         directory: Ino,
         limit: usize,
     ) -> Result<Vec<Change>, StoreError> {
-        let mut newest = BTreeMap::new();
+        let (shown, mut newest) = (self.now(), BTreeMap::new());
         let mut names = interval::all(&self.0.view, directory).await?;
         let from = keys::entry(directory, b"");
         let rows = self
@@ -185,6 +187,9 @@ impl Namespace {
         names.extend(rows.await?.iter().map(|(key, _)| keys::entry_name(key)));
         for (number, name) in names.into_iter().enumerate() {
             for change in self.0.slot_changes(directory, &name).await? {
+                if change.at() > shown {
+                    continue;
+                }
                 newest.insert(
                     (change.at(), number, matches!(change, Change::Stood { .. })),
                     change,

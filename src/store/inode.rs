@@ -428,6 +428,13 @@ impl Inodes {
         }
     }
 
+    /// Keeps nothing loaded that nobody uses, and gives the others.
+    pub(crate) fn used(&self) -> Vec<Arc<Inode>> {
+        lock(&self.recent).clear();
+        self.table.retain(|_, weak| weak.strong_count() > 0);
+        self.table.iter().filter_map(|e| e.upgrade()).collect()
+    }
+
     fn let_go(&self, inode: Arc<Inode>) {
         let ino = inode.ino;
         drop(inode);

@@ -275,12 +275,22 @@ impl Log {
 }
 
 /// All log objects of a namespace, oldest first.
+#[cfg(test)]
 pub(crate) async fn read_all(backend: &Backend) -> Result<Vec<LogObject>, StoreError> {
     let mut objects = Vec::new();
-    for info in backend.list("log").await? {
+    read_on(backend, &mut objects).await?;
+    Ok(objects)
+}
+
+/// Adds to the oldest log objects those that come after them.
+pub(crate) async fn read_on(
+    backend: &Backend,
+    objects: &mut Vec<LogObject>,
+) -> Result<(), StoreError> {
+    for info in backend.list("log").await?.into_iter().skip(objects.len()) {
         objects.push(LogObject::decode(&backend.get(&info.key).await?)?);
     }
-    Ok(objects)
+    Ok(())
 }
 
 /// The newest log object.

@@ -18,6 +18,7 @@ mod equal;
 mod error;
 mod file;
 mod fix;
+mod follow;
 mod groups;
 mod halt;
 mod history;

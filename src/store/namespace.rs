@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedReceiver;
 use uuid::Uuid;
 
 use super::clock::Clock;
 use super::content::Contents;
 use super::error::StoreError;
+use super::follow::Role;
 use super::identity::identity;
 use super::inode::Inodes;
 use super::journaled::Journaled;
@@ -66,7 +68,7 @@ pub struct NamespaceConfig {
     pub grace: Duration,
 }
 
-/// A namespace that this process writes.
+/// A namespace that this process writes, or shows while another one does.
 #[derive(Clone, Debug)]
 pub struct Namespace(pub(crate) Arc<Shared>);
 
@@ -74,6 +76,7 @@ pub struct Namespace(pub(crate) Arc<Shared>);
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: NamespaceConfig,
+    pub(crate) role: Role,
     pub(crate) env: Arc<dyn Env>,
     pub(crate) tasks: Tasks,
     pub(crate) backend: Backend,
@@ -167,11 +170,70 @@ impl Namespace {
         backend: Backend,
         meta: Arc<dyn MetaStore>,
         config: NamespaceConfig,
-        (env, tasks): (Arc<dyn Env>, Tasks),
+        outside: (Arc<dyn Env>, Tasks),
         (dir, journaled): (PathBuf, Journaled),
     ) -> Result<Self, StoreError> {
-        let epoch = meta.epoch();
-        let view = View::new(meta);
+        let place = Place {
+            backend,
+            dir,
+            epoch: meta.epoch(),
+            role: Role::Writer,
+            journal: journaled.journal,
+        };
+        let (shared, orphans) = Shared::assemble(place, View::new(meta), config, outside).await?;
+        shared.recover(journaled.records).await?;
+        shared.start(orphans);
+        let namespace = Self(shared);
+        namespace.0.finish_recovery().await?;
+        namespace.0.journal.thaw();
+        namespace.0.start_upkeep();
+        Ok(namespace)
+    }
+
+    /// The present instant of the namespace's clock; where another process writes, the last one that is final.
+    pub fn now(&self) -> Instant {
+        match &self.0.role {
+            Role::Writer => self.0.clock.now(),
+            Role::Follower(follower) => follower.newest(),
+        }
+    }
+
+    /// Name of this machine, as its versions carry it.
+    pub fn host(&self) -> &str {
+        &self.0.config.host
+    }
+
+    /// Requests and bytes exchanged with the bucket so far.
+    pub fn counters(&self) -> crate::backend::Counters {
+        self.0.backend.counters()
+    }
+}
+
+/// Where a namespace is opened, and as what.
+pub(crate) struct Place {
+    pub(crate) backend: Backend,
+    /// What lies on this machine.
+    pub(crate) dir: PathBuf,
+    pub(crate) epoch: u64,
+    pub(crate) role: Role,
+    pub(crate) journal: Journal,
+}
+
+impl Shared {
+    /// Puts the parts together, and gives with them who is told of inodes that nobody uses any more.
+    pub(crate) async fn assemble(
+        place: Place,
+        view: View,
+        config: NamespaceConfig,
+        (env, tasks): (Arc<dyn Env>, Tasks),
+    ) -> Result<(Arc<Self>, UnboundedReceiver<Ino>), StoreError> {
+        let Place {
+            backend,
+            dir,
+            epoch,
+            role,
+            journal,
+        } = place;
         let applied: Applied = view
             .row("G A", &super::keys::applied())
             .await?
@@ -188,13 +250,15 @@ impl Namespace {
             },
             tasks.clone(),
         )?;
-        check_clock(env.now(), applied.clock)?;
+        if matches!(role, Role::Writer) {
+            check_clock(env.now(), applied.clock)?;
+        }
         let clock = Clock::new(Arc::clone(&env));
         clock.raise(applied.clock);
         let (orphaned, orphans) = tokio::sync::mpsc::unbounded_channel();
-        let journal = Arc::new(journaled.journal);
-        let shared = Arc::new(Shared {
-            extents: Extents::new(backend.clone(), blocks, Arc::clone(view.meta())),
+        let journal = Arc::new(journal);
+        let shared = Arc::new(Self {
+            extents: Extents::new(backend.clone(), blocks, Arc::clone(view.rows())),
             queue: Queue::new(Arc::clone(&journal), epoch),
             staging: StagingDir::open(&dir.join("staging"))?,
             budget: Budget::new(config.dirty_bytes_max),
@@ -214,6 +278,7 @@ impl Namespace {
             undeletes: super::restore::Undeletes::default(),
             orphaned,
             config,
+            role,
             env,
             tasks,
             backend,
@@ -222,28 +287,7 @@ impl Namespace {
             view,
             journal,
         });
-        shared.recover(journaled.records).await?;
-        shared.start(orphans);
-        let namespace = Self(shared);
-        namespace.0.finish_recovery().await?;
-        namespace.0.journal.thaw();
-        namespace.0.start_upkeep();
-        Ok(namespace)
-    }
-
-    /// The present instant of the namespace's clock.
-    pub fn now(&self) -> Instant {
-        self.0.clock.now()
-    }
-
-    /// Name of this machine, as its versions carry it.
-    pub fn host(&self) -> &str {
-        &self.0.config.host
-    }
-
-    /// Requests and bytes exchanged with the bucket so far.
-    pub fn counters(&self) -> crate::backend::Counters {
-        self.0.backend.counters()
+        Ok((shared, orphans))
     }
 }
 
@@ -353,8 +397,16 @@ impl Shared {
 
     /// The oldest instant that is not committed: everything below it is final.
     pub(crate) fn floor(&self) -> Instant {
+        match &self.role {
+            Role::Writer => self.floor_without(&[]),
+            Role::Follower(follower) => follower.floor(),
+        }
+    }
+
+    /// The floor as it is when some operations, ascending by their places, are committed.
+    pub(crate) fn floor_without(&self, committed: &[Arc<Operation>]) -> Instant {
         let answering = self.clock.oldest_answer();
-        let queued = self.queue.oldest();
+        let queued = self.queue.oldest_without(committed);
         answering
             .into_iter()
             .chain(queued)

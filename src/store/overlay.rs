@@ -12,13 +12,15 @@ use bytes::Bytes;
 
 use super::error::StoreError;
 use super::rows;
-use crate::meta::{Batch, Change, Commit, MetaStore};
+use crate::meta::{Batch, Change, Commit, MetaRead, MetaStore};
 use crate::sync::{Arc, RwLock, read, write};
 
 /// Rows of the meta store under the rows of queued operations.
 #[derive(Debug)]
 pub(crate) struct View {
-    meta: Arc<dyn MetaStore>,
+    rows: Arc<dyn MetaRead>,
+    /// Where operations go; none where another process writes.
+    written: Option<Arc<dyn MetaStore>>,
     queued: RwLock<BTreeMap<Bytes, Vec<(u64, Change)>>>,
     /// Odd while a batch is on its way from the overlay into the meta store.
     turn: AtomicU64,
@@ -28,16 +30,32 @@ pub(crate) struct View {
 
 impl View {
     pub(crate) fn new(meta: Arc<dyn MetaStore>) -> Self {
+        Self::over(Arc::clone(&meta) as Arc<dyn MetaRead>, Some(meta))
+    }
+
+    /// The rows that another process writes: nothing is ever laid over them.
+    pub(crate) fn following(rows: Arc<dyn MetaRead>) -> Self {
+        Self::over(rows, None)
+    }
+
+    fn over(rows: Arc<dyn MetaRead>, written: Option<Arc<dyn MetaStore>>) -> Self {
         Self {
-            meta,
+            rows,
+            written,
             queued: RwLock::default(),
             turn: AtomicU64::new(0),
             arrangement: AtomicU64::new(0),
         }
     }
 
-    pub(crate) fn meta(&self) -> &Arc<dyn MetaStore> {
-        &self.meta
+    /// The rows without what is queued.
+    pub(crate) fn rows(&self) -> &Arc<dyn MetaRead> {
+        &self.rows
+    }
+
+    /// Where operations are committed.
+    pub(crate) fn writer(&self) -> Result<&Arc<dyn MetaStore>, StoreError> {
+        self.written.as_ref().ok_or(StoreError::ReadOnly)
     }
 
     /// Lays the rows of operation `order` over everything older.
@@ -72,7 +90,7 @@ impl View {
             .range::<Bytes, _>((Bound::Included(&start), Bound::Excluded(&end)))
             .map(|(key, _)| key.clone())
             .collect();
-        let mut scan = self.meta.scan(start..end).await?;
+        let mut scan = self.rows.scan(start..end).await?;
         while let Some((key, _)) = scan.next().await? {
             keys.insert(Bytes::copy_from_slice(&key));
         }
@@ -91,8 +109,9 @@ impl View {
         keys: &[Bytes],
         batch: Batch,
     ) -> Result<Commit, StoreError> {
+        let written = self.writer()?;
         self.turn.fetch_add(1, Ordering::SeqCst);
-        let result = self.meta.commit(batch).await;
+        let result = written.commit(batch).await;
         if result.is_ok() {
             let mut queued = write(&self.queued);
             for key in keys {
@@ -119,7 +138,7 @@ impl View {
             let base = match settled.map(|at| &stack[at].1) {
                 Some(Change::Put(value)) => Some(value.clone()),
                 Some(_) => None,
-                None => self.meta.get(key).await?,
+                None => self.rows.get(key).await?,
             };
             let operands = &stack[settled.map_or(0, |at| at + 1)..];
             if settled.is_some() || operands.is_empty() {
@@ -151,7 +170,7 @@ impl View {
             })
             .collect();
         let mut over = queued.into_iter().peekable();
-        let mut under = self.meta.scan(start..end).await?;
+        let mut under = self.rows.scan(start..end).await?;
         let mut below = under.next().await?;
         let mut found = Vec::new();
         while found.len() < limit {

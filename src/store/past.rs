@@ -256,12 +256,7 @@ impl Namespace {
             return Ok(Bytes::new());
         };
         let bytes = self.0.read_content(content, offset, end).await;
-        // Asked afterwards: until here its rows were complete.
-        if self.0.is_readable(content).await? {
-            bytes
-        } else {
-            Err(StoreError::Stale)
-        }
+        self.0.vouched(content, bytes).await
     }
 
     /// The next data or hole of a state of the past at or after `offset`; `None` behind the last.

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
+
 use super::error::StoreError;
+use super::follow::Role;
 use super::keys;
 use super::namespace::{Namespace, Shared};
 use super::version::{ContentRef, Kept, PastEntry};
@@ -69,6 +72,24 @@ impl Shared {
     pub(crate) async fn is_readable(&self, content: ContentRef) -> Result<bool, StoreError> {
         let held = lock(&self.pins.shown).contains_key(&content);
         Ok(held || self.is_shown(content).await?)
+    }
+}
+
+impl Shared {
+    /// What was read of a content, if it could be relied upon. Asked after the read: until here its rows were complete.
+    pub(crate) async fn vouched(
+        &self,
+        content: ContentRef,
+        read: Result<Bytes, StoreError>,
+    ) -> Result<Bytes, StoreError> {
+        if let (Role::Follower(follower), Err(StoreError::Corrupt(_))) = (&self.role, &read) {
+            // What a state needs goes a grace period after the state: this one is that old, and a newer one tells more.
+            follower.look_again().await;
+        }
+        match self.is_readable(content).await? {
+            true => read,
+            false => Err(StoreError::Stale),
+        }
     }
 }
 

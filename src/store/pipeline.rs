@@ -13,6 +13,7 @@ use super::conflict::Conflicts;
 use super::content::Sealing;
 use super::error::StoreError;
 use super::fix::FIX_AGE_MAX;
+use super::follow::Role;
 use super::halt::Halt;
 pub(crate) use super::halt::Step;
 use super::inode::Due;
@@ -80,6 +81,12 @@ impl Health {
         lock(&self.notes).push(text);
     }
 
+    /// What the writer of a namespace that is only read says it holds.
+    pub(crate) fn uses(&self, (bytes, files): (i64, i64)) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+        self.files.store(files, Ordering::Relaxed);
+    }
+
     pub(crate) fn use_more(&self, (bytes, files): (i64, i64)) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.files.fetch_add(files, Ordering::Relaxed);
@@ -123,7 +130,11 @@ impl Namespace {
             let times = health.failures.load(Ordering::Relaxed);
             failures.push(format!("{times} failed attempts, the last: {last}"));
         }
-        failures.extend(lock(&health.stopped).as_ref().map(ToString::to_string));
+        let stopped = lock(&health.stopped);
+        let why = stopped
+            .as_ref()
+            .filter(|why| !matches!(why, StoreError::ReadOnly));
+        failures.extend(why.map(ToString::to_string));
         Pending {
             files: files.len() as u64,
             bytes: self.0.budget.used(),
@@ -159,6 +170,9 @@ impl Namespace {
     /// # Errors
     /// `Unavailable` when an attempt failed meanwhile; what is missing stays queued. `Fenced`: it never will be.
     pub async fn drain(&self) -> Result<(), StoreError> {
+        if matches!(self.0.role, Role::Follower(_)) {
+            return Ok(());
+        }
         self.0.health.check()?;
         self.0.provide_all(None).await;
         self.0.health.draining.store(true, Ordering::SeqCst);
@@ -176,11 +190,15 @@ impl Namespace {
     /// # Errors
     /// As [`Namespace::drain`]; the journal keeps what is not in the bucket.
     pub async fn close(&self) -> Result<(), StoreError> {
+        if let Role::Follower(follower) = &self.0.role {
+            self.0.tasks.stop();
+            return follower.close().await;
+        }
         self.0.upkeep.end().await;
         let drained = self.drain().await;
         self.0.health.stop(StoreError::Closed);
         self.0.tasks.stop();
-        let closed = self.0.view.meta().close().await;
+        let closed = self.0.view.writer()?.close().await;
         drained?;
         Ok(closed?)
     }
@@ -241,7 +259,7 @@ impl Shared {
     /// Waits for the flush that holds `commit`, and gives back what its operations held.
     async fn make_durable(&self, commit: Commit) -> Result<(), StoreError> {
         self.view
-            .meta()
+            .writer()?
             .durable(commit)
             .await
             .map_err(StoreError::from)
@@ -356,7 +374,7 @@ impl Shared {
         applied.batch = (self.epoch, number);
         applied.next_id = self.next_id();
         applied.clock = self.clock.last();
-        applied.floor = self.floor().0;
+        applied.floor = self.floor_without(leaving).0;
         let mut batch = Batch::new();
         let mut rows_keys = Vec::new();
         for operation in leaving {
@@ -498,8 +516,11 @@ impl Shared {
     }
 
     async fn fence_watch(self: Arc<Self>) {
+        let Ok(index) = self.view.writer() else {
+            return;
+        };
         tokio::select! {
-            state = self.view.meta().ended() => match state {
+            state = index.ended() => match state {
                 MetaState::Fenced => self.ended(StoreError::Fenced),
                 MetaState::Failed(why) => self.ended(StoreError::Unavailable(why)),
                 MetaState::Open | MetaState::Closed => {}

@@ -220,11 +220,13 @@ impl Queue {
         !lock(&self.inner).moves.is_empty()
     }
 
-    /// The oldest instant that is not committed.
-    pub(crate) fn oldest(&self) -> Option<Instant> {
+    /// The oldest instant that is not committed, but for some operations, ascending by their places.
+    pub(crate) fn oldest_without(&self, some: &[Arc<Operation>]) -> Option<Instant> {
         let inner = lock(&self.inner);
         let acknowledged = inner.operations.values().filter(|o| !o.is_upkeep);
-        acknowledged.map(|o| o.instant).min()
+        let others =
+            acknowledged.filter(|o| some.binary_search_by_key(&o.order, |s| s.order).is_err());
+        others.map(|o| o.instant).min()
     }
 
     /// The last place given.

@@ -328,7 +328,7 @@ impl Shared {
     async fn all_rows(&self) -> Result<Vec<Batch>, StoreError> {
         let mut scan = self
             .view
-            .meta()
+            .rows()
             .scan(Bytes::from_static(b"C")..Bytes::from_static(b"I"))
             .await?;
         let (mut all, mut batch, mut bytes) = (Vec::new(), Batch::new(), 0);

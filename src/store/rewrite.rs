@@ -12,7 +12,7 @@ use super::namespace::Shared;
 use super::rows::{MovedRow, SegmentRow, decode, encode};
 use super::segment::{Builder, SEGMENT_MAX, SegmentId, footer, hash};
 use super::upkeep::Turn;
-use crate::meta::MetaStore;
+use crate::meta::MetaRead;
 use crate::sync::{Arc, Mutex, lock};
 
 /// Old segments copied together, at most.
@@ -23,7 +23,7 @@ const KNOWN_MAX: usize = 4096;
 /// Where the extents of rewritten segments went.
 #[derive(Debug)]
 pub(crate) struct Moves {
-    meta: Arc<dyn MetaStore>,
+    rows: Arc<dyn MetaRead>,
     known: Mutex<HashMap<SegmentId, Arc<MovedRow>>>,
 }
 
@@ -35,9 +35,9 @@ fn target(row: &MovedRow, offset: u32) -> Option<Extent> {
 }
 
 impl Moves {
-    pub(crate) fn new(meta: Arc<dyn MetaStore>) -> Self {
+    pub(crate) fn new(rows: Arc<dyn MetaRead>) -> Self {
         Self {
-            meta,
+            rows,
             known: Mutex::default(),
         }
     }
@@ -54,7 +54,7 @@ impl Moves {
     /// Where an extent went that is not there any more; `None` if it was not moved.
     pub(crate) async fn next(&self, extent: Extent) -> Result<Option<Extent>, StoreError> {
         let key = keys::moved(extent.0.epoch, extent.0.sequence);
-        let Some(value) = self.meta.get(&key).await? else {
+        let Some(value) = self.rows.get(&key).await? else {
             return Ok(None);
         };
         let row: MovedRow = decode("G M", &value)?;

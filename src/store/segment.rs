@@ -13,7 +13,7 @@ use super::rows::{FORMAT, Source};
 use super::version::{ContentRef, Ino};
 use crate::backend::{Backend, BackendError};
 use crate::cache::{Block, BlockCache, BlockKey, CacheError};
-use crate::meta::MetaStore;
+use crate::meta::MetaRead;
 use crate::sync::Arc;
 
 /// Bytes stored together, at most.
@@ -290,8 +290,8 @@ impl FetchError {
 }
 
 impl Extents {
-    pub(crate) fn new(backend: Backend, blocks: Arc<BlockCache>, meta: Arc<dyn MetaStore>) -> Self {
-        let moves = Arc::new(Moves::new(meta));
+    pub(crate) fn new(backend: Backend, blocks: Arc<BlockCache>, rows: Arc<dyn MetaRead>) -> Self {
+        let moves = Arc::new(Moves::new(rows));
         Self {
             backend,
             blocks,

@@ -52,7 +52,7 @@ impl Shared {
         Ok(())
     }
 
-    async fn read_inode(&self, ino: Ino) -> Result<Option<Loaded>, StoreError> {
+    pub(crate) async fn read_inode(&self, ino: Ino) -> Result<Option<Loaded>, StoreError> {
         match self.view.row("C I", &keys::inode(ino)).await? {
             Some(InodeRow::Directory(row)) => return self.read_directory(row).await,
             Some(InodeRow::Linked(row)) => {

@@ -251,7 +251,7 @@ impl Shared {
         let start = from
             .take()
             .unwrap_or_else(|| Bytes::copy_from_slice(prefix));
-        let mut scan = self.view.meta().scan(start..keys::after(prefix)).await?;
+        let mut scan = self.view.rows().scan(start..keys::after(prefix)).await?;
         let mut list: Vec<Bytes> = Vec::new();
         while let Some((key, _)) = scan.next().await? {
             let key = Bytes::copy_from_slice(&key);

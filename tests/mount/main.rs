@@ -19,6 +19,7 @@ mod crash;
 mod crash_log;
 mod economy;
 mod end_to_end;
+mod followers;
 mod harness;
 mod outage;
 mod posix;

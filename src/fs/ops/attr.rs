@@ -54,7 +54,7 @@ impl FileSystem {
         match self.node(ino)? {
             Node::Live(ino) => {
                 let stat = self.live_stat(ino, handle).await?;
-                Ok((self.shown(stat), self.config.writer_ttl))
+                Ok((self.shown(stat), self.config.live_ttl))
             }
             Node::Past(node) => {
                 let (stat, ttl) = self.past.stat(&node).await?;
@@ -93,7 +93,7 @@ impl FileSystem {
             let changed = self.namespace.set_attrs(ino, wanted).await;
             changed.map_err(|error| FsError::from(error).by_number())?
         };
-        Ok((self.shown(stat), self.config.writer_ttl))
+        Ok((self.shown(stat), self.config.live_ttl))
     }
 
     /// The attributes of a live inode, also of one whose last name is gone while somebody holds it.

@@ -1,5 +1,7 @@
 //! Blobs under keys: every call, what it refuses, and what of it is found again.
 
+use std::time::Duration;
+
 use std::collections::BTreeMap;
 
 use super::super::blob::*;
@@ -27,7 +29,9 @@ impl World {
     }
 
     pub(crate) async fn audited(&self) {
-        let audit = audit_log(&self.backend, "default").await.unwrap();
+        let audit = audit_log(&self.backend, "default", Duration::ZERO, || {})
+            .await
+            .unwrap();
         assert_eq!(audit.differing, Vec::<String>::new());
         assert_eq!(audit.miscounted, Vec::<String>::new());
         assert!(audit.rows > 0);

@@ -305,7 +305,7 @@ pub(crate) async fn log_twin(ns: &Namespace, world: &World) {
             let _commit = twin.commit(batch).await.unwrap();
         }
     }
-    let index = ns.0.view.meta();
+    let index = ns.0.view.rows();
     let (rows, differing) = audit::compare(index.as_ref(), &twin).await.unwrap();
     assert!(
         rows > 0 && differing.is_empty(),

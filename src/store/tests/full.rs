@@ -73,7 +73,7 @@ async fn filled_by(len: usize) {
     ns.0.health.stop(StoreError::Closed);
     ns.0.tasks.stop();
     ns.0.tasks.join().await;
-    let _nobody_sees_it = ns.0.view.meta().close().await;
+    let _nobody_sees_it = ns.0.view.writer().unwrap().close().await;
     drop((ns, file));
     let ns = world.open().await;
     assert_eq!(ns.pending().failures, [""; 0]);

@@ -1,5 +1,7 @@
 //! Large staging files that become segments of a local bucket where they lie.
 
+use std::time::Duration;
+
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -55,7 +57,7 @@ async fn stop(ns: Namespace) {
     ns.0.health.stop(StoreError::Closed);
     ns.0.tasks.stop();
     ns.0.tasks.join().await;
-    let _nobody_sees_it = ns.0.view.meta().close().await;
+    let _nobody_sees_it = ns.0.view.writer().unwrap().close().await;
 }
 
 async fn sound(world: &World, name: &[u8], text: &[u8]) {
@@ -72,7 +74,9 @@ async fn sound(world: &World, name: &[u8], text: &[u8]) {
             assert_eq!(hash(&bytes[extent.offset as usize..end]), extent.hash);
         }
     }
-    let audit = audit_log(&world.backend, "default").await.unwrap();
+    let audit = audit_log(&world.backend, "default", Duration::ZERO, || {})
+        .await
+        .unwrap();
     assert_eq!(audit.differing, Vec::<String>::new());
     assert_eq!(audit.miscounted, Vec::<String>::new());
 }
@@ -121,7 +125,7 @@ async fn a_crash_around_the_link_loses_nothing() {
                 if inodes(disk.path(), "data") == staged {
                     break;
                 }
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
             assert_eq!(inodes(disk.path(), "data"), staged);
         }

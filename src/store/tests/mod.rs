@@ -7,6 +7,7 @@ mod blob_made;
 mod check;
 mod copies;
 mod edges;
+mod follow;
 mod full;
 mod linked;
 mod matrix;
@@ -95,7 +96,7 @@ impl World {
         namespace.0.tasks.stop();
         namespace.0.tasks.join().await;
         let left = self.fork().await;
-        let _nobody_sees_it = namespace.0.view.meta().close().await;
+        let _nobody_sees_it = namespace.0.view.writer().unwrap().close().await;
         drop(namespace);
         left
     }

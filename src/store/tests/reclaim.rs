@@ -37,7 +37,7 @@ pub(crate) async fn segments(world: &World) -> Vec<String> {
 /// Rows of a table.
 pub(crate) async fn rows_of(ns: &Namespace, table: &'static [u8; 2]) -> usize {
     let range = Bytes::from_static(table)..keys::after(table);
-    let mut scan = ns.0.view.meta().scan(range).await.unwrap();
+    let mut scan = ns.0.view.rows().scan(range).await.unwrap();
     let mut count = 0;
     while scan.next().await.unwrap().is_some() {
         count += 1;

@@ -539,7 +539,7 @@ impl Session {
                 }
             }
             Some(pipeline::Step::Flush) => {
-                while shared.queue.oldest().is_some() {
+                while shared.queue.oldest_without(&[]).is_some() {
                     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
                 }
             }

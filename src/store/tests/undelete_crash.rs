@@ -18,7 +18,7 @@ async fn crashed(world: &World) -> Vec<(&'static str, World)> {
 async fn end(ns: Namespace) {
     ns.0.health.stop(StoreError::Closed);
     ns.0.tasks.stop();
-    ns.0.view.meta().close().await.unwrap();
+    ns.0.view.writer().unwrap().close().await.unwrap();
 }
 
 async fn rest() {

@@ -97,7 +97,7 @@ pub(super) async fn wiped(session: &Session) {
 pub(super) async fn end(world: World, ns: Namespace) {
     ns.0.health.stop(StoreError::Closed);
     ns.0.tasks.stop();
-    ns.0.view.meta().close().await.unwrap();
+    ns.0.view.writer().unwrap().close().await.unwrap();
     drop(world);
 }
 

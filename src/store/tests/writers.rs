@@ -1,5 +1,7 @@
 //! Another writer comes between: who is fenced, what comes back as `conflict` versions, and that nothing is mixed.
 
+use std::time::Duration;
+
 use std::cell::Cell;
 
 use super::super::conflict::STEPS;
@@ -31,7 +33,7 @@ impl World {
                 assert!(matches!(error, StoreError::Closed), "{error}");
                 if steps % 2 == 1 {
                     // Some of what is queued gets into the bucket before the end.
-                    tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+                    tokio::time::sleep(Duration::from_millis(30)).await;
                 }
                 tasks.stop();
                 tasks.join().await;
@@ -70,7 +72,9 @@ fn conflicts(all: &[(Op, Vec<u8>)]) -> Vec<Vec<u8>> {
 async fn sound(world: &World, ns: Namespace) {
     ns.close().await.unwrap();
     drop(ns);
-    let audit = audit_log(&world.backend, "default").await.unwrap();
+    let audit = audit_log(&world.backend, "default", Duration::ZERO, || {})
+        .await
+        .unwrap();
     assert!(audit.differing.is_empty(), "{audit:?}");
     assert!(audit.miscounted.is_empty(), "{audit:?}");
 }
@@ -526,10 +530,10 @@ async fn a_fenced_writer_acknowledges_nothing_more() {
     let second = beside.open().await;
     let noticed = async {
         while !ns.is_fenced() {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let limit = std::time::Duration::from_secs(20);
+    let limit = Duration::from_secs(20);
     tokio::time::timeout(limit, noticed).await.unwrap();
     let fenced = |outcome: Result<(), StoreError>| {
         assert!(matches!(outcome, Err(StoreError::Fenced)), "{outcome:?}");

@@ -259,7 +259,7 @@ async fn options_change_what_is_shown_not_what_is() {
         uid: Some(7),
         gid: Some(8),
         umask: Some(0o077),
-        writer_ttl: Duration::from_secs(3),
+        live_ttl: Duration::from_secs(3),
         ..FsConfig::default()
     };
     let world = world_with(config).await;

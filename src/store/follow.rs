@@ -1,0 +1,212 @@
+//! A namespace that another process writes, shown at the same time: its live tree about as the bucket has it, its past up to
+//! the last instant that is final.
+//!
+//! Nothing is written, neither to the bucket nor into its index. Inodes are read anew when the index shows a newer state;
+//! bytes are given only if the rows they were found by still stood after they were read ([`File::read`]).
+//! On this machine a follower has a directory of its own, so that it lies beside the writer and other followers.
+//!
+//! [`File::read`]: super::File::read
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::error::StoreError;
+use super::identity::Identity;
+use super::inode::{Home, Inode, Loaded};
+use super::keys;
+use super::namespace::{Namespace, NamespaceConfig, Place, Shared, check_name};
+use super::overlay::View;
+use super::rows::{self, Applied};
+use super::version::Instant;
+use crate::backend::Backend;
+use crate::env::Env;
+use crate::meta::{Journal, JournalError, MetaError, MetaRead, SlateConfig, SlateFollower};
+use crate::sync::{Arc, lock};
+use crate::task::Tasks;
+
+/// How many followers of one namespace may use a cache directory at the same time.
+const FOLLOWERS_MAX: u32 = 64;
+
+/// The one that is under way may have begun too early, and each takes a while.
+const LOOKS: u32 = 3;
+
+/// After a state that could not be read.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What a process is to a namespace.
+#[derive(Debug)]
+pub(crate) enum Role {
+    /// It alone writes.
+    Writer,
+    /// It shows what another one writes.
+    Follower(Follower),
+}
+
+/// What a follower knows of the writer.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    index: Arc<SlateFollower>,
+    floor: AtomicU64,
+}
+
+impl Follower {
+    /// The oldest instant that is not final.
+    pub(crate) fn floor(&self) -> Instant {
+        Instant(self.floor.load(Ordering::SeqCst))
+    }
+
+    /// The newest instant that is final.
+    pub(crate) fn newest(&self) -> Instant {
+        Instant(self.floor().0.saturating_sub(1))
+    }
+
+    /// Waits until the bucket has been asked for a newer state, if it answers.
+    pub(crate) async fn look_again(&self) {
+        for _ in 0..LOOKS {
+            self.index.changed().await;
+        }
+    }
+
+    pub(crate) async fn close(&self) -> Result<(), StoreError> {
+        match self.index.close().await {
+            Ok(()) | Err(MetaError::Closed(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Namespace {
+    /// The last final instant, where another process writes; `None` where this one does.
+    pub fn shown(&self) -> Option<Instant> {
+        match &self.0.role {
+            Role::Writer => None,
+            Role::Follower(follower) => Some(follower.newest()),
+        }
+    }
+
+    /// Opens the namespace `name` of `backend` for reading, beside the process that writes it or without one, and looks for
+    /// newer states as often as `every` says. Nothing is written; every change fails with `ReadOnly`.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no such namespace or nothing in it yet, `Invalid` for a bad name, `Unavailable` when the
+    /// bucket does not answer, `Busy` when too many followers use the cache directory, `Corrupt` for a format this build does
+    /// not know.
+    pub async fn follow(
+        backend: &Backend,
+        name: &str,
+        config: NamespaceConfig,
+        every: Duration,
+        (env, tasks): (Arc<dyn Env>, Tasks),
+    ) -> Result<Self, StoreError> {
+        check_name(name)?;
+        let backend = backend.child(name);
+        let identity = Identity::find(&backend).await?;
+        let identity = identity.ok_or(StoreError::NotFound)?;
+        identity.check_alive()?;
+        let (dir, journal) = own_directory(&config.cache_dir, identity.uuid)?;
+        let slate = SlateConfig {
+            local: backend.is_local(),
+            ..SlateConfig::new(rows::merge)
+        };
+        let store = backend.object_store();
+        let index = Arc::new(SlateFollower::open(store, "meta", &slate, every).await?);
+        let view = View::following(Arc::clone(&index) as Arc<dyn MetaRead>);
+        let Some(applied) = view.row::<Applied>("G A", &keys::applied()).await? else {
+            // The one who made it has not come so far, or was killed before.
+            return Err(StoreError::NotFound);
+        };
+        let role = Role::Follower(Follower {
+            index: Arc::clone(&index),
+            floor: AtomicU64::new(applied.floor),
+        });
+        let place = Place {
+            backend,
+            dir,
+            epoch: applied.batch.0,
+            role,
+            journal,
+        };
+        let (shared, _nobody_reaps) = Shared::assemble(place, view, config, (env, tasks)).await?;
+        shared.health.stop(StoreError::ReadOnly);
+        shared.health.uses((applied.bytes, applied.files));
+        let task = Arc::clone(&shared).follow_loop(index);
+        drop(shared.tasks.spawn("follow", task));
+        Ok(Self(shared))
+    }
+}
+
+impl Shared {
+    /// Takes note of newer states of the index.
+    async fn follow_loop(self: Arc<Self>, index: Arc<SlateFollower>) {
+        while !self.tasks.is_stopped() {
+            tokio::select! {
+                () = index.changed() => {}
+                () = self.tasks.stopped() => return,
+            }
+            if let Err(error) = self.refresh().await {
+                self.health.failed(&error.to_string());
+                tracing::warn!(%error, "the namespace is shown as it was");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// Forgets what an older state said, if the index shows a newer one.
+    async fn refresh(&self) -> Result<(), StoreError> {
+        let Role::Follower(follower) = &self.role else {
+            return Ok(());
+        };
+        let Some(applied) = self.view.row::<Applied>("G A", &keys::applied()).await? else {
+            return Err(StoreError::NotFound);
+        };
+        if self.applied_now() == applied {
+            return Ok(());
+        }
+        // The inodes first: whoever sees the new floor sees what lies below it.
+        for inode in self.inodes.used() {
+            self.reload(&inode).await;
+        }
+        self.health.uses((applied.bytes, applied.files));
+        follower.floor.fetch_max(applied.floor, Ordering::SeqCst);
+        *lock(&self.applied) = applied;
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Lets whoever asks next see the rows as they are now. An open file that has lost its last name stays what it was: its
+    /// bytes are given for as long as something shows them.
+    pub(crate) async fn reload(&self, inode: &Arc<Inode>) {
+        let mut locked = inode.lock().await;
+        if inode.is_pinned()
+            && let Some(leaf) = locked.leaf()
+        {
+            match self.read_inode(inode.ino).await {
+                Ok(Some(loaded)) => *locked.loaded() = loaded,
+                Ok(None) => leaf.home = Home::Orphan,
+                // The next state is read like this one.
+                Err(error) => tracing::warn!(ino = inode.ino.0, %error, "shown as it was"),
+            }
+            return;
+        }
+        *locked.loaded() = Loaded::No;
+    }
+}
+
+/// The first directory of a follower's own that no other process uses, with its lock.
+fn own_directory(cache_dir: &Path, uuid: uuid::Uuid) -> Result<(PathBuf, Journal), StoreError> {
+    let mut busy = StoreError::Closed;
+    for number in 0..FOLLOWERS_MAX {
+        let dir = cache_dir.join(format!("{uuid}-follower-{number}"));
+        match Journal::open(&dir.join("journal"), uuid) {
+            Ok((journal, _nothing)) => {
+                journal.freeze();
+                return Ok((dir, journal));
+            }
+            Err(error @ JournalError::Busy { .. }) => busy = error.into(),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(busy)
+}

@@ -1,0 +1,248 @@
+//! A namespace shown while another process writes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::reclaim::{ids, settle};
+use super::*;
+
+const EVERY: Duration = Duration::from_millis(20);
+/// Bytes of a file in these tests: more than a row holds.
+const LEN: usize = 200_000;
+
+async fn try_follow(world: &World) -> Result<Namespace, StoreError> {
+    let tasks = Tasks::new(tokio::runtime::Handle::current());
+    let config = config(world.cache.path().to_owned());
+    let env: Arc<SeededEnv> = Arc::clone(&world.env);
+    Namespace::follow(&world.backend, "default", config, EVERY, (env, tasks)).await
+}
+
+async fn follow(world: &World) -> Namespace {
+    try_follow(world).await.unwrap()
+}
+
+/// Waits until a follower shows everything its writer has drained.
+async fn caught_up(follower: &Namespace, writer: &Namespace) {
+    let newest = writer.0.applied_now();
+    for _ in 0..500 {
+        if follower.0.applied_now() == newest {
+            return;
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+    panic!("{:?} is not {newest:?}", follower.0.applied_now());
+}
+
+/// Every object of the bucket and its length.
+async fn objects(world: &World) -> BTreeMap<String, u64> {
+    let all = world.backend.list("").await.unwrap();
+    all.into_iter().map(|o| (o.key, o.size)).collect()
+}
+
+async fn names(ns: &Namespace, dir: Ino) -> Vec<String> {
+    let mut listing = ns.list(dir).await.unwrap();
+    let mut names = Vec::new();
+    while let Some((name, _)) = listing.next().await.unwrap() {
+        names.push(String::from_utf8(name.to_vec()).unwrap());
+    }
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_shows_what_its_writer_has_brought_to_the_bucket() {
+    let world = World::new("follow");
+    let ns = world.open().await;
+    save(&ns, ROOT, b"a", b"one").await;
+    save(&ns, ROOT, b"b", &vec![7; LEN]).await;
+    ns.drain().await.unwrap();
+    let follower = follow(&world).await;
+    assert_eq!(content(&follower, ROOT, b"a").await.unwrap(), b"one");
+    assert_eq!(content(&follower, ROOT, b"b").await.unwrap(), vec![7; LEN]);
+    // A file that is open there while it changes here shows the new bytes.
+    let open = follower.lookup(ROOT, b"a").await.unwrap().unwrap().ino;
+    let open = follower.file(open).await.unwrap();
+    let dir = ns
+        .create(ROOT, b"d", new_node(Kind::Directory), &author())
+        .await
+        .unwrap();
+    save(&ns, dir.ino, b"in", b"inside").await;
+    save(&ns, ROOT, b"a", b"second").await;
+    ns.unlink(ROOT, b"b", &author()).await.unwrap();
+    ns.drain().await.unwrap();
+    caught_up(&follower, &ns).await;
+    assert_eq!(names(&follower, ROOT).await, ["a", "d"]);
+    assert_eq!(content(&follower, ROOT, b"a").await.unwrap(), b"second");
+    assert_eq!(&open.read(0, 100).await.unwrap()[..], b"second");
+    assert_eq!(follower.usage(), ns.usage());
+    let dir = follower.lookup(ROOT, b"d").await.unwrap().unwrap().ino;
+    assert_eq!(content(&follower, dir, b"in").await.unwrap(), b"inside");
+    // What the writer did last is past and final here as well.
+    assert_eq!(
+        history(&follower, ROOT, b"a").await,
+        [&b"one"[..], b"second"]
+    );
+    let changes = ns.changes(ROOT, 100).await.unwrap();
+    assert_eq!(follower.changes(ROOT, 100).await.unwrap(), changes);
+    assert!(follower.is_final(changes[0]) && !follower.is_final(follower.0.floor()));
+    assert!(follower.now() < follower.0.floor());
+    for at in changes {
+        let (here, there) = (follower.list_at(ROOT, at).await, ns.list_at(ROOT, at).await);
+        assert_eq!(here.unwrap(), there.unwrap());
+    }
+    // What is open there and has lost its name is read for as long as a version shows it.
+    ns.unlink(ROOT, b"a", &author()).await.unwrap();
+    ns.drain().await.unwrap();
+    caught_up(&follower, &ns).await;
+    assert!(follower.lookup(ROOT, b"a").await.unwrap().is_none());
+    assert_eq!(&open.read(0, 100).await.unwrap()[..], b"second");
+    assert_eq!(open.stat().await.unwrap().nlink, 0);
+    // The writer has not noticed anything.
+    save(&ns, ROOT, b"a", b"third").await;
+    ns.drain().await.unwrap();
+    follower.close().await.unwrap();
+    reclaim::end(ns, world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_changes_nothing() {
+    let world = World::new("follow-ro");
+    assert!(matches!(
+        try_follow(&world).await,
+        Err(StoreError::NotFound)
+    ));
+    assert!(objects(&world).await.is_empty());
+    let ns = world.open().await;
+    let ino = save(&ns, ROOT, b"a", b"one").await;
+    ns.drain().await.unwrap();
+    ns.close().await.unwrap();
+    let before = objects(&world).await;
+    let (follower, second) = (follow(&world).await, follow(&world).await);
+    let file = follower.file(ino).await.unwrap();
+    let refused = [
+        file.write(0, Bytes::from_static(b"x"), &author()).await,
+        file.truncate(0, &author()).await,
+        follower.unlink(ROOT, b"a", &author()).await.map(drop),
+        follower
+            .create_open(ROOT, b"n", new_file(), &author())
+            .await
+            .map(drop),
+        follower
+            .create(ROOT, b"d", new_node(Kind::Directory), &author())
+            .await
+            .map(drop),
+        follower.link(ino, ROOT, b"l", &author()).await.map(drop),
+    ];
+    for outcome in refused {
+        assert!(matches!(outcome, Err(StoreError::ReadOnly)), "{outcome:?}");
+    }
+    close(&file).await;
+    drop(file);
+    follower.drain().await.unwrap();
+    assert_eq!(follower.pending().failures, [""; 0]);
+    assert_eq!(content(&second, ROOT, b"a").await.unwrap(), b"one");
+    tokio::time::sleep(EVERY * 5).await;
+    follower.close().await.unwrap();
+    second.close().await.unwrap();
+    assert_eq!(objects(&world).await, before);
+}
+
+/// The writer saves, deletes versions and removes what is dead, while the follower reads what it has just seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_reads_whole_states_or_none_while_the_writer_prunes() {
+    let world = World::new("follow-prune");
+    let ns = world.open().await;
+    save(&ns, ROOT, b"f", &vec![1; LEN]).await;
+    ns.drain().await.unwrap();
+    let follower = follow(&world).await;
+    let first = follower.versions(ROOT, b"f").await.unwrap().remove(0);
+    let reading = tokio::spawn({
+        let (follower, tasks) = (follower.clone(), ns.0.tasks.clone());
+        async move {
+            let (mut whole, mut gone, mut fills) = (0, 0, BTreeSet::new());
+            while !tasks.is_stopped() {
+                let mut reads = Vec::new();
+                if let Some(stat) = follower.lookup(ROOT, b"f").await.unwrap() {
+                    reads.push(match follower.file(stat.ino).await {
+                        Ok(file) => file.read(0, u32::MAX).await,
+                        Err(error) => Err(error),
+                    });
+                }
+                for version in follower.versions(ROOT, b"f").await.unwrap() {
+                    tokio::task::yield_now().await;
+                    reads.push(follower.read_past(&version, 0, u32::MAX).await);
+                }
+                for read in reads {
+                    match read {
+                        Ok(bytes) => {
+                            let fill = bytes[0];
+                            assert!(fill > 0 && bytes.len() == LEN);
+                            assert!(bytes.iter().all(|byte| *byte == fill), "torn: {fill}");
+                            fills.insert(fill);
+                            whole += 1;
+                        }
+                        Err(StoreError::Stale | StoreError::NotFound) => gone += 1,
+                        // A name whose only version was deleted says so.
+                        Err(StoreError::Corrupt(why)) if why.contains("deleted") => gone += 1,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+            (whole, gone, fills.len())
+        }
+    });
+    for round in 2..30_u8 {
+        // Over parts of the last state, so that states share segments and range rows.
+        let ino = ns.lookup(ROOT, b"f").await.unwrap().unwrap().ino;
+        let file = ns.file(ino).await.unwrap();
+        let all = Bytes::from(vec![round; LEN]);
+        for from in (0..LEN).step_by(LEN / 4) {
+            let part = all.slice(from..from + LEN / 4);
+            file.write(from as u64, part, &author()).await.unwrap();
+        }
+        close(&file).await;
+        ns.drain().await.unwrap();
+        let all = ids(&ns, b"f").await;
+        if all.len() > 3 {
+            for id in &all[..2] {
+                ns.delete_version(ROOT, b"f", *id).await.unwrap();
+            }
+            settle(&ns, &world).await;
+        }
+    }
+    caught_up(&follower, &ns).await;
+    ns.0.tasks.stop();
+    let (whole, gone, fills) = reading.await.unwrap();
+    assert!(whole > 30 && fills > 3, "{whole} {gone} {fills}");
+    // Its version and everything it was made of have left the bucket long ago.
+    let late = follower.read_past(&first, 0, 10).await;
+    assert!(matches!(late, Err(StoreError::Stale)), "{late:?}");
+    assert_eq!(content(&follower, ROOT, b"f").await.unwrap(), vec![29; LEN]);
+    follower.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_outlives_its_writer_and_follows_the_next() {
+    let mut world = World::new("follow-crash");
+    let ns = world.open().await;
+    save(&ns, ROOT, b"kept", b"durable").await;
+    ns.drain().await.unwrap();
+    halt(&ns, Some(pipeline::Step::Commit));
+    save(&ns, ROOT, b"late", b"acknowledged").await;
+    // The machine of the one that is killed keeps its cache directory.
+    world = world.kill(ns).await;
+    let follower = follow(&world).await;
+    assert_eq!(names(&follower, ROOT).await, ["kept"]);
+    let ns = world.open().await;
+    ns.drain().await.unwrap();
+    caught_up(&follower, &ns).await;
+    assert_eq!(names(&follower, ROOT).await, ["kept", "late"]);
+    let late = content(&follower, ROOT, b"late").await.unwrap();
+    assert_eq!(late, b"acknowledged");
+    // Without anything local it shows the same.
+    follower.close().await.unwrap();
+    ns.close().await.unwrap();
+    world.wipe();
+    let follower = follow(&world).await;
+    assert_eq!(content(&follower, ROOT, b"late").await.unwrap(), late);
+    follower.close().await.unwrap();
+}
