@@ -160,6 +160,24 @@ async fn listings_begin_behind_an_offset(at: &Backend) {
         .unwrap();
     keys.sort_unstable();
     assert_eq!(keys, ["d/2", "d/3"]);
+    // As the store asks: across levels, and whether or not the key it begins behind is there.
+    let keys = [
+        "e/0/1", "e/0/2", "e/0-1/1", "e/1", "e/2/0/9", "e/2/1", "e0/1",
+    ];
+    for key in keys {
+        at.put(key, bytes(key)).await.unwrap();
+    }
+    for after in [
+        "e", "e/0", "e/0/1", "e/0/15", "e/0-1/1", "e/1", "e/2/0", "e/2/1", "f",
+    ] {
+        let found = at.list_after("e", after).await.unwrap();
+        let found: Vec<_> = found.into_iter().map(|object| object.key).collect();
+        let mut expected = keys.map(str::to_owned).to_vec();
+        expected.retain(|key| key.starts_with("e/") && key.as_str() > after);
+        expected.sort_unstable();
+        assert_eq!(found, expected, "after {after}");
+    }
+    assert_eq!(at.list_after("none", "none/1").await.unwrap(), []);
 }
 
 async fn children_see_their_own(at: &Backend) {

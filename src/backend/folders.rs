@@ -1,8 +1,11 @@
-//! One level of keys, as a directory shows it.
+//! One level of keys, as a directory shows it, and what is found by going from level to level.
 
-use super::Backend;
+use object_store::ListResult;
+use object_store::path::Path;
+
 use super::error::BackendError;
 use super::limits::within;
+use super::{Backend, ObjectInfo, info};
 
 impl Backend {
     /// Lists the names of the next level below `prefix` that have keys below them, ascending. Costs what lies at that level,
@@ -12,20 +15,51 @@ impl Backend {
     /// `Denied`, `Unavailable`.
     pub async fn folders(&self, prefix: &str) -> Result<Vec<String>, BackendError> {
         let path = self.path(prefix)?;
-        let place = self.name(prefix);
-        let deadline = self.base.config.deadline;
-        within(deadline, &place, self.anchored()).await?;
-        let listed = within(deadline, &place, async {
-            let listed = self.store.list_with_delimiter(Some(&path)).await;
-            listed.map_err(|e| self.failure(prefix, &e))
-        });
-        let found = listed.await?.common_prefixes;
+        within(
+            self.base.config.deadline,
+            &self.name(prefix),
+            self.anchored(),
+        )
+        .await?;
+        let found = self.level(&path).await?.common_prefixes;
         let mut names: Vec<String> = found
             .iter()
             .filter_map(|folder| folder.filename().map(str::to_owned))
             .collect();
         names.sort_unstable();
         Ok(names)
+    }
+
+    /// What lies directly below `path`.
+    async fn level(&self, path: &Path) -> Result<ListResult, BackendError> {
+        let prefix = path.as_ref();
+        within(self.base.config.deadline, &self.name(prefix), async {
+            let listed = self.store.list_with_delimiter(Some(path)).await;
+            listed.map_err(|e| self.failure(prefix, &e))
+        })
+        .await
+    }
+
+    /// Every object below `path` whose key comes after `after`, in no order. For directories of this machine: the library would
+    /// walk all there is and leave out what comes before; this looks into no directory that ends before `after`.
+    pub(super) async fn walked(
+        &self,
+        path: Path,
+        after: &Path,
+    ) -> Result<Vec<ObjectInfo>, BackendError> {
+        let (mut found, mut levels) = (Vec::new(), vec![path]);
+        while let Some(path) = levels.pop() {
+            let level = self.level(&path).await?;
+            levels.extend(
+                level
+                    .common_prefixes
+                    .into_iter()
+                    .filter(|folder| reaches_behind(folder.as_ref(), after.as_ref())),
+            );
+            let behind = level.objects.into_iter().filter(|o| o.location > *after);
+            found.extend(behind.map(info));
+        }
+        Ok(found)
     }
 
     /// Tells whether an object is there.
@@ -37,6 +71,36 @@ impl Backend {
             Ok(_) => Ok(true),
             Err(BackendError::NotFound { .. }) => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+}
+
+/// Tells whether a key below `folder` may come after `after`.
+fn reaches_behind(folder: &str, after: &str) -> bool {
+    let first = format!("{folder}/");
+    after.starts_with(&first) || *first > *after
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_looked_into_if_a_key_in_it_may_come_after() {
+        for (folder, after, expected) in [
+            ("log/00000", "log/00000/001/000", true),
+            ("log/00000", "log/00000", true),
+            ("log/00000", "log/00001/000", false),
+            ("log/00002", "log/00001/fff", true),
+            ("a", "a-b", true),
+            ("a", "a0", false),
+            ("b", "a/z", true),
+        ] {
+            assert_eq!(reaches_behind(folder, after), expected, "{folder} {after}");
+            for name in ["", "0", "~"] {
+                let key = format!("{folder}/{name}");
+                assert!(expected || key.as_str() <= after, "{key} {after}");
+            }
         }
     }
 }

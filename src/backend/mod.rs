@@ -299,7 +299,8 @@ impl Backend {
         self.listed(prefix, None).await
     }
 
-    /// As [`Self::list`], only what comes after the key `after`, which need not be there.
+    /// As [`Self::list`], only what comes after the key `after`, which need not be there. What comes before costs nothing,
+    /// except on a store that cannot begin behind a key.
     ///
     /// # Errors
     /// As [`Self::list`].
@@ -324,6 +325,10 @@ impl Backend {
         let mut found = Vec::new();
         let mut listing = match &after {
             None => self.store.list(Some(&path)),
+            Some(after) if self.is_local() => {
+                found = self.walked(path, after).await?;
+                futures::stream::empty().boxed()
+            }
             Some(after) => self.store.list_with_offset(Some(&path), after),
         };
         let next = async |listing: &mut futures::stream::BoxStream<'static, _>| {

@@ -24,6 +24,7 @@
 //! | `G E` | segment epoch, sequence, instant | a row stopped citing that segment | a segment's lie together |
 //! | `G M` | segment epoch, sequence | where a rewritten segment's extents went | |
 //! | `G O` | | below this segment nothing is uncited | one row |
+//! | `G L` | | the newest log object there was when this was committed | one row |
 //! | `G A` | | what is applied | one row |
 //!
 //! Ids and instants are big-endian u64; `~x` is the bitwise inverse, so that newer comes first.
@@ -325,6 +326,11 @@ pub(crate) fn segment(epoch: u64, sequence: u64) -> Bytes {
 
 pub(crate) fn lowest_unsettled() -> Bytes {
     Bytes::from_static(b"GU")
+}
+
+/// The newest log object.
+pub(crate) fn logged() -> Bytes {
+    Bytes::from_static(b"GL")
 }
 
 pub(crate) fn applied() -> Bytes {

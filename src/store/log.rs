@@ -10,7 +10,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
-use super::rows::{FORMAT, decode};
+use super::keys;
+use super::rows::{FORMAT, decode, encode};
 use super::segment::object_key;
 use crate::backend::Backend;
 use crate::meta::{Batch, Commit, JournalToken};
@@ -118,6 +119,8 @@ pub(crate) struct Log {
 #[derive(Debug, Default)]
 struct State {
     sequence: u64,
+    /// What the index says of `sequence`.
+    recorded: u64,
     durable: Option<Commit>,
     newest: Option<Commit>,
     waiting: VecDeque<Waiting>,
@@ -150,6 +153,20 @@ impl Log {
             since: tokio::time::Instant::now(),
             held: token.into_iter().collect(),
         });
+    }
+
+    /// Adds to `batch` which object is the newest, if the index does not say it yet; [`Self::recorded`] tells when it does.
+    pub(crate) fn record(&self, batch: &mut Batch) -> u64 {
+        let state = lock(&self.state);
+        if state.sequence != state.recorded {
+            batch.put(keys::logged(), encode(&(self.epoch, state.sequence)));
+        }
+        state.sequence
+    }
+
+    /// The batch is committed.
+    pub(crate) fn recorded(&self, sequence: u64) {
+        lock(&self.state).recorded = sequence;
     }
 
     /// The newest commit that is not known to be durable.
@@ -235,7 +252,7 @@ impl Log {
                 _ if at < count => Base::Continues,
                 _ => Base::Ends,
             };
-            let batches = vec![super::rows::encode(batch)];
+            let batches = vec![encode(batch)];
             let object = LogObject {
                 epoch: upto.0,
                 first: upto.1,
@@ -293,9 +310,20 @@ pub(crate) async fn read_on(
     Ok(())
 }
 
-/// The newest log object.
-pub(crate) async fn last(backend: &Backend) -> Result<Option<LogObject>, StoreError> {
-    match backend.list("log").await?.last() {
+/// The newest log object; the index says that the one of `recorded`, epoch and sequence, is there. Lists only from that one
+/// on, which is little however long the log has grown.
+pub(crate) async fn last(
+    backend: &Backend,
+    recorded: Option<(u64, u64)>,
+) -> Result<Option<LogObject>, StoreError> {
+    let listed = match recorded {
+        Some((epoch, sequence)) => {
+            let before = object_key("log", epoch, sequence.saturating_sub(1));
+            backend.list_after("log", &before).await?
+        }
+        None => backend.list("log").await?,
+    };
+    match listed.last() {
         Some(info) => Ok(Some(LogObject::decode(&backend.get(&info.key).await?)?)),
         None => Ok(None),
     }
@@ -304,6 +332,7 @@ pub(crate) async fn last(backend: &Backend) -> Result<Option<LogObject>, StoreEr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::BackendConfig;
 
     #[test]
     fn log_objects_come_back_and_damage_is_refused() {
@@ -319,6 +348,37 @@ mod tests {
             let mut bad = bytes.to_vec();
             bad[at] ^= 0x40;
             assert!(LogObject::decode(&bad).is_err(), "byte {at}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_newest_object_is_found_from_any_that_the_index_may_name() {
+        let backend = Backend::open("memory://log-newest", &BackendConfig::default()).unwrap();
+        assert_eq!(last(&backend, None).await.unwrap(), None);
+        // In the order in which they are written, across every border of a directory.
+        let order = [
+            (1, 1),
+            (1, 0xfff),
+            (1, 0x1000),
+            (1, 0x00ff_ffff),
+            (1, 0x0100_0000),
+            (2, 1),
+            (0xfff, 7),
+            (0x1000, 1),
+        ];
+        for (at, (epoch, sequence)) in order.into_iter().enumerate() {
+            let object = LogObject {
+                epoch,
+                first: sequence,
+                base: Base::Before,
+                batches: Vec::new(),
+            };
+            let key = object_key("log", epoch, sequence);
+            backend.put_new(&key, object.encode()).await.unwrap();
+            for recorded in order[..=at].iter().copied().map(Some).chain([None]) {
+                let found = last(&backend, recorded).await.unwrap();
+                assert_eq!(found.as_ref(), Some(&object), "{recorded:?}");
+            }
         }
     }
 }

@@ -384,6 +384,7 @@ impl Shared {
             }
         }
         let settling = lock(&self.unsettled).prepare(&mut batch, applied.next_id);
+        let logged = self.log.record(&mut batch);
         batch.put(keys::applied(), encode(&applied));
         let rows = encode(&batch);
         let record = Record::Batch {
@@ -402,6 +403,7 @@ impl Shared {
         let commit = self.view.commit(&orders, &rows_keys, batch).await?;
         *lock(&self.applied) = applied;
         lock(&self.unsettled).committed(settling);
+        self.log.recorded(logged);
         self.log.add(number, rows, commit, token);
         self.queue.committed(leaving, commit);
         let mut hurried = lock(&self.health.hurried);

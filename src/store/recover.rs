@@ -291,7 +291,8 @@ impl Shared {
         if applied.batch == (0, 0) {
             return Ok(());
         }
-        let logged = log::last(&self.backend)
+        let recorded = self.view.row("G L", &keys::logged()).await?;
+        let logged = log::last(&self.backend, recorded)
             .await?
             .and_then(|object| object.upto());
         if logged == Some(applied.batch) {

@@ -10,6 +10,7 @@ use crate::support::place::Place;
 use crate::support::proxy::{Proxy, Request, summary};
 use crate::support::random::Random;
 use crate::support::s3::{BUCKET, S3Server};
+use crate::support::server::request;
 use crate::support::{long, scale, tree, wait_until};
 
 /// What a request takes longer than the server itself.
@@ -273,4 +274,38 @@ fn a_clone_of_four_hundred_files_is_forty_puts() {
         .mount
         .sh("cd clone && git status --porcelain && git fsck --no-progress && git ls-files | wc -l");
     assert_eq!(clean.trim(), "400");
+}
+
+#[test]
+fn a_mount_lists_the_log_from_its_end_however_long_it_is() {
+    let Some(server) = S3Server::start() else {
+        return;
+    };
+    let proxy = Proxy::start(server.address(), Duration::ZERO);
+    let place = Place::s3(&format!("{BUCKET}/long-log"), &proxy.endpoint());
+    let mut mount = TestMount::start(&place, &[]);
+    for name in ["one", "two", "three"] {
+        fs::write(mount.path(name), name).unwrap();
+        mount.drain();
+    }
+    mount.umount();
+    // More than a page of objects that are older than any of these.
+    for sequence in 1..=1100 {
+        let key = format!("log/00000/000/000/{:03x}/{sequence:03x}", sequence >> 12);
+        let target = format!("/{BUCKET}/long-log/main/{key}");
+        let answer = request(server.address(), "PUT", &target, Duration::from_secs(20));
+        assert!(answer.unwrap().starts_with("HTTP/1.1 200"), "{target}");
+    }
+
+    let mark = proxy.mark();
+    mount.mount();
+    let requests = proxy.since(mark);
+    let lists: Vec<_> = requests
+        .iter()
+        .map(|request| &request.target)
+        .filter(|target| target.contains("list-type=2") && target.contains("main%2Flog%2F"))
+        .collect();
+    assert_eq!(lists.len(), 1, "{lists:#?}\n{}", summary(&requests));
+    assert!(lists[0].contains("start-after="), "{lists:#?}");
+    assert_eq!(mount.sh("cat one two three"), "onetwothree");
 }

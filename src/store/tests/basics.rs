@@ -16,3 +16,31 @@ async fn a_file_is_saved_overwritten_and_found_again_from_the_bucket_alone() {
     assert_eq!(history(&ns, ROOT, b"a").await, [b"one", b"two"]);
     ns.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_index_says_how_far_the_log_had_come() {
+    let world = World::new("basics-logged");
+    let recorded = async |ns: &Namespace| -> Option<(u64, u64)> {
+        ns.0.view.row("G L", &keys::logged()).await.unwrap()
+    };
+    let mut ns = world.open().await;
+    assert_eq!(recorded(&ns).await, None);
+    for (at, name) in [b"a", b"b", b"c"].into_iter().enumerate() {
+        save(&ns, ROOT, name, b"text").await;
+        ns.drain().await.unwrap();
+        let newest = (ns.0.epoch, at as u64);
+        assert_eq!(recorded(&ns).await, (at > 0).then_some(newest));
+    }
+    let earlier = recorded(&ns).await;
+    ns.close().await.unwrap();
+    drop(ns);
+    ns = world.open().await;
+    assert_eq!(recorded(&ns).await, earlier, "until there is a batch");
+    save(&ns, ROOT, b"d", b"text").await;
+    ns.drain().await.unwrap();
+    save(&ns, ROOT, b"e", b"text").await;
+    ns.drain().await.unwrap();
+    assert_eq!(recorded(&ns).await, Some((ns.0.epoch, 1)));
+    check::log_twin(&ns, &world).await;
+    ns.close().await.unwrap();
+}
