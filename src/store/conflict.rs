@@ -28,6 +28,8 @@ use crate::sync::{Arc, lock};
 
 /// How long the last conflict version of a name stands, nanoseconds: beyond the millisecond that a printed time means.
 const STANDS: u64 = 1_000_000;
+/// The log tells how far it has come each time so many have been brought back.
+const TELL_EACH: usize = 1000;
 /// Names told by [`Conflicts::places`], at most.
 const PLACES_MAX: usize = 100;
 
@@ -86,7 +88,10 @@ impl Shared {
         if overtaken.is_empty() && !works.values().any(Work::is_open) {
             return Ok(());
         }
+        let (operations, unsaved) = (overtaken.len(), works.len());
         tracing::warn!(
+            operations,
+            unsaved,
             "another writer has been here since: what was acknowledged comes back as versions"
         );
         self.finish_states().await?;
@@ -99,13 +104,19 @@ impl Shared {
         let last = last_states(&overtaken, &works);
         for (at, overtaken) in overtaken.into_iter().enumerate() {
             rescue.operation(overtaken, &last, at).await?;
+            if (at + 1) % TELL_EACH == 0 {
+                tracing::info!(done = at + 1, operations, "acknowledged changes come back");
+            }
             step()?;
         }
         self.queue.changed.notify_waiters();
         self.bring(&self.queue.all()).await?;
         step()?;
-        for (id, work) in works {
+        for (at, (id, work)) in works.into_iter().enumerate() {
             rescue.work(id, work).await?;
+            if (at + 1) % TELL_EACH == 0 {
+                tracing::info!(done = at + 1, unsaved, "unsaved writes come back");
+            }
         }
         rescue.tell();
         Ok(())

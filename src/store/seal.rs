@@ -25,6 +25,9 @@ pub(crate) const OWN_SEGMENT: u64 = 1 << 20;
 /// Up to it, and alone, a content lies in its row.
 pub(crate) const INLINE: u64 = 4 << 10;
 
+/// Files of an upload that failed which the log names, at most.
+const INOS_TOLD: usize = 8;
+
 /// Part of a content that goes into one extent.
 #[derive(Clone, Debug)]
 pub(crate) struct Cut {
@@ -78,8 +81,9 @@ impl Shared {
 
     fn sealing_failed(&self, contents: &[Arc<Pending>], error: &StoreError) {
         self.health.failed(&error.to_string());
+        let inos: Vec<u64> = contents.iter().take(INOS_TOLD).map(|p| p.ino.0).collect();
+        tracing::warn!(files = contents.len(), ?inos, %error, "upload failed; trying again");
         for pending in contents {
-            tracing::warn!(ino = pending.ino.0, content = ?pending.content, %error, "upload failed; trying again");
             pending.sealing.send_modify(|state| {
                 let times = match state {
                     Sealing::Failed(times, _) => *times + 1,
