@@ -403,7 +403,12 @@ impl Core {
         } else {
             Unmount::WhenIdle
         };
-        self.unmount(how).await.map_err(|error| error.to_string())?;
+        tokio::select! {
+            unmounted = self.unmount(how) => unmounted.map_err(|error| error.to_string())?,
+            // The kernel ends the session first and then takes apart what it had cached: umount(2) comes back seconds later when
+            // that was a million files, and whoever asked must have been answered before this process goes.
+            () = self.mounted.ended() => {}
+        }
         // A full channel means that the end has been asked for already.
         let _ = self.shutdown.try_send(());
         let mut finished = self.finished.clone();
