@@ -2,6 +2,10 @@
 //!
 //! The files are made through the library, by this very program in a process of its own, because the library reads its
 //! credentials from the environment.
+//!
+//! The times are promises of an optimized build: they are held to by
+//! `REWINDFS_TEST_LONG=1 cargo test --release --test mount scale:: -- --nocapture`, with 1,000,000 files. A build without
+//! optimization is given five times as long; requests and memory are the same for both.
 
 use std::fs;
 use std::path::Path;
