@@ -5,6 +5,7 @@
 
 mod background;
 mod check;
+mod helper;
 mod log;
 mod mount;
 mod namespace;
@@ -13,11 +14,14 @@ mod place;
 mod status;
 mod value;
 
+use crate::fuse::Unmount;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+use helper::Asked;
 
 pub use check::Check;
 pub use mount::Job;
@@ -69,6 +73,9 @@ enum Command {
         /// Unmount even while files in it are open
         #[arg(long, short = 'z')]
         lazy: bool,
+        /// umount(8) asks: unmount also where the daemon cannot be asked
+        #[arg(long, hide = true)]
+        helper: bool,
     },
     /// Compare a namespace's log with its index; takes the namespace from any writer
     Check(check::CheckArguments),
@@ -144,7 +151,13 @@ pub enum Start {
 pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let command = Arguments::command();
-    let prepared = match options::prepare(arguments, &command) {
+    let root = rustix::process::geteuid().is_root();
+    let prepared = match helper::asked(arguments, root) {
+        Ok(Asked::Command(arguments)) => options::prepare(arguments, &command),
+        Ok(Asked::Remount(remount)) => return Start::Done(exit(remount.run())),
+        Err(refusal) => Err(refusal),
+    };
+    let prepared = match prepared {
         Ok(prepared) => prepared,
         Err(refusal) => return Start::Done(refusal.exit()),
     };
@@ -169,12 +182,26 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
         },
         Command::Status { mountpoint, json } => status::status(&mountpoint, json),
         Command::Drain { mountpoint } => status::drain(&mountpoint),
-        Command::Umount { mountpoint, lazy } => status::umount(&mountpoint, lazy),
+        Command::Umount {
+            mountpoint,
+            lazy,
+            helper,
+        } => {
+            let how = match lazy {
+                true => Unmount::Lazy,
+                false => Unmount::WhenIdle,
+            };
+            status::umount(&mountpoint, how, helper)
+        }
     };
-    Start::Done(match outcome {
+    Start::Done(exit(outcome))
+}
+
+fn exit(outcome: Result<(), Refusal>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(refusal) => refusal.exit(),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,7 @@
 
 use super::Refusal;
 use clap::{ArgAction, Command};
-use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::ffi::OsString;
 
 /// Words of mount(8) that are for others: the mount command, systemd, or what holds here anyway.
 const FOR_OTHERS: &[&str] = &[
@@ -51,16 +50,14 @@ pub(super) const FLAGS: &[&str] = &[
     "exec", "noexec", "suid", "nosuid", "dev", "nodev", "atime", "noatime", "sync", "dirsync",
 ];
 
-/// Makes `arguments`, the program's name first, what clap expects: a mount without the word gets it, as fstab needs it, and
-/// `-o` lists become flags.
+/// Makes `arguments`, the program's name first, what clap expects: a mount's `-o` lists become flags.
 ///
 /// # Errors
 /// A usage error that names the word nobody knows.
 pub(super) fn prepare(
-    arguments: Vec<OsString>,
+    mut arguments: Vec<OsString>,
     command: &Command,
 ) -> Result<Vec<OsString>, Refusal> {
-    let mut arguments = named(arguments);
     if arguments.get(1).is_none_or(|word| word != "mount") {
         return Ok(arguments);
     }
@@ -101,27 +98,6 @@ pub(super) fn prepare(
         }
     }
     Ok(arguments)
-}
-
-/// Puts in the word `mount` where mount(8) calls: as `mount.rewindfs`, or with a URL as the first argument.
-fn named(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let helper = arguments
-        .first()
-        .and_then(|program| Path::new(program).file_name())
-        .is_some_and(|name| name == "mount.rewindfs" || name == "mount.fuse.rewindfs");
-    let url = arguments
-        .get(1)
-        .and_then(|first| first.to_str())
-        .is_some_and(|first| first.contains("://") && !first.starts_with('-'));
-    if helper {
-        // Words of mount(8)'s helpers without a meaning here: sloppy, verbose, no mtab.
-        let ignored = ["-s", "-v", "-n"].map(OsStr::new);
-        arguments.retain(|argument| !ignored.contains(&argument.as_os_str()));
-    }
-    if helper || url {
-        arguments.insert(1, "mount".into());
-    }
-    arguments
 }
 
 /// Splits a list at its commas; a backslash takes the next character as it stands.
@@ -273,15 +249,6 @@ mod tests {
             assert!(message.contains(part), "{list}: {message}");
         }
         assert!(prepared(&["r", "mount", "-o"]).is_err());
-    }
-
-    #[test]
-    fn fstab_needs_no_word() {
-        let words = prepared(&["/sbin/rewindfs", "s3://b/p", "/m", "-o", "rw"]).unwrap();
-        assert_eq!(words, ["/sbin/rewindfs", "mount", "s3://b/p", "/m"]);
-        let words =
-            prepared(&["/sbin/mount.rewindfs", "s3://b/p", "/m", "-n", "-o", "ro"]).unwrap();
-        assert_eq!(words[1..], ["mount", "s3://b/p", "/m", "--read-only"]);
     }
 
     #[test]

@@ -52,17 +52,27 @@ pub(super) fn drain(mountpoint: &Path) -> Result<(), Refusal> {
 /// Drains, unmounts and waits for the daemon's end. What a killed daemon left is unmounted as well.
 ///
 /// # Errors
-/// A failure when something is open, unless `lazy`, or when something did not reach the bucket.
-pub(super) fn umount(mountpoint: &Path, lazy: bool) -> Result<(), Refusal> {
+/// A failure when something is open, unless it is to be lazy, or when something did not reach the bucket.
+pub(super) fn umount(mountpoint: &Path, how: Unmount, helper: bool) -> Result<(), Refusal> {
     let mountpoint = resolved(mountpoint)?;
-    let request = Request::Shutdown { lazy };
+    let request = Request::Shutdown {
+        lazy: how == Unmount::Lazy,
+    };
     match control::ask(&place::runtime_directories(), &mountpoint, request) {
         Ok((Response::Done, pid)) => gone(&mountpoint, pid),
         Ok((Response::Failed { message }, _)) => Err(told(&mountpoint, &message)),
         Ok((Response::Status(_), _)) => Err(unexpected(&mountpoint)),
+        // The daemon of a mount that is gone goes on alone.
+        Err(ControlError::NotFound(_)) if helper && served(&mountpoint) => {
+            unmount(&mountpoint, how).map_err(Refusal::failure)
+        }
         Err(ControlError::NotFound(_)) => remains(&mountpoint),
         Err(error) => Err(Refusal::failure(error)),
     }
+}
+
+fn served(mountpoint: &Path) -> bool {
+    matches!(serving(mountpoint), Ok(true))
 }
 
 /// Unmounts what nobody serves any more.

@@ -2,8 +2,10 @@
 //!
 //! Invariant: whatever is started here ends when its value drops, and no wait is without a bound.
 
+pub(crate) mod apart;
 pub(crate) mod azure;
 pub(crate) mod mount;
+pub(crate) mod pjdfstest;
 pub(crate) mod place;
 pub(crate) mod proxy;
 pub(crate) mod random;

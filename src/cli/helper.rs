@@ -1,0 +1,249 @@
+//! What mount(8) and umount(8) ask of the helpers they look for in `/sbin`: this program, under the names
+//! `mount.fuse.rewindfs`, `mount.rewindfs`, `umount.fuse.rewindfs` and `umount.rewindfs`.
+//!
+//! Invariant: nothing here calls mount(8) or umount(8) without `-i`, or they would call us again.
+
+use super::Refusal;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::Command;
+
+/// Words of mount(8) that a remount may change: those the kernel keeps for every mount, whatever its type.
+const REMOUNTED: &[&str] = &[
+    "remount",
+    "ro",
+    "rw",
+    "exec",
+    "noexec",
+    "suid",
+    "nosuid",
+    "dev",
+    "nodev",
+    "atime",
+    "noatime",
+    "diratime",
+    "nodiratime",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+    "nosymfollow",
+];
+
+/// What is asked of this program.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// A command line with its command's word.
+    Command(Vec<OsString>),
+    /// Other flags for a mount there is, which only the kernel can give it.
+    Remount(Remount),
+}
+
+/// Other flags for a mount there is. The daemon does not hear of them.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Remount {
+    list: String,
+    mountpoint: OsString,
+}
+
+/// Reads `arguments`, the program's name first. `root` tells whether the system's administrator calls.
+///
+/// # Errors
+/// A usage error for a remount that does not say of what.
+pub(super) fn asked(arguments: Vec<OsString>, root: bool) -> Result<Asked, Refusal> {
+    let name = arguments.first().map(Path::new).and_then(Path::file_name);
+    let name = name.and_then(OsStr::to_str).unwrap_or_default();
+    match name {
+        "mount.rewindfs" | "mount.fuse.rewindfs" => mount(arguments, root),
+        "umount.rewindfs" | "umount.fuse.rewindfs" => Ok(Asked::Command(umount(arguments))),
+        _ => Ok(Asked::Command(named(arguments))),
+    }
+}
+
+impl Remount {
+    /// Hands it to the kernel through mount(8).
+    ///
+    /// # Errors
+    /// That mount(8) refused, which has said why, or cannot be run.
+    pub(super) fn run(&self) -> Result<(), Refusal> {
+        let mountpoint = self.mountpoint.display();
+        let mut command = Command::new("mount");
+        command.args(["-i", "-o", &self.list, "--"]);
+        match command.arg(&self.mountpoint).status() {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(Refusal::failure(format!(
+                "{mountpoint}: not remounted with {}: mount(8): {status}",
+                self.list
+            ))),
+            Err(error) => Err(Refusal::failure(format!(
+                "{mountpoint}: mount(8) cannot be run: {error}"
+            ))),
+        }
+    }
+}
+
+/// Puts in the word `mount` where the first argument is a URL, as mount.fuse(8) calls.
+fn named(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let url = arguments
+        .get(1)
+        .and_then(|first| first.to_str())
+        .is_some_and(|first| first.contains("://") && !first.starts_with('-'));
+    if url {
+        arguments.insert(1, "mount".into());
+    }
+    arguments
+}
+
+fn mount(arguments: Vec<OsString>, root: bool) -> Result<Asked, Refusal> {
+    let (program, words) = without_foreign(arguments);
+    let list = lists(&words).collect::<Vec<_>>().join(",");
+    if list.split(',').any(|word| word == "remount") {
+        return Ok(Asked::Remount(remount(&words, &list)?));
+    }
+    let mut arguments = vec![program, "mount".into()];
+    if root {
+        // mount(8) swallows both words, whoever asks for them, and passes on their opposites: as with any other type of
+        // file system, an administrator's mount has what it was not denied.
+        arguments.extend(["dev", "suid"].map(|word| format!("--mount-flag={word}").into()));
+    }
+    arguments.extend(words);
+    Ok(Asked::Command(arguments))
+}
+
+fn remount(words: &[OsString], list: &str) -> Result<Remount, Refusal> {
+    let kept = list.split(',').filter(|word| REMOUNTED.contains(word));
+    let plain: Vec<&OsString> = plain(words).collect();
+    match plain[..] {
+        [_source, mountpoint] => Ok(Remount {
+            list: kept.collect::<Vec<_>>().join(","),
+            mountpoint: mountpoint.clone(),
+        }),
+        _ => Err(Refusal::usage("a remount needs a source and a mountpoint")),
+    }
+}
+
+/// The command `umount` for what umount(8) says; without waiting for open files where it is told not to.
+fn umount(arguments: Vec<OsString>) -> Vec<OsString> {
+    let (program, words) = without_foreign(arguments);
+    let mut arguments = vec![program, "umount".into(), "--helper".into()];
+    for word in words {
+        match word.to_str() {
+            Some("-l" | "-f") => arguments.push("--lazy".into()),
+            Some("-r") => {}
+            _ => arguments.push(word),
+        }
+    }
+    arguments
+}
+
+/// Takes out what the two tell every helper and what has no meaning here: sloppy, verbose, no mtab, the type, the namespace.
+fn without_foreign(arguments: Vec<OsString>) -> (OsString, Vec<OsString>) {
+    let mut arguments = arguments.into_iter();
+    let program = arguments.next().unwrap_or_default();
+    let mut words = Vec::new();
+    while let Some(word) = arguments.next() {
+        match word.to_str() {
+            Some("-s" | "-v" | "-n") => {}
+            Some("-t" | "-N") => drop(arguments.next()),
+            _ => words.push(word),
+        }
+    }
+    (program, words)
+}
+
+/// The values of `-o`.
+fn lists(words: &[OsString]) -> impl Iterator<Item = &str> {
+    words
+        .windows(2)
+        .filter_map(|pair| (pair[0] == "-o").then(|| pair[1].to_str()).flatten())
+}
+
+/// What is neither a flag nor the value of `-o`.
+fn plain(words: &[OsString]) -> impl Iterator<Item = &OsString> {
+    let mut value = false;
+    words.iter().filter(move |word| {
+        let skipped = value || word.as_encoded_bytes().starts_with(b"-");
+        value = !value && *word == "-o";
+        !skipped
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(arguments: &[&str], root: bool) -> Asked {
+        asked(arguments.iter().map(OsString::from).collect(), root).unwrap()
+    }
+
+    fn command(words: &[&str]) -> Asked {
+        Asked::Command(words.iter().map(OsString::from).collect())
+    }
+
+    #[test]
+    fn fstab_needs_no_word() {
+        assert_eq!(
+            of(&["/sbin/rewindfs", "s3://b/p", "/m", "-o", "rw"], true),
+            command(&["/sbin/rewindfs", "mount", "s3://b/p", "/m", "-o", "rw"])
+        );
+        let helper = "/sbin/mount.rewindfs";
+        assert_eq!(
+            of(
+                &[helper, "s3://b/p", "/m", "-n", "-t", "x", "-o", "ro"],
+                false
+            ),
+            command(&[helper, "mount", "s3://b/p", "/m", "-o", "ro"])
+        );
+    }
+
+    #[test]
+    fn other_commands_stay() {
+        let words = ["r", "status", "-n", "x"];
+        assert_eq!(of(&words, true), command(&words));
+    }
+
+    #[test]
+    fn the_administrator_has_what_is_not_denied() {
+        let helper = "/sbin/mount.fuse.rewindfs";
+        assert_eq!(
+            of(&[helper, "u", "/m", "-o", "rw,nodev"], true),
+            command(&[
+                helper,
+                "mount",
+                "--mount-flag=dev",
+                "--mount-flag=suid",
+                "u",
+                "/m",
+                "-o",
+                "rw,nodev"
+            ])
+        );
+    }
+
+    #[test]
+    fn a_remount_is_the_kernels() {
+        let list = "ro,nosuid,remount,namespace=team/eu,user_id=0,_netdev";
+        assert_eq!(
+            of(&["mount.fuse.rewindfs", "u", "/m", "-v", "-o", list], true),
+            Asked::Remount(Remount {
+                list: "ro,nosuid,remount".to_owned(),
+                mountpoint: "/m".into(),
+            })
+        );
+        let words = ["mount.fuse.rewindfs", "/m", "-o", "remount"].map(OsString::from);
+        assert!(asked(words.to_vec(), true).is_err());
+    }
+
+    #[test]
+    fn umount_drains_and_may_be_told_not_to_wait() {
+        let helper = "/sbin/umount.fuse.rewindfs";
+        assert_eq!(
+            of(&[helper, "/m", "-n", "-r", "-t", "fuse.rewindfs"], true),
+            command(&[helper, "umount", "--helper", "/m"])
+        );
+        assert_eq!(
+            of(&[helper, "/m", "-l"], true),
+            command(&[helper, "umount", "--helper", "/m", "--lazy"])
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! mount(8), umount(8) and fstab(5) on our mounts: the helpers `mount.fuse.rewindfs`, `mount.rewindfs` and
+//! `umount.fuse.rewindfs`.
+
+use std::time::Duration;
+
+use crate::support::apart::Desk;
+
+const LIMIT: Duration = Duration::from_secs(200);
+
+/// What the scripts share: options of a mount, by the kernel's table; the daemons there are.
+const FUNCTIONS: &str = r#"
+options() { awk -v at="$desk/files" '$5 == at { print "," $6 "," }' /proc/self/mountinfo; }
+has() { case "$(options)" in *",$1,"*) ;; *) echo "no $1 in $(options)"; return 1 ;; esac; }
+lacks() { case "$(options)" in *",$1,"*) echo "$1 in $(options)"; return 1 ;; esac; }
+daemons() { cat /proc/[0-9]*/comm 2>/dev/null | grep -c '^rewindfs$' || true; }
+refused() { if "$@" 2>"$desk/said"; then echo "not refused: $*"; return 1; fi; }
+"#;
+
+#[track_caller]
+fn run(script: &str) {
+    let desk = Desk::new();
+    desk.run(&format!("{FUNCTIONS}\n{script}"), LIMIT).ok();
+}
+
+#[test]
+fn an_administrators_mount_has_devices_set_user_id_and_noatime() {
+    run(r#"
+    mount -t fuse.rewindfs -o "cache_dir=$desk/cache,dev,suid,noatime" "file://$desk/store" files
+    lacks nodev; lacks nosuid; has noatime
+    cp /bin/id files/id; chown 4321 files/id; chmod 4755 files/id
+    [ "$(setpriv --reuid=tests --clear-groups files/id -u)" = 4321 ]
+    mknod files/null c 1 3
+    echo gone >files/null
+    umount files
+
+    mount -t fuse.rewindfs -o "cache_dir=$desk/cache,nodev,nosuid,noexec" "file://$desk/store" files
+    has nodev; has nosuid; has noexec
+    refused files/id -u
+    refused tee files/null </dev/null
+    umount files
+    "#);
+}
+
+#[test]
+fn a_line_in_fstab_mounts_and_a_second_mount_works_at_once() {
+    run(r#"
+    echo "file://$desk/store $desk/files rewindfs _netdev,nofail,x-systemd.automount,namespace=team/eu,cache_dir=$desk/cache 0 0" >fstab
+    for round in 1 2 3; do
+        mount -T fstab files
+        mountpoint -q files
+        [ "$(ls files | wc -l)" = $((round - 1)) ]
+        head -c 100000 /dev/urandom >files/$round
+        umount files
+        # What has gone needs nothing of this machine: the next mount is another one's.
+        [ "$(daemons)" = 0 ]
+        rm -r cache/*
+    done
+    [ -e store/team/eu/namespace.json ]
+    "#);
+}
+
+#[test]
+fn a_remount_makes_it_read_only_and_back() {
+    run(r#"
+    mount -t fuse.rewindfs -o "cache_dir=$desk/cache,nosuid,namespace=a" "file://$desk/store" files
+    echo one >files/f
+    mount -o remount,ro files
+    has ro; has nosuid
+    refused sh -c 'echo two >files/f'
+    grep -q 'Read-only file system' said
+    [ "$(cat files/f)" = one ]
+    mount -o remount,rw,noexec files
+    has rw; has nosuid; has noexec
+    echo three >files/f
+    [ "$(daemons)" = 1 ]
+    umount files
+    [ "$(daemons)" = 0 ]
+    "#);
+}
+
+#[test]
+fn umount_refuses_while_a_file_is_open_unless_it_is_told_not_to_wait() {
+    run(r#"
+    mount -t rewindfs -o "cache_dir=$desk/cache" "file://$desk/store" files
+    exec 9>files/f
+    echo kept >&9
+    refused umount files
+    mountpoint -q files
+    umount -l files
+    refused mountpoint -q files
+    exec 9>&-
+    # Nobody has it open any more: the daemon ends, and the next mount waits for that.
+    mount -t rewindfs -o "cache_dir=$desk/cache" "file://$desk/store" files
+    [ "$(cat files/f)" = kept ]
+    umount files
+    "#);
+}
+
+#[test]
+fn what_the_helper_does_not_know_is_named() {
+    run(r#"
+    refused mount -t fuse.rewindfs -o frobnicate "file://$desk/store" files
+    grep -q frobnicate said
+    refused mountpoint -q files
+    "#);
+}

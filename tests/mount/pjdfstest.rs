@@ -1,0 +1,150 @@
+//! pjdfstest 0.2.2: names, permissions, attributes and times of every call, and in what order what is refused.
+//!
+//! 14 tests are skipped everywhere: 13 mount again read-only, and FUSE has no limit of links to ask for.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::apart::Desk;
+use crate::support::mount::TestMount;
+use crate::support::pjdfstest::{Counts, Remounts, complaints, configure, counts, program};
+use crate::support::place::Place;
+use crate::support::s3::S3Server;
+use crate::support::shell::{self, Ran};
+
+/// Several times what a busy machine needs.
+const LIMIT: Duration = Duration::from_secs(400);
+
+/// What a faultless file system gets as root.
+const ALL: Counts = Counts {
+    failed: 0,
+    skipped: 14,
+    passed: 384,
+    expected: 0,
+};
+
+/// Fails with what was wrong unless `ran` came to `expected`.
+#[track_caller]
+fn judge(ran: &Ran, expected: Counts) {
+    let found = counts(&ran.stdout);
+    assert!(
+        ran.code == Some(0) && found == Some(expected),
+        "{found:?} instead of {expected:?}, exit status {:?}\n{}\n{}",
+        ran.code,
+        complaints(&ran.stdout),
+        ran.stderr
+    );
+}
+
+/// The whole suite, as root, on `root`.
+#[track_caller]
+fn run_on(root: &Path) {
+    let scratch = tempfile::tempdir().unwrap();
+    let configuration = scratch.path().join("pjdfstest.toml");
+    configure(&configuration, Remounts::Refused);
+    // On a file system that is not the one under test links across the two are tried.
+    let second = tempfile::tempdir_in("/dev/shm").unwrap();
+    assert_ne!(
+        root.metadata().unwrap().dev(),
+        second.path().metadata().unwrap().dev()
+    );
+    let mut command = Command::new(program());
+    command.arg("-c").arg(&configuration);
+    command.arg("-p").arg(root);
+    command.arg("-s").arg(second.path());
+    judge(&shell::run(command.env("NO_COLOR", "1"), LIMIT), ALL);
+}
+
+#[test]
+fn root_passes_on_a_local_directory() {
+    let store = tempfile::tempdir().unwrap();
+    let mut mount = TestMount::start(&Place::local(store.path()), &[]);
+    run_on(&mount.root());
+    mount.umount();
+}
+
+#[test]
+fn root_passes_on_s3() {
+    let Some(server) = S3Server::start() else {
+        return;
+    };
+    let mut mount = TestMount::start(&server.place("pjdfstest"), &[]);
+    run_on(&mount.root());
+    mount.umount();
+}
+
+/// Through mount(8), so that the suite can mount read-only: what 13 more tests need. One stays skipped, and four find the
+/// mount point busy as on every other file system.
+#[test]
+fn root_passes_with_remounts_through_the_helper() {
+    let desk = Desk::new();
+    desk.offer(&program(), "pjdfstest");
+    configure(&desk.path().join("pjdfstest.toml"), Remounts::Allowed);
+    let ran = desk.run(
+        r#"
+        mount -t fuse.rewindfs -o "cache_dir=$desk/cache" "file://$desk/store" "$desk/files"
+        mountpoint -q "$desk/files"
+        code=0
+        ./pjdfstest -c pjdfstest.toml -p "$desk/files" -s /dev/shm || code=$?
+        umount "$desk/files"
+        exit $code
+        "#,
+        LIMIT,
+    );
+    judge(
+        &ran,
+        Counts {
+            failed: 0,
+            skipped: 1,
+            passed: 393,
+            expected: 4,
+        },
+    );
+}
+
+/// What needs no root is passed on a mount that an ordinary user made by fusermount3.
+#[test]
+fn an_ordinary_user_passes_on_a_mount_of_his_own() {
+    let desk = Desk::new();
+    desk.offer(&program(), "pjdfstest");
+    configure(&desk.path().join("pjdfstest.toml"), Remounts::Refused);
+    let ran = desk.run(
+        r#"
+        # Commands that are run by anybody must be where anybody can go.
+        chown -R tests:tests "$desk/store" "$desk/cache" "$desk/files"
+        as() { setpriv --reuid=tests --regid=tests --clear-groups env HOME="$desk/cache" TMPDIR="$desk/cache" "$@"; }
+        as ./rewindfs mount "file://$desk/store" "$desk/files" --cache-dir "$desk/cache"
+        as mountpoint -q "$desk/files"
+        code=0
+        as ./pjdfstest -c pjdfstest.toml -p "$desk/files" -s /dev/shm || code=$?
+        as ./rewindfs umount "$desk/files"
+        exit $code
+        "#,
+        LIMIT,
+    );
+    judge(
+        &ran,
+        Counts {
+            failed: 0,
+            skipped: 146,
+            passed: 252,
+            expected: 0,
+        },
+    );
+}
+
+#[test]
+fn a_summary_is_read() {
+    let text = "a::b   ok\nc::d   FAILED\n\nSummary: 1 failed, 2 skipped, 30 passed, 4 expected failures, 37 total\n";
+    let expected = Counts {
+        failed: 1,
+        skipped: 2,
+        passed: 30,
+        expected: 4,
+    };
+    assert_eq!(counts(text), Some(expected));
+    assert!(complaints(text).starts_with("c::d"), "{text}");
+    assert_eq!(counts("thread panicked"), None);
+}

@@ -1,0 +1,65 @@
+//! A script with mounts and processes of its own: a copy of the system in which `/sbin` has our helpers of mount(8), `/run`
+//! is empty, and all of which is gone when the script ends, however it ends. Needs root.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::mount::PROGRAM;
+use super::shell::{self, Ran};
+
+/// Directories of one script: `$desk` in it, the place for everything, where every user can go.
+pub(crate) struct Desk {
+    /// Below `/tmp`, for a scratch directory of root's own lets nobody else in.
+    directory: tempfile::TempDir,
+}
+
+/// What makes the system of the script.
+const SYSTEM: &str = r#"
+mount -t tmpfs -o mode=755 none /run
+mkdir -p "$desk/over" "$desk/store" "$desk/cache" "$desk/files"
+mount -t tmpfs none "$desk/over"
+mkdir "$desk/over/upper" "$desk/over/work"
+sbin=$(readlink -f /sbin)
+mount -t overlay -o "lowerdir=$sbin,upperdir=$desk/over/upper,workdir=$desk/over/work" none "$sbin"
+for name in mount.fuse.rewindfs mount.rewindfs umount.fuse.rewindfs; do
+    ln -s "$desk/rewindfs" "/sbin/$name"
+done
+"#;
+
+impl Desk {
+    /// Makes the directory, with a copy of the program that every user can run.
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir_in("/tmp").expect("a scratch directory");
+        let desk = Self { directory };
+        shell::sh(desk.path(), "chmod 777 .");
+        desk.offer(Path::new(PROGRAM), "rewindfs");
+        desk
+    }
+
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Puts a copy of `program` there under `name`.
+    pub(crate) fn offer(&self, program: &Path, name: &str) -> PathBuf {
+        let place = self.path().join(name);
+        std::fs::copy(program, &place).expect("a copy of a program");
+        place
+    }
+
+    /// Runs `script` by `bash -eu` in the desk, as root, in a system of its own.
+    pub(crate) fn run(&self, script: &str, limit: Duration) -> Ran {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args(["bash", "-euo", "pipefail", "-c"])
+            .arg(format!("{SYSTEM}\n{script}"))
+            .current_dir(self.path())
+            .env("desk", self.path())
+            .env("LC_ALL", "C")
+            .env("NO_COLOR", "1");
+        shell::run(&mut command, limit)
+    }
+}

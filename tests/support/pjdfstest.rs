@@ -1,0 +1,83 @@
+//! pjdfstest, the file system test suite of FreeBSD's authors, as `scripts/setup tests` installs it.
+
+use std::path::{Path, PathBuf};
+
+use super::server::installed;
+
+/// What a run came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Tests that failed, or passed where they should not have.
+    pub(crate) failed: u32,
+    /// Tests that cannot be run here.
+    pub(crate) skipped: u32,
+    /// Tests that passed.
+    pub(crate) passed: u32,
+    /// Tests that failed as expected.
+    pub(crate) expected: u32,
+}
+
+/// Whether the suite may mount again with other flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Remounts {
+    Refused,
+    Allowed,
+}
+
+/// These find the mount point busy on every file system, ext4 and tmpfs as well: the suite itself keeps a file open.
+const BUSY: &str = r#"["symlink::erofs_new_file", "rename::erofs_named", "chown::erofs_named", "chown::lchown::erofs_named"]"#;
+
+/// The program.
+pub(crate) fn program() -> PathBuf {
+    installed("pjdfstest/bin/pjdfstest")
+}
+
+/// Writes the configuration of a whole run to `path`.
+pub(crate) fn configure(path: &Path, remounts: Remounts) {
+    let (allowed, expected) = match remounts {
+        Remounts::Refused => (false, "[]"),
+        Remounts::Allowed => (true, BUSY),
+    };
+    let text = format!(
+        r#"
+[features]
+posix_fallocate = {{}}
+rename_ctime = {{}}
+utime_now = {{}}
+utimensat = {{}}
+
+[settings]
+naptime = 0.01
+allow_remount = {allowed}
+expected_failures = {expected}
+
+[dummy_auth]
+entries = [ ["nobody", "nogroup"], ["tests", "tests"] ]
+"#
+    );
+    std::fs::write(path, text).expect("a configuration");
+}
+
+/// Reads the summary at the end of an output; none when the suite did not come to its end.
+pub(crate) fn counts(output: &str) -> Option<Counts> {
+    let line = output
+        .lines()
+        .rev()
+        .find(|line| line.starts_with("Summary: "))?;
+    let number = |what: &str| {
+        let (before, _) = line.split_once(what)?;
+        before.trim_end().rsplit(' ').next()?.parse().ok()
+    };
+    Some(Counts {
+        failed: number(" failed,")?,
+        skipped: number(" skipped,")?,
+        passed: number(" passed,")?,
+        expected: number(" expected failures,")?,
+    })
+}
+
+/// The lines of an output that name what went wrong.
+pub(crate) fn complaints(output: &str) -> String {
+    let wrong = |line: &&str| !line.ends_with(" ok") && !line.ends_with(" skipped");
+    output.lines().filter(wrong).collect::<Vec<_>>().join("\n")
+}
