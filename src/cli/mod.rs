@@ -151,8 +151,7 @@ pub enum Start {
 pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let command = Arguments::command();
-    let root = rustix::process::geteuid().is_root();
-    let prepared = match helper::asked(arguments, root) {
+    let prepared = match helper::asked(arguments, place::is_root()) {
         Ok(Asked::Command(arguments)) => options::prepare(arguments, &command),
         Ok(Asked::Remount(remount)) => return Start::Done(exit(remount.run())),
         Err(refusal) => Err(refusal),

@@ -5,9 +5,11 @@ use std::env::var_os;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Tells whether root runs this.
-fn is_root() -> bool {
+/// Tells whether root runs this and the system's directories are its own, which they are not for the root of a user
+/// namespace that anybody may make.
+pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+        && rustix::fs::access("/run", rustix::fs::Access::WRITE_OK).is_ok()
 }
 
 /// The user and the group that run this.
@@ -38,15 +40,15 @@ fn cache_of(cache_home: Option<OsString>, home: Option<OsString>) -> Option<Path
 /// The directory in which a mount of this user listens for commands.
 pub(super) fn runtime_directory() -> PathBuf {
     let user = rustix::process::geteuid().as_raw();
-    runtime_of(user, var_os("XDG_RUNTIME_DIR"))
+    runtime_of(is_root(), user, var_os("XDG_RUNTIME_DIR"))
 }
 
-fn runtime_of(user: u32, runtime: Option<OsString>) -> PathBuf {
+fn runtime_of(root: bool, user: u32, runtime: Option<OsString>) -> PathBuf {
     // Root's own variable differs between a login and a service, so that one place serves both.
-    match (user, absolute(runtime)) {
-        (0, _) => PathBuf::from("/run/rewindfs"),
-        (_, Some(runtime)) => runtime.join("rewindfs"),
-        (_, None) => std::env::temp_dir().join(format!("rewindfs-{user}")),
+    match (root, absolute(runtime)) {
+        (true, _) => PathBuf::from("/run/rewindfs"),
+        (false, Some(runtime)) => runtime.join("rewindfs"),
+        (false, None) => std::env::temp_dir().join(format!("rewindfs-{user}")),
     }
 }
 
@@ -96,8 +98,12 @@ mod tests {
     #[test]
     fn root_listens_in_one_place() {
         let run = Some(OsString::from("/run/user/7"));
-        assert_eq!(runtime_of(0, run.clone()), Path::new("/run/rewindfs"));
-        assert_eq!(runtime_of(7, run), Path::new("/run/user/7/rewindfs"));
-        assert!(runtime_of(7, None).ends_with("rewindfs-7"));
+        assert_eq!(runtime_of(true, 0, run.clone()), Path::new("/run/rewindfs"));
+        assert_eq!(
+            runtime_of(false, 7, run.clone()),
+            Path::new("/run/user/7/rewindfs")
+        );
+        assert_eq!(runtime_of(false, 0, run), Path::new("/run/user/7/rewindfs"));
+        assert!(runtime_of(false, 7, None).ends_with("rewindfs-7"));
     }
 }

@@ -326,6 +326,13 @@ fn refused(mountpoint: &Path, error: io::Error) -> MountError {
         );
         return MountError::system(device, hint);
     }
+    let opened = std::fs::File::options().read(true).write(true).open(device);
+    if let Err(denied) = opened
+        && denied.kind() == io::ErrorKind::PermissionDenied
+    {
+        let text = format!("{denied}; udev lets every user open it, `chmod 666 /dev/fuse` as well");
+        return MountError::system(device, io::Error::new(denied.kind(), text));
+    }
     // What fusermount3 itself refuses comes as its words; a number is from the attempt to run it.
     if error.raw_os_error().is_some() && !rustix::process::geteuid().is_root() {
         let text = format!(

@@ -12,8 +12,12 @@ use super::rows::{Body, DirectoryRow, Entry, InodeRow, Node, encode};
 use super::version::{AttrChange, Ino, Instant, Stat};
 use crate::sync::{Arc, lock};
 
-/// Bytes of all extended attributes of an inode, names included, at most.
-pub const XATTRS_MAX: usize = 64 << 10;
+/// Bytes of all extended attributes of an inode, names included, at most: room for one of the largest, 64 KiB under a name
+/// of 255 bytes.
+pub const XATTRS_MAX: usize = LIST_MAX + 255;
+
+/// Bytes of the list of their names, each with its NUL: what listxattr(2) can tell.
+const LIST_MAX: usize = 64 << 10;
 
 /// What setting an extended attribute demands of the present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +110,9 @@ impl Namespace {
         let mut new: Vec<(Bytes, Bytes)> = old.iter().filter(|(n, _)| n != name).cloned().collect();
         new.extend(value.map(|value| (Bytes::copy_from_slice(name), value)));
         new.sort();
-        if new.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>() > XATTRS_MAX {
+        let bytes: usize = new.iter().map(|(n, v)| n.len() + v.len()).sum();
+        let list: usize = new.iter().map(|(n, _)| n.len() + 1).sum();
+        if bytes > XATTRS_MAX || list > LIST_MAX {
             return Err(StoreError::NoSpace);
         }
         self.0

@@ -1,5 +1,5 @@
 //! A script with mounts and processes of its own: a copy of the system in which `/sbin` has our helpers of mount(8), `/run`
-//! is empty, and all of which is gone when the script ends, however it ends. Needs root.
+//! is empty, every user may open `/dev/fuse`, and all of which is gone when the script ends, however it ends. Needs root.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,6 +22,9 @@ mount -t tmpfs none "$desk/over"
 mkdir "$desk/over/upper" "$desk/over/work"
 sbin=$(readlink -f /sbin)
 mount -t overlay -o "lowerdir=$sbin,upperdir=$desk/over/upper,workdir=$desk/over/work" none "$sbin"
+# As udev leaves it, which is not everywhere.
+mknod -m 666 "$desk/over/fuse" c 10 229
+mount --bind "$desk/over/fuse" /dev/fuse
 for name in mount.fuse.rewindfs mount.rewindfs umount.fuse.rewindfs; do
     ln -s "$desk/rewindfs" "/sbin/$name"
 done

@@ -7,6 +7,9 @@ use crate::fs::{Caller, FileSystem, FsError, FsResult, Node};
 use crate::store::{AttrChange, Ino, Kind, StoreError, XattrMode};
 use bytes::Bytes;
 
+/// The kinds of attributes that programs may make; who may is the kernel's business.
+const KINDS: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+
 impl FileSystem {
     /// The value of an attribute.
     ///
@@ -48,7 +51,8 @@ impl FileSystem {
     /// Sets an attribute; `flags` are setxattr(2)'s. An access list also sets the mode.
     ///
     /// # Errors
-    /// `Exists`, `NoAttribute` by the flags; `NotPermitted` for those about versions; `ReadOnly` in the past.
+    /// `Exists`, `NoAttribute` by the flags; `NotSupported` for a kind there is not; `NotPermitted` for those about versions;
+    /// `ReadOnly` in the past.
     pub async fn setxattr(
         &self,
         caller: &Caller,
@@ -69,6 +73,9 @@ impl FileSystem {
         }
         if name == ACCESS || name == DEFAULT {
             return self.set_acl(caller, ino, name, value).await;
+        }
+        if !KINDS.iter().any(|kind| name.starts_with(kind)) {
+            return Err(FsError::NotSupported);
         }
         let value = Some(Bytes::copy_from_slice(value));
         let set = self.namespace.set_xattr(ino, name, value, mode).await;
