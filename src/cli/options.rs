@@ -42,7 +42,7 @@ const FOR_OTHERS: &[&str] = &[
 
 /// Words with a value, or families of words, that are for others.
 const FOR_OTHERS_PREFIXES: &[&str] = &[
-    "comment=", "fsname=", "group=", "owner=", "subtype=", "user=", "x-", "X-",
+    "comment=", "fsname=", "group=", "owner=", "subtype=", "uhelper=", "user=", "x-", "X-",
 ];
 
 /// Words that the kernel enforces.

@@ -42,16 +42,16 @@ fn an_administrators_mount_has_devices_set_user_id_and_noatime() {
 }
 
 #[test]
-fn a_line_in_fstab_mounts_and_a_second_mount_works_at_once() {
+fn a_line_in_fstab_mounts_and_umount_waits_for_the_bucket() {
     run(r#"
     echo "file://$desk/store $desk/files rewindfs _netdev,nofail,x-systemd.automount,namespace=team/eu,cache_dir=$desk/cache 0 0" >fstab
     for round in 1 2 3; do
         mount -T fstab files
         mountpoint -q files
         [ "$(ls files | wc -l)" = $((round - 1)) ]
-        head -c 100000 /dev/urandom >files/$round
+        head -c 3000000 /dev/urandom >files/$round
         umount files
-        # What has gone needs nothing of this machine: the next mount is another one's.
+        # Its daemon has gone, and nothing of this machine is needed any more.
         [ "$(daemons)" = 0 ]
         rm -r cache/*
     done
@@ -81,7 +81,7 @@ fn a_remount_makes_it_read_only_and_back() {
 #[test]
 fn umount_refuses_while_a_file_is_open_unless_it_is_told_not_to_wait() {
     run(r#"
-    mount -t rewindfs -o "cache_dir=$desk/cache" "file://$desk/store" files
+    mount -t rewindfs -o "_netdev,cache_dir=$desk/cache" "file://$desk/store" files
     exec 9>files/f
     echo kept >&9
     refused umount files
@@ -93,6 +93,19 @@ fn umount_refuses_while_a_file_is_open_unless_it_is_told_not_to_wait() {
     mount -t rewindfs -o "cache_dir=$desk/cache" "file://$desk/store" files
     [ "$(cat files/f)" = kept ]
     umount files
+    "#);
+}
+
+#[test]
+fn the_next_mount_waits_for_the_last_ones_daemon() {
+    run(r#"
+    for round in 1 2 3 4 5; do
+        mount -t rewindfs -o "cache_dir=$desk/cache" "file://$desk/store" files
+        [ "$(ls files | wc -l)" = $((round - 1)) ]
+        head -c 3000000 /dev/urandom >files/$round
+        # Without a word that mount(8) itself keeps, umount(8) calls no helper.
+        umount files
+    done
     "#);
 }
 
