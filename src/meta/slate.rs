@@ -32,6 +32,7 @@ use tokio::time::timeout;
 
 mod around;
 mod follow;
+mod tables;
 
 pub use follow::SlateFollower;
 
@@ -201,6 +202,7 @@ pub struct SlateStore {
     epoch: u64,
     /// The newest commit, for empty batches.
     newest: AtomicU64,
+    committed: tables::Committed,
     merge: MergeFn,
     deadline: Duration,
     status: Status,
@@ -260,6 +262,7 @@ impl SlateStore {
         Ok(Self {
             epoch: db.manifest().writer_epoch(),
             newest: AtomicU64::new(status.durable().0),
+            committed: tables::Committed::default(),
             merge: config.merge,
             deadline: config.deadline,
             coordinator: coordinator(&db, &status, config.deadline),
@@ -428,6 +431,7 @@ impl MetaStore for SlateStore {
             refuse(self.state())?;
             return Ok(self.newest());
         }
+        self.committed.add(&batch);
         let mut rows = WriteBatch::new();
         for (key, change) in batch.fold(self.merge) {
             match change {
@@ -479,10 +483,13 @@ impl MetaStore for SlateStore {
         match before {
             MetaState::Closed => return Ok(()),
             // Through the coordinator, because the engine gives up its rows once it is asked to close.
-            MetaState::Open => self.durable(self.newest()).await?,
+            MetaState::Open => {
+                self.durable(self.newest()).await?;
+                self.committed.settle(&self.db).await;
+            }
             MetaState::Fenced | MetaState::Failed(_) => {}
         }
-        // Tables are not written: what is in memory is in the log too, and the next open replays it faster.
+        // What is in memory is in the log too, and little of it: the next open replays it faster than it opens tables.
         let options = CloseOptions::default().with_flush_type(Some(FlushType::Wal));
         match timeout(CLOSE_DEADLINE, self.db.close_with_options(options)).await {
             // An engine that had stopped closes without a flush: what was not durable then is not durable now.

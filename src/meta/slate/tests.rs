@@ -396,3 +396,25 @@ async fn random_batches_agree_with_the_twin_through_tables_and_compaction() {
         assert_eq!(store.get(&key).await.unwrap(), Some(value));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn much_is_in_tables_after_a_close_and_little_is_not() {
+    for (rows, expected) in [(10, false), (2000, true)] {
+        let bucket = Arc::new(Bucket::default());
+        let store = open(&bucket, SlateConfig::new(join)).await.unwrap();
+        for row in 0..rows {
+            let value = "x".repeat(1000);
+            store
+                .commit(put(&format!("C{row:04}"), &value))
+                .await
+                .unwrap();
+        }
+        store.close().await.unwrap();
+        let path = Path::from("meta/compacted");
+        let tables = bucket.list_with_delimiter(Some(&path)).await.unwrap();
+        assert_eq!(!tables.objects.is_empty(), expected, "{rows} rows");
+        let store = open(&bucket, SlateConfig::new(join)).await.unwrap();
+        assert_eq!(self::rows(&store).await.len(), rows);
+        store.close().await.unwrap();
+    }
+}
