@@ -504,3 +504,37 @@ impl Shared {
         Ok(hung.map(|hung| (hung.parent, hung.name)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::World;
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_look_into_the_past_waits_for_what_is_being_answered_but_not_for_long() {
+        let world = World::new("settle");
+        let ns = world.open().await;
+        let start = tokio::time::Instant::now();
+        ns.settle(ns.now()).await;
+        assert!(start.elapsed() < SETTLE);
+        let answer = ns.0.clock.begin();
+        let at = answer.at();
+        // It stays away: the look goes on without it.
+        let start = tokio::time::Instant::now();
+        ns.settle(at).await;
+        assert!(start.elapsed() >= SETTLE);
+        // What began later is not waited for.
+        ns.settle(Instant(at.0 - 1)).await;
+        let waiting = tokio::spawn({
+            let ns = ns.clone();
+            async move {
+                ns.settle(at).await;
+                ns.0.clock.oldest_answer()
+            }
+        });
+        tokio::time::sleep(SETTLE / 10).await;
+        drop(answer);
+        assert_eq!(waiting.await.unwrap(), None);
+        ns.close().await.unwrap();
+    }
+}

@@ -25,6 +25,7 @@ mod helper;
 mod outage;
 mod pjdfstest;
 mod posix;
+mod promises;
 mod reclaim;
 mod scale;
 mod undelete;
