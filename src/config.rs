@@ -192,8 +192,8 @@ impl Config {
         };
         let store = NamespaceConfig {
             cache_dir: settings.cache_dir,
-            cache_bytes: bytes("cache-size", settings.cache_bytes, 10 << 30, 16 << 20)?,
-            memory_bytes: bytes("memory", settings.memory_bytes, 256 << 20, 32 << 20)?,
+            cache_bytes: bytes("cache-size", settings.cache_bytes, 10 << 30, 8 << 20)?,
+            memory_bytes: bytes("memory", settings.memory_bytes, 256 << 20, 8 << 20)?,
             dirty_bytes_max: bytes("dirty-max", settings.dirty_bytes_max, 4 << 30, 1 << 20)?,
             gather,
             host: settings.host,

@@ -1,0 +1,350 @@
+//! Programs that lean on a file system, each in the way it does: databases, repositories, builds, archives, editors.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::support::mount::{Cache, TestMount};
+use crate::support::place::Place;
+use crate::support::{scale, shell, tree};
+
+/// How long a program may take.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// A fresh namespace on a local directory, mounted.
+fn mounted() -> (tempfile::TempDir, TestMount) {
+    let store = tempfile::tempdir().unwrap();
+    let mount = TestMount::start(&Place::local(store.path()), &[]);
+    (store, mount)
+}
+
+#[test]
+fn two_processes_share_a_database() {
+    let (_store, mut mount) = mounted();
+    let transactions = scale(60, 1000);
+    for mode in ["delete", "truncate", "wal"] {
+        let printed = mount.sh_within(
+            &format!(
+                r#"
+                db={mode}.db
+                sqlite3 $db 'PRAGMA journal_mode={mode};
+                    CREATE TABLE log(who TEXT, n INTEGER); CREATE TABLE sum(total INTEGER); INSERT INTO sum VALUES (0);' > /dev/null
+                worker() {{
+                    echo '.timeout 60000'
+                    for n in $(seq {transactions}); do
+                        echo "BEGIN IMMEDIATE; INSERT INTO log VALUES ('$1', $n);
+                              UPDATE sum SET total = total + 1; COMMIT;"
+                    done
+                    echo 'SELECT changes();'
+                }}
+                worker one | sqlite3 -bail $db > one.out & one=$!
+                worker two | sqlite3 -bail $db > two.out & two=$!
+                wait $one; wait $two; rm one.out two.out
+                sqlite3 $db 'PRAGMA integrity_check; SELECT total FROM sum; SELECT count(*) FROM log;
+                    SELECT count(*) FROM (SELECT DISTINCT who, n FROM log);'
+                "#
+            ),
+            LIMIT,
+        );
+        let both = 2 * transactions;
+        assert_eq!(printed, format!("ok\n{both}\n{both}\n{both}\n"), "{mode}");
+    }
+    mount.remount(Cache::Wiped);
+    for mode in ["delete", "truncate", "wal"] {
+        let checked = mount.sh(&format!(
+            "sqlite3 {mode}.db 'PRAGMA integrity_check; SELECT count(*) FROM log;'"
+        ));
+        assert_eq!(checked, format!("ok\n{}\n", 2 * transactions), "{mode}");
+    }
+}
+
+#[test]
+fn a_repository_of_many_commits_is_sound() {
+    let (_store, mut mount) = mounted();
+    let commits = scale(100, 1000);
+    mount.sh_within(
+        &format!(
+            r#"
+            git init -q work; cd work; git config gc.auto 300; git config gc.autoDetach false
+            for n in $(seq {commits}); do
+                mkdir -p part-$((n % 7)); echo "line $n" >> part-$((n % 7))/file-$((n % 13)); echo $n > counter
+                git add -A; git commit -qm "commit $n"
+                if [ $((n % 25)) = 0 ]; then git checkout -q -b side-$n; git commit -q --allow-empty -m side; git checkout -q -; git merge -q side-$n; fi
+            done
+            "#
+        ),
+        LIMIT,
+    );
+    let sound = |mount: &TestMount| {
+        let told = mount.sh_within(
+            "export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'; cd work
+             git fsck --strict --no-progress 2>&1; git status --porcelain; cat counter; git rev-list --no-merges --count HEAD",
+            LIMIT,
+        );
+        let sides = commits / 25;
+        assert_eq!(told, format!("{commits}\n{}\n", commits + sides));
+    };
+    sound(&mount);
+    mount.sh_within("cd work; git gc -q", LIMIT);
+    sound(&mount);
+    mount.remount(Cache::Wiped);
+    sound(&mount);
+}
+
+#[test]
+fn a_crate_is_built_run_and_built_again() {
+    let (_store, mount) = mounted();
+    // The tool chain that builds these tests, which needs no home directory.
+    let cargo = std::env::var("CARGO").expect("the tests run under cargo");
+    let tools = Path::new(&cargo).parent().unwrap().display().to_string();
+    let printed = mount.sh_within(
+        &format!(
+            r#"
+            export PATH={tools}:$PATH CARGO_HOME=$PWD/home; unset CARGO_TARGET_DIR RUSTFLAGS RUSTC_WRAPPER || true
+            mkdir -p app/src part/src
+            printf '[package]\nname = "part"\nversion = "0.1.0"\nedition = "2021"\n' > part/Cargo.toml
+            echo 'pub fn number() -> u32 {{ 41 }}' > part/src/lib.rs
+            printf '[package]\nname = "app"\nversion = "0.1.0"\nedition = "2021"\n[dependencies]\npart = {{ path = "../part" }}\n' > app/Cargo.toml
+            echo 'fn main() {{ println!("{{}}", part::number() + 1); }}' > app/src/main.rs
+            cd app
+            cargo build --offline -q; ./target/debug/app
+            cargo build --offline 2>&1 | grep -c Compiling || true
+            echo 'pub fn number() -> u32 {{ 1 }}' > ../part/src/lib.rs
+            cargo build --offline -q; ./target/debug/app
+            cargo test --offline -q > /dev/null
+            "#
+        ),
+        LIMIT,
+    );
+    assert_eq!(
+        printed, "42\n0\n2\n",
+        "built, nothing to do, built again after a change"
+    );
+}
+
+#[test]
+fn a_virtual_environment_takes_packages() {
+    let (_store, mut mount) = mounted();
+    mount.sh_within(
+        r"
+        python3 - <<'END'
+import base64, hashlib, zipfile
+files = {f'small/part_{n}.py': f'NUMBER = {n}\n' for n in range(200)}
+files['small/__init__.py'] = ''
+info = 'small-1.0.dist-info/'
+files[info + 'METADATA'] = 'Metadata-Version: 2.1\nName: small\nVersion: 1.0\n'
+files[info + 'WHEEL'] = 'Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n'
+files[info + 'entry_points.txt'] = '[console_scripts]\nsmall = small.part_7:__doc__\n'
+def line(name, text):
+    digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b'=').decode()
+    return f'{name},sha256={digest},{len(text)}\n'
+files[info + 'RECORD'] = ''.join(line(*f) for f in files.items()) + info + 'RECORD,,\n'
+with zipfile.ZipFile('small-1.0-py3-none-any.whl', 'w') as wheel:
+    for name, text in files.items():
+        wheel.writestr(name, text)
+END
+        python3 -m venv environment
+        environment/bin/pip install --quiet --disable-pip-version-check --no-index ./small-1.0-py3-none-any.whl
+        ",
+        LIMIT,
+    );
+    let sound = |mount: &TestMount| {
+        let told = mount.sh_within(
+            "environment/bin/python -c 'import small.part_199 as p; print(p.NUMBER)'
+             environment/bin/pip check --disable-pip-version-check
+             environment/bin/pip show --disable-pip-version-check -f small | grep -c 'part_.*py$'",
+            LIMIT,
+        );
+        assert_eq!(told, "199\nNo broken requirements found.\n200\n");
+    };
+    sound(&mount);
+    mount.remount(Cache::Wiped);
+    sound(&mount);
+    let left = mount.sh_within(
+        "environment/bin/pip uninstall --quiet --yes small; find environment -name 'part_*' | wc -l",
+        LIMIT,
+    );
+    assert_eq!(left, "0\n");
+}
+
+/// A tree with everything an archive can carry, in `source` of a directory outside any mount. No file has two attributes:
+/// file systems list them in orders of their own.
+fn varied(outside: &Path) {
+    tree::plant(&outside.join("source"), 120, 3000, 31);
+    shell::sh(
+        outside,
+        r#"
+        cd source
+        ln 'part-00/file 00001.bin' part-00/again; ln 'part-00/file 00001.bin' third; ln -s nowhere dangling; mkdir empty; mkfifo pipe
+        truncate -s 3M sparse; printf x | dd of=sparse bs=1 seek=2000000 conv=notrunc status=none
+        printf 'caf\303\251\n' > "$(printf 'not \377 text')"; chmod 4751 third; chmod 1777 empty; chmod 000 part-00/again
+        [ $(id -u) != 0 ] || { mknod device c 5 1; chown 1234:5678 sparse; chown -h 12:34 dangling; }
+        setfattr -n user.colour -v green "$(printf 'not \377 text')"; setfattr -n user.empty part-01
+        setfattr -n user.large -v "$(head -c 2000 /dev/zero | tr '\0' v)" third
+        setfacl -m u:4321:rwx,g:99:r--,m:rw- sparse; setfacl -d -m u:4321:r-x,o::--- empty; setfacl -m g:77:-wx empty
+        touch -d '1969-07-20 20:17:40.123456789 UTC' sparse; touch -h -d '2038-01-20 00:00:00.987654321 UTC' dangling
+        touch -d '2001-02-03 04:05:06.5 UTC' empty part-00
+        "#,
+    );
+}
+
+#[test]
+fn archives_come_back_byte_for_byte() {
+    let (_store, mut mount) = mounted();
+    let outside = tempfile::tempdir().unwrap();
+    varied(outside.path());
+    let (outside, files) = (outside.path().display(), mount.root());
+    let files = files.display();
+    let archive = "tar --sort=name --format=posix --pax-option=exthdr.name=%d/%f.pax,delete=atime,delete=ctime \
+                   --numeric-owner --xattrs '--xattrs-include=user.*' '--xattrs-include=trusted.*' --acls";
+    mount.sh(&format!(
+        "cd {outside}; {archive} -cf first.tar -C source .; mkdir {files}/tree
+         {archive} -xpf first.tar -C {files}/tree; cp first.tar {files}/copy.tar"
+    ));
+    for _ in 0..2 {
+        mount.sh(&format!(
+            "cd {outside}; {archive} -cf second.tar -C {files}/tree .; cmp first.tar second.tar
+             cmp first.tar {files}/copy.tar"
+        ));
+        mount.remount(Cache::Wiped);
+    }
+}
+
+#[test]
+fn rsync_sees_no_difference_either_way() {
+    let (_store, mut mount) = mounted();
+    let outside = tempfile::tempdir().unwrap();
+    varied(outside.path());
+    shell::sh(
+        &outside.path().join("source"),
+        "for n in 1 2 3 4 5; do setfattr -n user.number-$n -v $n sparse empty third; done",
+    );
+    let (outside, files) = (outside.path().display(), mount.root());
+    let files = files.display();
+    let copy = "rsync -aHAX --checksum --numeric-ids";
+    mount.sh(&format!(
+        "cd {outside}; {copy} source/ {files}/tree/; {copy} {files}/tree/ back/"
+    ));
+    for _ in 0..2 {
+        for (from, to) in [
+            (format!("{outside}/source"), format!("{files}/tree")),
+            (format!("{files}/tree"), format!("{outside}/source")),
+            (format!("{outside}/back"), format!("{files}/tree")),
+            (format!("{outside}/source"), format!("{outside}/back")),
+        ] {
+            let told = mount.sh(&format!("{copy} -ni --delete {from}/ {to}/"));
+            assert_eq!(told, "", "{from} and {to}");
+        }
+        mount.remount(Cache::Wiped);
+    }
+}
+
+/// How often each editor saves.
+const SAVES: usize = 8;
+
+/// The text of a file after so many saves.
+fn text(saves: usize) -> String {
+    let lines = (1..=saves).map(|n| format!("line {n}\n"));
+    "begin\n".to_owned() + &lines.collect::<String>()
+}
+
+/// Fails unless the file has all lines and every save is a version of it, in order.
+#[track_caller]
+fn saved(mount: &TestMount, name: &str) {
+    assert_eq!(fs::read_to_string(mount.path(name)).unwrap(), text(SAVES));
+    let directory = mount.path(format!(".versions/@files/{name}"));
+    let mut stamps: Vec<_> = fs::read_dir(&directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|stamp| stamp.ends_with(".txt"))
+        .collect();
+    stamps.sort();
+    let states: Vec<String> = stamps
+        .iter()
+        .map(|stamp| fs::read_to_string(directory.join(stamp)).unwrap())
+        .filter(|state| state != "begin\n")
+        .collect();
+    let expected: Vec<String> = (1..=SAVES).map(text).collect();
+    assert_eq!(states, expected, "the versions of {name}");
+}
+
+#[test]
+fn every_save_of_an_editor_is_a_version() {
+    let (_store, mount) = mounted();
+    let outside = tempfile::tempdir().unwrap();
+    for name in ["vim.txt", "renaming.txt", "emacs.txt", "nano.txt"] {
+        fs::write(mount.path(name), text(0)).unwrap();
+    }
+    let vim = |how: &str, name: &str| {
+        let saves: String = (1..=SAVES)
+            .map(|n| format!("normal Goline {n}\nwrite\n"))
+            .collect();
+        let script = outside.path().join("saves.vim");
+        fs::write(&script, saves + "quit\n").unwrap();
+        mount.sh_within(
+            &format!(
+                "vim -es -u NONE -i NONE {how} -S {} {name} < /dev/null",
+                script.display()
+            ),
+            LIMIT,
+        );
+        saved(&mount, name);
+    };
+    vim("", "vim.txt");
+    vim("-c 'set backup writebackup backupcopy=no'", "renaming.txt");
+    mount.sh_within(
+        &format!(
+            r#"emacs --quick --batch --eval '(progn
+                (setq backup-enable-predicate (lambda (name) t)) (find-file "emacs.txt") (dotimes (n {SAVES})
+                (goto-char (point-max)) (insert (format "line %d\n" (1+ n))) (save-buffer)))' 2> /dev/null"#
+        ),
+        LIMIT,
+    );
+    saved(&mount, "emacs.txt");
+    assert_eq!(
+        fs::read_to_string(mount.path("emacs.txt~")).unwrap(),
+        text(0)
+    );
+    mount.sh_within(
+        &format!(
+            r"
+            python3 - <<'END'
+import os, pty, select, time
+saves, path = {SAVES}, 'nano.txt'
+pid, terminal = pty.fork()
+if pid == 0:
+    os.environ['TERM'] = 'xterm'
+    os.execvp('nano', ['nano', '--ignorercfiles', '--nonewlines', '+2', path])
+def drain(seconds):
+    end = time.time() + seconds
+    while time.time() < end:
+        try:
+            if select.select([terminal], [], [], 0.05)[0] and not os.read(terminal, 65536):
+                return
+        except OSError:                         # it has ended
+            return
+expected = 'begin\n'
+drain(1)
+for n in range(1, saves + 1):
+    expected += f'line {{n}}\n'
+    os.write(terminal, f'line {{n}}\r'.encode())
+    drain(0.2)
+    os.write(terminal, b'\x0f')                 # write out ...
+    drain(0.2)
+    os.write(terminal, b'\r')                   # ... under this name
+    for _ in range(600):
+        drain(0.05)
+        if open(path).read() == expected:
+            break
+    else:
+        raise SystemExit(f'save {{n}}: {{open(path).read()!r}}')
+os.write(terminal, b'\x18')
+drain(0.5)
+assert os.waitpid(pid, 0)[1] == 0
+END
+            "
+        ),
+        LIMIT,
+    );
+    saved(&mount, "nano.txt");
+}
