@@ -211,10 +211,16 @@ impl Contents {
                     },
                 ));
             }
-            if at < end {
-                out.push((at, end, Stretch::Zero));
+            let mut next = end;
+            if at == origin && end < to {
+                // A hole may be long: on to where something lies.
+                let behind = next_range(view, content, range + 1).await?;
+                next = behind.map_or(to, |range| to.min(range.saturating_mul(RANGE)));
             }
-            at = end;
+            if at < next {
+                out.push((at, next, Stretch::Zero));
+            }
+            at = next;
         }
         Ok(())
     }
@@ -302,6 +308,28 @@ impl Chain {
         for link in &mut self.links {
             link.limit = link.limit.min(len);
         }
+    }
+}
+
+/// The lowest range from `range` on of which a content may have a row, its own or of a lineage it goes on from. `None`
+/// where only a hole is left.
+pub(crate) async fn next_range(
+    view: &View,
+    content: ContentRef,
+    range: u64,
+) -> Result<Option<u64>, StoreError> {
+    let (mut cid, mut next) = (content.cid, None);
+    loop {
+        let start = keys::range(cid, range, Instant(u64::MAX));
+        let end = keys::after(&keys::ranges(cid));
+        let found = view.first(start, end).await?;
+        let own = found.and_then(|(key, _)| keys::range_number(&key));
+        next = [next, own].into_iter().flatten().min();
+        let parent = view.row::<LineageRow>("C L", &keys::lineage(cid)).await?;
+        let Some(row) = parent.filter(|row| range.saturating_mul(RANGE) < row.len) else {
+            return Ok(next);
+        };
+        cid = row.parent.cid;
     }
 }
 

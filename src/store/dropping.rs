@@ -329,7 +329,8 @@ impl Shared {
             draft.order.touches.push(keys::count(content));
         }
         node.attrs.ctime = answer.at().time();
-        draft.usage.0 = node.attrs.size.cast_signed() - leaf.node.attrs.size.cast_signed();
+        let (new, old) = (node.attrs.size, leaf.node.attrs.size);
+        draft.usage.0 = new.wrapping_sub(old).cast_signed();
         let state = State::Version(older.stamp);
         self.current_rows(&mut draft, (ino, leaf), &node, &state, alive(leaf));
         self.enqueue(draft)?;

@@ -50,27 +50,30 @@ impl Shared {
             let mut at = piece.range.start;
             while at < piece.range.end {
                 let end = piece.range.end.min(at + COMPARE_STEP);
-                let old = self.contents.stretches(&self.view, base, at, end).await?;
-                let holes = old.iter().all(|(_, _, s)| matches!(s, Stretch::Zero));
                 let new = match &source {
-                    Source::Zero if holes => None,
-                    Source::Zero => return Ok(false),
+                    Source::Zero => {
+                        // As long as a file may be, so not in steps.
+                        let end = piece.range.end;
+                        let old = self.contents.stretches(&self.view, base, at, end).await?;
+                        if !old.iter().all(|(_, _, s)| matches!(s, Stretch::Zero)) {
+                            return Ok(false);
+                        }
+                        break;
+                    }
                     Source::Memory(bytes) => {
                         let skip = (at - piece.range.start) as usize;
-                        Some(bytes.slice(skip..skip + (end - at) as usize))
+                        bytes.slice(skip..skip + (end - at) as usize)
                     }
-                    Source::File { file, position } => Some(
-                        file.read_at(position + (at - piece.range.start), (end - at) as usize)?,
-                    ),
+                    Source::File { file, position } => {
+                        file.read_at(position + (at - piece.range.start), (end - at) as usize)?
+                    }
                     Source::Reference { of, position } => {
                         let from = position + (at - piece.range.start);
                         let content = ContentRef::of(*of);
-                        Some(self.read_content(content, from, from + (end - at)).await?)
+                        self.read_content(content, from, from + (end - at)).await?
                     }
                 };
-                if let Some(new) = new
-                    && self.read_content(base, at, end).await? != new
-                {
+                if self.read_content(base, at, end).await? != new {
                     return Ok(false);
                 }
                 at = end;

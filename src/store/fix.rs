@@ -287,7 +287,8 @@ impl Shared {
                 base,
             });
         }
-        draft.usage = (draft.usage.0 + growth(leaf, &prepared, fix), draft.usage.1);
+        let grown = growth(leaf, &prepared, fix);
+        draft.usage.0 = draft.usage.0.wrapping_add(grown);
         draft.held = self.hand_over(leaf, clean);
         draft.held.holds.clone_from(&fix.holds);
         self.bring_along(&mut draft, prepared);
@@ -430,7 +431,7 @@ impl Shared {
 fn growth(leaf: &Leaf, prepared: &Prepared, fix: &FixState) -> i64 {
     let brought = prepared.brings.as_ref().map(|(pending, _)| pending.len);
     let new = brought.unwrap_or_else(|| lock(&fix.attrs).size);
-    new.cast_signed() - leaf.node.attrs.size.cast_signed()
+    new.wrapping_sub(leaf.node.attrs.size).cast_signed()
 }
 
 /// Whether a fix can no longer become a version at its own instant: it has waited too long, or one before it had.

@@ -363,7 +363,8 @@ impl Shared {
         let mut applied = self.applied_now();
         for operation in leaving {
             applied.add(operation.epoch, operation.number);
-            applied.bytes += operation.usage.0;
+            // Lengths of sparse files may add up to more than there are numbers; what goes comes back.
+            applied.bytes = applied.bytes.wrapping_add(operation.usage.0);
             applied.files += operation.usage.1;
         }
         let number = if applied.batch.0 == self.epoch {

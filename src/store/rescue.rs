@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::conflict::Rescue;
-use super::content::{Pending, RANGE, Sealing};
+use super::content::{Pending, RANGE, Sealing, next_range};
 use super::error::StoreError;
 use super::interval;
 use super::keys;
@@ -250,14 +250,14 @@ impl Rescue<'_> {
         content: ContentRef,
         len: u64,
     ) -> Result<Vec<(u64, RangeRow)>, StoreError> {
-        let mut rows = Vec::new();
-        for range in 0..len.div_ceil(RANGE) {
+        let (mut rows, mut behind) = (Vec::new(), 0);
+        let view = &self.shared.view;
+        while let Some(range) = next_range(view, content, behind).await?
+            && range < len.div_ceil(RANGE)
+        {
+            behind = range + 1;
             let end = (len - range * RANGE).min(RANGE) as u32;
-            let pieces = self
-                .shared
-                .contents
-                .pieces(&self.shared.view, content, range)
-                .await?;
+            let pieces = self.shared.contents.pieces(view, content, range).await?;
             let pieces: Vec<_> = pieces.iter().filter_map(|p| p.clip(0, end)).collect();
             if !pieces.is_empty() {
                 rows.push((range, RangeRow::Whole(pieces)));

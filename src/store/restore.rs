@@ -226,7 +226,8 @@ impl Shared {
                     draft.order.touches.push(keys::count(content));
                 }
                 self.count(draft, &node.content, 1);
-                draft.usage.0 += node.attrs.size.cast_signed();
+                let size = node.attrs.size.cast_signed();
+                draft.usage.0 = draft.usage.0.wrapping_add(size);
                 ino
             }
             Back::Directory {
@@ -345,7 +346,8 @@ impl Shared {
         }
         draft.rows.delete(keys::place(entry.ino));
         self.count(draft, &node.content, -1);
-        draft.usage.0 -= node.attrs.size.cast_signed();
+        let size = node.attrs.size.cast_signed();
+        draft.usage.0 = draft.usage.0.wrapping_sub(size);
     }
 }
 

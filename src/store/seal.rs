@@ -6,7 +6,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::content::{Pending, RANGE, Sealing, Stretch};
+use super::content::{Pending, RANGE, Sealing, Stretch, next_range};
 use super::error::StoreError;
 use super::halt::Step;
 use super::keys;
@@ -101,7 +101,7 @@ impl Shared {
         contents: &[Arc<Pending>],
         inline: bool,
     ) -> Result<Vec<Vec<(u64, Piece)>>, StoreError> {
-        let mut pieces: Vec<Vec<(u64, Piece)>> = contents.iter().map(|c| zeros(c)).collect();
+        let mut pieces: Vec<Vec<(u64, Piece)>> = vec![Vec::new(); contents.len()];
         if inline {
             for (pending, pieces) in contents.iter().zip(&mut pieces) {
                 for cut in cuts(pending.fixed.spans(), pending.len) {
@@ -182,6 +182,7 @@ impl Shared {
         if let Some(before) = &pending.after {
             self.wait_sealed(before).await?;
         }
+        pieces.extend(self.zeros(pending).await?);
         pieces.extend(self.cited(pending).await?);
         let mut rows = Batch::new();
         let content = pending.content;
@@ -225,6 +226,31 @@ impl Shared {
             // Nobody begins to seal it any more.
             () = self.tasks.stopped() => Err(StoreError::Closed),
         }
+    }
+
+    /// The zeros a content was punched with, as pieces, where there is something they hide.
+    async fn zeros(&self, pending: &Pending) -> Result<Vec<(u64, Piece)>, StoreError> {
+        let mut out = Vec::new();
+        let under = [Some(pending.content), pending.base.map(|(base, _)| base)];
+        for span in pending.fixed.spans() {
+            let (mut at, end) = (span.offset, span.end().min(pending.len));
+            while matches!(span.source, Staged::Zero) && at < end {
+                let range = at / RANGE;
+                let mut hidden = None;
+                for content in under.into_iter().flatten() {
+                    let next = next_range(&self.view, content, range).await?;
+                    hidden = [hidden, next].into_iter().flatten().min();
+                }
+                let Some(hidden) = hidden else { break };
+                at = at.max(hidden.saturating_mul(RANGE));
+                let next = end.min((at / RANGE + 1).saturating_mul(RANGE));
+                if at < next {
+                    out.push((at, piece(at, Source::Zero, next - at)));
+                }
+                at = at.max(next);
+            }
+        }
+        Ok(out)
     }
 
     /// The bytes a content takes from others, as pieces of the same extents.
@@ -339,24 +365,6 @@ fn by_range(pieces: Vec<(u64, Piece)>) -> std::collections::BTreeMap<u64, Vec<Pi
         pieces.sort_unstable_by_key(|p| p.start);
     }
     ranges
-}
-
-/// The zeros a content was punched with, as pieces.
-fn zeros(pending: &Pending) -> Vec<(u64, Piece)> {
-    let mut out = Vec::new();
-    for span in pending
-        .fixed
-        .spans()
-        .filter(|s| matches!(s.source, Staged::Zero))
-    {
-        let (mut at, end) = (span.offset, span.end().min(pending.len));
-        while at < end {
-            let next = end.min((at / RANGE + 1) * RANGE);
-            out.push((at, piece(at, Source::Zero, next - at)));
-            at = next;
-        }
-    }
-    out
 }
 
 /// The written bytes of a content of `len` bytes, cut into extents: runs that continue each other, split where 256 KiB of the

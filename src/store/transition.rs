@@ -313,7 +313,10 @@ impl Shared {
             draft.rows.delete(keys::unsettled(ino));
         }
         draft.usage = (
-            draft.usage.0 - leaf.node.attrs.size.cast_signed(),
+            draft
+                .usage
+                .0
+                .wrapping_sub(leaf.node.attrs.size.cast_signed()),
             draft.usage.1 - 1,
         );
         if pinned {
