@@ -6,6 +6,7 @@
 //! Invariant: what was acknowledged and did not reach the bucket is named in the log and in the exit status, and lies in
 //! the cache directory for the next mount.
 
+mod descriptors;
 mod status;
 mod stop;
 
@@ -269,6 +270,7 @@ impl Daemon {
         );
         let ready = move || prepare(&wanted, &directory);
         in_thread(&groups.blocking, "prepare", ready).await??;
+        descriptors::raise_limit();
         let layers = Layers::open(&config, env, &groups).await?;
 
         let (fs, mount) = (Arc::clone(&layers.fs), config.mount);
