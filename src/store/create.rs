@@ -269,8 +269,6 @@ impl Shared {
         author: &Author,
     ) -> Result<(), StoreError> {
         let mut locked = self.lock_all(&[ino, parent]).await?;
-        let target = find(&mut locked, ino).ok_or(StoreError::NotFound)?;
-        target.leaf().ok_or(StoreError::IsDirectory)?;
         find(&mut locked, parent)
             .and_then(Locked::directory)
             .ok_or(StoreError::NotDirectory)?;
@@ -278,6 +276,7 @@ impl Shared {
             return Err(StoreError::Exists);
         }
         let target = find(&mut locked, ino).ok_or(StoreError::NotFound)?;
+        target.leaf().ok_or(StoreError::IsDirectory)?;
         self.save_fixes(target).await?;
         // What has another name has its bytes there: it must never be found without them.
         self.provide(target, author).await?;

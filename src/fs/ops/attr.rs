@@ -74,6 +74,17 @@ impl FileSystem {
         change: SetAttr,
     ) -> FsResult<(Stat, Duration)> {
         let ino = self.writable(ino)?;
+        let changed = self.change_attributes(caller, ino, change).await;
+        let stat = changed.map_err(FsError::by_number)?;
+        Ok((self.shown(stat), self.config.live_ttl))
+    }
+
+    async fn change_attributes(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        change: SetAttr,
+    ) -> FsResult<Stat> {
         if let Some(size) = change.size {
             self.set_size(caller, ino, size, change.handle).await?;
         }
@@ -87,13 +98,10 @@ impl FileSystem {
             && wanted.atime.is_none()
             && wanted.mtime.is_none()
             && wanted.ctime.is_none();
-        let stat = if idle {
-            self.live_stat(ino, change.handle).await?
-        } else {
-            let changed = self.namespace.set_attrs(ino, wanted).await;
-            changed.map_err(|error| FsError::from(error).by_number())?
-        };
-        Ok((self.shown(stat), self.config.live_ttl))
+        if idle {
+            return self.live_stat(ino, change.handle).await;
+        }
+        Ok(self.namespace.set_attrs(ino, wanted).await?)
     }
 
     /// The attributes of a live inode, also of one whose last name is gone while somebody holds it.
@@ -148,11 +156,14 @@ impl FileSystem {
             Kind::Directory => return Err(FsError::IsDirectory),
             _ => return Err(FsError::Invalid("it has no length to set".to_owned())),
         }
+        let open = match handle {
+            Some(handle) => Some(self.handles.writer(handle)?),
+            None => None,
+        };
         if caller.uid != 0 {
             self.drop_privileges(&stat).await?;
         }
-        if let Some(handle) = handle {
-            let open = self.handles.writer(handle)?;
+        if let Some(open) = open {
             let done = open.file.truncate(size, &open.author).await;
             open.mark_changed();
             done?;
@@ -192,8 +203,7 @@ impl FileSystem {
 
     /// Keeps the access list in step with a new mode.
     async fn follow_mode(&self, ino: Ino, mode: u32) -> FsResult<()> {
-        let value = self.namespace.get_xattr(ino, ACCESS).await;
-        let value = value.map_err(|error| FsError::from(error).by_number())?;
+        let value = self.namespace.get_xattr(ino, ACCESS).await?;
         let Some(value) = value else { return Ok(()) };
         let Some(mut acl) = Acl::parse(&value)? else {
             return Ok(());

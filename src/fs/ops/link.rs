@@ -1,6 +1,7 @@
 //! link: a further name for an inode.
 
-use crate::fs::{Caller, Entry, FileSystem, FsResult};
+use crate::fs::{Caller, Entry, FileSystem, FsError, FsResult};
+use crate::store::StoreError;
 
 impl FileSystem {
     /// Gives `ino` a further name and counts one lookup of it.
@@ -16,10 +17,12 @@ impl FileSystem {
     ) -> FsResult<Entry> {
         let dir = self.writable_name(parent, name)?;
         let ino = self.writable(ino)?;
-        let stat = self
-            .namespace
-            .link(ino, dir, name, &caller.author())
-            .await?;
+        let author = caller.author();
+        let linked = self.namespace.link(ino, dir, name, &author);
+        let stat = linked.await.map_err(|error| match error {
+            StoreError::IsDirectory => FsError::NotPermitted("a directory has one name"),
+            error => error.into(),
+        })?;
         Ok(self.live_entry(dir, name, stat))
     }
 }

@@ -92,7 +92,9 @@ impl FileSystem {
             return self.remove_acl(ino, name).await;
         }
         let removed = self.namespace.set_xattr(ino, name, None, XattrMode::Any);
-        Ok(removed.await?)
+        removed
+            .await
+            .map_err(|error| FsError::from(error).by_number())
     }
 
     fn writable_attribute(&self, ino: u64, name: &[u8]) -> FsResult<Ino> {
