@@ -125,6 +125,15 @@ impl Namespace {
 }
 
 impl Shared {
+    /// Dates a locked inode: a call that was to change its bytes has changed none.
+    pub(crate) async fn date(&self, locked: &mut Locked) -> Result<(), StoreError> {
+        self.change(locked, |node, at| {
+            node.attrs.mtime = at.time();
+            node.attrs.ctime = at.time();
+        })
+        .await
+    }
+
     /// Changes the attributes of the current state of a locked inode.
     async fn change(
         &self,

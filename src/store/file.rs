@@ -212,7 +212,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Changes the length of a locked leaf.
+    /// Changes the length of a locked leaf, which is another one now.
     pub(crate) fn truncate_locked(
         &self,
         inode: &Arc<Inode>,
@@ -224,39 +224,40 @@ impl Shared {
             return Err(StoreError::TooLarge);
         }
         let old_len = leaf.attrs.size;
-        if len != old_len {
-            let working = self.working(inode.ino, leaf, author)?.id;
-            let _covered = self.journal(&Record::Truncate {
-                working,
-                len,
-                old_len,
-            })?;
-            leaf.map.truncate(len, old_len);
-            leaf.attrs.size = len;
-        }
+        let working = self.working(inode.ino, leaf, author)?.id;
+        let _covered = self.journal(&Record::Truncate {
+            working,
+            len,
+            old_len,
+        })?;
+        leaf.map.truncate(len, old_len);
+        leaf.attrs.size = len;
         self.dirtied(inode, leaf, None);
         Ok(())
     }
 
-    fn punch_locked(
+    /// Makes zeros of what a locked file has in a range; its length stays.
+    async fn punch_locked(
         &self,
-        inode: &Arc<Inode>,
-        leaf: &mut Leaf,
+        locked: &mut Locked,
         range: Range<u64>,
         author: &Author,
     ) -> Result<(), StoreError> {
+        let inode = Arc::clone(&locked.inode);
+        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
         let end = range.end.min(leaf.attrs.size);
-        if range.start < end {
-            let (offset, len) = (range.start, end - range.start);
-            let working = self.working(inode.ino, leaf, author)?.id;
-            let _covered = self.journal(&Record::Punch {
-                working,
-                offset,
-                len,
-            })?;
-            leaf.map.punch(offset, len);
+        if range.start >= end {
+            return self.date(locked).await;
         }
-        self.dirtied(inode, leaf, None);
+        let (offset, len) = (range.start, end - range.start);
+        let working = self.working(inode.ino, leaf, author)?.id;
+        let _covered = self.journal(&Record::Punch {
+            working,
+            offset,
+            len,
+        })?;
+        leaf.map.punch(offset, len);
+        self.dirtied(&inode, leaf, None);
         Ok(())
     }
 
@@ -465,6 +466,9 @@ impl File {
         self.shared.health.check()?;
         let mut locked = self.lock().await?;
         let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
+        if leaf.attrs.size == len {
+            return self.shared.date(&mut locked).await;
+        }
         self.shared.truncate_locked(&self.inode, leaf, len, author)
     }
 
@@ -498,13 +502,8 @@ impl File {
     /// As [`File::write`].
     pub async fn punch(&self, offset: u64, len: u64, author: &Author) -> Result<(), StoreError> {
         let mut locked = self.lock().await?;
-        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
-        self.shared.punch_locked(
-            &self.inode,
-            leaf,
-            offset..offset.saturating_add(len),
-            author,
-        )
+        let range = offset..offset.saturating_add(len);
+        self.shared.punch_locked(&mut locked, range, author).await
     }
 
     /// Makes zeros; the file grows to hold them unless `keep_size`.
@@ -529,7 +528,8 @@ impl File {
                 .truncate_locked(&self.inode, leaf, end, author)?;
         }
         self.shared
-            .punch_locked(&self.inode, leaf, offset..end, author)
+            .punch_locked(&mut locked, offset..end, author)
+            .await
     }
 
     /// The next data or hole at or after `offset`; `None` where lseek(2) says ENXIO.

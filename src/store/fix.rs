@@ -93,7 +93,12 @@ impl Namespace {
         let mut locked = file.lock().await?;
         let shared = &self.0;
         let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
-        shared.truncate_locked(&file.inode, leaf, len, author)?;
+        if leaf.attrs.size == len {
+            shared.date(&mut locked).await?;
+        } else {
+            shared.truncate_locked(&file.inode, leaf, len, author)?;
+        }
+        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
         if let Some(fixed) = shared.fix_locked(&file.inode, leaf, author, None)? {
             shared
                 .save_upto(&mut locked, &fixed.0, Op::Truncate)

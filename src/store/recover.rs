@@ -145,6 +145,7 @@ impl Shared {
         let done = applied.contains(record.epoch, record.number);
         let overtaken = !done && replay.strangers.since(record.epoch).is_some();
         replay.follow(&Names::of(&record.rows));
+        replay.date(&record);
         let mut held = Held::default();
         let mut brings = None;
         if let Some(content) = &record.content {
@@ -244,6 +245,7 @@ impl Shared {
             return Ok(());
         };
         let permit = self.budget.try_acquire(work.bytes);
+        let dated = work.dated;
         adopt(leaf, id, work, &self.pins);
         leaf.permit = permit;
         self.inodes.unsettle(&inode);
@@ -252,10 +254,12 @@ impl Shared {
             return Ok(());
         };
         if leaf.is_dirty() {
-            // The journal does not say when it was written to; a changed file must not look unchanged.
-            let now = self.clock.now().time();
-            leaf.attrs.mtime = now;
-            leaf.attrs.ctime = now;
+            if !dated {
+                // The journal does not say when it was written to; a changed file must not look unchanged.
+                let now = self.clock.now().time();
+                leaf.attrs.mtime = now;
+                leaf.attrs.ctime = now;
+            }
             let author = leaf.author.clone();
             if let Some(fixed) = self.fix_locked(&inode, leaf, &author, None)? {
                 self.save_upto(&mut locked, &fixed.0, Op::Recovered).await?;

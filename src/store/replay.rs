@@ -7,12 +7,13 @@ use tokio::sync::watch;
 
 use super::content::{Pending, Sealing};
 use super::inode::Lies;
+use super::keys;
 use super::overtaken::{Names, Strangers};
 use super::queue::Held;
 use super::record::{ContentRecord, FixRecord, OperationRecord, Record};
 use super::version::{Author, ContentRef, Ino, Instant};
 use crate::cache::{DirtyMap, Fixed as FixedMap, Source, StagingFile};
-use crate::meta::JournalToken;
+use crate::meta::{Change, JournalToken};
 use crate::sync::Arc;
 
 /// An inode's unsealed writes, as the journal has them.
@@ -30,6 +31,8 @@ pub(crate) struct Work {
     pub(crate) fixes: Vec<Waiting>,
     pub(crate) token: JournalToken,
     pub(crate) bytes: u64,
+    /// The times of its inode's row were set after the last change of its bytes.
+    pub(crate) dated: bool,
     /// Writes whose bytes are gone, and how many of them belong to operations that needed them no more or have said so.
     pub(crate) lost: Vec<String>,
     pub(crate) told: usize,
@@ -104,6 +107,7 @@ impl Work {
             fixes: Vec::new(),
             token,
             bytes: 0,
+            dated: false,
             lost: Vec::new(),
             told: 0,
         }
@@ -123,6 +127,7 @@ impl Work {
 
     /// A write whose bytes are in a staging file, if they are.
     pub(crate) fn stage(&mut self, offset: u64, len: u64, source: Option<Source>) {
+        self.dated = false;
         match source {
             Some(source) => {
                 self.len = self.len.max(offset + len);
@@ -142,6 +147,7 @@ impl Work {
 
     /// A change that needs nothing but its record.
     pub(crate) fn change(&mut self, record: Record) {
+        self.dated &= matches!(record, Record::Unfix { .. });
         match record {
             Record::Write { offset, bytes, .. } => {
                 let len = bytes.len() as u64;
@@ -191,6 +197,24 @@ impl Replay {
             self.standing.insert(ino, self.overtaken.len());
         }
         self.overtaken.push(overtaken);
+    }
+
+    /// What an operation says of the times of files with unsaved writes: one that sets attributes has them as they were shown.
+    pub(crate) fn date(&mut self, record: &OperationRecord) {
+        let put = |(_, change): &(Bytes, Change)| matches!(change, Change::Put(_));
+        if record.content.is_some()
+            || record.settles.is_some()
+            || !record.rows.rows().iter().all(put)
+        {
+            return;
+        }
+        let touched = record.order.touches.iter();
+        let inodes = touched.filter(|key| key.starts_with(&keys::INODE));
+        for ino in inodes.filter_map(|key| keys::trailing_ino(key)) {
+            if let Some(work) = self.newest.get(&ino).and_then(|id| self.works.get_mut(id)) {
+                work.dated = true;
+            }
+        }
     }
 
     /// Where unsaved writes and overtaken states hang after an operation.

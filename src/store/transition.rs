@@ -343,8 +343,10 @@ impl Shared {
         if *nlink <= 1 {
             return None;
         }
+        let mut node = leaf.node.clone();
+        node.attrs.ctime = draft.instant.time();
         let row = LinkedRow {
-            node: leaf.node.clone(),
+            node,
             state: leaf.state.clone(),
             nlink: nlink - 1,
         };
