@@ -11,6 +11,8 @@ mod caller;
 mod error;
 mod handle;
 mod inode;
+#[cfg(test)]
+mod model;
 mod ops;
 pub(crate) mod past;
 #[cfg(test)]

@@ -86,4 +86,6 @@ pub use version::{
 };
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

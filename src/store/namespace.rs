@@ -166,7 +166,7 @@ impl Namespace {
         Self::assemble(backend, Arc::new(meta), config, (env, tasks), (dir, local)).await
     }
 
-    async fn assemble(
+    pub(crate) async fn assemble(
         backend: Backend,
         meta: Arc<dyn MetaStore>,
         config: NamespaceConfig,
@@ -307,7 +307,7 @@ fn check_clock(now: u64, last: u64) -> Result<(), StoreError> {
     )))
 }
 
-fn open_local(dir: &std::path::Path, uuid: Uuid) -> Result<Journaled, StoreError> {
+pub(crate) fn open_local(dir: &std::path::Path, uuid: Uuid) -> Result<Journaled, StoreError> {
     let (journal, recovered) = Journal::open(&dir.join("journal"), uuid)?;
     // A mount that fails on the way must find everything again.
     journal.freeze();

@@ -1,0 +1,103 @@
+//! Programs that once parted the file system from the model.
+
+use super::run;
+use super::steps::{Flags, Step};
+
+fn agrees(program: &[Step]) {
+    if let Err(difference) = run(program) {
+        panic!("{difference}");
+    }
+}
+
+#[test]
+fn a_directory_gets_no_second_name() {
+    use Step::*;
+    agrees(&[
+        Mkdir(0, 1, 0o755, 0),
+        Link(1, 0, 0),
+        // That the name is taken is said first.
+        Link(1, 0, 1),
+    ]);
+}
+
+#[test]
+fn a_number_that_means_nothing_any_more_is_stale_to_every_call() {
+    use Step::*;
+    let gone = [
+        Create(0, 0, 0o644, Flags::Write, 1),
+        Unlink(0, 0),
+        Close(0),
+        Symlink(0, 0, 3),
+        Unlink(0, 0),
+    ];
+    for of in [1, 2] {
+        for call in [
+            Truncate(of, 5, 0),
+            Truncate(of, 5, 1),
+            Chmod(of, 0o600),
+            Chown(of, Some(1), None),
+            Utimes(of, None, Some(0)),
+            SetXattr(of, 0, 3, 0),
+            RemoveXattr(of, 0),
+        ] {
+            agrees(&[&gone[..], &[call]].concat());
+        }
+    }
+}
+
+#[test]
+fn times_that_were_set_over_unsaved_bytes_survive_a_crash() {
+    use Step::*;
+    for set in [Utimes(1, Some(0), Some(0)), Utimes(1, None, None)] {
+        let write = Write(0, 3, 20, false);
+        let begin = [Create(0, 0, 0o644, Flags::Write, 1), write.clone(), set];
+        agrees(&[&begin[..], &[Crash]].concat());
+        agrees(&[&begin[..], &[Wait(60), Crash]].concat());
+        // What was written behind them has a date of its own.
+        agrees(&[&begin[..], &[write, Crash]].concat());
+    }
+}
+
+#[test]
+fn a_call_that_finds_nothing_to_change_dates_the_file_to_stay() {
+    use Step::*;
+    for call in [
+        Ftruncate(0, 0, 0),
+        Truncate(1, 0, 0),
+        Fallocate(0, 0, 9, 3),
+        Fallocate(0, 7, 9, 0x11),
+        Open(1, Flags::Truncate, 0),
+    ] {
+        let made = Create(0, 0, 0o644, Flags::Write, 0);
+        for end in [Crash, Remount] {
+            agrees(&[made.clone(), call.clone(), end.clone()]);
+            agrees(&[made.clone(), Flush(0), call.clone(), Close(0), end]);
+        }
+    }
+}
+
+#[test]
+fn a_handle_for_reading_takes_no_privileges_away() {
+    use Step::*;
+    agrees(&[
+        Create(0, 0, 0o6755, Flags::Write, 0),
+        Open(1, Flags::Read, 1),
+        Ftruncate(1, 4, 1),
+    ]);
+}
+
+#[test]
+fn the_loss_of_one_of_several_names_dates_the_file_to_stay() {
+    use Step::*;
+    let links = [
+        Create(0, 0, 0o644, Flags::Write, 0),
+        Close(0),
+        Link(1, 0, 1),
+        Mknod(0, 2, 0, 0o644, 0),
+    ];
+    for call in [Unlink(0, 0), Rename(0, 2, 0, 1, 0)] {
+        for end in [Crash, Remount] {
+            agrees(&[&links[..], &[call.clone(), end]].concat());
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! A machine for tests: a bucket and an index in memory, a cache directory, and a namespace that dies and comes back on it.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::identity::identity;
+use super::namespace::open_local;
+use super::pipeline::Step;
+use super::{Gather, Namespace, NamespaceConfig, Reclaim, StoreError, rows};
+use crate::backend::{Backend, BackendConfig};
+use crate::env::SeededEnv;
+use crate::meta::MemoryStore;
+use crate::sync::Arc;
+use crate::task::Tasks;
+
+/// What outlives the daemon, and the clock.
+pub(crate) struct Machine {
+    backend: Backend,
+    index: MemoryStore,
+    disk: tempfile::TempDir,
+    /// Daemons that have been killed.
+    lives: usize,
+    pub(crate) env: Arc<SeededEnv>,
+}
+
+impl Machine {
+    /// One that has never been used.
+    pub(crate) fn new() -> Self {
+        static MACHINES: AtomicU64 = AtomicU64::new(0);
+        let number = MACHINES.fetch_add(1, Ordering::SeqCst);
+        let url = format!("memory://machine-{number}");
+        Self {
+            backend: Backend::open(&url, &BackendConfig::default()).unwrap(),
+            index: MemoryStore::new(rows::merge),
+            disk: tempfile::tempdir().unwrap(),
+            lives: 0,
+            env: Arc::new(SeededEnv::new(1)),
+        }
+    }
+
+    /// Mounts the namespace.
+    pub(crate) async fn open(&self) -> Namespace {
+        let backend = self.backend.child("default");
+        let env = Arc::clone(&self.env);
+        let identity = identity(&backend, env.as_ref()).await.unwrap();
+        let config = NamespaceConfig {
+            cache_dir: self.cache_dir(),
+            cache_bytes: 0,
+            memory_bytes: 16 << 20,
+            dirty_bytes_max: 64 << 20,
+            gather: Gather::AtOnce,
+            host: "testhost".to_owned(),
+            owner: (0, 0),
+            reclaim: Reclaim::OnRequest,
+            grace: Duration::from_secs(3600),
+        };
+        let dir = config.cache_dir.join(identity.uuid.to_string());
+        let local = open_local(&dir, identity.uuid).unwrap();
+        let index = Arc::new(self.index.reopen());
+        let tasks = Tasks::new(tokio::runtime::Handle::current());
+        let opened = Namespace::assemble(backend, index, config, (env, tasks), (dir, local));
+        opened.await.unwrap()
+    }
+
+    /// kill -9: nothing that the daemon writes or removes afterwards reaches what is left, and of the index only what is durable
+    /// is left.
+    pub(crate) async fn kill(&mut self, namespace: Namespace) {
+        let shared = &namespace.0;
+        shared.health.stop(StoreError::Closed);
+        shared.tasks.stop();
+        shared.tasks.join().await;
+        let old = self.cache_dir();
+        self.lives += 1;
+        std::fs::rename(old, self.cache_dir()).unwrap();
+        drop(namespace);
+    }
+
+    /// Lets the namespace's way to the bucket go no further than before a step; 0 lets it go on.
+    pub(crate) fn halt(&self, namespace: &Namespace, step: u8) {
+        let steps = [
+            Step::Seal,
+            Step::Upload,
+            Step::Commit,
+            Step::Flush,
+            Step::Log,
+        ];
+        let step = usize::from(step).checked_sub(1).map(|at| steps[at]);
+        namespace.0.health.halt.set(step);
+    }
+
+    fn cache_dir(&self) -> PathBuf {
+        self.disk.path().join(self.lives.to_string())
+    }
+}
