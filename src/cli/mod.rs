@@ -5,7 +5,8 @@
 
 mod background;
 mod check;
-mod helper;
+mod fstab;
+
 mod log;
 mod mount;
 mod namespace;
@@ -21,7 +22,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use helper::Asked;
+use fstab::Asked;
 
 pub use check::Check;
 pub use mount::Job;
@@ -151,7 +152,7 @@ pub enum Start {
 pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let command = Arguments::command();
-    let prepared = match helper::asked(arguments, place::is_root()) {
+    let prepared = match fstab::asked(arguments, place::is_root()) {
         Ok(Asked::Command(arguments)) => options::prepare(arguments, &command),
         Ok(Asked::Remount(remount)) => return Start::Done(exit(remount.run())),
         Err(refusal) => Err(refusal),

@@ -146,6 +146,41 @@ async fn a_follower_changes_nothing() {
     assert_eq!(objects(&world).await, before);
 }
 
+/// Reads the file `f` and all its versions again and again: how many reads gave bytes, how many said that they are gone, and
+/// how many states were seen. Fails on bytes that were never saved like that.
+async fn read_until_stopped(follower: Namespace, tasks: Tasks) -> (usize, usize, usize) {
+    let (mut whole, mut gone, mut fills) = (0, 0, BTreeSet::new());
+    while !tasks.is_stopped() {
+        let mut reads = Vec::new();
+        if let Some(stat) = follower.lookup(ROOT, b"f").await.unwrap() {
+            reads.push(match follower.file(stat.ino).await {
+                Ok(file) => file.read(0, u32::MAX).await,
+                Err(error) => Err(error),
+            });
+        }
+        for version in follower.versions(ROOT, b"f").await.unwrap() {
+            tokio::task::yield_now().await;
+            reads.push(follower.read_past(&version, 0, u32::MAX).await);
+        }
+        for read in reads {
+            match read {
+                Ok(bytes) => {
+                    let fill = bytes[0];
+                    assert!(fill > 0 && bytes.len() == LEN);
+                    assert!(bytes.iter().all(|byte| *byte == fill), "torn: {fill}");
+                    fills.insert(fill);
+                    whole += 1;
+                }
+                Err(StoreError::Stale | StoreError::NotFound) => gone += 1,
+                // A name whose only version was deleted says so.
+                Err(StoreError::Corrupt(why)) if why.contains("deleted") => gone += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    (whole, gone, fills.len())
+}
+
 /// The writer saves, deletes versions and removes what is dead, while the follower reads what it has just seen.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_reads_whole_states_or_none_while_the_writer_prunes() {
@@ -155,41 +190,7 @@ async fn a_follower_reads_whole_states_or_none_while_the_writer_prunes() {
     ns.drain().await.unwrap();
     let follower = follow(&world).await;
     let first = follower.versions(ROOT, b"f").await.unwrap().remove(0);
-    let reading = tokio::spawn({
-        let (follower, tasks) = (follower.clone(), ns.0.tasks.clone());
-        async move {
-            let (mut whole, mut gone, mut fills) = (0, 0, BTreeSet::new());
-            while !tasks.is_stopped() {
-                let mut reads = Vec::new();
-                if let Some(stat) = follower.lookup(ROOT, b"f").await.unwrap() {
-                    reads.push(match follower.file(stat.ino).await {
-                        Ok(file) => file.read(0, u32::MAX).await,
-                        Err(error) => Err(error),
-                    });
-                }
-                for version in follower.versions(ROOT, b"f").await.unwrap() {
-                    tokio::task::yield_now().await;
-                    reads.push(follower.read_past(&version, 0, u32::MAX).await);
-                }
-                for read in reads {
-                    match read {
-                        Ok(bytes) => {
-                            let fill = bytes[0];
-                            assert!(fill > 0 && bytes.len() == LEN);
-                            assert!(bytes.iter().all(|byte| *byte == fill), "torn: {fill}");
-                            fills.insert(fill);
-                            whole += 1;
-                        }
-                        Err(StoreError::Stale | StoreError::NotFound) => gone += 1,
-                        // A name whose only version was deleted says so.
-                        Err(StoreError::Corrupt(why)) if why.contains("deleted") => gone += 1,
-                        Err(error) => panic!("{error}"),
-                    }
-                }
-            }
-            (whole, gone, fills.len())
-        }
-    });
+    let reading = tokio::spawn(read_until_stopped(follower.clone(), ns.0.tasks.clone()));
     for round in 2..30_u8 {
         // Over parts of the last state, so that states share segments and range rows.
         let ino = ns.lookup(ROOT, b"f").await.unwrap().unwrap().ino;
