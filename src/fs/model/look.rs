@@ -114,7 +114,7 @@ impl Session {
             format!("{:o}", node.mode),
         )?;
         same("owner", (attrs.uid, attrs.gid), (node.uid, node.gid))?;
-        same("device", attrs.rdev, u64::from(node.rdev))?;
+        same("device", attrs.rdev, node.rdev)?;
         same("size", attrs.size, node.size())?;
         same("links", stat.nlink, nlink)?;
         if node.kind == Kind::File {
