@@ -297,16 +297,6 @@ sys.stdout.flush()
 }
 
 #[test]
-fn what_close_waited_for_survives_the_machine() {
-    let (_store, mut mount) = mounted(&["--sync-on", "close"]);
-    mount.sh("for n in 1 2 3; do echo $n > f$n; done; echo more >> f1; head -c 300000 /dev/zero | tr '\\0' x > large");
-    mount.kill9();
-    mount.recover(Cache::Wiped);
-    let sums = mount.sh("cat f1 f2 f3; tr -d x < large | wc -c; stat -c %s large");
-    assert_eq!(sums, "1\nmore\n2\n3\n0\n300000\n");
-}
-
-#[test]
 fn appends_of_open_handles_never_overlap() {
     let (_store, mut mount) = mounted(&[]);
     python(
