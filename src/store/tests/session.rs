@@ -374,10 +374,10 @@ impl Session {
                     .ns
                     .link(self.ino(id), directory, &slot.1, &author())
                     .await;
-                if self.tree.is_directory(id) {
-                    assert!(matches!(result, Err(StoreError::IsDirectory)), "{result:?}");
-                } else if self.tree.slots.contains_key(&slot) {
+                if self.tree.slots.contains_key(&slot) {
                     assert!(matches!(result, Err(StoreError::Exists)), "{result:?}");
+                } else if self.tree.is_directory(id) {
+                    assert!(matches!(result, Err(StoreError::IsDirectory)), "{result:?}");
                 } else {
                     result.unwrap();
                     self.tree.link(id, slot);
