@@ -101,16 +101,8 @@ pub struct Settings {
     pub dirty_bytes_max: Option<u64>,
     /// How long an object stays in the bucket that nothing shows any more.
     pub grace: Option<Duration>,
-    /// Another server than the provider's own.
-    pub endpoint: Option<String>,
-    /// The bucket's region.
-    pub region: Option<String>,
-    /// How often a failed request is sent again, and the pauses that go with it.
-    pub retry: Option<Retry>,
-    /// The first pause, instead of the one that goes with `retry`.
-    pub retry_base: Option<Duration>,
-    /// The longest pause, likewise.
-    pub retry_cap: Option<Duration>,
+    /// How the store is reached.
+    pub reach: Reach,
     /// The name of the directory that shows the past.
     pub versions_name: Option<OsString>,
     /// Owner shown for every file.
@@ -125,6 +117,36 @@ pub struct Settings {
     pub host: String,
     /// The user and group who mount: a namespace that is made belongs to them, and root lets every user in.
     pub owner: (u32, u32),
+}
+
+/// How a store is reached, as the user said it.
+#[derive(Debug, Clone, Default)]
+pub struct Reach {
+    /// Another server than the provider's own.
+    pub endpoint: Option<String>,
+    /// The bucket's region.
+    pub region: Option<String>,
+    /// How often a failed request is sent again, and the pauses that go with it.
+    pub retry: Option<Retry>,
+    /// The first pause, instead of the one that goes with `retry`.
+    pub retry_base: Option<Duration>,
+    /// The longest pause, likewise.
+    pub retry_cap: Option<Duration>,
+}
+
+impl Reach {
+    /// Checks it and puts it together.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first flag that cannot be.
+    pub fn backend(self) -> Result<BackendConfig, ConfigError> {
+        Ok(BackendConfig {
+            endpoint: self.endpoint,
+            region: self.region,
+            retry: retry(self.retry, self.retry_base, self.retry_cap)?,
+            ..BackendConfig::default()
+        })
+    }
 }
 
 /// A setting that cannot be: names its flag.
@@ -204,12 +226,7 @@ impl Config {
             },
             grace: settings.grace.unwrap_or(GRACE),
         };
-        let backend = BackendConfig {
-            endpoint: settings.endpoint,
-            region: settings.region,
-            retry: retry(settings.retry, settings.retry_base, settings.retry_cap)?,
-            ..BackendConfig::default()
-        };
+        let backend = settings.reach.backend()?;
         let access = match settings.allow_other || settings.owner.0 == 0 {
             true => Access::Everybody,
             false => Access::Owner,
@@ -372,11 +389,7 @@ mod tests {
             memory_bytes: None,
             dirty_bytes_max: None,
             grace: None,
-            endpoint: None,
-            region: None,
-            retry: None,
-            retry_base: None,
-            retry_cap: None,
+            reach: Reach::default(),
             versions_name: None,
             uid: None,
             gid: None,

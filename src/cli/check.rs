@@ -1,10 +1,12 @@
 //! `rewindfs check`: does the log of a namespace tell what its index says?
 
 use super::Refusal;
+use super::reach::ReachArguments;
 use crate::backend::{Backend, BackendConfig, BackendError};
-use crate::config::{DEFAULT_NAMESPACE, StoreUrl};
+use crate::config::{DEFAULT_NAMESPACE, Reach, StoreUrl};
 use crate::store::{StoreError, audit_log};
 use clap::Args;
+use std::fmt;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ const LOG_MAX: Duration = Duration::from_secs(90);
 const SHOWN_MAX: usize = 20;
 
 /// What `rewindfs check` takes.
-#[derive(Debug, Args)]
+#[derive(Args)]
 pub(super) struct CheckArguments {
     /// The store: file:///dir, s3://bucket/prefix, gs://, az://
     #[arg(value_name = "URL")]
@@ -23,12 +25,16 @@ pub(super) struct CheckArguments {
     /// The namespace in it
     #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
-    /// Another server than the provider's, http://host:9000
-    #[arg(long, value_name = "URL")]
-    endpoint: Option<String>,
-    /// The store's region
-    #[arg(long, value_name = "NAME")]
-    region: Option<String>,
+    #[command(flatten)]
+    reach: ReachArguments,
+}
+
+impl fmt::Debug for CheckArguments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CheckArguments")
+            .field("url", &StoreUrl::new(self.url.clone()))
+            .finish_non_exhaustive()
+    }
 }
 
 /// A check that is to be run.
@@ -40,18 +46,20 @@ pub struct Check {
 }
 
 impl Check {
-    pub(super) fn new(arguments: CheckArguments) -> Self {
-        Self {
+    /// Checks the words before anything is asked of the store.
+    ///
+    /// # Errors
+    /// A usage error that names what is wrong.
+    pub(super) fn new(arguments: CheckArguments) -> Result<Self, Refusal> {
+        Ok(Self {
             url: StoreUrl::new(arguments.url),
             namespace: arguments
                 .namespace
                 .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
-            backend: BackendConfig {
-                endpoint: arguments.endpoint,
-                region: arguments.region,
-                ..BackendConfig::default()
-            },
-        }
+            backend: Reach::from(arguments.reach)
+                .backend()
+                .map_err(Refusal::usage)?,
+        })
     }
 
     /// Compares, prints the outcome, and turns into the exit status.

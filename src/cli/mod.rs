@@ -12,6 +12,7 @@ mod mount;
 mod namespace;
 mod options;
 mod place;
+mod reach;
 mod status;
 mod value;
 
@@ -175,7 +176,10 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
             Ok(mount::Mounting::InBackground) => Ok(()),
             Err(refusal) => Err(refusal),
         },
-        Command::Check(arguments) => return Start::Check(Box::new(Check::new(arguments))),
+        Command::Check(arguments) => match Check::new(arguments) {
+            Ok(check) => return Start::Check(Box::new(check)),
+            Err(refusal) => Err(refusal),
+        },
         Command::Namespace { verb } => match NamespaceJob::new(verb) {
             Ok(job) => return Start::Namespace(Box::new(job)),
             Err(refusal) => Err(refusal),

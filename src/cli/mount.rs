@@ -2,8 +2,8 @@
 
 use super::background::{self, Report};
 use super::options::FLAGS;
+use super::reach::ReachArguments;
 use super::{Refusal, log, place, value};
-use crate::backend::Retry;
 use crate::config::{Config, Settings, StoreUrl};
 use crate::daemon::{Daemon, DaemonError, Signals};
 use crate::env::{Env, SystemEnv};
@@ -66,21 +66,8 @@ pub(super) struct MountArguments {
     /// How long an object stays in the bucket that nothing shows any more; longer than any reader takes [default: 1h]
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     grace: Option<Duration>,
-    /// Another server than the provider's, http://host:9000
-    #[arg(long, value_name = "URL")]
-    endpoint: Option<String>,
-    /// The bucket's region
-    #[arg(long, value_name = "NAME")]
-    region: Option<String>,
-    /// How often a failed request to the store is sent again: none, aggressive or a number [default: 10]
-    #[arg(long, value_name = "HOW", value_parser = value::retries)]
-    retries: Option<Retry>,
-    /// The first and shortest pause before that [default: 100ms; aggressive: 20ms]
-    #[arg(long, value_name = "TIME", value_parser = value::duration)]
-    retry_base: Option<Duration>,
-    /// The longest pause before that [default: 15s; aggressive: 2s]
-    #[arg(long, value_name = "TIME", value_parser = value::duration)]
-    retry_cap: Option<Duration>,
+    #[command(flatten)]
+    reach: ReachArguments,
     /// The directory that shows the past, in every directory [default: .versions]
     #[arg(long, value_name = "NAME")]
     versions_dir: Option<OsString>,
@@ -204,11 +191,7 @@ fn settings(arguments: MountArguments) -> Result<Settings, Refusal> {
         memory_bytes: arguments.memory,
         dirty_bytes_max: arguments.dirty_max,
         grace: arguments.grace,
-        endpoint: arguments.endpoint,
-        region: arguments.region,
-        retry: arguments.retries,
-        retry_base: arguments.retry_base,
-        retry_cap: arguments.retry_cap,
+        reach: arguments.reach.into(),
         versions_name: arguments.versions_dir,
         uid: arguments.uid,
         gid: arguments.gid,

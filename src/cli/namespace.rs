@@ -1,9 +1,10 @@
 //! `rewindfs namespace`: the namespaces of a store, without mounting one.
 
 use super::Refusal;
+use super::reach::ReachArguments;
 use super::value::show_size;
 use crate::backend::{Backend, BackendConfig, BackendError};
-use crate::config::StoreUrl;
+use crate::config::{Reach, StoreUrl};
 use crate::env::SystemEnv;
 use crate::store::{
     NamespaceInfo, StoreError, check_name, create_namespace, delete_namespace, list_namespaces,
@@ -27,12 +28,8 @@ pub(super) struct StoreArguments {
     /// The store: file:///dir, s3://bucket/prefix, gs://, az://
     #[arg(value_name = "URL")]
     url: String,
-    /// Another server than the provider's, http://host:9000
-    #[arg(long, value_name = "URL")]
-    endpoint: Option<String>,
-    /// The store's region
-    #[arg(long, value_name = "NAME")]
-    region: Option<String>,
+    #[command(flatten)]
+    reach: ReachArguments,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -152,11 +149,7 @@ impl NamespaceJob {
         };
         Ok(Self {
             url: StoreUrl::new(store.url),
-            backend: BackendConfig {
-                endpoint: store.endpoint,
-                region: store.region,
-                ..BackendConfig::default()
-            },
+            backend: Reach::from(store.reach).backend().map_err(Refusal::usage)?,
             json: store.json,
             what,
         })

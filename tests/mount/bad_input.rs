@@ -65,14 +65,33 @@ fn a_machine_without_fuse_is_told() {
     refused(desk.path(), &ran, &["/dev/fuse"]);
 }
 
+/// Makes the program another user's.
+const NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+
+/// A script that gives `/dev/fuse` these permission bits.
+fn device(desk: &Path, mode: &str) -> String {
+    let over = desk.join("over");
+    let over = over.display();
+    format!(
+        "mkdir {over}; mount -t tmpfs none {over}; mknod -m {mode} {over}/fuse c 10 229; mount --bind {over}/fuse /dev/fuse"
+    )
+}
+
 #[test]
 fn an_ordinary_user_without_fusermount3_is_told() {
     let desk = desk();
-    let helper = shell::sh(Path::new("/"), "command -v fusermount3");
-    let hide = format!("mount --bind /dev/null {}", helper.trim());
-    let nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups";
-    let ran = mount_after(desk.path(), &hide, nobody);
+    let program = shell::sh(Path::new("/"), "command -v fusermount3");
+    let device = device(desk.path(), "666");
+    let hide = format!("{device}; mount --bind /dev/null {}", program.trim());
+    let ran = mount_after(desk.path(), &hide, NOBODY);
     refused(desk.path(), &ran, &["fusermount3"]);
+}
+
+#[test]
+fn an_ordinary_user_who_may_not_open_the_device_is_told() {
+    let desk = desk();
+    let ran = mount_after(desk.path(), &device(desk.path(), "600"), NOBODY);
+    refused(desk.path(), &ran, &["/dev/fuse", "chmod 666"]);
 }
 
 #[test]

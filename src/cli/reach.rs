@@ -1,0 +1,39 @@
+//! The flags that say how a store is reached; every command that asks one takes them.
+
+use super::value;
+use crate::backend::Retry;
+use crate::config::Reach;
+use clap::Args;
+use std::time::Duration;
+
+/// How a store is reached.
+#[derive(Debug, Args)]
+pub(super) struct ReachArguments {
+    /// Another server than the provider's, http://host:9000
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+    /// The bucket's region
+    #[arg(long, value_name = "NAME")]
+    region: Option<String>,
+    /// How often a failed request to the store is sent again: none, aggressive or a number [default: 10]
+    #[arg(long, value_name = "HOW", value_parser = value::retries)]
+    retries: Option<Retry>,
+    /// The first and shortest pause before that [default: 100ms; aggressive: 20ms]
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    retry_base: Option<Duration>,
+    /// The longest pause before that [default: 15s; aggressive: 2s]
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    retry_cap: Option<Duration>,
+}
+
+impl From<ReachArguments> for Reach {
+    fn from(said: ReachArguments) -> Self {
+        Self {
+            endpoint: said.endpoint,
+            region: said.region,
+            retry: said.retries,
+            retry_base: said.retry_base,
+            retry_cap: said.retry_cap,
+        }
+    }
+}
