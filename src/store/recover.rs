@@ -195,7 +195,6 @@ impl Shared {
     pub(crate) async fn finish_recovery(self: &Arc<Self>) -> Result<(), StoreError> {
         self.sweep_pending().await?;
         let mut replay = std::mem::take(&mut *lock(&self.replay));
-        let keep: HashSet<u64> = replay.files.keys().copied().collect();
         self.finish_overtaken(&mut replay).await?;
         for (id, work) in replay.works {
             if work.map.seq() > work.settled.as_ref().map_or(0, FixedMap::seq)
@@ -215,6 +214,11 @@ impl Shared {
                 self.drop_orphan(ino).await?;
             }
         }
+        // What nothing but the replay holds any more was read for files that are gone.
+        let files = std::mem::take(&mut replay.files);
+        let held = files.iter().filter(|(_, file)| Arc::strong_count(file) > 1);
+        let keep: HashSet<u64> = held.map(|(id, _)| *id).collect();
+        drop(files);
         self.staging.sweep(&keep)?;
         Ok(())
     }

@@ -12,6 +12,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attributes;
 mod bad_input;
 mod clone;
 mod clouds;
@@ -25,6 +26,7 @@ mod harness;
 mod helper;
 mod locks;
 mod many;
+mod names;
 mod outage;
 mod pjdfstest;
 mod posix;
@@ -34,7 +36,9 @@ mod reclaim;
 mod scale;
 mod suites;
 mod undelete;
+mod unlinked;
 mod usage;
+mod users;
 mod versions;
 mod walk;
 mod writers;

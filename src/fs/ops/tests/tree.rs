@@ -274,3 +274,20 @@ async fn a_read_only_mount_refuses_changes_and_serves_reads() {
     );
     assert_eq!(world.access(&SUPER, ROOT, libc::R_OK).await, Ok(()));
 }
+
+#[tokio::test]
+async fn a_file_has_65_000_names_and_no_more() {
+    let world = world().await;
+    let ino = world.save("a", "x").await;
+    world.mkdir(&SUPER, ROOT, b"d", 0o755, 0).await.unwrap();
+    let dir = world.walk("d").await.unwrap().stat.ino.0;
+    for number in 1..65_000 {
+        let name = number.to_string();
+        world.link(&SUPER, ino, dir, name.as_bytes()).await.unwrap();
+    }
+    let more = world.link(&SUPER, ino, dir, b"more").await.unwrap_err();
+    assert_eq!(more.errno(), libc::EMLINK);
+    assert_eq!(world.getattr(ino, None).await.unwrap().0.nlink, 65_000);
+    world.unlink(&SUPER, dir, b"7").await.unwrap();
+    world.link(&SUPER, ino, dir, b"more").await.unwrap();
+}
