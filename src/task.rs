@@ -5,7 +5,7 @@
 //! Invariant: a panic inside a task is never lost. The first one poisons the group for good, before the task's
 //! `JoinHandle` resolves; the owner asks [`Tasks::poisoned`] before it acknowledges work.
 
-use crate::sync::{Arc, AtomicUsize, OnceLock, Ordering};
+use crate::sync::{Arc, AtomicUsize, Ordering};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -22,7 +22,7 @@ struct Group {
     running: AtomicUsize,
     idle: Notify,
     stop: watch::Sender<bool>,
-    poisoned: OnceLock<&'static str>,
+    poisoned: watch::Sender<Option<&'static str>>,
 }
 
 impl Tasks {
@@ -35,7 +35,7 @@ impl Tasks {
                 running: AtomicUsize::new(0),
                 idle: Notify::new(),
                 stop: watch::Sender::new(false),
-                poisoned: OnceLock::new(),
+                poisoned: watch::Sender::new(None),
             }),
         }
     }
@@ -108,7 +108,19 @@ impl Tasks {
     /// Names the first task of the group that panicked.
     #[must_use]
     pub fn poisoned(&self) -> Option<&'static str> {
-        self.group.poisoned.get().copied()
+        *self.group.poisoned.borrow()
+    }
+
+    /// Waits until a task of the group has panicked, and names it.
+    pub async fn failed(&self) -> &'static str {
+        let mut poisoned = self.group.poisoned.subscribe();
+        loop {
+            if let Some(name) = *poisoned.borrow_and_update() {
+                return name;
+            }
+            // The sender lives in the group that `self` holds, so the wait cannot fail.
+            drop(poisoned.changed().await);
+        }
     }
 
     fn enter(&self, name: &'static str) -> Member {
@@ -132,7 +144,11 @@ impl Drop for Member {
         if std::thread::panicking() {
             tracing::error!(task = self.name, "a task panicked");
             // The first name stays: it is the cause, later ones may be consequences.
-            let _ = self.group.poisoned.set(self.name);
+            self.group.poisoned.send_if_modified(|first| {
+                let is_first = first.is_none();
+                first.get_or_insert(self.name);
+                is_first
+            });
         }
         if self.group.running.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.group.idle.notify_waiters();
@@ -227,5 +243,6 @@ mod tests {
         assert_eq!(tasks.blocking("sum", || 2 + 2).await.unwrap(), 4);
         assert!(tasks.blocking("bad", || panic!("planted")).await.is_err());
         assert_eq!(tasks.poisoned(), Some("bad"));
+        assert_eq!(tasks.failed().await, "bad");
     }
 }

@@ -267,10 +267,11 @@ impl Core {
     }
 
     /// Brings everything to the bucket, unmounts, and waits for the end. Whatever refuses leaves the mount as it was, except
-    /// that one whose namespace another writer has taken can only end.
+    /// that one whose namespace another writer has taken, or in which something panicked, can only end.
     async fn shut_down(self: &Arc<Self>, lazy: bool) -> Ending {
         match self.drain().await {
-            Err(_) if self.layers.namespace.is_fenced() => {}
+            Err(_)
+                if self.layers.namespace.is_fenced() || self.layers.facts.poisoned().is_some() => {}
             drained => drained?,
         }
         let how = if lazy {

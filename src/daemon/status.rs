@@ -49,6 +49,11 @@ impl Facts {
         }
     }
 
+    /// Names the task that panicked.
+    pub(super) fn poisoned(&self) -> Option<&'static str> {
+        self.groups.poisoned()
+    }
+
     /// Gathers how things stand now.
     pub(super) fn status(&self, mounted: &Mounted, namespace: &Namespace) -> Status {
         let usage = namespace.usage();

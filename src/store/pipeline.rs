@@ -528,6 +528,9 @@ impl Shared {
                 MetaState::Failed(why) => self.ended(StoreError::Unavailable(why)),
                 MetaState::Open | MetaState::Closed => {}
             },
+            task = self.tasks.failed() => {
+                self.ended(StoreError::Unavailable(format!("the task {task} failed, see the log")));
+            }
             () = self.tasks.stopped() => {}
         }
     }

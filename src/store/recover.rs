@@ -55,15 +55,16 @@ impl Shared {
             self.replay(&mut replay, &applied, record, token);
         }
         let _covered = self.journal(&Record::Epoch { epoch: self.epoch })?;
-        for work in replay.works.values_mut() {
-            replay.notes.extend(work.lost.drain(work.told..));
-        }
         for note in replay.notes.drain(..) {
-            tracing::warn!("{note}");
-            self.health.note(note);
+            self.warn(note);
         }
         *lock(&self.replay) = replay;
         self.make_root().await
+    }
+
+    fn warn(&self, note: String) {
+        tracing::warn!("{note}");
+        self.health.note(note);
     }
 
     fn replay(&self, replay: &mut Replay, applied: &Applied, record: Record, token: JournalToken) {
@@ -196,7 +197,12 @@ impl Shared {
         self.sweep_pending().await?;
         let mut replay = std::mem::take(&mut *lock(&self.replay));
         self.finish_overtaken(&mut replay).await?;
-        for (id, work) in replay.works {
+        for (id, mut work) in replay.works {
+            let lost = work.lost.split_off(work.told);
+            // Nobody misses bytes of what is gone.
+            if !lost.is_empty() && self.lock(work.ino).await.is_ok() {
+                lost.into_iter().for_each(|note| self.warn(note));
+            }
             if work.map.seq() > work.settled.as_ref().map_or(0, FixedMap::seq)
                 || !work.fixes.is_empty()
             {

@@ -83,7 +83,7 @@ fn each_time_is_set_left_or_taken_from_the_clock() {
         utimensat(CWD, mount.path("f"), &times, AtFlags::empty()).unwrap();
         (before, fs::metadata(mount.path("f")).unwrap())
     };
-    let (now, omit) = (at(0, UTIME_NOW.into()), at(0, UTIME_OMIT.into()));
+    let (now, omit) = (at(0, UTIME_NOW), at(0, UTIME_OMIT));
     let (_, old) = set(at(5, 6), at(7, 8));
     assert_eq!(
         (old.atime(), old.atime_nsec(), old.mtime(), old.mtime_nsec()),

@@ -197,3 +197,32 @@ async fn a_state_the_journal_refused_still_counts_as_dirty() {
     drop(file);
     let _left = world.kill(ns).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_panics_ends_everything_that_waits() {
+    let world = World::new("panic");
+    let ns = world.open().await;
+    let ino = save(&ns, ROOT, b"a", b"one").await;
+    ns.drain().await.unwrap();
+    halt(&ns, Some(pipeline::Step::Commit));
+    save(&ns, ROOT, b"a", b"two").await;
+    let draining = tokio::spawn({
+        let ns = ns.clone();
+        async move { ns.drain().await }
+    });
+    let planted = ns.0.tasks.spawn("planted", async { panic!("planted") });
+    assert!(planted.await.is_err());
+    let outcome = tokio::time::timeout(std::time::Duration::from_secs(30), draining).await;
+    let outcome = outcome.unwrap().unwrap();
+    assert!(
+        matches!(&outcome, Err(StoreError::Unavailable(why)) if why.contains("planted")),
+        "{outcome:?}"
+    );
+    let file = ns.file(ino).await.unwrap();
+    let refused = file.write(0, Bytes::from_static(b"x"), &author()).await;
+    assert!(refused.is_err());
+    let world = world.kill(ns).await;
+    let ns = world.open().await;
+    assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), b"two");
+    ns.close().await.unwrap();
+}
