@@ -6,6 +6,7 @@
 //! Fixed at creation and never to change: the segment extractor (first key byte), the merge function, zstd.
 
 use self::around::Around;
+use self::fixed::{FirstByte, Merge};
 use super::commit::Coordinator;
 use super::error::chain;
 use super::{Batch, Change, Commit, MergeFn, MetaError, MetaRead, MetaState, MetaStore, RowScan};
@@ -20,10 +21,7 @@ use slatedb::config::{
 };
 use slatedb::db_cache::foyer::{FoyerCache, FoyerCacheOptions};
 use slatedb::db_cache::{DbCache, SplitCache};
-use slatedb::{
-    CloseReason, Db, DbIterator, DbSnapshot, DbStatus, ErrorKind, MergeOperator,
-    MergeOperatorError, PrefixExtractor, PrefixTarget, Settings, WriteBatch,
-};
+use slatedb::{CloseReason, Db, DbIterator, DbSnapshot, DbStatus, ErrorKind, Settings, WriteBatch};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,6 +29,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 mod around;
+mod fixed;
 mod follow;
 mod tables;
 
@@ -241,12 +240,7 @@ impl SlateStore {
         config: &SlateConfig,
         settings: Settings,
     ) -> Result<Self, MetaError> {
-        let place = object_store::path::Path::from(path);
-        first_contact(&*object_store, &place).await?;
-        let object_store: Arc<dyn ObjectStore> = match config.local {
-            true => object_store,
-            false => Arc::new(Around::new(object_store)),
-        };
+        let (place, object_store) = reach(object_store, path, config).await?;
         let building = Db::builder(place, object_store)
             .with_settings(settings)
             .with_sst_block_size(SstBlockSize::Block16Kib)
@@ -274,6 +268,20 @@ impl SlateStore {
     fn newest(&self) -> Commit {
         Commit(self.newest.load(Ordering::Acquire))
     }
+}
+
+/// Makes sure of the object store, and puts before it what makes reads of it few.
+async fn reach(
+    object_store: Arc<dyn ObjectStore>,
+    path: &str,
+    config: &SlateConfig,
+) -> Result<(object_store::path::Path, Arc<dyn ObjectStore>), MetaError> {
+    let place = object_store::path::Path::from(path);
+    first_contact(&*object_store, &place).await?;
+    Ok(match config.local {
+        true => (place, object_store),
+        false => (place, Arc::new(Around::new(object_store))),
+    })
 }
 
 /// Asks the object store one thing without the engine's patience.
@@ -563,34 +571,6 @@ impl RowScan for Scan {
             .patient("a scan", self.deadline, rows.next())
             .await?;
         Ok(row.map(|row| (row.key, row.value)))
-    }
-}
-
-/// The store's merge function in the engine's terms.
-struct Merge(MergeFn);
-
-impl MergeOperator for Merge {
-    fn merge(
-        &self,
-        key: &Bytes,
-        existing_value: Option<Bytes>,
-        value: Bytes,
-    ) -> Result<Bytes, MergeOperatorError> {
-        Ok((self.0)(key, existing_value.as_deref(), &value))
-    }
-}
-
-/// Keeps rows of different first bytes in separate trees, so that listing the present never reads the past.
-struct FirstByte;
-
-impl PrefixExtractor for FirstByte {
-    fn name(&self) -> &str {
-        "rewindfs.first-byte"
-    }
-
-    fn prefix_len(&self, target: &PrefixTarget) -> Option<usize> {
-        let (PrefixTarget::Point(bytes) | PrefixTarget::Prefix(bytes)) = target;
-        (!bytes.is_empty()).then_some(1)
     }
 }
 

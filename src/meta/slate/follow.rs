@@ -4,11 +4,8 @@
 //! state the writer had made durable, and never goes back. The engine looks for newer ones by itself, and goes on looking
 //! while the store is away.
 
-use super::around::Around;
-use super::{
-    FirstByte, Merge, OPEN_DEADLINE, Scan, SlateConfig, Status, classify, first_contact, late,
-    scan_options,
-};
+use super::fixed::{FirstByte, Merge};
+use super::{OPEN_DEADLINE, Scan, SlateConfig, Status, classify, late, reach, scan_options};
 use crate::meta::{MetaError, MetaRead, RowScan};
 use crate::sync::Arc;
 use async_trait::async_trait;
@@ -53,12 +50,7 @@ impl SlateFollower {
         config: &SlateConfig,
         every: Duration,
     ) -> Result<Self, MetaError> {
-        let place = object_store::path::Path::from(path);
-        first_contact(&*object_store, &place).await?;
-        let object_store: Arc<dyn ObjectStore> = match config.local {
-            true => object_store,
-            false => Arc::new(Around::new(object_store)),
-        };
+        let (place, object_store) = reach(object_store, path, config).await?;
         let options = DbReaderOptions {
             manifest_poll_interval: every,
             object_store_cache_options: config.disk_cache_options(),

@@ -1,0 +1,33 @@
+//! What is fixed when an index is made and never changes: how its rows merge, and which of them lie together.
+
+use crate::meta::MergeFn;
+use bytes::Bytes;
+use slatedb::{MergeOperator, MergeOperatorError, PrefixExtractor, PrefixTarget};
+
+/// The store's merge function in the engine's terms.
+pub(super) struct Merge(pub(super) MergeFn);
+
+impl MergeOperator for Merge {
+    fn merge(
+        &self,
+        key: &Bytes,
+        existing_value: Option<Bytes>,
+        value: Bytes,
+    ) -> Result<Bytes, MergeOperatorError> {
+        Ok((self.0)(key, existing_value.as_deref(), &value))
+    }
+}
+
+/// Keeps rows of different first bytes in separate trees, so that listing the present never reads the past.
+pub(super) struct FirstByte;
+
+impl PrefixExtractor for FirstByte {
+    fn name(&self) -> &str {
+        "rewindfs.first-byte"
+    }
+
+    fn prefix_len(&self, target: &PrefixTarget) -> Option<usize> {
+        let (PrefixTarget::Point(bytes) | PrefixTarget::Prefix(bytes)) = target;
+        (!bytes.is_empty()).then_some(1)
+    }
+}
