@@ -80,6 +80,15 @@ impl Clock {
         Instant(self.env.now().max(lock(&self.state).last))
     }
 
+    /// An instant above all that were given out and not above any that will be, whatever the wall clock does.
+    pub(crate) fn next(&self) -> Instant {
+        let wall = self.env.now();
+        let mut state = lock(&self.state);
+        let next = wall.max(state.last + 1);
+        state.last = next - 1;
+        Instant(next)
+    }
+
     /// The newest instant given out.
     pub(crate) fn last(&self) -> u64 {
         lock(&self.state).last
@@ -107,6 +116,17 @@ mod tests {
         let first = clock.begin().at();
         clock.raise(first.0 + 1_000_000_000_000);
         assert_eq!(clock.begin().at().0, first.0 + 1_000_000_000_001);
+    }
+
+    #[test]
+    fn nothing_is_given_below_what_was_said_to_be_next() {
+        let clock = Clock::new(Arc::new(SeededEnv::new(1)));
+        // As after a wall clock that went back: what is given out is ahead of it.
+        clock.raise(clock.now().0 + 1_000_000_000_000);
+        let given = clock.begin().at();
+        let next = clock.next();
+        assert!(given < next);
+        assert!(clock.begin().at() >= next);
     }
 
     #[test]

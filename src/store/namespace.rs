@@ -405,13 +405,12 @@ impl Shared {
 
     /// The floor as it is when some operations, ascending by their places, are committed.
     pub(crate) fn floor_without(&self, committed: &[Arc<Operation>]) -> Instant {
+        // The clock first: what begins to be answered from here on gets no instant below it. Then the answers, for
+        // they move on into the queue.
+        let next = self.clock.next();
         let answering = self.clock.oldest_answer();
         let queued = self.queue.oldest_without(committed);
-        answering
-            .into_iter()
-            .chain(queued)
-            .min()
-            .unwrap_or_else(|| self.clock.now())
+        answering.into_iter().chain(queued).min().unwrap_or(next)
     }
 
     pub(crate) fn applied_now(&self) -> Applied {
