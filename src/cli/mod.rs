@@ -79,7 +79,7 @@ enum Command {
         #[arg(long, hide = true)]
         helper: bool,
     },
-    /// Compare a namespace's log with its index; takes the namespace from any writer
+    /// Compare a namespace's log with its index, also beside a mount that writes
     Check(check::CheckArguments),
     /// List, make, describe, change and delete the namespaces of a store
     Namespace {

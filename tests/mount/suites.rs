@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::support::mount::{Cache, TestMount};
 use crate::support::place::Place;
 use crate::support::s3::S3Server;
+use crate::support::s3s::S3sServer;
 use crate::support::{scale, shell, tree};
 
 /// All that fsx can do.
@@ -45,48 +46,65 @@ fn seeds(first: u64) -> std::ops::Range<u64> {
 
 /// How many operations a seed has.
 fn operations() -> usize {
-    scale(4000, 100_000)
+    scale(10_000, 100_000)
 }
 
 #[test]
 fn fsx_on_a_local_directory() {
-    let store = tempfile::tempdir().unwrap();
-    let mut mount = TestMount::start(&Place::local(store.path()), &[]);
     for seed in seeds(1) {
-        exercise(&mut mount, seed, None);
+        on_a_local_directory(seed, None);
     }
-    println!("{}", mount.check_log("main"));
-}
-
-#[test]
-fn fsx_on_an_s3_server_with_a_small_cache() {
-    let Some(server) = S3Server::start() else {
-        return;
-    };
-    let flags = ["--cache-size", "8M", "--memory", "8M"];
-    let mut mount = TestMount::start(&server.place("fsx"), &flags);
-    for seed in seeds(101) {
-        exercise(&mut mount, seed, None);
-    }
-    println!("{}", mount.check_log("main"));
 }
 
 #[test]
 fn fsx_goes_on_over_remounts() {
+    for seed in seeds(201) {
+        on_a_local_directory(seed, Some(scale(2500, 10_000)));
+    }
+}
+
+#[test]
+fn fsx_on_an_s3_server() {
+    for seed in seeds(301) {
+        let Some(server) = S3sServer::start() else {
+            return;
+        };
+        exercise(&mut TestMount::start(&server.place("fsx"), &[]), seed, None);
+    }
+}
+
+#[test]
+fn fsx_on_an_s3_server_with_a_small_cache() {
+    let flags = ["--cache-size", "8M", "--memory", "8M"];
+    for seed in seeds(101) {
+        // A server for each: it keeps every version in memory.
+        let Some(server) = S3Server::start() else {
+            return;
+        };
+        exercise(
+            &mut TestMount::start(&server.place("fsx"), &flags),
+            seed,
+            None,
+        );
+    }
+}
+
+fn on_a_local_directory(seed: u64, remount_every: Option<usize>) {
     let store = tempfile::tempdir().unwrap();
     let mut mount = TestMount::start(&Place::local(store.path()), &[]);
-    for seed in seeds(201) {
-        exercise(&mut mount, seed, Some(scale(1000, 10_000)));
-    }
-    println!("{}", mount.check_log("main"));
+    exercise(&mut mount, seed, remount_every);
 }
 
 /// Runs one seed on a file, remounting after about so many operations each; then the file and its newest version are what the
-/// same seed leaves on a plain directory.
+/// same seed leaves on a plain directory, and the log tells the whole index.
 fn exercise(mount: &mut TestMount, seed: u64, remount_every: Option<usize>) {
     let outside = tempfile::tempdir().unwrap();
     let name = format!("seed-{seed}");
-    let expected = outside.path().join("expected");
+    let fast = ["/dev/shm", "/tmp"]
+        .into_iter()
+        .find(|place| Path::new(place).is_dir());
+    let plain = tempfile::tempdir_in(fast.unwrap()).unwrap();
+    let expected = plain.path().join("expected");
     let start = Instant::now();
     let reference = shell::run(&mut fsx(seed, &expected, outside.path()), SEED_LIMIT);
     reference.ok();
@@ -123,10 +141,11 @@ fn exercise(mount: &mut TestMount, seed: u64, remount_every: Option<usize>) {
     same(&mount.path(&name), "the file after a remount");
     same(&versions.join("latest"), "the newest version then");
     println!(
-        "seed {seed}: {} operations, {remounts} remounts, {} versions, {:.1} s",
+        "seed {seed}: {} operations, {remounts} remounts, {} versions, {:.1} s; {}",
         operations(),
         fs::read_dir(&versions).unwrap().count(),
-        start.elapsed().as_secs_f64()
+        start.elapsed().as_secs_f64(),
+        mount.check_log("main")
     );
 }
 
