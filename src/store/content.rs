@@ -46,7 +46,7 @@ pub(crate) struct Pending {
     /// Length of the content, bytes.
     pub(crate) len: u64,
     pub(crate) fixed: Fixed,
-    /// The state of the same lineage that must be sealed before.
+    /// The state it lies over, while that is on its way too: it must be sealed before.
     pub(crate) after: Option<Arc<Self>>,
     /// An instant of this lineage whose rows this state replaces: provisional, and shown by nothing.
     pub(crate) replaces: Option<Instant>,

@@ -77,7 +77,7 @@ pub(crate) struct Replay {
     /// Every fix, by working and instant: an operation may bring one long after a later state, when its working is closed.
     pub(crate) fixed: HashMap<(u64, Instant), Known>,
     pub(crate) files: HashMap<u64, Arc<StagingFile>>,
-    pub(crate) pendings: HashMap<u64, Arc<Pending>>,
+    pub(crate) pendings: HashMap<ContentRef, Arc<Pending>>,
     pub(crate) notes: Vec<String>,
     pub(crate) strangers: Strangers,
     /// What contents of overtaken operations are called since an earlier recovery.
@@ -322,7 +322,9 @@ impl Replay {
             return None;
         }
         held.staging = staging_of(&changes);
-        let after = self.pendings.get(&record.content.cid).cloned();
+        // What it lies over may be of another lineage, where all of a file was copied and then changed.
+        let under = record.base.and_then(|(base, _)| self.pendings.get(&base));
+        let after = under.cloned();
         let pending = Arc::new(Pending {
             content: record.content,
             ino: record.ino,
@@ -334,8 +336,7 @@ impl Replay {
             replaces: record.replaces,
             sealing: watch::Sender::new(Sealing::Waiting),
         });
-        self.pendings
-            .insert(record.content.cid, Arc::clone(&pending));
+        self.pendings.insert(record.content, Arc::clone(&pending));
         Some((pending, record.clone()))
     }
 }

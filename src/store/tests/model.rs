@@ -41,7 +41,7 @@ impl Dice {
     fn step(&mut self) -> Step {
         let handle = self.roll(3);
         // What is possible always would fill the program: it is drawn less often.
-        let kinds = if self.roll(4) == 0 { 34 } else { 32 };
+        let kinds = if self.roll(4) == 0 { 37 } else { 35 };
         match self.roll(kinds) {
             0..3 => Step::Create(handle, self.path()),
             3..6 => Step::Open(handle, self.path()),
@@ -75,7 +75,11 @@ impl Dice {
             ),
             30 => Step::Copy(handle, self.path(), self.stretch()),
             31 => Step::CopyPast(handle, self.path(), self.roll(5), self.stretch()),
-            32 => Step::Wait(15),
+            32..35 => {
+                let mode = [RenameMode::Replace, RenameMode::NoReplace][self.roll(2)];
+                Step::Undelete(self.path(), self.path(), mode)
+            }
+            35 => Step::Wait(15),
             _ => Step::Drain,
         }
     }

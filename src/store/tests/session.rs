@@ -28,6 +28,8 @@ pub(crate) enum Step {
     Rename(&'static str, &'static str, RenameMode),
     Link(&'static str, &'static str),
     Unlink(&'static str),
+    /// A removed file comes back: under which name, and whether it may replace.
+    Undelete(&'static str, &'static str, RenameMode),
     Mkdir(&'static str),
     Rmdir(&'static str),
     Chmod(&'static str, u32),
@@ -471,8 +473,31 @@ impl Session {
                 assert_eq!(result.is_ok(), old.is_some(), "{result:?}");
                 true
             }
+            Step::Undelete(from, to, mode) => self.undelete(from, to, mode).await,
             _ => false,
         }
+    }
+
+    async fn undelete(&mut self, from: &str, to: &str, mode: RenameMode) -> bool {
+        let (Some(from), Some(to)) = (self.slot(from), self.slot(to)) else {
+            return false;
+        };
+        let tree = &self.tree;
+        if tree.slots.contains_key(&from) || !tree.gone.contains_key(&from) {
+            return false;
+        }
+        let ends = ((self.ino(from.0), &from.1[..]), (self.ino(to.0), &to.1[..]));
+        let done = self.ns.undelete(ends.0, ends.1, mode, &author()).await;
+        match tree.slots.get(&to) {
+            Some(_) if mode == RenameMode::NoReplace => {
+                assert!(matches!(done, Err(StoreError::Exists)), "{done:?}");
+            }
+            Some(there) if tree.is_directory(there.id) => {
+                assert!(matches!(done, Err(StoreError::IsDirectory)), "{done:?}");
+            }
+            _ => self.tree.undelete(&from, to, done.unwrap().moved.ino),
+        }
+        true
     }
 
     async fn rename(&mut self, from: &str, to: &str, mode: RenameMode) -> bool {

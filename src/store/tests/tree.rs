@@ -3,6 +3,8 @@
 //! Times are numbers of steps. The past is one map per step; what becomes known later (a fixed state is a version from its fix on, a name
 //! was one in passing) is put right in all maps it concerns.
 
+mod names;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -68,10 +70,20 @@ pub(crate) struct Entry {
     behind: Option<Shown>,
 }
 
+/// What a file showed when its name was removed.
+#[derive(Clone, Debug)]
+pub(crate) struct Gone {
+    mode: u32,
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    text: Text,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Tree {
     pub(crate) nodes: Vec<Node>,
     pub(crate) slots: BTreeMap<Slot, Entry>,
+    /// Of each name, how it ended last, if that was by a removal; not that of a directory. While the name is there it waits.
+    pub(crate) gone: BTreeMap<Slot, Gone>,
     /// What the past showed at each step.
     pub(crate) past: Vec<BTreeMap<Slot, Shown>>,
     /// What was live at each step.
@@ -87,6 +99,7 @@ impl Tree {
         let mut tree = Self {
             nodes: Vec::new(),
             slots: BTreeMap::new(),
+            gone: BTreeMap::new(),
             past: Vec::new(),
             live: Vec::new(),
             instants: Vec::new(),
@@ -382,161 +395,6 @@ impl Tree {
                 self.become_version(id, text, step);
             }
         }
-    }
-
-    // ---- names
-
-    pub(crate) fn create(&mut self, slot: Slot, ino: Ino, kind: Kind) -> Id {
-        let id = self.node(ino, kind);
-        let alive = if kind == Kind::File {
-            NEVER
-        } else {
-            self.now()
-        };
-        let bound = self.next();
-        self.slots.insert(
-            slot,
-            Entry {
-                id,
-                bound,
-                alive,
-                behind: None,
-            },
-        );
-        id
-    }
-
-    pub(crate) fn link(&mut self, id: Id, slot: Slot) {
-        self.save_all(id);
-        self.provide(id);
-        let now = self.now();
-        for old in self.slots_of(id) {
-            let entry = self.slots.get_mut(&old).unwrap();
-            entry.alive = entry.alive.min(now);
-            entry.behind = None;
-        }
-        let bound = self.next();
-        self.slots.insert(
-            slot,
-            Entry {
-                id,
-                bound,
-                alive: now,
-                behind: None,
-            },
-        );
-        self.nodes[id].names += 1;
-        self.nodes[id].linked = true;
-    }
-
-    pub(crate) fn remove(&mut self, slot: &Slot) {
-        let id = self.slots[slot].id;
-        self.save_all(id);
-        self.slots.remove(slot);
-        self.lost_name(id);
-    }
-
-    fn lost_name(&mut self, id: Id) {
-        let node = &mut self.nodes[id];
-        node.names -= 1;
-        if node.names == 0 {
-            node.fixes.clear();
-        }
-    }
-
-    pub(crate) fn rename(&mut self, from: &Slot, to: &Slot, mode: RenameMode) {
-        let source = self.slots[from].id;
-        let target = self.slots.get(to).map(|e| e.id);
-        if Some(source) == target {
-            return;
-        }
-        self.save_all(source);
-        self.provide(source);
-        if let Some(target) = target {
-            self.save_all(target);
-            if mode == RenameMode::Exchange {
-                self.provide(target);
-            }
-        }
-        let now = self.now();
-        let (moved, there) = (self.slots[from].clone(), self.slots.get(to).cloned());
-        let bounds = (self.next(), self.next());
-        if mode == RenameMode::Exchange {
-            self.exchange((from, moved), (to, there.unwrap()), bounds, now);
-            return;
-        }
-        let mut behind = None;
-        if let Some(there) = &there {
-            let own = !self.nodes[there.id].linked && !self.is_directory(there.id);
-            if own && self.is_unborn(source) {
-                behind = self.shown(there);
-            }
-            self.lost_name(there.id);
-        }
-        let alive = match (self.is_unborn(source), &there) {
-            (true, Some(there)) if behind.is_some() => there.alive,
-            (true, _) => NEVER,
-            (false, there) => there.as_ref().map_or(now, |t| t.alive.min(now)),
-        };
-        let alive = if self.nodes[source].linked {
-            there.as_ref().map_or(now, |t| t.alive.min(now))
-        } else {
-            alive
-        };
-        self.slots.remove(from);
-        self.slots.insert(
-            to.clone(),
-            Entry {
-                id: source,
-                bound: bounds.0,
-                alive,
-                behind,
-            },
-        );
-        let own = !self.nodes[source].linked && !self.is_directory(source);
-        if own && moved.behind.is_none() && moved.alive != NEVER && self.is_young(moved.alive) {
-            for step in moved.alive..self.past.len() {
-                if let Some(shown) = self.past[step].get_mut(from) {
-                    shown.passed = true;
-                }
-            }
-        }
-    }
-
-    fn exchange(
-        &mut self,
-        (from, moved): (&Slot, Entry),
-        (to, there): (&Slot, Entry),
-        bounds: (u64, u64),
-        now: usize,
-    ) {
-        let alive = |entry: &Entry, tree: &Self| match tree.is_unborn(entry.id) {
-            true => NEVER,
-            false => now,
-        };
-        let (a, b) = (alive(&moved, self), alive(&there, self));
-        let (a, b) = (
-            a.min(if a == NEVER { a } else { there.alive }),
-            b.min(if b == NEVER { b } else { moved.alive }),
-        );
-        self.slots.insert(
-            to.clone(),
-            Entry {
-                id: moved.id,
-                bound: bounds.0,
-                alive: a,
-                behind: None,
-            },
-        );
-        self.slots.insert(
-            from.clone(),
-            Entry {
-                id: there.id,
-                bound: bounds.1,
-                alive: b,
-                behind: None,
-            },
-        );
     }
 
     fn is_unborn(&self, id: Id) -> bool {

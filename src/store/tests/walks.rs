@@ -277,3 +277,36 @@ async fn a_state_behind_one_whose_staging_file_is_gone() {
         check::past(&session.ns, &session.tree, 0..session.tree.past.len()).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_over_a_copy_of_all_of_a_file() {
+    use Step::*;
+    const ALL: (usize, usize, usize) = (0, 0, usize::MAX >> 8);
+    walk(
+        "copied-and-changed",
+        &[
+            Create(0, "a"),
+            Write(0, 16, 65_543),
+            Copy(0, "a", ALL),
+            Copy(0, "a", (12, 65_539, 15)),
+            Truncate(0, 4096),
+        ],
+    )
+    .await;
+    walk(
+        "shown-and-changed",
+        &[
+            Create(0, "a"),
+            Write(0, 16, 65_543),
+            Flush(0),
+            Unlink("a"),
+            Create(1, "b"),
+            CopyPast(1, "a", 0, ALL),
+            Close(1),
+            Open(1, "b"),
+            Truncate(1, 4096),
+            Close(1),
+        ],
+    )
+    .await;
+}
