@@ -1,6 +1,7 @@
 //! Random programs against the model, with crashes. `REWINDFS_TEST_SEED` repeats one, `REWINDFS_TEST_CASES` runs more.
 
 use super::session::{Session, Step};
+use super::walks::end;
 use super::*;
 
 const PATHS: [&str; 10] = [
@@ -107,6 +108,7 @@ async fn case(seed: u64) {
             println!("step {}: crash", session.tree.now());
             let steps = steps(&mut dice, session.tree.now());
             look(&session, steps).await;
+            lost(&session).await;
             session.crash().await;
             taken += 1;
             let steps = steps_all(&mut dice, session.tree.now());
@@ -125,6 +127,7 @@ async fn case(seed: u64) {
     }
     let last = session.tree.now();
     look(&session, (0..last).collect()).await;
+    lost(&session).await;
     session.crash().await;
     look(&session, (0..=last).collect()).await;
     assert!(session.take(&Step::Drain).await);
@@ -132,6 +135,17 @@ async fn case(seed: u64) {
     check::log_twin(&session.ns, &session.world).await;
     let left = std::mem::replace(&mut session.world, World::new("nobody"));
     let _end = left.kill(session.ns.clone()).await;
+}
+
+/// What another machine would find if this one were gone now.
+async fn lost(session: &Session) {
+    let world = session.world.fork().await;
+    world.wipe();
+    let ns = world.open().await;
+    check::prefix(&ns, &session.tree).await;
+    ns.drain().await.unwrap();
+    check::log_twin(&ns, &world).await;
+    end(world, ns).await;
 }
 
 fn steps(dice: &mut Dice, last: usize) -> Vec<usize> {
