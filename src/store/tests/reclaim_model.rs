@@ -1,5 +1,5 @@
-//! Random saves, removals and deletions of versions, with upkeep between them and crashes between its steps: every version that
-//! is left reads right, and no segment is left that none of them needs.
+//! Random saves, copies, removals, returns and deletions of versions, with upkeep between them and crashes between its steps:
+//! every version that is left reads right, and no segment is left that none of them needs.
 
 use std::collections::BTreeMap;
 
@@ -61,14 +61,39 @@ impl Known {
     }
 }
 
-async fn write(ns: &Namespace, name: &[u8], dice: &mut Dice, fill: u8) {
-    let file = match ns.lookup(ROOT, name).await.unwrap() {
+async fn opened(ns: &Namespace, name: &[u8]) -> Arc<File> {
+    match ns.lookup(ROOT, name).await.unwrap() {
         Some(stat) => ns.file(stat.ino).await.unwrap(),
         None => {
             let made = ns.create_open(ROOT, name, new_file(), &author()).await;
             made.unwrap().1
         }
+    }
+}
+
+/// Shows some version, all of it or a part, in a file.
+async fn copy(ns: &Namespace, name: &[u8], dice: &mut Dice) {
+    let from = NAMES[dice.roll(4)];
+    let all = ns.versions(ROOT, from).await.unwrap();
+    if all.is_empty() {
+        return;
+    }
+    let source = ns.clone_source(&all[dice.roll(all.len())]);
+    let file = opened(ns, name).await;
+    let range = match dice.roll(2) {
+        0 => (0, 0, u64::MAX >> 1),
+        _ => (
+            dice.roll(200_000) as u64,
+            dice.roll(200_000) as u64,
+            1 + dice.roll(200_000) as u64,
+        ),
     };
+    file.clone_range(&source, range, &author()).await.unwrap();
+    close(&file).await;
+}
+
+async fn write(ns: &Namespace, name: &[u8], dice: &mut Dice, fill: u8) {
+    let file = opened(ns, name).await;
     for _ in 0..=dice.roll(3) {
         match dice.roll(5) {
             0 => {
@@ -104,7 +129,15 @@ async fn delete(ns: &Namespace, dice: &mut Dice, known: &mut Known) {
 
 async fn step(ns: &Namespace, dice: &mut Dice, known: &mut Known, fill: u8) {
     let name = NAMES[dice.roll(4)];
-    match dice.roll(14) {
+    match dice.roll(18) {
+        14..16 => copy(ns, name, dice).await,
+        16 => {
+            let (from, mode) = ((ROOT, NAMES[dice.roll(4)]), RenameMode::Replace);
+            match ns.undelete(from, (ROOT, name), mode, &author()).await {
+                Ok(_) | Err(StoreError::NotFound) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
         0..5 => write(ns, name, dice, fill).await,
         5 if ns.lookup(ROOT, name).await.unwrap().is_some() => {
             ns.unlink(ROOT, name, &author()).await.map(drop).unwrap();
