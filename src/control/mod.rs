@@ -59,7 +59,7 @@ pub struct Status {
     pub url: String,
     /// The namespace's name.
     pub namespace: String,
-    /// `read-write` or `read-only`.
+    /// `read-write` or `read-only`; `read-write, mounted read-only` once mount(8) was told to refuse changes.
     pub mode: String,
     /// When close(2) returns: `release`, `close` or `interval`.
     pub sync_on: String,

@@ -64,7 +64,11 @@ impl Facts {
             mountpoint: mounted.mountpoint().display().to_string(),
             url: self.backend.url().to_owned(),
             namespace: self.namespace.clone(),
-            mode: self.mode.to_owned(),
+            mode: match self.mode {
+                "read-write" if mounted.is_read_only() => "read-write, mounted read-only",
+                mode => mode,
+            }
+            .to_owned(),
             sync_on: self.sync_on.to_owned(),
             mounted_ns: self.mounted_ns,
             shown_ns: namespace.shown().map(|at| at.0),

@@ -73,6 +73,14 @@ pub(super) struct Mount {
     pub(super) device: String,
     pub(super) mountpoint: PathBuf,
     pub(super) kind: String,
+    pub(super) changes: Changes,
+}
+
+/// What the kernel makes of a call that would change something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Changes {
+    Passed,
+    Refused,
 }
 
 /// Makes `path` absolute and free of symlinks without looking at what is mounted on it.
@@ -118,13 +126,22 @@ fn parse(text: &[u8]) -> impl Iterator<Item = Mount> {
         let mut fields = line.split(|byte| *byte == b' ');
         let device = fields.nth(2)?;
         let mountpoint = fields.nth(1)?;
+        let own = fields.next()?;
         // Any number of optional fields, then a dash, then the type.
         let mut rest = fields.skip_while(|field| *field != b"-");
         let kind = rest.nth(1)?;
+        // The mount's own options, and those of all mounts of the file system.
+        let options = [own, rest.nth(1).unwrap_or_default()];
+        let mut words = options.iter().flat_map(|o| o.split(|byte| *byte == b','));
+        let changes = match words.any(|word| word == b"ro") {
+            true => Changes::Refused,
+            false => Changes::Passed,
+        };
         Some(Mount {
             device: String::from_utf8_lossy(device).into_owned(),
             mountpoint: PathBuf::from(OsString::from_vec(unescape(mountpoint))),
             kind: String::from_utf8_lossy(kind).into_owned(),
+            changes,
         })
     })
 }
@@ -291,8 +308,8 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     const TABLE: &[u8] = b"22 1 0:20 / / rw,relatime - ext4 /dev/vda rw\n\
-        30 22 0:41 / /mnt/a\\040b\\134c rw,nosuid shared:7 master:1 - fuse.rewindfs file:///x rw,user_id=0\n\
-        31 30 0:42 / /mnt/a\\040b\\134c rw - tmpfs none rw\n\
+        30 22 0:41 / /mnt/a\\040b\\134c ro,nosuid shared:7 master:1 - fuse.rewindfs file:///x rw,user_id=0\n\
+        31 30 0:42 / /mnt/a\\040b\\134c rw,root - tmpfs none ro\n\
         broken line\n";
 
     #[test]
@@ -303,6 +320,11 @@ mod tests {
         assert_eq!(mounts[1].kind, TYPE);
         assert_eq!(mounts[1].device, "0:41");
         assert_eq!(mounts[2].kind, "tmpfs");
+        let changes: Vec<Changes> = mounts.iter().map(|mount| mount.changes).collect();
+        assert_eq!(
+            changes,
+            [Changes::Passed, Changes::Refused, Changes::Refused]
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use super::adapter::Adapter;
 use super::door::Door;
-use super::mountpoint::{self, MountError, Unmount};
+use super::mountpoint::{self, Changes, Mount, MountError, Unmount};
 use crate::fs::FileSystem;
 use crate::sync::Arc;
 use crate::task::Tasks;
@@ -173,6 +173,13 @@ impl Mounted {
         &self.mountpoint
     }
 
+    /// Whether the kernel refuses every change here, because mount(8) was told so when it was mounted or since.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        let refuses = |mount: Mount| mount.changes == Changes::Refused;
+        self.on_top().is_ok_and(|mount| mount.is_some_and(refuses))
+    }
+
     /// Waits until the session is over: after umount(8), when the last file of a lazily unmounted one was closed, or when it
     /// broke.
     pub async fn ended(&self) {
@@ -232,8 +239,13 @@ impl Mounted {
     }
 
     fn is_on_top(&self) -> Result<bool, MountError> {
+        Ok(self.on_top()?.is_some())
+    }
+
+    /// How it is listed in the kernel's table, unless something else is mounted over it.
+    fn on_top(&self) -> Result<Option<Mount>, MountError> {
         let top = mountpoint::top(&self.mountpoint)?;
-        Ok(top.is_some_and(|mount| Some(mount.device) == self.device))
+        Ok(top.filter(|mount| Some(&mount.device) == self.device.as_ref()))
     }
 }
 

@@ -206,7 +206,7 @@ impl Shared {
             return Ok(());
         };
         let attrs = lock(&fix.attrs).clone();
-        if fix.lies == Lies::Behind || fix.map.seq() < leaf.settled_seq() {
+        if leaf.is_behind(fix) {
             return self.save_behind(&inode, leaf, fix, &attrs).await;
         }
         let map = leaf

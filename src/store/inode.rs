@@ -179,6 +179,11 @@ impl Leaf {
         self.settled.as_ref().map_or(0, FixedMap::seq)
     }
 
+    /// Whether the queue has a later state than that of a fix.
+    pub(crate) fn is_behind(&self, fix: &FixState) -> bool {
+        fix.lies == Lies::Behind || fix.map.seq() < self.settled_seq()
+    }
+
     /// Whether there are changes that the queue does not have.
     pub(crate) fn is_dirty(&self) -> bool {
         self.map.seq() > self.settled_seq()

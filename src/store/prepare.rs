@@ -81,7 +81,9 @@ impl Shared {
         (map, base, fix): (&FixedMap, Option<(ContentRef, u64)>, &FixState),
         (at, len): (Instant, u64),
     ) -> Result<(Arc<Pending>, ContentRecord), StoreError> {
-        let own = base.filter(|(content, _)| self.is_own(leaf, *content));
+        // A state that comes late would lie among the rows of its lineage, under those that were laid without it.
+        let goes_on = !leaf.is_behind(fix);
+        let own = base.filter(|(content, _)| goes_on && self.is_own(leaf, *content));
         let cid = own.map_or_else(|| self.new_id(), |(content, _)| content.cid);
         let content = ContentRef { cid, instant: at };
         let nowhere = || (Ino(0), bytes::Bytes::new());

@@ -153,19 +153,22 @@ impl FileSystem {
         open: &OpenFile,
         (from, to, len): (u64, u64, u64),
     ) -> FsResult<Option<u64>> {
+        let pays = |size: u64| {
+            let whole = from == 0 && to == 0 && len >= size;
+            from < size && (whole || len.min(size - from) >= CLONE_BYTES_MIN)
+        };
         let source = match source {
-            Handle::File(file) => file.file.clone_source(&open.author).await?,
+            // Asked first: to be a source, the file's unsaved bytes must be on their way to the bucket.
+            Handle::File(file) if pays(file.file.stat().await?.attrs.size) => {
+                file.file.clone_source(&open.author).await?
+            }
             Handle::Past(node, _) => self.past.clone_source(node),
-            Handle::Text(_) => None,
+            Handle::File(_) | Handle::Text(_) => None,
             Handle::Dir(_) => return Err(FsError::IsDirectory),
         };
-        let Some(source) = source else {
+        let Some(source) = source.filter(|source| pays(source.len())) else {
             return Ok(None);
         };
-        let whole = from == 0 && to == 0 && len >= source.len();
-        if from >= source.len() || !(whole || len.min(source.len() - from) >= CLONE_BYTES_MIN) {
-            return Ok(None);
-        }
         let range = (from, to, len.min(CLONE_BYTES_MAX));
         let shown = open.file.clone_range(&source, range, &open.author).await?;
         open.mark_changed();

@@ -10,6 +10,7 @@ mod edges;
 mod follow;
 mod full;
 mod linked;
+mod long;
 mod matrix;
 mod model;
 mod reclaim;

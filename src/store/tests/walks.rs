@@ -310,3 +310,25 @@ async fn a_change_over_a_copy_of_all_of_a_file() {
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_save_behind_a_state_that_has_less() {
+    use Step::*;
+    let steps = [
+        Create(0, "a"),
+        Append(0, 40),
+        Close(0),
+        Open(0, "a"),
+        Open(1, "a"),
+        Write(0, 9_000_000, 70_000),
+        Write(0, 5_000, 5_000),
+        Flush(0),
+        Truncate(1, 8_000),
+        Punch(1, 5_000, 1_000),
+        Sync(1),
+        Close(0),
+        Truncate(1, 9_100_000),
+        Close(1),
+    ];
+    walk("saved-behind", &steps).await;
+}

@@ -1,0 +1,150 @@
+//! One file for long: thousands of saves, syncs, cuts and holes in it, each state read at once and as a version.
+
+use std::collections::VecDeque;
+
+use super::*;
+
+const END: usize = 1 << 20;
+const CALLS: usize = 4_000;
+
+/// SplitMix64.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) as usize % sides
+    }
+}
+
+/// The file and what it should have.
+struct One {
+    ns: Namespace,
+    file: Arc<File>,
+    text: Vec<u8>,
+    /// Fixed states whose handles are not released.
+    waiting: VecDeque<Fixed>,
+}
+
+impl One {
+    async fn new(ns: Namespace) -> Self {
+        let made = ns.create_open(ROOT, b"a", new_file(), &author()).await;
+        Self {
+            file: made.unwrap().1,
+            ns,
+            text: Vec::new(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Changes `from..to`, or how long the file is; what was done.
+    async fn change(&mut self, dice: &mut Dice, (from, to): (usize, usize), fill: u8) -> String {
+        let (file, text, author) = (&self.file, &mut self.text, author());
+        let (offset, len) = (from as u64, (to - from) as u64);
+        match dice.roll(11) {
+            0..8 => {
+                text.resize(text.len().max(to), 0);
+                text[from..to].fill(fill);
+                let bytes = vec![fill; to - from].into();
+                file.write(offset, bytes, &author).await.unwrap();
+                format!("write {from}..{to}")
+            }
+            8..10 => {
+                text.resize(from, 0);
+                file.truncate(offset, &author).await.unwrap();
+                format!("truncate to {from}")
+            }
+            _ => {
+                let end = text.len();
+                text[from.min(end)..to.min(end)].fill(0);
+                file.punch(offset, len, &author).await.unwrap();
+                format!("punch {from}..{to}")
+            }
+        }
+    }
+
+    /// Brings what there is further on its way.
+    async fn bring(&mut self, dice: &mut Dice) -> String {
+        let rare = dice.roll(20) == 0;
+        match dice.roll(8) {
+            0..4 => {
+                self.waiting
+                    .extend(self.file.fix(&author(), None).await.unwrap());
+                "close"
+            }
+            4 => {
+                self.file.sync(&author()).await.unwrap();
+                "sync"
+            }
+            5 => {
+                let source = self.file.clone_source(&author()).await.unwrap();
+                assert!(source.is_some());
+                "be copied"
+            }
+            6 if rare => {
+                self.ns.drain().await.unwrap();
+                "drain"
+            }
+            7 if rare => {
+                self.ns.0.turn().await.unwrap();
+                "reclaim"
+            }
+            _ => "wait",
+        }
+        .to_owned()
+    }
+
+    async fn release(&mut self) {
+        if let Some(fixed) = self.waiting.pop_front() {
+            println!("    release");
+            self.file.save(fixed).await.unwrap();
+        }
+    }
+}
+
+async fn case(seed: u64) {
+    let mut dice = Dice(seed);
+    let world = World::new("long");
+    let mut one = One::new(world.open().await).await;
+    for call in 0..CALLS {
+        let from = dice.roll(END - 1);
+        let to = END.min(from + 1 + dice.roll(1 << 16));
+        let done = match dice.roll(5) {
+            0..3 => {
+                one.change(&mut dice, (from, to), (call % 255) as u8 + 1)
+                    .await
+            }
+            _ => one.bring(&mut dice).await,
+        };
+        println!("call {call}: {done}; {} bytes", one.text.len());
+        if dice.roll(2) == 0 {
+            one.release().await;
+        }
+        let found = one.file.read(0, u32::MAX).await.unwrap();
+        check::same(&found, &one.text, &format!("seed {seed}, call {call}"));
+    }
+    while !one.waiting.is_empty() {
+        one.release().await;
+    }
+    close(&one.file).await;
+    let versions = one.ns.versions(ROOT, b"a").await.unwrap();
+    let last = check::read_past(&one.ns, versions.last().unwrap()).await;
+    check::same(&last, &one.text, "the newest version");
+    one.ns.drain().await.unwrap();
+    check::log_twin(&one.ns, &world).await;
+    let _left = world.kill(one.ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_saved_thousands_of_times_reads_right() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    if let Some(seed) = number("REWINDFS_TEST_SEED") {
+        return case(seed).await;
+    }
+    for seed in 1..=number("REWINDFS_TEST_CASES").unwrap_or(3) {
+        case(seed).await;
+    }
+}
