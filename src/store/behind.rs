@@ -2,7 +2,7 @@
 
 use super::clock::Answer;
 use super::error::StoreError;
-use super::fix::{is_late, set_alive};
+use super::fix::{is_late, set_alive, settled_by};
 use super::inode::{FixState, Inode, Leaf};
 use super::namespace::Shared;
 use super::rows::{Last, State};
@@ -42,6 +42,7 @@ impl Shared {
         node.allocated = leaf.allocated(&fix.map, attrs.size);
         node.attrs = attrs.clone();
         let mut draft = self.leaf_draft(inode.ino, leaf, at).await?;
+        draft.settles = settled_by(&prepared, fix);
         draft.held.journal.extend(fix.token.clone());
         draft.held.holds.clone_from(&fix.holds);
         let end_op = if unborn {

@@ -278,20 +278,7 @@ impl Shared {
     ) -> Result<(), StoreError> {
         let map = &fix.map;
         let clean = map.seq() == leaf.map.seq();
-        if let (None, Some(working)) = (&prepared.brings, fix.working) {
-            let base = match &prepared.content {
-                Content::Bytes(content) | Content::Shared(content) => {
-                    Some((*content, lock(&fix.attrs).size))
-                }
-                Content::Empty | Content::Target(_) => None,
-            };
-            let at = fix.at;
-            draft.settles = Some(Settled {
-                working,
-                fix: at,
-                base,
-            });
-        }
+        draft.settles = settled_by(&prepared, fix);
         let grown = growth(leaf, &prepared, fix);
         draft.usage.0 = draft.usage.0.wrapping_add(grown);
         draft.held = self.hand_over(leaf, clean);
@@ -430,6 +417,24 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// What an operation that brings no bytes says of the fix it makes a state of; one that brings some says it with them.
+pub(crate) fn settled_by(prepared: &Prepared, fix: &FixState) -> Option<Settled> {
+    if prepared.brings.is_some() {
+        return None;
+    }
+    let base = match &prepared.content {
+        Content::Bytes(content) | Content::Shared(content) => {
+            Some((*content, lock(&fix.attrs).size))
+        }
+        Content::Empty | Content::Target(_) => None,
+    };
+    Some(Settled {
+        working: fix.working?,
+        fix: fix.at,
+        base,
+    })
 }
 
 /// Bytes a state adds to the namespace.

@@ -332,3 +332,33 @@ async fn a_save_behind_a_state_that_has_less() {
     ];
     walk("saved-behind", &steps).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_without_bytes_is_saved_behind_once() {
+    use Step::*;
+    const ALL: (usize, usize, usize) = (0, 0, usize::MAX >> 8);
+    walk(
+        "copied-behind",
+        &[
+            Create(1, "a"),
+            Sync(1),
+            Append(1, 19),
+            Copy(1, "a", ALL),
+            Flush(1),
+            Rewrite(1),
+            Sync(1),
+            Close(1),
+        ],
+    )
+    .await;
+    let steps = [
+        Create(1, "a"),
+        Flush(1),
+        Open(0, "a"),
+        Append(0, 19),
+        Sync(0),
+        Close(1),
+        Close(0),
+    ];
+    walk("empty-behind", &steps).await;
+}
