@@ -37,18 +37,19 @@ impl Shared {
             .cut()
             .filter(|cut| base.is_some_and(|(_, base_len)| *cut < base_len));
         let unchanged = map.spans().next().is_none() && cut.is_none();
-        if let (true, Some((content, _))) = (unchanged, base) {
-            let own = self.is_own(leaf, content);
-            return Ok(Prepared {
-                content: if own {
-                    Content::Bytes(content)
-                } else {
-                    Content::Shared(content)
-                },
-                brings: None,
-            });
-        }
-        if unchanged {
+        if let (true, Some((content, base_len))) = (unchanged, base) {
+            let content = match self.is_own(leaf, content) {
+                true => Some(Content::Bytes(content)),
+                // It may have more bytes than this file shows of it.
+                false => (len <= base_len).then_some(Content::Shared(content)),
+            };
+            if let Some(content) = content {
+                return Ok(Prepared {
+                    content,
+                    brings: None,
+                });
+            }
+        } else if unchanged {
             return Ok(Prepared {
                 content: Content::Bytes(ContentRef {
                     cid: self.new_id(),

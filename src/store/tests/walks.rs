@@ -362,3 +362,23 @@ async fn a_state_without_bytes_is_saved_behind_once() {
     ];
     walk("empty-behind", &steps).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_beginning_of_a_copy_grows_by_zeros() {
+    use Step::*;
+    const ALL: (usize, usize, usize) = (0, 0, usize::MAX >> 8);
+    walk(
+        "shown-in-part",
+        &[
+            Create(0, "a"),
+            Append(0, 5000),
+            Close(0),
+            Create(1, "b"),
+            Copy(1, "a", ALL),
+            Truncate(1, 6),
+            Close(1),
+            TruncatePath("b", 4097),
+        ],
+    )
+    .await;
+}
