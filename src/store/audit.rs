@@ -71,23 +71,26 @@ async fn audit(
     index: &SlateFollower,
     (patience, waits): (Duration, impl Fn()),
 ) -> Result<Audit, StoreError> {
-    let applied = index.get(&super::keys::applied()).await?;
-    let applied: Applied = decode("G A", &applied.ok_or(StoreError::NotFound)?)?;
     let deadline = tokio::time::Instant::now() + patience;
     let mut objects = Vec::new();
     loop {
+        let upto = newest(index).await?;
         log::read_on(backend, &mut objects).await?;
-        if let Some(twin) = replayed(&objects, applied.batch).await? {
+        if let Some(twin) = replayed(&objects, upto).await? {
             let (rows, differing) = compare(index, &twin).await?;
-            return Ok(Audit {
+            let audit = Audit {
                 objects: objects.len(),
                 rows,
                 differing,
                 miscounted: recount(index).await?,
-            });
+            };
+            // The engine may have had to go on to a newer state, where a compaction took objects away under it.
+            if newest(index).await? == upto {
+                return Ok(audit);
+            }
         }
         if tokio::time::Instant::now() >= deadline {
-            let (epoch, number) = applied.batch;
+            let (epoch, number) = upto;
             return Err(StoreError::Unavailable(format!(
                 "its log ends before batch {number} of epoch {epoch}, which the index has: the writer was killed or cannot \
                  upload; the next mount that writes fills the gap"
@@ -96,6 +99,13 @@ async fn audit(
         waits();
         tokio::time::sleep(AGAIN).await;
     }
+}
+
+/// The newest batch in an index.
+async fn newest(index: &SlateFollower) -> Result<(u64, u64), StoreError> {
+    let applied = index.get(&super::keys::applied()).await?;
+    let applied: Applied = decode("G A", &applied.ok_or(StoreError::NotFound)?)?;
+    Ok(applied.batch)
 }
 
 /// The rows the log tells up to and with one batch; `None` if it does not go so far.

@@ -33,7 +33,9 @@ fn mount_after(desk: &Path, before: &str, user: &str) -> Ran {
     let arguments = mount_arguments(&place, &desk.join("files"), &desk.join("cache"));
     // The program may lie where only root can go.
     let program = desk.join("rewindfs");
-    fs::copy(PROGRAM, &program).unwrap();
+    if !program.exists() {
+        fs::copy(PROGRAM, &program).unwrap();
+    }
     let script = format!("set -e; {before}\nexec {user} \"$@\"");
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", &script, "sh"]);
