@@ -253,6 +253,8 @@ impl Replay {
         let Some(work) = self.works.get_mut(&record.working) else {
             return;
         };
+        // Writes before it whose bytes are in the bucket by now, and their staging file gone, did not lengthen it here.
+        work.len = record.attrs.size;
         let map = work.map.fix();
         let known = Known {
             ino: work.ino,

@@ -38,9 +38,12 @@ const OPERATIONS_PER_CLOSE: usize = 72 / 5;
 /// How long one seed may take.
 const SEED_LIMIT: Duration = Duration::from_secs(3600);
 
-/// The seeds of a test that begins with `first`: one, or twenty in the long mode.
+/// The seeds of a test that begins with `first`: one, or twenty in the long mode, where `REWINDFS_TEST_SEED` goes on from one.
 fn seeds(first: u64) -> std::ops::Range<u64> {
-    first..first + scale(1, 20)
+    let all = first..first + scale(1, 20);
+    let from = std::env::var("REWINDFS_TEST_SEED").ok();
+    let from = from.and_then(|seed| seed.parse().ok());
+    from.filter(|seed| all.contains(seed)).unwrap_or(first)..all.end
 }
 
 /// How many operations a seed has.

@@ -382,3 +382,19 @@ async fn the_beginning_of_a_copy_grows_by_zeros() {
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_of_holes_behind_one_with_bytes() {
+    use Step::*;
+    let steps = [
+        Create(2, "a"),
+        Close(2),
+        Open(2, "a"),
+        Truncate(2, 16),
+        Flush(2),
+        Write(2, 3, 262_152),
+        Append(2, 16),
+        Sync(2),
+    ];
+    walk("holes-behind", &steps).await;
+}
