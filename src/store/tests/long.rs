@@ -2,23 +2,11 @@
 
 use std::collections::VecDeque;
 
+use super::dice::{Dice, number};
 use super::*;
 
 const END: usize = 1 << 20;
 const CALLS: usize = 4_000;
-
-/// SplitMix64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) as usize % sides
-    }
-}
 
 /// The file and what it should have.
 struct One {
@@ -140,7 +128,6 @@ async fn case(seed: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_saved_thousands_of_times_reads_right() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     if let Some(seed) = number("REWINDFS_TEST_SEED") {
         return case(seed).await;
     }

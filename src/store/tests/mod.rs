@@ -6,6 +6,7 @@ mod blob_list;
 mod blob_made;
 mod check;
 mod copies;
+mod dice;
 mod edges;
 mod follow;
 mod full;

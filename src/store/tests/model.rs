@@ -1,5 +1,6 @@
 //! Random programs against the model, with crashes. `REWINDFS_TEST_SEED` repeats one, `REWINDFS_TEST_CASES` runs more.
 
+use super::dice::{Dice, number};
 use super::session::{Session, Step};
 use super::walks::end;
 use super::*;
@@ -9,18 +10,7 @@ const PATHS: [&str; 10] = [
 ];
 const STEPS: usize = 40;
 
-/// SplitMix64.
-struct Dice(u64);
-
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) as usize % sides
-    }
-
     fn path(&mut self) -> &'static str {
         PATHS[self.roll(PATHS.len())]
     }
@@ -86,10 +76,6 @@ impl Dice {
     }
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|text| text.parse().ok())
-}
-
 async fn case(seed: u64) {
     println!("REWINDFS_TEST_SEED={seed}");
     let mut dice = Dice(seed);
@@ -116,11 +102,11 @@ async fn case(seed: u64) {
             continue;
         }
         let step = dice.step();
-        let number = session.tree.now();
+        let now = session.tree.now();
         if session.take(&step).await {
-            println!("step {number}: {step:?}");
-            if self::number("REWINDFS_TEST_LOOK").is_some() {
-                look(&session, (0..=number).collect()).await;
+            println!("step {now}: {step:?}");
+            if number("REWINDFS_TEST_LOOK").is_some() {
+                look(&session, (0..=now).collect()).await;
             }
             taken += 1;
         }
@@ -168,7 +154,7 @@ async fn random_programs_and_crashes_leave_what_the_model_says() {
     if let Some(seed) = number("REWINDFS_TEST_SEED") {
         return case(seed).await;
     }
-    for seed in 1..=number("REWINDFS_TEST_CASES").unwrap_or(60) {
+    for seed in 1..=number("REWINDFS_TEST_CASES").unwrap_or(100) {
         case(seed).await;
     }
 }

@@ -3,22 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use super::dice::{Dice, number};
 use super::*;
 
 const NAMES: [&[u8]; 4] = [b"a", b"b", b"c", b"d"];
 const GRACE_NS: u64 = 3600 * 1_000_000_000;
-
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (self.0 >> 33) as usize % sides
-    }
-}
 
 type Texts = BTreeMap<VersionId, Vec<u8>>;
 
@@ -234,7 +223,6 @@ async fn case(seed: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_left_reads_right_and_what_is_not_needed_goes() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     if let Some(seed) = number("REWINDFS_TEST_SEED") {
         return case(seed).await;
     }
