@@ -66,13 +66,15 @@ fn a_remount_makes_it_read_only_and_back() {
     echo one >files/f
     mount -o remount,ro files
     has ro; has nosuid
-    "$desk/rewindfs" status files | grep -q 'mode  *read-write, mounted read-only'
+    "$desk/rewindfs" status files >said
+    grep -q 'mode  *read-write, mounted read-only' said
     refused sh -c 'echo two >files/f'
     grep -q 'Read-only file system' said
     [ "$(cat files/f)" = one ]
     mount -o remount,rw,noexec files
     has rw; has nosuid; has noexec
-    "$desk/rewindfs" status files | grep -q 'mode  *read-write, sync'
+    "$desk/rewindfs" status files >said
+    grep -q 'mode  *read-write, sync' said
     echo three >files/f
     [ "$(daemons)" = 1 ]
     umount files
