@@ -84,7 +84,7 @@ async fn audit(
                 differing,
                 miscounted: recount(index).await?,
             };
-            // The engine may have had to go on to a newer state, where a compaction took objects away under it.
+            // The engine looks for a newer state once by itself, right after it was opened.
             if newest(index).await? == upto {
                 return Ok(audit);
             }
