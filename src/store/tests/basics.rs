@@ -33,6 +33,8 @@ async fn the_index_says_how_far_the_log_had_come() {
     }
     let earlier = recorded(&ns).await;
     ns.close().await.unwrap();
+    // What still ends holds the journal.
+    ns.0.tasks.join().await;
     drop(ns);
     ns = world.open().await;
     assert_eq!(recorded(&ns).await, earlier, "until there is a batch");
