@@ -54,7 +54,7 @@ pub struct LastWrite {
     pub epoch: u64,
     /// The last instant that had been given, nanoseconds since 1970.
     pub instant_ns: u64,
-    /// Bytes of live files.
+    /// Bytes of live files that are not holes.
     pub bytes: u64,
     /// Live inodes.
     pub files: u64,

@@ -13,7 +13,7 @@ use super::rows::{
     self, Applied, Body, Closed, Entry, InodeRow, LineageRow, MovedRow, Node, Orphan, RangeRow,
     SegmentRow, Source, State, decode,
 };
-use super::version::Content;
+use super::version::{Content, ROOT};
 use crate::backend::{Backend, BackendError};
 use crate::meta::{MemoryStore, MetaRead, MetaStore, SlateConfig, SlateFollower};
 
@@ -166,10 +166,11 @@ pub(crate) async fn compare(
     }
 }
 
-/// Keys of counts (`G R`, `G B`) that differ from what the other rows show and cite.
+/// Keys of counts (`G R`, `G B`, the bytes and files of `G A`) that differ from what the other rows show, cite and hold.
 pub(crate) async fn recount(index: &dyn MetaRead) -> Result<Vec<String>, StoreError> {
     let mut counts: BTreeMap<Bytes, i64> = BTreeMap::new();
     let mut cited: BTreeMap<Bytes, BTreeMap<u32, i64>> = BTreeMap::new();
+    let mut usage = (0_i64, 0_i64);
     let all = Bytes::from_static(b"C")..Bytes::from_static(b"I");
     let mut scan = index.scan(all).await?;
     while let Some((key, value)) = scan.next().await? {
@@ -196,7 +197,14 @@ pub(crate) async fn recount(index: &dyn MetaRead) -> Result<Vec<String>, StoreEr
                     *extents.entry(offset).or_default() -= citing;
                 }
             }
+            Some(b"GA") => {
+                let row: Applied = decode("G A", &value)?;
+                usage = (usage.0.wrapping_sub(row.bytes), usage.1 - row.files);
+            }
             Some(table) => {
+                if let Some(bytes) = taken(table, &value)? {
+                    usage = (usage.0.wrapping_add(bytes), usage.1 + 1);
+                }
                 for content in shown(table, &value)? {
                     if let Some(content) = content.reference() {
                         *counts.entry(super::keys::count(content)).or_default() += 1;
@@ -214,8 +222,10 @@ pub(crate) async fn recount(index: &dyn MetaRead) -> Result<Vec<String>, StoreEr
         .into_iter()
         .filter(|(_, extents)| extents.values().any(|off| *off != 0))
         .map(|(key, _)| key);
+    let misused = (usage != (0, 0)).then(super::keys::applied);
     Ok(wrong
         .chain(miscited)
+        .chain(misused)
         .map(|key| key.escape_ascii().to_string())
         .collect())
 }
@@ -239,6 +249,26 @@ fn cite(cited: &mut BTreeMap<Bytes, BTreeMap<u32, i64>>, row: &RangeRow) {
             .or_default();
         *segment.entry(offset).or_default() += 1;
     }
+}
+
+/// Bytes taken up by the live inode that has its row here; the root is there before anything is counted.
+fn taken(table: &[u8], value: &Bytes) -> Result<Option<i64>, StoreError> {
+    let node = match table {
+        b"CD" => match decode::<Entry>("C D", value)? {
+            Entry {
+                ino,
+                body: Body::Own { node, .. },
+                ..
+            } if ino != ROOT => node,
+            _ => return Ok(None),
+        },
+        b"CI" => match decode::<InodeRow>("C I", value)? {
+            InodeRow::Linked(row) => row.node,
+            InodeRow::Directory(_) => return Ok(None),
+        },
+        _ => return Ok(None),
+    };
+    Ok(Some(node.space().cast_signed()))
 }
 
 /// The contents a row shows.

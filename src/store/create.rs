@@ -182,7 +182,7 @@ impl Shared {
         let mut draft = self.draft(at, order);
         let node = node_of(&new, at);
         let loaded = self.new_rows(&mut draft, ino, (&slot, &node), author);
-        draft.usage = (node.attrs.size.cast_signed(), 1);
+        draft.usage = (node.space().cast_signed(), 1);
         let change = DirectoryRow {
             entries: 1,
             directories: i64::from(node.kind == Kind::Directory),

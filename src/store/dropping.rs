@@ -329,8 +329,7 @@ impl Shared {
             draft.order.touches.push(keys::count(content));
         }
         node.attrs.ctime = answer.at().time();
-        let (new, old) = (node.attrs.size, leaf.node.attrs.size);
-        draft.usage.0 = new.wrapping_sub(old).cast_signed();
+        draft.usage.0 = node.grown_from(&leaf.node);
         let state = State::Version(older.stamp);
         self.current_rows(&mut draft, (ino, leaf), &node, &state, alive(leaf));
         self.enqueue(draft)?;

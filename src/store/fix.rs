@@ -241,6 +241,7 @@ impl Shared {
         node.content = prepared.content.clone();
         node.allocated = leaf.allocated(&map, attrs.size);
         node.attrs = attrs;
+        draft.usage.0 = node.grown_from(&leaf.node);
         let alive_since = self.version_rows(&mut draft, (inode.ino, leaf), &node, &stamp);
         self.settle_leaf(&inode, leaf, draft, (prepared, fix), |leaf| {
             leaf.node = node;
@@ -279,8 +280,6 @@ impl Shared {
         let map = &fix.map;
         let clean = map.seq() == leaf.map.seq();
         draft.settles = settled_by(&prepared, fix);
-        let grown = growth(leaf, &prepared, fix);
-        draft.usage.0 = draft.usage.0.wrapping_add(grown);
         draft.held = self.hand_over(leaf, clean);
         draft.held.holds.clone_from(&fix.holds);
         self.bring_along(&mut draft, prepared);
@@ -364,6 +363,7 @@ impl Shared {
             }
         };
         self.count(&mut draft, &node.content, 1);
+        draft.usage.0 = node.grown_from(&leaf.node);
         let alive_since = alive(leaf);
         self.current_rows(&mut draft, (inode.ino, leaf), &node, &state, alive_since);
         self.settle_leaf(&inode, leaf, draft, (prepared, &fix), |leaf| {
@@ -435,13 +435,6 @@ pub(crate) fn settled_by(prepared: &Prepared, fix: &FixState) -> Option<Settled>
         fix: fix.at,
         base,
     })
-}
-
-/// Bytes a state adds to the namespace.
-fn growth(leaf: &Leaf, prepared: &Prepared, fix: &FixState) -> i64 {
-    let brought = prepared.brings.as_ref().map(|(pending, _)| pending.len);
-    let new = brought.unwrap_or_else(|| lock(&fix.attrs).size);
-    new.wrapping_sub(leaf.node.attrs.size).cast_signed()
 }
 
 /// Whether a fix can no longer become a version at its own instant: it has waited too long, or one before it had.

@@ -96,7 +96,7 @@ impl Health {
 /// What a namespace holds, from memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes of live files.
+    /// Bytes of live files that are not holes.
     pub bytes: u64,
     /// Live inodes.
     pub files: u64,
@@ -185,7 +185,8 @@ impl Namespace {
         Ok(())
     }
 
-    /// Drains and stops writing.
+    /// Drains and stops writing. The tasks it was opened with end soon after: whoever opens the same cache directory again
+    /// joins them before.
     ///
     /// # Errors
     /// As [`Namespace::drain`]; the journal keeps what is not in the bucket.

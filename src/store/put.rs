@@ -404,8 +404,8 @@ impl Whole {
         };
         draft.rows.put(keys::entry(slot.0, &slot.1), encode(&entry));
         self.shared.put_place(draft, ino, slot);
-        let size = node.attrs.size.cast_signed();
-        draft.usage.0 = draft.usage.0.wrapping_add(size);
+        let space = node.space().cast_signed();
+        draft.usage.0 = draft.usage.0.wrapping_add(space);
         draft.usage.1 += 1;
     }
 }

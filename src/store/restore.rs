@@ -226,8 +226,8 @@ impl Shared {
                     draft.order.touches.push(keys::count(content));
                 }
                 self.count(draft, &node.content, 1);
-                let size = node.attrs.size.cast_signed();
-                draft.usage.0 = draft.usage.0.wrapping_add(size);
+                let space = node.space().cast_signed();
+                draft.usage.0 = draft.usage.0.wrapping_add(space);
                 ino
             }
             Back::Directory {
@@ -346,8 +346,8 @@ impl Shared {
         }
         draft.rows.delete(keys::place(entry.ino));
         self.count(draft, &node.content, -1);
-        let size = node.attrs.size.cast_signed();
-        draft.usage.0 = draft.usage.0.wrapping_sub(size);
+        let space = node.space().cast_signed();
+        draft.usage.0 = draft.usage.0.wrapping_sub(space);
     }
 }
 

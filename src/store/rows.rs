@@ -47,6 +47,18 @@ pub(crate) struct Node {
     pub(crate) allocated: u64,
 }
 
+impl Node {
+    /// Bytes it takes up as stat(2) and statfs(2) tell it: holes take none.
+    pub(crate) fn space(&self) -> u64 {
+        self.allocated.min(self.attrs.size)
+    }
+
+    /// Bytes it takes up more than `older`; negative if fewer.
+    pub(crate) fn grown_from(&self, older: &Self) -> i64 {
+        self.space().wrapping_sub(older.space()).cast_signed()
+    }
+}
+
 /// A version that stands behind a newer, not yet released state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Last {

@@ -313,10 +313,7 @@ impl Shared {
             draft.rows.delete(keys::unsettled(ino));
         }
         draft.usage = (
-            draft
-                .usage
-                .0
-                .wrapping_sub(leaf.node.attrs.size.cast_signed()),
+            draft.usage.0.wrapping_sub(leaf.node.space().cast_signed()),
             draft.usage.1 - 1,
         );
         if pinned {

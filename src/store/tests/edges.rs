@@ -1,6 +1,7 @@
 //! Single moments that the walks and the random programs meet only by chance.
 
 use super::*;
+use crate::meta::MetaStore;
 
 async fn until(what: impl Fn() -> bool) {
     while !what() {
@@ -225,4 +226,55 @@ async fn a_task_that_panics_ends_everything_that_waits() {
     let ns = world.open().await;
     assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), b"two");
     ns.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_df_tells_is_counted_again() {
+    let world = World::new("df");
+    let ns = world.open().await;
+    let ino = save(&ns, ROOT, b"a", &[1; 10_000]).await;
+    let file = ns.file(ino).await.unwrap();
+    file.truncate(1 << 62, &author()).await.unwrap();
+    file.write(1 << 61, vec![2; 4096].into(), &author())
+        .await
+        .unwrap();
+    close(&file).await;
+    let target = NewNode {
+        target: Bytes::from_static(b"a"),
+        ..new_node(Kind::Symlink)
+    };
+    ns.create(ROOT, b"link", target, &author()).await.unwrap();
+    ns.drain().await.unwrap();
+    let holes_count_nothing = Usage {
+        bytes: 14_096,
+        files: 2,
+    };
+    assert_eq!(ns.usage(), holes_count_nothing);
+    file.truncate(5000, &author()).await.unwrap();
+    close(&file).await;
+    ns.drain().await.unwrap();
+    assert_eq!(ns.usage().bytes, 5000);
+    drop(file);
+    let world = world.kill(ns).await;
+    world.wipe();
+    let ns = world.open().await;
+    assert_eq!(ns.usage().bytes, 5000);
+    check::log_twin(&ns, &world).await;
+    ns.unlink(ROOT, b"a", &author()).await.unwrap();
+    ns.drain().await.unwrap();
+    assert_eq!(ns.usage(), Usage { bytes: 0, files: 1 });
+    ns.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wrong_count_of_files_is_named() {
+    let index = crate::meta::MemoryStore::new(rows::merge);
+    let mut batch = crate::meta::Batch::new();
+    let wrong = rows::Applied {
+        files: 1,
+        ..rows::Applied::default()
+    };
+    batch.put(keys::applied(), rows::encode(&wrong));
+    let _commit = index.commit(batch).await.unwrap();
+    assert_eq!(audit::recount(&index).await.unwrap(), ["GA"]);
 }
