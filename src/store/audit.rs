@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::error::StoreError;
-use super::log::{self, Base, LogObject};
 use super::namespace::check_name;
+use super::queue::log::{self, Base, LogObject};
 use super::rows::{
     self, Applied, Body, Closed, Entry, InodeRow, LineageRow, MovedRow, Node, Orphan, RangeRow,
     SegmentRow, Source, State, decode,

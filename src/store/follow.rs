@@ -16,7 +16,7 @@ use super::identity::Identity;
 use super::inode::{Home, Inode, Loaded};
 use super::keys;
 use super::namespace::{Namespace, NamespaceConfig, Place, Shared, check_name};
-use super::overlay::View;
+use super::queue::overlay::View;
 use super::rows::{self, Applied};
 use super::version::Instant;
 use crate::backend::Backend;

@@ -11,7 +11,7 @@ use dashmap::DashMap;
 use tokio::sync::OwnedMutexGuard;
 
 use super::clock::Answer;
-use super::pin::Pin;
+use super::content::pin::Pin;
 use super::rows::{DirectoryRow, Node, State};
 use super::version::{Attrs, Author, ContentRef, Ino, Instant, Kind, Stat};
 use crate::cache::{DirtyMap, Fixed as FixedMap, Permit, StagingFile};

@@ -10,21 +10,21 @@ use uuid::Uuid;
 
 use super::clock::Clock;
 use super::content::Contents;
+use super::content::pin::Pins;
+use super::content::segment::Extents;
 use super::error::StoreError;
 use super::follow::Role;
 use super::identity::identity;
 use super::inode::Inodes;
-use super::journaled::Journaled;
-use super::log::Log;
-use super::overlay::View;
-use super::pin::Pins;
-use super::pipeline::Health;
+use super::queue::log::Log;
+use super::queue::overlay::View;
+use super::queue::pipeline::Health;
+use super::queue::unsettled::Unsettled;
 use super::queue::{Draft, Operation, Queue};
+use super::reclaim::upkeep::{Reclaim, Upkeep};
 use super::record::{Order, Record};
+use super::recover::journaled::Journaled;
 use super::rows::{self, Applied};
-use super::segment::Extents;
-use super::unsettled::Unsettled;
-use super::upkeep::{Reclaim, Upkeep};
 use super::version::{Ino, Instant};
 use crate::backend::Backend;
 use crate::cache::{BlockCache, BlockCacheConfig, Budget, StagingDir};
@@ -96,11 +96,11 @@ pub(crate) struct Shared {
     pub(crate) health: Health,
     pub(crate) applied: Mutex<Applied>,
     pub(crate) unsettled: Mutex<Unsettled>,
-    pub(crate) replay: Mutex<super::replay::Replay>,
+    pub(crate) replay: Mutex<super::recover::replay::Replay>,
     pub(crate) uploads: Semaphore,
     pub(crate) orphaned: tokio::sync::mpsc::UnboundedSender<Ino>,
     pub(crate) renames: tokio::sync::Mutex<()>,
-    pub(crate) undeletes: super::restore::Undeletes,
+    pub(crate) undeletes: super::past::restore::Undeletes,
     ids: AtomicU64,
     sequence: AtomicU64,
 }
@@ -275,7 +275,7 @@ impl Shared {
             contents: Contents::default(),
             pins: Arc::default(),
             renames: tokio::sync::Mutex::new(()),
-            undeletes: super::restore::Undeletes::default(),
+            undeletes: super::past::restore::Undeletes::default(),
             orphaned,
             config,
             role,
@@ -340,9 +340,9 @@ impl Shared {
         self.sequence.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn new_segment(&self) -> super::segment::SegmentId {
+    pub(crate) fn new_segment(&self) -> super::content::segment::SegmentId {
         let sequence = self.sequence.fetch_add(1, Ordering::SeqCst);
-        super::segment::SegmentId {
+        super::content::segment::SegmentId {
             epoch: self.epoch,
             sequence,
         }

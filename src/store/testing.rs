@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::identity::identity;
 use super::namespace::open_local;
-use super::pipeline::Step;
+use super::queue::pipeline::Step;
 use super::{Gather, Namespace, NamespaceConfig, Reclaim, StoreError, rows};
 use crate::backend::{Backend, BackendConfig};
 use crate::env::SeededEnv;

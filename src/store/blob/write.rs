@@ -12,7 +12,7 @@ use super::error::BlobError;
 use super::key::Key;
 use super::list::ListOptions;
 use super::{BlobStore, Open};
-use crate::store::put::{Placing, Whole};
+use crate::store::file::put::{Placing, Whole};
 use crate::store::{Author, CloneSource, Instant, Kind, Op, StoreError, VersionId, XATTRS_MAX};
 
 /// Bytes taken from a source at once.

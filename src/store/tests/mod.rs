@@ -27,6 +27,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
+use super::queue::{log, pipeline};
 use super::*;
 use crate::backend::{Backend, BackendConfig};
 use crate::env::SeededEnv;

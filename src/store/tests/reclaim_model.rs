@@ -155,7 +155,7 @@ async fn finish(ns: &Namespace, world: &World, known: &Known, at: &str) {
     known.check(ns, at).await;
     check::log_twin(ns, world).await;
     for object in world.backend().list("data").await.unwrap() {
-        let id = segment::SegmentId::from_key(&object.key).unwrap();
+        let id = content::segment::SegmentId::from_key(&object.key).unwrap();
         let key = keys::segment(id.epoch, id.sequence);
         let row: Option<rows::SegmentRow> = ns.0.view.row("G B", &key).await.unwrap();
         let modified = object.modified_ns;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use std::cell::Cell;
 
-use super::super::conflict::STEPS;
+use super::super::recover::conflict::STEPS;
 use super::*;
 use crate::env::Env;
 

@@ -1,0 +1,360 @@
+//! The history of a name and of a directory: the versions of a name, the names that have any, and what changed when.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::interval;
+use super::{Stood, last_of};
+use crate::store::error::StoreError;
+use crate::store::keys;
+use crate::store::namespace::{Namespace, Shared};
+use crate::store::rows::{Body, Closed, Entry, State, decode};
+use crate::store::version::{EndOp, Ino, Instant, Kept, Kind, Op, PastEntry};
+
+/// Renames and returns a list of versions follows back.
+const ORIGINS_MAX: usize = 64;
+
+/// Whether a closed version is one for a list of versions.
+fn is_listed(closed: &Closed) -> bool {
+    closed.end_op != EndOp::Passed && closed.kept != Kept::Nothing
+}
+
+/// Whether a state is one that came back under the name it was removed from.
+fn back(stood: &Stood, slot: &(Ino, Bytes)) -> bool {
+    let origin = stood.stamp.origin.as_ref();
+    stood.stamp.op == Op::Undelete
+        && origin.is_none_or(|origin| (origin.directory, &origin.name) == (slot.0, &slot.1))
+}
+
+impl Namespace {
+    /// Every state of a name that stood, oldest first, the current one last. Goes on through the rename that made the name, and
+    /// through the removal it came back from.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn versions(
+        &self,
+        directory: Ino,
+        name: &[u8],
+    ) -> Result<Vec<PastEntry>, StoreError> {
+        let mut all = self.0.slot_versions(directory, name, None).await?;
+        let mut slot = (directory, Bytes::copy_from_slice(name));
+        for _ in 0..ORIGINS_MAX {
+            let Some(first) = all.first() else { break };
+            let Some(origin) = first.stamp.origin.clone() else {
+                break;
+            };
+            let origin = (origin.directory, origin.name);
+            if origin == slot || !matches!(first.stamp.op, Op::Rename | Op::Undelete) {
+                break;
+            }
+            let mut before = self.0.states_before(first, &origin).await?;
+            if before.is_empty() {
+                break;
+            }
+            before.append(&mut all);
+            (all, slot) = (before, origin);
+        }
+        Ok(all.into_iter().map(Stood::into_entry).collect())
+    }
+
+    /// Names of files that have versions: live ones and gone ones, ascending.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn names_with_versions(&self, directory: Ino) -> Result<Vec<Bytes>, StoreError> {
+        let mut names = BTreeSet::new();
+        for name in interval::all(&self.0.view, directory).await? {
+            let from = keys::history(directory, &name);
+            if let Some((_, value)) = self.0.view.first(from.clone(), keys::after(&from)).await? {
+                let closed: Closed = decode("H V", &value)?;
+                let shown = is_listed(&closed) || self.0.has_stayed(directory, &name).await?;
+                if shown && closed.node.is_none_or(|node| node.kind != Kind::Directory) {
+                    names.insert(name);
+                }
+            }
+        }
+        let from = keys::entry(directory, b"");
+        for (key, value) in self
+            .0
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX)
+            .await?
+        {
+            let entry: Entry = decode("C D", &value)?;
+            let has_one = match &entry.body {
+                Body::Own { node, .. } if node.kind == Kind::Directory => false,
+                Body::Own { state, .. } => !matches!(state, State::Unborn { behind: None }),
+                Body::Linked(_) => true,
+            };
+            if has_one {
+                names.insert(keys::entry_name(&key));
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    /// Instants at which the entries of a directory changed, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn changes(&self, directory: Ino, limit: usize) -> Result<Vec<Instant>, StoreError> {
+        let from = keys::entry(directory, b"");
+        let mut instants = interval::bounds(&self.0.view, directory).await?;
+        for (_, value) in self
+            .0
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX)
+            .await?
+        {
+            let entry: Entry = decode("C D", &value)?;
+            match entry.body {
+                Body::Own { node, state } => {
+                    instants.extend(
+                        last_of(entry.ino, &node, &state, entry.alive_since)
+                            .map(|last| last.stamp.id.instant),
+                    );
+                }
+                Body::Linked(stamp) => {
+                    instants.insert(stamp.id.instant);
+                }
+            }
+        }
+        let from = keys::histories(directory);
+        for (key, _) in self
+            .0
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX)
+            .await?
+        {
+            instants.extend(keys::trailing_id(&key).map(|id| id.instant));
+        }
+        let newest = self.now();
+        let shown = instants.into_iter().rev().filter(|at| *at <= newest);
+        Ok(shown.take(limit).collect())
+    }
+}
+
+/// A change in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A state began to stand.
+    Stood {
+        /// The name it stood under.
+        name: Bytes,
+        /// The state.
+        entry: Box<PastEntry>,
+    },
+    /// A name went.
+    Left {
+        /// The name.
+        name: Bytes,
+        /// When.
+        at: Instant,
+        /// How.
+        how: EndOp,
+    },
+}
+
+impl Change {
+    /// When it was.
+    pub fn at(&self) -> Instant {
+        match self {
+            Self::Stood { entry, .. } => entry.version.instant,
+            Self::Left { at, .. } => *at,
+        }
+    }
+}
+
+impl Namespace {
+    /// What changed in a directory, oldest first: the newest `limit` changes. Names in passing are not among them.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn change_log(
+        &self,
+        directory: Ino,
+        limit: usize,
+    ) -> Result<Vec<Change>, StoreError> {
+        let (shown, mut newest) = (self.now(), BTreeMap::new());
+        let mut names = interval::all(&self.0.view, directory).await?;
+        let from = keys::entry(directory, b"");
+        let rows = self
+            .0
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX);
+        names.extend(rows.await?.iter().map(|(key, _)| keys::entry_name(key)));
+        for (number, name) in names.into_iter().enumerate() {
+            for change in self.0.slot_changes(directory, &name).await? {
+                if change.at() > shown {
+                    continue;
+                }
+                newest.insert(
+                    (change.at(), number, matches!(change, Change::Stood { .. })),
+                    change,
+                );
+                if newest.len() > limit {
+                    newest.pop_first();
+                }
+            }
+        }
+        let moved: BTreeSet<(Instant, Bytes)> = newest
+            .values()
+            .filter_map(moved_within(directory))
+            .collect();
+        let told = |change: &Change| match change {
+            Change::Left {
+                name,
+                at,
+                how: EndOp::RenamedTo,
+            } => !moved.contains(&(*at, name.clone())),
+            _ => true,
+        };
+        Ok(newest.into_values().filter(told).collect())
+    }
+}
+
+/// The name that a rename within `directory` took away, and when.
+fn moved_within(directory: Ino) -> impl Fn(&Change) -> Option<(Instant, Bytes)> {
+    move |change| match change {
+        Change::Stood { entry, .. } if entry.op == Op::Rename => {
+            let origin = entry.renamed_from.as_ref()?;
+            (origin.directory == directory).then(|| (change.at(), origin.name.clone()))
+        }
+        _ => None,
+    }
+}
+
+impl Shared {
+    /// The states of a name, and how its lives ended.
+    async fn slot_changes(&self, directory: Ino, name: &Bytes) -> Result<Vec<Change>, StoreError> {
+        let mut changes: Vec<Change> = self
+            .slot_versions(directory, name, None)
+            .await?
+            .into_iter()
+            .map(|stood| Change::Stood {
+                name: name.clone(),
+                entry: Box::new(stood.into_entry()),
+            })
+            .collect();
+        let from = keys::history(directory, name);
+        let rows = self
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX)
+            .await?;
+        for (_, value) in rows {
+            let closed: Closed = decode("H V", &value)?;
+            if matches!(
+                closed.end_op,
+                EndOp::Deleted | EndOp::Undeleted | EndOp::RenamedTo
+            ) {
+                changes.push(Change::Left {
+                    name: name.clone(),
+                    at: closed.end,
+                    how: closed.end_op,
+                });
+            }
+        }
+        Ok(changes)
+    }
+
+    /// The states of the slot `origin` that `first`, which came from there, goes on from; oldest first.
+    async fn states_before(
+        &self,
+        first: &Stood,
+        origin: &(Ino, Bytes),
+    ) -> Result<Vec<Stood>, StoreError> {
+        let start = first.stamp.id.instant;
+        let mut before = self.slot_versions(origin.0, &origin.1, Some(start)).await?;
+        if first.stamp.op == Op::Undelete {
+            // A copy of a tree whose directories have come back elsewhere: those states go on there, not here.
+            let content = first.node.content.reference();
+            let same = |stood: &Stood| stood.node.content.reference() == content;
+            before.truncate(before.iter().rposition(same).map_or(0, |at| at + 1));
+        } else if before.last().and_then(|last| last.ended) != Some(start) {
+            return Ok(Vec::new());
+        }
+        let gap = before.windows(2).rposition(|pair| {
+            pair[0].ended != Some(pair[1].stamp.id.instant) && !back(&pair[1], origin)
+        });
+        before.drain(..gap.map_or(0, |at| at + 1));
+        Ok(before)
+    }
+
+    /// Whether any closed version of a slot is not one in passing.
+    async fn has_stayed(&self, directory: Ino, name: &[u8]) -> Result<bool, StoreError> {
+        let from = keys::history(directory, name);
+        let rows = self
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX)
+            .await?;
+        for (_, value) in rows {
+            if is_listed(&decode("H V", &value)?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Every state of one slot that began before `until`, oldest first.
+    async fn slot_versions(
+        &self,
+        directory: Ino,
+        name: &[u8],
+        until: Option<Instant>,
+    ) -> Result<Vec<Stood>, StoreError> {
+        let current = self.entry(directory, name).await?;
+        let from = keys::history(directory, name);
+        let rows = self
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX)
+            .await?;
+        let mut all = Vec::with_capacity(rows.len() + 1);
+        for (_, value) in rows.into_iter().rev() {
+            let closed: Closed = decode("H V", &value)?;
+            match closed.node {
+                _ if closed.end_op == EndOp::Passed => {}
+                Some(node) => all.push(Stood {
+                    ino: closed.ino,
+                    node,
+                    stamp: closed.stamp,
+                    ended: Some(closed.end),
+                    kept: closed.kept,
+                }),
+                None => {
+                    let states = self.linked_states(closed.ino).await?;
+                    all.extend(
+                        states
+                            .into_iter()
+                            .filter_map(|s| s.within(&closed.stamp, Some(closed.end), closed.kept)),
+                    );
+                }
+            }
+        }
+        match current.map(|entry| (entry.ino, entry.alive_since, entry.body)) {
+            Some((ino, alive_since, Body::Own { node, state })) => {
+                all.extend(
+                    last_of(ino, &node, &state, alive_since).map(|last| Stood::of(last, None)),
+                );
+            }
+            Some((ino, _, Body::Linked(bound))) => {
+                let states = self.linked_states(ino).await?;
+                all.extend(
+                    states
+                        .into_iter()
+                        .filter_map(|s| s.within(&bound, None, Kept::Whole)),
+                );
+            }
+            None => {}
+        }
+        // What was deleted is no version, though a time still shows its name.
+        all.retain(|s| s.kept != Kept::Nothing);
+        if let Some(until) = until {
+            all.retain(|s| s.stamp.id.instant < until);
+        }
+        all.sort_by_key(|s| s.stamp.id);
+        all.dedup_by_key(|s| s.stamp.id);
+        Ok(all)
+    }
+}

@@ -1,0 +1,384 @@
+//! The log in the bucket: every committed batch in our own encoding, enough to rebuild the namespace without the index.
+//!
+//! An object is `postcard(LogObject) | CRC32C u32 | format u8 | magic "RWNDLOG"`. Invariant: the batches of an epoch are logged in their
+//! order and without gaps, and only when the index has them durably; what an object holds is in the journal until it is uploaded.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::Backend;
+use crate::meta::{Batch, Commit, JournalToken};
+use crate::store::content::segment::object_key;
+use crate::store::error::StoreError;
+use crate::store::keys;
+use crate::store::rows::{FORMAT, decode, encode};
+use crate::sync::{Mutex, lock};
+
+const MAGIC: &[u8; 7] = b"RWNDLOG";
+const TRAILER: usize = 12;
+/// An object is uploaded when so many bytes wait.
+const OBJECT_BYTES: usize = 8 << 20;
+/// Or when the oldest batch has waited so long.
+const AGE_MAX: Duration = Duration::from_secs(60);
+
+/// A log object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogObject {
+    pub(crate) epoch: u64,
+    /// Number of the first batch, the others follow without a gap; in a list of all rows the newest batch in it.
+    pub(crate) first: u64,
+    pub(crate) base: Base,
+    /// Encoded batches.
+    pub(crate) batches: Vec<Bytes>,
+}
+
+/// What a log object builds on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Base {
+    /// The objects before it.
+    Before,
+    /// Nothing: a list of every row there was after the batch it names begins here.
+    Nothing,
+    /// The list goes on.
+    Continues,
+    /// The list is complete.
+    Ends,
+}
+
+impl LogObject {
+    fn encode(&self) -> Bytes {
+        // proof: a log object is plain data, which serializes into a Vec always.
+        let mut bytes = postcard::to_allocvec(self).expect("a log object is plain data");
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        bytes.push(FORMAT);
+        bytes.extend_from_slice(MAGIC);
+        bytes.into()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let bad = |what: String| StoreError::Corrupt(format!("log object: {what}"));
+        let at = bytes
+            .len()
+            .checked_sub(TRAILER)
+            .ok_or_else(|| bad("too short".to_owned()))?;
+        let (body, trailer) = bytes.split_at(at);
+        if &trailer[5..] != MAGIC {
+            return Err(bad("no magic".to_owned()));
+        }
+        if trailer[4] != FORMAT {
+            return Err(bad(format!(
+                "format {} is not known to this build",
+                trailer[4]
+            )));
+        }
+        if crc32c::crc32c(body).to_le_bytes() != trailer[..4] {
+            return Err(bad("checksum".to_owned()));
+        }
+        postcard::from_bytes(body).map_err(|e| bad(e.to_string()))
+    }
+
+    /// The newest batch that is logged with this object; `None` if it leaves a list unfinished.
+    pub(crate) fn upto(&self) -> Option<(u64, u64)> {
+        match self.base {
+            Base::Before => Some((self.epoch, self.first + self.batches.len() as u64 - 1)),
+            Base::Ends => Some((self.epoch, self.first)),
+            Base::Nothing | Base::Continues => None,
+        }
+    }
+
+    pub(crate) fn batches(&self) -> Result<Vec<Batch>, StoreError> {
+        self.batches
+            .iter()
+            .map(|bytes| decode("log batch", bytes))
+            .collect()
+    }
+}
+
+/// A batch that is committed and not logged.
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    rows: Bytes,
+    commit: Commit,
+    since: tokio::time::Instant,
+    held: Vec<JournalToken>,
+}
+
+/// The log of this writer's epoch.
+#[derive(Debug)]
+pub(crate) struct Log {
+    backend: Backend,
+    epoch: u64,
+    state: Mutex<State>,
+    uploading: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sequence: u64,
+    /// What the index says of `sequence`.
+    recorded: u64,
+    durable: Option<Commit>,
+    newest: Option<Commit>,
+    waiting: VecDeque<Waiting>,
+}
+
+impl Log {
+    pub(crate) fn new(backend: Backend, epoch: u64) -> Self {
+        Self {
+            backend,
+            epoch,
+            state: Mutex::default(),
+            uploading: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// A batch is committed; the token is that of its own record in the journal, where that had room for it.
+    pub(crate) fn add(
+        &self,
+        number: u64,
+        rows: Bytes,
+        commit: Commit,
+        token: Option<JournalToken>,
+    ) {
+        let mut state = lock(&self.state);
+        state.newest = Some(commit);
+        state.waiting.push_back(Waiting {
+            number,
+            rows,
+            commit,
+            since: tokio::time::Instant::now(),
+            held: token.into_iter().collect(),
+        });
+    }
+
+    /// Adds to `batch` which object is the newest, if the index does not say it yet; [`Self::recorded`] tells when it does.
+    pub(crate) fn record(&self, batch: &mut Batch) -> u64 {
+        let state = lock(&self.state);
+        if state.sequence != state.recorded {
+            batch.put(keys::logged(), encode(&(self.epoch, state.sequence)));
+        }
+        state.sequence
+    }
+
+    /// The batch is committed.
+    pub(crate) fn recorded(&self, sequence: u64) {
+        lock(&self.state).recorded = sequence;
+    }
+
+    /// The newest commit that is not known to be durable.
+    pub(crate) fn newest_commit(&self) -> Option<Commit> {
+        let state = lock(&self.state);
+        state
+            .newest
+            .filter(|newest| state.durable.is_none_or(|d| d < *newest))
+    }
+
+    pub(crate) fn durable(&self, commit: Commit) {
+        let mut state = lock(&self.state);
+        state.durable = Some(state.durable.map_or(commit, |d| d.max(commit)));
+    }
+
+    /// Keeps journal records of durable operations until the batches up to theirs are logged.
+    pub(crate) fn hold(&self, commit: Commit, tokens: Vec<JournalToken>) {
+        let mut state = lock(&self.state);
+        let last = state.waiting.iter_mut().rev().find(|w| w.commit <= commit);
+        if let Some(waiting) = last {
+            waiting.held.extend(tokens);
+        }
+    }
+
+    /// Uploads what is durable, if it is much, old, or `now`.
+    pub(crate) async fn upload(&self, now: bool) -> Result<(), StoreError> {
+        let _turn = self.uploading.lock().await;
+        loop {
+            let (object, count, sequence) = {
+                let state = lock(&self.state);
+                let Some(durable) = state.durable else {
+                    return Ok(());
+                };
+                let ready = state.waiting.iter().take_while(|w| w.commit <= durable);
+                let (mut bytes, mut batches, mut oldest) = (0, Vec::new(), Duration::ZERO);
+                for waiting in ready {
+                    bytes += waiting.rows.len();
+                    oldest = oldest.max(waiting.since.elapsed());
+                    batches.push(waiting.rows.clone());
+                    if bytes >= OBJECT_BYTES {
+                        break;
+                    }
+                }
+                if batches.is_empty() || !(now || bytes >= OBJECT_BYTES || oldest >= AGE_MAX) {
+                    return Ok(());
+                }
+                let first = state.waiting.front().map_or(0, |w| w.number);
+                let count = batches.len();
+                (
+                    LogObject {
+                        epoch: self.epoch,
+                        first,
+                        base: Base::Before,
+                        batches,
+                    },
+                    count,
+                    state.sequence + 1,
+                )
+            };
+            self.backend
+                .put_new(&object_key("log", self.epoch, sequence), object.encode())
+                .await?;
+            let logged: Vec<Waiting> = {
+                let mut state = lock(&self.state);
+                state.sequence = sequence;
+                state.waiting.drain(..count).collect()
+            };
+            drop(logged);
+        }
+    }
+
+    /// Logs every row there is, because what came before is not in the log; `upto` is the newest batch in them.
+    pub(crate) async fn upload_base(
+        &self,
+        rows: Vec<Batch>,
+        upto: (u64, u64),
+    ) -> Result<(), StoreError> {
+        let _turn = self.uploading.lock().await;
+        let count = rows.len();
+        for (at, batch) in rows.iter().chain([&Batch::new()]).enumerate() {
+            let base = match at {
+                0 if count > 0 => Base::Nothing,
+                _ if at < count => Base::Continues,
+                _ => Base::Ends,
+            };
+            let batches = vec![encode(batch)];
+            let object = LogObject {
+                epoch: upto.0,
+                first: upto.1,
+                base,
+                batches,
+            };
+            self.put(&object).await?;
+        }
+        Ok(())
+    }
+
+    /// Logs batches of an earlier daemon that its journal still has.
+    pub(crate) async fn upload_missing(
+        &self,
+        epoch: u64,
+        first: u64,
+        batches: Vec<Bytes>,
+    ) -> Result<(), StoreError> {
+        let _turn = self.uploading.lock().await;
+        self.put(&LogObject {
+            epoch,
+            first,
+            base: Base::Before,
+            batches,
+        })
+        .await
+    }
+
+    async fn put(&self, object: &LogObject) -> Result<(), StoreError> {
+        let sequence = lock(&self.state).sequence + 1;
+        self.backend
+            .put_new(&object_key("log", self.epoch, sequence), object.encode())
+            .await?;
+        lock(&self.state).sequence = sequence;
+        Ok(())
+    }
+}
+
+/// All log objects of a namespace, oldest first.
+#[cfg(test)]
+pub(crate) async fn read_all(backend: &Backend) -> Result<Vec<LogObject>, StoreError> {
+    let mut objects = Vec::new();
+    read_on(backend, &mut objects).await?;
+    Ok(objects)
+}
+
+/// Adds to the oldest log objects those that come after them.
+pub(crate) async fn read_on(
+    backend: &Backend,
+    objects: &mut Vec<LogObject>,
+) -> Result<(), StoreError> {
+    for info in backend.list("log").await?.into_iter().skip(objects.len()) {
+        objects.push(LogObject::decode(&backend.get(&info.key).await?)?);
+    }
+    Ok(())
+}
+
+/// The newest log object; the index says that the one of `recorded`, epoch and sequence, is there. Lists only from that one
+/// on, which is little however long the log has grown.
+pub(crate) async fn last(
+    backend: &Backend,
+    recorded: Option<(u64, u64)>,
+) -> Result<Option<LogObject>, StoreError> {
+    let listed = match recorded {
+        Some((epoch, sequence)) => {
+            let before = object_key("log", epoch, sequence.saturating_sub(1));
+            backend.list_after("log", &before).await?
+        }
+        None => backend.list("log").await?,
+    };
+    match listed.last() {
+        Some(info) => Ok(Some(LogObject::decode(&backend.get(&info.key).await?)?)),
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::BackendConfig;
+
+    #[test]
+    fn log_objects_come_back_and_damage_is_refused() {
+        let object = LogObject {
+            epoch: 3,
+            first: 7,
+            base: Base::Before,
+            batches: vec![Bytes::from_static(b"rows")],
+        };
+        let bytes = object.encode();
+        assert_eq!(LogObject::decode(&bytes).unwrap(), object);
+        for at in 0..bytes.len() {
+            let mut bad = bytes.to_vec();
+            bad[at] ^= 0x40;
+            assert!(LogObject::decode(&bad).is_err(), "byte {at}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_newest_object_is_found_from_any_that_the_index_may_name() {
+        let backend = Backend::open("memory://log-newest", &BackendConfig::default()).unwrap();
+        assert_eq!(last(&backend, None).await.unwrap(), None);
+        // In the order in which they are written, across every border of a directory.
+        let order = [
+            (1, 1),
+            (1, 0xfff),
+            (1, 0x1000),
+            (1, 0x00ff_ffff),
+            (1, 0x0100_0000),
+            (2, 1),
+            (0xfff, 7),
+            (0x1000, 1),
+        ];
+        for (at, (epoch, sequence)) in order.into_iter().enumerate() {
+            let object = LogObject {
+                epoch,
+                first: sequence,
+                base: Base::Before,
+                batches: Vec::new(),
+            };
+            let key = object_key("log", epoch, sequence);
+            backend.put_new(&key, object.encode()).await.unwrap();
+            for recorded in order[..=at].iter().copied().map(Some).chain([None]) {
+                let found = last(&backend, recorded).await.unwrap();
+                assert_eq!(found.as_ref(), Some(&object), "{recorded:?}");
+            }
+        }
+    }
+}

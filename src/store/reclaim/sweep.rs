@@ -1,0 +1,252 @@
+//! Segments that nothing cites: marked dead, and after the grace period deleted; and those that a crash left uncited.
+//!
+//! Order for a dead one: the mark is durable -> the grace period passes -> the object is deleted -> its rows go. A crash in between
+//! finds it again by its `G E` rows, which stay to the end. An orphan has no row at all: it is found by listing the objects
+//! behind a remembered one (`G O`), below which every segment was cited durably or is gone.
+//! Nobody begins to cite an extent of a dead segment: new rows cite extents of rows that are shown or held, and those count.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::Looked;
+use super::upkeep::{Dead, Turn};
+use crate::store::content::segment::SegmentId;
+use crate::store::error::StoreError;
+use crate::store::keys;
+use crate::store::namespace::Shared;
+use crate::store::rows::{MovedRow, SegmentRow, encode};
+
+/// Segments by which the remembered one lags behind.
+const MARK_EVERY: u64 = 256;
+/// Below it a half-dead segment is not worth a copy, bytes that would go.
+const REWRITE_MIN: u64 = 64 << 10;
+
+/// How far the search for orphans has come.
+#[derive(Debug, Default)]
+pub(crate) struct Sweep {
+    /// Remembered in the bucket.
+    mark: Option<(u64, u64)>,
+    /// Everything of earlier writers has been decided upon.
+    is_past_done: bool,
+    /// Where the mark can go once everything up to a place in the queue is durable.
+    next: Option<(u64, (u64, u64))>,
+    /// When orphans were looked for, nanoseconds.
+    looked: u64,
+}
+
+/// Bytes of all extents of a segment that were ever cited, and of those that are.
+fn bytes(row: &SegmentRow) -> (u64, u64) {
+    let all = row.extents.values().map(|(len, _)| u64::from(*len)).sum();
+    let cited = row.extents.values().filter(|(_, citing)| *citing != 0);
+    (all, cited.map(|(len, _)| u64::from(*len)).sum())
+}
+
+impl Shared {
+    fn grace_ns(&self) -> u64 {
+        u64::try_from(self.config.grace.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Looks at a segment that a row stopped citing; `asked` are the `G E` rows that lead here.
+    pub(crate) async fn look_at_segment(
+        &self,
+        turn: &mut Turn,
+        id: SegmentId,
+        asked: &[Bytes],
+    ) -> Result<Looked, StoreError> {
+        let now = self.clock.now().0;
+        let is_due = |dead: &Dead| now.saturating_sub(dead.since.0) >= self.grace_ns();
+        let first = self.upkeep.first_under_way();
+        let is_open = id.epoch == self.epoch && first.is_some_and(|first| first <= id.sequence);
+        if is_open || turn.half.contains_key(&id) {
+            return Ok(Looked::Later);
+        }
+        if turn.dead.get(&id).is_some_and(|dead| !is_due(dead)) && asked.len() == 1 {
+            return Ok(Looked::Later);
+        }
+        let key = keys::segment(id.epoch, id.sequence);
+        if !self.queue.last_on(&key, None).is_empty() {
+            return Ok(Looked::Later);
+        }
+        let Some(row) = self.view.row::<SegmentRow>("G B", &key).await? else {
+            return self.forget_asked(&key, asked, |_| {});
+        };
+        let moved_key = keys::moved(id.epoch, id.sequence);
+        let moved: Option<MovedRow> = self.view.row("G M", &moved_key).await?;
+        let (all, cited) = bytes(&row);
+        let Some((since, ())) = row.dead_since else {
+            return match cited {
+                0 => self.mark_dead(turn, id, (&key, all), asked),
+                _ if 2 * cited < all
+                    && all - cited >= REWRITE_MIN
+                    && !turn.spoiled.contains(&id) =>
+                {
+                    turn.half.insert(id, cited);
+                    Ok(Looked::Later)
+                }
+                _ => self.forget_asked(&key, asked, |_| {}),
+            };
+        };
+        let dead = Dead { since, bytes: all };
+        if !is_due(&dead) {
+            turn.dead.insert(id, dead);
+            return Ok(Looked::Later);
+        }
+        self.backend.delete(&id.key()).await?;
+        if turn.dead.remove(&id).is_some() || moved.is_none() {
+            self.upkeep.segments.fetch_add(1, Ordering::Relaxed);
+            self.upkeep.bytes.fetch_add(all, Ordering::Relaxed);
+        }
+        self.forget_deleted((id, key), asked, (row, moved))
+    }
+
+    /// The object of a segment is gone: so go its rows, but for the extents that still lead elsewhere.
+    fn forget_deleted(
+        &self,
+        (id, key): (SegmentId, Bytes),
+        asked: &[Bytes],
+        (row, moved): (SegmentRow, Option<MovedRow>),
+    ) -> Result<Looked, StoreError> {
+        let moved_key = keys::moved(id.epoch, id.sequence);
+        self.forget_asked(&key, asked, |draft| {
+            let at = draft.instant;
+            let rows = &mut draft.rows;
+            let mut left = moved.clone().unwrap_or_default();
+            left.extents.retain(|offset, _| {
+                row.extents
+                    .get(offset)
+                    .is_some_and(|(_, citing)| *citing != 0)
+            });
+            for (offset, (epoch, sequence, to)) in moved.unwrap_or_default().extents {
+                if !left.extents.contains_key(&offset) {
+                    let len = row.extents.get(&offset).map_or(0, |(len, _)| *len);
+                    let mut less = SegmentRow::default();
+                    less.extents.insert(to, (len, -1));
+                    rows.merge(keys::segment(epoch, sequence), encode(&less));
+                    rows.put(keys::emptied(epoch, sequence, at), encode(&()));
+                }
+            }
+            if left.extents.is_empty() {
+                rows.delete(key.clone());
+                rows.delete(moved_key);
+            } else {
+                rows.put(moved_key, encode(&left));
+            }
+        })
+    }
+
+    /// Takes a segment off the list; nothing happens to it unless `then` says so.
+    fn forget_asked(
+        &self,
+        key: &Bytes,
+        asked: &[Bytes],
+        then: impl FnOnce(&mut crate::store::queue::Draft),
+    ) -> Result<Looked, StoreError> {
+        let mut draft = self.upkeep_draft(vec![key.clone()]);
+        for key in asked {
+            draft.rows.delete(key.clone());
+        }
+        then(&mut draft);
+        let queued = self.enqueue_if(draft, || !self.view.is_queued(key))?;
+        Ok(queued.map_or(Looked::Later, |_| Looked::Done))
+    }
+
+    fn mark_dead(
+        &self,
+        turn: &mut Turn,
+        id: SegmentId,
+        (key, all): (&Bytes, u64),
+        asked: &[Bytes],
+    ) -> Result<Looked, StoreError> {
+        // One row leads here again when the grace period is over.
+        let mut since = self.clock.now();
+        let looked = self.forget_asked(key, &asked[1..], |draft| {
+            since = draft.instant;
+            let mark = SegmentRow {
+                dead_since: Some((since, ())),
+                ..SegmentRow::default()
+            };
+            draft.rows.merge(key.clone(), encode(&mark));
+        })?;
+        if looked == Looked::Done {
+            turn.dead.insert(id, Dead { since, bytes: all });
+        }
+        Ok(looked)
+    }
+
+    /// Looks for orphans of earlier writers, and moves the remembered place on.
+    pub(crate) async fn sweep(&self, sweep: &mut Sweep) -> Result<usize, StoreError> {
+        let mark = match sweep.mark {
+            Some(mark) => mark,
+            None => {
+                let row: Option<(u64, u64)> = self.view.row("G O", &keys::swept()).await?;
+                row.unwrap_or_default()
+            }
+        };
+        sweep.mark = Some(mark);
+        if !sweep.is_past_done {
+            let now = self.env.now();
+            let again = now.saturating_sub(sweep.looked) >= self.grace_ns();
+            if sweep.looked == 0 || again {
+                sweep.looked = now.max(1);
+                sweep.is_past_done = self.sweep_past(mark).await?;
+            }
+            return Ok(0);
+        }
+        if sweep.next.is_none() {
+            let first = self.upkeep.first_uncited();
+            let upto = first.unwrap_or_else(|| self.next_segment());
+            let is_worth = mark.0 != self.epoch || upto >= mark.1 + MARK_EVERY;
+            if is_worth && (self.epoch, upto) > mark {
+                sweep.next = Some((self.queue.newest(), (self.epoch, upto)));
+            }
+        }
+        if let Some((upto, next)) = sweep.next
+            && self.queue.is_durable(upto)
+        {
+            let mut draft = self.upkeep_draft(vec![keys::swept()]);
+            draft.rows.put(keys::swept(), encode(&next));
+            self.enqueue_if(draft, || true)?;
+            (sweep.mark, sweep.next) = (Some(next), None);
+            return Ok(1);
+        }
+        Ok(0)
+    }
+
+    /// Deletes what earlier writers left uncited from `mark` on; whether none is too young to be judged.
+    async fn sweep_past(&self, (epoch, sequence): (u64, u64)) -> Result<bool, StoreError> {
+        // What is listed comes after it.
+        let sequence = sequence.saturating_sub(1);
+        let from = SegmentId { epoch, sequence }.key();
+        let ours = SegmentId {
+            epoch: self.epoch,
+            sequence: 0,
+        };
+        let now = self.env.now();
+        let mut is_done = true;
+        for object in self.backend.list_after("data", &from).await? {
+            let Some(id) = SegmentId::from_key(&object.key) else {
+                continue;
+            };
+            if id >= ours {
+                break;
+            }
+            let key = keys::segment(id.epoch, id.sequence);
+            if self.view.get(&key).await?.is_some() {
+                continue;
+            }
+            if now.saturating_sub(object.modified_ns) < self.grace_ns() {
+                is_done = false;
+                continue;
+            }
+            tracing::info!(
+                segment = object.key,
+                "an uncited segment of an earlier writer goes"
+            );
+            self.backend.delete(&object.key).await?;
+            self.upkeep.segments.fetch_add(1, Ordering::Relaxed);
+            self.upkeep.bytes.fetch_add(object.size, Ordering::Relaxed);
+        }
+        Ok(is_done)
+    }
+}
