@@ -5,7 +5,8 @@
 //! holds it; what cannot (staging files) is never dropped before its owner says that the bucket has it.
 //!
 //! Locks, all of them std and held for a few instructions: a flight's table entry, then a memory shard, then a
-//! token's table entry; the disk index, a budget and a staging file's length stand alone. No await under any.
+//! token's table entry; the disk index and a budget stand alone. A staging file's lock is held over its write, and under
+//! it that of the table of open files is taken. No await under any.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ pub mod budget;
 pub mod dirty;
 mod disk;
 mod memory;
+mod open;
 pub mod staging;
 pub mod token;
 

@@ -5,7 +5,7 @@
 //! object of a local bucket. Invariant: without [`StagingFile::finished`] a file outlives its values and
 //! the process, for a mount after a crash or a stop to find again; after it, the last drop removes the file.
 //!
-//! All calls go to the local filesystem and block for as long as it does.
+//! Only the files used last are open; the others are opened again by their paths. All calls go to the local filesystem and block for as long as it does.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::CacheError;
-use crate::sync::{Mutex, lock};
+use super::open::OpenFiles;
+use crate::sync::{Arc, Mutex, lock};
 
 /// Bytes of the disk that writes leave free: what was acknowledged before needs some to be brought to the bucket, and gives its
 /// own back only then.
@@ -28,39 +29,58 @@ const RESERVE_PART: u64 = 16;
 #[derive(Clone, Debug)]
 pub struct StagingDir {
     path: PathBuf,
+    open: Arc<OpenFiles>,
 }
 
 impl StagingDir {
     /// Opens the directory, which it makes if it is missing; what lies in it stays. One process uses it at a time,
     /// which the caller ensures.
     pub fn open(path: &Path) -> Result<Self, CacheError> {
+        Self::open_with(path, OpenFiles::within_limit())
+    }
+
+    fn open_with(path: &Path, open: OpenFiles) -> Result<Self, CacheError> {
         fs::create_dir_all(path).map_err(|e| CacheError::io("create", path, e))?;
         Ok(Self {
             path: path.to_path_buf(),
+            open: Arc::new(open),
         })
     }
 
     /// Makes an empty file. Fails with [`CacheError::Io`] if there is one with this id.
     pub fn create(&self, id: u64) -> Result<StagingFile, CacheError> {
         let path = self.file_path(id);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(|e| CacheError::io("create", &path, e))?;
-        Ok(StagingFile::new(id, path, file, 0))
+        let create = || {
+            let mut how = OpenOptions::new();
+            how.read(true).write(true).create_new(true).open(&path)
+        };
+        let made = self.open.get(id, create);
+        made.map_err(|e| CacheError::io("create", &path, e))?;
+        Ok(self.file(id, path, (0, Stage::Open)))
     }
 
     /// Opens a file that an earlier process left, to be read: its inode may be an object of the bucket by now.
     pub fn reopen(&self, id: u64) -> Result<StagingFile, CacheError> {
         let path = self.file_path(id);
-        let file = File::open(&path).map_err(|e| CacheError::io("open", &path, e))?;
+        let file = self.open.get(id, || File::open(&path));
+        let file = file.map_err(|e| CacheError::io("open", &path, e))?;
         let meta = file.metadata();
         let len = meta.map_err(|e| CacheError::io("stat", &path, e))?.len();
-        let found = StagingFile::new(id, path, file, len);
-        lock(&found.state).stage = Stage::Found;
-        Ok(found)
+        Ok(self.file(id, path, (len, Stage::Found)))
+    }
+
+    fn file(&self, id: u64, path: PathBuf, (len, stage): (u64, Stage)) -> StagingFile {
+        let state = State {
+            len,
+            stage,
+            fate: Fate::Kept,
+        };
+        StagingFile {
+            id,
+            path,
+            open: Arc::clone(&self.open),
+            state: Mutex::new(state),
+        }
     }
 
     /// Fails with [`CacheError::NoSpace`] unless the disk takes `len` more bytes of writes and keeps its reserve.
@@ -138,24 +158,18 @@ struct State {
 pub struct StagingFile {
     id: u64,
     path: PathBuf,
-    file: File,
+    open: Arc<OpenFiles>,
     /// Held over a write, so that appends lie one behind the other and a failed one can be taken back.
     state: Mutex<State>,
 }
 
 impl StagingFile {
-    fn new(id: u64, path: PathBuf, file: File, len: u64) -> Self {
-        let state = State {
-            len,
-            stage: Stage::Open,
-            fate: Fate::Kept,
-        };
-        Self {
-            id,
-            path,
-            file,
-            state: Mutex::new(state),
-        }
+    /// Its descriptor. Files that an earlier process left are only read.
+    fn descriptor(&self, stage: &Stage) -> Result<Arc<File>, CacheError> {
+        let write = !matches!(stage, Stage::Found);
+        let open = || OpenOptions::new().read(true).write(write).open(&self.path);
+        let file = self.open.get(self.id, open);
+        file.map_err(|e| CacheError::io("open", &self.path, e))
     }
 
     /// Appends `bytes` and returns the position of the first. They then survive the process, not
@@ -168,9 +182,10 @@ impl StagingFile {
             return Err(CacheError::Closed { path });
         }
         let position = state.len;
-        if let Err(error) = self.file.write_all_at(bytes, position) {
+        let file = self.descriptor(&state.stage)?;
+        if let Err(error) = file.write_all_at(bytes, position) {
             // What a failed write left is beyond `len` and will be overwritten; cutting it off gives its space back.
-            if let Err(error) = self.file.set_len(position) {
+            if let Err(error) = file.set_len(position) {
                 tracing::warn!(path = %self.path.display(), %error, "cannot cut a staging file");
             }
             return Err(CacheError::io("append to", &self.path, error));
@@ -206,12 +221,13 @@ impl StagingFile {
             let path = self.path.clone();
             return Err(CacheError::Closed { path });
         }
+        let file = self.descriptor(&state.stage)?;
         state.stage = Stage::Footed(footer.clone());
         let write = || {
-            self.file.write_all_at(footer, state.len)?;
+            file.write_all_at(footer, state.len)?;
             // A failed append may have left something behind it.
-            self.file.set_len(state.len + footer.len() as u64)?;
-            self.file.sync_all()
+            file.set_len(state.len + footer.len() as u64)?;
+            file.sync_all()
         };
         write().map_err(|e| CacheError::io("sync", &self.path, e))
     }
@@ -224,11 +240,15 @@ impl StagingFile {
             end,
         };
         // Asked first, so that a damaged record cannot make us allocate what the file never held.
-        if end > self.len() {
-            return Err(short());
-        }
+        let file = {
+            let state = lock(&self.state);
+            if end > state.len {
+                return Err(short());
+            }
+            self.descriptor(&state.stage)?
+        };
         let mut buffer = vec![0; len];
-        match self.file.read_exact_at(&mut buffer, position) {
+        match file.read_exact_at(&mut buffer, position) {
             Ok(()) => Ok(Bytes::from(buffer)),
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(short()),
             Err(error) => Err(CacheError::io("read", &self.path, error)),
@@ -263,6 +283,7 @@ impl StagingFile {
 
 impl Drop for StagingFile {
     fn drop(&mut self) {
+        self.open.close(self.id);
         if lock(&self.state).fate == Fate::Kept {
             return;
         }
@@ -275,7 +296,7 @@ impl Drop for StagingFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::Arc;
+    use std::num::NonZeroUsize;
 
     fn dir() -> (tempfile::TempDir, StagingDir) {
         let temp = tempfile::tempdir().unwrap();
@@ -292,6 +313,28 @@ mod tests {
         assert_eq!(file.len(), 11);
         assert_eq!(&file.read_at(4, 4).unwrap()[..], b"o wo");
         assert!(file.read_at(11, 0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn more_files_than_may_be_open_are_written_and_read() {
+        let temp = tempfile::tempdir().unwrap();
+        let one = OpenFiles::at_most(NonZeroUsize::MIN);
+        let dir = StagingDir::open_with(temp.path(), one).unwrap();
+        let files: Vec<_> = (0..8).map(|id| dir.create(id).unwrap()).collect();
+        for (position, text) in [(0, b"ab"), (2, b"cd")] {
+            for file in &files {
+                assert_eq!(file.append(text).unwrap(), position);
+            }
+        }
+        let left = dir.reopen(0).unwrap();
+        for file in files.iter().chain([&left]) {
+            assert_eq!(&file.read_at(1, 2).unwrap()[..], b"bc");
+        }
+        for file in files {
+            file.finished();
+            drop(file);
+        }
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
     }
 
     #[test]
@@ -407,13 +450,8 @@ mod tests {
     #[test]
     fn a_full_disk_is_no_space_and_leaves_the_file_as_it_was() {
         // /dev/full takes every write as a full disk does.
-        let path = PathBuf::from("/dev/full");
-        let full = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .unwrap();
-        let file = StagingFile::new(1, path, full, 5);
+        let (_temp, dir) = dir();
+        let file = dir.file(1, PathBuf::from("/dev/full"), (5, Stage::Open));
         assert!(matches!(file.append(b"x"), Err(CacheError::NoSpace { .. })));
         assert_eq!(file.len(), 5);
     }

@@ -1,7 +1,8 @@
 //! Many of something: names in a directory that is being read and changed, files open at once.
 
 use crate::data::{mounted, python};
-use crate::support::mount::Cache;
+use crate::support::mount::{Cache, TestMount};
+use crate::support::place::Place;
 use crate::support::scale;
 
 #[test]
@@ -104,6 +105,33 @@ same(open('d/1').read(), '1')
     println!("{}", python(&mount, &script.replace("MANY", &many)));
     mount.remount(Cache::Wiped);
     mount.sh("test $(cat d/8) = 8; test $(head -c 2 d/20) = 20; test $(stat -c %s d/20) = 72100");
+}
+
+#[test]
+fn more_files_wait_for_the_bucket_than_the_daemon_may_have_open() {
+    let store = tempfile::tempdir().unwrap();
+    let mut mount = TestMount::start_with_open_files(128, &Place::local(store.path()));
+    let script = r"
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (2048, max(2048, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
+fds = [os.open(f'{n}', os.O_RDWR | os.O_CREAT) for n in range(1000)]
+for n, fd in enumerate(fds):
+    same(os.write(fd, b'%03d' % n * 30_000), 90_000)     # too much to stay in memory
+for n, fd in enumerate(fds):
+    same(os.write(fd, b'%03d' % n * 30_000), 90_000)
+    if n % 100 == 0:
+        os.fsync(fd)
+for n, fd in enumerate(fds):
+    assert os.pread(fd, 180_000, 0) == b'%03d' % n * 60_000, n
+    os.close(fd)
+";
+    python(&mount, script);
+    let read = "for n in range(1000): assert open(str(n), 'rb').read() == b'%03d' % n * 60_000, n";
+    mount.kill9();
+    mount.recover(Cache::Kept);
+    python(&mount, read);
+    mount.remount(Cache::Wiped);
+    python(&mount, read);
 }
 
 #[test]

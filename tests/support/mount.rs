@@ -32,6 +32,8 @@ pub(crate) struct TestMount {
     place: Place,
     /// Further flags of `mount`.
     flags: Vec<String>,
+    /// A command and its arguments that starts the program; none if empty.
+    starter: Vec<String>,
     /// Holds the mount point, the cache and the log.
     directory: tempfile::TempDir,
     /// The daemon, unless it was killed or unmounted.
@@ -46,6 +48,18 @@ impl TestMount {
     /// Mounts `place` with further flags.
     #[track_caller]
     pub(crate) fn start(place: &Place, flags: &[&str]) -> Self {
+        Self::start_by(&[], place, flags)
+    }
+
+    /// Mounts `place` by a daemon that may have so many files open at once.
+    #[track_caller]
+    pub(crate) fn start_with_open_files(most: u32, place: &Place) -> Self {
+        let limit = format!("--nofile={most}:{most}");
+        Self::start_by(&["prlimit", &limit], place, &[])
+    }
+
+    #[track_caller]
+    fn start_by(starter: &[&str], place: &Place, flags: &[&str]) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("mount")
             .tempdir()
@@ -57,6 +71,7 @@ impl TestMount {
         let mut mount = Self {
             place: place.clone(),
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            starter: starter.iter().map(|word| (*word).to_owned()).collect(),
             directory,
             daemon: None,
             _watchdog: watch(Arc::clone(&watched)),
@@ -93,7 +108,9 @@ impl TestMount {
         // The daemon must not outlive a test that is killed; setpriv says so to the kernel.
         let mut command = Command::new("setpriv");
         command
-            .args(["--pdeathsig", "KILL", PROGRAM])
+            .args(["--pdeathsig", "KILL"])
+            .args(&self.starter)
+            .arg(PROGRAM)
             .args(mount_arguments(&self.place, &self.root(), &self.cache()))
             .arg("--foreground")
             .args(&self.flags)

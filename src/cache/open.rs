@@ -1,0 +1,97 @@
+//! Open files, a bounded number at a time: staging files may be more than the process may have open.
+
+use std::fs::File;
+use std::io;
+use std::num::NonZeroUsize;
+
+use lru::LruCache;
+use rustix::process::{Resource, getrlimit};
+
+use crate::sync::{Arc, Mutex, lock};
+
+/// One part of so many of what the process may have open: sockets, the journal and the bucket need the others.
+const PART: u64 = 8;
+
+/// Never fewer.
+const LEAST: usize = 16;
+
+/// Never more: opening one again takes microseconds.
+const MOST: usize = 4096;
+
+/// The files that were used last, by their ids; those that were not are closed, and opened again when they are used.
+///
+/// Its lock is held for a few instructions, never over a system call.
+#[derive(Debug)]
+pub(super) struct OpenFiles(Mutex<LruCache<u64, Arc<File>>>);
+
+impl OpenFiles {
+    /// As many as suit the process's limit of open files, `RLIMIT_NOFILE` of getrlimit(2).
+    pub(super) fn within_limit() -> Self {
+        let part = getrlimit(Resource::Nofile)
+            .current
+            .map(|limit| limit / PART);
+        let part = part.and_then(|part| usize::try_from(part).ok());
+        let most = part.unwrap_or(MOST).clamp(LEAST, MOST);
+        Self::at_most(NonZeroUsize::new(most).unwrap_or(NonZeroUsize::MIN))
+    }
+
+    /// At most `count` files.
+    pub(super) fn at_most(count: NonZeroUsize) -> Self {
+        Self(Mutex::new(LruCache::new(count)))
+    }
+
+    /// The file with this id, opened by `open` unless it is open.
+    pub(super) fn get(
+        &self,
+        id: u64,
+        open: impl FnOnce() -> io::Result<File>,
+    ) -> io::Result<Arc<File>> {
+        if let Some(file) = lock(&self.0).get(&id) {
+            return Ok(Arc::clone(file));
+        }
+        let file = Arc::new(open()?);
+        // Closed outside the lock, and only once nobody uses it.
+        let _another = lock(&self.0).push(id, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Closes a file, if it is open.
+    pub(super) fn close(&self, id: u64) {
+        let _closed = lock(&self.0).pop(&id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_used_last_stay_open() {
+        let files = OpenFiles::at_most(NonZeroUsize::new(2).unwrap());
+        let opened = std::cell::RefCell::new(Vec::new());
+        let get = |id: u64| {
+            let file = files.get(id, || {
+                opened.borrow_mut().push(id);
+                File::open("/dev/null")
+            });
+            file.unwrap()
+        };
+        let first = get(1);
+        for id in [2, 1, 3, 1] {
+            drop(get(id));
+        }
+        assert!(Arc::ptr_eq(&first, &get(1)));
+        drop(get(2));
+        files.close(1);
+        drop(get(1));
+        assert_eq!(*opened.borrow(), [1, 2, 3, 2, 1]);
+    }
+
+    #[test]
+    fn what_cannot_be_opened_is_tried_again() {
+        let files = OpenFiles::within_limit();
+        let missing = files.get(1, || Err(io::ErrorKind::NotFound.into()));
+        assert_eq!(missing.unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(files.get(1, || File::open("/dev/null")).is_ok());
+    }
+}
