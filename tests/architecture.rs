@@ -1,8 +1,11 @@
-//! The architecture, as a test: layers, rooms of foreign crates, lengths, proofs, and that no test file was forgotten.
+//! The architecture, as a test: layers, rooms of foreign crates, lengths, proofs, that the format page is the code's, and that no
+//! test file was forgotten.
 //!
 //! The rules are functions over source text (`architecture/rules.rs`), so that each is also shown to fail on a planted
 //! violation. A finding names file, line and rule; there is no list of exceptions.
 
+#[path = "architecture/format.rs"]
+mod format;
 #[path = "architecture/planted.rs"]
 mod planted;
 #[path = "architecture/rules.rs"]
@@ -121,6 +124,38 @@ fn panics_have_their_proof() {
 #[test]
 fn words_that_do_not_belong() {
     check_sources(rules::words);
+}
+
+/// docs/FORMAT.md defines all that is stored, as it is stored.
+#[test]
+fn the_format_page_is_that_of_the_code() {
+    let page = std::fs::read_to_string(root().join("docs/FORMAT.md")).expect("docs/FORMAT.md");
+    let rooms = [
+        "store/rows.rs",
+        "store/record.rs",
+        "store/version.rs",
+        "store/queue/log.rs",
+    ];
+    let rooms = [&rooms[..], &["store/content/segment.rs", "meta/mod.rs"]].concat();
+    let sources = sources();
+    let stored: std::collections::BTreeMap<_, _> = sources
+        .iter()
+        .filter(|source| rooms.contains(&source.name.as_str()))
+        .flat_map(format::stored)
+        .collect();
+    assert!(stored.len() > 40, "{stored:?}");
+    check(format::missing(&page, &stored));
+    let keys = std::fs::read_to_string(root().join("src/store/keys.rs")).expect("keys.rs");
+    let (shown, reserved) = format::shown_keys(&page);
+    assert_eq!(
+        shown,
+        format::named_keys(&keys),
+        "keys of FORMAT.md, and of the code"
+    );
+    assert!(
+        shown.is_disjoint(&reserved),
+        "{shown:?}, reserved: {reserved:?}"
+    );
 }
 
 /// A file beside a test binary's `main.rs` that nobody names would silently not run.

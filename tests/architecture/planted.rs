@@ -1,5 +1,6 @@
 //! Each rule finds a planted violation, and does not find one in what is right.
 
+use crate::format;
 use crate::rules;
 use crate::source::{Source, mark_test_files};
 
@@ -185,4 +186,28 @@ fn words_and_forgotten_files_are_seen() {
     );
     assert_eq!(found.len(), 1);
     assert!(found[0].contains("usage.rs"), "{found:?}");
+}
+
+#[test]
+fn what_the_format_page_lacks_is_seen() {
+    let code = "#[derive(Debug, Serialize)]\npub(crate) struct A { x: u8, pub(crate) y: Vec<(u8, u8)> }\n\
+        #[derive(Serialize)]\nenum B { #[default] One, Two { z: u8 }, Three(A) }\nstruct C { not_stored: u8 }";
+    let stored = format::stored(&Source::new("store/rows.rs", code));
+    let missing = |page: &str| format::missing(&format!("text\n```\n{page}\n```\n"), &stored);
+    let whole = "A  { x: u8,\n  y: [(u8, u8)] }\nB    0 One | 1 Two { z: u8 }\n  | 2 Three(A)";
+    assert_eq!(missing(whole), Vec::<String>::new());
+    for wrong in [
+        &whole.replace("x: u8,", ""),
+        &whole.replace("2 Three(A)", ""),
+        &whole.replace("0 One | 1 Two", "0 Two | 1 One"),
+        "A { x: u8, y: [(u8, u8)] }",
+    ] {
+        assert_eq!(missing(wrong).len(), 1, "{wrong}");
+    }
+    let page =
+        "| `C D` | x |\n| `mode` | y |\nReserved today:\n| `G P` | z |\n## 5\n| `C I` | merged |\n";
+    let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect();
+    assert_eq!(format::shown_keys(page), (keys(&["CD"]), keys(&["GP"])));
+    let code = "f(*b\"GX\"); g(b\"namespace\");\n#[cfg(test)]\nh(b\"ZZ\")";
+    assert_eq!(format::named_keys(code), keys(&["GX"]));
 }

@@ -26,7 +26,7 @@ const MAGIC: &[u8; 7] = b"RWNDSEG";
 const TRAILER: usize = 16;
 
 /// Name of a segment: the writer's epoch and a sequence that only grows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SegmentId {
     pub(crate) epoch: u64,
     pub(crate) sequence: u64,
