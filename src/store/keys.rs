@@ -26,6 +26,8 @@
 //! | `G O` | | below this segment nothing is uncited | one row |
 //! | `G L` | | the newest log object there was when this was committed | one row |
 //! | `G A` | | what is applied | one row |
+//! | `G W` | | what is applied of writers of before | one row |
+//! | `G U` | | below this inode nothing is unborn or provisional | one row |
 //!
 //! Ids and instants are big-endian u64; `~x` is the bitwise inverse, so that newer comes first.
 
@@ -331,6 +333,11 @@ pub(crate) fn lowest_unsettled() -> Bytes {
 /// The newest log object.
 pub(crate) fn logged() -> Bytes {
     Bytes::from_static(b"GL")
+}
+
+/// The marks of writers of before.
+pub(crate) fn old_marks() -> Bytes {
+    Bytes::from_static(b"GW")
 }
 
 pub(crate) fn applied() -> Bytes {

@@ -17,6 +17,7 @@ use super::follow::Role;
 use super::identity::identity;
 use super::inode::Inodes;
 use super::queue::log::Log;
+use super::queue::marks::OldMarks;
 use super::queue::overlay::View;
 use super::queue::pipeline::Health;
 use super::queue::unsettled::Unsettled;
@@ -95,6 +96,7 @@ pub(crate) struct Shared {
     pub(crate) upkeep: Upkeep,
     pub(crate) health: Health,
     pub(crate) applied: Mutex<Applied>,
+    pub(crate) old_marks: Mutex<OldMarks>,
     pub(crate) unsettled: Mutex<Unsettled>,
     pub(crate) replay: Mutex<super::recover::replay::Replay>,
     pub(crate) uploads: Semaphore,
@@ -234,10 +236,7 @@ impl Shared {
             role,
             journal,
         } = place;
-        let applied: Applied = view
-            .row("G A", &super::keys::applied())
-            .await?
-            .unwrap_or_default();
+        let (applied, old_marks) = OldMarks::load(&view).await?;
         let blocks = BlockCache::open(
             BlockCacheConfig {
                 memory_bytes: config.memory_bytes,
@@ -267,6 +266,7 @@ impl Shared {
             health: Health::default(),
             ids: AtomicU64::new(applied.next_id.max(2)),
             applied: Mutex::new(applied),
+            old_marks: Mutex::new(old_marks),
             unsettled: Mutex::default(),
             replay: Mutex::default(),
             uploads: Semaphore::new(8),

@@ -347,7 +347,8 @@ impl Applied {
     }
 
     fn mark(&mut self, epoch: u64) -> &mut EpochMark {
-        let at = match self.marks.iter().position(|m| m.epoch == epoch) {
+        // The newest is last, and mostly meant.
+        let at = match self.marks.iter().rposition(|m| m.epoch == epoch) {
             Some(at) => at,
             None => {
                 self.marks.push(EpochMark {

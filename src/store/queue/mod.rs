@@ -6,6 +6,7 @@
 
 pub(crate) mod halt;
 pub(crate) mod log;
+pub(crate) mod marks;
 pub(crate) mod overlay;
 pub(crate) mod pipeline;
 pub(crate) mod unsettled;

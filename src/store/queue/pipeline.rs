@@ -387,7 +387,7 @@ impl Shared {
         }
         let settling = lock(&self.unsettled).prepare(&mut batch, applied.next_id);
         let logged = self.log.record(&mut batch);
-        batch.put(keys::applied(), encode(&applied));
+        let old_marks = lock(&self.old_marks).put(&applied, &mut batch);
         let rows = encode(&batch);
         let record = Record::Batch {
             epoch: self.epoch,
@@ -404,6 +404,9 @@ impl Shared {
         let orders: Vec<u64> = leaving.iter().map(|o| o.order).collect();
         let commit = self.view.commit(&orders, &rows_keys, batch).await?;
         *lock(&self.applied) = applied;
+        if let Some(old_marks) = old_marks {
+            *lock(&self.old_marks) = old_marks;
+        }
         lock(&self.unsettled).committed(settling);
         self.log.recorded(logged);
         self.log.add(number, rows, commit, token);

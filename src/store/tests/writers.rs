@@ -550,3 +550,27 @@ async fn a_fenced_writer_acknowledges_nothing_more() {
     assert_eq!(content(&second, ROOT, b"f").await.unwrap(), b"one");
     second.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_applied_is_known_after_many_other_writers() {
+    let world = World::new("many");
+    let ns = world.open().await;
+    halt(&ns, Some(pipeline::Step::Log));
+    let ino = save(&ns, ROOT, b"f", b"one").await;
+    ns.file(ino).await.unwrap().sync(&author()).await.unwrap();
+    let left = world.kill(ns).await;
+    for n in 0..40_u8 {
+        let ns = left.beside().open().await;
+        save(&ns, ROOT, b"g", &[n]).await;
+        ns.close().await.unwrap();
+    }
+    let ns = left.open().await;
+    assert_eq!(ns.conflicts(), Conflicts::default());
+    assert_eq!(history(&ns, ROOT, b"f").await, [b"one"]);
+    assert_eq!(history(&ns, ROOT, b"g").await.len(), 40);
+    save(&ns, ROOT, b"f", b"two").await;
+    ns.drain().await.unwrap();
+    let row: Option<rows::Applied> = ns.0.view.row("G A", &keys::applied()).await.unwrap();
+    assert!(row.is_some_and(|row| row.marks.len() <= 32));
+    sound(&left, ns).await;
+}
