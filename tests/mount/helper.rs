@@ -12,7 +12,8 @@ const FUNCTIONS: &str = r#"
 options() { awk -v at="$desk/files" '$5 == at { print "," $6 "," }' /proc/self/mountinfo; }
 has() { case "$(options)" in *",$1,"*) ;; *) echo "no $1 in $(options)"; return 1 ;; esac; }
 lacks() { case "$(options)" in *",$1,"*) echo "$1 in $(options)"; return 1 ;; esac; }
-daemons() { cat /proc/[0-9]*/comm 2>/dev/null | grep -c '^rewindfs$' || true; }
+# Those that have ended and only wait to be noticed are none.
+daemons() { cat /proc/[0-9]*/stat 2>/dev/null | grep -c '^[0-9]* (rewindfs) [^ZX]' || true; }
 refused() { if "$@" 2>"$desk/said"; then echo "not refused: $*"; return 1; fi; }
 "#;
 
