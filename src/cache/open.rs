@@ -49,10 +49,15 @@ impl OpenFiles {
         if let Some(file) = lock(&self.0).get(&id) {
             return Ok(Arc::clone(file));
         }
-        let file = Arc::new(open()?);
+        Ok(self.keep(id, open()?))
+    }
+
+    /// Takes a file that was just opened.
+    pub(super) fn keep(&self, id: u64, file: File) -> Arc<File> {
+        let file = Arc::new(file);
         // Closed outside the lock, and only once nobody uses it.
         let _another = lock(&self.0).push(id, Arc::clone(&file));
-        Ok(file)
+        file
     }
 
     /// Closes a file, if it is open.

@@ -5,7 +5,8 @@
 //! object of a local bucket. Invariant: without [`StagingFile::finished`] a file outlives its values and
 //! the process, for a mount after a crash or a stop to find again; after it, the last drop removes the file.
 //!
-//! Only the files used last are open; the others are opened again by their paths. All calls go to the local filesystem and block for as long as it does.
+//! Only the files used last are open; the others are opened again by their paths. All calls go to the local
+//! filesystem and block for as long as it does.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -54,8 +55,8 @@ impl StagingDir {
             let mut how = OpenOptions::new();
             how.read(true).write(true).create_new(true).open(&path)
         };
-        let made = self.open.get(id, create);
-        made.map_err(|e| CacheError::io("create", &path, e))?;
+        let made = create().map_err(|e| CacheError::io("create", &path, e))?;
+        self.open.keep(id, made);
         Ok(self.file(id, path, (0, Stage::Open)))
     }
 
@@ -364,7 +365,10 @@ mod tests {
     #[test]
     fn an_unfinished_file_is_found_again() {
         let (_temp, dir) = dir();
-        dir.create(7).unwrap().append(b"kept").unwrap();
+        let file = dir.create(7).unwrap();
+        file.append(b"kept").unwrap();
+        assert!(dir.create(7).is_err());
+        drop(file);
         assert!(dir.create(7).is_err());
         let file = dir.reopen(7).unwrap();
         assert_eq!(&file.read_at(0, 4).unwrap()[..], b"kept");
