@@ -5,6 +5,9 @@
 
 use crate::store::Author;
 
+/// The capability to keep set-id bits of a file that one changes.
+const CAP_FSETID: u64 = 1 << 4;
+
 /// The process behind a call, as the kernel names it. RELEASE and page-cache writes come with zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
@@ -23,6 +26,22 @@ impl Caller {
             uid: self.uid,
             process: self.proc_file("comm").trim_end_matches('\n').to_owned(),
         }
+    }
+
+    /// Tells whether set-id bits of a file stay when the caller changes its content, as the kernel decides it: by
+    /// CAP_FSETID. Only root is asked for it, because `/proc` shows the capabilities that hold in the caller's own user
+    /// namespace.
+    pub(crate) fn may_keep_set_ids(&self) -> bool {
+        self.uid == 0 && self.capabilities().is_none_or(|all| all & CAP_FSETID != 0)
+    }
+
+    /// The caller's effective capabilities, where `/proc` tells them.
+    fn capabilities(&self) -> Option<u64> {
+        let status = self.proc_file("status");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("CapEff:"))?;
+        u64::from_str_radix(line.trim(), 16).ok()
     }
 
     /// Tells whether the caller may keep a set-group-id bit on something of group `gid`: root may, members may.
@@ -68,6 +87,19 @@ mod tests {
         assert!(!author.process.is_empty() && !author.process.contains('\n'));
         assert_eq!(caller(0).author().process, "");
         assert_eq!(caller(u32::MAX).author().process, "");
+    }
+
+    #[test]
+    fn only_root_keeps_set_id_bits_and_only_with_the_capability() {
+        assert!(!caller(0).may_keep_set_ids());
+        let root = |pid| Caller {
+            uid: 0,
+            ..caller(pid)
+        };
+        assert!(root(0).may_keep_set_ids(), "nothing is known of it");
+        let own = root(std::process::id());
+        let has = own.capabilities().unwrap() & CAP_FSETID != 0;
+        assert_eq!(own.may_keep_set_ids(), has);
     }
 
     #[test]

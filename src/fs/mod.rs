@@ -27,6 +27,7 @@ pub use ops::space::Statfs;
 
 use crate::fs::handle::HandleTable;
 use crate::fs::inode::LiveTable;
+use crate::fs::ops::attr::lends_rights;
 use crate::fs::past::{Past, PastNode};
 use crate::store::{Ino, Namespace, Stat};
 use crate::sync::{Arc, OnceLock};
@@ -221,9 +222,24 @@ impl FileSystem {
 
     fn live_reply(&self, stat: Stat) -> Entry {
         Entry {
+            attr_ttl: self.attr_ttl(&stat),
             stat: self.shown(stat),
             entry_ttl: self.config.live_ttl,
-            attr_ttl: self.config.live_ttl,
+        }
+    }
+
+    /// Attributes of a live inode as they are shown, and how long they hold.
+    fn attributes(&self, stat: Stat) -> (Stat, Duration) {
+        let ttl = self.attr_ttl(&stat);
+        (self.shown(stat), ttl)
+    }
+
+    /// How long the kernel may keep attributes. A mode with set-id bits not at all: exec takes it from what the kernel has
+    /// kept, and some calls that take the bits away (open with `O_TRUNC`) have no mode in their reply.
+    fn attr_ttl(&self, stat: &Stat) -> Duration {
+        match lends_rights(stat) {
+            true => Duration::ZERO,
+            false => self.config.live_ttl,
         }
     }
 

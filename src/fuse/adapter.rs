@@ -527,7 +527,7 @@ impl Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -535,9 +535,11 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let caller = caller(request);
         let call = Call::slow("fallocate", ino.0);
         self.door().answer(call, reply, move |fs| async move {
-            fs.fallocate(ino.0, handle.0, offset, length, mode).await
+            fs.fallocate(&caller, ino.0, handle.0, offset, length, mode)
+                .await
         });
     }
 

@@ -30,6 +30,7 @@ mod names;
 mod outage;
 mod pjdfstest;
 mod posix;
+mod privileges;
 mod programs;
 mod promises;
 mod reclaim;

@@ -37,7 +37,7 @@ impl Session {
             Flags::Read => Err(libc::EBADF),
             _ => {
                 if kill_privileges {
-                    node.strip();
+                    node.strip(&SUPER);
                 }
                 match offset + len as u64 > END {
                     true => Err(libc::EFBIG),
@@ -104,7 +104,7 @@ impl Session {
         }
         let found = self
             .fs()
-            .fallocate(self.ino(id), number, offset, len, mode)
+            .fallocate(&SUPER, self.ino(id), number, offset, len, mode)
             .await;
         agree(found, &expected).map(drop)
     }
@@ -138,7 +138,7 @@ impl Session {
             _ => Ok(bytes.len() as u64),
         };
         if flags != Flags::Read && caller.uid != 0 {
-            self.tree.nodes[target_id].strip();
+            self.tree.nodes[target_id].strip(caller);
         }
         if expected.is_ok() && !bytes.is_empty() {
             self.handles[target].changed = true;

@@ -257,7 +257,7 @@ impl Session {
         let truncates = flags == Flags::Truncate && !new;
         if truncates {
             if caller.uid != 0 {
-                node.strip();
+                node.strip(caller);
             }
             node.edit(Vec::clear);
         }

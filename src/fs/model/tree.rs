@@ -8,6 +8,7 @@ use libc::{
 };
 
 use crate::fs::Caller;
+use crate::fs::testing::SUPER;
 use crate::store::{Kind, Time};
 
 /// A node's place in [`Tree::nodes`]; never given twice.
@@ -135,9 +136,10 @@ impl Node {
     }
 
     /// Takes away what a change by a stranger takes away.
-    pub(crate) fn strip(&mut self) {
+    pub(crate) fn strip(&mut self, caller: &Caller) {
         let mut left = self.mode & !0o4000;
-        if left & 0o0010 != 0 {
+        let is_member = caller.uid == 0 || caller.gid == self.gid;
+        if left & 0o0010 != 0 || !is_member {
             left &= !0o2000;
         }
         let able = self.xattrs.remove(CAPABILITY).is_some();
@@ -415,7 +417,7 @@ impl Tree {
         }
         let node = &mut self.nodes[id];
         if caller.uid != 0 {
-            node.strip();
+            node.strip(caller);
         }
         node.edit(|bytes| bytes.resize(len, 0));
         Ok(())
@@ -432,7 +434,7 @@ impl Tree {
         let node = &mut self.nodes[id];
         node.mode = mode.unwrap_or(node.mode);
         if (uid.is_some() || gid.is_some()) && node.kind != Kind::Directory {
-            node.strip();
+            node.strip(&SUPER);
         }
         node.uid = uid.unwrap_or(node.uid);
         node.gid = gid.unwrap_or(node.gid);

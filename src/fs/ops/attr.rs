@@ -40,7 +40,7 @@ pub struct SetAttr {
 const SETUID: u32 = 0o4000;
 /// The set-group-id bit.
 pub(crate) const SETGID: u32 = 0o2000;
-/// The group's execute bit, without which set-group-id means something else and stays.
+/// The group's execute bit, without which set-group-id asks for mandatory locks and lends no rights.
 const GROUP_EXECUTE: u32 = 0o0010;
 /// Where the kernel keeps an executable's capabilities.
 const CAPABILITY: &[u8] = b"security.capability";
@@ -52,10 +52,7 @@ impl FileSystem {
     /// `Stale` when the number means nothing any more.
     pub async fn getattr(&self, ino: u64, handle: Option<u64>) -> FsResult<(Stat, Duration)> {
         match self.node(ino)? {
-            Node::Live(ino) => {
-                let stat = self.live_stat(ino, handle).await?;
-                Ok((self.shown(stat), self.config.live_ttl))
-            }
+            Node::Live(ino) => Ok(self.attributes(self.live_stat(ino, handle).await?)),
             Node::Past(node) => {
                 let (stat, ttl) = self.past.stat(&node).await?;
                 Ok((self.shown(stat), ttl))
@@ -75,8 +72,7 @@ impl FileSystem {
     ) -> FsResult<(Stat, Duration)> {
         let ino = self.writable(ino)?;
         let changed = self.change_attributes(caller, ino, change).await;
-        let stat = changed.map_err(FsError::by_number)?;
-        Ok((self.shown(stat), self.config.live_ttl))
+        Ok(self.attributes(changed.map_err(FsError::by_number)?))
     }
 
     async fn change_attributes(
@@ -88,7 +84,7 @@ impl FileSystem {
         if let Some(size) = change.size {
             self.set_size(caller, ino, size, change.handle).await?;
         }
-        let wanted = self.attr_change(ino, &change).await?;
+        let wanted = self.attr_change(caller, ino, &change).await?;
         if let Some(mode) = wanted.mode {
             self.follow_mode(ino, mode).await?;
         }
@@ -99,6 +95,11 @@ impl FileSystem {
             && wanted.mtime.is_none()
             && wanted.ctime.is_none();
         if idle {
+            if change.size.is_none() {
+                // Before a process that may not keep set-id bits changes a file, the kernel asks to take them away: it
+                // sends a change of nothing, and the mode in the reply is what the next exec sees.
+                self.drop_privileges(caller, ino, change.handle).await?;
+            }
             return self.live_stat(ino, change.handle).await;
         }
         Ok(self.namespace.set_attrs(ino, wanted).await?)
@@ -115,9 +116,27 @@ impl FileSystem {
         }
     }
 
-    /// Takes away what a change of the content by a stranger must take away: set-id bits and capabilities.
-    pub(crate) async fn drop_privileges(&self, stat: &Stat) -> FsResult<()> {
-        let mode = without_set_ids(stat.attrs.mode);
+    /// Takes away what `caller` may not leave on a file whose content it changes: set-id bits and capabilities. The kernel
+    /// itself removes the capabilities of a file that root changes.
+    pub(crate) async fn drop_privileges(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        handle: Option<u64>,
+    ) -> FsResult<()> {
+        let stat = self.live_stat(ino, handle).await?;
+        if caller.uid == 0 && (!lends_rights(&stat) || caller.may_keep_set_ids()) {
+            return Ok(());
+        }
+        self.disarm(caller, &stat).await
+    }
+
+    /// Takes away set-id bits and capabilities of a file, whatever rights `caller` has beyond its groups.
+    pub(crate) async fn disarm(&self, caller: &Caller, stat: &Stat) -> FsResult<()> {
+        if stat.kind != Kind::File {
+            return Ok(());
+        }
+        let mode = without_set_ids(stat.attrs.mode, || caller.may_keep_setgid(stat.attrs.gid));
         if mode != stat.attrs.mode {
             let change = AttrChange {
                 mode: Some(mode),
@@ -160,9 +179,7 @@ impl FileSystem {
             Some(handle) => Some(self.handles.writer(handle)?),
             None => None,
         };
-        if caller.uid != 0 {
-            self.drop_privileges(&stat).await?;
-        }
+        self.drop_privileges(caller, ino, handle).await?;
         if let Some(open) = open {
             let done = open.file.truncate(size, &open.author).await;
             open.mark_changed();
@@ -176,7 +193,12 @@ impl FileSystem {
     }
 
     /// What to ask of the store: times resolved, and the set-id bits that a new owner or group must not inherit.
-    async fn attr_change(&self, ino: Ino, change: &SetAttr) -> FsResult<AttrChange> {
+    async fn attr_change(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        change: &SetAttr,
+    ) -> FsResult<AttrChange> {
         let time = |time: SetTime| match time {
             SetTime::Now => self.namespace.now().time(),
             SetTime::At(time) => time,
@@ -193,7 +215,7 @@ impl FileSystem {
             let stat = self.live_stat(ino, change.handle).await?;
             if stat.kind != Kind::Directory {
                 let mode = wanted.mode.unwrap_or(stat.attrs.mode);
-                let left = without_set_ids(mode);
+                let left = without_set_ids(mode, || caller.may_keep_setgid(stat.attrs.gid));
                 wanted.mode = (left != stat.attrs.mode).then_some(left);
                 self.drop_capability(ino).await?;
             }
@@ -218,10 +240,16 @@ impl FileSystem {
     }
 }
 
-/// A mode without the bits that lend rights.
-fn without_set_ids(mode: u32) -> u32 {
+/// Tells whether a program of this mode may run with rights of its file's owner or group.
+pub(crate) fn lends_rights(stat: &Stat) -> bool {
+    stat.kind == Kind::File && stat.attrs.mode & (SETUID | SETGID) != 0
+}
+
+/// A mode without the bits that lend rights. Like the kernel (`setattr_should_drop_sgid`), it leaves set-group-id without
+/// group execution to a member of the group.
+fn without_set_ids(mode: u32, is_member: impl FnOnce() -> bool) -> u32 {
     let mode = mode & !SETUID;
-    if mode & GROUP_EXECUTE == 0 {
+    if mode & SETGID == 0 || mode & GROUP_EXECUTE == 0 && is_member() {
         mode
     } else {
         mode & !SETGID
@@ -233,9 +261,12 @@ mod tests {
     use super::without_set_ids;
 
     #[test]
-    fn setgid_without_group_execute_is_no_privilege() {
-        assert_eq!(without_set_ids(0o6755), 0o0755);
-        assert_eq!(without_set_ids(0o6745), 0o2745);
-        assert_eq!(without_set_ids(0o1777), 0o1777);
+    fn setgid_without_group_execute_stays_for_members() {
+        for is_member in [true, false] {
+            assert_eq!(without_set_ids(0o6755, || is_member), 0o0755);
+            assert_eq!(without_set_ids(0o1777, || is_member), 0o1777);
+        }
+        assert_eq!(without_set_ids(0o6745, || true), 0o2745);
+        assert_eq!(without_set_ids(0o6745, || false), 0o0745);
     }
 }

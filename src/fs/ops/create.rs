@@ -185,9 +185,7 @@ impl FileSystem {
         let file: Arc<File> = file.map_err(|error| FsError::from(error).by_number())?;
         let open = OpenFile::new(file, caller.author(), access);
         if flags & libc::O_TRUNC != 0 {
-            if caller.uid != 0 {
-                self.drop_privileges(&open.file.stat().await?).await?;
-            }
+            self.drop_privileges(caller, ino, None).await?;
             open.file.truncate(0, &open.author).await?;
             open.mark_changed();
         }

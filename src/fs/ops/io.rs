@@ -37,7 +37,7 @@ impl FileSystem {
     )]
     pub async fn write(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         ino: u64,
         handle: u64,
         offset: u64,
@@ -48,7 +48,7 @@ impl FileSystem {
         let len = u32::try_from(bytes.len()).map_err(|_| FsError::TooLarge)?;
         let open = self.writer(ino, handle, how)?;
         if how.kill_privileges {
-            self.drop_privileges(&open.file.stat().await?).await?;
+            self.disarm(caller, &open.file.stat().await?).await?;
         }
         let done = if open.access == Access::Append && !how.from_page_cache {
             // The kernel's offset is its own idea of the end; the store knows it under its lock.

@@ -46,8 +46,13 @@ impl FileSystem {
     ///
     /// # Errors
     /// `NotSupported` for other modes, `BadHandle`, `ReadOnly` in the past, `NoSpace`.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the arguments are those of the system call"
+    )]
     pub async fn fallocate(
         &self,
+        caller: &Caller,
         ino: u64,
         handle: u64,
         offset: u64,
@@ -58,7 +63,7 @@ impl FileSystem {
         const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | KEEP;
         const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE;
         const ZERO_KEEP: i32 = ZERO | KEEP;
-        self.writable(ino)?;
+        let target = self.writable(ino)?;
         let open = self.handles.writer(handle)?;
         if offset
             .checked_add(len)
@@ -66,12 +71,15 @@ impl FileSystem {
         {
             return Err(FsError::TooLarge);
         }
+        if !matches!(mode, 0 | KEEP | PUNCH | ZERO | ZERO_KEEP) {
+            return Err(FsError::NotSupported);
+        }
+        self.drop_privileges(caller, target, Some(handle)).await?;
         let author = &open.author;
         let done = match mode {
             0 | KEEP => open.file.allocate(offset, len, mode == KEEP, author).await,
             PUNCH => open.file.punch(offset, len, author).await,
-            ZERO | ZERO_KEEP => open.file.zero(offset, len, mode == ZERO_KEEP, author).await,
-            _ => return Err(FsError::NotSupported),
+            _ => open.file.zero(offset, len, mode == ZERO_KEEP, author).await,
         };
         open.mark_changed();
         Ok(done?)
@@ -114,10 +122,7 @@ impl FileSystem {
         let target = self.writable(to.0)?;
         let source = self.handles.get(from.1)?;
         let open = self.handles.writer(to.1)?;
-        if caller.uid != 0 {
-            let stat = self.live_stat(target, Some(to.1)).await?;
-            self.drop_privileges(&stat).await?;
-        }
+        self.drop_privileges(caller, target, Some(to.1)).await?;
         if let Some(shown) = self
             .clone_between(&source, &open, (from.2, to.2, len))
             .await?

@@ -325,7 +325,7 @@ async fn nothing_in_the_past_changes() {
         world.setxattr(&SUPER, file, b"user.x", b"x", 0).await,
         world.removexattr(&SUPER, file, b"user.x").await,
         world.link(&SUPER, file, ROOT, b"new").await.map(drop),
-        world.fallocate(file, handle, 0, 1, 0).await,
+        world.fallocate(&ALICE, file, handle, 0, 1, 0).await,
         world
             .write(&SUPER, file, handle, 0, bytes, WriteHow::default())
             .await

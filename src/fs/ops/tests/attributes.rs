@@ -186,6 +186,71 @@ async fn set_id_bits_fall_at_write_truncate_and_chown() {
         .await
         .unwrap();
     disarmed("O_TRUNC").await;
+    arm().await;
+    world.fallocate(&ALICE, ino, handle, 0, 9, 0).await.unwrap();
+    disarmed("fallocate").await;
+    arm().await;
+    let refused = world.fallocate(&ALICE, ino, handle, 0, 9, libc::FALLOC_FL_COLLAPSE_RANGE);
+    assert_eq!(refused.await, Err(FsError::NotSupported));
+    assert_eq!(mode_of(&world, ino).await, 0o6755, "nothing was changed");
+}
+
+#[tokio::test]
+async fn a_change_of_nothing_takes_set_id_bits_from_all_but_root() {
+    let world = world().await;
+    let ino = world.save("a", "x").await;
+    let nothing = SetAttr::default();
+    chmod(&world, ino, 0o6755).await;
+    let (shown, _) = world.setattr(&SUPER, ino, nothing).await.unwrap();
+    assert_eq!(shown.attrs.mode, 0o6755);
+    let (shown, _) = world.setattr(&ALICE, ino, nothing).await.unwrap();
+    assert_eq!(shown.attrs.mode, 0o755);
+    assert_eq!(mode_of(&world, ino).await, 0o755);
+}
+
+#[tokio::test]
+async fn setgid_without_group_execute_falls_at_the_change_of_a_nonmember() {
+    let world = world().await;
+    let ino = world.save("a", "x").await;
+    let stranger = Caller {
+        uid: 1001,
+        gid: 1001,
+        pid: 0,
+    };
+    let nothing = SetAttr::default();
+    for (caller, left) in [(&ALICE, 0o2746), (&stranger, 0o746)] {
+        chmod(&world, ino, 0o6746).await;
+        let (shown, _) = world.setattr(caller, ino, nothing).await.unwrap();
+        assert_eq!(shown.attrs.mode, left);
+    }
+    let dir = world.mkdir(&SUPER, ROOT, b"d", 0o2777, 0).await.unwrap();
+    let (shown, _) = world
+        .setattr(&stranger, dir.stat.ino.0, nothing)
+        .await
+        .unwrap();
+    assert_eq!(shown.attrs.mode, 0o2777, "a directory's bit is no right");
+}
+
+#[tokio::test]
+async fn a_mode_that_lends_rights_is_not_kept_by_the_kernel() {
+    let world = world().await;
+    let ino = world.save("a", "x").await;
+    let change = |mode| SetAttr {
+        mode: Some(mode),
+        ..SetAttr::default()
+    };
+    for mode in [0o4755, 0o2755, 0o6644] {
+        let (_, ttl) = world.setattr(&ALICE, ino, change(mode)).await.unwrap();
+        assert_eq!(ttl, Duration::ZERO);
+        assert_eq!(world.getattr(ino, None).await.unwrap().1, Duration::ZERO);
+        let entry = world.lookup(ROOT, b"a").await.unwrap();
+        assert_eq!(
+            (entry.attr_ttl, entry.entry_ttl.as_secs()),
+            (Duration::ZERO, 60)
+        );
+    }
+    let (_, ttl) = world.setattr(&ALICE, ino, change(0o1755)).await.unwrap();
+    assert_eq!(ttl.as_secs(), 60);
 }
 
 #[tokio::test]

@@ -208,15 +208,18 @@ async fn space_calls_change_the_file_and_its_version() {
     world.put(file, 0, "abcdef").await;
     let (ino, handle) = file;
     let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    world.fallocate(ino, handle, 1, 2, punch).await.unwrap();
-    world.fallocate(ino, handle, 0, 8, 0).await.unwrap();
+    world
+        .fallocate(&ALICE, ino, handle, 1, 2, punch)
+        .await
+        .unwrap();
+    world.fallocate(&ALICE, ino, handle, 0, 8, 0).await.unwrap();
     assert_eq!(
         world.read(ino, handle, 0, 99).await.unwrap(),
         "a\0\0def\0\0"
     );
-    let collapse = world.fallocate(ino, handle, 0, 8, libc::FALLOC_FL_COLLAPSE_RANGE);
+    let collapse = world.fallocate(&ALICE, ino, handle, 0, 8, libc::FALLOC_FL_COLLAPSE_RANGE);
     assert_eq!(collapse.await, Err(FsError::NotSupported));
-    let huge = world.fallocate(ino, handle, u64::MAX, 2, 0).await;
+    let huge = world.fallocate(&ALICE, ino, handle, u64::MAX, 2, 0).await;
     assert_eq!(huge, Err(FsError::TooLarge));
     assert_eq!(world.lseek(ino, handle, 3, libc::SEEK_DATA).await, Ok(3));
     assert_eq!(world.lseek(ino, handle, 3, libc::SEEK_HOLE).await, Ok(6));

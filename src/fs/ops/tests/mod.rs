@@ -60,7 +60,7 @@ fn every_call_can_run_as_a_task(fs: &FileSystem, names: &mut Names) {
     drop(assert_send(fs.listxattr(1)));
     drop(assert_send(fs.setxattr(who, 1, name, name, 0)));
     drop(assert_send(fs.removexattr(who, 1, name)));
-    drop(assert_send(fs.fallocate(1, 1, 0, 0, 0)));
+    drop(assert_send(fs.fallocate(who, 1, 1, 0, 0, 0)));
     drop(assert_send(fs.lseek(1, 1, 0, 0)));
     drop(assert_send(fs.copy_file_range(
         who,

@@ -1,0 +1,36 @@
+//! Set-user-id and set-group-id bits and file capabilities: what a change of the program leaves of them, at the next exec.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::support::apart::Desk;
+
+const LIMIT: Duration = Duration::from_secs(300);
+
+#[test]
+fn a_program_that_a_stranger_changed_lends_no_rights_at_the_next_exec() {
+    let desk = Desk::new();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mount/privileges.py");
+    desk.offer(&script, "privileges.py");
+    let ran = desk.run(
+        r#"
+    mkdir control
+    mount -t tmpfs -o suid,mode=777 none control
+    mount -t fuse.rewindfs -o "cache_dir=$desk/cache,suid" "file://$desk/store" files
+    python3 privileges.py "$desk/files" "$desk/control"
+    # What was taken away stays away, in the live tree and in the past.
+    find files -maxdepth 1 -name '* *' ! -name '*mmap*' -perm /6000 >left
+    stamp=$(date -u +%Y-%m-%dT%H-%M-%S)
+    umount files
+    mount -t fuse.rewindfs -o "cache_dir=$desk/cache,suid" "file://$desk/store" files
+    find files -maxdepth 1 -name '* *' ! -name '*mmap*' -perm /6000 >>left
+    find "files/.versions/$stamp/" -maxdepth 1 -name '* *' ! -name '*mmap*' -perm /6000 >>left
+    [ "$(find files -maxdepth 1 -name '* *' | wc -l)" -gt 30 ]
+    umount files
+    cat left
+    [ ! -s left ]
+    "#,
+        LIMIT,
+    );
+    ran.ok();
+}
