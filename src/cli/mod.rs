@@ -13,6 +13,7 @@ mod namespace;
 mod options;
 mod place;
 mod reach;
+mod stamp;
 mod status;
 mod value;
 
@@ -78,6 +79,15 @@ enum Command {
         /// umount(8) asks: unmount also where the daemon cannot be asked
         #[arg(long, hide = true)]
         helper: bool,
+    },
+    /// Print a time of .versions as a stamp that keeps its meaning
+    Stamp {
+        /// -30s, -15m, -2h, -3d, -1w, 2026-11-20, 2026-11-20T21-26, '2026-11-20 21:26:48+0100', ...
+        #[arg(value_name = "TIME", allow_hyphen_values = true)]
+        time: OsString,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Compare a namespace's log with its index, also beside a mount that writes
     Check(check::CheckArguments),
@@ -184,6 +194,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
             Ok(job) => return Start::Namespace(Box::new(job)),
             Err(refusal) => Err(refusal),
         },
+        Command::Stamp { time, json } => stamp::stamp(&time, json),
         Command::Status { mountpoint, json } => status::status(&mountpoint, json),
         Command::Drain { mountpoint } => status::drain(&mountpoint),
         Command::Umount {
@@ -211,6 +222,25 @@ fn exit(outcome: Result<(), Refusal>) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_that_looks_like_a_flag_is_a_time() {
+        for words in [
+            ["stamp", "-2h", "--json"],
+            ["stamp", "--json", "-2h"],
+            ["stamp", "--json", "-1m"],
+        ] {
+            let parsed = Arguments::try_parse_from(["rewindfs"].iter().chain(&words));
+            let Ok(Arguments {
+                command: Command::Stamp { time, json: true },
+            }) = parsed
+            else {
+                panic!("{words:?}: {parsed:?}");
+            };
+            assert!(time == "-2h" || time == "-1m");
+        }
+        assert!(Arguments::try_parse_from(["rewindfs", "stamp"]).is_err());
+    }
 
     #[test]
     fn the_definition_of_the_commands_is_sound() {

@@ -57,6 +57,16 @@ impl Caller {
             })
     }
 
+    /// The process group it belongs to; `None` where that cannot be learnt.
+    pub(crate) fn process_group(&self) -> Option<u32> {
+        let stat = self.proc_file("stat");
+        // The program's name stands in parentheses and may hold anything, parentheses and spaces too.
+        let (_, fields) = stat.rsplit_once(')')?;
+        // State, parent, group.
+        let group = fields.split_ascii_whitespace().nth(2)?.parse().ok()?;
+        (group != 0).then_some(group)
+    }
+
     /// Reads a file of the caller's `/proc` directory, which is memory of the kernel and answers at once.
     fn proc_file(&self, name: &str) -> String {
         if self.pid == 0 {
@@ -100,6 +110,15 @@ mod tests {
         let own = root(std::process::id());
         let has = own.capabilities().unwrap() & CAP_FSETID != 0;
         assert_eq!(own.may_keep_set_ids(), has);
+    }
+
+    #[test]
+    fn the_process_group_is_that_of_the_kernel() {
+        let own = rustix::process::getpgrp().as_raw_nonzero().get();
+        let group = caller(std::process::id()).process_group();
+        assert_eq!(group.map(i64::from), Some(i64::from(own)));
+        assert_eq!(caller(0).process_group(), None);
+        assert_eq!(caller(u32::MAX).process_group(), None);
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! Invariant: what a handle changed is fixed by its last FLUSH at the latest by its release, and becomes a version
 //! exactly once, at the release. A handle is in the table from its open to its release; the table's locks are leaves.
 
+use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::past::{DeletedNames, Past, PastNode};
+use crate::fs::past::{DeletedNames, InUse, Past, PastNode};
 use crate::store::{Author, File, Fixed, Ino, Kind, Listing, Pin};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use bytes::Bytes;
@@ -16,11 +17,8 @@ use tokio::sync::Mutex as AsyncMutex;
 pub(crate) enum Handle {
     /// A live regular file.
     File(Arc<OpenFile>),
-    /// A regular file of the past, or a text of ours; with a hold on its bytes.
-    Past(
-        Arc<PastNode>,
-        #[allow(dead_code, reason = "held for its drop")] Option<Arc<Pin>>,
-    ),
+    /// A regular file of the past, or a text of ours.
+    Past(Arc<OpenPast>),
     /// A text of ours that was made when it was opened.
     Text(Bytes),
     /// A directory, live or past.
@@ -145,10 +143,27 @@ impl OpenFile {
     }
 }
 
+/// An open file of the past.
+pub(crate) struct OpenPast {
+    /// Which one.
+    pub(crate) node: Arc<PastNode>,
+    /// Its bytes.
+    #[allow(dead_code, reason = "held for its drop")]
+    pub(crate) bytes: Option<Pin>,
+    /// The instants it shows.
+    #[allow(dead_code, reason = "held for its drop")]
+    pub(crate) instants: Option<InUse>,
+}
+
 /// An open directory.
 pub(crate) struct OpenDir {
     /// Which one.
     pub(crate) source: DirSource,
+    /// Who opened it, for whom its names are looked up.
+    pub(crate) opener: Caller,
+    /// The instant it shows, if it is of the past.
+    #[allow(dead_code, reason = "held for its drop")]
+    pub(crate) instant: Option<InUse>,
     /// What the reader sees; taken by the first READDIR and again at each rewind.
     pub(crate) snapshot: AsyncMutex<Option<Snapshot>>,
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::backend::{Backend, BackendConfig};
 use crate::env::SeededEnv;
 use crate::store::{Attrs, Gather, Kind, NamespaceConfig, Reclaim};
+use crate::sync::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 /// 2026-11-20T21:26:48Z.
@@ -29,6 +30,8 @@ pub(crate) struct World {
     pub(crate) namespace: Namespace,
     env: Arc<SeededEnv>,
     cache: Arc<tempfile::TempDir>,
+    /// The user of the next command: a caller without a process is known by its user.
+    commands: AtomicU64,
 }
 
 impl std::ops::Deref for World {
@@ -90,6 +93,7 @@ impl World {
             namespace,
             env,
             cache,
+            commands: AtomicU64::new(100_000),
         }
     }
 
@@ -146,12 +150,21 @@ impl World {
         file.0
     }
 
-    /// Walks `path` from the root; returns what it leads to.
+    /// Walks `path` from the root as a command of its own; returns what it leads to.
     pub(crate) async fn walk(&self, path: &str) -> FsResult<Entry> {
+        let command = Caller {
+            uid: u32::try_from(self.commands.fetch_add(1, Ordering::Relaxed)).unwrap(),
+            ..ALICE
+        };
+        self.walk_as(&command, path).await
+    }
+
+    /// Walks `path` from the root as one of the paths that `caller` walks.
+    pub(crate) async fn walk_as(&self, caller: &Caller, path: &str) -> FsResult<Entry> {
         let mut ino = ROOT;
-        let mut found = self.lookup(ROOT, b".").await?;
+        let mut found = self.lookup(caller, ROOT, b".").await?;
         for name in path.split('/').filter(|name| !name.is_empty()) {
-            found = self.lookup(ino, name.as_bytes()).await?;
+            found = self.lookup(caller, ino, name.as_bytes()).await?;
             ino = found.stat.ino.0;
         }
         Ok(found)

@@ -95,11 +95,11 @@ impl Filesystem for Adapter {
         self.end.send_replace(true);
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let name = owned(name);
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (caller, name) = (caller(request), owned(name));
         let call = Call::quick("lookup", parent.0);
         self.door().answer(call, reply, move |fs| async move {
-            fs.lookup(parent.0, &name).await
+            fs.lookup(&caller, parent.0, &name).await
         });
     }
 

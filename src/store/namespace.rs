@@ -200,6 +200,11 @@ impl Namespace {
         }
     }
 
+    /// The clock and the ids that the namespace was opened with.
+    pub(crate) fn env(&self) -> Arc<dyn Env> {
+        Arc::clone(&self.0.env)
+    }
+
     /// Name of this machine, as its versions carry it.
     pub fn host(&self) -> &str {
         &self.0.config.host

@@ -2,7 +2,7 @@
 //! bit and default access list; else the umask.
 
 use crate::fs::acl::{ACCESS, Acl, DEFAULT};
-use crate::fs::handle::{Access, Handle, OpenFile};
+use crate::fs::handle::{Access, Handle, OpenFile, OpenPast};
 use crate::fs::ops::attr::SETGID;
 use crate::fs::{Caller, Entry, FileSystem, FsError, FsResult, Node, Opened};
 use crate::store::{File, Ino, Kind, NewNode, StoreError};
@@ -75,9 +75,13 @@ impl FileSystem {
                         direct: true,
                     });
                 }
-                let held = self.past.hold(&node).await?;
+                let open = OpenPast {
+                    bytes: self.past.hold(&node).await?,
+                    instants: self.past.in_use(&node),
+                    node,
+                };
                 Ok(Opened {
-                    handle: self.handles.insert(Handle::Past(node, held)),
+                    handle: self.handles.insert(Handle::Past(Arc::new(open))),
                     // A version's bytes never change.
                     keep_cache: true,
                     no_flush: true,

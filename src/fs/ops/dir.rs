@@ -45,22 +45,25 @@ impl FileSystem {
     ///
     /// # Errors
     /// `NotDirectory`; `Stale` when the number means nothing any more.
-    pub async fn opendir(&self, _caller: &Caller, ino: u64) -> FsResult<Opened> {
-        let (source, lasting) = match self.node(ino)? {
+    pub async fn opendir(&self, caller: &Caller, ino: u64) -> FsResult<Opened> {
+        let (source, lasting, instant) = match self.node(ino)? {
             Node::Live(ino) => {
                 let stat = self.live_stat(ino, None).await?;
                 if stat.kind != Kind::Directory {
                     return Err(FsError::NotDirectory);
                 }
-                (DirSource::Live(ino, stat.generation), false)
+                (DirSource::Live(ino, stat.generation), false, None)
             }
             Node::Past(node) => {
                 let lasting = self.past.check_opendir(&node)?;
-                (DirSource::Past(node), lasting)
+                let instant = self.past.in_use(&node);
+                (DirSource::Past(node), lasting, instant)
             }
         };
         let open = OpenDir {
             source,
+            opener: *caller,
+            instant,
             snapshot: AsyncMutex::new(None),
         };
         Ok(Opened {
@@ -95,10 +98,11 @@ impl FileSystem {
             Some(taken) => taken,
             untaken => untaken.insert(self.snapshot(ino, &open.source).await?),
         };
+        let full = plus.then_some(&open.opener);
         let first = usize::try_from(offset).map_err(|_| FsError::Invalid("offset".to_owned()))?;
         let mut given = 0_usize;
         for position in first.. {
-            match self.give(ino, snapshot, position, plus, sink).await {
+            match self.give(ino, snapshot, position, full, sink).await {
                 Ok(Given::Yes) => given += 1,
                 Ok(Given::Gone) => {}
                 Ok(Given::NoRoom | Given::NoMore) => break,
@@ -118,12 +122,13 @@ impl FileSystem {
         self.handles.remove(handle).map(drop)
     }
 
+    /// Gives the name at `position`; with everything about it as `full` would find it.
     async fn give(
         &self,
         dir: u64,
         snapshot: &mut Snapshot,
         position: usize,
-        plus: bool,
+        full: Option<&Caller>,
         sink: &mut dyn DirSink,
     ) -> FsResult<Given> {
         let Some(Listed { ino, kind, name }) = snapshot.at(position, &self.past).await? else {
@@ -136,13 +141,13 @@ impl FileSystem {
             name,
             full: None,
         };
-        if !plus || position < 2 {
+        let Some(caller) = full.filter(|_| position >= 2) else {
             return Ok(match sink.add(entry) {
                 Room::Left => Given::Yes,
                 Room::Full => Given::NoRoom,
             });
-        }
-        let full = match self.lookup(dir, name).await {
+        };
+        let full = match self.lookup(caller, dir, name).await {
             Ok(full) => full,
             Err(FsError::NotFound) => return Ok(Given::Gone),
             Err(error) => return Err(error),

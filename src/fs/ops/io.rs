@@ -74,7 +74,7 @@ impl FileSystem {
     ) -> FsResult<Bytes> {
         match handle {
             Handle::File(open) => Ok(open.file.read(offset, len).await?),
-            Handle::Past(node, _) => self.past.read(node, offset, len).await,
+            Handle::Past(open) => self.past.read(&open.node, offset, len).await,
             Handle::Text(text) => Ok(part(text, offset, len)),
             Handle::Dir(_) => Err(FsError::IsDirectory),
         }

@@ -5,11 +5,11 @@ use crate::store::{Ino, Kind};
 use bytes::Bytes;
 
 impl FileSystem {
-    /// Finds `name` in `parent` and counts one lookup of what it is. `.` and `..` work for any directory.
+    /// Finds what `name` in `parent` is to `caller` and counts one lookup of it. `.` and `..` work for any directory.
     ///
     /// # Errors
     /// `NotFound`, `NotDirectory`, `NameTooLong`, `Stale` for a number that means nothing any more.
-    pub async fn lookup(&self, parent: u64, name: &[u8]) -> FsResult<Entry> {
+    pub async fn lookup(&self, caller: &Caller, parent: u64, name: &[u8]) -> FsResult<Entry> {
         match self.node(parent)? {
             Node::Live(dir) if name == b"." => self.find_number(dir.0).await,
             Node::Live(dir) if name == b".." => {
@@ -20,7 +20,7 @@ impl FileSystem {
             Node::Live(dir) => self.find_live(dir, name).await,
             Node::Past(node) => {
                 check_name(name)?;
-                let mut entry = self.past.lookup(&node, name).await?;
+                let mut entry = self.past.lookup(caller, &node, name).await?;
                 entry.stat = self.shown(entry.stat);
                 Ok(entry)
             }

@@ -99,7 +99,7 @@ impl FileSystem {
         let offset = u64::try_from(offset).map_err(|_| FsError::NoSuchOffset)?;
         let found = match self.handles.get(handle)? {
             Handle::File(open) => open.file.seek(offset, whence).await?,
-            Handle::Past(node, _) => self.past.seek(&node, offset, whence).await?,
+            Handle::Past(open) => self.past.seek(&open.node, offset, whence).await?,
             Handle::Text(_) => None,
             Handle::Dir(_) => return Err(FsError::IsDirectory),
         };
@@ -167,7 +167,7 @@ impl FileSystem {
             Handle::File(file) if pays(file.file.stat().await?.attrs.size) => {
                 file.file.clone_source(&open.author).await?
             }
-            Handle::Past(node, _) => self.past.clone_source(node),
+            Handle::Past(open) => self.past.clone_source(&open.node),
             Handle::File(_) | Handle::Text(_) => None,
             Handle::Dir(_) => return Err(FsError::IsDirectory),
         };

@@ -2,32 +2,56 @@
 //!
 //! Names below are history's, not the live tree's: `.versions` is not among them.
 
+use super::meaning::Answer;
 use super::node::What;
 use super::stamp::{Meaning, TimeName};
 use super::{Found, Lasting, Past, state_node};
+use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
 use crate::store::{Attrs, Ino, Instant};
 use bytes::Bytes;
 
 impl Past {
-    /// The tree that the time `name` means in `.versions` of the live directory `dir`.
-    pub(super) async fn find_time(&self, dir: Ino, name: &[u8]) -> FsResult<Found> {
+    /// The tree that the time `name` means to `caller` in `.versions` of the live directory `dir`.
+    pub(super) async fn find_time(
+        &self,
+        caller: &Caller,
+        dir: Ino,
+        name: &[u8],
+    ) -> FsResult<Found> {
         let time = TimeName::parse(name).ok_or(FsError::NotFound)?;
-        let now = self.namespace.now();
-        let (at, meaning) = time.resolve(now).ok_or(FsError::NotFound)?;
-        // A release that is due belongs to the answer.
-        self.namespace.settle(at).await;
-        let then = self.namespace.directory_at(dir, at).await?;
-        let what = What::Time {
-            dir: then.ok_or(FsError::NotFound)?,
-            at,
-            asked: dir,
-        };
-        let lasting = match meaning {
+        let answer = self.meanings.resolve(time, caller, || self.namespace.now());
+        let answer = answer.ok_or(FsError::NotFound)?;
+        let found = self.find_answer(&answer, dir).await;
+        match &found {
+            Ok(_) => self.meanings.found(&answer),
+            Err(_) => self.meanings.missed(&answer),
+        }
+        found
+    }
+
+    async fn find_answer(&self, answer: &Answer, dir: Ino) -> FsResult<Found> {
+        let at = answer.at;
+        let lasting = match answer.meaning {
             Meaning::Fixed => self.lasting_at(at),
             Meaning::Moving => Lasting::Passing,
         };
-        Ok(Found { what, lasting })
+        // A release that is due belongs to the answer.
+        self.namespace.settle(at).await;
+        let then = self.namespace.directory_at(dir, at).await?;
+        let then = then.ok_or(FsError::NotFound)?;
+        Ok(Found {
+            what: What::Time {
+                dir: then,
+                at,
+                asked: dir,
+            },
+            lasting: match then == dir {
+                true => lasting,
+                // Found by the path that leads to `dir` now: after a rename the same name means another directory.
+                false => Lasting::Passing,
+            },
+        })
     }
 
     /// What `name` was in the directory `dir` at `at`.
@@ -35,11 +59,12 @@ impl Past {
         if name == self.versions_name {
             return Err(FsError::NotFound);
         }
+        let lasting = self.lasting_at(at);
         let entry = self.namespace.entry_at(dir, name, at).await?;
         let entry = entry.ok_or(FsError::NotFound)?;
         Ok(Found {
             what: state_node(dir, name, at, entry),
-            lasting: self.lasting_at(at),
+            lasting,
         })
     }
 

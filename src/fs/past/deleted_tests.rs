@@ -105,7 +105,7 @@ async fn removed_names_show_what_they_were_last() {
         .await
         .unwrap();
     for (name, ino) in &full.names[2..] {
-        let found = world.lookup(shown, name.as_bytes()).await.unwrap();
+        let found = world.lookup(&ALICE, shown, name.as_bytes()).await.unwrap();
         assert_eq!(found.stat.ino.0, *ino);
     }
 }

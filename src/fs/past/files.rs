@@ -1,7 +1,7 @@
 //! `.versions/@files/NAME/STAMP.EXT`: one entry per state that stood under a name, oldest first, and the links `latest`
 //! and `previous` to the last two.
 
-use super::node::{Pointer, What};
+use super::node::{Pointer, PointerLink, What};
 use super::{Found, Lasting, Past, stamp, state_node};
 use crate::fs::error::{FsError, FsResult};
 use crate::store::{Ino, Instant, Kind, PastEntry};
@@ -28,9 +28,11 @@ impl Past {
     /// What `name` is in `@files/SLOT`.
     pub(super) async fn find_state(&self, dir: Ino, slot: &Bytes, name: &[u8]) -> FsResult<Found> {
         if let Some(pointer) = pointer(name) {
-            self.pointer_target(dir, slot, pointer).await?;
+            let states = self.states(dir, slot).await?;
+            let links = pointers(dir, slot, &state_names(slot, &states));
+            let link = links.into_iter().find(|link| link.pointer == pointer);
             return Ok(Found {
-                what: What::Pointer(dir, slot.clone(), pointer),
+                what: What::Pointer(Box::new(link.ok_or(FsError::NotFound)?)),
                 lasting: Lasting::Passing,
             });
         }
@@ -38,14 +40,19 @@ impl Past {
             .strip_suffix(extension(slot))
             .ok_or(FsError::NotFound)?;
         let period = stamp::parse_printed(printed).ok_or(FsError::NotFound)?;
+        // A later state of the same period would have this name, and a name in passing loses its states.
+        let lasting = match self.namespace.is_listed_for_good(period.last) {
+            true => Lasting::Final,
+            false => Lasting::Passing,
+        };
         let states = self.states(dir, slot).await?;
         let state = states
             .into_iter()
             .rfind(|state| period.holds(state.version.instant))
             .ok_or(FsError::NotFound)?;
         Ok(Found {
-            lasting: self.lasting_at(state.version.instant),
             what: state_of(dir, slot, state),
+            lasting,
         })
     }
 
@@ -71,34 +78,13 @@ impl Past {
             // It had some when it was looked up: pruned, which is not the same as nothing.
             return Err(FsError::Stale);
         }
-        let link = |name: &'static [u8], pointer| {
-            let what = What::Pointer(dir, slot.clone(), pointer);
-            (Bytes::from_static(name), what)
-        };
-        let previous = (states.len() > 1).then(|| link(PREVIOUS, Pointer::Previous));
         let names = state_names(slot, &states);
+        let links = pointers(dir, slot, &names).into_iter().map(|link| {
+            let name = Bytes::from_static(pointer_name(link.pointer));
+            (name, What::Pointer(Box::new(link)))
+        });
         let nodes = states.into_iter().map(|state| state_of(dir, slot, state));
-        Ok(names
-            .into_iter()
-            .zip(nodes)
-            .chain([link(LATEST, Pointer::Latest)])
-            .chain(previous)
-            .collect())
-    }
-
-    /// Which entry of `@files/SLOT` a link names.
-    pub(super) async fn pointer_target(
-        &self,
-        dir: Ino,
-        slot: &Bytes,
-        pointer: Pointer,
-    ) -> FsResult<Bytes> {
-        let states = self.states(dir, slot).await?;
-        let mut names = state_names(slot, &states);
-        if pointer == Pointer::Previous {
-            names.pop();
-        }
-        names.pop().ok_or(FsError::NotFound)
+        Ok(names.into_iter().zip(nodes).chain(links).collect())
     }
 
     /// The states that stood under a name, oldest first; directories have trees instead.
@@ -116,6 +102,28 @@ fn pointer(name: &[u8]) -> Option<Pointer> {
         PREVIOUS => Some(Pointer::Previous),
         _ => None,
     }
+}
+
+fn pointer_name(pointer: Pointer) -> &'static [u8] {
+    match pointer {
+        Pointer::Latest => LATEST,
+        Pointer::Previous => PREVIOUS,
+    }
+}
+
+/// The links to the last two of the states in `@files/SLOT`, which have these names, oldest first.
+fn pointers(dir: Ino, slot: &Bytes, names: &[Bytes]) -> Vec<PointerLink> {
+    let newest_first = names.iter().rev();
+    [Pointer::Latest, Pointer::Previous]
+        .into_iter()
+        .zip(newest_first)
+        .map(|(pointer, target)| PointerLink {
+            dir,
+            slot: slot.clone(),
+            pointer,
+            target: target.clone(),
+        })
+        .collect()
 }
 
 fn state_of(dir: Ino, slot: &Bytes, state: PastEntry) -> What {

@@ -10,7 +10,7 @@ pub(super) fn text(versions_name: &[u8]) -> Bytes {
          \n\
          ls {name}/                          the instants at which this directory changed (UTC)\n\
          ls {name}/2026-11-20T09-00/         this directory then; also 2026-11-20, '2026-11-20 09:00+0100'\n\
-         ls {name}/-2h/                      this directory two hours ago; also -15m, -3d, -1w\n\
+         ls {name}/-2h/                      this directory two hours ago; also -30s, -15m, -3d, -1w\n\
          ls -l {name}/@files/NAME/           every version of NAME, oldest first; latest, previous\n\
          diff {name}/-1d/NAME NAME           what changed since yesterday\n\
          ls -l {name}/@deleted/              what was removed, as it was last\n\
@@ -20,7 +20,9 @@ pub(super) fn text(versions_name: &[u8]) -> Bytes {
          rsync -a --delete {name}/-1d/ ./    restore this directory\n\
          getfattr -n user.versions.user FILE   who saved; also time, id, op, host, pid_name, renamed_from, size, ...\n\
          \n\
-         A time without seconds, minutes or hours means the last state in that minute, hour or day.\n"
+         A time without seconds, minutes or hours means the last state in that minute, hour or day.\n\
+         -2h, today's date and the like are one instant for one command (a process group), for ten minutes at most;\n\
+         `rewindfs stamp -2h` prints a name of it that stays.\n"
     ))
 }
 

@@ -14,6 +14,7 @@ mod deleted_tests;
 mod files;
 mod help;
 mod log;
+mod meaning;
 mod node;
 mod root;
 pub(crate) mod stamp;
@@ -21,17 +22,19 @@ pub(crate) mod stamp;
 mod tests;
 
 pub(crate) use deleted::DeletedNames;
+pub(crate) use meaning::InUse;
 pub(crate) use node::{PastNode, is_past};
 
 use crate::fs::acl::ACCESS;
 use crate::fs::error::{FsError, FsResult};
 use crate::fs::handle::Listed;
-use crate::fs::{Entry, FsConfig};
+use crate::fs::{Caller, Entry, FsConfig};
 use crate::store::{
     Attrs, CloneSource, Ino, Instant, Kind, Namespace, PastEntry, Pin, Stat, StoreError, Whence,
 };
 use crate::sync::Arc;
 use bytes::Bytes;
+use meaning::Meanings;
 use node::{NodeTable, Seen, What};
 use std::time::Duration;
 
@@ -42,6 +45,7 @@ pub(crate) struct Past {
     versions_name: Bytes,
     help: Bytes,
     nodes: NodeTable,
+    meanings: Meanings,
 }
 
 /// What a lookup in the past found.
@@ -70,12 +74,18 @@ enum Lasting {
 impl Past {
     /// The past of `namespace`, shown as `config` says.
     pub(crate) fn new(namespace: Namespace, config: &FsConfig) -> Self {
+        let meanings = Meanings::new(namespace.env());
         Self {
             namespace,
-            ttl: config.past_ttl,
+            // Another process may delete a version, which gives its names another meaning.
+            ttl: match config.read_only {
+                true => config.past_ttl.min(config.live_ttl),
+                false => config.past_ttl,
+            },
             versions_name: Bytes::copy_from_slice(&config.versions_name),
             help: help::text(&config.versions_name),
             nodes: NodeTable::default(),
+            meanings,
         }
     }
 
@@ -90,13 +100,18 @@ impl Past {
         }
     }
 
-    /// Finds `name` in `node` and counts one lookup of what it is.
+    /// Finds what `name` in `node` is to `caller` and counts one lookup of it.
     ///
     /// # Errors
     /// `NotFound`, `NotDirectory`.
-    pub(crate) async fn lookup(&self, node: &PastNode, name: &[u8]) -> FsResult<Entry> {
+    pub(crate) async fn lookup(
+        &self,
+        caller: &Caller,
+        node: &PastNode,
+        name: &[u8],
+    ) -> FsResult<Entry> {
         let found = match node.what() {
-            What::Versions(dir) => self.find_in_versions(*dir, name).await?,
+            What::Versions(dir) => self.find_in_versions(caller, *dir, name).await?,
             What::Time { dir, at, .. } => self.find_in_tree(*dir, *at, name).await?,
             What::Tree(seen) | What::Gone(seen) => {
                 self.find_in_tree(seen.entry.ino, seen.at, name).await?
@@ -192,12 +207,11 @@ impl Past {
                 };
                 Ok((stat, self.ttl_of(lasting)))
             }
-            What::Pointer(dir, slot, pointer) => {
-                let target = self.pointer_target(*dir, slot, *pointer).await?;
-                let owner = self.live_dir(*dir).await?.attrs;
+            What::Pointer(link) => {
+                let owner = self.live_dir(link.dir).await?.attrs;
                 let attrs = Attrs {
                     mode: 0o777,
-                    size: target.len() as u64,
+                    size: link.target.len() as u64,
                     ..owner
                 };
                 Ok((stat_of(node, attrs), asked_again))
@@ -215,7 +229,7 @@ impl Past {
             What::State(seen) if seen.entry.kind == Kind::Symlink => {
                 Ok(self.namespace.target_past(&seen.entry))
             }
-            What::Pointer(dir, slot, pointer) => self.pointer_target(*dir, slot, *pointer).await,
+            What::Pointer(link) => Ok(link.target.clone()),
             _ => Err(FsError::Invalid("not a symbolic link".to_owned())),
         }
     }
@@ -236,13 +250,27 @@ impl Past {
     ///
     /// # Errors
     /// `Stale` when it has gone, `Corrupt` where only its name is left.
-    pub(crate) async fn hold(&self, node: &PastNode) -> FsResult<Option<Arc<Pin>>> {
+    pub(crate) async fn hold(&self, node: &PastNode) -> FsResult<Option<Pin>> {
         let What::State(seen) = node.what() else {
             return Ok(None);
         };
         let held = self.namespace.hold_standing(&seen.entry).await;
-        let held = held.map_err(|error| FsError::from(error).by_number())?;
-        Ok(held.map(Arc::new))
+        held.map_err(|error| FsError::from(error).by_number())
+    }
+
+    /// Keeps the instants that `node` shows remembered for those who asked for them, as long as the result lives.
+    pub(crate) fn in_use(&self, node: &PastNode) -> Option<InUse> {
+        let shown = match node.what() {
+            What::Time { at, .. } => *at..=*at,
+            What::Tree(seen) => seen.at..=seen.at,
+            // One node for every instant at which it stood.
+            What::State(seen) => {
+                let end = seen.entry.ended.map_or(u64::MAX, |end| end.0 - 1);
+                seen.entry.version.instant..=Instant(end)
+            }
+            _ => return None,
+        };
+        self.meanings.hold(shown)
     }
 
     /// Refuses to open what has no names; tells whether the kernel may keep them.
@@ -410,6 +438,8 @@ impl Past {
         }
     }
 
+    /// Whether what is read of `at` from now on stays so. Asked before the read: an instant that became final during it may
+    /// have gained what the read missed.
     fn lasting_at(&self, at: Instant) -> Lasting {
         if self.namespace.is_final(at) {
             Lasting::Final

@@ -40,6 +40,20 @@ pub(crate) enum Pointer {
     Previous,
 }
 
+/// `latest` or `previous` in `@files/NAME`, as it was when it was found. The kernel caches the target of a symbolic link for
+/// as long as it knows the node, so that another target is another node.
+#[derive(Debug, Clone)]
+pub(crate) struct PointerLink {
+    /// The live directory.
+    pub(crate) dir: Ino,
+    /// The name whose history it is in.
+    pub(crate) slot: Bytes,
+    /// Which of the two.
+    pub(crate) pointer: Pointer,
+    /// The state's name in the history.
+    pub(crate) target: Bytes,
+}
+
 /// What a node of the past is.
 #[derive(Debug, Clone)]
 pub(crate) enum What {
@@ -63,7 +77,7 @@ pub(crate) enum What {
     /// `@files/NAME` of a live directory.
     History(Ino, Bytes),
     /// `latest` or `previous` in `@files/NAME`.
-    Pointer(Ino, Bytes, Pointer),
+    Pointer(Box<PointerLink>),
     /// `@deleted` of a live directory.
     Deleted(Ino),
     /// A removed directory in `@deleted`, as of the instant before it was emptied.
@@ -113,8 +127,15 @@ impl What {
             }
             Self::Files(dir) => spell(b'F', &[dir.0], b""),
             Self::History(dir, slot) => spell(b'H', &[dir.0], slot),
-            Self::Pointer(dir, slot, Pointer::Latest) => spell(b'L', &[dir.0], slot),
-            Self::Pointer(dir, slot, Pointer::Previous) => spell(b'P', &[dir.0], slot),
+            Self::Pointer(link) => {
+                let kind = match link.pointer {
+                    Pointer::Latest => b'L',
+                    Pointer::Previous => b'P',
+                };
+                // No name holds a NUL.
+                let path = [&link.slot[..], &[0], &link.target[..]].concat();
+                spell(kind, &[link.dir.0], &path);
+            }
             Self::Help => spell(b'?', &[], b""),
             Self::Deleted(dir) => spell(b'R', &[dir.0], b""),
             Self::Gone(seen) => spell(b'G', &[parent, seen.entry.ino.0, seen.at.0], name),

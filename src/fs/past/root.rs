@@ -4,6 +4,7 @@
 
 use super::node::What;
 use super::{Found, Lasting, Past, stamp};
+use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
 use crate::store::{Ino, Instant};
 use bytes::Bytes;
@@ -24,8 +25,13 @@ const DAY: u64 = 24 * HOUR;
 const WEEK: u64 = 7 * DAY;
 
 impl Past {
-    /// What `name` is in `.versions` of the live directory `dir`.
-    pub(super) async fn find_in_versions(&self, dir: Ino, name: &[u8]) -> FsResult<Found> {
+    /// What `name` is to `caller` in `.versions` of the live directory `dir`.
+    pub(super) async fn find_in_versions(
+        &self,
+        caller: &Caller,
+        dir: Ino,
+        name: &[u8],
+    ) -> FsResult<Found> {
         let always = |what| Found {
             what,
             lasting: Lasting::Final,
@@ -39,7 +45,7 @@ impl Past {
             }),
             LOG => Ok(always(What::Log(dir))),
             HELP => Ok(always(What::Help)),
-            [b'0'..=b'9' | b'-', ..] => self.find_time(dir, name).await,
+            [b'0'..=b'9' | b'-', ..] => self.find_time(caller, dir, name).await,
             // Labels are not there yet.
             _ => Err(FsError::NotFound),
         }

@@ -2,8 +2,8 @@
 //!
 //! Printed: UTC, fixed width, `2026-11-20T21-26-48.123Z`; nine digits of the second where milliseconds do not tell two
 //! instants apart. Read: that, any truncation of it, a space for the `T`, colons between the fields, a zone (`Z`,
-//! `+0100`, `-0500`, after colons also `+01:00`), and ages (`-15m`, `-2h`, `-3d`, `-1w`). Nothing else is a time: names
-//! are matched whole and in full.
+//! `+0100`, `-0500`, after colons also `+01:00`), and ages (`-30s`, `-15m`, `-2h`, `-3d`, `-1w`). Nothing else is a
+//! time: names are matched whole and in full.
 //!
 //! Invariant: a name means a *period*, and a period means its last instant; what is printed reads back as a period that
 //! holds the instant it was printed from.
@@ -65,8 +65,18 @@ pub(crate) fn print_all(instants: &[Instant]) -> Vec<String> {
         .collect()
 }
 
+/// Prints `instant` as the shortest stamp that means just this instant.
+pub(crate) fn print_exact(instant: Instant) -> String {
+    let ends_a_millisecond = instant.0 % 1_000_000 == 999_999;
+    let precision = match ends_a_millisecond {
+        true => Precision::Millis,
+        false => Precision::Nanos,
+    };
+    print(instant, precision)
+}
+
 /// A stretch of time: `first` and `last` instant, both inside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Period {
     /// Its first instant.
     pub(crate) first: Instant,
@@ -98,7 +108,7 @@ impl Period {
 }
 
 /// What a name that is a time says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum TimeName {
     /// A stamp, whole or truncated.
     Stamp(Period),
@@ -133,7 +143,7 @@ impl TimeName {
             Self::Stamp(_) => Some((now, Meaning::Moving)),
             Self::Ago(ns) => {
                 let at = now.0.checked_sub(ns)?;
-                // The last instant of its second, as with stamps, so that the steps of one command mean the same tree.
+                // The last instant of its second, as with stamps.
                 let at = (at - at % SECOND).saturating_add(SECOND - 1).min(now.0);
                 Some((Instant(at), Meaning::Moving))
             }
@@ -155,6 +165,7 @@ pub(crate) fn parse_printed(name: &[u8]) -> Option<Period> {
 fn parse_age(text: &[u8]) -> Option<u64> {
     let (unit, digits) = text.split_last()?;
     let unit = match unit {
+        b's' => SECOND,
         b'm' => MINUTE,
         b'h' => HOUR,
         b'd' => DAY,

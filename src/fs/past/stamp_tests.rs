@@ -208,6 +208,7 @@ fn what_could_be_read_twice_or_is_unfinished_is_no_time() {
 fn ages_count_back_from_now() {
     let ago = |name: &str| TimeName::parse(name.as_bytes()).and_then(|name| name.resolve(NOW));
     for (name, seconds) in [
+        ("-30s", 30),
         ("-15m", 900),
         ("-2h", 7_200),
         ("-3d", 259_200),
@@ -225,7 +226,7 @@ fn ages_count_back_from_now() {
         "-1",
         "-1y",
         "-1 d",
-        "-1s",
+        "-s",
         "-1M",
         "--1d",
         "-1d2h",
@@ -257,6 +258,19 @@ fn a_stamp_means_the_last_instant_of_its_period_or_now() {
     assert_eq!(resolve("2027"), None);
     let exact = print(NOW, Precision::Nanos);
     assert_eq!(resolve(&exact), Some((NOW, Meaning::Moving)));
+}
+
+#[test]
+fn an_exact_stamp_means_its_instant_only() {
+    for at in [AT, NOW, stamp("2026-11-20").unwrap().last] {
+        let exact = print_exact(at);
+        assert_eq!(parse_printed(exact.as_bytes()).unwrap().last, at, "{exact}");
+    }
+    assert_eq!(
+        print_exact(stamp("2026-11").unwrap().last),
+        "2026-11-30T23-59-59.999Z"
+    );
+    assert_eq!(print_exact(AT), "2026-11-20T21-26-48.123456789Z");
 }
 
 #[test]

@@ -207,7 +207,7 @@ async fn listings_and_lookups_agree_on_numbers_and_kinds() {
             assert_eq!(names.names, full.names, "{path}");
         }
         for (name, ino) in &names.names[2..] {
-            let found = world.lookup(dir, name.as_bytes()).await.unwrap();
+            let found = world.lookup(&ALICE, dir, name.as_bytes()).await.unwrap();
             assert_eq!(found.stat.ino.0, *ino, "{path}/{name}");
         }
     }
@@ -354,6 +354,40 @@ async fn the_kernel_keeps_only_what_is_final_and_over() {
         "below, the instant is fixed"
     );
     assert_eq!(ttl(".versions/@files/doc.txt").await, Duration::ZERO);
+    for link in ["latest", "previous"] {
+        let path = format!(".versions/@files/doc.txt/{link}");
+        assert_eq!(ttl(&path).await, Duration::ZERO, "{link}");
+    }
+    let state = stamps(&world, "doc.txt").await.remove(0);
+    assert_eq!(
+        ttl(&format!(".versions/@files/doc.txt/{state}")).await,
+        long
+    );
+    world.save("fresh", "x").await;
+    world.namespace.drain().await.unwrap();
+    let fresh = format!(
+        ".versions/@files/fresh/{}",
+        stamps(&world, "fresh").await[0]
+    );
+    world.advance(SECOND);
+    assert_eq!(
+        ttl(&fresh).await,
+        Duration::ZERO,
+        "a rename would make it one in passing"
+    );
+    world.advance(10 * SECOND);
+    assert_eq!(ttl(&fresh).await, long);
+    let follower = world.mounted_as(FsConfig {
+        read_only: true,
+        live_ttl: Duration::from_secs(3),
+        ..FsConfig::default()
+    });
+    let there = follower.walk(&fresh).await.unwrap().entry_ttl;
+    assert_eq!(
+        there,
+        Duration::from_secs(3),
+        "another process may delete versions"
+    );
     let attr_ttl = async |path: &str| world.walk(path).await.unwrap().attr_ttl;
     assert_eq!(
         attr_ttl(".versions/2026-11-20T21/doc.txt").await,

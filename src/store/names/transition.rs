@@ -21,7 +21,7 @@ use crate::store::version::{
 use bytes::Bytes;
 
 /// A name that leaves by a rename so soon after it was made is in no list of versions.
-const TRACELESS: Duration = Duration::from_secs(10);
+pub(crate) const TRACELESS: Duration = Duration::from_secs(10);
 /// A removal so soon after the last one belongs to the same run.
 const SHED_GAP: Duration = Duration::from_secs(60);
 

@@ -19,6 +19,7 @@ use super::content::Stretch;
 use super::error::StoreError;
 use super::file::Whence;
 use super::keys;
+use super::names::transition::TRACELESS;
 use super::namespace::{Namespace, Shared};
 use super::rows::{
     Body, Closed, Entry, Hung, InodeRow, Last, LinkedRow, Node, Source, State, decode,
@@ -129,6 +130,12 @@ impl Namespace {
     /// Whether nothing at or before `at` can change any more.
     pub fn is_final(&self, at: Instant) -> bool {
         at < self.0.floor()
+    }
+
+    /// Whether a version of `at` stays in its name's list of versions: the name can no longer turn out to be one in passing.
+    pub fn is_listed_for_good(&self, at: Instant) -> bool {
+        let traceless = u64::try_from(TRACELESS.as_nanos()).unwrap_or(u64::MAX);
+        self.is_final(Instant(at.0.saturating_add(traceless)))
     }
 
     /// Which directory `.versions/AT` in `directory` means: itself if it was there then, else the one that stood at the same

@@ -243,7 +243,7 @@ async fn a_mode_that_lends_rights_is_not_kept_by_the_kernel() {
         let (_, ttl) = world.setattr(&ALICE, ino, change(mode)).await.unwrap();
         assert_eq!(ttl, Duration::ZERO);
         assert_eq!(world.getattr(ino, None).await.unwrap().1, Duration::ZERO);
-        let entry = world.lookup(ROOT, b"a").await.unwrap();
+        let entry = world.lookup(&ALICE, ROOT, b"a").await.unwrap();
         assert_eq!(
             (entry.attr_ttl, entry.entry_ttl.as_secs()),
             (Duration::ZERO, 60)

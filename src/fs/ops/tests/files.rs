@@ -245,7 +245,7 @@ async fn a_failed_mount_acknowledges_nothing() {
     world.poison("first");
     world.poison("second");
     let answers = [
-        world.lookup(ROOT, b"a").await.map(drop),
+        world.lookup(&ALICE, ROOT, b"a").await.map(drop),
         world.flush(file.0, file.1).await,
         world.read(file.0, file.1, 0, 1).await.map(drop),
         world.unlink(&ALICE, ROOT, b"a").await,

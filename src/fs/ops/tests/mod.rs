@@ -32,7 +32,7 @@ fn every_call_can_run_as_a_task(fs: &FileSystem, names: &mut Names) {
     let who = &SUPER;
     let how = WriteHow::default();
     let (name, bytes): (&[u8], _) = (b"a", Bytes::new());
-    drop(assert_send(fs.lookup(1, name)));
+    drop(assert_send(fs.lookup(who, 1, name)));
     drop(assert_send(fs.getattr(1, None)));
     drop(assert_send(fs.setattr(who, 1, SetAttr::default())));
     drop(assert_send(fs.readlink(1)));

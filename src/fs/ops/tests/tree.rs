@@ -113,7 +113,7 @@ async fn names_have_their_limits() {
     let world = world().await;
     let long = [b'x'; 256];
     assert_eq!(
-        world.lookup(ROOT, &long).await.unwrap_err(),
+        world.lookup(&ALICE, ROOT, &long).await.unwrap_err(),
         FsError::NameTooLong
     );
     let made = world.mkdir(&ALICE, ROOT, &long, 0o755, 0).await;
@@ -163,7 +163,7 @@ async fn the_reserved_name_is_found_never_listed_and_never_made() {
         assert_eq!(answer.errno(), libc::EPERM);
     }
     assert_eq!(
-        world.lookup(ino, name).await.unwrap_err(),
+        world.lookup(&ALICE, ino, name).await.unwrap_err(),
         FsError::NotDirectory
     );
     let other = world_with(FsConfig {

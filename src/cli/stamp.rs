@@ -1,0 +1,90 @@
+//! `rewindfs stamp`: the instant a time means now, as a name of `.versions` that keeps meaning it.
+
+use super::Refusal;
+use crate::env::{Env, SystemEnv};
+use crate::fs::past::stamp::{TimeName, print_exact};
+use crate::store::Instant;
+use serde_json::json;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+/// Prints the stamp of what `time` means by this machine's clock.
+///
+/// # Errors
+/// A usage error where it is no time, a failure where it lies in the future, or before 1970.
+pub(super) fn stamp(time: &OsStr, json: bool) -> Result<(), Refusal> {
+    let at = instant(time, Instant(SystemEnv.now()))?;
+    let stamp = print_exact(at);
+    match json {
+        true => println!(
+            "{:#}",
+            json!({ "time": time.to_string_lossy(), "stamp": stamp, "nanoseconds": at.0 })
+        ),
+        false => println!("{stamp}"),
+    }
+    Ok(())
+}
+
+fn instant(time: &OsStr, now: Instant) -> Result<Instant, Refusal> {
+    let shown = time.display();
+    let name = TimeName::parse(time.as_bytes()).ok_or_else(|| {
+        Refusal::usage(format!(
+            "\"{shown}\" is no time between 1970 and 2554; times are -30s, -15m, -2h, -3d, -1w, 2026-11-20, 2026-11-20T21-26, \
+             '2026-11-20 21:26:48+0100' and what `ls .versions` prints"
+        ))
+    })?;
+    match name.resolve(now) {
+        Some((at, _)) => Ok(at),
+        None => Err(Refusal::failure(format!(
+            "{shown}: lies in the future, or before 1970"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-11-21T01:00:00.5Z.
+    const NOW: Instant = Instant(1_795_222_800_500_000_000);
+
+    fn printed(time: &str) -> Result<String, u8> {
+        let at = instant(OsStr::new(time), NOW).map_err(|refusal| refusal.status())?;
+        Ok(print_exact(at))
+    }
+
+    #[test]
+    fn every_time_is_printed_as_what_a_mount_means_by_it() {
+        for (time, stamp) in [
+            ("-1m", "2026-11-21T00-59-00.999Z"),
+            ("-30s", "2026-11-21T00-59-30.999Z"),
+            ("-1w", "2026-11-14T01-00-00.999Z"),
+            ("-0m", "2026-11-21T01-00-00.500000000Z"),
+            ("2026", "2026-11-21T01-00-00.500000000Z"),
+            ("2026-11-20", "2026-11-20T23-59-59.999Z"),
+            ("2026-11-20 22:26:48+0100", "2026-11-20T21-26-48.999Z"),
+            ("2026-11-20T21-26-48.123Z", "2026-11-20T21-26-48.123Z"),
+        ] {
+            assert_eq!(printed(time).as_deref(), Ok(stamp), "{time}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_time_is_usage_and_what_is_no_time_yet_a_failure() {
+        for wrong in [
+            "",
+            "-",
+            "-1",
+            "-1y",
+            "yesterday",
+            "latest",
+            "2026-13",
+            "1795123608",
+        ] {
+            assert_eq!(printed(wrong), Err(2), "{wrong}");
+        }
+        for far in ["2027", "2026-11-21T01-00-01", "-9999w"] {
+            assert_eq!(printed(far), Err(1), "{far}");
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! What a name means that means another instant a moment later: an age, or a stamp whose period still runs.
+//!
+//! A command walks many paths, and each walk looks such a name up again. So the first answer is remembered for the process
+//! group that asked: one command sees one instant. What it then has open, or has as its working directory, keeps its instant
+//! without this table, because a node's instant never changes.
+//! Invariant: a meaning that was unused for [`UNUSED_MAX`], or was first used [`AGE_MAX`] ago, is not given again unless a
+//! handle into what it shows is open; there are never more than [`MEANINGS_MAX`]. While one is remembered for any group, the
+//! kernel keeps the name for none.
+
+use super::stamp::{Meaning, TimeName};
+use crate::env::Env;
+use crate::fs::Caller;
+use crate::store::Instant;
+use crate::sync::{Arc, Mutex, lock};
+use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
+
+const SECOND: u64 = 1_000_000_000;
+/// How long a meaning is remembered that is not used, nanoseconds.
+pub(super) const UNUSED_MAX: u64 = 60 * SECOND;
+/// How long after its first use a meaning is remembered at most, nanoseconds.
+pub(super) const AGE_MAX: u64 = 600 * SECOND;
+/// How many are remembered.
+pub(super) const MEANINGS_MAX: usize = 1024;
+
+/// Who gets the same answer again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Asker {
+    /// The processes of one command.
+    Group(u32),
+    /// All processes of a user whose group cannot be learnt.
+    User(u32),
+}
+
+impl Asker {
+    fn of(caller: &Caller) -> Self {
+        match caller.process_group() {
+            Some(group) => Self::Group(group),
+            None => Self::User(caller.uid),
+        }
+    }
+}
+
+/// A name, and who asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Question {
+    name: TimeName,
+    asker: Asker,
+}
+
+/// What a name means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// The instant.
+    pub(super) at: Instant,
+    /// Whether it means that one to everybody, for ever.
+    pub(super) meaning: Meaning,
+    /// The question to report the outcome of, where the answer is remembered.
+    pub(super) question: Option<Question>,
+}
+
+/// Whether anything was there at a remembered instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It is not known yet.
+    Asked,
+    /// A directory stood there.
+    Found,
+}
+
+#[derive(Debug)]
+struct Known {
+    at: Instant,
+    first_used: u64,
+    last_used: u64,
+    standing: Standing,
+}
+
+/// What refers to a remembered instant.
+#[derive(Debug, Default)]
+struct Uses {
+    meanings: usize,
+    handles: usize,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    known: HashMap<Question, Known>,
+    instants: BTreeMap<Instant, Uses>,
+}
+
+/// The meanings that are remembered; clones are the same table.
+#[derive(Debug, Clone)]
+pub(crate) struct Meanings {
+    // A leaf lock, over the namespace's clock only.
+    table: Arc<Mutex<Table>>,
+    env: Arc<dyn Env>,
+}
+
+/// An open handle into what was shown at remembered instants: they are not forgotten while it lives.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    meanings: Meanings,
+    instants: Vec<Instant>,
+}
+
+impl Meanings {
+    pub(super) fn new(env: Arc<dyn Env>) -> Self {
+        Self {
+            table: Arc::default(),
+            env,
+        }
+    }
+
+    /// The instant that `name` means to `caller`; `None`: it lies in the future, or before 1970. `present` reads the
+    /// namespace's clock.
+    pub(super) fn resolve(
+        &self,
+        name: TimeName,
+        caller: &Caller,
+        present: impl Fn() -> Instant,
+    ) -> Option<Answer> {
+        let (at, meaning) = name.resolve(present())?;
+        // The clock was read before: what is remembered from here on was asked for after the period's end, so not at all.
+        if meaning == Meaning::Fixed && !self.is_remembered(name) {
+            return Some(Answer {
+                at,
+                meaning,
+                question: None,
+            });
+        }
+        let question = Question {
+            name,
+            asker: Asker::of(caller),
+        };
+        let now = self.env.now();
+        let mut table = lock(&self.table);
+        if let Some(at) = table.recall(question, now) {
+            return Some(Answer {
+                at,
+                meaning: Meaning::Moving,
+                question: Some(question),
+            });
+        }
+        let (at, meaning) = name.resolve(present())?;
+        let question = (meaning == Meaning::Moving).then_some(question);
+        if let Some(question) = question {
+            table.remember(question, at, now);
+        }
+        Some(Answer {
+            at,
+            // Another group knows the name by another instant.
+            meaning: Meaning::Moving,
+            question,
+        })
+    }
+
+    /// Tells that a directory stood at an answer's instant.
+    pub(super) fn found(&self, answer: &Answer) {
+        let mut table = lock(&self.table);
+        if let Some(known) = table.known_as(answer) {
+            known.standing = Standing::Found;
+        }
+    }
+
+    /// Tells that nothing stood at an answer's instant: the name can come to exist, so that it is resolved anew next time,
+    /// unless the instant has shown something else.
+    pub(super) fn missed(&self, answer: &Answer) {
+        let mut table = lock(&self.table);
+        if let Some(question) = answer.question
+            && let Some(known) = table.known_as(answer)
+            && known.standing == Standing::Asked
+        {
+            table.forget(question);
+        }
+    }
+
+    /// Keeps the remembered ones of `instants` for as long as the result lives; `None` if there are none.
+    pub(super) fn hold(&self, instants: RangeInclusive<Instant>) -> Option<InUse> {
+        if instants.is_empty() {
+            return None;
+        }
+        let mut table = lock(&self.table);
+        let held = table.instants.range_mut(instants).map(|(at, uses)| {
+            uses.handles += 1;
+            *at
+        });
+        let instants: Vec<Instant> = held.collect();
+        (!instants.is_empty()).then(|| InUse {
+            meanings: self.clone(),
+            instants,
+        })
+    }
+
+    fn is_remembered(&self, name: TimeName) -> bool {
+        let table = lock(&self.table);
+        table.known.keys().any(|question| question.name == name)
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let now = self.meanings.env.now();
+        let mut table = lock(&self.meanings.table);
+        for at in &self.instants {
+            table.release(*at, now);
+        }
+    }
+}
+
+impl Table {
+    /// What a question was answered, if that still holds; counts as a use.
+    fn recall(&mut self, question: Question, now: u64) -> Option<Instant> {
+        let known = self.known.get(&question)?;
+        if self.is_over(known, now) {
+            self.forget(question);
+            return None;
+        }
+        let known = self.known.get_mut(&question)?;
+        known.last_used = now;
+        Some(known.at)
+    }
+
+    fn remember(&mut self, question: Question, at: Instant, now: u64) {
+        if self.known.len() >= MEANINGS_MAX {
+            self.make_room(now);
+        }
+        let known = Known {
+            at,
+            first_used: now,
+            last_used: now,
+            standing: Standing::Asked,
+        };
+        self.known.insert(question, known);
+        self.instants.entry(at).or_default().meanings += 1;
+    }
+
+    /// Forgets what is over; if nothing is, what was used least recently, of what no handle keeps if there is any.
+    fn make_room(&mut self, now: u64) {
+        let over: Vec<Question> = self
+            .known
+            .iter()
+            .filter(|(_, known)| self.is_over(known, now))
+            .map(|(question, _)| *question)
+            .collect();
+        let oldest = match over.is_empty() {
+            false => None,
+            true => self
+                .known
+                .iter()
+                .min_by_key(|(_, known)| (self.handles(known.at), known.last_used))
+                .map(|(question, _)| *question),
+        };
+        for question in over.into_iter().chain(oldest) {
+            self.forget(question);
+        }
+    }
+
+    fn forget(&mut self, question: Question) {
+        let Some(known) = self.known.remove(&question) else {
+            return;
+        };
+        if let Some(uses) = self.instants.get_mut(&known.at) {
+            uses.meanings -= 1;
+        }
+        self.tidy(known.at);
+    }
+
+    /// A handle into what was shown at `at` was closed, which is a use.
+    fn release(&mut self, at: Instant, now: u64) {
+        let Some(uses) = self.instants.get_mut(&at) else {
+            return;
+        };
+        uses.handles -= 1;
+        if uses.handles == 0 {
+            for known in self.known.values_mut().filter(|known| known.at == at) {
+                known.last_used = now;
+            }
+        }
+        self.tidy(at);
+    }
+
+    fn tidy(&mut self, at: Instant) {
+        let unused = |uses: &Uses| uses.meanings == 0 && uses.handles == 0;
+        if self.instants.get(&at).is_some_and(unused) {
+            self.instants.remove(&at);
+        }
+    }
+
+    fn handles(&self, at: Instant) -> usize {
+        self.instants.get(&at).map_or(0, |uses| uses.handles)
+    }
+
+    fn is_over(&self, known: &Known, now: u64) -> bool {
+        // A machine's clock may be set back: far in the future is as good as long ago.
+        let passed =
+            now.abs_diff(known.last_used) > UNUSED_MAX || now.abs_diff(known.first_used) > AGE_MAX;
+        passed && self.handles(known.at) == 0
+    }
+
+    /// The memory of an answer, if it is still that one.
+    fn known_as(&mut self, answer: &Answer) -> Option<&mut Known> {
+        let known = self.known.get_mut(&answer.question?)?;
+        (known.at == answer.at).then_some(known)
+    }
+}
+
+#[cfg(test)]
+#[path = "meaning_tests.rs"]
+mod tests;
