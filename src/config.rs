@@ -5,7 +5,9 @@
 use crate::backend::{BackendConfig, Retry};
 use crate::fs::{FsConfig, SyncOn};
 use crate::fuse::{Access, Configuration, MountFlag};
-use crate::store::{GRACE, Gather, NamespaceConfig, Reclaim, StoreError, check_name};
+use crate::store::{
+    FollowConfig, GRACE, Gather, NamespaceConfig, OnDamage, Reclaim, StoreError, check_name,
+};
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -83,6 +85,8 @@ pub struct Settings {
     pub read_only: bool,
     /// With `read_only`, how often the bucket is asked for something newer.
     pub refresh: Option<Duration>,
+    /// With `read_only`, show a damaged index too.
+    pub damaged: bool,
     /// Let every user in; root's mounts do so anyway.
     pub allow_other: bool,
     /// Flags for the kernel.
@@ -181,8 +185,8 @@ pub struct Config {
     pub store: NamespaceConfig,
     /// How files behave.
     pub fs: FsConfig,
-    /// How often a read-only mount asks the bucket for something newer.
-    pub refresh: Duration,
+    /// How a read-only mount follows the writer.
+    pub follow: FollowConfig,
     /// How to mount.
     pub mount: Configuration,
 }
@@ -198,6 +202,7 @@ impl Config {
         at_least("deadline", deadline, Duration::from_secs(1))?;
         let (sync_on, gather) = sync(settings.sync_on, settings.sync_interval)?;
         let refresh = refreshing(settings.read_only, settings.refresh)?;
+        let on_damage = on_damage(settings.read_only, settings.damaged)?;
         let fs = FsConfig {
             live_ttl: match settings.read_only {
                 true => refresh,
@@ -245,7 +250,10 @@ impl Config {
             backend,
             store,
             fs,
-            refresh,
+            follow: FollowConfig {
+                every: refresh,
+                on_damage,
+            },
             mount,
         })
     }
@@ -289,6 +297,18 @@ fn refreshing(read_only: bool, every: Option<Duration>) -> Result<Duration, Conf
     };
     at_least("refresh", every, Duration::from_millis(100))?;
     Ok(every)
+}
+
+fn on_damage(read_only: bool, damaged: bool) -> Result<OnDamage, ConfigError> {
+    match (damaged, read_only) {
+        (false, _) => Ok(OnDamage::Refuse),
+        (true, true) => Ok(OnDamage::Show),
+        (true, false) => {
+            let why =
+                "has a meaning only with --read-only: nothing is written over a damaged index";
+            Err(ConfigError::new("damaged", "", why))
+        }
+    }
 }
 
 fn sync(on: Option<SyncOn>, interval: Option<Duration>) -> Result<(SyncOn, Gather), ConfigError> {
@@ -380,6 +400,7 @@ mod tests {
             namespace: None,
             read_only: false,
             refresh: None,
+            damaged: false,
             allow_other: false,
             flags: Vec::new(),
             sync_on: None,
@@ -484,6 +505,8 @@ mod tests {
         assert!(lonely.contains("--sync-on interval"), "{lonely}");
         let lonely = refused(|s| s.refresh = Some(Duration::from_secs(1)));
         assert!(lonely.contains("--read-only"), "{lonely}");
+        let writing = refused(|s| s.damaged = true);
+        assert!(writing.contains("--damaged"), "{writing}");
         let often = refused(|s| (s.read_only, s.refresh) = (true, Some(Duration::ZERO)));
         assert!(often.contains("--refresh"), "{often}");
     }

@@ -42,6 +42,9 @@ pub(super) struct MountArguments {
     /// With --read-only: how often the bucket is asked for something newer [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     refresh: Option<Duration>,
+    /// With --read-only: show what a damaged index still has
+    #[arg(long)]
+    damaged: bool,
     /// Let every user in, each with his own rights; always so for root's mounts
     #[arg(long)]
     allow_other: bool,
@@ -174,6 +177,7 @@ fn settings(arguments: MountArguments) -> Result<Settings, Refusal> {
         namespace: arguments.namespace,
         read_only: arguments.read_only,
         refresh: arguments.refresh,
+        damaged: arguments.damaged,
         allow_other: arguments.allow_other,
         flags: arguments
             .mount_flag

@@ -140,6 +140,17 @@ fn reclaimed(gone: &Reclaimed) -> Option<String> {
     })
 }
 
+/// What crashed writers left and no version shows; `None` if there is nothing.
+fn uncited(gone: &Reclaimed) -> Option<String> {
+    (gone.uncited_objects > 0).then(|| {
+        format!(
+            "{} in {} objects of ended writers wait an hour, or 30 days where their log does not reach them",
+            show_size(gone.uncited_bytes),
+            gone.uncited_objects
+        )
+    })
+}
+
 /// Says how a mount stands, for a person, at `now` in nanoseconds.
 fn describe(status: &Status, now: u64) -> String {
     let age = Duration::from_nanos(now.saturating_sub(status.mounted_ns));
@@ -183,6 +194,7 @@ fn describe(status: &Status, now: u64) -> String {
         ),
     ));
     lines.extend(reclaimed(&status.reclaimed).map(|told| ("reclaimed", told)));
+    lines.extend(uncited(&status.reclaimed).map(|told| ("uncited", told)));
     lines.push((
         "requests",
         format!(
@@ -272,6 +284,7 @@ mod tests {
         status.pending.oldest_age_ms = Some(2_000);
         status.pending.failures = vec!["data/1: refused".to_owned()];
         status.poisoned = Some("uploader".to_owned());
+        status.reclaimed.uncited_objects = 2;
         status.fenced = true;
         status.conflicts = Conflicts {
             versions: 2,
@@ -290,6 +303,7 @@ mod tests {
         assert!(text.ends_with("see the log"), "{text}");
         for part in [
             "fenced             another writer has taken the namespace",
+            "uncited            0 B in 2 objects of ended writers wait",
             "2 versions marked conflict, 5 operations dropped; under .versions/@files: d/a, b",
         ] {
             assert!(text.contains(part), "{text}");

@@ -131,6 +131,10 @@ pub struct Reclaimed {
     pub waiting_bytes: u64,
     /// Their objects.
     pub waiting_objects: u64,
+    /// Bytes of segments that nothing cites and that an ended writer left: they wait longer.
+    pub uncited_bytes: u64,
+    /// Their objects.
+    pub uncited_objects: u64,
 }
 
 /// Requests to the store.

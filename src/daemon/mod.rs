@@ -336,8 +336,8 @@ impl Layers {
         let outside = (env, tasks.clone());
         let opened = match config.fs.read_only {
             true => {
-                let every = config.refresh;
-                Namespace::follow(&backend, &config.namespace, store, every, outside).await
+                let follow = config.follow;
+                Namespace::follow(&backend, &config.namespace, store, follow, outside).await
             }
             false => {
                 Namespace::open(&backend, &config.namespace, store, outside.0, outside.1).await

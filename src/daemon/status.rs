@@ -101,6 +101,8 @@ fn reclaimed(done: store::Reclaimed) -> Reclaimed {
         objects: done.segments,
         waiting_bytes: done.waiting_bytes,
         waiting_objects: done.waiting_segments,
+        uncited_bytes: done.uncited_bytes,
+        uncited_objects: done.uncited_segments,
     }
 }
 

@@ -188,7 +188,7 @@ impl From<StoreError> for FsError {
             StoreError::ReadOnly => Self::ReadOnly,
             StoreError::Unavailable(why) => Self::Unavailable(why),
             StoreError::Fenced => Self::Fenced,
-            StoreError::Corrupt(what) => Self::Corrupt(what),
+            StoreError::Corrupt(what) | StoreError::Damaged(what) => Self::Corrupt(what),
             StoreError::Closed => Self::Closed,
         }
     }

@@ -17,7 +17,10 @@ mod contract;
 pub use error::MetaError;
 pub use journal::{Damage, Journal, JournalError, JournalToken, Recovered};
 pub use memory::MemoryStore;
-pub use slate::{DiskCache, SlateConfig, SlateFollower, SlateStore};
+pub use slate::{
+    BadObject, DiskCache, Inspection, LoggedPut, Origin, SlateConfig, SlateFollower, SlateStore,
+    inspect,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;

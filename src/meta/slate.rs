@@ -6,6 +6,7 @@
 //! Fixed at creation and never to change: the segment extractor (first key byte), the merge function, zstd.
 
 use self::around::Around;
+use self::checksum::{Checksummed, DamagedObject};
 use self::fixed::{FirstByte, Merge};
 use super::commit::Coordinator;
 use super::error::chain;
@@ -29,11 +30,14 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 mod around;
+mod checksum;
 mod fixed;
 mod follow;
+mod inspect;
 mod tables;
 
 pub use follow::SlateFollower;
+pub use inspect::{BadObject, Inspection, LoggedPut, Origin, inspect};
 
 /// How long the first request of an open may take; a wrong bucket or address shows here.
 const FIRST_CONTACT: Duration = Duration::from_secs(10);
@@ -278,9 +282,10 @@ async fn reach(
 ) -> Result<(object_store::path::Path, Arc<dyn ObjectStore>), MetaError> {
     let place = object_store::path::Path::from(path);
     first_contact(&*object_store, &place).await?;
+    let checked: Arc<dyn ObjectStore> = Arc::new(Checksummed::new(object_store));
     Ok(match config.local {
-        true => (place, object_store),
-        false => (place, Arc::new(Around::new(object_store))),
+        true => (place, checked),
+        false => (place, Arc::new(Around::new(checked))),
     })
 }
 
@@ -375,6 +380,9 @@ impl Status {
 
 fn classify(error: &slatedb::Error) -> MetaError {
     let text = chain(error);
+    if DamagedObject::find(error).is_some() {
+        return MetaError::Corrupt(text);
+    }
     match error.kind() {
         ErrorKind::Transaction => MetaError::Conflict(text),
         ErrorKind::Unavailable => MetaError::Unavailable(text),

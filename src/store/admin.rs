@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::StreamExt;
 
 use super::error::StoreError;
-use super::identity::Identity;
+use super::identity::{Identity, PARTS};
 use super::keys;
 use super::namespace::check_name;
 use super::queue::log;
@@ -15,8 +15,6 @@ use crate::backend::Backend;
 use crate::env::Env;
 use crate::meta::{Change, MetaStore, SlateConfig, SlateStore};
 
-/// What lies below a namespace and is no namespace.
-const INTERNAL: [&str; 3] = ["meta", "data", "log"];
 /// Longest name of a setting, and longest value, in bytes.
 const SETTING_MAX: (usize, usize) = (64, 1024);
 /// How long a writer gets to learn that its namespace is being deleted; it looks each second.
@@ -95,7 +93,7 @@ pub async fn list_namespaces(backend: &Backend) -> Result<Vec<String>, StoreErro
                 "" => name.clone(),
                 above => format!("{above}/{name}"),
             };
-            if !INTERNAL.contains(&name.as_str()) && check_name(&below).is_ok() {
+            if !PARTS.contains(&name.as_str()) && check_name(&below).is_ok() {
                 open.push(below);
             }
         }
@@ -227,7 +225,7 @@ pub async fn delete_namespace(
     let mut gone = 0;
     for _ in 0..SWEEPS_MAX {
         let mut all = Vec::new();
-        for part in ["data", "log", "meta"] {
+        for part in PARTS {
             all.extend(place.list(part).await?.into_iter().map(|object| object.key));
         }
         if all.is_empty() {

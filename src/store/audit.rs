@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::error::StoreError;
 use super::namespace::check_name;
 use super::queue::log::{self, Base, LogObject};
+use super::recover::evidence::{self, Evidence};
 use super::rows::{
     self, Applied, Body, Closed, Entry, InodeRow, LineageRow, MovedRow, Node, Orphan, RangeRow,
     SegmentRow, Source, State, decode,
@@ -60,6 +61,11 @@ pub async fn audit_log(
         local: backend.is_local(),
         ..SlateConfig::new(rows::merge)
     };
+    match evidence::examine(&backend, &config).await? {
+        Evidence::Damaged(what) => return Err(StoreError::Damaged(what)),
+        Evidence::Unused => return Err(StoreError::NotFound),
+        Evidence::Whole | Evidence::LogUnreadable(_) => {}
+    }
     let index = SlateFollower::open(backend.object_store(), "meta", &config, NEVER).await?;
     let audit = audit(&backend, &index, (patience, waits)).await;
     index.close().await?;

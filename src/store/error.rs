@@ -61,6 +61,9 @@ pub enum StoreError {
     /// Bytes of the bucket or of the journal are not what was written; the text names them.
     #[error("corrupt: {0}")]
     Corrupt(String),
+    /// The index of the namespace lacks what other objects prove: put the named objects back, then mount again.
+    #[error("{0}")]
+    Damaged(String),
     /// The namespace has been closed.
     #[error("closed")]
     Closed,

@@ -17,6 +17,7 @@ use super::inode::{Home, Inode, Loaded};
 use super::keys;
 use super::namespace::{Namespace, NamespaceConfig, Place, Shared, check_name};
 use super::queue::overlay::View;
+use super::recover::evidence::{self, Evidence};
 use super::rows::{self, Applied};
 use super::version::Instant;
 use crate::backend::Backend;
@@ -33,6 +34,25 @@ const LOOKS: u32 = 3;
 
 /// After a state that could not be read.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// What to do about an index that lacks what other objects prove.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDamage {
+    /// Refuse to show it.
+    #[default]
+    Refuse,
+    /// Show what the index still has.
+    Show,
+}
+
+/// How a process follows the writer of a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FollowConfig {
+    /// How often newer states are looked for.
+    pub every: Duration,
+    /// Whether a damaged index is shown.
+    pub on_damage: OnDamage,
+}
 
 /// What a process is to a namespace.
 #[derive(Debug)]
@@ -86,17 +106,17 @@ impl Namespace {
     }
 
     /// Opens the namespace `name` of `backend` for reading, beside the process that writes it or without one, and looks for
-    /// newer states as often as `every` says. Nothing is written; every change fails with `ReadOnly`.
+    /// newer states as often as `follow` says. Nothing is written; every change fails with `ReadOnly`.
     ///
     /// # Errors
     /// `NotFound` where there is no such namespace or nothing in it yet, `Invalid` for a bad name, `Unavailable` when the
     /// bucket does not answer, `Busy` when too many followers use the cache directory, `Corrupt` for a format this build does
-    /// not know.
+    /// not know, `Damaged` when the index lacks what other objects prove and it is not to be shown.
     pub async fn follow(
         backend: &Backend,
         name: &str,
         config: NamespaceConfig,
-        every: Duration,
+        follow: FollowConfig,
         (env, tasks): (Arc<dyn Env>, Tasks),
     ) -> Result<Self, StoreError> {
         check_name(name)?;
@@ -109,12 +129,27 @@ impl Namespace {
             local: backend.is_local(),
             ..SlateConfig::new(rows::merge)
         };
+        let damage = match evidence::examine(&backend, &slate).await? {
+            Evidence::Damaged(what) => Some(what),
+            Evidence::Unused => return Err(StoreError::NotFound),
+            Evidence::Whole | Evidence::LogUnreadable(_) => None,
+        };
+        if let Some(what) = &damage
+            && follow.on_damage == OnDamage::Refuse
+        {
+            return Err(StoreError::Damaged(what.clone()));
+        }
         let store = backend.object_store();
-        let index = Arc::new(SlateFollower::open(store, "meta", &slate, every).await?);
+        let opened = SlateFollower::open(store, "meta", &slate, follow.every).await;
+        // What the look found says more than what the engine meets first.
+        let index = Arc::new(opened.map_err(|error| match &damage {
+            Some(what) => StoreError::Damaged(what.clone()),
+            None => error.into(),
+        })?);
         let view = View::following(Arc::clone(&index) as Arc<dyn MetaRead>);
         let Some(applied) = view.row::<Applied>("G A", &keys::applied()).await? else {
-            // The one who made it has not come so far, or was killed before.
-            return Err(StoreError::NotFound);
+            // Its writer has not come so far, or was killed before; or the index has lost everything.
+            return Err(damage.map_or(StoreError::NotFound, StoreError::Damaged));
         };
         let role = Role::Follower(Follower {
             index: Arc::clone(&index),
@@ -128,6 +163,10 @@ impl Namespace {
             journal,
         };
         let (shared, _nobody_reaps) = Shared::assemble(place, view, config, (env, tasks)).await?;
+        if let Some(what) = damage {
+            tracing::error!(%what, "a damaged index is shown as it is");
+            shared.health.note(format!("shown as it is: {what}"));
+        }
         shared.health.stop(StoreError::ReadOnly);
         shared.health.uses((applied.bytes, applied.files));
         let task = Arc::clone(&shared).follow_loop(index);

@@ -14,6 +14,9 @@ use crate::env::Env;
 const FORMAT: u32 = 1;
 const KEY: &str = "namespace.json";
 
+/// The last member, in hexadecimal: CRC32C of every byte before it.
+const CHECKSUM: &str = "\"crc32c\"";
+
 /// `namespace.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Identity {
@@ -45,8 +48,12 @@ impl Identity {
 
     pub(crate) fn encode(&self) -> Bytes {
         // proof: the identity is plain data with string keys.
-        let bytes = serde_json::to_vec_pretty(self).expect("an identity is plain data");
-        Bytes::from(bytes)
+        let mut text = serde_json::to_string_pretty(self).expect("an identity is plain data");
+        text.truncate(text.strip_suffix("\n}").map_or(0, str::len));
+        text.push_str(",\n  ");
+        let crc = crc32c::crc32c(text.as_bytes());
+        text.push_str(&format!("{CHECKSUM}: \"{crc:08x}\"\n}}\n"));
+        Bytes::from(text)
     }
 
     fn read(bytes: &[u8]) -> Result<Self, StoreError> {
@@ -54,7 +61,7 @@ impl Identity {
         struct Version {
             format: u32,
         }
-        let bad = |e: serde_json::Error| StoreError::Corrupt(format!("namespace.json: {e}"));
+        let bad = |e: serde_json::Error| changed(&e.to_string());
         let version: Version = serde_json::from_slice(bytes).map_err(bad)?;
         if version.format != FORMAT {
             return Err(StoreError::Corrupt(format!(
@@ -62,6 +69,7 @@ impl Identity {
                 version.format
             )));
         }
+        check(bytes).map_err(changed)?;
         serde_json::from_slice(bytes).map_err(bad)
     }
 
@@ -103,26 +111,98 @@ impl Identity {
     }
 }
 
-/// The identity of a namespace that is to be written; makes one where there is none.
+fn changed(why: &str) -> StoreError {
+    StoreError::Corrupt(format!(
+        "namespace.json was changed or cut: {why}; put it back from a copy or from the bucket's own versions"
+    ))
+}
+
+/// Compares the bytes of `namespace.json` with the checksum in it.
+fn check(bytes: &[u8]) -> Result<(), &'static str> {
+    #[derive(Deserialize)]
+    struct Checksum {
+        crc32c: String,
+    }
+    let member = CHECKSUM.as_bytes();
+    let at = bytes.windows(member.len()).rposition(|part| part == member);
+    let at = at.ok_or("its checksum is missing")?;
+    let told: Checksum =
+        serde_json::from_slice(bytes).map_err(|_| "its checksum cannot be read")?;
+    match told.crc32c == format!("{:08x}", crc32c::crc32c(&bytes[..at])) {
+        true => Ok(()),
+        false => Err("its checksum does not match"),
+    }
+}
+
+/// What a namespace consists of beside `namespace.json`.
+pub(crate) const PARTS: [&str; 4] = ["meta", "data", "log", "epochs"];
+
+/// Looks for `namespace.json` before its absence is believed: another mount may be making the namespace.
+const LOOKS: u32 = 3;
+
+/// The identity of a namespace that is to be written; makes one where there is none, unless objects of one are there.
 pub(crate) async fn identity(backend: &Backend, env: &dyn Env) -> Result<Identity, StoreError> {
-    for _ in 0..2 {
+    let mut orphaned = None;
+    for _ in 0..LOOKS {
         if let Some(found) = Identity::find(backend).await? {
             found.check_alive()?;
             return Ok(found);
         }
-        let fresh = Identity::fresh(env);
-        if fresh.make(backend).await? {
-            return Ok(fresh);
+        orphaned = existing_part(backend).await?;
+        if orphaned.is_none() {
+            let fresh = Identity::fresh(env);
+            if fresh.make(backend).await? {
+                return Ok(fresh);
+            }
         }
     }
-    Err(StoreError::Busy(
-        "namespace.json is being made by somebody else".to_owned(),
-    ))
+    Err(match orphaned {
+        Some(part) => StoreError::Damaged(format!(
+            "{0}/namespace.json is missing, though objects lie below {0}/{part}. It is not made anew, because the journals of this \
+             namespace are found by the uuid in it. Nothing was changed: put it back from a copy or from the bucket's own versions",
+            backend.url()
+        )),
+        None => StoreError::Busy("another process is making namespace.json".to_owned()),
+    })
+}
+
+/// A part of a namespace that has objects.
+async fn existing_part(backend: &Backend) -> Result<Option<&'static str>, StoreError> {
+    let folders = backend.folders("").await?;
+    for part in PARTS {
+        // A local directory may be there without an object in it.
+        let has_folder = folders.iter().any(|folder| folder == part);
+        if has_folder && !backend.list(part).await?.is_empty() {
+            return Ok(Some(part));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_changed_byte_of_an_identity_is_refused() {
+        let mut identity = Identity::fresh(&crate::env::SeededEnv::new(1));
+        identity
+            .settings
+            .insert("crc32c".to_owned(), "x".to_owned());
+        let bytes = identity.encode();
+        let read = Identity::read(&bytes).unwrap();
+        assert_eq!(
+            (read.uuid, read.settings),
+            (identity.uuid, identity.settings)
+        );
+        let end = bytes.len() - 2;
+        for at in 0..end {
+            let mut bad = bytes.to_vec();
+            bad[at] ^= 1;
+            assert!(Identity::read(&bad).is_err(), "byte {at}");
+            assert!(Identity::read(&bytes[..at]).is_err(), "cut at {at}");
+        }
+    }
 
     #[test]
     fn a_newer_format_is_refused_by_its_number() {

@@ -73,6 +73,7 @@ pub(crate) const COUNT: [u8; 2] = *b"GR";
 pub(crate) const SEGMENT: [u8; 2] = *b"GB";
 pub(crate) const DROPPED: [u8; 2] = *b"GD";
 pub(crate) const EMPTIED: [u8; 2] = *b"GE";
+pub(crate) const UNCITED: [u8; 2] = *b"GN";
 pub(crate) const MOVED: [u8; 2] = *b"GM";
 
 pub(crate) fn entry(directory: Ino, name: &[u8]) -> Bytes {
@@ -308,12 +309,16 @@ pub(crate) fn moved(epoch: u64, sequence: u64) -> Bytes {
     Key::new(MOVED).u64(epoch).u64(sequence).done()
 }
 
-/// Epoch and sequence of a `G B`, `G E` or `G M` key.
+pub(crate) fn uncited(epoch: u64, sequence: u64) -> Bytes {
+    Key::new(UNCITED).u64(epoch).u64(sequence).done()
+}
+
+/// Epoch and sequence of a `G B`, `G E`, `G M` or `G N` key.
 pub(crate) fn segment_of(key: &[u8]) -> Option<(u64, u64)> {
     Some((word(key, 2)?, word(key, 10)?))
 }
 
-pub(crate) fn swept() -> Bytes {
+pub(crate) fn searched() -> Bytes {
     Bytes::from_static(b"GO")
 }
 

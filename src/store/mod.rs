@@ -31,6 +31,7 @@ pub use error::StoreError;
 pub use file::clone::CloneSource;
 pub use file::fix::Fixed;
 pub use file::{File, LEN_MAX, Whence};
+pub use follow::{FollowConfig, OnDamage};
 pub use names::attrs::{XATTRS_MAX, XattrMode};
 pub use names::create::{LINK_MAX, NAME_MAX, NewNode, check_entry_name};
 pub use names::rename::{RenameMode, Renamed};

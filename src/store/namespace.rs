@@ -16,6 +16,7 @@ use super::error::StoreError;
 use super::follow::Role;
 use super::identity::identity;
 use super::inode::Inodes;
+use super::queue::epoch::EpochObject;
 use super::queue::log::Log;
 use super::queue::marks::OldMarks;
 use super::queue::overlay::View;
@@ -24,6 +25,7 @@ use super::queue::unsettled::Unsettled;
 use super::queue::{Draft, Operation, Queue};
 use super::reclaim::upkeep::{Reclaim, Upkeep};
 use super::record::{Order, Record};
+use super::recover::evidence::{self, Evidence};
 use super::recover::journaled::Journaled;
 use super::rows::{self, Applied};
 use super::version::{Ino, Instant};
@@ -93,6 +95,7 @@ pub(crate) struct Shared {
     pub(crate) staging: StagingDir,
     pub(crate) budget: Budget,
     pub(crate) log: Log,
+    pub(crate) epoch_object: EpochObject,
     pub(crate) upkeep: Upkeep,
     pub(crate) health: Health,
     pub(crate) applied: Mutex<Applied>,
@@ -132,8 +135,8 @@ pub fn check_name(name: &str) -> Result<(), StoreError> {
         if !part.chars().all(plain) {
             return bad("only a-z, 0-9, '-', '_', '.' and '/' may be in it");
         }
-        if matches!(part, "meta" | "data" | "log") {
-            return bad("'meta', 'data' and 'log' are taken by the format");
+        if matches!(part, "meta" | "data" | "log" | "epochs") {
+            return bad("'meta', 'data', 'log' and 'epochs' are taken by the format");
         }
     }
     Ok(())
@@ -145,7 +148,8 @@ impl Namespace {
     ///
     /// # Errors
     /// `Invalid` for a bad name, `Unavailable` when the bucket does not answer, `Busy` when another process uses the
-    /// cache directory, `Corrupt` for a format this build does not know, `Fenced` when another writer came between.
+    /// cache directory, `Corrupt` for a format this build does not know, `Damaged` when the index lacks what other objects prove, `Fenced`
+    /// when another writer came between.
     pub async fn open(
         backend: &Backend,
         name: &str,
@@ -164,6 +168,10 @@ impl Namespace {
             ..SlateConfig::new(rows::merge)
         };
         let local = open_local(&dir, identity.uuid)?;
+        // Before the engine writes anything: it would take a missing object for the end of what there is.
+        if let Evidence::Damaged(what) = evidence::examine(&backend, &slate).await? {
+            return Err(StoreError::Damaged(what));
+        }
         let meta = SlateStore::open(meta_store, "meta", slate).await?;
         Self::assemble(backend, Arc::new(meta), config, (env, tasks), (dir, local)).await
     }
@@ -267,6 +275,7 @@ impl Shared {
             staging: StagingDir::open(&dir.join("staging"))?,
             budget: Budget::new(config.dirty_bytes_max),
             log: Log::new(backend.clone(), epoch),
+            epoch_object: EpochObject::new(backend.clone(), epoch, &config.host, env.now()),
             upkeep: Upkeep::default(),
             health: Health::default(),
             ids: AtomicU64::new(applied.next_id.max(2)),

@@ -317,12 +317,52 @@ pub(crate) struct EpochMark {
     pub(crate) first_id: u64,
 }
 
+/// A log object, by its key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct LogPlace {
+    pub(crate) epoch: u64,
+    pub(crate) sequence: u64,
+}
+
+/// `G O`: how far segments have been searched for uncited ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SearchedRow {
+    /// Every segment before this one was cited, is gone, or has a `G N`.
+    pub(crate) epoch: u64,
+    pub(crate) sequence: u64,
+    /// No log object up to this one cites that segment or a later one.
+    pub(crate) log: LogPlace,
+}
+
+/// `G N`: a segment of an ended writer that nothing cites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UncitedRow {
+    pub(crate) first_seen: Instant,
+    /// Length of the object.
+    pub(crate) bytes: u64,
+    /// How long it waits.
+    pub(crate) wait: UncitedWait,
+    /// The log objects behind the first place, up to the second, could cite it, and do not.
+    pub(crate) log: (LogPlace, LogPlace),
+}
+
+/// How long an uncited segment waits before it is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum UncitedWait {
+    /// The grace period: its writer's log goes beyond it.
+    Grace,
+    /// 30 days: its writer's log ends before it, so an index that lost its last minute could have cited it.
+    Month,
+}
+
 /// `G A`: what the namespace has applied, and its counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Applied {
     pub(crate) marks: Vec<EpochMark>,
     /// Epoch and number of the newest batch.
     pub(crate) batch: (u64, u64),
+    /// The newest batch of the writer before that batch's; with it a gap between batches shows.
+    pub(crate) before: (u64, u64),
     /// Next inode, lineage and staging number.
     pub(crate) next_id: u64,
     /// No instant at or below it is given again.
@@ -334,6 +374,28 @@ pub(crate) struct Applied {
 }
 
 impl Applied {
+    /// Makes the next batch of the writer of `epoch` the newest; its number.
+    pub(crate) fn next_batch(&mut self, epoch: u64) -> u64 {
+        let number = match self.batch.0 == epoch {
+            true => self.batch.1 + 1,
+            false => {
+                self.before = self.batch;
+                1
+            }
+        };
+        self.batch = (epoch, number);
+        number
+    }
+
+    /// Whether its newest batch comes right after that of `older`.
+    pub(crate) fn follows(&self, older: &Self) -> bool {
+        let (epoch, number) = self.batch;
+        match epoch == older.batch.0 {
+            true => number == older.batch.1 + 1,
+            false => epoch > older.batch.0 && number == 1 && self.before == older.batch,
+        }
+    }
+
     pub(crate) fn contains(&self, epoch: u64, number: u64) -> bool {
         self.marks
             .iter()

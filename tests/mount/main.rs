@@ -18,6 +18,7 @@ mod clone;
 mod clouds;
 mod crash;
 mod crash_log;
+mod damage;
 mod data;
 mod economy;
 mod end_to_end;

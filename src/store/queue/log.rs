@@ -14,7 +14,7 @@ use crate::meta::{Batch, Commit, JournalToken};
 use crate::store::content::segment::object_key;
 use crate::store::error::StoreError;
 use crate::store::keys;
-use crate::store::rows::{FORMAT, decode, encode};
+use crate::store::rows::{FORMAT, LogPlace, decode, encode};
 use crate::sync::{Mutex, lock};
 
 const MAGIC: &[u8; 7] = b"RWNDLOG";
@@ -31,6 +31,8 @@ pub(crate) struct LogObject {
     /// Number of the first batch, the others follow without a gap; in a list of all rows the newest batch in it.
     pub(crate) first: u64,
     pub(crate) base: Base,
+    /// Every segment of `epoch` below it is cited by a batch logged up to here, or never will be; 0 where that is unknown.
+    pub(crate) settled: u64,
     /// Encoded batches.
     pub(crate) batches: Vec<Bytes>,
 }
@@ -119,6 +121,8 @@ pub(crate) struct Log {
 #[derive(Debug, Default)]
 struct State {
     sequence: u64,
+    /// `settled` of the newest object.
+    settled: u64,
     /// What the index says of `sequence`.
     recorded: u64,
     durable: Option<Commit>,
@@ -191,8 +195,8 @@ impl Log {
         }
     }
 
-    /// Uploads what is durable, if it is much, old, or `now`.
-    pub(crate) async fn upload(&self, now: bool) -> Result<(), StoreError> {
+    /// Uploads what is durable, if it is much, old, or `now`; durable batches cite every segment below `settled` that will be.
+    pub(crate) async fn upload(&self, now: bool, settled: u64) -> Result<(), StoreError> {
         let _turn = self.uploading.lock().await;
         loop {
             let (object, count, sequence) = {
@@ -202,11 +206,14 @@ impl Log {
                 };
                 let ready = state.waiting.iter().take_while(|w| w.commit <= durable);
                 let (mut bytes, mut batches, mut oldest) = (0, Vec::new(), Duration::ZERO);
+                let mut settled = settled.max(state.settled);
                 for waiting in ready {
                     bytes += waiting.rows.len();
                     oldest = oldest.max(waiting.since.elapsed());
                     batches.push(waiting.rows.clone());
                     if bytes >= OBJECT_BYTES {
+                        // The rest is in the next object.
+                        settled = state.settled;
                         break;
                     }
                 }
@@ -220,6 +227,7 @@ impl Log {
                         epoch: self.epoch,
                         first,
                         base: Base::Before,
+                        settled,
                         batches,
                     },
                     count,
@@ -231,6 +239,7 @@ impl Log {
                 .await?;
             let logged: Vec<Waiting> = {
                 let mut state = lock(&self.state);
+                state.settled = object.settled;
                 state.sequence = sequence;
                 state.waiting.drain(..count).collect()
             };
@@ -257,6 +266,7 @@ impl Log {
                 epoch: upto.0,
                 first: upto.1,
                 base,
+                settled: 0,
                 batches,
             };
             self.put(&object).await?;
@@ -276,6 +286,7 @@ impl Log {
             epoch,
             first,
             base: Base::Before,
+            settled: 0,
             batches,
         })
         .await
@@ -310,12 +321,15 @@ pub(crate) async fn read_on(
     Ok(())
 }
 
-/// The newest log object; the index says that the one of `recorded`, epoch and sequence, is there. Lists only from that one
-/// on, which is little however long the log has grown.
-pub(crate) async fn last(
+/// The key of the newest log object; the index says that the one of `recorded`, epoch and sequence, is there. Lists only from
+/// that one on, which is little however long the log has grown.
+///
+/// # Errors
+/// `Unavailable`.
+pub(crate) async fn newest_key(
     backend: &Backend,
     recorded: Option<(u64, u64)>,
-) -> Result<Option<LogObject>, StoreError> {
+) -> Result<Option<String>, StoreError> {
     let listed = match recorded {
         Some((epoch, sequence)) => {
             let before = object_key("log", epoch, sequence.saturating_sub(1));
@@ -323,10 +337,48 @@ pub(crate) async fn last(
         }
         None => backend.list("log").await?,
     };
-    match listed.last() {
-        Some(info) => Ok(Some(LogObject::decode(&backend.get(&info.key).await?)?)),
-        None => Ok(None),
-    }
+    Ok(listed.into_iter().next_back().map(|info| info.key))
+}
+
+/// The key of a log object.
+pub(crate) fn key_of(place: LogPlace) -> String {
+    object_key("log", place.epoch, place.sequence)
+}
+
+/// The log objects from a place on, oldest first.
+///
+/// # Errors
+/// `Unavailable`.
+pub(crate) async fn places_from(
+    backend: &Backend,
+    place: LogPlace,
+) -> Result<Vec<LogPlace>, StoreError> {
+    let before = LogPlace {
+        sequence: place.sequence.saturating_sub(1),
+        ..place
+    };
+    let listed = backend.list_after("log", &key_of(before)).await?;
+    let place = |key: &str| -> Option<LogPlace> {
+        let digits: String = key.strip_prefix("log/")?.split('/').collect();
+        let number = |part: std::ops::Range<usize>| u64::from_str_radix(digits.get(part)?, 16).ok();
+        Some(LogPlace {
+            epoch: number(0..8)?,
+            sequence: number(8..17)?,
+        })
+    };
+    Ok(listed.iter().filter_map(|info| place(&info.key)).collect())
+}
+
+/// Reads a log object.
+///
+/// # Errors
+/// `Corrupt`, naming the object; `Unavailable`.
+pub(crate) async fn read(backend: &Backend, key: &str) -> Result<LogObject, StoreError> {
+    let bytes = backend.get(key).await?;
+    LogObject::decode(&bytes).map_err(|error| match error {
+        StoreError::Corrupt(what) => StoreError::Corrupt(format!("{key}: {what}")),
+        other => other,
+    })
 }
 
 #[cfg(test)]
@@ -340,6 +392,7 @@ mod tests {
             epoch: 3,
             first: 7,
             base: Base::Before,
+            settled: 9,
             batches: vec![Bytes::from_static(b"rows")],
         };
         let bytes = object.encode();
@@ -354,7 +407,7 @@ mod tests {
     #[tokio::test]
     async fn the_newest_object_is_found_from_any_that_the_index_may_name() {
         let backend = Backend::open("memory://log-newest", &BackendConfig::default()).unwrap();
-        assert_eq!(last(&backend, None).await.unwrap(), None);
+        assert_eq!(newest_key(&backend, None).await.unwrap(), None);
         // In the order in which they are written, across every border of a directory.
         let order = [
             (1, 1),
@@ -371,13 +424,15 @@ mod tests {
                 epoch,
                 first: sequence,
                 base: Base::Before,
+                settled: 0,
                 batches: Vec::new(),
             };
             let key = object_key("log", epoch, sequence);
             backend.put_new(&key, object.encode()).await.unwrap();
             for recorded in order[..=at].iter().copied().map(Some).chain([None]) {
-                let found = last(&backend, recorded).await.unwrap();
-                assert_eq!(found.as_ref(), Some(&object), "{recorded:?}");
+                let found = newest_key(&backend, recorded).await.unwrap();
+                assert_eq!(found.as_ref(), Some(&key), "{recorded:?}");
+                assert_eq!(read(&backend, &key).await.unwrap(), object);
             }
         }
     }

@@ -4,6 +4,7 @@
 //! that touches one of its inodes or slots, or shaped one of its ancestor directories; one that removes a directory waits
 //! for everything earlier in it. Numbers are given under the same lock that appends to the journal, so their order is the journal's.
 
+pub(crate) mod epoch;
 pub(crate) mod halt;
 pub(crate) mod log;
 pub(crate) mod marks;

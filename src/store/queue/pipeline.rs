@@ -180,7 +180,7 @@ impl Namespace {
         let result = self.0.bring(&operations).await;
         self.0.health.draining.store(false, Ordering::SeqCst);
         result?;
-        self.0.log.upload(true).await?;
+        self.0.log.upload(true, self.0.settled_segments()).await?;
         self.0.journal.trim();
         Ok(())
     }
@@ -265,6 +265,8 @@ impl Shared {
             .await
             .map_err(StoreError::from)
             .inspect_err(|e| self.health.failed(&e.to_string()))?;
+        let proof = self.epoch_object.write().await;
+        proof.inspect_err(|e| self.health.failed(&e.to_string()))?;
         self.log.durable(commit);
         for (_, held) in self.queue.durable(commit) {
             for staging in &held.staging {
@@ -368,12 +370,7 @@ impl Shared {
             applied.bytes = applied.bytes.wrapping_add(operation.usage.0);
             applied.files += operation.usage.1;
         }
-        let number = if applied.batch.0 == self.epoch {
-            applied.batch.1 + 1
-        } else {
-            1
-        };
-        applied.batch = (self.epoch, number);
+        let number = applied.next_batch(self.epoch);
         applied.next_id = self.next_id();
         applied.clock = self.clock.last();
         applied.floor = self.floor_without(leaving).0;
@@ -435,7 +432,7 @@ impl Shared {
                 tracing::warn!(%error, "flush failed; trying again");
             }
             if !self.health.halt.before(Step::Log)
-                && let Err(error) = self.log.upload(false).await
+                && let Err(error) = self.log.upload(false, self.settled_segments()).await
             {
                 self.health.failed(&error.to_string());
                 tracing::warn!(%error, "log upload failed; trying again");

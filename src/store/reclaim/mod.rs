@@ -11,6 +11,7 @@ pub(crate) mod dropping;
 pub(crate) mod orphans;
 pub(crate) mod rewrite;
 pub(crate) mod sweep;
+pub(crate) mod uncited;
 pub(crate) mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};

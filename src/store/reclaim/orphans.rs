@@ -10,11 +10,12 @@ const OF_ALL: [Trace; 1] = [Trace::Below("probe")];
 /// Where a writer writes in its namespace. Segments and log objects are written in the order of their keys, so of each
 /// epoch only the end matters: what is looked at grows with the mounts there were, not with the bytes there are. The index
 /// writes anywhere, but tidies up after itself and stays small.
-const OF_A_NAMESPACE: [Trace; 4] = [
+const OF_A_NAMESPACE: [Trace; 5] = [
     Trace::In(""),
     Trace::Below("meta"),
     Trace::AtTheEnd("data", 2),
     Trace::AtTheEnd("log", 2),
+    Trace::AtTheEnd("epochs", 0),
 ];
 
 /// Removes what crashed writers left of unfinished writes; tells how many files. Costs nothing where there can be none.

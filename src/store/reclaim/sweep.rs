@@ -1,8 +1,7 @@
-//! Segments that nothing cites: marked dead, and after the grace period deleted; and those that a crash left uncited.
+//! Segments that nothing cites any more: marked dead, and after the grace period deleted.
 //!
-//! Order for a dead one: the mark is durable -> the grace period passes -> the object is deleted -> its rows go. A crash in between
-//! finds it again by its `G E` rows, which stay to the end. An orphan has no row at all: it is found by listing the objects
-//! behind a remembered one (`G O`), below which every segment was cited durably or is gone.
+//! Order: the mark is durable -> the grace period passes -> the object is deleted -> its rows go. A crash in between finds the
+//! segment again by its `G E` rows, which stay to the end.
 //! Nobody begins to cite an extent of a dead segment: new rows cite extents of rows that are shown or held, and those count.
 
 use std::sync::atomic::Ordering;
@@ -17,23 +16,8 @@ use crate::store::keys;
 use crate::store::namespace::Shared;
 use crate::store::rows::{MovedRow, SegmentRow, encode};
 
-/// Segments by which the remembered one lags behind.
-const MARK_EVERY: u64 = 256;
 /// Below it a half-dead segment is not worth a copy, bytes that would go.
 const REWRITE_MIN: u64 = 64 << 10;
-
-/// How far the search for orphans has come.
-#[derive(Debug, Default)]
-pub(crate) struct Sweep {
-    /// Remembered in the bucket.
-    mark: Option<(u64, u64)>,
-    /// Everything of earlier writers has been decided upon.
-    is_past_done: bool,
-    /// Where the mark can go once everything up to a place in the queue is durable.
-    next: Option<(u64, (u64, u64))>,
-    /// When orphans were looked for, nanoseconds.
-    looked: u64,
-}
 
 /// Bytes of all extents of a segment that were ever cited, and of those that are.
 fn bytes(row: &SegmentRow) -> (u64, u64) {
@@ -43,7 +27,7 @@ fn bytes(row: &SegmentRow) -> (u64, u64) {
 }
 
 impl Shared {
-    fn grace_ns(&self) -> u64 {
+    pub(super) fn grace_ns(&self) -> u64 {
         u64::try_from(self.config.grace.as_nanos()).unwrap_or(u64::MAX)
     }
 
@@ -172,81 +156,5 @@ impl Shared {
             turn.dead.insert(id, Dead { since, bytes: all });
         }
         Ok(looked)
-    }
-
-    /// Looks for orphans of earlier writers, and moves the remembered place on.
-    pub(crate) async fn sweep(&self, sweep: &mut Sweep) -> Result<usize, StoreError> {
-        let mark = match sweep.mark {
-            Some(mark) => mark,
-            None => {
-                let row: Option<(u64, u64)> = self.view.row("G O", &keys::swept()).await?;
-                row.unwrap_or_default()
-            }
-        };
-        sweep.mark = Some(mark);
-        if !sweep.is_past_done {
-            let now = self.env.now();
-            let again = now.saturating_sub(sweep.looked) >= self.grace_ns();
-            if sweep.looked == 0 || again {
-                sweep.looked = now.max(1);
-                sweep.is_past_done = self.sweep_past(mark).await?;
-            }
-            return Ok(0);
-        }
-        if sweep.next.is_none() {
-            let first = self.upkeep.first_uncited();
-            let upto = first.unwrap_or_else(|| self.next_segment());
-            let is_worth = mark.0 != self.epoch || upto >= mark.1 + MARK_EVERY;
-            if is_worth && (self.epoch, upto) > mark {
-                sweep.next = Some((self.queue.newest(), (self.epoch, upto)));
-            }
-        }
-        if let Some((upto, next)) = sweep.next
-            && self.queue.is_durable(upto)
-        {
-            let mut draft = self.upkeep_draft(vec![keys::swept()]);
-            draft.rows.put(keys::swept(), encode(&next));
-            self.enqueue_if(draft, || true)?;
-            (sweep.mark, sweep.next) = (Some(next), None);
-            return Ok(1);
-        }
-        Ok(0)
-    }
-
-    /// Deletes what earlier writers left uncited from `mark` on; whether none is too young to be judged.
-    async fn sweep_past(&self, (epoch, sequence): (u64, u64)) -> Result<bool, StoreError> {
-        // What is listed comes after it.
-        let sequence = sequence.saturating_sub(1);
-        let from = SegmentId { epoch, sequence }.key();
-        let ours = SegmentId {
-            epoch: self.epoch,
-            sequence: 0,
-        };
-        let now = self.env.now();
-        let mut is_done = true;
-        for object in self.backend.list_after("data", &from).await? {
-            let Some(id) = SegmentId::from_key(&object.key) else {
-                continue;
-            };
-            if id >= ours {
-                break;
-            }
-            let key = keys::segment(id.epoch, id.sequence);
-            if self.view.get(&key).await?.is_some() {
-                continue;
-            }
-            if now.saturating_sub(object.modified_ns) < self.grace_ns() {
-                is_done = false;
-                continue;
-            }
-            tracing::info!(
-                segment = object.key,
-                "an uncited segment of an earlier writer goes"
-            );
-            self.backend.delete(&object.key).await?;
-            self.upkeep.segments.fetch_add(1, Ordering::Relaxed);
-            self.upkeep.bytes.fetch_add(object.size, Ordering::Relaxed);
-        }
-        Ok(is_done)
     }
 }

@@ -49,6 +49,10 @@ pub struct Reclaimed {
     pub waiting_segments: u64,
     /// Their extents' bytes.
     pub waiting_bytes: u64,
+    /// Segments of ended writers that nothing cites, and that wait for their time.
+    pub uncited_segments: u64,
+    /// The objects' bytes.
+    pub uncited_bytes: u64,
 }
 
 /// A segment that is marked dead.
@@ -68,7 +72,7 @@ pub(crate) struct Turn {
     pub(crate) half: BTreeMap<SegmentId, u64>,
     /// Could not be copied; they are left alone until the next mount.
     pub(crate) spoiled: BTreeSet<SegmentId>,
-    pub(crate) sweep: super::sweep::Sweep,
+    pub(crate) search: super::uncited::Search,
     closed: bool,
 }
 
@@ -81,6 +85,23 @@ pub(crate) struct Upkeep {
     pub(crate) bytes: AtomicU64,
     pub(crate) copied: AtomicU64,
     waiting: Mutex<(u64, u64)>,
+    pub(super) uncited: Mutex<super::uncited::Waiting>,
+    settled: Mutex<Settled>,
+}
+
+/// Segments of this epoch that are cited durably, or never will be.
+#[derive(Debug, Default)]
+struct Settled {
+    /// All below this one.
+    known: u64,
+    /// What becomes known once everything up to a place in the queue is durable.
+    next: Option<NextSettled>,
+}
+
+#[derive(Debug)]
+struct NextSettled {
+    queued: u64,
+    segment: u64,
 }
 
 /// Uploads whose extents are not all cited yet.
@@ -168,17 +189,44 @@ impl Namespace {
     pub fn reclaimed(&self) -> Reclaimed {
         let upkeep = &self.0.upkeep;
         let (waiting_segments, waiting_bytes) = *lock(&upkeep.waiting);
+        let uncited = *lock(&upkeep.uncited);
         Reclaimed {
             segments: upkeep.segments.load(Ordering::Relaxed),
             bytes: upkeep.bytes.load(Ordering::Relaxed),
             copied: upkeep.copied.load(Ordering::Relaxed),
             waiting_segments,
             waiting_bytes,
+            uncited_segments: uncited.segments,
+            uncited_bytes: uncited.bytes,
         }
     }
 }
 
 impl Shared {
+    /// The first segment of this epoch that no queued operation cites, and that an upload may still bring.
+    pub(super) fn first_unsettled(&self) -> u64 {
+        // In this order: an upload that begins in between has a segment at or above the first number.
+        let next = self.next_segment();
+        self.upkeep
+            .first_uncited()
+            .map_or(next, |first| first.min(next))
+    }
+
+    /// Every segment of this epoch below it is cited by a durable batch, or never will be.
+    pub(crate) fn settled_segments(&self) -> u64 {
+        let mut settled = lock(&self.upkeep.settled);
+        let next = settled.next.get_or_insert_with(|| {
+            let segment = self.first_unsettled();
+            let queued = self.queue.newest();
+            NextSettled { queued, segment }
+        });
+        if self.queue.is_durable(next.queued) {
+            settled.known = next.segment;
+            settled.next = None;
+        }
+        settled.known
+    }
+
     pub(crate) fn start_upkeep(self: &Arc<Self>) {
         if self.config.reclaim == Reclaim::Always {
             drop(self.tasks.spawn("upkeep", Arc::clone(self).upkeep_loop()));
@@ -210,7 +258,8 @@ impl Shared {
         let mut done = self.look_at_lineages(&mut turn).await?;
         done += self.look_at_segments(&mut turn).await?;
         done += self.rewrite_half(&mut turn).await?;
-        done += self.sweep(&mut turn.sweep).await?;
+        done += self.look_for_uncited(&mut turn.search).await?;
+        done += self.look_at_uncited(&mut turn.search).await?;
         let bytes = turn.dead.values().map(|dead| dead.bytes).sum();
         *lock(&self.upkeep.waiting) = (turn.dead.len() as u64, bytes);
         Ok(done)

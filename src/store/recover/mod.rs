@@ -5,6 +5,7 @@
 //! `recovered` versions. A crash in between is a replay again.
 
 pub(crate) mod conflict;
+pub(crate) mod evidence;
 pub(crate) mod journaled;
 pub(crate) mod overtaken;
 pub(crate) mod replay;
@@ -312,9 +313,7 @@ impl Shared {
             return Ok(());
         }
         let recorded = self.view.row("G L", &keys::logged()).await?;
-        let logged = log::last(&self.backend, recorded)
-            .await?
-            .and_then(|object| object.upto());
+        let logged = self.logged_upto(recorded).await?;
         if logged == Some(applied.batch) {
             return Ok(());
         }
@@ -344,6 +343,27 @@ impl Shared {
         self.log
             .upload_base(self.all_rows().await?, applied.batch)
             .await
+    }
+
+    /// The newest batch of the log, whose newest object the index names; `None` if there is none, or it cannot be read: then
+    /// the log begins again with all rows.
+    async fn logged_upto(
+        &self,
+        recorded: Option<(u64, u64)>,
+    ) -> Result<Option<(u64, u64)>, StoreError> {
+        let Some(key) = log::newest_key(&self.backend, recorded).await? else {
+            return Ok(None);
+        };
+        match log::read(&self.backend, &key).await {
+            Ok(object) => Ok(object.upto()),
+            Err(StoreError::Corrupt(why)) => {
+                self.warn(format!(
+                    "the newest log object cannot be read ({why}); the log begins again with a list of all rows"
+                ));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn all_rows(&self) -> Result<Vec<Batch>, StoreError> {

@@ -14,7 +14,11 @@ async fn try_follow(world: &World) -> Result<Namespace, StoreError> {
     let tasks = Tasks::new(tokio::runtime::Handle::current());
     let config = config(world.cache.path().to_owned());
     let env: Arc<SeededEnv> = Arc::clone(&world.env);
-    Namespace::follow(&world.backend, "default", config, EVERY, (env, tasks)).await
+    let how = FollowConfig {
+        every: EVERY,
+        on_damage: OnDamage::Refuse,
+    };
+    Namespace::follow(&world.backend, "default", config, how, (env, tasks)).await
 }
 
 async fn follow(world: &World) -> Namespace {

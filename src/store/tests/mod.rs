@@ -6,6 +6,7 @@ mod blob_list;
 mod blob_made;
 mod check;
 mod copies;
+mod damage;
 mod dice;
 mod edges;
 mod follow;
@@ -18,6 +19,7 @@ mod reclaim;
 mod reclaim_model;
 mod session;
 mod tree;
+mod uncited;
 mod undelete;
 mod undelete_crash;
 mod walks;
@@ -103,6 +105,12 @@ impl World {
         drop(namespace);
         left
     }
+}
+
+/// Closes a namespace in good order; the same cache directory can be opened again.
+pub(crate) async fn leave(ns: Namespace) {
+    ns.close().await.unwrap();
+    ns.0.tasks.join().await;
 }
 
 fn copy(from: &std::path::Path, to: &std::path::Path) {

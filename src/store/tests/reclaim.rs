@@ -1,7 +1,6 @@
 //! Deleted versions, and what leaves the bucket with them.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::*;
 
@@ -288,37 +287,5 @@ async fn half_dead_segments_are_copied_and_read_from_the_copy() {
     for table in [b"GB", b"GM", b"GE", b"GD", b"GR", b"CF"] {
         assert_eq!(rows_of(&ns, table).await, 0, "{}", table.escape_ascii());
     }
-    end(ns, world).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn orphans_of_a_crash_are_swept_once_they_are_old() {
-    let world = World::new("orphans");
-    let ns = world.open().await;
-    save(&ns, ROOT, b"a", &bytes(1, 10_000)).await;
-    ns.drain().await.unwrap();
-    settle(&ns, &world).await;
-    halt(&ns, Some(pipeline::Step::Commit));
-    save(&ns, ROOT, b"b", &bytes(2, 10_000)).await;
-    while segments(&world).await.len() < 2 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let world = world.kill(ns).await;
-    world.wipe();
-    let ns = world.open().await;
-    let now = ns.0.env.now();
-    let young = world.backend().list("data").await.unwrap();
-    // The store's clock is the machine's: the namespace's is set to it.
-    let newest = young.iter().map(|o| o.modified_ns).max().unwrap();
-    world.env.advance(newest.saturating_sub(now));
-    ns.reclaim().await.unwrap();
-    assert_eq!(segments(&world).await.len(), 2, "it is young");
-    world.env.advance(GRACE_NS + 1);
-    let done = ns.reclaim().await.unwrap();
-    assert_eq!(segments(&world).await.len(), 1);
-    assert_eq!(done.segments, 1);
-    assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), bytes(1, 10_000));
-    ns.drain().await.unwrap();
-    assert_eq!(rows_of(&ns, b"GO").await, 1);
     end(ns, world).await;
 }

@@ -1,0 +1,349 @@
+//! A look at an index before it is opened: are all objects there that its newest manifest needs, and what does its
+//! write-ahead log say?
+//!
+//! The engine cannot be asked. It makes a new index where it finds no manifest, and it takes the first hole in its
+//! write-ahead log for the end and writes there, so that a lost object could never be put back. This look writes nothing.
+
+use super::checksum::DamagedObject;
+use super::fixed::{FirstByte, Merge};
+use super::{SlateConfig, chain, classify, reach};
+use crate::meta::MetaError;
+use crate::sync::Arc;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::ObjectStore;
+use object_store::path::Path;
+use slatedb::admin::Admin;
+use slatedb::config::DbReaderOptions;
+use slatedb::{DbReader, DbReaderMode, PathResolver, ValueDeletable, VersionedManifest, WalReader};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Objects of the write-ahead log that are read at the same time.
+const AT_ONCE: usize = 64;
+
+/// Looks at an index that seems damaged, before it is called so: its writer may have removed objects meanwhile.
+const LOOKS: u32 = 3;
+
+/// Between two such looks.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What an index is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inspection {
+    /// No object lies in its place.
+    Absent,
+    /// Every object that the newest manifest needs is there and has its length, and the write-ahead log can be read.
+    Whole(Origin),
+    /// Some objects are missing or damaged: each with its key below the index, and what is wrong with it.
+    Damaged(Vec<BadObject>),
+}
+
+/// What a whole index says of its last writer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The epoch of the last writer that opened it.
+    pub writer_epoch: u64,
+    /// The watched rows that the tables have.
+    pub in_tables: BTreeMap<Bytes, Bytes>,
+    /// What was put under the watched keys since then, oldest first; the oldest may be in tables already.
+    pub in_log: Vec<LoggedPut>,
+}
+
+/// A row that an object of the write-ahead log puts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedPut {
+    /// Its key.
+    pub key: Bytes,
+    /// Its value.
+    pub value: Bytes,
+}
+
+/// An object of an index that is missing or damaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadObject {
+    /// Its key, relative to the store.
+    pub key: String,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+impl BadObject {
+    fn missing(key: &Path) -> Self {
+        Self {
+            key: key.to_string(),
+            what: "is missing".to_owned(),
+        }
+    }
+
+    fn damaged(key: &Path, what: impl Into<String>) -> Self {
+        Self {
+            key: key.to_string(),
+            what: what.into(),
+        }
+    }
+}
+
+impl std::fmt::Display for BadObject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.key, self.what)
+    }
+}
+
+/// Looks at the index under `path` of the object store; `watched` are keys of rows that are wanted. Writes nothing.
+///
+/// # Errors
+/// `Unavailable` when the object store does not answer.
+pub async fn inspect(
+    object_store: Arc<dyn ObjectStore>,
+    path: &str,
+    config: &SlateConfig,
+    watched: &[Bytes],
+) -> Result<Inspection, MetaError> {
+    let (place, store) = reach(object_store, path, config).await?;
+    let mut looks = 1;
+    loop {
+        let found = Look::at(&place, &store).await?;
+        let inspection = match found {
+            Some(look) => look.judge(config, watched).await?,
+            None => return Ok(Inspection::Absent),
+        };
+        if !matches!(inspection, Inspection::Damaged(_)) || looks == LOOKS {
+            return Ok(inspection);
+        }
+        looks += 1;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// The objects of an index, as they were listed.
+struct Look<'a> {
+    place: &'a Path,
+    store: &'a Arc<dyn ObjectStore>,
+    /// Key and length in bytes of each.
+    objects: BTreeMap<Path, u64>,
+}
+
+impl<'a> Look<'a> {
+    async fn at(
+        place: &'a Path,
+        store: &'a Arc<dyn ObjectStore>,
+    ) -> Result<Option<Self>, MetaError> {
+        let unavailable = |error: object_store::Error| MetaError::Unavailable(chain(&error));
+        let listed = store.list(Some(place)).map_ok(|o| (o.location, o.size));
+        let objects: BTreeMap<Path, u64> = listed.try_collect().await.map_err(unavailable)?;
+        Ok((!objects.is_empty()).then_some(Self {
+            place,
+            store,
+            objects,
+        }))
+    }
+
+    /// Numbers and keys of the objects in one folder of the index, ascending.
+    fn numbered(&self, folder: &str, suffix: &str) -> Vec<(u64, &Path)> {
+        let inside = self.place.clone().join(folder);
+        let number = |key: &Path| -> Option<u64> {
+            let mut parts = key.prefix_match(&inside)?;
+            let name = parts.next()?;
+            let digits = name.as_ref().strip_suffix(suffix)?;
+            digits.parse().ok().filter(|_| parts.next().is_none())
+        };
+        self.objects
+            .keys()
+            .filter_map(|key| Some((number(key)?, key)))
+            .collect()
+    }
+
+    async fn judge(
+        &self,
+        config: &SlateConfig,
+        watched: &[Bytes],
+    ) -> Result<Inspection, MetaError> {
+        let Some((number, key)) = self.numbered("manifest", ".manifest").last().copied() else {
+            let folder = self.place.clone().join("manifest");
+            let what = "holds no manifest, though other objects of the index are there";
+            return Ok(Inspection::Damaged(vec![BadObject::damaged(&folder, what)]));
+        };
+        let manifest = match self.manifest(number).await? {
+            Ok(manifest) => manifest,
+            Err(what) => return Ok(Inspection::Damaged(vec![BadObject::damaged(key, what)])),
+        };
+        let mut bad = self.bad_tables(&manifest);
+        bad.extend(self.holes_in_log(&manifest));
+        if !bad.is_empty() {
+            return Ok(Inspection::Damaged(bad));
+        }
+        let in_log = match self.read_log(&manifest, watched).await? {
+            Ok(values) => values,
+            Err(bad) => return Ok(Inspection::Damaged(vec![bad])),
+        };
+        let in_tables = match self.in_tables(config, watched).await {
+            Ok(value) => value,
+            Err(MetaError::Corrupt(text)) => {
+                return Ok(Inspection::Damaged(vec![BadObject::damaged(
+                    self.place, text,
+                )]));
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Inspection::Whole(Origin {
+            writer_epoch: manifest.writer_epoch(),
+            in_tables,
+            in_log,
+        }))
+    }
+
+    /// The manifest of a number, or what is wrong with it.
+    async fn manifest(&self, number: u64) -> Result<Result<VersionedManifest, String>, MetaError> {
+        let admin = Admin::builder(self.place.clone(), Arc::clone(self.store)).build();
+        // Not without end: the engine repeats what it can.
+        let reading = admin.read_manifest(Some(number));
+        let read = match tokio::time::timeout(super::OPEN_DEADLINE, reading).await {
+            Ok(read) => read,
+            Err(_) => return Err(super::late("reading the manifest", super::OPEN_DEADLINE)),
+        };
+        match read {
+            Ok(Some(manifest)) => Ok(Ok(manifest)),
+            Ok(None) => Ok(Err("is missing".to_owned())),
+            Err(error) => {
+                if let Some(damaged) = DamagedObject::find(&error) {
+                    return Ok(Err(format!("is damaged: {}", damaged.what)));
+                }
+                match classify(&error) {
+                    MetaError::Corrupt(text) => Ok(Err(format!("is damaged: {text}"))),
+                    other => Err(other),
+                }
+            }
+        }
+    }
+
+    fn bad_tables(&self, manifest: &VersionedManifest) -> Vec<BadObject> {
+        let paths = PathResolver::new(self.place.clone(), manifest);
+        let mut bad = BTreeMap::new();
+        for table in manifest.all_sst_views().map(|view| &view.sst) {
+            let key = paths.sst_path(&table.id);
+            let info = &table.info;
+            let parts = [
+                (info.index_offset, info.index_len),
+                (info.filter_offset, info.filter_len),
+                (info.stats_offset, info.stats_len),
+            ];
+            let least = parts.iter().map(|(at, len)| at + len).max().unwrap_or(0);
+            match self.objects.get(&key) {
+                None => {
+                    bad.insert(key.clone(), BadObject::missing(&key));
+                }
+                Some(len) if *len < least => {
+                    let what = format!("is cut short: {len} bytes of at least {least}");
+                    bad.insert(key.clone(), BadObject::damaged(&key, what));
+                }
+                Some(_) => {}
+            }
+        }
+        bad.into_values().collect()
+    }
+
+    /// Objects of the write-ahead log that are missing among those that are needed.
+    fn holes_in_log(&self, manifest: &VersionedManifest) -> Vec<BadObject> {
+        let first = manifest.replay_after_wal_id() + 1;
+        let there: Vec<u64> = self.log_from(first).into_iter().map(|(n, _)| n).collect();
+        let end = there.last().map_or(first, |last| last + 1);
+        let end = end.max(manifest.next_wal_sst_id());
+        let mut next = there.into_iter().peekable();
+        (first..end)
+            .filter(|number| next.next_if_eq(number).is_none())
+            .map(|number| {
+                let name = format!("{number:020}.sst");
+                BadObject::missing(&self.place.clone().join("wal").join(name))
+            })
+            .collect()
+    }
+
+    fn log_from(&self, first: u64) -> Vec<(u64, &Path)> {
+        let mut log = self.numbered("wal", ".sst");
+        log.retain(|(number, _)| *number >= first);
+        log
+    }
+
+    /// What the write-ahead log puts under the watched keys, or the first object that cannot be read.
+    async fn read_log(
+        &self,
+        manifest: &VersionedManifest,
+        watched: &[Bytes],
+    ) -> Result<Result<Vec<LoggedPut>, BadObject>, MetaError> {
+        let log = self.log_from(manifest.replay_after_wal_id() + 1);
+        let reader = &WalReader::new(self.place.clone(), Arc::clone(self.store));
+        let reading = log.into_iter().map(|(number, key)| async move {
+            let values = log_object(reader, number, watched).await;
+            match values.map_err(|error| classify(&error)) {
+                Ok(values) => Ok(Ok(values)),
+                Err(MetaError::Corrupt(text)) => {
+                    Ok(Err(BadObject::damaged(key, format!("is damaged: {text}"))))
+                }
+                Err(other) => Err(other),
+            }
+        });
+        let mut reading = stream::iter(reading).buffered(AT_ONCE);
+        let mut all = Vec::new();
+        while let Some(values) = reading.try_next().await? {
+            match values {
+                Ok(values) => all.extend(values),
+                Err(bad) => return Ok(Err(bad)),
+            }
+        }
+        Ok(Ok(all))
+    }
+
+    async fn in_tables(
+        &self,
+        config: &SlateConfig,
+        watched: &[Bytes],
+    ) -> Result<BTreeMap<Bytes, Bytes>, MetaError> {
+        let options = DbReaderOptions {
+            manifest_poll_interval: super::OPEN_DEADLINE,
+            skip_wal_replay: true,
+            ..DbReaderOptions::default()
+        };
+        let looking = async {
+            let tables = DbReader::builder(self.place.clone(), Arc::clone(self.store))
+                .with_reader_mode(DbReaderMode::FollowLatest)
+                .with_options(options)
+                .with_merge_operator(Arc::new(Merge(config.merge)))
+                .with_segment_extractor(Arc::new(FirstByte))
+                .build()
+                .await?;
+            let mut rows = BTreeMap::new();
+            for key in watched {
+                if let Some(value) = tables.get(key).await? {
+                    rows.insert(key.clone(), Bytes::copy_from_slice(&value));
+                }
+            }
+            tables.close().await?;
+            Ok(rows)
+        };
+        match tokio::time::timeout(config.deadline, looking).await {
+            Ok(rows) => rows.map_err(|error: slatedb::Error| classify(&error)),
+            Err(_) => Err(super::late("a read", config.deadline)),
+        }
+    }
+}
+
+/// What one object of the write-ahead log puts under the watched keys, oldest first.
+async fn log_object(
+    reader: &WalReader,
+    number: u64,
+    watched: &[Bytes],
+) -> Result<Vec<LoggedPut>, slatedb::Error> {
+    let mut rows = reader.get(number).iterator().await?;
+    let mut puts = Vec::new();
+    while let Some(row) = rows.next().await? {
+        if let ValueDeletable::Value(value) = row.value
+            && watched.contains(&row.key)
+        {
+            let (key, value) = (row.key, Bytes::copy_from_slice(&value));
+            puts.push((row.seq, LoggedPut { key, value }));
+        }
+    }
+    puts.sort_by_key(|(seq, _)| *seq);
+    Ok(puts.into_iter().map(|(_, put)| put).collect())
+}

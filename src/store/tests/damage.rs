@@ -1,0 +1,278 @@
+//! Objects of a namespace that are lost, cut or changed: what a mount says, what is kept, and that putting them back is enough.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::*;
+
+const FORTY_DAYS: Duration = Duration::from_secs(40 * 86_400);
+
+/// What happens to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Harm {
+    Lost,
+    Emptied,
+    Halved,
+    Flipped,
+}
+
+const HARMS: [Harm; 4] = [Harm::Lost, Harm::Emptied, Harm::Halved, Harm::Flipped];
+
+/// How a writer's mount takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mounts {
+    /// It is refused, and the message names the object or its folder.
+    Refused,
+    /// It serves everything there was.
+    Whole,
+    /// It serves all but the bytes that lie in the object; those are an error.
+    WithoutItsBytes,
+    /// It is refused, or what needs the object is an error; nothing is wrong or missing without one.
+    NothingWrong,
+}
+
+fn text(file: usize, version: usize) -> Vec<u8> {
+    format!("file {file}, version {version};")
+        .repeat(500)
+        .into_bytes()
+}
+
+/// Two writers, rows in tables and in the write-ahead log, two log objects at least, closed in good order.
+async fn prepared(name: &str) -> World {
+    let world = World::new(name);
+    let ns = world.open().await;
+    for file in 0..320 {
+        let ino = save(&ns, ROOT, format!("row-{file:03}").as_bytes(), &[7; 3800]).await;
+        ns.file(ino).await.unwrap().sync(&author()).await.unwrap();
+    }
+    for version in 0..3 {
+        for file in 0..4 {
+            save(
+                &ns,
+                ROOT,
+                format!("file-{file}").as_bytes(),
+                &text(file, version),
+            )
+            .await;
+        }
+        ns.drain().await.unwrap();
+    }
+    leave(ns).await;
+    let ns = world.open().await;
+    for file in 0..4 {
+        save(&ns, ROOT, format!("file-{file}").as_bytes(), &text(file, 3)).await;
+        ns.drain().await.unwrap();
+    }
+    leave(ns).await;
+    world
+}
+
+/// Reads everything that an index with unreadable rows still finds: it is right, or an error.
+async fn right_or_error(ns: &Namespace) {
+    for file in 0..4 {
+        let name = format!("file-{file}");
+        let Ok(versions) = ns.versions(ROOT, name.as_bytes()).await else {
+            continue;
+        };
+        assert_eq!(versions.len(), 4, "{name}");
+        for (number, version) in versions.iter().enumerate() {
+            if let Ok(bytes) = ns.read_past(version, 0, u32::MAX).await {
+                assert!(bytes == text(file, number), "{name}, version {number}");
+            }
+        }
+    }
+}
+
+/// Reads everything; the names that cannot be read.
+async fn unreadable(ns: &Namespace) -> Vec<String> {
+    let mut bad = Vec::new();
+    for file in 0..320 {
+        let name = format!("row-{file:03}");
+        assert_eq!(
+            content(ns, ROOT, name.as_bytes()).await,
+            Some(vec![7; 3800]),
+            "{name}"
+        );
+    }
+    for file in 0..4 {
+        let name = format!("file-{file}");
+        let versions = ns.versions(ROOT, name.as_bytes()).await.unwrap();
+        assert_eq!(versions.len(), 4, "{name}");
+        for (number, version) in versions.iter().enumerate() {
+            match ns.read_past(version, 0, u32::MAX).await {
+                Ok(bytes) => assert!(bytes == text(file, number), "{name}, version {number}"),
+                Err(_) => bad.push(format!("{name}, version {number}")),
+            }
+        }
+    }
+    bad
+}
+
+async fn keys_below(world: &World, part: &str) -> Vec<String> {
+    let all = world.backend().list(part).await.unwrap();
+    all.into_iter().map(|object| object.key).collect()
+}
+
+async fn harm(world: &World, key: &str, harm: Harm) -> Bytes {
+    let (backend, whole) = (world.backend(), world.backend().get(key).await.unwrap());
+    let mut bytes = whole.to_vec();
+    match harm {
+        Harm::Lost => {
+            backend.delete(key).await.unwrap();
+            return whole;
+        }
+        Harm::Emptied => bytes.clear(),
+        Harm::Halved => bytes.truncate(whole.len() / 2),
+        Harm::Flipped => bytes[whole.len() / 3] ^= 0x20,
+    }
+    backend.put(key, bytes.into()).await.unwrap();
+    whole
+}
+
+/// Mounts with and without the cache directory, past every waiting time, and looks at what the mount says each time.
+async fn mounted_often(world: &World, key: &str, harm: Harm, mounts: Mounts) {
+    for round in 0..3 {
+        if round == 1 {
+            world.wipe();
+        }
+        let opened = world.try_open().await;
+        match (mounts, opened) {
+            (Refused, Err(StoreError::Damaged(why) | StoreError::Corrupt(why))) => {
+                let folder = key.rsplit_once('/').map_or(key, |(folder, _)| folder);
+                assert!(why.contains(folder), "{key} {harm:?}: {why}");
+            }
+            (Whole | WithoutItsBytes, Ok(ns)) => {
+                let bad = unreadable(&ns).await;
+                assert_eq!(bad.is_empty(), mounts == Whole, "{key} {harm:?}: {bad:?}");
+                ns.reclaim().await.unwrap();
+                world.env.advance(FORTY_DAYS.as_nanos() as u64);
+                ns.reclaim().await.unwrap();
+                leave(ns).await;
+            }
+            (NothingWrong, Err(StoreError::Damaged(_) | StoreError::Corrupt(_))) => {}
+            (NothingWrong, Ok(ns)) => {
+                right_or_error(&ns).await;
+                let _unreadable = ns.reclaim().await;
+                world.env.advance(FORTY_DAYS.as_nanos() as u64);
+                let _unreadable = ns.reclaim().await;
+                let _unreadable = ns.close().await;
+                ns.0.tasks.join().await;
+            }
+            (_, opened) => panic!("{key} {harm:?}, mount {round}: {opened:?}"),
+        }
+        world.env.advance(FORTY_DAYS.as_nanos() as u64);
+    }
+}
+
+/// Each harm to one object, each in a copy of the bucket: nothing is deleted, and putting the object back is enough.
+async fn each_harm(world: &World, key: &str, expected: [Mounts; 4]) {
+    for (harm_done, mounts) in HARMS.into_iter().zip(expected) {
+        let world = world.fork().await;
+        let before = keys_below(&world, "data").await;
+        let whole = harm(&world, key, harm_done).await;
+        mounted_often(&world, key, harm_done, mounts).await;
+        world.backend().put(key, whole).await.unwrap();
+        let after: Vec<String> = keys_below(&world, "data").await;
+        for segment in before {
+            assert!(
+                after.contains(&segment),
+                "{key} {harm_done:?}: {segment} is gone"
+            );
+        }
+        world.wipe();
+        let ns = world.open().await;
+        assert_eq!(
+            unreadable(&ns).await,
+            Vec::<String>::new(),
+            "{key} {harm_done:?}, put back"
+        );
+        leave(ns).await;
+    }
+}
+
+use Mounts::{NothingWrong, Refused, Whole, WithoutItsBytes};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_harmed_identity_refuses_the_mount() {
+    let world = prepared("harmed-identity").await;
+    each_harm(&world, "namespace.json", [Refused; 4]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn harmed_manifests_refuse_the_mount() {
+    let world = prepared("harmed-manifest").await;
+    let manifests = keys_below(&world, "meta/manifest").await;
+    let newest = manifests.last().unwrap();
+    each_harm(&world, newest, [Whole, Refused, Refused, Refused]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_harmed_object_of_the_write_ahead_log_refuses_the_mount() {
+    let world = prepared("harmed-wal").await;
+    let wal = keys_below(&world, "meta/wal").await;
+    let mut sizes = BTreeMap::new();
+    for key in &wal {
+        sizes.insert(key.clone(), world.backend().get(key).await.unwrap().len());
+    }
+    println!("{sizes:?}");
+    let full: Vec<&String> = wal.iter().filter(|key| sizes[*key] > 0).collect();
+    for key in [
+        full[full.len() - 1],
+        full[full.len() - 2],
+        full[full.len() - 4],
+    ] {
+        each_harm(&world, key, [Refused; 4]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn harmed_tables_refuse_the_mount() {
+    let world = prepared("harmed-table").await;
+    let tables = keys_below(&world, "meta/compacted").await;
+    assert!(!tables.is_empty());
+    for key in tables {
+        println!("{key}");
+        each_harm(&world, &key, [Refused, Refused, Refused, NothingWrong]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn harmed_proofs_and_log_objects_take_nothing_away() {
+    let world = prepared("harmed-log").await;
+    for part in ["epochs", "log"] {
+        let objects = keys_below(&world, part).await;
+        for key in [objects.first().unwrap(), objects.last().unwrap()] {
+            each_harm(&world, key, [Whole; 4]).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_harmed_segment_takes_its_own_bytes_away_and_nothing_else() {
+    let world = prepared("harmed-segment").await;
+    let segments = keys_below(&world, "data").await;
+    let key = segments.last().unwrap();
+    each_harm(&world, key, [WithoutItsBytes; 4]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_is_gone_is_never_taken_for_an_empty_one() {
+    let world = prepared("gone-index").await;
+    let mut kept = BTreeMap::new();
+    for key in keys_below(&world, "meta").await {
+        kept.insert(key.clone(), harm(&world, &key, Harm::Lost).await);
+    }
+    let before = keys_below(&world, "").await;
+    mounted_often(&world, "meta/all", Harm::Lost, Refused).await;
+    assert_eq!(
+        keys_below(&world, "").await,
+        before,
+        "nothing was written or deleted"
+    );
+    for (key, bytes) in kept {
+        world.backend().put(&key, bytes).await.unwrap();
+    }
+    let ns = world.open().await;
+    assert!(unreadable(&ns).await.is_empty());
+    leave(ns).await;
+}
