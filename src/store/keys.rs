@@ -14,6 +14,7 @@
 //! | `C L` | lineage | read of what was written over somebody else's bytes | |
 //! | `H V` | directory, name, 00, ~instant, suffix | past of a slot, newest first | names end in 00, which no name holds |
 //! | `H W` | inode, ~instant, suffix | past of a hard-linked inode | |
+//! | `H L` | inode, ~instant | how many names an inode had | one seek per instant |
 //! | `H T` | directory, node, `S` start / `E` ~end, name | names that are gone | see `interval` |
 //! | `H N` | directory, ~instant | where a directory hung | |
 //! | `H E` | foreign id | imported versions by the id they came with | |
@@ -205,6 +206,16 @@ pub(crate) fn histories(directory: Ino) -> Bytes {
 
 pub(crate) fn linked_history(ino: Ino) -> Bytes {
     Key::new(*b"HW").u64(ino.0).done()
+}
+
+/// How many names an inode had, newest first.
+pub(crate) fn link_counts(ino: Ino) -> Bytes {
+    Key::new(*b"HL").u64(ino.0).done()
+}
+
+/// First place of the link counts of an inode that were made at or before `instant`.
+pub(crate) fn link_count(ino: Ino, instant: Instant) -> Bytes {
+    Key::new(*b"HL").u64(ino.0).u64(!instant.0).done()
 }
 
 pub(crate) fn linked_closed(ino: Ino, id: VersionId) -> Bytes {

@@ -45,7 +45,7 @@ pub use reclaim::upkeep::{GRACE, Reclaim, Reclaimed};
 pub use recover::conflict::Conflicts;
 pub use version::{
     AttrChange, Attrs, Author, Content, ContentRef, EndOp, Ino, Instant, Kept, Kind, Op, Origin,
-    PastEntry, ROOT, Stamp, Stat, Time, VersionId,
+    PastEntry, ROOT, SharedState, Stamp, Stat, Time, VersionId,
 };
 
 #[cfg(test)]

@@ -327,6 +327,45 @@ pub struct PastEntry {
     pub renamed_from: Option<Origin>,
     /// What is left of it.
     pub kept: Kept,
+    /// Of one of several names of an inode: the state that all of them show.
+    pub shared: Option<Box<SharedState>>,
+}
+
+/// A state of an inode with several names, whichever name it is seen under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedState {
+    /// When, how and by whom it was made.
+    pub stamp: Stamp,
+    /// When it ended; `None` for the current one.
+    pub ended: Option<Instant>,
+}
+
+impl PastEntry {
+    /// The same as all names of its inode have it: not the name's version, but the inode's.
+    #[must_use]
+    pub fn of_inode(self) -> Self {
+        let Some(shared) = self.shared.clone() else {
+            return self;
+        };
+        let SharedState { stamp, ended } = *shared;
+        Self {
+            version: stamp.id,
+            ended,
+            op: stamp.op,
+            author: stamp.author,
+            host: stamp.host,
+            renamed_from: stamp.origin,
+            ..self
+        }
+    }
+
+    /// Whether its attributes can no longer change; under another name its state may stand longer than under this one.
+    pub fn is_over(&self) -> bool {
+        match &self.shared {
+            Some(shared) => shared.ended.is_some(),
+            None => self.ended.is_some(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ mod followers;
 mod harness;
 mod helper;
 mod instants;
+mod linked;
 mod locks;
 mod many;
 mod moving;

@@ -3,12 +3,12 @@
 //! Names below are history's, not the live tree's: `.versions` is not among them.
 
 use super::meaning::Answer;
-use super::node::What;
+use super::node::{Seen, What};
 use super::stamp::{Meaning, TimeName};
 use super::{Found, Lasting, Past, state_node};
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
-use crate::store::{Attrs, Ino, Instant};
+use crate::store::{Attrs, Ino, Instant, Kept, PastEntry};
 use bytes::Bytes;
 
 impl Past {
@@ -63,23 +63,50 @@ impl Past {
         let entry = self.namespace.entry_at(dir, name, at).await?;
         let entry = entry.ok_or(FsError::NotFound)?;
         Ok(Found {
-            what: state_node(dir, name, at, entry),
+            what: self
+                .tree_node(dir, Bytes::copy_from_slice(name), at, entry)
+                .await?,
             lasting,
         })
+    }
+
+    /// The node for what `name` in the directory `dir` was at `at`. All names of a file are one node, with as many links.
+    async fn tree_node(
+        &self,
+        dir: Ino,
+        name: Bytes,
+        at: Instant,
+        entry: PastEntry,
+    ) -> FsResult<What> {
+        // Deleting a version takes it from one name only.
+        let links = match entry.shared.is_some() && entry.kept != Kept::Nothing {
+            true => Some(self.namespace.link_count_at(entry.ino, at).await?),
+            false => None,
+        };
+        Ok(state_node(Seen {
+            dir,
+            name,
+            at,
+            entry: match links {
+                Some(_) => entry.of_inode(),
+                None => entry,
+            },
+            links: links.unwrap_or(1),
+        }))
     }
 
     /// The names in the directory `dir` at `at`.
     pub(super) async fn list_tree(&self, dir: Ino, at: Instant) -> FsResult<Vec<(Bytes, What)>> {
         let entries = self.namespace.list_at(dir, at).await;
         let entries = entries.map_err(|error| FsError::from(error).by_number())?;
-        let names = entries
-            .into_iter()
-            .filter(|(name, _)| *name != self.versions_name);
-        let nodes = names.map(|(name, entry)| {
-            let what = state_node(dir, &name, at, entry);
-            (name, what)
-        });
-        Ok(nodes.collect())
+        let mut nodes = Vec::with_capacity(entries.len());
+        for (name, entry) in entries {
+            if name != self.versions_name {
+                let what = self.tree_node(dir, name.clone(), at, entry).await?;
+                nodes.push((name, what));
+            }
+        }
+        Ok(nodes)
     }
 
     /// The attributes that a tree's own directory shows: those it had then. What guards the live directory still guards the

@@ -69,6 +69,7 @@ fn removed_node(dir: Ino, name: &[u8], removed: Removed) -> What {
         name: Bytes::copy_from_slice(name),
         at: removed.at,
         entry: removed.entry,
+        links: 1,
     });
     match seen.entry.kind {
         Kind::Directory => What::Gone(seen),

@@ -1,7 +1,7 @@
 //! `.versions/@files/NAME/STAMP.EXT`: one entry per state that stood under a name, oldest first, and the links `latest`
 //! and `previous` to the last two.
 
-use super::node::{Pointer, PointerLink, What};
+use super::node::{Pointer, PointerLink, Seen, What};
 use super::{Found, Lasting, Past, stamp, state_node};
 use crate::fs::error::{FsError, FsResult};
 use crate::store::{Ino, Instant, Kind, PastEntry};
@@ -127,8 +127,13 @@ fn pointers(dir: Ino, slot: &Bytes, names: &[Bytes]) -> Vec<PointerLink> {
 }
 
 fn state_of(dir: Ino, slot: &Bytes, state: PastEntry) -> What {
-    let at = state.version.instant;
-    state_node(dir, slot, at, state)
+    state_node(Seen {
+        dir,
+        name: slot.clone(),
+        at: state.version.instant,
+        entry: state,
+        links: 1,
+    })
 }
 
 /// The names of states in order: stamps, each with the extension of the file's own name.

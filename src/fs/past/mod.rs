@@ -13,6 +13,8 @@ mod deleted;
 mod deleted_tests;
 mod files;
 mod help;
+#[cfg(test)]
+mod linked_tests;
 mod log;
 mod meaning;
 mod node;
@@ -195,14 +197,15 @@ impl Past {
             }
             What::Tree(seen) | What::State(seen) => {
                 let entry = self.newest(seen).await?;
-                let lasting = match entry.ended {
-                    Some(_) => Lasting::Final,
+                let lasting = match entry.is_over() {
+                    true => Lasting::Final,
                     // Its attributes are the live inode's until it ends.
-                    None => Lasting::Passing,
+                    false => Lasting::Passing,
                 };
                 let blocks = entry.allocated.min(entry.attrs.size).div_ceil(512);
                 let stat = Stat {
                     blocks,
+                    nlink: seen.links,
                     ..stat_of(node, entry.attrs)
                 };
                 Ok((stat, self.ttl_of(lasting)))
@@ -414,10 +417,16 @@ impl Past {
 
     /// A state with the attributes it has now: those of one that has not ended still change.
     async fn newest(&self, seen: &Seen) -> FsResult<PastEntry> {
-        if seen.entry.ended.is_none() {
+        if !seen.entry.is_over() {
             let again = self.namespace.entry_at(seen.dir, &seen.name, seen.at).await;
             match again {
                 Ok(Some(entry)) if entry.version == seen.entry.version => return Ok(entry),
+                Ok(Some(entry)) if seen.entry.shared.is_some() => {
+                    let entry = entry.of_inode();
+                    if entry.version == seen.entry.version {
+                        return Ok(entry);
+                    }
+                }
                 Ok(_) | Err(StoreError::NotFound) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -450,14 +459,9 @@ impl Past {
 }
 
 /// The node for a state: a directory is a tree as of the instant asked for.
-fn state_node(dir: Ino, name: &[u8], at: Instant, entry: PastEntry) -> What {
-    let kind = entry.kind;
-    let seen = Box::new(Seen {
-        dir,
-        name: Bytes::copy_from_slice(name),
-        at,
-        entry,
-    });
+fn state_node(seen: Seen) -> What {
+    let kind = seen.entry.kind;
+    let seen = Box::new(seen);
     match kind {
         Kind::Directory => What::Tree(seen),
         _ => What::State(seen),

@@ -29,6 +29,8 @@ pub(crate) struct Seen {
     pub(crate) at: Instant,
     /// The answer.
     pub(crate) entry: PastEntry,
+    /// How many names led to it then; one where only the name asked for counts.
+    pub(crate) links: u32,
 }
 
 /// Which state a pointer of `@files/NAME` names.
@@ -106,7 +108,8 @@ impl What {
     }
 
     /// Spells out which node this is when found as `name` in `parent`; equal spellings are the same node. A directory is
-    /// one per path, because the kernel allows it one place only; a version is one wherever it is found.
+    /// one per path, because the kernel allows it one place only; a version is one wherever it is found, and so are all names
+    /// that a file had at an instant.
     pub(crate) fn identity(&self, parent: u64, name: &[u8]) -> Identity {
         let mut spelling = Vec::with_capacity(40 + name.len());
         let mut spell = |kind: u8, numbers: &[u64], name: &[u8]| {
@@ -123,7 +126,12 @@ impl What {
             Self::State(seen) => {
                 let version = seen.entry.version;
                 let suffix = u64::from(version.suffix);
-                spell(b'S', &[seen.entry.ino.0, version.instant.0, suffix], b"");
+                let state = [seen.entry.ino.0, version.instant.0, suffix];
+                // The kernel keeps one link count per number, and one content.
+                match seen.links {
+                    0 | 1 => spell(b'S', &state, b""),
+                    links => spell(b'K', &state, &links.to_be_bytes()),
+                }
             }
             Self::Files(dir) => spell(b'F', &[dir.0], b""),
             Self::History(dir, slot) => spell(b'H', &[dir.0], slot),

@@ -291,6 +291,7 @@ impl Shared {
             name: name.clone(),
         });
         let (place, nlink) = self.share(&mut draft, (ino, leaf), author)?;
+        self.count_links(&mut draft, ino, nlink);
         let state = self.shared_state(&mut draft, leaf);
         let mut node = leaf.node.clone();
         node.attrs.ctime = at.time();

@@ -342,6 +342,7 @@ impl Shared {
         if *nlink <= 1 {
             return None;
         }
+        self.count_links(draft, ino, nlink - 1);
         let mut node = leaf.node.clone();
         node.attrs.ctime = draft.instant.time();
         let row = LinkedRow {

@@ -321,6 +321,7 @@ impl Shared {
                     stamp: closed.stamp,
                     ended: Some(closed.end),
                     kept: closed.kept,
+                    shared: None,
                 }),
                 None => {
                     let states = self.linked_states(closed.ino).await?;

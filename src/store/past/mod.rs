@@ -7,6 +7,7 @@ pub(crate) mod deleted;
 pub(crate) mod digest;
 pub(crate) mod history;
 pub(crate) mod interval;
+pub(crate) mod links;
 pub(crate) mod restore;
 pub(crate) mod undelete;
 
@@ -24,7 +25,9 @@ use super::namespace::{Namespace, Shared};
 use super::rows::{
     Body, Closed, Entry, Hung, InodeRow, Last, LinkedRow, Node, Source, State, decode,
 };
-use super::version::{Attrs, Content, Ino, Instant, Kept, Kind, PastEntry, ROOT, Stamp};
+use super::version::{
+    Attrs, Content, Ino, Instant, Kept, Kind, PastEntry, ROOT, SharedState, Stamp,
+};
 
 /// How long a look into the past waits for answers under way.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -37,6 +40,8 @@ pub(super) struct Stood {
     pub(super) stamp: Stamp,
     pub(super) ended: Option<Instant>,
     pub(super) kept: Kept,
+    /// Of one of several names: the state as it is without the name.
+    pub(super) shared: Option<Box<SharedState>>,
 }
 
 impl Stood {
@@ -47,6 +52,7 @@ impl Stood {
             stamp: last.stamp,
             ended,
             kept: Kept::Whole,
+            shared: None,
         }
     }
 
@@ -65,6 +71,10 @@ impl Stood {
         if end.is_some_and(|end| end <= start) {
             return None;
         }
+        self.shared = Some(Box::new(SharedState {
+            stamp: self.stamp.clone(),
+            ended: self.ended,
+        }));
         if bound.id.instant > self.stamp.id.instant {
             self.stamp = bound.clone();
         }
@@ -94,6 +104,7 @@ impl Stood {
             host: self.stamp.host,
             renamed_from: self.stamp.origin,
             kept: self.kept,
+            shared: self.shared,
         }
     }
 }
@@ -390,6 +401,7 @@ impl Shared {
                 stamp: closed.stamp,
                 ended: Some(closed.end),
                 kept: closed.kept,
+                shared: None,
             })),
             None => {
                 let bound = (&closed.stamp, Some(closed.end), closed.kept);
@@ -450,6 +462,7 @@ impl Shared {
                     stamp: closed.stamp,
                     ended: Some(closed.end),
                     kept: closed.kept,
+                    shared: None,
                 });
             }
         }

@@ -165,6 +165,11 @@ async fn moment(ns: &Namespace, tree: &Tree, slots: &[Slot], step: usize) {
         );
         if let (Some(found), Some(expected)) = (found, expected) {
             assert_eq!(found.kind, tree.nodes[expected.id].kind, "{where_}");
+            if found.kind != Kind::Directory {
+                let names = past.values().filter(|other| other.id == expected.id);
+                let counted = ns.link_count_at(found.ino, at).await.unwrap();
+                assert_eq!(counted as usize, names.count(), "names of {where_}");
+            }
             same(&read_past(ns, &found).await, &expected.text, &where_);
         }
     }
