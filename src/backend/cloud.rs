@@ -3,6 +3,8 @@
 //! Invariant: credentials come from the environment and go into the builders, nowhere else; an endpoint that carries a
 //! name or password is refused and not repeated. Plain http is spoken only to an endpoint that says so.
 
+use super::answer::{Connector, Peer};
+use super::credentials::{Checked, TokenFile, flag, variables};
 use super::error::{BackendError, Class};
 use super::limits::BackendConfig;
 use super::location::redacted;
@@ -42,27 +44,98 @@ impl Cloud {
         url: &str,
         config: &BackendConfig,
     ) -> Result<Arc<dyn ObjectStore>, BackendError> {
-        let refused = |missing| Class::Denied.error(url, missing);
-        let built = match self {
-            Self::S3 => {
-                let builder = s3_builder(bucket, config)?;
-                s3_credentials(&builder).map_err(refused)?;
-                builder.build().map(|s| Arc::new(s) as Arc<dyn ObjectStore>)
-            }
-            Self::Gcs => {
-                let builder = gcs_builder(bucket, config)?;
-                gcs_credentials(&builder).map_err(refused)?;
-                builder.build().map(|s| Arc::new(s) as Arc<dyn ObjectStore>)
-            }
-            Self::Azure => {
-                let builder = azure_builder(bucket, config)?;
-                azure_credentials(&builder).map_err(refused)?;
-                builder.build().map(|s| Arc::new(s) as Arc<dyn ObjectStore>)
-            }
-        };
-        // A builder fails over a wrong or missing setting, never over the network.
-        built.map_err(|e| Class::Invalid.error(url, e.to_string()))
+        if let Some(region) = &config.region {
+            flag("--region", region)?;
+        }
+        if let Some(endpoint) = &config.endpoint {
+            flag("--endpoint", endpoint)?;
+        }
+        match self {
+            Self::S3 => open_s3(bucket, url, config),
+            Self::Gcs => open_gcs(bucket, url, config),
+            Self::Azure => open_azure(bucket, url, config),
+        }
     }
+}
+
+/// A builder fails over a wrong or missing setting, never over the network.
+fn wrong(url: &str) -> impl Fn(object_store::Error) -> BackendError + '_ {
+    move |error| Class::Invalid.error(url, error.to_string())
+}
+
+// Each client is built twice: the first one's credentials, checked, are the second one's.
+
+fn open_s3(
+    bucket: &str,
+    url: &str,
+    config: &BackendConfig,
+) -> Result<Arc<dyn ObjectStore>, BackendError> {
+    let mut builder = s3_builder(bucket, config)?;
+    s3_credentials(&builder).map_err(|missing| Class::Denied.error(url, missing))?;
+    let files = [
+        S3Key::WebIdentityTokenFile,
+        S3Key::ContainerAuthorizationTokenFile,
+    ];
+    let mut copies = Vec::new();
+    for key in files {
+        if let Some(file) = builder.get_config_value(&key) {
+            let file = TokenFile::new(&file)?;
+            builder = builder.with_config(key, file.path());
+            copies.push(file);
+        }
+    }
+    let first = builder.clone();
+    let first = first.with_http_connector(Connector::to(Peer::Credentials));
+    let first = first.build().map_err(wrong(url))?;
+    let credentials = Checked::new(Arc::clone(first.credentials()), copies);
+    let store = builder
+        .with_http_connector(Connector::to(Peer::Store))
+        .with_credentials(Arc::new(credentials))
+        .build();
+    Ok(Arc::new(store.map_err(wrong(url))?))
+}
+
+fn open_gcs(
+    bucket: &str,
+    url: &str,
+    config: &BackendConfig,
+) -> Result<Arc<dyn ObjectStore>, BackendError> {
+    let builder = gcs_builder(bucket, config)?;
+    gcs_credentials(&builder).map_err(|missing| Class::Denied.error(url, missing))?;
+    let first = builder.clone();
+    let first = first.with_http_connector(Connector::to(Peer::Credentials));
+    let first = first.build().map_err(wrong(url))?;
+    let credentials = Checked::new(Arc::clone(first.credentials()), Vec::new());
+    let store = builder
+        .with_http_connector(Connector::to(Peer::Store))
+        .with_credentials(Arc::new(credentials))
+        .build();
+    Ok(Arc::new(store.map_err(wrong(url))?))
+}
+
+fn open_azure(
+    bucket: &str,
+    url: &str,
+    config: &BackendConfig,
+) -> Result<Arc<dyn ObjectStore>, BackendError> {
+    let mut builder = azure_builder(bucket, config)?;
+    azure_credentials(&builder).map_err(|missing| Class::Denied.error(url, missing))?;
+    let key = AzureConfigKey::FederatedTokenFile;
+    let mut copies = Vec::new();
+    if let Some(file) = builder.get_config_value(&key) {
+        let file = TokenFile::new(&file)?;
+        builder = builder.with_config(key, file.path());
+        copies.push(file);
+    }
+    let first = builder.clone();
+    let first = first.with_http_connector(Connector::to(Peer::Credentials));
+    let first = first.build().map_err(wrong(url))?;
+    let credentials = Checked::new(Arc::clone(first.credentials()), copies);
+    let store = builder
+        .with_http_connector(Connector::to(Peer::Store))
+        .with_credentials(Arc::new(credentials))
+        .build();
+    Ok(Arc::new(store.map_err(wrong(url))?))
 }
 
 /// Checks an endpoint and tells whether plain http must be allowed for it.
@@ -100,7 +173,13 @@ pub(super) fn s3_builder(
     bucket: &str,
     config: &BackendConfig,
 ) -> Result<AmazonS3Builder, BackendError> {
-    let mut builder = AmazonS3Builder::from_env()
+    let mut builder = AmazonS3Builder::new();
+    for (name, value) in variables(&["AWS_"])? {
+        if let Ok(key) = name.to_ascii_lowercase().parse() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    builder = builder
         .with_bucket_name(bucket)
         .with_retry(config.retry_config());
     for (key, value) in client_settings(config) {
@@ -128,7 +207,15 @@ pub(super) fn gcs_builder(
     bucket: &str,
     config: &BackendConfig,
 ) -> Result<GoogleCloudStorageBuilder, BackendError> {
-    let mut builder = GoogleCloudStorageBuilder::from_env()
+    let mut builder = GoogleCloudStorageBuilder::new();
+    for (name, value) in variables(&["GOOGLE_", "GCE_METADATA_", "SERVICE_ACCOUNT"])? {
+        match name.to_ascii_lowercase().parse() {
+            Ok(key) if name.starts_with("GOOGLE_") => builder = builder.with_config(key, value),
+            _ if name == "SERVICE_ACCOUNT" => builder = builder.with_service_account_path(value),
+            _ => {}
+        }
+    }
+    builder = builder
         .with_bucket_name(bucket)
         .with_retry(config.retry_config());
     for (key, value) in client_settings(config) {
@@ -152,7 +239,15 @@ fn azure_builder(
     container: &str,
     config: &BackendConfig,
 ) -> Result<MicrosoftAzureBuilder, BackendError> {
-    let mut builder = MicrosoftAzureBuilder::from_env()
+    let mut builder = MicrosoftAzureBuilder::new();
+    for (name, value) in variables(&["AZURE_", "AZURITE_", "IDENTITY_"])? {
+        match name.to_ascii_lowercase().parse() {
+            Ok(key) if name.starts_with("AZURE_") => builder = builder.with_config(key, value),
+            _ if name == "IDENTITY_ENDPOINT" => builder = builder.with_msi_endpoint(value),
+            _ => {}
+        }
+    }
+    builder = builder
         .with_container_name(container)
         .with_retry(config.retry_config());
     for (key, value) in client_settings(config) {

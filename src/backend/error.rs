@@ -52,6 +52,14 @@ pub enum BackendError {
         /// What the store cannot do.
         reason: String,
     },
+    /// The object is there and is not what was written, however often it is read: mend it or give it up.
+    #[error("{place}: the object is damaged: {reason}")]
+    Damaged {
+        /// The object.
+        place: String,
+        /// What does not fit.
+        reason: String,
+    },
     /// The URL, a flag or the bucket it names is wrong: a person has to act.
     #[error("{place}: {reason}")]
     Invalid {
@@ -70,6 +78,7 @@ pub(super) enum Class {
     Denied,
     Unavailable,
     Unsupported,
+    Damaged,
     Invalid,
 }
 
@@ -83,6 +92,7 @@ impl Class {
             Self::Denied => BackendError::Denied { place, reason },
             Self::Unavailable => BackendError::Unavailable { place, reason },
             Self::Unsupported => BackendError::Unsupported { place, reason },
+            Self::Damaged => BackendError::Damaged { place, reason },
             Self::Invalid => BackendError::Invalid { place, reason },
         }
     }
@@ -99,6 +109,7 @@ impl BackendError {
             | Self::AlreadyExists { .. }
             | Self::Denied { .. }
             | Self::Unsupported { .. }
+            | Self::Damaged { .. }
             | Self::Invalid { .. } => false,
         }
     }
@@ -275,6 +286,13 @@ fn shorten(full: &str) -> String {
     if text.contains("redirect without LOCATION") {
         text.push_str(" (is the region right?)");
     }
+    // A bucket with object lock takes no object without a checksum.
+    if ["Content-MD5", "x-amz-checksum"]
+        .iter()
+        .any(|header| text.contains(header))
+    {
+        text.push_str(" (set AWS_CHECKSUM_ALGORITHM=SHA256)");
+    }
     match text.char_indices().nth(REASON_CHARS_MAX) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text,
@@ -412,6 +430,15 @@ mod tests {
 
         let told = BackendError::from_store("k", &generic("x".repeat(5000))).to_string();
         assert!(told.len() < 400);
+    }
+
+    #[test]
+    fn a_bucket_that_wants_checksums_is_told_how_to_get_them() {
+        let error = generic(
+            "Server returned non-2xx status code: 400 Bad Request: <Error><Code>InvalidRequest</Code><Message>Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters</Message></Error>",
+        );
+        let told = BackendError::from_store("s3://b/k", &error).to_string();
+        assert!(told.contains("AWS_CHECKSUM_ALGORITHM=SHA256"), "{told}");
     }
 
     #[test]

@@ -6,8 +6,10 @@
 //! is gone is an error, not an empty place); `put_new` succeeds for exactly one of several writers of different bytes.
 
 mod anchor;
+mod answer;
 mod cloud;
 mod counters;
+mod credentials;
 mod error;
 mod folders;
 mod limits;
@@ -15,6 +17,7 @@ mod link;
 mod location;
 mod orphans;
 mod probe;
+mod verify;
 
 #[cfg(test)]
 mod contract;
@@ -323,6 +326,7 @@ impl Backend {
         let deadline = self.base.config.deadline;
         within(deadline, &place, self.anchored()).await?;
         let mut found = Vec::new();
+        let listed = path.clone();
         let mut listing = match &after {
             None => self.store.list(Some(&path)),
             Some(after) if self.is_local() => {
@@ -335,7 +339,12 @@ impl Backend {
             within(deadline, &place, async { Ok(listing.next().await) }).await
         };
         while let Some(object) = next(&mut listing).await? {
-            found.push(info(object.map_err(|e| self.failure(prefix, &e))?));
+            let object = object.map_err(|e| self.failure(prefix, &e))?;
+            if !object.location.prefix_matches(&listed) {
+                let reason = format!("the listing has {}, which lies elsewhere", object.location);
+                return Err(Class::Unavailable.error(&place, reason));
+            }
+            found.push(info(object));
         }
         found.sort_unstable_by(|a: &ObjectInfo, b| a.key.cmp(&b.key));
         Ok(found)
@@ -412,8 +421,15 @@ impl Backend {
             ..GetOptions::default()
         };
         let result: GetResult = self.store.get_opts(path, options).await?;
-        let meta = result.meta.clone();
-        Ok((meta, result.bytes().await?))
+        let (meta, told) = (result.meta.clone(), result.range.clone());
+        let bytes = result.bytes().await?;
+        if bytes.len() as u64 != told.end - told.start {
+            return Err(object_store::Error::Generic {
+                store: "answer",
+                source: format!("{} bytes came, {told:?} were announced", bytes.len()).into(),
+            });
+        }
+        Ok((meta, bytes))
     }
 
     async fn fetch_range(

@@ -7,14 +7,13 @@ use super::counters::CountedStore;
 use super::error::{BackendError, Class, is_past_end};
 use super::limits::within;
 use super::location::Site;
-use super::{Backend, Holds, modified_ns};
+use super::{Backend, Base, Holds, modified_ns};
 use crate::env::Env;
 use crate::sync::Arc;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{
-    Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload, PutResult,
-    UpdateVersion,
+    Error, GetOptions, GetRange, ObjectStoreExt, PutMode, PutPayload, PutResult, UpdateVersion,
 };
 
 /// What a probe learnt.
@@ -37,29 +36,17 @@ impl Backend {
     /// # Errors
     /// `Invalid` names a missing bucket, `Denied` refused credentials, `Unavailable` a store that does not answer.
     pub async fn check(&self) -> Result<(), BackendError> {
-        let config = self.base.config.hasty();
-        let store: Arc<dyn ObjectStore> = match &self.base.location.site {
-            // Another client: the usual one would go on trying for the whole deadline.
-            Site::Cloud(..) => Arc::new(CountedStore::new(
-                &self.base.location.url,
-                self.base.location.open(&config)?,
-                Arc::clone(&self.base.tally),
-            )),
-            Site::Local(_) | Site::Memory(_) | Site::Given => Arc::new(self.base.counted.clone()),
-        };
+        let hasty = self.hasty()?;
+        let config = &hasty.base.config;
         let place = match &config.endpoint {
             Some(endpoint) => format!("{} at {endpoint}", self.url()),
             None => self.url().to_owned(),
         };
-        let key: Path = self
-            .prefix
-            .parts()
-            .chain(self.path(CHECK_KEY)?.parts())
-            .collect();
-        within(config.deadline, &place, async {
+        let key = self.path(CHECK_KEY)?;
+        within(self.base.config.hasty().deadline, &place, async {
             self.anchored().await?;
             // A read, because a listing hides the reason of its failure.
-            match store.get(&key).await {
+            match hasty.store.get(&key).await {
                 Ok(_) => Ok(()),
                 Err(e) => match BackendError::from_store(&place, &e) {
                     BackendError::NotFound { .. } => Ok(()),
@@ -70,16 +57,43 @@ impl Backend {
         .await
     }
 
+    /// The same place by another client: the usual one would go on trying for the whole deadline.
+    fn hasty(&self) -> Result<Self, BackendError> {
+        match &self.base.location.site {
+            Site::Cloud(..) => {
+                let config = self.base.config.hasty();
+                let location = self.base.location.clone();
+                let store = location.open(&config)?;
+                let tally = Arc::clone(&self.base.tally);
+                let counted = CountedStore::new(&location.url, store, Arc::clone(&tally));
+                let base = Base {
+                    location,
+                    config,
+                    counted,
+                    tally,
+                    anchor: None,
+                };
+                Ok(Self::at(
+                    Arc::new(base),
+                    self.prefix.clone(),
+                    self.url.clone(),
+                ))
+            }
+            Site::Local(_) | Site::Memory(_) | Site::Given => Ok(self.clone()),
+        }
+    }
+
     /// Tries on an object of its own what a writer depends on, and removes it again: a second create must conflict, so
     /// must a stale update (not asked of a local directory, which has none), and a range must be a range.
     ///
     /// # Errors
     /// `Unsupported` names what the store cannot do; `Denied`, `Unavailable`.
     pub async fn probe(&self, env: &dyn Env) -> Result<Probe, BackendError> {
+        let hasty = self.hasty()?;
         let key = format!("probe/{}", env.new_id().simple());
         let path = self.path(&key)?;
-        let verdict = self.timed(&key, self.promises(&key, &path)).await;
-        match self.delete(&key).await {
+        let verdict = hasty.timed(&key, hasty.promises(&key, &path)).await;
+        match hasty.delete(&key).await {
             Ok(()) => verdict,
             // What the probe found matters more than what it left behind.
             Err(_) if verdict.is_err() => verdict,
@@ -94,6 +108,11 @@ impl Backend {
         self.put_new(key, Bytes::from_static(FIRST)).await?;
         let first = self.store.head(path).await.map_err(failure)?;
         let store_time_ns = modified_ns(first.last_modified.timestamp_nanos_opt());
+        // What the library makes of a date that is not there.
+        if store_time_ns == 0 {
+            let reason = "it sends no Last-Modified header with an object, by which its clock is compared with this machine's";
+            return Err(Class::Unsupported.error(self.url(), reason));
+        }
         self.must_conflict(
             key,
             self.try_put(path, SECOND, PutMode::Create).await,

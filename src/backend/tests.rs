@@ -1,9 +1,10 @@
 //! The contract on the stores at hand, and what only a failing store shows.
 
+pub(crate) mod answers;
 mod orphans;
 mod requests;
 pub(crate) mod servers;
-mod support;
+pub(crate) mod support;
 mod wire;
 
 use super::*;

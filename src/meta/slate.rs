@@ -8,6 +8,7 @@
 use self::around::Around;
 use self::checksum::{Checksummed, DamagedObject};
 use self::fixed::{FirstByte, Merge};
+use self::marked::{Marked, Opened};
 use super::commit::Coordinator;
 use super::error::chain;
 use super::{Batch, Change, Commit, MergeFn, MetaError, MetaRead, MetaState, MetaStore, RowScan};
@@ -34,6 +35,7 @@ mod checksum;
 mod fixed;
 mod follow;
 mod inspect;
+mod marked;
 mod tables;
 
 pub use follow::SlateFollower;
@@ -244,7 +246,8 @@ impl SlateStore {
         config: &SlateConfig,
         settings: Settings,
     ) -> Result<Self, MetaError> {
-        let (place, object_store) = reach(object_store, path, config).await?;
+        let opened = Opened::default();
+        let (place, object_store) = reach(object_store, path, config, &opened).await?;
         let building = Db::builder(place, object_store)
             .with_settings(settings)
             .with_sst_block_size(SstBlockSize::Block16Kib)
@@ -256,6 +259,7 @@ impl SlateStore {
             Ok(built) => built.map_err(|error| lost_race(classify(&error)))?,
             Err(_) => return Err(late("opening", OPEN_DEADLINE)),
         };
+        opened.set();
         let status = Status(db.subscribe());
         Ok(Self {
             epoch: db.manifest().writer_epoch(),
@@ -279,10 +283,12 @@ async fn reach(
     object_store: Arc<dyn ObjectStore>,
     path: &str,
     config: &SlateConfig,
+    opened: &Opened,
 ) -> Result<(object_store::path::Path, Arc<dyn ObjectStore>), MetaError> {
     let place = object_store::path::Path::from(path);
     first_contact(&*object_store, &place).await?;
-    let checked: Arc<dyn ObjectStore> = Arc::new(Checksummed::new(object_store));
+    let marked = Arc::new(Marked::new(object_store, config.local, opened.clone()));
+    let checked: Arc<dyn ObjectStore> = Arc::new(Checksummed::new(marked));
     Ok(match config.local {
         true => (place, checked),
         false => (place, Arc::new(Around::new(checked))),

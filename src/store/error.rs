@@ -82,7 +82,10 @@ impl From<MetaError> for StoreError {
 
 impl From<BackendError> for StoreError {
     fn from(error: BackendError) -> Self {
-        Self::Unavailable(error.to_string())
+        match error {
+            BackendError::Damaged { .. } => Self::Corrupt(error.to_string()),
+            other => Self::Unavailable(other.to_string()),
+        }
     }
 }
 

@@ -33,6 +33,12 @@ pub(crate) struct Identity {
     pub(crate) deleting: bool,
 }
 
+/// What every format begins with.
+#[derive(Deserialize)]
+struct Version {
+    format: u32,
+}
+
 impl Identity {
     pub(crate) fn fresh(env: &dyn Env) -> Self {
         Self {
@@ -56,11 +62,16 @@ impl Identity {
         Bytes::from(text)
     }
 
-    fn read(bytes: &[u8]) -> Result<Self, StoreError> {
-        #[derive(Deserialize)]
-        struct Version {
-            format: u32,
+    /// Says what is wrong with bytes that no release has written.
+    fn fits(bytes: &[u8]) -> Result<(), String> {
+        let version: Version = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        match version.format {
+            FORMAT => check(bytes).map_err(str::to_owned),
+            _ => Ok(()),
         }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self, StoreError> {
         let bad = |e: serde_json::Error| changed(&e.to_string());
         let version: Version = serde_json::from_slice(bytes).map_err(bad)?;
         if version.format != FORMAT {
@@ -75,9 +86,11 @@ impl Identity {
 
     /// The one a backend has, if there is one.
     pub(crate) async fn find(backend: &Backend) -> Result<Option<Self>, StoreError> {
-        match backend.get(KEY).await {
+        let whole = |bytes: &Bytes| Self::fits(bytes).map(|()| bytes.clone());
+        match backend.get_as(KEY, whole).await {
             Ok(bytes) => Self::read(&bytes).map(Some),
             Err(BackendError::NotFound { .. }) => Ok(None),
+            Err(BackendError::Damaged { reason, .. }) => Err(changed(&reason)),
             Err(error) => Err(error.into()),
         }
     }

@@ -7,10 +7,10 @@
 )]
 
 #[path = "../../../tests/support/azure.rs"]
-pub(super) mod azure;
+pub(crate) mod azure;
 #[path = "../../../tests/support/place.rs"]
-pub(super) mod place;
+pub(crate) mod place;
 #[path = "../../../tests/support/s3.rs"]
-pub(super) mod s3;
+pub(crate) mod s3;
 #[path = "../../../tests/support/server.rs"]
 mod server;

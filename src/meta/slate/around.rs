@@ -15,6 +15,7 @@ use object_store::{
     MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
     PutResult, Result,
 };
+use slatedb::object_store_tag::ObjectStoreCallTag;
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
@@ -70,6 +71,11 @@ impl Around {
         slot
     }
 
+    /// Drops the windows of a table.
+    fn forget(&self, at: &Path) {
+        lock(&self.windows).retain(|((known, _), _)| known != at);
+    }
+
     async fn fetch(&self, at: &Path, index: u64) -> Result<Window> {
         let start = index * WINDOW;
         let options = GetOptions {
@@ -111,6 +117,11 @@ impl Around {
             extensions: object_store::Extensions::default(),
         }))
     }
+}
+
+/// Whether the engine asks again because what it got before did not verify.
+fn retried(options: &GetOptions) -> bool {
+    ObjectStoreCallTag::from_extensions(&options.extensions).is_some_and(|tag| tag.retry.is_some())
 }
 
 /// The range, if it is a small plain one of a table.
@@ -156,6 +167,9 @@ impl ObjectStore for Around {
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        if retried(&options) {
+            self.forget(at);
+        }
         if let Some(range) = wanted(at, &options)
             && let Some(found) = self.read(at, range).await?
         {

@@ -35,10 +35,18 @@ const PAUSE: Duration = Duration::from_millis(300);
 #[error("{key} is damaged: {what}")]
 pub(super) struct DamagedObject {
     pub(super) key: String,
-    pub(super) what: &'static str,
+    pub(super) what: String,
 }
 
 impl DamagedObject {
+    /// Makes an error of it that the engine does not meet by trying again, as it does every other kind for ever.
+    pub(super) fn error(at: &Path, what: &str) -> object_store::Error {
+        let (key, what) = (at.to_string(), what.to_owned());
+        object_store::Error::NotSupported {
+            source: Box::new(Self { key, what }),
+        }
+    }
+
     /// Finds it among the causes of an error.
     pub(super) fn find<'a>(mut error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
         loop {
@@ -83,11 +91,7 @@ impl Checksummed {
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(what) => {
-                    let key = at.to_string();
-                    // The engine repeats every other kind of error for ever.
-                    return Err(object_store::Error::NotSupported {
-                        source: Box::new(DamagedObject { key, what }),
-                    });
+                    return Err(DamagedObject::error(at, what));
                 }
             }
         }

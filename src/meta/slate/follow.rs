@@ -5,6 +5,7 @@
 //! while the store is away.
 
 use super::fixed::{FirstByte, Merge};
+use super::marked::Opened;
 use super::{OPEN_DEADLINE, Scan, SlateConfig, Status, classify, late, reach, scan_options};
 use crate::meta::{MetaError, MetaRead, RowScan};
 use crate::sync::Arc;
@@ -50,7 +51,8 @@ impl SlateFollower {
         config: &SlateConfig,
         every: Duration,
     ) -> Result<Self, MetaError> {
-        let (place, object_store) = reach(object_store, path, config).await?;
+        let seen = Opened::default();
+        let (place, object_store) = reach(object_store, path, config, &seen).await?;
         let options = DbReaderOptions {
             manifest_poll_interval: every,
             object_store_cache_options: config.disk_cache_options(),
@@ -67,6 +69,7 @@ impl SlateFollower {
             Ok(opened) => opened.map_err(|error| classify(&error))?,
             Err(_) => return Err(late("opening", OPEN_DEADLINE)),
         };
+        seen.set();
         Ok(Self {
             status: Status(db.subscribe()),
             every,

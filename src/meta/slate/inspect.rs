@@ -6,6 +6,7 @@
 
 use super::checksum::DamagedObject;
 use super::fixed::{FirstByte, Merge};
+use super::marked::Opened;
 use super::{SlateConfig, chain, classify, reach};
 use crate::meta::MetaError;
 use crate::sync::Arc;
@@ -100,7 +101,7 @@ pub async fn inspect(
     config: &SlateConfig,
     watched: &[Bytes],
 ) -> Result<Inspection, MetaError> {
-    let (place, store) = reach(object_store, path, config).await?;
+    let (place, store) = reach(object_store, path, config, &Opened::default()).await?;
     let mut looks = 1;
     loop {
         let found = Look::at(&place, &store).await?;

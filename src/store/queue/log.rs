@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, BackendError};
 use crate::meta::{Batch, Commit, JournalToken};
 use crate::store::content::segment::object_key;
 use crate::store::error::StoreError;
@@ -316,7 +316,7 @@ pub(crate) async fn read_on(
     objects: &mut Vec<LogObject>,
 ) -> Result<(), StoreError> {
     for info in backend.list("log").await?.into_iter().skip(objects.len()) {
-        objects.push(LogObject::decode(&backend.get(&info.key).await?)?);
+        objects.push(read(backend, &info.key).await?);
     }
     Ok(())
 }
@@ -374,11 +374,19 @@ pub(crate) async fn places_from(
 /// # Errors
 /// `Corrupt`, naming the object; `Unavailable`.
 pub(crate) async fn read(backend: &Backend, key: &str) -> Result<LogObject, StoreError> {
-    let bytes = backend.get(key).await?;
-    LogObject::decode(&bytes).map_err(|error| match error {
-        StoreError::Corrupt(what) => StoreError::Corrupt(format!("{key}: {what}")),
-        other => other,
-    })
+    let decode = |bytes: &Bytes| {
+        LogObject::decode(bytes).map_err(|error| match error {
+            StoreError::Corrupt(what) => what,
+            other => other.to_string(),
+        })
+    };
+    backend
+        .get_as(key, decode)
+        .await
+        .map_err(|error| match error {
+            BackendError::Damaged { reason, .. } => StoreError::Corrupt(format!("{key}: {reason}")),
+            other => other.into(),
+        })
 }
 
 #[cfg(test)]

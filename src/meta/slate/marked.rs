@@ -1,0 +1,365 @@
+//! Objects of the index that say which they are, and answers that are compared with it.
+//!
+//! Every object is written with its key, length and checksum as metadata, so that another object's bytes, a cut body or an
+//! empty one do not pass for it. Without metadata, on a `file://` store and for objects of older releases, the shape that the
+//! engine's formats have is looked at. The engine asks again for ever; it never meets what does not fit.
+//! Invariant: the same bad bytes, asked for again and again, are damage at rest, and told as such with the object's name
+//! within seconds: always of a table, of anything else until the index is open. Everything else passes by itself.
+
+use super::checksum::DamagedObject;
+use crate::sync::{Arc, AtomicBool, Ordering};
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{
+    Attribute, Attributes, CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload,
+    ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions,
+    PutPayload, PutResult, Result,
+};
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+/// The name of the metadata; Azure takes only letters here.
+const MARK: &str = "rewindfs";
+
+/// The pauses after which an object is read again that did not fit: a proxy that comes and goes is outlasted.
+const AGAIN: [Duration; 4] = [
+    Duration::from_millis(100),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+    Duration::from_millis(1200),
+];
+
+/// The same for a local directory, whose answers do not pass through anything.
+const AGAIN_LOCAL: [Duration; 1] = [Duration::from_millis(50)];
+
+/// Whether an index is being opened or has been.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Opened(Arc<AtomicBool>);
+
+impl Opened {
+    /// The index is open: from here on only a table's damage is told at once, for the engine would end over another's.
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A store whose objects carry marks.
+pub(super) struct Marked {
+    inner: Arc<dyn ObjectStore>,
+    local: bool,
+    opened: Opened,
+}
+
+impl Marked {
+    /// Puts the marks before `inner`; a `local` store keeps no metadata.
+    pub(super) fn new(inner: Arc<dyn ObjectStore>, local: bool, opened: Opened) -> Self {
+        Self {
+            inner,
+            local,
+            opened,
+        }
+    }
+
+    fn marked(&self, mut attributes: Attributes, mark: impl FnOnce() -> String) -> Attributes {
+        if !self.local {
+            attributes.insert(name(), mark().into());
+        }
+        attributes
+    }
+
+    /// Asks once. What does not fit is told with a fingerprint of the answer.
+    async fn once(&self, at: &Path, options: GetOptions) -> Result<Answer> {
+        let bounded = match &options.range {
+            Some(GetRange::Bounded(range)) => Some(range.start),
+            _ => None,
+        };
+        let head = options.head;
+        let got = match self.inner.get_opts(at, options).await {
+            Ok(got) => got,
+            Err(error) if is_past_end(&error) => {
+                return match bounded {
+                    Some(start) => Ok(Answer::Unfit {
+                        why: format!("it ends before byte {start}"),
+                        print: Print::default(),
+                    }),
+                    None => Err(error),
+                };
+            }
+            Err(error) => return Err(error),
+        };
+        let mark = Mark::of(&got.attributes);
+        let print = Print {
+            tag: got.meta.e_tag.clone(),
+            size: got.meta.size,
+            sum: 0,
+        };
+        if let Some(why) = mark
+            .as_ref()
+            .and_then(|mark| mark.contradicts(at, &got.meta))
+        {
+            return Ok(Answer::Unfit { why, print });
+        }
+        if head {
+            return Ok(Answer::Fit(got));
+        }
+        let (meta, range) = (got.meta.clone(), got.range.clone());
+        let (attributes, extensions) = (got.attributes.clone(), got.extensions.clone());
+        let bytes = got.bytes().await?;
+        let print = Print {
+            sum: crc32c::crc32c(&bytes),
+            ..print
+        };
+        let whole = range == (0..meta.size);
+        let unfit = match (bytes.len() as u64 == range.end - range.start, whole, &mark) {
+            (false, ..) => Some("its length is not the one that was told".to_owned()),
+            (true, true, Some(mark)) => mark.contradicts_sum(print.sum),
+            (true, _, Some(_)) => None,
+            (true, _, None) => misshapen(at, &bytes, range.end == meta.size, whole),
+        };
+        if let Some(why) = unfit {
+            return Ok(Answer::Unfit { why, print });
+        }
+        let body = futures::stream::once(std::future::ready(Ok(bytes)));
+        Ok(Answer::Fit(GetResult {
+            payload: GetResultPayload::Stream(body.boxed()),
+            meta,
+            range,
+            attributes,
+            extensions,
+        }))
+    }
+
+    /// Says what an object that never fits is.
+    fn verdict(&self, at: &Path, why: &str, prints: &[Print]) -> Error {
+        let same = prints.windows(2).all(|pair| pair[0] == pair[1]);
+        let table = at.extension() == Some("sst");
+        match same && (table || !self.opened.is_set()) {
+            true => DamagedObject::error(at, why),
+            false => Error::Generic {
+                store: "index",
+                source: format!("{at}: what came is not this object: {why}").into(),
+            },
+        }
+    }
+}
+
+/// What came for a read.
+enum Answer {
+    Fit(GetResult),
+    Unfit { why: String, print: Print },
+}
+
+/// What tells two answers apart.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Print {
+    tag: Option<String>,
+    size: u64,
+    sum: u32,
+}
+
+/// What an object says of itself.
+#[derive(Debug, PartialEq, Eq)]
+struct Mark {
+    /// Length and checksum; unknown for an object that is uploaded in parts.
+    content: Option<(u64, u32)>,
+    key: String,
+}
+
+fn name() -> Attribute {
+    Attribute::Metadata(Cow::Borrowed(MARK))
+}
+
+impl Mark {
+    fn text(at: &Path, payload: &PutPayload) -> String {
+        let sum = payload
+            .iter()
+            .fold(0, |sum, part| crc32c::crc32c_append(sum, part));
+        format!("{}.{sum:08x}.{at}", payload.content_length())
+    }
+
+    fn text_of_parts(at: &Path) -> String {
+        format!("..{at}")
+    }
+
+    /// The mark in `attributes`, if there is one that this release knows.
+    fn of(attributes: &Attributes) -> Option<Self> {
+        let text = attributes.get(&name())?.as_ref();
+        let mut parts = text.splitn(3, '.');
+        let (len, sum, key) = (parts.next()?, parts.next()?, parts.next()?);
+        let content = match (len, sum) {
+            ("", "") => None,
+            (len, sum) => Some((len.parse().ok()?, u32::from_str_radix(sum, 16).ok()?)),
+        };
+        let key = key.to_owned();
+        Some(Self { content, key })
+    }
+
+    fn contradicts(&self, at: &Path, meta: &ObjectMeta) -> Option<String> {
+        if self.key != at.as_ref() {
+            return Some(format!("it is another object, {}", self.key));
+        }
+        match self.content {
+            Some((len, _)) if len != meta.size => {
+                Some(format!("it has {} bytes, written were {len}", meta.size))
+            }
+            _ => None,
+        }
+    }
+
+    fn contradicts_sum(&self, found: u32) -> Option<String> {
+        match self.content {
+            Some((_, sum)) if sum != found => Some("its checksum does not match".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// What is wrong with the shape of bytes of the object `at`, which are its last ones or all.
+fn misshapen(at: &Path, bytes: &[u8], last: bool, whole: bool) -> Option<String> {
+    let version = |known: &[u16], bytes: Option<&[u8]>| match bytes {
+        Some([high, low]) => known.contains(&u16::from_be_bytes([*high, *low])),
+        _ => false,
+    };
+    let fits = match at.extension() {
+        // The version, then a record that begins with an offset and is never this short.
+        Some("manifest" | "compactions") if whole => {
+            bytes.len() > 16 && version(&[1, 2], bytes.get(..2))
+        }
+        Some("boundary") if whole => {
+            !bytes.is_empty() && bytes.len() <= 20 && bytes.iter().all(u8::is_ascii_digit)
+        }
+        // An empty object of the log is a fence.
+        Some("sst") if last && !bytes.is_empty() => version(
+            &[1, 2],
+            bytes
+                .len()
+                .checked_sub(2)
+                .and_then(|from| bytes.get(from..)),
+        ),
+        _ => true,
+    };
+    (!fits).then(|| "it has not the form of such an object".to_owned())
+}
+
+/// Whether a range begins behind the end of its object.
+fn is_past_end(error: &Error) -> bool {
+    let text = super::chain(error);
+    text.contains("status code: 416") || text.contains("Wanted range starting at")
+}
+
+impl fmt::Debug for Marked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Marked({:?})", self.inner)
+    }
+}
+
+impl fmt::Display for Marked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Marked {
+    async fn put_opts(&self, at: &Path, payload: PutPayload, o: PutOptions) -> Result<PutResult> {
+        let attributes = self.marked(o.attributes, || Mark::text(at, &payload));
+        let options = PutOptions { attributes, ..o };
+        self.inner.put_opts(at, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let attributes = self.marked(options.attributes, || Mark::text_of_parts(at));
+        let options = PutMultipartOptions {
+            attributes,
+            ..options
+        };
+        self.inner.put_multipart_opts(at, options).await
+    }
+
+    async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        let pauses: &[Duration] = match self.local {
+            true => &AGAIN_LOCAL,
+            false => &AGAIN,
+        };
+        let mut prints = Vec::new();
+        for pause in pauses.iter().map(Some).chain([None]) {
+            let (why, print) = match self.once(at, options.clone()).await? {
+                Answer::Fit(got) => return Ok(got),
+                Answer::Unfit { why, print } => (why, print),
+            };
+            prints.push(print);
+            match pause {
+                Some(pause) => tokio::time::sleep(*pause).await,
+                None => return Err(self.verdict(at, &why, &prints)),
+            }
+        }
+        Err(self.verdict(at, "it was not read", &prints))
+    }
+
+    fn delete_stream(
+        &self,
+        at: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(at)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let asked = prefix.cloned().unwrap_or_default();
+        self.inner
+            .list(prefix)
+            .and_then(move |found| std::future::ready(below(&asked, found)))
+            .boxed()
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let asked = prefix.cloned().unwrap_or_default();
+        self.inner
+            .list_with_offset(prefix, offset)
+            .and_then(move |found| std::future::ready(below(&asked, found)))
+            .boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let mut listed = self.inner.list_with_delimiter(prefix).await?;
+        let asked = prefix.cloned().unwrap_or_default();
+        let objects = listed.objects.into_iter();
+        listed.objects = objects
+            .map(|found| below(&asked, found))
+            .collect::<Result<_>>()?;
+        Ok(listed)
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+/// Refuses an object that a listing of `asked` cannot have.
+fn below(asked: &Path, found: ObjectMeta) -> Result<ObjectMeta> {
+    match found.location.prefix_matches(asked) {
+        true => Ok(found),
+        false => Err(Error::Generic {
+            store: "index",
+            source: format!("a listing of {asked} has {}", found.location).into(),
+        }),
+    }
+}
+
+#[cfg(test)]
+#[path = "marked_tests.rs"]
+mod tests;
