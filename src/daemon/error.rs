@@ -90,6 +90,22 @@ pub enum DaemonError {
         /// The process.
         pid: u32,
     },
+    /// The index, or what brings changes to it, had stopped for good: mount again.
+    #[error("the mount had stopped: {why}; {left}")]
+    HadStopped {
+        /// What stopped.
+        why: String,
+        /// What stays in the cache directory.
+        left: String,
+    },
+    /// A task of a mount panicked: mount again.
+    #[error("{task} failed, see the log; {left}")]
+    Panicked {
+        /// The task.
+        task: &'static str,
+        /// What stays in the cache directory.
+        left: String,
+    },
     /// Something panicked.
     #[error("{0} failed, see the log")]
     Broken(&'static str),

@@ -215,11 +215,17 @@ impl Daemon {
         let namespace = &self.core.layers.namespace;
         let drained = stop::drain(namespace, signals, patience).await;
         let fenced = namespace.is_fenced();
+        let stopped = namespace.stopped();
+        let left = stop::describe_stopped(&namespace.pending());
         close(namespace).await;
         self.groups.below.stop();
         let outcome = match (drained, self.groups.poisoned()) {
-            (_, Some(task)) => Err(DaemonError::Broken(task)),
+            (_, Some(task)) => Err(DaemonError::Panicked { task, left }),
             (Err(left), None) if fenced => Err(DaemonError::Fenced(left)),
+            (Err(_), None) if stopped.is_some() => Err(DaemonError::HadStopped {
+                why: stopped.unwrap_or_default(),
+                left,
+            }),
             (Err(left), None) => Err(DaemonError::Left(left)),
             (Ok(()), None) if broke => Err(DaemonError::Broken("the session with the kernel")),
             (Ok(()), None) => Ok(()),
@@ -267,11 +273,13 @@ impl Core {
     }
 
     /// Brings everything to the bucket, unmounts, and waits for the end. Whatever refuses leaves the mount as it was, except
-    /// that one whose namespace another writer has taken, or in which something panicked, can only end.
+    /// that one in which something has stopped for good can only end: another writer has its namespace, its index gave up, a
+    /// task panicked.
     async fn shut_down(self: &Arc<Self>, lazy: bool) -> Ending {
         match self.drain().await {
             Err(_)
-                if self.layers.namespace.is_fenced() || self.layers.facts.poisoned().is_some() => {}
+                if self.layers.namespace.stopped().is_some()
+                    || self.layers.facts.poisoned().is_some() => {}
             drained => drained?,
         }
         let how = if lazy {

@@ -93,10 +93,27 @@ pub(super) async fn drain(
     }
 }
 
+const NOTHING: &str = "nothing stays in the cache directory";
+
+fn is_nothing(pending: &Pending) -> bool {
+    pending.files == 0 && pending.operations == 0
+}
+
+/// Says what stays here of a mount in which something has stopped.
+pub(super) fn describe_stopped(pending: &Pending) -> String {
+    match is_nothing(pending) {
+        true => NOTHING.to_owned(),
+        false => format!(
+            "{} stay in the cache directory; the next mount with it brings them to the bucket",
+            amounts(pending)
+        ),
+    }
+}
+
 /// Says what stays here of a mount that lost its namespace.
 fn describe_fenced(pending: &Pending) -> String {
-    if pending.files == 0 && pending.operations == 0 {
-        return "nothing stays in the cache directory".to_owned();
+    if is_nothing(pending) {
+        return NOTHING.to_owned();
     }
     format!(
         "{} stay in the cache directory, whose next mount makes versions (conflict) of their contents",
@@ -139,5 +156,9 @@ mod tests {
             describe(&pending),
             "2 files, 300 bytes, 4 operations; data/1/2: refused"
         );
+        let stays = "2 files, 300 bytes, 4 operations stay in the cache directory";
+        assert!(describe_stopped(&pending).starts_with(stays));
+        let nothing = describe_stopped(&Pending::default());
+        assert_eq!(nothing, "nothing stays in the cache directory");
     }
 }

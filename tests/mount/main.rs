@@ -33,6 +33,7 @@ mod moving;
 mod names;
 mod outage;
 mod pjdfstest;
+mod portal;
 mod posix;
 mod privileges;
 mod programs;

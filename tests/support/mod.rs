@@ -7,6 +7,7 @@ pub(crate) mod azure;
 pub(crate) mod mount;
 pub(crate) mod pjdfstest;
 pub(crate) mod place;
+pub(crate) mod portal;
 pub(crate) mod proxy;
 pub(crate) mod random;
 pub(crate) mod rclone;

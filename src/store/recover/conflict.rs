@@ -71,6 +71,13 @@ impl Namespace {
         self.0.health.is_fenced()
     }
 
+    /// Why nothing more is written here, if something has stopped for good: another writer has the namespace, the index gave
+    /// up, or a task panicked.
+    #[must_use]
+    pub fn stopped(&self) -> Option<String> {
+        Some(self.0.health.check().err()?.to_string())
+    }
+
     /// What the mount made of acknowledged changes that another writer had overtaken.
     pub fn conflicts(&self) -> Conflicts {
         lock(&self.0.health.conflicts).clone()

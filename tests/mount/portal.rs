@@ -1,0 +1,165 @@
+//! Answers in the store's place: a mount outlives every kind of them, and loses nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::support::mount::{Cache, PROGRAM, TestMount, is_mounted};
+use crate::support::place::Place;
+use crate::support::portal::{Lie, Portal};
+use crate::support::s3::{BUCKET, S3Server};
+use crate::support::{shell, wait_until};
+
+/// How long each lie lasts.
+const LASTS: Duration = Duration::from_millis(1100);
+
+/// Saves files until told to stop; what each held when its call had returned.
+fn save(root: &Path, name: &str, stop: &AtomicBool) -> BTreeMap<String, String> {
+    let mut saved = BTreeMap::new();
+    for number in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let (file, text) = (
+            format!("{name}-{}", number % 40),
+            format!("{name} {number}\n"),
+        );
+        let wrote = fs::File::create(root.join(&file)).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            // Every tenth save waits for the bucket, which may take until the truth is told again.
+            if number % 10 == 9 {
+                file.sync_all()
+            } else {
+                Ok(())
+            }
+        });
+        // After an error nothing is promised of this name.
+        match wrote {
+            Ok(()) => drop(saved.insert(file, text)),
+            Err(_) => drop(saved.remove(&file)),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    saved
+}
+
+fn check(mount: &TestMount, saved: &BTreeMap<String, String>, when: &str) {
+    for (name, text) in saved {
+        let found = fs::read_to_string(mount.path(name));
+        assert_eq!(
+            found.ok().as_ref(),
+            Some(text),
+            "{when}: {name}\n{}",
+            mount.log_tail()
+        );
+    }
+}
+
+#[test]
+fn a_second_of_any_wrong_answer_ends_no_mount_and_loses_nothing() {
+    let Some(server) = S3Server::start() else {
+        return;
+    };
+    let portal = Portal::start(server.address());
+    let place = Place::s3(&format!("{BUCKET}/portal"), &portal.endpoint());
+    let mut mount = TestMount::start(&place, &[]);
+    let mut saved = BTreeMap::new();
+    for lie in Lie::ALL {
+        let name = format!("{lie:?}");
+        // Idle.
+        let before = portal.told();
+        portal.lie(Some(lie));
+        std::thread::sleep(LASTS);
+        portal.lie(None);
+        fs::write(mount.path(format!("{name}-idle")), &name).unwrap();
+        saved.insert(format!("{name}-idle"), name.clone());
+        // Busy.
+        let (root, stop) = (mount.root(), AtomicBool::new(false));
+        let wrote = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| save(&root, &name, &stop));
+            portal.lie(Some(lie));
+            std::thread::sleep(LASTS);
+            portal.lie(None);
+            stop.store(true, Ordering::Relaxed);
+            writer.join().unwrap()
+        });
+        assert!(
+            wrote.len() > 3,
+            "{name}: {} saves\n{}",
+            wrote.len(),
+            mount.log_tail()
+        );
+        saved.extend(wrote);
+        assert!(portal.told() > before, "{name}: nothing was asked");
+        let status = mount.status();
+        assert!(status["poisoned"].is_null(), "{name}: {status}");
+        drain(&mount);
+    }
+    check(&mount, &saved, "at the end");
+    mount.remount(Cache::Wiped);
+    check(&mount, &saved, "on another machine");
+}
+
+/// `rewindfs drain`, again if what failed meanwhile is still being tried.
+fn drain(mount: &TestMount) {
+    let root = mount.root();
+    let drained = wait_until(Duration::from_secs(60), || {
+        let mut command = std::process::Command::new(PROGRAM);
+        command.arg("drain").arg(&root);
+        shell::run(&mut command, Duration::from_secs(60)).code == Some(0)
+    });
+    assert!(drained, "does not drain\n{}", mount.log_tail());
+}
+
+#[test]
+fn a_mount_whose_index_has_stopped_is_unmounted_and_says_what_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let bucket = directory.path().join("bucket");
+    let place = Place::local(&bucket);
+    let mut mount = TestMount::start(&place, &[]);
+    fs::write(mount.path("before"), "before\n").unwrap();
+    mount.drain();
+    // What the engine takes for its next state, and cannot read.
+    let manifests = bucket.join("main/meta/manifest");
+    let newest = fs::read_dir(&manifests)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter_map(|name| name.strip_suffix(".manifest")?.parse::<u64>().ok())
+        .max()
+        .unwrap();
+    let next = manifests.join(format!("{:020}.manifest", newest + 1));
+    fs::write(&next, [&[0, 2][..], &[0xff; 64]].concat()).unwrap();
+    let stopped = wait_until(Duration::from_secs(60), || {
+        fs::write(mount.path("after"), "after\n").is_err()
+    });
+    assert!(stopped, "the index goes on\n{}", mount.log_tail());
+    fs::remove_file(&next).unwrap();
+
+    let mut command = std::process::Command::new(PROGRAM);
+    command.arg("umount").arg(mount.root());
+    let ran = shell::run(&mut command, Duration::from_secs(60));
+    assert_eq!(ran.code, Some(1), "{ran}\n{}", mount.log_tail());
+    assert!(ran.stderr.contains("the mount had stopped"), "{ran}");
+    assert!(ran.stderr.contains("cache directory"), "{ran}");
+    assert!(
+        !is_mounted(&mount.root()),
+        "still mounted\n{}",
+        mount.log_tail()
+    );
+    let ended = mount
+        .ended(Duration::from_secs(20))
+        .expect("the daemon ends");
+    assert_eq!(ended.code(), Some(1));
+
+    mount.mount();
+    assert_eq!(
+        fs::read_to_string(mount.path("before")).unwrap(),
+        "before\n"
+    );
+    let after = fs::read_to_string(mount.path("after"));
+    assert!(after.is_err() || after.is_ok_and(|text| text == "after\n" || text.is_empty()));
+    mount.umount();
+}
