@@ -6,7 +6,8 @@ use crate::backend::{BackendConfig, Retry};
 use crate::fs::{FsConfig, SyncOn};
 use crate::fuse::{Access, Configuration, MountFlag};
 use crate::store::{
-    FollowConfig, GRACE, Gather, NamespaceConfig, OnDamage, Reclaim, StoreError, check_name,
+    DRAIN_TIMEOUT, FollowConfig, GRACE, Gather, NamespaceConfig, OnDamage, Reclaim, StoreError,
+    check_name,
 };
 use std::ffi::OsString;
 use std::fmt;
@@ -117,6 +118,8 @@ pub struct Settings {
     pub umask: Option<u32>,
     /// How long a caller waits before it gets EIO.
     pub deadline: Option<Duration>,
+    /// How long a drain waits while nothing moves.
+    pub drain_timeout: Option<Duration>,
     /// This machine's name, for the authors of versions.
     pub host: String,
     /// The user and group who mount: a namespace that is made belongs to them, and root lets every user in.
@@ -187,6 +190,8 @@ pub struct Config {
     pub fs: FsConfig,
     /// How a read-only mount follows the writer.
     pub follow: FollowConfig,
+    /// How long a drain waits while nothing moves.
+    pub drain_timeout: Duration,
     /// How to mount.
     pub mount: Configuration,
 }
@@ -200,6 +205,8 @@ impl Config {
         let namespace = namespace_name(settings.namespace.as_deref())?;
         let deadline = settings.deadline.unwrap_or(Duration::from_secs(60));
         at_least("deadline", deadline, Duration::from_secs(1))?;
+        let drain_timeout = settings.drain_timeout.unwrap_or(DRAIN_TIMEOUT);
+        at_least("drain-timeout", drain_timeout, Duration::from_secs(1))?;
         let (sync_on, gather) = sync(settings.sync_on, settings.sync_interval)?;
         let refresh = refreshing(settings.read_only, settings.refresh)?;
         let on_damage = on_damage(settings.read_only, settings.damaged)?;
@@ -254,6 +261,7 @@ impl Config {
                 every: refresh,
                 on_damage,
             },
+            drain_timeout,
             mount,
         })
     }
@@ -416,6 +424,7 @@ mod tests {
             gid: None,
             umask: None,
             deadline: None,
+            drain_timeout: None,
             host: "here".to_owned(),
             owner: (1000, 1000),
         }

@@ -34,6 +34,16 @@ impl Cloud {
         }
     }
 
+    /// Tells whether the credentials are words of the environment, which stay what they are as long as this process lives.
+    pub(super) fn has_fixed_credentials(self) -> bool {
+        match self {
+            Self::S3 => AmazonS3Builder::from_env()
+                .get_config_value(&S3Key::AccessKeyId)
+                .is_some(),
+            Self::Gcs | Self::Azure => false,
+        }
+    }
+
     /// Builds the client of `bucket`, called `url` in messages. Nothing is asked over the network.
     ///
     /// # Errors

@@ -146,9 +146,7 @@ pub(super) fn is_unknown(error: &object_store::Error) -> bool {
 /// is going on, our own first attempt for one, S3 says 409 with a code of its own, and the library reads that as a conflict.
 pub(super) fn undecided(error: object_store::Error) -> object_store::Error {
     match error {
-        object_store::Error::AlreadyExists { source, .. }
-            if UNDECIDED.iter().any(|code| chain(&*source).contains(code)) =>
-        {
+        object_store::Error::AlreadyExists { source, .. } if names_undecided(&chain(&*source)) => {
             object_store::Error::Generic {
                 store: "S3",
                 source,
@@ -156,6 +154,15 @@ pub(super) fn undecided(error: object_store::Error) -> object_store::Error {
         }
         other => other,
     }
+}
+
+/// Tells whether `error` is such a write.
+pub(super) fn is_undecided(error: &object_store::Error) -> bool {
+    names_undecided(&chain(error))
+}
+
+fn names_undecided(text: &str) -> bool {
+    UNDECIDED.iter().any(|code| text.contains(code))
 }
 
 /// The codes of S3's 409 for a write that met another one.

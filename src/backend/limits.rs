@@ -112,6 +112,17 @@ impl BackendConfig {
         }
     }
 
+    /// Makes the settings for a request that is sent once.
+    pub(super) fn once(&self) -> Self {
+        Self {
+            retry: Retry {
+                count: 0,
+                ..self.retry
+            },
+            ..self.clone()
+        }
+    }
+
     /// Makes the retry settings: they end with the deadline.
     pub(super) fn retry_config(&self) -> RetryConfig {
         let cap = self.retry.cap.min(self.deadline / 4);

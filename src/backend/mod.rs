@@ -7,16 +7,19 @@
 
 mod anchor;
 mod answer;
+mod circuit;
 mod cloud;
 mod counters;
 mod credentials;
 mod error;
 mod folders;
+mod held;
 mod limits;
 mod link;
 mod location;
 mod orphans;
 mod probe;
+mod upload;
 mod verify;
 
 #[cfg(test)]
@@ -24,19 +27,22 @@ mod contract;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use circuit::{Lane, Trouble};
 pub use counters::Counters;
 pub use error::BackendError;
 pub use limits::{BackendConfig, Retry};
 pub use orphans::Trace;
 pub use probe::Probe;
 
-use crate::sync::Arc;
+use crate::sync::{Arc, OnceLock};
 use anchor::Anchor;
 use bytes::Bytes;
+use circuit::Circuit;
 use cloud::Cloud;
 use counters::{CountedStore, Tally};
 use error::{Class, is_past_end, is_unknown, is_unrepeated, is_whole};
 use futures::StreamExt;
+use held::HeldStore;
 use limits::within;
 use location::{Location, Site};
 use object_store::path::Path;
@@ -54,7 +60,17 @@ pub struct Backend {
     base: Arc<Base>,
     prefix: Path,
     store: Arc<dyn ObjectStore>,
+    tries: Tries,
     url: String,
+}
+
+/// How often a conditional write is sent whose answer was lost or undecided.
+#[derive(Clone, Copy)]
+enum Tries {
+    /// As often as the settings say.
+    AsSet,
+    /// Once: another try comes later.
+    One,
 }
 
 /// What a backend shares with its children.
@@ -63,6 +79,9 @@ struct Base {
     config: BackendConfig,
     counted: CountedStore,
     tally: Arc<Tally>,
+    circuit: Arc<Circuit>,
+    /// A client that sends each request once; made when it is needed.
+    once: OnceLock<CountedStore>,
     /// Local places only.
     anchor: Option<Anchor>,
 }
@@ -124,17 +143,20 @@ impl Backend {
             config: config.clone(),
             counted,
             tally,
+            circuit: Arc::default(),
+            once: OnceLock::new(),
             anchor,
         });
         Self::at(base, prefix, url)
     }
 
     fn at(base: Arc<Base>, prefix: Path, url: String) -> Self {
-        let store = Arc::new(PrefixStore::new(base.counted.clone(), prefix.clone()));
+        let store = prefixed(base.counted.clone(), &prefix);
         Self {
             base,
             prefix,
             store,
+            tries: Tries::AsSet,
             url,
         }
     }
@@ -170,10 +192,11 @@ impl Backend {
     }
 
     /// Hands out the store itself, counted and relative to this place, for the index. It has the retries of this
-    /// backend, but no deadline around an operation.
+    /// backend, but no deadline around an operation, and holds requests back while the store fails.
     #[must_use]
     pub(crate) fn object_store(&self) -> Arc<dyn ObjectStore> {
-        Arc::clone(&self.store)
+        let (base, prefix) = (Arc::clone(&self.base), self.prefix.clone());
+        Arc::new(HeldStore::new(base, prefix))
     }
 
     /// Reads the counts of this backend, its parents and children.
@@ -207,7 +230,10 @@ impl Backend {
         let path = self.path(key)?;
         self.timed(key, async {
             self.anchored().await?;
-            let attempts = self.base.config.create_attempts();
+            let attempts = match self.tries {
+                Tries::AsSet => self.base.config.create_attempts(),
+                Tries::One => 1,
+            };
             let mut attempt = 1;
             loop {
                 let error = match self.create(&path, &bytes).await {
@@ -498,6 +524,11 @@ impl Backend {
     fn path(&self, key: &str) -> Result<Path, BackendError> {
         Path::parse(key).map_err(|e| Class::Invalid.error(self.name(key), e.to_string()))
     }
+}
+
+/// A store whose keys are relative to `prefix`.
+fn prefixed(store: CountedStore, prefix: &Path) -> Arc<PrefixStore<CountedStore>> {
+    Arc::new(PrefixStore::new(store, prefix.clone()))
 }
 
 fn info(object: ObjectMeta) -> ObjectInfo {

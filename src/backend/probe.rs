@@ -9,7 +9,7 @@ use super::limits::within;
 use super::location::Site;
 use super::{Backend, Base, Holds, modified_ns};
 use crate::env::Env;
-use crate::sync::Arc;
+use crate::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{
@@ -71,6 +71,8 @@ impl Backend {
                     config,
                     counted,
                     tally,
+                    circuit: Arc::default(),
+                    once: OnceLock::new(),
                     anchor: None,
                 };
                 Ok(Self::at(

@@ -175,6 +175,11 @@ impl BlockCache {
         }
     }
 
+    /// Drops the oldest blocks on disk until up to `bytes` are free; how many it was. Blocks in memory stay.
+    pub fn give_up(&self, bytes: u64) -> u64 {
+        self.disk.as_ref().map_or(0, |disk| disk.give_up(bytes))
+    }
+
     /// Waits until all blocks that came before are on disk, as far as they are kept there.
     pub async fn settle(&self) {
         if let Some(disk) = &self.disk {

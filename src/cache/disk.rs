@@ -30,6 +30,9 @@ const HEADER: usize = 36;
 /// What a file takes from the disk is counted in units of this many bytes.
 const DISK_UNIT: u64 = 4096;
 
+/// Bytes of the disk that blocks leave free for what is written and not yet in the bucket; on a small disk half of it.
+const SPARE_MAX: u64 = 256 << 20;
+
 /// Blocks that wait to be written, beside the memory budget; more are not kept on disk.
 const QUEUE: usize = 64;
 
@@ -98,6 +101,11 @@ impl Disk {
     /// What the files take from the disk, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         lock(&self.files.index).bytes
+    }
+
+    /// Drops the oldest files until up to `bytes` are free; how many it was.
+    pub(super) fn give_up(&self, bytes: u64) -> u64 {
+        self.files.give_up(bytes)
     }
 
     /// Waits until everything queued before is written.
@@ -230,6 +238,9 @@ impl Files {
         }
         let size = footprint((HEADER + bytes.len()) as u64);
         self.make_room(size);
+        if !self.spare(size) {
+            return self.renounce(key);
+        }
         let path = self.path(key);
         let written = write_file(&path, key, bytes);
         let mut index = lock(&self.index);
@@ -292,6 +303,41 @@ impl Files {
             };
             drop(fs::remove_file(self.path(oldest)));
         }
+    }
+
+    /// Whether the disk keeps enough free for others when `size` more bytes are written; drops the oldest files to make it so.
+    fn spare(&self, size: u64) -> bool {
+        loop {
+            let Ok(disk) = rustix::fs::statvfs(&self.dir) else {
+                // The write itself will tell.
+                return true;
+            };
+            let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+            let spare = SPARE_MAX.min(bytes(disk.f_blocks) / 2);
+            if bytes(disk.f_bavail) >= spare.saturating_add(size) {
+                return true;
+            }
+            if self.give_up(size) == 0 {
+                return false;
+            }
+        }
+    }
+
+    fn give_up(&self, bytes: u64) -> u64 {
+        let mut given = 0;
+        while given < bytes {
+            let oldest = {
+                let mut index = lock(&self.index);
+                let Some((key, gone)) = index.order.pop_lru() else {
+                    break;
+                };
+                index.bytes -= gone;
+                given += gone;
+                key
+            };
+            drop(fs::remove_file(self.path(oldest)));
+        }
+        given
     }
 
     /// The first failure is worth a warning; a full disk would repeat it with every block.

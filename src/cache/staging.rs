@@ -84,18 +84,34 @@ impl StagingDir {
         }
     }
 
-    /// Fails with [`CacheError::NoSpace`] unless the disk takes `len` more bytes of writes and keeps its reserve.
-    pub fn room(&self, len: u64) -> Result<(), CacheError> {
-        let Ok(disk) = rustix::fs::statvfs(&self.path) else {
+    /// How many bytes of writes the disk takes after `len` more of them and keeps its reserve. Fails with
+    /// [`CacheError::NoSpace`] unless it takes those.
+    pub fn room(&self, len: u64) -> Result<u64, CacheError> {
+        let Some(Free { bytes, reserve }) = self.free() else {
             // The write itself will tell.
-            return Ok(());
+            return Ok(u64::MAX);
         };
-        let reserve = RESERVE.min(disk.f_blocks.saturating_mul(disk.f_frsize) / RESERVE_PART);
-        if disk.f_bavail.saturating_mul(disk.f_frsize) >= len.saturating_add(reserve) {
-            return Ok(());
+        if let Some(left) = bytes.checked_sub(len.saturating_add(reserve)) {
+            return Ok(left);
         }
         let full = std::io::ErrorKind::StorageFull.into();
         Err(CacheError::io("write to", &self.path, full))
+    }
+
+    /// Whether writes have used up half of the reserve, and more.
+    pub fn is_scarce(&self) -> bool {
+        self.free()
+            .is_some_and(|Free { bytes, reserve }| bytes < reserve / 2)
+    }
+
+    /// What the disk has left; `None` if it does not say.
+    fn free(&self) -> Option<Free> {
+        let disk = rustix::fs::statvfs(&self.path).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        Some(Free {
+            bytes: bytes(disk.f_bavail),
+            reserve: RESERVE.min(bytes(disk.f_blocks) / RESERVE_PART),
+        })
     }
 
     /// Removes the staging files whose ids are not in `keep`, and returns how many. Files that are not
@@ -118,6 +134,12 @@ impl StagingDir {
     fn file_path(&self, id: u64) -> PathBuf {
         self.path.join(format!("{id:016x}"))
     }
+}
+
+/// What a disk has left, and what of it writes leave, in bytes.
+struct Free {
+    bytes: u64,
+    reserve: u64,
 }
 
 /// The id a staging file's name tells; `None` for every other name.

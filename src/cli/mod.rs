@@ -16,6 +16,7 @@ mod reach;
 mod stamp;
 mod status;
 mod value;
+mod wait;
 
 use crate::fuse::Unmount;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -23,6 +24,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use fstab::Asked;
 
@@ -66,6 +68,9 @@ enum Command {
         /// The directory it is mounted on
         #[arg(value_name = "MNT")]
         mountpoint: PathBuf,
+        /// How long to wait while nothing moves [default: as mounted, 5m]
+        #[arg(long, value_name = "TIME", value_parser = value::duration)]
+        drain_timeout: Option<Duration>,
     },
     /// Bring everything to the bucket, then unmount; returns when the daemon has gone
     #[command(visible_alias = "unmount")]
@@ -76,6 +81,12 @@ enum Command {
         /// Unmount even while files in it are open
         #[arg(long, short = 'z')]
         lazy: bool,
+        /// Do not wait for the bucket: what it does not have stays in the cache directory, for the next mount
+        #[arg(long)]
+        keep: bool,
+        /// How long to wait while nothing moves [default: as mounted, 5m]
+        #[arg(long, value_name = "TIME", value_parser = value::duration)]
+        drain_timeout: Option<Duration>,
         /// umount(8) asks: unmount also where the daemon cannot be asked
         #[arg(long, hide = true)]
         helper: bool,
@@ -196,18 +207,28 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
         },
         Command::Stamp { time, json } => stamp::stamp(&time, json),
         Command::Status { mountpoint, json } => status::status(&mountpoint, json),
-        Command::Drain { mountpoint } => status::drain(&mountpoint),
+        Command::Drain {
+            mountpoint,
+            drain_timeout,
+        } => wait::drain(&mountpoint, drain_timeout),
         Command::Umount {
             mountpoint,
             lazy,
+            keep,
+            drain_timeout,
             helper,
-        } => {
-            let how = match lazy {
-                true => Unmount::Lazy,
-                false => Unmount::WhenIdle,
-            };
-            status::umount(&mountpoint, how, helper)
-        }
+        } => wait::umount(
+            &mountpoint,
+            &wait::Asked {
+                how: match lazy {
+                    true => Unmount::Lazy,
+                    false => Unmount::WhenIdle,
+                },
+                keep,
+                drain_timeout,
+                helper,
+            },
+        ),
     };
     Start::Done(exit(outcome))
 }

@@ -86,6 +86,9 @@ pub(super) struct MountArguments {
     /// After how long a caller gets EIO; ten times as long for contents and fsync [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     deadline: Option<Duration>,
+    /// How long drain and umount wait while nothing moves towards the bucket [default: 5m]
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    drain_timeout: Option<Duration>,
     /// Append the log to this file
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -201,6 +204,7 @@ fn settings(arguments: MountArguments) -> Result<Settings, Refusal> {
         gid: arguments.gid,
         umask: arguments.umask,
         deadline: arguments.deadline,
+        drain_timeout: arguments.drain_timeout,
         host: rustix::system::uname()
             .nodename()
             .to_string_lossy()

@@ -1,18 +1,13 @@
-//! `rewindfs status`, `drain` and `umount`: asks the daemon of a mountpoint.
+//! `rewindfs status`: asks the daemon of a mountpoint how it stands.
 
 use super::value::{show_duration, show_size};
 use super::{Refusal, place};
-use crate::control::{
-    self, Backlog, Conflicts, ControlError, Reclaimed, Request, Response, Status,
-};
+use crate::control::{self, Backlog, Conflicts, Reclaimed, Request, Response, Status};
 use crate::env::{Env, SystemEnv};
-use crate::fuse::{Unmount, resolve, serving, unmount};
+use crate::fuse::resolve;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// How long a daemon may take to go after it has said that it is done.
-const END_MAX: Duration = Duration::from_secs(15);
 
 /// Names with conflict versions that are printed, at most.
 const PLACES_SHOWN: usize = 10;
@@ -36,84 +31,15 @@ pub(super) fn status(mountpoint: &Path, json: bool) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Waits until everything acknowledged through the mount is in the bucket.
-///
-/// # Errors
-/// A failure with what could not be brought there.
-pub(super) fn drain(mountpoint: &Path) -> Result<(), Refusal> {
-    let mountpoint = resolved(mountpoint)?;
-    match ask(&mountpoint, Request::Drain)?.0 {
-        Response::Done => Ok(()),
-        Response::Failed { message } => Err(told(&mountpoint, &message)),
-        Response::Status(_) => Err(unexpected(&mountpoint)),
-    }
-}
-
-/// Drains, unmounts and waits for the daemon's end. What a killed daemon left is unmounted as well.
-///
-/// # Errors
-/// A failure when something is open, unless it is to be lazy, or when something did not reach the bucket.
-pub(super) fn umount(mountpoint: &Path, how: Unmount, helper: bool) -> Result<(), Refusal> {
-    let mountpoint = resolved(mountpoint)?;
-    let request = Request::Shutdown {
-        lazy: how == Unmount::Lazy,
-    };
-    match control::ask(&place::runtime_directories(), &mountpoint, request) {
-        Ok((Response::Done, pid)) => gone(&mountpoint, pid),
-        Ok((Response::Failed { message }, _)) => Err(told(&mountpoint, &message)),
-        Ok((Response::Status(_), _)) => Err(unexpected(&mountpoint)),
-        // The daemon of a mount that is gone goes on alone.
-        Err(ControlError::NotFound(_)) if helper && served(&mountpoint) => {
-            unmount(&mountpoint, how).map_err(Refusal::failure)
-        }
-        Err(ControlError::NotFound(_)) => remains(&mountpoint),
-        Err(error) => Err(Refusal::failure(error)),
-    }
-}
-
-fn served(mountpoint: &Path) -> bool {
-    matches!(serving(mountpoint), Ok(true))
-}
-
-/// Unmounts what nobody serves any more.
-fn remains(mountpoint: &Path) -> Result<(), Refusal> {
-    match serving(mountpoint) {
-        Ok(true) => Err(Refusal::failure(format!(
-            "the rewindfs at {} is another user's, or its control socket is gone: use umount(8)",
-            mountpoint.display()
-        ))),
-        Ok(false) => unmount(mountpoint, Unmount::Lazy).map_err(Refusal::failure),
-        Err(error) => Err(Refusal::failure(error)),
-    }
-}
-
-fn resolved(mountpoint: &Path) -> Result<PathBuf, Refusal> {
+pub(super) fn resolved(mountpoint: &Path) -> Result<PathBuf, Refusal> {
     resolve(mountpoint).map_err(Refusal::failure)
-}
-
-fn gone(mountpoint: &Path, pid: u32) -> Result<(), Refusal> {
-    if control::wait_for_end(pid, END_MAX) {
-        return Ok(());
-    }
-    Err(Refusal::failure(format!(
-        "{}: unmounted, but process {pid} is still there",
-        mountpoint.display()
-    )))
 }
 
 fn ask(mountpoint: &Path, request: Request) -> Result<(Response, u32), Refusal> {
     control::ask(&place::runtime_directories(), mountpoint, request).map_err(Refusal::failure)
 }
 
-fn told(mountpoint: &Path, message: &str) -> Refusal {
-    let name = mountpoint.display().to_string();
-    match message.contains(&name) {
-        true => Refusal::failure(message),
-        false => Refusal::failure(format!("{name}: {message}")),
-    }
-}
-
-fn unexpected(mountpoint: &Path) -> Refusal {
+pub(super) fn unexpected(mountpoint: &Path) -> Refusal {
     Refusal::failure(format!(
         "the rewindfs at {} answered something else",
         mountpoint.display()
@@ -245,22 +171,25 @@ pub(super) fn conflicts(found: &Conflicts) -> Option<String> {
     Some(text)
 }
 
+/// Says what is not yet in the bucket; `None` if nothing is missing.
+pub(super) fn amounts(pending: &Backlog) -> Option<String> {
+    if pending.operations == 0 && pending.files == 0 {
+        return None;
+    }
+    let oldest = pending.oldest_age_ms.map_or(String::new(), |age| {
+        format!(", oldest {}", show_duration(Duration::from_millis(age)))
+    });
+    let (files, bytes) = (pending.files, show_size(pending.bytes));
+    let operations = pending.operations;
+    Some(format!(
+        "{files} files, {bytes}, {operations} operations{oldest}"
+    ))
+}
+
 /// Says what is not yet in the bucket, and what went wrong.
 fn waiting(pending: &Backlog) -> Vec<(&'static str, String)> {
-    let mut lines = Vec::new();
-    if pending.operations > 0 || pending.files > 0 {
-        let oldest = pending.oldest_age_ms.map_or(String::new(), |age| {
-            format!(", oldest {}", show_duration(Duration::from_millis(age)))
-        });
-        let (files, bytes) = (pending.files, show_size(pending.bytes));
-        let operations = pending.operations;
-        lines.push((
-            "not yet in bucket",
-            format!("{files} files, {bytes}, {operations} operations{oldest}"),
-        ));
-    } else {
-        lines.push(("not yet in bucket", "nothing".to_owned()));
-    }
+    let missing = amounts(pending).unwrap_or_else(|| "nothing".to_owned());
+    let mut lines = vec![("not yet in bucket", missing)];
     lines.extend(
         pending
             .failures

@@ -9,6 +9,9 @@ use std::time::Duration;
 /// How often a process is looked at whose end is awaited.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// How often something may be done while an answer is awaited.
+const MEANWHILE: Duration = Duration::from_secs(1);
+
 /// Asks the daemon that serves `mountpoint`, which must be resolved, and waits for its answer as long as it takes. It is
 /// looked for in `directories`. Returns the answer and the daemon's process.
 ///
@@ -19,6 +22,19 @@ pub fn ask(
     mountpoint: &Path,
     request: Request,
 ) -> Result<(Response, u32), ControlError> {
+    ask_while(directories, mountpoint, request, || {})
+}
+
+/// As [`ask`]; `meanwhile` is called each second of the wait.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_while(
+    directories: &[PathBuf],
+    mountpoint: &Path,
+    request: Request,
+    meanwhile: impl FnMut(),
+) -> Result<(Response, u32), ControlError> {
     let (stream, pid) = directories
         .iter()
         .find_map(|directory| find(directory, mountpoint))
@@ -27,7 +43,8 @@ pub fn ask(
         path: mountpoint.display().to_string(),
         why,
     };
-    let line = exchange(stream, request).map_err(|error| no_answer(error.to_string()))?;
+    let line =
+        exchange(stream, request, meanwhile).map_err(|error| no_answer(error.to_string()))?;
     match serde_json::from_str(&line) {
         Ok(response) => Ok((response, pid)),
         Err(_) if line.is_empty() => Err(no_answer("it ended".to_owned())),
@@ -62,13 +79,23 @@ fn has_ended(pid: u32) -> bool {
     matches!(state, Some('Z' | 'X'))
 }
 
-fn exchange(mut stream: UnixStream, request: Request) -> io::Result<String> {
+fn exchange(
+    mut stream: UnixStream,
+    request: Request,
+    mut meanwhile: impl FnMut(),
+) -> io::Result<String> {
     let mut text = serde_json::to_vec(&request)?;
     text.push(b'\n');
     stream.write_all(&text)?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
-    Ok(line)
+    stream.set_read_timeout(Some(MEANWHILE))?;
+    let (mut line, mut answers) = (Vec::new(), BufReader::new(stream));
+    loop {
+        match answers.read_until(b'\n', &mut line) {
+            Ok(_) => return String::from_utf8(line).map_err(io::Error::other),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => meanwhile(),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Connects to the daemon whose card in `directory` names `mountpoint`.

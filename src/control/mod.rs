@@ -8,7 +8,7 @@
 mod client;
 mod server;
 
-pub use client::{ask, predecessor, wait_for_end};
+pub use client::{ask, ask_while, predecessor, wait_for_end};
 pub use server::Control;
 
 use serde::{Deserialize, Serialize};
@@ -23,11 +23,21 @@ pub enum Request {
     /// How things stand.
     Status,
     /// Answer when everything acknowledged is in the bucket.
-    Drain,
+    Drain {
+        /// How long nothing may move, in milliseconds; else as the mount was told.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout_ms: Option<u64>,
+    },
     /// Drain, unmount, end; answer when that is done.
     Shutdown {
         /// Unmount even while something is open.
         lazy: bool,
+        /// Leave what is not in the bucket in the cache directory instead of waiting for it.
+        #[serde(default)]
+        keep: bool,
+        /// As for [`Request::Drain`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout_ms: Option<u64>,
     },
 }
 
@@ -39,6 +49,11 @@ pub enum Response {
     Status(Box<Status>),
     /// It is done.
     Done,
+    /// It is done, and something is to be known.
+    Remark {
+        /// What, for a person.
+        message: String,
+    },
     /// It could not be done.
     Failed {
         /// Why, for a person.

@@ -29,8 +29,8 @@ async fn answer(request: Request) -> Response {
             namespace: "team/eu".to_owned(),
             ..Status::default()
         })),
-        Request::Drain => Response::Done,
-        Request::Shutdown { lazy } => Response::Failed {
+        Request::Drain { .. } => Response::Done,
+        Request::Shutdown { lazy, .. } => Response::Failed {
             message: format!("lazy: {lazy}"),
         },
     }
@@ -46,11 +46,15 @@ async fn a_mount_is_found_by_its_mountpoint_and_answers() {
     let (response, pid) = asked(&directory, "/mnt/a", Request::Status).await.unwrap();
     assert!(matches!(response, Response::Status(status) if status.namespace == "team/eu"));
     assert_eq!(pid, std::process::id());
-    let (response, _) = asked(&directory, "/mnt/a", Request::Drain).await.unwrap();
+    let drain = Request::Drain { timeout_ms: None };
+    let (response, _) = asked(&directory, "/mnt/a", drain).await.unwrap();
     assert_eq!(response, Response::Done);
-    let (response, _) = asked(&directory, "/mnt/a", Request::Shutdown { lazy: true })
-        .await
-        .unwrap();
+    let shutdown = Request::Shutdown {
+        lazy: true,
+        keep: false,
+        timeout_ms: None,
+    };
+    let (response, _) = asked(&directory, "/mnt/a", shutdown).await.unwrap();
     assert!(matches!(response, Response::Failed { message } if message == "lazy: true"));
     assert!(matches!(
         asked(&directory, "/mnt/b", Request::Status).await,
@@ -137,7 +141,7 @@ fn a_daemon_that_ends_is_no_answer() {
     let outcome = ask(
         &[root.path().to_owned()],
         Path::new("/mnt/a"),
-        Request::Drain,
+        Request::Drain { timeout_ms: None },
     );
     assert_eq!(daemon.join().unwrap(), "{\"command\":\"drain\"}\n");
     assert!(matches!(outcome, Err(ControlError::NoAnswer { why, .. }) if why == "it ended"));

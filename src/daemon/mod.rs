@@ -18,7 +18,7 @@ use crate::env::Env;
 use crate::fs::FileSystem;
 use crate::fuse::{Mounted, Unmount};
 use crate::store::{Namespace, StoreError, sweep_orphans};
-use crate::sync::Arc;
+use crate::sync::{Arc, Mutex, lock};
 use crate::task::Tasks;
 pub use error::DaemonError;
 use error::not_opened;
@@ -56,8 +56,17 @@ pub struct Daemon {
     shutdown: mpsc::Receiver<()>,
 }
 
-/// How it ended, as a command is told.
-type Ending = Result<(), String>;
+/// How it ended, as a command is told: what there is to know, or why not well.
+type Ending = Result<Option<String>, String>;
+
+/// What becomes at the end of what is not in the bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    /// It is brought there.
+    Brought,
+    /// It stays in the cache directory.
+    Kept,
+}
 
 /// What commands and the end both use.
 #[derive(Debug)]
@@ -67,6 +76,10 @@ struct Core {
     blocking: Tasks,
     finished: watch::Receiver<Option<Ending>>,
     shutdown: mpsc::Sender<()>,
+    /// As the command said that unmounts.
+    leaving: Mutex<Leaving>,
+    cache_dir: PathBuf,
+    drain_timeout: Duration,
 }
 
 /// The rooms below the kernel's door, opened.
@@ -146,6 +159,7 @@ impl Daemon {
         descriptors::raise_limit();
         let layers = Layers::open(&config, env, &groups).await?;
 
+        let cache_dir = config.store.cache_dir.clone();
         let (fs, mount) = (Arc::clone(&layers.fs), config.mount);
         let (requests, below) = (groups.requests.clone(), groups.below.clone());
         let mounting = move || Mounted::mount(fs, &mount, requests, below);
@@ -163,6 +177,9 @@ impl Daemon {
             blocking: groups.blocking.clone(),
             finished: hears_finished,
             shutdown,
+            leaving: Mutex::new(Leaving::Brought),
+            cache_dir,
+            drain_timeout: config.drain_timeout,
         });
         match core.listen(runtime_directory, &groups.commands) {
             Ok(control) => Ok(Self {
@@ -213,11 +230,26 @@ impl Daemon {
         let broke = self.core.mounted.is_broken();
         self.core.leave().await;
         let namespace = &self.core.layers.namespace;
-        let drained = stop::drain(namespace, signals, patience).await;
+        let leaving = *lock(&self.core.leaving);
         let fenced = namespace.is_fenced();
+        let mut remark = None;
+        let drained = match leaving {
+            Leaving::Brought => {
+                let stall = self.core.drain_timeout;
+                stop::drain(namespace, signals, patience, stall).await
+            }
+            Leaving::Kept => {
+                remark = Some(stop::kept(namespace, &self.core.cache_dir));
+                Ok(())
+            }
+        };
+        let fenced = fenced || namespace.is_fenced();
         let stopped = namespace.stopped();
         let left = stop::describe_stopped(&namespace.pending());
-        close(namespace).await;
+        match (&drained, leaving) {
+            (Ok(()), Leaving::Brought) => close(namespace).await,
+            _ => abandon(namespace).await,
+        }
         self.groups.below.stop();
         let outcome = match (drained, self.groups.poisoned()) {
             (_, Some(task)) => Err(DaemonError::Panicked { task, left }),
@@ -230,7 +262,10 @@ impl Daemon {
             (Ok(()), None) if broke => Err(DaemonError::Broken("the session with the kernel")),
             (Ok(()), None) => Ok(()),
         };
-        let told = outcome.as_ref().copied().map_err(ToString::to_string);
+        let told = outcome
+            .as_ref()
+            .map(|()| remark)
+            .map_err(ToString::to_string);
         self.finished.send_replace(Some(told));
         // Commands that wait for the end hear of it before the process is gone.
         drop(self.control);
@@ -263,11 +298,25 @@ impl Core {
                     .status(&self.mounted, &self.layers.namespace);
                 return Response::Status(Box::new(status));
             }
-            Request::Drain => self.drain().await,
-            Request::Shutdown { lazy } => self.shut_down(lazy).await,
+            Request::Drain { timeout_ms } => self.drain(timeout_ms).await.map(|()| None),
+            Request::Shutdown {
+                lazy,
+                keep,
+                timeout_ms,
+            } => {
+                let how = match lazy {
+                    true => Unmount::Lazy,
+                    false => Unmount::WhenIdle,
+                };
+                match keep {
+                    true => self.end(how, Leaving::Kept).await,
+                    false => self.shut_down(how, timeout_ms).await,
+                }
+            }
         };
         match outcome {
-            Ok(()) => Response::Done,
+            Ok(None) => Response::Done,
+            Ok(Some(message)) => Response::Remark { message },
             Err(message) => Response::Failed { message },
         }
     }
@@ -275,20 +324,37 @@ impl Core {
     /// Brings everything to the bucket, unmounts, and waits for the end. Whatever refuses leaves the mount as it was, except
     /// that one in which something has stopped for good can only end: another writer has its namespace, its index gave up, a
     /// task panicked.
-    async fn shut_down(self: &Arc<Self>, lazy: bool) -> Ending {
-        match self.drain().await {
+    async fn shut_down(self: &Arc<Self>, how: Unmount, timeout_ms: Option<u64>) -> Ending {
+        match self.drain(timeout_ms).await {
             Err(_)
                 if self.layers.namespace.stopped().is_some()
                     || self.layers.facts.poisoned().is_some() => {}
-            drained => drained?,
+            Err(why) => return Err(self.way_out(&why)),
+            Ok(()) => {}
         }
-        let how = if lazy {
-            Unmount::Lazy
-        } else {
-            Unmount::WhenIdle
-        };
+        self.end(how, Leaving::Brought).await
+    }
+
+    /// What an unmount that cannot bring everything to the bucket says.
+    fn way_out(&self, why: &str) -> String {
+        format!(
+            "{why}. It is still mounted. What is not in the bucket: {}. Try again when the store works, or end the mount with \
+             `rewindfs umount --keep {}`: it stays in {}, and the next mount with this cache directory brings it",
+            stop::amounts(&self.layers.namespace.pending()),
+            self.mounted.mountpoint().display(),
+            self.cache_dir.display()
+        )
+    }
+
+    /// Unmounts, and waits for the end.
+    async fn end(self: &Arc<Self>, how: Unmount, leaving: Leaving) -> Ending {
+        // Said before the mount can end, since its end is seen elsewhere too.
+        *lock(&self.leaving) = leaving;
         tokio::select! {
-            unmounted = self.unmount(how) => unmounted.map_err(|error| error.to_string())?,
+            unmounted = self.unmount(how) => if let Err(error) = unmounted {
+                *lock(&self.leaving) = Leaving::Brought;
+                return Err(error.to_string());
+            },
             // The kernel ends the session first and then takes apart what it had cached: umount(2) comes back seconds later when
             // that was a million files, and whoever asked must have been answered before this process goes.
             () = self.mounted.ended() => {}
@@ -303,8 +369,9 @@ impl Core {
         }
     }
 
-    async fn drain(&self) -> Ending {
-        let drained = self.layers.namespace.drain().await;
+    async fn drain(&self, timeout_ms: Option<u64>) -> Result<(), String> {
+        let stall = timeout_ms.map_or(self.drain_timeout, Duration::from_millis);
+        let drained = self.layers.namespace.drain_within(stall).await;
         drained.map_err(|error| error.to_string())
     }
 
@@ -438,6 +505,15 @@ fn compare_clocks(url: &str, here: u64, there: u64) -> Result<(), DaemonError> {
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "systemd was not told");
+    }
+}
+
+/// Ends a namespace without the bucket.
+async fn abandon(namespace: &Namespace) {
+    match tokio::time::timeout(END_MAX, namespace.abandon()).await {
+        Ok(Ok(()) | Err(StoreError::Fenced)) => {}
+        Ok(Err(error)) => tracing::error!(%error, "what stays here may not survive this machine"),
+        Err(_) => tracing::error!("what stays here was not synced in time"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The end of a mount: signals, and how long it may take to bring everything to the bucket.
 
 use crate::store::{Namespace, Pending};
+use std::path::Path;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -58,13 +59,14 @@ async fn next_of(signal: &mut Option<Signal>) {
     }
 }
 
-/// Brings everything to the bucket as long as `patience` lasts; says what is left otherwise.
+/// Brings everything to the bucket as long as `patience` lasts and something moves within `stall`; says what is left otherwise.
 pub(super) async fn drain(
     namespace: &Namespace,
     signals: &mut Signals,
     mut patience: Patience,
+    stall: Duration,
 ) -> Result<(), String> {
-    let mut draining = std::pin::pin!(namespace.drain());
+    let mut draining = std::pin::pin!(namespace.drain_within(stall));
     loop {
         let why = tokio::select! {
             outcome = &mut draining => match outcome {
@@ -121,7 +123,25 @@ fn describe_fenced(pending: &Pending) -> String {
     )
 }
 
-fn amounts(pending: &Pending) -> String {
+/// Says what stays in the cache directory of a mount that ends without the bucket.
+pub(super) fn kept(namespace: &Namespace, cache_dir: &Path) -> String {
+    if namespace.is_fenced() {
+        return describe_fenced(&namespace.pending());
+    }
+    let pending = namespace.pending();
+    if pending.files == 0 && pending.operations == 0 {
+        return "everything is in the bucket; nothing stays in the cache directory".to_owned();
+    }
+    let kept = format!(
+        "kept in {}: {}; the next mount with this cache directory brings them to the bucket",
+        cache_dir.display(),
+        amounts(&pending)
+    );
+    tracing::warn!(kept, "ended without the bucket");
+    kept
+}
+
+pub(super) fn amounts(pending: &Pending) -> String {
     let (files, bytes) = (pending.files, pending.bytes);
     format!(
         "{files} files, {bytes} bytes, {} operations",

@@ -36,10 +36,13 @@ mod fixed;
 mod follow;
 mod inspect;
 mod marked;
+mod reason;
 mod tables;
 
 pub use follow::SlateFollower;
 pub use inspect::{BadObject, Inspection, LoggedPut, Origin, inspect};
+pub use reason::Reason;
+use reason::Why;
 
 /// How long the first request of an open may take; a wrong bucket or address shows here.
 const FIRST_CONTACT: Duration = Duration::from_secs(10);
@@ -83,7 +86,7 @@ pub struct DiskCache {
 }
 
 /// How an index is opened. The memory budgets add up to about 200 MiB with what compaction needs.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SlateConfig {
     /// How values merge; the same for every open of an index, for ever.
     pub merge: MergeFn,
@@ -101,6 +104,8 @@ pub struct SlateConfig {
     pub collect_after: Duration,
     /// How long a read or a flush may take before it is called unavailable.
     pub deadline: Duration,
+    /// Tells why the object store fails, for the message of a call that took too long.
+    pub reason: Option<Reason>,
 }
 
 impl SlateConfig {
@@ -116,6 +121,7 @@ impl SlateConfig {
             disk_cache: None,
             collect_after: COLLECT_AFTER_MAX,
             deadline: Duration::from_secs(30),
+            reason: None,
         }
     }
 
@@ -257,10 +263,10 @@ impl SlateStore {
             .build();
         let db = match timeout(OPEN_DEADLINE, building).await {
             Ok(built) => built.map_err(|error| lost_race(classify(&error)))?,
-            Err(_) => return Err(late("opening", OPEN_DEADLINE)),
+            Err(_) => return Err(Why::from(config.reason.clone()).late("opening", OPEN_DEADLINE)),
         };
         opened.set();
-        let status = Status(db.subscribe());
+        let status = Status::new(db.subscribe(), config);
         Ok(Self {
             epoch: db.manifest().writer_epoch(),
             newest: AtomicU64::new(status.durable().0),
@@ -303,15 +309,8 @@ async fn first_contact(
     match timeout(FIRST_CONTACT, object_store.list_with_delimiter(Some(place))).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(MetaError::Unavailable(chain(&error))),
-        Err(_) => Err(late("listing it", FIRST_CONTACT)),
+        Err(_) => Err(Why::default().late("listing it", FIRST_CONTACT)),
     }
-}
-
-fn late(what: &str, deadline: Duration) -> MetaError {
-    MetaError::Unavailable(format!(
-        "{what} took longer than {} s",
-        deadline.as_secs_f32()
-    ))
 }
 
 fn coordinator(db: &Db, status: &Status, deadline: Duration) -> Coordinator {
@@ -328,15 +327,23 @@ fn coordinator(db: &Db, status: &Status, deadline: Duration) -> Coordinator {
 
 /// The engine's account of itself.
 #[derive(Clone)]
-struct Status(watch::Receiver<DbStatus>);
+struct Status {
+    told: watch::Receiver<DbStatus>,
+    why: Why,
+}
 
 impl Status {
+    fn new(told: watch::Receiver<DbStatus>, config: &SlateConfig) -> Self {
+        let why = config.reason.clone().into();
+        Self { told, why }
+    }
+
     fn durable(&self) -> Commit {
-        Commit(self.0.borrow().durable_seq)
+        Commit(self.told.borrow().durable_seq)
     }
 
     fn state(&self) -> MetaState {
-        match self.0.borrow().close_reason {
+        match self.told.borrow().close_reason {
             None => MetaState::Open,
             Some(CloseReason::Fenced) => MetaState::Fenced,
             Some(CloseReason::Clean) => MetaState::Closed,
@@ -360,7 +367,7 @@ impl Status {
 
     /// Waits until the engine has stopped.
     async fn ended(&self) {
-        let mut status = self.0.clone();
+        let mut status = self.told.clone();
         // An error means that the engine is gone altogether; the last status says why.
         drop(
             status
@@ -379,7 +386,7 @@ impl Status {
         match timeout(deadline, call).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.name(error).await),
-            Err(_) => Err(late(what, deadline)),
+            Err(_) => Err(self.why.late(what, deadline)),
         }
     }
 }
@@ -517,7 +524,7 @@ impl MetaStore for SlateStore {
             // An engine that had stopped closes without a flush: what was not durable then is not durable now.
             Ok(Ok(())) => refuse(before),
             Ok(Err(error)) => Err(classify(&error)),
-            Err(_) => Err(late("closing", CLOSE_DEADLINE)),
+            Err(_) => Err(self.status.why.late("closing", CLOSE_DEADLINE)),
         }
     }
 }

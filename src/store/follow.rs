@@ -15,7 +15,7 @@ use super::error::StoreError;
 use super::identity::Identity;
 use super::inode::{Home, Inode, Loaded};
 use super::keys;
-use super::namespace::{Namespace, NamespaceConfig, Place, Shared, check_name};
+use super::namespace::{Namespace, NamespaceConfig, Place, Shared, check_name, why_not};
 use super::queue::overlay::View;
 use super::recover::evidence::{self, Evidence};
 use super::rows::{self, Applied};
@@ -127,6 +127,7 @@ impl Namespace {
         let (dir, journal) = own_directory(&config.cache_dir, identity.uuid)?;
         let slate = SlateConfig {
             local: backend.is_local(),
+            reason: Some(why_not(&backend)),
             ..SlateConfig::new(rows::merge)
         };
         let damage = match evidence::examine(&backend, &slate).await? {

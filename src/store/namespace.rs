@@ -17,10 +17,11 @@ use super::follow::Role;
 use super::identity::identity;
 use super::inode::Inodes;
 use super::queue::epoch::EpochObject;
+use super::queue::health::Health;
 use super::queue::log::Log;
 use super::queue::marks::OldMarks;
 use super::queue::overlay::View;
-use super::queue::pipeline::Health;
+use super::queue::space::Space;
 use super::queue::unsettled::Unsettled;
 use super::queue::{Draft, Operation, Queue};
 use super::reclaim::upkeep::{Reclaim, Upkeep};
@@ -29,10 +30,10 @@ use super::recover::evidence::{self, Evidence};
 use super::recover::journaled::Journaled;
 use super::rows::{self, Applied};
 use super::version::{Ino, Instant};
-use crate::backend::Backend;
+use crate::backend::{Backend, Trouble};
 use crate::cache::{BlockCache, BlockCacheConfig, Budget, StagingDir};
 use crate::env::Env;
-use crate::meta::{Batch, Journal, JournalToken, MetaStore, SlateConfig, SlateStore};
+use crate::meta::{Batch, Journal, JournalToken, MetaStore, Reason, SlateConfig, SlateStore};
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::Tasks;
 
@@ -94,6 +95,7 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) staging: StagingDir,
     pub(crate) budget: Budget,
+    pub(crate) space: Space,
     pub(crate) log: Log,
     pub(crate) epoch_object: EpochObject,
     pub(crate) upkeep: Upkeep,
@@ -165,6 +167,7 @@ impl Namespace {
         let slate = SlateConfig {
             local: backend.is_local(),
             collect_after: config.grace,
+            reason: Some(why_not(&backend)),
             ..SlateConfig::new(rows::merge)
         };
         let local = open_local(&dir, identity.uuid)?;
@@ -274,6 +277,7 @@ impl Shared {
             queue: Queue::new(Arc::clone(&journal), epoch),
             staging: StagingDir::open(&dir.join("staging"))?,
             budget: Budget::new(config.dirty_bytes_max),
+            space: Space::default(),
             log: Log::new(backend.clone(), epoch),
             epoch_object: EpochObject::new(backend.clone(), epoch, &config.host, env.now()),
             upkeep: Upkeep::default(),
@@ -319,6 +323,13 @@ fn check_clock(now: u64, last: u64) -> Result<(), StoreError> {
         show(now),
         show(last)
     )))
+}
+
+/// What a store says while requests to it fail, for the index, which learns of a failure only that it takes long.
+pub(crate) fn why_not(backend: &Backend) -> Reason {
+    let backend = backend.clone();
+    let words = |trouble: Trouble| trouble.error.to_string();
+    Arc::new(move || backend.troubles().into_iter().map(words).next_back())
 }
 
 pub(crate) fn open_local(dir: &std::path::Path, uuid: Uuid) -> Result<Journaled, StoreError> {

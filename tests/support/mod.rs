@@ -4,6 +4,7 @@
 
 pub(crate) mod apart;
 pub(crate) mod azure;
+pub(crate) mod disk;
 pub(crate) mod mount;
 pub(crate) mod pjdfstest;
 pub(crate) mod place;

@@ -28,6 +28,37 @@ impl Request {
     }
 }
 
+/// What a server says while it fails.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Failure {
+    /// The methods it says it to; all, if there are none.
+    pub(crate) methods: &'static [&'static str],
+    /// Status and reason, `503 Slow Down`.
+    pub(crate) status: &'static str,
+    /// The code in the body of the answer.
+    pub(crate) code: &'static str,
+}
+
+impl Failure {
+    /// The whole answer to a request; one to HEAD has no body.
+    fn answer(self, method: &str) -> Option<String> {
+        if !self.methods.is_empty() && !self.methods.contains(&method) {
+            return None;
+        }
+        let Self { status, code, .. } = self;
+        let body =
+            format!("<Error><Code>{code}</Code><Message>said by the proxy</Message></Error>");
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        Some(match method {
+            "HEAD" => head,
+            _ => head + &body,
+        })
+    }
+}
+
 /// The proxy; stops listening when dropped.
 pub(crate) struct Proxy {
     /// Where it listens.
@@ -38,6 +69,8 @@ pub(crate) struct Proxy {
     stop: Arc<AtomicBool>,
     /// Raised while every connection is to be closed.
     refuse: Arc<AtomicBool>,
+    /// What is answered instead of the server.
+    failure: Arc<Mutex<Option<Failure>>>,
 }
 
 /// What passed, in order of the heads.
@@ -63,6 +96,8 @@ impl Proxy {
         let (its_log, its_stop) = (Arc::clone(&log), Arc::clone(&stop));
         let refuse = Arc::new(AtomicBool::new(false));
         let its_refuse = Arc::clone(&refuse);
+        let failure = Arc::new(Mutex::new(None));
+        let its_failure = Arc::clone(&failure);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if its_stop.load(Ordering::Relaxed) {
@@ -72,7 +107,15 @@ impl Proxy {
                     continue;
                 }
                 let (log, refuse) = (Arc::clone(&its_log), Arc::clone(&its_refuse));
-                thread::spawn(move || pass(&client, upstream, (delay, &refuse), &log));
+                let failure = Arc::clone(&its_failure);
+                thread::spawn(move || {
+                    let how = How {
+                        delay,
+                        refuse: &refuse,
+                        failure: &failure,
+                    };
+                    pass(&client, upstream, &how, &log);
+                });
             }
         });
         Self {
@@ -80,7 +123,13 @@ impl Proxy {
             log,
             stop,
             refuse,
+            failure,
         }
+    }
+
+    /// Answers in place of the server, until told otherwise; what is asked is counted all the same.
+    pub(crate) fn fail(&self, failure: Option<Failure>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
     }
 
     /// Closes every connection at once, or at its next request, as a server that is gone; until told otherwise.
@@ -141,8 +190,15 @@ pub(crate) fn summary(requests: &[Request]) -> String {
     text
 }
 
+/// What becomes of requests.
+struct How<'a> {
+    delay: Duration,
+    refuse: &'a AtomicBool,
+    failure: &'a Mutex<Option<Failure>>,
+}
+
 /// Serves one connection to its end.
-fn pass(client: &TcpStream, upstream: SocketAddr, how: (Duration, &AtomicBool), log: &Log) {
+fn pass(client: &TcpStream, upstream: SocketAddr, how: &How<'_>, log: &Log) {
     let Ok(server) = TcpStream::connect(upstream) else {
         client.shutdown(Shutdown::Both).ok();
         return;
@@ -163,14 +219,12 @@ fn copy_answers(mut server: &TcpStream, mut client: &TcpStream) {
 }
 
 /// Forwards requests until the client has no more, cutting the stream into heads and bodies.
-fn forward_requests(
-    mut client: &TcpStream,
-    mut server: &TcpStream,
-    (delay, refuse): (Duration, &AtomicBool),
-    log: &Log,
-) {
+fn forward_requests(mut client: &TcpStream, mut server: &TcpStream, how: &How<'_>, log: &Log) {
+    // The answer that is given once the request has come whole.
+    let mut failing: Option<String> = None;
     let mut cutter = Cutter::default();
     let mut buffer = vec![0; 1 << 16];
+    let mut held: Vec<u8> = Vec::new();
     let mut current = 0;
     while let Ok(count @ 1..) = client.read(&mut buffer) {
         let mut rest = &buffer[..count];
@@ -178,12 +232,14 @@ fn forward_requests(
             let (taken, event) = cutter.cut(rest);
             match event {
                 Event::None => {}
-                Event::Head(..) if refuse.load(Ordering::Relaxed) => {
+                Event::Head(..) if how.refuse.load(Ordering::Relaxed) => {
                     client.shutdown(Shutdown::Both).ok();
                     return;
                 }
                 Event::Head(method, target) => {
-                    thread::sleep(delay);
+                    thread::sleep(how.delay);
+                    let failure = *how.failure.lock().unwrap_or_else(PoisonError::into_inner);
+                    failing = failure.and_then(|failure| failure.answer(&method));
                     let mut guard = log.lock();
                     current = guard.0.len();
                     let reads = matches!(method.as_str(), "GET" | "HEAD");
@@ -202,8 +258,23 @@ fn forward_requests(
                     guard.1 = Some(Instant::now());
                 }
             }
-            if server.write_all(&rest[..taken]).is_err() {
-                return;
+            held.extend_from_slice(&rest[..taken]);
+            match (&failing, cutter.is_in_head(), cutter.is_between()) {
+                (Some(answer), _, true) => {
+                    held.clear();
+                    if client.write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                    failing = None;
+                }
+                (Some(_), ..) => held.clear(),
+                // Whether it is passed on is known at its end.
+                (None, true, _) => {}
+                (None, false, _) => {
+                    if server.write_all(&std::mem::take(&mut held)).is_err() {
+                        return;
+                    }
+                }
             }
             rest = &rest[taken..];
         }
@@ -249,6 +320,16 @@ struct Cutter {
 }
 
 impl Cutter {
+    /// Whether a head has begun and not ended.
+    fn is_in_head(&self) -> bool {
+        matches!(self.expects, Expects::Head) && !self.is_between()
+    }
+
+    /// Whether one request is over and the next has not begun.
+    fn is_between(&self) -> bool {
+        matches!(self.expects, Expects::Head) && self.head.is_empty() && self.line.is_empty()
+    }
+
     /// Takes a prefix of `bytes`: a line, a part of one, or body bytes. Returns its length and what it was.
     fn cut(&mut self, bytes: &[u8]) -> (usize, Event) {
         if let Expects::Body(left) | Expects::Chunk(left) = self.expects {

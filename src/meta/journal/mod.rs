@@ -25,6 +25,10 @@ use uuid::Uuid;
 /// A file that has this many bytes takes no further record.
 const FILE_MAX: u64 = 16 << 20;
 
+/// On a small disk it is one part of so many, but not less than this.
+const DISK_PART: u64 = 32;
+const FILE_MIN: u64 = 256 << 10;
+
 /// The longest payload of a record, in bytes.
 const PAYLOAD_MAX: usize = 1 << 30;
 
@@ -190,7 +194,7 @@ impl Journal {
     /// `Busy` while another process has it, `Foreign` when it was made for another namespace, `Corrupt` for files of
     /// another make or a missing one, `NoSpace`, `Io`.
     pub fn open(dir: &Path, namespace: Uuid) -> Result<(Self, Vec<Recovered>), JournalError> {
-        recover::open(dir, namespace, FILE_MAX)
+        recover::open(dir, namespace, file_max(dir))
     }
 
     /// Appends a record with one write. When this returns, the record survives the death of the process.
@@ -289,6 +293,15 @@ impl Journal {
     pub fn dropped(&self) -> &[Damage] {
         &self.dropped
     }
+}
+
+/// How long a file gets: on a small disk less, because it is let go as a whole.
+fn file_max(dir: &Path) -> u64 {
+    let disk = dir
+        .ancestors()
+        .find_map(|dir| rustix::fs::statvfs(dir).ok());
+    let bytes = disk.map_or(u64::MAX, |disk| disk.f_blocks.saturating_mul(disk.f_frsize));
+    FILE_MAX.min((bytes / DISK_PART).max(FILE_MIN))
 }
 
 impl State {

@@ -6,7 +6,7 @@
 
 use super::fixed::{FirstByte, Merge};
 use super::marked::Opened;
-use super::{OPEN_DEADLINE, Scan, SlateConfig, Status, classify, late, reach, scan_options};
+use super::{OPEN_DEADLINE, Scan, SlateConfig, Status, Why, classify, reach, scan_options};
 use crate::meta::{MetaError, MetaRead, RowScan};
 use crate::sync::Arc;
 use async_trait::async_trait;
@@ -67,11 +67,11 @@ impl SlateFollower {
             .build();
         let db = match timeout(OPEN_DEADLINE, opening).await {
             Ok(opened) => opened.map_err(|error| classify(&error))?,
-            Err(_) => return Err(late("opening", OPEN_DEADLINE)),
+            Err(_) => return Err(Why::from(config.reason.clone()).late("opening", OPEN_DEADLINE)),
         };
         seen.set();
         Ok(Self {
-            status: Status(db.subscribe()),
+            status: Status::new(db.subscribe(), config),
             every,
             deadline: config.deadline,
             db,
@@ -80,7 +80,7 @@ impl SlateFollower {
 
     /// Waits until a newer state may be shown: the engine says so, or it has just looked.
     pub async fn changed(&self) {
-        let mut status = self.status.0.clone();
+        let mut status = self.status.told.clone();
         status.mark_unchanged();
         // What the engine reports, it shows a moment later; the next turn sees what this one misses.
         let _ = timeout(self.every, status.changed()).await;

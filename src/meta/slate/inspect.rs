@@ -199,9 +199,9 @@ impl<'a> Look<'a> {
         let admin = Admin::builder(self.place.clone(), Arc::clone(self.store)).build();
         // Not without end: the engine repeats what it can.
         let reading = admin.read_manifest(Some(number));
-        let read = match tokio::time::timeout(super::OPEN_DEADLINE, reading).await {
-            Ok(read) => read,
-            Err(_) => return Err(super::late("reading the manifest", super::OPEN_DEADLINE)),
+        let Ok(read) = tokio::time::timeout(super::OPEN_DEADLINE, reading).await else {
+            let late = super::Why::default();
+            return Err(late.late("reading the manifest", super::OPEN_DEADLINE));
         };
         match read {
             Ok(Some(manifest)) => Ok(Ok(manifest)),
@@ -324,7 +324,7 @@ impl<'a> Look<'a> {
         };
         match tokio::time::timeout(config.deadline, looking).await {
             Ok(rows) => rows.map_err(|error: slatedb::Error| classify(&error)),
-            Err(_) => Err(super::late("a read", config.deadline)),
+            Err(_) => Err(super::Why::default().late("a read", config.deadline)),
         }
     }
 }

@@ -9,9 +9,11 @@ use bytes::{Bytes, BytesMut};
 use super::seal::INLINE;
 use super::segment::{Builder, EXTENT, FooterFile};
 use super::{Pending, RANGE};
+use crate::backend::Lane;
 use crate::store::error::StoreError;
 use crate::store::namespace::Shared;
 use crate::store::rows::{Piece, RangeRow, Source};
+use crate::sync::Arc;
 
 /// Inline bytes of a range row, at most.
 const INLINE_ROW: usize = 8 << 10;
@@ -23,7 +25,7 @@ impl Shared {
     /// The row to write in place of `row`: without much in it that belongs into a segment.
     pub(crate) async fn coalesce(
         &self,
-        pending: &Pending,
+        pending: &Arc<Pending>,
         range: u64,
         row: RangeRow,
     ) -> Result<RangeRow, StoreError> {
@@ -50,7 +52,7 @@ impl Shared {
     /// Uploads all inline pieces as one segment.
     async fn move_out(
         &self,
-        pending: &Pending,
+        pending: &Arc<Pending>,
         range: u64,
         pieces: Vec<Piece>,
     ) -> Result<Vec<Piece>, StoreError> {
@@ -93,7 +95,9 @@ impl Shared {
             });
         }
         let object = builder.finish();
-        self.backend.put_new(&id.key(), object.clone()).await?;
+        let key = id.key();
+        let put = || self.backend.upload(Lane::Segments, &key, object.clone());
+        self.persist(std::slice::from_ref(pending), put).await?;
         self.extents.keep(id, &object);
         kept.sort_unstable_by_key(|piece| piece.start);
         Ok(kept)

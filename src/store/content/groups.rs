@@ -1,6 +1,5 @@
 //! Groups: which contents on their way are sealed now, and which of them together.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::seal::{INLINE, OWN_SEGMENT};
@@ -23,7 +22,7 @@ impl Shared {
             Gather::For(time) => time,
         };
         let hurried = lock(&self.health.hurried).clone();
-        let draining = self.health.draining.load(Ordering::SeqCst);
+        let draining = self.health.is_draining();
         let (mut groups, mut small, mut urgent) = (Vec::new(), Vec::new(), Vec::new());
         for operation in waiting {
             let bytes = operation.content.as_ref().map_or(0, |c| c.fixed.bytes());

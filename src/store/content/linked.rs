@@ -5,13 +5,13 @@
 //! the same footer; what an earlier process left is copied.
 
 use super::Pending;
+use super::persist::Undone;
 use super::seal::{Parts, Sealed, cut_bytes, footer_file, piece};
 use super::segment::Builder;
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Lane};
 use crate::cache::{CacheError, StagingFile};
 use crate::store::error::StoreError;
 use crate::store::namespace::Shared;
-use crate::store::queue::halt::Step;
 use crate::sync::Arc;
 
 impl Shared {
@@ -23,14 +23,14 @@ impl Shared {
         contents: &[Arc<Pending>],
     ) -> Result<Option<Sealed>, StoreError> {
         let id = self.new_segment();
-        let (staging, parts, contents) = (Arc::clone(file), parts.clone(), contents.to_vec());
+        let (staging, parts, owned) = (Arc::clone(file), parts.clone(), contents.to_vec());
         let footed = self
             .tasks
             .blocking("foot", move || -> Result<_, StoreError> {
                 let mut builder = Builder::new(id);
                 let mut sealed = Vec::new();
                 for (at, cuts) in parts {
-                    let pending = &contents[at];
+                    let pending = &owned[at];
                     builder.file(footer_file(pending));
                     for cut in cuts {
                         let bytes = cut_bytes(&cut)?;
@@ -42,19 +42,22 @@ impl Shared {
                 let footer = builder.finish();
                 match staging.foot(&footer) {
                     Ok(()) => Ok(Some((sealed, staging.len() + footer.len() as u64))),
-                    // It is another state's object.
-                    Err(CacheError::Closed { .. }) => Ok(None),
+                    // It is another state's object, or the disk has no room for the footer: a copy needs none.
+                    Err(CacheError::Closed { .. } | CacheError::NoSpace { .. }) => Ok(None),
                     Err(error) => Err(error.into()),
                 }
             });
         let Some((sealed, len)) = footed.await.map_err(|_| StoreError::Closed)?? else {
             return Ok(None);
         };
-        let check = || self.health.check();
-        self.health.halt.pass(Step::Upload, check).await?;
-        match self.backend.put_linked(&id.key(), file.path(), len).await {
+        let key = id.key();
+        let link = || {
+            let lane = Lane::Segments;
+            self.backend.upload_linked(lane, &key, file.path(), len)
+        };
+        match self.persist(contents, link).await {
             Ok(()) => Ok(Some(sealed)),
-            Err(BackendError::Unsupported { .. }) => Ok(None),
+            Err(Undone::Refused(BackendError::Unsupported { .. })) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

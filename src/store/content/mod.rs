@@ -6,6 +6,7 @@
 pub(crate) mod coalesce;
 pub(crate) mod groups;
 pub(crate) mod linked;
+pub(crate) mod persist;
 pub(crate) mod pin;
 pub(crate) mod seal;
 pub(crate) mod segment;

@@ -8,13 +8,13 @@ use bytes::{Bytes, BytesMut};
 
 use super::segment::{Builder, EXTENT, FooterFile, SEGMENT_MAX};
 use super::{Pending, RANGE, Sealing, Stretch, next_range};
+use crate::backend::Lane;
 use crate::cache::{Source as Staged, Span, StagingFile};
 use crate::meta::Batch;
 use crate::store::error::StoreError;
 use crate::store::keys;
 use crate::store::namespace::Shared;
 use crate::store::queue::Operation;
-use crate::store::queue::halt::Step;
 use crate::store::rows::{Piece, RangeRow, SegmentRow, Source, encode};
 use crate::store::version::ContentRef;
 use crate::store::version::Instant;
@@ -79,7 +79,7 @@ impl Shared {
         self.queue.changed.notify_waiters();
     }
 
-    fn sealing_failed(&self, contents: &[Arc<Pending>], error: &StoreError) {
+    pub(crate) fn sealing_failed(&self, contents: &[Arc<Pending>], error: &StoreError) {
         self.health.failed(&error.to_string());
         let inos: Vec<u64> = contents.iter().take(INOS_TOLD).map(|p| p.ino.0).collect();
         tracing::warn!(files = contents.len(), ?inos, %error, "upload failed; trying again");
@@ -147,14 +147,14 @@ impl Shared {
             return Ok(sealed);
         }
         let id = self.new_segment();
-        let contents = contents.to_vec();
+        let owned = contents.to_vec();
         let built = self
             .tasks
             .blocking("pack", move || -> Result<_, StoreError> {
                 let mut builder = Builder::new(id);
                 let mut sealed = Vec::new();
                 for (at, cuts) in plan.parts {
-                    let pending = &contents[at];
+                    let pending = &owned[at];
                     builder.file(footer_file(pending));
                     for cut in cuts {
                         let bytes = cut_bytes(&cut)?;
@@ -165,9 +165,9 @@ impl Shared {
                 Ok((builder.finish(), sealed))
             });
         let (object, sealed) = built.await.map_err(|_| StoreError::Closed)??;
-        let check = || self.health.check();
-        self.health.halt.pass(Step::Upload, check).await?;
-        self.backend.put_new(&id.key(), object.clone()).await?;
+        let key = id.key();
+        let put = || self.backend.upload(Lane::Segments, &key, object.clone());
+        self.persist(contents, put).await?;
         self.extents.keep(id, &object);
         Ok(sealed)
     }
@@ -182,15 +182,16 @@ impl Shared {
         if let Some(before) = &pending.after {
             self.wait_sealed(before).await?;
         }
-        pieces.extend(self.zeros(pending).await?);
-        pieces.extend(self.cited(pending).await?);
+        pieces.extend(self.again(pending, || self.zeros(pending)).await?);
+        pieces.extend(self.again(pending, || self.cited(pending)).await?);
         let mut rows = Batch::new();
         let content = pending.content;
         for (range, pieces) in by_range(pieces) {
-            let (row, replaced) = self
-                .contents
-                .compose(&self.view, pending, range, pieces)
-                .await?;
+            let compose = || {
+                let pieces = pieces.clone();
+                self.contents.compose(&self.view, pending, range, pieces)
+            };
+            let (row, replaced) = self.again(pending, compose).await?;
             let row = self.coalesce(pending, range, row).await?;
             self.cite(&mut rows, &row, 1, content.instant);
             rows.put(
@@ -199,7 +200,8 @@ impl Shared {
             );
             if let Some(old) = replaced {
                 let key = keys::range(content.cid, range, old);
-                if let Some(row) = self.view.row::<RangeRow>("C F", &key).await? {
+                let read = || self.view.row::<RangeRow>("C F", &key);
+                if let Some(row) = self.again(pending, read).await? {
                     self.cite(&mut rows, &row, -1, content.instant);
                 }
                 rows.delete(key);

@@ -317,6 +317,11 @@ impl Extents {
             .map_err(|e| e.into_store(&name))
     }
 
+    /// Gives up to `bytes` of cached blocks up that lie on the disk; how many it was.
+    pub(crate) fn give_up(&self, bytes: u64) -> u64 {
+        self.blocks.give_up(bytes)
+    }
+
     /// Keeps what has just been uploaded.
     pub(crate) fn keep(&self, id: SegmentId, object: &Bytes) {
         for (index, block) in object.chunks(BLOCK as usize).enumerate() {

@@ -88,6 +88,7 @@ impl File {
             .checked_add(len)
             .filter(|end| *end <= LEN_MAX)
             .ok_or(StoreError::TooLarge)?;
+        self.shared.room_for_names().await;
         let mut locked = self.lock().await?;
         let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
         let working = self.shared.working(self.inode.ino, leaf, author)?.id;

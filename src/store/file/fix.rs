@@ -44,6 +44,7 @@ impl File {
         author: &Author,
         replaces: Option<Fixed>,
     ) -> Result<Option<Fixed>, StoreError> {
+        self.shared.room_for_names().await;
         let mut locked = self.lock().await?;
         let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
         self.shared.fix_locked(&self.inode, leaf, author, replaces)
@@ -55,6 +56,7 @@ impl File {
     /// # Errors
     /// `NoSpace`, `Unavailable`; the fix stays and can be saved again.
     pub async fn save(&self, fixed: Fixed) -> Result<(), StoreError> {
+        self.shared.room_for_names().await;
         let mut locked = self.lock().await?;
         self.shared
             .save_upto(&mut locked, &fixed.0, Op::Write)
@@ -89,9 +91,10 @@ impl Namespace {
         len: u64,
         author: &Author,
     ) -> Result<crate::store::version::Stat, StoreError> {
+        let shared = &self.0;
+        shared.room_for_names().await;
         let file = self.file(ino).await?;
         let mut locked = file.lock().await?;
-        let shared = &self.0;
         let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
         if leaf.attrs.size == len {
             shared.date(&mut locked).await?;

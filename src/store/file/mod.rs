@@ -160,15 +160,6 @@ impl Shared {
         Ok(())
     }
 
-    /// Fails unless the cache directory takes `len` more bytes; what the bucket has by now makes room.
-    fn room(&self, len: u64) -> Result<(), StoreError> {
-        if self.staging.room(len).is_err() {
-            self.journal.trim();
-            self.staging.room(len)?;
-        }
-        Ok(())
-    }
-
     /// Where the next `len` bytes go: no file becomes longer than a segment, so that each may be one.
     fn staging_file(
         &self,
@@ -455,14 +446,22 @@ impl File {
         bytes: Bytes,
         author: &Author,
     ) -> Result<u64, StoreError> {
-        self.shared.health.check()?;
-        let permit = self.shared.budget.acquire(bytes.len() as u64).await;
-        let mut locked = self.lock().await?;
-        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
-        let offset = offset.unwrap_or(leaf.attrs.size);
-        self.shared
-            .write_locked((&self.inode, leaf), offset, bytes, (author, permit))?;
-        Ok(offset)
+        let shared = &self.shared;
+        shared.health.check()?;
+        let (mut waiting, len) = (shared.waiting(), bytes.len() as u64);
+        loop {
+            let permit = shared.budget.acquire(len).await;
+            let mut locked = self.lock().await?;
+            let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
+            let at = offset.unwrap_or(leaf.attrs.size);
+            let place = (&self.inode, leaf);
+            match shared.write_locked(place, at, bytes.clone(), (author, permit)) {
+                Err(StoreError::NoSpace) => {}
+                outcome => return outcome.map(|()| at),
+            }
+            drop(locked);
+            waiting.more(len).await?;
+        }
     }
 
     /// Changes the length through a handle; no version of its own.
@@ -471,6 +470,7 @@ impl File {
     /// As [`File::write`].
     pub async fn truncate(&self, len: u64, author: &Author) -> Result<(), StoreError> {
         self.shared.health.check()?;
+        self.shared.room_for_names().await;
         let mut locked = self.lock().await?;
         let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
         if leaf.attrs.size == len {
@@ -494,6 +494,7 @@ impl File {
             .checked_add(len)
             .filter(|end| *end <= LEN_MAX)
             .ok_or(StoreError::TooLarge)?;
+        self.shared.room_for_names().await;
         let mut locked = self.lock().await?;
         let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
         if !keep_size && end > leaf.attrs.size {
@@ -508,6 +509,7 @@ impl File {
     /// # Errors
     /// As [`File::write`].
     pub async fn punch(&self, offset: u64, len: u64, author: &Author) -> Result<(), StoreError> {
+        self.shared.room_for_names().await;
         let mut locked = self.lock().await?;
         let range = offset..offset.saturating_add(len);
         self.shared.punch_locked(&mut locked, range, author).await
@@ -528,6 +530,7 @@ impl File {
             .checked_add(len)
             .filter(|end| *end <= LEN_MAX)
             .ok_or(StoreError::TooLarge)?;
+        self.shared.room_for_names().await;
         let mut locked = self.lock().await?;
         let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
         if !keep_size && end > leaf.attrs.size {

@@ -110,15 +110,25 @@ impl Whole {
             .ok_or(StoreError::TooLarge)?;
         let shared = Arc::clone(&self.shared);
         shared.health.check()?;
-        let permit = match shared.budget.try_acquire(len) {
-            Some(permit) => permit,
-            None => {
-                // Whoever waits has handed over what it holds, or all would wait for each other.
-                self.hand_over().await?;
-                shared.budget.acquire(len).await
+        let mut waiting = shared.waiting();
+        let permit = loop {
+            let permit = match shared.budget.try_acquire(len) {
+                Some(permit) => permit,
+                None => {
+                    // Whoever waits has handed over what it holds, or all would wait for each other.
+                    self.hand_over().await?;
+                    shared.budget.acquire(len).await
+                }
+            };
+            let (leaf, bytes) = (&mut self.leaf, bytes.clone());
+            match shared.place_bytes(self.inode.ino, leaf, at, bytes, &self.author) {
+                Err(StoreError::NoSpace) => {}
+                outcome => break outcome.map(|()| permit)?,
             }
+            drop(permit);
+            self.hand_over().await?;
+            waiting.more(len).await?;
         };
-        shared.place_bytes(self.inode.ino, &mut self.leaf, at, bytes, &self.author)?;
         match &mut self.leaf.permit {
             Some(held) => held.merge(permit),
             held @ None => *held = Some(permit),

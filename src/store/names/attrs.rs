@@ -36,6 +36,7 @@ impl Namespace {
     /// # Errors
     /// `NotFound`, `NoSpace`.
     pub async fn set_attrs(&self, ino: Ino, change: AttrChange) -> Result<Stat, StoreError> {
+        self.0.room_for_names().await;
         let mut locked = self.0.lock(ino).await?;
         self.0
             .change(&mut locked, |node, at| change.apply(&mut node.attrs, at))
@@ -93,6 +94,7 @@ impl Namespace {
         value: Option<Bytes>,
         mode: XattrMode,
     ) -> Result<(), StoreError> {
+        self.0.room_for_names().await;
         let mut locked = self.0.lock(ino).await?;
         let old = match locked.loaded() {
             Loaded::Directory(directory) => &directory.node.xattrs,

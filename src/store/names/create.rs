@@ -156,6 +156,7 @@ impl Namespace {
         author: &Author,
     ) -> Result<Stat, StoreError> {
         check_entry_name(name)?;
+        self.0.room_for_names().await;
         self.0.link(ino, parent, name, author).await?;
         self.0.stat(ino).await
     }
@@ -170,6 +171,7 @@ impl Shared {
         author: &Author,
     ) -> Result<(Stat, Locked), StoreError> {
         check_entry_name(name)?;
+        self.room_for_names().await;
         let mut above = self.lock(parent).await?;
         above.directory().ok_or(StoreError::NotDirectory)?;
         if self.entry(parent, name).await?.is_some() {

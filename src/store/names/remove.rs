@@ -24,6 +24,7 @@ impl Namespace {
         name: &[u8],
         _author: &Author,
     ) -> Result<Stat, StoreError> {
+        self.0.room_for_names().await;
         loop {
             let entry = self
                 .0
@@ -55,6 +56,7 @@ impl Namespace {
         name: &[u8],
         _author: &Author,
     ) -> Result<Stat, StoreError> {
+        self.0.room_for_names().await;
         let _gate = self.0.renames.lock().await;
         loop {
             let entry = self

@@ -91,6 +91,7 @@ impl Namespace {
         super::create::check_entry_name(from.1)?;
         super::create::check_entry_name(to.1)?;
         let shared = &self.0;
+        shared.room_for_names().await;
         loop {
             let source = shared
                 .entry(from.0, from.1)

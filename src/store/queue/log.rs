@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{Backend, BackendError};
+use crate::backend::{Backend, BackendError, Lane};
 use crate::meta::{Batch, Commit, JournalToken};
 use crate::store::content::segment::object_key;
 use crate::store::error::StoreError;
@@ -128,6 +128,18 @@ struct State {
     durable: Option<Commit>,
     newest: Option<Commit>,
     waiting: VecDeque<Waiting>,
+    /// An object whose upload failed: it may be there all the same, so the same is uploaded again.
+    failed: Option<Attempt>,
+}
+
+/// An object that is being uploaded.
+#[derive(Clone, Debug)]
+struct Attempt {
+    sequence: u64,
+    settled: u64,
+    bytes: Bytes,
+    /// How many of the waiting batches are in it.
+    count: usize,
 }
 
 impl Log {
@@ -196,55 +208,65 @@ impl Log {
     }
 
     /// Uploads what is durable, if it is much, old, or `now`; durable batches cite every segment below `settled` that will be.
-    pub(crate) async fn upload(&self, now: bool, settled: u64) -> Result<(), StoreError> {
+    /// Says how many objects that were. Waits for as long as the store fails.
+    pub(crate) async fn upload(&self, now: bool, settled: u64) -> Result<usize, StoreError> {
         let _turn = self.uploading.lock().await;
-        loop {
-            let (object, count, sequence) = {
-                let state = lock(&self.state);
-                let Some(durable) = state.durable else {
-                    return Ok(());
-                };
-                let ready = state.waiting.iter().take_while(|w| w.commit <= durable);
-                let (mut bytes, mut batches, mut oldest) = (0, Vec::new(), Duration::ZERO);
-                let mut settled = settled.max(state.settled);
-                for waiting in ready {
-                    bytes += waiting.rows.len();
-                    oldest = oldest.max(waiting.since.elapsed());
-                    batches.push(waiting.rows.clone());
-                    if bytes >= OBJECT_BYTES {
-                        // The rest is in the next object.
-                        settled = state.settled;
-                        break;
-                    }
-                }
-                if batches.is_empty() || !(now || bytes >= OBJECT_BYTES || oldest >= AGE_MAX) {
-                    return Ok(());
-                }
-                let first = state.waiting.front().map_or(0, |w| w.number);
-                let count = batches.len();
-                (
-                    LogObject {
-                        epoch: self.epoch,
-                        first,
-                        base: Base::Before,
-                        settled,
-                        batches,
-                    },
-                    count,
-                    state.sequence + 1,
-                )
-            };
-            self.backend
-                .put_new(&object_key("log", self.epoch, sequence), object.encode())
-                .await?;
+        let mut uploaded = 0;
+        while let Some(attempt) = self.next_object(now, settled) {
+            let key = object_key("log", self.epoch, attempt.sequence);
+            let put = self.backend.upload(Lane::Log, &key, attempt.bytes.clone());
+            put.await?;
             let logged: Vec<Waiting> = {
                 let mut state = lock(&self.state);
-                state.settled = object.settled;
-                state.sequence = sequence;
-                state.waiting.drain(..count).collect()
+                (state.sequence, state.failed) = (attempt.sequence, None);
+                state.settled = attempt.settled;
+                state.waiting.drain(..attempt.count).collect()
             };
             drop(logged);
+            uploaded += 1;
         }
+        Ok(uploaded)
+    }
+
+    /// The object to upload next, and the same one until it is uploaded.
+    fn next_object(&self, now: bool, settled: u64) -> Option<Attempt> {
+        let mut state = lock(&self.state);
+        if let Some(failed) = &state.failed {
+            return Some(failed.clone());
+        }
+        let durable = state.durable?;
+        let ready = state.waiting.iter().take_while(|w| w.commit <= durable);
+        let (mut bytes, mut batches, mut oldest) = (0, Vec::new(), Duration::ZERO);
+        let mut settled = settled.max(state.settled);
+        for waiting in ready {
+            bytes += waiting.rows.len();
+            oldest = oldest.max(waiting.since.elapsed());
+            batches.push(waiting.rows.clone());
+            if bytes >= OBJECT_BYTES {
+                // The rest is in the next object.
+                settled = state.settled;
+                break;
+            }
+        }
+        if batches.is_empty() || !(now || bytes >= OBJECT_BYTES || oldest >= AGE_MAX) {
+            return None;
+        }
+        let count = batches.len();
+        let object = LogObject {
+            epoch: self.epoch,
+            first: state.waiting.front().map_or(0, |w| w.number),
+            base: Base::Before,
+            settled,
+            batches,
+        };
+        let attempt = Attempt {
+            sequence: state.sequence + 1,
+            settled,
+            bytes: object.encode(),
+            count,
+        };
+        state.failed = Some(attempt.clone());
+        Some(attempt)
     }
 
     /// Logs every row there is, because what came before is not in the log; `upto` is the newest batch in them.

@@ -4,12 +4,15 @@
 //! that touches one of its inodes or slots, or shaped one of its ancestor directories; one that removes a directory waits
 //! for everything earlier in it. Numbers are given under the same lock that appends to the journal, so their order is the journal's.
 
+pub(crate) mod drain;
 pub(crate) mod epoch;
 pub(crate) mod halt;
+pub(crate) mod health;
 pub(crate) mod log;
 pub(crate) mod marks;
 pub(crate) mod overlay;
 pub(crate) mod pipeline;
+pub(crate) mod space;
 pub(crate) mod unsettled;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -4,27 +4,24 @@
 //! for the bucket (fsync, drain) hurries them.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
-use super::halt::Halt;
 pub(crate) use super::halt::Step;
 use super::{Operation, Stage};
+use crate::backend::Lane;
 use crate::meta::{Batch, Commit, MetaState};
-use crate::store::content::Sealing;
+use crate::store::content::{Sealing, persist};
 use crate::store::error::StoreError;
 use crate::store::file::fix::FIX_AGE_MAX;
-use crate::store::follow::Role;
 use crate::store::inode::Due;
 use crate::store::keys;
 use crate::store::namespace::{Namespace, Shared};
 use crate::store::record::Record;
-use crate::store::recover::conflict::Conflicts;
 use crate::store::rows::encode;
-use crate::store::version::{Author, Ino, Instant};
-use crate::sync::{Arc, Mutex, lock};
+use crate::store::version::{Author, Ino};
+use crate::sync::{Arc, lock};
 
 /// Rows that leave in one batch, bytes.
 const BATCH_MAX: usize = 4 << 20;
@@ -39,120 +36,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Unsealed writes that nobody fixed are brought to the bucket after this.
 const DIRTY_AGE_MAX: Duration = Duration::from_secs(30);
 
-/// How the writer is: what failed, and whether it may go on.
-#[derive(Debug, Default)]
-pub(crate) struct Health {
-    pub(crate) failures: AtomicU64,
-    last: Mutex<Option<String>>,
-    stopped: Mutex<Option<StoreError>>,
-    notes: Mutex<Vec<String>>,
-    pub(crate) conflicts: Mutex<Conflicts>,
-    bytes: AtomicI64,
-    files: AtomicI64,
-    /// fsync and drain in progress: operations that must not wait for company.
-    pub(crate) hurried: Mutex<HashSet<u64>>,
-    hurry: Notify,
-    pub(crate) draining: AtomicBool,
-    pub(crate) halt: Halt,
-}
-
-impl Health {
-    /// Fails once the writer has lost its place or has ended.
-    pub(crate) fn check(&self) -> Result<(), StoreError> {
-        lock(&self.stopped).clone().map_or(Ok(()), Err)
-    }
-
-    pub(crate) fn failed(&self, text: &str) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
-        *lock(&self.last) = Some(text.to_owned());
-    }
-
-    pub(crate) fn stop(&self, error: StoreError) {
-        lock(&self.stopped).get_or_insert(error);
-        self.hurry.notify_waiters();
-    }
-
-    pub(crate) fn is_fenced(&self) -> bool {
-        matches!(*lock(&self.stopped), Some(StoreError::Fenced))
-    }
-
-    /// Something that status must tell, such as bytes that did not verify at replay.
-    pub(crate) fn note(&self, text: String) {
-        lock(&self.notes).push(text);
-    }
-
-    /// What the writer of a namespace that is only read says it holds.
-    pub(crate) fn uses(&self, (bytes, files): (i64, i64)) {
-        self.bytes.store(bytes, Ordering::Relaxed);
-        self.files.store(files, Ordering::Relaxed);
-    }
-
-    pub(crate) fn use_more(&self, (bytes, files): (i64, i64)) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.files.fetch_add(files, Ordering::Relaxed);
-    }
-}
-
-/// What a namespace holds, from memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes of live files that are not holes.
-    pub bytes: u64,
-    /// Live inodes.
-    pub files: u64,
-}
-
-/// What is not yet in the bucket, and what went wrong on the way.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pending {
-    /// Files with content or writes that the bucket does not have.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Acknowledged operations that are not durable.
-    pub operations: u64,
-    /// Instant of the oldest of them.
-    pub oldest: Option<Instant>,
-    /// What went wrong since the mount: why the last attempt failed, what a replay had to leave out, why nothing more can be
-    /// written.
-    pub failures: Vec<String>,
-}
-
 impl Namespace {
-    /// What is not yet in the bucket.
-    pub fn pending(&self) -> Pending {
-        let health = &self.0.health;
-        let backlog = self.0.queue.backlog();
-        let mut files = backlog.files;
-        files.extend(self.0.inodes.unsettled().iter().map(|inode| inode.ino));
-        let mut failures = lock(&health.notes).clone();
-        if let Some(last) = lock(&health.last).as_ref() {
-            let times = health.failures.load(Ordering::Relaxed);
-            failures.push(format!("{times} failed attempts, the last: {last}"));
-        }
-        let stopped = lock(&health.stopped);
-        let why = stopped
-            .as_ref()
-            .filter(|why| !matches!(why, StoreError::ReadOnly));
-        failures.extend(why.map(ToString::to_string));
-        Pending {
-            files: files.len() as u64,
-            bytes: self.0.budget.used(),
-            operations: backlog.operations,
-            oldest: backlog.oldest,
-            failures,
-        }
-    }
-
-    /// What the namespace holds, for statfs(2).
-    pub fn usage(&self) -> Usage {
-        let positive = |n: &AtomicI64| n.load(Ordering::Relaxed).max(0).cast_unsigned();
-        Usage {
-            bytes: positive(&self.0.health.bytes),
-            files: positive(&self.0.health.files),
-        }
-    }
-
     /// Waits until everything that touches a directory or its names is in the bucket.
     ///
     /// # Errors
@@ -164,45 +48,6 @@ impl Namespace {
             .last_on(&keys::inode(directory), Some(directory));
         self.0.bring(&operations).await
     }
-
-    /// Waits until everything acknowledged is in the bucket, open files included, and logged.
-    ///
-    /// # Errors
-    /// `Unavailable` when an attempt failed meanwhile; what is missing stays queued. `Fenced`: it never will be.
-    pub async fn drain(&self) -> Result<(), StoreError> {
-        if matches!(self.0.role, Role::Follower(_)) {
-            return Ok(());
-        }
-        self.0.health.check()?;
-        self.0.provide_all(None).await;
-        self.0.health.draining.store(true, Ordering::SeqCst);
-        let operations = self.0.queue.all();
-        let result = self.0.bring(&operations).await;
-        self.0.health.draining.store(false, Ordering::SeqCst);
-        result?;
-        self.0.log.upload(true, self.0.settled_segments()).await?;
-        self.0.journal.trim();
-        Ok(())
-    }
-
-    /// Drains and stops writing. The tasks it was opened with end soon after: whoever opens the same cache directory again
-    /// joins them before.
-    ///
-    /// # Errors
-    /// As [`Namespace::drain`]; the journal keeps what is not in the bucket.
-    pub async fn close(&self) -> Result<(), StoreError> {
-        if let Role::Follower(follower) = &self.0.role {
-            self.0.tasks.stop();
-            return follower.close().await;
-        }
-        self.0.upkeep.end().await;
-        let drained = self.drain().await;
-        self.0.health.stop(StoreError::Closed);
-        self.0.tasks.stop();
-        let closed = self.0.view.writer()?.close().await;
-        drained?;
-        Ok(closed?)
-    }
 }
 
 impl Shared {
@@ -212,6 +57,7 @@ impl Shared {
         drop(self.tasks.spawn("seal", Arc::clone(self).seal_loop()));
         drop(self.tasks.spawn("commit", Arc::clone(self).commit_loop()));
         drop(self.tasks.spawn("flush", Arc::clone(self).flush_loop()));
+        drop(self.tasks.spawn("log", Arc::clone(self).log_loop()));
         drop(self.tasks.spawn("age", Arc::clone(self).age_loop()));
         drop(
             self.tasks
@@ -237,7 +83,7 @@ impl Shared {
             }
         }
         self.health.hurry.notify_waiters();
-        let failures = self.health.failures.load(Ordering::SeqCst);
+        let setbacks = self.setbacks();
         let mut stage = operation.stage();
         let commit = loop {
             match *stage.borrow_and_update() {
@@ -246,15 +92,29 @@ impl Shared {
                 Stage::Queued | Stage::Leaving => {}
             }
             self.health.check()?;
-            if self.health.failures.load(Ordering::SeqCst) > failures
-                && needed.iter().any(|o| failed(o).is_some())
+            if self.setbacks() > setbacks
+                && let Some(why) = self.held_up(&needed)
             {
-                let why = needed.iter().find_map(failed).unwrap_or_default();
                 return Err(StoreError::Unavailable(why));
             }
             let _timeout = tokio::time::timeout(Duration::from_millis(100), stage.changed()).await;
         };
         self.make_durable(commit).await
+    }
+
+    /// Counts failed attempts to bring something to the bucket, and failed questions whether it works again.
+    pub(crate) fn setbacks(&self) -> u64 {
+        self.health.setbacks() + self.backend.setbacks()
+    }
+
+    /// Why operations are not in the bucket: the last attempt at one of them failed, or its upload is held back.
+    fn held_up(&self, needed: &[Arc<Operation>]) -> Option<String> {
+        needed.iter().find_map(failed).or_else(|| {
+            let unsealed = |o: &Arc<Operation>| o.content.as_ref().is_some_and(|c| !c.is_sealed());
+            let waits = needed.iter().any(unsealed);
+            let trouble = self.backend.trouble(Lane::Segments).filter(|_| waits);
+            trouble.map(|trouble| trouble.error.to_string())
+        })
     }
 
     /// Waits for the flush that holds `commit`, and gives back what its operations held.
@@ -268,6 +128,7 @@ impl Shared {
         let proof = self.epoch_object.write().await;
         proof.inspect_err(|e| self.health.failed(&e.to_string()))?;
         self.log.durable(commit);
+        self.health.moved();
         for (_, held) in self.queue.durable(commit) {
             for staging in &held.staging {
                 staging.finished();
@@ -300,9 +161,9 @@ impl Shared {
                 busy.extend(&orders);
                 let (shared, done) = (Arc::clone(&self), done.clone());
                 drop(self.tasks.spawn("seal-group", async move {
-                    let failed = group.iter().any(|o| failed(o).is_some());
-                    if failed {
-                        tokio::time::sleep(PAUSE).await;
+                    let tries = group.iter().map(failures).max().unwrap_or_default();
+                    if tries > 0 {
+                        shared.sleep(persist::pause(tries)).await;
                     }
                     shared.seal(group, inline).await;
                     let _receiver_gone = done.send(orders);
@@ -352,7 +213,7 @@ impl Shared {
     /// Lets operations gather for `time` while nobody waits for one.
     async fn lull(&self, time: Duration) {
         let hurry = self.health.hurry.notified();
-        if !lock(&self.health.hurried).is_empty() || self.health.draining.load(Ordering::SeqCst) {
+        if !lock(&self.health.hurried).is_empty() || self.health.is_draining() {
             return;
         }
         tokio::select! {
@@ -408,6 +269,7 @@ impl Shared {
         self.log.recorded(logged);
         self.log.add(number, rows, commit, token);
         self.queue.committed(leaving, commit);
+        self.health.moved();
         let mut hurried = lock(&self.health.hurried);
         for order in orders {
             hurried.remove(&order);
@@ -431,8 +293,18 @@ impl Shared {
             {
                 tracing::warn!(%error, "flush failed; trying again");
             }
+        }
+    }
+
+    /// Apart from the flush: an upload may be held back for as long as the store fails.
+    async fn log_loop(self: Arc<Self>) {
+        while !self.tasks.is_stopped() {
+            self.sleep(FLUSH).await;
+            if self.health.is_fenced() {
+                return;
+            }
             if !self.health.halt.before(Step::Log)
-                && let Err(error) = self.log.upload(false, self.settled_segments()).await
+                && let Err(error) = self.upload_log(false).await
             {
                 self.health.failed(&error.to_string());
                 tracing::warn!(%error, "log upload failed; trying again");
@@ -440,41 +312,78 @@ impl Shared {
         }
     }
 
-    /// Brings everything that is dirty to the bucket, provisionally; `age` limits it to what has waited so long.
-    pub(crate) async fn provide_all(&self, age: Option<(Duration, Duration)>) {
-        if self.health.check().is_err() {
-            return;
+    /// Uploads what is durable and not logged, if it is much, old, or `now`; a namespace that ends does not wait for it.
+    pub(crate) async fn upload_log(&self, now: bool) -> Result<(), StoreError> {
+        tokio::select! {
+            uploaded = self.log.upload(now, self.settled_segments()) => {
+                if uploaded? > 0 {
+                    self.health.moved();
+                }
+                Ok(())
+            }
+            () = self.tasks.stopped() => Err(StoreError::Closed),
         }
+    }
+
+    /// Sleeps, unless the namespace ends.
+    pub(crate) async fn sleep(&self, time: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = self.tasks.stopped() => {}
+        }
+    }
+
+    /// Sends everything that is dirty on its way to the bucket, provisionally; `age` limits it to what has waited so long.
+    ///
+    /// # Errors
+    /// The first failure; the other files are on their way.
+    pub(crate) async fn provide_all(
+        &self,
+        age: Option<(Duration, Duration)>,
+    ) -> Result<(), StoreError> {
+        self.health.check()?;
+        let mut first = Ok(());
         for inode in self.inodes.unsettled() {
-            let Ok(mut locked) = self.lock(inode.ino).await else {
-                continue;
-            };
-            let Some(leaf) = locked.leaf() else { continue };
-            let old_fix = leaf
-                .fixes
-                .first()
-                .is_some_and(|f| age.is_none_or(|(max, _)| f.since.elapsed() >= max));
-            let old_dirt = leaf
-                .dirty_since
-                .is_some_and(|since| age.is_none_or(|(_, max)| since.elapsed() >= max));
-            if !old_fix && !old_dirt {
-                continue;
-            }
-            let author = leaf
-                .fixes
-                .last()
-                .map_or_else(|| leaf.author.clone(), |f| f.author.clone());
-            match self.provide(&mut locked, &author).await {
-                Ok(()) => {
-                    for fix in locked.leaf().into_iter().flat_map(|leaf| &leaf.fixes) {
-                        *lock(&fix.due) = Due::Lapsed;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(ino = inode.ino.0, %error, "could not bring unsaved writes on their way");
-                }
+            if let Err(error) = self.provide_aged(inode.ino, age).await {
+                tracing::warn!(ino = inode.ino.0, %error, "could not bring unsaved writes on their way");
+                first = first.and(Err(error));
             }
         }
+        first
+    }
+
+    async fn provide_aged(
+        &self,
+        ino: Ino,
+        age: Option<(Duration, Duration)>,
+    ) -> Result<(), StoreError> {
+        let mut locked = match self.lock(ino).await {
+            Ok(locked) => locked,
+            Err(StoreError::NotFound) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let Some(leaf) = locked.leaf() else {
+            return Ok(());
+        };
+        let old_fix = leaf
+            .fixes
+            .first()
+            .is_some_and(|f| age.is_none_or(|(max, _)| f.since.elapsed() >= max));
+        let old_dirt = leaf
+            .dirty_since
+            .is_some_and(|since| age.is_none_or(|(_, max)| since.elapsed() >= max));
+        if !old_fix && !old_dirt {
+            return Ok(());
+        }
+        let author = leaf
+            .fixes
+            .last()
+            .map_or_else(|| leaf.author.clone(), |f| f.author.clone());
+        self.provide(&mut locked, &author).await?;
+        for fix in locked.leaf().into_iter().flat_map(|leaf| &leaf.fixes) {
+            *lock(&fix.due) = Due::Lapsed;
+        }
+        Ok(())
     }
 
     async fn age_loop(self: Arc<Self>) {
@@ -483,7 +392,8 @@ impl Shared {
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
                 () = self.tasks.stopped() => return,
             }
-            self.provide_all(Some((FIX_AGE_MAX, DIRTY_AGE_MAX))).await;
+            // It says what failed, and tries again.
+            let _told = self.provide_all(Some((FIX_AGE_MAX, DIRTY_AGE_MAX))).await;
         }
     }
 
@@ -491,18 +401,23 @@ impl Shared {
         while !self.tasks.is_stopped() {
             tokio::select! {
                 () = self.budget.pressure() => {}
+                () = self.space.pressure() => {}
                 () = self.tasks.stopped() => return,
             }
             if self.health.is_fenced() {
                 return;
             }
-            self.health.draining.store(true, Ordering::SeqCst);
-            self.provide_all(None).await;
-            if let Err(error) = self.bring(&self.queue.all()).await {
-                tracing::warn!(%error, "writers wait for the bucket");
-                tokio::time::sleep(PAUSE).await;
+            let draining = self.health.drain();
+            let time = self.space.begin();
+            match self.drain_once().await {
+                Ok(()) => self.space.end(time),
+                Err(error) => {
+                    self.health.set_back();
+                    tracing::warn!(%error, "writers wait for the bucket");
+                    self.sleep(PAUSE).await;
+                }
             }
-            self.health.draining.store(false, Ordering::SeqCst);
+            drop(draining);
         }
     }
 
@@ -543,6 +458,15 @@ impl Shared {
         }
         self.health.stop(why);
     }
+}
+
+/// How often bringing an operation's content failed.
+fn failures(operation: &Arc<Operation>) -> u32 {
+    let content = operation.content.as_ref();
+    content.map_or(0, |c| match *c.sealing.borrow() {
+        Sealing::Failed(times, _) => times,
+        _ => 0,
+    })
 }
 
 fn failed(operation: &Arc<Operation>) -> Option<String> {

@@ -371,14 +371,14 @@ async fn leave_open(ns: Namespace) {
         .await
         .unwrap();
     append(&new, b"first").await;
-    ns.0.provide_all(None).await;
+    ns.0.provide_all(None).await.unwrap();
     append(&new, b" second").await;
     let (_, late) = ns
         .create_open(ROOT, b"late", new_file(), &author())
         .await
         .unwrap();
     append(&late, b"only provisional").await;
-    ns.0.provide_all(None).await;
+    ns.0.provide_all(None).await.unwrap();
     let d = find(&ns, ROOT, b"d").await;
     let (_, never) = ns
         .create_open(d, b"never", new_file(), &author())

@@ -1,0 +1,173 @@
+//! `rewindfs drain` and `umount`: asks the daemon of a mountpoint, and says on a terminal what it waits for.
+
+use super::status::{amounts, resolved, unexpected};
+use super::{Refusal, place};
+use crate::control::{self, ControlError, Request, Response};
+use crate::fuse::{Unmount, serving, unmount};
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a daemon may take to go after it has said that it is done.
+const END_MAX: Duration = Duration::from_secs(15);
+
+/// How `rewindfs umount` was asked.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) how: Unmount,
+    /// Without the bucket.
+    pub(super) keep: bool,
+    pub(super) drain_timeout: Option<Duration>,
+    /// By umount(8).
+    pub(super) helper: bool,
+}
+
+/// Waits until everything acknowledged through the mount is in the bucket.
+///
+/// # Errors
+/// A failure with what could not be brought there.
+pub(super) fn drain(mountpoint: &Path, timeout: Option<Duration>) -> Result<(), Refusal> {
+    let mountpoint = resolved(mountpoint)?;
+    let timeout_ms = milliseconds(timeout)?;
+    let answer = ask(&mountpoint, Request::Drain { timeout_ms });
+    match answer.map_err(Refusal::failure)?.0 {
+        Response::Done => Ok(()),
+        Response::Failed { message } => Err(told(&mountpoint, &message)),
+        Response::Status(_) | Response::Remark { .. } => Err(unexpected(&mountpoint)),
+    }
+}
+
+/// Drains, unmounts and waits for the daemon's end. What a killed daemon left is unmounted as well.
+///
+/// # Errors
+/// A failure when something is open, unless it is to be lazy, or when something did not reach the bucket, unless that is to
+/// be kept here.
+pub(super) fn umount(mountpoint: &Path, asked: &Asked) -> Result<(), Refusal> {
+    let mountpoint = resolved(mountpoint)?;
+    let request = Request::Shutdown {
+        lazy: asked.how == Unmount::Lazy,
+        keep: asked.keep,
+        timeout_ms: milliseconds(asked.drain_timeout)?,
+    };
+    match ask(&mountpoint, request) {
+        Ok((Response::Done, pid)) => gone(&mountpoint, pid),
+        Ok((Response::Remark { message }, pid)) => {
+            // A reader that closes the pipe early has seen what it wanted.
+            writeln!(std::io::stdout(), "{message}").ok();
+            gone(&mountpoint, pid)
+        }
+        Ok((Response::Failed { message }, _)) => Err(told(&mountpoint, &message)),
+        Ok((Response::Status(_), _)) => Err(unexpected(&mountpoint)),
+        // The daemon of a mount that is gone goes on alone.
+        Err(ControlError::NotFound(_)) if asked.helper && served(&mountpoint) => {
+            unmount(&mountpoint, asked.how).map_err(Refusal::failure)
+        }
+        Err(ControlError::NotFound(_)) => remains(&mountpoint),
+        Err(error) => Err(Refusal::failure(error)),
+    }
+}
+
+fn milliseconds(timeout: Option<Duration>) -> Result<Option<u64>, Refusal> {
+    let Some(timeout) = timeout else {
+        return Ok(None);
+    };
+    if timeout < Duration::from_secs(1) {
+        return Err(Refusal::usage(format!(
+            "--drain-timeout {timeout:?}: must be at least 1s"
+        )));
+    }
+    Ok(Some(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)))
+}
+
+fn served(mountpoint: &Path) -> bool {
+    matches!(serving(mountpoint), Ok(true))
+}
+
+/// Unmounts what nobody serves any more.
+fn remains(mountpoint: &Path) -> Result<(), Refusal> {
+    match serving(mountpoint) {
+        Ok(true) => Err(Refusal::failure(format!(
+            "the rewindfs at {} is another user's, or its control socket is gone: use umount(8)",
+            mountpoint.display()
+        ))),
+        Ok(false) => unmount(mountpoint, Unmount::Lazy).map_err(Refusal::failure),
+        Err(error) => Err(Refusal::failure(error)),
+    }
+}
+
+fn gone(mountpoint: &Path, pid: u32) -> Result<(), Refusal> {
+    if control::wait_for_end(pid, END_MAX) {
+        return Ok(());
+    }
+    Err(Refusal::failure(format!(
+        "{}: unmounted, but process {pid} is still there",
+        mountpoint.display()
+    )))
+}
+
+fn ask(mountpoint: &Path, request: Request) -> Result<(Response, u32), ControlError> {
+    let directories = place::runtime_directories();
+    let mut progress = Progress::new(&directories, mountpoint);
+    let answer = control::ask_while(&directories, mountpoint, request, || progress.tell());
+    progress.end();
+    answer
+}
+
+fn told(mountpoint: &Path, message: &str) -> Refusal {
+    let name = mountpoint.display().to_string();
+    match message.contains(&name) {
+        true => Refusal::failure(message),
+        false => Refusal::failure(format!("{name}: {message}")),
+    }
+}
+
+/// What is waited for, on standard error while that is a terminal: one line that is written over, and each new reason on a
+/// line of its own.
+struct Progress<'a> {
+    directories: &'a [PathBuf],
+    mountpoint: &'a Path,
+    terminal: bool,
+    shown: bool,
+    reason: String,
+}
+
+impl<'a> Progress<'a> {
+    fn new(directories: &'a [PathBuf], mountpoint: &'a Path) -> Self {
+        Self {
+            directories,
+            mountpoint,
+            terminal: std::io::stderr().is_terminal(),
+            shown: false,
+            reason: String::new(),
+        }
+    }
+
+    fn tell(&mut self) {
+        if !self.terminal {
+            return;
+        }
+        let answer = control::ask(self.directories, self.mountpoint, Request::Status);
+        let Ok((Response::Status(status), _)) = answer else {
+            return;
+        };
+        self.end();
+        // Numbers in it count up while the reason is the same.
+        let last = status.pending.failures.last().cloned().unwrap_or_default();
+        let words = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
+        if words(&last) != words(&self.reason) {
+            eprintln!("waiting: {last}");
+        }
+        self.reason = last;
+        if let Some(missing) = amounts(&status.pending) {
+            eprint!("waiting for the bucket: {missing}");
+            self.shown = true;
+        }
+    }
+
+    /// Clears the line.
+    fn end(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
