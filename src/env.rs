@@ -73,6 +73,12 @@ impl SeededEnv {
         }
     }
 
+    /// Sets the clock back by `ns` nanoseconds.
+    pub fn go_back(&self, ns: u64) {
+        let mut state = lock(&self.state);
+        state.next_now = state.next_now.saturating_sub(ns);
+    }
+
     /// Moves the clock forward by `ns` nanoseconds.
     pub fn advance(&self, ns: u64) {
         let mut state = lock(&self.state);
@@ -134,6 +140,8 @@ mod tests {
         assert_eq!(env.now(), SEEDED_START + SEEDED_STEP);
         env.advance(5_000_000);
         assert_eq!(env.now(), SEEDED_START + 2 * SEEDED_STEP + 5_000_000);
+        env.go_back(5_000_000);
+        assert_eq!(env.now(), SEEDED_START + 3 * SEEDED_STEP);
     }
 
     #[test]

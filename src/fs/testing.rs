@@ -107,6 +107,11 @@ impl World {
         )
     }
 
+    /// Sets the machine's clock back.
+    pub(crate) fn go_back(&self, ns: u64) {
+        self.env.go_back(ns);
+    }
+
     /// Moves the namespace's clock forward.
     pub(crate) fn advance(&self, ns: u64) {
         self.env.advance(ns);

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::version::Instant;
+use super::version::{Instant, Time};
 use crate::env::Env;
 use crate::sync::{Arc, Mutex, lock};
 
@@ -80,6 +80,11 @@ impl Clock {
         Instant(self.env.now().max(lock(&self.state).last))
     }
 
+    /// The machine's clock, for the times that stat(2) shows: it may go back, as instants may not.
+    pub(crate) fn wall(&self) -> Time {
+        Instant(self.env.now()).time()
+    }
+
     /// An instant above all that were given out and not above any that will be, whatever the wall clock does.
     pub(crate) fn next(&self) -> Instant {
         let wall = self.env.now();
@@ -116,6 +121,17 @@ mod tests {
         let first = clock.begin().at();
         clock.raise(first.0 + 1_000_000_000_000);
         assert_eq!(clock.begin().at().0, first.0 + 1_000_000_000_001);
+    }
+
+    #[test]
+    fn the_wall_is_the_machines_clock_however_far_the_instants_are() {
+        let clock = Clock::new(Arc::new(SeededEnv::new(1)));
+        let before = clock.wall();
+        clock.raise(clock.begin().at().0 + 7_200_000_000_000);
+        let given = clock.begin().at().time();
+        let after = clock.wall();
+        assert!(before < after && after.seconds <= before.seconds + 1);
+        assert!(given.seconds >= after.seconds + 7_199);
     }
 
     #[test]

@@ -29,7 +29,7 @@ use super::record::{Order, Record};
 use super::recover::evidence::{self, Evidence};
 use super::recover::journaled::Journaled;
 use super::rows::{self, Applied};
-use super::version::{Ino, Instant};
+use super::version::{Ino, Instant, Time};
 use crate::backend::{Backend, Trouble};
 use crate::cache::{BlockCache, BlockCacheConfig, Budget, StagingDir};
 use crate::env::Env;
@@ -216,6 +216,11 @@ impl Namespace {
         Arc::clone(&self.0.env)
     }
 
+    /// The machine's clock, which the times of files follow.
+    pub fn wall(&self) -> Time {
+        self.0.clock.wall()
+    }
+
     /// Name of this machine, as its versions carry it.
     pub fn host(&self) -> &str {
         &self.0.config.host
@@ -383,6 +388,7 @@ impl Shared {
     pub(crate) fn draft(&self, instant: Instant, order: Order) -> Draft {
         Draft {
             instant,
+            time: self.clock.wall(),
             rows: Batch::new(),
             order,
             content: None,

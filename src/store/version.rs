@@ -75,6 +75,31 @@ pub struct Time {
     pub nanos: u32,
 }
 
+/// How far behind a file's last change the machine's clock may be and the next one is still dated after it, in nanoseconds.
+const BEHIND_MAX: i128 = 1_000_000_000;
+
+impl Time {
+    /// The time of a change of bytes at `now` on the machine's clock, where the one before it has the time `last`. A clock
+    /// that stands still or goes back by a little moves on by a nanosecond, so that other bytes have another time: a kernel
+    /// that follows, and tools that compare times and lengths, see the change by it.
+    pub(crate) fn of_change(now: Self, last: Self) -> Self {
+        let count = |time: Self| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+        if !(0..BEHIND_MAX).contains(&(count(last) - count(now))) {
+            return now;
+        }
+        match last.nanos {
+            999_999_999 => Self {
+                seconds: last.seconds.saturating_add(1),
+                nanos: 0,
+            },
+            nanos => Self {
+                nanos: nanos + 1,
+                ..last
+            },
+        }
+    }
+}
+
 /// What an inode is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
@@ -283,18 +308,18 @@ pub struct AttrChange {
     pub atime: Option<Time>,
     /// Modification time.
     pub mtime: Option<Time>,
-    /// Change time; the instant of the call where absent.
+    /// Change time; the machine's clock where absent.
     pub ctime: Option<Time>,
 }
 
 impl AttrChange {
-    pub(crate) fn apply(&self, attrs: &mut Attrs, at: Instant) {
+    pub(crate) fn apply(&self, attrs: &mut Attrs, now: Time) {
         attrs.mode = self.mode.unwrap_or(attrs.mode);
         attrs.uid = self.uid.unwrap_or(attrs.uid);
         attrs.gid = self.gid.unwrap_or(attrs.gid);
         attrs.atime = self.atime.unwrap_or(attrs.atime);
         attrs.mtime = self.mtime.unwrap_or(attrs.mtime);
-        attrs.ctime = self.ctime.unwrap_or(at.time());
+        attrs.ctime = self.ctime.unwrap_or(now);
     }
 }
 
@@ -394,6 +419,23 @@ mod tests {
             "+00000000000000000000000000000000000100_00000000",
         ] {
             assert!(bad.parse::<VersionId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn another_change_has_another_time_near_the_machines_clock() {
+        let time = |seconds, nanos| Time { seconds, nanos };
+        let now = time(100, 5);
+        for (last, expected) in [
+            (time(100, 4), now),
+            (time(-7, 0), now),
+            (time(100, 5), time(100, 6)),
+            (time(100, 999_999_999), time(101, 0)),
+            (time(101, 4), time(101, 5)),
+            (time(101, 5), now),
+            (time(i64::MAX, 999_999_999), now),
+        ] {
+            assert_eq!(Time::of_change(now, last), expected, "{last:?}");
         }
     }
 

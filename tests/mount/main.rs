@@ -14,6 +14,7 @@ mod support;
 
 mod attributes;
 mod bad_input;
+mod clock;
 mod clone;
 mod clouds;
 mod crash;

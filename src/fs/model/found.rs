@@ -59,6 +59,23 @@ fn times_that_were_set_over_unsaved_bytes_survive_a_crash() {
 }
 
 #[test]
+fn a_crash_keeps_the_newest_attributes_although_the_clock_went_back() {
+    use Step::*;
+    let write = |fill| Write(0, fill, 20, false);
+    let begin = [Create(0, 0, 0o644, Flags::Write, 1), write(3)];
+    // What was set over a flushed state, at an earlier time than that of the state.
+    let set = [Flush(0), Back(7_200), Chmod(1, 0o600)];
+    // What was written after attributes were set, at an earlier time than that of the attributes.
+    let written = [Chmod(1, 0o600), Back(7_200), write(9), Flush(0)];
+    // What an fsync kept after the flush, at an earlier time than that of the flush.
+    let synced = [Flush(0), Back(7_200), write(9), Fsync(0)];
+    for calls in [&set[..], &written, &synced] {
+        agrees(&[&begin, calls, &[Crash]].concat());
+        agrees(&[&begin, calls, &[Close(0), Crash]].concat());
+    }
+}
+
+#[test]
 fn a_call_that_finds_nothing_to_change_dates_the_file_to_stay() {
     use Step::*;
     for call in [

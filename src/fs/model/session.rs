@@ -104,9 +104,9 @@ impl Session {
         &self.mounted.as_ref().unwrap().0
     }
 
-    /// The present, of the file system's clock.
+    /// The present, of the machine's clock.
     pub(crate) fn now(&self) -> Time {
-        self.namespace().now().time()
+        self.namespace().wall()
     }
 
     pub(super) fn ino(&self, id: Id) -> u64 {
@@ -165,7 +165,7 @@ impl Session {
                 self.forget(any);
                 Ok(())
             }
-            Wait(_) | Halt(_) | Drain | Crash | Remount => self.pass(step).await,
+            Wait(_) | Back(_) | Halt(_) | Drain | Crash | Remount => self.pass(step).await,
             Write(h, ..)
             | Read(h, ..)
             | Ftruncate(h, ..)
@@ -484,6 +484,7 @@ impl Session {
                 self.machine.env.advance(ms * 1_000_000);
                 tokio::time::sleep(Duration::from_millis(ms)).await;
             }
+            Step::Back(seconds) => self.machine.env.go_back(seconds * 1_000_000_000),
             Step::Halt(before) => self.machine.halt(self.namespace(), before),
             Step::Drain => {
                 self.machine.halt(self.namespace(), 0);

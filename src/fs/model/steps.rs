@@ -63,6 +63,8 @@ pub(crate) enum Step {
     Forget(Any),
     /// Time passes, milliseconds.
     Wait(u64),
+    /// The machine's clock goes back, by seconds.
+    Back(u64),
     /// The way to the bucket is halted before a step, 0 is none.
     Halt(u8),
     Drain,

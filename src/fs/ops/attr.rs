@@ -200,7 +200,7 @@ impl FileSystem {
         change: &SetAttr,
     ) -> FsResult<AttrChange> {
         let time = |time: SetTime| match time {
-            SetTime::Now => self.namespace.now().time(),
+            SetTime::Now => self.namespace.wall(),
             SetTime::At(time) => time,
         };
         let mut wanted = AttrChange {

@@ -22,7 +22,7 @@ use super::follow::Role;
 use super::inode::{Home, Inode, Leaf, Locked, Working};
 use super::namespace::{Namespace, Shared};
 use super::record::Record;
-use super::version::{Author, ContentRef, Ino, Kind, Stat};
+use super::version::{Author, ContentRef, Ino, Kind, Stat, Time};
 use crate::cache::{Permit, Source, StagingFile};
 use crate::sync::Arc;
 
@@ -179,7 +179,7 @@ impl Shared {
 
     /// Remembers that the inode has changes which the queue does not have.
     pub(crate) fn dirtied(&self, inode: &Arc<Inode>, leaf: &mut Leaf, permit: Option<Permit>) {
-        let now = self.clock.now().time();
+        let now = Time::of_change(self.clock.wall(), leaf.attrs.mtime);
         leaf.attrs.mtime = now;
         leaf.attrs.ctime = now;
         leaf.dirty_since

@@ -18,7 +18,9 @@ use crate::store::namespace::{Namespace, Shared};
 use crate::store::queue::Draft;
 use crate::store::record::{Order, Record, Settled};
 use crate::store::rows::{Body, DirectoryRow, Entry, Foreign, Node, Orphan, State, encode};
-use crate::store::version::{Attrs, Author, Content, Ino, Instant, Kind, Op, Stamp, VersionId};
+use crate::store::version::{
+    Attrs, Author, Content, Ino, Instant, Kind, Op, Stamp, Time, VersionId,
+};
 use crate::sync::Arc;
 
 /// So many bytes are written, then they go to the bucket while the next are: a multiple of what a range row describes.
@@ -314,7 +316,7 @@ impl Whole {
             host: shared.config.host.clone(),
             origin: None,
         };
-        let mut node = self.node(how, since, &prepared.content);
+        let mut node = self.node(how, draft.time, &prepared.content);
         let mut out = None;
         if let Some(entry) = &target {
             let found = find(locked, entry.ino).ok_or(StoreError::NotFound)?;
@@ -336,6 +338,7 @@ impl Whole {
             ..DirectoryRow::default()
         };
         let change = shared.touch(&mut draft, parent, change);
+        let time = draft.time;
         self.queue(draft, (prepared, &fix), node)?;
         self.placed = true;
         if let Some(directory) = find(locked, parent).and_then(Locked::directory) {
@@ -344,7 +347,7 @@ impl Whole {
         if let (Some(home), Some(entry)) = (out, &target)
             && let Some(found) = find(locked, entry.ino)
         {
-            shared.moved_out(found, home, at);
+            shared.moved_out(found, home, time);
         }
         Ok(stamp.id)
     }
@@ -368,8 +371,8 @@ impl Whole {
         self.shared.entry(parent, name).await
     }
 
-    fn node(&self, how: &Placing, since: Instant, content: &Content) -> Node {
-        let time = since.time();
+    fn node(&self, how: &Placing, now: Time, content: &Content) -> Node {
+        let time = how.since.map_or(now, Instant::time);
         let size = self.leaf.attrs.size;
         Node {
             kind: Kind::File,

@@ -9,7 +9,7 @@ use crate::store::keys;
 use crate::store::namespace::{Namespace, Shared};
 use crate::store::record::Order;
 use crate::store::rows::{Body, DirectoryRow, Entry, InodeRow, Node, encode};
-use crate::store::version::{AttrChange, Ino, Instant, Stat};
+use crate::store::version::{AttrChange, Ino, Instant, Stat, Time};
 use crate::sync::{Arc, lock};
 
 /// Bytes of all extended attributes of an inode, names included, at most: room for one of the largest, 64 KiB under a name
@@ -39,7 +39,7 @@ impl Namespace {
         self.0.room_for_names().await;
         let mut locked = self.0.lock(ino).await?;
         self.0
-            .change(&mut locked, |node, at| change.apply(&mut node.attrs, at))
+            .change(&mut locked, |node, now| change.apply(&mut node.attrs, now))
             .await?;
         match locked.loaded() {
             Loaded::Directory(directory) => Ok(directory.stat(ino)),
@@ -118,9 +118,9 @@ impl Namespace {
             return Err(StoreError::NoSpace);
         }
         self.0
-            .change(&mut locked, |node, at| {
+            .change(&mut locked, |node, now| {
                 node.xattrs = new;
-                node.attrs.ctime = at.time();
+                node.attrs.ctime = now;
             })
             .await
     }
@@ -129,9 +129,9 @@ impl Namespace {
 impl Shared {
     /// Dates a locked inode: a call that was to change its bytes has changed none.
     pub(crate) async fn date(&self, locked: &mut Locked) -> Result<(), StoreError> {
-        self.change(locked, |node, at| {
-            node.attrs.mtime = at.time();
-            node.attrs.ctime = at.time();
+        self.change(locked, |node, now| {
+            node.attrs.mtime = Time::of_change(now, node.attrs.mtime);
+            node.attrs.ctime = node.attrs.mtime;
         })
         .await
     }
@@ -140,7 +140,7 @@ impl Shared {
     async fn change(
         &self,
         locked: &mut Locked,
-        how: impl FnOnce(&mut Node, Instant),
+        how: impl FnOnce(&mut Node, Time),
     ) -> Result<(), StoreError> {
         let inode = Arc::clone(&locked.inode);
         let answer = self.clock.begin();
@@ -155,7 +155,7 @@ impl Shared {
                 let mut node = directory.node.clone();
                 let times = directory.stat(inode.ino).attrs;
                 node.attrs = times;
-                how(&mut node, at);
+                how(&mut node, self.clock.wall());
                 let row = DirectoryRow {
                     mtime: Some((at, node.attrs.mtime)),
                     ctime: Some((at, node.attrs.ctime)),
@@ -197,14 +197,14 @@ impl Shared {
         &self,
         ino: Ino,
         leaf: &mut Leaf,
-        how: impl FnOnce(&mut Node, Instant),
+        how: impl FnOnce(&mut Node, Time),
         at: Instant,
     ) -> Result<(), StoreError> {
         let mut live = Node {
             attrs: leaf.attrs.clone(),
             ..leaf.node.clone()
         };
-        how(&mut live, at);
+        how(&mut live, self.clock.wall());
         let mut node = live.clone();
         node.attrs.size = leaf.node.attrs.size;
         let mut draft = self.leaf_draft(ino, leaf, at).await?;

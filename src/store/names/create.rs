@@ -11,7 +11,9 @@ use crate::store::namespace::{Namespace, Shared};
 use crate::store::queue::Draft;
 use crate::store::record::Order;
 use crate::store::rows::{Body, DirectoryRow, Entry, InodeRow, LinkedRow, Node, State, encode};
-use crate::store::version::{Attrs, Author, Content, EndOp, Ino, Instant, Kind, Op, Origin, Stat};
+use crate::store::version::{
+    Attrs, Author, Content, EndOp, Ino, Instant, Kind, Op, Origin, Stat, Time,
+};
 use crate::sync::Arc;
 
 /// Bytes of a name, at most.
@@ -182,7 +184,7 @@ impl Shared {
         let slot = (parent, Bytes::copy_from_slice(name));
         let order = self.order_in(parent, name, ino).await?;
         let mut draft = self.draft(at, order);
-        let node = node_of(&new, at);
+        let node = node_of(&new, draft.time);
         let loaded = self.new_rows(&mut draft, ino, (&slot, &node), author);
         draft.usage = (node.space().cast_signed(), 1);
         let change = DirectoryRow {
@@ -238,7 +240,7 @@ impl Shared {
         draft.rows.put(keys::entry(slot.0, &slot.1), encode(&entry));
         if node.kind == Kind::Directory {
             draft.order.makes.push(ino);
-            let time = at.time();
+            let time = node.attrs.mtime;
             let row = DirectoryRow {
                 place: Some((at, slot.clone())),
                 mtime: Some((at, time)),
@@ -296,7 +298,7 @@ impl Shared {
         self.count_links(&mut draft, ino, nlink);
         let state = self.shared_state(&mut draft, leaf);
         let mut node = leaf.node.clone();
-        node.attrs.ctime = at.time();
+        node.attrs.ctime = draft.time;
         let row = LinkedRow {
             node: node.clone(),
             state: state.clone(),
@@ -321,7 +323,7 @@ impl Shared {
         let change = self.touch(&mut draft, parent, change);
         self.enqueue(draft)?;
         leaf.home = Home::Linked { place, nlink };
-        leaf.attrs.ctime = at.time();
+        leaf.attrs.ctime = node.attrs.ctime;
         leaf.node = node;
         leaf.state = state;
         if let Some(directory) = find(&mut locked, parent).and_then(Locked::directory) {
@@ -392,8 +394,8 @@ impl Shared {
         }
         let answer = self.clock.begin();
         let (uid, gid) = self.config.owner;
-        let node = super::tree::root_node(uid, gid, answer.at());
         let mut draft = self.draft(answer.at(), Order::default());
+        let node = super::tree::root_node(uid, gid, draft.time);
         let slot = (Ino(0), Bytes::new());
         self.new_rows(
             &mut draft,
@@ -406,8 +408,7 @@ impl Shared {
     }
 }
 
-fn node_of(new: &NewNode, at: Instant) -> Node {
-    let time = at.time();
+fn node_of(new: &NewNode, time: Time) -> Node {
     let (content, size) = match new.kind {
         Kind::Symlink => (Content::Target(new.target.clone()), new.target.len() as u64),
         _ => (Content::Empty, 0),

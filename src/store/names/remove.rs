@@ -11,7 +11,7 @@ use crate::store::past::interval;
 use crate::store::queue::Draft;
 use crate::store::record::Order;
 use crate::store::rows::{Body, DirectoryRow, Entry, Hung, Last, Orphan, State, encode};
-use crate::store::version::{Author, EndOp, Ino, Instant, Kind, Stat};
+use crate::store::version::{Author, EndOp, Ino, Instant, Kind, Stat, Time};
 
 impl Namespace {
     /// Removes a name that leads to no directory. What it showed stays in the past; an inode in use lives on.
@@ -124,16 +124,17 @@ impl Shared {
             ..DirectoryRow::default()
         };
         let change = self.touch(&mut draft, parent, change);
+        let time = draft.time;
         self.enqueue(draft)?;
         if let Some(directory) = find(locked, parent).and_then(Locked::directory) {
             directory.row.merge(change);
         }
         let target = find(locked, ino).ok_or(StoreError::NotFound)?;
-        Ok(self.moved_out(target, home, at))
+        Ok(self.moved_out(target, home, time))
     }
 
     /// Makes what is loaded say that the inode has lost a name.
-    pub(crate) fn moved_out(&self, target: &mut Locked, home: Home, at: Instant) -> Stat {
+    pub(crate) fn moved_out(&self, target: &mut Locked, home: Home, time: Time) -> Stat {
         let ino = target.inode.ino;
         let pinned = target.inode.is_pinned();
         let Some(leaf) = target.leaf() else {
@@ -148,8 +149,8 @@ impl Shared {
             };
         };
         leaf.home = home;
-        leaf.attrs.ctime = at.time();
-        leaf.node.attrs.ctime = at.time();
+        leaf.attrs.ctime = time;
+        leaf.node.attrs.ctime = time;
         let stat = leaf.stat(ino);
         if leaf.home == Home::Orphan {
             leaf.fixes.clear();

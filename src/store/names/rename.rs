@@ -15,7 +15,7 @@ use crate::store::past::interval;
 use crate::store::queue::Draft;
 use crate::store::record::Order;
 use crate::store::rows::{Body, DirectoryRow, Entry, Hung, InodeRow, Last, Node, State, encode};
-use crate::store::version::{Author, EndOp, Ino, Instant, Kind, Op, Origin, Stat};
+use crate::store::version::{Author, EndOp, Ino, Kind, Op, Origin, Stat, Time};
 
 /// What rename does when the new name exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +164,7 @@ impl Shared {
             }
         }
         let touched = self.touch_parents(&mut draft, locked, &ends, mode)?;
-        let at = draft.instant;
+        let time = draft.time;
         self.enqueue(draft)?;
         for (ino, change) in touched {
             if let Some(directory) = find(locked, ino).and_then(Locked::directory) {
@@ -175,7 +175,7 @@ impl Shared {
         let mut lost = None;
         for change in after {
             let ino = change.ino();
-            if let Some(stat) = self.apply(locked, change, at)
+            if let Some(stat) = self.apply(locked, change, time)
                 && Some(ino) == replaced
             {
                 lost = Some(stat);
@@ -223,7 +223,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn apply(&self, locked: &mut [Locked], change: After, at: Instant) -> Option<Stat> {
+    pub(crate) fn apply(&self, locked: &mut [Locked], change: After, time: Time) -> Option<Stat> {
         let target = find(locked, change.ino())?;
         match change {
             After::Leaf {
@@ -234,7 +234,7 @@ impl Shared {
             } => {
                 let leaf = target.leaf()?;
                 leaf.home = home;
-                leaf.attrs.ctime = at.time();
+                leaf.attrs.ctime = time;
                 leaf.node = node;
                 leaf.state = state;
                 let stat = leaf.stat(ino);
@@ -247,7 +247,7 @@ impl Shared {
                 directory.row.merge(row);
                 Some(directory.stat(ino))
             }
-            After::Out { home, .. } => Some(self.moved_out(target, home, at)),
+            After::Out { home, .. } => Some(self.moved_out(target, home, time)),
             After::Gone(ino) => {
                 let mut stat = target.directory().map(|d| d.stat(ino))?;
                 stat.nlink = 0;
@@ -546,7 +546,7 @@ impl Shared {
         draft.rows.put(keys::hung(ino, since), encode(&hung));
         let row = DirectoryRow {
             place: Some((at, arrival.slot.clone())),
-            ctime: Some((at, at.time())),
+            ctime: Some((at, draft.time)),
             ..DirectoryRow::default()
         };
         draft

@@ -259,7 +259,7 @@ impl Shared {
         directory: Ino,
         change: DirectoryRow,
     ) -> DirectoryRow {
-        let time = draft.instant.time();
+        let time = draft.time;
         let row = DirectoryRow {
             mtime: Some((draft.instant, time)),
             ctime: Some((draft.instant, time)),
@@ -344,7 +344,7 @@ impl Shared {
         }
         self.count_links(draft, ino, nlink - 1);
         let mut node = leaf.node.clone();
-        node.attrs.ctime = draft.instant.time();
+        node.attrs.ctime = draft.time;
         let row = LinkedRow {
             node,
             state: leaf.state.clone(),
@@ -448,7 +448,7 @@ impl Shared {
     ) -> (Home, Node, State) {
         let at = arrival.at;
         let mut node = leaf.node.clone();
-        node.attrs.ctime = at.time();
+        node.attrs.ctime = draft.time;
         if let Home::Linked { nlink, .. } = &leaf.home {
             let home = self.arrive_linked(draft, (ino, leaf, *nlink), arrival, &node);
             return (home, node, leaf.state.clone());

@@ -244,8 +244,7 @@ impl Listing {
 }
 
 /// The root directory's own row.
-pub(crate) fn root_node(uid: u32, gid: u32, at: crate::store::version::Instant) -> Node {
-    let time = at.time();
+pub(crate) fn root_node(uid: u32, gid: u32, time: crate::store::version::Time) -> Node {
     Node {
         kind: Kind::Directory,
         attrs: Attrs {

@@ -15,7 +15,9 @@ use crate::store::namespace::{Namespace, Shared};
 use crate::store::queue::Draft;
 use crate::store::record::Order;
 use crate::store::rows::{Body, DirectoryRow, Entry, InodeRow, Node, State, decode, encode};
-use crate::store::version::{Author, Content, Ino, Instant, Kind, Op, Origin, PastEntry, Stamp};
+use crate::store::version::{
+    Author, Content, Ino, Instant, Kind, Op, Origin, PastEntry, Stamp, Time,
+};
 
 /// Entries of a pending tree that are swept in one batch.
 const SWEEP_MAX: usize = 10_000;
@@ -79,10 +81,10 @@ impl Tree {
 }
 
 impl Item {
-    fn node(&self, at: Instant) -> Node {
+    fn node(&self, now: Time) -> Node {
         let entry = &self.entry;
         let mut attrs = entry.attrs.clone();
-        attrs.ctime = at.time();
+        attrs.ctime = now;
         let content = match &entry.content {
             Content::Bytes(content) | Content::Shared(content) => Content::Shared(*content),
             other => other.clone(),
@@ -216,7 +218,7 @@ impl Shared {
         alive_since: Instant,
     ) -> Ino {
         let at = draft.instant;
-        let node = item.node(at);
+        let node = item.node(draft.time);
         draft.usage.1 += 1;
         let ino = match item.what {
             Back::Leaf => {

@@ -211,14 +211,14 @@ impl Shared {
             ..DirectoryRow::default()
         };
         let change = self.touch(&mut draft, back.to.0, change);
-        let at = draft.instant;
+        let time = draft.time;
         self.enqueue(draft)?;
         if let Some(directory) = find(locked, back.to.0).and_then(Locked::directory) {
             directory.row.merge(change);
         }
         let replaced = after
             .into_iter()
-            .find_map(|change: After| self.apply(locked, change, at));
+            .find_map(|change: After| self.apply(locked, change, time));
         let moved = match back.tree {
             // Its inode is loaded once the caller has let go of the locks.
             Some(_) => returned(ino, &item),

@@ -24,7 +24,7 @@ use super::content::Pending;
 use super::content::pin::Pin;
 use super::error::StoreError;
 use super::record::{ContentRecord, OperationRecord, Order, Record, Settled};
-use super::version::{Ino, Instant};
+use super::version::{Ino, Instant, Time};
 use crate::cache::{Permit, StagingFile};
 use crate::meta::{Batch, Commit, Journal, JournalToken};
 use crate::sync::{Arc, Mutex, lock};
@@ -61,6 +61,8 @@ pub(crate) struct Held {
 #[derive(Debug)]
 pub(crate) struct Draft {
     pub(crate) instant: Instant,
+    /// The time that inodes show of it: the machine's clock, not the namespace's.
+    pub(crate) time: Time,
     pub(crate) rows: Batch,
     pub(crate) order: Order,
     pub(crate) content: Option<(Arc<Pending>, ContentRecord)>,

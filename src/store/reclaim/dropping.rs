@@ -330,7 +330,7 @@ impl Shared {
             node.content = Content::Shared(content);
             draft.order.touches.push(keys::count(content));
         }
-        node.attrs.ctime = answer.at().time();
+        node.attrs.ctime = draft.time;
         draft.usage.0 = node.grown_from(&leaf.node);
         let state = State::Version(older.stamp);
         self.current_rows(&mut draft, (ino, leaf), &node, &state, alive(leaf));

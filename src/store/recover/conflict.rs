@@ -306,11 +306,12 @@ impl<'a> Rescue<'a> {
         }
         // The journal does not say when it was written to; a changed file must not look unchanged.
         let at = self.shared.clock.begin().at();
+        let now = self.shared.clock.wall();
         let mut node = self.node(work.ino, limit, &work.author).await?;
         node.attrs = Attrs {
             size: work.len,
-            mtime: at.time(),
-            ctime: at.time(),
+            mtime: now,
+            ctime: now,
             ..node.attrs
         };
         let record = FixRecord {

@@ -24,9 +24,9 @@ use super::queue::log;
 use super::queue::pipeline::nobody;
 use super::queue::unsettled::Unsettled;
 use super::queue::{Draft, Held};
-use super::record::{OperationRecord, Record};
+use super::record::{FixRecord, OperationRecord, Record};
 use super::rows::{Applied, State};
-use super::version::{Attrs, Ino, Op};
+use super::version::{Attrs, Ino, Instant, Op, Time};
 use crate::cache::{Fixed as FixedMap, Source};
 use crate::meta::{Batch, JournalToken};
 use crate::sync::{Arc, Mutex, lock};
@@ -183,6 +183,7 @@ impl Shared {
         }
         let draft = Draft {
             instant: record.instant,
+            time: self.clock.wall(),
             rows: record.rows,
             order: record.order,
             content: brings,
@@ -273,7 +274,7 @@ impl Shared {
         if leaf.is_dirty() {
             if !dated {
                 // The journal does not say when it was written to; a changed file must not look unchanged.
-                let now = self.clock.now().time();
+                let now = Time::of_change(self.clock.wall(), leaf.attrs.mtime);
                 leaf.attrs.mtime = now;
                 leaf.attrs.ctime = now;
             }
@@ -388,8 +389,9 @@ impl Shared {
 
 fn adopt(leaf: &mut Leaf, id: u64, work: Work, pins: &Arc<Pins>) {
     leaf.base = work.base;
+    let row_at = work.row_at;
     if let Some(fix) = work.fixes.last().filter(|fix| fix.lies == Lies::InMap) {
-        leaf.attrs = newer(fix.record.attrs.clone(), &leaf.node.attrs);
+        leaf.attrs = newer(&fix.record, &leaf.node.attrs, row_at);
     }
     leaf.attrs.size = work.len;
     leaf.map = work.map;
@@ -409,7 +411,7 @@ fn adopt(leaf: &mut Leaf, id: u64, work: Work, pins: &Arc<Pins>) {
                 base: fix.base,
                 hold: fix.base.map(|(base, _)| pins.pin(base)),
                 attrs: Mutex::new(match fix.lies {
-                    Lies::InMap => newer(fix.record.attrs, &leaf.node.attrs),
+                    Lies::InMap => newer(&fix.record, &leaf.node.attrs, row_at),
                     Lies::Behind => fix.record.attrs,
                 }),
                 author: fix.record.author,
@@ -428,16 +430,17 @@ fn adopt(leaf: &mut Leaf, id: u64, work: Work, pins: &Arc<Pins>) {
     });
 }
 
-/// The attributes of a fix, or those of its inode's row where they were changed after it.
-fn newer(fix: Attrs, row: &Attrs) -> Attrs {
-    if row.ctime > fix.ctime {
-        let size = fix.size;
-        return Attrs {
+/// The attributes of a fix, or those of its inode's row where an operation made them after it. Their own times do not tell:
+/// the machine's clock may have gone back in between.
+fn newer(fix: &FixRecord, row: &Attrs, row_at: Instant) -> Attrs {
+    let size = fix.attrs.size;
+    match row_at > fix.at {
+        true => Attrs {
             size,
             ..row.clone()
-        };
+        },
+        false => fix.attrs.clone(),
     }
-    fix
 }
 
 fn highest_id(records: &[(Record, JournalToken)]) -> u64 {

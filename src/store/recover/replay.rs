@@ -33,6 +33,8 @@ pub(crate) struct Work {
     pub(crate) bytes: u64,
     /// The times of its inode's row were set after the last change of its bytes.
     pub(crate) dated: bool,
+    /// Of which instant the state is that its inode's row has, if an operation since has made it.
+    pub(crate) row_at: Instant,
     /// Writes whose bytes are gone, and how many of them belong to operations that needed them no more or have said so.
     pub(crate) lost: Vec<String>,
     pub(crate) told: usize,
@@ -108,6 +110,7 @@ impl Work {
             token,
             bytes: 0,
             dated: false,
+            row_at: Instant(0),
             lost: Vec::new(),
             told: 0,
         }
@@ -199,20 +202,19 @@ impl Replay {
         self.overtaken.push(overtaken);
     }
 
-    /// What an operation says of the times of files with unsaved writes: one that sets attributes has them as they were shown.
+    /// What an operation says of the attributes of files with unsaved writes: one that brings a state has those of its fix,
+    /// another one has them as they were shown.
     pub(crate) fn date(&mut self, record: &OperationRecord) {
         let put = |(_, change): &(Bytes, Change)| matches!(change, Change::Put(_));
-        if record.content.is_some()
-            || record.settles.is_some()
-            || !record.rows.rows().iter().all(put)
-        {
-            return;
-        }
+        let brought = record.content.as_ref().map(|content| content.fix);
+        let fix = brought.or(record.settles.as_ref().map(|settled| settled.fix));
+        let dates = fix.is_none() && record.rows.rows().iter().all(put);
         let touched = record.order.touches.iter();
         let inodes = touched.filter(|key| key.starts_with(&keys::INODE));
         for ino in inodes.filter_map(|key| keys::trailing_ino(key)) {
             if let Some(work) = self.newest.get(&ino).and_then(|id| self.works.get_mut(id)) {
-                work.dated = true;
+                work.dated |= dates;
+                work.row_at = work.row_at.max(fix.unwrap_or(record.instant));
             }
         }
     }
@@ -242,6 +244,7 @@ impl Replay {
         let closed = self.newest.insert(work.ino, working);
         if let Some(closed) = closed.and_then(|old| self.works.remove(&old)) {
             work.fixes = closed.fixes;
+            work.row_at = closed.row_at;
             for fix in &mut work.fixes {
                 fix.lies = Lies::Behind;
             }

@@ -2,6 +2,7 @@
 
 mod attributes;
 mod blobs;
+mod clock;
 mod files;
 mod tree;
 
