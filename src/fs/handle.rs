@@ -54,6 +54,25 @@ impl Access {
     }
 }
 
+/// Whether stores into memory can change a file through a handle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mapping {
+    /// It was opened for reading and writing, which a shared mapping needs.
+    Possible,
+    /// It was not.
+    Impossible,
+}
+
+impl Mapping {
+    /// Reads it from open(2)'s flags.
+    pub(crate) fn from_flags(flags: i32) -> Self {
+        match flags & libc::O_ACCMODE == libc::O_RDWR {
+            true => Self::Possible,
+            false => Self::Impossible,
+        }
+    }
+}
+
 /// How far a handle's changes are on their way to a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
@@ -73,18 +92,20 @@ pub(crate) struct OpenFile {
     pub(crate) author: Author,
     /// What it was opened for.
     pub(crate) access: Access,
+    mapping: Mapping,
     progress: Mutex<Progress>,
     // Held across the store's fix and save, so that a late FLUSH and the release do not cross. Taken before `progress`.
     fixed: AsyncMutex<Option<Fixed>>,
 }
 
 impl OpenFile {
-    /// A handle that has changed nothing yet.
-    pub(crate) fn new(file: Arc<File>, author: Author, access: Access) -> Self {
+    /// A handle, by open(2)'s flags, that has changed nothing yet.
+    pub(crate) fn new(file: Arc<File>, author: Author, flags: i32) -> Self {
         Self {
             file,
             author,
-            access,
+            access: Access::from_flags(flags),
+            mapping: Mapping::from_flags(flags),
             progress: Mutex::new(Progress::Unchanged),
             fixed: AsyncMutex::new(None),
         }
@@ -328,6 +349,13 @@ impl HandleTable {
     pub(crate) fn any_writer(&self, ino: Ino) -> Option<Arc<OpenFile>> {
         let writers = self.writers.get(&ino)?;
         writers.first().map(|(_, open)| Arc::clone(open))
+    }
+
+    /// Whether the kernel may have stores into memory of `ino` that were not written back.
+    pub(crate) fn may_be_mapped(&self, ino: Ino) -> bool {
+        let possible = |(_, open): &(u64, Arc<OpenFile>)| open.mapping == Mapping::Possible;
+        let writers = self.writers.get(&ino);
+        writers.is_some_and(|writers| writers.iter().any(possible))
     }
 
     /// Notes a change of `ino` that came through no handle in particular.

@@ -3,7 +3,7 @@
 //! Invariant: a row stands exactly while the kernel holds lookups on the number. Counts rise before the reply that tells
 //! the kernel and fall by FORGET, so they may come in any order. The root is never forgotten.
 
-use crate::store::{Ino, Stat};
+use crate::store::{Displaced, Ino, Stat};
 use bytes::Bytes;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Row;
@@ -32,8 +32,8 @@ enum Presence {
     Unnamed,
     /// Last seen under this name.
     Named(Name),
-    /// Its last name is gone; these are its last attributes.
-    Removed(Box<Stat>),
+    /// Its last name is gone; this is what it was, and what was changed of it since.
+    Removed(Box<Displaced>),
 }
 
 /// A directory's number and a name in it, in one piece of memory.
@@ -84,11 +84,11 @@ impl LiveTable {
         }
     }
 
-    /// Remembers what was removed: its last attributes if that was its last name, for whoever still holds it.
-    pub(crate) fn removed(&self, stat: Stat) {
-        if let Some(mut row) = self.rows.get_mut(&stat.ino) {
-            row.presence = if stat.nlink == 0 {
-                Presence::Removed(Box::new(stat))
+    /// Remembers what lost a name: its attributes if that was its last name, for processes that still hold it.
+    pub(crate) fn removed(&self, lost: Displaced) {
+        if let Some(mut row) = self.rows.get_mut(&lost.stat.ino) {
+            row.presence = if lost.stat.nlink == 0 {
+                Presence::Removed(Box::new(lost))
             } else {
                 Presence::Unnamed
             };
@@ -106,7 +106,19 @@ impl LiveTable {
     /// The last attributes of an inode without a name that the kernel still holds.
     pub(crate) fn last_attributes(&self, ino: Ino) -> Option<Stat> {
         match &self.rows.get(&ino)?.presence {
-            Presence::Removed(stat) => Some(stat.as_ref().clone()),
+            Presence::Removed(lost) => Some(lost.stat.clone()),
+            Presence::Unnamed | Presence::Named(_) => None,
+        }
+    }
+
+    /// Reads or changes what is remembered of an inode without a name that the kernel still holds.
+    pub(crate) fn with_removed<T>(
+        &self,
+        ino: Ino,
+        how: impl FnOnce(&mut Displaced) -> T,
+    ) -> Option<T> {
+        match &mut self.rows.get_mut(&ino)?.presence {
+            Presence::Removed(lost) => Some(how(lost)),
             Presence::Unnamed | Presence::Named(_) => None,
         }
     }
@@ -153,12 +165,14 @@ mod tests {
     fn the_last_attributes_stay_for_who_holds_it() {
         let table = LiveTable::default();
         table.looked_up(Ino(5), Ino(1), b"a");
-        let mut stat = file_stat(5);
-        stat.nlink = 1;
-        table.removed(stat.clone());
+        let mut lost = Displaced {
+            stat: file_stat(5),
+            xattrs: Vec::new(),
+        };
+        table.removed(lost.clone());
         assert!(table.last_attributes(Ino(5)).is_none() && table.name_of(Ino(5)).is_none());
-        stat.nlink = 0;
-        table.removed(stat);
+        lost.stat.nlink = 0;
+        table.removed(lost);
         assert_eq!(table.last_attributes(Ino(5)).unwrap().nlink, 0);
         table.forget(Ino(5), 1);
         assert!(table.last_attributes(Ino(5)).is_none());

@@ -32,6 +32,7 @@ pub use file::clone::CloneSource;
 pub use file::fix::Fixed;
 pub use file::{File, LEN_MAX, Whence};
 pub use follow::{FollowConfig, OnDamage};
+pub(crate) use names::attrs::changed_xattrs;
 pub use names::attrs::{XATTRS_MAX, XattrMode};
 pub use names::create::{LINK_MAX, NAME_MAX, NewNode, check_entry_name};
 pub use names::rename::{RenameMode, Renamed};
@@ -45,8 +46,8 @@ pub use reclaim::orphans::sweep_orphans;
 pub use reclaim::upkeep::{GRACE, Reclaim, Reclaimed};
 pub use recover::conflict::Conflicts;
 pub use version::{
-    AttrChange, Attrs, Author, Content, ContentRef, EndOp, Ino, Instant, Kept, Kind, Op, Origin,
-    PastEntry, ROOT, SharedState, Stamp, Stat, Time, VersionId,
+    AttrChange, Attrs, Author, Content, ContentRef, Displaced, EndOp, Ino, Instant, Kept, Kind, Op,
+    Origin, PastEntry, ROOT, SharedState, Stamp, Stat, Time, VersionId,
 };
 
 #[cfg(test)]

@@ -161,6 +161,15 @@ pub struct Stat {
     pub content_stamp: u64,
 }
 
+/// An inode that lost a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Displaced {
+    /// As stat(2) shows it from then on.
+    pub stat: Stat,
+    /// Its extended attributes.
+    pub xattrs: Vec<(Bytes, Bytes)>,
+}
+
 /// Who saved a state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Author {

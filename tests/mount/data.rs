@@ -139,6 +139,38 @@ look(os.open('.versions/@files/f/latest', os.O_RDONLY))
 }
 
 #[test]
+fn an_open_shows_where_mappings_have_stored_data() {
+    let (_store, mut mount) = mounted(&[]);
+    python(
+        &mount,
+        r"
+import subprocess
+SIZE, STEP = 4 << 20, 512 << 10
+fd = new('f')
+os.ftruncate(fd, SIZE)
+mapped = mmap.mmap(fd, SIZE)
+model = bytearray(SIZE)
+for round in range(8):
+    # The second store comes when an earlier descriptor has seen all the rest.
+    for at in (round * STEP, round * STEP + (STEP >> 1)):
+        mapped[at:at + 3] = model[at:at + 3] = b'abc'
+        other = os.open('f', os.O_RDONLY)
+        same(os.lseek(other, at, os.SEEK_DATA), at)
+        assert os.fstat(other).st_blocks >= 8 * (round + 1), os.fstat(other).st_blocks
+        os.close(other)
+    mapped[round * STEP + 9000:round * STEP + 9003] = model[round * STEP + 9000:round * STEP + 9003] = b'xyz'
+    subprocess.run(['cp', '--sparse=auto', 'f', 'copy'], check=True)
+    same(open('copy', 'rb').read(), bytes(model))
+same(bytes(mapped), bytes(model))
+mapped.close()
+os.close(fd)
+same(open('f', 'rb').read(), bytes(model))
+",
+    );
+    mount.umount();
+}
+
+#[test]
 fn the_longest_file_is_sparse() {
     let (_store, mut mount) = mounted(&[]);
     let script = r"

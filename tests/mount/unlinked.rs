@@ -1,7 +1,8 @@
-//! What a crash leaves of a file without a name.
+//! Files and directories without a name: while they are held, and after a crash.
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::support::mount::{Cache, TestMount};
@@ -39,4 +40,27 @@ fn an_unlinked_open_file_is_gone_after_a_crash() {
     };
     let shrunk = wait_until(Duration::from_secs(90), || size() < shown + 1_000_000);
     assert!(shrunk, "still {} bytes; {}", size(), mount.status());
+}
+
+/// What ext4 and tmpfs do: the inode is there until the last holder lets go.
+#[test]
+fn what_is_removed_and_held_takes_new_attributes() {
+    let store = tempfile::tempdir().unwrap();
+    let mut mount = TestMount::start(&Place::local(store.path()), &[]);
+    let control = tempfile::tempdir_in("/dev/shm").unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mount/removed.py");
+    for place in [control.path(), &mount.root()] {
+        let command = format!("python3 {} {}", script.display(), place.display());
+        assert_eq!(
+            mount.sh(&command),
+            "as it should be\n",
+            "{}",
+            place.display()
+        );
+    }
+    // Nothing of it is left.
+    assert_eq!(mount.sh("ls"), "");
+    mount.remount(Cache::Wiped);
+    assert_eq!(mount.sh("ls"), "");
+    mount.umount();
 }

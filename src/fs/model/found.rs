@@ -21,27 +21,38 @@ fn a_directory_gets_no_second_name() {
 }
 
 #[test]
-fn a_number_that_means_nothing_any_more_is_stale_to_every_call() {
+fn what_was_removed_keeps_changing_attributes_while_it_is_held() {
     use Step::*;
     let gone = [
-        Create(0, 0, 0o644, Flags::Write, 1),
+        Create(0, 0, 0o6755, Flags::Write, 0),
         Unlink(0, 0),
         Close(0),
         Symlink(0, 0, 3),
         Unlink(0, 0),
+        Mknod(0, 0, 1, 0o644, 1),
+        Unlink(0, 0),
+        Mkdir(0, 0, 0o755, 1),
+        Rmdir(0, 0),
+        Mkdir(0, 0, 0o755, 1),
+        Mkdir(0, 1, 0o755, 1),
+        Rename(0, 0, 0, 1, 0),
     ];
-    for of in [1, 2] {
-        for call in [
-            Truncate(of, 5, 0),
+    for of in 1..=6 {
+        let calls = [
+            // The content of a file is gone, and a directory has none.
             Truncate(of, 5, 1),
             Chmod(of, 0o600),
             Chown(of, Some(1), None),
             Utimes(of, None, Some(0)),
             SetXattr(of, 0, 3, 0),
+            SetXattr(of, 1, 4, 0),
             RemoveXattr(of, 0),
-        ] {
-            agrees(&[&gone[..], &[call]].concat());
-        }
+            RemoveXattr(of, 0),
+            Truncate(of, 5, 0),
+            Truncate(of, 5, 1),
+            Forget(of),
+        ];
+        agrees(&[&gone[..], &calls].concat());
     }
 }
 

@@ -197,7 +197,7 @@ impl Session {
         ))
     }
 
-    /// What has no name any more is what it was, to whoever has it open; that it is gone is all that is left to who has not.
+    /// What has no name any more is what it was, as long as it is held; of a file that nothing has open the attributes are left.
     async fn removed(&mut self, id: Id, window: (Time, Time)) -> Result<(), Difference> {
         let ino = self.tree.nodes[id].ino;
         let through = self.handles.iter().find(|handle| handle.id == id);
@@ -208,8 +208,17 @@ impl Session {
             self.xattrs(id).await?;
             return self.bytes(id, handle).await;
         }
+        self.xattrs(id).await?;
+        let node = &self.tree.nodes[id];
+        if node.kind != Kind::File {
+            return self.compare(id, &stat, window);
+        }
+        // How long it was when it was closed, and when that was, is not told any more.
         same("number", stat.ino.0, ino)?;
-        same("kind", stat.kind, self.tree.nodes[id].kind)?;
+        same("kind", stat.kind, node.kind)?;
+        same("mode", stat.attrs.mode, node.mode)?;
+        let owner = (stat.attrs.uid, stat.attrs.gid);
+        same("owner", owner, (node.uid, node.gid))?;
         same("links", stat.nlink, 0)
     }
 }

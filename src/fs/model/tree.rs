@@ -232,6 +232,14 @@ impl Tree {
         }
     }
 
+    /// Whether a call on attributes finds it by number: it has a name, or the kernel holds it.
+    fn hold(&self, id: Id) -> Answer<()> {
+        match self.nodes[id].known {
+            true => Ok(()),
+            false => self.reach(id),
+        }
+    }
+
     /// The directory `dir`, for a change of `name` in it; what the name leads to.
     fn slot(&self, dir: Id, name: &[u8]) -> Answer<Option<Id>> {
         check_name(name)?;
@@ -340,6 +348,7 @@ impl Tree {
             return Err(ENOTEMPTY);
         }
         self.unbind(dir, name);
+        self.nodes[id].ctime = When::Now;
         Ok(id)
     }
 
@@ -430,7 +439,7 @@ impl Tree {
         (mode, uid, gid): (Option<u32>, Option<u32>, Option<u32>),
         (atime, mtime): (Option<When>, Option<When>),
     ) -> Answer<()> {
-        self.reach(id)?;
+        self.hold(id)?;
         let node = &mut self.nodes[id];
         node.mode = mode.unwrap_or(node.mode);
         if (uid.is_some() || gid.is_some()) && node.kind != Kind::Directory {
@@ -458,7 +467,7 @@ impl Tree {
         if value.len() > 65_536 {
             return Err(libc::E2BIG);
         }
-        self.reach(id)?;
+        self.hold(id)?;
         let xattrs = &self.nodes[id].xattrs;
         match (xattrs.contains_key(name), flags) {
             (true, libc::XATTR_CREATE) => return Err(EEXIST),
@@ -478,7 +487,7 @@ impl Tree {
     /// removexattr(2).
     pub(crate) fn remove_xattr(&mut self, id: Id, name: &[u8]) -> Answer<()> {
         self.check_xattr(name)?;
-        self.reach(id)?;
+        self.hold(id)?;
         let node = &mut self.nodes[id];
         node.xattrs.remove(name).ok_or(ENODATA)?;
         node.ctime = When::Now;

@@ -102,7 +102,7 @@ impl FileSystem {
             }
             return self.live_stat(ino, change.handle).await;
         }
-        Ok(self.namespace.set_attrs(ino, wanted).await?)
+        self.set_attributes(ino, wanted).await
     }
 
     /// The attributes of a live inode, also of one whose last name is gone while somebody holds it.
@@ -142,21 +142,19 @@ impl FileSystem {
                 mode: Some(mode),
                 ..AttrChange::default()
             };
-            self.namespace.set_attrs(stat.ino, change).await?;
+            self.set_attributes(stat.ino, change).await?;
         }
         self.drop_capability(stat.ino).await
     }
 
     async fn drop_capability(&self, ino: Ino) -> FsResult<()> {
-        if self.namespace.get_xattr(ino, CAPABILITY).await?.is_none() {
+        if self.xattr(ino, CAPABILITY).await?.is_none() {
             return Ok(());
         }
-        let removed = self
-            .namespace
-            .set_xattr(ino, CAPABILITY, None, XattrMode::Any);
+        let removed = self.set_xattr(ino, CAPABILITY, None, XattrMode::Any);
         match removed.await {
-            Ok(()) | Err(StoreError::NoAttribute) => Ok(()),
-            Err(error) => Err(error.into()),
+            Ok(()) | Err(FsError::NoAttribute) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -178,6 +176,11 @@ impl FileSystem {
         let open = match handle {
             Some(handle) => Some(self.handles.writer(handle)?),
             None => None,
+        };
+        // Of a file without a name that nothing has open there is no content to change: it keeps its bits too.
+        let _content = match open {
+            Some(_) => None,
+            None => Some(self.namespace.file(ino).await?),
         };
         self.drop_privileges(caller, ino, handle).await?;
         if let Some(open) = open {
@@ -225,7 +228,7 @@ impl FileSystem {
 
     /// Keeps the access list in step with a new mode.
     async fn follow_mode(&self, ino: Ino, mode: u32) -> FsResult<()> {
-        let value = self.namespace.get_xattr(ino, ACCESS).await?;
+        let value = self.xattr(ino, ACCESS).await?;
         let Some(value) = value else { return Ok(()) };
         let Some(mut acl) = Acl::parse(&value)? else {
             return Ok(());
@@ -235,8 +238,7 @@ impl FileSystem {
         }
         acl.set_mode(mode);
         let value = Some(acl.to_bytes());
-        let set = self.namespace.set_xattr(ino, ACCESS, value, XattrMode::Any);
-        Ok(set.await?)
+        self.set_xattr(ino, ACCESS, value, XattrMode::Any).await
     }
 }
 

@@ -5,7 +5,7 @@ use crate::fs::acl::{ACCESS, Acl, DEFAULT};
 use crate::fs::handle::{Access, Handle, OpenFile, OpenPast};
 use crate::fs::ops::attr::SETGID;
 use crate::fs::{Caller, Entry, FileSystem, FsError, FsResult, Node, Opened};
-use crate::store::{File, Ino, Kind, NewNode, StoreError};
+use crate::store::{File, Ino, Kind, NewNode, Stat, StoreError, Whence};
 use crate::sync::Arc;
 use bytes::Bytes;
 
@@ -39,7 +39,7 @@ impl FileSystem {
         };
         let entry = self.live_entry(dir, name, stat);
         self.live.opened(entry.stat.ino, entry.stat.content_stamp);
-        let open = OpenFile::new(file, author, Access::from_flags(flags));
+        let open = OpenFile::new(file, author, flags);
         // That it exists is a change: an empty file is a version too.
         open.mark_changed();
         let opened = Opened {
@@ -62,7 +62,7 @@ impl FileSystem {
             self.writable(ino)?;
         }
         match self.node(ino)? {
-            Node::Live(ino) => self.open_live(caller, ino, access, flags).await,
+            Node::Live(ino) => self.open_live(caller, ino, flags).await,
             Node::Past(node) => {
                 self.past.check_open(&node)?;
                 if let Some(text) = self.past.text(&node).await? {
@@ -128,7 +128,7 @@ impl FileSystem {
             return Ok(self.live_entry(dir, name, stat));
         }
         let (stat, file) = self.namespace.create_open(dir, name, node, &author).await?;
-        let open = OpenFile::new(file, author, Access::Write);
+        let open = OpenFile::new(file, author, libc::O_WRONLY);
         open.mark_changed();
         open.release().await?;
         Ok(self.live_entry(dir, name, stat))
@@ -178,25 +178,23 @@ impl FileSystem {
         Ok(self.live_entry(dir, name, stat))
     }
 
-    async fn open_live(
-        &self,
-        caller: &Caller,
-        ino: Ino,
-        access: Access,
-        flags: i32,
-    ) -> FsResult<Opened> {
+    async fn open_live(&self, caller: &Caller, ino: Ino, flags: i32) -> FsResult<Opened> {
         let file = self.namespace.file(ino).await;
         let file: Arc<File> = file.map_err(|error| FsError::from(error).by_number())?;
-        let open = OpenFile::new(file, caller.author(), access);
+        let open = OpenFile::new(file, caller.author(), flags);
         if flags & libc::O_TRUNC != 0 {
             self.drop_privileges(caller, ino, None).await?;
             open.file.truncate(0, &open.author).await?;
             open.mark_changed();
         }
         let stat = open.file.stat().await?;
+        let unchanged = self.live.opened(ino, stat.content_stamp);
+        // An open that keeps no pages has the kernel write back first what was stored in memory: stores into a hole, which
+        // a copy that asks for data and holes would take for zeros.
+        let stored = self.handles.may_be_mapped(ino) && has_holes(&open.file, &stat).await?;
         Ok(Opened {
-            keep_cache: self.live.opened(ino, stat.content_stamp),
-            no_flush: !access.writes() && !open.has_changed(),
+            keep_cache: unchanged && !stored,
+            no_flush: !open.access.writes() && !open.has_changed(),
             handle: self.handles.insert(Handle::File(Arc::new(open))),
             cache_dir: false,
             direct: false,
@@ -219,8 +217,7 @@ impl FileSystem {
             // The kernel walks the path anew and follows or opens it itself.
             _ => return Err(FsError::Stale),
         }
-        let access = Access::from_flags(flags);
-        let opened = self.open_live(caller, stat.ino, access, flags).await?;
+        let opened = self.open_live(caller, stat.ino, flags).await?;
         let stat = self.live_stat(stat.ino, Some(opened.handle)).await?;
         Ok((self.live_entry(dir, name, stat), opened))
     }
@@ -256,6 +253,15 @@ impl FileSystem {
         }
         Ok(node)
     }
+}
+
+/// Tells whether a part of a file is not stored. Its blocks may count bytes twice, so a full count proves nothing.
+async fn has_holes(file: &File, stat: &Stat) -> FsResult<bool> {
+    if stat.blocks * 512 < stat.attrs.size {
+        return Ok(true);
+    }
+    let hole = file.seek(0, Whence::Hole).await?;
+    Ok(hole.is_some_and(|at| at < stat.attrs.size))
 }
 
 /// Gives a new node its parent's default access list; without one, the umask has its say.

@@ -12,4 +12,5 @@ pub(crate) mod space;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod unlinked;
 mod xattr;

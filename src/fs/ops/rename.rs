@@ -43,7 +43,7 @@ impl FileSystem {
             .await?;
         self.live.moved(moved.ino, to, new_name);
         match (replaced, mode) {
-            (Some(other), RenameMode::Exchange) => self.live.moved(other.ino, from, name),
+            (Some(other), RenameMode::Exchange) => self.live.moved(other.stat.ino, from, name),
             (Some(gone), RenameMode::Replace | RenameMode::NoReplace) => self.live.removed(gone),
             (None, _) => {}
         }

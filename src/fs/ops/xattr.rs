@@ -4,7 +4,7 @@ use crate::fs::acl::{ACCESS, Acl, DEFAULT};
 use crate::fs::ops::attr::SETGID;
 use crate::fs::past::attributes;
 use crate::fs::{Caller, FileSystem, FsError, FsResult, Node};
-use crate::store::{AttrChange, Ino, Kind, StoreError, XattrMode};
+use crate::store::{AttrChange, Ino, Kind, XattrMode};
 use bytes::Bytes;
 
 /// The kinds of attributes that programs may make; who may is the kernel's business.
@@ -19,8 +19,7 @@ impl FileSystem {
         match self.node(ino)? {
             Node::Live(ino) if attributes::is_ours(name) => self.version_attribute(ino, name).await,
             Node::Live(ino) => {
-                let value = self.namespace.get_xattr(ino, name).await;
-                let value = value.map_err(|error| FsError::from(error).by_number())?;
+                let value = self.xattr(ino, name).await?;
                 value.ok_or(FsError::NoAttribute)
             }
             Node::Past(node) => self.past.getxattr(&node, name).await,
@@ -34,10 +33,7 @@ impl FileSystem {
     /// `Stale` when the number means nothing any more.
     pub async fn listxattr(&self, ino: u64) -> FsResult<Vec<u8>> {
         let names = match self.node(ino)? {
-            Node::Live(ino) => {
-                let names = self.namespace.list_xattrs(ino).await;
-                names.map_err(|error| FsError::from(error).by_number())?
-            }
+            Node::Live(ino) => self.xattr_names(ino).await?,
             Node::Past(node) => self.past.listxattr(&node).await?,
         };
         let mut list = Vec::new();
@@ -78,8 +74,7 @@ impl FileSystem {
             return Err(FsError::NotSupported);
         }
         let value = Some(Bytes::copy_from_slice(value));
-        let set = self.namespace.set_xattr(ino, name, value, mode).await;
-        set.map_err(|error| FsError::from(error).by_number())
+        self.set_xattr(ino, name, value, mode).await
     }
 
     /// Removes an attribute.
@@ -91,10 +86,7 @@ impl FileSystem {
         if name == ACCESS || name == DEFAULT {
             return self.remove_acl(ino, name).await;
         }
-        let removed = self.namespace.set_xattr(ino, name, None, XattrMode::Any);
-        removed
-            .await
-            .map_err(|error| FsError::from(error).by_number())
+        self.set_xattr(ino, name, None, XattrMode::Any).await
     }
 
     fn writable_attribute(&self, ino: u64, name: &[u8]) -> FsResult<Ino> {
@@ -129,8 +121,7 @@ impl FileSystem {
             self.remove_acl(ino, name).await?;
         } else {
             let value = Some(acl.to_bytes());
-            let set = self.namespace.set_xattr(ino, name, value, XattrMode::Any);
-            set.await?;
+            self.set_xattr(ino, name, value, XattrMode::Any).await?;
         }
         if name == DEFAULT {
             return Ok(());
@@ -144,17 +135,17 @@ impl FileSystem {
                 mode: Some(mode),
                 ..AttrChange::default()
             };
-            self.namespace.set_attrs(ino, change).await?;
+            self.set_attributes(ino, change).await?;
         }
         Ok(())
     }
 
     /// Removes an access list; that there was none is as good.
     async fn remove_acl(&self, ino: Ino, name: &[u8]) -> FsResult<()> {
-        let removed = self.namespace.set_xattr(ino, name, None, XattrMode::Any);
+        let removed = self.set_xattr(ino, name, None, XattrMode::Any);
         match removed.await {
-            Ok(()) | Err(StoreError::NoAttribute) => Ok(()),
-            Err(error) => Err(error.into()),
+            Ok(()) | Err(FsError::NoAttribute) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 }

@@ -101,22 +101,7 @@ impl Namespace {
             Loaded::Leaf(leaf) => &leaf.node.xattrs,
             Loaded::No | Loaded::Gone => return Err(StoreError::NotFound),
         };
-        let found = old.iter().any(|(n, _)| n == name);
-        match (found, mode, &value) {
-            (true, XattrMode::Create, _) => return Err(StoreError::Exists),
-            (false, XattrMode::Replace, _) | (false, _, None) => {
-                return Err(StoreError::NoAttribute);
-            }
-            _ => {}
-        }
-        let mut new: Vec<(Bytes, Bytes)> = old.iter().filter(|(n, _)| n != name).cloned().collect();
-        new.extend(value.map(|value| (Bytes::copy_from_slice(name), value)));
-        new.sort();
-        let bytes: usize = new.iter().map(|(n, v)| n.len() + v.len()).sum();
-        let list: usize = new.iter().map(|(n, _)| n.len() + 1).sum();
-        if bytes > XATTRS_MAX || list > LIST_MAX {
-            return Err(StoreError::NoSpace);
-        }
+        let new = changed_xattrs(old, name, value, mode)?;
         self.0
             .change(&mut locked, |node, now| {
                 node.xattrs = new;
@@ -124,6 +109,35 @@ impl Namespace {
             })
             .await
     }
+}
+
+/// The extended attributes `old` with one of them set, or removed with `None`.
+///
+/// # Errors
+/// `Exists`, `NoAttribute` as `mode` demands; `NoSpace` beyond [`XATTRS_MAX`].
+pub(crate) fn changed_xattrs(
+    old: &[(Bytes, Bytes)],
+    name: &[u8],
+    value: Option<Bytes>,
+    mode: XattrMode,
+) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    let found = old.iter().any(|(n, _)| n == name);
+    match (found, mode, &value) {
+        (true, XattrMode::Create, _) => return Err(StoreError::Exists),
+        (false, XattrMode::Replace, _) | (false, _, None) => {
+            return Err(StoreError::NoAttribute);
+        }
+        _ => {}
+    }
+    let mut new: Vec<(Bytes, Bytes)> = old.iter().filter(|(n, _)| n != name).cloned().collect();
+    new.extend(value.map(|value| (Bytes::copy_from_slice(name), value)));
+    new.sort();
+    let bytes: usize = new.iter().map(|(n, v)| n.len() + v.len()).sum();
+    let list: usize = new.iter().map(|(n, _)| n.len() + 1).sum();
+    if bytes > XATTRS_MAX || list > LIST_MAX {
+        return Err(StoreError::NoSpace);
+    }
+    Ok(new)
 }
 
 impl Shared {

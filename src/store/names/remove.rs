@@ -11,7 +11,7 @@ use crate::store::past::interval;
 use crate::store::queue::Draft;
 use crate::store::record::Order;
 use crate::store::rows::{Body, DirectoryRow, Entry, Hung, Last, Orphan, State, encode};
-use crate::store::version::{Author, EndOp, Ino, Instant, Kind, Stat, Time};
+use crate::store::version::{Author, Displaced, EndOp, Ino, Instant, Kind, Stat, Time};
 
 impl Namespace {
     /// Removes a name that leads to no directory. What it showed stays in the past; an inode in use lives on.
@@ -23,7 +23,7 @@ impl Namespace {
         parent: Ino,
         name: &[u8],
         _author: &Author,
-    ) -> Result<Stat, StoreError> {
+    ) -> Result<Displaced, StoreError> {
         self.0.room_for_names().await;
         loop {
             let entry = self
@@ -55,7 +55,7 @@ impl Namespace {
         parent: Ino,
         name: &[u8],
         _author: &Author,
-    ) -> Result<Stat, StoreError> {
+    ) -> Result<Displaced, StoreError> {
         self.0.room_for_names().await;
         let _gate = self.0.renames.lock().await;
         loop {
@@ -91,7 +91,7 @@ impl Shared {
         locked: &mut [Locked],
         (parent, name): (Ino, &[u8]),
         ino: Ino,
-    ) -> Result<Stat, StoreError> {
+    ) -> Result<Displaced, StoreError> {
         let target = find(locked, ino).ok_or(StoreError::NotFound)?;
         if target.leaf().is_none() {
             return Err(StoreError::IsDirectory);
@@ -134,11 +134,11 @@ impl Shared {
     }
 
     /// Makes what is loaded say that the inode has lost a name.
-    pub(crate) fn moved_out(&self, target: &mut Locked, home: Home, time: Time) -> Stat {
+    pub(crate) fn moved_out(&self, target: &mut Locked, home: Home, time: Time) -> Displaced {
         let ino = target.inode.ino;
         let pinned = target.inode.is_pinned();
         let Some(leaf) = target.leaf() else {
-            return Stat {
+            let stat = Stat {
                 ino,
                 generation: 0,
                 kind: Kind::Directory,
@@ -147,11 +147,13 @@ impl Shared {
                 blocks: 0,
                 content_stamp: 0,
             };
+            let xattrs = Vec::new();
+            return Displaced { stat, xattrs };
         };
         leaf.home = home;
         leaf.attrs.ctime = time;
         leaf.node.attrs.ctime = time;
-        let stat = leaf.stat(ino);
+        let (stat, xattrs) = (leaf.stat(ino), leaf.node.xattrs.clone());
         if leaf.home == Home::Orphan {
             leaf.fixes.clear();
             self.inodes.settle(ino);
@@ -159,7 +161,7 @@ impl Shared {
                 self.forget_leaf(target);
             }
         }
-        stat
+        Displaced { stat, xattrs }
     }
 
     fn forget_leaf(&self, target: &mut Locked) {
@@ -208,12 +210,12 @@ impl Shared {
         locked: &mut [Locked],
         (parent, name): (Ino, &[u8]),
         entry: &Entry,
-    ) -> Result<Stat, StoreError> {
+    ) -> Result<Displaced, StoreError> {
         let ino = entry.ino;
         let directory = find(locked, ino)
             .and_then(Locked::directory)
             .ok_or(StoreError::NotDirectory)?;
-        let mut stat = directory.stat(ino);
+        let (mut stat, xattrs) = (directory.stat(ino), directory.node.xattrs.clone());
         self.check_empty(ino).await?;
         let answer = self.clock.begin();
         let at = answer.at();
@@ -231,6 +233,7 @@ impl Shared {
             ..DirectoryRow::default()
         };
         let change = self.touch(&mut draft, parent, change);
+        (stat.nlink, stat.attrs.ctime) = (0, draft.time);
         self.enqueue(draft)?;
         if let Some(directory) = find(locked, parent).and_then(Locked::directory) {
             directory.row.merge(change);
@@ -238,8 +241,7 @@ impl Shared {
         if let Some(gone) = find(locked, ino) {
             *gone.loaded() = Loaded::Gone;
         }
-        stat.nlink = 0;
-        Ok(stat)
+        Ok(Displaced { stat, xattrs })
     }
 
     /// Fails with `NotEmpty` when a directory has names.

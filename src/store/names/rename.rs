@@ -15,7 +15,7 @@ use crate::store::past::interval;
 use crate::store::queue::Draft;
 use crate::store::record::Order;
 use crate::store::rows::{Body, DirectoryRow, Entry, Hung, InodeRow, Last, Node, State, encode};
-use crate::store::version::{Author, EndOp, Ino, Kind, Op, Origin, Stat, Time};
+use crate::store::version::{Author, Displaced, EndOp, Ino, Kind, Op, Origin, Stat, Time};
 
 /// What rename does when the new name exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct Renamed {
     /// The inode under its new name.
     pub moved: Stat,
     /// The inode that lost the new name, or that has the old one after an exchange.
-    pub replaced: Option<Stat>,
+    pub replaced: Option<Displaced>,
 }
 
 /// Both ends of a rename, as they were found.
@@ -223,7 +223,12 @@ impl Shared {
         }
     }
 
-    pub(crate) fn apply(&self, locked: &mut [Locked], change: After, time: Time) -> Option<Stat> {
+    pub(crate) fn apply(
+        &self,
+        locked: &mut [Locked],
+        change: After,
+        time: Time,
+    ) -> Option<Displaced> {
         let target = find(locked, change.ino())?;
         match change {
             After::Leaf {
@@ -238,21 +243,25 @@ impl Shared {
                 leaf.node = node;
                 leaf.state = state;
                 let stat = leaf.stat(ino);
+                let xattrs = leaf.node.xattrs.clone();
                 self.settle_if_clean(target);
-                Some(stat)
+                Some(Displaced { stat, xattrs })
             }
             After::Directory { ino, place, row } => {
                 let directory = target.directory()?;
                 directory.place = place;
                 directory.row.merge(row);
-                Some(directory.stat(ino))
+                let xattrs = directory.node.xattrs.clone();
+                let stat = directory.stat(ino);
+                Some(Displaced { stat, xattrs })
             }
             After::Out { home, .. } => Some(self.moved_out(target, home, time)),
             After::Gone(ino) => {
-                let mut stat = target.directory().map(|d| d.stat(ino))?;
-                stat.nlink = 0;
+                let directory = target.directory()?;
+                let (mut stat, xattrs) = (directory.stat(ino), directory.node.xattrs.clone());
+                (stat.nlink, stat.attrs.ctime) = (0, time);
                 *target.loaded() = Loaded::Gone;
-                Some(stat)
+                Some(Displaced { stat, xattrs })
             }
         }
     }

@@ -396,7 +396,7 @@ async fn what_has_the_new_name_is_treated_as_by_a_rename() {
         .unwrap()
         .replaced
         .unwrap();
-    assert_eq!(replaced.nlink, 0);
+    assert_eq!(replaced.stat.nlink, 0);
     assert_eq!(history(&ns, ROOT, b"held").await, [b"held", b"file"]);
     let then = ns.entry_at(ROOT, b"held", stood).await.unwrap().unwrap();
     assert_eq!(read_past(&ns, &then).await, b"held");

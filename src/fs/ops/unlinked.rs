@@ -1,0 +1,97 @@
+//! Attributes of live inodes, also of those that have no name any more and are held: a directory that is somebody's working
+//! directory, a fifo that is open. The store knows of an inode without a name only while its content is open, so what is
+//! changed of the others lasts as long as the kernel holds them, in this room's table.
+
+use crate::fs::{FileSystem, FsError, FsResult};
+use crate::store::{AttrChange, Ino, Stat, StoreError, XattrMode, changed_xattrs};
+use bytes::Bytes;
+
+impl FileSystem {
+    /// Changes attributes; returns them all.
+    ///
+    /// # Errors
+    /// `Stale` when the number means nothing any more; those of the store.
+    pub(crate) async fn set_attributes(&self, ino: Ino, change: AttrChange) -> FsResult<Stat> {
+        match self.namespace.set_attrs(ino, change.clone()).await {
+            Err(StoreError::NotFound) => {
+                let now = self.namespace.wall();
+                let changed = self.live.with_removed(ino, |lost| {
+                    change.apply(&mut lost.stat.attrs, now);
+                    lost.stat.clone()
+                });
+                changed.ok_or(FsError::Stale)
+            }
+            Ok(stat) => {
+                if stat.nlink == 0 {
+                    self.live.with_removed(ino, |lost| lost.stat = stat.clone());
+                }
+                Ok(stat)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// All extended attributes.
+    ///
+    /// # Errors
+    /// `Stale` when the number means nothing any more; those of the store.
+    pub(crate) async fn xattr_names(&self, ino: Ino) -> FsResult<Vec<Bytes>> {
+        match self.namespace.list_xattrs(ino).await {
+            Err(StoreError::NotFound) => {
+                let names = self.live.with_removed(ino, |lost| {
+                    let names = lost.xattrs.iter().map(|(name, _)| name.clone());
+                    names.collect()
+                });
+                names.ok_or(FsError::Stale)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// The value of an extended attribute.
+    ///
+    /// # Errors
+    /// `Stale` when the number means nothing any more; those of the store.
+    pub(crate) async fn xattr(&self, ino: Ino, name: &[u8]) -> FsResult<Option<Bytes>> {
+        match self.namespace.get_xattr(ino, name).await {
+            Err(StoreError::NotFound) => {
+                let value = self.live.with_removed(ino, |lost| {
+                    let found = lost.xattrs.iter().find(|(known, _)| known == name);
+                    found.map(|(_, value)| value.clone())
+                });
+                value.ok_or(FsError::Stale)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Sets an extended attribute, or removes it with `None`.
+    ///
+    /// # Errors
+    /// `Exists`, `NoAttribute` as `mode` demands; `NoSpace`; `Stale` when the number means nothing any more.
+    pub(crate) async fn set_xattr(
+        &self,
+        ino: Ino,
+        name: &[u8],
+        value: Option<Bytes>,
+        mode: XattrMode,
+    ) -> FsResult<()> {
+        let set = self.namespace.set_xattr(ino, name, value.clone(), mode);
+        let set = set.await;
+        match set {
+            Ok(()) | Err(StoreError::NotFound) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let now = self.namespace.wall();
+        let kept = self.live.with_removed(ino, |lost| {
+            lost.xattrs = changed_xattrs(&lost.xattrs, name, value, mode)?;
+            lost.stat.attrs.ctime = now;
+            Ok::<_, StoreError>(())
+        });
+        match (set, kept) {
+            (Ok(()), _) => Ok(()),
+            (Err(_), Some(kept)) => Ok(kept?),
+            (Err(_), None) => Err(FsError::Stale),
+        }
+    }
+}
