@@ -4,17 +4,34 @@ use super::Refusal;
 use super::reach::ReachArguments;
 use crate::backend::{Backend, BackendConfig, BackendError};
 use crate::config::{DEFAULT_NAMESPACE, Reach, StoreUrl};
-use crate::store::{StoreError, audit_log};
+use crate::fs::past::stamp::{Precision::Nanos, print as print_stamp};
+use crate::store::{
+    Audit, AuditConfig, AuditStep, Findings, Spill, StoreError, Subject, audit_log,
+};
+use crate::sync::{Mutex, lock};
 use clap::Args;
+use indicatif::ProgressBar;
 use std::fmt;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a writer may take to log what it has committed: it does so each minute.
 const LOG_MAX: Duration = Duration::from_secs(90);
 
-/// Differing keys that are printed, at most.
+/// Findings of a kind that are printed, at most.
 const SHOWN_MAX: usize = 20;
+
+/// How often progress is told where no terminal shows it.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Rows in memory, bytes; two such amounts are in use.
+const ROWS_IN_MEMORY: usize = 32 << 20;
+
+/// Where temporary files lie unless TMPDIR says otherwise: they may be large, and /tmp is memory on many machines.
+const TEMPORARY: &str = "/var/tmp";
 
 /// What `rewindfs check` takes.
 #[derive(Args)]
@@ -77,36 +94,156 @@ impl Check {
         };
         let backend = Backend::open(self.url.secret(), &self.backend).map_err(refused)?;
         backend.check().await.map_err(refused)?;
-        let waits = || {
-            eprintln!("the namespace is being written: waiting for its log");
+        let progress = Progress::new();
+        let config = AuditConfig {
+            patience: LOG_MAX,
+            spill: Spill {
+                dir: temporary_directory(),
+                memory: ROWS_IN_MEMORY,
+            },
         };
-        let audit = audit_log(&backend, &self.namespace, LOG_MAX, waits)
-            .await
-            .map_err(|error| match error {
-                StoreError::Invalid(_) => Refusal::usage(error),
-                other => Refusal::failure(format!("namespace {}: {other}", self.namespace)),
-            })?;
+        let audit = audit_log(&backend, &self.namespace, &config, |step| {
+            progress.tell(step);
+        })
+        .await
+        .map_err(|error| match error {
+            StoreError::Invalid(_) => Refusal::usage(error),
+            other => Refusal::failure(format!("namespace {}: {other}", self.namespace)),
+        })?;
+        progress.end();
         println!(
             "{} log objects tell {} rows, {} differ from the index, {} counts are wrong",
-            audit.objects,
-            audit.rows,
-            audit.differing.len(),
-            audit.miscounted.len()
+            audit.objects, audit.rows, audit.differing.count, audit.miscounted.count
         );
-        if audit.differing.is_empty() && audit.miscounted.is_empty() {
+        if audit.is_sound() {
             return Ok(());
         }
-        let shown: Vec<&str> = audit
-            .differing
-            .iter()
-            .chain(&audit.miscounted)
-            .take(SHOWN_MAX)
-            .map(String::as_str)
-            .collect();
+        for findings in [&audit.damaged, &audit.differing, &audit.miscounted] {
+            print(findings);
+        }
         Err(Refusal::failure(format!(
-            "namespace {}: log, index and counts differ at {}",
+            "namespace {}: {}",
             self.namespace,
-            shown.join(", ")
+            verdict(&audit)
         )))
+    }
+}
+
+/// Where rows go that do not fit into memory.
+fn temporary_directory() -> PathBuf {
+    let told = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
+    let usual = Path::new(TEMPORARY);
+    match told {
+        Some(dir) => dir.into(),
+        None if usual.is_dir() => usual.to_owned(),
+        None => std::env::temp_dir(),
+    }
+}
+
+/// Says in a line what is wrong.
+fn verdict(audit: &Audit) -> String {
+    let mut parts = Vec::new();
+    if !audit.damaged.is_empty() {
+        parts.push("log objects are missing or bad");
+    }
+    if !audit.differing.is_empty() {
+        parts.push("log and index differ");
+    }
+    if !audit.miscounted.is_empty() {
+        parts.push("counts are wrong");
+    }
+    parts.join(", ")
+}
+
+/// Prints the first findings, one per line, and how many more there are.
+fn print(findings: &Findings) {
+    let shown = &findings.named[..findings.named.len().min(SHOWN_MAX)];
+    for finding in shown {
+        println!("{}: {}", name(&finding.subject), finding.what);
+    }
+    let more = findings.count - shown.len() as u64;
+    if more > 0 {
+        println!("and {more} more like these");
+    }
+}
+
+/// A subject as people know it.
+fn name(subject: &Subject) -> String {
+    match subject {
+        Subject::Path { path, version } => {
+            let path = match path.as_str() {
+                "" => "the root directory",
+                path => path,
+            };
+            match version {
+                Some(version) => format!("{path}, version {}", print_stamp(*version, Nanos)),
+                None => path.to_owned(),
+            }
+        }
+        Subject::Object(key) => format!("object {key}"),
+        Subject::Other(what) => what.clone(),
+    }
+}
+
+/// Shows how far a check is: on a terminal in one line that changes, else in a line now and then.
+struct Progress {
+    bar: ProgressBar,
+    told: Mutex<Instant>,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let bar = match std::io::stderr().is_terminal() {
+            true => ProgressBar::new_spinner(),
+            false => ProgressBar::hidden(),
+        };
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self {
+            bar,
+            told: Mutex::new(Instant::now()),
+        }
+    }
+
+    fn tell(&self, step: AuditStep) {
+        let text = match step {
+            AuditStep::Log { read, all } => format!("read {read} of {all} log objects"),
+            AuditStep::Rows(rows) => format!("compared {rows} rows"),
+            AuditStep::Waiting => "the namespace is being written: waiting for its log".to_owned(),
+        };
+        if !self.bar.is_hidden() {
+            self.bar.set_message(text);
+            return;
+        }
+        let mut told = lock(&self.told);
+        if step == AuditStep::Waiting || told.elapsed() >= LINE_EVERY {
+            *told = Instant::now();
+            eprintln!("{text}");
+        }
+    }
+
+    fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_are_named_by_path_version_and_object() {
+        let version = Some(crate::store::Instant(1_800_000_000_123_000_000));
+        let path = |path: &str, version| Subject::Path {
+            path: path.to_owned(),
+            version,
+        };
+        assert_eq!(
+            name(&path("a/b/c.txt", version)),
+            "a/b/c.txt, version 2027-01-15T08-00-00.123000000Z"
+        );
+        assert_eq!(name(&path("a/b", None)), "a/b");
+        assert_eq!(name(&path("", None)), "the root directory");
+        let object = Subject::Object("log/00000/001/000/000/001".to_owned());
+        assert_eq!(name(&object), "object log/00000/001/000/000/001");
     }
 }

@@ -181,7 +181,7 @@ impl From<StoreError> for FsError {
             StoreError::IntoItself => Self::IntoItself,
             StoreError::TooManyLinks => Self::TooManyLinks,
             StoreError::TooLarge => Self::TooLarge,
-            StoreError::NoSpace => Self::NoSpace,
+            StoreError::NoSpace | StoreError::LocalDisk(_) => Self::NoSpace,
             StoreError::NoAttribute => Self::NoAttribute,
             StoreError::Stale => Self::Stale,
             StoreError::Busy(what) | StoreError::Clock(what) => Self::Busy(what),

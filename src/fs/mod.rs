@@ -13,6 +13,7 @@ mod handle;
 mod inode;
 #[cfg(test)]
 mod model;
+mod named;
 mod ops;
 pub(crate) mod past;
 #[cfg(test)]

@@ -366,7 +366,7 @@ impl Filesystem for Adapter {
         reply.ok();
         let call = Call::quick("release", ino.0);
         self.door().behind(call, move |fs| async move {
-            released(fs.release(ino.0, handle.0).await);
+            released(&fs, ino.0, fs.release(ino.0, handle.0).await).await;
         });
     }
 
@@ -438,7 +438,7 @@ impl Filesystem for Adapter {
         reply.ok();
         let call = Call::quick("releasedir", ino.0);
         self.door().behind(call, move |fs| async move {
-            released(fs.releasedir(ino.0, handle.0).await);
+            released(&fs, ino.0, fs.releasedir(ino.0, handle.0).await).await;
         });
     }
 

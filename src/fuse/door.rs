@@ -145,13 +145,14 @@ impl Door {
         let mut work = std::pin::pin!(AssertUnwindSafe(work).catch_unwind());
         let Ok(outcome) = tokio::time::timeout(limit, work.as_mut()).await else {
             reply.fail(Errno::EIO);
-            tracing::error!(?limit, "no result within the deadline, the caller got EIO");
+            let file = self.fs.named(call.ino).await;
+            tracing::error!(%file, ?limit, "no result within the deadline, the caller got EIO");
             return self.late(call, work.await).await;
         };
         match outcome {
             Ok(Ok(value)) => reply.succeed(value),
             Ok(Err(error)) => {
-                log(&error);
+                self.log(call, &error).await;
                 reply.fail(errno(&error));
             }
             Err(panic) => {
@@ -172,11 +173,26 @@ impl Door {
                 tracing::warn!("the result came after the deadline");
                 value.take_back(&self.fs).await;
             }
-            Ok(Err(error)) => log(&error),
+            Ok(Err(error)) => self.log(call, &error).await,
             Err(panic) => {
                 self.poison(call, &panic);
                 resume_unwind(panic);
             }
+        }
+    }
+
+    /// Logs `error` once, at the level it names; what an operator must see is told with the path and the version.
+    async fn log(&self, call: Call, error: &FsError) {
+        let error_text = chain(error);
+        match error.level() {
+            Level::ERROR => {
+                let file = self.fs.named(call.ino).await;
+                tracing::error!(%file, error = %error_text, "failed");
+            }
+            Level::WARN => tracing::warn!(error = %error_text, "failed"),
+            Level::INFO => tracing::info!(error = %error_text, "failed"),
+            Level::DEBUG => tracing::debug!(error = %error_text, "failed"),
+            Level::TRACE => tracing::trace!(error = %error_text, "failed"),
         }
     }
 
@@ -197,18 +213,6 @@ impl Door {
             "a request panicked, from now on every call is EIO"
         );
         self.fs.poison(call.name);
-    }
-}
-
-/// Logs `error` once, at the level it names.
-fn log(error: &FsError) {
-    let error_text = chain(error);
-    match error.level() {
-        Level::ERROR => tracing::error!(error = %error_text, "failed"),
-        Level::WARN => tracing::warn!(error = %error_text, "failed"),
-        Level::INFO => tracing::info!(error = %error_text, "failed"),
-        Level::DEBUG => tracing::debug!(error = %error_text, "failed"),
-        Level::TRACE => tracing::trace!(error = %error_text, "failed"),
     }
 }
 

@@ -73,20 +73,23 @@ impl Granted for Entry {
 
 impl Granted for OpenFile {
     async fn take_back(self, fs: &FileSystem) {
-        released(fs.release(self.ino, self.opened.handle).await);
+        let outcome = fs.release(self.ino, self.opened.handle).await;
+        released(fs, self.ino, outcome).await;
     }
 }
 
 impl Granted for OpenDirectory {
     async fn take_back(self, fs: &FileSystem) {
-        released(fs.releasedir(self.ino, self.opened.handle).await);
+        let outcome = fs.releasedir(self.ino, self.opened.handle).await;
+        released(fs, self.ino, outcome).await;
     }
 }
 
 impl Granted for Created {
     async fn take_back(self, fs: &FileSystem) {
         let ino = self.entry.stat.ino.0;
-        released(fs.release(ino, self.opened.handle).await);
+        let outcome = fs.release(ino, self.opened.handle).await;
+        released(fs, ino, outcome).await;
         fs.forget(ino, 1);
     }
 }
@@ -100,9 +103,10 @@ impl Granted for Listed {
 }
 
 /// Logs a release that failed: nobody waits for its result.
-pub(super) fn released(outcome: Result<(), FsError>) {
+pub(super) async fn released(fs: &FileSystem, ino: u64, outcome: Result<(), FsError>) {
     if let Err(error) = outcome {
-        tracing::error!(%error, "a handle was released with an error");
+        let file = fs.named(ino).await;
+        tracing::error!(%file, %error, "a handle was released with an error");
     }
 }
 

@@ -101,6 +101,11 @@ impl Batch {
         &self.rows
     }
 
+    /// Gives the changes away, in their order.
+    pub(crate) fn into_rows(self) -> Vec<(Bytes, Change)> {
+        self.rows
+    }
+
     /// Bytes of all keys and values.
     pub fn bytes(&self) -> usize {
         let len = |change: &Change| match change {

@@ -5,14 +5,14 @@
 //! with [`MetaError::Unavailable`] while the engine goes on trying, and the same calls succeed once the store is back.
 //! Fixed at creation and never to change: the segment extractor (first key byte), the merge function, zstd.
 
-use self::around::Around;
-use self::checksum::{Checksummed, DamagedObject};
+use self::checksum::DamagedObject;
 use self::fixed::{FirstByte, Merge};
-use self::marked::{Marked, Opened};
+use self::reach::{Watch, reach};
 use super::commit::Coordinator;
 use super::error::chain;
 use super::{Batch, Change, Commit, MergeFn, MetaError, MetaRead, MetaState, MetaStore, RowScan};
 use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::task::Tasks;
 use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::ObjectStore;
@@ -36,16 +36,15 @@ mod fixed;
 mod follow;
 mod inspect;
 mod marked;
+mod reach;
 mod reason;
 mod tables;
+mod wal;
 
 pub use follow::SlateFollower;
 pub use inspect::{BadObject, Inspection, LoggedPut, Origin, inspect};
 pub use reason::Reason;
 use reason::Why;
-
-/// How long the first request of an open may take; a wrong bucket or address shows here.
-const FIRST_CONTACT: Duration = Duration::from_secs(10);
 
 /// How long an open may take in all: a log of 400,000 rows over a slow store replays within a second.
 const OPEN_DEADLINE: Duration = Duration::from_secs(120);
@@ -213,7 +212,7 @@ pub struct SlateStore {
     epoch: u64,
     /// The newest commit, for empty batches.
     newest: AtomicU64,
-    committed: tables::Committed,
+    tables: tables::Tables,
     merge: MergeFn,
     deadline: Duration,
     status: Status,
@@ -252,8 +251,8 @@ impl SlateStore {
         config: &SlateConfig,
         settings: Settings,
     ) -> Result<Self, MetaError> {
-        let opened = Opened::default();
-        let (place, object_store) = reach(object_store, path, config, &opened).await?;
+        let watch = Watch::new(config);
+        let (place, object_store) = reach(object_store, path, config, &watch).await?;
         let building = Db::builder(place, object_store)
             .with_settings(settings)
             .with_sst_block_size(SstBlockSize::Block16Kib)
@@ -265,12 +264,14 @@ impl SlateStore {
             Ok(built) => built.map_err(|error| lost_race(classify(&error)))?,
             Err(_) => return Err(Why::from(config.reason.clone()).late("opening", OPEN_DEADLINE)),
         };
-        opened.set();
+        watch.opened.set();
+        watch.wal.replayed();
         let status = Status::new(db.subscribe(), config);
+        let tasks = Tasks::new(tokio::runtime::Handle::current());
         Ok(Self {
             epoch: db.manifest().writer_epoch(),
             newest: AtomicU64::new(status.durable().0),
-            committed: tables::Committed::default(),
+            tables: tables::Tables::keep(&db, watch.wal, tasks),
             merge: config.merge,
             deadline: config.deadline,
             coordinator: coordinator(&db, &status, config.deadline),
@@ -281,35 +282,6 @@ impl SlateStore {
 
     fn newest(&self) -> Commit {
         Commit(self.newest.load(Ordering::Acquire))
-    }
-}
-
-/// Makes sure of the object store, and puts before it what makes reads of it few.
-async fn reach(
-    object_store: Arc<dyn ObjectStore>,
-    path: &str,
-    config: &SlateConfig,
-    opened: &Opened,
-) -> Result<(object_store::path::Path, Arc<dyn ObjectStore>), MetaError> {
-    let place = object_store::path::Path::from(path);
-    first_contact(&*object_store, &place).await?;
-    let marked = Arc::new(Marked::new(object_store, config.local, opened.clone()));
-    let checked: Arc<dyn ObjectStore> = Arc::new(Checksummed::new(marked));
-    Ok(match config.local {
-        true => (place, checked),
-        false => (place, Arc::new(Around::new(checked))),
-    })
-}
-
-/// Asks the object store one thing without the engine's patience.
-async fn first_contact(
-    object_store: &dyn ObjectStore,
-    place: &object_store::path::Path,
-) -> Result<(), MetaError> {
-    match timeout(FIRST_CONTACT, object_store.list_with_delimiter(Some(place))).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(MetaError::Unavailable(chain(&error))),
-        Err(_) => Err(Why::default().late("listing it", FIRST_CONTACT)),
     }
 }
 
@@ -460,7 +432,7 @@ impl MetaStore for SlateStore {
             refuse(self.state())?;
             return Ok(self.newest());
         }
-        self.committed.add(&batch);
+        self.tables.add(&batch);
         let mut rows = WriteBatch::new();
         for (key, change) in batch.fold(self.merge) {
             match change {
@@ -514,11 +486,12 @@ impl MetaStore for SlateStore {
             // Through the coordinator, because the engine gives up its rows once it is asked to close.
             MetaState::Open => {
                 self.durable(self.newest()).await?;
-                self.committed.settle(&self.db).await;
+                self.tables.settle(&self.db).await;
             }
             MetaState::Fenced | MetaState::Failed(_) => {}
         }
-        // What is in memory is in the log too, and little of it: the next open replays it faster than it opens tables.
+        // What is in memory is in the engine's log too, and little of it: the next open replays it faster than it opens
+        // tables.
         let options = CloseOptions::default().with_flush_type(Some(FlushType::Wal));
         match timeout(CLOSE_DEADLINE, self.db.close_with_options(options)).await {
             // An engine that had stopped closes without a flush: what was not durable then is not durable now.

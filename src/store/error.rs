@@ -37,6 +37,9 @@ pub enum StoreError {
     /// The local disk is full; nothing was changed.
     #[error("no space left in the cache directory")]
     NoSpace,
+    /// The local disk did not take a temporary file; the text names it.
+    #[error("{0}")]
+    LocalDisk(String),
     /// No such extended attribute.
     #[error("no such attribute")]
     NoAttribute,

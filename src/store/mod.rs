@@ -25,7 +25,7 @@ pub use admin::{
     LastWrite, NamespaceInfo, create_namespace, delete_namespace, list_namespaces, parse_setting,
     set_namespace, show_namespace,
 };
-pub use audit::{Audit, audit_log};
+pub use audit::{Audit, AuditConfig, AuditStep, Finding, Findings, Spill, Subject, audit_log};
 pub use content::pin::Pin;
 pub use error::StoreError;
 pub use file::clone::CloneSource;

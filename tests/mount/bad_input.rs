@@ -215,3 +215,55 @@ fn a_damaged_or_missing_segment_is_named_and_breaks_nothing_else() {
         assert!(log.contains(&key), "{key} is not named:\n{log}");
     }
 }
+
+#[test]
+fn the_log_names_the_path_and_the_version_of_what_cannot_be_read() {
+    let store = tempfile::tempdir().unwrap();
+    let mut mount = TestMount::start(&Place::local(store.path()), &[]);
+    let mut random = Random::new(37);
+    fs::create_dir_all(mount.path("a/b")).unwrap();
+    let old = random.bytes(2 << 20);
+    fs::write(mount.path("a/b/c.txt"), &old).unwrap();
+    mount.drain();
+    fs::write(mount.path("a/b/c.txt"), random.bytes(1 << 20)).unwrap();
+    mount.drain();
+    let versions = mount.sh("ls a/b/.versions/@files/c.txt | grep -v -e latest -e previous");
+    let versions: Vec<&str> = versions.lines().collect();
+    assert_eq!(versions.len(), 2, "{versions:?}");
+    mount.kill9();
+    let mut found = Vec::new();
+    segments(&store.path().join("main/data"), &mut found);
+    let damaged = &found[0].1;
+    let mut bytes = fs::read(damaged).unwrap();
+    bytes[1 << 19] ^= 1;
+    fs::write(damaged, bytes).unwrap();
+
+    mount.recover(Cache::Wiped);
+    let past = mount.path("a/b/.versions/@files/c.txt").join(versions[0]);
+    let error = fs::read(past).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(EIO), "{error}");
+    // As the listing shows it, to the millisecond.
+    let stamp = &versions[0][.."2026-11-20T21-26-48.123".len()];
+    let named = |name: &str| format!("file={name}, version {stamp}");
+    let log = mount.log_tail();
+    assert!(log.contains(&named("a/b/c.txt")), "{stamp}:\n{log}");
+    let lines = |log: &str| log.lines().filter(|l| l.contains("a/b/c.txt, ")).count();
+    let told = lines(&log);
+
+    let time = versions[0].strip_suffix(".txt").unwrap();
+    let then = mount.path(".versions").join(time).join("a/b/c.txt");
+    let error = fs::read(then).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(EIO), "{error}");
+    let log = mount.log_tail();
+    assert!(lines(&log) > told, "through a time:\n{log}");
+
+    // Restored, so that it is the live file's.
+    mount.sh(&format!(
+        "cp a/b/.versions/@files/c.txt/{} 'live\n1'",
+        versions[0]
+    ));
+    let error = fs::read(mount.path("live\n1")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(EIO), "{error}");
+    let log = mount.log_tail();
+    assert!(log.contains("file=live\\n1, version 20"), "{log}");
+}

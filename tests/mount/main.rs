@@ -13,6 +13,7 @@
 mod support;
 
 mod attributes;
+mod audit;
 mod bad_input;
 mod clock;
 mod clone;
@@ -27,6 +28,7 @@ mod failing;
 mod followers;
 mod harness;
 mod helper;
+mod index_log;
 mod instants;
 mod linked;
 mod locks;

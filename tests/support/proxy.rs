@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -71,6 +71,8 @@ pub(crate) struct Proxy {
     refuse: Arc<AtomicBool>,
     /// What is answered instead of the server.
     failure: Arc<Mutex<Option<Failure>>>,
+    /// How long every request waits, in milliseconds.
+    delay: Arc<AtomicU64>,
 }
 
 /// What passed, in order of the heads.
@@ -98,6 +100,8 @@ impl Proxy {
         let its_refuse = Arc::clone(&refuse);
         let failure = Arc::new(Mutex::new(None));
         let its_failure = Arc::clone(&failure);
+        let delay = Arc::new(AtomicU64::new(millis(delay)));
+        let its_delay = Arc::clone(&delay);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if its_stop.load(Ordering::Relaxed) {
@@ -108,9 +112,10 @@ impl Proxy {
                 }
                 let (log, refuse) = (Arc::clone(&its_log), Arc::clone(&its_refuse));
                 let failure = Arc::clone(&its_failure);
+                let delay = Arc::clone(&its_delay);
                 thread::spawn(move || {
                     let how = How {
-                        delay,
+                        delay: &delay,
                         refuse: &refuse,
                         failure: &failure,
                     };
@@ -124,7 +129,13 @@ impl Proxy {
             stop,
             refuse,
             failure,
+            delay,
         }
+    }
+
+    /// From now on every request waits so long.
+    pub(crate) fn delay(&self, delay: Duration) {
+        self.delay.store(millis(delay), Ordering::Relaxed);
     }
 
     /// Answers in place of the server, until told otherwise; what is asked is counted all the same.
@@ -169,6 +180,11 @@ impl Drop for Proxy {
     }
 }
 
+/// A duration in milliseconds.
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().expect("a short time")
+}
+
 /// Requests and body bytes by method and kind of key, for messages.
 pub(crate) fn summary(requests: &[Request]) -> String {
     let mut kinds: std::collections::BTreeMap<String, (u64, u64)> =
@@ -192,7 +208,7 @@ pub(crate) fn summary(requests: &[Request]) -> String {
 
 /// What becomes of requests.
 struct How<'a> {
-    delay: Duration,
+    delay: &'a AtomicU64,
     refuse: &'a AtomicBool,
     failure: &'a Mutex<Option<Failure>>,
 }
@@ -237,7 +253,7 @@ fn forward_requests(mut client: &TcpStream, mut server: &TcpStream, how: &How<'_
                     return;
                 }
                 Event::Head(method, target) => {
-                    thread::sleep(how.delay);
+                    thread::sleep(Duration::from_millis(how.delay.load(Ordering::Relaxed)));
                     let failure = *how.failure.lock().unwrap_or_else(PoisonError::into_inner);
                     failing = failure.and_then(|failure| failure.answer(&method));
                     let mut guard = log.lock();

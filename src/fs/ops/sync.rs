@@ -74,8 +74,8 @@ impl FileSystem {
                     return;
                 };
                 if let Err(error) = open.release().await {
-                    let ino = open.file.ino().0;
-                    tracing::error!(ino, %error, "an open file's last changes became no version");
+                    let file = self.named(open.file.ino().0).await;
+                    tracing::error!(%file, %error, "an open file's last changes became no version");
                 }
             })
             .await;

@@ -185,6 +185,43 @@ impl PastNode {
         }
     }
 
+    /// The live directory it stands for, as it was or is.
+    pub(crate) fn live_directory(&self) -> Option<Ino> {
+        match &self.what {
+            What::Versions(dir) | What::Files(dir) | What::Deleted(dir) | What::Log(dir) => {
+                Some(*dir)
+            }
+            What::Time { asked, .. } => Some(*asked),
+            _ => None,
+        }
+    }
+
+    /// The name in a live directory whose states it leads to.
+    pub(crate) fn live_name(&self) -> Option<(Ino, &Bytes)> {
+        match &self.what {
+            What::History(dir, slot) => Some((*dir, slot)),
+            _ => None,
+        }
+    }
+
+    /// The name it has in the directory it was found in, as that was.
+    pub(crate) fn name(&self) -> Option<&Bytes> {
+        match &self.what {
+            What::Tree(seen) | What::State(seen) | What::Gone(seen) => Some(&seen.name),
+            _ => None,
+        }
+    }
+
+    /// The instant of the version it shows, or as of which it shows a directory.
+    pub(crate) fn instant(&self) -> Option<Instant> {
+        match &self.what {
+            What::State(seen) => Some(seen.entry.version.instant),
+            What::Tree(seen) | What::Gone(seen) => Some(seen.at),
+            What::Time { at, .. } => Some(*at),
+            _ => None,
+        }
+    }
+
     /// What it is.
     pub(crate) fn what(&self) -> &What {
         &self.what

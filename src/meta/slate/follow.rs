@@ -5,8 +5,8 @@
 //! while the store is away.
 
 use super::fixed::{FirstByte, Merge};
-use super::marked::Opened;
-use super::{OPEN_DEADLINE, Scan, SlateConfig, Status, Why, classify, reach, scan_options};
+use super::reach::{Watch, reach};
+use super::{OPEN_DEADLINE, Scan, SlateConfig, Status, Why, classify, scan_options};
 use crate::meta::{MetaError, MetaRead, RowScan};
 use crate::sync::Arc;
 use async_trait::async_trait;
@@ -51,8 +51,9 @@ impl SlateFollower {
         config: &SlateConfig,
         every: Duration,
     ) -> Result<Self, MetaError> {
-        let seen = Opened::default();
-        let (place, object_store) = reach(object_store, path, config, &seen).await?;
+        // Its engine goes on reading the log as the writer makes it.
+        let watch = Watch::new(config);
+        let (place, object_store) = reach(object_store, path, config, &watch).await?;
         let options = DbReaderOptions {
             manifest_poll_interval: every,
             object_store_cache_options: config.disk_cache_options(),
@@ -69,7 +70,7 @@ impl SlateFollower {
             Ok(opened) => opened.map_err(|error| classify(&error))?,
             Err(_) => return Err(Why::from(config.reason.clone()).late("opening", OPEN_DEADLINE)),
         };
-        seen.set();
+        watch.opened.set();
         Ok(Self {
             status: Status::new(db.subscribe(), config),
             every,

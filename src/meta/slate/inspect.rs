@@ -6,8 +6,8 @@
 
 use super::checksum::DamagedObject;
 use super::fixed::{FirstByte, Merge};
-use super::marked::Opened;
-use super::{SlateConfig, chain, classify, reach};
+use super::reach::{Watch, reach};
+use super::{SlateConfig, chain, classify};
 use crate::meta::MetaError;
 use crate::sync::Arc;
 use bytes::Bytes;
@@ -101,7 +101,7 @@ pub async fn inspect(
     config: &SlateConfig,
     watched: &[Bytes],
 ) -> Result<Inspection, MetaError> {
-    let (place, store) = reach(object_store, path, config, &Opened::default()).await?;
+    let (place, store) = reach(object_store, path, config, &Watch::new(config)).await?;
     let mut looks = 1;
     loop {
         let found = Look::at(&place, &store).await?;

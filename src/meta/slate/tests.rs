@@ -241,7 +241,7 @@ async fn a_bucket_out_of_reach_fails_the_open_within_seconds() {
 async fn an_index_of_another_make_is_refused() {
     let bucket = Arc::new(Bucket::default());
     let object_store: Arc<dyn ObjectStore> = Arc::<Bucket>::clone(&bucket);
-    let object_store = Arc::new(Checksummed::new(object_store));
+    let object_store = Arc::new(checksum::Checksummed::new(object_store));
     let plain = Db::builder("meta", object_store).build().await.unwrap();
     plain.close().await.unwrap();
     let refused = open(&bucket, impatient()).await.unwrap_err();

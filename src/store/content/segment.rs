@@ -40,13 +40,8 @@ impl SegmentId {
 
     /// The segment at a key below the namespace; `None` if it is none's.
     pub(crate) fn from_key(key: &str) -> Option<Self> {
-        let digits: String = key.strip_prefix("data/")?.split('/').collect();
-        let number = |part: std::ops::Range<usize>| u64::from_str_radix(digits.get(part)?, 16).ok();
-        let id = Self {
-            epoch: number(0..8)?,
-            sequence: number(8..17)?,
-        };
-        (id.key() == key).then_some(id)
+        let (epoch, sequence) = object_numbers("data", key)?;
+        Some(Self { epoch, sequence })
     }
 }
 
@@ -60,6 +55,14 @@ pub(crate) fn object_key(kind: &str, epoch: u64, sequence: u64) -> String {
         sequence >> 12 & 0xfff,
         sequence & 0xfff
     )
+}
+
+/// The epoch and the sequence of an object's key; `None` if it is no key of that kind.
+pub(crate) fn object_numbers(kind: &str, key: &str) -> Option<(u64, u64)> {
+    let digits: String = key.strip_prefix(kind)?.split('/').collect();
+    let number = |part: std::ops::Range<usize>| u64::from_str_radix(digits.get(part)?, 16).ok();
+    let (epoch, sequence) = (number(0..8)?, number(8..17)?);
+    (object_key(kind, epoch, sequence) == key).then_some((epoch, sequence))
 }
 
 /// What the footer says of an extent.

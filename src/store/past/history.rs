@@ -28,6 +28,16 @@ fn back(stood: &Stood, slot: &(Ino, Bytes)) -> bool {
 }
 
 impl Namespace {
+    /// The instant of the last version of a live file; `None` where it has none, or cannot be read.
+    pub async fn last_version(&self, ino: Ino) -> Option<Instant> {
+        let mut locked = self.0.lock(ino).await.ok()?;
+        match &locked.leaf()?.state {
+            State::Version(stamp) => Some(stamp.id.instant),
+            State::Provisional(last) => Some(last.stamp.id.instant),
+            State::Unborn { .. } => None,
+        }
+    }
+
     /// Every state of a name that stood, oldest first, the current one last. Goes on through the rename that made the name, and
     /// through the removal it came back from.
     ///

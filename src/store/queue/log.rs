@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, BackendError, Lane};
 use crate::meta::{Batch, Commit, JournalToken};
-use crate::store::content::segment::object_key;
+use crate::store::content::segment::{object_key, object_numbers};
 use crate::store::error::StoreError;
 use crate::store::keys;
 use crate::store::rows::{FORMAT, LogPlace, decode, encode};
@@ -51,7 +51,7 @@ pub(crate) enum Base {
 }
 
 impl LogObject {
-    fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         // proof: a log object is plain data, which serializes into a Vec always.
         let mut bytes = postcard::to_allocvec(self).expect("a log object is plain data");
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
@@ -328,19 +328,10 @@ impl Log {
 #[cfg(test)]
 pub(crate) async fn read_all(backend: &Backend) -> Result<Vec<LogObject>, StoreError> {
     let mut objects = Vec::new();
-    read_on(backend, &mut objects).await?;
-    Ok(objects)
-}
-
-/// Adds to the oldest log objects those that come after them.
-pub(crate) async fn read_on(
-    backend: &Backend,
-    objects: &mut Vec<LogObject>,
-) -> Result<(), StoreError> {
-    for info in backend.list("log").await?.into_iter().skip(objects.len()) {
+    for info in backend.list("log").await? {
         objects.push(read(backend, &info.key).await?);
     }
-    Ok(())
+    Ok(objects)
 }
 
 /// The key of the newest log object; the index says that the one of `recorded`, epoch and sequence, is there. Lists only from
@@ -380,13 +371,8 @@ pub(crate) async fn places_from(
         ..place
     };
     let listed = backend.list_after("log", &key_of(before)).await?;
-    let place = |key: &str| -> Option<LogPlace> {
-        let digits: String = key.strip_prefix("log/")?.split('/').collect();
-        let number = |part: std::ops::Range<usize>| u64::from_str_radix(digits.get(part)?, 16).ok();
-        Some(LogPlace {
-            epoch: number(0..8)?,
-            sequence: number(8..17)?,
-        })
+    let place = |key: &str| {
+        object_numbers("log", key).map(|(epoch, sequence)| LogPlace { epoch, sequence })
     };
     Ok(listed.iter().filter_map(|info| place(&info.key)).collect())
 }
@@ -396,19 +382,24 @@ pub(crate) async fn places_from(
 /// # Errors
 /// `Corrupt`, naming the object; `Unavailable`.
 pub(crate) async fn read(backend: &Backend, key: &str) -> Result<LogObject, StoreError> {
+    fetch(backend, key).await.map_err(|error| match error {
+        BackendError::Damaged { reason, .. } => StoreError::Corrupt(format!("{key}: {reason}")),
+        other => other.into(),
+    })
+}
+
+/// The same, where the caller tells a bad object from a missing one.
+///
+/// # Errors
+/// `Damaged`, `NotFound`, `Unavailable`.
+pub(crate) async fn fetch(backend: &Backend, key: &str) -> Result<LogObject, BackendError> {
     let decode = |bytes: &Bytes| {
         LogObject::decode(bytes).map_err(|error| match error {
             StoreError::Corrupt(what) => what,
             other => other.to_string(),
         })
     };
-    backend
-        .get_as(key, decode)
-        .await
-        .map_err(|error| match error {
-            BackendError::Damaged { reason, .. } => StoreError::Corrupt(format!("{key}: {reason}")),
-            other => other.into(),
-        })
+    backend.get_as(key, decode).await
 }
 
 #[cfg(test)]

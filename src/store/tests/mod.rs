@@ -1,5 +1,6 @@
 //! The store as its users see it: on one bucket in memory, reopened with the cache kept or wiped.
 
+mod audited;
 mod basics;
 mod blob;
 mod blob_list;
@@ -13,6 +14,7 @@ mod follow;
 mod full;
 mod linked;
 mod long;
+mod many_rows;
 mod matrix;
 mod model;
 mod reclaim;

@@ -1,0 +1,285 @@
+//! The engine's write-ahead log as it goes by: how long it has grown, and reads of it that take one request instead of two.
+//!
+//! An open replays every object of that log whose rows are in no table, and asks twice for each: for its length, then for
+//! its bytes. Here the first question brings the bytes along.
+//! Invariant: an object of the log never changes once it is written, so bytes that were read with its length are right; what
+//! is kept is at most [`KEPT_BYTES`], and nothing is kept after [`Wal::replayed`].
+
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, lock};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    Attributes, CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, Result,
+};
+use std::collections::VecDeque;
+use std::fmt;
+use tokio::sync::Notify;
+
+/// The engine reads so much of the end of an object in one request; of a smaller object that is everything.
+const ONE_READ: u64 = 128 * 1024;
+
+/// Objects up to this length are kept when they come with the question for their length.
+const KEPT_OBJECT: u64 = 4 << 20;
+
+/// Bytes that wait for the engine's further questions, at most.
+const KEPT_BYTES: usize = 32 << 20;
+
+/// What is known of the log.
+#[derive(Debug)]
+pub(super) struct Wal {
+    /// Whether a question for a length brings the bytes along.
+    reads_ahead: AtomicBool,
+    /// The highest number of an object written here.
+    newest: AtomicU64,
+    /// Bytes of objects read.
+    read: AtomicU64,
+    grown: Notify,
+    kept: Mutex<Kept>,
+}
+
+/// Objects whose length the engine has been told, oldest first.
+#[derive(Debug, Default)]
+struct Kept {
+    bytes: usize,
+    objects: VecDeque<Object>,
+}
+
+/// An object of the log, whole.
+#[derive(Debug, Clone)]
+struct Object {
+    meta: ObjectMeta,
+    attributes: Attributes,
+    bytes: Bytes,
+}
+
+impl Kept {
+    fn keep(&mut self, object: Object) {
+        self.bytes += object.bytes.len();
+        self.objects.push_back(object);
+        while self.bytes > KEPT_BYTES {
+            let Some(oldest) = self.objects.pop_front() else {
+                return;
+            };
+            self.bytes -= oldest.bytes.len();
+        }
+    }
+
+    /// The object, for a read of a part; one that is read at once is given away.
+    fn find(&mut self, at: &Path) -> Option<Object> {
+        let found = self.objects.iter().position(|o| o.meta.location == *at)?;
+        if self.objects[found].meta.size > ONE_READ {
+            return Some(self.objects[found].clone());
+        }
+        let object = self.objects.remove(found)?;
+        self.bytes -= object.bytes.len();
+        Some(object)
+    }
+}
+
+impl Wal {
+    /// Nothing is known yet; `local`: the objects are files of this machine, where a second question costs nothing.
+    pub(super) fn new(local: bool) -> Arc<Self> {
+        Arc::new(Self {
+            reads_ahead: AtomicBool::new(!local),
+            newest: AtomicU64::new(0),
+            read: AtomicU64::new(0),
+            grown: Notify::new(),
+            kept: Mutex::default(),
+        })
+    }
+
+    /// The open has read the log; the engine will not read it again.
+    pub(super) fn replayed(&self) {
+        self.reads_ahead.store(false, Ordering::Relaxed);
+        *lock(&self.kept) = Kept::default();
+    }
+
+    /// How many objects the next open reads if `replayed_upto` is the newest whose rows are all in tables.
+    pub(super) fn objects_after(&self, replayed_upto: u64) -> u64 {
+        self.newest
+            .load(Ordering::Relaxed)
+            .saturating_sub(replayed_upto)
+    }
+
+    /// Bytes of the log that were read so far.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    /// Waits until an object was written since the last call returned.
+    pub(super) async fn grown(&self) {
+        self.grown.notified().await;
+    }
+
+    fn written(&self, at: &Path) {
+        if let Some(number) = number_of(at) {
+            self.newest.fetch_max(number, Ordering::Relaxed);
+            self.grown.notify_one();
+        }
+    }
+}
+
+/// The number of an object of the log; `None` for any other object.
+fn number_of(at: &Path) -> Option<u64> {
+    let (folder, file) = at.as_ref().rsplit_once('/')?;
+    if folder != "wal" && !folder.ends_with("/wal") {
+        return None;
+    }
+    file.strip_suffix(".sst")?.parse().ok()
+}
+
+/// A store whose log is watched; everything else passes through.
+pub(super) struct WalStore {
+    inner: Arc<dyn ObjectStore>,
+    wal: Arc<Wal>,
+}
+
+impl WalStore {
+    /// Tells `wal` what goes by.
+    pub(super) fn new(inner: Arc<dyn ObjectStore>, wal: Arc<Wal>) -> Self {
+        Self { inner, wal }
+    }
+
+    /// Answers a question for the length of an object, and keeps its bytes if they are few.
+    async fn look(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        let whole = GetOptions {
+            head: false,
+            ..options
+        };
+        let got = self.inner.get_opts(at, whole).await?;
+        let (meta, attributes) = (got.meta.clone(), got.attributes.clone());
+        if meta.size <= KEPT_OBJECT {
+            let object = Object {
+                bytes: got.bytes().await?,
+                meta: meta.clone(),
+                attributes: attributes.clone(),
+            };
+            lock(&self.wal.kept).keep(object);
+        }
+        let range = 0..meta.size;
+        Ok(answer(meta, attributes, range, None))
+    }
+
+    /// The bytes of `range`, if they came with the length.
+    fn known(&self, at: &Path, options: &GetOptions) -> Option<GetResult> {
+        let Some(GetRange::Bounded(range)) = &options.range else {
+            return None;
+        };
+        let object = lock(&self.wal.kept).find(at)?;
+        let end = range.end.min(object.meta.size);
+        let bytes = object
+            .bytes
+            .get(usize::try_from(range.start).ok()?..usize::try_from(end).ok()?)?;
+        let bytes = object.bytes.slice_ref(bytes);
+        let range = range.start..end;
+        Some(answer(object.meta, object.attributes, range, Some(bytes)))
+    }
+}
+
+fn answer(
+    meta: ObjectMeta,
+    attributes: Attributes,
+    range: std::ops::Range<u64>,
+    bytes: Option<Bytes>,
+) -> GetResult {
+    GetResult {
+        payload: GetResultPayload::Stream(futures::stream::iter(bytes.map(Ok)).boxed()),
+        meta,
+        range,
+        attributes,
+        extensions: object_store::Extensions::default(),
+    }
+}
+
+/// Whether the question holds whatever the object's age and tag.
+fn is_plain(options: &GetOptions) -> bool {
+    options.version.is_none()
+        && options.if_match.is_none()
+        && options.if_none_match.is_none()
+        && options.if_modified_since.is_none()
+        && options.if_unmodified_since.is_none()
+}
+
+impl fmt::Debug for WalStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WalStore({:?})", self.inner)
+    }
+}
+
+impl fmt::Display for WalStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for WalStore {
+    async fn put_opts(&self, at: &Path, payload: PutPayload, o: PutOptions) -> Result<PutResult> {
+        let put = self.inner.put_opts(at, payload, o).await?;
+        self.wal.written(at);
+        Ok(put)
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(at, options).await
+    }
+
+    async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        if number_of(at).is_none() || !is_plain(&options) {
+            return self.inner.get_opts(at, options).await;
+        }
+        if options.head {
+            return match self.wal.reads_ahead.load(Ordering::Relaxed) {
+                true => self.look(at, options).await,
+                false => self.inner.get_opts(at, options).await,
+            };
+        }
+        let got = match self.known(at, &options) {
+            Some(known) => known,
+            None => self.inner.get_opts(at, options).await?,
+        };
+        let bytes = got.range.end.saturating_sub(got.range.start);
+        self.wal.read.fetch_add(bytes, Ordering::Relaxed);
+        Ok(got)
+    }
+
+    fn delete_stream(
+        &self,
+        at: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(at)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list_with_offset(prefix, offset)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+#[cfg(test)]
+#[path = "wal_tests.rs"]
+mod tests;

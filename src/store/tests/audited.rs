@@ -1,0 +1,169 @@
+//! A check of the log against the index: what it names, and that little memory is enough.
+
+use super::*;
+use crate::meta::MetaStore;
+
+fn with_memory(memory: usize) -> AuditConfig {
+    let mut config = AuditConfig::default();
+    config.spill.memory = memory;
+    config
+}
+
+async fn audited(world: &World, memory: usize) -> Audit {
+    let config = with_memory(memory);
+    audit_log(&world.backend, "default", &config, |_| {})
+        .await
+        .unwrap()
+}
+
+async fn directory(ns: &Namespace, name: &[u8]) -> Ino {
+    let node = new_node(Kind::Directory);
+    let made = ns.create(ROOT, name, node, &author()).await;
+    made.unwrap().ino
+}
+
+/// A namespace that is closed, with a log object per round: two files in a directory of the round's, one saved twice.
+async fn rounds(name: &str) -> World {
+    let world = World::new(name);
+    let ns = world.open().await;
+    for round in 0..5 {
+        let dir = format!("d{round}");
+        let dir = directory(&ns, dir.as_bytes()).await;
+        save(&ns, dir, b"once", &[b'1'; 6000]).await;
+        save(&ns, dir, b"twice", b"old").await;
+        save(&ns, dir, b"twice", b"new").await;
+        ns.drain().await.unwrap();
+    }
+    ns.close().await.unwrap();
+    world
+}
+
+fn objects_of(findings: &Findings) -> Vec<&str> {
+    let named = findings.named.iter();
+    named
+        .map(|finding| match &finding.subject {
+            Subject::Object(key) => key.as_str(),
+            other => panic!("no object: {other:?}"),
+        })
+        .collect()
+}
+
+fn has_path(findings: &Findings, wanted: &str) -> bool {
+    findings
+        .named
+        .iter()
+        .any(|finding| matches!(&finding.subject, Subject::Path { path, .. } if path == wanted))
+}
+
+#[tokio::test]
+async fn every_log_object_that_is_missing_or_bad_is_named_whatever_the_memory() {
+    let world = rounds("audited").await;
+    let whole = audited(&world, 1 << 20).await;
+    assert!(whole.is_sound() && whole.rows > 40, "{whole:?}");
+    assert_eq!(audited(&world, 500).await, whole);
+    let log = world.backend().list("log").await.unwrap();
+    assert!(log.len() >= 5, "{log:?}");
+    let (_last, inner) = log.split_last().unwrap();
+    for info in inner {
+        let bytes = world.backend().get(&info.key).await.unwrap();
+        let mut flipped = bytes.to_vec();
+        flipped[bytes.len() / 2] ^= 1;
+        for damage in [None, Some(bytes.slice(..20)), Some(flipped.into())] {
+            match damage {
+                None => world.backend().delete(&info.key).await.unwrap(),
+                Some(bytes) => world.backend().put(&info.key, bytes).await.unwrap(),
+            }
+            let found = audited(&world, 500).await;
+            assert_eq!(objects_of(&found.damaged), [&info.key], "{found:#?}");
+            assert_eq!(found.differing.count as usize, found.differing.named.len());
+            assert!(found.differing.count > 0, "{found:#?}");
+            assert_eq!(audited(&world, 1 << 20).await, found);
+        }
+        world.backend().put(&info.key, bytes).await.unwrap();
+    }
+    assert!(audited(&world, 1 << 20).await.is_sound());
+}
+
+#[tokio::test]
+async fn a_row_that_differs_is_told_by_its_path() {
+    let world = rounds("paths").await;
+    let log = world.backend().list("log").await.unwrap();
+    // What the third round made.
+    let mut named = 0;
+    for info in &log[..log.len() - 1] {
+        let bytes = world.backend().get(&info.key).await.unwrap();
+        world.backend().delete(&info.key).await.unwrap();
+        let found = audited(&world, 1 << 20).await;
+        for round in 0..5 {
+            let (once, twice) = (format!("d{round}/once"), format!("d{round}/twice"));
+            if has_path(&found.differing, &once) && has_path(&found.differing, &twice) {
+                named += 1;
+                let dated = found.differing.named.iter().any(|finding| {
+                    matches!(&finding.subject, Subject::Path { path, version: Some(_) } if *path == twice)
+                });
+                assert!(dated, "a version: {found:#?}");
+            }
+        }
+        world.backend().put(&info.key, bytes).await.unwrap();
+    }
+    assert!(named >= 4, "{named}");
+}
+
+#[tokio::test]
+async fn the_end_of_a_log_that_is_not_there_is_told_with_both_batches() {
+    let world = rounds("ends").await;
+    let log = world.backend().list("log").await.unwrap();
+    world
+        .backend()
+        .delete(&log.last().unwrap().key)
+        .await
+        .unwrap();
+    let refused = audit_log(&world.backend, "default", &AuditConfig::default(), |_| {}).await;
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains("its log ends with batch "), "{text}");
+    assert!(text.contains(", which the index has"), "{text}");
+}
+
+#[tokio::test]
+async fn counts_that_are_wrong_are_told_by_file_version_and_segment() {
+    let index = crate::meta::MemoryStore::new(rows::merge);
+    let world = World::new("counts");
+    let ns = world.open().await;
+    let dir = directory(&ns, b"dir").await;
+    save(&ns, dir, b"large\n", &[b'1'; 6000]).await;
+    ns.drain().await.unwrap();
+    let mut batch = crate::meta::Batch::new();
+    let mut all = ns.0.view.rows().scan("C".into().."I".into()).await.unwrap();
+    while let Some((key, value)) = all.next().await.unwrap() {
+        match key.get(..2) {
+            Some(b"GR") => batch.put(key, rows::encode(&7_i64)),
+            Some(b"GB") => {
+                let mut row: rows::SegmentRow = rows::decode("G B", &value).unwrap();
+                row.extents
+                    .values_mut()
+                    .for_each(|(_, citing)| *citing += 1);
+                batch.put(key, rows::encode(&row));
+            }
+            _ => batch.put(key, value),
+        }
+    }
+    let _commit = index.commit(batch).await.unwrap();
+    let found = audit::miscounted(&index).await.unwrap();
+    let told: Vec<String> = found
+        .named
+        .iter()
+        .map(|f| format!("{:?} {}", f.subject, f.what))
+        .collect();
+    assert_eq!(found.count, 2, "{told:#?}");
+    assert!(
+        told.iter()
+            .any(|t| t.contains("Object(\"data/") && t.contains("how many files use")),
+        "{told:#?}"
+    );
+    assert!(
+        told.iter()
+            .any(|t| t.contains(r#"path: "dir/large\\n", version: Some"#)),
+        "{told:#?}"
+    );
+    ns.close().await.unwrap();
+}

@@ -1,0 +1,178 @@
+//! A check of a namespace with many rows: 1.3 million in the long mode (`REWINDFS_TEST_LONG=1`).
+
+use super::*;
+use crate::meta::{Batch, MetaRead, MetaStore, SlateConfig, SlateStore};
+use crate::store::content::segment::object_key;
+use crate::store::rows::{Applied, Body, Closed, Entry, decode, encode};
+use log::{Base, LogObject};
+
+/// Files of one batch.
+const BATCH: u64 = 500;
+
+/// Batches of one log object.
+const OBJECT: usize = 8;
+
+/// What a process may take for a check, bytes: the index's caches and its rows that are in no table, and twice the rows in memory.
+const MEMORY_MAX: u64 = 256 << 20;
+
+/// The rows of a file with an older version, to be made again under other names.
+struct Template {
+    entry: Entry,
+    closed: Closed,
+    /// A range row of a few bytes, in the row itself.
+    range: Bytes,
+    older: VersionId,
+}
+
+impl Template {
+    /// Saves a file twice and reads its rows.
+    async fn new(ns: &Namespace) -> Self {
+        save(ns, ROOT, b"sample", b"an older text").await;
+        save(ns, ROOT, b"sample", b"a newer text").await;
+        ns.drain().await.unwrap();
+        let index = ns.0.view.rows();
+        let entry = index.get(&keys::entry(ROOT, b"sample")).await.unwrap();
+        let start = keys::history(ROOT, b"sample");
+        let mut history = index
+            .scan(start.clone()..keys::after(&start))
+            .await
+            .unwrap();
+        let (key, closed) = history.next().await.unwrap().unwrap();
+        let piece = rows::Piece {
+            start: 0,
+            len: 16,
+            skip: 0,
+            source: rows::Source::Inline(Bytes::from_static(b"sixteen bytes...")),
+        };
+        Self {
+            entry: decode("C D", &entry.unwrap()).unwrap(),
+            closed: decode("H V", &closed).unwrap(),
+            range: encode(&rows::RangeRow::Whole(vec![piece])),
+            older: keys::trailing_id(&key).unwrap(),
+        }
+    }
+
+    /// Adds the rows of file `number` to a batch.
+    fn add(&self, batch: &mut Batch, number: u64) {
+        let name = format!("file {number}");
+        let content = |cid| ContentRef {
+            cid,
+            instant: self.older.instant,
+        };
+        let (newer, older) = (content(number), content(number + (1 << 40)));
+        let mut entry = self.entry.clone();
+        entry.ino = Ino(number);
+        if let Body::Own { node, .. } = &mut entry.body {
+            node.content = Content::Bytes(newer);
+        }
+        let mut closed = self.closed.clone();
+        closed.ino = Ino(number);
+        if let Some(node) = &mut closed.node {
+            node.content = Content::Bytes(older);
+        }
+        batch.put(keys::entry(ROOT, name.as_bytes()), encode(&entry));
+        let key = keys::closed(ROOT, name.as_bytes(), self.older);
+        batch.put(key, encode(&closed));
+        for content in [newer, older] {
+            let key = keys::range(content.cid, 0, content.instant);
+            batch.put(key, self.range.clone());
+            batch.merge(keys::count(content), encode(&1_i64));
+        }
+    }
+
+    /// Bytes that a file takes up.
+    fn space(&self) -> i64 {
+        match &self.entry.body {
+            Body::Own { node, .. } => node.space().cast_signed(),
+            Body::Linked(_) => 0,
+        }
+    }
+}
+
+/// Fills an index and its log with the rows of so many files.
+async fn fill(backend: &Backend, template: &Template, files: u64) {
+    let slate = SlateConfig {
+        local: true,
+        ..SlateConfig::new(rows::merge)
+    };
+    let store = SlateStore::open(backend.object_store(), "meta", slate);
+    let store = store.await.unwrap();
+    let applied = store.get(&keys::applied()).await.unwrap().unwrap();
+    let mut applied: Applied = decode("G A", &applied).unwrap();
+    let (mut sequence, mut batches, mut first) = (0, Vec::new(), 1);
+    for start in (0..files).step_by(BATCH as usize) {
+        let (mut batch, end) = (Batch::new(), files.min(start + BATCH));
+        for number in start..end {
+            template.add(&mut batch, 1_000_000 + number);
+        }
+        let number = applied.next_batch(store.epoch());
+        applied.files += (end - start).cast_signed();
+        applied.bytes += (end - start).cast_signed() * template.space();
+        batch.put(keys::applied(), encode(&applied));
+        batches.push(encode(&batch));
+        let commit = store.commit(batch).await.unwrap();
+        if batches.len() < OBJECT && end < files {
+            continue;
+        }
+        store.durable(commit).await.unwrap();
+        sequence += 1;
+        let object = LogObject {
+            epoch: store.epoch(),
+            first,
+            base: Base::Before,
+            settled: 0,
+            batches: std::mem::take(&mut batches),
+        };
+        first = number + 1;
+        let key = object_key("log", store.epoch(), sequence);
+        backend.put_new(&key, object.encode()).await.unwrap();
+    }
+    store.close().await.unwrap();
+}
+
+/// The most memory this process has had since it was told to forget, bytes.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.unwrap().trim().trim_end_matches(" kB");
+    kibibytes.parse::<u64>().unwrap() << 10
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_of_many_rows_takes_bounded_memory() {
+    let long = std::env::var_os("REWINDFS_TEST_LONG").is_some();
+    let (files, memory) = if long {
+        (217_000, 32 << 20)
+    } else {
+        (3_000, 100_000)
+    };
+    let world = World::new("many-rows");
+    let store = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", store.path().display());
+    let backend = Backend::open(&url, &BackendConfig::default()).unwrap();
+    let tasks = Tasks::new(tokio::runtime::Handle::current());
+    let local = config(world.cache.path().to_owned());
+    let env: Arc<SeededEnv> = Arc::clone(&world.env);
+    let ns = Namespace::open(&backend, "default", local, env, tasks);
+    let ns = ns.await.unwrap();
+    let template = Template::new(&ns).await;
+    ns.close().await.unwrap();
+    drop(ns);
+    fill(&backend.child("default"), &template, files).await;
+
+    let mut config = AuditConfig::default();
+    config.spill.memory = memory;
+    // Forgets what making the rows took.
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    let before = peak();
+    let audit = audit_log(&backend, "default", &config, |_| {}).await;
+    let audit = audit.unwrap();
+    let took = peak() - before;
+    println!(
+        "{} rows, {} objects: {took} bytes more than {before}",
+        audit.rows, audit.objects
+    );
+    assert!(audit.is_sound(), "{audit:#?}");
+    assert!(audit.rows >= files * 6, "{audit:?}");
+    assert!(took < MEMORY_MAX, "{took} bytes");
+}
