@@ -52,8 +52,7 @@ async fn make_every_change(world: &World) {
         .rename(&ALICE, ROOT, b"copy", dir, b"moved", 0)
         .await
         .unwrap();
-    let gone = world.mkdir(&ALICE, dir, b"gone", 0o755, 0).await.unwrap();
-    drop(gone);
+    world.mkdir(&ALICE, dir, b"gone", 0o755, 0).await.unwrap();
     world.rmdir(&ALICE, dir, b"gone").await.unwrap();
     world
         .rename(&ALICE, ROOT, b"dir", ROOT, b"other", 0)
