@@ -70,6 +70,24 @@ pub enum BackendError {
     },
 }
 
+/// What came for an object is not what was written, however often it was read.
+#[derive(Debug, thiserror::Error)]
+#[error("what came is not this object: {why}")]
+pub(super) struct Misfit {
+    pub(super) why: String,
+    /// It was the same each time.
+    pub(super) same: bool,
+}
+
+impl From<Misfit> for object_store::Error {
+    fn from(misfit: Misfit) -> Self {
+        Self::Generic {
+            store: "answer",
+            source: Box::new(misfit),
+        }
+    }
+}
+
 /// The variants of [`BackendError`] without their text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
@@ -212,6 +230,12 @@ fn classify_cause(cause: &(dyn StdError + 'static), full: &str) -> Class {
         }
         if cause.is::<HttpError>() {
             return Class::Unavailable;
+        }
+        if let Some(misfit) = cause.downcast_ref::<Misfit>() {
+            return match misfit.same {
+                true => Class::Damaged,
+                false => Class::Unavailable,
+            };
         }
         next = cause.source();
     }

@@ -17,6 +17,7 @@ mod held;
 mod limits;
 mod link;
 mod location;
+mod mark;
 mod orphans;
 mod probe;
 mod upload;
@@ -31,6 +32,7 @@ pub use circuit::{Lane, Trouble};
 pub use counters::Counters;
 pub use error::BackendError;
 pub use limits::{BackendConfig, Retry};
+pub(crate) use mark::Mark;
 pub use orphans::Trace;
 pub use probe::Probe;
 
@@ -48,7 +50,7 @@ use location::{Location, Site};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{
-    GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
+    GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 };
 use std::fmt;
 use std::ops::Range;
@@ -213,8 +215,8 @@ impl Backend {
         let path = self.path(key)?;
         self.timed(key, async {
             self.anchored().await?;
-            match self.store.put(&path, PutPayload::from_bytes(bytes)).await {
-                Ok(_) => Ok(()),
+            match self.write(&path, &bytes, PutMode::Overwrite).await {
+                Ok(()) => Ok(()),
                 Err(e) => Err(self.failure(key, &e)),
             }
         })
@@ -236,7 +238,7 @@ impl Backend {
             };
             let mut attempt = 1;
             loop {
-                let error = match self.create(&path, &bytes).await {
+                let error = match self.write(&path, &bytes, PutMode::Create).await {
                     Ok(()) => return Ok(()),
                     Err(e) => e,
                 };
@@ -407,10 +409,29 @@ enum Holds {
 }
 
 impl Backend {
-    async fn create(&self, path: &Path, bytes: &Bytes) -> Result<(), object_store::Error> {
+    /// Writes an object with its mark, where the store keeps metadata.
+    async fn write(
+        &self,
+        path: &Path,
+        bytes: &Bytes,
+        mode: PutMode,
+    ) -> Result<(), object_store::Error> {
         let payload = PutPayload::from_bytes(bytes.clone());
-        let created = self.store.put_opts(path, payload, PutMode::Create.into());
-        created.await.map(|_| ())
+        if self.is_local() {
+            let written = self.store.put_opts(path, payload, mode.into());
+            return written.await.map(|_| ());
+        }
+        let mut options = PutOptions::from(mode.clone());
+        let mark = Mark::text(path, &payload);
+        options.attributes.insert(Mark::name(), mark.into());
+        match self.store.put_opts(path, payload.clone(), options).await {
+            // A store that the caller brought along need not know metadata.
+            Err(e) if is_unknown(&e) => {
+                let written = self.store.put_opts(path, payload, mode.into());
+                written.await.map(|_| ())
+            }
+            written => written.map(|_| ()),
+        }
     }
 
     /// Reads back what a write of unclear fate left behind.
@@ -435,27 +456,6 @@ impl Backend {
                 },
             },
         }
-    }
-
-    async fn fetch(
-        &self,
-        path: &Path,
-        range: Option<GetRange>,
-    ) -> Result<(ObjectMeta, Bytes), object_store::Error> {
-        let options = GetOptions {
-            range,
-            ..GetOptions::default()
-        };
-        let result: GetResult = self.store.get_opts(path, options).await?;
-        let (meta, told) = (result.meta.clone(), result.range.clone());
-        let bytes = result.bytes().await?;
-        if bytes.len() as u64 != told.end - told.start {
-            return Err(object_store::Error::Generic {
-                store: "answer",
-                source: format!("{} bytes came, {told:?} were announced", bytes.len()).into(),
-            });
-        }
-        Ok((meta, bytes))
     }
 
     async fn fetch_range(

@@ -15,8 +15,8 @@ use futures::stream::BoxStream;
 use object_store::client::{HttpError, HttpErrorKind};
 use object_store::memory::InMemory;
 use object_store::{
-    CopyOptions, Error, ListResult, MultipartUpload, PutMultipartOptions, PutOptions, PutResult,
-    Result as StoreResult,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, PutMultipartOptions,
+    PutResult, Result as StoreResult,
 };
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,8 +1,10 @@
 //! Objects whose bytes say whether they are what was asked for, read until they are, or until they are known to be damaged.
 
-use super::Backend;
-use super::error::{BackendError, Class};
+use super::error::{BackendError, Class, Misfit};
+use super::{Backend, Mark};
 use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStore};
 use std::time::Duration;
 
 /// The pauses after which an object is read again whose bytes did not fit.
@@ -50,5 +52,45 @@ impl Backend {
             }
         }
         Err(class.error(self.name(key), reason))
+    }
+
+    /// Reads an object, or a range of it, that is what its mark says.
+    pub(super) async fn fetch(
+        &self,
+        path: &Path,
+        range: Option<GetRange>,
+    ) -> Result<(ObjectMeta, Bytes), Error> {
+        let mut first: Option<Bytes> = None;
+        let mut same = true;
+        let mut pauses = AGAIN.iter();
+        loop {
+            let options = GetOptions {
+                range: range.clone(),
+                ..GetOptions::default()
+            };
+            let got = self.store.get_opts(path, options).await?;
+            let mark = Mark::of(&got.attributes);
+            let (meta, told) = (got.meta.clone(), got.range.clone());
+            let bytes = got.bytes().await?;
+            let why = match (bytes.len() as u64 == told.end - told.start, mark) {
+                (false, _) => Some("its length is not the one that was told".to_owned()),
+                (true, None) => None,
+                (true, Some(mark)) => mark.contradicts(path, meta.size).or_else(|| {
+                    let whole = told == (0..meta.size);
+                    whole.then(|| mark.contradicts_sum(crc32c::crc32c(&bytes)))?
+                }),
+            };
+            let Some(why) = why else {
+                return Ok((meta, bytes));
+            };
+            same &= *first.get_or_insert_with(|| bytes.clone()) == bytes;
+            match pauses.next() {
+                Some(pause) => {
+                    tracing::warn!(object = %path, why, "read again");
+                    tokio::time::sleep(*pause).await;
+                }
+                None => return Err(Misfit { why, same }.into()),
+            }
+        }
     }
 }

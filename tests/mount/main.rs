@@ -20,6 +20,7 @@ mod clone;
 mod clouds;
 mod crash;
 mod crash_log;
+mod credentials;
 mod damage;
 mod data;
 mod economy;

@@ -7,22 +7,19 @@
 //! within seconds: always of a table, of anything else until the index is open. Everything else passes by itself.
 
 use super::checksum::DamagedObject;
+use crate::backend::Mark;
 use crate::sync::{Arc, AtomicBool, Ordering};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload,
-    ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions,
-    PutPayload, PutResult, Result,
+    Attributes, CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, Result,
 };
-use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
-
-/// The name of the metadata; Azure takes only letters here.
-const MARK: &str = "rewindfs";
 
 /// The pauses after which an object is read again that did not fit: a proxy that comes and goes is outlasted.
 const AGAIN: [Duration; 4] = [
@@ -69,7 +66,7 @@ impl Marked {
 
     fn marked(&self, mut attributes: Attributes, mark: impl FnOnce() -> String) -> Attributes {
         if !self.local {
-            attributes.insert(name(), mark().into());
+            attributes.insert(Mark::name(), mark().into());
         }
         attributes
     }
@@ -102,7 +99,7 @@ impl Marked {
         };
         if let Some(why) = mark
             .as_ref()
-            .and_then(|mark| mark.contradicts(at, &got.meta))
+            .and_then(|mark| mark.contradicts(at, got.meta.size))
         {
             return Ok(Answer::Unfit { why, print });
         }
@@ -162,63 +159,6 @@ struct Print {
     tag: Option<String>,
     size: u64,
     sum: u32,
-}
-
-/// What an object says of itself.
-#[derive(Debug, PartialEq, Eq)]
-struct Mark {
-    /// Length and checksum; unknown for an object that is uploaded in parts.
-    content: Option<(u64, u32)>,
-    key: String,
-}
-
-fn name() -> Attribute {
-    Attribute::Metadata(Cow::Borrowed(MARK))
-}
-
-impl Mark {
-    fn text(at: &Path, payload: &PutPayload) -> String {
-        let sum = payload
-            .iter()
-            .fold(0, |sum, part| crc32c::crc32c_append(sum, part));
-        format!("{}.{sum:08x}.{at}", payload.content_length())
-    }
-
-    fn text_of_parts(at: &Path) -> String {
-        format!("..{at}")
-    }
-
-    /// The mark in `attributes`, if there is one that this release knows.
-    fn of(attributes: &Attributes) -> Option<Self> {
-        let text = attributes.get(&name())?.as_ref();
-        let mut parts = text.splitn(3, '.');
-        let (len, sum, key) = (parts.next()?, parts.next()?, parts.next()?);
-        let content = match (len, sum) {
-            ("", "") => None,
-            (len, sum) => Some((len.parse().ok()?, u32::from_str_radix(sum, 16).ok()?)),
-        };
-        let key = key.to_owned();
-        Some(Self { content, key })
-    }
-
-    fn contradicts(&self, at: &Path, meta: &ObjectMeta) -> Option<String> {
-        if self.key != at.as_ref() {
-            return Some(format!("it is another object, {}", self.key));
-        }
-        match self.content {
-            Some((len, _)) if len != meta.size => {
-                Some(format!("it has {} bytes, written were {len}", meta.size))
-            }
-            _ => None,
-        }
-    }
-
-    fn contradicts_sum(&self, found: u32) -> Option<String> {
-        match self.content {
-            Some((_, sum)) if sum != found => Some("its checksum does not match".to_owned()),
-            _ => None,
-        }
-    }
 }
 
 /// What is wrong with the shape of bytes of the object `at`, which are its last ones or all.
@@ -293,18 +233,18 @@ impl ObjectStore for Marked {
             false => &AGAIN,
         };
         let mut prints = Vec::new();
-        for pause in pauses.iter().map(Some).chain([None]) {
+        let mut pauses = pauses.iter();
+        loop {
             let (why, print) = match self.once(at, options.clone()).await? {
                 Answer::Fit(got) => return Ok(got),
                 Answer::Unfit { why, print } => (why, print),
             };
             prints.push(print);
-            match pause {
+            match pauses.next() {
                 Some(pause) => tokio::time::sleep(*pause).await,
                 None => return Err(self.verdict(at, &why, &prints)),
             }
         }
-        Err(self.verdict(at, "it was not read", &prints))
     }
 
     fn delete_stream(
