@@ -5,7 +5,7 @@
 
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::past::{DeletedNames, InUse, Past, PastNode};
+use crate::fs::past::{DeletedNames, Found, InUse, Past, PastNode};
 use crate::store::{Author, File, Fixed, Ino, Kind, Listing, Pin};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use bytes::Bytes;
@@ -207,12 +207,14 @@ pub(crate) struct Listed {
     pub(crate) kind: Kind,
     /// The name.
     pub(crate) name: Bytes,
+    /// Of the past: what the listing found there, until it is given.
+    pub(crate) found: Option<Found>,
 }
 
 /// A directory's names as they were at one moment. Offsets are positions in it.
 pub(crate) struct Snapshot {
     names: Vec<Listed>,
-    /// Names not yet drawn. Attributes are not kept: by the time they are asked for they would be old.
+    /// Names not yet drawn. Attributes of live ones are not kept: by the time they are asked for they would be old.
     rest: Option<Rest>,
 }
 
@@ -231,6 +233,7 @@ impl Snapshot {
             ino,
             kind: Kind::Directory,
             name: Bytes::from_static(name),
+            found: None,
         };
         let mut names = Vec::with_capacity(listed.len() + 2);
         names.extend([dot(itself, b"."), dot(parent, b"..")]);
@@ -242,13 +245,18 @@ impl Snapshot {
     ///
     /// # Errors
     /// Those of the store's listing.
-    pub(crate) async fn at(&mut self, position: usize, past: &Past) -> FsResult<Option<&Listed>> {
+    pub(crate) async fn at(
+        &mut self,
+        position: usize,
+        past: &Past,
+    ) -> FsResult<Option<&mut Listed>> {
         while self.names.len() <= position {
             let next = match &mut self.rest {
                 Some(Rest::Live(listing)) => listing.next().await?.map(|(name, stat)| Listed {
                     ino: stat.ino.0,
                     kind: stat.kind,
                     name,
+                    found: None,
                 }),
                 Some(Rest::Deleted(names)) => past.next_deleted(names).await?,
                 None => break,
@@ -258,7 +266,7 @@ impl Snapshot {
                 None => self.rest = None,
             }
         }
-        Ok(self.names.get(position))
+        Ok(self.names.get_mut(position))
     }
 }
 

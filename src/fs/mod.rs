@@ -165,6 +165,12 @@ impl FileSystem {
         drop(self.poisoned.set(why.to_owned()));
     }
 
+    /// From now on `forget` makes the kernel forget the attributes of a number. It is called before the change is answered that
+    /// made them old ones.
+    pub fn tell_changes(&self, forget: impl Fn(u64) + Send + Sync + 'static) {
+        self.past.tell_changes(Box::new(forget));
+    }
+
     /// Gives back `count` lookups of a number.
     pub fn forget(&self, ino: u64, count: u64) {
         if past::is_past(ino) {
@@ -219,6 +225,12 @@ impl FileSystem {
     fn live_entry(&self, parent: Ino, name: &[u8], stat: Stat) -> Entry {
         self.live.looked_up(stat.ino, parent, name);
         self.live_reply(stat)
+    }
+
+    /// The same for a name that was made just now, which gave its directory other times.
+    fn made_entry(&self, parent: Ino, name: &[u8], stat: Stat) -> Entry {
+        self.past.changed(parent);
+        self.live_entry(parent, name, stat)
     }
 
     fn live_reply(&self, stat: Stat) -> Entry {

@@ -13,4 +13,4 @@ mod reply;
 mod session;
 
 pub use mountpoint::{MountError, Unmount, resolve, serving, unmount};
-pub use session::{Access, Configuration, Invalidate, MountFlag, Mounted};
+pub use session::{Access, Configuration, MountFlag, Mounted};

@@ -16,10 +16,8 @@ use fuser::{
     BackgroundSession, Config, INodeNo, InitFlags, KernelConfig, MountOption, Notifier, Session,
     SessionACL,
 };
-use std::ffi::OsStr;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -97,7 +95,6 @@ pub struct Configuration {
 
 /// A mount that serves. Dropping it unmounts lazily.
 pub struct Mounted {
-    session: ManuallyDrop<BackgroundSession>,
     mountpoint: PathBuf,
     /// The kernel's name of the mount's device, by which it is told from another one at the same place.
     device: Option<String>,
@@ -157,8 +154,10 @@ impl Mounted {
         if let Some(device) = &device {
             read_ahead(device);
         }
+        let kernel = session.notifier();
+        fs.tell_changes(move |number| forget_attributes(&kernel, number));
+        let _never_dropped: ManuallyDrop<BackgroundSession> = ManuallyDrop::new(session);
         Ok(Self {
-            session: ManuallyDrop::new(session),
             mountpoint,
             device,
             ended,
@@ -232,12 +231,6 @@ impl Mounted {
         }
     }
 
-    /// What tells the kernel to forget something it has cached.
-    #[must_use]
-    pub fn invalidate(&self) -> Invalidate {
-        Invalidate(self.session.notifier())
-    }
-
     fn is_on_top(&self) -> Result<bool, MountError> {
         Ok(self.on_top()?.is_some())
     }
@@ -257,32 +250,18 @@ impl Drop for Mounted {
     }
 }
 
-/// Tells the kernel to forget. Never from a request that has not been answered: the kernel may hold what both wait for.
-#[derive(Debug, Clone)]
-pub struct Invalidate(Notifier);
-
-impl Invalidate {
-    /// Makes the kernel forget what `name` in the directory `parent` means.
-    ///
-    /// # Errors
-    /// What the kernel said; a name it does not know is no error.
-    pub fn entry(&self, parent: u64, name: &[u8]) -> io::Result<()> {
-        known(self.0.inval_entry(INodeNo(parent), OsStr::from_bytes(name)))
-    }
-
-    /// Makes the kernel forget attributes and contents of `ino`.
-    ///
-    /// # Errors
-    /// What the kernel said; an inode it does not know is no error.
-    pub fn inode(&self, ino: u64) -> io::Result<()> {
-        known(self.0.inval_inode(INodeNo(ino), 0, 0))
-    }
-}
-
-fn known(outcome: io::Result<()>) -> io::Result<()> {
-    match outcome {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+/// Makes the kernel forget the attributes and access lists of a number, but no content: it takes no lock for that which a request
+/// could hold, so that it may be told before the request is answered that changed them.
+fn forget_attributes(kernel: &Notifier, number: u64) {
+    /// No range of the content.
+    const NOTHING: i64 = -1;
+    match kernel.inval_inode(INodeNo(number), NOTHING, 0) {
+        // It does not know the number, or there is no kernel any more.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            tracing::debug!(number, %error, "the kernel was not told of other attributes")
+        }
+        Ok(()) => {}
     }
 }
 

@@ -208,6 +208,11 @@ pub(crate) fn linked_history(ino: Ino) -> Bytes {
     Key::new(*b"HW").u64(ino.0).done()
 }
 
+/// First place of a hard-linked inode's history whose state began at or before `instant`.
+pub(crate) fn linked_history_at(ino: Ino, instant: Instant) -> Bytes {
+    Key::new(*b"HW").u64(ino.0).u64(!instant.0).done()
+}
+
 /// How many names an inode had, newest first.
 pub(crate) fn link_counts(ino: Ino) -> Bytes {
     Key::new(*b"HL").u64(ino.0).done()

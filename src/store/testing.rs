@@ -93,3 +93,10 @@ impl Machine {
         self.disk.path().join(self.lives.to_string())
     }
 }
+
+impl Namespace {
+    /// How many rows were looked at since it was opened, those that were not there included.
+    pub(crate) fn rows_read(&self) -> u64 {
+        self.0.view.rows_read()
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::support::mount::{Cache, TestMount};
 use crate::support::place::Place;
@@ -100,6 +101,144 @@ fn forty_one_saves_are_forty_one_states() {
     check_states(&mount.path("moved"), "f.txt", &expected);
     mount.remount(Cache::Kept);
     check_states(&mount.path("moved"), "f.txt", &expected);
+}
+
+/// The shortest of three runs of a command.
+fn shortest(mount: &TestMount, command: &str) -> Duration {
+    let runs = (0..3).map(|_| {
+        let start = Instant::now();
+        mount.sh(command);
+        start.elapsed()
+    });
+    runs.min().unwrap()
+}
+
+#[test]
+fn a_list_of_many_versions_costs_what_as_many_files_do() {
+    let store = tempfile::tempdir().unwrap();
+    let mut mount = TestMount::start(&Place::local(store.path()), &[]);
+    mount.sh(r#"
+        mkdir many one later
+        for n in $(seq 1000); do echo $n > many/f$n; echo $n > one/v.txt; echo $n > later/v.txt; done
+        # A name that is left within ten seconds is one in passing.
+        sleep 11
+        mv one/v.txt one/moved.txt
+    "#);
+    mount.drain();
+    let files = shortest(&mount, "ls -l many");
+    for versions in [
+        "later/.versions/@files/v.txt",
+        "one/.versions/@files/moved.txt",
+    ] {
+        let listed = shortest(&mount, &format!("ls -l {versions}"));
+        // Each looked up by its name, by a process that has not listed them.
+        let by_name = shortest(&mount, &format!("find {versions} -name '2*' | xargs stat"));
+        eprintln!("{versions}: {listed:?}, by name {by_name:?}; files {files:?}");
+        assert!(
+            listed < files * 8 + Duration::from_millis(500),
+            "{listed:?}, files {files:?}"
+        );
+        assert!(
+            by_name < files * 8 + Duration::from_millis(500),
+            "{by_name:?}, files {files:?}"
+        );
+        let all = mount.sh(&format!("cat {versions}/2* | uniq"));
+        let expected: String = (1..=1000).map(|n| format!("{n}\n")).collect();
+        assert!(
+            all == expected,
+            "{versions}: {} states",
+            all.lines().count()
+        );
+    }
+    for directory in ["many", "one", "later"] {
+        let shown = mount.sh(&format!("ls {directory}/.versions"));
+        let count = shown.lines().count();
+        assert!((20..=100).contains(&count), "{directory}: {shown}");
+        let oldest = shown.lines().find(|name| name.starts_with('2')).unwrap();
+        assert_eq!(
+            mount.sh(&format!("ls {directory}/.versions/{oldest} | wc -l")),
+            "1\n"
+        );
+    }
+    mount.umount();
+}
+
+/// What has just been drained is final once its second is over.
+const NOW: &str = "sleep 1.1; t=$(date -u +%Y-%m-%dT%H-%M-%S); sleep 1.1; echo $t";
+
+#[test]
+fn a_tree_of_the_past_is_walked_as_fast_as_the_live_one() {
+    let store = tempfile::tempdir().unwrap();
+    let mut mount = TestMount::start(&Place::local(store.path()), &[]);
+    mount.sh("for d in $(seq 40); do mkdir -p t/d$d; for n in $(seq 50); do echo $n > t/d$d/f$n; done; done");
+    mount.drain();
+    let time = mount.sh(NOW);
+    let past = format!("t/.versions/{}", time.trim_end());
+    for changed in ["nothing", "half"] {
+        for command in ["find DIR -ls", "ls -lR DIR"] {
+            let [live, then] = ["t", past.as_str()].map(|directory| {
+                let cold = format!(
+                    "echo 2 > /proc/sys/vm/drop_caches || true; {} > /tmp/said.$$; tail -n +2 /tmp/said.$$ | wc -l; rm /tmp/said.$$",
+                    command.replace("DIR", directory)
+                );
+                shortest(&mount, &cold)
+            });
+            eprintln!("{changed} changed, {command}: live {live:?}, past {then:?}");
+            assert!(
+                then < live * 4 + Duration::from_millis(300),
+                "{command}: {live:?}, past {then:?}"
+            );
+        }
+        if changed == "nothing" {
+            mount.sh("for d in $(seq 40); do for n in $(seq 1 2 50); do echo new > t/d$d/f$n; done; rm t/d$d/f2; done");
+            mount.drain();
+        }
+    }
+    mount.umount();
+}
+
+/// The kernel keeps attributes of the past as long as those of the live tree, and forgets them with these.
+#[test]
+fn attributes_of_the_past_change_at_once_with_the_live_ones() {
+    let store = tempfile::tempdir().unwrap();
+    let mut mount = TestMount::start(&Place::local(store.path()), &[]);
+    mount.sh("mkdir -p d/sub; echo text > d/f; echo text > d/sub/g; ln d/f d/h");
+    mount.drain();
+    let time = mount.sh(NOW);
+    mount.sh(&format!(
+        r#"
+        t=d/.versions/{}
+        same() {{ [ "$(stat -c "$1" "$2")" = "$(stat -c "$1" "$3")" ] || {{ stat "$2" "$3"; echo "$4"; exit 1; }}; }}
+        check() {{
+            for pair in f:$t/f f:d/.versions/@files/f/latest sub:$t/sub sub/g:$t/sub/g h:$t/h; do
+                same '%a %u %g %Y' d/${{pair%%:*}} $(readlink -f ${{pair#*:}}) "$1"
+            done
+            for place in .versions .versions/@files .versions/@files/f .versions/@deleted; do
+                same '%a %u %g' d d/$place "$1"
+            done
+            same '%a %u %g' d $t "$1"
+        }}
+        check before
+        for n in $(seq 30); do
+            chmod 6$((n % 8))0 d/f d/h d/sub/g; check "chmod of files, $n"
+            chmod 7$((n % 8))0 d d/sub; check "chmod of directories, $n"
+            touch -d @$n d/f d/sub/g; check "times, $n"
+            chown $n:$n d/f; check "owner, $n"
+        done
+        setfacl -m u:1:rwx d/f d/sub; check 'access list'
+        [ "$(getfacl -cpn d/f)" = "$(getfacl -cpn $t/f)" ]
+        setfacl -b d/f d/sub; check 'no access list'
+        [ "$(getfacl -cpn d/f)" = "$(getfacl -cpn $t/f)" ]
+        "#,
+        time.trim_end()
+    ));
+    // A state that has ended keeps what it ended with.
+    let kept = mount.sh("chmod 640 d/f; stat -c %a d/f; echo other > d/f; chmod 600 d/f; stat -Lc %a d/.versions/@files/f/previous");
+    assert!(
+        kept.starts_with("640\n") && kept.ends_with("640\n"),
+        "{kept}"
+    );
+    mount.umount();
 }
 
 #[test]

@@ -67,9 +67,23 @@ fn conflicts(mount: &TestMount, name: &str) -> Vec<String> {
     listed.lines().map(str::to_owned).collect()
 }
 
+/// What came back under a name that is not in the live tree is listed among the removed names, and comes back from there.
+#[track_caller]
+fn check_removed(first: &TestMount) {
+    assert_eq!(
+        first.sh("ls .versions/@deleted d/.versions/@deleted; cat .versions/@deleted/*"),
+        ".versions/@deleted:\nnew%2Fa\nremoved\n\nd/.versions/@deleted:\nfresh\ntext\nfour\n"
+    );
+    first.sh("mv .versions/@deleted/new%2Fa a; mv d/.versions/@deleted/* d; rm a d/fresh");
+    assert_eq!(
+        first.sh("ls .versions/@deleted d/.versions/@deleted"),
+        ".versions/@deleted:\na\nremoved\n\nd/.versions/@deleted:\nfresh\n"
+    );
+}
+
 fn takeover(place: &Place) {
     let mut first = TestMount::start(place, &["--sync-on", "interval", "--sync-interval", "1h"]);
-    first.sh("echo one > f; echo one > g; mkdir d");
+    first.sh("echo one > f; echo one > g; echo one > removed; mkdir d");
     first.drain();
     first.sh(r#"
         echo synced > s; sync s
@@ -78,6 +92,7 @@ fn takeover(place: &Place) {
         mkdir new; echo text > new/a
         echo fresh > d/fresh
         mv g moved
+        echo four > removed
         "#);
     let second = TestMount::start(place, &[]);
     let start = Instant::now();
@@ -104,9 +119,9 @@ fn takeover(place: &Place) {
     // What the first had synced is there, and nothing else of what it acknowledged.
     assert_eq!(
         second.sh("cat s f g; ls; ls d"),
-        "synced\none\none\nd\nf\ng\ns\n"
+        "synced\none\none\nd\nf\ng\nremoved\ns\n"
     );
-    second.sh("echo other > f; echo other > d/other");
+    second.sh("echo other > f; echo other > d/other; rm removed");
 
     let ran = end_fenced(&mut first, place);
     assert!(ran.stderr.contains("stay in the cache directory"), "{ran}");
@@ -114,13 +129,13 @@ fn takeover(place: &Place) {
     second.umount();
     first.mount();
     let status = first.status();
-    assert_eq!(status["conflicts"]["versions"], 4, "{status}");
+    assert_eq!(status["conflicts"]["versions"], 5, "{status}");
     assert!(
         status["conflicts"]["dropped"].as_u64() >= Some(2),
         "{status}"
     );
     let shown = rewindfs(&["status", &first.root().to_string_lossy()], place).ok();
-    assert!(shown.contains("4 versions marked conflict"), "{shown}");
+    assert!(shown.contains("5 versions marked conflict"), "{shown}");
     assert_eq!(
         first.sh("cat s f g; ls; ls d"),
         "synced\nother\none\nd\nf\ng\ns\nother\n"
@@ -128,6 +143,7 @@ fn takeover(place: &Place) {
     assert_eq!(conflicts(&first, "f"), ["two", "three"]);
     assert_eq!(conflicts(&first, "new%2Fa"), ["text"]);
     first.sh("test $(cat d/.versions/@files/fresh/2*) = fresh");
+    check_removed(&first);
     first.sh("cp -p $(ls .versions/@files/f/2* | grep -v $(readlink .versions/@files/f/latest) | tail -1) back");
     assert_eq!(first.sh("cat back"), "three\n");
     first.remount(crate::support::mount::Cache::Kept);

@@ -37,7 +37,7 @@ impl FileSystem {
             }
             other => other?,
         };
-        let entry = self.live_entry(dir, name, stat);
+        let entry = self.made_entry(dir, name, stat);
         self.live.opened(entry.stat.ino, entry.stat.content_stamp);
         let open = OpenFile::new(file, author, flags);
         // That it exists is a change: an empty file is a version too.
@@ -125,13 +125,13 @@ impl FileSystem {
                 node.rdev = u64::from(rdev);
             }
             let stat = self.namespace.create(dir, name, node, &author).await?;
-            return Ok(self.live_entry(dir, name, stat));
+            return Ok(self.made_entry(dir, name, stat));
         }
         let (stat, file) = self.namespace.create_open(dir, name, node, &author).await?;
         let open = OpenFile::new(file, author, libc::O_WRONLY);
         open.mark_changed();
         open.release().await?;
-        Ok(self.live_entry(dir, name, stat))
+        Ok(self.made_entry(dir, name, stat))
     }
 
     /// Makes a directory.
@@ -154,7 +154,7 @@ impl FileSystem {
             .namespace
             .create(dir, name, node, &caller.author())
             .await?;
-        Ok(self.live_entry(dir, name, stat))
+        Ok(self.made_entry(dir, name, stat))
     }
 
     /// Makes a symbolic link.
@@ -175,7 +175,7 @@ impl FileSystem {
             .namespace
             .create(dir, name, node, &caller.author())
             .await?;
-        Ok(self.live_entry(dir, name, stat))
+        Ok(self.made_entry(dir, name, stat))
     }
 
     async fn open_live(&self, caller: &Caller, ino: Ino, flags: i32) -> FsResult<Opened> {

@@ -1,10 +1,10 @@
 //! opendir, readdir, releasedir.
 //!
-//! A handle shows the names as they were when it was opened or rewound; attributes are looked up when they are given,
-//! because the kernel believes them from then on.
+//! A handle shows the names as they were when it was opened or rewound; attributes of the live tree are looked up when they
+//! are given, because the kernel believes them from then on. Those of the past come from what the listing read.
 
 use crate::fs::handle::{DirSource, Handle, Listed, OpenDir, Rest, Snapshot};
-use crate::fs::past::Listing;
+use crate::fs::past::{Found, Listing, PastNode};
 use crate::fs::{Caller, Entry, FileSystem, FsError, FsResult, Node, Opened};
 use crate::store::Kind;
 use crate::sync::Arc;
@@ -102,7 +102,10 @@ impl FileSystem {
         let first = usize::try_from(offset).map_err(|_| FsError::Invalid("offset".to_owned()))?;
         let mut given = 0_usize;
         for position in first.. {
-            match self.give(ino, snapshot, position, full, sink).await {
+            match self
+                .give(&open.source, snapshot, position, full, sink)
+                .await
+            {
                 Ok(Given::Yes) => given += 1,
                 Ok(Given::Gone) => {}
                 Ok(Given::NoRoom | Given::NoMore) => break,
@@ -125,15 +128,22 @@ impl FileSystem {
     /// Gives the name at `position`; with everything about it as `full` would find it.
     async fn give(
         &self,
-        dir: u64,
+        source: &DirSource,
         snapshot: &mut Snapshot,
         position: usize,
         full: Option<&Caller>,
         sink: &mut dyn DirSink,
     ) -> FsResult<Given> {
-        let Some(Listed { ino, kind, name }) = snapshot.at(position, &self.past).await? else {
+        let Some(listed) = snapshot.at(position, &self.past).await? else {
             return Ok(Given::NoMore);
         };
+        let Listed {
+            ino,
+            kind,
+            name,
+            found,
+        } = listed;
+        let name: &[u8] = name;
         let mut entry = DirEntry {
             ino: *ino,
             next_offset: position as u64 + 1,
@@ -147,7 +157,14 @@ impl FileSystem {
                 Room::Full => Given::NoRoom,
             });
         };
-        let full = match self.lookup(caller, dir, name).await {
+        let found = match (source, found.take()) {
+            (DirSource::Past(node), Some(found)) => {
+                self.enter_past(caller, node, name, found).await
+            }
+            (DirSource::Past(node), None) => self.lookup(caller, node.number(), name).await,
+            (DirSource::Live(dir, _), _) => self.lookup(caller, dir.0, name).await,
+        };
+        let full = match found {
             Ok(full) => full,
             Err(FsError::NotFound) => return Ok(Given::Gone),
             Err(error) => return Err(error),
@@ -162,6 +179,19 @@ impl FileSystem {
                 Ok(Given::NoRoom)
             }
         }
+    }
+
+    /// What a listing of the past found, as a lookup gives it.
+    async fn enter_past(
+        &self,
+        caller: &Caller,
+        node: &Arc<PastNode>,
+        name: &[u8],
+        found: Found,
+    ) -> FsResult<Entry> {
+        let mut entry = self.past.enter(caller, node, name, found).await?;
+        entry.stat = self.shown(entry.stat);
+        Ok(entry)
     }
 
     async fn snapshot(&self, ino: u64, source: &DirSource) -> FsResult<Snapshot> {

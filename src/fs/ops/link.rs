@@ -23,6 +23,7 @@ impl FileSystem {
             StoreError::IsDirectory => FsError::NotPermitted("a directory has one name"),
             error => error.into(),
         })?;
-        Ok(self.live_entry(dir, name, stat))
+        self.past.changed(ino);
+        Ok(self.made_entry(dir, name, stat))
     }
 }

@@ -1,7 +1,7 @@
 //! lookup, readlink, access: from names to numbers.
 
 use crate::fs::{Caller, Entry, FileSystem, FsError, FsResult, Node, check_name};
-use crate::store::{Ino, Kind};
+use crate::store::Ino;
 use bytes::Bytes;
 
 impl FileSystem {
@@ -55,11 +55,7 @@ impl FileSystem {
     async fn find_live(&self, dir: Ino, name: &[u8]) -> FsResult<Entry> {
         check_name(name)?;
         if name == self.config.versions_name {
-            let stat = self.namespace.stat(dir).await?;
-            if stat.kind != Kind::Directory {
-                return Err(FsError::NotDirectory);
-            }
-            let mut entry = self.past.versions_of(&stat);
+            let mut entry = self.past.versions_of(dir).await?;
             entry.stat = self.shown(entry.stat);
             return Ok(entry);
         }

@@ -1,8 +1,17 @@
 //! unlink and rmdir.
 
 use crate::fs::{Caller, FileSystem, FsResult};
+use crate::store::{Displaced, Ino};
 
 impl FileSystem {
+    /// A name of the directory `dir` is gone, and so may be what it led to.
+    fn removed(&self, dir: Ino, gone: Displaced) {
+        for ino in [dir, gone.stat.ino] {
+            self.past.changed(ino);
+        }
+        self.live.removed(gone);
+    }
+
     /// Removes a name of something that is no directory. Who has it open keeps it.
     ///
     /// # Errors
@@ -10,7 +19,7 @@ impl FileSystem {
     pub async fn unlink(&self, caller: &Caller, parent: u64, name: &[u8]) -> FsResult<()> {
         let dir = self.writable_name(parent, name)?;
         let removed = self.namespace.unlink(dir, name, &caller.author()).await?;
-        self.live.removed(removed);
+        self.removed(dir, removed);
         Ok(())
     }
 
@@ -21,7 +30,7 @@ impl FileSystem {
     pub async fn rmdir(&self, caller: &Caller, parent: u64, name: &[u8]) -> FsResult<()> {
         let dir = self.writable_name(parent, name)?;
         let removed = self.namespace.rmdir(dir, name, &caller.author()).await?;
-        self.live.removed(removed);
+        self.removed(dir, removed);
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::fs::past::is_past;
 use crate::fs::{Caller, FileSystem, FsError, FsResult, Node};
-use crate::store::{RenameMode, Renamed};
+use crate::store::{Displaced, Ino, RenameMode, Renamed, Stat};
 
 impl FileSystem {
     /// Moves a name; `flags` are renameat2(2)'s.
@@ -41,6 +41,7 @@ impl FileSystem {
             .namespace
             .rename((from, name), (to, new_name), mode, &author)
             .await?;
+        self.renamed([from, to], &moved, replaced.as_ref());
         self.live.moved(moved.ino, to, new_name);
         match (replaced, mode) {
             (Some(other), RenameMode::Exchange) => self.live.moved(other.stat.ino, from, name),
@@ -48,6 +49,18 @@ impl FileSystem {
             (None, _) => {}
         }
         Ok(())
+    }
+
+    /// The past forgets the attributes that a rename changed.
+    fn renamed(&self, directories: [Ino; 2], moved: &Stat, replaced: Option<&Displaced>) {
+        let replaced = replaced.map(|gone| gone.stat.ino);
+        for ino in [Some(moved.ino), replaced]
+            .into_iter()
+            .flatten()
+            .chain(directories)
+        {
+            self.past.changed(ino);
+        }
     }
 
     /// A rename out of the past: what was removed comes back.
@@ -74,6 +87,7 @@ impl FileSystem {
             .namespace
             .undelete((from, name), (to, new_name), mode, &author)
             .await?;
+        self.renamed([from, to], &moved, replaced.as_ref());
         self.live.moved(moved.ino, to, new_name);
         if let Some(gone) = replaced {
             self.live.removed(gone);

@@ -36,7 +36,15 @@ impl FileSystem {
         let handle = self.handles.remove(handle)?;
         self.admit()?;
         match handle {
-            Handle::File(open) => open.release().await,
+            Handle::File(open) => {
+                let changes = open.has_changed();
+                let released = open.release().await;
+                if changes {
+                    // Equal bytes make no version, but give the last one other times.
+                    self.past.changed(open.file.ino());
+                }
+                released
+            }
             Handle::Past(..) | Handle::Text(_) | Handle::Dir(_) => Ok(()),
         }
     }

@@ -12,7 +12,9 @@ impl FileSystem {
     /// # Errors
     /// `Stale` when the number means nothing any more; those of the store.
     pub(crate) async fn set_attributes(&self, ino: Ino, change: AttrChange) -> FsResult<Stat> {
-        match self.namespace.set_attrs(ino, change.clone()).await {
+        let set = self.namespace.set_attrs(ino, change.clone()).await;
+        self.past.changed(ino);
+        match set {
             Err(StoreError::NotFound) => {
                 let now = self.namespace.wall();
                 let changed = self.live.with_removed(ino, |lost| {
@@ -78,6 +80,7 @@ impl FileSystem {
     ) -> FsResult<()> {
         let set = self.namespace.set_xattr(ino, name, value.clone(), mode);
         let set = set.await;
+        self.past.changed(ino);
         match set {
             Ok(()) | Err(StoreError::NotFound) => {}
             Err(error) => return Err(error.into()),

@@ -46,12 +46,11 @@ impl Past {
         let Some((name, removed)) = drawn.names.next().await? else {
             return Ok(None);
         };
-        let what = removed_node(drawn.dir, &name, removed);
-        Ok(Some(Listed {
-            ino: self.nodes.number(drawn.number, &name, &what),
-            kind: what.kind(),
-            name,
-        }))
+        let found = Found {
+            what: removed_node(drawn.dir, &name, removed),
+            lasting: Lasting::Passing,
+        };
+        Ok(Some(self.listed(drawn.number, name, found)))
     }
 }
 

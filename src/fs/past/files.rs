@@ -1,34 +1,56 @@
 //! `.versions/@files/NAME/STAMP.EXT`: one entry per state that stood under a name, oldest first, and the links `latest`
 //! and `previous` to the last two.
 
-use super::node::{Pointer, PointerLink, Seen, What};
+use super::node::{PastNode, Pointer, PointerLink, Seen, What};
 use super::{Found, Lasting, Past, stamp, state_node};
 use crate::fs::error::{FsError, FsResult};
-use crate::store::{Ino, Instant, Kind, PastEntry};
+use crate::store::{Ino, Instant, Kind, PastEntry, Predecessor};
 use bytes::Bytes;
+use std::ops::RangeInclusive;
 
 /// The name of the link to the current state.
 const LATEST: &[u8] = b"latest";
 /// The name of the link to the state before the current one.
 const PREVIOUS: &[u8] = b"previous";
+/// The newest states that tell how the last two of all are printed: nine digits where neighbours share a millisecond.
+const NEWEST: usize = 3;
 
 impl Past {
     /// `@files/NAME` for the name `name` of the live directory `dir`.
     pub(super) async fn find_history(&self, dir: Ino, name: &[u8]) -> FsResult<Found> {
-        if self.states(dir, name).await?.is_empty() {
-            return Err(FsError::NotFound);
-        }
+        self.namespace.settle(self.namespace.now()).await;
+        let for_good = self.namespace.finality().listed_for_good();
+        let newest = self.namespace.newest_file_versions(dir, name, 1);
+        let newest = newest.await?.pop().ok_or(FsError::NotFound)?;
+        // A version that is not listed for good may turn out to be one of a name in passing; the name may have older ones.
+        let stays = newest.version.instant < for_good
+            || self
+                .namespace
+                .file_version(dir, name, Instant(0)..=for_good)
+                .await?
+                .is_some();
+        let lasting = match stays {
+            true => Lasting::Kept,
+            false => Lasting::Passing,
+        };
         Ok(Found {
             what: What::History(dir, Bytes::copy_from_slice(name)),
-            // A name gains and loses its history as versions come and are pruned.
-            lasting: Lasting::Passing,
+            lasting,
         })
     }
 
-    /// What `name` is in `@files/SLOT`.
-    pub(super) async fn find_state(&self, dir: Ino, slot: &Bytes, name: &[u8]) -> FsResult<Found> {
+    /// What `name` is in `@files/SLOT`, which `node` shows.
+    pub(super) async fn find_state(
+        &self,
+        node: &PastNode,
+        dir: Ino,
+        slot: &Bytes,
+        name: &[u8],
+    ) -> FsResult<Found> {
         if let Some(pointer) = pointer(name) {
-            let states = self.states(dir, slot).await?;
+            self.namespace.settle(self.namespace.now()).await;
+            let newest = self.namespace.newest_file_versions(dir, slot, NEWEST);
+            let states = newest.await?;
             let links = pointers(dir, slot, &state_names(slot, &states));
             let link = links.into_iter().find(|link| link.pointer == pointer);
             return Ok(Found {
@@ -41,19 +63,63 @@ impl Past {
             .ok_or(FsError::NotFound)?;
         let period = stamp::parse_printed(printed).ok_or(FsError::NotFound)?;
         // A later state of the same period would have this name, and a name in passing loses its states.
-        let lasting = match self.namespace.is_listed_for_good(period.last) {
-            true => Lasting::Final,
-            false => Lasting::Passing,
+        let lasting = Lasting::of(self.namespace.finality().is_listed_for_good(period.last));
+        self.namespace.settle(period.last).await;
+        let began = period.instants();
+        let own = self.namespace.file_version(dir, slot, began.clone());
+        let state = match own.await? {
+            Some(state) => state,
+            None => self.find_earlier(node, dir, slot, &began).await?,
         };
-        let states = self.states(dir, slot).await?;
-        let state = states
-            .into_iter()
-            .rfind(|state| period.holds(state.version.instant))
-            .ok_or(FsError::NotFound)?;
         Ok(Found {
             what: state_of(dir, slot, state),
             lasting,
         })
+    }
+
+    /// The state that began within `began` under a name from which a rename or an undelete led to `slot`.
+    async fn find_earlier(
+        &self,
+        node: &PastNode,
+        dir: Ino,
+        slot: &Bytes,
+        began: &RangeInclusive<Instant>,
+    ) -> FsResult<PastEntry> {
+        if let Some(known) = node.predecessors() {
+            match self.find_in(&known, began).await? {
+                Earlier::Found(state) => return Ok(*state),
+                Earlier::Nowhere => return Err(FsError::NotFound),
+                Earlier::Outdated => {}
+            }
+        }
+        let history = self.namespace.history(dir, slot).await?;
+        match self.find_in(&history.predecessors, began).await? {
+            Earlier::Found(state) => {
+                node.remember(history.predecessors);
+                Ok(*state)
+            }
+            Earlier::Nowhere | Earlier::Outdated => {
+                node.remember(history.predecessors);
+                Err(FsError::NotFound)
+            }
+        }
+    }
+
+    async fn find_in(
+        &self,
+        predecessors: &[Predecessor],
+        began: &RangeInclusive<Instant>,
+    ) -> FsResult<Earlier> {
+        for part in predecessors {
+            if !self.namespace.leads_to(part).await? {
+                return Ok(Earlier::Outdated);
+            }
+            let found = self.namespace.earlier_file_version(part, began).await?;
+            if let Some(state) = found {
+                return Ok(Earlier::Found(Box::new(state)));
+            }
+        }
+        Ok(Earlier::Nowhere)
     }
 
     /// The names that have versions in the live directory `dir`.
@@ -67,13 +133,19 @@ impl Past {
         Ok(histories.collect())
     }
 
-    /// The states of `slot` in the live directory `dir`, and the links to the last two.
+    /// The states of `slot` in the live directory `dir`, and the links to the last two; `node` shows them.
     pub(super) async fn list_history(
         &self,
+        node: &PastNode,
         dir: Ino,
         slot: &Bytes,
     ) -> FsResult<Vec<(Bytes, What)>> {
-        let states = self.states(dir, slot).await?;
+        self.namespace.settle(self.namespace.now()).await;
+        let history = self.namespace.history(dir, slot).await?;
+        node.remember(history.predecessors);
+        let mut states = history.versions;
+        // Directories have trees instead.
+        states.retain(|state| state.kind != Kind::Directory);
         if states.is_empty() {
             // It had some when it was looked up: pruned, which is not the same as nothing.
             return Err(FsError::Stale);
@@ -86,14 +158,16 @@ impl Past {
         let nodes = states.into_iter().map(|state| state_of(dir, slot, state));
         Ok(names.into_iter().zip(nodes).chain(links).collect())
     }
+}
 
-    /// The states that stood under a name, oldest first; directories have trees instead.
-    async fn states(&self, dir: Ino, slot: &[u8]) -> FsResult<Vec<PastEntry>> {
-        self.namespace.settle(self.namespace.now()).await;
-        let mut states = self.namespace.versions(dir, slot).await?;
-        states.retain(|state| state.kind != Kind::Directory);
-        Ok(states)
-    }
+/// What the earlier parts of a history say about a span of time.
+enum Earlier {
+    /// A state began in it.
+    Found(Box<PastEntry>),
+    /// None did.
+    Nowhere,
+    /// The history goes on elsewhere now.
+    Outdated,
 }
 
 fn pointer(name: &[u8]) -> Option<Pointer> {

@@ -11,10 +11,14 @@ pub(crate) mod attributes;
 mod deleted;
 #[cfg(test)]
 mod deleted_tests;
+mod dependents;
 mod files;
 mod help;
 #[cfg(test)]
 mod linked_tests;
+mod listing;
+#[cfg(test)]
+mod listing_tests;
 mod log;
 mod meaning;
 mod node;
@@ -24,20 +28,22 @@ pub(crate) mod stamp;
 mod tests;
 
 pub(crate) use deleted::DeletedNames;
+pub(crate) use listing::Listing;
 pub(crate) use meaning::InUse;
-pub(crate) use node::{PastNode, is_past};
+pub(crate) use node::{PastNode, What, is_past};
 
 use crate::fs::acl::ACCESS;
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::handle::Listed;
+use crate::fs::ops::attr::lends_rights;
 use crate::fs::{Caller, Entry, FsConfig};
 use crate::store::{
     Attrs, CloneSource, Ino, Instant, Kind, Namespace, PastEntry, Pin, Stat, StoreError, Whence,
 };
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicU64, Ordering};
 use bytes::Bytes;
+use dependents::{Dependents, Forget};
 use meaning::Meanings;
-use node::{NodeTable, Seen, What};
+use node::{NodeTable, Seen};
 use std::time::Duration;
 
 /// The past of a namespace.
@@ -47,36 +53,49 @@ pub(crate) struct Past {
     versions_name: Bytes,
     help: Bytes,
     nodes: NodeTable,
+    dependents: Arc<Dependents>,
+    /// How long the kernel may keep attributes of the live tree.
+    live_ttl: Duration,
+    /// The past is known to be final below this instant, nanoseconds: it stays so.
+    final_below: AtomicU64,
+    /// Whether the live tree changes by another process's doing.
+    follows: bool,
     meanings: Meanings,
 }
 
 /// What a lookup in the past found.
-struct Found {
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
     what: What,
     lasting: Lasting,
 }
 
-/// The names in a node.
-pub(crate) enum Listing {
-    /// All of them.
-    Whole(Vec<Listed>),
-    /// As they are asked for.
-    Drawn(DeletedNames),
-}
-
 /// Whether an answer can still become another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lasting {
+pub(crate) enum Lasting {
     /// It stays: the kernel may keep it.
     Final,
+    /// It stays until versions are deleted: the kernel may keep it as long as something live.
+    Kept,
     /// It may change: the kernel asks each time.
     Passing,
+}
+
+impl Lasting {
+    /// That of an answer that is final or not.
+    fn of(is_final: bool) -> Self {
+        match is_final {
+            true => Self::Final,
+            false => Self::Passing,
+        }
+    }
 }
 
 impl Past {
     /// The past of `namespace`, shown as `config` says.
     pub(crate) fn new(namespace: Namespace, config: &FsConfig) -> Self {
         let meanings = Meanings::new(namespace.env());
+        let dependents = Arc::<Dependents>::default();
         Self {
             namespace,
             // Another process may delete a version, which gives its names another meaning.
@@ -86,20 +105,23 @@ impl Past {
             },
             versions_name: Bytes::copy_from_slice(&config.versions_name),
             help: help::text(&config.versions_name),
-            nodes: NodeTable::default(),
+            nodes: NodeTable::new(Arc::clone(&dependents)),
+            dependents,
+            live_ttl: config.live_ttl,
+            final_below: AtomicU64::new(0),
+            follows: config.read_only,
             meanings,
         }
     }
 
-    /// `.versions` of the live directory with these attributes; counts one lookup.
-    pub(crate) fn versions_of(&self, dir: &Stat) -> Entry {
-        let what = What::Versions(dir.ino);
-        let node = self.nodes.enter(dir.ino.0, &self.versions_name, what);
-        Entry {
-            stat: mirror(&node, dir),
-            entry_ttl: self.ttl,
-            attr_ttl: Duration::ZERO,
-        }
+    /// From now on `forget` makes the kernel forget attributes that changed.
+    pub(crate) fn tell_changes(&self, forget: Forget) {
+        self.dependents.tell(forget);
+    }
+
+    /// Attributes of the live inode `ino` have changed; called before that is answered.
+    pub(crate) fn changed(&self, ino: Ino) {
+        self.dependents.changed(ino);
     }
 
     /// Finds what `name` in `node` is to `caller` and counts one lookup of it.
@@ -112,6 +134,7 @@ impl Past {
         node: &PastNode,
         name: &[u8],
     ) -> FsResult<Entry> {
+        let changes = self.dependents.changes();
         let found = match node.what() {
             What::Versions(dir) => self.find_in_versions(caller, *dir, name).await?,
             What::Time { dir, at, .. } => self.find_in_tree(*dir, *at, name).await?,
@@ -119,13 +142,39 @@ impl Past {
                 self.find_in_tree(seen.entry.ino, seen.at, name).await?
             }
             What::Files(dir) => self.find_history(*dir, name).await?,
-            What::History(dir, slot) => self.find_state(*dir, slot, name).await?,
+            What::History(dir, slot) => self.find_state(node, *dir, slot, name).await?,
             What::Deleted(dir) => self.find_deleted(*dir, name).await?,
             _ => return Err(FsError::NotDirectory),
         };
         let entry_ttl = self.ttl_of(found.lasting);
         let node = self.nodes.enter(node.number(), name, found.what);
-        self.entry(&node, entry_ttl).await
+        let entry = match node.what() {
+            // It was read just now.
+            What::Tree(seen) | What::State(seen) => {
+                let (stat, attr_ttl) = self.state_stat(&node, seen, seen.entry.clone());
+                Entry {
+                    stat,
+                    entry_ttl,
+                    attr_ttl,
+                }
+            }
+            _ => self.entry(&node, entry_ttl).await?,
+        };
+        Ok(self.unless_changed(changes, entry))
+    }
+
+    /// What was read after so many changes: it is kept by the kernel only if there was none since, which may have come before
+    /// the node was noted.
+    fn unless_changed(&self, changes: u64, entry: Entry) -> Entry {
+        match changes == self.dependents.changes() {
+            true => entry,
+            // Those of states that have ended never change.
+            false if entry.attr_ttl > self.live_ttl => entry,
+            false => Entry {
+                attr_ttl: Duration::ZERO,
+                ..entry
+            },
+        }
     }
 
     /// Counts one more lookup of a node, found by its number.
@@ -147,28 +196,6 @@ impl Past {
         self.nodes.forget(number, count);
     }
 
-    /// The names in `node`.
-    ///
-    /// # Errors
-    /// `NotDirectory`; `Stale` when what it showed was pruned: never an empty list.
-    pub(crate) async fn list(&self, node: &PastNode) -> FsResult<Listing> {
-        let names = match node.what() {
-            What::Versions(dir) => self.list_versions(*dir).await?,
-            What::Time { dir, at, .. } => self.list_tree(*dir, *at).await?,
-            What::Tree(seen) | What::Gone(seen) => self.list_tree(seen.entry.ino, seen.at).await?,
-            What::Files(dir) => self.list_files(*dir).await?,
-            What::History(dir, slot) => self.list_history(*dir, slot).await?,
-            What::Deleted(dir) => return self.list_deleted(*dir, node.number()).await,
-            _ => return Err(FsError::NotDirectory),
-        };
-        let listed = names.into_iter().map(|(name, what)| Listed {
-            ino: self.nodes.number(node.number(), &name, &what),
-            kind: what.kind(),
-            name,
-        });
-        Ok(Listing::Whole(listed.collect()))
-    }
-
     /// The attributes of `node`, and how long they hold.
     ///
     /// # Errors
@@ -177,15 +204,20 @@ impl Past {
         let asked_again = Duration::ZERO;
         match node.what() {
             What::Versions(dir) | What::Files(dir) | What::History(dir, _) => {
-                Ok((mirror(node, &self.live_dir(*dir).await?), asked_again))
+                let stat = mirror(node, &self.live_dir(*dir).await?);
+                Ok((stat, self.changing_ttl()))
             }
             What::Deleted(dir) => {
                 let dir = self.live_dir(*dir).await?;
-                Ok((sticky(mirror(node, &dir), &dir), asked_again))
+                Ok((sticky(mirror(node, &dir), &dir), self.changing_ttl()))
             }
             What::Time { dir, at, asked } => {
+                let ttl = match dir == asked && self.is_final(*at) {
+                    true => self.changing_ttl(),
+                    false => asked_again,
+                };
                 let attrs = self.time_attrs((*dir, *at), *asked).await?;
-                Ok((stat_of(node, attrs), asked_again))
+                Ok((stat_of(node, attrs), ttl))
             }
             What::Gone(seen) => {
                 let attrs = deleted::open_to_owner(seen.entry.attrs.clone());
@@ -193,22 +225,10 @@ impl Past {
             }
             What::Log(dir) => {
                 let dir = self.live_dir(*dir).await?;
-                Ok((stat_of(node, log::attrs(&dir)), asked_again))
+                Ok((stat_of(node, log::attrs(&dir)), self.changing_ttl()))
             }
             What::Tree(seen) | What::State(seen) => {
-                let entry = self.newest(seen).await?;
-                let lasting = match entry.is_over() {
-                    true => Lasting::Final,
-                    // Its attributes are the live inode's until it ends.
-                    false => Lasting::Passing,
-                };
-                let blocks = entry.allocated.min(entry.attrs.size).div_ceil(512);
-                let stat = Stat {
-                    blocks,
-                    nlink: seen.links,
-                    ..stat_of(node, entry.attrs)
-                };
-                Ok((stat, self.ttl_of(lasting)))
+                Ok(self.state_stat(node, seen, self.newest(seen).await?))
             }
             What::Pointer(link) => {
                 let owner = self.live_dir(link.dir).await?.attrs;
@@ -282,8 +302,8 @@ impl Past {
     /// `NotDirectory`.
     pub(crate) fn check_opendir(&self, node: &PastNode) -> FsResult<bool> {
         match node.what() {
-            What::Time { at, .. } => Ok(self.namespace.is_final(*at)),
-            What::Tree(seen) => Ok(self.namespace.is_final(seen.at)),
+            What::Time { at, .. } => Ok(self.is_final(*at)),
+            What::Tree(seen) => Ok(self.is_final(seen.at)),
             What::Versions(_)
             | What::Files(_)
             | What::History(..)
@@ -400,6 +420,32 @@ impl Past {
         Ok(find(&entry.xattrs, name))
     }
 
+    /// The attributes of the state `seen`, which was read just now as `entry`.
+    fn state_stat(&self, node: &PastNode, seen: &Seen, entry: PastEntry) -> (Stat, Duration) {
+        let is_over = entry.is_over();
+        let blocks = entry.allocated.min(entry.attrs.size).div_ceil(512);
+        let stat = Stat {
+            blocks,
+            nlink: seen.links,
+            ..stat_of(node, entry.attrs)
+        };
+        let ttl = match is_over {
+            true => self.ttl,
+            // Its attributes are the live inode's until it ends; those of a program that lends rights are never kept, as live.
+            false if lends_rights(&stat) || !self.is_final(seen.at) => Duration::ZERO,
+            false => self.changing_ttl(),
+        };
+        (stat, ttl)
+    }
+
+    /// How long the kernel may keep attributes that change with the live tree: as those, if it learns of changes.
+    fn changing_ttl(&self) -> Duration {
+        match self.follows || self.dependents.are_told() {
+            true => self.live_ttl,
+            false => Duration::ZERO,
+        }
+    }
+
     async fn entry(&self, node: &PastNode, entry_ttl: Duration) -> FsResult<Entry> {
         match self.stat(node).await {
             Ok((stat, attr_ttl)) => Ok(Entry {
@@ -443,6 +489,7 @@ impl Past {
     fn ttl_of(&self, lasting: Lasting) -> Duration {
         match lasting {
             Lasting::Final => self.ttl,
+            Lasting::Kept => self.live_ttl.min(self.ttl),
             Lasting::Passing => Duration::ZERO,
         }
     }
@@ -450,11 +497,20 @@ impl Past {
     /// Whether what is read of `at` from now on stays so. Asked before the read: an instant that became final during it may
     /// have gained what the read missed.
     fn lasting_at(&self, at: Instant) -> Lasting {
-        if self.namespace.is_final(at) {
-            Lasting::Final
-        } else {
-            Lasting::Passing
+        Lasting::of(self.is_final(at))
+    }
+
+    /// Whether nothing at or before `at` can change any more. The namespace looks through all that is queued to tell, so what it
+    /// told is remembered.
+    fn is_final(&self, at: Instant) -> bool {
+        if at.0 < self.final_below.load(Ordering::SeqCst) {
+            return true;
         }
+        let is_final = self.namespace.is_final(at);
+        if is_final {
+            self.final_below.fetch_max(at.0 + 1, Ordering::SeqCst);
+        }
+        is_final
     }
 }
 

@@ -4,8 +4,9 @@
 //! Invariant: one number never means two things at a time: a node whose number is taken gets the next one of its own
 //! sequence. Nothing that a node is can change; a later lookup may put a newer copy of its attributes under the number.
 
-use crate::store::{Ino, Instant, Kind, PastEntry};
-use crate::sync::Arc;
+use super::dependents::Dependents;
+use crate::store::{Ino, Instant, Kind, PastEntry, Predecessor};
+use crate::sync::{Arc, Mutex, lock};
 use bytes::Bytes;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
@@ -107,6 +108,23 @@ impl What {
         }
     }
 
+    /// The live inode whose attributes it shows, if those can change. Of a past directory asked for through another one, and of
+    /// what can be renamed out, the kernel keeps none.
+    pub(crate) fn depends_on(&self) -> Option<Ino> {
+        match self {
+            Self::Versions(dir)
+            | Self::Files(dir)
+            | Self::History(dir, _)
+            | Self::Deleted(dir)
+            | Self::Log(dir) => Some(*dir),
+            Self::Time { dir, asked, .. } => (dir == asked).then_some(*dir),
+            Self::Tree(seen) | Self::State(seen) => {
+                (!seen.entry.is_over()).then_some(seen.entry.ino)
+            }
+            Self::Pointer(_) | Self::Gone(_) | Self::Help => None,
+        }
+    }
+
     /// Spells out which node this is when found as `name` in `parent`; equal spellings are the same node. A directory is
     /// one per path, because the kernel allows it one place only; a version is one wherever it is found, and so are all names
     /// that a file had at an instant.
@@ -157,6 +175,9 @@ impl What {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity(Vec<u8>);
 
+/// Parts of a history that lie under other names; one for all copies of a node.
+type Predecessors = Arc<Mutex<Option<Arc<[Predecessor]>>>>;
+
 /// A node of the past.
 #[derive(Debug)]
 pub(crate) struct PastNode {
@@ -164,6 +185,8 @@ pub(crate) struct PastNode {
     parent: u64,
     identity: Identity,
     what: What,
+    /// Of `@files/NAME`: under which other names its history goes on, once all of it was read.
+    predecessors: Predecessors,
 }
 
 impl PastNode {
@@ -226,24 +249,39 @@ impl PastNode {
     pub(crate) fn what(&self) -> &What {
         &self.what
     }
+
+    /// What [`Self::remember`] was told last.
+    pub(crate) fn predecessors(&self) -> Option<Arc<[Predecessor]>> {
+        lock(&self.predecessors).clone()
+    }
+
+    /// Keeps what reading a whole history told, so that its versions are found one by one afterwards.
+    pub(crate) fn remember(&self, predecessors: Vec<Predecessor>) {
+        *lock(&self.predecessors) = Some(predecessors.into());
+    }
 }
 
 /// All past nodes the kernel holds.
 pub(crate) struct NodeTable {
     // Leaf locks: no row is held across an await or a call out of this file.
     rows: DashMap<u64, Row>,
+    dependents: Arc<Dependents>,
     hash: fn(&[u8]) -> u64,
 }
 
 struct Row {
     node: Arc<PastNode>,
     lookups: u64,
+    /// What one of its copies depends on.
+    depends_on: Option<Ino>,
 }
 
-impl Default for NodeTable {
-    fn default() -> Self {
+impl NodeTable {
+    /// An empty table, which notes in `dependents` what shows live attributes.
+    pub(crate) fn new(dependents: Arc<Dependents>) -> Self {
         Self {
             rows: DashMap::new(),
+            dependents,
             hash: fnv1a,
         }
     }
@@ -263,29 +301,42 @@ impl NodeTable {
                 turn += 1;
                 continue;
             }
+            let predecessors = match &place {
+                Place::Occupied(row) => Arc::clone(&row.get().node.predecessors),
+                Place::Vacant(_) => Predecessors::default(),
+            };
             let node = Arc::new(PastNode {
                 number,
                 parent,
                 identity,
                 what,
+                predecessors,
             });
-            let mut row = place.or_insert_with(|| Row {
-                node: Arc::clone(&node),
-                lookups: 0,
-            });
+            let mut row = place.or_insert_with(|| Row::new(&node));
             row.node = Arc::clone(&node);
             row.lookups += 1;
+            self.note(&mut row);
             return node;
         }
     }
 
     /// Counts one more lookup of a node the kernel knew.
     pub(crate) fn again(&self, node: &Arc<PastNode>) {
-        let mut row = self.rows.entry(node.number).or_insert_with(|| Row {
-            node: Arc::clone(node),
-            lookups: 0,
-        });
+        let mut row = self
+            .rows
+            .entry(node.number)
+            .or_insert_with(|| Row::new(node));
         row.lookups += 1;
+        self.note(&mut row);
+    }
+
+    fn note(&self, row: &mut Row) {
+        if let Some(ino) = row.node.what.depends_on()
+            && row.depends_on != Some(ino)
+        {
+            row.depends_on = Some(ino);
+            self.dependents.note(ino, row.node.number);
+        }
     }
 
     /// The number that entering `what` would give.
@@ -313,7 +364,10 @@ impl NodeTable {
             let left = row.get().lookups.saturating_sub(count);
             row.get_mut().lookups = left;
             if left == 0 {
-                row.remove();
+                let row = row.remove();
+                if let Some(ino) = row.depends_on {
+                    self.dependents.drop_node(ino, row.node.number);
+                }
             }
         }
     }
@@ -322,6 +376,16 @@ impl NodeTable {
         // An odd step visits every number before it repeats one.
         let start = (self.hash)(&identity.0);
         start.wrapping_add(turn.wrapping_mul(0x9e37_79b9_7f4a_7c15)) | PAST
+    }
+}
+
+impl Row {
+    fn new(node: &Arc<PastNode>) -> Self {
+        Self {
+            node: Arc::clone(node),
+            lookups: 0,
+            depends_on: None,
+        }
     }
 }
 
@@ -339,13 +403,17 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
+    fn table() -> NodeTable {
+        NodeTable::new(Arc::default())
+    }
+
     fn files(dir: u64) -> What {
         What::Files(Ino(dir))
     }
 
     #[test]
     fn a_number_is_the_same_every_time_and_never_a_live_one() {
-        let (one, two) = (NodeTable::default(), NodeTable::default());
+        let (one, two) = (table(), table());
         let number = one.enter(7, b"@files", files(3)).number();
         assert!(is_past(number));
         assert_eq!(two.number(9, b"@files", &files(3)), number);
@@ -357,7 +425,7 @@ mod tests {
 
     #[test]
     fn a_directory_is_one_per_path() {
-        let table = NodeTable::default();
+        let table = table();
         let time = |at| What::Time {
             dir: Ino(3),
             at: Instant(at),
@@ -371,7 +439,7 @@ mod tests {
 
     #[test]
     fn a_node_stands_while_lookups_are_held() {
-        let table = NodeTable::default();
+        let table = table();
         let node = table.enter(7, b"@files", files(3));
         assert_eq!(table.enter(7, b"@files", files(3)).number(), node.number());
         table.again(&node);
@@ -386,7 +454,7 @@ mod tests {
     fn nodes_that_collide_get_numbers_of_their_own() {
         let table = NodeTable {
             hash: |_| 5,
-            ..NodeTable::default()
+            ..table()
         };
         let numbers: Vec<u64> = (0..50)
             .map(|dir| table.enter(1, b"@files", files(dir)).number())

@@ -3,10 +3,11 @@
 //! The first character decides: a digit or `-` is a time, `@` one of our own names, a letter or `_` a label.
 
 use super::node::What;
-use super::{Found, Lasting, Past, stamp};
+use super::{Found, Lasting, Past, mirror, stamp};
 use crate::fs::Caller;
+use crate::fs::Entry;
 use crate::fs::error::{FsError, FsResult};
-use crate::store::{Ino, Instant};
+use crate::store::{Ino, Instant, Kind};
 use bytes::Bytes;
 
 /// The name of the histories by name.
@@ -17,14 +18,72 @@ const DELETED: &[u8] = b"@deleted";
 const LOG: &[u8] = b"@log";
 /// The name of the usage text.
 const HELP: &[u8] = b"@help";
-/// How many of the newest changes a listing is drawn from; older instants resolve all the same.
-const CHANGES_MAX: usize = 4096;
+/// How many instants a listing shows: with our own names a screenful of a hundred. Every other time resolves all the same.
+const SHOWN_MAX: usize = 96;
 
-const HOUR: u64 = 3_600_000_000_000;
+const MILLISECOND: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MILLISECOND;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 const WEEK: u64 = 7 * DAY;
 
+/// Steps of the last hour, finest first; none at all where everything fits.
+const FINE: [u64; 21] = [
+    1,
+    MILLISECOND,
+    2 * MILLISECOND,
+    5 * MILLISECOND,
+    10 * MILLISECOND,
+    20 * MILLISECOND,
+    50 * MILLISECOND,
+    100 * MILLISECOND,
+    200 * MILLISECOND,
+    500 * MILLISECOND,
+    SECOND,
+    2 * SECOND,
+    5 * SECOND,
+    10 * SECOND,
+    15 * SECOND,
+    30 * SECOND,
+    MINUTE,
+    2 * MINUTE,
+    5 * MINUTE,
+    10 * MINUTE,
+    15 * MINUTE,
+];
+/// Steps of what is older than four weeks: weeks, months, quarters, years, and so on for as long as a clock of ours goes.
+const COARSE: [u64; 7] = [
+    WEEK,
+    4 * WEEK,
+    13 * WEEK,
+    52 * WEEK,
+    5 * 52 * WEEK,
+    20 * 52 * WEEK,
+    100 * 52 * WEEK,
+];
+
 impl Past {
+    /// `.versions` of the live directory `dir`; counts one lookup.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory`.
+    pub(crate) async fn versions_of(&self, dir: Ino) -> FsResult<Entry> {
+        let changes = self.dependents.changes();
+        let stat = self.namespace.stat(dir).await?;
+        if stat.kind != Kind::Directory {
+            return Err(FsError::NotDirectory);
+        }
+        let what = What::Versions(dir);
+        let node = self.nodes.enter(dir.0, &self.versions_name, what);
+        let entry = Entry {
+            stat: mirror(&node, &stat),
+            entry_ttl: self.ttl,
+            attr_ttl: self.changing_ttl(),
+        };
+        Ok(self.unless_changed(changes, entry))
+    }
+
     /// What `name` is to `caller` in `.versions` of the live directory `dir`.
     pub(super) async fn find_in_versions(
         &self,
@@ -55,7 +114,7 @@ impl Past {
     pub(super) async fn list_versions(&self, dir: Ino) -> FsResult<Vec<(Bytes, What)>> {
         let now = self.namespace.now();
         self.namespace.settle(now).await;
-        let changes = self.namespace.changes(dir, CHANGES_MAX).await;
+        let changes = self.namespace.changes(dir, usize::MAX).await;
         let changes = changes.map_err(|error| FsError::from(error).by_number())?;
         let shown = thin(&changes, now);
         let ours = [
@@ -79,26 +138,53 @@ impl Past {
     }
 }
 
-/// Thins instants, newest first: all of the last hour, the newest of each hour of the last day, of each day of the last
-/// four weeks, and of each week before.
+/// Thins instants, newest first: all of the last hour, the newest of each hour of the last day, of each day of the last four
+/// weeks, and of each week before. Where that is more than a screenful, steps of the last hour and of the time before the four
+/// weeks grow until it is one. The newest and the oldest stay.
 fn thin(instants: &[Instant], now: Instant) -> Vec<Instant> {
+    // One place is the oldest one's, which is seldom the newest of its step.
+    let max = SHOWN_MAX - 1;
+    let age = |instant: &Instant| now.0.saturating_sub(instant.0);
+    let older_than = |limit| instants.partition_point(|instant| age(instant) <= limit);
+    let (hour, day, month) = (older_than(HOUR), older_than(DAY), older_than(4 * WEEK));
+    let mut middle = newest_of_each(&instants[hour..day], HOUR);
+    middle.extend(newest_of_each(&instants[day..month], DAY));
+    let (last_hour, before) = (&instants[..hour], &instants[month..]);
+    let room = max - middle.len();
+    // A third of the room is for the oldest ones, and more where the last hour leaves it.
+    let old = coarsen(before, &COARSE, (room / 3).max(room.saturating_sub(hour)));
+    let mut shown = coarsen(last_hour, &FINE, room - old.len());
+    shown.extend(middle);
+    shown.extend(old);
+    if let Some(oldest) = instants.last()
+        && shown.last() != Some(oldest)
+    {
+        shown.push(*oldest);
+    }
+    shown
+}
+
+/// The newest instant of each step, with the finest of `steps` that leaves `max` at most.
+fn coarsen(instants: &[Instant], steps: &[u64], max: usize) -> Vec<Instant> {
+    let mut shown = Vec::new();
+    for step in steps {
+        shown = newest_of_each(instants, *step);
+        if shown.len() <= max {
+            break;
+        }
+    }
+    shown
+}
+
+/// The newest of the instants in each step of time; they are newest first. Steps are the clock's, so that what is shown stays.
+fn newest_of_each(instants: &[Instant], step: u64) -> Vec<Instant> {
     let mut last = None;
-    let mut keep = |instant: &Instant| {
-        let age = now.0.saturating_sub(instant.0);
-        let step = match age {
-            0..=HOUR => return true,
-            _ if age <= DAY => HOUR,
-            _ if age <= 4 * WEEK => DAY,
-            _ => WEEK,
-        };
-        let bucket = (step, instant.0 / step);
-        last.replace(bucket) != Some(bucket)
+    let mut is_first = |instant: &Instant| {
+        let number = instant.0 / step;
+        last.replace(number) != Some(number)
     };
-    instants
-        .iter()
-        .copied()
-        .filter(|instant| keep(instant))
-        .collect()
+    let newest = instants.iter().filter(|instant| is_first(instant));
+    newest.copied().collect()
 }
 
 #[cfg(test)]
@@ -115,23 +201,69 @@ mod tests {
     }
 
     #[test]
-    fn the_last_hour_is_whole() {
-        let ages: Vec<u64> = (0..3600).map(|second| second * 1_000_000_000).collect();
+    fn the_last_hour_is_whole_while_it_fits() {
+        let ages: Vec<u64> = (1..SHOWN_MAX as u64).map(|n| n * 30 * SECOND).collect();
         assert_eq!(thinned(&ages), ages);
+        let more: Vec<u64> = (0..3600).map(|n| n * SECOND).collect();
+        let kept = thinned(&more);
+        assert!((30..SHOWN_MAX).contains(&kept.len()), "{kept:?}");
+        assert_eq!(
+            (kept.first(), kept.last()),
+            (Some(&0), Some(&3_599_000_000_000))
+        );
     }
 
     #[test]
     fn older_changes_show_the_newest_of_each_step() {
-        // One change a minute for ninety days.
-        let minute = HOUR / 60;
-        let ages: Vec<u64> = (0..90 * 24 * 60).map(|n| n * minute).collect();
+        // One change every two minutes for ninety days.
+        let ages: Vec<u64> = (0..90 * 24 * 30).map(|n| n * 2 * MINUTE).collect();
         let kept = thinned(&ages);
         let between = |from: u64, to: u64| kept.iter().filter(|a| from < **a && **a <= to).count();
-        assert_eq!(between(0, HOUR), 60);
+        assert_eq!(between(0, HOUR), 30);
         assert_eq!(between(HOUR, DAY), 23);
         assert_eq!(between(DAY, 4 * WEEK), 28);
-        assert!((9..=10).contains(&between(4 * WEEK, 90 * DAY)), "{kept:?}");
+        assert!((9..=11).contains(&between(4 * WEEK, 90 * DAY)), "{kept:?}");
         assert!(kept.is_sorted());
+    }
+
+    /// Whatever changes there were: a screenful at most, in order, each a change, the newest and the oldest among them, the same
+    /// each time; and nothing is left out while all fit.
+    #[test]
+    fn whatever_changed_a_screenful_is_shown() {
+        let spreads: [fn(u64) -> u64; 9] = [
+            |n| n,
+            |n| n * 1_000,
+            |n| n * 700_000,
+            |n| n * SECOND,
+            |n| n * MINUTE,
+            |n| n * 7 * HOUR,
+            |n| n * n * SECOND,
+            |n| n * DAY,
+            |n| HOUR + n * 17 * MINUTE,
+        ];
+        for (number, spread) in spreads.into_iter().enumerate() {
+            for count in [1, 2, 95, 96, 97, 500, 5000, 18_000] {
+                let ages: Vec<u64> = (0..count).map(spread).filter(|age| *age < NOW).collect();
+                let kept = thinned(&ages);
+                let case = format!("spread {number} of {count}: {kept:?}");
+                assert!(kept.len() <= SHOWN_MAX, "{case}");
+                assert!(kept.is_sorted_by(|a, b| a < b), "{case}");
+                assert_eq!(
+                    (kept.first(), kept.last()),
+                    (ages.first(), ages.last()),
+                    "{case}"
+                );
+                assert!(
+                    kept.iter().all(|age| ages.binary_search(age).is_ok()),
+                    "{case}"
+                );
+                assert_eq!(thinned(&ages), kept);
+                let recent = ages.iter().filter(|age| **age <= HOUR).count();
+                if recent == ages.len() && recent < SHOWN_MAX {
+                    assert_eq!(kept, ages, "{case}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::store::Instant;
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::Offset;
+use std::ops::RangeInclusive;
 
 const SECOND: u64 = 1_000_000_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -85,9 +86,9 @@ pub(crate) struct Period {
 }
 
 impl Period {
-    /// Tells whether `instant` lies inside.
-    pub(crate) fn holds(&self, instant: Instant) -> bool {
-        self.first <= instant && instant <= self.last
+    /// All its instants.
+    pub(crate) fn instants(&self) -> RangeInclusive<Instant> {
+        self.first..=self.last
     }
 
     fn of_length(start: Timestamp, ns: u64) -> Option<Self> {

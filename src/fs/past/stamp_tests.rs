@@ -278,7 +278,8 @@ fn printed_stamps_are_read_exactly() {
     assert!(
         parse_printed(b"2026-11-20T21-26-48.123Z")
             .unwrap()
-            .holds(AT)
+            .instants()
+            .contains(&AT)
     );
     let nanos = parse_printed(b"2026-11-20T21-26-48.123456789Z").unwrap();
     assert_eq!((nanos.first, nanos.last), (AT, AT));
@@ -299,7 +300,7 @@ proptest! {
     fn what_is_printed_reads_back(ns in any::<u64>()) {
         let instant = Instant(ns);
         let millis = parse_printed(print(instant, Precision::Millis).as_bytes()).unwrap();
-        prop_assert!(millis.holds(instant));
+        prop_assert!(millis.instants().contains(&instant));
         prop_assert!(millis.last.0 - millis.first.0 < 1_000_000);
         let nanos = parse_printed(print(instant, Precision::Nanos).as_bytes()).unwrap();
         prop_assert_eq!((nanos.first, nanos.last), (instant, instant));
@@ -315,7 +316,7 @@ proptest! {
     fn every_truncation_of_a_stamp_that_is_a_time_holds_the_instant(ns in 0..1_u64 << 63, cut in 4_usize..30) {
         let printed = print(Instant(ns), Precision::Nanos);
         if let Some(TimeName::Stamp(period)) = TimeName::parse(&printed.as_bytes()[..cut]) {
-            prop_assert!(period.holds(Instant(ns)));
+            prop_assert!(period.instants().contains(&Instant(ns)));
         }
     }
 

@@ -1,11 +1,12 @@
 //! The history of a name and of a directory: the versions of a name, the names that have any, and what changed when.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 
 use bytes::Bytes;
 
 use super::interval;
-use super::{Stood, last_of};
+use super::series::{History, Predecessor, Successor};
+use super::{Binding, Stood, last_of};
 use crate::store::error::StoreError;
 use crate::store::keys;
 use crate::store::namespace::{Namespace, Shared};
@@ -14,11 +15,6 @@ use crate::store::version::{EndOp, Ino, Instant, Kept, Kind, Op, PastEntry};
 
 /// Renames and returns a list of versions follows back.
 const ORIGINS_MAX: usize = 64;
-
-/// Whether a closed version is one for a list of versions.
-fn is_listed(closed: &Closed) -> bool {
-    closed.end_op != EndOp::Passed && closed.kept != Kept::Nothing
-}
 
 /// Whether a state is one that came back under the name it was removed from.
 fn back(stood: &Stood, slot: &(Ino, Bytes)) -> bool {
@@ -48,8 +44,17 @@ impl Namespace {
         directory: Ino,
         name: &[u8],
     ) -> Result<Vec<PastEntry>, StoreError> {
+        Ok(self.history(directory, name).await?.versions)
+    }
+
+    /// The same, and under which other names the older ones lie.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn history(&self, directory: Ino, name: &[u8]) -> Result<History, StoreError> {
         let mut all = self.0.slot_versions(directory, name, None).await?;
         let mut slot = (directory, Bytes::copy_from_slice(name));
+        let mut predecessors = Vec::new();
         for _ in 0..ORIGINS_MAX {
             let Some(first) = all.first() else { break };
             let Some(origin) = first.stamp.origin.clone() else {
@@ -60,13 +65,26 @@ impl Namespace {
                 break;
             }
             let mut before = self.0.states_before(first, &origin).await?;
-            if before.is_empty() {
+            let (Some(oldest), Some(youngest)) = (before.first(), before.last()) else {
                 break;
-            }
+            };
+            predecessors.push(Predecessor {
+                directory: origin.0,
+                name: origin.1.clone(),
+                began: oldest.stamp.id.instant..=youngest.stamp.id.instant,
+                successor: Successor {
+                    directory: slot.0,
+                    name: slot.1,
+                    version: first.stamp.id,
+                },
+            });
             before.append(&mut all);
             (all, slot) = (before, origin);
         }
-        Ok(all.into_iter().map(Stood::into_entry).collect())
+        Ok(History {
+            versions: all.into_iter().map(Stood::into_entry).collect(),
+            predecessors,
+        })
     }
 
     /// Names of files that have versions: live ones and gone ones, ascending.
@@ -75,31 +93,26 @@ impl Namespace {
     /// Failures of the store.
     pub async fn names_with_versions(&self, directory: Ino) -> Result<Vec<Bytes>, StoreError> {
         let mut names = BTreeSet::new();
-        for name in interval::all(&self.0.view, directory).await? {
-            let from = keys::history(directory, &name);
-            if let Some((_, value)) = self.0.view.first(from.clone(), keys::after(&from)).await? {
-                let closed: Closed = decode("H V", &value)?;
-                let shown = is_listed(&closed) || self.0.has_stayed(directory, &name).await?;
-                if shown && closed.node.is_none_or(|node| node.kind != Kind::Directory) {
-                    names.insert(name);
-                }
-            }
-        }
         let from = keys::entry(directory, b"");
-        for (key, value) in self
+        let rows = self
             .0
             .view
-            .scan(from.clone(), keys::after(&from), usize::MAX)
-            .await?
-        {
+            .scan(from.clone(), keys::after(&from), usize::MAX);
+        for (key, value) in rows.await? {
             let entry: Entry = decode("C D", &value)?;
+            let name = keys::entry_name(&key);
             let has_one = match &entry.body {
                 Body::Own { node, .. } if node.kind == Kind::Directory => false,
                 Body::Own { state, .. } => !matches!(state, State::Unborn { behind: None }),
-                Body::Linked(_) => true,
+                Body::Linked(_) => self.0.has_file_versions(directory, &name).await?,
             };
             if has_one {
-                names.insert(keys::entry_name(&key));
+                names.insert(name);
+            }
+        }
+        for name in interval::all(&self.0.view, directory).await? {
+            if !names.contains(&name) && self.0.has_file_versions(directory, &name).await? {
+                names.insert(name);
             }
         }
         Ok(names.into_iter().collect())
@@ -292,21 +305,6 @@ impl Shared {
         Ok(before)
     }
 
-    /// Whether any closed version of a slot is not one in passing.
-    async fn has_stayed(&self, directory: Ino, name: &[u8]) -> Result<bool, StoreError> {
-        let from = keys::history(directory, name);
-        let rows = self
-            .view
-            .scan(from.clone(), keys::after(&from), usize::MAX)
-            .await?;
-        for (_, value) in rows {
-            if is_listed(&decode("H V", &value)?) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// Every state of one slot that began before `until`, oldest first.
     async fn slot_versions(
         &self,
@@ -321,6 +319,7 @@ impl Shared {
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?;
         let mut all = Vec::with_capacity(rows.len() + 1);
+        let mut linked: HashMap<Ino, Vec<Stood>> = HashMap::new();
         for (_, value) in rows.into_iter().rev() {
             let closed: Closed = decode("H V", &value)?;
             match closed.node {
@@ -334,12 +333,21 @@ impl Shared {
                     shared: None,
                 }),
                 None => {
-                    let states = self.linked_states(closed.ino).await?;
-                    all.extend(
-                        states
-                            .into_iter()
-                            .filter_map(|s| s.within(&closed.stamp, Some(closed.end), closed.kept)),
-                    );
+                    // A name that was linked again and again reads the inode's states once.
+                    let states = match linked.entry(closed.ino) {
+                        hash_map::Entry::Occupied(known) => known.into_mut(),
+                        hash_map::Entry::Vacant(place) => {
+                            place.insert(self.linked_states(closed.ino).await?)
+                        }
+                    };
+                    let binding = Binding {
+                        ino: closed.ino,
+                        stamp: &closed.stamp,
+                        until: Some(closed.end),
+                        kept: closed.kept,
+                    };
+                    let shown = states.iter().filter_map(|s| binding.shows(s.clone()));
+                    all.extend(shown);
                 }
             }
         }

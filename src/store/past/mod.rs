@@ -5,10 +5,12 @@
 
 pub(crate) mod deleted;
 pub(crate) mod digest;
+pub(crate) mod finality;
 pub(crate) mod history;
 pub(crate) mod interval;
 pub(crate) mod links;
 pub(crate) mod restore;
+pub(crate) mod series;
 pub(crate) mod undelete;
 
 use std::collections::BTreeSet;
@@ -20,7 +22,6 @@ use super::content::Stretch;
 use super::error::StoreError;
 use super::file::Whence;
 use super::keys;
-use super::names::transition::TRACELESS;
 use super::namespace::{Namespace, Shared};
 use super::rows::{
     Body, Closed, Entry, Hung, InodeRow, Last, LinkedRow, Node, Source, State, decode,
@@ -109,6 +110,22 @@ impl Stood {
     }
 }
 
+/// A name's hold on a hard-linked inode: from its stamp to its end the name shows the inode's states.
+#[derive(Clone, Copy)]
+pub(super) struct Binding<'a> {
+    pub(super) ino: Ino,
+    pub(super) stamp: &'a Stamp,
+    pub(super) until: Option<Instant>,
+    pub(super) kept: Kept,
+}
+
+impl Binding<'_> {
+    /// The part of a state that the name shows, or `None`.
+    pub(super) fn shows(&self, state: Stood) -> Option<Stood> {
+        state.within(self.stamp, self.until, self.kept)
+    }
+}
+
 /// The version a current state shows in the past.
 pub(super) fn last_of(ino: Ino, node: &Node, state: &State, alive_since: Instant) -> Option<Last> {
     match state {
@@ -136,17 +153,6 @@ impl Namespace {
         {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-    }
-
-    /// Whether nothing at or before `at` can change any more.
-    pub fn is_final(&self, at: Instant) -> bool {
-        at < self.0.floor()
-    }
-
-    /// Whether a version of `at` stays in its name's list of versions: the name can no longer turn out to be one in passing.
-    pub fn is_listed_for_good(&self, at: Instant) -> bool {
-        let traceless = u64::try_from(TRACELESS.as_nanos()).unwrap_or(u64::MAX);
-        self.is_final(Instant(at.0.saturating_add(traceless)))
     }
 
     /// Which directory `.versions/AT` in `directory` means: itself if it was there then, else the one that stood at the same
@@ -378,9 +384,14 @@ impl Shared {
                         return Ok(Some(Stood::of(last, None)));
                     }
                 }
-                Body::Linked(bound) if bound.id.instant <= at => {
-                    let bound = (bound, None, Kept::Whole);
-                    return self.linked_at(entry.ino, bound, at).await;
+                Body::Linked(stamp) if stamp.id.instant <= at => {
+                    let binding = Binding {
+                        ino: entry.ino,
+                        stamp,
+                        until: None,
+                        kept: Kept::Whole,
+                    };
+                    return self.linked_at(&binding, at).await;
                 }
                 Body::Linked(_) => {}
             }
@@ -404,8 +415,13 @@ impl Shared {
                 shared: None,
             })),
             None => {
-                let bound = (&closed.stamp, Some(closed.end), closed.kept);
-                self.linked_at(closed.ino, bound, at).await
+                let binding = Binding {
+                    ino: closed.ino,
+                    stamp: &closed.stamp,
+                    until: Some(closed.end),
+                    kept: closed.kept,
+                };
+                self.linked_at(&binding, at).await
             }
         }
     }
@@ -431,15 +447,12 @@ impl Shared {
     /// The state of a hard-linked inode that stood at an instant, seen through a binding.
     async fn linked_at(
         &self,
-        ino: Ino,
-        bound: (&Stamp, Option<Instant>, Kept),
+        binding: &Binding<'_>,
         at: Instant,
     ) -> Result<Option<Stood>, StoreError> {
-        let states = self.linked_states(ino).await?;
-        Ok(states
-            .into_iter()
-            .filter_map(|s| s.within(bound.0, bound.1, bound.2))
-            .find(|s| s.covers(at)))
+        let state = self.linked_before(binding.ino, at).await?;
+        let shown = state.and_then(|state| binding.shows(state));
+        Ok(shown.filter(|shown| shown.covers(at)))
     }
 
     /// All states of a hard-linked inode, oldest first.

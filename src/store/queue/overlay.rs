@@ -26,6 +26,9 @@ pub(crate) struct View {
     turn: AtomicU64,
     /// Odd while rows of contents are being rearranged; what was read across a change is read again.
     arrangement: AtomicU64,
+    /// Rows that were looked at one by one or in scans.
+    #[cfg(test)]
+    read: AtomicU64,
 }
 
 impl View {
@@ -45,7 +48,15 @@ impl View {
             queued: RwLock::default(),
             turn: AtomicU64::new(0),
             arrangement: AtomicU64::new(0),
+            #[cfg(test)]
+            read: AtomicU64::new(0),
         }
+    }
+
+    /// How many rows were looked at, those that were not there included.
+    #[cfg(test)]
+    pub(crate) fn rows_read(&self) -> u64 {
+        self.read.load(Ordering::SeqCst)
     }
 
     /// The rows without what is queued.
@@ -129,6 +140,8 @@ impl View {
 
     /// The row at `key`, or `None`.
     pub(crate) async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        #[cfg(test)]
+        self.read.fetch_add(1, Ordering::SeqCst);
         loop {
             let turn = self.turn.load(Ordering::SeqCst);
             let stack = read(&self.queued).get(key).cloned().unwrap_or_default();
@@ -161,14 +174,7 @@ impl View {
         if start >= end {
             return Ok(Vec::new());
         }
-        let queued: Vec<(Bytes, Option<Bytes>)> = read(&self.queued)
-            .range::<Bytes, _>((Bound::Included(&start), Bound::Excluded(&end)))
-            .filter_map(|(key, stack)| match &stack.last()?.1 {
-                Change::Put(value) => Some((key.clone(), Some(value.clone()))),
-                Change::Delete => Some((key.clone(), None)),
-                Change::Merge(_) => None,
-            })
-            .collect();
+        let queued = self.queued_rows(&start, &end, limit);
         let mut over = queued.into_iter().peekable();
         let mut under = self.rows.scan(start..end).await?;
         let mut below = under.next().await?;
@@ -190,10 +196,36 @@ impl View {
                 found.extend(value.map(|value| (key, value)));
             } else {
                 found.extend(below.take());
-                below = under.next().await?;
+                if found.len() < limit {
+                    below = under.next().await?;
+                }
             }
         }
+        #[cfg(test)]
+        self.read
+            .fetch_add(found.len().max(1) as u64, Ordering::SeqCst);
         Ok(found)
+    }
+
+    /// What queued operations make of rows of `start..end`, up to the `limit`th row that is there: nobody looks behind it.
+    fn queued_rows(&self, start: &Bytes, end: &Bytes, limit: usize) -> Vec<(Bytes, Option<Bytes>)> {
+        let (mut rows, mut there) = (Vec::new(), 0);
+        let queued = read(&self.queued);
+        for (key, stack) in queued.range::<Bytes, _>((Bound::Included(start), Bound::Excluded(end)))
+        {
+            if there == limit {
+                break;
+            }
+            match stack.last().map(|(_, change)| change) {
+                Some(Change::Put(value)) => {
+                    there += 1;
+                    rows.push((key.clone(), Some(value.clone())));
+                }
+                Some(Change::Delete) => rows.push((key.clone(), None)),
+                Some(Change::Merge(_)) | None => {}
+            }
+        }
+        rows
     }
 
     /// The first key of `start..end` that a queued operation changes.

@@ -301,7 +301,8 @@ impl Rescue<'_> {
                 self.next_end += 1;
                 match current {
                     Some(entry) => self.interrupt(draft, &slot, entry, end).await?,
-                    None => interval::add(&mut draft.rows, slot.0, &slot.1, (at, end)),
+                    // The name is gone again at the end: `@deleted` lists what ended by a removal.
+                    None => interval::add_removed(&mut draft.rows, slot.0, &slot.1, (at, end)),
                 }
                 end
             }

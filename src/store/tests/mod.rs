@@ -217,3 +217,14 @@ pub(crate) async fn history(ns: &Namespace, dir: Ino, name: &[u8]) -> Vec<Vec<u8
     }
     all
 }
+
+/// The names that `@deleted` of a directory lists; each is found by its name as well.
+pub(crate) async fn removed_names(ns: &Namespace, dir: Ino) -> Vec<String> {
+    let (mut names, mut listing) = (Vec::new(), ns.deleted(dir).await.unwrap());
+    while let Some((name, listed)) = listing.next().await.unwrap() {
+        let found = ns.deleted_tree_at(dir, &name).await.unwrap();
+        assert_eq!(found, Some(listed), "{name:?}");
+        names.push(String::from_utf8(name.to_vec()).unwrap());
+    }
+    names
+}

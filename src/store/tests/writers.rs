@@ -249,12 +249,17 @@ async fn names_and_numbers_that_only_one_writer_knew_do_not_meet_the_other_ones(
     let told = ns.conflicts();
     assert_eq!((told.versions, told.dropped), (3, 4), "{told:?}");
     // They are names that were removed: a rename out of `@deleted` brings them back, their history with them.
+    assert_eq!(
+        removed_names(&ns, ROOT).await,
+        ["fresh", "link", "new%2Fbelow%2Fa"]
+    );
     let (from, to) = ((ROOT, &b"new%2Fbelow%2Fa"[..]), (ROOT, &b"back"[..]));
     let (mode, by) = (RenameMode::Replace, author());
     ns.undelete(from, to, mode, &by).await.unwrap();
     assert_eq!(content(&ns, ROOT, b"back").await.unwrap(), b"text of a");
     let joined = ns.versions(ROOT, b"back").await.unwrap();
     assert_eq!(joined.first().map(|version| version.op), Some(Op::Conflict));
+    assert_eq!(removed_names(&ns, ROOT).await, ["fresh", "link"]);
     sound(&left, ns).await;
 }
 
@@ -268,8 +273,13 @@ async fn what_the_other_writer_removed_replaced_or_linked_keeps_its_versions() {
             save(&ns, d, b"inside", b"inside text").await;
             save(&ns, ROOT, b"big", b"short").await;
             save(&ns, ROOT, b"dir", b"was a file").await;
+            save(&ns, ROOT, b"small", b"once").await;
+            save(&ns, ROOT, b"small", b"and again").await;
         },
         |ns| async move {
+            let (from, to) = ((ROOT, &b"small"[..]), (ROOT, &b"elsewhere"[..]));
+            let (mode, by) = (RenameMode::Replace, author());
+            ns.rename(from, to, mode, &by).await.unwrap();
             ns.unlink(ROOT, b"f", &author()).await.unwrap();
             ns.rmdir(ROOT, b"d", &author()).await.unwrap();
             dir(&ns, ROOT, b"dir").await;
@@ -289,6 +299,14 @@ async fn what_the_other_writer_removed_replaced_or_linked_keeps_its_versions() {
     assert_eq!(
         marked(told(&ns, ROOT, b"dir.conflict").await),
         [b"was a file"]
+    );
+    assert_eq!(
+        marked(told(&ns, ROOT, b"small").await),
+        [&b"once"[..], b"and again"]
+    );
+    assert_eq!(
+        removed_names(&ns, ROOT).await,
+        ["d", "d%2Finside", "dir.conflict", "f", "small"]
     );
     let big = told(&ns, ROOT, b"big").await;
     assert_eq!(conflicts(&big), [b"short"]);
