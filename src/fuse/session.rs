@@ -259,7 +259,7 @@ fn forget_attributes(kernel: &Notifier, number: u64) {
         // It does not know the number, or there is no kernel any more.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
-            tracing::debug!(number, %error, "the kernel was not told of other attributes")
+            tracing::debug!(number, %error, "the kernel was not told of other attributes");
         }
         Ok(()) => {}
     }

@@ -128,7 +128,10 @@ fn made(status: u16, kind: Option<&str>, body: &str) -> HttpResponse {
     answer
 }
 
-async fn with_body(answer: HttpResponse, change: impl Fn(&[u8]) -> Vec<u8> + Send) -> HttpResponse {
+async fn with_body(
+    answer: HttpResponse,
+    change: impl Fn(&[u8]) -> Vec<u8> + Send + Sync,
+) -> HttpResponse {
     let (parts, body) = answer.into_parts();
     let body = change(&body.bytes().await.unwrap());
     let length = body.len().to_string();
