@@ -81,7 +81,18 @@ struct Client {
 impl HttpService for Client {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let asked = Asked::of(&request);
-        let response = self.inner.execute(request).await?;
+        let reads = matches!(request.method().as_str(), "GET" | "HEAD");
+        let response = match self.inner.execute(request).await {
+            Ok(response) => response,
+            // What is no HTTP, and redirections in a circle: the library does not send again what it has no name for.
+            Err(error)
+                if reads
+                    && matches!(error.kind(), HttpErrorKind::Unknown | HttpErrorKind::Decode) =>
+            {
+                return Err(HttpError::new(HttpErrorKind::Request, error));
+            }
+            Err(error) => return Err(error),
+        };
         match self.peer {
             Peer::Store => from_store(&asked, response).await,
             Peer::Credentials => from_credentials(response).await,

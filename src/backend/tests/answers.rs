@@ -34,10 +34,12 @@ pub(crate) enum Lie {
     PageNotFound,
     /// 404 and nothing.
     BareNotFound,
+    /// What is no HTTP.
+    Noise,
 }
 
 impl Lie {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Page,
         Self::PlainPage,
         Self::Empty,
@@ -48,6 +50,7 @@ impl Lie {
         Self::NoDates,
         Self::PageNotFound,
         Self::BareNotFound,
+        Self::Noise,
     ];
 }
 
@@ -133,7 +136,8 @@ async fn with_body(
     change: impl Fn(&[u8]) -> Vec<u8> + Send + Sync,
 ) -> HttpResponse {
     let (parts, body) = answer.into_parts();
-    let body = change(&body.bytes().await.unwrap());
+    let body = body.bytes().await.unwrap();
+    let body = change(&body);
     let length = body.len().to_string();
     let mut answer = HttpResponse::from_parts(parts, body.into());
     answer
@@ -156,6 +160,10 @@ impl HttpService for Service {
             Some(Lie::PageNotFound) => return Ok(made(404, Some("text/html"), PAGE)),
             Some(Lie::BareNotFound) if request.method() == "GET" => {
                 return Ok(made(404, None, ""));
+            }
+            Some(Lie::Noise) if reads => {
+                let noise = std::io::Error::other("invalid HTTP version parsed");
+                return Err(HttpError::new(HttpErrorKind::Unknown, noise));
             }
             Some(Lie::Other) if reads => {
                 let listing = url.contains("list-type");
@@ -252,6 +260,8 @@ async fn no_request_is_content_with_what_is_no_stores_answer() {
             again();
             let read = backend.get_as(key, |bytes| check(bytes, text)).await;
             read.unwrap_or_else(|e| panic!("{lie:?}: {e}"));
+            again();
+            assert_eq!(backend.get(key).await.unwrap(), bytes(text), "{lie:?}");
         }
         {
             again();
