@@ -83,7 +83,7 @@ fn served(mountpoint: &Path) -> bool {
     matches!(serving(mountpoint), Ok(true))
 }
 
-/// Unmounts what nobody serves any more.
+/// Unmounts a mount that no daemon serves any more.
 fn remains(mountpoint: &Path) -> Result<(), Refusal> {
     match serving(mountpoint) {
         Ok(true) => Err(Refusal::failure(format!(

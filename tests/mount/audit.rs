@@ -10,7 +10,7 @@ use crate::support::mount::{PROGRAM, TestMount};
 use crate::support::place::Place;
 use crate::support::shell::{self, Ran};
 
-/// A namespace with a few log objects that nobody has mounted.
+/// A namespace with a few log objects that no process has mounted.
 struct Bucket {
     /// The store's directory.
     directory: tempfile::TempDir,

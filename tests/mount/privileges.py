@@ -1,4 +1,4 @@
-"""What set-id bits and capabilities of a program are worth after somebody else has changed it.
+"""What set-id bits and capabilities of a program are worth after another user has changed it.
 
 usage: privileges.py DIRECTORY CONTROL
 
@@ -231,7 +231,7 @@ def modes():
                     kept &= ~0o4000
                     if who == "stranger" or mode & 0o010:
                         kept &= ~0o2000
-                # The capabilities fall whoever changes the bytes.
+                # The capabilities fall when any user changes the bytes.
                 cap = "+cap" if way == "mmap" else ""
                 same((way, who, "%o" % mode), found, "%o" % kept + cap)
 

@@ -159,7 +159,7 @@ fn serve(mut client: &TcpStream, upstream: SocketAddr, shared: &Shared) {
     client.shutdown(Shutdown::Both).ok();
 }
 
-/// A lie for which nobody asks the server.
+/// A lie for which no request reaches the server.
 fn instead(lie: Lie, request: &Answer) -> Option<Vec<u8>> {
     let made = |status: &str, headers: &str, body: &str| {
         let length = body.len();

@@ -1,4 +1,4 @@
-//! Attributes of live inodes, also of those that have no name any more and are held: a directory that is somebody's working
+//! Attributes of live inodes, also of those that have no name any more and are held: a directory that is a process's working
 //! directory, a fifo that is open. The store knows of an inode without a name only while its content is open, so what is
 //! changed of the others lasts as long as the kernel holds them, in this room's table.
 

@@ -200,7 +200,7 @@ async fn a_time_that_shows_nothing_yet_is_looked_for_again() {
     is(&world, ".versions/-1m/doc", "0").await;
 }
 
-/// The kernel has one entry for a name, whoever asks.
+/// The kernel has one entry for a name, for all processes.
 #[tokio::test]
 async fn a_period_that_ends_keeps_its_meaning_and_is_not_kept_for_others() {
     let world = saved().await;

@@ -107,7 +107,7 @@ struct BatchId {
 }
 
 /// Replays the log of a namespace and compares the outcome with every row of its index, as both are now. Takes the
-/// namespace from nobody: what its writer does meanwhile is left out, and what it has not yet logged is waited for, as
+/// namespace from no writer: what its writer does meanwhile is left out, and what it has not yet logged is waited for, as
 /// `config` says; `step` is told what is being done.
 ///
 /// # Errors

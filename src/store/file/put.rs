@@ -117,7 +117,7 @@ impl Whole {
             let permit = match shared.budget.try_acquire(len) {
                 Some(permit) => permit,
                 None => {
-                    // Whoever waits has handed over what it holds, or all would wait for each other.
+                    // A caller that waits has handed over what it holds, or all would wait for each other.
                     self.hand_over().await?;
                     shared.budget.acquire(len).await
                 }

@@ -44,7 +44,7 @@ impl Namespace {
         }
     }
 
-    /// Drains and stops writing. The tasks it was opened with end soon after: whoever opens the same cache directory again
+    /// Drains and stops writing. The tasks it was opened with end soon after: a caller that opens the same cache directory again
     /// joins them before.
     ///
     /// # Errors

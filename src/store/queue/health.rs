@@ -105,7 +105,7 @@ impl Health {
     }
 }
 
-/// Somebody waits for everything.
+/// A caller waits for everything.
 #[derive(Debug)]
 pub(crate) struct Draining<'a>(&'a Health);
 

@@ -207,7 +207,7 @@ impl View {
         Ok(found)
     }
 
-    /// What queued operations make of rows of `start..end`, up to the `limit`th row that is there: nobody looks behind it.
+    /// What queued operations make of rows of `start..end`, up to the `limit`th row that is there: no caller looks behind it.
     fn queued_rows(&self, start: &Bytes, end: &Bytes, limit: usize) -> Vec<(Bytes, Option<Bytes>)> {
         let (mut rows, mut there) = (Vec::new(), 0);
         let queued = read(&self.queued);
