@@ -232,7 +232,7 @@ mod tests {
         assert!(text.ends_with("see the log"), "{text}");
         for part in [
             "fenced             another writer has taken the namespace",
-            "uncited            0 B in 2 objects of ended writers wait",
+            "uncited            0 bytes in 2 objects of ended writers wait",
             "2 versions marked conflict, 5 operations dropped; under .versions/@files: d/a, b",
         ] {
             assert!(text.contains(part), "{text}");
