@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::support::mount::{Cache, PROGRAM, TestMount, is_mounted};
+use crate::support::mount::{Cache, PROGRAM, TestMount, is_mounted, mount_arguments};
 use crate::support::place::Place;
 use crate::support::portal::{Lie, Portal};
 use crate::support::s3::{BUCKET, S3Server};
@@ -112,6 +112,28 @@ fn drain(mount: &TestMount) {
         shell::run(&mut command, Duration::from_secs(60)).code == Some(0)
     });
     assert!(drained, "does not drain\n{}", mount.log_tail());
+}
+
+#[test]
+fn a_store_that_sends_no_date_is_refused_for_that() {
+    let Some(server) = S3Server::start() else {
+        return;
+    };
+    let portal = Portal::start(server.address());
+    let place = Place::s3(&format!("{BUCKET}/undated"), &portal.endpoint());
+    let directory = tempfile::tempdir().unwrap();
+    portal.lie(Some(Lie::NoModified));
+    let mut command = std::process::Command::new(PROGRAM);
+    command
+        .args(mount_arguments(&place, directory.path(), directory.path()))
+        .envs(place.variables.iter().cloned());
+    let ran = shell::run(&mut command, Duration::from_secs(60));
+    assert_eq!(ran.code, Some(1), "{ran}");
+    assert!(
+        ran.stderr.contains("sends no Last-Modified header"),
+        "{ran}"
+    );
+    assert!(!ran.stderr.contains("1970"), "{ran}");
 }
 
 #[test]
