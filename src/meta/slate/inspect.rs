@@ -11,9 +11,10 @@ use super::{SlateConfig, chain, classify};
 use crate::meta::MetaError;
 use crate::sync::Arc;
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::ObjectStore;
 use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore};
 use slatedb::admin::Admin;
 use slatedb::config::DbReaderOptions;
 use slatedb::{DbReader, DbReaderMode, PathResolver, ValueDeletable, VersionedManifest, WalReader};
@@ -106,7 +107,7 @@ pub async fn inspect(
     loop {
         let found = Look::at(&place, &store).await?;
         let inspection = match found {
-            Some(look) => look.judge(config, watched).await?,
+            Some(mut look) => look.judge(config, watched).await?,
             None => return Ok(Inspection::Absent),
         };
         if !matches!(inspection, Inspection::Damaged(_)) || looks == LOOKS {
@@ -117,7 +118,8 @@ pub async fn inspect(
     }
 }
 
-/// The objects of an index, as they were listed.
+/// The objects of an index, as they were listed. Of its write-ahead log only those that an open would read: the ones before
+/// them may be thousands that wait to be collected.
 struct Look<'a> {
     place: &'a Path,
     store: &'a Arc<dyn ObjectStore>,
@@ -130,14 +132,33 @@ impl<'a> Look<'a> {
         place: &'a Path,
         store: &'a Arc<dyn ObjectStore>,
     ) -> Result<Option<Self>, MetaError> {
-        let unavailable = |error: object_store::Error| MetaError::Unavailable(chain(&error));
-        let listed = store.list(Some(place)).map_ok(|o| (o.location, o.size));
-        let objects: BTreeMap<Path, u64> = listed.try_collect().await.map_err(unavailable)?;
-        Ok((!objects.is_empty()).then_some(Self {
+        let (manifests, tables) = (
+            place.clone().join("manifest"),
+            place.clone().join("compacted"),
+        );
+        let (manifests, tables) = futures::try_join!(
+            listed(store.list(Some(&manifests))),
+            listed(store.list(Some(&tables)))
+        )?;
+        let mut look = Self {
             place,
             store,
-            objects,
-        }))
+            objects: manifests,
+        };
+        look.objects.extend(tables);
+        if look.objects.is_empty() {
+            look.objects = listed(store.list(Some(place))).await?;
+        }
+        Ok((!look.objects.is_empty()).then_some(look))
+    }
+
+    /// Adds the objects of the write-ahead log after `number`.
+    async fn list_log_after(&mut self, number: u64) -> Result<(), MetaError> {
+        let log = self.place.clone().join("wal");
+        let offset = log.clone().join(format!("{number:020}.sst"));
+        let newer = self.store.list_with_offset(Some(&log), &offset);
+        self.objects.extend(listed(newer).await?);
+        Ok(())
     }
 
     /// Numbers and keys of the objects in one folder of the index, ascending.
@@ -156,29 +177,35 @@ impl<'a> Look<'a> {
     }
 
     async fn judge(
-        &self,
+        &mut self,
         config: &SlateConfig,
         watched: &[Bytes],
     ) -> Result<Inspection, MetaError> {
-        let Some((number, key)) = self.numbered("manifest", ".manifest").last().copied() else {
+        let newest = self.numbered("manifest", ".manifest").last().copied();
+        let Some((number, key)) = newest.map(|(number, key)| (number, key.clone())) else {
             let folder = self.place.clone().join("manifest");
             let what = "holds no manifest, though other objects of the index are there";
             return Ok(Inspection::Damaged(vec![BadObject::damaged(&folder, what)]));
         };
         let manifest = match self.manifest(number).await? {
             Ok(manifest) => manifest,
-            Err(what) => return Ok(Inspection::Damaged(vec![BadObject::damaged(key, what)])),
+            Err(what) => return Ok(Inspection::Damaged(vec![BadObject::damaged(&key, what)])),
         };
+        self.list_log_after(manifest.replay_after_wal_id()).await?;
         let mut bad = self.bad_tables(&manifest);
         bad.extend(self.holes_in_log(&manifest));
         if !bad.is_empty() {
             return Ok(Inspection::Damaged(bad));
         }
-        let in_log = match self.read_log(&manifest, watched).await? {
+        let (in_log, in_tables) = futures::join!(
+            self.read_log(&manifest, watched),
+            self.in_tables(config, watched)
+        );
+        let in_log = match in_log? {
             Ok(values) => values,
             Err(bad) => return Ok(Inspection::Damaged(vec![bad])),
         };
-        let in_tables = match self.in_tables(config, watched).await {
+        let in_tables = match in_tables {
             Ok(value) => value,
             Err(MetaError::Corrupt(text)) => {
                 return Ok(Inspection::Damaged(vec![BadObject::damaged(
@@ -327,6 +354,15 @@ impl<'a> Look<'a> {
             Err(_) => Err(super::Why::default().late("a read", config.deadline)),
         }
     }
+}
+
+/// Keys and lengths of the objects of a listing.
+async fn listed(
+    listing: BoxStream<'_, object_store::Result<ObjectMeta>>,
+) -> Result<BTreeMap<Path, u64>, MetaError> {
+    let listing = listing.map_ok(|object| (object.location, object.size));
+    let objects = listing.try_collect().await;
+    objects.map_err(|error: object_store::Error| MetaError::Unavailable(chain(&error)))
 }
 
 /// What one object of the write-ahead log puts under the watched keys, oldest first.

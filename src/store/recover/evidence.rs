@@ -130,8 +130,12 @@ fn shown(origin: &Origin) -> Result<Shown, String> {
 }
 
 async fn compare(backend: &Backend, shown: Shown) -> Result<Evidence, StoreError> {
-    let segment = newer_segment(backend, shown.writer_epoch).await?;
-    if let Some(key) = segment {
+    let (segment, later, newest) = futures::join!(
+        newer_segment(backend, shown.writer_epoch),
+        epoch::newer(backend, shown.newest.epoch),
+        log::newest_key(backend, shown.logged)
+    );
+    if let Some(key) = segment? {
         return Ok(Evidence::Damaged(format!(
             "its newest manifest (meta/manifest) is missing: {key} is of a later writer than epoch {}, the last one that the index knows",
             shown.writer_epoch
@@ -146,11 +150,11 @@ async fn compare(backend: &Backend, shown: Shown) -> Result<Evidence, StoreError
             "it is behind: it has {has}, but {key} proves {proven}; objects of its write-ahead log (meta/wal) are missing or empty"
         ))
     };
-    if let Some(later) = epoch::newer(backend, shown.newest.epoch).await? {
+    if let Some(later) = later? {
         let proven = format!("a durable batch of writer epoch {}", later.epoch);
         return Ok(behind(&later.key, proven));
     }
-    let Some(key) = log::newest_key(backend, shown.logged).await? else {
+    let Some(key) = newest? else {
         return Ok(match shown.newest == BatchId::default() {
             true => Evidence::Unused,
             false => Evidence::Whole,
