@@ -67,6 +67,10 @@ pub(crate) fn print_all(instants: &[Instant]) -> Vec<String> {
 }
 
 /// Prints `instant` as the shortest stamp that means just this instant.
+#[cfg_attr(
+    not(feature = "cli"),
+    allow(dead_code, reason = "the command stamp prints it")
+)]
 pub(crate) fn print_exact(instant: Instant) -> String {
     let ends_a_millisecond = instant.0 % 1_000_000 == 999_999;
     let precision = match ends_a_millisecond {

@@ -1,7 +1,7 @@
 //! The tasks that bring acknowledged operations to the bucket: seal, commit, make durable, log.
 //!
-//! Each waits for the queue to change or for its own time; each failure is kept in [`Health`] and tried again. What waits
-//! for the bucket (fsync, drain) hurries them.
+//! Each waits for the queue to change or for its own time; each failure is kept in [`Health`](super::health::Health) and
+//! tried again. What waits for the bucket (fsync, drain) hurries them.
 
 use std::collections::HashSet;
 use std::time::Duration;
