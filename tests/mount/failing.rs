@@ -111,8 +111,8 @@ fn a_full_store_gets_few_copies_and_the_rest_as_soon_as_there_is_room() {
     let before = sent();
     std::thread::sleep(Duration::from_secs(15));
     let again = sent() - before;
-    // One object at a time, after 1, 2, 4 and 8 s.
-    assert!(again <= 5 * (9 << 20), "{again} bytes in 15 s");
+    // The uploads that were under way at the first failure, then one object at a time, after 1, 2, 4 and 8 s.
+    assert!(again <= 8 * (9 << 20), "{again} bytes in 15 s");
     disk.resize("200m");
     let works = Instant::now();
     assert!(wait_until(BOUND, || is_empty(&mount)), "{}", mount.status());
