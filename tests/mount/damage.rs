@@ -22,6 +22,24 @@ struct Store {
 }
 
 impl Store {
+    /// A new local store in `directory`.
+    fn local(directory: &Path) -> Self {
+        let root = directory.join("store");
+        fs::create_dir(&root).unwrap();
+        Self {
+            place: Place::local(&root),
+            namespace: root.join("main"),
+        }
+    }
+
+    /// A store below `prefix` in the server's bucket.
+    fn s3(server: &S3sServer, prefix: &str) -> Self {
+        Self {
+            place: server.place(prefix),
+            namespace: server.bucket().join(prefix).join("main"),
+        }
+    }
+
     /// Moves what lies under a name of the namespace out of the store; the place it was moved to.
     fn lose(&self, name: &str, attic: &Path) -> PathBuf {
         let to = attic.join(name.replace('/', "-"));
@@ -245,12 +263,7 @@ fn served(store: &Store, mount: &TestMount) -> Result<Ran, Ran> {
 #[test]
 fn an_index_that_is_lost_or_behind_is_refused_on_a_local_directory() {
     let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("store");
-    fs::create_dir(&root).unwrap();
-    let store = Store {
-        place: Place::local(&root),
-        namespace: root.join("main"),
-    };
+    let store = Store::local(directory.path());
     an_index_that_is_lost_or_behind_is_refused(&store);
 }
 
@@ -259,22 +272,14 @@ fn an_index_that_is_lost_or_behind_is_refused_on_s3() {
     let Some(server) = S3sServer::start() else {
         return;
     };
-    let store = Store {
-        place: server.place("damage"),
-        namespace: server.bucket().join("damage/main"),
-    };
+    let store = Store::s3(&server, "damage");
     an_index_that_is_lost_or_behind_is_refused(&store);
 }
 
 #[test]
 fn any_harmed_object_of_a_local_directory_takes_nothing_else_away() {
     let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("store");
-    fs::create_dir(&root).unwrap();
-    let store = Store {
-        place: Place::local(&root),
-        namespace: root.join("main"),
-    };
+    let store = Store::local(directory.path());
     any_harmed_object_takes_nothing_else_away(&store);
 }
 
@@ -283,9 +288,6 @@ fn any_harmed_object_of_an_s3_server_takes_nothing_else_away() {
     let Some(server) = S3sServer::start() else {
         return;
     };
-    let store = Store {
-        place: server.place("harmed"),
-        namespace: server.bucket().join("harmed/main"),
-    };
+    let store = Store::s3(&server, "harmed");
     any_harmed_object_takes_nothing_else_away(&store);
 }
