@@ -33,6 +33,13 @@ const EXPIRED: Failure = Failure {
     code: "ExpiredToken",
 };
 
+/// A machine whose clock is wrong.
+const SKEWED: Failure = Failure {
+    methods: &[],
+    status: "403 Forbidden",
+    code: "RequestTimeTooSkewed",
+};
+
 /// A mount of a server behind a proxy that can fail.
 fn behind(server: &S3Server, prefix: &str, flags: &[&str]) -> (Proxy, TestMount) {
     let proxy = Proxy::start(server.address(), Duration::ZERO);
@@ -194,6 +201,18 @@ fn with_an_expired_token_status_says_so_and_umount_keep_is_the_way_out() {
     let told = || mount.status()["pending"]["failures"].to_string();
     assert!(
         wait_until(Duration::from_secs(20), || told().contains("ExpiredToken")),
+        "{}",
+        told()
+    );
+    proxy.fail(Some(SKEWED));
+    assert!(
+        wait_until(BOUND, || told().contains("RequestTimeTooSkewed")),
+        "{}",
+        told()
+    );
+    proxy.fail(Some(EXPIRED));
+    assert!(
+        wait_until(BOUND, || told().contains("ExpiredToken")),
         "{}",
         told()
     );

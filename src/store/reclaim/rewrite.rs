@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 
 use super::upkeep::Turn;
+use crate::backend::Lane;
 use crate::meta::MetaRead;
 use crate::store::content::segment::{Builder, SEGMENT_MAX, SegmentId, footer, hash};
 use crate::store::error::StoreError;
@@ -168,7 +169,10 @@ impl Shared {
                 }
             }
         }
-        self.backend.put_new(&id.key(), builder.finish()).await?;
+        let segment = builder.finish();
+        self.backend
+            .upload(Lane::Segments, &id.key(), segment)
+            .await?;
         Ok((id, copied))
     }
 
