@@ -1,11 +1,13 @@
-//! The architecture, as a test: layers, rooms of foreign crates, lengths, proofs, that the format page is the code's, and that no
-//! test file was forgotten.
+//! The architecture, as a test: layers, rooms of foreign crates, lengths, proofs, that the pages of docs/ name what exists, and
+//! that no test file was forgotten.
 //!
 //! The rules are functions over source text (`architecture/rules.rs`), so that each is also shown to fail on a planted
 //! violation. A finding names file, line and rule; there is no list of exceptions.
 
 #[path = "architecture/format.rs"]
 mod format;
+#[path = "architecture/pages.rs"]
+mod pages;
 #[path = "architecture/planted.rs"]
 mod planted;
 #[path = "architecture/rules.rs"]
@@ -156,6 +158,25 @@ fn the_format_page_is_that_of_the_code() {
         shown.is_disjoint(&reserved),
         "{shown:?}, reserved: {reserved:?}"
     );
+}
+
+/// Every test that docs/SEMANTICS.md names exists.
+#[test]
+fn the_tests_that_the_semantics_page_names_exist() {
+    let page = std::fs::read_to_string(root().join("docs/SEMANTICS.md")).expect("SEMANTICS.md");
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).ok();
+    check(pages::missing_tests(&page, read));
+}
+
+/// Every name of the code that docs/GLOSSARY.md has exists.
+#[test]
+fn the_names_of_the_glossary_exist() {
+    let page = std::fs::read_to_string(root().join("docs/GLOSSARY.md")).expect("GLOSSARY.md");
+    let files = rust_files(&root().join("src")).into_iter();
+    let code: Vec<_> = files
+        .map(|path| std::fs::read_to_string(path).expect("a source"))
+        .collect();
+    check(pages::missing_names(&page, &code.concat()));
 }
 
 /// A file beside a test binary's `main.rs` that nobody names would silently not run.
