@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn findings_are_named_by_path_version_and_object() {
-        let version = Some(crate::store::Instant(1_800_000_000_123_000_000));
+        let version = Some(crate::store::Timestamp(1_800_000_000_123_000_000));
         let path = |path: &str, version| Subject::Path {
             path: path.to_owned(),
             version,

@@ -3,7 +3,7 @@
 use super::Refusal;
 use crate::env::{Env, SystemEnv};
 use crate::fs::past::stamp::{TimeName, print_exact};
-use crate::store::Instant;
+use crate::store::Timestamp;
 use serde_json::json;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 /// # Errors
 /// A usage error where it is no time, a failure where it lies in the future, or before 1970.
 pub(super) fn stamp(time: &OsStr, json: bool) -> Result<(), Refusal> {
-    let at = instant(time, Instant(SystemEnv.now()))?;
+    let at = instant(time, Timestamp(SystemEnv.now()))?;
     let stamp = print_exact(at);
     match json {
         true => println!(
@@ -25,7 +25,7 @@ pub(super) fn stamp(time: &OsStr, json: bool) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn instant(time: &OsStr, now: Instant) -> Result<Instant, Refusal> {
+fn instant(time: &OsStr, now: Timestamp) -> Result<Timestamp, Refusal> {
     let shown = time.display();
     let name = TimeName::parse(time.as_bytes()).ok_or_else(|| {
         Refusal::usage(format!(
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     /// 2026-11-21T01:00:00.5Z.
-    const NOW: Instant = Instant(1_795_222_800_500_000_000);
+    const NOW: Timestamp = Timestamp(1_795_222_800_500_000_000);
 
     fn printed(time: &str) -> Result<String, u8> {
         let at = instant(OsStr::new(time), NOW).map_err(|refusal| refusal.status())?;

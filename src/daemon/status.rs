@@ -133,12 +133,12 @@ fn backlog(pending: Pending, now: u64) -> Backlog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Instant;
+    use crate::store::Timestamp;
 
     #[test]
     fn the_age_of_the_oldest_is_never_negative() {
         let pending = |oldest| Pending {
-            oldest: Some(Instant(oldest)),
+            oldest: Some(Timestamp(oldest)),
             ..Pending::default()
         };
         assert_eq!(

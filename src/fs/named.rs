@@ -6,7 +6,7 @@
 use crate::fs::FileSystem;
 use crate::fs::past::stamp::{Precision, print};
 use crate::fs::past::{PastNode, is_past};
-use crate::store::{Ino, Instant, ROOT};
+use crate::store::{Ino, ROOT, Timestamp};
 use std::fmt;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -22,7 +22,7 @@ const DEPTH_MAX: usize = 4_096;
 pub(crate) struct Named {
     path: Option<String>,
     ino: u64,
-    version: Option<Instant>,
+    version: Option<Timestamp>,
 }
 
 impl fmt::Display for Named {
@@ -111,7 +111,7 @@ mod tests {
         };
         assert_eq!(named("b\nc", None).to_string(), "a/b\\nc");
         assert_eq!(named("", None).to_string(), "inode 7");
-        let version = Some(Instant(1_800_000_000_123_000_000));
+        let version = Some(Timestamp(1_800_000_000_123_000_000));
         assert_eq!(
             named("b", version).to_string(),
             "a/b, version 2027-01-15T08-00-00.123000000Z"

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::version::{Instant, Time};
+use super::version::{Time, Timestamp};
 use crate::env::Env;
 use crate::sync::{Arc, Mutex, lock};
 
@@ -27,11 +27,11 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Answer {
     clock: Arc<Clock>,
-    at: Instant,
+    at: Timestamp,
 }
 
 impl Answer {
-    pub(crate) fn at(&self) -> Instant {
+    pub(crate) fn at(&self) -> Timestamp {
         self.at
     }
 }
@@ -71,27 +71,27 @@ impl Clock {
         *state.answering.entry(at).or_default() += 1;
         Answer {
             clock: Arc::clone(self),
-            at: Instant(at),
+            at: Timestamp(at),
         }
     }
 
     /// The present, without giving it out.
-    pub(crate) fn now(&self) -> Instant {
-        Instant(self.env.now().max(lock(&self.state).last))
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp(self.env.now().max(lock(&self.state).last))
     }
 
     /// The machine's clock, for the times that stat(2) shows: it may go back, as instants may not.
     pub(crate) fn wall(&self) -> Time {
-        Instant(self.env.now()).time()
+        Timestamp(self.env.now()).time()
     }
 
     /// An instant above all that were given out and not above any that will be, whatever the wall clock does.
-    pub(crate) fn next(&self) -> Instant {
+    pub(crate) fn next(&self) -> Timestamp {
         let wall = self.env.now();
         let mut state = lock(&self.state);
         let next = wall.max(state.last + 1);
         state.last = next - 1;
-        Instant(next)
+        Timestamp(next)
     }
 
     /// The newest instant given out.
@@ -100,13 +100,13 @@ impl Clock {
     }
 
     /// The oldest instant whose operation is still being worked out.
-    pub(crate) fn oldest_answer(&self) -> Option<Instant> {
+    pub(crate) fn oldest_answer(&self) -> Option<Timestamp> {
         lock(&self.state)
             .answering
             .keys()
             .next()
             .copied()
-            .map(Instant)
+            .map(Timestamp)
     }
 }
 

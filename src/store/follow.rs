@@ -19,7 +19,7 @@ use super::namespace::{Namespace, NamespaceConfig, Place, Shared, check_name, wh
 use super::queue::overlay::View;
 use super::recover::evidence::{self, Evidence};
 use super::rows::{self, Applied};
-use super::version::Instant;
+use super::version::Timestamp;
 use crate::backend::Backend;
 use crate::env::Env;
 use crate::meta::{Journal, JournalError, MetaError, MetaRead, SlateConfig, SlateFollower};
@@ -72,13 +72,13 @@ pub(crate) struct Follower {
 
 impl Follower {
     /// The oldest instant that is not final.
-    pub(crate) fn floor(&self) -> Instant {
-        Instant(self.floor.load(Ordering::SeqCst))
+    pub(crate) fn floor(&self) -> Timestamp {
+        Timestamp(self.floor.load(Ordering::SeqCst))
     }
 
     /// The newest instant that is final.
-    pub(crate) fn newest(&self) -> Instant {
-        Instant(self.floor().0.saturating_sub(1))
+    pub(crate) fn newest(&self) -> Timestamp {
+        Timestamp(self.floor().0.saturating_sub(1))
     }
 
     /// Waits until the bucket has been asked for a newer state, if it answers.
@@ -98,7 +98,7 @@ impl Follower {
 
 impl Namespace {
     /// The last final instant, where another process writes; `None` where this one does.
-    pub fn shown(&self) -> Option<Instant> {
+    pub fn shown(&self) -> Option<Timestamp> {
         match &self.0.role {
             Role::Writer => None,
             Role::Follower(follower) => Some(follower.newest()),

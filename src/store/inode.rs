@@ -13,7 +13,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::clock::Answer;
 use super::content::pin::Pin;
 use super::rows::{DirectoryRow, Node, State};
-use super::version::{Attrs, Author, ContentRef, Ino, Instant, Kind, Stat};
+use super::version::{Attrs, Author, ContentRef, Ino, Kind, Stat, Timestamp};
 use crate::cache::{DirtyMap, Fixed as FixedMap, Permit, StagingFile};
 use crate::meta::JournalToken;
 use crate::sync::{Arc, Mutex, RwLock, Weak, lock, read, write};
@@ -58,8 +58,8 @@ pub(crate) enum Home {
     /// It has one name.
     Slot {
         place: (Ino, Bytes),
-        bound: Instant,
-        alive_since: Instant,
+        bound: Timestamp,
+        alive_since: Timestamp,
     },
     /// It has several, or had; this is one of them.
     Linked { place: (Ino, Bytes), nlink: u32 },
@@ -115,7 +115,7 @@ impl Working {
 /// A state at a FLUSH.
 #[derive(Debug)]
 pub(crate) struct FixState {
-    pub(crate) at: Instant,
+    pub(crate) at: Timestamp,
     pub(crate) due: Mutex<Due>,
     pub(crate) map: FixedMap,
     pub(crate) base: Option<(ContentRef, u64)>,

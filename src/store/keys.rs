@@ -34,7 +34,7 @@
 
 use bytes::Bytes;
 
-use super::version::{ContentRef, Ino, Instant, VersionId};
+use super::version::{ContentRef, Ino, Timestamp, VersionId};
 
 pub(crate) struct Key(Vec<u8>);
 
@@ -113,7 +113,7 @@ pub(crate) fn trailing_ino(key: &[u8]) -> Option<Ino> {
     Some(Ino(u64::from_be_bytes(raw)))
 }
 
-pub(crate) fn range(cid: u64, range: u64, instant: Instant) -> Bytes {
+pub(crate) fn range(cid: u64, range: u64, instant: Timestamp) -> Bytes {
     Key::new(*b"CF").u64(cid).u64(range).u64(!instant.0).done()
 }
 
@@ -142,14 +142,14 @@ pub(crate) fn lineage(cid: u64) -> Bytes {
     Key::new(*b"CL").u64(cid).done()
 }
 
-pub(crate) fn cut(cid: u64, instant: Instant) -> Bytes {
+pub(crate) fn cut(cid: u64, instant: Timestamp) -> Bytes {
     Key::new(*b"CK").u64(cid).u64(!instant.0).done()
 }
 
 /// The instant at the end of a `C F` or `C K` key.
-pub(crate) fn trailing_instant(key: &[u8]) -> Option<Instant> {
+pub(crate) fn trailing_instant(key: &[u8]) -> Option<Timestamp> {
     let raw: [u8; 8] = key.get(key.len().checked_sub(8)?..)?.try_into().ok()?;
-    Some(Instant(!u64::from_be_bytes(raw)))
+    Some(Timestamp(!u64::from_be_bytes(raw)))
 }
 
 /// All closed versions of a slot.
@@ -162,7 +162,7 @@ pub(crate) fn history(directory: Ino, name: &[u8]) -> Bytes {
 }
 
 /// First place of a slot's history whose state began at or before `instant`.
-pub(crate) fn history_at(directory: Ino, name: &[u8], instant: Instant) -> Bytes {
+pub(crate) fn history_at(directory: Ino, name: &[u8], instant: Timestamp) -> Bytes {
     Key::new(*b"HV")
         .u64(directory.0)
         .bytes(name)
@@ -187,7 +187,7 @@ pub(crate) fn trailing_id(key: &[u8]) -> Option<VersionId> {
     let instant: [u8; 8] = tail[..8].try_into().ok()?;
     let suffix: [u8; 4] = tail[8..].try_into().ok()?;
     Some(VersionId {
-        instant: Instant(!u64::from_be_bytes(instant)),
+        instant: Timestamp(!u64::from_be_bytes(instant)),
         suffix: u32::from_be_bytes(suffix),
     })
 }
@@ -209,7 +209,7 @@ pub(crate) fn linked_history(ino: Ino) -> Bytes {
 }
 
 /// First place of a hard-linked inode's history whose state began at or before `instant`.
-pub(crate) fn linked_history_at(ino: Ino, instant: Instant) -> Bytes {
+pub(crate) fn linked_history_at(ino: Ino, instant: Timestamp) -> Bytes {
     Key::new(*b"HW").u64(ino.0).u64(!instant.0).done()
 }
 
@@ -219,7 +219,7 @@ pub(crate) fn link_counts(ino: Ino) -> Bytes {
 }
 
 /// First place of the link counts of an inode that were made at or before `instant`.
-pub(crate) fn link_count(ino: Ino, instant: Instant) -> Bytes {
+pub(crate) fn link_count(ino: Ino, instant: Timestamp) -> Bytes {
     Key::new(*b"HL").u64(ino.0).u64(!instant.0).done()
 }
 
@@ -231,7 +231,7 @@ pub(crate) fn linked_closed(ino: Ino, id: VersionId) -> Bytes {
         .done()
 }
 
-pub(crate) fn interval_start(directory: Ino, node: u64, start: Instant, name: &[u8]) -> Bytes {
+pub(crate) fn interval_start(directory: Ino, node: u64, start: Timestamp, name: &[u8]) -> Bytes {
     Key::new(*b"HT")
         .u64(directory.0)
         .u64(node)
@@ -241,7 +241,7 @@ pub(crate) fn interval_start(directory: Ino, node: u64, start: Instant, name: &[
         .done()
 }
 
-pub(crate) fn interval_end(directory: Ino, node: u64, end: Instant, name: &[u8]) -> Bytes {
+pub(crate) fn interval_end(directory: Ino, node: u64, end: Timestamp, name: &[u8]) -> Bytes {
     Key::new(*b"HT")
         .u64(directory.0)
         .u64(node)
@@ -269,7 +269,7 @@ pub(crate) fn interval_name(key: &Bytes) -> Bytes {
     key.slice(27.min(key.len())..)
 }
 
-pub(crate) fn hung(directory: Ino, start: Instant) -> Bytes {
+pub(crate) fn hung(directory: Ino, start: Timestamp) -> Bytes {
     Key::new(*b"HN").u64(directory.0).u64(!start.0).done()
 }
 
@@ -281,7 +281,7 @@ pub(crate) fn foreign(id: &[u8]) -> Bytes {
     Key::new(*b"HE").bytes(id).done()
 }
 
-pub(crate) fn ended(end: Instant, directory: Ino, name: &[u8]) -> Bytes {
+pub(crate) fn ended(end: Timestamp, directory: Ino, name: &[u8]) -> Bytes {
     Key::new(*b"GX")
         .u64(end.0)
         .u64(directory.0)
@@ -305,11 +305,11 @@ pub(crate) fn counts(cid: u64) -> Bytes {
 pub(crate) fn counted(key: &[u8]) -> Option<ContentRef> {
     Some(ContentRef {
         cid: word(key, 2)?,
-        instant: Instant(word(key, 10)?),
+        instant: Timestamp(word(key, 10)?),
     })
 }
 
-pub(crate) fn dropped(content: ContentRef, at: Instant) -> Bytes {
+pub(crate) fn dropped(content: ContentRef, at: Timestamp) -> Bytes {
     Key::new(DROPPED)
         .u64(content.cid)
         .u64(content.instant.0)
@@ -317,7 +317,7 @@ pub(crate) fn dropped(content: ContentRef, at: Instant) -> Bytes {
         .done()
 }
 
-pub(crate) fn emptied(epoch: u64, sequence: u64, at: Instant) -> Bytes {
+pub(crate) fn emptied(epoch: u64, sequence: u64, at: Timestamp) -> Bytes {
     Key::new(EMPTIED).u64(epoch).u64(sequence).u64(at.0).done()
 }
 
@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn newer_versions_of_a_slot_come_first_and_names_do_not_mix() {
         let id = |i| VersionId {
-            instant: Instant(i),
+            instant: Timestamp(i),
             suffix: 7,
         };
         let (old, new) = (closed(ROOT_DIR, b"a", id(5)), closed(ROOT_DIR, b"a", id(9)));
@@ -394,8 +394,8 @@ mod tests {
         assert!(longer > after(&history(ROOT_DIR, b"a")) || longer < history(ROOT_DIR, b"a"));
         assert_eq!(trailing_id(&old), Some(id(5)));
         assert!(
-            history_at(ROOT_DIR, b"a", Instant(7)) <= old
-                && history_at(ROOT_DIR, b"a", Instant(7)) > new
+            history_at(ROOT_DIR, b"a", Timestamp(7)) <= old
+                && history_at(ROOT_DIR, b"a", Timestamp(7)) > new
         );
     }
 
@@ -403,20 +403,20 @@ mod tests {
 
     #[test]
     fn a_range_scan_starts_at_the_newest_state_not_after_the_instant() {
-        let at = |i| range(3, 0, Instant(i));
+        let at = |i| range(3, 0, Timestamp(i));
         assert!(at(9) < at(5));
-        assert!(at(5) < range_end(3, 0) && range_end(3, 0) <= range(3, 1, Instant(u64::MAX)));
-        assert_eq!(trailing_instant(&at(5)), Some(Instant(5)));
+        assert!(at(5) < range_end(3, 0) && range_end(3, 0) <= range(3, 1, Timestamp(u64::MAX)));
+        assert_eq!(trailing_instant(&at(5)), Some(Timestamp(5)));
     }
 
     #[test]
     fn interval_keys_give_back_their_names() {
         assert_eq!(
-            &interval_name(&interval_start(ROOT_DIR, 4, Instant(9), b"gone"))[..],
+            &interval_name(&interval_start(ROOT_DIR, 4, Timestamp(9), b"gone"))[..],
             b"gone"
         );
         assert_eq!(
-            &interval_name(&interval_end(ROOT_DIR, 4, Instant(9), b"gone"))[..],
+            &interval_name(&interval_end(ROOT_DIR, 4, Timestamp(9), b"gone"))[..],
             b"gone"
         );
     }

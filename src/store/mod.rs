@@ -48,8 +48,8 @@ pub use reclaim::orphans::sweep_orphans;
 pub use reclaim::upkeep::{GRACE, Reclaim, Reclaimed};
 pub use recover::conflict::Conflicts;
 pub use version::{
-    AttrChange, Attrs, Author, Content, ContentRef, Displaced, EndOp, Ino, Instant, Kept, Kind, Op,
-    Origin, PastEntry, ROOT, SharedState, Stamp, Stat, Time, VersionId,
+    AttrChange, Attrs, Author, Content, ContentRef, Displaced, EndOp, Ino, Kept, Kind, Op, Origin,
+    PastEntry, ROOT, SharedState, Stamp, Stat, Time, Timestamp, VersionId,
 };
 
 #[cfg(test)]

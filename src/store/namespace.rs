@@ -29,7 +29,7 @@ use super::record::{Order, Record};
 use super::recover::evidence::{self, Evidence};
 use super::recover::journaled::Journaled;
 use super::rows::{self, Applied};
-use super::version::{Ino, Instant, Time};
+use super::version::{Ino, Time, Timestamp};
 use crate::backend::{Backend, Trouble};
 use crate::cache::{BlockCache, BlockCacheConfig, Budget, StagingDir};
 use crate::env::Env;
@@ -204,7 +204,7 @@ impl Namespace {
     }
 
     /// The present instant of the namespace's clock; where another process writes, the last one that is final.
-    pub fn now(&self) -> Instant {
+    pub fn now(&self) -> Timestamp {
         match &self.0.role {
             Role::Writer => self.0.clock.now(),
             Role::Follower(follower) => follower.newest(),
@@ -385,7 +385,7 @@ impl Shared {
     }
 
     /// A draft of an operation at `instant`.
-    pub(crate) fn draft(&self, instant: Instant, order: Order) -> Draft {
+    pub(crate) fn draft(&self, instant: Timestamp, order: Order) -> Draft {
         Draft {
             instant,
             time: self.clock.wall(),
@@ -427,7 +427,7 @@ impl Shared {
     }
 
     /// The oldest instant that is not committed: everything below it is final.
-    pub(crate) fn floor(&self) -> Instant {
+    pub(crate) fn floor(&self) -> Timestamp {
         match &self.role {
             Role::Writer => self.floor_without(&[]),
             Role::Follower(follower) => follower.floor(),
@@ -435,7 +435,7 @@ impl Shared {
     }
 
     /// The floor as it is when some operations, ascending by their places, are committed.
-    pub(crate) fn floor_without(&self, committed: &[Arc<Operation>]) -> Instant {
+    pub(crate) fn floor_without(&self, committed: &[Arc<Operation>]) -> Timestamp {
         // The clock first: what begins to be answered from here on gets no instant below it. Then the answers, for
         // they move on into the queue.
         let next = self.clock.next();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
-use super::version::{Attrs, Author, ContentRef, Ino, Instant};
+use super::version::{Attrs, Author, ContentRef, Ino, Timestamp};
 use crate::cache::Fixed;
 use crate::meta::Batch;
 
@@ -55,7 +55,7 @@ pub(crate) enum Record {
     /// A state was fixed.
     Fix(FixRecord),
     /// A fix that a later one of the same handle replaced.
-    Unfix { working: u64, at: Instant },
+    Unfix { working: u64, at: Timestamp },
     /// An operation was acknowledged.
     Operation(Box<OperationRecord>),
     /// A batch went to the meta store: what the log will say.
@@ -81,7 +81,7 @@ pub(crate) enum Record {
 pub(crate) struct FixRecord {
     pub(crate) working: u64,
     pub(crate) ino: Ino,
-    pub(crate) at: Instant,
+    pub(crate) at: Timestamp,
     pub(crate) attrs: Attrs,
     pub(crate) author: Author,
 }
@@ -91,7 +91,7 @@ pub(crate) struct FixRecord {
 pub(crate) struct OperationRecord {
     pub(crate) epoch: u64,
     pub(crate) number: u64,
-    pub(crate) instant: Instant,
+    pub(crate) instant: Timestamp,
     pub(crate) rows: Batch,
     pub(crate) order: Order,
     pub(crate) content: Option<ContentRecord>,
@@ -124,7 +124,7 @@ pub(crate) struct Order {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Settled {
     pub(crate) working: u64,
-    pub(crate) fix: Instant,
+    pub(crate) fix: Timestamp,
     /// What the working goes on from.
     pub(crate) base: Option<(ContentRef, u64)>,
 }
@@ -134,13 +134,13 @@ pub(crate) struct Settled {
 pub(crate) struct ContentRecord {
     pub(crate) working: u64,
     /// The fix of that working whose spans it has.
-    pub(crate) fix: Instant,
+    pub(crate) fix: Timestamp,
     pub(crate) content: ContentRef,
     pub(crate) ino: Ino,
     pub(crate) place: (Ino, Bytes),
     pub(crate) base: Option<(ContentRef, u64)>,
     pub(crate) len: u64,
-    pub(crate) replaces: Option<Instant>,
+    pub(crate) replaces: Option<Timestamp>,
     /// What contents that its spans refer to are called now; those that are gone are zeros.
     pub(crate) renamed: Vec<(ContentRef, Option<ContentRef>)>,
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::error::StoreError;
 use super::version::{
-    Attrs, Content, ContentRef, EndOp, Ino, Instant, Kept, Kind, Stamp, Time, VersionId,
+    Attrs, Content, ContentRef, EndOp, Ino, Kept, Kind, Stamp, Time, Timestamp, VersionId,
 };
 
 /// Format of every row this build writes.
@@ -65,7 +65,7 @@ pub(crate) struct Last {
     pub(crate) ino: Ino,
     pub(crate) node: Node,
     pub(crate) stamp: Stamp,
-    pub(crate) alive_since: Instant,
+    pub(crate) alive_since: Timestamp,
 }
 
 /// Where the current state of a name stands on its way to a version.
@@ -84,9 +84,9 @@ pub(crate) enum State {
 pub(crate) struct Entry {
     pub(crate) ino: Ino,
     /// When the name was bound to the inode.
-    pub(crate) bound: Instant,
+    pub(crate) bound: Timestamp,
     /// Since when the name has existed without a gap, in versions; the far future while it has none.
-    pub(crate) alive_since: Instant,
+    pub(crate) alive_since: Timestamp,
     pub(crate) body: Body,
 }
 
@@ -100,7 +100,7 @@ pub(crate) enum Body {
 }
 
 /// A register: the younger instant wins.
-pub(crate) type Register<T> = Option<(Instant, T)>;
+pub(crate) type Register<T> = Option<(Timestamp, T)>;
 
 fn younger<T>(mine: &mut Register<T>, other: Register<T>) {
     if let Some((at, value)) = other
@@ -131,9 +131,9 @@ pub(crate) struct DirectoryRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Shed {
     /// When the first was, also in the directories removed meanwhile.
-    pub(crate) first: Instant,
+    pub(crate) first: Timestamp,
     /// When the last was.
-    pub(crate) last: Instant,
+    pub(crate) last: Timestamp,
     /// When the names in the directory had changed last before it.
     pub(crate) mtime: Time,
 }
@@ -184,7 +184,7 @@ pub(crate) struct Orphan {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Closed {
     pub(crate) ino: Ino,
-    pub(crate) end: Instant,
+    pub(crate) end: Timestamp,
     pub(crate) end_op: EndOp,
     pub(crate) stamp: Stamp,
     /// `None`: the interval a name was bound to a hard-linked inode, whose states are in `H W`.
@@ -197,9 +197,9 @@ pub(crate) struct Closed {
 pub(crate) struct Hung {
     pub(crate) parent: Ino,
     pub(crate) name: Bytes,
-    pub(crate) end: Instant,
+    pub(crate) end: Timestamp,
     /// For a directory that was removed: where the run of removals began that emptied it.
-    pub(crate) shed: Option<Instant>,
+    pub(crate) shed: Option<Timestamp>,
     /// The directory's; one that comes back has the next.
     pub(crate) generation: u64,
 }
@@ -337,7 +337,7 @@ pub(crate) struct SearchedRow {
 /// `G N`: a segment of an ended writer that nothing cites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct UncitedRow {
-    pub(crate) first_seen: Instant,
+    pub(crate) first_seen: Timestamp,
     /// Length of the object.
     pub(crate) bytes: u64,
     /// How long it waits.
@@ -475,7 +475,7 @@ mod tests {
 
     fn touched(at: u64, entries: i64) -> Bytes {
         encode(&InodeRow::Directory(DirectoryRow {
-            mtime: Some((Instant(at), Instant(at).time())),
+            mtime: Some((Timestamp(at), Timestamp(at).time())),
             entries,
             ..DirectoryRow::default()
         }))
@@ -493,7 +493,7 @@ mod tests {
         };
         assert_eq!(
             (row.entries, row.mtime),
-            (1, Some((Instant(3), Instant(3).time())))
+            (1, Some((Timestamp(3), Timestamp(3).time())))
         );
     }
 

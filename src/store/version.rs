@@ -1,6 +1,6 @@
 //! The words of the blob store: ids, instants, attributes, and what is known of a version.
 //!
-//! Invariant: an [`Instant`] of a namespace is given once; a [`VersionId`] and the bytes it names never change.
+//! Invariant: an [`Timestamp`] of a namespace is given once; a [`VersionId`] and the bytes it names never change.
 
 use std::fmt;
 
@@ -17,9 +17,9 @@ pub const ROOT: Ino = Ino(1);
 
 /// A point of the namespace's own clock, nanoseconds since the Unix epoch, strictly increasing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Instant(pub u64);
+pub struct Timestamp(pub u64);
 
-impl Instant {
+impl Timestamp {
     /// The file time that this instant is.
     pub fn time(self) -> Time {
         Time {
@@ -33,7 +33,7 @@ impl Instant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VersionId {
     /// When the state was fixed.
-    pub instant: Instant,
+    pub instant: Timestamp,
     /// Tells apart what different writers may have fixed at one instant.
     pub suffix: u32,
 }
@@ -58,7 +58,7 @@ impl std::str::FromStr for VersionId {
         });
         let id = plain.and_then(|(at, suffix)| {
             Some(Self {
-                instant: Instant(at.parse().ok()?),
+                instant: Timestamp(at.parse().ok()?),
                 suffix: u32::from_str_radix(suffix, 16).ok()?,
             })
         });
@@ -239,7 +239,7 @@ pub struct ContentRef {
     /// Lineage.
     pub cid: u64,
     /// State of the lineage.
-    pub instant: Instant,
+    pub instant: Timestamp,
 }
 
 impl ContentRef {
@@ -252,7 +252,7 @@ impl ContentRef {
     pub(crate) fn of(referent: Referent) -> Self {
         Self {
             cid: referent.0,
-            instant: Instant(referent.1),
+            instant: Timestamp(referent.1),
         }
     }
 }
@@ -350,7 +350,7 @@ pub struct PastEntry {
     /// Its id; in a slot of a hard-linked inode the later of binding and state.
     pub version: VersionId,
     /// When it ended; `None` for the current one.
-    pub ended: Option<Instant>,
+    pub ended: Option<Timestamp>,
     /// How it came to be.
     pub op: Op,
     /// Who made it.
@@ -371,7 +371,7 @@ pub struct SharedState {
     /// When, how and by whom it was made.
     pub stamp: Stamp,
     /// When it ended; `None` for the current one.
-    pub ended: Option<Instant>,
+    pub ended: Option<Timestamp>,
 }
 
 impl PastEntry {
@@ -409,11 +409,11 @@ mod tests {
     #[test]
     fn version_ids_sort_as_text_by_time() {
         let early = VersionId {
-            instant: Instant(99),
+            instant: Timestamp(99),
             suffix: 0xffff_ffff,
         };
         let late = VersionId {
-            instant: Instant(100),
+            instant: Timestamp(100),
             suffix: 0,
         };
         assert!(early.to_string() < late.to_string());
@@ -451,7 +451,7 @@ mod tests {
     #[test]
     fn an_instant_is_a_file_time() {
         assert_eq!(
-            Instant(1_500_000_000).time(),
+            Timestamp(1_500_000_000).time(),
             Time {
                 seconds: 1,
                 nanos: 500_000_000

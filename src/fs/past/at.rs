@@ -8,7 +8,7 @@ use super::stamp::{Meaning, TimeName};
 use super::{Found, Lasting, Past, state_node};
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
-use crate::store::{Attrs, Ino, Instant, Kept, PastEntry};
+use crate::store::{Attrs, Ino, Kept, PastEntry, Timestamp};
 use bytes::Bytes;
 
 impl Past {
@@ -55,7 +55,12 @@ impl Past {
     }
 
     /// What `name` was in the directory `dir` at `at`.
-    pub(super) async fn find_in_tree(&self, dir: Ino, at: Instant, name: &[u8]) -> FsResult<Found> {
+    pub(super) async fn find_in_tree(
+        &self,
+        dir: Ino,
+        at: Timestamp,
+        name: &[u8],
+    ) -> FsResult<Found> {
         if name == self.versions_name {
             return Err(FsError::NotFound);
         }
@@ -75,7 +80,7 @@ impl Past {
         &self,
         dir: Ino,
         name: Bytes,
-        at: Instant,
+        at: Timestamp,
         entry: PastEntry,
     ) -> FsResult<What> {
         // Deleting a version takes it from one name only.
@@ -96,7 +101,7 @@ impl Past {
     }
 
     /// The names in the directory `dir` at `at`.
-    pub(super) async fn list_tree(&self, dir: Ino, at: Instant) -> FsResult<Vec<(Bytes, What)>> {
+    pub(super) async fn list_tree(&self, dir: Ino, at: Timestamp) -> FsResult<Vec<(Bytes, What)>> {
         let entries = self.namespace.list_at(dir, at).await;
         let entries = entries.map_err(|error| FsError::from(error).by_number())?;
         let mut nodes = Vec::with_capacity(entries.len());
@@ -113,7 +118,7 @@ impl Past {
     /// way to its past.
     pub(super) async fn time_attrs(
         &self,
-        (dir, at): (Ino, Instant),
+        (dir, at): (Ino, Timestamp),
         asked: Ino,
     ) -> FsResult<Attrs> {
         match self.namespace.directory_entry_at(dir, at).await? {

@@ -4,7 +4,7 @@
 use super::node::{PastNode, Pointer, PointerLink, Seen, What};
 use super::{Found, Lasting, Past, stamp, state_node};
 use crate::fs::error::{FsError, FsResult};
-use crate::store::{Ino, Instant, Kind, PastEntry, Predecessor};
+use crate::store::{Ino, Kind, PastEntry, Predecessor, Timestamp};
 use bytes::Bytes;
 use std::ops::RangeInclusive;
 
@@ -26,7 +26,7 @@ impl Past {
         let stays = newest.version.instant < for_good
             || self
                 .namespace
-                .file_version(dir, name, Instant(0)..=for_good)
+                .file_version(dir, name, Timestamp(0)..=for_good)
                 .await?
                 .is_some();
         let lasting = match stays {
@@ -83,7 +83,7 @@ impl Past {
         node: &PastNode,
         dir: Ino,
         slot: &Bytes,
-        began: &RangeInclusive<Instant>,
+        began: &RangeInclusive<Timestamp>,
     ) -> FsResult<PastEntry> {
         if let Some(known) = node.predecessors() {
             match self.find_in(&known, began).await? {
@@ -108,7 +108,7 @@ impl Past {
     async fn find_in(
         &self,
         predecessors: &[Predecessor],
-        began: &RangeInclusive<Instant>,
+        began: &RangeInclusive<Timestamp>,
     ) -> FsResult<Earlier> {
         for part in predecessors {
             if !self.namespace.leads_to(part).await? {
@@ -212,7 +212,7 @@ fn state_of(dir: Ino, slot: &Bytes, state: PastEntry) -> What {
 
 /// The names of states in order: stamps, each with the extension of the file's own name.
 fn state_names(slot: &[u8], states: &[PastEntry]) -> Vec<Bytes> {
-    let instants: Vec<Instant> = states.iter().map(|state| state.version.instant).collect();
+    let instants: Vec<Timestamp> = states.iter().map(|state| state.version.instant).collect();
     let named = stamp::print_all(&instants).into_iter().map(|stamp| {
         let mut name = stamp.into_bytes();
         name.extend_from_slice(extension(slot));

@@ -8,7 +8,7 @@ use super::{DeletedNames, Found, Lasting, Past};
 use crate::fs::error::{FsError, FsResult};
 use crate::fs::handle::Listed;
 use crate::fs::{Caller, Entry};
-use crate::store::Instant;
+use crate::store::Timestamp;
 use crate::sync::Arc;
 use bytes::Bytes;
 
@@ -43,7 +43,7 @@ impl Past {
         let listed = names.into_iter().map(|(name, what)| {
             let lasting = match (node.what(), &what) {
                 (What::History(..), What::State(seen)) => {
-                    let last = Instant(seen.at.0.saturating_add(MILLISECOND));
+                    let last = Timestamp(seen.at.0.saturating_add(MILLISECOND));
                     Lasting::of(finality.is_listed_for_good(last))
                 }
                 (_, What::State(seen) | What::Tree(seen)) => {

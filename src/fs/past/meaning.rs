@@ -10,7 +10,7 @@
 use super::stamp::{Meaning, TimeName};
 use crate::env::Env;
 use crate::fs::Caller;
-use crate::store::Instant;
+use crate::store::Timestamp;
 use crate::sync::{Arc, Mutex, lock};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
@@ -52,7 +52,7 @@ pub(super) struct Question {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Answer {
     /// The instant.
-    pub(super) at: Instant,
+    pub(super) at: Timestamp,
     /// Whether it means that one to everybody, for ever.
     pub(super) meaning: Meaning,
     /// The question to report the outcome of, where the answer is remembered.
@@ -70,7 +70,7 @@ enum Standing {
 
 #[derive(Debug)]
 struct Known {
-    at: Instant,
+    at: Timestamp,
     first_used: u64,
     last_used: u64,
     standing: Standing,
@@ -86,7 +86,7 @@ struct Uses {
 #[derive(Debug, Default)]
 struct Table {
     known: HashMap<Question, Known>,
-    instants: BTreeMap<Instant, Uses>,
+    instants: BTreeMap<Timestamp, Uses>,
 }
 
 /// The meanings that are remembered; clones are the same table.
@@ -101,7 +101,7 @@ pub(crate) struct Meanings {
 #[derive(Debug)]
 pub(crate) struct InUse {
     meanings: Meanings,
-    instants: Vec<Instant>,
+    instants: Vec<Timestamp>,
 }
 
 impl Meanings {
@@ -118,7 +118,7 @@ impl Meanings {
         &self,
         name: TimeName,
         caller: &Caller,
-        present: impl Fn() -> Instant,
+        present: impl Fn() -> Timestamp,
     ) -> Option<Answer> {
         let (at, meaning) = name.resolve(present())?;
         // The clock was read before: what is remembered from here on was asked for after the period's end, so not at all.
@@ -176,7 +176,7 @@ impl Meanings {
     }
 
     /// Keeps the remembered ones of `instants` for as long as the result lives; `None` if there are none.
-    pub(super) fn hold(&self, instants: RangeInclusive<Instant>) -> Option<InUse> {
+    pub(super) fn hold(&self, instants: RangeInclusive<Timestamp>) -> Option<InUse> {
         if instants.is_empty() {
             return None;
         }
@@ -185,7 +185,7 @@ impl Meanings {
             uses.handles += 1;
             *at
         });
-        let instants: Vec<Instant> = held.collect();
+        let instants: Vec<Timestamp> = held.collect();
         (!instants.is_empty()).then(|| InUse {
             meanings: self.clone(),
             instants,
@@ -210,7 +210,7 @@ impl Drop for InUse {
 
 impl Table {
     /// What a question was answered, if that still holds; counts as a use.
-    fn recall(&mut self, question: Question, now: u64) -> Option<Instant> {
+    fn recall(&mut self, question: Question, now: u64) -> Option<Timestamp> {
         let known = self.known.get(&question)?;
         if self.is_over(known, now) {
             self.forget(question);
@@ -221,7 +221,7 @@ impl Table {
         Some(known.at)
     }
 
-    fn remember(&mut self, question: Question, at: Instant, now: u64) {
+    fn remember(&mut self, question: Question, at: Timestamp, now: u64) {
         if self.known.len() >= MEANINGS_MAX {
             self.make_room(now);
         }
@@ -267,7 +267,7 @@ impl Table {
     }
 
     /// A handle into what was shown at `at` was closed, which is a use.
-    fn release(&mut self, at: Instant, now: u64) {
+    fn release(&mut self, at: Timestamp, now: u64) {
         let Some(uses) = self.instants.get_mut(&at) else {
             return;
         };
@@ -280,14 +280,14 @@ impl Table {
         self.tidy(at);
     }
 
-    fn tidy(&mut self, at: Instant) {
+    fn tidy(&mut self, at: Timestamp) {
         let unused = |uses: &Uses| uses.meanings == 0 && uses.handles == 0;
         if self.instants.get(&at).is_some_and(unused) {
             self.instants.remove(&at);
         }
     }
 
-    fn handles(&self, at: Instant) -> usize {
+    fn handles(&self, at: Timestamp) -> usize {
         self.instants.get(&at).map_or(0, |uses| uses.handles)
     }
 

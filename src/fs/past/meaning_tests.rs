@@ -233,8 +233,8 @@ async fn a_clock_that_is_set_back_does_not_keep_a_meaning() {
         name: TimeName::Ago(SECOND),
         asker: Asker::Group(1),
     };
-    table.remember(question, Instant(5), 7200 * SECOND);
-    assert_eq!(table.recall(question, 7201 * SECOND), Some(Instant(5)));
+    table.remember(question, Timestamp(5), 7200 * SECOND);
+    assert_eq!(table.recall(question, 7201 * SECOND), Some(Timestamp(5)));
     assert_eq!(table.recall(question, 3600 * SECOND), None);
 }
 
@@ -247,12 +247,12 @@ fn no_more_than_a_thousand_are_remembered_and_those_in_use_last() {
     };
     let count = u32::try_from(MEANINGS_MAX).unwrap();
     let remember = |number: u32| {
-        let at = Instant(u64::from(number));
+        let at = Timestamp(u64::from(number));
         lock(&meanings.table).remember(question(number), at, u64::from(number));
     };
     let recall = |number: u32| lock(&meanings.table).recall(question(number), u64::from(count));
     remember(0);
-    let held = meanings.hold(Instant(0)..=Instant(0));
+    let held = meanings.hold(Timestamp(0)..=Timestamp(0));
     (1..count).for_each(remember);
     remember(count);
     assert_eq!(lock(&meanings.table).known.len(), MEANINGS_MAX);

@@ -37,7 +37,7 @@ use crate::fs::error::{FsError, FsResult};
 use crate::fs::ops::attr::lends_rights;
 use crate::fs::{Caller, Entry, FsConfig};
 use crate::store::{
-    Attrs, CloneSource, Ino, Instant, Kind, Namespace, PastEntry, Pin, Stat, StoreError, Whence,
+    Attrs, CloneSource, Ino, Kind, Namespace, PastEntry, Pin, Stat, StoreError, Timestamp, Whence,
 };
 use crate::sync::{Arc, AtomicU64, Ordering};
 use bytes::Bytes;
@@ -289,7 +289,7 @@ impl Past {
             // One node for every instant at which it stood.
             What::State(seen) => {
                 let end = seen.entry.ended.map_or(u64::MAX, |end| end.0 - 1);
-                seen.entry.version.instant..=Instant(end)
+                seen.entry.version.instant..=Timestamp(end)
             }
             _ => return None,
         };
@@ -496,13 +496,13 @@ impl Past {
 
     /// Whether what is read of `at` from now on stays so. Asked before the read: an instant that became final during it may
     /// have gained what the read missed.
-    fn lasting_at(&self, at: Instant) -> Lasting {
+    fn lasting_at(&self, at: Timestamp) -> Lasting {
         Lasting::of(self.is_final(at))
     }
 
     /// Whether nothing at or before `at` can change any more. The namespace looks through all that is queued to tell, so what it
     /// told is remembered.
-    fn is_final(&self, at: Instant) -> bool {
+    fn is_final(&self, at: Timestamp) -> bool {
         if at.0 < self.final_below.load(Ordering::SeqCst) {
             return true;
         }

@@ -5,7 +5,7 @@
 //! sequence. Nothing that a node is can change; a later lookup may put a newer copy of its attributes under the number.
 
 use super::dependents::Dependents;
-use crate::store::{Ino, Instant, Kind, PastEntry, Predecessor};
+use crate::store::{Ino, Kind, PastEntry, Predecessor, Timestamp};
 use crate::sync::{Arc, Mutex, lock};
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -27,7 +27,7 @@ pub(crate) struct Seen {
     /// The name asked for.
     pub(crate) name: Bytes,
     /// The instant asked for.
-    pub(crate) at: Instant,
+    pub(crate) at: Timestamp,
     /// The answer.
     pub(crate) entry: PastEntry,
     /// How many names led to it then; one where only the name asked for counts.
@@ -67,7 +67,7 @@ pub(crate) enum What {
         /// The directory that stood there then.
         dir: Ino,
         /// The instant.
-        at: Instant,
+        at: Timestamp,
         /// Whose `.versions` it was asked of.
         asked: Ino,
     },
@@ -236,7 +236,7 @@ impl PastNode {
     }
 
     /// The instant of the version it shows, or as of which it shows a directory.
-    pub(crate) fn instant(&self) -> Option<Instant> {
+    pub(crate) fn instant(&self) -> Option<Timestamp> {
         match &self.what {
             What::State(seen) => Some(seen.entry.version.instant),
             What::Tree(seen) | What::Gone(seen) => Some(seen.at),
@@ -428,7 +428,7 @@ mod tests {
         let table = table();
         let time = |at| What::Time {
             dir: Ino(3),
-            at: Instant(at),
+            at: Timestamp(at),
             asked: Ino(3),
         };
         let first = table.number(9, b"2026", &time(5));

@@ -7,7 +7,7 @@ use super::{Found, Lasting, Past, mirror, stamp};
 use crate::fs::Caller;
 use crate::fs::Entry;
 use crate::fs::error::{FsError, FsResult};
-use crate::store::{Ino, Instant, Kind};
+use crate::store::{Ino, Kind, Timestamp};
 use bytes::Bytes;
 
 /// The name of the histories by name.
@@ -141,10 +141,10 @@ impl Past {
 /// Thins instants, newest first: all of the last hour, the newest of each hour of the last day, of each day of the last four
 /// weeks, and of each week before. Where that is more than a screenful, steps of the last hour and of the time before the four
 /// weeks grow until it is one. The newest and the oldest stay.
-fn thin(instants: &[Instant], now: Instant) -> Vec<Instant> {
+fn thin(instants: &[Timestamp], now: Timestamp) -> Vec<Timestamp> {
     // One place is the oldest one's, which is seldom the newest of its step.
     let max = SHOWN_MAX - 1;
-    let age = |instant: &Instant| now.0.saturating_sub(instant.0);
+    let age = |instant: &Timestamp| now.0.saturating_sub(instant.0);
     let older_than = |limit| instants.partition_point(|instant| age(instant) <= limit);
     let (hour, day, month) = (older_than(HOUR), older_than(DAY), older_than(4 * WEEK));
     let mut middle = newest_of_each(&instants[hour..day], HOUR);
@@ -165,7 +165,7 @@ fn thin(instants: &[Instant], now: Instant) -> Vec<Instant> {
 }
 
 /// The newest instant of each step, with the finest of `steps` that leaves `max` at most.
-fn coarsen(instants: &[Instant], steps: &[u64], max: usize) -> Vec<Instant> {
+fn coarsen(instants: &[Timestamp], steps: &[u64], max: usize) -> Vec<Timestamp> {
     let mut shown = Vec::new();
     for step in steps {
         shown = newest_of_each(instants, *step);
@@ -177,9 +177,9 @@ fn coarsen(instants: &[Instant], steps: &[u64], max: usize) -> Vec<Instant> {
 }
 
 /// The newest of the instants in each step of time; they are newest first. Steps are the clock's, so that what is shown stays.
-fn newest_of_each(instants: &[Instant], step: u64) -> Vec<Instant> {
+fn newest_of_each(instants: &[Timestamp], step: u64) -> Vec<Timestamp> {
     let mut last = None;
-    let mut is_first = |instant: &Instant| {
+    let mut is_first = |instant: &Timestamp| {
         let number = instant.0 / step;
         last.replace(number) != Some(number)
     };
@@ -195,8 +195,8 @@ mod tests {
     const NOW: u64 = 1_795_222_800_000_000_000;
 
     fn thinned(ages: &[u64]) -> Vec<u64> {
-        let instants: Vec<Instant> = ages.iter().map(|age| Instant(NOW - age)).collect();
-        let kept = thin(&instants, Instant(NOW));
+        let instants: Vec<Timestamp> = ages.iter().map(|age| Timestamp(NOW - age)).collect();
+        let kept = thin(&instants, Timestamp(NOW));
         kept.iter().map(|instant| NOW - instant.0).collect()
     }
 

@@ -8,8 +8,7 @@
 //! Invariant: a name means a *period*, and a period means its last instant; what is printed reads back as a period that
 //! holds the instant it was printed from.
 
-use crate::store::Instant;
-use jiff::Timestamp;
+use crate::store::Timestamp;
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::Offset;
 use std::ops::RangeInclusive;
@@ -29,9 +28,10 @@ pub(crate) enum Precision {
 }
 
 /// Prints `instant` as a stamp in UTC.
-pub(crate) fn print(instant: Instant, precision: Precision) -> String {
+pub(crate) fn print(instant: Timestamp, precision: Precision) -> String {
     // 64 bits of nanoseconds end in the year 2554, well inside jiff's range, so the epoch never stands in.
-    let stamp = Timestamp::from_nanosecond(i128::from(instant.0)).unwrap_or(Timestamp::UNIX_EPOCH);
+    let stamp = jiff::Timestamp::from_nanosecond(i128::from(instant.0))
+        .unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     let at = Offset::UTC.to_datetime(stamp);
     let nanos = at.subsec_nanosecond();
     let fraction = match precision {
@@ -50,7 +50,7 @@ pub(crate) fn print(instant: Instant, precision: Precision) -> String {
 }
 
 /// Prints a listing's instants, which must be in order (either way): nine digits where neighbours share a millisecond.
-pub(crate) fn print_all(instants: &[Instant]) -> Vec<String> {
+pub(crate) fn print_all(instants: &[Timestamp]) -> Vec<String> {
     let millis = |index: usize| instants.get(index).map(|instant| instant.0 / 1_000_000);
     (0..instants.len())
         .map(|index| {
@@ -71,7 +71,7 @@ pub(crate) fn print_all(instants: &[Instant]) -> Vec<String> {
     not(feature = "cli"),
     allow(dead_code, reason = "the command stamp prints it")
 )]
-pub(crate) fn print_exact(instant: Instant) -> String {
+pub(crate) fn print_exact(instant: Timestamp) -> String {
     let ends_a_millisecond = instant.0 % 1_000_000 == 999_999;
     let precision = match ends_a_millisecond {
         true => Precision::Millis,
@@ -84,23 +84,23 @@ pub(crate) fn print_exact(instant: Instant) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Period {
     /// Its first instant.
-    pub(crate) first: Instant,
+    pub(crate) first: Timestamp,
     /// Its last instant.
-    pub(crate) last: Instant,
+    pub(crate) last: Timestamp,
 }
 
 impl Period {
     /// All its instants.
-    pub(crate) fn instants(&self) -> RangeInclusive<Instant> {
+    pub(crate) fn instants(&self) -> RangeInclusive<Timestamp> {
         self.first..=self.last
     }
 
-    fn of_length(start: Timestamp, ns: u64) -> Option<Self> {
+    fn of_length(start: jiff::Timestamp, ns: u64) -> Option<Self> {
         // Before 1970 and after 2554 nothing can have been saved: not a time here.
         let first = u64::try_from(start.as_nanosecond()).ok()?;
         Some(Self {
-            first: Instant(first),
-            last: Instant(first.saturating_add(ns - 1)),
+            first: Timestamp(first),
+            last: Timestamp(first.saturating_add(ns - 1)),
         })
     }
 
@@ -141,7 +141,7 @@ impl TimeName {
     }
 
     /// The instant the name means at `now`. `None`: it lies in the future, or before 1970.
-    pub(crate) fn resolve(self, now: Instant) -> Option<(Instant, Meaning)> {
+    pub(crate) fn resolve(self, now: Timestamp) -> Option<(Timestamp, Meaning)> {
         match self {
             Self::Stamp(period) if period.first > now => None,
             Self::Stamp(period) if period.last < now => Some((period.last, Meaning::Fixed)),
@@ -150,7 +150,7 @@ impl TimeName {
                 let at = now.0.checked_sub(ns)?;
                 // The last instant of its second, as with stamps.
                 let at = (at - at % SECOND).saturating_add(SECOND - 1).min(now.0);
-                Some((Instant(at), Meaning::Moving))
+                Some((Timestamp(at), Meaning::Moving))
             }
         }
     }

@@ -4,9 +4,9 @@ use super::*;
 use proptest::prelude::*;
 
 /// 2026-11-20T21:26:48.123456789Z.
-const AT: Instant = Instant(1_795_210_008_123_456_789);
+const AT: Timestamp = Timestamp(1_795_210_008_123_456_789);
 /// 2026-11-21T01:00:00Z.
-const NOW: Instant = Instant(1_795_222_800_000_000_000);
+const NOW: Timestamp = Timestamp(1_795_222_800_000_000_000);
 
 fn stamp(name: &str) -> Option<Period> {
     match TimeName::parse(name.as_bytes()) {
@@ -40,11 +40,11 @@ fn prints_fixed_width_in_utc() {
         "2026-11-20T21-26-48.123456789Z"
     );
     assert_eq!(
-        print(Instant(0), Precision::Millis),
+        print(Timestamp(0), Precision::Millis),
         "1970-01-01T00-00-00.000Z"
     );
     assert_eq!(
-        print(Instant(u64::MAX), Precision::Millis),
+        print(Timestamp(u64::MAX), Precision::Millis),
         "2554-07-21T23-34-33.709Z"
     );
 }
@@ -52,9 +52,9 @@ fn prints_fixed_width_in_utc() {
 #[test]
 fn ties_print_nine_digits_and_only_ties_do() {
     let (a, b, c) = (
-        Instant(AT.0 - 1_000_000),
+        Timestamp(AT.0 - 1_000_000),
         AT,
-        Instant(AT.0 + 1), // the same millisecond as b
+        Timestamp(AT.0 + 1), // the same millisecond as b
     );
     let rising = print_all(&[a, b, c]);
     assert_eq!(
@@ -217,7 +217,7 @@ fn ages_count_back_from_now() {
         ("-090m", 5_400),
     ] {
         let at =
-            Instant(NOW.0 - seconds * 1_000_000_000 + if seconds == 0 { 0 } else { 999_999_999 });
+            Timestamp(NOW.0 - seconds * 1_000_000_000 + if seconds == 0 { 0 } else { 999_999_999 });
         assert_eq!(ago(name), Some((at, Meaning::Moving)), "{name}");
     }
     for wrong in [
@@ -242,9 +242,9 @@ fn ages_count_back_from_now() {
 #[test]
 fn an_age_keeps_its_meaning_for_the_rest_of_the_second() {
     let name = TimeName::parse(b"-1h").unwrap();
-    let within = Instant(NOW.0 + 999_999_999);
+    let within = Timestamp(NOW.0 + 999_999_999);
     assert_eq!(name.resolve(NOW), name.resolve(within));
-    assert_ne!(name.resolve(NOW), name.resolve(Instant(within.0 + 1)));
+    assert_ne!(name.resolve(NOW), name.resolve(Timestamp(within.0 + 1)));
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn printed_stamps_are_read_exactly() {
 proptest! {
     #[test]
     fn what_is_printed_reads_back(ns in any::<u64>()) {
-        let instant = Instant(ns);
+        let instant = Timestamp(ns);
         let millis = parse_printed(print(instant, Precision::Millis).as_bytes()).unwrap();
         prop_assert!(millis.instants().contains(&instant));
         prop_assert!(millis.last.0 - millis.first.0 < 1_000_000);
@@ -308,26 +308,26 @@ proptest! {
 
     #[test]
     fn printed_stamps_sort_like_their_instants(a in any::<u64>(), b in any::<u64>()) {
-        let (one, two) = (print(Instant(a), Precision::Nanos), print(Instant(b), Precision::Nanos));
+        let (one, two) = (print(Timestamp(a), Precision::Nanos), print(Timestamp(b), Precision::Nanos));
         prop_assert_eq!(one.cmp(&two), a.cmp(&b));
     }
 
     #[test]
     fn every_truncation_of_a_stamp_that_is_a_time_holds_the_instant(ns in 0..1_u64 << 63, cut in 4_usize..30) {
-        let printed = print(Instant(ns), Precision::Nanos);
+        let printed = print(Timestamp(ns), Precision::Nanos);
         if let Some(TimeName::Stamp(period)) = TimeName::parse(&printed.as_bytes()[..cut]) {
-            prop_assert!(period.instants().contains(&Instant(ns)));
+            prop_assert!(period.instants().contains(&Timestamp(ns)));
         }
     }
 
     #[test]
     fn no_name_panics(name in proptest::collection::vec(any::<u8>(), 0..40), now in any::<u64>()) {
-        let _ = TimeName::parse(&name).and_then(|time| time.resolve(Instant(now)));
+        let _ = TimeName::parse(&name).and_then(|time| time.resolve(Timestamp(now)));
         let _ = parse_printed(&name);
     }
 
     #[test]
     fn no_name_of_its_own_letters_panics(name in "[-0-9T:. Z+mhdw]{0,32}", now in any::<u64>()) {
-        let _ = TimeName::parse(name.as_bytes()).and_then(|time| time.resolve(Instant(now)));
+        let _ = TimeName::parse(name.as_bytes()).and_then(|time| time.resolve(Timestamp(now)));
     }
 }

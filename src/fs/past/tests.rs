@@ -253,7 +253,7 @@ async fn states_of_one_millisecond_are_told_apart() {
         );
     }
     world.advance(SECOND);
-    let millis = print(Instant(START), Precision::Millis);
+    let millis = print(Timestamp(START), Precision::Millis);
     assert_eq!(
         world
             .cat(&format!(".versions/@files/f/{millis}"))

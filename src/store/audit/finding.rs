@@ -13,7 +13,7 @@ use crate::store::content::segment::object_key;
 use crate::store::error::StoreError;
 use crate::store::keys;
 use crate::store::rows::{Body, Entry, Hung, InodeRow, Place, State, decode};
-use crate::store::version::{Ino, Instant, ROOT};
+use crate::store::version::{Ino, ROOT, Timestamp};
 
 /// Findings of a kind that are named; further ones are counted.
 const NAMED_MAX: usize = 1_000;
@@ -28,7 +28,7 @@ pub enum Subject {
         /// Parts joined by `/`, without one in front; bytes that are no text are escaped.
         path: String,
         /// The version's instant; `None` for the current state.
-        version: Option<Instant>,
+        version: Option<Timestamp>,
     },
     /// An object of the namespace in the bucket.
     Object(String),
@@ -95,7 +95,7 @@ impl Faulty {
 struct Owner {
     directory_and_name: Option<(Ino, Bytes)>,
     ino: Ino,
-    version: Option<Instant>,
+    version: Option<Timestamp>,
 }
 
 /// Finds names in an index.
@@ -218,14 +218,14 @@ impl<'a> Naming<'a> {
         &mut self,
         directory: Ino,
         name: &[u8],
-        version: Option<Instant>,
+        version: Option<Timestamp>,
     ) -> Result<Subject, StoreError> {
         let path = self.path(directory).await?;
         let path = join(&path.unwrap_or_else(|| unnamed(directory)), name);
         Ok(Subject::Path { path, version })
     }
 
-    async fn inode(&mut self, ino: Ino, version: Option<Instant>) -> Result<Subject, StoreError> {
+    async fn inode(&mut self, ino: Ino, version: Option<Timestamp>) -> Result<Subject, StoreError> {
         if let Some(path) = self.path(ino).await? {
             return Ok(Subject::Path { path, version });
         }

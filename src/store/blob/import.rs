@@ -11,7 +11,7 @@ use super::key::Key;
 use super::write::{FOREIGN_ID, Fill, PutOptions};
 use super::{BlobStore, Open};
 use crate::store::rows::Foreign;
-use crate::store::{Instant, Kept, Op, VersionId, keys};
+use crate::store::{Kept, Op, Timestamp, VersionId, keys};
 
 /// Bytes of an imported id, at most.
 const ID_MAX: usize = 255;
@@ -28,7 +28,7 @@ impl BlobStore {
         key: impl AsRef<[u8]>,
         id: &str,
         bytes: impl Into<Bytes>,
-        time: Instant,
+        time: Timestamp,
         options: &PutOptions,
     ) -> Result<VersionId, BlobError> {
         let (key, bytes) = (Key::new(key.as_ref())?, bytes.into());
@@ -92,7 +92,7 @@ impl Open {
     }
 
     /// The directories of a key may have been others before: the time is compared with all it ever had.
-    async fn check_time(&self, key: &Key, time: Instant) -> Result<(), BlobError> {
+    async fn check_time(&self, key: &Key, time: Timestamp) -> Result<(), BlobError> {
         if time >= self.now() {
             let text = format!("{} ns lies in the future", time.0);
             return Err(BlobError::Invalid(text));

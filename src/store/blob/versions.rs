@@ -10,7 +10,7 @@ use super::key::Key;
 use super::read::{BlobReader, From, limits, metadata};
 use super::write::FOREIGN_ID;
 use super::{BlobStore, Open};
-use crate::store::{Author, Ino, Instant, Kept, Kind, Op, PastEntry, StoreError, VersionId};
+use crate::store::{Author, Ino, Kept, Kind, Op, PastEntry, StoreError, Timestamp, VersionId};
 use crate::sync::Arc;
 
 /// A version of a blob, or the mark of its absence.
@@ -19,9 +19,9 @@ pub struct VersionInfo {
     /// Its id; ids sort by time, also as text.
     pub id: VersionId,
     /// When it began.
-    pub instant: Instant,
+    pub instant: Timestamp,
     /// When it ended; `None` for what is there now.
-    pub ended: Option<Instant>,
+    pub ended: Option<Timestamp>,
     /// Whether the key led to nothing from here on. A marker has no bytes, no author and no op.
     pub is_delete_marker: bool,
     /// Length in bytes.
@@ -62,7 +62,7 @@ impl VersionInfo {
         }
     }
 
-    fn marker(at: Instant, until: Option<Instant>) -> Self {
+    fn marker(at: Timestamp, until: Option<Timestamp>) -> Self {
         Self {
             id: VersionId {
                 instant: at,

@@ -13,7 +13,7 @@ use super::key::Key;
 use super::list::ListOptions;
 use super::{BlobStore, Open};
 use crate::store::file::put::{Placing, Whole};
-use crate::store::{Author, CloneSource, Instant, Kind, Op, StoreError, VersionId, XATTRS_MAX};
+use crate::store::{Author, CloneSource, Kind, Op, StoreError, Timestamp, VersionId, XATTRS_MAX};
 
 /// Bytes taken from a source at once.
 const CHUNK: usize = 1 << 20;
@@ -281,7 +281,7 @@ impl Open {
     }
 
     /// The present instant, which no version of the future may pass.
-    pub(super) fn now(&self) -> Instant {
+    pub(super) fn now(&self) -> Timestamp {
         self.namespace.now()
     }
 }

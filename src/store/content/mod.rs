@@ -20,7 +20,7 @@ use super::error::StoreError;
 use super::keys;
 use super::queue::overlay::View;
 use super::rows::{LineageRow, Piece, RangeRow, Source, decode};
-use super::version::{ContentRef, Ino, Instant};
+use super::version::{ContentRef, Ino, Timestamp};
 use crate::cache::Fixed;
 use crate::sync::{Arc, Mutex, lock};
 
@@ -57,7 +57,7 @@ pub(crate) struct Pending {
     /// The state it lies over, while that is on its way too: it must be sealed before.
     pub(crate) after: Option<Arc<Self>>,
     /// An instant of this lineage whose rows this state replaces: provisional, and shown by nothing.
-    pub(crate) replaces: Option<Instant>,
+    pub(crate) replaces: Option<Timestamp>,
     pub(crate) sealing: watch::Sender<Sealing>,
 }
 
@@ -261,7 +261,7 @@ impl Contents {
         pending: &Pending,
         range: u64,
         pieces: Vec<Piece>,
-    ) -> Result<(RangeRow, Option<Instant>), StoreError> {
+    ) -> Result<(RangeRow, Option<Timestamp>), StoreError> {
         let Some((base, base_len)) = pending.base else {
             return Ok((RangeRow::Whole(pieces), None));
         };
@@ -300,7 +300,7 @@ impl Contents {
 /// A row of a range, and the lowest later cut, which hides its bytes from there on.
 #[derive(Debug)]
 struct Link {
-    at: Instant,
+    at: Timestamp,
     row: RangeRow,
     limit: u64,
 }
@@ -328,7 +328,7 @@ pub(crate) async fn next_range(
 ) -> Result<Option<u64>, StoreError> {
     let (mut cid, mut next) = (content.cid, None);
     loop {
-        let start = keys::range(cid, range, Instant(u64::MAX));
+        let start = keys::range(cid, range, Timestamp(u64::MAX));
         let end = keys::after(&keys::ranges(cid));
         let found = view.first(start, end).await?;
         let own = found.and_then(|(key, _)| keys::range_number(&key));
@@ -359,7 +359,7 @@ async fn chain_once(view: &View, content: ContentRef, range: u64) -> Result<Chai
         let (mut own, whole) = own_links(view, content, range).await?;
         let oldest = match own.last() {
             Some(last) if whole => last.at,
-            _ => Instant(0),
+            _ => Timestamp(0),
         };
         let cuts = own_cuts(view, content, oldest).await?;
         for link in &mut own {
@@ -425,8 +425,8 @@ async fn own_links(
 async fn own_cuts(
     view: &View,
     content: ContentRef,
-    oldest: Instant,
-) -> Result<Vec<(Instant, u64)>, StoreError> {
+    oldest: Timestamp,
+) -> Result<Vec<(Timestamp, u64)>, StoreError> {
     let from = keys::cut(content.cid, content.instant);
     let rows = view
         .scan(from, keys::cut(content.cid, oldest), usize::MAX)
@@ -526,12 +526,12 @@ mod tests {
         let chain = Chain {
             links: vec![
                 Link {
-                    at: Instant(3),
+                    at: Timestamp(3),
                     row: RangeRow::Delta(vec![piece(6, 2, b'n')]),
                     limit: u64::MAX,
                 },
                 Link {
-                    at: Instant(1),
+                    at: Timestamp(1),
                     row: RangeRow::Whole(vec![piece(0, 8, b'o')]),
                     limit: 4,
                 },

@@ -143,14 +143,14 @@ impl Drop for Pin {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::version::Instant;
+    use crate::store::version::Timestamp;
 
     #[test]
     fn a_lineage_is_held_until_its_last_pin_is_dropped() {
         let pins = Arc::new(Pins::default());
         let of = |instant| ContentRef {
             cid: 7,
-            instant: Instant(instant),
+            instant: Timestamp(instant),
         };
         let (one, two) = (pins.pin(of(1)), pins.pin(of(2)));
         drop(one);

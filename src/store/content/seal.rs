@@ -17,7 +17,7 @@ use crate::store::namespace::Shared;
 use crate::store::queue::Operation;
 use crate::store::rows::{Piece, RangeRow, SegmentRow, Source, encode};
 use crate::store::version::ContentRef;
-use crate::store::version::Instant;
+use crate::store::version::Timestamp;
 use crate::sync::Arc;
 
 /// Above it a content has segments of its own.
@@ -288,7 +288,7 @@ impl Shared {
     }
 
     /// Counts the extents a range row cites, for an operation or content of the instant `at`.
-    pub(crate) fn cite(&self, rows: &mut Batch, row: &RangeRow, by: i64, at: Instant) {
+    pub(crate) fn cite(&self, rows: &mut Batch, row: &RangeRow, by: i64, at: Timestamp) {
         let mut cited: std::collections::BTreeMap<(u64, u64), SegmentRow> =
             std::collections::BTreeMap::new();
         for piece in row.pieces() {

@@ -1,7 +1,7 @@
 //! Segments: what is built reads back, what is damaged does not.
 
 use super::*;
-use crate::store::Instant;
+use crate::store::Timestamp;
 
 fn built() -> (Bytes, Source) {
     let mut builder = Builder::new(SegmentId {
@@ -16,7 +16,7 @@ fn built() -> (Bytes, Source) {
     });
     let content = ContentRef {
         cid: 3,
-        instant: Instant(4),
+        instant: Timestamp(4),
     };
     builder.add(Ino(9), content, 0, b"first");
     let source = builder.add(Ino(9), content, 5, b"second");
@@ -60,7 +60,7 @@ async fn stored(name: &str) -> (Backend, Extents, SegmentId, Vec<(Source, Vec<u8
     let mut builder = Builder::new(id);
     let content = ContentRef {
         cid: 3,
-        instant: Instant(4),
+        instant: Timestamp(4),
     };
     let mut sources = Vec::new();
     for (at, byte) in [(0, b'a'), (EXTENT - 1000, b'b')] {

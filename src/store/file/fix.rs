@@ -16,7 +16,7 @@ use crate::store::namespace::{Namespace, Shared};
 use crate::store::queue::{Draft, Held, Operation};
 use crate::store::record::{FixRecord, Order, Record, Settled};
 use crate::store::rows::{Last, State};
-use crate::store::version::{Author, Content, Ino, Instant, Op, Stamp, VersionId};
+use crate::store::version::{Author, Content, Ino, Op, Stamp, Timestamp, VersionId};
 use crate::sync::{Arc, lock};
 
 /// A fixed state whose release has not come becomes provisional after this.
@@ -28,7 +28,7 @@ pub struct Fixed(pub(crate) Arc<FixState>);
 
 impl Fixed {
     /// When it was fixed.
-    pub fn instant(&self) -> Instant {
+    pub fn instant(&self) -> Timestamp {
         self.0.at
     }
 }
@@ -258,7 +258,7 @@ impl Shared {
         &self,
         ino: Ino,
         leaf: &Leaf,
-        at: Instant,
+        at: Timestamp,
     ) -> Result<Draft, StoreError> {
         let order = match &leaf.home {
             Home::Slot { place, .. } => self.order_in(place.0, &place.1, ino).await?,
@@ -380,7 +380,7 @@ impl Shared {
         &self,
         inode: &Arc<Inode>,
         leaf: &mut Leaf,
-        (at, due): (Instant, Due),
+        (at, due): (Timestamp, Due),
         author: &Author,
     ) -> Result<FixState, StoreError> {
         if let Some(working) = &leaf.working {
@@ -451,14 +451,14 @@ pub(crate) fn is_late(leaf: &Leaf, fix: &FixState) -> bool {
 }
 
 /// Since when the leaf's name has existed in versions.
-pub(crate) fn alive(leaf: &Leaf) -> Instant {
+pub(crate) fn alive(leaf: &Leaf) -> Timestamp {
     match leaf.home {
         Home::Slot { alive_since, .. } => alive_since,
-        Home::Linked { .. } | Home::Orphan => Instant(0),
+        Home::Linked { .. } | Home::Orphan => Timestamp(0),
     }
 }
 
-pub(crate) fn set_alive(leaf: &mut Leaf, since: Instant) {
+pub(crate) fn set_alive(leaf: &mut Leaf, since: Timestamp) {
     if let Home::Slot { alive_since, .. } = &mut leaf.home {
         *alive_since = since;
     }

@@ -9,7 +9,7 @@ use crate::store::namespace::Shared;
 use crate::store::queue::Draft;
 use crate::store::record::ContentRecord;
 use crate::store::rows::{LineageRow, State, encode};
-use crate::store::version::{Content, ContentRef, Ino, Instant};
+use crate::store::version::{Content, ContentRef, Ino, Timestamp};
 use crate::sync::Arc;
 
 /// A content on its way into rows: what the entry will say, and what has to be sealed for it.
@@ -25,7 +25,7 @@ impl Shared {
         inode: &Arc<Inode>,
         leaf: &Leaf,
         (map, base, fix): (&FixedMap, Option<(ContentRef, u64)>, &FixState),
-        (at, len): (Instant, u64),
+        (at, len): (Timestamp, u64),
     ) -> Result<Prepared, StoreError> {
         if len == 0 {
             return Ok(Prepared {
@@ -80,7 +80,7 @@ impl Shared {
         inode: &Arc<Inode>,
         leaf: &Leaf,
         (map, base, fix): (&FixedMap, Option<(ContentRef, u64)>, &FixState),
-        (at, len): (Instant, u64),
+        (at, len): (Timestamp, u64),
     ) -> Result<(Arc<Pending>, ContentRecord), StoreError> {
         // A state that comes late would lie among the rows of its lineage, under those that were laid without it.
         let goes_on = !leaf.is_behind(fix);

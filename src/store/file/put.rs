@@ -19,7 +19,7 @@ use crate::store::queue::Draft;
 use crate::store::record::{Order, Record, Settled};
 use crate::store::rows::{Body, DirectoryRow, Entry, Foreign, Node, Orphan, State, encode};
 use crate::store::version::{
-    Attrs, Author, Content, Ino, Instant, Kind, Op, Stamp, Time, VersionId,
+    Attrs, Author, Content, Ino, Kind, Op, Stamp, Time, Timestamp, VersionId,
 };
 use crate::sync::Arc;
 
@@ -37,7 +37,7 @@ pub(crate) struct Placing {
     pub(crate) op: Op,
     pub(crate) author: Author,
     /// When the version began, where that is not now: after every version the name has.
-    pub(crate) since: Option<Instant>,
+    pub(crate) since: Option<Timestamp>,
     /// The id somebody else gave the version.
     pub(crate) foreign_id: Option<Bytes>,
 }
@@ -72,7 +72,7 @@ impl Drop for Whole {
 impl Namespace {
     /// Begins a file that is to be put under `name`, which is only noted with its bytes.
     pub(crate) fn begin(&self, parent: Ino, name: &Bytes, author: &Author) -> Whole {
-        let far = Instant(u64::MAX);
+        let far = Timestamp(u64::MAX);
         let home = Home::Slot {
             place: (parent, name.clone()),
             bound: far,
@@ -203,7 +203,7 @@ impl Whole {
         Ok(())
     }
 
-    async fn prepare(&mut self, at: Instant) -> Result<(Prepared, FixState), StoreError> {
+    async fn prepare(&mut self, at: Timestamp) -> Result<(Prepared, FixState), StoreError> {
         let due = (at, Due::Lapsed);
         let fix = self
             .shared
@@ -372,7 +372,7 @@ impl Whole {
     }
 
     fn node(&self, how: &Placing, now: Time, content: &Content) -> Node {
-        let time = how.since.map_or(now, Instant::time);
+        let time = how.since.map_or(now, Timestamp::time);
         let size = self.leaf.attrs.size;
         Node {
             kind: Kind::File,
@@ -396,7 +396,7 @@ impl Whole {
     fn rows(
         &self,
         draft: &mut Draft,
-        (slot, alive_since): (&(Ino, Bytes), Instant),
+        (slot, alive_since): (&(Ino, Bytes), Timestamp),
         node: &Node,
         stamp: &Stamp,
     ) {
@@ -428,8 +428,8 @@ impl Shared {
     async fn check_since(
         self: &Arc<Self>,
         (parent, name): (Ino, &Bytes),
-        now: Instant,
-        since: Instant,
+        now: Timestamp,
+        since: Timestamp,
     ) -> Result<(), StoreError> {
         let refused = |why: String| Err(StoreError::Invalid(why));
         if since >= now {
@@ -454,7 +454,7 @@ impl Shared {
         draft: &mut Draft,
         target: &mut Locked,
         (entry, slot): (&Entry, &(Ino, Bytes)),
-        since: Instant,
+        since: Timestamp,
         node: &mut Node,
     ) -> Result<Home, StoreError> {
         let pinned = target.inode.is_pinned();

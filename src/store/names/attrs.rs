@@ -9,7 +9,7 @@ use crate::store::keys;
 use crate::store::namespace::{Namespace, Shared};
 use crate::store::record::Order;
 use crate::store::rows::{Body, DirectoryRow, Entry, InodeRow, Node, encode};
-use crate::store::version::{AttrChange, Ino, Instant, Stat, Time};
+use crate::store::version::{AttrChange, Ino, Stat, Time, Timestamp};
 use crate::sync::{Arc, lock};
 
 /// Bytes of all extended attributes of an inode, names included, at most: room for one of the largest, 64 KiB under a name
@@ -212,7 +212,7 @@ impl Shared {
         ino: Ino,
         leaf: &mut Leaf,
         how: impl FnOnce(&mut Node, Time),
-        at: Instant,
+        at: Timestamp,
     ) -> Result<(), StoreError> {
         let mut live = Node {
             attrs: leaf.attrs.clone(),

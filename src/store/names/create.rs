@@ -12,7 +12,7 @@ use crate::store::queue::Draft;
 use crate::store::record::Order;
 use crate::store::rows::{Body, DirectoryRow, Entry, InodeRow, LinkedRow, Node, State, encode};
 use crate::store::version::{
-    Attrs, Author, Content, EndOp, Ino, Instant, Kind, Op, Origin, Stat, Time,
+    Attrs, Author, Content, EndOp, Ino, Kind, Op, Origin, Stat, Time, Timestamp,
 };
 use crate::sync::Arc;
 
@@ -226,7 +226,7 @@ impl Shared {
             draft.rows.put(keys::unsettled(ino), encode(&()));
             State::Unborn { behind: None }
         };
-        let alive_since = if born { at } else { Instant(u64::MAX) };
+        let alive_since = if born { at } else { Timestamp(u64::MAX) };
         let body = Body::Own {
             node: node.clone(),
             state: state.clone(),

@@ -11,7 +11,7 @@ use crate::store::past::interval;
 use crate::store::queue::Draft;
 use crate::store::record::Order;
 use crate::store::rows::{Body, DirectoryRow, Entry, Hung, Last, Orphan, State, encode};
-use crate::store::version::{Author, Displaced, EndOp, Ino, Instant, Kind, Stat, Time};
+use crate::store::version::{Author, Displaced, EndOp, Ino, Kind, Stat, Time, Timestamp};
 
 impl Namespace {
     /// Removes a name that leads to no directory. What it showed stays in the past; an inode in use lives on.
@@ -261,7 +261,7 @@ impl Shared {
         locked: &mut [Locked],
         (slot, entry): (&(Ino, Bytes), &Entry),
         end_op: EndOp,
-    ) -> Option<Instant> {
+    ) -> Option<Timestamp> {
         let (at, ino) = (draft.instant, entry.ino);
         draft.order.removes.push(ino);
         draft.usage.1 -= 1;

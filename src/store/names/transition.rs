@@ -16,7 +16,7 @@ use crate::store::rows::{
     State, decode, encode,
 };
 use crate::store::version::{
-    Author, Content, EndOp, Ino, Instant, Kept, Op, Origin, Stamp, VersionId,
+    Author, Content, EndOp, Ino, Kept, Op, Origin, Stamp, Timestamp, VersionId,
 };
 use bytes::Bytes;
 
@@ -40,9 +40,9 @@ pub(crate) enum Leaving {
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival {
     pub(crate) slot: (Ino, Bytes),
-    pub(crate) at: Instant,
+    pub(crate) at: Timestamp,
     /// Since when the name has existed, if it did.
-    pub(crate) alive_since: Option<Instant>,
+    pub(crate) alive_since: Option<Timestamp>,
     /// The version it is put over, when it is unborn itself.
     pub(crate) behind: Option<Box<Last>>,
     pub(crate) stamp: Stamp,
@@ -60,7 +60,7 @@ impl Shared {
 
     pub(crate) fn stamp(
         &self,
-        at: Instant,
+        at: Timestamp,
         op: Op,
         author: &Author,
         origin: Option<Origin>,
@@ -85,7 +85,7 @@ impl Shared {
         (ino, leaf): (Ino, &Leaf),
         node: &Node,
         state: &State,
-        alive_since: Instant,
+        alive_since: Timestamp,
     ) {
         match &leaf.home {
             Home::Slot { place, bound, .. } => {
@@ -133,7 +133,7 @@ impl Shared {
         (ino, leaf): (Ino, &Leaf),
         node: &Node,
         stamp: &Stamp,
-    ) -> Instant {
+    ) -> Timestamp {
         let at = stamp.id.instant;
         if !matches!(leaf.state, State::Version(_)) {
             self.count(draft, &leaf.node.content, -1);
@@ -159,8 +159,8 @@ impl Shared {
         draft: &mut Draft,
         ino: Ino,
         leaf: &Leaf,
-        end: (Instant, EndOp),
-    ) -> Instant {
+        end: (Timestamp, EndOp),
+    ) -> Timestamp {
         let last = match &leaf.state {
             State::Version(stamp) => Some(Last {
                 ino,
@@ -205,7 +205,7 @@ impl Shared {
         draft: &mut Draft,
         slot: &(Ino, Bytes),
         last: &Last,
-        end: (Instant, EndOp),
+        end: (Timestamp, EndOp),
     ) {
         let closed = Closed {
             ino: last.ino,
@@ -239,7 +239,7 @@ impl Shared {
         slot: &(Ino, Bytes),
         ino: Ino,
         stamp: &Stamp,
-        end: (Instant, EndOp),
+        end: (Timestamp, EndOp),
     ) {
         let closed = Closed {
             ino,
@@ -400,7 +400,7 @@ impl Shared {
         &self,
         (ino, leaf): (Ino, &Leaf),
         slot: &(Ino, Bytes),
-        since: Instant,
+        since: Timestamp,
     ) -> Result<bool, StoreError> {
         let current = self.last_version(ino, leaf).map(|last| last.stamp);
         if let Some(stamp) = current.filter(|stamp| stamp.id.instant <= since) {
@@ -420,10 +420,10 @@ impl Shared {
         &self,
         draft: &mut Draft,
         slot: &(Ino, Bytes),
-        since: Instant,
+        since: Timestamp,
     ) -> Result<(), StoreError> {
         let from = keys::history(slot.0, &slot.1);
-        let until = keys::history_at(slot.0, &slot.1, Instant(since.0.saturating_sub(1)));
+        let until = keys::history_at(slot.0, &slot.1, Timestamp(since.0.saturating_sub(1)));
         for (_, value) in self.view.scan(from, until, usize::MAX).await? {
             let closed: Closed = decode("H V", &value)?;
             self.close_row(
@@ -457,7 +457,7 @@ impl Shared {
         let alive_since = match (born, &arrival.behind) {
             (true, _) => arrival.alive_since.unwrap_or(at),
             (false, Some(last)) => last.alive_since,
-            (false, None) => Instant(u64::MAX),
+            (false, None) => Timestamp(u64::MAX),
         };
         let state = self.moved_state(draft, leaf, (arrival, alive_since), traced);
         let body = Body::Own {
@@ -522,7 +522,7 @@ impl Shared {
         &self,
         draft: &mut Draft,
         leaf: &Leaf,
-        (arrival, alive_since): (&Arrival, Instant),
+        (arrival, alive_since): (&Arrival, Timestamp),
         traced: bool,
     ) -> State {
         match &leaf.state {
@@ -575,9 +575,9 @@ impl Shared {
 /// How a removal at `at` continues a directory's run of removals; `child` is where the run of a removed directory began.
 pub(crate) fn shed(
     (ino, directory): (Ino, &Directory),
-    at: Instant,
-    child: Option<Instant>,
-) -> (Instant, Option<Box<Shed>>) {
+    at: Timestamp,
+    child: Option<Timestamp>,
+) -> (Timestamp, Option<Box<Shed>>) {
     let begins = child.unwrap_or(at);
     let run = match &directory.row.shed {
         Some((_, Some(run))) if goes_on(run, begins) => Shed {
@@ -595,6 +595,6 @@ pub(crate) fn shed(
 }
 
 /// Whether a removal at `at` belongs to a run.
-pub(crate) fn goes_on(run: &Shed, at: Instant) -> bool {
+pub(crate) fn goes_on(run: &Shed, at: Timestamp) -> bool {
     at.0.saturating_sub(run.last.0) <= SHED_GAP.as_nanos() as u64
 }

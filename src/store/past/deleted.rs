@@ -13,7 +13,7 @@ use crate::store::error::StoreError;
 use crate::store::keys;
 use crate::store::namespace::{Namespace, Shared};
 use crate::store::rows::{Closed, decode};
-use crate::store::version::{EndOp, Ino, Instant, Kept, Kind, PastEntry};
+use crate::store::version::{EndOp, Ino, Kept, Kind, PastEntry, Timestamp};
 use crate::sync::Arc;
 
 /// What a removed name showed last.
@@ -22,7 +22,7 @@ pub struct Removed {
     /// Its last state.
     pub entry: PastEntry,
     /// The instant to look at it: of a directory just before the removals began that emptied it.
-    pub at: Instant,
+    pub at: Timestamp,
 }
 
 /// A removed name as its rows have it.
@@ -30,7 +30,7 @@ pub(super) struct Gone {
     /// Its newest closed version, or the end of its binding to a hard-linked inode.
     pub(super) closed: Closed,
     pub(super) stood: Stood,
-    pub(super) at: Instant,
+    pub(super) at: Timestamp,
 }
 
 /// The removed names of a directory, ascending; what they showed is read as it is asked for.
@@ -112,7 +112,7 @@ impl Shared {
         if closed.end_op != EndOp::Deleted {
             return Ok(None);
         }
-        let last = Instant(closed.end.0.saturating_sub(1));
+        let last = Timestamp(closed.end.0.saturating_sub(1));
         let Some(stood) = self.stood_at(directory, name, None, last).await? else {
             return Ok(None);
         };
@@ -122,7 +122,7 @@ impl Shared {
         }
         let at = match stood.node.kind {
             Kind::Directory => match self.hanging_at(stood.ino, last).await? {
-                Some(hung) => Instant(hung.shed.unwrap_or(hung.end).0.saturating_sub(1)),
+                Some(hung) => Timestamp(hung.shed.unwrap_or(hung.end).0.saturating_sub(1)),
                 None => last,
             },
             _ => last,

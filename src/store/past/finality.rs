@@ -2,29 +2,29 @@
 
 use crate::store::names::transition::TRACELESS;
 use crate::store::namespace::Namespace;
-use crate::store::version::Instant;
+use crate::store::version::Timestamp;
 
 /// Up to where the past was final at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finality {
-    floor: Instant,
+    floor: Timestamp,
 }
 
 impl Finality {
     /// Whether nothing at or before `at` can change any more.
-    pub fn is_final(self, at: Instant) -> bool {
+    pub fn is_final(self, at: Timestamp) -> bool {
         at < self.floor
     }
 
     /// Whether a version of `at` stays in its name's list of versions: the name can no longer turn out to be one in passing.
-    pub fn is_listed_for_good(self, at: Instant) -> bool {
+    pub fn is_listed_for_good(self, at: Timestamp) -> bool {
         at < self.listed_for_good()
     }
 
     /// The instant below which that is so.
-    pub fn listed_for_good(self) -> Instant {
+    pub fn listed_for_good(self) -> Timestamp {
         let traceless = u64::try_from(TRACELESS.as_nanos()).unwrap_or(u64::MAX);
-        Instant(self.floor.0.saturating_sub(traceless))
+        Timestamp(self.floor.0.saturating_sub(traceless))
     }
 }
 
@@ -37,7 +37,7 @@ impl Namespace {
     }
 
     /// Whether nothing at or before `at` can change any more.
-    pub fn is_final(&self, at: Instant) -> bool {
+    pub fn is_final(&self, at: Timestamp) -> bool {
         self.finality().is_final(at)
     }
 }

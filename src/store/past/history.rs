@@ -11,7 +11,7 @@ use crate::store::error::StoreError;
 use crate::store::keys;
 use crate::store::namespace::{Namespace, Shared};
 use crate::store::rows::{Body, Closed, Entry, State, decode};
-use crate::store::version::{EndOp, Ino, Instant, Kept, Kind, Op, PastEntry};
+use crate::store::version::{EndOp, Ino, Kept, Kind, Op, PastEntry, Timestamp};
 
 /// Renames and returns a list of versions follows back.
 const ORIGINS_MAX: usize = 64;
@@ -25,7 +25,7 @@ fn back(stood: &Stood, slot: &(Ino, Bytes)) -> bool {
 
 impl Namespace {
     /// The instant of the last version of a live file; `None` where it has none, or cannot be read.
-    pub async fn last_version(&self, ino: Ino) -> Option<Instant> {
+    pub async fn last_version(&self, ino: Ino) -> Option<Timestamp> {
         let mut locked = self.0.lock(ino).await.ok()?;
         match &locked.leaf()?.state {
             State::Version(stamp) => Some(stamp.id.instant),
@@ -122,7 +122,11 @@ impl Namespace {
     ///
     /// # Errors
     /// Failures of the store.
-    pub async fn changes(&self, directory: Ino, limit: usize) -> Result<Vec<Instant>, StoreError> {
+    pub async fn changes(
+        &self,
+        directory: Ino,
+        limit: usize,
+    ) -> Result<Vec<Timestamp>, StoreError> {
         let from = keys::entry(directory, b"");
         let mut instants = interval::bounds(&self.0.view, directory).await?;
         for (_, value) in self
@@ -174,7 +178,7 @@ pub enum Change {
         /// The name.
         name: Bytes,
         /// When.
-        at: Instant,
+        at: Timestamp,
         /// How.
         how: EndOp,
     },
@@ -182,7 +186,7 @@ pub enum Change {
 
 impl Change {
     /// When it was.
-    pub fn at(&self) -> Instant {
+    pub fn at(&self) -> Timestamp {
         match self {
             Self::Stood { entry, .. } => entry.version.instant,
             Self::Left { at, .. } => *at,
@@ -222,7 +226,7 @@ impl Namespace {
                 }
             }
         }
-        let moved: BTreeSet<(Instant, Bytes)> = newest
+        let moved: BTreeSet<(Timestamp, Bytes)> = newest
             .values()
             .filter_map(moved_within(directory))
             .collect();
@@ -239,7 +243,7 @@ impl Namespace {
 }
 
 /// The name that a rename within `directory` took away, and when.
-fn moved_within(directory: Ino) -> impl Fn(&Change) -> Option<(Instant, Bytes)> {
+fn moved_within(directory: Ino) -> impl Fn(&Change) -> Option<(Timestamp, Bytes)> {
     move |change| match change {
         Change::Stood { entry, .. } if entry.op == Op::Rename => {
             let origin = entry.renamed_from.as_ref()?;
@@ -310,7 +314,7 @@ impl Shared {
         &self,
         directory: Ino,
         name: &[u8],
-        until: Option<Instant>,
+        until: Option<Timestamp>,
     ) -> Result<Vec<Stood>, StoreError> {
         let current = self.entry(directory, name).await?;
         let from = keys::history(directory, name);

@@ -12,7 +12,7 @@ use crate::meta::Batch;
 use crate::store::error::StoreError;
 use crate::store::keys;
 use crate::store::queue::overlay::View;
-use crate::store::version::{Ino, Instant};
+use crate::store::version::{Ino, Timestamp};
 
 const SECOND: u64 = 1_000_000_000;
 /// Seconds fit into so many bits until 2106, and one more until 2242.
@@ -23,7 +23,7 @@ const REMOVED: u8 = b'D';
 const CHUNK: usize = 512;
 
 /// The node of an interval: its middle, in seconds; odd multiples of a power of two.
-fn node(start: Instant, end: Instant) -> u64 {
+fn node(start: Timestamp, end: Timestamp) -> u64 {
     let (a, b) = (start.0 / SECOND, end.0 / SECOND);
     if a == b {
         return a << 1 | 1;
@@ -33,12 +33,17 @@ fn node(start: Instant, end: Instant) -> u64 {
 }
 
 /// Adds the rows of a name's life that ended otherwise than by a removal.
-pub(crate) fn add(rows: &mut Batch, directory: Ino, name: &[u8], life: (Instant, Instant)) {
+pub(crate) fn add(rows: &mut Batch, directory: Ino, name: &[u8], life: (Timestamp, Timestamp)) {
     put(rows, directory, name, (life, &[]));
 }
 
 /// Adds the rows of the life of a name that was removed.
-pub(crate) fn add_removed(rows: &mut Batch, directory: Ino, name: &[u8], life: (Instant, Instant)) {
+pub(crate) fn add_removed(
+    rows: &mut Batch,
+    directory: Ino,
+    name: &[u8],
+    life: (Timestamp, Timestamp),
+) {
     put(rows, directory, name, (life, &[REMOVED]));
 }
 
@@ -46,10 +51,10 @@ fn put(
     rows: &mut Batch,
     directory: Ino,
     name: &[u8],
-    ((start, end), mark): ((Instant, Instant), &[u8]),
+    ((start, end), mark): ((Timestamp, Timestamp), &[u8]),
 ) {
     let node = node(start, end);
-    let value = |other: Instant| Bytes::from([&other.0.to_be_bytes()[..], mark].concat());
+    let value = |other: Timestamp| Bytes::from([&other.0.to_be_bytes()[..], mark].concat());
     rows.put(
         keys::interval_start(directory, node, start, name),
         value(end),
@@ -61,7 +66,7 @@ fn put(
 pub(crate) async fn alive_at(
     view: &View,
     directory: Ino,
-    at: Instant,
+    at: Timestamp,
 ) -> Result<BTreeSet<Bytes>, StoreError> {
     let from = keys::intervals(directory);
     let end = keys::after(&from);
@@ -89,7 +94,7 @@ pub(crate) async fn alive_at(
 async fn alive_in_tree(
     view: &View,
     directory: Ino,
-    at: Instant,
+    at: Timestamp,
 ) -> Result<BTreeSet<Bytes>, StoreError> {
     let second = at.0 / SECOND;
     let mut names = BTreeSet::new();
@@ -111,7 +116,7 @@ async fn collect(
     view: &View,
     directory: Ino,
     node: u64,
-    at: Instant,
+    at: Timestamp,
     list: u8,
     names: &mut BTreeSet<Bytes>,
 ) -> Result<(), StoreError> {
@@ -188,7 +193,7 @@ pub(crate) async fn removed(view: &View, directory: Ino) -> Result<BTreeSet<Byte
 }
 
 /// Starts and ends of all lives of names that are gone.
-pub(crate) async fn bounds(view: &View, directory: Ino) -> Result<BTreeSet<Instant>, StoreError> {
+pub(crate) async fn bounds(view: &View, directory: Ino) -> Result<BTreeSet<Timestamp>, StoreError> {
     let from = keys::intervals(directory);
     let end = keys::after(&from);
     let rows = view.scan(from, end, usize::MAX).await?;
@@ -199,7 +204,7 @@ pub(crate) async fn bounds(view: &View, directory: Ino) -> Result<BTreeSet<Insta
             [word(key.get(19..27)), word(value.get(..8))]
                 .into_iter()
                 .flatten()
-                .map(Instant)
+                .map(Timestamp)
         })
         .collect())
 }
@@ -225,7 +230,7 @@ mod tests {
         ];
         let mut batch = Batch::new();
         for (name, start, end) in lives {
-            let life = (Instant(base + start), Instant(base + end));
+            let life = (Timestamp(base + start), Timestamp(base + end));
             if name.len() == 4 {
                 add_removed(&mut batch, Ino(1), name.as_bytes(), life);
             } else {
@@ -240,7 +245,7 @@ mod tests {
             .collect();
         probes.extend([64 * SECOND, 64 * SECOND + 5, 100 * SECOND, 900_001 * SECOND]);
         for probe in probes {
-            let at = Instant(base + probe);
+            let at = Timestamp(base + probe);
             let found = alive_at(&view, Ino(1), at).await.unwrap();
             let in_tree = alive_in_tree(&view, Ino(1), at).await.unwrap();
             assert_eq!(found, in_tree, "at {probe}");

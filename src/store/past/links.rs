@@ -8,14 +8,14 @@ use crate::store::keys;
 use crate::store::namespace::{Namespace, Shared};
 use crate::store::queue::Draft;
 use crate::store::rows::{decode, encode};
-use crate::store::version::{Ino, Instant};
+use crate::store::version::{Ino, Timestamp};
 
 impl Namespace {
     /// How many names led to an inode at an instant at which some name did.
     ///
     /// # Errors
     /// Failures of the store.
-    pub async fn link_count_at(&self, ino: Ino, at: Instant) -> Result<u32, StoreError> {
+    pub async fn link_count_at(&self, ino: Ino, at: Timestamp) -> Result<u32, StoreError> {
         let from = keys::link_count(ino, at);
         let end = keys::after(&keys::link_counts(ino));
         match self.0.view.first(from, end).await? {

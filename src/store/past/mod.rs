@@ -27,7 +27,7 @@ use super::rows::{
     Body, Closed, Entry, Hung, InodeRow, Last, LinkedRow, Node, Source, State, decode,
 };
 use super::version::{
-    Attrs, Content, Ino, Instant, Kept, Kind, PastEntry, ROOT, SharedState, Stamp,
+    Attrs, Content, Ino, Kept, Kind, PastEntry, ROOT, SharedState, Stamp, Timestamp,
 };
 
 /// How long a look into the past waits for answers under way.
@@ -39,14 +39,14 @@ pub(super) struct Stood {
     pub(super) ino: Ino,
     pub(super) node: Node,
     pub(super) stamp: Stamp,
-    pub(super) ended: Option<Instant>,
+    pub(super) ended: Option<Timestamp>,
     pub(super) kept: Kept,
     /// Of one of several names: the state as it is without the name.
     pub(super) shared: Option<Box<SharedState>>,
 }
 
 impl Stood {
-    pub(super) fn of(last: Last, ended: Option<Instant>) -> Self {
+    pub(super) fn of(last: Last, ended: Option<Timestamp>) -> Self {
         Self {
             ino: last.ino,
             node: last.node,
@@ -61,7 +61,7 @@ impl Stood {
     pub(super) fn within(
         mut self,
         bound: &Stamp,
-        until: Option<Instant>,
+        until: Option<Timestamp>,
         kept: Kept,
     ) -> Option<Self> {
         let start = self.stamp.id.instant.max(bound.id.instant);
@@ -86,7 +86,7 @@ impl Stood {
         Some(self)
     }
 
-    fn covers(&self, at: Instant) -> bool {
+    fn covers(&self, at: Timestamp) -> bool {
         self.stamp.id.instant <= at && self.ended.is_none_or(|end| at < end)
     }
 
@@ -115,7 +115,7 @@ impl Stood {
 pub(super) struct Binding<'a> {
     pub(super) ino: Ino,
     pub(super) stamp: &'a Stamp,
-    pub(super) until: Option<Instant>,
+    pub(super) until: Option<Timestamp>,
     pub(super) kept: Kept,
 }
 
@@ -127,7 +127,12 @@ impl Binding<'_> {
 }
 
 /// The version a current state shows in the past.
-pub(super) fn last_of(ino: Ino, node: &Node, state: &State, alive_since: Instant) -> Option<Last> {
+pub(super) fn last_of(
+    ino: Ino,
+    node: &Node,
+    state: &State,
+    alive_since: Timestamp,
+) -> Option<Last> {
     match state {
         State::Version(stamp) => Some(Last {
             ino,
@@ -142,7 +147,7 @@ pub(super) fn last_of(ino: Ino, node: &Node, state: &State, alive_since: Instant
 
 impl Namespace {
     /// Waits, 50 ms at most, until nothing at or before `at` is still being answered.
-    pub async fn settle(&self, at: Instant) {
+    pub async fn settle(&self, at: Timestamp) {
         let deadline = tokio::time::Instant::now() + SETTLE;
         while self
             .0
@@ -163,7 +168,7 @@ impl Namespace {
     pub async fn directory_at(
         &self,
         directory: Ino,
-        at: Instant,
+        at: Timestamp,
     ) -> Result<Option<Ino>, StoreError> {
         if self.0.hung_at(directory, at).await? {
             return Ok(Some(directory));
@@ -202,7 +207,7 @@ impl Namespace {
     pub async fn directory_entry_at(
         &self,
         directory: Ino,
-        at: Instant,
+        at: Timestamp,
     ) -> Result<Option<PastEntry>, StoreError> {
         match self.0.place_at(directory, at).await? {
             Some((parent, name)) => self.entry_at(parent, &name, at).await,
@@ -218,7 +223,7 @@ impl Namespace {
         &self,
         directory: Ino,
         name: &[u8],
-        at: Instant,
+        at: Timestamp,
     ) -> Result<Option<PastEntry>, StoreError> {
         let current = self.0.entry(directory, name).await?;
         Ok(self
@@ -235,7 +240,7 @@ impl Namespace {
     pub async fn list_at(
         &self,
         directory: Ino,
-        at: Instant,
+        at: Timestamp,
     ) -> Result<Vec<(Bytes, PastEntry)>, StoreError> {
         let from = keys::entry(directory, b"");
         let rows = self
@@ -371,7 +376,7 @@ impl Shared {
         directory: Ino,
         name: &[u8],
         current: Option<&Entry>,
-        at: Instant,
+        at: Timestamp,
     ) -> Result<Option<Stood>, StoreError> {
         if let Some(entry) = current {
             match &entry.body {
@@ -427,7 +432,7 @@ impl Shared {
     }
 
     /// The times of a live directory, as far as they have not changed since an instant.
-    async fn times_at(&self, ino: Ino, at: Instant, attrs: &mut Attrs) -> Result<(), StoreError> {
+    async fn times_at(&self, ino: Ino, at: Timestamp, attrs: &mut Attrs) -> Result<(), StoreError> {
         let Some(InodeRow::Directory(row)) = self.view.row("C I", &keys::inode(ino)).await? else {
             return Ok(());
         };
@@ -448,7 +453,7 @@ impl Shared {
     async fn linked_at(
         &self,
         binding: &Binding<'_>,
-        at: Instant,
+        at: Timestamp,
     ) -> Result<Option<Stood>, StoreError> {
         let state = self.linked_before(binding.ino, at).await?;
         let shown = state.and_then(|state| binding.shows(state));
@@ -481,14 +486,15 @@ impl Shared {
         }
         if let Some(InodeRow::Linked(row)) = row {
             let LinkedRow { node, state, .. } = *row;
-            states
-                .extend(last_of(ino, &node, &state, Instant(0)).map(|last| Stood::of(last, None)));
+            states.extend(
+                last_of(ino, &node, &state, Timestamp(0)).map(|last| Stood::of(last, None)),
+            );
         }
         Ok(states)
     }
 
     /// Whether a directory's id hung anywhere at an instant.
-    async fn hung_at(&self, directory: Ino, at: Instant) -> Result<bool, StoreError> {
+    async fn hung_at(&self, directory: Ino, at: Timestamp) -> Result<bool, StoreError> {
         Ok(self.place_at(directory, at).await?.is_some())
     }
 
@@ -496,7 +502,7 @@ impl Shared {
     async fn place_at(
         &self,
         directory: Ino,
-        at: Instant,
+        at: Timestamp,
     ) -> Result<Option<(Ino, Bytes)>, StoreError> {
         if let Some(InodeRow::Directory(row)) =
             self.view.row("C I", &keys::inode(directory)).await?
@@ -512,7 +518,7 @@ impl Shared {
     pub(super) async fn hanging_at(
         &self,
         directory: Ino,
-        at: Instant,
+        at: Timestamp,
     ) -> Result<Option<Hung>, StoreError> {
         let end = keys::after(&keys::hangings(directory));
         let Some((_, value)) = self.view.first(keys::hung(directory, at), end).await? else {
@@ -563,7 +569,7 @@ mod tests {
         ns.settle(at).await;
         assert!(start.elapsed() >= SETTLE);
         // What began later is not waited for.
-        ns.settle(Instant(at.0 - 1)).await;
+        ns.settle(Timestamp(at.0 - 1)).await;
         let waiting = tokio::spawn({
             let ns = ns.clone();
             async move {

@@ -16,7 +16,7 @@ use crate::store::queue::Draft;
 use crate::store::record::Order;
 use crate::store::rows::{Body, DirectoryRow, Entry, InodeRow, Node, State, decode, encode};
 use crate::store::version::{
-    Author, Content, Ino, Instant, Kind, Op, Origin, PastEntry, Stamp, Time,
+    Author, Content, Ino, Kind, Op, Origin, PastEntry, Stamp, Time, Timestamp,
 };
 
 /// Entries of a pending tree that are swept in one batch.
@@ -41,7 +41,7 @@ pub(crate) enum Back {
     Directory {
         number: Number,
         names: Names,
-        since: Option<Instant>,
+        since: Option<Timestamp>,
     },
 }
 
@@ -103,7 +103,7 @@ impl Namespace {
     /// Walks the removed tree of `directory` as it was at `at`; whatever is beyond `entries_max` goes ahead in batches.
     pub(crate) async fn gather_tree(
         &self,
-        (directory, at): (Ino, Instant),
+        (directory, at): (Ino, Timestamp),
         entries_max: usize,
         author: &Author,
     ) -> Result<Tree, StoreError> {
@@ -215,7 +215,7 @@ impl Shared {
         draft: &mut Draft,
         item: &Item,
         stamp: Stamp,
-        alive_since: Instant,
+        alive_since: Timestamp,
     ) -> Ino {
         let at = draft.instant;
         let node = item.node(draft.time);

@@ -13,12 +13,12 @@ use crate::store::error::StoreError;
 use crate::store::keys;
 use crate::store::namespace::{Namespace, Shared};
 use crate::store::rows::{Body, Closed, InodeRow, decode};
-use crate::store::version::{EndOp, Ino, Instant, Kept, Kind, Op, PastEntry, VersionId};
+use crate::store::version::{EndOp, Ino, Kept, Kind, Op, PastEntry, Timestamp, VersionId};
 
 /// Rows read at once behind the first one, where that is no version of a file.
 const SKIP_CHUNK: usize = 128;
 /// Any time.
-const ALWAYS: RangeInclusive<Instant> = Instant(0)..=Instant(u64::MAX);
+const ALWAYS: RangeInclusive<Timestamp> = Timestamp(0)..=Timestamp(u64::MAX);
 
 /// Every version of a name, and where those before its own lie.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub struct Predecessor {
     pub(super) directory: Ino,
     pub(super) name: Bytes,
     /// When the first and the last version of the part began.
-    pub(super) began: RangeInclusive<Instant>,
+    pub(super) began: RangeInclusive<Timestamp>,
     pub(super) successor: Successor,
 }
 
@@ -68,7 +68,7 @@ impl Namespace {
         &self,
         directory: Ino,
         name: &[u8],
-        began: RangeInclusive<Instant>,
+        began: RangeInclusive<Timestamp>,
     ) -> Result<Option<PastEntry>, StoreError> {
         let dentry = DentryRef {
             parent: directory,
@@ -86,7 +86,7 @@ impl Namespace {
     pub async fn earlier_file_version(
         &self,
         part: &Predecessor,
-        began: &RangeInclusive<Instant>,
+        began: &RangeInclusive<Timestamp>,
     ) -> Result<Option<PastEntry>, StoreError> {
         let (first, last) = (
             *began.start().max(part.began.start()),
@@ -135,7 +135,7 @@ impl Namespace {
             let Some(before) = start.0.checked_sub(1) else {
                 break;
             };
-            began = Instant(0)..=Instant(before);
+            began = Timestamp(0)..=Timestamp(before);
         }
         if newest.len() < count && newest.last().is_some_and(has_predecessor) {
             let mut all = self.versions(directory, name).await?;
@@ -165,7 +165,7 @@ impl Shared {
     async fn file_version(
         &self,
         dentry: DentryRef<'_>,
-        began: &RangeInclusive<Instant>,
+        began: &RangeInclusive<Timestamp>,
     ) -> Result<Option<Stood>, StoreError> {
         let closed = self.closed_within(dentry, began).await?;
         if let Some(found) = &closed
@@ -184,7 +184,7 @@ impl Shared {
     async fn newest_within(
         &self,
         dentry: DentryRef<'_>,
-        began: &RangeInclusive<Instant>,
+        began: &RangeInclusive<Timestamp>,
     ) -> Result<Option<Stood>, StoreError> {
         match self.current_within(dentry, began).await? {
             Some(current) => Ok(Some(current)),
@@ -195,7 +195,7 @@ impl Shared {
     async fn current_within(
         &self,
         DentryRef { parent, name }: DentryRef<'_>,
-        began: &RangeInclusive<Instant>,
+        began: &RangeInclusive<Timestamp>,
     ) -> Result<Option<Stood>, StoreError> {
         let Some(entry) = self.entry(parent, name).await? else {
             return Ok(None);
@@ -222,7 +222,7 @@ impl Shared {
     async fn closed_within(
         &self,
         DentryRef { parent, name }: DentryRef<'_>,
-        began: &RangeInclusive<Instant>,
+        began: &RangeInclusive<Timestamp>,
     ) -> Result<Option<Stood>, StoreError> {
         let end = keys::after(&keys::history(parent, name));
         let mut from = keys::history_at(parent, name, *began.end());
@@ -256,7 +256,7 @@ impl Shared {
     async fn within_closed(
         &self,
         closed: Closed,
-        began: &RangeInclusive<Instant>,
+        began: &RangeInclusive<Timestamp>,
     ) -> Result<Option<Stood>, StoreError> {
         if closed.end_op == EndOp::Passed || closed.kept == Kept::Nothing {
             return Ok(None);
@@ -285,11 +285,11 @@ impl Shared {
     async fn linked_within(
         &self,
         binding: &Binding<'_>,
-        began: &RangeInclusive<Instant>,
+        began: &RangeInclusive<Timestamp>,
     ) -> Result<Option<Stood>, StoreError> {
         let last = binding
             .until
-            .map(|until| Instant(until.0.saturating_sub(1)));
+            .map(|until| Timestamp(until.0.saturating_sub(1)));
         let mut at = last.map_or(*began.end(), |last| last.min(*began.end()));
         let first = binding.stamp.id.instant.max(*began.start());
         while at >= first
@@ -306,7 +306,7 @@ impl Shared {
             let Some(before) = start.0.checked_sub(1) else {
                 break;
             };
-            at = Instant(before);
+            at = Timestamp(before);
         }
         Ok(None)
     }
@@ -315,10 +315,10 @@ impl Shared {
     pub(super) async fn linked_before(
         &self,
         ino: Ino,
-        at: Instant,
+        at: Timestamp,
     ) -> Result<Option<Stood>, StoreError> {
         if let Some(InodeRow::Linked(row)) = self.view.row("C I", &keys::inode(ino)).await? {
-            let last = last_of(ino, &row.node, &row.state, Instant(0));
+            let last = last_of(ino, &row.node, &row.state, Timestamp(0));
             if let Some(last) = last.filter(|last| last.stamp.id.instant <= at) {
                 return Ok(Some(Stood::of(last, None)));
             }

@@ -9,7 +9,7 @@ use super::halt::Halt;
 use crate::store::error::StoreError;
 use crate::store::namespace::Namespace;
 use crate::store::recover::conflict::Conflicts;
-use crate::store::version::Instant;
+use crate::store::version::Timestamp;
 use crate::sync::{Mutex, lock};
 
 /// How the writer is: what failed, and whether it may go on.
@@ -133,8 +133,8 @@ pub struct Pending {
     pub bytes: u64,
     /// Acknowledged operations that are not durable.
     pub operations: u64,
-    /// Instant of the oldest of them.
-    pub oldest: Option<Instant>,
+    /// Timestamp of the oldest of them.
+    pub oldest: Option<Timestamp>,
     /// What went wrong since the mount: why the last attempt failed, what a replay had to leave out, why nothing more can be
     /// written.
     pub failures: Vec<String>,

@@ -24,7 +24,7 @@ use super::content::Pending;
 use super::content::pin::Pin;
 use super::error::StoreError;
 use super::record::{ContentRecord, OperationRecord, Order, Record, Settled};
-use super::version::{Ino, Instant, Time};
+use super::version::{Ino, Time, Timestamp};
 use crate::cache::{Permit, StagingFile};
 use crate::meta::{Batch, Commit, Journal, JournalToken};
 use crate::sync::{Arc, Mutex, lock};
@@ -60,7 +60,7 @@ pub(crate) struct Held {
 /// An operation to be queued.
 #[derive(Debug)]
 pub(crate) struct Draft {
-    pub(crate) instant: Instant,
+    pub(crate) instant: Timestamp,
     /// The time that inodes show of it: the machine's clock, not the namespace's.
     pub(crate) time: Time,
     pub(crate) rows: Batch,
@@ -78,7 +78,7 @@ pub(crate) struct Operation {
     pub(crate) order: u64,
     pub(crate) epoch: u64,
     pub(crate) number: u64,
-    pub(crate) instant: Instant,
+    pub(crate) instant: Timestamp,
     pub(crate) content: Option<Arc<Pending>>,
     pub(crate) usage: (i64, i64),
     pub(crate) since: tokio::time::Instant,
@@ -148,8 +148,8 @@ pub(crate) struct Backlog {
     pub(crate) files: HashSet<Ino>,
     /// How many.
     pub(crate) operations: u64,
-    /// Instant of the oldest.
-    pub(crate) oldest: Option<Instant>,
+    /// Timestamp of the oldest.
+    pub(crate) oldest: Option<Timestamp>,
 }
 
 impl Queue {
@@ -234,7 +234,7 @@ impl Queue {
     }
 
     /// The oldest instant that is not committed, but for some operations, ascending by their places.
-    pub(crate) fn oldest_without(&self, some: &[Arc<Operation>]) -> Option<Instant> {
+    pub(crate) fn oldest_without(&self, some: &[Arc<Operation>]) -> Option<Timestamp> {
         let inner = lock(&self.inner);
         let acknowledged = inner.operations.values().filter(|o| !o.is_upkeep);
         let others =

@@ -273,12 +273,12 @@ mod tests {
     use crate::meta::MemoryStore;
     use crate::store::keys;
     use crate::store::rows::encode;
-    use crate::store::version::{ContentRef, Instant};
+    use crate::store::version::{ContentRef, Timestamp};
 
     fn counter() -> Bytes {
         keys::count(ContentRef {
             cid: 1,
-            instant: Instant(1),
+            instant: Timestamp(1),
         })
     }
 

@@ -25,7 +25,7 @@ use super::namespace::Shared;
 use super::queue::{Draft, Operation};
 use super::record::Order;
 use super::rows::{LineageRow, Piece, RangeRow, Source, decode, encode};
-use super::version::{ContentRef, Instant};
+use super::version::{ContentRef, Timestamp};
 use crate::meta::Change;
 use crate::sync::Arc;
 
@@ -66,28 +66,28 @@ pub(crate) fn note(draft: &mut Draft) {
 #[derive(Debug)]
 struct Plan {
     /// Instants that something shows.
-    shown: BTreeSet<Instant>,
+    shown: BTreeSet<Timestamp>,
     /// Contents whose counts are at zero.
     unshown: Vec<ContentRef>,
-    cuts: BTreeMap<Instant, u64>,
+    cuts: BTreeMap<Timestamp, u64>,
     parent: Option<LineageRow>,
 }
 
 /// A range as it was and as it is to be: rows to be put, and instants whose rows go.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Arranged {
-    put: Vec<(Instant, RangeRow)>,
-    gone: Vec<Instant>,
+    put: Vec<(Timestamp, RangeRow)>,
+    gone: Vec<Timestamp>,
 }
 
 impl Plan {
     /// The oldest shown instant that needs what happened at `at`.
-    fn needed_by(&self, at: Instant) -> Option<Instant> {
+    fn needed_by(&self, at: Timestamp) -> Option<Timestamp> {
         self.shown.range(at..).next().copied()
     }
 
     /// Where the bytes of a row end for those that show it, by the cuts that nobody sees apart from it.
-    fn limit(&self, at: Instant, group: Instant) -> u64 {
+    fn limit(&self, at: Timestamp, group: Timestamp) -> u64 {
         let later = (
             std::ops::Bound::Excluded(at),
             std::ops::Bound::Included(group),
@@ -99,7 +99,7 @@ impl Plan {
     }
 
     /// Arranges the rows of one range, newest first.
-    fn arrange(&self, range: u64, rows: &[(Instant, RangeRow)]) -> Arranged {
+    fn arrange(&self, range: u64, rows: &[(Timestamp, RangeRow)]) -> Arranged {
         let mut arranged = Arranged::default();
         for group in rows.chunk_by(|a, b| self.needed_by(a.0) == self.needed_by(b.0)) {
             let newest = &group[0];
@@ -121,8 +121,8 @@ impl Plan {
     }
 
     /// The cuts that are still to be seen once all ranges are arranged.
-    fn cuts_left(&self) -> BTreeMap<Instant, u64> {
-        let mut left: BTreeMap<Instant, (Instant, u64)> = BTreeMap::new();
+    fn cuts_left(&self) -> BTreeMap<Timestamp, u64> {
+        let mut left: BTreeMap<Timestamp, (Timestamp, u64)> = BTreeMap::new();
         for (at, len) in &self.cuts {
             if let Some(group) = self.needed_by(*at) {
                 let cut = left.entry(group).or_insert((*at, *len));
@@ -272,7 +272,7 @@ impl Shared {
         &self,
         cid: u64,
         from: Bytes,
-    ) -> Result<(BTreeMap<u64, Vec<(Instant, RangeRow)>>, Option<Bytes>), StoreError> {
+    ) -> Result<(BTreeMap<u64, Vec<(Timestamp, RangeRow)>>, Option<Bytes>), StoreError> {
         let end = keys::after(&keys::ranges(cid));
         let mut rows = self.view.scan(from.clone(), end, ROWS).await?;
         let number = |key: &Bytes| keys::range_number(key);
@@ -287,10 +287,10 @@ impl Shared {
                 next = Some(end);
             } else {
                 rows.retain(|(key, _)| number(key) != Some(last));
-                next = Some(keys::range(cid, last, Instant(u64::MAX)));
+                next = Some(keys::range(cid, last, Timestamp(u64::MAX)));
             }
         }
-        let mut ranges: BTreeMap<u64, Vec<(Instant, RangeRow)>> = BTreeMap::new();
+        let mut ranges: BTreeMap<u64, Vec<(Timestamp, RangeRow)>> = BTreeMap::new();
         for (key, value) in rows {
             let (Some(range), Some(at)) = (number(&key), keys::trailing_instant(&key)) else {
                 return Err(StoreError::Corrupt("C F key".to_owned()));
@@ -305,7 +305,7 @@ impl Shared {
         &self,
         draft: &mut Draft,
         (cid, range): (u64, u64),
-        rows: &[(Instant, RangeRow)],
+        rows: &[(Timestamp, RangeRow)],
         plan: &Plan,
     ) {
         let (at, arranged) = (draft.instant, plan.arrange(range, rows));

@@ -15,7 +15,7 @@ use crate::store::content::segment::SegmentId;
 use crate::store::error::StoreError;
 use crate::store::keys;
 use crate::store::namespace::{Namespace, Shared};
-use crate::store::version::Instant;
+use crate::store::version::Timestamp;
 use crate::sync::{Arc, Mutex, lock};
 
 /// The grace period unless another is asked for: far above the longest call, and above what a follower lags behind.
@@ -58,7 +58,7 @@ pub struct Reclaimed {
 /// A segment that is marked dead.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dead {
-    pub(crate) since: Instant,
+    pub(crate) since: Timestamp,
     pub(crate) bytes: u64,
 }
 

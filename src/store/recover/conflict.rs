@@ -23,7 +23,7 @@ use crate::store::namespace::{Namespace, Shared};
 use crate::store::queue::{Draft, Held};
 use crate::store::record::{FixRecord, Order, Record};
 use crate::store::rows::{Node, RangeRow};
-use crate::store::version::{Attrs, Author, Content, ContentRef, Ino, Instant, Kind};
+use crate::store::version::{Attrs, Author, Content, ContentRef, Ino, Kind, Timestamp};
 use crate::sync::{Arc, lock};
 
 /// How long the last conflict version of a name stands, nanoseconds: beyond the millisecond that a printed time means.
@@ -339,7 +339,7 @@ impl<'a> Rescue<'a> {
         slot: &(Ino, Bytes),
         (ino, limit): (Ino, u64),
         (node, author): (Node, &Author),
-        (working, fix, base, fixed): (u64, Instant, Option<(ContentRef, u64)>, FixedMap),
+        (working, fix, base, fixed): (u64, Timestamp, Option<(ContentRef, u64)>, FixedMap),
         journal: Vec<JournalToken>,
     ) -> Item {
         let staging = staging_of(&fixed);

@@ -26,7 +26,7 @@ use super::queue::unsettled::Unsettled;
 use super::queue::{Draft, Held};
 use super::record::{FixRecord, OperationRecord, Record};
 use super::rows::{Applied, State};
-use super::version::{Attrs, Ino, Instant, Op, Time};
+use super::version::{Attrs, Ino, Op, Time, Timestamp};
 use crate::cache::{Fixed as FixedMap, Source};
 use crate::meta::{Batch, JournalToken};
 use crate::sync::{Arc, Mutex, lock};
@@ -432,7 +432,7 @@ fn adopt(leaf: &mut Leaf, id: u64, work: Work, pins: &Arc<Pins>) {
 
 /// The attributes of a fix, or those of its inode's row where an operation made them after it. Their own times do not tell:
 /// the machine's clock may have gone back in between.
-fn newer(fix: &FixRecord, row: &Attrs, row_at: Instant) -> Attrs {
+fn newer(fix: &FixRecord, row: &Attrs, row_at: Timestamp) -> Attrs {
     let size = fix.attrs.size;
     match row_at > fix.at {
         true => Attrs {

@@ -13,7 +13,7 @@ use crate::store::inode::Lies;
 use crate::store::keys;
 use crate::store::queue::Held;
 use crate::store::record::{ContentRecord, FixRecord, OperationRecord, Record};
-use crate::store::version::{Author, ContentRef, Ino, Instant};
+use crate::store::version::{Author, ContentRef, Ino, Timestamp};
 use crate::sync::Arc;
 
 /// An inode's unsealed writes, as the journal has them.
@@ -34,7 +34,7 @@ pub(crate) struct Work {
     /// The times of its inode's row were set after the last change of its bytes.
     pub(crate) dated: bool,
     /// Of which instant the state is that its inode's row has, if an operation since has made it.
-    pub(crate) row_at: Instant,
+    pub(crate) row_at: Timestamp,
     /// Writes whose bytes are gone, and how many of them belong to operations that needed them no more or have said so.
     pub(crate) lost: Vec<String>,
     pub(crate) told: usize,
@@ -77,7 +77,7 @@ pub(crate) struct Replay {
     pub(crate) works: BTreeMap<u64, Work>,
     pub(crate) newest: HashMap<Ino, u64>,
     /// Every fix, by working and instant: an operation may bring one long after a later state, when its working is closed.
-    pub(crate) fixed: HashMap<(u64, Instant), Known>,
+    pub(crate) fixed: HashMap<(u64, Timestamp), Known>,
     pub(crate) files: HashMap<u64, Arc<StagingFile>>,
     pub(crate) pendings: HashMap<ContentRef, Arc<Pending>>,
     pub(crate) notes: Vec<String>,
@@ -110,7 +110,7 @@ impl Work {
             token,
             bytes: 0,
             dated: false,
-            row_at: Instant(0),
+            row_at: Timestamp(0),
             lost: Vec::new(),
             told: 0,
         }
@@ -280,7 +280,7 @@ impl Replay {
     /// since the one it went on from before.
     pub(crate) fn settle(
         &mut self,
-        key: (u64, Instant),
+        key: (u64, Timestamp),
         base: Option<(ContentRef, u64)>,
         done: bool,
     ) -> Option<FixedMap> {

@@ -13,7 +13,7 @@ use crate::store::queue::{Draft, Held};
 use crate::store::record::{ContentRecord, Order, Record, Settled};
 use crate::store::rows::{Body, Closed, Entry, Node, RangeRow, State, encode};
 use crate::store::version::{
-    Author, Content, ContentRef, EndOp, Ino, Instant, Kept, Kind, Op, ROOT, Stamp, VersionId,
+    Author, Content, ContentRef, EndOp, Ino, Kept, Kind, Op, ROOT, Stamp, Timestamp, VersionId,
 };
 use crate::sync::Arc;
 
@@ -38,7 +38,7 @@ pub(crate) struct Item {
 /// Bytes of its own, over a base as it was acknowledged.
 pub(crate) struct Own {
     pub(crate) working: u64,
-    pub(crate) fix: Instant,
+    pub(crate) fix: Timestamp,
     pub(crate) known_as: Option<ContentRef>,
     pub(crate) base: Option<(ContentRef, u64)>,
     pub(crate) len: u64,
@@ -56,7 +56,7 @@ pub(crate) enum How {
 /// The newest conflict version of a name, and when it ends.
 pub(crate) struct Newest {
     pub(crate) closed: Closed,
-    pub(crate) end: Instant,
+    pub(crate) end: Timestamp,
 }
 
 impl Rescue<'_> {
@@ -78,7 +78,10 @@ impl Rescue<'_> {
         let content = item.node.content.reference();
         if let Some(content) = content {
             // Nothing goes before what it was laid over.
-            draft.order.touches.push(keys::cut(content.cid, Instant(0)));
+            draft
+                .order
+                .touches
+                .push(keys::cut(content.cid, Timestamp(0)));
         }
         if let Some(slot) = item.slot.take() {
             self.show(&mut draft, &item, &slot).await?;
@@ -217,7 +220,7 @@ impl Rescue<'_> {
             self.shared.queue.changed.notify_waiters();
             self.shared.bring(&self.shared.queue.all()).await?;
         }
-        let instant = Instant(draft.instant.0.saturating_sub(1));
+        let instant = Timestamp(draft.instant.0.saturating_sub(1));
         let cid = self.shared.new_id();
         let rows = match (known, self.laid.get(&old.cid)) {
             (Some(new), _) => self.ranges(new, len).await?,
@@ -297,7 +300,7 @@ impl Rescue<'_> {
                 newest.end
             }
             None => {
-                let end = Instant(self.next_end);
+                let end = Timestamp(self.next_end);
                 self.next_end += 1;
                 match current {
                     Some(entry) => self.interrupt(draft, &slot, entry, end).await?,
@@ -342,7 +345,7 @@ impl Rescue<'_> {
         draft: &mut Draft,
         slot: &(Ino, Bytes),
         entry: Entry,
-        until: Instant,
+        until: Timestamp,
     ) -> Result<(), StoreError> {
         let (shared, at, ino) = (self.shared, draft.instant, entry.ino);
         draft.order.touches.push(keys::inode(ino));

@@ -81,8 +81,8 @@ async fn an_import_stands_at_its_own_time_under_its_own_id() {
     let world = World::new("blob-import");
     let store = world.blobs().await;
     let now = store.namespace().now().0;
-    let at = |ago: u64| Instant(now - ago * 1_000_000_000);
-    let import = async |id: &str, key: &str, text: &'static str, time: Instant| {
+    let at = |ago: u64| Timestamp(now - ago * 1_000_000_000);
+    let import = async |id: &str, key: &str, text: &'static str, time: Timestamp| {
         store
             .import_version(key, id, text, time, &noted("from", "afar"))
             .await
@@ -95,7 +95,7 @@ async fn an_import_stands_at_its_own_time_under_its_own_id() {
         let refused = import(bad, "a/k", "x", at(1)).await;
         assert!(matches!(refused, Err(BlobError::Invalid(_))), "{bad:?}");
     }
-    let future = Instant(store.namespace().now().0 + 1_000_000_000);
+    let future = Timestamp(store.namespace().now().0 + 1_000_000_000);
     for (id, key, time) in [
         ("v-3", "a/k", at(700)),
         ("v-3", "b", future),
@@ -273,7 +273,7 @@ async fn acknowledged(store: &BlobStore) {
         .await
         .unwrap();
     store.delete("part").await.unwrap();
-    let at = Instant(store.namespace().now().0 - 5_000_000_000);
+    let at = Timestamp(store.namespace().now().0 - 5_000_000_000);
     store
         .import_version("d/in", "id", "imported", at, &plain())
         .await

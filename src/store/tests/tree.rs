@@ -88,14 +88,14 @@ pub(crate) struct Tree {
     pub(crate) past: Vec<BTreeMap<Slot, Shown>>,
     /// What was live at each step.
     pub(crate) live: Vec<BTreeMap<Slot, (Id, Text)>>,
-    pub(crate) instants: Vec<Instant>,
+    pub(crate) instants: Vec<Timestamp>,
     /// From when on a slot is in the bucket.
     pub(crate) synced: BTreeMap<Slot, usize>,
     counter: u64,
 }
 
 impl Tree {
-    pub(crate) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Timestamp) -> Self {
         let mut tree = Self {
             nodes: Vec::new(),
             slots: BTreeMap::new(),
@@ -147,7 +147,7 @@ impl Tree {
     }
 
     /// Ends a step, which was over at `now`.
-    pub(crate) fn step(&mut self, now: Instant) {
+    pub(crate) fn step(&mut self, now: Timestamp) {
         let shown = self
             .slots
             .iter()

@@ -44,7 +44,7 @@ pub(super) async fn live(ns: &Namespace, directory: Ino) -> Tree {
 }
 
 /// The tree below a directory as it was.
-pub(super) async fn past(ns: &Namespace, directory: Ino, at: Instant) -> Tree {
+pub(super) async fn past(ns: &Namespace, directory: Ino, at: Timestamp) -> Tree {
     let (mut tree, mut open) = (Tree::new(), vec![(String::new(), directory)]);
     while let Some((above, directory)) = open.pop() {
         for (name, entry) in ns.list_at(directory, at).await.unwrap() {
