@@ -1,0 +1,59 @@
+//! What `scripts/bench` measures against: an S3 server in memory behind a proxy that makes every request take longer, and the
+//! transfers of whole objects that the store itself allows.
+//!
+//! `bench store DELAY_MS STATS_FILE` prints the proxy's endpoint and serves until it is killed.
+//! `bench put|get ENDPOINT BUCKET COUNT BYTES` transfers COUNT objects of BYTES each, many at a time.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a bench uses the real clock, and its servers have a thread per connection"
+)]
+
+mod http;
+mod listing;
+mod objects;
+mod proxy;
+mod raw;
+mod server;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+const USAGE: &str =
+    "usage: bench store DELAY_MS STATS_FILE | bench put|get ENDPOINT BUCKET COUNT BYTES";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
+    match *arguments {
+        ["store", delay, stats] => {
+            let delay = Duration::try_from_secs_f64(delay.parse::<f64>()? / 1000.0)?;
+            let proxy = proxy::start(server::start()?, delay)?;
+            println!("http://{}", proxy.address);
+            proxy.write_stats(Path::new(stats))
+        }
+        [direction @ ("put" | "get"), endpoint, bucket, count, bytes] => {
+            let store = raw::connect(endpoint, bucket)?;
+            let runtime = tokio::runtime::Runtime::new()?;
+            let (count, bytes) = (count.parse()?, bytes.parse()?);
+            match direction {
+                "put" => runtime.block_on(raw::put(&store, count, bytes)),
+                _ => runtime.block_on(raw::get(&store, count, bytes)),
+            }
+        }
+        _ => Err(USAGE.into()),
+    }
+}
