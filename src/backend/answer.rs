@@ -19,17 +19,17 @@ use url::form_urlencoded;
 /// What is wrong with an answer.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("this is no answer of an object store: {0}")]
-pub(super) struct Wrong(String);
+pub(super) struct InvalidResponse(String);
 
-impl Wrong {
+impl InvalidResponse {
     fn new(what: impl Into<String>) -> Self {
         Self(what.into())
     }
 }
 
 /// Of a kind that the library sends again, whatever was asked: a conditional write that is sent twice is read back above.
-impl From<Wrong> for HttpError {
-    fn from(wrong: Wrong) -> Self {
+impl From<InvalidResponse> for HttpError {
+    fn from(wrong: InvalidResponse) -> Self {
         Self::new(HttpErrorKind::Request, wrong)
     }
 }
@@ -80,7 +80,7 @@ struct Client {
 #[async_trait]
 impl HttpService for Client {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let asked = Asked::of(&request);
+        let asked = RequestClass::of(&request);
         let reads = matches!(request.method().as_str(), "GET" | "HEAD");
         let response = match self.inner.execute(request).await {
             Ok(response) => response,
@@ -102,7 +102,7 @@ impl HttpService for Client {
 
 /// What was asked for, as far as the answers differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Asked {
+enum RequestClass {
     /// Bytes of an object.
     Object { path: String, range: bool },
     /// An object's size and date.
@@ -122,7 +122,7 @@ enum Asked {
     Other,
 }
 
-impl Asked {
+impl RequestClass {
     fn of(request: &HttpRequest) -> Self {
         let query = request.uri().query().unwrap_or_default();
         let value = |name: &str| {
@@ -164,45 +164,48 @@ impl Asked {
 }
 
 /// Passes on what a store may have answered.
-async fn from_store(asked: &Asked, response: HttpResponse) -> Result<HttpResponse, HttpError> {
+async fn from_store(
+    asked: &RequestClass,
+    response: HttpResponse,
+) -> Result<HttpResponse, HttpError> {
     let status = response.status().as_u16();
     // Some servers call every answer without a type HTML; those have marks of a store's besides.
     if is_html_by_header(&response) && status < 500 && !is_signed(&response) {
         return Err(page().into());
     }
     match (asked, status) {
-        (Asked::Object { range, .. }, 200 | 206) => {
+        (RequestClass::Object { range, .. }, 200 | 206) => {
             whole_object(&response)?;
             if *range && status == 206 {
                 whole_range(&response)?;
             }
             Ok(response)
         }
-        (Asked::Head, 200) => {
+        (RequestClass::Head, 200) => {
             whole_object(&response)?;
             Ok(response)
         }
-        (Asked::Store, 200 | 201) => {
+        (RequestClass::Store, 200 | 201) => {
             has(&response, "etag")?;
             Ok(response)
         }
-        (Asked::Listing { root, prefix }, 200) => {
+        (RequestClass::Listing { root, prefix }, 200) => {
             let (response, body) = buffered(response).await?;
             document(&body, root)?;
             of_prefix(&body, prefix.as_deref())?;
             Ok(response)
         }
-        (Asked::Document { root }, 200) => {
+        (RequestClass::Document { root }, 200) => {
             let (response, body) = buffered(response).await?;
             document(&body, root)?;
             Ok(response)
         }
-        (Asked::Object { path, .. }, 404) => absent(response, Some(path)).await,
+        (RequestClass::Object { path, .. }, 404) => absent(response, Some(path)).await,
         // Stores say 202 or 204.
-        (Asked::Delete, 200) if !is_signed(&response) => {
-            Err(Wrong::new("it says 200 to a deletion").into())
+        (RequestClass::Delete, 200) if !is_signed(&response) => {
+            Err(InvalidResponse::new("it says 200 to a deletion").into())
         }
-        (Asked::Head, _) | (_, 500..) => Ok(response),
+        (RequestClass::Head, _) | (_, 500..) => Ok(response),
         (_, 404) => absent(response, None).await,
         (_, 400..=499) => {
             let (response, body) = buffered(response).await?;
@@ -233,26 +236,29 @@ async fn from_credentials(response: HttpResponse) -> Result<HttpResponse, HttpEr
         return Ok(response);
     }
     if !text.iter().all(|byte| (b' '..=b'~').contains(byte)) {
-        return Err(
-            Wrong::new("a token with a line break or another byte that cannot be sent").into(),
-        );
+        return Err(InvalidResponse::new(
+            "a token with a line break or another byte that cannot be sent",
+        )
+        .into());
     }
     let (parts, _) = response.into_parts();
     Ok(HttpResponse::from_parts(parts, body.slice_ref(text).into()))
 }
 
-fn page() -> Wrong {
-    Wrong::new("an HTML page (is the endpoint right, or is this network's login page in between?)")
+fn page() -> InvalidResponse {
+    InvalidResponse::new(
+        "an HTML page (is the endpoint right, or is this network's login page in between?)",
+    )
 }
 
 fn header<'a>(response: &'a HttpResponse, name: &str) -> Option<&'a str> {
     response.headers().get(name)?.to_str().ok()
 }
 
-fn has(response: &HttpResponse, name: &str) -> Result<(), Wrong> {
+fn has(response: &HttpResponse, name: &str) -> Result<(), InvalidResponse> {
     match header(response, name) {
         Some(value) if !value.trim().is_empty() => Ok(()),
-        _ => Err(Wrong::new(format!("it has no {name} header"))),
+        _ => Err(InvalidResponse::new(format!("it has no {name} header"))),
     }
 }
 
@@ -270,13 +276,13 @@ fn is_html(body: &[u8]) -> bool {
 }
 
 /// Every store names an object's state by an entity tag and its length.
-fn whole_object(response: &HttpResponse) -> Result<(), Wrong> {
+fn whole_object(response: &HttpResponse) -> Result<(), InvalidResponse> {
     has(response, "etag")?;
     has(response, "content-length")
 }
 
 /// As many bytes as the range has.
-fn whole_range(response: &HttpResponse) -> Result<(), Wrong> {
+fn whole_range(response: &HttpResponse) -> Result<(), InvalidResponse> {
     let told = header(response, "content-range").unwrap_or_default();
     let range = || {
         let (range, _) = told.trim().strip_prefix("bytes ")?.split_once('/')?;
@@ -288,7 +294,7 @@ fn whole_range(response: &HttpResponse) -> Result<(), Wrong> {
     let length = header(response, "content-length").and_then(|len| len.parse::<u64>().ok());
     match range() {
         Some(range) if Some(range) == length => Ok(()),
-        _ => Err(Wrong::new(format!(
+        _ => Err(InvalidResponse::new(format!(
             "its length is not that of its range ({length:?}, {told})"
         ))),
     }
@@ -300,14 +306,14 @@ async fn absent(response: HttpResponse, path: Option<&str>) -> Result<HttpRespon
     let text = String::from_utf8_lossy(&body);
     if !text.contains("<Code>") && !is_signed(&response) {
         let wrong = "it says 404 without an object store's error document";
-        return Err(Wrong::new(wrong).into());
+        return Err(InvalidResponse::new(wrong).into());
     }
     let key = elements(&text, "<Key>", "</Key>").next();
     // An address whose key is written otherwise than in the document is left alone.
     let path = path.filter(|path| !path.contains('%'));
     let differ = |key: &str, path: &str| !path.ends_with(&format!("/{}", unescaped(key)));
     match key.zip(path).is_some_and(|(key, path)| differ(key, path)) {
-        true => Err(Wrong::new("it says 404 of another object").into()),
+        true => Err(InvalidResponse::new("it says 404 of another object").into()),
         false => Ok(response),
     }
 }
@@ -335,8 +341,8 @@ async fn buffered(response: HttpResponse) -> Result<(HttpResponse, Bytes), HttpE
 }
 
 /// A document that is there to its end. The library's reader takes any other one for a listing of nothing.
-fn document(body: &[u8], root: &str) -> Result<(), Wrong> {
-    let wrong = || Wrong::new(format!("not a {root} document"));
+fn document(body: &[u8], root: &str) -> Result<(), InvalidResponse> {
+    let wrong = || InvalidResponse::new(format!("not a {root} document"));
     let text = std::str::from_utf8(body).map_err(|_| wrong())?;
     let mut text = text.trim_start_matches('\u{feff}').trim();
     if let Some(rest) = text.strip_prefix("<?xml") {
@@ -359,7 +365,7 @@ fn document(body: &[u8], root: &str) -> Result<(), Wrong> {
 }
 
 /// A listing of what was asked for: it says so, and has only such objects.
-fn of_prefix(body: &[u8], asked: Option<&str>) -> Result<(), Wrong> {
+fn of_prefix(body: &[u8], asked: Option<&str>) -> Result<(), InvalidResponse> {
     let text = String::from_utf8_lossy(body);
     let asked = asked.unwrap_or_default();
     // What may be encoded otherwise than this program reads is left to the library.
@@ -373,7 +379,7 @@ fn of_prefix(body: &[u8], asked: Option<&str>) -> Result<(), Wrong> {
         && keys.all(|key| unescaped(key).starts_with(asked))
     {
         true => Ok(()),
-        false => Err(Wrong::new("it lists another prefix")),
+        false => Err(InvalidResponse::new("it lists another prefix")),
     }
 }
 

@@ -9,7 +9,7 @@ fn answer(status: u16, headers: &[(&'static str, &str)], body: &str) -> HttpResp
     answer
 }
 
-fn asked(method: &str, url: &str, range: bool) -> Asked {
+fn asked(method: &str, url: &str, range: bool) -> RequestClass {
     let mut request = HttpRequest::new(object_store::client::HttpRequestBody::empty());
     *request.method_mut() = method.parse().unwrap();
     *request.uri_mut() = url.parse().unwrap();
@@ -18,7 +18,7 @@ fn asked(method: &str, url: &str, range: bool) -> Asked {
             .headers_mut()
             .insert("range", "bytes=0-1".parse().unwrap());
     }
-    Asked::of(&request)
+    RequestClass::of(&request)
 }
 
 const KEY: &str = "http://host/bucket/main/log/1";
@@ -33,19 +33,19 @@ const XML: [(&str, &str); 1] = [("content-type", "application/xml")];
 const HTML: [(&str, &str); 1] = [("content-type", "text/html; charset=utf-8")];
 const AZURE: &str = "http://host/c?restype=container&comp=list&prefix=a";
 
-fn get() -> Asked {
+fn get() -> RequestClass {
     asked("GET", KEY, false)
 }
 
-fn part() -> Asked {
+fn part() -> RequestClass {
     asked("GET", KEY, true)
 }
 
-fn list() -> Asked {
+fn list() -> RequestClass {
     asked("GET", LIST, false)
 }
 
-fn delete() -> Asked {
+fn delete() -> RequestClass {
     asked("POST", "http://host/bucket?delete", false)
 }
 

@@ -122,12 +122,12 @@ pub(super) struct TokenFile {
     source: PathBuf,
     copy: File,
     /// The state of the source that the copy shows.
-    shown: Mutex<Option<State>>,
+    shown: Mutex<Option<TokenFileState>>,
 }
 
 /// What tells a file's states apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct State {
+struct TokenFileState {
     inode: u64,
     bytes: u64,
     changed: (i64, i64),
@@ -186,9 +186,9 @@ impl TokenFile {
     }
 }
 
-fn state(path: &Path) -> std::io::Result<State> {
+fn state(path: &Path) -> std::io::Result<TokenFileState> {
     let found = std::fs::metadata(path)?;
-    Ok(State {
+    Ok(TokenFileState {
         inode: found.ino(),
         bytes: found.len(),
         changed: (found.mtime(), found.mtime_nsec()),

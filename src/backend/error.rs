@@ -73,17 +73,17 @@ pub enum BackendError {
 /// What came for an object is not what was written, however often it was read.
 #[derive(Debug, thiserror::Error)]
 #[error("what came is not this object: {why}")]
-pub(super) struct Misfit {
+pub(super) struct ContentMismatch {
     pub(super) why: String,
     /// It was the same each time.
     pub(super) same: bool,
 }
 
-impl From<Misfit> for object_store::Error {
-    fn from(misfit: Misfit) -> Self {
+impl From<ContentMismatch> for object_store::Error {
+    fn from(mismatch: ContentMismatch) -> Self {
         Self::Generic {
             store: "answer",
-            source: Box::new(misfit),
+            source: Box::new(mismatch),
         }
     }
 }
@@ -231,8 +231,8 @@ fn classify_cause(cause: &(dyn StdError + 'static), full: &str) -> Class {
         if cause.is::<HttpError>() {
             return Class::Unavailable;
         }
-        if let Some(misfit) = cause.downcast_ref::<Misfit>() {
-            return match misfit.same {
+        if let Some(mismatch) = cause.downcast_ref::<ContentMismatch>() {
+            return match mismatch.same {
                 true => Class::Damaged,
                 false => Class::Unavailable,
             };

@@ -18,7 +18,7 @@ impl Backend {
         within(
             self.base.config.deadline,
             &self.name(prefix),
-            self.anchored(),
+            self.check_root(),
         )
         .await?;
         let found = self.level(&path).await?.common_prefixes;

@@ -3,7 +3,7 @@
 //! The engine repeats what fails after at most a second, for ever; here it is slowed down, and the last reason is kept.
 //! Invariant: a request that is dropped while it waits was never made.
 
-use super::circuit::{Turn, Way};
+use super::circuit_breaker::{RequestMode, RequestPermit};
 use super::counters::CountedStore;
 use super::error::{BackendError, is_past_end, is_undecided, is_whole};
 use super::upload::is_trouble;
@@ -37,20 +37,20 @@ impl HeldStore {
         }
     }
 
-    async fn turn(&self, lane: Lane) -> (Turn, Arc<PrefixStore<CountedStore>>) {
-        let turn = self.base.turn(lane).await;
-        let store = match turn.way {
-            Way::Open => Arc::clone(&self.usual),
-            Way::Try => super::prefixed(self.base.once().clone(), &self.prefix),
+    async fn acquire(&self, lane: Lane) -> (RequestPermit, Arc<PrefixStore<CountedStore>>) {
+        let permit = self.base.acquire(lane).await;
+        let store = match permit.mode {
+            RequestMode::Normal => Arc::clone(&self.usual),
+            RequestMode::Trial => super::prefixed(self.base.once().clone(), &self.prefix),
         };
-        (turn, store)
+        (permit, store)
     }
 
-    /// Ends a turn by what the store said of a request with so many bytes.
-    fn ended<T>(&self, turn: Turn, outcome: Result<T>, bytes: usize) -> Result<T> {
+    /// Ends a permit by what the store said of a request with so many bytes.
+    fn ended<T>(&self, permit: RequestPermit, outcome: Result<T>, bytes: usize) -> Result<T> {
         match outcome.as_ref().err().and_then(|e| self.trouble(e)) {
-            Some(error) => turn.failed(&error, bytes as u64),
-            None => turn.answered(),
+            Some(error) => permit.failed(&error, bytes as u64),
+            None => permit.succeeded(),
         }
         outcome
     }
@@ -93,9 +93,9 @@ impl fmt::Display for HeldStore {
 impl ObjectStore for HeldStore {
     async fn put_opts(&self, at: &Path, payload: PutPayload, o: PutOptions) -> Result<PutResult> {
         let bytes = payload.content_length();
-        let (turn, store) = self.turn(lane(at)).await;
+        let (permit, store) = self.acquire(lane(at)).await;
         let put = store.put_opts(at, payload, o).await;
-        self.ended(turn, put, bytes)
+        self.ended(permit, put, bytes)
     }
 
     async fn put_multipart_opts(
@@ -103,19 +103,19 @@ impl ObjectStore for HeldStore {
         at: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        let (turn, store) = self.turn(lane(at)).await;
+        let (permit, store) = self.acquire(lane(at)).await;
         let begun = store.put_multipart_opts(at, options).await;
         Ok(Box::new(HeldUpload {
-            inner: self.ended(turn, begun, 0)?,
+            inner: self.ended(permit, begun, 0)?,
             store: self.clone(),
             lane: lane(at),
         }))
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
-        let (turn, store) = self.turn(Lane::IndexReads).await;
+        let (permit, store) = self.acquire(Lane::IndexReads).await;
         let got = store.get_opts(at, options).await;
-        self.ended(turn, got, 0)
+        self.ended(permit, got, 0)
     }
 
     fn delete_stream(
@@ -126,13 +126,13 @@ impl ObjectStore for HeldStore {
         let delete = move |keys: Vec<Result<Path>>| {
             let held = held.clone();
             async move {
-                let (turn, store) = held.turn(Lane::IndexDeletes).await;
+                let (permit, store) = held.acquire(Lane::IndexDeletes).await;
                 let keys = futures::stream::iter(keys).boxed();
                 let gone: Vec<Result<Path>> = store.delete_stream(keys).collect().await;
                 let failed = gone.iter().filter_map(|gone| gone.as_ref().err());
                 match failed.filter_map(|error| held.trouble(error)).next_back() {
-                    Some(error) => turn.failed(&error, 0),
-                    None => turn.answered(),
+                    Some(error) => permit.failed(&error, 0),
+                    None => permit.succeeded(),
                 }
                 futures::stream::iter(gone)
             }
@@ -143,8 +143,8 @@ impl ObjectStore for HeldStore {
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let (held, prefix) = (self.clone(), prefix.cloned());
         let begin = async move {
-            let (turn, store) = held.turn(Lane::IndexReads).await;
-            held.listed(turn, store.list(prefix.as_ref()))
+            let (permit, store) = held.acquire(Lane::IndexReads).await;
+            held.listed(permit, store.list(prefix.as_ref()))
         };
         begin.into_stream().flatten().boxed()
     }
@@ -156,52 +156,53 @@ impl ObjectStore for HeldStore {
     ) -> BoxStream<'static, Result<ObjectMeta>> {
         let (held, prefix, offset) = (self.clone(), prefix.cloned(), offset.clone());
         let begin = async move {
-            let (turn, store) = held.turn(Lane::IndexReads).await;
-            held.listed(turn, store.list_with_offset(prefix.as_ref(), &offset))
+            let (permit, store) = held.acquire(Lane::IndexReads).await;
+            held.listed(permit, store.list_with_offset(prefix.as_ref(), &offset))
         };
         begin.into_stream().flatten().boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        let (turn, store) = self.turn(Lane::IndexReads).await;
+        let (permit, store) = self.acquire(Lane::IndexReads).await;
         let listed = store.list_with_delimiter(prefix).await;
-        self.ended(turn, listed, 0)
+        self.ended(permit, listed, 0)
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        let (turn, store) = self.turn(lane(to)).await;
+        let (permit, store) = self.acquire(lane(to)).await;
         let copied = store.copy_opts(from, to, options).await;
-        self.ended(turn, copied, 0)
+        self.ended(permit, copied, 0)
     }
 }
 
-/// Objects that are removed in one turn.
+/// Objects that are removed in one permit.
 const DELETES: usize = 1000;
 
 impl HeldStore {
-    /// A listing that ends its turn with the first failure, or with its end.
+    /// A listing that ends its permit with the first failure, or with its end.
     fn listed(
         &self,
-        turn: Turn,
+        permit: RequestPermit,
         listing: BoxStream<'static, Result<ObjectMeta>>,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
         let held = self.clone();
-        let state = (listing, Some(turn));
-        let next = move |(mut listing, mut turn): (BoxStream<'static, _>, Option<Turn>)| {
-            let held = held.clone();
-            async move {
-                let next = listing.try_next().await;
-                if !matches!(next, Ok(Some(_)))
-                    && let Some(turn) = turn.take()
-                {
-                    match next.as_ref().err().and_then(|e| held.trouble(e)) {
-                        Some(error) => turn.failed(&error, 0),
-                        None => turn.answered(),
+        let state = (listing, Some(permit));
+        let next =
+            move |(mut listing, mut permit): (BoxStream<'static, _>, Option<RequestPermit>)| {
+                let held = held.clone();
+                async move {
+                    let next = listing.try_next().await;
+                    if !matches!(next, Ok(Some(_)))
+                        && let Some(permit) = permit.take()
+                    {
+                        match next.as_ref().err().and_then(|e| held.trouble(e)) {
+                            Some(error) => permit.failed(&error, 0),
+                            None => permit.succeeded(),
+                        }
                     }
+                    Some((next.transpose()?, (listing, permit)))
                 }
-                Some((next.transpose()?, (listing, turn)))
-            }
-        };
+            };
         futures::stream::unfold(state, next).boxed()
     }
 }
@@ -225,16 +226,16 @@ impl MultipartUpload for HeldUpload {
         let (store, lane, bytes) = (self.store.clone(), self.lane, data.content_length());
         let part = self.inner.put_part(data);
         Box::pin(async move {
-            let turn = store.base.turn(lane).await;
+            let permit = store.base.acquire(lane).await;
             let put = part.await;
-            store.ended(turn, put, bytes)
+            store.ended(permit, put, bytes)
         })
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        let turn = self.store.base.turn(self.lane).await;
+        let permit = self.store.base.acquire(self.lane).await;
         let done = self.inner.complete().await;
-        self.store.ended(turn, done, 0)
+        self.store.ended(permit, done, 0)
     }
 
     async fn abort(&mut self) -> Result<()> {

@@ -16,11 +16,11 @@ impl Backend {
     /// disk, and has not refused one.
     #[must_use]
     pub fn links(&self, file: &Path) -> bool {
-        let Some(anchor) = &self.base.anchor else {
+        let Some(root_guard) = &self.base.root_guard else {
             return false;
         };
-        !anchor.refuses_links.load(Ordering::Relaxed)
-            && std::fs::metadata(file).is_ok_and(|found| found.dev() == anchor.device())
+        !root_guard.refuses_links.load(Ordering::Relaxed)
+            && std::fs::metadata(file).is_ok_and(|found| found.dev() == root_guard.device())
     }
 
     /// Makes an object of `len` bytes of a file as it lies there, which nobody may write to any more. The object stays when the
@@ -31,17 +31,17 @@ impl Backend {
     /// `AlreadyExists` if another object is there; `Denied`, `Unavailable`: the object may be there.
     pub async fn put_linked(&self, key: &str, file: &Path, len: u64) -> Result<(), BackendError> {
         self.path(key)?;
-        let (Some(place), Some(anchor)) = (self.local_path(), &self.base.anchor) else {
+        let (Some(place), Some(root_guard)) = (self.local_path(), &self.base.root_guard) else {
             return Err(Class::Unsupported.error(self.name(key), "not a local place"));
         };
         let linked = self.timed(key, async {
-            self.anchored().await?;
-            let Err(error) = link(file, &place.join(key), anchor.root()).await else {
+            self.check_root().await?;
+            let Err(error) = link(file, &place.join(key), root_guard.root()).await else {
                 return Ok(());
             };
             let class = class(&error);
             if matches!(class, Class::Unsupported) {
-                anchor.refuses_links.store(true, Ordering::Relaxed);
+                root_guard.refuses_links.store(true, Ordering::Relaxed);
             }
             Err(class.error(self.name(key), error.to_string()))
         });

@@ -17,7 +17,7 @@ use url::Url;
 
 /// The kind of place a URL names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Site {
+pub(super) enum StoreKind {
     /// A directory of this machine.
     Local(PathBuf),
     /// A store of this process.
@@ -31,7 +31,7 @@ pub(super) enum Site {
 /// A URL that was read: where, and below which prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Location {
-    pub(super) site: Site,
+    pub(super) kind: StoreKind,
     pub(super) prefix: Path,
     /// The URL as it is shown, in one spelling.
     pub(super) url: String,
@@ -91,7 +91,7 @@ impl Location {
     /// Names a store that the caller brought along.
     pub(super) fn given(url: &str) -> Self {
         Self {
-            site: Site::Given,
+            kind: StoreKind::Given,
             prefix: Path::ROOT,
             url: redacted(url),
         }
@@ -106,7 +106,7 @@ impl Location {
         let path: PathBuf = path.components().collect();
         let shown = Url::from_file_path(&path).map_or_else(|()| redacted(url), String::from);
         Ok(Self {
-            site: Site::Local(path),
+            kind: StoreKind::Local(path),
             prefix: Path::ROOT,
             url: shown,
         })
@@ -117,7 +117,7 @@ impl Location {
         let prefix = prefix_of(url, parsed)?;
         Ok(Self {
             url: spelled("memory", &name, &prefix),
-            site: Site::Memory(name),
+            kind: StoreKind::Memory(name),
             prefix,
         })
     }
@@ -136,7 +136,7 @@ impl Location {
         let prefix = prefix_of(url, parsed)?;
         Ok(Self {
             url: spelled(scheme, &bucket, &prefix),
-            site: Site::Cloud(cloud, bucket),
+            kind: StoreKind::Cloud(cloud, bucket),
             prefix,
         })
     }
@@ -149,11 +149,11 @@ impl Location {
         &self,
         config: &BackendConfig,
     ) -> Result<Arc<dyn ObjectStore>, BackendError> {
-        match &self.site {
-            Site::Local(path) => self.open_local(path),
-            Site::Memory(name) => Ok(shared_memory(name)),
-            Site::Cloud(cloud, bucket) => cloud.open(bucket, &self.url, config),
-            Site::Given => {
+        match &self.kind {
+            StoreKind::Local(path) => self.open_local(path),
+            StoreKind::Memory(name) => Ok(shared_memory(name)),
+            StoreKind::Cloud(cloud, bucket) => cloud.open(bucket, &self.url, config),
+            StoreKind::Given => {
                 Err(Class::Invalid.error(&self.url, "this store cannot be opened again"))
             }
         }
@@ -247,7 +247,7 @@ mod tests {
             assert_eq!(Location::parse(given).unwrap().url, shown, "{given}");
         }
         let s3 = Location::parse("s3://bucket/a/b").unwrap();
-        assert_eq!(s3.site, Site::Cloud(Cloud::S3, "bucket".into()));
+        assert_eq!(s3.kind, StoreKind::Cloud(Cloud::S3, "bucket".into()));
         assert_eq!(s3.prefix.as_ref(), "a/b");
     }
 

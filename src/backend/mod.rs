@@ -5,9 +5,8 @@
 //! Invariant: every operation ends within the deadline; a failure never reads as an absence (a bucket or directory that
 //! is gone is an error, not an empty place); `put_new` succeeds for exactly one of several writers of different bytes.
 
-mod anchor;
 mod answer;
-mod circuit;
+mod circuit_breaker;
 mod cloud;
 mod counters;
 mod credentials;
@@ -20,6 +19,7 @@ mod location;
 mod mark;
 mod orphans;
 mod probe;
+mod root_guard;
 mod upload;
 mod verify;
 
@@ -28,30 +28,30 @@ mod contract;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use circuit::{Lane, Trouble};
+pub use circuit_breaker::{Lane, Trouble};
 pub use counters::Counters;
 pub use error::BackendError;
 pub use limits::{BackendConfig, Retry};
 pub(crate) use mark::Mark;
-pub use orphans::Trace;
+pub use orphans::TempFileLocation;
 pub use probe::Probe;
 
 use crate::sync::{Arc, OnceLock};
-use anchor::Anchor;
 use bytes::Bytes;
-use circuit::Circuit;
+use circuit_breaker::CircuitBreaker;
 use cloud::Cloud;
 use counters::{CountedStore, Tally};
 use error::{Class, is_past_end, is_unknown, is_unrepeated, is_whole};
 use futures::StreamExt;
 use held::HeldStore;
 use limits::within;
-use location::{Location, Site};
+use location::{Location, StoreKind};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{
     GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 };
+use root_guard::RootGuard;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -81,11 +81,11 @@ struct Base {
     config: BackendConfig,
     counted: CountedStore,
     tally: Arc<Tally>,
-    circuit: Arc<Circuit>,
+    breaker: Arc<CircuitBreaker>,
     /// A client that sends each request once; made when it is needed.
     once: OnceLock<CountedStore>,
     /// Local places only.
-    anchor: Option<Anchor>,
+    root_guard: Option<RootGuard>,
 }
 
 /// An object as a listing shows it.
@@ -114,14 +114,14 @@ impl Backend {
     pub fn open(url: &str, config: &BackendConfig) -> Result<Self, BackendError> {
         let location = Location::parse(url)?;
         let store = location.open(config)?;
-        let anchor = match &location.site {
-            Site::Local(root) => Some(Anchor::new(root).map_err(|e| {
+        let root_guard = match &location.kind {
+            StoreKind::Local(root) => Some(RootGuard::new(root).map_err(|e| {
                 let reason = format!("cannot open the directory: {e}");
                 Class::Denied.error(&location.url, reason)
             })?),
-            Site::Memory(_) | Site::Cloud(..) | Site::Given => None,
+            StoreKind::Memory(_) | StoreKind::Cloud(..) | StoreKind::Given => None,
         };
-        Ok(Self::assemble(location, store, anchor, config))
+        Ok(Self::assemble(location, store, root_guard, config))
     }
 
     /// Works on a store that the caller brings along, shown as `url`; of `config` only the deadline matters, and
@@ -134,7 +134,7 @@ impl Backend {
     fn assemble(
         location: Location,
         store: Arc<dyn ObjectStore>,
-        anchor: Option<Anchor>,
+        root_guard: Option<RootGuard>,
         config: &BackendConfig,
     ) -> Self {
         let tally = Arc::new(Tally::default());
@@ -145,9 +145,9 @@ impl Backend {
             config: config.clone(),
             counted,
             tally,
-            circuit: Arc::default(),
+            breaker: Arc::default(),
             once: OnceLock::new(),
-            anchor,
+            root_guard,
         });
         Self::at(base, prefix, url)
     }
@@ -172,15 +172,15 @@ impl Backend {
     /// Tells whether the bytes lie in a directory of this machine.
     #[must_use]
     pub fn is_local(&self) -> bool {
-        matches!(self.base.location.site, Site::Local(_))
+        matches!(self.base.location.kind, StoreKind::Local(_))
     }
 
     /// Tells the directory of a local place; it may not exist yet below the root.
     #[must_use]
     pub fn local_path(&self) -> Option<PathBuf> {
-        match &self.base.location.site {
-            Site::Local(root) => Some(root.join(self.prefix.as_ref())),
-            Site::Memory(_) | Site::Cloud(..) | Site::Given => None,
+        match &self.base.location.kind {
+            StoreKind::Local(root) => Some(root.join(self.prefix.as_ref())),
+            StoreKind::Memory(_) | StoreKind::Cloud(..) | StoreKind::Given => None,
         }
     }
 
@@ -214,7 +214,7 @@ impl Backend {
     pub async fn put(&self, key: &str, bytes: Bytes) -> Result<(), BackendError> {
         let path = self.path(key)?;
         self.timed(key, async {
-            self.anchored().await?;
+            self.check_root().await?;
             match self.write(&path, &bytes, PutMode::Overwrite).await {
                 Ok(()) => Ok(()),
                 Err(e) => Err(self.failure(key, &e)),
@@ -231,7 +231,7 @@ impl Backend {
     pub async fn put_new(&self, key: &str, bytes: Bytes) -> Result<(), BackendError> {
         let path = self.path(key)?;
         self.timed(key, async {
-            self.anchored().await?;
+            self.check_root().await?;
             let attempts = match self.tries {
                 Tries::AsSet => self.base.config.create_attempts(),
                 Tries::One => 1,
@@ -301,7 +301,8 @@ impl Backend {
     pub async fn get_tail(&self, key: &str, len: u64) -> Result<(u64, Bytes), BackendError> {
         let path = self.path(key)?;
         // Azure knows no suffix ranges, and no store answers one for zero bytes.
-        let by_suffix = len > 0 && !matches!(self.base.location.site, Site::Cloud(Cloud::Azure, _));
+        let by_suffix =
+            len > 0 && !matches!(self.base.location.kind, StoreKind::Cloud(Cloud::Azure, _));
         self.timed(key, async {
             if by_suffix {
                 match self.fetch(&path, Some(GetRange::Suffix(len))).await {
@@ -352,7 +353,7 @@ impl Backend {
         let path = self.path(prefix)?;
         let place = self.name(prefix);
         let deadline = self.base.config.deadline;
-        within(deadline, &place, self.anchored()).await?;
+        within(deadline, &place, self.check_root()).await?;
         let mut found = Vec::new();
         let listed = path.clone();
         let mut listing = match &after {
@@ -484,16 +485,16 @@ impl Backend {
     async fn absence(&self, key: &str, error: &object_store::Error) -> BackendError {
         let told = self.failure(key, error);
         match told {
-            BackendError::NotFound { .. } => self.anchored().await.err().unwrap_or(told),
+            BackendError::NotFound { .. } => self.check_root().await.err().unwrap_or(told),
             other => other,
         }
     }
 
     /// Makes sure that a local place is still the directory that was opened.
-    async fn anchored(&self) -> Result<(), BackendError> {
-        match &self.base.anchor {
-            Some(anchor) => anchor
-                .holds()
+    async fn check_root(&self) -> Result<(), BackendError> {
+        match &self.base.root_guard {
+            Some(root_guard) => root_guard
+                .verify()
                 .await
                 .map_err(|reason| Class::Unavailable.error(&self.url, reason)),
             None => Ok(()),

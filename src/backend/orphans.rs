@@ -15,14 +15,14 @@ const ORPHAN_AGE: Duration = Duration::from_secs(3600);
 
 /// Where unfinished writes may lie below a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trace {
+pub enum TempFileLocation {
     /// In the directory of this prefix, but in none below it.
-    In(&'static str),
+    Directory(&'static str),
     /// In and anywhere below it.
-    Below(&'static str),
+    Tree(&'static str),
     /// Keys below this prefix grow: after so many levels, all of them visited, only the last two directories of each
     /// level were written to when a writer ended. Two, because several writes are under way at a time.
-    AtTheEnd(&'static str, usize),
+    Newest(&'static str, usize),
 }
 
 /// Which directories inside a directory are visited.
@@ -43,18 +43,18 @@ impl Backend {
     pub async fn sweep_orphans(
         &self,
         now_ns: u64,
-        traces: &[Trace],
+        locations: &[TempFileLocation],
     ) -> Result<usize, BackendError> {
         let Some(root) = self.local_path() else {
             return Ok(0);
         };
         let before = Duration::from_nanos(now_ns).saturating_sub(ORPHAN_AGE);
         let mut removed = 0;
-        for trace in traces {
-            let (prefix, visit) = match *trace {
-                Trace::In(prefix) => (prefix, Visit::None),
-                Trace::Below(prefix) => (prefix, Visit::All),
-                Trace::AtTheEnd(prefix, levels) => (prefix, Visit::Last(levels)),
+        for location in locations {
+            let (prefix, visit) = match *location {
+                TempFileLocation::Directory(prefix) => (prefix, Visit::None),
+                TempFileLocation::Tree(prefix) => (prefix, Visit::All),
+                TempFileLocation::Newest(prefix, levels) => (prefix, Visit::Last(levels)),
             };
             let mut open = vec![(root.join(prefix), visit)];
             while let Some((directory, visit)) = open.pop() {

@@ -6,7 +6,7 @@
 use super::counters::CountedStore;
 use super::error::{BackendError, Class, is_past_end};
 use super::limits::within;
-use super::location::Site;
+use super::location::StoreKind;
 use super::{Backend, Base, Holds, modified_ns};
 use crate::env::Env;
 use crate::sync::{Arc, OnceLock};
@@ -44,7 +44,7 @@ impl Backend {
         };
         let key = self.path(CHECK_KEY)?;
         within(self.base.config.hasty().deadline, &place, async {
-            self.anchored().await?;
+            self.check_root().await?;
             // A read, because a listing hides the reason of its failure.
             match hasty.store.get(&key).await {
                 Ok(_) => Ok(()),
@@ -59,8 +59,8 @@ impl Backend {
 
     /// The same place by another client: the usual one would go on trying for the whole deadline.
     fn hasty(&self) -> Result<Self, BackendError> {
-        match &self.base.location.site {
-            Site::Cloud(..) => {
+        match &self.base.location.kind {
+            StoreKind::Cloud(..) => {
                 let config = self.base.config.hasty();
                 let location = self.base.location.clone();
                 let store = location.open(&config)?;
@@ -71,9 +71,9 @@ impl Backend {
                     config,
                     counted,
                     tally,
-                    circuit: Arc::default(),
+                    breaker: Arc::default(),
                     once: OnceLock::new(),
-                    anchor: None,
+                    root_guard: None,
                 };
                 Ok(Self::at(
                     Arc::new(base),
@@ -81,7 +81,7 @@ impl Backend {
                     self.url.clone(),
                 ))
             }
-            Site::Local(_) | Site::Memory(_) | Site::Given => Ok(self.clone()),
+            StoreKind::Local(_) | StoreKind::Memory(_) | StoreKind::Given => Ok(self.clone()),
         }
     }
 

@@ -3,11 +3,11 @@
 //! One that goes out to try whether the store works again is sent once, whatever `--retries` says: the pauses are those of
 //! [`super::circuit`].
 
-use super::circuit::{Look, Turn, Way};
+use super::circuit_breaker::{HealthCheck, RequestMode, RequestPermit};
 use super::counters::CountedStore;
 use super::error::{BackendError, Class};
 use super::limits::within;
-use super::{Backend, Base, Lane, Site, Tries, Trouble};
+use super::{Backend, Base, Lane, StoreKind, Tries, Trouble};
 use crate::sync::Arc;
 use bytes::Bytes;
 use object_store::path::Path;
@@ -23,19 +23,19 @@ const WRITE_KEY: &str = "probe/write";
 const OVER: [&str; 3] = ["ExpiredToken", "InvalidAccessKeyId", "InvalidToken"];
 
 impl Backend {
-    /// As [`Backend::put_new`], once the store works, or when it is this request's turn to find out. The wait has no limit.
+    /// As [`Backend::put_new`], once the store works, or when it is this request's permit to find out. The wait has no limit.
     ///
     /// # Errors
     /// As [`Backend::put_new`].
     pub async fn upload(&self, lane: Lane, key: &str, bytes: Bytes) -> Result<(), BackendError> {
-        let turn = self.base.turn(lane).await;
+        let permit = self.base.acquire(lane).await;
         let len = bytes.len() as u64;
-        let uploaded = self.by(turn.way).put_new(key, bytes).await;
-        turn.ended(&uploaded, len);
+        let uploaded = self.by(permit.mode).put_new(key, bytes).await;
+        permit.ended(&uploaded, len);
         uploaded
     }
 
-    /// As [`Backend::put_linked`], in the same way.
+    /// As [`Backend::put_linked`], in the same mode.
     ///
     /// # Errors
     /// As [`Backend::put_linked`].
@@ -46,16 +46,16 @@ impl Backend {
         file: &std::path::Path,
         len: u64,
     ) -> Result<(), BackendError> {
-        let turn = self.base.turn(lane).await;
+        let permit = self.base.acquire(lane).await;
         let linked = self.put_linked(key, file, len).await;
-        turn.ended(&linked, len);
+        permit.ended(&linked, len);
         linked
     }
 
     /// The kinds of requests that fail at present and are held back, with the last reason of each.
     #[must_use]
     pub fn troubles(&self) -> Vec<Trouble> {
-        self.base.circuit.troubles()
+        self.base.breaker.troubles()
     }
 
     /// Why requests of `lane` are held back, if they are.
@@ -70,7 +70,7 @@ impl Backend {
     /// store says that they are over.
     #[must_use]
     pub fn is_refused(&self) -> bool {
-        let Site::Cloud(cloud, _) = &self.base.location.site else {
+        let StoreKind::Cloud(cloud, _) = &self.base.location.kind else {
             return false;
         };
         let over = |trouble: &Trouble| match &trouble.error {
@@ -83,14 +83,14 @@ impl Backend {
     /// Counts failures: of requests that are held back when they fail, and of the questions asked meanwhile.
     #[must_use]
     pub fn setbacks(&self) -> u64 {
-        self.base.circuit.setbacks()
+        self.base.breaker.setbacks()
     }
 
-    /// The same place, asked as a turn says.
-    fn by(&self, way: Way) -> Self {
-        match way {
-            Way::Open => self.clone(),
-            Way::Try => Self {
+    /// The same place, asked as a permit says.
+    fn by(&self, mode: RequestMode) -> Self {
+        match mode {
+            RequestMode::Normal => self.clone(),
+            RequestMode::Trial => Self {
                 store: super::prefixed(self.base.once().clone(), &self.prefix),
                 tries: Tries::One,
                 ..self.clone()
@@ -99,12 +99,12 @@ impl Backend {
     }
 }
 
-impl Turn {
+impl RequestPermit {
     /// The request ended so; it had so many bytes to send.
     fn ended<T>(self, outcome: &Result<T, BackendError>, bytes: u64) {
         match outcome {
             Err(error) if is_trouble(error) => self.failed(error, bytes),
-            _ => self.answered(),
+            _ => self.succeeded(),
         }
     }
 }
@@ -123,21 +123,21 @@ pub(super) fn is_trouble(error: &BackendError) -> bool {
 }
 
 impl Base {
-    /// Waits for the turn of a request.
-    pub(super) async fn turn(self: &Arc<Self>, lane: Lane) -> Turn {
-        let look = |look| {
+    /// Waits for the permit of a request.
+    pub(super) async fn acquire(self: &Arc<Self>, lane: Lane) -> RequestPermit {
+        let health_check = |check| {
             let base = Arc::clone(self);
-            async move { base.look(look).await }
+            async move { base.health_check(check).await }
         };
-        self.circuit.turn(lane, look).await
+        self.breaker.acquire(lane, health_check).await
     }
 
     /// The store without retries.
     pub(super) fn once(&self) -> &CountedStore {
         self.once.get_or_init(|| {
-            let opened = match &self.location.site {
-                Site::Cloud(..) => self.location.open(&self.config.once()).ok(),
-                Site::Local(_) | Site::Memory(_) | Site::Given => None,
+            let opened = match &self.location.kind {
+                StoreKind::Cloud(..) => self.location.open(&self.config.once()).ok(),
+                StoreKind::Local(_) | StoreKind::Memory(_) | StoreKind::Given => None,
             };
             match opened {
                 Some(store) => {
@@ -149,7 +149,7 @@ impl Base {
     }
 
     /// Asks the store something small.
-    async fn look(&self, look: Look) -> Result<(), BackendError> {
+    async fn health_check(&self, check: HealthCheck) -> Result<(), BackendError> {
         let url = &self.location.url;
         let failure = |e: object_store::Error| BackendError::from_store(url, &e);
         let key = |key: &str| -> Path {
@@ -157,19 +157,19 @@ impl Base {
             parts.chain(Path::from(key).parts()).collect()
         };
         within(self.config.hasty().deadline, url, async {
-            if let Some(anchor) = &self.anchor {
+            if let Some(root_guard) = &self.root_guard {
                 let gone = |reason| Class::Unavailable.error(url, reason);
-                anchor.holds().await.map_err(gone)?;
+                root_guard.verify().await.map_err(gone)?;
             }
             if let Err(error) = self.once().get(&key(READ_KEY)).await.map_err(failure)
                 && is_trouble(&error)
             {
                 return Err(error);
             }
-            let Some(bytes) = look.writes else {
+            let Some(bytes) = check.write_bytes else {
                 return Ok(());
             };
-            if let Site::Local(root) = &self.location.site
+            if let StoreKind::Local(root) = &self.location.kind
                 && let Ok(disk) = rustix::fs::statvfs(root)
                 && disk.f_bavail.saturating_mul(disk.f_frsize) < bytes
             {

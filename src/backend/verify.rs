@@ -1,6 +1,6 @@
 //! Objects whose bytes say whether they are what was asked for, read until they are, or until they are known to be damaged.
 
-use super::error::{BackendError, Class, Misfit};
+use super::error::{BackendError, Class, ContentMismatch};
 use super::{Backend, Mark};
 use bytes::Bytes;
 use object_store::path::Path;
@@ -89,7 +89,7 @@ impl Backend {
                     tracing::warn!(object = %path, why, "read again");
                     tokio::time::sleep(*pause).await;
                 }
-                None => return Err(Misfit { why, same }.into()),
+                None => return Err(ContentMismatch { why, same }.into()),
             }
         }
     }

@@ -18,13 +18,16 @@ fn plant(root: &FilePath, name: &str, seconds: u64) {
 }
 
 /// Sweeps at noon; tells which of `planted` are gone.
-async fn gone(planted: &[(&'static str, u64)], traces: &[Trace]) -> Vec<&'static str> {
+async fn gone(
+    planted: &[(&'static str, u64)],
+    locations: &[TempFileLocation],
+) -> Vec<&'static str> {
     let (dir, backend) = local();
     let root = dir.path().join("bucket/ns");
     for (name, seconds) in planted {
         plant(&root, name, *seconds);
     }
-    let removed = backend.child("ns").sweep_orphans(NOON, traces).await;
+    let removed = backend.child("ns").sweep_orphans(NOON, locations).await;
     let names = planted.iter().map(|(name, _)| *name);
     let gone: Vec<_> = names.filter(|name| !root.join(name).exists()).collect();
     assert_eq!(removed.unwrap(), gone.len());
@@ -44,9 +47,16 @@ async fn only_unfinished_writes_of_the_past_are_removed() {
         ("a/deep/er/k#1", 90_000),
         ("b/k#1", 90_000),
     ];
-    let found = gone(&planted, &[Trace::Below("a")]).await;
+    let found = gone(&planted, &[TempFileLocation::Tree("a")]).await;
     assert_eq!(found, ["a/k#1", "a/k#12", "a/deep/er/k#1"]);
-    let found = gone(&planted, &[Trace::In("a"), Trace::In("none")]).await;
+    let found = gone(
+        &planted,
+        &[
+            TempFileLocation::Directory("a"),
+            TempFileLocation::Directory("none"),
+        ],
+    )
+    .await;
     assert_eq!(found, ["a/k#1", "a/k#12"]);
 }
 
@@ -61,7 +71,7 @@ async fn where_keys_grow_only_their_end_is_visited() {
         ("data/0/2/00/00/0#1", 9000),
         ("data/1/1/00/07/0#1", 9000),
     ];
-    let found = gone(&planted, &[Trace::AtTheEnd("data", 2)]).await;
+    let found = gone(&planted, &[TempFileLocation::Newest("data", 2)]).await;
     let kept: Vec<_> = planted.iter().filter(|p| !found.contains(&p.0)).collect();
     assert_eq!(kept, [&planted[0], &planted[2]]);
 }
@@ -70,7 +80,9 @@ async fn where_keys_grow_only_their_end_is_visited() {
 async fn elsewhere_there_is_nothing_to_sweep() {
     let backend = open("memory://orphans");
     backend.put("a", bytes("an object")).await.unwrap();
-    let swept = backend.sweep_orphans(NOON, &[Trace::Below("")]).await;
+    let swept = backend
+        .sweep_orphans(NOON, &[TempFileLocation::Tree("")])
+        .await;
     assert_eq!(swept.unwrap(), 0);
     assert_eq!(backend.list("").await.unwrap().len(), 1);
 }

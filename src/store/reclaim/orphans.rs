@@ -1,21 +1,21 @@
 //! Where a writer that crashed may have left unfinished writes in a `file://` bucket, and their removal.
 
-use crate::backend::{Backend, Trace};
+use crate::backend::{Backend, TempFileLocation};
 use crate::env::Env;
 use crate::store::error::StoreError;
 
 /// Everything a mount writes to outside its namespace.
-const OF_ALL: [Trace; 1] = [Trace::Below("probe")];
+const OF_ALL: [TempFileLocation; 1] = [TempFileLocation::Tree("probe")];
 
 /// Where a writer writes in its namespace. Segments and log objects are written in the order of their keys, so of each
 /// epoch only the end matters: what is looked at grows with the mounts there were, not with the bytes there are. The index
 /// writes anywhere, but tidies up after itself and stays small.
-const OF_A_NAMESPACE: [Trace; 5] = [
-    Trace::In(""),
-    Trace::Below("meta"),
-    Trace::AtTheEnd("data", 2),
-    Trace::AtTheEnd("log", 2),
-    Trace::AtTheEnd("epochs", 0),
+const OF_A_NAMESPACE: [TempFileLocation; 5] = [
+    TempFileLocation::Directory(""),
+    TempFileLocation::Tree("meta"),
+    TempFileLocation::Newest("data", 2),
+    TempFileLocation::Newest("log", 2),
+    TempFileLocation::Newest("epochs", 0),
 ];
 
 /// Removes what crashed writers left of unfinished writes; tells how many files. Costs nothing where there can be none.

@@ -11,7 +11,7 @@ use crate::sync::AtomicBool;
 
 /// A directory, known by device and inode.
 #[derive(Debug)]
-pub(super) struct Anchor {
+pub(super) struct RootGuard {
     root: PathBuf,
     identity: (u64, u64),
     /// It lies on a disk that does not link, or not from where it was asked to.
@@ -20,7 +20,7 @@ pub(super) struct Anchor {
     _pinned: File,
 }
 
-impl Anchor {
+impl RootGuard {
     /// Remembers the directory that is `root` now.
     pub(super) fn new(root: &Path) -> io::Result<Self> {
         let pinned = File::open(root)?;
@@ -43,7 +43,7 @@ impl Anchor {
     }
 
     /// Makes sure that `root` is still that directory; says in one line what is there instead.
-    pub(super) async fn holds(&self) -> Result<(), String> {
+    pub(super) async fn verify(&self) -> Result<(), String> {
         match tokio::fs::metadata(&self.root).await {
             Ok(found) if identity(&found) == self.identity => Ok(()),
             Ok(_) => Err("another directory took its place".to_owned()),
