@@ -4,7 +4,7 @@
 
 use crate::backend::{BackendConfig, Retry};
 use crate::fs::{FsConfig, SyncOn};
-use crate::fuse::{Access, Configuration, MountFlag};
+use crate::fuse::{Configuration, MountAccess, MountFlag};
 use crate::store::{
     DRAIN_TIMEOUT, FollowConfig, GRACE, Gather, NamespaceConfig, OnDamage, Reclaim, StoreError,
     check_name,
@@ -107,7 +107,7 @@ pub struct Settings {
     /// How long an object stays in the bucket that nothing shows any more.
     pub grace: Option<Duration>,
     /// How the store is reached.
-    pub reach: Reach,
+    pub connection: ConnectionOptions,
     /// The name of the directory that shows the past.
     pub versions_name: Option<OsString>,
     /// Owner shown for every file.
@@ -128,7 +128,7 @@ pub struct Settings {
 
 /// How a store is reached, as the user said it.
 #[derive(Debug, Clone, Default)]
-pub struct Reach {
+pub struct ConnectionOptions {
     /// Another server than the provider's own.
     pub endpoint: Option<String>,
     /// The bucket's region.
@@ -141,7 +141,7 @@ pub struct Reach {
     pub retry_cap: Option<Duration>,
 }
 
-impl Reach {
+impl ConnectionOptions {
     /// Checks it and puts it together.
     ///
     /// # Errors
@@ -238,10 +238,10 @@ impl Config {
             },
             grace: settings.grace.unwrap_or(GRACE),
         };
-        let backend = settings.reach.backend()?;
+        let backend = settings.connection.backend()?;
         let access = match settings.allow_other || settings.owner.0 == 0 {
-            true => Access::Everybody,
-            false => Access::Owner,
+            true => MountAccess::Everyone,
+            false => MountAccess::Owner,
         };
         let mount = Configuration {
             mountpoint: settings.mountpoint,
@@ -418,7 +418,7 @@ mod tests {
             memory_bytes: None,
             dirty_bytes_max: None,
             grace: None,
-            reach: Reach::default(),
+            connection: ConnectionOptions::default(),
             versions_name: None,
             uid: None,
             gid: None,
@@ -440,7 +440,7 @@ mod tests {
     fn the_defaults_are_valid_and_show_no_secret() {
         let config = Config::new(settings()).unwrap();
         assert_eq!(config.namespace, DEFAULT_NAMESPACE);
-        assert_eq!(config.mount.access, Access::Owner);
+        assert_eq!(config.mount.access, MountAccess::Owner);
         let shown = format!("{config:?}");
         assert!(shown.contains("s3://bucket/prefix"), "{shown}");
         for secret in ["secret", "hidden", "key"] {
@@ -461,7 +461,7 @@ mod tests {
         let mut root = settings();
         root.owner = (0, 0);
         let config = Config::new(root).unwrap();
-        assert_eq!(config.mount.access, Access::Everybody);
+        assert_eq!(config.mount.access, MountAccess::Everyone);
     }
 
     #[test]

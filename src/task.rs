@@ -14,11 +14,11 @@ use tokio::task::JoinHandle;
 #[derive(Debug, Clone)]
 pub struct Tasks {
     handle: Handle,
-    group: Arc<Group>,
+    group: Arc<TaskGroup>,
 }
 
 #[derive(Debug)]
-struct Group {
+struct TaskGroup {
     running: AtomicUsize,
     idle: Notify,
     stop: watch::Sender<bool>,
@@ -31,7 +31,7 @@ impl Tasks {
     pub fn new(handle: Handle) -> Self {
         Self {
             handle,
-            group: Arc::new(Group {
+            group: Arc::new(TaskGroup {
                 running: AtomicUsize::new(0),
                 idle: Notify::new(),
                 stop: watch::Sender::new(false),
@@ -135,7 +135,7 @@ impl Tasks {
 /// A task's place in its group, given back when the task ends, is aborted, or never starts.
 #[derive(Debug)]
 struct Member {
-    group: Arc<Group>,
+    group: Arc<TaskGroup>,
     name: &'static str,
 }
 

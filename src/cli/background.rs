@@ -4,7 +4,7 @@
 //! parent has gone. Life: the parent waits for one line; the child writes it when the mount answers or cannot be made; a
 //! child that dies first closes the socket, which the parent sees at once.
 
-use super::Refusal;
+use super::CliError;
 use crate::fuse::serving;
 use crate::sync::{Mutex, lock};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ use std::process::{Child, Command, Stdio};
 /// The line a child writes.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Line {
+enum ReadinessMessage {
     /// The mount answers; there may be something to know about it.
     Ready { remark: Option<String> },
     /// It could not be made.
@@ -33,37 +33,37 @@ enum Line {
 
 /// Who is told how mounting went.
 #[derive(Debug)]
-pub(super) enum Report {
+pub(super) enum ReadinessPipe {
     /// This process is in the foreground: its own messages are enough.
-    Nobody,
+    None,
     /// The process that started this one.
     Parent(Mutex<UnixStream>),
 }
 
-impl Report {
+impl ReadinessPipe {
     /// Says that the mount answers, and what else there is to say.
     ///
     /// # Errors
     /// The parent has gone.
     pub(super) fn ready(&self, remark: Option<String>) -> io::Result<()> {
-        if let (Self::Nobody, Some(remark)) = (self, &remark) {
+        if let (Self::None, Some(remark)) = (self, &remark) {
             eprintln!("rewindfs: {remark}");
         }
-        self.write(&Line::Ready { remark })
+        self.write(&ReadinessMessage::Ready { remark })
     }
 
     /// Says why there is no mount.
-    pub(super) fn refused(&self, refusal: &Refusal) {
-        let line = Line::Failed {
-            message: refusal.message.clone(),
-            usage: refusal.status() == 2,
+    pub(super) fn refused(&self, cli_error: &CliError) {
+        let line = ReadinessMessage::Failed {
+            message: cli_error.message.clone(),
+            usage: cli_error.status() == 2,
         };
         if let Err(error) = self.write(&line) {
             tracing::debug!(%error, "the parent has gone");
         }
     }
 
-    fn write(&self, line: &Line) -> io::Result<()> {
+    fn write(&self, line: &ReadinessMessage) -> io::Result<()> {
         let Self::Parent(stream) = self else {
             return Ok(());
         };
@@ -82,8 +82,8 @@ pub(super) fn launch(
     arguments: &[OsString],
     log: Option<&Path>,
     mountpoint: &Path,
-) -> Result<(), Refusal> {
-    let failed = |error: io::Error| Refusal::failure(format!("no process for the mount: {error}"));
+) -> Result<(), CliError> {
+    let failed = |error: io::Error| CliError::failure(format!("no process for the mount: {error}"));
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let (stdout, stderr) = match log {
         Some(path) => {
@@ -111,34 +111,34 @@ pub(super) fn launch(
     }
     match serving(mountpoint) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(Refusal::failure(format!(
+        Ok(false) => Err(CliError::failure(format!(
             "{}: the mount does not answer",
             mountpoint.display()
         ))),
-        Err(error) => Err(Refusal::failure(error)),
+        Err(error) => Err(CliError::failure(error)),
     }
 }
 
 /// Waits for the line of `child`; what it remarks about its mount.
-fn hear(stream: UnixStream, mut child: Child) -> Result<Option<String>, Refusal> {
+fn hear(stream: UnixStream, mut child: Child) -> Result<Option<String>, CliError> {
     let mut line = String::new();
     let read = BufReader::new(stream).read_line(&mut line);
     match serde_json::from_str(&line) {
-        Ok(Line::Ready { remark }) => Ok(remark),
-        Ok(Line::Failed {
+        Ok(ReadinessMessage::Ready { remark }) => Ok(remark),
+        Ok(ReadinessMessage::Failed {
             message,
             usage: true,
-        }) => Err(Refusal::usage(message)),
-        Ok(Line::Failed {
+        }) => Err(CliError::usage(message)),
+        Ok(ReadinessMessage::Failed {
             message,
             usage: false,
-        }) => Err(Refusal::failure(message)),
+        }) => Err(CliError::failure(message)),
         Err(_) => {
             let ended = match (read, child.wait()) {
                 (Ok(_), Ok(status)) => status.to_string(),
                 (Err(error), _) | (_, Err(error)) => error.to_string(),
             };
-            Err(Refusal::failure(format!(
+            Err(CliError::failure(format!(
                 "the mount's process ended before the mount answered ({ended}); --log FILE tells more"
             )))
         }
@@ -149,29 +149,29 @@ fn hear(stream: UnixStream, mut child: Child) -> Result<Option<String>, Refusal>
 ///
 /// # Errors
 /// A failure that names it.
-pub(super) fn open_log(path: &Path) -> Result<File, Refusal> {
+pub(super) fn open_log(path: &Path) -> Result<File, CliError> {
     OpenOptions::new()
         .append(true)
         .create(true)
         .mode(0o600)
         .open(path)
-        .map_err(|error| Refusal::failure(format!("--log {}: {error}", path.display())))
+        .map_err(|error| CliError::failure(format!("--log {}: {error}", path.display())))
 }
 
 /// Makes this process, which was started by [`launch`], independent of the terminal and of the current directory.
 ///
 /// # Errors
 /// A failure when standard input is not what [`launch`] made it.
-pub(super) fn detach() -> Result<Report, Refusal> {
-    let failed = |error: io::Error| Refusal::failure(format!("--report-on-stdin: {error}"));
+pub(super) fn detach() -> Result<ReadinessPipe, CliError> {
+    let failed = |error: io::Error| CliError::failure(format!("--report-on-stdin: {error}"));
     let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
     let stream = UnixStream::from(stdin);
     stream.peer_addr().map_err(failed)?;
-    let report = Report::Parent(Mutex::new(stream));
+    let readiness = ReadinessPipe::Parent(Mutex::new(stream));
     // It fails for the leader of a group of processes only, which has nothing to leave.
     let _ = rustix::process::setsid();
     std::env::set_current_dir("/").map_err(failed)?;
-    Ok(report)
+    Ok(readiness)
 }
 
 #[cfg(test)]
@@ -184,16 +184,16 @@ mod tests {
 
     #[test]
     fn what_the_child_says_reaches_the_parent() {
-        for (refusal, status) in [(Refusal::usage("a"), 2), (Refusal::failure("b"), 1)] {
+        for (cli_error, status) in [(CliError::usage("a"), 2), (CliError::failure("b"), 1)] {
             let (ours, theirs) = UnixStream::pair().unwrap();
-            Report::Parent(Mutex::new(theirs)).refused(&refusal);
+            ReadinessPipe::Parent(Mutex::new(theirs)).refused(&cli_error);
             let heard = hear(ours, child("true")).unwrap_err();
-            assert_eq!((&heard, heard.status()), (&refusal, status));
+            assert_eq!((&heard, heard.status()), (&cli_error, status));
         }
         let (ours, theirs) = UnixStream::pair().unwrap();
         let remark = Some("c".to_owned());
-        let report = Report::Parent(Mutex::new(theirs));
-        report.ready(remark.clone()).unwrap();
+        let readiness = ReadinessPipe::Parent(Mutex::new(theirs));
+        readiness.ready(remark.clone()).unwrap();
         assert_eq!(hear(ours, child("true")), Ok(remark));
     }
 
@@ -214,6 +214,10 @@ mod tests {
     fn a_parent_that_has_gone_is_noticed() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(ours);
-        assert!(Report::Parent(Mutex::new(theirs)).ready(None).is_err());
+        assert!(
+            ReadinessPipe::Parent(Mutex::new(theirs))
+                .ready(None)
+                .is_err()
+        );
     }
 }

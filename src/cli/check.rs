@@ -1,9 +1,9 @@
 //! `rewindfs check`: does the log of a namespace tell what its index says?
 
-use super::Refusal;
-use super::reach::ReachArguments;
+use super::CliError;
+use super::connection::ConnectionArguments;
 use crate::backend::{Backend, BackendConfig, BackendError};
-use crate::config::{DEFAULT_NAMESPACE, Reach, StoreUrl};
+use crate::config::{ConnectionOptions, DEFAULT_NAMESPACE, StoreUrl};
 use crate::fs::past::stamp::{Precision::Nanos, print as print_stamp};
 use crate::store::{
     Audit, AuditConfig, AuditStep, Findings, Spill, StoreError, Subject, audit_log,
@@ -43,7 +43,7 @@ pub(super) struct CheckArguments {
     #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
     #[command(flatten)]
-    reach: ReachArguments,
+    connection: ConnectionArguments,
 }
 
 impl fmt::Debug for CheckArguments {
@@ -67,15 +67,15 @@ impl Check {
     ///
     /// # Errors
     /// A usage error that names what is wrong.
-    pub(super) fn new(arguments: CheckArguments) -> Result<Self, Refusal> {
+    pub(super) fn new(arguments: CheckArguments) -> Result<Self, CliError> {
         Ok(Self {
             url: StoreUrl::new(arguments.url),
             namespace: arguments
                 .namespace
                 .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
-            backend: Reach::from(arguments.reach)
+            backend: ConnectionOptions::from(arguments.connection)
                 .backend()
-                .map_err(Refusal::usage)?,
+                .map_err(CliError::usage)?,
         })
     }
 
@@ -83,18 +83,18 @@ impl Check {
     pub async fn run(self) -> ExitCode {
         match self.compare().await {
             Ok(()) => ExitCode::SUCCESS,
-            Err(refusal) => refusal.exit(),
+            Err(cli_error) => cli_error.exit(),
         }
     }
 
-    async fn compare(&self) -> Result<(), Refusal> {
+    async fn compare(&self) -> Result<(), CliError> {
         let refused = |error: BackendError| match error {
-            BackendError::Invalid { .. } => Refusal::usage(error),
-            other => Refusal::failure(other),
+            BackendError::Invalid { .. } => CliError::usage(error),
+            other => CliError::failure(other),
         };
         let backend = Backend::open(self.url.secret(), &self.backend).map_err(refused)?;
         backend.check().await.map_err(refused)?;
-        let progress = Progress::new();
+        let progress = CheckProgress::new();
         let config = AuditConfig {
             patience: LOG_MAX,
             spill: Spill {
@@ -107,8 +107,8 @@ impl Check {
         })
         .await
         .map_err(|error| match error {
-            StoreError::Invalid(_) => Refusal::usage(error),
-            other => Refusal::failure(format!("namespace {}: {other}", self.namespace)),
+            StoreError::Invalid(_) => CliError::usage(error),
+            other => CliError::failure(format!("namespace {}: {other}", self.namespace)),
         })?;
         progress.end();
         println!(
@@ -121,7 +121,7 @@ impl Check {
         for findings in [&audit.damaged, &audit.differing, &audit.miscounted] {
             print(findings);
         }
-        Err(Refusal::failure(format!(
+        Err(CliError::failure(format!(
             "namespace {}: {}",
             self.namespace,
             verdict(&audit)
@@ -186,12 +186,12 @@ fn name(subject: &Subject) -> String {
 }
 
 /// Shows how far a check is: on a terminal in one line that changes, else in a line now and then.
-struct Progress {
+struct CheckProgress {
     bar: ProgressBar,
     told: Mutex<Instant>,
 }
 
-impl Progress {
+impl CheckProgress {
     fn new() -> Self {
         let bar = match std::io::stderr().is_terminal() {
             true => ProgressBar::new_spinner(),

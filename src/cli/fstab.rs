@@ -3,7 +3,7 @@
 //!
 //! Invariant: nothing here calls mount(8) or umount(8) without `-i`, or they would call us again.
 
-use super::Refusal;
+use super::CliError;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::Command;
@@ -32,7 +32,7 @@ const REMOUNTED: &[&str] = &[
 
 /// What is asked of this program.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum Invocation {
     /// A command line with its command's word.
     Command(Vec<OsString>),
     /// Other flags for a mount there is, which only the kernel can give it.
@@ -50,13 +50,13 @@ pub(super) struct Remount {
 ///
 /// # Errors
 /// A usage error for a remount that does not say of what.
-pub(super) fn asked(arguments: Vec<OsString>, root: bool) -> Result<Asked, Refusal> {
+pub(super) fn invocation(arguments: Vec<OsString>, root: bool) -> Result<Invocation, CliError> {
     let name = arguments.first().map(Path::new).and_then(Path::file_name);
     let name = name.and_then(OsStr::to_str).unwrap_or_default();
     match name {
         "mount.rewindfs" | "mount.fuse.rewindfs" => mount(arguments, root),
-        "umount.rewindfs" | "umount.fuse.rewindfs" => Ok(Asked::Command(umount(arguments))),
-        _ => Ok(Asked::Command(named(arguments))),
+        "umount.rewindfs" | "umount.fuse.rewindfs" => Ok(Invocation::Command(umount(arguments))),
+        _ => Ok(Invocation::Command(named(arguments))),
     }
 }
 
@@ -65,17 +65,17 @@ impl Remount {
     ///
     /// # Errors
     /// That mount(8) refused, which has said why, or cannot be run.
-    pub(super) fn run(&self) -> Result<(), Refusal> {
+    pub(super) fn run(&self) -> Result<(), CliError> {
         let mountpoint = self.mountpoint.display();
         let mut command = Command::new("mount");
         command.args(["-i", "-o", &self.list, "--"]);
         match command.arg(&self.mountpoint).status() {
             Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(Refusal::failure(format!(
+            Ok(status) => Err(CliError::failure(format!(
                 "{mountpoint}: not remounted with {}: mount(8): {status}",
                 self.list
             ))),
-            Err(error) => Err(Refusal::failure(format!(
+            Err(error) => Err(CliError::failure(format!(
                 "{mountpoint}: mount(8) cannot be run: {error}"
             ))),
         }
@@ -94,11 +94,11 @@ fn named(mut arguments: Vec<OsString>) -> Vec<OsString> {
     arguments
 }
 
-fn mount(arguments: Vec<OsString>, root: bool) -> Result<Asked, Refusal> {
+fn mount(arguments: Vec<OsString>, root: bool) -> Result<Invocation, CliError> {
     let (program, words) = without_foreign(arguments);
     let list = lists(&words).collect::<Vec<_>>().join(",");
     if list.split(',').any(|word| word == "remount") {
-        return Ok(Asked::Remount(remount(&words, &list)?));
+        return Ok(Invocation::Remount(remount(&words, &list)?));
     }
     let mut arguments = vec![program, "mount".into()];
     if root {
@@ -107,10 +107,10 @@ fn mount(arguments: Vec<OsString>, root: bool) -> Result<Asked, Refusal> {
         arguments.extend(["dev", "suid"].map(|word| format!("--mount-flag={word}").into()));
     }
     arguments.extend(words);
-    Ok(Asked::Command(arguments))
+    Ok(Invocation::Command(arguments))
 }
 
-fn remount(words: &[OsString], list: &str) -> Result<Remount, Refusal> {
+fn remount(words: &[OsString], list: &str) -> Result<Remount, CliError> {
     let kept = list.split(',').filter(|word| REMOUNTED.contains(word));
     let plain: Vec<&OsString> = plain(words).collect();
     match plain[..] {
@@ -118,7 +118,7 @@ fn remount(words: &[OsString], list: &str) -> Result<Remount, Refusal> {
             list: kept.collect::<Vec<_>>().join(","),
             mountpoint: mountpoint.clone(),
         }),
-        _ => Err(Refusal::usage("a remount needs a source and a mountpoint")),
+        _ => Err(CliError::usage("a remount needs a source and a mountpoint")),
     }
 }
 
@@ -172,12 +172,12 @@ fn plain(words: &[OsString]) -> impl Iterator<Item = &OsString> {
 mod tests {
     use super::*;
 
-    fn of(arguments: &[&str], root: bool) -> Asked {
-        asked(arguments.iter().map(OsString::from).collect(), root).unwrap()
+    fn of(arguments: &[&str], root: bool) -> Invocation {
+        invocation(arguments.iter().map(OsString::from).collect(), root).unwrap()
     }
 
-    fn command(words: &[&str]) -> Asked {
-        Asked::Command(words.iter().map(OsString::from).collect())
+    fn command(words: &[&str]) -> Invocation {
+        Invocation::Command(words.iter().map(OsString::from).collect())
     }
 
     #[test]
@@ -225,13 +225,13 @@ mod tests {
         let list = "ro,nosuid,remount,namespace=team/eu,user_id=0,_netdev";
         assert_eq!(
             of(&["mount.fuse.rewindfs", "u", "/m", "-v", "-o", list], true),
-            Asked::Remount(Remount {
+            Invocation::Remount(Remount {
                 list: "ro,nosuid,remount".to_owned(),
                 mountpoint: "/m".into(),
             })
         );
         let words = ["mount.fuse.rewindfs", "/m", "-o", "remount"].map(OsString::from);
-        assert!(asked(words.to_vec(), true).is_err());
+        assert!(invocation(words.to_vec(), true).is_err());
     }
 
     #[test]

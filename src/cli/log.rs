@@ -1,6 +1,6 @@
 //! The log: chosen by RUST_LOG, as text for people or as JSON lines for machines.
 
-use super::Refusal;
+use super::CliError;
 use super::background::open_log;
 use serde_json::{Map, Value};
 use std::fmt;
@@ -27,10 +27,10 @@ pub(super) enum Format {
 ///
 /// # Errors
 /// A usage error for a RUST_LOG that cannot be read, a failure for a file that cannot be written.
-pub(super) fn start(file: Option<&Path>, format: Format) -> Result<(), Refusal> {
+pub(super) fn start(file: Option<&Path>, format: Format) -> Result<(), CliError> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(&text)
-            .map_err(|error| Refusal::usage(format!("RUST_LOG={text}: {error}")))?,
+            .map_err(|error| CliError::usage(format!("RUST_LOG={text}: {error}")))?,
         // The engine below reports its routine at this level too, which is nobody's concern.
         _ => EnvFilter::new("warn,rewindfs=info"),
     };

@@ -7,12 +7,12 @@ mod background;
 mod check;
 mod fstab;
 
+mod connection;
 mod log;
 mod mount;
 mod namespace;
 mod options;
 mod place;
-mod reach;
 mod stamp;
 mod status;
 mod value;
@@ -26,10 +26,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use fstab::Asked;
+use fstab::Invocation;
 
 pub use check::Check;
-pub use mount::Job;
+pub use mount::MountJob;
 pub use namespace::NamespaceJob;
 
 /// Mount a bucket as a directory; every saved version of every file stays reachable under .versions/
@@ -111,41 +111,41 @@ enum Command {
 
 /// Why a command did not do what it was asked: a message and the exit status that goes with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct CliError {
     message: String,
-    kind: Wrong,
+    kind: CliErrorKind,
 }
 
 /// What was wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wrong {
+pub(crate) enum CliErrorKind {
     /// What was asked can never work.
     Usage,
     /// It could have worked.
     Failure,
 }
 
-impl Refusal {
-    /// A refusal of what can never work.
+impl CliError {
+    /// A usage error: the command line can never work. Exit status 2.
     pub(crate) fn usage(message: impl fmt::Display) -> Self {
         Self {
             message: message.to_string(),
-            kind: Wrong::Usage,
+            kind: CliErrorKind::Usage,
         }
     }
 
-    /// A failure.
+    /// A failure: the same command line may work later. Exit status 1.
     pub(crate) fn failure(message: impl fmt::Display) -> Self {
         Self {
             message: message.to_string(),
-            kind: Wrong::Failure,
+            kind: CliErrorKind::Failure,
         }
     }
 
     fn status(&self) -> u8 {
         match self.kind {
-            Wrong::Failure => 1,
-            Wrong::Usage => 2,
+            CliErrorKind::Failure => 1,
+            CliErrorKind::Usage => 2,
         }
     }
 
@@ -162,7 +162,7 @@ pub enum Start {
     /// Nothing: this is the exit status.
     Done(ExitCode),
     /// Serve a mount, in this process, on a runtime.
-    Serve(Box<Job>),
+    Serve(Box<MountJob>),
     /// Check a namespace, on a runtime.
     Check(Box<Check>),
     /// Work on the namespaces of a store, on a runtime.
@@ -174,14 +174,14 @@ pub enum Start {
 pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let command = Arguments::command();
-    let prepared = match fstab::asked(arguments, place::is_root()) {
-        Ok(Asked::Command(arguments)) => options::prepare(arguments, &command),
-        Ok(Asked::Remount(remount)) => return Start::Done(exit(remount.run())),
-        Err(refusal) => Err(refusal),
+    let prepared = match fstab::invocation(arguments, place::is_root()) {
+        Ok(Invocation::Command(arguments)) => options::prepare(arguments, &command),
+        Ok(Invocation::Remount(remount)) => return Start::Done(exit(remount.run())),
+        Err(cli_error) => Err(cli_error),
     };
     let prepared = match prepared {
         Ok(prepared) => prepared,
-        Err(refusal) => return Start::Done(refusal.exit()),
+        Err(cli_error) => return Start::Done(cli_error.exit()),
     };
     let parsed = match Arguments::try_parse_from(&prepared) {
         Ok(parsed) => parsed,
@@ -195,15 +195,15 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
         Command::Mount(mount) => match mount::start(*mount, &prepared) {
             Ok(mount::Mounting::Serve(job)) => return Start::Serve(job),
             Ok(mount::Mounting::InBackground) => Ok(()),
-            Err(refusal) => Err(refusal),
+            Err(cli_error) => Err(cli_error),
         },
         Command::Check(arguments) => match Check::new(arguments) {
             Ok(check) => return Start::Check(Box::new(check)),
-            Err(refusal) => Err(refusal),
+            Err(cli_error) => Err(cli_error),
         },
         Command::Namespace { verb } => match NamespaceJob::new(verb) {
             Ok(job) => return Start::Namespace(Box::new(job)),
-            Err(refusal) => Err(refusal),
+            Err(cli_error) => Err(cli_error),
         },
         Command::Stamp { time, json } => stamp::stamp(&time, json),
         Command::Status { mountpoint, json } => status::status(&mountpoint, json),
@@ -219,7 +219,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
             helper,
         } => wait::umount(
             &mountpoint,
-            &wait::Asked {
+            &wait::UmountOptions {
                 how: match lazy {
                     true => Unmount::Lazy,
                     false => Unmount::WhenIdle,
@@ -233,10 +233,10 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
     Start::Done(exit(outcome))
 }
 
-fn exit(outcome: Result<(), Refusal>) -> ExitCode {
+fn exit(outcome: Result<(), CliError>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(refusal) => refusal.exit(),
+        Err(cli_error) => cli_error.exit(),
     }
 }
 

@@ -1,9 +1,9 @@
 //! `rewindfs mount`: from flags to a daemon, here or in the background.
 
-use super::background::{self, Report};
+use super::background::{self, ReadinessPipe};
+use super::connection::ConnectionArguments;
 use super::options::FLAGS;
-use super::reach::ReachArguments;
-use super::{Refusal, log, place, value};
+use super::{CliError, log, place, value};
 use crate::config::{Config, Settings, StoreUrl};
 use crate::daemon::{Daemon, DaemonError, Signals};
 use crate::env::{Env, SystemEnv};
@@ -70,7 +70,7 @@ pub(super) struct MountArguments {
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     grace: Option<Duration>,
     #[command(flatten)]
-    reach: ReachArguments,
+    connection: ConnectionArguments,
     /// The directory that shows the past, in every directory [default: .versions]
     #[arg(long, value_name = "NAME")]
     versions_dir: Option<OsString>,
@@ -122,26 +122,29 @@ enum SyncChoice {
 /// How `rewindfs mount` goes on.
 pub(super) enum Mounting {
     /// In this process.
-    Serve(Box<Job>),
+    Serve(Box<MountJob>),
     /// Another process serves, and the mount answers.
     InBackground,
 }
 
 /// A mount that is to be served by this process.
 #[derive(Debug)]
-pub struct Job {
+pub struct MountJob {
     config: Config,
     runtime_directory: PathBuf,
-    report: Report,
+    readiness: ReadinessPipe,
 }
 
 /// Checks the flags and goes on in this process or in another one, which gets `prepared`, the whole command line.
 ///
 /// # Errors
 /// A usage error names the flag; a failure is what the other process said.
-pub(super) fn start(arguments: MountArguments, prepared: &[OsString]) -> Result<Mounting, Refusal> {
+pub(super) fn start(
+    arguments: MountArguments,
+    prepared: &[OsString],
+) -> Result<Mounting, CliError> {
     if let Some(list) = arguments.options.first() {
-        return Err(Refusal::usage(format!(
+        return Err(CliError::usage(format!(
             "write -o {list} apart from other short flags"
         )));
     }
@@ -149,27 +152,27 @@ pub(super) fn start(arguments: MountArguments, prepared: &[OsString]) -> Result<
     let (foreground, reports) = (arguments.foreground, arguments.report_on_stdin);
     let format = arguments.log_format;
     // Checked in the parent too, so that a wrong flag is told before a process is made for it.
-    let config = Config::new(settings(arguments)?).map_err(Refusal::usage)?;
+    let config = Config::new(settings(arguments)?).map_err(CliError::usage)?;
     if !foreground {
         background::launch(prepared, log_file.as_deref(), &config.mount.mountpoint)?;
         return Ok(Mounting::InBackground);
     }
-    let report = match reports {
+    let readiness = match reports {
         true => background::detach()?,
-        false => Report::Nobody,
+        false => ReadinessPipe::None,
     };
-    if let Err(refusal) = log::start(log_file.as_deref(), format) {
-        report.refused(&refusal);
-        return Err(refusal);
+    if let Err(cli_error) = log::start(log_file.as_deref(), format) {
+        readiness.refused(&cli_error);
+        return Err(cli_error);
     }
-    Ok(Mounting::Serve(Box::new(Job {
+    Ok(Mounting::Serve(Box::new(MountJob {
         config,
         runtime_directory: place::runtime_directory(),
-        report,
+        readiness,
     })))
 }
 
-fn settings(arguments: MountArguments) -> Result<Settings, Refusal> {
+fn settings(arguments: MountArguments) -> Result<Settings, CliError> {
     let cache_dir = match &arguments.cache_dir {
         Some(directory) => place::from_root(directory)?,
         None => place::cache_directory()?,
@@ -198,7 +201,7 @@ fn settings(arguments: MountArguments) -> Result<Settings, Refusal> {
         memory_bytes: arguments.memory,
         dirty_bytes_max: arguments.dirty_max,
         grace: arguments.grace,
-        reach: arguments.reach.into(),
+        connection: arguments.connection.into(),
         versions_name: arguments.versions_dir,
         uid: arguments.uid,
         gid: arguments.gid,
@@ -229,7 +232,7 @@ fn flag(word: &str) -> Option<MountFlag> {
     })
 }
 
-impl Job {
+impl MountJob {
     /// Mounts, says so, serves until the end, and tells the exit status.
     pub async fn run(self) -> ExitCode {
         let env: Arc<dyn Env> = Arc::new(SystemEnv);
@@ -239,13 +242,13 @@ impl Job {
             Ok(daemon) => daemon,
             Err(error) => {
                 tracing::error!(%error, "not mounted");
-                let refusal = refusal(&error);
-                self.report.refused(&refusal);
-                return refusal.exit();
+                let cli_error = cli_error(&error);
+                self.readiness.refused(&cli_error);
+                return cli_error.exit();
             }
         };
         let outcome = match self
-            .report
+            .readiness
             .ready(super::status::conflicts(&daemon.conflicts()))
         {
             Ok(()) => {
@@ -261,16 +264,16 @@ impl Job {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 tracing::error!(%error, "did not end well");
-                refusal(&error).exit()
+                cli_error(&error).exit()
             }
         }
     }
 }
 
-fn refusal(error: &DaemonError) -> Refusal {
+fn cli_error(error: &DaemonError) -> CliError {
     match error.is_usage() {
-        true => Refusal::usage(error),
-        false => Refusal::failure(error),
+        true => CliError::usage(error),
+        false => CliError::failure(error),
     }
 }
 

@@ -1,10 +1,10 @@
 //! `rewindfs namespace`: the namespaces of a store, without mounting one.
 
-use super::Refusal;
-use super::reach::ReachArguments;
+use super::CliError;
+use super::connection::ConnectionArguments;
 use super::value::show_size;
 use crate::backend::{Backend, BackendConfig, BackendError};
-use crate::config::{Reach, StoreUrl};
+use crate::config::{ConnectionOptions, StoreUrl};
 use crate::env::SystemEnv;
 use crate::store::{
     NamespaceInfo, StoreError, check_name, create_namespace, delete_namespace, list_namespaces,
@@ -29,7 +29,7 @@ pub(super) struct StoreArguments {
     #[arg(value_name = "URL")]
     url: String,
     #[command(flatten)]
-    reach: ReachArguments,
+    connection: ConnectionArguments,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -100,11 +100,11 @@ pub struct NamespaceJob {
     url: StoreUrl,
     backend: BackendConfig,
     json: bool,
-    what: What,
+    action: NamespaceAction,
 }
 
 #[derive(Debug)]
-enum What {
+enum NamespaceAction {
     List,
     Show(String),
     Create(String, BTreeMap<String, String>),
@@ -117,10 +117,10 @@ impl NamespaceJob {
     ///
     /// # Errors
     /// A usage error that names what is wrong.
-    pub(super) fn new(verb: Verb) -> Result<Self, Refusal> {
-        let (store, what) = match verb {
-            Verb::List { store } => (store, What::List),
-            Verb::Show { store, name } => (store, What::Show(checked(name)?)),
+    pub(super) fn new(verb: Verb) -> Result<Self, CliError> {
+        let (store, action) = match verb {
+            Verb::List { store } => (store, NamespaceAction::List),
+            Verb::Show { store, name } => (store, NamespaceAction::Show(checked(name)?)),
             Verb::Create {
                 store,
                 name,
@@ -130,28 +130,36 @@ impl NamespaceJob {
                 let given = given
                     .into_iter()
                     .filter_map(|(key, value)| Some((key, value?)));
-                (store, What::Create(checked(name)?, given.collect()))
+                (
+                    store,
+                    NamespaceAction::Create(checked(name)?, given.collect()),
+                )
             }
             Verb::Set {
                 store,
                 name,
                 settings,
-            } => (store, What::Set(checked(name)?, read(&settings)?)),
+            } => (
+                store,
+                NamespaceAction::Set(checked(name)?, read(&settings)?),
+            ),
             Verb::Delete { store, name, yes } => {
                 let name = checked(name)?;
                 if !yes {
-                    return Err(Refusal::usage(format!(
+                    return Err(CliError::usage(format!(
                         "namespace {name}: --yes is needed to delete it with its whole past"
                     )));
                 }
-                (store, What::Delete(name))
+                (store, NamespaceAction::Delete(name))
             }
         };
         Ok(Self {
             url: StoreUrl::new(store.url),
-            backend: Reach::from(store.reach).backend().map_err(Refusal::usage)?,
+            backend: ConnectionOptions::from(store.connection)
+                .backend()
+                .map_err(CliError::usage)?,
             json: store.json,
-            what,
+            action,
         })
     }
 
@@ -163,41 +171,41 @@ impl NamespaceJob {
                 write!(std::io::stdout(), "{text}").ok();
                 ExitCode::SUCCESS
             }
-            Err(refusal) => refusal.exit(),
+            Err(cli_error) => cli_error.exit(),
         }
     }
 
-    async fn act(&self) -> Result<String, Refusal> {
+    async fn act(&self) -> Result<String, CliError> {
         let refused = |error: BackendError| match error {
-            BackendError::Invalid { .. } => Refusal::usage(error),
-            other => Refusal::failure(other),
+            BackendError::Invalid { .. } => CliError::usage(error),
+            other => CliError::failure(other),
         };
         let backend = Backend::open(self.url.secret(), &self.backend).map_err(refused)?;
         backend.check().await.map_err(refused)?;
-        match &self.what {
-            What::List => {
-                let names = list_namespaces(&backend).await.map_err(Refusal::failure)?;
+        match &self.action {
+            NamespaceAction::List => {
+                let names = list_namespaces(&backend).await.map_err(CliError::failure)?;
                 Ok(match self.json {
                     true => format!("{:#}\n", json!(names)),
                     false => names.iter().map(|name| format!("{name}\n")).collect(),
                 })
             }
-            What::Show(name) => {
+            NamespaceAction::Show(name) => {
                 let shown = show_namespace(&backend, name).await;
                 Ok(self.describe(&shown.map_err(|error| failed(name, &error))?))
             }
-            What::Create(name, settings) => {
+            NamespaceAction::Create(name, settings) => {
                 let made = create_namespace(&backend, name, settings.clone(), &SystemEnv).await;
                 Ok(self.describe(&made.map_err(|error| failed(name, &error))?))
             }
-            What::Set(name, changes) => {
+            NamespaceAction::Set(name, changes) => {
                 let set = set_namespace(&backend, name, changes.clone()).await;
                 set.map_err(|error| failed(name, &error))?;
                 let shown = show_namespace(&backend, name).await;
                 Ok(self.describe(&shown.map_err(|error| failed(name, &error))?))
             }
-            What::Delete(name) => {
-                let mut progress = Progress::new();
+            NamespaceAction::Delete(name) => {
+                let mut progress = DeletionProgress::new();
                 let gone = delete_namespace(&backend, name, |gone, of| progress.tell(gone, of));
                 let gone = gone.await;
                 progress.end();
@@ -218,21 +226,21 @@ impl NamespaceJob {
     }
 }
 
-fn checked(name: String) -> Result<String, Refusal> {
-    check_name(&name).map_err(Refusal::usage)?;
+fn checked(name: String) -> Result<String, CliError> {
+    check_name(&name).map_err(CliError::usage)?;
     Ok(name)
 }
 
-fn read(settings: &[String]) -> Result<Vec<(String, Option<String>)>, Refusal> {
+fn read(settings: &[String]) -> Result<Vec<(String, Option<String>)>, CliError> {
     let read = settings.iter().map(|text| parse_setting(text));
-    read.collect::<Result<_, _>>().map_err(Refusal::usage)
+    read.collect::<Result<_, _>>().map_err(CliError::usage)
 }
 
-fn failed(name: &str, error: &StoreError) -> Refusal {
+fn failed(name: &str, error: &StoreError) -> CliError {
     match error {
-        StoreError::NotFound => Refusal::failure(format!("namespace {name}: there is none")),
-        StoreError::Exists => Refusal::failure(format!("namespace {name}: there is one already")),
-        other => Refusal::failure(format!("namespace {name}: {other}")),
+        StoreError::NotFound => CliError::failure(format!("namespace {name}: there is none")),
+        StoreError::Exists => CliError::failure(format!("namespace {name}: there is one already")),
+        other => CliError::failure(format!("namespace {name}: {other}")),
     }
 }
 
@@ -296,12 +304,12 @@ fn show_time(ns: u64) -> String {
 }
 
 /// How far a deletion is, on standard error: a bar on a terminal, else a line now and then.
-struct Progress {
+struct DeletionProgress {
     terminal: bool,
     shown: bool,
 }
 
-impl Progress {
+impl DeletionProgress {
     fn new() -> Self {
         let terminal = std::io::stderr().is_terminal();
         Self {
@@ -340,9 +348,9 @@ mod tests {
         let crate::cli::Command::Namespace { verb } = parsed.command else {
             return Err("another command".to_owned());
         };
-        NamespaceJob::new(verb).map_err(|refusal| {
-            assert_eq!(refusal.status(), 2);
-            refusal.message
+        NamespaceJob::new(verb).map_err(|cli_error| {
+            assert_eq!(cli_error.status(), 2);
+            cli_error.message
         })
     }
 

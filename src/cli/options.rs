@@ -2,7 +2,7 @@
 //!
 //! Invariant: the words are the flags that clap knows, so that none can be forgotten in one of the two places.
 
-use super::Refusal;
+use super::CliError;
 use clap::{ArgAction, Command};
 use std::ffi::OsString;
 
@@ -57,7 +57,7 @@ pub(super) const FLAGS: &[&str] = &[
 pub(super) fn prepare(
     mut arguments: Vec<OsString>,
     command: &Command,
-) -> Result<Vec<OsString>, Refusal> {
+) -> Result<Vec<OsString>, CliError> {
     if arguments.get(1).is_none_or(|word| word != "mount") {
         return Ok(arguments);
     }
@@ -73,7 +73,7 @@ pub(super) fn prepare(
             }
             Some("-o" | "--options") => match rest.next() {
                 Some(list) => list,
-                None => return Err(Refusal::usage("-o needs a list of options")),
+                None => return Err(CliError::usage("-o needs a list of options")),
             },
             Some(word) => match word
                 .strip_prefix("--options=")
@@ -92,7 +92,7 @@ pub(super) fn prepare(
         };
         let list = list
             .to_str()
-            .ok_or_else(|| Refusal::usage(format!("-o {}: is no text", list.display())))?;
+            .ok_or_else(|| CliError::usage(format!("-o {}: is no text", list.display())))?;
         for word in split(list) {
             expand(&word, mount, &mut arguments)?;
         }
@@ -122,7 +122,7 @@ fn expand(
     word: &str,
     mount: Option<&Command>,
     arguments: &mut Vec<OsString>,
-) -> Result<(), Refusal> {
+) -> Result<(), CliError> {
     if FOR_OTHERS.contains(&word)
         || FOR_OTHERS_PREFIXES
             .iter()
@@ -155,18 +155,18 @@ fn expand(
         .into_iter()
         .flat_map(Command::get_arguments)
         .find(|flag| !flag.is_hide_set() && flag.get_long() == Some(&long) && long != "options")
-        .ok_or_else(|| Refusal::usage(format!("-o {word}: unknown option \"{key}\"")))?;
+        .ok_or_else(|| CliError::usage(format!("-o {word}: unknown option \"{key}\"")))?;
     match (value, flag.get_action()) {
         (None, ArgAction::SetTrue) => arguments.push(format!("--{long}").into()),
         (Some(value), ArgAction::Set | ArgAction::Append) => {
             arguments.push(format!("--{long}={value}").into());
         }
         (None, ArgAction::Set | ArgAction::Append) => {
-            return Err(Refusal::usage(format!(
+            return Err(CliError::usage(format!(
                 "-o {word}: needs a value, {key}=..."
             )));
         }
-        _ => return Err(Refusal::usage(format!("-o {word}: takes no value"))),
+        _ => return Err(CliError::usage(format!("-o {word}: takes no value"))),
     }
     Ok(())
 }
@@ -186,7 +186,7 @@ mod tests {
                     .map(|word| word.to_string_lossy().into_owned())
                     .collect()
             })
-            .map_err(|refusal| refusal.message)
+            .map_err(|cli_error| cli_error.message)
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Where this user's files go: the cache and the runtime directory. The only file that reads those variables.
 
-use super::Refusal;
+use super::CliError;
 use std::env::var_os;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -22,12 +22,12 @@ pub(super) fn owner() -> (u32, u32) {
 ///
 /// # Errors
 /// A usage error when this user has no home.
-pub(super) fn cache_directory() -> Result<PathBuf, Refusal> {
+pub(super) fn cache_directory() -> Result<PathBuf, CliError> {
     if is_root() {
         return Ok(PathBuf::from("/var/cache/rewindfs"));
     }
     cache_of(var_os("XDG_CACHE_HOME"), var_os("HOME")).ok_or_else(|| {
-        Refusal::usage("--cache-dir must be given: neither XDG_CACHE_HOME nor HOME is set")
+        CliError::usage("--cache-dir must be given: neither XDG_CACHE_HOME nor HOME is set")
     })
 }
 
@@ -67,9 +67,9 @@ pub(super) fn runtime_directories() -> Vec<PathBuf> {
 ///
 /// # Errors
 /// A failure when there is no current directory.
-pub(super) fn from_root(path: &Path) -> Result<PathBuf, Refusal> {
+pub(super) fn from_root(path: &Path) -> Result<PathBuf, CliError> {
     std::path::absolute(path)
-        .map_err(|error| Refusal::failure(format!("{}: {error}", path.display())))
+        .map_err(|error| CliError::failure(format!("{}: {error}", path.display())))
 }
 
 fn absolute(variable: Option<OsString>) -> Option<PathBuf> {

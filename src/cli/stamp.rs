@@ -1,6 +1,6 @@
 //! `rewindfs stamp`: the instant a time means now, as a name of `.versions` that keeps meaning it.
 
-use super::Refusal;
+use super::CliError;
 use crate::env::{Env, SystemEnv};
 use crate::fs::past::stamp::{TimeName, print_exact};
 use crate::store::Timestamp;
@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 ///
 /// # Errors
 /// A usage error where it is no time, a failure where it lies in the future, or before 1970.
-pub(super) fn stamp(time: &OsStr, json: bool) -> Result<(), Refusal> {
+pub(super) fn stamp(time: &OsStr, json: bool) -> Result<(), CliError> {
     let at = instant(time, Timestamp(SystemEnv.now()))?;
     let stamp = print_exact(at);
     match json {
@@ -25,17 +25,17 @@ pub(super) fn stamp(time: &OsStr, json: bool) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn instant(time: &OsStr, now: Timestamp) -> Result<Timestamp, Refusal> {
+fn instant(time: &OsStr, now: Timestamp) -> Result<Timestamp, CliError> {
     let shown = time.display();
     let name = TimeName::parse(time.as_bytes()).ok_or_else(|| {
-        Refusal::usage(format!(
+        CliError::usage(format!(
             "\"{shown}\" is no time between 1970 and 2554; times are -30s, -15m, -2h, -3d, -1w, 2026-11-20, 2026-11-20T21-26, \
              '2026-11-20 21:26:48+0100' and what `ls .versions` prints"
         ))
     })?;
     match name.resolve(now) {
         Some((at, _)) => Ok(at),
-        None => Err(Refusal::failure(format!(
+        None => Err(CliError::failure(format!(
             "{shown}: lies in the future, or before 1970"
         ))),
     }
@@ -49,7 +49,7 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_795_222_800_500_000_000);
 
     fn printed(time: &str) -> Result<String, u8> {
-        let at = instant(OsStr::new(time), NOW).map_err(|refusal| refusal.status())?;
+        let at = instant(OsStr::new(time), NOW).map_err(|cli_error| cli_error.status())?;
         Ok(print_exact(at))
     }
 

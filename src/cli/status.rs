@@ -1,8 +1,10 @@
 //! `rewindfs status`: asks the daemon of a mountpoint how it stands.
 
 use super::value::{show_duration, show_size};
-use super::{Refusal, place};
-use crate::control::{self, Backlog, Conflicts, Reclaimed, Request, Response, Status};
+use super::{CliError, place};
+use crate::control::{
+    self, BacklogReport, ConflictReport, ReclaimReport, Request, Response, StatusReport,
+};
 use crate::env::{Env, SystemEnv};
 use crate::fuse::resolve;
 use std::io::Write;
@@ -16,14 +18,14 @@ const PLACES_SHOWN: usize = 10;
 ///
 /// # Errors
 /// A failure when no daemon answers.
-pub(super) fn status(mountpoint: &Path, json: bool) -> Result<(), Refusal> {
+pub(super) fn status(mountpoint: &Path, json: bool) -> Result<(), CliError> {
     let mountpoint = resolved(mountpoint)?;
     let (response, _) = ask(&mountpoint, Request::Status)?;
     let Response::Status(status) = response else {
         return Err(unexpected(&mountpoint));
     };
     let text = match json {
-        true => serde_json::to_string_pretty(&status).map_err(Refusal::failure)?,
+        true => serde_json::to_string_pretty(&status).map_err(CliError::failure)?,
         false => describe(&status, SystemEnv.now()),
     };
     // A reader that closes the pipe early has seen what it wanted.
@@ -31,30 +33,30 @@ pub(super) fn status(mountpoint: &Path, json: bool) -> Result<(), Refusal> {
     Ok(())
 }
 
-pub(super) fn resolved(mountpoint: &Path) -> Result<PathBuf, Refusal> {
-    resolve(mountpoint).map_err(Refusal::failure)
+pub(super) fn resolved(mountpoint: &Path) -> Result<PathBuf, CliError> {
+    resolve(mountpoint).map_err(CliError::failure)
 }
 
-fn ask(mountpoint: &Path, request: Request) -> Result<(Response, u32), Refusal> {
-    control::ask(&place::runtime_directories(), mountpoint, request).map_err(Refusal::failure)
+fn ask(mountpoint: &Path, request: Request) -> Result<(Response, u32), CliError> {
+    control::ask(&place::runtime_directories(), mountpoint, request).map_err(CliError::failure)
 }
 
-pub(super) fn unexpected(mountpoint: &Path) -> Refusal {
-    Refusal::failure(format!(
+pub(super) fn unexpected(mountpoint: &Path) -> CliError {
+    CliError::failure(format!(
         "the rewindfs at {} answered something else",
         mountpoint.display()
     ))
 }
 
 /// How far a read-only mount has come; `None` for others.
-fn shown(status: &Status, now: u64) -> Option<String> {
+fn shown(status: &StatusReport, now: u64) -> Option<String> {
     let age = Duration::from_nanos(now.saturating_sub(status.shown_ns?));
     let age = show_duration(age);
     Some(format!("what the writer had done {age} ago"))
 }
 
 /// What has left the bucket and what is to follow; `None` if there is neither.
-fn reclaimed(gone: &Reclaimed) -> Option<String> {
+fn reclaimed(gone: &ReclaimReport) -> Option<String> {
     (gone.objects + gone.waiting_objects > 0).then(|| {
         format!(
             "{} in {} objects; {} in {} go when the grace period is over",
@@ -67,7 +69,7 @@ fn reclaimed(gone: &Reclaimed) -> Option<String> {
 }
 
 /// What crashed writers left and no version shows; `None` if there is nothing.
-fn uncited(gone: &Reclaimed) -> Option<String> {
+fn uncited(gone: &ReclaimReport) -> Option<String> {
     (gone.uncited_objects > 0).then(|| {
         format!(
             "{} in {} objects of ended writers wait an hour, or 30 days where their log does not reach them",
@@ -78,7 +80,7 @@ fn uncited(gone: &Reclaimed) -> Option<String> {
 }
 
 /// Says how a mount stands, for a person, at `now` in nanoseconds.
-fn describe(status: &Status, now: u64) -> String {
+fn describe(status: &StatusReport, now: u64) -> String {
     let age = Duration::from_nanos(now.saturating_sub(status.mounted_ns));
     let requests = &status.requests;
     let mut lines = vec![
@@ -149,8 +151,8 @@ fn describe(status: &Status, now: u64) -> String {
 }
 
 /// Says what a mount made of changes that another writer had overtaken, if there were any.
-pub(super) fn conflicts(found: &Conflicts) -> Option<String> {
-    if *found == Conflicts::default() {
+pub(super) fn conflicts(found: &ConflictReport) -> Option<String> {
+    if *found == ConflictReport::default() {
         return None;
     }
     let mut text = format!(
@@ -172,7 +174,7 @@ pub(super) fn conflicts(found: &Conflicts) -> Option<String> {
 }
 
 /// Says what is not yet in the bucket; `None` if nothing is missing.
-pub(super) fn amounts(pending: &Backlog) -> Option<String> {
+pub(super) fn amounts(pending: &BacklogReport) -> Option<String> {
     if pending.operations == 0 && pending.files == 0 {
         return None;
     }
@@ -187,7 +189,7 @@ pub(super) fn amounts(pending: &Backlog) -> Option<String> {
 }
 
 /// Says what is not yet in the bucket, and what went wrong.
-fn waiting(pending: &Backlog) -> Vec<(&'static str, String)> {
+fn waiting(pending: &BacklogReport) -> Vec<(&'static str, String)> {
     let missing = amounts(pending).unwrap_or_else(|| "nothing".to_owned());
     let mut lines = vec![("not yet in bucket", missing)];
     lines.extend(
@@ -205,7 +207,7 @@ mod tests {
 
     #[test]
     fn what_is_pending_is_told_with_its_age() {
-        let mut status = Status::default();
+        let mut status = StatusReport::default();
         assert!(describe(&status, 0).contains("not yet in bucket  nothing"));
         status.pending.files = 3;
         status.pending.bytes = 1 << 20;
@@ -215,7 +217,7 @@ mod tests {
         status.poisoned = Some("uploader".to_owned());
         status.reclaimed.uncited_objects = 2;
         status.fenced = true;
-        status.conflicts = Conflicts {
+        status.conflicts = ConflictReport {
             versions: 2,
             places: vec!["d/a".to_owned(), "b".to_owned()],
             dropped: 5,

@@ -1,7 +1,7 @@
 //! `rewindfs drain` and `umount`: asks the daemon of a mountpoint, and says on a terminal what it waits for.
 
 use super::status::{amounts, resolved, unexpected};
-use super::{Refusal, place};
+use super::{CliError, place};
 use crate::control::{self, ControlError, Request, Response};
 use crate::fuse::{Unmount, serving, unmount};
 use std::io::{IsTerminal, Write};
@@ -11,9 +11,9 @@ use std::time::Duration;
 /// How long a daemon may take to go after it has said that it is done.
 const END_MAX: Duration = Duration::from_secs(15);
 
-/// How `rewindfs umount` was asked.
+/// What `rewindfs umount` was told to do.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct UmountOptions {
     pub(super) how: Unmount,
     /// Without the bucket.
     pub(super) keep: bool,
@@ -26,11 +26,11 @@ pub(super) struct Asked {
 ///
 /// # Errors
 /// A failure with what could not be brought there.
-pub(super) fn drain(mountpoint: &Path, timeout: Option<Duration>) -> Result<(), Refusal> {
+pub(super) fn drain(mountpoint: &Path, timeout: Option<Duration>) -> Result<(), CliError> {
     let mountpoint = resolved(mountpoint)?;
     let timeout_ms = milliseconds(timeout)?;
     let answer = ask(&mountpoint, Request::Drain { timeout_ms });
-    match answer.map_err(Refusal::failure)?.0 {
+    match answer.map_err(CliError::failure)?.0 {
         Response::Done => Ok(()),
         Response::Failed { message } => Err(told(&mountpoint, &message)),
         Response::Status(_) | Response::Remark { .. } => Err(unexpected(&mountpoint)),
@@ -42,12 +42,12 @@ pub(super) fn drain(mountpoint: &Path, timeout: Option<Duration>) -> Result<(), 
 /// # Errors
 /// A failure when something is open, unless it is to be lazy, or when something did not reach the bucket, unless that is to
 /// be kept here.
-pub(super) fn umount(mountpoint: &Path, asked: &Asked) -> Result<(), Refusal> {
+pub(super) fn umount(mountpoint: &Path, options: &UmountOptions) -> Result<(), CliError> {
     let mountpoint = resolved(mountpoint)?;
     let request = Request::Shutdown {
-        lazy: asked.how == Unmount::Lazy,
-        keep: asked.keep,
-        timeout_ms: milliseconds(asked.drain_timeout)?,
+        lazy: options.how == Unmount::Lazy,
+        keep: options.keep,
+        timeout_ms: milliseconds(options.drain_timeout)?,
     };
     match ask(&mountpoint, request) {
         Ok((Response::Done, pid)) => gone(&mountpoint, pid),
@@ -59,20 +59,20 @@ pub(super) fn umount(mountpoint: &Path, asked: &Asked) -> Result<(), Refusal> {
         Ok((Response::Failed { message }, _)) => Err(told(&mountpoint, &message)),
         Ok((Response::Status(_), _)) => Err(unexpected(&mountpoint)),
         // The daemon of a mount that is gone goes on alone.
-        Err(ControlError::NotFound(_)) if asked.helper && served(&mountpoint) => {
-            unmount(&mountpoint, asked.how).map_err(Refusal::failure)
+        Err(ControlError::NotFound(_)) if options.helper && served(&mountpoint) => {
+            unmount(&mountpoint, options.how).map_err(CliError::failure)
         }
         Err(ControlError::NotFound(_)) => remains(&mountpoint),
-        Err(error) => Err(Refusal::failure(error)),
+        Err(error) => Err(CliError::failure(error)),
     }
 }
 
-fn milliseconds(timeout: Option<Duration>) -> Result<Option<u64>, Refusal> {
+fn milliseconds(timeout: Option<Duration>) -> Result<Option<u64>, CliError> {
     let Some(timeout) = timeout else {
         return Ok(None);
     };
     if timeout < Duration::from_secs(1) {
-        return Err(Refusal::usage(format!(
+        return Err(CliError::usage(format!(
             "--drain-timeout {timeout:?}: must be at least 1s"
         )));
     }
@@ -84,22 +84,22 @@ fn served(mountpoint: &Path) -> bool {
 }
 
 /// Unmounts a mount that no daemon serves any more.
-fn remains(mountpoint: &Path) -> Result<(), Refusal> {
+fn remains(mountpoint: &Path) -> Result<(), CliError> {
     match serving(mountpoint) {
-        Ok(true) => Err(Refusal::failure(format!(
+        Ok(true) => Err(CliError::failure(format!(
             "the rewindfs at {} is another user's, or its control socket is gone: use umount(8)",
             mountpoint.display()
         ))),
-        Ok(false) => unmount(mountpoint, Unmount::Lazy).map_err(Refusal::failure),
-        Err(error) => Err(Refusal::failure(error)),
+        Ok(false) => unmount(mountpoint, Unmount::Lazy).map_err(CliError::failure),
+        Err(error) => Err(CliError::failure(error)),
     }
 }
 
-fn gone(mountpoint: &Path, pid: u32) -> Result<(), Refusal> {
+fn gone(mountpoint: &Path, pid: u32) -> Result<(), CliError> {
     if control::wait_for_end(pid, END_MAX) {
         return Ok(());
     }
-    Err(Refusal::failure(format!(
+    Err(CliError::failure(format!(
         "{}: unmounted, but process {pid} is still there",
         mountpoint.display()
     )))
@@ -107,23 +107,23 @@ fn gone(mountpoint: &Path, pid: u32) -> Result<(), Refusal> {
 
 fn ask(mountpoint: &Path, request: Request) -> Result<(Response, u32), ControlError> {
     let directories = place::runtime_directories();
-    let mut progress = Progress::new(&directories, mountpoint);
+    let mut progress = DrainProgress::new(&directories, mountpoint);
     let answer = control::ask_while(&directories, mountpoint, request, || progress.tell());
     progress.end();
     answer
 }
 
-fn told(mountpoint: &Path, message: &str) -> Refusal {
+fn told(mountpoint: &Path, message: &str) -> CliError {
     let name = mountpoint.display().to_string();
     match message.contains(&name) {
-        true => Refusal::failure(message),
-        false => Refusal::failure(format!("{name}: {message}")),
+        true => CliError::failure(message),
+        false => CliError::failure(format!("{name}: {message}")),
     }
 }
 
 /// What is waited for, on standard error while that is a terminal: one line that is written over, and each new reason on a
 /// line of its own.
-struct Progress<'a> {
+struct DrainProgress<'a> {
     directories: &'a [PathBuf],
     mountpoint: &'a Path,
     terminal: bool,
@@ -131,7 +131,7 @@ struct Progress<'a> {
     reason: String,
 }
 
-impl<'a> Progress<'a> {
+impl<'a> DrainProgress<'a> {
     fn new(directories: &'a [PathBuf], mountpoint: &'a Path) -> Self {
         Self {
             directories,

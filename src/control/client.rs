@@ -1,6 +1,6 @@
 //! The command's side: finds the daemon of a mountpoint and asks it.
 
-use super::{Card, ControlError, Request, Response, files};
+use super::{ControlError, Request, Response, RuntimeFile, files};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -98,28 +98,28 @@ fn exchange(
     }
 }
 
-/// Connects to the daemon whose card in `directory` names `mountpoint`.
+/// Connects to the daemon whose runtime file in `directory` names `mountpoint`.
 fn find(directory: &Path, mountpoint: &Path) -> Option<(UnixStream, u32)> {
-    cards(directory)
-        .filter(|card| card.mountpoint() == mountpoint)
-        .find_map(|card| Some((connect(directory, &card)?, card.pid)))
+    runtime_files(directory)
+        .filter(|runtime_file| runtime_file.mountpoint() == mountpoint)
+        .find_map(|runtime_file| Some((connect(directory, &runtime_file)?, runtime_file.pid)))
 }
 
-/// The process of another daemon that served `mountpoint` and has not ended yet, as its card in `directory` says.
+/// The process of another daemon that served `mountpoint` and has not ended yet, as its runtime file in `directory` says.
 #[must_use]
 pub fn predecessor(directory: &Path, mountpoint: &Path) -> Option<u32> {
     find(directory, mountpoint).map(|(_, pid)| pid)
 }
 
-/// Removes the cards of daemons that have gone from `directory`.
+/// Removes the runtime files of daemons that have gone from `directory`.
 pub(super) fn sweep(directory: &Path) {
-    for card in cards(directory) {
-        drop(connect(directory, &card));
+    for runtime_file in runtime_files(directory) {
+        drop(connect(directory, &runtime_file));
     }
 }
 
-/// The cards in `directory` that can be read.
-fn cards(directory: &Path) -> impl Iterator<Item = Card> {
+/// The runtime files in `directory` that can be read.
+fn runtime_files(directory: &Path) -> impl Iterator<Item = RuntimeFile> {
     std::fs::read_dir(directory)
         .into_iter()
         .flatten()
@@ -132,9 +132,9 @@ fn cards(directory: &Path) -> impl Iterator<Item = Card> {
         .filter_map(|path| serde_json::from_slice(&std::fs::read(path).ok()?).ok())
 }
 
-/// Connects to the daemon of `card`; when it has gone, removes what it left.
-fn connect(directory: &Path, card: &Card) -> Option<UnixStream> {
-    let (file, socket) = files(directory, card.pid);
+/// Connects to the daemon of `runtime_file`; removes the files of a daemon that has ended.
+fn connect(directory: &Path, runtime_file: &RuntimeFile) -> Option<UnixStream> {
+    let (file, socket) = files(directory, runtime_file.pid);
     match UnixStream::connect(&socket) {
         Ok(stream) => Some(stream),
         Err(error) => {

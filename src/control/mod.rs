@@ -46,7 +46,7 @@ pub enum Request {
 #[serde(tag = "answer", rename_all = "lowercase")]
 pub enum Response {
     /// How things stand.
-    Status(Box<Status>),
+    Status(Box<StatusReport>),
     /// It is done.
     Done,
     /// It is done, and something is to be known.
@@ -63,7 +63,7 @@ pub enum Response {
 
 /// How a mount stands. Times in nanoseconds since 1970 or as named, sizes in bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
+pub struct StatusReport {
     /// The program's version.
     pub version: String,
     /// The daemon's process.
@@ -85,22 +85,22 @@ pub struct Status {
     /// Whether another writer has taken the namespace: every change is refused since.
     pub fenced: bool,
     /// What this mount made of changes that another writer had overtaken.
-    pub conflicts: Conflicts,
+    pub conflicts: ConflictReport,
     /// What is not yet in the bucket.
-    pub pending: Backlog,
+    pub pending: BacklogReport,
     /// What the live tree holds.
-    pub usage: Holding,
+    pub usage: UsageReport,
     /// What has left the bucket since it was mounted, and what is to follow.
-    pub reclaimed: Reclaimed,
+    pub reclaimed: ReclaimReport,
     /// Requests to the store since it was mounted.
-    pub requests: Requests,
+    pub requests: RequestReport,
     /// The task that panicked; every call is EIO since.
     pub poisoned: Option<String>,
 }
 
 /// What is not yet in the bucket.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Backlog {
+pub struct BacklogReport {
     /// Files with contents or writes that are only here.
     pub files: u64,
     /// Bytes of them.
@@ -117,7 +117,7 @@ pub struct Backlog {
 
 /// Acknowledged changes that another writer had overtaken, found when it was mounted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Conflicts {
+pub struct ConflictReport {
     /// Versions marked `conflict`.
     pub versions: u64,
     /// Names that have them, from the root of the namespace; the first hundred.
@@ -128,7 +128,7 @@ pub struct Conflicts {
 
 /// What the live tree holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holding {
+pub struct UsageReport {
     /// Bytes of all files.
     pub bytes: u64,
     /// Files, directories and the rest.
@@ -137,7 +137,7 @@ pub struct Holding {
 
 /// What nothing shows any more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reclaimed {
+pub struct ReclaimReport {
     /// Bytes that were removed from the bucket.
     pub bytes: u64,
     /// The objects they were in.
@@ -155,7 +155,7 @@ pub struct Reclaimed {
 /// Requests to the store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "each is the name of a request")]
-pub struct Requests {
+pub struct RequestReport {
     pub put: u64,
     pub get: u64,
     pub list: u64,
@@ -205,12 +205,12 @@ impl ControlError {
 
 /// What `PID.json` says: by which directory a mount is found. Bytes, because a path need not be text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Card {
+struct RuntimeFile {
     pid: u32,
     mountpoint: Vec<u8>,
 }
 
-impl Card {
+impl RuntimeFile {
     fn new(pid: u32, mountpoint: &Path) -> Self {
         Self {
             pid,

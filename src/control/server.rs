@@ -1,6 +1,6 @@
 //! The daemon's side: listens, answers, removes its files.
 
-use super::{Card, ControlError, Request, Response, client, files};
+use super::{ControlError, Request, Response, RuntimeFile, client, files};
 use crate::sync::Arc;
 use crate::task::Tasks;
 use std::fs::{DirBuilder, Permissions};
@@ -16,7 +16,7 @@ const LINE_MAX: u64 = 4096;
 /// The socket of one mount; dropping it removes its files.
 #[derive(Debug)]
 pub struct Control {
-    card: PathBuf,
+    runtime_file: PathBuf,
     socket: PathBuf,
 }
 
@@ -39,35 +39,38 @@ impl Control {
         own(directory).map_err(|error| ControlError::runtime(directory, error))?;
         client::sweep(directory);
         let pid = std::process::id();
-        let (card, socket) = files(directory, pid);
+        let (runtime_file, socket) = files(directory, pid);
         // Files of an ended process that had this number.
         std::fs::remove_file(&socket).ok();
         let listener =
             UnixListener::bind(&socket).map_err(|error| ControlError::runtime(&socket, error))?;
         // From here on, an error drops this and takes the files away again.
-        let control = Self { card, socket };
-        control.publish(&Card::new(pid, mountpoint))?;
+        let control = Self {
+            runtime_file,
+            socket,
+        };
+        control.publish(&RuntimeFile::new(pid, mountpoint))?;
         tasks.spawn("control", listen(listener, tasks.clone(), Arc::new(answer)));
         Ok(control)
     }
 
-    fn publish(&self, card: &Card) -> Result<(), ControlError> {
+    fn publish(&self, runtime_file: &RuntimeFile) -> Result<(), ControlError> {
         let private = Permissions::from_mode(0o600);
-        let text =
-            serde_json::to_vec(card).map_err(|error| ControlError::runtime(&self.card, error))?;
+        let text = serde_json::to_vec(runtime_file)
+            .map_err(|error| ControlError::runtime(&self.runtime_file, error))?;
         // Written aside and renamed, so that no command reads half of it.
-        let aside = self.card.with_extension("new");
+        let aside = self.runtime_file.with_extension("new");
         std::fs::set_permissions(&self.socket, private.clone())
             .and_then(|()| std::fs::write(&aside, text))
             .and_then(|()| std::fs::set_permissions(&aside, private))
-            .and_then(|()| std::fs::rename(&aside, &self.card))
-            .map_err(|error| ControlError::runtime(&self.card, error))
+            .and_then(|()| std::fs::rename(&aside, &self.runtime_file))
+            .map_err(|error| ControlError::runtime(&self.runtime_file, error))
     }
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
-        for file in [&self.card, &self.socket] {
+        for file in [&self.runtime_file, &self.socket] {
             if let Err(error) = std::fs::remove_file(file)
                 && error.kind() != io::ErrorKind::NotFound
             {

@@ -25,9 +25,9 @@ async fn asked(
 
 async fn answer(request: Request) -> Response {
     match request {
-        Request::Status => Response::Status(Box::new(Status {
+        Request::Status => Response::Status(Box::new(StatusReport {
             namespace: "team/eu".to_owned(),
-            ..Status::default()
+            ..StatusReport::default()
         })),
         Request::Drain { .. } => Response::Done,
         Request::Shutdown { lazy, .. } => Response::Failed {
@@ -103,23 +103,23 @@ async fn a_line_that_is_no_command_is_answered_and_the_next_one_works() {
 async fn what_a_killed_daemon_left_is_cleared_away() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().to_owned();
-    let (card, socket) = files(&directory, 1);
+    let (runtime_file, socket) = files(&directory, 1);
     drop(UnixListener::bind(&socket).unwrap());
-    let text = serde_json::to_vec(&Card::new(1, Path::new("/mnt/a"))).unwrap();
-    std::fs::write(&card, text).unwrap();
+    let text = serde_json::to_vec(&RuntimeFile::new(1, Path::new("/mnt/a"))).unwrap();
+    std::fs::write(&runtime_file, text).unwrap();
     std::fs::write(directory.join("2.json"), b"torn").unwrap();
     assert!(matches!(
         asked(&directory, "/mnt/a", Request::Status).await,
         Err(ControlError::NotFound(_))
     ));
-    assert!(!card.exists() && !socket.exists());
+    assert!(!runtime_file.exists() && !socket.exists());
 
     // The same when the next daemon starts, for whatever mountpoint.
     drop(UnixListener::bind(&socket).unwrap());
-    let text = serde_json::to_vec(&Card::new(1, Path::new("/mnt/a"))).unwrap();
-    std::fs::write(&card, text).unwrap();
+    let text = serde_json::to_vec(&RuntimeFile::new(1, Path::new("/mnt/a"))).unwrap();
+    std::fs::write(&runtime_file, text).unwrap();
     let _control = Control::open(&directory, Path::new("/mnt/b"), &tasks(), answer).unwrap();
-    assert!(!card.exists() && !socket.exists());
+    assert!(!runtime_file.exists() && !socket.exists());
     let me = Some(std::process::id());
     assert_eq!(predecessor(&directory, Path::new("/mnt/b")), me);
     assert_eq!(predecessor(&directory, Path::new("/mnt/a")), None);
@@ -128,10 +128,10 @@ async fn what_a_killed_daemon_left_is_cleared_away() {
 #[test]
 fn a_daemon_that_ends_is_no_answer() {
     let root = tempfile::tempdir().unwrap();
-    let (card, socket) = files(root.path(), 1);
+    let (runtime_file, socket) = files(root.path(), 1);
     let listener = UnixListener::bind(socket).unwrap();
-    let text = serde_json::to_vec(&Card::new(1, Path::new("/mnt/a"))).unwrap();
-    std::fs::write(card, text).unwrap();
+    let text = serde_json::to_vec(&RuntimeFile::new(1, Path::new("/mnt/a"))).unwrap();
+    std::fs::write(runtime_file, text).unwrap();
     let daemon = std::thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
         let mut line = String::new();
@@ -150,9 +150,9 @@ fn a_daemon_that_ends_is_no_answer() {
 #[test]
 fn a_path_that_is_no_text_survives() {
     let path = PathBuf::from(OsString::from_vec(b"/mnt/\xff".to_vec()));
-    let text = serde_json::to_vec(&Card::new(7, &path)).unwrap();
-    let card: Card = serde_json::from_slice(&text).unwrap();
-    assert_eq!(card.mountpoint(), path);
+    let text = serde_json::to_vec(&RuntimeFile::new(7, &path)).unwrap();
+    let runtime_file: RuntimeFile = serde_json::from_slice(&text).unwrap();
+    assert_eq!(runtime_file.mountpoint(), path);
 }
 
 #[test]

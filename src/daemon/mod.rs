@@ -23,7 +23,7 @@ use crate::task::Tasks;
 pub use error::DaemonError;
 use error::not_opened;
 use sd_notify::NotifyState;
-use status::Facts;
+use status::StatusCollector;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use stop::Patience;
@@ -61,11 +61,11 @@ type Ending = Result<Option<String>, String>;
 
 /// What becomes at the end of what is not in the bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leaving {
+enum ShutdownMode {
     /// It is brought there.
-    Brought,
+    Drain,
     /// It stays in the cache directory.
-    Kept,
+    KeepInCache,
 }
 
 /// What commands and the end both use.
@@ -77,7 +77,7 @@ struct Core {
     finished: watch::Receiver<Option<Ending>>,
     shutdown: mpsc::Sender<()>,
     /// As the command said that unmounts.
-    leaving: Mutex<Leaving>,
+    shutdown_mode: Mutex<ShutdownMode>,
     cache_dir: PathBuf,
     drain_timeout: Duration,
 }
@@ -87,7 +87,7 @@ struct Core {
 struct Layers {
     namespace: Namespace,
     fs: Arc<FileSystem>,
-    facts: Facts,
+    status_collector: StatusCollector,
 }
 
 /// The tasks of a mount, by who must have ended before whom.
@@ -177,7 +177,7 @@ impl Daemon {
             blocking: groups.blocking.clone(),
             finished: hears_finished,
             shutdown,
-            leaving: Mutex::new(Leaving::Brought),
+            shutdown_mode: Mutex::new(ShutdownMode::Drain),
             cache_dir,
             drain_timeout: config.drain_timeout,
         });
@@ -198,7 +198,7 @@ impl Daemon {
 
     /// What the mount made of changes that were acknowledged here before and that another writer had overtaken.
     #[must_use]
-    pub fn conflicts(&self) -> control::Conflicts {
+    pub fn conflicts(&self) -> control::ConflictReport {
         status::conflicts(&self.core.layers.namespace)
     }
 
@@ -230,15 +230,15 @@ impl Daemon {
         let broke = self.core.mounted.is_broken();
         self.core.leave().await;
         let namespace = &self.core.layers.namespace;
-        let leaving = *lock(&self.core.leaving);
+        let shutdown_mode = *lock(&self.core.shutdown_mode);
         let fenced = namespace.is_fenced();
         let mut remark = None;
-        let drained = match leaving {
-            Leaving::Brought => {
+        let drained = match shutdown_mode {
+            ShutdownMode::Drain => {
                 let stall = self.core.drain_timeout;
                 stop::drain(namespace, signals, patience, stall).await
             }
-            Leaving::Kept => {
+            ShutdownMode::KeepInCache => {
                 remark = Some(stop::kept(namespace, &self.core.cache_dir));
                 Ok(())
             }
@@ -246,8 +246,8 @@ impl Daemon {
         let fenced = fenced || namespace.is_fenced();
         let stopped = namespace.stopped();
         let left = stop::describe_stopped(&namespace.pending());
-        match (&drained, leaving) {
-            (Ok(()), Leaving::Brought) => close(namespace).await,
+        match (&drained, shutdown_mode) {
+            (Ok(()), ShutdownMode::Drain) => close(namespace).await,
             _ => abandon(namespace).await,
         }
         self.groups.below.stop();
@@ -294,7 +294,7 @@ impl Core {
             Request::Status => {
                 let status = self
                     .layers
-                    .facts
+                    .status_collector
                     .status(&self.mounted, &self.layers.namespace);
                 return Response::Status(Box::new(status));
             }
@@ -309,7 +309,7 @@ impl Core {
                     false => Unmount::WhenIdle,
                 };
                 match keep {
-                    true => self.end(how, Leaving::Kept).await,
+                    true => self.end(how, ShutdownMode::KeepInCache).await,
                     false => self.shut_down(how, timeout_ms).await,
                 }
             }
@@ -328,11 +328,11 @@ impl Core {
         match self.drain(timeout_ms).await {
             Err(_)
                 if self.layers.namespace.stopped().is_some()
-                    || self.layers.facts.poisoned().is_some() => {}
+                    || self.layers.status_collector.poisoned().is_some() => {}
             Err(why) => return Err(self.way_out(&why)),
             Ok(()) => {}
         }
-        self.end(how, Leaving::Brought).await
+        self.end(how, ShutdownMode::Drain).await
     }
 
     /// What an unmount that cannot bring everything to the bucket says.
@@ -347,12 +347,12 @@ impl Core {
     }
 
     /// Unmounts, and waits for the end.
-    async fn end(self: &Arc<Self>, how: Unmount, leaving: Leaving) -> Ending {
+    async fn end(self: &Arc<Self>, how: Unmount, shutdown_mode: ShutdownMode) -> Ending {
         // Said before the mount can end, since its end is seen elsewhere too.
-        *lock(&self.leaving) = leaving;
+        *lock(&self.shutdown_mode) = shutdown_mode;
         tokio::select! {
             unmounted = self.unmount(how) => if let Err(error) = unmounted {
-                *lock(&self.leaving) = Leaving::Brought;
+                *lock(&self.shutdown_mode) = ShutdownMode::Drain;
                 return Err(error.to_string());
             },
             // The kernel ends the session first and then takes apart what it had cached: umount(2) comes back seconds later when
@@ -404,7 +404,8 @@ impl Layers {
         groups: &Groups,
     ) -> Result<Self, DaemonError> {
         let backend = open_backend(config, env.as_ref()).await?;
-        let facts = Facts::new(config, backend.clone(), Arc::clone(&env), groups.clone());
+        let status_collector =
+            StatusCollector::new(config, backend.clone(), Arc::clone(&env), groups.clone());
         let tasks = &groups.below;
         let store = config.store.clone();
         let clock = Arc::clone(&env);
@@ -427,7 +428,7 @@ impl Layers {
         Ok(Self {
             namespace,
             fs: Arc::new(fs),
-            facts,
+            status_collector,
         })
     }
 

@@ -3,7 +3,9 @@
 use super::Groups;
 use crate::backend::Backend;
 use crate::config::Config;
-use crate::control::{Backlog, Conflicts, Holding, Reclaimed, Requests, Status};
+use crate::control::{
+    BacklogReport, ConflictReport, ReclaimReport, RequestReport, StatusReport, UsageReport,
+};
 use crate::env::Env;
 use crate::fs::SyncOn;
 use crate::fuse::Mounted;
@@ -12,7 +14,7 @@ use crate::sync::Arc;
 
 /// What stays the same as long as a mount lives, and where the rest is asked.
 #[derive(Debug)]
-pub(super) struct Facts {
+pub(super) struct StatusCollector {
     namespace: String,
     mode: &'static str,
     sync_on: &'static str,
@@ -22,7 +24,7 @@ pub(super) struct Facts {
     groups: Groups,
 }
 
-impl Facts {
+impl StatusCollector {
     /// Notes what `config` says; a panic in `groups` will be shown.
     pub(super) fn new(
         config: &Config,
@@ -55,10 +57,10 @@ impl Facts {
     }
 
     /// Gathers how things stand now.
-    pub(super) fn status(&self, mounted: &Mounted, namespace: &Namespace) -> Status {
+    pub(super) fn status(&self, mounted: &Mounted, namespace: &Namespace) -> StatusReport {
         let usage = namespace.usage();
         let counters = self.backend.counters();
-        Status {
+        StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             mountpoint: mounted.mountpoint().display().to_string(),
@@ -75,12 +77,12 @@ impl Facts {
             fenced: namespace.is_fenced(),
             conflicts: conflicts(namespace),
             pending: backlog(namespace.pending(), self.env.now()),
-            usage: Holding {
+            usage: UsageReport {
                 bytes: usage.bytes,
                 files: usage.files,
             },
             reclaimed: reclaimed(namespace.reclaimed()),
-            requests: Requests {
+            requests: RequestReport {
                 put: counters.put,
                 get: counters.get,
                 list: counters.list,
@@ -95,8 +97,8 @@ impl Facts {
     }
 }
 
-fn reclaimed(done: store::Reclaimed) -> Reclaimed {
-    Reclaimed {
+fn reclaimed(done: store::Reclaimed) -> ReclaimReport {
+    ReclaimReport {
         bytes: done.bytes,
         objects: done.segments,
         waiting_bytes: done.waiting_bytes,
@@ -107,9 +109,9 @@ fn reclaimed(done: store::Reclaimed) -> Reclaimed {
 }
 
 /// What the mount made of a journal that another writer had overtaken.
-pub(super) fn conflicts(namespace: &Namespace) -> Conflicts {
+pub(super) fn conflicts(namespace: &Namespace) -> ConflictReport {
     let found = namespace.conflicts();
-    Conflicts {
+    ConflictReport {
         versions: found.versions,
         places: found.places,
         dropped: found.dropped,
@@ -117,9 +119,9 @@ pub(super) fn conflicts(namespace: &Namespace) -> Conflicts {
 }
 
 /// Shows what is pending, its age measured from `now` in nanoseconds.
-fn backlog(pending: Pending, now: u64) -> Backlog {
+fn backlog(pending: Pending, now: u64) -> BacklogReport {
     let oldest_ns = pending.oldest.map(|instant| instant.0);
-    Backlog {
+    BacklogReport {
         files: pending.files,
         bytes: pending.bytes,
         operations: pending.operations,

@@ -5,9 +5,9 @@
 //!
 //! [`FileSystem`]: crate::fs::FileSystem
 
-use super::door::{Call, Door};
+use super::dispatcher::{Call, Dispatcher};
 use super::reply::{
-    AttributeReply, Created, ListingReply, OpenDirectory, OpenFile, file_time, released,
+    AttributeReply, Created, ListingReply, OpenedDirectory, OpenedFile, file_time, released,
 };
 use super::session;
 use crate::fs::{Caller, SetAttr, SetTime, WriteHow};
@@ -26,24 +26,24 @@ use std::path::Path;
 use std::time::SystemTime;
 use tokio::sync::watch;
 
-/// fuser's callbacks over a [`Door`].
+/// fuser's callbacks over a [`Dispatcher`].
 pub(super) struct Adapter {
-    door: Door,
+    dispatcher: Dispatcher,
     end: watch::Sender<bool>,
 }
 
 impl Adapter {
-    /// Makes the callbacks over `door`; `end` becomes true when the session is over.
-    pub(super) fn new(door: Door, end: watch::Sender<bool>) -> Self {
-        Self { door, end }
+    /// Makes the callbacks over `dispatcher`; `end` becomes true when the session is over.
+    pub(super) fn new(dispatcher: Dispatcher, end: watch::Sender<bool>) -> Self {
+        Self { dispatcher, end }
     }
 
-    /// The door, for a callback on a thread whose end will be noticed.
-    fn door(&self) -> &Door {
+    /// The dispatcher, for a callback on a thread whose end will be noticed.
+    fn dispatcher(&self) -> &Dispatcher {
         THREAD.with_borrow_mut(|thread| {
             thread.get_or_insert_with(|| ThreadEnd(self.end.clone()));
         });
-        &self.door
+        &self.dispatcher
     }
 }
 
@@ -87,7 +87,7 @@ fn set_time(time: TimeOrNow) -> SetTime {
 )]
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        session::agree(config, self.door.follows());
+        session::agree(config, self.dispatcher.follows());
         Ok(())
     }
 
@@ -97,15 +97,16 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (caller, name) = (caller(request), owned(name));
-        let call = Call::quick("lookup", parent.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::metadata("lookup", parent.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.lookup(&caller, parent.0, &name).await
         });
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
-        let call = Call::quick("forget", ino.0);
-        self.door().at_once(call, |fs| fs.forget(ino.0, count));
+        let call = Call::metadata("forget", ino.0);
+        self.dispatcher()
+            .run_inline(call, |fs| fs.forget(ino.0, count));
     }
 
     fn getattr(
@@ -115,8 +116,8 @@ impl Filesystem for Adapter {
         handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        let call = Call::quick("getattr", ino.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::metadata("getattr", ino.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.getattr(ino.0, handle.map(|handle| handle.0)).await
         });
     }
@@ -150,15 +151,15 @@ impl Filesystem for Adapter {
             ctime: ctime.map(file_time),
             handle: handle.map(|handle| handle.0),
         };
-        let call = Call::quick("setattr", ino.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::metadata("setattr", ino.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.setattr(&caller, ino.0, change).await
         });
     }
 
     fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
-        let call = Call::quick("readlink", ino.0);
-        self.door().answer(
+        let call = Call::metadata("readlink", ino.0);
+        self.dispatcher().run(
             call,
             reply,
             move |fs| async move { fs.readlink(ino.0).await },
@@ -167,8 +168,8 @@ impl Filesystem for Adapter {
 
     fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let caller = caller(request);
-        let call = Call::quick("access", ino.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::metadata("access", ino.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.access(&caller, ino.0, mask.bits()).await
         });
     }
@@ -184,8 +185,8 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (caller, name) = (caller(request), owned(name));
-        let call = Call::quick("mknod", parent.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::metadata("mknod", parent.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.mknod(&caller, parent.0, &name, mode, umask, rdev).await
         });
     }
@@ -200,8 +201,8 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (caller, name) = (caller(request), owned(name));
-        let call = Call::quick("mkdir", parent.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::metadata("mkdir", parent.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.mkdir(&caller, parent.0, &name, mode, umask).await
         });
     }
@@ -215,8 +216,8 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (caller, name, target) = (caller(request), owned(name), owned(target.as_os_str()));
-        let call = Call::quick("symlink", parent.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::metadata("symlink", parent.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.symlink(&caller, parent.0, &name, &target).await
         });
     }
@@ -230,24 +231,24 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (caller, name) = (caller(request), owned(name));
-        let call = Call::quick("link", ino.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::metadata("link", ino.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.link(&caller, ino.0, parent.0, &name).await
         });
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (caller, name) = (caller(request), owned(name));
-        let call = Call::quick("unlink", parent.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::metadata("unlink", parent.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.unlink(&caller, parent.0, &name).await
         });
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (caller, name) = (caller(request), owned(name));
-        let call = Call::quick("rmdir", parent.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::metadata("rmdir", parent.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.rmdir(&caller, parent.0, &name).await
         });
     }
@@ -263,8 +264,8 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (caller, name, new_name) = (caller(request), owned(name), owned(new_name));
-        let call = Call::quick("rename", parent.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::metadata("rename", parent.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.rename(&caller, parent.0, &name, to.0, &new_name, flags.bits())
                 .await
         });
@@ -281,8 +282,8 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let (caller, name) = (caller(request), owned(name));
-        let call = Call::quick("create", parent.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::metadata("create", parent.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.create(&caller, parent.0, &name, mode, umask, flags)
                 .await
                 .map(|(entry, opened)| Created { entry, opened })
@@ -291,10 +292,10 @@ impl Filesystem for Adapter {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let caller = caller(request);
-        let call = Call::quick("open", ino.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::metadata("open", ino.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             let opened = fs.open(&caller, ino.0, flags.0).await?;
-            Ok(OpenFile { ino: ino.0, opened })
+            Ok(OpenedFile { ino: ino.0, opened })
         });
     }
 
@@ -309,8 +310,8 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let call = Call::slow("read", ino.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::data("read", ino.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.read(ino.0, handle.0, offset, size).await
         });
     }
@@ -332,8 +333,8 @@ impl Filesystem for Adapter {
             from_page_cache: how.contains(WriteFlags::FUSE_WRITE_CACHE),
             kill_privileges: how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
         };
-        let call = Call::slow("write", ino.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::data("write", ino.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.write(&caller, ino.0, handle.0, offset, data, how).await
         });
     }
@@ -346,8 +347,8 @@ impl Filesystem for Adapter {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        let call = Call::slow("flush", ino.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::data("flush", ino.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.flush(ino.0, handle.0).await
         });
     }
@@ -364,8 +365,8 @@ impl Filesystem for Adapter {
     ) {
         // Nobody learns of its result, and until it is answered it holds one of the places read-ahead needs.
         reply.ok();
-        let call = Call::quick("release", ino.0);
-        self.door().behind(call, move |fs| async move {
+        let call = Call::metadata("release", ino.0);
+        self.dispatcher().run_detached(call, move |fs| async move {
             released(&fs, ino.0, fs.release(ino.0, handle.0).await).await;
         });
     }
@@ -378,18 +379,18 @@ impl Filesystem for Adapter {
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        let call = Call::slow("fsync", ino.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::data("fsync", ino.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.fsync(ino.0, handle.0, data_only).await
         });
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let caller = caller(request);
-        let call = Call::quick("opendir", ino.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::metadata("opendir", ino.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             let opened = fs.opendir(&caller, ino.0).await?;
-            Ok(OpenDirectory { ino: ino.0, opened })
+            Ok(OpenedDirectory { ino: ino.0, opened })
         });
     }
 
@@ -403,8 +404,8 @@ impl Filesystem for Adapter {
     ) {
         let reply = ListingReply::names(reply);
         let mut sink = reply.sink();
-        let call = Call::quick("readdir", ino.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::metadata("readdir", ino.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             let outcome = fs.readdir(ino.0, handle.0, offset, false, &mut sink).await;
             sink.finish(outcome)
         });
@@ -420,8 +421,8 @@ impl Filesystem for Adapter {
     ) {
         let reply = ListingReply::full(reply);
         let mut sink = reply.sink();
-        let call = Call::quick("readdirplus", ino.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::metadata("readdirplus", ino.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             let outcome = fs.readdir(ino.0, handle.0, offset, true, &mut sink).await;
             sink.finish(outcome)
         });
@@ -436,8 +437,8 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         reply.ok();
-        let call = Call::quick("releasedir", ino.0);
-        self.door().behind(call, move |fs| async move {
+        let call = Call::metadata("releasedir", ino.0);
+        self.dispatcher().run_detached(call, move |fs| async move {
             released(&fs, ino.0, fs.releasedir(ino.0, handle.0).await).await;
         });
     }
@@ -450,16 +451,16 @@ impl Filesystem for Adapter {
         _data_only: bool,
         reply: ReplyEmpty,
     ) {
-        let call = Call::slow("fsyncdir", ino.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::data("fsyncdir", ino.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.fsyncdir(ino.0, handle.0).await
         });
     }
 
     fn statfs(&self, _request: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        let call = Call::quick("statfs", ino.0);
-        self.door()
-            .answer(call, reply, move |fs| async move { fs.statfs(ino.0).await });
+        let call = Call::metadata("statfs", ino.0);
+        self.dispatcher()
+            .run(call, reply, move |fs| async move { fs.statfs(ino.0).await });
     }
 
     fn setxattr(
@@ -473,8 +474,8 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (caller, name, value) = (caller(request), owned(name), Bytes::copy_from_slice(value));
-        let call = Call::quick("setxattr", ino.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::metadata("setxattr", ino.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.setxattr(&caller, ino.0, &name, &value, flags).await
         });
     }
@@ -488,25 +489,25 @@ impl Filesystem for Adapter {
         reply: ReplyXattr,
     ) {
         let name = owned(name);
-        let call = Call::quick("getxattr", ino.0);
+        let call = Call::metadata("getxattr", ino.0);
         let reply = AttributeReply { reply, room };
-        self.door().answer(call, reply, move |fs| async move {
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.getxattr(ino.0, &name).await
         });
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, room: u32, reply: ReplyXattr) {
-        let call = Call::quick("listxattr", ino.0);
+        let call = Call::metadata("listxattr", ino.0);
         let reply = AttributeReply { reply, room };
-        self.door().answer(call, reply, move |fs| async move {
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.listxattr(ino.0).await.map(Bytes::from)
         });
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (caller, name) = (caller(request), owned(name));
-        let call = Call::quick("removexattr", ino.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::metadata("removexattr", ino.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.removexattr(&caller, ino.0, &name).await
         });
     }
@@ -536,8 +537,8 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let caller = caller(request);
-        let call = Call::slow("fallocate", ino.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::data("fallocate", ino.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.fallocate(&caller, ino.0, handle.0, offset, length, mode)
                 .await
         });
@@ -552,8 +553,8 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let call = Call::quick("lseek", ino.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::metadata("lseek", ino.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             fs.lseek(ino.0, handle.0, offset, whence).await
         });
     }
@@ -575,8 +576,8 @@ impl Filesystem for Adapter {
         let (from, to) = ((ino.0, handle.0, offset), (to.0, to_handle.0, to_offset));
         // The reply has 32 bits for what was copied; the kernel asks again for the rest.
         let length = length.min(COPY_MAX);
-        let call = Call::slow("copy_file_range", ino.0);
-        self.door().answer(call, reply, move |fs| async move {
+        let call = Call::data("copy_file_range", ino.0);
+        self.dispatcher().run(call, reply, move |fs| async move {
             let copied = fs.copy_file_range(&caller, from, to, length).await?;
             Ok(u32::try_from(copied).unwrap_or(u32::MAX))
         });

@@ -1,4 +1,4 @@
-//! The kernel's door: the only room that names `fuser`.
+//! The kernel's dispatcher: the only room that names `fuser`.
 //!
 //! It turns the kernel's requests into calls of [`FileSystem`](crate::fs::FileSystem) and their results into replies,
 //! mounts and unmounts. It decides nothing about files.
@@ -7,10 +7,10 @@
 //! and done behind; a panic below becomes EIO and poisons the file system, the session lives on.
 
 mod adapter;
-mod door;
+mod dispatcher;
 mod mountpoint;
 mod reply;
 mod session;
 
 pub use mountpoint::{MountError, Unmount, resolve, serving, unmount};
-pub use session::{Access, Configuration, MountFlag, Mounted};
+pub use session::{Configuration, MountAccess, MountFlag, Mounted};

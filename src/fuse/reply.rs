@@ -17,7 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A reply that is sent exactly once: with a value or with an error number.
-pub(super) trait Answer<T>: Send + 'static {
+pub(super) trait Reply<T>: Send + 'static {
     /// Sends `value`.
     fn succeed(self, value: T);
 
@@ -26,9 +26,9 @@ pub(super) trait Answer<T>: Send + 'static {
 }
 
 /// A value that gives the kernel something to hand back later: a lookup, an open handle.
-pub(super) trait Granted: Send + 'static {
+pub(super) trait KernelReference: Send + 'static {
     /// Takes back what the kernel never learnt of, because its request was answered with an error before.
-    fn take_back(self, fs: &FileSystem) -> impl Future<Output = ()> + Send
+    fn undo(self, fs: &FileSystem) -> impl Future<Output = ()> + Send
     where
         Self: Sized,
     {
@@ -38,13 +38,13 @@ pub(super) trait Granted: Send + 'static {
 }
 
 /// A file that was opened.
-pub(super) struct OpenFile {
+pub(super) struct OpenedFile {
     pub(super) ino: u64,
     pub(super) opened: Opened,
 }
 
 /// A directory that was opened.
-pub(super) struct OpenDirectory {
+pub(super) struct OpenedDirectory {
     pub(super) ino: u64,
     pub(super) opened: Opened,
 }
@@ -56,37 +56,37 @@ pub(super) struct Created {
 }
 
 /// The entries of a directory listing that counted a lookup.
-pub(super) struct Listed(pub(super) Vec<u64>);
+pub(super) struct CountedLookups(pub(super) Vec<u64>);
 
-impl Granted for () {}
-impl Granted for u32 {}
-impl Granted for i64 {}
-impl Granted for Bytes {}
-impl Granted for Statfs {}
-impl Granted for (Stat, Duration) {}
+impl KernelReference for () {}
+impl KernelReference for u32 {}
+impl KernelReference for i64 {}
+impl KernelReference for Bytes {}
+impl KernelReference for Statfs {}
+impl KernelReference for (Stat, Duration) {}
 
-impl Granted for Entry {
-    async fn take_back(self, fs: &FileSystem) {
+impl KernelReference for Entry {
+    async fn undo(self, fs: &FileSystem) {
         fs.forget(self.stat.ino.0, 1);
     }
 }
 
-impl Granted for OpenFile {
-    async fn take_back(self, fs: &FileSystem) {
+impl KernelReference for OpenedFile {
+    async fn undo(self, fs: &FileSystem) {
         let outcome = fs.release(self.ino, self.opened.handle).await;
         released(fs, self.ino, outcome).await;
     }
 }
 
-impl Granted for OpenDirectory {
-    async fn take_back(self, fs: &FileSystem) {
+impl KernelReference for OpenedDirectory {
+    async fn undo(self, fs: &FileSystem) {
         let outcome = fs.releasedir(self.ino, self.opened.handle).await;
         released(fs, self.ino, outcome).await;
     }
 }
 
-impl Granted for Created {
-    async fn take_back(self, fs: &FileSystem) {
+impl KernelReference for Created {
+    async fn undo(self, fs: &FileSystem) {
         let ino = self.entry.stat.ino.0;
         let outcome = fs.release(ino, self.opened.handle).await;
         released(fs, ino, outcome).await;
@@ -94,8 +94,8 @@ impl Granted for Created {
     }
 }
 
-impl Granted for Listed {
-    async fn take_back(self, fs: &FileSystem) {
+impl KernelReference for CountedLookups {
+    async fn undo(self, fs: &FileSystem) {
         for ino in self.0 {
             fs.forget(ino, 1);
         }
@@ -110,7 +110,7 @@ pub(super) async fn released(fs: &FileSystem, ino: u64, outcome: Result<(), FsEr
     }
 }
 
-impl Answer<()> for ReplyEmpty {
+impl Reply<()> for ReplyEmpty {
     fn succeed(self, (): ()) {
         self.ok();
     }
@@ -120,7 +120,7 @@ impl Answer<()> for ReplyEmpty {
     }
 }
 
-impl Answer<Entry> for ReplyEntry {
+impl Reply<Entry> for ReplyEntry {
     fn succeed(self, value: Entry) {
         self.entry_with_ttls(
             &value.attr_ttl,
@@ -135,7 +135,7 @@ impl Answer<Entry> for ReplyEntry {
     }
 }
 
-impl Answer<(Stat, Duration)> for ReplyAttr {
+impl Reply<(Stat, Duration)> for ReplyAttr {
     fn succeed(self, (stat, ttl): (Stat, Duration)) {
         self.attr(&ttl, &attributes(&stat));
     }
@@ -145,7 +145,7 @@ impl Answer<(Stat, Duration)> for ReplyAttr {
     }
 }
 
-impl Answer<Bytes> for ReplyData {
+impl Reply<Bytes> for ReplyData {
     fn succeed(self, value: Bytes) {
         self.data(&value);
     }
@@ -155,8 +155,8 @@ impl Answer<Bytes> for ReplyData {
     }
 }
 
-impl Answer<OpenFile> for ReplyOpen {
-    fn succeed(self, value: OpenFile) {
+impl Reply<OpenedFile> for ReplyOpen {
+    fn succeed(self, value: OpenedFile) {
         self.opened(FileHandle(value.opened.handle), open_flags(&value.opened));
     }
 
@@ -165,8 +165,8 @@ impl Answer<OpenFile> for ReplyOpen {
     }
 }
 
-impl Answer<OpenDirectory> for ReplyOpen {
-    fn succeed(self, value: OpenDirectory) {
+impl Reply<OpenedDirectory> for ReplyOpen {
+    fn succeed(self, value: OpenedDirectory) {
         self.opened(FileHandle(value.opened.handle), open_flags(&value.opened));
     }
 
@@ -175,7 +175,7 @@ impl Answer<OpenDirectory> for ReplyOpen {
     }
 }
 
-impl Answer<Created> for ReplyCreate {
+impl Reply<Created> for ReplyCreate {
     fn succeed(self, value: Created) {
         // The kernel's format has two times to live here, fuser's has one: the shorter promise holds for both.
         self.created(
@@ -192,7 +192,7 @@ impl Answer<Created> for ReplyCreate {
     }
 }
 
-impl Answer<u32> for ReplyWrite {
+impl Reply<u32> for ReplyWrite {
     fn succeed(self, value: u32) {
         self.written(value);
     }
@@ -202,7 +202,7 @@ impl Answer<u32> for ReplyWrite {
     }
 }
 
-impl Answer<i64> for ReplyLseek {
+impl Reply<i64> for ReplyLseek {
     fn succeed(self, value: i64) {
         self.offset(value);
     }
@@ -212,7 +212,7 @@ impl Answer<i64> for ReplyLseek {
     }
 }
 
-impl Answer<Statfs> for ReplyStatfs {
+impl Reply<Statfs> for ReplyStatfs {
     fn succeed(self, value: Statfs) {
         self.statfs(
             value.blocks,
@@ -238,7 +238,7 @@ pub(super) struct AttributeReply {
     pub(super) room: u32,
 }
 
-impl Answer<Bytes> for AttributeReply {
+impl Reply<Bytes> for AttributeReply {
     fn succeed(self, value: Bytes) {
         match u32::try_from(value.len()) {
             Ok(size) if self.room == 0 => self.reply.size(size),
@@ -254,24 +254,24 @@ impl Answer<Bytes> for AttributeReply {
 }
 
 /// The kernel's buffer for a listing, in the two forms it may ask for.
-enum Listing {
+enum DirectoryBuffer {
     Names(ReplyDirectory),
     Full(ReplyDirectoryPlus),
 }
 
 /// A listing's buffer, shared by the task that fills it and the one that watches the deadline; taken by the first answer.
 #[derive(Clone)]
-pub(super) struct ListingReply(Arc<Mutex<Option<Listing>>>);
+pub(super) struct ListingReply(Arc<Mutex<Option<DirectoryBuffer>>>);
 
 impl ListingReply {
     /// Makes the reply of a READDIR.
     pub(super) fn names(reply: ReplyDirectory) -> Self {
-        Self(Arc::new(Mutex::new(Some(Listing::Names(reply)))))
+        Self(Arc::new(Mutex::new(Some(DirectoryBuffer::Names(reply)))))
     }
 
     /// Makes the reply of a READDIRPLUS.
     pub(super) fn full(reply: ReplyDirectoryPlus) -> Self {
-        Self(Arc::new(Mutex::new(Some(Listing::Full(reply)))))
+        Self(Arc::new(Mutex::new(Some(DirectoryBuffer::Full(reply)))))
     }
 
     /// Makes the sink that fills this reply.
@@ -283,24 +283,24 @@ impl ListingReply {
         }
     }
 
-    fn take(&self) -> Option<Listing> {
+    fn take(&self) -> Option<DirectoryBuffer> {
         lock(&self.0).take()
     }
 }
 
-impl Answer<Listed> for ListingReply {
-    fn succeed(self, _: Listed) {
+impl Reply<CountedLookups> for ListingReply {
+    fn succeed(self, _: CountedLookups) {
         match self.take() {
-            Some(Listing::Names(reply)) => reply.ok(),
-            Some(Listing::Full(reply)) => reply.ok(),
+            Some(DirectoryBuffer::Names(reply)) => reply.ok(),
+            Some(DirectoryBuffer::Full(reply)) => reply.ok(),
             None => {}
         }
     }
 
     fn fail(self, errno: Errno) {
         match self.take() {
-            Some(Listing::Names(reply)) => reply.error(errno),
-            Some(Listing::Full(reply)) => reply.error(errno),
+            Some(DirectoryBuffer::Names(reply)) => reply.error(errno),
+            Some(DirectoryBuffer::Full(reply)) => reply.error(errno),
             None => {}
         }
     }
@@ -315,10 +315,10 @@ pub(super) struct ListingSink {
 
 impl ListingSink {
     /// Tells what was listed. An error after the first entry waits for the next call, as in getdents(2).
-    pub(super) fn finish(self, outcome: Result<(), FsError>) -> Result<Listed, FsError> {
+    pub(super) fn finish(self, outcome: Result<(), FsError>) -> Result<CountedLookups, FsError> {
         match outcome {
             Err(error) if self.added == 0 => Err(error),
-            _ => Ok(Listed(self.counted)),
+            _ => Ok(CountedLookups(self.counted)),
         }
     }
 }
@@ -329,13 +329,13 @@ impl DirSink for ListingSink {
         // fuser's `add` says true when the entry was *not* added.
         let full = match lock(&self.reply.0).as_mut() {
             None => true,
-            Some(Listing::Names(reply)) => reply.add(
+            Some(DirectoryBuffer::Names(reply)) => reply.add(
                 INodeNo(entry.ino),
                 entry.next_offset,
                 file_type(entry.kind),
                 name,
             ),
-            Some(Listing::Full(reply)) => {
+            Some(DirectoryBuffer::Full(reply)) => {
                 let (attr, ttl, generation) = match entry.full {
                     Some(full) => (
                         attributes(&full.stat),

@@ -7,7 +7,7 @@
 //! drop unmounts the path once more, whatever has been mounted there meanwhile.
 
 use super::adapter::Adapter;
-use super::door::Door;
+use super::dispatcher::Dispatcher;
 use super::mountpoint::{self, Changes, Mount, MountError, Unmount};
 use crate::fs::FileSystem;
 use crate::sync::Arc;
@@ -36,11 +36,11 @@ const READ_AHEAD_KIB: u32 = 4096;
 
 /// Who may use the mount; permissions are checked in addition, always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
+pub enum MountAccess {
     /// The user who mounted, nobody else, not even root.
     Owner,
     /// Every user.
-    Everybody,
+    Everyone,
 }
 
 /// What mount(8) calls a flag of the mount and the kernel enforces by itself.
@@ -84,7 +84,7 @@ pub struct Configuration {
     /// What mount(8) shows as the source; holds no secret.
     pub source: String,
     /// Who may use it.
-    pub access: Access,
+    pub access: MountAccess,
     /// Whether the kernel refuses every change.
     pub read_only: bool,
     /// Flags the kernel enforces; without them set-user-id bits and device files have no effect.
@@ -134,7 +134,7 @@ impl Mounted {
         below: Tasks,
     ) -> Result<Self, MountError> {
         let mountpoint = mountpoint::prepare(&configuration.mountpoint)?;
-        let door = Door::new(
+        let dispatcher = Dispatcher::new(
             Arc::clone(&fs),
             requests.clone(),
             below,
@@ -142,7 +142,7 @@ impl Mounted {
         );
         let (end, ended) = watch::channel(false);
         let session = Session::new(
-            Adapter::new(door, end),
+            Adapter::new(dispatcher, end),
             &mountpoint,
             &options(configuration),
         )
@@ -285,8 +285,8 @@ fn options(configuration: &Configuration) -> Config {
     let mut config = Config::default();
     config.mount_options = options;
     config.acl = match configuration.access {
-        Access::Owner => SessionACL::Owner,
-        Access::Everybody => SessionACL::All,
+        MountAccess::Owner => SessionACL::Owner,
+        MountAccess::Everyone => SessionACL::All,
     };
     config.n_threads = Some(DISPATCH_THREADS);
     config
@@ -380,7 +380,7 @@ mod tests {
         Configuration {
             mountpoint: PathBuf::from("/mnt"),
             source: "s3://bucket/a,b".to_owned(),
-            access: Access::Owner,
+            access: MountAccess::Owner,
             read_only: false,
             flags: flags.to_vec(),
             deadline: Duration::from_secs(60),

@@ -2,13 +2,13 @@
 
 use super::value;
 use crate::backend::Retry;
-use crate::config::Reach;
+use crate::config::ConnectionOptions;
 use clap::Args;
 use std::time::Duration;
 
 /// How a store is reached.
 #[derive(Debug, Args)]
-pub(super) struct ReachArguments {
+pub(super) struct ConnectionArguments {
     /// Another server than the provider's, http://host:9000
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
@@ -26,8 +26,8 @@ pub(super) struct ReachArguments {
     retry_cap: Option<Duration>,
 }
 
-impl From<ReachArguments> for Reach {
-    fn from(said: ReachArguments) -> Self {
+impl From<ConnectionArguments> for ConnectionOptions {
+    fn from(said: ConnectionArguments) -> Self {
         Self {
             endpoint: said.endpoint,
             region: said.region,

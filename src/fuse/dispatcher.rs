@@ -4,7 +4,7 @@
 //! from that task. When the deadline passes first, the caller gets EIO while the work goes on, because half an operation
 //! is worse than a late one; what the late result granted is taken back.
 
-use super::reply::{Answer, Granted, errno};
+use super::reply::{KernelReference, Reply, errno};
 use crate::fs::{FileSystem, FsError};
 use crate::sync::Arc;
 use crate::task::Tasks;
@@ -16,15 +16,15 @@ use std::time::Duration;
 use tracing::{Instrument, Level};
 
 /// How many deadlines a call may take that moves file contents: it waits for the bucket or for room in the cache.
-const SLOW_FACTOR: u32 = 10;
+const DATA_DEADLINES: u32 = 10;
 
 /// Which deadline holds for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pace {
+pub(super) enum DeadlineClass {
     /// Names and attributes: one deadline.
-    Quick,
-    /// Contents, on their way to or from the bucket: [`SLOW_FACTOR`] deadlines.
-    Slow,
+    Metadata,
+    /// Contents, on their way to or from the bucket: [`DATA_DEADLINES`] deadlines.
+    Data,
 }
 
 /// One request as logs and deadlines see it.
@@ -32,32 +32,32 @@ pub(super) enum Pace {
 pub(super) struct Call {
     pub(super) name: &'static str,
     pub(super) ino: u64,
-    pub(super) pace: Pace,
+    pub(super) deadline_class: DeadlineClass,
 }
 
 impl Call {
     /// Describes a call on names or attributes of `ino`.
-    pub(super) fn quick(name: &'static str, ino: u64) -> Self {
+    pub(super) fn metadata(name: &'static str, ino: u64) -> Self {
         Self {
             name,
             ino,
-            pace: Pace::Quick,
+            deadline_class: DeadlineClass::Metadata,
         }
     }
 
     /// Describes a call that moves contents of `ino`.
-    pub(super) fn slow(name: &'static str, ino: u64) -> Self {
+    pub(super) fn data(name: &'static str, ino: u64) -> Self {
         Self {
             name,
             ino,
-            pace: Pace::Slow,
+            deadline_class: DeadlineClass::Data,
         }
     }
 }
 
-/// Where requests become tasks. Clones are the same door.
+/// Where requests become tasks. Clones are the same dispatcher.
 #[derive(Debug, Clone)]
-pub(super) struct Door {
+pub(super) struct Dispatcher {
     fs: Arc<FileSystem>,
     tasks: Tasks,
     /// The groups of the rooms below: a panic there makes every later answer EIO.
@@ -65,13 +65,13 @@ pub(super) struct Door {
     deadline: Duration,
 }
 
-impl Door {
+impl Dispatcher {
     /// Whether what is shown changes by itself.
     pub(super) fn follows(&self) -> bool {
         self.fs.follows()
     }
 
-    /// Makes a door to `fs` whose requests run as members of `tasks`; a panic in `tasks` or `below` closes it.
+    /// Makes a dispatcher to `fs` whose requests run as members of `tasks`; a panic in `tasks` or `below` closes it.
     pub(super) fn new(fs: Arc<FileSystem>, tasks: Tasks, below: Tasks, deadline: Duration) -> Self {
         Self {
             fs,
@@ -82,10 +82,10 @@ impl Door {
     }
 
     /// Runs `work` as a task and sends its result, or EIO at the deadline, through `reply`.
-    pub(super) fn answer<T, R, W, F>(&self, call: Call, reply: R, work: W)
+    pub(super) fn run<T, R, W, F>(&self, call: Call, reply: R, work: W)
     where
-        T: Granted,
-        R: Answer<T>,
+        T: KernelReference,
+        R: Reply<T>,
         W: FnOnce(Arc<FileSystem>) -> F,
         F: Future<Output = Result<T, FsError>> + Send + 'static,
     {
@@ -96,27 +96,27 @@ impl Door {
         }
         let span = tracing::debug_span!("fuse", op = call.name, ino = call.ino);
         let work = work(Arc::clone(&self.fs));
-        let door = self.clone();
+        let dispatcher = self.clone();
         self.tasks.spawn(
             call.name,
-            async move { door.serve(call, reply, work).await }.instrument(span),
+            async move { dispatcher.serve(call, reply, work).await }.instrument(span),
         );
     }
 
     /// Runs `work` as a task nobody waits for.
-    pub(super) fn behind<W, F>(&self, call: Call, work: W)
+    pub(super) fn run_detached<W, F>(&self, call: Call, work: W)
     where
         W: FnOnce(Arc<FileSystem>) -> F,
         F: Future<Output = ()> + Send + 'static,
     {
         let span = tracing::debug_span!("fuse", op = call.name, ino = call.ino);
         let work = work(Arc::clone(&self.fs));
-        let door = self.clone();
+        let dispatcher = self.clone();
         self.tasks.spawn(
             call.name,
             async move {
                 if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
-                    door.poison(call, &panic);
+                    dispatcher.poison(call, &panic);
                     resume_unwind(panic);
                 }
             }
@@ -125,7 +125,7 @@ impl Door {
     }
 
     /// Runs `work` at once, on the dispatch thread; it must not wait.
-    pub(super) fn at_once(&self, call: Call, work: impl FnOnce(&FileSystem)) {
+    pub(super) fn run_inline(&self, call: Call, work: impl FnOnce(&FileSystem)) {
         // The dispatch thread belongs to fuser and has to go on whatever happens.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&self.fs))) {
             self.poison(call, &panic);
@@ -134,13 +134,13 @@ impl Door {
 
     async fn serve<T, R, F>(self, call: Call, reply: R, work: F)
     where
-        T: Granted,
-        R: Answer<T>,
+        T: KernelReference,
+        R: Reply<T>,
         F: Future<Output = Result<T, FsError>> + Send + 'static,
     {
-        let limit = match call.pace {
-            Pace::Quick => self.deadline,
-            Pace::Slow => self.deadline.saturating_mul(SLOW_FACTOR),
+        let limit = match call.deadline_class {
+            DeadlineClass::Metadata => self.deadline,
+            DeadlineClass::Data => self.deadline.saturating_mul(DATA_DEADLINES),
         };
         let mut work = std::pin::pin!(AssertUnwindSafe(work).catch_unwind());
         let Ok(outcome) = tokio::time::timeout(limit, work.as_mut()).await else {
@@ -163,7 +163,7 @@ impl Door {
         }
     }
 
-    async fn late<T: Granted>(
+    async fn late<T: KernelReference>(
         &self,
         call: Call,
         outcome: Result<Result<T, FsError>, Box<dyn Any + Send>>,
@@ -171,7 +171,7 @@ impl Door {
         match outcome {
             Ok(Ok(value)) => {
                 tracing::warn!("the result came after the deadline");
-                value.take_back(&self.fs).await;
+                value.undo(&self.fs).await;
             }
             Ok(Err(error)) => self.log(call, &error).await,
             Err(panic) => {
