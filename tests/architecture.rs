@@ -133,12 +133,12 @@ fn words_that_do_not_belong() {
 fn the_format_page_is_that_of_the_code() {
     let page = std::fs::read_to_string(root().join("docs/FORMAT.md")).expect("docs/FORMAT.md");
     let rooms = [
-        "store/rows.rs",
-        "store/record.rs",
-        "store/version.rs",
-        "store/queue/log.rs",
+        "store/schema/rows.rs",
+        "store/schema/journal_record.rs",
+        "store/model/version.rs",
+        "store/commit/log.rs",
     ];
-    let rooms = [&rooms[..], &["store/content/segment.rs", "meta/mod.rs"]].concat();
+    let rooms = [&rooms[..], &["store/data/segment.rs", "meta/mod.rs"]].concat();
     let sources = sources();
     let stored: std::collections::BTreeMap<_, _> = sources
         .iter()
@@ -147,7 +147,7 @@ fn the_format_page_is_that_of_the_code() {
         .collect();
     assert!(stored.len() > 40, "{stored:?}");
     check(format::missing(&page, &stored));
-    let keys = std::fs::read_to_string(root().join("src/store/keys.rs")).expect("keys.rs");
+    let keys = std::fs::read_to_string(root().join("src/store/schema/keys.rs")).expect("keys.rs");
     let (shown, reserved) = format::shown_keys(&page);
     assert_eq!(
         shown,

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use futures::StreamExt;
 
-use super::error::StoreError;
-use super::identity::{Identity, PARTS};
-use super::keys;
-use super::namespace::check_name;
-use super::queue::log;
-use super::rows::{self, Applied, decode};
 use crate::backend::Backend;
 use crate::env::Env;
 use crate::meta::{Change, MetaStore, SlateConfig, SlateStore};
+use crate::store::commit::log;
+use crate::store::model::error::StoreError;
+use crate::store::namespace::check_name;
+use crate::store::schema::keys;
+use crate::store::schema::manifest::{Identity, PARTS};
+use crate::store::schema::rows::{self, Applied, decode};
 
 /// Longest name of a setting, and longest value, in bytes.
 const SETTING_MAX: (usize, usize) = (64, 1024);

@@ -8,32 +8,32 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
 use uuid::Uuid;
 
-use super::clock::Clock;
-use super::content::Contents;
-use super::content::pin::Pins;
-use super::content::segment::Extents;
-use super::error::StoreError;
-use super::follow::Role;
-use super::identity::identity;
-use super::inode::Inodes;
-use super::queue::epoch::EpochObject;
-use super::queue::health::Health;
-use super::queue::log::Log;
-use super::queue::marks::OldMarks;
-use super::queue::overlay::View;
-use super::queue::space::Space;
-use super::queue::unsettled::Unsettled;
-use super::queue::{Draft, Operation, Queue};
-use super::reclaim::upkeep::{Reclaim, Upkeep};
-use super::record::{Order, Record};
-use super::recover::evidence::{self, Evidence};
-use super::recover::journaled::Journaled;
-use super::rows::{self, Applied};
-use super::version::{Ino, Time, Timestamp};
 use crate::backend::{Backend, Trouble};
 use crate::cache::{BlockCache, BlockCacheConfig, Budget, StagingDir};
 use crate::env::Env;
 use crate::meta::{Batch, Journal, JournalToken, MetaStore, Reason, SlateConfig, SlateStore};
+use crate::store::commit::epoch_object::EpochObject;
+use crate::store::commit::log::Log;
+use crate::store::commit::queue::{Draft, Operation, Queue};
+use crate::store::data::extent_map::Contents;
+use crate::store::data::pins::Pins;
+use crate::store::data::segment::Extents;
+use crate::store::follower::Role;
+use crate::store::gc::task::{Reclaim, Upkeep};
+use crate::store::index::applied::OldMarks;
+use crate::store::index::health::Health;
+use crate::store::index::overlay::View;
+use crate::store::index::provisional::Unsettled;
+use crate::store::index::timestamps::Clock;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{Ino, Time, Timestamp};
+use crate::store::recovery::evidence::{self, Evidence};
+use crate::store::recovery::journal::Journaled;
+use crate::store::schema::journal_record::{Order, Record};
+use crate::store::schema::manifest::identity;
+use crate::store::schema::rows::{self, Applied};
+use crate::store::tree::disk_space::Space;
+use crate::store::tree::inode::Inodes;
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::Tasks;
 
@@ -103,11 +103,11 @@ pub(crate) struct Shared {
     pub(crate) applied: Mutex<Applied>,
     pub(crate) old_marks: Mutex<OldMarks>,
     pub(crate) unsettled: Mutex<Unsettled>,
-    pub(crate) replay: Mutex<super::recover::replay::Replay>,
+    pub(crate) replay: Mutex<crate::store::recovery::replay::Replay>,
     pub(crate) uploads: Semaphore,
     pub(crate) orphaned: tokio::sync::mpsc::UnboundedSender<Ino>,
     pub(crate) renames: tokio::sync::Mutex<()>,
-    pub(crate) undeletes: super::past::restore::Undeletes,
+    pub(crate) undeletes: crate::store::history::restore_tree::Undeletes,
     ids: AtomicU64,
     sequence: AtomicU64,
 }
@@ -298,7 +298,7 @@ impl Shared {
             contents: Contents::default(),
             pins: Arc::default(),
             renames: tokio::sync::Mutex::new(()),
-            undeletes: super::past::restore::Undeletes::default(),
+            undeletes: crate::store::history::restore_tree::Undeletes::default(),
             orphaned,
             config,
             role,
@@ -370,9 +370,9 @@ impl Shared {
         self.sequence.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn new_segment(&self) -> super::content::segment::SegmentId {
+    pub(crate) fn new_segment(&self) -> crate::store::data::segment::SegmentId {
         let sequence = self.sequence.fetch_add(1, Ordering::SeqCst);
-        super::content::segment::SegmentId {
+        crate::store::data::segment::SegmentId {
             epoch: self.epoch,
             sequence,
         }
@@ -394,14 +394,14 @@ impl Shared {
             content: None,
             settles: None,
             usage: (0, 0),
-            held: super::queue::Held::default(),
+            held: crate::store::commit::queue::Held::default(),
         }
     }
 
     /// Acknowledges an operation: into the journal, the overlay and the queue, or not at all.
     pub(crate) fn enqueue(&self, mut draft: Draft) -> Result<Arc<Operation>, StoreError> {
         self.health.check()?;
-        super::reclaim::note(&mut draft);
+        crate::store::gc::lineage::note(&mut draft);
         let pending = draft
             .content
             .as_ref()

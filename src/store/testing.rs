@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::identity::identity;
-use super::namespace::open_local;
-use super::queue::pipeline::Step;
-use super::{Gather, Namespace, NamespaceConfig, Reclaim, StoreError, rows};
 use crate::backend::{Backend, BackendConfig};
 use crate::env::SeededEnv;
 use crate::meta::MemoryStore;
+use crate::store::commit::pipeline::Step;
+use crate::store::namespace::open_local;
+use crate::store::schema::manifest::identity;
+use crate::store::schema::rows;
+use crate::store::{Gather, Namespace, NamespaceConfig, Reclaim, StoreError};
 use crate::sync::Arc;
 use crate::task::Tasks;
 

@@ -192,7 +192,7 @@ fn words_and_forgotten_files_are_seen() {
 fn what_the_format_page_lacks_is_seen() {
     let code = "#[derive(Debug, Serialize)]\npub(crate) struct A { x: u8, pub(crate) y: Vec<(u8, u8)> }\n\
         #[derive(Serialize)]\nenum B { #[default] One, Two { z: u8 }, Three(A) }\nstruct C { not_stored: u8 }";
-    let stored = format::stored(&Source::new("store/rows.rs", code));
+    let stored = format::stored(&Source::new("store/schema/rows.rs", code));
     let missing = |page: &str| format::missing(&format!("text\n```\n{page}\n```\n"), &stored);
     let whole = "A  { x: u8,\n  y: [(u8, u8)] }\nB    0 One | 1 Two { z: u8 }\n  | 2 Three(A)";
     assert_eq!(missing(whole), Vec::<String>::new());

@@ -10,8 +10,9 @@ use super::error::BlobError;
 use super::key::Key;
 use super::write::{FOREIGN_ID, Fill, PutOptions};
 use super::{BlobStore, Open};
-use crate::store::rows::Foreign;
-use crate::store::{Kept, Op, Timestamp, VersionId, keys};
+use crate::store::schema::keys;
+use crate::store::schema::rows::Foreign;
+use crate::store::{Kept, Op, Timestamp, VersionId};
 
 /// Bytes of an imported id, at most.
 const ID_MAX: usize = 255;

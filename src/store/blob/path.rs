@@ -7,9 +7,9 @@ use bytes::Bytes;
 use super::Open;
 use super::error::BlobError;
 use super::key::Key;
-use crate::store::keys;
 use crate::store::namespace::Shared;
-use crate::store::rows::{Body, Closed, Hung, InodeRow, decode};
+use crate::store::schema::keys;
+use crate::store::schema::rows::{Body, Closed, Hung, InodeRow, decode};
 use crate::store::{Ino, Kind, NewNode, ROOT, Stat, StoreError};
 
 /// The attribute of a directory that was made for a key: it goes when a delete leaves it empty. Whoever removes the attribute

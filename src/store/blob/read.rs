@@ -13,7 +13,7 @@ use super::error::BlobError;
 use super::key::Key;
 use super::write::{CONTENT_TYPE, METADATA};
 use super::{BlobStore, Open};
-use crate::store::rows::{Body, State};
+use crate::store::schema::rows::{Body, State};
 use crate::store::{File, Ino, Namespace, PastEntry, Pin, Stat, StoreError, Time, VersionId};
 use crate::sync::Arc;
 

@@ -12,7 +12,7 @@ use super::error::BlobError;
 use super::key::Key;
 use super::list::ListOptions;
 use super::{BlobStore, Open};
-use crate::store::file::put::{Placing, Whole};
+use crate::store::tree::put::{Placing, Whole};
 use crate::store::{Author, CloneSource, Kind, Op, StoreError, Timestamp, VersionId, XATTRS_MAX};
 
 /// Bytes taken from a source at once.

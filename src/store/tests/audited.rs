@@ -148,7 +148,7 @@ async fn counts_that_are_wrong_are_told_by_file_version_and_segment() {
         }
     }
     let _commit = index.commit(batch).await.unwrap();
-    let found = audit::miscounted(&index).await.unwrap();
+    let found = crate::store::check::miscounted(&index).await.unwrap();
     let told: Vec<String> = found
         .named
         .iter()

@@ -2,7 +2,7 @@
 
 use super::super::blob::*;
 use super::blob::{keys, noted, past, plain};
-use super::queue::pipeline::Step;
+use super::failpoints::Step;
 use super::*;
 
 /// Bytes that differ from place to place, the same for a seed.

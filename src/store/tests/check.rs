@@ -312,14 +312,14 @@ pub(crate) async fn log_twin(ns: &Namespace, world: &World) {
     }
     let index = ns.0.view.rows();
     let mut told = twin.scan("C".into().."I".into()).await.unwrap();
-    let found = audit::compare(index.as_ref(), &mut *told, &|_| {}, |_| Ok(())).await;
+    let found = crate::store::check::compare(index.as_ref(), &mut *told, &|_| {}, |_| Ok(())).await;
     let found = found.unwrap();
     assert!(
         found.rows > 0 && found.differing.count == 0,
         "the index, and what the log says: {:#?}",
         found.differing
     );
-    let miscounted = audit::recount(index.as_ref()).await.unwrap();
+    let miscounted = crate::store::check::recount(index.as_ref()).await.unwrap();
     assert!(
         miscounted.is_empty(),
         "counts and what they count: {miscounted:#?}"

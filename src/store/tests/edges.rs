@@ -276,5 +276,5 @@ async fn a_wrong_count_of_files_is_named() {
     };
     batch.put(keys::applied(), rows::encode(&wrong));
     let _commit = index.commit(batch).await.unwrap();
-    assert_eq!(audit::recount(&index).await.unwrap(), ["GA"]);
+    assert_eq!(crate::store::check::recount(&index).await.unwrap(), ["GA"]);
 }

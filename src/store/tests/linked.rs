@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::*;
-use crate::store::content::segment::{footer, hash};
+use crate::store::data::segment::{footer, hash};
 
 const LEN: usize = 20 << 20;
 

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::meta::{Batch, MetaRead, MetaStore, SlateConfig, SlateStore};
-use crate::store::content::segment::object_key;
-use crate::store::rows::{Applied, Body, Closed, Entry, decode, encode};
+use crate::store::data::segment::object_key;
+use crate::store::schema::rows::{Applied, Body, Closed, Entry, decode, encode};
 use log::{Base, LogObject};
 
 /// Files of one batch.

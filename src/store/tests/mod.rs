@@ -31,10 +31,12 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
-use super::queue::{log, pipeline};
-use super::*;
 use crate::backend::{Backend, BackendConfig};
 use crate::env::SeededEnv;
+use crate::store::commit::{log, pipeline};
+use crate::store::model::failpoints;
+use crate::store::schema::{keys, rows};
+use crate::store::*;
 use crate::sync::Arc;
 use crate::task::Tasks;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::dice::{Dice, number};
 use super::*;
+use crate::store::data::segment::SegmentId;
 
 const NAMES: [&[u8]; 4] = [b"a", b"b", b"c", b"d"];
 const GRACE_NS: u64 = 3600 * 1_000_000_000;
@@ -155,7 +156,7 @@ async fn finish(ns: &Namespace, world: &World, known: &Known, at: &str) {
     known.check(ns, at).await;
     check::log_twin(ns, world).await;
     for object in world.backend().list("data").await.unwrap() {
-        let id = content::segment::SegmentId::from_key(&object.key).unwrap();
+        let id = SegmentId::from_key(&object.key).unwrap();
         let key = keys::segment(id.epoch, id.sequence);
         let row: Option<rows::SegmentRow> = ns.0.view.row("G B", &key).await.unwrap();
         let modified = object.modified_ns;

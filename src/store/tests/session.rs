@@ -2,6 +2,7 @@
 
 use super::tree::{Fix, Id, Slot, Tree};
 use super::*;
+use crate::store::commit::queue::Operation;
 
 /// One call of a program. Paths lead from the root, `/` between names; handles have numbers.
 #[derive(Clone, Debug)]
@@ -542,7 +543,7 @@ impl Session {
     pub(crate) async fn rest(&self) {
         let shared = &self.ns.0;
         if self.only {
-            let is_held = |o: &Arc<queue::Operation>| {
+            let is_held = |o: &Arc<Operation>| {
                 let needed = shared.queue.needed_by(o.order);
                 needed
                     .iter()

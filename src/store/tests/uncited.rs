@@ -4,7 +4,7 @@ use super::reclaim::{end, rows_of, segments, settle};
 use super::*;
 use crate::env::Env;
 use crate::meta::Batch;
-use crate::store::content::segment::SegmentId;
+use crate::store::data::segment::SegmentId;
 
 const GRACE_NS: u64 = 3600 * 1_000_000_000;
 const DAY_NS: u64 = 24 * GRACE_NS;

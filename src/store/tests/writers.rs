@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use std::cell::Cell;
 
-use super::super::recover::conflict::STEPS;
 use super::*;
 use crate::env::Env;
+use crate::store::recovery::conflict::STEPS;
 
 impl World {
     /// Another machine at the same bucket.

@@ -1,0 +1,385 @@
+//! What a check found, and the names of what it found it about.
+//!
+//! Rows are found by their keys; people know paths, versions and objects. A path leads through the rows of directories as the
+//! index has them; where it has none, the inode's number stands.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use crate::meta::MetaRead;
+use crate::store::check::recount::shown;
+use crate::store::data::segment::object_key;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{Ino, ROOT, Timestamp};
+use crate::store::schema::keys;
+use crate::store::schema::rows::{Body, Entry, Hung, InodeRow, Place, State, decode};
+
+/// Findings of a kind that are named; further ones are counted.
+const NAMED_MAX: usize = 1_000;
+/// Directories above each other, at most, that a path may lead through: more is a circle.
+const DEPTH_MAX: usize = 4_096;
+
+/// What a finding is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// What stands at a path below the root, or one of its versions.
+    Path {
+        /// Parts joined by `/`, without one in front; bytes that are no text are escaped.
+        path: String,
+        /// The version's instant; `None` for the current state.
+        version: Option<Timestamp>,
+    },
+    /// An object of the namespace in the bucket.
+    Object(String),
+    /// Something without a path, in words.
+    Other(String),
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about.
+    pub subject: Subject,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+/// Findings of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// How many there are.
+    pub count: u64,
+    /// The first of them.
+    pub named: Vec<Finding>,
+}
+
+impl Findings {
+    /// Whether nothing was found.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(super) fn add(&mut self, subject: Subject, what: &str) {
+        self.count += 1;
+        if self.named.len() < NAMED_MAX {
+            self.named.push(Finding {
+                subject,
+                what: what.to_owned(),
+            });
+        }
+    }
+}
+
+/// Keys of rows with a fault.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Faulty {
+    pub(crate) count: u64,
+    /// The first of them.
+    pub(crate) keys: Vec<Bytes>,
+}
+
+impl Faulty {
+    pub(crate) fn add(&mut self, key: &[u8]) {
+        self.count += 1;
+        if self.keys.len() < NAMED_MAX {
+            // A copy: a row may share its memory with a block of the index.
+            self.keys.push(Bytes::copy_from_slice(key));
+        }
+    }
+}
+
+/// The file that shows a content.
+#[derive(Clone, Debug)]
+struct Owner {
+    directory_and_name: Option<(Ino, Bytes)>,
+    ino: Ino,
+    version: Option<Timestamp>,
+}
+
+/// Finds names in an index.
+pub(super) struct Naming<'a> {
+    index: &'a dyn MetaRead,
+    paths: BTreeMap<Ino, Option<String>>,
+    owners: BTreeMap<u64, Owner>,
+}
+
+impl<'a> Naming<'a> {
+    /// Prepares for naming `faults`: files are found by the contents they show, all at once.
+    pub(super) async fn new(
+        index: &'a dyn MetaRead,
+        faults: [&Faulty; 2],
+    ) -> Result<Self, StoreError> {
+        let keys = faults.iter().flat_map(|faulty| &faulty.keys);
+        let wanted: BTreeSet<u64> = keys.filter_map(|key| lineage_of(key)).collect();
+        Ok(Self {
+            index,
+            paths: BTreeMap::new(),
+            owners: owners(index, &wanted).await?,
+        })
+    }
+
+    /// Tells about rows by their names.
+    pub(super) async fn findings(
+        &mut self,
+        faulty: Faulty,
+        what: impl Fn(&str) -> String,
+    ) -> Result<Findings, StoreError> {
+        let mut findings = Findings::default();
+        for key in &faulty.keys {
+            let (subject, row) = self.subject(key).await?;
+            findings.add(subject, &what(row));
+        }
+        findings.count = faulty.count;
+        Ok(findings)
+    }
+
+    /// What a row is about, and what it says of it.
+    async fn subject(&mut self, key: &Bytes) -> Result<(Subject, &'static str), StoreError> {
+        let first = Ino(word(key, 2).unwrap_or(0));
+        Ok(match key.get(..2).unwrap_or_default() {
+            b"CD" => {
+                let name = key.get(10..).unwrap_or_default();
+                (self.named(first, name, None).await?, "its name")
+            }
+            b"CI" => (self.inode(first, None).await?, "its attributes"),
+            b"CN" => (self.inode(first, None).await?, "where its inode is"),
+            b"CU" => (self.inode(first, None).await?, "its mark as unfinished"),
+            b"CO" => (
+                self.inode(first, None).await?,
+                "its mark as removed while open",
+            ),
+            b"CP" => (
+                self.inode(first, None).await?,
+                "its mark as being undeleted",
+            ),
+            b"CX" => (self.inode(first, None).await?, "an extended attribute"),
+            b"CF" => (self.content(key).await?, "where its bytes lie"),
+            b"CK" => (self.content(key).await?, "a truncation"),
+            b"CL" => (self.content(key).await?, "what it was copied from"),
+            b"GR" => (self.content(key).await?, "how many versions show it"),
+            b"GD" => (
+                self.content(key).await?,
+                "that a version no longer shows it",
+            ),
+            b"HV" => (self.version(key).await?, "the version"),
+            b"HW" => {
+                let version = keys::trailing_id(key).map(|id| id.instant);
+                (self.inode(first, version).await?, "the version")
+            }
+            b"HT" => {
+                let name = keys::interval_name(key);
+                let subject = self.named(first, &name, None).await?;
+                (subject, "when its name was there")
+            }
+            b"HN" => (self.inode(first, None).await?, "where the directory was"),
+            b"HE" => (other("a version that was imported"), "its id"),
+            b"GX" => {
+                let directory = Ino(word(key, 10).unwrap_or(0));
+                let name = key.get(18..).unwrap_or_default();
+                let subject = self.named(directory, name, None).await?;
+                (subject, "when a version of it ended")
+            }
+            b"GB" => (segment(key), "how many files use its parts"),
+            b"GE" => (segment(key), "that a file no longer uses it"),
+            b"GN" => (segment(key), "that no file uses it"),
+            b"GM" => (segment(key), "where its parts were moved"),
+            b"GA" => (other("the namespace"), "its size and what is applied"),
+            b"GW" => (other("the namespace"), "what earlier writers applied"),
+            b"GL" => (other("the namespace"), "its newest log object"),
+            b"GO" => (other("the namespace"), "how far segments were swept"),
+            b"GU" => (other("the namespace"), "its lowest unfinished inode"),
+            _ => (other(&key.escape_ascii().to_string()), "a row"),
+        })
+    }
+
+    async fn version(&mut self, key: &Bytes) -> Result<Subject, StoreError> {
+        let version = keys::trailing_id(key).map(|id| id.instant);
+        match keys::closed_slot(key) {
+            Some((directory, name)) => self.named(directory, &name, version).await,
+            None => Ok(other("a version")),
+        }
+    }
+
+    /// The file that shows a content.
+    async fn content(&mut self, key: &[u8]) -> Result<Subject, StoreError> {
+        let cid = lineage_of(key).unwrap_or(0);
+        let Some(owner) = self.owners.get(&cid).cloned() else {
+            return Ok(other(&format!("content {cid}, which no file shows")));
+        };
+        match owner.directory_and_name {
+            Some((directory, name)) => self.named(directory, &name, owner.version).await,
+            None => self.inode(owner.ino, owner.version).await,
+        }
+    }
+
+    async fn named(
+        &mut self,
+        directory: Ino,
+        name: &[u8],
+        version: Option<Timestamp>,
+    ) -> Result<Subject, StoreError> {
+        let path = self.path(directory).await?;
+        let path = join(&path.unwrap_or_else(|| unnamed(directory)), name);
+        Ok(Subject::Path { path, version })
+    }
+
+    async fn inode(&mut self, ino: Ino, version: Option<Timestamp>) -> Result<Subject, StoreError> {
+        if let Some(path) = self.path(ino).await? {
+            return Ok(Subject::Path { path, version });
+        }
+        match self.index.get(&keys::place(ino)).await? {
+            Some(row) => {
+                let place: Place = decode("C N", &row)?;
+                self.named(place.directory, &place.name, version).await
+            }
+            None => Ok(other(&unnamed(ino))),
+        }
+    }
+
+    /// The path of a directory that is there, or the last one of a directory that was.
+    async fn path(&mut self, directory: Ino) -> Result<Option<String>, StoreError> {
+        let (mut ino, mut names) = (directory, Vec::new());
+        let above = loop {
+            if ino == ROOT {
+                break Some(String::new());
+            }
+            if let Some(known) = self.paths.get(&ino) {
+                break known.clone();
+            }
+            match self.parent(ino).await? {
+                Some((parent, name)) if names.len() < DEPTH_MAX => {
+                    names.push(name);
+                    ino = parent;
+                }
+                // Not even its parent: what is known of the path is below this one.
+                _ if names.is_empty() => break None,
+                _ => break Some(unnamed(ino)),
+            }
+        };
+        let below = names.iter().rev();
+        let path = above.map(|above| below.fold(above, |path, name| join(&path, name)));
+        self.paths.insert(directory, path.clone());
+        Ok(path)
+    }
+
+    async fn parent(&self, directory: Ino) -> Result<Option<(Ino, Bytes)>, StoreError> {
+        if let Some(row) = self.index.get(&keys::inode(directory)).await?
+            && let InodeRow::Directory(row) = decode("C I", &row)?
+            && let Some((_, place)) = row.place
+        {
+            return Ok(Some(place));
+        }
+        let start = keys::hangings(directory);
+        let end = keys::after(&start);
+        let mut newest = self.index.scan(start..end).await?;
+        match newest.next().await? {
+            Some((_, row)) => {
+                let hung: Hung = decode("H N", &row)?;
+                Ok(Some((hung.parent, hung.name)))
+            }
+            None => Ok(None),
+        }
+    }
+}
+
+fn other(what: &str) -> Subject {
+    Subject::Other(what.to_owned())
+}
+
+fn unnamed(ino: Ino) -> String {
+    format!("inode {}", ino.0)
+}
+
+fn segment(key: &[u8]) -> Subject {
+    match keys::segment_of(key) {
+        Some((epoch, sequence)) => Subject::Object(object_key("data", epoch, sequence)),
+        None => other("a segment"),
+    }
+}
+
+fn word(key: &[u8], at: usize) -> Option<u64> {
+    let raw: [u8; 8] = key.get(at..at + 8)?.try_into().ok()?;
+    Some(u64::from_be_bytes(raw))
+}
+
+/// The lineage of a content that a row is about.
+fn lineage_of(key: &[u8]) -> Option<u64> {
+    matches!(key.get(..2)?, b"CF" | b"CK" | b"CL" | b"GR" | b"GD").then(|| word(key, 2))?
+}
+
+/// A path and a name below it, fit to be printed.
+fn join(path: &str, name: &[u8]) -> String {
+    let mut joined = path.to_owned();
+    if !joined.is_empty() {
+        joined.push('/');
+    }
+    for chunk in name.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character.is_control() {
+                true => joined.extend(character.escape_default()),
+                false => joined.push(character),
+            }
+        }
+        joined.push_str(&chunk.invalid().escape_ascii().to_string());
+    }
+    joined
+}
+
+/// Finds who shows the contents of `wanted` lineages; a current state is preferred.
+async fn owners(
+    index: &dyn MetaRead,
+    wanted: &BTreeSet<u64>,
+) -> Result<BTreeMap<u64, Owner>, StoreError> {
+    let mut owners = BTreeMap::new();
+    if wanted.is_empty() {
+        return Ok(owners);
+    }
+    for table in [b"CD", b"CI", b"CO", b"HV", b"HW"] {
+        let start = Bytes::copy_from_slice(table);
+        let mut rows = index.scan(start.clone()..keys::after(&start)).await?;
+        while let Some((key, value)) = rows.next().await? {
+            for content in shown(table, &value)? {
+                let Some(content) = content.reference() else {
+                    continue;
+                };
+                if wanted.contains(&content.cid) && !owners.contains_key(&content.cid) {
+                    owners.insert(content.cid, owner(table, &key, &value)?);
+                }
+            }
+            if owners.len() == wanted.len() {
+                return Ok(owners);
+            }
+        }
+    }
+    Ok(owners)
+}
+
+fn owner(table: &[u8], key: &Bytes, value: &Bytes) -> Result<Owner, StoreError> {
+    let first = Ino(word(key, 2).unwrap_or(0));
+    let (directory_and_name, version) = match table {
+        b"CD" => {
+            let name = Bytes::copy_from_slice(&keys::entry_name(key));
+            let version = match decode::<Entry>("C D", value)?.body {
+                Body::Own {
+                    state: State::Version(stamp),
+                    ..
+                } => Some(stamp.id.instant),
+                Body::Own { .. } | Body::Linked(_) => None,
+            };
+            (Some((first, name)), version)
+        }
+        b"HV" => {
+            let named = keys::closed_slot(key).map(|(d, n)| (d, Bytes::copy_from_slice(&n)));
+            (named, keys::trailing_id(key).map(|id| id.instant))
+        }
+        b"HW" => (None, keys::trailing_id(key).map(|id| id.instant)),
+        _ => (None, None),
+    };
+    Ok(Owner {
+        directory_and_name,
+        ino: first,
+        version,
+    })
+}

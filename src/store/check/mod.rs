@@ -1,0 +1,311 @@
+//! Does the log tell the whole story? Its objects, replayed into rows, against the rows of the index; and the counts of the
+//! index against what they count.
+//!
+//! Invariant: memory is bounded by [`Spill`], whatever the history; only the names of the log's objects and the first
+//! findings of each kind are held besides.
+
+mod finding;
+mod log_compare;
+mod recount;
+mod sorted;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub use finding::{Finding, Findings, Subject};
+pub use sorted::Spill;
+
+use crate::backend::{Backend, BackendError};
+use crate::meta::{MetaRead, RowScan, SlateConfig, SlateFollower};
+use crate::store::check::finding::{Faulty, Naming};
+use crate::store::check::log_compare::{Reached, Replay};
+use crate::store::check::recount::Recount;
+use crate::store::check::sorted::Sorted;
+use crate::store::model::error::StoreError;
+use crate::store::namespace::check_name;
+use crate::store::recovery::evidence::{self, Evidence};
+use crate::store::schema::rows::{self, Applied, LogPlace, decode};
+
+/// The index is looked at as it is when it is opened.
+const NEVER: Duration = Duration::from_secs(365 * 86_400);
+
+/// How long the log is left alone before it is read again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// How often progress is told, in rows.
+const ROWS_TOLD: u64 = 10_000;
+
+/// Blocks of the index in memory, bytes: it is read once, from one end to the other.
+const BLOCK_CACHE: u64 = 8 << 20;
+
+/// How a check goes about it.
+#[derive(Clone, Debug)]
+pub struct AuditConfig {
+    /// How long to wait for what the writer has not yet logged.
+    pub patience: Duration,
+    /// Where rows lie that do not fit into memory. Two such amounts are in use at a time.
+    pub spill: Spill,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self {
+            patience: Duration::ZERO,
+            spill: Spill {
+                dir: std::env::temp_dir(),
+                memory: 32 << 20,
+            },
+        }
+    }
+}
+
+/// What a check is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuditStep {
+    /// It has read so many of the log's objects.
+    Log {
+        /// Objects read.
+        read: usize,
+        /// Objects that are known.
+        all: usize,
+    },
+    /// It has compared so many rows of the index.
+    Rows(u64),
+    /// The namespace is being written, and its log is behind: it waits.
+    Waiting,
+}
+
+/// What [`audit_log`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Log objects read.
+    pub objects: usize,
+    /// Rows of the index.
+    pub rows: u64,
+    /// Log objects that are missing or bad. What they told is then missing from the comparison.
+    pub damaged: Findings,
+    /// Rows that differ or are missing on one side.
+    pub differing: Findings,
+    /// Counts that are not what a recount gives.
+    pub miscounted: Findings,
+}
+
+impl Audit {
+    /// Whether nothing was found.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.damaged.is_empty() && self.differing.is_empty() && self.miscounted.is_empty()
+    }
+}
+
+/// A batch of a writer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct BatchId {
+    epoch: u64,
+    number: u64,
+}
+
+/// Replays the log of a namespace and compares the outcome with every row of its index, as both are now. Takes the
+/// namespace from no writer: what its writer does meanwhile is left out, and what it has not yet logged is waited for, as
+/// `config` says; `step` is told what is being done.
+///
+/// # Errors
+/// `NotFound` where there is no such namespace, or nothing in it; `Unavailable`, also when the log does not catch up;
+/// `Damaged` for an index that lacks what other objects prove; `Corrupt` for one that cannot be read; `LocalDisk` when temporary files cannot be written; `Invalid` for a bad name.
+pub async fn audit_log(
+    backend: &Backend,
+    name: &str,
+    config: &AuditConfig,
+    step: impl Fn(AuditStep) + Send + Sync,
+) -> Result<Audit, StoreError> {
+    check_name(name)?;
+    let backend = backend.child(name);
+    match backend.get("namespace.json").await {
+        Ok(_) => {}
+        Err(BackendError::NotFound { .. }) => return Err(StoreError::NotFound),
+        Err(error) => return Err(error.into()),
+    }
+    let slate = SlateConfig {
+        local: backend.is_local(),
+        block_cache_bytes: BLOCK_CACHE,
+        ..SlateConfig::new(rows::merge)
+    };
+    match evidence::examine(&backend, &slate).await? {
+        Evidence::Damaged(what) => return Err(StoreError::Damaged(what)),
+        Evidence::Unused => return Err(StoreError::NotFound),
+        Evidence::Whole | Evidence::LogUnreadable(_) => {}
+    }
+    let index = SlateFollower::open(backend.object_store(), "meta", &slate, NEVER).await?;
+    let audit = audit(&backend, &index, config, step).await;
+    index.close().await?;
+    audit
+}
+
+async fn audit(
+    backend: &Backend,
+    index: &SlateFollower,
+    config: &AuditConfig,
+    step: impl Fn(AuditStep) + Send + Sync,
+) -> Result<Audit, StoreError> {
+    let deadline = tokio::time::Instant::now() + config.patience;
+    let mut replay = Replay::new(backend, Sorted::new(rows::merge, config.spill.clone()));
+    loop {
+        let (upto, recorded) = newest(index).await?;
+        let reached = replay.read_to(upto, recorded, &step).await?;
+        // With an object missing or bad the log may never come there; what it tells is compared all the same.
+        if reached == Reached::There || !replay.damaged.is_empty() {
+            replay.rows.write_run()?;
+            let mut counts = Recount::new(config.spill.clone());
+            let each = |row: Row<'_>| counts.row(row.key, row.value);
+            let compared = compare(index, &mut replay.rows.rows(), &step, each).await?;
+            let miscounted = counts.finish().await?;
+            let found = named(index, compared.differing, miscounted).await?;
+            // The engine looks for a newer state once by itself, right after it was opened.
+            if newest(index).await?.0 == upto {
+                return Ok(Audit {
+                    objects: replay.objects,
+                    rows: compared.rows,
+                    damaged: replay.damaged,
+                    ..found
+                });
+            }
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return Err(StoreError::Unavailable(behind(upto, reached, &replay)));
+        }
+        step(AuditStep::Waiting);
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Tells by their names which rows differ and which counts are wrong.
+async fn named(
+    index: &dyn MetaRead,
+    differing: Faulty,
+    miscounted: Faulty,
+) -> Result<Audit, StoreError> {
+    let mut naming = Naming::new(index, [&differing, &miscounted]).await?;
+    let what = |row: &str| format!("{row} is not what the log tells");
+    let differing = naming.findings(differing, what).await?;
+    let what = |row: &str| format!("{row} is counted wrongly");
+    Ok(Audit {
+        differing,
+        miscounted: naming.findings(miscounted, what).await?,
+        ..Audit::default()
+    })
+}
+
+/// Says that the log does not tell what the index has.
+fn behind(upto: BatchId, reached: Reached, replay: &Replay<'_>) -> String {
+    let told = match replay.told() {
+        Some(told) => format!("batch {} of epoch {}", told.number, told.epoch),
+        None => "nothing".to_owned(),
+    };
+    let BatchId { epoch, number } = upto;
+    match reached {
+        Reached::There | Reached::Short => format!(
+            "its log ends with {told}, before batch {number} of epoch {epoch}, which the index has: the writer was killed or \
+             cannot upload; the next mount that writes fills the gap"
+        ),
+        Reached::Beyond => format!(
+            "its log goes on from {told}, after batch {number} of epoch {epoch}, where the index ends"
+        ),
+    }
+}
+
+/// The newest batch in an index, and the newest log object that it names.
+async fn newest(index: &SlateFollower) -> Result<(BatchId, Option<LogPlace>), StoreError> {
+    let applied = index.get(&crate::store::schema::keys::applied()).await?;
+    let applied: Applied = decode("G A", &applied.ok_or(StoreError::NotFound)?)?;
+    let (epoch, number) = applied.batch;
+    let recorded = match index.get(&crate::store::schema::keys::logged()).await? {
+        Some(row) => {
+            let (epoch, sequence) = decode("G L", &row)?;
+            Some(LogPlace { epoch, sequence })
+        }
+        None => None,
+    };
+    Ok((BatchId { epoch, number }, recorded))
+}
+
+/// A row of an index.
+#[derive(Clone, Copy)]
+pub(crate) struct Row<'a> {
+    pub(crate) key: &'a Bytes,
+    pub(crate) value: &'a Bytes,
+}
+
+/// What [`compare`] found.
+pub(crate) struct Compared {
+    /// Rows of the index.
+    pub(crate) rows: u64,
+    pub(crate) differing: Faulty,
+}
+
+/// Compares the rows of an index with those of another source, and shows each row of the index to `each`.
+pub(crate) async fn compare(
+    index: &dyn MetaRead,
+    other: &mut (dyn RowScan + '_),
+    step: &(impl Fn(AuditStep) + Sync),
+    mut each: impl FnMut(Row<'_>) -> Result<(), StoreError> + Send,
+) -> Result<Compared, StoreError> {
+    let all = Bytes::from_static(b"C")..Bytes::from_static(b"I");
+    let mut left = index.scan(all).await?;
+    let (mut a, mut b) = (left.next().await?, other.next().await?);
+    let (mut rows, mut differing) = (0, Faulty::default());
+    loop {
+        let keys = (a.as_ref().map(|r| &r.0), b.as_ref().map(|r| &r.0));
+        let order = match keys {
+            (None, None) => return Ok(Compared { rows, differing }),
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (Some(x), Some(y)) => x.cmp(y),
+        };
+        if a != b
+            && let Some(key) = if order.is_le() { keys.0 } else { keys.1 }
+        {
+            differing.add(key);
+        }
+        if order.is_le() {
+            if let Some((key, value)) = &a {
+                each(Row { key, value })?;
+            }
+            rows += 1;
+            if rows % ROWS_TOLD == 0 {
+                step(AuditStep::Rows(rows));
+            }
+            a = left.next().await?;
+        }
+        if order.is_ge() {
+            b = other.next().await?;
+        }
+    }
+}
+
+/// The keys of counts that differ from what the other rows of an index show and use.
+#[cfg(test)]
+pub(crate) async fn recount(index: &dyn MetaRead) -> Result<Vec<Bytes>, StoreError> {
+    Ok(recounted(index).await?.keys)
+}
+
+/// The same, by their names.
+#[cfg(test)]
+pub(crate) async fn miscounted(index: &dyn MetaRead) -> Result<Findings, StoreError> {
+    let miscounted = recounted(index).await?;
+    Ok(named(index, Faulty::default(), miscounted)
+        .await?
+        .miscounted)
+}
+
+#[cfg(test)]
+async fn recounted(index: &dyn MetaRead) -> Result<Faulty, StoreError> {
+    let mut counts = Recount::new(AuditConfig::default().spill);
+    let mut all = index
+        .scan(Bytes::from_static(b"C")..Bytes::from_static(b"I"))
+        .await?;
+    while let Some((key, value)) = all.next().await? {
+        counts.row(&key, &value)?;
+    }
+    counts.finish().await
+}

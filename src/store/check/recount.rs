@@ -1,0 +1,217 @@
+//! Counts again what the index counts: how many versions show a content, how many rows use an extent, files and bytes.
+//!
+//! Every row adds to or takes from a sum per content or extent, and every count takes away what it says; what is not zero in
+//! the end is wrong.
+
+use bytes::Bytes;
+
+use crate::meta::{Change, RowScan};
+use crate::store::check::finding::Faulty;
+use crate::store::check::sorted::{Sorted, Spill};
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{Content, ROOT};
+use crate::store::schema::keys;
+use crate::store::schema::rows::{
+    Applied, Body, Closed, Entry, InodeRow, LineageRow, MovedRow, Node, Orphan, RangeRow,
+    SegmentRow, Source, State, decode,
+};
+
+/// Length of the key of a count per segment; behind it the sums here have the extent's offset.
+const SEGMENT_KEY: usize = 18;
+
+/// A recount under way.
+pub(crate) struct Recount {
+    sums: Sorted,
+    bytes: i64,
+    files: i64,
+}
+
+/// An extent of a segment.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct ExtentId {
+    epoch: u64,
+    sequence: u64,
+    offset: u32,
+}
+
+impl ExtentId {
+    fn key(self) -> Bytes {
+        let segment = keys::segment(self.epoch, self.sequence);
+        [&segment[..], &self.offset.to_be_bytes()].concat().into()
+    }
+}
+
+/// Sums are added up.
+fn sum(_key: &[u8], existing: Option<&[u8]>, operand: &[u8]) -> Bytes {
+    let total = number(existing.unwrap_or_default()).wrapping_add(number(operand));
+    Bytes::copy_from_slice(&total.to_le_bytes())
+}
+
+fn number(bytes: &[u8]) -> i64 {
+    bytes.try_into().map_or(0, i64::from_le_bytes)
+}
+
+impl Recount {
+    pub(crate) fn new(spill: Spill) -> Self {
+        Self {
+            sums: Sorted::new(sum, spill),
+            bytes: 0,
+            files: 0,
+        }
+    }
+
+    fn add(&mut self, key: Bytes, count: i64) -> Result<(), StoreError> {
+        let count = Bytes::copy_from_slice(&count.to_le_bytes());
+        self.sums.add(key, Change::Merge(count))
+    }
+
+    /// Takes a row of the index in.
+    pub(crate) fn row(&mut self, key: &Bytes, value: &Bytes) -> Result<(), StoreError> {
+        match key.get(..2) {
+            Some(b"CL") => {
+                let row: LineageRow = decode("C L", value)?;
+                self.add(keys::count(row.parent), 1)
+            }
+            Some(b"CF") => self.range(&decode("C F", value)?),
+            Some(b"GM") => {
+                let row: MovedRow = decode("G M", value)?;
+                for (epoch, sequence, offset) in row.extents.into_values() {
+                    let extent = ExtentId {
+                        epoch,
+                        sequence,
+                        offset,
+                    };
+                    self.add(extent.key(), 1)?;
+                }
+                Ok(())
+            }
+            Some(b"GR") => {
+                let count: i64 = decode("G R", value)?;
+                self.add(Bytes::copy_from_slice(key), -count)
+            }
+            Some(b"GB") => {
+                let row: SegmentRow = decode("G B", value)?;
+                for (offset, (_, citing)) in row.extents {
+                    let key = [&key[..], &offset.to_be_bytes()].concat().into();
+                    self.add(key, -citing)?;
+                }
+                Ok(())
+            }
+            Some(b"GA") => {
+                let row: Applied = decode("G A", value)?;
+                self.bytes = self.bytes.wrapping_sub(row.bytes);
+                self.files -= row.files;
+                Ok(())
+            }
+            Some(table) => {
+                if let Some(bytes) = taken(table, value)? {
+                    self.bytes = self.bytes.wrapping_add(bytes);
+                    self.files += 1;
+                }
+                for content in shown(table, value)? {
+                    if let Some(content) = content.reference() {
+                        self.add(keys::count(content), 1)?;
+                    }
+                }
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A range row uses each extent once, however many pieces show it.
+    fn range(&mut self, row: &RangeRow) -> Result<(), StoreError> {
+        let mut extents = std::collections::BTreeSet::new();
+        for piece in row.pieces() {
+            if let Source::Segment {
+                epoch,
+                sequence,
+                offset,
+                ..
+            } = piece.source
+            {
+                extents.insert(ExtentId {
+                    epoch,
+                    sequence,
+                    offset,
+                });
+            }
+        }
+        for extent in extents {
+            self.add(extent.key(), 1)?;
+        }
+        Ok(())
+    }
+
+    /// The counts that are wrong, after the last row.
+    pub(crate) async fn finish(self) -> Result<Faulty, StoreError> {
+        let mut faulty = Faulty::default();
+        let mut last = Bytes::new();
+        let mut sums = self.sums.rows();
+        while let Some((key, value)) = sums.next().await? {
+            let counted = match key.starts_with(&keys::SEGMENT) {
+                true => key.slice(..SEGMENT_KEY.min(key.len())),
+                false => key,
+            };
+            if number(&value) != 0 && counted != last {
+                faulty.add(&counted);
+                last = counted;
+            }
+        }
+        if (self.bytes, self.files) != (0, 0) {
+            faulty.add(&keys::applied());
+        }
+        Ok(faulty)
+    }
+}
+
+/// Bytes taken up by the live inode that has its row here; the root is there before anything is counted.
+fn taken(table: &[u8], value: &Bytes) -> Result<Option<i64>, StoreError> {
+    let node = match table {
+        b"CD" => match decode::<Entry>("C D", value)? {
+            Entry {
+                ino,
+                body: Body::Own { node, .. },
+                ..
+            } if ino != ROOT => node,
+            _ => return Ok(None),
+        },
+        b"CI" => match decode::<InodeRow>("C I", value)? {
+            InodeRow::Linked(row) => row.node,
+            InodeRow::Directory(_) => return Ok(None),
+        },
+        _ => return Ok(None),
+    };
+    Ok(Some(node.space().cast_signed()))
+}
+
+/// The contents a row shows.
+pub(super) fn shown(table: &[u8], value: &Bytes) -> Result<Vec<Content>, StoreError> {
+    let current = |node: Node, state: State| {
+        let behind = match state {
+            State::Version(_) => None,
+            State::Unborn { behind } => behind.map(|last| last.node.content),
+            State::Provisional(last) => Some(last.node.content),
+        };
+        [Some(node.content), behind].into_iter().flatten().collect()
+    };
+    Ok(match table {
+        b"CD" => match decode::<Entry>("C D", value)?.body {
+            Body::Own { node, state } => current(node, state),
+            Body::Linked(_) => Vec::new(),
+        },
+        b"CI" => match decode::<InodeRow>("C I", value)? {
+            InodeRow::Linked(row) => current(row.node, row.state),
+            InodeRow::Directory(_) => Vec::new(),
+        },
+        b"CO" => {
+            let orphan: Orphan = decode("C O", value)?;
+            vec![orphan.node.content]
+        }
+        b"HV" | b"HW" => {
+            let closed: Closed = decode("H V", value)?;
+            closed.node.map(|node| node.content).into_iter().collect()
+        }
+        _ => Vec::new(),
+    })
+}

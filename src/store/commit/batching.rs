@@ -1,0 +1,86 @@
+//! Groups: which contents on their way are sealed now, and which of them together.
+
+use std::time::Duration;
+
+use crate::store::commit::queue::Operation;
+use crate::store::data::segment::SEGMENT_MAX;
+use crate::store::data::upload::{INLINE, OWN_SEGMENT};
+use crate::store::namespace::{Gather, Shared};
+use crate::sync::{Arc, lock};
+
+/// How long small files wait for company when nobody waits for them.
+const GATHER: Duration = Duration::from_secs(1);
+
+/// Operations whose contents are sealed together, and whether in their rows.
+pub(crate) type Group = (Vec<Arc<Operation>>, bool);
+
+impl Shared {
+    /// What is to be sealed now, in groups, and when to look again.
+    pub(crate) fn groups(&self, waiting: Vec<Arc<Operation>>) -> (Vec<Group>, Duration) {
+        let gather = match self.config.gather {
+            Gather::AtOnce => GATHER,
+            Gather::For(time) => time,
+        };
+        let hurried = lock(&self.health.hurried).clone();
+        let draining = self.health.is_draining();
+        let (mut groups, mut small, mut urgent) = (Vec::new(), Vec::new(), Vec::new());
+        for operation in waiting {
+            let bytes = operation.content.as_ref().map_or(0, |c| c.fixed.bytes());
+            if bytes > OWN_SEGMENT {
+                groups.push((vec![operation], false));
+            } else if bytes == 0 {
+                groups.push((vec![operation], true));
+            } else if hurried.contains(&operation.order) && !draining {
+                urgent.push(operation);
+            } else {
+                small.push(operation);
+            }
+        }
+        let bytes_of = |o: &Arc<Operation>| o.content.as_ref().map_or(0, |c| c.fixed.bytes());
+        let urgent_bytes: u64 = urgent.iter().map(bytes_of).sum();
+        if !urgent.is_empty() {
+            groups.push((urgent, urgent_bytes <= INLINE));
+        }
+        let oldest = small
+            .iter()
+            .map(|o| o.since.elapsed())
+            .max()
+            .unwrap_or_default();
+        let total: u64 = small.iter().map(bytes_of).sum();
+        if !small.is_empty() && (oldest >= gather || draining || total >= SEGMENT_MAX) {
+            let all = oldest >= gather || draining;
+            groups.extend(
+                full_groups(small, all, bytes_of)
+                    .into_iter()
+                    .map(|g| (g, false)),
+            );
+            return (groups, Duration::from_millis(20));
+        }
+        (
+            groups,
+            gather.saturating_sub(oldest).max(Duration::from_millis(5)),
+        )
+    }
+}
+
+/// Groups of about one segment; a last one that is not full only if `all`.
+fn full_groups(
+    small: Vec<Arc<Operation>>,
+    all: bool,
+    bytes_of: impl Fn(&Arc<Operation>) -> u64,
+) -> Vec<Vec<Arc<Operation>>> {
+    let (mut groups, mut group, mut filled) = (Vec::new(), Vec::new(), 0);
+    for operation in small {
+        let bytes = bytes_of(&operation);
+        if filled + bytes > SEGMENT_MAX {
+            groups.push(std::mem::take(&mut group));
+            filled = 0;
+        }
+        filled += bytes;
+        group.push(operation);
+    }
+    if all && !group.is_empty() {
+        groups.push(group);
+    }
+    groups
+}

@@ -1,0 +1,460 @@
+//! The log in the bucket: every committed batch in our own encoding, enough to rebuild the namespace without the index.
+//!
+//! An object is `postcard(LogObject) | CRC32C u32 | format u8 | magic "RWNDLOG"`. Invariant: the batches of an epoch are logged in their
+//! order and without gaps, and only when the index has them durably; what an object holds is in the journal until it is uploaded.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{Backend, BackendError, Lane};
+use crate::meta::{Batch, Commit, JournalToken};
+use crate::store::data::segment::{object_key, object_numbers};
+use crate::store::model::error::StoreError;
+use crate::store::schema::keys;
+use crate::store::schema::rows::{FORMAT, LogPlace, decode, encode};
+use crate::sync::{Mutex, lock};
+
+const MAGIC: &[u8; 7] = b"RWNDLOG";
+const TRAILER: usize = 12;
+/// An object is uploaded when so many bytes wait.
+const OBJECT_BYTES: usize = 8 << 20;
+/// Or when the oldest batch has waited so long.
+const AGE_MAX: Duration = Duration::from_secs(60);
+
+/// A log object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogObject {
+    pub(crate) epoch: u64,
+    /// Number of the first batch, the others follow without a gap; in a list of all rows the newest batch in it.
+    pub(crate) first: u64,
+    pub(crate) base: Base,
+    /// Every segment of `epoch` below it is cited by a batch logged up to here, or never will be; 0 where that is unknown.
+    pub(crate) settled: u64,
+    /// Encoded batches.
+    pub(crate) batches: Vec<Bytes>,
+}
+
+/// What a log object builds on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Base {
+    /// The objects before it.
+    Before,
+    /// Nothing: a list of every row there was after the batch it names begins here.
+    Nothing,
+    /// The list goes on.
+    Continues,
+    /// The list is complete.
+    Ends,
+}
+
+impl LogObject {
+    pub(crate) fn encode(&self) -> Bytes {
+        // proof: a log object is plain data, which serializes into a Vec always.
+        let mut bytes = postcard::to_allocvec(self).expect("a log object is plain data");
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        bytes.push(FORMAT);
+        bytes.extend_from_slice(MAGIC);
+        bytes.into()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let bad = |what: String| StoreError::Corrupt(format!("log object: {what}"));
+        let at = bytes
+            .len()
+            .checked_sub(TRAILER)
+            .ok_or_else(|| bad("too short".to_owned()))?;
+        let (body, trailer) = bytes.split_at(at);
+        if &trailer[5..] != MAGIC {
+            return Err(bad("no magic".to_owned()));
+        }
+        if trailer[4] != FORMAT {
+            return Err(bad(format!(
+                "format {} is not known to this build",
+                trailer[4]
+            )));
+        }
+        if crc32c::crc32c(body).to_le_bytes() != trailer[..4] {
+            return Err(bad("checksum".to_owned()));
+        }
+        postcard::from_bytes(body).map_err(|e| bad(e.to_string()))
+    }
+
+    /// The newest batch that is logged with this object; `None` if it leaves a list unfinished.
+    pub(crate) fn upto(&self) -> Option<(u64, u64)> {
+        match self.base {
+            Base::Before => Some((self.epoch, self.first + self.batches.len() as u64 - 1)),
+            Base::Ends => Some((self.epoch, self.first)),
+            Base::Nothing | Base::Continues => None,
+        }
+    }
+
+    pub(crate) fn batches(&self) -> Result<Vec<Batch>, StoreError> {
+        self.batches
+            .iter()
+            .map(|bytes| decode("log batch", bytes))
+            .collect()
+    }
+}
+
+/// A batch that is committed and not logged.
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    rows: Bytes,
+    commit: Commit,
+    since: tokio::time::Instant,
+    held: Vec<JournalToken>,
+}
+
+/// The log of this writer's epoch.
+#[derive(Debug)]
+pub(crate) struct Log {
+    backend: Backend,
+    epoch: u64,
+    state: Mutex<State>,
+    uploading: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sequence: u64,
+    /// `settled` of the newest object.
+    settled: u64,
+    /// What the index says of `sequence`.
+    recorded: u64,
+    durable: Option<Commit>,
+    newest: Option<Commit>,
+    waiting: VecDeque<Waiting>,
+    /// An object whose upload failed: it may be there all the same, so the same is uploaded again.
+    failed: Option<Attempt>,
+}
+
+/// An object that is being uploaded.
+#[derive(Clone, Debug)]
+struct Attempt {
+    sequence: u64,
+    settled: u64,
+    bytes: Bytes,
+    /// How many of the waiting batches are in it.
+    count: usize,
+}
+
+impl Log {
+    pub(crate) fn new(backend: Backend, epoch: u64) -> Self {
+        Self {
+            backend,
+            epoch,
+            state: Mutex::default(),
+            uploading: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// A batch is committed; the token is that of its own record in the journal, where that had room for it.
+    pub(crate) fn add(
+        &self,
+        number: u64,
+        rows: Bytes,
+        commit: Commit,
+        token: Option<JournalToken>,
+    ) {
+        let mut state = lock(&self.state);
+        state.newest = Some(commit);
+        state.waiting.push_back(Waiting {
+            number,
+            rows,
+            commit,
+            since: tokio::time::Instant::now(),
+            held: token.into_iter().collect(),
+        });
+    }
+
+    /// Adds to `batch` which object is the newest, if the index does not say it yet; [`Self::recorded`] tells when it does.
+    pub(crate) fn record(&self, batch: &mut Batch) -> u64 {
+        let state = lock(&self.state);
+        if state.sequence != state.recorded {
+            batch.put(keys::logged(), encode(&(self.epoch, state.sequence)));
+        }
+        state.sequence
+    }
+
+    /// The batch is committed.
+    pub(crate) fn recorded(&self, sequence: u64) {
+        lock(&self.state).recorded = sequence;
+    }
+
+    /// The newest commit that is not known to be durable.
+    pub(crate) fn newest_commit(&self) -> Option<Commit> {
+        let state = lock(&self.state);
+        state
+            .newest
+            .filter(|newest| state.durable.is_none_or(|d| d < *newest))
+    }
+
+    pub(crate) fn durable(&self, commit: Commit) {
+        let mut state = lock(&self.state);
+        state.durable = Some(state.durable.map_or(commit, |d| d.max(commit)));
+    }
+
+    /// Keeps journal records of durable operations until the batches up to theirs are logged.
+    pub(crate) fn hold(&self, commit: Commit, tokens: Vec<JournalToken>) {
+        let mut state = lock(&self.state);
+        let last = state.waiting.iter_mut().rev().find(|w| w.commit <= commit);
+        if let Some(waiting) = last {
+            waiting.held.extend(tokens);
+        }
+    }
+
+    /// Uploads what is durable, if it is much, old, or `now`; durable batches cite every segment below `settled` that will be.
+    /// Says how many objects that were. Waits for as long as the store fails.
+    pub(crate) async fn upload(&self, now: bool, settled: u64) -> Result<usize, StoreError> {
+        let _turn = self.uploading.lock().await;
+        let mut uploaded = 0;
+        while let Some(attempt) = self.next_object(now, settled) {
+            let key = object_key("log", self.epoch, attempt.sequence);
+            let put = self.backend.upload(Lane::Log, &key, attempt.bytes.clone());
+            put.await?;
+            let logged: Vec<Waiting> = {
+                let mut state = lock(&self.state);
+                (state.sequence, state.failed) = (attempt.sequence, None);
+                state.settled = attempt.settled;
+                state.waiting.drain(..attempt.count).collect()
+            };
+            drop(logged);
+            uploaded += 1;
+        }
+        Ok(uploaded)
+    }
+
+    /// The object to upload next, and the same one until it is uploaded.
+    fn next_object(&self, now: bool, settled: u64) -> Option<Attempt> {
+        let mut state = lock(&self.state);
+        if let Some(failed) = &state.failed {
+            return Some(failed.clone());
+        }
+        let durable = state.durable?;
+        let ready = state.waiting.iter().take_while(|w| w.commit <= durable);
+        let (mut bytes, mut batches, mut oldest) = (0, Vec::new(), Duration::ZERO);
+        let mut settled = settled.max(state.settled);
+        for waiting in ready {
+            bytes += waiting.rows.len();
+            oldest = oldest.max(waiting.since.elapsed());
+            batches.push(waiting.rows.clone());
+            if bytes >= OBJECT_BYTES {
+                // The rest is in the next object.
+                settled = state.settled;
+                break;
+            }
+        }
+        if batches.is_empty() || !(now || bytes >= OBJECT_BYTES || oldest >= AGE_MAX) {
+            return None;
+        }
+        let count = batches.len();
+        let object = LogObject {
+            epoch: self.epoch,
+            first: state.waiting.front().map_or(0, |w| w.number),
+            base: Base::Before,
+            settled,
+            batches,
+        };
+        let attempt = Attempt {
+            sequence: state.sequence + 1,
+            settled,
+            bytes: object.encode(),
+            count,
+        };
+        state.failed = Some(attempt.clone());
+        Some(attempt)
+    }
+
+    /// Logs every row there is, because what came before is not in the log; `upto` is the newest batch in them.
+    pub(crate) async fn upload_base(
+        &self,
+        rows: Vec<Batch>,
+        upto: (u64, u64),
+    ) -> Result<(), StoreError> {
+        let _turn = self.uploading.lock().await;
+        let count = rows.len();
+        for (at, batch) in rows.iter().chain([&Batch::new()]).enumerate() {
+            let base = match at {
+                0 if count > 0 => Base::Nothing,
+                _ if at < count => Base::Continues,
+                _ => Base::Ends,
+            };
+            let batches = vec![encode(batch)];
+            let object = LogObject {
+                epoch: upto.0,
+                first: upto.1,
+                base,
+                settled: 0,
+                batches,
+            };
+            self.put(&object).await?;
+        }
+        Ok(())
+    }
+
+    /// Logs batches of an earlier daemon that its journal still has.
+    pub(crate) async fn upload_missing(
+        &self,
+        epoch: u64,
+        first: u64,
+        batches: Vec<Bytes>,
+    ) -> Result<(), StoreError> {
+        let _turn = self.uploading.lock().await;
+        self.put(&LogObject {
+            epoch,
+            first,
+            base: Base::Before,
+            settled: 0,
+            batches,
+        })
+        .await
+    }
+
+    async fn put(&self, object: &LogObject) -> Result<(), StoreError> {
+        let sequence = lock(&self.state).sequence + 1;
+        self.backend
+            .put_new(&object_key("log", self.epoch, sequence), object.encode())
+            .await?;
+        lock(&self.state).sequence = sequence;
+        Ok(())
+    }
+}
+
+/// All log objects of a namespace, oldest first.
+#[cfg(test)]
+pub(crate) async fn read_all(backend: &Backend) -> Result<Vec<LogObject>, StoreError> {
+    let mut objects = Vec::new();
+    for info in backend.list("log").await? {
+        objects.push(read(backend, &info.key).await?);
+    }
+    Ok(objects)
+}
+
+/// The key of the newest log object; the index says that the one of `recorded`, epoch and sequence, is there. Lists only from
+/// that one on, which is little however long the log has grown.
+///
+/// # Errors
+/// `Unavailable`.
+pub(crate) async fn newest_key(
+    backend: &Backend,
+    recorded: Option<(u64, u64)>,
+) -> Result<Option<String>, StoreError> {
+    let listed = match recorded {
+        Some((epoch, sequence)) => {
+            let before = object_key("log", epoch, sequence.saturating_sub(1));
+            backend.list_after("log", &before).await?
+        }
+        None => backend.list("log").await?,
+    };
+    Ok(listed.into_iter().next_back().map(|info| info.key))
+}
+
+/// The key of a log object.
+pub(crate) fn key_of(place: LogPlace) -> String {
+    object_key("log", place.epoch, place.sequence)
+}
+
+/// The log objects from a place on, oldest first.
+///
+/// # Errors
+/// `Unavailable`.
+pub(crate) async fn places_from(
+    backend: &Backend,
+    place: LogPlace,
+) -> Result<Vec<LogPlace>, StoreError> {
+    let before = LogPlace {
+        sequence: place.sequence.saturating_sub(1),
+        ..place
+    };
+    let listed = backend.list_after("log", &key_of(before)).await?;
+    let place = |key: &str| {
+        object_numbers("log", key).map(|(epoch, sequence)| LogPlace { epoch, sequence })
+    };
+    Ok(listed.iter().filter_map(|info| place(&info.key)).collect())
+}
+
+/// Reads a log object.
+///
+/// # Errors
+/// `Corrupt`, naming the object; `Unavailable`.
+pub(crate) async fn read(backend: &Backend, key: &str) -> Result<LogObject, StoreError> {
+    fetch(backend, key).await.map_err(|error| match error {
+        BackendError::Damaged { reason, .. } => StoreError::Corrupt(format!("{key}: {reason}")),
+        other => other.into(),
+    })
+}
+
+/// The same, where the caller tells a bad object from a missing one.
+///
+/// # Errors
+/// `Damaged`, `NotFound`, `Unavailable`.
+pub(crate) async fn fetch(backend: &Backend, key: &str) -> Result<LogObject, BackendError> {
+    let decode = |bytes: &Bytes| {
+        LogObject::decode(bytes).map_err(|error| match error {
+            StoreError::Corrupt(what) => what,
+            other => other.to_string(),
+        })
+    };
+    backend.get_as(key, decode).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::BackendConfig;
+
+    #[test]
+    fn log_objects_come_back_and_damage_is_refused() {
+        let object = LogObject {
+            epoch: 3,
+            first: 7,
+            base: Base::Before,
+            settled: 9,
+            batches: vec![Bytes::from_static(b"rows")],
+        };
+        let bytes = object.encode();
+        assert_eq!(LogObject::decode(&bytes).unwrap(), object);
+        for at in 0..bytes.len() {
+            let mut bad = bytes.to_vec();
+            bad[at] ^= 0x40;
+            assert!(LogObject::decode(&bad).is_err(), "byte {at}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_newest_object_is_found_from_any_that_the_index_may_name() {
+        let backend = Backend::open("memory://log-newest", &BackendConfig::default()).unwrap();
+        assert_eq!(newest_key(&backend, None).await.unwrap(), None);
+        // In the order in which they are written, across every border of a directory.
+        let order = [
+            (1, 1),
+            (1, 0xfff),
+            (1, 0x1000),
+            (1, 0x00ff_ffff),
+            (1, 0x0100_0000),
+            (2, 1),
+            (0xfff, 7),
+            (0x1000, 1),
+        ];
+        for (at, (epoch, sequence)) in order.into_iter().enumerate() {
+            let object = LogObject {
+                epoch,
+                first: sequence,
+                base: Base::Before,
+                settled: 0,
+                batches: Vec::new(),
+            };
+            let key = object_key("log", epoch, sequence);
+            backend.put_new(&key, object.encode()).await.unwrap();
+            for recorded in order[..=at].iter().copied().map(Some).chain([None]) {
+                let found = newest_key(&backend, recorded).await.unwrap();
+                assert_eq!(found.as_ref(), Some(&key), "{recorded:?}");
+                assert_eq!(read(&backend, &key).await.unwrap(), object);
+            }
+        }
+    }
+}

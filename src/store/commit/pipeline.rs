@@ -1,0 +1,482 @@
+//! The tasks that bring acknowledged operations to the bucket: seal, commit, make durable, log.
+//!
+//! Each waits for the queue to change or for its own time; each failure is kept in [`Health`](crate::store::index::health::Health) and
+//! tried again. What waits for the bucket (fsync, drain) hurries them.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::backend::Lane;
+use crate::meta::{Batch, Commit, MetaState};
+use crate::store::commit::queue::{Operation, Stage};
+use crate::store::data::{extent_map::Sealing, retry_upload};
+use crate::store::model::error::StoreError;
+pub(crate) use crate::store::model::failpoints::Step;
+use crate::store::model::version::{Author, Ino};
+use crate::store::namespace::{Namespace, Shared};
+use crate::store::schema::journal_record::Record;
+use crate::store::schema::keys;
+use crate::store::schema::rows::encode;
+use crate::store::tree::flush::FIX_AGE_MAX;
+use crate::store::tree::inode::Due;
+use crate::sync::{Arc, lock};
+
+/// Rows that leave in one batch, bytes.
+const BATCH_MAX: usize = 4 << 20;
+/// How long a batch waits for company when nobody waits for it: each holds `G A` whole, and goes into the log.
+const COMPANY: Duration = Duration::from_millis(50);
+/// How long new operations gather before the contents to be sealed are looked through again.
+const LOOK: Duration = Duration::from_millis(5);
+/// How often a flush is made while something is committed and not durable.
+const FLUSH: Duration = Duration::from_secs(1);
+/// After a failed attempt.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Unsealed writes that nobody fixed are brought to the bucket after this.
+const DIRTY_AGE_MAX: Duration = Duration::from_secs(30);
+
+impl Namespace {
+    /// Waits until everything that touches a directory or its names is in the bucket.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Fenced`.
+    pub async fn sync_directory(&self, directory: Ino) -> Result<(), StoreError> {
+        let operations = self
+            .0
+            .queue
+            .last_on(&keys::inode(directory), Some(directory));
+        self.0.bring(&operations).await
+    }
+}
+
+impl Shared {
+    pub(crate) fn start(self: &Arc<Self>, orphans: mpsc::UnboundedReceiver<Ino>) {
+        let applied = self.applied_now();
+        self.health.use_more((applied.bytes, applied.files));
+        drop(self.tasks.spawn("seal", Arc::clone(self).seal_loop()));
+        drop(self.tasks.spawn("commit", Arc::clone(self).commit_loop()));
+        drop(self.tasks.spawn("flush", Arc::clone(self).flush_loop()));
+        drop(self.tasks.spawn("log", Arc::clone(self).log_loop()));
+        drop(self.tasks.spawn("age", Arc::clone(self).age_loop()));
+        drop(
+            self.tasks
+                .spawn("pressure", Arc::clone(self).pressure_loop()),
+        );
+        drop(
+            self.tasks
+                .spawn("reap", Arc::clone(self).reap_loop(orphans)),
+        );
+        drop(self.tasks.spawn("fence", Arc::clone(self).fence_watch()));
+    }
+
+    /// Waits until the bucket has an operation; hurries what it depends on.
+    pub(crate) async fn wait_durable(&self, operation: &Arc<Operation>) -> Result<(), StoreError> {
+        self.health.check()?;
+        let needed = self.queue.needed_by(operation.order);
+        {
+            let mut hurried = lock(&self.health.hurried);
+            hurried.extend(needed.iter().map(|o| o.order));
+            // Those that were committed meanwhile: nobody else takes them out.
+            for operation in needed.iter().filter(|o| o.is_committed()) {
+                hurried.remove(&operation.order);
+            }
+        }
+        self.health.hurry.notify_waiters();
+        let setbacks = self.setbacks();
+        let mut stage = operation.stage();
+        let commit = loop {
+            match *stage.borrow_and_update() {
+                Stage::Durable => return Ok(()),
+                Stage::Committed(commit) => break commit,
+                Stage::Queued | Stage::Leaving => {}
+            }
+            self.health.check()?;
+            if self.setbacks() > setbacks
+                && let Some(why) = self.held_up(&needed)
+            {
+                return Err(StoreError::Unavailable(why));
+            }
+            let _timeout = tokio::time::timeout(Duration::from_millis(100), stage.changed()).await;
+        };
+        self.make_durable(commit).await
+    }
+
+    /// Counts failed attempts to bring something to the bucket, and failed questions whether it works again.
+    pub(crate) fn setbacks(&self) -> u64 {
+        self.health.setbacks() + self.backend.setbacks()
+    }
+
+    /// Why operations are not in the bucket: the last attempt at one of them failed, or its upload is held back.
+    fn held_up(&self, needed: &[Arc<Operation>]) -> Option<String> {
+        needed.iter().find_map(failed).or_else(|| {
+            let unsealed = |o: &Arc<Operation>| o.content.as_ref().is_some_and(|c| !c.is_sealed());
+            let waits = needed.iter().any(unsealed);
+            let trouble = self.backend.trouble(Lane::Segments).filter(|_| waits);
+            trouble.map(|trouble| trouble.error.to_string())
+        })
+    }
+
+    /// Waits for the flush that holds `commit`, and gives back what its operations held.
+    async fn make_durable(&self, commit: Commit) -> Result<(), StoreError> {
+        self.view
+            .writer()?
+            .durable(commit)
+            .await
+            .map_err(StoreError::from)
+            .inspect_err(|e| self.health.failed(&e.to_string()))?;
+        let proof = self.epoch_object.write().await;
+        proof.inspect_err(|e| self.health.failed(&e.to_string()))?;
+        self.log.durable(commit);
+        self.health.moved();
+        for (_, held) in self.queue.durable(commit) {
+            for staging in &held.staging {
+                staging.finished();
+            }
+            self.log.hold(commit, held.journal);
+        }
+        Ok(())
+    }
+
+    async fn seal_loop(self: Arc<Self>) {
+        let mut busy: HashSet<u64> = HashSet::new();
+        let (done, mut finished) = mpsc::unbounded_channel::<Vec<u64>>();
+        while !self.tasks.is_stopped() {
+            let (changed, hurry) = (self.queue.changed.notified(), self.health.hurry.notified());
+            while let Ok(orders) = finished.try_recv() {
+                for order in orders {
+                    busy.remove(&order);
+                }
+            }
+            let waiting: Vec<_> = self
+                .queue
+                .unsealed()
+                .into_iter()
+                .filter(|o| !busy.contains(&o.order))
+                .collect();
+            let halted = self.health.halt.before(Step::Seal) || self.health.check().is_err();
+            let (groups, wake) = self.groups(if halted { Vec::new() } else { waiting });
+            for (group, inline) in groups {
+                let orders: Vec<u64> = group.iter().map(|o| o.order).collect();
+                busy.extend(&orders);
+                let (shared, done) = (Arc::clone(&self), done.clone());
+                drop(self.tasks.spawn("seal-group", async move {
+                    let tries = group.iter().map(failures).max().unwrap_or_default();
+                    if tries > 0 {
+                        shared.sleep(retry_upload::pause(tries)).await;
+                    }
+                    shared.seal(group, inline).await;
+                    let _receiver_gone = done.send(orders);
+                }));
+            }
+            tokio::select! {
+                () = changed => self.lull(LOOK).await,
+                () = hurry => {}
+                Some(orders) = finished.recv() => for order in orders { busy.remove(&order); },
+                () = tokio::time::sleep(wake) => {}
+                () = self.tasks.stopped() => {}
+            }
+        }
+    }
+
+    async fn commit_loop(self: Arc<Self>) {
+        while !self.tasks.is_stopped() {
+            let changed = self.queue.changed.notified();
+            self.lull(COMPANY).await;
+            let halted = self.health.halt.before(Step::Commit);
+            let leaving = if halted {
+                Vec::new()
+            } else {
+                self.queue.leave(BATCH_MAX)
+            };
+            if leaving.is_empty() {
+                tokio::select! {
+                    () = changed => {}
+                    () = tokio::time::sleep(Duration::from_millis(200)) => {}
+                    () = self.tasks.stopped() => {}
+                }
+                continue;
+            }
+            if let Err(error) = self.commit(&leaving).await {
+                self.queue.stay(&leaving);
+                if matches!(error, StoreError::Fenced | StoreError::Closed) {
+                    self.ended(error);
+                    return;
+                }
+                self.health.failed(&error.to_string());
+                tracing::error!(%error, "commit failed");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// Lets operations gather for `time` while nobody waits for one.
+    async fn lull(&self, time: Duration) {
+        let hurry = self.health.hurry.notified();
+        if !lock(&self.health.hurried).is_empty() || self.health.is_draining() {
+            return;
+        }
+        tokio::select! {
+            () = hurry => {}
+            () = tokio::time::sleep(time) => {}
+            () = self.tasks.stopped() => {}
+        }
+    }
+
+    async fn commit(&self, leaving: &[Arc<Operation>]) -> Result<(), StoreError> {
+        let mut applied = self.applied_now();
+        for operation in leaving {
+            applied.add(operation.epoch, operation.number);
+            // Lengths of sparse files may add up to more than there are numbers; what goes comes back.
+            applied.bytes = applied.bytes.wrapping_add(operation.usage.0);
+            applied.files += operation.usage.1;
+        }
+        let number = applied.next_batch(self.epoch);
+        applied.next_id = self.next_id();
+        applied.clock = self.clock.last();
+        applied.floor = self.floor_without(leaving).0;
+        let mut batch = Batch::new();
+        let mut rows_keys = Vec::new();
+        for operation in leaving {
+            for rows in operation.batches() {
+                rows_keys.extend(rows.rows().iter().map(|(key, _)| key.clone()));
+                batch.append(rows);
+            }
+        }
+        let settling = lock(&self.unsettled).prepare(&mut batch, applied.next_id);
+        let logged = self.log.record(&mut batch);
+        let old_marks = lock(&self.old_marks).put(&applied, &mut batch);
+        let rows = encode(&batch);
+        let record = Record::Batch {
+            epoch: self.epoch,
+            number,
+            rows: rows.clone(),
+        };
+        let token = match self.journal(&record) {
+            Ok(token) => Some(token),
+            // What it would say is said again from the index if this process ends before the log has it; and only what is
+            // committed gives space back.
+            Err(StoreError::NoSpace) => None,
+            Err(error) => return Err(error),
+        };
+        let orders: Vec<u64> = leaving.iter().map(|o| o.order).collect();
+        let commit = self.view.commit(&orders, &rows_keys, batch).await?;
+        *lock(&self.applied) = applied;
+        if let Some(old_marks) = old_marks {
+            *lock(&self.old_marks) = old_marks;
+        }
+        lock(&self.unsettled).committed(settling);
+        self.log.recorded(logged);
+        self.log.add(number, rows, commit, token);
+        self.queue.committed(leaving, commit);
+        self.health.moved();
+        let mut hurried = lock(&self.health.hurried);
+        for order in orders {
+            hurried.remove(&order);
+        }
+        Ok(())
+    }
+
+    async fn flush_loop(self: Arc<Self>) {
+        while !self.tasks.is_stopped() {
+            tokio::select! {
+                () = tokio::time::sleep(FLUSH) => {}
+                () = self.tasks.stopped() => return,
+            }
+            if self.health.is_fenced() {
+                return;
+            }
+            if let Some(commit) = self.log.newest_commit()
+                && !self.health.halt.before(Step::Flush)
+                && let Err(error) = self.make_durable(commit).await
+                && !matches!(error, StoreError::Fenced)
+            {
+                tracing::warn!(%error, "flush failed; trying again");
+            }
+        }
+    }
+
+    /// Apart from the flush: an upload may be held back for as long as the store fails.
+    async fn log_loop(self: Arc<Self>) {
+        while !self.tasks.is_stopped() {
+            self.sleep(FLUSH).await;
+            if self.health.is_fenced() {
+                return;
+            }
+            if !self.health.halt.before(Step::Log)
+                && let Err(error) = self.upload_log(false).await
+            {
+                self.health.failed(&error.to_string());
+                tracing::warn!(%error, "log upload failed; trying again");
+            }
+        }
+    }
+
+    /// Uploads what is durable and not logged, if it is much, old, or `now`; a namespace that ends does not wait for it.
+    pub(crate) async fn upload_log(&self, now: bool) -> Result<(), StoreError> {
+        tokio::select! {
+            uploaded = self.log.upload(now, self.settled_segments()) => {
+                if uploaded? > 0 {
+                    self.health.moved();
+                }
+                Ok(())
+            }
+            () = self.tasks.stopped() => Err(StoreError::Closed),
+        }
+    }
+
+    /// Sleeps, unless the namespace ends.
+    pub(crate) async fn sleep(&self, time: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = self.tasks.stopped() => {}
+        }
+    }
+
+    /// Sends everything that is dirty on its way to the bucket, provisionally; `age` limits it to what has waited so long.
+    ///
+    /// # Errors
+    /// The first failure; the other files are on their way.
+    pub(crate) async fn provide_all(
+        &self,
+        age: Option<(Duration, Duration)>,
+    ) -> Result<(), StoreError> {
+        self.health.check()?;
+        let mut first = Ok(());
+        for inode in self.inodes.unsettled() {
+            if let Err(error) = self.provide_aged(inode.ino, age).await {
+                tracing::warn!(ino = inode.ino.0, %error, "could not bring unsaved writes on their way");
+                first = first.and(Err(error));
+            }
+        }
+        first
+    }
+
+    async fn provide_aged(
+        &self,
+        ino: Ino,
+        age: Option<(Duration, Duration)>,
+    ) -> Result<(), StoreError> {
+        let mut locked = match self.lock(ino).await {
+            Ok(locked) => locked,
+            Err(StoreError::NotFound) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let Some(leaf) = locked.leaf() else {
+            return Ok(());
+        };
+        let old_fix = leaf
+            .fixes
+            .first()
+            .is_some_and(|f| age.is_none_or(|(max, _)| f.since.elapsed() >= max));
+        let old_dirt = leaf
+            .dirty_since
+            .is_some_and(|since| age.is_none_or(|(_, max)| since.elapsed() >= max));
+        if !old_fix && !old_dirt {
+            return Ok(());
+        }
+        let author = leaf
+            .fixes
+            .last()
+            .map_or_else(|| leaf.author.clone(), |f| f.author.clone());
+        self.provide(&mut locked, &author).await?;
+        for fix in locked.leaf().into_iter().flat_map(|leaf| &leaf.fixes) {
+            *lock(&fix.due) = Due::Lapsed;
+        }
+        Ok(())
+    }
+
+    async fn age_loop(self: Arc<Self>) {
+        while !self.tasks.is_stopped() {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = self.tasks.stopped() => return,
+            }
+            // It says what failed, and tries again.
+            let _told = self.provide_all(Some((FIX_AGE_MAX, DIRTY_AGE_MAX))).await;
+        }
+    }
+
+    async fn pressure_loop(self: Arc<Self>) {
+        while !self.tasks.is_stopped() {
+            tokio::select! {
+                () = self.budget.pressure() => {}
+                () = self.space.pressure() => {}
+                () = self.tasks.stopped() => return,
+            }
+            if self.health.is_fenced() {
+                return;
+            }
+            let draining = self.health.drain();
+            let time = self.space.begin();
+            match self.drain_once().await {
+                Ok(()) => self.space.end(time),
+                Err(error) => {
+                    self.health.set_back();
+                    tracing::warn!(%error, "writers wait for the bucket");
+                    self.sleep(PAUSE).await;
+                }
+            }
+            drop(draining);
+        }
+    }
+
+    async fn reap_loop(self: Arc<Self>, mut orphans: mpsc::UnboundedReceiver<Ino>) {
+        loop {
+            let ino = tokio::select! {
+                ino = orphans.recv() => ino,
+                () = self.tasks.stopped() => return,
+            };
+            let Some(ino) = ino else { return };
+            if let Err(error) = self.reap(ino).await {
+                tracing::warn!(ino = ino.0, %error, "an unlinked inode stays until the next mount");
+            }
+        }
+    }
+
+    async fn fence_watch(self: Arc<Self>) {
+        let Ok(index) = self.view.writer() else {
+            return;
+        };
+        tokio::select! {
+            state = index.ended() => match state {
+                MetaState::Fenced => self.ended(StoreError::Fenced),
+                MetaState::Failed(why) => self.ended(StoreError::Unavailable(why)),
+                MetaState::Open | MetaState::Closed => {}
+            },
+            task = self.tasks.failed() => {
+                self.ended(StoreError::Unavailable(format!("the task {task} failed, see the log")));
+            }
+            () = self.tasks.stopped() => {}
+        }
+    }
+
+    /// The index takes nothing more from this writer; said once, whoever learns of it first.
+    fn ended(&self, why: StoreError) {
+        if self.health.check().is_ok() {
+            tracing::error!(%why, "nothing more is written here");
+        }
+        self.health.stop(why);
+    }
+}
+
+/// How often bringing an operation's content failed.
+fn failures(operation: &Arc<Operation>) -> u32 {
+    let content = operation.content.as_ref();
+    content.map_or(0, |c| match *c.sealing.borrow() {
+        Sealing::Failed(times, _) => times,
+        _ => 0,
+    })
+}
+
+fn failed(operation: &Arc<Operation>) -> Option<String> {
+    match &*operation.content.as_ref()?.sealing.borrow() {
+        Sealing::Failed(_, why) => Some(why.clone()),
+        _ => None,
+    }
+}
+
+/// The author of what the daemon does by itself.
+pub(crate) fn nobody() -> Author {
+    Author::default()
+}

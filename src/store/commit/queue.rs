@@ -1,0 +1,496 @@
+//! The commit queue: acknowledged operations on their way to the meta store, and who must go before whom.
+//!
+//! Invariant: an operation is handed out only when its contents are sealed and every earlier one has gone (or goes in the same batch)
+//! that touches one of its inodes or slots, or shaped one of its ancestor directories; one that removes a directory waits
+//! for everything earlier in it. Numbers are given under the same lock that appends to the journal, so their order is the journal's.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+
+use crate::cache::{Permit, StagingFile};
+use crate::meta::{Batch, Commit, Journal, JournalToken};
+use crate::store::data::extent_map::Pending;
+use crate::store::data::pins::Pin;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{Ino, Time, Timestamp};
+use crate::store::schema::journal_record::{
+    ContentRecord, OperationRecord, Order, Record, Settled,
+};
+use crate::sync::{Arc, Mutex, lock};
+
+/// How far an operation has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// In the journal and in the overlay.
+    Queued,
+    /// In a batch on its way to the meta store.
+    Leaving,
+    /// The meta store shows it.
+    Committed(Commit),
+    /// The bucket has it.
+    Durable,
+}
+
+/// What an operation keeps until the bucket has it.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// Journal files with its record and its bytes.
+    pub(crate) journal: Vec<JournalToken>,
+    /// Room of its bytes in the dirty budget.
+    #[allow(dead_code, reason = "held for its drop")]
+    pub(crate) permit: Option<Permit>,
+    /// Its staging files, when nothing is written to them any more.
+    pub(crate) staging: Vec<Arc<StagingFile>>,
+    /// Contents whose bytes it shows.
+    #[allow(dead_code, reason = "held for its drop")]
+    pub(crate) holds: Vec<Arc<Pin>>,
+}
+
+/// An operation to be queued.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) instant: Timestamp,
+    /// The time that inodes show of it: the machine's clock, not the namespace's.
+    pub(crate) time: Time,
+    pub(crate) rows: Batch,
+    pub(crate) order: Order,
+    pub(crate) content: Option<(Arc<Pending>, ContentRecord)>,
+    pub(crate) settles: Option<Settled>,
+    pub(crate) usage: (i64, i64),
+    pub(crate) held: Held,
+}
+
+/// A queued operation.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    /// Place in the queue.
+    pub(crate) order: u64,
+    pub(crate) epoch: u64,
+    pub(crate) number: u64,
+    pub(crate) instant: Timestamp,
+    pub(crate) content: Option<Arc<Pending>>,
+    pub(crate) usage: (i64, i64),
+    pub(crate) since: tokio::time::Instant,
+    rows: Mutex<Vec<Batch>>,
+    waits_for: Vec<u64>,
+    within: Vec<Ino>,
+    /// It changes no inode and no name: nobody acknowledged it.
+    is_upkeep: bool,
+    held: Mutex<Held>,
+    stage: watch::Sender<Stage>,
+}
+
+impl Operation {
+    pub(crate) fn stage(&self) -> watch::Receiver<Stage> {
+        self.stage.subscribe()
+    }
+
+    pub(crate) fn is_committed(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Committed(_) | Stage::Durable)
+    }
+
+    /// Everything it writes, its contents' rows included.
+    pub(crate) fn batches(&self) -> Vec<Batch> {
+        lock(&self.rows).clone()
+    }
+
+    pub(crate) fn add_rows(&self, rows: Batch) {
+        lock(&self.rows).push(rows);
+    }
+
+    /// Takes over room in the dirty budget; if the bucket has the operation already, for as long as somebody looks at it.
+    pub(crate) fn keep(&self, permit: Option<Permit>) {
+        lock(&self.held).permit = permit;
+    }
+
+    fn is_ready(&self) -> bool {
+        self.content.as_ref().is_none_or(|c| c.is_sealed())
+    }
+}
+
+/// The queue of one namespace's writer.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    journal: Arc<Journal>,
+    epoch: u64,
+    inner: Mutex<Inner>,
+    /// Something was queued, sealed or committed.
+    pub(crate) changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    number: u64,
+    order: u64,
+    operations: BTreeMap<u64, Arc<Operation>>,
+    committed: BTreeMap<u64, Arc<Operation>>,
+    touched: HashMap<Bytes, u64>,
+    shaped: HashMap<Ino, u64>,
+    moves: HashSet<u64>,
+    within: HashMap<Ino, HashSet<u64>>,
+}
+
+/// Operations that are not durable.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Backlog {
+    /// Files with content on its way.
+    pub(crate) files: HashSet<Ino>,
+    /// How many.
+    pub(crate) operations: u64,
+    /// Timestamp of the oldest.
+    pub(crate) oldest: Option<Timestamp>,
+}
+
+impl Queue {
+    pub(crate) fn new(journal: Arc<Journal>, epoch: u64) -> Self {
+        Self {
+            journal,
+            epoch,
+            inner: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Writes the operation into the journal and queues it; `lay` puts its rows into the overlay before anybody else's turn.
+    /// Fails, and changes nothing, when the journal cannot take it.
+    pub(crate) fn push(
+        &self,
+        draft: Draft,
+        next_id: u64,
+        lay: impl FnOnce(u64, &Batch),
+    ) -> Result<Arc<Operation>, StoreError> {
+        let mut inner = lock(&self.inner);
+        self.append(&mut inner, draft, next_id, lay)
+    }
+
+    /// As [`Queue::push`], if `holds` says so at the very moment; nothing is queued between that and this.
+    pub(crate) fn push_if(
+        &self,
+        draft: Draft,
+        next_id: u64,
+        holds: impl FnOnce() -> bool,
+        lay: impl FnOnce(u64, &Batch),
+    ) -> Result<Option<Arc<Operation>>, StoreError> {
+        let mut inner = lock(&self.inner);
+        if !holds() {
+            return Ok(None);
+        }
+        self.append(&mut inner, draft, next_id, lay).map(Some)
+    }
+
+    fn append(
+        &self,
+        inner: &mut Inner,
+        draft: Draft,
+        next_id: u64,
+        lay: impl FnOnce(u64, &Batch),
+    ) -> Result<Arc<Operation>, StoreError> {
+        let number = inner.number + 1;
+        let record = OperationRecord {
+            epoch: self.epoch,
+            number,
+            instant: draft.instant,
+            rows: draft.rows.clone(),
+            order: draft.order.clone(),
+            content: draft.content.as_ref().map(|(_, record)| record.clone()),
+            settles: draft.settles.clone(),
+            usage: draft.usage,
+            next_id,
+        };
+        let token = self
+            .journal
+            .append(&Record::Operation(Box::new(record)).encode())?;
+        inner.number = number;
+        let operation = inner.enter(draft, (self.epoch, number), token, lay);
+        self.changed.notify_waiters();
+        Ok(operation)
+    }
+
+    /// Queues an operation that is already in the journal, with its own epoch and number.
+    pub(crate) fn replay(
+        &self,
+        draft: Draft,
+        id: (u64, u64),
+        token: JournalToken,
+        lay: impl FnOnce(u64, &Batch),
+    ) -> Arc<Operation> {
+        lock(&self.inner).enter(draft, id, token, lay)
+    }
+
+    /// Whether a directory move is on its way, so that operations below must name their ancestors.
+    pub(crate) fn moves_under_way(&self) -> bool {
+        !lock(&self.inner).moves.is_empty()
+    }
+
+    /// The oldest instant that is not committed, but for some operations, ascending by their places.
+    pub(crate) fn oldest_without(&self, some: &[Arc<Operation>]) -> Option<Timestamp> {
+        let inner = lock(&self.inner);
+        let acknowledged = inner.operations.values().filter(|o| !o.is_upkeep);
+        let others =
+            acknowledged.filter(|o| some.binary_search_by_key(&o.order, |s| s.order).is_err());
+        others.map(|o| o.instant).min()
+    }
+
+    /// The last place given.
+    pub(crate) fn newest(&self) -> u64 {
+        lock(&self.inner).order
+    }
+
+    /// Whether everything up to a place is durable.
+    pub(crate) fn is_durable(&self, upto: u64) -> bool {
+        let inner = lock(&self.inner);
+        let first = |operations: &BTreeMap<u64, _>| operations.keys().next().copied();
+        let oldest = |o: Option<u64>| o.is_none_or(|o| o > upto);
+        oldest(first(&inner.operations)) && oldest(first(&inner.committed))
+    }
+
+    /// Operations whose contents still wait to be sealed, in order.
+    pub(crate) fn unsealed(&self) -> Vec<Arc<Operation>> {
+        lock(&self.inner)
+            .operations
+            .values()
+            .filter(|o| !o.is_ready())
+            .cloned()
+            .collect()
+    }
+
+    /// The operation and everything it waits for.
+    pub(crate) fn needed_by(&self, order: u64) -> Vec<Arc<Operation>> {
+        let inner = lock(&self.inner);
+        let mut needed = BTreeMap::new();
+        let mut open = vec![order];
+        while let Some(order) = open.pop() {
+            if let Some(operation) = inner.operations.get(&order)
+                && needed.insert(order, Arc::clone(operation)).is_none()
+            {
+                open.extend(&operation.waits_for);
+            }
+        }
+        needed.into_values().collect()
+    }
+
+    /// Everything that may go now, in order, at most about `bytes_max` of rows; marks it as leaving.
+    pub(crate) fn leave(&self, bytes_max: usize) -> Vec<Arc<Operation>> {
+        let inner = lock(&self.inner);
+        let mut gone: HashSet<u64> = HashSet::new();
+        let mut bytes = 0;
+        for operation in inner.operations.values() {
+            let free = |o: &u64| gone.contains(o) || !inner.operations.contains_key(o);
+            if operation.is_ready() && operation.waits_for.iter().all(free) {
+                bytes += lock(&operation.rows)
+                    .iter()
+                    .map(Batch::bytes)
+                    .sum::<usize>();
+                operation.stage.send_replace(Stage::Leaving);
+                gone.insert(operation.order);
+                if bytes >= bytes_max {
+                    break;
+                }
+            }
+        }
+        let mut leaving: Vec<_> = gone
+            .iter()
+            .filter_map(|o| inner.operations.get(o).cloned())
+            .collect();
+        leaving.sort_unstable_by_key(|o| o.order);
+        leaving
+    }
+
+    /// They could not go: they are queued again.
+    pub(crate) fn stay(&self, operations: &[Arc<Operation>]) {
+        for operation in operations {
+            operation.stage.send_replace(Stage::Queued);
+        }
+    }
+
+    /// The meta store shows them.
+    pub(crate) fn committed(&self, operations: &[Arc<Operation>], commit: Commit) {
+        let mut inner = lock(&self.inner);
+        for operation in operations {
+            inner
+                .committed
+                .insert(operation.order, Arc::clone(operation));
+            inner.forget(operation);
+            operation.stage.send_replace(Stage::Committed(commit));
+        }
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    /// The bucket has everything up to `commit`; what these operations held is given back by the caller.
+    pub(crate) fn durable(&self, commit: Commit) -> Vec<(Arc<Operation>, Held)> {
+        let mut inner = lock(&self.inner);
+        let up_to =
+            |o: &Arc<Operation>| matches!(*o.stage.borrow(), Stage::Committed(c) if c <= commit);
+        let (done, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut inner.committed)
+            .into_iter()
+            .partition(|(_, o)| up_to(o));
+        inner.committed = rest.into_iter().collect();
+        drop(inner);
+        let done: Vec<_> = done
+            .into_iter()
+            .map(|(_, operation)| {
+                operation.stage.send_replace(Stage::Durable);
+                let held = std::mem::take(&mut *lock(&operation.held));
+                (operation, held)
+            })
+            .collect();
+        self.changed.notify_waiters();
+        done
+    }
+
+    /// The last operation that touches `key`, and with `directory` all that changed names in it, as far as they are not
+    /// durable.
+    pub(crate) fn last_on(&self, key: &Bytes, directory: Option<Ino>) -> Vec<Arc<Operation>> {
+        let inner = lock(&self.inner);
+        let touching = inner.touched.get(key);
+        let mut found: Vec<_> = touching
+            .and_then(|order| inner.find(*order))
+            .into_iter()
+            .collect();
+        if let Some(directory) = directory {
+            let both = inner.committed.values().chain(inner.operations.values());
+            found.extend(both.filter(|o| o.within.contains(&directory)).cloned());
+        }
+        found
+    }
+
+    /// Everything queued or not yet durable, newest last.
+    pub(crate) fn all(&self) -> Vec<Arc<Operation>> {
+        let inner = lock(&self.inner);
+        inner
+            .committed
+            .values()
+            .chain(inner.operations.values())
+            .cloned()
+            .collect()
+    }
+
+    pub(crate) fn backlog(&self) -> Backlog {
+        let inner = lock(&self.inner);
+        let mut backlog = Backlog::default();
+        let all = inner.committed.values().chain(inner.operations.values());
+        for operation in all.filter(|o| !o.is_upkeep) {
+            backlog.operations += 1;
+            let oldest = backlog.oldest.unwrap_or(operation.instant);
+            backlog.oldest = Some(oldest.min(operation.instant));
+            backlog
+                .files
+                .extend(operation.content.as_ref().map(|content| content.ino));
+        }
+        backlog
+    }
+}
+
+/// Whether an operation touches counts only.
+fn is_upkeep(order: &Order) -> bool {
+    !order.touches.is_empty() && order.touches.iter().all(|key| key.first() == Some(&b'G'))
+}
+
+impl Inner {
+    fn enter(
+        &mut self,
+        draft: Draft,
+        id: (u64, u64),
+        token: JournalToken,
+        lay: impl FnOnce(u64, &Batch),
+    ) -> Arc<Operation> {
+        self.order += 1;
+        let order = self.order;
+        lay(order, &draft.rows);
+        let waits_for = self.waits_for(&draft.order);
+        self.note(order, &draft.order);
+        let mut held = draft.held;
+        held.journal.push(token);
+        let operation = Arc::new(Operation {
+            order,
+            epoch: id.0,
+            number: id.1,
+            instant: draft.instant,
+            content: draft.content.map(|(pending, _)| pending),
+            usage: draft.usage,
+            since: tokio::time::Instant::now(),
+            rows: Mutex::new(vec![draft.rows]),
+            waits_for,
+            is_upkeep: is_upkeep(&draft.order),
+            within: draft.order.within,
+            held: Mutex::new(held),
+            stage: watch::Sender::new(Stage::Queued),
+        });
+        self.operations.insert(order, Arc::clone(&operation));
+        operation
+    }
+
+    fn find(&self, order: u64) -> Option<Arc<Operation>> {
+        self.operations
+            .get(&order)
+            .or_else(|| self.committed.get(&order))
+            .cloned()
+    }
+
+    fn waits_for(&self, order: &Order) -> Vec<u64> {
+        let mut waits: Vec<u64> = order
+            .touches
+            .iter()
+            .filter_map(|t| self.touched.get(t).copied())
+            .collect();
+        let shaped = order
+            .within
+            .iter()
+            .chain(&order.below)
+            .chain(&order.makes)
+            .chain(&order.moves)
+            .chain(&order.removes);
+        waits.extend(shaped.filter_map(|d| self.shaped.get(d).copied()));
+        waits.extend(
+            order
+                .removes
+                .iter()
+                .filter_map(|d| self.within.get(d))
+                .flatten(),
+        );
+        waits.sort_unstable();
+        waits.dedup();
+        waits
+    }
+
+    fn note(&mut self, number: u64, order: &Order) {
+        for key in &order.touches {
+            self.touched.insert(key.clone(), number);
+        }
+        for directory in &order.within {
+            self.within.entry(*directory).or_default().insert(number);
+        }
+        for directory in order.makes.iter().chain(&order.moves).chain(&order.removes) {
+            self.shaped.insert(*directory, number);
+        }
+        if !order.moves.is_empty() {
+            self.moves.insert(number);
+        }
+    }
+
+    fn forget(&mut self, operation: &Arc<Operation>) {
+        let order = operation.order;
+        self.operations.remove(&order);
+        self.moves.remove(&order);
+        for directory in &operation.within {
+            if let Some(names) = self.within.get_mut(directory) {
+                names.remove(&order);
+                if names.is_empty() {
+                    self.within.remove(directory);
+                }
+            }
+        }
+        if self.operations.is_empty() && self.committed.is_empty() {
+            self.touched.clear();
+            self.shaped.clear();
+        } else if self.touched.len() > 4 * (self.operations.len() + self.committed.len()) + 1024 {
+            let (queued, committed) = (&self.operations, &self.committed);
+            self.touched
+                .retain(|_, o| queued.contains_key(o) || committed.contains_key(o));
+            self.shaped.retain(|_, o| queued.contains_key(o));
+        }
+    }
+}

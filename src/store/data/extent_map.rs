@@ -1,0 +1,535 @@
+//! Contents: range rows of a lineage, whole or as deltas, and how they resolve to pieces at an instant.
+//!
+//! Invariant: what a (lineage, instant) shows never changes once a version has it; rows of other instants are only added beside
+//! it. A cut at an instant clips every strictly older row.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::cache::Fixed;
+use crate::store::index::overlay::View;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{ContentRef, Ino, Timestamp};
+use crate::store::schema::keys;
+use crate::store::schema::rows::{LineageRow, Piece, RangeRow, Source, decode};
+use crate::sync::{Arc, Mutex, lock};
+
+/// Bytes of a content that one range row describes.
+pub(crate) const RANGE: u64 = 8 << 20;
+/// A row becomes whole when so many deltas lie over the last whole one.
+const DELTAS_MAX: usize = 16;
+
+/// How far a fixed content is on its way into the bucket.
+#[derive(Clone, Debug)]
+pub(crate) enum Sealing {
+    /// Its bytes are in staging only.
+    Waiting,
+    /// So many attempts failed, the last for this reason; it is tried again.
+    Failed(u32, String),
+    /// Its range rows are being laid into the overlay: what was read through it is read again.
+    Laying,
+    /// They are there.
+    Sealed,
+}
+
+/// A fixed content that is not yet sealed: what to read it from meanwhile.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) content: ContentRef,
+    pub(crate) ino: Ino,
+    /// Where the name hung, for the footer.
+    pub(crate) place: (Ino, Bytes),
+    /// What the fixed spans lie over, and how many bytes that has.
+    pub(crate) base: Option<(ContentRef, u64)>,
+    /// Length of the content, bytes.
+    pub(crate) len: u64,
+    pub(crate) fixed: Fixed,
+    /// The state it lies over, while that is on its way too: it must be sealed before.
+    pub(crate) after: Option<Arc<Self>>,
+    /// An instant of this lineage whose rows this state replaces: provisional, and shown by nothing.
+    pub(crate) replaces: Option<Timestamp>,
+    pub(crate) sealing: watch::Sender<Sealing>,
+}
+
+impl Pending {
+    /// Whether it has come as far as its rows.
+    pub(crate) fn is_sealed(&self) -> bool {
+        matches!(*self.sealing.borrow(), Sealing::Sealed)
+    }
+
+    /// The truncation inside its base that it contains, bytes.
+    pub(crate) fn cut(&self) -> Option<u64> {
+        let (_, base_len) = self.base?;
+        self.fixed.cut().filter(|cut| *cut < base_len)
+    }
+}
+
+/// A stretch of a file as it resolves: where its bytes are.
+#[derive(Clone, Debug)]
+pub(crate) enum Stretch {
+    /// In a staging file or in memory.
+    Staged(crate::cache::Source),
+    /// In an extent: the piece's source, and the bytes of it to skip.
+    Stored(Source, u32),
+    /// Nowhere.
+    Zero,
+}
+
+/// A state of a lineage, and one of its ranges.
+type RangeOf = (ContentRef, u64);
+
+/// Contents of a namespace: those on their way, and the rows of the others.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    pending: Mutex<HashMap<ContentRef, Arc<Pending>>>,
+    /// The lineage whose rows are being looked through, and whether a content of it has come meanwhile.
+    watched: Mutex<Option<(u64, bool)>>,
+    resolved: Mutex<HashMap<RangeOf, Arc<Vec<Piece>>>>,
+}
+
+/// Resolved ranges kept; all are dropped when there are more.
+const RESOLVED_MAX: usize = 8192;
+
+impl Contents {
+    pub(crate) fn add(&self, pending: &Arc<Pending>) {
+        if let Some((cid, disturbed)) = &mut *lock(&self.watched) {
+            *disturbed |= *cid == pending.content.cid;
+        }
+        lock(&self.pending).insert(pending.content, Arc::clone(pending));
+    }
+
+    pub(crate) fn pending(&self, content: ContentRef) -> Option<Arc<Pending>> {
+        lock(&self.pending).get(&content).cloned()
+    }
+
+    /// Notes from now on whether a content of the lineage comes; of one lineage at a time.
+    pub(crate) fn watch(&self, cid: u64) {
+        *lock(&self.watched) = Some((cid, false));
+    }
+
+    /// Whether no content of the watched lineage has come, and none of it is on its way.
+    pub(crate) fn is_undisturbed(&self) -> bool {
+        let Some((cid, disturbed)) = *lock(&self.watched) else {
+            return false;
+        };
+        !disturbed && !lock(&self.pending).keys().any(|c| c.cid == cid)
+    }
+
+    /// Its rows can be read now.
+    pub(crate) fn sealed(&self, content: ContentRef) {
+        lock(&self.pending).remove(&content);
+    }
+
+    /// Cuts `from..to` of a content into stretches, ascending and without gaps.
+    pub(crate) async fn stretches(
+        &self,
+        view: &View,
+        content: ContentRef,
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<(u64, u64, Stretch)>, StoreError> {
+        loop {
+            let mut through = Vec::new();
+            let out = self.walk(view, (content, from, to), &mut through).await?;
+            let still = |p: &Arc<Pending>| {
+                matches!(*p.sealing.borrow(), Sealing::Waiting | Sealing::Failed(..))
+            };
+            if through.iter().all(still) {
+                return Ok(out);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn walk(
+        &self,
+        view: &View,
+        (content, from, to): (ContentRef, u64, u64),
+        through: &mut Vec<Arc<Pending>>,
+    ) -> Result<Vec<(u64, u64, Stretch)>, StoreError> {
+        let mut out = Vec::new();
+        let mut open = vec![(content, from, to, u64::MAX)];
+        while let Some((content, from, to, limit)) = open.pop() {
+            let shown = to.min(limit.max(from));
+            if shown < to {
+                out.push((shown, to, Stretch::Zero));
+            }
+            if from >= shown {
+                continue;
+            }
+            let Some(pending) = self.pending(content) else {
+                self.stored(view, content, from, shown, &mut out).await?;
+                continue;
+            };
+            for piece in pending.fixed.pieces(from..shown) {
+                let (start, end) = (piece.range.start, piece.range.end);
+                match (piece.source, pending.base) {
+                    (Some(crate::cache::Source::Zero), _) | (None, None) => {
+                        out.push((start, end, Stretch::Zero));
+                    }
+                    (Some(source), _) => out.push((start, end, Stretch::Staged(source))),
+                    (None, Some((base, len))) => open.push((base, start, end, len)),
+                }
+            }
+            through.push(pending);
+        }
+        out.sort_unstable_by_key(|(start, ..)| *start);
+        Ok(out)
+    }
+
+    async fn stored(
+        &self,
+        view: &View,
+        content: ContentRef,
+        from: u64,
+        to: u64,
+        out: &mut Vec<(u64, u64, Stretch)>,
+    ) -> Result<(), StoreError> {
+        let mut at = from;
+        while at < to {
+            let range = at / RANGE;
+            let origin = range * RANGE;
+            let end = to.min(origin + RANGE);
+            for piece in self.pieces(view, content, range).await?.iter() {
+                let wanted = ((at - origin) as u32, (end - origin) as u32);
+                let Some(part) = piece.clip(wanted.0, wanted.1) else {
+                    continue;
+                };
+                let start = origin + u64::from(part.start);
+                if at < start {
+                    out.push((at, start, Stretch::Zero));
+                }
+                at = start + u64::from(part.len);
+                out.push((
+                    start,
+                    at,
+                    match part.source {
+                        Source::Zero => Stretch::Zero,
+                        source => Stretch::Stored(source, part.skip),
+                    },
+                ));
+            }
+            let mut next = end;
+            if at == origin && end < to {
+                // A hole may be long: on to where something lies.
+                let behind = next_range(view, content, range + 1).await?;
+                next = behind.map_or(to, |range| to.min(range.saturating_mul(RANGE)));
+            }
+            if at < next {
+                out.push((at, next, Stretch::Zero));
+            }
+            at = next;
+        }
+        Ok(())
+    }
+
+    /// All pieces of a sealed content's range, ascending.
+    pub(crate) async fn pieces(
+        &self,
+        view: &View,
+        content: ContentRef,
+        range: u64,
+    ) -> Result<Arc<Vec<Piece>>, StoreError> {
+        if let Some(known) = lock(&self.resolved).get(&(content, range)) {
+            return Ok(Arc::clone(known));
+        }
+        let chain = chain(view, content, range).await?;
+        let pieces = Arc::new(lay(&chain, range));
+        let mut resolved = lock(&self.resolved);
+        if resolved.len() >= RESOLVED_MAX {
+            resolved.clear();
+        }
+        resolved.insert((content, range), Arc::clone(&pieces));
+        Ok(pieces)
+    }
+
+    /// The row that shows `pieces` over what the lineage had in this range: a delta, or whole once the chain is long.
+    /// With it the instant of a row that it makes superfluous.
+    pub(crate) async fn compose(
+        &self,
+        view: &View,
+        pending: &Pending,
+        range: u64,
+        pieces: Vec<Piece>,
+    ) -> Result<(RangeRow, Option<Timestamp>), StoreError> {
+        let Some((base, base_len)) = pending.base else {
+            return Ok((RangeRow::Whole(pieces), None));
+        };
+        if base_len.min(pending.cut().unwrap_or(u64::MAX)) <= range * RANGE {
+            return Ok((RangeRow::Whole(pieces), None));
+        }
+        let mut chain = chain(view, base, range).await?;
+        chain.cut(pending.cut().unwrap_or(base_len));
+        let newest = chain.links.first().map(|link| link.at);
+        let own = base.cid == pending.content.cid && pending.cut().is_none();
+        let replaced = newest.filter(|at| own && Some(*at) == pending.replaces);
+        if chain.links.len() >= DELTAS_MAX || chain.links.is_empty() {
+            chain.links.insert(
+                0,
+                Link {
+                    at: pending.content.instant,
+                    row: RangeRow::Delta(pieces),
+                    limit: u64::MAX,
+                },
+            );
+            return Ok((RangeRow::Whole(lay(&chain, range)), replaced));
+        }
+        let Some(replaced) = replaced else {
+            return Ok((RangeRow::Delta(pieces), None));
+        };
+        let under = chain.links.remove(0);
+        let merged = over(under.row.pieces(), &pieces);
+        let row = match under.row {
+            RangeRow::Whole(_) => RangeRow::Whole(merged),
+            RangeRow::Delta(_) => RangeRow::Delta(merged),
+        };
+        Ok((row, Some(replaced)))
+    }
+}
+
+/// A row of a range, and the lowest later cut, which hides its bytes from there on.
+#[derive(Debug)]
+struct Link {
+    at: Timestamp,
+    row: RangeRow,
+    limit: u64,
+}
+
+/// Rows of a range, newest first, down to the newest whole one.
+#[derive(Debug)]
+struct Chain {
+    links: Vec<Link>,
+}
+
+impl Chain {
+    fn cut(&mut self, len: u64) {
+        for link in &mut self.links {
+            link.limit = link.limit.min(len);
+        }
+    }
+}
+
+/// The lowest range from `range` on of which a content may have a row, its own or of a lineage it goes on from. `None`
+/// where only a hole is left.
+pub(crate) async fn next_range(
+    view: &View,
+    content: ContentRef,
+    range: u64,
+) -> Result<Option<u64>, StoreError> {
+    let (mut cid, mut next) = (content.cid, None);
+    loop {
+        let start = keys::range(cid, range, Timestamp(u64::MAX));
+        let end = keys::after(&keys::ranges(cid));
+        let found = view.first(start, end).await?;
+        let own = found.and_then(|(key, _)| keys::range_number(&key));
+        next = [next, own].into_iter().flatten().min();
+        let parent = view.row::<LineageRow>("C L", &keys::lineage(cid)).await?;
+        let Some(row) = parent.filter(|row| range.saturating_mul(RANGE) < row.len) else {
+            return Ok(next);
+        };
+        cid = row.parent.cid;
+    }
+}
+
+/// Rows of a range as one arrangement of them has them.
+async fn chain(view: &View, content: ContentRef, range: u64) -> Result<Chain, StoreError> {
+    loop {
+        let arrangement = view.arrangement();
+        let chain = chain_once(view, content, range).await;
+        if arrangement.is_multiple_of(2) && arrangement == view.arrangement() {
+            return chain;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn chain_once(view: &View, content: ContentRef, range: u64) -> Result<Chain, StoreError> {
+    let (mut links, mut content, mut limit) = (Vec::new(), content, u64::MAX);
+    loop {
+        let (mut own, whole) = own_links(view, content, range).await?;
+        let oldest = match own.last() {
+            Some(last) if whole => last.at,
+            _ => Timestamp(0),
+        };
+        let cuts = own_cuts(view, content, oldest).await?;
+        for link in &mut own {
+            let later = cuts.iter().filter(|(at, _)| link.at < *at);
+            link.limit = later.map(|(_, len)| *len).fold(limit, u64::min);
+        }
+        links.append(&mut own);
+        if whole {
+            break;
+        }
+        let Some(row) = view
+            .row::<LineageRow>("C L", &keys::lineage(content.cid))
+            .await?
+        else {
+            break;
+        };
+        limit = cuts
+            .iter()
+            .map(|(_, len)| *len)
+            .fold(limit.min(row.len), u64::min);
+        if limit <= range * RANGE {
+            break;
+        }
+        content = row.parent;
+    }
+    Ok(Chain { links })
+}
+
+/// The rows of one lineage's range, newest first, and whether the last is a whole one.
+async fn own_links(
+    view: &View,
+    content: ContentRef,
+    range: u64,
+) -> Result<(Vec<Link>, bool), StoreError> {
+    let mut links: Vec<Link> = Vec::new();
+    let mut from = keys::range(content.cid, range, content.instant);
+    loop {
+        let end = keys::range_end(content.cid, range);
+        let rows = view.scan(from.clone(), end, DELTAS_MAX + 2).await?;
+        let full = rows.len() == DELTAS_MAX + 2;
+        for (key, value) in rows {
+            let row: RangeRow = decode("C F", &value)?;
+            let at = keys::trailing_instant(&key)
+                .ok_or_else(|| StoreError::Corrupt("C F key".to_owned()))?;
+            let whole = matches!(row, RangeRow::Whole(_));
+            links.push(Link {
+                at,
+                row,
+                limit: u64::MAX,
+            });
+            if whole {
+                return Ok((links, true));
+            }
+            from = [&key[..], &[0]].concat().into();
+        }
+        if !full {
+            return Ok((links, false));
+        }
+    }
+}
+
+/// The truncations of one lineage after `oldest` and up to a state of it, with their lengths in bytes.
+async fn own_cuts(
+    view: &View,
+    content: ContentRef,
+    oldest: Timestamp,
+) -> Result<Vec<(Timestamp, u64)>, StoreError> {
+    let from = keys::cut(content.cid, content.instant);
+    let rows = view
+        .scan(from, keys::cut(content.cid, oldest), usize::MAX)
+        .await?;
+    let cut = |(key, value): (Bytes, Bytes)| {
+        let at = keys::trailing_instant(&key)
+            .ok_or_else(|| StoreError::Corrupt("C K key".to_owned()))?;
+        Ok((at, decode::<u64>("C K", &value)?))
+    };
+    rows.into_iter().map(cut).collect()
+}
+
+/// The pieces a chain shows.
+fn lay(chain: &Chain, range: u64) -> Vec<Piece> {
+    let origin = range * RANGE;
+    let mut pieces: Vec<Piece> = Vec::new();
+    for link in chain.links.iter().rev() {
+        let end = link.limit.saturating_sub(origin).min(RANGE) as u32;
+        let own: Vec<Piece> = link
+            .row
+            .pieces()
+            .iter()
+            .filter_map(|p| p.clip(0, end))
+            .collect();
+        pieces = match link.row {
+            RangeRow::Whole(_) => own,
+            RangeRow::Delta(_) => over(&pieces, &own),
+        };
+    }
+    pieces.retain(|p| p.source != Source::Zero);
+    pieces
+}
+
+/// `top` laid over `under`; both ascending without overlaps, and so is the result.
+pub(crate) fn over(under: &[Piece], top: &[Piece]) -> Vec<Piece> {
+    let mut out = Vec::with_capacity(under.len() + top.len());
+    for piece in under {
+        let mut from = piece.start;
+        for cover in top
+            .iter()
+            .filter(|t| t.end() > piece.start && t.start < piece.end())
+        {
+            out.extend(piece.clip(from, cover.start));
+            from = from.max(cover.end());
+        }
+        out.extend(piece.clip(from, piece.end()));
+    }
+    out.extend(top.iter().cloned());
+    out.sort_unstable_by_key(|p| p.start);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(start: u32, len: u32, byte: u8) -> Piece {
+        Piece {
+            start,
+            len,
+            skip: 0,
+            source: Source::Inline(Bytes::from(vec![byte; len as usize])),
+        }
+    }
+
+    fn shown(pieces: &[Piece]) -> String {
+        let mut text = String::new();
+        for p in pieces {
+            let Source::Inline(bytes) = &p.source else {
+                continue;
+            };
+            while text.len() < p.start as usize {
+                text.push('.');
+            }
+            text.extend(
+                bytes[p.skip as usize..(p.skip + p.len) as usize]
+                    .iter()
+                    .map(|b| *b as char),
+            );
+        }
+        text
+    }
+
+    #[test]
+    fn a_delta_hides_only_what_it_covers() {
+        let under = [piece(0, 4, b'a'), piece(6, 4, b'b')];
+        assert_eq!(shown(&over(&under, &[piece(2, 6, b'x')])), "aaxxxxxxbb");
+        assert_eq!(
+            shown(&over(&under, &[piece(1, 1, b'x'), piece(3, 1, b'y')])),
+            "axay..bbbb"
+        );
+        assert_eq!(shown(&over(&under, &[])), "aaaa..bbbb");
+    }
+
+    #[test]
+    fn a_cut_clips_older_rows_and_not_younger_ones() {
+        let chain = Chain {
+            links: vec![
+                Link {
+                    at: Timestamp(3),
+                    row: RangeRow::Delta(vec![piece(6, 2, b'n')]),
+                    limit: u64::MAX,
+                },
+                Link {
+                    at: Timestamp(1),
+                    row: RangeRow::Whole(vec![piece(0, 8, b'o')]),
+                    limit: 4,
+                },
+            ],
+        };
+        assert_eq!(shown(&lay(&chain, 0)), "oooo..nn");
+        assert_eq!(shown(&lay(&chain, 1)), "......nn");
+    }
+}

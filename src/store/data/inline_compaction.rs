@@ -1,0 +1,263 @@
+//! Coalesce: a range row keeps few inline bytes, however many small writes are fsynced one by one.
+//!
+//! Inline pieces that continue each other become one. Beyond [`INLINE_ROW`] they move into a segment, and take small extents of
+//! segments right before them along: what is appended in hundreds of writes ends as extents of full size, each byte copied a
+//! few times on the way. Invariant: what the row shows is the same before and after.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::backend::Lane;
+use crate::store::data::extent_map::{Pending, RANGE};
+use crate::store::data::segment::{Builder, EXTENT, FooterFile};
+use crate::store::data::upload::INLINE;
+use crate::store::model::error::StoreError;
+use crate::store::namespace::Shared;
+use crate::store::schema::rows::{Piece, RangeRow, Source};
+use crate::sync::Arc;
+
+/// Inline bytes of a range row, at most.
+const INLINE_ROW: usize = 8 << 10;
+
+/// Pieces that continue each other within one extent's place in the file.
+type Run = Vec<Piece>;
+
+impl Shared {
+    /// The row to write in place of `row`: without much in it that belongs into a segment.
+    pub(crate) async fn coalesce(
+        &self,
+        pending: &Arc<Pending>,
+        range: u64,
+        row: RangeRow,
+    ) -> Result<RangeRow, StoreError> {
+        let inline: usize = row.pieces().iter().filter_map(inline).map(Bytes::len).sum();
+        if inline == 0 {
+            return Ok(row);
+        }
+        let (pieces, whole) = match row {
+            RangeRow::Whole(pieces) => (pieces, true),
+            RangeRow::Delta(pieces) => (pieces, false),
+        };
+        let pieces = if inline <= INLINE_ROW {
+            join(pieces)
+        } else {
+            self.move_out(pending, range, pieces).await?
+        };
+        Ok(if whole {
+            RangeRow::Whole(pieces)
+        } else {
+            RangeRow::Delta(pieces)
+        })
+    }
+
+    /// Uploads all inline pieces as one segment.
+    async fn move_out(
+        &self,
+        pending: &Arc<Pending>,
+        range: u64,
+        pieces: Vec<Piece>,
+    ) -> Result<Vec<Piece>, StoreError> {
+        let (mut kept, runs) = inline_runs(pieces);
+        let mut moved: Vec<(u32, Bytes)> = Vec::with_capacity(runs.len());
+        for run in runs {
+            let (mut start, mut bytes) = (run[0].start, shown(&run));
+            while let Some(before) = before(&kept, start, bytes.len()) {
+                // What cannot be read stays where it is: nothing here depends on it.
+                let Ok(more) = self.piece_bytes(&kept[before]).await else {
+                    break;
+                };
+                start = kept.remove(before).start;
+                bytes = [more, bytes].concat().into();
+            }
+            moved.push((start, bytes));
+        }
+        let _permit = self
+            .uploads
+            .acquire()
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        let id = self.new_segment();
+        let mut builder = Builder::new(id);
+        let (directory, name) = pending.place.clone();
+        builder.file(FooterFile {
+            ino: pending.ino,
+            directory,
+            name,
+            len: pending.len,
+        });
+        for (start, bytes) in moved {
+            let offset = range * RANGE + u64::from(start);
+            let source = builder.add(pending.ino, pending.content, offset, &bytes);
+            kept.push(Piece {
+                start,
+                len: bytes.len() as u32,
+                skip: 0,
+                source,
+            });
+        }
+        let object = builder.finish();
+        let key = id.key();
+        let put = || self.backend.upload(Lane::Segments, &key, object.clone());
+        self.persist(std::slice::from_ref(pending), put).await?;
+        self.extents.keep(id, &object);
+        kept.sort_unstable_by_key(|piece| piece.start);
+        Ok(kept)
+    }
+
+    async fn piece_bytes(&self, piece: &Piece) -> Result<Bytes, StoreError> {
+        self.extents
+            .read(&piece.source, piece.skip, piece.len)
+            .await
+    }
+}
+
+fn inline(piece: &Piece) -> Option<&Bytes> {
+    match &piece.source {
+        Source::Inline(bytes) => Some(bytes),
+        Source::Segment { .. } | Source::Zero => None,
+    }
+}
+
+/// Whether `from..to` of a range could be one extent.
+fn fits(from: u32, to: u32) -> bool {
+    u64::from(from) / EXTENT == (u64::from(to) - 1) / EXTENT
+}
+
+/// The bytes that inline pieces show, one after another.
+fn shown(run: &[Piece]) -> Bytes {
+    let mut all = BytesMut::new();
+    for piece in run {
+        let from = piece.skip as usize;
+        let bytes = inline(piece).and_then(|bytes| bytes.get(from..from + piece.len as usize));
+        all.extend_from_slice(bytes.unwrap_or_default());
+    }
+    all.freeze()
+}
+
+/// Splits off the inline pieces, as runs.
+fn inline_runs(pieces: Vec<Piece>) -> (Vec<Piece>, Vec<Run>) {
+    let (mut others, mut runs): (Vec<Piece>, Vec<Run>) = (Vec::new(), Vec::new());
+    for piece in pieces {
+        if inline(&piece).is_none() {
+            others.push(piece);
+            continue;
+        }
+        match runs.last_mut() {
+            Some(run)
+                if run[run.len() - 1].end() == piece.start && fits(run[0].start, piece.end()) =>
+            {
+                run.push(piece);
+            }
+            _ => runs.push(vec![piece]),
+        }
+    }
+    (others, runs)
+}
+
+/// The piece of a segment that ends where `start` is and is no longer than the `len` bytes that follow, if both could be one
+/// extent. So each byte is copied once per doubling.
+fn before(pieces: &[Piece], start: u32, len: usize) -> Option<usize> {
+    let at = pieces
+        .partition_point(|piece| piece.start < start)
+        .checked_sub(1)?;
+    let piece = &pieces[at];
+    let joins = matches!(piece.source, Source::Segment { .. })
+        && piece.end() == start
+        && piece.len as usize <= len
+        && fits(piece.start, start + len as u32);
+    joins.then_some(at)
+}
+
+/// Makes one piece of inline pieces that continue each other, up to what an inline extent may have.
+fn join(pieces: Vec<Piece>) -> Vec<Piece> {
+    let (mut all, runs) = inline_runs(pieces);
+    for run in runs {
+        let mut parts: Vec<Run> = Vec::new();
+        for piece in run {
+            match parts.last_mut() {
+                Some(part) if u64::from(piece.end() - part[0].start) <= INLINE => part.push(piece),
+                _ => parts.push(vec![piece]),
+            }
+        }
+        for part in parts {
+            let bytes = shown(&part);
+            all.push(Piece {
+                start: part[0].start,
+                len: bytes.len() as u32,
+                skip: 0,
+                source: Source::Inline(bytes),
+            });
+        }
+    }
+    all.sort_unstable_by_key(|piece| piece.start);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(start: u32, skip: u32, bytes: &'static [u8]) -> Piece {
+        Piece {
+            start,
+            len: bytes.len() as u32 - skip,
+            skip,
+            source: Source::Inline(Bytes::from_static(bytes)),
+        }
+    }
+
+    fn stored(start: u32, len: u32) -> Piece {
+        Piece {
+            start,
+            len,
+            skip: 0,
+            source: Source::Segment {
+                epoch: 1,
+                sequence: 1,
+                offset: 0,
+                len,
+                hash: [0; 16],
+            },
+        }
+    }
+
+    #[test]
+    fn pieces_that_continue_each_other_become_one() {
+        let joined = join(vec![
+            text(0, 0, b"ab"),
+            text(2, 1, b"xcd"),
+            stored(4, 2),
+            text(6, 0, b"e"),
+            text(8, 0, b"f"),
+        ]);
+        assert_eq!(
+            joined,
+            [
+                text(0, 0, b"abcd"),
+                stored(4, 2),
+                text(6, 0, b"e"),
+                text(8, 0, b"f"),
+            ]
+        );
+    }
+
+    #[test]
+    fn runs_end_at_the_border_of_an_extent_and_joined_pieces_at_their_largest() {
+        let border = EXTENT as u32;
+        let (_, runs) = inline_runs(vec![text(border - 2, 0, b"ab"), text(border, 0, b"cd")]);
+        assert_eq!(runs.len(), 2);
+        static LONG: [u8; 3000] = [7; 3000];
+        let joined = join(vec![text(0, 0, &LONG), text(3000, 0, &LONG)]);
+        assert_eq!(joined.len(), 2);
+    }
+
+    #[test]
+    fn only_extents_that_are_no_longer_go_along() {
+        let pieces = [stored(0, 100), stored(100, 50), stored(200, 10)];
+        assert_eq!(before(&pieces, 150, 50), Some(1));
+        assert_eq!(before(&pieces, 150, 49), None);
+        assert_eq!(before(&pieces, 100, 100), Some(0));
+        assert_eq!(before(&pieces, 180, 100), None, "a gap lies between");
+        let border = EXTENT as u32;
+        assert_eq!(before(&[stored(border - 9, 9)], border, 100), None);
+    }
+}

@@ -1,0 +1,502 @@
+//! Seal: fixed contents become extents of uploaded segments, and then range rows.
+//!
+//! Path: cut spans into extents -> pack them into segments -> upload (no lock held) -> compose the rows behind the same lineage's earlier
+//! state -> lay them into the overlay with the operation. A crash before the last step leaves an orphan segment and a journal that
+//! seals again.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::backend::Lane;
+use crate::cache::{Source as Staged, Span, StagingFile};
+use crate::meta::Batch;
+use crate::store::commit::queue::Operation;
+use crate::store::data::extent_map::{Pending, RANGE, Sealing, Stretch, next_range};
+use crate::store::data::segment::{Builder, EXTENT, FooterFile, SEGMENT_MAX};
+use crate::store::model::error::StoreError;
+use crate::store::model::version::ContentRef;
+use crate::store::model::version::Timestamp;
+use crate::store::namespace::Shared;
+use crate::store::schema::keys;
+use crate::store::schema::rows::{Piece, RangeRow, SegmentRow, Source, encode};
+use crate::sync::Arc;
+
+/// Above it a content has segments of its own.
+pub(crate) const OWN_SEGMENT: u64 = 1 << 20;
+/// Up to it, and alone, a content lies in its row.
+pub(crate) const INLINE: u64 = 4 << 10;
+
+/// Files of an upload that failed which the log names, at most.
+const INOS_TOLD: usize = 8;
+
+/// Part of a content that goes into one extent.
+#[derive(Clone, Debug)]
+pub(crate) struct Cut {
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+    parts: Vec<Span>,
+}
+
+/// Extents of contents, by their place in the group.
+pub(crate) type Parts = Vec<(usize, Vec<Cut>)>;
+
+/// One segment to be.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) parts: Parts,
+    /// The staging file that is these extents, one behind the other, and nothing else.
+    pub(crate) file: Option<Arc<StagingFile>>,
+}
+
+impl From<Parts> for Plan {
+    fn from(parts: Parts) -> Self {
+        Self { parts, file: None }
+    }
+}
+
+/// Where extents of contents lie now: the content's place in the group, the offset in the file, the piece.
+pub(crate) type Sealed = Vec<(usize, u64, Piece)>;
+
+impl Shared {
+    /// Seals contents together; those that fail stay as they are, with the reason.
+    pub(crate) async fn seal(self: Arc<Self>, group: Vec<Arc<Operation>>, inline: bool) {
+        let contents: Vec<Arc<Pending>> = group.iter().filter_map(|o| o.content.clone()).collect();
+        let mut under_way = self.upkeep.under_way(self.next_segment());
+        let pieces = match self.upload(&contents, inline).await {
+            Ok(pieces) => pieces,
+            Err(error) => {
+                under_way.failed();
+                return self.sealing_failed(&contents, &error);
+            }
+        };
+        for (operation, pieces) in group.iter().zip(pieces) {
+            if let Some(pending) = &operation.content
+                && let Err(error) = self.lay_content(operation, pending, pieces).await
+            {
+                under_way.failed();
+                self.sealing_failed(std::slice::from_ref(pending), &error);
+            }
+        }
+        self.queue.changed.notify_waiters();
+    }
+
+    pub(crate) fn sealing_failed(&self, contents: &[Arc<Pending>], error: &StoreError) {
+        self.health.failed(&error.to_string());
+        let inos: Vec<u64> = contents.iter().take(INOS_TOLD).map(|p| p.ino.0).collect();
+        tracing::warn!(files = contents.len(), ?inos, %error, "upload failed; trying again");
+        for pending in contents {
+            pending.sealing.send_modify(|state| {
+                let times = match state {
+                    Sealing::Failed(times, _) => *times + 1,
+                    _ => 1,
+                };
+                *state = Sealing::Failed(times, error.to_string());
+            });
+        }
+        self.queue.changed.notify_waiters();
+    }
+
+    /// Brings the bytes of contents to the bucket; their pieces, as offsets in the file.
+    async fn upload(
+        self: &Arc<Self>,
+        contents: &[Arc<Pending>],
+        inline: bool,
+    ) -> Result<Vec<Vec<(u64, Piece)>>, StoreError> {
+        let mut pieces: Vec<Vec<(u64, Piece)>> = vec![Vec::new(); contents.len()];
+        if inline {
+            for (pending, pieces) in contents.iter().zip(&mut pieces) {
+                for cut in cuts(pending.fixed.spans(), pending.len) {
+                    let bytes = cut_bytes(&cut)?;
+                    pieces.push((
+                        cut.offset,
+                        piece(cut.offset, Source::Inline(bytes), cut.len),
+                    ));
+                }
+            }
+            return Ok(pieces);
+        }
+        let links = |file: &StagingFile| self.backend.links(file.path());
+        let plans = plan(contents, links);
+        let uploads = plans.into_iter().map(|plan| {
+            let (shared, contents) = (Arc::clone(self), contents.to_vec());
+            let task = self.tasks.spawn("upload", async move {
+                shared.upload_segment(plan, &contents).await
+            });
+            async move { task.await.map_err(|_| StoreError::Closed)? }
+        });
+        for sealed in futures::future::try_join_all(uploads).await? {
+            for (at, offset, piece) in sealed {
+                pieces[at].push((offset, piece));
+            }
+        }
+        Ok(pieces)
+    }
+
+    async fn upload_segment(
+        self: Arc<Self>,
+        plan: Plan,
+        contents: &[Arc<Pending>],
+    ) -> Result<Sealed, StoreError> {
+        let _permit = self
+            .uploads
+            .acquire()
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        if let Some(file) = &plan.file
+            && let Some(sealed) = self.link_segment(file, &plan.parts, contents).await?
+        {
+            return Ok(sealed);
+        }
+        let id = self.new_segment();
+        let owned = contents.to_vec();
+        let built = self
+            .tasks
+            .blocking("pack", move || -> Result<_, StoreError> {
+                let mut builder = Builder::new(id);
+                let mut sealed = Vec::new();
+                for (at, cuts) in plan.parts {
+                    let pending = &owned[at];
+                    builder.file(footer_file(pending));
+                    for cut in cuts {
+                        let bytes = cut_bytes(&cut)?;
+                        let source = builder.add(pending.ino, pending.content, cut.offset, &bytes);
+                        sealed.push((at, cut.offset, piece(cut.offset, source, cut.len)));
+                    }
+                }
+                Ok((builder.finish(), sealed))
+            });
+        let (object, sealed) = built.await.map_err(|_| StoreError::Closed)??;
+        let key = id.key();
+        let put = || self.backend.upload(Lane::Segments, &key, object.clone());
+        self.persist(contents, put).await?;
+        self.extents.keep(id, &object);
+        Ok(sealed)
+    }
+
+    /// Lays the range rows of an uploaded content beside its operation's.
+    async fn lay_content(
+        &self,
+        operation: &Operation,
+        pending: &Arc<Pending>,
+        mut pieces: Vec<(u64, Piece)>,
+    ) -> Result<(), StoreError> {
+        if let Some(before) = &pending.after {
+            self.wait_sealed(before).await?;
+        }
+        pieces.extend(self.again(pending, || self.zeros(pending)).await?);
+        pieces.extend(self.again(pending, || self.cited(pending)).await?);
+        let mut rows = Batch::new();
+        let content = pending.content;
+        for (range, pieces) in by_range(pieces) {
+            let compose = || {
+                let pieces = pieces.clone();
+                self.contents.compose(&self.view, pending, range, pieces)
+            };
+            let (row, replaced) = self.again(pending, compose).await?;
+            let row = self.coalesce(pending, range, row).await?;
+            self.cite(&mut rows, &row, 1, content.instant);
+            rows.put(
+                keys::range(content.cid, range, content.instant),
+                encode(&row),
+            );
+            if let Some(old) = replaced {
+                let key = keys::range(content.cid, range, old);
+                let read = || self.view.row::<RangeRow>("C F", &key);
+                if let Some(row) = self.again(pending, read).await? {
+                    self.cite(&mut rows, &row, -1, content.instant);
+                }
+                rows.delete(key);
+            }
+        }
+        if let Some(cut) = pending.cut() {
+            rows.put(keys::cut(content.cid, content.instant), encode(&cut));
+        }
+        pending.sealing.send_replace(Sealing::Laying);
+        self.view.lay(operation.order, &rows);
+        operation.add_rows(rows);
+        self.contents.sealed(content);
+        pending.sealing.send_replace(Sealing::Sealed);
+        Ok(())
+    }
+
+    async fn wait_sealed(&self, before: &Pending) -> Result<(), StoreError> {
+        let mut state = before.sealing.subscribe();
+        tokio::select! {
+            done = state.wait_for(|s| matches!(s, Sealing::Sealed)) => {
+                done.map_err(|_| StoreError::Closed)?;
+                Ok(())
+            }
+            // Nobody begins to seal it any more.
+            () = self.tasks.stopped() => Err(StoreError::Closed),
+        }
+    }
+
+    /// The zeros a content was punched with, as pieces, where there is something they hide.
+    async fn zeros(&self, pending: &Pending) -> Result<Vec<(u64, Piece)>, StoreError> {
+        let mut out = Vec::new();
+        let under = [Some(pending.content), pending.base.map(|(base, _)| base)];
+        for span in pending.fixed.spans() {
+            let (mut at, end) = (span.offset, span.end().min(pending.len));
+            while matches!(span.source, Staged::Zero) && at < end {
+                let range = at / RANGE;
+                let mut hidden = None;
+                for content in under.into_iter().flatten() {
+                    let next = next_range(&self.view, content, range).await?;
+                    hidden = [hidden, next].into_iter().flatten().min();
+                }
+                let Some(hidden) = hidden else { break };
+                at = at.max(hidden.saturating_mul(RANGE));
+                let next = end.min((at / RANGE + 1).saturating_mul(RANGE));
+                if at < next {
+                    out.push((at, piece(at, Source::Zero, next - at)));
+                }
+                at = at.max(next);
+            }
+        }
+        Ok(out)
+    }
+
+    /// The bytes a content takes from others, as pieces of the same extents.
+    async fn cited(&self, pending: &Pending) -> Result<Vec<(u64, Piece)>, StoreError> {
+        let mut out = Vec::new();
+        for span in pending.fixed.spans() {
+            let Staged::Reference { of, position } = span.source else {
+                continue;
+            };
+            let content = ContentRef::of(of);
+            // What it refers to was queued before it: no two wait for each other.
+            if let Some(before) = self.contents.pending(content) {
+                self.wait_sealed(&before).await?;
+            }
+            let end = span.end().min(pending.len);
+            let to = position + end.saturating_sub(span.offset);
+            let view = &self.view;
+            for (from, to, stretch) in self.contents.stretches(view, content, position, to).await? {
+                let (source, skip) = match stretch {
+                    Stretch::Zero => (Source::Zero, 0),
+                    Stretch::Stored(source, skip) => (source, skip),
+                    Stretch::Staged(_) => {
+                        let text =
+                            format!("a content that is referred to is not sealed: {content:?}");
+                        return Err(StoreError::Corrupt(text));
+                    }
+                };
+                let start = span.offset + (from - position);
+                out.extend(split(start, to - from, &source, skip));
+            }
+        }
+        Ok(out)
+    }
+
+    /// Counts the extents a range row cites, for an operation or content of the instant `at`.
+    pub(crate) fn cite(&self, rows: &mut Batch, row: &RangeRow, by: i64, at: Timestamp) {
+        let mut cited: std::collections::BTreeMap<(u64, u64), SegmentRow> =
+            std::collections::BTreeMap::new();
+        for piece in row.pieces() {
+            if let Source::Segment {
+                epoch,
+                sequence,
+                offset,
+                len,
+                ..
+            } = &piece.source
+            {
+                cited
+                    .entry((*epoch, *sequence))
+                    .or_default()
+                    .extents
+                    .insert(*offset, (*len, by));
+            }
+        }
+        for ((epoch, sequence), row) in cited {
+            rows.merge(keys::segment(epoch, sequence), encode(&row));
+            if by < 0 {
+                rows.put(keys::emptied(epoch, sequence, at), encode(&()));
+            }
+        }
+    }
+}
+
+/// What a footer says of a content's file.
+pub(crate) fn footer_file(pending: &Pending) -> FooterFile {
+    let (directory, name) = pending.place.clone();
+    FooterFile {
+        ino: pending.ino,
+        directory,
+        name,
+        len: pending.len,
+    }
+}
+
+pub(crate) fn piece(offset: u64, source: Source, len: u64) -> Piece {
+    Piece {
+        start: (offset % RANGE) as u32,
+        len: len as u32,
+        skip: 0,
+        source,
+    }
+}
+
+/// Part of an extent as pieces, one per range it reaches into.
+fn split(start: u64, len: u64, source: &Source, skip: u32) -> Vec<(u64, Piece)> {
+    let (mut at, end) = (start, start + len);
+    let mut out = Vec::new();
+    while at < end {
+        let next = end.min((at / RANGE + 1) * RANGE);
+        let mut part = piece(at, source.clone(), next - at);
+        part.skip = skip + (at - start) as u32;
+        if let Source::Inline(bytes) = source {
+            let from = part.skip as usize;
+            part.source = Source::Inline(bytes.slice(from..from + part.len as usize));
+            part.skip = 0;
+        }
+        if *source == Source::Zero {
+            part.skip = 0;
+        }
+        out.push((at, part));
+        at = next;
+    }
+    out
+}
+
+fn by_range(pieces: Vec<(u64, Piece)>) -> std::collections::BTreeMap<u64, Vec<Piece>> {
+    let mut ranges: std::collections::BTreeMap<u64, Vec<Piece>> = std::collections::BTreeMap::new();
+    for (offset, piece) in pieces {
+        ranges.entry(offset / RANGE).or_default().push(piece);
+    }
+    for pieces in ranges.values_mut() {
+        pieces.sort_unstable_by_key(|p| p.start);
+    }
+    ranges
+}
+
+/// The written bytes of a content of `len` bytes, cut into extents: runs that continue each other, split where 256 KiB of the
+/// file end.
+fn cuts<'a>(spans: impl Iterator<Item = &'a Span>, len: u64) -> Vec<Cut> {
+    let mut cuts: Vec<Cut> = Vec::new();
+    for span in spans {
+        if matches!(span.source, Staged::Zero | Staged::Reference { .. }) {
+            continue;
+        }
+        let (mut at, end) = (span.offset, span.end().min(len));
+        while at < end {
+            let next = end.min((at / EXTENT + 1) * EXTENT);
+            let part = part(span, at, next);
+            match cuts.last_mut() {
+                Some(last) if last.offset + last.len == at && at % EXTENT != 0 => {
+                    last.len += next - at;
+                    last.parts.push(part);
+                }
+                _ => cuts.push(Cut {
+                    offset: at,
+                    len: next - at,
+                    parts: vec![part],
+                }),
+            }
+            at = next;
+        }
+    }
+    cuts
+}
+
+fn part(span: &Span, from: u64, to: u64) -> Span {
+    let skip = from - span.offset;
+    let source = match &span.source {
+        Staged::Memory(bytes) => {
+            Staged::Memory(bytes.slice(skip as usize..(to - span.offset) as usize))
+        }
+        Staged::File { file, position } => Staged::File {
+            file: Arc::clone(file),
+            position: position + skip,
+        },
+        other => other.clone(),
+    };
+    Span {
+        offset: from,
+        len: to - from,
+        seq: span.seq,
+        source,
+    }
+}
+
+pub(crate) fn cut_bytes(cut: &Cut) -> Result<Bytes, StoreError> {
+    let mut all = BytesMut::with_capacity(cut.len as usize);
+    for part in &cut.parts {
+        match &part.source {
+            Staged::Memory(bytes) => all.extend_from_slice(bytes),
+            Staged::File { file, position } => {
+                all.extend_from_slice(&file.read_at(*position, part.len as usize)?);
+            }
+            Staged::Zero | Staged::Reference { .. } => {
+                all.resize(all.len() + part.len as usize, 0);
+            }
+        }
+    }
+    Ok(all.freeze())
+}
+
+/// Packs small contents together and gives large ones segments of their own; what is a whole staging file that `links` stays
+/// in it.
+fn plan(contents: &[Arc<Pending>], links: impl Fn(&StagingFile) -> bool) -> Vec<Plan> {
+    let (mut plans, mut shared, mut filled): (Vec<Plan>, Parts, u64) = (Vec::new(), Vec::new(), 0);
+    for (at, pending) in contents.iter().enumerate() {
+        let (mut linked, mut rest) = (0, Vec::new());
+        for span in pending.fixed.spans() {
+            if let Some(file) = whole(span, pending.len).filter(|file| links(file)) {
+                let parts = vec![(at, cuts(std::iter::once(span), pending.len))];
+                let file = Some(Arc::clone(file));
+                plans.push(Plan { parts, file });
+                linked += span.len;
+            } else {
+                rest.push(span);
+            }
+        }
+        let cuts = cuts(rest.into_iter(), pending.len);
+        let bytes: u64 = cuts.iter().map(|c| c.len).sum();
+        if bytes == 0 {
+            continue;
+        }
+        if linked + bytes > OWN_SEGMENT {
+            plans.extend(own(at, cuts).into_iter().map(Plan::from));
+            continue;
+        }
+        if filled + bytes > SEGMENT_MAX {
+            plans.push(std::mem::take(&mut shared).into());
+            filled = 0;
+        }
+        filled += bytes;
+        shared.push((at, cuts));
+    }
+    if !shared.is_empty() {
+        plans.push(shared.into());
+    }
+    plans
+}
+
+/// The staging file that is the bytes of a span, wholly and alone, if it is worth an object.
+fn whole(span: &Span, len: u64) -> Option<&Arc<StagingFile>> {
+    match &span.source {
+        Staged::File { file, position: 0 }
+            if file.is_whole(span.len)
+                && (OWN_SEGMENT + 1..=SEGMENT_MAX).contains(&span.len)
+                && span.end() <= len =>
+        {
+            Some(file)
+        }
+        _ => None,
+    }
+}
+
+fn own(at: usize, cuts: Vec<Cut>) -> Vec<Parts> {
+    let mut plans = Vec::new();
+    let (mut current, mut filled) = (Vec::new(), 0);
+    for cut in cuts {
+        if filled + cut.len > SEGMENT_MAX {
+            plans.push(vec![(at, std::mem::take(&mut current))]);
+            filled = 0;
+        }
+        filled += cut.len;
+        current.push(cut);
+    }
+    plans.push(vec![(at, current)]);
+    plans
+}

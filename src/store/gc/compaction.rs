@@ -1,0 +1,213 @@
+//! Segments of which less than half is cited: what is goes into a new one, and `G M` says where. Citing rows never change.
+//!
+//! The old segment is marked dead in the batch that lays `G M` and goes the way of all dead ones; its counts stay, and with the last
+//! of them the copy loses its own. A crash before that batch leaves an orphan.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
+
+use crate::backend::Lane;
+use crate::meta::MetaRead;
+use crate::store::data::segment::{Builder, SEGMENT_MAX, SegmentId, footer, hash};
+use crate::store::gc::task::Turn;
+use crate::store::model::error::StoreError;
+use crate::store::namespace::Shared;
+use crate::store::schema::keys;
+use crate::store::schema::rows::{MovedRow, SegmentRow, decode, encode};
+use crate::sync::{Arc, Mutex, lock};
+
+/// Old segments copied together, at most.
+const TOGETHER: usize = 16;
+/// Moved segments remembered; all are forgotten when there are more.
+const KNOWN_MAX: usize = 4096;
+
+/// Where the extents of rewritten segments went.
+#[derive(Debug)]
+pub(crate) struct Moves {
+    rows: Arc<dyn MetaRead>,
+    known: Mutex<HashMap<SegmentId, Arc<MovedRow>>>,
+}
+
+type Extent = (SegmentId, u32);
+
+fn target(row: &MovedRow, offset: u32) -> Option<Extent> {
+    let (epoch, sequence, offset) = *row.extents.get(&offset)?;
+    Some((SegmentId { epoch, sequence }, offset))
+}
+
+impl Moves {
+    pub(crate) fn new(rows: Arc<dyn MetaRead>) -> Self {
+        Self {
+            rows,
+            known: Mutex::default(),
+        }
+    }
+
+    /// Where an extent lies, as far as that is known here.
+    pub(crate) fn known(&self, mut extent: Extent) -> Extent {
+        let known = lock(&self.known);
+        while let Some(next) = known.get(&extent.0).and_then(|row| target(row, extent.1)) {
+            extent = next;
+        }
+        extent
+    }
+
+    /// Where an extent went that is not there any more; `None` if it was not moved.
+    pub(crate) async fn next(&self, extent: Extent) -> Result<Option<Extent>, StoreError> {
+        let key = keys::moved(extent.0.epoch, extent.0.sequence);
+        let Some(value) = self.rows.get(&key).await? else {
+            return Ok(None);
+        };
+        let row: MovedRow = decode("G M", &value)?;
+        let next = target(&row, extent.1);
+        let mut known = lock(&self.known);
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.insert(extent.0, Arc::new(row));
+        Ok(next)
+    }
+}
+
+/// A segment to be rewritten.
+struct Old {
+    id: SegmentId,
+    row: SegmentRow,
+    moved: MovedRow,
+}
+
+impl Shared {
+    /// Copies what is cited of half-dead segments into a new one; how many of them.
+    pub(crate) async fn rewrite_half(&self, turn: &mut Turn) -> Result<usize, StoreError> {
+        let (mut chosen, mut bytes) = (Vec::new(), 0);
+        for (id, cited) in &turn.half {
+            if bytes + cited > SEGMENT_MAX || chosen.len() == TOGETHER {
+                break;
+            }
+            bytes += cited;
+            chosen.push(*id);
+        }
+        let mut old = Vec::new();
+        for id in chosen {
+            turn.half.remove(&id);
+            let key = keys::segment(id.epoch, id.sequence);
+            let row: Option<SegmentRow> = self.view.row("G B", &key).await?;
+            if let Some(row) = row.filter(|row| row.dead_since.is_none()) {
+                let moved = MovedRow::default();
+                old.push(Old { id, row, moved });
+            }
+        }
+        if old.is_empty() {
+            return Ok(0);
+        }
+        let mut under_way = self.upkeep.under_way(self.next_segment());
+        let (new, copied) = match self.copy_cited(&mut old).await {
+            Ok(copy) => copy,
+            Err(error) => {
+                tracing::warn!(%error, "half-dead segments stay as they are");
+                under_way.failed();
+                turn.spoiled.extend(old.iter().map(|old| old.id));
+                return Ok(0);
+            }
+        };
+        let count = old.len();
+        if self.lay_moves(old)? {
+            self.upkeep.copied.fetch_add(copied, Ordering::Relaxed);
+        } else if let Err(error) = self.backend.delete(&new.key()).await {
+            // Nothing cites it; the next writer sweeps it.
+            under_way.failed();
+            return Err(error.into());
+        }
+        Ok(count)
+    }
+
+    /// Uploads a segment with the cited extents of old ones, and notes in them where each went; with it the bytes of extents.
+    async fn copy_cited(&self, old: &mut [Old]) -> Result<(SegmentId, u64), StoreError> {
+        let id = self.new_segment();
+        let mut builder = Builder::new(id);
+        let mut copied = 0;
+        for segment in old {
+            let object = self.backend.get(&segment.id.key()).await?;
+            let listed = footer(&object)?;
+            let cited: BTreeMap<u32, u32> = segment
+                .row
+                .extents
+                .iter()
+                .filter(|(_, (_, citing))| *citing != 0)
+                .map(|(offset, (len, _))| (*offset, *len))
+                .collect();
+            for extent in &listed.extents {
+                if !cited.contains_key(&extent.offset) {
+                    continue;
+                }
+                let from = extent.offset as usize;
+                let bytes = object.slice(from..from + extent.len as usize);
+                if hash(&bytes) != extent.hash {
+                    return Err(StoreError::Corrupt(format!(
+                        "extent at {from} of segment {} does not match its hash",
+                        segment.id.key()
+                    )));
+                }
+                copied += bytes.len() as u64;
+                let place = (extent.ino, extent.content, extent.file_offset);
+                let to = builder.copy(place, &bytes, extent.hash);
+                let to = (id.epoch, id.sequence, to);
+                segment.moved.extents.insert(extent.offset, to);
+            }
+            if segment.moved.extents.len() != cited.len() {
+                return Err(StoreError::Corrupt(format!(
+                    "segment {} does not list all of its extents",
+                    segment.id.key()
+                )));
+            }
+            let inos: Vec<_> = cited.keys().collect();
+            let wanted = listed.extents.iter().filter(|e| inos.contains(&&e.offset));
+            let inos: std::collections::BTreeSet<_> = wanted.map(|e| e.ino).collect();
+            for file in listed.files {
+                if inos.contains(&file.ino) {
+                    builder.file(file);
+                }
+            }
+        }
+        let segment = builder.finish();
+        self.backend
+            .upload(Lane::Segments, &id.key(), segment)
+            .await?;
+        Ok((id, copied))
+    }
+
+    /// Lays the rows of a copy, unless what is cited of the old ones is changing.
+    fn lay_moves(&self, old: Vec<Old>) -> Result<bool, StoreError> {
+        let of = |id: SegmentId| keys::segment(id.epoch, id.sequence);
+        let mut touches: Vec<_> = old.iter().map(|old| of(old.id)).collect();
+        let watched = touches.clone();
+        let targets = old.iter().flat_map(|old| old.moved.extents.values());
+        let new = targets.map(|(epoch, sequence, _)| keys::segment(*epoch, *sequence));
+        touches.extend(new.collect::<std::collections::BTreeSet<_>>());
+        let mut draft = self.upkeep_draft(touches);
+        let at = draft.instant;
+        for Old { id, row, moved } in old {
+            for (offset, (epoch, sequence, to)) in &moved.extents {
+                let len = row.extents.get(offset).map_or(0, |(len, _)| *len);
+                let mut cites = SegmentRow::default();
+                cites.extents.insert(*to, (len, 1));
+                let new = keys::segment(*epoch, *sequence);
+                draft.rows.merge(new, encode(&cites));
+            }
+            let mark = SegmentRow {
+                dead_since: Some((at, ())),
+                ..SegmentRow::default()
+            };
+            draft.rows.merge(of(id), encode(&mark));
+            let moved_key = keys::moved(id.epoch, id.sequence);
+            draft.rows.put(moved_key, encode(&moved));
+            // Whatever stopped citing it meanwhile, it is looked at again.
+            let asked = keys::emptied(id.epoch, id.sequence, at);
+            draft.rows.put(asked, encode(&()));
+        }
+        let queued = self.enqueue_if(draft, || {
+            watched.iter().all(|key| !self.view.is_queued(key))
+        })?;
+        Ok(queued.is_some())
+    }
+}

@@ -1,0 +1,344 @@
+//! Reclaim of contents: range rows, cuts and counts of a lineage that nothing shows any more.
+//!
+//! An operation by which a row stops showing a content leaves a `G D` row in the same batch. Those are looked at here, lineage by
+//! lineage: which instants are shown, which rows of each range those need. What none needs is dropped, what only a younger
+//! one needs is merged into it, and the counts of extents follow in the same batch.
+//! Rule: nobody else rearranges a lineage meanwhile. The operation is queued only if, under the queue's lock, no content of the
+//! lineage has come since its rows were read, none is on its way, and nobody holds one; and only what is durable is looked at,
+//! so that a replay never composes over rows that were decided upon after it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use crate::meta::Change;
+use crate::store::commit::queue::{Draft, Operation};
+use crate::store::data::extent_map::{RANGE, over};
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{ContentRef, Timestamp};
+use crate::store::namespace::Shared;
+use crate::store::schema::journal_record::Order;
+use crate::store::schema::keys;
+use crate::store::schema::rows::{LineageRow, Piece, RangeRow, Source, decode, encode};
+use crate::sync::Arc;
+
+/// Range rows looked at in one operation, about.
+const ROWS: usize = 2048;
+
+/// What came of a look at something that may have become superfluous.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Looked {
+    /// Nothing is left to do.
+    Done,
+    /// It is in use, or has to wait: it stays in its list.
+    Later,
+}
+
+/// Adds to a draft what reclaim needs to know of it: contents it stops showing, and the lineage whose rows it will lay.
+pub(crate) fn note(draft: &mut Draft) {
+    let at = draft.instant;
+    let drops = |change: &Change| match change {
+        Change::Merge(operand) => decode::<i64>("G R", operand).is_ok_and(|by| by < 0),
+        Change::Put(_) | Change::Delete => false,
+    };
+    let counts = draft.rows.rows().iter();
+    let dropped: Vec<ContentRef> = counts
+        .filter(|(key, change)| key.starts_with(&keys::COUNT) && drops(change))
+        .filter_map(|(key, _)| keys::counted(key))
+        .collect();
+    for content in dropped {
+        draft.rows.put(keys::dropped(content, at), encode(&()));
+        draft.order.touches.push(keys::count(content));
+    }
+    if let Some((pending, _)) = &draft.content {
+        draft.order.touches.push(keys::counts(pending.content.cid));
+    }
+}
+
+/// What of a lineage is needed, and how its rows are arranged for it.
+#[derive(Debug)]
+struct Plan {
+    /// Instants that something shows.
+    shown: BTreeSet<Timestamp>,
+    /// Contents whose counts are at zero.
+    unshown: Vec<ContentRef>,
+    cuts: BTreeMap<Timestamp, u64>,
+    parent: Option<LineageRow>,
+}
+
+/// A range as it was and as it is to be: rows to be put, and instants whose rows go.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Arranged {
+    put: Vec<(Timestamp, RangeRow)>,
+    gone: Vec<Timestamp>,
+}
+
+impl Plan {
+    /// The oldest shown instant that needs what happened at `at`.
+    fn needed_by(&self, at: Timestamp) -> Option<Timestamp> {
+        self.shown.range(at..).next().copied()
+    }
+
+    /// Where the bytes of a row end for those that show it, by the cuts that nobody sees apart from it.
+    fn limit(&self, at: Timestamp, group: Timestamp) -> u64 {
+        let later = (
+            std::ops::Bound::Excluded(at),
+            std::ops::Bound::Included(group),
+        );
+        self.cuts
+            .range(later)
+            .map(|(_, len)| *len)
+            .fold(u64::MAX, u64::min)
+    }
+
+    /// Arranges the rows of one range, newest first.
+    fn arrange(&self, range: u64, rows: &[(Timestamp, RangeRow)]) -> Arranged {
+        let mut arranged = Arranged::default();
+        for group in rows.chunk_by(|a, b| self.needed_by(a.0) == self.needed_by(b.0)) {
+            let newest = &group[0];
+            let Some(needed) = self.needed_by(newest.0) else {
+                arranged.gone.extend(group.iter().map(|(at, _)| *at));
+                continue;
+            };
+            let mut merged: Option<RangeRow> = None;
+            for (at, row) in group.iter().rev() {
+                let limit = self.limit(*at, needed);
+                merged = Some(lay_over(merged, &clip(row, range, limit)));
+            }
+            if let Some(merged) = merged.filter(|merged| *merged != newest.1) {
+                arranged.put.push((newest.0, merged));
+            }
+            arranged.gone.extend(group[1..].iter().map(|(at, _)| *at));
+        }
+        arranged
+    }
+
+    /// The cuts that are still to be seen once all ranges are arranged.
+    fn cuts_left(&self) -> BTreeMap<Timestamp, u64> {
+        let mut left: BTreeMap<Timestamp, (Timestamp, u64)> = BTreeMap::new();
+        for (at, len) in &self.cuts {
+            if let Some(group) = self.needed_by(*at) {
+                let cut = left.entry(group).or_insert((*at, *len));
+                cut.1 = cut.1.min(*len);
+            }
+        }
+        if let (None, Some(oldest)) = (&self.parent, self.shown.first()) {
+            // Nothing lies under the oldest.
+            left.remove(oldest);
+        }
+        left.into_values().collect()
+    }
+}
+
+fn clip(row: &RangeRow, range: u64, limit: u64) -> RangeRow {
+    let end = limit.saturating_sub(range * RANGE).min(RANGE) as u32;
+    let pieces = row.pieces().iter().filter_map(|p| p.clip(0, end)).collect();
+    match row {
+        RangeRow::Whole(_) => RangeRow::Whole(pieces),
+        RangeRow::Delta(_) => RangeRow::Delta(pieces),
+    }
+}
+
+/// A row over what is older than it, as one row.
+fn lay_over(under: Option<RangeRow>, row: &RangeRow) -> RangeRow {
+    let own = row.pieces();
+    match (under, row) {
+        (None, _) | (_, RangeRow::Whole(_)) => row.clone(),
+        (Some(RangeRow::Delta(under)), RangeRow::Delta(_)) => RangeRow::Delta(over(&under, own)),
+        (Some(RangeRow::Whole(under)), RangeRow::Delta(_)) => {
+            let mut pieces: Vec<Piece> = over(&under, own);
+            pieces.retain(|p| p.source != Source::Zero);
+            RangeRow::Whole(pieces)
+        }
+    }
+}
+
+impl Shared {
+    /// A draft that changes nothing anybody sees; it goes behind everything that touched these keys.
+    pub(crate) fn upkeep_draft(&self, touches: Vec<Bytes>) -> Draft {
+        let order = Order {
+            touches,
+            ..Order::default()
+        };
+        self.draft(self.clock.begin().at(), order)
+    }
+
+    /// Queues it if `holds` says so under the queue's lock.
+    pub(crate) fn enqueue_if(
+        &self,
+        mut draft: Draft,
+        holds: impl FnOnce() -> bool,
+    ) -> Result<Option<Arc<Operation>>, StoreError> {
+        self.health.check()?;
+        note(&mut draft);
+        self.queue
+            .push_if(draft, self.next_id(), holds, |order, rows| {
+                self.view.rearrange(order, rows);
+            })
+    }
+
+    /// Whether nobody holds a content of the watched lineage, and none has come or is on its way.
+    fn is_left_alone(&self, cid: u64) -> bool {
+        !self.pins.is_pinned(cid) && self.contents.is_undisturbed()
+    }
+
+    /// Drops and merges what nothing needs of a lineage; `asked` are the `G D` rows that lead here.
+    pub(crate) async fn reclaim_lineage(
+        &self,
+        cid: u64,
+        asked: &[Bytes],
+    ) -> Result<Looked, StoreError> {
+        self.contents.watch(cid);
+        let last = self.queue.last_on(&keys::counts(cid), None);
+        let is_durable = last.iter().all(|o| o.content.is_none());
+        if !is_durable || !self.is_left_alone(cid) {
+            return Ok(Looked::Later);
+        }
+        let plan = self.plan(cid).await?;
+        let touches = || -> Vec<Bytes> {
+            let counts = plan.unshown.iter().map(|content| keys::count(*content));
+            counts.chain([keys::counts(cid)]).collect()
+        };
+        let mut from = keys::ranges(cid);
+        let mut draft = self.upkeep_draft(touches());
+        loop {
+            let (ranges, next) = self.some_ranges(cid, from).await?;
+            for (range, rows) in ranges {
+                self.arrange_range(&mut draft, (cid, range), &rows, &plan);
+            }
+            let Some(next) = next else { break };
+            from = next;
+            if !draft.rows.is_empty() {
+                let full = std::mem::replace(&mut draft, self.upkeep_draft(touches()));
+                let queued = self.enqueue_if(full, || self.is_left_alone(cid))?;
+                if queued.is_none() {
+                    return Ok(Looked::Later);
+                }
+            }
+        }
+        self.finish_lineage(&mut draft, cid, &plan);
+        for key in asked {
+            draft.rows.delete(key.clone());
+        }
+        let queued = self.enqueue_if(draft, || self.is_left_alone(cid))?;
+        Ok(queued.map_or(Looked::Later, |_| Looked::Done))
+    }
+
+    async fn plan(&self, cid: u64) -> Result<Plan, StoreError> {
+        let (mut shown, mut unshown) = (BTreeSet::new(), Vec::new());
+        let from = keys::counts(cid);
+        for key in self.view.keys(from.clone(), keys::after(&from)).await? {
+            let Some(content) = keys::counted(&key) else {
+                return Err(StoreError::Corrupt("G R key".to_owned()));
+            };
+            match self.view.row::<i64>("G R", &key).await? {
+                Some(0) => unshown.push(content),
+                Some(_) => {
+                    shown.insert(content.instant);
+                }
+                None => {}
+            }
+        }
+        let from = keys::cuts(cid);
+        let mut cuts = BTreeMap::new();
+        let rows = self
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX)
+            .await?;
+        for (key, value) in rows {
+            let at = keys::trailing_instant(&key)
+                .ok_or_else(|| StoreError::Corrupt("C K key".to_owned()))?;
+            cuts.insert(at, decode::<u64>("C K", &value)?);
+        }
+        let parent = self.view.row("C L", &keys::lineage(cid)).await?;
+        Ok(Plan {
+            shown,
+            unshown,
+            cuts,
+            parent,
+        })
+    }
+
+    /// Whole ranges of a lineage with their rows, newest first, and where the next ones begin.
+    #[allow(clippy::type_complexity, reason = "used here only")]
+    async fn some_ranges(
+        &self,
+        cid: u64,
+        from: Bytes,
+    ) -> Result<(BTreeMap<u64, Vec<(Timestamp, RangeRow)>>, Option<Bytes>), StoreError> {
+        let end = keys::after(&keys::ranges(cid));
+        let mut rows = self.view.scan(from.clone(), end, ROWS).await?;
+        let number = |key: &Bytes| keys::range_number(key);
+        let mut next = None;
+        if rows.len() == ROWS {
+            let last = rows.last().and_then(|(key, _)| number(key));
+            let first = rows.first().and_then(|(key, _)| number(key));
+            let last = last.ok_or_else(|| StoreError::Corrupt("C F key".to_owned()))?;
+            if first == Some(last) {
+                let end = keys::range_end(cid, last);
+                rows = self.view.scan(from, end.clone(), usize::MAX).await?;
+                next = Some(end);
+            } else {
+                rows.retain(|(key, _)| number(key) != Some(last));
+                next = Some(keys::range(cid, last, Timestamp(u64::MAX)));
+            }
+        }
+        let mut ranges: BTreeMap<u64, Vec<(Timestamp, RangeRow)>> = BTreeMap::new();
+        for (key, value) in rows {
+            let (Some(range), Some(at)) = (number(&key), keys::trailing_instant(&key)) else {
+                return Err(StoreError::Corrupt("C F key".to_owned()));
+            };
+            let row = decode("C F", &value)?;
+            ranges.entry(range).or_default().push((at, row));
+        }
+        Ok((ranges, next))
+    }
+
+    fn arrange_range(
+        &self,
+        draft: &mut Draft,
+        (cid, range): (u64, u64),
+        rows: &[(Timestamp, RangeRow)],
+        plan: &Plan,
+    ) {
+        let (at, arranged) = (draft.instant, plan.arrange(range, rows));
+        for (instant, row) in arranged.put {
+            let old = rows.iter().find(|(at, _)| *at == instant);
+            if let Some((_, old)) = old {
+                self.cite(&mut draft.rows, old, -1, at);
+            }
+            self.cite(&mut draft.rows, &row, 1, at);
+            draft
+                .rows
+                .put(keys::range(cid, range, instant), encode(&row));
+        }
+        for instant in arranged.gone {
+            let old = rows.iter().find(|(at, _)| *at == instant);
+            if let Some((_, old)) = old {
+                self.cite(&mut draft.rows, old, -1, at);
+            }
+            draft.rows.delete(keys::range(cid, range, instant));
+        }
+    }
+
+    /// Cuts and counts, and with the last of its contents the lineage itself.
+    fn finish_lineage(&self, draft: &mut Draft, cid: u64, plan: &Plan) {
+        let left = plan.cuts_left();
+        for (at, len) in &plan.cuts {
+            match left.get(at) {
+                None => draft.rows.delete(keys::cut(cid, *at)),
+                Some(now) if now != len => draft.rows.put(keys::cut(cid, *at), encode(now)),
+                Some(_) => {}
+            }
+        }
+        for content in &plan.unshown {
+            draft.rows.delete(keys::count(*content));
+        }
+        if plan.shown.is_empty()
+            && let Some(row) = &plan.parent
+        {
+            draft.rows.delete(keys::lineage(cid));
+            draft.rows.merge(keys::count(row.parent), encode(&-1i64));
+        }
+    }
+}

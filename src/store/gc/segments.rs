@@ -1,0 +1,160 @@
+//! Segments that nothing cites any more: marked dead, and after the grace period deleted.
+//!
+//! Order: the mark is durable -> the grace period passes -> the object is deleted -> its rows go. A crash in between finds the
+//! segment again by its `G E` rows, which stay to the end.
+//! Nobody begins to cite an extent of a dead segment: new rows cite extents of rows that are shown or held, and those count.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use crate::store::data::segment::SegmentId;
+use crate::store::gc::lineage::Looked;
+use crate::store::gc::task::{Dead, Turn};
+use crate::store::model::error::StoreError;
+use crate::store::namespace::Shared;
+use crate::store::schema::keys;
+use crate::store::schema::rows::{MovedRow, SegmentRow, encode};
+
+/// Below it a half-dead segment is not worth a copy, bytes that would go.
+const REWRITE_MIN: u64 = 64 << 10;
+
+/// Bytes of all extents of a segment that were ever cited, and of those that are.
+fn bytes(row: &SegmentRow) -> (u64, u64) {
+    let all = row.extents.values().map(|(len, _)| u64::from(*len)).sum();
+    let cited = row.extents.values().filter(|(_, citing)| *citing != 0);
+    (all, cited.map(|(len, _)| u64::from(*len)).sum())
+}
+
+impl Shared {
+    pub(super) fn grace_ns(&self) -> u64 {
+        u64::try_from(self.config.grace.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Looks at a segment that a row stopped citing; `asked` are the `G E` rows that lead here.
+    pub(crate) async fn look_at_segment(
+        &self,
+        turn: &mut Turn,
+        id: SegmentId,
+        asked: &[Bytes],
+    ) -> Result<Looked, StoreError> {
+        let now = self.clock.now().0;
+        let is_due = |dead: &Dead| now.saturating_sub(dead.since.0) >= self.grace_ns();
+        let first = self.upkeep.first_under_way();
+        let is_open = id.epoch == self.epoch && first.is_some_and(|first| first <= id.sequence);
+        if is_open || turn.half.contains_key(&id) {
+            return Ok(Looked::Later);
+        }
+        if turn.dead.get(&id).is_some_and(|dead| !is_due(dead)) && asked.len() == 1 {
+            return Ok(Looked::Later);
+        }
+        let key = keys::segment(id.epoch, id.sequence);
+        if !self.queue.last_on(&key, None).is_empty() {
+            return Ok(Looked::Later);
+        }
+        let Some(row) = self.view.row::<SegmentRow>("G B", &key).await? else {
+            return self.forget_asked(&key, asked, |_| {});
+        };
+        let moved_key = keys::moved(id.epoch, id.sequence);
+        let moved: Option<MovedRow> = self.view.row("G M", &moved_key).await?;
+        let (all, cited) = bytes(&row);
+        let Some((since, ())) = row.dead_since else {
+            return match cited {
+                0 => self.mark_dead(turn, id, (&key, all), asked),
+                _ if 2 * cited < all
+                    && all - cited >= REWRITE_MIN
+                    && !turn.spoiled.contains(&id) =>
+                {
+                    turn.half.insert(id, cited);
+                    Ok(Looked::Later)
+                }
+                _ => self.forget_asked(&key, asked, |_| {}),
+            };
+        };
+        let dead = Dead { since, bytes: all };
+        if !is_due(&dead) {
+            turn.dead.insert(id, dead);
+            return Ok(Looked::Later);
+        }
+        self.backend.delete(&id.key()).await?;
+        if turn.dead.remove(&id).is_some() || moved.is_none() {
+            self.upkeep.segments.fetch_add(1, Ordering::Relaxed);
+            self.upkeep.bytes.fetch_add(all, Ordering::Relaxed);
+        }
+        self.forget_deleted((id, key), asked, (row, moved))
+    }
+
+    /// The object of a segment is gone: so go its rows, but for the extents that still lead elsewhere.
+    fn forget_deleted(
+        &self,
+        (id, key): (SegmentId, Bytes),
+        asked: &[Bytes],
+        (row, moved): (SegmentRow, Option<MovedRow>),
+    ) -> Result<Looked, StoreError> {
+        let moved_key = keys::moved(id.epoch, id.sequence);
+        self.forget_asked(&key, asked, |draft| {
+            let at = draft.instant;
+            let rows = &mut draft.rows;
+            let mut left = moved.clone().unwrap_or_default();
+            left.extents.retain(|offset, _| {
+                row.extents
+                    .get(offset)
+                    .is_some_and(|(_, citing)| *citing != 0)
+            });
+            for (offset, (epoch, sequence, to)) in moved.unwrap_or_default().extents {
+                if !left.extents.contains_key(&offset) {
+                    let len = row.extents.get(&offset).map_or(0, |(len, _)| *len);
+                    let mut less = SegmentRow::default();
+                    less.extents.insert(to, (len, -1));
+                    rows.merge(keys::segment(epoch, sequence), encode(&less));
+                    rows.put(keys::emptied(epoch, sequence, at), encode(&()));
+                }
+            }
+            if left.extents.is_empty() {
+                rows.delete(key.clone());
+                rows.delete(moved_key);
+            } else {
+                rows.put(moved_key, encode(&left));
+            }
+        })
+    }
+
+    /// Takes a segment off the list; nothing happens to it unless `then` says so.
+    fn forget_asked(
+        &self,
+        key: &Bytes,
+        asked: &[Bytes],
+        then: impl FnOnce(&mut crate::store::commit::queue::Draft),
+    ) -> Result<Looked, StoreError> {
+        let mut draft = self.upkeep_draft(vec![key.clone()]);
+        for key in asked {
+            draft.rows.delete(key.clone());
+        }
+        then(&mut draft);
+        let queued = self.enqueue_if(draft, || !self.view.is_queued(key))?;
+        Ok(queued.map_or(Looked::Later, |_| Looked::Done))
+    }
+
+    fn mark_dead(
+        &self,
+        turn: &mut Turn,
+        id: SegmentId,
+        (key, all): (&Bytes, u64),
+        asked: &[Bytes],
+    ) -> Result<Looked, StoreError> {
+        // One row leads here again when the grace period is over.
+        let mut since = self.clock.now();
+        let looked = self.forget_asked(key, &asked[1..], |draft| {
+            since = draft.instant;
+            let mark = SegmentRow {
+                dead_since: Some((since, ())),
+                ..SegmentRow::default()
+            };
+            draft.rows.merge(key.clone(), encode(&mark));
+        })?;
+        if looked == Looked::Done {
+            turn.dead.insert(id, Dead { since, bytes: all });
+        }
+        Ok(looked)
+    }
+}

@@ -1,0 +1,81 @@
+//! Where a writer that crashed may have left unfinished writes in a `file://` bucket, and their removal.
+
+use crate::backend::{Backend, TempFileLocation};
+use crate::env::Env;
+use crate::store::model::error::StoreError;
+
+/// Everything a mount writes to outside its namespace.
+const OF_ALL: [TempFileLocation; 1] = [TempFileLocation::Tree("probe")];
+
+/// Where a writer writes in its namespace. Segments and log objects are written in the order of their keys, so of each
+/// epoch only the end matters: what is looked at grows with the mounts there were, not with the bytes there are. The index
+/// writes anywhere, but tidies up after itself and stays small.
+const OF_A_NAMESPACE: [TempFileLocation; 5] = [
+    TempFileLocation::Directory(""),
+    TempFileLocation::Tree("meta"),
+    TempFileLocation::Newest("data", 2),
+    TempFileLocation::Newest("log", 2),
+    TempFileLocation::Newest("epochs", 0),
+];
+
+/// Removes what crashed writers left of unfinished writes; tells how many files. Costs nothing where there can be none.
+///
+/// # Errors
+/// `Unavailable`: the next writer's mount tries again.
+pub async fn sweep_orphans(
+    backend: &Backend,
+    namespace: &str,
+    env: &dyn Env,
+) -> Result<usize, StoreError> {
+    let of_all = backend.sweep_orphans(env.now(), &OF_ALL).await?;
+    let own = backend.child(namespace);
+    let of_one = own.sweep_orphans(env.now(), &OF_A_NAMESPACE).await?;
+    Ok(of_all + of_one)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::BackendConfig;
+    use crate::env::SystemEnv;
+    use crate::store::data::segment::object_key;
+
+    #[tokio::test]
+    async fn every_end_of_a_writer_is_swept() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", directory.path().display());
+        let backend = Backend::open(&url, &BackendConfig::default()).unwrap();
+        let mut left = vec![
+            "probe/0123".to_owned(),
+            "team/eu/namespace.json".to_owned(),
+            "team/eu/meta/wal/00000001.sst".to_owned(),
+        ];
+        for kind in ["data", "log"] {
+            for epoch in [1, 2, 4097] {
+                // An object long before the end, and two at the border of a directory.
+                for sequence in [0, 0x00ff_ffff, 0x0100_0000] {
+                    let key = format!("team/eu/{}", object_key(kind, epoch, sequence));
+                    backend.put(&key, bytes::Bytes::new()).await.unwrap();
+                    if sequence > 0 {
+                        left.push(key);
+                    }
+                }
+            }
+        }
+        let paths = left.iter().map(|key| {
+            let path = directory.path().join(format!("{key}#1"));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let file = std::fs::File::create(&path).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+            path
+        });
+        let paths: Vec<_> = paths.collect();
+        let swept = sweep_orphans(&backend, "team/eu", &SystemEnv).await;
+        assert_eq!(swept.unwrap(), paths.len());
+        for path in paths {
+            assert!(!path.exists(), "{}", path.display());
+        }
+        let objects = backend.list("").await.unwrap().len();
+        assert_eq!(objects, 18, "no object is touched");
+    }
+}

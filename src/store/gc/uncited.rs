@@ -1,0 +1,399 @@
+//! Segments of ended writers that nothing cites: what a crash left, or what a damaged index no longer knows.
+//!
+//! The absence of a row deletes nothing. A segment without a `G B` row is looked for in the log as well; what neither cites
+//! gets a durable row (`G N`) that says when it was first seen so, and is deleted when its time is over and both have been
+//! asked again. Below `G O` every segment was cited durably, is gone, or has such a row. This runs only in a mount whose index
+//! was compared with the rest of the namespace.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::meta::{Batch, Change};
+use crate::store::commit::log::{self, Base};
+use crate::store::data::segment::SegmentId;
+use crate::store::model::error::StoreError;
+use crate::store::namespace::Shared;
+use crate::store::schema::keys;
+use crate::store::schema::rows::{
+    Applied, LogPlace, SearchedRow, UncitedRow, UncitedWait, decode, encode,
+};
+use crate::sync::lock;
+
+/// Segments by which `G O` lags behind.
+const MARK_EVERY: u64 = 256;
+/// How long a segment waits that an index without its last minute could have cited.
+const MONTH: Duration = Duration::from_secs(30 * 86_400);
+
+/// How far the search has come.
+#[derive(Debug, Default)]
+pub(crate) struct Search {
+    /// `G O`.
+    mark: Option<SearchedRow>,
+    past: Past,
+    /// Where the mark can go once everything up to a place in the queue is durable.
+    next: Option<NextMark>,
+    /// When rows of uncited segments were last looked at, nanoseconds.
+    looked: u64,
+}
+
+/// What is known of the segments of ended writers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Past {
+    /// They have not been listed.
+    #[default]
+    Unlisted,
+    /// They were listed at this time, nanoseconds, and some could not be judged yet.
+    Open(u64),
+    /// Each is cited, gone, or has its row.
+    Judged,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct NextMark {
+    queued: u64,
+    row: SearchedRow,
+}
+
+/// Uncited segments that wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) segments: u64,
+    /// Bytes of the objects.
+    pub(crate) bytes: u64,
+}
+
+/// An object that no row cites.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    bytes: u64,
+}
+
+/// What a part of the log says of segments.
+#[derive(Debug, Default)]
+struct Citations {
+    cited: BTreeSet<SegmentId>,
+    /// Per epoch, the segment up to which its log goes.
+    settled: BTreeMap<u64, u64>,
+    last: LogPlace,
+    /// What was applied after the newest batch read; `None` before the first one where earlier ones are left out.
+    applied: Option<Applied>,
+}
+
+impl Shared {
+    /// Finds uncited segments of ended writers, and moves the mark on.
+    pub(super) async fn look_for_uncited(&self, search: &mut Search) -> Result<usize, StoreError> {
+        let mark = match search.mark {
+            Some(mark) => mark,
+            None => {
+                let row = self.view.row("G O", &keys::searched()).await?;
+                row.unwrap_or_default()
+            }
+        };
+        search.mark = Some(mark);
+        let now = self.env.now();
+        match search.past {
+            Past::Judged => {}
+            Past::Open(at) if now.saturating_sub(at) < self.grace_ns() => return Ok(0),
+            Past::Open(_) | Past::Unlisted => {
+                search.past = Past::Open(now);
+                let (is_judged, found) = self.judge_past(mark).await?;
+                if is_judged {
+                    search.past = Past::Judged;
+                }
+                return Ok(found);
+            }
+        }
+        if search.next.is_none() {
+            let upto = self.first_unsettled();
+            let is_worth = mark.epoch != self.epoch || upto >= mark.sequence + MARK_EVERY;
+            if is_worth && (self.epoch, upto) > (mark.epoch, mark.sequence) {
+                let logged: Option<LogPlace> = self.view.row("G L", &keys::logged()).await?;
+                search.next = Some(NextMark {
+                    queued: self.queue.newest(),
+                    row: SearchedRow {
+                        epoch: self.epoch,
+                        sequence: upto,
+                        log: logged.unwrap_or_default(),
+                    },
+                });
+            }
+        }
+        if let Some(next) = search.next
+            && self.queue.is_durable(next.queued)
+        {
+            let mut draft = self.upkeep_draft(vec![keys::searched()]);
+            draft.rows.put(keys::searched(), encode(&next.row));
+            self.enqueue_if(draft, || true)?;
+            (search.mark, search.next) = (Some(next.row), None);
+            return Ok(1);
+        }
+        Ok(0)
+    }
+
+    /// Gives every segment behind `mark` that nothing cites its row; whether all could be judged, and how many rows are new.
+    async fn judge_past(&self, mark: SearchedRow) -> Result<(bool, usize), StoreError> {
+        // What is listed comes after it.
+        let before = SegmentId {
+            epoch: mark.epoch,
+            sequence: mark.sequence.saturating_sub(1),
+        };
+        let now = self.env.now();
+        let (mut candidates, mut is_judged) = (BTreeMap::new(), true);
+        for object in self.backend.list_after("data", &before.key()).await? {
+            let Some(id) = SegmentId::from_key(&object.key) else {
+                continue;
+            };
+            if id.epoch >= self.epoch {
+                break;
+            }
+            if self.has_row(id).await? {
+                continue;
+            }
+            // An upload of an ended writer may still arrive: what comes after this listing is found by the next one.
+            is_judged &= now.saturating_sub(object.modified_ns) >= self.grace_ns();
+            let row = keys::uncited(id.epoch, id.sequence);
+            if self.view.get(&row).await?.is_none() {
+                let bytes = object.size;
+                candidates.insert(id, Candidate { bytes });
+            }
+        }
+        if candidates.is_empty() {
+            return Ok((is_judged, 0));
+        }
+        let wanted: BTreeSet<SegmentId> = candidates.keys().copied().collect();
+        let log = match self.citations(&wanted, mark.log, None).await {
+            Ok(log) => log,
+            Err(StoreError::Corrupt(why)) => {
+                self.health.note(format!(
+                    "{} segments that no row cites are kept: {why}, so the log cannot be asked about them",
+                    wanted.len()
+                ));
+                return Ok((false, 0));
+            }
+            Err(error) => return Err(error),
+        };
+        self.keep_cited(&log.cited);
+        candidates.retain(|id, _| !log.cited.contains(id));
+        let found = candidates.len();
+        self.remember(candidates, mark.log, &log)?;
+        Ok((is_judged, found))
+    }
+
+    fn remember(
+        &self,
+        candidates: BTreeMap<SegmentId, Candidate>,
+        from: LogPlace,
+        log: &Citations,
+    ) -> Result<(), StoreError> {
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        let touches = |id: &SegmentId| keys::uncited(id.epoch, id.sequence);
+        let mut draft = self.upkeep_draft(candidates.keys().map(touches).collect());
+        for (id, Candidate { bytes }) in candidates {
+            let settled = log.settled.get(&id.epoch).copied().unwrap_or(0);
+            let row = UncitedRow {
+                first_seen: draft.instant,
+                bytes,
+                wait: match id.sequence < settled {
+                    true => UncitedWait::Grace,
+                    false => UncitedWait::Month,
+                },
+                log: (from, log.last),
+            };
+            tracing::info!(segment = id.key(), wait = ?row.wait, "a segment of an ended writer is cited by nothing");
+            draft.rows.put(touches(&id), encode(&row));
+        }
+        self.enqueue_if(draft, || true)?;
+        Ok(())
+    }
+
+    /// Deletes uncited segments whose time is over, after asking again.
+    pub(super) async fn look_at_uncited(&self, search: &mut Search) -> Result<usize, StoreError> {
+        let now = self.clock.now().0;
+        let pause = self.grace_ns() / 4;
+        if search.looked != 0 && now.saturating_sub(search.looked) < pause {
+            return Ok(0);
+        }
+        search.looked = now;
+        let mut scan = self
+            .view
+            .rows()
+            .scan(Bytes::from_static(&keys::UNCITED)..keys::after(&keys::UNCITED))
+            .await?;
+        let (mut waiting, mut done) = (Waiting::default(), 0);
+        while let Some((key, value)) = scan.next().await? {
+            let row: UncitedRow = decode("G N", &value)?;
+            let Some((epoch, sequence)) = keys::segment_of(&key) else {
+                return Err(StoreError::Corrupt("G N key".to_owned()));
+            };
+            let wait = match row.wait {
+                UncitedWait::Grace => self.grace_ns(),
+                UncitedWait::Month => self.grace_ns().max(MONTH.as_nanos() as u64),
+            };
+            if now.saturating_sub(row.first_seen.0) < wait || self.view.is_queued(&key) {
+                waiting.segments += 1;
+                waiting.bytes += row.bytes;
+                continue;
+            }
+            self.delete_uncited(SegmentId { epoch, sequence }, &row)
+                .await?;
+            done += 1;
+        }
+        *lock(&self.upkeep.uncited) = waiting;
+        Ok(done)
+    }
+
+    async fn delete_uncited(&self, id: SegmentId, row: &UncitedRow) -> Result<(), StoreError> {
+        let (from, upto) = row.log;
+        let log = self
+            .citations(&BTreeSet::from([id]), from, Some(upto))
+            .await?;
+        self.keep_cited(&log.cited);
+        if log.cited.is_empty() && !self.has_row(id).await? {
+            tracing::info!(
+                segment = id.key(),
+                "an uncited segment of an ended writer goes"
+            );
+            self.backend.delete(&id.key()).await?;
+            self.upkeep.segments.fetch_add(1, Ordering::Relaxed);
+            self.upkeep.bytes.fetch_add(row.bytes, Ordering::Relaxed);
+        }
+        let key = keys::uncited(id.epoch, id.sequence);
+        let mut draft = self.upkeep_draft(vec![key.clone()]);
+        draft.rows.delete(key);
+        self.enqueue_if(draft, || true)?;
+        Ok(())
+    }
+
+    async fn has_row(&self, id: SegmentId) -> Result<bool, StoreError> {
+        let key = keys::segment(id.epoch, id.sequence);
+        Ok(self.view.get(&key).await?.is_some())
+    }
+
+    /// Tells of segments that the log cites and the index does not: they are never deleted.
+    fn keep_cited(&self, cited: &BTreeSet<SegmentId>) {
+        let Some(first) = cited.first() else { return };
+        let note = format!(
+            "{} segments are cited by the log and not by the index, {} among them: they are kept; run rewindfs check",
+            cited.len(),
+            first.key()
+        );
+        tracing::warn!("{note}");
+        self.health.note(note);
+    }
+
+    /// What the log objects from `from` on, up to `upto` or to the newest, say of some segments.
+    ///
+    /// # Errors
+    /// `Corrupt` when one of them is missing or cannot be read.
+    async fn citations(
+        &self,
+        wanted: &BTreeSet<SegmentId>,
+        from: LogPlace,
+        upto: Option<LogPlace>,
+    ) -> Result<Citations, StoreError> {
+        let mut found = Citations {
+            last: from,
+            applied: (from == LogPlace::default()).then(Applied::default),
+            ..Citations::default()
+        };
+        for place in log::places_from(&self.backend, from).await? {
+            if upto.is_some_and(|upto| place > upto) {
+                break;
+            }
+            let before = found.last;
+            let follows = match place.epoch == before.epoch {
+                true => place == from || place.sequence == before.sequence + 1,
+                false => place.sequence == 1,
+            };
+            if !follows {
+                let missing = log::key_of(LogPlace {
+                    epoch: place.epoch,
+                    sequence: place.sequence - 1,
+                });
+                return Err(StoreError::Corrupt(format!("{missing} is missing")));
+            }
+            found.read(
+                wanted,
+                place,
+                &log::read(&self.backend, &log::key_of(place)).await?,
+            )?;
+        }
+        let logged = found.applied.as_ref().map_or((0, 0), |a| a.batch);
+        if upto.is_some_and(|upto| found.last < upto)
+            || (upto.is_none() && logged < self.newest_of_ended())
+        {
+            let last = log::key_of(found.last);
+            return Err(StoreError::Corrupt(format!(
+                "a log object after {last} is missing"
+            )));
+        }
+        Ok(found)
+    }
+
+    /// The newest batch of the writers before this one; the mount made sure that the log has it.
+    fn newest_of_ended(&self) -> (u64, u64) {
+        let applied = self.applied_now();
+        match applied.batch.0 == self.epoch {
+            true => applied.before,
+            false => applied.batch,
+        }
+    }
+}
+
+impl Citations {
+    /// Makes sure that no batch is missing before this one.
+    fn follow(&mut self, place: LogPlace, base: Base, batch: &Batch) -> Result<(), StoreError> {
+        let row = batch
+            .rows()
+            .iter()
+            .rev()
+            .find_map(|(key, change)| match change {
+                Change::Put(value) if *key == keys::applied() => Some(value),
+                _ => None,
+            });
+        let Some(row) = row else { return Ok(()) };
+        let applied: Applied = decode("G A", row)?;
+        // A list of all rows stands for everything before it.
+        if base == Base::Before
+            && let Some(before) = &self.applied
+            && !applied.follows(before)
+        {
+            let key = log::key_of(place);
+            return Err(StoreError::Corrupt(format!(
+                "a log object before {key} is missing"
+            )));
+        }
+        self.applied = Some(applied);
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        wanted: &BTreeSet<SegmentId>,
+        place: LogPlace,
+        object: &log::LogObject,
+    ) -> Result<(), StoreError> {
+        self.last = place;
+        if object.epoch == place.epoch {
+            self.settled.insert(place.epoch, object.settled);
+        }
+        for batch in object.batches()? {
+            self.follow(place, object.base, &batch)?;
+            for (key, change) in batch.rows() {
+                if key.starts_with(&keys::SEGMENT)
+                    && !matches!(change, Change::Delete)
+                    && let Some((epoch, sequence)) = keys::segment_of(key)
+                    && wanted.contains(&SegmentId { epoch, sequence })
+                {
+                    self.cited.insert(SegmentId { epoch, sequence });
+                }
+            }
+        }
+        Ok(())
+    }
+}

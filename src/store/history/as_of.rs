@@ -1,0 +1,576 @@
+//! The past: what a name and a directory showed at an instant.
+//!
+//! Current rows are looked at before history rows, so that a state which is superseded meanwhile is found in one of them.
+//! Invariant: `entry_at` and `versions` (`history.rs`) never disagree.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::store::data::extent_map::Stretch;
+use crate::store::index::interval_tree;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{
+    Attrs, Content, Ino, Kept, Kind, PastEntry, ROOT, SharedState, Stamp, Timestamp,
+};
+use crate::store::namespace::{Namespace, Shared};
+use crate::store::schema::keys;
+use crate::store::schema::rows::{
+    Body, Closed, Entry, Hung, InodeRow, Last, LinkedRow, Node, Source, State, decode,
+};
+use crate::store::tree::file::Whence;
+
+/// How long a look into the past waits for answers under way.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// A state that stood: from its stamp to its end.
+#[derive(Clone, Debug)]
+pub(super) struct Stood {
+    pub(super) ino: Ino,
+    pub(super) node: Node,
+    pub(super) stamp: Stamp,
+    pub(super) ended: Option<Timestamp>,
+    pub(super) kept: Kept,
+    /// Of one of several names: the state as it is without the name.
+    pub(super) shared: Option<Box<SharedState>>,
+}
+
+impl Stood {
+    pub(super) fn of(last: Last, ended: Option<Timestamp>) -> Self {
+        Self {
+            ino: last.ino,
+            node: last.node,
+            stamp: last.stamp,
+            ended,
+            kept: Kept::Whole,
+            shared: None,
+        }
+    }
+
+    /// The part within a binding, or `None`.
+    pub(super) fn within(
+        mut self,
+        bound: &Stamp,
+        until: Option<Timestamp>,
+        kept: Kept,
+    ) -> Option<Self> {
+        let start = self.stamp.id.instant.max(bound.id.instant);
+        let end = match (self.ended, until) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        if end.is_some_and(|end| end <= start) {
+            return None;
+        }
+        self.shared = Some(Box::new(SharedState {
+            stamp: self.stamp.clone(),
+            ended: self.ended,
+        }));
+        if bound.id.instant > self.stamp.id.instant {
+            self.stamp = bound.clone();
+        }
+        if kept == Kept::Nothing {
+            self.kept = kept;
+        }
+        self.ended = end;
+        Some(self)
+    }
+
+    fn covers(&self, at: Timestamp) -> bool {
+        self.stamp.id.instant <= at && self.ended.is_none_or(|end| at < end)
+    }
+
+    pub(super) fn into_entry(self) -> PastEntry {
+        PastEntry {
+            ino: self.ino,
+            kind: self.node.kind,
+            attrs: self.node.attrs,
+            xattrs: self.node.xattrs,
+            content: self.node.content,
+            allocated: self.node.allocated,
+            version: self.stamp.id,
+            ended: self.ended,
+            op: self.stamp.op,
+            author: self.stamp.author,
+            host: self.stamp.host,
+            renamed_from: self.stamp.origin,
+            kept: self.kept,
+            shared: self.shared,
+        }
+    }
+}
+
+/// A name's hold on a hard-linked inode: from its stamp to its end the name shows the inode's states.
+#[derive(Clone, Copy)]
+pub(super) struct Binding<'a> {
+    pub(super) ino: Ino,
+    pub(super) stamp: &'a Stamp,
+    pub(super) until: Option<Timestamp>,
+    pub(super) kept: Kept,
+}
+
+impl Binding<'_> {
+    /// The part of a state that the name shows, or `None`.
+    pub(super) fn shows(&self, state: Stood) -> Option<Stood> {
+        state.within(self.stamp, self.until, self.kept)
+    }
+}
+
+/// The version a current state shows in the past.
+pub(super) fn last_of(
+    ino: Ino,
+    node: &Node,
+    state: &State,
+    alive_since: Timestamp,
+) -> Option<Last> {
+    match state {
+        State::Version(stamp) => Some(Last {
+            ino,
+            node: node.clone(),
+            stamp: stamp.clone(),
+            alive_since,
+        }),
+        State::Provisional(last) => Some(Last::clone(last)),
+        State::Unborn { behind } => behind.as_deref().cloned(),
+    }
+}
+
+impl Namespace {
+    /// Waits, 50 ms at most, until nothing at or before `at` is still being answered.
+    pub async fn settle(&self, at: Timestamp) {
+        let deadline = tokio::time::Instant::now() + SETTLE;
+        while self
+            .0
+            .clock
+            .oldest_answer()
+            .is_some_and(|oldest| oldest <= at)
+            && tokio::time::Instant::now() < deadline
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Which directory `.versions/AT` in `directory` means: itself if it was there then, else the one that stood at the same
+    /// path; `None` if there was none.
+    ///
+    /// # Errors
+    /// `NotFound` when the directory is gone now.
+    pub async fn directory_at(
+        &self,
+        directory: Ino,
+        at: Timestamp,
+    ) -> Result<Option<Ino>, StoreError> {
+        if self.0.hung_at(directory, at).await? {
+            return Ok(Some(directory));
+        }
+        if directory == ROOT {
+            return Ok(None);
+        }
+        let Some((parent, name)) = self.0.where_now(directory).await? else {
+            return Ok(None);
+        };
+        let mut path = vec![name];
+        let mut above = parent;
+        while above != ROOT {
+            if self.0.hung_at(above, at).await? {
+                break;
+            }
+            let Some((parent, name)) = self.0.where_now(above).await? else {
+                return Ok(None);
+            };
+            path.push(name);
+            above = parent;
+        }
+        while let Some(name) = path.pop() {
+            match self.entry_at(above, &name, at).await? {
+                Some(entry) if entry.kind == Kind::Directory => above = entry.ino,
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(above))
+    }
+
+    /// What a directory itself was at an instant: mode, owner and times of then; `None` where it did not hang.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn directory_entry_at(
+        &self,
+        directory: Ino,
+        at: Timestamp,
+    ) -> Result<Option<PastEntry>, StoreError> {
+        match self.0.place_at(directory, at).await? {
+            Some((parent, name)) => self.entry_at(parent, &name, at).await,
+            None => Ok(None),
+        }
+    }
+
+    /// What `name` showed at an instant.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn entry_at(
+        &self,
+        directory: Ino,
+        name: &[u8],
+        at: Timestamp,
+    ) -> Result<Option<PastEntry>, StoreError> {
+        let current = self.0.entry(directory, name).await?;
+        Ok(self
+            .0
+            .stood_at(directory, name, current.as_ref(), at)
+            .await?
+            .map(Stood::into_entry))
+    }
+
+    /// What a directory held at an instant, names ascending.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn list_at(
+        &self,
+        directory: Ino,
+        at: Timestamp,
+    ) -> Result<Vec<(Bytes, PastEntry)>, StoreError> {
+        let from = keys::entry(directory, b"");
+        let rows = self
+            .0
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX)
+            .await?;
+        let mut names: Vec<(Bytes, Option<Entry>)> = Vec::with_capacity(rows.len());
+        for (key, value) in rows {
+            names.push((keys::entry_name(&key), Some(decode("C D", &value)?)));
+        }
+        let live: BTreeSet<Bytes> = names.iter().map(|(name, _)| name.clone()).collect();
+        let gone = interval_tree::alive_at(&self.0.view, directory, at).await?;
+        names.extend(
+            gone.into_iter()
+                .filter(|name| !live.contains(name))
+                .map(|name| (name, None)),
+        );
+        names.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut found = Vec::with_capacity(names.len());
+        for (name, entry) in names {
+            if let Some(stood) = self
+                .0
+                .stood_at(directory, &name, entry.as_ref(), at)
+                .await?
+            {
+                found.push((name, stood.into_entry()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Bytes of a state of the past; fewer than `len` only at its end.
+    ///
+    /// # Errors
+    /// `Stale` when its version has been removed and nobody holds it; `Unavailable`, `Corrupt`.
+    pub async fn read_past(
+        &self,
+        entry: &PastEntry,
+        offset: u64,
+        len: u32,
+    ) -> Result<Bytes, StoreError> {
+        let end = offset.saturating_add(u64::from(len)).min(entry.attrs.size);
+        if entry.kept == Kept::Nothing {
+            return Err(crate::store::data::pins::deleted());
+        }
+        let Some(content) = entry.content.reference().filter(|_| offset < end) else {
+            return Ok(Bytes::new());
+        };
+        let bytes = self.0.read_content(content, offset, end).await;
+        self.0.vouched(content, bytes).await
+    }
+
+    /// The next data or hole of a state of the past at or after `offset`; `None` behind the last.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn seek_past(
+        &self,
+        entry: &PastEntry,
+        offset: u64,
+        whence: Whence,
+    ) -> Result<Option<u64>, StoreError> {
+        let size = entry.attrs.size;
+        let Some(content) = entry.content.reference().filter(|_| offset < size) else {
+            return Ok(None);
+        };
+        let stretches = self
+            .0
+            .contents
+            .stretches(&self.0.view, content, offset, size)
+            .await?;
+        let is_hole = |stretch: &Stretch| {
+            matches!(
+                stretch,
+                Stretch::Zero | Stretch::Staged(crate::cache::Source::Zero)
+            )
+        };
+        let wanted = stretches
+            .iter()
+            .find(|(_, _, stretch)| is_hole(stretch) == (whence == Whence::Hole));
+        Ok(match (wanted, whence) {
+            (Some((start, ..)), _) => Some(*start),
+            (None, Whence::Hole) => Some(size),
+            (None, Whence::Data) => None,
+        })
+    }
+
+    /// Bytes in segments that a state of the past is read from, each extent once; those of its rows are not counted.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    pub async fn stored_past(&self, entry: &PastEntry) -> Result<u64, StoreError> {
+        let Some(content) = entry.content.reference() else {
+            return Ok(0);
+        };
+        let len = entry.attrs.size;
+        let stretches = self
+            .0
+            .contents
+            .stretches(&self.0.view, content, 0, len)
+            .await?;
+        let mut extents = BTreeSet::new();
+        for (_, _, stretch) in stretches {
+            if let Stretch::Stored(source, _) = stretch
+                && let Source::Segment {
+                    epoch,
+                    sequence,
+                    offset,
+                    len,
+                    ..
+                } = source
+            {
+                extents.insert((epoch, sequence, offset, len));
+            }
+        }
+        Ok(extents.iter().map(|(.., len)| u64::from(*len)).sum())
+    }
+
+    /// Where a symbolic link of the past pointed; empty if it is none.
+    pub fn target_past(&self, entry: &PastEntry) -> Bytes {
+        match &entry.content {
+            Content::Target(target) => target.clone(),
+            Content::Bytes(_) | Content::Shared(_) | Content::Empty => Bytes::new(),
+        }
+    }
+}
+
+impl Shared {
+    /// The state of a name that stood at an instant; `current` is its present entry, read before.
+    pub(super) async fn stood_at(
+        &self,
+        directory: Ino,
+        name: &[u8],
+        current: Option<&Entry>,
+        at: Timestamp,
+    ) -> Result<Option<Stood>, StoreError> {
+        if let Some(entry) = current {
+            match &entry.body {
+                Body::Own { node, state } => {
+                    let last = last_of(entry.ino, node, state, entry.alive_since);
+                    if let Some(mut last) = last.filter(|last| last.stamp.id.instant <= at) {
+                        if last.node.kind == Kind::Directory {
+                            self.times_at(entry.ino, at, &mut last.node.attrs).await?;
+                        }
+                        return Ok(Some(Stood::of(last, None)));
+                    }
+                }
+                Body::Linked(stamp) if stamp.id.instant <= at => {
+                    let binding = Binding {
+                        ino: entry.ino,
+                        stamp,
+                        until: None,
+                        kept: Kept::Whole,
+                    };
+                    return self.linked_at(&binding, at).await;
+                }
+                Body::Linked(_) => {}
+            }
+        }
+        let from = keys::history_at(directory, name, at);
+        let end = keys::after(&keys::history(directory, name));
+        let Some((_, value)) = self.view.first(from, end).await? else {
+            return Ok(None);
+        };
+        let closed: Closed = decode("H V", &value)?;
+        if closed.end <= at {
+            return Ok(None);
+        }
+        match closed.node {
+            Some(node) => Ok(Some(Stood {
+                ino: closed.ino,
+                node,
+                stamp: closed.stamp,
+                ended: Some(closed.end),
+                kept: closed.kept,
+                shared: None,
+            })),
+            None => {
+                let binding = Binding {
+                    ino: closed.ino,
+                    stamp: &closed.stamp,
+                    until: Some(closed.end),
+                    kept: closed.kept,
+                };
+                self.linked_at(&binding, at).await
+            }
+        }
+    }
+
+    /// The times of a live directory, as far as they have not changed since an instant.
+    async fn times_at(&self, ino: Ino, at: Timestamp, attrs: &mut Attrs) -> Result<(), StoreError> {
+        let Some(InodeRow::Directory(row)) = self.view.row("C I", &keys::inode(ino)).await? else {
+            return Ok(());
+        };
+        let times = [
+            (row.mtime, &mut attrs.mtime),
+            (row.ctime, &mut attrs.ctime),
+            (row.atime, &mut attrs.atime),
+        ];
+        for (register, time) in times {
+            if let Some((_, value)) = register.filter(|(since, _)| *since <= at) {
+                *time = value;
+            }
+        }
+        Ok(())
+    }
+
+    /// The state of a hard-linked inode that stood at an instant, seen through a binding.
+    async fn linked_at(
+        &self,
+        binding: &Binding<'_>,
+        at: Timestamp,
+    ) -> Result<Option<Stood>, StoreError> {
+        let state = self.linked_before(binding.ino, at).await?;
+        let shown = state.and_then(|state| binding.shows(state));
+        Ok(shown.filter(|shown| shown.covers(at)))
+    }
+
+    /// All states of a hard-linked inode, oldest first.
+    pub(super) async fn linked_states(&self, ino: Ino) -> Result<Vec<Stood>, StoreError> {
+        let row: Option<InodeRow> = self.view.row("C I", &keys::inode(ino)).await?;
+        let from = keys::linked_history(ino);
+        let mut states = Vec::new();
+        for (_, value) in self
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX)
+            .await?
+            .into_iter()
+            .rev()
+        {
+            let closed: Closed = decode("H W", &value)?;
+            if let Some(node) = closed.node {
+                states.push(Stood {
+                    ino,
+                    node,
+                    stamp: closed.stamp,
+                    ended: Some(closed.end),
+                    kept: closed.kept,
+                    shared: None,
+                });
+            }
+        }
+        if let Some(InodeRow::Linked(row)) = row {
+            let LinkedRow { node, state, .. } = *row;
+            states.extend(
+                last_of(ino, &node, &state, Timestamp(0)).map(|last| Stood::of(last, None)),
+            );
+        }
+        Ok(states)
+    }
+
+    /// Whether a directory's id hung anywhere at an instant.
+    async fn hung_at(&self, directory: Ino, at: Timestamp) -> Result<bool, StoreError> {
+        Ok(self.place_at(directory, at).await?.is_some())
+    }
+
+    /// Where a directory hung at an instant.
+    async fn place_at(
+        &self,
+        directory: Ino,
+        at: Timestamp,
+    ) -> Result<Option<(Ino, Bytes)>, StoreError> {
+        if let Some(InodeRow::Directory(row)) =
+            self.view.row("C I", &keys::inode(directory)).await?
+            && let Some((_, place)) = row.place.filter(|(since, _)| *since <= at)
+        {
+            return Ok(Some(place));
+        }
+        let hung = self.hanging_at(directory, at).await?;
+        Ok(hung.map(|hung| (hung.parent, hung.name)))
+    }
+
+    /// The end of a directory's hanging somewhere, if that was at an instant and is over.
+    pub(super) async fn hanging_at(
+        &self,
+        directory: Ino,
+        at: Timestamp,
+    ) -> Result<Option<Hung>, StoreError> {
+        let end = keys::after(&keys::hangings(directory));
+        let Some((_, value)) = self.view.first(keys::hung(directory, at), end).await? else {
+            return Ok(None);
+        };
+        let hung: Hung = decode("H N", &value)?;
+        Ok((at < hung.end).then_some(hung))
+    }
+
+    /// The last hanging of a directory that is over.
+    pub(super) async fn last_hanging(&self, directory: Ino) -> Result<Option<Hung>, StoreError> {
+        let from = keys::hangings(directory);
+        let row = self.view.first(from.clone(), keys::after(&from)).await?;
+        row.map(|(_, value)| decode("H N", &value)).transpose()
+    }
+
+    /// Where a directory hangs now, or hung last.
+    pub(crate) async fn where_now(
+        &self,
+        directory: Ino,
+    ) -> Result<Option<(Ino, Bytes)>, StoreError> {
+        if let Some(InodeRow::Directory(row)) =
+            self.view.row("C I", &keys::inode(directory)).await?
+        {
+            return Ok(row.place.map(|(_, place)| place));
+        }
+        let hung = self.last_hanging(directory).await?;
+        Ok(hung.map(|hung| (hung.parent, hung.name)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::World;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_look_into_the_past_waits_for_what_is_being_answered_but_not_for_long() {
+        let world = World::new("settle");
+        let ns = world.open().await;
+        let start = tokio::time::Instant::now();
+        ns.settle(ns.now()).await;
+        assert!(start.elapsed() < SETTLE);
+        let answer = ns.0.clock.begin();
+        let at = answer.at();
+        // It stays away: the look goes on without it.
+        let start = tokio::time::Instant::now();
+        ns.settle(at).await;
+        assert!(start.elapsed() >= SETTLE);
+        // What began later is not waited for.
+        ns.settle(Timestamp(at.0 - 1)).await;
+        let waiting = tokio::spawn({
+            let ns = ns.clone();
+            async move {
+                ns.settle(at).await;
+                ns.0.clock.oldest_answer()
+            }
+        });
+        tokio::time::sleep(SETTLE / 10).await;
+        drop(answer);
+        assert_eq!(waiting.await.unwrap(), None);
+        ns.close().await.unwrap();
+    }
+}

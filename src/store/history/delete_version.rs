@@ -1,0 +1,403 @@
+//! Versions that are deleted: what closes over the gap, and what comes back.
+//!
+//! A deleted version's time falls to the one before it under the same name, which is `thinned` from then on; where there is none, the
+//! name stays listed and its content is gone. With the current version its predecessor becomes the current state again, its bytes
+//! shared: the lineage has younger states, so what is written next begins another. With no predecessor the name is removed.
+//! Rows change in one batch under the locks of the directory and the inode; counts follow in it, the bytes by reclaim.
+
+use bytes::Bytes;
+
+use crate::store::commit::queue::Draft;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{Content, EndOp, Ino, Kept, Kind, VersionId};
+use crate::store::namespace::{Namespace, Shared};
+use crate::store::schema::journal_record::Order;
+use crate::store::schema::keys;
+use crate::store::schema::rows::{
+    Body, Closed, Ended, Entry, InodeRow, Node, State, decode, encode,
+};
+use crate::store::tree::flush::alive;
+use crate::store::tree::inode::{Leaf, Locked, find};
+
+type Slot = (Ino, Bytes);
+
+/// Where a version of a name lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Target {
+    /// It is the name's current state.
+    Current(Ino),
+    /// It is the current state of a hard-linked inode.
+    Linked(Ino),
+    /// It has ended, under this name alone.
+    Closed(Closed),
+    /// It has ended, under all names of a hard-linked inode.
+    LinkedClosed(Closed),
+}
+
+impl Target {
+    /// The inode whose rows it is among, where it is not the name's alone.
+    fn ino(&self) -> Option<Ino> {
+        match self {
+            Self::Current(ino) | Self::Linked(ino) => Some(*ino),
+            Self::LinkedClosed(closed) => Some(closed.ino),
+            Self::Closed(_) => None,
+        }
+    }
+}
+
+/// A list of closed versions: of a name, or of a hard-linked inode.
+#[derive(Clone, Copy, Debug)]
+enum List<'a> {
+    Of(&'a Slot),
+    Linked(Ino, &'a Slot),
+}
+
+impl List<'_> {
+    fn key(self, id: VersionId) -> Bytes {
+        match self {
+            Self::Of(slot) => keys::closed(slot.0, &slot.1, id),
+            Self::Linked(ino, _) => keys::linked_closed(ino, id),
+        }
+    }
+
+    fn end(self) -> Bytes {
+        keys::after(&match self {
+            Self::Of(slot) => keys::history(slot.0, &slot.1),
+            Self::Linked(ino, _) => keys::linked_history(ino),
+        })
+    }
+
+    fn slot(self) -> Slot {
+        match self {
+            Self::Of(slot) | Self::Linked(_, slot) => slot.clone(),
+        }
+    }
+}
+
+impl Namespace {
+    /// Deletes a version of a name; an older one takes its place in time. Deleting the current one makes its predecessor
+    /// current again, or removes the name where there is none. A state of a hard-linked file goes under all its names.
+    ///
+    /// # Errors
+    /// `NotFound` if the name has no such version, `IsDirectory`; `Busy` while the file has changes that are no version yet, and
+    /// for the version that link(2) made of another name's state.
+    pub async fn delete_version(
+        &self,
+        directory: Ino,
+        name: &[u8],
+        id: VersionId,
+    ) -> Result<(), StoreError> {
+        let slot = (directory, Bytes::copy_from_slice(name));
+        loop {
+            let target = self.0.find_version(&slot, id).await?;
+            let wanted = [Some(directory), target.ino()];
+            let wanted: Vec<Ino> = wanted.into_iter().flatten().collect();
+            // A directory that was removed has no rows to load, and nobody else in it.
+            let mut locked = match &target {
+                Target::Closed(_) => {
+                    crate::store::tree::inode::lock_all(&self.0.inodes, &wanted).await
+                }
+                Target::LinkedClosed(_) => {
+                    crate::store::tree::inode::lock_all(&self.0.inodes, &wanted).await
+                }
+                Target::Current(_) | Target::Linked(_) => self.0.lock_all(&wanted).await?,
+            };
+            if self.0.find_version(&slot, id).await? != target {
+                continue;
+            }
+            return match target {
+                Target::Closed(closed) => self.0.drop_closed(List::Of(&slot), closed).await,
+                Target::LinkedClosed(closed) => {
+                    let list = List::Linked(closed.ino, &slot);
+                    self.0.drop_closed(list, closed).await
+                }
+                Target::Current(ino) | Target::Linked(ino) => {
+                    self.0.drop_current(&mut locked, (&slot, ino), id).await
+                }
+            };
+        }
+    }
+}
+
+impl Shared {
+    async fn find_version(&self, slot: &Slot, id: VersionId) -> Result<Target, StoreError> {
+        let entry = self.entry(slot.0, &slot.1).await?;
+        if let Some(Entry {
+            ino,
+            body: Body::Own { node, state },
+            ..
+        }) = &entry
+            && let Some(target) = own_state(*ino, (node, state), id)?
+        {
+            return Ok(target);
+        }
+        let key = keys::closed(slot.0, &slot.1, id);
+        if let Some(closed) = self.view.row::<Closed>("H V", &key).await?
+            && let Some(node) = &closed.node
+        {
+            return match (node.kind, closed.kept) {
+                (Kind::Directory, _) => Err(StoreError::IsDirectory),
+                (_, Kept::Nothing) => Err(StoreError::NotFound),
+                _ => Ok(Target::Closed(closed)),
+            };
+        }
+        self.find_linked(slot, entry.as_ref(), id).await
+    }
+
+    /// The version among those of the hard-linked inodes that the name was bound to.
+    async fn find_linked(
+        &self,
+        slot: &Slot,
+        entry: Option<&Entry>,
+        id: VersionId,
+    ) -> Result<Target, StoreError> {
+        let mut bound = Vec::new();
+        if let Some(entry) = entry
+            && let Body::Linked(stamp) = &entry.body
+        {
+            bound.push((entry.ino, stamp.id));
+        }
+        let from = keys::history(slot.0, &slot.1);
+        let rows = self.view.scan(from.clone(), keys::after(&from), usize::MAX);
+        for (_, value) in rows.await? {
+            let closed: Closed = decode("H V", &value)?;
+            if closed.node.is_none() && closed.kept != Kept::Nothing {
+                bound.push((closed.ino, closed.stamp.id));
+            }
+        }
+        for (ino, _) in &bound {
+            let row: Option<InodeRow> = self.view.row("C I", &keys::inode(*ino)).await?;
+            if let Some(InodeRow::Linked(row)) = row
+                && own_state(*ino, (&row.node, &row.state), id)?.is_some()
+            {
+                return Ok(Target::Linked(*ino));
+            }
+            let key = keys::linked_closed(*ino, id);
+            let closed: Option<Closed> = self.view.row("H W", &key).await?;
+            if let Some(closed) = closed.filter(|closed| closed.kept != Kept::Nothing) {
+                return Ok(Target::LinkedClosed(closed));
+            }
+        }
+        if bound.iter().any(|(_, stamp)| *stamp == id) {
+            return Err(StoreError::Busy(
+                "link(2) made this version of another name's state: delete it there".to_owned(),
+            ));
+        }
+        Err(StoreError::NotFound)
+    }
+
+    /// The version before another in a list, if its end is where that begins.
+    async fn older(&self, list: List<'_>, id: VersionId) -> Result<Option<Closed>, StoreError> {
+        let behind = [&list.key(id)[..], &[0]].concat();
+        let Some((_, value)) = self.view.first(behind.into(), list.end()).await? else {
+            return Ok(None);
+        };
+        let closed: Closed = decode("H V", &value)?;
+        Ok(Some(closed).filter(|older| older.end == id.instant && older.node.is_some()))
+    }
+
+    fn dropping_draft(&self, list: List<'_>) -> Draft {
+        let slot = list.slot();
+        let mut order = Order {
+            touches: vec![keys::entry(slot.0, &slot.1)],
+            ..Order::default()
+        };
+        if let List::Linked(ino, _) = list {
+            order.touches.push(keys::inode(ino));
+        }
+        self.draft(self.clock.begin().at(), order)
+    }
+
+    async fn drop_closed(&self, list: List<'_>, closed: Closed) -> Result<(), StoreError> {
+        let mut draft = self.dropping_draft(list);
+        let older = self.older(list, closed.stamp.id).await?;
+        self.drop_rows(&mut draft, list, (closed, older)).await?;
+        self.enqueue(draft)?;
+        Ok(())
+    }
+
+    /// The rows by which a closed version goes; `older` is the one before it.
+    async fn drop_rows(
+        &self,
+        draft: &mut Draft,
+        list: List<'_>,
+        (closed, older): (Closed, Option<Closed>),
+    ) -> Result<(), StoreError> {
+        let id = closed.stamp.id;
+        let Some(node) = closed.node.clone() else {
+            return Ok(());
+        };
+        self.count(draft, &node.content, -1);
+        let Some(older) = older else {
+            let node = Node {
+                content: Content::Empty,
+                xattrs: Vec::new(),
+                allocated: 0,
+                ..node
+            };
+            let name_only = Closed {
+                node: Some(node),
+                kept: Kept::Nothing,
+                ..closed
+            };
+            draft.rows.put(list.key(id), encode(&name_only));
+            return Ok(());
+        };
+        let (end, end_op) = (closed.end, closed.end_op);
+        draft.rows.delete(list.key(id));
+        self.forget_end(draft, list, &older).await?;
+        let slot = list.slot();
+        let kept = match older.kept {
+            Kept::Nothing => Kept::Nothing,
+            Kept::Whole | Kept::Thinned => Kept::Thinned,
+        };
+        let ended = Ended {
+            id: older.stamp.id,
+            end_op,
+        };
+        draft
+            .rows
+            .put(keys::ended(end, slot.0, &slot.1), encode(&ended));
+        let thinned = Closed {
+            end,
+            end_op,
+            kept,
+            ..older
+        };
+        draft.rows.put(list.key(thinned.stamp.id), encode(&thinned));
+        Ok(())
+    }
+
+    /// Takes a version out of the queue of ends, where it is under this name.
+    async fn forget_end(
+        &self,
+        draft: &mut Draft,
+        list: List<'_>,
+        closed: &Closed,
+    ) -> Result<(), StoreError> {
+        let slot = list.slot();
+        let key = keys::ended(closed.end, slot.0, &slot.1);
+        let ended: Option<Ended> = self.view.row("G X", &key).await?;
+        if ended.is_some_and(|ended| ended.id == closed.stamp.id) {
+            draft.rows.delete(key);
+        }
+        Ok(())
+    }
+
+    async fn drop_current(
+        &self,
+        locked: &mut [Locked],
+        (slot, ino): (&Slot, Ino),
+        id: VersionId,
+    ) -> Result<(), StoreError> {
+        let leaf = find(locked, ino).and_then(Locked::leaf);
+        let leaf = leaf.ok_or(StoreError::IsDirectory)?;
+        if leaf.is_dirty() || !leaf.fixes.is_empty() || leaf.working.is_some() {
+            return Err(being_written());
+        }
+        let is_linked = matches!(leaf.home, crate::store::tree::inode::Home::Linked { .. });
+        let list = match is_linked {
+            true => List::Linked(ino, slot),
+            false => List::Of(slot),
+        };
+        let older = self.older(list, id).await?;
+        match older.filter(|older| older.kept != Kept::Nothing) {
+            Some(Closed {
+                node: Some(node), ..
+            }) if node.kind == Kind::Directory => Err(StoreError::IsDirectory),
+            Some(older) => self.revive(leaf, (list, ino), older).await,
+            None => self.remove_with(locked, (slot, ino), id).await,
+        }
+    }
+
+    /// A predecessor becomes the current state again.
+    async fn revive(
+        &self,
+        leaf: &mut Leaf,
+        (list, ino): (List<'_>, Ino),
+        older: Closed,
+    ) -> Result<(), StoreError> {
+        let answer = self.clock.begin();
+        let mut draft = self.leaf_draft(ino, leaf, answer.at()).await?;
+        let slot = list.slot();
+        draft.order.touches.push(keys::entry(slot.0, &slot.1));
+        self.count(&mut draft, &leaf.node.content, -1);
+        draft.rows.delete(list.key(older.stamp.id));
+        self.forget_end(&mut draft, list, &older).await?;
+        let Some(mut node) = older.node else {
+            return Err(StoreError::Corrupt(
+                "H V: a version without a node".to_owned(),
+            ));
+        };
+        // Its count stays: the current row shows it instead of the closed one.
+        if let Some(content) = node.content.reference() {
+            node.content = Content::Shared(content);
+            draft.order.touches.push(keys::count(content));
+        }
+        node.attrs.ctime = draft.time;
+        draft.usage.0 = node.grown_from(&leaf.node);
+        let state = State::Version(older.stamp);
+        self.current_rows(&mut draft, (ino, leaf), &node, &state, alive(leaf));
+        self.enqueue(draft)?;
+        *leaf = Leaf::new(leaf.home.clone(), node, state);
+        Ok(())
+    }
+
+    /// Removes a name together with its only version.
+    async fn remove_with(
+        &self,
+        locked: &mut [Locked],
+        (slot, ino): (&Slot, Ino),
+        id: VersionId,
+    ) -> Result<(), StoreError> {
+        let entry = self.entry(slot.0, &slot.1).await?;
+        if entry.as_ref().is_some_and(|entry| entry.ino == ino) {
+            self.unlink_locked(locked, (slot.0, &slot.1), ino).await?;
+        }
+        for list in [List::Of(slot), List::Linked(ino, slot)] {
+            let closed: Option<Closed> = self.view.row("H V", &list.key(id)).await?;
+            if let Some(closed) = closed.filter(|closed| closed.node.is_some()) {
+                return self.drop_closed(list, closed).await;
+            }
+        }
+        // Other names show it still: only here it is gone.
+        let from = keys::history(slot.0, &slot.1);
+        let rows = self.view.scan(from.clone(), keys::after(&from), usize::MAX);
+        let mut draft = self.dropping_draft(List::Of(slot));
+        for (key, value) in rows.await? {
+            let closed: Closed = decode("H V", &value)?;
+            if closed.node.is_none() && closed.ino == ino && closed.end_op != EndOp::Passed {
+                let kept = Kept::Nothing;
+                draft.rows.put(key, encode(&Closed { kept, ..closed }));
+            }
+        }
+        self.enqueue(draft)?;
+        Ok(())
+    }
+}
+
+/// The current state, if it is the version; `Busy` if the version stands behind it.
+fn own_state(
+    ino: Ino,
+    (node, state): (&Node, &State),
+    id: VersionId,
+) -> Result<Option<Target>, StoreError> {
+    let behind = match state {
+        State::Version(stamp) if stamp.id == id && node.kind == Kind::Directory => {
+            return Err(StoreError::IsDirectory);
+        }
+        State::Version(stamp) => {
+            return Ok((stamp.id == id).then_some(Target::Current(ino)));
+        }
+        State::Provisional(last) => Some(last),
+        State::Unborn { behind } => behind.as_ref(),
+    };
+    match behind {
+        Some(last) if last.stamp.id == id => Err(being_written()),
+        _ => Ok(None),
+    }
+}
+
+fn being_written() -> StoreError {
+    StoreError::Busy("the file is being written; close it first".to_owned())
+}

@@ -1,0 +1,132 @@
+//! Names that were removed: which there are, and what they showed last.
+//!
+//! A name is among them while its newest closed version says that it was removed, and no live entry bears it. What left by a
+//! rename is not, and what came back is not any more.
+
+use std::collections::btree_set;
+
+use bytes::Bytes;
+
+use crate::store::history::as_of::Stood;
+use crate::store::index::interval_tree;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{EndOp, Ino, Kept, Kind, PastEntry, Timestamp};
+use crate::store::namespace::{Namespace, Shared};
+use crate::store::schema::keys;
+use crate::store::schema::rows::{Closed, decode};
+use crate::sync::Arc;
+
+/// What a removed name showed last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// Its last state.
+    pub entry: PastEntry,
+    /// The instant to look at it: of a directory just before the removals began that emptied it.
+    pub at: Timestamp,
+}
+
+/// A removed name as its rows have it.
+pub(super) struct Gone {
+    /// Its newest closed version, or the end of its binding to a hard-linked inode.
+    pub(super) closed: Closed,
+    pub(super) stood: Stood,
+    pub(super) at: Timestamp,
+}
+
+/// The removed names of a directory, ascending; what they showed is read as it is asked for.
+#[derive(Debug)]
+pub struct Deleted {
+    shared: Arc<Shared>,
+    directory: Ino,
+    names: btree_set::IntoIter<Bytes>,
+}
+
+impl Deleted {
+    /// The next name and what it showed last; `None` after the last name.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn next(&mut self) -> Result<Option<(Bytes, Removed)>, StoreError> {
+        for name in self.names.by_ref() {
+            if let Some(gone) = self.shared.gone(self.directory, &name).await? {
+                return Ok(Some((name, gone.into_removed())));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Gone {
+    pub(super) fn into_removed(self) -> Removed {
+        Removed {
+            entry: self.stood.into_entry(),
+            at: self.at,
+        }
+    }
+}
+
+impl Namespace {
+    /// The names that were removed from a directory and are not there now.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn deleted(&self, directory: Ino) -> Result<Deleted, StoreError> {
+        let names = interval_tree::removed(&self.0.view, directory).await?;
+        Ok(Deleted {
+            shared: Arc::clone(&self.0),
+            directory,
+            names: names.into_iter(),
+        })
+    }
+
+    /// What a removed name showed last, and for a directory the instant of its last tree; `None` if the name is live or was not
+    /// removed.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn deleted_tree_at(
+        &self,
+        directory: Ino,
+        name: &[u8],
+    ) -> Result<Option<Removed>, StoreError> {
+        let gone = self.0.gone(directory, name).await?;
+        Ok(gone.map(Gone::into_removed))
+    }
+}
+
+impl Shared {
+    /// What a removed name showed last; `None` if it was not removed, or is there again.
+    pub(super) async fn gone(
+        &self,
+        directory: Ino,
+        name: &[u8],
+    ) -> Result<Option<Gone>, StoreError> {
+        if self.entry(directory, name).await?.is_some() {
+            return Ok(None);
+        }
+        let from = keys::history(directory, name);
+        let Some((_, value)) = self.view.first(from.clone(), keys::after(&from)).await? else {
+            return Ok(None);
+        };
+        let closed: Closed = decode("H V", &value)?;
+        if closed.end_op != EndOp::Deleted {
+            return Ok(None);
+        }
+        let last = Timestamp(closed.end.0.saturating_sub(1));
+        let Some(stood) = self.stood_at(directory, name, None, last).await? else {
+            return Ok(None);
+        };
+        // Its versions were deleted: there is nothing to come back.
+        if stood.kept == Kept::Nothing {
+            return Ok(None);
+        }
+        let at = match stood.node.kind {
+            Kind::Directory => match self.hanging_at(stood.ino, last).await? {
+                Some(hung) => Timestamp(hung.shed.unwrap_or(hung.end).0.saturating_sub(1)),
+                None => last,
+            },
+            _ => last,
+        };
+        Ok(Some(Gone { closed, stood, at }))
+    }
+}

@@ -1,0 +1,51 @@
+//! The SHA-256 of a version, for those who compare it with what they have elsewhere. It is stored nowhere.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{Kind, PastEntry};
+use crate::store::namespace::Namespace;
+
+/// Bytes read and hashed at once.
+const STEP: u32 = 4 << 20;
+/// A longer version has none: reading it would take longer than anybody waits for an attribute.
+const LEN_MAX: u64 = 4 << 30;
+
+impl Namespace {
+    /// The SHA-256 of a file's bytes in a state of the past, in lowercase hexadecimal; `None` for what is no file, and beyond
+    /// 4 GiB.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    pub async fn sha256_past(&self, entry: &PastEntry) -> Result<Option<String>, StoreError> {
+        let len = entry.attrs.size;
+        if entry.kind != Kind::File || len > LEN_MAX {
+            return Ok(None);
+        }
+        let mut hash = Sha256::new();
+        let mut at = 0;
+        while at < len {
+            let bytes: Bytes = self.read_past(entry, at, STEP).await?;
+            if bytes.is_empty() {
+                return Err(StoreError::Corrupt(
+                    "a version ends before its end".to_owned(),
+                ));
+            }
+            at += bytes.len() as u64;
+            let step = self.0.tasks.blocking("digest", move || {
+                hash.update(&bytes);
+                hash
+            });
+            hash = step.await.map_err(|_| StoreError::Closed)?;
+        }
+        let mut text = String::with_capacity(64);
+        for byte in hash.finalize() {
+            // Writing into a string cannot fail.
+            let _written = write!(text, "{byte:02x}");
+        }
+        Ok(Some(text))
+    }
+}

@@ -1,0 +1,376 @@
+//! A removed tree on its way back: what it was, entry by entry, and the rows that make it live again.
+//!
+//! Directories keep their numbers where nothing live bears them, with the next generation, so that what stands in their names
+//! goes on there; everything else gets new numbers and shares the bytes of then. Beyond a bound the rows go in several batches,
+//! below a directory that no name leads to and that `C P` tells of; a mount sweeps what a crash leaves of it.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use crate::store::commit::queue::Draft;
+use crate::store::index::timestamps::Answer;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{
+    Author, Content, Ino, Kind, Op, Origin, PastEntry, Stamp, Time, Timestamp,
+};
+use crate::store::namespace::{Namespace, Shared};
+use crate::store::schema::journal_record::Order;
+use crate::store::schema::keys;
+use crate::store::schema::rows::{
+    Body, DirectoryRow, Entry, InodeRow, Node, State, decode, encode,
+};
+
+/// Entries of a pending tree that are swept in one batch.
+const SWEEP_MAX: usize = 10_000;
+
+/// One entry on its way back.
+pub(crate) struct Item {
+    /// Where it comes to stand.
+    pub(crate) slot: (Ino, Bytes),
+    /// Where it stood, if that was elsewhere.
+    pub(crate) origin: Option<Origin>,
+    pub(crate) entry: PastEntry,
+    pub(crate) what: Back,
+}
+
+/// As what an entry comes back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Back {
+    /// As a new inode.
+    Leaf,
+    /// As a directory; it stands since the first rows in it do.
+    Directory {
+        number: Number,
+        names: Names,
+        since: Option<Timestamp>,
+    },
+}
+
+/// Under which number a directory comes back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Number {
+    pub(crate) ino: Ino,
+    pub(crate) generation: u64,
+}
+
+/// How many names a directory comes back with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Names {
+    entries: i64,
+    directories: i64,
+}
+
+/// A tree on its way back.
+pub(crate) struct Tree {
+    top: Number,
+    /// Of the top directory.
+    pub(crate) names: Names,
+    /// Every directory in it, the top one first.
+    pub(crate) directories: Vec<Ino>,
+    /// Everything else in it that is in a batch.
+    pub(crate) sent: Vec<Ino>,
+    /// What is in no batch yet.
+    pub(crate) items: Vec<Item>,
+    /// Held from the first batch that went ahead; all of its rows have that instant.
+    pub(crate) ahead: Option<Answer>,
+}
+
+impl Tree {
+    pub(crate) fn top(&self) -> Number {
+        self.top
+    }
+}
+
+impl Item {
+    fn node(&self, now: Time) -> Node {
+        let entry = &self.entry;
+        let mut attrs = entry.attrs.clone();
+        attrs.ctime = now;
+        let content = match &entry.content {
+            Content::Bytes(content) | Content::Shared(content) => Content::Shared(*content),
+            other => other.clone(),
+        };
+        Node {
+            kind: entry.kind,
+            attrs,
+            xattrs: entry.xattrs.clone(),
+            content,
+            allocated: entry.allocated,
+        }
+    }
+}
+
+impl Namespace {
+    /// Walks the removed tree of `directory` as it was at `at`; whatever is beyond `entries_max` goes ahead in batches.
+    pub(crate) async fn gather_tree(
+        &self,
+        (directory, at): (Ino, Timestamp),
+        entries_max: usize,
+        author: &Author,
+    ) -> Result<Tree, StoreError> {
+        let shared = &self.0;
+        let top = shared.number_of(directory).await?;
+        let mut tree = Tree {
+            top,
+            names: Names::default(),
+            directories: Vec::new(),
+            sent: Vec::new(),
+            items: Vec::new(),
+            ahead: None,
+        };
+        let mut open: Vec<(Ino, Number, Option<Item>)> = vec![(directory, top, None)];
+        while let Some((old, number, item)) = open.pop() {
+            let listed = self.list_at(old, at).await?;
+            let is_directory = |(_, e): &&(Bytes, PastEntry)| e.kind == Kind::Directory;
+            let names = Names {
+                entries: listed.len() as i64,
+                directories: listed.iter().filter(is_directory).count() as i64,
+            };
+            tree.directories.push(number.ino);
+            match item {
+                None => tree.names = names,
+                Some(item) => tree.items.push(Item {
+                    what: Back::Directory {
+                        number,
+                        names,
+                        since: None,
+                    },
+                    ..item
+                }),
+            }
+            for (name, entry) in listed {
+                let origin = (old != number.ino).then(|| Origin {
+                    directory: old,
+                    name: name.clone(),
+                });
+                let (old_child, is_directory) = (entry.ino, entry.kind == Kind::Directory);
+                let item = Item {
+                    slot: (number.ino, name),
+                    origin,
+                    entry,
+                    what: Back::Leaf,
+                };
+                if is_directory {
+                    let child = shared.number_of(old_child).await?;
+                    open.push((old_child, child, Some(item)));
+                } else {
+                    tree.items.push(item);
+                }
+                if tree.items.len() > entries_max {
+                    shared.send_ahead(&mut tree, author)?;
+                }
+            }
+        }
+        Ok(tree)
+    }
+}
+
+impl Shared {
+    /// The number a directory comes back with: its own and the next generation, or a new one while something live bears it.
+    async fn number_of(&self, directory: Ino) -> Result<Number, StoreError> {
+        let fresh = |ino| Number { ino, generation: 0 };
+        if self.view.get(&keys::inode(directory)).await?.is_some() {
+            return Ok(fresh(Ino(self.new_id())));
+        }
+        Ok(match self.last_hanging(directory).await? {
+            Some(hung) => Number {
+                ino: directory,
+                generation: hung.generation + 1,
+            },
+            None => fresh(Ino(self.new_id())),
+        })
+    }
+
+    /// Queues what has been gathered, below a directory that no name leads to.
+    fn send_ahead(&self, tree: &mut Tree, author: &Author) -> Result<(), StoreError> {
+        let at = tree.ahead.get_or_insert_with(|| self.clock.begin()).at();
+        let top = tree.top.ino;
+        let order = Order {
+            touches: vec![keys::pending(top), keys::inode(top)],
+            ..Order::default()
+        };
+        let mut draft = self.draft(at, order);
+        draft.rows.put(keys::pending(top), encode(&()));
+        let made: BTreeSet<Ino> = tree.items.iter().map(|item| item.slot.0).collect();
+        draft.order.makes.extend(made);
+        for item in tree.items.drain(..) {
+            let ino = self.item_rows(&mut draft, &item, author);
+            if let Back::Leaf = item.what {
+                tree.sent.push(ino);
+            }
+        }
+        self.enqueue(draft)?;
+        Ok(())
+    }
+
+    /// The rows by which an entry is live again; returns its number.
+    pub(crate) fn item_rows(&self, draft: &mut Draft, item: &Item, author: &Author) -> Ino {
+        let at = draft.instant;
+        let stamp = self.stamp(at, Op::Undelete, author, item.origin.clone());
+        self.back_rows(draft, item, stamp, at)
+    }
+
+    /// The rows of an entry with its stamp and the instant since which its name exists; returns its number.
+    pub(crate) fn back_rows(
+        &self,
+        draft: &mut Draft,
+        item: &Item,
+        stamp: Stamp,
+        alive_since: Timestamp,
+    ) -> Ino {
+        let at = draft.instant;
+        let node = item.node(draft.time);
+        draft.usage.1 += 1;
+        let ino = match item.what {
+            Back::Leaf => {
+                let ino = Ino(self.new_id());
+                self.put_place(draft, ino, &item.slot);
+                if let Some(content) = node.content.reference() {
+                    draft.order.touches.push(keys::count(content));
+                }
+                self.count(draft, &node.content, 1);
+                let space = node.space().cast_signed();
+                draft.usage.0 = draft.usage.0.wrapping_add(space);
+                ino
+            }
+            Back::Directory {
+                number,
+                names,
+                since,
+            } => {
+                draft.order.makes.push(number.ino);
+                let row = DirectoryRow {
+                    place: Some((since.unwrap_or(at), item.slot.clone())),
+                    generation: number.generation,
+                    mtime: Some((at, node.attrs.mtime)),
+                    ctime: Some((at, node.attrs.ctime)),
+                    atime: Some((at, node.attrs.atime)),
+                    directories: names.directories,
+                    entries: names.entries,
+                    shed: Some((at, None)),
+                };
+                let row = encode(&InodeRow::Directory(row));
+                draft.rows.merge(keys::inode(number.ino), row);
+                number.ino
+            }
+        };
+        draft.order.touches.push(keys::inode(ino));
+        let entry = Entry {
+            ino,
+            bound: at,
+            alive_since,
+            body: Body::Own {
+                node,
+                state: State::Version(stamp),
+            },
+        };
+        let key = keys::entry(item.slot.0, &item.slot.1);
+        draft.rows.put(key, encode(&entry));
+        ino
+    }
+
+    /// Takes away what a crash left of trees that were on their way back.
+    pub(crate) async fn sweep_pending(&self) -> Result<(), StoreError> {
+        let from = Bytes::from_static(&keys::PENDING);
+        let rows = self
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX)
+            .await?;
+        for top in rows.iter().filter_map(|(key, _)| keys::trailing_ino(key)) {
+            self.sweep_tree(top).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what an attempt that failed left of a tree.
+    pub(crate) async fn sweep_left(&self, top: Ino) -> Result<(), StoreError> {
+        match self.view.get(&keys::pending(top)).await? {
+            Some(_) => self.sweep_tree(top).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes away a tree that no name leads to, from below.
+    pub(crate) async fn sweep_tree(&self, top: Ino) -> Result<(), StoreError> {
+        let mut directories = vec![top];
+        let mut next = 0;
+        while let Some(directory) = directories.get(next).copied() {
+            next += 1;
+            let from = keys::entry(directory, b"");
+            let rows = self
+                .view
+                .scan(from.clone(), keys::after(&from), usize::MAX)
+                .await?;
+            for (_, value) in rows {
+                let entry: Entry = decode("C D", &value)?;
+                if matches!(&entry.body, Body::Own { node, .. } if node.kind == Kind::Directory) {
+                    directories.push(entry.ino);
+                }
+            }
+        }
+        let order = || Order {
+            touches: vec![keys::pending(top), keys::inode(top)],
+            ..Order::default()
+        };
+        for directory in directories.into_iter().rev() {
+            let from = keys::entry(directory, b"");
+            loop {
+                let end = keys::after(&from);
+                let rows = self.view.scan(from.clone(), end, SWEEP_MAX).await?;
+                if rows.is_empty() {
+                    break;
+                }
+                let answer = self.clock.begin();
+                let mut draft = self.draft(answer.at(), order());
+                draft.order.makes.push(directory);
+                for (key, value) in rows {
+                    self.sweep_entry(&mut draft, key, &decode("C D", &value)?);
+                }
+                self.enqueue(draft)?;
+            }
+        }
+        let answer = self.clock.begin();
+        let mut draft = self.draft(answer.at(), order());
+        draft.rows.delete(keys::pending(top));
+        self.enqueue(draft)?;
+        Ok(())
+    }
+
+    fn sweep_entry(&self, draft: &mut Draft, key: Bytes, entry: &Entry) {
+        draft.rows.delete(key);
+        draft.usage.1 -= 1;
+        let Body::Own { node, .. } = &entry.body else {
+            return;
+        };
+        if node.kind == Kind::Directory {
+            draft.order.removes.push(entry.ino);
+            draft.rows.delete(keys::inode(entry.ino));
+            return;
+        }
+        draft.rows.delete(keys::place(entry.ino));
+        self.count(draft, &node.content, -1);
+        let space = node.space().cast_signed();
+        draft.usage.0 = draft.usage.0.wrapping_sub(space);
+    }
+}
+
+/// Turns of restoring a directory, one at a time: two could take the same number.
+#[derive(Debug)]
+pub(crate) struct Undeletes {
+    pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Entries that come back in one batch.
+    pub(crate) entries_max: std::sync::atomic::AtomicUsize,
+}
+
+/// The same for the whole life of a namespace, but for tests.
+const ENTRIES_MAX: usize = 100_000;
+
+impl Default for Undeletes {
+    fn default() -> Self {
+        Self {
+            turn: tokio::sync::Mutex::new(()),
+            entries_max: ENTRIES_MAX.into(),
+        }
+    }
+}

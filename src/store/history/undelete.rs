@@ -1,0 +1,289 @@
+//! Undelete: a removed name comes back, with the bytes it had, here or elsewhere. No bytes move.
+//!
+//! Path of an operation: look at what the name showed last; for a directory walk its last tree and make the rows of what is in it
+//! (`restore.rs`), in batches that go ahead if it is large; then, under the locks of both directories and of what has the new name, look
+//! again, take the new name from who has it, and in one batch bind the new name, let the rest of the tree stand, and mark the
+//! closed version of the old name, so that it is listed among the removed ones no more. A crash before that batch leaves
+//! nothing but a pending tree, which the next mount sweeps; after it all is there.
+
+use bytes::Bytes;
+
+use crate::store::commit::queue::Draft;
+use crate::store::history::deleted::Gone;
+use crate::store::history::restore_tree::{Back, Item, Tree};
+use crate::store::index::timestamps::Answer;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{Author, EndOp, Ino, Kind, Op, Origin, Stat, VersionId};
+use crate::store::namespace::{Namespace, Shared};
+use crate::store::schema::journal_record::Order;
+use crate::store::schema::keys;
+use crate::store::schema::rows::{Closed, DirectoryRow, Entry};
+use crate::store::tree::inode::{Locked, find};
+use crate::store::tree::rename::{After, RenameMode, Renamed, is_directory};
+use std::sync::atomic::Ordering;
+
+/// What comes back, and where to.
+struct Return<'a> {
+    from: (Ino, Bytes),
+    to: (Ino, Bytes),
+    /// The closed version that was looked at.
+    version: VersionId,
+    mode: RenameMode,
+    author: &'a Author,
+    /// Of a directory.
+    tree: Option<Tree>,
+}
+
+impl Namespace {
+    /// Brings back what a removed name showed last, as `to`; a directory with the tree it had just before it was emptied. History
+    /// stays joined: the new name's list of versions goes on from the old one's. Files get new numbers; a directory keeps
+    /// its own unless something live bears it.
+    ///
+    /// # Errors
+    /// `NotFound` when the name was not removed, or is there again; those of [`Namespace::rename`] for what has the new name;
+    /// `Invalid` for an exchange; `Stale` when the name was made and removed again meanwhile.
+    pub async fn undelete(
+        &self,
+        from: (Ino, &[u8]),
+        to: (Ino, &[u8]),
+        mode: RenameMode,
+        author: &Author,
+    ) -> Result<Renamed, StoreError> {
+        crate::store::tree::create::check_entry_name(to.1)?;
+        if mode == RenameMode::Exchange {
+            return Err(StoreError::Invalid("an exchange with the past".to_owned()));
+        }
+        let shared = &self.0;
+        let gone = shared.gone(from.0, from.1).await?;
+        let gone = gone.ok_or(StoreError::NotFound)?;
+        let kind = gone.stood.node.kind;
+        let _turn = match kind {
+            Kind::Directory => Some(shared.undeletes.turn.lock().await),
+            _ => None,
+        };
+        if shared.stat(to.0).await?.kind != Kind::Directory {
+            return Err(StoreError::NotDirectory);
+        }
+        let target = shared.entry(to.0, to.1).await?;
+        shared.check_target(kind, target.as_ref(), mode).await?;
+        let tree = if kind == Kind::Directory {
+            let (top, max) = (gone.stood.ino, &shared.undeletes.entries_max);
+            shared.sweep_left(top).await?;
+            let gathered = self.gather_tree((top, gone.at), max.load(Ordering::Relaxed), author);
+            match gathered.await {
+                Ok(tree) => Some(tree),
+                Err(error) => {
+                    shared.sweep_left(top).await?;
+                    return Err(error);
+                }
+            }
+        } else {
+            None
+        };
+        let own = |(directory, name): (Ino, &[u8])| (directory, Bytes::copy_from_slice(name));
+        let mut back = Return {
+            from: own(from),
+            to: own(to),
+            version: gone.closed.stamp.id,
+            mode,
+            author,
+            tree,
+        };
+        let bound = shared.bind(&mut back).await;
+        let Some(tree) = back.tree else { return bound };
+        if bound.is_err() {
+            if tree.ahead.is_some() {
+                shared.sweep_tree(tree.top().ino).await?;
+            }
+            return bound;
+        }
+        for directory in &tree.directories {
+            shared.inodes.revive(*directory).await;
+        }
+        let Renamed { moved, replaced } = bound?;
+        let moved = shared.stat(moved.ino).await?;
+        Ok(Renamed { moved, replaced })
+    }
+}
+
+impl Shared {
+    /// Whether something of `kind` may take the name that `target` has.
+    async fn check_target(
+        &self,
+        kind: Kind,
+        target: Option<&Entry>,
+        mode: RenameMode,
+    ) -> Result<(), StoreError> {
+        let Some(target) = target else { return Ok(()) };
+        if mode == RenameMode::NoReplace {
+            return Err(StoreError::Exists);
+        }
+        match (kind == Kind::Directory, is_directory(target)) {
+            (true, false) => Err(StoreError::NotDirectory),
+            (false, true) => Err(StoreError::IsDirectory),
+            (true, true) => self.check_empty(target.ino).await,
+            (false, false) => Ok(()),
+        }
+    }
+
+    async fn bind(&self, back: &mut Return<'_>) -> Result<Renamed, StoreError> {
+        loop {
+            let target = self.entry(back.to.0, &back.to.1).await?;
+            let directories = back.tree.is_some() || target.as_ref().is_some_and(is_directory);
+            let _gate = if directories {
+                Some(self.renames.lock().await)
+            } else {
+                None
+            };
+            let mut wanted = vec![back.from.0, back.to.0];
+            wanted.extend(target.as_ref().map(|target| target.ino));
+            let mut locked = self.lock_all(&wanted).await?;
+            let now = self.entry(back.to.0, &back.to.1).await?;
+            if now.as_ref().map(|now| now.ino) == target.as_ref().map(|target| target.ino) {
+                return self.bind_locked(&mut locked, back).await;
+            }
+        }
+    }
+
+    /// What comes back, looked at under the locks.
+    async fn gone_still(
+        &self,
+        locked: &mut [Locked],
+        back: &Return<'_>,
+    ) -> Result<Gone, StoreError> {
+        for directory in [back.from.0, back.to.0] {
+            find(locked, directory)
+                .and_then(Locked::directory)
+                .ok_or(StoreError::NotDirectory)?;
+        }
+        let gone = self.gone(back.from.0, &back.from.1).await?;
+        let gone = gone.ok_or(StoreError::NotFound)?;
+        if gone.closed.stamp.id != back.version {
+            // The name was made and removed again meanwhile.
+            return Err(StoreError::Stale);
+        }
+        Ok(gone)
+    }
+
+    async fn bind_locked(
+        &self,
+        locked: &mut [Locked],
+        back: &mut Return<'_>,
+    ) -> Result<Renamed, StoreError> {
+        let gone = self.gone_still(locked, back).await?;
+        let target = self.entry(back.to.0, &back.to.1).await?;
+        self.check_target(gone.stood.node.kind, target.as_ref(), back.mode)
+            .await?;
+        if let Some(found) = target.as_ref().and_then(|target| find(locked, target.ino)) {
+            self.save_fixes(found).await?;
+        }
+        let target = self.entry(back.to.0, &back.to.1).await?;
+        let answer = self.clock.begin();
+        let mut draft = self.draft(answer.at(), self.return_order(back, target.as_ref()).await?);
+        let closed = Closed {
+            end_op: EndOp::Undeleted,
+            ..gone.closed
+        };
+        self.close_row(&mut draft, &back.from, &closed);
+        let mut after = Vec::new();
+        if let Some(target) = &target {
+            self.oust(&mut draft, locked, (&back.to, target), false, &mut after)?;
+        }
+        let item = Item {
+            slot: back.to.clone(),
+            origin: None,
+            entry: gone.stood.into_entry(),
+            what: match &back.tree {
+                Some(tree) => Back::Directory {
+                    number: tree.top(),
+                    names: tree.names,
+                    since: tree.ahead.as_ref().map(Answer::at),
+                },
+                None => Back::Leaf,
+            },
+        };
+        let ino = self.return_rows(&mut draft, back, &item, target.as_ref());
+        let change = DirectoryRow {
+            entries: i64::from(target.is_none()),
+            directories: i64::from(back.tree.is_some())
+                - i64::from(target.as_ref().is_some_and(is_directory)),
+            shed: Some((draft.instant, None)),
+            ..DirectoryRow::default()
+        };
+        let change = self.touch(&mut draft, back.to.0, change);
+        let time = draft.time;
+        self.enqueue(draft)?;
+        if let Some(directory) = find(locked, back.to.0).and_then(Locked::directory) {
+            directory.row.merge(change);
+        }
+        let replaced = after
+            .into_iter()
+            .find_map(|change: After| self.apply(locked, change, time));
+        let moved = match back.tree {
+            // Its inode is loaded once the caller has let go of the locks.
+            Some(_) => returned(ino, &item),
+            None => self.stat(ino).await?,
+        };
+        Ok(Renamed { moved, replaced })
+    }
+
+    /// Who goes before the operation, and who after it.
+    async fn return_order(
+        &self,
+        back: &Return<'_>,
+        target: Option<&Entry>,
+    ) -> Result<Order, StoreError> {
+        let other = target.map_or(back.to.0, |target| target.ino);
+        let mut order = self.order_in(back.to.0, &back.to.1, other).await?;
+        order.touches.push(keys::entry(back.from.0, &back.from.1));
+        if let Some(tree) = &back.tree {
+            let top = tree.top().ino;
+            order.touches.push(keys::pending(top));
+            // What is done in the tree from now on needs all of it, and so does who waits for something in it.
+            let all = tree.directories.iter().chain(&tree.sent);
+            order.touches.extend(all.map(|ino| keys::inode(*ino)));
+            order.makes.extend(&tree.directories);
+        }
+        Ok(order)
+    }
+
+    /// The rows by which the name stands again, with all below it that did not go ahead.
+    fn return_rows(
+        &self,
+        draft: &mut Draft,
+        back: &mut Return<'_>,
+        item: &Item,
+        target: Option<&Entry>,
+    ) -> Ino {
+        let at = draft.instant;
+        let origin = Origin {
+            directory: back.from.0,
+            name: back.from.1.clone(),
+        };
+        let stamp = self.stamp(at, Op::Undelete, back.author, Some(origin));
+        let alive_since = target.map_or(at, |target| target.alive_since.min(at));
+        let ino = self.back_rows(draft, item, stamp, alive_since);
+        if let Some(tree) = &mut back.tree {
+            for item in tree.items.drain(..) {
+                let _number = self.item_rows(draft, &item, back.author);
+            }
+            if tree.ahead.is_some() {
+                draft.rows.delete(keys::pending(tree.top().ino));
+            }
+        }
+        ino
+    }
+}
+
+/// A directory that came back, before it is loaded.
+fn returned(ino: Ino, item: &Item) -> Stat {
+    Stat {
+        ino,
+        generation: 0,
+        kind: Kind::Directory,
+        attrs: item.entry.attrs.clone(),
+        nlink: 2,
+        blocks: 0,
+        content_stamp: 0,
+    }
+}

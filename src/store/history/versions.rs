@@ -1,0 +1,383 @@
+//! The history of a name and of a directory: the versions of a name, the names that have any, and what changed when.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
+
+use bytes::Bytes;
+
+use crate::store::history::as_of::{Binding, Stood, last_of};
+use crate::store::history::version_list::{History, Predecessor, Successor};
+use crate::store::index::interval_tree;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{EndOp, Ino, Kept, Kind, Op, PastEntry, Timestamp};
+use crate::store::namespace::{Namespace, Shared};
+use crate::store::schema::keys;
+use crate::store::schema::rows::{Body, Closed, Entry, State, decode};
+
+/// Renames and returns a list of versions follows back.
+const ORIGINS_MAX: usize = 64;
+
+/// Whether a state is one that came back under the name it was removed from.
+fn back(stood: &Stood, slot: &(Ino, Bytes)) -> bool {
+    let origin = stood.stamp.origin.as_ref();
+    stood.stamp.op == Op::Undelete
+        && origin.is_none_or(|origin| (origin.directory, &origin.name) == (slot.0, &slot.1))
+}
+
+impl Namespace {
+    /// The instant of the last version of a live file; `None` where it has none, or cannot be read.
+    pub async fn last_version(&self, ino: Ino) -> Option<Timestamp> {
+        let mut locked = self.0.lock(ino).await.ok()?;
+        match &locked.leaf()?.state {
+            State::Version(stamp) => Some(stamp.id.instant),
+            State::Provisional(last) => Some(last.stamp.id.instant),
+            State::Unborn { .. } => None,
+        }
+    }
+
+    /// Every state of a name that stood, oldest first, the current one last. Goes on through the rename that made the name, and
+    /// through the removal it came back from.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn versions(
+        &self,
+        directory: Ino,
+        name: &[u8],
+    ) -> Result<Vec<PastEntry>, StoreError> {
+        Ok(self.history(directory, name).await?.versions)
+    }
+
+    /// The same, and under which other names the older ones lie.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn history(&self, directory: Ino, name: &[u8]) -> Result<History, StoreError> {
+        let mut all = self.0.slot_versions(directory, name, None).await?;
+        let mut slot = (directory, Bytes::copy_from_slice(name));
+        let mut predecessors = Vec::new();
+        for _ in 0..ORIGINS_MAX {
+            let Some(first) = all.first() else { break };
+            let Some(origin) = first.stamp.origin.clone() else {
+                break;
+            };
+            let origin = (origin.directory, origin.name);
+            if origin == slot || !matches!(first.stamp.op, Op::Rename | Op::Undelete) {
+                break;
+            }
+            let mut before = self.0.states_before(first, &origin).await?;
+            let (Some(oldest), Some(youngest)) = (before.first(), before.last()) else {
+                break;
+            };
+            predecessors.push(Predecessor {
+                directory: origin.0,
+                name: origin.1.clone(),
+                began: oldest.stamp.id.instant..=youngest.stamp.id.instant,
+                successor: Successor {
+                    directory: slot.0,
+                    name: slot.1,
+                    version: first.stamp.id,
+                },
+            });
+            before.append(&mut all);
+            (all, slot) = (before, origin);
+        }
+        Ok(History {
+            versions: all.into_iter().map(Stood::into_entry).collect(),
+            predecessors,
+        })
+    }
+
+    /// Names of files that have versions: live ones and gone ones, ascending.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn names_with_versions(&self, directory: Ino) -> Result<Vec<Bytes>, StoreError> {
+        let mut names = BTreeSet::new();
+        let from = keys::entry(directory, b"");
+        let rows = self
+            .0
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX);
+        for (key, value) in rows.await? {
+            let entry: Entry = decode("C D", &value)?;
+            let name = keys::entry_name(&key);
+            let has_one = match &entry.body {
+                Body::Own { node, .. } if node.kind == Kind::Directory => false,
+                Body::Own { state, .. } => !matches!(state, State::Unborn { behind: None }),
+                Body::Linked(_) => self.0.has_file_versions(directory, &name).await?,
+            };
+            if has_one {
+                names.insert(name);
+            }
+        }
+        for name in interval_tree::all(&self.0.view, directory).await? {
+            if !names.contains(&name) && self.0.has_file_versions(directory, &name).await? {
+                names.insert(name);
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    /// Instants at which the entries of a directory changed, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn changes(
+        &self,
+        directory: Ino,
+        limit: usize,
+    ) -> Result<Vec<Timestamp>, StoreError> {
+        let from = keys::entry(directory, b"");
+        let mut instants = interval_tree::bounds(&self.0.view, directory).await?;
+        for (_, value) in self
+            .0
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX)
+            .await?
+        {
+            let entry: Entry = decode("C D", &value)?;
+            match entry.body {
+                Body::Own { node, state } => {
+                    instants.extend(
+                        last_of(entry.ino, &node, &state, entry.alive_since)
+                            .map(|last| last.stamp.id.instant),
+                    );
+                }
+                Body::Linked(stamp) => {
+                    instants.insert(stamp.id.instant);
+                }
+            }
+        }
+        let from = keys::histories(directory);
+        for (key, _) in self
+            .0
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX)
+            .await?
+        {
+            instants.extend(keys::trailing_id(&key).map(|id| id.instant));
+        }
+        let newest = self.now();
+        let shown = instants.into_iter().rev().filter(|at| *at <= newest);
+        Ok(shown.take(limit).collect())
+    }
+}
+
+/// A change in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A state began to stand.
+    Stood {
+        /// The name it stood under.
+        name: Bytes,
+        /// The state.
+        entry: Box<PastEntry>,
+    },
+    /// A name went.
+    Left {
+        /// The name.
+        name: Bytes,
+        /// When.
+        at: Timestamp,
+        /// How.
+        how: EndOp,
+    },
+}
+
+impl Change {
+    /// When it was.
+    pub fn at(&self) -> Timestamp {
+        match self {
+            Self::Stood { entry, .. } => entry.version.instant,
+            Self::Left { at, .. } => *at,
+        }
+    }
+}
+
+impl Namespace {
+    /// What changed in a directory, oldest first: the newest `limit` changes. Names in passing are not among them.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn change_log(
+        &self,
+        directory: Ino,
+        limit: usize,
+    ) -> Result<Vec<Change>, StoreError> {
+        let (shown, mut newest) = (self.now(), BTreeMap::new());
+        let mut names = interval_tree::all(&self.0.view, directory).await?;
+        let from = keys::entry(directory, b"");
+        let rows = self
+            .0
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX);
+        names.extend(rows.await?.iter().map(|(key, _)| keys::entry_name(key)));
+        for (number, name) in names.into_iter().enumerate() {
+            for change in self.0.slot_changes(directory, &name).await? {
+                if change.at() > shown {
+                    continue;
+                }
+                newest.insert(
+                    (change.at(), number, matches!(change, Change::Stood { .. })),
+                    change,
+                );
+                if newest.len() > limit {
+                    newest.pop_first();
+                }
+            }
+        }
+        let moved: BTreeSet<(Timestamp, Bytes)> = newest
+            .values()
+            .filter_map(moved_within(directory))
+            .collect();
+        let told = |change: &Change| match change {
+            Change::Left {
+                name,
+                at,
+                how: EndOp::RenamedTo,
+            } => !moved.contains(&(*at, name.clone())),
+            _ => true,
+        };
+        Ok(newest.into_values().filter(told).collect())
+    }
+}
+
+/// The name that a rename within `directory` took away, and when.
+fn moved_within(directory: Ino) -> impl Fn(&Change) -> Option<(Timestamp, Bytes)> {
+    move |change| match change {
+        Change::Stood { entry, .. } if entry.op == Op::Rename => {
+            let origin = entry.renamed_from.as_ref()?;
+            (origin.directory == directory).then(|| (change.at(), origin.name.clone()))
+        }
+        _ => None,
+    }
+}
+
+impl Shared {
+    /// The states of a name, and how its lives ended.
+    async fn slot_changes(&self, directory: Ino, name: &Bytes) -> Result<Vec<Change>, StoreError> {
+        let mut changes: Vec<Change> = self
+            .slot_versions(directory, name, None)
+            .await?
+            .into_iter()
+            .map(|stood| Change::Stood {
+                name: name.clone(),
+                entry: Box::new(stood.into_entry()),
+            })
+            .collect();
+        let from = keys::history(directory, name);
+        let rows = self
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX)
+            .await?;
+        for (_, value) in rows {
+            let closed: Closed = decode("H V", &value)?;
+            if matches!(
+                closed.end_op,
+                EndOp::Deleted | EndOp::Undeleted | EndOp::RenamedTo
+            ) {
+                changes.push(Change::Left {
+                    name: name.clone(),
+                    at: closed.end,
+                    how: closed.end_op,
+                });
+            }
+        }
+        Ok(changes)
+    }
+
+    /// The states of the slot `origin` that `first`, which came from there, goes on from; oldest first.
+    async fn states_before(
+        &self,
+        first: &Stood,
+        origin: &(Ino, Bytes),
+    ) -> Result<Vec<Stood>, StoreError> {
+        let start = first.stamp.id.instant;
+        let mut before = self.slot_versions(origin.0, &origin.1, Some(start)).await?;
+        if first.stamp.op == Op::Undelete {
+            // A copy of a tree whose directories have come back elsewhere: those states go on there, not here.
+            let content = first.node.content.reference();
+            let same = |stood: &Stood| stood.node.content.reference() == content;
+            before.truncate(before.iter().rposition(same).map_or(0, |at| at + 1));
+        } else if before.last().and_then(|last| last.ended) != Some(start) {
+            return Ok(Vec::new());
+        }
+        let gap = before.windows(2).rposition(|pair| {
+            pair[0].ended != Some(pair[1].stamp.id.instant) && !back(&pair[1], origin)
+        });
+        before.drain(..gap.map_or(0, |at| at + 1));
+        Ok(before)
+    }
+
+    /// Every state of one slot that began before `until`, oldest first.
+    async fn slot_versions(
+        &self,
+        directory: Ino,
+        name: &[u8],
+        until: Option<Timestamp>,
+    ) -> Result<Vec<Stood>, StoreError> {
+        let current = self.entry(directory, name).await?;
+        let from = keys::history(directory, name);
+        let rows = self
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX)
+            .await?;
+        let mut all = Vec::with_capacity(rows.len() + 1);
+        let mut linked: HashMap<Ino, Vec<Stood>> = HashMap::new();
+        for (_, value) in rows.into_iter().rev() {
+            let closed: Closed = decode("H V", &value)?;
+            match closed.node {
+                _ if closed.end_op == EndOp::Passed => {}
+                Some(node) => all.push(Stood {
+                    ino: closed.ino,
+                    node,
+                    stamp: closed.stamp,
+                    ended: Some(closed.end),
+                    kept: closed.kept,
+                    shared: None,
+                }),
+                None => {
+                    // A name that was linked again and again reads the inode's states once.
+                    let states = match linked.entry(closed.ino) {
+                        hash_map::Entry::Occupied(known) => known.into_mut(),
+                        hash_map::Entry::Vacant(place) => {
+                            place.insert(self.linked_states(closed.ino).await?)
+                        }
+                    };
+                    let binding = Binding {
+                        ino: closed.ino,
+                        stamp: &closed.stamp,
+                        until: Some(closed.end),
+                        kept: closed.kept,
+                    };
+                    let shown = states.iter().filter_map(|s| binding.shows(s.clone()));
+                    all.extend(shown);
+                }
+            }
+        }
+        match current.map(|entry| (entry.ino, entry.alive_since, entry.body)) {
+            Some((ino, alive_since, Body::Own { node, state })) => {
+                all.extend(
+                    last_of(ino, &node, &state, alive_since).map(|last| Stood::of(last, None)),
+                );
+            }
+            Some((ino, _, Body::Linked(bound))) => {
+                let states = self.linked_states(ino).await?;
+                all.extend(
+                    states
+                        .into_iter()
+                        .filter_map(|s| s.within(&bound, None, Kept::Whole)),
+                );
+            }
+            None => {}
+        }
+        // What was deleted is no version, though a time still shows its name.
+        all.retain(|s| s.kept != Kept::Nothing);
+        if let Some(until) = until {
+            all.retain(|s| s.stamp.id.instant < until);
+        }
+        all.sort_by_key(|s| s.stamp.id);
+        all.dedup_by_key(|s| s.stamp.id);
+        Ok(all)
+    }
+}

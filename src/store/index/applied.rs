@@ -1,0 +1,127 @@
+//! The marks of writers of before: `G A` is in every batch, so marks that change no more lie in a row of their own, `G W`.
+//!
+//! All marks count. One that differs from its copy in `G W`, because operations of that writer came in later, is in `G A` too,
+//! and that one holds.
+
+use crate::meta::Batch;
+use crate::store::index::overlay::View;
+use crate::store::model::error::StoreError;
+use crate::store::schema::keys;
+use crate::store::schema::rows::{Applied, EpochMark, encode};
+
+/// Marks in `G A`, at most; with one more all but the newest move.
+const MARKS_MAX: usize = 32;
+/// So many of the newest stay.
+const NEWEST: usize = 8;
+
+/// What `G W` has, ascending by epoch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OldMarks(Vec<EpochMark>);
+
+impl OldMarks {
+    /// What is applied, with all marks, and those of `G W`.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    pub(crate) async fn load(view: &View) -> Result<(Applied, Self), StoreError> {
+        let row: Option<Applied> = view.row("G A", &keys::applied()).await?;
+        let mut applied = row.unwrap_or_default();
+        let row: Option<Vec<EpochMark>> = view.row("G W", &keys::old_marks()).await?;
+        let old = Self(row.unwrap_or_default());
+        old.join(&mut applied);
+        Ok((applied, old))
+    }
+
+    /// Adds them to what `G A` says.
+    fn join(&self, applied: &mut Applied) {
+        let newer = std::mem::take(&mut applied.marks);
+        let is_old = |mark: &&EpochMark| newer.iter().all(|n| n.epoch != mark.epoch);
+        applied.marks = self.0.iter().filter(is_old).cloned().collect();
+        applied.marks.extend(newer);
+    }
+
+    /// Puts the rows that tell `applied` into a batch; what `G W` has once it is committed, if that changes.
+    pub(crate) fn put(&self, applied: &Applied, batch: &mut Batch) -> Option<Self> {
+        let rest = |old: &Self| Applied {
+            marks: old.without(&applied.marks),
+            ..*applied
+        };
+        let mut row = rest(self);
+        let mut moved = None;
+        if row.marks.len() > MARKS_MAX {
+            let mut all = applied.marks.clone();
+            all.sort_unstable_by_key(|mark| mark.epoch);
+            all.truncate(all.len() - NEWEST);
+            let old = Self(all);
+            batch.put(keys::old_marks(), encode(&old.0));
+            row = rest(&old);
+            moved = Some(old);
+        }
+        batch.put(keys::applied(), encode(&row));
+        moved
+    }
+
+    /// Those marks that are not here just so.
+    fn without(&self, marks: &[EpochMark]) -> Vec<EpochMark> {
+        let is_here = |mark: &&EpochMark| {
+            let at = self.0.binary_search_by_key(&mark.epoch, |old| old.epoch);
+            at.is_ok_and(|at| self.0[at] == **mark)
+        };
+        marks
+            .iter()
+            .filter(|mark| !is_here(mark))
+            .cloned()
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::{MemoryStore, MetaRead, MetaStore};
+    use crate::store::schema::rows::{decode, merge};
+
+    async fn loaded(index: &MemoryStore) -> (Applied, OldMarks, usize) {
+        let row = index.get(&keys::applied()).await.unwrap();
+        let mut applied = row.map_or_else(Applied::default, |row| decode("G A", &row).unwrap());
+        let own = applied.marks.len();
+        let row = index.get(&keys::old_marks()).await.unwrap();
+        let old = OldMarks(row.map_or_else(Vec::new, |row| decode("G W", &row).unwrap()));
+        old.join(&mut applied);
+        (applied, old, own)
+    }
+
+    #[tokio::test]
+    async fn every_mark_is_found_again_and_few_are_in_each_batch() {
+        let index = MemoryStore::new(merge);
+        let mut moved = 0;
+        for epoch in 1..=200 {
+            let (mut applied, mut old, own) = loaded(&index).await;
+            assert!(own <= MARKS_MAX, "{own}");
+            assert_eq!(applied.marks.len() as u64, epoch - 1);
+            applied.begin(epoch);
+            // Now and then the rest of an earlier writer's operations comes in.
+            let late = (epoch % 7 == 0).then_some(epoch / 2);
+            for (epoch, number) in [(epoch, 1), (epoch, 2)]
+                .into_iter()
+                .chain(late.map(|e| (e, 3)))
+            {
+                applied.add(epoch, number);
+                let mut batch = Batch::new();
+                if let Some(next) = old.put(&applied, &mut batch) {
+                    old = next;
+                    moved += 1;
+                }
+                let _commit = index.commit(batch).await.unwrap();
+            }
+            assert_eq!(loaded(&index).await.1, old);
+        }
+        let (applied, ..) = loaded(&index).await;
+        for epoch in 1..=200 {
+            assert!(applied.contains(epoch, 2), "{epoch}");
+            let has_late = (7..=200).step_by(7).any(|later| later / 2 == epoch);
+            assert_eq!(applied.contains(epoch, 3), has_late, "{epoch}");
+        }
+        assert!((5..20).contains(&moved), "{moved}");
+    }
+}

@@ -1,0 +1,179 @@
+//! How a writer is: what failed, whether it may go on, and what is not yet in the bucket.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+
+use tokio::sync::{Notify, watch};
+
+use crate::store::model::error::StoreError;
+use crate::store::model::failpoints::Halt;
+use crate::store::model::version::Timestamp;
+use crate::store::namespace::Namespace;
+use crate::store::recovery::conflict::Conflicts;
+use crate::sync::{Mutex, lock};
+
+/// How the writer is: what failed, and whether it may go on.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    pub(crate) failures: AtomicU64,
+    stuck: AtomicU64,
+    last: Mutex<Option<String>>,
+    stopped: Mutex<Option<StoreError>>,
+    notes: Mutex<Vec<String>>,
+    pub(crate) conflicts: Mutex<Conflicts>,
+    bytes: AtomicI64,
+    files: AtomicI64,
+    /// fsync and drain in progress: operations that must not wait for company.
+    pub(crate) hurried: Mutex<HashSet<u64>>,
+    pub(crate) hurry: Notify,
+    draining: AtomicUsize,
+    /// Counts steps that succeeded on the way to the bucket.
+    progress: watch::Sender<u64>,
+    pub(crate) halt: Halt,
+}
+
+impl Health {
+    /// Fails once the writer has lost its place or has ended.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        lock(&self.stopped).clone().map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn failed(&self, text: &str) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        *lock(&self.last) = Some(text.to_owned());
+    }
+
+    /// Why the last attempt failed.
+    pub(crate) fn last(&self) -> Option<String> {
+        lock(&self.last).clone()
+    }
+
+    /// Something could not even be sent on its way.
+    pub(crate) fn set_back(&self) {
+        self.stuck.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Counts what failed on the way to the bucket, requests of the index apart.
+    pub(crate) fn setbacks(&self) -> u64 {
+        self.failures.load(Ordering::SeqCst) + self.stuck.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn stop(&self, error: StoreError) {
+        lock(&self.stopped).get_or_insert(error);
+        self.hurry.notify_waiters();
+    }
+
+    /// Something has come further on its way to the bucket.
+    pub(crate) fn moved(&self) {
+        self.progress.send_modify(|steps| *steps += 1);
+    }
+
+    /// How many steps succeeded, to be waited on.
+    pub(crate) fn progress(&self) -> watch::Receiver<u64> {
+        self.progress.subscribe()
+    }
+
+    /// While the guard lives, nothing waits for company on its way.
+    pub(crate) fn drain(&self) -> Draining<'_> {
+        self.draining.fetch_add(1, Ordering::SeqCst);
+        self.hurry.notify_waiters();
+        Draining(self)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst) > 0
+    }
+
+    pub(crate) fn is_fenced(&self) -> bool {
+        matches!(*lock(&self.stopped), Some(StoreError::Fenced))
+    }
+
+    /// Something that status must tell, such as bytes that did not verify at replay.
+    pub(crate) fn note(&self, text: String) {
+        lock(&self.notes).push(text);
+    }
+
+    /// What the writer of a namespace that is only read says it holds.
+    pub(crate) fn uses(&self, (bytes, files): (i64, i64)) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+        self.files.store(files, Ordering::Relaxed);
+    }
+
+    pub(crate) fn use_more(&self, (bytes, files): (i64, i64)) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.files.fetch_add(files, Ordering::Relaxed);
+    }
+}
+
+/// A caller waits for everything.
+#[derive(Debug)]
+pub(crate) struct Draining<'a>(&'a Health);
+
+impl Drop for Draining<'_> {
+    fn drop(&mut self) {
+        self.0.draining.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What a namespace holds, from memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of live files that are not holes.
+    pub bytes: u64,
+    /// Live inodes.
+    pub files: u64,
+}
+
+/// What is not yet in the bucket, and what went wrong on the way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pending {
+    /// Files with content or writes that the bucket does not have.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Acknowledged operations that are not durable.
+    pub operations: u64,
+    /// Timestamp of the oldest of them.
+    pub oldest: Option<Timestamp>,
+    /// What went wrong since the mount: why the last attempt failed, what a replay had to leave out, why nothing more can be
+    /// written.
+    pub failures: Vec<String>,
+}
+
+impl Namespace {
+    /// What is not yet in the bucket.
+    pub fn pending(&self) -> Pending {
+        let health = &self.0.health;
+        let backlog = self.0.queue.backlog();
+        let mut files = backlog.files;
+        files.extend(self.0.inodes.unsettled().iter().map(|inode| inode.ino));
+        let mut failures = lock(&health.notes).clone();
+        let troubles = self.0.backend.troubles();
+        failures.extend(troubles.iter().map(ToString::to_string));
+        if let Some(last) = lock(&health.last).as_ref() {
+            let times = health.failures.load(Ordering::Relaxed);
+            failures.push(format!("{times} failed attempts, the last: {last}"));
+        }
+        let stopped = lock(&health.stopped);
+        let why = stopped
+            .as_ref()
+            .filter(|why| !matches!(why, StoreError::ReadOnly));
+        failures.extend(why.map(ToString::to_string));
+        Pending {
+            files: files.len() as u64,
+            bytes: self.0.budget.used(),
+            operations: backlog.operations,
+            oldest: backlog.oldest,
+            failures,
+        }
+    }
+
+    /// What the namespace holds, for statfs(2).
+    pub fn usage(&self) -> Usage {
+        let positive = |n: &AtomicI64| n.load(Ordering::Relaxed).max(0).cast_unsigned();
+        Usage {
+            bytes: positive(&self.0.health.bytes),
+            files: positive(&self.0.health.files),
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! When the names that are gone lived: an interval tree over time in rows.
+//!
+//! An interval hangs at the node of the dyadic tree over seconds where the bits of its two ends first differ, in two lists:
+//! `S` by start and `E` by end, newest first. Which names lived at `t` costs the answers and one probe per level, however many
+//! names a directory has lost: left of a node's middle `S` is read while start <= t, right of it `E` while end > t.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use crate::meta::Batch;
+use crate::store::index::overlay::View;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{Ino, Timestamp};
+use crate::store::schema::keys;
+
+const SECOND: u64 = 1_000_000_000;
+/// Seconds fit into so many bits until 2106, and one more until 2242.
+const LEVELS: u32 = 33;
+/// Behind the other end of a life that a removal ended.
+const REMOVED: u8 = b'D';
+/// Names read at once.
+const CHUNK: usize = 512;
+
+/// The node of an interval: its middle, in seconds; odd multiples of a power of two.
+fn node(start: Timestamp, end: Timestamp) -> u64 {
+    let (a, b) = (start.0 / SECOND, end.0 / SECOND);
+    if a == b {
+        return a << 1 | 1;
+    }
+    let level = 63 - (a ^ b).leading_zeros();
+    (b >> level << level) << 1
+}
+
+/// Adds the rows of a name's life that ended otherwise than by a removal.
+pub(crate) fn add(rows: &mut Batch, directory: Ino, name: &[u8], life: (Timestamp, Timestamp)) {
+    put(rows, directory, name, (life, &[]));
+}
+
+/// Adds the rows of the life of a name that was removed.
+pub(crate) fn add_removed(
+    rows: &mut Batch,
+    directory: Ino,
+    name: &[u8],
+    life: (Timestamp, Timestamp),
+) {
+    put(rows, directory, name, (life, &[REMOVED]));
+}
+
+fn put(
+    rows: &mut Batch,
+    directory: Ino,
+    name: &[u8],
+    ((start, end), mark): ((Timestamp, Timestamp), &[u8]),
+) {
+    let node = node(start, end);
+    let value = |other: Timestamp| Bytes::from([&other.0.to_be_bytes()[..], mark].concat());
+    rows.put(
+        keys::interval_start(directory, node, start, name),
+        value(end),
+    );
+    rows.put(keys::interval_end(directory, node, end, name), value(start));
+}
+
+/// Names that lived at `at` and are gone.
+pub(crate) async fn alive_at(
+    view: &View,
+    directory: Ino,
+    at: Timestamp,
+) -> Result<BTreeSet<Bytes>, StoreError> {
+    let from = keys::intervals(directory);
+    let end = keys::after(&from);
+    let rows = view.scan(from, end, CHUNK).await?;
+    if rows.len() == CHUNK {
+        return alive_in_tree(view, directory, at).await;
+    }
+    // Most directories have lost few names: all of them in one scan cost less than a probe per level.
+    let mut names = BTreeSet::new();
+    for (key, value) in rows {
+        if key.get(18) != Some(&b'S') {
+            continue;
+        }
+        let (Some(start), Some(end)) = (word(key.get(19..27)), word(value.get(..8))) else {
+            return Err(StoreError::Corrupt("H T row".to_owned()));
+        };
+        if start <= at.0 && at.0 < end {
+            names.insert(keys::interval_name(&key));
+        }
+    }
+    Ok(names)
+}
+
+/// The same for a directory that has lost many names.
+async fn alive_in_tree(
+    view: &View,
+    directory: Ino,
+    at: Timestamp,
+) -> Result<BTreeSet<Bytes>, StoreError> {
+    let second = at.0 / SECOND;
+    let mut names = BTreeSet::new();
+    collect(view, directory, second << 1 | 1, at, b'S', &mut names).await?;
+    for level in 0..LEVELS {
+        let middle = second >> level << level | (1 << level);
+        for (node, list) in [(middle, b'S'), (second >> level << level, b'E')] {
+            let is_middle = node >> level & 1 == 1;
+            if is_middle && (list == b'S') == (second < node) {
+                collect(view, directory, node << 1, at, list, &mut names).await?;
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// Reads a node's list while its names live at `at`.
+async fn collect(
+    view: &View,
+    directory: Ino,
+    node: u64,
+    at: Timestamp,
+    list: u8,
+    names: &mut BTreeSet<Bytes>,
+) -> Result<(), StoreError> {
+    let mut from = keys::interval_list(directory, node, list);
+    let end = keys::after(&from);
+    loop {
+        let rows = view.scan(from, end.clone(), CHUNK).await?;
+        let full = rows.len() == CHUNK;
+        let mut last = Bytes::new();
+        for (key, value) in rows {
+            let (Some(own), Some(other)) = (word(key.get(19..27)), word(value.get(..8))) else {
+                return Err(StoreError::Corrupt("H T row".to_owned()));
+            };
+            let (start, end) = if list == b'S' {
+                (own, other)
+            } else {
+                (other, !own)
+            };
+            let goes_on = if list == b'S' {
+                start <= at.0
+            } else {
+                end > at.0
+            };
+            if !goes_on {
+                return Ok(());
+            }
+            if start <= at.0 && at.0 < end {
+                names.insert(keys::interval_name(&key));
+            }
+            last = key;
+        }
+        if !full {
+            return Ok(());
+        }
+        from = [&last[..], &[0]].concat().into();
+    }
+}
+
+fn word(bytes: Option<&[u8]>) -> Option<u64> {
+    Some(u64::from_be_bytes(bytes?.try_into().ok()?))
+}
+
+/// All names that are gone, whenever they lived.
+pub(crate) async fn all(view: &View, directory: Ino) -> Result<BTreeSet<Bytes>, StoreError> {
+    let from = keys::intervals(directory);
+    let end = keys::after(&from);
+    let rows = view.scan(from, end, usize::MAX).await?;
+    Ok(rows
+        .into_iter()
+        .map(|(key, _)| keys::interval_name(&key))
+        .collect())
+}
+
+/// Names that were removed, whatever became of them later.
+pub(crate) async fn removed(view: &View, directory: Ino) -> Result<BTreeSet<Bytes>, StoreError> {
+    let mut names = BTreeSet::new();
+    let mut from = keys::intervals(directory);
+    let end = keys::after(&from);
+    loop {
+        let rows = view.scan(from, end.clone(), CHUNK).await?;
+        let next = rows
+            .last()
+            .filter(|_| rows.len() == CHUNK)
+            .map(|(key, _)| [&key[..], &[0]].concat());
+        let marked = rows
+            .iter()
+            .filter(|(key, value)| key.get(18) == Some(&b'S') && value.get(8) == Some(&REMOVED));
+        names.extend(marked.map(|(key, _)| keys::interval_name(key)));
+        match next {
+            Some(next) => from = next.into(),
+            None => return Ok(names),
+        }
+    }
+}
+
+/// Starts and ends of all lives of names that are gone.
+pub(crate) async fn bounds(view: &View, directory: Ino) -> Result<BTreeSet<Timestamp>, StoreError> {
+    let from = keys::intervals(directory);
+    let end = keys::after(&from);
+    let rows = view.scan(from, end, usize::MAX).await?;
+    Ok(rows
+        .into_iter()
+        .filter(|(key, _)| key.get(18) == Some(&b'S'))
+        .flat_map(|(key, value)| {
+            [word(key.get(19..27)), word(value.get(..8))]
+                .into_iter()
+                .flatten()
+                .map(Timestamp)
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::{MemoryStore, MetaStore};
+    use crate::store::schema::rows;
+    use crate::sync::Arc;
+
+    #[tokio::test]
+    async fn names_are_found_exactly_while_they_lived() {
+        let meta = Arc::new(MemoryStore::new(rows::merge));
+        let base = 1_700_000_000 * SECOND;
+        let lives = [
+            ("short", 5, 9),
+            ("second", 3 * SECOND, 4 * SECOND),
+            ("long", 0, 900_000 * SECOND),
+            ("edge", 63 * SECOND + 1, 64 * SECOND),
+            ("across", 63 * SECOND, 65 * SECOND),
+            ("same", 7 * SECOND, 7 * SECOND + 10),
+        ];
+        let mut batch = Batch::new();
+        for (name, start, end) in lives {
+            let life = (Timestamp(base + start), Timestamp(base + end));
+            if name.len() == 4 {
+                add_removed(&mut batch, Ino(1), name.as_bytes(), life);
+            } else {
+                add(&mut batch, Ino(1), name.as_bytes(), life);
+            }
+        }
+        meta.commit(batch).await.unwrap();
+        let view = View::new(meta);
+        let mut probes: Vec<u64> = lives
+            .iter()
+            .flat_map(|(_, s, e)| [*s, *e, s + 1, e - 1])
+            .collect();
+        probes.extend([64 * SECOND, 64 * SECOND + 5, 100 * SECOND, 900_001 * SECOND]);
+        for probe in probes {
+            let at = Timestamp(base + probe);
+            let found = alive_at(&view, Ino(1), at).await.unwrap();
+            let in_tree = alive_in_tree(&view, Ino(1), at).await.unwrap();
+            assert_eq!(found, in_tree, "at {probe}");
+            let expected: BTreeSet<Bytes> = lives
+                .iter()
+                .filter(|(_, s, e)| *s <= probe && probe < *e)
+                .map(|(n, ..)| Bytes::from_static(n.as_bytes()))
+                .collect();
+            assert_eq!(found, expected, "at {probe}");
+        }
+        assert_eq!(all(&view, Ino(1)).await.unwrap().len(), lives.len());
+        let gone: Vec<_> = removed(&view, Ino(1)).await.unwrap().into_iter().collect();
+        assert_eq!(gone, ["edge", "long", "same"]);
+    }
+}

@@ -1,0 +1,143 @@
+//! Where the rows of unborn and provisional inodes begin.
+//!
+//! Nearly every inode had such a row for a moment. What the index keeps of the removed ones until it is compacted would make
+//! a mount read a million of them to find the few that stand. Invariant: no committed `C U` row lies below what `G U` says;
+//! both change in the same batch.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use crate::meta::{Batch, Change};
+use crate::store::index::overlay::View;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::Ino;
+use crate::store::schema::keys;
+use crate::store::schema::rows::encode;
+
+/// The committed `C U` rows, and the lowest number that the index has on record for them.
+#[derive(Debug, Default)]
+pub(crate) struct Unsettled {
+    rows: BTreeSet<u64>,
+    recorded: u64,
+}
+
+/// What a batch does to them; takes effect when it is committed.
+#[derive(Debug)]
+pub(crate) struct Settling {
+    changes: BTreeMap<u64, bool>,
+    lowest: u64,
+}
+
+impl Unsettled {
+    /// Reads what is committed.
+    pub(crate) async fn load(view: &View) -> Result<Self, StoreError> {
+        let recorded = view.row("G U", &keys::lowest_unsettled()).await?;
+        let recorded = recorded.unwrap_or(0);
+        let (from, to) = (
+            keys::unsettled(Ino(recorded)),
+            keys::after(&keys::UNSETTLED),
+        );
+        let rows = view.scan(from, to, usize::MAX).await?;
+        Ok(Self {
+            rows: rows
+                .iter()
+                .filter_map(|(key, _)| keys::trailing_ino(key))
+                .map(|ino| ino.0)
+                .collect(),
+            recorded,
+        })
+    }
+
+    /// Where a scan for them begins that sees the committed ones.
+    pub(crate) fn first(&self) -> Bytes {
+        keys::unsettled(Ino(self.recorded))
+    }
+
+    /// Adds to `batch` where they begin once it is committed; every later inode has a number of at least `next`.
+    pub(crate) fn prepare(&self, batch: &mut Batch, next: u64) -> Settling {
+        let mut changes = BTreeMap::new();
+        for (key, change) in batch.rows() {
+            if key.starts_with(&keys::UNSETTLED)
+                && let Some(ino) = keys::trailing_ino(key)
+            {
+                changes.insert(ino.0, !matches!(change, Change::Delete));
+            }
+        }
+        let stays = self.rows.iter().find(|ino| !changes.contains_key(*ino));
+        let comes = changes.iter().find(|(_, stands)| **stands);
+        let lowest = stays
+            .into_iter()
+            .chain(comes.map(|(ino, _)| ino))
+            .copied()
+            .min()
+            .unwrap_or(next);
+        if lowest != self.recorded {
+            batch.put(keys::lowest_unsettled(), encode(&lowest));
+        }
+        Settling { changes, lowest }
+    }
+
+    /// The batch is committed.
+    pub(crate) fn committed(&mut self, settling: Settling) {
+        for (ino, stands) in settling.changes {
+            if stands {
+                self.rows.insert(ino);
+            } else {
+                self.rows.remove(&ino);
+            }
+        }
+        self.recorded = settling.lowest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::MemoryStore;
+    use crate::store::schema::rows;
+    use crate::sync::Arc;
+
+    /// Commits puts and deletes of `C U` rows, and tells what is found again.
+    async fn after(
+        view: &View,
+        unsettled: &mut Unsettled,
+        changes: &[(u64, bool)],
+    ) -> (u64, usize) {
+        let mut batch = Batch::new();
+        for (ino, stands) in changes {
+            let key = keys::unsettled(Ino(*ino));
+            if *stands {
+                batch.put(key, encode(&()));
+            } else {
+                batch.delete(key);
+            }
+        }
+        let settling = unsettled.prepare(&mut batch, 100);
+        view.commit(&[], &[], batch).await.unwrap();
+        unsettled.committed(settling);
+        let found = Unsettled::load(view).await.unwrap();
+        assert_eq!(found.rows, unsettled.rows);
+        assert_eq!(found.recorded, unsettled.recorded);
+        (found.recorded, found.rows.len())
+    }
+
+    #[tokio::test]
+    async fn no_row_lies_below_what_is_on_record() {
+        let view = View::new(Arc::new(MemoryStore::new(rows::merge)));
+        let mut unsettled = Unsettled::load(&view).await.unwrap();
+        assert_eq!(unsettled.first(), keys::unsettled(Ino(0)));
+        let all = &mut unsettled;
+        assert_eq!(after(&view, all, &[(7, true), (9, true)]).await, (7, 2));
+        assert_eq!(after(&view, all, &[(7, false), (8, true)]).await, (8, 2));
+        assert_eq!(
+            after(&view, all, &[(3, true)]).await,
+            (3, 3),
+            "an old one again"
+        );
+        assert_eq!(after(&view, all, &[(4, true), (4, false)]).await, (3, 3));
+        let none = [(3, false), (8, false), (9, false)];
+        assert_eq!(after(&view, all, &none).await, (100, 0), "none: behind all");
+        assert_eq!(after(&view, all, &[(5, true)]).await, (5, 1));
+    }
+}

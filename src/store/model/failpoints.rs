@@ -1,0 +1,77 @@
+//! The steps between an acknowledged operation and the bucket, and where a test halts them.
+//!
+//! Outside tests nothing is ever halted, and the checks compile to nothing.
+
+use crate::store::model::error::StoreError;
+
+/// A step on the way to the bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Step {
+    /// Cutting contents into extents.
+    Seal = 1,
+    /// Uploading segments.
+    Upload,
+    /// Committing batches to the index.
+    Commit,
+    /// Flushing the index.
+    Flush,
+    /// Uploading the log.
+    Log,
+}
+
+/// Added to a step's number it halts what comes to that one alone.
+#[cfg(test)]
+const ONLY: u8 = 0x80;
+
+/// Where the pipeline is halted.
+#[derive(Debug, Default)]
+pub(crate) struct Halt {
+    #[cfg(test)]
+    at: std::sync::atomic::AtomicU8,
+}
+
+impl Halt {
+    /// Whether a test has halted the pipeline before `step`.
+    pub(crate) fn before(&self, step: Step) -> bool {
+        #[cfg(test)]
+        {
+            let at = self.at.load(std::sync::atomic::Ordering::SeqCst);
+            match at & ONLY {
+                0 => at != 0 && at <= step as u8,
+                _ => at & !ONLY == step as u8,
+            }
+        }
+        #[cfg(not(test))]
+        {
+            let _ = step;
+            false
+        }
+    }
+
+    /// Waits for as long as a test halts the pipeline before `step`, and `check` is well.
+    pub(crate) async fn pass(
+        &self,
+        step: Step,
+        check: impl Fn() -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        while self.before(step) {
+            check()?;
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+
+    /// Halts before `step` and all after it; `None` lets everything go on.
+    #[cfg(test)]
+    pub(crate) fn set(&self, step: Option<Step>) {
+        let at = step.map_or(0, |step| step as u8);
+        self.at.store(at, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Halts what comes to `step`; what need not goes on.
+    #[cfg(test)]
+    pub(crate) fn set_only(&self, step: Step) {
+        self.at
+            .store(step as u8 | ONLY, std::sync::atomic::Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,5 @@
+//! The words of the store: ids, versions, attributes, errors, configuration. No input or output.
+
+pub(crate) mod error;
+pub(crate) mod failpoints;
+pub(crate) mod version;

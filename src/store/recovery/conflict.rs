@@ -1,0 +1,427 @@
+//! What a writer acknowledged and had not brought to the bucket when another took the namespace: it comes back as versions.
+//!
+//! Order: states that are no versions become some; overtaken operations become conflict versions under their own numbers (one
+//! that holds no content only its number), durably; then unsaved writes do, as operations of this epoch. A crash in between
+//! is a replay again: what is applied is not done twice.
+//! Invariant: the live tree stays what the other writer left, and no past instant shows anything else than before. A name shows
+//! its conflict versions for a moment of the recovery, one after another, and what it showed before again from then on.
+//! Contents begin lineages of their own: the other writer may have gone on with the old ones, under the same instants' order.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::cache::Fixed as FixedMap;
+use crate::meta::JournalToken;
+use crate::store::commit::queue::{Draft, Held};
+use crate::store::index::timestamps::Answer;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{Attrs, Author, Content, ContentRef, Ino, Kind, Timestamp};
+use crate::store::namespace::{Namespace, Shared};
+use crate::store::recovery::conflict_version::{How, Item, Newest, Own};
+use crate::store::recovery::replay::{Overtaken, Replay, Work, staging_of};
+use crate::store::recovery::superseded::{Strangers, ranges, title};
+use crate::store::schema::journal_record::{FixRecord, Order, Record};
+use crate::store::schema::rows::{Node, RangeRow};
+use crate::store::tree::inode::Lies;
+use crate::sync::{Arc, lock};
+
+/// How long the last conflict version of a name stands, nanoseconds: beyond the millisecond that a printed time means.
+const STANDS: u64 = 1_000_000;
+/// The log tells how far it has come each time so many have been brought back.
+const TELL_EACH: usize = 1000;
+/// Names told by [`Conflicts::places`], at most.
+const PLACES_MAX: usize = 100;
+
+/// What this mount made of a journal that another writer had overtaken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conflicts {
+    /// Versions marked `conflict`.
+    pub versions: u64,
+    /// Names that have them, as paths from the root; the first hundred.
+    pub places: Vec<String>,
+    /// Operations without content, and contents that later ones replaced: they were dropped.
+    pub dropped: u64,
+}
+
+/// The recovery of what was overtaken.
+pub(crate) struct Rescue<'a> {
+    pub(crate) shared: &'a Arc<Shared>,
+    pub(crate) strangers: &'a Strangers,
+    /// Directories as the overtaken operations left them.
+    pub(crate) directories: HashMap<Ino, (Ino, Bytes)>,
+    /// Inodes as the overtaken operations left them.
+    pub(crate) nodes: HashMap<Ino, Node>,
+    /// Ranges by lineage that were laid under overtaken states, and did not reach the bucket either.
+    pub(crate) laid: HashMap<u64, Vec<(u64, RangeRow)>>,
+    /// Contents as they were acknowledged, and what they are now.
+    pub(crate) renamed: HashMap<ContentRef, ContentRef>,
+    /// The newest state of each new lineage.
+    pub(crate) tips: HashMap<u64, ContentRef>,
+    pub(crate) slots: HashMap<(Ino, Bytes), Newest>,
+    pub(crate) instants: VecDeque<Answer>,
+    pub(crate) next_end: u64,
+    pub(crate) done: Conflicts,
+    pub(crate) places: BTreeSet<String>,
+}
+
+impl Namespace {
+    /// Whether another writer has taken the namespace: nothing is changed here any more.
+    pub fn is_fenced(&self) -> bool {
+        self.0.health.is_fenced()
+    }
+
+    /// Why nothing more is written here, if something has stopped for good: another writer has the namespace, the index gave
+    /// up, or a task panicked.
+    #[must_use]
+    pub fn stopped(&self) -> Option<String> {
+        Some(self.0.health.check().err()?.to_string())
+    }
+
+    /// What the mount made of acknowledged changes that another writer had overtaken.
+    pub fn conflicts(&self) -> Conflicts {
+        lock(&self.0.health.conflicts).clone()
+    }
+}
+
+impl Shared {
+    /// Makes versions of everything in the journal that another writer has overtaken.
+    pub(crate) async fn finish_overtaken(
+        self: &Arc<Self>,
+        replay: &mut Replay,
+    ) -> Result<(), StoreError> {
+        let overtaken = std::mem::take(&mut replay.overtaken);
+        let works = replay.take_overtaken();
+        if overtaken.is_empty() && !works.values().any(Work::is_open) {
+            return Ok(());
+        }
+        let (operations, unsaved) = (overtaken.len(), works.len());
+        tracing::warn!(
+            operations,
+            unsaved,
+            "another writer has been here since: what was acknowledged comes back as versions"
+        );
+        self.finish_states().await?;
+        self.bring(&self.queue.all()).await?;
+        step()?;
+        let count = overtaken.len() + works.values().map(|w| w.fixes.len() + 1).sum::<usize>();
+        let mut rescue = Rescue::new(self, &replay.strangers, count);
+        rescue.renamed = std::mem::take(&mut replay.renamed);
+        rescue.note(&overtaken);
+        let last = last_states(&overtaken, &works);
+        for (at, overtaken) in overtaken.into_iter().enumerate() {
+            rescue.operation(overtaken, &last, at).await?;
+            if (at + 1) % TELL_EACH == 0 {
+                tracing::info!(done = at + 1, operations, "acknowledged changes come back");
+            }
+            step()?;
+        }
+        self.queue.changed.notify_waiters();
+        self.bring(&self.queue.all()).await?;
+        step()?;
+        for (at, (id, work)) in works.into_iter().enumerate() {
+            rescue.work(id, work).await?;
+            if (at + 1) % TELL_EACH == 0 {
+                tracing::info!(done = at + 1, unsaved, "unsaved writes come back");
+            }
+        }
+        rescue.tell();
+        Ok(())
+    }
+}
+
+/// The newest overtaken state of each inode, where no unsaved write lies over it.
+fn last_states(overtaken: &[Overtaken], works: &BTreeMap<u64, Work>) -> BTreeSet<usize> {
+    let mut last: HashMap<Ino, usize> = HashMap::new();
+    for (at, overtaken) in overtaken.iter().enumerate() {
+        if let Some((ino, ..)) = overtaken.state() {
+            last.insert(ino, at);
+        }
+    }
+    for work in works.values().filter(|work| work.goes_on()) {
+        last.remove(&work.ino);
+    }
+    last.into_values().collect()
+}
+
+impl<'a> Rescue<'a> {
+    fn new(shared: &'a Arc<Shared>, strangers: &'a Strangers, count: usize) -> Self {
+        let instants: VecDeque<Answer> = (0..count).map(|_| shared.clock.begin()).collect();
+        let next_end = shared.clock.last() + STANDS;
+        shared.clock.raise(next_end + count as u64);
+        Self {
+            shared,
+            strangers,
+            directories: HashMap::new(),
+            nodes: HashMap::new(),
+            laid: HashMap::new(),
+            renamed: HashMap::new(),
+            tips: HashMap::new(),
+            slots: HashMap::new(),
+            instants,
+            next_end,
+            done: Conflicts::default(),
+            places: BTreeSet::new(),
+        }
+    }
+
+    fn note(&mut self, overtaken: &[Overtaken]) {
+        for overtaken in overtaken {
+            for (cid, range, row) in ranges(&overtaken.record.rows) {
+                self.laid.entry(cid).or_default().push((range, row));
+            }
+            for (slot, ino, node) in overtaken.nodes() {
+                if node.kind == Kind::Directory {
+                    self.directories.insert(ino, slot);
+                }
+                self.nodes.insert(ino, node);
+            }
+        }
+    }
+
+    fn limit(&self, epoch: u64) -> u64 {
+        self.strangers.since(epoch).unwrap_or(u64::MAX)
+    }
+
+    async fn operation(
+        &mut self,
+        overtaken: Overtaken,
+        last: &BTreeSet<usize>,
+        at: usize,
+    ) -> Result<(), StoreError> {
+        let state = overtaken.state();
+        let what = title(&overtaken.record);
+        let record = overtaken.record;
+        let how = How::Again(record.epoch, record.number, overtaken.token);
+        let Some((ino, node, stamp)) = state else {
+            self.drop_operation(&what, how, overtaken.held);
+            return Ok(());
+        };
+        if record.content.is_some() && overtaken.brought.is_none() {
+            self.drop_operation(&what, how, overtaken.held);
+            return Ok(());
+        }
+        // A provisional state is what the file would have been found as, had nothing come after it.
+        let shown = stamp.is_some() || last.contains(&at);
+        if !shown {
+            self.done.dropped += 1;
+        }
+        let own = overtaken
+            .brought
+            .zip(record.content)
+            .map(|(brought, content)| Own {
+                working: content.working,
+                fix: content.fix,
+                known_as: Some(content.content),
+                base: brought.base,
+                len: brought.len,
+                fixed: brought.fixed.clone(),
+            });
+        let (author, host, suffix) = match stamp {
+            Some(stamp) => (stamp.author, stamp.host, stamp.id.suffix),
+            None => (
+                Author {
+                    uid: node.attrs.uid,
+                    process: String::new(),
+                },
+                self.shared.config.host.clone(),
+                self.shared.suffix(),
+            ),
+        };
+        let item = Item {
+            ino,
+            limit: self.limit(record.epoch),
+            slot: overtaken.slot.filter(|_| shown),
+            node,
+            author,
+            host,
+            suffix,
+            own,
+            held: overtaken.held,
+            how,
+        };
+        self.bring_back(item).await.map(drop)
+    }
+
+    /// An operation without content: only its number is applied.
+    fn drop_operation(&mut self, what: &str, how: How, held: Held) {
+        tracing::warn!(what, "dropped, because another writer has been here since");
+        self.done.dropped += 1;
+        if let How::Again(epoch, number, token) = how {
+            let answer = self.shared.clock.begin();
+            let mut draft = self.shared.draft(answer.at(), Order::default());
+            draft.held = held;
+            self.again(draft, (epoch, number), token);
+        }
+    }
+
+    pub(crate) fn again(&self, draft: Draft, id: (u64, u64), token: JournalToken) {
+        if let Some((pending, _)) = &draft.content {
+            self.shared.contents.add(pending);
+        }
+        let lay = |order, rows: &_| self.shared.view.lay(order, rows);
+        drop(self.shared.queue.replay(draft, id, token, lay));
+    }
+
+    /// Unsaved writes of an inode: the states that were fixed, and what came after them.
+    async fn work(&mut self, id: u64, mut work: Work) -> Result<(), StoreError> {
+        let Some(slot) = work.place.clone().filter(|_| work.is_open()) else {
+            return Ok(());
+        };
+        let limit = self.limit(work.epoch);
+        let mut settled = work.settled.take();
+        for fix in std::mem::take(&mut work.fixes) {
+            let seq = settled.as_ref().map_or(0, FixedMap::seq);
+            let behind = fix.lies == Lies::Behind || fix.map.seq() < seq;
+            let (fixed, base) = match &settled {
+                _ if behind => (fix.map.clone(), fix.base),
+                Some(settled) => (fix.map.since(settled), work.base),
+                None => (fix.map.clone(), work.base),
+            };
+            let record = &fix.record;
+            let own = (record.working, record.at, base, fixed);
+            let tokens = vec![fix.token.clone(), work.token.clone()];
+            let node = self.node(work.ino, limit, &record.author).await?;
+            let node = Node {
+                attrs: record.attrs.clone(),
+                ..node
+            };
+            let item = self.unsaved(
+                &slot,
+                (work.ino, limit),
+                (node, &record.author),
+                own,
+                tokens,
+            );
+            let base = self.bring_back(item).await?;
+            step()?;
+            if !behind {
+                work.base = base.map(|content| (content, record.attrs.size));
+                settled = Some(fix.map);
+            }
+        }
+        let seq = settled.as_ref().map_or(0, FixedMap::seq);
+        if work.map.seq() <= seq {
+            return Ok(());
+        }
+        // The journal does not say when it was written to; a changed file must not look unchanged.
+        let at = self.shared.clock.begin().at();
+        let now = self.shared.clock.wall();
+        let mut node = self.node(work.ino, limit, &work.author).await?;
+        node.attrs = Attrs {
+            size: work.len,
+            mtime: now,
+            ctime: now,
+            ..node.attrs
+        };
+        let record = FixRecord {
+            working: id,
+            ino: work.ino,
+            at,
+            attrs: node.attrs.clone(),
+            author: work.author.clone(),
+        };
+        let token = self.shared.journal(&Record::Fix(record))?;
+        step()?;
+        let fixed = work.map.fix();
+        let fixed = settled
+            .as_ref()
+            .map_or_else(|| fixed.clone(), |s| fixed.since(s));
+        let own = (id, at, work.base, fixed);
+        let tokens = vec![token, work.token.clone()];
+        let item = self.unsaved(&slot, (work.ino, limit), (node, &work.author), own, tokens);
+        self.bring_back(item).await?;
+        step()
+    }
+
+    fn unsaved(
+        &self,
+        slot: &(Ino, Bytes),
+        (ino, limit): (Ino, u64),
+        (node, author): (Node, &Author),
+        (working, fix, base, fixed): (u64, Timestamp, Option<(ContentRef, u64)>, FixedMap),
+        journal: Vec<JournalToken>,
+    ) -> Item {
+        let staging = staging_of(&fixed);
+        let len = node.attrs.size;
+        Item {
+            ino,
+            limit,
+            slot: Some(slot.clone()),
+            node: Node {
+                allocated: len,
+                ..node
+            },
+            author: author.clone(),
+            host: self.shared.config.host.clone(),
+            suffix: self.shared.suffix(),
+            own: Some(Own {
+                working,
+                fix,
+                known_as: None,
+                base,
+                len,
+                fixed,
+            }),
+            held: Held {
+                journal,
+                permit: None,
+                holds: Vec::new(),
+                staging,
+            },
+            how: How::Anew,
+        }
+    }
+
+    /// What is known of an inode: by the overtaken operations, or by the bucket.
+    async fn node(&self, ino: Ino, limit: u64, author: &Author) -> Result<Node, StoreError> {
+        if let Some(node) = self.nodes.get(&ino) {
+            return Ok(node.clone());
+        }
+        if ino.0 < limit {
+            match self.shared.lock(ino).await {
+                Ok(mut locked) => {
+                    if let Some(leaf) = locked.leaf() {
+                        return Ok(leaf.node.clone());
+                    }
+                }
+                Err(StoreError::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let (mode, uid) = (0o600, author.uid);
+        Ok(Node {
+            kind: Kind::File,
+            attrs: Attrs {
+                mode,
+                uid,
+                ..Attrs::default()
+            },
+            xattrs: Vec::new(),
+            content: Content::Empty,
+            allocated: 0,
+        })
+    }
+
+    fn tell(mut self) {
+        self.done.places = self.places.into_iter().take(PLACES_MAX).collect();
+        let (versions, dropped) = (self.done.versions, self.done.dropped);
+        tracing::warn!(versions, dropped, "another writer had been here");
+        *lock(&self.shared.health.conflicts) = self.done;
+    }
+}
+
+/// A place where a test can let the recovery fail.
+fn step() -> Result<(), StoreError> {
+    #[cfg(test)]
+    if STEPS.try_with(|left| left.replace(left.get().wrapping_sub(1)) == 0) == Ok(true) {
+        return Err(StoreError::Closed);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+tokio::task_local! {
+    /// Steps of the recovery that go well before one fails.
+    pub(crate) static STEPS: std::cell::Cell<u32>;
+}

@@ -1,0 +1,481 @@
+//! One state that comes back: its content in a lineage of its own, the name it stands under, and the rows that show it there.
+
+use bytes::Bytes;
+
+use crate::cache::{Fixed as FixedMap, Source};
+use crate::meta::JournalToken;
+use crate::store::commit::queue::{Draft, Held};
+use crate::store::data::extent_map::{Pending, RANGE, Sealing, next_range};
+use crate::store::index::interval_tree;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{
+    Author, Content, ContentRef, EndOp, Ino, Kept, Kind, Op, ROOT, Stamp, Timestamp, VersionId,
+};
+use crate::store::recovery::conflict::Rescue;
+use crate::store::schema::journal_record::{ContentRecord, Order, Record, Settled};
+use crate::store::schema::keys;
+use crate::store::schema::rows::{Body, Closed, Entry, Node, RangeRow, State, encode};
+use crate::sync::Arc;
+
+/// Directories walked upwards, at most.
+const DEPTH_MAX: usize = 4096;
+/// A state that comes back.
+pub(crate) struct Item {
+    pub(crate) ino: Ino,
+    /// Ids from here on may mean something else in the bucket.
+    pub(crate) limit: u64,
+    /// Where it stood; `None` for a state that only carries the bytes of a later one.
+    pub(crate) slot: Option<(Ino, Bytes)>,
+    pub(crate) node: Node,
+    pub(crate) author: Author,
+    pub(crate) host: String,
+    pub(crate) suffix: u32,
+    pub(crate) own: Option<Own>,
+    pub(crate) held: Held,
+    pub(crate) how: How,
+}
+
+/// Bytes of its own, over a base as it was acknowledged.
+pub(crate) struct Own {
+    pub(crate) working: u64,
+    pub(crate) fix: Timestamp,
+    pub(crate) known_as: Option<ContentRef>,
+    pub(crate) base: Option<(ContentRef, u64)>,
+    pub(crate) len: u64,
+    pub(crate) fixed: FixedMap,
+}
+
+/// How its operation is numbered.
+pub(crate) enum How {
+    /// As the one that was overtaken.
+    Again(u64, u64, JournalToken),
+    /// As a new one, which the journal gets.
+    Anew,
+}
+
+/// The newest conflict version of a name, and when it ends.
+pub(crate) struct Newest {
+    pub(crate) closed: Closed,
+    pub(crate) end: Timestamp,
+}
+
+impl Rescue<'_> {
+    /// Queues the operation that makes a state a version again; its content, as it is called now.
+    pub(crate) async fn bring_back(
+        &mut self,
+        mut item: Item,
+    ) -> Result<Option<ContentRef>, StoreError> {
+        let answer = self
+            .instants
+            .pop_front()
+            .unwrap_or_else(|| self.shared.clock.begin());
+        let mut draft = self.shared.draft(answer.at(), Order::default());
+        item.node.content = self.content(&mut draft, &item).await?;
+        draft.held = std::mem::take(&mut item.held);
+        if let Some((pending, _)) = &draft.content {
+            draft.held.holds = self.shared.pins.pin_all(&pending.fixed);
+        }
+        let content = item.node.content.reference();
+        if let Some(content) = content {
+            // Nothing goes before what it was laid over.
+            draft
+                .order
+                .touches
+                .push(keys::cut(content.cid, Timestamp(0)));
+        }
+        if let Some(slot) = item.slot.take() {
+            self.show(&mut draft, &item, &slot).await?;
+        }
+        match item.how {
+            How::Again(epoch, number, token) => self.again(draft, (epoch, number), token),
+            How::Anew => drop(self.shared.enqueue(draft)?),
+        }
+        Ok(content)
+    }
+
+    /// The content of a state in a lineage of its own, and what brings its bytes.
+    async fn content(&mut self, draft: &mut Draft, item: &Item) -> Result<Content, StoreError> {
+        let fresh = |rescue: &Self, at| ContentRef {
+            cid: rescue.shared.new_id(),
+            instant: at,
+        };
+        let at = draft.instant;
+        let Some(own) = &item.own else {
+            return Ok(match item.node.content.reference() {
+                Some(old) => Content::Shared(match self.renamed.get(&old) {
+                    Some(new) => *new,
+                    None if old.cid < item.limit => old,
+                    None => fresh(self, at),
+                }),
+                None => item.node.content.clone(),
+            });
+        };
+        let cut = own
+            .fixed
+            .cut()
+            .filter(|cut| own.base.is_some_and(|(_, len)| *cut < len));
+        let unchanged = own.fixed.spans().next().is_none() && cut.is_none();
+        let base = match own.base {
+            _ if own.len == 0 || cut == Some(0) => None,
+            Some(base) => self.lay_under(draft, base, item.limit).await?,
+            None => None,
+        };
+        if own.len == 0 || unchanged {
+            let content = (own.len > 0).then(|| base.map_or_else(|| fresh(self, at), |(c, _)| c));
+            draft.settles = Some(Settled {
+                working: own.working,
+                fix: own.fix,
+                base: content.map(|content| (content, own.len)),
+            });
+            self.name(own.known_as, content)?;
+            return Ok(content.map_or(Content::Empty, Content::Bytes));
+        }
+        let cid = base.map_or_else(|| self.shared.new_id(), |(content, _)| content.cid);
+        let content = ContentRef { cid, instant: at };
+        self.name(own.known_as, Some(content))?;
+        let place = item.slot.clone().unwrap_or((Ino(0), Bytes::new()));
+        let record = ContentRecord {
+            working: own.working,
+            fix: own.fix,
+            content,
+            ino: item.ino,
+            place: place.clone(),
+            base,
+            len: own.len,
+            replaces: None,
+            renamed: self.references(&own.fixed, item.limit).await?,
+        };
+        let pending = Arc::new(Pending {
+            content,
+            ino: item.ino,
+            place,
+            base,
+            len: own.len,
+            fixed: record.referring(own.fixed.clone()),
+            after: base.and_then(|(content, _)| self.shared.contents.pending(content)),
+            replaces: None,
+            sealing: tokio::sync::watch::Sender::new(Sealing::Waiting),
+        });
+        draft.content = Some((pending, record));
+        Ok(Content::Bytes(content))
+    }
+
+    /// What the contents that spans refer to are called now.
+    async fn references(
+        &self,
+        fixed: &FixedMap,
+        limit: u64,
+    ) -> Result<Vec<(ContentRef, Option<ContentRef>)>, StoreError> {
+        let mut all = Vec::new();
+        for span in fixed.spans() {
+            let Source::Reference { of, .. } = span.source else {
+                continue;
+            };
+            let old = ContentRef::of(of);
+            let new = match self.renamed.get(&old) {
+                Some(new) => Some(*new),
+                None if self.is_shown(old, limit).await? => continue,
+                None => {
+                    self.gone();
+                    None
+                }
+            };
+            all.push((old, new));
+        }
+        Ok(all)
+    }
+
+    /// Something acknowledged was laid over what is not there any more.
+    fn gone(&self) {
+        let note =
+            "a conflict version shows a state that is gone: what it did not write itself is zero";
+        tracing::warn!("{note}");
+        self.shared.health.note(note.to_owned());
+    }
+
+    /// Remembers what a content is called now, also for a recovery after this one.
+    fn name(&mut self, old: Option<ContentRef>, new: Option<ContentRef>) -> Result<(), StoreError> {
+        let Some(new) = new else { return Ok(()) };
+        if let Some(old) = old {
+            let _covered = self.shared.journal(&Record::Renamed { old, new })?;
+            self.renamed.insert(old, new);
+        }
+        self.renamed.insert(new, new);
+        self.tips.insert(new.cid, new);
+        Ok(())
+    }
+
+    /// What a state is laid over, in a lineage that nobody else goes on with.
+    async fn lay_under(
+        &mut self,
+        draft: &mut Draft,
+        (old, len): (ContentRef, u64),
+        limit: u64,
+    ) -> Result<Option<(ContentRef, u64)>, StoreError> {
+        let known = self.renamed.get(&old).copied();
+        if let Some(new) = known.filter(|new| self.tips.get(&new.cid) == Some(new)) {
+            return Ok(Some((new, len)));
+        }
+        if known.is_some() {
+            self.shared.queue.changed.notify_waiters();
+            self.shared.bring(&self.shared.queue.all()).await?;
+        }
+        let instant = Timestamp(draft.instant.0.saturating_sub(1));
+        let cid = self.shared.new_id();
+        let rows = match (known, self.laid.get(&old.cid)) {
+            (Some(new), _) => self.ranges(new, len).await?,
+            (None, Some(rows)) => rows.clone(),
+            (None, None) if self.is_shown(old, limit).await? => self.ranges(old, len).await?,
+            (None, None) => {
+                self.gone();
+                return Ok(None);
+            }
+        };
+        for (range, row) in rows {
+            self.shared.cite(&mut draft.rows, &row, 1, draft.instant);
+            draft
+                .rows
+                .put(keys::range(cid, range, instant), encode(&row));
+        }
+        Ok(Some((ContentRef { cid, instant }, len)))
+    }
+
+    /// Whether the bucket shows a content; its ids from `limit` on were given by another writer.
+    async fn is_shown(&self, content: ContentRef, limit: u64) -> Result<bool, StoreError> {
+        let key = keys::count(content);
+        let count = self.shared.view.row::<i64>("G R", &key).await?;
+        Ok(content.cid < limit && count.is_some_and(|count| count > 0))
+    }
+
+    /// All of a content as rows that need no other.
+    async fn ranges(
+        &self,
+        content: ContentRef,
+        len: u64,
+    ) -> Result<Vec<(u64, RangeRow)>, StoreError> {
+        let (mut rows, mut behind) = (Vec::new(), 0);
+        let view = &self.shared.view;
+        while let Some(range) = next_range(view, content, behind).await?
+            && range < len.div_ceil(RANGE)
+        {
+            behind = range + 1;
+            let end = (len - range * RANGE).min(RANGE) as u32;
+            let pieces = self.shared.contents.pieces(view, content, range).await?;
+            let pieces: Vec<_> = pieces.iter().filter_map(|p| p.clip(0, end)).collect();
+            if !pieces.is_empty() {
+                rows.push((range, RangeRow::Whole(pieces)));
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The rows by which a name shows a state for a moment, and then again what it showed before.
+    async fn show(
+        &mut self,
+        draft: &mut Draft,
+        item: &Item,
+        acknowledged: &(Ino, Bytes),
+    ) -> Result<(), StoreError> {
+        let shared = self.shared;
+        let at = draft.instant;
+        let slot = self.place(acknowledged, item.limit).await?;
+        draft.order.touches.push(keys::entry(slot.0, &slot.1));
+        draft.order.within.push(slot.0);
+        draft.order.below = shared.ancestors(slot.0).await?;
+        let current = shared.entry(slot.0, &slot.1).await?;
+        let end_op = if current.is_some() {
+            EndOp::Replaced
+        } else {
+            EndOp::Deleted
+        };
+        let end = match self.slots.get(&slot) {
+            Some(newest) => {
+                let (end, end_op) = (at, EndOp::Superseded);
+                let before = Closed {
+                    end,
+                    end_op,
+                    ..newest.closed.clone()
+                };
+                shared.close_row(draft, &slot, &before);
+                newest.end
+            }
+            None => {
+                let end = Timestamp(self.next_end);
+                self.next_end += 1;
+                match current {
+                    Some(entry) => self.interrupt(draft, &slot, entry, end).await?,
+                    // The name is gone again at the end: `@deleted` lists what ended by a removal.
+                    None => interval_tree::add_removed(&mut draft.rows, slot.0, &slot.1, (at, end)),
+                }
+                end
+            }
+        };
+        let (instant, suffix) = (at, item.suffix);
+        let stamp = Stamp {
+            id: VersionId { instant, suffix },
+            op: Op::Conflict,
+            author: item.author.clone(),
+            host: item.host.clone(),
+            origin: None,
+        };
+        let ino = if item.ino.0 < item.limit {
+            item.ino
+        } else {
+            Ino(shared.new_id())
+        };
+        let node = Some(item.node.clone());
+        let closed = Closed {
+            ino,
+            end,
+            end_op,
+            stamp,
+            node,
+            kept: Kept::Whole,
+        };
+        shared.close_row(draft, &slot, &closed);
+        shared.count(draft, &item.node.content, 1);
+        self.told(&slot, closed.stamp.id).await?;
+        self.slots.insert(slot, Newest { closed, end });
+        Ok(())
+    }
+
+    /// The current state of a name ends now, and stands again from `until`.
+    async fn interrupt(
+        &self,
+        draft: &mut Draft,
+        slot: &(Ino, Bytes),
+        entry: Entry,
+        until: Timestamp,
+    ) -> Result<(), StoreError> {
+        let (shared, at, ino) = (self.shared, draft.instant, entry.ino);
+        draft.order.touches.push(keys::inode(ino));
+        let again = |was: &Stamp| Stamp {
+            id: VersionId {
+                instant: until,
+                suffix: shared.suffix(),
+            },
+            op: Op::Restore,
+            author: was.author.clone(),
+            host: was.host.clone(),
+            origin: None,
+        };
+        let (body, bound) = match entry.body {
+            Body::Own {
+                node,
+                state: State::Version(was),
+            } => {
+                let stamp = again(&was);
+                let (end, end_op) = (at, EndOp::Superseded);
+                let closed = Closed {
+                    ino,
+                    end,
+                    end_op,
+                    stamp: was,
+                    node: Some(node.clone()),
+                    kept: Kept::Whole,
+                };
+                shared.close_row(draft, slot, &closed);
+                shared.count(draft, &node.content, 1);
+                let state = State::Version(stamp);
+                if let Some(leaf) = shared.lock(ino).await?.leaf() {
+                    leaf.state = state.clone();
+                }
+                (Body::Own { node, state }, entry.bound)
+            }
+            Body::Linked(was) => {
+                shared.unbind(draft, slot, ino, &was, (at, EndOp::Replaced));
+                (Body::Linked(again(&was)), until)
+            }
+            own @ Body::Own { .. } => (own, entry.bound),
+        };
+        let entry = Entry {
+            ino,
+            bound,
+            alive_since: entry.alive_since,
+            body,
+        };
+        draft.rows.put(keys::entry(slot.0, &slot.1), encode(&entry));
+        Ok(())
+    }
+
+    /// Where a state comes back: its own slot, or where its directory is gone a name in the nearest one that is there.
+    async fn place(
+        &self,
+        (directory, name): &(Ino, Bytes),
+        limit: u64,
+    ) -> Result<(Ino, Bytes), StoreError> {
+        let (mut at, mut path) = (*directory, vec![name.clone()]);
+        while at != ROOT && !self.is_there(at, limit).await? {
+            let hung = match self.directories.get(&at) {
+                Some(above) => Some(above.clone()),
+                None if at.0 < limit => self.shared.where_now(at).await?,
+                None => None,
+            };
+            let Some((parent, name)) = hung.filter(|_| path.len() < DEPTH_MAX) else {
+                at = ROOT;
+                break;
+            };
+            path.push(name);
+            at = parent;
+        }
+        // The other writer may have made directories of the same names.
+        while let [_, .., next] = &path[..]
+            && let Some(entry) = self.shared.entry(at, next).await?
+            && is_directory(&entry)
+        {
+            at = entry.ino;
+            path.pop();
+        }
+        path.reverse();
+        let mut name = path.join(&b"%2F"[..]);
+        loop {
+            name.drain(..name.len().saturating_sub(crate::store::NAME_MAX));
+            match self.shared.entry(at, &name).await? {
+                Some(entry) if !takes_versions(&entry) => name.extend_from_slice(b".conflict"),
+                _ => return Ok((at, name.into())),
+            }
+        }
+    }
+
+    async fn is_there(&self, directory: Ino, limit: u64) -> Result<bool, StoreError> {
+        if directory.0 >= limit {
+            return Ok(false);
+        }
+        match self.shared.lock(directory).await {
+            Ok(mut locked) => Ok(locked.directory().is_some()),
+            Err(StoreError::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn told(&mut self, slot: &(Ino, Bytes), id: VersionId) -> Result<(), StoreError> {
+        let mut path = vec![slot.1.clone()];
+        let mut at = slot.0;
+        while at != ROOT
+            && let Some((parent, name)) = self.shared.where_now(at).await?
+        {
+            path.push(name);
+            at = parent;
+        }
+        path.reverse();
+        let path = String::from_utf8_lossy(&path.join(&b"/"[..])).into_owned();
+        tracing::warn!(file = path, version = %id, "an acknowledged state comes back as a version marked conflict");
+        self.done.versions += 1;
+        self.places.insert(path);
+        Ok(())
+    }
+}
+
+fn is_directory(entry: &Entry) -> bool {
+    matches!(&entry.body, Body::Own { node, .. } if node.kind == Kind::Directory)
+}
+
+/// Whether a name can show other versions for a moment: it leads to no directory, and to a version.
+fn takes_versions(entry: &Entry) -> bool {
+    match &entry.body {
+        Body::Own { node, state } => {
+            node.kind != Kind::Directory && matches!(state, State::Version(_))
+        }
+        Body::Linked(_) => true,
+    }
+}

@@ -1,0 +1,238 @@
+//! Before a namespace is served, its index is compared with what proves more than it may show.
+//!
+//! What proves: the newest log object (batches are logged once the index has them durably), an object below `epochs/`
+//! (written after an epoch's first durable batch), a segment of an epoch (the index knows an epoch before its first
+//! segment), and each batch in the index's own write-ahead log, which names the one before it. The newest segment alone
+//! proves nothing: a crash leaves it without a batch. Nothing is written here, so that a lost object can be put back.
+
+use crate::backend::{Backend, BackendError};
+use crate::meta::{BadObject, Inspection, Origin, SlateConfig, inspect};
+use crate::store::commit::epoch_object;
+use crate::store::commit::log::{self, LogObject};
+use crate::store::data::segment::SegmentId;
+use crate::store::model::error::StoreError;
+use crate::store::schema::keys;
+use crate::store::schema::rows::{Applied, decode};
+
+/// Objects that a message names, at most.
+const NAMED_MAX: usize = 5;
+
+/// How an index compares with the rest of its namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Evidence {
+    /// No batch was ever durable here.
+    Unused,
+    /// The index shows everything that is proven.
+    Whole,
+    /// The index shows everything that can be read as proof; the newest log object cannot be read, for this reason.
+    LogUnreadable(String),
+    /// The index is missing, is damaged, or is behind; the text says which objects, and what still exists.
+    Damaged(String),
+}
+
+/// A batch of the namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct BatchId {
+    epoch: u64,
+    number: u64,
+}
+
+impl From<(u64, u64)> for BatchId {
+    fn from((epoch, number): (u64, u64)) -> Self {
+        Self { epoch, number }
+    }
+}
+
+impl std::fmt::Display for BatchId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "batch {} of writer epoch {}", self.number, self.epoch)
+    }
+}
+
+/// What the index itself says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Shown {
+    newest: BatchId,
+    /// The newest log object that it knows: epoch and sequence of its key.
+    logged: Option<(u64, u64)>,
+    writer_epoch: u64,
+}
+
+/// Compares the index of a namespace with its other objects.
+///
+/// # Errors
+/// `Unavailable` when the bucket does not answer.
+pub(crate) async fn examine(
+    backend: &Backend,
+    config: &SlateConfig,
+) -> Result<Evidence, StoreError> {
+    let watched = [keys::applied(), keys::logged()];
+    let mut last: Option<Shown> = None;
+    loop {
+        let place = backend.object_store();
+        let origin = match inspect(place, "meta", config, &watched).await? {
+            Inspection::Whole(origin) => origin,
+            Inspection::Absent => return absent(backend).await,
+            Inspection::Damaged(bad) => return damaged(backend, &objects(&bad)).await,
+        };
+        let shown = match shown(&origin) {
+            Ok(shown) => shown,
+            Err(what) => return damaged(backend, &what).await,
+        };
+        let compared = compare(backend, shown).await?;
+        let Evidence::Damaged(what) = compared else {
+            return Ok(compared);
+        };
+        // A writer may have gone on while the two were read one after the other.
+        if last == Some(shown) {
+            return damaged(backend, &what).await;
+        }
+        last = Some(shown);
+    }
+}
+
+/// What the rows say that an inspection found; the batches in the write-ahead log must follow each other.
+fn shown(origin: &Origin) -> Result<Shown, String> {
+    let bad = |error: StoreError| format!("a row of the index cannot be read: {error}");
+    let mut shown = Shown {
+        writer_epoch: origin.writer_epoch,
+        ..Shown::default()
+    };
+    if let Some(row) = origin.in_tables.get(&keys::logged()) {
+        shown.logged = Some(decode("G L", row).map_err(bad)?);
+    }
+    let mut newest = Applied::default();
+    if let Some(row) = origin.in_tables.get(&keys::applied()) {
+        newest = decode("G A", row).map_err(bad)?;
+    }
+    for put in &origin.in_log {
+        if put.key == keys::logged() {
+            let logged = Some(decode("G L", &put.value).map_err(bad)?);
+            shown.logged = shown.logged.max(logged);
+            continue;
+        }
+        let next: Applied = decode("G A", &put.value).map_err(bad)?;
+        // The tables have the first ones already.
+        if next.batch <= newest.batch {
+            continue;
+        }
+        if !next.follows(&newest) {
+            return Err(format!(
+                "its write-ahead log (meta/wal) has {} right behind {}: what lies between them is missing",
+                BatchId::from(next.batch),
+                BatchId::from(newest.batch)
+            ));
+        }
+        newest = next;
+    }
+    shown.newest = newest.batch.into();
+    Ok(shown)
+}
+
+async fn compare(backend: &Backend, shown: Shown) -> Result<Evidence, StoreError> {
+    let (segment, later, newest) = futures::join!(
+        newer_segment(backend, shown.writer_epoch),
+        epoch_object::newer(backend, shown.newest.epoch),
+        log::newest_key(backend, shown.logged)
+    );
+    if let Some(key) = segment? {
+        return Ok(Evidence::Damaged(format!(
+            "its newest manifest (meta/manifest) is missing: {key} is of a later writer than epoch {}, the last one that the index knows",
+            shown.writer_epoch
+        )));
+    }
+    let behind = |key: &str, proven: String| {
+        let has = match shown.newest == BatchId::default() {
+            true => "no batch".to_owned(),
+            false => format!("no batch after {}", shown.newest),
+        };
+        Evidence::Damaged(format!(
+            "it is behind: it has {has}, but {key} proves {proven}; objects of its write-ahead log (meta/wal) are missing or empty"
+        ))
+    };
+    if let Some(later) = later? {
+        let proven = format!("a durable batch of writer epoch {}", later.epoch);
+        return Ok(behind(&later.key, proven));
+    }
+    let Some(key) = newest? else {
+        return Ok(match shown.newest == BatchId::default() {
+            true => Evidence::Unused,
+            false => Evidence::Whole,
+        });
+    };
+    match log::read(backend, &key).await {
+        Ok(object) if shown.newest < proven(&object) => {
+            Ok(behind(&key, proven(&object).to_string()))
+        }
+        Ok(_) => Ok(Evidence::Whole),
+        Err(StoreError::Corrupt(why)) => Ok(Evidence::LogUnreadable(why)),
+        Err(error) => Err(error),
+    }
+}
+
+/// The newest batch that the index must have had when this object was written.
+fn proven(object: &LogObject) -> BatchId {
+    object.upto().unwrap_or((object.epoch, object.first)).into()
+}
+
+/// The key of a segment of a later epoch than `epoch`.
+async fn newer_segment(backend: &Backend, epoch: u64) -> Result<Option<String>, BackendError> {
+    let first = SegmentId {
+        epoch: epoch + 1,
+        sequence: 0,
+    };
+    let later = backend.list_after("data", &first.key()).await?;
+    Ok(later.into_iter().next().map(|object| object.key))
+}
+
+/// There is no index: that of a new namespace, or one that is lost.
+async fn absent(backend: &Backend) -> Result<Evidence, StoreError> {
+    for (part, proves) in [
+        ("epochs", "a durable batch"),
+        ("log", "batches of the index"),
+        ("data", "a writer"),
+    ] {
+        if let Some(object) = backend.list(part).await?.into_iter().next_back() {
+            let what = format!(
+                "it is missing: nothing lies below meta/, but {} proves {proves}",
+                object.key
+            );
+            return damaged(backend, &what).await;
+        }
+    }
+    Ok(Evidence::Unused)
+}
+
+fn objects(bad: &[BadObject]) -> String {
+    let named: Vec<String> = bad
+        .iter()
+        .take(NAMED_MAX)
+        .map(ToString::to_string)
+        .collect();
+    let more = match bad.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(", and {more} more objects"),
+    };
+    format!("{}{more}", named.join(", "))
+}
+
+/// Says what is wrong, what still exists, and what to do.
+async fn damaged(backend: &Backend, what: &str) -> Result<Evidence, StoreError> {
+    let log = backend.list("log").await?;
+    let segments = backend.list("data").await?;
+    let upto = match log.last() {
+        None => String::new(),
+        Some(object) => match log::read(backend, &object.key).await {
+            Ok(object) => format!(", up to {}", proven(&object)),
+            Err(error) => format!(", the newest unreadable: {error}"),
+        },
+    };
+    Ok(Evidence::Damaged(format!(
+        "the index of {} is not whole: {what}. Nothing was changed and nothing is deleted while it is so; {} log objects{upto} and {} segments are \
+         there. Put the named objects back from a copy or from the bucket's own versions, then mount again; --read-only --damaged \
+         shows what the index still has",
+        backend.url(),
+        log.len(),
+        segments.len(),
+    )))
+}

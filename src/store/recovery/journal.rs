@@ -1,0 +1,25 @@
+//! What an earlier daemon left in the journal, decoded.
+
+use crate::meta::{Journal, JournalToken, Recovered};
+use crate::store::model::error::StoreError;
+use crate::store::schema::journal_record::Record;
+
+/// A journal and the records found in it, oldest first.
+#[derive(Debug)]
+pub(crate) struct Journaled {
+    pub(crate) journal: Journal,
+    pub(crate) records: Vec<(Record, JournalToken)>,
+}
+
+impl Journaled {
+    /// Decodes every record; fails on a format this build does not know.
+    pub(crate) fn read(journal: Journal, recovered: Vec<Recovered>) -> Result<Self, StoreError> {
+        let records = recovered
+            .into_iter()
+            .map(|r| Ok((Record::decode(&r.payload)?, r.token)));
+        Ok(Self {
+            records: records.collect::<Result<_, StoreError>>()?,
+            journal,
+        })
+    }
+}

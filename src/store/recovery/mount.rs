@@ -1,0 +1,451 @@
+//! What a mount does first: replay of the journal, states that were never released, orphans, and the log's missing batches.
+//!
+//! Order: the log is filled up to what the index has; operations that are not applied are queued again under their own numbers, with
+//! the bytes their workings had; then, before anything is served, fixed states become versions and what was still open becomes
+//! `recovered` versions. A crash in between is a replay again.
+
+use std::collections::{BTreeMap, HashSet};
+
+use bytes::Bytes;
+
+use crate::cache::{Fixed as FixedMap, Source};
+use crate::meta::{Batch, JournalToken};
+use crate::store::commit::log;
+use crate::store::commit::pipeline::nobody;
+use crate::store::commit::queue::{Draft, Held};
+use crate::store::data::pins::Pins;
+use crate::store::index::provisional::Unsettled;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{Attrs, Ino, Op, Time, Timestamp};
+use crate::store::namespace::Shared;
+use crate::store::recovery::replay::{Overtaken, Replay, Work};
+use crate::store::recovery::superseded::{Names, Strangers};
+use crate::store::schema::journal_record::{FixRecord, OperationRecord, Record};
+use crate::store::schema::keys;
+use crate::store::schema::rows::{Applied, State};
+use crate::store::tree::inode::{Due, FixState, Home, Leaf, Lies, Working};
+use crate::sync::{Arc, Mutex, lock};
+
+/// Bytes of rows in one object of a full list.
+const BASE_BYTES: usize = 8 << 20;
+
+impl Shared {
+    /// Queues what the journal has and the index has not.
+    pub(crate) async fn recover(
+        self: &Arc<Self>,
+        records: Vec<(Record, JournalToken)>,
+    ) -> Result<(), StoreError> {
+        let applied = self.applied_now();
+        let unsettled = Unsettled::load(&self.view).await?;
+        *lock(&self.unsettled) = unsettled;
+        for damage in self.journal.dropped() {
+            self.health.note(format!(
+                "journal file {}: {} bytes at {} could not be read and were left out",
+                damage.file, damage.bytes, damage.position
+            ));
+        }
+        self.raise_ids(highest_id(&records) + 1);
+        self.fill_log(&applied, &records).await?;
+        lock(&self.applied).begin(self.epoch);
+        let mut replay = Replay {
+            strangers: Strangers::new(&applied, &records),
+            ..Replay::default()
+        };
+        for (record, token) in records {
+            self.replay(&mut replay, &applied, record, token);
+        }
+        let _covered = self.journal(&Record::Epoch { epoch: self.epoch })?;
+        for note in replay.notes.drain(..) {
+            self.warn(note);
+        }
+        *lock(&self.replay) = replay;
+        self.make_root().await
+    }
+
+    fn warn(&self, note: String) {
+        tracing::warn!("{note}");
+        self.health.note(note);
+    }
+
+    fn replay(&self, replay: &mut Replay, applied: &Applied, record: Record, token: JournalToken) {
+        match record {
+            Record::Open {
+                working,
+                ino,
+                base,
+                len,
+                author,
+                epoch,
+                place,
+            } => {
+                let work = Work::new((ino, base, len), (epoch, place), author, token);
+                replay.open(working, work);
+            }
+            Record::Staged {
+                working,
+                offset,
+                len,
+                file,
+                position,
+                checksum,
+            } => {
+                let source = self.staged(replay, file, position, (len, checksum));
+                if let Some(work) = replay.works.get_mut(&working) {
+                    work.stage(offset, len, source);
+                }
+            }
+            Record::Operation(operation) => {
+                self.replay_operation(replay, applied, *operation, token);
+            }
+            Record::Fix(fix) => replay.fix(fix),
+            Record::Write { working, .. }
+            | Record::Punch { working, .. }
+            | Record::Truncate { working, .. }
+            | Record::Refer { working, .. }
+            | Record::Unfix { working, .. } => {
+                if let Some(work) = replay.works.get_mut(&working) {
+                    work.change(record);
+                }
+            }
+            Record::Renamed { old, new } => {
+                replay.renamed.insert(old, new);
+            }
+            Record::Epoch { .. } | Record::Batch { .. } => {}
+        }
+    }
+
+    fn staged(
+        &self,
+        replay: &mut Replay,
+        file: u64,
+        position: u64,
+        (len, checksum): (u64, u32),
+    ) -> Option<Source> {
+        let found = match replay.files.get(&file) {
+            Some(found) => Arc::clone(found),
+            None => {
+                let opened = Arc::new(self.staging.reopen(file).ok()?);
+                replay.files.insert(file, Arc::clone(&opened));
+                opened
+            }
+        };
+        let bytes = found.read_at(position, len as usize).ok()?;
+        (crc32c::crc32c(&bytes) == checksum).then_some(Source::File {
+            file: found,
+            position,
+        })
+    }
+
+    fn replay_operation(
+        &self,
+        replay: &mut Replay,
+        applied: &Applied,
+        record: OperationRecord,
+        token: JournalToken,
+    ) {
+        let done = applied.contains(record.epoch, record.number);
+        let overtaken = !done && replay.strangers.since(record.epoch).is_some();
+        replay.follow(&Names::of(&record.rows));
+        replay.date(&record);
+        let mut held = Held::default();
+        let mut brings = None;
+        if let Some(content) = &record.content {
+            brings = replay.bring(content, done, &mut held);
+            if brings.is_none() && !done {
+                replay.notes.push(format!(
+                    "inode {}: the bytes of a state are not in the journal",
+                    content.ino.0
+                ));
+            }
+            if let Some(pending) = brings.as_ref().filter(|_| !overtaken) {
+                held.holds = self.pins.pin_all(&pending.0.fixed);
+                self.contents.add(&pending.0);
+            }
+        }
+        if let Some(settled) = &record.settles {
+            // It brought no bytes: none of them is missed.
+            replay.settle((settled.working, settled.fix), settled.base, true);
+        }
+        if done {
+            return;
+        }
+        self.clock.raise(record.instant.0);
+        if overtaken {
+            let brought = brings.map(|(pending, _)| pending);
+            return replay.overtake(Overtaken::new(record, brought, held, token));
+        }
+        let draft = Draft {
+            instant: record.instant,
+            time: self.clock.wall(),
+            rows: record.rows,
+            order: record.order,
+            content: brings,
+            settles: None,
+            usage: record.usage,
+            held,
+        };
+        let _queued = self.queue.replay(
+            draft,
+            (record.epoch, record.number),
+            token,
+            |order, rows| self.view.lay(order, rows),
+        );
+        self.health.use_more(record.usage);
+    }
+
+    /// Makes versions of everything that was fixed or still open when the earlier daemon ended.
+    pub(crate) async fn finish_recovery(self: &Arc<Self>) -> Result<(), StoreError> {
+        self.sweep_pending().await?;
+        let mut replay = std::mem::take(&mut *lock(&self.replay));
+        self.finish_overtaken(&mut replay).await?;
+        for (id, mut work) in replay.works {
+            let lost = work.lost.split_off(work.told);
+            // Nobody misses bytes of what is gone.
+            if !lost.is_empty() && self.lock(work.ino).await.is_ok() {
+                lost.into_iter().for_each(|note| self.warn(note));
+            }
+            if work.map.seq() > work.settled.as_ref().map_or(0, FixedMap::seq)
+                || !work.fixes.is_empty()
+            {
+                self.finish_work(id, work).await?;
+            }
+        }
+        self.finish_states().await?;
+        let from = Bytes::from_static(&keys::ORPHAN);
+        for (key, _) in self
+            .view
+            .scan(from.clone(), keys::after(&from), usize::MAX)
+            .await?
+        {
+            if let Some(ino) = keys::trailing_ino(&key) {
+                self.drop_orphan(ino).await?;
+            }
+        }
+        // What nothing but the replay holds any more was read for files that are gone.
+        let files = std::mem::take(&mut replay.files);
+        let held = files.iter().filter(|(_, file)| Arc::strong_count(file) > 1);
+        let keep: HashSet<u64> = held.map(|(id, _)| *id).collect();
+        drop(files);
+        self.staging.sweep(&keep)?;
+        Ok(())
+    }
+
+    /// Makes versions of the states that are none: unborn and provisional ones.
+    pub(crate) async fn finish_states(self: &Arc<Self>) -> Result<(), StoreError> {
+        let (first, end) = (keys::unsettled(Ino(0)), keys::after(&keys::UNSETTLED));
+        // Queued ones first: one that is committed meanwhile is then found among the committed.
+        let queued = self.view.first_queued(&first, &end);
+        let committed = lock(&self.unsettled).first();
+        let from = queued.map_or(committed.clone(), |queued| queued.min(committed));
+        for (key, _) in self.view.scan(from, end, usize::MAX).await? {
+            if let Some(ino) = keys::trailing_ino(&key) {
+                self.finish_state(ino).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish_work(self: &Arc<Self>, id: u64, work: Work) -> Result<(), StoreError> {
+        let mut locked = match self.lock(work.ino).await {
+            Ok(locked) => locked,
+            Err(StoreError::NotFound) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let inode = Arc::clone(&locked.inode);
+        let Some(leaf) = locked.leaf().filter(|leaf| leaf.home != Home::Orphan) else {
+            return Ok(());
+        };
+        let permit = self.budget.try_acquire(work.bytes);
+        let dated = work.dated;
+        adopt(leaf, id, work, &self.pins);
+        leaf.permit = permit;
+        self.inodes.unsettle(&inode);
+        self.save_fixes(&mut locked).await?;
+        let Some(leaf) = locked.leaf() else {
+            return Ok(());
+        };
+        if leaf.is_dirty() {
+            if !dated {
+                // The journal does not say when it was written to; a changed file must not look unchanged.
+                let now = Time::of_change(self.clock.wall(), leaf.attrs.mtime);
+                leaf.attrs.mtime = now;
+                leaf.attrs.ctime = now;
+            }
+            let author = leaf.author.clone();
+            if let Some(fixed) = self.fix_locked(&inode, leaf, &author, None)? {
+                self.save_upto(&mut locked, &fixed.0, Op::Recovered).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish_state(self: &Arc<Self>, ino: Ino) -> Result<(), StoreError> {
+        let mut locked = match self.lock(ino).await {
+            Ok(locked) => locked,
+            Err(StoreError::NotFound) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let inode = Arc::clone(&locked.inode);
+        let Some(leaf) = locked.leaf() else {
+            return Ok(());
+        };
+        if !matches!(leaf.state, State::Version(_))
+            && let Some(fixed) = self.fix_locked(&inode, leaf, &nobody(), None)?
+        {
+            self.save_upto(&mut locked, &fixed.0, Op::Recovered).await?;
+        }
+        Ok(())
+    }
+
+    /// Brings to the log what the index has and the log has not.
+    async fn fill_log(
+        &self,
+        applied: &Applied,
+        records: &[(Record, JournalToken)],
+    ) -> Result<(), StoreError> {
+        if applied.batch == (0, 0) {
+            return Ok(());
+        }
+        let recorded = self.view.row("G L", &keys::logged()).await?;
+        let logged = self.logged_upto(recorded).await?;
+        if logged == Some(applied.batch) {
+            return Ok(());
+        }
+        let (epoch, upto) = applied.batch;
+        let first = match logged {
+            Some((logged_epoch, number)) if logged_epoch == epoch => number + 1,
+            Some(_) => 1,
+            None => 0,
+        };
+        let missing: BTreeMap<u64, Bytes> = records
+            .iter()
+            .filter_map(|(record, _)| match record {
+                Record::Batch {
+                    epoch: e,
+                    number,
+                    rows,
+                } if *e == epoch && (first..=upto).contains(number) => {
+                    Some((*number, rows.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        if first > 0 && missing.len() as u64 == (upto + 1).saturating_sub(first) {
+            let batches: Vec<Bytes> = missing.into_values().collect();
+            return self.log.upload_missing(epoch, first, batches).await;
+        }
+        self.log
+            .upload_base(self.all_rows().await?, applied.batch)
+            .await
+    }
+
+    /// The newest batch of the log, whose newest object the index names; `None` if there is none, or it cannot be read: then
+    /// the log begins again with all rows.
+    async fn logged_upto(
+        &self,
+        recorded: Option<(u64, u64)>,
+    ) -> Result<Option<(u64, u64)>, StoreError> {
+        let Some(key) = log::newest_key(&self.backend, recorded).await? else {
+            return Ok(None);
+        };
+        match log::read(&self.backend, &key).await {
+            Ok(object) => Ok(object.upto()),
+            Err(StoreError::Corrupt(why)) => {
+                self.warn(format!(
+                    "the newest log object cannot be read ({why}); the log begins again with a list of all rows"
+                ));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn all_rows(&self) -> Result<Vec<Batch>, StoreError> {
+        let mut scan = self
+            .view
+            .rows()
+            .scan(Bytes::from_static(b"C")..Bytes::from_static(b"I"))
+            .await?;
+        let (mut all, mut batch, mut bytes) = (Vec::new(), Batch::new(), 0);
+        while let Some((key, value)) = scan.next().await? {
+            bytes += key.len() + value.len();
+            batch.put(Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value));
+            if bytes >= BASE_BYTES {
+                all.push(std::mem::take(&mut batch));
+                bytes = 0;
+            }
+        }
+        all.push(batch);
+        Ok(all)
+    }
+}
+
+fn adopt(leaf: &mut Leaf, id: u64, work: Work, pins: &Arc<Pins>) {
+    leaf.base = work.base;
+    let row_at = work.row_at;
+    if let Some(fix) = work.fixes.last().filter(|fix| fix.lies == Lies::InMap) {
+        leaf.attrs = newer(&fix.record, &leaf.node.attrs, row_at);
+    }
+    leaf.attrs.size = work.len;
+    leaf.map = work.map;
+    leaf.holds = pins.pin_all(&leaf.map.fix());
+    leaf.settled = work.settled;
+    leaf.author = work.author;
+    leaf.dirty_since = Some(tokio::time::Instant::now());
+    leaf.fixes = work
+        .fixes
+        .into_iter()
+        .map(|fix| {
+            let holds = pins.pin_all(&fix.map);
+            Arc::new(FixState {
+                at: fix.record.at,
+                due: Mutex::new(Due::Recovered),
+                map: fix.map,
+                base: fix.base,
+                hold: fix.base.map(|(base, _)| pins.pin(base)),
+                attrs: Mutex::new(match fix.lies {
+                    Lies::InMap => newer(&fix.record, &leaf.node.attrs, row_at),
+                    Lies::Behind => fix.record.attrs,
+                }),
+                author: fix.record.author,
+                since: tokio::time::Instant::now(),
+                lies: fix.lies,
+                working: Some(fix.record.working),
+                token: Some(fix.token),
+                holds,
+            })
+        })
+        .collect();
+    leaf.working = Some(Working {
+        id,
+        token: work.token,
+        files: Vec::new(),
+    });
+}
+
+/// The attributes of a fix, or those of its inode's row where an operation made them after it. Their own times do not tell:
+/// the machine's clock may have gone back in between.
+fn newer(fix: &FixRecord, row: &Attrs, row_at: Timestamp) -> Attrs {
+    let size = fix.attrs.size;
+    match row_at > fix.at {
+        true => Attrs {
+            size,
+            ..row.clone()
+        },
+        false => fix.attrs.clone(),
+    }
+}
+
+fn highest_id(records: &[(Record, JournalToken)]) -> u64 {
+    let id = |record: &Record| match record {
+        Record::Open { working, .. } => *working,
+        Record::Staged { file, .. } => *file,
+        Record::Operation(operation) => operation.next_id,
+        _ => 0,
+    };
+    records
+        .iter()
+        .map(|(record, _)| id(record))
+        .max()
+        .unwrap_or(0)
+}

@@ -1,0 +1,347 @@
+//! The journal's records played through fresh dirty maps: what every working had, and which fixes still wait.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::cache::{DirtyMap, Fixed as FixedMap, Source, StagingFile};
+use crate::meta::{Change, JournalToken};
+use crate::store::commit::queue::Held;
+use crate::store::data::extent_map::{Pending, Sealing};
+use crate::store::model::version::{Author, ContentRef, Ino, Timestamp};
+use crate::store::recovery::superseded::{Names, Strangers};
+use crate::store::schema::journal_record::{ContentRecord, FixRecord, OperationRecord, Record};
+use crate::store::schema::keys;
+use crate::store::tree::inode::Lies;
+use crate::sync::Arc;
+
+/// An inode's unsealed writes, as the journal has them.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) ino: Ino,
+    pub(crate) epoch: u64,
+    /// Where the inode hangs, renames that were acknowledged since included; `None` once it has no name.
+    pub(crate) place: Option<(Ino, Bytes)>,
+    pub(crate) base: Option<(ContentRef, u64)>,
+    pub(crate) len: u64,
+    pub(crate) author: Author,
+    pub(crate) map: DirtyMap,
+    pub(crate) settled: Option<FixedMap>,
+    pub(crate) fixes: Vec<Waiting>,
+    pub(crate) token: JournalToken,
+    pub(crate) bytes: u64,
+    /// The times of its inode's row were set after the last change of its bytes.
+    pub(crate) dated: bool,
+    /// Of which instant the state is that its inode's row has, if an operation since has made it.
+    pub(crate) row_at: Timestamp,
+    /// Writes whose bytes are gone, and how many of them belong to operations that needed them no more or have said so.
+    pub(crate) lost: Vec<String>,
+    pub(crate) told: usize,
+}
+
+/// A fix whose handle was not released.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) record: FixRecord,
+    pub(crate) map: FixedMap,
+    pub(crate) base: Option<(ContentRef, u64)>,
+    pub(crate) lies: Lies,
+    pub(crate) token: JournalToken,
+}
+
+/// An operation that was acknowledged, and before it reached the bucket another writer had been there.
+#[derive(Debug)]
+pub(crate) struct Overtaken {
+    pub(crate) record: OperationRecord,
+    /// Its bytes, under the names of contents it was acknowledged with.
+    pub(crate) brought: Option<Arc<Pending>>,
+    /// Where the state it makes stood last.
+    pub(crate) slot: Option<(Ino, Bytes)>,
+    pub(crate) held: Held,
+    pub(crate) token: JournalToken,
+}
+
+/// A fix as it was when the journal had it.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) ino: Ino,
+    pub(crate) map: FixedMap,
+    pub(crate) token: JournalToken,
+    pub(crate) lost: usize,
+}
+
+/// The replay of a journal.
+#[derive(Debug, Default)]
+pub(crate) struct Replay {
+    pub(crate) works: BTreeMap<u64, Work>,
+    pub(crate) newest: HashMap<Ino, u64>,
+    /// Every fix, by working and instant: an operation may bring one long after a later state, when its working is closed.
+    pub(crate) fixed: HashMap<(u64, Timestamp), Known>,
+    pub(crate) files: HashMap<u64, Arc<StagingFile>>,
+    pub(crate) pendings: HashMap<ContentRef, Arc<Pending>>,
+    pub(crate) notes: Vec<String>,
+    pub(crate) strangers: Strangers,
+    /// What contents of overtaken operations are called since an earlier recovery.
+    pub(crate) renamed: HashMap<ContentRef, ContentRef>,
+    /// Operations that cannot be queued any more, in order.
+    pub(crate) overtaken: Vec<Overtaken>,
+    /// The newest of them that makes a state of an inode.
+    pub(crate) standing: HashMap<Ino, usize>,
+}
+
+impl Work {
+    pub(crate) fn new(
+        (ino, base, len): (Ino, Option<(ContentRef, u64)>, u64),
+        (epoch, place): (u64, Option<(Ino, Bytes)>),
+        author: Author,
+        token: JournalToken,
+    ) -> Self {
+        Self {
+            ino,
+            epoch,
+            place,
+            base,
+            len,
+            author,
+            map: DirtyMap::new(),
+            settled: None,
+            fixes: Vec::new(),
+            token,
+            bytes: 0,
+            dated: false,
+            row_at: Timestamp(0),
+            lost: Vec::new(),
+            told: 0,
+        }
+    }
+
+    /// Whether it has changes or fixes that no operation brings.
+    pub(crate) fn is_open(&self) -> bool {
+        self.map.seq() > self.settled.as_ref().map_or(0, FixedMap::seq) || !self.fixes.is_empty()
+    }
+
+    /// Whether what it has goes on from, or repeats, the newest state that an operation brings.
+    pub(crate) fn goes_on(&self) -> bool {
+        let settled = self.settled.as_ref().map_or(0, FixedMap::seq);
+        let fixed = |fix: &Waiting| fix.lies == Lies::InMap && fix.map.seq() >= settled;
+        self.map.seq() > settled || self.fixes.iter().any(fixed)
+    }
+
+    /// A write whose bytes are in a staging file, if they are.
+    pub(crate) fn stage(&mut self, offset: u64, len: u64, source: Option<Source>) {
+        self.dated = false;
+        match source {
+            Some(source) => {
+                self.len = self.len.max(offset + len);
+                self.bytes += len;
+                self.map.write(offset, len, source);
+            }
+            None => {
+                // It counts as a change: the states before it and after it are two.
+                self.map.write(offset, 0, Source::Zero);
+                self.lost.push(format!(
+                    "inode {}: {len} bytes at {offset} did not survive the machine and were left out",
+                    self.ino.0
+                ));
+            }
+        }
+    }
+
+    /// A change that needs nothing but its record.
+    pub(crate) fn change(&mut self, record: Record) {
+        self.dated &= matches!(record, Record::Unfix { .. });
+        match record {
+            Record::Write { offset, bytes, .. } => {
+                let len = bytes.len() as u64;
+                self.len = self.len.max(offset + len);
+                self.bytes += len;
+                let bytes = Bytes::copy_from_slice(&bytes);
+                self.map.write(offset, len, Source::Memory(bytes));
+            }
+            Record::Refer {
+                offset,
+                len,
+                content,
+                position,
+                ..
+            } => {
+                self.len = self.len.max(offset + len);
+                let of = content.referent();
+                self.map
+                    .write(offset, len, Source::Reference { of, position });
+            }
+            Record::Punch { offset, len, .. } => {
+                self.map.punch(offset, len);
+            }
+            Record::Truncate { len, old_len, .. } => {
+                self.map.truncate(len, old_len);
+                self.len = len;
+            }
+            Record::Unfix { at, .. } => self.fixes.retain(|fix| fix.record.at != at),
+            _ => {}
+        }
+    }
+}
+
+/// The staging files that hold bytes of a state, each once.
+pub(crate) fn staging_of(fixed: &FixedMap) -> Vec<Arc<StagingFile>> {
+    let files = fixed.spans().filter_map(|span| match &span.source {
+        Source::File { file, .. } => Some((file.id(), Arc::clone(file))),
+        Source::Memory(_) | Source::Zero | Source::Reference { .. } => None,
+    });
+    files.collect::<BTreeMap<_, _>>().into_values().collect()
+}
+
+impl Replay {
+    /// An operation that another writer's came before.
+    pub(crate) fn overtake(&mut self, overtaken: Overtaken) {
+        if let (Some((ino, ..)), Some(_)) = (overtaken.state(), &overtaken.slot) {
+            self.standing.insert(ino, self.overtaken.len());
+        }
+        self.overtaken.push(overtaken);
+    }
+
+    /// What an operation says of the attributes of files with unsaved writes: one that brings a state has those of its fix,
+    /// another one has them as they were shown.
+    pub(crate) fn date(&mut self, record: &OperationRecord) {
+        let put = |(_, change): &(Bytes, Change)| matches!(change, Change::Put(_));
+        let brought = record.content.as_ref().map(|content| content.fix);
+        let fix = brought.or(record.settles.as_ref().map(|settled| settled.fix));
+        let dates = fix.is_none() && record.rows.rows().iter().all(put);
+        let touched = record.order.touches.iter();
+        let inodes = touched.filter(|key| key.starts_with(&keys::INODE));
+        for ino in inodes.filter_map(|key| keys::trailing_ino(key)) {
+            if let Some(work) = self.newest.get(&ino).and_then(|id| self.works.get_mut(id)) {
+                work.dated |= dates;
+                work.row_at = work.row_at.max(fix.unwrap_or(record.instant));
+            }
+        }
+    }
+
+    /// Where unsaved writes and overtaken states hang after an operation.
+    pub(crate) fn follow(&mut self, names: &Names) {
+        for (ino, from, to) in &names.moved {
+            let work = self.newest.get(ino).and_then(|id| self.works.get_mut(id));
+            let standing = self.standing.get(ino).copied();
+            let state = standing.and_then(|at| self.overtaken.get_mut(at));
+            let places = [work.map(|w| &mut w.place), state.map(|o| &mut o.slot)];
+            for place in places.into_iter().flatten() {
+                if place.as_ref() == Some(from) {
+                    *place = Some(to.clone());
+                }
+            }
+        }
+        for ino in &names.orphaned {
+            if let Some(work) = self.newest.get(ino).and_then(|id| self.works.get_mut(id)) {
+                work.place = None;
+            }
+        }
+    }
+
+    /// A working began: what an older one of the inode left unsaved lies behind everything in it.
+    pub(crate) fn open(&mut self, working: u64, mut work: Work) {
+        let closed = self.newest.insert(work.ino, working);
+        if let Some(closed) = closed.and_then(|old| self.works.remove(&old)) {
+            work.fixes = closed.fixes;
+            work.row_at = closed.row_at;
+            for fix in &mut work.fixes {
+                fix.lies = Lies::Behind;
+            }
+        }
+        self.works.insert(working, work);
+    }
+
+    pub(crate) fn fix(&mut self, record: FixRecord) {
+        let Some(work) = self.works.get_mut(&record.working) else {
+            return;
+        };
+        // Writes before it whose bytes are in the bucket by now, and their staging file gone, did not lengthen it here.
+        work.len = record.attrs.size;
+        let map = work.map.fix();
+        let known = Known {
+            ino: work.ino,
+            map: map.clone(),
+            token: work.token.clone(),
+            lost: work.lost.len(),
+        };
+        self.fixed.insert((record.working, record.at), known);
+        let token = work.token.clone();
+        work.fixes.push(Waiting {
+            record,
+            map,
+            base: work.base,
+            lies: Lies::InMap,
+            token,
+        });
+    }
+
+    /// The state of a fix is in the queue: the working goes on from it, unless it has gone on from a later one. The state's changes
+    /// since the one it went on from before.
+    pub(crate) fn settle(
+        &mut self,
+        key: (u64, Timestamp),
+        base: Option<(ContentRef, u64)>,
+        done: bool,
+    ) -> Option<FixedMap> {
+        let known = self.fixed.get(&key)?;
+        let newest = self.newest.get(&known.ino).copied();
+        for working in [Some(key.0), newest].into_iter().flatten() {
+            if let Some(work) = self.works.get_mut(&working) {
+                work.fixes
+                    .retain(|fix| (fix.record.working, fix.record.at) != key);
+            }
+        }
+        let work = self.works.get_mut(&key.0)?;
+        if work.told < known.lost {
+            if !done {
+                self.notes
+                    .extend_from_slice(&work.lost[work.told..known.lost]);
+            }
+            work.told = known.lost;
+        }
+        let before = work.settled.take();
+        if let Some(later) = before.as_ref().filter(|s| s.seq() > known.map.seq()) {
+            work.settled = Some(later.clone());
+            return None;
+        }
+        work.map.rebase(&known.map);
+        work.settled = Some(known.map.clone());
+        work.base = base;
+        Some(before.map_or_else(|| known.map.clone(), |s| known.map.since(&s)))
+    }
+
+    /// The content of a journaled operation; the working goes on from it.
+    pub(crate) fn bring(
+        &mut self,
+        record: &ContentRecord,
+        done: bool,
+        held: &mut Held,
+    ) -> Option<(Arc<Pending>, ContentRecord)> {
+        let key = (record.working, record.fix);
+        let known = self.fixed.get(&key).cloned()?;
+        let base = Some((record.content, record.len));
+        let changes = self.settle(key, base, done).unwrap_or(known.map);
+        held.journal.push(known.token);
+        if done {
+            return None;
+        }
+        held.staging = staging_of(&changes);
+        // What it lies over may be of another lineage, where all of a file was copied and then changed.
+        let under = record.base.and_then(|(base, _)| self.pendings.get(&base));
+        let after = under.cloned();
+        let pending = Arc::new(Pending {
+            content: record.content,
+            ino: record.ino,
+            place: record.place.clone(),
+            base: record.base,
+            len: record.len,
+            fixed: record.referring(changes),
+            after,
+            replaces: record.replaces,
+            sealing: watch::Sender::new(Sealing::Waiting),
+        });
+        self.pendings.insert(record.content, Arc::clone(&pending));
+        Some((pending, record.clone()))
+    }
+}

@@ -1,0 +1,272 @@
+//! What can be told of a journal that another writer has overtaken: by whom, and what its operations did.
+
+use std::collections::{BTreeMap, HashSet};
+
+use bytes::Bytes;
+
+use crate::meta::{Batch, Change, JournalToken};
+use crate::store::commit::queue::Held;
+use crate::store::data::extent_map::Pending;
+use crate::store::model::version::{Ino, Kind, Op, Stamp};
+use crate::store::recovery::replay::{Overtaken, Replay, Work};
+use crate::store::schema::journal_record::{OperationRecord, Record};
+use crate::store::schema::keys;
+use crate::store::schema::rows::{
+    Applied, Body, Closed, Entry, InodeRow, Node, RangeRow, State, decode,
+};
+use crate::sync::Arc;
+
+/// The writers that have been at the namespace and are none of a journal's own.
+#[derive(Debug, Default)]
+pub(crate) struct Strangers {
+    /// By epoch: the first id that was free when each came.
+    first_ids: BTreeMap<u64, u64>,
+}
+
+impl Strangers {
+    /// Whoever left a mark in the bucket and no record in the journal. (A journal's files go oldest first, so that each own
+    /// epoch after one that is still there has left one.)
+    pub(crate) fn new(applied: &Applied, records: &[(Record, JournalToken)]) -> Self {
+        let own: HashSet<u64> = records
+            .iter()
+            .filter_map(|(record, _)| match record {
+                Record::Epoch { epoch }
+                | Record::Batch { epoch, .. }
+                | Record::Open { epoch, .. } => Some(*epoch),
+                Record::Operation(operation) => Some(operation.epoch),
+                _ => None,
+            })
+            .collect();
+        let marks = applied.marks.iter().map(|mark| (mark.epoch, mark.first_id));
+        Self {
+            first_ids: marks.filter(|(epoch, _)| !own.contains(epoch)).collect(),
+        }
+    }
+
+    /// If one came after `epoch`: the ids from which on its own mean something else than that epoch's.
+    pub(crate) fn since(&self, epoch: u64) -> Option<u64> {
+        let later = self.first_ids.range(epoch.saturating_add(1)..);
+        later.map(|(_, first_id)| *first_id).min()
+    }
+}
+
+/// A directory and a name in it.
+type Slot = (Ino, Bytes);
+
+/// What an operation does to names.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    /// Inodes that leave a name and get another.
+    pub(crate) moved: Vec<(Ino, Slot, Slot)>,
+    /// Inodes that lose their last name.
+    pub(crate) orphaned: Vec<Ino>,
+}
+
+/// A name and what it leads to afterwards.
+type Named = ((Ino, Bytes), Option<Entry>);
+
+impl Names {
+    pub(crate) fn of(rows: &Batch) -> Self {
+        let all = named(rows);
+        let mut moved = Vec::new();
+        for (to, entry) in &all {
+            let Some(entry) = entry else { continue };
+            let left = all.iter().filter(|(from, other)| {
+                from != to && other.as_ref().is_none_or(|other| other.ino != entry.ino)
+            });
+            moved.extend(left.map(|(from, _)| (entry.ino, from.clone(), to.clone())));
+        }
+        let orphaned = rows.rows().iter().filter_map(|(key, change)| match change {
+            Change::Delete if key.starts_with(b"CN") => keys::trailing_ino(key),
+            _ => None,
+        });
+        Self {
+            orphaned: orphaned.collect(),
+            moved,
+        }
+    }
+}
+
+fn named(rows: &Batch) -> Vec<Named> {
+    let rows = rows.rows().iter();
+    rows.filter(|(key, _)| key.starts_with(&keys::ENTRY))
+        .filter_map(|(key, change)| {
+            let directory = u64::from_be_bytes(key.get(2..10)?.try_into().ok()?);
+            let slot = (Ino(directory), keys::entry_name(key));
+            match change {
+                Change::Put(value) => Some((slot, Some(decode("C D", value).ok()?))),
+                Change::Delete => Some((slot, None)),
+                Change::Merge(_) => None,
+            }
+        })
+        .collect()
+}
+
+impl Overtaken {
+    pub(crate) fn new(
+        record: OperationRecord,
+        brought: Option<Arc<Pending>>,
+        held: Held,
+        token: JournalToken,
+    ) -> Self {
+        let mut overtaken = Self {
+            record,
+            brought,
+            slot: None,
+            held,
+            token,
+        };
+        let content = overtaken.record.content.as_ref();
+        overtaken.slot = match (content, overtaken.state()) {
+            (Some(content), _) => Some(content.place.clone()),
+            (None, Some((ino, ..))) => named(&overtaken.record.rows)
+                .into_iter()
+                .find(|(_, entry)| entry.as_ref().is_some_and(|e| e.ino == ino))
+                .map(|(slot, _)| slot)
+                .or_else(|| closed_slot(&overtaken.record.rows, ino)),
+            (None, None) => None,
+        };
+        overtaken
+    }
+
+    /// The state it makes, with bytes of its own or as a version of an inode that is no directory: whose, what, and the version
+    /// unless it is provisional.
+    pub(crate) fn state(&self) -> Option<(Ino, Node, Option<Stamp>)> {
+        let states = states(&self.record.rows);
+        if let Some(brings) = &self.record.content {
+            let content = Some(brings.content);
+            return states
+                .into_iter()
+                .find(|(_, node, _)| node.content.reference() == content);
+        }
+        let at = self.record.instant;
+        states.into_iter().find(|(_, node, stamp)| {
+            let made = stamp.as_ref().is_some_and(|stamp| {
+                let moved = matches!(stamp.op, Op::Rename | Op::Link | Op::Undelete);
+                stamp.id.instant == at && !moved
+            });
+            made && matches!(node.kind, Kind::File | Kind::Symlink)
+        })
+    }
+
+    /// The inodes it puts under names.
+    pub(crate) fn nodes(&self) -> Vec<((Ino, Bytes), Ino, Node)> {
+        let named = named(&self.record.rows).into_iter();
+        named
+            .filter_map(|(slot, entry)| match entry? {
+                Entry {
+                    ino,
+                    body: Body::Own { node, .. },
+                    ..
+                } => Some((slot, ino, node)),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+/// All states in an operation's rows of names and linked inodes.
+fn states(rows: &Batch) -> Vec<(Ino, Node, Option<Stamp>)> {
+    let mut all = Vec::new();
+    for (key, change) in rows.rows() {
+        let Change::Put(value) = change else { continue };
+        let found = if key.starts_with(&keys::ENTRY) {
+            match decode::<Entry>("C D", value) {
+                Ok(Entry {
+                    ino,
+                    body: Body::Own { node, state },
+                    ..
+                }) => Some((ino, node, state)),
+                _ => None,
+            }
+        } else if key.starts_with(&keys::INODE) {
+            match (keys::trailing_ino(key), decode::<InodeRow>("C I", value)) {
+                (Some(ino), Ok(InodeRow::Linked(row))) => Some((ino, row.node, row.state)),
+                _ => None,
+            }
+        } else if key.starts_with(b"HV") {
+            conflict(value).map(|(ino, node, stamp)| (ino, node, State::Version(stamp)))
+        } else {
+            None
+        };
+        let Some((ino, node, state)) = found else {
+            continue;
+        };
+        let (stamp, behind) = match state {
+            State::Version(stamp) => (Some(stamp), None),
+            State::Unborn { behind } => (None, behind),
+            State::Provisional(last) => (None, Some(last)),
+        };
+        all.push((ino, node, stamp));
+        all.extend(behind.map(|last| (last.ino, last.node, Some(last.stamp))));
+    }
+    all
+}
+
+/// The conflict version in a row of the past: what an interrupted recovery made.
+fn conflict(value: &[u8]) -> Option<(Ino, Node, Stamp)> {
+    let closed: Closed = decode("H V", value).ok()?;
+    let made = closed.stamp.op == Op::Conflict;
+    Some((closed.ino, closed.node.filter(|_| made)?, closed.stamp))
+}
+
+/// The slot of an operation's row of the past that shows an inode.
+fn closed_slot(rows: &Batch, ino: Ino) -> Option<(Ino, Bytes)> {
+    rows.rows().iter().find_map(|(key, change)| match change {
+        Change::Put(value) if key.starts_with(b"HV") && conflict(value)?.0 == ino => {
+            keys::closed_slot(key)
+        }
+        _ => None,
+    })
+}
+
+/// The range rows that an operation was acknowledged with: what its content lies over.
+pub(crate) fn ranges(rows: &Batch) -> Vec<(u64, u64, RangeRow)> {
+    let number = |key: &Bytes, at: usize| {
+        let bytes = key.get(at..at + 8)?.try_into().ok()?;
+        Some(u64::from_be_bytes(bytes))
+    };
+    let rows = rows.rows().iter();
+    rows.filter_map(|(key, change)| match change {
+        Change::Put(value) if key.starts_with(b"CF") => Some((
+            number(key, 2)?,
+            number(key, 10)?,
+            decode("C F", value).ok()?,
+        )),
+        _ => None,
+    })
+    .collect()
+}
+
+impl Replay {
+    /// The workings of writers that were overtaken.
+    pub(crate) fn take_overtaken(&mut self) -> BTreeMap<u64, Work> {
+        let (strangers, works) = (&self.strangers, std::mem::take(&mut self.works));
+        let (overtaken, own) = works
+            .into_iter()
+            .partition(|(_, work)| strangers.since(work.epoch).is_some());
+        self.works = own;
+        overtaken
+    }
+}
+
+/// Says what an operation did, for a person.
+pub(crate) fn title(record: &OperationRecord) -> String {
+    let show = |slot: &(Ino, Bytes)| format!("{:?}", String::from_utf8_lossy(&slot.1));
+    let names = named(&record.rows);
+    let moved = Names::of(&record.rows).moved;
+    if let Some((_, from, to)) = moved.first() {
+        return format!("rename of {} to {}", show(from), show(to));
+    }
+    match names.first() {
+        Some((slot, None)) => format!("removal of {}", show(slot)),
+        Some((slot, Some(entry))) if !record.order.makes.is_empty() => {
+            format!("directory {} (inode {})", show(slot), entry.ino.0)
+        }
+        Some((slot, Some(entry))) if entry.bound == record.instant => {
+            format!("new name {}", show(slot))
+        }
+        Some((slot, Some(_))) => format!("attributes of {}", show(slot)),
+        None => format!("operation {} of epoch {}", record.number, record.epoch),
+    }
+}

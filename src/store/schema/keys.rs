@@ -1,0 +1,428 @@
+//! Every key of the namespace's rows, in one table.
+//!
+//! | key | bytes after the prefix | found by | neighbours |
+//! |---|---|---|---|
+//! | `C D` | directory, name | lookup, readdir | a directory's names lie together |
+//! | `C I` | inode | stat of a directory or of a hard-linked file | |
+//! | `C N` | inode | where an inode hangs | |
+//! | `C U` | inode | mount: unborn and provisional states | few, all scanned |
+//! | `C O` | inode | mount: unlinked but open | few, all scanned |
+//! | `C P` | inode | mount: restored directories that no name leads to yet | few, all scanned |
+//! | `C X` | inode, attribute | large extended attributes | |
+//! | `C F` | lineage, range, ~instant | read: newest state first | a range's states lie together |
+//! | `C K` | lineage, ~instant | read: truncations | |
+//! | `C L` | lineage | read of what was written over somebody else's bytes | |
+//! | `H V` | directory, name, 00, ~instant, suffix | past of a slot, newest first | names end in 00, which no name holds |
+//! | `H W` | inode, ~instant, suffix | past of a hard-linked inode | |
+//! | `H L` | inode, ~instant | how many names an inode had | one seek per instant |
+//! | `H T` | directory, node, `S` start / `E` ~end, name | names that are gone | see `interval` |
+//! | `H N` | directory, ~instant | where a directory hung | |
+//! | `H E` | foreign id | imported versions by the id they came with | |
+//! | `G X` | end, directory, name | closed versions in order of their end | |
+//! | `G R` | lineage, instant | how many show that content | |
+//! | `G B` | segment epoch, sequence | citing rows per extent | |
+//! | `G D` | lineage, instant, instant of the operation | a row stopped showing that content | a lineage's lie together |
+//! | `G E` | segment epoch, sequence, instant | a row stopped citing that segment | a segment's lie together |
+//! | `G M` | segment epoch, sequence | where a rewritten segment's extents went | |
+//! | `G O` | | below this segment nothing is uncited | one row |
+//! | `G L` | | the newest log object there was when this was committed | one row |
+//! | `G A` | | what is applied | one row |
+//! | `G W` | | what is applied of writers of before | one row |
+//! | `G U` | | below this inode nothing is unborn or provisional | one row |
+//!
+//! Ids and instants are big-endian u64; `~x` is the bitwise inverse, so that newer comes first.
+
+use bytes::Bytes;
+
+use crate::store::model::version::{ContentRef, Ino, Timestamp, VersionId};
+
+pub(crate) struct Key(Vec<u8>);
+
+impl Key {
+    fn new(prefix: [u8; 2]) -> Self {
+        let mut bytes = Vec::with_capacity(48);
+        bytes.extend_from_slice(&prefix);
+        Self(bytes)
+    }
+
+    fn u64(mut self, value: u64) -> Self {
+        self.0.extend_from_slice(&value.to_be_bytes());
+        self
+    }
+
+    fn u32(mut self, value: u32) -> Self {
+        self.0.extend_from_slice(&value.to_be_bytes());
+        self
+    }
+
+    fn bytes(mut self, value: &[u8]) -> Self {
+        self.0.extend_from_slice(value);
+        self
+    }
+
+    fn done(self) -> Bytes {
+        self.0.into()
+    }
+}
+
+pub(crate) const ENTRY: [u8; 2] = *b"CD";
+pub(crate) const INODE: [u8; 2] = *b"CI";
+pub(crate) const UNSETTLED: [u8; 2] = *b"CU";
+pub(crate) const ORPHAN: [u8; 2] = *b"CO";
+pub(crate) const PENDING: [u8; 2] = *b"CP";
+pub(crate) const COUNT: [u8; 2] = *b"GR";
+pub(crate) const SEGMENT: [u8; 2] = *b"GB";
+pub(crate) const DROPPED: [u8; 2] = *b"GD";
+pub(crate) const EMPTIED: [u8; 2] = *b"GE";
+pub(crate) const UNCITED: [u8; 2] = *b"GN";
+pub(crate) const MOVED: [u8; 2] = *b"GM";
+
+pub(crate) fn entry(directory: Ino, name: &[u8]) -> Bytes {
+    Key::new(ENTRY).u64(directory.0).bytes(name).done()
+}
+
+/// Name at the end of an entry's key.
+pub(crate) fn entry_name(key: &Bytes) -> Bytes {
+    key.slice(10..)
+}
+
+pub(crate) fn inode(ino: Ino) -> Bytes {
+    Key::new(INODE).u64(ino.0).done()
+}
+
+pub(crate) fn place(ino: Ino) -> Bytes {
+    Key::new(*b"CN").u64(ino.0).done()
+}
+
+pub(crate) fn unsettled(ino: Ino) -> Bytes {
+    Key::new(UNSETTLED).u64(ino.0).done()
+}
+
+pub(crate) fn orphan(ino: Ino) -> Bytes {
+    Key::new(ORPHAN).u64(ino.0).done()
+}
+
+/// A directory that comes back in several batches, until the last.
+pub(crate) fn pending(directory: Ino) -> Bytes {
+    Key::new(PENDING).u64(directory.0).done()
+}
+
+/// The inode at the end of a `C U`, `C O` or `C P` key.
+pub(crate) fn trailing_ino(key: &[u8]) -> Option<Ino> {
+    let raw: [u8; 8] = key.get(2..)?.try_into().ok()?;
+    Some(Ino(u64::from_be_bytes(raw)))
+}
+
+pub(crate) fn range(cid: u64, range: u64, instant: Timestamp) -> Bytes {
+    Key::new(*b"CF").u64(cid).u64(range).u64(!instant.0).done()
+}
+
+/// First key of a lineage's range behind all its states.
+pub(crate) fn range_end(cid: u64, range: u64) -> Bytes {
+    after(&Key::new(*b"CF").u64(cid).u64(range).done())
+}
+
+/// All range rows of a lineage.
+pub(crate) fn ranges(cid: u64) -> Bytes {
+    Key::new(*b"CF").u64(cid).done()
+}
+
+/// The range of a `C F` key.
+pub(crate) fn range_number(key: &[u8]) -> Option<u64> {
+    word(key, 10)
+}
+
+/// All cuts of a lineage.
+pub(crate) fn cuts(cid: u64) -> Bytes {
+    Key::new(*b"CK").u64(cid).done()
+}
+
+/// What a lineage goes on from.
+pub(crate) fn lineage(cid: u64) -> Bytes {
+    Key::new(*b"CL").u64(cid).done()
+}
+
+pub(crate) fn cut(cid: u64, instant: Timestamp) -> Bytes {
+    Key::new(*b"CK").u64(cid).u64(!instant.0).done()
+}
+
+/// The instant at the end of a `C F` or `C K` key.
+pub(crate) fn trailing_instant(key: &[u8]) -> Option<Timestamp> {
+    let raw: [u8; 8] = key.get(key.len().checked_sub(8)?..)?.try_into().ok()?;
+    Some(Timestamp(!u64::from_be_bytes(raw)))
+}
+
+/// All closed versions of a slot.
+pub(crate) fn history(directory: Ino, name: &[u8]) -> Bytes {
+    Key::new(*b"HV")
+        .u64(directory.0)
+        .bytes(name)
+        .bytes(&[0])
+        .done()
+}
+
+/// First place of a slot's history whose state began at or before `instant`.
+pub(crate) fn history_at(directory: Ino, name: &[u8], instant: Timestamp) -> Bytes {
+    Key::new(*b"HV")
+        .u64(directory.0)
+        .bytes(name)
+        .bytes(&[0])
+        .u64(!instant.0)
+        .done()
+}
+
+pub(crate) fn closed(directory: Ino, name: &[u8], id: VersionId) -> Bytes {
+    Key::new(*b"HV")
+        .u64(directory.0)
+        .bytes(name)
+        .bytes(&[0])
+        .u64(!id.instant.0)
+        .u32(id.suffix)
+        .done()
+}
+
+/// The version id at the end of an `H V` or `H W` key.
+pub(crate) fn trailing_id(key: &[u8]) -> Option<VersionId> {
+    let tail = key.get(key.len().checked_sub(12)?..)?;
+    let instant: [u8; 8] = tail[..8].try_into().ok()?;
+    let suffix: [u8; 4] = tail[8..].try_into().ok()?;
+    Some(VersionId {
+        instant: Timestamp(!u64::from_be_bytes(instant)),
+        suffix: u32::from_be_bytes(suffix),
+    })
+}
+
+/// The directory and name inside an `H V` key.
+pub(crate) fn closed_slot(key: &Bytes) -> Option<(Ino, Bytes)> {
+    let directory = u64::from_be_bytes(key.get(2..10)?.try_into().ok()?);
+    let end = key.len().checked_sub(13)?;
+    (end >= 10).then(|| (Ino(directory), key.slice(10..end)))
+}
+
+/// All history below a directory.
+pub(crate) fn histories(directory: Ino) -> Bytes {
+    Key::new(*b"HV").u64(directory.0).done()
+}
+
+pub(crate) fn linked_history(ino: Ino) -> Bytes {
+    Key::new(*b"HW").u64(ino.0).done()
+}
+
+/// First place of a hard-linked inode's history whose state began at or before `instant`.
+pub(crate) fn linked_history_at(ino: Ino, instant: Timestamp) -> Bytes {
+    Key::new(*b"HW").u64(ino.0).u64(!instant.0).done()
+}
+
+/// How many names an inode had, newest first.
+pub(crate) fn link_counts(ino: Ino) -> Bytes {
+    Key::new(*b"HL").u64(ino.0).done()
+}
+
+/// First place of the link counts of an inode that were made at or before `instant`.
+pub(crate) fn link_count(ino: Ino, instant: Timestamp) -> Bytes {
+    Key::new(*b"HL").u64(ino.0).u64(!instant.0).done()
+}
+
+pub(crate) fn linked_closed(ino: Ino, id: VersionId) -> Bytes {
+    Key::new(*b"HW")
+        .u64(ino.0)
+        .u64(!id.instant.0)
+        .u32(id.suffix)
+        .done()
+}
+
+pub(crate) fn interval_start(directory: Ino, node: u64, start: Timestamp, name: &[u8]) -> Bytes {
+    Key::new(*b"HT")
+        .u64(directory.0)
+        .u64(node)
+        .bytes(b"S")
+        .u64(start.0)
+        .bytes(name)
+        .done()
+}
+
+pub(crate) fn interval_end(directory: Ino, node: u64, end: Timestamp, name: &[u8]) -> Bytes {
+    Key::new(*b"HT")
+        .u64(directory.0)
+        .u64(node)
+        .bytes(b"E")
+        .u64(!end.0)
+        .bytes(name)
+        .done()
+}
+
+/// The list `S` (by start) or `E` (by end, newest first) of an interval node.
+pub(crate) fn interval_list(directory: Ino, node: u64, list: u8) -> Bytes {
+    Key::new(*b"HT")
+        .u64(directory.0)
+        .u64(node)
+        .bytes(&[list])
+        .done()
+}
+
+pub(crate) fn intervals(directory: Ino) -> Bytes {
+    Key::new(*b"HT").u64(directory.0).done()
+}
+
+/// The name inside an `H T` key.
+pub(crate) fn interval_name(key: &Bytes) -> Bytes {
+    key.slice(27.min(key.len())..)
+}
+
+pub(crate) fn hung(directory: Ino, start: Timestamp) -> Bytes {
+    Key::new(*b"HN").u64(directory.0).u64(!start.0).done()
+}
+
+pub(crate) fn hangings(directory: Ino) -> Bytes {
+    Key::new(*b"HN").u64(directory.0).done()
+}
+
+pub(crate) fn foreign(id: &[u8]) -> Bytes {
+    Key::new(*b"HE").bytes(id).done()
+}
+
+pub(crate) fn ended(end: Timestamp, directory: Ino, name: &[u8]) -> Bytes {
+    Key::new(*b"GX")
+        .u64(end.0)
+        .u64(directory.0)
+        .bytes(name)
+        .done()
+}
+
+pub(crate) fn count(content: ContentRef) -> Bytes {
+    Key::new(COUNT)
+        .u64(content.cid)
+        .u64(content.instant.0)
+        .done()
+}
+
+/// All counts of a lineage; operations that lay or drop its range rows are ordered by this key.
+pub(crate) fn counts(cid: u64) -> Bytes {
+    Key::new(COUNT).u64(cid).done()
+}
+
+/// The content of a `G R` or `G D` key.
+pub(crate) fn counted(key: &[u8]) -> Option<ContentRef> {
+    Some(ContentRef {
+        cid: word(key, 2)?,
+        instant: Timestamp(word(key, 10)?),
+    })
+}
+
+pub(crate) fn dropped(content: ContentRef, at: Timestamp) -> Bytes {
+    Key::new(DROPPED)
+        .u64(content.cid)
+        .u64(content.instant.0)
+        .u64(at.0)
+        .done()
+}
+
+pub(crate) fn emptied(epoch: u64, sequence: u64, at: Timestamp) -> Bytes {
+    Key::new(EMPTIED).u64(epoch).u64(sequence).u64(at.0).done()
+}
+
+pub(crate) fn moved(epoch: u64, sequence: u64) -> Bytes {
+    Key::new(MOVED).u64(epoch).u64(sequence).done()
+}
+
+pub(crate) fn uncited(epoch: u64, sequence: u64) -> Bytes {
+    Key::new(UNCITED).u64(epoch).u64(sequence).done()
+}
+
+/// Epoch and sequence of a `G B`, `G E`, `G M` or `G N` key.
+pub(crate) fn segment_of(key: &[u8]) -> Option<(u64, u64)> {
+    Some((word(key, 2)?, word(key, 10)?))
+}
+
+pub(crate) fn searched() -> Bytes {
+    Bytes::from_static(b"GO")
+}
+
+fn word(key: &[u8], at: usize) -> Option<u64> {
+    let raw: [u8; 8] = key.get(at..at + 8)?.try_into().ok()?;
+    Some(u64::from_be_bytes(raw))
+}
+
+pub(crate) fn segment(epoch: u64, sequence: u64) -> Bytes {
+    Key::new(SEGMENT).u64(epoch).u64(sequence).done()
+}
+
+pub(crate) fn lowest_unsettled() -> Bytes {
+    Bytes::from_static(b"GU")
+}
+
+/// The newest log object.
+pub(crate) fn logged() -> Bytes {
+    Bytes::from_static(b"GL")
+}
+
+/// The marks of writers of before.
+pub(crate) fn old_marks() -> Bytes {
+    Bytes::from_static(b"GW")
+}
+
+pub(crate) fn applied() -> Bytes {
+    Bytes::from_static(b"GA")
+}
+
+/// The first key behind all that start with `prefix`.
+pub(crate) fn after(prefix: &[u8]) -> Bytes {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return end.into();
+        }
+    }
+    Bytes::from_static(&[u8::MAX; 9])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newer_versions_of_a_slot_come_first_and_names_do_not_mix() {
+        let id = |i| VersionId {
+            instant: Timestamp(i),
+            suffix: 7,
+        };
+        let (old, new) = (closed(ROOT_DIR, b"a", id(5)), closed(ROOT_DIR, b"a", id(9)));
+        assert!(new < old);
+        assert!(history(ROOT_DIR, b"a") < new && old < after(&history(ROOT_DIR, b"a")));
+        let longer = closed(ROOT_DIR, b"a\x01", id(9));
+        assert!(longer > after(&history(ROOT_DIR, b"a")) || longer < history(ROOT_DIR, b"a"));
+        assert_eq!(trailing_id(&old), Some(id(5)));
+        assert!(
+            history_at(ROOT_DIR, b"a", Timestamp(7)) <= old
+                && history_at(ROOT_DIR, b"a", Timestamp(7)) > new
+        );
+    }
+
+    const ROOT_DIR: Ino = Ino(1);
+
+    #[test]
+    fn a_range_scan_starts_at_the_newest_state_not_after_the_instant() {
+        let at = |i| range(3, 0, Timestamp(i));
+        assert!(at(9) < at(5));
+        assert!(at(5) < range_end(3, 0) && range_end(3, 0) <= range(3, 1, Timestamp(u64::MAX)));
+        assert_eq!(trailing_instant(&at(5)), Some(Timestamp(5)));
+    }
+
+    #[test]
+    fn interval_keys_give_back_their_names() {
+        assert_eq!(
+            &interval_name(&interval_start(ROOT_DIR, 4, Timestamp(9), b"gone"))[..],
+            b"gone"
+        );
+        assert_eq!(
+            &interval_name(&interval_end(ROOT_DIR, 4, Timestamp(9), b"gone"))[..],
+            b"gone"
+        );
+    }
+
+    #[test]
+    fn after_skips_trailing_ones() {
+        assert_eq!(&after(b"C\xff\xff")[..], b"D");
+    }
+}

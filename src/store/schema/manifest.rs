@@ -1,0 +1,225 @@
+//! `namespace.json`: what a namespace says of itself.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::backend::{Backend, BackendError};
+use crate::env::Env;
+use crate::store::model::error::StoreError;
+
+/// Format of `namespace.json` and of everything below it.
+const FORMAT: u32 = 1;
+const KEY: &str = "namespace.json";
+
+/// The last member, in hexadecimal: CRC32C of every byte before it.
+const CHECKSUM: &str = "\"crc32c\"";
+
+/// `namespace.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) format: u32,
+    pub(crate) uuid: Uuid,
+    pub(crate) engine: String,
+    pub(crate) engine_version: String,
+    pub(crate) created: u64,
+    /// What users say of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) settings: BTreeMap<String, String>,
+    /// Its objects are going.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) deleting: bool,
+}
+
+/// What every format begins with.
+#[derive(Deserialize)]
+struct Version {
+    format: u32,
+}
+
+impl Identity {
+    pub(crate) fn fresh(env: &dyn Env) -> Self {
+        Self {
+            format: FORMAT,
+            uuid: env.new_id(),
+            engine: "slatedb".to_owned(),
+            engine_version: "0.18".to_owned(),
+            created: env.now(),
+            settings: BTreeMap::new(),
+            deleting: false,
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Bytes {
+        // proof: the identity is plain data with string keys.
+        let mut text = serde_json::to_string_pretty(self).expect("an identity is plain data");
+        text.truncate(text.strip_suffix("\n}").map_or(0, str::len));
+        text.push_str(",\n  ");
+        let crc = crc32c::crc32c(text.as_bytes());
+        text.push_str(&format!("{CHECKSUM}: \"{crc:08x}\"\n}}\n"));
+        Bytes::from(text)
+    }
+
+    /// Says what is wrong with bytes that no release has written.
+    fn fits(bytes: &[u8]) -> Result<(), String> {
+        let version: Version = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        match version.format {
+            FORMAT => check(bytes).map_err(str::to_owned),
+            _ => Ok(()),
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self, StoreError> {
+        let bad = |e: serde_json::Error| changed(&e.to_string());
+        let version: Version = serde_json::from_slice(bytes).map_err(bad)?;
+        if version.format != FORMAT {
+            return Err(StoreError::Corrupt(format!(
+                "namespace.json says format {}, this build knows {FORMAT}; use a newer rewindfs",
+                version.format
+            )));
+        }
+        check(bytes).map_err(changed)?;
+        serde_json::from_slice(bytes).map_err(bad)
+    }
+
+    /// The one a backend has, if there is one.
+    pub(crate) async fn find(backend: &Backend) -> Result<Option<Self>, StoreError> {
+        let whole = |bytes: &Bytes| Self::fits(bytes).map(|()| bytes.clone());
+        match backend.get_as(KEY, whole).await {
+            Ok(bytes) => Self::read(&bytes).map(Some),
+            Err(BackendError::NotFound { .. }) => Ok(None),
+            Err(BackendError::Damaged { reason, .. }) => Err(changed(&reason)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes it where there is none; whether there was none.
+    pub(crate) async fn make(&self, backend: &Backend) -> Result<bool, StoreError> {
+        match backend.put_new(KEY, self.encode()).await {
+            Ok(()) => Ok(true),
+            Err(BackendError::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes it over the one there is.
+    pub(crate) async fn replace(&self, backend: &Backend) -> Result<(), StoreError> {
+        Ok(backend.put(KEY, self.encode()).await?)
+    }
+
+    /// Takes it away.
+    pub(crate) async fn remove(backend: &Backend) -> Result<(), StoreError> {
+        Ok(backend.delete(KEY).await?)
+    }
+
+    /// Refuses a namespace whose deletion has begun.
+    pub(crate) fn check_alive(&self) -> Result<(), StoreError> {
+        if self.deleting {
+            let why = "the namespace is being deleted: complete it with rewindfs namespace delete";
+            return Err(StoreError::Busy(why.to_owned()));
+        }
+        Ok(())
+    }
+}
+
+fn changed(why: &str) -> StoreError {
+    StoreError::Corrupt(format!(
+        "namespace.json was changed or cut: {why}; put it back from a copy or from the bucket's own versions"
+    ))
+}
+
+/// Compares the bytes of `namespace.json` with the checksum in it.
+fn check(bytes: &[u8]) -> Result<(), &'static str> {
+    #[derive(Deserialize)]
+    struct Checksum {
+        crc32c: String,
+    }
+    let member = CHECKSUM.as_bytes();
+    let at = bytes.windows(member.len()).rposition(|part| part == member);
+    let at = at.ok_or("its checksum is missing")?;
+    let told: Checksum =
+        serde_json::from_slice(bytes).map_err(|_| "its checksum cannot be read")?;
+    match told.crc32c == format!("{:08x}", crc32c::crc32c(&bytes[..at])) {
+        true => Ok(()),
+        false => Err("its checksum does not match"),
+    }
+}
+
+/// What a namespace consists of beside `namespace.json`.
+pub(crate) const PARTS: [&str; 4] = ["meta", "data", "log", "epochs"];
+
+/// Looks for `namespace.json` before its absence is believed: another mount may be making the namespace.
+const LOOKS: u32 = 3;
+
+/// The identity of a namespace that is to be written; makes one where there is none, unless objects of one are there.
+pub(crate) async fn identity(backend: &Backend, env: &dyn Env) -> Result<Identity, StoreError> {
+    let mut orphaned = None;
+    for _ in 0..LOOKS {
+        if let Some(found) = Identity::find(backend).await? {
+            found.check_alive()?;
+            return Ok(found);
+        }
+        orphaned = existing_part(backend).await?;
+        if orphaned.is_none() {
+            let fresh = Identity::fresh(env);
+            if fresh.make(backend).await? {
+                return Ok(fresh);
+            }
+        }
+    }
+    Err(match orphaned {
+        Some(part) => StoreError::Damaged(format!(
+            "{0}/namespace.json is missing, though objects lie below {0}/{part}. It is not made anew, because the journals of this \
+             namespace are found by the uuid in it. Nothing was changed: put it back from a copy or from the bucket's own versions",
+            backend.url()
+        )),
+        None => StoreError::Busy("another process is making namespace.json".to_owned()),
+    })
+}
+
+/// A part of a namespace that has objects.
+async fn existing_part(backend: &Backend) -> Result<Option<&'static str>, StoreError> {
+    let folders = backend.folders("").await?;
+    for part in PARTS {
+        // A local directory may be there without an object in it.
+        let has_folder = folders.iter().any(|folder| folder == part);
+        if has_folder && !backend.list(part).await?.is_empty() {
+            return Ok(Some(part));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_changed_byte_of_an_identity_is_refused() {
+        let mut identity = Identity::fresh(&crate::env::SeededEnv::new(1));
+        identity
+            .settings
+            .insert("crc32c".to_owned(), "x".to_owned());
+        let bytes = identity.encode();
+        let read = Identity::read(&bytes).unwrap();
+        assert_eq!(
+            (read.uuid, read.settings),
+            (identity.uuid, identity.settings)
+        );
+        let end = bytes.len() - 2;
+        for at in 0..end {
+            let mut bad = bytes.to_vec();
+            bad[at] ^= 1;
+            assert!(Identity::read(&bad).is_err(), "byte {at}");
+            assert!(Identity::read(&bytes[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_by_its_number() {
+        let error = Identity::read(br#"{"format": 7}"#).unwrap_err().to_string();
+        assert!(error.contains("format 7"), "{error}");
+    }
+}

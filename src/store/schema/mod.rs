@@ -1,0 +1,6 @@
+//! The form of everything stored: rows of the index, records of the journal, the manifest, object names.
+
+pub(crate) mod journal_record;
+pub(crate) mod keys;
+pub(crate) mod manifest;
+pub(crate) mod rows;

@@ -1,0 +1,526 @@
+//! What the rows hold, how they are encoded, and how merged rows combine.
+//!
+//! Every value is one format byte and a postcard body; an unknown format is refused, never guessed. Merged rows (`C I`, `G R`,
+//! `G B`) use one encoding for values and operands, and their merge is associative and free of order: registers keep
+//! the younger instant, counters add.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{
+    Attrs, Content, ContentRef, EndOp, Ino, Kept, Kind, Stamp, Time, Timestamp, VersionId,
+};
+
+/// Format of every row this build writes.
+pub(crate) const FORMAT: u8 = 1;
+
+pub(crate) fn encode<T: Serialize>(row: &T) -> Bytes {
+    // proof: to_extend into a Vec fails only where Serialize does, and our rows are plain data.
+    postcard::to_extend(row, vec![FORMAT])
+        .expect("rows are plain data")
+        .into()
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(what: &str, value: &[u8]) -> Result<T, StoreError> {
+    match value.split_first() {
+        Some((&FORMAT, body)) => {
+            postcard::from_bytes(body).map_err(|e| StoreError::Corrupt(format!("{what}: {e}")))
+        }
+        Some((format, _)) => Err(StoreError::Corrupt(format!(
+            "{what}: format {format} is not known to this build (it knows {FORMAT}); use a newer rewindfs"
+        ))),
+        None => Err(StoreError::Corrupt(format!("{what}: empty value"))),
+    }
+}
+
+/// What an inode is and holds, in one state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Node {
+    pub(crate) kind: Kind,
+    pub(crate) attrs: Attrs,
+    pub(crate) xattrs: Vec<(Bytes, Bytes)>,
+    pub(crate) content: Content,
+    /// Bytes that are not holes; at most too many where holes were written and punched again.
+    pub(crate) allocated: u64,
+}
+
+impl Node {
+    /// Bytes it takes up as stat(2) and statfs(2) tell it: holes take none.
+    pub(crate) fn space(&self) -> u64 {
+        self.allocated.min(self.attrs.size)
+    }
+
+    /// Bytes it takes up more than `older`; negative if fewer.
+    pub(crate) fn grown_from(&self, older: &Self) -> i64 {
+        self.space().wrapping_sub(older.space()).cast_signed()
+    }
+}
+
+/// A version that stands behind a newer, not yet released state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Last {
+    pub(crate) ino: Ino,
+    pub(crate) node: Node,
+    pub(crate) stamp: Stamp,
+    pub(crate) alive_since: Timestamp,
+}
+
+/// Where the current state of a name stands on its way to a version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum State {
+    /// It is a version.
+    Version(Stamp),
+    /// Created and never released: live, in no past. What a rename put it over stays visible in the past until its birth.
+    Unborn { behind: Option<Box<Last>> },
+    /// Committed by fsync while a handle is open: durable and current; the past shows the last version.
+    Provisional(Box<Last>),
+}
+
+/// `C D`: a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) ino: Ino,
+    /// When the name was bound to the inode.
+    pub(crate) bound: Timestamp,
+    /// Since when the name has existed without a gap, in versions; the far future while it has none.
+    pub(crate) alive_since: Timestamp,
+    pub(crate) body: Body,
+}
+
+/// What lies in an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Body {
+    /// The only name of its inode: everything is here.
+    Own { node: Node, state: State },
+    /// One of several names: attributes and content are in `C I`; the stamp is the binding's.
+    Linked(Stamp),
+}
+
+/// A register: the younger instant wins.
+pub(crate) type Register<T> = Option<(Timestamp, T)>;
+
+fn younger<T>(mine: &mut Register<T>, other: Register<T>) {
+    if let Some((at, value)) = other
+        && mine.as_ref().is_none_or(|(since, _)| *since <= at)
+    {
+        *mine = Some((at, value));
+    }
+}
+
+/// `C I` of a directory: everything merges.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DirectoryRow {
+    /// Parent and name.
+    pub(crate) place: Register<(Ino, Bytes)>,
+    pub(crate) generation: u64,
+    pub(crate) mtime: Register<Time>,
+    pub(crate) ctime: Register<Time>,
+    pub(crate) atime: Register<Time>,
+    /// Subdirectories.
+    pub(crate) directories: i64,
+    /// All names.
+    pub(crate) entries: i64,
+    /// The unbroken run of removals in it.
+    pub(crate) shed: Register<Option<Box<Shed>>>,
+}
+
+/// Removals in a directory with nothing else between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Shed {
+    /// When the first was, also in the directories removed meanwhile.
+    pub(crate) first: Timestamp,
+    /// When the last was.
+    pub(crate) last: Timestamp,
+    /// When the names in the directory had changed last before it.
+    pub(crate) mtime: Time,
+}
+
+impl DirectoryRow {
+    /// Takes in an operand: registers keep the younger instant, counters add.
+    pub(crate) fn merge(&mut self, other: Self) {
+        younger(&mut self.place, other.place);
+        younger(&mut self.mtime, other.mtime);
+        younger(&mut self.ctime, other.ctime);
+        younger(&mut self.atime, other.atime);
+        younger(&mut self.shed, other.shed);
+        self.generation = self.generation.max(other.generation);
+        self.directories += other.directories;
+        self.entries += other.entries;
+    }
+}
+
+/// `C I` of an inode with several names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LinkedRow {
+    pub(crate) node: Node,
+    pub(crate) state: State,
+    pub(crate) nlink: u32,
+}
+
+/// `C I`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum InodeRow {
+    Directory(DirectoryRow),
+    Linked(Box<LinkedRow>),
+}
+
+/// `C N`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) directory: Ino,
+    pub(crate) name: Bytes,
+}
+
+/// `C O`: unlinked but open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Orphan {
+    pub(crate) node: Node,
+}
+
+/// `H V` and `H W`: a closed version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Closed {
+    pub(crate) ino: Ino,
+    pub(crate) end: Timestamp,
+    pub(crate) end_op: EndOp,
+    pub(crate) stamp: Stamp,
+    /// `None`: the interval a name was bound to a hard-linked inode, whose states are in `H W`.
+    pub(crate) node: Option<Node>,
+    pub(crate) kept: Kept,
+}
+
+/// `H N`: where a directory hung, from the key's instant to `end`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hung {
+    pub(crate) parent: Ino,
+    pub(crate) name: Bytes,
+    pub(crate) end: Timestamp,
+    /// For a directory that was removed: where the run of removals began that emptied it.
+    pub(crate) shed: Option<Timestamp>,
+    /// The directory's; one that comes back has the next.
+    pub(crate) generation: u64,
+}
+
+/// Where the bytes of an extent lie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Source {
+    /// In a segment: `len` bytes at `offset`, 128 bits of whose BLAKE3 are `hash`.
+    Segment {
+        epoch: u64,
+        sequence: u64,
+        offset: u32,
+        len: u32,
+        hash: [u8; 16],
+    },
+    /// In this row.
+    Inline(Bytes),
+    /// Nowhere: zeros written over older bytes.
+    Zero,
+}
+
+/// The part of an extent a range shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Piece {
+    /// Where it begins in the range, bytes.
+    pub(crate) start: u32,
+    /// How many bytes it shows.
+    pub(crate) len: u32,
+    /// Bytes of the extent before the first shown one.
+    pub(crate) skip: u32,
+    pub(crate) source: Source,
+}
+
+impl Piece {
+    pub(crate) fn end(&self) -> u32 {
+        self.start + self.len
+    }
+
+    /// The part within `from..to`, or `None`.
+    pub(crate) fn clip(&self, from: u32, to: u32) -> Option<Self> {
+        let (start, end) = (self.start.max(from), self.end().min(to));
+        (start < end).then(|| Self {
+            start,
+            len: end - start,
+            skip: self.skip + (start - self.start),
+            source: self.source.clone(),
+        })
+    }
+}
+
+/// `C F`: a range of a lineage at an instant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum RangeRow {
+    /// All the range has; what no piece covers is a hole.
+    Whole(Vec<Piece>),
+    /// Laid over the next older row.
+    Delta(Vec<Piece>),
+}
+
+impl RangeRow {
+    pub(crate) fn pieces(&self) -> &[Piece] {
+        match self {
+            Self::Whole(pieces) | Self::Delta(pieces) => pieces,
+        }
+    }
+}
+
+/// `C L`: the bytes a lineage began over. Where it has no row, these show, up to their length.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LineageRow {
+    pub(crate) parent: ContentRef,
+    /// Bytes of the parent that show.
+    pub(crate) len: u64,
+}
+
+/// `G B`: rows citing each extent of a segment; operands carry differences.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SegmentRow {
+    /// By offset: length in bytes, citing rows.
+    pub(crate) extents: BTreeMap<u32, (u32, i64)>,
+    pub(crate) dead_since: Register<()>,
+}
+
+/// `H E`: an imported version, by the id it came with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Foreign {
+    pub(crate) directory: Ino,
+    pub(crate) name: Bytes,
+    pub(crate) version: VersionId,
+}
+
+/// `G M`: where the extents of a rewritten segment went that were cited then.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MovedRow {
+    /// By offset in the old segment: epoch and sequence of the new one, and the offset in it.
+    pub(crate) extents: BTreeMap<u32, (u64, u64, u32)>,
+}
+
+/// `G X`: a closed version, in the queue of ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ended {
+    pub(crate) id: VersionId,
+    pub(crate) end_op: EndOp,
+}
+
+/// Batches of one writer epoch that are applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EpochMark {
+    pub(crate) epoch: u64,
+    /// Every operation up to this number.
+    pub(crate) upto: u64,
+    /// And these beyond it.
+    pub(crate) beyond: Vec<u64>,
+    /// Ids from this one on were free when that writer came; the largest number where it is not known.
+    pub(crate) first_id: u64,
+}
+
+/// A log object, by its key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct LogPlace {
+    pub(crate) epoch: u64,
+    pub(crate) sequence: u64,
+}
+
+/// `G O`: how far segments have been searched for uncited ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SearchedRow {
+    /// Every segment before this one was cited, is gone, or has a `G N`.
+    pub(crate) epoch: u64,
+    pub(crate) sequence: u64,
+    /// No log object up to this one cites that segment or a later one.
+    pub(crate) log: LogPlace,
+}
+
+/// `G N`: a segment of an ended writer that nothing cites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UncitedRow {
+    pub(crate) first_seen: Timestamp,
+    /// Length of the object.
+    pub(crate) bytes: u64,
+    /// How long it waits.
+    pub(crate) wait: UncitedWait,
+    /// The log objects behind the first place, up to the second, could cite it, and do not.
+    pub(crate) log: (LogPlace, LogPlace),
+}
+
+/// How long an uncited segment waits before it is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum UncitedWait {
+    /// The grace period: its writer's log goes beyond it.
+    Grace,
+    /// 30 days: its writer's log ends before it, so an index that lost its last minute could have cited it.
+    Month,
+}
+
+/// `G A`: what the namespace has applied, and its counters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Applied {
+    pub(crate) marks: Vec<EpochMark>,
+    /// Epoch and number of the newest batch.
+    pub(crate) batch: (u64, u64),
+    /// The newest batch of the writer before that batch's; with it a gap between batches shows.
+    pub(crate) before: (u64, u64),
+    /// Next inode, lineage and staging number.
+    pub(crate) next_id: u64,
+    /// No instant at or below it is given again.
+    pub(crate) clock: u64,
+    /// The oldest instant that was not committed when this was.
+    pub(crate) floor: u64,
+    pub(crate) bytes: i64,
+    pub(crate) files: i64,
+}
+
+impl Applied {
+    /// Makes the next batch of the writer of `epoch` the newest; its number.
+    pub(crate) fn next_batch(&mut self, epoch: u64) -> u64 {
+        let number = match self.batch.0 == epoch {
+            true => self.batch.1 + 1,
+            false => {
+                self.before = self.batch;
+                1
+            }
+        };
+        self.batch = (epoch, number);
+        number
+    }
+
+    /// Whether its newest batch comes right after that of `older`.
+    pub(crate) fn follows(&self, older: &Self) -> bool {
+        let (epoch, number) = self.batch;
+        match epoch == older.batch.0 {
+            true => number == older.batch.1 + 1,
+            false => epoch > older.batch.0 && number == 1 && self.before == older.batch,
+        }
+    }
+
+    pub(crate) fn contains(&self, epoch: u64, number: u64) -> bool {
+        self.marks
+            .iter()
+            .any(|m| m.epoch == epoch && (number <= m.upto || m.beyond.contains(&number)))
+    }
+
+    /// A writer begins: whoever finds its mark knows that it has been here, and which ids it may have given.
+    pub(crate) fn begin(&mut self, epoch: u64) {
+        let first_id = self.next_id.max(2);
+        self.mark(epoch).first_id = first_id;
+    }
+
+    fn mark(&mut self, epoch: u64) -> &mut EpochMark {
+        // The newest is last, and mostly meant.
+        let at = match self.marks.iter().rposition(|m| m.epoch == epoch) {
+            Some(at) => at,
+            None => {
+                self.marks.push(EpochMark {
+                    epoch,
+                    upto: 0,
+                    beyond: Vec::new(),
+                    first_id: u64::MAX,
+                });
+                self.marks.len() - 1
+            }
+        };
+        &mut self.marks[at]
+    }
+
+    pub(crate) fn add(&mut self, epoch: u64, number: u64) {
+        let mark = self.mark(epoch);
+        mark.beyond.push(number);
+        mark.beyond.sort_unstable();
+        while mark.beyond.first().is_some_and(|n| *n <= mark.upto + 1) {
+            mark.upto = mark.upto.max(mark.beyond.remove(0));
+        }
+    }
+}
+
+/// Combines a merged row with an operand; the later operand wins where a row does not merge.
+pub(crate) fn merge(key: &[u8], existing: Option<&[u8]>, operand: &[u8]) -> Bytes {
+    let merged = existing.and_then(|existing| match key.get(..2)?.try_into().ok()? {
+        crate::store::schema::keys::INODE => merge_inode(existing, operand),
+        crate::store::schema::keys::COUNT => {
+            let (a, b): (i64, i64) = (decode("G R", existing).ok()?, decode("G R", operand).ok()?);
+            Some(encode(&(a + b)))
+        }
+        crate::store::schema::keys::SEGMENT => merge_segment(existing, operand),
+        _ => None,
+    });
+    merged.unwrap_or_else(|| Bytes::copy_from_slice(operand))
+}
+
+fn merge_inode(existing: &[u8], operand: &[u8]) -> Option<Bytes> {
+    let (mine, other) = (decode("C I", existing).ok()?, decode("C I", operand).ok()?);
+    let (InodeRow::Directory(mut mine), InodeRow::Directory(other)) = (mine, other) else {
+        return None;
+    };
+    mine.merge(other);
+    Some(encode(&InodeRow::Directory(mine)))
+}
+
+fn merge_segment(existing: &[u8], operand: &[u8]) -> Option<Bytes> {
+    let (mut mine, other): (SegmentRow, SegmentRow) =
+        (decode("G B", existing).ok()?, decode("G B", operand).ok()?);
+    for (offset, (len, citing)) in other.extents {
+        mine.extents.entry(offset).or_insert((len, 0)).1 += citing;
+    }
+    younger(&mut mine.dead_since, other.dead_since);
+    Some(encode(&mine))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::schema::keys;
+
+    fn touched(at: u64, entries: i64) -> Bytes {
+        encode(&InodeRow::Directory(DirectoryRow {
+            mtime: Some((Timestamp(at), Timestamp(at).time())),
+            entries,
+            ..DirectoryRow::default()
+        }))
+    }
+
+    #[test]
+    fn directory_rows_merge_the_same_in_any_order_and_grouping() {
+        let key = keys::inode(Ino(7));
+        let (a, b, c) = (touched(1, 1), touched(3, -1), touched(2, 1));
+        let left = merge(&key, Some(&merge(&key, Some(&a), &b)), &c);
+        let right = merge(&key, Some(&a), &merge(&key, Some(&c), &b));
+        assert_eq!(left, right);
+        let InodeRow::Directory(row) = decode("C I", &left).unwrap() else {
+            panic!("a directory")
+        };
+        assert_eq!(
+            (row.entries, row.mtime),
+            (1, Some((Timestamp(3), Timestamp(3).time())))
+        );
+    }
+
+    #[test]
+    fn an_unknown_format_is_refused_with_its_number() {
+        let mut value = encode(&5_i64).to_vec();
+        value[0] = 9;
+        let error = decode::<i64>("G R", &value).unwrap_err().to_string();
+        assert!(error.contains("format 9"), "{error}");
+    }
+
+    #[test]
+    fn applied_numbers_close_up() {
+        let mut applied = Applied::default();
+        for n in [1, 3, 4, 2, 7] {
+            applied.add(5, n);
+        }
+        assert_eq!(
+            applied.marks,
+            [EpochMark {
+                epoch: 5,
+                upto: 4,
+                beyond: vec![7],
+                first_id: u64::MAX
+            }]
+        );
+        assert!(applied.contains(5, 3) && applied.contains(5, 7) && !applied.contains(5, 6));
+        assert!(!applied.contains(4, 1));
+    }
+}

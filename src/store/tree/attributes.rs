@@ -1,0 +1,238 @@
+//! Attributes and extended attributes of live inodes. They change the current state; they make no version.
+
+use bytes::Bytes;
+
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{AttrChange, Ino, Stat, Time, Timestamp};
+use crate::store::namespace::{Namespace, Shared};
+use crate::store::schema::journal_record::Order;
+use crate::store::schema::keys;
+use crate::store::schema::rows::{Body, DirectoryRow, Entry, InodeRow, Node, encode};
+use crate::store::tree::flush::alive;
+use crate::store::tree::inode::{Leaf, Loaded, Locked};
+use crate::sync::{Arc, lock};
+
+/// Bytes of all extended attributes of an inode, names included, at most: room for one of the largest, 64 KiB under a name
+/// of 255 bytes.
+pub const XATTRS_MAX: usize = LIST_MAX + 255;
+
+/// Bytes of the list of their names, each with its NUL: what listxattr(2) can tell.
+const LIST_MAX: usize = 64 << 10;
+
+/// What setting an extended attribute demands of the present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XattrMode {
+    /// Nothing.
+    Any,
+    /// It must not be there.
+    Create,
+    /// It must be there.
+    Replace,
+}
+
+impl Namespace {
+    /// Changes attributes; the present state has them from now on.
+    ///
+    /// # Errors
+    /// `NotFound`, `NoSpace`.
+    pub async fn set_attrs(&self, ino: Ino, change: AttrChange) -> Result<Stat, StoreError> {
+        self.0.room_for_names().await;
+        let mut locked = self.0.lock(ino).await?;
+        self.0
+            .change(&mut locked, |node, now| change.apply(&mut node.attrs, now))
+            .await?;
+        match locked.loaded() {
+            Loaded::Directory(directory) => Ok(directory.stat(ino)),
+            Loaded::Leaf(leaf) => Ok(leaf.stat(ino)),
+            Loaded::No | Loaded::Gone => Err(StoreError::NotFound),
+        }
+    }
+
+    /// The value of an extended attribute.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn get_xattr(&self, ino: Ino, name: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self
+            .xattrs(ino)
+            .await?
+            .into_iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value))
+    }
+
+    /// Names of all extended attributes.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn list_xattrs(&self, ino: Ino) -> Result<Vec<Bytes>, StoreError> {
+        Ok(self
+            .xattrs(ino)
+            .await?
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect())
+    }
+
+    async fn xattrs(&self, ino: Ino) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let mut locked = self.0.lock(ino).await?;
+        match locked.loaded() {
+            Loaded::Directory(directory) => Ok(directory.node.xattrs.clone()),
+            Loaded::Leaf(leaf) => Ok(leaf.node.xattrs.clone()),
+            Loaded::No | Loaded::Gone => Err(StoreError::NotFound),
+        }
+    }
+
+    /// Sets an extended attribute, or removes it with `None`.
+    ///
+    /// # Errors
+    /// `Exists`, `NoAttribute` as `mode` demands; `NoSpace` beyond [`XATTRS_MAX`].
+    pub async fn set_xattr(
+        &self,
+        ino: Ino,
+        name: &[u8],
+        value: Option<Bytes>,
+        mode: XattrMode,
+    ) -> Result<(), StoreError> {
+        self.0.room_for_names().await;
+        let mut locked = self.0.lock(ino).await?;
+        let old = match locked.loaded() {
+            Loaded::Directory(directory) => &directory.node.xattrs,
+            Loaded::Leaf(leaf) => &leaf.node.xattrs,
+            Loaded::No | Loaded::Gone => return Err(StoreError::NotFound),
+        };
+        let new = changed_xattrs(old, name, value, mode)?;
+        self.0
+            .change(&mut locked, |node, now| {
+                node.xattrs = new;
+                node.attrs.ctime = now;
+            })
+            .await
+    }
+}
+
+/// The extended attributes `old` with one of them set, or removed with `None`.
+///
+/// # Errors
+/// `Exists`, `NoAttribute` as `mode` demands; `NoSpace` beyond [`XATTRS_MAX`].
+pub(crate) fn changed_xattrs(
+    old: &[(Bytes, Bytes)],
+    name: &[u8],
+    value: Option<Bytes>,
+    mode: XattrMode,
+) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    let found = old.iter().any(|(n, _)| n == name);
+    match (found, mode, &value) {
+        (true, XattrMode::Create, _) => return Err(StoreError::Exists),
+        (false, XattrMode::Replace, _) | (false, _, None) => {
+            return Err(StoreError::NoAttribute);
+        }
+        _ => {}
+    }
+    let mut new: Vec<(Bytes, Bytes)> = old.iter().filter(|(n, _)| n != name).cloned().collect();
+    new.extend(value.map(|value| (Bytes::copy_from_slice(name), value)));
+    new.sort();
+    let bytes: usize = new.iter().map(|(n, v)| n.len() + v.len()).sum();
+    let list: usize = new.iter().map(|(n, _)| n.len() + 1).sum();
+    if bytes > XATTRS_MAX || list > LIST_MAX {
+        return Err(StoreError::NoSpace);
+    }
+    Ok(new)
+}
+
+impl Shared {
+    /// Dates a locked inode: a call that was to change its bytes has changed none.
+    pub(crate) async fn date(&self, locked: &mut Locked) -> Result<(), StoreError> {
+        self.change(locked, |node, now| {
+            node.attrs.mtime = Time::of_change(now, node.attrs.mtime);
+            node.attrs.ctime = node.attrs.mtime;
+        })
+        .await
+    }
+
+    /// Changes the attributes of the current state of a locked inode.
+    async fn change(
+        &self,
+        locked: &mut Locked,
+        how: impl FnOnce(&mut Node, Time),
+    ) -> Result<(), StoreError> {
+        let inode = Arc::clone(&locked.inode);
+        let answer = self.clock.begin();
+        let at = answer.at();
+        match locked.loaded() {
+            Loaded::Directory(directory) => {
+                let slot = directory.place.clone();
+                let old = self
+                    .entry(slot.0, &slot.1)
+                    .await?
+                    .ok_or(StoreError::NotFound)?;
+                let mut node = directory.node.clone();
+                let times = directory.stat(inode.ino).attrs;
+                node.attrs = times;
+                how(&mut node, self.clock.wall());
+                let row = DirectoryRow {
+                    mtime: Some((at, node.attrs.mtime)),
+                    ctime: Some((at, node.attrs.ctime)),
+                    atime: Some((at, node.attrs.atime)),
+                    ..DirectoryRow::default()
+                };
+                let mut order = Order {
+                    touches: vec![keys::entry(slot.0, &slot.1), keys::inode(inode.ino)],
+                    ..Order::default()
+                };
+                order.within.extend((slot.0 != Ino(0)).then_some(slot.0));
+                let mut draft = self.draft(at, order);
+                let Body::Own { state, .. } = old.body else {
+                    return Err(StoreError::Corrupt("a linked directory".to_owned()));
+                };
+                let entry = Entry {
+                    body: Body::Own {
+                        node: node.clone(),
+                        state,
+                    },
+                    ..old
+                };
+                draft.rows.put(keys::entry(slot.0, &slot.1), encode(&entry));
+                draft.rows.merge(
+                    keys::inode(inode.ino),
+                    encode(&InodeRow::Directory(row.clone())),
+                );
+                self.enqueue(draft)?;
+                directory.node = node;
+                directory.row.merge(row);
+                Ok(())
+            }
+            Loaded::Leaf(leaf) => self.change_leaf(inode.ino, leaf, how, at).await,
+            Loaded::No | Loaded::Gone => Err(StoreError::NotFound),
+        }
+    }
+
+    async fn change_leaf(
+        &self,
+        ino: Ino,
+        leaf: &mut Leaf,
+        how: impl FnOnce(&mut Node, Time),
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut live = Node {
+            attrs: leaf.attrs.clone(),
+            ..leaf.node.clone()
+        };
+        how(&mut live, self.clock.wall());
+        let mut node = live.clone();
+        node.attrs.size = leaf.node.attrs.size;
+        let mut draft = self.leaf_draft(ino, leaf, at).await?;
+        let state = leaf.state.clone();
+        self.current_rows(&mut draft, (ino, leaf), &node, &state, alive(leaf));
+        self.enqueue(draft)?;
+        leaf.attrs = live.attrs;
+        leaf.node = node;
+        for fix in &leaf.fixes {
+            let mut fixed = lock(&fix.attrs);
+            let size = fixed.size;
+            *fixed = leaf.attrs.clone();
+            fixed.size = size;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,436 @@
+//! Names that are made: files, directories, symbolic links, special files, and further names of an inode.
+
+use bytes::Bytes;
+
+use crate::store::commit::queue::Draft;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{
+    Attrs, Author, Content, EndOp, Ino, Kind, Op, Origin, Stat, Time, Timestamp,
+};
+use crate::store::namespace::{Namespace, Shared};
+use crate::store::schema::journal_record::Order;
+use crate::store::schema::keys;
+use crate::store::schema::rows::{
+    Body, DirectoryRow, Entry, InodeRow, LinkedRow, Node, State, encode,
+};
+use crate::store::tree::file::File;
+use crate::store::tree::inode::{Directory, Home, Leaf, Loaded, Locked, find};
+use crate::store::tree::lookup::Listing;
+use crate::sync::Arc;
+
+/// Bytes of a name, at most.
+pub const NAME_MAX: usize = 255;
+/// Names of an inode, at most.
+pub const LINK_MAX: u32 = 65_000;
+
+/// An inode to be made.
+#[derive(Clone, Debug)]
+pub struct NewNode {
+    /// What it is.
+    pub kind: Kind,
+    /// Its 12 permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number, for a device.
+    pub rdev: u64,
+    /// Where it points, for a symbolic link.
+    pub target: Bytes,
+    /// Extended attributes it is born with.
+    pub xattrs: Vec<(Bytes, Bytes)>,
+}
+
+/// Checks a name as every change of the tree does.
+///
+/// # Errors
+/// `Invalid` for an empty name, `.`, `..`, one with `/` or NUL in it; `TooLarge` beyond [`NAME_MAX`].
+pub fn check_entry_name(name: &[u8]) -> Result<(), StoreError> {
+    if name.len() > NAME_MAX {
+        return Err(StoreError::TooLarge);
+    }
+    if name.is_empty()
+        || name == b"."
+        || name == b".."
+        || name.iter().any(|b| matches!(b, 0 | b'/'))
+    {
+        return Err(StoreError::Invalid(format!(
+            "name {:?}",
+            String::from_utf8_lossy(name)
+        )));
+    }
+    Ok(())
+}
+
+impl Namespace {
+    /// What `name` leads to; `None` if `parent` has no such name.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Option<Stat>, StoreError> {
+        match self.0.entry(parent, name).await? {
+            Some(entry) => match self.0.stat_entry(&entry).await {
+                Ok(stat) => Ok(Some(stat)),
+                Err(StoreError::NotFound) => Ok(None),
+                Err(error) => Err(error),
+            },
+            None => Ok(None),
+        }
+    }
+
+    /// What an inode is now, unsealed writes included.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn stat(&self, ino: Ino) -> Result<Stat, StoreError> {
+        self.0.stat(ino).await
+    }
+
+    /// The directory above; the root's is itself.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory`.
+    pub async fn parent(&self, directory: Ino) -> Result<Ino, StoreError> {
+        self.0.parent(directory).await
+    }
+
+    /// The names of a directory, ascending.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory`.
+    pub async fn list(&self, directory: Ino) -> Result<Listing, StoreError> {
+        match self.0.stat(directory).await?.kind {
+            Kind::Directory => Ok(Listing::new(Arc::clone(&self.0), directory)),
+            _ => Err(StoreError::NotDirectory),
+        }
+    }
+
+    /// Where a symbolic link points.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid` if it is none.
+    pub async fn readlink(&self, ino: Ino) -> Result<Bytes, StoreError> {
+        let mut locked = self.0.lock(ino).await?;
+        match locked.leaf().map(|leaf| &leaf.node.content) {
+            Some(Content::Target(target)) => Ok(target.clone()),
+            _ => Err(StoreError::Invalid("not a symbolic link".to_owned())),
+        }
+    }
+
+    /// Makes a name and an inode. A regular file is unborn until a handle on it is released: without one it becomes an
+    /// empty version at the next mount.
+    ///
+    /// # Errors
+    /// `Exists`, `NotFound` when the directory is gone, `NotDirectory`, `NoSpace`.
+    pub async fn create(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        node: NewNode,
+        author: &Author,
+    ) -> Result<Stat, StoreError> {
+        Ok(self.0.create(parent, name, node, author).await?.0)
+    }
+
+    /// As [`Namespace::create`], for a regular file that is opened at once.
+    ///
+    /// # Errors
+    /// As [`Namespace::create`].
+    pub async fn create_open(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        node: NewNode,
+        author: &Author,
+    ) -> Result<(Stat, Arc<File>), StoreError> {
+        let (stat, locked) = self.0.create(parent, name, node, author).await?;
+        Ok((stat, self.0.pin(&locked)))
+    }
+
+    /// Gives an inode another name.
+    ///
+    /// # Errors
+    /// `Exists`, `NotFound`, `IsDirectory` for a directory, `TooManyLinks`.
+    pub async fn link(
+        &self,
+        ino: Ino,
+        parent: Ino,
+        name: &[u8],
+        author: &Author,
+    ) -> Result<Stat, StoreError> {
+        check_entry_name(name)?;
+        self.0.room_for_names().await;
+        self.0.link(ino, parent, name, author).await?;
+        self.0.stat(ino).await
+    }
+}
+
+impl Shared {
+    async fn create(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &[u8],
+        new: NewNode,
+        author: &Author,
+    ) -> Result<(Stat, Locked), StoreError> {
+        check_entry_name(name)?;
+        self.room_for_names().await;
+        let mut above = self.lock(parent).await?;
+        above.directory().ok_or(StoreError::NotDirectory)?;
+        if self.entry(parent, name).await?.is_some() {
+            return Err(StoreError::Exists);
+        }
+        let answer = self.clock.begin();
+        let (at, ino) = (answer.at(), Ino(self.new_id()));
+        let slot = (parent, Bytes::copy_from_slice(name));
+        let order = self.order_in(parent, name, ino).await?;
+        let mut draft = self.draft(at, order);
+        let node = node_of(&new, draft.time);
+        let loaded = self.new_rows(&mut draft, ino, (&slot, &node), author);
+        draft.usage = (node.space().cast_signed(), 1);
+        let change = DirectoryRow {
+            entries: 1,
+            directories: i64::from(node.kind == Kind::Directory),
+            shed: Some((at, None)),
+            ..DirectoryRow::default()
+        };
+        let change = self.touch(&mut draft, parent, change);
+        let mut fresh = self.inodes.get(ino).lock().await;
+        self.enqueue(draft)?;
+        if let Some(directory) = above.directory() {
+            directory.row.merge(change);
+        }
+        *fresh.loaded() = loaded;
+        let stat = match fresh.loaded() {
+            Loaded::Directory(directory) => directory.stat(ino),
+            Loaded::Leaf(leaf) => leaf.stat(ino),
+            Loaded::No | Loaded::Gone => return Err(StoreError::NotFound),
+        };
+        if node.kind == Kind::File {
+            self.inodes.unsettle(&fresh.inode);
+        }
+        Ok((stat, fresh))
+    }
+
+    fn new_rows(
+        &self,
+        draft: &mut Draft,
+        ino: Ino,
+        (slot, node): (&(Ino, Bytes), &Node),
+        author: &Author,
+    ) -> Loaded {
+        let at = draft.instant;
+        let born = node.kind != Kind::File;
+        let state = if born {
+            State::Version(self.stamp(at, Op::Create, author, None))
+        } else {
+            draft.rows.put(keys::unsettled(ino), encode(&()));
+            State::Unborn { behind: None }
+        };
+        let alive_since = if born { at } else { Timestamp(u64::MAX) };
+        let body = Body::Own {
+            node: node.clone(),
+            state: state.clone(),
+        };
+        let entry = Entry {
+            ino,
+            bound: at,
+            alive_since,
+            body,
+        };
+        draft.rows.put(keys::entry(slot.0, &slot.1), encode(&entry));
+        if node.kind == Kind::Directory {
+            draft.order.makes.push(ino);
+            let time = node.attrs.mtime;
+            let row = DirectoryRow {
+                place: Some((at, slot.clone())),
+                mtime: Some((at, time)),
+                ctime: Some((at, time)),
+                ..DirectoryRow::default()
+            };
+            draft
+                .rows
+                .merge(keys::inode(ino), encode(&InodeRow::Directory(row.clone())));
+            return Loaded::Directory(Box::new(Directory {
+                row,
+                node: node.clone(),
+                place: slot.clone(),
+            }));
+        }
+        self.put_place(draft, ino, slot);
+        let home = Home::Slot {
+            place: slot.clone(),
+            bound: at,
+            alive_since,
+        };
+        Loaded::Leaf(Box::new(Leaf::new(home, node.clone(), state)))
+    }
+
+    async fn link(
+        &self,
+        ino: Ino,
+        parent: Ino,
+        name: &[u8],
+        author: &Author,
+    ) -> Result<(), StoreError> {
+        let mut locked = self.lock_all(&[ino, parent]).await?;
+        find(&mut locked, parent)
+            .and_then(Locked::directory)
+            .ok_or(StoreError::NotDirectory)?;
+        if self.entry(parent, name).await?.is_some() {
+            return Err(StoreError::Exists);
+        }
+        let target = find(&mut locked, ino).ok_or(StoreError::NotFound)?;
+        target.leaf().ok_or(StoreError::IsDirectory)?;
+        self.save_fixes(target).await?;
+        // What has another name has its bytes there: it must never be found without them.
+        self.provide(target, author).await?;
+        let answer = self.clock.begin();
+        let at = answer.at();
+        let mut draft = self.draft(at, self.order_in(parent, name, ino).await?);
+        let leaf = find(&mut locked, ino)
+            .and_then(Locked::leaf)
+            .ok_or(StoreError::NotFound)?;
+        let origin = leaf.place().map(|(directory, name)| Origin {
+            directory: *directory,
+            name: name.clone(),
+        });
+        let (place, nlink) = self.share(&mut draft, (ino, leaf), author)?;
+        self.count_links(&mut draft, ino, nlink);
+        let state = self.shared_state(&mut draft, leaf);
+        let mut node = leaf.node.clone();
+        node.attrs.ctime = draft.time;
+        let row = LinkedRow {
+            node: node.clone(),
+            state: state.clone(),
+            nlink,
+        };
+        draft
+            .rows
+            .put(keys::inode(ino), encode(&InodeRow::Linked(Box::new(row))));
+        let stamp = self.stamp(at, Op::Link, author, origin);
+        let entry = Entry {
+            ino,
+            bound: at,
+            alive_since: at,
+            body: Body::Linked(stamp),
+        };
+        draft.rows.put(keys::entry(parent, name), encode(&entry));
+        let change = DirectoryRow {
+            entries: 1,
+            shed: Some((at, None)),
+            ..DirectoryRow::default()
+        };
+        let change = self.touch(&mut draft, parent, change);
+        self.enqueue(draft)?;
+        leaf.home = Home::Linked { place, nlink };
+        leaf.attrs.ctime = node.attrs.ctime;
+        leaf.node = node;
+        leaf.state = state;
+        if let Some(directory) = find(&mut locked, parent).and_then(Locked::directory) {
+            directory.row.merge(change);
+        }
+        Ok(())
+    }
+
+    /// The state of an inode that gets a second name: what stood behind it stood under its first name only.
+    fn shared_state(&self, draft: &mut Draft, leaf: &Leaf) -> State {
+        let mut state = leaf.state.clone();
+        if let (State::Unborn { behind }, Home::Slot { place, .. }) = (&mut state, &leaf.home)
+            && let Some(last) = behind.take()
+        {
+            let end = (draft.instant, EndOp::Replaced);
+            self.close(draft, place, &last, end);
+        }
+        state
+    }
+
+    /// Turns an inode's only name into one of several; where it hangs, and how many names it has with one more.
+    fn share(
+        &self,
+        draft: &mut Draft,
+        (ino, leaf): (Ino, &Leaf),
+        author: &Author,
+    ) -> Result<((Ino, Bytes), u32), StoreError> {
+        let at = draft.instant;
+        match &leaf.home {
+            Home::Slot {
+                place,
+                bound,
+                alive_since,
+            } => {
+                draft.order.touches.push(keys::entry(place.0, &place.1));
+                draft.order.within.push(place.0);
+                let stamp = match &leaf.state {
+                    State::Version(stamp) => stamp.clone(),
+                    State::Provisional(last) => last.stamp.clone(),
+                    State::Unborn { .. } => self.stamp(at, Op::Create, author, None),
+                };
+                let entry = Entry {
+                    ino,
+                    bound: *bound,
+                    alive_since: (*alive_since).min(at),
+                    body: Body::Linked(stamp),
+                };
+                draft
+                    .rows
+                    .put(keys::entry(place.0, &place.1), encode(&entry));
+                Ok((place.clone(), 2))
+            }
+            Home::Linked { nlink, .. } if *nlink >= LINK_MAX => Err(StoreError::TooManyLinks),
+            Home::Linked { place, nlink } => Ok((place.clone(), nlink + 1)),
+            Home::Orphan => Err(StoreError::NotFound),
+        }
+    }
+
+    /// Makes the root directory of a namespace that has none.
+    pub(crate) async fn make_root(&self) -> Result<(), StoreError> {
+        if self
+            .view
+            .get(&keys::inode(crate::store::model::version::ROOT))
+            .await?
+            .is_some()
+        {
+            return Ok(());
+        }
+        let answer = self.clock.begin();
+        let (uid, gid) = self.config.owner;
+        let mut draft = self.draft(answer.at(), Order::default());
+        let node = crate::store::tree::lookup::root_node(uid, gid, draft.time);
+        let slot = (Ino(0), Bytes::new());
+        self.new_rows(
+            &mut draft,
+            crate::store::model::version::ROOT,
+            (&slot, &node),
+            &Author::default(),
+        );
+        self.enqueue(draft)?;
+        Ok(())
+    }
+}
+
+fn node_of(new: &NewNode, time: Time) -> Node {
+    let (content, size) = match new.kind {
+        Kind::Symlink => (Content::Target(new.target.clone()), new.target.len() as u64),
+        _ => (Content::Empty, 0),
+    };
+    let attrs = Attrs {
+        mode: new.mode & 0o7777,
+        uid: new.uid,
+        gid: new.gid,
+        rdev: new.rdev,
+        size,
+        atime: time,
+        mtime: time,
+        ctime: time,
+        btime: time,
+    };
+    Node {
+        kind: new.kind,
+        attrs,
+        xattrs: new.xattrs.clone(),
+        content,
+        allocated: 0,
+    }
+}

@@ -1,0 +1,576 @@
+//! The live contents of a file, shared by its handles: reads over unsealed writes, and the writes themselves.
+//!
+//! Invariant: a change is in the journal before it is answered; bytes that are not in the bucket lie in the journal and in
+//! memory while they are few, else in a staging file.
+
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::cache::{Permit, Source, StagingFile};
+use crate::store::data::extent_map::Stretch;
+use crate::store::data::segment::SEGMENT_MAX;
+use crate::store::follower::Role;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{Author, ContentRef, Ino, Kind, Stat, Time};
+use crate::store::namespace::{Namespace, Shared};
+use crate::store::schema::journal_record::Record;
+use crate::store::tree::inode::{Home, Inode, Leaf, Locked, Working};
+use crate::sync::Arc;
+
+/// Unsealed bytes of an inode that stay in memory and in the journal; beyond it a staging file takes them.
+const SMALL: u64 = 64 << 10;
+/// The largest file length: the last offset a signed 64-bit number reaches.
+pub const LEN_MAX: u64 = i64::MAX as u64;
+/// Reads that were overtaken by a commit so often hold the inode's lock the next time.
+const RETRIES: usize = 3;
+
+/// Where [`File::seek`] goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whence {
+    /// To the next byte that is stored.
+    Data,
+    /// To the next hole; the end of the file is one.
+    Hole,
+}
+
+/// The live contents of one inode, in use.
+#[derive(Debug)]
+pub struct File {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) inode: Arc<Inode>,
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        if self.inode.pins.fetch_sub(1, Ordering::SeqCst) == 1
+            && self.inode.live().is_some_and(|s| s.nlink == 0)
+        {
+            // The receiver lives as long as the namespace's tasks; afterwards the next mount drains the orphan.
+            let _gone = self.shared.orphaned.send(self.inode.ino);
+        }
+    }
+}
+
+impl Namespace {
+    /// The live contents of a file, which outlives its last name while this is held.
+    ///
+    /// # Errors
+    /// `NotFound`; `IsDirectory` for a directory.
+    pub async fn file(&self, ino: Ino) -> Result<Arc<File>, StoreError> {
+        let mut locked = self.0.lock(ino).await?;
+        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
+        if leaf.node.kind != Kind::File {
+            return Err(StoreError::Invalid("not a regular file".to_owned()));
+        }
+        if leaf.home == Home::Orphan && !locked.inode.is_pinned() {
+            return Err(StoreError::NotFound);
+        }
+        Ok(self.0.pin(&locked))
+    }
+}
+
+impl Shared {
+    /// A use of the locked inode that keeps it alive.
+    pub(crate) fn pin(self: &Arc<Self>, locked: &Locked) -> Arc<File> {
+        locked.inode.pins.fetch_add(1, Ordering::SeqCst);
+        Arc::new(File {
+            shared: Arc::clone(self),
+            inode: Arc::clone(&locked.inode),
+        })
+    }
+
+    /// The working of a leaf; opens one when there is none.
+    pub(crate) fn working<'a>(
+        &self,
+        ino: Ino,
+        leaf: &'a mut Leaf,
+        author: &Author,
+    ) -> Result<&'a mut Working, StoreError> {
+        if leaf.working.is_none() {
+            let id = self.new_id();
+            let record = Record::Open {
+                working: id,
+                ino,
+                base: leaf.base,
+                len: leaf.attrs.size,
+                author: author.clone(),
+                epoch: self.epoch,
+                place: leaf.place().cloned(),
+            };
+            let token = self.journal(&record)?;
+            leaf.working = Some(Working {
+                id,
+                token,
+                files: Vec::new(),
+            });
+            leaf.author = author.clone();
+        }
+        leaf.working.as_mut().ok_or(StoreError::Closed)
+    }
+
+    pub(crate) fn place_bytes(
+        &self,
+        ino: Ino,
+        leaf: &mut Leaf,
+        offset: u64,
+        bytes: Bytes,
+        author: &Author,
+    ) -> Result<(), StoreError> {
+        let len = bytes.len() as u64;
+        self.room(len)?;
+        let small = leaf.map.memory_bytes() + len <= SMALL;
+        let working = self.working(ino, leaf, author)?;
+        let (id, source) = (
+            working.id,
+            if small && working.files.is_empty() {
+                let record = Record::Write {
+                    working: working.id,
+                    offset,
+                    bytes: bytes.clone(),
+                };
+                let _covered = self.journal(&record)?;
+                Source::Memory(bytes)
+            } else {
+                let file = self.staging_file(working, len)?;
+                let position = file.append(&bytes)?;
+                let checksum = crc32c::crc32c(&bytes);
+                let record = Record::Staged {
+                    working: working.id,
+                    offset,
+                    len,
+                    file: file.id(),
+                    position,
+                    checksum,
+                };
+                let _covered = self.journal(&record)?;
+                Source::File { file, position }
+            },
+        );
+        tracing::trace!(working = id, offset, len, "written");
+        leaf.map.write(offset, len, source);
+        Ok(())
+    }
+
+    /// Where the next `len` bytes go: no file becomes longer than a segment, so that each may be one.
+    fn staging_file(
+        &self,
+        working: &mut Working,
+        len: u64,
+    ) -> Result<Arc<StagingFile>, StoreError> {
+        if let Some(file) = working.files.last() {
+            if file.len() + len <= SEGMENT_MAX {
+                return Ok(Arc::clone(file));
+            }
+            file.close();
+        }
+        let file = Arc::new(self.staging.create(self.new_id())?);
+        working.files.push(Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Remembers that the inode has changes which the queue does not have.
+    pub(crate) fn dirtied(&self, inode: &Arc<Inode>, leaf: &mut Leaf, permit: Option<Permit>) {
+        let now = Time::of_change(self.clock.wall(), leaf.attrs.mtime);
+        leaf.attrs.mtime = now;
+        leaf.attrs.ctime = now;
+        leaf.dirty_since
+            .get_or_insert_with(tokio::time::Instant::now);
+        match (&mut leaf.permit, permit) {
+            (Some(held), Some(more)) => held.merge(more),
+            (held @ None, more) => *held = more,
+            (Some(_), None) => {}
+        }
+        self.inodes.unsettle(inode);
+    }
+
+    /// Writes into a locked leaf; the permit is for as many bytes.
+    pub(crate) fn write_locked(
+        &self,
+        (inode, leaf): (&Arc<Inode>, &mut Leaf),
+        offset: u64,
+        bytes: Bytes,
+        (author, permit): (&Author, Permit),
+    ) -> Result<(), StoreError> {
+        let end = offset
+            .checked_add(bytes.len() as u64)
+            .filter(|end| *end <= LEN_MAX)
+            .ok_or(StoreError::TooLarge)?;
+        self.place_bytes(inode.ino, leaf, offset, bytes, author)?;
+        leaf.attrs.size = leaf.attrs.size.max(end);
+        self.dirtied(inode, leaf, Some(permit));
+        Ok(())
+    }
+
+    /// Changes the length of a locked leaf, which is another one now.
+    pub(crate) fn truncate_locked(
+        &self,
+        inode: &Arc<Inode>,
+        leaf: &mut Leaf,
+        len: u64,
+        author: &Author,
+    ) -> Result<(), StoreError> {
+        if len > LEN_MAX {
+            return Err(StoreError::TooLarge);
+        }
+        let old_len = leaf.attrs.size;
+        let working = self.working(inode.ino, leaf, author)?.id;
+        let _covered = self.journal(&Record::Truncate {
+            working,
+            len,
+            old_len,
+        })?;
+        leaf.map.truncate(len, old_len);
+        leaf.attrs.size = len;
+        self.dirtied(inode, leaf, None);
+        Ok(())
+    }
+
+    /// Makes zeros of what a locked file has in a range; its length stays.
+    async fn punch_locked(
+        &self,
+        locked: &mut Locked,
+        range: Range<u64>,
+        author: &Author,
+    ) -> Result<(), StoreError> {
+        let inode = Arc::clone(&locked.inode);
+        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
+        let end = range.end.min(leaf.attrs.size);
+        if range.start >= end {
+            return self.date(locked).await;
+        }
+        let (offset, len) = (range.start, end - range.start);
+        let working = self.working(inode.ino, leaf, author)?.id;
+        let _covered = self.journal(&Record::Punch {
+            working,
+            offset,
+            len,
+        })?;
+        leaf.map.punch(offset, len);
+        self.dirtied(&inode, leaf, None);
+        Ok(())
+    }
+
+    /// Bytes of a content at rest or on its way.
+    pub(crate) async fn read_content(
+        &self,
+        content: ContentRef,
+        from: u64,
+        to: u64,
+    ) -> Result<Bytes, StoreError> {
+        let stretches = self
+            .contents
+            .stretches(&self.view, content, from, to)
+            .await?;
+        self.gather(stretches, (to - from) as usize).await
+    }
+
+    /// The bytes of stretches, one after another. Bytes of different extents are fetched at the same time.
+    async fn gather(
+        &self,
+        stretches: Vec<(u64, u64, Stretch)>,
+        len: usize,
+    ) -> Result<Bytes, StoreError> {
+        let parts = stretches
+            .into_iter()
+            .map(|(start, end, stretch)| async move {
+                let len = (end - start) as usize;
+                match stretch {
+                    Stretch::Zero | Stretch::Staged(Source::Zero) => Ok(None.ok_or(len)),
+                    Stretch::Staged(Source::Memory(bytes)) => Ok(Ok(bytes)),
+                    Stretch::Staged(Source::File { file, position }) => {
+                        Ok(Ok(file.read_at(position, len)?))
+                    }
+                    Stretch::Staged(Source::Reference { of, position }) => {
+                        let content = ContentRef::of(of);
+                        let end = position + len as u64;
+                        let read = Box::pin(self.read_content(content, position, end));
+                        read.await.map(Ok)
+                    }
+                    Stretch::Stored(source, skip) => {
+                        self.extents.read(&source, skip, len as u32).await.map(Ok)
+                    }
+                }
+            });
+        let parts: Vec<Result<Bytes, usize>> = futures::future::try_join_all(parts).await?;
+        if let [Ok(only)] = &parts[..] {
+            return Ok(only.clone());
+        }
+        let mut all = BytesMut::with_capacity(len);
+        for part in parts {
+            match part {
+                Ok(bytes) => all.extend_from_slice(&bytes),
+                Err(zeros) => all.resize(all.len() + zeros, 0),
+            }
+        }
+        Ok(all.freeze())
+    }
+
+    /// The stretches of `from..to` as the leaf has them now, base included.
+    async fn live_stretches(
+        &self,
+        leaf: LeafView,
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<(u64, u64, Stretch)>, StoreError> {
+        let mut out = Vec::new();
+        for piece in leaf.pieces {
+            let (start, end) = (piece.range.start, piece.range.end);
+            match (piece.source, leaf.base) {
+                (Some(source), _) => out.push((start, end, Stretch::Staged(source))),
+                (None, Some((content, len))) => {
+                    let shown = end.min(len.max(start));
+                    if start < shown {
+                        out.extend(
+                            self.contents
+                                .stretches(&self.view, content, start, shown)
+                                .await?,
+                        );
+                    }
+                    if shown < end {
+                        out.push((shown, end, Stretch::Zero));
+                    }
+                }
+                (None, None) => out.push((start, end, Stretch::Zero)),
+            }
+        }
+        debug_assert!(
+            out.first().is_none_or(|s| s.0 == from) && out.last().is_none_or(|s| s.1 == to)
+        );
+        Ok(out)
+    }
+}
+
+/// What a read needs of a leaf.
+struct LeafView {
+    pieces: Vec<crate::cache::Piece>,
+    base: Option<(ContentRef, u64)>,
+}
+
+impl File {
+    /// Number of the inode.
+    pub fn ino(&self) -> Ino {
+        self.inode.ino
+    }
+
+    /// What stat(2) says, unsealed writes included.
+    ///
+    /// # Errors
+    /// `NotFound` when the inode is gone; failures of the store.
+    pub async fn stat(&self) -> Result<Stat, StoreError> {
+        self.shared.stat(self.inode.ino).await
+    }
+
+    pub(crate) async fn lock(&self) -> Result<Locked, StoreError> {
+        self.shared.lock(self.inode.ino).await
+    }
+
+    /// Up to `len` bytes at `offset`; fewer only at the end.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Corrupt` when the bucket cannot give them.
+    pub async fn read(&self, offset: u64, len: u32) -> Result<Bytes, StoreError> {
+        for attempt in 0.. {
+            let mut locked = self.lock().await?;
+            let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
+            let end = offset.saturating_add(u64::from(len)).min(leaf.attrs.size);
+            if offset >= end {
+                return Ok(Bytes::new());
+            }
+            let seen = leaf.base;
+            let view = LeafView {
+                pieces: leaf.map.pieces(offset..end),
+                base: seen,
+            };
+            let held = (attempt >= RETRIES).then_some(locked);
+            let shared = &self.shared;
+            let bytes = async {
+                let stretches = shared.live_stretches(view, offset, end).await?;
+                shared.gather(stretches, (end - offset) as usize).await
+            };
+            let bytes = bytes.await;
+            if let (Role::Follower(_), Some((content, _))) = (&shared.role, seen) {
+                drop(held);
+                match shared.vouched(content, bytes).await {
+                    Err(StoreError::Stale) if attempt < RETRIES => shared.reload(&self.inode).await,
+                    outcome => return outcome,
+                }
+                continue;
+            }
+            let bytes = bytes?;
+            if held.is_some()
+                || self
+                    .lock()
+                    .await?
+                    .leaf()
+                    .is_none_or(|leaf| leaf.base == seen)
+            {
+                return Ok(bytes);
+            }
+        }
+        Err(StoreError::Closed)
+    }
+
+    /// Puts `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// `TooLarge`, `NoSpace` when the cache directory is full; the file is unchanged then.
+    pub async fn write(
+        &self,
+        offset: u64,
+        bytes: Bytes,
+        author: &Author,
+    ) -> Result<(), StoreError> {
+        self.write_at(Some(offset), bytes, author).await.map(drop)
+    }
+
+    /// Puts `bytes` at the end, and says where that was.
+    ///
+    /// # Errors
+    /// As [`File::write`].
+    pub async fn append(&self, bytes: Bytes, author: &Author) -> Result<u64, StoreError> {
+        self.write_at(None, bytes, author).await
+    }
+
+    async fn write_at(
+        &self,
+        offset: Option<u64>,
+        bytes: Bytes,
+        author: &Author,
+    ) -> Result<u64, StoreError> {
+        let shared = &self.shared;
+        shared.health.check()?;
+        let (mut waiting, len) = (shared.waiting(), bytes.len() as u64);
+        loop {
+            let permit = shared.budget.acquire(len).await;
+            let mut locked = self.lock().await?;
+            let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
+            let at = offset.unwrap_or(leaf.attrs.size);
+            let place = (&self.inode, leaf);
+            match shared.write_locked(place, at, bytes.clone(), (author, permit)) {
+                Err(StoreError::NoSpace) => {}
+                outcome => return outcome.map(|()| at),
+            }
+            drop(locked);
+            waiting.more(len).await?;
+        }
+    }
+
+    /// Changes the length through a handle; no version of its own.
+    ///
+    /// # Errors
+    /// As [`File::write`].
+    pub async fn truncate(&self, len: u64, author: &Author) -> Result<(), StoreError> {
+        self.shared.health.check()?;
+        self.shared.room_for_names().await;
+        let mut locked = self.lock().await?;
+        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
+        if leaf.attrs.size == len {
+            return self.shared.date(&mut locked).await;
+        }
+        self.shared.truncate_locked(&self.inode, leaf, len, author)
+    }
+
+    /// Makes sure the file reaches `offset + len`, unless `keep_size`; bytes are never reserved in the bucket.
+    ///
+    /// # Errors
+    /// As [`File::write`].
+    pub async fn allocate(
+        &self,
+        offset: u64,
+        len: u64,
+        keep_size: bool,
+        author: &Author,
+    ) -> Result<(), StoreError> {
+        let end = offset
+            .checked_add(len)
+            .filter(|end| *end <= LEN_MAX)
+            .ok_or(StoreError::TooLarge)?;
+        self.shared.room_for_names().await;
+        let mut locked = self.lock().await?;
+        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
+        if !keep_size && end > leaf.attrs.size {
+            self.shared
+                .truncate_locked(&self.inode, leaf, end, author)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a hole; the length stays.
+    ///
+    /// # Errors
+    /// As [`File::write`].
+    pub async fn punch(&self, offset: u64, len: u64, author: &Author) -> Result<(), StoreError> {
+        self.shared.room_for_names().await;
+        let mut locked = self.lock().await?;
+        let range = offset..offset.saturating_add(len);
+        self.shared.punch_locked(&mut locked, range, author).await
+    }
+
+    /// Makes zeros; the file grows to hold them unless `keep_size`.
+    ///
+    /// # Errors
+    /// As [`File::write`].
+    pub async fn zero(
+        &self,
+        offset: u64,
+        len: u64,
+        keep_size: bool,
+        author: &Author,
+    ) -> Result<(), StoreError> {
+        let end = offset
+            .checked_add(len)
+            .filter(|end| *end <= LEN_MAX)
+            .ok_or(StoreError::TooLarge)?;
+        self.shared.room_for_names().await;
+        let mut locked = self.lock().await?;
+        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
+        if !keep_size && end > leaf.attrs.size {
+            self.shared
+                .truncate_locked(&self.inode, leaf, end, author)?;
+        }
+        self.shared
+            .punch_locked(&mut locked, offset..end, author)
+            .await
+    }
+
+    /// The next data or hole at or after `offset`; `None` where lseek(2) says ENXIO.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn seek(&self, offset: u64, whence: Whence) -> Result<Option<u64>, StoreError> {
+        let mut locked = self.lock().await?;
+        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
+        let size = leaf.attrs.size;
+        if offset >= size {
+            return Ok(None);
+        }
+        let view = LeafView {
+            pieces: leaf.map.pieces(offset..size),
+            base: leaf.base,
+        };
+        let stretches = self.shared.live_stretches(view, offset, size).await?;
+        let is_hole = |s: &Stretch| matches!(s, Stretch::Zero | Stretch::Staged(Source::Zero));
+        let wanted = stretches
+            .iter()
+            .find(|(_, _, s)| is_hole(s) == (whence == Whence::Hole));
+        Ok(match (wanted, whence) {
+            (Some((start, ..)), _) => Some(*start),
+            (None, Whence::Hole) => Some(size),
+            (None, Whence::Data) => None,
+        })
+    }
+
+    /// Whether there are changes that no version and no fix has.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn is_dirty(&self) -> Result<bool, StoreError> {
+        Ok(self
+            .lock()
+            .await?
+            .leaf()
+            .is_some_and(|leaf| leaf.is_unfixed()))
+    }
+}

@@ -1,0 +1,172 @@
+//! What a state's content will be: its lineage, what has to be sealed for it, and what goes with it into the queue.
+
+use crate::cache::{Fixed as FixedMap, Source};
+use crate::store::commit::queue::Draft;
+use crate::store::data::extent_map::{Pending, Sealing};
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{Content, ContentRef, Ino, Timestamp};
+use crate::store::namespace::Shared;
+use crate::store::schema::journal_record::ContentRecord;
+use crate::store::schema::keys;
+use crate::store::schema::rows::{LineageRow, State, encode};
+use crate::store::tree::inode::{FixState, Inode, Leaf};
+use crate::sync::Arc;
+
+/// A content on its way into rows: what the entry will say, and what has to be sealed for it.
+pub(crate) struct Prepared {
+    pub(crate) content: Content,
+    pub(crate) brings: Option<(Arc<Pending>, ContentRecord)>,
+}
+
+impl Shared {
+    /// The content a map over a base makes, and what brings it to the bucket.
+    pub(crate) async fn prepare(
+        &self,
+        inode: &Arc<Inode>,
+        leaf: &Leaf,
+        (map, base, fix): (&FixedMap, Option<(ContentRef, u64)>, &FixState),
+        (at, len): (Timestamp, u64),
+    ) -> Result<Prepared, StoreError> {
+        if len == 0 {
+            return Ok(Prepared {
+                content: Content::Empty,
+                brings: None,
+            });
+        }
+        let cut = map
+            .cut()
+            .filter(|cut| base.is_some_and(|(_, base_len)| *cut < base_len));
+        let unchanged = map.spans().next().is_none() && cut.is_none();
+        if let (true, Some((content, base_len))) = (unchanged, base) {
+            let content = match self.is_own(leaf, content) {
+                true => Some(Content::Bytes(content)),
+                // It may have more bytes than this file shows of it.
+                false => (len <= base_len).then_some(Content::Shared(content)),
+            };
+            if let Some(content) = content {
+                return Ok(Prepared {
+                    content,
+                    brings: None,
+                });
+            }
+        } else if unchanged {
+            return Ok(Prepared {
+                content: Content::Bytes(ContentRef {
+                    cid: self.new_id(),
+                    instant: at,
+                }),
+                brings: None,
+            });
+        }
+        if let Some(content) = copied(map, len) {
+            return Ok(Prepared {
+                content: Content::Shared(content),
+                brings: None,
+            });
+        }
+        let base = if cut == Some(0) { None } else { base };
+        let brings = self
+            .begin_content(inode, leaf, (map, base, fix), (at, len))
+            .await?;
+        Ok(Prepared {
+            content: Content::Bytes(brings.0.content),
+            brings: Some(brings),
+        })
+    }
+
+    /// The next state of the leaf's lineage, or the first of a new one.
+    async fn begin_content(
+        &self,
+        inode: &Arc<Inode>,
+        leaf: &Leaf,
+        (map, base, fix): (&FixedMap, Option<(ContentRef, u64)>, &FixState),
+        (at, len): (Timestamp, u64),
+    ) -> Result<(Arc<Pending>, ContentRecord), StoreError> {
+        // A state that comes late would lie among the rows of its lineage, under those that were laid without it.
+        let goes_on = !leaf.is_behind(fix);
+        let own = base.filter(|(content, _)| goes_on && self.is_own(leaf, *content));
+        let cid = own.map_or_else(|| self.new_id(), |(content, _)| content.cid);
+        let content = ContentRef { cid, instant: at };
+        let nowhere = || (Ino(0), bytes::Bytes::new());
+        let place = leaf.place().cloned().unwrap_or_else(nowhere);
+        let unshown = matches!(leaf.state, State::Unborn { .. } | State::Provisional(_));
+        let replaces = match own {
+            Some((c, _)) if unshown && self.is_own_state(leaf, c).await? => Some(c.instant),
+            _ => None,
+        };
+        let record = ContentRecord {
+            working: fix.working.unwrap_or(0),
+            fix: fix.at,
+            content,
+            ino: inode.ino,
+            place: place.clone(),
+            base,
+            len,
+            replaces,
+            renamed: Vec::new(),
+        };
+        let pending = Arc::new(Pending {
+            content,
+            ino: inode.ino,
+            place,
+            base,
+            len,
+            fixed: map.clone(),
+            // Found among all contents on their way: those of a replay, or of an inode that was let go, are no leaf's.
+            after: base.and_then(|(content, _)| self.contents.pending(content)),
+            replaces,
+            sealing: tokio::sync::watch::Sender::new(Sealing::Waiting),
+        });
+        Ok((pending, record))
+    }
+
+    /// Whether a content is of the leaf's own lineage, so that the next state goes on in it.
+    fn is_own(&self, leaf: &Leaf, content: ContentRef) -> bool {
+        matches!(leaf.node.content, Content::Bytes(own) if own.cid == content.cid)
+    }
+
+    /// Whether a content is shown by nothing but the leaf's own state, which is no version.
+    async fn is_own_state(&self, leaf: &Leaf, content: ContentRef) -> Result<bool, StoreError> {
+        if leaf.node.content != Content::Bytes(content) || !leaf.fixes.is_empty() {
+            return Ok(false);
+        }
+        let shown: Option<i64> = self.view.row("G R", &keys::count(content)).await?;
+        Ok(shown == Some(1) && !self.pins.is_pinned(content.cid))
+    }
+
+    /// What a state needs beside its own rows: its bytes, its place behind whom it refers to, and the beginning of a lineage.
+    pub(crate) fn bring_along(&self, draft: &mut Draft, prepared: Prepared) {
+        if let Content::Shared(content) = prepared.content {
+            draft.order.touches.push(keys::count(content));
+        }
+        if let Some((pending, _)) = &prepared.brings {
+            draft.order.touches.push(keys::count(pending.content));
+            if let Some((parent, len)) = pending.base
+                && parent.cid != pending.content.cid
+            {
+                let len = pending.cut().unwrap_or(len).min(len);
+                draft.order.touches.push(keys::count(parent));
+                let row = LineageRow { parent, len };
+                draft
+                    .rows
+                    .put(keys::lineage(pending.content.cid), encode(&row));
+                draft.rows.merge(keys::count(parent), encode(&1i64));
+            }
+        }
+        draft.content = prepared.brings;
+    }
+}
+
+/// The content whose first `len` bytes are all a map shows: a copy of a whole file.
+fn copied(map: &FixedMap, len: u64) -> Option<ContentRef> {
+    let mut spans = map.spans();
+    let (only, None) = (spans.next()?, spans.next()) else {
+        return None;
+    };
+    match only.source {
+        Source::Reference { of, position: 0 } if only.offset == 0 && only.end() >= len => {
+            Some(ContentRef::of(of))
+        }
+        _ => None,
+    }
+}

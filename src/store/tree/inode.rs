@@ -1,0 +1,480 @@
+//! The loaded inodes: one lock each, what their rows say, and what has changed since.
+//!
+//! Invariant: whoever changes an inode, or a name in a directory, holds that inode's lock; several are taken in ascending order of
+//! their numbers. Locks are held across reads of the meta store and appends to the journal, never across an upload.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use tokio::sync::OwnedMutexGuard;
+
+use crate::cache::{DirtyMap, Fixed as FixedMap, Permit, StagingFile};
+use crate::meta::JournalToken;
+use crate::store::data::pins::Pin;
+use crate::store::index::timestamps::Answer;
+use crate::store::model::version::{Attrs, Author, ContentRef, Ino, Kind, Stat, Timestamp};
+use crate::store::schema::rows::{DirectoryRow, Node, State};
+use crate::sync::{Arc, Mutex, RwLock, Weak, lock, read, write};
+
+/// Inodes kept loaded although nobody uses them.
+const RECENT_MAX: usize = 16_384;
+
+/// An inode in use.
+#[derive(Debug)]
+pub(crate) struct Inode {
+    pub(crate) ino: Ino,
+    /// Open files and other users that need it to outlive its last name.
+    pub(crate) pins: AtomicUsize,
+    live: RwLock<Option<Stat>>,
+    state: Arc<tokio::sync::Mutex<Loaded>>,
+}
+
+/// What is loaded of an inode.
+#[derive(Debug)]
+pub(crate) enum Loaded {
+    /// Nothing yet.
+    No,
+    /// A directory.
+    Directory(Box<Directory>),
+    /// Anything else.
+    Leaf(Box<Leaf>),
+    /// It has no name and no user any more.
+    Gone,
+}
+
+/// A directory as its rows, queued ones included, say.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    pub(crate) row: DirectoryRow,
+    pub(crate) node: Node,
+    pub(crate) place: (Ino, Bytes),
+}
+
+/// Where an inode that is no directory hangs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// It has one name.
+    Slot {
+        place: (Ino, Bytes),
+        bound: Timestamp,
+        alive_since: Timestamp,
+    },
+    /// It has several, or had; this is one of them.
+    Linked { place: (Ino, Bytes), nlink: u32 },
+    /// It has none, but users.
+    Orphan,
+}
+
+/// A file, symbolic link or special file.
+#[derive(Debug)]
+pub(crate) struct Leaf {
+    pub(crate) home: Home,
+    /// As its row has it.
+    pub(crate) node: Node,
+    pub(crate) state: State,
+    /// As stat(2) shows them: with every write in them.
+    pub(crate) attrs: Attrs,
+    /// Content the unsealed writes lie over, and its length in bytes.
+    pub(crate) base: Option<(ContentRef, u64)>,
+    pub(crate) map: DirtyMap,
+    /// The state of the map that is in the queue already.
+    pub(crate) settled: Option<FixedMap>,
+    pub(crate) working: Option<Working>,
+    /// Fixed states whose handles are not yet released, oldest first.
+    pub(crate) fixes: Vec<Arc<FixState>>,
+    pub(crate) permit: Option<Permit>,
+    /// Contents that spans of the map refer to.
+    pub(crate) holds: Vec<Arc<Pin>>,
+    pub(crate) author: Author,
+    pub(crate) dirty_since: Option<tokio::time::Instant>,
+    /// Content stamp of what was loaded; changes count from it.
+    loaded_stamp: u64,
+}
+
+/// Where unsealed writes are recorded.
+#[derive(Debug)]
+pub(crate) struct Working {
+    pub(crate) id: u64,
+    /// Holds the journal from its first record on.
+    pub(crate) token: JournalToken,
+    /// Staging files, all but the last one closed.
+    pub(crate) files: Vec<Arc<StagingFile>>,
+}
+
+impl Working {
+    /// Nobody needs what it recorded.
+    pub(crate) fn finish(self) {
+        for file in self.files {
+            file.finished();
+        }
+    }
+}
+
+/// A state at a FLUSH.
+#[derive(Debug)]
+pub(crate) struct FixState {
+    pub(crate) at: Timestamp,
+    pub(crate) due: Mutex<Due>,
+    pub(crate) map: FixedMap,
+    pub(crate) base: Option<(ContentRef, u64)>,
+    /// Keeps the base's rows while the state waits.
+    #[allow(dead_code, reason = "held for its drop")]
+    pub(crate) hold: Option<Pin>,
+    pub(crate) attrs: Mutex<Attrs>,
+    pub(crate) author: Author,
+    pub(crate) since: tokio::time::Instant,
+    pub(crate) lies: Lies,
+    pub(crate) working: Option<u64>,
+    /// Holds the journal from that working's first record on.
+    pub(crate) token: Option<JournalToken>,
+    /// Contents that its map refers to.
+    pub(crate) holds: Vec<Arc<Pin>>,
+}
+
+/// Where a fixed state stands to the leaf's dirty map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lies {
+    /// It is one of its states.
+    InMap,
+    /// It is older than everything in it.
+    Behind,
+}
+
+/// Whether a fixed state may still become a version at its own instant.
+#[derive(Debug)]
+pub(crate) enum Due {
+    /// Yes, and the past is not final there before it did.
+    Answering(#[allow(dead_code, reason = "held for its drop")] Answer),
+    /// Yes: it comes out of the journal, before the past is shown.
+    Recovered,
+    /// No: it has waited too long and takes the instant of its release.
+    Lapsed,
+}
+
+impl Leaf {
+    pub(crate) fn new(home: Home, node: Node, state: State) -> Self {
+        let base = node.content.reference().map(|c| (c, node.attrs.size));
+        Self {
+            loaded_stamp: content_stamp(&node),
+            home,
+            attrs: node.attrs.clone(),
+            node,
+            state,
+            base,
+            map: DirtyMap::new(),
+            settled: None,
+            working: None,
+            fixes: Vec::new(),
+            permit: None,
+            holds: Vec::new(),
+            author: Author::default(),
+            dirty_since: None,
+        }
+    }
+
+    /// Number of the last change that is in the queue.
+    pub(crate) fn settled_seq(&self) -> u64 {
+        self.settled.as_ref().map_or(0, FixedMap::seq)
+    }
+
+    /// Whether the queue has a later state than that of a fix.
+    pub(crate) fn is_behind(&self, fix: &FixState) -> bool {
+        fix.lies == Lies::Behind || fix.map.seq() < self.settled_seq()
+    }
+
+    /// Whether there are changes that the queue does not have.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.map.seq() > self.settled_seq()
+    }
+
+    /// Whether there are changes that no fix has.
+    pub(crate) fn is_unfixed(&self) -> bool {
+        self.map.seq()
+            > self
+                .fixes
+                .last()
+                .map_or(0, |f| f.map.seq())
+                .max(self.settled_seq())
+    }
+
+    /// Gives away the dirty budget of a fixed state; all of it when nothing is dirty behind that.
+    pub(crate) fn room_of(&mut self, map: &FixedMap, clean: bool) -> Option<Permit> {
+        if clean {
+            return self.permit.take();
+        }
+        self.permit
+            .as_mut()
+            .map(|permit| permit.split(map.bytes().min(permit.bytes())))
+    }
+
+    pub(crate) fn place(&self) -> Option<&(Ino, Bytes)> {
+        match &self.home {
+            Home::Slot { place, .. } | Home::Linked { place, .. } => Some(place),
+            Home::Orphan => None,
+        }
+    }
+
+    pub(crate) fn stat(&self, ino: Ino) -> Stat {
+        let nlink = match self.home {
+            Home::Slot { .. } => 1,
+            Home::Linked { nlink, .. } => nlink,
+            Home::Orphan => 0,
+        };
+        let stamp = self.loaded_stamp.wrapping_add(self.map.seq());
+        let mut stat = stat(ino, &self.node, &self.attrs, nlink, stamp);
+        if self.is_dirty() {
+            let allocated = self.node.allocated.saturating_add(self.map.bytes());
+            stat.blocks = allocated.min(self.attrs.size).div_ceil(512);
+        }
+        stat
+    }
+
+    /// What has to be remembered of a state that is queued, after the rebase: without newer changes its number only, so
+    /// that its staging file can go.
+    pub(crate) fn rest_of(&mut self, state: &FixedMap) -> FixedMap {
+        if state.seq() == self.map.seq() {
+            self.map.fix()
+        } else {
+            state.clone()
+        }
+    }
+
+    /// Bytes that are not holes in a content of `len` bytes that `map` makes over the leaf's base.
+    pub(crate) fn allocated(&self, map: &FixedMap, len: u64) -> u64 {
+        let (mut own, mut shown) = (0, 0);
+        for piece in map.pieces(0..len) {
+            let bytes = piece.range.end - piece.range.start;
+            match (piece.source, self.base) {
+                (Some(crate::cache::Source::Zero), _) | (None, None) => {}
+                (Some(_), _) => own += bytes,
+                (None, Some((_, base_len))) => {
+                    shown += piece
+                        .range
+                        .end
+                        .min(base_len)
+                        .saturating_sub(piece.range.start);
+                }
+            }
+        }
+        own + shown.min(self.node.allocated)
+    }
+}
+
+/// A number that differs for different contents, spread so that counting from it meets no other.
+pub(crate) fn content_stamp(node: &Node) -> u64 {
+    let spread = |content: ContentRef| content.instant.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    node.content.reference().map_or(0, spread)
+}
+
+/// A stat of anything but a directory.
+pub(crate) fn stat(ino: Ino, node: &Node, attrs: &Attrs, nlink: u32, content_stamp: u64) -> Stat {
+    Stat {
+        ino,
+        generation: 0,
+        kind: node.kind,
+        attrs: attrs.clone(),
+        nlink,
+        blocks: node.allocated.min(attrs.size).div_ceil(512),
+        content_stamp,
+    }
+}
+
+impl Directory {
+    /// What it is, with the times that are in its merged row.
+    pub(crate) fn node_now(&self, ino: Ino) -> Node {
+        let mut node = self.node.clone();
+        let times = self.stat(ino).attrs;
+        (node.attrs.mtime, node.attrs.ctime, node.attrs.atime) =
+            (times.mtime, times.ctime, times.atime);
+        node
+    }
+
+    pub(crate) fn stat(&self, ino: Ino) -> Stat {
+        let mut attrs = self.node.attrs.clone();
+        let times = [
+            (&self.row.mtime, &mut attrs.mtime),
+            (&self.row.ctime, &mut attrs.ctime),
+            (&self.row.atime, &mut attrs.atime),
+        ];
+        for (register, time) in times {
+            if let Some((_, value)) = register {
+                *time = *value;
+            }
+        }
+        attrs.size = 4096;
+        Stat {
+            ino,
+            generation: self.row.generation,
+            kind: Kind::Directory,
+            attrs,
+            nlink: 2 + u32::try_from(self.row.directories.max(0)).unwrap_or(u32::MAX - 2),
+            blocks: 8,
+            content_stamp: self.row.mtime.as_ref().map_or(0, |(at, _)| at.0),
+        }
+    }
+}
+
+/// The lock of an inode, and the way to publish what changed.
+pub(crate) struct Locked {
+    pub(crate) inode: Arc<Inode>,
+    guard: OwnedMutexGuard<Loaded>,
+}
+
+impl Locked {
+    pub(crate) fn loaded(&mut self) -> &mut Loaded {
+        &mut self.guard
+    }
+
+    pub(crate) fn leaf(&mut self) -> Option<&mut Leaf> {
+        match &mut *self.guard {
+            Loaded::Leaf(leaf) => Some(leaf),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn directory(&mut self) -> Option<&mut Directory> {
+        match &mut *self.guard {
+            Loaded::Directory(directory) => Some(directory),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        let stat = match &*self.guard {
+            Loaded::No | Loaded::Gone => None,
+            Loaded::Directory(directory) => Some(directory.stat(self.inode.ino)),
+            Loaded::Leaf(leaf) => Some(leaf.stat(self.inode.ino)),
+        };
+        *write(&self.inode.live) = stat;
+    }
+}
+
+impl Inode {
+    /// An inode that no table has.
+    pub(crate) fn unshared(ino: Ino) -> Arc<Self> {
+        Arc::new(Self {
+            ino,
+            pins: AtomicUsize::new(0),
+            live: RwLock::new(None),
+            state: Arc::new(tokio::sync::Mutex::new(Loaded::No)),
+        })
+    }
+
+    /// What stat(2) says, if it is loaded.
+    pub(crate) fn live(&self) -> Option<Stat> {
+        read(&self.live).clone()
+    }
+
+    pub(crate) async fn lock(self: &Arc<Self>) -> Locked {
+        Locked {
+            inode: Arc::clone(self),
+            guard: Arc::clone(&self.state).lock_owned().await,
+        }
+    }
+
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.pins.load(Ordering::SeqCst) > 0
+    }
+}
+
+/// The loaded inodes of a namespace.
+#[derive(Debug, Default)]
+pub(crate) struct Inodes {
+    table: DashMap<Ino, Weak<Inode>>,
+    recent: Mutex<VecDeque<Arc<Inode>>>,
+    /// Inodes with something the queue does not have, or with a state that is no version: they stay loaded.
+    unsettled: Mutex<std::collections::HashMap<Ino, Arc<Inode>>>,
+}
+
+impl Inodes {
+    /// The inode, loaded or not.
+    pub(crate) fn get(&self, ino: Ino) -> Arc<Inode> {
+        if let Some(known) = self.known(ino) {
+            return known;
+        }
+        let fresh = Inode::unshared(ino);
+        let mut slot = self.table.entry(ino).or_default();
+        if let Some(known) = slot.upgrade() {
+            return known;
+        }
+        *slot = Arc::downgrade(&fresh);
+        drop(slot);
+        let evicted = {
+            let mut recent = lock(&self.recent);
+            recent.push_back(Arc::clone(&fresh));
+            if recent.len() > RECENT_MAX {
+                recent.pop_front()
+            } else {
+                None
+            }
+        };
+        if let Some(old) = evicted {
+            self.let_go(old);
+        }
+        fresh
+    }
+
+    /// The inode, if somebody has it.
+    pub(crate) fn known(&self, ino: Ino) -> Option<Arc<Inode>> {
+        self.table.get(&ino)?.upgrade()
+    }
+
+    /// A removed directory that came back: who asks for it from now on finds its new rows.
+    pub(crate) async fn revive(&self, ino: Ino) {
+        if let Some(inode) = self.known(ino) {
+            let mut locked = inode.lock().await;
+            if matches!(locked.loaded(), Loaded::Gone) {
+                *locked.loaded() = Loaded::No;
+            }
+        }
+    }
+
+    /// Keeps nothing loaded that nobody uses, and gives the others.
+    pub(crate) fn used(&self) -> Vec<Arc<Inode>> {
+        lock(&self.recent).clear();
+        self.table.retain(|_, weak| weak.strong_count() > 0);
+        self.table.iter().filter_map(|e| e.upgrade()).collect()
+    }
+
+    fn let_go(&self, inode: Arc<Inode>) {
+        let ino = inode.ino;
+        drop(inode);
+        self.table
+            .remove_if(&ino, |_, weak| weak.strong_count() == 0);
+    }
+
+    /// Keeps an inode loaded until [`Inodes::settle`].
+    pub(crate) fn unsettle(&self, inode: &Arc<Inode>) {
+        lock(&self.unsettled).insert(inode.ino, Arc::clone(inode));
+    }
+
+    pub(crate) fn settle(&self, ino: Ino) {
+        let _old = lock(&self.unsettled).remove(&ino);
+    }
+
+    /// Every inode with something that is not a queued version.
+    pub(crate) fn unsettled(&self) -> Vec<Arc<Inode>> {
+        lock(&self.unsettled).values().cloned().collect()
+    }
+}
+
+/// Locks several inodes, in ascending order, each once; they come back in the order asked for by [`find`].
+pub(crate) async fn lock_all(inodes: &Inodes, wanted: &[Ino]) -> Vec<Locked> {
+    let mut order: Vec<Ino> = wanted.to_vec();
+    order.sort_unstable();
+    order.dedup();
+    let mut locked = Vec::with_capacity(order.len());
+    for ino in order {
+        locked.push(inodes.get(ino).lock().await);
+    }
+    locked
+}
+
+/// The lock of `ino` among those taken by [`lock_all`].
+pub(crate) fn find(locked: &mut [Locked], ino: Ino) -> Option<&mut Locked> {
+    locked.iter_mut().find(|l| l.inode.ino == ino)
+}

@@ -1,0 +1,266 @@
+//! The live tree: what a name leads to, what an inode is, what a directory holds.
+
+use bytes::Bytes;
+
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{Attrs, Content, Ino, Kind, ROOT, Stat};
+use crate::store::namespace::Shared;
+use crate::store::schema::journal_record::Order;
+use crate::store::schema::keys;
+use crate::store::schema::rows::{
+    Body, DirectoryRow, Entry, InodeRow, Node, Orphan, Place, State, decode,
+};
+use crate::store::tree::inode::{Directory, Home, Leaf, Loaded, Locked, content_stamp, stat};
+use crate::sync::Arc;
+
+/// Names read at once from a directory.
+const LISTING_CHUNK: usize = 1024;
+
+impl Shared {
+    /// What `name` leads to; `None` if there is no such name.
+    pub(crate) async fn entry(
+        &self,
+        directory: Ino,
+        name: &[u8],
+    ) -> Result<Option<Entry>, StoreError> {
+        self.view.row("C D", &keys::entry(directory, name)).await
+    }
+
+    /// The lock of an inode with its rows loaded. Fails with `NotFound` when it has neither name nor user.
+    pub(crate) async fn lock(&self, ino: Ino) -> Result<Locked, StoreError> {
+        let mut locked = self.inodes.get(ino).lock().await;
+        self.load(&mut locked).await?;
+        Ok(locked)
+    }
+
+    /// As [`Shared::lock`] for several, taken in ascending order.
+    pub(crate) async fn lock_all(&self, wanted: &[Ino]) -> Result<Vec<Locked>, StoreError> {
+        let mut all = crate::store::tree::inode::lock_all(&self.inodes, wanted).await;
+        for locked in &mut all {
+            self.load(locked).await?;
+        }
+        Ok(all)
+    }
+
+    async fn load(&self, locked: &mut Locked) -> Result<(), StoreError> {
+        let ino = locked.inode.ino;
+        match locked.loaded() {
+            Loaded::No => {}
+            Loaded::Gone => return Err(StoreError::NotFound),
+            Loaded::Directory(_) | Loaded::Leaf(_) => return Ok(()),
+        }
+        let loaded = self.read_inode(ino).await?.ok_or(StoreError::NotFound)?;
+        *locked.loaded() = loaded;
+        Ok(())
+    }
+
+    pub(crate) async fn read_inode(&self, ino: Ino) -> Result<Option<Loaded>, StoreError> {
+        match self.view.row("C I", &keys::inode(ino)).await? {
+            Some(InodeRow::Directory(row)) => return self.read_directory(row).await,
+            Some(InodeRow::Linked(row)) => {
+                let place = self.place(ino).await?.unwrap_or((ROOT, Bytes::new()));
+                let home = Home::Linked {
+                    place,
+                    nlink: row.nlink,
+                };
+                return Ok(Some(Loaded::Leaf(Box::new(Leaf::new(
+                    home, row.node, row.state,
+                )))));
+            }
+            None => {}
+        }
+        if let Some(place) = self.place(ino).await?
+            && let Some(entry) = self.entry(place.0, &place.1).await?
+            && entry.ino == ino
+            && let Body::Own { node, state } = entry.body
+        {
+            let home = Home::Slot {
+                place,
+                bound: entry.bound,
+                alive_since: entry.alive_since,
+            };
+            return Ok(Some(Loaded::Leaf(Box::new(Leaf::new(home, node, state)))));
+        }
+        let orphan: Option<Orphan> = self.view.row("C O", &keys::orphan(ino)).await?;
+        Ok(orphan.map(|orphan| {
+            Loaded::Leaf(Box::new(Leaf::new(
+                Home::Orphan,
+                orphan.node,
+                State::Unborn { behind: None },
+            )))
+        }))
+    }
+
+    async fn read_directory(&self, row: DirectoryRow) -> Result<Option<Loaded>, StoreError> {
+        let Some((_, place)) = row.place.clone() else {
+            return Ok(None);
+        };
+        let Some(entry) = self.entry(place.0, &place.1).await? else {
+            return Ok(None);
+        };
+        match entry.body {
+            Body::Own { node, .. } => Ok(Some(Loaded::Directory(Box::new(Directory {
+                row,
+                node,
+                place,
+            })))),
+            Body::Linked(_) => Err(StoreError::Corrupt(format!(
+                "directory {} is hard-linked",
+                entry.ino.0
+            ))),
+        }
+    }
+
+    async fn place(&self, ino: Ino) -> Result<Option<(Ino, Bytes)>, StoreError> {
+        let place: Option<Place> = self.view.row("C N", &keys::place(ino)).await?;
+        Ok(place.map(|p| (p.directory, p.name)))
+    }
+
+    pub(crate) async fn stat(&self, ino: Ino) -> Result<Stat, StoreError> {
+        if let Some(inode) = self.inodes.known(ino)
+            && let Some(stat) = inode.live()
+        {
+            return if stat.nlink > 0 || inode.is_pinned() {
+                Ok(stat)
+            } else {
+                Err(StoreError::NotFound)
+            };
+        }
+        let mut locked = self.lock(ino).await?;
+        match locked.loaded() {
+            Loaded::Directory(directory) => Ok(directory.stat(ino)),
+            Loaded::Leaf(leaf) => Ok(leaf.stat(ino)),
+            Loaded::No | Loaded::Gone => Err(StoreError::NotFound),
+        }
+    }
+
+    /// Stat of what an entry leads to, with unsealed writes in it.
+    pub(crate) async fn stat_entry(&self, entry: &Entry) -> Result<Stat, StoreError> {
+        match &entry.body {
+            Body::Own { node, .. } if node.kind != Kind::Directory => {
+                let live = self.inodes.known(entry.ino).and_then(|inode| inode.live());
+                Ok(live
+                    .unwrap_or_else(|| stat(entry.ino, node, &node.attrs, 1, content_stamp(node))))
+            }
+            Body::Own { .. } | Body::Linked(_) => self.stat(entry.ino).await,
+        }
+    }
+
+    /// The ancestors of `directory` that an operation must wait for: none unless a directory is on the move.
+    pub(crate) async fn ancestors(&self, directory: Ino) -> Result<Vec<Ino>, StoreError> {
+        if self.queue.moves_under_way() {
+            self.lineage(directory).await
+        } else {
+            Ok(Vec::new())
+        }
+    }
+
+    /// All directories above `directory`, nearest first.
+    pub(crate) async fn lineage(&self, directory: Ino) -> Result<Vec<Ino>, StoreError> {
+        let (mut above, mut at) = (Vec::new(), directory);
+        while at != ROOT {
+            at = self.parent(at).await?;
+            above.push(at);
+        }
+        Ok(above)
+    }
+
+    pub(crate) async fn parent(&self, directory: Ino) -> Result<Ino, StoreError> {
+        if directory == ROOT {
+            return Ok(ROOT);
+        }
+        match self.view.row("C I", &keys::inode(directory)).await? {
+            Some(InodeRow::Directory(row)) => row
+                .place
+                .map(|(_, (parent, _))| parent)
+                .ok_or(StoreError::NotFound),
+            Some(InodeRow::Linked(_)) => Err(StoreError::NotDirectory),
+            None => Err(StoreError::NotFound),
+        }
+    }
+
+    /// The order of an operation that changes a name in `directory`.
+    pub(crate) async fn order_in(
+        &self,
+        directory: Ino,
+        name: &[u8],
+        ino: Ino,
+    ) -> Result<Order, StoreError> {
+        Ok(Order {
+            touches: vec![keys::entry(directory, name), keys::inode(ino)],
+            within: vec![directory],
+            below: self.ancestors(directory).await?,
+            ..Order::default()
+        })
+    }
+}
+
+/// The names of a directory, ascending, read as they are asked for.
+#[derive(Debug)]
+pub struct Listing {
+    shared: Arc<Shared>,
+    directory: Ino,
+    next: Option<Bytes>,
+    chunk: std::vec::IntoIter<(Bytes, Bytes)>,
+}
+
+impl Listing {
+    pub(crate) fn new(shared: Arc<Shared>, directory: Ino) -> Self {
+        Self::starting_at(shared, directory, b"")
+    }
+
+    /// The names from `name` on.
+    pub(crate) fn starting_at(shared: Arc<Shared>, directory: Ino, name: &[u8]) -> Self {
+        let next = Some(keys::entry(directory, name));
+        Self {
+            shared,
+            directory,
+            next,
+            chunk: Vec::new().into_iter(),
+        }
+    }
+
+    /// The next name and what it leads to; `None` after the last. Names that come or go meanwhile may or may not be among
+    /// them; all others appear once.
+    pub async fn next(&mut self) -> Result<Option<(Bytes, Stat)>, StoreError> {
+        loop {
+            if let Some((key, value)) = self.chunk.next() {
+                let entry: Entry = decode("C D", &value)?;
+                match self.shared.stat_entry(&entry).await {
+                    Ok(stat) => return Ok(Some((keys::entry_name(&key), stat))),
+                    Err(StoreError::NotFound) => continue,
+                    Err(error) => return Err(error),
+                }
+            }
+            let Some(from) = self.next.take() else {
+                return Ok(None);
+            };
+            let end = keys::after(&keys::entry(self.directory, b""));
+            let rows = self.shared.view.scan(from, end, LISTING_CHUNK).await?;
+            if rows.len() == LISTING_CHUNK {
+                self.next = rows.last().map(|(key, _)| [&key[..], &[0]].concat().into());
+            }
+            self.chunk = rows.into_iter();
+        }
+    }
+}
+
+/// The root directory's own row.
+pub(crate) fn root_node(uid: u32, gid: u32, time: crate::store::model::version::Time) -> Node {
+    Node {
+        kind: Kind::Directory,
+        attrs: Attrs {
+            mode: 0o755,
+            uid,
+            gid,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            btime: time,
+            ..Attrs::default()
+        },
+        xattrs: Vec::new(),
+        content: Content::Empty,
+        allocated: 0,
+    }
+}

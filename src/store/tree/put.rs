@@ -1,0 +1,476 @@
+//! A whole file under a name in one operation: written before any name leads to it, then put there at one instant.
+//!
+//! Path: bytes go into the journal and into staging under a number that no name has; [`Whole::place`] makes one operation of
+//! the entry, the content and the end of what had the name before. Large contents go to the bucket while they are written, shown
+//! by an orphan's row. Invariant: until the place is journaled nobody sees anything of it, and a crash leaves nothing of it.
+
+use bytes::Bytes;
+
+use crate::cache::Source;
+use crate::store::commit::queue::Draft;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{
+    Attrs, Author, Content, Ino, Kind, Op, Stamp, Time, Timestamp, VersionId,
+};
+use crate::store::namespace::{Namespace, Shared};
+use crate::store::schema::journal_record::{Order, Record, Settled};
+use crate::store::schema::keys;
+use crate::store::schema::rows::{Body, DirectoryRow, Entry, Foreign, Node, Orphan, State, encode};
+use crate::store::tree::file::LEN_MAX;
+use crate::store::tree::flush_content::Prepared;
+use crate::store::tree::inode::{Due, FixState, Home, Inode, Leaf, Locked, find};
+use crate::store::tree::reflink::CloneSource;
+use crate::store::tree::row_writer::Leaving;
+use crate::sync::Arc;
+
+/// So many bytes are written, then they go to the bucket while the next are: a multiple of what a range row describes.
+const AHEAD: u64 = 32 << 20;
+
+/// What a file is to be under its name.
+#[derive(Clone, Debug)]
+pub(crate) struct Placing {
+    /// Permission bits, owner and group of a name that is new; a file that is replaced hands on its own.
+    pub(crate) mode: u32,
+    pub(crate) owner: (u32, u32),
+    /// Attributes of the state. Of a file that is replaced those outside `user.` stay.
+    pub(crate) xattrs: Vec<(Bytes, Bytes)>,
+    pub(crate) op: Op,
+    pub(crate) author: Author,
+    /// When the version began, where that is not now: after every version the name has.
+    pub(crate) since: Option<Timestamp>,
+    /// The id somebody else gave the version.
+    pub(crate) foreign_id: Option<Bytes>,
+}
+
+/// A file that has no name yet.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    shared: Arc<Shared>,
+    inode: Arc<Inode>,
+    leaf: Leaf,
+    author: Author,
+    /// Whether the queue has a part of it already, under an orphan's row.
+    begun: bool,
+    placed: bool,
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        if self.placed {
+            return;
+        }
+        if let Some(working) = self.leaf.working.take() {
+            working.finish();
+        }
+        if self.begun {
+            // The receiver lives as long as the namespace's tasks; afterwards the next mount drains the orphan.
+            let _gone = self.shared.orphaned.send(self.inode.ino);
+        }
+    }
+}
+
+impl Namespace {
+    /// Begins a file that is to be put under `name`, which is only noted with its bytes.
+    pub(crate) fn begin(&self, parent: Ino, name: &Bytes, author: &Author) -> Whole {
+        let far = Timestamp(u64::MAX);
+        let home = Home::Slot {
+            place: (parent, name.clone()),
+            bound: far,
+            alive_since: far,
+        };
+        let node = Node {
+            kind: Kind::File,
+            attrs: Attrs::default(),
+            xattrs: Vec::new(),
+            content: Content::Empty,
+            allocated: 0,
+        };
+        Whole {
+            inode: Inode::unshared(Ino(self.0.new_id())),
+            leaf: Leaf::new(home, node, State::Unborn { behind: None }),
+            shared: Arc::clone(&self.0),
+            author: author.clone(),
+            begun: false,
+            placed: false,
+        }
+    }
+}
+
+impl Whole {
+    /// Adds bytes at the end.
+    ///
+    /// # Errors
+    /// `TooLarge`, `NoSpace` when the cache directory is full, `Fenced`, `Closed`.
+    pub(crate) async fn append(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+        let (at, len) = (self.leaf.attrs.size, bytes.len() as u64);
+        if len == 0 {
+            return Ok(());
+        }
+        let end = at
+            .checked_add(len)
+            .filter(|end| *end <= LEN_MAX)
+            .ok_or(StoreError::TooLarge)?;
+        let shared = Arc::clone(&self.shared);
+        shared.health.check()?;
+        let mut waiting = shared.waiting();
+        let permit = loop {
+            let permit = match shared.budget.try_acquire(len) {
+                Some(permit) => permit,
+                None => {
+                    // A caller that waits has handed over what it holds, or all would wait for each other.
+                    self.hand_over().await?;
+                    shared.budget.acquire(len).await
+                }
+            };
+            let (leaf, bytes) = (&mut self.leaf, bytes.clone());
+            match shared.place_bytes(self.inode.ino, leaf, at, bytes, &self.author) {
+                Err(StoreError::NoSpace) => {}
+                outcome => break outcome.map(|()| permit)?,
+            }
+            drop(permit);
+            self.hand_over().await?;
+            waiting.more(len).await?;
+        };
+        match &mut self.leaf.permit {
+            Some(held) => held.merge(permit),
+            held @ None => *held = Some(permit),
+        }
+        self.leaf.attrs.size = end;
+        if end.is_multiple_of(AHEAD) {
+            self.hand_over().await?;
+        }
+        Ok(())
+    }
+
+    /// Shows all bytes of a source at the end; none move.
+    ///
+    /// # Errors
+    /// As [`Whole::append`].
+    pub(crate) fn show(&mut self, source: &CloneSource) -> Result<(), StoreError> {
+        let (at, len) = (self.leaf.attrs.size, source.len());
+        if len == 0 {
+            return Ok(());
+        }
+        let end = at
+            .checked_add(len)
+            .filter(|end| *end <= LEN_MAX)
+            .ok_or(StoreError::TooLarge)?;
+        self.shared.health.check()?;
+        if let Some((content, pin)) = source.content() {
+            let (ino, leaf) = (self.inode.ino, &mut self.leaf);
+            let working = self.shared.working(ino, leaf, &self.author)?.id;
+            let _covered = self.shared.journal(&Record::Refer {
+                working,
+                offset: at,
+                len,
+                content: *content,
+                position: 0,
+            })?;
+            let of = content.referent();
+            leaf.map
+                .write(at, len, Source::Reference { of, position: 0 });
+            leaf.holds.push(Arc::clone(pin));
+        }
+        self.leaf.attrs.size = end;
+        Ok(())
+    }
+
+    /// Sends what was written so far on its way to the bucket.
+    async fn hand_over(&mut self) -> Result<(), StoreError> {
+        if !self.leaf.is_dirty() {
+            return Ok(());
+        }
+        let answer = self.shared.clock.begin();
+        let at = answer.at();
+        let (prepared, fix) = self.prepare(at).await?;
+        let order = Order {
+            touches: vec![keys::inode(self.inode.ino)],
+            ..Order::default()
+        };
+        let mut draft = self.shared.draft(at, order);
+        let mut node = self.leaf.node.clone();
+        node.content = prepared.content.clone();
+        node.attrs = self.leaf.attrs.clone();
+        node.allocated = node.attrs.size;
+        self.shared.count(&mut draft, &self.leaf.node.content, -1);
+        self.shared.count(&mut draft, &node.content, 1);
+        let orphan = Orphan { node: node.clone() };
+        draft
+            .rows
+            .put(keys::orphan(self.inode.ino), encode(&orphan));
+        self.queue(draft, (prepared, &fix), node)?;
+        self.begun = true;
+        Ok(())
+    }
+
+    async fn prepare(&mut self, at: Timestamp) -> Result<(Prepared, FixState), StoreError> {
+        let due = (at, Due::Lapsed);
+        let fix = self
+            .shared
+            .state_of(&self.inode, &mut self.leaf, due, &self.author)?;
+        let changes = match &self.leaf.settled {
+            Some(settled) => fix.map.since(settled),
+            None => fix.map.clone(),
+        };
+        let (base, len) = (self.leaf.base, self.leaf.attrs.size);
+        let prepared = self
+            .shared
+            .prepare(&self.inode, &self.leaf, (&changes, base, &fix), (at, len))
+            .await?;
+        Ok((prepared, fix))
+    }
+
+    /// Queues a state and makes it what is gone on from.
+    fn queue(
+        &mut self,
+        mut draft: Draft,
+        (prepared, fix): (Prepared, &FixState),
+        node: Node,
+    ) -> Result<(), StoreError> {
+        let leaf = &mut self.leaf;
+        let shown = node.content.reference();
+        let base = shown.map(|content| (content, node.attrs.size));
+        if let (None, Some(working)) = (&prepared.brings, fix.working) {
+            draft.settles = Some(Settled {
+                working,
+                fix: fix.at,
+                base,
+            });
+        }
+        draft.held = self.shared.hand_over(leaf, true);
+        draft.held.holds.clone_from(&fix.holds);
+        self.shared.bring_along(&mut draft, prepared);
+        // The room goes along only once the journal has it: of a state that was refused the bytes stay dirty.
+        self.shared
+            .enqueue(draft)?
+            .keep(leaf.room_of(&fix.map, true));
+        leaf.base = base;
+        leaf.node = node;
+        leaf.map.rebase(&fix.map);
+        leaf.settled = Some(leaf.rest_of(&fix.map));
+        leaf.working = None;
+        leaf.holds.clear();
+        Ok(())
+    }
+
+    /// Puts the file under a name, in the place of a file that has it; the version it is there.
+    ///
+    /// # Errors
+    /// `NotFound` when the directory is gone, `NotDirectory`; `IsDirectory` over a directory, `Exists` over anything else
+    /// that is no file; `Invalid` when `since` is not after the name's last version; `NoSpace`.
+    pub(crate) async fn place(
+        &mut self,
+        parent: Ino,
+        name: &Bytes,
+        how: &Placing,
+    ) -> Result<VersionId, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        shared.health.check()?;
+        loop {
+            let target = shared.entry(parent, name).await?;
+            let mut wanted = vec![parent];
+            wanted.extend(target.as_ref().map(|t| t.ino));
+            let mut locked = match shared.lock_all(&wanted).await {
+                Ok(locked) => locked,
+                Err(StoreError::NotFound) => {
+                    // The target may just have gone; the directory must not.
+                    drop(shared.lock(parent).await?);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let now = shared.entry(parent, name).await?;
+            if now.as_ref().map(|e| e.ino) == target.as_ref().map(|e| e.ino) {
+                return self.place_locked(&mut locked, (parent, name), how).await;
+            }
+        }
+    }
+
+    async fn place_locked(
+        &mut self,
+        locked: &mut [Locked],
+        (parent, name): (Ino, &Bytes),
+        how: &Placing,
+    ) -> Result<VersionId, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        find(locked, parent)
+            .and_then(Locked::directory)
+            .ok_or(StoreError::NotDirectory)?;
+        let target = self.settled_target(locked, (parent, name)).await?;
+        let answer = shared.clock.begin();
+        let (at, ino) = (answer.at(), self.inode.ino);
+        let since = how.since.unwrap_or(at);
+        if how.since.is_some() {
+            shared.check_since((parent, name), at, since).await?;
+        }
+        let (prepared, fix) = self.prepare(at).await?;
+        let mut draft = shared.draft(at, shared.order_in(parent, name, ino).await?);
+        let slot = (parent, name.clone());
+        let stamp = Stamp {
+            id: VersionId {
+                instant: since,
+                suffix: shared.suffix(),
+            },
+            op: how.op,
+            author: how.author.clone(),
+            host: shared.config.host.clone(),
+            origin: None,
+        };
+        let mut node = self.node(how, draft.time, &prepared.content);
+        let mut out = None;
+        if let Some(entry) = &target {
+            let found = find(locked, entry.ino).ok_or(StoreError::NotFound)?;
+            out = Some(shared.oust_file(&mut draft, found, (entry, &slot), since, &mut node)?);
+        }
+        let alive = target.as_ref().map_or(since, |t| t.alive_since.min(since));
+        self.rows(&mut draft, (&slot, alive), &node, &stamp);
+        if let Some(id) = &how.foreign_id {
+            let row = Foreign {
+                directory: parent,
+                name: name.clone(),
+                version: stamp.id,
+            };
+            draft.rows.put(keys::foreign(id), encode(&row));
+        }
+        let change = DirectoryRow {
+            entries: i64::from(target.is_none()),
+            shed: Some((at, None)),
+            ..DirectoryRow::default()
+        };
+        let change = shared.touch(&mut draft, parent, change);
+        let time = draft.time;
+        self.queue(draft, (prepared, &fix), node)?;
+        self.placed = true;
+        if let Some(directory) = find(locked, parent).and_then(Locked::directory) {
+            directory.row.merge(change);
+        }
+        if let (Some(home), Some(entry)) = (out, &target)
+            && let Some(found) = find(locked, entry.ino)
+        {
+            shared.moved_out(found, home, time);
+        }
+        Ok(stamp.id)
+    }
+
+    /// What has the name, once its fixed states are versions; only a file may be replaced.
+    async fn settled_target(
+        &self,
+        locked: &mut [Locked],
+        (parent, name): (Ino, &Bytes),
+    ) -> Result<Option<Entry>, StoreError> {
+        let Some(entry) = self.shared.entry(parent, name).await? else {
+            return Ok(None);
+        };
+        let target = find(locked, entry.ino).ok_or(StoreError::NotFound)?;
+        match target.leaf().map(|leaf| leaf.node.kind) {
+            Some(Kind::File) => {}
+            Some(_) => return Err(StoreError::Exists),
+            None => return Err(StoreError::IsDirectory),
+        }
+        self.shared.save_fixes(target).await?;
+        self.shared.entry(parent, name).await
+    }
+
+    fn node(&self, how: &Placing, now: Time, content: &Content) -> Node {
+        let time = how.since.map_or(now, Timestamp::time);
+        let size = self.leaf.attrs.size;
+        Node {
+            kind: Kind::File,
+            attrs: Attrs {
+                mode: how.mode & 0o7777,
+                uid: how.owner.0,
+                gid: how.owner.1,
+                rdev: 0,
+                size,
+                atime: time,
+                mtime: time,
+                ctime: time,
+                btime: time,
+            },
+            xattrs: how.xattrs.clone(),
+            content: content.clone(),
+            allocated: size,
+        }
+    }
+
+    fn rows(
+        &self,
+        draft: &mut Draft,
+        (slot, alive_since): (&(Ino, Bytes), Timestamp),
+        node: &Node,
+        stamp: &Stamp,
+    ) {
+        let ino = self.inode.ino;
+        if self.begun {
+            draft.rows.delete(keys::orphan(ino));
+            self.shared.count(draft, &self.leaf.node.content, -1);
+        }
+        self.shared.count(draft, &node.content, 1);
+        let entry = Entry {
+            ino,
+            bound: draft.instant,
+            alive_since,
+            body: Body::Own {
+                node: node.clone(),
+                state: State::Version(stamp.clone()),
+            },
+        };
+        draft.rows.put(keys::entry(slot.0, &slot.1), encode(&entry));
+        self.shared.put_place(draft, ino, slot);
+        let space = node.space().cast_signed();
+        draft.usage.0 = draft.usage.0.wrapping_add(space);
+        draft.usage.1 += 1;
+    }
+}
+
+impl Shared {
+    /// A version may begin only in the past, and after all that its name had.
+    async fn check_since(
+        self: &Arc<Self>,
+        (parent, name): (Ino, &Bytes),
+        now: Timestamp,
+        since: Timestamp,
+    ) -> Result<(), StoreError> {
+        let refused = |why: String| Err(StoreError::Invalid(why));
+        if since >= now {
+            return refused(format!("{} ns lies in the future", since.0));
+        }
+        let versions = Namespace(Arc::clone(self)).versions(parent, name).await?;
+        let last = versions
+            .last()
+            .map(|last| last.ended.unwrap_or(last.version.instant));
+        match last {
+            Some(last) if last >= since => refused(format!(
+                "the name changed at {} ns, not before {} ns",
+                last.0, since.0
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The file that has the name loses it at `since`, and hands on what a new content leaves alone.
+    fn oust_file(
+        &self,
+        draft: &mut Draft,
+        target: &mut Locked,
+        (entry, slot): (&Entry, &(Ino, Bytes)),
+        since: Timestamp,
+        node: &mut Node,
+    ) -> Result<Home, StoreError> {
+        let pinned = target.inode.is_pinned();
+        let leaf = target.leaf().ok_or(StoreError::IsDirectory)?;
+        let (mode, uid, gid) = (leaf.attrs.mode, leaf.attrs.uid, leaf.attrs.gid);
+        (node.attrs.mode, node.attrs.uid, node.attrs.gid) = (mode, uid, gid);
+        let stays = |(name, _): &&(Bytes, Bytes)| !name.starts_with(b"user.");
+        node.xattrs
+            .extend(leaf.node.xattrs.iter().filter(stays).cloned());
+        node.xattrs.sort();
+        draft.order.touches.push(keys::inode(entry.ino));
+        // What ends, ends when the new state begins; the operation has its place in the queue by its answer.
+        let answered = std::mem::replace(&mut draft.instant, since);
+        let how = (Leaving::Replaced, pinned);
+        let home = self.detach(draft, (entry.ino, leaf), entry, slot, how);
+        draft.instant = answered;
+        Ok(home)
+    }
+}

@@ -1,0 +1,579 @@
+//! Rename: one operation, whatever hangs below what moves.
+//!
+//! Path of an operation: look up both names unlocked; lock directories and inodes; look again and start over if the names lead
+//! elsewhere by now; save what is fixed; close, move and open slots in one batch. Directories move under one gate, so that
+//! no two moves make a circle.
+
+use bytes::Bytes;
+
+use crate::store::commit::queue::Draft;
+use crate::store::index::interval_tree;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{Author, Displaced, EndOp, Ino, Kind, Op, Origin, Stat, Time};
+use crate::store::namespace::{Namespace, Shared};
+use crate::store::schema::journal_record::Order;
+use crate::store::schema::keys;
+use crate::store::schema::rows::{
+    Body, DirectoryRow, Entry, Hung, InodeRow, Last, Node, State, encode,
+};
+use crate::store::tree::inode::{Directory, Home, Loaded, Locked, find};
+use crate::store::tree::row_writer::{Arrival, Leaving};
+
+/// What rename does when the new name exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenameMode {
+    /// Takes its place.
+    Replace,
+    /// Fails with `Exists`.
+    NoReplace,
+    /// Both change places.
+    Exchange,
+}
+
+/// What a rename did.
+#[derive(Clone, Debug)]
+pub struct Renamed {
+    /// The inode under its new name.
+    pub moved: Stat,
+    /// The inode that lost the new name, or that has the old one after an exchange.
+    pub replaced: Option<Displaced>,
+}
+
+/// Both ends of a rename, as they were found.
+struct Ends {
+    from: (Ino, Bytes),
+    to: (Ino, Bytes),
+    source: Entry,
+    target: Option<Entry>,
+}
+
+/// What changes in memory when the operation is queued.
+pub(crate) enum After {
+    Leaf {
+        ino: Ino,
+        home: Home,
+        node: Node,
+        state: State,
+    },
+    Directory {
+        ino: Ino,
+        place: (Ino, Bytes),
+        row: DirectoryRow,
+    },
+    Out {
+        ino: Ino,
+        home: Home,
+    },
+    Gone(Ino),
+}
+
+fn kind(entry: &Entry) -> Option<Kind> {
+    match &entry.body {
+        Body::Own { node, .. } => Some(node.kind),
+        Body::Linked(_) => None,
+    }
+}
+
+pub(crate) fn is_directory(entry: &Entry) -> bool {
+    kind(entry) == Some(Kind::Directory)
+}
+
+impl Namespace {
+    /// Moves a name. Directories move with all that is below them.
+    ///
+    /// # Errors
+    /// `NotFound`, `Exists`, `NotEmpty`, `NotDirectory`, `IsDirectory`, `IntoItself`.
+    pub async fn rename(
+        &self,
+        from: (Ino, &[u8]),
+        to: (Ino, &[u8]),
+        mode: RenameMode,
+        author: &Author,
+    ) -> Result<Renamed, StoreError> {
+        crate::store::tree::create::check_entry_name(from.1)?;
+        crate::store::tree::create::check_entry_name(to.1)?;
+        let shared = &self.0;
+        shared.room_for_names().await;
+        loop {
+            let source = shared
+                .entry(from.0, from.1)
+                .await?
+                .ok_or(StoreError::NotFound)?;
+            let target = shared.entry(to.0, to.1).await?;
+            let moves_directory =
+                is_directory(&source) || target.as_ref().is_some_and(is_directory);
+            let _gate = if moves_directory {
+                Some(shared.renames.lock().await)
+            } else {
+                None
+            };
+            let mut wanted = vec![from.0, to.0, source.ino];
+            wanted.extend(target.as_ref().map(|t| t.ino));
+            let mut locked = shared.lock_all(&wanted).await?;
+            let same = |now: &Option<Entry>, then: Option<Ino>| now.as_ref().map(|e| e.ino) == then;
+            let (now_source, now_target) = (
+                shared.entry(from.0, from.1).await?,
+                shared.entry(to.0, to.1).await?,
+            );
+            if !same(&now_source, Some(source.ino))
+                || !same(&now_target, target.as_ref().map(|t| t.ino))
+            {
+                continue;
+            }
+            let ends = Ends {
+                from: (from.0, Bytes::copy_from_slice(from.1)),
+                to: (to.0, Bytes::copy_from_slice(to.1)),
+                source,
+                target,
+            };
+            return shared.rename_locked(&mut locked, ends, mode, author).await;
+        }
+    }
+}
+
+impl Shared {
+    async fn rename_locked(
+        &self,
+        locked: &mut [Locked],
+        mut ends: Ends,
+        mode: RenameMode,
+        author: &Author,
+    ) -> Result<Renamed, StoreError> {
+        self.check_rename(locked, &ends, mode).await?;
+        if ends
+            .target
+            .as_ref()
+            .is_some_and(|t| t.ino == ends.source.ino)
+        {
+            let moved = self.live_stat(locked, ends.source.ino)?;
+            return Ok(Renamed {
+                moved,
+                replaced: None,
+            });
+        }
+        self.settle_ends(locked, &mut ends, mode, author).await?;
+        let answer = self.clock.begin();
+        let mut draft = self.draft(answer.at(), self.rename_order(&ends).await?);
+        let mut after = Vec::new();
+        match mode {
+            RenameMode::Exchange => {
+                self.exchange(&mut draft, locked, &ends, author, &mut after)
+                    .await?;
+            }
+            RenameMode::Replace | RenameMode::NoReplace => {
+                self.replace(&mut draft, locked, &ends, author, &mut after)
+                    .await?;
+            }
+        }
+        let touched = self.touch_parents(&mut draft, locked, &ends, mode)?;
+        let time = draft.time;
+        self.enqueue(draft)?;
+        for (ino, change) in touched {
+            if let Some(directory) = find(locked, ino).and_then(Locked::directory) {
+                directory.row.merge(change);
+            }
+        }
+        let replaced = ends.target.as_ref().map(|t| t.ino);
+        let mut lost = None;
+        for change in after {
+            let ino = change.ino();
+            if let Some(stat) = self.apply(locked, change, time)
+                && Some(ino) == replaced
+            {
+                lost = Some(stat);
+            }
+        }
+        Ok(Renamed {
+            moved: self.live_stat(locked, ends.source.ino)?,
+            replaced: lost,
+        })
+    }
+
+    /// Saves what is fixed at both ends, and reads their names again.
+    async fn settle_ends(
+        &self,
+        locked: &mut [Locked],
+        ends: &mut Ends,
+        mode: RenameMode,
+        author: &Author,
+    ) -> Result<(), StoreError> {
+        for ino in [Some(ends.source.ino), ends.target.as_ref().map(|t| t.ino)]
+            .into_iter()
+            .flatten()
+        {
+            if let Some(target) = find(locked, ino) {
+                self.save_fixes(target).await?;
+                // What goes to another name takes its bytes along: it must never be found there without them.
+                if ino == ends.source.ino || mode == RenameMode::Exchange {
+                    self.provide(target, author).await?;
+                }
+            }
+        }
+        ends.source = self
+            .entry(ends.from.0, &ends.from.1)
+            .await?
+            .ok_or(StoreError::NotFound)?;
+        ends.target = self.entry(ends.to.0, &ends.to.1).await?;
+        Ok(())
+    }
+
+    fn live_stat(&self, locked: &mut [Locked], ino: Ino) -> Result<Stat, StoreError> {
+        match find(locked, ino).map(Locked::loaded) {
+            Some(Loaded::Leaf(leaf)) => Ok(leaf.stat(ino)),
+            Some(Loaded::Directory(directory)) => Ok(directory.stat(ino)),
+            _ => Err(StoreError::NotFound),
+        }
+    }
+
+    pub(crate) fn apply(
+        &self,
+        locked: &mut [Locked],
+        change: After,
+        time: Time,
+    ) -> Option<Displaced> {
+        let target = find(locked, change.ino())?;
+        match change {
+            After::Leaf {
+                ino,
+                home,
+                node,
+                state,
+            } => {
+                let leaf = target.leaf()?;
+                leaf.home = home;
+                leaf.attrs.ctime = time;
+                leaf.node = node;
+                leaf.state = state;
+                let stat = leaf.stat(ino);
+                let xattrs = leaf.node.xattrs.clone();
+                self.settle_if_clean(target);
+                Some(Displaced { stat, xattrs })
+            }
+            After::Directory { ino, place, row } => {
+                let directory = target.directory()?;
+                directory.place = place;
+                directory.row.merge(row);
+                let xattrs = directory.node.xattrs.clone();
+                let stat = directory.stat(ino);
+                Some(Displaced { stat, xattrs })
+            }
+            After::Out { home, .. } => Some(self.moved_out(target, home, time)),
+            After::Gone(ino) => {
+                let directory = target.directory()?;
+                let (mut stat, xattrs) = (directory.stat(ino), directory.node.xattrs.clone());
+                (stat.nlink, stat.attrs.ctime) = (0, time);
+                *target.loaded() = Loaded::Gone;
+                Some(Displaced { stat, xattrs })
+            }
+        }
+    }
+
+    async fn check_rename(
+        &self,
+        locked: &mut [Locked],
+        ends: &Ends,
+        mode: RenameMode,
+    ) -> Result<(), StoreError> {
+        for parent in [ends.from.0, ends.to.0] {
+            find(locked, parent)
+                .and_then(Locked::directory)
+                .ok_or(StoreError::NotDirectory)?;
+        }
+        match (&ends.target, mode) {
+            (Some(_), RenameMode::NoReplace) => return Err(StoreError::Exists),
+            (None, RenameMode::Exchange) => return Err(StoreError::NotFound),
+            _ => {}
+        }
+        let moving = [
+            Some((&ends.source, ends.to.0)),
+            ends.target
+                .as_ref()
+                .filter(|_| mode == RenameMode::Exchange)
+                .map(|t| (t, ends.from.0)),
+        ];
+        for (entry, into) in moving.into_iter().flatten() {
+            if is_directory(entry)
+                && (into == entry.ino || self.lineage(into).await?.contains(&entry.ino))
+            {
+                return Err(StoreError::IntoItself);
+            }
+        }
+        let Some(target) = ends
+            .target
+            .as_ref()
+            .filter(|t| mode != RenameMode::Exchange && t.ino != ends.source.ino)
+        else {
+            return Ok(());
+        };
+        match (is_directory(&ends.source), is_directory(target)) {
+            (true, false) => Err(StoreError::NotDirectory),
+            (false, true) => Err(StoreError::IsDirectory),
+            (true, true) => self.check_empty(target.ino).await,
+            (false, false) => Ok(()),
+        }
+    }
+
+    async fn rename_order(&self, ends: &Ends) -> Result<Order, StoreError> {
+        let mut order = self
+            .order_in(ends.from.0, &ends.from.1, ends.source.ino)
+            .await?;
+        let other = ends.target.as_ref().map_or(ends.source.ino, |t| t.ino);
+        let second = self.order_in(ends.to.0, &ends.to.1, other).await?;
+        order.touches.extend(second.touches);
+        order.below.extend(second.below);
+        if ends.to.0 != ends.from.0 {
+            order.within.extend(second.within);
+        }
+        Ok(order)
+    }
+
+    /// Times and counts of both directories.
+    fn touch_parents(
+        &self,
+        draft: &mut Draft,
+        locked: &mut [Locked],
+        ends: &Ends,
+        mode: RenameMode,
+    ) -> Result<Vec<(Ino, DirectoryRow)>, StoreError> {
+        let at = draft.instant;
+        let source = i64::from(is_directory(&ends.source));
+        let target = ends
+            .target
+            .as_ref()
+            .map_or(0, |t| i64::from(is_directory(t)));
+        let (from, to) = match mode {
+            RenameMode::Exchange => ((0, target - source), (0, source - target)),
+            _ => (
+                (-1, -source),
+                (i64::from(ends.target.is_none()), source - target),
+            ),
+        };
+        let mut changes = Vec::new();
+        for (ino, (entries, directories)) in [(ends.from.0, from), (ends.to.0, to)] {
+            find(locked, ino)
+                .and_then(Locked::directory)
+                .ok_or(StoreError::NotDirectory)?;
+            let change = DirectoryRow {
+                entries,
+                directories,
+                shed: Some((at, None)),
+                ..DirectoryRow::default()
+            };
+            changes.push((ino, self.touch(draft, ino, change)));
+        }
+        Ok(changes)
+    }
+
+    async fn replace(
+        &self,
+        draft: &mut Draft,
+        locked: &mut [Locked],
+        ends: &Ends,
+        author: &Author,
+        after: &mut Vec<After>,
+    ) -> Result<(), StoreError> {
+        let at = draft.instant;
+        draft.rows.delete(keys::entry(ends.from.0, &ends.from.1));
+        let mut behind = None;
+        if let Some(target) = &ends.target {
+            let unborn = find(locked, ends.source.ino)
+                .and_then(Locked::leaf)
+                .is_some_and(|leaf| matches!(leaf.state, State::Unborn { .. }));
+            behind = self.oust(draft, locked, (&ends.to, target), unborn, after)?;
+        }
+        let origin = Origin {
+            directory: ends.from.0,
+            name: ends.from.1.clone(),
+        };
+        let arrival = Arrival {
+            slot: ends.to.clone(),
+            at,
+            alive_since: ends.target.as_ref().map(|t| t.alive_since.min(at)),
+            behind,
+            stamp: self.stamp(at, Op::Rename, author, Some(origin)),
+            exchanged: false,
+        };
+        self.shift(draft, locked, (&ends.source, &ends.from), &arrival, after)
+            .await?;
+        Ok(())
+    }
+
+    /// What has the new name loses it. Returns the version an unborn successor stands before.
+    pub(crate) fn oust(
+        &self,
+        draft: &mut Draft,
+        locked: &mut [Locked],
+        (slot, target): (&(Ino, Bytes), &Entry),
+        unborn: bool,
+        after: &mut Vec<After>,
+    ) -> Result<Option<Box<Last>>, StoreError> {
+        if is_directory(target) {
+            self.remove_directory(draft, locked, (slot, target), EndOp::Replaced);
+            after.push(After::Gone(target.ino));
+            return Ok(None);
+        }
+        let found = find(locked, target.ino).ok_or(StoreError::NotFound)?;
+        let pinned = found.inode.is_pinned();
+        let leaf = found.leaf().ok_or(StoreError::IsDirectory)?;
+        let behind = if unborn && matches!(target.body, Body::Own { .. }) {
+            self.last_version(target.ino, leaf)
+        } else {
+            None
+        };
+        if unborn && matches!(target.body, Body::Linked(_)) {
+            // Nothing stands behind the successor: the name's life ends here and begins anew at the birth.
+            let life = (target.alive_since.min(draft.instant), draft.instant);
+            interval_tree::add(&mut draft.rows, slot.0, &slot.1, life);
+        }
+        let leaving = if behind.is_some() {
+            Leaving::ReplacedUnborn
+        } else {
+            Leaving::Replaced
+        };
+        let home = self.detach(draft, (target.ino, leaf), target, slot, (leaving, pinned));
+        after.push(After::Out {
+            ino: target.ino,
+            home,
+        });
+        Ok(behind)
+    }
+
+    async fn exchange(
+        &self,
+        draft: &mut Draft,
+        locked: &mut [Locked],
+        ends: &Ends,
+        author: &Author,
+        after: &mut Vec<After>,
+    ) -> Result<(), StoreError> {
+        let Some(target) = &ends.target else {
+            return Err(StoreError::NotFound);
+        };
+        let at = draft.instant;
+        for (entry, from, to, there) in [
+            (&ends.source, &ends.from, &ends.to, target),
+            (target, &ends.to, &ends.from, &ends.source),
+        ] {
+            let arrival = Arrival {
+                slot: to.clone(),
+                at,
+                alive_since: Some(there.alive_since.min(at)),
+                behind: None,
+                exchanged: true,
+                stamp: self.stamp(
+                    at,
+                    Op::Rename,
+                    author,
+                    Some(Origin {
+                        directory: from.0,
+                        name: from.1.clone(),
+                    }),
+                ),
+            };
+            self.shift(draft, locked, (entry, from), &arrival, after)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// An inode goes from one slot to another.
+    async fn shift(
+        &self,
+        draft: &mut Draft,
+        locked: &mut [Locked],
+        (entry, from): (&Entry, &(Ino, Bytes)),
+        arrival: &Arrival,
+        after: &mut Vec<After>,
+    ) -> Result<(), StoreError> {
+        let found = find(locked, entry.ino).ok_or(StoreError::NotFound)?;
+        if let Some(directory) = found.directory() {
+            let row = self.move_directory(draft, (entry, from, directory), arrival);
+            after.push(After::Directory {
+                ino: entry.ino,
+                place: arrival.slot.clone(),
+                row,
+            });
+            return Ok(());
+        }
+        let leaf = found.leaf().ok_or(StoreError::NotFound)?;
+        let traced = self
+            .leave(draft, (entry.ino, leaf), entry, from, arrival.exchanged)
+            .await?;
+        let (home, node, state) = self.arrive(draft, (entry.ino, leaf), arrival, traced);
+        after.push(After::Leaf {
+            ino: entry.ino,
+            home,
+            node,
+            state,
+        });
+        Ok(())
+    }
+
+    fn move_directory(
+        &self,
+        draft: &mut Draft,
+        (entry, from, directory): (&Entry, &(Ino, Bytes), &Directory),
+        arrival: &Arrival,
+    ) -> DirectoryRow {
+        let (at, ino) = (arrival.at, entry.ino);
+        let place = directory.row.place.as_ref();
+        let since = place.map_or(entry.bound, |(since, _)| *since);
+        draft.order.moves.push(ino);
+        if let Body::Own {
+            state: State::Version(stamp),
+            ..
+        } = &entry.body
+        {
+            let node = directory.node_now(ino);
+            let last = Last {
+                ino,
+                node: node.clone(),
+                stamp: stamp.clone(),
+                alive_since: entry.alive_since,
+            };
+            self.close(draft, from, &last, (at, EndOp::RenamedTo));
+            let life = (entry.alive_since, at);
+            interval_tree::add(&mut draft.rows, from.0, &from.1, life);
+            let moved = Entry {
+                ino,
+                bound: at,
+                alive_since: arrival.alive_since.unwrap_or(at),
+                body: Body::Own {
+                    node,
+                    state: State::Version(arrival.stamp.clone()),
+                },
+            };
+            draft
+                .rows
+                .put(keys::entry(arrival.slot.0, &arrival.slot.1), encode(&moved));
+        }
+        let hung = Hung {
+            parent: from.0,
+            name: from.1.clone(),
+            end: at,
+            shed: None,
+            generation: directory.row.generation,
+        };
+        draft.rows.put(keys::hung(ino, since), encode(&hung));
+        let row = DirectoryRow {
+            place: Some((at, arrival.slot.clone())),
+            ctime: Some((at, draft.time)),
+            ..DirectoryRow::default()
+        };
+        draft
+            .rows
+            .merge(keys::inode(ino), encode(&InodeRow::Directory(row.clone())));
+        row
+    }
+}
+
+impl After {
+    pub(crate) fn ino(&self) -> Ino {
+        match self {
+            Self::Leaf { ino, .. }
+            | Self::Directory { ino, .. }
+            | Self::Out { ino, .. }
+            | Self::Gone(ino) => *ino,
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Names that go: unlink, rmdir, and inodes that nobody uses any more.
+
+use bytes::Bytes;
+
+use crate::store::commit::queue::Draft;
+use crate::store::index::interval_tree;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{Author, Displaced, EndOp, Ino, Kind, Stat, Time, Timestamp};
+use crate::store::namespace::{Namespace, Shared};
+use crate::store::schema::journal_record::Order;
+use crate::store::schema::keys;
+use crate::store::schema::rows::{Body, DirectoryRow, Entry, Hung, Last, Orphan, State, encode};
+use crate::store::tree::inode::{Home, Loaded, Locked, find};
+use crate::store::tree::row_writer::{Leaving, goes_on, shed};
+
+impl Namespace {
+    /// Removes a name that leads to no directory. What it showed stays in the past; an inode in use lives on.
+    ///
+    /// # Errors
+    /// `NotFound`, `IsDirectory`.
+    pub async fn unlink(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        _author: &Author,
+    ) -> Result<Displaced, StoreError> {
+        self.0.room_for_names().await;
+        loop {
+            let entry = self
+                .0
+                .entry(parent, name)
+                .await?
+                .ok_or(StoreError::NotFound)?;
+            let mut locked = self.0.lock_all(&[parent, entry.ino]).await?;
+            if self
+                .0
+                .entry(parent, name)
+                .await?
+                .is_some_and(|now| now.ino == entry.ino)
+            {
+                return self
+                    .0
+                    .unlink_locked(&mut locked, (parent, name), entry.ino)
+                    .await;
+            }
+        }
+    }
+
+    /// Removes an empty directory. It stays in the past.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory`, `NotEmpty`.
+    pub async fn rmdir(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        _author: &Author,
+    ) -> Result<Displaced, StoreError> {
+        self.0.room_for_names().await;
+        let _gate = self.0.renames.lock().await;
+        loop {
+            let entry = self
+                .0
+                .entry(parent, name)
+                .await?
+                .ok_or(StoreError::NotFound)?;
+            let is_directory =
+                matches!(&entry.body, Body::Own { node, .. } if node.kind == Kind::Directory);
+            if !is_directory {
+                return Err(StoreError::NotDirectory);
+            }
+            let mut locked = self.0.lock_all(&[parent, entry.ino]).await?;
+            if self
+                .0
+                .entry(parent, name)
+                .await?
+                .is_some_and(|now| now.ino == entry.ino)
+            {
+                return self
+                    .0
+                    .rmdir_locked(&mut locked, (parent, name), &entry)
+                    .await;
+            }
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) async fn unlink_locked(
+        &self,
+        locked: &mut [Locked],
+        (parent, name): (Ino, &[u8]),
+        ino: Ino,
+    ) -> Result<Displaced, StoreError> {
+        let target = find(locked, ino).ok_or(StoreError::NotFound)?;
+        if target.leaf().is_none() {
+            return Err(StoreError::IsDirectory);
+        }
+        self.save_fixes(target).await?;
+        let entry = self
+            .entry(parent, name)
+            .await?
+            .ok_or(StoreError::NotFound)?;
+        let answer = self.clock.begin();
+        let at = answer.at();
+        let mut draft = self.draft(at, self.order_in(parent, name, ino).await?);
+        draft.rows.delete(keys::entry(parent, name));
+        let slot = (parent, Bytes::copy_from_slice(name));
+        let pinned = target.inode.is_pinned();
+        let leaf = target.leaf().ok_or(StoreError::IsDirectory)?;
+        let home = self.detach(
+            &mut draft,
+            (ino, leaf),
+            &entry,
+            &slot,
+            (Leaving::Removed, pinned),
+        );
+        let above = find(locked, parent)
+            .and_then(Locked::directory)
+            .ok_or(StoreError::NotDirectory)?;
+        let change = DirectoryRow {
+            entries: -1,
+            shed: Some(shed((parent, above), at, None)),
+            ..DirectoryRow::default()
+        };
+        let change = self.touch(&mut draft, parent, change);
+        let time = draft.time;
+        self.enqueue(draft)?;
+        if let Some(directory) = find(locked, parent).and_then(Locked::directory) {
+            directory.row.merge(change);
+        }
+        let target = find(locked, ino).ok_or(StoreError::NotFound)?;
+        Ok(self.moved_out(target, home, time))
+    }
+
+    /// Makes what is loaded say that the inode has lost a name.
+    pub(crate) fn moved_out(&self, target: &mut Locked, home: Home, time: Time) -> Displaced {
+        let ino = target.inode.ino;
+        let pinned = target.inode.is_pinned();
+        let Some(leaf) = target.leaf() else {
+            let stat = Stat {
+                ino,
+                generation: 0,
+                kind: Kind::Directory,
+                attrs: crate::store::model::version::Attrs::default(),
+                nlink: 0,
+                blocks: 0,
+                content_stamp: 0,
+            };
+            let xattrs = Vec::new();
+            return Displaced { stat, xattrs };
+        };
+        leaf.home = home;
+        leaf.attrs.ctime = time;
+        leaf.node.attrs.ctime = time;
+        let (stat, xattrs) = (leaf.stat(ino), leaf.node.xattrs.clone());
+        if leaf.home == Home::Orphan {
+            leaf.fixes.clear();
+            self.inodes.settle(ino);
+            if !pinned {
+                self.forget_leaf(target);
+            }
+        }
+        Displaced { stat, xattrs }
+    }
+
+    fn forget_leaf(&self, target: &mut Locked) {
+        if let Some(leaf) = target.leaf() {
+            if let Some(working) = leaf.working.take() {
+                working.finish();
+            }
+            leaf.permit = None;
+        }
+        *target.loaded() = Loaded::Gone;
+    }
+
+    /// The last user of an unlinked inode has gone: so does its row.
+    pub(crate) async fn reap(&self, ino: Ino) -> Result<(), StoreError> {
+        let Ok(mut locked) = self.lock(ino).await else {
+            return Ok(());
+        };
+        let is_orphan = locked.leaf().is_some_and(|leaf| leaf.home == Home::Orphan);
+        if !is_orphan || locked.inode.is_pinned() {
+            return Ok(());
+        }
+        self.drop_orphan(ino).await?;
+        self.forget_leaf(&mut locked);
+        Ok(())
+    }
+
+    /// Removes the row of an unlinked inode.
+    pub(crate) async fn drop_orphan(&self, ino: Ino) -> Result<(), StoreError> {
+        let Some(orphan) = self.view.row::<Orphan>("C O", &keys::orphan(ino)).await? else {
+            return Ok(());
+        };
+        let answer = self.clock.begin();
+        let order = Order {
+            touches: vec![keys::inode(ino)],
+            ..Order::default()
+        };
+        let mut draft = self.draft(answer.at(), order);
+        draft.rows.delete(keys::orphan(ino));
+        self.count(&mut draft, &orphan.node.content, -1);
+        self.enqueue(draft)?;
+        Ok(())
+    }
+
+    async fn rmdir_locked(
+        &self,
+        locked: &mut [Locked],
+        (parent, name): (Ino, &[u8]),
+        entry: &Entry,
+    ) -> Result<Displaced, StoreError> {
+        let ino = entry.ino;
+        let directory = find(locked, ino)
+            .and_then(Locked::directory)
+            .ok_or(StoreError::NotDirectory)?;
+        let (mut stat, xattrs) = (directory.stat(ino), directory.node.xattrs.clone());
+        self.check_empty(ino).await?;
+        let answer = self.clock.begin();
+        let at = answer.at();
+        let mut draft = self.draft(at, self.order_in(parent, name, ino).await?);
+        let slot = (parent, Bytes::copy_from_slice(name));
+        draft.rows.delete(keys::entry(parent, name));
+        let run = self.remove_directory(&mut draft, locked, (&slot, entry), EndOp::Deleted);
+        let above = find(locked, parent)
+            .and_then(Locked::directory)
+            .ok_or(StoreError::NotDirectory)?;
+        let change = DirectoryRow {
+            entries: -1,
+            directories: -1,
+            shed: Some(shed((parent, above), at, run)),
+            ..DirectoryRow::default()
+        };
+        let change = self.touch(&mut draft, parent, change);
+        (stat.nlink, stat.attrs.ctime) = (0, draft.time);
+        self.enqueue(draft)?;
+        if let Some(directory) = find(locked, parent).and_then(Locked::directory) {
+            directory.row.merge(change);
+        }
+        if let Some(gone) = find(locked, ino) {
+            *gone.loaded() = Loaded::Gone;
+        }
+        Ok(Displaced { stat, xattrs })
+    }
+
+    /// Fails with `NotEmpty` when a directory has names.
+    pub(crate) async fn check_empty(&self, directory: Ino) -> Result<(), StoreError> {
+        let from = keys::entry(directory, b"");
+        let end = keys::after(&from);
+        match self.view.first(from, end).await? {
+            Some(_) => Err(StoreError::NotEmpty),
+            None => Ok(()),
+        }
+    }
+
+    /// Rows of a directory that goes; returns where its run of removals began.
+    pub(crate) fn remove_directory(
+        &self,
+        draft: &mut Draft,
+        locked: &mut [Locked],
+        (slot, entry): (&(Ino, Bytes), &Entry),
+        end_op: EndOp,
+    ) -> Option<Timestamp> {
+        let (at, ino) = (draft.instant, entry.ino);
+        draft.order.removes.push(ino);
+        draft.usage.1 -= 1;
+        let Body::Own {
+            state: State::Version(stamp),
+            ..
+        } = &entry.body
+        else {
+            return None;
+        };
+        let directory = find(locked, ino).and_then(Locked::directory)?;
+        let run = match &directory.row.shed {
+            Some((_, Some(run))) => Some(**run),
+            _ => None,
+        };
+        let mut node = directory.node_now(ino);
+        // The removals that emptied it are no change one wants to see when it is looked at as it was before.
+        node.attrs.mtime = run.map_or(node.attrs.mtime, |run| run.mtime);
+        let last = Last {
+            ino,
+            node,
+            stamp: stamp.clone(),
+            alive_since: entry.alive_since,
+        };
+        self.close(draft, slot, &last, (at, end_op));
+        if end_op == EndOp::Deleted {
+            interval_tree::add_removed(&mut draft.rows, slot.0, &slot.1, (entry.alive_since, at));
+        }
+        draft.rows.delete(keys::inode(ino));
+        let since = directory.row.place.as_ref().map_or(at, |(since, _)| *since);
+        let hung = Hung {
+            parent: slot.0,
+            name: slot.1.clone(),
+            end: at,
+            shed: Some(run.map_or(at, |run| run.first)),
+            generation: directory.row.generation,
+        };
+        draft.rows.put(keys::hung(ino, since), encode(&hung));
+        run.filter(|run| goes_on(run, at)).map(|run| run.first)
+    }
+}
