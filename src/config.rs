@@ -6,7 +6,7 @@ use crate::backend::{BackendConfig, Retry};
 use crate::fs::{FsConfig, SyncOn};
 use crate::fuse::{Configuration, MountAccess, MountFlag};
 use crate::store::{
-    DRAIN_TIMEOUT, FollowConfig, GRACE, Gather, NamespaceConfig, OnDamage, Reclaim, StoreError,
+    DRAIN_TIMEOUT, FollowConfig, GRACE, GcMode, Linger, NamespaceConfig, OnDamage, StoreError,
     check_name,
 };
 use std::ffi::OsString;
@@ -233,8 +233,8 @@ impl Config {
             host: settings.host,
             owner: settings.owner,
             reclaim: match settings.read_only {
-                true => Reclaim::OnRequest,
-                false => Reclaim::Always,
+                true => GcMode::OnRequest,
+                false => GcMode::Always,
             },
             grace: settings.grace.unwrap_or(GRACE),
         };
@@ -319,15 +319,15 @@ fn on_damage(read_only: bool, damaged: bool) -> Result<OnDamage, ConfigError> {
     }
 }
 
-fn sync(on: Option<SyncOn>, interval: Option<Duration>) -> Result<(SyncOn, Gather), ConfigError> {
+fn sync(on: Option<SyncOn>, interval: Option<Duration>) -> Result<(SyncOn, Linger), ConfigError> {
     let on = on.unwrap_or(SyncOn::Release);
     match (on, interval) {
         (SyncOn::Interval, interval) => {
             let interval = interval.unwrap_or(Duration::from_secs(30));
             at_least("sync-interval", interval, Duration::from_millis(100))?;
-            Ok((on, Gather::For(interval)))
+            Ok((on, Linger::For(interval)))
         }
-        (_, None) => Ok((on, Gather::AtOnce)),
+        (_, None) => Ok((on, Linger::AtOnce)),
         (_, Some(interval)) => Err(ConfigError::new(
             "sync-interval",
             format!("{interval:?}"),

@@ -6,7 +6,7 @@ use crate::backend::{Backend, BackendConfig, BackendError};
 use crate::config::{ConnectionOptions, DEFAULT_NAMESPACE, StoreUrl};
 use crate::fs::past::stamp::{Precision::Nanos, print as print_stamp};
 use crate::store::{
-    Audit, AuditConfig, AuditStep, Findings, Spill, StoreError, Subject, audit_log,
+    CheckConfig, CheckReport, CheckStep, Findings, Spill, StoreError, Subject, check_log,
 };
 use crate::sync::{Mutex, lock};
 use clap::Args;
@@ -95,14 +95,14 @@ impl Check {
         let backend = Backend::open(self.url.secret(), &self.backend).map_err(refused)?;
         backend.check().await.map_err(refused)?;
         let progress = CheckProgress::new();
-        let config = AuditConfig {
+        let config = CheckConfig {
             patience: LOG_MAX,
             spill: Spill {
                 dir: temporary_directory(),
                 memory: ROWS_IN_MEMORY,
             },
         };
-        let audit = audit_log(&backend, &self.namespace, &config, |step| {
+        let audit = check_log(&backend, &self.namespace, &config, |step| {
             progress.tell(step);
         })
         .await
@@ -141,7 +141,7 @@ fn temporary_directory() -> PathBuf {
 }
 
 /// Says in a line what is wrong.
-fn verdict(audit: &Audit) -> String {
+fn verdict(audit: &CheckReport) -> String {
     let mut parts = Vec::new();
     if !audit.damaged.is_empty() {
         parts.push("log objects are missing or bad");
@@ -204,18 +204,18 @@ impl CheckProgress {
         }
     }
 
-    fn tell(&self, step: AuditStep) {
+    fn tell(&self, step: CheckStep) {
         let text = match step {
-            AuditStep::Log { read, all } => format!("read {read} of {all} log objects"),
-            AuditStep::Rows(rows) => format!("compared {rows} rows"),
-            AuditStep::Waiting => "the namespace is being written: waiting for its log".to_owned(),
+            CheckStep::Log { read, all } => format!("read {read} of {all} log objects"),
+            CheckStep::Rows(rows) => format!("compared {rows} rows"),
+            CheckStep::Waiting => "the namespace is being written: waiting for its log".to_owned(),
         };
         if !self.bar.is_hidden() {
             self.bar.set_message(text);
             return;
         }
         let mut told = lock(&self.told);
-        if step == AuditStep::Waiting || told.elapsed() >= LINE_EVERY {
+        if step == CheckStep::Waiting || told.elapsed() >= LINE_EVERY {
             *told = Instant::now();
             eprintln!("{text}");
         }

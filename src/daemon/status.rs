@@ -9,7 +9,7 @@ use crate::control::{
 use crate::env::Env;
 use crate::fs::SyncOn;
 use crate::fuse::Mounted;
-use crate::store::{self, Namespace, Pending};
+use crate::store::{self, Namespace, UploadBacklog};
 use crate::sync::Arc;
 
 /// What stays the same as long as a mount lives, and where the rest is asked.
@@ -97,7 +97,7 @@ impl StatusCollector {
     }
 }
 
-fn reclaimed(done: store::Reclaimed) -> ReclaimReport {
+fn reclaimed(done: store::GcCounters) -> ReclaimReport {
     ReclaimReport {
         bytes: done.bytes,
         objects: done.segments,
@@ -119,7 +119,7 @@ pub(super) fn conflicts(namespace: &Namespace) -> ConflictReport {
 }
 
 /// Shows what is pending, its age measured from `now` in nanoseconds.
-fn backlog(pending: Pending, now: u64) -> BacklogReport {
+fn backlog(pending: UploadBacklog, now: u64) -> BacklogReport {
     let oldest_ns = pending.oldest.map(|instant| instant.0);
     BacklogReport {
         files: pending.files,
@@ -139,9 +139,9 @@ mod tests {
 
     #[test]
     fn the_age_of_the_oldest_is_never_negative() {
-        let pending = |oldest| Pending {
+        let pending = |oldest| UploadBacklog {
             oldest: Some(Timestamp(oldest)),
-            ..Pending::default()
+            ..UploadBacklog::default()
         };
         assert_eq!(
             backlog(pending(1_000_000), 4_500_000).oldest_age_ms,
@@ -151,6 +151,6 @@ mod tests {
             backlog(pending(9_000_000), 4_500_000).oldest_age_ms,
             Some(0)
         );
-        assert_eq!(backlog(Pending::default(), 1).oldest_age_ms, None);
+        assert_eq!(backlog(UploadBacklog::default(), 1).oldest_age_ms, None);
     }
 }

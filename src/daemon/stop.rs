@@ -1,6 +1,6 @@
 //! The end of a mount: signals, and how long it may take to bring everything to the bucket.
 
-use crate::store::{Namespace, Pending};
+use crate::store::{Namespace, UploadBacklog};
 use std::path::Path;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -97,12 +97,12 @@ pub(super) async fn drain(
 
 const NOTHING: &str = "nothing stays in the cache directory";
 
-fn is_nothing(pending: &Pending) -> bool {
+fn is_nothing(pending: &UploadBacklog) -> bool {
     pending.files == 0 && pending.operations == 0
 }
 
 /// Says what stays here of a mount in which something has stopped.
-pub(super) fn describe_stopped(pending: &Pending) -> String {
+pub(super) fn describe_stopped(pending: &UploadBacklog) -> String {
     match is_nothing(pending) {
         true => NOTHING.to_owned(),
         false => format!(
@@ -113,7 +113,7 @@ pub(super) fn describe_stopped(pending: &Pending) -> String {
 }
 
 /// Says what stays here of a mount that lost its namespace.
-fn describe_fenced(pending: &Pending) -> String {
+fn describe_fenced(pending: &UploadBacklog) -> String {
     if is_nothing(pending) {
         return NOTHING.to_owned();
     }
@@ -141,7 +141,7 @@ pub(super) fn kept(namespace: &Namespace, cache_dir: &Path) -> String {
     kept
 }
 
-pub(super) fn amounts(pending: &Pending) -> String {
+pub(super) fn amounts(pending: &UploadBacklog) -> String {
     let (files, bytes) = (pending.files, pending.bytes);
     format!(
         "{files} files, {bytes} bytes, {} operations",
@@ -150,7 +150,7 @@ pub(super) fn amounts(pending: &Pending) -> String {
 }
 
 /// Says what is pending, and what holds it back.
-fn describe(pending: &Pending) -> String {
+fn describe(pending: &UploadBacklog) -> String {
     let mut text = amounts(pending);
     for reason in &pending.failures {
         text.push_str("; ");
@@ -165,12 +165,12 @@ mod tests {
 
     #[test]
     fn what_is_left_is_counted_and_explained() {
-        let pending = Pending {
+        let pending = UploadBacklog {
             files: 2,
             bytes: 300,
             operations: 4,
             failures: vec!["data/1/2: refused".to_owned()],
-            ..Pending::default()
+            ..UploadBacklog::default()
         };
         assert_eq!(
             describe(&pending),
@@ -178,7 +178,7 @@ mod tests {
         );
         let stays = "2 files, 300 bytes, 4 operations stay in the cache directory";
         assert!(describe_stopped(&pending).starts_with(stays));
-        let nothing = describe_stopped(&Pending::default());
+        let nothing = describe_stopped(&UploadBacklog::default());
         assert_eq!(nothing, "nothing stays in the cache directory");
     }
 }

@@ -6,7 +6,7 @@
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
 use crate::fs::past::{DeletedNames, Found, InUse, Past, PastNode};
-use crate::store::{Author, File, Fixed, Ino, Kind, Listing, Pin};
+use crate::store::{Author, DirectoryListing, File, Ino, Kind, PendingFlush, Pin};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -95,7 +95,7 @@ pub(crate) struct OpenFile {
     mapping: Mapping,
     progress: Mutex<Progress>,
     // Held across the store's fix and save, so that a late FLUSH and the release do not cross. Taken before `progress`.
-    fixed: AsyncMutex<Option<Fixed>>,
+    fixed: AsyncMutex<Option<PendingFlush>>,
 }
 
 impl OpenFile {
@@ -146,7 +146,7 @@ impl OpenFile {
         Ok(())
     }
 
-    async fn fix_locked(&self, fixed: &mut Option<Fixed>) -> FsResult<()> {
+    async fn fix_locked(&self, fixed: &mut Option<PendingFlush>) -> FsResult<()> {
         if !self.has_changed() {
             return Ok(());
         }
@@ -221,7 +221,7 @@ pub(crate) struct Snapshot {
 /// Names that are drawn as they are asked for.
 pub(crate) enum Rest {
     /// Of a live directory.
-    Live(Listing),
+    Live(DirectoryListing),
     /// Of `@deleted`.
     Deleted(DeletedNames),
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::backend::{Backend, BackendConfig};
 use crate::env::SeededEnv;
-use crate::store::{Attrs, Gather, Kind, NamespaceConfig, Reclaim};
+use crate::store::{Attrs, GcMode, Kind, Linger, NamespaceConfig};
 use crate::sync::{AtomicU64, Ordering};
 use bytes::Bytes;
 
@@ -61,10 +61,10 @@ pub(crate) async fn world_with(config: FsConfig) -> World {
         cache_bytes: 0,
         memory_bytes: 16 << 20,
         dirty_bytes_max: 64 << 20,
-        gather: Gather::AtOnce,
+        gather: Linger::AtOnce,
         host: "testhost".to_owned(),
         owner: (0, 0),
-        reclaim: Reclaim::OnRequest,
+        reclaim: GcMode::OnRequest,
         grace: Duration::from_secs(3600),
     };
     let tasks = Tasks::new(tokio::runtime::Handle::current());

@@ -12,8 +12,8 @@ use crate::store::commit::log;
 use crate::store::model::error::StoreError;
 use crate::store::namespace::check_name;
 use crate::store::schema::keys;
-use crate::store::schema::manifest::{Identity, PARTS};
-use crate::store::schema::rows::{self, Applied, decode};
+use crate::store::schema::manifest::{Manifest, PARTS};
+use crate::store::schema::rows::{self, AppliedRow, decode};
 
 /// Longest name of a setting, and longest value, in bytes.
 const SETTING_MAX: (usize, usize) = (64, 1024);
@@ -117,7 +117,7 @@ pub async fn show_namespace(backend: &Backend, name: &str) -> Result<NamespaceIn
     Ok(info(name, identity, last))
 }
 
-fn info(name: &str, identity: Identity, last: Option<LastWrite>) -> NamespaceInfo {
+fn info(name: &str, identity: Manifest, last: Option<LastWrite>) -> NamespaceInfo {
     NamespaceInfo {
         name: name.to_owned(),
         uuid: identity.uuid,
@@ -130,15 +130,15 @@ fn info(name: &str, identity: Identity, last: Option<LastWrite>) -> NamespaceInf
     }
 }
 
-async fn find(backend: &Backend, name: &str) -> Result<(Backend, Identity), StoreError> {
+async fn find(backend: &Backend, name: &str) -> Result<(Backend, Manifest), StoreError> {
     check_name(name)?;
     let place = backend.child(name);
-    let identity = Identity::find(&place).await?.ok_or(StoreError::NotFound)?;
+    let identity = Manifest::find(&place).await?.ok_or(StoreError::NotFound)?;
     Ok((place, identity))
 }
 
 /// `G A` as the newest log object that holds one says.
-async fn last_applied(place: &Backend) -> Result<Option<Applied>, StoreError> {
+async fn last_applied(place: &Backend) -> Result<Option<AppliedRow>, StoreError> {
     for object in place.list("log").await?.into_iter().rev() {
         let object = log::LogObject::decode(&place.get(&object.key).await?)?;
         for batch in object.batches()?.into_iter().rev() {
@@ -166,9 +166,9 @@ pub async fn create_namespace(
     env: &dyn Env,
 ) -> Result<NamespaceInfo, StoreError> {
     check_name(name)?;
-    let identity = Identity {
+    let identity = Manifest {
         settings,
-        ..Identity::fresh(env)
+        ..Manifest::fresh(env)
     };
     match identity.make(&backend.child(name)).await? {
         true => Ok(info(name, identity, None)),
@@ -241,7 +241,7 @@ pub async fn delete_namespace(
             progress(gone, total);
         }
     }
-    Identity::remove(&place).await?;
+    Manifest::remove(&place).await?;
     Ok(gone + 1)
 }
 

@@ -14,15 +14,17 @@ use std::time::Duration;
 use crate::backend::Backend;
 use crate::env::Env;
 use crate::meta::{Journal, JournalError, MetaError, MetaRead, SlateConfig, SlateFollower};
-use crate::store::index::overlay::View;
+use crate::store::index::overlay::Index;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::Timestamp;
-use crate::store::namespace::{Namespace, NamespaceConfig, Place, Shared, check_name, why_not};
+use crate::store::namespace::{
+    Namespace, NamespaceConfig, NamespaceParts, Shared, check_name, why_not,
+};
 use crate::store::recovery::evidence::{self, Evidence};
 use crate::store::schema::keys;
-use crate::store::schema::manifest::Identity;
-use crate::store::schema::rows::{self, Applied};
-use crate::store::tree::inode::{Home, Inode, Loaded};
+use crate::store::schema::manifest::Manifest;
+use crate::store::schema::rows::{self, AppliedRow};
+use crate::store::tree::inode::{CachedInode, Inode, LinkState};
 use crate::sync::{Arc, lock};
 use crate::task::Tasks;
 
@@ -121,7 +123,7 @@ impl Namespace {
     ) -> Result<Self, StoreError> {
         check_name(name)?;
         let backend = backend.child(name);
-        let identity = Identity::find(&backend).await?;
+        let identity = Manifest::find(&backend).await?;
         let identity = identity.ok_or(StoreError::NotFound)?;
         identity.check_alive()?;
         let (dir, journal) = own_directory(&config.cache_dir, identity.uuid)?;
@@ -147,8 +149,8 @@ impl Namespace {
             Some(what) => StoreError::Damaged(what.clone()),
             None => error.into(),
         })?);
-        let view = View::following(Arc::clone(&index) as Arc<dyn MetaRead>);
-        let Some(applied) = view.row::<Applied>("G A", &keys::applied()).await? else {
+        let view = Index::following(Arc::clone(&index) as Arc<dyn MetaRead>);
+        let Some(applied) = view.row::<AppliedRow>("G A", &keys::applied()).await? else {
             // Its writer has not come so far, or was killed before; or the index has lost everything.
             return Err(damage.map_or(StoreError::NotFound, StoreError::Damaged));
         };
@@ -156,7 +158,7 @@ impl Namespace {
             index: Arc::clone(&index),
             floor: AtomicU64::new(applied.floor),
         });
-        let place = Place {
+        let place = NamespaceParts {
             backend,
             dir,
             epoch: applied.batch.0,
@@ -197,7 +199,7 @@ impl Shared {
         let Role::Follower(follower) = &self.role else {
             return Ok(());
         };
-        let Some(applied) = self.view.row::<Applied>("G A", &keys::applied()).await? else {
+        let Some(applied) = self.view.row::<AppliedRow>("G A", &keys::applied()).await? else {
             return Err(StoreError::NotFound);
         };
         if self.applied_now() == applied {
@@ -224,13 +226,13 @@ impl Shared {
         {
             match self.read_inode(inode.ino).await {
                 Ok(Some(loaded)) => *locked.loaded() = loaded,
-                Ok(None) => leaf.home = Home::Orphan,
+                Ok(None) => leaf.home = LinkState::Orphan,
                 // The next state is read like this one.
                 Err(error) => tracing::warn!(ino = inode.ino.0, %error, "shown as it was"),
             }
             return;
         }
-        *locked.loaded() = Loaded::No;
+        *locked.loaded() = CachedInode::No;
     }
 }
 

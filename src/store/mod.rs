@@ -19,30 +19,32 @@ pub use admin::{
     LastWrite, NamespaceInfo, create_namespace, delete_namespace, list_namespaces, parse_setting,
     set_namespace, show_namespace,
 };
-pub use check::{Audit, AuditConfig, AuditStep, Finding, Findings, Spill, Subject, audit_log};
+pub use check::{
+    CheckConfig, CheckReport, CheckStep, Finding, Findings, Spill, Subject, check_log,
+};
 pub use data::pins::Pin;
 pub use follower::{FollowConfig, OnDamage};
-pub use gc::task::{GRACE, Reclaim, Reclaimed};
+pub use gc::task::{GRACE, GcCounters, GcMode};
 pub use gc::temp_files::sweep_orphans;
-pub use history::deleted::{Deleted, Removed};
+pub use history::deleted::{RemovedName, RemovedNames};
 pub use history::finality::Finality;
-pub use history::version_list::{History, Predecessor};
-pub use history::versions::Change;
-pub use index::health::{Pending, Usage};
+pub use history::version_list::{Predecessor, VersionList};
+pub use history::versions::DirectoryChange;
+pub use index::health::{UploadBacklog, Usage};
 pub use model::error::StoreError;
 pub use model::version::{
-    AttrChange, Attrs, Author, Content, ContentRef, Displaced, EndOp, Ino, Kept, Kind, Op, Origin,
-    PastEntry, ROOT, SharedState, Stamp, Stat, Time, Timestamp, VersionId,
+    AttrChange, Attrs, Author, Content, ContentRef, Displaced, EndOp, Ino, Kind, Op, Origin,
+    PastEntry, ROOT, Retained, SharedState, Stamp, Stat, Time, Timestamp, VersionId,
 };
-pub use namespace::{Gather, Namespace, NamespaceConfig, check_name};
-pub use recovery::conflict::Conflicts;
+pub use namespace::{Linger, Namespace, NamespaceConfig, check_name};
+pub use recovery::conflict::RecoveredConflicts;
 pub(crate) use tree::attributes::changed_xattrs;
 pub use tree::attributes::{XATTRS_MAX, XattrMode};
 pub use tree::create::{LINK_MAX, NAME_MAX, NewNode, check_entry_name};
 pub use tree::drain::DRAIN_TIMEOUT;
 pub use tree::file::{File, LEN_MAX, Whence};
-pub use tree::flush::Fixed;
-pub use tree::lookup::Listing;
+pub use tree::flush::PendingFlush;
+pub use tree::lookup::DirectoryListing;
 pub use tree::reflink::CloneSource;
 pub use tree::rename::{RenameMode, Renamed};
 

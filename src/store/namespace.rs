@@ -14,26 +14,26 @@ use crate::env::Env;
 use crate::meta::{Batch, Journal, JournalToken, MetaStore, Reason, SlateConfig, SlateStore};
 use crate::store::commit::epoch_object::EpochObject;
 use crate::store::commit::log::Log;
-use crate::store::commit::queue::{Draft, Operation, Queue};
-use crate::store::data::extent_map::Contents;
+use crate::store::commit::queue::{Operation, Queue, Txn};
+use crate::store::data::extent_map::ContentStore;
 use crate::store::data::pins::Pins;
-use crate::store::data::segment::Extents;
+use crate::store::data::segment::ExtentReader;
 use crate::store::follower::Role;
-use crate::store::gc::task::{Reclaim, Upkeep};
-use crate::store::index::applied::OldMarks;
+use crate::store::gc::task::{GcMode, GcState};
+use crate::store::index::applied::ArchivedWatermarks;
 use crate::store::index::health::Health;
-use crate::store::index::overlay::View;
-use crate::store::index::provisional::Unsettled;
-use crate::store::index::timestamps::Clock;
+use crate::store::index::overlay::Index;
+use crate::store::index::provisional::ProvisionalStates;
+use crate::store::index::timestamps::Timestamps;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Ino, Time, Timestamp};
 use crate::store::recovery::evidence::{self, Evidence};
-use crate::store::recovery::journal::Journaled;
-use crate::store::schema::journal_record::{Order, Record};
+use crate::store::recovery::journal::RecoveredJournal;
+use crate::store::schema::journal_record::{Dependencies, Record};
 use crate::store::schema::manifest::identity;
-use crate::store::schema::rows::{self, Applied};
-use crate::store::tree::disk_space::Space;
-use crate::store::tree::inode::Inodes;
+use crate::store::schema::rows::{self, AppliedRow};
+use crate::store::tree::disk_space::DiskSpace;
+use crate::store::tree::inode::InodeCache;
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::Tasks;
 
@@ -42,7 +42,7 @@ const CLOCK_BEHIND_MAX: u64 = 86_400 * 1_000_000_000;
 
 /// When close(2) returns, seen from the bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gather {
+pub enum Linger {
     /// Uploads begin as soon as a segment is full or a second has passed.
     AtOnce,
     /// Uploads of small files may be gathered for so long.
@@ -61,13 +61,13 @@ pub struct NamespaceConfig {
     /// Bytes acknowledged but not in the bucket, at most; beyond it writers wait.
     pub dirty_bytes_max: u64,
     /// How long small files wait for company.
-    pub gather: Gather,
+    pub gather: Linger,
     /// Name of this machine, for versions.
     pub host: String,
     /// Owner of the root directory, when the namespace is made.
     pub owner: (u32, u32),
     /// When what nothing shows any more is removed from the bucket.
-    pub reclaim: Reclaim,
+    pub reclaim: GcMode,
     /// How long an object stays after the last row that cites it has gone: longer than any reader, here or elsewhere, takes.
     pub grace: Duration,
 }
@@ -85,29 +85,29 @@ pub(crate) struct Shared {
     pub(crate) tasks: Tasks,
     pub(crate) backend: Backend,
     pub(crate) epoch: u64,
-    pub(crate) clock: Arc<Clock>,
-    pub(crate) view: View,
-    pub(crate) inodes: Inodes,
-    pub(crate) contents: Contents,
+    pub(crate) clock: Arc<Timestamps>,
+    pub(crate) view: Index,
+    pub(crate) inodes: InodeCache,
+    pub(crate) contents: ContentStore,
     pub(crate) pins: Arc<Pins>,
-    pub(crate) extents: Extents,
+    pub(crate) extents: ExtentReader,
     pub(crate) journal: Arc<Journal>,
     pub(crate) queue: Queue,
     pub(crate) staging: StagingDir,
     pub(crate) budget: Budget,
-    pub(crate) space: Space,
+    pub(crate) space: DiskSpace,
     pub(crate) log: Log,
     pub(crate) epoch_object: EpochObject,
-    pub(crate) upkeep: Upkeep,
+    pub(crate) upkeep: GcState,
     pub(crate) health: Health,
-    pub(crate) applied: Mutex<Applied>,
-    pub(crate) old_marks: Mutex<OldMarks>,
-    pub(crate) unsettled: Mutex<Unsettled>,
-    pub(crate) replay: Mutex<crate::store::recovery::replay::Replay>,
+    pub(crate) applied: Mutex<AppliedRow>,
+    pub(crate) old_marks: Mutex<ArchivedWatermarks>,
+    pub(crate) unsettled: Mutex<ProvisionalStates>,
+    pub(crate) replay: Mutex<crate::store::recovery::replay::JournalReplay>,
     pub(crate) uploads: Semaphore,
     pub(crate) orphaned: tokio::sync::mpsc::UnboundedSender<Ino>,
     pub(crate) renames: tokio::sync::Mutex<()>,
-    pub(crate) undeletes: crate::store::history::restore_tree::Undeletes,
+    pub(crate) undeletes: crate::store::history::restore_tree::RestoreLock,
     ids: AtomicU64,
     sequence: AtomicU64,
 }
@@ -184,16 +184,16 @@ impl Namespace {
         meta: Arc<dyn MetaStore>,
         config: NamespaceConfig,
         outside: (Arc<dyn Env>, Tasks),
-        (dir, journaled): (PathBuf, Journaled),
+        (dir, journaled): (PathBuf, RecoveredJournal),
     ) -> Result<Self, StoreError> {
-        let place = Place {
+        let place = NamespaceParts {
             backend,
             dir,
             epoch: meta.epoch(),
             role: Role::Writer,
             journal: journaled.journal,
         };
-        let (shared, orphans) = Shared::assemble(place, View::new(meta), config, outside).await?;
+        let (shared, orphans) = Shared::assemble(place, Index::new(meta), config, outside).await?;
         shared.recover(journaled.records).await?;
         shared.start(orphans);
         let namespace = Self(shared);
@@ -233,7 +233,7 @@ impl Namespace {
 }
 
 /// Where a namespace is opened, and as what.
-pub(crate) struct Place {
+pub(crate) struct NamespaceParts {
     pub(crate) backend: Backend,
     /// What lies on this machine.
     pub(crate) dir: PathBuf,
@@ -245,19 +245,19 @@ pub(crate) struct Place {
 impl Shared {
     /// Puts the parts together, and gives with them who is told of inodes that nobody uses any more.
     pub(crate) async fn assemble(
-        place: Place,
-        view: View,
+        place: NamespaceParts,
+        view: Index,
         config: NamespaceConfig,
         (env, tasks): (Arc<dyn Env>, Tasks),
     ) -> Result<(Arc<Self>, UnboundedReceiver<Ino>), StoreError> {
-        let Place {
+        let NamespaceParts {
             backend,
             dir,
             epoch,
             role,
             journal,
         } = place;
-        let (applied, old_marks) = OldMarks::load(&view).await?;
+        let (applied, old_marks) = ArchivedWatermarks::load(&view).await?;
         let blocks = BlockCache::open(
             BlockCacheConfig {
                 memory_bytes: config.memory_bytes,
@@ -273,19 +273,19 @@ impl Shared {
         if matches!(role, Role::Writer) {
             check_clock(env.now(), applied.clock)?;
         }
-        let clock = Clock::new(Arc::clone(&env));
+        let clock = Timestamps::new(Arc::clone(&env));
         clock.raise(applied.clock);
         let (orphaned, orphans) = tokio::sync::mpsc::unbounded_channel();
         let journal = Arc::new(journal);
         let shared = Arc::new(Self {
-            extents: Extents::new(backend.clone(), blocks, Arc::clone(view.rows())),
+            extents: ExtentReader::new(backend.clone(), blocks, Arc::clone(view.rows())),
             queue: Queue::new(Arc::clone(&journal), epoch),
             staging: StagingDir::open(&dir.join("staging"))?,
             budget: Budget::new(config.dirty_bytes_max),
-            space: Space::default(),
+            space: DiskSpace::default(),
             log: Log::new(backend.clone(), epoch),
             epoch_object: EpochObject::new(backend.clone(), epoch, &config.host, env.now()),
-            upkeep: Upkeep::default(),
+            upkeep: GcState::default(),
             health: Health::default(),
             ids: AtomicU64::new(applied.next_id.max(2)),
             applied: Mutex::new(applied),
@@ -294,11 +294,11 @@ impl Shared {
             replay: Mutex::default(),
             uploads: Semaphore::new(8),
             sequence: AtomicU64::new(1),
-            inodes: Inodes::default(),
-            contents: Contents::default(),
+            inodes: InodeCache::default(),
+            contents: ContentStore::default(),
             pins: Arc::default(),
             renames: tokio::sync::Mutex::new(()),
-            undeletes: crate::store::history::restore_tree::Undeletes::default(),
+            undeletes: crate::store::history::restore_tree::RestoreLock::default(),
             orphaned,
             config,
             role,
@@ -337,11 +337,14 @@ pub(crate) fn why_not(backend: &Backend) -> Reason {
     Arc::new(move || backend.troubles().into_iter().map(words).next_back())
 }
 
-pub(crate) fn open_local(dir: &std::path::Path, uuid: Uuid) -> Result<Journaled, StoreError> {
+pub(crate) fn open_local(
+    dir: &std::path::Path,
+    uuid: Uuid,
+) -> Result<RecoveredJournal, StoreError> {
     let (journal, recovered) = Journal::open(&dir.join("journal"), uuid)?;
     // A mount that fails on the way must find everything again.
     journal.freeze();
-    Journaled::read(journal, recovered)
+    RecoveredJournal::read(journal, recovered)
 }
 
 impl Drop for Shared {
@@ -385,8 +388,8 @@ impl Shared {
     }
 
     /// A draft of an operation at `instant`.
-    pub(crate) fn draft(&self, instant: Timestamp, order: Order) -> Draft {
-        Draft {
+    pub(crate) fn draft(&self, instant: Timestamp, order: Dependencies) -> Txn {
+        Txn {
             instant,
             time: self.clock.wall(),
             rows: Batch::new(),
@@ -394,12 +397,12 @@ impl Shared {
             content: None,
             settles: None,
             usage: (0, 0),
-            held: crate::store::commit::queue::Held::default(),
+            held: crate::store::commit::queue::Guards::default(),
         }
     }
 
     /// Acknowledges an operation: into the journal, the overlay and the queue, or not at all.
-    pub(crate) fn enqueue(&self, mut draft: Draft) -> Result<Arc<Operation>, StoreError> {
+    pub(crate) fn enqueue(&self, mut draft: Txn) -> Result<Arc<Operation>, StoreError> {
         self.health.check()?;
         crate::store::gc::lineage::note(&mut draft);
         let pending = draft
@@ -444,7 +447,7 @@ impl Shared {
         answering.into_iter().chain(queued).min().unwrap_or(next)
     }
 
-    pub(crate) fn applied_now(&self) -> Applied {
+    pub(crate) fn applied_now(&self) -> AppliedRow {
         lock(&self.applied).clone()
     }
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use crate::backend::{Backend, BackendConfig};
 use crate::env::SeededEnv;
 use crate::meta::MemoryStore;
-use crate::store::commit::pipeline::Step;
+use crate::store::model::failpoints::Failpoint;
 use crate::store::namespace::open_local;
 use crate::store::schema::manifest::identity;
 use crate::store::schema::rows;
-use crate::store::{Gather, Namespace, NamespaceConfig, Reclaim, StoreError};
+use crate::store::{GcMode, Linger, Namespace, NamespaceConfig, StoreError};
 use crate::sync::Arc;
 use crate::task::Tasks;
 
@@ -50,10 +50,10 @@ impl Machine {
             cache_bytes: 0,
             memory_bytes: 16 << 20,
             dirty_bytes_max: 64 << 20,
-            gather: Gather::AtOnce,
+            gather: Linger::AtOnce,
             host: "testhost".to_owned(),
             owner: (0, 0),
-            reclaim: Reclaim::OnRequest,
+            reclaim: GcMode::OnRequest,
             grace: Duration::from_secs(3600),
         };
         let dir = config.cache_dir.join(identity.uuid.to_string());
@@ -80,11 +80,11 @@ impl Machine {
     /// Lets the namespace's way to the bucket go no further than before a step; 0 lets it go on.
     pub(crate) fn halt(&self, namespace: &Namespace, step: u8) {
         let steps = [
-            Step::Seal,
-            Step::Upload,
-            Step::Commit,
-            Step::Flush,
-            Step::Log,
+            Failpoint::Seal,
+            Failpoint::Upload,
+            Failpoint::Commit,
+            Failpoint::Flush,
+            Failpoint::Log,
         ];
         let step = usize::from(step).checked_sub(1).map(|at| steps[at]);
         namespace.0.health.halt.set(step);

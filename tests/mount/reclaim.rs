@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rewindfs::backend::{Backend, BackendConfig};
 use rewindfs::env::SystemEnv;
 use rewindfs::store::{
-    Author, Gather, Kind, Namespace, NamespaceConfig, NewNode, PastEntry, ROOT, Reclaim,
+    Author, GcMode, Kind, Linger, Namespace, NamespaceConfig, NewNode, PastEntry, ROOT,
 };
 use rewindfs::task::Tasks;
 
@@ -49,13 +49,13 @@ fn size(directory: &Path) -> u64 {
 
 fn config(cache: &Path) -> NamespaceConfig {
     NamespaceConfig {
-        reclaim: Reclaim::Always,
+        reclaim: GcMode::Always,
         grace: GRACE,
         cache_dir: cache.to_owned(),
         cache_bytes: 0,
         memory_bytes: 64 << 20,
         dirty_bytes_max: 256 << 20,
-        gather: Gather::AtOnce,
+        gather: Linger::AtOnce,
         host: "test".to_owned(),
         owner: (0, 0),
     }

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use rewindfs::backend::{Backend, BackendConfig};
 use rewindfs::env::SystemEnv;
 use rewindfs::store::{
-    Author, GRACE, Gather, Ino, Kind, Namespace, NamespaceConfig, NewNode, ROOT, Reclaim,
+    Author, GRACE, GcMode, Ino, Kind, Linger, Namespace, NamespaceConfig, NewNode, ROOT,
 };
 use rewindfs::task::Tasks;
 
@@ -192,13 +192,13 @@ fn plant(order: &str) {
 
 fn namespace_config(cache: &Path) -> NamespaceConfig {
     NamespaceConfig {
-        reclaim: Reclaim::OnRequest,
+        reclaim: GcMode::OnRequest,
         grace: GRACE,
         cache_dir: cache.to_owned(),
         cache_bytes: 0,
         memory_bytes: 64 << 20,
         dirty_bytes_max: 1 << 30,
-        gather: Gather::AtOnce,
+        gather: Linger::AtOnce,
         host: "test".to_owned(),
         owner: (0, 0),
     }

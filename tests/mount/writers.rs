@@ -10,8 +10,8 @@ use bytes::Bytes;
 use rewindfs::backend::{Backend, BackendConfig};
 use rewindfs::env::{Env, SystemEnv};
 use rewindfs::store::{
-    AuditConfig, Author, GRACE, Gather, Kind, Namespace, NamespaceConfig, NewNode, Op, ROOT,
-    Reclaim, StoreError, audit_log,
+    Author, CheckConfig, GRACE, GcMode, Kind, Linger, Namespace, NamespaceConfig, NewNode, Op,
+    ROOT, StoreError, check_log,
 };
 use rewindfs::task::Tasks;
 
@@ -381,13 +381,13 @@ impl Racer {
     async fn open(&self, backend: &Backend) -> Result<(Namespace, Tasks), StoreError> {
         let tasks = Tasks::new(tokio::runtime::Handle::current());
         let config = NamespaceConfig {
-            reclaim: Reclaim::OnRequest,
+            reclaim: GcMode::OnRequest,
             grace: GRACE,
             cache_dir: self.cache.path().to_owned(),
             cache_bytes: 0,
             memory_bytes: 32 << 20,
             dirty_bytes_max: 256 << 20,
-            gather: Gather::For(Duration::from_millis(5)),
+            gather: Linger::For(Duration::from_millis(5)),
             host: self.name.to_owned(),
             owner: (0, 0),
         };
@@ -525,7 +525,7 @@ async fn race(place: &Place) {
     }
     namespace.close().await.unwrap();
     tasks.join().await;
-    let audit = audit_log(&backend, "race", &AuditConfig::default(), |_| {})
+    let audit = check_log(&backend, "race", &CheckConfig::default(), |_| {})
         .await
         .unwrap();
     assert!(audit.is_sound(), "{audit:?}");

@@ -8,7 +8,7 @@ use super::stamp::{Meaning, TimeName};
 use super::{Found, Lasting, Past, state_node};
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
-use crate::store::{Attrs, Ino, Kept, PastEntry, Timestamp};
+use crate::store::{Attrs, Ino, PastEntry, Retained, Timestamp};
 use bytes::Bytes;
 
 impl Past {
@@ -84,7 +84,7 @@ impl Past {
         entry: PastEntry,
     ) -> FsResult<What> {
         // Deleting a version takes it from one name only.
-        let links = match entry.shared.is_some() && entry.kept != Kept::Nothing {
+        let links = match entry.shared.is_some() && entry.kept != Retained::Nothing {
             true => Some(self.namespace.link_count_at(entry.ino, at).await?),
             false => None,
         };

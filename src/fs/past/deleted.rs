@@ -8,7 +8,7 @@ use super::node::{Seen, What};
 use super::{Found, Lasting, Listing, Past};
 use crate::fs::error::{FsError, FsResult};
 use crate::fs::handle::Listed;
-use crate::store::{Attrs, Deleted, Ino, Kind, Removed};
+use crate::store::{Attrs, Ino, Kind, RemovedName, RemovedNames};
 use bytes::Bytes;
 
 /// The permission bits of a directory's owner to change it.
@@ -18,7 +18,7 @@ const OWNER_WRITES: u32 = 0o200;
 pub(crate) struct DeletedNames {
     dir: Ino,
     number: u64,
-    names: Deleted,
+    names: RemovedNames,
 }
 
 impl Past {
@@ -62,7 +62,7 @@ pub(super) fn open_to_owner(attrs: Attrs) -> Attrs {
     }
 }
 
-fn removed_node(dir: Ino, name: &[u8], removed: Removed) -> What {
+fn removed_node(dir: Ino, name: &[u8], removed: RemovedName) -> What {
     let seen = Box::new(Seen {
         dir,
         name: Bytes::copy_from_slice(name),

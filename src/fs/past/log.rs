@@ -8,7 +8,7 @@ use super::attributes;
 use super::node::{PastNode, What};
 use super::stamp::{self, Precision};
 use crate::fs::error::{FsError, FsResult};
-use crate::store::{Attrs, Change, EndOp, Ino, Kind, PastEntry, Stat};
+use crate::store::{Attrs, DirectoryChange, EndOp, Ino, Kind, PastEntry, Stat};
 use bytes::Bytes;
 
 /// Changes that a log tells at most.
@@ -48,9 +48,9 @@ pub(super) fn attrs(dir: &Stat) -> Attrs {
     }
 }
 
-fn line(text: &mut Vec<u8>, dir: Ino, change: &Change) {
+fn line(text: &mut Vec<u8>, dir: Ino, change: &DirectoryChange) {
     let head = match change {
-        Change::Stood { entry, .. } => format!(
+        DirectoryChange::Stood { entry, .. } => format!(
             "{} {} {} {} {} ",
             stamp::print(entry.version.instant, Precision::Nanos),
             attributes::op(entry.op),
@@ -58,7 +58,7 @@ fn line(text: &mut Vec<u8>, dir: Ino, change: &Change) {
             entry.author.uid,
             word(&entry.host),
         ),
-        Change::Left { at, how, .. } => {
+        DirectoryChange::Left { at, how, .. } => {
             let how = match how {
                 EndOp::RenamedTo => "move",
                 _ => "delete",
@@ -68,9 +68,9 @@ fn line(text: &mut Vec<u8>, dir: Ino, change: &Change) {
         }
     };
     text.extend_from_slice(head.as_bytes());
-    let (Change::Stood { name, .. } | Change::Left { name, .. }) = change;
+    let (DirectoryChange::Stood { name, .. } | DirectoryChange::Left { name, .. }) = change;
     spell(text, name);
-    if let Change::Stood { entry, .. } = change
+    if let DirectoryChange::Stood { entry, .. } = change
         && let Some(origin) = &entry.renamed_from
     {
         text.extend_from_slice(b" from ");

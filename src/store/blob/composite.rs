@@ -2,7 +2,7 @@
 
 use super::BlobStore;
 use super::error::BlobError;
-use super::key::Key;
+use super::key::ObjectKey;
 use super::write::PutOptions;
 use crate::store::{CloneSource, VersionId};
 
@@ -18,20 +18,20 @@ impl BlobStore {
         parts: impl IntoIterator<Item = K>,
         options: &PutOptions,
     ) -> Result<VersionId, BlobError> {
-        let key = Key::new(key.as_ref())?;
-        let parts = parts.into_iter().map(|part| Key::new(part.as_ref()));
-        let parts = parts.collect::<Result<Vec<Key>, BlobError>>()?;
+        let key = ObjectKey::new(key.as_ref())?;
+        let parts = parts.into_iter().map(|part| ObjectKey::new(part.as_ref()));
+        let parts = parts.collect::<Result<Vec<ObjectKey>, BlobError>>()?;
         let how = self.0.placing(options)?;
         let mut sources = Vec::with_capacity(parts.len());
         for part in &parts {
             sources.push(self.source(part).await?);
         }
         self.0
-            .put(&key, super::write::Fill::Parts(sources), &how)
+            .put(&key, super::write::PutSource::Parts(sources), &how)
             .await
     }
 
-    async fn source(&self, part: &Key) -> Result<CloneSource, BlobError> {
+    async fn source(&self, part: &ObjectKey) -> Result<CloneSource, BlobError> {
         loop {
             let file = self.0.file(part).await?;
             if let Some(source) = file.clone_source(&self.0.options.author).await? {

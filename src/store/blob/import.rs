@@ -7,12 +7,12 @@
 use bytes::Bytes;
 
 use super::error::BlobError;
-use super::key::Key;
-use super::write::{FOREIGN_ID, Fill, PutOptions};
-use super::{BlobStore, Open};
+use super::key::ObjectKey;
+use super::write::{FOREIGN_ID, PutOptions, PutSource};
+use super::{BlobStore, OpenStore};
 use crate::store::schema::keys;
-use crate::store::schema::rows::Foreign;
-use crate::store::{Kept, Op, Timestamp, VersionId};
+use crate::store::schema::rows::ImportedRow;
+use crate::store::{Op, Retained, Timestamp, VersionId};
 
 /// Bytes of an imported id, at most.
 const ID_MAX: usize = 255;
@@ -32,7 +32,7 @@ impl BlobStore {
         time: Timestamp,
         options: &PutOptions,
     ) -> Result<VersionId, BlobError> {
-        let (key, bytes) = (Key::new(key.as_ref())?, bytes.into());
+        let (key, bytes) = (ObjectKey::new(key.as_ref())?, bytes.into());
         check_id(id)?;
         let mut how = self.0.placing(options)?;
         how.op = Op::Import;
@@ -47,7 +47,7 @@ impl BlobStore {
             return Err(BlobError::Imported(id.to_owned()));
         }
         self.0.check_time(&key, time).await?;
-        self.0.put(&key, Fill::Bytes(bytes), &how).await
+        self.0.put(&key, PutSource::Bytes(bytes), &how).await
     }
 
     /// The version of a key that was imported with `id`.
@@ -59,7 +59,7 @@ impl BlobStore {
         key: impl AsRef<[u8]>,
         id: &str,
     ) -> Result<VersionId, BlobError> {
-        let key = Key::new(key.as_ref())?;
+        let key = ObjectKey::new(key.as_ref())?;
         let version = self.0.imported(id).await?.ok_or(BlobError::NotFound)?;
         let mut states = self.0.states(&key).await?.into_iter();
         match states.any(|(_, entry)| entry.version == version) {
@@ -69,7 +69,7 @@ impl BlobStore {
     }
 }
 
-impl Open {
+impl OpenStore {
     /// The version that has a foreign id, if it stands.
     async fn imported(&self, id: &str) -> Result<Option<VersionId>, BlobError> {
         let shared = &self.namespace.0;
@@ -77,7 +77,7 @@ impl Open {
             .view
             .row("H E", &keys::foreign(id.as_bytes()))
             .await?;
-        let Some(Foreign {
+        let Some(ImportedRow {
             directory,
             name,
             version,
@@ -88,12 +88,12 @@ impl Open {
         let versions = self.namespace.versions(directory, &name).await?;
         let stands = versions
             .iter()
-            .any(|entry| entry.version == version && entry.kept != Kept::Nothing);
+            .any(|entry| entry.version == version && entry.kept != Retained::Nothing);
         Ok(stands.then_some(version))
     }
 
     /// The directories of a key may have been others before: the time is compared with all it ever had.
-    async fn check_time(&self, key: &Key, time: Timestamp) -> Result<(), BlobError> {
+    async fn check_time(&self, key: &ObjectKey, time: Timestamp) -> Result<(), BlobError> {
         if time >= self.now() {
             let text = format!("{} ns lies in the future", time.0);
             return Err(BlobError::Invalid(text));

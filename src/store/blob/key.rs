@@ -13,9 +13,9 @@ const RESERVED: &[u8] = b".versions";
 
 /// A key that was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Key(Bytes);
+pub(super) struct ObjectKey(Bytes);
 
-impl Key {
+impl ObjectKey {
     pub(super) fn new(key: &[u8]) -> Result<Self, BlobError> {
         match fault(key) {
             None => Ok(Self(Bytes::copy_from_slice(key))),
@@ -86,7 +86,7 @@ mod tests {
             (&long, "255"),
             (&deep, "4095"),
         ] {
-            let error = Key::new(bad.as_bytes()).unwrap_err().to_string();
+            let error = ObjectKey::new(bad.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(why), "{bad}: {error}");
         }
         for good in [
@@ -97,18 +97,18 @@ mod tests {
             "..a/b..",
             &long[1..],
         ] {
-            assert!(Key::new(good.as_bytes()).is_ok(), "{good}");
+            assert!(ObjectKey::new(good.as_bytes()).is_ok(), "{good}");
         }
-        assert!(Key::new(b"\xff\xfe/\x01").is_ok());
+        assert!(ObjectKey::new(b"\xff\xfe/\x01").is_ok());
     }
 
     #[test]
     fn a_key_comes_apart_at_its_slashes() {
-        let key = Key::new(b"a/b/c").unwrap();
+        let key = ObjectKey::new(b"a/b/c").unwrap();
         let parts: Vec<Bytes> = key.directories().collect();
         assert_eq!(parts, [&b"a"[..], b"b"]);
         assert_eq!(&key.name()[..], b"c");
-        let key = Key::new(b"alone").unwrap();
+        let key = ObjectKey::new(b"alone").unwrap();
         assert_eq!(key.directories().count(), 0);
         assert_eq!(&key.name()[..], b"alone");
     }

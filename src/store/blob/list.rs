@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::error::BlobError;
-use super::key::Key;
-use super::{BlobStore, Open};
-use crate::store::{Ino, Kind, Listing, ROOT, Stat, StoreError, Time};
+use super::key::ObjectKey;
+use super::{BlobStore, OpenStore};
+use crate::store::{DirectoryListing, Ino, Kind, ROOT, Stat, StoreError, Time};
 use crate::sync::Arc;
 
 /// A blob as a listing shows it.
@@ -26,14 +26,14 @@ pub struct BlobEntry {
 
 /// What a listing with a delimiter shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listed {
+pub enum ListItem {
     /// A blob.
     Blob(BlobEntry),
     /// A prefix that ends in `/`, with blobs below it.
     Prefix(Bytes),
 }
 
-impl Listed {
+impl ListItem {
     /// The key or the prefix.
     pub fn key(&self) -> &Bytes {
         match self {
@@ -72,7 +72,7 @@ impl ListOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// Ascending.
-    pub entries: Vec<Listed>,
+    pub entries: Vec<ListItem>,
     /// What the next page is to come after; `None` for the last one.
     pub next: Option<Bytes>,
 }
@@ -81,8 +81,8 @@ impl Page {
     /// Keys of the blobs in it.
     pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
         self.entries.iter().filter_map(|entry| match entry {
-            Listed::Blob(blob) => Some(&blob.key),
-            Listed::Prefix(_) => None,
+            ListItem::Blob(blob) => Some(&blob.key),
+            ListItem::Prefix(_) => None,
         })
     }
 }
@@ -122,7 +122,7 @@ impl BlobStore {
                 }
             }
         }
-        let next = entries.last().map(|entry: &Listed| entry.key().clone());
+        let next = entries.last().map(|entry: &ListItem| entry.key().clone());
         Ok(Page { entries, next })
     }
 }
@@ -130,18 +130,18 @@ impl BlobStore {
 /// Keys as they are asked for.
 #[derive(Debug)]
 pub struct BlobList {
-    open: Arc<Open>,
+    open: Arc<OpenStore>,
     options: ListOptions,
-    levels: Vec<Level>,
+    levels: Vec<ListLevel>,
     begun: bool,
 }
 
 /// A directory on the way.
 #[derive(Debug)]
-struct Level {
+struct ListLevel {
     /// Its path with a slash at the end; empty for the root.
     path: Vec<u8>,
-    names: Listing,
+    names: DirectoryListing,
     /// What names must begin with.
     filter: Vec<u8>,
     /// Names read and not yet passed on, by how their keys sort.
@@ -155,7 +155,7 @@ impl BlobList {
     ///
     /// # Errors
     /// `Store`.
-    pub async fn next(&mut self) -> Result<Option<Listed>, BlobError> {
+    pub async fn next(&mut self) -> Result<Option<ListItem>, BlobError> {
         if !self.begun {
             self.begun = true;
             self.begin().await?;
@@ -167,7 +167,7 @@ impl BlobList {
             };
             match stat.kind {
                 Kind::File if self.is_behind(&key) => {
-                    return Ok(Some(Listed::Blob(BlobEntry {
+                    return Ok(Some(ListItem::Blob(BlobEntry {
                         key: key.into(),
                         size: stat.attrs.size,
                         modified: stat.attrs.mtime,
@@ -178,7 +178,7 @@ impl BlobList {
                     self.levels.extend(level);
                 }
                 Kind::Directory if self.is_behind(&key) && self.open.has_blob(stat.ino).await? => {
-                    return Ok(Some(Listed::Prefix(key.into())));
+                    return Ok(Some(ListItem::Prefix(key.into())));
                 }
                 _ => {}
             }
@@ -197,7 +197,7 @@ impl BlobList {
         let mut directory = Some(ROOT);
         if let Some(above) = path.strip_suffix(b"/") {
             // A path that no key can have leads nowhere.
-            directory = match Key::new(&[above, b"/x"].concat()) {
+            directory = match ObjectKey::new(&[above, b"/x"].concat()) {
                 Ok(key) => self.open.directory(&key).await?,
                 Err(_) => None,
             };
@@ -222,7 +222,7 @@ impl BlobList {
         path: Vec<u8>,
         directory: Ino,
         filter: Vec<u8>,
-    ) -> Result<Option<Level>, BlobError> {
+    ) -> Result<Option<ListLevel>, BlobError> {
         let mut from = filter.clone();
         let mut held = BTreeMap::new();
         if let Some(after) = &self.options.after {
@@ -240,9 +240,9 @@ impl BlobList {
             }
         }
         let shared = Arc::clone(&self.open.namespace.0);
-        Ok(Some(Level {
+        Ok(Some(ListLevel {
             path,
-            names: Listing::starting_at(shared, directory, &from),
+            names: DirectoryListing::starting_at(shared, directory, &from),
             filter,
             held,
             read: Some(Bytes::new()),
@@ -250,7 +250,7 @@ impl BlobList {
     }
 }
 
-impl Level {
+impl ListLevel {
     /// The next key, with a slash behind a directory's, and what it leads to.
     async fn next(&mut self) -> Result<Option<(Vec<u8>, Stat)>, BlobError> {
         loop {
@@ -284,7 +284,7 @@ fn sorted(name: &[u8], kind: Kind) -> Vec<u8> {
     }
 }
 
-impl Open {
+impl OpenStore {
     /// Directories whose names sort before `name` and whose keys sort behind it: `a` holds `a/b`, which is behind `a!`.
     async fn before(
         &self,

@@ -4,21 +4,21 @@ use std::collections::BTreeMap;
 
 use super::BlobStore;
 use super::error::BlobError;
-use super::{BlobOptions, Family};
+use super::{BlobOptions, StoreRegistry};
 use crate::backend::Backend;
 use crate::store::{check_name, list_namespaces};
 use crate::sync::{Arc, Mutex, lock};
 
 /// Stores by (account, region), below one name of a bucket: `NAME/ACCOUNT/REGION`.
 #[derive(Clone, Debug)]
-pub struct StoreMap(Arc<Stores>);
+pub struct StoreMap(Arc<OpenStores>);
 
 #[derive(Debug)]
-struct Stores {
+struct OpenStores {
     backend: Backend,
     name: String,
     options: BlobOptions,
-    family: Arc<Family>,
+    family: Arc<StoreRegistry>,
     /// Those that were asked for, held open.
     held: Mutex<BTreeMap<(String, String), BlobStore>>,
 }
@@ -40,7 +40,7 @@ impl StoreMap {
     /// `Store` with `Invalid` for a wrong name.
     pub fn open_in(backend: &Backend, name: &str, options: BlobOptions) -> Result<Self, BlobError> {
         check_name(name)?;
-        Ok(Self(Arc::new(Stores {
+        Ok(Self(Arc::new(OpenStores {
             backend: backend.clone(),
             name: name.to_owned(),
             options,

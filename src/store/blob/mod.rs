@@ -23,13 +23,13 @@ use std::time::Duration;
 
 use crate::backend::{Backend, BackendConfig};
 use crate::env::{Env, SystemEnv};
-use crate::store::{Author, GRACE, Gather, Namespace, NamespaceConfig, Reclaim, StoreError};
+use crate::store::{Author, GRACE, GcMode, Linger, Namespace, NamespaceConfig, StoreError};
 use crate::sync::{Arc, Mutex, Weak, lock};
 use crate::task::Tasks;
 
 pub use error::BlobError;
 pub use key::KEY_MAX;
-pub use list::{BlobEntry, BlobList, ListOptions, Listed, Page};
+pub use list::{BlobEntry, BlobList, ListItem, ListOptions, Page};
 pub use map::StoreMap;
 pub use read::{BlobReader, BlobStat};
 pub use versions::VersionInfo;
@@ -66,10 +66,10 @@ impl BlobOptions {
                 cache_bytes: 1 << 30,
                 memory_bytes: 128 << 20,
                 dirty_bytes_max: 256 << 20,
-                gather: Gather::AtOnce,
+                gather: Linger::AtOnce,
                 host: "library".to_owned(),
                 owner: (0, 0),
-                reclaim: Reclaim::Always,
+                reclaim: GcMode::Always,
                 grace: GRACE,
             },
             backend: BackendConfig::default(),
@@ -86,22 +86,22 @@ impl BlobOptions {
 
 /// The blobs of one namespace, which this process alone writes. Clones are the same store.
 #[derive(Clone, Debug)]
-pub struct BlobStore(Arc<Open>);
+pub struct BlobStore(Arc<OpenStore>);
 
 /// An open namespace and what its store knows beside it.
 #[derive(Debug)]
-struct Open {
+struct OpenStore {
     backend: Backend,
     name: String,
     namespace: Namespace,
     options: BlobOptions,
     tasks: Tasks,
-    family: Arc<Family>,
+    family: Arc<StoreRegistry>,
     /// Imports and changes of settings go one at a time: each looks before it writes.
     alone: tokio::sync::Mutex<()>,
 }
 
-impl Drop for Open {
+impl Drop for OpenStore {
     fn drop(&mut self) {
         // Nobody can close it any more: what is not in the bucket is in the journal, for the next store.
         self.tasks.stop();
@@ -110,10 +110,10 @@ impl Drop for Open {
 
 /// The stores opened from one, by their whole names: a second writer in one process would only take the first one's place.
 #[derive(Debug, Default)]
-struct Family(Mutex<HashMap<String, Arc<tokio::sync::Mutex<Weak<Open>>>>>);
+struct StoreRegistry(Mutex<HashMap<String, Arc<tokio::sync::Mutex<Weak<OpenStore>>>>>);
 
-impl Family {
-    fn place(&self, name: &str) -> Arc<tokio::sync::Mutex<Weak<Open>>> {
+impl StoreRegistry {
+    fn place(&self, name: &str) -> Arc<tokio::sync::Mutex<Weak<OpenStore>>> {
         Arc::clone(lock(&self.0).entry(name.to_owned()).or_default())
     }
 }
@@ -157,7 +157,7 @@ impl BlobStore {
         backend: Backend,
         name: String,
         options: BlobOptions,
-        family: Arc<Family>,
+        family: Arc<StoreRegistry>,
     ) -> Result<Self, BlobError> {
         let place = family.place(&name);
         let mut known = place.lock().await;
@@ -168,7 +168,7 @@ impl BlobStore {
         let (config, env) = (options.config.clone(), Arc::clone(&options.env));
         let opened = Namespace::open(&backend, &name, config, env, tasks.clone()).await;
         let namespace = opened.inspect_err(|_| tasks.stop())?;
-        let open = Arc::new(Open {
+        let open = Arc::new(OpenStore {
             backend,
             name,
             namespace,

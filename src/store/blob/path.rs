@@ -4,21 +4,21 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::Open;
+use super::OpenStore;
 use super::error::BlobError;
-use super::key::Key;
+use super::key::ObjectKey;
 use crate::store::namespace::Shared;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{Body, Closed, Hung, InodeRow, decode};
+use crate::store::schema::rows::{DentryBody, DirectoryLocation, InodeRow, VersionRecord, decode};
 use crate::store::{Ino, Kind, NewNode, ROOT, Stat, StoreError};
 
 /// The attribute of a directory that was made for a key: it goes when a delete leaves it empty. Whoever removes the attribute
 /// keeps the directory.
 pub(super) const IMPLICIT: &[u8] = b"user.rewindfs.implicit";
 
-impl Open {
+impl OpenStore {
     /// The directory above a key; `None` when a part of it is missing or no directory.
-    pub(super) async fn directory(&self, key: &Key) -> Result<Option<Ino>, BlobError> {
+    pub(super) async fn directory(&self, key: &ObjectKey) -> Result<Option<Ino>, BlobError> {
         let mut at = ROOT;
         for part in key.directories() {
             match self.namespace.lookup(at, &part).await? {
@@ -30,7 +30,7 @@ impl Open {
     }
 
     /// The blob under a key and the directory it is in; `None` when there is none or something else.
-    pub(super) async fn find(&self, key: &Key) -> Result<Option<(Ino, Stat)>, BlobError> {
+    pub(super) async fn find(&self, key: &ObjectKey) -> Result<Option<(Ino, Stat)>, BlobError> {
         let Some(directory) = self.directory(key).await? else {
             return Ok(None);
         };
@@ -41,7 +41,7 @@ impl Open {
     }
 
     /// The directory above a key, with what is missing of it made.
-    pub(super) async fn make_directories(&self, key: &Key) -> Result<Ino, BlobError> {
+    pub(super) async fn make_directories(&self, key: &ObjectKey) -> Result<Ino, BlobError> {
         'again: loop {
             let mut at = ROOT;
             for part in key.directories() {
@@ -56,7 +56,12 @@ impl Open {
         }
     }
 
-    async fn make_directory(&self, key: &Key, at: Ino, part: &Bytes) -> Result<Ino, BlobError> {
+    async fn make_directory(
+        &self,
+        key: &ObjectKey,
+        at: Ino,
+        part: &Bytes,
+    ) -> Result<Ino, BlobError> {
         loop {
             match self.namespace.lookup(at, part).await? {
                 Some(stat) if stat.kind == Kind::Directory => return Ok(stat.ino),
@@ -86,7 +91,7 @@ impl Open {
     }
 
     /// Removes the directories above a key that were made for keys and hold nothing, innermost first.
-    pub(super) async fn prune(&self, key: &Key) -> Result<(), BlobError> {
+    pub(super) async fn prune(&self, key: &ObjectKey) -> Result<(), BlobError> {
         let mut above = vec![ROOT];
         let parts: Vec<Bytes> = key.directories().collect();
         for part in &parts {
@@ -115,7 +120,7 @@ impl Open {
     }
 
     /// Every directory that the path above a key leads to or led to until it was removed, oldest first.
-    pub(super) async fn directories_ever(&self, key: &Key) -> Result<Vec<Ino>, BlobError> {
+    pub(super) async fn directories_ever(&self, key: &ObjectKey) -> Result<Vec<Ino>, BlobError> {
         let mut found = vec![ROOT];
         for part in key.directories() {
             let mut below = BTreeSet::new();
@@ -133,14 +138,14 @@ impl Shared {
     async fn directories_under(&self, parent: Ino, name: &Bytes) -> Result<Vec<Ino>, StoreError> {
         let mut found = BTreeSet::new();
         if let Some(entry) = self.entry(parent, name).await?
-            && matches!(&entry.body, Body::Own { node, .. } if node.kind == Kind::Directory)
+            && matches!(&entry.body, DentryBody::Own { node, .. } if node.kind == Kind::Directory)
         {
             found.insert(entry.ino);
         }
         let from = keys::history(parent, name);
         let end = keys::after(&from);
         for (_, value) in self.view.scan(from, end, usize::MAX).await? {
-            let closed: Closed = decode("H V", &value)?;
+            let closed: VersionRecord = decode("H V", &value)?;
             let directory = closed.node.is_some_and(|n| n.kind == Kind::Directory);
             if directory && self.last_place(closed.ino).await? == Some((parent, name.clone())) {
                 found.insert(closed.ino);
@@ -159,7 +164,7 @@ impl Shared {
         let Some((_, value)) = self.view.first(from.clone(), keys::after(&from)).await? else {
             return Ok(None);
         };
-        let hung: Hung = decode("H N", &value)?;
+        let hung: DirectoryLocation = decode("H N", &value)?;
         Ok(Some((hung.parent, hung.name)))
     }
 }

@@ -10,10 +10,10 @@ use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::error::BlobError;
-use super::key::Key;
+use super::key::ObjectKey;
 use super::write::{CONTENT_TYPE, METADATA};
-use super::{BlobStore, Open};
-use crate::store::schema::rows::{Body, State};
+use super::{BlobStore, OpenStore};
+use crate::store::schema::rows::{DentryBody, EntryState};
 use crate::store::{File, Ino, Namespace, PastEntry, Pin, Stat, StoreError, Time, VersionId};
 use crate::sync::Arc;
 
@@ -56,10 +56,10 @@ impl BlobStore {
         key: impl AsRef<[u8]>,
         range: impl RangeBounds<u64>,
     ) -> Result<BlobReader, BlobError> {
-        let (key, range) = (Key::new(key.as_ref())?, limits(&range));
+        let (key, range) = (ObjectKey::new(key.as_ref())?, limits(&range));
         let file = self.0.file(&key).await?;
         let size = file.stat().await?.attrs.size;
-        Ok(BlobReader::new(From::Live(file), size, range))
+        Ok(BlobReader::new(ReadSource::Live(file), size, range))
     }
 
     /// What is known of the blob under a key.
@@ -67,7 +67,7 @@ impl BlobStore {
     /// # Errors
     /// `InvalidKey`, `NotFound`.
     pub async fn stat(&self, key: impl AsRef<[u8]>) -> Result<BlobStat, BlobError> {
-        let key = Key::new(key.as_ref())?;
+        let key = ObjectKey::new(key.as_ref())?;
         self.0.stat(&key).await
     }
 
@@ -76,14 +76,14 @@ impl BlobStore {
     /// # Errors
     /// `InvalidKey`; `Store`.
     pub async fn exists(&self, key: impl AsRef<[u8]>) -> Result<bool, BlobError> {
-        let key = Key::new(key.as_ref())?;
+        let key = ObjectKey::new(key.as_ref())?;
         Ok(self.0.find(&key).await?.is_some())
     }
 }
 
-impl Open {
+impl OpenStore {
     /// The live file under a key, held.
-    pub(super) async fn file(&self, key: &Key) -> Result<Arc<File>, BlobError> {
+    pub(super) async fn file(&self, key: &ObjectKey) -> Result<Arc<File>, BlobError> {
         loop {
             let found = self.find(key).await?;
             let (_, stat) = found.ok_or(BlobError::NotFound)?;
@@ -96,7 +96,7 @@ impl Open {
         }
     }
 
-    async fn stat(&self, key: &Key) -> Result<BlobStat, BlobError> {
+    async fn stat(&self, key: &ObjectKey) -> Result<BlobStat, BlobError> {
         let found = self.find(key).await?;
         let (directory, stat) = found.ok_or(BlobError::NotFound)?;
         let (version, xattrs) = self.state(directory, &key.name(), &stat).await?;
@@ -120,15 +120,15 @@ impl Open {
     ) -> Result<(Option<VersionId>, Vec<(Bytes, Bytes)>), BlobError> {
         let entry = self.namespace.0.entry(directory, name).await?;
         match entry.filter(|entry| entry.ino == stat.ino).map(|e| e.body) {
-            Some(Body::Own { node, state }) => {
+            Some(DentryBody::Own { node, state }) => {
                 let version = match state {
-                    State::Version(stamp) => Some(stamp.id),
-                    State::Provisional(last) => Some(last.stamp.id),
-                    State::Unborn { behind } => behind.map(|last| last.stamp.id),
+                    EntryState::Version(stamp) => Some(stamp.id),
+                    EntryState::Provisional(last) => Some(last.stamp.id),
+                    EntryState::Unborn { behind } => behind.map(|last| last.stamp.id),
                 };
                 Ok((version, node.xattrs))
             }
-            Some(Body::Linked(_)) => {
+            Some(DentryBody::Linked(_)) => {
                 let versions = self.namespace.versions(directory, name).await?;
                 let last = versions.into_iter().last();
                 Ok(last.map_or((None, Vec::new()), |v| (Some(v.version), v.xattrs)))
@@ -169,14 +169,14 @@ pub(super) fn limits(range: &impl RangeBounds<u64>) -> (u64, u64) {
 
 /// What a reader reads.
 #[derive(Clone, Debug)]
-pub(super) enum From {
+pub(super) enum ReadSource {
     /// A live file, which outlives its name while it is held.
     Live(Arc<File>),
     /// A version; its bytes stay while the pin is held.
     Past(Arc<(Namespace, PastEntry, Option<Pin>)>),
 }
 
-impl From {
+impl ReadSource {
     async fn read(self, at: u64, len: u32) -> Result<Bytes, StoreError> {
         match self {
             Self::Live(file) => file.read(at, len).await,
@@ -187,7 +187,7 @@ impl From {
 
 /// Reads a blob or a version of one, step by step: [`BlobReader::next`] with this crate's errors, or as an [`AsyncRead`].
 pub struct BlobReader {
-    from: From,
+    from: ReadSource,
     at: u64,
     end: u64,
     size: u64,
@@ -202,7 +202,7 @@ impl std::fmt::Debug for BlobReader {
 }
 
 impl BlobReader {
-    pub(super) fn new(from: From, size: u64, (start, end): (u64, u64)) -> Self {
+    pub(super) fn new(from: ReadSource, size: u64, (start, end): (u64, u64)) -> Self {
         Self {
             from,
             at: start.min(size),

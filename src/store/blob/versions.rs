@@ -6,11 +6,11 @@ use std::ops::RangeBounds;
 use bytes::Bytes;
 
 use super::error::BlobError;
-use super::key::Key;
-use super::read::{BlobReader, From, limits, metadata};
+use super::key::ObjectKey;
+use super::read::{BlobReader, ReadSource, limits, metadata};
 use super::write::FOREIGN_ID;
-use super::{BlobStore, Open};
-use crate::store::{Author, Ino, Kept, Kind, Op, PastEntry, StoreError, Timestamp, VersionId};
+use super::{BlobStore, OpenStore};
+use crate::store::{Author, Ino, Kind, Op, PastEntry, Retained, StoreError, Timestamp, VersionId};
 use crate::sync::Arc;
 
 /// A version of a blob, or the mark of its absence.
@@ -93,7 +93,7 @@ impl BlobStore {
         &self,
         key: impl AsRef<[u8]>,
     ) -> Result<Vec<VersionInfo>, BlobError> {
-        let key = Key::new(key.as_ref())?;
+        let key = ObjectKey::new(key.as_ref())?;
         let states = self.0.states(&key).await?;
         let mut all = Vec::with_capacity(states.len() + 1);
         let mut states = states.into_iter().map(|(_, entry)| entry).peekable();
@@ -136,7 +136,7 @@ impl BlobStore {
         key: impl AsRef<[u8]>,
         id: VersionId,
     ) -> Result<(), BlobError> {
-        let key = Key::new(key.as_ref())?;
+        let key = ObjectKey::new(key.as_ref())?;
         let states = self.0.states(&key).await?;
         let listed = states.into_iter().find(|(_, entry)| entry.version == id);
         let (directory, _) = listed.ok_or(BlobError::NotFound)?;
@@ -171,7 +171,7 @@ impl BlobStore {
         id: VersionId,
         range: impl RangeBounds<u64>,
     ) -> Result<BlobReader, BlobError> {
-        let (key, range) = (Key::new(key.as_ref())?, limits(&range));
+        let (key, range) = (ObjectKey::new(key.as_ref())?, limits(&range));
         let entry = self.0.version(&key, id).await?;
         let pin = match self.0.namespace.hold_standing(&entry).await {
             Ok(pin) => pin,
@@ -180,28 +180,28 @@ impl BlobStore {
             Err(error) => return Err(error.into()),
         };
         let (size, namespace) = (entry.attrs.size, self.0.namespace.clone());
-        let from = From::Past(Arc::new((namespace, entry, pin)));
+        let from = ReadSource::Past(Arc::new((namespace, entry, pin)));
         Ok(BlobReader::new(from, size, range))
     }
 }
 
-impl Open {
+impl OpenStore {
     /// The states of files that a key ever led to, oldest first, and the directories they are listed in.
-    pub(super) async fn states(&self, key: &Key) -> Result<Vec<(Ino, PastEntry)>, BlobError> {
+    pub(super) async fn states(&self, key: &ObjectKey) -> Result<Vec<(Ino, PastEntry)>, BlobError> {
         let name = key.name();
         let mut all = Vec::new();
         for directory in self.directories_ever(key).await? {
             let versions = self.namespace.versions(directory, &name).await?;
             let files = versions
                 .into_iter()
-                .filter(|v| v.kind == Kind::File && v.kept != Kept::Nothing);
+                .filter(|v| v.kind == Kind::File && v.kept != Retained::Nothing);
             all.extend(files.map(|version| (directory, version)));
         }
         all.sort_by_key(|(_, version)| version.version);
         Ok(all)
     }
 
-    async fn version(&self, key: &Key, id: VersionId) -> Result<PastEntry, BlobError> {
+    async fn version(&self, key: &ObjectKey, id: VersionId) -> Result<PastEntry, BlobError> {
         let states = self.states(key).await?;
         let found = states.into_iter().find(|(_, entry)| entry.version == id);
         found.map(|(_, entry)| entry).ok_or(BlobError::NotFound)

@@ -9,10 +9,10 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::error::BlobError;
-use super::key::Key;
+use super::key::ObjectKey;
 use super::list::ListOptions;
-use super::{BlobStore, Open};
-use crate::store::tree::put::{Placing, Whole};
+use super::{BlobStore, OpenStore};
+use crate::store::tree::put::{AtomicPut, PutTarget};
 use crate::store::{Author, CloneSource, Kind, Op, StoreError, Timestamp, VersionId, XATTRS_MAX};
 
 /// Bytes taken from a source at once.
@@ -107,9 +107,9 @@ impl BlobStore {
         bytes: impl Into<Bytes>,
         options: &PutOptions,
     ) -> Result<VersionId, BlobError> {
-        let (key, bytes) = (Key::new(key.as_ref())?, bytes.into());
+        let (key, bytes) = (ObjectKey::new(key.as_ref())?, bytes.into());
         let how = self.0.placing(options)?;
-        self.0.put(&key, Fill::Bytes(bytes), &how).await
+        self.0.put(&key, PutSource::Bytes(bytes), &how).await
     }
 
     /// As [`BlobStore::put_from`]; returns the version that was made.
@@ -122,9 +122,9 @@ impl BlobStore {
         mut source: impl AsyncRead + Send + Unpin,
         options: &PutOptions,
     ) -> Result<VersionId, BlobError> {
-        let key = Key::new(key.as_ref())?;
+        let key = ObjectKey::new(key.as_ref())?;
         let how = self.0.placing(options)?;
-        self.0.put(&key, Fill::Source(&mut source), &how).await
+        self.0.put(&key, PutSource::Source(&mut source), &how).await
     }
 
     /// Deletes the blob under a key; `false` if there was none. Its versions stay, and a delete marker ends their list.
@@ -132,7 +132,7 @@ impl BlobStore {
     /// # Errors
     /// `InvalidKey`; `Store`.
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool, BlobError> {
-        let key = Key::new(key.as_ref())?;
+        let key = ObjectKey::new(key.as_ref())?;
         self.0.delete(&key).await
     }
 
@@ -151,7 +151,7 @@ impl BlobStore {
             };
             let page = self.list_page(&options).await?;
             for key in page.keys() {
-                deleted += u64::from(self.0.delete(&Key::new(key)?).await?);
+                deleted += u64::from(self.0.delete(&ObjectKey::new(key)?).await?);
             }
             if page.next.is_none() {
                 return Ok(deleted);
@@ -161,17 +161,17 @@ impl BlobStore {
 }
 
 /// Where the bytes of a put come from.
-pub(super) enum Fill<'a> {
+pub(super) enum PutSource<'a> {
     Bytes(Bytes),
     Source(&'a mut (dyn AsyncRead + Send + Unpin)),
     /// Other files, which are held.
     Parts(Vec<CloneSource>),
 }
 
-impl Open {
-    pub(super) fn placing(&self, options: &PutOptions) -> Result<Placing, BlobError> {
+impl OpenStore {
+    pub(super) fn placing(&self, options: &PutOptions) -> Result<PutTarget, BlobError> {
         let author = options.author.as_ref().unwrap_or(&self.options.author);
-        Ok(Placing {
+        Ok(PutTarget {
             mode: self.options.mode,
             owner: self.options.config.owner,
             xattrs: options.xattrs()?,
@@ -184,9 +184,9 @@ impl Open {
 
     pub(super) async fn put(
         &self,
-        key: &Key,
-        fill: Fill<'_>,
-        how: &Placing,
+        key: &ObjectKey,
+        fill: PutSource<'_>,
+        how: &PutTarget,
     ) -> Result<VersionId, BlobError> {
         let put = self.put_below(key, fill, how).await;
         if put.is_err()
@@ -199,9 +199,9 @@ impl Open {
 
     async fn put_below(
         &self,
-        key: &Key,
-        fill: Fill<'_>,
-        how: &Placing,
+        key: &ObjectKey,
+        fill: PutSource<'_>,
+        how: &PutTarget,
     ) -> Result<VersionId, BlobError> {
         let directory = self.make_directories(key).await?;
         let name = key.name();
@@ -216,9 +216,9 @@ impl Open {
     /// Puts what was written under the key, whose directories may have been removed meanwhile.
     pub(super) async fn place(
         &self,
-        key: &Key,
-        whole: &mut Whole,
-        how: &Placing,
+        key: &ObjectKey,
+        whole: &mut AtomicPut,
+        how: &PutTarget,
     ) -> Result<VersionId, BlobError> {
         loop {
             let directory = self.make_directories(key).await?;
@@ -232,20 +232,20 @@ impl Open {
         }
     }
 
-    async fn fill(&self, whole: &mut Whole, fill: Fill<'_>) -> Result<(), BlobError> {
+    async fn fill(&self, whole: &mut AtomicPut, fill: PutSource<'_>) -> Result<(), BlobError> {
         match fill {
-            Fill::Bytes(mut bytes) => {
+            PutSource::Bytes(mut bytes) => {
                 while !bytes.is_empty() {
                     let chunk = bytes.split_to(bytes.len().min(CHUNK));
                     whole.append(chunk).await?;
                 }
             }
-            Fill::Parts(parts) => {
+            PutSource::Parts(parts) => {
                 for part in parts {
                     whole.show(&part)?;
                 }
             }
-            Fill::Source(source) => loop {
+            PutSource::Source(source) => loop {
                 let mut chunk = BytesMut::with_capacity(CHUNK);
                 // Short reads are gathered: every append is a record of the journal.
                 while chunk.len() < CHUNK {
@@ -264,7 +264,7 @@ impl Open {
         Ok(())
     }
 
-    async fn delete(&self, key: &Key) -> Result<bool, BlobError> {
+    async fn delete(&self, key: &ObjectKey) -> Result<bool, BlobError> {
         loop {
             let Some((directory, _)) = self.find(key).await? else {
                 return Ok(false);
@@ -286,7 +286,7 @@ impl Open {
     }
 }
 
-fn check_kind(key: &Key, kind: Kind) -> Result<(), BlobError> {
+fn check_kind(key: &ObjectKey, kind: Kind) -> Result<(), BlobError> {
     match kind {
         Kind::File => Ok(()),
         Kind::Directory => Err(BlobError::conflict(key.bytes(), "it is a directory")),

@@ -13,7 +13,9 @@ use crate::store::data::segment::object_key;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Ino, ROOT, Timestamp};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{Body, Entry, Hung, InodeRow, Place, State, decode};
+use crate::store::schema::rows::{
+    DentryBody, DentryRow, DirectoryLocation, EntryState, InodeRow, LocationRow, decode,
+};
 
 /// Findings of a kind that are named; further ones are counted.
 const NAMED_MAX: usize = 1_000;
@@ -74,13 +76,13 @@ impl Findings {
 
 /// Keys of rows with a fault.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Faulty {
+pub(crate) struct FaultyKeys {
     pub(crate) count: u64,
     /// The first of them.
     pub(crate) keys: Vec<Bytes>,
 }
 
-impl Faulty {
+impl FaultyKeys {
     pub(crate) fn add(&mut self, key: &[u8]) {
         self.count += 1;
         if self.keys.len() < NAMED_MAX {
@@ -92,24 +94,24 @@ impl Faulty {
 
 /// The file that shows a content.
 #[derive(Clone, Debug)]
-struct Owner {
+struct ContentOwner {
     directory_and_name: Option<(Ino, Bytes)>,
     ino: Ino,
     version: Option<Timestamp>,
 }
 
 /// Finds names in an index.
-pub(super) struct Naming<'a> {
+pub(super) struct PathFinder<'a> {
     index: &'a dyn MetaRead,
     paths: BTreeMap<Ino, Option<String>>,
-    owners: BTreeMap<u64, Owner>,
+    owners: BTreeMap<u64, ContentOwner>,
 }
 
-impl<'a> Naming<'a> {
+impl<'a> PathFinder<'a> {
     /// Prepares for naming `faults`: files are found by the contents they show, all at once.
     pub(super) async fn new(
         index: &'a dyn MetaRead,
-        faults: [&Faulty; 2],
+        faults: [&FaultyKeys; 2],
     ) -> Result<Self, StoreError> {
         let keys = faults.iter().flat_map(|faulty| &faulty.keys);
         let wanted: BTreeSet<u64> = keys.filter_map(|key| lineage_of(key)).collect();
@@ -123,7 +125,7 @@ impl<'a> Naming<'a> {
     /// Tells about rows by their names.
     pub(super) async fn findings(
         &mut self,
-        faulty: Faulty,
+        faulty: FaultyKeys,
         what: impl Fn(&str) -> String,
     ) -> Result<Findings, StoreError> {
         let mut findings = Findings::default();
@@ -231,7 +233,7 @@ impl<'a> Naming<'a> {
         }
         match self.index.get(&keys::place(ino)).await? {
             Some(row) => {
-                let place: Place = decode("C N", &row)?;
+                let place: LocationRow = decode("C N", &row)?;
                 self.named(place.directory, &place.name, version).await
             }
             None => Ok(other(&unnamed(ino))),
@@ -276,7 +278,7 @@ impl<'a> Naming<'a> {
         let mut newest = self.index.scan(start..end).await?;
         match newest.next().await? {
             Some((_, row)) => {
-                let hung: Hung = decode("H N", &row)?;
+                let hung: DirectoryLocation = decode("H N", &row)?;
                 Ok(Some((hung.parent, hung.name)))
             }
             None => Ok(None),
@@ -331,7 +333,7 @@ fn join(path: &str, name: &[u8]) -> String {
 async fn owners(
     index: &dyn MetaRead,
     wanted: &BTreeSet<u64>,
-) -> Result<BTreeMap<u64, Owner>, StoreError> {
+) -> Result<BTreeMap<u64, ContentOwner>, StoreError> {
     let mut owners = BTreeMap::new();
     if wanted.is_empty() {
         return Ok(owners);
@@ -356,17 +358,17 @@ async fn owners(
     Ok(owners)
 }
 
-fn owner(table: &[u8], key: &Bytes, value: &Bytes) -> Result<Owner, StoreError> {
+fn owner(table: &[u8], key: &Bytes, value: &Bytes) -> Result<ContentOwner, StoreError> {
     let first = Ino(word(key, 2).unwrap_or(0));
     let (directory_and_name, version) = match table {
         b"CD" => {
             let name = Bytes::copy_from_slice(&keys::entry_name(key));
-            let version = match decode::<Entry>("C D", value)?.body {
-                Body::Own {
-                    state: State::Version(stamp),
+            let version = match decode::<DentryRow>("C D", value)?.body {
+                DentryBody::Own {
+                    state: EntryState::Version(stamp),
                     ..
                 } => Some(stamp.id.instant),
-                Body::Own { .. } | Body::Linked(_) => None,
+                DentryBody::Own { .. } | DentryBody::Linked(_) => None,
             };
             (Some((first, name)), version)
         }
@@ -377,7 +379,7 @@ fn owner(table: &[u8], key: &Bytes, value: &Bytes) -> Result<Owner, StoreError> 
         b"HW" => (None, keys::trailing_id(key).map(|id| id.instant)),
         _ => (None, None),
     };
-    Ok(Owner {
+    Ok(ContentOwner {
         directory_and_name,
         ino: first,
         version,

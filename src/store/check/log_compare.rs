@@ -11,13 +11,13 @@ use bytes::Bytes;
 use crate::backend::{Backend, BackendError};
 use crate::meta::{Batch, Change};
 use crate::store::check::finding::{Findings, Subject};
-use crate::store::check::sorted::Sorted;
-use crate::store::check::{AuditStep, BatchId};
-use crate::store::commit::log::{self, Base, LogObject};
+use crate::store::check::sorted::SortedRows;
+use crate::store::check::{BatchId, CheckStep};
+use crate::store::commit::log::{self, LogBase, LogObject};
 use crate::store::data::segment::object_numbers;
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{Applied, LogPlace, decode};
+use crate::store::schema::rows::{AppliedRow, LogPlace, decode};
 
 /// Bytes of objects that are fetched at the same time, at most, unless one alone is larger.
 const FETCH_BYTES: u64 = 16 << 20;
@@ -30,7 +30,7 @@ fn subject(object: LogPlace) -> Subject {
 
 /// Whether everything before an object was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Before {
+enum PriorObjects {
     Whole,
     /// An object is missing or bad, and was told.
     Hole,
@@ -38,28 +38,28 @@ enum Before {
 
 /// An object that waits to be read.
 #[derive(Clone, Copy, Debug)]
-struct Waiting {
+struct QueuedObject {
     id: LogPlace,
     /// Bytes.
     size: u64,
-    before: Before,
+    before: PriorObjects,
 }
 
 /// A step of the log.
 #[derive(Debug)]
-struct Part {
+struct LogStep {
     object: LogPlace,
-    before: Before,
+    before: PriorObjects,
     /// The batch the rows are at afterwards; in the middle of a list of all rows none.
     upto: Option<BatchId>,
-    kind: PartKind,
+    kind: LogStepKind,
     /// An encoded batch.
     rows: Bytes,
 }
 
 /// What a step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PartKind {
+enum LogStepKind {
     /// It adds to what came before.
     Batch,
     /// It voids what came before: a list of all rows begins.
@@ -70,7 +70,7 @@ enum PartKind {
 
 /// How far the log was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reached {
+pub(super) enum LogPosition {
     /// The rows are as they were after the batch that was asked for.
     There,
     /// The log tells less, so far.
@@ -80,16 +80,16 @@ pub(super) enum Reached {
 }
 
 /// The reading of a log, which goes on where it ended.
-pub(super) struct Replay<'a> {
+pub(super) struct LogReplay<'a> {
     backend: &'a Backend,
-    pub(super) rows: Sorted,
+    pub(super) rows: SortedRows,
     /// The newest object that was listed, or that the index names.
     listed: Option<LogPlace>,
     /// Whether something is missing after that one, or the last one fetched was bad.
-    listed_before: Before,
-    fetched_before: Before,
-    waiting: VecDeque<Waiting>,
-    parts: VecDeque<Part>,
+    listed_before: PriorObjects,
+    fetched_before: PriorObjects,
+    waiting: VecDeque<QueuedObject>,
+    parts: VecDeque<LogStep>,
     /// The newest batch in `rows`; `None` before any, and while a list of all rows is not complete.
     told: Option<BatchId>,
     /// Objects read.
@@ -97,14 +97,14 @@ pub(super) struct Replay<'a> {
     pub(super) damaged: Findings,
 }
 
-impl<'a> Replay<'a> {
-    pub(super) fn new(backend: &'a Backend, rows: Sorted) -> Self {
+impl<'a> LogReplay<'a> {
+    pub(super) fn new(backend: &'a Backend, rows: SortedRows) -> Self {
         Self {
             backend,
             rows,
             listed: None,
-            listed_before: Before::Whole,
-            fetched_before: Before::Whole,
+            listed_before: PriorObjects::Whole,
+            fetched_before: PriorObjects::Whole,
             waiting: VecDeque::new(),
             parts: VecDeque::new(),
             told: None,
@@ -123,8 +123,8 @@ impl<'a> Replay<'a> {
         &mut self,
         upto: BatchId,
         recorded: Option<LogPlace>,
-        step: &(impl Fn(AuditStep) + Sync),
-    ) -> Result<Reached, StoreError> {
+        step: &(impl Fn(CheckStep) + Sync),
+    ) -> Result<LogPosition, StoreError> {
         self.list(recorded).await?;
         loop {
             while self.told.is_none_or(|told| told < upto) {
@@ -134,12 +134,12 @@ impl<'a> Replay<'a> {
                 self.apply(part)?;
             }
             match self.told {
-                Some(told) if told == upto => return Ok(Reached::There),
-                Some(told) if told > upto => return Ok(Reached::Beyond),
-                _ if self.waiting.is_empty() => return Ok(Reached::Short),
+                Some(told) if told == upto => return Ok(LogPosition::There),
+                Some(told) if told > upto => return Ok(LogPosition::Beyond),
+                _ if self.waiting.is_empty() => return Ok(LogPosition::Short),
                 _ => self.fetch().await?,
             }
-            step(AuditStep::Log {
+            step(CheckStep::Log {
                 read: self.objects,
                 all: self.objects + self.waiting.len(),
             });
@@ -161,10 +161,10 @@ impl<'a> Replay<'a> {
             let id = LogPlace { epoch, sequence };
             self.tell_missing(id);
             self.listed = Some(id);
-            self.waiting.push_back(Waiting {
+            self.waiting.push_back(QueuedObject {
                 id,
                 size: info.size,
-                before: std::mem::replace(&mut self.listed_before, Before::Whole),
+                before: std::mem::replace(&mut self.listed_before, PriorObjects::Whole),
             });
         }
         if let Some(recorded) = recorded
@@ -186,7 +186,7 @@ impl<'a> Replay<'a> {
         for sequence in first..next.sequence {
             let missing = LogPlace { sequence, ..next };
             self.damaged.add(subject(missing), "is missing");
-            self.listed_before = Before::Hole;
+            self.listed_before = PriorObjects::Hole;
         }
     }
 
@@ -208,8 +208,8 @@ impl<'a> Replay<'a> {
         let got = futures::future::join_all(got).await;
         for (wanted, got) in wanted.into_iter().zip(got) {
             self.objects += 1;
-            if wanted.before == Before::Hole {
-                self.fetched_before = Before::Hole;
+            if wanted.before == PriorObjects::Hole {
+                self.fetched_before = PriorObjects::Hole;
             }
             let object = match got {
                 Ok(object) => Ok(object),
@@ -221,7 +221,7 @@ impl<'a> Replay<'a> {
                 Ok(object) => self.take_apart(wanted.id, object),
                 Err(what) => {
                     self.damaged.add(subject(wanted.id), &what);
-                    self.fetched_before = Before::Hole;
+                    self.fetched_before = PriorObjects::Hole;
                 }
             }
         }
@@ -229,27 +229,27 @@ impl<'a> Replay<'a> {
     }
 
     fn take_apart(&mut self, id: LogPlace, object: LogObject) {
-        let mut before = std::mem::replace(&mut self.fetched_before, Before::Whole);
+        let mut before = std::mem::replace(&mut self.fetched_before, PriorObjects::Whole);
         let kind = match object.base {
-            Base::Before => PartKind::Batch,
-            Base::Nothing => PartKind::Begin,
-            Base::Continues | Base::Ends => PartKind::List,
+            LogBase::Before => LogStepKind::Batch,
+            LogBase::Nothing => LogStepKind::Begin,
+            LogBase::Continues | LogBase::Ends => LogStepKind::List,
         };
         for (at, rows) in object.batches.into_iter().enumerate() {
             let number = match object.base {
-                Base::Before => Some(object.first + at as u64),
-                Base::Ends => Some(object.first),
-                Base::Nothing | Base::Continues => None,
+                LogBase::Before => Some(object.first + at as u64),
+                LogBase::Ends => Some(object.first),
+                LogBase::Nothing | LogBase::Continues => None,
             };
-            self.parts.push_back(Part {
+            self.parts.push_back(LogStep {
                 object: id,
-                before: std::mem::replace(&mut before, Before::Whole),
+                before: std::mem::replace(&mut before, PriorObjects::Whole),
                 upto: number.map(|number| BatchId {
                     epoch: object.epoch,
                     number,
                 }),
                 kind: match (kind, at) {
-                    (PartKind::Begin, 1..) => PartKind::List,
+                    (LogStepKind::Begin, 1..) => LogStepKind::List,
                     (kind, _) => kind,
                 },
                 rows,
@@ -257,8 +257,8 @@ impl<'a> Replay<'a> {
         }
     }
 
-    fn apply(&mut self, part: Part) -> Result<(), StoreError> {
-        if part.kind == PartKind::Batch && part.upto <= self.told {
+    fn apply(&mut self, part: LogStep) -> Result<(), StoreError> {
+        if part.kind == LogStepKind::Batch && part.upto <= self.told {
             return Ok(());
         }
         let batch = match decode::<Batch>("log batch", &part.rows) {
@@ -269,9 +269,9 @@ impl<'a> Replay<'a> {
             }
         };
         match part.kind {
-            PartKind::Batch => self.tell_gap(&part, &batch),
-            PartKind::Begin => self.rows.clear(),
-            PartKind::List => {}
+            LogStepKind::Batch => self.tell_gap(&part, &batch),
+            LogStepKind::Begin => self.rows.clear(),
+            LogStepKind::List => {}
         }
         for (key, change) in batch.into_rows() {
             self.rows.add(key, change)?;
@@ -281,7 +281,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Tells of batches that no object holds, if nothing explains it that was told already.
-    fn tell_gap(&mut self, part: &Part, batch: &Batch) {
+    fn tell_gap(&mut self, part: &LogStep, batch: &Batch) {
         let Some(next) = part.upto else {
             return;
         };
@@ -293,7 +293,7 @@ impl<'a> Replay<'a> {
                 ..next
             }),
         };
-        if before.is_some_and(|before| before > told) && part.before == Before::Whole {
+        if before.is_some_and(|before| before > told) && part.before == PriorObjects::Whole {
             let what = format!(
                 "begins with batch {} of epoch {}; what came between it and batch {} of epoch {} is in no object",
                 next.number, next.epoch, told.number, told.epoch
@@ -310,6 +310,6 @@ fn before(batch: &Batch) -> Option<BatchId> {
     let Some((_, Change::Put(row))) = row else {
         return None;
     };
-    let (epoch, number) = decode::<Applied>("G A", row).ok()?.before;
+    let (epoch, number) = decode::<AppliedRow>("G A", row).ok()?.before;
     Some(BatchId { epoch, number })
 }

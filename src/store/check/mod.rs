@@ -18,14 +18,14 @@ pub use sorted::Spill;
 
 use crate::backend::{Backend, BackendError};
 use crate::meta::{MetaRead, RowScan, SlateConfig, SlateFollower};
-use crate::store::check::finding::{Faulty, Naming};
-use crate::store::check::log_compare::{Reached, Replay};
+use crate::store::check::finding::{FaultyKeys, PathFinder};
+use crate::store::check::log_compare::{LogPosition, LogReplay};
 use crate::store::check::recount::Recount;
-use crate::store::check::sorted::Sorted;
+use crate::store::check::sorted::SortedRows;
 use crate::store::model::error::StoreError;
 use crate::store::namespace::check_name;
 use crate::store::recovery::evidence::{self, Evidence};
-use crate::store::schema::rows::{self, Applied, LogPlace, decode};
+use crate::store::schema::rows::{self, AppliedRow, LogPlace, decode};
 
 /// The index is looked at as it is when it is opened.
 const NEVER: Duration = Duration::from_secs(365 * 86_400);
@@ -41,14 +41,14 @@ const BLOCK_CACHE: u64 = 8 << 20;
 
 /// How a check goes about it.
 #[derive(Clone, Debug)]
-pub struct AuditConfig {
+pub struct CheckConfig {
     /// How long to wait for what the writer has not yet logged.
     pub patience: Duration,
     /// Where rows lie that do not fit into memory. Two such amounts are in use at a time.
     pub spill: Spill,
 }
 
-impl Default for AuditConfig {
+impl Default for CheckConfig {
     fn default() -> Self {
         Self {
             patience: Duration::ZERO,
@@ -62,7 +62,7 @@ impl Default for AuditConfig {
 
 /// What a check is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuditStep {
+pub enum CheckStep {
     /// It has read so many of the log's objects.
     Log {
         /// Objects read.
@@ -76,9 +76,9 @@ pub enum AuditStep {
     Waiting,
 }
 
-/// What [`audit_log`] found.
+/// What [`check_log`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Audit {
+pub struct CheckReport {
     /// Log objects read.
     pub objects: usize,
     /// Rows of the index.
@@ -91,7 +91,7 @@ pub struct Audit {
     pub miscounted: Findings,
 }
 
-impl Audit {
+impl CheckReport {
     /// Whether nothing was found.
     #[must_use]
     pub fn is_sound(&self) -> bool {
@@ -113,12 +113,12 @@ struct BatchId {
 /// # Errors
 /// `NotFound` where there is no such namespace, or nothing in it; `Unavailable`, also when the log does not catch up;
 /// `Damaged` for an index that lacks what other objects prove; `Corrupt` for one that cannot be read; `LocalDisk` when temporary files cannot be written; `Invalid` for a bad name.
-pub async fn audit_log(
+pub async fn check_log(
     backend: &Backend,
     name: &str,
-    config: &AuditConfig,
-    step: impl Fn(AuditStep) + Send + Sync,
-) -> Result<Audit, StoreError> {
+    config: &CheckConfig,
+    step: impl Fn(CheckStep) + Send + Sync,
+) -> Result<CheckReport, StoreError> {
     check_name(name)?;
     let backend = backend.child(name);
     match backend.get("namespace.json").await {
@@ -145,25 +145,25 @@ pub async fn audit_log(
 async fn audit(
     backend: &Backend,
     index: &SlateFollower,
-    config: &AuditConfig,
-    step: impl Fn(AuditStep) + Send + Sync,
-) -> Result<Audit, StoreError> {
+    config: &CheckConfig,
+    step: impl Fn(CheckStep) + Send + Sync,
+) -> Result<CheckReport, StoreError> {
     let deadline = tokio::time::Instant::now() + config.patience;
-    let mut replay = Replay::new(backend, Sorted::new(rows::merge, config.spill.clone()));
+    let mut replay = LogReplay::new(backend, SortedRows::new(rows::merge, config.spill.clone()));
     loop {
         let (upto, recorded) = newest(index).await?;
         let reached = replay.read_to(upto, recorded, &step).await?;
         // With an object missing or bad the log may never come there; what it tells is compared all the same.
-        if reached == Reached::There || !replay.damaged.is_empty() {
+        if reached == LogPosition::There || !replay.damaged.is_empty() {
             replay.rows.write_run()?;
             let mut counts = Recount::new(config.spill.clone());
-            let each = |row: Row<'_>| counts.row(row.key, row.value);
+            let each = |row: IndexRow<'_>| counts.row(row.key, row.value);
             let compared = compare(index, &mut replay.rows.rows(), &step, each).await?;
             let miscounted = counts.finish().await?;
             let found = named(index, compared.differing, miscounted).await?;
             // The engine looks for a newer state once by itself, right after it was opened.
             if newest(index).await?.0 == upto {
-                return Ok(Audit {
+                return Ok(CheckReport {
                     objects: replay.objects,
                     rows: compared.rows,
                     damaged: replay.damaged,
@@ -174,7 +174,7 @@ async fn audit(
         if tokio::time::Instant::now() >= deadline {
             return Err(StoreError::Unavailable(behind(upto, reached, &replay)));
         }
-        step(AuditStep::Waiting);
+        step(CheckStep::Waiting);
         tokio::time::sleep(AGAIN).await;
     }
 }
@@ -182,33 +182,33 @@ async fn audit(
 /// Tells by their names which rows differ and which counts are wrong.
 async fn named(
     index: &dyn MetaRead,
-    differing: Faulty,
-    miscounted: Faulty,
-) -> Result<Audit, StoreError> {
-    let mut naming = Naming::new(index, [&differing, &miscounted]).await?;
+    differing: FaultyKeys,
+    miscounted: FaultyKeys,
+) -> Result<CheckReport, StoreError> {
+    let mut naming = PathFinder::new(index, [&differing, &miscounted]).await?;
     let what = |row: &str| format!("{row} is not what the log tells");
     let differing = naming.findings(differing, what).await?;
     let what = |row: &str| format!("{row} is counted wrongly");
-    Ok(Audit {
+    Ok(CheckReport {
         differing,
         miscounted: naming.findings(miscounted, what).await?,
-        ..Audit::default()
+        ..CheckReport::default()
     })
 }
 
 /// Says that the log does not tell what the index has.
-fn behind(upto: BatchId, reached: Reached, replay: &Replay<'_>) -> String {
+fn behind(upto: BatchId, reached: LogPosition, replay: &LogReplay<'_>) -> String {
     let told = match replay.told() {
         Some(told) => format!("batch {} of epoch {}", told.number, told.epoch),
         None => "nothing".to_owned(),
     };
     let BatchId { epoch, number } = upto;
     match reached {
-        Reached::There | Reached::Short => format!(
+        LogPosition::There | LogPosition::Short => format!(
             "its log ends with {told}, before batch {number} of epoch {epoch}, which the index has: the writer was killed or \
              cannot upload; the next mount that writes fills the gap"
         ),
-        Reached::Beyond => format!(
+        LogPosition::Beyond => format!(
             "its log goes on from {told}, after batch {number} of epoch {epoch}, where the index ends"
         ),
     }
@@ -217,7 +217,7 @@ fn behind(upto: BatchId, reached: Reached, replay: &Replay<'_>) -> String {
 /// The newest batch in an index, and the newest log object that it names.
 async fn newest(index: &SlateFollower) -> Result<(BatchId, Option<LogPlace>), StoreError> {
     let applied = index.get(&crate::store::schema::keys::applied()).await?;
-    let applied: Applied = decode("G A", &applied.ok_or(StoreError::NotFound)?)?;
+    let applied: AppliedRow = decode("G A", &applied.ok_or(StoreError::NotFound)?)?;
     let (epoch, number) = applied.batch;
     let recorded = match index.get(&crate::store::schema::keys::logged()).await? {
         Some(row) => {
@@ -231,33 +231,33 @@ async fn newest(index: &SlateFollower) -> Result<(BatchId, Option<LogPlace>), St
 
 /// A row of an index.
 #[derive(Clone, Copy)]
-pub(crate) struct Row<'a> {
+pub(crate) struct IndexRow<'a> {
     pub(crate) key: &'a Bytes,
     pub(crate) value: &'a Bytes,
 }
 
 /// What [`compare`] found.
-pub(crate) struct Compared {
+pub(crate) struct Comparison {
     /// Rows of the index.
     pub(crate) rows: u64,
-    pub(crate) differing: Faulty,
+    pub(crate) differing: FaultyKeys,
 }
 
 /// Compares the rows of an index with those of another source, and shows each row of the index to `each`.
 pub(crate) async fn compare(
     index: &dyn MetaRead,
     other: &mut (dyn RowScan + '_),
-    step: &(impl Fn(AuditStep) + Sync),
-    mut each: impl FnMut(Row<'_>) -> Result<(), StoreError> + Send,
-) -> Result<Compared, StoreError> {
+    step: &(impl Fn(CheckStep) + Sync),
+    mut each: impl FnMut(IndexRow<'_>) -> Result<(), StoreError> + Send,
+) -> Result<Comparison, StoreError> {
     let all = Bytes::from_static(b"C")..Bytes::from_static(b"I");
     let mut left = index.scan(all).await?;
     let (mut a, mut b) = (left.next().await?, other.next().await?);
-    let (mut rows, mut differing) = (0, Faulty::default());
+    let (mut rows, mut differing) = (0, FaultyKeys::default());
     loop {
         let keys = (a.as_ref().map(|r| &r.0), b.as_ref().map(|r| &r.0));
         let order = match keys {
-            (None, None) => return Ok(Compared { rows, differing }),
+            (None, None) => return Ok(Comparison { rows, differing }),
             (Some(_), None) => std::cmp::Ordering::Less,
             (None, Some(_)) => std::cmp::Ordering::Greater,
             (Some(x), Some(y)) => x.cmp(y),
@@ -269,11 +269,11 @@ pub(crate) async fn compare(
         }
         if order.is_le() {
             if let Some((key, value)) = &a {
-                each(Row { key, value })?;
+                each(IndexRow { key, value })?;
             }
             rows += 1;
             if rows % ROWS_TOLD == 0 {
-                step(AuditStep::Rows(rows));
+                step(CheckStep::Rows(rows));
             }
             a = left.next().await?;
         }
@@ -293,14 +293,14 @@ pub(crate) async fn recount(index: &dyn MetaRead) -> Result<Vec<Bytes>, StoreErr
 #[cfg(test)]
 pub(crate) async fn miscounted(index: &dyn MetaRead) -> Result<Findings, StoreError> {
     let miscounted = recounted(index).await?;
-    Ok(named(index, Faulty::default(), miscounted)
+    Ok(named(index, FaultyKeys::default(), miscounted)
         .await?
         .miscounted)
 }
 
 #[cfg(test)]
-async fn recounted(index: &dyn MetaRead) -> Result<Faulty, StoreError> {
-    let mut counts = Recount::new(AuditConfig::default().spill);
+async fn recounted(index: &dyn MetaRead) -> Result<FaultyKeys, StoreError> {
+    let mut counts = Recount::new(CheckConfig::default().spill);
     let mut all = index
         .scan(Bytes::from_static(b"C")..Bytes::from_static(b"I"))
         .await?;

@@ -6,14 +6,14 @@
 use bytes::Bytes;
 
 use crate::meta::{Change, RowScan};
-use crate::store::check::finding::Faulty;
-use crate::store::check::sorted::{Sorted, Spill};
+use crate::store::check::finding::FaultyKeys;
+use crate::store::check::sorted::{SortedRows, Spill};
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Content, ROOT};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    Applied, Body, Closed, Entry, InodeRow, LineageRow, MovedRow, Node, Orphan, RangeRow,
-    SegmentRow, Source, State, decode,
+    AppliedRow, DentryBody, DentryRow, EntryState, ExtentSource, InodeRow, InodeState, LineageRow,
+    MovedRow, OrphanRow, RangeRow, SegmentRow, VersionRecord, decode,
 };
 
 /// Length of the key of a count per segment; behind it the sums here have the extent's offset.
@@ -21,7 +21,7 @@ const SEGMENT_KEY: usize = 18;
 
 /// A recount under way.
 pub(crate) struct Recount {
-    sums: Sorted,
+    sums: SortedRows,
     bytes: i64,
     files: i64,
 }
@@ -54,7 +54,7 @@ fn number(bytes: &[u8]) -> i64 {
 impl Recount {
     pub(crate) fn new(spill: Spill) -> Self {
         Self {
-            sums: Sorted::new(sum, spill),
+            sums: SortedRows::new(sum, spill),
             bytes: 0,
             files: 0,
         }
@@ -98,7 +98,7 @@ impl Recount {
                 Ok(())
             }
             Some(b"GA") => {
-                let row: Applied = decode("G A", value)?;
+                let row: AppliedRow = decode("G A", value)?;
                 self.bytes = self.bytes.wrapping_sub(row.bytes);
                 self.files -= row.files;
                 Ok(())
@@ -123,7 +123,7 @@ impl Recount {
     fn range(&mut self, row: &RangeRow) -> Result<(), StoreError> {
         let mut extents = std::collections::BTreeSet::new();
         for piece in row.pieces() {
-            if let Source::Segment {
+            if let ExtentSource::Segment {
                 epoch,
                 sequence,
                 offset,
@@ -144,8 +144,8 @@ impl Recount {
     }
 
     /// The counts that are wrong, after the last row.
-    pub(crate) async fn finish(self) -> Result<Faulty, StoreError> {
-        let mut faulty = Faulty::default();
+    pub(crate) async fn finish(self) -> Result<FaultyKeys, StoreError> {
+        let mut faulty = FaultyKeys::default();
         let mut last = Bytes::new();
         let mut sums = self.sums.rows();
         while let Some((key, value)) = sums.next().await? {
@@ -168,10 +168,10 @@ impl Recount {
 /// Bytes taken up by the live inode that has its row here; the root is there before anything is counted.
 fn taken(table: &[u8], value: &Bytes) -> Result<Option<i64>, StoreError> {
     let node = match table {
-        b"CD" => match decode::<Entry>("C D", value)? {
-            Entry {
+        b"CD" => match decode::<DentryRow>("C D", value)? {
+            DentryRow {
                 ino,
-                body: Body::Own { node, .. },
+                body: DentryBody::Own { node, .. },
                 ..
             } if ino != ROOT => node,
             _ => return Ok(None),
@@ -187,29 +187,29 @@ fn taken(table: &[u8], value: &Bytes) -> Result<Option<i64>, StoreError> {
 
 /// The contents a row shows.
 pub(super) fn shown(table: &[u8], value: &Bytes) -> Result<Vec<Content>, StoreError> {
-    let current = |node: Node, state: State| {
+    let current = |node: InodeState, state: EntryState| {
         let behind = match state {
-            State::Version(_) => None,
-            State::Unborn { behind } => behind.map(|last| last.node.content),
-            State::Provisional(last) => Some(last.node.content),
+            EntryState::Version(_) => None,
+            EntryState::Unborn { behind } => behind.map(|last| last.node.content),
+            EntryState::Provisional(last) => Some(last.node.content),
         };
         [Some(node.content), behind].into_iter().flatten().collect()
     };
     Ok(match table {
-        b"CD" => match decode::<Entry>("C D", value)?.body {
-            Body::Own { node, state } => current(node, state),
-            Body::Linked(_) => Vec::new(),
+        b"CD" => match decode::<DentryRow>("C D", value)?.body {
+            DentryBody::Own { node, state } => current(node, state),
+            DentryBody::Linked(_) => Vec::new(),
         },
         b"CI" => match decode::<InodeRow>("C I", value)? {
             InodeRow::Linked(row) => current(row.node, row.state),
             InodeRow::Directory(_) => Vec::new(),
         },
         b"CO" => {
-            let orphan: Orphan = decode("C O", value)?;
+            let orphan: OrphanRow = decode("C O", value)?;
             vec![orphan.node.content]
         }
         b"HV" | b"HW" => {
-            let closed: Closed = decode("H V", value)?;
+            let closed: VersionRecord = decode("H V", value)?;
             closed.node.map(|node| node.content).into_iter().collect()
         }
         _ => Vec::new(),

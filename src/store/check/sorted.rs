@@ -37,7 +37,7 @@ pub struct Spill {
 
 /// Rows, as the changes so far made them.
 #[derive(Debug)]
-pub(crate) struct Sorted {
+pub(crate) struct SortedRows {
     merge: MergeFn,
     spill: Spill,
     newest: BTreeMap<Bytes, Change>,
@@ -45,7 +45,7 @@ pub(crate) struct Sorted {
     runs: Vec<Arc<File>>,
 }
 
-impl Sorted {
+impl SortedRows {
     pub(crate) fn new(merge: MergeFn, spill: Spill) -> Self {
         Self {
             merge,
@@ -116,13 +116,13 @@ impl Sorted {
     }
 
     /// The rows, in the order of their keys.
-    pub(crate) fn rows(&self) -> Merged<'_> {
+    pub(crate) fn rows(&self) -> MergedRows<'_> {
         let runs = self
             .runs
             .iter()
-            .map(|file| Source::Run(RunReader::new(file)));
-        let newest = std::iter::once(Source::Memory(self.newest.iter()));
-        Merged {
+            .map(|file| RunSource::Run(RunReader::new(file)));
+        let newest = std::iter::once(RunSource::Memory(self.newest.iter()));
+        MergedRows {
             merge: self.merge,
             sources: runs.chain(newest).collect(),
             heads: None,
@@ -199,15 +199,15 @@ impl<'a> RunWriter<'a> {
 }
 
 /// A run that is read from its beginning, beside others who read it.
-struct RunReader(BufReader<Position>);
+struct RunReader(BufReader<FilePosition>);
 
 /// A place in a file.
-struct Position {
+struct FilePosition {
     file: Arc<File>,
     at: u64,
 }
 
-impl Read for Position {
+impl Read for FilePosition {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.file.read_at(buffer, self.at)?;
         self.at += count as u64;
@@ -217,7 +217,7 @@ impl Read for Position {
 
 impl RunReader {
     fn new(file: &Arc<File>) -> Self {
-        let start = Position {
+        let start = FilePosition {
             file: Arc::clone(file),
             at: 0,
         };
@@ -250,12 +250,12 @@ impl RunReader {
 }
 
 /// Changes of different keys, ascending.
-enum Source<'a> {
+enum RunSource<'a> {
     Run(RunReader),
     Memory(std::collections::btree_map::Iter<'a, Bytes, Change>),
 }
 
-impl Source<'_> {
+impl RunSource<'_> {
     fn next(&mut self) -> std::io::Result<Option<(Bytes, Change)>> {
         match self {
             Self::Run(run) => run.next(),
@@ -265,48 +265,48 @@ impl Source<'_> {
 }
 
 /// The next change of a source; ordered by key, then by age, the oldest first.
-struct Head {
+struct RunHead {
     key: Bytes,
     source: usize,
     change: Change,
 }
 
-impl Head {
+impl RunHead {
     fn order(&self) -> (&Bytes, usize) {
         (&self.key, self.source)
     }
 }
 
-impl PartialEq for Head {
+impl PartialEq for RunHead {
     fn eq(&self, other: &Self) -> bool {
         self.order() == other.order()
     }
 }
 
-impl Eq for Head {}
+impl Eq for RunHead {}
 
-impl PartialOrd for Head {
+impl PartialOrd for RunHead {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Head {
+impl Ord for RunHead {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.order().cmp(&other.order())
     }
 }
 
 /// Rows being read.
-pub(crate) struct Merged<'a> {
+pub(crate) struct MergedRows<'a> {
     merge: MergeFn,
     /// The oldest first.
-    sources: Vec<Source<'a>>,
+    sources: Vec<RunSource<'a>>,
     /// `None` before the first row.
-    heads: Option<BinaryHeap<Reverse<Head>>>,
+    heads: Option<BinaryHeap<Reverse<RunHead>>>,
 }
 
-impl Merged<'_> {
+impl MergedRows<'_> {
     fn row(&mut self) -> std::io::Result<Option<(Bytes, Bytes)>> {
         let mut heads = match self.heads.take() {
             Some(heads) => heads,
@@ -344,10 +344,10 @@ impl Merged<'_> {
     fn draw(
         &mut self,
         source: usize,
-        heads: &mut BinaryHeap<Reverse<Head>>,
+        heads: &mut BinaryHeap<Reverse<RunHead>>,
     ) -> std::io::Result<()> {
         if let Some((key, change)) = self.sources[source].next()? {
-            heads.push(Reverse(Head {
+            heads.push(Reverse(RunHead {
                 key,
                 source,
                 change,
@@ -358,7 +358,7 @@ impl Merged<'_> {
 }
 
 #[async_trait]
-impl RowScan for Merged<'_> {
+impl RowScan for MergedRows<'_> {
     async fn next(&mut self) -> Result<Option<(Bytes, Bytes)>, MetaError> {
         // Read in place: the pieces are small, in the page cache, and nothing else runs in this process.
         self.row()
@@ -398,7 +398,7 @@ mod tests {
                 dir: dir.path().to_owned(),
                 memory,
             };
-            let (mut sorted, twin) = (Sorted::new(join, spill), MemoryStore::new(join));
+            let (mut sorted, twin) = (SortedRows::new(join, spill), MemoryStore::new(join));
             let mut random = 0x5eed;
             for n in 0..3_000_u32 {
                 let key = Bytes::from(format!("C{}", step(&mut random) % 300));
@@ -433,7 +433,7 @@ mod tests {
             dir: PathBuf::from("/nowhere/at/all"),
             memory: 0,
         };
-        let mut sorted = Sorted::new(join, spill);
+        let mut sorted = SortedRows::new(join, spill);
         let refused = sorted.add(Bytes::from_static(b"k"), Change::Delete);
         let text = refused.unwrap_err().to_string();
         assert!(text.contains("/nowhere/at/all"), "{text}");

@@ -5,21 +5,21 @@ use std::time::Duration;
 use crate::store::commit::queue::Operation;
 use crate::store::data::segment::SEGMENT_MAX;
 use crate::store::data::upload::{INLINE, OWN_SEGMENT};
-use crate::store::namespace::{Gather, Shared};
+use crate::store::namespace::{Linger, Shared};
 use crate::sync::{Arc, lock};
 
 /// How long small files wait for company when nobody waits for them.
 const GATHER: Duration = Duration::from_secs(1);
 
 /// Operations whose contents are sealed together, and whether in their rows.
-pub(crate) type Group = (Vec<Arc<Operation>>, bool);
+pub(crate) type PackGroup = (Vec<Arc<Operation>>, bool);
 
 impl Shared {
     /// What is to be sealed now, in groups, and when to look again.
-    pub(crate) fn groups(&self, waiting: Vec<Arc<Operation>>) -> (Vec<Group>, Duration) {
+    pub(crate) fn groups(&self, waiting: Vec<Arc<Operation>>) -> (Vec<PackGroup>, Duration) {
         let gather = match self.config.gather {
-            Gather::AtOnce => GATHER,
-            Gather::For(time) => time,
+            Linger::AtOnce => GATHER,
+            Linger::For(time) => time,
         };
         let hurried = lock(&self.health.hurried).clone();
         let draining = self.health.is_draining();

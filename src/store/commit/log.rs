@@ -30,7 +30,7 @@ pub(crate) struct LogObject {
     pub(crate) epoch: u64,
     /// Number of the first batch, the others follow without a gap; in a list of all rows the newest batch in it.
     pub(crate) first: u64,
-    pub(crate) base: Base,
+    pub(crate) base: LogBase,
     /// Every segment of `epoch` below it is cited by a batch logged up to here, or never will be; 0 where that is unknown.
     pub(crate) settled: u64,
     /// Encoded batches.
@@ -39,7 +39,7 @@ pub(crate) struct LogObject {
 
 /// What a log object builds on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Base {
+pub(crate) enum LogBase {
     /// The objects before it.
     Before,
     /// Nothing: a list of every row there was after the batch it names begins here.
@@ -85,9 +85,9 @@ impl LogObject {
     /// The newest batch that is logged with this object; `None` if it leaves a list unfinished.
     pub(crate) fn upto(&self) -> Option<(u64, u64)> {
         match self.base {
-            Base::Before => Some((self.epoch, self.first + self.batches.len() as u64 - 1)),
-            Base::Ends => Some((self.epoch, self.first)),
-            Base::Nothing | Base::Continues => None,
+            LogBase::Before => Some((self.epoch, self.first + self.batches.len() as u64 - 1)),
+            LogBase::Ends => Some((self.epoch, self.first)),
+            LogBase::Nothing | LogBase::Continues => None,
         }
     }
 
@@ -101,7 +101,7 @@ impl LogObject {
 
 /// A batch that is committed and not logged.
 #[derive(Debug)]
-struct Waiting {
+struct UnloggedBatch {
     number: u64,
     rows: Bytes,
     commit: Commit,
@@ -114,12 +114,12 @@ struct Waiting {
 pub(crate) struct Log {
     backend: Backend,
     epoch: u64,
-    state: Mutex<State>,
+    state: Mutex<LogState>,
     uploading: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LogState {
     sequence: u64,
     /// `settled` of the newest object.
     settled: u64,
@@ -127,14 +127,14 @@ struct State {
     recorded: u64,
     durable: Option<Commit>,
     newest: Option<Commit>,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<UnloggedBatch>,
     /// An object whose upload failed: it may be there all the same, so the same is uploaded again.
-    failed: Option<Attempt>,
+    failed: Option<LogUpload>,
 }
 
 /// An object that is being uploaded.
 #[derive(Clone, Debug)]
-struct Attempt {
+struct LogUpload {
     sequence: u64,
     settled: u64,
     bytes: Bytes,
@@ -162,7 +162,7 @@ impl Log {
     ) {
         let mut state = lock(&self.state);
         state.newest = Some(commit);
-        state.waiting.push_back(Waiting {
+        state.waiting.push_back(UnloggedBatch {
             number,
             rows,
             commit,
@@ -216,7 +216,7 @@ impl Log {
             let key = object_key("log", self.epoch, attempt.sequence);
             let put = self.backend.upload(Lane::Log, &key, attempt.bytes.clone());
             put.await?;
-            let logged: Vec<Waiting> = {
+            let logged: Vec<UnloggedBatch> = {
                 let mut state = lock(&self.state);
                 (state.sequence, state.failed) = (attempt.sequence, None);
                 state.settled = attempt.settled;
@@ -229,7 +229,7 @@ impl Log {
     }
 
     /// The object to upload next, and the same one until it is uploaded.
-    fn next_object(&self, now: bool, settled: u64) -> Option<Attempt> {
+    fn next_object(&self, now: bool, settled: u64) -> Option<LogUpload> {
         let mut state = lock(&self.state);
         if let Some(failed) = &state.failed {
             return Some(failed.clone());
@@ -255,11 +255,11 @@ impl Log {
         let object = LogObject {
             epoch: self.epoch,
             first: state.waiting.front().map_or(0, |w| w.number),
-            base: Base::Before,
+            base: LogBase::Before,
             settled,
             batches,
         };
-        let attempt = Attempt {
+        let attempt = LogUpload {
             sequence: state.sequence + 1,
             settled,
             bytes: object.encode(),
@@ -279,9 +279,9 @@ impl Log {
         let count = rows.len();
         for (at, batch) in rows.iter().chain([&Batch::new()]).enumerate() {
             let base = match at {
-                0 if count > 0 => Base::Nothing,
-                _ if at < count => Base::Continues,
-                _ => Base::Ends,
+                0 if count > 0 => LogBase::Nothing,
+                _ if at < count => LogBase::Continues,
+                _ => LogBase::Ends,
             };
             let batches = vec![encode(batch)];
             let object = LogObject {
@@ -307,7 +307,7 @@ impl Log {
         self.put(&LogObject {
             epoch,
             first,
-            base: Base::Before,
+            base: LogBase::Before,
             settled: 0,
             batches,
         })
@@ -412,7 +412,7 @@ mod tests {
         let object = LogObject {
             epoch: 3,
             first: 7,
-            base: Base::Before,
+            base: LogBase::Before,
             settled: 9,
             batches: vec![Bytes::from_static(b"rows")],
         };
@@ -444,7 +444,7 @@ mod tests {
             let object = LogObject {
                 epoch,
                 first: sequence,
-                base: Base::Before,
+                base: LogBase::Before,
                 settled: 0,
                 batches: Vec::new(),
             };

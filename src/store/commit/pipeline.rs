@@ -10,17 +10,17 @@ use tokio::sync::mpsc;
 
 use crate::backend::Lane;
 use crate::meta::{Batch, Commit, MetaState};
-use crate::store::commit::queue::{Operation, Stage};
-use crate::store::data::{extent_map::Sealing, retry_upload};
+use crate::store::commit::queue::{Operation, OperationStage};
+use crate::store::data::{extent_map::UploadState, retry_upload};
 use crate::store::model::error::StoreError;
-pub(crate) use crate::store::model::failpoints::Step;
+pub(crate) use crate::store::model::failpoints::Failpoint;
 use crate::store::model::version::{Author, Ino};
 use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::journal_record::Record;
 use crate::store::schema::keys;
 use crate::store::schema::rows::encode;
 use crate::store::tree::flush::FIX_AGE_MAX;
-use crate::store::tree::inode::Due;
+use crate::store::tree::inode::VersionTimestamp;
 use crate::sync::{Arc, lock};
 
 /// Rows that leave in one batch, bytes.
@@ -87,9 +87,9 @@ impl Shared {
         let mut stage = operation.stage();
         let commit = loop {
             match *stage.borrow_and_update() {
-                Stage::Durable => return Ok(()),
-                Stage::Committed(commit) => break commit,
-                Stage::Queued | Stage::Leaving => {}
+                OperationStage::Durable => return Ok(()),
+                OperationStage::Committed(commit) => break commit,
+                OperationStage::Queued | OperationStage::Leaving => {}
             }
             self.health.check()?;
             if self.setbacks() > setbacks
@@ -154,7 +154,7 @@ impl Shared {
                 .into_iter()
                 .filter(|o| !busy.contains(&o.order))
                 .collect();
-            let halted = self.health.halt.before(Step::Seal) || self.health.check().is_err();
+            let halted = self.health.halt.before(Failpoint::Seal) || self.health.check().is_err();
             let (groups, wake) = self.groups(if halted { Vec::new() } else { waiting });
             for (group, inline) in groups {
                 let orders: Vec<u64> = group.iter().map(|o| o.order).collect();
@@ -183,7 +183,7 @@ impl Shared {
         while !self.tasks.is_stopped() {
             let changed = self.queue.changed.notified();
             self.lull(COMPANY).await;
-            let halted = self.health.halt.before(Step::Commit);
+            let halted = self.health.halt.before(Failpoint::Commit);
             let leaving = if halted {
                 Vec::new()
             } else {
@@ -287,7 +287,7 @@ impl Shared {
                 return;
             }
             if let Some(commit) = self.log.newest_commit()
-                && !self.health.halt.before(Step::Flush)
+                && !self.health.halt.before(Failpoint::Flush)
                 && let Err(error) = self.make_durable(commit).await
                 && !matches!(error, StoreError::Fenced)
             {
@@ -303,7 +303,7 @@ impl Shared {
             if self.health.is_fenced() {
                 return;
             }
-            if !self.health.halt.before(Step::Log)
+            if !self.health.halt.before(Failpoint::Log)
                 && let Err(error) = self.upload_log(false).await
             {
                 self.health.failed(&error.to_string());
@@ -381,7 +381,7 @@ impl Shared {
             .map_or_else(|| leaf.author.clone(), |f| f.author.clone());
         self.provide(&mut locked, &author).await?;
         for fix in locked.leaf().into_iter().flat_map(|leaf| &leaf.fixes) {
-            *lock(&fix.due) = Due::Lapsed;
+            *lock(&fix.due) = VersionTimestamp::Lapsed;
         }
         Ok(())
     }
@@ -464,14 +464,14 @@ impl Shared {
 fn failures(operation: &Arc<Operation>) -> u32 {
     let content = operation.content.as_ref();
     content.map_or(0, |c| match *c.sealing.borrow() {
-        Sealing::Failed(times, _) => times,
+        UploadState::Failed(times, _) => times,
         _ => 0,
     })
 }
 
 fn failed(operation: &Arc<Operation>) -> Option<String> {
     match &*operation.content.as_ref()?.sealing.borrow() {
-        Sealing::Failed(_, why) => Some(why.clone()),
+        UploadState::Failed(_, why) => Some(why.clone()),
         _ => None,
     }
 }

@@ -11,18 +11,18 @@ use tokio::sync::{Notify, watch};
 
 use crate::cache::{Permit, StagingFile};
 use crate::meta::{Batch, Commit, Journal, JournalToken};
-use crate::store::data::extent_map::Pending;
+use crate::store::data::extent_map::PendingContent;
 use crate::store::data::pins::Pin;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Ino, Time, Timestamp};
 use crate::store::schema::journal_record::{
-    ContentRecord, OperationRecord, Order, Record, Settled,
+    BytelessFlush, ContentRecord, Dependencies, OperationRecord, Record,
 };
 use crate::sync::{Arc, Mutex, lock};
 
 /// How far an operation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum OperationStage {
     /// In the journal and in the overlay.
     Queued,
     /// In a batch on its way to the meta store.
@@ -35,7 +35,7 @@ pub(crate) enum Stage {
 
 /// What an operation keeps until the bucket has it.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct Guards {
     /// Journal files with its record and its bytes.
     pub(crate) journal: Vec<JournalToken>,
     /// Room of its bytes in the dirty budget.
@@ -50,16 +50,16 @@ pub(crate) struct Held {
 
 /// An operation to be queued.
 #[derive(Debug)]
-pub(crate) struct Draft {
+pub(crate) struct Txn {
     pub(crate) instant: Timestamp,
     /// The time that inodes show of it: the machine's clock, not the namespace's.
     pub(crate) time: Time,
     pub(crate) rows: Batch,
-    pub(crate) order: Order,
-    pub(crate) content: Option<(Arc<Pending>, ContentRecord)>,
-    pub(crate) settles: Option<Settled>,
+    pub(crate) order: Dependencies,
+    pub(crate) content: Option<(Arc<PendingContent>, ContentRecord)>,
+    pub(crate) settles: Option<BytelessFlush>,
     pub(crate) usage: (i64, i64),
-    pub(crate) held: Held,
+    pub(crate) held: Guards,
 }
 
 /// A queued operation.
@@ -70,7 +70,7 @@ pub(crate) struct Operation {
     pub(crate) epoch: u64,
     pub(crate) number: u64,
     pub(crate) instant: Timestamp,
-    pub(crate) content: Option<Arc<Pending>>,
+    pub(crate) content: Option<Arc<PendingContent>>,
     pub(crate) usage: (i64, i64),
     pub(crate) since: tokio::time::Instant,
     rows: Mutex<Vec<Batch>>,
@@ -78,17 +78,20 @@ pub(crate) struct Operation {
     within: Vec<Ino>,
     /// It changes no inode and no name: nobody acknowledged it.
     is_upkeep: bool,
-    held: Mutex<Held>,
-    stage: watch::Sender<Stage>,
+    held: Mutex<Guards>,
+    stage: watch::Sender<OperationStage>,
 }
 
 impl Operation {
-    pub(crate) fn stage(&self) -> watch::Receiver<Stage> {
+    pub(crate) fn stage(&self) -> watch::Receiver<OperationStage> {
         self.stage.subscribe()
     }
 
     pub(crate) fn is_committed(&self) -> bool {
-        matches!(*self.stage.borrow(), Stage::Committed(_) | Stage::Durable)
+        matches!(
+            *self.stage.borrow(),
+            OperationStage::Committed(_) | OperationStage::Durable
+        )
     }
 
     /// Everything it writes, its contents' rows included.
@@ -115,13 +118,13 @@ impl Operation {
 pub(crate) struct Queue {
     journal: Arc<Journal>,
     epoch: u64,
-    inner: Mutex<Inner>,
+    inner: Mutex<QueueState>,
     /// Something was queued, sealed or committed.
     pub(crate) changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct QueueState {
     number: u64,
     order: u64,
     operations: BTreeMap<u64, Arc<Operation>>,
@@ -134,7 +137,7 @@ struct Inner {
 
 /// Operations that are not durable.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Backlog {
+pub(crate) struct QueueBacklog {
     /// Files with content on its way.
     pub(crate) files: HashSet<Ino>,
     /// How many.
@@ -157,7 +160,7 @@ impl Queue {
     /// Fails, and changes nothing, when the journal cannot take it.
     pub(crate) fn push(
         &self,
-        draft: Draft,
+        draft: Txn,
         next_id: u64,
         lay: impl FnOnce(u64, &Batch),
     ) -> Result<Arc<Operation>, StoreError> {
@@ -168,7 +171,7 @@ impl Queue {
     /// As [`Queue::push`], if `holds` says so at the very moment; nothing is queued between that and this.
     pub(crate) fn push_if(
         &self,
-        draft: Draft,
+        draft: Txn,
         next_id: u64,
         holds: impl FnOnce() -> bool,
         lay: impl FnOnce(u64, &Batch),
@@ -182,8 +185,8 @@ impl Queue {
 
     fn append(
         &self,
-        inner: &mut Inner,
-        draft: Draft,
+        inner: &mut QueueState,
+        draft: Txn,
         next_id: u64,
         lay: impl FnOnce(u64, &Batch),
     ) -> Result<Arc<Operation>, StoreError> {
@@ -211,7 +214,7 @@ impl Queue {
     /// Queues an operation that is already in the journal, with its own epoch and number.
     pub(crate) fn replay(
         &self,
-        draft: Draft,
+        draft: Txn,
         id: (u64, u64),
         token: JournalToken,
         lay: impl FnOnce(u64, &Batch),
@@ -283,7 +286,7 @@ impl Queue {
                     .iter()
                     .map(Batch::bytes)
                     .sum::<usize>();
-                operation.stage.send_replace(Stage::Leaving);
+                operation.stage.send_replace(OperationStage::Leaving);
                 gone.insert(operation.order);
                 if bytes >= bytes_max {
                     break;
@@ -301,7 +304,7 @@ impl Queue {
     /// They could not go: they are queued again.
     pub(crate) fn stay(&self, operations: &[Arc<Operation>]) {
         for operation in operations {
-            operation.stage.send_replace(Stage::Queued);
+            operation.stage.send_replace(OperationStage::Queued);
         }
     }
 
@@ -313,17 +316,18 @@ impl Queue {
                 .committed
                 .insert(operation.order, Arc::clone(operation));
             inner.forget(operation);
-            operation.stage.send_replace(Stage::Committed(commit));
+            operation
+                .stage
+                .send_replace(OperationStage::Committed(commit));
         }
         drop(inner);
         self.changed.notify_waiters();
     }
 
     /// The bucket has everything up to `commit`; what these operations held is given back by the caller.
-    pub(crate) fn durable(&self, commit: Commit) -> Vec<(Arc<Operation>, Held)> {
+    pub(crate) fn durable(&self, commit: Commit) -> Vec<(Arc<Operation>, Guards)> {
         let mut inner = lock(&self.inner);
-        let up_to =
-            |o: &Arc<Operation>| matches!(*o.stage.borrow(), Stage::Committed(c) if c <= commit);
+        let up_to = |o: &Arc<Operation>| matches!(*o.stage.borrow(), OperationStage::Committed(c) if c <= commit);
         let (done, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut inner.committed)
             .into_iter()
             .partition(|(_, o)| up_to(o));
@@ -332,7 +336,7 @@ impl Queue {
         let done: Vec<_> = done
             .into_iter()
             .map(|(_, operation)| {
-                operation.stage.send_replace(Stage::Durable);
+                operation.stage.send_replace(OperationStage::Durable);
                 let held = std::mem::take(&mut *lock(&operation.held));
                 (operation, held)
             })
@@ -368,9 +372,9 @@ impl Queue {
             .collect()
     }
 
-    pub(crate) fn backlog(&self) -> Backlog {
+    pub(crate) fn backlog(&self) -> QueueBacklog {
         let inner = lock(&self.inner);
-        let mut backlog = Backlog::default();
+        let mut backlog = QueueBacklog::default();
         let all = inner.committed.values().chain(inner.operations.values());
         for operation in all.filter(|o| !o.is_upkeep) {
             backlog.operations += 1;
@@ -385,14 +389,14 @@ impl Queue {
 }
 
 /// Whether an operation touches counts only.
-fn is_upkeep(order: &Order) -> bool {
+fn is_upkeep(order: &Dependencies) -> bool {
     !order.touches.is_empty() && order.touches.iter().all(|key| key.first() == Some(&b'G'))
 }
 
-impl Inner {
+impl QueueState {
     fn enter(
         &mut self,
-        draft: Draft,
+        draft: Txn,
         id: (u64, u64),
         token: JournalToken,
         lay: impl FnOnce(u64, &Batch),
@@ -417,7 +421,7 @@ impl Inner {
             is_upkeep: is_upkeep(&draft.order),
             within: draft.order.within,
             held: Mutex::new(held),
-            stage: watch::Sender::new(Stage::Queued),
+            stage: watch::Sender::new(OperationStage::Queued),
         });
         self.operations.insert(order, Arc::clone(&operation));
         operation
@@ -430,7 +434,7 @@ impl Inner {
             .cloned()
     }
 
-    fn waits_for(&self, order: &Order) -> Vec<u64> {
+    fn waits_for(&self, order: &Dependencies) -> Vec<u64> {
         let mut waits: Vec<u64> = order
             .touches
             .iter()
@@ -456,7 +460,7 @@ impl Inner {
         waits
     }
 
-    fn note(&mut self, number: u64, order: &Order) {
+    fn note(&mut self, number: u64, order: &Dependencies) {
         for key in &order.touches {
             self.touched.insert(key.clone(), number);
         }

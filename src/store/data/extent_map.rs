@@ -9,11 +9,11 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::cache::Fixed;
-use crate::store::index::overlay::View;
+use crate::store::index::overlay::Index;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{ContentRef, Ino, Timestamp};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{LineageRow, Piece, RangeRow, Source, decode};
+use crate::store::schema::rows::{ExtentSlice, ExtentSource, LineageRow, RangeRow, decode};
 use crate::sync::{Arc, Mutex, lock};
 
 /// Bytes of a content that one range row describes.
@@ -23,7 +23,7 @@ const DELTAS_MAX: usize = 16;
 
 /// How far a fixed content is on its way into the bucket.
 #[derive(Clone, Debug)]
-pub(crate) enum Sealing {
+pub(crate) enum UploadState {
     /// Its bytes are in staging only.
     Waiting,
     /// So many attempts failed, the last for this reason; it is tried again.
@@ -36,7 +36,7 @@ pub(crate) enum Sealing {
 
 /// A fixed content that is not yet sealed: what to read it from meanwhile.
 #[derive(Debug)]
-pub(crate) struct Pending {
+pub(crate) struct PendingContent {
     pub(crate) content: ContentRef,
     pub(crate) ino: Ino,
     /// Where the name hung, for the footer.
@@ -50,13 +50,13 @@ pub(crate) struct Pending {
     pub(crate) after: Option<Arc<Self>>,
     /// An instant of this lineage whose rows this state replaces: provisional, and shown by nothing.
     pub(crate) replaces: Option<Timestamp>,
-    pub(crate) sealing: watch::Sender<Sealing>,
+    pub(crate) sealing: watch::Sender<UploadState>,
 }
 
-impl Pending {
+impl PendingContent {
     /// Whether it has come as far as its rows.
     pub(crate) fn is_sealed(&self) -> bool {
-        matches!(*self.sealing.borrow(), Sealing::Sealed)
+        matches!(*self.sealing.borrow(), UploadState::Sealed)
     }
 
     /// The truncation inside its base that it contains, bytes.
@@ -68,39 +68,39 @@ impl Pending {
 
 /// A stretch of a file as it resolves: where its bytes are.
 #[derive(Clone, Debug)]
-pub(crate) enum Stretch {
+pub(crate) enum ResolvedExtent {
     /// In a staging file or in memory.
     Staged(crate::cache::Source),
     /// In an extent: the piece's source, and the bytes of it to skip.
-    Stored(Source, u32),
+    Stored(ExtentSource, u32),
     /// Nowhere.
     Zero,
 }
 
 /// A state of a lineage, and one of its ranges.
-type RangeOf = (ContentRef, u64);
+type RangeId = (ContentRef, u64);
 
 /// Contents of a namespace: those on their way, and the rows of the others.
 #[derive(Debug, Default)]
-pub(crate) struct Contents {
-    pending: Mutex<HashMap<ContentRef, Arc<Pending>>>,
+pub(crate) struct ContentStore {
+    pending: Mutex<HashMap<ContentRef, Arc<PendingContent>>>,
     /// The lineage whose rows are being looked through, and whether a content of it has come meanwhile.
     watched: Mutex<Option<(u64, bool)>>,
-    resolved: Mutex<HashMap<RangeOf, Arc<Vec<Piece>>>>,
+    resolved: Mutex<HashMap<RangeId, Arc<Vec<ExtentSlice>>>>,
 }
 
 /// Resolved ranges kept; all are dropped when there are more.
 const RESOLVED_MAX: usize = 8192;
 
-impl Contents {
-    pub(crate) fn add(&self, pending: &Arc<Pending>) {
+impl ContentStore {
+    pub(crate) fn add(&self, pending: &Arc<PendingContent>) {
         if let Some((cid, disturbed)) = &mut *lock(&self.watched) {
             *disturbed |= *cid == pending.content.cid;
         }
         lock(&self.pending).insert(pending.content, Arc::clone(pending));
     }
 
-    pub(crate) fn pending(&self, content: ContentRef) -> Option<Arc<Pending>> {
+    pub(crate) fn pending(&self, content: ContentRef) -> Option<Arc<PendingContent>> {
         lock(&self.pending).get(&content).cloned()
     }
 
@@ -125,16 +125,19 @@ impl Contents {
     /// Cuts `from..to` of a content into stretches, ascending and without gaps.
     pub(crate) async fn stretches(
         &self,
-        view: &View,
+        view: &Index,
         content: ContentRef,
         from: u64,
         to: u64,
-    ) -> Result<Vec<(u64, u64, Stretch)>, StoreError> {
+    ) -> Result<Vec<(u64, u64, ResolvedExtent)>, StoreError> {
         loop {
             let mut through = Vec::new();
             let out = self.walk(view, (content, from, to), &mut through).await?;
-            let still = |p: &Arc<Pending>| {
-                matches!(*p.sealing.borrow(), Sealing::Waiting | Sealing::Failed(..))
+            let still = |p: &Arc<PendingContent>| {
+                matches!(
+                    *p.sealing.borrow(),
+                    UploadState::Waiting | UploadState::Failed(..)
+                )
             };
             if through.iter().all(still) {
                 return Ok(out);
@@ -145,16 +148,16 @@ impl Contents {
 
     async fn walk(
         &self,
-        view: &View,
+        view: &Index,
         (content, from, to): (ContentRef, u64, u64),
-        through: &mut Vec<Arc<Pending>>,
-    ) -> Result<Vec<(u64, u64, Stretch)>, StoreError> {
+        through: &mut Vec<Arc<PendingContent>>,
+    ) -> Result<Vec<(u64, u64, ResolvedExtent)>, StoreError> {
         let mut out = Vec::new();
         let mut open = vec![(content, from, to, u64::MAX)];
         while let Some((content, from, to, limit)) = open.pop() {
             let shown = to.min(limit.max(from));
             if shown < to {
-                out.push((shown, to, Stretch::Zero));
+                out.push((shown, to, ResolvedExtent::Zero));
             }
             if from >= shown {
                 continue;
@@ -167,9 +170,9 @@ impl Contents {
                 let (start, end) = (piece.range.start, piece.range.end);
                 match (piece.source, pending.base) {
                     (Some(crate::cache::Source::Zero), _) | (None, None) => {
-                        out.push((start, end, Stretch::Zero));
+                        out.push((start, end, ResolvedExtent::Zero));
                     }
-                    (Some(source), _) => out.push((start, end, Stretch::Staged(source))),
+                    (Some(source), _) => out.push((start, end, ResolvedExtent::Staged(source))),
                     (None, Some((base, len))) => open.push((base, start, end, len)),
                 }
             }
@@ -181,11 +184,11 @@ impl Contents {
 
     async fn stored(
         &self,
-        view: &View,
+        view: &Index,
         content: ContentRef,
         from: u64,
         to: u64,
-        out: &mut Vec<(u64, u64, Stretch)>,
+        out: &mut Vec<(u64, u64, ResolvedExtent)>,
     ) -> Result<(), StoreError> {
         let mut at = from;
         while at < to {
@@ -199,15 +202,15 @@ impl Contents {
                 };
                 let start = origin + u64::from(part.start);
                 if at < start {
-                    out.push((at, start, Stretch::Zero));
+                    out.push((at, start, ResolvedExtent::Zero));
                 }
                 at = start + u64::from(part.len);
                 out.push((
                     start,
                     at,
                     match part.source {
-                        Source::Zero => Stretch::Zero,
-                        source => Stretch::Stored(source, part.skip),
+                        ExtentSource::Zero => ResolvedExtent::Zero,
+                        source => ResolvedExtent::Stored(source, part.skip),
                     },
                 ));
             }
@@ -218,7 +221,7 @@ impl Contents {
                 next = behind.map_or(to, |range| to.min(range.saturating_mul(RANGE)));
             }
             if at < next {
-                out.push((at, next, Stretch::Zero));
+                out.push((at, next, ResolvedExtent::Zero));
             }
             at = next;
         }
@@ -228,10 +231,10 @@ impl Contents {
     /// All pieces of a sealed content's range, ascending.
     pub(crate) async fn pieces(
         &self,
-        view: &View,
+        view: &Index,
         content: ContentRef,
         range: u64,
-    ) -> Result<Arc<Vec<Piece>>, StoreError> {
+    ) -> Result<Arc<Vec<ExtentSlice>>, StoreError> {
         if let Some(known) = lock(&self.resolved).get(&(content, range)) {
             return Ok(Arc::clone(known));
         }
@@ -249,10 +252,10 @@ impl Contents {
     /// With it the instant of a row that it makes superfluous.
     pub(crate) async fn compose(
         &self,
-        view: &View,
-        pending: &Pending,
+        view: &Index,
+        pending: &PendingContent,
         range: u64,
-        pieces: Vec<Piece>,
+        pieces: Vec<ExtentSlice>,
     ) -> Result<(RangeRow, Option<Timestamp>), StoreError> {
         let Some((base, base_len)) = pending.base else {
             return Ok((RangeRow::Whole(pieces), None));
@@ -268,7 +271,7 @@ impl Contents {
         if chain.links.len() >= DELTAS_MAX || chain.links.is_empty() {
             chain.links.insert(
                 0,
-                Link {
+                ChainRow {
                     at: pending.content.instant,
                     row: RangeRow::Delta(pieces),
                     limit: u64::MAX,
@@ -291,7 +294,7 @@ impl Contents {
 
 /// A row of a range, and the lowest later cut, which hides its bytes from there on.
 #[derive(Debug)]
-struct Link {
+struct ChainRow {
     at: Timestamp,
     row: RangeRow,
     limit: u64,
@@ -299,11 +302,11 @@ struct Link {
 
 /// Rows of a range, newest first, down to the newest whole one.
 #[derive(Debug)]
-struct Chain {
-    links: Vec<Link>,
+struct RangeChain {
+    links: Vec<ChainRow>,
 }
 
-impl Chain {
+impl RangeChain {
     fn cut(&mut self, len: u64) {
         for link in &mut self.links {
             link.limit = link.limit.min(len);
@@ -314,7 +317,7 @@ impl Chain {
 /// The lowest range from `range` on of which a content may have a row, its own or of a lineage it goes on from. `None`
 /// where only a hole is left.
 pub(crate) async fn next_range(
-    view: &View,
+    view: &Index,
     content: ContentRef,
     range: u64,
 ) -> Result<Option<u64>, StoreError> {
@@ -334,7 +337,7 @@ pub(crate) async fn next_range(
 }
 
 /// Rows of a range as one arrangement of them has them.
-async fn chain(view: &View, content: ContentRef, range: u64) -> Result<Chain, StoreError> {
+async fn chain(view: &Index, content: ContentRef, range: u64) -> Result<RangeChain, StoreError> {
     loop {
         let arrangement = view.arrangement();
         let chain = chain_once(view, content, range).await;
@@ -345,7 +348,11 @@ async fn chain(view: &View, content: ContentRef, range: u64) -> Result<Chain, St
     }
 }
 
-async fn chain_once(view: &View, content: ContentRef, range: u64) -> Result<Chain, StoreError> {
+async fn chain_once(
+    view: &Index,
+    content: ContentRef,
+    range: u64,
+) -> Result<RangeChain, StoreError> {
     let (mut links, mut content, mut limit) = (Vec::new(), content, u64::MAX);
     loop {
         let (mut own, whole) = own_links(view, content, range).await?;
@@ -377,16 +384,16 @@ async fn chain_once(view: &View, content: ContentRef, range: u64) -> Result<Chai
         }
         content = row.parent;
     }
-    Ok(Chain { links })
+    Ok(RangeChain { links })
 }
 
 /// The rows of one lineage's range, newest first, and whether the last is a whole one.
 async fn own_links(
-    view: &View,
+    view: &Index,
     content: ContentRef,
     range: u64,
-) -> Result<(Vec<Link>, bool), StoreError> {
-    let mut links: Vec<Link> = Vec::new();
+) -> Result<(Vec<ChainRow>, bool), StoreError> {
+    let mut links: Vec<ChainRow> = Vec::new();
     let mut from = keys::range(content.cid, range, content.instant);
     loop {
         let end = keys::range_end(content.cid, range);
@@ -397,7 +404,7 @@ async fn own_links(
             let at = keys::trailing_instant(&key)
                 .ok_or_else(|| StoreError::Corrupt("C F key".to_owned()))?;
             let whole = matches!(row, RangeRow::Whole(_));
-            links.push(Link {
+            links.push(ChainRow {
                 at,
                 row,
                 limit: u64::MAX,
@@ -415,7 +422,7 @@ async fn own_links(
 
 /// The truncations of one lineage after `oldest` and up to a state of it, with their lengths in bytes.
 async fn own_cuts(
-    view: &View,
+    view: &Index,
     content: ContentRef,
     oldest: Timestamp,
 ) -> Result<Vec<(Timestamp, u64)>, StoreError> {
@@ -432,12 +439,12 @@ async fn own_cuts(
 }
 
 /// The pieces a chain shows.
-fn lay(chain: &Chain, range: u64) -> Vec<Piece> {
+fn lay(chain: &RangeChain, range: u64) -> Vec<ExtentSlice> {
     let origin = range * RANGE;
-    let mut pieces: Vec<Piece> = Vec::new();
+    let mut pieces: Vec<ExtentSlice> = Vec::new();
     for link in chain.links.iter().rev() {
         let end = link.limit.saturating_sub(origin).min(RANGE) as u32;
-        let own: Vec<Piece> = link
+        let own: Vec<ExtentSlice> = link
             .row
             .pieces()
             .iter()
@@ -448,12 +455,12 @@ fn lay(chain: &Chain, range: u64) -> Vec<Piece> {
             RangeRow::Delta(_) => over(&pieces, &own),
         };
     }
-    pieces.retain(|p| p.source != Source::Zero);
+    pieces.retain(|p| p.source != ExtentSource::Zero);
     pieces
 }
 
 /// `top` laid over `under`; both ascending without overlaps, and so is the result.
-pub(crate) fn over(under: &[Piece], top: &[Piece]) -> Vec<Piece> {
+pub(crate) fn over(under: &[ExtentSlice], top: &[ExtentSlice]) -> Vec<ExtentSlice> {
     let mut out = Vec::with_capacity(under.len() + top.len());
     for piece in under {
         let mut from = piece.start;
@@ -475,19 +482,19 @@ pub(crate) fn over(under: &[Piece], top: &[Piece]) -> Vec<Piece> {
 mod tests {
     use super::*;
 
-    fn piece(start: u32, len: u32, byte: u8) -> Piece {
-        Piece {
+    fn piece(start: u32, len: u32, byte: u8) -> ExtentSlice {
+        ExtentSlice {
             start,
             len,
             skip: 0,
-            source: Source::Inline(Bytes::from(vec![byte; len as usize])),
+            source: ExtentSource::Inline(Bytes::from(vec![byte; len as usize])),
         }
     }
 
-    fn shown(pieces: &[Piece]) -> String {
+    fn shown(pieces: &[ExtentSlice]) -> String {
         let mut text = String::new();
         for p in pieces {
-            let Source::Inline(bytes) = &p.source else {
+            let ExtentSource::Inline(bytes) = &p.source else {
                 continue;
             };
             while text.len() < p.start as usize {
@@ -515,14 +522,14 @@ mod tests {
 
     #[test]
     fn a_cut_clips_older_rows_and_not_younger_ones() {
-        let chain = Chain {
+        let chain = RangeChain {
             links: vec![
-                Link {
+                ChainRow {
                     at: Timestamp(3),
                     row: RangeRow::Delta(vec![piece(6, 2, b'n')]),
                     limit: u64::MAX,
                 },
-                Link {
+                ChainRow {
                     at: Timestamp(1),
                     row: RangeRow::Whole(vec![piece(0, 8, b'o')]),
                     limit: 4,

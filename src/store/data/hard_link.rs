@@ -6,10 +6,10 @@
 
 use crate::backend::{BackendError, Lane};
 use crate::cache::{CacheError, StagingFile};
-use crate::store::data::extent_map::Pending;
-use crate::store::data::retry_upload::Undone;
-use crate::store::data::segment::Builder;
-use crate::store::data::upload::{Parts, Sealed, cut_bytes, footer_file, piece};
+use crate::store::data::extent_map::PendingContent;
+use crate::store::data::retry_upload::UploadAborted;
+use crate::store::data::segment::SegmentBuilder;
+use crate::store::data::upload::{ContentParts, Uploaded, cut_bytes, footer_file, piece};
 use crate::store::model::error::StoreError;
 use crate::store::namespace::Shared;
 use crate::sync::Arc;
@@ -19,15 +19,15 @@ impl Shared {
     pub(crate) async fn link_segment(
         &self,
         file: &Arc<StagingFile>,
-        parts: &Parts,
-        contents: &[Arc<Pending>],
-    ) -> Result<Option<Sealed>, StoreError> {
+        parts: &ContentParts,
+        contents: &[Arc<PendingContent>],
+    ) -> Result<Option<Uploaded>, StoreError> {
         let id = self.new_segment();
         let (staging, parts, owned) = (Arc::clone(file), parts.clone(), contents.to_vec());
         let footed = self
             .tasks
             .blocking("foot", move || -> Result<_, StoreError> {
-                let mut builder = Builder::new(id);
+                let mut builder = SegmentBuilder::new(id);
                 let mut sealed = Vec::new();
                 for (at, cuts) in parts {
                     let pending = &owned[at];
@@ -57,7 +57,7 @@ impl Shared {
         };
         match self.persist(contents, link).await {
             Ok(()) => Ok(Some(sealed)),
-            Err(Undone::Refused(BackendError::Unsupported { .. })) => Ok(None),
+            Err(UploadAborted::Refused(BackendError::Unsupported { .. })) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

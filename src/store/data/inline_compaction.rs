@@ -7,25 +7,25 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::backend::Lane;
-use crate::store::data::extent_map::{Pending, RANGE};
-use crate::store::data::segment::{Builder, EXTENT, FooterFile};
+use crate::store::data::extent_map::{PendingContent, RANGE};
+use crate::store::data::segment::{EXTENT, FooterFile, SegmentBuilder};
 use crate::store::data::upload::INLINE;
 use crate::store::model::error::StoreError;
 use crate::store::namespace::Shared;
-use crate::store::schema::rows::{Piece, RangeRow, Source};
+use crate::store::schema::rows::{ExtentSlice, ExtentSource, RangeRow};
 use crate::sync::Arc;
 
 /// Inline bytes of a range row, at most.
 const INLINE_ROW: usize = 8 << 10;
 
 /// Pieces that continue each other within one extent's place in the file.
-type Run = Vec<Piece>;
+type InlineRun = Vec<ExtentSlice>;
 
 impl Shared {
     /// The row to write in place of `row`: without much in it that belongs into a segment.
     pub(crate) async fn coalesce(
         &self,
-        pending: &Arc<Pending>,
+        pending: &Arc<PendingContent>,
         range: u64,
         row: RangeRow,
     ) -> Result<RangeRow, StoreError> {
@@ -52,10 +52,10 @@ impl Shared {
     /// Uploads all inline pieces as one segment.
     async fn move_out(
         &self,
-        pending: &Arc<Pending>,
+        pending: &Arc<PendingContent>,
         range: u64,
-        pieces: Vec<Piece>,
-    ) -> Result<Vec<Piece>, StoreError> {
+        pieces: Vec<ExtentSlice>,
+    ) -> Result<Vec<ExtentSlice>, StoreError> {
         let (mut kept, runs) = inline_runs(pieces);
         let mut moved: Vec<(u32, Bytes)> = Vec::with_capacity(runs.len());
         for run in runs {
@@ -76,7 +76,7 @@ impl Shared {
             .await
             .map_err(|_| StoreError::Closed)?;
         let id = self.new_segment();
-        let mut builder = Builder::new(id);
+        let mut builder = SegmentBuilder::new(id);
         let (directory, name) = pending.place.clone();
         builder.file(FooterFile {
             ino: pending.ino,
@@ -87,7 +87,7 @@ impl Shared {
         for (start, bytes) in moved {
             let offset = range * RANGE + u64::from(start);
             let source = builder.add(pending.ino, pending.content, offset, &bytes);
-            kept.push(Piece {
+            kept.push(ExtentSlice {
                 start,
                 len: bytes.len() as u32,
                 skip: 0,
@@ -103,17 +103,17 @@ impl Shared {
         Ok(kept)
     }
 
-    async fn piece_bytes(&self, piece: &Piece) -> Result<Bytes, StoreError> {
+    async fn piece_bytes(&self, piece: &ExtentSlice) -> Result<Bytes, StoreError> {
         self.extents
             .read(&piece.source, piece.skip, piece.len)
             .await
     }
 }
 
-fn inline(piece: &Piece) -> Option<&Bytes> {
+fn inline(piece: &ExtentSlice) -> Option<&Bytes> {
     match &piece.source {
-        Source::Inline(bytes) => Some(bytes),
-        Source::Segment { .. } | Source::Zero => None,
+        ExtentSource::Inline(bytes) => Some(bytes),
+        ExtentSource::Segment { .. } | ExtentSource::Zero => None,
     }
 }
 
@@ -123,7 +123,7 @@ fn fits(from: u32, to: u32) -> bool {
 }
 
 /// The bytes that inline pieces show, one after another.
-fn shown(run: &[Piece]) -> Bytes {
+fn shown(run: &[ExtentSlice]) -> Bytes {
     let mut all = BytesMut::new();
     for piece in run {
         let from = piece.skip as usize;
@@ -134,8 +134,8 @@ fn shown(run: &[Piece]) -> Bytes {
 }
 
 /// Splits off the inline pieces, as runs.
-fn inline_runs(pieces: Vec<Piece>) -> (Vec<Piece>, Vec<Run>) {
-    let (mut others, mut runs): (Vec<Piece>, Vec<Run>) = (Vec::new(), Vec::new());
+fn inline_runs(pieces: Vec<ExtentSlice>) -> (Vec<ExtentSlice>, Vec<InlineRun>) {
+    let (mut others, mut runs): (Vec<ExtentSlice>, Vec<InlineRun>) = (Vec::new(), Vec::new());
     for piece in pieces {
         if inline(&piece).is_none() {
             others.push(piece);
@@ -155,12 +155,12 @@ fn inline_runs(pieces: Vec<Piece>) -> (Vec<Piece>, Vec<Run>) {
 
 /// The piece of a segment that ends where `start` is and is no longer than the `len` bytes that follow, if both could be one
 /// extent. So each byte is copied once per doubling.
-fn before(pieces: &[Piece], start: u32, len: usize) -> Option<usize> {
+fn before(pieces: &[ExtentSlice], start: u32, len: usize) -> Option<usize> {
     let at = pieces
         .partition_point(|piece| piece.start < start)
         .checked_sub(1)?;
     let piece = &pieces[at];
-    let joins = matches!(piece.source, Source::Segment { .. })
+    let joins = matches!(piece.source, ExtentSource::Segment { .. })
         && piece.end() == start
         && piece.len as usize <= len
         && fits(piece.start, start + len as u32);
@@ -168,10 +168,10 @@ fn before(pieces: &[Piece], start: u32, len: usize) -> Option<usize> {
 }
 
 /// Makes one piece of inline pieces that continue each other, up to what an inline extent may have.
-fn join(pieces: Vec<Piece>) -> Vec<Piece> {
+fn join(pieces: Vec<ExtentSlice>) -> Vec<ExtentSlice> {
     let (mut all, runs) = inline_runs(pieces);
     for run in runs {
-        let mut parts: Vec<Run> = Vec::new();
+        let mut parts: Vec<InlineRun> = Vec::new();
         for piece in run {
             match parts.last_mut() {
                 Some(part) if u64::from(piece.end() - part[0].start) <= INLINE => part.push(piece),
@@ -180,11 +180,11 @@ fn join(pieces: Vec<Piece>) -> Vec<Piece> {
         }
         for part in parts {
             let bytes = shown(&part);
-            all.push(Piece {
+            all.push(ExtentSlice {
                 start: part[0].start,
                 len: bytes.len() as u32,
                 skip: 0,
-                source: Source::Inline(bytes),
+                source: ExtentSource::Inline(bytes),
             });
         }
     }
@@ -196,21 +196,21 @@ fn join(pieces: Vec<Piece>) -> Vec<Piece> {
 mod tests {
     use super::*;
 
-    fn text(start: u32, skip: u32, bytes: &'static [u8]) -> Piece {
-        Piece {
+    fn text(start: u32, skip: u32, bytes: &'static [u8]) -> ExtentSlice {
+        ExtentSlice {
             start,
             len: bytes.len() as u32 - skip,
             skip,
-            source: Source::Inline(Bytes::from_static(bytes)),
+            source: ExtentSource::Inline(Bytes::from_static(bytes)),
         }
     }
 
-    fn stored(start: u32, len: u32) -> Piece {
-        Piece {
+    fn stored(start: u32, len: u32) -> ExtentSlice {
+        ExtentSlice {
             start,
             len,
             skip: 0,
-            source: Source::Segment {
+            source: ExtentSource::Segment {
                 epoch: 1,
                 sequence: 1,
                 offset: 0,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::cache::{Fixed, Source};
 use crate::store::follower::Role;
 use crate::store::model::error::StoreError;
-use crate::store::model::version::{ContentRef, Kept, PastEntry};
+use crate::store::model::version::{ContentRef, PastEntry, Retained};
 use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::keys;
 use crate::sync::{Arc, Mutex, lock};
@@ -35,7 +35,7 @@ impl Namespace {
     /// # Errors
     /// `Stale` when the version has been removed, `Corrupt` where only its name is left.
     pub async fn hold_standing(&self, entry: &PastEntry) -> Result<Option<Pin>, StoreError> {
-        if entry.kept == Kept::Nothing {
+        if entry.kept == Retained::Nothing {
             return Err(deleted());
         }
         let Some(mut pin) = self.hold(entry) else {

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use crate::backend::{BackendError, Lane};
-use crate::store::data::extent_map::Pending;
+use crate::store::data::extent_map::PendingContent;
 use crate::store::model::error::StoreError;
-use crate::store::model::failpoints::Step;
+use crate::store::model::failpoints::Failpoint;
 use crate::store::namespace::Shared;
 use crate::sync::Arc;
 
@@ -17,18 +17,18 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Why an attempt is not made again.
 #[derive(Debug)]
-pub(crate) enum Undone {
+pub(crate) enum UploadAborted {
     /// The store's answer would be the same.
     Refused(BackendError),
     /// The writer has ended.
     Ended(StoreError),
 }
 
-impl From<Undone> for StoreError {
-    fn from(undone: Undone) -> Self {
+impl From<UploadAborted> for StoreError {
+    fn from(undone: UploadAborted) -> Self {
         match undone {
-            Undone::Refused(error) => error.into(),
-            Undone::Ended(error) => error,
+            UploadAborted::Refused(error) => error.into(),
+            UploadAborted::Ended(error) => error,
         }
     }
 }
@@ -43,20 +43,20 @@ impl Shared {
     /// Brings one object of `contents` to the bucket, however often it takes; every failure is told.
     pub(crate) async fn persist<F>(
         &self,
-        contents: &[Arc<Pending>],
+        contents: &[Arc<PendingContent>],
         attempt: impl Fn() -> F + Send + Sync,
-    ) -> Result<(), Undone>
+    ) -> Result<(), UploadAborted>
     where
         F: Future<Output = Result<(), BackendError>> + Send,
     {
         let mut attempts = 0;
         loop {
             let check = || self.health.check();
-            let halt = self.health.halt.pass(Step::Upload, check);
-            halt.await.map_err(Undone::Ended)?;
+            let halt = self.health.halt.pass(Failpoint::Upload, check);
+            halt.await.map_err(UploadAborted::Ended)?;
             let outcome = tokio::select! {
                 outcome = attempt() => outcome,
-                () = self.tasks.stopped() => return Err(Undone::Ended(StoreError::Closed)),
+                () = self.tasks.stopped() => return Err(UploadAborted::Ended(StoreError::Closed)),
             };
             let error = match outcome {
                 Ok(()) => {
@@ -67,7 +67,7 @@ impl Shared {
                     error @ (BackendError::AlreadyExists { .. }
                     | BackendError::NotFound { .. }
                     | BackendError::Unsupported { .. }),
-                ) => return Err(Undone::Refused(error)),
+                ) => return Err(UploadAborted::Refused(error)),
                 Err(error) => error,
             };
             self.sealing_failed(contents, &error.into());
@@ -82,7 +82,7 @@ impl Shared {
     /// Reads what the rows of a content need, however often it takes.
     pub(crate) async fn again<T, F>(
         &self,
-        pending: &Arc<Pending>,
+        pending: &Arc<PendingContent>,
         read: impl Fn() -> F + Send + Sync,
     ) -> Result<T, StoreError>
     where

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::backend::{Backend, BackendError};
 use crate::cache::{Block, BlockCache, BlockKey, CacheError};
 use crate::meta::MetaRead;
-use crate::store::gc::compaction::Moves;
+use crate::store::gc::compaction::RelocationTable;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{ContentRef, Ino};
-use crate::store::schema::rows::{FORMAT, Source};
+use crate::store::schema::rows::{ExtentSource, FORMAT};
 use crate::sync::Arc;
 
 /// Bytes stored together, at most.
@@ -101,7 +101,7 @@ pub(crate) struct Footer {
 
 /// A segment being put together.
 #[derive(Debug)]
-pub(crate) struct Builder {
+pub(crate) struct SegmentBuilder {
     id: SegmentId,
     /// Bytes of the object before ours, which somebody else puts there.
     before: u32,
@@ -109,7 +109,7 @@ pub(crate) struct Builder {
     footer: Footer,
 }
 
-impl Builder {
+impl SegmentBuilder {
     pub(crate) fn new(id: SegmentId) -> Self {
         let footer = Footer {
             codec: 0,
@@ -137,7 +137,7 @@ impl Builder {
         content: ContentRef,
         file_offset: u64,
         bytes: &[u8],
-    ) -> Source {
+    ) -> ExtentSource {
         let offset = self.before + self.bytes.len() as u32;
         self.bytes.extend_from_slice(bytes);
         self.tell((ino, content, file_offset), offset, bytes)
@@ -150,7 +150,7 @@ impl Builder {
         content: ContentRef,
         file_offset: u64,
         bytes: &[u8],
-    ) -> Source {
+    ) -> ExtentSource {
         debug_assert!(self.bytes.is_empty(), "what lies there comes first");
         let offset = self.before;
         self.before += bytes.len() as u32;
@@ -162,7 +162,7 @@ impl Builder {
         (ino, content, file_offset): (Ino, ContentRef, u64),
         offset: u32,
         bytes: &[u8],
-    ) -> Source {
+    ) -> ExtentSource {
         debug_assert!(bytes.len() as u64 <= EXTENT, "an extent is at most 256 KiB");
         let (len, hash) = (bytes.len() as u32, hash(bytes));
         self.footer.extents.push(FooterEntry {
@@ -173,7 +173,7 @@ impl Builder {
             len,
             hash,
         });
-        Source::Segment {
+        ExtentSource::Segment {
             epoch: self.id.epoch,
             sequence: self.id.sequence,
             offset,
@@ -261,10 +261,10 @@ pub(crate) fn footer(segment: &[u8]) -> Result<Footer, StoreError> {
 
 /// Verified reads of extents, through the block cache.
 #[derive(Clone, Debug)]
-pub(crate) struct Extents {
+pub(crate) struct ExtentReader {
     backend: Backend,
     blocks: Arc<BlockCache>,
-    moves: Arc<Moves>,
+    moves: Arc<RelocationTable>,
 }
 
 /// Why a block could not be had; every waiter of one fetch gets the same.
@@ -292,9 +292,9 @@ impl FetchError {
     }
 }
 
-impl Extents {
+impl ExtentReader {
     pub(crate) fn new(backend: Backend, blocks: Arc<BlockCache>, rows: Arc<dyn MetaRead>) -> Self {
-        let moves = Arc::new(Moves::new(rows));
+        let moves = Arc::new(RelocationTable::new(rows));
         Self {
             backend,
             blocks,
@@ -339,14 +339,16 @@ impl Extents {
     /// `len` bytes of an extent after its first `skip`; zero for a hole.
     pub(crate) async fn read(
         &self,
-        source: &Source,
+        source: &ExtentSource,
         skip: u32,
         len: u32,
     ) -> Result<Bytes, StoreError> {
         match source {
-            Source::Zero => Ok(Bytes::from(vec![0; len as usize])),
-            Source::Inline(bytes) => slice(bytes, skip, len, || "an inline extent".to_owned()),
-            Source::Segment {
+            ExtentSource::Zero => Ok(Bytes::from(vec![0; len as usize])),
+            ExtentSource::Inline(bytes) => {
+                slice(bytes, skip, len, || "an inline extent".to_owned())
+            }
+            ExtentSource::Segment {
                 epoch,
                 sequence,
                 offset,

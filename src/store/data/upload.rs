@@ -10,14 +10,16 @@ use crate::backend::Lane;
 use crate::cache::{Source as Staged, Span, StagingFile};
 use crate::meta::Batch;
 use crate::store::commit::queue::Operation;
-use crate::store::data::extent_map::{Pending, RANGE, Sealing, Stretch, next_range};
-use crate::store::data::segment::{Builder, EXTENT, FooterFile, SEGMENT_MAX};
+use crate::store::data::extent_map::{
+    PendingContent, RANGE, ResolvedExtent, UploadState, next_range,
+};
+use crate::store::data::segment::{EXTENT, FooterFile, SEGMENT_MAX, SegmentBuilder};
 use crate::store::model::error::StoreError;
 use crate::store::model::version::ContentRef;
 use crate::store::model::version::Timestamp;
 use crate::store::namespace::Shared;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{Piece, RangeRow, SegmentRow, Source, encode};
+use crate::store::schema::rows::{ExtentSlice, ExtentSource, RangeRow, SegmentRow, encode};
 use crate::sync::Arc;
 
 /// Above it a content has segments of its own.
@@ -30,36 +32,37 @@ const INOS_TOLD: usize = 8;
 
 /// Part of a content that goes into one extent.
 #[derive(Clone, Debug)]
-pub(crate) struct Cut {
+pub(crate) struct Chunk {
     pub(crate) offset: u64,
     pub(crate) len: u64,
     parts: Vec<Span>,
 }
 
 /// Extents of contents, by their place in the group.
-pub(crate) type Parts = Vec<(usize, Vec<Cut>)>;
+pub(crate) type ContentParts = Vec<(usize, Vec<Chunk>)>;
 
 /// One segment to be.
 #[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) parts: Parts,
+pub(crate) struct SegmentPlan {
+    pub(crate) parts: ContentParts,
     /// The staging file that is these extents, one behind the other, and nothing else.
     pub(crate) file: Option<Arc<StagingFile>>,
 }
 
-impl From<Parts> for Plan {
-    fn from(parts: Parts) -> Self {
+impl From<ContentParts> for SegmentPlan {
+    fn from(parts: ContentParts) -> Self {
         Self { parts, file: None }
     }
 }
 
 /// Where extents of contents lie now: the content's place in the group, the offset in the file, the piece.
-pub(crate) type Sealed = Vec<(usize, u64, Piece)>;
+pub(crate) type Uploaded = Vec<(usize, u64, ExtentSlice)>;
 
 impl Shared {
     /// Seals contents together; those that fail stay as they are, with the reason.
     pub(crate) async fn seal(self: Arc<Self>, group: Vec<Arc<Operation>>, inline: bool) {
-        let contents: Vec<Arc<Pending>> = group.iter().filter_map(|o| o.content.clone()).collect();
+        let contents: Vec<Arc<PendingContent>> =
+            group.iter().filter_map(|o| o.content.clone()).collect();
         let mut under_way = self.upkeep.under_way(self.next_segment());
         let pieces = match self.upload(&contents, inline).await {
             Ok(pieces) => pieces,
@@ -79,17 +82,17 @@ impl Shared {
         self.queue.changed.notify_waiters();
     }
 
-    pub(crate) fn sealing_failed(&self, contents: &[Arc<Pending>], error: &StoreError) {
+    pub(crate) fn sealing_failed(&self, contents: &[Arc<PendingContent>], error: &StoreError) {
         self.health.failed(&error.to_string());
         let inos: Vec<u64> = contents.iter().take(INOS_TOLD).map(|p| p.ino.0).collect();
         tracing::warn!(files = contents.len(), ?inos, %error, "upload failed; trying again");
         for pending in contents {
             pending.sealing.send_modify(|state| {
                 let times = match state {
-                    Sealing::Failed(times, _) => *times + 1,
+                    UploadState::Failed(times, _) => *times + 1,
                     _ => 1,
                 };
-                *state = Sealing::Failed(times, error.to_string());
+                *state = UploadState::Failed(times, error.to_string());
             });
         }
         self.queue.changed.notify_waiters();
@@ -98,17 +101,17 @@ impl Shared {
     /// Brings the bytes of contents to the bucket; their pieces, as offsets in the file.
     async fn upload(
         self: &Arc<Self>,
-        contents: &[Arc<Pending>],
+        contents: &[Arc<PendingContent>],
         inline: bool,
-    ) -> Result<Vec<Vec<(u64, Piece)>>, StoreError> {
-        let mut pieces: Vec<Vec<(u64, Piece)>> = vec![Vec::new(); contents.len()];
+    ) -> Result<Vec<Vec<(u64, ExtentSlice)>>, StoreError> {
+        let mut pieces: Vec<Vec<(u64, ExtentSlice)>> = vec![Vec::new(); contents.len()];
         if inline {
             for (pending, pieces) in contents.iter().zip(&mut pieces) {
                 for cut in cuts(pending.fixed.spans(), pending.len) {
                     let bytes = cut_bytes(&cut)?;
                     pieces.push((
                         cut.offset,
-                        piece(cut.offset, Source::Inline(bytes), cut.len),
+                        piece(cut.offset, ExtentSource::Inline(bytes), cut.len),
                     ));
                 }
             }
@@ -133,9 +136,9 @@ impl Shared {
 
     async fn upload_segment(
         self: Arc<Self>,
-        plan: Plan,
-        contents: &[Arc<Pending>],
-    ) -> Result<Sealed, StoreError> {
+        plan: SegmentPlan,
+        contents: &[Arc<PendingContent>],
+    ) -> Result<Uploaded, StoreError> {
         let _permit = self
             .uploads
             .acquire()
@@ -151,7 +154,7 @@ impl Shared {
         let built = self
             .tasks
             .blocking("pack", move || -> Result<_, StoreError> {
-                let mut builder = Builder::new(id);
+                let mut builder = SegmentBuilder::new(id);
                 let mut sealed = Vec::new();
                 for (at, cuts) in plan.parts {
                     let pending = &owned[at];
@@ -176,8 +179,8 @@ impl Shared {
     async fn lay_content(
         &self,
         operation: &Operation,
-        pending: &Arc<Pending>,
-        mut pieces: Vec<(u64, Piece)>,
+        pending: &Arc<PendingContent>,
+        mut pieces: Vec<(u64, ExtentSlice)>,
     ) -> Result<(), StoreError> {
         if let Some(before) = &pending.after {
             self.wait_sealed(before).await?;
@@ -210,18 +213,18 @@ impl Shared {
         if let Some(cut) = pending.cut() {
             rows.put(keys::cut(content.cid, content.instant), encode(&cut));
         }
-        pending.sealing.send_replace(Sealing::Laying);
+        pending.sealing.send_replace(UploadState::Laying);
         self.view.lay(operation.order, &rows);
         operation.add_rows(rows);
         self.contents.sealed(content);
-        pending.sealing.send_replace(Sealing::Sealed);
+        pending.sealing.send_replace(UploadState::Sealed);
         Ok(())
     }
 
-    async fn wait_sealed(&self, before: &Pending) -> Result<(), StoreError> {
+    async fn wait_sealed(&self, before: &PendingContent) -> Result<(), StoreError> {
         let mut state = before.sealing.subscribe();
         tokio::select! {
-            done = state.wait_for(|s| matches!(s, Sealing::Sealed)) => {
+            done = state.wait_for(|s| matches!(s, UploadState::Sealed)) => {
                 done.map_err(|_| StoreError::Closed)?;
                 Ok(())
             }
@@ -231,7 +234,7 @@ impl Shared {
     }
 
     /// The zeros a content was punched with, as pieces, where there is something they hide.
-    async fn zeros(&self, pending: &Pending) -> Result<Vec<(u64, Piece)>, StoreError> {
+    async fn zeros(&self, pending: &PendingContent) -> Result<Vec<(u64, ExtentSlice)>, StoreError> {
         let mut out = Vec::new();
         let under = [Some(pending.content), pending.base.map(|(base, _)| base)];
         for span in pending.fixed.spans() {
@@ -247,7 +250,7 @@ impl Shared {
                 at = at.max(hidden.saturating_mul(RANGE));
                 let next = end.min((at / RANGE + 1).saturating_mul(RANGE));
                 if at < next {
-                    out.push((at, piece(at, Source::Zero, next - at)));
+                    out.push((at, piece(at, ExtentSource::Zero, next - at)));
                 }
                 at = at.max(next);
             }
@@ -256,7 +259,7 @@ impl Shared {
     }
 
     /// The bytes a content takes from others, as pieces of the same extents.
-    async fn cited(&self, pending: &Pending) -> Result<Vec<(u64, Piece)>, StoreError> {
+    async fn cited(&self, pending: &PendingContent) -> Result<Vec<(u64, ExtentSlice)>, StoreError> {
         let mut out = Vec::new();
         for span in pending.fixed.spans() {
             let Staged::Reference { of, position } = span.source else {
@@ -272,9 +275,9 @@ impl Shared {
             let view = &self.view;
             for (from, to, stretch) in self.contents.stretches(view, content, position, to).await? {
                 let (source, skip) = match stretch {
-                    Stretch::Zero => (Source::Zero, 0),
-                    Stretch::Stored(source, skip) => (source, skip),
-                    Stretch::Staged(_) => {
+                    ResolvedExtent::Zero => (ExtentSource::Zero, 0),
+                    ResolvedExtent::Stored(source, skip) => (source, skip),
+                    ResolvedExtent::Staged(_) => {
                         let text =
                             format!("a content that is referred to is not sealed: {content:?}");
                         return Err(StoreError::Corrupt(text));
@@ -292,7 +295,7 @@ impl Shared {
         let mut cited: std::collections::BTreeMap<(u64, u64), SegmentRow> =
             std::collections::BTreeMap::new();
         for piece in row.pieces() {
-            if let Source::Segment {
+            if let ExtentSource::Segment {
                 epoch,
                 sequence,
                 offset,
@@ -317,7 +320,7 @@ impl Shared {
 }
 
 /// What a footer says of a content's file.
-pub(crate) fn footer_file(pending: &Pending) -> FooterFile {
+pub(crate) fn footer_file(pending: &PendingContent) -> FooterFile {
     let (directory, name) = pending.place.clone();
     FooterFile {
         ino: pending.ino,
@@ -327,8 +330,8 @@ pub(crate) fn footer_file(pending: &Pending) -> FooterFile {
     }
 }
 
-pub(crate) fn piece(offset: u64, source: Source, len: u64) -> Piece {
-    Piece {
+pub(crate) fn piece(offset: u64, source: ExtentSource, len: u64) -> ExtentSlice {
+    ExtentSlice {
         start: (offset % RANGE) as u32,
         len: len as u32,
         skip: 0,
@@ -337,19 +340,19 @@ pub(crate) fn piece(offset: u64, source: Source, len: u64) -> Piece {
 }
 
 /// Part of an extent as pieces, one per range it reaches into.
-fn split(start: u64, len: u64, source: &Source, skip: u32) -> Vec<(u64, Piece)> {
+fn split(start: u64, len: u64, source: &ExtentSource, skip: u32) -> Vec<(u64, ExtentSlice)> {
     let (mut at, end) = (start, start + len);
     let mut out = Vec::new();
     while at < end {
         let next = end.min((at / RANGE + 1) * RANGE);
         let mut part = piece(at, source.clone(), next - at);
         part.skip = skip + (at - start) as u32;
-        if let Source::Inline(bytes) = source {
+        if let ExtentSource::Inline(bytes) = source {
             let from = part.skip as usize;
-            part.source = Source::Inline(bytes.slice(from..from + part.len as usize));
+            part.source = ExtentSource::Inline(bytes.slice(from..from + part.len as usize));
             part.skip = 0;
         }
-        if *source == Source::Zero {
+        if *source == ExtentSource::Zero {
             part.skip = 0;
         }
         out.push((at, part));
@@ -358,8 +361,9 @@ fn split(start: u64, len: u64, source: &Source, skip: u32) -> Vec<(u64, Piece)> 
     out
 }
 
-fn by_range(pieces: Vec<(u64, Piece)>) -> std::collections::BTreeMap<u64, Vec<Piece>> {
-    let mut ranges: std::collections::BTreeMap<u64, Vec<Piece>> = std::collections::BTreeMap::new();
+fn by_range(pieces: Vec<(u64, ExtentSlice)>) -> std::collections::BTreeMap<u64, Vec<ExtentSlice>> {
+    let mut ranges: std::collections::BTreeMap<u64, Vec<ExtentSlice>> =
+        std::collections::BTreeMap::new();
     for (offset, piece) in pieces {
         ranges.entry(offset / RANGE).or_default().push(piece);
     }
@@ -371,8 +375,8 @@ fn by_range(pieces: Vec<(u64, Piece)>) -> std::collections::BTreeMap<u64, Vec<Pi
 
 /// The written bytes of a content of `len` bytes, cut into extents: runs that continue each other, split where 256 KiB of the
 /// file end.
-fn cuts<'a>(spans: impl Iterator<Item = &'a Span>, len: u64) -> Vec<Cut> {
-    let mut cuts: Vec<Cut> = Vec::new();
+fn cuts<'a>(spans: impl Iterator<Item = &'a Span>, len: u64) -> Vec<Chunk> {
+    let mut cuts: Vec<Chunk> = Vec::new();
     for span in spans {
         if matches!(span.source, Staged::Zero | Staged::Reference { .. }) {
             continue;
@@ -386,7 +390,7 @@ fn cuts<'a>(spans: impl Iterator<Item = &'a Span>, len: u64) -> Vec<Cut> {
                     last.len += next - at;
                     last.parts.push(part);
                 }
-                _ => cuts.push(Cut {
+                _ => cuts.push(Chunk {
                     offset: at,
                     len: next - at,
                     parts: vec![part],
@@ -418,7 +422,7 @@ fn part(span: &Span, from: u64, to: u64) -> Span {
     }
 }
 
-pub(crate) fn cut_bytes(cut: &Cut) -> Result<Bytes, StoreError> {
+pub(crate) fn cut_bytes(cut: &Chunk) -> Result<Bytes, StoreError> {
     let mut all = BytesMut::with_capacity(cut.len as usize);
     for part in &cut.parts {
         match &part.source {
@@ -436,15 +440,19 @@ pub(crate) fn cut_bytes(cut: &Cut) -> Result<Bytes, StoreError> {
 
 /// Packs small contents together and gives large ones segments of their own; what is a whole staging file that `links` stays
 /// in it.
-fn plan(contents: &[Arc<Pending>], links: impl Fn(&StagingFile) -> bool) -> Vec<Plan> {
-    let (mut plans, mut shared, mut filled): (Vec<Plan>, Parts, u64) = (Vec::new(), Vec::new(), 0);
+fn plan(
+    contents: &[Arc<PendingContent>],
+    links: impl Fn(&StagingFile) -> bool,
+) -> Vec<SegmentPlan> {
+    let (mut plans, mut shared, mut filled): (Vec<SegmentPlan>, ContentParts, u64) =
+        (Vec::new(), Vec::new(), 0);
     for (at, pending) in contents.iter().enumerate() {
         let (mut linked, mut rest) = (0, Vec::new());
         for span in pending.fixed.spans() {
             if let Some(file) = whole(span, pending.len).filter(|file| links(file)) {
                 let parts = vec![(at, cuts(std::iter::once(span), pending.len))];
                 let file = Some(Arc::clone(file));
-                plans.push(Plan { parts, file });
+                plans.push(SegmentPlan { parts, file });
                 linked += span.len;
             } else {
                 rest.push(span);
@@ -456,7 +464,7 @@ fn plan(contents: &[Arc<Pending>], links: impl Fn(&StagingFile) -> bool) -> Vec<
             continue;
         }
         if linked + bytes > OWN_SEGMENT {
-            plans.extend(own(at, cuts).into_iter().map(Plan::from));
+            plans.extend(own(at, cuts).into_iter().map(SegmentPlan::from));
             continue;
         }
         if filled + bytes > SEGMENT_MAX {
@@ -486,7 +494,7 @@ fn whole(span: &Span, len: u64) -> Option<&Arc<StagingFile>> {
     }
 }
 
-fn own(at: usize, cuts: Vec<Cut>) -> Vec<Parts> {
+fn own(at: usize, cuts: Vec<Chunk>) -> Vec<ContentParts> {
     let mut plans = Vec::new();
     let (mut current, mut filled) = (Vec::new(), 0);
     for cut in cuts {

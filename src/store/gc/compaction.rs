@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 
 use crate::backend::Lane;
 use crate::meta::MetaRead;
-use crate::store::data::segment::{Builder, SEGMENT_MAX, SegmentId, footer, hash};
-use crate::store::gc::task::Turn;
+use crate::store::data::segment::{SEGMENT_MAX, SegmentBuilder, SegmentId, footer, hash};
+use crate::store::gc::task::GcCycle;
 use crate::store::model::error::StoreError;
 use crate::store::namespace::Shared;
 use crate::store::schema::keys;
@@ -23,19 +23,19 @@ const KNOWN_MAX: usize = 4096;
 
 /// Where the extents of rewritten segments went.
 #[derive(Debug)]
-pub(crate) struct Moves {
+pub(crate) struct RelocationTable {
     rows: Arc<dyn MetaRead>,
     known: Mutex<HashMap<SegmentId, Arc<MovedRow>>>,
 }
 
-type Extent = (SegmentId, u32);
+type RelocatedExtent = (SegmentId, u32);
 
-fn target(row: &MovedRow, offset: u32) -> Option<Extent> {
+fn target(row: &MovedRow, offset: u32) -> Option<RelocatedExtent> {
     let (epoch, sequence, offset) = *row.extents.get(&offset)?;
     Some((SegmentId { epoch, sequence }, offset))
 }
 
-impl Moves {
+impl RelocationTable {
     pub(crate) fn new(rows: Arc<dyn MetaRead>) -> Self {
         Self {
             rows,
@@ -44,7 +44,7 @@ impl Moves {
     }
 
     /// Where an extent lies, as far as that is known here.
-    pub(crate) fn known(&self, mut extent: Extent) -> Extent {
+    pub(crate) fn known(&self, mut extent: RelocatedExtent) -> RelocatedExtent {
         let known = lock(&self.known);
         while let Some(next) = known.get(&extent.0).and_then(|row| target(row, extent.1)) {
             extent = next;
@@ -53,7 +53,10 @@ impl Moves {
     }
 
     /// Where an extent went that is not there any more; `None` if it was not moved.
-    pub(crate) async fn next(&self, extent: Extent) -> Result<Option<Extent>, StoreError> {
+    pub(crate) async fn next(
+        &self,
+        extent: RelocatedExtent,
+    ) -> Result<Option<RelocatedExtent>, StoreError> {
         let key = keys::moved(extent.0.epoch, extent.0.sequence);
         let Some(value) = self.rows.get(&key).await? else {
             return Ok(None);
@@ -70,7 +73,7 @@ impl Moves {
 }
 
 /// A segment to be rewritten.
-struct Old {
+struct CompactionSource {
     id: SegmentId,
     row: SegmentRow,
     moved: MovedRow,
@@ -78,7 +81,7 @@ struct Old {
 
 impl Shared {
     /// Copies what is cited of half-dead segments into a new one; how many of them.
-    pub(crate) async fn rewrite_half(&self, turn: &mut Turn) -> Result<usize, StoreError> {
+    pub(crate) async fn rewrite_half(&self, turn: &mut GcCycle) -> Result<usize, StoreError> {
         let (mut chosen, mut bytes) = (Vec::new(), 0);
         for (id, cited) in &turn.half {
             if bytes + cited > SEGMENT_MAX || chosen.len() == TOGETHER {
@@ -94,7 +97,7 @@ impl Shared {
             let row: Option<SegmentRow> = self.view.row("G B", &key).await?;
             if let Some(row) = row.filter(|row| row.dead_since.is_none()) {
                 let moved = MovedRow::default();
-                old.push(Old { id, row, moved });
+                old.push(CompactionSource { id, row, moved });
             }
         }
         if old.is_empty() {
@@ -122,9 +125,12 @@ impl Shared {
     }
 
     /// Uploads a segment with the cited extents of old ones, and notes in them where each went; with it the bytes of extents.
-    async fn copy_cited(&self, old: &mut [Old]) -> Result<(SegmentId, u64), StoreError> {
+    async fn copy_cited(
+        &self,
+        old: &mut [CompactionSource],
+    ) -> Result<(SegmentId, u64), StoreError> {
         let id = self.new_segment();
-        let mut builder = Builder::new(id);
+        let mut builder = SegmentBuilder::new(id);
         let mut copied = 0;
         for segment in old {
             let object = self.backend.get(&segment.id.key()).await?;
@@ -177,7 +183,7 @@ impl Shared {
     }
 
     /// Lays the rows of a copy, unless what is cited of the old ones is changing.
-    fn lay_moves(&self, old: Vec<Old>) -> Result<bool, StoreError> {
+    fn lay_moves(&self, old: Vec<CompactionSource>) -> Result<bool, StoreError> {
         let of = |id: SegmentId| keys::segment(id.epoch, id.sequence);
         let mut touches: Vec<_> = old.iter().map(|old| of(old.id)).collect();
         let watched = touches.clone();
@@ -186,7 +192,7 @@ impl Shared {
         touches.extend(new.collect::<std::collections::BTreeSet<_>>());
         let mut draft = self.upkeep_draft(touches);
         let at = draft.instant;
-        for Old { id, row, moved } in old {
+        for CompactionSource { id, row, moved } in old {
             for (offset, (epoch, sequence, to)) in &moved.extents {
                 let len = row.extents.get(offset).map_or(0, |(len, _)| *len);
                 let mut cites = SegmentRow::default();

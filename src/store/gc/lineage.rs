@@ -12,14 +12,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::meta::Change;
-use crate::store::commit::queue::{Draft, Operation};
+use crate::store::commit::queue::{Operation, Txn};
 use crate::store::data::extent_map::{RANGE, over};
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{ContentRef, Timestamp};
 use crate::store::namespace::Shared;
-use crate::store::schema::journal_record::Order;
+use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{LineageRow, Piece, RangeRow, Source, decode, encode};
+use crate::store::schema::rows::{ExtentSlice, ExtentSource, LineageRow, RangeRow, decode, encode};
 use crate::sync::Arc;
 
 /// Range rows looked at in one operation, about.
@@ -27,7 +27,7 @@ const ROWS: usize = 2048;
 
 /// What came of a look at something that may have become superfluous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Looked {
+pub(crate) enum ReviewOutcome {
     /// Nothing is left to do.
     Done,
     /// It is in use, or has to wait: it stays in its list.
@@ -35,7 +35,7 @@ pub(crate) enum Looked {
 }
 
 /// Adds to a draft what reclaim needs to know of it: contents it stops showing, and the lineage whose rows it will lay.
-pub(crate) fn note(draft: &mut Draft) {
+pub(crate) fn note(draft: &mut Txn) {
     let at = draft.instant;
     let drops = |change: &Change| match change {
         Change::Merge(operand) => decode::<i64>("G R", operand).is_ok_and(|by| by < 0),
@@ -57,7 +57,7 @@ pub(crate) fn note(draft: &mut Draft) {
 
 /// What of a lineage is needed, and how its rows are arranged for it.
 #[derive(Debug)]
-struct Plan {
+struct LineagePlan {
     /// Instants that something shows.
     shown: BTreeSet<Timestamp>,
     /// Contents whose counts are at zero.
@@ -68,12 +68,12 @@ struct Plan {
 
 /// A range as it was and as it is to be: rows to be put, and instants whose rows go.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Arranged {
+struct RangeRewrite {
     put: Vec<(Timestamp, RangeRow)>,
     gone: Vec<Timestamp>,
 }
 
-impl Plan {
+impl LineagePlan {
     /// The oldest shown instant that needs what happened at `at`.
     fn needed_by(&self, at: Timestamp) -> Option<Timestamp> {
         self.shown.range(at..).next().copied()
@@ -92,8 +92,8 @@ impl Plan {
     }
 
     /// Arranges the rows of one range, newest first.
-    fn arrange(&self, range: u64, rows: &[(Timestamp, RangeRow)]) -> Arranged {
-        let mut arranged = Arranged::default();
+    fn arrange(&self, range: u64, rows: &[(Timestamp, RangeRow)]) -> RangeRewrite {
+        let mut arranged = RangeRewrite::default();
         for group in rows.chunk_by(|a, b| self.needed_by(a.0) == self.needed_by(b.0)) {
             let newest = &group[0];
             let Some(needed) = self.needed_by(newest.0) else {
@@ -146,8 +146,8 @@ fn lay_over(under: Option<RangeRow>, row: &RangeRow) -> RangeRow {
         (None, _) | (_, RangeRow::Whole(_)) => row.clone(),
         (Some(RangeRow::Delta(under)), RangeRow::Delta(_)) => RangeRow::Delta(over(&under, own)),
         (Some(RangeRow::Whole(under)), RangeRow::Delta(_)) => {
-            let mut pieces: Vec<Piece> = over(&under, own);
-            pieces.retain(|p| p.source != Source::Zero);
+            let mut pieces: Vec<ExtentSlice> = over(&under, own);
+            pieces.retain(|p| p.source != ExtentSource::Zero);
             RangeRow::Whole(pieces)
         }
     }
@@ -155,10 +155,10 @@ fn lay_over(under: Option<RangeRow>, row: &RangeRow) -> RangeRow {
 
 impl Shared {
     /// A draft that changes nothing anybody sees; it goes behind everything that touched these keys.
-    pub(crate) fn upkeep_draft(&self, touches: Vec<Bytes>) -> Draft {
-        let order = Order {
+    pub(crate) fn upkeep_draft(&self, touches: Vec<Bytes>) -> Txn {
+        let order = Dependencies {
             touches,
-            ..Order::default()
+            ..Dependencies::default()
         };
         self.draft(self.clock.begin().at(), order)
     }
@@ -166,7 +166,7 @@ impl Shared {
     /// Queues it if `holds` says so under the queue's lock.
     pub(crate) fn enqueue_if(
         &self,
-        mut draft: Draft,
+        mut draft: Txn,
         holds: impl FnOnce() -> bool,
     ) -> Result<Option<Arc<Operation>>, StoreError> {
         self.health.check()?;
@@ -187,12 +187,12 @@ impl Shared {
         &self,
         cid: u64,
         asked: &[Bytes],
-    ) -> Result<Looked, StoreError> {
+    ) -> Result<ReviewOutcome, StoreError> {
         self.contents.watch(cid);
         let last = self.queue.last_on(&keys::counts(cid), None);
         let is_durable = last.iter().all(|o| o.content.is_none());
         if !is_durable || !self.is_left_alone(cid) {
-            return Ok(Looked::Later);
+            return Ok(ReviewOutcome::Later);
         }
         let plan = self.plan(cid).await?;
         let touches = || -> Vec<Bytes> {
@@ -212,7 +212,7 @@ impl Shared {
                 let full = std::mem::replace(&mut draft, self.upkeep_draft(touches()));
                 let queued = self.enqueue_if(full, || self.is_left_alone(cid))?;
                 if queued.is_none() {
-                    return Ok(Looked::Later);
+                    return Ok(ReviewOutcome::Later);
                 }
             }
         }
@@ -221,10 +221,10 @@ impl Shared {
             draft.rows.delete(key.clone());
         }
         let queued = self.enqueue_if(draft, || self.is_left_alone(cid))?;
-        Ok(queued.map_or(Looked::Later, |_| Looked::Done))
+        Ok(queued.map_or(ReviewOutcome::Later, |_| ReviewOutcome::Done))
     }
 
-    async fn plan(&self, cid: u64) -> Result<Plan, StoreError> {
+    async fn plan(&self, cid: u64) -> Result<LineagePlan, StoreError> {
         let (mut shown, mut unshown) = (BTreeSet::new(), Vec::new());
         let from = keys::counts(cid);
         for key in self.view.keys(from.clone(), keys::after(&from)).await? {
@@ -251,7 +251,7 @@ impl Shared {
             cuts.insert(at, decode::<u64>("C K", &value)?);
         }
         let parent = self.view.row("C L", &keys::lineage(cid)).await?;
-        Ok(Plan {
+        Ok(LineagePlan {
             shown,
             unshown,
             cuts,
@@ -296,10 +296,10 @@ impl Shared {
 
     fn arrange_range(
         &self,
-        draft: &mut Draft,
+        draft: &mut Txn,
         (cid, range): (u64, u64),
         rows: &[(Timestamp, RangeRow)],
-        plan: &Plan,
+        plan: &LineagePlan,
     ) {
         let (at, arranged) = (draft.instant, plan.arrange(range, rows));
         for (instant, row) in arranged.put {
@@ -322,7 +322,7 @@ impl Shared {
     }
 
     /// Cuts and counts, and with the last of its contents the lineage itself.
-    fn finish_lineage(&self, draft: &mut Draft, cid: u64, plan: &Plan) {
+    fn finish_lineage(&self, draft: &mut Txn, cid: u64, plan: &LineagePlan) {
         let left = plan.cuts_left();
         for (at, len) in &plan.cuts {
             match left.get(at) {

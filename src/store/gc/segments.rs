@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use crate::store::data::segment::SegmentId;
-use crate::store::gc::lineage::Looked;
-use crate::store::gc::task::{Dead, Turn};
+use crate::store::gc::lineage::ReviewOutcome;
+use crate::store::gc::task::{DeadSegment, GcCycle};
 use crate::store::model::error::StoreError;
 use crate::store::namespace::Shared;
 use crate::store::schema::keys;
@@ -34,23 +34,23 @@ impl Shared {
     /// Looks at a segment that a row stopped citing; `asked` are the `G E` rows that lead here.
     pub(crate) async fn look_at_segment(
         &self,
-        turn: &mut Turn,
+        turn: &mut GcCycle,
         id: SegmentId,
         asked: &[Bytes],
-    ) -> Result<Looked, StoreError> {
+    ) -> Result<ReviewOutcome, StoreError> {
         let now = self.clock.now().0;
-        let is_due = |dead: &Dead| now.saturating_sub(dead.since.0) >= self.grace_ns();
+        let is_due = |dead: &DeadSegment| now.saturating_sub(dead.since.0) >= self.grace_ns();
         let first = self.upkeep.first_under_way();
         let is_open = id.epoch == self.epoch && first.is_some_and(|first| first <= id.sequence);
         if is_open || turn.half.contains_key(&id) {
-            return Ok(Looked::Later);
+            return Ok(ReviewOutcome::Later);
         }
         if turn.dead.get(&id).is_some_and(|dead| !is_due(dead)) && asked.len() == 1 {
-            return Ok(Looked::Later);
+            return Ok(ReviewOutcome::Later);
         }
         let key = keys::segment(id.epoch, id.sequence);
         if !self.queue.last_on(&key, None).is_empty() {
-            return Ok(Looked::Later);
+            return Ok(ReviewOutcome::Later);
         }
         let Some(row) = self.view.row::<SegmentRow>("G B", &key).await? else {
             return self.forget_asked(&key, asked, |_| {});
@@ -66,15 +66,15 @@ impl Shared {
                     && !turn.spoiled.contains(&id) =>
                 {
                     turn.half.insert(id, cited);
-                    Ok(Looked::Later)
+                    Ok(ReviewOutcome::Later)
                 }
                 _ => self.forget_asked(&key, asked, |_| {}),
             };
         };
-        let dead = Dead { since, bytes: all };
+        let dead = DeadSegment { since, bytes: all };
         if !is_due(&dead) {
             turn.dead.insert(id, dead);
-            return Ok(Looked::Later);
+            return Ok(ReviewOutcome::Later);
         }
         self.backend.delete(&id.key()).await?;
         if turn.dead.remove(&id).is_some() || moved.is_none() {
@@ -90,7 +90,7 @@ impl Shared {
         (id, key): (SegmentId, Bytes),
         asked: &[Bytes],
         (row, moved): (SegmentRow, Option<MovedRow>),
-    ) -> Result<Looked, StoreError> {
+    ) -> Result<ReviewOutcome, StoreError> {
         let moved_key = keys::moved(id.epoch, id.sequence);
         self.forget_asked(&key, asked, |draft| {
             let at = draft.instant;
@@ -124,24 +124,24 @@ impl Shared {
         &self,
         key: &Bytes,
         asked: &[Bytes],
-        then: impl FnOnce(&mut crate::store::commit::queue::Draft),
-    ) -> Result<Looked, StoreError> {
+        then: impl FnOnce(&mut crate::store::commit::queue::Txn),
+    ) -> Result<ReviewOutcome, StoreError> {
         let mut draft = self.upkeep_draft(vec![key.clone()]);
         for key in asked {
             draft.rows.delete(key.clone());
         }
         then(&mut draft);
         let queued = self.enqueue_if(draft, || !self.view.is_queued(key))?;
-        Ok(queued.map_or(Looked::Later, |_| Looked::Done))
+        Ok(queued.map_or(ReviewOutcome::Later, |_| ReviewOutcome::Done))
     }
 
     fn mark_dead(
         &self,
-        turn: &mut Turn,
+        turn: &mut GcCycle,
         id: SegmentId,
         (key, all): (&Bytes, u64),
         asked: &[Bytes],
-    ) -> Result<Looked, StoreError> {
+    ) -> Result<ReviewOutcome, StoreError> {
         // One row leads here again when the grace period is over.
         let mut since = self.clock.now();
         let looked = self.forget_asked(key, &asked[1..], |draft| {
@@ -152,8 +152,8 @@ impl Shared {
             };
             draft.rows.merge(key.clone(), encode(&mark));
         })?;
-        if looked == Looked::Done {
-            turn.dead.insert(id, Dead { since, bytes: all });
+        if looked == ReviewOutcome::Done {
+            turn.dead.insert(id, DeadSegment { since, bytes: all });
         }
         Ok(looked)
     }

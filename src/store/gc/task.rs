@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::store::data::segment::SegmentId;
-use crate::store::gc::lineage::Looked;
+use crate::store::gc::lineage::ReviewOutcome;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::Timestamp;
 use crate::store::namespace::{Namespace, Shared};
@@ -28,7 +28,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 
 /// When what nothing shows any more is removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Reclaim {
+pub enum GcMode {
     /// By a task, as long as the namespace is open.
     #[default]
     Always,
@@ -38,7 +38,7 @@ pub enum Reclaim {
 
 /// What has been removed since the namespace was opened, and what waits to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reclaimed {
+pub struct GcCounters {
     /// Segments deleted, orphans among them.
     pub segments: u64,
     /// Their extents' bytes; of orphans the whole object's.
@@ -57,56 +57,56 @@ pub struct Reclaimed {
 
 /// A segment that is marked dead.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Dead {
+pub(crate) struct DeadSegment {
     pub(crate) since: Timestamp,
     pub(crate) bytes: u64,
 }
 
 /// What the task knows.
 #[derive(Debug, Default)]
-pub(crate) struct Turn {
+pub(crate) struct GcCycle {
     lineages_from: Option<Bytes>,
     segments_from: Option<Bytes>,
-    pub(crate) dead: BTreeMap<SegmentId, Dead>,
+    pub(crate) dead: BTreeMap<SegmentId, DeadSegment>,
     /// Less than half of each is cited: bytes that are.
     pub(crate) half: BTreeMap<SegmentId, u64>,
     /// Could not be copied; they are left alone until the next mount.
     pub(crate) spoiled: BTreeSet<SegmentId>,
-    pub(crate) search: crate::store::gc::uncited::Search,
+    pub(crate) search: crate::store::gc::uncited::SearchProgress,
     closed: bool,
 }
 
 /// Upkeep of one namespace.
 #[derive(Debug, Default)]
-pub(crate) struct Upkeep {
-    turn: tokio::sync::Mutex<Turn>,
-    uploads: Arc<Mutex<Uploads>>,
+pub(crate) struct GcState {
+    turn: tokio::sync::Mutex<GcCycle>,
+    uploads: Arc<Mutex<UploadsInFlight>>,
     pub(crate) segments: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) copied: AtomicU64,
     waiting: Mutex<(u64, u64)>,
-    pub(super) uncited: Mutex<crate::store::gc::uncited::Waiting>,
-    settled: Mutex<Settled>,
+    pub(super) uncited: Mutex<crate::store::gc::uncited::WaitingSegments>,
+    settled: Mutex<ResolvedSegments>,
 }
 
 /// Segments of this epoch that are cited durably, or never will be.
 #[derive(Debug, Default)]
-struct Settled {
+struct ResolvedSegments {
     /// All below this one.
     known: u64,
     /// What becomes known once everything up to a place in the queue is durable.
-    next: Option<NextSettled>,
+    next: Option<ResolvedWatermark>,
 }
 
 #[derive(Debug)]
-struct NextSettled {
+struct ResolvedWatermark {
     queued: u64,
     segment: u64,
 }
 
 /// Uploads whose extents are not all cited yet.
 #[derive(Debug, Default)]
-struct Uploads {
+struct UploadsInFlight {
     number: u64,
     /// The first segment each may have made.
     first: BTreeMap<u64, u64>,
@@ -116,12 +116,12 @@ struct Uploads {
 
 /// An upload under way, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct UnderWay {
-    uploads: Arc<Mutex<Uploads>>,
+pub(crate) struct UploadInFlight {
+    uploads: Arc<Mutex<UploadsInFlight>>,
     number: u64,
 }
 
-impl UnderWay {
+impl UploadInFlight {
     /// What it has uploaded so far may stay uncited.
     pub(crate) fn failed(&mut self) {
         let mut uploads = lock(&self.uploads);
@@ -133,20 +133,20 @@ impl UnderWay {
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for UploadInFlight {
     fn drop(&mut self) {
         lock(&self.uploads).first.remove(&self.number);
     }
 }
 
-impl Upkeep {
+impl GcState {
     /// An upload begins; its segments have this sequence or a later one.
-    pub(crate) fn under_way(&self, first: u64) -> UnderWay {
+    pub(crate) fn under_way(&self, first: u64) -> UploadInFlight {
         let mut uploads = lock(&self.uploads);
         uploads.number += 1;
         let number = uploads.number;
         uploads.first.insert(number, first);
-        UnderWay {
+        UploadInFlight {
             uploads: Arc::clone(&self.uploads),
             number,
         }
@@ -175,7 +175,7 @@ impl Namespace {
     ///
     /// # Errors
     /// `Unavailable`, `Fenced`; what is left is taken up again.
-    pub async fn reclaim(&self) -> Result<Reclaimed, StoreError> {
+    pub async fn reclaim(&self) -> Result<GcCounters, StoreError> {
         loop {
             let done = self.0.turn().await?;
             self.0.bring(&self.0.queue.all()).await?;
@@ -186,11 +186,11 @@ impl Namespace {
     }
 
     /// What upkeep has done since the namespace was opened.
-    pub fn reclaimed(&self) -> Reclaimed {
+    pub fn reclaimed(&self) -> GcCounters {
         let upkeep = &self.0.upkeep;
         let (waiting_segments, waiting_bytes) = *lock(&upkeep.waiting);
         let uncited = *lock(&upkeep.uncited);
-        Reclaimed {
+        GcCounters {
             segments: upkeep.segments.load(Ordering::Relaxed),
             bytes: upkeep.bytes.load(Ordering::Relaxed),
             copied: upkeep.copied.load(Ordering::Relaxed),
@@ -218,7 +218,7 @@ impl Shared {
         let next = settled.next.get_or_insert_with(|| {
             let segment = self.first_unsettled();
             let queued = self.queue.newest();
-            NextSettled { queued, segment }
+            ResolvedWatermark { queued, segment }
         });
         if self.queue.is_durable(next.queued) {
             settled.known = next.segment;
@@ -228,7 +228,7 @@ impl Shared {
     }
 
     pub(crate) fn start_upkeep(self: &Arc<Self>) {
-        if self.config.reclaim == Reclaim::Always {
+        if self.config.reclaim == GcMode::Always {
             drop(self.tasks.spawn("upkeep", Arc::clone(self).upkeep_loop()));
         }
     }
@@ -265,27 +265,27 @@ impl Shared {
         Ok(done)
     }
 
-    async fn look_at_lineages(&self, turn: &mut Turn) -> Result<usize, StoreError> {
+    async fn look_at_lineages(&self, turn: &mut GcCycle) -> Result<usize, StoreError> {
         let list = self.listed(&keys::DROPPED, &mut turn.lineages_from).await?;
         let of = |key: &Bytes| keys::counted(key).map(|content| content.cid);
         let mut done = 0;
         for asked in list.chunk_by(|a, b| of(a) == of(b)) {
             if let Some(cid) = of(&asked[0]) {
                 let looked = self.reclaim_lineage(cid, asked).await?;
-                done += usize::from(looked == Looked::Done);
+                done += usize::from(looked == ReviewOutcome::Done);
             }
         }
         Ok(done)
     }
 
-    async fn look_at_segments(&self, turn: &mut Turn) -> Result<usize, StoreError> {
+    async fn look_at_segments(&self, turn: &mut GcCycle) -> Result<usize, StoreError> {
         let list = self.listed(&keys::EMPTIED, &mut turn.segments_from).await?;
         let mut done = 0;
         for asked in list.chunk_by(|a, b| keys::segment_of(a) == keys::segment_of(b)) {
             if let Some((epoch, sequence)) = keys::segment_of(&asked[0]) {
                 let id = SegmentId { epoch, sequence };
                 let looked = self.look_at_segment(turn, id, asked).await?;
-                done += usize::from(looked == Looked::Done);
+                done += usize::from(looked == ReviewOutcome::Done);
             }
         }
         Ok(done)

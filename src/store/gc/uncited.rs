@@ -12,13 +12,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::meta::{Batch, Change};
-use crate::store::commit::log::{self, Base};
+use crate::store::commit::log::{self, LogBase};
 use crate::store::data::segment::SegmentId;
 use crate::store::model::error::StoreError;
 use crate::store::namespace::Shared;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    Applied, LogPlace, SearchedRow, UncitedRow, UncitedWait, decode, encode,
+    AppliedRow, LogPlace, SearchedRow, UncitedRow, UncitedWait, decode, encode,
 };
 use crate::sync::lock;
 
@@ -29,19 +29,19 @@ const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
 /// How far the search has come.
 #[derive(Debug, Default)]
-pub(crate) struct Search {
+pub(crate) struct SearchProgress {
     /// `G O`.
     mark: Option<SearchedRow>,
-    past: Past,
+    past: UncitedSegments,
     /// Where the mark can go once everything up to a place in the queue is durable.
-    next: Option<NextMark>,
+    next: Option<SearchMark>,
     /// When rows of uncited segments were last looked at, nanoseconds.
     looked: u64,
 }
 
 /// What is known of the segments of ended writers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Past {
+enum UncitedSegments {
     /// They have not been listed.
     #[default]
     Unlisted,
@@ -52,14 +52,14 @@ enum Past {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct NextMark {
+struct SearchMark {
     queued: u64,
     row: SearchedRow,
 }
 
 /// Uncited segments that wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Waiting {
+pub(crate) struct WaitingSegments {
     pub(crate) segments: u64,
     /// Bytes of the objects.
     pub(crate) bytes: u64,
@@ -67,7 +67,7 @@ pub(crate) struct Waiting {
 
 /// An object that no row cites.
 #[derive(Clone, Copy, Debug)]
-struct Candidate {
+struct UncitedCandidate {
     bytes: u64,
 }
 
@@ -79,12 +79,15 @@ struct Citations {
     settled: BTreeMap<u64, u64>,
     last: LogPlace,
     /// What was applied after the newest batch read; `None` before the first one where earlier ones are left out.
-    applied: Option<Applied>,
+    applied: Option<AppliedRow>,
 }
 
 impl Shared {
     /// Finds uncited segments of ended writers, and moves the mark on.
-    pub(super) async fn look_for_uncited(&self, search: &mut Search) -> Result<usize, StoreError> {
+    pub(super) async fn look_for_uncited(
+        &self,
+        search: &mut SearchProgress,
+    ) -> Result<usize, StoreError> {
         let mark = match search.mark {
             Some(mark) => mark,
             None => {
@@ -95,13 +98,13 @@ impl Shared {
         search.mark = Some(mark);
         let now = self.env.now();
         match search.past {
-            Past::Judged => {}
-            Past::Open(at) if now.saturating_sub(at) < self.grace_ns() => return Ok(0),
-            Past::Open(_) | Past::Unlisted => {
-                search.past = Past::Open(now);
+            UncitedSegments::Judged => {}
+            UncitedSegments::Open(at) if now.saturating_sub(at) < self.grace_ns() => return Ok(0),
+            UncitedSegments::Open(_) | UncitedSegments::Unlisted => {
+                search.past = UncitedSegments::Open(now);
                 let (is_judged, found) = self.judge_past(mark).await?;
                 if is_judged {
-                    search.past = Past::Judged;
+                    search.past = UncitedSegments::Judged;
                 }
                 return Ok(found);
             }
@@ -111,7 +114,7 @@ impl Shared {
             let is_worth = mark.epoch != self.epoch || upto >= mark.sequence + MARK_EVERY;
             if is_worth && (self.epoch, upto) > (mark.epoch, mark.sequence) {
                 let logged: Option<LogPlace> = self.view.row("G L", &keys::logged()).await?;
-                search.next = Some(NextMark {
+                search.next = Some(SearchMark {
                     queued: self.queue.newest(),
                     row: SearchedRow {
                         epoch: self.epoch,
@@ -157,7 +160,7 @@ impl Shared {
             let row = keys::uncited(id.epoch, id.sequence);
             if self.view.get(&row).await?.is_none() {
                 let bytes = object.size;
-                candidates.insert(id, Candidate { bytes });
+                candidates.insert(id, UncitedCandidate { bytes });
             }
         }
         if candidates.is_empty() {
@@ -184,7 +187,7 @@ impl Shared {
 
     fn remember(
         &self,
-        candidates: BTreeMap<SegmentId, Candidate>,
+        candidates: BTreeMap<SegmentId, UncitedCandidate>,
         from: LogPlace,
         log: &Citations,
     ) -> Result<(), StoreError> {
@@ -193,7 +196,7 @@ impl Shared {
         }
         let touches = |id: &SegmentId| keys::uncited(id.epoch, id.sequence);
         let mut draft = self.upkeep_draft(candidates.keys().map(touches).collect());
-        for (id, Candidate { bytes }) in candidates {
+        for (id, UncitedCandidate { bytes }) in candidates {
             let settled = log.settled.get(&id.epoch).copied().unwrap_or(0);
             let row = UncitedRow {
                 first_seen: draft.instant,
@@ -212,7 +215,10 @@ impl Shared {
     }
 
     /// Deletes uncited segments whose time is over, after asking again.
-    pub(super) async fn look_at_uncited(&self, search: &mut Search) -> Result<usize, StoreError> {
+    pub(super) async fn look_at_uncited(
+        &self,
+        search: &mut SearchProgress,
+    ) -> Result<usize, StoreError> {
         let now = self.clock.now().0;
         let pause = self.grace_ns() / 4;
         if search.looked != 0 && now.saturating_sub(search.looked) < pause {
@@ -224,7 +230,7 @@ impl Shared {
             .rows()
             .scan(Bytes::from_static(&keys::UNCITED)..keys::after(&keys::UNCITED))
             .await?;
-        let (mut waiting, mut done) = (Waiting::default(), 0);
+        let (mut waiting, mut done) = (WaitingSegments::default(), 0);
         while let Some((key, value)) = scan.next().await? {
             let row: UncitedRow = decode("G N", &value)?;
             let Some((epoch, sequence)) = keys::segment_of(&key) else {
@@ -298,7 +304,7 @@ impl Shared {
     ) -> Result<Citations, StoreError> {
         let mut found = Citations {
             last: from,
-            applied: (from == LogPlace::default()).then(Applied::default),
+            applied: (from == LogPlace::default()).then(AppliedRow::default),
             ..Citations::default()
         };
         for place in log::places_from(&self.backend, from).await? {
@@ -347,7 +353,7 @@ impl Shared {
 
 impl Citations {
     /// Makes sure that no batch is missing before this one.
-    fn follow(&mut self, place: LogPlace, base: Base, batch: &Batch) -> Result<(), StoreError> {
+    fn follow(&mut self, place: LogPlace, base: LogBase, batch: &Batch) -> Result<(), StoreError> {
         let row = batch
             .rows()
             .iter()
@@ -357,9 +363,9 @@ impl Citations {
                 _ => None,
             });
         let Some(row) = row else { return Ok(()) };
-        let applied: Applied = decode("G A", row)?;
+        let applied: AppliedRow = decode("G A", row)?;
         // A list of all rows stands for everything before it.
-        if base == Base::Before
+        if base == LogBase::Before
             && let Some(before) = &self.applied
             && !applied.follows(before)
         {

@@ -8,16 +8,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::store::data::extent_map::Stretch;
+use crate::store::data::extent_map::ResolvedExtent;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{
-    Attrs, Content, Ino, Kept, Kind, PastEntry, ROOT, SharedState, Stamp, Timestamp,
+    Attrs, Content, Ino, Kind, PastEntry, ROOT, Retained, SharedState, Stamp, Timestamp,
 };
 use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    Body, Closed, Entry, Hung, InodeRow, Last, LinkedRow, Node, Source, State, decode,
+    DentryBody, DentryRow, DirectoryLocation, EntryState, ExtentSource, InodeRow, InodeState,
+    LastVersion, LinkedRow, VersionRecord, decode,
 };
 use crate::store::tree::file::Whence;
 
@@ -26,24 +27,24 @@ const SETTLE: Duration = Duration::from_millis(50);
 
 /// A state that stood: from its stamp to its end.
 #[derive(Clone, Debug)]
-pub(super) struct Stood {
+pub(super) struct HistoricalVersion {
     pub(super) ino: Ino,
-    pub(super) node: Node,
+    pub(super) node: InodeState,
     pub(super) stamp: Stamp,
     pub(super) ended: Option<Timestamp>,
-    pub(super) kept: Kept,
+    pub(super) kept: Retained,
     /// Of one of several names: the state as it is without the name.
     pub(super) shared: Option<Box<SharedState>>,
 }
 
-impl Stood {
-    pub(super) fn of(last: Last, ended: Option<Timestamp>) -> Self {
+impl HistoricalVersion {
+    pub(super) fn of(last: LastVersion, ended: Option<Timestamp>) -> Self {
         Self {
             ino: last.ino,
             node: last.node,
             stamp: last.stamp,
             ended,
-            kept: Kept::Whole,
+            kept: Retained::Whole,
             shared: None,
         }
     }
@@ -53,7 +54,7 @@ impl Stood {
         mut self,
         bound: &Stamp,
         until: Option<Timestamp>,
-        kept: Kept,
+        kept: Retained,
     ) -> Option<Self> {
         let start = self.stamp.id.instant.max(bound.id.instant);
         let end = match (self.ended, until) {
@@ -70,7 +71,7 @@ impl Stood {
         if bound.id.instant > self.stamp.id.instant {
             self.stamp = bound.clone();
         }
-        if kept == Kept::Nothing {
+        if kept == Retained::Nothing {
             self.kept = kept;
         }
         self.ended = end;
@@ -107,12 +108,12 @@ pub(super) struct Binding<'a> {
     pub(super) ino: Ino,
     pub(super) stamp: &'a Stamp,
     pub(super) until: Option<Timestamp>,
-    pub(super) kept: Kept,
+    pub(super) kept: Retained,
 }
 
 impl Binding<'_> {
     /// The part of a state that the name shows, or `None`.
-    pub(super) fn shows(&self, state: Stood) -> Option<Stood> {
+    pub(super) fn shows(&self, state: HistoricalVersion) -> Option<HistoricalVersion> {
         state.within(self.stamp, self.until, self.kept)
     }
 }
@@ -120,19 +121,19 @@ impl Binding<'_> {
 /// The version a current state shows in the past.
 pub(super) fn last_of(
     ino: Ino,
-    node: &Node,
-    state: &State,
+    node: &InodeState,
+    state: &EntryState,
     alive_since: Timestamp,
-) -> Option<Last> {
+) -> Option<LastVersion> {
     match state {
-        State::Version(stamp) => Some(Last {
+        EntryState::Version(stamp) => Some(LastVersion {
             ino,
             node: node.clone(),
             stamp: stamp.clone(),
             alive_since,
         }),
-        State::Provisional(last) => Some(Last::clone(last)),
-        State::Unborn { behind } => behind.as_deref().cloned(),
+        EntryState::Provisional(last) => Some(LastVersion::clone(last)),
+        EntryState::Unborn { behind } => behind.as_deref().cloned(),
     }
 }
 
@@ -221,7 +222,7 @@ impl Namespace {
             .0
             .stood_at(directory, name, current.as_ref(), at)
             .await?
-            .map(Stood::into_entry))
+            .map(HistoricalVersion::into_entry))
     }
 
     /// What a directory held at an instant, names ascending.
@@ -239,7 +240,7 @@ impl Namespace {
             .view
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?;
-        let mut names: Vec<(Bytes, Option<Entry>)> = Vec::with_capacity(rows.len());
+        let mut names: Vec<(Bytes, Option<DentryRow>)> = Vec::with_capacity(rows.len());
         for (key, value) in rows {
             names.push((keys::entry_name(&key), Some(decode("C D", &value)?)));
         }
@@ -275,7 +276,7 @@ impl Namespace {
         len: u32,
     ) -> Result<Bytes, StoreError> {
         let end = offset.saturating_add(u64::from(len)).min(entry.attrs.size);
-        if entry.kept == Kept::Nothing {
+        if entry.kept == Retained::Nothing {
             return Err(crate::store::data::pins::deleted());
         }
         let Some(content) = entry.content.reference().filter(|_| offset < end) else {
@@ -304,10 +305,10 @@ impl Namespace {
             .contents
             .stretches(&self.0.view, content, offset, size)
             .await?;
-        let is_hole = |stretch: &Stretch| {
+        let is_hole = |stretch: &ResolvedExtent| {
             matches!(
                 stretch,
-                Stretch::Zero | Stretch::Staged(crate::cache::Source::Zero)
+                ResolvedExtent::Zero | ResolvedExtent::Staged(crate::cache::Source::Zero)
             )
         };
         let wanted = stretches
@@ -336,8 +337,8 @@ impl Namespace {
             .await?;
         let mut extents = BTreeSet::new();
         for (_, _, stretch) in stretches {
-            if let Stretch::Stored(source, _) = stretch
-                && let Source::Segment {
+            if let ResolvedExtent::Stored(source, _) = stretch
+                && let ExtentSource::Segment {
                     epoch,
                     sequence,
                     offset,
@@ -366,30 +367,30 @@ impl Shared {
         &self,
         directory: Ino,
         name: &[u8],
-        current: Option<&Entry>,
+        current: Option<&DentryRow>,
         at: Timestamp,
-    ) -> Result<Option<Stood>, StoreError> {
+    ) -> Result<Option<HistoricalVersion>, StoreError> {
         if let Some(entry) = current {
             match &entry.body {
-                Body::Own { node, state } => {
+                DentryBody::Own { node, state } => {
                     let last = last_of(entry.ino, node, state, entry.alive_since);
                     if let Some(mut last) = last.filter(|last| last.stamp.id.instant <= at) {
                         if last.node.kind == Kind::Directory {
                             self.times_at(entry.ino, at, &mut last.node.attrs).await?;
                         }
-                        return Ok(Some(Stood::of(last, None)));
+                        return Ok(Some(HistoricalVersion::of(last, None)));
                     }
                 }
-                Body::Linked(stamp) if stamp.id.instant <= at => {
+                DentryBody::Linked(stamp) if stamp.id.instant <= at => {
                     let binding = Binding {
                         ino: entry.ino,
                         stamp,
                         until: None,
-                        kept: Kept::Whole,
+                        kept: Retained::Whole,
                     };
                     return self.linked_at(&binding, at).await;
                 }
-                Body::Linked(_) => {}
+                DentryBody::Linked(_) => {}
             }
         }
         let from = keys::history_at(directory, name, at);
@@ -397,12 +398,12 @@ impl Shared {
         let Some((_, value)) = self.view.first(from, end).await? else {
             return Ok(None);
         };
-        let closed: Closed = decode("H V", &value)?;
+        let closed: VersionRecord = decode("H V", &value)?;
         if closed.end <= at {
             return Ok(None);
         }
         match closed.node {
-            Some(node) => Ok(Some(Stood {
+            Some(node) => Ok(Some(HistoricalVersion {
                 ino: closed.ino,
                 node,
                 stamp: closed.stamp,
@@ -445,14 +446,17 @@ impl Shared {
         &self,
         binding: &Binding<'_>,
         at: Timestamp,
-    ) -> Result<Option<Stood>, StoreError> {
+    ) -> Result<Option<HistoricalVersion>, StoreError> {
         let state = self.linked_before(binding.ino, at).await?;
         let shown = state.and_then(|state| binding.shows(state));
         Ok(shown.filter(|shown| shown.covers(at)))
     }
 
     /// All states of a hard-linked inode, oldest first.
-    pub(super) async fn linked_states(&self, ino: Ino) -> Result<Vec<Stood>, StoreError> {
+    pub(super) async fn linked_states(
+        &self,
+        ino: Ino,
+    ) -> Result<Vec<HistoricalVersion>, StoreError> {
         let row: Option<InodeRow> = self.view.row("C I", &keys::inode(ino)).await?;
         let from = keys::linked_history(ino);
         let mut states = Vec::new();
@@ -463,9 +467,9 @@ impl Shared {
             .into_iter()
             .rev()
         {
-            let closed: Closed = decode("H W", &value)?;
+            let closed: VersionRecord = decode("H W", &value)?;
             if let Some(node) = closed.node {
-                states.push(Stood {
+                states.push(HistoricalVersion {
                     ino,
                     node,
                     stamp: closed.stamp,
@@ -478,7 +482,8 @@ impl Shared {
         if let Some(InodeRow::Linked(row)) = row {
             let LinkedRow { node, state, .. } = *row;
             states.extend(
-                last_of(ino, &node, &state, Timestamp(0)).map(|last| Stood::of(last, None)),
+                last_of(ino, &node, &state, Timestamp(0))
+                    .map(|last| HistoricalVersion::of(last, None)),
             );
         }
         Ok(states)
@@ -510,17 +515,20 @@ impl Shared {
         &self,
         directory: Ino,
         at: Timestamp,
-    ) -> Result<Option<Hung>, StoreError> {
+    ) -> Result<Option<DirectoryLocation>, StoreError> {
         let end = keys::after(&keys::hangings(directory));
         let Some((_, value)) = self.view.first(keys::hung(directory, at), end).await? else {
             return Ok(None);
         };
-        let hung: Hung = decode("H N", &value)?;
+        let hung: DirectoryLocation = decode("H N", &value)?;
         Ok((at < hung.end).then_some(hung))
     }
 
     /// The last hanging of a directory that is over.
-    pub(super) async fn last_hanging(&self, directory: Ino) -> Result<Option<Hung>, StoreError> {
+    pub(super) async fn last_hanging(
+        &self,
+        directory: Ino,
+    ) -> Result<Option<DirectoryLocation>, StoreError> {
         let from = keys::hangings(directory);
         let row = self.view.first(from.clone(), keys::after(&from)).await?;
         row.map(|(_, value)| decode("H N", &value)).transpose()

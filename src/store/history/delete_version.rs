@@ -7,34 +7,35 @@
 
 use bytes::Bytes;
 
-use crate::store::commit::queue::Draft;
+use crate::store::commit::queue::Txn;
 use crate::store::model::error::StoreError;
-use crate::store::model::version::{Content, EndOp, Ino, Kept, Kind, VersionId};
+use crate::store::model::version::{Content, EndOp, Ino, Kind, Retained, VersionId};
 use crate::store::namespace::{Namespace, Shared};
-use crate::store::schema::journal_record::Order;
+use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    Body, Closed, Ended, Entry, InodeRow, Node, State, decode, encode,
+    DentryBody, DentryRow, EntryState, ExpiryRow, InodeRow, InodeState, VersionRecord, decode,
+    encode,
 };
 use crate::store::tree::flush::alive;
-use crate::store::tree::inode::{Leaf, Locked, find};
+use crate::store::tree::inode::{FileInode, LockedInode, find};
 
-type Slot = (Ino, Bytes);
+type VersionSlot = (Ino, Bytes);
 
 /// Where a version of a name lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Target {
+enum VersionTarget {
     /// It is the name's current state.
     Current(Ino),
     /// It is the current state of a hard-linked inode.
     Linked(Ino),
     /// It has ended, under this name alone.
-    Closed(Closed),
+    Closed(VersionRecord),
     /// It has ended, under all names of a hard-linked inode.
-    LinkedClosed(Closed),
+    LinkedClosed(VersionRecord),
 }
 
-impl Target {
+impl VersionTarget {
     /// The inode whose rows it is among, where it is not the name's alone.
     fn ino(&self) -> Option<Ino> {
         match self {
@@ -47,12 +48,12 @@ impl Target {
 
 /// A list of closed versions: of a name, or of a hard-linked inode.
 #[derive(Clone, Copy, Debug)]
-enum List<'a> {
-    Of(&'a Slot),
-    Linked(Ino, &'a Slot),
+enum VersionRows<'a> {
+    Of(&'a VersionSlot),
+    Linked(Ino, &'a VersionSlot),
 }
 
-impl List<'_> {
+impl VersionRows<'_> {
     fn key(self, id: VersionId) -> Bytes {
         match self {
             Self::Of(slot) => keys::closed(slot.0, &slot.1, id),
@@ -67,7 +68,7 @@ impl List<'_> {
         })
     }
 
-    fn slot(self) -> Slot {
+    fn slot(self) -> VersionSlot {
         match self {
             Self::Of(slot) | Self::Linked(_, slot) => slot.clone(),
         }
@@ -94,24 +95,28 @@ impl Namespace {
             let wanted: Vec<Ino> = wanted.into_iter().flatten().collect();
             // A directory that was removed has no rows to load, and nobody else in it.
             let mut locked = match &target {
-                Target::Closed(_) => {
+                VersionTarget::Closed(_) => {
                     crate::store::tree::inode::lock_all(&self.0.inodes, &wanted).await
                 }
-                Target::LinkedClosed(_) => {
+                VersionTarget::LinkedClosed(_) => {
                     crate::store::tree::inode::lock_all(&self.0.inodes, &wanted).await
                 }
-                Target::Current(_) | Target::Linked(_) => self.0.lock_all(&wanted).await?,
+                VersionTarget::Current(_) | VersionTarget::Linked(_) => {
+                    self.0.lock_all(&wanted).await?
+                }
             };
             if self.0.find_version(&slot, id).await? != target {
                 continue;
             }
             return match target {
-                Target::Closed(closed) => self.0.drop_closed(List::Of(&slot), closed).await,
-                Target::LinkedClosed(closed) => {
-                    let list = List::Linked(closed.ino, &slot);
+                VersionTarget::Closed(closed) => {
+                    self.0.drop_closed(VersionRows::Of(&slot), closed).await
+                }
+                VersionTarget::LinkedClosed(closed) => {
+                    let list = VersionRows::Linked(closed.ino, &slot);
                     self.0.drop_closed(list, closed).await
                 }
-                Target::Current(ino) | Target::Linked(ino) => {
+                VersionTarget::Current(ino) | VersionTarget::Linked(ino) => {
                     self.0.drop_current(&mut locked, (&slot, ino), id).await
                 }
             };
@@ -120,11 +125,15 @@ impl Namespace {
 }
 
 impl Shared {
-    async fn find_version(&self, slot: &Slot, id: VersionId) -> Result<Target, StoreError> {
+    async fn find_version(
+        &self,
+        slot: &VersionSlot,
+        id: VersionId,
+    ) -> Result<VersionTarget, StoreError> {
         let entry = self.entry(slot.0, &slot.1).await?;
-        if let Some(Entry {
+        if let Some(DentryRow {
             ino,
-            body: Body::Own { node, state },
+            body: DentryBody::Own { node, state },
             ..
         }) = &entry
             && let Some(target) = own_state(*ino, (node, state), id)?
@@ -132,13 +141,13 @@ impl Shared {
             return Ok(target);
         }
         let key = keys::closed(slot.0, &slot.1, id);
-        if let Some(closed) = self.view.row::<Closed>("H V", &key).await?
+        if let Some(closed) = self.view.row::<VersionRecord>("H V", &key).await?
             && let Some(node) = &closed.node
         {
             return match (node.kind, closed.kept) {
                 (Kind::Directory, _) => Err(StoreError::IsDirectory),
-                (_, Kept::Nothing) => Err(StoreError::NotFound),
-                _ => Ok(Target::Closed(closed)),
+                (_, Retained::Nothing) => Err(StoreError::NotFound),
+                _ => Ok(VersionTarget::Closed(closed)),
             };
         }
         self.find_linked(slot, entry.as_ref(), id).await
@@ -147,21 +156,21 @@ impl Shared {
     /// The version among those of the hard-linked inodes that the name was bound to.
     async fn find_linked(
         &self,
-        slot: &Slot,
-        entry: Option<&Entry>,
+        slot: &VersionSlot,
+        entry: Option<&DentryRow>,
         id: VersionId,
-    ) -> Result<Target, StoreError> {
+    ) -> Result<VersionTarget, StoreError> {
         let mut bound = Vec::new();
         if let Some(entry) = entry
-            && let Body::Linked(stamp) = &entry.body
+            && let DentryBody::Linked(stamp) = &entry.body
         {
             bound.push((entry.ino, stamp.id));
         }
         let from = keys::history(slot.0, &slot.1);
         let rows = self.view.scan(from.clone(), keys::after(&from), usize::MAX);
         for (_, value) in rows.await? {
-            let closed: Closed = decode("H V", &value)?;
-            if closed.node.is_none() && closed.kept != Kept::Nothing {
+            let closed: VersionRecord = decode("H V", &value)?;
+            if closed.node.is_none() && closed.kept != Retained::Nothing {
                 bound.push((closed.ino, closed.stamp.id));
             }
         }
@@ -170,12 +179,12 @@ impl Shared {
             if let Some(InodeRow::Linked(row)) = row
                 && own_state(*ino, (&row.node, &row.state), id)?.is_some()
             {
-                return Ok(Target::Linked(*ino));
+                return Ok(VersionTarget::Linked(*ino));
             }
             let key = keys::linked_closed(*ino, id);
-            let closed: Option<Closed> = self.view.row("H W", &key).await?;
-            if let Some(closed) = closed.filter(|closed| closed.kept != Kept::Nothing) {
-                return Ok(Target::LinkedClosed(closed));
+            let closed: Option<VersionRecord> = self.view.row("H W", &key).await?;
+            if let Some(closed) = closed.filter(|closed| closed.kept != Retained::Nothing) {
+                return Ok(VersionTarget::LinkedClosed(closed));
             }
         }
         if bound.iter().any(|(_, stamp)| *stamp == id) {
@@ -187,28 +196,36 @@ impl Shared {
     }
 
     /// The version before another in a list, if its end is where that begins.
-    async fn older(&self, list: List<'_>, id: VersionId) -> Result<Option<Closed>, StoreError> {
+    async fn older(
+        &self,
+        list: VersionRows<'_>,
+        id: VersionId,
+    ) -> Result<Option<VersionRecord>, StoreError> {
         let behind = [&list.key(id)[..], &[0]].concat();
         let Some((_, value)) = self.view.first(behind.into(), list.end()).await? else {
             return Ok(None);
         };
-        let closed: Closed = decode("H V", &value)?;
+        let closed: VersionRecord = decode("H V", &value)?;
         Ok(Some(closed).filter(|older| older.end == id.instant && older.node.is_some()))
     }
 
-    fn dropping_draft(&self, list: List<'_>) -> Draft {
+    fn dropping_draft(&self, list: VersionRows<'_>) -> Txn {
         let slot = list.slot();
-        let mut order = Order {
+        let mut order = Dependencies {
             touches: vec![keys::entry(slot.0, &slot.1)],
-            ..Order::default()
+            ..Dependencies::default()
         };
-        if let List::Linked(ino, _) = list {
+        if let VersionRows::Linked(ino, _) = list {
             order.touches.push(keys::inode(ino));
         }
         self.draft(self.clock.begin().at(), order)
     }
 
-    async fn drop_closed(&self, list: List<'_>, closed: Closed) -> Result<(), StoreError> {
+    async fn drop_closed(
+        &self,
+        list: VersionRows<'_>,
+        closed: VersionRecord,
+    ) -> Result<(), StoreError> {
         let mut draft = self.dropping_draft(list);
         let older = self.older(list, closed.stamp.id).await?;
         self.drop_rows(&mut draft, list, (closed, older)).await?;
@@ -219,9 +236,9 @@ impl Shared {
     /// The rows by which a closed version goes; `older` is the one before it.
     async fn drop_rows(
         &self,
-        draft: &mut Draft,
-        list: List<'_>,
-        (closed, older): (Closed, Option<Closed>),
+        draft: &mut Txn,
+        list: VersionRows<'_>,
+        (closed, older): (VersionRecord, Option<VersionRecord>),
     ) -> Result<(), StoreError> {
         let id = closed.stamp.id;
         let Some(node) = closed.node.clone() else {
@@ -229,15 +246,15 @@ impl Shared {
         };
         self.count(draft, &node.content, -1);
         let Some(older) = older else {
-            let node = Node {
+            let node = InodeState {
                 content: Content::Empty,
                 xattrs: Vec::new(),
                 allocated: 0,
                 ..node
             };
-            let name_only = Closed {
+            let name_only = VersionRecord {
                 node: Some(node),
-                kept: Kept::Nothing,
+                kept: Retained::Nothing,
                 ..closed
             };
             draft.rows.put(list.key(id), encode(&name_only));
@@ -248,17 +265,17 @@ impl Shared {
         self.forget_end(draft, list, &older).await?;
         let slot = list.slot();
         let kept = match older.kept {
-            Kept::Nothing => Kept::Nothing,
-            Kept::Whole | Kept::Thinned => Kept::Thinned,
+            Retained::Nothing => Retained::Nothing,
+            Retained::Whole | Retained::Thinned => Retained::Thinned,
         };
-        let ended = Ended {
+        let ended = ExpiryRow {
             id: older.stamp.id,
             end_op,
         };
         draft
             .rows
             .put(keys::ended(end, slot.0, &slot.1), encode(&ended));
-        let thinned = Closed {
+        let thinned = VersionRecord {
             end,
             end_op,
             kept,
@@ -271,13 +288,13 @@ impl Shared {
     /// Takes a version out of the queue of ends, where it is under this name.
     async fn forget_end(
         &self,
-        draft: &mut Draft,
-        list: List<'_>,
-        closed: &Closed,
+        draft: &mut Txn,
+        list: VersionRows<'_>,
+        closed: &VersionRecord,
     ) -> Result<(), StoreError> {
         let slot = list.slot();
         let key = keys::ended(closed.end, slot.0, &slot.1);
-        let ended: Option<Ended> = self.view.row("G X", &key).await?;
+        let ended: Option<ExpiryRow> = self.view.row("G X", &key).await?;
         if ended.is_some_and(|ended| ended.id == closed.stamp.id) {
             draft.rows.delete(key);
         }
@@ -286,23 +303,26 @@ impl Shared {
 
     async fn drop_current(
         &self,
-        locked: &mut [Locked],
-        (slot, ino): (&Slot, Ino),
+        locked: &mut [LockedInode],
+        (slot, ino): (&VersionSlot, Ino),
         id: VersionId,
     ) -> Result<(), StoreError> {
-        let leaf = find(locked, ino).and_then(Locked::leaf);
+        let leaf = find(locked, ino).and_then(LockedInode::leaf);
         let leaf = leaf.ok_or(StoreError::IsDirectory)?;
         if leaf.is_dirty() || !leaf.fixes.is_empty() || leaf.working.is_some() {
             return Err(being_written());
         }
-        let is_linked = matches!(leaf.home, crate::store::tree::inode::Home::Linked { .. });
+        let is_linked = matches!(
+            leaf.home,
+            crate::store::tree::inode::LinkState::Linked { .. }
+        );
         let list = match is_linked {
-            true => List::Linked(ino, slot),
-            false => List::Of(slot),
+            true => VersionRows::Linked(ino, slot),
+            false => VersionRows::Of(slot),
         };
         let older = self.older(list, id).await?;
-        match older.filter(|older| older.kept != Kept::Nothing) {
-            Some(Closed {
+        match older.filter(|older| older.kept != Retained::Nothing) {
+            Some(VersionRecord {
                 node: Some(node), ..
             }) if node.kind == Kind::Directory => Err(StoreError::IsDirectory),
             Some(older) => self.revive(leaf, (list, ino), older).await,
@@ -313,9 +333,9 @@ impl Shared {
     /// A predecessor becomes the current state again.
     async fn revive(
         &self,
-        leaf: &mut Leaf,
-        (list, ino): (List<'_>, Ino),
-        older: Closed,
+        leaf: &mut FileInode,
+        (list, ino): (VersionRows<'_>, Ino),
+        older: VersionRecord,
     ) -> Result<(), StoreError> {
         let answer = self.clock.begin();
         let mut draft = self.leaf_draft(ino, leaf, answer.at()).await?;
@@ -336,26 +356,26 @@ impl Shared {
         }
         node.attrs.ctime = draft.time;
         draft.usage.0 = node.grown_from(&leaf.node);
-        let state = State::Version(older.stamp);
+        let state = EntryState::Version(older.stamp);
         self.current_rows(&mut draft, (ino, leaf), &node, &state, alive(leaf));
         self.enqueue(draft)?;
-        *leaf = Leaf::new(leaf.home.clone(), node, state);
+        *leaf = FileInode::new(leaf.home.clone(), node, state);
         Ok(())
     }
 
     /// Removes a name together with its only version.
     async fn remove_with(
         &self,
-        locked: &mut [Locked],
-        (slot, ino): (&Slot, Ino),
+        locked: &mut [LockedInode],
+        (slot, ino): (&VersionSlot, Ino),
         id: VersionId,
     ) -> Result<(), StoreError> {
         let entry = self.entry(slot.0, &slot.1).await?;
         if entry.as_ref().is_some_and(|entry| entry.ino == ino) {
             self.unlink_locked(locked, (slot.0, &slot.1), ino).await?;
         }
-        for list in [List::Of(slot), List::Linked(ino, slot)] {
-            let closed: Option<Closed> = self.view.row("H V", &list.key(id)).await?;
+        for list in [VersionRows::Of(slot), VersionRows::Linked(ino, slot)] {
+            let closed: Option<VersionRecord> = self.view.row("H V", &list.key(id)).await?;
             if let Some(closed) = closed.filter(|closed| closed.node.is_some()) {
                 return self.drop_closed(list, closed).await;
             }
@@ -363,12 +383,14 @@ impl Shared {
         // Other names show it still: only here it is gone.
         let from = keys::history(slot.0, &slot.1);
         let rows = self.view.scan(from.clone(), keys::after(&from), usize::MAX);
-        let mut draft = self.dropping_draft(List::Of(slot));
+        let mut draft = self.dropping_draft(VersionRows::Of(slot));
         for (key, value) in rows.await? {
-            let closed: Closed = decode("H V", &value)?;
+            let closed: VersionRecord = decode("H V", &value)?;
             if closed.node.is_none() && closed.ino == ino && closed.end_op != EndOp::Passed {
-                let kept = Kept::Nothing;
-                draft.rows.put(key, encode(&Closed { kept, ..closed }));
+                let kept = Retained::Nothing;
+                draft
+                    .rows
+                    .put(key, encode(&VersionRecord { kept, ..closed }));
             }
         }
         self.enqueue(draft)?;
@@ -379,18 +401,18 @@ impl Shared {
 /// The current state, if it is the version; `Busy` if the version stands behind it.
 fn own_state(
     ino: Ino,
-    (node, state): (&Node, &State),
+    (node, state): (&InodeState, &EntryState),
     id: VersionId,
-) -> Result<Option<Target>, StoreError> {
+) -> Result<Option<VersionTarget>, StoreError> {
     let behind = match state {
-        State::Version(stamp) if stamp.id == id && node.kind == Kind::Directory => {
+        EntryState::Version(stamp) if stamp.id == id && node.kind == Kind::Directory => {
             return Err(StoreError::IsDirectory);
         }
-        State::Version(stamp) => {
-            return Ok((stamp.id == id).then_some(Target::Current(ino)));
+        EntryState::Version(stamp) => {
+            return Ok((stamp.id == id).then_some(VersionTarget::Current(ino)));
         }
-        State::Provisional(last) => Some(last),
-        State::Unborn { behind } => behind.as_ref(),
+        EntryState::Provisional(last) => Some(last),
+        EntryState::Unborn { behind } => behind.as_ref(),
     };
     match behind {
         Some(last) if last.stamp.id == id => Err(being_written()),

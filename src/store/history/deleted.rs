@@ -7,18 +7,18 @@ use std::collections::btree_set;
 
 use bytes::Bytes;
 
-use crate::store::history::as_of::Stood;
+use crate::store::history::as_of::HistoricalVersion;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
-use crate::store::model::version::{EndOp, Ino, Kept, Kind, PastEntry, Timestamp};
+use crate::store::model::version::{EndOp, Ino, Kind, PastEntry, Retained, Timestamp};
 use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{Closed, decode};
+use crate::store::schema::rows::{VersionRecord, decode};
 use crate::sync::Arc;
 
 /// What a removed name showed last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Removed {
+pub struct RemovedName {
     /// Its last state.
     pub entry: PastEntry,
     /// The instant to look at it: of a directory just before the removals began that emptied it.
@@ -26,27 +26,27 @@ pub struct Removed {
 }
 
 /// A removed name as its rows have it.
-pub(super) struct Gone {
+pub(super) struct RemovedRow {
     /// Its newest closed version, or the end of its binding to a hard-linked inode.
-    pub(super) closed: Closed,
-    pub(super) stood: Stood,
+    pub(super) closed: VersionRecord,
+    pub(super) stood: HistoricalVersion,
     pub(super) at: Timestamp,
 }
 
 /// The removed names of a directory, ascending; what they showed is read as it is asked for.
 #[derive(Debug)]
-pub struct Deleted {
+pub struct RemovedNames {
     shared: Arc<Shared>,
     directory: Ino,
     names: btree_set::IntoIter<Bytes>,
 }
 
-impl Deleted {
+impl RemovedNames {
     /// The next name and what it showed last; `None` after the last name.
     ///
     /// # Errors
     /// Failures of the store.
-    pub async fn next(&mut self) -> Result<Option<(Bytes, Removed)>, StoreError> {
+    pub async fn next(&mut self) -> Result<Option<(Bytes, RemovedName)>, StoreError> {
         for name in self.names.by_ref() {
             if let Some(gone) = self.shared.gone(self.directory, &name).await? {
                 return Ok(Some((name, gone.into_removed())));
@@ -56,9 +56,9 @@ impl Deleted {
     }
 }
 
-impl Gone {
-    pub(super) fn into_removed(self) -> Removed {
-        Removed {
+impl RemovedRow {
+    pub(super) fn into_removed(self) -> RemovedName {
+        RemovedName {
             entry: self.stood.into_entry(),
             at: self.at,
         }
@@ -70,9 +70,9 @@ impl Namespace {
     ///
     /// # Errors
     /// Failures of the store.
-    pub async fn deleted(&self, directory: Ino) -> Result<Deleted, StoreError> {
+    pub async fn deleted(&self, directory: Ino) -> Result<RemovedNames, StoreError> {
         let names = interval_tree::removed(&self.0.view, directory).await?;
-        Ok(Deleted {
+        Ok(RemovedNames {
             shared: Arc::clone(&self.0),
             directory,
             names: names.into_iter(),
@@ -88,9 +88,9 @@ impl Namespace {
         &self,
         directory: Ino,
         name: &[u8],
-    ) -> Result<Option<Removed>, StoreError> {
+    ) -> Result<Option<RemovedName>, StoreError> {
         let gone = self.0.gone(directory, name).await?;
-        Ok(gone.map(Gone::into_removed))
+        Ok(gone.map(RemovedRow::into_removed))
     }
 }
 
@@ -100,7 +100,7 @@ impl Shared {
         &self,
         directory: Ino,
         name: &[u8],
-    ) -> Result<Option<Gone>, StoreError> {
+    ) -> Result<Option<RemovedRow>, StoreError> {
         if self.entry(directory, name).await?.is_some() {
             return Ok(None);
         }
@@ -108,7 +108,7 @@ impl Shared {
         let Some((_, value)) = self.view.first(from.clone(), keys::after(&from)).await? else {
             return Ok(None);
         };
-        let closed: Closed = decode("H V", &value)?;
+        let closed: VersionRecord = decode("H V", &value)?;
         if closed.end_op != EndOp::Deleted {
             return Ok(None);
         }
@@ -117,7 +117,7 @@ impl Shared {
             return Ok(None);
         };
         // Its versions were deleted: there is nothing to come back.
-        if stood.kept == Kept::Nothing {
+        if stood.kept == Retained::Nothing {
             return Ok(None);
         }
         let at = match stood.node.kind {
@@ -127,6 +127,6 @@ impl Shared {
             },
             _ => last,
         };
-        Ok(Some(Gone { closed, stood, at }))
+        Ok(Some(RemovedRow { closed, stood, at }))
     }
 }

@@ -3,7 +3,7 @@
 //! A name is counted for as long as it was bound, like stat(2) counts it, wherever it was. Rows are written in the operation
 //! that adds or removes the name, which holds the inode's lock, so that their numbers follow one another.
 
-use crate::store::commit::queue::Draft;
+use crate::store::commit::queue::Txn;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Ino, Timestamp};
 use crate::store::namespace::{Namespace, Shared};
@@ -28,7 +28,7 @@ impl Namespace {
 
 impl Shared {
     /// The row by which an inode has `count` names from the operation on.
-    pub(crate) fn count_links(&self, draft: &mut Draft, ino: Ino, count: u32) {
+    pub(crate) fn count_links(&self, draft: &mut Txn, ino: Ino, count: u32) {
         let key = keys::link_count(ino, draft.instant);
         draft.rows.put(key, encode(&count));
     }

@@ -8,82 +8,82 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::store::commit::queue::Draft;
-use crate::store::index::timestamps::Answer;
+use crate::store::commit::queue::Txn;
+use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{
     Author, Content, Ino, Kind, Op, Origin, PastEntry, Stamp, Time, Timestamp,
 };
 use crate::store::namespace::{Namespace, Shared};
-use crate::store::schema::journal_record::Order;
+use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    Body, DirectoryRow, Entry, InodeRow, Node, State, decode, encode,
+    DentryBody, DentryRow, DirectoryRow, EntryState, InodeRow, InodeState, decode, encode,
 };
 
 /// Entries of a pending tree that are swept in one batch.
 const SWEEP_MAX: usize = 10_000;
 
 /// One entry on its way back.
-pub(crate) struct Item {
+pub(crate) struct RestoreItem {
     /// Where it comes to stand.
     pub(crate) slot: (Ino, Bytes),
     /// Where it stood, if that was elsewhere.
     pub(crate) origin: Option<Origin>,
     pub(crate) entry: PastEntry,
-    pub(crate) what: Back,
+    pub(crate) what: RestoreAs,
 }
 
 /// As what an entry comes back.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Back {
+pub(crate) enum RestoreAs {
     /// As a new inode.
     Leaf,
     /// As a directory; it stands since the first rows in it do.
     Directory {
-        number: Number,
-        names: Names,
+        number: DirectoryNumber,
+        names: RestoredNames,
         since: Option<Timestamp>,
     },
 }
 
 /// Under which number a directory comes back.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Number {
+pub(crate) struct DirectoryNumber {
     pub(crate) ino: Ino,
     pub(crate) generation: u64,
 }
 
 /// How many names a directory comes back with.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Names {
+pub(crate) struct RestoredNames {
     entries: i64,
     directories: i64,
 }
 
 /// A tree on its way back.
-pub(crate) struct Tree {
-    top: Number,
+pub(crate) struct RestoreTree {
+    top: DirectoryNumber,
     /// Of the top directory.
-    pub(crate) names: Names,
+    pub(crate) names: RestoredNames,
     /// Every directory in it, the top one first.
     pub(crate) directories: Vec<Ino>,
     /// Everything else in it that is in a batch.
     pub(crate) sent: Vec<Ino>,
     /// What is in no batch yet.
-    pub(crate) items: Vec<Item>,
+    pub(crate) items: Vec<RestoreItem>,
     /// Held from the first batch that went ahead; all of its rows have that instant.
-    pub(crate) ahead: Option<Answer>,
+    pub(crate) ahead: Option<Reservation>,
 }
 
-impl Tree {
-    pub(crate) fn top(&self) -> Number {
+impl RestoreTree {
+    pub(crate) fn top(&self) -> DirectoryNumber {
         self.top
     }
 }
 
-impl Item {
-    fn node(&self, now: Time) -> Node {
+impl RestoreItem {
+    fn node(&self, now: Time) -> InodeState {
         let entry = &self.entry;
         let mut attrs = entry.attrs.clone();
         attrs.ctime = now;
@@ -91,7 +91,7 @@ impl Item {
             Content::Bytes(content) | Content::Shared(content) => Content::Shared(*content),
             other => other.clone(),
         };
-        Node {
+        InodeState {
             kind: entry.kind,
             attrs,
             xattrs: entry.xattrs.clone(),
@@ -108,30 +108,31 @@ impl Namespace {
         (directory, at): (Ino, Timestamp),
         entries_max: usize,
         author: &Author,
-    ) -> Result<Tree, StoreError> {
+    ) -> Result<RestoreTree, StoreError> {
         let shared = &self.0;
         let top = shared.number_of(directory).await?;
-        let mut tree = Tree {
+        let mut tree = RestoreTree {
             top,
-            names: Names::default(),
+            names: RestoredNames::default(),
             directories: Vec::new(),
             sent: Vec::new(),
             items: Vec::new(),
             ahead: None,
         };
-        let mut open: Vec<(Ino, Number, Option<Item>)> = vec![(directory, top, None)];
+        let mut open: Vec<(Ino, DirectoryNumber, Option<RestoreItem>)> =
+            vec![(directory, top, None)];
         while let Some((old, number, item)) = open.pop() {
             let listed = self.list_at(old, at).await?;
             let is_directory = |(_, e): &&(Bytes, PastEntry)| e.kind == Kind::Directory;
-            let names = Names {
+            let names = RestoredNames {
                 entries: listed.len() as i64,
                 directories: listed.iter().filter(is_directory).count() as i64,
             };
             tree.directories.push(number.ino);
             match item {
                 None => tree.names = names,
-                Some(item) => tree.items.push(Item {
-                    what: Back::Directory {
+                Some(item) => tree.items.push(RestoreItem {
+                    what: RestoreAs::Directory {
                         number,
                         names,
                         since: None,
@@ -145,11 +146,11 @@ impl Namespace {
                     name: name.clone(),
                 });
                 let (old_child, is_directory) = (entry.ino, entry.kind == Kind::Directory);
-                let item = Item {
+                let item = RestoreItem {
                     slot: (number.ino, name),
                     origin,
                     entry,
-                    what: Back::Leaf,
+                    what: RestoreAs::Leaf,
                 };
                 if is_directory {
                     let child = shared.number_of(old_child).await?;
@@ -168,13 +169,13 @@ impl Namespace {
 
 impl Shared {
     /// The number a directory comes back with: its own and the next generation, or a new one while something live bears it.
-    async fn number_of(&self, directory: Ino) -> Result<Number, StoreError> {
-        let fresh = |ino| Number { ino, generation: 0 };
+    async fn number_of(&self, directory: Ino) -> Result<DirectoryNumber, StoreError> {
+        let fresh = |ino| DirectoryNumber { ino, generation: 0 };
         if self.view.get(&keys::inode(directory)).await?.is_some() {
             return Ok(fresh(Ino(self.new_id())));
         }
         Ok(match self.last_hanging(directory).await? {
-            Some(hung) => Number {
+            Some(hung) => DirectoryNumber {
                 ino: directory,
                 generation: hung.generation + 1,
             },
@@ -183,12 +184,12 @@ impl Shared {
     }
 
     /// Queues what has been gathered, below a directory that no name leads to.
-    fn send_ahead(&self, tree: &mut Tree, author: &Author) -> Result<(), StoreError> {
+    fn send_ahead(&self, tree: &mut RestoreTree, author: &Author) -> Result<(), StoreError> {
         let at = tree.ahead.get_or_insert_with(|| self.clock.begin()).at();
         let top = tree.top.ino;
-        let order = Order {
+        let order = Dependencies {
             touches: vec![keys::pending(top), keys::inode(top)],
-            ..Order::default()
+            ..Dependencies::default()
         };
         let mut draft = self.draft(at, order);
         draft.rows.put(keys::pending(top), encode(&()));
@@ -196,7 +197,7 @@ impl Shared {
         draft.order.makes.extend(made);
         for item in tree.items.drain(..) {
             let ino = self.item_rows(&mut draft, &item, author);
-            if let Back::Leaf = item.what {
+            if let RestoreAs::Leaf = item.what {
                 tree.sent.push(ino);
             }
         }
@@ -205,7 +206,7 @@ impl Shared {
     }
 
     /// The rows by which an entry is live again; returns its number.
-    pub(crate) fn item_rows(&self, draft: &mut Draft, item: &Item, author: &Author) -> Ino {
+    pub(crate) fn item_rows(&self, draft: &mut Txn, item: &RestoreItem, author: &Author) -> Ino {
         let at = draft.instant;
         let stamp = self.stamp(at, Op::Undelete, author, item.origin.clone());
         self.back_rows(draft, item, stamp, at)
@@ -214,8 +215,8 @@ impl Shared {
     /// The rows of an entry with its stamp and the instant since which its name exists; returns its number.
     pub(crate) fn back_rows(
         &self,
-        draft: &mut Draft,
-        item: &Item,
+        draft: &mut Txn,
+        item: &RestoreItem,
         stamp: Stamp,
         alive_since: Timestamp,
     ) -> Ino {
@@ -223,7 +224,7 @@ impl Shared {
         let node = item.node(draft.time);
         draft.usage.1 += 1;
         let ino = match item.what {
-            Back::Leaf => {
+            RestoreAs::Leaf => {
                 let ino = Ino(self.new_id());
                 self.put_place(draft, ino, &item.slot);
                 if let Some(content) = node.content.reference() {
@@ -234,7 +235,7 @@ impl Shared {
                 draft.usage.0 = draft.usage.0.wrapping_add(space);
                 ino
             }
-            Back::Directory {
+            RestoreAs::Directory {
                 number,
                 names,
                 since,
@@ -256,13 +257,13 @@ impl Shared {
             }
         };
         draft.order.touches.push(keys::inode(ino));
-        let entry = Entry {
+        let entry = DentryRow {
             ino,
             bound: at,
             alive_since,
-            body: Body::Own {
+            body: DentryBody::Own {
                 node,
-                state: State::Version(stamp),
+                state: EntryState::Version(stamp),
             },
         };
         let key = keys::entry(item.slot.0, &item.slot.1);
@@ -303,15 +304,16 @@ impl Shared {
                 .scan(from.clone(), keys::after(&from), usize::MAX)
                 .await?;
             for (_, value) in rows {
-                let entry: Entry = decode("C D", &value)?;
-                if matches!(&entry.body, Body::Own { node, .. } if node.kind == Kind::Directory) {
+                let entry: DentryRow = decode("C D", &value)?;
+                if matches!(&entry.body, DentryBody::Own { node, .. } if node.kind == Kind::Directory)
+                {
                     directories.push(entry.ino);
                 }
             }
         }
-        let order = || Order {
+        let order = || Dependencies {
             touches: vec![keys::pending(top), keys::inode(top)],
-            ..Order::default()
+            ..Dependencies::default()
         };
         for directory in directories.into_iter().rev() {
             let from = keys::entry(directory, b"");
@@ -337,10 +339,10 @@ impl Shared {
         Ok(())
     }
 
-    fn sweep_entry(&self, draft: &mut Draft, key: Bytes, entry: &Entry) {
+    fn sweep_entry(&self, draft: &mut Txn, key: Bytes, entry: &DentryRow) {
         draft.rows.delete(key);
         draft.usage.1 -= 1;
-        let Body::Own { node, .. } = &entry.body else {
+        let DentryBody::Own { node, .. } = &entry.body else {
             return;
         };
         if node.kind == Kind::Directory {
@@ -357,7 +359,7 @@ impl Shared {
 
 /// Turns of restoring a directory, one at a time: two could take the same number.
 #[derive(Debug)]
-pub(crate) struct Undeletes {
+pub(crate) struct RestoreLock {
     pub(crate) turn: tokio::sync::Mutex<()>,
     /// Entries that come back in one batch.
     pub(crate) entries_max: std::sync::atomic::AtomicUsize,
@@ -366,7 +368,7 @@ pub(crate) struct Undeletes {
 /// The same for the whole life of a namespace, but for tests.
 const ENTRIES_MAX: usize = 100_000;
 
-impl Default for Undeletes {
+impl Default for RestoreLock {
     fn default() -> Self {
         Self {
             turn: tokio::sync::Mutex::new(()),

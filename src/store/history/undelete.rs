@@ -8,22 +8,22 @@
 
 use bytes::Bytes;
 
-use crate::store::commit::queue::Draft;
-use crate::store::history::deleted::Gone;
-use crate::store::history::restore_tree::{Back, Item, Tree};
-use crate::store::index::timestamps::Answer;
+use crate::store::commit::queue::Txn;
+use crate::store::history::deleted::RemovedRow;
+use crate::store::history::restore_tree::{RestoreAs, RestoreItem, RestoreTree};
+use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Author, EndOp, Ino, Kind, Op, Origin, Stat, VersionId};
 use crate::store::namespace::{Namespace, Shared};
-use crate::store::schema::journal_record::Order;
+use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{Closed, DirectoryRow, Entry};
-use crate::store::tree::inode::{Locked, find};
-use crate::store::tree::rename::{After, RenameMode, Renamed, is_directory};
+use crate::store::schema::rows::{DentryRow, DirectoryRow, VersionRecord};
+use crate::store::tree::inode::{LockedInode, find};
+use crate::store::tree::rename::{RenameEffects, RenameMode, Renamed, is_directory};
 use std::sync::atomic::Ordering;
 
 /// What comes back, and where to.
-struct Return<'a> {
+struct UndeleteTarget<'a> {
     from: (Ino, Bytes),
     to: (Ino, Bytes),
     /// The closed version that was looked at.
@@ -31,7 +31,7 @@ struct Return<'a> {
     mode: RenameMode,
     author: &'a Author,
     /// Of a directory.
-    tree: Option<Tree>,
+    tree: Option<RestoreTree>,
 }
 
 impl Namespace {
@@ -81,7 +81,7 @@ impl Namespace {
             None
         };
         let own = |(directory, name): (Ino, &[u8])| (directory, Bytes::copy_from_slice(name));
-        let mut back = Return {
+        let mut back = UndeleteTarget {
             from: own(from),
             to: own(to),
             version: gone.closed.stamp.id,
@@ -111,7 +111,7 @@ impl Shared {
     async fn check_target(
         &self,
         kind: Kind,
-        target: Option<&Entry>,
+        target: Option<&DentryRow>,
         mode: RenameMode,
     ) -> Result<(), StoreError> {
         let Some(target) = target else { return Ok(()) };
@@ -126,7 +126,7 @@ impl Shared {
         }
     }
 
-    async fn bind(&self, back: &mut Return<'_>) -> Result<Renamed, StoreError> {
+    async fn bind(&self, back: &mut UndeleteTarget<'_>) -> Result<Renamed, StoreError> {
         loop {
             let target = self.entry(back.to.0, &back.to.1).await?;
             let directories = back.tree.is_some() || target.as_ref().is_some_and(is_directory);
@@ -148,12 +148,12 @@ impl Shared {
     /// What comes back, looked at under the locks.
     async fn gone_still(
         &self,
-        locked: &mut [Locked],
-        back: &Return<'_>,
-    ) -> Result<Gone, StoreError> {
+        locked: &mut [LockedInode],
+        back: &UndeleteTarget<'_>,
+    ) -> Result<RemovedRow, StoreError> {
         for directory in [back.from.0, back.to.0] {
             find(locked, directory)
-                .and_then(Locked::directory)
+                .and_then(LockedInode::directory)
                 .ok_or(StoreError::NotDirectory)?;
         }
         let gone = self.gone(back.from.0, &back.from.1).await?;
@@ -167,8 +167,8 @@ impl Shared {
 
     async fn bind_locked(
         &self,
-        locked: &mut [Locked],
-        back: &mut Return<'_>,
+        locked: &mut [LockedInode],
+        back: &mut UndeleteTarget<'_>,
     ) -> Result<Renamed, StoreError> {
         let gone = self.gone_still(locked, back).await?;
         let target = self.entry(back.to.0, &back.to.1).await?;
@@ -180,7 +180,7 @@ impl Shared {
         let target = self.entry(back.to.0, &back.to.1).await?;
         let answer = self.clock.begin();
         let mut draft = self.draft(answer.at(), self.return_order(back, target.as_ref()).await?);
-        let closed = Closed {
+        let closed = VersionRecord {
             end_op: EndOp::Undeleted,
             ..gone.closed
         };
@@ -189,17 +189,17 @@ impl Shared {
         if let Some(target) = &target {
             self.oust(&mut draft, locked, (&back.to, target), false, &mut after)?;
         }
-        let item = Item {
+        let item = RestoreItem {
             slot: back.to.clone(),
             origin: None,
             entry: gone.stood.into_entry(),
             what: match &back.tree {
-                Some(tree) => Back::Directory {
+                Some(tree) => RestoreAs::Directory {
                     number: tree.top(),
                     names: tree.names,
-                    since: tree.ahead.as_ref().map(Answer::at),
+                    since: tree.ahead.as_ref().map(Reservation::at),
                 },
-                None => Back::Leaf,
+                None => RestoreAs::Leaf,
             },
         };
         let ino = self.return_rows(&mut draft, back, &item, target.as_ref());
@@ -213,12 +213,12 @@ impl Shared {
         let change = self.touch(&mut draft, back.to.0, change);
         let time = draft.time;
         self.enqueue(draft)?;
-        if let Some(directory) = find(locked, back.to.0).and_then(Locked::directory) {
+        if let Some(directory) = find(locked, back.to.0).and_then(LockedInode::directory) {
             directory.row.merge(change);
         }
         let replaced = after
             .into_iter()
-            .find_map(|change: After| self.apply(locked, change, time));
+            .find_map(|change: RenameEffects| self.apply(locked, change, time));
         let moved = match back.tree {
             // Its inode is loaded once the caller has let go of the locks.
             Some(_) => returned(ino, &item),
@@ -230,9 +230,9 @@ impl Shared {
     /// Who goes before the operation, and who after it.
     async fn return_order(
         &self,
-        back: &Return<'_>,
-        target: Option<&Entry>,
-    ) -> Result<Order, StoreError> {
+        back: &UndeleteTarget<'_>,
+        target: Option<&DentryRow>,
+    ) -> Result<Dependencies, StoreError> {
         let other = target.map_or(back.to.0, |target| target.ino);
         let mut order = self.order_in(back.to.0, &back.to.1, other).await?;
         order.touches.push(keys::entry(back.from.0, &back.from.1));
@@ -250,10 +250,10 @@ impl Shared {
     /// The rows by which the name stands again, with all below it that did not go ahead.
     fn return_rows(
         &self,
-        draft: &mut Draft,
-        back: &mut Return<'_>,
-        item: &Item,
-        target: Option<&Entry>,
+        draft: &mut Txn,
+        back: &mut UndeleteTarget<'_>,
+        item: &RestoreItem,
+        target: Option<&DentryRow>,
     ) -> Ino {
         let at = draft.instant;
         let origin = Origin {
@@ -276,7 +276,7 @@ impl Shared {
 }
 
 /// A directory that came back, before it is loaded.
-fn returned(ino: Ino, item: &Item) -> Stat {
+fn returned(ino: Ino, item: &RestoreItem) -> Stat {
     Stat {
         ino,
         generation: 0,

@@ -8,12 +8,14 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
-use crate::store::history::as_of::{Binding, Stood, last_of};
+use crate::store::history::as_of::{Binding, HistoricalVersion, last_of};
 use crate::store::model::error::StoreError;
-use crate::store::model::version::{EndOp, Ino, Kept, Kind, Op, PastEntry, Timestamp, VersionId};
+use crate::store::model::version::{
+    EndOp, Ino, Kind, Op, PastEntry, Retained, Timestamp, VersionId,
+};
 use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{Body, Closed, InodeRow, decode};
+use crate::store::schema::rows::{DentryBody, InodeRow, VersionRecord, decode};
 
 /// Rows read at once behind the first one, where that is no version of a file.
 const SKIP_CHUNK: usize = 128;
@@ -22,7 +24,7 @@ const ALWAYS: RangeInclusive<Timestamp> = Timestamp(0)..=Timestamp(u64::MAX);
 
 /// Every version of a name, and where those before its own lie.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct History {
+pub struct VersionList {
     /// The versions, oldest first, the current one last.
     pub versions: Vec<PastEntry>,
     /// The names the list goes on under, youngest first.
@@ -75,7 +77,7 @@ impl Namespace {
             name,
         };
         let found = self.0.file_version(dentry, &began).await?;
-        Ok(found.map(Stood::into_entry))
+        Ok(found.map(HistoricalVersion::into_entry))
     }
 
     /// The newest version of a file that began within `began` in an earlier part of its history; `None` as well where the history
@@ -166,7 +168,7 @@ impl Shared {
         &self,
         dentry: DentryRef<'_>,
         began: &RangeInclusive<Timestamp>,
-    ) -> Result<Option<Stood>, StoreError> {
+    ) -> Result<Option<HistoricalVersion>, StoreError> {
         let closed = self.closed_within(dentry, began).await?;
         if let Some(found) = &closed
             && found.ended.is_some_and(|ended| ended > *began.end())
@@ -185,7 +187,7 @@ impl Shared {
         &self,
         dentry: DentryRef<'_>,
         began: &RangeInclusive<Timestamp>,
-    ) -> Result<Option<Stood>, StoreError> {
+    ) -> Result<Option<HistoricalVersion>, StoreError> {
         match self.current_within(dentry, began).await? {
             Some(current) => Ok(Some(current)),
             None => self.closed_within(dentry, began).await,
@@ -196,23 +198,23 @@ impl Shared {
         &self,
         DentryRef { parent, name }: DentryRef<'_>,
         began: &RangeInclusive<Timestamp>,
-    ) -> Result<Option<Stood>, StoreError> {
+    ) -> Result<Option<HistoricalVersion>, StoreError> {
         let Some(entry) = self.entry(parent, name).await? else {
             return Ok(None);
         };
         match entry.body {
-            Body::Own { node, state } => {
+            DentryBody::Own { node, state } => {
                 let last = last_of(entry.ino, &node, &state, entry.alive_since);
                 let last = last.filter(|last| last.node.kind != Kind::Directory);
                 let last = last.filter(|last| began.contains(&last.stamp.id.instant));
-                Ok(last.map(|last| Stood::of(last, None)))
+                Ok(last.map(|last| HistoricalVersion::of(last, None)))
             }
-            Body::Linked(stamp) => {
+            DentryBody::Linked(stamp) => {
                 let binding = Binding {
                     ino: entry.ino,
                     stamp: &stamp,
                     until: None,
-                    kept: Kept::Whole,
+                    kept: Retained::Whole,
                 };
                 self.linked_within(&binding, began).await
             }
@@ -223,7 +225,7 @@ impl Shared {
         &self,
         DentryRef { parent, name }: DentryRef<'_>,
         began: &RangeInclusive<Timestamp>,
-    ) -> Result<Option<Stood>, StoreError> {
+    ) -> Result<Option<HistoricalVersion>, StoreError> {
         let end = keys::after(&keys::history(parent, name));
         let mut from = keys::history_at(parent, name, *began.end());
         let mut limit = 1;
@@ -235,7 +237,7 @@ impl Shared {
             };
             from = [&key[..], &[0]].concat().into();
             for (_, value) in rows {
-                let closed: Closed = decode("H V", &value)?;
+                let closed: VersionRecord = decode("H V", &value)?;
                 let start = closed.stamp.id.instant;
                 if let Some(found) = self.within_closed(closed, began).await? {
                     return Ok(Some(found));
@@ -255,10 +257,10 @@ impl Shared {
     /// The newest version in a closed row that began within `began`, if the row is one for a list of versions of a file.
     async fn within_closed(
         &self,
-        closed: Closed,
+        closed: VersionRecord,
         began: &RangeInclusive<Timestamp>,
-    ) -> Result<Option<Stood>, StoreError> {
-        if closed.end_op == EndOp::Passed || closed.kept == Kept::Nothing {
+    ) -> Result<Option<HistoricalVersion>, StoreError> {
+        if closed.end_op == EndOp::Passed || closed.kept == Retained::Nothing {
             return Ok(None);
         }
         let Some(node) = closed.node else {
@@ -271,7 +273,7 @@ impl Shared {
             return self.linked_within(&binding, began).await;
         };
         let is_meant = node.kind != Kind::Directory && began.contains(&closed.stamp.id.instant);
-        Ok(is_meant.then_some(Stood {
+        Ok(is_meant.then_some(HistoricalVersion {
             ino: closed.ino,
             node,
             stamp: closed.stamp,
@@ -286,7 +288,7 @@ impl Shared {
         &self,
         binding: &Binding<'_>,
         began: &RangeInclusive<Timestamp>,
-    ) -> Result<Option<Stood>, StoreError> {
+    ) -> Result<Option<HistoricalVersion>, StoreError> {
         let last = binding
             .until
             .map(|until| Timestamp(until.0.saturating_sub(1)));
@@ -298,7 +300,7 @@ impl Shared {
             let start = state.stamp.id.instant;
             let shown = binding.shows(state);
             if let Some(shown) = shown
-                && shown.kept != Kept::Nothing
+                && shown.kept != Retained::Nothing
                 && began.contains(&shown.stamp.id.instant)
             {
                 return Ok(Some(shown));
@@ -316,19 +318,19 @@ impl Shared {
         &self,
         ino: Ino,
         at: Timestamp,
-    ) -> Result<Option<Stood>, StoreError> {
+    ) -> Result<Option<HistoricalVersion>, StoreError> {
         if let Some(InodeRow::Linked(row)) = self.view.row("C I", &keys::inode(ino)).await? {
             let last = last_of(ino, &row.node, &row.state, Timestamp(0));
             if let Some(last) = last.filter(|last| last.stamp.id.instant <= at) {
-                return Ok(Some(Stood::of(last, None)));
+                return Ok(Some(HistoricalVersion::of(last, None)));
             }
         }
         let end = keys::after(&keys::linked_history(ino));
         let mut from = keys::linked_history_at(ino, at);
         while let Some((key, value)) = self.view.first(from, end.clone()).await? {
-            let closed: Closed = decode("H W", &value)?;
+            let closed: VersionRecord = decode("H W", &value)?;
             if let Some(node) = closed.node {
-                return Ok(Some(Stood {
+                return Ok(Some(HistoricalVersion {
                     ino,
                     node,
                     stamp: closed.stamp,

@@ -4,20 +4,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 
 use bytes::Bytes;
 
-use crate::store::history::as_of::{Binding, Stood, last_of};
-use crate::store::history::version_list::{History, Predecessor, Successor};
+use crate::store::history::as_of::{Binding, HistoricalVersion, last_of};
+use crate::store::history::version_list::{Predecessor, Successor, VersionList};
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
-use crate::store::model::version::{EndOp, Ino, Kept, Kind, Op, PastEntry, Timestamp};
+use crate::store::model::version::{EndOp, Ino, Kind, Op, PastEntry, Retained, Timestamp};
 use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{Body, Closed, Entry, State, decode};
+use crate::store::schema::rows::{DentryBody, DentryRow, EntryState, VersionRecord, decode};
 
 /// Renames and returns a list of versions follows back.
 const ORIGINS_MAX: usize = 64;
 
 /// Whether a state is one that came back under the name it was removed from.
-fn back(stood: &Stood, slot: &(Ino, Bytes)) -> bool {
+fn back(stood: &HistoricalVersion, slot: &(Ino, Bytes)) -> bool {
     let origin = stood.stamp.origin.as_ref();
     stood.stamp.op == Op::Undelete
         && origin.is_none_or(|origin| (origin.directory, &origin.name) == (slot.0, &slot.1))
@@ -28,9 +28,9 @@ impl Namespace {
     pub async fn last_version(&self, ino: Ino) -> Option<Timestamp> {
         let mut locked = self.0.lock(ino).await.ok()?;
         match &locked.leaf()?.state {
-            State::Version(stamp) => Some(stamp.id.instant),
-            State::Provisional(last) => Some(last.stamp.id.instant),
-            State::Unborn { .. } => None,
+            EntryState::Version(stamp) => Some(stamp.id.instant),
+            EntryState::Provisional(last) => Some(last.stamp.id.instant),
+            EntryState::Unborn { .. } => None,
         }
     }
 
@@ -51,7 +51,7 @@ impl Namespace {
     ///
     /// # Errors
     /// Failures of the store.
-    pub async fn history(&self, directory: Ino, name: &[u8]) -> Result<History, StoreError> {
+    pub async fn history(&self, directory: Ino, name: &[u8]) -> Result<VersionList, StoreError> {
         let mut all = self.0.slot_versions(directory, name, None).await?;
         let mut slot = (directory, Bytes::copy_from_slice(name));
         let mut predecessors = Vec::new();
@@ -81,8 +81,8 @@ impl Namespace {
             before.append(&mut all);
             (all, slot) = (before, origin);
         }
-        Ok(History {
-            versions: all.into_iter().map(Stood::into_entry).collect(),
+        Ok(VersionList {
+            versions: all.into_iter().map(HistoricalVersion::into_entry).collect(),
             predecessors,
         })
     }
@@ -99,12 +99,14 @@ impl Namespace {
             .view
             .scan(from.clone(), keys::after(&from), usize::MAX);
         for (key, value) in rows.await? {
-            let entry: Entry = decode("C D", &value)?;
+            let entry: DentryRow = decode("C D", &value)?;
             let name = keys::entry_name(&key);
             let has_one = match &entry.body {
-                Body::Own { node, .. } if node.kind == Kind::Directory => false,
-                Body::Own { state, .. } => !matches!(state, State::Unborn { behind: None }),
-                Body::Linked(_) => self.0.has_file_versions(directory, &name).await?,
+                DentryBody::Own { node, .. } if node.kind == Kind::Directory => false,
+                DentryBody::Own { state, .. } => {
+                    !matches!(state, EntryState::Unborn { behind: None })
+                }
+                DentryBody::Linked(_) => self.0.has_file_versions(directory, &name).await?,
             };
             if has_one {
                 names.insert(name);
@@ -135,15 +137,15 @@ impl Namespace {
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?
         {
-            let entry: Entry = decode("C D", &value)?;
+            let entry: DentryRow = decode("C D", &value)?;
             match entry.body {
-                Body::Own { node, state } => {
+                DentryBody::Own { node, state } => {
                     instants.extend(
                         last_of(entry.ino, &node, &state, entry.alive_since)
                             .map(|last| last.stamp.id.instant),
                     );
                 }
-                Body::Linked(stamp) => {
+                DentryBody::Linked(stamp) => {
                     instants.insert(stamp.id.instant);
                 }
             }
@@ -165,7 +167,7 @@ impl Namespace {
 
 /// A change in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum DirectoryChange {
     /// A state began to stand.
     Stood {
         /// The name it stood under.
@@ -184,7 +186,7 @@ pub enum Change {
     },
 }
 
-impl Change {
+impl DirectoryChange {
     /// When it was.
     pub fn at(&self) -> Timestamp {
         match self {
@@ -203,7 +205,7 @@ impl Namespace {
         &self,
         directory: Ino,
         limit: usize,
-    ) -> Result<Vec<Change>, StoreError> {
+    ) -> Result<Vec<DirectoryChange>, StoreError> {
         let (shown, mut newest) = (self.now(), BTreeMap::new());
         let mut names = interval_tree::all(&self.0.view, directory).await?;
         let from = keys::entry(directory, b"");
@@ -218,7 +220,11 @@ impl Namespace {
                     continue;
                 }
                 newest.insert(
-                    (change.at(), number, matches!(change, Change::Stood { .. })),
+                    (
+                        change.at(),
+                        number,
+                        matches!(change, DirectoryChange::Stood { .. }),
+                    ),
                     change,
                 );
                 if newest.len() > limit {
@@ -230,8 +236,8 @@ impl Namespace {
             .values()
             .filter_map(moved_within(directory))
             .collect();
-        let told = |change: &Change| match change {
-            Change::Left {
+        let told = |change: &DirectoryChange| match change {
+            DirectoryChange::Left {
                 name,
                 at,
                 how: EndOp::RenamedTo,
@@ -243,9 +249,9 @@ impl Namespace {
 }
 
 /// The name that a rename within `directory` took away, and when.
-fn moved_within(directory: Ino) -> impl Fn(&Change) -> Option<(Timestamp, Bytes)> {
+fn moved_within(directory: Ino) -> impl Fn(&DirectoryChange) -> Option<(Timestamp, Bytes)> {
     move |change| match change {
-        Change::Stood { entry, .. } if entry.op == Op::Rename => {
+        DirectoryChange::Stood { entry, .. } if entry.op == Op::Rename => {
             let origin = entry.renamed_from.as_ref()?;
             (origin.directory == directory).then(|| (change.at(), origin.name.clone()))
         }
@@ -255,12 +261,16 @@ fn moved_within(directory: Ino) -> impl Fn(&Change) -> Option<(Timestamp, Bytes)
 
 impl Shared {
     /// The states of a name, and how its lives ended.
-    async fn slot_changes(&self, directory: Ino, name: &Bytes) -> Result<Vec<Change>, StoreError> {
-        let mut changes: Vec<Change> = self
+    async fn slot_changes(
+        &self,
+        directory: Ino,
+        name: &Bytes,
+    ) -> Result<Vec<DirectoryChange>, StoreError> {
+        let mut changes: Vec<DirectoryChange> = self
             .slot_versions(directory, name, None)
             .await?
             .into_iter()
-            .map(|stood| Change::Stood {
+            .map(|stood| DirectoryChange::Stood {
                 name: name.clone(),
                 entry: Box::new(stood.into_entry()),
             })
@@ -271,12 +281,12 @@ impl Shared {
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?;
         for (_, value) in rows {
-            let closed: Closed = decode("H V", &value)?;
+            let closed: VersionRecord = decode("H V", &value)?;
             if matches!(
                 closed.end_op,
                 EndOp::Deleted | EndOp::Undeleted | EndOp::RenamedTo
             ) {
-                changes.push(Change::Left {
+                changes.push(DirectoryChange::Left {
                     name: name.clone(),
                     at: closed.end,
                     how: closed.end_op,
@@ -289,15 +299,15 @@ impl Shared {
     /// The states of the slot `origin` that `first`, which came from there, goes on from; oldest first.
     async fn states_before(
         &self,
-        first: &Stood,
+        first: &HistoricalVersion,
         origin: &(Ino, Bytes),
-    ) -> Result<Vec<Stood>, StoreError> {
+    ) -> Result<Vec<HistoricalVersion>, StoreError> {
         let start = first.stamp.id.instant;
         let mut before = self.slot_versions(origin.0, &origin.1, Some(start)).await?;
         if first.stamp.op == Op::Undelete {
             // A copy of a tree whose directories have come back elsewhere: those states go on there, not here.
             let content = first.node.content.reference();
-            let same = |stood: &Stood| stood.node.content.reference() == content;
+            let same = |stood: &HistoricalVersion| stood.node.content.reference() == content;
             before.truncate(before.iter().rposition(same).map_or(0, |at| at + 1));
         } else if before.last().and_then(|last| last.ended) != Some(start) {
             return Ok(Vec::new());
@@ -315,7 +325,7 @@ impl Shared {
         directory: Ino,
         name: &[u8],
         until: Option<Timestamp>,
-    ) -> Result<Vec<Stood>, StoreError> {
+    ) -> Result<Vec<HistoricalVersion>, StoreError> {
         let current = self.entry(directory, name).await?;
         let from = keys::history(directory, name);
         let rows = self
@@ -323,12 +333,12 @@ impl Shared {
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?;
         let mut all = Vec::with_capacity(rows.len() + 1);
-        let mut linked: HashMap<Ino, Vec<Stood>> = HashMap::new();
+        let mut linked: HashMap<Ino, Vec<HistoricalVersion>> = HashMap::new();
         for (_, value) in rows.into_iter().rev() {
-            let closed: Closed = decode("H V", &value)?;
+            let closed: VersionRecord = decode("H V", &value)?;
             match closed.node {
                 _ if closed.end_op == EndOp::Passed => {}
-                Some(node) => all.push(Stood {
+                Some(node) => all.push(HistoricalVersion {
                     ino: closed.ino,
                     node,
                     stamp: closed.stamp,
@@ -356,23 +366,24 @@ impl Shared {
             }
         }
         match current.map(|entry| (entry.ino, entry.alive_since, entry.body)) {
-            Some((ino, alive_since, Body::Own { node, state })) => {
+            Some((ino, alive_since, DentryBody::Own { node, state })) => {
                 all.extend(
-                    last_of(ino, &node, &state, alive_since).map(|last| Stood::of(last, None)),
+                    last_of(ino, &node, &state, alive_since)
+                        .map(|last| HistoricalVersion::of(last, None)),
                 );
             }
-            Some((ino, _, Body::Linked(bound))) => {
+            Some((ino, _, DentryBody::Linked(bound))) => {
                 let states = self.linked_states(ino).await?;
                 all.extend(
                     states
                         .into_iter()
-                        .filter_map(|s| s.within(&bound, None, Kept::Whole)),
+                        .filter_map(|s| s.within(&bound, None, Retained::Whole)),
                 );
             }
             None => {}
         }
         // What was deleted is no version, though a time still shows its name.
-        all.retain(|s| s.kept != Kept::Nothing);
+        all.retain(|s| s.kept != Retained::Nothing);
         if let Some(until) = until {
             all.retain(|s| s.stamp.id.instant < until);
         }

@@ -4,10 +4,10 @@
 //! and that one holds.
 
 use crate::meta::Batch;
-use crate::store::index::overlay::View;
+use crate::store::index::overlay::Index;
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{Applied, EpochMark, encode};
+use crate::store::schema::rows::{AppliedRow, EpochWatermark, encode};
 
 /// Marks in `G A`, at most; with one more all but the newest move.
 const MARKS_MAX: usize = 32;
@@ -16,33 +16,33 @@ const NEWEST: usize = 8;
 
 /// What `G W` has, ascending by epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct OldMarks(Vec<EpochMark>);
+pub(crate) struct ArchivedWatermarks(Vec<EpochWatermark>);
 
-impl OldMarks {
+impl ArchivedWatermarks {
     /// What is applied, with all marks, and those of `G W`.
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`.
-    pub(crate) async fn load(view: &View) -> Result<(Applied, Self), StoreError> {
-        let row: Option<Applied> = view.row("G A", &keys::applied()).await?;
+    pub(crate) async fn load(view: &Index) -> Result<(AppliedRow, Self), StoreError> {
+        let row: Option<AppliedRow> = view.row("G A", &keys::applied()).await?;
         let mut applied = row.unwrap_or_default();
-        let row: Option<Vec<EpochMark>> = view.row("G W", &keys::old_marks()).await?;
+        let row: Option<Vec<EpochWatermark>> = view.row("G W", &keys::old_marks()).await?;
         let old = Self(row.unwrap_or_default());
         old.join(&mut applied);
         Ok((applied, old))
     }
 
     /// Adds them to what `G A` says.
-    fn join(&self, applied: &mut Applied) {
+    fn join(&self, applied: &mut AppliedRow) {
         let newer = std::mem::take(&mut applied.marks);
-        let is_old = |mark: &&EpochMark| newer.iter().all(|n| n.epoch != mark.epoch);
+        let is_old = |mark: &&EpochWatermark| newer.iter().all(|n| n.epoch != mark.epoch);
         applied.marks = self.0.iter().filter(is_old).cloned().collect();
         applied.marks.extend(newer);
     }
 
     /// Puts the rows that tell `applied` into a batch; what `G W` has once it is committed, if that changes.
-    pub(crate) fn put(&self, applied: &Applied, batch: &mut Batch) -> Option<Self> {
-        let rest = |old: &Self| Applied {
+    pub(crate) fn put(&self, applied: &AppliedRow, batch: &mut Batch) -> Option<Self> {
+        let rest = |old: &Self| AppliedRow {
             marks: old.without(&applied.marks),
             ..*applied
         };
@@ -62,8 +62,8 @@ impl OldMarks {
     }
 
     /// Those marks that are not here just so.
-    fn without(&self, marks: &[EpochMark]) -> Vec<EpochMark> {
-        let is_here = |mark: &&EpochMark| {
+    fn without(&self, marks: &[EpochWatermark]) -> Vec<EpochWatermark> {
+        let is_here = |mark: &&EpochWatermark| {
             let at = self.0.binary_search_by_key(&mark.epoch, |old| old.epoch);
             at.is_ok_and(|at| self.0[at] == **mark)
         };
@@ -81,12 +81,12 @@ mod tests {
     use crate::meta::{MemoryStore, MetaRead, MetaStore};
     use crate::store::schema::rows::{decode, merge};
 
-    async fn loaded(index: &MemoryStore) -> (Applied, OldMarks, usize) {
+    async fn loaded(index: &MemoryStore) -> (AppliedRow, ArchivedWatermarks, usize) {
         let row = index.get(&keys::applied()).await.unwrap();
-        let mut applied = row.map_or_else(Applied::default, |row| decode("G A", &row).unwrap());
+        let mut applied = row.map_or_else(AppliedRow::default, |row| decode("G A", &row).unwrap());
         let own = applied.marks.len();
         let row = index.get(&keys::old_marks()).await.unwrap();
-        let old = OldMarks(row.map_or_else(Vec::new, |row| decode("G W", &row).unwrap()));
+        let old = ArchivedWatermarks(row.map_or_else(Vec::new, |row| decode("G W", &row).unwrap()));
         old.join(&mut applied);
         (applied, old, own)
     }

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::{Notify, watch};
 
 use crate::store::model::error::StoreError;
-use crate::store::model::failpoints::Halt;
+use crate::store::model::failpoints::Failpoints;
 use crate::store::model::version::Timestamp;
 use crate::store::namespace::Namespace;
-use crate::store::recovery::conflict::Conflicts;
+use crate::store::recovery::conflict::RecoveredConflicts;
 use crate::sync::{Mutex, lock};
 
 /// How the writer is: what failed, and whether it may go on.
@@ -20,7 +20,7 @@ pub(crate) struct Health {
     last: Mutex<Option<String>>,
     stopped: Mutex<Option<StoreError>>,
     notes: Mutex<Vec<String>>,
-    pub(crate) conflicts: Mutex<Conflicts>,
+    pub(crate) conflicts: Mutex<RecoveredConflicts>,
     bytes: AtomicI64,
     files: AtomicI64,
     /// fsync and drain in progress: operations that must not wait for company.
@@ -29,7 +29,7 @@ pub(crate) struct Health {
     draining: AtomicUsize,
     /// Counts steps that succeeded on the way to the bucket.
     progress: watch::Sender<u64>,
-    pub(crate) halt: Halt,
+    pub(crate) halt: Failpoints,
 }
 
 impl Health {
@@ -74,10 +74,10 @@ impl Health {
     }
 
     /// While the guard lives, nothing waits for company on its way.
-    pub(crate) fn drain(&self) -> Draining<'_> {
+    pub(crate) fn drain(&self) -> DrainGuard<'_> {
         self.draining.fetch_add(1, Ordering::SeqCst);
         self.hurry.notify_waiters();
-        Draining(self)
+        DrainGuard(self)
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -107,9 +107,9 @@ impl Health {
 
 /// A caller waits for everything.
 #[derive(Debug)]
-pub(crate) struct Draining<'a>(&'a Health);
+pub(crate) struct DrainGuard<'a>(&'a Health);
 
-impl Drop for Draining<'_> {
+impl Drop for DrainGuard<'_> {
     fn drop(&mut self) {
         self.0.draining.fetch_sub(1, Ordering::SeqCst);
     }
@@ -126,7 +126,7 @@ pub struct Usage {
 
 /// What is not yet in the bucket, and what went wrong on the way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pending {
+pub struct UploadBacklog {
     /// Files with content or writes that the bucket does not have.
     pub files: u64,
     /// Their bytes.
@@ -142,7 +142,7 @@ pub struct Pending {
 
 impl Namespace {
     /// What is not yet in the bucket.
-    pub fn pending(&self) -> Pending {
+    pub fn pending(&self) -> UploadBacklog {
         let health = &self.0.health;
         let backlog = self.0.queue.backlog();
         let mut files = backlog.files;
@@ -159,7 +159,7 @@ impl Namespace {
             .as_ref()
             .filter(|why| !matches!(why, StoreError::ReadOnly));
         failures.extend(why.map(ToString::to_string));
-        Pending {
+        UploadBacklog {
             files: files.len() as u64,
             bytes: self.0.budget.used(),
             operations: backlog.operations,

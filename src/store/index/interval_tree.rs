@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use crate::meta::Batch;
-use crate::store::index::overlay::View;
+use crate::store::index::overlay::Index;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Ino, Timestamp};
 use crate::store::schema::keys;
@@ -64,7 +64,7 @@ fn put(
 
 /// Names that lived at `at` and are gone.
 pub(crate) async fn alive_at(
-    view: &View,
+    view: &Index,
     directory: Ino,
     at: Timestamp,
 ) -> Result<BTreeSet<Bytes>, StoreError> {
@@ -92,7 +92,7 @@ pub(crate) async fn alive_at(
 
 /// The same for a directory that has lost many names.
 async fn alive_in_tree(
-    view: &View,
+    view: &Index,
     directory: Ino,
     at: Timestamp,
 ) -> Result<BTreeSet<Bytes>, StoreError> {
@@ -113,7 +113,7 @@ async fn alive_in_tree(
 
 /// Reads a node's list while its names live at `at`.
 async fn collect(
-    view: &View,
+    view: &Index,
     directory: Ino,
     node: u64,
     at: Timestamp,
@@ -160,7 +160,7 @@ fn word(bytes: Option<&[u8]>) -> Option<u64> {
 }
 
 /// All names that are gone, whenever they lived.
-pub(crate) async fn all(view: &View, directory: Ino) -> Result<BTreeSet<Bytes>, StoreError> {
+pub(crate) async fn all(view: &Index, directory: Ino) -> Result<BTreeSet<Bytes>, StoreError> {
     let from = keys::intervals(directory);
     let end = keys::after(&from);
     let rows = view.scan(from, end, usize::MAX).await?;
@@ -171,7 +171,7 @@ pub(crate) async fn all(view: &View, directory: Ino) -> Result<BTreeSet<Bytes>, 
 }
 
 /// Names that were removed, whatever became of them later.
-pub(crate) async fn removed(view: &View, directory: Ino) -> Result<BTreeSet<Bytes>, StoreError> {
+pub(crate) async fn removed(view: &Index, directory: Ino) -> Result<BTreeSet<Bytes>, StoreError> {
     let mut names = BTreeSet::new();
     let mut from = keys::intervals(directory);
     let end = keys::after(&from);
@@ -193,7 +193,10 @@ pub(crate) async fn removed(view: &View, directory: Ino) -> Result<BTreeSet<Byte
 }
 
 /// Starts and ends of all lives of names that are gone.
-pub(crate) async fn bounds(view: &View, directory: Ino) -> Result<BTreeSet<Timestamp>, StoreError> {
+pub(crate) async fn bounds(
+    view: &Index,
+    directory: Ino,
+) -> Result<BTreeSet<Timestamp>, StoreError> {
     let from = keys::intervals(directory);
     let end = keys::after(&from);
     let rows = view.scan(from, end, usize::MAX).await?;
@@ -238,7 +241,7 @@ mod tests {
             }
         }
         meta.commit(batch).await.unwrap();
-        let view = View::new(meta);
+        let view = Index::new(meta);
         let mut probes: Vec<u64> = lives
             .iter()
             .flat_map(|(_, s, e)| [*s, *e, s + 1, e - 1])

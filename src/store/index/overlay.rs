@@ -17,7 +17,7 @@ use crate::sync::{Arc, RwLock, read, write};
 
 /// Rows of the meta store under the rows of queued operations.
 #[derive(Debug)]
-pub(crate) struct View {
+pub(crate) struct Index {
     rows: Arc<dyn MetaRead>,
     /// Where operations go; none where another process writes.
     written: Option<Arc<dyn MetaStore>>,
@@ -31,7 +31,7 @@ pub(crate) struct View {
     read: AtomicU64,
 }
 
-impl View {
+impl Index {
     pub(crate) fn new(meta: Arc<dyn MetaStore>) -> Self {
         Self::over(Arc::clone(&meta) as Arc<dyn MetaRead>, Some(meta))
     }
@@ -288,13 +288,13 @@ mod tests {
         batch
     }
 
-    async fn count(view: &View) -> i64 {
+    async fn count(view: &Index) -> i64 {
         view.row("G R", &counter()).await.unwrap().unwrap_or(0)
     }
 
     #[tokio::test]
     async fn queued_rows_hide_and_extend_what_is_committed() {
-        let view = View::new(Arc::new(MemoryStore::new(rows::merge)));
+        let view = Index::new(Arc::new(MemoryStore::new(rows::merge)));
         let (a, b) = (Bytes::from_static(b"CDa"), Bytes::from_static(b"CDb"));
         let mut first = Batch::new();
         first.put(a.clone(), Bytes::from_static(b"1"));
@@ -318,7 +318,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_operand_counts_once_before_and_after_its_commit() {
-        let view = View::new(Arc::new(MemoryStore::new(rows::merge)));
+        let view = Index::new(Arc::new(MemoryStore::new(rows::merge)));
         view.lay(1, &plus(2));
         view.lay(2, &plus(3));
         assert_eq!(count(&view).await, 5);

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::meta::{Batch, Change};
-use crate::store::index::overlay::View;
+use crate::store::index::overlay::Index;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::Ino;
 use crate::store::schema::keys;
@@ -17,21 +17,21 @@ use crate::store::schema::rows::encode;
 
 /// The committed `C U` rows, and the lowest number that the index has on record for them.
 #[derive(Debug, Default)]
-pub(crate) struct Unsettled {
+pub(crate) struct ProvisionalStates {
     rows: BTreeSet<u64>,
     recorded: u64,
 }
 
 /// What a batch does to them; takes effect when it is committed.
 #[derive(Debug)]
-pub(crate) struct Settling {
+pub(crate) struct ProvisionalChange {
     changes: BTreeMap<u64, bool>,
     lowest: u64,
 }
 
-impl Unsettled {
+impl ProvisionalStates {
     /// Reads what is committed.
-    pub(crate) async fn load(view: &View) -> Result<Self, StoreError> {
+    pub(crate) async fn load(view: &Index) -> Result<Self, StoreError> {
         let recorded = view.row("G U", &keys::lowest_unsettled()).await?;
         let recorded = recorded.unwrap_or(0);
         let (from, to) = (
@@ -55,7 +55,7 @@ impl Unsettled {
     }
 
     /// Adds to `batch` where they begin once it is committed; every later inode has a number of at least `next`.
-    pub(crate) fn prepare(&self, batch: &mut Batch, next: u64) -> Settling {
+    pub(crate) fn prepare(&self, batch: &mut Batch, next: u64) -> ProvisionalChange {
         let mut changes = BTreeMap::new();
         for (key, change) in batch.rows() {
             if key.starts_with(&keys::UNSETTLED)
@@ -75,11 +75,11 @@ impl Unsettled {
         if lowest != self.recorded {
             batch.put(keys::lowest_unsettled(), encode(&lowest));
         }
-        Settling { changes, lowest }
+        ProvisionalChange { changes, lowest }
     }
 
     /// The batch is committed.
-    pub(crate) fn committed(&mut self, settling: Settling) {
+    pub(crate) fn committed(&mut self, settling: ProvisionalChange) {
         for (ino, stands) in settling.changes {
             if stands {
                 self.rows.insert(ino);
@@ -100,8 +100,8 @@ mod tests {
 
     /// Commits puts and deletes of `C U` rows, and tells what is found again.
     async fn after(
-        view: &View,
-        unsettled: &mut Unsettled,
+        view: &Index,
+        unsettled: &mut ProvisionalStates,
         changes: &[(u64, bool)],
     ) -> (u64, usize) {
         let mut batch = Batch::new();
@@ -116,7 +116,7 @@ mod tests {
         let settling = unsettled.prepare(&mut batch, 100);
         view.commit(&[], &[], batch).await.unwrap();
         unsettled.committed(settling);
-        let found = Unsettled::load(view).await.unwrap();
+        let found = ProvisionalStates::load(view).await.unwrap();
         assert_eq!(found.rows, unsettled.rows);
         assert_eq!(found.recorded, unsettled.recorded);
         (found.recorded, found.rows.len())
@@ -124,8 +124,8 @@ mod tests {
 
     #[tokio::test]
     async fn no_row_lies_below_what_is_on_record() {
-        let view = View::new(Arc::new(MemoryStore::new(rows::merge)));
-        let mut unsettled = Unsettled::load(&view).await.unwrap();
+        let view = Index::new(Arc::new(MemoryStore::new(rows::merge)));
+        let mut unsettled = ProvisionalStates::load(&view).await.unwrap();
         assert_eq!(unsettled.first(), keys::unsettled(Ino(0)));
         let all = &mut unsettled;
         assert_eq!(after(&view, all, &[(7, true), (9, true)]).await, (7, 2));

@@ -1,6 +1,6 @@
 //! The namespace's clock: instants that only grow, and which of them are still on their way.
 //!
-//! Invariant: no instant is given twice, not even across mounts ([`Clock::raise`]); the floor is never above an instant
+//! Invariant: no instant is given twice, not even across mounts ([`Timestamps::raise`]); the floor is never above an instant
 //! whose operation is not yet committed.
 
 use std::collections::BTreeMap;
@@ -11,13 +11,13 @@ use crate::sync::{Arc, Mutex, lock};
 
 /// Gives out instants.
 #[derive(Debug)]
-pub(crate) struct Clock {
+pub(crate) struct Timestamps {
     env: Arc<dyn Env>,
-    state: Mutex<State>,
+    state: Mutex<TimestampsState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct TimestampsState {
     last: u64,
     /// Given out, their operation not yet queued: how many hold each.
     answering: BTreeMap<u64, u32>,
@@ -25,18 +25,18 @@ struct State {
 
 /// An instant whose operation is being worked out; until it is dropped nothing at or above it is final.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    clock: Arc<Clock>,
+pub(crate) struct Reservation {
+    clock: Arc<Timestamps>,
     at: Timestamp,
 }
 
-impl Answer {
+impl Reservation {
     pub(crate) fn at(&self) -> Timestamp {
         self.at
     }
 }
 
-impl Drop for Answer {
+impl Drop for Reservation {
     fn drop(&mut self) {
         let mut state = lock(&self.clock.state);
         if let Some(count) = state.answering.get_mut(&self.at.0) {
@@ -48,7 +48,7 @@ impl Drop for Answer {
     }
 }
 
-impl Clock {
+impl Timestamps {
     pub(crate) fn new(env: Arc<dyn Env>) -> Arc<Self> {
         Arc::new(Self {
             env,
@@ -63,13 +63,13 @@ impl Clock {
     }
 
     /// The next instant, as of now.
-    pub(crate) fn begin(self: &Arc<Self>) -> Answer {
+    pub(crate) fn begin(self: &Arc<Self>) -> Reservation {
         let wall = self.env.now();
         let mut state = lock(&self.state);
         state.last = wall.max(state.last + 1);
         let at = state.last;
         *state.answering.entry(at).or_default() += 1;
-        Answer {
+        Reservation {
             clock: Arc::clone(self),
             at: Timestamp(at),
         }
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn instants_grow_even_when_the_wall_clock_does_not() {
-        let clock = Clock::new(Arc::new(SeededEnv::new(1)));
+        let clock = Timestamps::new(Arc::new(SeededEnv::new(1)));
         let first = clock.begin().at();
         clock.raise(first.0 + 1_000_000_000_000);
         assert_eq!(clock.begin().at().0, first.0 + 1_000_000_000_001);
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_wall_is_the_machines_clock_however_far_the_instants_are() {
-        let clock = Clock::new(Arc::new(SeededEnv::new(1)));
+        let clock = Timestamps::new(Arc::new(SeededEnv::new(1)));
         let before = clock.wall();
         clock.raise(clock.begin().at().0 + 7_200_000_000_000);
         let given = clock.begin().at().time();
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn nothing_is_given_below_what_was_said_to_be_next() {
-        let clock = Clock::new(Arc::new(SeededEnv::new(1)));
+        let clock = Timestamps::new(Arc::new(SeededEnv::new(1)));
         // As after a wall clock that went back: what is given out is ahead of it.
         clock.raise(clock.now().0 + 1_000_000_000_000);
         let given = clock.begin().at();
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_oldest_answer_is_known_until_it_is_given() {
-        let clock = Clock::new(Arc::new(SeededEnv::new(1)));
+        let clock = Timestamps::new(Arc::new(SeededEnv::new(1)));
         let (a, b) = (clock.begin(), clock.begin());
         assert_eq!(clock.oldest_answer(), Some(a.at()));
         drop(a);

@@ -6,7 +6,7 @@ use crate::store::model::error::StoreError;
 
 /// A step on the way to the bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Step {
+pub(crate) enum Failpoint {
     /// Cutting contents into extents.
     Seal = 1,
     /// Uploading segments.
@@ -25,14 +25,14 @@ const ONLY: u8 = 0x80;
 
 /// Where the pipeline is halted.
 #[derive(Debug, Default)]
-pub(crate) struct Halt {
+pub(crate) struct Failpoints {
     #[cfg(test)]
     at: std::sync::atomic::AtomicU8,
 }
 
-impl Halt {
+impl Failpoints {
     /// Whether a test has halted the pipeline before `step`.
-    pub(crate) fn before(&self, step: Step) -> bool {
+    pub(crate) fn before(&self, step: Failpoint) -> bool {
         #[cfg(test)]
         {
             let at = self.at.load(std::sync::atomic::Ordering::SeqCst);
@@ -51,7 +51,7 @@ impl Halt {
     /// Waits for as long as a test halts the pipeline before `step`, and `check` is well.
     pub(crate) async fn pass(
         &self,
-        step: Step,
+        step: Failpoint,
         check: impl Fn() -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         while self.before(step) {
@@ -63,14 +63,14 @@ impl Halt {
 
     /// Halts before `step` and all after it; `None` lets everything go on.
     #[cfg(test)]
-    pub(crate) fn set(&self, step: Option<Step>) {
+    pub(crate) fn set(&self, step: Option<Failpoint>) {
         let at = step.map_or(0, |step| step as u8);
         self.at.store(at, std::sync::atomic::Ordering::SeqCst);
     }
 
     /// Halts what comes to `step`; what need not goes on.
     #[cfg(test)]
-    pub(crate) fn set_only(&self, step: Step) {
+    pub(crate) fn set_only(&self, step: Failpoint) {
         self.at
             .store(step as u8 | ONLY, std::sync::atomic::Ordering::SeqCst);
     }

@@ -223,7 +223,7 @@ pub enum EndOp {
 
 /// What a version that has ended still shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Kept {
+pub enum Retained {
     /// Itself, for the time it stood.
     #[default]
     Whole,
@@ -360,7 +360,7 @@ pub struct PastEntry {
     /// Name the slot was renamed from.
     pub renamed_from: Option<Origin>,
     /// What is left of it.
-    pub kept: Kept,
+    pub kept: Retained,
     /// Of one of several names of an inode: the state that all of them show.
     pub shared: Option<Box<SharedState>>,
 }

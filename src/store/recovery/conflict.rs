@@ -13,29 +13,31 @@ use bytes::Bytes;
 
 use crate::cache::Fixed as FixedMap;
 use crate::meta::JournalToken;
-use crate::store::commit::queue::{Draft, Held};
-use crate::store::index::timestamps::Answer;
+use crate::store::commit::queue::{Guards, Txn};
+use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Attrs, Author, Content, ContentRef, Ino, Kind, Timestamp};
 use crate::store::namespace::{Namespace, Shared};
-use crate::store::recovery::conflict_version::{How, Item, Newest, Own};
-use crate::store::recovery::replay::{Overtaken, Replay, Work, staging_of};
-use crate::store::recovery::superseded::{Strangers, ranges, title};
-use crate::store::schema::journal_record::{FixRecord, Order, Record};
-use crate::store::schema::rows::{Node, RangeRow};
-use crate::store::tree::inode::Lies;
+use crate::store::recovery::conflict_version::{ConflictItem, NewestConflict, Numbering, OwnBytes};
+use crate::store::recovery::replay::{
+    JournalReplay, ReplayedSession, SupersededOperation, staging_of,
+};
+use crate::store::recovery::superseded::{ForeignWriters, ranges, title};
+use crate::store::schema::journal_record::{Dependencies, FlushRecord, Record};
+use crate::store::schema::rows::{InodeState, RangeRow};
+use crate::store::tree::inode::Supersession;
 use crate::sync::{Arc, lock};
 
 /// How long the last conflict version of a name stands, nanoseconds: beyond the millisecond that a printed time means.
 const STANDS: u64 = 1_000_000;
 /// The log tells how far it has come each time so many have been brought back.
 const TELL_EACH: usize = 1000;
-/// Names told by [`Conflicts::places`], at most.
+/// Names told by [`RecoveredConflicts::places`], at most.
 const PLACES_MAX: usize = 100;
 
 /// What this mount made of a journal that another writer had overtaken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Conflicts {
+pub struct RecoveredConflicts {
     /// Versions marked `conflict`.
     pub versions: u64,
     /// Names that have them, as paths from the root; the first hundred.
@@ -45,23 +47,23 @@ pub struct Conflicts {
 }
 
 /// The recovery of what was overtaken.
-pub(crate) struct Rescue<'a> {
+pub(crate) struct ConflictRecovery<'a> {
     pub(crate) shared: &'a Arc<Shared>,
-    pub(crate) strangers: &'a Strangers,
+    pub(crate) strangers: &'a ForeignWriters,
     /// Directories as the overtaken operations left them.
     pub(crate) directories: HashMap<Ino, (Ino, Bytes)>,
     /// Inodes as the overtaken operations left them.
-    pub(crate) nodes: HashMap<Ino, Node>,
+    pub(crate) nodes: HashMap<Ino, InodeState>,
     /// Ranges by lineage that were laid under overtaken states, and did not reach the bucket either.
     pub(crate) laid: HashMap<u64, Vec<(u64, RangeRow)>>,
     /// Contents as they were acknowledged, and what they are now.
     pub(crate) renamed: HashMap<ContentRef, ContentRef>,
     /// The newest state of each new lineage.
     pub(crate) tips: HashMap<u64, ContentRef>,
-    pub(crate) slots: HashMap<(Ino, Bytes), Newest>,
-    pub(crate) instants: VecDeque<Answer>,
+    pub(crate) slots: HashMap<(Ino, Bytes), NewestConflict>,
+    pub(crate) instants: VecDeque<Reservation>,
     pub(crate) next_end: u64,
-    pub(crate) done: Conflicts,
+    pub(crate) done: RecoveredConflicts,
     pub(crate) places: BTreeSet<String>,
 }
 
@@ -79,7 +81,7 @@ impl Namespace {
     }
 
     /// What the mount made of acknowledged changes that another writer had overtaken.
-    pub fn conflicts(&self) -> Conflicts {
+    pub fn conflicts(&self) -> RecoveredConflicts {
         lock(&self.0.health.conflicts).clone()
     }
 }
@@ -88,11 +90,11 @@ impl Shared {
     /// Makes versions of everything in the journal that another writer has overtaken.
     pub(crate) async fn finish_overtaken(
         self: &Arc<Self>,
-        replay: &mut Replay,
+        replay: &mut JournalReplay,
     ) -> Result<(), StoreError> {
         let overtaken = std::mem::take(&mut replay.overtaken);
         let works = replay.take_overtaken();
-        if overtaken.is_empty() && !works.values().any(Work::is_open) {
+        if overtaken.is_empty() && !works.values().any(ReplayedSession::is_open) {
             return Ok(());
         }
         let (operations, unsaved) = (overtaken.len(), works.len());
@@ -105,7 +107,7 @@ impl Shared {
         self.bring(&self.queue.all()).await?;
         step()?;
         let count = overtaken.len() + works.values().map(|w| w.fixes.len() + 1).sum::<usize>();
-        let mut rescue = Rescue::new(self, &replay.strangers, count);
+        let mut rescue = ConflictRecovery::new(self, &replay.strangers, count);
         rescue.renamed = std::mem::take(&mut replay.renamed);
         rescue.note(&overtaken);
         let last = last_states(&overtaken, &works);
@@ -131,7 +133,10 @@ impl Shared {
 }
 
 /// The newest overtaken state of each inode, where no unsaved write lies over it.
-fn last_states(overtaken: &[Overtaken], works: &BTreeMap<u64, Work>) -> BTreeSet<usize> {
+fn last_states(
+    overtaken: &[SupersededOperation],
+    works: &BTreeMap<u64, ReplayedSession>,
+) -> BTreeSet<usize> {
     let mut last: HashMap<Ino, usize> = HashMap::new();
     for (at, overtaken) in overtaken.iter().enumerate() {
         if let Some((ino, ..)) = overtaken.state() {
@@ -144,9 +149,9 @@ fn last_states(overtaken: &[Overtaken], works: &BTreeMap<u64, Work>) -> BTreeSet
     last.into_values().collect()
 }
 
-impl<'a> Rescue<'a> {
-    fn new(shared: &'a Arc<Shared>, strangers: &'a Strangers, count: usize) -> Self {
-        let instants: VecDeque<Answer> = (0..count).map(|_| shared.clock.begin()).collect();
+impl<'a> ConflictRecovery<'a> {
+    fn new(shared: &'a Arc<Shared>, strangers: &'a ForeignWriters, count: usize) -> Self {
+        let instants: VecDeque<Reservation> = (0..count).map(|_| shared.clock.begin()).collect();
         let next_end = shared.clock.last() + STANDS;
         shared.clock.raise(next_end + count as u64);
         Self {
@@ -160,12 +165,12 @@ impl<'a> Rescue<'a> {
             slots: HashMap::new(),
             instants,
             next_end,
-            done: Conflicts::default(),
+            done: RecoveredConflicts::default(),
             places: BTreeSet::new(),
         }
     }
 
-    fn note(&mut self, overtaken: &[Overtaken]) {
+    fn note(&mut self, overtaken: &[SupersededOperation]) {
         for overtaken in overtaken {
             for (cid, range, row) in ranges(&overtaken.record.rows) {
                 self.laid.entry(cid).or_default().push((range, row));
@@ -185,14 +190,14 @@ impl<'a> Rescue<'a> {
 
     async fn operation(
         &mut self,
-        overtaken: Overtaken,
+        overtaken: SupersededOperation,
         last: &BTreeSet<usize>,
         at: usize,
     ) -> Result<(), StoreError> {
         let state = overtaken.state();
         let what = title(&overtaken.record);
         let record = overtaken.record;
-        let how = How::Again(record.epoch, record.number, overtaken.token);
+        let how = Numbering::Again(record.epoch, record.number, overtaken.token);
         let Some((ino, node, stamp)) = state else {
             self.drop_operation(&what, how, overtaken.held);
             return Ok(());
@@ -209,7 +214,7 @@ impl<'a> Rescue<'a> {
         let own = overtaken
             .brought
             .zip(record.content)
-            .map(|(brought, content)| Own {
+            .map(|(brought, content)| OwnBytes {
                 working: content.working,
                 fix: content.fix,
                 known_as: Some(content.content),
@@ -228,7 +233,7 @@ impl<'a> Rescue<'a> {
                 self.shared.suffix(),
             ),
         };
-        let item = Item {
+        let item = ConflictItem {
             ino,
             limit: self.limit(record.epoch),
             slot: overtaken.slot.filter(|_| shown),
@@ -244,18 +249,18 @@ impl<'a> Rescue<'a> {
     }
 
     /// An operation without content: only its number is applied.
-    fn drop_operation(&mut self, what: &str, how: How, held: Held) {
+    fn drop_operation(&mut self, what: &str, how: Numbering, held: Guards) {
         tracing::warn!(what, "dropped, because another writer has been here since");
         self.done.dropped += 1;
-        if let How::Again(epoch, number, token) = how {
+        if let Numbering::Again(epoch, number, token) = how {
             let answer = self.shared.clock.begin();
-            let mut draft = self.shared.draft(answer.at(), Order::default());
+            let mut draft = self.shared.draft(answer.at(), Dependencies::default());
             draft.held = held;
             self.again(draft, (epoch, number), token);
         }
     }
 
-    pub(crate) fn again(&self, draft: Draft, id: (u64, u64), token: JournalToken) {
+    pub(crate) fn again(&self, draft: Txn, id: (u64, u64), token: JournalToken) {
         if let Some((pending, _)) = &draft.content {
             self.shared.contents.add(pending);
         }
@@ -264,7 +269,7 @@ impl<'a> Rescue<'a> {
     }
 
     /// Unsaved writes of an inode: the states that were fixed, and what came after them.
-    async fn work(&mut self, id: u64, mut work: Work) -> Result<(), StoreError> {
+    async fn work(&mut self, id: u64, mut work: ReplayedSession) -> Result<(), StoreError> {
         let Some(slot) = work.place.clone().filter(|_| work.is_open()) else {
             return Ok(());
         };
@@ -272,7 +277,7 @@ impl<'a> Rescue<'a> {
         let mut settled = work.settled.take();
         for fix in std::mem::take(&mut work.fixes) {
             let seq = settled.as_ref().map_or(0, FixedMap::seq);
-            let behind = fix.lies == Lies::Behind || fix.map.seq() < seq;
+            let behind = fix.lies == Supersession::Behind || fix.map.seq() < seq;
             let (fixed, base) = match &settled {
                 _ if behind => (fix.map.clone(), fix.base),
                 Some(settled) => (fix.map.since(settled), work.base),
@@ -282,7 +287,7 @@ impl<'a> Rescue<'a> {
             let own = (record.working, record.at, base, fixed);
             let tokens = vec![fix.token.clone(), work.token.clone()];
             let node = self.node(work.ino, limit, &record.author).await?;
-            let node = Node {
+            let node = InodeState {
                 attrs: record.attrs.clone(),
                 ..node
             };
@@ -314,7 +319,7 @@ impl<'a> Rescue<'a> {
             ctime: now,
             ..node.attrs
         };
-        let record = FixRecord {
+        let record = FlushRecord {
             working: id,
             ino: work.ino,
             at,
@@ -338,24 +343,24 @@ impl<'a> Rescue<'a> {
         &self,
         slot: &(Ino, Bytes),
         (ino, limit): (Ino, u64),
-        (node, author): (Node, &Author),
+        (node, author): (InodeState, &Author),
         (working, fix, base, fixed): (u64, Timestamp, Option<(ContentRef, u64)>, FixedMap),
         journal: Vec<JournalToken>,
-    ) -> Item {
+    ) -> ConflictItem {
         let staging = staging_of(&fixed);
         let len = node.attrs.size;
-        Item {
+        ConflictItem {
             ino,
             limit,
             slot: Some(slot.clone()),
-            node: Node {
+            node: InodeState {
                 allocated: len,
                 ..node
             },
             author: author.clone(),
             host: self.shared.config.host.clone(),
             suffix: self.shared.suffix(),
-            own: Some(Own {
+            own: Some(OwnBytes {
                 working,
                 fix,
                 known_as: None,
@@ -363,18 +368,18 @@ impl<'a> Rescue<'a> {
                 len,
                 fixed,
             }),
-            held: Held {
+            held: Guards {
                 journal,
                 permit: None,
                 holds: Vec::new(),
                 staging,
             },
-            how: How::Anew,
+            how: Numbering::Anew,
         }
     }
 
     /// What is known of an inode: by the overtaken operations, or by the bucket.
-    async fn node(&self, ino: Ino, limit: u64, author: &Author) -> Result<Node, StoreError> {
+    async fn node(&self, ino: Ino, limit: u64, author: &Author) -> Result<InodeState, StoreError> {
         if let Some(node) = self.nodes.get(&ino) {
             return Ok(node.clone());
         }
@@ -390,7 +395,7 @@ impl<'a> Rescue<'a> {
             }
         }
         let (mode, uid) = (0o600, author.uid);
-        Ok(Node {
+        Ok(InodeState {
             kind: Kind::File,
             attrs: Attrs {
                 mode,

@@ -4,39 +4,41 @@ use bytes::Bytes;
 
 use crate::cache::{Fixed as FixedMap, Source};
 use crate::meta::JournalToken;
-use crate::store::commit::queue::{Draft, Held};
-use crate::store::data::extent_map::{Pending, RANGE, Sealing, next_range};
+use crate::store::commit::queue::{Guards, Txn};
+use crate::store::data::extent_map::{PendingContent, RANGE, UploadState, next_range};
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{
-    Author, Content, ContentRef, EndOp, Ino, Kept, Kind, Op, ROOT, Stamp, Timestamp, VersionId,
+    Author, Content, ContentRef, EndOp, Ino, Kind, Op, ROOT, Retained, Stamp, Timestamp, VersionId,
 };
-use crate::store::recovery::conflict::Rescue;
-use crate::store::schema::journal_record::{ContentRecord, Order, Record, Settled};
+use crate::store::recovery::conflict::ConflictRecovery;
+use crate::store::schema::journal_record::{BytelessFlush, ContentRecord, Dependencies, Record};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{Body, Closed, Entry, Node, RangeRow, State, encode};
+use crate::store::schema::rows::{
+    DentryBody, DentryRow, EntryState, InodeState, RangeRow, VersionRecord, encode,
+};
 use crate::sync::Arc;
 
 /// Directories walked upwards, at most.
 const DEPTH_MAX: usize = 4096;
 /// A state that comes back.
-pub(crate) struct Item {
+pub(crate) struct ConflictItem {
     pub(crate) ino: Ino,
     /// Ids from here on may mean something else in the bucket.
     pub(crate) limit: u64,
     /// Where it stood; `None` for a state that only carries the bytes of a later one.
     pub(crate) slot: Option<(Ino, Bytes)>,
-    pub(crate) node: Node,
+    pub(crate) node: InodeState,
     pub(crate) author: Author,
     pub(crate) host: String,
     pub(crate) suffix: u32,
-    pub(crate) own: Option<Own>,
-    pub(crate) held: Held,
-    pub(crate) how: How,
+    pub(crate) own: Option<OwnBytes>,
+    pub(crate) held: Guards,
+    pub(crate) how: Numbering,
 }
 
 /// Bytes of its own, over a base as it was acknowledged.
-pub(crate) struct Own {
+pub(crate) struct OwnBytes {
     pub(crate) working: u64,
     pub(crate) fix: Timestamp,
     pub(crate) known_as: Option<ContentRef>,
@@ -46,7 +48,7 @@ pub(crate) struct Own {
 }
 
 /// How its operation is numbered.
-pub(crate) enum How {
+pub(crate) enum Numbering {
     /// As the one that was overtaken.
     Again(u64, u64, JournalToken),
     /// As a new one, which the journal gets.
@@ -54,22 +56,22 @@ pub(crate) enum How {
 }
 
 /// The newest conflict version of a name, and when it ends.
-pub(crate) struct Newest {
-    pub(crate) closed: Closed,
+pub(crate) struct NewestConflict {
+    pub(crate) closed: VersionRecord,
     pub(crate) end: Timestamp,
 }
 
-impl Rescue<'_> {
+impl ConflictRecovery<'_> {
     /// Queues the operation that makes a state a version again; its content, as it is called now.
     pub(crate) async fn bring_back(
         &mut self,
-        mut item: Item,
+        mut item: ConflictItem,
     ) -> Result<Option<ContentRef>, StoreError> {
         let answer = self
             .instants
             .pop_front()
             .unwrap_or_else(|| self.shared.clock.begin());
-        let mut draft = self.shared.draft(answer.at(), Order::default());
+        let mut draft = self.shared.draft(answer.at(), Dependencies::default());
         item.node.content = self.content(&mut draft, &item).await?;
         draft.held = std::mem::take(&mut item.held);
         if let Some((pending, _)) = &draft.content {
@@ -87,14 +89,18 @@ impl Rescue<'_> {
             self.show(&mut draft, &item, &slot).await?;
         }
         match item.how {
-            How::Again(epoch, number, token) => self.again(draft, (epoch, number), token),
-            How::Anew => drop(self.shared.enqueue(draft)?),
+            Numbering::Again(epoch, number, token) => self.again(draft, (epoch, number), token),
+            Numbering::Anew => drop(self.shared.enqueue(draft)?),
         }
         Ok(content)
     }
 
     /// The content of a state in a lineage of its own, and what brings its bytes.
-    async fn content(&mut self, draft: &mut Draft, item: &Item) -> Result<Content, StoreError> {
+    async fn content(
+        &mut self,
+        draft: &mut Txn,
+        item: &ConflictItem,
+    ) -> Result<Content, StoreError> {
         let fresh = |rescue: &Self, at| ContentRef {
             cid: rescue.shared.new_id(),
             instant: at,
@@ -122,7 +128,7 @@ impl Rescue<'_> {
         };
         if own.len == 0 || unchanged {
             let content = (own.len > 0).then(|| base.map_or_else(|| fresh(self, at), |(c, _)| c));
-            draft.settles = Some(Settled {
+            draft.settles = Some(BytelessFlush {
                 working: own.working,
                 fix: own.fix,
                 base: content.map(|content| (content, own.len)),
@@ -145,7 +151,7 @@ impl Rescue<'_> {
             replaces: None,
             renamed: self.references(&own.fixed, item.limit).await?,
         };
-        let pending = Arc::new(Pending {
+        let pending = Arc::new(PendingContent {
             content,
             ino: item.ino,
             place,
@@ -154,7 +160,7 @@ impl Rescue<'_> {
             fixed: record.referring(own.fixed.clone()),
             after: base.and_then(|(content, _)| self.shared.contents.pending(content)),
             replaces: None,
-            sealing: tokio::sync::watch::Sender::new(Sealing::Waiting),
+            sealing: tokio::sync::watch::Sender::new(UploadState::Waiting),
         });
         draft.content = Some((pending, record));
         Ok(Content::Bytes(content))
@@ -208,7 +214,7 @@ impl Rescue<'_> {
     /// What a state is laid over, in a lineage that nobody else goes on with.
     async fn lay_under(
         &mut self,
-        draft: &mut Draft,
+        draft: &mut Txn,
         (old, len): (ContentRef, u64),
         limit: u64,
     ) -> Result<Option<(ContentRef, u64)>, StoreError> {
@@ -272,8 +278,8 @@ impl Rescue<'_> {
     /// The rows by which a name shows a state for a moment, and then again what it showed before.
     async fn show(
         &mut self,
-        draft: &mut Draft,
-        item: &Item,
+        draft: &mut Txn,
+        item: &ConflictItem,
         acknowledged: &(Ino, Bytes),
     ) -> Result<(), StoreError> {
         let shared = self.shared;
@@ -291,7 +297,7 @@ impl Rescue<'_> {
         let end = match self.slots.get(&slot) {
             Some(newest) => {
                 let (end, end_op) = (at, EndOp::Superseded);
-                let before = Closed {
+                let before = VersionRecord {
                     end,
                     end_op,
                     ..newest.closed.clone()
@@ -324,27 +330,27 @@ impl Rescue<'_> {
             Ino(shared.new_id())
         };
         let node = Some(item.node.clone());
-        let closed = Closed {
+        let closed = VersionRecord {
             ino,
             end,
             end_op,
             stamp,
             node,
-            kept: Kept::Whole,
+            kept: Retained::Whole,
         };
         shared.close_row(draft, &slot, &closed);
         shared.count(draft, &item.node.content, 1);
         self.told(&slot, closed.stamp.id).await?;
-        self.slots.insert(slot, Newest { closed, end });
+        self.slots.insert(slot, NewestConflict { closed, end });
         Ok(())
     }
 
     /// The current state of a name ends now, and stands again from `until`.
     async fn interrupt(
         &self,
-        draft: &mut Draft,
+        draft: &mut Txn,
         slot: &(Ino, Bytes),
-        entry: Entry,
+        entry: DentryRow,
         until: Timestamp,
     ) -> Result<(), StoreError> {
         let (shared, at, ino) = (self.shared, draft.instant, entry.ino);
@@ -360,35 +366,35 @@ impl Rescue<'_> {
             origin: None,
         };
         let (body, bound) = match entry.body {
-            Body::Own {
+            DentryBody::Own {
                 node,
-                state: State::Version(was),
+                state: EntryState::Version(was),
             } => {
                 let stamp = again(&was);
                 let (end, end_op) = (at, EndOp::Superseded);
-                let closed = Closed {
+                let closed = VersionRecord {
                     ino,
                     end,
                     end_op,
                     stamp: was,
                     node: Some(node.clone()),
-                    kept: Kept::Whole,
+                    kept: Retained::Whole,
                 };
                 shared.close_row(draft, slot, &closed);
                 shared.count(draft, &node.content, 1);
-                let state = State::Version(stamp);
+                let state = EntryState::Version(stamp);
                 if let Some(leaf) = shared.lock(ino).await?.leaf() {
                     leaf.state = state.clone();
                 }
-                (Body::Own { node, state }, entry.bound)
+                (DentryBody::Own { node, state }, entry.bound)
             }
-            Body::Linked(was) => {
+            DentryBody::Linked(was) => {
                 shared.unbind(draft, slot, ino, &was, (at, EndOp::Replaced));
-                (Body::Linked(again(&was)), until)
+                (DentryBody::Linked(again(&was)), until)
             }
-            own @ Body::Own { .. } => (own, entry.bound),
+            own @ DentryBody::Own { .. } => (own, entry.bound),
         };
-        let entry = Entry {
+        let entry = DentryRow {
             ino,
             bound,
             alive_since: entry.alive_since,
@@ -466,16 +472,16 @@ impl Rescue<'_> {
     }
 }
 
-fn is_directory(entry: &Entry) -> bool {
-    matches!(&entry.body, Body::Own { node, .. } if node.kind == Kind::Directory)
+fn is_directory(entry: &DentryRow) -> bool {
+    matches!(&entry.body, DentryBody::Own { node, .. } if node.kind == Kind::Directory)
 }
 
 /// Whether a name can show other versions for a moment: it leads to no directory, and to a version.
-fn takes_versions(entry: &Entry) -> bool {
+fn takes_versions(entry: &DentryRow) -> bool {
     match &entry.body {
-        Body::Own { node, state } => {
-            node.kind != Kind::Directory && matches!(state, State::Version(_))
+        DentryBody::Own { node, state } => {
+            node.kind != Kind::Directory && matches!(state, EntryState::Version(_))
         }
-        Body::Linked(_) => true,
+        DentryBody::Linked(_) => true,
     }
 }

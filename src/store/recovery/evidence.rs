@@ -12,7 +12,7 @@ use crate::store::commit::log::{self, LogObject};
 use crate::store::data::segment::SegmentId;
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{Applied, decode};
+use crate::store::schema::rows::{AppliedRow, decode};
 
 /// Objects that a message names, at most.
 const NAMED_MAX: usize = 5;
@@ -51,7 +51,7 @@ impl std::fmt::Display for BatchId {
 
 /// What the index itself says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Shown {
+struct IndexClaims {
     newest: BatchId,
     /// The newest log object that it knows: epoch and sequence of its key.
     logged: Option<(u64, u64)>,
@@ -67,7 +67,7 @@ pub(crate) async fn examine(
     config: &SlateConfig,
 ) -> Result<Evidence, StoreError> {
     let watched = [keys::applied(), keys::logged()];
-    let mut last: Option<Shown> = None;
+    let mut last: Option<IndexClaims> = None;
     loop {
         let place = backend.object_store();
         let origin = match inspect(place, "meta", config, &watched).await? {
@@ -92,16 +92,16 @@ pub(crate) async fn examine(
 }
 
 /// What the rows say that an inspection found; the batches in the write-ahead log must follow each other.
-fn shown(origin: &Origin) -> Result<Shown, String> {
+fn shown(origin: &Origin) -> Result<IndexClaims, String> {
     let bad = |error: StoreError| format!("a row of the index cannot be read: {error}");
-    let mut shown = Shown {
+    let mut shown = IndexClaims {
         writer_epoch: origin.writer_epoch,
-        ..Shown::default()
+        ..IndexClaims::default()
     };
     if let Some(row) = origin.in_tables.get(&keys::logged()) {
         shown.logged = Some(decode("G L", row).map_err(bad)?);
     }
-    let mut newest = Applied::default();
+    let mut newest = AppliedRow::default();
     if let Some(row) = origin.in_tables.get(&keys::applied()) {
         newest = decode("G A", row).map_err(bad)?;
     }
@@ -111,7 +111,7 @@ fn shown(origin: &Origin) -> Result<Shown, String> {
             shown.logged = shown.logged.max(logged);
             continue;
         }
-        let next: Applied = decode("G A", &put.value).map_err(bad)?;
+        let next: AppliedRow = decode("G A", &put.value).map_err(bad)?;
         // The tables have the first ones already.
         if next.batch <= newest.batch {
             continue;
@@ -129,7 +129,7 @@ fn shown(origin: &Origin) -> Result<Shown, String> {
     Ok(shown)
 }
 
-async fn compare(backend: &Backend, shown: Shown) -> Result<Evidence, StoreError> {
+async fn compare(backend: &Backend, shown: IndexClaims) -> Result<Evidence, StoreError> {
     let (segment, later, newest) = futures::join!(
         newer_segment(backend, shown.writer_epoch),
         epoch_object::newer(backend, shown.newest.epoch),

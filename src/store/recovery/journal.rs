@@ -6,12 +6,12 @@ use crate::store::schema::journal_record::Record;
 
 /// A journal and the records found in it, oldest first.
 #[derive(Debug)]
-pub(crate) struct Journaled {
+pub(crate) struct RecoveredJournal {
     pub(crate) journal: Journal,
     pub(crate) records: Vec<(Record, JournalToken)>,
 }
 
-impl Journaled {
+impl RecoveredJournal {
     /// Decodes every record; fails on a format this build does not know.
     pub(crate) fn read(journal: Journal, recovered: Vec<Recovered>) -> Result<Self, StoreError> {
         let records = recovered

@@ -12,18 +12,20 @@ use crate::cache::{Fixed as FixedMap, Source};
 use crate::meta::{Batch, JournalToken};
 use crate::store::commit::log;
 use crate::store::commit::pipeline::nobody;
-use crate::store::commit::queue::{Draft, Held};
+use crate::store::commit::queue::{Guards, Txn};
 use crate::store::data::pins::Pins;
-use crate::store::index::provisional::Unsettled;
+use crate::store::index::provisional::ProvisionalStates;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Attrs, Ino, Op, Time, Timestamp};
 use crate::store::namespace::Shared;
-use crate::store::recovery::replay::{Overtaken, Replay, Work};
-use crate::store::recovery::superseded::{Names, Strangers};
-use crate::store::schema::journal_record::{FixRecord, OperationRecord, Record};
+use crate::store::recovery::replay::{JournalReplay, ReplayedSession, SupersededOperation};
+use crate::store::recovery::superseded::{ForeignWriters, NameEffects};
+use crate::store::schema::journal_record::{FlushRecord, OperationRecord, Record};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{Applied, State};
-use crate::store::tree::inode::{Due, FixState, Home, Leaf, Lies, Working};
+use crate::store::schema::rows::{AppliedRow, EntryState};
+use crate::store::tree::inode::{
+    FileInode, FlushedState, LinkState, Supersession, VersionTimestamp, WriteSession,
+};
 use crate::sync::{Arc, Mutex, lock};
 
 /// Bytes of rows in one object of a full list.
@@ -36,7 +38,7 @@ impl Shared {
         records: Vec<(Record, JournalToken)>,
     ) -> Result<(), StoreError> {
         let applied = self.applied_now();
-        let unsettled = Unsettled::load(&self.view).await?;
+        let unsettled = ProvisionalStates::load(&self.view).await?;
         *lock(&self.unsettled) = unsettled;
         for damage in self.journal.dropped() {
             self.health.note(format!(
@@ -47,9 +49,9 @@ impl Shared {
         self.raise_ids(highest_id(&records) + 1);
         self.fill_log(&applied, &records).await?;
         lock(&self.applied).begin(self.epoch);
-        let mut replay = Replay {
-            strangers: Strangers::new(&applied, &records),
-            ..Replay::default()
+        let mut replay = JournalReplay {
+            strangers: ForeignWriters::new(&applied, &records),
+            ..JournalReplay::default()
         };
         for (record, token) in records {
             self.replay(&mut replay, &applied, record, token);
@@ -67,7 +69,13 @@ impl Shared {
         self.health.note(note);
     }
 
-    fn replay(&self, replay: &mut Replay, applied: &Applied, record: Record, token: JournalToken) {
+    fn replay(
+        &self,
+        replay: &mut JournalReplay,
+        applied: &AppliedRow,
+        record: Record,
+        token: JournalToken,
+    ) {
         match record {
             Record::Open {
                 working,
@@ -78,7 +86,7 @@ impl Shared {
                 epoch,
                 place,
             } => {
-                let work = Work::new((ino, base, len), (epoch, place), author, token);
+                let work = ReplayedSession::new((ino, base, len), (epoch, place), author, token);
                 replay.open(working, work);
             }
             Record::Staged {
@@ -116,7 +124,7 @@ impl Shared {
 
     fn staged(
         &self,
-        replay: &mut Replay,
+        replay: &mut JournalReplay,
         file: u64,
         position: u64,
         (len, checksum): (u64, u32),
@@ -138,16 +146,16 @@ impl Shared {
 
     fn replay_operation(
         &self,
-        replay: &mut Replay,
-        applied: &Applied,
+        replay: &mut JournalReplay,
+        applied: &AppliedRow,
         record: OperationRecord,
         token: JournalToken,
     ) {
         let done = applied.contains(record.epoch, record.number);
         let overtaken = !done && replay.strangers.since(record.epoch).is_some();
-        replay.follow(&Names::of(&record.rows));
+        replay.follow(&NameEffects::of(&record.rows));
         replay.date(&record);
-        let mut held = Held::default();
+        let mut held = Guards::default();
         let mut brings = None;
         if let Some(content) = &record.content {
             brings = replay.bring(content, done, &mut held);
@@ -172,9 +180,9 @@ impl Shared {
         self.clock.raise(record.instant.0);
         if overtaken {
             let brought = brings.map(|(pending, _)| pending);
-            return replay.overtake(Overtaken::new(record, brought, held, token));
+            return replay.overtake(SupersededOperation::new(record, brought, held, token));
         }
-        let draft = Draft {
+        let draft = Txn {
             instant: record.instant,
             time: self.clock.wall(),
             rows: record.rows,
@@ -245,14 +253,18 @@ impl Shared {
         Ok(())
     }
 
-    async fn finish_work(self: &Arc<Self>, id: u64, work: Work) -> Result<(), StoreError> {
+    async fn finish_work(
+        self: &Arc<Self>,
+        id: u64,
+        work: ReplayedSession,
+    ) -> Result<(), StoreError> {
         let mut locked = match self.lock(work.ino).await {
             Ok(locked) => locked,
             Err(StoreError::NotFound) => return Ok(()),
             Err(error) => return Err(error),
         };
         let inode = Arc::clone(&locked.inode);
-        let Some(leaf) = locked.leaf().filter(|leaf| leaf.home != Home::Orphan) else {
+        let Some(leaf) = locked.leaf().filter(|leaf| leaf.home != LinkState::Orphan) else {
             return Ok(());
         };
         let permit = self.budget.try_acquire(work.bytes);
@@ -289,7 +301,7 @@ impl Shared {
         let Some(leaf) = locked.leaf() else {
             return Ok(());
         };
-        if !matches!(leaf.state, State::Version(_))
+        if !matches!(leaf.state, EntryState::Version(_))
             && let Some(fixed) = self.fix_locked(&inode, leaf, &nobody(), None)?
         {
             self.save_upto(&mut locked, &fixed.0, Op::Recovered).await?;
@@ -300,7 +312,7 @@ impl Shared {
     /// Brings to the log what the index has and the log has not.
     async fn fill_log(
         &self,
-        applied: &Applied,
+        applied: &AppliedRow,
         records: &[(Record, JournalToken)],
     ) -> Result<(), StoreError> {
         if applied.batch == (0, 0) {
@@ -380,10 +392,14 @@ impl Shared {
     }
 }
 
-fn adopt(leaf: &mut Leaf, id: u64, work: Work, pins: &Arc<Pins>) {
+fn adopt(leaf: &mut FileInode, id: u64, work: ReplayedSession, pins: &Arc<Pins>) {
     leaf.base = work.base;
     let row_at = work.row_at;
-    if let Some(fix) = work.fixes.last().filter(|fix| fix.lies == Lies::InMap) {
+    if let Some(fix) = work
+        .fixes
+        .last()
+        .filter(|fix| fix.lies == Supersession::InMap)
+    {
         leaf.attrs = newer(&fix.record, &leaf.node.attrs, row_at);
     }
     leaf.attrs.size = work.len;
@@ -397,15 +413,15 @@ fn adopt(leaf: &mut Leaf, id: u64, work: Work, pins: &Arc<Pins>) {
         .into_iter()
         .map(|fix| {
             let holds = pins.pin_all(&fix.map);
-            Arc::new(FixState {
+            Arc::new(FlushedState {
                 at: fix.record.at,
-                due: Mutex::new(Due::Recovered),
+                due: Mutex::new(VersionTimestamp::Recovered),
                 map: fix.map,
                 base: fix.base,
                 hold: fix.base.map(|(base, _)| pins.pin(base)),
                 attrs: Mutex::new(match fix.lies {
-                    Lies::InMap => newer(&fix.record, &leaf.node.attrs, row_at),
-                    Lies::Behind => fix.record.attrs,
+                    Supersession::InMap => newer(&fix.record, &leaf.node.attrs, row_at),
+                    Supersession::Behind => fix.record.attrs,
                 }),
                 author: fix.record.author,
                 since: tokio::time::Instant::now(),
@@ -416,7 +432,7 @@ fn adopt(leaf: &mut Leaf, id: u64, work: Work, pins: &Arc<Pins>) {
             })
         })
         .collect();
-    leaf.working = Some(Working {
+    leaf.working = Some(WriteSession {
         id,
         token: work.token,
         files: Vec::new(),
@@ -425,7 +441,7 @@ fn adopt(leaf: &mut Leaf, id: u64, work: Work, pins: &Arc<Pins>) {
 
 /// The attributes of a fix, or those of its inode's row where an operation made them after it. Their own times do not tell:
 /// the machine's clock may have gone back in between.
-fn newer(fix: &FixRecord, row: &Attrs, row_at: Timestamp) -> Attrs {
+fn newer(fix: &FlushRecord, row: &Attrs, row_at: Timestamp) -> Attrs {
     let size = fix.attrs.size;
     match row_at > fix.at {
         true => Attrs {

@@ -7,18 +7,18 @@ use tokio::sync::watch;
 
 use crate::cache::{DirtyMap, Fixed as FixedMap, Source, StagingFile};
 use crate::meta::{Change, JournalToken};
-use crate::store::commit::queue::Held;
-use crate::store::data::extent_map::{Pending, Sealing};
+use crate::store::commit::queue::Guards;
+use crate::store::data::extent_map::{PendingContent, UploadState};
 use crate::store::model::version::{Author, ContentRef, Ino, Timestamp};
-use crate::store::recovery::superseded::{Names, Strangers};
-use crate::store::schema::journal_record::{ContentRecord, FixRecord, OperationRecord, Record};
+use crate::store::recovery::superseded::{ForeignWriters, NameEffects};
+use crate::store::schema::journal_record::{ContentRecord, FlushRecord, OperationRecord, Record};
 use crate::store::schema::keys;
-use crate::store::tree::inode::Lies;
+use crate::store::tree::inode::Supersession;
 use crate::sync::Arc;
 
 /// An inode's unsealed writes, as the journal has them.
 #[derive(Debug)]
-pub(crate) struct Work {
+pub(crate) struct ReplayedSession {
     pub(crate) ino: Ino,
     pub(crate) epoch: u64,
     /// Where the inode hangs, renames that were acknowledged since included; `None` once it has no name.
@@ -28,7 +28,7 @@ pub(crate) struct Work {
     pub(crate) author: Author,
     pub(crate) map: DirtyMap,
     pub(crate) settled: Option<FixedMap>,
-    pub(crate) fixes: Vec<Waiting>,
+    pub(crate) fixes: Vec<UnreleasedFlush>,
     pub(crate) token: JournalToken,
     pub(crate) bytes: u64,
     /// The times of its inode's row were set after the last change of its bytes.
@@ -42,29 +42,29 @@ pub(crate) struct Work {
 
 /// A fix whose handle was not released.
 #[derive(Debug)]
-pub(crate) struct Waiting {
-    pub(crate) record: FixRecord,
+pub(crate) struct UnreleasedFlush {
+    pub(crate) record: FlushRecord,
     pub(crate) map: FixedMap,
     pub(crate) base: Option<(ContentRef, u64)>,
-    pub(crate) lies: Lies,
+    pub(crate) lies: Supersession,
     pub(crate) token: JournalToken,
 }
 
 /// An operation that was acknowledged, and before it reached the bucket another writer had been there.
 #[derive(Debug)]
-pub(crate) struct Overtaken {
+pub(crate) struct SupersededOperation {
     pub(crate) record: OperationRecord,
     /// Its bytes, under the names of contents it was acknowledged with.
-    pub(crate) brought: Option<Arc<Pending>>,
+    pub(crate) brought: Option<Arc<PendingContent>>,
     /// Where the state it makes stood last.
     pub(crate) slot: Option<(Ino, Bytes)>,
-    pub(crate) held: Held,
+    pub(crate) held: Guards,
     pub(crate) token: JournalToken,
 }
 
 /// A fix as it was when the journal had it.
 #[derive(Clone, Debug)]
-pub(crate) struct Known {
+pub(crate) struct ReplayedFlush {
     pub(crate) ino: Ino,
     pub(crate) map: FixedMap,
     pub(crate) token: JournalToken,
@@ -73,24 +73,24 @@ pub(crate) struct Known {
 
 /// The replay of a journal.
 #[derive(Debug, Default)]
-pub(crate) struct Replay {
-    pub(crate) works: BTreeMap<u64, Work>,
+pub(crate) struct JournalReplay {
+    pub(crate) works: BTreeMap<u64, ReplayedSession>,
     pub(crate) newest: HashMap<Ino, u64>,
     /// Every fix, by working and instant: an operation may bring one long after a later state, when its working is closed.
-    pub(crate) fixed: HashMap<(u64, Timestamp), Known>,
+    pub(crate) fixed: HashMap<(u64, Timestamp), ReplayedFlush>,
     pub(crate) files: HashMap<u64, Arc<StagingFile>>,
-    pub(crate) pendings: HashMap<ContentRef, Arc<Pending>>,
+    pub(crate) pendings: HashMap<ContentRef, Arc<PendingContent>>,
     pub(crate) notes: Vec<String>,
-    pub(crate) strangers: Strangers,
+    pub(crate) strangers: ForeignWriters,
     /// What contents of overtaken operations are called since an earlier recovery.
     pub(crate) renamed: HashMap<ContentRef, ContentRef>,
     /// Operations that cannot be queued any more, in order.
-    pub(crate) overtaken: Vec<Overtaken>,
+    pub(crate) overtaken: Vec<SupersededOperation>,
     /// The newest of them that makes a state of an inode.
     pub(crate) standing: HashMap<Ino, usize>,
 }
 
-impl Work {
+impl ReplayedSession {
     pub(crate) fn new(
         (ino, base, len): (Ino, Option<(ContentRef, u64)>, u64),
         (epoch, place): (u64, Option<(Ino, Bytes)>),
@@ -124,7 +124,8 @@ impl Work {
     /// Whether what it has goes on from, or repeats, the newest state that an operation brings.
     pub(crate) fn goes_on(&self) -> bool {
         let settled = self.settled.as_ref().map_or(0, FixedMap::seq);
-        let fixed = |fix: &Waiting| fix.lies == Lies::InMap && fix.map.seq() >= settled;
+        let fixed =
+            |fix: &UnreleasedFlush| fix.lies == Supersession::InMap && fix.map.seq() >= settled;
         self.map.seq() > settled || self.fixes.iter().any(fixed)
     }
 
@@ -193,9 +194,9 @@ pub(crate) fn staging_of(fixed: &FixedMap) -> Vec<Arc<StagingFile>> {
     files.collect::<BTreeMap<_, _>>().into_values().collect()
 }
 
-impl Replay {
+impl JournalReplay {
     /// An operation that another writer's came before.
-    pub(crate) fn overtake(&mut self, overtaken: Overtaken) {
+    pub(crate) fn overtake(&mut self, overtaken: SupersededOperation) {
         if let (Some((ino, ..)), Some(_)) = (overtaken.state(), &overtaken.slot) {
             self.standing.insert(ino, self.overtaken.len());
         }
@@ -220,7 +221,7 @@ impl Replay {
     }
 
     /// Where unsaved writes and overtaken states hang after an operation.
-    pub(crate) fn follow(&mut self, names: &Names) {
+    pub(crate) fn follow(&mut self, names: &NameEffects) {
         for (ino, from, to) in &names.moved {
             let work = self.newest.get(ino).and_then(|id| self.works.get_mut(id));
             let standing = self.standing.get(ino).copied();
@@ -240,26 +241,26 @@ impl Replay {
     }
 
     /// A working began: what an older one of the inode left unsaved lies behind everything in it.
-    pub(crate) fn open(&mut self, working: u64, mut work: Work) {
+    pub(crate) fn open(&mut self, working: u64, mut work: ReplayedSession) {
         let closed = self.newest.insert(work.ino, working);
         if let Some(closed) = closed.and_then(|old| self.works.remove(&old)) {
             work.fixes = closed.fixes;
             work.row_at = closed.row_at;
             for fix in &mut work.fixes {
-                fix.lies = Lies::Behind;
+                fix.lies = Supersession::Behind;
             }
         }
         self.works.insert(working, work);
     }
 
-    pub(crate) fn fix(&mut self, record: FixRecord) {
+    pub(crate) fn fix(&mut self, record: FlushRecord) {
         let Some(work) = self.works.get_mut(&record.working) else {
             return;
         };
         // Writes before it whose bytes are in the bucket by now, and their staging file gone, did not lengthen it here.
         work.len = record.attrs.size;
         let map = work.map.fix();
-        let known = Known {
+        let known = ReplayedFlush {
             ino: work.ino,
             map: map.clone(),
             token: work.token.clone(),
@@ -267,11 +268,11 @@ impl Replay {
         };
         self.fixed.insert((record.working, record.at), known);
         let token = work.token.clone();
-        work.fixes.push(Waiting {
+        work.fixes.push(UnreleasedFlush {
             record,
             map,
             base: work.base,
-            lies: Lies::InMap,
+            lies: Supersession::InMap,
             token,
         });
     }
@@ -316,8 +317,8 @@ impl Replay {
         &mut self,
         record: &ContentRecord,
         done: bool,
-        held: &mut Held,
-    ) -> Option<(Arc<Pending>, ContentRecord)> {
+        held: &mut Guards,
+    ) -> Option<(Arc<PendingContent>, ContentRecord)> {
         let key = (record.working, record.fix);
         let known = self.fixed.get(&key).cloned()?;
         let base = Some((record.content, record.len));
@@ -330,7 +331,7 @@ impl Replay {
         // What it lies over may be of another lineage, where all of a file was copied and then changed.
         let under = record.base.and_then(|(base, _)| self.pendings.get(&base));
         let after = under.cloned();
-        let pending = Arc::new(Pending {
+        let pending = Arc::new(PendingContent {
             content: record.content,
             ino: record.ino,
             place: record.place.clone(),
@@ -339,7 +340,7 @@ impl Replay {
             fixed: record.referring(changes),
             after,
             replaces: record.replaces,
-            sealing: watch::Sender::new(Sealing::Waiting),
+            sealing: watch::Sender::new(UploadState::Waiting),
         });
         self.pendings.insert(record.content, Arc::clone(&pending));
         Some((pending, record.clone()))

@@ -5,28 +5,29 @@ use std::collections::{BTreeMap, HashSet};
 use bytes::Bytes;
 
 use crate::meta::{Batch, Change, JournalToken};
-use crate::store::commit::queue::Held;
-use crate::store::data::extent_map::Pending;
+use crate::store::commit::queue::Guards;
+use crate::store::data::extent_map::PendingContent;
 use crate::store::model::version::{Ino, Kind, Op, Stamp};
-use crate::store::recovery::replay::{Overtaken, Replay, Work};
+use crate::store::recovery::replay::{JournalReplay, ReplayedSession, SupersededOperation};
 use crate::store::schema::journal_record::{OperationRecord, Record};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    Applied, Body, Closed, Entry, InodeRow, Node, RangeRow, State, decode,
+    AppliedRow, DentryBody, DentryRow, EntryState, InodeRow, InodeState, RangeRow, VersionRecord,
+    decode,
 };
 use crate::sync::Arc;
 
 /// The writers that have been at the namespace and are none of a journal's own.
 #[derive(Debug, Default)]
-pub(crate) struct Strangers {
+pub(crate) struct ForeignWriters {
     /// By epoch: the first id that was free when each came.
     first_ids: BTreeMap<u64, u64>,
 }
 
-impl Strangers {
+impl ForeignWriters {
     /// Whoever left a mark in the bucket and no record in the journal. (A journal's files go oldest first, so that each own
     /// epoch after one that is still there has left one.)
-    pub(crate) fn new(applied: &Applied, records: &[(Record, JournalToken)]) -> Self {
+    pub(crate) fn new(applied: &AppliedRow, records: &[(Record, JournalToken)]) -> Self {
         let own: HashSet<u64> = records
             .iter()
             .filter_map(|(record, _)| match record {
@@ -51,21 +52,21 @@ impl Strangers {
 }
 
 /// A directory and a name in it.
-type Slot = (Ino, Bytes);
+type NameSlot = (Ino, Bytes);
 
 /// What an operation does to names.
 #[derive(Debug, Default)]
-pub(crate) struct Names {
+pub(crate) struct NameEffects {
     /// Inodes that leave a name and get another.
-    pub(crate) moved: Vec<(Ino, Slot, Slot)>,
+    pub(crate) moved: Vec<(Ino, NameSlot, NameSlot)>,
     /// Inodes that lose their last name.
     pub(crate) orphaned: Vec<Ino>,
 }
 
 /// A name and what it leads to afterwards.
-type Named = ((Ino, Bytes), Option<Entry>);
+type NameEffect = ((Ino, Bytes), Option<DentryRow>);
 
-impl Names {
+impl NameEffects {
     pub(crate) fn of(rows: &Batch) -> Self {
         let all = named(rows);
         let mut moved = Vec::new();
@@ -87,7 +88,7 @@ impl Names {
     }
 }
 
-fn named(rows: &Batch) -> Vec<Named> {
+fn named(rows: &Batch) -> Vec<NameEffect> {
     let rows = rows.rows().iter();
     rows.filter(|(key, _)| key.starts_with(&keys::ENTRY))
         .filter_map(|(key, change)| {
@@ -102,11 +103,11 @@ fn named(rows: &Batch) -> Vec<Named> {
         .collect()
 }
 
-impl Overtaken {
+impl SupersededOperation {
     pub(crate) fn new(
         record: OperationRecord,
-        brought: Option<Arc<Pending>>,
-        held: Held,
+        brought: Option<Arc<PendingContent>>,
+        held: Guards,
         token: JournalToken,
     ) -> Self {
         let mut overtaken = Self {
@@ -131,7 +132,7 @@ impl Overtaken {
 
     /// The state it makes, with bytes of its own or as a version of an inode that is no directory: whose, what, and the version
     /// unless it is provisional.
-    pub(crate) fn state(&self) -> Option<(Ino, Node, Option<Stamp>)> {
+    pub(crate) fn state(&self) -> Option<(Ino, InodeState, Option<Stamp>)> {
         let states = states(&self.record.rows);
         if let Some(brings) = &self.record.content {
             let content = Some(brings.content);
@@ -150,13 +151,13 @@ impl Overtaken {
     }
 
     /// The inodes it puts under names.
-    pub(crate) fn nodes(&self) -> Vec<((Ino, Bytes), Ino, Node)> {
+    pub(crate) fn nodes(&self) -> Vec<((Ino, Bytes), Ino, InodeState)> {
         let named = named(&self.record.rows).into_iter();
         named
             .filter_map(|(slot, entry)| match entry? {
-                Entry {
+                DentryRow {
                     ino,
-                    body: Body::Own { node, .. },
+                    body: DentryBody::Own { node, .. },
                     ..
                 } => Some((slot, ino, node)),
                 _ => None,
@@ -166,15 +167,15 @@ impl Overtaken {
 }
 
 /// All states in an operation's rows of names and linked inodes.
-fn states(rows: &Batch) -> Vec<(Ino, Node, Option<Stamp>)> {
+fn states(rows: &Batch) -> Vec<(Ino, InodeState, Option<Stamp>)> {
     let mut all = Vec::new();
     for (key, change) in rows.rows() {
         let Change::Put(value) = change else { continue };
         let found = if key.starts_with(&keys::ENTRY) {
-            match decode::<Entry>("C D", value) {
-                Ok(Entry {
+            match decode::<DentryRow>("C D", value) {
+                Ok(DentryRow {
                     ino,
-                    body: Body::Own { node, state },
+                    body: DentryBody::Own { node, state },
                     ..
                 }) => Some((ino, node, state)),
                 _ => None,
@@ -185,7 +186,7 @@ fn states(rows: &Batch) -> Vec<(Ino, Node, Option<Stamp>)> {
                 _ => None,
             }
         } else if key.starts_with(b"HV") {
-            conflict(value).map(|(ino, node, stamp)| (ino, node, State::Version(stamp)))
+            conflict(value).map(|(ino, node, stamp)| (ino, node, EntryState::Version(stamp)))
         } else {
             None
         };
@@ -193,9 +194,9 @@ fn states(rows: &Batch) -> Vec<(Ino, Node, Option<Stamp>)> {
             continue;
         };
         let (stamp, behind) = match state {
-            State::Version(stamp) => (Some(stamp), None),
-            State::Unborn { behind } => (None, behind),
-            State::Provisional(last) => (None, Some(last)),
+            EntryState::Version(stamp) => (Some(stamp), None),
+            EntryState::Unborn { behind } => (None, behind),
+            EntryState::Provisional(last) => (None, Some(last)),
         };
         all.push((ino, node, stamp));
         all.extend(behind.map(|last| (last.ino, last.node, Some(last.stamp))));
@@ -204,8 +205,8 @@ fn states(rows: &Batch) -> Vec<(Ino, Node, Option<Stamp>)> {
 }
 
 /// The conflict version in a row of the past: what an interrupted recovery made.
-fn conflict(value: &[u8]) -> Option<(Ino, Node, Stamp)> {
-    let closed: Closed = decode("H V", value).ok()?;
+fn conflict(value: &[u8]) -> Option<(Ino, InodeState, Stamp)> {
+    let closed: VersionRecord = decode("H V", value).ok()?;
     let made = closed.stamp.op == Op::Conflict;
     Some((closed.ino, closed.node.filter(|_| made)?, closed.stamp))
 }
@@ -238,9 +239,9 @@ pub(crate) fn ranges(rows: &Batch) -> Vec<(u64, u64, RangeRow)> {
     .collect()
 }
 
-impl Replay {
+impl JournalReplay {
     /// The workings of writers that were overtaken.
-    pub(crate) fn take_overtaken(&mut self) -> BTreeMap<u64, Work> {
+    pub(crate) fn take_overtaken(&mut self) -> BTreeMap<u64, ReplayedSession> {
         let (strangers, works) = (&self.strangers, std::mem::take(&mut self.works));
         let (overtaken, own) = works
             .into_iter()
@@ -254,7 +255,7 @@ impl Replay {
 pub(crate) fn title(record: &OperationRecord) -> String {
     let show = |slot: &(Ino, Bytes)| format!("{:?}", String::from_utf8_lossy(&slot.1));
     let names = named(&record.rows);
-    let moved = Names::of(&record.rows).moved;
+    let moved = NameEffects::of(&record.rows).moved;
     if let Some((_, from, to)) = moved.first() {
         return format!("rename of {} to {}", show(from), show(to));
     }

@@ -53,7 +53,7 @@ pub(crate) enum Record {
         old_len: u64,
     },
     /// A state was fixed.
-    Fix(FixRecord),
+    Fix(FlushRecord),
     /// A fix that a later one of the same handle replaced.
     Unfix { working: u64, at: Timestamp },
     /// An operation was acknowledged.
@@ -78,7 +78,7 @@ pub(crate) enum Record {
 
 /// A fixed state of a working.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct FixRecord {
+pub(crate) struct FlushRecord {
     pub(crate) working: u64,
     pub(crate) ino: Ino,
     pub(crate) at: Timestamp,
@@ -93,10 +93,10 @@ pub(crate) struct OperationRecord {
     pub(crate) number: u64,
     pub(crate) instant: Timestamp,
     pub(crate) rows: Batch,
-    pub(crate) order: Order,
+    pub(crate) order: Dependencies,
     pub(crate) content: Option<ContentRecord>,
     /// The fix it settles without bringing bytes.
-    pub(crate) settles: Option<Settled>,
+    pub(crate) settles: Option<BytelessFlush>,
     /// What it adds to the namespace's bytes and files.
     pub(crate) usage: (i64, i64),
     /// Ids at or above it are free.
@@ -105,7 +105,7 @@ pub(crate) struct OperationRecord {
 
 /// What an operation waits for, and what waits for it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Order {
+pub(crate) struct Dependencies {
     /// Keys of the inodes and slots it touches.
     pub(crate) touches: Vec<Bytes>,
     /// Directories whose names it changes.
@@ -122,7 +122,7 @@ pub(crate) struct Order {
 
 /// A fix whose state needed no bytes of its working: empty, or those of its base.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Settled {
+pub(crate) struct BytelessFlush {
     pub(crate) working: u64,
     pub(crate) fix: Timestamp,
     /// What the working goes on from.

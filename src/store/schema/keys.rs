@@ -36,9 +36,9 @@ use bytes::Bytes;
 
 use crate::store::model::version::{ContentRef, Ino, Timestamp, VersionId};
 
-pub(crate) struct Key(Vec<u8>);
+pub(crate) struct ParsedKey(Vec<u8>);
 
-impl Key {
+impl ParsedKey {
     fn new(prefix: [u8; 2]) -> Self {
         let mut bytes = Vec::with_capacity(48);
         bytes.extend_from_slice(&prefix);
@@ -78,7 +78,7 @@ pub(crate) const UNCITED: [u8; 2] = *b"GN";
 pub(crate) const MOVED: [u8; 2] = *b"GM";
 
 pub(crate) fn entry(directory: Ino, name: &[u8]) -> Bytes {
-    Key::new(ENTRY).u64(directory.0).bytes(name).done()
+    ParsedKey::new(ENTRY).u64(directory.0).bytes(name).done()
 }
 
 /// Name at the end of an entry's key.
@@ -87,24 +87,24 @@ pub(crate) fn entry_name(key: &Bytes) -> Bytes {
 }
 
 pub(crate) fn inode(ino: Ino) -> Bytes {
-    Key::new(INODE).u64(ino.0).done()
+    ParsedKey::new(INODE).u64(ino.0).done()
 }
 
 pub(crate) fn place(ino: Ino) -> Bytes {
-    Key::new(*b"CN").u64(ino.0).done()
+    ParsedKey::new(*b"CN").u64(ino.0).done()
 }
 
 pub(crate) fn unsettled(ino: Ino) -> Bytes {
-    Key::new(UNSETTLED).u64(ino.0).done()
+    ParsedKey::new(UNSETTLED).u64(ino.0).done()
 }
 
 pub(crate) fn orphan(ino: Ino) -> Bytes {
-    Key::new(ORPHAN).u64(ino.0).done()
+    ParsedKey::new(ORPHAN).u64(ino.0).done()
 }
 
 /// A directory that comes back in several batches, until the last.
 pub(crate) fn pending(directory: Ino) -> Bytes {
-    Key::new(PENDING).u64(directory.0).done()
+    ParsedKey::new(PENDING).u64(directory.0).done()
 }
 
 /// The inode at the end of a `C U`, `C O` or `C P` key.
@@ -114,17 +114,21 @@ pub(crate) fn trailing_ino(key: &[u8]) -> Option<Ino> {
 }
 
 pub(crate) fn range(cid: u64, range: u64, instant: Timestamp) -> Bytes {
-    Key::new(*b"CF").u64(cid).u64(range).u64(!instant.0).done()
+    ParsedKey::new(*b"CF")
+        .u64(cid)
+        .u64(range)
+        .u64(!instant.0)
+        .done()
 }
 
 /// First key of a lineage's range behind all its states.
 pub(crate) fn range_end(cid: u64, range: u64) -> Bytes {
-    after(&Key::new(*b"CF").u64(cid).u64(range).done())
+    after(&ParsedKey::new(*b"CF").u64(cid).u64(range).done())
 }
 
 /// All range rows of a lineage.
 pub(crate) fn ranges(cid: u64) -> Bytes {
-    Key::new(*b"CF").u64(cid).done()
+    ParsedKey::new(*b"CF").u64(cid).done()
 }
 
 /// The range of a `C F` key.
@@ -134,16 +138,16 @@ pub(crate) fn range_number(key: &[u8]) -> Option<u64> {
 
 /// All cuts of a lineage.
 pub(crate) fn cuts(cid: u64) -> Bytes {
-    Key::new(*b"CK").u64(cid).done()
+    ParsedKey::new(*b"CK").u64(cid).done()
 }
 
 /// What a lineage goes on from.
 pub(crate) fn lineage(cid: u64) -> Bytes {
-    Key::new(*b"CL").u64(cid).done()
+    ParsedKey::new(*b"CL").u64(cid).done()
 }
 
 pub(crate) fn cut(cid: u64, instant: Timestamp) -> Bytes {
-    Key::new(*b"CK").u64(cid).u64(!instant.0).done()
+    ParsedKey::new(*b"CK").u64(cid).u64(!instant.0).done()
 }
 
 /// The instant at the end of a `C F` or `C K` key.
@@ -154,7 +158,7 @@ pub(crate) fn trailing_instant(key: &[u8]) -> Option<Timestamp> {
 
 /// All closed versions of a slot.
 pub(crate) fn history(directory: Ino, name: &[u8]) -> Bytes {
-    Key::new(*b"HV")
+    ParsedKey::new(*b"HV")
         .u64(directory.0)
         .bytes(name)
         .bytes(&[0])
@@ -163,7 +167,7 @@ pub(crate) fn history(directory: Ino, name: &[u8]) -> Bytes {
 
 /// First place of a slot's history whose state began at or before `instant`.
 pub(crate) fn history_at(directory: Ino, name: &[u8], instant: Timestamp) -> Bytes {
-    Key::new(*b"HV")
+    ParsedKey::new(*b"HV")
         .u64(directory.0)
         .bytes(name)
         .bytes(&[0])
@@ -172,7 +176,7 @@ pub(crate) fn history_at(directory: Ino, name: &[u8], instant: Timestamp) -> Byt
 }
 
 pub(crate) fn closed(directory: Ino, name: &[u8], id: VersionId) -> Bytes {
-    Key::new(*b"HV")
+    ParsedKey::new(*b"HV")
         .u64(directory.0)
         .bytes(name)
         .bytes(&[0])
@@ -201,30 +205,30 @@ pub(crate) fn closed_slot(key: &Bytes) -> Option<(Ino, Bytes)> {
 
 /// All history below a directory.
 pub(crate) fn histories(directory: Ino) -> Bytes {
-    Key::new(*b"HV").u64(directory.0).done()
+    ParsedKey::new(*b"HV").u64(directory.0).done()
 }
 
 pub(crate) fn linked_history(ino: Ino) -> Bytes {
-    Key::new(*b"HW").u64(ino.0).done()
+    ParsedKey::new(*b"HW").u64(ino.0).done()
 }
 
 /// First place of a hard-linked inode's history whose state began at or before `instant`.
 pub(crate) fn linked_history_at(ino: Ino, instant: Timestamp) -> Bytes {
-    Key::new(*b"HW").u64(ino.0).u64(!instant.0).done()
+    ParsedKey::new(*b"HW").u64(ino.0).u64(!instant.0).done()
 }
 
 /// How many names an inode had, newest first.
 pub(crate) fn link_counts(ino: Ino) -> Bytes {
-    Key::new(*b"HL").u64(ino.0).done()
+    ParsedKey::new(*b"HL").u64(ino.0).done()
 }
 
 /// First place of the link counts of an inode that were made at or before `instant`.
 pub(crate) fn link_count(ino: Ino, instant: Timestamp) -> Bytes {
-    Key::new(*b"HL").u64(ino.0).u64(!instant.0).done()
+    ParsedKey::new(*b"HL").u64(ino.0).u64(!instant.0).done()
 }
 
 pub(crate) fn linked_closed(ino: Ino, id: VersionId) -> Bytes {
-    Key::new(*b"HW")
+    ParsedKey::new(*b"HW")
         .u64(ino.0)
         .u64(!id.instant.0)
         .u32(id.suffix)
@@ -232,7 +236,7 @@ pub(crate) fn linked_closed(ino: Ino, id: VersionId) -> Bytes {
 }
 
 pub(crate) fn interval_start(directory: Ino, node: u64, start: Timestamp, name: &[u8]) -> Bytes {
-    Key::new(*b"HT")
+    ParsedKey::new(*b"HT")
         .u64(directory.0)
         .u64(node)
         .bytes(b"S")
@@ -242,7 +246,7 @@ pub(crate) fn interval_start(directory: Ino, node: u64, start: Timestamp, name: 
 }
 
 pub(crate) fn interval_end(directory: Ino, node: u64, end: Timestamp, name: &[u8]) -> Bytes {
-    Key::new(*b"HT")
+    ParsedKey::new(*b"HT")
         .u64(directory.0)
         .u64(node)
         .bytes(b"E")
@@ -253,7 +257,7 @@ pub(crate) fn interval_end(directory: Ino, node: u64, end: Timestamp, name: &[u8
 
 /// The list `S` (by start) or `E` (by end, newest first) of an interval node.
 pub(crate) fn interval_list(directory: Ino, node: u64, list: u8) -> Bytes {
-    Key::new(*b"HT")
+    ParsedKey::new(*b"HT")
         .u64(directory.0)
         .u64(node)
         .bytes(&[list])
@@ -261,7 +265,7 @@ pub(crate) fn interval_list(directory: Ino, node: u64, list: u8) -> Bytes {
 }
 
 pub(crate) fn intervals(directory: Ino) -> Bytes {
-    Key::new(*b"HT").u64(directory.0).done()
+    ParsedKey::new(*b"HT").u64(directory.0).done()
 }
 
 /// The name inside an `H T` key.
@@ -270,19 +274,19 @@ pub(crate) fn interval_name(key: &Bytes) -> Bytes {
 }
 
 pub(crate) fn hung(directory: Ino, start: Timestamp) -> Bytes {
-    Key::new(*b"HN").u64(directory.0).u64(!start.0).done()
+    ParsedKey::new(*b"HN").u64(directory.0).u64(!start.0).done()
 }
 
 pub(crate) fn hangings(directory: Ino) -> Bytes {
-    Key::new(*b"HN").u64(directory.0).done()
+    ParsedKey::new(*b"HN").u64(directory.0).done()
 }
 
 pub(crate) fn foreign(id: &[u8]) -> Bytes {
-    Key::new(*b"HE").bytes(id).done()
+    ParsedKey::new(*b"HE").bytes(id).done()
 }
 
 pub(crate) fn ended(end: Timestamp, directory: Ino, name: &[u8]) -> Bytes {
-    Key::new(*b"GX")
+    ParsedKey::new(*b"GX")
         .u64(end.0)
         .u64(directory.0)
         .bytes(name)
@@ -290,7 +294,7 @@ pub(crate) fn ended(end: Timestamp, directory: Ino, name: &[u8]) -> Bytes {
 }
 
 pub(crate) fn count(content: ContentRef) -> Bytes {
-    Key::new(COUNT)
+    ParsedKey::new(COUNT)
         .u64(content.cid)
         .u64(content.instant.0)
         .done()
@@ -298,7 +302,7 @@ pub(crate) fn count(content: ContentRef) -> Bytes {
 
 /// All counts of a lineage; operations that lay or drop its range rows are ordered by this key.
 pub(crate) fn counts(cid: u64) -> Bytes {
-    Key::new(COUNT).u64(cid).done()
+    ParsedKey::new(COUNT).u64(cid).done()
 }
 
 /// The content of a `G R` or `G D` key.
@@ -310,7 +314,7 @@ pub(crate) fn counted(key: &[u8]) -> Option<ContentRef> {
 }
 
 pub(crate) fn dropped(content: ContentRef, at: Timestamp) -> Bytes {
-    Key::new(DROPPED)
+    ParsedKey::new(DROPPED)
         .u64(content.cid)
         .u64(content.instant.0)
         .u64(at.0)
@@ -318,15 +322,19 @@ pub(crate) fn dropped(content: ContentRef, at: Timestamp) -> Bytes {
 }
 
 pub(crate) fn emptied(epoch: u64, sequence: u64, at: Timestamp) -> Bytes {
-    Key::new(EMPTIED).u64(epoch).u64(sequence).u64(at.0).done()
+    ParsedKey::new(EMPTIED)
+        .u64(epoch)
+        .u64(sequence)
+        .u64(at.0)
+        .done()
 }
 
 pub(crate) fn moved(epoch: u64, sequence: u64) -> Bytes {
-    Key::new(MOVED).u64(epoch).u64(sequence).done()
+    ParsedKey::new(MOVED).u64(epoch).u64(sequence).done()
 }
 
 pub(crate) fn uncited(epoch: u64, sequence: u64) -> Bytes {
-    Key::new(UNCITED).u64(epoch).u64(sequence).done()
+    ParsedKey::new(UNCITED).u64(epoch).u64(sequence).done()
 }
 
 /// Epoch and sequence of a `G B`, `G E`, `G M` or `G N` key.
@@ -344,7 +352,7 @@ fn word(key: &[u8], at: usize) -> Option<u64> {
 }
 
 pub(crate) fn segment(epoch: u64, sequence: u64) -> Bytes {
-    Key::new(SEGMENT).u64(epoch).u64(sequence).done()
+    ParsedKey::new(SEGMENT).u64(epoch).u64(sequence).done()
 }
 
 pub(crate) fn lowest_unsettled() -> Bytes {

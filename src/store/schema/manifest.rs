@@ -19,7 +19,7 @@ const CHECKSUM: &str = "\"crc32c\"";
 
 /// `namespace.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Identity {
+pub(crate) struct Manifest {
     pub(crate) format: u32,
     pub(crate) uuid: Uuid,
     pub(crate) engine: String,
@@ -35,11 +35,11 @@ pub(crate) struct Identity {
 
 /// What every format begins with.
 #[derive(Deserialize)]
-struct Version {
+struct FormatVersion {
     format: u32,
 }
 
-impl Identity {
+impl Manifest {
     pub(crate) fn fresh(env: &dyn Env) -> Self {
         Self {
             format: FORMAT,
@@ -64,7 +64,7 @@ impl Identity {
 
     /// Says what is wrong with bytes that no release has written.
     fn fits(bytes: &[u8]) -> Result<(), String> {
-        let version: Version = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        let version: FormatVersion = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
         match version.format {
             FORMAT => check(bytes).map_err(str::to_owned),
             _ => Ok(()),
@@ -73,7 +73,7 @@ impl Identity {
 
     fn read(bytes: &[u8]) -> Result<Self, StoreError> {
         let bad = |e: serde_json::Error| changed(&e.to_string());
-        let version: Version = serde_json::from_slice(bytes).map_err(bad)?;
+        let version: FormatVersion = serde_json::from_slice(bytes).map_err(bad)?;
         if version.format != FORMAT {
             return Err(StoreError::Corrupt(format!(
                 "namespace.json says format {}, this build knows {FORMAT}; use a newer rewindfs",
@@ -154,16 +154,16 @@ pub(crate) const PARTS: [&str; 4] = ["meta", "data", "log", "epochs"];
 const LOOKS: u32 = 3;
 
 /// The identity of a namespace that is to be written; makes one where there is none, unless objects of one are there.
-pub(crate) async fn identity(backend: &Backend, env: &dyn Env) -> Result<Identity, StoreError> {
+pub(crate) async fn identity(backend: &Backend, env: &dyn Env) -> Result<Manifest, StoreError> {
     let mut orphaned = None;
     for _ in 0..LOOKS {
-        if let Some(found) = Identity::find(backend).await? {
+        if let Some(found) = Manifest::find(backend).await? {
             found.check_alive()?;
             return Ok(found);
         }
         orphaned = existing_part(backend).await?;
         if orphaned.is_none() {
-            let fresh = Identity::fresh(env);
+            let fresh = Manifest::fresh(env);
             if fresh.make(backend).await? {
                 return Ok(fresh);
             }
@@ -198,12 +198,12 @@ mod tests {
 
     #[test]
     fn every_changed_byte_of_an_identity_is_refused() {
-        let mut identity = Identity::fresh(&crate::env::SeededEnv::new(1));
+        let mut identity = Manifest::fresh(&crate::env::SeededEnv::new(1));
         identity
             .settings
             .insert("crc32c".to_owned(), "x".to_owned());
         let bytes = identity.encode();
-        let read = Identity::read(&bytes).unwrap();
+        let read = Manifest::read(&bytes).unwrap();
         assert_eq!(
             (read.uuid, read.settings),
             (identity.uuid, identity.settings)
@@ -212,14 +212,14 @@ mod tests {
         for at in 0..end {
             let mut bad = bytes.to_vec();
             bad[at] ^= 1;
-            assert!(Identity::read(&bad).is_err(), "byte {at}");
-            assert!(Identity::read(&bytes[..at]).is_err(), "cut at {at}");
+            assert!(Manifest::read(&bad).is_err(), "byte {at}");
+            assert!(Manifest::read(&bytes[..at]).is_err(), "cut at {at}");
         }
     }
 
     #[test]
     fn a_newer_format_is_refused_by_its_number() {
-        let error = Identity::read(br#"{"format": 7}"#).unwrap_err().to_string();
+        let error = Manifest::read(br#"{"format": 7}"#).unwrap_err().to_string();
         assert!(error.contains("format 7"), "{error}");
     }
 }

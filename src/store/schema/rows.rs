@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{
-    Attrs, Content, ContentRef, EndOp, Ino, Kept, Kind, Stamp, Time, Timestamp, VersionId,
+    Attrs, Content, ContentRef, EndOp, Ino, Kind, Retained, Stamp, Time, Timestamp, VersionId,
 };
 
 /// Format of every row this build writes.
@@ -38,7 +38,7 @@ pub(crate) fn decode<T: DeserializeOwned>(what: &str, value: &[u8]) -> Result<T,
 
 /// What an inode is and holds, in one state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Node {
+pub(crate) struct InodeState {
     pub(crate) kind: Kind,
     pub(crate) attrs: Attrs,
     pub(crate) xattrs: Vec<(Bytes, Bytes)>,
@@ -47,7 +47,7 @@ pub(crate) struct Node {
     pub(crate) allocated: u64,
 }
 
-impl Node {
+impl InodeState {
     /// Bytes it takes up as stat(2) and statfs(2) tell it: holes take none.
     pub(crate) fn space(&self) -> u64 {
         self.allocated.min(self.attrs.size)
@@ -61,40 +61,40 @@ impl Node {
 
 /// A version that stands behind a newer, not yet released state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Last {
+pub(crate) struct LastVersion {
     pub(crate) ino: Ino,
-    pub(crate) node: Node,
+    pub(crate) node: InodeState,
     pub(crate) stamp: Stamp,
     pub(crate) alive_since: Timestamp,
 }
 
 /// Where the current state of a name stands on its way to a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum State {
+pub(crate) enum EntryState {
     /// It is a version.
     Version(Stamp),
     /// Created and never released: live, in no past. What a rename put it over stays visible in the past until its birth.
-    Unborn { behind: Option<Box<Last>> },
+    Unborn { behind: Option<Box<LastVersion>> },
     /// Committed by fsync while a handle is open: durable and current; the past shows the last version.
-    Provisional(Box<Last>),
+    Provisional(Box<LastVersion>),
 }
 
 /// `C D`: a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Entry {
+pub(crate) struct DentryRow {
     pub(crate) ino: Ino,
     /// When the name was bound to the inode.
     pub(crate) bound: Timestamp,
     /// Since when the name has existed without a gap, in versions; the far future while it has none.
     pub(crate) alive_since: Timestamp,
-    pub(crate) body: Body,
+    pub(crate) body: DentryBody,
 }
 
 /// What lies in an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Body {
+pub(crate) enum DentryBody {
     /// The only name of its inode: everything is here.
-    Own { node: Node, state: State },
+    Own { node: InodeState, state: EntryState },
     /// One of several names: attributes and content are in `C I`; the stamp is the binding's.
     Linked(Stamp),
 }
@@ -124,12 +124,12 @@ pub(crate) struct DirectoryRow {
     /// All names.
     pub(crate) entries: i64,
     /// The unbroken run of removals in it.
-    pub(crate) shed: Register<Option<Box<Shed>>>,
+    pub(crate) shed: Register<Option<Box<RemovalBurst>>>,
 }
 
 /// Removals in a directory with nothing else between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Shed {
+pub(crate) struct RemovalBurst {
     /// When the first was, also in the directories removed meanwhile.
     pub(crate) first: Timestamp,
     /// When the last was.
@@ -155,8 +155,8 @@ impl DirectoryRow {
 /// `C I` of an inode with several names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LinkedRow {
-    pub(crate) node: Node,
-    pub(crate) state: State,
+    pub(crate) node: InodeState,
+    pub(crate) state: EntryState,
     pub(crate) nlink: u32,
 }
 
@@ -169,32 +169,32 @@ pub(crate) enum InodeRow {
 
 /// `C N`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Place {
+pub(crate) struct LocationRow {
     pub(crate) directory: Ino,
     pub(crate) name: Bytes,
 }
 
 /// `C O`: unlinked but open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Orphan {
-    pub(crate) node: Node,
+pub(crate) struct OrphanRow {
+    pub(crate) node: InodeState,
 }
 
 /// `H V` and `H W`: a closed version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Closed {
+pub(crate) struct VersionRecord {
     pub(crate) ino: Ino,
     pub(crate) end: Timestamp,
     pub(crate) end_op: EndOp,
     pub(crate) stamp: Stamp,
     /// `None`: the interval a name was bound to a hard-linked inode, whose states are in `H W`.
-    pub(crate) node: Option<Node>,
-    pub(crate) kept: Kept,
+    pub(crate) node: Option<InodeState>,
+    pub(crate) kept: Retained,
 }
 
 /// `H N`: where a directory hung, from the key's instant to `end`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Hung {
+pub(crate) struct DirectoryLocation {
     pub(crate) parent: Ino,
     pub(crate) name: Bytes,
     pub(crate) end: Timestamp,
@@ -206,7 +206,7 @@ pub(crate) struct Hung {
 
 /// Where the bytes of an extent lie.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Source {
+pub(crate) enum ExtentSource {
     /// In a segment: `len` bytes at `offset`, 128 bits of whose BLAKE3 are `hash`.
     Segment {
         epoch: u64,
@@ -223,17 +223,17 @@ pub(crate) enum Source {
 
 /// The part of an extent a range shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Piece {
+pub(crate) struct ExtentSlice {
     /// Where it begins in the range, bytes.
     pub(crate) start: u32,
     /// How many bytes it shows.
     pub(crate) len: u32,
     /// Bytes of the extent before the first shown one.
     pub(crate) skip: u32,
-    pub(crate) source: Source,
+    pub(crate) source: ExtentSource,
 }
 
-impl Piece {
+impl ExtentSlice {
     pub(crate) fn end(&self) -> u32 {
         self.start + self.len
     }
@@ -254,13 +254,13 @@ impl Piece {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum RangeRow {
     /// All the range has; what no piece covers is a hole.
-    Whole(Vec<Piece>),
+    Whole(Vec<ExtentSlice>),
     /// Laid over the next older row.
-    Delta(Vec<Piece>),
+    Delta(Vec<ExtentSlice>),
 }
 
 impl RangeRow {
-    pub(crate) fn pieces(&self) -> &[Piece] {
+    pub(crate) fn pieces(&self) -> &[ExtentSlice] {
         match self {
             Self::Whole(pieces) | Self::Delta(pieces) => pieces,
         }
@@ -285,7 +285,7 @@ pub(crate) struct SegmentRow {
 
 /// `H E`: an imported version, by the id it came with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Foreign {
+pub(crate) struct ImportedRow {
     pub(crate) directory: Ino,
     pub(crate) name: Bytes,
     pub(crate) version: VersionId,
@@ -300,14 +300,14 @@ pub(crate) struct MovedRow {
 
 /// `G X`: a closed version, in the queue of ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Ended {
+pub(crate) struct ExpiryRow {
     pub(crate) id: VersionId,
     pub(crate) end_op: EndOp,
 }
 
 /// Batches of one writer epoch that are applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct EpochMark {
+pub(crate) struct EpochWatermark {
     pub(crate) epoch: u64,
     /// Every operation up to this number.
     pub(crate) upto: u64,
@@ -357,8 +357,8 @@ pub(crate) enum UncitedWait {
 
 /// `G A`: what the namespace has applied, and its counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Applied {
-    pub(crate) marks: Vec<EpochMark>,
+pub(crate) struct AppliedRow {
+    pub(crate) marks: Vec<EpochWatermark>,
     /// Epoch and number of the newest batch.
     pub(crate) batch: (u64, u64),
     /// The newest batch of the writer before that batch's; with it a gap between batches shows.
@@ -373,7 +373,7 @@ pub(crate) struct Applied {
     pub(crate) files: i64,
 }
 
-impl Applied {
+impl AppliedRow {
     /// Makes the next batch of the writer of `epoch` the newest; its number.
     pub(crate) fn next_batch(&mut self, epoch: u64) -> u64 {
         let number = match self.batch.0 == epoch {
@@ -408,12 +408,12 @@ impl Applied {
         self.mark(epoch).first_id = first_id;
     }
 
-    fn mark(&mut self, epoch: u64) -> &mut EpochMark {
+    fn mark(&mut self, epoch: u64) -> &mut EpochWatermark {
         // The newest is last, and mostly meant.
         let at = match self.marks.iter().rposition(|m| m.epoch == epoch) {
             Some(at) => at,
             None => {
-                self.marks.push(EpochMark {
+                self.marks.push(EpochWatermark {
                     epoch,
                     upto: 0,
                     beyond: Vec::new(),
@@ -507,13 +507,13 @@ mod tests {
 
     #[test]
     fn applied_numbers_close_up() {
-        let mut applied = Applied::default();
+        let mut applied = AppliedRow::default();
         for n in [1, 3, 4, 2, 7] {
             applied.add(5, n);
         }
         assert_eq!(
             applied.marks,
-            [EpochMark {
+            [EpochWatermark {
                 epoch: 5,
                 upto: 4,
                 beyond: vec![7],

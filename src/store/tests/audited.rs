@@ -3,15 +3,15 @@
 use super::*;
 use crate::meta::MetaStore;
 
-fn with_memory(memory: usize) -> AuditConfig {
-    let mut config = AuditConfig::default();
+fn with_memory(memory: usize) -> CheckConfig {
+    let mut config = CheckConfig::default();
     config.spill.memory = memory;
     config
 }
 
-async fn audited(world: &World, memory: usize) -> Audit {
+async fn audited(world: &World, memory: usize) -> CheckReport {
     let config = with_memory(memory);
-    audit_log(&world.backend, "default", &config, |_| {})
+    check_log(&world.backend, "default", &config, |_| {})
         .await
         .unwrap()
 }
@@ -118,7 +118,7 @@ async fn the_end_of_a_log_that_is_not_there_is_told_with_both_batches() {
         .delete(&log.last().unwrap().key)
         .await
         .unwrap();
-    let refused = audit_log(&world.backend, "default", &AuditConfig::default(), |_| {}).await;
+    let refused = check_log(&world.backend, "default", &CheckConfig::default(), |_| {}).await;
     let text = refused.unwrap_err().to_string();
     assert!(text.contains("its log ends with batch "), "{text}");
     assert!(text.contains(", which the index has"), "{text}");

@@ -27,7 +27,7 @@ impl World {
     }
 
     pub(crate) async fn audited(&self) {
-        let audit = audit_log(&self.backend, "default", &AuditConfig::default(), |_| {})
+        let audit = check_log(&self.backend, "default", &CheckConfig::default(), |_| {})
             .await
             .unwrap();
         assert!(audit.is_sound(), "{audit:?}");

@@ -90,7 +90,7 @@ async fn pages_of_any_size_join_to_the_whole_listing() {
                 assert!(page.entries.len() <= limit);
                 for entry in &page.entries {
                     assert_eq!(
-                        matches!(entry, Listed::Prefix(_)),
+                        matches!(entry, ListItem::Prefix(_)),
                         entry.key().ends_with(b"/")
                     );
                     found.push(String::from_utf8(entry.key().to_vec()).unwrap());

@@ -2,7 +2,7 @@
 
 use super::super::blob::*;
 use super::blob::{keys, noted, past, plain};
-use super::failpoints::Step;
+use super::failpoints::Failpoint;
 use super::*;
 
 /// Bytes that differ from place to place, the same for a seed.
@@ -200,7 +200,12 @@ async fn a_put_over_an_open_file_leaves_the_program_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_put_answered_is_there_after_a_crash_at_every_step_and_nothing_else() {
-    for step in [Step::Seal, Step::Commit, Step::Flush, Step::Log] {
+    for step in [
+        Failpoint::Seal,
+        Failpoint::Commit,
+        Failpoint::Flush,
+        Failpoint::Log,
+    ] {
         let world = World::new("blob-crash");
         let store = world.blobs().await;
         store.put("old", "first", &plain()).await.unwrap();

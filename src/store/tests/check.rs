@@ -303,7 +303,7 @@ pub(crate) async fn log_twin(ns: &Namespace, world: &World) {
     use crate::meta::{MemoryStore, MetaRead, MetaStore};
     let mut twin = MemoryStore::new(rows::merge);
     for object in log::read_all(&world.backend()).await.unwrap() {
-        if object.base == log::Base::Nothing {
+        if object.base == log::LogBase::Nothing {
             twin = MemoryStore::new(rows::merge);
         }
         for batch in object.batches().unwrap() {

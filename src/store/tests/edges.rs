@@ -14,7 +14,7 @@ async fn an_fsync_after_the_commit_still_waits_for_the_flush() {
     let world = World::new("fsync");
     let ns = world.open().await;
     ns.drain().await.unwrap();
-    halt(&ns, Some(pipeline::Step::Flush));
+    halt(&ns, Some(failpoints::Failpoint::Flush));
     let ino = save(&ns, ROOT, b"a", b"text").await;
     until(|| ns.0.queue.oldest_without(&[]).is_none()).await;
     let file = ns.file(ino).await.unwrap();
@@ -139,7 +139,7 @@ async fn a_linked_file_outlives_the_directory_of_its_first_name() {
     ns.link(ino, ROOT, b"b", &author()).await.unwrap();
     ns.unlink(first, b"a", &author()).await.unwrap();
     ns.rmdir(ROOT, b"d", &author()).await.unwrap();
-    halt(&ns, Some(pipeline::Step::Commit));
+    halt(&ns, Some(failpoints::Failpoint::Commit));
     ns.rename((ROOT, b"e"), (ROOT, b"f"), RenameMode::Replace, &author())
         .await
         .unwrap();
@@ -184,7 +184,7 @@ async fn a_new_file_flushed_before_an_fsync_keeps_both_states() {
 async fn a_state_the_journal_refused_still_counts_as_dirty() {
     let world = World::new("refused");
     let ns = world.open().await;
-    halt(&ns, Some(pipeline::Step::Seal));
+    halt(&ns, Some(failpoints::Failpoint::Seal));
     let (_, file) = ns
         .create_open(ROOT, b"a", new_file(), &author())
         .await
@@ -205,7 +205,7 @@ async fn a_task_that_panics_ends_everything_that_waits() {
     let ns = world.open().await;
     let ino = save(&ns, ROOT, b"a", b"one").await;
     ns.drain().await.unwrap();
-    halt(&ns, Some(pipeline::Step::Commit));
+    halt(&ns, Some(failpoints::Failpoint::Commit));
     save(&ns, ROOT, b"a", b"two").await;
     let draining = tokio::spawn({
         let ns = ns.clone();
@@ -270,9 +270,9 @@ async fn what_df_tells_is_counted_again() {
 async fn a_wrong_count_of_files_is_named() {
     let index = crate::meta::MemoryStore::new(rows::merge);
     let mut batch = crate::meta::Batch::new();
-    let wrong = rows::Applied {
+    let wrong = rows::AppliedRow {
         files: 1,
-        ..rows::Applied::default()
+        ..rows::AppliedRow::default()
     };
     batch.put(keys::applied(), rows::encode(&wrong));
     let _commit = index.commit(batch).await.unwrap();

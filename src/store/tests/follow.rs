@@ -231,7 +231,7 @@ async fn a_follower_outlives_its_writer_and_follows_the_next() {
     let ns = world.open().await;
     save(&ns, ROOT, b"kept", b"durable").await;
     ns.drain().await.unwrap();
-    halt(&ns, Some(pipeline::Step::Commit));
+    halt(&ns, Some(failpoints::Failpoint::Commit));
     save(&ns, ROOT, b"late", b"acknowledged").await;
     // The machine of the one that is killed keeps its cache directory.
     world = world.kill(ns).await;

@@ -52,7 +52,7 @@ async fn filled_by(len: usize) {
     };
     let ns = world.open().await;
     save(&ns, ROOT, b"before", b"text").await;
-    halt(&ns, Some(pipeline::Step::Seal));
+    halt(&ns, Some(failpoints::Failpoint::Seal));
     let (_, file) = ns
         .create_open(ROOT, b"big", new_file(), &author())
         .await

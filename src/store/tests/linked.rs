@@ -74,7 +74,7 @@ async fn sound(world: &World, name: &[u8], text: &[u8]) {
             assert_eq!(hash(&bytes[extent.offset as usize..end]), extent.hash);
         }
     }
-    let audit = audit_log(&world.backend, "default", &AuditConfig::default(), |_| {})
+    let audit = check_log(&world.backend, "default", &CheckConfig::default(), |_| {})
         .await
         .unwrap();
     assert!(audit.is_sound(), "{audit:?}");
@@ -85,7 +85,7 @@ async fn a_large_file_reaches_a_local_bucket_without_a_copy() {
     let disk = tempfile::tempdir().unwrap();
     let world = local(&disk);
     let ns = world.open().await;
-    halt(&ns, Some(pipeline::Step::Seal));
+    halt(&ns, Some(failpoints::Failpoint::Seal));
     write(&ns, b"big", &text(1)).await;
     let staged = inodes(world.cache.path(), "staging");
     assert_eq!(staged.len(), 3);
@@ -110,8 +110,8 @@ async fn a_large_file_reaches_a_local_bucket_without_a_copy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_around_the_link_loses_nothing() {
-    use pipeline::Step;
-    for step in [Step::Seal, Step::Upload, Step::Commit] {
+    use failpoints::Failpoint;
+    for step in [Failpoint::Seal, Failpoint::Upload, Failpoint::Commit] {
         let disk = tempfile::tempdir().unwrap();
         let world = local(&disk);
         let ns = world.open().await;
@@ -119,7 +119,7 @@ async fn a_crash_around_the_link_loses_nothing() {
         halt(&ns, Some(step));
         write(&ns, b"big", &text(2)).await;
         let staged = inodes(world.cache.path(), "staging");
-        if step == Step::Commit {
+        if step == Failpoint::Commit {
             for _ in 0..2000 {
                 if inodes(disk.path(), "data") == staged {
                     break;
@@ -153,7 +153,7 @@ async fn a_bucket_that_refuses_links_gets_copies() {
     let foreign = Path::new("/proc/self/status");
     assert!(world.backend.put_linked("k", foreign, 1).await.is_err());
     let ns = world.open().await;
-    halt(&ns, Some(pipeline::Step::Seal));
+    halt(&ns, Some(failpoints::Failpoint::Seal));
     write(&ns, b"big", &text(3)).await;
     let staged = inodes(world.cache.path(), "staging");
     halt(&ns, None);

@@ -14,7 +14,7 @@ struct One {
     file: Arc<File>,
     text: Vec<u8>,
     /// Fixed states whose handles are not released.
-    waiting: VecDeque<Fixed>,
+    waiting: VecDeque<PendingFlush>,
 }
 
 impl One {

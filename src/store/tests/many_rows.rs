@@ -3,8 +3,10 @@
 use super::*;
 use crate::meta::{Batch, MetaRead, MetaStore, SlateConfig, SlateStore};
 use crate::store::data::segment::object_key;
-use crate::store::schema::rows::{Applied, Body, Closed, Entry, decode, encode};
-use log::{Base, LogObject};
+use crate::store::schema::rows::{
+    AppliedRow, DentryBody, DentryRow, VersionRecord, decode, encode,
+};
+use log::{LogBase, LogObject};
 
 /// Files of one batch.
 const BATCH: u64 = 500;
@@ -17,8 +19,8 @@ const MEMORY_MAX: u64 = 256 << 20;
 
 /// The rows of a file with an older version, to be made again under other names.
 struct Template {
-    entry: Entry,
-    closed: Closed,
+    entry: DentryRow,
+    closed: VersionRecord,
     /// A range row of a few bytes, in the row itself.
     range: Bytes,
     older: VersionId,
@@ -38,11 +40,11 @@ impl Template {
             .await
             .unwrap();
         let (key, closed) = history.next().await.unwrap().unwrap();
-        let piece = rows::Piece {
+        let piece = rows::ExtentSlice {
             start: 0,
             len: 16,
             skip: 0,
-            source: rows::Source::Inline(Bytes::from_static(b"sixteen bytes...")),
+            source: rows::ExtentSource::Inline(Bytes::from_static(b"sixteen bytes...")),
         };
         Self {
             entry: decode("C D", &entry.unwrap()).unwrap(),
@@ -62,7 +64,7 @@ impl Template {
         let (newer, older) = (content(number), content(number + (1 << 40)));
         let mut entry = self.entry.clone();
         entry.ino = Ino(number);
-        if let Body::Own { node, .. } = &mut entry.body {
+        if let DentryBody::Own { node, .. } = &mut entry.body {
             node.content = Content::Bytes(newer);
         }
         let mut closed = self.closed.clone();
@@ -83,8 +85,8 @@ impl Template {
     /// Bytes that a file takes up.
     fn space(&self) -> i64 {
         match &self.entry.body {
-            Body::Own { node, .. } => node.space().cast_signed(),
-            Body::Linked(_) => 0,
+            DentryBody::Own { node, .. } => node.space().cast_signed(),
+            DentryBody::Linked(_) => 0,
         }
     }
 }
@@ -98,7 +100,7 @@ async fn fill(backend: &Backend, template: &Template, files: u64) {
     let store = SlateStore::open(backend.object_store(), "meta", slate);
     let store = store.await.unwrap();
     let applied = store.get(&keys::applied()).await.unwrap().unwrap();
-    let mut applied: Applied = decode("G A", &applied).unwrap();
+    let mut applied: AppliedRow = decode("G A", &applied).unwrap();
     let (mut sequence, mut batches, mut first) = (0, Vec::new(), 1);
     for start in (0..files).step_by(BATCH as usize) {
         let (mut batch, end) = (Batch::new(), files.min(start + BATCH));
@@ -119,7 +121,7 @@ async fn fill(backend: &Backend, template: &Template, files: u64) {
         let object = LogObject {
             epoch: store.epoch(),
             first,
-            base: Base::Before,
+            base: LogBase::Before,
             settled: 0,
             batches: std::mem::take(&mut batches),
         };
@@ -160,12 +162,12 @@ async fn a_check_of_many_rows_takes_bounded_memory() {
     drop(ns);
     fill(&backend.child("default"), &template, files).await;
 
-    let mut config = AuditConfig::default();
+    let mut config = CheckConfig::default();
     config.spill.memory = memory;
     // Forgets what making the rows took.
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     let before = peak();
-    let audit = audit_log(&backend, "default", &config, |_| {}).await;
+    let audit = check_log(&backend, "default", &config, |_| {}).await;
     let audit = audit.unwrap();
     let took = peak() - before;
     println!(

@@ -28,7 +28,7 @@ const BEFORE: [Step; 6] = [
 ];
 
 async fn matrix(steps: &[Step]) {
-    let only = [pipeline::Step::Seal, pipeline::Step::Upload].map(Some);
+    let only = [failpoints::Failpoint::Seal, failpoints::Failpoint::Upload].map(Some);
     let before = HALTS.into_iter().flatten().map(Some);
     for (halt, only) in before.map(|h| (h, false)).chain(only.map(|h| (h, true))) {
         let mut session = Session::new(World::new("matrix"), halt).await;
@@ -47,7 +47,7 @@ async fn matrix(steps: &[Step]) {
                 open(&session.tree) && !matches!(step, Step::Open(..) | Step::Append(..));
             session.rest().await;
             kept(&session, None).await;
-            kept(&session, Some(pipeline::Step::Upload)).await;
+            kept(&session, Some(failpoints::Failpoint::Upload)).await;
             wiped(&session, &settled).await;
             overtaken(&session, &settled).await;
         }
@@ -74,7 +74,7 @@ async fn as_left(ns: &Namespace, session: &Session, settled: &Tree) {
     let synced = tree.synced.values().max().copied().unwrap_or(0);
     let last = match session.halt {
         // Only the log is missing: everything has been flushed.
-        Some(pipeline::Step::Log) if !open(tree) => tree.live.len() - 1,
+        Some(failpoints::Failpoint::Log) if !open(tree) => tree.live.len() - 1,
         _ => synced,
     };
     let states: Vec<Live> = (last..tree.live.len()).map(|s| modelled(tree, s)).collect();

@@ -33,7 +33,7 @@ use bytes::Bytes;
 
 use crate::backend::{Backend, BackendConfig};
 use crate::env::SeededEnv;
-use crate::store::commit::{log, pipeline};
+use crate::store::commit::log;
 use crate::store::model::failpoints;
 use crate::store::schema::{keys, rows};
 use crate::store::*;
@@ -141,16 +141,16 @@ fn config(cache_dir: PathBuf) -> NamespaceConfig {
         cache_bytes: 0,
         memory_bytes: 32 << 20,
         dirty_bytes_max: 256 << 20,
-        gather: Gather::For(std::time::Duration::from_millis(1)),
+        gather: Linger::For(std::time::Duration::from_millis(1)),
         host: "testhost".to_owned(),
         owner: (0, 0),
-        reclaim: Reclaim::OnRequest,
+        reclaim: GcMode::OnRequest,
         grace: std::time::Duration::from_secs(3600),
     }
 }
 
 /// Lets the pipeline go no further than before `step`; `None` lets it go on.
-pub(crate) fn halt(namespace: &Namespace, step: Option<pipeline::Step>) {
+pub(crate) fn halt(namespace: &Namespace, step: Option<failpoints::Failpoint>) {
     namespace.0.health.halt.set(step);
 }
 

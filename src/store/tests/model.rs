@@ -82,10 +82,10 @@ async fn case(seed: u64) {
     let halts = [
         None,
         None,
-        Some(pipeline::Step::Seal),
-        Some(pipeline::Step::Commit),
-        Some(pipeline::Step::Flush),
-        Some(pipeline::Step::Log),
+        Some(failpoints::Failpoint::Seal),
+        Some(failpoints::Failpoint::Commit),
+        Some(failpoints::Failpoint::Flush),
+        Some(failpoints::Failpoint::Log),
     ];
     let mut session = Session::new(World::new("model"), halts[dice.roll(halts.len())]).await;
     let mut taken = 0;

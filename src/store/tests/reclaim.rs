@@ -16,7 +16,7 @@ fn bytes(fill: u8, len: usize) -> Vec<u8> {
 }
 
 /// Everything that can go has gone, and the grace period is over.
-pub(crate) async fn settle(ns: &Namespace, world: &World) -> Reclaimed {
+pub(crate) async fn settle(ns: &Namespace, world: &World) -> GcCounters {
     ns.drain().await.unwrap();
     let mut last = ns.reclaim().await.unwrap();
     for _ in 0..4 {
@@ -61,13 +61,13 @@ async fn an_older_version_takes_the_place_of_a_deleted_one() {
     ns.delete_version(ROOT, b"a", before[1]).await.unwrap();
     assert_eq!(history(&ns, ROOT, b"a").await, [&b"one"[..], b"three"]);
     let then = ns.entry_at(ROOT, b"a", at).await.unwrap().unwrap();
-    assert_eq!((then.version, then.kept), (before[0], Kept::Thinned));
+    assert_eq!((then.version, then.kept), (before[0], Retained::Thinned));
     assert_eq!(check::read_past(&ns, &then).await, b"one");
     ns.delete_version(ROOT, b"a", before[0]).await.unwrap();
     assert_eq!(history(&ns, ROOT, b"a").await, [&b"three"[..]]);
     for at in [before[0].instant, at] {
         let then = ns.entry_at(ROOT, b"a", at).await.unwrap().unwrap();
-        assert_eq!((then.kept, then.attrs.size), (Kept::Nothing, 3));
+        assert_eq!((then.kept, then.attrs.size), (Retained::Nothing, 3));
         let read = ns.read_past(&then, 0, 9).await;
         assert!(matches!(read, Err(StoreError::Corrupt(_))), "{read:?}");
         let names = ns.list_at(ROOT, at).await.unwrap();
@@ -136,7 +136,7 @@ async fn deleting_the_only_version_removes_the_name() {
     assert_eq!(content(&ns, ROOT, b"a").await, None);
     assert!(ids(&ns, b"a").await.is_empty());
     let then = ns.entry_at(ROOT, b"a", id.instant).await.unwrap().unwrap();
-    assert_eq!(then.kept, Kept::Nothing);
+    assert_eq!(then.kept, Retained::Nothing);
     assert!(ns.names_with_versions(ROOT).await.unwrap().is_empty());
     let done = settle(&ns, &world).await;
     assert_eq!(segments(&world).await, [""; 0]);
@@ -256,7 +256,7 @@ async fn half_dead_segments_are_copied_and_read_from_the_copy() {
     let world = World::new("half");
     let ns = world.open().await;
     let names: Vec<Vec<u8>> = (0..20).map(|n| format!("f{n}").into_bytes()).collect();
-    halt(&ns, Some(pipeline::Step::Seal));
+    halt(&ns, Some(failpoints::Failpoint::Seal));
     for (fill, name) in names.iter().enumerate() {
         save(&ns, ROOT, name, &bytes(fill as u8 + 1, 30_000)).await;
     }

@@ -190,9 +190,9 @@ async fn case(seed: u64) {
         step(&ns, &mut dice, &mut known, number + 1).await;
         if dice.roll(12) == 0 {
             let halts = [
-                pipeline::Step::Commit,
-                pipeline::Step::Flush,
-                pipeline::Step::Log,
+                failpoints::Failpoint::Commit,
+                failpoints::Failpoint::Flush,
+                failpoints::Failpoint::Log,
             ];
             halt(&ns, Some(halts[dice.roll(3)]));
             for more in 0..3 {

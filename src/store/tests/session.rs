@@ -44,7 +44,7 @@ pub(crate) enum Step {
 struct Handle {
     id: Id,
     file: Arc<File>,
-    fixed: Option<(Fixed, Fix)>,
+    fixed: Option<(PendingFlush, Fix)>,
 }
 
 /// A namespace, its model, and the handles a program has in it.
@@ -55,7 +55,7 @@ pub(crate) struct Session {
     handles: Vec<Option<Handle>>,
     fill: u8,
     /// Where the pipeline is halted between the steps.
-    pub(crate) halt: Option<pipeline::Step>,
+    pub(crate) halt: Option<failpoints::Failpoint>,
     /// What need not come to the halt goes on.
     pub(crate) only: bool,
     /// A name changed while the file was open: what the bucket then has is a state that only showed what was not saved.
@@ -63,7 +63,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) async fn new(world: World, halt: Option<pipeline::Step>) -> Self {
+    pub(crate) async fn new(world: World, halt: Option<failpoints::Failpoint>) -> Self {
         let ns = world.open().await;
         super::halt(&ns, halt);
         let tree = Tree::new(ns.now());
@@ -558,18 +558,18 @@ impl Session {
             return shared.bring(&free).await.unwrap();
         }
         match self.halt {
-            Some(pipeline::Step::Seal | pipeline::Step::Upload) => {}
-            Some(pipeline::Step::Commit) => {
+            Some(failpoints::Failpoint::Seal | failpoints::Failpoint::Upload) => {}
+            Some(failpoints::Failpoint::Commit) => {
                 while !shared.queue.unsealed().is_empty() {
                     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
                 }
             }
-            Some(pipeline::Step::Flush) => {
+            Some(failpoints::Failpoint::Flush) => {
                 while shared.queue.oldest_without(&[]).is_some() {
                     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
                 }
             }
-            Some(pipeline::Step::Log) => shared.bring(&shared.queue.all()).await.unwrap(),
+            Some(failpoints::Failpoint::Log) => shared.bring(&shared.queue.all()).await.unwrap(),
             None => {}
         }
     }

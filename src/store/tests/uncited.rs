@@ -26,7 +26,7 @@ async fn crashed(name: &str) -> World {
     let ns = world.open().await;
     save(&ns, ROOT, b"a", &bytes(1)).await;
     ns.drain().await.unwrap();
-    halt(&ns, Some(pipeline::Step::Commit));
+    halt(&ns, Some(failpoints::Failpoint::Commit));
     save(&ns, ROOT, b"b", &bytes(2)).await;
     while segments(&world).await.len() < 2 {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;

@@ -28,9 +28,9 @@ async fn rest() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_leaves_the_tree_removed_or_back() {
     let halts = [
-        Some(pipeline::Step::Seal),
-        Some(pipeline::Step::Commit),
-        Some(pipeline::Step::Flush),
+        Some(failpoints::Failpoint::Seal),
+        Some(failpoints::Failpoint::Commit),
+        Some(failpoints::Failpoint::Flush),
         None,
     ];
     for (halted, entries_max) in halts.into_iter().flat_map(|h| [(h, 1000), (h, 3)]) {

@@ -3,12 +3,12 @@
 use super::session::{Session, Step};
 use super::*;
 
-pub(super) const HALTS: [Option<pipeline::Step>; 6] = [
-    Some(pipeline::Step::Seal),
-    Some(pipeline::Step::Upload),
-    Some(pipeline::Step::Commit),
-    Some(pipeline::Step::Flush),
-    Some(pipeline::Step::Log),
+pub(super) const HALTS: [Option<failpoints::Failpoint>; 6] = [
+    Some(failpoints::Failpoint::Seal),
+    Some(failpoints::Failpoint::Upload),
+    Some(failpoints::Failpoint::Commit),
+    Some(failpoints::Failpoint::Flush),
+    Some(failpoints::Failpoint::Log),
     None,
 ];
 
@@ -38,14 +38,14 @@ async fn crashes(session: &Session) {
     check::live(&session.ns, &session.tree).await;
     kept(session, None).await;
     if session.halt.is_some() {
-        kept(session, Some(pipeline::Step::Seal)).await;
-        kept(session, Some(pipeline::Step::Commit)).await;
+        kept(session, Some(failpoints::Failpoint::Seal)).await;
+        kept(session, Some(failpoints::Failpoint::Commit)).await;
     }
     wiped(session).await;
 }
 
 /// The cache is kept; with `again` the daemon is killed once more while it replays.
-pub(super) async fn kept(session: &Session, again: Option<pipeline::Step>) {
+pub(super) async fn kept(session: &Session, again: Option<failpoints::Failpoint>) {
     println!("    kept, again {again:?}");
     let mut world = session.world.fork().await;
     if again.is_some() {

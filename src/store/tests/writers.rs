@@ -72,7 +72,7 @@ fn conflicts(all: &[(Op, Vec<u8>)]) -> Vec<Vec<u8>> {
 async fn sound(world: &World, ns: Namespace) {
     ns.close().await.unwrap();
     drop(ns);
-    let audit = audit_log(&world.backend, "default", &AuditConfig::default(), |_| {})
+    let audit = check_log(&world.backend, "default", &CheckConfig::default(), |_| {})
         .await
         .unwrap();
     assert!(audit.is_sound(), "{audit:?}");
@@ -98,7 +98,7 @@ where
         .await
         .unwrap();
     ns.drain().await.unwrap();
-    halt(&ns, Some(pipeline::Step::Seal));
+    halt(&ns, Some(failpoints::Failpoint::Seal));
     work(ns.clone()).await;
     let left = world.kill(ns).await;
     let beside = left.beside();
@@ -156,7 +156,7 @@ async fn acknowledged_saves_come_back_behind_what_the_other_writer_left() {
     assert_eq!((told.versions, told.places), (2, vec!["f".to_owned()]));
     sound(&left, ns).await;
     let ns = left.open().await;
-    assert_eq!(ns.conflicts(), Conflicts::default());
+    assert_eq!(ns.conflicts(), RecoveredConflicts::default());
     assert_eq!(history(&ns, ROOT, b"f").await.len(), 5);
     sound(&left, ns).await;
 }
@@ -572,7 +572,7 @@ async fn a_fenced_writer_acknowledges_nothing_more() {
 async fn what_is_applied_is_known_after_many_other_writers() {
     let world = World::new("many");
     let ns = world.open().await;
-    halt(&ns, Some(pipeline::Step::Log));
+    halt(&ns, Some(failpoints::Failpoint::Log));
     let ino = save(&ns, ROOT, b"f", b"one").await;
     ns.file(ino).await.unwrap().sync(&author()).await.unwrap();
     let left = world.kill(ns).await;
@@ -582,12 +582,12 @@ async fn what_is_applied_is_known_after_many_other_writers() {
         ns.close().await.unwrap();
     }
     let ns = left.open().await;
-    assert_eq!(ns.conflicts(), Conflicts::default());
+    assert_eq!(ns.conflicts(), RecoveredConflicts::default());
     assert_eq!(history(&ns, ROOT, b"f").await, [b"one"]);
     assert_eq!(history(&ns, ROOT, b"g").await.len(), 40);
     save(&ns, ROOT, b"f", b"two").await;
     ns.drain().await.unwrap();
-    let row: Option<rows::Applied> = ns.0.view.row("G A", &keys::applied()).await.unwrap();
+    let row: Option<rows::AppliedRow> = ns.0.view.row("G A", &keys::applied()).await.unwrap();
     assert!(row.is_some_and(|row| row.marks.len() <= 32));
     sound(&left, ns).await;
 }

@@ -5,11 +5,13 @@ use bytes::Bytes;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{AttrChange, Ino, Stat, Time, Timestamp};
 use crate::store::namespace::{Namespace, Shared};
-use crate::store::schema::journal_record::Order;
+use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{Body, DirectoryRow, Entry, InodeRow, Node, encode};
+use crate::store::schema::rows::{
+    DentryBody, DentryRow, DirectoryRow, InodeRow, InodeState, encode,
+};
 use crate::store::tree::flush::alive;
-use crate::store::tree::inode::{Leaf, Loaded, Locked};
+use crate::store::tree::inode::{CachedInode, FileInode, LockedInode};
 use crate::sync::{Arc, lock};
 
 /// Bytes of all extended attributes of an inode, names included, at most: room for one of the largest, 64 KiB under a name
@@ -42,9 +44,9 @@ impl Namespace {
             .change(&mut locked, |node, now| change.apply(&mut node.attrs, now))
             .await?;
         match locked.loaded() {
-            Loaded::Directory(directory) => Ok(directory.stat(ino)),
-            Loaded::Leaf(leaf) => Ok(leaf.stat(ino)),
-            Loaded::No | Loaded::Gone => Err(StoreError::NotFound),
+            CachedInode::Directory(directory) => Ok(directory.stat(ino)),
+            CachedInode::Leaf(leaf) => Ok(leaf.stat(ino)),
+            CachedInode::No | CachedInode::Gone => Err(StoreError::NotFound),
         }
     }
 
@@ -77,9 +79,9 @@ impl Namespace {
     async fn xattrs(&self, ino: Ino) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         let mut locked = self.0.lock(ino).await?;
         match locked.loaded() {
-            Loaded::Directory(directory) => Ok(directory.node.xattrs.clone()),
-            Loaded::Leaf(leaf) => Ok(leaf.node.xattrs.clone()),
-            Loaded::No | Loaded::Gone => Err(StoreError::NotFound),
+            CachedInode::Directory(directory) => Ok(directory.node.xattrs.clone()),
+            CachedInode::Leaf(leaf) => Ok(leaf.node.xattrs.clone()),
+            CachedInode::No | CachedInode::Gone => Err(StoreError::NotFound),
         }
     }
 
@@ -97,9 +99,9 @@ impl Namespace {
         self.0.room_for_names().await;
         let mut locked = self.0.lock(ino).await?;
         let old = match locked.loaded() {
-            Loaded::Directory(directory) => &directory.node.xattrs,
-            Loaded::Leaf(leaf) => &leaf.node.xattrs,
-            Loaded::No | Loaded::Gone => return Err(StoreError::NotFound),
+            CachedInode::Directory(directory) => &directory.node.xattrs,
+            CachedInode::Leaf(leaf) => &leaf.node.xattrs,
+            CachedInode::No | CachedInode::Gone => return Err(StoreError::NotFound),
         };
         let new = changed_xattrs(old, name, value, mode)?;
         self.0
@@ -142,7 +144,7 @@ pub(crate) fn changed_xattrs(
 
 impl Shared {
     /// Dates a locked inode: a call that was to change its bytes has changed none.
-    pub(crate) async fn date(&self, locked: &mut Locked) -> Result<(), StoreError> {
+    pub(crate) async fn date(&self, locked: &mut LockedInode) -> Result<(), StoreError> {
         self.change(locked, |node, now| {
             node.attrs.mtime = Time::of_change(now, node.attrs.mtime);
             node.attrs.ctime = node.attrs.mtime;
@@ -153,14 +155,14 @@ impl Shared {
     /// Changes the attributes of the current state of a locked inode.
     async fn change(
         &self,
-        locked: &mut Locked,
-        how: impl FnOnce(&mut Node, Time),
+        locked: &mut LockedInode,
+        how: impl FnOnce(&mut InodeState, Time),
     ) -> Result<(), StoreError> {
         let inode = Arc::clone(&locked.inode);
         let answer = self.clock.begin();
         let at = answer.at();
         match locked.loaded() {
-            Loaded::Directory(directory) => {
+            CachedInode::Directory(directory) => {
                 let slot = directory.place.clone();
                 let old = self
                     .entry(slot.0, &slot.1)
@@ -176,17 +178,17 @@ impl Shared {
                     atime: Some((at, node.attrs.atime)),
                     ..DirectoryRow::default()
                 };
-                let mut order = Order {
+                let mut order = Dependencies {
                     touches: vec![keys::entry(slot.0, &slot.1), keys::inode(inode.ino)],
-                    ..Order::default()
+                    ..Dependencies::default()
                 };
                 order.within.extend((slot.0 != Ino(0)).then_some(slot.0));
                 let mut draft = self.draft(at, order);
-                let Body::Own { state, .. } = old.body else {
+                let DentryBody::Own { state, .. } = old.body else {
                     return Err(StoreError::Corrupt("a linked directory".to_owned()));
                 };
-                let entry = Entry {
-                    body: Body::Own {
+                let entry = DentryRow {
+                    body: DentryBody::Own {
                         node: node.clone(),
                         state,
                     },
@@ -202,19 +204,19 @@ impl Shared {
                 directory.row.merge(row);
                 Ok(())
             }
-            Loaded::Leaf(leaf) => self.change_leaf(inode.ino, leaf, how, at).await,
-            Loaded::No | Loaded::Gone => Err(StoreError::NotFound),
+            CachedInode::Leaf(leaf) => self.change_leaf(inode.ino, leaf, how, at).await,
+            CachedInode::No | CachedInode::Gone => Err(StoreError::NotFound),
         }
     }
 
     async fn change_leaf(
         &self,
         ino: Ino,
-        leaf: &mut Leaf,
-        how: impl FnOnce(&mut Node, Time),
+        leaf: &mut FileInode,
+        how: impl FnOnce(&mut InodeState, Time),
         at: Timestamp,
     ) -> Result<(), StoreError> {
-        let mut live = Node {
+        let mut live = InodeState {
             attrs: leaf.attrs.clone(),
             ..leaf.node.clone()
         };

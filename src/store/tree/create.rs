@@ -2,20 +2,22 @@
 
 use bytes::Bytes;
 
-use crate::store::commit::queue::Draft;
+use crate::store::commit::queue::Txn;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{
     Attrs, Author, Content, EndOp, Ino, Kind, Op, Origin, Stat, Time, Timestamp,
 };
 use crate::store::namespace::{Namespace, Shared};
-use crate::store::schema::journal_record::Order;
+use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    Body, DirectoryRow, Entry, InodeRow, LinkedRow, Node, State, encode,
+    DentryBody, DentryRow, DirectoryRow, EntryState, InodeRow, InodeState, LinkedRow, encode,
 };
 use crate::store::tree::file::File;
-use crate::store::tree::inode::{Directory, Home, Leaf, Loaded, Locked, find};
-use crate::store::tree::lookup::Listing;
+use crate::store::tree::inode::{
+    CachedDirectory, CachedInode, FileInode, LinkState, LockedInode, find,
+};
+use crate::store::tree::lookup::DirectoryListing;
 use crate::sync::Arc;
 
 /// Bytes of a name, at most.
@@ -99,9 +101,9 @@ impl Namespace {
     ///
     /// # Errors
     /// `NotFound`, `NotDirectory`.
-    pub async fn list(&self, directory: Ino) -> Result<Listing, StoreError> {
+    pub async fn list(&self, directory: Ino) -> Result<DirectoryListing, StoreError> {
         match self.0.stat(directory).await?.kind {
-            Kind::Directory => Ok(Listing::new(Arc::clone(&self.0), directory)),
+            Kind::Directory => Ok(DirectoryListing::new(Arc::clone(&self.0), directory)),
             _ => Err(StoreError::NotDirectory),
         }
     }
@@ -173,7 +175,7 @@ impl Shared {
         name: &[u8],
         new: NewNode,
         author: &Author,
-    ) -> Result<(Stat, Locked), StoreError> {
+    ) -> Result<(Stat, LockedInode), StoreError> {
         check_entry_name(name)?;
         self.room_for_names().await;
         let mut above = self.lock(parent).await?;
@@ -203,9 +205,9 @@ impl Shared {
         }
         *fresh.loaded() = loaded;
         let stat = match fresh.loaded() {
-            Loaded::Directory(directory) => directory.stat(ino),
-            Loaded::Leaf(leaf) => leaf.stat(ino),
-            Loaded::No | Loaded::Gone => return Err(StoreError::NotFound),
+            CachedInode::Directory(directory) => directory.stat(ino),
+            CachedInode::Leaf(leaf) => leaf.stat(ino),
+            CachedInode::No | CachedInode::Gone => return Err(StoreError::NotFound),
         };
         if node.kind == Kind::File {
             self.inodes.unsettle(&fresh.inode);
@@ -215,25 +217,25 @@ impl Shared {
 
     fn new_rows(
         &self,
-        draft: &mut Draft,
+        draft: &mut Txn,
         ino: Ino,
-        (slot, node): (&(Ino, Bytes), &Node),
+        (slot, node): (&(Ino, Bytes), &InodeState),
         author: &Author,
-    ) -> Loaded {
+    ) -> CachedInode {
         let at = draft.instant;
         let born = node.kind != Kind::File;
         let state = if born {
-            State::Version(self.stamp(at, Op::Create, author, None))
+            EntryState::Version(self.stamp(at, Op::Create, author, None))
         } else {
             draft.rows.put(keys::unsettled(ino), encode(&()));
-            State::Unborn { behind: None }
+            EntryState::Unborn { behind: None }
         };
         let alive_since = if born { at } else { Timestamp(u64::MAX) };
-        let body = Body::Own {
+        let body = DentryBody::Own {
             node: node.clone(),
             state: state.clone(),
         };
-        let entry = Entry {
+        let entry = DentryRow {
             ino,
             bound: at,
             alive_since,
@@ -252,19 +254,19 @@ impl Shared {
             draft
                 .rows
                 .merge(keys::inode(ino), encode(&InodeRow::Directory(row.clone())));
-            return Loaded::Directory(Box::new(Directory {
+            return CachedInode::Directory(Box::new(CachedDirectory {
                 row,
                 node: node.clone(),
                 place: slot.clone(),
             }));
         }
         self.put_place(draft, ino, slot);
-        let home = Home::Slot {
+        let home = LinkState::Slot {
             place: slot.clone(),
             bound: at,
             alive_since,
         };
-        Loaded::Leaf(Box::new(Leaf::new(home, node.clone(), state)))
+        CachedInode::Leaf(Box::new(FileInode::new(home, node.clone(), state)))
     }
 
     async fn link(
@@ -276,7 +278,7 @@ impl Shared {
     ) -> Result<(), StoreError> {
         let mut locked = self.lock_all(&[ino, parent]).await?;
         find(&mut locked, parent)
-            .and_then(Locked::directory)
+            .and_then(LockedInode::directory)
             .ok_or(StoreError::NotDirectory)?;
         if self.entry(parent, name).await?.is_some() {
             return Err(StoreError::Exists);
@@ -290,7 +292,7 @@ impl Shared {
         let at = answer.at();
         let mut draft = self.draft(at, self.order_in(parent, name, ino).await?);
         let leaf = find(&mut locked, ino)
-            .and_then(Locked::leaf)
+            .and_then(LockedInode::leaf)
             .ok_or(StoreError::NotFound)?;
         let origin = leaf.place().map(|(directory, name)| Origin {
             directory: *directory,
@@ -310,11 +312,11 @@ impl Shared {
             .rows
             .put(keys::inode(ino), encode(&InodeRow::Linked(Box::new(row))));
         let stamp = self.stamp(at, Op::Link, author, origin);
-        let entry = Entry {
+        let entry = DentryRow {
             ino,
             bound: at,
             alive_since: at,
-            body: Body::Linked(stamp),
+            body: DentryBody::Linked(stamp),
         };
         draft.rows.put(keys::entry(parent, name), encode(&entry));
         let change = DirectoryRow {
@@ -324,20 +326,21 @@ impl Shared {
         };
         let change = self.touch(&mut draft, parent, change);
         self.enqueue(draft)?;
-        leaf.home = Home::Linked { place, nlink };
+        leaf.home = LinkState::Linked { place, nlink };
         leaf.attrs.ctime = node.attrs.ctime;
         leaf.node = node;
         leaf.state = state;
-        if let Some(directory) = find(&mut locked, parent).and_then(Locked::directory) {
+        if let Some(directory) = find(&mut locked, parent).and_then(LockedInode::directory) {
             directory.row.merge(change);
         }
         Ok(())
     }
 
     /// The state of an inode that gets a second name: what stood behind it stood under its first name only.
-    fn shared_state(&self, draft: &mut Draft, leaf: &Leaf) -> State {
+    fn shared_state(&self, draft: &mut Txn, leaf: &FileInode) -> EntryState {
         let mut state = leaf.state.clone();
-        if let (State::Unborn { behind }, Home::Slot { place, .. }) = (&mut state, &leaf.home)
+        if let (EntryState::Unborn { behind }, LinkState::Slot { place, .. }) =
+            (&mut state, &leaf.home)
             && let Some(last) = behind.take()
         {
             let end = (draft.instant, EndOp::Replaced);
@@ -349,13 +352,13 @@ impl Shared {
     /// Turns an inode's only name into one of several; where it hangs, and how many names it has with one more.
     fn share(
         &self,
-        draft: &mut Draft,
-        (ino, leaf): (Ino, &Leaf),
+        draft: &mut Txn,
+        (ino, leaf): (Ino, &FileInode),
         author: &Author,
     ) -> Result<((Ino, Bytes), u32), StoreError> {
         let at = draft.instant;
         match &leaf.home {
-            Home::Slot {
+            LinkState::Slot {
                 place,
                 bound,
                 alive_since,
@@ -363,24 +366,24 @@ impl Shared {
                 draft.order.touches.push(keys::entry(place.0, &place.1));
                 draft.order.within.push(place.0);
                 let stamp = match &leaf.state {
-                    State::Version(stamp) => stamp.clone(),
-                    State::Provisional(last) => last.stamp.clone(),
-                    State::Unborn { .. } => self.stamp(at, Op::Create, author, None),
+                    EntryState::Version(stamp) => stamp.clone(),
+                    EntryState::Provisional(last) => last.stamp.clone(),
+                    EntryState::Unborn { .. } => self.stamp(at, Op::Create, author, None),
                 };
-                let entry = Entry {
+                let entry = DentryRow {
                     ino,
                     bound: *bound,
                     alive_since: (*alive_since).min(at),
-                    body: Body::Linked(stamp),
+                    body: DentryBody::Linked(stamp),
                 };
                 draft
                     .rows
                     .put(keys::entry(place.0, &place.1), encode(&entry));
                 Ok((place.clone(), 2))
             }
-            Home::Linked { nlink, .. } if *nlink >= LINK_MAX => Err(StoreError::TooManyLinks),
-            Home::Linked { place, nlink } => Ok((place.clone(), nlink + 1)),
-            Home::Orphan => Err(StoreError::NotFound),
+            LinkState::Linked { nlink, .. } if *nlink >= LINK_MAX => Err(StoreError::TooManyLinks),
+            LinkState::Linked { place, nlink } => Ok((place.clone(), nlink + 1)),
+            LinkState::Orphan => Err(StoreError::NotFound),
         }
     }
 
@@ -396,7 +399,7 @@ impl Shared {
         }
         let answer = self.clock.begin();
         let (uid, gid) = self.config.owner;
-        let mut draft = self.draft(answer.at(), Order::default());
+        let mut draft = self.draft(answer.at(), Dependencies::default());
         let node = crate::store::tree::lookup::root_node(uid, gid, draft.time);
         let slot = (Ino(0), Bytes::new());
         self.new_rows(
@@ -410,7 +413,7 @@ impl Shared {
     }
 }
 
-fn node_of(new: &NewNode, time: Time) -> Node {
+fn node_of(new: &NewNode, time: Time) -> InodeState {
     let (content, size) = match new.kind {
         Kind::Symlink => (Content::Target(new.target.clone()), new.target.len() as u64),
         _ => (Content::Empty, 0),
@@ -426,7 +429,7 @@ fn node_of(new: &NewNode, time: Time) -> Node {
         ctime: time,
         btime: time,
     };
-    Node {
+    InodeState {
         kind: new.kind,
         attrs,
         xattrs: new.xattrs.clone(),

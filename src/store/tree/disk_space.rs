@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use crate::store::model::error::StoreError;
-use crate::store::model::failpoints::Step;
+use crate::store::model::failpoints::Failpoint;
 use crate::store::namespace::Shared;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -31,7 +31,7 @@ const TRIES: u32 = 3;
 
 /// Room on the disk of one namespace's cache directory.
 #[derive(Debug, Default)]
-pub(crate) struct Space {
+pub(crate) struct DiskSpace {
     pressed: Notify,
     /// How often everything was begun to be brought to the bucket.
     begun: AtomicU64,
@@ -39,7 +39,7 @@ pub(crate) struct Space {
     ended: watch::Sender<u64>,
 }
 
-impl Space {
+impl DiskSpace {
     /// Asks for room: what is written is to go to the bucket now.
     fn press(&self) {
         self.pressed.notify_one();
@@ -63,7 +63,7 @@ impl Space {
 
 /// A call that may find no room.
 #[derive(Debug)]
-pub(crate) struct Waiting<'a> {
+pub(crate) struct SpaceWait<'a> {
     shared: &'a Shared,
     progress: u64,
     setbacks: u64,
@@ -88,8 +88,8 @@ impl Shared {
     }
 
     /// What a call needs that may have to wait for room; made before it is tried.
-    pub(crate) fn waiting(&self) -> Waiting<'_> {
-        Waiting {
+    pub(crate) fn waiting(&self) -> SpaceWait<'_> {
+        SpaceWait {
             shared: self,
             progress: *self.health.progress().borrow(),
             setbacks: self.setbacks(),
@@ -111,7 +111,7 @@ impl Shared {
     }
 }
 
-impl Waiting<'_> {
+impl SpaceWait<'_> {
     /// Waits until there may be more room than before, for a call that found none for `len` bytes.
     ///
     /// # Errors
@@ -127,7 +127,7 @@ impl Waiting<'_> {
         loop {
             let moved = *progress.borrow_and_update();
             if moved > self.progress {
-                *self = Waiting {
+                *self = SpaceWait {
                     progress: moved,
                     ..shared.waiting()
                 };
@@ -138,7 +138,7 @@ impl Waiting<'_> {
                 return Err(StoreError::NoSpace);
             }
             let all_there = *shared.space.ended.borrow() > self.begun;
-            if all_there || shared.health.halt.before(Step::Seal) {
+            if all_there || shared.health.halt.before(Failpoint::Seal) {
                 idle += LOOK;
                 // The last holder of a file that the bucket has may let it go a moment later.
                 if self.tries < TRIES && shared.staging.room(len).is_ok() {

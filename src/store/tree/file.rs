@@ -9,14 +9,14 @@ use std::sync::atomic::Ordering;
 use bytes::{Bytes, BytesMut};
 
 use crate::cache::{Permit, Source, StagingFile};
-use crate::store::data::extent_map::Stretch;
+use crate::store::data::extent_map::ResolvedExtent;
 use crate::store::data::segment::SEGMENT_MAX;
 use crate::store::follower::Role;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Author, ContentRef, Ino, Kind, Stat, Time};
 use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::journal_record::Record;
-use crate::store::tree::inode::{Home, Inode, Leaf, Locked, Working};
+use crate::store::tree::inode::{FileInode, Inode, LinkState, LockedInode, WriteSession};
 use crate::sync::Arc;
 
 /// Unsealed bytes of an inode that stay in memory and in the journal; beyond it a staging file takes them.
@@ -64,7 +64,7 @@ impl Namespace {
         if leaf.node.kind != Kind::File {
             return Err(StoreError::Invalid("not a regular file".to_owned()));
         }
-        if leaf.home == Home::Orphan && !locked.inode.is_pinned() {
+        if leaf.home == LinkState::Orphan && !locked.inode.is_pinned() {
             return Err(StoreError::NotFound);
         }
         Ok(self.0.pin(&locked))
@@ -73,7 +73,7 @@ impl Namespace {
 
 impl Shared {
     /// A use of the locked inode that keeps it alive.
-    pub(crate) fn pin(self: &Arc<Self>, locked: &Locked) -> Arc<File> {
+    pub(crate) fn pin(self: &Arc<Self>, locked: &LockedInode) -> Arc<File> {
         locked.inode.pins.fetch_add(1, Ordering::SeqCst);
         Arc::new(File {
             shared: Arc::clone(self),
@@ -85,9 +85,9 @@ impl Shared {
     pub(crate) fn working<'a>(
         &self,
         ino: Ino,
-        leaf: &'a mut Leaf,
+        leaf: &'a mut FileInode,
         author: &Author,
-    ) -> Result<&'a mut Working, StoreError> {
+    ) -> Result<&'a mut WriteSession, StoreError> {
         if leaf.working.is_none() {
             let id = self.new_id();
             let record = Record::Open {
@@ -100,7 +100,7 @@ impl Shared {
                 place: leaf.place().cloned(),
             };
             let token = self.journal(&record)?;
-            leaf.working = Some(Working {
+            leaf.working = Some(WriteSession {
                 id,
                 token,
                 files: Vec::new(),
@@ -113,7 +113,7 @@ impl Shared {
     pub(crate) fn place_bytes(
         &self,
         ino: Ino,
-        leaf: &mut Leaf,
+        leaf: &mut FileInode,
         offset: u64,
         bytes: Bytes,
         author: &Author,
@@ -156,7 +156,7 @@ impl Shared {
     /// Where the next `len` bytes go: no file becomes longer than a segment, so that each may be one.
     fn staging_file(
         &self,
-        working: &mut Working,
+        working: &mut WriteSession,
         len: u64,
     ) -> Result<Arc<StagingFile>, StoreError> {
         if let Some(file) = working.files.last() {
@@ -171,7 +171,7 @@ impl Shared {
     }
 
     /// Remembers that the inode has changes which the queue does not have.
-    pub(crate) fn dirtied(&self, inode: &Arc<Inode>, leaf: &mut Leaf, permit: Option<Permit>) {
+    pub(crate) fn dirtied(&self, inode: &Arc<Inode>, leaf: &mut FileInode, permit: Option<Permit>) {
         let now = Time::of_change(self.clock.wall(), leaf.attrs.mtime);
         leaf.attrs.mtime = now;
         leaf.attrs.ctime = now;
@@ -188,7 +188,7 @@ impl Shared {
     /// Writes into a locked leaf; the permit is for as many bytes.
     pub(crate) fn write_locked(
         &self,
-        (inode, leaf): (&Arc<Inode>, &mut Leaf),
+        (inode, leaf): (&Arc<Inode>, &mut FileInode),
         offset: u64,
         bytes: Bytes,
         (author, permit): (&Author, Permit),
@@ -207,7 +207,7 @@ impl Shared {
     pub(crate) fn truncate_locked(
         &self,
         inode: &Arc<Inode>,
-        leaf: &mut Leaf,
+        leaf: &mut FileInode,
         len: u64,
         author: &Author,
     ) -> Result<(), StoreError> {
@@ -230,7 +230,7 @@ impl Shared {
     /// Makes zeros of what a locked file has in a range; its length stays.
     async fn punch_locked(
         &self,
-        locked: &mut Locked,
+        locked: &mut LockedInode,
         range: Range<u64>,
         author: &Author,
     ) -> Result<(), StoreError> {
@@ -269,7 +269,7 @@ impl Shared {
     /// The bytes of stretches, one after another. Bytes of different extents are fetched at the same time.
     async fn gather(
         &self,
-        stretches: Vec<(u64, u64, Stretch)>,
+        stretches: Vec<(u64, u64, ResolvedExtent)>,
         len: usize,
     ) -> Result<Bytes, StoreError> {
         let parts = stretches
@@ -277,18 +277,20 @@ impl Shared {
             .map(|(start, end, stretch)| async move {
                 let len = (end - start) as usize;
                 match stretch {
-                    Stretch::Zero | Stretch::Staged(Source::Zero) => Ok(None.ok_or(len)),
-                    Stretch::Staged(Source::Memory(bytes)) => Ok(Ok(bytes)),
-                    Stretch::Staged(Source::File { file, position }) => {
+                    ResolvedExtent::Zero | ResolvedExtent::Staged(Source::Zero) => {
+                        Ok(None.ok_or(len))
+                    }
+                    ResolvedExtent::Staged(Source::Memory(bytes)) => Ok(Ok(bytes)),
+                    ResolvedExtent::Staged(Source::File { file, position }) => {
                         Ok(Ok(file.read_at(position, len)?))
                     }
-                    Stretch::Staged(Source::Reference { of, position }) => {
+                    ResolvedExtent::Staged(Source::Reference { of, position }) => {
                         let content = ContentRef::of(of);
                         let end = position + len as u64;
                         let read = Box::pin(self.read_content(content, position, end));
                         read.await.map(Ok)
                     }
-                    Stretch::Stored(source, skip) => {
+                    ResolvedExtent::Stored(source, skip) => {
                         self.extents.read(&source, skip, len as u32).await.map(Ok)
                     }
                 }
@@ -310,15 +312,15 @@ impl Shared {
     /// The stretches of `from..to` as the leaf has them now, base included.
     async fn live_stretches(
         &self,
-        leaf: LeafView,
+        leaf: ReadView,
         from: u64,
         to: u64,
-    ) -> Result<Vec<(u64, u64, Stretch)>, StoreError> {
+    ) -> Result<Vec<(u64, u64, ResolvedExtent)>, StoreError> {
         let mut out = Vec::new();
         for piece in leaf.pieces {
             let (start, end) = (piece.range.start, piece.range.end);
             match (piece.source, leaf.base) {
-                (Some(source), _) => out.push((start, end, Stretch::Staged(source))),
+                (Some(source), _) => out.push((start, end, ResolvedExtent::Staged(source))),
                 (None, Some((content, len))) => {
                     let shown = end.min(len.max(start));
                     if start < shown {
@@ -329,10 +331,10 @@ impl Shared {
                         );
                     }
                     if shown < end {
-                        out.push((shown, end, Stretch::Zero));
+                        out.push((shown, end, ResolvedExtent::Zero));
                     }
                 }
-                (None, None) => out.push((start, end, Stretch::Zero)),
+                (None, None) => out.push((start, end, ResolvedExtent::Zero)),
             }
         }
         debug_assert!(
@@ -343,7 +345,7 @@ impl Shared {
 }
 
 /// What a read needs of a leaf.
-struct LeafView {
+struct ReadView {
     pieces: Vec<crate::cache::Piece>,
     base: Option<(ContentRef, u64)>,
 }
@@ -362,7 +364,7 @@ impl File {
         self.shared.stat(self.inode.ino).await
     }
 
-    pub(crate) async fn lock(&self) -> Result<Locked, StoreError> {
+    pub(crate) async fn lock(&self) -> Result<LockedInode, StoreError> {
         self.shared.lock(self.inode.ino).await
     }
 
@@ -379,7 +381,7 @@ impl File {
                 return Ok(Bytes::new());
             }
             let seen = leaf.base;
-            let view = LeafView {
+            let view = ReadView {
                 pieces: leaf.map.pieces(offset..end),
                 base: seen,
             };
@@ -546,12 +548,17 @@ impl File {
         if offset >= size {
             return Ok(None);
         }
-        let view = LeafView {
+        let view = ReadView {
             pieces: leaf.map.pieces(offset..size),
             base: leaf.base,
         };
         let stretches = self.shared.live_stretches(view, offset, size).await?;
-        let is_hole = |s: &Stretch| matches!(s, Stretch::Zero | Stretch::Staged(Source::Zero));
+        let is_hole = |s: &ResolvedExtent| {
+            matches!(
+                s,
+                ResolvedExtent::Zero | ResolvedExtent::Staged(Source::Zero)
+            )
+        };
         let wanted = stretches
             .iter()
             .find(|(_, _, s)| is_hole(s) == (whence == Whence::Hole));

@@ -6,17 +6,19 @@
 
 use std::time::Duration;
 
-use crate::store::commit::queue::{Draft, Held, Operation};
-use crate::store::index::timestamps::Answer;
+use crate::store::commit::queue::{Guards, Operation, Txn};
+use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Author, Content, Ino, Op, Stamp, Timestamp, VersionId};
 use crate::store::namespace::{Namespace, Shared};
-use crate::store::schema::journal_record::{FixRecord, Order, Record, Settled};
+use crate::store::schema::journal_record::{BytelessFlush, Dependencies, FlushRecord, Record};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{Last, State};
+use crate::store::schema::rows::{EntryState, LastVersion};
 use crate::store::tree::file::File;
-use crate::store::tree::flush_content::Prepared;
-use crate::store::tree::inode::{Due, FixState, Home, Inode, Leaf, Lies, Locked};
+use crate::store::tree::flush_content::PreparedContent;
+use crate::store::tree::inode::{
+    FileInode, FlushedState, Inode, LinkState, LockedInode, Supersession, VersionTimestamp,
+};
 use crate::sync::{Arc, lock};
 
 /// A fixed state whose release has not come becomes provisional after this.
@@ -24,9 +26,9 @@ pub(crate) const FIX_AGE_MAX: Duration = Duration::from_secs(10);
 
 /// A state at a FLUSH, on its way to a version.
 #[derive(Clone, Debug)]
-pub struct Fixed(pub(crate) Arc<FixState>);
+pub struct PendingFlush(pub(crate) Arc<FlushedState>);
 
-impl Fixed {
+impl PendingFlush {
     /// When it was fixed.
     pub fn instant(&self) -> Timestamp {
         self.0.at
@@ -42,8 +44,8 @@ impl File {
     pub async fn fix(
         &self,
         author: &Author,
-        replaces: Option<Fixed>,
-    ) -> Result<Option<Fixed>, StoreError> {
+        replaces: Option<PendingFlush>,
+    ) -> Result<Option<PendingFlush>, StoreError> {
         self.shared.room_for_names().await;
         let mut locked = self.lock().await?;
         let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
@@ -55,7 +57,7 @@ impl File {
     ///
     /// # Errors
     /// `NoSpace`, `Unavailable`; the fix stays and can be saved again.
-    pub async fn save(&self, fixed: Fixed) -> Result<(), StoreError> {
+    pub async fn save(&self, fixed: PendingFlush) -> Result<(), StoreError> {
         self.shared.room_for_names().await;
         let mut locked = self.lock().await?;
         self.shared
@@ -116,20 +118,25 @@ impl Shared {
     pub(crate) fn fix_locked(
         &self,
         inode: &Arc<Inode>,
-        leaf: &mut Leaf,
+        leaf: &mut FileInode,
         author: &Author,
-        replaces: Option<Fixed>,
-    ) -> Result<Option<Fixed>, StoreError> {
-        if leaf.home == Home::Orphan {
+        replaces: Option<PendingFlush>,
+    ) -> Result<Option<PendingFlush>, StoreError> {
+        if leaf.home == LinkState::Orphan {
             return Ok(None);
         }
-        let settled = matches!(leaf.state, State::Version(_));
+        let settled = matches!(leaf.state, EntryState::Version(_));
         if !leaf.is_unfixed() && (settled || !leaf.fixes.is_empty()) {
-            return Ok(replaces.or_else(|| leaf.fixes.last().cloned().map(Fixed)));
+            return Ok(replaces.or_else(|| leaf.fixes.last().cloned().map(PendingFlush)));
         }
         let answer = self.clock.begin();
         let at = answer.at();
-        let mut state = self.state_of(inode, leaf, (at, Due::Answering(answer)), author)?;
+        let mut state = self.state_of(
+            inode,
+            leaf,
+            (at, VersionTimestamp::Answering(answer)),
+            author,
+        )?;
         state.hold = leaf.base.map(|(base, _)| self.pins.pin(base));
         if let Some(old) = replaces {
             if let Some(working) = state.working {
@@ -137,19 +144,19 @@ impl Shared {
                 let _covered = self.journal(&Record::Unfix { working, at })?;
             }
             leaf.fixes.retain(|f| !Arc::ptr_eq(f, &old.0));
-            *lock(&old.0.due) = Due::Lapsed;
+            *lock(&old.0.due) = VersionTimestamp::Lapsed;
         }
         let state = Arc::new(state);
         leaf.fixes.push(Arc::clone(&state));
         self.inodes.unsettle(inode);
-        Ok(Some(Fixed(state)))
+        Ok(Some(PendingFlush(state)))
     }
 
     /// Saves every waiting fix up to `last`, in order.
     pub(crate) async fn save_upto(
         &self,
-        locked: &mut Locked,
-        last: &Arc<FixState>,
+        locked: &mut LockedInode,
+        last: &Arc<FlushedState>,
         op: Op,
     ) -> Result<(), StoreError> {
         loop {
@@ -159,7 +166,7 @@ impl Shared {
             let Some(fix) = leaf.fixes.first().filter(|f| f.at <= last.at).cloned() else {
                 break;
             };
-            if leaf.home == Home::Orphan {
+            if leaf.home == LinkState::Orphan {
                 leaf.fixes.clear();
                 break;
             }
@@ -172,26 +179,26 @@ impl Shared {
             if let Some(leaf) = locked.leaf() {
                 leaf.fixes.retain(|f| !Arc::ptr_eq(f, &fix));
             }
-            *lock(&fix.due) = Due::Lapsed;
+            *lock(&fix.due) = VersionTimestamp::Lapsed;
         }
         self.settle_if_clean(locked);
         Ok(())
     }
 
     /// Saves every waiting fix: the inode is about to lose or change its name.
-    pub(crate) async fn save_fixes(&self, locked: &mut Locked) -> Result<(), StoreError> {
+    pub(crate) async fn save_fixes(&self, locked: &mut LockedInode) -> Result<(), StoreError> {
         match locked.leaf().and_then(|leaf| leaf.fixes.last().cloned()) {
             Some(last) => self.save_upto(locked, &last, Op::Write).await,
             None => Ok(()),
         }
     }
 
-    pub(crate) fn settle_if_clean(&self, locked: &mut Locked) {
+    pub(crate) fn settle_if_clean(&self, locked: &mut LockedInode) {
         let ino = locked.inode.ino;
         if let Some(leaf) = locked.leaf()
             && !leaf.is_dirty()
             && leaf.fixes.is_empty()
-            && (matches!(leaf.state, State::Version(_)) || leaf.home == Home::Orphan)
+            && (matches!(leaf.state, EntryState::Version(_)) || leaf.home == LinkState::Orphan)
         {
             leaf.dirty_since = None;
             self.inodes.settle(ino);
@@ -200,8 +207,8 @@ impl Shared {
 
     async fn save_fix(
         &self,
-        locked: &mut Locked,
-        fix: &Arc<FixState>,
+        locked: &mut LockedInode,
+        fix: &Arc<FlushedState>,
         op: Op,
     ) -> Result<(), StoreError> {
         let inode = Arc::clone(&locked.inode);
@@ -216,12 +223,13 @@ impl Shared {
             .settled
             .as_ref()
             .map_or_else(|| fix.map.clone(), |s| fix.map.since(s));
-        let unborn = matches!(leaf.state, State::Unborn { .. });
-        if matches!(leaf.state, State::Version(_)) && self.is_equal(leaf, &map, &attrs).await? {
+        let unborn = matches!(leaf.state, EntryState::Unborn { .. });
+        if matches!(leaf.state, EntryState::Version(_)) && self.is_equal(leaf, &map, &attrs).await?
+        {
             return self.forget_equal(&inode, leaf, fix, &attrs);
         }
         let answer = is_late(leaf, fix).then(|| self.clock.begin());
-        let at = answer.as_ref().map_or(fix.at, Answer::at);
+        let at = answer.as_ref().map_or(fix.at, Reservation::at);
         let lies = (&map, leaf.base, fix.as_ref());
         let prepared = self.prepare(&inode, leaf, lies, (at, attrs.size)).await?;
         let id = VersionId {
@@ -248,7 +256,7 @@ impl Shared {
         let alive_since = self.version_rows(&mut draft, (inode.ino, leaf), &node, &stamp);
         self.settle_leaf(&inode, leaf, draft, (prepared, fix), |leaf| {
             leaf.node = node;
-            leaf.state = State::Version(stamp);
+            leaf.state = EntryState::Version(stamp);
             set_alive(leaf, alive_since);
         })
     }
@@ -257,15 +265,15 @@ impl Shared {
     pub(crate) async fn leaf_draft(
         &self,
         ino: Ino,
-        leaf: &Leaf,
+        leaf: &FileInode,
         at: Timestamp,
-    ) -> Result<Draft, StoreError> {
+    ) -> Result<Txn, StoreError> {
         let order = match &leaf.home {
-            Home::Slot { place, .. } => self.order_in(place.0, &place.1, ino).await?,
+            LinkState::Slot { place, .. } => self.order_in(place.0, &place.1, ino).await?,
             // The row of a linked inode lies in no directory, and the place we know of it may be gone.
-            Home::Linked { .. } | Home::Orphan => Order {
+            LinkState::Linked { .. } | LinkState::Orphan => Dependencies {
                 touches: vec![keys::inode(ino)],
-                ..Order::default()
+                ..Dependencies::default()
             },
         };
         Ok(self.draft(at, order))
@@ -275,10 +283,10 @@ impl Shared {
     fn settle_leaf(
         &self,
         inode: &Arc<Inode>,
-        leaf: &mut Leaf,
-        mut draft: Draft,
-        (prepared, fix): (Prepared, &FixState),
-        then: impl FnOnce(&mut Leaf),
+        leaf: &mut FileInode,
+        mut draft: Txn,
+        (prepared, fix): (PreparedContent, &FlushedState),
+        then: impl FnOnce(&mut FileInode),
     ) -> Result<(), StoreError> {
         let map = &fix.map;
         let clean = map.seq() == leaf.map.seq();
@@ -303,13 +311,13 @@ impl Shared {
     }
 
     /// What the operation keeps until it is durable: journal, and the staging files when nothing more goes into them.
-    pub(crate) fn hand_over(&self, leaf: &Leaf, clean: bool) -> Held {
+    pub(crate) fn hand_over(&self, leaf: &FileInode, clean: bool) -> Guards {
         let journal = leaf.working.iter().map(|w| w.token.clone()).collect();
         let working = leaf.working.as_ref().filter(|_| clean);
         let staging = working.map_or_else(Vec::new, |w| w.files.clone());
         // Later writes open another one.
         staging.iter().for_each(|file| file.close());
-        Held {
+        Guards {
             journal,
             permit: None,
             staging,
@@ -320,19 +328,19 @@ impl Shared {
     /// Makes the state durable-to-be without making it a version.
     pub(crate) async fn provide(
         &self,
-        locked: &mut Locked,
+        locked: &mut LockedInode,
         author: &Author,
     ) -> Result<(), StoreError> {
         let inode = Arc::clone(&locked.inode);
         let Some(leaf) = locked.leaf() else {
             return Ok(());
         };
-        if !leaf.is_dirty() || leaf.home == Home::Orphan {
+        if !leaf.is_dirty() || leaf.home == LinkState::Orphan {
             return Ok(());
         }
         let answer = self.clock.begin();
         let at = answer.at();
-        let fix = self.state_of(&inode, leaf, (at, Due::Lapsed), author)?;
+        let fix = self.state_of(&inode, leaf, (at, VersionTimestamp::Lapsed), author)?;
         let map = fix.map.clone();
         let changes = leaf
             .settled
@@ -351,14 +359,14 @@ impl Shared {
         node.attrs = leaf.attrs.clone();
         let mut draft = self.leaf_draft(inode.ino, leaf, at).await?;
         let state = match &leaf.state {
-            State::Version(stamp) => {
-                let last = Last {
+            EntryState::Version(stamp) => {
+                let last = LastVersion {
                     ino: inode.ino,
                     node: leaf.node.clone(),
                     stamp: stamp.clone(),
                     alive_since: alive(leaf),
                 };
-                State::Provisional(Box::new(last))
+                EntryState::Provisional(Box::new(last))
             }
             other => {
                 self.count(&mut draft, &leaf.node.content.clone(), -1);
@@ -379,12 +387,12 @@ impl Shared {
     pub(crate) fn state_of(
         &self,
         inode: &Arc<Inode>,
-        leaf: &mut Leaf,
-        (at, due): (Timestamp, Due),
+        leaf: &mut FileInode,
+        (at, due): (Timestamp, VersionTimestamp),
         author: &Author,
-    ) -> Result<FixState, StoreError> {
+    ) -> Result<FlushedState, StoreError> {
         if let Some(working) = &leaf.working {
-            let record = FixRecord {
+            let record = FlushRecord {
                 working: working.id,
                 ino: inode.ino,
                 at,
@@ -393,7 +401,7 @@ impl Shared {
             };
             let _covered = self.journal(&Record::Fix(record))?;
         }
-        Ok(FixState {
+        Ok(FlushedState {
             at,
             due: crate::sync::Mutex::new(due),
             map: leaf.map.fix(),
@@ -402,7 +410,7 @@ impl Shared {
             attrs: crate::sync::Mutex::new(leaf.attrs.clone()),
             author: author.clone(),
             since: tokio::time::Instant::now(),
-            lies: Lies::InMap,
+            lies: Supersession::InMap,
             working: leaf.working.as_ref().map(|w| w.id),
             token: leaf.working.as_ref().map(|w| w.token.clone()),
             holds: leaf.holds.clone(),
@@ -423,7 +431,7 @@ impl Shared {
 }
 
 /// What an operation that brings no bytes says of the fix it makes a state of; one that brings some says it with them.
-pub(crate) fn settled_by(prepared: &Prepared, fix: &FixState) -> Option<Settled> {
+pub(crate) fn settled_by(prepared: &PreparedContent, fix: &FlushedState) -> Option<BytelessFlush> {
     if prepared.brings.is_some() {
         return None;
     }
@@ -433,7 +441,7 @@ pub(crate) fn settled_by(prepared: &Prepared, fix: &FixState) -> Option<Settled>
         }
         Content::Empty | Content::Target(_) => None,
     };
-    Some(Settled {
+    Some(BytelessFlush {
         working: fix.working?,
         fix: fix.at,
         base,
@@ -441,25 +449,25 @@ pub(crate) fn settled_by(prepared: &Prepared, fix: &FixState) -> Option<Settled>
 }
 
 /// Whether a fix can no longer become a version at its own instant: it has waited too long, or one before it had.
-pub(crate) fn is_late(leaf: &Leaf, fix: &FixState) -> bool {
+pub(crate) fn is_late(leaf: &FileInode, fix: &FlushedState) -> bool {
     let last = match &leaf.state {
-        State::Version(stamp) => Some(stamp.id.instant),
-        State::Provisional(last) => Some(last.stamp.id.instant),
-        State::Unborn { behind } => behind.as_ref().map(|last| last.stamp.id.instant),
+        EntryState::Version(stamp) => Some(stamp.id.instant),
+        EntryState::Provisional(last) => Some(last.stamp.id.instant),
+        EntryState::Unborn { behind } => behind.as_ref().map(|last| last.stamp.id.instant),
     };
-    matches!(*lock(&fix.due), Due::Lapsed) || last.is_some_and(|last| fix.at <= last)
+    matches!(*lock(&fix.due), VersionTimestamp::Lapsed) || last.is_some_and(|last| fix.at <= last)
 }
 
 /// Since when the leaf's name has existed in versions.
-pub(crate) fn alive(leaf: &Leaf) -> Timestamp {
+pub(crate) fn alive(leaf: &FileInode) -> Timestamp {
     match leaf.home {
-        Home::Slot { alive_since, .. } => alive_since,
-        Home::Linked { .. } | Home::Orphan => Timestamp(0),
+        LinkState::Slot { alive_since, .. } => alive_since,
+        LinkState::Linked { .. } | LinkState::Orphan => Timestamp(0),
     }
 }
 
-pub(crate) fn set_alive(leaf: &mut Leaf, since: Timestamp) {
-    if let Home::Slot { alive_since, .. } = &mut leaf.home {
+pub(crate) fn set_alive(leaf: &mut FileInode, since: Timestamp) {
+    if let LinkState::Slot { alive_since, .. } = &mut leaf.home {
         *alive_since = since;
     }
 }

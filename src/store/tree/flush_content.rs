@@ -1,21 +1,21 @@
 //! What a state's content will be: its lineage, what has to be sealed for it, and what goes with it into the queue.
 
 use crate::cache::{Fixed as FixedMap, Source};
-use crate::store::commit::queue::Draft;
-use crate::store::data::extent_map::{Pending, Sealing};
+use crate::store::commit::queue::Txn;
+use crate::store::data::extent_map::{PendingContent, UploadState};
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Content, ContentRef, Ino, Timestamp};
 use crate::store::namespace::Shared;
 use crate::store::schema::journal_record::ContentRecord;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{LineageRow, State, encode};
-use crate::store::tree::inode::{FixState, Inode, Leaf};
+use crate::store::schema::rows::{EntryState, LineageRow, encode};
+use crate::store::tree::inode::{FileInode, FlushedState, Inode};
 use crate::sync::Arc;
 
 /// A content on its way into rows: what the entry will say, and what has to be sealed for it.
-pub(crate) struct Prepared {
+pub(crate) struct PreparedContent {
     pub(crate) content: Content,
-    pub(crate) brings: Option<(Arc<Pending>, ContentRecord)>,
+    pub(crate) brings: Option<(Arc<PendingContent>, ContentRecord)>,
 }
 
 impl Shared {
@@ -23,12 +23,12 @@ impl Shared {
     pub(crate) async fn prepare(
         &self,
         inode: &Arc<Inode>,
-        leaf: &Leaf,
-        (map, base, fix): (&FixedMap, Option<(ContentRef, u64)>, &FixState),
+        leaf: &FileInode,
+        (map, base, fix): (&FixedMap, Option<(ContentRef, u64)>, &FlushedState),
         (at, len): (Timestamp, u64),
-    ) -> Result<Prepared, StoreError> {
+    ) -> Result<PreparedContent, StoreError> {
         if len == 0 {
-            return Ok(Prepared {
+            return Ok(PreparedContent {
                 content: Content::Empty,
                 brings: None,
             });
@@ -44,13 +44,13 @@ impl Shared {
                 false => (len <= base_len).then_some(Content::Shared(content)),
             };
             if let Some(content) = content {
-                return Ok(Prepared {
+                return Ok(PreparedContent {
                     content,
                     brings: None,
                 });
             }
         } else if unchanged {
-            return Ok(Prepared {
+            return Ok(PreparedContent {
                 content: Content::Bytes(ContentRef {
                     cid: self.new_id(),
                     instant: at,
@@ -59,7 +59,7 @@ impl Shared {
             });
         }
         if let Some(content) = copied(map, len) {
-            return Ok(Prepared {
+            return Ok(PreparedContent {
                 content: Content::Shared(content),
                 brings: None,
             });
@@ -68,7 +68,7 @@ impl Shared {
         let brings = self
             .begin_content(inode, leaf, (map, base, fix), (at, len))
             .await?;
-        Ok(Prepared {
+        Ok(PreparedContent {
             content: Content::Bytes(brings.0.content),
             brings: Some(brings),
         })
@@ -78,10 +78,10 @@ impl Shared {
     async fn begin_content(
         &self,
         inode: &Arc<Inode>,
-        leaf: &Leaf,
-        (map, base, fix): (&FixedMap, Option<(ContentRef, u64)>, &FixState),
+        leaf: &FileInode,
+        (map, base, fix): (&FixedMap, Option<(ContentRef, u64)>, &FlushedState),
         (at, len): (Timestamp, u64),
-    ) -> Result<(Arc<Pending>, ContentRecord), StoreError> {
+    ) -> Result<(Arc<PendingContent>, ContentRecord), StoreError> {
         // A state that comes late would lie among the rows of its lineage, under those that were laid without it.
         let goes_on = !leaf.is_behind(fix);
         let own = base.filter(|(content, _)| goes_on && self.is_own(leaf, *content));
@@ -89,7 +89,10 @@ impl Shared {
         let content = ContentRef { cid, instant: at };
         let nowhere = || (Ino(0), bytes::Bytes::new());
         let place = leaf.place().cloned().unwrap_or_else(nowhere);
-        let unshown = matches!(leaf.state, State::Unborn { .. } | State::Provisional(_));
+        let unshown = matches!(
+            leaf.state,
+            EntryState::Unborn { .. } | EntryState::Provisional(_)
+        );
         let replaces = match own {
             Some((c, _)) if unshown && self.is_own_state(leaf, c).await? => Some(c.instant),
             _ => None,
@@ -105,7 +108,7 @@ impl Shared {
             replaces,
             renamed: Vec::new(),
         };
-        let pending = Arc::new(Pending {
+        let pending = Arc::new(PendingContent {
             content,
             ino: inode.ino,
             place,
@@ -115,18 +118,22 @@ impl Shared {
             // Found among all contents on their way: those of a replay, or of an inode that was let go, are no leaf's.
             after: base.and_then(|(content, _)| self.contents.pending(content)),
             replaces,
-            sealing: tokio::sync::watch::Sender::new(Sealing::Waiting),
+            sealing: tokio::sync::watch::Sender::new(UploadState::Waiting),
         });
         Ok((pending, record))
     }
 
     /// Whether a content is of the leaf's own lineage, so that the next state goes on in it.
-    fn is_own(&self, leaf: &Leaf, content: ContentRef) -> bool {
+    fn is_own(&self, leaf: &FileInode, content: ContentRef) -> bool {
         matches!(leaf.node.content, Content::Bytes(own) if own.cid == content.cid)
     }
 
     /// Whether a content is shown by nothing but the leaf's own state, which is no version.
-    async fn is_own_state(&self, leaf: &Leaf, content: ContentRef) -> Result<bool, StoreError> {
+    async fn is_own_state(
+        &self,
+        leaf: &FileInode,
+        content: ContentRef,
+    ) -> Result<bool, StoreError> {
         if leaf.node.content != Content::Bytes(content) || !leaf.fixes.is_empty() {
             return Ok(false);
         }
@@ -135,7 +142,7 @@ impl Shared {
     }
 
     /// What a state needs beside its own rows: its bytes, its place behind whom it refers to, and the beginning of a lineage.
-    pub(crate) fn bring_along(&self, draft: &mut Draft, prepared: Prepared) {
+    pub(crate) fn bring_along(&self, draft: &mut Txn, prepared: PreparedContent) {
         if let Content::Shared(content) = prepared.content {
             draft.order.touches.push(keys::count(content));
         }

@@ -13,9 +13,9 @@ use tokio::sync::OwnedMutexGuard;
 use crate::cache::{DirtyMap, Fixed as FixedMap, Permit, StagingFile};
 use crate::meta::JournalToken;
 use crate::store::data::pins::Pin;
-use crate::store::index::timestamps::Answer;
+use crate::store::index::timestamps::Reservation;
 use crate::store::model::version::{Attrs, Author, ContentRef, Ino, Kind, Stat, Timestamp};
-use crate::store::schema::rows::{DirectoryRow, Node, State};
+use crate::store::schema::rows::{DirectoryRow, EntryState, InodeState};
 use crate::sync::{Arc, Mutex, RwLock, Weak, lock, read, write};
 
 /// Inodes kept loaded although nobody uses them.
@@ -28,33 +28,33 @@ pub(crate) struct Inode {
     /// Open files and other users that need it to outlive its last name.
     pub(crate) pins: AtomicUsize,
     live: RwLock<Option<Stat>>,
-    state: Arc<tokio::sync::Mutex<Loaded>>,
+    state: Arc<tokio::sync::Mutex<CachedInode>>,
 }
 
 /// What is loaded of an inode.
 #[derive(Debug)]
-pub(crate) enum Loaded {
+pub(crate) enum CachedInode {
     /// Nothing yet.
     No,
     /// A directory.
-    Directory(Box<Directory>),
+    Directory(Box<CachedDirectory>),
     /// Anything else.
-    Leaf(Box<Leaf>),
+    Leaf(Box<FileInode>),
     /// It has no name and no user any more.
     Gone,
 }
 
 /// A directory as its rows, queued ones included, say.
 #[derive(Debug)]
-pub(crate) struct Directory {
+pub(crate) struct CachedDirectory {
     pub(crate) row: DirectoryRow,
-    pub(crate) node: Node,
+    pub(crate) node: InodeState,
     pub(crate) place: (Ino, Bytes),
 }
 
 /// Where an inode that is no directory hangs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Home {
+pub(crate) enum LinkState {
     /// It has one name.
     Slot {
         place: (Ino, Bytes),
@@ -69,11 +69,11 @@ pub(crate) enum Home {
 
 /// A file, symbolic link or special file.
 #[derive(Debug)]
-pub(crate) struct Leaf {
-    pub(crate) home: Home,
+pub(crate) struct FileInode {
+    pub(crate) home: LinkState,
     /// As its row has it.
-    pub(crate) node: Node,
-    pub(crate) state: State,
+    pub(crate) node: InodeState,
+    pub(crate) state: EntryState,
     /// As stat(2) shows them: with every write in them.
     pub(crate) attrs: Attrs,
     /// Content the unsealed writes lie over, and its length in bytes.
@@ -81,9 +81,9 @@ pub(crate) struct Leaf {
     pub(crate) map: DirtyMap,
     /// The state of the map that is in the queue already.
     pub(crate) settled: Option<FixedMap>,
-    pub(crate) working: Option<Working>,
+    pub(crate) working: Option<WriteSession>,
     /// Fixed states whose handles are not yet released, oldest first.
-    pub(crate) fixes: Vec<Arc<FixState>>,
+    pub(crate) fixes: Vec<Arc<FlushedState>>,
     pub(crate) permit: Option<Permit>,
     /// Contents that spans of the map refer to.
     pub(crate) holds: Vec<Arc<Pin>>,
@@ -95,7 +95,7 @@ pub(crate) struct Leaf {
 
 /// Where unsealed writes are recorded.
 #[derive(Debug)]
-pub(crate) struct Working {
+pub(crate) struct WriteSession {
     pub(crate) id: u64,
     /// Holds the journal from its first record on.
     pub(crate) token: JournalToken,
@@ -103,7 +103,7 @@ pub(crate) struct Working {
     pub(crate) files: Vec<Arc<StagingFile>>,
 }
 
-impl Working {
+impl WriteSession {
     /// Nobody needs what it recorded.
     pub(crate) fn finish(self) {
         for file in self.files {
@@ -114,9 +114,9 @@ impl Working {
 
 /// A state at a FLUSH.
 #[derive(Debug)]
-pub(crate) struct FixState {
+pub(crate) struct FlushedState {
     pub(crate) at: Timestamp,
-    pub(crate) due: Mutex<Due>,
+    pub(crate) due: Mutex<VersionTimestamp>,
     pub(crate) map: FixedMap,
     pub(crate) base: Option<(ContentRef, u64)>,
     /// Keeps the base's rows while the state waits.
@@ -125,7 +125,7 @@ pub(crate) struct FixState {
     pub(crate) attrs: Mutex<Attrs>,
     pub(crate) author: Author,
     pub(crate) since: tokio::time::Instant,
-    pub(crate) lies: Lies,
+    pub(crate) lies: Supersession,
     pub(crate) working: Option<u64>,
     /// Holds the journal from that working's first record on.
     pub(crate) token: Option<JournalToken>,
@@ -135,7 +135,7 @@ pub(crate) struct FixState {
 
 /// Where a fixed state stands to the leaf's dirty map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lies {
+pub(crate) enum Supersession {
     /// It is one of its states.
     InMap,
     /// It is older than everything in it.
@@ -144,17 +144,17 @@ pub(crate) enum Lies {
 
 /// Whether a fixed state may still become a version at its own instant.
 #[derive(Debug)]
-pub(crate) enum Due {
+pub(crate) enum VersionTimestamp {
     /// Yes, and the past is not final there before it did.
-    Answering(#[allow(dead_code, reason = "held for its drop")] Answer),
+    Answering(#[allow(dead_code, reason = "held for its drop")] Reservation),
     /// Yes: it comes out of the journal, before the past is shown.
     Recovered,
     /// No: it has waited too long and takes the instant of its release.
     Lapsed,
 }
 
-impl Leaf {
-    pub(crate) fn new(home: Home, node: Node, state: State) -> Self {
+impl FileInode {
+    pub(crate) fn new(home: LinkState, node: InodeState, state: EntryState) -> Self {
         let base = node.content.reference().map(|c| (c, node.attrs.size));
         Self {
             loaded_stamp: content_stamp(&node),
@@ -180,8 +180,8 @@ impl Leaf {
     }
 
     /// Whether the queue has a later state than that of a fix.
-    pub(crate) fn is_behind(&self, fix: &FixState) -> bool {
-        fix.lies == Lies::Behind || fix.map.seq() < self.settled_seq()
+    pub(crate) fn is_behind(&self, fix: &FlushedState) -> bool {
+        fix.lies == Supersession::Behind || fix.map.seq() < self.settled_seq()
     }
 
     /// Whether there are changes that the queue does not have.
@@ -211,16 +211,16 @@ impl Leaf {
 
     pub(crate) fn place(&self) -> Option<&(Ino, Bytes)> {
         match &self.home {
-            Home::Slot { place, .. } | Home::Linked { place, .. } => Some(place),
-            Home::Orphan => None,
+            LinkState::Slot { place, .. } | LinkState::Linked { place, .. } => Some(place),
+            LinkState::Orphan => None,
         }
     }
 
     pub(crate) fn stat(&self, ino: Ino) -> Stat {
         let nlink = match self.home {
-            Home::Slot { .. } => 1,
-            Home::Linked { nlink, .. } => nlink,
-            Home::Orphan => 0,
+            LinkState::Slot { .. } => 1,
+            LinkState::Linked { nlink, .. } => nlink,
+            LinkState::Orphan => 0,
         };
         let stamp = self.loaded_stamp.wrapping_add(self.map.seq());
         let mut stat = stat(ino, &self.node, &self.attrs, nlink, stamp);
@@ -263,13 +263,19 @@ impl Leaf {
 }
 
 /// A number that differs for different contents, spread so that counting from it meets no other.
-pub(crate) fn content_stamp(node: &Node) -> u64 {
+pub(crate) fn content_stamp(node: &InodeState) -> u64 {
     let spread = |content: ContentRef| content.instant.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     node.content.reference().map_or(0, spread)
 }
 
 /// A stat of anything but a directory.
-pub(crate) fn stat(ino: Ino, node: &Node, attrs: &Attrs, nlink: u32, content_stamp: u64) -> Stat {
+pub(crate) fn stat(
+    ino: Ino,
+    node: &InodeState,
+    attrs: &Attrs,
+    nlink: u32,
+    content_stamp: u64,
+) -> Stat {
     Stat {
         ino,
         generation: 0,
@@ -281,9 +287,9 @@ pub(crate) fn stat(ino: Ino, node: &Node, attrs: &Attrs, nlink: u32, content_sta
     }
 }
 
-impl Directory {
+impl CachedDirectory {
     /// What it is, with the times that are in its merged row.
-    pub(crate) fn node_now(&self, ino: Ino) -> Node {
+    pub(crate) fn node_now(&self, ino: Ino) -> InodeState {
         let mut node = self.node.clone();
         let times = self.stat(ino).attrs;
         (node.attrs.mtime, node.attrs.ctime, node.attrs.atime) =
@@ -317,37 +323,37 @@ impl Directory {
 }
 
 /// The lock of an inode, and the way to publish what changed.
-pub(crate) struct Locked {
+pub(crate) struct LockedInode {
     pub(crate) inode: Arc<Inode>,
-    guard: OwnedMutexGuard<Loaded>,
+    guard: OwnedMutexGuard<CachedInode>,
 }
 
-impl Locked {
-    pub(crate) fn loaded(&mut self) -> &mut Loaded {
+impl LockedInode {
+    pub(crate) fn loaded(&mut self) -> &mut CachedInode {
         &mut self.guard
     }
 
-    pub(crate) fn leaf(&mut self) -> Option<&mut Leaf> {
+    pub(crate) fn leaf(&mut self) -> Option<&mut FileInode> {
         match &mut *self.guard {
-            Loaded::Leaf(leaf) => Some(leaf),
+            CachedInode::Leaf(leaf) => Some(leaf),
             _ => None,
         }
     }
 
-    pub(crate) fn directory(&mut self) -> Option<&mut Directory> {
+    pub(crate) fn directory(&mut self) -> Option<&mut CachedDirectory> {
         match &mut *self.guard {
-            Loaded::Directory(directory) => Some(directory),
+            CachedInode::Directory(directory) => Some(directory),
             _ => None,
         }
     }
 }
 
-impl Drop for Locked {
+impl Drop for LockedInode {
     fn drop(&mut self) {
         let stat = match &*self.guard {
-            Loaded::No | Loaded::Gone => None,
-            Loaded::Directory(directory) => Some(directory.stat(self.inode.ino)),
-            Loaded::Leaf(leaf) => Some(leaf.stat(self.inode.ino)),
+            CachedInode::No | CachedInode::Gone => None,
+            CachedInode::Directory(directory) => Some(directory.stat(self.inode.ino)),
+            CachedInode::Leaf(leaf) => Some(leaf.stat(self.inode.ino)),
         };
         *write(&self.inode.live) = stat;
     }
@@ -360,7 +366,7 @@ impl Inode {
             ino,
             pins: AtomicUsize::new(0),
             live: RwLock::new(None),
-            state: Arc::new(tokio::sync::Mutex::new(Loaded::No)),
+            state: Arc::new(tokio::sync::Mutex::new(CachedInode::No)),
         })
     }
 
@@ -369,8 +375,8 @@ impl Inode {
         read(&self.live).clone()
     }
 
-    pub(crate) async fn lock(self: &Arc<Self>) -> Locked {
-        Locked {
+    pub(crate) async fn lock(self: &Arc<Self>) -> LockedInode {
+        LockedInode {
             inode: Arc::clone(self),
             guard: Arc::clone(&self.state).lock_owned().await,
         }
@@ -383,14 +389,14 @@ impl Inode {
 
 /// The loaded inodes of a namespace.
 #[derive(Debug, Default)]
-pub(crate) struct Inodes {
+pub(crate) struct InodeCache {
     table: DashMap<Ino, Weak<Inode>>,
     recent: Mutex<VecDeque<Arc<Inode>>>,
     /// Inodes with something the queue does not have, or with a state that is no version: they stay loaded.
     unsettled: Mutex<std::collections::HashMap<Ino, Arc<Inode>>>,
 }
 
-impl Inodes {
+impl InodeCache {
     /// The inode, loaded or not.
     pub(crate) fn get(&self, ino: Ino) -> Arc<Inode> {
         if let Some(known) = self.known(ino) {
@@ -427,8 +433,8 @@ impl Inodes {
     pub(crate) async fn revive(&self, ino: Ino) {
         if let Some(inode) = self.known(ino) {
             let mut locked = inode.lock().await;
-            if matches!(locked.loaded(), Loaded::Gone) {
-                *locked.loaded() = Loaded::No;
+            if matches!(locked.loaded(), CachedInode::Gone) {
+                *locked.loaded() = CachedInode::No;
             }
         }
     }
@@ -447,7 +453,7 @@ impl Inodes {
             .remove_if(&ino, |_, weak| weak.strong_count() == 0);
     }
 
-    /// Keeps an inode loaded until [`Inodes::settle`].
+    /// Keeps an inode loaded until [`InodeCache::settle`].
     pub(crate) fn unsettle(&self, inode: &Arc<Inode>) {
         lock(&self.unsettled).insert(inode.ino, Arc::clone(inode));
     }
@@ -463,7 +469,7 @@ impl Inodes {
 }
 
 /// Locks several inodes, in ascending order, each once; they come back in the order asked for by [`find`].
-pub(crate) async fn lock_all(inodes: &Inodes, wanted: &[Ino]) -> Vec<Locked> {
+pub(crate) async fn lock_all(inodes: &InodeCache, wanted: &[Ino]) -> Vec<LockedInode> {
     let mut order: Vec<Ino> = wanted.to_vec();
     order.sort_unstable();
     order.dedup();
@@ -475,6 +481,6 @@ pub(crate) async fn lock_all(inodes: &Inodes, wanted: &[Ino]) -> Vec<Locked> {
 }
 
 /// The lock of `ino` among those taken by [`lock_all`].
-pub(crate) fn find(locked: &mut [Locked], ino: Ino) -> Option<&mut Locked> {
+pub(crate) fn find(locked: &mut [LockedInode], ino: Ino) -> Option<&mut LockedInode> {
     locked.iter_mut().find(|l| l.inode.ino == ino)
 }

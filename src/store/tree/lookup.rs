@@ -5,12 +5,15 @@ use bytes::Bytes;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Attrs, Content, Ino, Kind, ROOT, Stat};
 use crate::store::namespace::Shared;
-use crate::store::schema::journal_record::Order;
+use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    Body, DirectoryRow, Entry, InodeRow, Node, Orphan, Place, State, decode,
+    DentryBody, DentryRow, DirectoryRow, EntryState, InodeRow, InodeState, LocationRow, OrphanRow,
+    decode,
 };
-use crate::store::tree::inode::{Directory, Home, Leaf, Loaded, Locked, content_stamp, stat};
+use crate::store::tree::inode::{
+    CachedDirectory, CachedInode, FileInode, LinkState, LockedInode, content_stamp, stat,
+};
 use crate::sync::Arc;
 
 /// Names read at once from a directory.
@@ -22,19 +25,19 @@ impl Shared {
         &self,
         directory: Ino,
         name: &[u8],
-    ) -> Result<Option<Entry>, StoreError> {
+    ) -> Result<Option<DentryRow>, StoreError> {
         self.view.row("C D", &keys::entry(directory, name)).await
     }
 
     /// The lock of an inode with its rows loaded. Fails with `NotFound` when it has neither name nor user.
-    pub(crate) async fn lock(&self, ino: Ino) -> Result<Locked, StoreError> {
+    pub(crate) async fn lock(&self, ino: Ino) -> Result<LockedInode, StoreError> {
         let mut locked = self.inodes.get(ino).lock().await;
         self.load(&mut locked).await?;
         Ok(locked)
     }
 
     /// As [`Shared::lock`] for several, taken in ascending order.
-    pub(crate) async fn lock_all(&self, wanted: &[Ino]) -> Result<Vec<Locked>, StoreError> {
+    pub(crate) async fn lock_all(&self, wanted: &[Ino]) -> Result<Vec<LockedInode>, StoreError> {
         let mut all = crate::store::tree::inode::lock_all(&self.inodes, wanted).await;
         for locked in &mut all {
             self.load(locked).await?;
@@ -42,28 +45,28 @@ impl Shared {
         Ok(all)
     }
 
-    async fn load(&self, locked: &mut Locked) -> Result<(), StoreError> {
+    async fn load(&self, locked: &mut LockedInode) -> Result<(), StoreError> {
         let ino = locked.inode.ino;
         match locked.loaded() {
-            Loaded::No => {}
-            Loaded::Gone => return Err(StoreError::NotFound),
-            Loaded::Directory(_) | Loaded::Leaf(_) => return Ok(()),
+            CachedInode::No => {}
+            CachedInode::Gone => return Err(StoreError::NotFound),
+            CachedInode::Directory(_) | CachedInode::Leaf(_) => return Ok(()),
         }
         let loaded = self.read_inode(ino).await?.ok_or(StoreError::NotFound)?;
         *locked.loaded() = loaded;
         Ok(())
     }
 
-    pub(crate) async fn read_inode(&self, ino: Ino) -> Result<Option<Loaded>, StoreError> {
+    pub(crate) async fn read_inode(&self, ino: Ino) -> Result<Option<CachedInode>, StoreError> {
         match self.view.row("C I", &keys::inode(ino)).await? {
             Some(InodeRow::Directory(row)) => return self.read_directory(row).await,
             Some(InodeRow::Linked(row)) => {
                 let place = self.place(ino).await?.unwrap_or((ROOT, Bytes::new()));
-                let home = Home::Linked {
+                let home = LinkState::Linked {
                     place,
                     nlink: row.nlink,
                 };
-                return Ok(Some(Loaded::Leaf(Box::new(Leaf::new(
+                return Ok(Some(CachedInode::Leaf(Box::new(FileInode::new(
                     home, row.node, row.state,
                 )))));
             }
@@ -72,26 +75,28 @@ impl Shared {
         if let Some(place) = self.place(ino).await?
             && let Some(entry) = self.entry(place.0, &place.1).await?
             && entry.ino == ino
-            && let Body::Own { node, state } = entry.body
+            && let DentryBody::Own { node, state } = entry.body
         {
-            let home = Home::Slot {
+            let home = LinkState::Slot {
                 place,
                 bound: entry.bound,
                 alive_since: entry.alive_since,
             };
-            return Ok(Some(Loaded::Leaf(Box::new(Leaf::new(home, node, state)))));
+            return Ok(Some(CachedInode::Leaf(Box::new(FileInode::new(
+                home, node, state,
+            )))));
         }
-        let orphan: Option<Orphan> = self.view.row("C O", &keys::orphan(ino)).await?;
+        let orphan: Option<OrphanRow> = self.view.row("C O", &keys::orphan(ino)).await?;
         Ok(orphan.map(|orphan| {
-            Loaded::Leaf(Box::new(Leaf::new(
-                Home::Orphan,
+            CachedInode::Leaf(Box::new(FileInode::new(
+                LinkState::Orphan,
                 orphan.node,
-                State::Unborn { behind: None },
+                EntryState::Unborn { behind: None },
             )))
         }))
     }
 
-    async fn read_directory(&self, row: DirectoryRow) -> Result<Option<Loaded>, StoreError> {
+    async fn read_directory(&self, row: DirectoryRow) -> Result<Option<CachedInode>, StoreError> {
         let Some((_, place)) = row.place.clone() else {
             return Ok(None);
         };
@@ -99,12 +104,14 @@ impl Shared {
             return Ok(None);
         };
         match entry.body {
-            Body::Own { node, .. } => Ok(Some(Loaded::Directory(Box::new(Directory {
-                row,
-                node,
-                place,
-            })))),
-            Body::Linked(_) => Err(StoreError::Corrupt(format!(
+            DentryBody::Own { node, .. } => {
+                Ok(Some(CachedInode::Directory(Box::new(CachedDirectory {
+                    row,
+                    node,
+                    place,
+                }))))
+            }
+            DentryBody::Linked(_) => Err(StoreError::Corrupt(format!(
                 "directory {} is hard-linked",
                 entry.ino.0
             ))),
@@ -112,7 +119,7 @@ impl Shared {
     }
 
     async fn place(&self, ino: Ino) -> Result<Option<(Ino, Bytes)>, StoreError> {
-        let place: Option<Place> = self.view.row("C N", &keys::place(ino)).await?;
+        let place: Option<LocationRow> = self.view.row("C N", &keys::place(ino)).await?;
         Ok(place.map(|p| (p.directory, p.name)))
     }
 
@@ -128,21 +135,21 @@ impl Shared {
         }
         let mut locked = self.lock(ino).await?;
         match locked.loaded() {
-            Loaded::Directory(directory) => Ok(directory.stat(ino)),
-            Loaded::Leaf(leaf) => Ok(leaf.stat(ino)),
-            Loaded::No | Loaded::Gone => Err(StoreError::NotFound),
+            CachedInode::Directory(directory) => Ok(directory.stat(ino)),
+            CachedInode::Leaf(leaf) => Ok(leaf.stat(ino)),
+            CachedInode::No | CachedInode::Gone => Err(StoreError::NotFound),
         }
     }
 
     /// Stat of what an entry leads to, with unsealed writes in it.
-    pub(crate) async fn stat_entry(&self, entry: &Entry) -> Result<Stat, StoreError> {
+    pub(crate) async fn stat_entry(&self, entry: &DentryRow) -> Result<Stat, StoreError> {
         match &entry.body {
-            Body::Own { node, .. } if node.kind != Kind::Directory => {
+            DentryBody::Own { node, .. } if node.kind != Kind::Directory => {
                 let live = self.inodes.known(entry.ino).and_then(|inode| inode.live());
                 Ok(live
                     .unwrap_or_else(|| stat(entry.ino, node, &node.attrs, 1, content_stamp(node))))
             }
-            Body::Own { .. } | Body::Linked(_) => self.stat(entry.ino).await,
+            DentryBody::Own { .. } | DentryBody::Linked(_) => self.stat(entry.ino).await,
         }
     }
 
@@ -185,26 +192,26 @@ impl Shared {
         directory: Ino,
         name: &[u8],
         ino: Ino,
-    ) -> Result<Order, StoreError> {
-        Ok(Order {
+    ) -> Result<Dependencies, StoreError> {
+        Ok(Dependencies {
             touches: vec![keys::entry(directory, name), keys::inode(ino)],
             within: vec![directory],
             below: self.ancestors(directory).await?,
-            ..Order::default()
+            ..Dependencies::default()
         })
     }
 }
 
 /// The names of a directory, ascending, read as they are asked for.
 #[derive(Debug)]
-pub struct Listing {
+pub struct DirectoryListing {
     shared: Arc<Shared>,
     directory: Ino,
     next: Option<Bytes>,
     chunk: std::vec::IntoIter<(Bytes, Bytes)>,
 }
 
-impl Listing {
+impl DirectoryListing {
     pub(crate) fn new(shared: Arc<Shared>, directory: Ino) -> Self {
         Self::starting_at(shared, directory, b"")
     }
@@ -225,7 +232,7 @@ impl Listing {
     pub async fn next(&mut self) -> Result<Option<(Bytes, Stat)>, StoreError> {
         loop {
             if let Some((key, value)) = self.chunk.next() {
-                let entry: Entry = decode("C D", &value)?;
+                let entry: DentryRow = decode("C D", &value)?;
                 match self.shared.stat_entry(&entry).await {
                     Ok(stat) => return Ok(Some((keys::entry_name(&key), stat))),
                     Err(StoreError::NotFound) => continue,
@@ -246,8 +253,12 @@ impl Listing {
 }
 
 /// The root directory's own row.
-pub(crate) fn root_node(uid: u32, gid: u32, time: crate::store::model::version::Time) -> Node {
-    Node {
+pub(crate) fn root_node(
+    uid: u32,
+    gid: u32,
+    time: crate::store::model::version::Time,
+) -> InodeState {
+    InodeState {
         kind: Kind::Directory,
         attrs: Attrs {
             mode: 0o755,

@@ -1,26 +1,30 @@
 //! A whole file under a name in one operation: written before any name leads to it, then put there at one instant.
 //!
-//! Path: bytes go into the journal and into staging under a number that no name has; [`Whole::place`] makes one operation of
+//! Path: bytes go into the journal and into staging under a number that no name has; [`AtomicPut::place`] makes one operation of
 //! the entry, the content and the end of what had the name before. Large contents go to the bucket while they are written, shown
 //! by an orphan's row. Invariant: until the place is journaled nobody sees anything of it, and a crash leaves nothing of it.
 
 use bytes::Bytes;
 
 use crate::cache::Source;
-use crate::store::commit::queue::Draft;
+use crate::store::commit::queue::Txn;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{
     Attrs, Author, Content, Ino, Kind, Op, Stamp, Time, Timestamp, VersionId,
 };
 use crate::store::namespace::{Namespace, Shared};
-use crate::store::schema::journal_record::{Order, Record, Settled};
+use crate::store::schema::journal_record::{BytelessFlush, Dependencies, Record};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{Body, DirectoryRow, Entry, Foreign, Node, Orphan, State, encode};
+use crate::store::schema::rows::{
+    DentryBody, DentryRow, DirectoryRow, EntryState, ImportedRow, InodeState, OrphanRow, encode,
+};
 use crate::store::tree::file::LEN_MAX;
-use crate::store::tree::flush_content::Prepared;
-use crate::store::tree::inode::{Due, FixState, Home, Inode, Leaf, Locked, find};
+use crate::store::tree::flush_content::PreparedContent;
+use crate::store::tree::inode::{
+    FileInode, FlushedState, Inode, LinkState, LockedInode, VersionTimestamp, find,
+};
 use crate::store::tree::reflink::CloneSource;
-use crate::store::tree::row_writer::Leaving;
+use crate::store::tree::row_writer::Unbinding;
 use crate::sync::Arc;
 
 /// So many bytes are written, then they go to the bucket while the next are: a multiple of what a range row describes.
@@ -28,7 +32,7 @@ const AHEAD: u64 = 32 << 20;
 
 /// What a file is to be under its name.
 #[derive(Clone, Debug)]
-pub(crate) struct Placing {
+pub(crate) struct PutTarget {
     /// Permission bits, owner and group of a name that is new; a file that is replaced hands on its own.
     pub(crate) mode: u32,
     pub(crate) owner: (u32, u32),
@@ -44,17 +48,17 @@ pub(crate) struct Placing {
 
 /// A file that has no name yet.
 #[derive(Debug)]
-pub(crate) struct Whole {
+pub(crate) struct AtomicPut {
     shared: Arc<Shared>,
     inode: Arc<Inode>,
-    leaf: Leaf,
+    leaf: FileInode,
     author: Author,
     /// Whether the queue has a part of it already, under an orphan's row.
     begun: bool,
     placed: bool,
 }
 
-impl Drop for Whole {
+impl Drop for AtomicPut {
     fn drop(&mut self) {
         if self.placed {
             return;
@@ -71,23 +75,23 @@ impl Drop for Whole {
 
 impl Namespace {
     /// Begins a file that is to be put under `name`, which is only noted with its bytes.
-    pub(crate) fn begin(&self, parent: Ino, name: &Bytes, author: &Author) -> Whole {
+    pub(crate) fn begin(&self, parent: Ino, name: &Bytes, author: &Author) -> AtomicPut {
         let far = Timestamp(u64::MAX);
-        let home = Home::Slot {
+        let home = LinkState::Slot {
             place: (parent, name.clone()),
             bound: far,
             alive_since: far,
         };
-        let node = Node {
+        let node = InodeState {
             kind: Kind::File,
             attrs: Attrs::default(),
             xattrs: Vec::new(),
             content: Content::Empty,
             allocated: 0,
         };
-        Whole {
+        AtomicPut {
             inode: Inode::unshared(Ino(self.0.new_id())),
-            leaf: Leaf::new(home, node, State::Unborn { behind: None }),
+            leaf: FileInode::new(home, node, EntryState::Unborn { behind: None }),
             shared: Arc::clone(&self.0),
             author: author.clone(),
             begun: false,
@@ -96,7 +100,7 @@ impl Namespace {
     }
 }
 
-impl Whole {
+impl AtomicPut {
     /// Adds bytes at the end.
     ///
     /// # Errors
@@ -145,7 +149,7 @@ impl Whole {
     /// Shows all bytes of a source at the end; none move.
     ///
     /// # Errors
-    /// As [`Whole::append`].
+    /// As [`AtomicPut::append`].
     pub(crate) fn show(&mut self, source: &CloneSource) -> Result<(), StoreError> {
         let (at, len) = (self.leaf.attrs.size, source.len());
         if len == 0 {
@@ -183,9 +187,9 @@ impl Whole {
         let answer = self.shared.clock.begin();
         let at = answer.at();
         let (prepared, fix) = self.prepare(at).await?;
-        let order = Order {
+        let order = Dependencies {
             touches: vec![keys::inode(self.inode.ino)],
-            ..Order::default()
+            ..Dependencies::default()
         };
         let mut draft = self.shared.draft(at, order);
         let mut node = self.leaf.node.clone();
@@ -194,7 +198,7 @@ impl Whole {
         node.allocated = node.attrs.size;
         self.shared.count(&mut draft, &self.leaf.node.content, -1);
         self.shared.count(&mut draft, &node.content, 1);
-        let orphan = Orphan { node: node.clone() };
+        let orphan = OrphanRow { node: node.clone() };
         draft
             .rows
             .put(keys::orphan(self.inode.ino), encode(&orphan));
@@ -203,8 +207,11 @@ impl Whole {
         Ok(())
     }
 
-    async fn prepare(&mut self, at: Timestamp) -> Result<(Prepared, FixState), StoreError> {
-        let due = (at, Due::Lapsed);
+    async fn prepare(
+        &mut self,
+        at: Timestamp,
+    ) -> Result<(PreparedContent, FlushedState), StoreError> {
+        let due = (at, VersionTimestamp::Lapsed);
         let fix = self
             .shared
             .state_of(&self.inode, &mut self.leaf, due, &self.author)?;
@@ -223,15 +230,15 @@ impl Whole {
     /// Queues a state and makes it what is gone on from.
     fn queue(
         &mut self,
-        mut draft: Draft,
-        (prepared, fix): (Prepared, &FixState),
-        node: Node,
+        mut draft: Txn,
+        (prepared, fix): (PreparedContent, &FlushedState),
+        node: InodeState,
     ) -> Result<(), StoreError> {
         let leaf = &mut self.leaf;
         let shown = node.content.reference();
         let base = shown.map(|content| (content, node.attrs.size));
         if let (None, Some(working)) = (&prepared.brings, fix.working) {
-            draft.settles = Some(Settled {
+            draft.settles = Some(BytelessFlush {
                 working,
                 fix: fix.at,
                 base,
@@ -262,7 +269,7 @@ impl Whole {
         &mut self,
         parent: Ino,
         name: &Bytes,
-        how: &Placing,
+        how: &PutTarget,
     ) -> Result<VersionId, StoreError> {
         let shared = Arc::clone(&self.shared);
         shared.health.check()?;
@@ -288,13 +295,13 @@ impl Whole {
 
     async fn place_locked(
         &mut self,
-        locked: &mut [Locked],
+        locked: &mut [LockedInode],
         (parent, name): (Ino, &Bytes),
-        how: &Placing,
+        how: &PutTarget,
     ) -> Result<VersionId, StoreError> {
         let shared = Arc::clone(&self.shared);
         find(locked, parent)
-            .and_then(Locked::directory)
+            .and_then(LockedInode::directory)
             .ok_or(StoreError::NotDirectory)?;
         let target = self.settled_target(locked, (parent, name)).await?;
         let answer = shared.clock.begin();
@@ -325,7 +332,7 @@ impl Whole {
         let alive = target.as_ref().map_or(since, |t| t.alive_since.min(since));
         self.rows(&mut draft, (&slot, alive), &node, &stamp);
         if let Some(id) = &how.foreign_id {
-            let row = Foreign {
+            let row = ImportedRow {
                 directory: parent,
                 name: name.clone(),
                 version: stamp.id,
@@ -341,7 +348,7 @@ impl Whole {
         let time = draft.time;
         self.queue(draft, (prepared, &fix), node)?;
         self.placed = true;
-        if let Some(directory) = find(locked, parent).and_then(Locked::directory) {
+        if let Some(directory) = find(locked, parent).and_then(LockedInode::directory) {
             directory.row.merge(change);
         }
         if let (Some(home), Some(entry)) = (out, &target)
@@ -355,9 +362,9 @@ impl Whole {
     /// What has the name, once its fixed states are versions; only a file may be replaced.
     async fn settled_target(
         &self,
-        locked: &mut [Locked],
+        locked: &mut [LockedInode],
         (parent, name): (Ino, &Bytes),
-    ) -> Result<Option<Entry>, StoreError> {
+    ) -> Result<Option<DentryRow>, StoreError> {
         let Some(entry) = self.shared.entry(parent, name).await? else {
             return Ok(None);
         };
@@ -371,10 +378,10 @@ impl Whole {
         self.shared.entry(parent, name).await
     }
 
-    fn node(&self, how: &Placing, now: Time, content: &Content) -> Node {
+    fn node(&self, how: &PutTarget, now: Time, content: &Content) -> InodeState {
         let time = how.since.map_or(now, Timestamp::time);
         let size = self.leaf.attrs.size;
-        Node {
+        InodeState {
             kind: Kind::File,
             attrs: Attrs {
                 mode: how.mode & 0o7777,
@@ -395,9 +402,9 @@ impl Whole {
 
     fn rows(
         &self,
-        draft: &mut Draft,
+        draft: &mut Txn,
         (slot, alive_since): (&(Ino, Bytes), Timestamp),
-        node: &Node,
+        node: &InodeState,
         stamp: &Stamp,
     ) {
         let ino = self.inode.ino;
@@ -406,13 +413,13 @@ impl Whole {
             self.shared.count(draft, &self.leaf.node.content, -1);
         }
         self.shared.count(draft, &node.content, 1);
-        let entry = Entry {
+        let entry = DentryRow {
             ino,
             bound: draft.instant,
             alive_since,
-            body: Body::Own {
+            body: DentryBody::Own {
                 node: node.clone(),
-                state: State::Version(stamp.clone()),
+                state: EntryState::Version(stamp.clone()),
             },
         };
         draft.rows.put(keys::entry(slot.0, &slot.1), encode(&entry));
@@ -451,12 +458,12 @@ impl Shared {
     /// The file that has the name loses it at `since`, and hands on what a new content leaves alone.
     fn oust_file(
         &self,
-        draft: &mut Draft,
-        target: &mut Locked,
-        (entry, slot): (&Entry, &(Ino, Bytes)),
+        draft: &mut Txn,
+        target: &mut LockedInode,
+        (entry, slot): (&DentryRow, &(Ino, Bytes)),
         since: Timestamp,
-        node: &mut Node,
-    ) -> Result<Home, StoreError> {
+        node: &mut InodeState,
+    ) -> Result<LinkState, StoreError> {
         let pinned = target.inode.is_pinned();
         let leaf = target.leaf().ok_or(StoreError::IsDirectory)?;
         let (mode, uid, gid) = (leaf.attrs.mode, leaf.attrs.uid, leaf.attrs.gid);
@@ -468,7 +475,7 @@ impl Shared {
         draft.order.touches.push(keys::inode(entry.ino));
         // What ends, ends when the new state begins; the operation has its place in the queue by its answer.
         let answered = std::mem::replace(&mut draft.instant, since);
-        let how = (Leaving::Replaced, pinned);
+        let how = (Unbinding::Replaced, pinned);
         let home = self.detach(draft, (entry.ino, leaf), entry, slot, how);
         draft.instant = answered;
         Ok(home)

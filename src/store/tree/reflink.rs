@@ -11,7 +11,7 @@ use crate::store::model::version::{Author, ContentRef, PastEntry};
 use crate::store::namespace::Namespace;
 use crate::store::schema::journal_record::Record;
 use crate::store::tree::file::{File, LEN_MAX};
-use crate::store::tree::inode::Home;
+use crate::store::tree::inode::LinkState;
 use crate::sync::Arc;
 
 /// A state whose bytes can be shown elsewhere; it stays readable while this is held.
@@ -59,7 +59,7 @@ impl File {
         let mut locked = self.lock().await?;
         self.shared.provide(&mut locked, author).await?;
         let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
-        if leaf.home == Home::Orphan {
+        if leaf.home == LinkState::Orphan {
             return Ok(None);
         }
         let content = leaf.base.map(|(content, _)| content);

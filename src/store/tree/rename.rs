@@ -6,18 +6,19 @@
 
 use bytes::Bytes;
 
-use crate::store::commit::queue::Draft;
+use crate::store::commit::queue::Txn;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Author, Displaced, EndOp, Ino, Kind, Op, Origin, Stat, Time};
 use crate::store::namespace::{Namespace, Shared};
-use crate::store::schema::journal_record::Order;
+use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    Body, DirectoryRow, Entry, Hung, InodeRow, Last, Node, State, encode,
+    DentryBody, DentryRow, DirectoryLocation, DirectoryRow, EntryState, InodeRow, InodeState,
+    LastVersion, encode,
 };
-use crate::store::tree::inode::{Directory, Home, Loaded, Locked, find};
-use crate::store::tree::row_writer::{Arrival, Leaving};
+use crate::store::tree::inode::{CachedDirectory, CachedInode, LinkState, LockedInode, find};
+use crate::store::tree::row_writer::{BindTarget, Unbinding};
 
 /// What rename does when the new name exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,20 +41,20 @@ pub struct Renamed {
 }
 
 /// Both ends of a rename, as they were found.
-struct Ends {
+struct RenameEnds {
     from: (Ino, Bytes),
     to: (Ino, Bytes),
-    source: Entry,
-    target: Option<Entry>,
+    source: DentryRow,
+    target: Option<DentryRow>,
 }
 
 /// What changes in memory when the operation is queued.
-pub(crate) enum After {
+pub(crate) enum RenameEffects {
     Leaf {
         ino: Ino,
-        home: Home,
-        node: Node,
-        state: State,
+        home: LinkState,
+        node: InodeState,
+        state: EntryState,
     },
     Directory {
         ino: Ino,
@@ -62,19 +63,19 @@ pub(crate) enum After {
     },
     Out {
         ino: Ino,
-        home: Home,
+        home: LinkState,
     },
     Gone(Ino),
 }
 
-fn kind(entry: &Entry) -> Option<Kind> {
+fn kind(entry: &DentryRow) -> Option<Kind> {
     match &entry.body {
-        Body::Own { node, .. } => Some(node.kind),
-        Body::Linked(_) => None,
+        DentryBody::Own { node, .. } => Some(node.kind),
+        DentryBody::Linked(_) => None,
     }
 }
 
-pub(crate) fn is_directory(entry: &Entry) -> bool {
+pub(crate) fn is_directory(entry: &DentryRow) -> bool {
     kind(entry) == Some(Kind::Directory)
 }
 
@@ -110,7 +111,8 @@ impl Namespace {
             let mut wanted = vec![from.0, to.0, source.ino];
             wanted.extend(target.as_ref().map(|t| t.ino));
             let mut locked = shared.lock_all(&wanted).await?;
-            let same = |now: &Option<Entry>, then: Option<Ino>| now.as_ref().map(|e| e.ino) == then;
+            let same =
+                |now: &Option<DentryRow>, then: Option<Ino>| now.as_ref().map(|e| e.ino) == then;
             let (now_source, now_target) = (
                 shared.entry(from.0, from.1).await?,
                 shared.entry(to.0, to.1).await?,
@@ -120,7 +122,7 @@ impl Namespace {
             {
                 continue;
             }
-            let ends = Ends {
+            let ends = RenameEnds {
                 from: (from.0, Bytes::copy_from_slice(from.1)),
                 to: (to.0, Bytes::copy_from_slice(to.1)),
                 source,
@@ -134,8 +136,8 @@ impl Namespace {
 impl Shared {
     async fn rename_locked(
         &self,
-        locked: &mut [Locked],
-        mut ends: Ends,
+        locked: &mut [LockedInode],
+        mut ends: RenameEnds,
         mode: RenameMode,
         author: &Author,
     ) -> Result<Renamed, StoreError> {
@@ -169,7 +171,7 @@ impl Shared {
         let time = draft.time;
         self.enqueue(draft)?;
         for (ino, change) in touched {
-            if let Some(directory) = find(locked, ino).and_then(Locked::directory) {
+            if let Some(directory) = find(locked, ino).and_then(LockedInode::directory) {
                 directory.row.merge(change);
             }
         }
@@ -192,8 +194,8 @@ impl Shared {
     /// Saves what is fixed at both ends, and reads their names again.
     async fn settle_ends(
         &self,
-        locked: &mut [Locked],
-        ends: &mut Ends,
+        locked: &mut [LockedInode],
+        ends: &mut RenameEnds,
         mode: RenameMode,
         author: &Author,
     ) -> Result<(), StoreError> {
@@ -217,23 +219,23 @@ impl Shared {
         Ok(())
     }
 
-    fn live_stat(&self, locked: &mut [Locked], ino: Ino) -> Result<Stat, StoreError> {
-        match find(locked, ino).map(Locked::loaded) {
-            Some(Loaded::Leaf(leaf)) => Ok(leaf.stat(ino)),
-            Some(Loaded::Directory(directory)) => Ok(directory.stat(ino)),
+    fn live_stat(&self, locked: &mut [LockedInode], ino: Ino) -> Result<Stat, StoreError> {
+        match find(locked, ino).map(LockedInode::loaded) {
+            Some(CachedInode::Leaf(leaf)) => Ok(leaf.stat(ino)),
+            Some(CachedInode::Directory(directory)) => Ok(directory.stat(ino)),
             _ => Err(StoreError::NotFound),
         }
     }
 
     pub(crate) fn apply(
         &self,
-        locked: &mut [Locked],
-        change: After,
+        locked: &mut [LockedInode],
+        change: RenameEffects,
         time: Time,
     ) -> Option<Displaced> {
         let target = find(locked, change.ino())?;
         match change {
-            After::Leaf {
+            RenameEffects::Leaf {
                 ino,
                 home,
                 node,
@@ -249,7 +251,7 @@ impl Shared {
                 self.settle_if_clean(target);
                 Some(Displaced { stat, xattrs })
             }
-            After::Directory { ino, place, row } => {
+            RenameEffects::Directory { ino, place, row } => {
                 let directory = target.directory()?;
                 directory.place = place;
                 directory.row.merge(row);
@@ -257,12 +259,12 @@ impl Shared {
                 let stat = directory.stat(ino);
                 Some(Displaced { stat, xattrs })
             }
-            After::Out { home, .. } => Some(self.moved_out(target, home, time)),
-            After::Gone(ino) => {
+            RenameEffects::Out { home, .. } => Some(self.moved_out(target, home, time)),
+            RenameEffects::Gone(ino) => {
                 let directory = target.directory()?;
                 let (mut stat, xattrs) = (directory.stat(ino), directory.node.xattrs.clone());
                 (stat.nlink, stat.attrs.ctime) = (0, time);
-                *target.loaded() = Loaded::Gone;
+                *target.loaded() = CachedInode::Gone;
                 Some(Displaced { stat, xattrs })
             }
         }
@@ -270,13 +272,13 @@ impl Shared {
 
     async fn check_rename(
         &self,
-        locked: &mut [Locked],
-        ends: &Ends,
+        locked: &mut [LockedInode],
+        ends: &RenameEnds,
         mode: RenameMode,
     ) -> Result<(), StoreError> {
         for parent in [ends.from.0, ends.to.0] {
             find(locked, parent)
-                .and_then(Locked::directory)
+                .and_then(LockedInode::directory)
                 .ok_or(StoreError::NotDirectory)?;
         }
         match (&ends.target, mode) {
@@ -313,7 +315,7 @@ impl Shared {
         }
     }
 
-    async fn rename_order(&self, ends: &Ends) -> Result<Order, StoreError> {
+    async fn rename_order(&self, ends: &RenameEnds) -> Result<Dependencies, StoreError> {
         let mut order = self
             .order_in(ends.from.0, &ends.from.1, ends.source.ino)
             .await?;
@@ -330,9 +332,9 @@ impl Shared {
     /// Times and counts of both directories.
     fn touch_parents(
         &self,
-        draft: &mut Draft,
-        locked: &mut [Locked],
-        ends: &Ends,
+        draft: &mut Txn,
+        locked: &mut [LockedInode],
+        ends: &RenameEnds,
         mode: RenameMode,
     ) -> Result<Vec<(Ino, DirectoryRow)>, StoreError> {
         let at = draft.instant;
@@ -351,7 +353,7 @@ impl Shared {
         let mut changes = Vec::new();
         for (ino, (entries, directories)) in [(ends.from.0, from), (ends.to.0, to)] {
             find(locked, ino)
-                .and_then(Locked::directory)
+                .and_then(LockedInode::directory)
                 .ok_or(StoreError::NotDirectory)?;
             let change = DirectoryRow {
                 entries,
@@ -366,26 +368,26 @@ impl Shared {
 
     async fn replace(
         &self,
-        draft: &mut Draft,
-        locked: &mut [Locked],
-        ends: &Ends,
+        draft: &mut Txn,
+        locked: &mut [LockedInode],
+        ends: &RenameEnds,
         author: &Author,
-        after: &mut Vec<After>,
+        after: &mut Vec<RenameEffects>,
     ) -> Result<(), StoreError> {
         let at = draft.instant;
         draft.rows.delete(keys::entry(ends.from.0, &ends.from.1));
         let mut behind = None;
         if let Some(target) = &ends.target {
             let unborn = find(locked, ends.source.ino)
-                .and_then(Locked::leaf)
-                .is_some_and(|leaf| matches!(leaf.state, State::Unborn { .. }));
+                .and_then(LockedInode::leaf)
+                .is_some_and(|leaf| matches!(leaf.state, EntryState::Unborn { .. }));
             behind = self.oust(draft, locked, (&ends.to, target), unborn, after)?;
         }
         let origin = Origin {
             directory: ends.from.0,
             name: ends.from.1.clone(),
         };
-        let arrival = Arrival {
+        let arrival = BindTarget {
             slot: ends.to.clone(),
             at,
             alive_since: ends.target.as_ref().map(|t| t.alive_since.min(at)),
@@ -401,37 +403,37 @@ impl Shared {
     /// What has the new name loses it. Returns the version an unborn successor stands before.
     pub(crate) fn oust(
         &self,
-        draft: &mut Draft,
-        locked: &mut [Locked],
-        (slot, target): (&(Ino, Bytes), &Entry),
+        draft: &mut Txn,
+        locked: &mut [LockedInode],
+        (slot, target): (&(Ino, Bytes), &DentryRow),
         unborn: bool,
-        after: &mut Vec<After>,
-    ) -> Result<Option<Box<Last>>, StoreError> {
+        after: &mut Vec<RenameEffects>,
+    ) -> Result<Option<Box<LastVersion>>, StoreError> {
         if is_directory(target) {
             self.remove_directory(draft, locked, (slot, target), EndOp::Replaced);
-            after.push(After::Gone(target.ino));
+            after.push(RenameEffects::Gone(target.ino));
             return Ok(None);
         }
         let found = find(locked, target.ino).ok_or(StoreError::NotFound)?;
         let pinned = found.inode.is_pinned();
         let leaf = found.leaf().ok_or(StoreError::IsDirectory)?;
-        let behind = if unborn && matches!(target.body, Body::Own { .. }) {
+        let behind = if unborn && matches!(target.body, DentryBody::Own { .. }) {
             self.last_version(target.ino, leaf)
         } else {
             None
         };
-        if unborn && matches!(target.body, Body::Linked(_)) {
+        if unborn && matches!(target.body, DentryBody::Linked(_)) {
             // Nothing stands behind the successor: the name's life ends here and begins anew at the birth.
             let life = (target.alive_since.min(draft.instant), draft.instant);
             interval_tree::add(&mut draft.rows, slot.0, &slot.1, life);
         }
         let leaving = if behind.is_some() {
-            Leaving::ReplacedUnborn
+            Unbinding::ReplacedUnborn
         } else {
-            Leaving::Replaced
+            Unbinding::Replaced
         };
         let home = self.detach(draft, (target.ino, leaf), target, slot, (leaving, pinned));
-        after.push(After::Out {
+        after.push(RenameEffects::Out {
             ino: target.ino,
             home,
         });
@@ -440,11 +442,11 @@ impl Shared {
 
     async fn exchange(
         &self,
-        draft: &mut Draft,
-        locked: &mut [Locked],
-        ends: &Ends,
+        draft: &mut Txn,
+        locked: &mut [LockedInode],
+        ends: &RenameEnds,
         author: &Author,
-        after: &mut Vec<After>,
+        after: &mut Vec<RenameEffects>,
     ) -> Result<(), StoreError> {
         let Some(target) = &ends.target else {
             return Err(StoreError::NotFound);
@@ -454,7 +456,7 @@ impl Shared {
             (&ends.source, &ends.from, &ends.to, target),
             (target, &ends.to, &ends.from, &ends.source),
         ] {
-            let arrival = Arrival {
+            let arrival = BindTarget {
                 slot: to.clone(),
                 at,
                 alive_since: Some(there.alive_since.min(at)),
@@ -479,16 +481,16 @@ impl Shared {
     /// An inode goes from one slot to another.
     async fn shift(
         &self,
-        draft: &mut Draft,
-        locked: &mut [Locked],
-        (entry, from): (&Entry, &(Ino, Bytes)),
-        arrival: &Arrival,
-        after: &mut Vec<After>,
+        draft: &mut Txn,
+        locked: &mut [LockedInode],
+        (entry, from): (&DentryRow, &(Ino, Bytes)),
+        arrival: &BindTarget,
+        after: &mut Vec<RenameEffects>,
     ) -> Result<(), StoreError> {
         let found = find(locked, entry.ino).ok_or(StoreError::NotFound)?;
         if let Some(directory) = found.directory() {
             let row = self.move_directory(draft, (entry, from, directory), arrival);
-            after.push(After::Directory {
+            after.push(RenameEffects::Directory {
                 ino: entry.ino,
                 place: arrival.slot.clone(),
                 row,
@@ -500,7 +502,7 @@ impl Shared {
             .leave(draft, (entry.ino, leaf), entry, from, arrival.exchanged)
             .await?;
         let (home, node, state) = self.arrive(draft, (entry.ino, leaf), arrival, traced);
-        after.push(After::Leaf {
+        after.push(RenameEffects::Leaf {
             ino: entry.ino,
             home,
             node,
@@ -511,21 +513,21 @@ impl Shared {
 
     fn move_directory(
         &self,
-        draft: &mut Draft,
-        (entry, from, directory): (&Entry, &(Ino, Bytes), &Directory),
-        arrival: &Arrival,
+        draft: &mut Txn,
+        (entry, from, directory): (&DentryRow, &(Ino, Bytes), &CachedDirectory),
+        arrival: &BindTarget,
     ) -> DirectoryRow {
         let (at, ino) = (arrival.at, entry.ino);
         let place = directory.row.place.as_ref();
         let since = place.map_or(entry.bound, |(since, _)| *since);
         draft.order.moves.push(ino);
-        if let Body::Own {
-            state: State::Version(stamp),
+        if let DentryBody::Own {
+            state: EntryState::Version(stamp),
             ..
         } = &entry.body
         {
             let node = directory.node_now(ino);
-            let last = Last {
+            let last = LastVersion {
                 ino,
                 node: node.clone(),
                 stamp: stamp.clone(),
@@ -534,20 +536,20 @@ impl Shared {
             self.close(draft, from, &last, (at, EndOp::RenamedTo));
             let life = (entry.alive_since, at);
             interval_tree::add(&mut draft.rows, from.0, &from.1, life);
-            let moved = Entry {
+            let moved = DentryRow {
                 ino,
                 bound: at,
                 alive_since: arrival.alive_since.unwrap_or(at),
-                body: Body::Own {
+                body: DentryBody::Own {
                     node,
-                    state: State::Version(arrival.stamp.clone()),
+                    state: EntryState::Version(arrival.stamp.clone()),
                 },
             };
             draft
                 .rows
                 .put(keys::entry(arrival.slot.0, &arrival.slot.1), encode(&moved));
         }
-        let hung = Hung {
+        let hung = DirectoryLocation {
             parent: from.0,
             name: from.1.clone(),
             end: at,
@@ -567,7 +569,7 @@ impl Shared {
     }
 }
 
-impl After {
+impl RenameEffects {
     pub(crate) fn ino(&self) -> Ino {
         match self {
             Self::Leaf { ino, .. }

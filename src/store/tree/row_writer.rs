@@ -5,19 +5,19 @@
 
 use std::time::Duration;
 
-use crate::store::commit::queue::Draft;
+use crate::store::commit::queue::Txn;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{
-    Author, Content, EndOp, Ino, Kept, Op, Origin, Stamp, Timestamp, VersionId,
+    Author, Content, EndOp, Ino, Op, Origin, Retained, Stamp, Timestamp, VersionId,
 };
 use crate::store::namespace::Shared;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    Body, Closed, DirectoryRow, Ended, Entry, InodeRow, Last, LinkedRow, Node, Orphan, Place, Shed,
-    State, decode, encode,
+    DentryBody, DentryRow, DirectoryRow, EntryState, ExpiryRow, InodeRow, InodeState, LastVersion,
+    LinkedRow, LocationRow, OrphanRow, RemovalBurst, VersionRecord, decode, encode,
 };
-use crate::store::tree::inode::{Directory, Home, Leaf};
+use crate::store::tree::inode::{CachedDirectory, FileInode, LinkState};
 use bytes::Bytes;
 
 /// A name that leaves by a rename so soon after it was made is in no list of versions.
@@ -27,7 +27,7 @@ const SHED_GAP: Duration = Duration::from_secs(60);
 
 /// How an inode loses a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Leaving {
+pub(crate) enum Unbinding {
     /// It is removed.
     Removed,
     /// Another takes the name.
@@ -38,13 +38,13 @@ pub(crate) enum Leaving {
 
 /// What is put under a name by a rename.
 #[derive(Clone, Debug)]
-pub(crate) struct Arrival {
+pub(crate) struct BindTarget {
     pub(crate) slot: (Ino, Bytes),
     pub(crate) at: Timestamp,
     /// Since when the name has existed, if it did.
     pub(crate) alive_since: Option<Timestamp>,
     /// The version it is put over, when it is unborn itself.
-    pub(crate) behind: Option<Box<Last>>,
+    pub(crate) behind: Option<Box<LastVersion>>,
     pub(crate) stamp: Stamp,
     /// The old name goes to another inode at once: it has not gone, and keeps its trace however young it is.
     pub(crate) exchanged: bool,
@@ -52,7 +52,7 @@ pub(crate) struct Arrival {
 
 impl Shared {
     /// Adds `by` to how many rows show a content.
-    pub(crate) fn count(&self, draft: &mut Draft, content: &Content, by: i64) {
+    pub(crate) fn count(&self, draft: &mut Txn, content: &Content, by: i64) {
         if let Some(content) = content.reference() {
             draft.rows.merge(keys::count(content), encode(&by));
         }
@@ -81,19 +81,19 @@ impl Shared {
     /// The row of a leaf's current state.
     pub(crate) fn current_rows(
         &self,
-        draft: &mut Draft,
-        (ino, leaf): (Ino, &Leaf),
-        node: &Node,
-        state: &State,
+        draft: &mut Txn,
+        (ino, leaf): (Ino, &FileInode),
+        node: &InodeState,
+        state: &EntryState,
         alive_since: Timestamp,
     ) {
         match &leaf.home {
-            Home::Slot { place, bound, .. } => {
-                let body = Body::Own {
+            LinkState::Slot { place, bound, .. } => {
+                let body = DentryBody::Own {
                     node: node.clone(),
                     state: state.clone(),
                 };
-                let entry = Entry {
+                let entry = DentryRow {
                     ino,
                     bound: *bound,
                     alive_since,
@@ -103,7 +103,7 @@ impl Shared {
                     .rows
                     .put(keys::entry(place.0, &place.1), encode(&entry));
             }
-            Home::Linked { nlink, .. } => {
+            LinkState::Linked { nlink, .. } => {
                 let row = LinkedRow {
                     node: node.clone(),
                     state: state.clone(),
@@ -113,15 +113,15 @@ impl Shared {
                     .rows
                     .put(keys::inode(ino), encode(&InodeRow::Linked(Box::new(row))));
             }
-            Home::Orphan => {
-                let orphan = Orphan { node: node.clone() };
+            LinkState::Orphan => {
+                let orphan = OrphanRow { node: node.clone() };
                 draft.rows.put(keys::orphan(ino), encode(&orphan));
                 return;
             }
         }
         match (state, &leaf.state) {
-            (State::Version(_), State::Version(_)) => {}
-            (State::Version(_), _) => draft.rows.delete(keys::unsettled(ino)),
+            (EntryState::Version(_), EntryState::Version(_)) => {}
+            (EntryState::Version(_), _) => draft.rows.delete(keys::unsettled(ino)),
             (_, _) => draft.rows.put(keys::unsettled(ino), encode(&())),
         }
     }
@@ -129,17 +129,17 @@ impl Shared {
     /// The rows by which `node` becomes a version; returns since when the name exists.
     pub(crate) fn version_rows(
         &self,
-        draft: &mut Draft,
-        (ino, leaf): (Ino, &Leaf),
-        node: &Node,
+        draft: &mut Txn,
+        (ino, leaf): (Ino, &FileInode),
+        node: &InodeState,
         stamp: &Stamp,
     ) -> Timestamp {
         let at = stamp.id.instant;
-        if !matches!(leaf.state, State::Version(_)) {
+        if !matches!(leaf.state, EntryState::Version(_)) {
             self.count(draft, &leaf.node.content, -1);
         }
         let alive_since = match &leaf.state {
-            State::Unborn { .. } => self.close_behind(draft, ino, leaf, (at, EndOp::Replaced)),
+            EntryState::Unborn { .. } => self.close_behind(draft, ino, leaf, (at, EndOp::Replaced)),
             _ => self.close_behind(draft, ino, leaf, (at, EndOp::Superseded)),
         };
         self.count(draft, &node.content, 1);
@@ -147,7 +147,7 @@ impl Shared {
             draft,
             (ino, leaf),
             node,
-            &State::Version(stamp.clone()),
+            &EntryState::Version(stamp.clone()),
             alive_since,
         );
         alive_since
@@ -156,37 +156,37 @@ impl Shared {
     /// Closes the last version of a leaf's name; returns since when the name exists, `end` where it had none.
     pub(crate) fn close_behind(
         &self,
-        draft: &mut Draft,
+        draft: &mut Txn,
         ino: Ino,
-        leaf: &Leaf,
+        leaf: &FileInode,
         end: (Timestamp, EndOp),
     ) -> Timestamp {
         let last = match &leaf.state {
-            State::Version(stamp) => Some(Last {
+            EntryState::Version(stamp) => Some(LastVersion {
                 ino,
                 node: leaf.node.clone(),
                 stamp: stamp.clone(),
                 alive_since: crate::store::tree::flush::alive(leaf),
             }),
-            State::Provisional(last) => Some(Last::clone(last)),
-            State::Unborn { behind } => behind.as_deref().cloned(),
+            EntryState::Provisional(last) => Some(LastVersion::clone(last)),
+            EntryState::Unborn { behind } => behind.as_deref().cloned(),
         };
         let Some(last) = last else { return end.0 };
         match &leaf.home {
-            Home::Slot { place, .. } => self.close(draft, place, &last, end),
-            Home::Linked { place, .. } => {
-                let closed = Closed {
+            LinkState::Slot { place, .. } => self.close(draft, place, &last, end),
+            LinkState::Linked { place, .. } => {
+                let closed = VersionRecord {
                     ino,
                     end: end.0,
                     end_op: end.1,
                     stamp: last.stamp.clone(),
                     node: Some(last.node),
-                    kept: Kept::Whole,
+                    kept: Retained::Whole,
                 };
                 draft
                     .rows
                     .put(keys::linked_closed(ino, last.stamp.id), encode(&closed));
-                let ended = Ended {
+                let ended = ExpiryRow {
                     id: last.stamp.id,
                     end_op: end.1,
                 };
@@ -194,7 +194,7 @@ impl Shared {
                     .rows
                     .put(keys::ended(end.0, place.0, &place.1), encode(&ended));
             }
-            Home::Orphan => {}
+            LinkState::Orphan => {}
         }
         last.alive_since
     }
@@ -202,30 +202,30 @@ impl Shared {
     /// A closed version of a slot.
     pub(crate) fn close(
         &self,
-        draft: &mut Draft,
+        draft: &mut Txn,
         slot: &(Ino, Bytes),
-        last: &Last,
+        last: &LastVersion,
         end: (Timestamp, EndOp),
     ) {
-        let closed = Closed {
+        let closed = VersionRecord {
             ino: last.ino,
             end: end.0,
             end_op: end.1,
             stamp: last.stamp.clone(),
             node: Some(last.node.clone()),
-            kept: Kept::Whole,
+            kept: Retained::Whole,
         };
         self.close_row(draft, slot, &closed);
     }
 
-    pub(crate) fn close_row(&self, draft: &mut Draft, slot: &(Ino, Bytes), closed: &Closed) {
+    pub(crate) fn close_row(&self, draft: &mut Txn, slot: &(Ino, Bytes), closed: &VersionRecord) {
         let id = closed.stamp.id;
         draft
             .rows
             .put(keys::closed(slot.0, &slot.1, id), encode(closed));
         draft.rows.put(
             keys::ended(closed.end, slot.0, &slot.1),
-            encode(&Ended {
+            encode(&ExpiryRow {
                 id,
                 end_op: closed.end_op,
             }),
@@ -235,19 +235,19 @@ impl Shared {
     /// A name's binding to a hard-linked inode ends.
     pub(crate) fn unbind(
         &self,
-        draft: &mut Draft,
+        draft: &mut Txn,
         slot: &(Ino, Bytes),
         ino: Ino,
         stamp: &Stamp,
         end: (Timestamp, EndOp),
     ) {
-        let closed = Closed {
+        let closed = VersionRecord {
             ino,
             end: end.0,
             end_op: end.1,
             stamp: stamp.clone(),
             node: None,
-            kept: Kept::Whole,
+            kept: Retained::Whole,
         };
         self.close_row(draft, slot, &closed);
     }
@@ -255,7 +255,7 @@ impl Shared {
     /// Changes a directory's times and counters; the caller merges the result into what it has loaded.
     pub(crate) fn touch(
         &self,
-        draft: &mut Draft,
+        draft: &mut Txn,
         directory: Ino,
         change: DirectoryRow,
     ) -> DirectoryRow {
@@ -275,22 +275,22 @@ impl Shared {
     /// A leaf loses its only or one of its names. Returns where it hangs afterwards.
     pub(crate) fn detach(
         &self,
-        draft: &mut Draft,
-        (ino, leaf): (Ino, &Leaf),
-        entry: &Entry,
+        draft: &mut Txn,
+        (ino, leaf): (Ino, &FileInode),
+        entry: &DentryRow,
         slot: &(Ino, Bytes),
-        how: (Leaving, bool),
-    ) -> Home {
+        how: (Unbinding, bool),
+    ) -> LinkState {
         let (leaving, pinned) = how;
         let at = draft.instant;
-        let end_op = if leaving == Leaving::Removed {
+        let end_op = if leaving == Unbinding::Removed {
             EndOp::Deleted
         } else {
             EndOp::Replaced
         };
-        if let Body::Linked(stamp) = &entry.body {
+        if let DentryBody::Linked(stamp) = &entry.body {
             self.unbind(draft, slot, ino, stamp, (at, end_op));
-            if leaving == Leaving::Removed {
+            if leaving == Unbinding::Removed {
                 interval_tree::add_removed(
                     &mut draft.rows,
                     slot.0,
@@ -303,14 +303,14 @@ impl Shared {
             }
             draft.rows.delete(keys::inode(ino));
             self.close_behind(draft, ino, leaf, (at, end_op));
-        } else if leaving != Leaving::ReplacedUnborn {
+        } else if leaving != Unbinding::ReplacedUnborn {
             let alive_since = self.close_behind(draft, ino, leaf, (at, end_op));
-            if leaving == Leaving::Removed && alive_since < at {
+            if leaving == Unbinding::Removed && alive_since < at {
                 interval_tree::add_removed(&mut draft.rows, slot.0, &slot.1, (alive_since, at));
             }
         }
         draft.rows.delete(keys::place(ino));
-        let counted = !matches!(leaf.state, State::Version(_));
+        let counted = !matches!(leaf.state, EntryState::Version(_));
         if counted {
             draft.rows.delete(keys::unsettled(ino));
         }
@@ -321,7 +321,7 @@ impl Shared {
         if pinned {
             draft.rows.put(
                 keys::orphan(ino),
-                encode(&Orphan {
+                encode(&OrphanRow {
                     node: leaf.node.clone(),
                 }),
             );
@@ -331,12 +331,12 @@ impl Shared {
         } else if counted {
             self.count(draft, &leaf.node.content, -1);
         }
-        Home::Orphan
+        LinkState::Orphan
     }
 
     /// One of several names goes; `None` when it was the last.
-    fn fewer_links(&self, draft: &mut Draft, (ino, leaf): (Ino, &Leaf)) -> Option<Home> {
-        let Home::Linked { place, nlink } = &leaf.home else {
+    fn fewer_links(&self, draft: &mut Txn, (ino, leaf): (Ino, &FileInode)) -> Option<LinkState> {
+        let LinkState::Linked { place, nlink } = &leaf.home else {
             return None;
         };
         if *nlink <= 1 {
@@ -353,7 +353,7 @@ impl Shared {
         draft
             .rows
             .put(keys::inode(ino), encode(&InodeRow::Linked(Box::new(row))));
-        Some(Home::Linked {
+        Some(LinkState::Linked {
             place: place.clone(),
             nlink: nlink - 1,
         })
@@ -362,23 +362,23 @@ impl Shared {
     /// A leaf's current state leaves its slot by a rename; returns whether it left a trace there.
     pub(crate) async fn leave(
         &self,
-        draft: &mut Draft,
-        (ino, leaf): (Ino, &Leaf),
-        entry: &Entry,
+        draft: &mut Txn,
+        (ino, leaf): (Ino, &FileInode),
+        entry: &DentryRow,
         slot: &(Ino, Bytes),
         exchanged: bool,
     ) -> Result<bool, StoreError> {
         let at = draft.instant;
         let since = entry.alive_since;
         let young = at.0.saturating_sub(since.0) < TRACELESS.as_nanos() as u64;
-        if let Body::Linked(stamp) = &entry.body {
+        if let DentryBody::Linked(stamp) = &entry.body {
             self.unbind(draft, slot, ino, stamp, (at, EndOp::RenamedTo));
             interval_tree::add(&mut draft.rows, slot.0, &slot.1, (since.min(at), at));
             return Ok(true);
         }
         let passed = young
             && !exchanged
-            && !matches!(leaf.state, State::Unborn { behind: Some(_) })
+            && !matches!(leaf.state, EntryState::Unborn { behind: Some(_) })
             && !self.came_back((ino, leaf), slot, since).await?;
         if passed {
             self.pass_since(draft, slot, since).await?;
@@ -392,13 +392,13 @@ impl Shared {
         if since < at {
             interval_tree::add(&mut draft.rows, slot.0, &slot.1, (since, at));
         }
-        Ok(!matches!(leaf.state, State::Unborn { .. }))
+        Ok(!matches!(leaf.state, EntryState::Unborn { .. }))
     }
 
     /// Whether a name began with a return from the removed ones: it has history to go on with, however young it is.
     async fn came_back(
         &self,
-        (ino, leaf): (Ino, &Leaf),
+        (ino, leaf): (Ino, &FileInode),
         slot: &(Ino, Bytes),
         since: Timestamp,
     ) -> Result<bool, StoreError> {
@@ -411,25 +411,25 @@ impl Shared {
         let Some((_, value)) = self.view.first(from, until).await? else {
             return Ok(false);
         };
-        let first: Closed = decode("H V", &value)?;
+        let first: VersionRecord = decode("H V", &value)?;
         Ok(first.stamp.id.instant == since && first.stamp.op == Op::Undelete)
     }
 
     /// Marks the closed versions of a slot that began at or after `since` as those of a name in passing.
     async fn pass_since(
         &self,
-        draft: &mut Draft,
+        draft: &mut Txn,
         slot: &(Ino, Bytes),
         since: Timestamp,
     ) -> Result<(), StoreError> {
         let from = keys::history(slot.0, &slot.1);
         let until = keys::history_at(slot.0, &slot.1, Timestamp(since.0.saturating_sub(1)));
         for (_, value) in self.view.scan(from, until, usize::MAX).await? {
-            let closed: Closed = decode("H V", &value)?;
+            let closed: VersionRecord = decode("H V", &value)?;
             self.close_row(
                 draft,
                 slot,
-                &Closed {
+                &VersionRecord {
                     end_op: EndOp::Passed,
                     ..closed
                 },
@@ -441,30 +441,30 @@ impl Shared {
     /// A leaf arrives under a name. Returns its new home and state; `traced` says whether its old slot kept a version.
     pub(crate) fn arrive(
         &self,
-        draft: &mut Draft,
-        (ino, leaf): (Ino, &Leaf),
-        arrival: &Arrival,
+        draft: &mut Txn,
+        (ino, leaf): (Ino, &FileInode),
+        arrival: &BindTarget,
         traced: bool,
-    ) -> (Home, Node, State) {
+    ) -> (LinkState, InodeState, EntryState) {
         let at = arrival.at;
         let mut node = leaf.node.clone();
         node.attrs.ctime = draft.time;
-        if let Home::Linked { nlink, .. } = &leaf.home {
+        if let LinkState::Linked { nlink, .. } = &leaf.home {
             let home = self.arrive_linked(draft, (ino, leaf, *nlink), arrival, &node);
             return (home, node, leaf.state.clone());
         }
-        let born = !matches!(leaf.state, State::Unborn { .. });
+        let born = !matches!(leaf.state, EntryState::Unborn { .. });
         let alive_since = match (born, &arrival.behind) {
             (true, _) => arrival.alive_since.unwrap_or(at),
             (false, Some(last)) => last.alive_since,
             (false, None) => Timestamp(u64::MAX),
         };
         let state = self.moved_state(draft, leaf, (arrival, alive_since), traced);
-        let body = Body::Own {
+        let body = DentryBody::Own {
             node: node.clone(),
             state: state.clone(),
         };
-        let entry = Entry {
+        let entry = DentryRow {
             ino,
             bound: at,
             alive_since,
@@ -475,7 +475,7 @@ impl Shared {
             .put(keys::entry(arrival.slot.0, &arrival.slot.1), encode(&entry));
         self.put_place(draft, ino, &arrival.slot);
         (
-            Home::Slot {
+            LinkState::Slot {
                 place: arrival.slot.clone(),
                 bound: at,
                 alive_since,
@@ -488,16 +488,16 @@ impl Shared {
     /// One of several names arrives elsewhere; its inode's row has the new change time.
     fn arrive_linked(
         &self,
-        draft: &mut Draft,
-        (ino, leaf, nlink): (Ino, &Leaf, u32),
-        arrival: &Arrival,
-        node: &Node,
-    ) -> Home {
-        let entry = Entry {
+        draft: &mut Txn,
+        (ino, leaf, nlink): (Ino, &FileInode, u32),
+        arrival: &BindTarget,
+        node: &InodeState,
+    ) -> LinkState {
+        let entry = DentryRow {
             ino,
             bound: arrival.at,
             alive_since: arrival.alive_since.unwrap_or(arrival.at),
-            body: Body::Linked(arrival.stamp.clone()),
+            body: DentryBody::Linked(arrival.stamp.clone()),
         };
         draft
             .rows
@@ -511,7 +511,7 @@ impl Shared {
         draft
             .rows
             .put(keys::inode(ino), encode(&InodeRow::Linked(Box::new(row))));
-        Home::Linked {
+        LinkState::Linked {
             place: arrival.slot.clone(),
             nlink,
         }
@@ -520,37 +520,37 @@ impl Shared {
     /// The state a leaf has under its new name.
     fn moved_state(
         &self,
-        draft: &mut Draft,
-        leaf: &Leaf,
-        (arrival, alive_since): (&Arrival, Timestamp),
+        draft: &mut Txn,
+        leaf: &FileInode,
+        (arrival, alive_since): (&BindTarget, Timestamp),
         traced: bool,
-    ) -> State {
+    ) -> EntryState {
         match &leaf.state {
-            State::Version(_) => {
+            EntryState::Version(_) => {
                 if traced {
                     self.count(draft, &leaf.node.content, 1);
                 }
-                State::Version(arrival.stamp.clone())
+                EntryState::Version(arrival.stamp.clone())
             }
-            State::Provisional(last) => {
+            EntryState::Provisional(last) => {
                 if traced {
                     self.count(draft, &last.node.content, 1);
                 }
-                let last = Last {
+                let last = LastVersion {
                     stamp: arrival.stamp.clone(),
                     alive_since,
-                    ..Last::clone(last)
+                    ..LastVersion::clone(last)
                 };
-                State::Provisional(Box::new(last))
+                EntryState::Provisional(Box::new(last))
             }
-            State::Unborn { .. } => State::Unborn {
+            EntryState::Unborn { .. } => EntryState::Unborn {
                 behind: arrival.behind.clone(),
             },
         }
     }
 
-    pub(crate) fn put_place(&self, draft: &mut Draft, ino: Ino, slot: &(Ino, Bytes)) {
-        let place = Place {
+    pub(crate) fn put_place(&self, draft: &mut Txn, ino: Ino, slot: &(Ino, Bytes)) {
+        let place = LocationRow {
             directory: slot.0,
             name: slot.1.clone(),
         };
@@ -558,34 +558,34 @@ impl Shared {
     }
 
     /// The last version of a leaf's name, as it stands behind something unborn.
-    pub(crate) fn last_version(&self, ino: Ino, leaf: &Leaf) -> Option<Box<Last>> {
+    pub(crate) fn last_version(&self, ino: Ino, leaf: &FileInode) -> Option<Box<LastVersion>> {
         match &leaf.state {
-            State::Version(stamp) => Some(Box::new(Last {
+            EntryState::Version(stamp) => Some(Box::new(LastVersion {
                 ino,
                 node: leaf.node.clone(),
                 stamp: stamp.clone(),
                 alive_since: crate::store::tree::flush::alive(leaf),
             })),
-            State::Provisional(last) => Some(last.clone()),
-            State::Unborn { behind } => behind.clone(),
+            EntryState::Provisional(last) => Some(last.clone()),
+            EntryState::Unborn { behind } => behind.clone(),
         }
     }
 }
 
 /// How a removal at `at` continues a directory's run of removals; `child` is where the run of a removed directory began.
 pub(crate) fn shed(
-    (ino, directory): (Ino, &Directory),
+    (ino, directory): (Ino, &CachedDirectory),
     at: Timestamp,
     child: Option<Timestamp>,
-) -> (Timestamp, Option<Box<Shed>>) {
+) -> (Timestamp, Option<Box<RemovalBurst>>) {
     let begins = child.unwrap_or(at);
     let run = match &directory.row.shed {
-        Some((_, Some(run))) if goes_on(run, begins) => Shed {
+        Some((_, Some(run))) if goes_on(run, begins) => RemovalBurst {
             first: run.first.min(begins),
             last: at,
             mtime: run.mtime,
         },
-        _ => Shed {
+        _ => RemovalBurst {
             first: begins,
             last: at,
             mtime: directory.node_now(ino).attrs.mtime,
@@ -595,6 +595,6 @@ pub(crate) fn shed(
 }
 
 /// Whether a removal at `at` belongs to a run.
-pub(crate) fn goes_on(run: &Shed, at: Timestamp) -> bool {
+pub(crate) fn goes_on(run: &RemovalBurst, at: Timestamp) -> bool {
     at.0.saturating_sub(run.last.0) <= SHED_GAP.as_nanos() as u64
 }

@@ -1,14 +1,14 @@
 //! Equal content: a save that changes no byte makes no version.
 
 use crate::cache::{Fixed as FixedMap, Source};
-use crate::store::data::extent_map::Stretch;
+use crate::store::data::extent_map::ResolvedExtent;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Attrs, ContentRef};
 use crate::store::namespace::Shared;
-use crate::store::schema::journal_record::{Order, Settled};
+use crate::store::schema::journal_record::{BytelessFlush, Dependencies};
 use crate::store::schema::keys;
 use crate::store::tree::flush::alive;
-use crate::store::tree::inode::{FixState, Inode, Leaf};
+use crate::store::tree::inode::{FileInode, FlushedState, Inode};
 use crate::sync::Arc;
 
 /// Contents up to so many changed bytes are compared with the last version.
@@ -32,7 +32,7 @@ impl Shared {
     /// Whether the state has the bytes of the last version. Only for changes small enough to compare.
     pub(crate) async fn is_equal(
         &self,
-        leaf: &Leaf,
+        leaf: &FileInode,
         map: &FixedMap,
         attrs: &Attrs,
     ) -> Result<bool, StoreError> {
@@ -55,7 +55,10 @@ impl Shared {
                         // As long as a file may be, so not in steps.
                         let end = piece.range.end;
                         let old = self.contents.stretches(&self.view, base, at, end).await?;
-                        if !old.iter().all(|(_, _, s)| matches!(s, Stretch::Zero)) {
+                        if !old
+                            .iter()
+                            .all(|(_, _, s)| matches!(s, ResolvedExtent::Zero))
+                        {
                             return Ok(false);
                         }
                         break;
@@ -86,19 +89,19 @@ impl Shared {
     pub(crate) fn forget_equal(
         &self,
         inode: &Arc<Inode>,
-        leaf: &mut Leaf,
-        fix: &Arc<FixState>,
+        leaf: &mut FileInode,
+        fix: &Arc<FlushedState>,
         attrs: &Attrs,
     ) -> Result<(), StoreError> {
         let mut node = leaf.node.clone();
         node.attrs = attrs.clone();
         if node != leaf.node || fix.working.is_some() {
-            let order = Order {
+            let order = Dependencies {
                 touches: vec![keys::inode(inode.ino)],
-                ..Order::default()
+                ..Dependencies::default()
             };
             let mut draft = self.draft(fix.at, order);
-            draft.settles = fix.working.map(|working| Settled {
+            draft.settles = fix.working.map(|working| BytelessFlush {
                 working,
                 fix: fix.at,
                 base: leaf.base,

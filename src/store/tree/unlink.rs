@@ -2,16 +2,19 @@
 
 use bytes::Bytes;
 
-use crate::store::commit::queue::Draft;
+use crate::store::commit::queue::Txn;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Author, Displaced, EndOp, Ino, Kind, Stat, Time, Timestamp};
 use crate::store::namespace::{Namespace, Shared};
-use crate::store::schema::journal_record::Order;
+use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{Body, DirectoryRow, Entry, Hung, Last, Orphan, State, encode};
-use crate::store::tree::inode::{Home, Loaded, Locked, find};
-use crate::store::tree::row_writer::{Leaving, goes_on, shed};
+use crate::store::schema::rows::{
+    DentryBody, DentryRow, DirectoryLocation, DirectoryRow, EntryState, LastVersion, OrphanRow,
+    encode,
+};
+use crate::store::tree::inode::{CachedInode, LinkState, LockedInode, find};
+use crate::store::tree::row_writer::{Unbinding, goes_on, shed};
 
 impl Namespace {
     /// Removes a name that leads to no directory. What it showed stays in the past; an inode in use lives on.
@@ -65,7 +68,7 @@ impl Namespace {
                 .await?
                 .ok_or(StoreError::NotFound)?;
             let is_directory =
-                matches!(&entry.body, Body::Own { node, .. } if node.kind == Kind::Directory);
+                matches!(&entry.body, DentryBody::Own { node, .. } if node.kind == Kind::Directory);
             if !is_directory {
                 return Err(StoreError::NotDirectory);
             }
@@ -88,7 +91,7 @@ impl Namespace {
 impl Shared {
     pub(crate) async fn unlink_locked(
         &self,
-        locked: &mut [Locked],
+        locked: &mut [LockedInode],
         (parent, name): (Ino, &[u8]),
         ino: Ino,
     ) -> Result<Displaced, StoreError> {
@@ -113,10 +116,10 @@ impl Shared {
             (ino, leaf),
             &entry,
             &slot,
-            (Leaving::Removed, pinned),
+            (Unbinding::Removed, pinned),
         );
         let above = find(locked, parent)
-            .and_then(Locked::directory)
+            .and_then(LockedInode::directory)
             .ok_or(StoreError::NotDirectory)?;
         let change = DirectoryRow {
             entries: -1,
@@ -126,7 +129,7 @@ impl Shared {
         let change = self.touch(&mut draft, parent, change);
         let time = draft.time;
         self.enqueue(draft)?;
-        if let Some(directory) = find(locked, parent).and_then(Locked::directory) {
+        if let Some(directory) = find(locked, parent).and_then(LockedInode::directory) {
             directory.row.merge(change);
         }
         let target = find(locked, ino).ok_or(StoreError::NotFound)?;
@@ -134,7 +137,12 @@ impl Shared {
     }
 
     /// Makes what is loaded say that the inode has lost a name.
-    pub(crate) fn moved_out(&self, target: &mut Locked, home: Home, time: Time) -> Displaced {
+    pub(crate) fn moved_out(
+        &self,
+        target: &mut LockedInode,
+        home: LinkState,
+        time: Time,
+    ) -> Displaced {
         let ino = target.inode.ino;
         let pinned = target.inode.is_pinned();
         let Some(leaf) = target.leaf() else {
@@ -154,7 +162,7 @@ impl Shared {
         leaf.attrs.ctime = time;
         leaf.node.attrs.ctime = time;
         let (stat, xattrs) = (leaf.stat(ino), leaf.node.xattrs.clone());
-        if leaf.home == Home::Orphan {
+        if leaf.home == LinkState::Orphan {
             leaf.fixes.clear();
             self.inodes.settle(ino);
             if !pinned {
@@ -164,14 +172,14 @@ impl Shared {
         Displaced { stat, xattrs }
     }
 
-    fn forget_leaf(&self, target: &mut Locked) {
+    fn forget_leaf(&self, target: &mut LockedInode) {
         if let Some(leaf) = target.leaf() {
             if let Some(working) = leaf.working.take() {
                 working.finish();
             }
             leaf.permit = None;
         }
-        *target.loaded() = Loaded::Gone;
+        *target.loaded() = CachedInode::Gone;
     }
 
     /// The last user of an unlinked inode has gone: so does its row.
@@ -179,7 +187,9 @@ impl Shared {
         let Ok(mut locked) = self.lock(ino).await else {
             return Ok(());
         };
-        let is_orphan = locked.leaf().is_some_and(|leaf| leaf.home == Home::Orphan);
+        let is_orphan = locked
+            .leaf()
+            .is_some_and(|leaf| leaf.home == LinkState::Orphan);
         if !is_orphan || locked.inode.is_pinned() {
             return Ok(());
         }
@@ -190,13 +200,17 @@ impl Shared {
 
     /// Removes the row of an unlinked inode.
     pub(crate) async fn drop_orphan(&self, ino: Ino) -> Result<(), StoreError> {
-        let Some(orphan) = self.view.row::<Orphan>("C O", &keys::orphan(ino)).await? else {
+        let Some(orphan) = self
+            .view
+            .row::<OrphanRow>("C O", &keys::orphan(ino))
+            .await?
+        else {
             return Ok(());
         };
         let answer = self.clock.begin();
-        let order = Order {
+        let order = Dependencies {
             touches: vec![keys::inode(ino)],
-            ..Order::default()
+            ..Dependencies::default()
         };
         let mut draft = self.draft(answer.at(), order);
         draft.rows.delete(keys::orphan(ino));
@@ -207,13 +221,13 @@ impl Shared {
 
     async fn rmdir_locked(
         &self,
-        locked: &mut [Locked],
+        locked: &mut [LockedInode],
         (parent, name): (Ino, &[u8]),
-        entry: &Entry,
+        entry: &DentryRow,
     ) -> Result<Displaced, StoreError> {
         let ino = entry.ino;
         let directory = find(locked, ino)
-            .and_then(Locked::directory)
+            .and_then(LockedInode::directory)
             .ok_or(StoreError::NotDirectory)?;
         let (mut stat, xattrs) = (directory.stat(ino), directory.node.xattrs.clone());
         self.check_empty(ino).await?;
@@ -224,7 +238,7 @@ impl Shared {
         draft.rows.delete(keys::entry(parent, name));
         let run = self.remove_directory(&mut draft, locked, (&slot, entry), EndOp::Deleted);
         let above = find(locked, parent)
-            .and_then(Locked::directory)
+            .and_then(LockedInode::directory)
             .ok_or(StoreError::NotDirectory)?;
         let change = DirectoryRow {
             entries: -1,
@@ -235,11 +249,11 @@ impl Shared {
         let change = self.touch(&mut draft, parent, change);
         (stat.nlink, stat.attrs.ctime) = (0, draft.time);
         self.enqueue(draft)?;
-        if let Some(directory) = find(locked, parent).and_then(Locked::directory) {
+        if let Some(directory) = find(locked, parent).and_then(LockedInode::directory) {
             directory.row.merge(change);
         }
         if let Some(gone) = find(locked, ino) {
-            *gone.loaded() = Loaded::Gone;
+            *gone.loaded() = CachedInode::Gone;
         }
         Ok(Displaced { stat, xattrs })
     }
@@ -257,22 +271,22 @@ impl Shared {
     /// Rows of a directory that goes; returns where its run of removals began.
     pub(crate) fn remove_directory(
         &self,
-        draft: &mut Draft,
-        locked: &mut [Locked],
-        (slot, entry): (&(Ino, Bytes), &Entry),
+        draft: &mut Txn,
+        locked: &mut [LockedInode],
+        (slot, entry): (&(Ino, Bytes), &DentryRow),
         end_op: EndOp,
     ) -> Option<Timestamp> {
         let (at, ino) = (draft.instant, entry.ino);
         draft.order.removes.push(ino);
         draft.usage.1 -= 1;
-        let Body::Own {
-            state: State::Version(stamp),
+        let DentryBody::Own {
+            state: EntryState::Version(stamp),
             ..
         } = &entry.body
         else {
             return None;
         };
-        let directory = find(locked, ino).and_then(Locked::directory)?;
+        let directory = find(locked, ino).and_then(LockedInode::directory)?;
         let run = match &directory.row.shed {
             Some((_, Some(run))) => Some(**run),
             _ => None,
@@ -280,7 +294,7 @@ impl Shared {
         let mut node = directory.node_now(ino);
         // The removals that emptied it are no change one wants to see when it is looked at as it was before.
         node.attrs.mtime = run.map_or(node.attrs.mtime, |run| run.mtime);
-        let last = Last {
+        let last = LastVersion {
             ino,
             node,
             stamp: stamp.clone(),
@@ -292,7 +306,7 @@ impl Shared {
         }
         draft.rows.delete(keys::inode(ino));
         let since = directory.row.place.as_ref().map_or(at, |(since, _)| *since);
-        let hung = Hung {
+        let hung = DirectoryLocation {
             parent: slot.0,
             name: slot.1.clone(),
             end: at,

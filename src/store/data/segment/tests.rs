@@ -3,8 +3,8 @@
 use crate::store::Timestamp;
 use crate::store::data::segment::*;
 
-fn built() -> (Bytes, Source) {
-    let mut builder = Builder::new(SegmentId {
+fn built() -> (Bytes, ExtentSource) {
+    let mut builder = SegmentBuilder::new(SegmentId {
         epoch: 1,
         sequence: 0x1234,
     });
@@ -42,7 +42,14 @@ fn keys_keep_every_directory_small() {
 }
 
 /// A bucket with one segment whose second extent lies in two blocks, and a cache over it.
-async fn stored(name: &str) -> (Backend, Extents, SegmentId, Vec<(Source, Vec<u8>)>) {
+async fn stored(
+    name: &str,
+) -> (
+    Backend,
+    ExtentReader,
+    SegmentId,
+    Vec<(ExtentSource, Vec<u8>)>,
+) {
     let backend = Backend::open(&format!("memory://{name}"), &Default::default()).unwrap();
     let config = crate::cache::BlockCacheConfig {
         memory_bytes: 8 << 20,
@@ -54,12 +61,12 @@ async fn stored(name: &str) -> (Backend, Extents, SegmentId, Vec<(Source, Vec<u8
     let meta = Arc::new(crate::meta::MemoryStore::new(
         crate::store::schema::rows::merge,
     ));
-    let extents = Extents::new(backend.clone(), blocks, meta);
+    let extents = ExtentReader::new(backend.clone(), blocks, meta);
     let id = SegmentId {
         epoch: 1,
         sequence: 2,
     };
-    let mut builder = Builder::new(id);
+    let mut builder = SegmentBuilder::new(id);
     let content = ContentRef {
         cid: 3,
         instant: Timestamp(4),
@@ -73,7 +80,10 @@ async fn stored(name: &str) -> (Backend, Extents, SegmentId, Vec<(Source, Vec<u8
     (backend, extents, id, sources)
 }
 
-async fn whole(extents: &Extents, (source, text): &(Source, Vec<u8>)) -> Result<(), StoreError> {
+async fn whole(
+    extents: &ExtentReader,
+    (source, text): &(ExtentSource, Vec<u8>),
+) -> Result<(), StoreError> {
     let read = extents.read(source, 0, text.len() as u32).await?;
     assert!(read == text[..], "other bytes");
     Ok(())
@@ -149,7 +159,7 @@ fn a_footer_is_read_back_and_a_damaged_one_refused() {
     assert_eq!(read.extents.len(), 2);
     assert!(matches!(
         source,
-        Source::Segment {
+        ExtentSource::Segment {
             offset: 5,
             len: 6,
             ..
