@@ -276,10 +276,8 @@ impl Shared {
             })
             .collect();
         let from = keys::history(directory, name);
-        let rows = self
-            .view
-            .scan(from.clone(), keys::after(&from), usize::MAX)
-            .await?;
+        let end = keys::after(&from);
+        let rows = self.view.scan(from, end, usize::MAX).await?;
         for (_, value) in rows {
             let closed: VersionRecord = decode("H V", &value)?;
             if matches!(
@@ -328,10 +326,8 @@ impl Shared {
     ) -> Result<Vec<HistoricalVersion>, StoreError> {
         let current = self.entry(directory, name).await?;
         let from = keys::history(directory, name);
-        let rows = self
-            .view
-            .scan(from.clone(), keys::after(&from), usize::MAX)
-            .await?;
+        let end = keys::after(&from);
+        let rows = self.view.scan(from, end, usize::MAX).await?;
         let mut all = Vec::with_capacity(rows.len() + 1);
         let mut linked: HashMap<Ino, Vec<HistoricalVersion>> = HashMap::new();
         for (_, value) in rows.into_iter().rev() {
