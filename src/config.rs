@@ -207,7 +207,7 @@ impl Config {
         at_least("deadline", deadline, Duration::from_secs(1))?;
         let drain_timeout = settings.drain_timeout.unwrap_or(DRAIN_TIMEOUT);
         at_least("drain-timeout", drain_timeout, Duration::from_secs(1))?;
-        let (sync_on, gather) = sync(settings.sync_on, settings.sync_interval)?;
+        let (sync_on, linger) = sync(settings.sync_on, settings.sync_interval)?;
         let refresh = refreshing(settings.read_only, settings.refresh)?;
         let on_damage = on_damage(settings.read_only, settings.damaged)?;
         let fs = FsConfig {
@@ -229,7 +229,7 @@ impl Config {
             cache_bytes: bytes("cache-size", settings.cache_bytes, 10 << 30, 8 << 20)?,
             memory_bytes: bytes("memory", settings.memory_bytes, 256 << 20, 8 << 20)?,
             dirty_bytes_max: bytes("dirty-max", settings.dirty_bytes_max, 4 << 30, 1 << 20)?,
-            gather,
+            linger,
             host: settings.host,
             owner: settings.owner,
             reclaim: match settings.read_only {

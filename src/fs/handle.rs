@@ -151,7 +151,7 @@ impl OpenFile {
             return Ok(());
         }
         *lock(&self.progress) = Progress::Fixed;
-        match self.file.fix(&self.author, fixed.clone()).await {
+        match self.file.flush(&self.author, fixed.clone()).await {
             Ok(state) => {
                 *fixed = state;
                 Ok(())

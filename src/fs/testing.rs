@@ -61,7 +61,7 @@ pub(crate) async fn world_with(config: FsConfig) -> World {
         cache_bytes: 0,
         memory_bytes: 16 << 20,
         dirty_bytes_max: 64 << 20,
-        gather: Linger::AtOnce,
+        linger: Linger::AtOnce,
         host: "testhost".to_owned(),
         owner: (0, 0),
         reclaim: GcMode::OnRequest,

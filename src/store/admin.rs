@@ -50,7 +50,7 @@ pub struct NamespaceInfo {
 pub struct LastWrite {
     /// The writer's epoch: how often the index had been opened.
     pub epoch: u64,
-    /// The last instant that had been given, nanoseconds since 1970.
+    /// The last timestamp that had been given, nanoseconds since 1970.
     pub instant_ns: u64,
     /// Bytes of live files that are not holes.
     pub bytes: u64,

@@ -1,5 +1,5 @@
 //! A namespace that another process writes, shown at the same time: its live tree about as the bucket has it, its past up to
-//! the last instant that is final.
+//! the last timestamp that is final.
 //!
 //! Nothing is written, neither to the bucket nor into its index. Inodes are read anew when the index shows a newer state;
 //! bytes are given only if the rows they were found by still stood after they were read ([`File::read`]).
@@ -69,18 +69,18 @@ pub(crate) enum Role {
 #[derive(Debug)]
 pub(crate) struct Follower {
     index: Arc<SlateFollower>,
-    floor: AtomicU64,
+    low_watermark: AtomicU64,
 }
 
 impl Follower {
-    /// The oldest instant that is not final.
-    pub(crate) fn floor(&self) -> Timestamp {
-        Timestamp(self.floor.load(Ordering::SeqCst))
+    /// The oldest timestamp that is not final.
+    pub(crate) fn low_watermark(&self) -> Timestamp {
+        Timestamp(self.low_watermark.load(Ordering::SeqCst))
     }
 
-    /// The newest instant that is final.
+    /// The newest timestamp that is final.
     pub(crate) fn newest(&self) -> Timestamp {
-        Timestamp(self.floor().0.saturating_sub(1))
+        Timestamp(self.low_watermark().0.saturating_sub(1))
     }
 
     /// Waits until the bucket has been asked for a newer state, if it answers.
@@ -99,7 +99,7 @@ impl Follower {
 }
 
 impl Namespace {
-    /// The last final instant, where another process writes; `None` where this one does.
+    /// The last final timestamp, where another process writes; `None` where this one does.
     pub fn shown(&self) -> Option<Timestamp> {
         match &self.0.role {
             Role::Writer => None,
@@ -156,7 +156,7 @@ impl Namespace {
         };
         let role = Role::Follower(Follower {
             index: Arc::clone(&index),
-            floor: AtomicU64::new(applied.floor),
+            low_watermark: AtomicU64::new(applied.low_watermark),
         });
         let place = NamespaceParts {
             backend,
@@ -199,7 +199,11 @@ impl Shared {
         let Role::Follower(follower) = &self.role else {
             return Ok(());
         };
-        let Some(applied) = self.view.row::<AppliedRow>("G A", &keys::applied()).await? else {
+        let Some(applied) = self
+            .index
+            .row::<AppliedRow>("G A", &keys::applied())
+            .await?
+        else {
             return Err(StoreError::NotFound);
         };
         if self.applied_now() == applied {
@@ -210,7 +214,9 @@ impl Shared {
             self.reload(&inode).await;
         }
         self.health.uses((applied.bytes, applied.files));
-        follower.floor.fetch_max(applied.floor, Ordering::SeqCst);
+        follower
+            .low_watermark
+            .fetch_max(applied.low_watermark, Ordering::SeqCst);
         *lock(&self.applied) = applied;
         Ok(())
     }
@@ -222,17 +228,17 @@ impl Shared {
     pub(crate) async fn reload(&self, inode: &Arc<Inode>) {
         let mut locked = inode.lock().await;
         if inode.is_pinned()
-            && let Some(leaf) = locked.leaf()
+            && let Some(file) = locked.file()
         {
             match self.read_inode(inode.ino).await {
-                Ok(Some(loaded)) => *locked.loaded() = loaded,
-                Ok(None) => leaf.home = LinkState::Orphan,
+                Ok(Some(cached)) => *locked.cached() = cached,
+                Ok(None) => file.link_state = LinkState::Unlinked,
                 // The next state is read like this one.
                 Err(error) => tracing::warn!(ino = inode.ino.0, %error, "shown as it was"),
             }
             return;
         }
-        *locked.loaded() = CachedInode::No;
+        *locked.cached() = CachedInode::No;
     }
 }
 

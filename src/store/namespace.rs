@@ -37,7 +37,7 @@ use crate::store::tree::inode::InodeCache;
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::Tasks;
 
-/// How far a clock may be behind the namespace's last instant, nanoseconds.
+/// How far a clock may be behind the namespace's last timestamp, nanoseconds.
 const CLOCK_BEHIND_MAX: u64 = 86_400 * 1_000_000_000;
 
 /// When close(2) returns, seen from the bucket.
@@ -61,7 +61,7 @@ pub struct NamespaceConfig {
     /// Bytes acknowledged but not in the bucket, at most; beyond it writers wait.
     pub dirty_bytes_max: u64,
     /// How long small files wait for company.
-    pub gather: Linger,
+    pub linger: Linger,
     /// Name of this machine, for versions.
     pub host: String,
     /// Owner of the root directory, when the namespace is made.
@@ -86,7 +86,7 @@ pub(crate) struct Shared {
     pub(crate) backend: Backend,
     pub(crate) epoch: u64,
     pub(crate) clock: Arc<Timestamps>,
-    pub(crate) view: Index,
+    pub(crate) index: Index,
     pub(crate) inodes: InodeCache,
     pub(crate) contents: ContentStore,
     pub(crate) pins: Arc<Pins>,
@@ -98,16 +98,16 @@ pub(crate) struct Shared {
     pub(crate) space: DiskSpace,
     pub(crate) log: Log,
     pub(crate) epoch_object: EpochObject,
-    pub(crate) upkeep: GcState,
+    pub(crate) gc: GcState,
     pub(crate) health: Health,
     pub(crate) applied: Mutex<AppliedRow>,
-    pub(crate) old_marks: Mutex<ArchivedWatermarks>,
-    pub(crate) unsettled: Mutex<ProvisionalStates>,
+    pub(crate) archived_watermarks: Mutex<ArchivedWatermarks>,
+    pub(crate) provisional: Mutex<ProvisionalStates>,
     pub(crate) replay: Mutex<crate::store::recovery::replay::JournalReplay>,
     pub(crate) uploads: Semaphore,
-    pub(crate) orphaned: tokio::sync::mpsc::UnboundedSender<Ino>,
+    pub(crate) unlinked: tokio::sync::mpsc::UnboundedSender<Ino>,
     pub(crate) renames: tokio::sync::Mutex<()>,
-    pub(crate) undeletes: crate::store::history::restore_tree::RestoreLock,
+    pub(crate) restore_lock: crate::store::history::restore_tree::RestoreLock,
     ids: AtomicU64,
     sequence: AtomicU64,
 }
@@ -199,11 +199,11 @@ impl Namespace {
         let namespace = Self(shared);
         namespace.0.finish_recovery().await?;
         namespace.0.journal.thaw();
-        namespace.0.start_upkeep();
+        namespace.0.start_gc();
         Ok(namespace)
     }
 
-    /// The present instant of the namespace's clock; where another process writes, the last one that is final.
+    /// The present timestamp of the namespace's clock; where another process writes, the last one that is final.
     pub fn now(&self) -> Timestamp {
         match &self.0.role {
             Role::Writer => self.0.clock.now(),
@@ -246,7 +246,7 @@ impl Shared {
     /// Puts the parts together, and gives with them who is told of inodes that nobody uses any more.
     pub(crate) async fn assemble(
         place: NamespaceParts,
-        view: Index,
+        index: Index,
         config: NamespaceConfig,
         (env, tasks): (Arc<dyn Env>, Tasks),
     ) -> Result<(Arc<Self>, UnboundedReceiver<Ino>), StoreError> {
@@ -257,7 +257,7 @@ impl Shared {
             role,
             journal,
         } = place;
-        let (applied, old_marks) = ArchivedWatermarks::load(&view).await?;
+        let (applied, archived_watermarks) = ArchivedWatermarks::load(&index).await?;
         let blocks = BlockCache::open(
             BlockCacheConfig {
                 memory_bytes: config.memory_bytes,
@@ -275,22 +275,22 @@ impl Shared {
         }
         let clock = Timestamps::new(Arc::clone(&env));
         clock.raise(applied.clock);
-        let (orphaned, orphans) = tokio::sync::mpsc::unbounded_channel();
+        let (unlinked, orphans) = tokio::sync::mpsc::unbounded_channel();
         let journal = Arc::new(journal);
         let shared = Arc::new(Self {
-            extents: ExtentReader::new(backend.clone(), blocks, Arc::clone(view.rows())),
+            extents: ExtentReader::new(backend.clone(), blocks, Arc::clone(index.rows())),
             queue: Queue::new(Arc::clone(&journal), epoch),
             staging: StagingDir::open(&dir.join("staging"))?,
             budget: Budget::new(config.dirty_bytes_max),
             space: DiskSpace::default(),
             log: Log::new(backend.clone(), epoch),
             epoch_object: EpochObject::new(backend.clone(), epoch, &config.host, env.now()),
-            upkeep: GcState::default(),
+            gc: GcState::default(),
             health: Health::default(),
             ids: AtomicU64::new(applied.next_id.max(2)),
             applied: Mutex::new(applied),
-            old_marks: Mutex::new(old_marks),
-            unsettled: Mutex::default(),
+            archived_watermarks: Mutex::new(archived_watermarks),
+            provisional: Mutex::default(),
             replay: Mutex::default(),
             uploads: Semaphore::new(8),
             sequence: AtomicU64::new(1),
@@ -298,8 +298,8 @@ impl Shared {
             contents: ContentStore::default(),
             pins: Arc::default(),
             renames: tokio::sync::Mutex::new(()),
-            undeletes: crate::store::history::restore_tree::RestoreLock::default(),
-            orphaned,
+            restore_lock: crate::store::history::restore_tree::RestoreLock::default(),
+            unlinked,
             config,
             role,
             env,
@@ -307,14 +307,14 @@ impl Shared {
             backend,
             epoch,
             clock,
-            view,
+            index,
             journal,
         });
         Ok((shared, orphans))
     }
 }
 
-/// Refuses a clock that is more than a day behind the last instant of the namespace.
+/// Refuses a clock that is more than a day behind the last timestamp of the namespace.
 fn check_clock(now: u64, last: u64) -> Result<(), StoreError> {
     if last <= now.saturating_add(CLOCK_BEHIND_MAX) {
         return Ok(());
@@ -387,34 +387,31 @@ impl Shared {
         Ok(self.journal.append(&record.encode())?)
     }
 
-    /// A draft of an operation at `instant`.
-    pub(crate) fn draft(&self, instant: Timestamp, order: Dependencies) -> Txn {
+    /// A draft of an operation at `timestamp`.
+    pub(crate) fn txn(&self, timestamp: Timestamp, dependencies: Dependencies) -> Txn {
         Txn {
-            instant,
+            timestamp,
             time: self.clock.wall(),
             rows: Batch::new(),
-            order,
+            dependencies,
             content: None,
-            settles: None,
+            byteless_flush: None,
             usage: (0, 0),
             held: crate::store::commit::queue::Guards::default(),
         }
     }
 
     /// Acknowledges an operation: into the journal, the overlay and the queue, or not at all.
-    pub(crate) fn enqueue(&self, mut draft: Txn) -> Result<Arc<Operation>, StoreError> {
+    pub(crate) fn enqueue(&self, mut txn: Txn) -> Result<Arc<Operation>, StoreError> {
         self.health.check()?;
-        crate::store::gc::lineage::note(&mut draft);
-        let pending = draft
-            .content
-            .as_ref()
-            .map(|(pending, _)| Arc::clone(pending));
-        let usage = draft.usage;
+        crate::store::gc::lineage::note(&mut txn);
+        let pending = txn.content.as_ref().map(|(pending, _)| Arc::clone(pending));
+        let usage = txn.usage;
         if let Some(pending) = &pending {
             self.contents.add(pending);
         }
-        match self.queue.push(draft, self.next_id(), |order, rows| {
-            self.view.lay(order, rows);
+        match self.queue.push(txn, self.next_id(), |dependencies, rows| {
+            self.index.lay(dependencies, rows);
         }) {
             Ok(operation) => {
                 self.health.use_more(usage);
@@ -422,29 +419,29 @@ impl Shared {
             }
             Err(error) => {
                 if let Some(pending) = pending {
-                    self.contents.sealed(pending.content);
+                    self.contents.uploaded(pending.content);
                 }
                 Err(error)
             }
         }
     }
 
-    /// The oldest instant that is not committed: everything below it is final.
-    pub(crate) fn floor(&self) -> Timestamp {
+    /// The oldest timestamp that is not committed: everything below it is final.
+    pub(crate) fn low_watermark(&self) -> Timestamp {
         match &self.role {
-            Role::Writer => self.floor_without(&[]),
-            Role::Follower(follower) => follower.floor(),
+            Role::Writer => self.low_watermark_without(&[]),
+            Role::Follower(follower) => follower.low_watermark(),
         }
     }
 
     /// The floor as it is when some operations, ascending by their places, are committed.
-    pub(crate) fn floor_without(&self, committed: &[Arc<Operation>]) -> Timestamp {
-        // The clock first: what begins to be answered from here on gets no instant below it. Then the answers, for
+    pub(crate) fn low_watermark_without(&self, committed: &[Arc<Operation>]) -> Timestamp {
+        // The clock first: what begins to be answered from here on gets no timestamp below it. Then the answers, for
         // they move on into the queue.
         let next = self.clock.next();
-        let answering = self.clock.oldest_answer();
+        let reserved = self.clock.oldest_reservation();
         let queued = self.queue.oldest_without(committed);
-        answering.into_iter().chain(queued).min().unwrap_or(next)
+        reserved.into_iter().chain(queued).min().unwrap_or(next)
     }
 
     pub(crate) fn applied_now(&self) -> AppliedRow {

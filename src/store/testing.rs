@@ -50,7 +50,7 @@ impl Machine {
             cache_bytes: 0,
             memory_bytes: 16 << 20,
             dirty_bytes_max: 64 << 20,
-            gather: Linger::AtOnce,
+            linger: Linger::AtOnce,
             host: "testhost".to_owned(),
             owner: (0, 0),
             reclaim: GcMode::OnRequest,
@@ -78,16 +78,16 @@ impl Machine {
     }
 
     /// Lets the namespace's way to the bucket go no further than before a step; 0 lets it go on.
-    pub(crate) fn halt(&self, namespace: &Namespace, step: u8) {
+    pub(crate) fn set_failpoint(&self, namespace: &Namespace, step: u8) {
         let steps = [
-            Failpoint::Seal,
+            Failpoint::Pack,
             Failpoint::Upload,
             Failpoint::Commit,
             Failpoint::Flush,
             Failpoint::Log,
         ];
         let step = usize::from(step).checked_sub(1).map(|at| steps[at]);
-        namespace.0.health.halt.set(step);
+        namespace.0.health.failpoints.set(step);
     }
 
     fn cache_dir(&self) -> PathBuf {
@@ -98,6 +98,6 @@ impl Machine {
 impl Namespace {
     /// How many rows were looked at since it was opened, those that were not there included.
     pub(crate) fn rows_read(&self) -> u64 {
-        self.0.view.rows_read()
+        self.0.index.rows_read()
     }
 }

@@ -8,7 +8,7 @@ use crate::source::{Source, matching};
 /// Structures of the code that FORMAT.md shows under another name, or inside the variant of that name.
 const ALIASES: [(&str, &str); 3] = [
     ("ContentRecord", "Brings"),
-    ("FlushRecord", "Fix"),
+    ("FlushRecord", "Flush"),
     ("OperationRecord", "Operation"),
 ];
 

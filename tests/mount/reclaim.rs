@@ -55,7 +55,7 @@ fn config(cache: &Path) -> NamespaceConfig {
         cache_bytes: 0,
         memory_bytes: 64 << 20,
         dirty_bytes_max: 256 << 20,
-        gather: Linger::AtOnce,
+        linger: Linger::AtOnce,
         host: "test".to_owned(),
         owner: (0, 0),
     }
@@ -85,7 +85,7 @@ async fn save(namespace: &Namespace, file: usize, version: usize) {
         }
     };
     open.write(0, text(file, version), &author).await.unwrap();
-    if let Some(fixed) = open.fix(&author, None).await.unwrap() {
+    if let Some(fixed) = open.flush(&author, None).await.unwrap() {
         open.save(fixed).await.unwrap();
     }
 }

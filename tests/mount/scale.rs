@@ -198,7 +198,7 @@ fn namespace_config(cache: &Path) -> NamespaceConfig {
         cache_bytes: 0,
         memory_bytes: 64 << 20,
         dirty_bytes_max: 1 << 30,
-        gather: Linger::AtOnce,
+        linger: Linger::AtOnce,
         host: "test".to_owned(),
         owner: (0, 0),
     }
@@ -228,7 +228,7 @@ async fn plant_file(namespace: &Namespace, directory: Ino, entry: usize, author:
         let bytes = Bytes::copy_from_slice(name.as_bytes());
         file.write(0, bytes, author).await.unwrap();
     }
-    if let Some(fixed) = file.fix(author, None).await.unwrap() {
+    if let Some(fixed) = file.flush(author, None).await.unwrap() {
         file.save(fixed).await.unwrap();
     }
 }

@@ -387,7 +387,7 @@ impl Racer {
             cache_bytes: 0,
             memory_bytes: 32 << 20,
             dirty_bytes_max: 256 << 20,
-            gather: Linger::For(Duration::from_millis(5)),
+            linger: Linger::For(Duration::from_millis(5)),
             host: self.name.to_owned(),
             owner: (0, 0),
         };
@@ -450,7 +450,7 @@ async fn save(namespace: &Namespace, name: &str, text: &str) -> Result<(), Store
     file.truncate(0, &author).await?;
     let bytes = Bytes::copy_from_slice(text.as_bytes());
     file.write(0, bytes, &author).await?;
-    match file.fix(&author, None).await? {
+    match file.flush(&author, None).await? {
         Some(fixed) => file.save(fixed).await,
         None => Ok(()),
     }

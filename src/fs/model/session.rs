@@ -463,7 +463,7 @@ impl Session {
 
     async fn fsyncdir(&mut self, dir: Dir) -> Result<(), Difference> {
         let id = self.dir(dir);
-        self.machine.halt(self.namespace(), 0);
+        self.machine.set_failpoint(self.namespace(), 0);
         let found = self.fs().fsyncdir(self.ino(id), 0).await;
         agree(found, &Ok(())).map(drop)
     }
@@ -485,9 +485,9 @@ impl Session {
                 tokio::time::sleep(Duration::from_millis(ms)).await;
             }
             Step::Back(seconds) => self.machine.env.go_back(seconds * 1_000_000_000),
-            Step::Halt(before) => self.machine.halt(self.namespace(), before),
+            Step::Halt(before) => self.machine.set_failpoint(self.namespace(), before),
             Step::Drain => {
-                self.machine.halt(self.namespace(), 0);
+                self.machine.set_failpoint(self.namespace(), 0);
                 self.namespace()
                     .drain()
                     .await
@@ -499,7 +499,7 @@ impl Session {
                 self.mount().await;
             }
             Step::Remount => {
-                self.machine.halt(self.namespace(), 0);
+                self.machine.set_failpoint(self.namespace(), 0);
                 self.fs().end_session().await;
                 self.namespace()
                     .close()
@@ -576,7 +576,7 @@ impl Session {
                 agree(released, &Ok(())).map(drop)
             }
             Step::Fsync(_) => {
-                self.machine.halt(self.namespace(), 0);
+                self.machine.set_failpoint(self.namespace(), 0);
                 self.saved(id, true);
                 agree(self.fs().fsync(ino, number, false).await, &Ok(())).map(drop)
             }

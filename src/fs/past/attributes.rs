@@ -39,7 +39,7 @@ pub(crate) async fn value(
 fn known(entry: &PastEntry, name: &[u8]) -> Option<Bytes> {
     let text = match name {
         // All nine digits: as a TIME it leads to this version and no later one.
-        b"time" => stamp::print(entry.version.instant, Precision::Nanos),
+        b"time" => stamp::print(entry.version.timestamp, Precision::Nanos),
         b"id" => entry.version.to_string(),
         b"op" => op(entry.op).to_owned(),
         b"user" => entry.author.uid.to_string(),

@@ -23,7 +23,7 @@ impl Past {
         let newest = self.namespace.newest_file_versions(dir, name, 1);
         let newest = newest.await?.pop().ok_or(FsError::NotFound)?;
         // A version that is not listed for good may turn out to be one of a name in passing; the name may have older ones.
-        let stays = newest.version.instant < for_good
+        let stays = newest.version.timestamp < for_good
             || self
                 .namespace
                 .file_version(dir, name, Timestamp(0)..=for_good)
@@ -204,7 +204,7 @@ fn state_of(dir: Ino, slot: &Bytes, state: PastEntry) -> What {
     state_node(Seen {
         dir,
         name: slot.clone(),
-        at: state.version.instant,
+        at: state.version.timestamp,
         entry: state,
         links: 1,
     })
@@ -212,7 +212,7 @@ fn state_of(dir: Ino, slot: &Bytes, state: PastEntry) -> What {
 
 /// The names of states in order: stamps, each with the extension of the file's own name.
 fn state_names(slot: &[u8], states: &[PastEntry]) -> Vec<Bytes> {
-    let instants: Vec<Timestamp> = states.iter().map(|state| state.version.instant).collect();
+    let instants: Vec<Timestamp> = states.iter().map(|state| state.version.timestamp).collect();
     let named = stamp::print_all(&instants).into_iter().map(|stamp| {
         let mut name = stamp.into_bytes();
         name.extend_from_slice(extension(slot));

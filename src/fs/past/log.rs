@@ -52,7 +52,7 @@ fn line(text: &mut Vec<u8>, dir: Ino, change: &DirectoryChange) {
     let head = match change {
         DirectoryChange::Stood { entry, .. } => format!(
             "{} {} {} {} {} ",
-            stamp::print(entry.version.instant, Precision::Nanos),
+            stamp::print(entry.version.timestamp, Precision::Nanos),
             attributes::op(entry.op),
             size(entry),
             entry.author.uid,

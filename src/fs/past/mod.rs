@@ -289,7 +289,7 @@ impl Past {
             // One node for every instant at which it stood.
             What::State(seen) => {
                 let end = seen.entry.ended.map_or(u64::MAX, |end| end.0 - 1);
-                seen.entry.version.instant..=Timestamp(end)
+                seen.entry.version.timestamp..=Timestamp(end)
             }
             _ => return None,
         };

@@ -144,7 +144,7 @@ impl What {
             Self::State(seen) => {
                 let version = seen.entry.version;
                 let suffix = u64::from(version.suffix);
-                let state = [seen.entry.ino.0, version.instant.0, suffix];
+                let state = [seen.entry.ino.0, version.timestamp.0, suffix];
                 // The kernel keeps one link count per number, and one content.
                 match seen.links {
                     0 | 1 => spell(b'S', &state, b""),
@@ -238,7 +238,7 @@ impl PastNode {
     /// The instant of the version it shows, or as of which it shows a directory.
     pub(crate) fn instant(&self) -> Option<Timestamp> {
         match &self.what {
-            What::State(seen) => Some(seen.entry.version.instant),
+            What::State(seen) => Some(seen.entry.version.timestamp),
             What::Tree(seen) | What::Gone(seen) => Some(seen.at),
             What::Time { at, .. } => Some(*at),
             _ => None,

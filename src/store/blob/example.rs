@@ -46,7 +46,7 @@ async fn versions(store: &BlobStore) -> Result<(), Box<dyn Error>> {
         ..PutOptions::default()
     };
     options.metadata.insert("step".to_owned(), "draft".into());
-    let draft = store
+    let txn = store
         .put_versioned("letters/anna", "Dear Ana,", &options)
         .await?;
     options.metadata.insert("step".to_owned(), "final".into());
@@ -54,7 +54,7 @@ async fn versions(store: &BlobStore) -> Result<(), Box<dyn Error>> {
     println!("now:    {:?}", store.get("letters/anna").await?);
     println!(
         "before: {:?}",
-        store.get_version("letters/anna", draft).await?
+        store.get_version("letters/anna", txn).await?
     );
     Ok(())
 }

@@ -74,7 +74,7 @@ impl OpenStore {
     async fn imported(&self, id: &str) -> Result<Option<VersionId>, BlobError> {
         let shared = &self.namespace.0;
         let row = shared
-            .view
+            .index
             .row("H E", &keys::foreign(id.as_bytes()))
             .await?;
         let Some(ImportedRow {
@@ -101,7 +101,7 @@ impl OpenStore {
         let states = self.states(key).await?;
         let last = states
             .iter()
-            .map(|(_, entry)| entry.ended.unwrap_or(entry.version.instant))
+            .map(|(_, entry)| entry.ended.unwrap_or(entry.version.timestamp))
             .max();
         match last {
             Some(last) if last >= time => Err(BlobError::Invalid(format!(

@@ -66,7 +66,7 @@ impl BlobOptions {
                 cache_bytes: 1 << 30,
                 memory_bytes: 128 << 20,
                 dirty_bytes_max: 256 << 20,
-                gather: Linger::AtOnce,
+                linger: Linger::AtOnce,
                 host: "library".to_owned(),
                 owner: (0, 0),
                 reclaim: GcMode::Always,

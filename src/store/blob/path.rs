@@ -144,7 +144,7 @@ impl Shared {
         }
         let from = keys::history(parent, name);
         let end = keys::after(&from);
-        for (_, value) in self.view.scan(from, end, usize::MAX).await? {
+        for (_, value) in self.index.scan(from, end, usize::MAX).await? {
             let closed: VersionRecord = decode("H V", &value)?;
             let directory = closed.node.is_some_and(|n| n.kind == Kind::Directory);
             if directory && self.last_place(closed.ino).await? == Some((parent, name.clone())) {
@@ -156,15 +156,15 @@ impl Shared {
 
     /// Where a directory hangs, or hung last.
     async fn last_place(&self, directory: Ino) -> Result<Option<(Ino, Bytes)>, StoreError> {
-        let row = self.view.row("C I", &keys::inode(directory)).await?;
+        let row = self.index.row("C I", &keys::inode(directory)).await?;
         if let Some(InodeRow::Directory(row)) = row {
             return Ok(row.place.map(|(_, place)| place));
         }
-        let from = keys::hangings(directory);
-        let Some((_, value)) = self.view.first(from.clone(), keys::after(&from)).await? else {
+        let from = keys::directory_locations(directory);
+        let Some((_, value)) = self.index.first(from.clone(), keys::after(&from)).await? else {
             return Ok(None);
         };
-        let hung: DirectoryLocation = decode("H N", &value)?;
-        Ok(Some((hung.parent, hung.name)))
+        let directory_location: DirectoryLocation = decode("H N", &value)?;
+        Ok(Some((directory_location.parent, directory_location.name)))
     }
 }

@@ -19,7 +19,7 @@ pub struct VersionInfo {
     /// Its id; ids sort by time, also as text.
     pub id: VersionId,
     /// When it began.
-    pub instant: Timestamp,
+    pub timestamp: Timestamp,
     /// When it ended; `None` for what is there now.
     pub ended: Option<Timestamp>,
     /// Whether the key led to nothing from here on. A marker has no bytes, no author and no op.
@@ -49,7 +49,7 @@ impl VersionInfo {
             .map(|(_, id)| String::from_utf8_lossy(id).into_owned());
         Self {
             id: entry.version,
-            instant: entry.version.instant,
+            timestamp: entry.version.timestamp,
             ended: entry.ended,
             is_delete_marker: false,
             size: entry.attrs.size,
@@ -65,10 +65,10 @@ impl VersionInfo {
     fn marker(at: Timestamp, until: Option<Timestamp>) -> Self {
         Self {
             id: VersionId {
-                instant: at,
+                timestamp: at,
                 suffix: 0,
             },
-            instant: at,
+            timestamp: at,
             ended: until,
             is_delete_marker: true,
             size: 0,
@@ -100,7 +100,7 @@ impl BlobStore {
         while let Some(entry) = states.next() {
             let ended = entry.ended;
             all.push(VersionInfo::of(entry));
-            let next = states.peek().map(|next| next.version.instant);
+            let next = states.peek().map(|next| next.version.timestamp);
             if let Some(ended) = ended
                 && next.is_none_or(|next| next > ended)
             {

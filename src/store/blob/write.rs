@@ -280,7 +280,7 @@ impl OpenStore {
         Ok(true)
     }
 
-    /// The present instant, which no version of the future may pass.
+    /// The present timestamp, which no version of the future may pass.
     pub(super) fn now(&self) -> Timestamp {
         self.namespace.now()
     }

@@ -29,7 +29,7 @@ pub enum Subject {
     Path {
         /// Parts joined by `/`, without one in front; bytes that are no text are escaped.
         path: String,
-        /// The version's instant; `None` for the current state.
+        /// The version's timestamp; `None` for the current state.
         version: Option<Timestamp>,
     },
     /// An object of the namespace in the bucket.
@@ -167,7 +167,7 @@ impl<'a> PathFinder<'a> {
             ),
             b"HV" => (self.version(key).await?, "the version"),
             b"HW" => {
-                let version = keys::trailing_id(key).map(|id| id.instant);
+                let version = keys::trailing_id(key).map(|id| id.timestamp);
                 (self.inode(first, version).await?, "the version")
             }
             b"HT" => {
@@ -197,8 +197,8 @@ impl<'a> PathFinder<'a> {
     }
 
     async fn version(&mut self, key: &Bytes) -> Result<Subject, StoreError> {
-        let version = keys::trailing_id(key).map(|id| id.instant);
-        match keys::closed_slot(key) {
+        let version = keys::trailing_id(key).map(|id| id.timestamp);
+        match keys::record_slot(key) {
             Some((directory, name)) => self.named(directory, &name, version).await,
             None => Ok(other("a version")),
         }
@@ -273,13 +273,13 @@ impl<'a> PathFinder<'a> {
         {
             return Ok(Some(place));
         }
-        let start = keys::hangings(directory);
+        let start = keys::directory_locations(directory);
         let end = keys::after(&start);
         let mut newest = self.index.scan(start..end).await?;
         match newest.next().await? {
             Some((_, row)) => {
-                let hung: DirectoryLocation = decode("H N", &row)?;
-                Ok(Some((hung.parent, hung.name)))
+                let directory_location: DirectoryLocation = decode("H N", &row)?;
+                Ok(Some((directory_location.parent, directory_location.name)))
             }
             None => Ok(None),
         }
@@ -367,16 +367,16 @@ fn owner(table: &[u8], key: &Bytes, value: &Bytes) -> Result<ContentOwner, Store
                 DentryBody::Own {
                     state: EntryState::Version(stamp),
                     ..
-                } => Some(stamp.id.instant),
+                } => Some(stamp.id.timestamp),
                 DentryBody::Own { .. } | DentryBody::Linked(_) => None,
             };
             (Some((first, name)), version)
         }
         b"HV" => {
-            let named = keys::closed_slot(key).map(|(d, n)| (d, Bytes::copy_from_slice(&n)));
-            (named, keys::trailing_id(key).map(|id| id.instant))
+            let named = keys::record_slot(key).map(|(d, n)| (d, Bytes::copy_from_slice(&n)));
+            (named, keys::trailing_id(key).map(|id| id.timestamp))
         }
-        b"HW" => (None, keys::trailing_id(key).map(|id| id.instant)),
+        b"HW" => (None, keys::trailing_id(key).map(|id| id.timestamp)),
         _ => (None, None),
     };
     Ok(ContentOwner {

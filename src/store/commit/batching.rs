@@ -9,37 +9,37 @@ use crate::store::namespace::{Linger, Shared};
 use crate::sync::{Arc, lock};
 
 /// How long small files wait for company when nobody waits for them.
-const GATHER: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Operations whose contents are sealed together, and whether in their rows.
 pub(crate) type PackGroup = (Vec<Arc<Operation>>, bool);
 
 impl Shared {
     /// What is to be sealed now, in groups, and when to look again.
-    pub(crate) fn groups(&self, waiting: Vec<Arc<Operation>>) -> (Vec<PackGroup>, Duration) {
-        let gather = match self.config.gather {
-            Linger::AtOnce => GATHER,
+    pub(crate) fn pack_groups(&self, waiting: Vec<Arc<Operation>>) -> (Vec<PackGroup>, Duration) {
+        let linger = match self.config.linger {
+            Linger::AtOnce => LINGER,
             Linger::For(time) => time,
         };
-        let hurried = lock(&self.health.hurried).clone();
+        let expedited = lock(&self.health.expedited).clone();
         let draining = self.health.is_draining();
-        let (mut groups, mut small, mut urgent) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut pack_groups, mut small, mut urgent) = (Vec::new(), Vec::new(), Vec::new());
         for operation in waiting {
-            let bytes = operation.content.as_ref().map_or(0, |c| c.fixed.bytes());
+            let bytes = operation.content.as_ref().map_or(0, |c| c.flushed.bytes());
             if bytes > OWN_SEGMENT {
-                groups.push((vec![operation], false));
+                pack_groups.push((vec![operation], false));
             } else if bytes == 0 {
-                groups.push((vec![operation], true));
-            } else if hurried.contains(&operation.order) && !draining {
+                pack_groups.push((vec![operation], true));
+            } else if expedited.contains(&operation.order) && !draining {
                 urgent.push(operation);
             } else {
                 small.push(operation);
             }
         }
-        let bytes_of = |o: &Arc<Operation>| o.content.as_ref().map_or(0, |c| c.fixed.bytes());
+        let bytes_of = |o: &Arc<Operation>| o.content.as_ref().map_or(0, |c| c.flushed.bytes());
         let urgent_bytes: u64 = urgent.iter().map(bytes_of).sum();
         if !urgent.is_empty() {
-            groups.push((urgent, urgent_bytes <= INLINE));
+            pack_groups.push((urgent, urgent_bytes <= INLINE));
         }
         let oldest = small
             .iter()
@@ -47,40 +47,40 @@ impl Shared {
             .max()
             .unwrap_or_default();
         let total: u64 = small.iter().map(bytes_of).sum();
-        if !small.is_empty() && (oldest >= gather || draining || total >= SEGMENT_MAX) {
-            let all = oldest >= gather || draining;
-            groups.extend(
-                full_groups(small, all, bytes_of)
+        if !small.is_empty() && (oldest >= linger || draining || total >= SEGMENT_MAX) {
+            let all = oldest >= linger || draining;
+            pack_groups.extend(
+                full_pack_groups(small, all, bytes_of)
                     .into_iter()
                     .map(|g| (g, false)),
             );
-            return (groups, Duration::from_millis(20));
+            return (pack_groups, Duration::from_millis(20));
         }
         (
-            groups,
-            gather.saturating_sub(oldest).max(Duration::from_millis(5)),
+            pack_groups,
+            linger.saturating_sub(oldest).max(Duration::from_millis(5)),
         )
     }
 }
 
 /// Groups of about one segment; a last one that is not full only if `all`.
-fn full_groups(
+fn full_pack_groups(
     small: Vec<Arc<Operation>>,
     all: bool,
     bytes_of: impl Fn(&Arc<Operation>) -> u64,
 ) -> Vec<Vec<Arc<Operation>>> {
-    let (mut groups, mut group, mut filled) = (Vec::new(), Vec::new(), 0);
+    let (mut pack_groups, mut group, mut filled) = (Vec::new(), Vec::new(), 0);
     for operation in small {
         let bytes = bytes_of(&operation);
         if filled + bytes > SEGMENT_MAX {
-            groups.push(std::mem::take(&mut group));
+            pack_groups.push(std::mem::take(&mut group));
             filled = 0;
         }
         filled += bytes;
         group.push(operation);
     }
     if all && !group.is_empty() {
-        groups.push(group);
+        pack_groups.push(group);
     }
-    groups
+    pack_groups
 }

@@ -32,7 +32,7 @@ pub(crate) struct LogObject {
     pub(crate) first: u64,
     pub(crate) base: LogBase,
     /// Every segment of `epoch` below it is cited by a batch logged up to here, or never will be; 0 where that is unknown.
-    pub(crate) settled: u64,
+    pub(crate) resolved: u64,
     /// Encoded batches.
     pub(crate) batches: Vec<Bytes>,
 }
@@ -121,8 +121,8 @@ pub(crate) struct Log {
 #[derive(Debug, Default)]
 struct LogState {
     sequence: u64,
-    /// `settled` of the newest object.
-    settled: u64,
+    /// `resolved` of the newest object.
+    resolved: u64,
     /// What the index says of `sequence`.
     recorded: u64,
     durable: Option<Commit>,
@@ -136,7 +136,7 @@ struct LogState {
 #[derive(Clone, Debug)]
 struct LogUpload {
     sequence: u64,
-    settled: u64,
+    resolved: u64,
     bytes: Bytes,
     /// How many of the waiting batches are in it.
     count: usize,
@@ -207,19 +207,19 @@ impl Log {
         }
     }
 
-    /// Uploads what is durable, if it is much, old, or `now`; durable batches cite every segment below `settled` that will be.
+    /// Uploads what is durable, if it is much, old, or `now`; durable batches cite every segment below `resolved` that will be.
     /// Says how many objects that were. Waits for as long as the store fails.
-    pub(crate) async fn upload(&self, now: bool, settled: u64) -> Result<usize, StoreError> {
+    pub(crate) async fn upload(&self, now: bool, resolved: u64) -> Result<usize, StoreError> {
         let _turn = self.uploading.lock().await;
         let mut uploaded = 0;
-        while let Some(attempt) = self.next_object(now, settled) {
+        while let Some(attempt) = self.next_object(now, resolved) {
             let key = object_key("log", self.epoch, attempt.sequence);
             let put = self.backend.upload(Lane::Log, &key, attempt.bytes.clone());
             put.await?;
             let logged: Vec<UnloggedBatch> = {
                 let mut state = lock(&self.state);
                 (state.sequence, state.failed) = (attempt.sequence, None);
-                state.settled = attempt.settled;
+                state.resolved = attempt.resolved;
                 state.waiting.drain(..attempt.count).collect()
             };
             drop(logged);
@@ -229,7 +229,7 @@ impl Log {
     }
 
     /// The object to upload next, and the same one until it is uploaded.
-    fn next_object(&self, now: bool, settled: u64) -> Option<LogUpload> {
+    fn next_object(&self, now: bool, resolved: u64) -> Option<LogUpload> {
         let mut state = lock(&self.state);
         if let Some(failed) = &state.failed {
             return Some(failed.clone());
@@ -237,14 +237,14 @@ impl Log {
         let durable = state.durable?;
         let ready = state.waiting.iter().take_while(|w| w.commit <= durable);
         let (mut bytes, mut batches, mut oldest) = (0, Vec::new(), Duration::ZERO);
-        let mut settled = settled.max(state.settled);
+        let mut resolved = resolved.max(state.resolved);
         for waiting in ready {
             bytes += waiting.rows.len();
             oldest = oldest.max(waiting.since.elapsed());
             batches.push(waiting.rows.clone());
             if bytes >= OBJECT_BYTES {
                 // The rest is in the next object.
-                settled = state.settled;
+                resolved = state.resolved;
                 break;
             }
         }
@@ -256,12 +256,12 @@ impl Log {
             epoch: self.epoch,
             first: state.waiting.front().map_or(0, |w| w.number),
             base: LogBase::Before,
-            settled,
+            resolved,
             batches,
         };
         let attempt = LogUpload {
             sequence: state.sequence + 1,
-            settled,
+            resolved,
             bytes: object.encode(),
             count,
         };
@@ -288,7 +288,7 @@ impl Log {
                 epoch: upto.0,
                 first: upto.1,
                 base,
-                settled: 0,
+                resolved: 0,
                 batches,
             };
             self.put(&object).await?;
@@ -308,7 +308,7 @@ impl Log {
             epoch,
             first,
             base: LogBase::Before,
-            settled: 0,
+            resolved: 0,
             batches,
         })
         .await
@@ -413,7 +413,7 @@ mod tests {
             epoch: 3,
             first: 7,
             base: LogBase::Before,
-            settled: 9,
+            resolved: 9,
             batches: vec![Bytes::from_static(b"rows")],
         };
         let bytes = object.encode();
@@ -445,7 +445,7 @@ mod tests {
                 epoch,
                 first: sequence,
                 base: LogBase::Before,
-                settled: 0,
+                resolved: 0,
                 batches: Vec::new(),
             };
             let key = object_key("log", epoch, sequence);

@@ -19,16 +19,16 @@ use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::journal_record::Record;
 use crate::store::schema::keys;
 use crate::store::schema::rows::encode;
-use crate::store::tree::flush::FIX_AGE_MAX;
+use crate::store::tree::flush::FLUSH_AGE_MAX;
 use crate::store::tree::inode::VersionTimestamp;
 use crate::sync::{Arc, lock};
 
 /// Rows that leave in one batch, bytes.
 const BATCH_MAX: usize = 4 << 20;
 /// How long a batch waits for company when nobody waits for it: each holds `G A` whole, and goes into the log.
-const COMPANY: Duration = Duration::from_millis(50);
+const COMMIT_LINGER: Duration = Duration::from_millis(50);
 /// How long new operations gather before the contents to be sealed are looked through again.
-const LOOK: Duration = Duration::from_millis(5);
+const SCAN_INTERVAL: Duration = Duration::from_millis(5);
 /// How often a flush is made while something is committed and not durable.
 const FLUSH: Duration = Duration::from_secs(1);
 /// After a failed attempt.
@@ -54,7 +54,7 @@ impl Shared {
     pub(crate) fn start(self: &Arc<Self>, orphans: mpsc::UnboundedReceiver<Ino>) {
         let applied = self.applied_now();
         self.health.use_more((applied.bytes, applied.files));
-        drop(self.tasks.spawn("seal", Arc::clone(self).seal_loop()));
+        drop(self.tasks.spawn("seal", Arc::clone(self).upload_loop()));
         drop(self.tasks.spawn("commit", Arc::clone(self).commit_loop()));
         drop(self.tasks.spawn("flush", Arc::clone(self).flush_loop()));
         drop(self.tasks.spawn("log", Arc::clone(self).log_loop()));
@@ -75,15 +75,15 @@ impl Shared {
         self.health.check()?;
         let needed = self.queue.needed_by(operation.order);
         {
-            let mut hurried = lock(&self.health.hurried);
-            hurried.extend(needed.iter().map(|o| o.order));
+            let mut expedited = lock(&self.health.expedited);
+            expedited.extend(needed.iter().map(|o| o.order));
             // Those that were committed meanwhile: nobody else takes them out.
             for operation in needed.iter().filter(|o| o.is_committed()) {
-                hurried.remove(&operation.order);
+                expedited.remove(&operation.order);
             }
         }
-        self.health.hurry.notify_waiters();
-        let setbacks = self.setbacks();
+        self.health.expedite.notify_waiters();
+        let failed_attempts = self.failed_attempts();
         let mut stage = operation.stage();
         let commit = loop {
             match *stage.borrow_and_update() {
@@ -92,7 +92,7 @@ impl Shared {
                 OperationStage::Queued | OperationStage::Leaving => {}
             }
             self.health.check()?;
-            if self.setbacks() > setbacks
+            if self.failed_attempts() > failed_attempts
                 && let Some(why) = self.held_up(&needed)
             {
                 return Err(StoreError::Unavailable(why));
@@ -103,15 +103,16 @@ impl Shared {
     }
 
     /// Counts failed attempts to bring something to the bucket, and failed questions whether it works again.
-    pub(crate) fn setbacks(&self) -> u64 {
-        self.health.setbacks() + self.backend.setbacks()
+    pub(crate) fn failed_attempts(&self) -> u64 {
+        self.health.failed_attempts() + self.backend.setbacks()
     }
 
     /// Why operations are not in the bucket: the last attempt at one of them failed, or its upload is held back.
     fn held_up(&self, needed: &[Arc<Operation>]) -> Option<String> {
         needed.iter().find_map(failed).or_else(|| {
-            let unsealed = |o: &Arc<Operation>| o.content.as_ref().is_some_and(|c| !c.is_sealed());
-            let waits = needed.iter().any(unsealed);
+            let not_uploaded =
+                |o: &Arc<Operation>| o.content.as_ref().is_some_and(|c| !c.is_uploaded());
+            let waits = needed.iter().any(not_uploaded);
             let trouble = self.backend.trouble(Lane::Segments).filter(|_| waits);
             trouble.map(|trouble| trouble.error.to_string())
         })
@@ -119,7 +120,7 @@ impl Shared {
 
     /// Waits for the flush that holds `commit`, and gives back what its operations held.
     async fn make_durable(&self, commit: Commit) -> Result<(), StoreError> {
-        self.view
+        self.index
             .writer()?
             .durable(commit)
             .await
@@ -138,11 +139,14 @@ impl Shared {
         Ok(())
     }
 
-    async fn seal_loop(self: Arc<Self>) {
+    async fn upload_loop(self: Arc<Self>) {
         let mut busy: HashSet<u64> = HashSet::new();
         let (done, mut finished) = mpsc::unbounded_channel::<Vec<u64>>();
         while !self.tasks.is_stopped() {
-            let (changed, hurry) = (self.queue.changed.notified(), self.health.hurry.notified());
+            let (changed, expedite) = (
+                self.queue.changed.notified(),
+                self.health.expedite.notified(),
+            );
             while let Ok(orders) = finished.try_recv() {
                 for order in orders {
                     busy.remove(&order);
@@ -150,13 +154,14 @@ impl Shared {
             }
             let waiting: Vec<_> = self
                 .queue
-                .unsealed()
+                .not_uploaded()
                 .into_iter()
                 .filter(|o| !busy.contains(&o.order))
                 .collect();
-            let halted = self.health.halt.before(Failpoint::Seal) || self.health.check().is_err();
-            let (groups, wake) = self.groups(if halted { Vec::new() } else { waiting });
-            for (group, inline) in groups {
+            let halted =
+                self.health.failpoints.before(Failpoint::Pack) || self.health.check().is_err();
+            let (pack_groups, wake) = self.pack_groups(if halted { Vec::new() } else { waiting });
+            for (group, inline) in pack_groups {
                 let orders: Vec<u64> = group.iter().map(|o| o.order).collect();
                 busy.extend(&orders);
                 let (shared, done) = (Arc::clone(&self), done.clone());
@@ -165,13 +170,13 @@ impl Shared {
                     if tries > 0 {
                         shared.sleep(retry_upload::pause(tries)).await;
                     }
-                    shared.seal(group, inline).await;
+                    shared.pack_and_upload(group, inline).await;
                     let _receiver_gone = done.send(orders);
                 }));
             }
             tokio::select! {
-                () = changed => self.lull(LOOK).await,
-                () = hurry => {}
+                () = changed => self.wait_linger(SCAN_INTERVAL).await,
+                () = expedite => {}
                 Some(orders) = finished.recv() => for order in orders { busy.remove(&order); },
                 () = tokio::time::sleep(wake) => {}
                 () = self.tasks.stopped() => {}
@@ -182,8 +187,8 @@ impl Shared {
     async fn commit_loop(self: Arc<Self>) {
         while !self.tasks.is_stopped() {
             let changed = self.queue.changed.notified();
-            self.lull(COMPANY).await;
-            let halted = self.health.halt.before(Failpoint::Commit);
+            self.wait_linger(COMMIT_LINGER).await;
+            let halted = self.health.failpoints.before(Failpoint::Commit);
             let leaving = if halted {
                 Vec::new()
             } else {
@@ -211,13 +216,13 @@ impl Shared {
     }
 
     /// Lets operations gather for `time` while nobody waits for one.
-    async fn lull(&self, time: Duration) {
-        let hurry = self.health.hurry.notified();
-        if !lock(&self.health.hurried).is_empty() || self.health.is_draining() {
+    async fn wait_linger(&self, time: Duration) {
+        let expedite = self.health.expedite.notified();
+        if !lock(&self.health.expedited).is_empty() || self.health.is_draining() {
             return;
         }
         tokio::select! {
-            () = hurry => {}
+            () = expedite => {}
             () = tokio::time::sleep(time) => {}
             () = self.tasks.stopped() => {}
         }
@@ -234,7 +239,7 @@ impl Shared {
         let number = applied.next_batch(self.epoch);
         applied.next_id = self.next_id();
         applied.clock = self.clock.last();
-        applied.floor = self.floor_without(leaving).0;
+        applied.low_watermark = self.low_watermark_without(leaving).0;
         let mut batch = Batch::new();
         let mut rows_keys = Vec::new();
         for operation in leaving {
@@ -243,9 +248,9 @@ impl Shared {
                 batch.append(rows);
             }
         }
-        let settling = lock(&self.unsettled).prepare(&mut batch, applied.next_id);
+        let settling = lock(&self.provisional).prepare(&mut batch, applied.next_id);
         let logged = self.log.record(&mut batch);
-        let old_marks = lock(&self.old_marks).put(&applied, &mut batch);
+        let archived_watermarks = lock(&self.archived_watermarks).put(&applied, &mut batch);
         let rows = encode(&batch);
         let record = Record::Batch {
             epoch: self.epoch,
@@ -260,19 +265,19 @@ impl Shared {
             Err(error) => return Err(error),
         };
         let orders: Vec<u64> = leaving.iter().map(|o| o.order).collect();
-        let commit = self.view.commit(&orders, &rows_keys, batch).await?;
+        let commit = self.index.commit(&orders, &rows_keys, batch).await?;
         *lock(&self.applied) = applied;
-        if let Some(old_marks) = old_marks {
-            *lock(&self.old_marks) = old_marks;
+        if let Some(archived_watermarks) = archived_watermarks {
+            *lock(&self.archived_watermarks) = archived_watermarks;
         }
-        lock(&self.unsettled).committed(settling);
+        lock(&self.provisional).committed(settling);
         self.log.recorded(logged);
         self.log.add(number, rows, commit, token);
         self.queue.committed(leaving, commit);
         self.health.moved();
-        let mut hurried = lock(&self.health.hurried);
+        let mut expedited = lock(&self.health.expedited);
         for order in orders {
-            hurried.remove(&order);
+            expedited.remove(&order);
         }
         Ok(())
     }
@@ -287,7 +292,7 @@ impl Shared {
                 return;
             }
             if let Some(commit) = self.log.newest_commit()
-                && !self.health.halt.before(Failpoint::Flush)
+                && !self.health.failpoints.before(Failpoint::Flush)
                 && let Err(error) = self.make_durable(commit).await
                 && !matches!(error, StoreError::Fenced)
             {
@@ -303,7 +308,7 @@ impl Shared {
             if self.health.is_fenced() {
                 return;
             }
-            if !self.health.halt.before(Failpoint::Log)
+            if !self.health.failpoints.before(Failpoint::Log)
                 && let Err(error) = self.upload_log(false).await
             {
                 self.health.failed(&error.to_string());
@@ -315,7 +320,7 @@ impl Shared {
     /// Uploads what is durable and not logged, if it is much, old, or `now`; a namespace that ends does not wait for it.
     pub(crate) async fn upload_log(&self, now: bool) -> Result<(), StoreError> {
         tokio::select! {
-            uploaded = self.log.upload(now, self.settled_segments()) => {
+            uploaded = self.log.upload(now, self.resolved_segments()) => {
                 if uploaded? > 0 {
                     self.health.moved();
                 }
@@ -337,14 +342,14 @@ impl Shared {
     ///
     /// # Errors
     /// The first failure; the other files are on their way.
-    pub(crate) async fn provide_all(
+    pub(crate) async fn write_back_all(
         &self,
         age: Option<(Duration, Duration)>,
     ) -> Result<(), StoreError> {
         self.health.check()?;
         let mut first = Ok(());
-        for inode in self.inodes.unsettled() {
-            if let Err(error) = self.provide_aged(inode.ino, age).await {
+        for inode in self.inodes.dirty_inodes() {
+            if let Err(error) = self.write_back_aged(inode.ino, age).await {
                 tracing::warn!(ino = inode.ino.0, %error, "could not bring unsaved writes on their way");
                 first = first.and(Err(error));
             }
@@ -352,7 +357,7 @@ impl Shared {
         first
     }
 
-    async fn provide_aged(
+    async fn write_back_aged(
         &self,
         ino: Ino,
         age: Option<(Duration, Duration)>,
@@ -362,26 +367,26 @@ impl Shared {
             Err(StoreError::NotFound) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let Some(leaf) = locked.leaf() else {
+        let Some(file) = locked.file() else {
             return Ok(());
         };
-        let old_fix = leaf
-            .fixes
+        let old_fix = file
+            .flushes
             .first()
             .is_some_and(|f| age.is_none_or(|(max, _)| f.since.elapsed() >= max));
-        let old_dirt = leaf
+        let old_dirt = file
             .dirty_since
             .is_some_and(|since| age.is_none_or(|(_, max)| since.elapsed() >= max));
         if !old_fix && !old_dirt {
             return Ok(());
         }
-        let author = leaf
-            .fixes
+        let author = file
+            .flushes
             .last()
-            .map_or_else(|| leaf.author.clone(), |f| f.author.clone());
-        self.provide(&mut locked, &author).await?;
-        for fix in locked.leaf().into_iter().flat_map(|leaf| &leaf.fixes) {
-            *lock(&fix.due) = VersionTimestamp::Lapsed;
+            .map_or_else(|| file.author.clone(), |f| f.author.clone());
+        self.write_back(&mut locked, &author).await?;
+        for flush in locked.file().into_iter().flat_map(|file| &file.flushes) {
+            *lock(&flush.timestamp_state) = VersionTimestamp::Expired;
         }
         Ok(())
     }
@@ -393,7 +398,9 @@ impl Shared {
                 () = self.tasks.stopped() => return,
             }
             // It says what failed, and tries again.
-            let _told = self.provide_all(Some((FIX_AGE_MAX, DIRTY_AGE_MAX))).await;
+            let _told = self
+                .write_back_all(Some((FLUSH_AGE_MAX, DIRTY_AGE_MAX)))
+                .await;
         }
     }
 
@@ -435,7 +442,7 @@ impl Shared {
     }
 
     async fn fence_watch(self: Arc<Self>) {
-        let Ok(index) = self.view.writer() else {
+        let Ok(index) = self.index.writer() else {
             return;
         };
         tokio::select! {
@@ -463,14 +470,14 @@ impl Shared {
 /// How often bringing an operation's content failed.
 fn failures(operation: &Arc<Operation>) -> u32 {
     let content = operation.content.as_ref();
-    content.map_or(0, |c| match *c.sealing.borrow() {
+    content.map_or(0, |c| match *c.upload_state.borrow() {
         UploadState::Failed(times, _) => times,
         _ => 0,
     })
 }
 
 fn failed(operation: &Arc<Operation>) -> Option<String> {
-    match &*operation.content.as_ref()?.sealing.borrow() {
+    match &*operation.content.as_ref()?.upload_state.borrow() {
         UploadState::Failed(_, why) => Some(why.clone()),
         _ => None,
     }

@@ -51,13 +51,13 @@ pub(crate) struct Guards {
 /// An operation to be queued.
 #[derive(Debug)]
 pub(crate) struct Txn {
-    pub(crate) instant: Timestamp,
+    pub(crate) timestamp: Timestamp,
     /// The time that inodes show of it: the machine's clock, not the namespace's.
     pub(crate) time: Time,
     pub(crate) rows: Batch,
-    pub(crate) order: Dependencies,
+    pub(crate) dependencies: Dependencies,
     pub(crate) content: Option<(Arc<PendingContent>, ContentRecord)>,
-    pub(crate) settles: Option<BytelessFlush>,
+    pub(crate) byteless_flush: Option<BytelessFlush>,
     pub(crate) usage: (i64, i64),
     pub(crate) held: Guards,
 }
@@ -69,7 +69,7 @@ pub(crate) struct Operation {
     pub(crate) order: u64,
     pub(crate) epoch: u64,
     pub(crate) number: u64,
-    pub(crate) instant: Timestamp,
+    pub(crate) timestamp: Timestamp,
     pub(crate) content: Option<Arc<PendingContent>>,
     pub(crate) usage: (i64, i64),
     pub(crate) since: tokio::time::Instant,
@@ -77,7 +77,7 @@ pub(crate) struct Operation {
     waits_for: Vec<u64>,
     within: Vec<Ino>,
     /// It changes no inode and no name: nobody acknowledged it.
-    is_upkeep: bool,
+    is_gc: bool,
     held: Mutex<Guards>,
     stage: watch::Sender<OperationStage>,
 }
@@ -109,7 +109,7 @@ impl Operation {
     }
 
     fn is_ready(&self) -> bool {
-        self.content.as_ref().is_none_or(|c| c.is_sealed())
+        self.content.as_ref().is_none_or(|c| c.is_uploaded())
     }
 }
 
@@ -160,18 +160,18 @@ impl Queue {
     /// Fails, and changes nothing, when the journal cannot take it.
     pub(crate) fn push(
         &self,
-        draft: Txn,
+        txn: Txn,
         next_id: u64,
         lay: impl FnOnce(u64, &Batch),
     ) -> Result<Arc<Operation>, StoreError> {
         let mut inner = lock(&self.inner);
-        self.append(&mut inner, draft, next_id, lay)
+        self.append(&mut inner, txn, next_id, lay)
     }
 
     /// As [`Queue::push`], if `holds` says so at the very moment; nothing is queued between that and this.
     pub(crate) fn push_if(
         &self,
-        draft: Txn,
+        txn: Txn,
         next_id: u64,
         holds: impl FnOnce() -> bool,
         lay: impl FnOnce(u64, &Batch),
@@ -180,13 +180,13 @@ impl Queue {
         if !holds() {
             return Ok(None);
         }
-        self.append(&mut inner, draft, next_id, lay).map(Some)
+        self.append(&mut inner, txn, next_id, lay).map(Some)
     }
 
     fn append(
         &self,
         inner: &mut QueueState,
-        draft: Txn,
+        txn: Txn,
         next_id: u64,
         lay: impl FnOnce(u64, &Batch),
     ) -> Result<Arc<Operation>, StoreError> {
@@ -194,19 +194,19 @@ impl Queue {
         let record = OperationRecord {
             epoch: self.epoch,
             number,
-            instant: draft.instant,
-            rows: draft.rows.clone(),
-            order: draft.order.clone(),
-            content: draft.content.as_ref().map(|(_, record)| record.clone()),
-            settles: draft.settles.clone(),
-            usage: draft.usage,
+            timestamp: txn.timestamp,
+            rows: txn.rows.clone(),
+            dependencies: txn.dependencies.clone(),
+            content: txn.content.as_ref().map(|(_, record)| record.clone()),
+            byteless_flush: txn.byteless_flush.clone(),
+            usage: txn.usage,
             next_id,
         };
         let token = self
             .journal
             .append(&Record::Operation(Box::new(record)).encode())?;
         inner.number = number;
-        let operation = inner.enter(draft, (self.epoch, number), token, lay);
+        let operation = inner.enter(txn, (self.epoch, number), token, lay);
         self.changed.notify_waiters();
         Ok(operation)
     }
@@ -214,26 +214,26 @@ impl Queue {
     /// Queues an operation that is already in the journal, with its own epoch and number.
     pub(crate) fn replay(
         &self,
-        draft: Txn,
+        txn: Txn,
         id: (u64, u64),
         token: JournalToken,
         lay: impl FnOnce(u64, &Batch),
     ) -> Arc<Operation> {
-        lock(&self.inner).enter(draft, id, token, lay)
+        lock(&self.inner).enter(txn, id, token, lay)
     }
 
     /// Whether a directory move is on its way, so that operations below must name their ancestors.
-    pub(crate) fn moves_under_way(&self) -> bool {
+    pub(crate) fn moves_in_flight(&self) -> bool {
         !lock(&self.inner).moves.is_empty()
     }
 
-    /// The oldest instant that is not committed, but for some operations, ascending by their places.
+    /// The oldest timestamp that is not committed, but for some operations, ascending by their places.
     pub(crate) fn oldest_without(&self, some: &[Arc<Operation>]) -> Option<Timestamp> {
         let inner = lock(&self.inner);
-        let acknowledged = inner.operations.values().filter(|o| !o.is_upkeep);
+        let acknowledged = inner.operations.values().filter(|o| !o.is_gc);
         let others =
             acknowledged.filter(|o| some.binary_search_by_key(&o.order, |s| s.order).is_err());
-        others.map(|o| o.instant).min()
+        others.map(|o| o.timestamp).min()
     }
 
     /// The last place given.
@@ -250,7 +250,7 @@ impl Queue {
     }
 
     /// Operations whose contents still wait to be sealed, in order.
-    pub(crate) fn unsealed(&self) -> Vec<Arc<Operation>> {
+    pub(crate) fn not_uploaded(&self) -> Vec<Arc<Operation>> {
         lock(&self.inner)
             .operations
             .values()
@@ -376,10 +376,10 @@ impl Queue {
         let inner = lock(&self.inner);
         let mut backlog = QueueBacklog::default();
         let all = inner.committed.values().chain(inner.operations.values());
-        for operation in all.filter(|o| !o.is_upkeep) {
+        for operation in all.filter(|o| !o.is_gc) {
             backlog.operations += 1;
-            let oldest = backlog.oldest.unwrap_or(operation.instant);
-            backlog.oldest = Some(oldest.min(operation.instant));
+            let oldest = backlog.oldest.unwrap_or(operation.timestamp);
+            backlog.oldest = Some(oldest.min(operation.timestamp));
             backlog
                 .files
                 .extend(operation.content.as_ref().map(|content| content.ino));
@@ -389,37 +389,41 @@ impl Queue {
 }
 
 /// Whether an operation touches counts only.
-fn is_upkeep(order: &Dependencies) -> bool {
-    !order.touches.is_empty() && order.touches.iter().all(|key| key.first() == Some(&b'G'))
+fn is_gc(dependencies: &Dependencies) -> bool {
+    !dependencies.touches.is_empty()
+        && dependencies
+            .touches
+            .iter()
+            .all(|key| key.first() == Some(&b'G'))
 }
 
 impl QueueState {
     fn enter(
         &mut self,
-        draft: Txn,
+        txn: Txn,
         id: (u64, u64),
         token: JournalToken,
         lay: impl FnOnce(u64, &Batch),
     ) -> Arc<Operation> {
         self.order += 1;
         let order = self.order;
-        lay(order, &draft.rows);
-        let waits_for = self.waits_for(&draft.order);
-        self.note(order, &draft.order);
-        let mut held = draft.held;
+        lay(order, &txn.rows);
+        let waits_for = self.waits_for(&txn.dependencies);
+        self.note(order, &txn.dependencies);
+        let mut held = txn.held;
         held.journal.push(token);
         let operation = Arc::new(Operation {
             order,
             epoch: id.0,
             number: id.1,
-            instant: draft.instant,
-            content: draft.content.map(|(pending, _)| pending),
-            usage: draft.usage,
+            timestamp: txn.timestamp,
+            content: txn.content.map(|(pending, _)| pending),
+            usage: txn.usage,
             since: tokio::time::Instant::now(),
-            rows: Mutex::new(vec![draft.rows]),
+            rows: Mutex::new(vec![txn.rows]),
             waits_for,
-            is_upkeep: is_upkeep(&draft.order),
-            within: draft.order.within,
+            is_gc: is_gc(&txn.dependencies),
+            within: txn.dependencies.within,
             held: Mutex::new(held),
             stage: watch::Sender::new(OperationStage::Queued),
         });
@@ -434,22 +438,22 @@ impl QueueState {
             .cloned()
     }
 
-    fn waits_for(&self, order: &Dependencies) -> Vec<u64> {
-        let mut waits: Vec<u64> = order
+    fn waits_for(&self, dependencies: &Dependencies) -> Vec<u64> {
+        let mut waits: Vec<u64> = dependencies
             .touches
             .iter()
             .filter_map(|t| self.touched.get(t).copied())
             .collect();
-        let shaped = order
+        let shaped = dependencies
             .within
             .iter()
-            .chain(&order.below)
-            .chain(&order.makes)
-            .chain(&order.moves)
-            .chain(&order.removes);
+            .chain(&dependencies.below)
+            .chain(&dependencies.makes)
+            .chain(&dependencies.moves)
+            .chain(&dependencies.removes);
         waits.extend(shaped.filter_map(|d| self.shaped.get(d).copied()));
         waits.extend(
-            order
+            dependencies
                 .removes
                 .iter()
                 .filter_map(|d| self.within.get(d))
@@ -460,17 +464,22 @@ impl QueueState {
         waits
     }
 
-    fn note(&mut self, number: u64, order: &Dependencies) {
-        for key in &order.touches {
+    fn note(&mut self, number: u64, dependencies: &Dependencies) {
+        for key in &dependencies.touches {
             self.touched.insert(key.clone(), number);
         }
-        for directory in &order.within {
+        for directory in &dependencies.within {
             self.within.entry(*directory).or_default().insert(number);
         }
-        for directory in order.makes.iter().chain(&order.moves).chain(&order.removes) {
+        for directory in dependencies
+            .makes
+            .iter()
+            .chain(&dependencies.moves)
+            .chain(&dependencies.removes)
+        {
             self.shaped.insert(*directory, number);
         }
-        if !order.moves.is_empty() {
+        if !dependencies.moves.is_empty() {
             self.moves.insert(number);
         }
     }

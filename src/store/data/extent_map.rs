@@ -1,7 +1,7 @@
-//! Contents: range rows of a lineage, whole or as deltas, and how they resolve to pieces at an instant.
+//! Contents: range rows of a lineage, whole or as deltas, and how they resolve to pieces at a timestamp.
 //!
-//! Invariant: what a (lineage, instant) shows never changes once a version has it; rows of other instants are only added beside
-//! it. A cut at an instant clips every strictly older row.
+//! Invariant: what a (lineage, timestamp) shows never changes once a version has it; rows of other timestamps are only added beside
+//! it. A cut at a timestamp clips every strictly older row.
 
 use std::collections::HashMap;
 
@@ -29,9 +29,9 @@ pub(crate) enum UploadState {
     /// So many attempts failed, the last for this reason; it is tried again.
     Failed(u32, String),
     /// Its range rows are being laid into the overlay: what was read through it is read again.
-    Laying,
+    Publishing,
     /// They are there.
-    Sealed,
+    Uploaded,
 }
 
 /// A fixed content that is not yet sealed: what to read it from meanwhile.
@@ -45,24 +45,24 @@ pub(crate) struct PendingContent {
     pub(crate) base: Option<(ContentRef, u64)>,
     /// Length of the content, bytes.
     pub(crate) len: u64,
-    pub(crate) fixed: Fixed,
+    pub(crate) flushed: Fixed,
     /// The state it lies over, while that is on its way too: it must be sealed before.
     pub(crate) after: Option<Arc<Self>>,
-    /// An instant of this lineage whose rows this state replaces: provisional, and shown by nothing.
+    /// A timestamp of this lineage whose rows this state replaces: provisional, and shown by nothing.
     pub(crate) replaces: Option<Timestamp>,
-    pub(crate) sealing: watch::Sender<UploadState>,
+    pub(crate) upload_state: watch::Sender<UploadState>,
 }
 
 impl PendingContent {
     /// Whether it has come as far as its rows.
-    pub(crate) fn is_sealed(&self) -> bool {
-        matches!(*self.sealing.borrow(), UploadState::Sealed)
+    pub(crate) fn is_uploaded(&self) -> bool {
+        matches!(*self.upload_state.borrow(), UploadState::Uploaded)
     }
 
     /// The truncation inside its base that it contains, bytes.
     pub(crate) fn cut(&self) -> Option<u64> {
         let (_, base_len) = self.base?;
-        self.fixed.cut().filter(|cut| *cut < base_len)
+        self.flushed.cut().filter(|cut| *cut < base_len)
     }
 }
 
@@ -118,24 +118,24 @@ impl ContentStore {
     }
 
     /// Its rows can be read now.
-    pub(crate) fn sealed(&self, content: ContentRef) {
+    pub(crate) fn uploaded(&self, content: ContentRef) {
         lock(&self.pending).remove(&content);
     }
 
     /// Cuts `from..to` of a content into stretches, ascending and without gaps.
-    pub(crate) async fn stretches(
+    pub(crate) async fn resolve(
         &self,
-        view: &Index,
+        index: &Index,
         content: ContentRef,
         from: u64,
         to: u64,
     ) -> Result<Vec<(u64, u64, ResolvedExtent)>, StoreError> {
         loop {
             let mut through = Vec::new();
-            let out = self.walk(view, (content, from, to), &mut through).await?;
+            let out = self.walk(index, (content, from, to), &mut through).await?;
             let still = |p: &Arc<PendingContent>| {
                 matches!(
-                    *p.sealing.borrow(),
+                    *p.upload_state.borrow(),
                     UploadState::Waiting | UploadState::Failed(..)
                 )
             };
@@ -148,7 +148,7 @@ impl ContentStore {
 
     async fn walk(
         &self,
-        view: &Index,
+        index: &Index,
         (content, from, to): (ContentRef, u64, u64),
         through: &mut Vec<Arc<PendingContent>>,
     ) -> Result<Vec<(u64, u64, ResolvedExtent)>, StoreError> {
@@ -163,10 +163,10 @@ impl ContentStore {
                 continue;
             }
             let Some(pending) = self.pending(content) else {
-                self.stored(view, content, from, shown, &mut out).await?;
+                self.stored(index, content, from, shown, &mut out).await?;
                 continue;
             };
-            for piece in pending.fixed.pieces(from..shown) {
+            for piece in pending.flushed.pieces(from..shown) {
                 let (start, end) = (piece.range.start, piece.range.end);
                 match (piece.source, pending.base) {
                     (Some(crate::cache::Source::Zero), _) | (None, None) => {
@@ -184,7 +184,7 @@ impl ContentStore {
 
     async fn stored(
         &self,
-        view: &Index,
+        index: &Index,
         content: ContentRef,
         from: u64,
         to: u64,
@@ -195,7 +195,7 @@ impl ContentStore {
             let range = at / RANGE;
             let origin = range * RANGE;
             let end = to.min(origin + RANGE);
-            for piece in self.pieces(view, content, range).await?.iter() {
+            for piece in self.pieces(index, content, range).await?.iter() {
                 let wanted = ((at - origin) as u32, (end - origin) as u32);
                 let Some(part) = piece.clip(wanted.0, wanted.1) else {
                     continue;
@@ -217,7 +217,7 @@ impl ContentStore {
             let mut next = end;
             if at == origin && end < to {
                 // A hole may be long: on to where something lies.
-                let behind = next_range(view, content, range + 1).await?;
+                let behind = next_range(index, content, range + 1).await?;
                 next = behind.map_or(to, |range| to.min(range.saturating_mul(RANGE)));
             }
             if at < next {
@@ -231,14 +231,14 @@ impl ContentStore {
     /// All pieces of a sealed content's range, ascending.
     pub(crate) async fn pieces(
         &self,
-        view: &Index,
+        index: &Index,
         content: ContentRef,
         range: u64,
     ) -> Result<Arc<Vec<ExtentSlice>>, StoreError> {
         if let Some(known) = lock(&self.resolved).get(&(content, range)) {
             return Ok(Arc::clone(known));
         }
-        let chain = chain(view, content, range).await?;
+        let chain = chain(index, content, range).await?;
         let pieces = Arc::new(lay(&chain, range));
         let mut resolved = lock(&self.resolved);
         if resolved.len() >= RESOLVED_MAX {
@@ -249,10 +249,10 @@ impl ContentStore {
     }
 
     /// The row that shows `pieces` over what the lineage had in this range: a delta, or whole once the chain is long.
-    /// With it the instant of a row that it makes superfluous.
+    /// With it the timestamp of a row that it makes superfluous.
     pub(crate) async fn compose(
         &self,
-        view: &Index,
+        index: &Index,
         pending: &PendingContent,
         range: u64,
         pieces: Vec<ExtentSlice>,
@@ -263,7 +263,7 @@ impl ContentStore {
         if base_len.min(pending.cut().unwrap_or(u64::MAX)) <= range * RANGE {
             return Ok((RangeRow::Whole(pieces), None));
         }
-        let mut chain = chain(view, base, range).await?;
+        let mut chain = chain(index, base, range).await?;
         chain.cut(pending.cut().unwrap_or(base_len));
         let newest = chain.links.first().map(|link| link.at);
         let own = base.cid == pending.content.cid && pending.cut().is_none();
@@ -272,7 +272,7 @@ impl ContentStore {
             chain.links.insert(
                 0,
                 ChainRow {
-                    at: pending.content.instant,
+                    at: pending.content.timestamp,
                     row: RangeRow::Delta(pieces),
                     limit: u64::MAX,
                 },
@@ -317,7 +317,7 @@ impl RangeChain {
 /// The lowest range from `range` on of which a content may have a row, its own or of a lineage it goes on from. `None`
 /// where only a hole is left.
 pub(crate) async fn next_range(
-    view: &Index,
+    index: &Index,
     content: ContentRef,
     range: u64,
 ) -> Result<Option<u64>, StoreError> {
@@ -325,10 +325,10 @@ pub(crate) async fn next_range(
     loop {
         let start = keys::range(cid, range, Timestamp(u64::MAX));
         let end = keys::after(&keys::ranges(cid));
-        let found = view.first(start, end).await?;
+        let found = index.first(start, end).await?;
         let own = found.and_then(|(key, _)| keys::range_number(&key));
         next = [next, own].into_iter().flatten().min();
-        let parent = view.row::<LineageRow>("C L", &keys::lineage(cid)).await?;
+        let parent = index.row::<LineageRow>("C L", &keys::lineage(cid)).await?;
         let Some(row) = parent.filter(|row| range.saturating_mul(RANGE) < row.len) else {
             return Ok(next);
         };
@@ -337,11 +337,11 @@ pub(crate) async fn next_range(
 }
 
 /// Rows of a range as one arrangement of them has them.
-async fn chain(view: &Index, content: ContentRef, range: u64) -> Result<RangeChain, StoreError> {
+async fn chain(index: &Index, content: ContentRef, range: u64) -> Result<RangeChain, StoreError> {
     loop {
-        let arrangement = view.arrangement();
-        let chain = chain_once(view, content, range).await;
-        if arrangement.is_multiple_of(2) && arrangement == view.arrangement() {
+        let arrangement = index.arrangement();
+        let chain = chain_once(index, content, range).await;
+        if arrangement.is_multiple_of(2) && arrangement == index.arrangement() {
             return chain;
         }
         tokio::task::yield_now().await;
@@ -349,18 +349,18 @@ async fn chain(view: &Index, content: ContentRef, range: u64) -> Result<RangeCha
 }
 
 async fn chain_once(
-    view: &Index,
+    index: &Index,
     content: ContentRef,
     range: u64,
 ) -> Result<RangeChain, StoreError> {
     let (mut links, mut content, mut limit) = (Vec::new(), content, u64::MAX);
     loop {
-        let (mut own, whole) = own_links(view, content, range).await?;
+        let (mut own, whole) = own_rows(index, content, range).await?;
         let oldest = match own.last() {
             Some(last) if whole => last.at,
             _ => Timestamp(0),
         };
-        let cuts = own_cuts(view, content, oldest).await?;
+        let cuts = own_cuts(index, content, oldest).await?;
         for link in &mut own {
             let later = cuts.iter().filter(|(at, _)| link.at < *at);
             link.limit = later.map(|(_, len)| *len).fold(limit, u64::min);
@@ -369,7 +369,7 @@ async fn chain_once(
         if whole {
             break;
         }
-        let Some(row) = view
+        let Some(row) = index
             .row::<LineageRow>("C L", &keys::lineage(content.cid))
             .await?
         else {
@@ -388,16 +388,16 @@ async fn chain_once(
 }
 
 /// The rows of one lineage's range, newest first, and whether the last is a whole one.
-async fn own_links(
-    view: &Index,
+async fn own_rows(
+    index: &Index,
     content: ContentRef,
     range: u64,
 ) -> Result<(Vec<ChainRow>, bool), StoreError> {
     let mut links: Vec<ChainRow> = Vec::new();
-    let mut from = keys::range(content.cid, range, content.instant);
+    let mut from = keys::range(content.cid, range, content.timestamp);
     loop {
         let end = keys::range_end(content.cid, range);
-        let rows = view.scan(from.clone(), end, DELTAS_MAX + 2).await?;
+        let rows = index.scan(from.clone(), end, DELTAS_MAX + 2).await?;
         let full = rows.len() == DELTAS_MAX + 2;
         for (key, value) in rows {
             let row: RangeRow = decode("C F", &value)?;
@@ -422,12 +422,12 @@ async fn own_links(
 
 /// The truncations of one lineage after `oldest` and up to a state of it, with their lengths in bytes.
 async fn own_cuts(
-    view: &Index,
+    index: &Index,
     content: ContentRef,
     oldest: Timestamp,
 ) -> Result<Vec<(Timestamp, u64)>, StoreError> {
-    let from = keys::cut(content.cid, content.instant);
-    let rows = view
+    let from = keys::cut(content.cid, content.timestamp);
+    let rows = index
         .scan(from, keys::cut(content.cid, oldest), usize::MAX)
         .await?;
     let cut = |(key, value): (Bytes, Bytes)| {

@@ -28,7 +28,7 @@ impl Shared {
             .tasks
             .blocking("foot", move || -> Result<_, StoreError> {
                 let mut builder = SegmentBuilder::new(id);
-                let mut sealed = Vec::new();
+                let mut uploaded = Vec::new();
                 for (at, cuts) in parts {
                     let pending = &owned[at];
                     builder.file(footer_file(pending));
@@ -36,18 +36,18 @@ impl Shared {
                         let bytes = cut_bytes(&cut)?;
                         let (ino, content) = (pending.ino, pending.content);
                         let source = builder.note(ino, content, cut.offset, &bytes);
-                        sealed.push((at, cut.offset, piece(cut.offset, source, cut.len)));
+                        uploaded.push((at, cut.offset, piece(cut.offset, source, cut.len)));
                     }
                 }
                 let footer = builder.finish();
                 match staging.foot(&footer) {
-                    Ok(()) => Ok(Some((sealed, staging.len() + footer.len() as u64))),
+                    Ok(()) => Ok(Some((uploaded, staging.len() + footer.len() as u64))),
                     // It is another state's object, or the disk has no room for the footer: a copy needs none.
                     Err(CacheError::Closed { .. } | CacheError::NoSpace { .. }) => Ok(None),
                     Err(error) => Err(error.into()),
                 }
             });
-        let Some((sealed, len)) = footed.await.map_err(|_| StoreError::Closed)?? else {
+        let Some((uploaded, len)) = footed.await.map_err(|_| StoreError::Closed)?? else {
             return Ok(None);
         };
         let key = id.key();
@@ -56,7 +56,7 @@ impl Shared {
             self.backend.upload_linked(lane, &key, file.path(), len)
         };
         match self.persist(contents, link).await {
-            Ok(()) => Ok(Some(sealed)),
+            Ok(()) => Ok(Some(uploaded)),
             Err(UploadAborted::Refused(BackendError::Unsupported { .. })) => Ok(None),
             Err(error) => Err(error.into()),
         }

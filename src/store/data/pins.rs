@@ -64,7 +64,7 @@ pub(crate) fn deleted() -> StoreError {
 impl Shared {
     /// Whether any row shows a content.
     pub(crate) async fn is_shown(&self, content: ContentRef) -> Result<bool, StoreError> {
-        let count: Option<i64> = self.view.row("G R", &keys::count(content)).await?;
+        let count: Option<i64> = self.index.row("G R", &keys::count(content)).await?;
         Ok(count.is_some_and(|count| count > 0))
     }
 
@@ -77,7 +77,7 @@ impl Shared {
 
 impl Shared {
     /// What was read of a content, if it could be relied upon. Asked after the read: until here its rows were complete.
-    pub(crate) async fn vouched(
+    pub(crate) async fn verify_referenced(
         &self,
         content: ContentRef,
         read: Result<Bytes, StoreError>,
@@ -148,9 +148,9 @@ mod tests {
     #[test]
     fn a_lineage_is_held_until_its_last_pin_is_dropped() {
         let pins = Arc::new(Pins::default());
-        let of = |instant| ContentRef {
+        let of = |timestamp| ContentRef {
             cid: 7,
-            instant: Timestamp(instant),
+            timestamp: Timestamp(timestamp),
         };
         let (one, two) = (pins.pin(of(1)), pins.pin(of(2)));
         drop(one);

@@ -52,8 +52,8 @@ impl Shared {
         let mut attempts = 0;
         loop {
             let check = || self.health.check();
-            let halt = self.health.halt.pass(Failpoint::Upload, check);
-            halt.await.map_err(UploadAborted::Ended)?;
+            let failpoints = self.health.failpoints.pass(Failpoint::Upload, check);
+            failpoints.await.map_err(UploadAborted::Ended)?;
             let outcome = tokio::select! {
                 outcome = attempt() => outcome,
                 () = self.tasks.stopped() => return Err(UploadAborted::Ended(StoreError::Closed)),
@@ -70,7 +70,7 @@ impl Shared {
                 ) => return Err(UploadAborted::Refused(error)),
                 Err(error) => error,
             };
-            self.sealing_failed(contents, &error.into());
+            self.upload_failed(contents, &error.into());
             attempts += 1;
             // Else the next attempt is held back until it is its turn.
             if self.backend.trouble(Lane::Segments).is_none() {
@@ -95,7 +95,7 @@ impl Shared {
                 Err(error @ StoreError::Unavailable(_)) => error,
                 outcome => return outcome,
             };
-            self.sealing_failed(std::slice::from_ref(pending), &error);
+            self.upload_failed(std::slice::from_ref(pending), &error);
             self.health.check()?;
             attempts += 1;
             self.sleep(pause(attempts)).await;

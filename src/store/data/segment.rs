@@ -264,7 +264,7 @@ pub(crate) fn footer(segment: &[u8]) -> Result<Footer, StoreError> {
 pub(crate) struct ExtentReader {
     backend: Backend,
     blocks: Arc<BlockCache>,
-    moves: Arc<RelocationTable>,
+    relocations: Arc<RelocationTable>,
 }
 
 /// Why a block could not be had; every waiter of one fetch gets the same.
@@ -294,11 +294,11 @@ impl FetchError {
 
 impl ExtentReader {
     pub(crate) fn new(backend: Backend, blocks: Arc<BlockCache>, rows: Arc<dyn MetaRead>) -> Self {
-        let moves = Arc::new(RelocationTable::new(rows));
+        let relocations = Arc::new(RelocationTable::new(rows));
         Self {
             backend,
             blocks,
-            moves,
+            relocations,
         }
     }
 
@@ -375,14 +375,14 @@ impl ExtentReader {
         len: u32,
         hash: &[u8; 16],
     ) -> Result<Bytes, StoreError> {
-        let (mut id, mut offset) = self.moves.known((id, offset));
+        let (mut id, mut offset) = self.relocations.known((id, offset));
         loop {
             let read = self.extent_verified(id, offset, len, hash).await;
             let Err(StoreError::Corrupt(_)) = &read else {
                 return read;
             };
             // Most likely the segment was rewritten and is gone.
-            match self.moves.next((id, offset)).await? {
+            match self.relocations.next((id, offset)).await? {
                 Some(next) => (id, offset) = next,
                 None => return read,
             }

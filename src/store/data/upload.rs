@@ -60,34 +60,34 @@ pub(crate) type Uploaded = Vec<(usize, u64, ExtentSlice)>;
 
 impl Shared {
     /// Seals contents together; those that fail stay as they are, with the reason.
-    pub(crate) async fn seal(self: Arc<Self>, group: Vec<Arc<Operation>>, inline: bool) {
+    pub(crate) async fn pack_and_upload(self: Arc<Self>, group: Vec<Arc<Operation>>, inline: bool) {
         let contents: Vec<Arc<PendingContent>> =
             group.iter().filter_map(|o| o.content.clone()).collect();
-        let mut under_way = self.upkeep.under_way(self.next_segment());
+        let mut in_flight = self.gc.in_flight(self.next_segment());
         let pieces = match self.upload(&contents, inline).await {
             Ok(pieces) => pieces,
             Err(error) => {
-                under_way.failed();
-                return self.sealing_failed(&contents, &error);
+                in_flight.failed();
+                return self.upload_failed(&contents, &error);
             }
         };
         for (operation, pieces) in group.iter().zip(pieces) {
             if let Some(pending) = &operation.content
-                && let Err(error) = self.lay_content(operation, pending, pieces).await
+                && let Err(error) = self.apply_content(operation, pending, pieces).await
             {
-                under_way.failed();
-                self.sealing_failed(std::slice::from_ref(pending), &error);
+                in_flight.failed();
+                self.upload_failed(std::slice::from_ref(pending), &error);
             }
         }
         self.queue.changed.notify_waiters();
     }
 
-    pub(crate) fn sealing_failed(&self, contents: &[Arc<PendingContent>], error: &StoreError) {
+    pub(crate) fn upload_failed(&self, contents: &[Arc<PendingContent>], error: &StoreError) {
         self.health.failed(&error.to_string());
         let inos: Vec<u64> = contents.iter().take(INOS_TOLD).map(|p| p.ino.0).collect();
         tracing::warn!(files = contents.len(), ?inos, %error, "upload failed; trying again");
         for pending in contents {
-            pending.sealing.send_modify(|state| {
+            pending.upload_state.send_modify(|state| {
                 let times = match state {
                     UploadState::Failed(times, _) => *times + 1,
                     _ => 1,
@@ -107,7 +107,7 @@ impl Shared {
         let mut pieces: Vec<Vec<(u64, ExtentSlice)>> = vec![Vec::new(); contents.len()];
         if inline {
             for (pending, pieces) in contents.iter().zip(&mut pieces) {
-                for cut in cuts(pending.fixed.spans(), pending.len) {
+                for cut in cuts(pending.flushed.spans(), pending.len) {
                     let bytes = cut_bytes(&cut)?;
                     pieces.push((
                         cut.offset,
@@ -126,8 +126,8 @@ impl Shared {
             });
             async move { task.await.map_err(|_| StoreError::Closed)? }
         });
-        for sealed in futures::future::try_join_all(uploads).await? {
-            for (at, offset, piece) in sealed {
+        for uploaded in futures::future::try_join_all(uploads).await? {
+            for (at, offset, piece) in uploaded {
                 pieces[at].push((offset, piece));
             }
         }
@@ -145,9 +145,9 @@ impl Shared {
             .await
             .map_err(|_| StoreError::Closed)?;
         if let Some(file) = &plan.file
-            && let Some(sealed) = self.link_segment(file, &plan.parts, contents).await?
+            && let Some(uploaded) = self.link_segment(file, &plan.parts, contents).await?
         {
-            return Ok(sealed);
+            return Ok(uploaded);
         }
         let id = self.new_segment();
         let owned = contents.to_vec();
@@ -155,35 +155,35 @@ impl Shared {
             .tasks
             .blocking("pack", move || -> Result<_, StoreError> {
                 let mut builder = SegmentBuilder::new(id);
-                let mut sealed = Vec::new();
+                let mut uploaded = Vec::new();
                 for (at, cuts) in plan.parts {
                     let pending = &owned[at];
                     builder.file(footer_file(pending));
                     for cut in cuts {
                         let bytes = cut_bytes(&cut)?;
                         let source = builder.add(pending.ino, pending.content, cut.offset, &bytes);
-                        sealed.push((at, cut.offset, piece(cut.offset, source, cut.len)));
+                        uploaded.push((at, cut.offset, piece(cut.offset, source, cut.len)));
                     }
                 }
-                Ok((builder.finish(), sealed))
+                Ok((builder.finish(), uploaded))
             });
-        let (object, sealed) = built.await.map_err(|_| StoreError::Closed)??;
+        let (object, uploaded) = built.await.map_err(|_| StoreError::Closed)??;
         let key = id.key();
         let put = || self.backend.upload(Lane::Segments, &key, object.clone());
         self.persist(contents, put).await?;
         self.extents.keep(id, &object);
-        Ok(sealed)
+        Ok(uploaded)
     }
 
     /// Lays the range rows of an uploaded content beside its operation's.
-    async fn lay_content(
+    async fn apply_content(
         &self,
         operation: &Operation,
         pending: &Arc<PendingContent>,
         mut pieces: Vec<(u64, ExtentSlice)>,
     ) -> Result<(), StoreError> {
         if let Some(before) = &pending.after {
-            self.wait_sealed(before).await?;
+            self.wait_uploaded(before).await?;
         }
         pieces.extend(self.again(pending, || self.zeros(pending)).await?);
         pieces.extend(self.again(pending, || self.cited(pending)).await?);
@@ -192,39 +192,39 @@ impl Shared {
         for (range, pieces) in by_range(pieces) {
             let compose = || {
                 let pieces = pieces.clone();
-                self.contents.compose(&self.view, pending, range, pieces)
+                self.contents.compose(&self.index, pending, range, pieces)
             };
             let (row, replaced) = self.again(pending, compose).await?;
             let row = self.coalesce(pending, range, row).await?;
-            self.cite(&mut rows, &row, 1, content.instant);
+            self.cite(&mut rows, &row, 1, content.timestamp);
             rows.put(
-                keys::range(content.cid, range, content.instant),
+                keys::range(content.cid, range, content.timestamp),
                 encode(&row),
             );
             if let Some(old) = replaced {
                 let key = keys::range(content.cid, range, old);
-                let read = || self.view.row::<RangeRow>("C F", &key);
+                let read = || self.index.row::<RangeRow>("C F", &key);
                 if let Some(row) = self.again(pending, read).await? {
-                    self.cite(&mut rows, &row, -1, content.instant);
+                    self.cite(&mut rows, &row, -1, content.timestamp);
                 }
                 rows.delete(key);
             }
         }
         if let Some(cut) = pending.cut() {
-            rows.put(keys::cut(content.cid, content.instant), encode(&cut));
+            rows.put(keys::cut(content.cid, content.timestamp), encode(&cut));
         }
-        pending.sealing.send_replace(UploadState::Laying);
-        self.view.lay(operation.order, &rows);
+        pending.upload_state.send_replace(UploadState::Publishing);
+        self.index.lay(operation.order, &rows);
         operation.add_rows(rows);
-        self.contents.sealed(content);
-        pending.sealing.send_replace(UploadState::Sealed);
+        self.contents.uploaded(content);
+        pending.upload_state.send_replace(UploadState::Uploaded);
         Ok(())
     }
 
-    async fn wait_sealed(&self, before: &PendingContent) -> Result<(), StoreError> {
-        let mut state = before.sealing.subscribe();
+    async fn wait_uploaded(&self, before: &PendingContent) -> Result<(), StoreError> {
+        let mut state = before.upload_state.subscribe();
         tokio::select! {
-            done = state.wait_for(|s| matches!(s, UploadState::Sealed)) => {
+            done = state.wait_for(|s| matches!(s, UploadState::Uploaded)) => {
                 done.map_err(|_| StoreError::Closed)?;
                 Ok(())
             }
@@ -237,13 +237,13 @@ impl Shared {
     async fn zeros(&self, pending: &PendingContent) -> Result<Vec<(u64, ExtentSlice)>, StoreError> {
         let mut out = Vec::new();
         let under = [Some(pending.content), pending.base.map(|(base, _)| base)];
-        for span in pending.fixed.spans() {
+        for span in pending.flushed.spans() {
             let (mut at, end) = (span.offset, span.end().min(pending.len));
             while matches!(span.source, Staged::Zero) && at < end {
                 let range = at / RANGE;
                 let mut hidden = None;
                 for content in under.into_iter().flatten() {
-                    let next = next_range(&self.view, content, range).await?;
+                    let next = next_range(&self.index, content, range).await?;
                     hidden = [hidden, next].into_iter().flatten().min();
                 }
                 let Some(hidden) = hidden else { break };
@@ -261,19 +261,19 @@ impl Shared {
     /// The bytes a content takes from others, as pieces of the same extents.
     async fn cited(&self, pending: &PendingContent) -> Result<Vec<(u64, ExtentSlice)>, StoreError> {
         let mut out = Vec::new();
-        for span in pending.fixed.spans() {
+        for span in pending.flushed.spans() {
             let Staged::Reference { of, position } = span.source else {
                 continue;
             };
             let content = ContentRef::of(of);
             // What it refers to was queued before it: no two wait for each other.
             if let Some(before) = self.contents.pending(content) {
-                self.wait_sealed(&before).await?;
+                self.wait_uploaded(&before).await?;
             }
             let end = span.end().min(pending.len);
             let to = position + end.saturating_sub(span.offset);
-            let view = &self.view;
-            for (from, to, stretch) in self.contents.stretches(view, content, position, to).await? {
+            let index = &self.index;
+            for (from, to, stretch) in self.contents.resolve(index, content, position, to).await? {
                 let (source, skip) = match stretch {
                     ResolvedExtent::Zero => (ExtentSource::Zero, 0),
                     ResolvedExtent::Stored(source, skip) => (source, skip),
@@ -290,7 +290,7 @@ impl Shared {
         Ok(out)
     }
 
-    /// Counts the extents a range row cites, for an operation or content of the instant `at`.
+    /// Counts the extents a range row cites, for an operation or content of the timestamp `at`.
     pub(crate) fn cite(&self, rows: &mut Batch, row: &RangeRow, by: i64, at: Timestamp) {
         let mut cited: std::collections::BTreeMap<(u64, u64), SegmentRow> =
             std::collections::BTreeMap::new();
@@ -448,7 +448,7 @@ fn plan(
         (Vec::new(), Vec::new(), 0);
     for (at, pending) in contents.iter().enumerate() {
         let (mut linked, mut rest) = (0, Vec::new());
-        for span in pending.fixed.spans() {
+        for span in pending.flushed.spans() {
             if let Some(file) = whole(span, pending.len).filter(|file| links(file)) {
                 let parts = vec![(at, cuts(std::iter::once(span), pending.len))];
                 let file = Some(Arc::clone(file));

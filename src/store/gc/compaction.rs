@@ -94,7 +94,7 @@ impl Shared {
         for id in chosen {
             turn.half.remove(&id);
             let key = keys::segment(id.epoch, id.sequence);
-            let row: Option<SegmentRow> = self.view.row("G B", &key).await?;
+            let row: Option<SegmentRow> = self.index.row("G B", &key).await?;
             if let Some(row) = row.filter(|row| row.dead_since.is_none()) {
                 let moved = MovedRow::default();
                 old.push(CompactionSource { id, row, moved });
@@ -103,22 +103,22 @@ impl Shared {
         if old.is_empty() {
             return Ok(0);
         }
-        let mut under_way = self.upkeep.under_way(self.next_segment());
+        let mut in_flight = self.gc.in_flight(self.next_segment());
         let (new, copied) = match self.copy_cited(&mut old).await {
             Ok(copy) => copy,
             Err(error) => {
                 tracing::warn!(%error, "half-dead segments stay as they are");
-                under_way.failed();
+                in_flight.failed();
                 turn.spoiled.extend(old.iter().map(|old| old.id));
                 return Ok(0);
             }
         };
         let count = old.len();
-        if self.lay_moves(old)? {
-            self.upkeep.copied.fetch_add(copied, Ordering::Relaxed);
+        if self.record_relocations(old)? {
+            self.gc.copied.fetch_add(copied, Ordering::Relaxed);
         } else if let Err(error) = self.backend.delete(&new.key()).await {
             // Nothing cites it; the next writer sweeps it.
-            under_way.failed();
+            in_flight.failed();
             return Err(error.into());
         }
         Ok(count)
@@ -183,37 +183,36 @@ impl Shared {
     }
 
     /// Lays the rows of a copy, unless what is cited of the old ones is changing.
-    fn lay_moves(&self, old: Vec<CompactionSource>) -> Result<bool, StoreError> {
+    fn record_relocations(&self, old: Vec<CompactionSource>) -> Result<bool, StoreError> {
         let of = |id: SegmentId| keys::segment(id.epoch, id.sequence);
         let mut touches: Vec<_> = old.iter().map(|old| of(old.id)).collect();
         let watched = touches.clone();
         let targets = old.iter().flat_map(|old| old.moved.extents.values());
         let new = targets.map(|(epoch, sequence, _)| keys::segment(*epoch, *sequence));
         touches.extend(new.collect::<std::collections::BTreeSet<_>>());
-        let mut draft = self.upkeep_draft(touches);
-        let at = draft.instant;
+        let mut txn = self.gc_txn(touches);
+        let at = txn.timestamp;
         for CompactionSource { id, row, moved } in old {
             for (offset, (epoch, sequence, to)) in &moved.extents {
                 let len = row.extents.get(offset).map_or(0, |(len, _)| *len);
                 let mut cites = SegmentRow::default();
                 cites.extents.insert(*to, (len, 1));
                 let new = keys::segment(*epoch, *sequence);
-                draft.rows.merge(new, encode(&cites));
+                txn.rows.merge(new, encode(&cites));
             }
             let mark = SegmentRow {
                 dead_since: Some((at, ())),
                 ..SegmentRow::default()
             };
-            draft.rows.merge(of(id), encode(&mark));
+            txn.rows.merge(of(id), encode(&mark));
             let moved_key = keys::moved(id.epoch, id.sequence);
-            draft.rows.put(moved_key, encode(&moved));
+            txn.rows.put(moved_key, encode(&moved));
             // Whatever stopped citing it meanwhile, it is looked at again.
             let asked = keys::emptied(id.epoch, id.sequence, at);
-            draft.rows.put(asked, encode(&()));
+            txn.rows.put(asked, encode(&()));
         }
-        let queued = self.enqueue_if(draft, || {
-            watched.iter().all(|key| !self.view.is_queued(key))
-        })?;
+        let queued =
+            self.enqueue_if(txn, || watched.iter().all(|key| !self.index.is_queued(key)))?;
         Ok(queued.is_some())
     }
 }

@@ -1,7 +1,7 @@
 //! Reclaim of contents: range rows, cuts and counts of a lineage that nothing shows any more.
 //!
 //! An operation by which a row stops showing a content leaves a `G D` row in the same batch. Those are looked at here, lineage by
-//! lineage: which instants are shown, which rows of each range those need. What none needs is dropped, what only a younger
+//! lineage: which timestamps are shown, which rows of each range those need. What none needs is dropped, what only a younger
 //! one needs is merged into it, and the counts of extents follow in the same batch.
 //! Rule: nobody else rearranges a lineage meanwhile. The operation is queued only if, under the queue's lock, no content of the
 //! lineage has come since its rows were read, none is on its way, and nobody holds one; and only what is durable is looked at,
@@ -31,34 +31,36 @@ pub(crate) enum ReviewOutcome {
     /// Nothing is left to do.
     Done,
     /// It is in use, or has to wait: it stays in its list.
-    Later,
+    Retry,
 }
 
 /// Adds to a draft what reclaim needs to know of it: contents it stops showing, and the lineage whose rows it will lay.
-pub(crate) fn note(draft: &mut Txn) {
-    let at = draft.instant;
+pub(crate) fn note(txn: &mut Txn) {
+    let at = txn.timestamp;
     let drops = |change: &Change| match change {
         Change::Merge(operand) => decode::<i64>("G R", operand).is_ok_and(|by| by < 0),
         Change::Put(_) | Change::Delete => false,
     };
-    let counts = draft.rows.rows().iter();
+    let counts = txn.rows.rows().iter();
     let dropped: Vec<ContentRef> = counts
         .filter(|(key, change)| key.starts_with(&keys::COUNT) && drops(change))
         .filter_map(|(key, _)| keys::counted(key))
         .collect();
     for content in dropped {
-        draft.rows.put(keys::dropped(content, at), encode(&()));
-        draft.order.touches.push(keys::count(content));
+        txn.rows.put(keys::dropped(content, at), encode(&()));
+        txn.dependencies.touches.push(keys::count(content));
     }
-    if let Some((pending, _)) = &draft.content {
-        draft.order.touches.push(keys::counts(pending.content.cid));
+    if let Some((pending, _)) = &txn.content {
+        txn.dependencies
+            .touches
+            .push(keys::counts(pending.content.cid));
     }
 }
 
 /// What of a lineage is needed, and how its rows are arranged for it.
 #[derive(Debug)]
 struct LineagePlan {
-    /// Instants that something shows.
+    /// Timestamps that something shows.
     shown: BTreeSet<Timestamp>,
     /// Contents whose counts are at zero.
     unshown: Vec<ContentRef>,
@@ -66,7 +68,7 @@ struct LineagePlan {
     parent: Option<LineageRow>,
 }
 
-/// A range as it was and as it is to be: rows to be put, and instants whose rows go.
+/// A range as it was and as it is to be: rows to be put, and timestamps whose rows go.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct RangeRewrite {
     put: Vec<(Timestamp, RangeRow)>,
@@ -74,7 +76,7 @@ struct RangeRewrite {
 }
 
 impl LineagePlan {
-    /// The oldest shown instant that needs what happened at `at`.
+    /// The oldest shown timestamp that needs what happened at `at`.
     fn needed_by(&self, at: Timestamp) -> Option<Timestamp> {
         self.shown.range(at..).next().copied()
     }
@@ -103,7 +105,7 @@ impl LineagePlan {
             let mut merged: Option<RangeRow> = None;
             for (at, row) in group.iter().rev() {
                 let limit = self.limit(*at, needed);
-                merged = Some(lay_over(merged, &clip(row, range, limit)));
+                merged = Some(merge_over(merged, &clip(row, range, limit)));
             }
             if let Some(merged) = merged.filter(|merged| *merged != newest.1) {
                 arranged.put.push((newest.0, merged));
@@ -140,7 +142,7 @@ fn clip(row: &RangeRow, range: u64, limit: u64) -> RangeRow {
 }
 
 /// A row over what is older than it, as one row.
-fn lay_over(under: Option<RangeRow>, row: &RangeRow) -> RangeRow {
+fn merge_over(under: Option<RangeRow>, row: &RangeRow) -> RangeRow {
     let own = row.pieces();
     match (under, row) {
         (None, _) | (_, RangeRow::Whole(_)) => row.clone(),
@@ -155,25 +157,25 @@ fn lay_over(under: Option<RangeRow>, row: &RangeRow) -> RangeRow {
 
 impl Shared {
     /// A draft that changes nothing anybody sees; it goes behind everything that touched these keys.
-    pub(crate) fn upkeep_draft(&self, touches: Vec<Bytes>) -> Txn {
-        let order = Dependencies {
+    pub(crate) fn gc_txn(&self, touches: Vec<Bytes>) -> Txn {
+        let dependencies = Dependencies {
             touches,
             ..Dependencies::default()
         };
-        self.draft(self.clock.begin().at(), order)
+        self.txn(self.clock.begin().at(), dependencies)
     }
 
     /// Queues it if `holds` says so under the queue's lock.
     pub(crate) fn enqueue_if(
         &self,
-        mut draft: Txn,
+        mut txn: Txn,
         holds: impl FnOnce() -> bool,
     ) -> Result<Option<Arc<Operation>>, StoreError> {
         self.health.check()?;
-        note(&mut draft);
+        note(&mut txn);
         self.queue
-            .push_if(draft, self.next_id(), holds, |order, rows| {
-                self.view.rearrange(order, rows);
+            .push_if(txn, self.next_id(), holds, |order, rows| {
+                self.index.rearrange(order, rows);
             })
     }
 
@@ -192,7 +194,7 @@ impl Shared {
         let last = self.queue.last_on(&keys::counts(cid), None);
         let is_durable = last.iter().all(|o| o.content.is_none());
         if !is_durable || !self.is_left_alone(cid) {
-            return Ok(ReviewOutcome::Later);
+            return Ok(ReviewOutcome::Retry);
         }
         let plan = self.plan(cid).await?;
         let touches = || -> Vec<Bytes> {
@@ -200,41 +202,41 @@ impl Shared {
             counts.chain([keys::counts(cid)]).collect()
         };
         let mut from = keys::ranges(cid);
-        let mut draft = self.upkeep_draft(touches());
+        let mut txn = self.gc_txn(touches());
         loop {
             let (ranges, next) = self.some_ranges(cid, from).await?;
             for (range, rows) in ranges {
-                self.arrange_range(&mut draft, (cid, range), &rows, &plan);
+                self.arrange_range(&mut txn, (cid, range), &rows, &plan);
             }
             let Some(next) = next else { break };
             from = next;
-            if !draft.rows.is_empty() {
-                let full = std::mem::replace(&mut draft, self.upkeep_draft(touches()));
+            if !txn.rows.is_empty() {
+                let full = std::mem::replace(&mut txn, self.gc_txn(touches()));
                 let queued = self.enqueue_if(full, || self.is_left_alone(cid))?;
                 if queued.is_none() {
-                    return Ok(ReviewOutcome::Later);
+                    return Ok(ReviewOutcome::Retry);
                 }
             }
         }
-        self.finish_lineage(&mut draft, cid, &plan);
+        self.finish_lineage(&mut txn, cid, &plan);
         for key in asked {
-            draft.rows.delete(key.clone());
+            txn.rows.delete(key.clone());
         }
-        let queued = self.enqueue_if(draft, || self.is_left_alone(cid))?;
-        Ok(queued.map_or(ReviewOutcome::Later, |_| ReviewOutcome::Done))
+        let queued = self.enqueue_if(txn, || self.is_left_alone(cid))?;
+        Ok(queued.map_or(ReviewOutcome::Retry, |_| ReviewOutcome::Done))
     }
 
     async fn plan(&self, cid: u64) -> Result<LineagePlan, StoreError> {
         let (mut shown, mut unshown) = (BTreeSet::new(), Vec::new());
         let from = keys::counts(cid);
-        for key in self.view.keys(from.clone(), keys::after(&from)).await? {
+        for key in self.index.keys(from.clone(), keys::after(&from)).await? {
             let Some(content) = keys::counted(&key) else {
                 return Err(StoreError::Corrupt("G R key".to_owned()));
             };
-            match self.view.row::<i64>("G R", &key).await? {
+            match self.index.row::<i64>("G R", &key).await? {
                 Some(0) => unshown.push(content),
                 Some(_) => {
-                    shown.insert(content.instant);
+                    shown.insert(content.timestamp);
                 }
                 None => {}
             }
@@ -242,7 +244,7 @@ impl Shared {
         let from = keys::cuts(cid);
         let mut cuts = BTreeMap::new();
         let rows = self
-            .view
+            .index
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?;
         for (key, value) in rows {
@@ -250,7 +252,7 @@ impl Shared {
                 .ok_or_else(|| StoreError::Corrupt("C K key".to_owned()))?;
             cuts.insert(at, decode::<u64>("C K", &value)?);
         }
-        let parent = self.view.row("C L", &keys::lineage(cid)).await?;
+        let parent = self.index.row("C L", &keys::lineage(cid)).await?;
         Ok(LineagePlan {
             shown,
             unshown,
@@ -267,7 +269,7 @@ impl Shared {
         from: Bytes,
     ) -> Result<(BTreeMap<u64, Vec<(Timestamp, RangeRow)>>, Option<Bytes>), StoreError> {
         let end = keys::after(&keys::ranges(cid));
-        let mut rows = self.view.scan(from.clone(), end, ROWS).await?;
+        let mut rows = self.index.scan(from.clone(), end, ROWS).await?;
         let number = |key: &Bytes| keys::range_number(key);
         let mut next = None;
         if rows.len() == ROWS {
@@ -276,7 +278,7 @@ impl Shared {
             let last = last.ok_or_else(|| StoreError::Corrupt("C F key".to_owned()))?;
             if first == Some(last) {
                 let end = keys::range_end(cid, last);
-                rows = self.view.scan(from, end.clone(), usize::MAX).await?;
+                rows = self.index.scan(from, end.clone(), usize::MAX).await?;
                 next = Some(end);
             } else {
                 rows.retain(|(key, _)| number(key) != Some(last));
@@ -296,49 +298,48 @@ impl Shared {
 
     fn arrange_range(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         (cid, range): (u64, u64),
         rows: &[(Timestamp, RangeRow)],
         plan: &LineagePlan,
     ) {
-        let (at, arranged) = (draft.instant, plan.arrange(range, rows));
-        for (instant, row) in arranged.put {
-            let old = rows.iter().find(|(at, _)| *at == instant);
+        let (at, arranged) = (txn.timestamp, plan.arrange(range, rows));
+        for (timestamp, row) in arranged.put {
+            let old = rows.iter().find(|(at, _)| *at == timestamp);
             if let Some((_, old)) = old {
-                self.cite(&mut draft.rows, old, -1, at);
+                self.cite(&mut txn.rows, old, -1, at);
             }
-            self.cite(&mut draft.rows, &row, 1, at);
-            draft
-                .rows
-                .put(keys::range(cid, range, instant), encode(&row));
+            self.cite(&mut txn.rows, &row, 1, at);
+            txn.rows
+                .put(keys::range(cid, range, timestamp), encode(&row));
         }
-        for instant in arranged.gone {
-            let old = rows.iter().find(|(at, _)| *at == instant);
+        for timestamp in arranged.gone {
+            let old = rows.iter().find(|(at, _)| *at == timestamp);
             if let Some((_, old)) = old {
-                self.cite(&mut draft.rows, old, -1, at);
+                self.cite(&mut txn.rows, old, -1, at);
             }
-            draft.rows.delete(keys::range(cid, range, instant));
+            txn.rows.delete(keys::range(cid, range, timestamp));
         }
     }
 
     /// Cuts and counts, and with the last of its contents the lineage itself.
-    fn finish_lineage(&self, draft: &mut Txn, cid: u64, plan: &LineagePlan) {
+    fn finish_lineage(&self, txn: &mut Txn, cid: u64, plan: &LineagePlan) {
         let left = plan.cuts_left();
         for (at, len) in &plan.cuts {
             match left.get(at) {
-                None => draft.rows.delete(keys::cut(cid, *at)),
-                Some(now) if now != len => draft.rows.put(keys::cut(cid, *at), encode(now)),
+                None => txn.rows.delete(keys::cut(cid, *at)),
+                Some(now) if now != len => txn.rows.put(keys::cut(cid, *at), encode(now)),
                 Some(_) => {}
             }
         }
         for content in &plan.unshown {
-            draft.rows.delete(keys::count(*content));
+            txn.rows.delete(keys::count(*content));
         }
         if plan.shown.is_empty()
             && let Some(row) = &plan.parent
         {
-            draft.rows.delete(keys::lineage(cid));
-            draft.rows.merge(keys::count(row.parent), encode(&-1i64));
+            txn.rows.delete(keys::lineage(cid));
+            txn.rows.merge(keys::count(row.parent), encode(&-1i64));
         }
     }
 }

@@ -40,23 +40,23 @@ impl Shared {
     ) -> Result<ReviewOutcome, StoreError> {
         let now = self.clock.now().0;
         let is_due = |dead: &DeadSegment| now.saturating_sub(dead.since.0) >= self.grace_ns();
-        let first = self.upkeep.first_under_way();
+        let first = self.gc.first_in_flight();
         let is_open = id.epoch == self.epoch && first.is_some_and(|first| first <= id.sequence);
         if is_open || turn.half.contains_key(&id) {
-            return Ok(ReviewOutcome::Later);
+            return Ok(ReviewOutcome::Retry);
         }
         if turn.dead.get(&id).is_some_and(|dead| !is_due(dead)) && asked.len() == 1 {
-            return Ok(ReviewOutcome::Later);
+            return Ok(ReviewOutcome::Retry);
         }
         let key = keys::segment(id.epoch, id.sequence);
         if !self.queue.last_on(&key, None).is_empty() {
-            return Ok(ReviewOutcome::Later);
+            return Ok(ReviewOutcome::Retry);
         }
-        let Some(row) = self.view.row::<SegmentRow>("G B", &key).await? else {
+        let Some(row) = self.index.row::<SegmentRow>("G B", &key).await? else {
             return self.forget_asked(&key, asked, |_| {});
         };
         let moved_key = keys::moved(id.epoch, id.sequence);
-        let moved: Option<MovedRow> = self.view.row("G M", &moved_key).await?;
+        let moved: Option<MovedRow> = self.index.row("G M", &moved_key).await?;
         let (all, cited) = bytes(&row);
         let Some((since, ())) = row.dead_since else {
             return match cited {
@@ -66,7 +66,7 @@ impl Shared {
                     && !turn.spoiled.contains(&id) =>
                 {
                     turn.half.insert(id, cited);
-                    Ok(ReviewOutcome::Later)
+                    Ok(ReviewOutcome::Retry)
                 }
                 _ => self.forget_asked(&key, asked, |_| {}),
             };
@@ -74,12 +74,12 @@ impl Shared {
         let dead = DeadSegment { since, bytes: all };
         if !is_due(&dead) {
             turn.dead.insert(id, dead);
-            return Ok(ReviewOutcome::Later);
+            return Ok(ReviewOutcome::Retry);
         }
         self.backend.delete(&id.key()).await?;
         if turn.dead.remove(&id).is_some() || moved.is_none() {
-            self.upkeep.segments.fetch_add(1, Ordering::Relaxed);
-            self.upkeep.bytes.fetch_add(all, Ordering::Relaxed);
+            self.gc.segments.fetch_add(1, Ordering::Relaxed);
+            self.gc.bytes.fetch_add(all, Ordering::Relaxed);
         }
         self.forget_deleted((id, key), asked, (row, moved))
     }
@@ -92,9 +92,9 @@ impl Shared {
         (row, moved): (SegmentRow, Option<MovedRow>),
     ) -> Result<ReviewOutcome, StoreError> {
         let moved_key = keys::moved(id.epoch, id.sequence);
-        self.forget_asked(&key, asked, |draft| {
-            let at = draft.instant;
-            let rows = &mut draft.rows;
+        self.forget_asked(&key, asked, |txn| {
+            let at = txn.timestamp;
+            let rows = &mut txn.rows;
             let mut left = moved.clone().unwrap_or_default();
             left.extents.retain(|offset, _| {
                 row.extents
@@ -126,13 +126,13 @@ impl Shared {
         asked: &[Bytes],
         then: impl FnOnce(&mut crate::store::commit::queue::Txn),
     ) -> Result<ReviewOutcome, StoreError> {
-        let mut draft = self.upkeep_draft(vec![key.clone()]);
+        let mut txn = self.gc_txn(vec![key.clone()]);
         for key in asked {
-            draft.rows.delete(key.clone());
+            txn.rows.delete(key.clone());
         }
-        then(&mut draft);
-        let queued = self.enqueue_if(draft, || !self.view.is_queued(key))?;
-        Ok(queued.map_or(ReviewOutcome::Later, |_| ReviewOutcome::Done))
+        then(&mut txn);
+        let queued = self.enqueue_if(txn, || !self.index.is_queued(key))?;
+        Ok(queued.map_or(ReviewOutcome::Retry, |_| ReviewOutcome::Done))
     }
 
     fn mark_dead(
@@ -144,17 +144,17 @@ impl Shared {
     ) -> Result<ReviewOutcome, StoreError> {
         // One row leads here again when the grace period is over.
         let mut since = self.clock.now();
-        let looked = self.forget_asked(key, &asked[1..], |draft| {
-            since = draft.instant;
+        let outcome = self.forget_asked(key, &asked[1..], |txn| {
+            since = txn.timestamp;
             let mark = SegmentRow {
                 dead_since: Some((since, ())),
                 ..SegmentRow::default()
             };
-            draft.rows.merge(key.clone(), encode(&mark));
+            txn.rows.merge(key.clone(), encode(&mark));
         })?;
-        if looked == ReviewOutcome::Done {
+        if outcome == ReviewOutcome::Done {
             turn.dead.insert(id, DeadSegment { since, bytes: all });
         }
-        Ok(looked)
+        Ok(outcome)
     }
 }

@@ -86,7 +86,7 @@ pub(crate) struct GcState {
     pub(crate) copied: AtomicU64,
     waiting: Mutex<(u64, u64)>,
     pub(super) uncited: Mutex<crate::store::gc::uncited::WaitingSegments>,
-    settled: Mutex<ResolvedSegments>,
+    resolved: Mutex<ResolvedSegments>,
 }
 
 /// Segments of this epoch that are cited durably, or never will be.
@@ -141,7 +141,7 @@ impl Drop for UploadInFlight {
 
 impl GcState {
     /// An upload begins; its segments have this sequence or a later one.
-    pub(crate) fn under_way(&self, first: u64) -> UploadInFlight {
+    pub(crate) fn in_flight(&self, first: u64) -> UploadInFlight {
         let mut uploads = lock(&self.uploads);
         uploads.number += 1;
         let number = uploads.number;
@@ -153,14 +153,14 @@ impl GcState {
     }
 
     /// The first segment of this epoch that an upload under way may have made.
-    pub(crate) fn first_under_way(&self) -> Option<u64> {
+    pub(crate) fn first_in_flight(&self) -> Option<u64> {
         lock(&self.uploads).first.values().min().copied()
     }
 
     /// The first segment of this epoch that is or may stay uncited.
     pub(crate) fn first_uncited(&self) -> Option<u64> {
         let left = lock(&self.uploads).left;
-        self.first_under_way().into_iter().chain(left).min()
+        self.first_in_flight().into_iter().chain(left).min()
     }
 
     /// Ends for good; waits for the turn under way.
@@ -187,13 +187,13 @@ impl Namespace {
 
     /// What upkeep has done since the namespace was opened.
     pub fn reclaimed(&self) -> GcCounters {
-        let upkeep = &self.0.upkeep;
-        let (waiting_segments, waiting_bytes) = *lock(&upkeep.waiting);
-        let uncited = *lock(&upkeep.uncited);
+        let gc = &self.0.gc;
+        let (waiting_segments, waiting_bytes) = *lock(&gc.waiting);
+        let uncited = *lock(&gc.uncited);
         GcCounters {
-            segments: upkeep.segments.load(Ordering::Relaxed),
-            bytes: upkeep.bytes.load(Ordering::Relaxed),
-            copied: upkeep.copied.load(Ordering::Relaxed),
+            segments: gc.segments.load(Ordering::Relaxed),
+            bytes: gc.bytes.load(Ordering::Relaxed),
+            copied: gc.copied.load(Ordering::Relaxed),
             waiting_segments,
             waiting_bytes,
             uncited_segments: uncited.segments,
@@ -204,36 +204,36 @@ impl Namespace {
 
 impl Shared {
     /// The first segment of this epoch that no queued operation cites, and that an upload may still bring.
-    pub(super) fn first_unsettled(&self) -> u64 {
+    pub(super) fn first_unresolved(&self) -> u64 {
         // In this order: an upload that begins in between has a segment at or above the first number.
         let next = self.next_segment();
-        self.upkeep
+        self.gc
             .first_uncited()
             .map_or(next, |first| first.min(next))
     }
 
     /// Every segment of this epoch below it is cited by a durable batch, or never will be.
-    pub(crate) fn settled_segments(&self) -> u64 {
-        let mut settled = lock(&self.upkeep.settled);
-        let next = settled.next.get_or_insert_with(|| {
-            let segment = self.first_unsettled();
+    pub(crate) fn resolved_segments(&self) -> u64 {
+        let mut resolved = lock(&self.gc.resolved);
+        let next = resolved.next.get_or_insert_with(|| {
+            let segment = self.first_unresolved();
             let queued = self.queue.newest();
             ResolvedWatermark { queued, segment }
         });
         if self.queue.is_durable(next.queued) {
-            settled.known = next.segment;
-            settled.next = None;
+            resolved.known = next.segment;
+            resolved.next = None;
         }
-        settled.known
+        resolved.known
     }
 
-    pub(crate) fn start_upkeep(self: &Arc<Self>) {
+    pub(crate) fn start_gc(self: &Arc<Self>) {
         if self.config.reclaim == GcMode::Always {
-            drop(self.tasks.spawn("upkeep", Arc::clone(self).upkeep_loop()));
+            drop(self.tasks.spawn("upkeep", Arc::clone(self).gc_loop()));
         }
     }
 
-    async fn upkeep_loop(self: Arc<Self>) {
+    async fn gc_loop(self: Arc<Self>) {
         let pause = (self.config.grace / 4).clamp(PAUSE_MIN, PAUSE_MAX);
         while !self.tasks.is_stopped() {
             tokio::select! {
@@ -251,7 +251,7 @@ impl Shared {
 
     /// One turn; how much it has done.
     pub(crate) async fn turn(&self) -> Result<usize, StoreError> {
-        let mut turn = self.upkeep.turn.lock().await;
+        let mut turn = self.gc.turn.lock().await;
         if turn.closed {
             return Ok(0);
         }
@@ -261,7 +261,7 @@ impl Shared {
         done += self.look_for_uncited(&mut turn.search).await?;
         done += self.look_at_uncited(&mut turn.search).await?;
         let bytes = turn.dead.values().map(|dead| dead.bytes).sum();
-        *lock(&self.upkeep.waiting) = (turn.dead.len() as u64, bytes);
+        *lock(&self.gc.waiting) = (turn.dead.len() as u64, bytes);
         Ok(done)
     }
 
@@ -271,8 +271,8 @@ impl Shared {
         let mut done = 0;
         for asked in list.chunk_by(|a, b| of(a) == of(b)) {
             if let Some(cid) = of(&asked[0]) {
-                let looked = self.reclaim_lineage(cid, asked).await?;
-                done += usize::from(looked == ReviewOutcome::Done);
+                let outcome = self.reclaim_lineage(cid, asked).await?;
+                done += usize::from(outcome == ReviewOutcome::Done);
             }
         }
         Ok(done)
@@ -284,8 +284,8 @@ impl Shared {
         for asked in list.chunk_by(|a, b| keys::segment_of(a) == keys::segment_of(b)) {
             if let Some((epoch, sequence)) = keys::segment_of(&asked[0]) {
                 let id = SegmentId { epoch, sequence };
-                let looked = self.look_at_segment(turn, id, asked).await?;
-                done += usize::from(looked == ReviewOutcome::Done);
+                let outcome = self.look_at_segment(turn, id, asked).await?;
+                done += usize::from(outcome == ReviewOutcome::Done);
             }
         }
         Ok(done)
@@ -300,7 +300,7 @@ impl Shared {
         let start = from
             .take()
             .unwrap_or_else(|| Bytes::copy_from_slice(prefix));
-        let mut scan = self.view.rows().scan(start..keys::after(prefix)).await?;
+        let mut scan = self.index.rows().scan(start..keys::after(prefix)).await?;
         let mut list: Vec<Bytes> = Vec::new();
         while let Some((key, _)) = scan.next().await? {
             let key = Bytes::copy_from_slice(&key);

@@ -36,7 +36,7 @@ pub(crate) struct SearchProgress {
     /// Where the mark can go once everything up to a place in the queue is durable.
     next: Option<SearchMark>,
     /// When rows of uncited segments were last looked at, nanoseconds.
-    looked: u64,
+    outcome: u64,
 }
 
 /// What is known of the segments of ended writers.
@@ -76,7 +76,7 @@ struct UncitedCandidate {
 struct Citations {
     cited: BTreeSet<SegmentId>,
     /// Per epoch, the segment up to which its log goes.
-    settled: BTreeMap<u64, u64>,
+    resolved: BTreeMap<u64, u64>,
     last: LogPlace,
     /// What was applied after the newest batch read; `None` before the first one where earlier ones are left out.
     applied: Option<AppliedRow>,
@@ -91,7 +91,7 @@ impl Shared {
         let mark = match search.mark {
             Some(mark) => mark,
             None => {
-                let row = self.view.row("G O", &keys::searched()).await?;
+                let row = self.index.row("G O", &keys::searched()).await?;
                 row.unwrap_or_default()
             }
         };
@@ -110,10 +110,10 @@ impl Shared {
             }
         }
         if search.next.is_none() {
-            let upto = self.first_unsettled();
+            let upto = self.first_unresolved();
             let is_worth = mark.epoch != self.epoch || upto >= mark.sequence + MARK_EVERY;
             if is_worth && (self.epoch, upto) > (mark.epoch, mark.sequence) {
-                let logged: Option<LogPlace> = self.view.row("G L", &keys::logged()).await?;
+                let logged: Option<LogPlace> = self.index.row("G L", &keys::logged()).await?;
                 search.next = Some(SearchMark {
                     queued: self.queue.newest(),
                     row: SearchedRow {
@@ -127,9 +127,9 @@ impl Shared {
         if let Some(next) = search.next
             && self.queue.is_durable(next.queued)
         {
-            let mut draft = self.upkeep_draft(vec![keys::searched()]);
-            draft.rows.put(keys::searched(), encode(&next.row));
-            self.enqueue_if(draft, || true)?;
+            let mut txn = self.gc_txn(vec![keys::searched()]);
+            txn.rows.put(keys::searched(), encode(&next.row));
+            self.enqueue_if(txn, || true)?;
             (search.mark, search.next) = (Some(next.row), None);
             return Ok(1);
         }
@@ -158,7 +158,7 @@ impl Shared {
             // An upload of an ended writer may still arrive: what comes after this listing is found by the next one.
             is_judged &= now.saturating_sub(object.modified_ns) >= self.grace_ns();
             let row = keys::uncited(id.epoch, id.sequence);
-            if self.view.get(&row).await?.is_none() {
+            if self.index.get(&row).await?.is_none() {
                 let bytes = object.size;
                 candidates.insert(id, UncitedCandidate { bytes });
             }
@@ -195,22 +195,22 @@ impl Shared {
             return Ok(());
         }
         let touches = |id: &SegmentId| keys::uncited(id.epoch, id.sequence);
-        let mut draft = self.upkeep_draft(candidates.keys().map(touches).collect());
+        let mut txn = self.gc_txn(candidates.keys().map(touches).collect());
         for (id, UncitedCandidate { bytes }) in candidates {
-            let settled = log.settled.get(&id.epoch).copied().unwrap_or(0);
+            let resolved = log.resolved.get(&id.epoch).copied().unwrap_or(0);
             let row = UncitedRow {
-                first_seen: draft.instant,
+                first_seen: txn.timestamp,
                 bytes,
-                wait: match id.sequence < settled {
+                wait: match id.sequence < resolved {
                     true => UncitedWait::Grace,
                     false => UncitedWait::Month,
                 },
                 log: (from, log.last),
             };
             tracing::info!(segment = id.key(), wait = ?row.wait, "a segment of an ended writer is cited by nothing");
-            draft.rows.put(touches(&id), encode(&row));
+            txn.rows.put(touches(&id), encode(&row));
         }
-        self.enqueue_if(draft, || true)?;
+        self.enqueue_if(txn, || true)?;
         Ok(())
     }
 
@@ -221,12 +221,12 @@ impl Shared {
     ) -> Result<usize, StoreError> {
         let now = self.clock.now().0;
         let pause = self.grace_ns() / 4;
-        if search.looked != 0 && now.saturating_sub(search.looked) < pause {
+        if search.outcome != 0 && now.saturating_sub(search.outcome) < pause {
             return Ok(0);
         }
-        search.looked = now;
+        search.outcome = now;
         let mut scan = self
-            .view
+            .index
             .rows()
             .scan(Bytes::from_static(&keys::UNCITED)..keys::after(&keys::UNCITED))
             .await?;
@@ -240,7 +240,7 @@ impl Shared {
                 UncitedWait::Grace => self.grace_ns(),
                 UncitedWait::Month => self.grace_ns().max(MONTH.as_nanos() as u64),
             };
-            if now.saturating_sub(row.first_seen.0) < wait || self.view.is_queued(&key) {
+            if now.saturating_sub(row.first_seen.0) < wait || self.index.is_queued(&key) {
                 waiting.segments += 1;
                 waiting.bytes += row.bytes;
                 continue;
@@ -249,7 +249,7 @@ impl Shared {
                 .await?;
             done += 1;
         }
-        *lock(&self.upkeep.uncited) = waiting;
+        *lock(&self.gc.uncited) = waiting;
         Ok(done)
     }
 
@@ -265,19 +265,19 @@ impl Shared {
                 "an uncited segment of an ended writer goes"
             );
             self.backend.delete(&id.key()).await?;
-            self.upkeep.segments.fetch_add(1, Ordering::Relaxed);
-            self.upkeep.bytes.fetch_add(row.bytes, Ordering::Relaxed);
+            self.gc.segments.fetch_add(1, Ordering::Relaxed);
+            self.gc.bytes.fetch_add(row.bytes, Ordering::Relaxed);
         }
         let key = keys::uncited(id.epoch, id.sequence);
-        let mut draft = self.upkeep_draft(vec![key.clone()]);
-        draft.rows.delete(key);
-        self.enqueue_if(draft, || true)?;
+        let mut txn = self.gc_txn(vec![key.clone()]);
+        txn.rows.delete(key);
+        self.enqueue_if(txn, || true)?;
         Ok(())
     }
 
     async fn has_row(&self, id: SegmentId) -> Result<bool, StoreError> {
         let key = keys::segment(id.epoch, id.sequence);
-        Ok(self.view.get(&key).await?.is_some())
+        Ok(self.index.get(&key).await?.is_some())
     }
 
     /// Tells of segments that the log cites and the index does not: they are never deleted.
@@ -386,7 +386,7 @@ impl Citations {
     ) -> Result<(), StoreError> {
         self.last = place;
         if object.epoch == place.epoch {
-            self.settled.insert(place.epoch, object.settled);
+            self.resolved.insert(place.epoch, object.resolved);
         }
         for batch in object.batches()? {
             self.follow(place, object.base, &batch)?;

@@ -1,4 +1,4 @@
-//! The past: what a name and a directory showed at an instant.
+//! The past: what a name and a directory showed at a timestamp.
 //!
 //! Current rows are looked at before history rows, so that a state which is superseded meanwhile is found in one of them.
 //! Invariant: `entry_at` and `versions` (`history.rs`) never disagree.
@@ -56,7 +56,7 @@ impl HistoricalVersion {
         until: Option<Timestamp>,
         kept: Retained,
     ) -> Option<Self> {
-        let start = self.stamp.id.instant.max(bound.id.instant);
+        let start = self.stamp.id.timestamp.max(bound.id.timestamp);
         let end = match (self.ended, until) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -68,7 +68,7 @@ impl HistoricalVersion {
             stamp: self.stamp.clone(),
             ended: self.ended,
         }));
-        if bound.id.instant > self.stamp.id.instant {
+        if bound.id.timestamp > self.stamp.id.timestamp {
             self.stamp = bound.clone();
         }
         if kept == Retained::Nothing {
@@ -79,7 +79,7 @@ impl HistoricalVersion {
     }
 
     fn covers(&self, at: Timestamp) -> bool {
-        self.stamp.id.instant <= at && self.ended.is_none_or(|end| at < end)
+        self.stamp.id.timestamp <= at && self.ended.is_none_or(|end| at < end)
     }
 
     pub(super) fn into_entry(self) -> PastEntry {
@@ -144,7 +144,7 @@ impl Namespace {
         while self
             .0
             .clock
-            .oldest_answer()
+            .oldest_reservation()
             .is_some_and(|oldest| oldest <= at)
             && tokio::time::Instant::now() < deadline
         {
@@ -162,7 +162,7 @@ impl Namespace {
         directory: Ino,
         at: Timestamp,
     ) -> Result<Option<Ino>, StoreError> {
-        if self.0.hung_at(directory, at).await? {
+        if self.0.location_at(directory, at).await? {
             return Ok(Some(directory));
         }
         if directory == ROOT {
@@ -174,7 +174,7 @@ impl Namespace {
         let mut path = vec![name];
         let mut above = parent;
         while above != ROOT {
-            if self.0.hung_at(above, at).await? {
+            if self.0.location_at(above, at).await? {
                 break;
             }
             let Some((parent, name)) = self.0.where_now(above).await? else {
@@ -192,7 +192,7 @@ impl Namespace {
         Ok(Some(above))
     }
 
-    /// What a directory itself was at an instant: mode, owner and times of then; `None` where it did not hang.
+    /// What a directory itself was at a timestamp: mode, owner and times of then; `None` where it did not hang.
     ///
     /// # Errors
     /// Failures of the store.
@@ -207,7 +207,7 @@ impl Namespace {
         }
     }
 
-    /// What `name` showed at an instant.
+    /// What `name` showed at a timestamp.
     ///
     /// # Errors
     /// Failures of the store.
@@ -220,12 +220,12 @@ impl Namespace {
         let current = self.0.entry(directory, name).await?;
         Ok(self
             .0
-            .stood_at(directory, name, current.as_ref(), at)
+            .version_at(directory, name, current.as_ref(), at)
             .await?
             .map(HistoricalVersion::into_entry))
     }
 
-    /// What a directory held at an instant, names ascending.
+    /// What a directory held at a timestamp, names ascending.
     ///
     /// # Errors
     /// Failures of the store.
@@ -237,7 +237,7 @@ impl Namespace {
         let from = keys::entry(directory, b"");
         let rows = self
             .0
-            .view
+            .index
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?;
         let mut names: Vec<(Bytes, Option<DentryRow>)> = Vec::with_capacity(rows.len());
@@ -245,7 +245,7 @@ impl Namespace {
             names.push((keys::entry_name(&key), Some(decode("C D", &value)?)));
         }
         let live: BTreeSet<Bytes> = names.iter().map(|(name, _)| name.clone()).collect();
-        let gone = interval_tree::alive_at(&self.0.view, directory, at).await?;
+        let gone = interval_tree::alive_at(&self.0.index, directory, at).await?;
         names.extend(
             gone.into_iter()
                 .filter(|name| !live.contains(name))
@@ -254,12 +254,12 @@ impl Namespace {
         names.sort_by(|a, b| a.0.cmp(&b.0));
         let mut found = Vec::with_capacity(names.len());
         for (name, entry) in names {
-            if let Some(stood) = self
+            if let Some(version) = self
                 .0
-                .stood_at(directory, &name, entry.as_ref(), at)
+                .version_at(directory, &name, entry.as_ref(), at)
                 .await?
             {
-                found.push((name, stood.into_entry()));
+                found.push((name, version.into_entry()));
             }
         }
         Ok(found)
@@ -283,7 +283,7 @@ impl Namespace {
             return Ok(Bytes::new());
         };
         let bytes = self.0.read_content(content, offset, end).await;
-        self.0.vouched(content, bytes).await
+        self.0.verify_referenced(content, bytes).await
     }
 
     /// The next data or hole of a state of the past at or after `offset`; `None` behind the last.
@@ -300,10 +300,10 @@ impl Namespace {
         let Some(content) = entry.content.reference().filter(|_| offset < size) else {
             return Ok(None);
         };
-        let stretches = self
+        let resolve = self
             .0
             .contents
-            .stretches(&self.0.view, content, offset, size)
+            .resolve(&self.0.index, content, offset, size)
             .await?;
         let is_hole = |stretch: &ResolvedExtent| {
             matches!(
@@ -311,7 +311,7 @@ impl Namespace {
                 ResolvedExtent::Zero | ResolvedExtent::Staged(crate::cache::Source::Zero)
             )
         };
-        let wanted = stretches
+        let wanted = resolve
             .iter()
             .find(|(_, _, stretch)| is_hole(stretch) == (whence == Whence::Hole));
         Ok(match (wanted, whence) {
@@ -330,13 +330,13 @@ impl Namespace {
             return Ok(0);
         };
         let len = entry.attrs.size;
-        let stretches = self
+        let resolve = self
             .0
             .contents
-            .stretches(&self.0.view, content, 0, len)
+            .resolve(&self.0.index, content, 0, len)
             .await?;
         let mut extents = BTreeSet::new();
-        for (_, _, stretch) in stretches {
+        for (_, _, stretch) in resolve {
             if let ResolvedExtent::Stored(source, _) = stretch
                 && let ExtentSource::Segment {
                     epoch,
@@ -362,8 +362,8 @@ impl Namespace {
 }
 
 impl Shared {
-    /// The state of a name that stood at an instant; `current` is its present entry, read before.
-    pub(super) async fn stood_at(
+    /// The state of a name that stood at a timestamp; `current` is its present entry, read before.
+    pub(super) async fn version_at(
         &self,
         directory: Ino,
         name: &[u8],
@@ -374,14 +374,14 @@ impl Shared {
             match &entry.body {
                 DentryBody::Own { node, state } => {
                     let last = last_of(entry.ino, node, state, entry.alive_since);
-                    if let Some(mut last) = last.filter(|last| last.stamp.id.instant <= at) {
+                    if let Some(mut last) = last.filter(|last| last.stamp.id.timestamp <= at) {
                         if last.node.kind == Kind::Directory {
                             self.times_at(entry.ino, at, &mut last.node.attrs).await?;
                         }
                         return Ok(Some(HistoricalVersion::of(last, None)));
                     }
                 }
-                DentryBody::Linked(stamp) if stamp.id.instant <= at => {
+                DentryBody::Linked(stamp) if stamp.id.timestamp <= at => {
                     let binding = Binding {
                         ino: entry.ino,
                         stamp,
@@ -395,7 +395,7 @@ impl Shared {
         }
         let from = keys::history_at(directory, name, at);
         let end = keys::after(&keys::history(directory, name));
-        let Some((_, value)) = self.view.first(from, end).await? else {
+        let Some((_, value)) = self.index.first(from, end).await? else {
             return Ok(None);
         };
         let closed: VersionRecord = decode("H V", &value)?;
@@ -423,9 +423,9 @@ impl Shared {
         }
     }
 
-    /// The times of a live directory, as far as they have not changed since an instant.
+    /// The times of a live directory, as far as they have not changed since a timestamp.
     async fn times_at(&self, ino: Ino, at: Timestamp, attrs: &mut Attrs) -> Result<(), StoreError> {
-        let Some(InodeRow::Directory(row)) = self.view.row("C I", &keys::inode(ino)).await? else {
+        let Some(InodeRow::Directory(row)) = self.index.row("C I", &keys::inode(ino)).await? else {
             return Ok(());
         };
         let times = [
@@ -441,7 +441,7 @@ impl Shared {
         Ok(())
     }
 
-    /// The state of a hard-linked inode that stood at an instant, seen through a binding.
+    /// The state of a hard-linked inode that stood at a timestamp, seen through a binding.
     async fn linked_at(
         &self,
         binding: &Binding<'_>,
@@ -457,11 +457,11 @@ impl Shared {
         &self,
         ino: Ino,
     ) -> Result<Vec<HistoricalVersion>, StoreError> {
-        let row: Option<InodeRow> = self.view.row("C I", &keys::inode(ino)).await?;
+        let row: Option<InodeRow> = self.index.row("C I", &keys::inode(ino)).await?;
         let from = keys::linked_history(ino);
         let mut states = Vec::new();
         for (_, value) in self
-            .view
+            .index
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?
             .into_iter()
@@ -489,48 +489,53 @@ impl Shared {
         Ok(states)
     }
 
-    /// Whether a directory's id hung anywhere at an instant.
-    async fn hung_at(&self, directory: Ino, at: Timestamp) -> Result<bool, StoreError> {
+    /// Whether a directory's id hung anywhere at a timestamp.
+    async fn location_at(&self, directory: Ino, at: Timestamp) -> Result<bool, StoreError> {
         Ok(self.place_at(directory, at).await?.is_some())
     }
 
-    /// Where a directory hung at an instant.
+    /// Where a directory hung at a timestamp.
     async fn place_at(
         &self,
         directory: Ino,
         at: Timestamp,
     ) -> Result<Option<(Ino, Bytes)>, StoreError> {
         if let Some(InodeRow::Directory(row)) =
-            self.view.row("C I", &keys::inode(directory)).await?
+            self.index.row("C I", &keys::inode(directory)).await?
             && let Some((_, place)) = row.place.filter(|(since, _)| *since <= at)
         {
             return Ok(Some(place));
         }
-        let hung = self.hanging_at(directory, at).await?;
-        Ok(hung.map(|hung| (hung.parent, hung.name)))
+        let directory_location = self.location_row_at(directory, at).await?;
+        Ok(directory_location
+            .map(|directory_location| (directory_location.parent, directory_location.name)))
     }
 
-    /// The end of a directory's hanging somewhere, if that was at an instant and is over.
-    pub(super) async fn hanging_at(
+    /// The end of a directory's hanging somewhere, if that was at a timestamp and is over.
+    pub(super) async fn location_row_at(
         &self,
         directory: Ino,
         at: Timestamp,
     ) -> Result<Option<DirectoryLocation>, StoreError> {
-        let end = keys::after(&keys::hangings(directory));
-        let Some((_, value)) = self.view.first(keys::hung(directory, at), end).await? else {
+        let end = keys::after(&keys::directory_locations(directory));
+        let Some((_, value)) = self
+            .index
+            .first(keys::directory_location(directory, at), end)
+            .await?
+        else {
             return Ok(None);
         };
-        let hung: DirectoryLocation = decode("H N", &value)?;
-        Ok((at < hung.end).then_some(hung))
+        let directory_location: DirectoryLocation = decode("H N", &value)?;
+        Ok((at < directory_location.end).then_some(directory_location))
     }
 
     /// The last hanging of a directory that is over.
-    pub(super) async fn last_hanging(
+    pub(super) async fn last_location(
         &self,
         directory: Ino,
     ) -> Result<Option<DirectoryLocation>, StoreError> {
-        let from = keys::hangings(directory);
-        let row = self.view.first(from.clone(), keys::after(&from)).await?;
+        let from = keys::directory_locations(directory);
+        let row = self.index.first(from.clone(), keys::after(&from)).await?;
         row.map(|(_, value)| decode("H N", &value)).transpose()
     }
 
@@ -540,12 +545,13 @@ impl Shared {
         directory: Ino,
     ) -> Result<Option<(Ino, Bytes)>, StoreError> {
         if let Some(InodeRow::Directory(row)) =
-            self.view.row("C I", &keys::inode(directory)).await?
+            self.index.row("C I", &keys::inode(directory)).await?
         {
             return Ok(row.place.map(|(_, place)| place));
         }
-        let hung = self.last_hanging(directory).await?;
-        Ok(hung.map(|hung| (hung.parent, hung.name)))
+        let directory_location = self.last_location(directory).await?;
+        Ok(directory_location
+            .map(|directory_location| (directory_location.parent, directory_location.name)))
     }
 }
 
@@ -573,7 +579,7 @@ mod tests {
             let ns = ns.clone();
             async move {
                 ns.settle(at).await;
-                ns.0.clock.oldest_answer()
+                ns.0.clock.oldest_reservation()
             }
         });
         tokio::time::sleep(SETTLE / 10).await;

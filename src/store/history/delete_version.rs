@@ -110,14 +110,14 @@ impl Namespace {
             }
             return match target {
                 VersionTarget::Closed(closed) => {
-                    self.0.drop_closed(VersionRows::Of(&slot), closed).await
+                    self.0.delete_record(VersionRows::Of(&slot), closed).await
                 }
                 VersionTarget::LinkedClosed(closed) => {
                     let list = VersionRows::Linked(closed.ino, &slot);
-                    self.0.drop_closed(list, closed).await
+                    self.0.delete_record(list, closed).await
                 }
                 VersionTarget::Current(ino) | VersionTarget::Linked(ino) => {
-                    self.0.drop_current(&mut locked, (&slot, ino), id).await
+                    self.0.delete_current(&mut locked, (&slot, ino), id).await
                 }
             };
         }
@@ -141,7 +141,7 @@ impl Shared {
             return Ok(target);
         }
         let key = keys::closed(slot.0, &slot.1, id);
-        if let Some(closed) = self.view.row::<VersionRecord>("H V", &key).await?
+        if let Some(closed) = self.index.row::<VersionRecord>("H V", &key).await?
             && let Some(node) = &closed.node
         {
             return match (node.kind, closed.kept) {
@@ -167,7 +167,9 @@ impl Shared {
             bound.push((entry.ino, stamp.id));
         }
         let from = keys::history(slot.0, &slot.1);
-        let rows = self.view.scan(from.clone(), keys::after(&from), usize::MAX);
+        let rows = self
+            .index
+            .scan(from.clone(), keys::after(&from), usize::MAX);
         for (_, value) in rows.await? {
             let closed: VersionRecord = decode("H V", &value)?;
             if closed.node.is_none() && closed.kept != Retained::Nothing {
@@ -175,14 +177,14 @@ impl Shared {
             }
         }
         for (ino, _) in &bound {
-            let row: Option<InodeRow> = self.view.row("C I", &keys::inode(*ino)).await?;
+            let row: Option<InodeRow> = self.index.row("C I", &keys::inode(*ino)).await?;
             if let Some(InodeRow::Linked(row)) = row
                 && own_state(*ino, (&row.node, &row.state), id)?.is_some()
             {
                 return Ok(VersionTarget::Linked(*ino));
             }
             let key = keys::linked_closed(*ino, id);
-            let closed: Option<VersionRecord> = self.view.row("H W", &key).await?;
+            let closed: Option<VersionRecord> = self.index.row("H W", &key).await?;
             if let Some(closed) = closed.filter(|closed| closed.kept != Retained::Nothing) {
                 return Ok(VersionTarget::LinkedClosed(closed));
             }
@@ -202,41 +204,41 @@ impl Shared {
         id: VersionId,
     ) -> Result<Option<VersionRecord>, StoreError> {
         let behind = [&list.key(id)[..], &[0]].concat();
-        let Some((_, value)) = self.view.first(behind.into(), list.end()).await? else {
+        let Some((_, value)) = self.index.first(behind.into(), list.end()).await? else {
             return Ok(None);
         };
         let closed: VersionRecord = decode("H V", &value)?;
-        Ok(Some(closed).filter(|older| older.end == id.instant && older.node.is_some()))
+        Ok(Some(closed).filter(|older| older.end == id.timestamp && older.node.is_some()))
     }
 
-    fn dropping_draft(&self, list: VersionRows<'_>) -> Txn {
+    fn delete_version_txn(&self, list: VersionRows<'_>) -> Txn {
         let slot = list.slot();
-        let mut order = Dependencies {
+        let mut dependencies = Dependencies {
             touches: vec![keys::entry(slot.0, &slot.1)],
             ..Dependencies::default()
         };
         if let VersionRows::Linked(ino, _) = list {
-            order.touches.push(keys::inode(ino));
+            dependencies.touches.push(keys::inode(ino));
         }
-        self.draft(self.clock.begin().at(), order)
+        self.txn(self.clock.begin().at(), dependencies)
     }
 
-    async fn drop_closed(
+    async fn delete_record(
         &self,
         list: VersionRows<'_>,
         closed: VersionRecord,
     ) -> Result<(), StoreError> {
-        let mut draft = self.dropping_draft(list);
+        let mut txn = self.delete_version_txn(list);
         let older = self.older(list, closed.stamp.id).await?;
-        self.drop_rows(&mut draft, list, (closed, older)).await?;
-        self.enqueue(draft)?;
+        self.delete_rows(&mut txn, list, (closed, older)).await?;
+        self.enqueue(txn)?;
         Ok(())
     }
 
     /// The rows by which a closed version goes; `older` is the one before it.
-    async fn drop_rows(
+    async fn delete_rows(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         list: VersionRows<'_>,
         (closed, older): (VersionRecord, Option<VersionRecord>),
     ) -> Result<(), StoreError> {
@@ -244,7 +246,7 @@ impl Shared {
         let Some(node) = closed.node.clone() else {
             return Ok(());
         };
-        self.count(draft, &node.content, -1);
+        self.count(txn, &node.content, -1);
         let Some(older) = older else {
             let node = InodeState {
                 content: Content::Empty,
@@ -257,12 +259,12 @@ impl Shared {
                 kept: Retained::Nothing,
                 ..closed
             };
-            draft.rows.put(list.key(id), encode(&name_only));
+            txn.rows.put(list.key(id), encode(&name_only));
             return Ok(());
         };
         let (end, end_op) = (closed.end, closed.end_op);
-        draft.rows.delete(list.key(id));
-        self.forget_end(draft, list, &older).await?;
+        txn.rows.delete(list.key(id));
+        self.forget_end(txn, list, &older).await?;
         let slot = list.slot();
         let kept = match older.kept {
             Retained::Nothing => Retained::Nothing,
@@ -272,8 +274,7 @@ impl Shared {
             id: older.stamp.id,
             end_op,
         };
-        draft
-            .rows
+        txn.rows
             .put(keys::ended(end, slot.0, &slot.1), encode(&ended));
         let thinned = VersionRecord {
             end,
@@ -281,40 +282,40 @@ impl Shared {
             kept,
             ..older
         };
-        draft.rows.put(list.key(thinned.stamp.id), encode(&thinned));
+        txn.rows.put(list.key(thinned.stamp.id), encode(&thinned));
         Ok(())
     }
 
     /// Takes a version out of the queue of ends, where it is under this name.
     async fn forget_end(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         list: VersionRows<'_>,
         closed: &VersionRecord,
     ) -> Result<(), StoreError> {
         let slot = list.slot();
         let key = keys::ended(closed.end, slot.0, &slot.1);
-        let ended: Option<ExpiryRow> = self.view.row("G X", &key).await?;
+        let ended: Option<ExpiryRow> = self.index.row("G X", &key).await?;
         if ended.is_some_and(|ended| ended.id == closed.stamp.id) {
-            draft.rows.delete(key);
+            txn.rows.delete(key);
         }
         Ok(())
     }
 
-    async fn drop_current(
+    async fn delete_current(
         &self,
         locked: &mut [LockedInode],
         (slot, ino): (&VersionSlot, Ino),
         id: VersionId,
     ) -> Result<(), StoreError> {
-        let leaf = find(locked, ino).and_then(LockedInode::leaf);
-        let leaf = leaf.ok_or(StoreError::IsDirectory)?;
-        if leaf.is_dirty() || !leaf.fixes.is_empty() || leaf.working.is_some() {
+        let file = find(locked, ino).and_then(LockedInode::file);
+        let file = file.ok_or(StoreError::IsDirectory)?;
+        if file.is_dirty() || !file.flushes.is_empty() || file.session.is_some() {
             return Err(being_written());
         }
         let is_linked = matches!(
-            leaf.home,
-            crate::store::tree::inode::LinkState::Linked { .. }
+            file.link_state,
+            crate::store::tree::inode::LinkState::HardLinked { .. }
         );
         let list = match is_linked {
             true => VersionRows::Linked(ino, slot),
@@ -325,7 +326,7 @@ impl Shared {
             Some(VersionRecord {
                 node: Some(node), ..
             }) if node.kind == Kind::Directory => Err(StoreError::IsDirectory),
-            Some(older) => self.revive(leaf, (list, ino), older).await,
+            Some(older) => self.revive(file, (list, ino), older).await,
             None => self.remove_with(locked, (slot, ino), id).await,
         }
     }
@@ -333,17 +334,17 @@ impl Shared {
     /// A predecessor becomes the current state again.
     async fn revive(
         &self,
-        leaf: &mut FileInode,
+        file: &mut FileInode,
         (list, ino): (VersionRows<'_>, Ino),
         older: VersionRecord,
     ) -> Result<(), StoreError> {
         let answer = self.clock.begin();
-        let mut draft = self.leaf_draft(ino, leaf, answer.at()).await?;
+        let mut txn = self.file_txn(ino, file, answer.at()).await?;
         let slot = list.slot();
-        draft.order.touches.push(keys::entry(slot.0, &slot.1));
-        self.count(&mut draft, &leaf.node.content, -1);
-        draft.rows.delete(list.key(older.stamp.id));
-        self.forget_end(&mut draft, list, &older).await?;
+        txn.dependencies.touches.push(keys::entry(slot.0, &slot.1));
+        self.count(&mut txn, &file.node.content, -1);
+        txn.rows.delete(list.key(older.stamp.id));
+        self.forget_end(&mut txn, list, &older).await?;
         let Some(mut node) = older.node else {
             return Err(StoreError::Corrupt(
                 "H V: a version without a node".to_owned(),
@@ -352,14 +353,14 @@ impl Shared {
         // Its count stays: the current row shows it instead of the closed one.
         if let Some(content) = node.content.reference() {
             node.content = Content::Shared(content);
-            draft.order.touches.push(keys::count(content));
+            txn.dependencies.touches.push(keys::count(content));
         }
-        node.attrs.ctime = draft.time;
-        draft.usage.0 = node.grown_from(&leaf.node);
+        node.attrs.ctime = txn.time;
+        txn.usage.0 = node.grown_from(&file.node);
         let state = EntryState::Version(older.stamp);
-        self.current_rows(&mut draft, (ino, leaf), &node, &state, alive(leaf));
-        self.enqueue(draft)?;
-        *leaf = FileInode::new(leaf.home.clone(), node, state);
+        self.current_rows(&mut txn, (ino, file), &node, &state, alive(file));
+        self.enqueue(txn)?;
+        *file = FileInode::new(file.link_state.clone(), node, state);
         Ok(())
     }
 
@@ -375,25 +376,25 @@ impl Shared {
             self.unlink_locked(locked, (slot.0, &slot.1), ino).await?;
         }
         for list in [VersionRows::Of(slot), VersionRows::Linked(ino, slot)] {
-            let closed: Option<VersionRecord> = self.view.row("H V", &list.key(id)).await?;
+            let closed: Option<VersionRecord> = self.index.row("H V", &list.key(id)).await?;
             if let Some(closed) = closed.filter(|closed| closed.node.is_some()) {
-                return self.drop_closed(list, closed).await;
+                return self.delete_record(list, closed).await;
             }
         }
         // Other names show it still: only here it is gone.
         let from = keys::history(slot.0, &slot.1);
-        let rows = self.view.scan(from.clone(), keys::after(&from), usize::MAX);
-        let mut draft = self.dropping_draft(VersionRows::Of(slot));
+        let rows = self
+            .index
+            .scan(from.clone(), keys::after(&from), usize::MAX);
+        let mut txn = self.delete_version_txn(VersionRows::Of(slot));
         for (key, value) in rows.await? {
             let closed: VersionRecord = decode("H V", &value)?;
-            if closed.node.is_none() && closed.ino == ino && closed.end_op != EndOp::Passed {
+            if closed.node.is_none() && closed.ino == ino && closed.end_op != EndOp::Transient {
                 let kept = Retained::Nothing;
-                draft
-                    .rows
-                    .put(key, encode(&VersionRecord { kept, ..closed }));
+                txn.rows.put(key, encode(&VersionRecord { kept, ..closed }));
             }
         }
-        self.enqueue(draft)?;
+        self.enqueue(txn)?;
         Ok(())
     }
 }

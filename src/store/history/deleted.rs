@@ -21,7 +21,7 @@ use crate::sync::Arc;
 pub struct RemovedName {
     /// Its last state.
     pub entry: PastEntry,
-    /// The instant to look at it: of a directory just before the removals began that emptied it.
+    /// The timestamp to look at it: of a directory just before the removals began that emptied it.
     pub at: Timestamp,
 }
 
@@ -29,7 +29,7 @@ pub struct RemovedName {
 pub(super) struct RemovedRow {
     /// Its newest closed version, or the end of its binding to a hard-linked inode.
     pub(super) closed: VersionRecord,
-    pub(super) stood: HistoricalVersion,
+    pub(super) version: HistoricalVersion,
     pub(super) at: Timestamp,
 }
 
@@ -59,7 +59,7 @@ impl RemovedNames {
 impl RemovedRow {
     pub(super) fn into_removed(self) -> RemovedName {
         RemovedName {
-            entry: self.stood.into_entry(),
+            entry: self.version.into_entry(),
             at: self.at,
         }
     }
@@ -71,7 +71,7 @@ impl Namespace {
     /// # Errors
     /// Failures of the store.
     pub async fn deleted(&self, directory: Ino) -> Result<RemovedNames, StoreError> {
-        let names = interval_tree::removed(&self.0.view, directory).await?;
+        let names = interval_tree::removed(&self.0.index, directory).await?;
         Ok(RemovedNames {
             shared: Arc::clone(&self.0),
             directory,
@@ -79,7 +79,7 @@ impl Namespace {
         })
     }
 
-    /// What a removed name showed last, and for a directory the instant of its last tree; `None` if the name is live or was not
+    /// What a removed name showed last, and for a directory the timestamp of its last tree; `None` if the name is live or was not
     /// removed.
     ///
     /// # Errors
@@ -105,7 +105,7 @@ impl Shared {
             return Ok(None);
         }
         let from = keys::history(directory, name);
-        let Some((_, value)) = self.view.first(from.clone(), keys::after(&from)).await? else {
+        let Some((_, value)) = self.index.first(from.clone(), keys::after(&from)).await? else {
             return Ok(None);
         };
         let closed: VersionRecord = decode("H V", &value)?;
@@ -113,20 +113,30 @@ impl Shared {
             return Ok(None);
         }
         let last = Timestamp(closed.end.0.saturating_sub(1));
-        let Some(stood) = self.stood_at(directory, name, None, last).await? else {
+        let Some(version) = self.version_at(directory, name, None, last).await? else {
             return Ok(None);
         };
         // Its versions were deleted: there is nothing to come back.
-        if stood.kept == Retained::Nothing {
+        if version.kept == Retained::Nothing {
             return Ok(None);
         }
-        let at = match stood.node.kind {
-            Kind::Directory => match self.hanging_at(stood.ino, last).await? {
-                Some(hung) => Timestamp(hung.shed.unwrap_or(hung.end).0.saturating_sub(1)),
+        let at = match version.node.kind {
+            Kind::Directory => match self.location_row_at(version.ino, last).await? {
+                Some(directory_location) => Timestamp(
+                    directory_location
+                        .removal_burst
+                        .unwrap_or(directory_location.end)
+                        .0
+                        .saturating_sub(1),
+                ),
                 None => last,
             },
             _ => last,
         };
-        Ok(Some(RemovedRow { closed, stood, at }))
+        Ok(Some(RemovedRow {
+            closed,
+            version,
+            at,
+        }))
     }
 }

@@ -2,18 +2,18 @@
 
 use crate::store::model::version::Timestamp;
 use crate::store::namespace::Namespace;
-use crate::store::tree::row_writer::TRACELESS;
+use crate::store::tree::row_writer::TRANSIENT_MAX;
 
 /// Up to where the past was final at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finality {
-    floor: Timestamp,
+    low_watermark: Timestamp,
 }
 
 impl Finality {
     /// Whether nothing at or before `at` can change any more.
     pub fn is_final(self, at: Timestamp) -> bool {
-        at < self.floor
+        at < self.low_watermark
     }
 
     /// Whether a version of `at` stays in its name's list of versions: the name can no longer turn out to be one in passing.
@@ -21,10 +21,10 @@ impl Finality {
         at < self.listed_for_good()
     }
 
-    /// The instant below which that is so.
+    /// The timestamp below which that is so.
     pub fn listed_for_good(self) -> Timestamp {
-        let traceless = u64::try_from(TRACELESS.as_nanos()).unwrap_or(u64::MAX);
-        Timestamp(self.floor.0.saturating_sub(traceless))
+        let traceless = u64::try_from(TRANSIENT_MAX.as_nanos()).unwrap_or(u64::MAX);
+        Timestamp(self.low_watermark.0.saturating_sub(traceless))
     }
 }
 
@@ -32,7 +32,7 @@ impl Namespace {
     /// Up to where the past is final now. What is read afterwards stays as it is there.
     pub fn finality(&self) -> Finality {
         Finality {
-            floor: self.0.floor(),
+            low_watermark: self.0.low_watermark(),
         }
     }
 

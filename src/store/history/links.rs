@@ -1,4 +1,4 @@
-//! How many names an inode had at an instant: a row whenever the number changes, from the first link on.
+//! How many names an inode had at a timestamp: a row whenever the number changes, from the first link on.
 //!
 //! A name is counted for as long as it was bound, like stat(2) counts it, wherever it was. Rows are written in the operation
 //! that adds or removes the name, which holds the inode's lock, so that their numbers follow one another.
@@ -11,14 +11,14 @@ use crate::store::schema::keys;
 use crate::store::schema::rows::{decode, encode};
 
 impl Namespace {
-    /// How many names led to an inode at an instant at which some name did.
+    /// How many names led to an inode at a timestamp at which some name did.
     ///
     /// # Errors
     /// Failures of the store.
     pub async fn link_count_at(&self, ino: Ino, at: Timestamp) -> Result<u32, StoreError> {
         let from = keys::link_count(ino, at);
         let end = keys::after(&keys::link_counts(ino));
-        match self.0.view.first(from, end).await? {
+        match self.0.index.first(from, end).await? {
             Some((_, value)) => decode("H L", &value),
             // Before its first link it had one name.
             None => Ok(1),
@@ -28,8 +28,8 @@ impl Namespace {
 
 impl Shared {
     /// The row by which an inode has `count` names from the operation on.
-    pub(crate) fn count_links(&self, draft: &mut Txn, ino: Ino, count: u32) {
-        let key = keys::link_count(ino, draft.instant);
-        draft.rows.put(key, encode(&count));
+    pub(crate) fn count_links(&self, txn: &mut Txn, ino: Ino, count: u32) {
+        let key = keys::link_count(ino, txn.timestamp);
+        txn.rows.put(key, encode(&count));
     }
 }

@@ -72,7 +72,7 @@ pub(crate) struct RestoreTree {
     pub(crate) sent: Vec<Ino>,
     /// What is in no batch yet.
     pub(crate) items: Vec<RestoreItem>,
-    /// Held from the first batch that went ahead; all of its rows have that instant.
+    /// Held from the first batch that went ahead; all of its rows have that timestamp.
     pub(crate) ahead: Option<Reservation>,
 }
 
@@ -171,13 +171,13 @@ impl Shared {
     /// The number a directory comes back with: its own and the next generation, or a new one while something live bears it.
     async fn number_of(&self, directory: Ino) -> Result<DirectoryNumber, StoreError> {
         let fresh = |ino| DirectoryNumber { ino, generation: 0 };
-        if self.view.get(&keys::inode(directory)).await?.is_some() {
+        if self.index.get(&keys::inode(directory)).await?.is_some() {
             return Ok(fresh(Ino(self.new_id())));
         }
-        Ok(match self.last_hanging(directory).await? {
-            Some(hung) => DirectoryNumber {
+        Ok(match self.last_location(directory).await? {
+            Some(directory_location) => DirectoryNumber {
                 ino: directory,
-                generation: hung.generation + 1,
+                generation: directory_location.generation + 1,
             },
             None => fresh(Ino(self.new_id())),
         })
@@ -187,52 +187,52 @@ impl Shared {
     fn send_ahead(&self, tree: &mut RestoreTree, author: &Author) -> Result<(), StoreError> {
         let at = tree.ahead.get_or_insert_with(|| self.clock.begin()).at();
         let top = tree.top.ino;
-        let order = Dependencies {
+        let dependencies = Dependencies {
             touches: vec![keys::pending(top), keys::inode(top)],
             ..Dependencies::default()
         };
-        let mut draft = self.draft(at, order);
-        draft.rows.put(keys::pending(top), encode(&()));
+        let mut txn = self.txn(at, dependencies);
+        txn.rows.put(keys::pending(top), encode(&()));
         let made: BTreeSet<Ino> = tree.items.iter().map(|item| item.slot.0).collect();
-        draft.order.makes.extend(made);
+        txn.dependencies.makes.extend(made);
         for item in tree.items.drain(..) {
-            let ino = self.item_rows(&mut draft, &item, author);
+            let ino = self.item_rows(&mut txn, &item, author);
             if let RestoreAs::Leaf = item.what {
                 tree.sent.push(ino);
             }
         }
-        self.enqueue(draft)?;
+        self.enqueue(txn)?;
         Ok(())
     }
 
     /// The rows by which an entry is live again; returns its number.
-    pub(crate) fn item_rows(&self, draft: &mut Txn, item: &RestoreItem, author: &Author) -> Ino {
-        let at = draft.instant;
+    pub(crate) fn item_rows(&self, txn: &mut Txn, item: &RestoreItem, author: &Author) -> Ino {
+        let at = txn.timestamp;
         let stamp = self.stamp(at, Op::Undelete, author, item.origin.clone());
-        self.back_rows(draft, item, stamp, at)
+        self.back_rows(txn, item, stamp, at)
     }
 
-    /// The rows of an entry with its stamp and the instant since which its name exists; returns its number.
+    /// The rows of an entry with its stamp and the timestamp since which its name exists; returns its number.
     pub(crate) fn back_rows(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         item: &RestoreItem,
         stamp: Stamp,
         alive_since: Timestamp,
     ) -> Ino {
-        let at = draft.instant;
-        let node = item.node(draft.time);
-        draft.usage.1 += 1;
+        let at = txn.timestamp;
+        let node = item.node(txn.time);
+        txn.usage.1 += 1;
         let ino = match item.what {
             RestoreAs::Leaf => {
                 let ino = Ino(self.new_id());
-                self.put_place(draft, ino, &item.slot);
+                self.put_location(txn, ino, &item.slot);
                 if let Some(content) = node.content.reference() {
-                    draft.order.touches.push(keys::count(content));
+                    txn.dependencies.touches.push(keys::count(content));
                 }
-                self.count(draft, &node.content, 1);
+                self.count(txn, &node.content, 1);
                 let space = node.space().cast_signed();
-                draft.usage.0 = draft.usage.0.wrapping_add(space);
+                txn.usage.0 = txn.usage.0.wrapping_add(space);
                 ino
             }
             RestoreAs::Directory {
@@ -240,7 +240,7 @@ impl Shared {
                 names,
                 since,
             } => {
-                draft.order.makes.push(number.ino);
+                txn.dependencies.makes.push(number.ino);
                 let row = DirectoryRow {
                     place: Some((since.unwrap_or(at), item.slot.clone())),
                     generation: number.generation,
@@ -249,14 +249,14 @@ impl Shared {
                     atime: Some((at, node.attrs.atime)),
                     directories: names.directories,
                     entries: names.entries,
-                    shed: Some((at, None)),
+                    removal_burst: Some((at, None)),
                 };
                 let row = encode(&InodeRow::Directory(row));
-                draft.rows.merge(keys::inode(number.ino), row);
+                txn.rows.merge(keys::inode(number.ino), row);
                 number.ino
             }
         };
-        draft.order.touches.push(keys::inode(ino));
+        txn.dependencies.touches.push(keys::inode(ino));
         let entry = DentryRow {
             ino,
             bound: at,
@@ -267,7 +267,7 @@ impl Shared {
             },
         };
         let key = keys::entry(item.slot.0, &item.slot.1);
-        draft.rows.put(key, encode(&entry));
+        txn.rows.put(key, encode(&entry));
         ino
     }
 
@@ -275,7 +275,7 @@ impl Shared {
     pub(crate) async fn sweep_pending(&self) -> Result<(), StoreError> {
         let from = Bytes::from_static(&keys::PENDING);
         let rows = self
-            .view
+            .index
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?;
         for top in rows.iter().filter_map(|(key, _)| keys::trailing_ino(key)) {
@@ -286,7 +286,7 @@ impl Shared {
 
     /// Takes away what an attempt that failed left of a tree.
     pub(crate) async fn sweep_left(&self, top: Ino) -> Result<(), StoreError> {
-        match self.view.get(&keys::pending(top)).await? {
+        match self.index.get(&keys::pending(top)).await? {
             Some(_) => self.sweep_tree(top).await,
             None => Ok(()),
         }
@@ -300,7 +300,7 @@ impl Shared {
             next += 1;
             let from = keys::entry(directory, b"");
             let rows = self
-                .view
+                .index
                 .scan(from.clone(), keys::after(&from), usize::MAX)
                 .await?;
             for (_, value) in rows {
@@ -311,7 +311,7 @@ impl Shared {
                 }
             }
         }
-        let order = || Dependencies {
+        let dependencies = || Dependencies {
             touches: vec![keys::pending(top), keys::inode(top)],
             ..Dependencies::default()
         };
@@ -319,41 +319,41 @@ impl Shared {
             let from = keys::entry(directory, b"");
             loop {
                 let end = keys::after(&from);
-                let rows = self.view.scan(from.clone(), end, SWEEP_MAX).await?;
+                let rows = self.index.scan(from.clone(), end, SWEEP_MAX).await?;
                 if rows.is_empty() {
                     break;
                 }
                 let answer = self.clock.begin();
-                let mut draft = self.draft(answer.at(), order());
-                draft.order.makes.push(directory);
+                let mut txn = self.txn(answer.at(), dependencies());
+                txn.dependencies.makes.push(directory);
                 for (key, value) in rows {
-                    self.sweep_entry(&mut draft, key, &decode("C D", &value)?);
+                    self.sweep_entry(&mut txn, key, &decode("C D", &value)?);
                 }
-                self.enqueue(draft)?;
+                self.enqueue(txn)?;
             }
         }
         let answer = self.clock.begin();
-        let mut draft = self.draft(answer.at(), order());
-        draft.rows.delete(keys::pending(top));
-        self.enqueue(draft)?;
+        let mut txn = self.txn(answer.at(), dependencies());
+        txn.rows.delete(keys::pending(top));
+        self.enqueue(txn)?;
         Ok(())
     }
 
-    fn sweep_entry(&self, draft: &mut Txn, key: Bytes, entry: &DentryRow) {
-        draft.rows.delete(key);
-        draft.usage.1 -= 1;
+    fn sweep_entry(&self, txn: &mut Txn, key: Bytes, entry: &DentryRow) {
+        txn.rows.delete(key);
+        txn.usage.1 -= 1;
         let DentryBody::Own { node, .. } = &entry.body else {
             return;
         };
         if node.kind == Kind::Directory {
-            draft.order.removes.push(entry.ino);
-            draft.rows.delete(keys::inode(entry.ino));
+            txn.dependencies.removes.push(entry.ino);
+            txn.rows.delete(keys::inode(entry.ino));
             return;
         }
-        draft.rows.delete(keys::place(entry.ino));
-        self.count(draft, &node.content, -1);
+        txn.rows.delete(keys::place(entry.ino));
+        self.count(txn, &node.content, -1);
         let space = node.space().cast_signed();
-        draft.usage.0 = draft.usage.0.wrapping_sub(space);
+        txn.usage.0 = txn.usage.0.wrapping_sub(space);
     }
 }
 

@@ -56,9 +56,9 @@ impl Namespace {
         let shared = &self.0;
         let gone = shared.gone(from.0, from.1).await?;
         let gone = gone.ok_or(StoreError::NotFound)?;
-        let kind = gone.stood.node.kind;
+        let kind = gone.version.node.kind;
         let _turn = match kind {
-            Kind::Directory => Some(shared.undeletes.turn.lock().await),
+            Kind::Directory => Some(shared.restore_lock.turn.lock().await),
             _ => None,
         };
         if shared.stat(to.0).await?.kind != Kind::Directory {
@@ -67,7 +67,7 @@ impl Namespace {
         let target = shared.entry(to.0, to.1).await?;
         shared.check_target(kind, target.as_ref(), mode).await?;
         let tree = if kind == Kind::Directory {
-            let (top, max) = (gone.stood.ino, &shared.undeletes.entries_max);
+            let (top, max) = (gone.version.ino, &shared.restore_lock.entries_max);
             shared.sweep_left(top).await?;
             let gathered = self.gather_tree((top, gone.at), max.load(Ordering::Relaxed), author);
             match gathered.await {
@@ -89,7 +89,7 @@ impl Namespace {
             author,
             tree,
         };
-        let bound = shared.bind(&mut back).await;
+        let bound = shared.restore_name(&mut back).await;
         let Some(tree) = back.tree else { return bound };
         if bound.is_err() {
             if tree.ahead.is_some() {
@@ -126,7 +126,7 @@ impl Shared {
         }
     }
 
-    async fn bind(&self, back: &mut UndeleteTarget<'_>) -> Result<Renamed, StoreError> {
+    async fn restore_name(&self, back: &mut UndeleteTarget<'_>) -> Result<Renamed, StoreError> {
         loop {
             let target = self.entry(back.to.0, &back.to.1).await?;
             let directories = back.tree.is_some() || target.as_ref().is_some_and(is_directory);
@@ -172,27 +172,30 @@ impl Shared {
     ) -> Result<Renamed, StoreError> {
         let gone = self.gone_still(locked, back).await?;
         let target = self.entry(back.to.0, &back.to.1).await?;
-        self.check_target(gone.stood.node.kind, target.as_ref(), back.mode)
+        self.check_target(gone.version.node.kind, target.as_ref(), back.mode)
             .await?;
         if let Some(found) = target.as_ref().and_then(|target| find(locked, target.ino)) {
-            self.save_fixes(found).await?;
+            self.save_flushes(found).await?;
         }
         let target = self.entry(back.to.0, &back.to.1).await?;
         let answer = self.clock.begin();
-        let mut draft = self.draft(answer.at(), self.return_order(back, target.as_ref()).await?);
+        let mut txn = self.txn(
+            answer.at(),
+            self.return_dependencies(back, target.as_ref()).await?,
+        );
         let closed = VersionRecord {
             end_op: EndOp::Undeleted,
             ..gone.closed
         };
-        self.close_row(&mut draft, &back.from, &closed);
+        self.close_row(&mut txn, &back.from, &closed);
         let mut after = Vec::new();
         if let Some(target) = &target {
-            self.oust(&mut draft, locked, (&back.to, target), false, &mut after)?;
+            self.replace_target(&mut txn, locked, (&back.to, target), false, &mut after)?;
         }
         let item = RestoreItem {
             slot: back.to.clone(),
             origin: None,
-            entry: gone.stood.into_entry(),
+            entry: gone.version.into_entry(),
             what: match &back.tree {
                 Some(tree) => RestoreAs::Directory {
                     number: tree.top(),
@@ -202,17 +205,17 @@ impl Shared {
                 None => RestoreAs::Leaf,
             },
         };
-        let ino = self.return_rows(&mut draft, back, &item, target.as_ref());
+        let ino = self.return_rows(&mut txn, back, &item, target.as_ref());
         let change = DirectoryRow {
             entries: i64::from(target.is_none()),
             directories: i64::from(back.tree.is_some())
                 - i64::from(target.as_ref().is_some_and(is_directory)),
-            shed: Some((draft.instant, None)),
+            removal_burst: Some((txn.timestamp, None)),
             ..DirectoryRow::default()
         };
-        let change = self.touch(&mut draft, back.to.0, change);
-        let time = draft.time;
-        self.enqueue(draft)?;
+        let change = self.touch(&mut txn, back.to.0, change);
+        let time = txn.time;
+        self.enqueue(txn)?;
         if let Some(directory) = find(locked, back.to.0).and_then(LockedInode::directory) {
             directory.row.merge(change);
         }
@@ -228,47 +231,51 @@ impl Shared {
     }
 
     /// Who goes before the operation, and who after it.
-    async fn return_order(
+    async fn return_dependencies(
         &self,
         back: &UndeleteTarget<'_>,
         target: Option<&DentryRow>,
     ) -> Result<Dependencies, StoreError> {
         let other = target.map_or(back.to.0, |target| target.ino);
-        let mut order = self.order_in(back.to.0, &back.to.1, other).await?;
-        order.touches.push(keys::entry(back.from.0, &back.from.1));
+        let mut dependencies = self.order_in(back.to.0, &back.to.1, other).await?;
+        dependencies
+            .touches
+            .push(keys::entry(back.from.0, &back.from.1));
         if let Some(tree) = &back.tree {
             let top = tree.top().ino;
-            order.touches.push(keys::pending(top));
+            dependencies.touches.push(keys::pending(top));
             // What is done in the tree from now on needs all of it, and so does who waits for something in it.
             let all = tree.directories.iter().chain(&tree.sent);
-            order.touches.extend(all.map(|ino| keys::inode(*ino)));
-            order.makes.extend(&tree.directories);
+            dependencies
+                .touches
+                .extend(all.map(|ino| keys::inode(*ino)));
+            dependencies.makes.extend(&tree.directories);
         }
-        Ok(order)
+        Ok(dependencies)
     }
 
     /// The rows by which the name stands again, with all below it that did not go ahead.
     fn return_rows(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         back: &mut UndeleteTarget<'_>,
         item: &RestoreItem,
         target: Option<&DentryRow>,
     ) -> Ino {
-        let at = draft.instant;
+        let at = txn.timestamp;
         let origin = Origin {
             directory: back.from.0,
             name: back.from.1.clone(),
         };
         let stamp = self.stamp(at, Op::Undelete, back.author, Some(origin));
         let alive_since = target.map_or(at, |target| target.alive_since.min(at));
-        let ino = self.back_rows(draft, item, stamp, alive_since);
+        let ino = self.back_rows(txn, item, stamp, alive_since);
         if let Some(tree) = &mut back.tree {
             for item in tree.items.drain(..) {
-                let _number = self.item_rows(draft, &item, back.author);
+                let _number = self.item_rows(txn, &item, back.author);
             }
             if tree.ahead.is_some() {
-                draft.rows.delete(keys::pending(tree.top().ino));
+                txn.rows.delete(keys::pending(tree.top().ino));
             }
         }
         ino

@@ -107,7 +107,7 @@ impl Namespace {
     /// Failures of the store.
     pub async fn leads_to(&self, part: &Predecessor) -> Result<bool, StoreError> {
         let successor = &part.successor;
-        let at = successor.version.instant;
+        let at = successor.version.timestamp;
         let found = self.file_version(successor.directory, &successor.name, at..=at);
         Ok(found
             .await?
@@ -132,7 +132,7 @@ impl Namespace {
         while newest.len() < count
             && let Some(found) = self.0.newest_within(dentry, &began).await?
         {
-            let start = found.stamp.id.instant;
+            let start = found.stamp.id.timestamp;
             newest.push(found.into_entry());
             let Some(before) = start.0.checked_sub(1) else {
                 break;
@@ -206,7 +206,7 @@ impl Shared {
             DentryBody::Own { node, state } => {
                 let last = last_of(entry.ino, &node, &state, entry.alive_since);
                 let last = last.filter(|last| last.node.kind != Kind::Directory);
-                let last = last.filter(|last| began.contains(&last.stamp.id.instant));
+                let last = last.filter(|last| began.contains(&last.stamp.id.timestamp));
                 Ok(last.map(|last| HistoricalVersion::of(last, None)))
             }
             DentryBody::Linked(stamp) => {
@@ -230,7 +230,7 @@ impl Shared {
         let mut from = keys::history_at(parent, name, *began.end());
         let mut limit = 1;
         loop {
-            let rows = self.view.scan(from, end.clone(), limit).await?;
+            let rows = self.index.scan(from, end.clone(), limit).await?;
             let is_last = rows.len() < limit;
             let Some((key, _)) = rows.last() else {
                 return Ok(None);
@@ -238,7 +238,7 @@ impl Shared {
             from = [&key[..], &[0]].concat().into();
             for (_, value) in rows {
                 let closed: VersionRecord = decode("H V", &value)?;
-                let start = closed.stamp.id.instant;
+                let start = closed.stamp.id.timestamp;
                 if let Some(found) = self.within_closed(closed, began).await? {
                     return Ok(Some(found));
                 }
@@ -260,7 +260,7 @@ impl Shared {
         closed: VersionRecord,
         began: &RangeInclusive<Timestamp>,
     ) -> Result<Option<HistoricalVersion>, StoreError> {
-        if closed.end_op == EndOp::Passed || closed.kept == Retained::Nothing {
+        if closed.end_op == EndOp::Transient || closed.kept == Retained::Nothing {
             return Ok(None);
         }
         let Some(node) = closed.node else {
@@ -272,7 +272,7 @@ impl Shared {
             };
             return self.linked_within(&binding, began).await;
         };
-        let is_meant = node.kind != Kind::Directory && began.contains(&closed.stamp.id.instant);
+        let is_meant = node.kind != Kind::Directory && began.contains(&closed.stamp.id.timestamp);
         Ok(is_meant.then_some(HistoricalVersion {
             ino: closed.ino,
             node,
@@ -293,15 +293,15 @@ impl Shared {
             .until
             .map(|until| Timestamp(until.0.saturating_sub(1)));
         let mut at = last.map_or(*began.end(), |last| last.min(*began.end()));
-        let first = binding.stamp.id.instant.max(*began.start());
+        let first = binding.stamp.id.timestamp.max(*began.start());
         while at >= first
             && let Some(state) = self.linked_before(binding.ino, at).await?
         {
-            let start = state.stamp.id.instant;
+            let start = state.stamp.id.timestamp;
             let shown = binding.shows(state);
             if let Some(shown) = shown
                 && shown.kept != Retained::Nothing
-                && began.contains(&shown.stamp.id.instant)
+                && began.contains(&shown.stamp.id.timestamp)
             {
                 return Ok(Some(shown));
             }
@@ -313,21 +313,21 @@ impl Shared {
         Ok(None)
     }
 
-    /// The newest state of a hard-linked inode that began at or before an instant.
+    /// The newest state of a hard-linked inode that began at or before a timestamp.
     pub(super) async fn linked_before(
         &self,
         ino: Ino,
         at: Timestamp,
     ) -> Result<Option<HistoricalVersion>, StoreError> {
-        if let Some(InodeRow::Linked(row)) = self.view.row("C I", &keys::inode(ino)).await? {
+        if let Some(InodeRow::Linked(row)) = self.index.row("C I", &keys::inode(ino)).await? {
             let last = last_of(ino, &row.node, &row.state, Timestamp(0));
-            if let Some(last) = last.filter(|last| last.stamp.id.instant <= at) {
+            if let Some(last) = last.filter(|last| last.stamp.id.timestamp <= at) {
                 return Ok(Some(HistoricalVersion::of(last, None)));
             }
         }
         let end = keys::after(&keys::linked_history(ino));
         let mut from = keys::linked_history_at(ino, at);
-        while let Some((key, value)) = self.view.first(from, end.clone()).await? {
+        while let Some((key, value)) = self.index.first(from, end.clone()).await? {
             let closed: VersionRecord = decode("H W", &value)?;
             if let Some(node) = closed.node {
                 return Ok(Some(HistoricalVersion {

@@ -17,19 +17,19 @@ use crate::store::schema::rows::{DentryBody, DentryRow, EntryState, VersionRecor
 const ORIGINS_MAX: usize = 64;
 
 /// Whether a state is one that came back under the name it was removed from.
-fn back(stood: &HistoricalVersion, slot: &(Ino, Bytes)) -> bool {
-    let origin = stood.stamp.origin.as_ref();
-    stood.stamp.op == Op::Undelete
+fn back(version: &HistoricalVersion, slot: &(Ino, Bytes)) -> bool {
+    let origin = version.stamp.origin.as_ref();
+    version.stamp.op == Op::Undelete
         && origin.is_none_or(|origin| (origin.directory, &origin.name) == (slot.0, &slot.1))
 }
 
 impl Namespace {
-    /// The instant of the last version of a live file; `None` where it has none, or cannot be read.
+    /// The timestamp of the last version of a live file; `None` where it has none, or cannot be read.
     pub async fn last_version(&self, ino: Ino) -> Option<Timestamp> {
         let mut locked = self.0.lock(ino).await.ok()?;
-        match &locked.leaf()?.state {
-            EntryState::Version(stamp) => Some(stamp.id.instant),
-            EntryState::Provisional(last) => Some(last.stamp.id.instant),
+        match &locked.file()?.state {
+            EntryState::Version(stamp) => Some(stamp.id.timestamp),
+            EntryState::Provisional(last) => Some(last.stamp.id.timestamp),
             EntryState::Unborn { .. } => None,
         }
     }
@@ -71,7 +71,7 @@ impl Namespace {
             predecessors.push(Predecessor {
                 directory: origin.0,
                 name: origin.1.clone(),
-                began: oldest.stamp.id.instant..=youngest.stamp.id.instant,
+                began: oldest.stamp.id.timestamp..=youngest.stamp.id.timestamp,
                 successor: Successor {
                     directory: slot.0,
                     name: slot.1,
@@ -96,7 +96,7 @@ impl Namespace {
         let from = keys::entry(directory, b"");
         let rows = self
             .0
-            .view
+            .index
             .scan(from.clone(), keys::after(&from), usize::MAX);
         for (key, value) in rows.await? {
             let entry: DentryRow = decode("C D", &value)?;
@@ -112,7 +112,7 @@ impl Namespace {
                 names.insert(name);
             }
         }
-        for name in interval_tree::all(&self.0.view, directory).await? {
+        for name in interval_tree::all(&self.0.index, directory).await? {
             if !names.contains(&name) && self.0.has_file_versions(directory, &name).await? {
                 names.insert(name);
             }
@@ -120,7 +120,7 @@ impl Namespace {
         Ok(names.into_iter().collect())
     }
 
-    /// Instants at which the entries of a directory changed, newest first, at most `limit`.
+    /// Timestamps at which the entries of a directory changed, newest first, at most `limit`.
     ///
     /// # Errors
     /// Failures of the store.
@@ -130,37 +130,37 @@ impl Namespace {
         limit: usize,
     ) -> Result<Vec<Timestamp>, StoreError> {
         let from = keys::entry(directory, b"");
-        let mut instants = interval_tree::bounds(&self.0.view, directory).await?;
+        let mut timestamps = interval_tree::bounds(&self.0.index, directory).await?;
         for (_, value) in self
             .0
-            .view
+            .index
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?
         {
             let entry: DentryRow = decode("C D", &value)?;
             match entry.body {
                 DentryBody::Own { node, state } => {
-                    instants.extend(
+                    timestamps.extend(
                         last_of(entry.ino, &node, &state, entry.alive_since)
-                            .map(|last| last.stamp.id.instant),
+                            .map(|last| last.stamp.id.timestamp),
                     );
                 }
                 DentryBody::Linked(stamp) => {
-                    instants.insert(stamp.id.instant);
+                    timestamps.insert(stamp.id.timestamp);
                 }
             }
         }
         let from = keys::histories(directory);
         for (key, _) in self
             .0
-            .view
+            .index
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?
         {
-            instants.extend(keys::trailing_id(&key).map(|id| id.instant));
+            timestamps.extend(keys::trailing_id(&key).map(|id| id.timestamp));
         }
         let newest = self.now();
-        let shown = instants.into_iter().rev().filter(|at| *at <= newest);
+        let shown = timestamps.into_iter().rev().filter(|at| *at <= newest);
         Ok(shown.take(limit).collect())
     }
 }
@@ -190,7 +190,7 @@ impl DirectoryChange {
     /// When it was.
     pub fn at(&self) -> Timestamp {
         match self {
-            Self::Stood { entry, .. } => entry.version.instant,
+            Self::Stood { entry, .. } => entry.version.timestamp,
             Self::Left { at, .. } => *at,
         }
     }
@@ -207,11 +207,11 @@ impl Namespace {
         limit: usize,
     ) -> Result<Vec<DirectoryChange>, StoreError> {
         let (shown, mut newest) = (self.now(), BTreeMap::new());
-        let mut names = interval_tree::all(&self.0.view, directory).await?;
+        let mut names = interval_tree::all(&self.0.index, directory).await?;
         let from = keys::entry(directory, b"");
         let rows = self
             .0
-            .view
+            .index
             .scan(from.clone(), keys::after(&from), usize::MAX);
         names.extend(rows.await?.iter().map(|(key, _)| keys::entry_name(key)));
         for (number, name) in names.into_iter().enumerate() {
@@ -270,14 +270,14 @@ impl Shared {
             .slot_versions(directory, name, None)
             .await?
             .into_iter()
-            .map(|stood| DirectoryChange::Stood {
+            .map(|version| DirectoryChange::Stood {
                 name: name.clone(),
-                entry: Box::new(stood.into_entry()),
+                entry: Box::new(version.into_entry()),
             })
             .collect();
         let from = keys::history(directory, name);
         let end = keys::after(&from);
-        let rows = self.view.scan(from, end, usize::MAX).await?;
+        let rows = self.index.scan(from, end, usize::MAX).await?;
         for (_, value) in rows {
             let closed: VersionRecord = decode("H V", &value)?;
             if matches!(
@@ -300,18 +300,18 @@ impl Shared {
         first: &HistoricalVersion,
         origin: &(Ino, Bytes),
     ) -> Result<Vec<HistoricalVersion>, StoreError> {
-        let start = first.stamp.id.instant;
+        let start = first.stamp.id.timestamp;
         let mut before = self.slot_versions(origin.0, &origin.1, Some(start)).await?;
         if first.stamp.op == Op::Undelete {
             // A copy of a tree whose directories have come back elsewhere: those states go on there, not here.
             let content = first.node.content.reference();
-            let same = |stood: &HistoricalVersion| stood.node.content.reference() == content;
+            let same = |version: &HistoricalVersion| version.node.content.reference() == content;
             before.truncate(before.iter().rposition(same).map_or(0, |at| at + 1));
         } else if before.last().and_then(|last| last.ended) != Some(start) {
             return Ok(Vec::new());
         }
         let gap = before.windows(2).rposition(|pair| {
-            pair[0].ended != Some(pair[1].stamp.id.instant) && !back(&pair[1], origin)
+            pair[0].ended != Some(pair[1].stamp.id.timestamp) && !back(&pair[1], origin)
         });
         before.drain(..gap.map_or(0, |at| at + 1));
         Ok(before)
@@ -327,13 +327,13 @@ impl Shared {
         let current = self.entry(directory, name).await?;
         let from = keys::history(directory, name);
         let end = keys::after(&from);
-        let rows = self.view.scan(from, end, usize::MAX).await?;
+        let rows = self.index.scan(from, end, usize::MAX).await?;
         let mut all = Vec::with_capacity(rows.len() + 1);
         let mut linked: HashMap<Ino, Vec<HistoricalVersion>> = HashMap::new();
         for (_, value) in rows.into_iter().rev() {
             let closed: VersionRecord = decode("H V", &value)?;
             match closed.node {
-                _ if closed.end_op == EndOp::Passed => {}
+                _ if closed.end_op == EndOp::Transient => {}
                 Some(node) => all.push(HistoricalVersion {
                     ino: closed.ino,
                     node,
@@ -381,7 +381,7 @@ impl Shared {
         // What was deleted is no version, though a time still shows its name.
         all.retain(|s| s.kept != Retained::Nothing);
         if let Some(until) = until {
-            all.retain(|s| s.stamp.id.instant < until);
+            all.retain(|s| s.stamp.id.timestamp < until);
         }
         all.sort_by_key(|s| s.stamp.id);
         all.dedup_by_key(|s| s.stamp.id);

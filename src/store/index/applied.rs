@@ -23,10 +23,11 @@ impl ArchivedWatermarks {
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`.
-    pub(crate) async fn load(view: &Index) -> Result<(AppliedRow, Self), StoreError> {
-        let row: Option<AppliedRow> = view.row("G A", &keys::applied()).await?;
+    pub(crate) async fn load(index: &Index) -> Result<(AppliedRow, Self), StoreError> {
+        let row: Option<AppliedRow> = index.row("G A", &keys::applied()).await?;
         let mut applied = row.unwrap_or_default();
-        let row: Option<Vec<EpochWatermark>> = view.row("G W", &keys::old_marks()).await?;
+        let row: Option<Vec<EpochWatermark>> =
+            index.row("G W", &keys::archived_watermarks()).await?;
         let old = Self(row.unwrap_or_default());
         old.join(&mut applied);
         Ok((applied, old))
@@ -34,26 +35,26 @@ impl ArchivedWatermarks {
 
     /// Adds them to what `G A` says.
     fn join(&self, applied: &mut AppliedRow) {
-        let newer = std::mem::take(&mut applied.marks);
+        let newer = std::mem::take(&mut applied.watermarks);
         let is_old = |mark: &&EpochWatermark| newer.iter().all(|n| n.epoch != mark.epoch);
-        applied.marks = self.0.iter().filter(is_old).cloned().collect();
-        applied.marks.extend(newer);
+        applied.watermarks = self.0.iter().filter(is_old).cloned().collect();
+        applied.watermarks.extend(newer);
     }
 
     /// Puts the rows that tell `applied` into a batch; what `G W` has once it is committed, if that changes.
     pub(crate) fn put(&self, applied: &AppliedRow, batch: &mut Batch) -> Option<Self> {
         let rest = |old: &Self| AppliedRow {
-            marks: old.without(&applied.marks),
+            watermarks: old.without(&applied.watermarks),
             ..*applied
         };
         let mut row = rest(self);
         let mut moved = None;
-        if row.marks.len() > MARKS_MAX {
-            let mut all = applied.marks.clone();
+        if row.watermarks.len() > MARKS_MAX {
+            let mut all = applied.watermarks.clone();
             all.sort_unstable_by_key(|mark| mark.epoch);
             all.truncate(all.len() - NEWEST);
             let old = Self(all);
-            batch.put(keys::old_marks(), encode(&old.0));
+            batch.put(keys::archived_watermarks(), encode(&old.0));
             row = rest(&old);
             moved = Some(old);
         }
@@ -62,12 +63,12 @@ impl ArchivedWatermarks {
     }
 
     /// Those marks that are not here just so.
-    fn without(&self, marks: &[EpochWatermark]) -> Vec<EpochWatermark> {
+    fn without(&self, watermarks: &[EpochWatermark]) -> Vec<EpochWatermark> {
         let is_here = |mark: &&EpochWatermark| {
             let at = self.0.binary_search_by_key(&mark.epoch, |old| old.epoch);
             at.is_ok_and(|at| self.0[at] == **mark)
         };
-        marks
+        watermarks
             .iter()
             .filter(|mark| !is_here(mark))
             .cloned()
@@ -81,11 +82,11 @@ mod tests {
     use crate::meta::{MemoryStore, MetaRead, MetaStore};
     use crate::store::schema::rows::{decode, merge};
 
-    async fn loaded(index: &MemoryStore) -> (AppliedRow, ArchivedWatermarks, usize) {
+    async fn cached(index: &MemoryStore) -> (AppliedRow, ArchivedWatermarks, usize) {
         let row = index.get(&keys::applied()).await.unwrap();
         let mut applied = row.map_or_else(AppliedRow::default, |row| decode("G A", &row).unwrap());
-        let own = applied.marks.len();
-        let row = index.get(&keys::old_marks()).await.unwrap();
+        let own = applied.watermarks.len();
+        let row = index.get(&keys::archived_watermarks()).await.unwrap();
         let old = ArchivedWatermarks(row.map_or_else(Vec::new, |row| decode("G W", &row).unwrap()));
         old.join(&mut applied);
         (applied, old, own)
@@ -96,9 +97,9 @@ mod tests {
         let index = MemoryStore::new(merge);
         let mut moved = 0;
         for epoch in 1..=200 {
-            let (mut applied, mut old, own) = loaded(&index).await;
+            let (mut applied, mut old, own) = cached(&index).await;
             assert!(own <= MARKS_MAX, "{own}");
-            assert_eq!(applied.marks.len() as u64, epoch - 1);
+            assert_eq!(applied.watermarks.len() as u64, epoch - 1);
             applied.begin(epoch);
             // Now and then the rest of an earlier writer's operations comes in.
             let late = (epoch % 7 == 0).then_some(epoch / 2);
@@ -114,9 +115,9 @@ mod tests {
                 }
                 let _commit = index.commit(batch).await.unwrap();
             }
-            assert_eq!(loaded(&index).await.1, old);
+            assert_eq!(cached(&index).await.1, old);
         }
-        let (applied, ..) = loaded(&index).await;
+        let (applied, ..) = cached(&index).await;
         for epoch in 1..=200 {
             assert!(applied.contains(epoch, 2), "{epoch}");
             let has_late = (7..=200).step_by(7).any(|later| later / 2 == epoch);

@@ -24,12 +24,12 @@ pub(crate) struct Health {
     bytes: AtomicI64,
     files: AtomicI64,
     /// fsync and drain in progress: operations that must not wait for company.
-    pub(crate) hurried: Mutex<HashSet<u64>>,
-    pub(crate) hurry: Notify,
+    pub(crate) expedited: Mutex<HashSet<u64>>,
+    pub(crate) expedite: Notify,
     draining: AtomicUsize,
     /// Counts steps that succeeded on the way to the bucket.
     progress: watch::Sender<u64>,
-    pub(crate) halt: Failpoints,
+    pub(crate) failpoints: Failpoints,
 }
 
 impl Health {
@@ -54,13 +54,13 @@ impl Health {
     }
 
     /// Counts what failed on the way to the bucket, requests of the index apart.
-    pub(crate) fn setbacks(&self) -> u64 {
+    pub(crate) fn failed_attempts(&self) -> u64 {
         self.failures.load(Ordering::SeqCst) + self.stuck.load(Ordering::SeqCst)
     }
 
     pub(crate) fn stop(&self, error: StoreError) {
         lock(&self.stopped).get_or_insert(error);
-        self.hurry.notify_waiters();
+        self.expedite.notify_waiters();
     }
 
     /// Something has come further on its way to the bucket.
@@ -76,7 +76,7 @@ impl Health {
     /// While the guard lives, nothing waits for company on its way.
     pub(crate) fn drain(&self) -> DrainGuard<'_> {
         self.draining.fetch_add(1, Ordering::SeqCst);
-        self.hurry.notify_waiters();
+        self.expedite.notify_waiters();
         DrainGuard(self)
     }
 
@@ -146,7 +146,7 @@ impl Namespace {
         let health = &self.0.health;
         let backlog = self.0.queue.backlog();
         let mut files = backlog.files;
-        files.extend(self.0.inodes.unsettled().iter().map(|inode| inode.ino));
+        files.extend(self.0.inodes.dirty_inodes().iter().map(|inode| inode.ino));
         let mut failures = lock(&health.notes).clone();
         let troubles = self.0.backend.troubles();
         failures.extend(troubles.iter().map(ToString::to_string));

@@ -64,15 +64,15 @@ fn put(
 
 /// Names that lived at `at` and are gone.
 pub(crate) async fn alive_at(
-    view: &Index,
+    index: &Index,
     directory: Ino,
     at: Timestamp,
 ) -> Result<BTreeSet<Bytes>, StoreError> {
     let from = keys::intervals(directory);
     let end = keys::after(&from);
-    let rows = view.scan(from, end, CHUNK).await?;
+    let rows = index.scan(from, end, CHUNK).await?;
     if rows.len() == CHUNK {
-        return alive_in_tree(view, directory, at).await;
+        return alive_in_tree(index, directory, at).await;
     }
     // Most directories have lost few names: all of them in one scan cost less than a probe per level.
     let mut names = BTreeSet::new();
@@ -92,19 +92,19 @@ pub(crate) async fn alive_at(
 
 /// The same for a directory that has lost many names.
 async fn alive_in_tree(
-    view: &Index,
+    index: &Index,
     directory: Ino,
     at: Timestamp,
 ) -> Result<BTreeSet<Bytes>, StoreError> {
     let second = at.0 / SECOND;
     let mut names = BTreeSet::new();
-    collect(view, directory, second << 1 | 1, at, b'S', &mut names).await?;
+    collect(index, directory, second << 1 | 1, at, b'S', &mut names).await?;
     for level in 0..LEVELS {
         let middle = second >> level << level | (1 << level);
         for (node, list) in [(middle, b'S'), (second >> level << level, b'E')] {
             let is_middle = node >> level & 1 == 1;
             if is_middle && (list == b'S') == (second < node) {
-                collect(view, directory, node << 1, at, list, &mut names).await?;
+                collect(index, directory, node << 1, at, list, &mut names).await?;
             }
         }
     }
@@ -113,7 +113,7 @@ async fn alive_in_tree(
 
 /// Reads a node's list while its names live at `at`.
 async fn collect(
-    view: &Index,
+    index: &Index,
     directory: Ino,
     node: u64,
     at: Timestamp,
@@ -123,7 +123,7 @@ async fn collect(
     let mut from = keys::interval_list(directory, node, list);
     let end = keys::after(&from);
     loop {
-        let rows = view.scan(from, end.clone(), CHUNK).await?;
+        let rows = index.scan(from, end.clone(), CHUNK).await?;
         let full = rows.len() == CHUNK;
         let mut last = Bytes::new();
         for (key, value) in rows {
@@ -160,10 +160,10 @@ fn word(bytes: Option<&[u8]>) -> Option<u64> {
 }
 
 /// All names that are gone, whenever they lived.
-pub(crate) async fn all(view: &Index, directory: Ino) -> Result<BTreeSet<Bytes>, StoreError> {
+pub(crate) async fn all(index: &Index, directory: Ino) -> Result<BTreeSet<Bytes>, StoreError> {
     let from = keys::intervals(directory);
     let end = keys::after(&from);
-    let rows = view.scan(from, end, usize::MAX).await?;
+    let rows = index.scan(from, end, usize::MAX).await?;
     Ok(rows
         .into_iter()
         .map(|(key, _)| keys::interval_name(&key))
@@ -171,12 +171,12 @@ pub(crate) async fn all(view: &Index, directory: Ino) -> Result<BTreeSet<Bytes>,
 }
 
 /// Names that were removed, whatever became of them later.
-pub(crate) async fn removed(view: &Index, directory: Ino) -> Result<BTreeSet<Bytes>, StoreError> {
+pub(crate) async fn removed(index: &Index, directory: Ino) -> Result<BTreeSet<Bytes>, StoreError> {
     let mut names = BTreeSet::new();
     let mut from = keys::intervals(directory);
     let end = keys::after(&from);
     loop {
-        let rows = view.scan(from, end.clone(), CHUNK).await?;
+        let rows = index.scan(from, end.clone(), CHUNK).await?;
         let next = rows
             .last()
             .filter(|_| rows.len() == CHUNK)
@@ -194,12 +194,12 @@ pub(crate) async fn removed(view: &Index, directory: Ino) -> Result<BTreeSet<Byt
 
 /// Starts and ends of all lives of names that are gone.
 pub(crate) async fn bounds(
-    view: &Index,
+    index: &Index,
     directory: Ino,
 ) -> Result<BTreeSet<Timestamp>, StoreError> {
     let from = keys::intervals(directory);
     let end = keys::after(&from);
-    let rows = view.scan(from, end, usize::MAX).await?;
+    let rows = index.scan(from, end, usize::MAX).await?;
     Ok(rows
         .into_iter()
         .filter(|(key, _)| key.get(18) == Some(&b'S'))
@@ -241,7 +241,7 @@ mod tests {
             }
         }
         meta.commit(batch).await.unwrap();
-        let view = Index::new(meta);
+        let index = Index::new(meta);
         let mut probes: Vec<u64> = lives
             .iter()
             .flat_map(|(_, s, e)| [*s, *e, s + 1, e - 1])
@@ -249,8 +249,8 @@ mod tests {
         probes.extend([64 * SECOND, 64 * SECOND + 5, 100 * SECOND, 900_001 * SECOND]);
         for probe in probes {
             let at = Timestamp(base + probe);
-            let found = alive_at(&view, Ino(1), at).await.unwrap();
-            let in_tree = alive_in_tree(&view, Ino(1), at).await.unwrap();
+            let found = alive_at(&index, Ino(1), at).await.unwrap();
+            let in_tree = alive_in_tree(&index, Ino(1), at).await.unwrap();
             assert_eq!(found, in_tree, "at {probe}");
             let expected: BTreeSet<Bytes> = lives
                 .iter()
@@ -259,8 +259,8 @@ mod tests {
                 .collect();
             assert_eq!(found, expected, "at {probe}");
         }
-        assert_eq!(all(&view, Ino(1)).await.unwrap().len(), lives.len());
-        let gone: Vec<_> = removed(&view, Ino(1)).await.unwrap().into_iter().collect();
+        assert_eq!(all(&index, Ino(1)).await.unwrap().len(), lives.len());
+        let gone: Vec<_> = removed(&index, Ino(1)).await.unwrap().into_iter().collect();
         assert_eq!(gone, ["edge", "long", "same"]);
     }
 }

@@ -278,7 +278,7 @@ mod tests {
     fn counter() -> Bytes {
         keys::count(ContentRef {
             cid: 1,
-            instant: Timestamp(1),
+            timestamp: Timestamp(1),
         })
     }
 
@@ -288,43 +288,44 @@ mod tests {
         batch
     }
 
-    async fn count(view: &Index) -> i64 {
-        view.row("G R", &counter()).await.unwrap().unwrap_or(0)
+    async fn count(index: &Index) -> i64 {
+        index.row("G R", &counter()).await.unwrap().unwrap_or(0)
     }
 
     #[tokio::test]
     async fn queued_rows_hide_and_extend_what_is_committed() {
-        let view = Index::new(Arc::new(MemoryStore::new(rows::merge)));
+        let index = Index::new(Arc::new(MemoryStore::new(rows::merge)));
         let (a, b) = (Bytes::from_static(b"CDa"), Bytes::from_static(b"CDb"));
         let mut first = Batch::new();
         first.put(a.clone(), Bytes::from_static(b"1"));
         first.put(b.clone(), Bytes::from_static(b"1"));
-        view.lay(1, &first);
-        view.commit(&[1], &[a.clone(), b.clone()], first)
+        index.lay(1, &first);
+        index
+            .commit(&[1], &[a.clone(), b.clone()], first)
             .await
             .unwrap();
         let mut second = Batch::new();
         second.delete(a.clone());
         second.put(Bytes::from_static(b"CDc"), Bytes::from_static(b"2"));
-        view.lay(2, &second);
-        let all = view
+        index.lay(2, &second);
+        let all = index
             .scan(Bytes::from_static(b"CD"), Bytes::from_static(b"CE"), 9)
             .await
             .unwrap();
         let names: Vec<_> = all.iter().map(|(k, _)| k.slice(2..)).collect();
         assert_eq!(names, [&b"b"[..], b"c"]);
-        assert_eq!(view.get(&a).await.unwrap(), None);
+        assert_eq!(index.get(&a).await.unwrap(), None);
     }
 
     #[tokio::test]
     async fn an_operand_counts_once_before_and_after_its_commit() {
-        let view = Index::new(Arc::new(MemoryStore::new(rows::merge)));
-        view.lay(1, &plus(2));
-        view.lay(2, &plus(3));
-        assert_eq!(count(&view).await, 5);
-        view.commit(&[1], &[counter()], plus(2)).await.unwrap();
-        assert_eq!(count(&view).await, 5);
-        view.commit(&[2], &[counter()], plus(3)).await.unwrap();
-        assert_eq!(count(&view).await, 5);
+        let index = Index::new(Arc::new(MemoryStore::new(rows::merge)));
+        index.lay(1, &plus(2));
+        index.lay(2, &plus(3));
+        assert_eq!(count(&index).await, 5);
+        index.commit(&[1], &[counter()], plus(2)).await.unwrap();
+        assert_eq!(count(&index).await, 5);
+        index.commit(&[2], &[counter()], plus(3)).await.unwrap();
+        assert_eq!(count(&index).await, 5);
     }
 }

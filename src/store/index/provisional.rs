@@ -31,14 +31,14 @@ pub(crate) struct ProvisionalChange {
 
 impl ProvisionalStates {
     /// Reads what is committed.
-    pub(crate) async fn load(view: &Index) -> Result<Self, StoreError> {
-        let recorded = view.row("G U", &keys::lowest_unsettled()).await?;
+    pub(crate) async fn load(index: &Index) -> Result<Self, StoreError> {
+        let recorded = index.row("G U", &keys::lowest_provisional()).await?;
         let recorded = recorded.unwrap_or(0);
         let (from, to) = (
-            keys::unsettled(Ino(recorded)),
-            keys::after(&keys::UNSETTLED),
+            keys::provisional(Ino(recorded)),
+            keys::after(&keys::PROVISIONAL),
         );
-        let rows = view.scan(from, to, usize::MAX).await?;
+        let rows = index.scan(from, to, usize::MAX).await?;
         Ok(Self {
             rows: rows
                 .iter()
@@ -51,14 +51,14 @@ impl ProvisionalStates {
 
     /// Where a scan for them begins that sees the committed ones.
     pub(crate) fn first(&self) -> Bytes {
-        keys::unsettled(Ino(self.recorded))
+        keys::provisional(Ino(self.recorded))
     }
 
     /// Adds to `batch` where they begin once it is committed; every later inode has a number of at least `next`.
     pub(crate) fn prepare(&self, batch: &mut Batch, next: u64) -> ProvisionalChange {
         let mut changes = BTreeMap::new();
         for (key, change) in batch.rows() {
-            if key.starts_with(&keys::UNSETTLED)
+            if key.starts_with(&keys::PROVISIONAL)
                 && let Some(ino) = keys::trailing_ino(key)
             {
                 changes.insert(ino.0, !matches!(change, Change::Delete));
@@ -73,7 +73,7 @@ impl ProvisionalStates {
             .min()
             .unwrap_or(next);
         if lowest != self.recorded {
-            batch.put(keys::lowest_unsettled(), encode(&lowest));
+            batch.put(keys::lowest_provisional(), encode(&lowest));
         }
         ProvisionalChange { changes, lowest }
     }
@@ -100,44 +100,48 @@ mod tests {
 
     /// Commits puts and deletes of `C U` rows, and tells what is found again.
     async fn after(
-        view: &Index,
-        unsettled: &mut ProvisionalStates,
+        index: &Index,
+        provisional: &mut ProvisionalStates,
         changes: &[(u64, bool)],
     ) -> (u64, usize) {
         let mut batch = Batch::new();
         for (ino, stands) in changes {
-            let key = keys::unsettled(Ino(*ino));
+            let key = keys::provisional(Ino(*ino));
             if *stands {
                 batch.put(key, encode(&()));
             } else {
                 batch.delete(key);
             }
         }
-        let settling = unsettled.prepare(&mut batch, 100);
-        view.commit(&[], &[], batch).await.unwrap();
-        unsettled.committed(settling);
-        let found = ProvisionalStates::load(view).await.unwrap();
-        assert_eq!(found.rows, unsettled.rows);
-        assert_eq!(found.recorded, unsettled.recorded);
+        let settling = provisional.prepare(&mut batch, 100);
+        index.commit(&[], &[], batch).await.unwrap();
+        provisional.committed(settling);
+        let found = ProvisionalStates::load(index).await.unwrap();
+        assert_eq!(found.rows, provisional.rows);
+        assert_eq!(found.recorded, provisional.recorded);
         (found.recorded, found.rows.len())
     }
 
     #[tokio::test]
     async fn no_row_lies_below_what_is_on_record() {
-        let view = Index::new(Arc::new(MemoryStore::new(rows::merge)));
-        let mut unsettled = ProvisionalStates::load(&view).await.unwrap();
-        assert_eq!(unsettled.first(), keys::unsettled(Ino(0)));
-        let all = &mut unsettled;
-        assert_eq!(after(&view, all, &[(7, true), (9, true)]).await, (7, 2));
-        assert_eq!(after(&view, all, &[(7, false), (8, true)]).await, (8, 2));
+        let index = Index::new(Arc::new(MemoryStore::new(rows::merge)));
+        let mut provisional = ProvisionalStates::load(&index).await.unwrap();
+        assert_eq!(provisional.first(), keys::provisional(Ino(0)));
+        let all = &mut provisional;
+        assert_eq!(after(&index, all, &[(7, true), (9, true)]).await, (7, 2));
+        assert_eq!(after(&index, all, &[(7, false), (8, true)]).await, (8, 2));
         assert_eq!(
-            after(&view, all, &[(3, true)]).await,
+            after(&index, all, &[(3, true)]).await,
             (3, 3),
             "an old one again"
         );
-        assert_eq!(after(&view, all, &[(4, true), (4, false)]).await, (3, 3));
+        assert_eq!(after(&index, all, &[(4, true), (4, false)]).await, (3, 3));
         let none = [(3, false), (8, false), (9, false)];
-        assert_eq!(after(&view, all, &none).await, (100, 0), "none: behind all");
-        assert_eq!(after(&view, all, &[(5, true)]).await, (5, 1));
+        assert_eq!(
+            after(&index, all, &none).await,
+            (100, 0),
+            "none: behind all"
+        );
+        assert_eq!(after(&index, all, &[(5, true)]).await, (5, 1));
     }
 }

@@ -1,6 +1,6 @@
-//! The namespace's clock: instants that only grow, and which of them are still on their way.
+//! The namespace's clock: timestamps that only grow, and which of them are still on their way.
 //!
-//! Invariant: no instant is given twice, not even across mounts ([`Timestamps::raise`]); the floor is never above an instant
+//! Invariant: no timestamp is given twice, not even across mounts ([`Timestamps::raise`]); the floor is never above a timestamp
 //! whose operation is not yet committed.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use crate::env::Env;
 use crate::store::model::version::{Time, Timestamp};
 use crate::sync::{Arc, Mutex, lock};
 
-/// Gives out instants.
+/// Gives out timestamps.
 #[derive(Debug)]
 pub(crate) struct Timestamps {
     env: Arc<dyn Env>,
@@ -20,10 +20,10 @@ pub(crate) struct Timestamps {
 struct TimestampsState {
     last: u64,
     /// Given out, their operation not yet queued: how many hold each.
-    answering: BTreeMap<u64, u32>,
+    reserved: BTreeMap<u64, u32>,
 }
 
-/// An instant whose operation is being worked out; until it is dropped nothing at or above it is final.
+/// A timestamp whose operation is being worked out; until it is dropped nothing at or above it is final.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     clock: Arc<Timestamps>,
@@ -39,10 +39,10 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         let mut state = lock(&self.clock.state);
-        if let Some(count) = state.answering.get_mut(&self.at.0) {
+        if let Some(count) = state.reserved.get_mut(&self.at.0) {
             *count -= 1;
             if *count == 0 {
-                state.answering.remove(&self.at.0);
+                state.reserved.remove(&self.at.0);
             }
         }
     }
@@ -56,19 +56,19 @@ impl Timestamps {
         })
     }
 
-    /// Never gives an instant at or below `mark` again.
+    /// Never gives a timestamp at or below `mark` again.
     pub(crate) fn raise(&self, mark: u64) {
         let mut state = lock(&self.state);
         state.last = state.last.max(mark);
     }
 
-    /// The next instant, as of now.
+    /// The next timestamp, as of now.
     pub(crate) fn begin(self: &Arc<Self>) -> Reservation {
         let wall = self.env.now();
         let mut state = lock(&self.state);
         state.last = wall.max(state.last + 1);
         let at = state.last;
-        *state.answering.entry(at).or_default() += 1;
+        *state.reserved.entry(at).or_default() += 1;
         Reservation {
             clock: Arc::clone(self),
             at: Timestamp(at),
@@ -80,12 +80,12 @@ impl Timestamps {
         Timestamp(self.env.now().max(lock(&self.state).last))
     }
 
-    /// The machine's clock, for the times that stat(2) shows: it may go back, as instants may not.
+    /// The machine's clock, for the times that stat(2) shows: it may go back, as timestamps may not.
     pub(crate) fn wall(&self) -> Time {
         Timestamp(self.env.now()).time()
     }
 
-    /// An instant above all that were given out and not above any that will be, whatever the wall clock does.
+    /// A timestamp above all that were given out and not above any that will be, whatever the wall clock does.
     pub(crate) fn next(&self) -> Timestamp {
         let wall = self.env.now();
         let mut state = lock(&self.state);
@@ -94,15 +94,15 @@ impl Timestamps {
         Timestamp(next)
     }
 
-    /// The newest instant given out.
+    /// The newest timestamp given out.
     pub(crate) fn last(&self) -> u64 {
         lock(&self.state).last
     }
 
-    /// The oldest instant whose operation is still being worked out.
-    pub(crate) fn oldest_answer(&self) -> Option<Timestamp> {
+    /// The oldest timestamp whose operation is still being worked out.
+    pub(crate) fn oldest_reservation(&self) -> Option<Timestamp> {
         lock(&self.state)
-            .answering
+            .reserved
             .keys()
             .next()
             .copied()
@@ -149,10 +149,10 @@ mod tests {
     fn the_oldest_answer_is_known_until_it_is_given() {
         let clock = Timestamps::new(Arc::new(SeededEnv::new(1)));
         let (a, b) = (clock.begin(), clock.begin());
-        assert_eq!(clock.oldest_answer(), Some(a.at()));
+        assert_eq!(clock.oldest_reservation(), Some(a.at()));
         drop(a);
-        assert_eq!(clock.oldest_answer(), Some(b.at()));
+        assert_eq!(clock.oldest_reservation(), Some(b.at()));
         drop(b);
-        assert_eq!(clock.oldest_answer(), None);
+        assert_eq!(clock.oldest_reservation(), None);
     }
 }

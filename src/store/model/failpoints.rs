@@ -8,7 +8,7 @@ use crate::store::model::error::StoreError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Failpoint {
     /// Cutting contents into extents.
-    Seal = 1,
+    Pack = 1,
     /// Uploading segments.
     Upload,
     /// Committing batches to the index.

@@ -1,4 +1,4 @@
-//! The words of the blob store: ids, instants, attributes, and what is known of a version.
+//! The words of the blob store: ids, timestamps, attributes, and what is known of a version.
 //!
 //! Invariant: an [`Timestamp`] of a namespace is given once; a [`VersionId`] and the bytes it names never change.
 
@@ -20,7 +20,7 @@ pub const ROOT: Ino = Ino(1);
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// The file time that this instant is.
+    /// The file time that this timestamp is.
     pub fn time(self) -> Time {
         Time {
             seconds: (self.0 / 1_000_000_000).cast_signed(),
@@ -29,18 +29,18 @@ impl Timestamp {
     }
 }
 
-/// Name of a version: its instant and a suffix, printed as 39 digits, `_`, 8 hex digits, so that ids sort by time.
+/// Name of a version: its timestamp and a suffix, printed as 39 digits, `_`, 8 hex digits, so that ids sort by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VersionId {
     /// When the state was fixed.
-    pub instant: Timestamp,
-    /// Tells apart what different writers may have fixed at one instant.
+    pub timestamp: Timestamp,
+    /// Tells apart what different writers may have fixed at one timestamp.
     pub suffix: u32,
 }
 
 impl fmt::Display for VersionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:039}_{:08x}", self.instant.0, self.suffix)
+        write!(f, "{:039}_{:08x}", self.timestamp.0, self.suffix)
     }
 }
 
@@ -58,7 +58,7 @@ impl std::str::FromStr for VersionId {
         });
         let id = plain.and_then(|(at, suffix)| {
             Some(Self {
-                instant: Timestamp(at.parse().ok()?),
+                timestamp: Timestamp(at.parse().ok()?),
                 suffix: u32::from_str_radix(suffix, 16).ok()?,
             })
         });
@@ -216,7 +216,7 @@ pub enum EndOp {
     /// Another inode was renamed over the name.
     Replaced,
     /// The name left by a rename within moments of its making: a time shows it, no list of versions does.
-    Passed,
+    Transient,
     /// The name was removed, and what it led to came back since, here or under another name.
     Undeleted,
 }
@@ -233,26 +233,26 @@ pub enum Retained {
     Nothing,
 }
 
-/// Which bytes a version has: a lineage and an instant of it.
+/// Which bytes a version has: a lineage and a timestamp of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ContentRef {
     /// Lineage.
     pub cid: u64,
     /// State of the lineage.
-    pub instant: Timestamp,
+    pub timestamp: Timestamp,
 }
 
 impl ContentRef {
     /// As a dirty map's spans name it.
     pub(crate) fn referent(self) -> Referent {
-        Referent(self.cid, self.instant.0)
+        Referent(self.cid, self.timestamp.0)
     }
 
     /// What a dirty map's span names.
     pub(crate) fn of(referent: Referent) -> Self {
         Self {
             cid: referent.0,
-            instant: Timestamp(referent.1),
+            timestamp: Timestamp(referent.1),
         }
     }
 }
@@ -409,11 +409,11 @@ mod tests {
     #[test]
     fn version_ids_sort_as_text_by_time() {
         let early = VersionId {
-            instant: Timestamp(99),
+            timestamp: Timestamp(99),
             suffix: 0xffff_ffff,
         };
         let late = VersionId {
-            instant: Timestamp(100),
+            timestamp: Timestamp(100),
             suffix: 0,
         };
         assert!(early.to_string() < late.to_string());

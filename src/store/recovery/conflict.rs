@@ -3,9 +3,9 @@
 //! Order: states that are no versions become some; overtaken operations become conflict versions under their own numbers (one
 //! that holds no content only its number), durably; then unsaved writes do, as operations of this epoch. A crash in between
 //! is a replay again: what is applied is not done twice.
-//! Invariant: the live tree stays what the other writer left, and no past instant shows anything else than before. A name shows
+//! Invariant: the live tree stays what the other writer left, and no past timestamp shows anything else than before. A name shows
 //! its conflict versions for a moment of the recovery, one after another, and what it showed before again from then on.
-//! Contents begin lineages of their own: the other writer may have gone on with the old ones, under the same instants' order.
+//! Contents begin lineages of their own: the other writer may have gone on with the old ones, under the same timestamps' order.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -49,7 +49,7 @@ pub struct RecoveredConflicts {
 /// The recovery of what was overtaken.
 pub(crate) struct ConflictRecovery<'a> {
     pub(crate) shared: &'a Arc<Shared>,
-    pub(crate) strangers: &'a ForeignWriters,
+    pub(crate) foreign_writers: &'a ForeignWriters,
     /// Directories as the overtaken operations left them.
     pub(crate) directories: HashMap<Ino, (Ino, Bytes)>,
     /// Inodes as the overtaken operations left them.
@@ -61,7 +61,7 @@ pub(crate) struct ConflictRecovery<'a> {
     /// The newest state of each new lineage.
     pub(crate) tips: HashMap<u64, ContentRef>,
     pub(crate) slots: HashMap<(Ino, Bytes), NewestConflict>,
-    pub(crate) instants: VecDeque<Reservation>,
+    pub(crate) timestamps: VecDeque<Reservation>,
     pub(crate) next_end: u64,
     pub(crate) done: RecoveredConflicts,
     pub(crate) places: BTreeSet<String>,
@@ -88,16 +88,16 @@ impl Namespace {
 
 impl Shared {
     /// Makes versions of everything in the journal that another writer has overtaken.
-    pub(crate) async fn finish_overtaken(
+    pub(crate) async fn finish_superseded(
         self: &Arc<Self>,
         replay: &mut JournalReplay,
     ) -> Result<(), StoreError> {
-        let overtaken = std::mem::take(&mut replay.overtaken);
-        let works = replay.take_overtaken();
-        if overtaken.is_empty() && !works.values().any(ReplayedSession::is_open) {
+        let superseded = std::mem::take(&mut replay.superseded);
+        let sessions = replay.take_superseded();
+        if superseded.is_empty() && !sessions.values().any(ReplayedSession::is_open) {
             return Ok(());
         }
-        let (operations, unsaved) = (overtaken.len(), works.len());
+        let (operations, unsaved) = (superseded.len(), sessions.len());
         tracing::warn!(
             operations,
             unsaved,
@@ -106,13 +106,17 @@ impl Shared {
         self.finish_states().await?;
         self.bring(&self.queue.all()).await?;
         step()?;
-        let count = overtaken.len() + works.values().map(|w| w.fixes.len() + 1).sum::<usize>();
-        let mut rescue = ConflictRecovery::new(self, &replay.strangers, count);
+        let count = superseded.len()
+            + sessions
+                .values()
+                .map(|w| w.flushes.len() + 1)
+                .sum::<usize>();
+        let mut rescue = ConflictRecovery::new(self, &replay.foreign_writers, count);
         rescue.renamed = std::mem::take(&mut replay.renamed);
-        rescue.note(&overtaken);
-        let last = last_states(&overtaken, &works);
-        for (at, overtaken) in overtaken.into_iter().enumerate() {
-            rescue.operation(overtaken, &last, at).await?;
+        rescue.note(&superseded);
+        let last = last_states(&superseded, &sessions);
+        for (at, superseded) in superseded.into_iter().enumerate() {
+            rescue.operation(superseded, &last, at).await?;
             if (at + 1) % TELL_EACH == 0 {
                 tracing::info!(done = at + 1, operations, "acknowledged changes come back");
             }
@@ -121,7 +125,7 @@ impl Shared {
         self.queue.changed.notify_waiters();
         self.bring(&self.queue.all()).await?;
         step()?;
-        for (at, (id, work)) in works.into_iter().enumerate() {
+        for (at, (id, work)) in sessions.into_iter().enumerate() {
             rescue.work(id, work).await?;
             if (at + 1) % TELL_EACH == 0 {
                 tracing::info!(done = at + 1, unsaved, "unsaved writes come back");
@@ -134,48 +138,48 @@ impl Shared {
 
 /// The newest overtaken state of each inode, where no unsaved write lies over it.
 fn last_states(
-    overtaken: &[SupersededOperation],
-    works: &BTreeMap<u64, ReplayedSession>,
+    superseded: &[SupersededOperation],
+    sessions: &BTreeMap<u64, ReplayedSession>,
 ) -> BTreeSet<usize> {
     let mut last: HashMap<Ino, usize> = HashMap::new();
-    for (at, overtaken) in overtaken.iter().enumerate() {
-        if let Some((ino, ..)) = overtaken.state() {
+    for (at, superseded) in superseded.iter().enumerate() {
+        if let Some((ino, ..)) = superseded.state() {
             last.insert(ino, at);
         }
     }
-    for work in works.values().filter(|work| work.goes_on()) {
+    for work in sessions.values().filter(|work| work.goes_on()) {
         last.remove(&work.ino);
     }
     last.into_values().collect()
 }
 
 impl<'a> ConflictRecovery<'a> {
-    fn new(shared: &'a Arc<Shared>, strangers: &'a ForeignWriters, count: usize) -> Self {
-        let instants: VecDeque<Reservation> = (0..count).map(|_| shared.clock.begin()).collect();
+    fn new(shared: &'a Arc<Shared>, foreign_writers: &'a ForeignWriters, count: usize) -> Self {
+        let timestamps: VecDeque<Reservation> = (0..count).map(|_| shared.clock.begin()).collect();
         let next_end = shared.clock.last() + STANDS;
         shared.clock.raise(next_end + count as u64);
         Self {
             shared,
-            strangers,
+            foreign_writers,
             directories: HashMap::new(),
             nodes: HashMap::new(),
             laid: HashMap::new(),
             renamed: HashMap::new(),
             tips: HashMap::new(),
             slots: HashMap::new(),
-            instants,
+            timestamps,
             next_end,
             done: RecoveredConflicts::default(),
             places: BTreeSet::new(),
         }
     }
 
-    fn note(&mut self, overtaken: &[SupersededOperation]) {
-        for overtaken in overtaken {
-            for (cid, range, row) in ranges(&overtaken.record.rows) {
+    fn note(&mut self, superseded: &[SupersededOperation]) {
+        for superseded in superseded {
+            for (cid, range, row) in ranges(&superseded.record.rows) {
                 self.laid.entry(cid).or_default().push((range, row));
             }
-            for (slot, ino, node) in overtaken.nodes() {
+            for (slot, ino, node) in superseded.nodes() {
                 if node.kind == Kind::Directory {
                     self.directories.insert(ino, slot);
                 }
@@ -185,25 +189,25 @@ impl<'a> ConflictRecovery<'a> {
     }
 
     fn limit(&self, epoch: u64) -> u64 {
-        self.strangers.since(epoch).unwrap_or(u64::MAX)
+        self.foreign_writers.since(epoch).unwrap_or(u64::MAX)
     }
 
     async fn operation(
         &mut self,
-        overtaken: SupersededOperation,
+        superseded: SupersededOperation,
         last: &BTreeSet<usize>,
         at: usize,
     ) -> Result<(), StoreError> {
-        let state = overtaken.state();
-        let what = title(&overtaken.record);
-        let record = overtaken.record;
-        let how = Numbering::Again(record.epoch, record.number, overtaken.token);
+        let state = superseded.state();
+        let what = title(&superseded.record);
+        let record = superseded.record;
+        let how = Numbering::Again(record.epoch, record.number, superseded.token);
         let Some((ino, node, stamp)) = state else {
-            self.drop_operation(&what, how, overtaken.held);
+            self.drop_operation(&what, how, superseded.held);
             return Ok(());
         };
-        if record.content.is_some() && overtaken.brought.is_none() {
-            self.drop_operation(&what, how, overtaken.held);
+        if record.content.is_some() && superseded.brought.is_none() {
+            self.drop_operation(&what, how, superseded.held);
             return Ok(());
         }
         // A provisional state is what the file would have been found as, had nothing come after it.
@@ -211,16 +215,16 @@ impl<'a> ConflictRecovery<'a> {
         if !shown {
             self.done.dropped += 1;
         }
-        let own = overtaken
+        let own = superseded
             .brought
             .zip(record.content)
             .map(|(brought, content)| OwnBytes {
-                working: content.working,
-                fix: content.fix,
+                session: content.session,
+                flush: content.flush,
                 known_as: Some(content.content),
                 base: brought.base,
                 len: brought.len,
-                fixed: brought.fixed.clone(),
+                flushed: brought.flushed.clone(),
             });
         let (author, host, suffix) = match stamp {
             Some(stamp) => (stamp.author, stamp.host, stamp.id.suffix),
@@ -236,16 +240,16 @@ impl<'a> ConflictRecovery<'a> {
         let item = ConflictItem {
             ino,
             limit: self.limit(record.epoch),
-            slot: overtaken.slot.filter(|_| shown),
+            slot: superseded.slot.filter(|_| shown),
             node,
             author,
             host,
             suffix,
             own,
-            held: overtaken.held,
+            held: superseded.held,
             how,
         };
-        self.bring_back(item).await.map(drop)
+        self.restore_as_conflict(item).await.map(drop)
     }
 
     /// An operation without content: only its number is applied.
@@ -254,18 +258,18 @@ impl<'a> ConflictRecovery<'a> {
         self.done.dropped += 1;
         if let Numbering::Again(epoch, number, token) = how {
             let answer = self.shared.clock.begin();
-            let mut draft = self.shared.draft(answer.at(), Dependencies::default());
-            draft.held = held;
-            self.again(draft, (epoch, number), token);
+            let mut txn = self.shared.txn(answer.at(), Dependencies::default());
+            txn.held = held;
+            self.again(txn, (epoch, number), token);
         }
     }
 
-    pub(crate) fn again(&self, draft: Txn, id: (u64, u64), token: JournalToken) {
-        if let Some((pending, _)) = &draft.content {
+    pub(crate) fn again(&self, txn: Txn, id: (u64, u64), token: JournalToken) {
+        if let Some((pending, _)) = &txn.content {
             self.shared.contents.add(pending);
         }
-        let lay = |order, rows: &_| self.shared.view.lay(order, rows);
-        drop(self.shared.queue.replay(draft, id, token, lay));
+        let lay = |order, rows: &_| self.shared.index.lay(order, rows);
+        drop(self.shared.queue.replay(txn, id, token, lay));
     }
 
     /// Unsaved writes of an inode: the states that were fixed, and what came after them.
@@ -274,18 +278,18 @@ impl<'a> ConflictRecovery<'a> {
             return Ok(());
         };
         let limit = self.limit(work.epoch);
-        let mut settled = work.settled.take();
-        for fix in std::mem::take(&mut work.fixes) {
-            let seq = settled.as_ref().map_or(0, FixedMap::seq);
-            let behind = fix.lies == Supersession::Behind || fix.map.seq() < seq;
-            let (fixed, base) = match &settled {
-                _ if behind => (fix.map.clone(), fix.base),
-                Some(settled) => (fix.map.since(settled), work.base),
-                None => (fix.map.clone(), work.base),
+        let mut saved = work.saved.take();
+        for flush in std::mem::take(&mut work.flushes) {
+            let seq = saved.as_ref().map_or(0, FixedMap::seq);
+            let behind = flush.supersession == Supersession::Superseded || flush.map.seq() < seq;
+            let (flushed, base) = match &saved {
+                _ if behind => (flush.map.clone(), flush.base),
+                Some(saved) => (flush.map.since(saved), work.base),
+                None => (flush.map.clone(), work.base),
             };
-            let record = &fix.record;
-            let own = (record.working, record.at, base, fixed);
-            let tokens = vec![fix.token.clone(), work.token.clone()];
+            let record = &flush.record;
+            let own = (record.session, record.at, base, flushed);
+            let tokens = vec![flush.token.clone(), work.token.clone()];
             let node = self.node(work.ino, limit, &record.author).await?;
             let node = InodeState {
                 attrs: record.attrs.clone(),
@@ -298,14 +302,14 @@ impl<'a> ConflictRecovery<'a> {
                 own,
                 tokens,
             );
-            let base = self.bring_back(item).await?;
+            let base = self.restore_as_conflict(item).await?;
             step()?;
             if !behind {
                 work.base = base.map(|content| (content, record.attrs.size));
-                settled = Some(fix.map);
+                saved = Some(flush.map);
             }
         }
-        let seq = settled.as_ref().map_or(0, FixedMap::seq);
+        let seq = saved.as_ref().map_or(0, FixedMap::seq);
         if work.map.seq() <= seq {
             return Ok(());
         }
@@ -320,22 +324,22 @@ impl<'a> ConflictRecovery<'a> {
             ..node.attrs
         };
         let record = FlushRecord {
-            working: id,
+            session: id,
             ino: work.ino,
             at,
             attrs: node.attrs.clone(),
             author: work.author.clone(),
         };
-        let token = self.shared.journal(&Record::Fix(record))?;
+        let token = self.shared.journal(&Record::Flush(record))?;
         step()?;
-        let fixed = work.map.fix();
-        let fixed = settled
+        let flushed = work.map.fix();
+        let flushed = saved
             .as_ref()
-            .map_or_else(|| fixed.clone(), |s| fixed.since(s));
-        let own = (id, at, work.base, fixed);
+            .map_or_else(|| flushed.clone(), |s| flushed.since(s));
+        let own = (id, at, work.base, flushed);
         let tokens = vec![token, work.token.clone()];
         let item = self.unsaved(&slot, (work.ino, limit), (node, &work.author), own, tokens);
-        self.bring_back(item).await?;
+        self.restore_as_conflict(item).await?;
         step()
     }
 
@@ -344,10 +348,10 @@ impl<'a> ConflictRecovery<'a> {
         slot: &(Ino, Bytes),
         (ino, limit): (Ino, u64),
         (node, author): (InodeState, &Author),
-        (working, fix, base, fixed): (u64, Timestamp, Option<(ContentRef, u64)>, FixedMap),
+        (session, flush, base, flushed): (u64, Timestamp, Option<(ContentRef, u64)>, FixedMap),
         journal: Vec<JournalToken>,
     ) -> ConflictItem {
-        let staging = staging_of(&fixed);
+        let staging = staging_of(&flushed);
         let len = node.attrs.size;
         ConflictItem {
             ino,
@@ -361,12 +365,12 @@ impl<'a> ConflictRecovery<'a> {
             host: self.shared.config.host.clone(),
             suffix: self.shared.suffix(),
             own: Some(OwnBytes {
-                working,
-                fix,
+                session,
+                flush,
                 known_as: None,
                 base,
                 len,
-                fixed,
+                flushed,
             }),
             held: Guards {
                 journal,
@@ -386,8 +390,8 @@ impl<'a> ConflictRecovery<'a> {
         if ino.0 < limit {
             match self.shared.lock(ino).await {
                 Ok(mut locked) => {
-                    if let Some(leaf) = locked.leaf() {
-                        return Ok(leaf.node.clone());
+                    if let Some(file) = locked.file() {
+                        return Ok(file.node.clone());
                     }
                 }
                 Err(StoreError::NotFound) => {}

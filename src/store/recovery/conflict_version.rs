@@ -39,12 +39,12 @@ pub(crate) struct ConflictItem {
 
 /// Bytes of its own, over a base as it was acknowledged.
 pub(crate) struct OwnBytes {
-    pub(crate) working: u64,
-    pub(crate) fix: Timestamp,
+    pub(crate) session: u64,
+    pub(crate) flush: Timestamp,
     pub(crate) known_as: Option<ContentRef>,
     pub(crate) base: Option<(ContentRef, u64)>,
     pub(crate) len: u64,
-    pub(crate) fixed: FixedMap,
+    pub(crate) flushed: FixedMap,
 }
 
 /// How its operation is numbered.
@@ -63,49 +63,44 @@ pub(crate) struct NewestConflict {
 
 impl ConflictRecovery<'_> {
     /// Queues the operation that makes a state a version again; its content, as it is called now.
-    pub(crate) async fn bring_back(
+    pub(crate) async fn restore_as_conflict(
         &mut self,
         mut item: ConflictItem,
     ) -> Result<Option<ContentRef>, StoreError> {
         let answer = self
-            .instants
+            .timestamps
             .pop_front()
             .unwrap_or_else(|| self.shared.clock.begin());
-        let mut draft = self.shared.draft(answer.at(), Dependencies::default());
-        item.node.content = self.content(&mut draft, &item).await?;
-        draft.held = std::mem::take(&mut item.held);
-        if let Some((pending, _)) = &draft.content {
-            draft.held.holds = self.shared.pins.pin_all(&pending.fixed);
+        let mut txn = self.shared.txn(answer.at(), Dependencies::default());
+        item.node.content = self.content(&mut txn, &item).await?;
+        txn.held = std::mem::take(&mut item.held);
+        if let Some((pending, _)) = &txn.content {
+            txn.held.holds = self.shared.pins.pin_all(&pending.flushed);
         }
         let content = item.node.content.reference();
         if let Some(content) = content {
             // Nothing goes before what it was laid over.
-            draft
-                .order
+            txn.dependencies
                 .touches
                 .push(keys::cut(content.cid, Timestamp(0)));
         }
         if let Some(slot) = item.slot.take() {
-            self.show(&mut draft, &item, &slot).await?;
+            self.show(&mut txn, &item, &slot).await?;
         }
         match item.how {
-            Numbering::Again(epoch, number, token) => self.again(draft, (epoch, number), token),
-            Numbering::Anew => drop(self.shared.enqueue(draft)?),
+            Numbering::Again(epoch, number, token) => self.again(txn, (epoch, number), token),
+            Numbering::Anew => drop(self.shared.enqueue(txn)?),
         }
         Ok(content)
     }
 
     /// The content of a state in a lineage of its own, and what brings its bytes.
-    async fn content(
-        &mut self,
-        draft: &mut Txn,
-        item: &ConflictItem,
-    ) -> Result<Content, StoreError> {
+    async fn content(&mut self, txn: &mut Txn, item: &ConflictItem) -> Result<Content, StoreError> {
         let fresh = |rescue: &Self, at| ContentRef {
             cid: rescue.shared.new_id(),
-            instant: at,
+            timestamp: at,
         };
-        let at = draft.instant;
+        let at = txn.timestamp;
         let Some(own) = &item.own else {
             return Ok(match item.node.content.reference() {
                 Some(old) => Content::Shared(match self.renamed.get(&old) {
@@ -117,39 +112,39 @@ impl ConflictRecovery<'_> {
             });
         };
         let cut = own
-            .fixed
+            .flushed
             .cut()
             .filter(|cut| own.base.is_some_and(|(_, len)| *cut < len));
-        let unchanged = own.fixed.spans().next().is_none() && cut.is_none();
+        let unchanged = own.flushed.spans().next().is_none() && cut.is_none();
         let base = match own.base {
             _ if own.len == 0 || cut == Some(0) => None,
-            Some(base) => self.lay_under(draft, base, item.limit).await?,
+            Some(base) => self.insert_below(txn, base, item.limit).await?,
             None => None,
         };
         if own.len == 0 || unchanged {
             let content = (own.len > 0).then(|| base.map_or_else(|| fresh(self, at), |(c, _)| c));
-            draft.settles = Some(BytelessFlush {
-                working: own.working,
-                fix: own.fix,
+            txn.byteless_flush = Some(BytelessFlush {
+                session: own.session,
+                flush: own.flush,
                 base: content.map(|content| (content, own.len)),
             });
             self.name(own.known_as, content)?;
             return Ok(content.map_or(Content::Empty, Content::Bytes));
         }
         let cid = base.map_or_else(|| self.shared.new_id(), |(content, _)| content.cid);
-        let content = ContentRef { cid, instant: at };
+        let content = ContentRef { cid, timestamp: at };
         self.name(own.known_as, Some(content))?;
         let place = item.slot.clone().unwrap_or((Ino(0), Bytes::new()));
         let record = ContentRecord {
-            working: own.working,
-            fix: own.fix,
+            session: own.session,
+            flush: own.flush,
             content,
             ino: item.ino,
             place: place.clone(),
             base,
             len: own.len,
             replaces: None,
-            renamed: self.references(&own.fixed, item.limit).await?,
+            renamed: self.references(&own.flushed, item.limit).await?,
         };
         let pending = Arc::new(PendingContent {
             content,
@@ -157,23 +152,23 @@ impl ConflictRecovery<'_> {
             place,
             base,
             len: own.len,
-            fixed: record.referring(own.fixed.clone()),
+            flushed: record.referring(own.flushed.clone()),
             after: base.and_then(|(content, _)| self.shared.contents.pending(content)),
             replaces: None,
-            sealing: tokio::sync::watch::Sender::new(UploadState::Waiting),
+            upload_state: tokio::sync::watch::Sender::new(UploadState::Waiting),
         });
-        draft.content = Some((pending, record));
+        txn.content = Some((pending, record));
         Ok(Content::Bytes(content))
     }
 
     /// What the contents that spans refer to are called now.
     async fn references(
         &self,
-        fixed: &FixedMap,
+        flushed: &FixedMap,
         limit: u64,
     ) -> Result<Vec<(ContentRef, Option<ContentRef>)>, StoreError> {
         let mut all = Vec::new();
-        for span in fixed.spans() {
+        for span in flushed.spans() {
             let Source::Reference { of, .. } = span.source else {
                 continue;
             };
@@ -212,9 +207,9 @@ impl ConflictRecovery<'_> {
     }
 
     /// What a state is laid over, in a lineage that nobody else goes on with.
-    async fn lay_under(
+    async fn insert_below(
         &mut self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         (old, len): (ContentRef, u64),
         limit: u64,
     ) -> Result<Option<(ContentRef, u64)>, StoreError> {
@@ -226,7 +221,7 @@ impl ConflictRecovery<'_> {
             self.shared.queue.changed.notify_waiters();
             self.shared.bring(&self.shared.queue.all()).await?;
         }
-        let instant = Timestamp(draft.instant.0.saturating_sub(1));
+        let timestamp = Timestamp(txn.timestamp.0.saturating_sub(1));
         let cid = self.shared.new_id();
         let rows = match (known, self.laid.get(&old.cid)) {
             (Some(new), _) => self.ranges(new, len).await?,
@@ -238,18 +233,17 @@ impl ConflictRecovery<'_> {
             }
         };
         for (range, row) in rows {
-            self.shared.cite(&mut draft.rows, &row, 1, draft.instant);
-            draft
-                .rows
-                .put(keys::range(cid, range, instant), encode(&row));
+            self.shared.cite(&mut txn.rows, &row, 1, txn.timestamp);
+            txn.rows
+                .put(keys::range(cid, range, timestamp), encode(&row));
         }
-        Ok(Some((ContentRef { cid, instant }, len)))
+        Ok(Some((ContentRef { cid, timestamp }, len)))
     }
 
     /// Whether the bucket shows a content; its ids from `limit` on were given by another writer.
     async fn is_shown(&self, content: ContentRef, limit: u64) -> Result<bool, StoreError> {
         let key = keys::count(content);
-        let count = self.shared.view.row::<i64>("G R", &key).await?;
+        let count = self.shared.index.row::<i64>("G R", &key).await?;
         Ok(content.cid < limit && count.is_some_and(|count| count > 0))
     }
 
@@ -260,13 +254,13 @@ impl ConflictRecovery<'_> {
         len: u64,
     ) -> Result<Vec<(u64, RangeRow)>, StoreError> {
         let (mut rows, mut behind) = (Vec::new(), 0);
-        let view = &self.shared.view;
-        while let Some(range) = next_range(view, content, behind).await?
+        let index = &self.shared.index;
+        while let Some(range) = next_range(index, content, behind).await?
             && range < len.div_ceil(RANGE)
         {
             behind = range + 1;
             let end = (len - range * RANGE).min(RANGE) as u32;
-            let pieces = self.shared.contents.pieces(view, content, range).await?;
+            let pieces = self.shared.contents.pieces(index, content, range).await?;
             let pieces: Vec<_> = pieces.iter().filter_map(|p| p.clip(0, end)).collect();
             if !pieces.is_empty() {
                 rows.push((range, RangeRow::Whole(pieces)));
@@ -278,16 +272,16 @@ impl ConflictRecovery<'_> {
     /// The rows by which a name shows a state for a moment, and then again what it showed before.
     async fn show(
         &mut self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         item: &ConflictItem,
         acknowledged: &(Ino, Bytes),
     ) -> Result<(), StoreError> {
         let shared = self.shared;
-        let at = draft.instant;
+        let at = txn.timestamp;
         let slot = self.place(acknowledged, item.limit).await?;
-        draft.order.touches.push(keys::entry(slot.0, &slot.1));
-        draft.order.within.push(slot.0);
-        draft.order.below = shared.ancestors(slot.0).await?;
+        txn.dependencies.touches.push(keys::entry(slot.0, &slot.1));
+        txn.dependencies.within.push(slot.0);
+        txn.dependencies.below = shared.ancestors(slot.0).await?;
         let current = shared.entry(slot.0, &slot.1).await?;
         let end_op = if current.is_some() {
             EndOp::Replaced
@@ -302,23 +296,23 @@ impl ConflictRecovery<'_> {
                     end_op,
                     ..newest.closed.clone()
                 };
-                shared.close_row(draft, &slot, &before);
+                shared.close_row(txn, &slot, &before);
                 newest.end
             }
             None => {
                 let end = Timestamp(self.next_end);
                 self.next_end += 1;
                 match current {
-                    Some(entry) => self.interrupt(draft, &slot, entry, end).await?,
+                    Some(entry) => self.interrupt(txn, &slot, entry, end).await?,
                     // The name is gone again at the end: `@deleted` lists what ended by a removal.
-                    None => interval_tree::add_removed(&mut draft.rows, slot.0, &slot.1, (at, end)),
+                    None => interval_tree::add_removed(&mut txn.rows, slot.0, &slot.1, (at, end)),
                 }
                 end
             }
         };
-        let (instant, suffix) = (at, item.suffix);
+        let (timestamp, suffix) = (at, item.suffix);
         let stamp = Stamp {
-            id: VersionId { instant, suffix },
+            id: VersionId { timestamp, suffix },
             op: Op::Conflict,
             author: item.author.clone(),
             host: item.host.clone(),
@@ -338,8 +332,8 @@ impl ConflictRecovery<'_> {
             node,
             kept: Retained::Whole,
         };
-        shared.close_row(draft, &slot, &closed);
-        shared.count(draft, &item.node.content, 1);
+        shared.close_row(txn, &slot, &closed);
+        shared.count(txn, &item.node.content, 1);
         self.told(&slot, closed.stamp.id).await?;
         self.slots.insert(slot, NewestConflict { closed, end });
         Ok(())
@@ -348,16 +342,16 @@ impl ConflictRecovery<'_> {
     /// The current state of a name ends now, and stands again from `until`.
     async fn interrupt(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         slot: &(Ino, Bytes),
         entry: DentryRow,
         until: Timestamp,
     ) -> Result<(), StoreError> {
-        let (shared, at, ino) = (self.shared, draft.instant, entry.ino);
-        draft.order.touches.push(keys::inode(ino));
+        let (shared, at, ino) = (self.shared, txn.timestamp, entry.ino);
+        txn.dependencies.touches.push(keys::inode(ino));
         let again = |was: &Stamp| Stamp {
             id: VersionId {
-                instant: until,
+                timestamp: until,
                 suffix: shared.suffix(),
             },
             op: Op::Restore,
@@ -380,16 +374,16 @@ impl ConflictRecovery<'_> {
                     node: Some(node.clone()),
                     kept: Retained::Whole,
                 };
-                shared.close_row(draft, slot, &closed);
-                shared.count(draft, &node.content, 1);
+                shared.close_row(txn, slot, &closed);
+                shared.count(txn, &node.content, 1);
                 let state = EntryState::Version(stamp);
-                if let Some(leaf) = shared.lock(ino).await?.leaf() {
-                    leaf.state = state.clone();
+                if let Some(file) = shared.lock(ino).await?.file() {
+                    file.state = state.clone();
                 }
                 (DentryBody::Own { node, state }, entry.bound)
             }
             DentryBody::Linked(was) => {
-                shared.unbind(draft, slot, ino, &was, (at, EndOp::Replaced));
+                shared.unbind(txn, slot, ino, &was, (at, EndOp::Replaced));
                 (DentryBody::Linked(again(&was)), until)
             }
             own @ DentryBody::Own { .. } => (own, entry.bound),
@@ -400,7 +394,7 @@ impl ConflictRecovery<'_> {
             alive_since: entry.alive_since,
             body,
         };
-        draft.rows.put(keys::entry(slot.0, &slot.1), encode(&entry));
+        txn.rows.put(keys::entry(slot.0, &slot.1), encode(&entry));
         Ok(())
     }
 
@@ -412,12 +406,12 @@ impl ConflictRecovery<'_> {
     ) -> Result<(Ino, Bytes), StoreError> {
         let (mut at, mut path) = (*directory, vec![name.clone()]);
         while at != ROOT && !self.is_there(at, limit).await? {
-            let hung = match self.directories.get(&at) {
+            let directory_location = match self.directories.get(&at) {
                 Some(above) => Some(above.clone()),
                 None if at.0 < limit => self.shared.where_now(at).await?,
                 None => None,
             };
-            let Some((parent, name)) = hung.filter(|_| path.len() < DEPTH_MAX) else {
+            let Some((parent, name)) = directory_location.filter(|_| path.len() < DEPTH_MAX) else {
                 at = ROOT;
                 break;
             };

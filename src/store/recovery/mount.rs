@@ -38,8 +38,8 @@ impl Shared {
         records: Vec<(Record, JournalToken)>,
     ) -> Result<(), StoreError> {
         let applied = self.applied_now();
-        let unsettled = ProvisionalStates::load(&self.view).await?;
-        *lock(&self.unsettled) = unsettled;
+        let dirty_inodes = ProvisionalStates::load(&self.index).await?;
+        *lock(&self.provisional) = dirty_inodes;
         for damage in self.journal.dropped() {
             self.health.note(format!(
                 "journal file {}: {} bytes at {} could not be read and were left out",
@@ -50,7 +50,7 @@ impl Shared {
         self.fill_log(&applied, &records).await?;
         lock(&self.applied).begin(self.epoch);
         let mut replay = JournalReplay {
-            strangers: ForeignWriters::new(&applied, &records),
+            foreign_writers: ForeignWriters::new(&applied, &records),
             ..JournalReplay::default()
         };
         for (record, token) in records {
@@ -78,7 +78,7 @@ impl Shared {
     ) {
         match record {
             Record::Open {
-                working,
+                session,
                 ino,
                 base,
                 len,
@@ -87,10 +87,10 @@ impl Shared {
                 place,
             } => {
                 let work = ReplayedSession::new((ino, base, len), (epoch, place), author, token);
-                replay.open(working, work);
+                replay.open(session, work);
             }
             Record::Staged {
-                working,
+                session,
                 offset,
                 len,
                 file,
@@ -98,20 +98,20 @@ impl Shared {
                 checksum,
             } => {
                 let source = self.staged(replay, file, position, (len, checksum));
-                if let Some(work) = replay.works.get_mut(&working) {
+                if let Some(work) = replay.sessions.get_mut(&session) {
                     work.stage(offset, len, source);
                 }
             }
             Record::Operation(operation) => {
                 self.replay_operation(replay, applied, *operation, token);
             }
-            Record::Fix(fix) => replay.fix(fix),
-            Record::Write { working, .. }
-            | Record::Punch { working, .. }
-            | Record::Truncate { working, .. }
-            | Record::Refer { working, .. }
-            | Record::Unfix { working, .. } => {
-                if let Some(work) = replay.works.get_mut(&working) {
+            Record::Flush(flush) => replay.flush(flush),
+            Record::Write { session, .. }
+            | Record::Punch { session, .. }
+            | Record::Truncate { session, .. }
+            | Record::Refer { session, .. }
+            | Record::CancelFlush { session, .. } => {
+                if let Some(work) = replay.sessions.get_mut(&session) {
                     work.change(record);
                 }
             }
@@ -152,7 +152,7 @@ impl Shared {
         token: JournalToken,
     ) {
         let done = applied.contains(record.epoch, record.number);
-        let overtaken = !done && replay.strangers.since(record.epoch).is_some();
+        let superseded = !done && replay.foreign_writers.since(record.epoch).is_some();
         replay.follow(&NameEffects::of(&record.rows));
         replay.date(&record);
         let mut held = Guards::default();
@@ -165,39 +165,38 @@ impl Shared {
                     content.ino.0
                 ));
             }
-            if let Some(pending) = brings.as_ref().filter(|_| !overtaken) {
-                held.holds = self.pins.pin_all(&pending.0.fixed);
+            if let Some(pending) = brings.as_ref().filter(|_| !superseded) {
+                held.holds = self.pins.pin_all(&pending.0.flushed);
                 self.contents.add(&pending.0);
             }
         }
-        if let Some(settled) = &record.settles {
+        if let Some(saved) = &record.byteless_flush {
             // It brought no bytes: none of them is missed.
-            replay.settle((settled.working, settled.fix), settled.base, true);
+            replay.settle((saved.session, saved.flush), saved.base, true);
         }
         if done {
             return;
         }
-        self.clock.raise(record.instant.0);
-        if overtaken {
+        self.clock.raise(record.timestamp.0);
+        if superseded {
             let brought = brings.map(|(pending, _)| pending);
-            return replay.overtake(SupersededOperation::new(record, brought, held, token));
+            return replay.supersede(SupersededOperation::new(record, brought, held, token));
         }
-        let draft = Txn {
-            instant: record.instant,
+        let txn = Txn {
+            timestamp: record.timestamp,
             time: self.clock.wall(),
             rows: record.rows,
-            order: record.order,
+            dependencies: record.dependencies,
             content: brings,
-            settles: None,
+            byteless_flush: None,
             usage: record.usage,
             held,
         };
-        let _queued = self.queue.replay(
-            draft,
-            (record.epoch, record.number),
-            token,
-            |order, rows| self.view.lay(order, rows),
-        );
+        let _queued =
+            self.queue
+                .replay(txn, (record.epoch, record.number), token, |order, rows| {
+                    self.index.lay(order, rows)
+                });
         self.health.use_more(record.usage);
     }
 
@@ -205,15 +204,15 @@ impl Shared {
     pub(crate) async fn finish_recovery(self: &Arc<Self>) -> Result<(), StoreError> {
         self.sweep_pending().await?;
         let mut replay = std::mem::take(&mut *lock(&self.replay));
-        self.finish_overtaken(&mut replay).await?;
-        for (id, mut work) in replay.works {
+        self.finish_superseded(&mut replay).await?;
+        for (id, mut work) in replay.sessions {
             let lost = work.lost.split_off(work.told);
             // Nobody misses bytes of what is gone.
             if !lost.is_empty() && self.lock(work.ino).await.is_ok() {
                 lost.into_iter().for_each(|note| self.warn(note));
             }
-            if work.map.seq() > work.settled.as_ref().map_or(0, FixedMap::seq)
-                || !work.fixes.is_empty()
+            if work.map.seq() > work.saved.as_ref().map_or(0, FixedMap::seq)
+                || !work.flushes.is_empty()
             {
                 self.finish_work(id, work).await?;
             }
@@ -221,7 +220,7 @@ impl Shared {
         self.finish_states().await?;
         let from = Bytes::from_static(&keys::ORPHAN);
         for (key, _) in self
-            .view
+            .index
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?
         {
@@ -240,12 +239,12 @@ impl Shared {
 
     /// Makes versions of the states that are none: unborn and provisional ones.
     pub(crate) async fn finish_states(self: &Arc<Self>) -> Result<(), StoreError> {
-        let (first, end) = (keys::unsettled(Ino(0)), keys::after(&keys::UNSETTLED));
+        let (first, end) = (keys::provisional(Ino(0)), keys::after(&keys::PROVISIONAL));
         // Queued ones first: one that is committed meanwhile is then found among the committed.
-        let queued = self.view.first_queued(&first, &end);
-        let committed = lock(&self.unsettled).first();
+        let queued = self.index.first_queued(&first, &end);
+        let committed = lock(&self.provisional).first();
         let from = queued.map_or(committed.clone(), |queued| queued.min(committed));
-        for (key, _) in self.view.scan(from, end, usize::MAX).await? {
+        for (key, _) in self.index.scan(from, end, usize::MAX).await? {
             if let Some(ino) = keys::trailing_ino(&key) {
                 self.finish_state(ino).await?;
             }
@@ -264,28 +263,32 @@ impl Shared {
             Err(error) => return Err(error),
         };
         let inode = Arc::clone(&locked.inode);
-        let Some(leaf) = locked.leaf().filter(|leaf| leaf.home != LinkState::Orphan) else {
+        let Some(file) = locked
+            .file()
+            .filter(|file| file.link_state != LinkState::Unlinked)
+        else {
             return Ok(());
         };
         let permit = self.budget.try_acquire(work.bytes);
         let dated = work.dated;
-        adopt(leaf, id, work, &self.pins);
-        leaf.permit = permit;
-        self.inodes.unsettle(&inode);
-        self.save_fixes(&mut locked).await?;
-        let Some(leaf) = locked.leaf() else {
+        adopt(file, id, work, &self.pins);
+        file.permit = permit;
+        self.inodes.keep_dirty(&inode);
+        self.save_flushes(&mut locked).await?;
+        let Some(file) = locked.file() else {
             return Ok(());
         };
-        if leaf.is_dirty() {
+        if file.is_dirty() {
             if !dated {
                 // The journal does not say when it was written to; a changed file must not look unchanged.
-                let now = Time::of_change(self.clock.wall(), leaf.attrs.mtime);
-                leaf.attrs.mtime = now;
-                leaf.attrs.ctime = now;
+                let now = Time::of_change(self.clock.wall(), file.attrs.mtime);
+                file.attrs.mtime = now;
+                file.attrs.ctime = now;
             }
-            let author = leaf.author.clone();
-            if let Some(fixed) = self.fix_locked(&inode, leaf, &author, None)? {
-                self.save_upto(&mut locked, &fixed.0, Op::Recovered).await?;
+            let author = file.author.clone();
+            if let Some(flushed) = self.flush_locked(&inode, file, &author, None)? {
+                self.save_upto(&mut locked, &flushed.0, Op::Recovered)
+                    .await?;
             }
         }
         Ok(())
@@ -298,13 +301,14 @@ impl Shared {
             Err(error) => return Err(error),
         };
         let inode = Arc::clone(&locked.inode);
-        let Some(leaf) = locked.leaf() else {
+        let Some(file) = locked.file() else {
             return Ok(());
         };
-        if !matches!(leaf.state, EntryState::Version(_))
-            && let Some(fixed) = self.fix_locked(&inode, leaf, &nobody(), None)?
+        if !matches!(file.state, EntryState::Version(_))
+            && let Some(flushed) = self.flush_locked(&inode, file, &nobody(), None)?
         {
-            self.save_upto(&mut locked, &fixed.0, Op::Recovered).await?;
+            self.save_upto(&mut locked, &flushed.0, Op::Recovered)
+                .await?;
         }
         Ok(())
     }
@@ -318,7 +322,7 @@ impl Shared {
         if applied.batch == (0, 0) {
             return Ok(());
         }
-        let recorded = self.view.row("G L", &keys::logged()).await?;
+        let recorded = self.index.row("G L", &keys::logged()).await?;
         let logged = self.logged_upto(recorded).await?;
         if logged == Some(applied.batch) {
             return Ok(());
@@ -374,7 +378,7 @@ impl Shared {
 
     async fn all_rows(&self) -> Result<Vec<Batch>, StoreError> {
         let mut scan = self
-            .view
+            .index
             .rows()
             .scan(Bytes::from_static(b"C")..Bytes::from_static(b"I"))
             .await?;
@@ -392,47 +396,47 @@ impl Shared {
     }
 }
 
-fn adopt(leaf: &mut FileInode, id: u64, work: ReplayedSession, pins: &Arc<Pins>) {
-    leaf.base = work.base;
+fn adopt(file: &mut FileInode, id: u64, work: ReplayedSession, pins: &Arc<Pins>) {
+    file.base = work.base;
     let row_at = work.row_at;
-    if let Some(fix) = work
-        .fixes
+    if let Some(flush) = work
+        .flushes
         .last()
-        .filter(|fix| fix.lies == Supersession::InMap)
+        .filter(|flush| flush.supersession == Supersession::Current)
     {
-        leaf.attrs = newer(&fix.record, &leaf.node.attrs, row_at);
+        file.attrs = newer(&flush.record, &file.node.attrs, row_at);
     }
-    leaf.attrs.size = work.len;
-    leaf.map = work.map;
-    leaf.holds = pins.pin_all(&leaf.map.fix());
-    leaf.settled = work.settled;
-    leaf.author = work.author;
-    leaf.dirty_since = Some(tokio::time::Instant::now());
-    leaf.fixes = work
-        .fixes
+    file.attrs.size = work.len;
+    file.map = work.map;
+    file.holds = pins.pin_all(&file.map.fix());
+    file.saved = work.saved;
+    file.author = work.author;
+    file.dirty_since = Some(tokio::time::Instant::now());
+    file.flushes = work
+        .flushes
         .into_iter()
-        .map(|fix| {
-            let holds = pins.pin_all(&fix.map);
+        .map(|flush| {
+            let holds = pins.pin_all(&flush.map);
             Arc::new(FlushedState {
-                at: fix.record.at,
-                due: Mutex::new(VersionTimestamp::Recovered),
-                map: fix.map,
-                base: fix.base,
-                hold: fix.base.map(|(base, _)| pins.pin(base)),
-                attrs: Mutex::new(match fix.lies {
-                    Supersession::InMap => newer(&fix.record, &leaf.node.attrs, row_at),
-                    Supersession::Behind => fix.record.attrs,
+                at: flush.record.at,
+                timestamp_state: Mutex::new(VersionTimestamp::Recovered),
+                map: flush.map,
+                base: flush.base,
+                hold: flush.base.map(|(base, _)| pins.pin(base)),
+                attrs: Mutex::new(match flush.supersession {
+                    Supersession::Current => newer(&flush.record, &file.node.attrs, row_at),
+                    Supersession::Superseded => flush.record.attrs,
                 }),
-                author: fix.record.author,
+                author: flush.record.author,
                 since: tokio::time::Instant::now(),
-                lies: fix.lies,
-                working: Some(fix.record.working),
-                token: Some(fix.token),
+                supersession: flush.supersession,
+                session: Some(flush.record.session),
+                token: Some(flush.token),
                 holds,
             })
         })
         .collect();
-    leaf.working = Some(WriteSession {
+    file.session = Some(WriteSession {
         id,
         token: work.token,
         files: Vec::new(),
@@ -441,20 +445,20 @@ fn adopt(leaf: &mut FileInode, id: u64, work: ReplayedSession, pins: &Arc<Pins>)
 
 /// The attributes of a fix, or those of its inode's row where an operation made them after it. Their own times do not tell:
 /// the machine's clock may have gone back in between.
-fn newer(fix: &FlushRecord, row: &Attrs, row_at: Timestamp) -> Attrs {
-    let size = fix.attrs.size;
-    match row_at > fix.at {
+fn newer(flush: &FlushRecord, row: &Attrs, row_at: Timestamp) -> Attrs {
+    let size = flush.attrs.size;
+    match row_at > flush.at {
         true => Attrs {
             size,
             ..row.clone()
         },
-        false => fix.attrs.clone(),
+        false => flush.attrs.clone(),
     }
 }
 
 fn highest_id(records: &[(Record, JournalToken)]) -> u64 {
     let id = |record: &Record| match record {
-        Record::Open { working, .. } => *working,
+        Record::Open { session, .. } => *session,
         Record::Staged { file, .. } => *file,
         Record::Operation(operation) => operation.next_id,
         _ => 0,

@@ -27,13 +27,13 @@ pub(crate) struct ReplayedSession {
     pub(crate) len: u64,
     pub(crate) author: Author,
     pub(crate) map: DirtyMap,
-    pub(crate) settled: Option<FixedMap>,
-    pub(crate) fixes: Vec<UnreleasedFlush>,
+    pub(crate) saved: Option<FixedMap>,
+    pub(crate) flushes: Vec<UnreleasedFlush>,
     pub(crate) token: JournalToken,
     pub(crate) bytes: u64,
     /// The times of its inode's row were set after the last change of its bytes.
     pub(crate) dated: bool,
-    /// Of which instant the state is that its inode's row has, if an operation since has made it.
+    /// Of which timestamp the state is that its inode's row has, if an operation since has made it.
     pub(crate) row_at: Timestamp,
     /// Writes whose bytes are gone, and how many of them belong to operations that needed them no more or have said so.
     pub(crate) lost: Vec<String>,
@@ -46,7 +46,7 @@ pub(crate) struct UnreleasedFlush {
     pub(crate) record: FlushRecord,
     pub(crate) map: FixedMap,
     pub(crate) base: Option<(ContentRef, u64)>,
-    pub(crate) lies: Supersession,
+    pub(crate) supersession: Supersession,
     pub(crate) token: JournalToken,
 }
 
@@ -74,18 +74,18 @@ pub(crate) struct ReplayedFlush {
 /// The replay of a journal.
 #[derive(Debug, Default)]
 pub(crate) struct JournalReplay {
-    pub(crate) works: BTreeMap<u64, ReplayedSession>,
+    pub(crate) sessions: BTreeMap<u64, ReplayedSession>,
     pub(crate) newest: HashMap<Ino, u64>,
-    /// Every fix, by working and instant: an operation may bring one long after a later state, when its working is closed.
-    pub(crate) fixed: HashMap<(u64, Timestamp), ReplayedFlush>,
+    /// Every fix, by working and timestamp: an operation may bring one long after a later state, when its working is closed.
+    pub(crate) flushed: HashMap<(u64, Timestamp), ReplayedFlush>,
     pub(crate) files: HashMap<u64, Arc<StagingFile>>,
     pub(crate) pendings: HashMap<ContentRef, Arc<PendingContent>>,
     pub(crate) notes: Vec<String>,
-    pub(crate) strangers: ForeignWriters,
+    pub(crate) foreign_writers: ForeignWriters,
     /// What contents of overtaken operations are called since an earlier recovery.
     pub(crate) renamed: HashMap<ContentRef, ContentRef>,
     /// Operations that cannot be queued any more, in order.
-    pub(crate) overtaken: Vec<SupersededOperation>,
+    pub(crate) superseded: Vec<SupersededOperation>,
     /// The newest of them that makes a state of an inode.
     pub(crate) standing: HashMap<Ino, usize>,
 }
@@ -105,8 +105,8 @@ impl ReplayedSession {
             len,
             author,
             map: DirtyMap::new(),
-            settled: None,
-            fixes: Vec::new(),
+            saved: None,
+            flushes: Vec::new(),
             token,
             bytes: 0,
             dated: false,
@@ -118,15 +118,16 @@ impl ReplayedSession {
 
     /// Whether it has changes or fixes that no operation brings.
     pub(crate) fn is_open(&self) -> bool {
-        self.map.seq() > self.settled.as_ref().map_or(0, FixedMap::seq) || !self.fixes.is_empty()
+        self.map.seq() > self.saved.as_ref().map_or(0, FixedMap::seq) || !self.flushes.is_empty()
     }
 
     /// Whether what it has goes on from, or repeats, the newest state that an operation brings.
     pub(crate) fn goes_on(&self) -> bool {
-        let settled = self.settled.as_ref().map_or(0, FixedMap::seq);
-        let fixed =
-            |fix: &UnreleasedFlush| fix.lies == Supersession::InMap && fix.map.seq() >= settled;
-        self.map.seq() > settled || self.fixes.iter().any(fixed)
+        let saved = self.saved.as_ref().map_or(0, FixedMap::seq);
+        let flushed = |flush: &UnreleasedFlush| {
+            flush.supersession == Supersession::Current && flush.map.seq() >= saved
+        };
+        self.map.seq() > saved || self.flushes.iter().any(flushed)
     }
 
     /// A write whose bytes are in a staging file, if they are.
@@ -151,7 +152,7 @@ impl ReplayedSession {
 
     /// A change that needs nothing but its record.
     pub(crate) fn change(&mut self, record: Record) {
-        self.dated &= matches!(record, Record::Unfix { .. });
+        self.dated &= matches!(record, Record::CancelFlush { .. });
         match record {
             Record::Write { offset, bytes, .. } => {
                 let len = bytes.len() as u64;
@@ -179,15 +180,15 @@ impl ReplayedSession {
                 self.map.truncate(len, old_len);
                 self.len = len;
             }
-            Record::Unfix { at, .. } => self.fixes.retain(|fix| fix.record.at != at),
+            Record::CancelFlush { at, .. } => self.flushes.retain(|flush| flush.record.at != at),
             _ => {}
         }
     }
 }
 
 /// The staging files that hold bytes of a state, each once.
-pub(crate) fn staging_of(fixed: &FixedMap) -> Vec<Arc<StagingFile>> {
-    let files = fixed.spans().filter_map(|span| match &span.source {
+pub(crate) fn staging_of(flushed: &FixedMap) -> Vec<Arc<StagingFile>> {
+    let files = flushed.spans().filter_map(|span| match &span.source {
         Source::File { file, .. } => Some((file.id(), Arc::clone(file))),
         Source::Memory(_) | Source::Zero | Source::Reference { .. } => None,
     });
@@ -196,26 +197,30 @@ pub(crate) fn staging_of(fixed: &FixedMap) -> Vec<Arc<StagingFile>> {
 
 impl JournalReplay {
     /// An operation that another writer's came before.
-    pub(crate) fn overtake(&mut self, overtaken: SupersededOperation) {
-        if let (Some((ino, ..)), Some(_)) = (overtaken.state(), &overtaken.slot) {
-            self.standing.insert(ino, self.overtaken.len());
+    pub(crate) fn supersede(&mut self, superseded: SupersededOperation) {
+        if let (Some((ino, ..)), Some(_)) = (superseded.state(), &superseded.slot) {
+            self.standing.insert(ino, self.superseded.len());
         }
-        self.overtaken.push(overtaken);
+        self.superseded.push(superseded);
     }
 
     /// What an operation says of the attributes of files with unsaved writes: one that brings a state has those of its fix,
     /// another one has them as they were shown.
     pub(crate) fn date(&mut self, record: &OperationRecord) {
         let put = |(_, change): &(Bytes, Change)| matches!(change, Change::Put(_));
-        let brought = record.content.as_ref().map(|content| content.fix);
-        let fix = brought.or(record.settles.as_ref().map(|settled| settled.fix));
-        let dates = fix.is_none() && record.rows.rows().iter().all(put);
-        let touched = record.order.touches.iter();
+        let brought = record.content.as_ref().map(|content| content.flush);
+        let flush = brought.or(record.byteless_flush.as_ref().map(|saved| saved.flush));
+        let dates = flush.is_none() && record.rows.rows().iter().all(put);
+        let touched = record.dependencies.touches.iter();
         let inodes = touched.filter(|key| key.starts_with(&keys::INODE));
         for ino in inodes.filter_map(|key| keys::trailing_ino(key)) {
-            if let Some(work) = self.newest.get(&ino).and_then(|id| self.works.get_mut(id)) {
+            if let Some(work) = self
+                .newest
+                .get(&ino)
+                .and_then(|id| self.sessions.get_mut(id))
+            {
                 work.dated |= dates;
-                work.row_at = work.row_at.max(fix.unwrap_or(record.instant));
+                work.row_at = work.row_at.max(flush.unwrap_or(record.timestamp));
             }
         }
     }
@@ -223,9 +228,12 @@ impl JournalReplay {
     /// Where unsaved writes and overtaken states hang after an operation.
     pub(crate) fn follow(&mut self, names: &NameEffects) {
         for (ino, from, to) in &names.moved {
-            let work = self.newest.get(ino).and_then(|id| self.works.get_mut(id));
+            let work = self
+                .newest
+                .get(ino)
+                .and_then(|id| self.sessions.get_mut(id));
             let standing = self.standing.get(ino).copied();
-            let state = standing.and_then(|at| self.overtaken.get_mut(at));
+            let state = standing.and_then(|at| self.superseded.get_mut(at));
             let places = [work.map(|w| &mut w.place), state.map(|o| &mut o.slot)];
             for place in places.into_iter().flatten() {
                 if place.as_ref() == Some(from) {
@@ -233,28 +241,32 @@ impl JournalReplay {
                 }
             }
         }
-        for ino in &names.orphaned {
-            if let Some(work) = self.newest.get(ino).and_then(|id| self.works.get_mut(id)) {
+        for ino in &names.unlinked {
+            if let Some(work) = self
+                .newest
+                .get(ino)
+                .and_then(|id| self.sessions.get_mut(id))
+            {
                 work.place = None;
             }
         }
     }
 
     /// A working began: what an older one of the inode left unsaved lies behind everything in it.
-    pub(crate) fn open(&mut self, working: u64, mut work: ReplayedSession) {
-        let closed = self.newest.insert(work.ino, working);
-        if let Some(closed) = closed.and_then(|old| self.works.remove(&old)) {
-            work.fixes = closed.fixes;
+    pub(crate) fn open(&mut self, session: u64, mut work: ReplayedSession) {
+        let closed = self.newest.insert(work.ino, session);
+        if let Some(closed) = closed.and_then(|old| self.sessions.remove(&old)) {
+            work.flushes = closed.flushes;
             work.row_at = closed.row_at;
-            for fix in &mut work.fixes {
-                fix.lies = Supersession::Behind;
+            for flush in &mut work.flushes {
+                flush.supersession = Supersession::Superseded;
             }
         }
-        self.works.insert(working, work);
+        self.sessions.insert(session, work);
     }
 
-    pub(crate) fn fix(&mut self, record: FlushRecord) {
-        let Some(work) = self.works.get_mut(&record.working) else {
+    pub(crate) fn flush(&mut self, record: FlushRecord) {
+        let Some(work) = self.sessions.get_mut(&record.session) else {
             return;
         };
         // Writes before it whose bytes are in the bucket by now, and their staging file gone, did not lengthen it here.
@@ -266,13 +278,13 @@ impl JournalReplay {
             token: work.token.clone(),
             lost: work.lost.len(),
         };
-        self.fixed.insert((record.working, record.at), known);
+        self.flushed.insert((record.session, record.at), known);
         let token = work.token.clone();
-        work.fixes.push(UnreleasedFlush {
+        work.flushes.push(UnreleasedFlush {
             record,
             map,
             base: work.base,
-            lies: Supersession::InMap,
+            supersession: Supersession::Current,
             token,
         });
     }
@@ -285,15 +297,15 @@ impl JournalReplay {
         base: Option<(ContentRef, u64)>,
         done: bool,
     ) -> Option<FixedMap> {
-        let known = self.fixed.get(&key)?;
+        let known = self.flushed.get(&key)?;
         let newest = self.newest.get(&known.ino).copied();
-        for working in [Some(key.0), newest].into_iter().flatten() {
-            if let Some(work) = self.works.get_mut(&working) {
-                work.fixes
-                    .retain(|fix| (fix.record.working, fix.record.at) != key);
+        for session in [Some(key.0), newest].into_iter().flatten() {
+            if let Some(work) = self.sessions.get_mut(&session) {
+                work.flushes
+                    .retain(|flush| (flush.record.session, flush.record.at) != key);
             }
         }
-        let work = self.works.get_mut(&key.0)?;
+        let work = self.sessions.get_mut(&key.0)?;
         if work.told < known.lost {
             if !done {
                 self.notes
@@ -301,13 +313,13 @@ impl JournalReplay {
             }
             work.told = known.lost;
         }
-        let before = work.settled.take();
+        let before = work.saved.take();
         if let Some(later) = before.as_ref().filter(|s| s.seq() > known.map.seq()) {
-            work.settled = Some(later.clone());
+            work.saved = Some(later.clone());
             return None;
         }
         work.map.rebase(&known.map);
-        work.settled = Some(known.map.clone());
+        work.saved = Some(known.map.clone());
         work.base = base;
         Some(before.map_or_else(|| known.map.clone(), |s| known.map.since(&s)))
     }
@@ -319,8 +331,8 @@ impl JournalReplay {
         done: bool,
         held: &mut Guards,
     ) -> Option<(Arc<PendingContent>, ContentRecord)> {
-        let key = (record.working, record.fix);
-        let known = self.fixed.get(&key).cloned()?;
+        let key = (record.session, record.flush);
+        let known = self.flushed.get(&key).cloned()?;
         let base = Some((record.content, record.len));
         let changes = self.settle(key, base, done).unwrap_or(known.map);
         held.journal.push(known.token);
@@ -337,10 +349,10 @@ impl JournalReplay {
             place: record.place.clone(),
             base: record.base,
             len: record.len,
-            fixed: record.referring(changes),
+            flushed: record.referring(changes),
             after,
             replaces: record.replaces,
-            sealing: watch::Sender::new(UploadState::Waiting),
+            upload_state: watch::Sender::new(UploadState::Waiting),
         });
         self.pendings.insert(record.content, Arc::clone(&pending));
         Some((pending, record.clone()))

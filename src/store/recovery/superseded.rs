@@ -38,9 +38,14 @@ impl ForeignWriters {
                 _ => None,
             })
             .collect();
-        let marks = applied.marks.iter().map(|mark| (mark.epoch, mark.first_id));
+        let watermarks = applied
+            .watermarks
+            .iter()
+            .map(|mark| (mark.epoch, mark.first_id));
         Self {
-            first_ids: marks.filter(|(epoch, _)| !own.contains(epoch)).collect(),
+            first_ids: watermarks
+                .filter(|(epoch, _)| !own.contains(epoch))
+                .collect(),
         }
     }
 
@@ -60,7 +65,7 @@ pub(crate) struct NameEffects {
     /// Inodes that leave a name and get another.
     pub(crate) moved: Vec<(Ino, NameSlot, NameSlot)>,
     /// Inodes that lose their last name.
-    pub(crate) orphaned: Vec<Ino>,
+    pub(crate) unlinked: Vec<Ino>,
 }
 
 /// A name and what it leads to afterwards.
@@ -77,12 +82,12 @@ impl NameEffects {
             });
             moved.extend(left.map(|(from, _)| (entry.ino, from.clone(), to.clone())));
         }
-        let orphaned = rows.rows().iter().filter_map(|(key, change)| match change {
+        let unlinked = rows.rows().iter().filter_map(|(key, change)| match change {
             Change::Delete if key.starts_with(b"CN") => keys::trailing_ino(key),
             _ => None,
         });
         Self {
-            orphaned: orphaned.collect(),
+            unlinked: unlinked.collect(),
             moved,
         }
     }
@@ -110,24 +115,24 @@ impl SupersededOperation {
         held: Guards,
         token: JournalToken,
     ) -> Self {
-        let mut overtaken = Self {
+        let mut superseded = Self {
             record,
             brought,
             slot: None,
             held,
             token,
         };
-        let content = overtaken.record.content.as_ref();
-        overtaken.slot = match (content, overtaken.state()) {
+        let content = superseded.record.content.as_ref();
+        superseded.slot = match (content, superseded.state()) {
             (Some(content), _) => Some(content.place.clone()),
-            (None, Some((ino, ..))) => named(&overtaken.record.rows)
+            (None, Some((ino, ..))) => named(&superseded.record.rows)
                 .into_iter()
                 .find(|(_, entry)| entry.as_ref().is_some_and(|e| e.ino == ino))
                 .map(|(slot, _)| slot)
-                .or_else(|| closed_slot(&overtaken.record.rows, ino)),
+                .or_else(|| record_slot(&superseded.record.rows, ino)),
             (None, None) => None,
         };
-        overtaken
+        superseded
     }
 
     /// The state it makes, with bytes of its own or as a version of an inode that is no directory: whose, what, and the version
@@ -140,11 +145,11 @@ impl SupersededOperation {
                 .into_iter()
                 .find(|(_, node, _)| node.content.reference() == content);
         }
-        let at = self.record.instant;
+        let at = self.record.timestamp;
         states.into_iter().find(|(_, node, stamp)| {
             let made = stamp.as_ref().is_some_and(|stamp| {
                 let moved = matches!(stamp.op, Op::Rename | Op::Link | Op::Undelete);
-                stamp.id.instant == at && !moved
+                stamp.id.timestamp == at && !moved
             });
             made && matches!(node.kind, Kind::File | Kind::Symlink)
         })
@@ -212,10 +217,10 @@ fn conflict(value: &[u8]) -> Option<(Ino, InodeState, Stamp)> {
 }
 
 /// The slot of an operation's row of the past that shows an inode.
-fn closed_slot(rows: &Batch, ino: Ino) -> Option<(Ino, Bytes)> {
+fn record_slot(rows: &Batch, ino: Ino) -> Option<(Ino, Bytes)> {
     rows.rows().iter().find_map(|(key, change)| match change {
         Change::Put(value) if key.starts_with(b"HV") && conflict(value)?.0 == ino => {
-            keys::closed_slot(key)
+            keys::record_slot(key)
         }
         _ => None,
     })
@@ -241,13 +246,14 @@ pub(crate) fn ranges(rows: &Batch) -> Vec<(u64, u64, RangeRow)> {
 
 impl JournalReplay {
     /// The workings of writers that were overtaken.
-    pub(crate) fn take_overtaken(&mut self) -> BTreeMap<u64, ReplayedSession> {
-        let (strangers, works) = (&self.strangers, std::mem::take(&mut self.works));
-        let (overtaken, own) = works
+    pub(crate) fn take_superseded(&mut self) -> BTreeMap<u64, ReplayedSession> {
+        let (foreign_writers, sessions) =
+            (&self.foreign_writers, std::mem::take(&mut self.sessions));
+        let (superseded, own) = sessions
             .into_iter()
-            .partition(|(_, work)| strangers.since(work.epoch).is_some());
-        self.works = own;
-        overtaken
+            .partition(|(_, work)| foreign_writers.since(work.epoch).is_some());
+        self.sessions = own;
+        superseded
     }
 }
 
@@ -261,10 +267,10 @@ pub(crate) fn title(record: &OperationRecord) -> String {
     }
     match names.first() {
         Some((slot, None)) => format!("removal of {}", show(slot)),
-        Some((slot, Some(entry))) if !record.order.makes.is_empty() => {
+        Some((slot, Some(entry))) if !record.dependencies.makes.is_empty() => {
             format!("directory {} (inode {})", show(slot), entry.ino.0)
         }
-        Some((slot, Some(entry))) if entry.bound == record.instant => {
+        Some((slot, Some(entry))) if entry.bound == record.timestamp => {
             format!("new name {}", show(slot))
         }
         Some((slot, Some(_))) => format!("attributes of {}", show(slot)),

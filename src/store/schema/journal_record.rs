@@ -20,7 +20,7 @@ pub(crate) enum Record {
     Epoch { epoch: u64 },
     /// An inode has unsealed writes over this base from now on.
     Open {
-        working: u64,
+        session: u64,
         ino: Ino,
         base: Option<(ContentRef, u64)>,
         len: u64,
@@ -31,13 +31,13 @@ pub(crate) enum Record {
     },
     /// Bytes, here.
     Write {
-        working: u64,
+        session: u64,
         offset: u64,
         bytes: Bytes,
     },
     /// Bytes, in a staging file.
     Staged {
-        working: u64,
+        session: u64,
         offset: u64,
         len: u64,
         file: u64,
@@ -45,17 +45,17 @@ pub(crate) enum Record {
         checksum: u32,
     },
     /// Zeros.
-    Punch { working: u64, offset: u64, len: u64 },
+    Punch { session: u64, offset: u64, len: u64 },
     /// A new length.
     Truncate {
-        working: u64,
+        session: u64,
         len: u64,
         old_len: u64,
     },
     /// A state was fixed.
-    Fix(FlushRecord),
+    Flush(FlushRecord),
     /// A fix that a later one of the same handle replaced.
-    Unfix { working: u64, at: Timestamp },
+    CancelFlush { session: u64, at: Timestamp },
     /// An operation was acknowledged.
     Operation(Box<OperationRecord>),
     /// A batch went to the meta store: what the log will say.
@@ -66,7 +66,7 @@ pub(crate) enum Record {
     },
     /// Bytes of another content, from `position` on.
     Refer {
-        working: u64,
+        session: u64,
         offset: u64,
         len: u64,
         content: ContentRef,
@@ -79,7 +79,7 @@ pub(crate) enum Record {
 /// A fixed state of a working.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct FlushRecord {
-    pub(crate) working: u64,
+    pub(crate) session: u64,
     pub(crate) ino: Ino,
     pub(crate) at: Timestamp,
     pub(crate) attrs: Attrs,
@@ -91,12 +91,12 @@ pub(crate) struct FlushRecord {
 pub(crate) struct OperationRecord {
     pub(crate) epoch: u64,
     pub(crate) number: u64,
-    pub(crate) instant: Timestamp,
+    pub(crate) timestamp: Timestamp,
     pub(crate) rows: Batch,
-    pub(crate) order: Dependencies,
+    pub(crate) dependencies: Dependencies,
     pub(crate) content: Option<ContentRecord>,
     /// The fix it settles without bringing bytes.
-    pub(crate) settles: Option<BytelessFlush>,
+    pub(crate) byteless_flush: Option<BytelessFlush>,
     /// What it adds to the namespace's bytes and files.
     pub(crate) usage: (i64, i64),
     /// Ids at or above it are free.
@@ -123,8 +123,8 @@ pub(crate) struct Dependencies {
 /// A fix whose state needed no bytes of its working: empty, or those of its base.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct BytelessFlush {
-    pub(crate) working: u64,
-    pub(crate) fix: Timestamp,
+    pub(crate) session: u64,
+    pub(crate) flush: Timestamp,
     /// What the working goes on from.
     pub(crate) base: Option<(ContentRef, u64)>,
 }
@@ -132,9 +132,9 @@ pub(crate) struct BytelessFlush {
 /// The content an operation brings.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ContentRecord {
-    pub(crate) working: u64,
+    pub(crate) session: u64,
     /// The fix of that working whose spans it has.
-    pub(crate) fix: Timestamp,
+    pub(crate) flush: Timestamp,
     pub(crate) content: ContentRef,
     pub(crate) ino: Ino,
     pub(crate) place: (Ino, Bytes),
@@ -147,11 +147,11 @@ pub(crate) struct ContentRecord {
 
 impl ContentRecord {
     /// Its spans, as they are to be read now.
-    pub(crate) fn referring(&self, fixed: Fixed) -> Fixed {
+    pub(crate) fn referring(&self, flushed: Fixed) -> Fixed {
         if self.renamed.is_empty() {
-            return fixed;
+            return flushed;
         }
-        fixed.referring(|of| {
+        flushed.referring(|of| {
             let known = self.renamed.iter().find(|(old, _)| old.referent() == of);
             known.map_or(Some(of), |(_, new)| new.map(ContentRef::referent))
         })
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn records_come_back_and_unknown_formats_are_refused() {
         let record = Record::Write {
-            working: 3,
+            session: 3,
             offset: 9,
             bytes: Bytes::from_static(b"abc"),
         };
@@ -191,7 +191,7 @@ mod tests {
         assert!(matches!(
             Record::decode(&bytes),
             Ok(Record::Write {
-                working: 3,
+                session: 3,
                 offset: 9,
                 ..
             })

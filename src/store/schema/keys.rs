@@ -9,20 +9,20 @@
 //! | `C O` | inode | mount: unlinked but open | few, all scanned |
 //! | `C P` | inode | mount: restored directories that no name leads to yet | few, all scanned |
 //! | `C X` | inode, attribute | large extended attributes | |
-//! | `C F` | lineage, range, ~instant | read: newest state first | a range's states lie together |
-//! | `C K` | lineage, ~instant | read: truncations | |
+//! | `C F` | lineage, range, ~timestamp | read: newest state first | a range's states lie together |
+//! | `C K` | lineage, ~timestamp | read: truncations | |
 //! | `C L` | lineage | read of what was written over somebody else's bytes | |
-//! | `H V` | directory, name, 00, ~instant, suffix | past of a slot, newest first | names end in 00, which no name holds |
-//! | `H W` | inode, ~instant, suffix | past of a hard-linked inode | |
-//! | `H L` | inode, ~instant | how many names an inode had | one seek per instant |
+//! | `H V` | directory, name, 00, ~timestamp, suffix | past of a slot, newest first | names end in 00, which no name holds |
+//! | `H W` | inode, ~timestamp, suffix | past of a hard-linked inode | |
+//! | `H L` | inode, ~timestamp | how many names an inode had | one seek per timestamp |
 //! | `H T` | directory, node, `S` start / `E` ~end, name | names that are gone | see `interval` |
-//! | `H N` | directory, ~instant | where a directory hung | |
+//! | `H N` | directory, ~timestamp | where a directory hung | |
 //! | `H E` | foreign id | imported versions by the id they came with | |
 //! | `G X` | end, directory, name | closed versions in order of their end | |
-//! | `G R` | lineage, instant | how many show that content | |
+//! | `G R` | lineage, timestamp | how many show that content | |
 //! | `G B` | segment epoch, sequence | citing rows per extent | |
-//! | `G D` | lineage, instant, instant of the operation | a row stopped showing that content | a lineage's lie together |
-//! | `G E` | segment epoch, sequence, instant | a row stopped citing that segment | a segment's lie together |
+//! | `G D` | lineage, timestamp, timestamp of the operation | a row stopped showing that content | a lineage's lie together |
+//! | `G E` | segment epoch, sequence, timestamp | a row stopped citing that segment | a segment's lie together |
 //! | `G M` | segment epoch, sequence | where a rewritten segment's extents went | |
 //! | `G O` | | below this segment nothing is uncited | one row |
 //! | `G L` | | the newest log object there was when this was committed | one row |
@@ -30,7 +30,7 @@
 //! | `G W` | | what is applied of writers of before | one row |
 //! | `G U` | | below this inode nothing is unborn or provisional | one row |
 //!
-//! Ids and instants are big-endian u64; `~x` is the bitwise inverse, so that newer comes first.
+//! Ids and timestamps are big-endian u64; `~x` is the bitwise inverse, so that newer comes first.
 
 use bytes::Bytes;
 
@@ -67,7 +67,7 @@ impl ParsedKey {
 
 pub(crate) const ENTRY: [u8; 2] = *b"CD";
 pub(crate) const INODE: [u8; 2] = *b"CI";
-pub(crate) const UNSETTLED: [u8; 2] = *b"CU";
+pub(crate) const PROVISIONAL: [u8; 2] = *b"CU";
 pub(crate) const ORPHAN: [u8; 2] = *b"CO";
 pub(crate) const PENDING: [u8; 2] = *b"CP";
 pub(crate) const COUNT: [u8; 2] = *b"GR";
@@ -94,8 +94,8 @@ pub(crate) fn place(ino: Ino) -> Bytes {
     ParsedKey::new(*b"CN").u64(ino.0).done()
 }
 
-pub(crate) fn unsettled(ino: Ino) -> Bytes {
-    ParsedKey::new(UNSETTLED).u64(ino.0).done()
+pub(crate) fn provisional(ino: Ino) -> Bytes {
+    ParsedKey::new(PROVISIONAL).u64(ino.0).done()
 }
 
 pub(crate) fn orphan(ino: Ino) -> Bytes {
@@ -113,11 +113,11 @@ pub(crate) fn trailing_ino(key: &[u8]) -> Option<Ino> {
     Some(Ino(u64::from_be_bytes(raw)))
 }
 
-pub(crate) fn range(cid: u64, range: u64, instant: Timestamp) -> Bytes {
+pub(crate) fn range(cid: u64, range: u64, timestamp: Timestamp) -> Bytes {
     ParsedKey::new(*b"CF")
         .u64(cid)
         .u64(range)
-        .u64(!instant.0)
+        .u64(!timestamp.0)
         .done()
 }
 
@@ -146,11 +146,11 @@ pub(crate) fn lineage(cid: u64) -> Bytes {
     ParsedKey::new(*b"CL").u64(cid).done()
 }
 
-pub(crate) fn cut(cid: u64, instant: Timestamp) -> Bytes {
-    ParsedKey::new(*b"CK").u64(cid).u64(!instant.0).done()
+pub(crate) fn cut(cid: u64, timestamp: Timestamp) -> Bytes {
+    ParsedKey::new(*b"CK").u64(cid).u64(!timestamp.0).done()
 }
 
-/// The instant at the end of a `C F` or `C K` key.
+/// The timestamp at the end of a `C F` or `C K` key.
 pub(crate) fn trailing_instant(key: &[u8]) -> Option<Timestamp> {
     let raw: [u8; 8] = key.get(key.len().checked_sub(8)?..)?.try_into().ok()?;
     Some(Timestamp(!u64::from_be_bytes(raw)))
@@ -165,13 +165,13 @@ pub(crate) fn history(directory: Ino, name: &[u8]) -> Bytes {
         .done()
 }
 
-/// First place of a slot's history whose state began at or before `instant`.
-pub(crate) fn history_at(directory: Ino, name: &[u8], instant: Timestamp) -> Bytes {
+/// First place of a slot's history whose state began at or before `timestamp`.
+pub(crate) fn history_at(directory: Ino, name: &[u8], timestamp: Timestamp) -> Bytes {
     ParsedKey::new(*b"HV")
         .u64(directory.0)
         .bytes(name)
         .bytes(&[0])
-        .u64(!instant.0)
+        .u64(!timestamp.0)
         .done()
 }
 
@@ -180,7 +180,7 @@ pub(crate) fn closed(directory: Ino, name: &[u8], id: VersionId) -> Bytes {
         .u64(directory.0)
         .bytes(name)
         .bytes(&[0])
-        .u64(!id.instant.0)
+        .u64(!id.timestamp.0)
         .u32(id.suffix)
         .done()
 }
@@ -188,16 +188,16 @@ pub(crate) fn closed(directory: Ino, name: &[u8], id: VersionId) -> Bytes {
 /// The version id at the end of an `H V` or `H W` key.
 pub(crate) fn trailing_id(key: &[u8]) -> Option<VersionId> {
     let tail = key.get(key.len().checked_sub(12)?..)?;
-    let instant: [u8; 8] = tail[..8].try_into().ok()?;
+    let timestamp: [u8; 8] = tail[..8].try_into().ok()?;
     let suffix: [u8; 4] = tail[8..].try_into().ok()?;
     Some(VersionId {
-        instant: Timestamp(!u64::from_be_bytes(instant)),
+        timestamp: Timestamp(!u64::from_be_bytes(timestamp)),
         suffix: u32::from_be_bytes(suffix),
     })
 }
 
 /// The directory and name inside an `H V` key.
-pub(crate) fn closed_slot(key: &Bytes) -> Option<(Ino, Bytes)> {
+pub(crate) fn record_slot(key: &Bytes) -> Option<(Ino, Bytes)> {
     let directory = u64::from_be_bytes(key.get(2..10)?.try_into().ok()?);
     let end = key.len().checked_sub(13)?;
     (end >= 10).then(|| (Ino(directory), key.slice(10..end)))
@@ -212,9 +212,9 @@ pub(crate) fn linked_history(ino: Ino) -> Bytes {
     ParsedKey::new(*b"HW").u64(ino.0).done()
 }
 
-/// First place of a hard-linked inode's history whose state began at or before `instant`.
-pub(crate) fn linked_history_at(ino: Ino, instant: Timestamp) -> Bytes {
-    ParsedKey::new(*b"HW").u64(ino.0).u64(!instant.0).done()
+/// First place of a hard-linked inode's history whose state began at or before `timestamp`.
+pub(crate) fn linked_history_at(ino: Ino, timestamp: Timestamp) -> Bytes {
+    ParsedKey::new(*b"HW").u64(ino.0).u64(!timestamp.0).done()
 }
 
 /// How many names an inode had, newest first.
@@ -222,15 +222,15 @@ pub(crate) fn link_counts(ino: Ino) -> Bytes {
     ParsedKey::new(*b"HL").u64(ino.0).done()
 }
 
-/// First place of the link counts of an inode that were made at or before `instant`.
-pub(crate) fn link_count(ino: Ino, instant: Timestamp) -> Bytes {
-    ParsedKey::new(*b"HL").u64(ino.0).u64(!instant.0).done()
+/// First place of the link counts of an inode that were made at or before `timestamp`.
+pub(crate) fn link_count(ino: Ino, timestamp: Timestamp) -> Bytes {
+    ParsedKey::new(*b"HL").u64(ino.0).u64(!timestamp.0).done()
 }
 
 pub(crate) fn linked_closed(ino: Ino, id: VersionId) -> Bytes {
     ParsedKey::new(*b"HW")
         .u64(ino.0)
-        .u64(!id.instant.0)
+        .u64(!id.timestamp.0)
         .u32(id.suffix)
         .done()
 }
@@ -273,11 +273,11 @@ pub(crate) fn interval_name(key: &Bytes) -> Bytes {
     key.slice(27.min(key.len())..)
 }
 
-pub(crate) fn hung(directory: Ino, start: Timestamp) -> Bytes {
+pub(crate) fn directory_location(directory: Ino, start: Timestamp) -> Bytes {
     ParsedKey::new(*b"HN").u64(directory.0).u64(!start.0).done()
 }
 
-pub(crate) fn hangings(directory: Ino) -> Bytes {
+pub(crate) fn directory_locations(directory: Ino) -> Bytes {
     ParsedKey::new(*b"HN").u64(directory.0).done()
 }
 
@@ -296,7 +296,7 @@ pub(crate) fn ended(end: Timestamp, directory: Ino, name: &[u8]) -> Bytes {
 pub(crate) fn count(content: ContentRef) -> Bytes {
     ParsedKey::new(COUNT)
         .u64(content.cid)
-        .u64(content.instant.0)
+        .u64(content.timestamp.0)
         .done()
 }
 
@@ -309,14 +309,14 @@ pub(crate) fn counts(cid: u64) -> Bytes {
 pub(crate) fn counted(key: &[u8]) -> Option<ContentRef> {
     Some(ContentRef {
         cid: word(key, 2)?,
-        instant: Timestamp(word(key, 10)?),
+        timestamp: Timestamp(word(key, 10)?),
     })
 }
 
 pub(crate) fn dropped(content: ContentRef, at: Timestamp) -> Bytes {
     ParsedKey::new(DROPPED)
         .u64(content.cid)
-        .u64(content.instant.0)
+        .u64(content.timestamp.0)
         .u64(at.0)
         .done()
 }
@@ -355,7 +355,7 @@ pub(crate) fn segment(epoch: u64, sequence: u64) -> Bytes {
     ParsedKey::new(SEGMENT).u64(epoch).u64(sequence).done()
 }
 
-pub(crate) fn lowest_unsettled() -> Bytes {
+pub(crate) fn lowest_provisional() -> Bytes {
     Bytes::from_static(b"GU")
 }
 
@@ -365,7 +365,7 @@ pub(crate) fn logged() -> Bytes {
 }
 
 /// The marks of writers of before.
-pub(crate) fn old_marks() -> Bytes {
+pub(crate) fn archived_watermarks() -> Bytes {
     Bytes::from_static(b"GW")
 }
 
@@ -392,7 +392,7 @@ mod tests {
     #[test]
     fn newer_versions_of_a_slot_come_first_and_names_do_not_mix() {
         let id = |i| VersionId {
-            instant: Timestamp(i),
+            timestamp: Timestamp(i),
             suffix: 7,
         };
         let (old, new) = (closed(ROOT_DIR, b"a", id(5)), closed(ROOT_DIR, b"a", id(9)));

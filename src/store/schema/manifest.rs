@@ -155,21 +155,21 @@ const LOOKS: u32 = 3;
 
 /// The identity of a namespace that is to be written; makes one where there is none, unless objects of one are there.
 pub(crate) async fn identity(backend: &Backend, env: &dyn Env) -> Result<Manifest, StoreError> {
-    let mut orphaned = None;
+    let mut unlinked = None;
     for _ in 0..LOOKS {
         if let Some(found) = Manifest::find(backend).await? {
             found.check_alive()?;
             return Ok(found);
         }
-        orphaned = existing_part(backend).await?;
-        if orphaned.is_none() {
+        unlinked = existing_part(backend).await?;
+        if unlinked.is_none() {
             let fresh = Manifest::fresh(env);
             if fresh.make(backend).await? {
                 return Ok(fresh);
             }
         }
     }
-    Err(match orphaned {
+    Err(match unlinked {
         Some(part) => StoreError::Damaged(format!(
             "{0}/namespace.json is missing, though objects lie below {0}/{part}. It is not made anew, because the journals of this \
              namespace are found by the uuid in it. Nothing was changed: put it back from a copy or from the bucket's own versions",

@@ -2,7 +2,7 @@
 //!
 //! Every value is one format byte and a postcard body; an unknown format is refused, never guessed. Merged rows (`C I`, `G R`,
 //! `G B`) use one encoding for values and operands, and their merge is associative and free of order: registers keep
-//! the younger instant, counters add.
+//! the younger timestamp, counters add.
 
 use std::collections::BTreeMap;
 
@@ -99,7 +99,7 @@ pub(crate) enum DentryBody {
     Linked(Stamp),
 }
 
-/// A register: the younger instant wins.
+/// A register: the younger timestamp wins.
 pub(crate) type Register<T> = Option<(Timestamp, T)>;
 
 fn younger<T>(mine: &mut Register<T>, other: Register<T>) {
@@ -124,7 +124,7 @@ pub(crate) struct DirectoryRow {
     /// All names.
     pub(crate) entries: i64,
     /// The unbroken run of removals in it.
-    pub(crate) shed: Register<Option<Box<RemovalBurst>>>,
+    pub(crate) removal_burst: Register<Option<Box<RemovalBurst>>>,
 }
 
 /// Removals in a directory with nothing else between them.
@@ -139,13 +139,13 @@ pub(crate) struct RemovalBurst {
 }
 
 impl DirectoryRow {
-    /// Takes in an operand: registers keep the younger instant, counters add.
+    /// Takes in an operand: registers keep the younger timestamp, counters add.
     pub(crate) fn merge(&mut self, other: Self) {
         younger(&mut self.place, other.place);
         younger(&mut self.mtime, other.mtime);
         younger(&mut self.ctime, other.ctime);
         younger(&mut self.atime, other.atime);
-        younger(&mut self.shed, other.shed);
+        younger(&mut self.removal_burst, other.removal_burst);
         self.generation = self.generation.max(other.generation);
         self.directories += other.directories;
         self.entries += other.entries;
@@ -192,14 +192,14 @@ pub(crate) struct VersionRecord {
     pub(crate) kept: Retained,
 }
 
-/// `H N`: where a directory hung, from the key's instant to `end`.
+/// `H N`: where a directory hung, from the key's timestamp to `end`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DirectoryLocation {
     pub(crate) parent: Ino,
     pub(crate) name: Bytes,
     pub(crate) end: Timestamp,
     /// For a directory that was removed: where the run of removals began that emptied it.
-    pub(crate) shed: Option<Timestamp>,
+    pub(crate) removal_burst: Option<Timestamp>,
     /// The directory's; one that comes back has the next.
     pub(crate) generation: u64,
 }
@@ -250,7 +250,7 @@ impl ExtentSlice {
     }
 }
 
-/// `C F`: a range of a lineage at an instant.
+/// `C F`: a range of a lineage at a timestamp.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum RangeRow {
     /// All the range has; what no piece covers is a hole.
@@ -312,7 +312,7 @@ pub(crate) struct EpochWatermark {
     /// Every operation up to this number.
     pub(crate) upto: u64,
     /// And these beyond it.
-    pub(crate) beyond: Vec<u64>,
+    pub(crate) out_of_order: Vec<u64>,
     /// Ids from this one on were free when that writer came; the largest number where it is not known.
     pub(crate) first_id: u64,
 }
@@ -358,17 +358,17 @@ pub(crate) enum UncitedWait {
 /// `G A`: what the namespace has applied, and its counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AppliedRow {
-    pub(crate) marks: Vec<EpochWatermark>,
+    pub(crate) watermarks: Vec<EpochWatermark>,
     /// Epoch and number of the newest batch.
     pub(crate) batch: (u64, u64),
     /// The newest batch of the writer before that batch's; with it a gap between batches shows.
     pub(crate) before: (u64, u64),
     /// Next inode, lineage and staging number.
     pub(crate) next_id: u64,
-    /// No instant at or below it is given again.
+    /// No timestamp at or below it is given again.
     pub(crate) clock: u64,
-    /// The oldest instant that was not committed when this was.
-    pub(crate) floor: u64,
+    /// The oldest timestamp that was not committed when this was.
+    pub(crate) low_watermark: u64,
     pub(crate) bytes: i64,
     pub(crate) files: i64,
 }
@@ -397,9 +397,9 @@ impl AppliedRow {
     }
 
     pub(crate) fn contains(&self, epoch: u64, number: u64) -> bool {
-        self.marks
+        self.watermarks
             .iter()
-            .any(|m| m.epoch == epoch && (number <= m.upto || m.beyond.contains(&number)))
+            .any(|m| m.epoch == epoch && (number <= m.upto || m.out_of_order.contains(&number)))
     }
 
     /// A writer begins: whoever finds its mark knows that it has been here, and which ids it may have given.
@@ -410,27 +410,31 @@ impl AppliedRow {
 
     fn mark(&mut self, epoch: u64) -> &mut EpochWatermark {
         // The newest is last, and mostly meant.
-        let at = match self.marks.iter().rposition(|m| m.epoch == epoch) {
+        let at = match self.watermarks.iter().rposition(|m| m.epoch == epoch) {
             Some(at) => at,
             None => {
-                self.marks.push(EpochWatermark {
+                self.watermarks.push(EpochWatermark {
                     epoch,
                     upto: 0,
-                    beyond: Vec::new(),
+                    out_of_order: Vec::new(),
                     first_id: u64::MAX,
                 });
-                self.marks.len() - 1
+                self.watermarks.len() - 1
             }
         };
-        &mut self.marks[at]
+        &mut self.watermarks[at]
     }
 
     pub(crate) fn add(&mut self, epoch: u64, number: u64) {
         let mark = self.mark(epoch);
-        mark.beyond.push(number);
-        mark.beyond.sort_unstable();
-        while mark.beyond.first().is_some_and(|n| *n <= mark.upto + 1) {
-            mark.upto = mark.upto.max(mark.beyond.remove(0));
+        mark.out_of_order.push(number);
+        mark.out_of_order.sort_unstable();
+        while mark
+            .out_of_order
+            .first()
+            .is_some_and(|n| *n <= mark.upto + 1)
+        {
+            mark.upto = mark.upto.max(mark.out_of_order.remove(0));
         }
     }
 }
@@ -512,11 +516,11 @@ mod tests {
             applied.add(5, n);
         }
         assert_eq!(
-            applied.marks,
+            applied.watermarks,
             [EpochWatermark {
                 epoch: 5,
                 upto: 4,
-                beyond: vec![7],
+                out_of_order: vec![7],
                 first_id: u64::MAX
             }]
         );

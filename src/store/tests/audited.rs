@@ -133,7 +133,12 @@ async fn counts_that_are_wrong_are_told_by_file_version_and_segment() {
     save(&ns, dir, b"large\n", &[b'1'; 6000]).await;
     ns.drain().await.unwrap();
     let mut batch = crate::meta::Batch::new();
-    let mut all = ns.0.view.rows().scan("C".into().."I".into()).await.unwrap();
+    let mut all =
+        ns.0.index
+            .rows()
+            .scan("C".into().."I".into())
+            .await
+            .unwrap();
     while let Some((key, value)) = all.next().await.unwrap() {
         match key.get(..2) {
             Some(b"GR") => batch.put(key, rows::encode(&7_i64)),

@@ -21,7 +21,7 @@ async fn a_file_is_saved_overwritten_and_found_again_from_the_bucket_alone() {
 async fn the_index_says_how_far_the_log_had_come() {
     let world = World::new("basics-logged");
     let recorded = async |ns: &Namespace| -> Option<(u64, u64)> {
-        ns.0.view.row("G L", &keys::logged()).await.unwrap()
+        ns.0.index.row("G L", &keys::logged()).await.unwrap()
     };
     let mut ns = world.open().await;
     assert_eq!(recorded(&ns).await, None);

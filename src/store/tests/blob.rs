@@ -109,7 +109,7 @@ async fn a_put_is_read_again_and_every_put_is_a_version_with_its_own_metadata() 
         assert_eq!(versions[0].author, author());
         assert_eq!(versions[2].author.process, "nine");
         assert!(versions.is_sorted_by_key(|v| v.id));
-        assert_eq!(versions[0].ended, Some(versions[1].instant));
+        assert_eq!(versions[0].ended, Some(versions[1].timestamp));
         assert_eq!(versions[2].ended, None);
         let held = [b"one".to_vec(), b"two!".to_vec(), b"two!".to_vec()];
         assert_eq!(past(&store, "a/b").await, held.map(Some));
@@ -216,7 +216,7 @@ async fn readers_stay_with_what_they_were_opened_on() {
     let id = store.latest_version_id("k").await.unwrap().unwrap();
     let mut whole = store.get_reader("k", ..).await.unwrap();
     let part = store.get_reader("k", 1_000_000..=1_999_999).await.unwrap();
-    let beyond = store.get_reader("k", 1 << 30..).await.unwrap();
+    let out_of_order = store.get_reader("k", 1 << 30..).await.unwrap();
     let version = store.get_version_reader("k", id, 5..9).await.unwrap();
     assert_eq!(whole.next().await.unwrap().unwrap(), old[..1 << 20]);
     store.put("k", "new", &plain()).await.unwrap();
@@ -231,7 +231,7 @@ async fn readers_stay_with_what_they_were_opened_on() {
     assert!(read == old[1_000_000..2_000_000], "a part of it");
     assert_eq!(version.size(), old.len() as u64);
     assert_eq!(version.rest().await.unwrap(), old[5..9]);
-    assert_eq!(beyond.rest().await.unwrap(), "");
+    assert_eq!(out_of_order.rest().await.unwrap(), "");
     world.end(store).await;
 }
 

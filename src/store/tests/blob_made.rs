@@ -89,7 +89,7 @@ async fn an_import_stands_at_its_own_time_under_its_own_id() {
     };
     let one = import("v-1", "a/k", "one", at(900)).await.unwrap();
     let two = import("v-2", "a/k", "two", at(600)).await.unwrap();
-    assert_eq!((one.instant, two.instant), (at(900), at(600)));
+    assert_eq!((one.timestamp, two.timestamp), (at(900), at(600)));
     store.put("a/k", "three", &plain()).await.unwrap();
     for bad in ["", "a/b", "a.b", ".", "n\0", &"i".repeat(256)] {
         let refused = import(bad, "a/k", "x", at(1)).await;
@@ -118,7 +118,7 @@ async fn an_import_stands_at_its_own_time_under_its_own_id() {
     assert_eq!(ids, [Some("v-1"), Some("v-2"), None]);
     assert_eq!(
         (versions[0].op, versions[0].ended),
-        (Some(Op::Import), Some(two.instant))
+        (Some(Op::Import), Some(two.timestamp))
     );
     assert_eq!(store.imported_version("a/k", "v-2").await.unwrap(), two);
     for (key, id) in [("a/k", "v-9"), ("b", "v-1")] {
@@ -201,7 +201,7 @@ async fn a_put_over_an_open_file_leaves_the_program_its_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_put_answered_is_there_after_a_crash_at_every_step_and_nothing_else() {
     for step in [
-        Failpoint::Seal,
+        Failpoint::Pack,
         Failpoint::Commit,
         Failpoint::Flush,
         Failpoint::Log,
@@ -215,7 +215,7 @@ async fn what_a_put_answered_is_there_after_a_crash_at_every_step_and_nothing_el
             .unwrap();
         store.flush().await.unwrap();
         let ns = store.namespace().clone();
-        halt(&ns, Some(step));
+        set_failpoint(&ns, Some(step));
         acknowledged(&store).await;
         // One that never ends, with a part of it on its way already.
         let mut unplaced = ns.begin(ROOT, &Bytes::from_static(b"never"), &author());

@@ -127,7 +127,7 @@ pub(crate) async fn past(ns: &Namespace, tree: &Tree, steps: impl Iterator<Item 
 }
 
 async fn moment(ns: &Namespace, tree: &Tree, slots: &[Slot], step: usize) {
-    let (past, at) = (&tree.past[step], tree.instants[step]);
+    let (past, at) = (&tree.past[step], tree.timestamps[step]);
     for (id, node) in tree
         .nodes
         .iter()
@@ -197,7 +197,7 @@ async fn versions(ns: &Namespace, tree: &Tree, slot: &Slot) {
         assert!(
             pair[0]
                 .ended
-                .is_some_and(|end| end <= pair[1].version.instant),
+                .is_some_and(|end| end <= pair[1].version.timestamp),
             "{at}: ends: {pair:#?}"
         );
     }
@@ -207,7 +207,7 @@ async fn versions(ns: &Namespace, tree: &Tree, slot: &Slot) {
     for (step, expected) in &expected {
         let at = format!("{at}, shown at step {step}");
         let then = ns
-            .entry_at(directory, &slot.1, tree.instants[*step])
+            .entry_at(directory, &slot.1, tree.timestamps[*step])
             .await
             .unwrap()
             .unwrap();
@@ -216,7 +216,7 @@ async fn versions(ns: &Namespace, tree: &Tree, slot: &Slot) {
             .unwrap_or_else(|| panic!("{at}: not listed in order"));
         assert_eq!(found.ino, tree.nodes[expected.id].ino, "{at}");
         same(&read_past(ns, found).await, &expected.text, &at);
-        for moment in [found.version.instant, tree.instants[*step]] {
+        for moment in [found.version.timestamp, tree.timestamps[*step]] {
             let mut then = ns.entry_at(directory, &slot.1, moment).await.unwrap();
             if let Some(then) = then.as_mut().filter(|e| e.kind == Kind::Directory) {
                 // Its times move on while it stands.
@@ -310,7 +310,7 @@ pub(crate) async fn log_twin(ns: &Namespace, world: &World) {
             let _commit = twin.commit(batch).await.unwrap();
         }
     }
-    let index = ns.0.view.rows();
+    let index = ns.0.index.rows();
     let mut told = twin.scan("C".into().."I".into()).await.unwrap();
     let found = crate::store::check::compare(index.as_ref(), &mut *told, &|_| {}, |_| Ok(())).await;
     let found = found.unwrap();

@@ -14,7 +14,7 @@ async fn an_fsync_after_the_commit_still_waits_for_the_flush() {
     let world = World::new("fsync");
     let ns = world.open().await;
     ns.drain().await.unwrap();
-    halt(&ns, Some(failpoints::Failpoint::Flush));
+    set_failpoint(&ns, Some(failpoints::Failpoint::Flush));
     let ino = save(&ns, ROOT, b"a", b"text").await;
     until(|| ns.0.queue.oldest_without(&[]).is_none()).await;
     let file = ns.file(ino).await.unwrap();
@@ -72,7 +72,7 @@ async fn a_state_released_too_late_does_not_change_the_final_past() {
         .append(Bytes::from_static(b"two"), &author())
         .await
         .unwrap();
-    let fixed = first.fix(&author(), None).await.unwrap().unwrap();
+    let flushed = first.flush(&author(), None).await.unwrap().unwrap();
     second
         .append(Bytes::from_static(b"three"), &author())
         .await
@@ -82,7 +82,7 @@ async fn a_state_released_too_late_does_not_change_the_final_past() {
     world.env.advance(1_000_000);
     assert!(ns.is_final(moment));
     let then = ns.entry_at(ROOT, b"a", moment).await.unwrap().unwrap();
-    first.save(fixed).await.unwrap();
+    first.save(flushed).await.unwrap();
     assert_eq!(
         ns.entry_at(ROOT, b"a", moment)
             .await
@@ -139,7 +139,7 @@ async fn a_linked_file_outlives_the_directory_of_its_first_name() {
     ns.link(ino, ROOT, b"b", &author()).await.unwrap();
     ns.unlink(first, b"a", &author()).await.unwrap();
     ns.rmdir(ROOT, b"d", &author()).await.unwrap();
-    halt(&ns, Some(failpoints::Failpoint::Commit));
+    set_failpoint(&ns, Some(failpoints::Failpoint::Commit));
     ns.rename((ROOT, b"e"), (ROOT, b"f"), RenameMode::Replace, &author())
         .await
         .unwrap();
@@ -164,12 +164,12 @@ async fn a_new_file_flushed_before_an_fsync_keeps_both_states() {
     file.write(2, Bytes::from_static(b"one"), &author())
         .await
         .unwrap();
-    let fixed = file.fix(&author(), None).await.unwrap().unwrap();
+    let flushed = file.flush(&author(), None).await.unwrap().unwrap();
     file.append(Bytes::from_static(b"two"), &author())
         .await
         .unwrap();
     ns.drain().await.unwrap();
-    file.save(fixed).await.unwrap();
+    file.save(flushed).await.unwrap();
     assert_eq!(history(&ns, ROOT, b"a").await, [b"\0\0one"]);
     ns.drain().await.unwrap();
     assert_eq!(history(&ns, ROOT, b"a").await, [b"\0\0one"]);
@@ -184,16 +184,16 @@ async fn a_new_file_flushed_before_an_fsync_keeps_both_states() {
 async fn a_state_the_journal_refused_still_counts_as_dirty() {
     let world = World::new("refused");
     let ns = world.open().await;
-    halt(&ns, Some(failpoints::Failpoint::Seal));
+    set_failpoint(&ns, Some(failpoints::Failpoint::Pack));
     let (_, file) = ns
         .create_open(ROOT, b"a", new_file(), &author())
         .await
         .unwrap();
     let text = Bytes::from(vec![b'x'; 100_000]);
     file.write(0, text, &author()).await.unwrap();
-    let fixed = file.fix(&author(), None).await.unwrap().unwrap();
+    let flushed = file.flush(&author(), None).await.unwrap().unwrap();
     ns.0.health.stop(StoreError::NoSpace);
-    assert!(matches!(file.save(fixed).await, Err(StoreError::NoSpace)));
+    assert!(matches!(file.save(flushed).await, Err(StoreError::NoSpace)));
     assert_eq!(ns.0.budget.used(), 100_000);
     drop(file);
     let _left = world.kill(ns).await;
@@ -205,7 +205,7 @@ async fn a_task_that_panics_ends_everything_that_waits() {
     let ns = world.open().await;
     let ino = save(&ns, ROOT, b"a", b"one").await;
     ns.drain().await.unwrap();
-    halt(&ns, Some(failpoints::Failpoint::Commit));
+    set_failpoint(&ns, Some(failpoints::Failpoint::Commit));
     save(&ns, ROOT, b"a", b"two").await;
     let draining = tokio::spawn({
         let ns = ns.clone();

@@ -87,8 +87,8 @@ async fn a_follower_shows_what_its_writer_has_brought_to_the_bucket() {
     );
     let changes = ns.changes(ROOT, 100).await.unwrap();
     assert_eq!(follower.changes(ROOT, 100).await.unwrap(), changes);
-    assert!(follower.is_final(changes[0]) && !follower.is_final(follower.0.floor()));
-    assert!(follower.now() < follower.0.floor());
+    assert!(follower.is_final(changes[0]) && !follower.is_final(follower.0.low_watermark()));
+    assert!(follower.now() < follower.0.low_watermark());
     for at in changes {
         let (here, there) = (follower.list_at(ROOT, at).await, ns.list_at(ROOT, at).await);
         assert_eq!(here.unwrap(), there.unwrap());
@@ -231,7 +231,7 @@ async fn a_follower_outlives_its_writer_and_follows_the_next() {
     let ns = world.open().await;
     save(&ns, ROOT, b"kept", b"durable").await;
     ns.drain().await.unwrap();
-    halt(&ns, Some(failpoints::Failpoint::Commit));
+    set_failpoint(&ns, Some(failpoints::Failpoint::Commit));
     save(&ns, ROOT, b"late", b"acknowledged").await;
     // The machine of the one that is killed keeps its cache directory.
     world = world.kill(ns).await;

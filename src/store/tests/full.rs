@@ -52,7 +52,7 @@ async fn filled_by(len: usize) {
     };
     let ns = world.open().await;
     save(&ns, ROOT, b"before", b"text").await;
-    halt(&ns, Some(failpoints::Failpoint::Seal));
+    set_failpoint(&ns, Some(failpoints::Failpoint::Pack));
     let (_, file) = ns
         .create_open(ROOT, b"big", new_file(), &author())
         .await
@@ -73,7 +73,7 @@ async fn filled_by(len: usize) {
     ns.0.health.stop(StoreError::Closed);
     ns.0.tasks.stop();
     ns.0.tasks.join().await;
-    let _nobody_sees_it = ns.0.view.writer().unwrap().close().await;
+    let _nobody_sees_it = ns.0.index.writer().unwrap().close().await;
     drop((ns, file));
     let ns = world.open().await;
     assert_eq!(ns.pending().failures, [""; 0]);

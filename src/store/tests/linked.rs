@@ -57,7 +57,7 @@ async fn stop(ns: Namespace) {
     ns.0.health.stop(StoreError::Closed);
     ns.0.tasks.stop();
     ns.0.tasks.join().await;
-    let _nobody_sees_it = ns.0.view.writer().unwrap().close().await;
+    let _nobody_sees_it = ns.0.index.writer().unwrap().close().await;
 }
 
 async fn sound(world: &World, name: &[u8], text: &[u8]) {
@@ -85,11 +85,11 @@ async fn a_large_file_reaches_a_local_bucket_without_a_copy() {
     let disk = tempfile::tempdir().unwrap();
     let world = local(&disk);
     let ns = world.open().await;
-    halt(&ns, Some(failpoints::Failpoint::Seal));
+    set_failpoint(&ns, Some(failpoints::Failpoint::Pack));
     write(&ns, b"big", &text(1)).await;
     let staged = inodes(world.cache.path(), "staging");
     assert_eq!(staged.len(), 3);
-    halt(&ns, None);
+    set_failpoint(&ns, None);
     ns.drain().await.unwrap();
     assert_eq!(inodes(disk.path(), "data"), staged);
     // What comes later goes elsewhere.
@@ -111,12 +111,12 @@ async fn a_large_file_reaches_a_local_bucket_without_a_copy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_around_the_link_loses_nothing() {
     use failpoints::Failpoint;
-    for step in [Failpoint::Seal, Failpoint::Upload, Failpoint::Commit] {
+    for step in [Failpoint::Pack, Failpoint::Upload, Failpoint::Commit] {
         let disk = tempfile::tempdir().unwrap();
         let world = local(&disk);
         let ns = world.open().await;
         ns.drain().await.unwrap();
-        halt(&ns, Some(step));
+        set_failpoint(&ns, Some(step));
         write(&ns, b"big", &text(2)).await;
         let staged = inodes(world.cache.path(), "staging");
         if step == Failpoint::Commit {
@@ -153,10 +153,10 @@ async fn a_bucket_that_refuses_links_gets_copies() {
     let foreign = Path::new("/proc/self/status");
     assert!(world.backend.put_linked("k", foreign, 1).await.is_err());
     let ns = world.open().await;
-    halt(&ns, Some(failpoints::Failpoint::Seal));
+    set_failpoint(&ns, Some(failpoints::Failpoint::Pack));
     write(&ns, b"big", &text(3)).await;
     let staged = inodes(world.cache.path(), "staging");
-    halt(&ns, None);
+    set_failpoint(&ns, None);
     ns.close().await.unwrap();
     let objects = inodes(disk.path(), "data");
     assert!(objects.len() >= 3 && objects.is_disjoint(&staged));

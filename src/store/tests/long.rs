@@ -60,7 +60,7 @@ impl One {
         match dice.roll(8) {
             0..4 => {
                 self.waiting
-                    .extend(self.file.fix(&author(), None).await.unwrap());
+                    .extend(self.file.flush(&author(), None).await.unwrap());
                 "close"
             }
             4 => {
@@ -86,9 +86,9 @@ impl One {
     }
 
     async fn release(&mut self) {
-        if let Some(fixed) = self.waiting.pop_front() {
+        if let Some(flushed) = self.waiting.pop_front() {
             println!("    release");
-            self.file.save(fixed).await.unwrap();
+            self.file.save(flushed).await.unwrap();
         }
     }
 }

@@ -32,7 +32,7 @@ impl Template {
         save(ns, ROOT, b"sample", b"an older text").await;
         save(ns, ROOT, b"sample", b"a newer text").await;
         ns.drain().await.unwrap();
-        let index = ns.0.view.rows();
+        let index = ns.0.index.rows();
         let entry = index.get(&keys::entry(ROOT, b"sample")).await.unwrap();
         let start = keys::history(ROOT, b"sample");
         let mut history = index
@@ -59,7 +59,7 @@ impl Template {
         let name = format!("file {number}");
         let content = |cid| ContentRef {
             cid,
-            instant: self.older.instant,
+            timestamp: self.older.timestamp,
         };
         let (newer, older) = (content(number), content(number + (1 << 40)));
         let mut entry = self.entry.clone();
@@ -76,7 +76,7 @@ impl Template {
         let key = keys::closed(ROOT, name.as_bytes(), self.older);
         batch.put(key, encode(&closed));
         for content in [newer, older] {
-            let key = keys::range(content.cid, 0, content.instant);
+            let key = keys::range(content.cid, 0, content.timestamp);
             batch.put(key, self.range.clone());
             batch.merge(keys::count(content), encode(&1_i64));
         }
@@ -122,7 +122,7 @@ async fn fill(backend: &Backend, template: &Template, files: u64) {
             epoch: store.epoch(),
             first,
             base: LogBase::Before,
-            settled: 0,
+            resolved: 0,
             batches: std::mem::take(&mut batches),
         };
         first = number + 1;

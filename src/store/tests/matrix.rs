@@ -28,10 +28,10 @@ const BEFORE: [Step; 6] = [
 ];
 
 async fn matrix(steps: &[Step]) {
-    let only = [failpoints::Failpoint::Seal, failpoints::Failpoint::Upload].map(Some);
+    let only = [failpoints::Failpoint::Pack, failpoints::Failpoint::Upload].map(Some);
     let before = HALTS.into_iter().flatten().map(Some);
-    for (halt, only) in before.map(|h| (h, false)).chain(only.map(|h| (h, true))) {
-        let mut session = Session::new(World::new("matrix"), halt).await;
+    for (failpoints, only) in before.map(|h| (h, false)).chain(only.map(|h| (h, true))) {
+        let mut session = Session::new(World::new("matrix"), failpoints).await;
         // Old enough for a rename to leave a trace.
         let rest = [Step::Close(0), Step::Drain, Step::Wait(20)];
         for step in BEFORE.iter().chain(&rest) {
@@ -41,7 +41,7 @@ async fn matrix(steps: &[Step]) {
         session.only = only;
         session.hold();
         for (number, step) in steps.iter().enumerate() {
-            println!("halt {halt:?}, only {only}, step {number} {step:?}");
+            println!("failpoint {failpoints:?}, only {only}, step {number} {step:?}");
             assert!(session.take(step).await, "a step that makes no sense");
             session.late |=
                 open(&session.tree) && !matches!(step, Step::Open(..) | Step::Append(..));
@@ -49,7 +49,7 @@ async fn matrix(steps: &[Step]) {
             kept(&session, None).await;
             kept(&session, Some(failpoints::Failpoint::Upload)).await;
             wiped(&session, &settled).await;
-            overtaken(&session, &settled).await;
+            superseded(&session, &settled).await;
         }
         let left = std::mem::replace(&mut session.world, World::new("nobody"));
         drop(left.kill(session.ns.clone()).await);
@@ -72,7 +72,7 @@ async fn as_left(ns: &Namespace, session: &Session, settled: &Tree) {
     let tree = &session.tree;
     let found = live(ns).await;
     let synced = tree.synced.values().max().copied().unwrap_or(0);
-    let last = match session.halt {
+    let last = match session.failpoints {
         // Only the log is missing: everything has been flushed.
         Some(failpoints::Failpoint::Log) if !open(tree) => tree.live.len() - 1,
         _ => synced,
@@ -98,7 +98,7 @@ async fn as_left(ns: &Namespace, session: &Session, settled: &Tree) {
 }
 
 /// Another writer works on the same bucket from another machine; then this one comes back with what it has.
-async fn overtaken(session: &Session, settled: &Tree) {
+async fn superseded(session: &Session, settled: &Tree) {
     println!("    overtaken");
     let world = session.world.fork().await;
     let stranger = World {

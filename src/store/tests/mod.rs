@@ -105,7 +105,7 @@ impl World {
         namespace.0.tasks.stop();
         namespace.0.tasks.join().await;
         let left = self.fork().await;
-        let _nobody_sees_it = namespace.0.view.writer().unwrap().close().await;
+        let _nobody_sees_it = namespace.0.index.writer().unwrap().close().await;
         drop(namespace);
         left
     }
@@ -141,7 +141,7 @@ fn config(cache_dir: PathBuf) -> NamespaceConfig {
         cache_bytes: 0,
         memory_bytes: 32 << 20,
         dirty_bytes_max: 256 << 20,
-        gather: Linger::For(std::time::Duration::from_millis(1)),
+        linger: Linger::For(std::time::Duration::from_millis(1)),
         host: "testhost".to_owned(),
         owner: (0, 0),
         reclaim: GcMode::OnRequest,
@@ -150,8 +150,8 @@ fn config(cache_dir: PathBuf) -> NamespaceConfig {
 }
 
 /// Lets the pipeline go no further than before `step`; `None` lets it go on.
-pub(crate) fn halt(namespace: &Namespace, step: Option<failpoints::Failpoint>) {
-    namespace.0.health.halt.set(step);
+pub(crate) fn set_failpoint(namespace: &Namespace, step: Option<failpoints::Failpoint>) {
+    namespace.0.health.failpoints.set(step);
 }
 
 pub(crate) fn author() -> Author {
@@ -201,8 +201,8 @@ pub(crate) async fn save(ns: &Namespace, dir: Ino, name: &[u8], text: &[u8]) -> 
 
 /// FLUSH and RELEASE of a handle that wrote.
 pub(crate) async fn close(file: &File) {
-    if let Some(fixed) = file.fix(&author(), None).await.unwrap() {
-        file.save(fixed).await.unwrap();
+    if let Some(flushed) = file.flush(&author(), None).await.unwrap() {
+        file.save(flushed).await.unwrap();
     }
 }
 

@@ -82,7 +82,7 @@ async fn case(seed: u64) {
     let halts = [
         None,
         None,
-        Some(failpoints::Failpoint::Seal),
+        Some(failpoints::Failpoint::Pack),
         Some(failpoints::Failpoint::Commit),
         Some(failpoints::Failpoint::Flush),
         Some(failpoints::Failpoint::Log),

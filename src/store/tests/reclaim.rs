@@ -36,7 +36,7 @@ pub(crate) async fn segments(world: &World) -> Vec<String> {
 /// Rows of a table.
 pub(crate) async fn rows_of(ns: &Namespace, table: &'static [u8; 2]) -> usize {
     let range = Bytes::from_static(table)..keys::after(table);
-    let mut scan = ns.0.view.rows().scan(range).await.unwrap();
+    let mut scan = ns.0.index.rows().scan(range).await.unwrap();
     let mut count = 0;
     while scan.next().await.unwrap().is_some() {
         count += 1;
@@ -57,7 +57,7 @@ async fn an_older_version_takes_the_place_of_a_deleted_one() {
         save(&ns, ROOT, b"a", text).await;
     }
     let before = ids(&ns, b"a").await;
-    let at = before[1].instant;
+    let at = before[1].timestamp;
     ns.delete_version(ROOT, b"a", before[1]).await.unwrap();
     assert_eq!(history(&ns, ROOT, b"a").await, [&b"one"[..], b"three"]);
     let then = ns.entry_at(ROOT, b"a", at).await.unwrap().unwrap();
@@ -65,7 +65,7 @@ async fn an_older_version_takes_the_place_of_a_deleted_one() {
     assert_eq!(check::read_past(&ns, &then).await, b"one");
     ns.delete_version(ROOT, b"a", before[0]).await.unwrap();
     assert_eq!(history(&ns, ROOT, b"a").await, [&b"three"[..]]);
-    for at in [before[0].instant, at] {
+    for at in [before[0].timestamp, at] {
         let then = ns.entry_at(ROOT, b"a", at).await.unwrap().unwrap();
         assert_eq!((then.kept, then.attrs.size), (Retained::Nothing, 3));
         let read = ns.read_past(&then, 0, 9).await;
@@ -135,7 +135,11 @@ async fn deleting_the_only_version_removes_the_name() {
     ns.delete_version(ROOT, b"a", id).await.unwrap();
     assert_eq!(content(&ns, ROOT, b"a").await, None);
     assert!(ids(&ns, b"a").await.is_empty());
-    let then = ns.entry_at(ROOT, b"a", id.instant).await.unwrap().unwrap();
+    let then = ns
+        .entry_at(ROOT, b"a", id.timestamp)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(then.kept, Retained::Nothing);
     assert!(ns.names_with_versions(ROOT).await.unwrap().is_empty());
     let done = settle(&ns, &world).await;
@@ -256,11 +260,11 @@ async fn half_dead_segments_are_copied_and_read_from_the_copy() {
     let world = World::new("half");
     let ns = world.open().await;
     let names: Vec<Vec<u8>> = (0..20).map(|n| format!("f{n}").into_bytes()).collect();
-    halt(&ns, Some(failpoints::Failpoint::Seal));
+    set_failpoint(&ns, Some(failpoints::Failpoint::Pack));
     for (fill, name) in names.iter().enumerate() {
         save(&ns, ROOT, name, &bytes(fill as u8 + 1, 30_000)).await;
     }
-    halt(&ns, None);
+    set_failpoint(&ns, None);
     ns.drain().await.unwrap();
     let old = segments(&world).await;
     for name in &names[..15] {

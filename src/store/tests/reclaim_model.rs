@@ -42,7 +42,7 @@ impl Known {
                 let text = check::read_past(ns, &version).await;
                 check::same(&text, &texts[&version.version], at);
                 // A state from before a rename stood under another name.
-                let then = ns.entry_at(ROOT, name, version.version.instant).await;
+                let then = ns.entry_at(ROOT, name, version.version.timestamp).await;
                 if let Some(then) = then.unwrap().filter(|e| e.ino == version.ino) {
                     assert_eq!(then.version, version.version, "{at}");
                 }
@@ -158,7 +158,7 @@ async fn finish(ns: &Namespace, world: &World, known: &Known, at: &str) {
     for object in world.backend().list("data").await.unwrap() {
         let id = SegmentId::from_key(&object.key).unwrap();
         let key = keys::segment(id.epoch, id.sequence);
-        let row: Option<rows::SegmentRow> = ns.0.view.row("G B", &key).await.unwrap();
+        let row: Option<rows::SegmentRow> = ns.0.index.row("G B", &key).await.unwrap();
         let modified = object.modified_ns;
         let Some(row) = row else {
             // An orphan of a crash, by the machine's clock, waits for the grace period.
@@ -176,7 +176,7 @@ async fn finish(ns: &Namespace, world: &World, known: &Known, at: &str) {
         );
     }
     let from = Bytes::from_static(&keys::DROPPED);
-    let left = ns.0.view.keys(from.clone(), keys::after(&from)).await;
+    let left = ns.0.index.keys(from.clone(), keys::after(&from)).await;
     assert!(left.unwrap().is_empty(), "{at}: contents to be looked at");
 }
 
@@ -194,7 +194,7 @@ async fn case(seed: u64) {
                 failpoints::Failpoint::Flush,
                 failpoints::Failpoint::Log,
             ];
-            halt(&ns, Some(halts[dice.roll(3)]));
+            set_failpoint(&ns, Some(halts[dice.roll(3)]));
             for more in 0..3 {
                 step(&ns, &mut dice, &mut known, 100 + number + more).await;
             }

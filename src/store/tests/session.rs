@@ -3,6 +3,7 @@
 use super::tree::{Fix, Id, Slot, Tree};
 use super::*;
 use crate::store::commit::queue::Operation;
+use crate::store::model::failpoints::Failpoint;
 
 /// One call of a program. Paths lead from the root, `/` between names; handles have numbers.
 #[derive(Clone, Debug)]
@@ -44,7 +45,7 @@ pub(crate) enum Step {
 struct Handle {
     id: Id,
     file: Arc<File>,
-    fixed: Option<(PendingFlush, Fix)>,
+    flushed: Option<(PendingFlush, Fix)>,
 }
 
 /// A namespace, its model, and the handles a program has in it.
@@ -55,7 +56,7 @@ pub(crate) struct Session {
     handles: Vec<Option<Handle>>,
     fill: u8,
     /// Where the pipeline is halted between the steps.
-    pub(crate) halt: Option<failpoints::Failpoint>,
+    pub(crate) failpoints: Option<Failpoint>,
     /// What need not come to the halt goes on.
     pub(crate) only: bool,
     /// A name changed while the file was open: what the bucket then has is a state that only showed what was not saved.
@@ -63,9 +64,9 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) async fn new(world: World, halt: Option<failpoints::Failpoint>) -> Self {
+    pub(crate) async fn new(world: World, failpoints: Option<Failpoint>) -> Self {
         let ns = world.open().await;
-        super::halt(&ns, halt);
+        set_failpoint(&ns, failpoints);
         let tree = Tree::new(ns.now());
         let handles = std::iter::repeat_with(|| None).take(8).collect();
         Self {
@@ -74,16 +75,16 @@ impl Session {
             tree,
             handles,
             fill: 0,
-            halt,
+            failpoints,
             only: false,
             late: false,
         }
     }
 
     pub(crate) fn hold(&self) {
-        match self.halt {
-            Some(step) if self.only => self.ns.0.health.halt.set_only(step),
-            halt => super::halt(&self.ns, halt),
+        match self.failpoints {
+            Some(step) if self.only => self.ns.0.health.failpoints.set_only(step),
+            failpoints => set_failpoint(&self.ns, failpoints),
         }
     }
 
@@ -137,7 +138,7 @@ impl Session {
                 self.handles[at] = Some(Handle {
                     id,
                     file,
-                    fixed: None,
+                    flushed: None,
                 });
                 true
             }
@@ -193,7 +194,7 @@ impl Session {
         }
         let file = self.ns.file(self.ino(id)).await.unwrap();
         let source = file.clone_source(&author()).await.unwrap().unwrap();
-        self.tree.provide(id);
+        self.tree.write_back(id);
         self.paste(at, &source, &text, range).await
     }
 
@@ -247,9 +248,9 @@ impl Session {
                 let Some(h) = self.handles[at].take() else {
                     return false;
                 };
-                if let Some((fixed, fix)) = h.fixed {
-                    h.file.save(fixed).await.unwrap();
-                    self.tree.save(h.id, &fix);
+                if let Some((flushed, flush)) = h.flushed {
+                    h.file.save(flushed).await.unwrap();
+                    self.tree.save(h.id, &flush);
                 }
                 true
             }
@@ -257,10 +258,10 @@ impl Session {
                 let Some(h) = &self.handles[at] else {
                     return false;
                 };
-                halt(&self.ns, None);
+                set_failpoint(&self.ns, None);
                 h.file.sync(&author()).await.unwrap();
                 self.hold();
-                self.tree.provide(h.id);
+                self.tree.write_back(h.id);
                 self.tree.synced(h.id);
                 true
             }
@@ -274,8 +275,8 @@ impl Session {
                     .await
                     .unwrap();
                 self.tree.truncate(id, len);
-                if let Some(fix) = self.tree.fix(id, None) {
-                    self.tree.save(id, &fix);
+                if let Some(flush) = self.tree.flush(id, None) {
+                    self.tree.save(id, &flush);
                 }
                 true
             }
@@ -284,7 +285,7 @@ impl Session {
                 true
             }
             Step::Drain => {
-                halt(&self.ns, None);
+                set_failpoint(&self.ns, None);
                 self.ns.drain().await.unwrap();
                 self.hold();
                 self.tree.drained();
@@ -308,7 +309,7 @@ impl Session {
             result = file.sync(&author) => { result.unwrap(); true }
             () = clean(&file) => false,
         };
-        self.tree.provide(id);
+        self.tree.write_back(id);
         if answered {
             self.tree.synced(id);
         }
@@ -333,7 +334,7 @@ impl Session {
         self.handles[at] = Some(Handle {
             id,
             file,
-            fixed: None,
+            flushed: None,
         });
         true
     }
@@ -357,11 +358,11 @@ impl Session {
         let Some(h) = &mut self.handles[at] else {
             return false;
         };
-        let (old, old_fix) = h.fixed.take().unzip();
-        let fixed = h.file.fix(&author(), old).await.unwrap();
-        let fix = self.tree.fix(h.id, old_fix);
-        assert_eq!(fixed.is_some(), fix.is_some(), "a state to fix");
-        h.fixed = fixed.zip(fix);
+        let (old, old_fix) = h.flushed.take().unzip();
+        let flushed = h.file.flush(&author(), old).await.unwrap();
+        let flush = self.tree.flush(h.id, old_fix);
+        assert_eq!(flushed.is_some(), flush.is_some(), "a state to fix");
+        h.flushed = flushed.zip(flush);
         true
     }
 
@@ -547,7 +548,7 @@ impl Session {
                 let needed = shared.queue.needed_by(o.order);
                 needed
                     .iter()
-                    .any(|n| n.content.as_ref().is_some_and(|c| !c.is_sealed()))
+                    .any(|n| n.content.as_ref().is_some_and(|c| !c.is_uploaded()))
             };
             let free: Vec<_> = shared
                 .queue
@@ -557,19 +558,19 @@ impl Session {
                 .collect();
             return shared.bring(&free).await.unwrap();
         }
-        match self.halt {
-            Some(failpoints::Failpoint::Seal | failpoints::Failpoint::Upload) => {}
-            Some(failpoints::Failpoint::Commit) => {
-                while !shared.queue.unsealed().is_empty() {
+        match self.failpoints {
+            Some(Failpoint::Pack | Failpoint::Upload) => {}
+            Some(Failpoint::Commit) => {
+                while !shared.queue.not_uploaded().is_empty() {
                     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
                 }
             }
-            Some(failpoints::Failpoint::Flush) => {
+            Some(Failpoint::Flush) => {
                 while shared.queue.oldest_without(&[]).is_some() {
                     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
                 }
             }
-            Some(failpoints::Failpoint::Log) => shared.bring(&shared.queue.all()).await.unwrap(),
+            Some(Failpoint::Log) => shared.bring(&shared.queue.all()).await.unwrap(),
             None => {}
         }
     }
@@ -588,7 +589,7 @@ impl Session {
 
 /// Waits until the queue has all that was written.
 async fn clean(file: &File) {
-    while file.lock().await.unwrap().leaf().unwrap().is_dirty() {
+    while file.lock().await.unwrap().file().unwrap().is_dirty() {
         tokio::task::yield_now().await;
     }
 }

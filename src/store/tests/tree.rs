@@ -1,4 +1,4 @@
-//! A plain model of the namespace: what is live, and what every instant of the past showed, in memory and without a store.
+//! A plain model of the namespace: what is live, and what every timestamp of the past showed, in memory and without a store.
 //!
 //! Times are numbers of steps. The past is one map per step; what becomes known later (a fixed state is a version from its fix on, a name
 //! was one in passing) is put right in all maps it concerns.
@@ -14,7 +14,7 @@ pub(crate) type Slot = (Id, Vec<u8>);
 type Text = Arc<Vec<u8>>;
 
 /// Versions of names that leave by a rename within so many nanoseconds are in no list.
-const TRACELESS: u64 = 10_000_000_000;
+const TRANSIENT_MAX: u64 = 10_000_000_000;
 const NEVER: usize = usize::MAX;
 
 /// What a name shows in the past; `version` differs for different versions of a name.
@@ -59,7 +59,7 @@ pub(crate) struct Node {
     last: usize,
     seq: u64,
     settled: u64,
-    fixes: Vec<Fix>,
+    flushes: Vec<Fix>,
 }
 
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ pub(crate) struct Tree {
     pub(crate) past: Vec<BTreeMap<Slot, Shown>>,
     /// What was live at each step.
     pub(crate) live: Vec<BTreeMap<Slot, (Id, Text)>>,
-    pub(crate) instants: Vec<Timestamp>,
+    pub(crate) timestamps: Vec<Timestamp>,
     /// From when on a slot is in the bucket.
     pub(crate) synced: BTreeMap<Slot, usize>,
     counter: u64,
@@ -102,7 +102,7 @@ impl Tree {
             gone: BTreeMap::new(),
             past: Vec::new(),
             live: Vec::new(),
-            instants: Vec::new(),
+            timestamps: Vec::new(),
             synced: BTreeMap::new(),
             counter: 0,
         };
@@ -141,7 +141,7 @@ impl Tree {
             last: 0,
             seq: 0,
             settled: 0,
-            fixes: Vec::new(),
+            flushes: Vec::new(),
         });
         self.nodes.len() - 1
     }
@@ -162,7 +162,7 @@ impl Tree {
         });
         let live = live.collect();
         self.live.push(live);
-        self.instants.push(now);
+        self.timestamps.push(now);
     }
 
     fn shown(&self, entry: &Entry) -> Option<Shown> {
@@ -246,23 +246,23 @@ impl Tree {
 
     // ---- states
 
-    pub(crate) fn fix(&mut self, id: Id, replaces: Option<Fix>) -> Option<Fix> {
+    pub(crate) fn flush(&mut self, id: Id, replaces: Option<Fix>) -> Option<Fix> {
         let (step, number) = (self.now(), self.next());
         let node = &mut self.nodes[id];
         if node.names == 0 {
             return None;
         }
-        let last = node.fixes.last().map_or(0, |f| f.seq);
+        let last = node.flushes.last().map_or(0, |f| f.seq);
         let unfixed = node.seq > last.max(node.settled);
-        if !unfixed && (node.state == State::Version || !node.fixes.is_empty()) {
-            return replaces.or_else(|| node.fixes.last().cloned());
+        if !unfixed && (node.state == State::Version || !node.flushes.is_empty()) {
+            return replaces.or_else(|| node.flushes.last().cloned());
         }
         if let Some(old) = replaces {
-            node.fixes.retain(|f| f.number != old.number);
+            node.flushes.retain(|f| f.number != old.number);
         }
         let text = Arc::new(node.text.clone());
         let journaled = node.seq > node.settled;
-        let fix = Fix {
+        let flush = Fix {
             number,
             step,
             seq: node.seq,
@@ -270,44 +270,44 @@ impl Tree {
             lapsed: false,
             journaled,
         };
-        node.fixes.push(fix.clone());
-        Some(fix)
+        node.flushes.push(flush.clone());
+        Some(flush)
     }
 
     pub(crate) fn save(&mut self, id: Id, upto: &Fix) {
-        while let Some(fix) = self.nodes[id]
-            .fixes
+        while let Some(flush) = self.nodes[id]
+            .flushes
             .first()
             .filter(|f| f.number <= upto.number)
             .cloned()
         {
             if self.nodes[id].names > 0 {
-                self.save_fix(id, &fix);
+                self.save_flush(id, &flush);
             }
-            self.nodes[id].fixes.retain(|f| f.number != fix.number);
+            self.nodes[id].flushes.retain(|f| f.number != flush.number);
         }
     }
 
     fn save_all(&mut self, id: Id) {
-        if let Some(last) = self.nodes[id].fixes.last().cloned() {
+        if let Some(last) = self.nodes[id].flushes.last().cloned() {
             self.save(id, &last);
         }
     }
 
-    fn save_fix(&mut self, id: Id, fix: &Fix) {
-        let from = if fix.lapsed || self.nodes[id].last > fix.step {
+    fn save_flush(&mut self, id: Id, flush: &Fix) {
+        let from = if flush.lapsed || self.nodes[id].last > flush.step {
             self.now()
         } else {
-            fix.step
+            flush.step
         };
-        let behind = fix.seq < self.nodes[id].settled;
+        let behind = flush.seq < self.nodes[id].settled;
         if !behind {
             let node = &mut self.nodes[id];
-            node.settled = fix.seq;
+            node.settled = flush.seq;
             let equal = node
                 .version
                 .as_ref()
-                .is_some_and(|(_, text)| *text == fix.text);
+                .is_some_and(|(_, text)| *text == flush.text);
             if node.state == State::Version && equal {
                 return;
             }
@@ -315,7 +315,7 @@ impl Tree {
         } else {
             self.nodes[id].state = State::Provisional;
         }
-        self.become_version(id, Arc::clone(&fix.text), from);
+        self.become_version(id, Arc::clone(&flush.text), from);
     }
 
     fn become_version(&mut self, id: Id, text: Text, from: usize) {
@@ -337,7 +337,7 @@ impl Tree {
     }
 
     /// fsync: the state becomes provisional, and is in the bucket.
-    pub(crate) fn provide(&mut self, id: Id) {
+    pub(crate) fn write_back(&mut self, id: Id) {
         let node = &mut self.nodes[id];
         if node.names == 0 || node.seq <= node.settled {
             return;
@@ -357,11 +357,11 @@ impl Tree {
 
     pub(crate) fn drained(&mut self) {
         for id in 0..self.nodes.len() {
-            let waits = self.is_dirty(id) || !self.nodes[id].fixes.is_empty();
+            let waits = self.is_dirty(id) || !self.nodes[id].flushes.is_empty();
             if waits && !self.is_directory(id) {
-                self.provide(id);
-                for fix in &mut self.nodes[id].fixes {
-                    fix.lapsed = true;
+                self.write_back(id);
+                for flush in &mut self.nodes[id].flushes {
+                    flush.lapsed = true;
                 }
             }
         }
@@ -373,13 +373,13 @@ impl Tree {
             if self.is_directory(id) || self.nodes[id].names == 0 {
                 continue;
             }
-            let fixes = std::mem::take(&mut self.nodes[id].fixes);
-            for fix in fixes.iter().filter(|f| f.journaled) {
-                let fix = Fix {
+            let flushes = std::mem::take(&mut self.nodes[id].flushes);
+            for flush in flushes.iter().filter(|f| f.journaled) {
+                let flush = Fix {
                     lapsed: false,
-                    ..fix.clone()
+                    ..flush.clone()
                 };
-                self.save_fix(id, &fix);
+                self.save_flush(id, &flush);
             }
             let step = self.now();
             let node = &mut self.nodes[id];
@@ -403,10 +403,10 @@ impl Tree {
 
     fn is_young(&self, since: usize) -> bool {
         let (last, since) = (
-            self.instants[self.instants.len() - 1],
-            self.instants[since.min(self.instants.len() - 1)],
+            self.timestamps[self.timestamps.len() - 1],
+            self.timestamps[since.min(self.timestamps.len() - 1)],
         );
-        last.0 - since.0 < TRACELESS
+        last.0 - since.0 < TRANSIENT_MAX
     }
 
     /// The versions a name should list, oldest first, and a step at which each was shown.

@@ -26,7 +26,7 @@ async fn crashed(name: &str) -> World {
     let ns = world.open().await;
     save(&ns, ROOT, b"a", &bytes(1)).await;
     ns.drain().await.unwrap();
-    halt(&ns, Some(failpoints::Failpoint::Commit));
+    set_failpoint(&ns, Some(failpoints::Failpoint::Commit));
     save(&ns, ROOT, b"b", &bytes(2)).await;
     while segments(&world).await.len() < 2 {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -99,7 +99,7 @@ async fn without_a_row(name: &str) -> (World, String) {
     let id = SegmentId::from_key(&key).unwrap();
     let mut batch = Batch::new();
     batch.delete(keys::segment(id.epoch, id.sequence));
-    let _commit = ns.0.view.writer().unwrap().commit(batch).await.unwrap();
+    let _commit = ns.0.index.writer().unwrap().commit(batch).await.unwrap();
     leave(ns).await;
     (world, key)
 }

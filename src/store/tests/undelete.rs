@@ -161,7 +161,7 @@ async fn a_removed_file_comes_back_under_another_name_with_its_history() {
     let ns = world.open().await;
     save(&ns, ROOT, b"a", b"one").await;
     let old = save(&ns, ROOT, b"a", b"two").await;
-    let stood = ns.now();
+    let version = ns.now();
     ns.unlink(ROOT, b"a", &author()).await.unwrap();
     let between = ns.now();
     assert_eq!(deleted(&ns, ROOT).await, ["a"]);
@@ -184,7 +184,7 @@ async fn a_removed_file_comes_back_under_another_name_with_its_history() {
     let last = ns.versions(ROOT, b"b").await.unwrap().pop().unwrap();
     assert_eq!(&last.renamed_from.unwrap().name[..], b"a");
     for (name, at, there) in [
-        (b"a", stood, true),
+        (b"a", version, true),
         (b"a", between, false),
         (b"b", between, false),
     ] {
@@ -264,7 +264,7 @@ async fn a_tree_comes_back_as_it_was_and_its_past_stays() {
     let ns = world.open().await;
     let top = plant(&world, &ns).await;
     let inner = ns.lookup(top, b"d1").await.unwrap().unwrap();
-    let (before, stood, usage) = (live(&ns, ROOT).await, ns.now(), ns.usage());
+    let (before, version, usage) = (live(&ns, ROOT).await, ns.now(), ns.usage());
     remove(&ns, ROOT, b"top").await;
     let between = ns.now();
     let removed = ns.deleted_tree_at(ROOT, b"top").await.unwrap().unwrap();
@@ -290,7 +290,7 @@ async fn a_tree_comes_back_as_it_was_and_its_past_stays() {
     let again = ns.lookup(top, b"d1").await.unwrap().unwrap();
     assert_eq!((again.ino, again.generation), (inner.ino, 1));
     assert_eq!(again.nlink, inner.nlink);
-    assert_eq!(past(&ns, ROOT, stood).await, before);
+    assert_eq!(past(&ns, ROOT, version).await, before);
     assert_eq!(past(&ns, ROOT, between).await, Tree::new());
     assert_eq!(past(&ns, ROOT, ns.now()).await, renamed);
     assert_eq!(
@@ -310,7 +310,7 @@ async fn a_tree_comes_back_as_it_was_and_its_past_stays() {
     assert_eq!(content(&ns, inner.ino, b"f2").await.unwrap(), b"changed");
     ns.drain().await.unwrap();
     log_twin(&ns, &world).await;
-    assert_eq!(past(&ns, ROOT, stood).await, before);
+    assert_eq!(past(&ns, ROOT, version).await, before);
 }
 
 #[tokio::test]
@@ -363,7 +363,7 @@ async fn what_has_the_new_name_is_treated_as_by_a_rename() {
     let gone = make(&ns, ROOT, b"gone", Kind::Directory).await;
     make(&ns, gone, b"z", Kind::Directory).await;
     remove(&ns, ROOT, b"gone").await;
-    let max = &ns.0.undeletes.entries_max;
+    let max = &ns.0.restore_lock.entries_max;
     for entries_max in [100, 0] {
         max.store(entries_max, Ordering::Relaxed);
         for (from, to, error) in [
@@ -384,7 +384,7 @@ async fn what_has_the_new_name_is_treated_as_by_a_rename() {
         )
         .await;
     assert!(matches!(kept, Err(StoreError::Exists)));
-    let stood = ns.now();
+    let version = ns.now();
     let replaced = ns
         .undelete(
             (ROOT, b"file"),
@@ -398,7 +398,7 @@ async fn what_has_the_new_name_is_treated_as_by_a_rename() {
         .unwrap();
     assert_eq!(replaced.stat.nlink, 0);
     assert_eq!(history(&ns, ROOT, b"held").await, [b"held", b"file"]);
-    let then = ns.entry_at(ROOT, b"held", stood).await.unwrap().unwrap();
+    let then = ns.entry_at(ROOT, b"held", version).await.unwrap().unwrap();
     assert_eq!(read_past(&ns, &then).await, b"held");
     ns.unlink(full, b"y", &author()).await.unwrap();
     bring(&ns, (ROOT, "gone"), (ROOT, "full")).await.unwrap();
@@ -494,7 +494,7 @@ async fn who_waits_for_something_in_a_tree_waits_for_all_of_it() {
     for entries_max in [1000, 3] {
         let world = World::new("undelete-sync");
         let ns = world.open().await;
-        ns.0.undeletes
+        ns.0.restore_lock
             .entries_max
             .store(entries_max, Ordering::Relaxed);
         let top = plant(&world, &ns).await;

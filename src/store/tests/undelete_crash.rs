@@ -18,7 +18,7 @@ async fn crashed(world: &World) -> Vec<(&'static str, World)> {
 async fn end(ns: Namespace) {
     ns.0.health.stop(StoreError::Closed);
     ns.0.tasks.stop();
-    ns.0.view.writer().unwrap().close().await.unwrap();
+    ns.0.index.writer().unwrap().close().await.unwrap();
 }
 
 async fn rest() {
@@ -28,7 +28,7 @@ async fn rest() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_leaves_the_tree_removed_or_back() {
     let halts = [
-        Some(failpoints::Failpoint::Seal),
+        Some(failpoints::Failpoint::Pack),
         Some(failpoints::Failpoint::Commit),
         Some(failpoints::Failpoint::Flush),
         None,
@@ -37,12 +37,12 @@ async fn a_crash_leaves_the_tree_removed_or_back() {
         println!("halted {halted:?}, batches of {entries_max}");
         let world = World::new("undelete-crash");
         let ns = world.open().await;
-        ns.0.undeletes
+        ns.0.restore_lock
             .entries_max
             .store(entries_max, Ordering::Relaxed);
         plant(&world, &ns).await;
-        let (before, stood) = (live(&ns, ROOT).await, ns.now());
-        halt(&ns, halted);
+        let (before, version) = (live(&ns, ROOT).await, ns.now());
+        set_failpoint(&ns, halted);
         remove(&ns, ROOT, b"top").await;
         bring(&ns, (ROOT, "top"), (ROOT, "top")).await.unwrap();
         assert_eq!(live(&ns, ROOT).await, before);
@@ -54,7 +54,7 @@ async fn a_crash_leaves_the_tree_removed_or_back() {
             let ns = left.open().await;
             if cache == "kept" || halted.is_none() {
                 assert_eq!(live(&ns, ROOT).await, before, "{cache}");
-                assert_eq!(past(&ns, ROOT, stood).await, before, "{cache}");
+                assert_eq!(past(&ns, ROOT, version).await, before, "{cache}");
             }
             ns.drain().await.unwrap();
             log_twin(&ns, &left).await;
@@ -94,7 +94,7 @@ async fn a_crash_before_the_last_batch_leaves_nothing() {
             assert_eq!(names(&ns, ROOT).await.len(), 0);
             ns.drain().await.unwrap();
             log_twin(&ns, &left).await;
-            let rows = ns.0.view.scan(
+            let rows = ns.0.index.scan(
                 Bytes::from_static(&keys::PENDING),
                 keys::after(&keys::PENDING),
                 9,
@@ -120,7 +120,7 @@ async fn a_crash_before_the_last_batch_leaves_nothing() {
 async fn many(entries: usize, entries_max: usize) {
     let world = World::new("undelete-many");
     let ns = world.open().await;
-    ns.0.undeletes
+    ns.0.restore_lock
         .entries_max
         .store(entries_max, Ordering::Relaxed);
     let top = make(&ns, ROOT, b"top", Kind::Directory).await;

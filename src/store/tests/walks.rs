@@ -4,7 +4,7 @@ use super::session::{Session, Step};
 use super::*;
 
 pub(super) const HALTS: [Option<failpoints::Failpoint>; 6] = [
-    Some(failpoints::Failpoint::Seal),
+    Some(failpoints::Failpoint::Pack),
     Some(failpoints::Failpoint::Upload),
     Some(failpoints::Failpoint::Commit),
     Some(failpoints::Failpoint::Flush),
@@ -14,12 +14,12 @@ pub(super) const HALTS: [Option<failpoints::Failpoint>; 6] = [
 
 /// Takes the steps at every halt, with every crash after each.
 async fn walk(name: &str, steps: &[Step]) {
-    for halt in HALTS {
-        let mut session = Session::new(World::new(name), halt).await;
+    for failpoints in HALTS {
+        let mut session = Session::new(World::new(name), failpoints).await;
         for (number, step) in steps.iter().enumerate() {
-            println!("{name}: halt {halt:?}, step {number} {step:?}");
+            println!("{name}: failpoint {failpoints:?}, step {number} {step:?}");
             assert!(session.take(step).await, "the walk leads nowhere");
-            if halt.is_none() {
+            if failpoints.is_none() {
                 assert!(session.take(&Step::Drain).await);
             }
             session.rest().await;
@@ -37,8 +37,8 @@ async fn walk(name: &str, steps: &[Step]) {
 async fn crashes(session: &Session) {
     check::live(&session.ns, &session.tree).await;
     kept(session, None).await;
-    if session.halt.is_some() {
-        kept(session, Some(failpoints::Failpoint::Seal)).await;
+    if session.failpoints.is_some() {
+        kept(session, Some(failpoints::Failpoint::Pack)).await;
         kept(session, Some(failpoints::Failpoint::Commit)).await;
     }
     wiped(session).await;
@@ -50,7 +50,7 @@ pub(super) async fn kept(session: &Session, again: Option<failpoints::Failpoint>
     let mut world = session.world.fork().await;
     if again.is_some() {
         let ns = world.open().await;
-        halt(&ns, again);
+        set_failpoint(&ns, again);
         world = world.kill(ns).await;
     }
     let ns = world.open().await;
@@ -81,7 +81,7 @@ pub(super) async fn wiped(session: &Session) {
     world.wipe();
     let ns = world.open().await;
     let mut tree = session.tree.clone();
-    if session.halt.is_none() {
+    if session.failpoints.is_none() {
         tree.recover();
         tree.step(ns.now());
         check::live(&ns, &tree).await;
@@ -97,7 +97,7 @@ pub(super) async fn wiped(session: &Session) {
 pub(super) async fn end(world: World, ns: Namespace) {
     ns.0.health.stop(StoreError::Closed);
     ns.0.tasks.stop();
-    ns.0.view.writer().unwrap().close().await.unwrap();
+    ns.0.index.writer().unwrap().close().await.unwrap();
     drop(world);
 }
 
@@ -259,8 +259,8 @@ async fn a_directory_moved_removed_and_made_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_behind_one_whose_staging_file_is_gone() {
     use Step::*;
-    for halt in HALTS {
-        let mut session = Session::new(World::new("staged"), halt).await;
+    for failpoints in HALTS {
+        let mut session = Session::new(World::new("staged"), failpoints).await;
         for step in [
             Create(0, "e"),
             Write(0, 13, 19),

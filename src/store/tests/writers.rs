@@ -49,7 +49,7 @@ async fn told(ns: &Namespace, dir: Ino, name: &[u8]) -> Vec<(Op, Vec<u8>)> {
     for version in ns.versions(dir, name).await.unwrap() {
         let bytes = ns.read_past(&version, 0, u32::MAX).await.unwrap();
         let then = ns
-            .entry_at(dir, name, version.version.instant)
+            .entry_at(dir, name, version.version.timestamp)
             .await
             .unwrap();
         let stamp = then.map(|then| then.version);
@@ -80,7 +80,7 @@ async fn sound(world: &World, ns: Namespace) {
 
 /// A machine with `saved` in the bucket that then acknowledges what `work` does and dies, and its namespace taken meanwhile by
 /// another that does `other`.
-async fn overtaken<A, B>(
+async fn superseded<A, B>(
     name: &str,
     work: impl FnOnce(Namespace) -> A,
     other: impl FnOnce(Namespace) -> B,
@@ -98,7 +98,7 @@ where
         .await
         .unwrap();
     ns.drain().await.unwrap();
-    halt(&ns, Some(failpoints::Failpoint::Seal));
+    set_failpoint(&ns, Some(failpoints::Failpoint::Pack));
     work(ns.clone()).await;
     let left = world.kill(ns).await;
     let beside = left.beside();
@@ -119,7 +119,7 @@ async fn find(ns: &Namespace, parent: Ino, name: &[u8]) -> Ino {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledged_saves_come_back_behind_what_the_other_writer_left() {
-    let left = overtaken(
+    let left = superseded(
         "behind",
         |ns| async move {
             save(&ns, ROOT, b"f", b"two").await;
@@ -149,7 +149,7 @@ async fn acknowledged_saves_come_back_behind_what_the_other_writer_left() {
     );
     for version in ns.versions(ROOT, b"f").await.unwrap() {
         let late = matches!(version.op, Op::Conflict | Op::Restore);
-        assert_eq!(late, version.version.instant.0 > before, "{version:?}");
+        assert_eq!(late, version.version.timestamp.0 > before, "{version:?}");
         assert_eq!(version.author, author());
     }
     let told = ns.conflicts();
@@ -171,7 +171,7 @@ async fn writes_into_one_large_file_are_not_mixed() {
             close(&file).await;
         }
     };
-    let left = overtaken(
+    let left = superseded(
         "large",
         |ns| async move {
             at(50_000, b'x')(ns.clone()).await;
@@ -206,7 +206,7 @@ async fn writes_into_one_large_file_are_not_mixed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_and_numbers_that_only_one_writer_knew_do_not_meet_the_other_ones() {
-    let left = overtaken(
+    let left = superseded(
         "numbers",
         |ns| async move {
             let new = dir(&ns, ROOT, b"new").await;
@@ -265,7 +265,7 @@ async fn names_and_numbers_that_only_one_writer_knew_do_not_meet_the_other_ones(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_other_writer_removed_replaced_or_linked_keeps_its_versions() {
-    let left = overtaken(
+    let left = superseded(
         "removed",
         |ns| async move {
             let d = find(&ns, ROOT, b"d").await;
@@ -319,7 +319,7 @@ async fn what_the_other_writer_removed_replaced_or_linked_keeps_its_versions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_comes_back_under_the_name_it_was_given_last() {
-    let left = overtaken(
+    let left = superseded(
         "renamed",
         |ns| async move {
             save(&ns, ROOT, b"f", b"under f").await;
@@ -345,7 +345,7 @@ async fn a_state_comes_back_under_the_name_it_was_given_last() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_of_a_linked_file_comes_back_under_one_of_its_names() {
-    let left = overtaken(
+    let left = superseded(
         "linked",
         |ns| async move {
             let f = find(&ns, ROOT, b"f").await;
@@ -375,7 +375,7 @@ async fn leave_open(ns: Namespace) {
     };
     let f = open(b"f").await;
     append(&f, b" fixed").await;
-    f.fix(&author(), None).await.unwrap();
+    f.flush(&author(), None).await.unwrap();
     append(&f, b" open").await;
     let (_, gone) = ns
         .create_open(ROOT, b"gone", new_file(), &author())
@@ -388,22 +388,22 @@ async fn leave_open(ns: Namespace) {
         .await
         .unwrap();
     append(&new, b"first").await;
-    ns.0.provide_all(None).await.unwrap();
+    ns.0.write_back_all(None).await.unwrap();
     append(&new, b" second").await;
     let (_, late) = ns
         .create_open(ROOT, b"late", new_file(), &author())
         .await
         .unwrap();
     append(&late, b"only provisional").await;
-    ns.0.provide_all(None).await.unwrap();
+    ns.0.write_back_all(None).await.unwrap();
     let d = find(&ns, ROOT, b"d").await;
     let (_, never) = ns
         .create_open(d, b"never", new_file(), &author())
         .await
         .unwrap();
     append(&never, b"never fixed").await;
-    let fixed = never.fix(&author(), None).await.unwrap();
-    assert!(fixed.is_some());
+    let flushed = never.flush(&author(), None).await.unwrap();
+    assert!(flushed.is_some());
     append(&never, b" nor synced").await;
     let big = open(b"big").await;
     big.write(599_990, Bytes::from(vec![b'z'; 20]), &author())
@@ -461,7 +461,7 @@ async fn check_open(ns: &Namespace) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unsaved_writes_come_back_too() {
-    let left = overtaken("unsaved", leave_open, other_f).await;
+    let left = superseded("unsaved", leave_open, other_f).await;
     let ns = left.open().await;
     check_open(&ns).await;
     sound(&left, ns).await;
@@ -469,7 +469,7 @@ async fn unsaved_writes_come_back_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_anywhere_in_the_recovery_is_a_recovery_again() {
-    let start = overtaken("again", leave_open, other_f).await;
+    let start = superseded("again", leave_open, other_f).await;
     let mut steps = 0;
     loop {
         let mut world = start.fork().await;
@@ -500,7 +500,7 @@ async fn a_crash_anywhere_in_the_recovery_is_a_recovery_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recovery_that_is_overtaken_itself_loses_nothing() {
-    let start = overtaken("twice", leave_open, other_f).await;
+    let start = superseded("twice", leave_open, other_f).await;
     for steps in 0..20 {
         let world = start.fork().await;
         let Err(left) = world.open_and_die(steps).await else {
@@ -572,7 +572,7 @@ async fn a_fenced_writer_acknowledges_nothing_more() {
 async fn what_is_applied_is_known_after_many_other_writers() {
     let world = World::new("many");
     let ns = world.open().await;
-    halt(&ns, Some(failpoints::Failpoint::Log));
+    set_failpoint(&ns, Some(failpoints::Failpoint::Log));
     let ino = save(&ns, ROOT, b"f", b"one").await;
     ns.file(ino).await.unwrap().sync(&author()).await.unwrap();
     let left = world.kill(ns).await;
@@ -587,7 +587,7 @@ async fn what_is_applied_is_known_after_many_other_writers() {
     assert_eq!(history(&ns, ROOT, b"g").await.len(), 40);
     save(&ns, ROOT, b"f", b"two").await;
     ns.drain().await.unwrap();
-    let row: Option<rows::AppliedRow> = ns.0.view.row("G A", &keys::applied()).await.unwrap();
-    assert!(row.is_some_and(|row| row.marks.len() <= 32));
+    let row: Option<rows::AppliedRow> = ns.0.index.row("G A", &keys::applied()).await.unwrap();
+    assert!(row.is_some_and(|row| row.watermarks.len() <= 32));
     sound(&left, ns).await;
 }

@@ -43,10 +43,10 @@ impl Namespace {
         self.0
             .change(&mut locked, |node, now| change.apply(&mut node.attrs, now))
             .await?;
-        match locked.loaded() {
+        match locked.cached() {
             CachedInode::Directory(directory) => Ok(directory.stat(ino)),
-            CachedInode::Leaf(leaf) => Ok(leaf.stat(ino)),
-            CachedInode::No | CachedInode::Gone => Err(StoreError::NotFound),
+            CachedInode::File(file) => Ok(file.stat(ino)),
+            CachedInode::No | CachedInode::Evicted => Err(StoreError::NotFound),
         }
     }
 
@@ -78,10 +78,10 @@ impl Namespace {
 
     async fn xattrs(&self, ino: Ino) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         let mut locked = self.0.lock(ino).await?;
-        match locked.loaded() {
+        match locked.cached() {
             CachedInode::Directory(directory) => Ok(directory.node.xattrs.clone()),
-            CachedInode::Leaf(leaf) => Ok(leaf.node.xattrs.clone()),
-            CachedInode::No | CachedInode::Gone => Err(StoreError::NotFound),
+            CachedInode::File(file) => Ok(file.node.xattrs.clone()),
+            CachedInode::No | CachedInode::Evicted => Err(StoreError::NotFound),
         }
     }
 
@@ -98,10 +98,10 @@ impl Namespace {
     ) -> Result<(), StoreError> {
         self.0.room_for_names().await;
         let mut locked = self.0.lock(ino).await?;
-        let old = match locked.loaded() {
+        let old = match locked.cached() {
             CachedInode::Directory(directory) => &directory.node.xattrs,
-            CachedInode::Leaf(leaf) => &leaf.node.xattrs,
-            CachedInode::No | CachedInode::Gone => return Err(StoreError::NotFound),
+            CachedInode::File(file) => &file.node.xattrs,
+            CachedInode::No | CachedInode::Evicted => return Err(StoreError::NotFound),
         };
         let new = changed_xattrs(old, name, value, mode)?;
         self.0
@@ -161,7 +161,7 @@ impl Shared {
         let inode = Arc::clone(&locked.inode);
         let answer = self.clock.begin();
         let at = answer.at();
-        match locked.loaded() {
+        match locked.cached() {
             CachedInode::Directory(directory) => {
                 let slot = directory.place.clone();
                 let old = self
@@ -178,12 +178,14 @@ impl Shared {
                     atime: Some((at, node.attrs.atime)),
                     ..DirectoryRow::default()
                 };
-                let mut order = Dependencies {
+                let mut dependencies = Dependencies {
                     touches: vec![keys::entry(slot.0, &slot.1), keys::inode(inode.ino)],
                     ..Dependencies::default()
                 };
-                order.within.extend((slot.0 != Ino(0)).then_some(slot.0));
-                let mut draft = self.draft(at, order);
+                dependencies
+                    .within
+                    .extend((slot.0 != Ino(0)).then_some(slot.0));
+                let mut txn = self.txn(at, dependencies);
                 let DentryBody::Own { state, .. } = old.body else {
                     return Err(StoreError::Corrupt("a linked directory".to_owned()));
                 };
@@ -194,46 +196,46 @@ impl Shared {
                     },
                     ..old
                 };
-                draft.rows.put(keys::entry(slot.0, &slot.1), encode(&entry));
-                draft.rows.merge(
+                txn.rows.put(keys::entry(slot.0, &slot.1), encode(&entry));
+                txn.rows.merge(
                     keys::inode(inode.ino),
                     encode(&InodeRow::Directory(row.clone())),
                 );
-                self.enqueue(draft)?;
+                self.enqueue(txn)?;
                 directory.node = node;
                 directory.row.merge(row);
                 Ok(())
             }
-            CachedInode::Leaf(leaf) => self.change_leaf(inode.ino, leaf, how, at).await,
-            CachedInode::No | CachedInode::Gone => Err(StoreError::NotFound),
+            CachedInode::File(file) => self.change_file(inode.ino, file, how, at).await,
+            CachedInode::No | CachedInode::Evicted => Err(StoreError::NotFound),
         }
     }
 
-    async fn change_leaf(
+    async fn change_file(
         &self,
         ino: Ino,
-        leaf: &mut FileInode,
+        file: &mut FileInode,
         how: impl FnOnce(&mut InodeState, Time),
         at: Timestamp,
     ) -> Result<(), StoreError> {
         let mut live = InodeState {
-            attrs: leaf.attrs.clone(),
-            ..leaf.node.clone()
+            attrs: file.attrs.clone(),
+            ..file.node.clone()
         };
         how(&mut live, self.clock.wall());
         let mut node = live.clone();
-        node.attrs.size = leaf.node.attrs.size;
-        let mut draft = self.leaf_draft(ino, leaf, at).await?;
-        let state = leaf.state.clone();
-        self.current_rows(&mut draft, (ino, leaf), &node, &state, alive(leaf));
-        self.enqueue(draft)?;
-        leaf.attrs = live.attrs;
-        leaf.node = node;
-        for fix in &leaf.fixes {
-            let mut fixed = lock(&fix.attrs);
-            let size = fixed.size;
-            *fixed = leaf.attrs.clone();
-            fixed.size = size;
+        node.attrs.size = file.node.attrs.size;
+        let mut txn = self.file_txn(ino, file, at).await?;
+        let state = file.state.clone();
+        self.current_rows(&mut txn, (ino, file), &node, &state, alive(file));
+        self.enqueue(txn)?;
+        file.attrs = live.attrs;
+        file.node = node;
+        for flush in &file.flushes {
+            let mut flushed = lock(&flush.attrs);
+            let size = flushed.size;
+            *flushed = file.attrs.clone();
+            flushed.size = size;
         }
         Ok(())
     }

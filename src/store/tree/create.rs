@@ -114,7 +114,7 @@ impl Namespace {
     /// `NotFound`; `Invalid` if it is none.
     pub async fn readlink(&self, ino: Ino) -> Result<Bytes, StoreError> {
         let mut locked = self.0.lock(ino).await?;
-        match locked.leaf().map(|leaf| &leaf.node.content) {
+        match locked.file().map(|file| &file.node.content) {
             Some(Content::Target(target)) => Ok(target.clone()),
             _ => Err(StoreError::Invalid("not a symbolic link".to_owned())),
         }
@@ -186,48 +186,48 @@ impl Shared {
         let answer = self.clock.begin();
         let (at, ino) = (answer.at(), Ino(self.new_id()));
         let slot = (parent, Bytes::copy_from_slice(name));
-        let order = self.order_in(parent, name, ino).await?;
-        let mut draft = self.draft(at, order);
-        let node = node_of(&new, draft.time);
-        let loaded = self.new_rows(&mut draft, ino, (&slot, &node), author);
-        draft.usage = (node.space().cast_signed(), 1);
+        let dependencies = self.order_in(parent, name, ino).await?;
+        let mut txn = self.txn(at, dependencies);
+        let node = node_of(&new, txn.time);
+        let cached = self.new_rows(&mut txn, ino, (&slot, &node), author);
+        txn.usage = (node.space().cast_signed(), 1);
         let change = DirectoryRow {
             entries: 1,
             directories: i64::from(node.kind == Kind::Directory),
-            shed: Some((at, None)),
+            removal_burst: Some((at, None)),
             ..DirectoryRow::default()
         };
-        let change = self.touch(&mut draft, parent, change);
+        let change = self.touch(&mut txn, parent, change);
         let mut fresh = self.inodes.get(ino).lock().await;
-        self.enqueue(draft)?;
+        self.enqueue(txn)?;
         if let Some(directory) = above.directory() {
             directory.row.merge(change);
         }
-        *fresh.loaded() = loaded;
-        let stat = match fresh.loaded() {
+        *fresh.cached() = cached;
+        let stat = match fresh.cached() {
             CachedInode::Directory(directory) => directory.stat(ino),
-            CachedInode::Leaf(leaf) => leaf.stat(ino),
-            CachedInode::No | CachedInode::Gone => return Err(StoreError::NotFound),
+            CachedInode::File(file) => file.stat(ino),
+            CachedInode::No | CachedInode::Evicted => return Err(StoreError::NotFound),
         };
         if node.kind == Kind::File {
-            self.inodes.unsettle(&fresh.inode);
+            self.inodes.keep_dirty(&fresh.inode);
         }
         Ok((stat, fresh))
     }
 
     fn new_rows(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         ino: Ino,
         (slot, node): (&(Ino, Bytes), &InodeState),
         author: &Author,
     ) -> CachedInode {
-        let at = draft.instant;
+        let at = txn.timestamp;
         let born = node.kind != Kind::File;
         let state = if born {
             EntryState::Version(self.stamp(at, Op::Create, author, None))
         } else {
-            draft.rows.put(keys::unsettled(ino), encode(&()));
+            txn.rows.put(keys::provisional(ino), encode(&()));
             EntryState::Unborn { behind: None }
         };
         let alive_since = if born { at } else { Timestamp(u64::MAX) };
@@ -241,9 +241,9 @@ impl Shared {
             alive_since,
             body,
         };
-        draft.rows.put(keys::entry(slot.0, &slot.1), encode(&entry));
+        txn.rows.put(keys::entry(slot.0, &slot.1), encode(&entry));
         if node.kind == Kind::Directory {
-            draft.order.makes.push(ino);
+            txn.dependencies.makes.push(ino);
             let time = node.attrs.mtime;
             let row = DirectoryRow {
                 place: Some((at, slot.clone())),
@@ -251,8 +251,7 @@ impl Shared {
                 ctime: Some((at, time)),
                 ..DirectoryRow::default()
             };
-            draft
-                .rows
+            txn.rows
                 .merge(keys::inode(ino), encode(&InodeRow::Directory(row.clone())));
             return CachedInode::Directory(Box::new(CachedDirectory {
                 row,
@@ -260,13 +259,13 @@ impl Shared {
                 place: slot.clone(),
             }));
         }
-        self.put_place(draft, ino, slot);
-        let home = LinkState::Slot {
+        self.put_location(txn, ino, slot);
+        let link_state = LinkState::Single {
             place: slot.clone(),
             bound: at,
             alive_since,
         };
-        CachedInode::Leaf(Box::new(FileInode::new(home, node.clone(), state)))
+        CachedInode::File(Box::new(FileInode::new(link_state, node.clone(), state)))
     }
 
     async fn link(
@@ -284,32 +283,31 @@ impl Shared {
             return Err(StoreError::Exists);
         }
         let target = find(&mut locked, ino).ok_or(StoreError::NotFound)?;
-        target.leaf().ok_or(StoreError::IsDirectory)?;
-        self.save_fixes(target).await?;
+        target.file().ok_or(StoreError::IsDirectory)?;
+        self.save_flushes(target).await?;
         // What has another name has its bytes there: it must never be found without them.
-        self.provide(target, author).await?;
+        self.write_back(target, author).await?;
         let answer = self.clock.begin();
         let at = answer.at();
-        let mut draft = self.draft(at, self.order_in(parent, name, ino).await?);
-        let leaf = find(&mut locked, ino)
-            .and_then(LockedInode::leaf)
+        let mut txn = self.txn(at, self.order_in(parent, name, ino).await?);
+        let file = find(&mut locked, ino)
+            .and_then(LockedInode::file)
             .ok_or(StoreError::NotFound)?;
-        let origin = leaf.place().map(|(directory, name)| Origin {
+        let origin = file.place().map(|(directory, name)| Origin {
             directory: *directory,
             name: name.clone(),
         });
-        let (place, nlink) = self.share(&mut draft, (ino, leaf), author)?;
-        self.count_links(&mut draft, ino, nlink);
-        let state = self.shared_state(&mut draft, leaf);
-        let mut node = leaf.node.clone();
-        node.attrs.ctime = draft.time;
+        let (place, nlink) = self.share(&mut txn, (ino, file), author)?;
+        self.count_links(&mut txn, ino, nlink);
+        let state = self.shared_state(&mut txn, file);
+        let mut node = file.node.clone();
+        node.attrs.ctime = txn.time;
         let row = LinkedRow {
             node: node.clone(),
             state: state.clone(),
             nlink,
         };
-        draft
-            .rows
+        txn.rows
             .put(keys::inode(ino), encode(&InodeRow::Linked(Box::new(row))));
         let stamp = self.stamp(at, Op::Link, author, origin);
         let entry = DentryRow {
@@ -318,18 +316,18 @@ impl Shared {
             alive_since: at,
             body: DentryBody::Linked(stamp),
         };
-        draft.rows.put(keys::entry(parent, name), encode(&entry));
+        txn.rows.put(keys::entry(parent, name), encode(&entry));
         let change = DirectoryRow {
             entries: 1,
-            shed: Some((at, None)),
+            removal_burst: Some((at, None)),
             ..DirectoryRow::default()
         };
-        let change = self.touch(&mut draft, parent, change);
-        self.enqueue(draft)?;
-        leaf.home = LinkState::Linked { place, nlink };
-        leaf.attrs.ctime = node.attrs.ctime;
-        leaf.node = node;
-        leaf.state = state;
+        let change = self.touch(&mut txn, parent, change);
+        self.enqueue(txn)?;
+        file.link_state = LinkState::HardLinked { place, nlink };
+        file.attrs.ctime = node.attrs.ctime;
+        file.node = node;
+        file.state = state;
         if let Some(directory) = find(&mut locked, parent).and_then(LockedInode::directory) {
             directory.row.merge(change);
         }
@@ -337,14 +335,14 @@ impl Shared {
     }
 
     /// The state of an inode that gets a second name: what stood behind it stood under its first name only.
-    fn shared_state(&self, draft: &mut Txn, leaf: &FileInode) -> EntryState {
-        let mut state = leaf.state.clone();
-        if let (EntryState::Unborn { behind }, LinkState::Slot { place, .. }) =
-            (&mut state, &leaf.home)
+    fn shared_state(&self, txn: &mut Txn, file: &FileInode) -> EntryState {
+        let mut state = file.state.clone();
+        if let (EntryState::Unborn { behind }, LinkState::Single { place, .. }) =
+            (&mut state, &file.link_state)
             && let Some(last) = behind.take()
         {
-            let end = (draft.instant, EndOp::Replaced);
-            self.close(draft, place, &last, end);
+            let end = (txn.timestamp, EndOp::Replaced);
+            self.close(txn, place, &last, end);
         }
         state
     }
@@ -352,20 +350,22 @@ impl Shared {
     /// Turns an inode's only name into one of several; where it hangs, and how many names it has with one more.
     fn share(
         &self,
-        draft: &mut Txn,
-        (ino, leaf): (Ino, &FileInode),
+        txn: &mut Txn,
+        (ino, file): (Ino, &FileInode),
         author: &Author,
     ) -> Result<((Ino, Bytes), u32), StoreError> {
-        let at = draft.instant;
-        match &leaf.home {
-            LinkState::Slot {
+        let at = txn.timestamp;
+        match &file.link_state {
+            LinkState::Single {
                 place,
                 bound,
                 alive_since,
             } => {
-                draft.order.touches.push(keys::entry(place.0, &place.1));
-                draft.order.within.push(place.0);
-                let stamp = match &leaf.state {
+                txn.dependencies
+                    .touches
+                    .push(keys::entry(place.0, &place.1));
+                txn.dependencies.within.push(place.0);
+                let stamp = match &file.state {
                     EntryState::Version(stamp) => stamp.clone(),
                     EntryState::Provisional(last) => last.stamp.clone(),
                     EntryState::Unborn { .. } => self.stamp(at, Op::Create, author, None),
@@ -376,21 +376,21 @@ impl Shared {
                     alive_since: (*alive_since).min(at),
                     body: DentryBody::Linked(stamp),
                 };
-                draft
-                    .rows
-                    .put(keys::entry(place.0, &place.1), encode(&entry));
+                txn.rows.put(keys::entry(place.0, &place.1), encode(&entry));
                 Ok((place.clone(), 2))
             }
-            LinkState::Linked { nlink, .. } if *nlink >= LINK_MAX => Err(StoreError::TooManyLinks),
-            LinkState::Linked { place, nlink } => Ok((place.clone(), nlink + 1)),
-            LinkState::Orphan => Err(StoreError::NotFound),
+            LinkState::HardLinked { nlink, .. } if *nlink >= LINK_MAX => {
+                Err(StoreError::TooManyLinks)
+            }
+            LinkState::HardLinked { place, nlink } => Ok((place.clone(), nlink + 1)),
+            LinkState::Unlinked => Err(StoreError::NotFound),
         }
     }
 
     /// Makes the root directory of a namespace that has none.
     pub(crate) async fn make_root(&self) -> Result<(), StoreError> {
         if self
-            .view
+            .index
             .get(&keys::inode(crate::store::model::version::ROOT))
             .await?
             .is_some()
@@ -399,16 +399,16 @@ impl Shared {
         }
         let answer = self.clock.begin();
         let (uid, gid) = self.config.owner;
-        let mut draft = self.draft(answer.at(), Dependencies::default());
-        let node = crate::store::tree::lookup::root_node(uid, gid, draft.time);
+        let mut txn = self.txn(answer.at(), Dependencies::default());
+        let node = crate::store::tree::lookup::root_node(uid, gid, txn.time);
         let slot = (Ino(0), Bytes::new());
         self.new_rows(
-            &mut draft,
+            &mut txn,
             crate::store::model::version::ROOT,
             (&slot, &node),
             &Author::default(),
         );
-        self.enqueue(draft)?;
+        self.enqueue(txn)?;
         Ok(())
     }
 }

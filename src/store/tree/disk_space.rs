@@ -18,7 +18,7 @@ use crate::sync::{AtomicU64, Ordering};
 const GIVE_UP: u64 = 4 << 20;
 
 /// How often the state is looked at while nothing says that it has changed.
-const LOOK: Duration = Duration::from_millis(100);
+const SCAN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long the last files may take to go after the bucket has everything.
 const LAST_FILES: Duration = Duration::from_millis(500);
@@ -66,7 +66,7 @@ impl DiskSpace {
 pub(crate) struct SpaceWait<'a> {
     shared: &'a Shared,
     progress: u64,
-    setbacks: u64,
+    failed_attempts: u64,
     begun: u64,
     tries: u32,
 }
@@ -92,7 +92,7 @@ impl Shared {
         SpaceWait {
             shared: self,
             progress: *self.health.progress().borrow(),
-            setbacks: self.setbacks(),
+            failed_attempts: self.failed_attempts(),
             begun: self.space.begun.load(Ordering::SeqCst),
             tries: 0,
         }
@@ -134,12 +134,12 @@ impl SpaceWait<'_> {
                 return Ok(());
             }
             shared.health.check()?;
-            if shared.setbacks() > self.setbacks || idle >= LAST_FILES {
+            if shared.failed_attempts() > self.failed_attempts || idle >= LAST_FILES {
                 return Err(StoreError::NoSpace);
             }
             let all_there = *shared.space.ended.borrow() > self.begun;
-            if all_there || shared.health.halt.before(Failpoint::Seal) {
-                idle += LOOK;
+            if all_there || shared.health.failpoints.before(Failpoint::Pack) {
+                idle += SCAN_INTERVAL;
                 // The last holder of a file that the bucket has may let it go a moment later.
                 if self.tries < TRIES && shared.staging.room(len).is_ok() {
                     self.tries += 1;
@@ -148,7 +148,7 @@ impl SpaceWait<'_> {
             } else {
                 shared.space.press();
             }
-            let _timeout = tokio::time::timeout(LOOK, progress.changed()).await;
+            let _timeout = tokio::time::timeout(SCAN_INTERVAL, progress.changed()).await;
         }
     }
 }

@@ -54,11 +54,11 @@ impl Namespace {
             self.0.tasks.stop();
             return follower.close().await;
         }
-        self.0.upkeep.end().await;
+        self.0.gc.end().await;
         let drained = self.drain().await;
         self.0.health.stop(StoreError::Closed);
         self.0.tasks.stop();
-        let closed = self.0.view.writer()?.close().await;
+        let closed = self.0.index.writer()?.close().await;
         drained?;
         Ok(closed?)
     }
@@ -100,7 +100,7 @@ impl Shared {
 
     /// Brings everything there is now to the bucket and into the log, unless an attempt fails.
     pub(crate) async fn drain_once(&self) -> Result<(), StoreError> {
-        self.provide_all(None).await?;
+        self.write_back_all(None).await?;
         self.bring(&self.queue.all()).await?;
         self.upload_log(true).await?;
         self.journal.trim();

@@ -48,7 +48,7 @@ impl Drop for File {
             && self.inode.live().is_some_and(|s| s.nlink == 0)
         {
             // The receiver lives as long as the namespace's tasks; afterwards the next mount drains the orphan.
-            let _gone = self.shared.orphaned.send(self.inode.ino);
+            let _gone = self.shared.unlinked.send(self.inode.ino);
         }
     }
 }
@@ -60,11 +60,11 @@ impl Namespace {
     /// `NotFound`; `IsDirectory` for a directory.
     pub async fn file(&self, ino: Ino) -> Result<Arc<File>, StoreError> {
         let mut locked = self.0.lock(ino).await?;
-        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
-        if leaf.node.kind != Kind::File {
+        let file = locked.file().ok_or(StoreError::IsDirectory)?;
+        if file.node.kind != Kind::File {
             return Err(StoreError::Invalid("not a regular file".to_owned()));
         }
-        if leaf.home == LinkState::Orphan && !locked.inode.is_pinned() {
+        if file.link_state == LinkState::Unlinked && !locked.inode.is_pinned() {
             return Err(StoreError::NotFound);
         }
         Ok(self.0.pin(&locked))
@@ -82,32 +82,32 @@ impl Shared {
     }
 
     /// The working of a leaf; opens one when there is none.
-    pub(crate) fn working<'a>(
+    pub(crate) fn session<'a>(
         &self,
         ino: Ino,
-        leaf: &'a mut FileInode,
+        file: &'a mut FileInode,
         author: &Author,
     ) -> Result<&'a mut WriteSession, StoreError> {
-        if leaf.working.is_none() {
+        if file.session.is_none() {
             let id = self.new_id();
             let record = Record::Open {
-                working: id,
+                session: id,
                 ino,
-                base: leaf.base,
-                len: leaf.attrs.size,
+                base: file.base,
+                len: file.attrs.size,
                 author: author.clone(),
                 epoch: self.epoch,
-                place: leaf.place().cloned(),
+                place: file.place().cloned(),
             };
             let token = self.journal(&record)?;
-            leaf.working = Some(WriteSession {
+            file.session = Some(WriteSession {
                 id,
                 token,
                 files: Vec::new(),
             });
-            leaf.author = author.clone();
+            file.author = author.clone();
         }
-        leaf.working.as_mut().ok_or(StoreError::Closed)
+        file.session.as_mut().ok_or(StoreError::Closed)
     }
 
     pub(crate) fn place_bytes(
@@ -121,23 +121,23 @@ impl Shared {
         let len = bytes.len() as u64;
         self.room(len)?;
         let small = leaf.map.memory_bytes() + len <= SMALL;
-        let working = self.working(ino, leaf, author)?;
+        let session = self.session(ino, leaf, author)?;
         let (id, source) = (
-            working.id,
-            if small && working.files.is_empty() {
+            session.id,
+            if small && session.files.is_empty() {
                 let record = Record::Write {
-                    working: working.id,
+                    session: session.id,
                     offset,
                     bytes: bytes.clone(),
                 };
                 let _covered = self.journal(&record)?;
                 Source::Memory(bytes)
             } else {
-                let file = self.staging_file(working, len)?;
+                let file = self.staging_file(session, len)?;
                 let position = file.append(&bytes)?;
                 let checksum = crc32c::crc32c(&bytes);
                 let record = Record::Staged {
-                    working: working.id,
+                    session: session.id,
                     offset,
                     len,
                     file: file.id(),
@@ -148,7 +148,7 @@ impl Shared {
                 Source::File { file, position }
             },
         );
-        tracing::trace!(working = id, offset, len, "written");
+        tracing::trace!(session = id, offset, len, "written");
         leaf.map.write(offset, len, source);
         Ok(())
     }
@@ -156,39 +156,39 @@ impl Shared {
     /// Where the next `len` bytes go: no file becomes longer than a segment, so that each may be one.
     fn staging_file(
         &self,
-        working: &mut WriteSession,
+        session: &mut WriteSession,
         len: u64,
     ) -> Result<Arc<StagingFile>, StoreError> {
-        if let Some(file) = working.files.last() {
+        if let Some(file) = session.files.last() {
             if file.len() + len <= SEGMENT_MAX {
                 return Ok(Arc::clone(file));
             }
             file.close();
         }
         let file = Arc::new(self.staging.create(self.new_id())?);
-        working.files.push(Arc::clone(&file));
+        session.files.push(Arc::clone(&file));
         Ok(file)
     }
 
     /// Remembers that the inode has changes which the queue does not have.
-    pub(crate) fn dirtied(&self, inode: &Arc<Inode>, leaf: &mut FileInode, permit: Option<Permit>) {
-        let now = Time::of_change(self.clock.wall(), leaf.attrs.mtime);
-        leaf.attrs.mtime = now;
-        leaf.attrs.ctime = now;
-        leaf.dirty_since
+    pub(crate) fn dirtied(&self, inode: &Arc<Inode>, file: &mut FileInode, permit: Option<Permit>) {
+        let now = Time::of_change(self.clock.wall(), file.attrs.mtime);
+        file.attrs.mtime = now;
+        file.attrs.ctime = now;
+        file.dirty_since
             .get_or_insert_with(tokio::time::Instant::now);
-        match (&mut leaf.permit, permit) {
+        match (&mut file.permit, permit) {
             (Some(held), Some(more)) => held.merge(more),
             (held @ None, more) => *held = more,
             (Some(_), None) => {}
         }
-        self.inodes.unsettle(inode);
+        self.inodes.keep_dirty(inode);
     }
 
     /// Writes into a locked leaf; the permit is for as many bytes.
     pub(crate) fn write_locked(
         &self,
-        (inode, leaf): (&Arc<Inode>, &mut FileInode),
+        (inode, file): (&Arc<Inode>, &mut FileInode),
         offset: u64,
         bytes: Bytes,
         (author, permit): (&Author, Permit),
@@ -197,9 +197,9 @@ impl Shared {
             .checked_add(bytes.len() as u64)
             .filter(|end| *end <= LEN_MAX)
             .ok_or(StoreError::TooLarge)?;
-        self.place_bytes(inode.ino, leaf, offset, bytes, author)?;
-        leaf.attrs.size = leaf.attrs.size.max(end);
-        self.dirtied(inode, leaf, Some(permit));
+        self.place_bytes(inode.ino, file, offset, bytes, author)?;
+        file.attrs.size = file.attrs.size.max(end);
+        self.dirtied(inode, file, Some(permit));
         Ok(())
     }
 
@@ -207,23 +207,23 @@ impl Shared {
     pub(crate) fn truncate_locked(
         &self,
         inode: &Arc<Inode>,
-        leaf: &mut FileInode,
+        file: &mut FileInode,
         len: u64,
         author: &Author,
     ) -> Result<(), StoreError> {
         if len > LEN_MAX {
             return Err(StoreError::TooLarge);
         }
-        let old_len = leaf.attrs.size;
-        let working = self.working(inode.ino, leaf, author)?.id;
+        let old_len = file.attrs.size;
+        let session = self.session(inode.ino, file, author)?.id;
         let _covered = self.journal(&Record::Truncate {
-            working,
+            session,
             len,
             old_len,
         })?;
-        leaf.map.truncate(len, old_len);
-        leaf.attrs.size = len;
-        self.dirtied(inode, leaf, None);
+        file.map.truncate(len, old_len);
+        file.attrs.size = len;
+        self.dirtied(inode, file, None);
         Ok(())
     }
 
@@ -235,20 +235,20 @@ impl Shared {
         author: &Author,
     ) -> Result<(), StoreError> {
         let inode = Arc::clone(&locked.inode);
-        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
-        let end = range.end.min(leaf.attrs.size);
+        let file = locked.file().ok_or(StoreError::IsDirectory)?;
+        let end = range.end.min(file.attrs.size);
         if range.start >= end {
             return self.date(locked).await;
         }
         let (offset, len) = (range.start, end - range.start);
-        let working = self.working(inode.ino, leaf, author)?.id;
+        let session = self.session(inode.ino, file, author)?.id;
         let _covered = self.journal(&Record::Punch {
-            working,
+            session,
             offset,
             len,
         })?;
-        leaf.map.punch(offset, len);
-        self.dirtied(&inode, leaf, None);
+        file.map.punch(offset, len);
+        self.dirtied(&inode, file, None);
         Ok(())
     }
 
@@ -259,42 +259,38 @@ impl Shared {
         from: u64,
         to: u64,
     ) -> Result<Bytes, StoreError> {
-        let stretches = self
+        let resolve = self
             .contents
-            .stretches(&self.view, content, from, to)
+            .resolve(&self.index, content, from, to)
             .await?;
-        self.gather(stretches, (to - from) as usize).await
+        self.read_resolved(resolve, (to - from) as usize).await
     }
 
     /// The bytes of stretches, one after another. Bytes of different extents are fetched at the same time.
-    async fn gather(
+    async fn read_resolved(
         &self,
-        stretches: Vec<(u64, u64, ResolvedExtent)>,
+        resolve: Vec<(u64, u64, ResolvedExtent)>,
         len: usize,
     ) -> Result<Bytes, StoreError> {
-        let parts = stretches
-            .into_iter()
-            .map(|(start, end, stretch)| async move {
-                let len = (end - start) as usize;
-                match stretch {
-                    ResolvedExtent::Zero | ResolvedExtent::Staged(Source::Zero) => {
-                        Ok(None.ok_or(len))
-                    }
-                    ResolvedExtent::Staged(Source::Memory(bytes)) => Ok(Ok(bytes)),
-                    ResolvedExtent::Staged(Source::File { file, position }) => {
-                        Ok(Ok(file.read_at(position, len)?))
-                    }
-                    ResolvedExtent::Staged(Source::Reference { of, position }) => {
-                        let content = ContentRef::of(of);
-                        let end = position + len as u64;
-                        let read = Box::pin(self.read_content(content, position, end));
-                        read.await.map(Ok)
-                    }
-                    ResolvedExtent::Stored(source, skip) => {
-                        self.extents.read(&source, skip, len as u32).await.map(Ok)
-                    }
+        let parts = resolve.into_iter().map(|(start, end, stretch)| async move {
+            let len = (end - start) as usize;
+            match stretch {
+                ResolvedExtent::Zero | ResolvedExtent::Staged(Source::Zero) => Ok(None.ok_or(len)),
+                ResolvedExtent::Staged(Source::Memory(bytes)) => Ok(Ok(bytes)),
+                ResolvedExtent::Staged(Source::File { file, position }) => {
+                    Ok(Ok(file.read_at(position, len)?))
                 }
-            });
+                ResolvedExtent::Staged(Source::Reference { of, position }) => {
+                    let content = ContentRef::of(of);
+                    let end = position + len as u64;
+                    let read = Box::pin(self.read_content(content, position, end));
+                    read.await.map(Ok)
+                }
+                ResolvedExtent::Stored(source, skip) => {
+                    self.extents.read(&source, skip, len as u32).await.map(Ok)
+                }
+            }
+        });
         let parts: Vec<Result<Bytes, usize>> = futures::future::try_join_all(parts).await?;
         if let [Ok(only)] = &parts[..] {
             return Ok(only.clone());
@@ -310,23 +306,23 @@ impl Shared {
     }
 
     /// The stretches of `from..to` as the leaf has them now, base included.
-    async fn live_stretches(
+    async fn resolve_live(
         &self,
-        leaf: ReadView,
+        file: ReadView,
         from: u64,
         to: u64,
     ) -> Result<Vec<(u64, u64, ResolvedExtent)>, StoreError> {
         let mut out = Vec::new();
-        for piece in leaf.pieces {
+        for piece in file.pieces {
             let (start, end) = (piece.range.start, piece.range.end);
-            match (piece.source, leaf.base) {
+            match (piece.source, file.base) {
                 (Some(source), _) => out.push((start, end, ResolvedExtent::Staged(source))),
                 (None, Some((content, len))) => {
                     let shown = end.min(len.max(start));
                     if start < shown {
                         out.extend(
                             self.contents
-                                .stretches(&self.view, content, start, shown)
+                                .resolve(&self.index, content, start, shown)
                                 .await?,
                         );
                     }
@@ -375,26 +371,26 @@ impl File {
     pub async fn read(&self, offset: u64, len: u32) -> Result<Bytes, StoreError> {
         for attempt in 0.. {
             let mut locked = self.lock().await?;
-            let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
-            let end = offset.saturating_add(u64::from(len)).min(leaf.attrs.size);
+            let file = locked.file().ok_or(StoreError::IsDirectory)?;
+            let end = offset.saturating_add(u64::from(len)).min(file.attrs.size);
             if offset >= end {
                 return Ok(Bytes::new());
             }
-            let seen = leaf.base;
-            let view = ReadView {
-                pieces: leaf.map.pieces(offset..end),
+            let seen = file.base;
+            let index = ReadView {
+                pieces: file.map.pieces(offset..end),
                 base: seen,
             };
             let held = (attempt >= RETRIES).then_some(locked);
             let shared = &self.shared;
             let bytes = async {
-                let stretches = shared.live_stretches(view, offset, end).await?;
-                shared.gather(stretches, (end - offset) as usize).await
+                let resolve = shared.resolve_live(index, offset, end).await?;
+                shared.read_resolved(resolve, (end - offset) as usize).await
             };
             let bytes = bytes.await;
             if let (Role::Follower(_), Some((content, _))) = (&shared.role, seen) {
                 drop(held);
-                match shared.vouched(content, bytes).await {
+                match shared.verify_referenced(content, bytes).await {
                     Err(StoreError::Stale) if attempt < RETRIES => shared.reload(&self.inode).await,
                     outcome => return outcome,
                 }
@@ -405,8 +401,8 @@ impl File {
                 || self
                     .lock()
                     .await?
-                    .leaf()
-                    .is_none_or(|leaf| leaf.base == seen)
+                    .file()
+                    .is_none_or(|file| file.base == seen)
             {
                 return Ok(bytes);
             }
@@ -447,9 +443,9 @@ impl File {
         loop {
             let permit = shared.budget.acquire(len).await;
             let mut locked = self.lock().await?;
-            let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
-            let at = offset.unwrap_or(leaf.attrs.size);
-            let place = (&self.inode, leaf);
+            let file = locked.file().ok_or(StoreError::IsDirectory)?;
+            let at = offset.unwrap_or(file.attrs.size);
+            let place = (&self.inode, file);
             match shared.write_locked(place, at, bytes.clone(), (author, permit)) {
                 Err(StoreError::NoSpace) => {}
                 outcome => return outcome.map(|()| at),
@@ -467,11 +463,11 @@ impl File {
         self.shared.health.check()?;
         self.shared.room_for_names().await;
         let mut locked = self.lock().await?;
-        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
-        if leaf.attrs.size == len {
+        let file = locked.file().ok_or(StoreError::IsDirectory)?;
+        if file.attrs.size == len {
             return self.shared.date(&mut locked).await;
         }
-        self.shared.truncate_locked(&self.inode, leaf, len, author)
+        self.shared.truncate_locked(&self.inode, file, len, author)
     }
 
     /// Makes sure the file reaches `offset + len`, unless `keep_size`; bytes are never reserved in the bucket.
@@ -491,10 +487,10 @@ impl File {
             .ok_or(StoreError::TooLarge)?;
         self.shared.room_for_names().await;
         let mut locked = self.lock().await?;
-        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
-        if !keep_size && end > leaf.attrs.size {
+        let file = locked.file().ok_or(StoreError::IsDirectory)?;
+        if !keep_size && end > file.attrs.size {
             self.shared
-                .truncate_locked(&self.inode, leaf, end, author)?;
+                .truncate_locked(&self.inode, file, end, author)?;
         }
         Ok(())
     }
@@ -527,10 +523,10 @@ impl File {
             .ok_or(StoreError::TooLarge)?;
         self.shared.room_for_names().await;
         let mut locked = self.lock().await?;
-        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
-        if !keep_size && end > leaf.attrs.size {
+        let file = locked.file().ok_or(StoreError::IsDirectory)?;
+        if !keep_size && end > file.attrs.size {
             self.shared
-                .truncate_locked(&self.inode, leaf, end, author)?;
+                .truncate_locked(&self.inode, file, end, author)?;
         }
         self.shared
             .punch_locked(&mut locked, offset..end, author)
@@ -543,23 +539,23 @@ impl File {
     /// Failures of the store.
     pub async fn seek(&self, offset: u64, whence: Whence) -> Result<Option<u64>, StoreError> {
         let mut locked = self.lock().await?;
-        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
-        let size = leaf.attrs.size;
+        let file = locked.file().ok_or(StoreError::IsDirectory)?;
+        let size = file.attrs.size;
         if offset >= size {
             return Ok(None);
         }
-        let view = ReadView {
-            pieces: leaf.map.pieces(offset..size),
-            base: leaf.base,
+        let index = ReadView {
+            pieces: file.map.pieces(offset..size),
+            base: file.base,
         };
-        let stretches = self.shared.live_stretches(view, offset, size).await?;
+        let resolve = self.shared.resolve_live(index, offset, size).await?;
         let is_hole = |s: &ResolvedExtent| {
             matches!(
                 s,
                 ResolvedExtent::Zero | ResolvedExtent::Staged(Source::Zero)
             )
         };
-        let wanted = stretches
+        let wanted = resolve
             .iter()
             .find(|(_, _, s)| is_hole(s) == (whence == Whence::Hole));
         Ok(match (wanted, whence) {
@@ -577,7 +573,7 @@ impl File {
         Ok(self
             .lock()
             .await?
-            .leaf()
-            .is_some_and(|leaf| leaf.is_unfixed()))
+            .file()
+            .is_some_and(|file| file.is_unflushed()))
     }
 }

@@ -1,7 +1,7 @@
 //! Fix, save, sync: how unsealed writes become states, and states become versions.
 //!
 //! FLUSH fixes a state; the release of its handle saves it as a version; fsync commits it provisionally while the handle stays
-//! open. Invariant: states of an inode enter the queue in the order of their instants, except that a fix whose handle is released after
+//! open. Invariant: states of an inode enter the queue in the order of their timestamps, except that a fix whose handle is released after
 //! an fsync goes behind the provisional state it precedes.
 
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::store::tree::inode::{
 use crate::sync::{Arc, lock};
 
 /// A fixed state whose release has not come becomes provisional after this.
-pub(crate) const FIX_AGE_MAX: Duration = Duration::from_secs(10);
+pub(crate) const FLUSH_AGE_MAX: Duration = Duration::from_secs(10);
 
 /// A state at a FLUSH, on its way to a version.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub struct PendingFlush(pub(crate) Arc<FlushedState>);
 
 impl PendingFlush {
     /// When it was fixed.
-    pub fn instant(&self) -> Timestamp {
+    pub fn timestamp(&self) -> Timestamp {
         self.0.at
     }
 }
@@ -41,15 +41,16 @@ impl File {
     ///
     /// # Errors
     /// `NoSpace` when the journal cannot take it.
-    pub async fn fix(
+    pub async fn flush(
         &self,
         author: &Author,
         replaces: Option<PendingFlush>,
     ) -> Result<Option<PendingFlush>, StoreError> {
         self.shared.room_for_names().await;
         let mut locked = self.lock().await?;
-        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
-        self.shared.fix_locked(&self.inode, leaf, author, replaces)
+        let file = locked.file().ok_or(StoreError::IsDirectory)?;
+        self.shared
+            .flush_locked(&self.inode, file, author, replaces)
     }
 
     /// Makes a version of a fixed state, at the release of its handle. States that were fixed before it and still wait become
@@ -57,11 +58,11 @@ impl File {
     ///
     /// # Errors
     /// `NoSpace`, `Unavailable`; the fix stays and can be saved again.
-    pub async fn save(&self, fixed: PendingFlush) -> Result<(), StoreError> {
+    pub async fn save(&self, flushed: PendingFlush) -> Result<(), StoreError> {
         self.shared.room_for_names().await;
         let mut locked = self.lock().await?;
         self.shared
-            .save_upto(&mut locked, &fixed.0, Op::Write)
+            .save_upto(&mut locked, &flushed.0, Op::Write)
             .await
     }
 
@@ -73,7 +74,7 @@ impl File {
     pub async fn sync(&self, author: &Author) -> Result<(), StoreError> {
         let operation = {
             let mut locked = self.lock().await?;
-            self.shared.provide(&mut locked, author).await?;
+            self.shared.write_back(&mut locked, author).await?;
             self.shared
                 .queue
                 .last_on(&keys::inode(self.inode.ino), None)
@@ -97,16 +98,16 @@ impl Namespace {
         shared.room_for_names().await;
         let file = self.file(ino).await?;
         let mut locked = file.lock().await?;
-        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
+        let leaf = locked.file().ok_or(StoreError::IsDirectory)?;
         if leaf.attrs.size == len {
             shared.date(&mut locked).await?;
         } else {
             shared.truncate_locked(&file.inode, leaf, len, author)?;
         }
-        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
-        if let Some(fixed) = shared.fix_locked(&file.inode, leaf, author, None)? {
+        let leaf = locked.file().ok_or(StoreError::IsDirectory)?;
+        if let Some(flushed) = shared.flush_locked(&file.inode, leaf, author, None)? {
             shared
-                .save_upto(&mut locked, &fixed.0, Op::Truncate)
+                .save_upto(&mut locked, &flushed.0, Op::Truncate)
                 .await?;
         }
         drop(locked);
@@ -115,40 +116,40 @@ impl Namespace {
 }
 
 impl Shared {
-    pub(crate) fn fix_locked(
+    pub(crate) fn flush_locked(
         &self,
         inode: &Arc<Inode>,
-        leaf: &mut FileInode,
+        file: &mut FileInode,
         author: &Author,
         replaces: Option<PendingFlush>,
     ) -> Result<Option<PendingFlush>, StoreError> {
-        if leaf.home == LinkState::Orphan {
+        if file.link_state == LinkState::Unlinked {
             return Ok(None);
         }
-        let settled = matches!(leaf.state, EntryState::Version(_));
-        if !leaf.is_unfixed() && (settled || !leaf.fixes.is_empty()) {
-            return Ok(replaces.or_else(|| leaf.fixes.last().cloned().map(PendingFlush)));
+        let saved = matches!(file.state, EntryState::Version(_));
+        if !file.is_unflushed() && (saved || !file.flushes.is_empty()) {
+            return Ok(replaces.or_else(|| file.flushes.last().cloned().map(PendingFlush)));
         }
         let answer = self.clock.begin();
         let at = answer.at();
         let mut state = self.state_of(
             inode,
-            leaf,
-            (at, VersionTimestamp::Answering(answer)),
+            file,
+            (at, VersionTimestamp::Reserved(answer)),
             author,
         )?;
-        state.hold = leaf.base.map(|(base, _)| self.pins.pin(base));
+        state.hold = file.base.map(|(base, _)| self.pins.pin(base));
         if let Some(old) = replaces {
-            if let Some(working) = state.working {
+            if let Some(session) = state.session {
                 let at = old.0.at;
-                let _covered = self.journal(&Record::Unfix { working, at })?;
+                let _covered = self.journal(&Record::CancelFlush { session, at })?;
             }
-            leaf.fixes.retain(|f| !Arc::ptr_eq(f, &old.0));
-            *lock(&old.0.due) = VersionTimestamp::Lapsed;
+            file.flushes.retain(|f| !Arc::ptr_eq(f, &old.0));
+            *lock(&old.0.timestamp_state) = VersionTimestamp::Expired;
         }
         let state = Arc::new(state);
-        leaf.fixes.push(Arc::clone(&state));
-        self.inodes.unsettle(inode);
+        file.flushes.push(Arc::clone(&state));
+        self.inodes.keep_dirty(inode);
         Ok(Some(PendingFlush(state)))
     }
 
@@ -160,80 +161,83 @@ impl Shared {
         op: Op,
     ) -> Result<(), StoreError> {
         loop {
-            let Some(leaf) = locked.leaf() else {
+            let Some(file) = locked.file() else {
                 return Ok(());
             };
-            let Some(fix) = leaf.fixes.first().filter(|f| f.at <= last.at).cloned() else {
+            let Some(flush) = file.flushes.first().filter(|f| f.at <= last.at).cloned() else {
                 break;
             };
-            if leaf.home == LinkState::Orphan {
-                leaf.fixes.clear();
+            if file.link_state == LinkState::Unlinked {
+                file.flushes.clear();
                 break;
             }
-            let how = if Arc::ptr_eq(&fix, last) {
+            let how = if Arc::ptr_eq(&flush, last) {
                 op
             } else {
                 Op::Write
             };
-            self.save_fix(locked, &fix, how).await?;
-            if let Some(leaf) = locked.leaf() {
-                leaf.fixes.retain(|f| !Arc::ptr_eq(f, &fix));
+            self.save_flush(locked, &flush, how).await?;
+            if let Some(file) = locked.file() {
+                file.flushes.retain(|f| !Arc::ptr_eq(f, &flush));
             }
-            *lock(&fix.due) = VersionTimestamp::Lapsed;
+            *lock(&flush.timestamp_state) = VersionTimestamp::Expired;
         }
-        self.settle_if_clean(locked);
+        self.release_if_clean(locked);
         Ok(())
     }
 
     /// Saves every waiting fix: the inode is about to lose or change its name.
-    pub(crate) async fn save_fixes(&self, locked: &mut LockedInode) -> Result<(), StoreError> {
-        match locked.leaf().and_then(|leaf| leaf.fixes.last().cloned()) {
+    pub(crate) async fn save_flushes(&self, locked: &mut LockedInode) -> Result<(), StoreError> {
+        match locked.file().and_then(|file| file.flushes.last().cloned()) {
             Some(last) => self.save_upto(locked, &last, Op::Write).await,
             None => Ok(()),
         }
     }
 
-    pub(crate) fn settle_if_clean(&self, locked: &mut LockedInode) {
+    pub(crate) fn release_if_clean(&self, locked: &mut LockedInode) {
         let ino = locked.inode.ino;
-        if let Some(leaf) = locked.leaf()
-            && !leaf.is_dirty()
-            && leaf.fixes.is_empty()
-            && (matches!(leaf.state, EntryState::Version(_)) || leaf.home == LinkState::Orphan)
+        if let Some(file) = locked.file()
+            && !file.is_dirty()
+            && file.flushes.is_empty()
+            && (matches!(file.state, EntryState::Version(_))
+                || file.link_state == LinkState::Unlinked)
         {
-            leaf.dirty_since = None;
+            file.dirty_since = None;
             self.inodes.settle(ino);
         }
     }
 
-    async fn save_fix(
+    async fn save_flush(
         &self,
         locked: &mut LockedInode,
-        fix: &Arc<FlushedState>,
+        flush: &Arc<FlushedState>,
         op: Op,
     ) -> Result<(), StoreError> {
         let inode = Arc::clone(&locked.inode);
-        let Some(leaf) = locked.leaf() else {
+        let Some(file) = locked.file() else {
             return Ok(());
         };
-        let attrs = lock(&fix.attrs).clone();
-        if leaf.is_behind(fix) {
-            return self.save_behind(&inode, leaf, fix, &attrs).await;
+        let attrs = lock(&flush.attrs).clone();
+        if file.is_behind(flush) {
+            return self.save_behind(&inode, file, flush, &attrs).await;
         }
-        let map = leaf
-            .settled
+        let map = file
+            .saved
             .as_ref()
-            .map_or_else(|| fix.map.clone(), |s| fix.map.since(s));
-        let unborn = matches!(leaf.state, EntryState::Unborn { .. });
-        if matches!(leaf.state, EntryState::Version(_)) && self.is_equal(leaf, &map, &attrs).await?
+            .map_or_else(|| flush.map.clone(), |s| flush.map.since(s));
+        let unborn = matches!(file.state, EntryState::Unborn { .. });
+        if matches!(file.state, EntryState::Version(_)) && self.is_equal(file, &map, &attrs).await?
         {
-            return self.forget_equal(&inode, leaf, fix, &attrs);
+            return self.forget_equal(&inode, file, flush, &attrs);
         }
-        let answer = is_late(leaf, fix).then(|| self.clock.begin());
-        let at = answer.as_ref().map_or(fix.at, Reservation::at);
-        let lies = (&map, leaf.base, fix.as_ref());
-        let prepared = self.prepare(&inode, leaf, lies, (at, attrs.size)).await?;
+        let answer = is_late(file, flush).then(|| self.clock.begin());
+        let at = answer.as_ref().map_or(flush.at, Reservation::at);
+        let supersession = (&map, file.base, flush.as_ref());
+        let prepared = self
+            .prepare(&inode, file, supersession, (at, attrs.size))
+            .await?;
         let id = VersionId {
-            instant: at,
+            timestamp: at,
             suffix: self.suffix(),
         };
         let stamp = Stamp {
@@ -243,78 +247,78 @@ impl Shared {
             } else {
                 op
             },
-            author: fix.author.clone(),
+            author: flush.author.clone(),
             host: self.config.host.clone(),
             origin: None,
         };
-        let mut draft = self.leaf_draft(inode.ino, leaf, at).await?;
-        let mut node = leaf.node.clone();
+        let mut txn = self.file_txn(inode.ino, file, at).await?;
+        let mut node = file.node.clone();
         node.content = prepared.content.clone();
-        node.allocated = leaf.allocated(&map, attrs.size);
+        node.allocated = file.allocated(&map, attrs.size);
         node.attrs = attrs;
-        draft.usage.0 = node.grown_from(&leaf.node);
-        let alive_since = self.version_rows(&mut draft, (inode.ino, leaf), &node, &stamp);
-        self.settle_leaf(&inode, leaf, draft, (prepared, fix), |leaf| {
-            leaf.node = node;
-            leaf.state = EntryState::Version(stamp);
-            set_alive(leaf, alive_since);
+        txn.usage.0 = node.grown_from(&file.node);
+        let alive_since = self.version_rows(&mut txn, (inode.ino, file), &node, &stamp);
+        self.finish_flush(&inode, file, txn, (prepared, flush), |file| {
+            file.node = node;
+            file.state = EntryState::Version(stamp);
+            set_alive(file, alive_since);
         })
     }
 
     /// A draft that touches a leaf's inode and its slot.
-    pub(crate) async fn leaf_draft(
+    pub(crate) async fn file_txn(
         &self,
         ino: Ino,
-        leaf: &FileInode,
+        file: &FileInode,
         at: Timestamp,
     ) -> Result<Txn, StoreError> {
-        let order = match &leaf.home {
-            LinkState::Slot { place, .. } => self.order_in(place.0, &place.1, ino).await?,
+        let dependencies = match &file.link_state {
+            LinkState::Single { place, .. } => self.order_in(place.0, &place.1, ino).await?,
             // The row of a linked inode lies in no directory, and the place we know of it may be gone.
-            LinkState::Linked { .. } | LinkState::Orphan => Dependencies {
+            LinkState::HardLinked { .. } | LinkState::Unlinked => Dependencies {
                 touches: vec![keys::inode(ino)],
                 ..Dependencies::default()
             },
         };
-        Ok(self.draft(at, order))
+        Ok(self.txn(at, dependencies))
     }
 
     /// Queues a state and makes it the base of what is written next; `then` updates the leaf's row.
-    fn settle_leaf(
+    fn finish_flush(
         &self,
         inode: &Arc<Inode>,
-        leaf: &mut FileInode,
-        mut draft: Txn,
-        (prepared, fix): (PreparedContent, &FlushedState),
+        file: &mut FileInode,
+        mut txn: Txn,
+        (prepared, flush): (PreparedContent, &FlushedState),
         then: impl FnOnce(&mut FileInode),
     ) -> Result<(), StoreError> {
-        let map = &fix.map;
-        let clean = map.seq() == leaf.map.seq();
-        draft.settles = settled_by(&prepared, fix);
-        draft.held = self.hand_over(leaf, clean);
-        draft.held.holds.clone_from(&fix.holds);
-        self.bring_along(&mut draft, prepared);
+        let map = &flush.map;
+        let clean = map.seq() == file.map.seq();
+        txn.byteless_flush = byteless_flush(&prepared, flush);
+        txn.held = self.hand_over(file, clean);
+        txn.held.holds.clone_from(&flush.holds);
+        self.attach_content(&mut txn, prepared);
         // The room goes along only once the journal has it: of a state that was refused the bytes stay dirty.
-        self.enqueue(draft)?.keep(leaf.room_of(map, clean));
-        then(leaf);
-        let shown = leaf.node.content.reference();
-        leaf.base = shown.map(|content| (content, leaf.node.attrs.size));
-        leaf.map.rebase(map);
-        leaf.settled = Some(leaf.rest_of(map));
+        self.enqueue(txn)?.keep(file.room_of(map, clean));
+        then(file);
+        let shown = file.node.content.reference();
+        file.base = shown.map(|content| (content, file.node.attrs.size));
+        file.map.rebase(map);
+        file.saved = Some(file.rest_of(map));
         if clean {
-            leaf.working = None;
-            leaf.holds.clear();
-            leaf.dirty_since = None;
+            file.session = None;
+            file.holds.clear();
+            file.dirty_since = None;
         }
-        self.inodes.unsettle(inode);
+        self.inodes.keep_dirty(inode);
         Ok(())
     }
 
     /// What the operation keeps until it is durable: journal, and the staging files when nothing more goes into them.
     pub(crate) fn hand_over(&self, leaf: &FileInode, clean: bool) -> Guards {
-        let journal = leaf.working.iter().map(|w| w.token.clone()).collect();
-        let working = leaf.working.as_ref().filter(|_| clean);
-        let staging = working.map_or_else(Vec::new, |w| w.files.clone());
+        let journal = leaf.session.iter().map(|w| w.token.clone()).collect();
+        let session = leaf.session.as_ref().filter(|_| clean);
+        let staging = session.map_or_else(Vec::new, |w| w.files.clone());
         // Later writes open another one.
         staging.iter().for_each(|file| file.close());
         Guards {
@@ -326,60 +330,60 @@ impl Shared {
     }
 
     /// Makes the state durable-to-be without making it a version.
-    pub(crate) async fn provide(
+    pub(crate) async fn write_back(
         &self,
         locked: &mut LockedInode,
         author: &Author,
     ) -> Result<(), StoreError> {
         let inode = Arc::clone(&locked.inode);
-        let Some(leaf) = locked.leaf() else {
+        let Some(file) = locked.file() else {
             return Ok(());
         };
-        if !leaf.is_dirty() || leaf.home == LinkState::Orphan {
+        if !file.is_dirty() || file.link_state == LinkState::Unlinked {
             return Ok(());
         }
         let answer = self.clock.begin();
         let at = answer.at();
-        let fix = self.state_of(&inode, leaf, (at, VersionTimestamp::Lapsed), author)?;
-        let map = fix.map.clone();
-        let changes = leaf
-            .settled
+        let flush = self.state_of(&inode, file, (at, VersionTimestamp::Expired), author)?;
+        let map = flush.map.clone();
+        let changes = file
+            .saved
             .as_ref()
             .map_or_else(|| map.clone(), |s| map.since(s));
         let prepared = self.prepare(
             &inode,
-            leaf,
-            (&changes, leaf.base, &fix),
-            (at, leaf.attrs.size),
+            file,
+            (&changes, file.base, &flush),
+            (at, file.attrs.size),
         );
         let prepared = prepared.await?;
-        let mut node = leaf.node.clone();
+        let mut node = file.node.clone();
         node.content = prepared.content.clone();
-        node.allocated = leaf.allocated(&changes, leaf.attrs.size);
-        node.attrs = leaf.attrs.clone();
-        let mut draft = self.leaf_draft(inode.ino, leaf, at).await?;
-        let state = match &leaf.state {
+        node.allocated = file.allocated(&changes, file.attrs.size);
+        node.attrs = file.attrs.clone();
+        let mut txn = self.file_txn(inode.ino, file, at).await?;
+        let state = match &file.state {
             EntryState::Version(stamp) => {
                 let last = LastVersion {
                     ino: inode.ino,
-                    node: leaf.node.clone(),
+                    node: file.node.clone(),
                     stamp: stamp.clone(),
-                    alive_since: alive(leaf),
+                    alive_since: alive(file),
                 };
                 EntryState::Provisional(Box::new(last))
             }
             other => {
-                self.count(&mut draft, &leaf.node.content.clone(), -1);
+                self.count(&mut txn, &file.node.content.clone(), -1);
                 other.clone()
             }
         };
-        self.count(&mut draft, &node.content, 1);
-        draft.usage.0 = node.grown_from(&leaf.node);
-        let alive_since = alive(leaf);
-        self.current_rows(&mut draft, (inode.ino, leaf), &node, &state, alive_since);
-        self.settle_leaf(&inode, leaf, draft, (prepared, &fix), |leaf| {
-            leaf.node = node;
-            leaf.state = state;
+        self.count(&mut txn, &node.content, 1);
+        txn.usage.0 = node.grown_from(&file.node);
+        let alive_since = alive(file);
+        self.current_rows(&mut txn, (inode.ino, file), &node, &state, alive_since);
+        self.finish_flush(&inode, file, txn, (prepared, &flush), |file| {
+            file.node = node;
+            file.state = state;
         })
     }
 
@@ -387,33 +391,33 @@ impl Shared {
     pub(crate) fn state_of(
         &self,
         inode: &Arc<Inode>,
-        leaf: &mut FileInode,
-        (at, due): (Timestamp, VersionTimestamp),
+        file: &mut FileInode,
+        (at, timestamp_state): (Timestamp, VersionTimestamp),
         author: &Author,
     ) -> Result<FlushedState, StoreError> {
-        if let Some(working) = &leaf.working {
+        if let Some(session) = &file.session {
             let record = FlushRecord {
-                working: working.id,
+                session: session.id,
                 ino: inode.ino,
                 at,
-                attrs: leaf.attrs.clone(),
+                attrs: file.attrs.clone(),
                 author: author.clone(),
             };
-            let _covered = self.journal(&Record::Fix(record))?;
+            let _covered = self.journal(&Record::Flush(record))?;
         }
         Ok(FlushedState {
             at,
-            due: crate::sync::Mutex::new(due),
-            map: leaf.map.fix(),
-            base: leaf.base,
+            timestamp_state: crate::sync::Mutex::new(timestamp_state),
+            map: file.map.fix(),
+            base: file.base,
             hold: None,
-            attrs: crate::sync::Mutex::new(leaf.attrs.clone()),
+            attrs: crate::sync::Mutex::new(file.attrs.clone()),
             author: author.clone(),
             since: tokio::time::Instant::now(),
-            lies: Supersession::InMap,
-            working: leaf.working.as_ref().map(|w| w.id),
-            token: leaf.working.as_ref().map(|w| w.token.clone()),
-            holds: leaf.holds.clone(),
+            supersession: Supersession::Current,
+            session: file.session.as_ref().map(|w| w.id),
+            token: file.session.as_ref().map(|w| w.token.clone()),
+            holds: file.holds.clone(),
         })
     }
 
@@ -431,43 +435,47 @@ impl Shared {
 }
 
 /// What an operation that brings no bytes says of the fix it makes a state of; one that brings some says it with them.
-pub(crate) fn settled_by(prepared: &PreparedContent, fix: &FlushedState) -> Option<BytelessFlush> {
+pub(crate) fn byteless_flush(
+    prepared: &PreparedContent,
+    flush: &FlushedState,
+) -> Option<BytelessFlush> {
     if prepared.brings.is_some() {
         return None;
     }
     let base = match &prepared.content {
         Content::Bytes(content) | Content::Shared(content) => {
-            Some((*content, lock(&fix.attrs).size))
+            Some((*content, lock(&flush.attrs).size))
         }
         Content::Empty | Content::Target(_) => None,
     };
     Some(BytelessFlush {
-        working: fix.working?,
-        fix: fix.at,
+        session: flush.session?,
+        flush: flush.at,
         base,
     })
 }
 
-/// Whether a fix can no longer become a version at its own instant: it has waited too long, or one before it had.
-pub(crate) fn is_late(leaf: &FileInode, fix: &FlushedState) -> bool {
-    let last = match &leaf.state {
-        EntryState::Version(stamp) => Some(stamp.id.instant),
-        EntryState::Provisional(last) => Some(last.stamp.id.instant),
-        EntryState::Unborn { behind } => behind.as_ref().map(|last| last.stamp.id.instant),
+/// Whether a fix can no longer become a version at its own timestamp: it has waited too long, or one before it had.
+pub(crate) fn is_late(file: &FileInode, flush: &FlushedState) -> bool {
+    let last = match &file.state {
+        EntryState::Version(stamp) => Some(stamp.id.timestamp),
+        EntryState::Provisional(last) => Some(last.stamp.id.timestamp),
+        EntryState::Unborn { behind } => behind.as_ref().map(|last| last.stamp.id.timestamp),
     };
-    matches!(*lock(&fix.due), VersionTimestamp::Lapsed) || last.is_some_and(|last| fix.at <= last)
+    matches!(*lock(&flush.timestamp_state), VersionTimestamp::Expired)
+        || last.is_some_and(|last| flush.at <= last)
 }
 
 /// Since when the leaf's name has existed in versions.
-pub(crate) fn alive(leaf: &FileInode) -> Timestamp {
-    match leaf.home {
-        LinkState::Slot { alive_since, .. } => alive_since,
-        LinkState::Linked { .. } | LinkState::Orphan => Timestamp(0),
+pub(crate) fn alive(file: &FileInode) -> Timestamp {
+    match file.link_state {
+        LinkState::Single { alive_since, .. } => alive_since,
+        LinkState::HardLinked { .. } | LinkState::Unlinked => Timestamp(0),
     }
 }
 
-pub(crate) fn set_alive(leaf: &mut FileInode, since: Timestamp) {
-    if let LinkState::Slot { alive_since, .. } = &mut leaf.home {
+pub(crate) fn set_alive(file: &mut FileInode, since: Timestamp) {
+    if let LinkState::Single { alive_since, .. } = &mut file.link_state {
         *alive_since = since;
     }
 }

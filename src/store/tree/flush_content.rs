@@ -23,8 +23,8 @@ impl Shared {
     pub(crate) async fn prepare(
         &self,
         inode: &Arc<Inode>,
-        leaf: &FileInode,
-        (map, base, fix): (&FixedMap, Option<(ContentRef, u64)>, &FlushedState),
+        file: &FileInode,
+        (map, base, flush): (&FixedMap, Option<(ContentRef, u64)>, &FlushedState),
         (at, len): (Timestamp, u64),
     ) -> Result<PreparedContent, StoreError> {
         if len == 0 {
@@ -38,7 +38,7 @@ impl Shared {
             .filter(|cut| base.is_some_and(|(_, base_len)| *cut < base_len));
         let unchanged = map.spans().next().is_none() && cut.is_none();
         if let (true, Some((content, base_len))) = (unchanged, base) {
-            let content = match self.is_own(leaf, content) {
+            let content = match self.is_own(file, content) {
                 true => Some(Content::Bytes(content)),
                 // It may have more bytes than this file shows of it.
                 false => (len <= base_len).then_some(Content::Shared(content)),
@@ -53,7 +53,7 @@ impl Shared {
             return Ok(PreparedContent {
                 content: Content::Bytes(ContentRef {
                     cid: self.new_id(),
-                    instant: at,
+                    timestamp: at,
                 }),
                 brings: None,
             });
@@ -66,7 +66,7 @@ impl Shared {
         }
         let base = if cut == Some(0) { None } else { base };
         let brings = self
-            .begin_content(inode, leaf, (map, base, fix), (at, len))
+            .begin_content(inode, file, (map, base, flush), (at, len))
             .await?;
         Ok(PreparedContent {
             content: Content::Bytes(brings.0.content),
@@ -78,28 +78,28 @@ impl Shared {
     async fn begin_content(
         &self,
         inode: &Arc<Inode>,
-        leaf: &FileInode,
-        (map, base, fix): (&FixedMap, Option<(ContentRef, u64)>, &FlushedState),
+        file: &FileInode,
+        (map, base, flush): (&FixedMap, Option<(ContentRef, u64)>, &FlushedState),
         (at, len): (Timestamp, u64),
     ) -> Result<(Arc<PendingContent>, ContentRecord), StoreError> {
         // A state that comes late would lie among the rows of its lineage, under those that were laid without it.
-        let goes_on = !leaf.is_behind(fix);
-        let own = base.filter(|(content, _)| goes_on && self.is_own(leaf, *content));
+        let goes_on = !file.is_behind(flush);
+        let own = base.filter(|(content, _)| goes_on && self.is_own(file, *content));
         let cid = own.map_or_else(|| self.new_id(), |(content, _)| content.cid);
-        let content = ContentRef { cid, instant: at };
+        let content = ContentRef { cid, timestamp: at };
         let nowhere = || (Ino(0), bytes::Bytes::new());
-        let place = leaf.place().cloned().unwrap_or_else(nowhere);
+        let place = file.place().cloned().unwrap_or_else(nowhere);
         let unshown = matches!(
-            leaf.state,
+            file.state,
             EntryState::Unborn { .. } | EntryState::Provisional(_)
         );
         let replaces = match own {
-            Some((c, _)) if unshown && self.is_own_state(leaf, c).await? => Some(c.instant),
+            Some((c, _)) if unshown && self.is_own_state(file, c).await? => Some(c.timestamp),
             _ => None,
         };
         let record = ContentRecord {
-            working: fix.working.unwrap_or(0),
-            fix: fix.at,
+            session: flush.session.unwrap_or(0),
+            flush: flush.at,
             content,
             ino: inode.ino,
             place: place.clone(),
@@ -114,53 +114,52 @@ impl Shared {
             place,
             base,
             len,
-            fixed: map.clone(),
+            flushed: map.clone(),
             // Found among all contents on their way: those of a replay, or of an inode that was let go, are no leaf's.
             after: base.and_then(|(content, _)| self.contents.pending(content)),
             replaces,
-            sealing: tokio::sync::watch::Sender::new(UploadState::Waiting),
+            upload_state: tokio::sync::watch::Sender::new(UploadState::Waiting),
         });
         Ok((pending, record))
     }
 
     /// Whether a content is of the leaf's own lineage, so that the next state goes on in it.
-    fn is_own(&self, leaf: &FileInode, content: ContentRef) -> bool {
-        matches!(leaf.node.content, Content::Bytes(own) if own.cid == content.cid)
+    fn is_own(&self, file: &FileInode, content: ContentRef) -> bool {
+        matches!(file.node.content, Content::Bytes(own) if own.cid == content.cid)
     }
 
     /// Whether a content is shown by nothing but the leaf's own state, which is no version.
     async fn is_own_state(
         &self,
-        leaf: &FileInode,
+        file: &FileInode,
         content: ContentRef,
     ) -> Result<bool, StoreError> {
-        if leaf.node.content != Content::Bytes(content) || !leaf.fixes.is_empty() {
+        if file.node.content != Content::Bytes(content) || !file.flushes.is_empty() {
             return Ok(false);
         }
-        let shown: Option<i64> = self.view.row("G R", &keys::count(content)).await?;
+        let shown: Option<i64> = self.index.row("G R", &keys::count(content)).await?;
         Ok(shown == Some(1) && !self.pins.is_pinned(content.cid))
     }
 
     /// What a state needs beside its own rows: its bytes, its place behind whom it refers to, and the beginning of a lineage.
-    pub(crate) fn bring_along(&self, draft: &mut Txn, prepared: PreparedContent) {
+    pub(crate) fn attach_content(&self, txn: &mut Txn, prepared: PreparedContent) {
         if let Content::Shared(content) = prepared.content {
-            draft.order.touches.push(keys::count(content));
+            txn.dependencies.touches.push(keys::count(content));
         }
         if let Some((pending, _)) = &prepared.brings {
-            draft.order.touches.push(keys::count(pending.content));
+            txn.dependencies.touches.push(keys::count(pending.content));
             if let Some((parent, len)) = pending.base
                 && parent.cid != pending.content.cid
             {
                 let len = pending.cut().unwrap_or(len).min(len);
-                draft.order.touches.push(keys::count(parent));
+                txn.dependencies.touches.push(keys::count(parent));
                 let row = LineageRow { parent, len };
-                draft
-                    .rows
+                txn.rows
                     .put(keys::lineage(pending.content.cid), encode(&row));
-                draft.rows.merge(keys::count(parent), encode(&1i64));
+                txn.rows.merge(keys::count(parent), encode(&1i64));
             }
         }
-        draft.content = prepared.brings;
+        txn.content = prepared.brings;
     }
 }
 

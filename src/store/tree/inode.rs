@@ -39,9 +39,9 @@ pub(crate) enum CachedInode {
     /// A directory.
     Directory(Box<CachedDirectory>),
     /// Anything else.
-    Leaf(Box<FileInode>),
+    File(Box<FileInode>),
     /// It has no name and no user any more.
-    Gone,
+    Evicted,
 }
 
 /// A directory as its rows, queued ones included, say.
@@ -56,21 +56,21 @@ pub(crate) struct CachedDirectory {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LinkState {
     /// It has one name.
-    Slot {
+    Single {
         place: (Ino, Bytes),
         bound: Timestamp,
         alive_since: Timestamp,
     },
     /// It has several, or had; this is one of them.
-    Linked { place: (Ino, Bytes), nlink: u32 },
+    HardLinked { place: (Ino, Bytes), nlink: u32 },
     /// It has none, but users.
-    Orphan,
+    Unlinked,
 }
 
 /// A file, symbolic link or special file.
 #[derive(Debug)]
 pub(crate) struct FileInode {
-    pub(crate) home: LinkState,
+    pub(crate) link_state: LinkState,
     /// As its row has it.
     pub(crate) node: InodeState,
     pub(crate) state: EntryState,
@@ -80,10 +80,10 @@ pub(crate) struct FileInode {
     pub(crate) base: Option<(ContentRef, u64)>,
     pub(crate) map: DirtyMap,
     /// The state of the map that is in the queue already.
-    pub(crate) settled: Option<FixedMap>,
-    pub(crate) working: Option<WriteSession>,
+    pub(crate) saved: Option<FixedMap>,
+    pub(crate) session: Option<WriteSession>,
     /// Fixed states whose handles are not yet released, oldest first.
-    pub(crate) fixes: Vec<Arc<FlushedState>>,
+    pub(crate) flushes: Vec<Arc<FlushedState>>,
     pub(crate) permit: Option<Permit>,
     /// Contents that spans of the map refer to.
     pub(crate) holds: Vec<Arc<Pin>>,
@@ -116,7 +116,7 @@ impl WriteSession {
 #[derive(Debug)]
 pub(crate) struct FlushedState {
     pub(crate) at: Timestamp,
-    pub(crate) due: Mutex<VersionTimestamp>,
+    pub(crate) timestamp_state: Mutex<VersionTimestamp>,
     pub(crate) map: FixedMap,
     pub(crate) base: Option<(ContentRef, u64)>,
     /// Keeps the base's rows while the state waits.
@@ -125,8 +125,8 @@ pub(crate) struct FlushedState {
     pub(crate) attrs: Mutex<Attrs>,
     pub(crate) author: Author,
     pub(crate) since: tokio::time::Instant,
-    pub(crate) lies: Supersession,
-    pub(crate) working: Option<u64>,
+    pub(crate) supersession: Supersession,
+    pub(crate) session: Option<u64>,
     /// Holds the journal from that working's first record on.
     pub(crate) token: Option<JournalToken>,
     /// Contents that its map refers to.
@@ -137,36 +137,36 @@ pub(crate) struct FlushedState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Supersession {
     /// It is one of its states.
-    InMap,
+    Current,
     /// It is older than everything in it.
-    Behind,
+    Superseded,
 }
 
-/// Whether a fixed state may still become a version at its own instant.
+/// Whether a fixed state may still become a version at its own timestamp.
 #[derive(Debug)]
 pub(crate) enum VersionTimestamp {
     /// Yes, and the past is not final there before it did.
-    Answering(#[allow(dead_code, reason = "held for its drop")] Reservation),
+    Reserved(#[allow(dead_code, reason = "held for its drop")] Reservation),
     /// Yes: it comes out of the journal, before the past is shown.
     Recovered,
-    /// No: it has waited too long and takes the instant of its release.
-    Lapsed,
+    /// No: it has waited too long and takes the timestamp of its release.
+    Expired,
 }
 
 impl FileInode {
-    pub(crate) fn new(home: LinkState, node: InodeState, state: EntryState) -> Self {
+    pub(crate) fn new(link_state: LinkState, node: InodeState, state: EntryState) -> Self {
         let base = node.content.reference().map(|c| (c, node.attrs.size));
         Self {
             loaded_stamp: content_stamp(&node),
-            home,
+            link_state,
             attrs: node.attrs.clone(),
             node,
             state,
             base,
             map: DirtyMap::new(),
-            settled: None,
-            working: None,
-            fixes: Vec::new(),
+            saved: None,
+            session: None,
+            flushes: Vec::new(),
             permit: None,
             holds: Vec::new(),
             author: Author::default(),
@@ -175,28 +175,28 @@ impl FileInode {
     }
 
     /// Number of the last change that is in the queue.
-    pub(crate) fn settled_seq(&self) -> u64 {
-        self.settled.as_ref().map_or(0, FixedMap::seq)
+    pub(crate) fn saved_seq(&self) -> u64 {
+        self.saved.as_ref().map_or(0, FixedMap::seq)
     }
 
     /// Whether the queue has a later state than that of a fix.
-    pub(crate) fn is_behind(&self, fix: &FlushedState) -> bool {
-        fix.lies == Supersession::Behind || fix.map.seq() < self.settled_seq()
+    pub(crate) fn is_behind(&self, flush: &FlushedState) -> bool {
+        flush.supersession == Supersession::Superseded || flush.map.seq() < self.saved_seq()
     }
 
     /// Whether there are changes that the queue does not have.
     pub(crate) fn is_dirty(&self) -> bool {
-        self.map.seq() > self.settled_seq()
+        self.map.seq() > self.saved_seq()
     }
 
     /// Whether there are changes that no fix has.
-    pub(crate) fn is_unfixed(&self) -> bool {
+    pub(crate) fn is_unflushed(&self) -> bool {
         self.map.seq()
             > self
-                .fixes
+                .flushes
                 .last()
                 .map_or(0, |f| f.map.seq())
-                .max(self.settled_seq())
+                .max(self.saved_seq())
     }
 
     /// Gives away the dirty budget of a fixed state; all of it when nothing is dirty behind that.
@@ -210,17 +210,17 @@ impl FileInode {
     }
 
     pub(crate) fn place(&self) -> Option<&(Ino, Bytes)> {
-        match &self.home {
-            LinkState::Slot { place, .. } | LinkState::Linked { place, .. } => Some(place),
-            LinkState::Orphan => None,
+        match &self.link_state {
+            LinkState::Single { place, .. } | LinkState::HardLinked { place, .. } => Some(place),
+            LinkState::Unlinked => None,
         }
     }
 
     pub(crate) fn stat(&self, ino: Ino) -> Stat {
-        let nlink = match self.home {
-            LinkState::Slot { .. } => 1,
-            LinkState::Linked { nlink, .. } => nlink,
-            LinkState::Orphan => 0,
+        let nlink = match self.link_state {
+            LinkState::Single { .. } => 1,
+            LinkState::HardLinked { nlink, .. } => nlink,
+            LinkState::Unlinked => 0,
         };
         let stamp = self.loaded_stamp.wrapping_add(self.map.seq());
         let mut stat = stat(ino, &self.node, &self.attrs, nlink, stamp);
@@ -264,7 +264,7 @@ impl FileInode {
 
 /// A number that differs for different contents, spread so that counting from it meets no other.
 pub(crate) fn content_stamp(node: &InodeState) -> u64 {
-    let spread = |content: ContentRef| content.instant.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let spread = |content: ContentRef| content.timestamp.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     node.content.reference().map_or(0, spread)
 }
 
@@ -329,13 +329,13 @@ pub(crate) struct LockedInode {
 }
 
 impl LockedInode {
-    pub(crate) fn loaded(&mut self) -> &mut CachedInode {
+    pub(crate) fn cached(&mut self) -> &mut CachedInode {
         &mut self.guard
     }
 
-    pub(crate) fn leaf(&mut self) -> Option<&mut FileInode> {
+    pub(crate) fn file(&mut self) -> Option<&mut FileInode> {
         match &mut *self.guard {
-            CachedInode::Leaf(leaf) => Some(leaf),
+            CachedInode::File(file) => Some(file),
             _ => None,
         }
     }
@@ -351,9 +351,9 @@ impl LockedInode {
 impl Drop for LockedInode {
     fn drop(&mut self) {
         let stat = match &*self.guard {
-            CachedInode::No | CachedInode::Gone => None,
+            CachedInode::No | CachedInode::Evicted => None,
             CachedInode::Directory(directory) => Some(directory.stat(self.inode.ino)),
-            CachedInode::Leaf(leaf) => Some(leaf.stat(self.inode.ino)),
+            CachedInode::File(file) => Some(file.stat(self.inode.ino)),
         };
         *write(&self.inode.live) = stat;
     }
@@ -393,7 +393,7 @@ pub(crate) struct InodeCache {
     table: DashMap<Ino, Weak<Inode>>,
     recent: Mutex<VecDeque<Arc<Inode>>>,
     /// Inodes with something the queue does not have, or with a state that is no version: they stay loaded.
-    unsettled: Mutex<std::collections::HashMap<Ino, Arc<Inode>>>,
+    dirty_inodes: Mutex<std::collections::HashMap<Ino, Arc<Inode>>>,
 }
 
 impl InodeCache {
@@ -433,8 +433,8 @@ impl InodeCache {
     pub(crate) async fn revive(&self, ino: Ino) {
         if let Some(inode) = self.known(ino) {
             let mut locked = inode.lock().await;
-            if matches!(locked.loaded(), CachedInode::Gone) {
-                *locked.loaded() = CachedInode::No;
+            if matches!(locked.cached(), CachedInode::Evicted) {
+                *locked.cached() = CachedInode::No;
             }
         }
     }
@@ -454,27 +454,27 @@ impl InodeCache {
     }
 
     /// Keeps an inode loaded until [`InodeCache::settle`].
-    pub(crate) fn unsettle(&self, inode: &Arc<Inode>) {
-        lock(&self.unsettled).insert(inode.ino, Arc::clone(inode));
+    pub(crate) fn keep_dirty(&self, inode: &Arc<Inode>) {
+        lock(&self.dirty_inodes).insert(inode.ino, Arc::clone(inode));
     }
 
     pub(crate) fn settle(&self, ino: Ino) {
-        let _old = lock(&self.unsettled).remove(&ino);
+        let _old = lock(&self.dirty_inodes).remove(&ino);
     }
 
     /// Every inode with something that is not a queued version.
-    pub(crate) fn unsettled(&self) -> Vec<Arc<Inode>> {
-        lock(&self.unsettled).values().cloned().collect()
+    pub(crate) fn dirty_inodes(&self) -> Vec<Arc<Inode>> {
+        lock(&self.dirty_inodes).values().cloned().collect()
     }
 }
 
 /// Locks several inodes, in ascending order, each once; they come back in the order asked for by [`find`].
 pub(crate) async fn lock_all(inodes: &InodeCache, wanted: &[Ino]) -> Vec<LockedInode> {
-    let mut order: Vec<Ino> = wanted.to_vec();
-    order.sort_unstable();
-    order.dedup();
-    let mut locked = Vec::with_capacity(order.len());
-    for ino in order {
+    let mut dependencies: Vec<Ino> = wanted.to_vec();
+    dependencies.sort_unstable();
+    dependencies.dedup();
+    let mut locked = Vec::with_capacity(dependencies.len());
+    for ino in dependencies {
         locked.push(inodes.get(ino).lock().await);
     }
     locked

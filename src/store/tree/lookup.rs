@@ -26,7 +26,7 @@ impl Shared {
         directory: Ino,
         name: &[u8],
     ) -> Result<Option<DentryRow>, StoreError> {
-        self.view.row("C D", &keys::entry(directory, name)).await
+        self.index.row("C D", &keys::entry(directory, name)).await
     }
 
     /// The lock of an inode with its rows loaded. Fails with `NotFound` when it has neither name nor user.
@@ -47,27 +47,27 @@ impl Shared {
 
     async fn load(&self, locked: &mut LockedInode) -> Result<(), StoreError> {
         let ino = locked.inode.ino;
-        match locked.loaded() {
+        match locked.cached() {
             CachedInode::No => {}
-            CachedInode::Gone => return Err(StoreError::NotFound),
-            CachedInode::Directory(_) | CachedInode::Leaf(_) => return Ok(()),
+            CachedInode::Evicted => return Err(StoreError::NotFound),
+            CachedInode::Directory(_) | CachedInode::File(_) => return Ok(()),
         }
-        let loaded = self.read_inode(ino).await?.ok_or(StoreError::NotFound)?;
-        *locked.loaded() = loaded;
+        let cached = self.read_inode(ino).await?.ok_or(StoreError::NotFound)?;
+        *locked.cached() = cached;
         Ok(())
     }
 
     pub(crate) async fn read_inode(&self, ino: Ino) -> Result<Option<CachedInode>, StoreError> {
-        match self.view.row("C I", &keys::inode(ino)).await? {
+        match self.index.row("C I", &keys::inode(ino)).await? {
             Some(InodeRow::Directory(row)) => return self.read_directory(row).await,
             Some(InodeRow::Linked(row)) => {
                 let place = self.place(ino).await?.unwrap_or((ROOT, Bytes::new()));
-                let home = LinkState::Linked {
+                let link_state = LinkState::HardLinked {
                     place,
                     nlink: row.nlink,
                 };
-                return Ok(Some(CachedInode::Leaf(Box::new(FileInode::new(
-                    home, row.node, row.state,
+                return Ok(Some(CachedInode::File(Box::new(FileInode::new(
+                    link_state, row.node, row.state,
                 )))));
             }
             None => {}
@@ -77,19 +77,19 @@ impl Shared {
             && entry.ino == ino
             && let DentryBody::Own { node, state } = entry.body
         {
-            let home = LinkState::Slot {
+            let link_state = LinkState::Single {
                 place,
                 bound: entry.bound,
                 alive_since: entry.alive_since,
             };
-            return Ok(Some(CachedInode::Leaf(Box::new(FileInode::new(
-                home, node, state,
+            return Ok(Some(CachedInode::File(Box::new(FileInode::new(
+                link_state, node, state,
             )))));
         }
-        let orphan: Option<OrphanRow> = self.view.row("C O", &keys::orphan(ino)).await?;
+        let orphan: Option<OrphanRow> = self.index.row("C O", &keys::orphan(ino)).await?;
         Ok(orphan.map(|orphan| {
-            CachedInode::Leaf(Box::new(FileInode::new(
-                LinkState::Orphan,
+            CachedInode::File(Box::new(FileInode::new(
+                LinkState::Unlinked,
                 orphan.node,
                 EntryState::Unborn { behind: None },
             )))
@@ -119,7 +119,7 @@ impl Shared {
     }
 
     async fn place(&self, ino: Ino) -> Result<Option<(Ino, Bytes)>, StoreError> {
-        let place: Option<LocationRow> = self.view.row("C N", &keys::place(ino)).await?;
+        let place: Option<LocationRow> = self.index.row("C N", &keys::place(ino)).await?;
         Ok(place.map(|p| (p.directory, p.name)))
     }
 
@@ -134,10 +134,10 @@ impl Shared {
             };
         }
         let mut locked = self.lock(ino).await?;
-        match locked.loaded() {
+        match locked.cached() {
             CachedInode::Directory(directory) => Ok(directory.stat(ino)),
-            CachedInode::Leaf(leaf) => Ok(leaf.stat(ino)),
-            CachedInode::No | CachedInode::Gone => Err(StoreError::NotFound),
+            CachedInode::File(file) => Ok(file.stat(ino)),
+            CachedInode::No | CachedInode::Evicted => Err(StoreError::NotFound),
         }
     }
 
@@ -155,7 +155,7 @@ impl Shared {
 
     /// The ancestors of `directory` that an operation must wait for: none unless a directory is on the move.
     pub(crate) async fn ancestors(&self, directory: Ino) -> Result<Vec<Ino>, StoreError> {
-        if self.queue.moves_under_way() {
+        if self.queue.moves_in_flight() {
             self.lineage(directory).await
         } else {
             Ok(Vec::new())
@@ -176,7 +176,7 @@ impl Shared {
         if directory == ROOT {
             return Ok(ROOT);
         }
-        match self.view.row("C I", &keys::inode(directory)).await? {
+        match self.index.row("C I", &keys::inode(directory)).await? {
             Some(InodeRow::Directory(row)) => row
                 .place
                 .map(|(_, (parent, _))| parent)
@@ -243,7 +243,7 @@ impl DirectoryListing {
                 return Ok(None);
             };
             let end = keys::after(&keys::entry(self.directory, b""));
-            let rows = self.shared.view.scan(from, end, LISTING_CHUNK).await?;
+            let rows = self.shared.index.scan(from, end, LISTING_CHUNK).await?;
             if rows.len() == LISTING_CHUNK {
                 self.next = rows.last().map(|(key, _)| [&key[..], &[0]].concat().into());
             }

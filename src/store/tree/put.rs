@@ -1,4 +1,4 @@
-//! A whole file under a name in one operation: written before any name leads to it, then put there at one instant.
+//! A whole file under a name in one operation: written before any name leads to it, then put there at one timestamp.
 //!
 //! Path: bytes go into the journal and into staging under a number that no name has; [`AtomicPut::place`] makes one operation of
 //! the entry, the content and the end of what had the name before. Large contents go to the bucket while they are written, shown
@@ -28,7 +28,7 @@ use crate::store::tree::row_writer::Unbinding;
 use crate::sync::Arc;
 
 /// So many bytes are written, then they go to the bucket while the next are: a multiple of what a range row describes.
-const AHEAD: u64 = 32 << 20;
+const PART_SIZE: u64 = 32 << 20;
 
 /// What a file is to be under its name.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ pub(crate) struct PutTarget {
 pub(crate) struct AtomicPut {
     shared: Arc<Shared>,
     inode: Arc<Inode>,
-    leaf: FileInode,
+    file: FileInode,
     author: Author,
     /// Whether the queue has a part of it already, under an orphan's row.
     begun: bool,
@@ -63,12 +63,12 @@ impl Drop for AtomicPut {
         if self.placed {
             return;
         }
-        if let Some(working) = self.leaf.working.take() {
-            working.finish();
+        if let Some(session) = self.file.session.take() {
+            session.finish();
         }
         if self.begun {
             // The receiver lives as long as the namespace's tasks; afterwards the next mount drains the orphan.
-            let _gone = self.shared.orphaned.send(self.inode.ino);
+            let _gone = self.shared.unlinked.send(self.inode.ino);
         }
     }
 }
@@ -77,7 +77,7 @@ impl Namespace {
     /// Begins a file that is to be put under `name`, which is only noted with its bytes.
     pub(crate) fn begin(&self, parent: Ino, name: &Bytes, author: &Author) -> AtomicPut {
         let far = Timestamp(u64::MAX);
-        let home = LinkState::Slot {
+        let link_state = LinkState::Single {
             place: (parent, name.clone()),
             bound: far,
             alive_since: far,
@@ -91,7 +91,7 @@ impl Namespace {
         };
         AtomicPut {
             inode: Inode::unshared(Ino(self.0.new_id())),
-            leaf: FileInode::new(home, node, EntryState::Unborn { behind: None }),
+            file: FileInode::new(link_state, node, EntryState::Unborn { behind: None }),
             shared: Arc::clone(&self.0),
             author: author.clone(),
             begun: false,
@@ -106,7 +106,7 @@ impl AtomicPut {
     /// # Errors
     /// `TooLarge`, `NoSpace` when the cache directory is full, `Fenced`, `Closed`.
     pub(crate) async fn append(&mut self, bytes: Bytes) -> Result<(), StoreError> {
-        let (at, len) = (self.leaf.attrs.size, bytes.len() as u64);
+        let (at, len) = (self.file.attrs.size, bytes.len() as u64);
         if len == 0 {
             return Ok(());
         }
@@ -126,8 +126,8 @@ impl AtomicPut {
                     shared.budget.acquire(len).await
                 }
             };
-            let (leaf, bytes) = (&mut self.leaf, bytes.clone());
-            match shared.place_bytes(self.inode.ino, leaf, at, bytes, &self.author) {
+            let (file, bytes) = (&mut self.file, bytes.clone());
+            match shared.place_bytes(self.inode.ino, file, at, bytes, &self.author) {
                 Err(StoreError::NoSpace) => {}
                 outcome => break outcome.map(|()| permit)?,
             }
@@ -135,12 +135,12 @@ impl AtomicPut {
             self.hand_over().await?;
             waiting.more(len).await?;
         };
-        match &mut self.leaf.permit {
+        match &mut self.file.permit {
             Some(held) => held.merge(permit),
             held @ None => *held = Some(permit),
         }
-        self.leaf.attrs.size = end;
-        if end.is_multiple_of(AHEAD) {
+        self.file.attrs.size = end;
+        if end.is_multiple_of(PART_SIZE) {
             self.hand_over().await?;
         }
         Ok(())
@@ -151,7 +151,7 @@ impl AtomicPut {
     /// # Errors
     /// As [`AtomicPut::append`].
     pub(crate) fn show(&mut self, source: &CloneSource) -> Result<(), StoreError> {
-        let (at, len) = (self.leaf.attrs.size, source.len());
+        let (at, len) = (self.file.attrs.size, source.len());
         if len == 0 {
             return Ok(());
         }
@@ -161,48 +161,46 @@ impl AtomicPut {
             .ok_or(StoreError::TooLarge)?;
         self.shared.health.check()?;
         if let Some((content, pin)) = source.content() {
-            let (ino, leaf) = (self.inode.ino, &mut self.leaf);
-            let working = self.shared.working(ino, leaf, &self.author)?.id;
+            let (ino, file) = (self.inode.ino, &mut self.file);
+            let session = self.shared.session(ino, file, &self.author)?.id;
             let _covered = self.shared.journal(&Record::Refer {
-                working,
+                session,
                 offset: at,
                 len,
                 content: *content,
                 position: 0,
             })?;
             let of = content.referent();
-            leaf.map
+            file.map
                 .write(at, len, Source::Reference { of, position: 0 });
-            leaf.holds.push(Arc::clone(pin));
+            file.holds.push(Arc::clone(pin));
         }
-        self.leaf.attrs.size = end;
+        self.file.attrs.size = end;
         Ok(())
     }
 
     /// Sends what was written so far on its way to the bucket.
     async fn hand_over(&mut self) -> Result<(), StoreError> {
-        if !self.leaf.is_dirty() {
+        if !self.file.is_dirty() {
             return Ok(());
         }
         let answer = self.shared.clock.begin();
         let at = answer.at();
-        let (prepared, fix) = self.prepare(at).await?;
-        let order = Dependencies {
+        let (prepared, flush) = self.prepare(at).await?;
+        let dependencies = Dependencies {
             touches: vec![keys::inode(self.inode.ino)],
             ..Dependencies::default()
         };
-        let mut draft = self.shared.draft(at, order);
-        let mut node = self.leaf.node.clone();
+        let mut txn = self.shared.txn(at, dependencies);
+        let mut node = self.file.node.clone();
         node.content = prepared.content.clone();
-        node.attrs = self.leaf.attrs.clone();
+        node.attrs = self.file.attrs.clone();
         node.allocated = node.attrs.size;
-        self.shared.count(&mut draft, &self.leaf.node.content, -1);
-        self.shared.count(&mut draft, &node.content, 1);
+        self.shared.count(&mut txn, &self.file.node.content, -1);
+        self.shared.count(&mut txn, &node.content, 1);
         let orphan = OrphanRow { node: node.clone() };
-        draft
-            .rows
-            .put(keys::orphan(self.inode.ino), encode(&orphan));
-        self.queue(draft, (prepared, &fix), node)?;
+        txn.rows.put(keys::orphan(self.inode.ino), encode(&orphan));
+        self.queue(txn, (prepared, &flush), node)?;
         self.begun = true;
         Ok(())
     }
@@ -211,52 +209,52 @@ impl AtomicPut {
         &mut self,
         at: Timestamp,
     ) -> Result<(PreparedContent, FlushedState), StoreError> {
-        let due = (at, VersionTimestamp::Lapsed);
-        let fix = self
-            .shared
-            .state_of(&self.inode, &mut self.leaf, due, &self.author)?;
-        let changes = match &self.leaf.settled {
-            Some(settled) => fix.map.since(settled),
-            None => fix.map.clone(),
+        let timestamp_state = (at, VersionTimestamp::Expired);
+        let flush =
+            self.shared
+                .state_of(&self.inode, &mut self.file, timestamp_state, &self.author)?;
+        let changes = match &self.file.saved {
+            Some(saved) => flush.map.since(saved),
+            None => flush.map.clone(),
         };
-        let (base, len) = (self.leaf.base, self.leaf.attrs.size);
+        let (base, len) = (self.file.base, self.file.attrs.size);
         let prepared = self
             .shared
-            .prepare(&self.inode, &self.leaf, (&changes, base, &fix), (at, len))
+            .prepare(&self.inode, &self.file, (&changes, base, &flush), (at, len))
             .await?;
-        Ok((prepared, fix))
+        Ok((prepared, flush))
     }
 
     /// Queues a state and makes it what is gone on from.
     fn queue(
         &mut self,
-        mut draft: Txn,
-        (prepared, fix): (PreparedContent, &FlushedState),
+        mut txn: Txn,
+        (prepared, flush): (PreparedContent, &FlushedState),
         node: InodeState,
     ) -> Result<(), StoreError> {
-        let leaf = &mut self.leaf;
+        let file = &mut self.file;
         let shown = node.content.reference();
         let base = shown.map(|content| (content, node.attrs.size));
-        if let (None, Some(working)) = (&prepared.brings, fix.working) {
-            draft.settles = Some(BytelessFlush {
-                working,
-                fix: fix.at,
+        if let (None, Some(session)) = (&prepared.brings, flush.session) {
+            txn.byteless_flush = Some(BytelessFlush {
+                session,
+                flush: flush.at,
                 base,
             });
         }
-        draft.held = self.shared.hand_over(leaf, true);
-        draft.held.holds.clone_from(&fix.holds);
-        self.shared.bring_along(&mut draft, prepared);
+        txn.held = self.shared.hand_over(file, true);
+        txn.held.holds.clone_from(&flush.holds);
+        self.shared.attach_content(&mut txn, prepared);
         // The room goes along only once the journal has it: of a state that was refused the bytes stay dirty.
         self.shared
-            .enqueue(draft)?
-            .keep(leaf.room_of(&fix.map, true));
-        leaf.base = base;
-        leaf.node = node;
-        leaf.map.rebase(&fix.map);
-        leaf.settled = Some(leaf.rest_of(&fix.map));
-        leaf.working = None;
-        leaf.holds.clear();
+            .enqueue(txn)?
+            .keep(file.room_of(&flush.map, true));
+        file.base = base;
+        file.node = node;
+        file.map.rebase(&flush.map);
+        file.saved = Some(file.rest_of(&flush.map));
+        file.session = None;
+        file.holds.clear();
         Ok(())
     }
 
@@ -303,19 +301,19 @@ impl AtomicPut {
         find(locked, parent)
             .and_then(LockedInode::directory)
             .ok_or(StoreError::NotDirectory)?;
-        let target = self.settled_target(locked, (parent, name)).await?;
+        let target = self.flushed_target(locked, (parent, name)).await?;
         let answer = shared.clock.begin();
         let (at, ino) = (answer.at(), self.inode.ino);
         let since = how.since.unwrap_or(at);
         if how.since.is_some() {
             shared.check_since((parent, name), at, since).await?;
         }
-        let (prepared, fix) = self.prepare(at).await?;
-        let mut draft = shared.draft(at, shared.order_in(parent, name, ino).await?);
+        let (prepared, flush) = self.prepare(at).await?;
+        let mut txn = shared.txn(at, shared.order_in(parent, name, ino).await?);
         let slot = (parent, name.clone());
         let stamp = Stamp {
             id: VersionId {
-                instant: since,
+                timestamp: since,
                 suffix: shared.suffix(),
             },
             op: how.op,
@@ -323,44 +321,44 @@ impl AtomicPut {
             host: shared.config.host.clone(),
             origin: None,
         };
-        let mut node = self.node(how, draft.time, &prepared.content);
+        let mut node = self.node(how, txn.time, &prepared.content);
         let mut out = None;
         if let Some(entry) = &target {
             let found = find(locked, entry.ino).ok_or(StoreError::NotFound)?;
-            out = Some(shared.oust_file(&mut draft, found, (entry, &slot), since, &mut node)?);
+            out = Some(shared.replace_file(&mut txn, found, (entry, &slot), since, &mut node)?);
         }
         let alive = target.as_ref().map_or(since, |t| t.alive_since.min(since));
-        self.rows(&mut draft, (&slot, alive), &node, &stamp);
+        self.rows(&mut txn, (&slot, alive), &node, &stamp);
         if let Some(id) = &how.foreign_id {
             let row = ImportedRow {
                 directory: parent,
                 name: name.clone(),
                 version: stamp.id,
             };
-            draft.rows.put(keys::foreign(id), encode(&row));
+            txn.rows.put(keys::foreign(id), encode(&row));
         }
         let change = DirectoryRow {
             entries: i64::from(target.is_none()),
-            shed: Some((at, None)),
+            removal_burst: Some((at, None)),
             ..DirectoryRow::default()
         };
-        let change = shared.touch(&mut draft, parent, change);
-        let time = draft.time;
-        self.queue(draft, (prepared, &fix), node)?;
+        let change = shared.touch(&mut txn, parent, change);
+        let time = txn.time;
+        self.queue(txn, (prepared, &flush), node)?;
         self.placed = true;
         if let Some(directory) = find(locked, parent).and_then(LockedInode::directory) {
             directory.row.merge(change);
         }
-        if let (Some(home), Some(entry)) = (out, &target)
+        if let (Some(link_state), Some(entry)) = (out, &target)
             && let Some(found) = find(locked, entry.ino)
         {
-            shared.moved_out(found, home, time);
+            shared.moved_out(found, link_state, time);
         }
         Ok(stamp.id)
     }
 
     /// What has the name, once its fixed states are versions; only a file may be replaced.
-    async fn settled_target(
+    async fn flushed_target(
         &self,
         locked: &mut [LockedInode],
         (parent, name): (Ino, &Bytes),
@@ -369,18 +367,18 @@ impl AtomicPut {
             return Ok(None);
         };
         let target = find(locked, entry.ino).ok_or(StoreError::NotFound)?;
-        match target.leaf().map(|leaf| leaf.node.kind) {
+        match target.file().map(|file| file.node.kind) {
             Some(Kind::File) => {}
             Some(_) => return Err(StoreError::Exists),
             None => return Err(StoreError::IsDirectory),
         }
-        self.shared.save_fixes(target).await?;
+        self.shared.save_flushes(target).await?;
         self.shared.entry(parent, name).await
     }
 
     fn node(&self, how: &PutTarget, now: Time, content: &Content) -> InodeState {
         let time = how.since.map_or(now, Timestamp::time);
-        let size = self.leaf.attrs.size;
+        let size = self.file.attrs.size;
         InodeState {
             kind: Kind::File,
             attrs: Attrs {
@@ -402,31 +400,31 @@ impl AtomicPut {
 
     fn rows(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         (slot, alive_since): (&(Ino, Bytes), Timestamp),
         node: &InodeState,
         stamp: &Stamp,
     ) {
         let ino = self.inode.ino;
         if self.begun {
-            draft.rows.delete(keys::orphan(ino));
-            self.shared.count(draft, &self.leaf.node.content, -1);
+            txn.rows.delete(keys::orphan(ino));
+            self.shared.count(txn, &self.file.node.content, -1);
         }
-        self.shared.count(draft, &node.content, 1);
+        self.shared.count(txn, &node.content, 1);
         let entry = DentryRow {
             ino,
-            bound: draft.instant,
+            bound: txn.timestamp,
             alive_since,
             body: DentryBody::Own {
                 node: node.clone(),
                 state: EntryState::Version(stamp.clone()),
             },
         };
-        draft.rows.put(keys::entry(slot.0, &slot.1), encode(&entry));
-        self.shared.put_place(draft, ino, slot);
+        txn.rows.put(keys::entry(slot.0, &slot.1), encode(&entry));
+        self.shared.put_location(txn, ino, slot);
         let space = node.space().cast_signed();
-        draft.usage.0 = draft.usage.0.wrapping_add(space);
-        draft.usage.1 += 1;
+        txn.usage.0 = txn.usage.0.wrapping_add(space);
+        txn.usage.1 += 1;
     }
 }
 
@@ -445,7 +443,7 @@ impl Shared {
         let versions = Namespace(Arc::clone(self)).versions(parent, name).await?;
         let last = versions
             .last()
-            .map(|last| last.ended.unwrap_or(last.version.instant));
+            .map(|last| last.ended.unwrap_or(last.version.timestamp));
         match last {
             Some(last) if last >= since => refused(format!(
                 "the name changed at {} ns, not before {} ns",
@@ -456,28 +454,28 @@ impl Shared {
     }
 
     /// The file that has the name loses it at `since`, and hands on what a new content leaves alone.
-    fn oust_file(
+    fn replace_file(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         target: &mut LockedInode,
         (entry, slot): (&DentryRow, &(Ino, Bytes)),
         since: Timestamp,
         node: &mut InodeState,
     ) -> Result<LinkState, StoreError> {
         let pinned = target.inode.is_pinned();
-        let leaf = target.leaf().ok_or(StoreError::IsDirectory)?;
-        let (mode, uid, gid) = (leaf.attrs.mode, leaf.attrs.uid, leaf.attrs.gid);
+        let file = target.file().ok_or(StoreError::IsDirectory)?;
+        let (mode, uid, gid) = (file.attrs.mode, file.attrs.uid, file.attrs.gid);
         (node.attrs.mode, node.attrs.uid, node.attrs.gid) = (mode, uid, gid);
         let stays = |(name, _): &&(Bytes, Bytes)| !name.starts_with(b"user.");
         node.xattrs
-            .extend(leaf.node.xattrs.iter().filter(stays).cloned());
+            .extend(file.node.xattrs.iter().filter(stays).cloned());
         node.xattrs.sort();
-        draft.order.touches.push(keys::inode(entry.ino));
+        txn.dependencies.touches.push(keys::inode(entry.ino));
         // What ends, ends when the new state begins; the operation has its place in the queue by its answer.
-        let answered = std::mem::replace(&mut draft.instant, since);
+        let answered = std::mem::replace(&mut txn.timestamp, since);
         let how = (Unbinding::Replaced, pinned);
-        let home = self.detach(draft, (entry.ino, leaf), entry, slot, how);
-        draft.instant = answered;
-        Ok(home)
+        let link_state = self.detach(txn, (entry.ino, file), entry, slot, how);
+        txn.timestamp = answered;
+        Ok(link_state)
     }
 }

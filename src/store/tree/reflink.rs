@@ -57,15 +57,15 @@ impl File {
     /// `NoSpace`, `NotFound`.
     pub async fn clone_source(&self, author: &Author) -> Result<Option<CloneSource>, StoreError> {
         let mut locked = self.lock().await?;
-        self.shared.provide(&mut locked, author).await?;
-        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
-        if leaf.home == LinkState::Orphan {
+        self.shared.write_back(&mut locked, author).await?;
+        let file = locked.file().ok_or(StoreError::IsDirectory)?;
+        if file.link_state == LinkState::Unlinked {
             return Ok(None);
         }
-        let content = leaf.base.map(|(content, _)| content);
+        let content = file.base.map(|(content, _)| content);
         Ok(Some(CloneSource {
             content: content.map(|content| (content, Arc::new(self.shared.pins.pin(content)))),
-            len: leaf.attrs.size,
+            len: file.attrs.size,
         }))
     }
 
@@ -90,21 +90,21 @@ impl File {
             .ok_or(StoreError::TooLarge)?;
         self.shared.room_for_names().await;
         let mut locked = self.lock().await?;
-        let leaf = locked.leaf().ok_or(StoreError::IsDirectory)?;
-        let working = self.shared.working(self.inode.ino, leaf, author)?.id;
+        let file = locked.file().ok_or(StoreError::IsDirectory)?;
+        let session = self.shared.session(self.inode.ino, file, author)?.id;
         let _covered = self.shared.journal(&Record::Refer {
-            working,
+            session,
             offset: to,
             len,
             content: *content,
             position: from,
         })?;
         let of = content.referent();
-        leaf.map
+        file.map
             .write(to, len, Source::Reference { of, position: from });
-        leaf.holds.push(Arc::clone(pin));
-        leaf.attrs.size = leaf.attrs.size.max(end);
-        self.shared.dirtied(&self.inode, leaf, None);
+        file.holds.push(Arc::clone(pin));
+        file.attrs.size = file.attrs.size.max(end);
+        self.shared.dirtied(&self.inode, file, None);
         Ok(len)
     }
 

@@ -52,7 +52,7 @@ struct RenameEnds {
 pub(crate) enum RenameEffects {
     Leaf {
         ino: Ino,
-        home: LinkState,
+        link_state: LinkState,
         node: InodeState,
         state: EntryState,
     },
@@ -63,7 +63,7 @@ pub(crate) enum RenameEffects {
     },
     Out {
         ino: Ino,
-        home: LinkState,
+        link_state: LinkState,
     },
     Gone(Ino),
 }
@@ -153,23 +153,23 @@ impl Shared {
                 replaced: None,
             });
         }
-        self.settle_ends(locked, &mut ends, mode, author).await?;
+        self.save_ends(locked, &mut ends, mode, author).await?;
         let answer = self.clock.begin();
-        let mut draft = self.draft(answer.at(), self.rename_order(&ends).await?);
+        let mut txn = self.txn(answer.at(), self.rename_dependencies(&ends).await?);
         let mut after = Vec::new();
         match mode {
             RenameMode::Exchange => {
-                self.exchange(&mut draft, locked, &ends, author, &mut after)
+                self.exchange(&mut txn, locked, &ends, author, &mut after)
                     .await?;
             }
             RenameMode::Replace | RenameMode::NoReplace => {
-                self.replace(&mut draft, locked, &ends, author, &mut after)
+                self.replace(&mut txn, locked, &ends, author, &mut after)
                     .await?;
             }
         }
-        let touched = self.touch_parents(&mut draft, locked, &ends, mode)?;
-        let time = draft.time;
-        self.enqueue(draft)?;
+        let touched = self.touch_parents(&mut txn, locked, &ends, mode)?;
+        let time = txn.time;
+        self.enqueue(txn)?;
         for (ino, change) in touched {
             if let Some(directory) = find(locked, ino).and_then(LockedInode::directory) {
                 directory.row.merge(change);
@@ -192,7 +192,7 @@ impl Shared {
     }
 
     /// Saves what is fixed at both ends, and reads their names again.
-    async fn settle_ends(
+    async fn save_ends(
         &self,
         locked: &mut [LockedInode],
         ends: &mut RenameEnds,
@@ -204,10 +204,10 @@ impl Shared {
             .flatten()
         {
             if let Some(target) = find(locked, ino) {
-                self.save_fixes(target).await?;
+                self.save_flushes(target).await?;
                 // What goes to another name takes its bytes along: it must never be found there without them.
                 if ino == ends.source.ino || mode == RenameMode::Exchange {
-                    self.provide(target, author).await?;
+                    self.write_back(target, author).await?;
                 }
             }
         }
@@ -220,8 +220,8 @@ impl Shared {
     }
 
     fn live_stat(&self, locked: &mut [LockedInode], ino: Ino) -> Result<Stat, StoreError> {
-        match find(locked, ino).map(LockedInode::loaded) {
-            Some(CachedInode::Leaf(leaf)) => Ok(leaf.stat(ino)),
+        match find(locked, ino).map(LockedInode::cached) {
+            Some(CachedInode::File(file)) => Ok(file.stat(ino)),
             Some(CachedInode::Directory(directory)) => Ok(directory.stat(ino)),
             _ => Err(StoreError::NotFound),
         }
@@ -237,18 +237,18 @@ impl Shared {
         match change {
             RenameEffects::Leaf {
                 ino,
-                home,
+                link_state,
                 node,
                 state,
             } => {
-                let leaf = target.leaf()?;
-                leaf.home = home;
-                leaf.attrs.ctime = time;
-                leaf.node = node;
-                leaf.state = state;
-                let stat = leaf.stat(ino);
-                let xattrs = leaf.node.xattrs.clone();
-                self.settle_if_clean(target);
+                let file = target.file()?;
+                file.link_state = link_state;
+                file.attrs.ctime = time;
+                file.node = node;
+                file.state = state;
+                let stat = file.stat(ino);
+                let xattrs = file.node.xattrs.clone();
+                self.release_if_clean(target);
                 Some(Displaced { stat, xattrs })
             }
             RenameEffects::Directory { ino, place, row } => {
@@ -259,12 +259,12 @@ impl Shared {
                 let stat = directory.stat(ino);
                 Some(Displaced { stat, xattrs })
             }
-            RenameEffects::Out { home, .. } => Some(self.moved_out(target, home, time)),
+            RenameEffects::Out { link_state, .. } => Some(self.moved_out(target, link_state, time)),
             RenameEffects::Gone(ino) => {
                 let directory = target.directory()?;
                 let (mut stat, xattrs) = (directory.stat(ino), directory.node.xattrs.clone());
                 (stat.nlink, stat.attrs.ctime) = (0, time);
-                *target.loaded() = CachedInode::Gone;
+                *target.cached() = CachedInode::Evicted;
                 Some(Displaced { stat, xattrs })
             }
         }
@@ -315,29 +315,29 @@ impl Shared {
         }
     }
 
-    async fn rename_order(&self, ends: &RenameEnds) -> Result<Dependencies, StoreError> {
-        let mut order = self
+    async fn rename_dependencies(&self, ends: &RenameEnds) -> Result<Dependencies, StoreError> {
+        let mut dependencies = self
             .order_in(ends.from.0, &ends.from.1, ends.source.ino)
             .await?;
         let other = ends.target.as_ref().map_or(ends.source.ino, |t| t.ino);
         let second = self.order_in(ends.to.0, &ends.to.1, other).await?;
-        order.touches.extend(second.touches);
-        order.below.extend(second.below);
+        dependencies.touches.extend(second.touches);
+        dependencies.below.extend(second.below);
         if ends.to.0 != ends.from.0 {
-            order.within.extend(second.within);
+            dependencies.within.extend(second.within);
         }
-        Ok(order)
+        Ok(dependencies)
     }
 
     /// Times and counts of both directories.
     fn touch_parents(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         locked: &mut [LockedInode],
         ends: &RenameEnds,
         mode: RenameMode,
     ) -> Result<Vec<(Ino, DirectoryRow)>, StoreError> {
-        let at = draft.instant;
+        let at = txn.timestamp;
         let source = i64::from(is_directory(&ends.source));
         let target = ends
             .target
@@ -358,30 +358,30 @@ impl Shared {
             let change = DirectoryRow {
                 entries,
                 directories,
-                shed: Some((at, None)),
+                removal_burst: Some((at, None)),
                 ..DirectoryRow::default()
             };
-            changes.push((ino, self.touch(draft, ino, change)));
+            changes.push((ino, self.touch(txn, ino, change)));
         }
         Ok(changes)
     }
 
     async fn replace(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         locked: &mut [LockedInode],
         ends: &RenameEnds,
         author: &Author,
         after: &mut Vec<RenameEffects>,
     ) -> Result<(), StoreError> {
-        let at = draft.instant;
-        draft.rows.delete(keys::entry(ends.from.0, &ends.from.1));
+        let at = txn.timestamp;
+        txn.rows.delete(keys::entry(ends.from.0, &ends.from.1));
         let mut behind = None;
         if let Some(target) = &ends.target {
             let unborn = find(locked, ends.source.ino)
-                .and_then(LockedInode::leaf)
-                .is_some_and(|leaf| matches!(leaf.state, EntryState::Unborn { .. }));
-            behind = self.oust(draft, locked, (&ends.to, target), unborn, after)?;
+                .and_then(LockedInode::file)
+                .is_some_and(|file| matches!(file.state, EntryState::Unborn { .. }));
+            behind = self.replace_target(txn, locked, (&ends.to, target), unborn, after)?;
         }
         let origin = Origin {
             directory: ends.from.0,
@@ -395,54 +395,54 @@ impl Shared {
             stamp: self.stamp(at, Op::Rename, author, Some(origin)),
             exchanged: false,
         };
-        self.shift(draft, locked, (&ends.source, &ends.from), &arrival, after)
+        self.move_entry(txn, locked, (&ends.source, &ends.from), &arrival, after)
             .await?;
         Ok(())
     }
 
     /// What has the new name loses it. Returns the version an unborn successor stands before.
-    pub(crate) fn oust(
+    pub(crate) fn replace_target(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         locked: &mut [LockedInode],
         (slot, target): (&(Ino, Bytes), &DentryRow),
         unborn: bool,
         after: &mut Vec<RenameEffects>,
     ) -> Result<Option<Box<LastVersion>>, StoreError> {
         if is_directory(target) {
-            self.remove_directory(draft, locked, (slot, target), EndOp::Replaced);
+            self.remove_directory(txn, locked, (slot, target), EndOp::Replaced);
             after.push(RenameEffects::Gone(target.ino));
             return Ok(None);
         }
         let found = find(locked, target.ino).ok_or(StoreError::NotFound)?;
         let pinned = found.inode.is_pinned();
-        let leaf = found.leaf().ok_or(StoreError::IsDirectory)?;
+        let file = found.file().ok_or(StoreError::IsDirectory)?;
         let behind = if unborn && matches!(target.body, DentryBody::Own { .. }) {
-            self.last_version(target.ino, leaf)
+            self.last_version(target.ino, file)
         } else {
             None
         };
         if unborn && matches!(target.body, DentryBody::Linked(_)) {
             // Nothing stands behind the successor: the name's life ends here and begins anew at the birth.
-            let life = (target.alive_since.min(draft.instant), draft.instant);
-            interval_tree::add(&mut draft.rows, slot.0, &slot.1, life);
+            let life = (target.alive_since.min(txn.timestamp), txn.timestamp);
+            interval_tree::add(&mut txn.rows, slot.0, &slot.1, life);
         }
         let leaving = if behind.is_some() {
             Unbinding::ReplacedUnborn
         } else {
             Unbinding::Replaced
         };
-        let home = self.detach(draft, (target.ino, leaf), target, slot, (leaving, pinned));
+        let link_state = self.detach(txn, (target.ino, file), target, slot, (leaving, pinned));
         after.push(RenameEffects::Out {
             ino: target.ino,
-            home,
+            link_state,
         });
         Ok(behind)
     }
 
     async fn exchange(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         locked: &mut [LockedInode],
         ends: &RenameEnds,
         author: &Author,
@@ -451,7 +451,7 @@ impl Shared {
         let Some(target) = &ends.target else {
             return Err(StoreError::NotFound);
         };
-        let at = draft.instant;
+        let at = txn.timestamp;
         for (entry, from, to, there) in [
             (&ends.source, &ends.from, &ends.to, target),
             (target, &ends.to, &ends.from, &ends.source),
@@ -472,16 +472,16 @@ impl Shared {
                     }),
                 ),
             };
-            self.shift(draft, locked, (entry, from), &arrival, after)
+            self.move_entry(txn, locked, (entry, from), &arrival, after)
                 .await?;
         }
         Ok(())
     }
 
     /// An inode goes from one slot to another.
-    async fn shift(
+    async fn move_entry(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         locked: &mut [LockedInode],
         (entry, from): (&DentryRow, &(Ino, Bytes)),
         arrival: &BindTarget,
@@ -489,7 +489,7 @@ impl Shared {
     ) -> Result<(), StoreError> {
         let found = find(locked, entry.ino).ok_or(StoreError::NotFound)?;
         if let Some(directory) = found.directory() {
-            let row = self.move_directory(draft, (entry, from, directory), arrival);
+            let row = self.move_directory(txn, (entry, from, directory), arrival);
             after.push(RenameEffects::Directory {
                 ino: entry.ino,
                 place: arrival.slot.clone(),
@@ -497,14 +497,14 @@ impl Shared {
             });
             return Ok(());
         }
-        let leaf = found.leaf().ok_or(StoreError::NotFound)?;
+        let file = found.file().ok_or(StoreError::NotFound)?;
         let traced = self
-            .leave(draft, (entry.ino, leaf), entry, from, arrival.exchanged)
+            .leave(txn, (entry.ino, file), entry, from, arrival.exchanged)
             .await?;
-        let (home, node, state) = self.arrive(draft, (entry.ino, leaf), arrival, traced);
+        let (link_state, node, state) = self.bind(txn, (entry.ino, file), arrival, traced);
         after.push(RenameEffects::Leaf {
             ino: entry.ino,
-            home,
+            link_state,
             node,
             state,
         });
@@ -513,14 +513,14 @@ impl Shared {
 
     fn move_directory(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         (entry, from, directory): (&DentryRow, &(Ino, Bytes), &CachedDirectory),
         arrival: &BindTarget,
     ) -> DirectoryRow {
         let (at, ino) = (arrival.at, entry.ino);
         let place = directory.row.place.as_ref();
         let since = place.map_or(entry.bound, |(since, _)| *since);
-        draft.order.moves.push(ino);
+        txn.dependencies.moves.push(ino);
         if let DentryBody::Own {
             state: EntryState::Version(stamp),
             ..
@@ -533,9 +533,9 @@ impl Shared {
                 stamp: stamp.clone(),
                 alive_since: entry.alive_since,
             };
-            self.close(draft, from, &last, (at, EndOp::RenamedTo));
+            self.close(txn, from, &last, (at, EndOp::RenamedTo));
             let life = (entry.alive_since, at);
-            interval_tree::add(&mut draft.rows, from.0, &from.1, life);
+            interval_tree::add(&mut txn.rows, from.0, &from.1, life);
             let moved = DentryRow {
                 ino,
                 bound: at,
@@ -545,25 +545,26 @@ impl Shared {
                     state: EntryState::Version(arrival.stamp.clone()),
                 },
             };
-            draft
-                .rows
+            txn.rows
                 .put(keys::entry(arrival.slot.0, &arrival.slot.1), encode(&moved));
         }
-        let hung = DirectoryLocation {
+        let directory_location = DirectoryLocation {
             parent: from.0,
             name: from.1.clone(),
             end: at,
-            shed: None,
+            removal_burst: None,
             generation: directory.row.generation,
         };
-        draft.rows.put(keys::hung(ino, since), encode(&hung));
+        txn.rows.put(
+            keys::directory_location(ino, since),
+            encode(&directory_location),
+        );
         let row = DirectoryRow {
             place: Some((at, arrival.slot.clone())),
-            ctime: Some((at, draft.time)),
+            ctime: Some((at, txn.time)),
             ..DirectoryRow::default()
         };
-        draft
-            .rows
+        txn.rows
             .merge(keys::inode(ino), encode(&InodeRow::Directory(row.clone())));
         row
     }

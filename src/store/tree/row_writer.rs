@@ -21,9 +21,9 @@ use crate::store::tree::inode::{CachedDirectory, FileInode, LinkState};
 use bytes::Bytes;
 
 /// A name that leaves by a rename so soon after it was made is in no list of versions.
-pub(crate) const TRACELESS: Duration = Duration::from_secs(10);
+pub(crate) const TRANSIENT_MAX: Duration = Duration::from_secs(10);
 /// A removal so soon after the last one belongs to the same run.
-const SHED_GAP: Duration = Duration::from_secs(60);
+const BURST_GAP: Duration = Duration::from_secs(60);
 
 /// How an inode loses a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +52,9 @@ pub(crate) struct BindTarget {
 
 impl Shared {
     /// Adds `by` to how many rows show a content.
-    pub(crate) fn count(&self, draft: &mut Txn, content: &Content, by: i64) {
+    pub(crate) fn count(&self, txn: &mut Txn, content: &Content, by: i64) {
         if let Some(content) = content.reference() {
-            draft.rows.merge(keys::count(content), encode(&by));
+            txn.rows.merge(keys::count(content), encode(&by));
         }
     }
 
@@ -66,7 +66,7 @@ impl Shared {
         origin: Option<Origin>,
     ) -> Stamp {
         let id = VersionId {
-            instant: at,
+            timestamp: at,
             suffix: self.suffix(),
         };
         Stamp {
@@ -81,14 +81,14 @@ impl Shared {
     /// The row of a leaf's current state.
     pub(crate) fn current_rows(
         &self,
-        draft: &mut Txn,
-        (ino, leaf): (Ino, &FileInode),
+        txn: &mut Txn,
+        (ino, file): (Ino, &FileInode),
         node: &InodeState,
         state: &EntryState,
         alive_since: Timestamp,
     ) {
-        match &leaf.home {
-            LinkState::Slot { place, bound, .. } => {
+        match &file.link_state {
+            LinkState::Single { place, bound, .. } => {
                 let body = DentryBody::Own {
                     node: node.clone(),
                     state: state.clone(),
@@ -99,53 +99,50 @@ impl Shared {
                     alive_since,
                     body,
                 };
-                draft
-                    .rows
-                    .put(keys::entry(place.0, &place.1), encode(&entry));
+                txn.rows.put(keys::entry(place.0, &place.1), encode(&entry));
             }
-            LinkState::Linked { nlink, .. } => {
+            LinkState::HardLinked { nlink, .. } => {
                 let row = LinkedRow {
                     node: node.clone(),
                     state: state.clone(),
                     nlink: *nlink,
                 };
-                draft
-                    .rows
+                txn.rows
                     .put(keys::inode(ino), encode(&InodeRow::Linked(Box::new(row))));
             }
-            LinkState::Orphan => {
+            LinkState::Unlinked => {
                 let orphan = OrphanRow { node: node.clone() };
-                draft.rows.put(keys::orphan(ino), encode(&orphan));
+                txn.rows.put(keys::orphan(ino), encode(&orphan));
                 return;
             }
         }
-        match (state, &leaf.state) {
+        match (state, &file.state) {
             (EntryState::Version(_), EntryState::Version(_)) => {}
-            (EntryState::Version(_), _) => draft.rows.delete(keys::unsettled(ino)),
-            (_, _) => draft.rows.put(keys::unsettled(ino), encode(&())),
+            (EntryState::Version(_), _) => txn.rows.delete(keys::provisional(ino)),
+            (_, _) => txn.rows.put(keys::provisional(ino), encode(&())),
         }
     }
 
     /// The rows by which `node` becomes a version; returns since when the name exists.
     pub(crate) fn version_rows(
         &self,
-        draft: &mut Txn,
-        (ino, leaf): (Ino, &FileInode),
+        txn: &mut Txn,
+        (ino, file): (Ino, &FileInode),
         node: &InodeState,
         stamp: &Stamp,
     ) -> Timestamp {
-        let at = stamp.id.instant;
-        if !matches!(leaf.state, EntryState::Version(_)) {
-            self.count(draft, &leaf.node.content, -1);
+        let at = stamp.id.timestamp;
+        if !matches!(file.state, EntryState::Version(_)) {
+            self.count(txn, &file.node.content, -1);
         }
-        let alive_since = match &leaf.state {
-            EntryState::Unborn { .. } => self.close_behind(draft, ino, leaf, (at, EndOp::Replaced)),
-            _ => self.close_behind(draft, ino, leaf, (at, EndOp::Superseded)),
+        let alive_since = match &file.state {
+            EntryState::Unborn { .. } => self.close_behind(txn, ino, file, (at, EndOp::Replaced)),
+            _ => self.close_behind(txn, ino, file, (at, EndOp::Superseded)),
         };
-        self.count(draft, &node.content, 1);
+        self.count(txn, &node.content, 1);
         self.current_rows(
-            draft,
-            (ino, leaf),
+            txn,
+            (ino, file),
             node,
             &EntryState::Version(stamp.clone()),
             alive_since,
@@ -156,25 +153,25 @@ impl Shared {
     /// Closes the last version of a leaf's name; returns since when the name exists, `end` where it had none.
     pub(crate) fn close_behind(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         ino: Ino,
-        leaf: &FileInode,
+        file: &FileInode,
         end: (Timestamp, EndOp),
     ) -> Timestamp {
-        let last = match &leaf.state {
+        let last = match &file.state {
             EntryState::Version(stamp) => Some(LastVersion {
                 ino,
-                node: leaf.node.clone(),
+                node: file.node.clone(),
                 stamp: stamp.clone(),
-                alive_since: crate::store::tree::flush::alive(leaf),
+                alive_since: crate::store::tree::flush::alive(file),
             }),
             EntryState::Provisional(last) => Some(LastVersion::clone(last)),
             EntryState::Unborn { behind } => behind.as_deref().cloned(),
         };
         let Some(last) = last else { return end.0 };
-        match &leaf.home {
-            LinkState::Slot { place, .. } => self.close(draft, place, &last, end),
-            LinkState::Linked { place, .. } => {
+        match &file.link_state {
+            LinkState::Single { place, .. } => self.close(txn, place, &last, end),
+            LinkState::HardLinked { place, .. } => {
                 let closed = VersionRecord {
                     ino,
                     end: end.0,
@@ -183,18 +180,16 @@ impl Shared {
                     node: Some(last.node),
                     kept: Retained::Whole,
                 };
-                draft
-                    .rows
+                txn.rows
                     .put(keys::linked_closed(ino, last.stamp.id), encode(&closed));
                 let ended = ExpiryRow {
                     id: last.stamp.id,
                     end_op: end.1,
                 };
-                draft
-                    .rows
+                txn.rows
                     .put(keys::ended(end.0, place.0, &place.1), encode(&ended));
             }
-            LinkState::Orphan => {}
+            LinkState::Unlinked => {}
         }
         last.alive_since
     }
@@ -202,7 +197,7 @@ impl Shared {
     /// A closed version of a slot.
     pub(crate) fn close(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         slot: &(Ino, Bytes),
         last: &LastVersion,
         end: (Timestamp, EndOp),
@@ -215,15 +210,14 @@ impl Shared {
             node: Some(last.node.clone()),
             kept: Retained::Whole,
         };
-        self.close_row(draft, slot, &closed);
+        self.close_row(txn, slot, &closed);
     }
 
-    pub(crate) fn close_row(&self, draft: &mut Txn, slot: &(Ino, Bytes), closed: &VersionRecord) {
+    pub(crate) fn close_row(&self, txn: &mut Txn, slot: &(Ino, Bytes), closed: &VersionRecord) {
         let id = closed.stamp.id;
-        draft
-            .rows
+        txn.rows
             .put(keys::closed(slot.0, &slot.1, id), encode(closed));
-        draft.rows.put(
+        txn.rows.put(
             keys::ended(closed.end, slot.0, &slot.1),
             encode(&ExpiryRow {
                 id,
@@ -235,7 +229,7 @@ impl Shared {
     /// A name's binding to a hard-linked inode ends.
     pub(crate) fn unbind(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         slot: &(Ino, Bytes),
         ino: Ino,
         stamp: &Stamp,
@@ -249,23 +243,23 @@ impl Shared {
             node: None,
             kept: Retained::Whole,
         };
-        self.close_row(draft, slot, &closed);
+        self.close_row(txn, slot, &closed);
     }
 
     /// Changes a directory's times and counters; the caller merges the result into what it has loaded.
     pub(crate) fn touch(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         directory: Ino,
         change: DirectoryRow,
     ) -> DirectoryRow {
-        let time = draft.time;
+        let time = txn.time;
         let row = DirectoryRow {
-            mtime: Some((draft.instant, time)),
-            ctime: Some((draft.instant, time)),
+            mtime: Some((txn.timestamp, time)),
+            ctime: Some((txn.timestamp, time)),
             ..change
         };
-        draft.rows.merge(
+        txn.rows.merge(
             keys::inode(directory),
             encode(&InodeRow::Directory(row.clone())),
         );
@@ -275,85 +269,84 @@ impl Shared {
     /// A leaf loses its only or one of its names. Returns where it hangs afterwards.
     pub(crate) fn detach(
         &self,
-        draft: &mut Txn,
-        (ino, leaf): (Ino, &FileInode),
+        txn: &mut Txn,
+        (ino, file): (Ino, &FileInode),
         entry: &DentryRow,
         slot: &(Ino, Bytes),
         how: (Unbinding, bool),
     ) -> LinkState {
         let (leaving, pinned) = how;
-        let at = draft.instant;
+        let at = txn.timestamp;
         let end_op = if leaving == Unbinding::Removed {
             EndOp::Deleted
         } else {
             EndOp::Replaced
         };
         if let DentryBody::Linked(stamp) = &entry.body {
-            self.unbind(draft, slot, ino, stamp, (at, end_op));
+            self.unbind(txn, slot, ino, stamp, (at, end_op));
             if leaving == Unbinding::Removed {
                 interval_tree::add_removed(
-                    &mut draft.rows,
+                    &mut txn.rows,
                     slot.0,
                     &slot.1,
                     (entry.alive_since.min(at), at),
                 );
             }
-            if let Some(home) = self.fewer_links(draft, (ino, leaf)) {
-                return home;
+            if let Some(link_state) = self.fewer_links(txn, (ino, file)) {
+                return link_state;
             }
-            draft.rows.delete(keys::inode(ino));
-            self.close_behind(draft, ino, leaf, (at, end_op));
+            txn.rows.delete(keys::inode(ino));
+            self.close_behind(txn, ino, file, (at, end_op));
         } else if leaving != Unbinding::ReplacedUnborn {
-            let alive_since = self.close_behind(draft, ino, leaf, (at, end_op));
+            let alive_since = self.close_behind(txn, ino, file, (at, end_op));
             if leaving == Unbinding::Removed && alive_since < at {
-                interval_tree::add_removed(&mut draft.rows, slot.0, &slot.1, (alive_since, at));
+                interval_tree::add_removed(&mut txn.rows, slot.0, &slot.1, (alive_since, at));
             }
         }
-        draft.rows.delete(keys::place(ino));
-        let counted = !matches!(leaf.state, EntryState::Version(_));
+        txn.rows.delete(keys::place(ino));
+        let counted = !matches!(file.state, EntryState::Version(_));
         if counted {
-            draft.rows.delete(keys::unsettled(ino));
+            txn.rows.delete(keys::provisional(ino));
         }
-        draft.usage = (
-            draft.usage.0.wrapping_sub(leaf.node.space().cast_signed()),
-            draft.usage.1 - 1,
+        txn.usage = (
+            txn.usage.0.wrapping_sub(file.node.space().cast_signed()),
+            txn.usage.1 - 1,
         );
         if pinned {
-            draft.rows.put(
+            txn.rows.put(
                 keys::orphan(ino),
                 encode(&OrphanRow {
-                    node: leaf.node.clone(),
+                    node: file.node.clone(),
                 }),
             );
             if !counted {
-                self.count(draft, &leaf.node.content, 1);
+                self.count(txn, &file.node.content, 1);
             }
         } else if counted {
-            self.count(draft, &leaf.node.content, -1);
+            self.count(txn, &file.node.content, -1);
         }
-        LinkState::Orphan
+        LinkState::Unlinked
     }
 
     /// One of several names goes; `None` when it was the last.
-    fn fewer_links(&self, draft: &mut Txn, (ino, leaf): (Ino, &FileInode)) -> Option<LinkState> {
-        let LinkState::Linked { place, nlink } = &leaf.home else {
+    fn fewer_links(&self, txn: &mut Txn, (ino, file): (Ino, &FileInode)) -> Option<LinkState> {
+        let LinkState::HardLinked { place, nlink } = &file.link_state else {
             return None;
         };
         if *nlink <= 1 {
             return None;
         }
-        self.count_links(draft, ino, nlink - 1);
-        let mut node = leaf.node.clone();
-        node.attrs.ctime = draft.time;
+        self.count_links(txn, ino, nlink - 1);
+        let mut node = file.node.clone();
+        node.attrs.ctime = txn.time;
         let row = LinkedRow {
             node,
-            state: leaf.state.clone(),
+            state: file.state.clone(),
             nlink: nlink - 1,
         };
-        draft
-            .rows
+        txn.rows
             .put(keys::inode(ino), encode(&InodeRow::Linked(Box::new(row))));
-        Some(LinkState::Linked {
+        Some(LinkState::HardLinked {
             place: place.clone(),
             nlink: nlink - 1,
         })
@@ -362,75 +355,75 @@ impl Shared {
     /// A leaf's current state leaves its slot by a rename; returns whether it left a trace there.
     pub(crate) async fn leave(
         &self,
-        draft: &mut Txn,
-        (ino, leaf): (Ino, &FileInode),
+        txn: &mut Txn,
+        (ino, file): (Ino, &FileInode),
         entry: &DentryRow,
         slot: &(Ino, Bytes),
         exchanged: bool,
     ) -> Result<bool, StoreError> {
-        let at = draft.instant;
+        let at = txn.timestamp;
         let since = entry.alive_since;
-        let young = at.0.saturating_sub(since.0) < TRACELESS.as_nanos() as u64;
+        let young = at.0.saturating_sub(since.0) < TRANSIENT_MAX.as_nanos() as u64;
         if let DentryBody::Linked(stamp) = &entry.body {
-            self.unbind(draft, slot, ino, stamp, (at, EndOp::RenamedTo));
-            interval_tree::add(&mut draft.rows, slot.0, &slot.1, (since.min(at), at));
+            self.unbind(txn, slot, ino, stamp, (at, EndOp::RenamedTo));
+            interval_tree::add(&mut txn.rows, slot.0, &slot.1, (since.min(at), at));
             return Ok(true);
         }
         let passed = young
             && !exchanged
-            && !matches!(leaf.state, EntryState::Unborn { behind: Some(_) })
-            && !self.came_back((ino, leaf), slot, since).await?;
+            && !matches!(file.state, EntryState::Unborn { behind: Some(_) })
+            && !self.record_return((ino, file), slot, since).await?;
         if passed {
-            self.pass_since(draft, slot, since).await?;
+            self.transient_since(txn, slot, since).await?;
         }
         let end_op = if passed {
-            EndOp::Passed
+            EndOp::Transient
         } else {
             EndOp::RenamedTo
         };
-        let since = self.close_behind(draft, ino, leaf, (at, end_op));
+        let since = self.close_behind(txn, ino, file, (at, end_op));
         if since < at {
-            interval_tree::add(&mut draft.rows, slot.0, &slot.1, (since, at));
+            interval_tree::add(&mut txn.rows, slot.0, &slot.1, (since, at));
         }
-        Ok(!matches!(leaf.state, EntryState::Unborn { .. }))
+        Ok(!matches!(file.state, EntryState::Unborn { .. }))
     }
 
     /// Whether a name began with a return from the removed ones: it has history to go on with, however young it is.
-    async fn came_back(
+    async fn record_return(
         &self,
-        (ino, leaf): (Ino, &FileInode),
+        (ino, file): (Ino, &FileInode),
         slot: &(Ino, Bytes),
         since: Timestamp,
     ) -> Result<bool, StoreError> {
-        let current = self.last_version(ino, leaf).map(|last| last.stamp);
-        if let Some(stamp) = current.filter(|stamp| stamp.id.instant <= since) {
+        let current = self.last_version(ino, file).map(|last| last.stamp);
+        if let Some(stamp) = current.filter(|stamp| stamp.id.timestamp <= since) {
             return Ok(stamp.op == Op::Undelete);
         }
         let from = keys::history_at(slot.0, &slot.1, since);
         let until = keys::after(&keys::history(slot.0, &slot.1));
-        let Some((_, value)) = self.view.first(from, until).await? else {
+        let Some((_, value)) = self.index.first(from, until).await? else {
             return Ok(false);
         };
         let first: VersionRecord = decode("H V", &value)?;
-        Ok(first.stamp.id.instant == since && first.stamp.op == Op::Undelete)
+        Ok(first.stamp.id.timestamp == since && first.stamp.op == Op::Undelete)
     }
 
     /// Marks the closed versions of a slot that began at or after `since` as those of a name in passing.
-    async fn pass_since(
+    async fn transient_since(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         slot: &(Ino, Bytes),
         since: Timestamp,
     ) -> Result<(), StoreError> {
         let from = keys::history(slot.0, &slot.1);
         let until = keys::history_at(slot.0, &slot.1, Timestamp(since.0.saturating_sub(1)));
-        for (_, value) in self.view.scan(from, until, usize::MAX).await? {
+        for (_, value) in self.index.scan(from, until, usize::MAX).await? {
             let closed: VersionRecord = decode("H V", &value)?;
             self.close_row(
-                draft,
+                txn,
                 slot,
                 &VersionRecord {
-                    end_op: EndOp::Passed,
+                    end_op: EndOp::Transient,
                     ..closed
                 },
             );
@@ -439,27 +432,27 @@ impl Shared {
     }
 
     /// A leaf arrives under a name. Returns its new home and state; `traced` says whether its old slot kept a version.
-    pub(crate) fn arrive(
+    pub(crate) fn bind(
         &self,
-        draft: &mut Txn,
-        (ino, leaf): (Ino, &FileInode),
+        txn: &mut Txn,
+        (ino, file): (Ino, &FileInode),
         arrival: &BindTarget,
         traced: bool,
     ) -> (LinkState, InodeState, EntryState) {
         let at = arrival.at;
-        let mut node = leaf.node.clone();
-        node.attrs.ctime = draft.time;
-        if let LinkState::Linked { nlink, .. } = &leaf.home {
-            let home = self.arrive_linked(draft, (ino, leaf, *nlink), arrival, &node);
-            return (home, node, leaf.state.clone());
+        let mut node = file.node.clone();
+        node.attrs.ctime = txn.time;
+        if let LinkState::HardLinked { nlink, .. } = &file.link_state {
+            let link_state = self.bind_linked(txn, (ino, file, *nlink), arrival, &node);
+            return (link_state, node, file.state.clone());
         }
-        let born = !matches!(leaf.state, EntryState::Unborn { .. });
+        let born = !matches!(file.state, EntryState::Unborn { .. });
         let alive_since = match (born, &arrival.behind) {
             (true, _) => arrival.alive_since.unwrap_or(at),
             (false, Some(last)) => last.alive_since,
             (false, None) => Timestamp(u64::MAX),
         };
-        let state = self.moved_state(draft, leaf, (arrival, alive_since), traced);
+        let state = self.moved_state(txn, file, (arrival, alive_since), traced);
         let body = DentryBody::Own {
             node: node.clone(),
             state: state.clone(),
@@ -470,12 +463,11 @@ impl Shared {
             alive_since,
             body,
         };
-        draft
-            .rows
+        txn.rows
             .put(keys::entry(arrival.slot.0, &arrival.slot.1), encode(&entry));
-        self.put_place(draft, ino, &arrival.slot);
+        self.put_location(txn, ino, &arrival.slot);
         (
-            LinkState::Slot {
+            LinkState::Single {
                 place: arrival.slot.clone(),
                 bound: at,
                 alive_since,
@@ -486,10 +478,10 @@ impl Shared {
     }
 
     /// One of several names arrives elsewhere; its inode's row has the new change time.
-    fn arrive_linked(
+    fn bind_linked(
         &self,
-        draft: &mut Txn,
-        (ino, leaf, nlink): (Ino, &FileInode, u32),
+        txn: &mut Txn,
+        (ino, file, nlink): (Ino, &FileInode, u32),
         arrival: &BindTarget,
         node: &InodeState,
     ) -> LinkState {
@@ -499,19 +491,17 @@ impl Shared {
             alive_since: arrival.alive_since.unwrap_or(arrival.at),
             body: DentryBody::Linked(arrival.stamp.clone()),
         };
-        draft
-            .rows
+        txn.rows
             .put(keys::entry(arrival.slot.0, &arrival.slot.1), encode(&entry));
-        self.put_place(draft, ino, &arrival.slot);
+        self.put_location(txn, ino, &arrival.slot);
         let row = LinkedRow {
             node: node.clone(),
-            state: leaf.state.clone(),
+            state: file.state.clone(),
             nlink,
         };
-        draft
-            .rows
+        txn.rows
             .put(keys::inode(ino), encode(&InodeRow::Linked(Box::new(row))));
-        LinkState::Linked {
+        LinkState::HardLinked {
             place: arrival.slot.clone(),
             nlink,
         }
@@ -520,21 +510,21 @@ impl Shared {
     /// The state a leaf has under its new name.
     fn moved_state(
         &self,
-        draft: &mut Txn,
-        leaf: &FileInode,
+        txn: &mut Txn,
+        file: &FileInode,
         (arrival, alive_since): (&BindTarget, Timestamp),
         traced: bool,
     ) -> EntryState {
-        match &leaf.state {
+        match &file.state {
             EntryState::Version(_) => {
                 if traced {
-                    self.count(draft, &leaf.node.content, 1);
+                    self.count(txn, &file.node.content, 1);
                 }
                 EntryState::Version(arrival.stamp.clone())
             }
             EntryState::Provisional(last) => {
                 if traced {
-                    self.count(draft, &last.node.content, 1);
+                    self.count(txn, &last.node.content, 1);
                 }
                 let last = LastVersion {
                     stamp: arrival.stamp.clone(),
@@ -549,22 +539,22 @@ impl Shared {
         }
     }
 
-    pub(crate) fn put_place(&self, draft: &mut Txn, ino: Ino, slot: &(Ino, Bytes)) {
+    pub(crate) fn put_location(&self, txn: &mut Txn, ino: Ino, slot: &(Ino, Bytes)) {
         let place = LocationRow {
             directory: slot.0,
             name: slot.1.clone(),
         };
-        draft.rows.put(keys::place(ino), encode(&place));
+        txn.rows.put(keys::place(ino), encode(&place));
     }
 
     /// The last version of a leaf's name, as it stands behind something unborn.
-    pub(crate) fn last_version(&self, ino: Ino, leaf: &FileInode) -> Option<Box<LastVersion>> {
-        match &leaf.state {
+    pub(crate) fn last_version(&self, ino: Ino, file: &FileInode) -> Option<Box<LastVersion>> {
+        match &file.state {
             EntryState::Version(stamp) => Some(Box::new(LastVersion {
                 ino,
-                node: leaf.node.clone(),
+                node: file.node.clone(),
                 stamp: stamp.clone(),
-                alive_since: crate::store::tree::flush::alive(leaf),
+                alive_since: crate::store::tree::flush::alive(file),
             })),
             EntryState::Provisional(last) => Some(last.clone()),
             EntryState::Unborn { behind } => behind.clone(),
@@ -573,13 +563,13 @@ impl Shared {
 }
 
 /// How a removal at `at` continues a directory's run of removals; `child` is where the run of a removed directory began.
-pub(crate) fn shed(
+pub(crate) fn removal_burst(
     (ino, directory): (Ino, &CachedDirectory),
     at: Timestamp,
     child: Option<Timestamp>,
 ) -> (Timestamp, Option<Box<RemovalBurst>>) {
     let begins = child.unwrap_or(at);
-    let run = match &directory.row.shed {
+    let run = match &directory.row.removal_burst {
         Some((_, Some(run))) if goes_on(run, begins) => RemovalBurst {
             first: run.first.min(begins),
             last: at,
@@ -596,5 +586,5 @@ pub(crate) fn shed(
 
 /// Whether a removal at `at` belongs to a run.
 pub(crate) fn goes_on(run: &RemovalBurst, at: Timestamp) -> bool {
-    at.0.saturating_sub(run.last.0) <= SHED_GAP.as_nanos() as u64
+    at.0.saturating_sub(run.last.0) <= BURST_GAP.as_nanos() as u64
 }

@@ -54,7 +54,7 @@ impl Shared {
                     Source::Zero => {
                         // As long as a file may be, so not in steps.
                         let end = piece.range.end;
-                        let old = self.contents.stretches(&self.view, base, at, end).await?;
+                        let old = self.contents.resolve(&self.index, base, at, end).await?;
                         if !old
                             .iter()
                             .all(|(_, _, s)| matches!(s, ResolvedExtent::Zero))
@@ -89,40 +89,40 @@ impl Shared {
     pub(crate) fn forget_equal(
         &self,
         inode: &Arc<Inode>,
-        leaf: &mut FileInode,
-        fix: &Arc<FlushedState>,
+        file: &mut FileInode,
+        flush: &Arc<FlushedState>,
         attrs: &Attrs,
     ) -> Result<(), StoreError> {
-        let mut node = leaf.node.clone();
+        let mut node = file.node.clone();
         node.attrs = attrs.clone();
-        if node != leaf.node || fix.working.is_some() {
-            let order = Dependencies {
+        if node != file.node || flush.session.is_some() {
+            let dependencies = Dependencies {
                 touches: vec![keys::inode(inode.ino)],
                 ..Dependencies::default()
             };
-            let mut draft = self.draft(fix.at, order);
-            draft.settles = fix.working.map(|working| BytelessFlush {
-                working,
-                fix: fix.at,
-                base: leaf.base,
+            let mut txn = self.txn(flush.at, dependencies);
+            txn.byteless_flush = flush.session.map(|session| BytelessFlush {
+                session,
+                flush: flush.at,
+                base: file.base,
             });
-            let (state, alive_since) = (leaf.state.clone(), alive(leaf));
-            if let Some((directory, name)) = leaf.place() {
-                draft.order.touches.push(keys::entry(*directory, name));
-                draft.order.within.push(*directory);
+            let (state, alive_since) = (file.state.clone(), alive(file));
+            if let Some((directory, name)) = file.place() {
+                txn.dependencies.touches.push(keys::entry(*directory, name));
+                txn.dependencies.within.push(*directory);
             }
-            self.current_rows(&mut draft, (inode.ino, leaf), &node, &state, alive_since);
-            self.enqueue(draft)?;
-            leaf.node = node;
+            self.current_rows(&mut txn, (inode.ino, file), &node, &state, alive_since);
+            self.enqueue(txn)?;
+            file.node = node;
         }
-        leaf.map.rebase(&fix.map);
-        leaf.settled = Some(leaf.rest_of(&fix.map));
-        if !leaf.is_dirty() {
-            if let Some(working) = leaf.working.take() {
-                working.finish();
+        file.map.rebase(&flush.map);
+        file.saved = Some(file.rest_of(&flush.map));
+        if !file.is_dirty() {
+            if let Some(session) = file.session.take() {
+                session.finish();
             }
-            leaf.permit = None;
-            leaf.holds.clear();
+            file.permit = None;
+            file.holds.clear();
         }
         Ok(())
     }

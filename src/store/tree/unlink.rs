@@ -14,7 +14,7 @@ use crate::store::schema::rows::{
     encode,
 };
 use crate::store::tree::inode::{CachedInode, LinkState, LockedInode, find};
-use crate::store::tree::row_writer::{Unbinding, goes_on, shed};
+use crate::store::tree::row_writer::{Unbinding, goes_on, removal_burst};
 
 impl Namespace {
     /// Removes a name that leads to no directory. What it showed stays in the past; an inode in use lives on.
@@ -96,24 +96,24 @@ impl Shared {
         ino: Ino,
     ) -> Result<Displaced, StoreError> {
         let target = find(locked, ino).ok_or(StoreError::NotFound)?;
-        if target.leaf().is_none() {
+        if target.file().is_none() {
             return Err(StoreError::IsDirectory);
         }
-        self.save_fixes(target).await?;
+        self.save_flushes(target).await?;
         let entry = self
             .entry(parent, name)
             .await?
             .ok_or(StoreError::NotFound)?;
         let answer = self.clock.begin();
         let at = answer.at();
-        let mut draft = self.draft(at, self.order_in(parent, name, ino).await?);
-        draft.rows.delete(keys::entry(parent, name));
+        let mut txn = self.txn(at, self.order_in(parent, name, ino).await?);
+        txn.rows.delete(keys::entry(parent, name));
         let slot = (parent, Bytes::copy_from_slice(name));
         let pinned = target.inode.is_pinned();
-        let leaf = target.leaf().ok_or(StoreError::IsDirectory)?;
-        let home = self.detach(
-            &mut draft,
-            (ino, leaf),
+        let file = target.file().ok_or(StoreError::IsDirectory)?;
+        let link_state = self.detach(
+            &mut txn,
+            (ino, file),
             &entry,
             &slot,
             (Unbinding::Removed, pinned),
@@ -123,29 +123,29 @@ impl Shared {
             .ok_or(StoreError::NotDirectory)?;
         let change = DirectoryRow {
             entries: -1,
-            shed: Some(shed((parent, above), at, None)),
+            removal_burst: Some(removal_burst((parent, above), at, None)),
             ..DirectoryRow::default()
         };
-        let change = self.touch(&mut draft, parent, change);
-        let time = draft.time;
-        self.enqueue(draft)?;
+        let change = self.touch(&mut txn, parent, change);
+        let time = txn.time;
+        self.enqueue(txn)?;
         if let Some(directory) = find(locked, parent).and_then(LockedInode::directory) {
             directory.row.merge(change);
         }
         let target = find(locked, ino).ok_or(StoreError::NotFound)?;
-        Ok(self.moved_out(target, home, time))
+        Ok(self.moved_out(target, link_state, time))
     }
 
     /// Makes what is loaded say that the inode has lost a name.
     pub(crate) fn moved_out(
         &self,
         target: &mut LockedInode,
-        home: LinkState,
+        link_state: LinkState,
         time: Time,
     ) -> Displaced {
         let ino = target.inode.ino;
         let pinned = target.inode.is_pinned();
-        let Some(leaf) = target.leaf() else {
+        let Some(file) = target.file() else {
             let stat = Stat {
                 ino,
                 generation: 0,
@@ -158,28 +158,28 @@ impl Shared {
             let xattrs = Vec::new();
             return Displaced { stat, xattrs };
         };
-        leaf.home = home;
-        leaf.attrs.ctime = time;
-        leaf.node.attrs.ctime = time;
-        let (stat, xattrs) = (leaf.stat(ino), leaf.node.xattrs.clone());
-        if leaf.home == LinkState::Orphan {
-            leaf.fixes.clear();
+        file.link_state = link_state;
+        file.attrs.ctime = time;
+        file.node.attrs.ctime = time;
+        let (stat, xattrs) = (file.stat(ino), file.node.xattrs.clone());
+        if file.link_state == LinkState::Unlinked {
+            file.flushes.clear();
             self.inodes.settle(ino);
             if !pinned {
-                self.forget_leaf(target);
+                self.forget_file(target);
             }
         }
         Displaced { stat, xattrs }
     }
 
-    fn forget_leaf(&self, target: &mut LockedInode) {
-        if let Some(leaf) = target.leaf() {
-            if let Some(working) = leaf.working.take() {
-                working.finish();
+    fn forget_file(&self, target: &mut LockedInode) {
+        if let Some(file) = target.file() {
+            if let Some(session) = file.session.take() {
+                session.finish();
             }
-            leaf.permit = None;
+            file.permit = None;
         }
-        *target.loaded() = CachedInode::Gone;
+        *target.cached() = CachedInode::Evicted;
     }
 
     /// The last user of an unlinked inode has gone: so does its row.
@@ -188,34 +188,34 @@ impl Shared {
             return Ok(());
         };
         let is_orphan = locked
-            .leaf()
-            .is_some_and(|leaf| leaf.home == LinkState::Orphan);
+            .file()
+            .is_some_and(|file| file.link_state == LinkState::Unlinked);
         if !is_orphan || locked.inode.is_pinned() {
             return Ok(());
         }
         self.drop_orphan(ino).await?;
-        self.forget_leaf(&mut locked);
+        self.forget_file(&mut locked);
         Ok(())
     }
 
     /// Removes the row of an unlinked inode.
     pub(crate) async fn drop_orphan(&self, ino: Ino) -> Result<(), StoreError> {
         let Some(orphan) = self
-            .view
+            .index
             .row::<OrphanRow>("C O", &keys::orphan(ino))
             .await?
         else {
             return Ok(());
         };
         let answer = self.clock.begin();
-        let order = Dependencies {
+        let dependencies = Dependencies {
             touches: vec![keys::inode(ino)],
             ..Dependencies::default()
         };
-        let mut draft = self.draft(answer.at(), order);
-        draft.rows.delete(keys::orphan(ino));
-        self.count(&mut draft, &orphan.node.content, -1);
-        self.enqueue(draft)?;
+        let mut txn = self.txn(answer.at(), dependencies);
+        txn.rows.delete(keys::orphan(ino));
+        self.count(&mut txn, &orphan.node.content, -1);
+        self.enqueue(txn)?;
         Ok(())
     }
 
@@ -233,27 +233,27 @@ impl Shared {
         self.check_empty(ino).await?;
         let answer = self.clock.begin();
         let at = answer.at();
-        let mut draft = self.draft(at, self.order_in(parent, name, ino).await?);
+        let mut txn = self.txn(at, self.order_in(parent, name, ino).await?);
         let slot = (parent, Bytes::copy_from_slice(name));
-        draft.rows.delete(keys::entry(parent, name));
-        let run = self.remove_directory(&mut draft, locked, (&slot, entry), EndOp::Deleted);
+        txn.rows.delete(keys::entry(parent, name));
+        let run = self.remove_directory(&mut txn, locked, (&slot, entry), EndOp::Deleted);
         let above = find(locked, parent)
             .and_then(LockedInode::directory)
             .ok_or(StoreError::NotDirectory)?;
         let change = DirectoryRow {
             entries: -1,
             directories: -1,
-            shed: Some(shed((parent, above), at, run)),
+            removal_burst: Some(removal_burst((parent, above), at, run)),
             ..DirectoryRow::default()
         };
-        let change = self.touch(&mut draft, parent, change);
-        (stat.nlink, stat.attrs.ctime) = (0, draft.time);
-        self.enqueue(draft)?;
+        let change = self.touch(&mut txn, parent, change);
+        (stat.nlink, stat.attrs.ctime) = (0, txn.time);
+        self.enqueue(txn)?;
         if let Some(directory) = find(locked, parent).and_then(LockedInode::directory) {
             directory.row.merge(change);
         }
         if let Some(gone) = find(locked, ino) {
-            *gone.loaded() = CachedInode::Gone;
+            *gone.cached() = CachedInode::Evicted;
         }
         Ok(Displaced { stat, xattrs })
     }
@@ -262,7 +262,7 @@ impl Shared {
     pub(crate) async fn check_empty(&self, directory: Ino) -> Result<(), StoreError> {
         let from = keys::entry(directory, b"");
         let end = keys::after(&from);
-        match self.view.first(from, end).await? {
+        match self.index.first(from, end).await? {
             Some(_) => Err(StoreError::NotEmpty),
             None => Ok(()),
         }
@@ -271,14 +271,14 @@ impl Shared {
     /// Rows of a directory that goes; returns where its run of removals began.
     pub(crate) fn remove_directory(
         &self,
-        draft: &mut Txn,
+        txn: &mut Txn,
         locked: &mut [LockedInode],
         (slot, entry): (&(Ino, Bytes), &DentryRow),
         end_op: EndOp,
     ) -> Option<Timestamp> {
-        let (at, ino) = (draft.instant, entry.ino);
-        draft.order.removes.push(ino);
-        draft.usage.1 -= 1;
+        let (at, ino) = (txn.timestamp, entry.ino);
+        txn.dependencies.removes.push(ino);
+        txn.usage.1 -= 1;
         let DentryBody::Own {
             state: EntryState::Version(stamp),
             ..
@@ -287,7 +287,7 @@ impl Shared {
             return None;
         };
         let directory = find(locked, ino).and_then(LockedInode::directory)?;
-        let run = match &directory.row.shed {
+        let run = match &directory.row.removal_burst {
             Some((_, Some(run))) => Some(**run),
             _ => None,
         };
@@ -300,20 +300,23 @@ impl Shared {
             stamp: stamp.clone(),
             alive_since: entry.alive_since,
         };
-        self.close(draft, slot, &last, (at, end_op));
+        self.close(txn, slot, &last, (at, end_op));
         if end_op == EndOp::Deleted {
-            interval_tree::add_removed(&mut draft.rows, slot.0, &slot.1, (entry.alive_since, at));
+            interval_tree::add_removed(&mut txn.rows, slot.0, &slot.1, (entry.alive_since, at));
         }
-        draft.rows.delete(keys::inode(ino));
+        txn.rows.delete(keys::inode(ino));
         let since = directory.row.place.as_ref().map_or(at, |(since, _)| *since);
-        let hung = DirectoryLocation {
+        let directory_location = DirectoryLocation {
             parent: slot.0,
             name: slot.1.clone(),
             end: at,
-            shed: Some(run.map_or(at, |run| run.first)),
+            removal_burst: Some(run.map_or(at, |run| run.first)),
             generation: directory.row.generation,
         };
-        draft.rows.put(keys::hung(ino, since), encode(&hung));
+        txn.rows.put(
+            keys::directory_location(ino, since),
+            encode(&directory_location),
+        );
         run.filter(|run| goes_on(run, at)).map(|run| run.first)
     }
 }

@@ -16,7 +16,7 @@ fn built() -> (Bytes, ExtentSource) {
     });
     let content = ContentRef {
         cid: 3,
-        instant: Timestamp(4),
+        timestamp: Timestamp(4),
     };
     builder.add(Ino(9), content, 0, b"first");
     let source = builder.add(Ino(9), content, 5, b"second");
@@ -69,7 +69,7 @@ async fn stored(
     let mut builder = SegmentBuilder::new(id);
     let content = ContentRef {
         cid: 3,
-        instant: Timestamp(4),
+        timestamp: Timestamp(4),
     };
     let mut sources = Vec::new();
     for (at, byte) in [(0, b'a'), (EXTENT - 1000, b'b')] {

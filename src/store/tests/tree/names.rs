@@ -25,7 +25,7 @@ impl Tree {
 
     pub(crate) fn link(&mut self, id: Id, slot: Slot) {
         self.save_all(id);
-        self.provide(id);
+        self.write_back(id);
         let now = self.now();
         for old in self.slots_of(id) {
             let entry = self.slots.get_mut(&old).unwrap();
@@ -104,7 +104,7 @@ impl Tree {
         let node = &mut self.nodes[id];
         node.names -= 1;
         if node.names == 0 {
-            node.fixes.clear();
+            node.flushes.clear();
         }
     }
 
@@ -115,11 +115,11 @@ impl Tree {
             return;
         }
         self.save_all(source);
-        self.provide(source);
+        self.write_back(source);
         if let Some(target) = target {
             self.save_all(target);
             if mode == RenameMode::Exchange {
-                self.provide(target);
+                self.write_back(target);
             }
         }
         let now = self.now();
