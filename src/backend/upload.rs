@@ -1,7 +1,7 @@
 //! Requests that are held back while the store fails: what the pipeline uploads, and everything of the index.
 //!
 //! One that goes out to try whether the store works again is sent once, whatever `--retries` says: the pauses are those of
-//! [`super::circuit`].
+//! [`super::circuit_breaker`].
 
 use super::circuit_breaker::{HealthCheck, RequestMode, RequestPermit};
 use super::counters::CountedStore;

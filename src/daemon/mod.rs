@@ -245,7 +245,7 @@ impl Daemon {
         };
         let fenced = fenced || namespace.is_fenced();
         let stopped = namespace.stopped();
-        let left = stop::describe_stopped(&namespace.pending());
+        let left = stop::describe_stopped(&namespace.tree().pending());
         match (&drained, shutdown_mode) {
             (Ok(()), ShutdownMode::Drain) => close(namespace).await,
             _ => abandon(namespace).await,
@@ -340,7 +340,7 @@ impl Core {
         format!(
             "{why}. It is still mounted. What is not in the bucket: {}. Try again when the store works, or end the mount with \
              `rewindfs umount --keep {}`: it stays in {}, and the next mount with this cache directory brings it",
-            stop::amounts(&self.layers.namespace.pending()),
+            stop::amounts(&self.layers.namespace.tree().pending()),
             self.mounted.mountpoint().display(),
             self.cache_dir.display()
         )
@@ -409,15 +409,13 @@ impl Layers {
         let tasks = &groups.below;
         let store = config.store.clone();
         let clock = Arc::clone(&env);
-        let outside = (env, tasks.clone());
         let opened = match config.fs.read_only {
             true => {
                 let follow = config.follow;
-                Namespace::follow(&backend, &config.namespace, store, follow, outside).await
+                let (name, tasks) = (&config.namespace, tasks.clone());
+                Namespace::follow(&backend, name, store, follow, env, tasks).await
             }
-            false => {
-                Namespace::open(&backend, &config.namespace, store, outside.0, outside.1).await
-            }
+            false => Namespace::open(&backend, &config.namespace, store, env, tasks.clone()).await,
         };
         let namespace = opened.map_err(|source| not_opened(config, source))?;
         if !config.fs.read_only {

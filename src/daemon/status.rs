@@ -58,7 +58,7 @@ impl StatusCollector {
 
     /// Gathers how things stand now.
     pub(super) fn status(&self, mounted: &Mounted, namespace: &Namespace) -> StatusReport {
-        let usage = namespace.usage();
+        let usage = namespace.tree().usage();
         let counters = self.backend.counters();
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -76,12 +76,12 @@ impl StatusCollector {
             shown_ns: namespace.shown().map(|at| at.0),
             fenced: namespace.is_fenced(),
             conflicts: conflicts(namespace),
-            pending: backlog(namespace.pending(), self.env.now()),
+            pending: backlog(namespace.tree().pending(), self.env.now()),
             usage: UsageReport {
                 bytes: usage.bytes,
                 files: usage.files,
             },
-            reclaimed: reclaimed(namespace.reclaimed()),
+            reclaimed: reclaimed(namespace.gc().reclaimed()),
             requests: RequestReport {
                 put: counters.put,
                 get: counters.get,

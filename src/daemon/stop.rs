@@ -85,11 +85,11 @@ pub(super) async fn drain(
             },
         };
         if namespace.is_fenced() {
-            let left = describe_fenced(&namespace.pending());
+            let left = describe_fenced(&namespace.tree().pending());
             tracing::error!(left, "ended without the namespace");
             return Err(left);
         }
-        let left = describe(&namespace.pending());
+        let left = describe(&namespace.tree().pending());
         tracing::error!(why, left, "not everything was brought to the bucket");
         return Err(format!("{left} ({why})"));
     }
@@ -126,9 +126,9 @@ fn describe_fenced(pending: &UploadBacklog) -> String {
 /// Says what stays in the cache directory of a mount that ends without the bucket.
 pub(super) fn kept(namespace: &Namespace, cache_dir: &Path) -> String {
     if namespace.is_fenced() {
-        return describe_fenced(&namespace.pending());
+        return describe_fenced(&namespace.tree().pending());
     }
-    let pending = namespace.pending();
+    let pending = namespace.tree().pending();
     if pending.files == 0 && pending.operations == 0 {
         return "everything is in the bucket; nothing stays in the cache directory".to_owned();
     }

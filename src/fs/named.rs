@@ -43,7 +43,11 @@ impl FileSystem {
     /// The path and the version of a number: of a live file the last version, of a node of the past the one it shows.
     pub(crate) async fn named(&self, ino: u64) -> Named {
         if !is_past(ino) {
-            let version = timeout(VERSION_WAIT, self.namespace.last_version(Ino(ino))).await;
+            let version = timeout(
+                VERSION_WAIT,
+                self.namespace.history().last_version(Ino(ino)),
+            )
+            .await;
             return Named {
                 path: self.live_path(Ino(ino)),
                 ino,

@@ -8,34 +8,25 @@
 //! [`File::read`]: crate::store::File::read
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::env::Env;
-use crate::meta::{Journal, JournalError, MetaError, MetaRead, SlateConfig, SlateFollower};
+use crate::meta::{Journal, JournalError, MetaRead, SlateConfig, SlateFollower};
 use crate::store::index::overlay::Index;
+use crate::store::model::config::{NamespaceConfig, check_name};
 use crate::store::model::error::StoreError;
-use crate::store::model::version::Timestamp;
-use crate::store::namespace::{
-    Namespace, NamespaceConfig, NamespaceParts, Shared, check_name, why_not,
-};
+use crate::store::model::role::{Follower, Role};
+use crate::store::namespace::{Namespace, NamespaceParts, why_not};
 use crate::store::recovery::evidence::{self, Evidence};
 use crate::store::schema::keys;
 use crate::store::schema::manifest::Manifest;
 use crate::store::schema::rows::{self, AppliedRow};
-use crate::store::tree::inode::{CachedInode, Inode, LinkState};
-use crate::sync::{Arc, lock};
+use crate::sync::Arc;
 use crate::task::Tasks;
 
 /// How many followers of one namespace may use a cache directory at the same time.
 const FOLLOWERS_MAX: u32 = 64;
-
-/// The one that is under way may have begun too early, and each takes a while.
-const LOOKS: u32 = 3;
-
-/// After a state that could not be read.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// What to do about an index that lacks what other objects prove.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,57 +47,7 @@ pub struct FollowConfig {
     pub on_damage: OnDamage,
 }
 
-/// What a process is to a namespace.
-#[derive(Debug)]
-pub(crate) enum Role {
-    /// It alone writes.
-    Writer,
-    /// It shows what another one writes.
-    Follower(Follower),
-}
-
-/// What a follower knows of the writer.
-#[derive(Debug)]
-pub(crate) struct Follower {
-    index: Arc<SlateFollower>,
-    low_watermark: AtomicU64,
-}
-
-impl Follower {
-    /// The oldest timestamp that is not final.
-    pub(crate) fn low_watermark(&self) -> Timestamp {
-        Timestamp(self.low_watermark.load(Ordering::SeqCst))
-    }
-
-    /// The newest timestamp that is final.
-    pub(crate) fn newest(&self) -> Timestamp {
-        Timestamp(self.low_watermark().0.saturating_sub(1))
-    }
-
-    /// Waits until the bucket has been asked for a newer state, if it answers.
-    pub(crate) async fn look_again(&self) {
-        for _ in 0..LOOKS {
-            self.index.changed().await;
-        }
-    }
-
-    pub(crate) async fn close(&self) -> Result<(), StoreError> {
-        match self.index.close().await {
-            Ok(()) | Err(MetaError::Closed(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
 impl Namespace {
-    /// The last final timestamp, where another process writes; `None` where this one does.
-    pub fn shown(&self) -> Option<Timestamp> {
-        match &self.0.role {
-            Role::Writer => None,
-            Role::Follower(follower) => Some(follower.newest()),
-        }
-    }
-
     /// Opens the namespace `name` of `backend` for reading, beside the process that writes it or without one, and looks for
     /// newer states as often as `follow` says. Nothing is written; every change fails with `ReadOnly`.
     ///
@@ -119,7 +60,8 @@ impl Namespace {
         name: &str,
         config: NamespaceConfig,
         follow: FollowConfig,
-        (env, tasks): (Arc<dyn Env>, Tasks),
+        env: Arc<dyn Env>,
+        tasks: Tasks,
     ) -> Result<Self, StoreError> {
         check_name(name)?;
         let backend = backend.child(name);
@@ -154,91 +96,29 @@ impl Namespace {
             // Its writer has not come so far, or was killed before; or the index has lost everything.
             return Err(damage.map_or(StoreError::NotFound, StoreError::Damaged));
         };
-        let role = Role::Follower(Follower {
-            index: Arc::clone(&index),
-            low_watermark: AtomicU64::new(applied.low_watermark),
-        });
-        let place = NamespaceParts {
+        let role = Role::Follower(Follower::new(Arc::clone(&index), applied.low_watermark));
+        let parts = NamespaceParts {
+            config,
+            env,
+            tasks,
             backend,
             dir,
             epoch: applied.batch.0,
             role,
             journal,
+            index: view,
         };
-        let (shared, _nobody_reaps) = Shared::assemble(place, view, config, (env, tasks)).await?;
+        let (namespace, _orphans) = Self::assemble(parts).await?;
+        let core = &namespace.core;
         if let Some(what) = damage {
             tracing::error!(%what, "a damaged index is shown as it is");
-            shared.health.note(format!("shown as it is: {what}"));
+            core.health.note(format!("shown as it is: {what}"));
         }
-        shared.health.stop(StoreError::ReadOnly);
-        shared.health.uses((applied.bytes, applied.files));
-        let task = Arc::clone(&shared).follow_loop(index);
-        drop(shared.tasks.spawn("follow", task));
-        Ok(Self(shared))
-    }
-}
-
-impl Shared {
-    /// Takes note of newer states of the index.
-    async fn follow_loop(self: Arc<Self>, index: Arc<SlateFollower>) {
-        while !self.tasks.is_stopped() {
-            tokio::select! {
-                () = index.changed() => {}
-                () = self.tasks.stopped() => return,
-            }
-            if let Err(error) = self.refresh().await {
-                self.health.failed(&error.to_string());
-                tracing::warn!(%error, "the namespace is shown as it was");
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    }
-
-    /// Forgets what an older state said, if the index shows a newer one.
-    async fn refresh(&self) -> Result<(), StoreError> {
-        let Role::Follower(follower) = &self.role else {
-            return Ok(());
-        };
-        let Some(applied) = self
-            .index
-            .row::<AppliedRow>("G A", &keys::applied())
-            .await?
-        else {
-            return Err(StoreError::NotFound);
-        };
-        if self.applied_now() == applied {
-            return Ok(());
-        }
-        // The inodes first: whoever sees the new floor sees what lies below it.
-        for inode in self.inodes.used() {
-            self.reload(&inode).await;
-        }
-        self.health.uses((applied.bytes, applied.files));
-        follower
-            .low_watermark
-            .fetch_max(applied.low_watermark, Ordering::SeqCst);
-        *lock(&self.applied) = applied;
-        Ok(())
-    }
-}
-
-impl Shared {
-    /// Lets whoever asks next see the rows as they are now. An open file that has lost its last name stays what it was: its
-    /// bytes are given for as long as something shows them.
-    pub(crate) async fn reload(&self, inode: &Arc<Inode>) {
-        let mut locked = inode.lock().await;
-        if inode.is_pinned()
-            && let Some(file) = locked.file()
-        {
-            match self.read_inode(inode.ino).await {
-                Ok(Some(cached)) => *locked.cached() = cached,
-                Ok(None) => file.link_state = LinkState::Unlinked,
-                // The next state is read like this one.
-                Err(error) => tracing::warn!(ino = inode.ino.0, %error, "shown as it was"),
-            }
-            return;
-        }
-        *locked.cached() = CachedInode::No;
+        core.health.stop(StoreError::ReadOnly);
+        core.health.uses((applied.bytes, applied.files));
+        let task = Arc::clone(&namespace.tree).follow_loop(index);
+        drop(core.tasks.spawn("follow", task));
+        Ok(namespace)
     }
 }
 

@@ -4,6 +4,7 @@ mod admin;
 pub mod blob;
 mod check;
 mod commit;
+mod core;
 mod data;
 mod follower;
 mod gc;
@@ -22,26 +23,31 @@ pub use admin::{
 pub use check::{
     CheckConfig, CheckReport, CheckStep, Finding, Findings, Spill, Subject, check_log,
 };
+pub use commit::Committer;
+pub use data::DataStore;
 pub use data::pins::Pin;
 pub use follower::{FollowConfig, OnDamage};
-pub use gc::task::{GRACE, GcCounters, GcMode};
+pub use gc::Gc;
+pub use gc::task::{GRACE, GcCounters};
 pub use gc::temp_files::sweep_orphans;
+pub use history::History;
 pub use history::deleted::{RemovedName, RemovedNames};
 pub use history::finality::Finality;
 pub use history::version_list::{Predecessor, VersionList};
 pub use history::versions::DirectoryChange;
-pub use index::health::{UploadBacklog, Usage};
+pub use index::health::{RecoveredConflicts, UploadBacklog, Usage};
+pub use model::config::{GcMode, Linger, NamespaceConfig, check_name};
 pub use model::error::StoreError;
 pub use model::version::{
     AttrChange, Attrs, Author, Content, ContentRef, Displaced, EndOp, Ino, Kind, Op, Origin,
     PastEntry, ROOT, Retained, SharedState, Stamp, Stat, Time, Timestamp, VersionId,
 };
-pub use namespace::{Linger, Namespace, NamespaceConfig, check_name};
-pub use recovery::conflict::RecoveredConflicts;
+pub use namespace::DRAIN_TIMEOUT;
+pub use namespace::Namespace;
+pub use tree::Tree;
 pub(crate) use tree::attributes::changed_xattrs;
 pub use tree::attributes::{XATTRS_MAX, XattrMode};
 pub use tree::create::{LINK_MAX, NAME_MAX, NewNode, check_entry_name};
-pub use tree::drain::DRAIN_TIMEOUT;
 pub use tree::file::{File, LEN_MAX, Whence};
 pub use tree::flush::PendingFlush;
 pub use tree::lookup::DirectoryListing;

@@ -1,151 +1,71 @@
-//! A namespace: an independent tree inside a backend, with its one writer.
+//! A namespace: an independent tree inside a backend, with its one writer. Composes the floors; has no logic of its own.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
 use crate::backend::{Backend, Trouble};
-use crate::cache::{BlockCache, BlockCacheConfig, Budget, StagingDir};
 use crate::env::Env;
-use crate::meta::{Batch, Journal, JournalToken, MetaStore, Reason, SlateConfig, SlateStore};
-use crate::store::commit::epoch_object::EpochObject;
-use crate::store::commit::log::Log;
-use crate::store::commit::queue::{Operation, Queue, Txn};
-use crate::store::data::extent_map::ContentStore;
-use crate::store::data::pins::Pins;
-use crate::store::data::segment::ExtentReader;
-use crate::store::follower::Role;
-use crate::store::gc::task::{GcMode, GcState};
+use crate::meta::{Journal, MetaStore, Reason, SlateConfig, SlateStore};
+use crate::store::commit::Committer;
+use crate::store::core::Core;
+use crate::store::data::DataStore;
+use crate::store::gc::Gc;
+use crate::store::history::History;
+use crate::store::history::restore_lock::RestoreLock;
 use crate::store::index::applied::ArchivedWatermarks;
-use crate::store::index::health::Health;
+use crate::store::index::health::{Health, RecoveredConflicts};
 use crate::store::index::overlay::Index;
-use crate::store::index::provisional::ProvisionalStates;
 use crate::store::index::timestamps::Timestamps;
+use crate::store::model::config::{NamespaceConfig, check_name};
 use crate::store::model::error::StoreError;
+use crate::store::model::role::Role;
 use crate::store::model::version::{Ino, Time, Timestamp};
+use crate::store::recovery::Recovery;
 use crate::store::recovery::evidence::{self, Evidence};
-use crate::store::recovery::journal::RecoveredJournal;
-use crate::store::schema::journal_record::{Dependencies, Record};
+use crate::store::recovery::journal::{JournalRecords, RecoveredJournal};
 use crate::store::schema::manifest::identity;
-use crate::store::schema::rows::{self, AppliedRow};
-use crate::store::tree::disk_space::DiskSpace;
-use crate::store::tree::inode::InodeCache;
+use crate::store::schema::rows;
+use crate::store::tree::Tree;
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::Tasks;
 
 /// How far a clock may be behind the namespace's last timestamp, nanoseconds.
 const CLOCK_BEHIND_MAX: u64 = 86_400 * 1_000_000_000;
 
-/// When close(2) returns, seen from the bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Linger {
-    /// Uploads begin as soon as a segment is full or a second has passed.
-    AtOnce,
-    /// Uploads of small files may be gathered for so long.
-    For(Duration),
-}
-
-/// What a namespace needs to know about its machine.
-#[derive(Clone, Debug)]
-pub struct NamespaceConfig {
-    /// Directory for the journal, staging files and cached blocks; one subdirectory per namespace is made in it.
-    pub cache_dir: PathBuf,
-    /// Bytes of blocks kept on disk.
-    pub cache_bytes: u64,
-    /// Bytes of blocks kept in memory.
-    pub memory_bytes: u64,
-    /// Bytes acknowledged but not in the bucket, at most; beyond it writers wait.
-    pub dirty_bytes_max: u64,
-    /// How long small files wait for company.
-    pub linger: Linger,
-    /// Name of this machine, for versions.
-    pub host: String,
-    /// Owner of the root directory, when the namespace is made.
-    pub owner: (u32, u32),
-    /// When what nothing shows any more is removed from the bucket.
-    pub reclaim: GcMode,
-    /// How long an object stays after the last row that cites it has gone: longer than any reader, here or elsewhere, takes.
-    pub grace: Duration,
-}
+/// How long a drain waits unless told otherwise while nothing moves.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A namespace that this process writes, or shows while another one does.
 #[derive(Clone, Debug)]
-pub struct Namespace(pub(crate) Arc<Shared>);
+pub struct Namespace {
+    pub(crate) core: Arc<Core>,
+    pub(crate) data: Arc<DataStore>,
+    pub(crate) commit: Arc<Committer>,
+    pub(crate) tree: Arc<Tree>,
+    pub(crate) history: Arc<History>,
+    pub(crate) gc: Arc<Gc>,
+}
 
-/// What all parts of a namespace share.
-#[derive(Debug)]
-pub(crate) struct Shared {
+/// What a namespace is made of at its opening.
+pub(crate) struct NamespaceParts {
     pub(crate) config: NamespaceConfig,
-    pub(crate) role: Role,
     pub(crate) env: Arc<dyn Env>,
     pub(crate) tasks: Tasks,
     pub(crate) backend: Backend,
+    /// The namespace's directory on this machine.
+    pub(crate) dir: PathBuf,
     pub(crate) epoch: u64,
-    pub(crate) clock: Arc<Timestamps>,
+    pub(crate) role: Role,
+    pub(crate) journal: Journal,
     pub(crate) index: Index,
-    pub(crate) inodes: InodeCache,
-    pub(crate) contents: ContentStore,
-    pub(crate) pins: Arc<Pins>,
-    pub(crate) extents: ExtentReader,
-    pub(crate) journal: Arc<Journal>,
-    pub(crate) queue: Queue,
-    pub(crate) staging: StagingDir,
-    pub(crate) budget: Budget,
-    pub(crate) space: DiskSpace,
-    pub(crate) log: Log,
-    pub(crate) epoch_object: EpochObject,
-    pub(crate) gc: GcState,
-    pub(crate) health: Health,
-    pub(crate) applied: Mutex<AppliedRow>,
-    pub(crate) archived_watermarks: Mutex<ArchivedWatermarks>,
-    pub(crate) provisional: Mutex<ProvisionalStates>,
-    pub(crate) replay: Mutex<crate::store::recovery::replay::JournalReplay>,
-    pub(crate) uploads: Semaphore,
-    pub(crate) unlinked: tokio::sync::mpsc::UnboundedSender<Ino>,
-    pub(crate) renames: tokio::sync::Mutex<()>,
-    pub(crate) restore_lock: crate::store::history::restore_tree::RestoreLock,
-    ids: AtomicU64,
-    sequence: AtomicU64,
-}
-
-/// Checks a namespace's name: parts of lowercase letters, digits, `-`, `_` and `.`, separated by `/`.
-///
-/// # Errors
-/// `Invalid`, saying what is wrong with it.
-pub fn check_name(name: &str) -> Result<(), StoreError> {
-    let bad = |why: &str| {
-        Err(StoreError::Invalid(format!(
-            "namespace name {name:?}: {why}"
-        )))
-    };
-    if name.len() > 200 {
-        return bad("longer than 200 bytes");
-    }
-    for part in name.split('/') {
-        let plain =
-            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
-        if part.is_empty() {
-            return bad("an empty part; write it like team/eu");
-        }
-        if part.chars().all(|c| c == '.') {
-            return bad("a part of dots only");
-        }
-        if !part.chars().all(plain) {
-            return bad("only a-z, 0-9, '-', '_', '.' and '/' may be in it");
-        }
-        if matches!(part, "meta" | "data" | "log" | "epochs") {
-            return bad("'meta', 'data', 'log' and 'epochs' are taken by the format");
-        }
-    }
-    Ok(())
 }
 
 impl Namespace {
-    /// Opens the namespace `name` of `backend` for writing, makes it if it is not there, and brings back what an earlier
+    /// Opens the namespace `name` of `backend` for writing, makes it if it is not there, and replays what an earlier
     /// daemon acknowledged on this machine. Takes the namespace from any other writer.
     ///
     /// # Errors
@@ -175,143 +95,240 @@ impl Namespace {
         if let Evidence::Damaged(what) = evidence::examine(&backend, &slate).await? {
             return Err(StoreError::Damaged(what));
         }
-        let meta = SlateStore::open(meta_store, "meta", slate).await?;
-        Self::assemble(backend, Arc::new(meta), config, (env, tasks), (dir, local)).await
-    }
-
-    pub(crate) async fn assemble(
-        backend: Backend,
-        meta: Arc<dyn MetaStore>,
-        config: NamespaceConfig,
-        outside: (Arc<dyn Env>, Tasks),
-        (dir, journaled): (PathBuf, RecoveredJournal),
-    ) -> Result<Self, StoreError> {
-        let place = NamespaceParts {
+        let meta: Arc<dyn MetaStore> = Arc::new(SlateStore::open(meta_store, "meta", slate).await?);
+        let parts = NamespaceParts {
+            config,
+            env,
+            tasks,
             backend,
             dir,
             epoch: meta.epoch(),
             role: Role::Writer,
-            journal: journaled.journal,
+            journal: local.journal,
+            index: Index::new(meta),
         };
-        let (shared, orphans) = Shared::assemble(place, Index::new(meta), config, outside).await?;
-        shared.recover(journaled.records).await?;
-        shared.start(orphans);
-        let namespace = Self(shared);
-        namespace.0.finish_recovery().await?;
-        namespace.0.journal.thaw();
-        namespace.0.start_gc();
+        Self::start_writer(parts, local.records).await
+    }
+
+    /// Recovers what the journal holds, and starts the writer's tasks.
+    pub(crate) async fn start_writer(
+        parts: NamespaceParts,
+        records: JournalRecords,
+    ) -> Result<Self, StoreError> {
+        let (namespace, orphans) = Self::assemble(parts).await?;
+        let recovery = Recovery {
+            core: Arc::clone(&namespace.core),
+            data: Arc::clone(&namespace.data),
+            commit: Arc::clone(&namespace.commit),
+            tree: Arc::clone(&namespace.tree),
+            history: Arc::clone(&namespace.history),
+        };
+        let replay = recovery.recover(records).await?;
+        namespace.commit.start();
+        namespace.tree.start(orphans);
+        recovery.finish(replay).await?;
+        namespace.core.journal.thaw();
+        namespace.gc.start_gc();
         Ok(namespace)
+    }
+
+    /// Puts the floors together. The receiver gets the inodes without a name that no handle uses any more.
+    pub(crate) async fn assemble(
+        parts: NamespaceParts,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Ino>), StoreError> {
+        let dir = parts.dir.clone();
+        let opened = parts.env.now();
+        let core = Arc::new(core(parts).await?);
+        let data = Arc::new(DataStore::open(Arc::clone(&core), &dir)?);
+        let commit = Arc::new(Committer::new(Arc::clone(&core), Arc::clone(&data), opened));
+        let (tree, orphans) = Tree::new(Arc::clone(&core), Arc::clone(&data), Arc::clone(&commit));
+        let tree = Arc::new(tree);
+        let history = Arc::new(History {
+            restore_lock: RestoreLock::default(),
+            core: Arc::clone(&core),
+            data: Arc::clone(&data),
+            commit: Arc::clone(&commit),
+            tree: Arc::clone(&tree),
+        });
+        let gc = Gc::new(Arc::clone(&core), Arc::clone(&data), Arc::clone(&commit));
+        let namespace = Self {
+            core,
+            data,
+            commit,
+            tree,
+            history,
+            gc: Arc::new(gc),
+        };
+        Ok((namespace, orphans))
+    }
+
+    /// The contents of files.
+    pub fn data(&self) -> &Arc<DataStore> {
+        &self.data
+    }
+
+    /// The way of operations into the bucket.
+    pub fn commit(&self) -> &Arc<Committer> {
+        &self.commit
+    }
+
+    /// The live tree.
+    pub fn tree(&self) -> &Arc<Tree> {
+        &self.tree
+    }
+
+    /// The past.
+    pub fn history(&self) -> &Arc<History> {
+        &self.history
+    }
+
+    /// Garbage collection.
+    pub fn gc(&self) -> &Arc<Gc> {
+        &self.gc
     }
 
     /// The present timestamp of the namespace's clock; where another process writes, the last one that is final.
     pub fn now(&self) -> Timestamp {
-        match &self.0.role {
-            Role::Writer => self.0.clock.now(),
-            Role::Follower(follower) => follower.newest(),
+        self.core.now()
+    }
+
+    /// The last final timestamp, where another process writes; `None` where this one does.
+    pub fn shown(&self) -> Option<Timestamp> {
+        match &self.core.role {
+            Role::Writer => None,
+            Role::Follower(follower) => Some(follower.newest()),
         }
     }
 
     /// The clock and the ids that the namespace was opened with.
     pub(crate) fn env(&self) -> Arc<dyn Env> {
-        Arc::clone(&self.0.env)
+        Arc::clone(&self.core.env)
     }
 
     /// The machine's clock, which the times of files follow.
     pub fn wall(&self) -> Time {
-        self.0.clock.wall()
+        self.core.clock.wall()
     }
 
     /// Name of this machine, as its versions carry it.
     pub fn host(&self) -> &str {
-        &self.0.config.host
+        &self.core.config.host
     }
 
     /// Requests and bytes exchanged with the bucket so far.
     pub fn counters(&self) -> crate::backend::Counters {
-        self.0.backend.counters()
+        self.core.backend.counters()
     }
-}
 
-/// Where a namespace is opened, and as what.
-pub(crate) struct NamespaceParts {
-    pub(crate) backend: Backend,
-    /// What lies on this machine.
-    pub(crate) dir: PathBuf,
-    pub(crate) epoch: u64,
-    pub(crate) role: Role,
-    pub(crate) journal: Journal,
-}
+    /// Whether another writer has taken the namespace: nothing is changed here any more.
+    pub fn is_fenced(&self) -> bool {
+        self.core.health.is_fenced()
+    }
 
-impl Shared {
-    /// Puts the parts together, and gives with them who is told of inodes that nobody uses any more.
-    pub(crate) async fn assemble(
-        place: NamespaceParts,
-        index: Index,
-        config: NamespaceConfig,
-        (env, tasks): (Arc<dyn Env>, Tasks),
-    ) -> Result<(Arc<Self>, UnboundedReceiver<Ino>), StoreError> {
-        let NamespaceParts {
-            backend,
-            dir,
-            epoch,
-            role,
-            journal,
-        } = place;
-        let (applied, archived_watermarks) = ArchivedWatermarks::load(&index).await?;
-        let blocks = BlockCache::open(
-            BlockCacheConfig {
-                memory_bytes: config.memory_bytes,
-                disk_bytes: if backend.is_local() {
-                    0
-                } else {
-                    config.cache_bytes
-                },
-                dir: Some(dir.join("blocks")),
-            },
-            tasks.clone(),
-        )?;
-        if matches!(role, Role::Writer) {
-            check_clock(env.now(), applied.clock)?;
+    /// Why nothing more is written here, if something has stopped for good: another writer has the namespace, the index gave
+    /// up, or a task panicked.
+    #[must_use]
+    pub fn stopped(&self) -> Option<String> {
+        Some(self.core.health.check().err()?.to_string())
+    }
+
+    /// What the mount made of acknowledged changes that another writer had overtaken.
+    pub fn conflicts(&self) -> RecoveredConflicts {
+        lock(&self.core.health.conflicts).clone()
+    }
+
+    /// As [`Namespace::drain_within`] five minutes.
+    ///
+    /// # Errors
+    /// As [`Namespace::drain_within`].
+    pub async fn drain(&self) -> Result<(), StoreError> {
+        self.drain_within(DRAIN_TIMEOUT).await
+    }
+
+    /// Waits until everything acknowledged is in the bucket, open files included, and logged. Failed attempts are made again;
+    /// it gives up when nothing has moved for `stall`, or when credentials that this process cannot renew have been refused
+    /// for a while.
+    ///
+    /// # Errors
+    /// `Unavailable` says why nothing moves; what is missing stays queued. `Fenced`: it never will be.
+    pub async fn drain_within(&self, stall: Duration) -> Result<(), StoreError> {
+        if matches!(self.core.role, Role::Follower(_)) {
+            return Ok(());
         }
-        let clock = Timestamps::new(Arc::clone(&env));
-        clock.raise(applied.clock);
-        let (unlinked, orphans) = tokio::sync::mpsc::unbounded_channel();
-        let journal = Arc::new(journal);
-        let shared = Arc::new(Self {
-            extents: ExtentReader::new(backend.clone(), blocks, Arc::clone(index.rows())),
-            queue: Queue::new(Arc::clone(&journal), epoch),
-            staging: StagingDir::open(&dir.join("staging"))?,
-            budget: Budget::new(config.dirty_bytes_max),
-            space: DiskSpace::default(),
-            log: Log::new(backend.clone(), epoch),
-            epoch_object: EpochObject::new(backend.clone(), epoch, &config.host, env.now()),
-            gc: GcState::default(),
-            health: Health::default(),
-            ids: AtomicU64::new(applied.next_id.max(2)),
-            applied: Mutex::new(applied),
-            archived_watermarks: Mutex::new(archived_watermarks),
-            provisional: Mutex::default(),
-            replay: Mutex::default(),
-            uploads: Semaphore::new(8),
-            sequence: AtomicU64::new(1),
-            inodes: InodeCache::default(),
-            contents: ContentStore::default(),
-            pins: Arc::default(),
-            renames: tokio::sync::Mutex::new(()),
-            restore_lock: crate::store::history::restore_tree::RestoreLock::default(),
-            unlinked,
-            config,
-            role,
-            env,
-            tasks,
-            backend,
-            epoch,
-            clock,
-            index,
-            journal,
-        });
-        Ok((shared, orphans))
+        self.core.health.check()?;
+        let _draining = self.core.health.drain();
+        tokio::select! {
+            drained = self.tree.drain_all() => drained,
+            stalled = self.tree.stalled(stall) => Err(stalled),
+        }
     }
+
+    /// Drains and stops writing. The tasks it was opened with end soon after: a caller that opens the same cache directory again
+    /// joins them before.
+    ///
+    /// # Errors
+    /// As [`Namespace::drain`]; the journal keeps what is not in the bucket.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        if let Role::Follower(follower) = &self.core.role {
+            self.core.tasks.stop();
+            return follower.close().await;
+        }
+        self.gc.end().await;
+        let drained = self.drain().await;
+        self.core.health.stop(StoreError::Closed);
+        self.core.tasks.stop();
+        let closed = self.core.index.writer()?.close().await;
+        drained?;
+        Ok(closed?)
+    }
+
+    /// Stops writing without the bucket: what it does not have lies in the cache directory, on its disk to stay, for the next
+    /// open. The index is left as a crash would leave it.
+    ///
+    /// # Errors
+    /// `Unavailable` when the local disk fails.
+    pub async fn abandon(&self) -> Result<(), StoreError> {
+        if matches!(self.core.role, Role::Follower(_)) {
+            return self.close().await;
+        }
+        self.core.health.stop(StoreError::Closed);
+        self.core.journal.freeze();
+        self.core.tasks.stop();
+        let directory = self.core.config.cache_dir.clone();
+        let sync = move || -> std::io::Result<()> {
+            Ok(rustix::fs::syncfs(std::fs::File::open(directory)?)?)
+        };
+        let synced = self.core.tasks.blocking("sync-cache", sync).await;
+        let synced = synced.map_err(|_| StoreError::Closed)?;
+        synced.map_err(|error| StoreError::Unavailable(format!("the cache directory: {error}")))
+    }
+}
+
+/// Reads what the namespace has applied, and puts together what every floor uses.
+async fn core(parts: NamespaceParts) -> Result<Core, StoreError> {
+    let (applied, archived) = ArchivedWatermarks::load(&parts.index).await?;
+    if matches!(parts.role, Role::Writer) {
+        check_clock(parts.env.now(), applied.clock)?;
+    }
+    let clock = Timestamps::new(Arc::clone(&parts.env));
+    clock.raise(applied.clock);
+    Ok(Core {
+        config: parts.config,
+        role: parts.role,
+        env: parts.env,
+        tasks: parts.tasks,
+        backend: parts.backend,
+        epoch: parts.epoch,
+        clock,
+        index: parts.index,
+        journal: Arc::new(parts.journal),
+        health: Health::default(),
+        ids: AtomicU64::new(applied.next_id.max(2)),
+        applied: Mutex::new(applied),
+        archived_watermarks: Mutex::new(archived),
+        provisional: Mutex::default(),
+        changed: Arc::new(Notify::new()),
+    })
 }
 
 /// Refuses a clock that is more than a day behind the last timestamp of the namespace.
@@ -347,132 +364,9 @@ pub(crate) fn open_local(
     RecoveredJournal::read(journal, recovered)
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // What still holds a token goes with it; what the bucket has was let go before.
-        self.journal.freeze();
-    }
-}
-
-impl Shared {
-    /// A number that no inode, lineage or working ever had.
-    pub(crate) fn new_id(&self) -> u64 {
-        self.ids.fetch_add(1, Ordering::SeqCst)
-    }
-
-    pub(crate) fn next_id(&self) -> u64 {
-        self.ids.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn raise_ids(&self, next: u64) {
-        self.ids.fetch_max(next, Ordering::SeqCst);
-    }
-
-    /// The sequence of the segment that is made next.
-    pub(crate) fn next_segment(&self) -> u64 {
-        self.sequence.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn new_segment(&self) -> crate::store::data::segment::SegmentId {
-        let sequence = self.sequence.fetch_add(1, Ordering::SeqCst);
-        crate::store::data::segment::SegmentId {
-            epoch: self.epoch,
-            sequence,
-        }
-    }
-
-    /// A record into the journal. Fails once the writer has lost its place: nothing is acknowledged from then on.
-    pub(crate) fn journal(&self, record: &Record) -> Result<JournalToken, StoreError> {
-        self.health.check()?;
-        Ok(self.journal.append(&record.encode())?)
-    }
-
-    /// A draft of an operation at `timestamp`.
-    pub(crate) fn txn(&self, timestamp: Timestamp, dependencies: Dependencies) -> Txn {
-        Txn {
-            timestamp,
-            time: self.clock.wall(),
-            rows: Batch::new(),
-            dependencies,
-            content: None,
-            byteless_flush: None,
-            usage: (0, 0),
-            held: crate::store::commit::queue::Guards::default(),
-        }
-    }
-
-    /// Acknowledges an operation: into the journal, the overlay and the queue, or not at all.
-    pub(crate) fn enqueue(&self, mut txn: Txn) -> Result<Arc<Operation>, StoreError> {
-        self.health.check()?;
-        crate::store::gc::lineage::note(&mut txn);
-        let pending = txn.content.as_ref().map(|(pending, _)| Arc::clone(pending));
-        let usage = txn.usage;
-        if let Some(pending) = &pending {
-            self.contents.add(pending);
-        }
-        match self.queue.push(txn, self.next_id(), |dependencies, rows| {
-            self.index.lay(dependencies, rows);
-        }) {
-            Ok(operation) => {
-                self.health.use_more(usage);
-                Ok(operation)
-            }
-            Err(error) => {
-                if let Some(pending) = pending {
-                    self.contents.uploaded(pending.content);
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// The oldest timestamp that is not committed: everything below it is final.
-    pub(crate) fn low_watermark(&self) -> Timestamp {
-        match &self.role {
-            Role::Writer => self.low_watermark_without(&[]),
-            Role::Follower(follower) => follower.low_watermark(),
-        }
-    }
-
-    /// The floor as it is when some operations, ascending by their places, are committed.
-    pub(crate) fn low_watermark_without(&self, committed: &[Arc<Operation>]) -> Timestamp {
-        // The clock first: what begins to be answered from here on gets no timestamp below it. Then the answers, for
-        // they move on into the queue.
-        let next = self.clock.next();
-        let reserved = self.clock.oldest_reservation();
-        let queued = self.queue.oldest_without(committed);
-        reserved.into_iter().chain(queued).min().unwrap_or(next)
-    }
-
-    pub(crate) fn applied_now(&self) -> AppliedRow {
-        lock(&self.applied).clone()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn namespace_names_are_checked_with_a_reason() {
-        for good in ["default", "team/eu", "a.b-c_1"] {
-            assert!(check_name(good).is_ok(), "{good}");
-        }
-        for bad in [
-            "",
-            "a//b",
-            "/a",
-            "a/",
-            "..",
-            "A",
-            "a b",
-            "x/meta",
-            &"a".repeat(201),
-        ] {
-            let error = check_name(bad).unwrap_err().to_string();
-            assert!(error.contains("namespace name"), "{bad}: {error}");
-        }
-    }
 
     #[test]
     fn a_clock_more_than_a_day_behind_is_refused_with_both_times() {

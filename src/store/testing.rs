@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use crate::backend::{Backend, BackendConfig};
 use crate::env::SeededEnv;
-use crate::meta::MemoryStore;
+use crate::meta::{MemoryStore, MetaStore};
+use crate::store::index::overlay::Index;
 use crate::store::model::failpoints::Failpoint;
-use crate::store::namespace::open_local;
+use crate::store::model::role::Role;
+use crate::store::namespace::{NamespaceParts, open_local};
 use crate::store::schema::manifest::identity;
 use crate::store::schema::rows;
 use crate::store::{GcMode, Linger, Namespace, NamespaceConfig, StoreError};
@@ -58,19 +60,29 @@ impl Machine {
         };
         let dir = config.cache_dir.join(identity.uuid.to_string());
         let local = open_local(&dir, identity.uuid).unwrap();
-        let index = Arc::new(self.index.reopen());
+        let index: Arc<dyn MetaStore> = Arc::new(self.index.reopen());
         let tasks = Tasks::new(tokio::runtime::Handle::current());
-        let opened = Namespace::assemble(backend, index, config, (env, tasks), (dir, local));
-        opened.await.unwrap()
+        let parts = NamespaceParts {
+            config,
+            env,
+            tasks,
+            backend,
+            dir,
+            epoch: index.epoch(),
+            role: Role::Writer,
+            journal: local.journal,
+            index: Index::new(index),
+        };
+        Namespace::start_writer(parts, local.records).await.unwrap()
     }
 
     /// kill -9: nothing that the daemon writes or removes afterwards reaches what is left, and of the index only what is durable
     /// is left.
     pub(crate) async fn kill(&mut self, namespace: Namespace) {
-        let shared = &namespace.0;
-        shared.health.stop(StoreError::Closed);
-        shared.tasks.stop();
-        shared.tasks.join().await;
+        let shared = &namespace;
+        shared.core.health.stop(StoreError::Closed);
+        shared.core.tasks.stop();
+        shared.core.tasks.join().await;
         let old = self.cache_dir();
         self.lives += 1;
         std::fs::rename(old, self.cache_dir()).unwrap();
@@ -87,7 +99,7 @@ impl Machine {
             Failpoint::Log,
         ];
         let step = usize::from(step).checked_sub(1).map(|at| steps[at]);
-        namespace.0.health.failpoints.set(step);
+        namespace.core.health.failpoints.set(step);
     }
 
     fn cache_dir(&self) -> PathBuf {
@@ -98,6 +110,6 @@ impl Machine {
 impl Namespace {
     /// How many rows were looked at since it was opened, those that were not there included.
     pub(crate) fn rows_read(&self) -> u64 {
-        self.0.index.rows_read()
+        self.core.index.rows_read()
     }
 }

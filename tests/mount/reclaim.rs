@@ -64,9 +64,9 @@ fn config(cache: &Path) -> NamespaceConfig {
 async fn save(namespace: &Namespace, file: usize, version: usize) {
     let author = Author::default();
     let name = name(file);
-    let open = match namespace.lookup(ROOT, &name).await.unwrap() {
+    let open = match namespace.tree().lookup(ROOT, &name).await.unwrap() {
         Some(stat) => {
-            let open = namespace.file(stat.ino).await.unwrap();
+            let open = namespace.tree().file(stat.ino).await.unwrap();
             open.truncate(0, &author).await.unwrap();
             open
         }
@@ -80,7 +80,10 @@ async fn save(namespace: &Namespace, file: usize, version: usize) {
                 target: Bytes::new(),
                 xattrs: Vec::new(),
             };
-            let made = namespace.create_open(ROOT, &name, node, &author).await;
+            let made = namespace
+                .tree()
+                .create_open(ROOT, &name, node, &author)
+                .await;
             made.unwrap().1
         }
     };
@@ -97,12 +100,16 @@ async fn empty(namespace: &Namespace) -> u64 {
     for file in 0..FILES {
         let name = name(file);
         if file % 2 == 0 {
-            namespace.unlink(ROOT, &name, &author).await.unwrap();
+            namespace.tree().unlink(ROOT, &name, &author).await.unwrap();
         } else {
-            let stat = namespace.lookup(ROOT, &name).await.unwrap().unwrap();
-            namespace.truncate(stat.ino, 0, &author).await.unwrap();
+            let stat = namespace.tree().lookup(ROOT, &name).await.unwrap().unwrap();
+            namespace
+                .tree()
+                .truncate(stat.ino, 0, &author)
+                .await
+                .unwrap();
         }
-        let mut versions = namespace.versions(ROOT, &name).await.unwrap();
+        let mut versions = namespace.history().versions(ROOT, &name).await.unwrap();
         versions.retain(|version| version.attrs.size > 0);
         assert_eq!(versions.len(), VERSIONS);
         for (number, version) in versions.iter().enumerate() {
@@ -111,23 +118,34 @@ async fn empty(namespace: &Namespace) -> u64 {
                 continue;
             }
             let id = version.version;
-            namespace.delete_version(ROOT, &name, id).await.unwrap();
+            namespace
+                .history()
+                .delete_version(ROOT, &name, id)
+                .await
+                .unwrap();
         }
     }
     shown
 }
 
 async fn check(namespace: &Namespace, file: usize) {
-    let mut versions = namespace.versions(ROOT, &name(file)).await.unwrap();
+    let mut versions = namespace
+        .history()
+        .versions(ROOT, &name(file))
+        .await
+        .unwrap();
     versions.retain(|version| version.attrs.size > 0);
     assert_eq!(versions.len(), 1);
-    let read = namespace.read_past(&versions[0], 0, u32::MAX).await;
+    let read = namespace
+        .history()
+        .read_past(&versions[0], 0, u32::MAX)
+        .await;
     assert!(read.unwrap() == text(file, file % VERSIONS), "file {file}");
 }
 
 /// A version that will be deleted, and one of its readers.
 async fn doomed(namespace: &Namespace) -> PastEntry {
-    let versions = namespace.versions(ROOT, &name(0)).await.unwrap();
+    let versions = namespace.history().versions(ROOT, &name(0)).await.unwrap();
     versions[1].clone()
 }
 
@@ -153,7 +171,7 @@ async fn a_bucket_shrinks_to_what_is_shown() {
         size(bucket.path())
     );
     let reader = doomed(&namespace).await;
-    let held = namespace.hold_standing(&reader).await.unwrap();
+    let held = namespace.data().hold_standing(&reader).await.unwrap();
     let shown = empty(&namespace).await;
     namespace.drain().await.unwrap();
     println!(
@@ -162,12 +180,12 @@ async fn a_bucket_shrinks_to_what_is_shown() {
         size(bucket.path())
     );
     assert_eq!(shown, (FILES * LEN) as u64);
-    assert_eq!(namespace.usage().bytes, 0);
+    assert_eq!(namespace.tree().usage().bytes, 0);
 
     let allowed = shown + shown * 3 / 10;
     let deadline = Instant::now() + PATIENCE;
     while size(bucket.path()) > allowed && Instant::now() < deadline {
-        let read = namespace.read_past(&reader, 0, u32::MAX).await;
+        let read = namespace.history().read_past(&reader, 0, u32::MAX).await;
         assert!(read.unwrap() == text(0, 1), "a version that is held");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
@@ -178,13 +196,13 @@ async fn a_bucket_shrinks_to_what_is_shown() {
     println!(
         "after {:?}: {left:?} of {allowed} allowed, {:?}",
         start.elapsed(),
-        namespace.reclaimed()
+        namespace.gc().reclaimed()
     );
     assert!(
         size(bucket.path()) <= allowed,
         "{left:?}, {allowed} allowed"
     );
-    let read = namespace.read_past(&reader, 0, u32::MAX).await;
+    let read = namespace.history().read_past(&reader, 0, u32::MAX).await;
     assert!(read.unwrap() == text(0, 1), "a version that is held");
     drop(held);
     for file in (0..FILES).step_by(97) {

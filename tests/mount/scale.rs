@@ -209,6 +209,7 @@ async fn plant_directory(namespace: &Namespace, number: usize) {
     let author = Author::default();
     let name = format!("d{number:04}");
     let directory = namespace
+        .tree()
         .create(ROOT, name.as_bytes(), node(Kind::Directory), &author)
         .await
         .unwrap()
@@ -221,6 +222,7 @@ async fn plant_directory(namespace: &Namespace, number: usize) {
 async fn plant_file(namespace: &Namespace, directory: Ino, entry: usize, author: &Author) {
     let name = format!("entry-{entry:06}.txt");
     let (_, file) = namespace
+        .tree()
         .create_open(directory, name.as_bytes(), node(Kind::File), author)
         .await
         .unwrap();

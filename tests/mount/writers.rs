@@ -431,8 +431,8 @@ impl Racer {
 
 async fn save(namespace: &Namespace, name: &str, text: &str) -> Result<(), StoreError> {
     let author = Author::default();
-    let file = match namespace.lookup(ROOT, name.as_bytes()).await? {
-        Some(stat) => namespace.file(stat.ino).await?,
+    let file = match namespace.tree().lookup(ROOT, name.as_bytes()).await? {
+        Some(stat) => namespace.tree().file(stat.ino).await?,
         None => {
             let node = NewNode {
                 kind: Kind::File,
@@ -443,7 +443,9 @@ async fn save(namespace: &Namespace, name: &str, text: &str) -> Result<(), Store
                 target: Bytes::new(),
                 xattrs: Vec::new(),
             };
-            let made = namespace.create_open(ROOT, name.as_bytes(), node, &author);
+            let made = namespace
+                .tree()
+                .create_open(ROOT, name.as_bytes(), node, &author);
             made.await?.1
         }
     };
@@ -534,9 +536,13 @@ async fn race(place: &Place) {
 /// How often each name has each text in a version of its own; fails on a text that is nobody's.
 async fn found(namespace: &Namespace, racers: [&Racer; 2]) -> BTreeMap<(String, String), usize> {
     let mut found: BTreeMap<(String, String), usize> = BTreeMap::new();
-    for name in namespace.names_with_versions(ROOT).await.unwrap() {
-        for version in namespace.versions(ROOT, &name).await.unwrap() {
-            let text = namespace.read_past(&version, 0, u32::MAX).await.unwrap();
+    for name in namespace.history().names_with_versions(ROOT).await.unwrap() {
+        for version in namespace.history().versions(ROOT, &name).await.unwrap() {
+            let text = namespace
+                .history()
+                .read_past(&version, 0, u32::MAX)
+                .await
+                .unwrap();
             let text = String::from_utf8(text.to_vec()).unwrap();
             let known = (String::from_utf8(name.to_vec()).unwrap(), text);
             let by = racers.map(|racer| racer.acknowledged.contains_key(&known));

@@ -110,7 +110,7 @@ impl FileSystem {
         if let Some(Ok(Handle::File(open))) = handle.map(|handle| self.handles.get(handle)) {
             return Ok(open.file.stat().await?);
         }
-        match self.namespace.stat(ino).await {
+        match self.namespace.tree().stat(ino).await {
             Err(StoreError::NotFound) => self.live.last_attributes(ino).ok_or(FsError::Stale),
             other => Ok(other?),
         }
@@ -180,7 +180,7 @@ impl FileSystem {
         // Of a file without a name that nothing has open there is no content to change: it keeps its bits too.
         let _content = match open {
             Some(_) => None,
-            None => Some(self.namespace.file(ino).await?),
+            None => Some(self.namespace.tree().file(ino).await?),
         };
         self.drop_privileges(caller, ino, handle).await?;
         if let Some(open) = open {
@@ -188,7 +188,11 @@ impl FileSystem {
             open.mark_changed();
             done?;
         } else {
-            let done = self.namespace.truncate(ino, size, &caller.author()).await;
+            let done = self
+                .namespace
+                .tree()
+                .truncate(ino, size, &caller.author())
+                .await;
             self.handles.mark_writers(ino);
             done?;
         }

@@ -30,7 +30,11 @@ impl FileSystem {
         let dir = self.writable_name(parent, name)?;
         let author = caller.author();
         let node = self.new_node(caller, dir, Kind::File, mode, umask).await?;
-        let made = self.namespace.create_open(dir, name, node, &author).await;
+        let made = self
+            .namespace
+            .tree()
+            .create_open(dir, name, node, &author)
+            .await;
         let (stat, file) = match made {
             Err(StoreError::Exists) if flags & libc::O_EXCL == 0 => {
                 return self.open_existing(caller, dir, name, flags).await;
@@ -124,10 +128,18 @@ impl FileSystem {
             if matches!(kind, Kind::CharDevice | Kind::BlockDevice) {
                 node.rdev = u64::from(rdev);
             }
-            let stat = self.namespace.create(dir, name, node, &author).await?;
+            let stat = self
+                .namespace
+                .tree()
+                .create(dir, name, node, &author)
+                .await?;
             return Ok(self.made_entry(dir, name, stat));
         }
-        let (stat, file) = self.namespace.create_open(dir, name, node, &author).await?;
+        let (stat, file) = self
+            .namespace
+            .tree()
+            .create_open(dir, name, node, &author)
+            .await?;
         let open = OpenFile::new(file, author, libc::O_WRONLY);
         open.mark_changed();
         open.release().await?;
@@ -152,6 +164,7 @@ impl FileSystem {
             .await?;
         let stat = self
             .namespace
+            .tree()
             .create(dir, name, node, &caller.author())
             .await?;
         Ok(self.made_entry(dir, name, stat))
@@ -173,13 +186,14 @@ impl FileSystem {
         node.target = Bytes::copy_from_slice(target);
         let stat = self
             .namespace
+            .tree()
             .create(dir, name, node, &caller.author())
             .await?;
         Ok(self.made_entry(dir, name, stat))
     }
 
     async fn open_live(&self, caller: &Caller, ino: Ino, flags: i32) -> FsResult<Opened> {
-        let file = self.namespace.file(ino).await;
+        let file = self.namespace.tree().file(ino).await;
         let file: Arc<File> = file.map_err(|error| FsError::from(error).by_number())?;
         let open = OpenFile::new(file, caller.author(), flags);
         if flags & libc::O_TRUNC != 0 {
@@ -209,7 +223,7 @@ impl FileSystem {
         name: &[u8],
         flags: i32,
     ) -> FsResult<(Entry, Opened)> {
-        let found = self.namespace.lookup(dir, name).await?;
+        let found = self.namespace.tree().lookup(dir, name).await?;
         let stat = found.ok_or(FsError::Stale)?;
         match stat.kind {
             Kind::File => {}
@@ -231,7 +245,7 @@ impl FileSystem {
         mode: u32,
         umask: u32,
     ) -> FsResult<NewNode> {
-        let parent = self.namespace.stat(dir).await?.attrs;
+        let parent = self.namespace.tree().stat(dir).await?.attrs;
         let mut node = NewNode {
             kind,
             mode: mode & 0o7777,
@@ -248,7 +262,7 @@ impl FileSystem {
             }
         }
         if kind != Kind::Symlink {
-            let default = self.namespace.get_xattr(dir, DEFAULT).await?;
+            let default = self.namespace.tree().get_xattr(dir, DEFAULT).await?;
             inherit(&mut node, default, umask)?;
         }
         Ok(node)

@@ -197,11 +197,11 @@ impl FileSystem {
     async fn snapshot(&self, ino: u64, source: &DirSource) -> FsResult<Snapshot> {
         match source {
             DirSource::Live(dir, generation) => {
-                let parent = self.namespace.parent(*dir).await?;
-                if self.namespace.stat(*dir).await?.generation != *generation {
+                let parent = self.namespace.tree().parent(*dir).await?;
+                if self.namespace.tree().stat(*dir).await?.generation != *generation {
                     return Err(FsError::NotFound);
                 }
-                let rest = Rest::Live(self.namespace.list(*dir).await?);
+                let rest = Rest::Live(self.namespace.tree().list(*dir).await?);
                 Ok(Snapshot::new(ino, parent.0, Vec::new(), Some(rest)))
             }
             DirSource::Past(node) => {

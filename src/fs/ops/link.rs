@@ -18,7 +18,7 @@ impl FileSystem {
         let dir = self.writable_name(parent, name)?;
         let ino = self.writable(ino)?;
         let author = caller.author();
-        let linked = self.namespace.link(ino, dir, name, &author);
+        let linked = self.namespace.tree().link(ino, dir, name, &author);
         let stat = linked.await.map_err(|error| match error {
             StoreError::IsDirectory => FsError::NotPermitted("a directory has one name"),
             error => error.into(),

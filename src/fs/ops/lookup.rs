@@ -13,7 +13,8 @@ impl FileSystem {
         match self.node(parent)? {
             Node::Live(dir) if name == b"." => self.find_number(dir.0).await,
             Node::Live(dir) if name == b".." => {
-                self.find_number(self.namespace.parent(dir).await?.0).await
+                self.find_number(self.namespace.tree().parent(dir).await?.0)
+                    .await
             }
             Node::Past(node) if name == b"." => self.find_number(node.number()).await,
             Node::Past(node) if name == b".." => self.find_number(node.parent()).await,
@@ -34,7 +35,7 @@ impl FileSystem {
     pub async fn readlink(&self, ino: u64) -> FsResult<Bytes> {
         match self.node(ino)? {
             Node::Live(ino) => {
-                let target = self.namespace.readlink(ino).await;
+                let target = self.namespace.tree().readlink(ino).await;
                 target.map_err(|error| FsError::from(error).by_number())
             }
             Node::Past(node) => self.past.readlink(&node).await,
@@ -59,7 +60,7 @@ impl FileSystem {
             entry.stat = self.shown(entry.stat);
             return Ok(entry);
         }
-        let found = self.namespace.lookup(dir, name).await?;
+        let found = self.namespace.tree().lookup(dir, name).await?;
         let stat = found.ok_or(FsError::NotFound)?;
         Ok(self.live_entry(dir, name, stat))
     }
@@ -68,7 +69,7 @@ impl FileSystem {
     async fn find_number(&self, ino: u64) -> FsResult<Entry> {
         match self.node(ino)? {
             Node::Live(ino) => {
-                let found = self.namespace.stat(ino).await;
+                let found = self.namespace.tree().stat(ino).await;
                 let stat = found.map_err(|error| FsError::from(error).by_number())?;
                 self.live.looked_up_unnamed(stat.ino);
                 Ok(self.live_reply(stat))

@@ -18,7 +18,11 @@ impl FileSystem {
     /// `NotFound`, `IsDirectory`, `NotPermitted` for the reserved name, `ReadOnly` in the past.
     pub async fn unlink(&self, caller: &Caller, parent: u64, name: &[u8]) -> FsResult<()> {
         let dir = self.writable_name(parent, name)?;
-        let removed = self.namespace.unlink(dir, name, &caller.author()).await?;
+        let removed = self
+            .namespace
+            .tree()
+            .unlink(dir, name, &caller.author())
+            .await?;
         self.removed(dir, removed);
         Ok(())
     }
@@ -29,7 +33,11 @@ impl FileSystem {
     /// `NotFound`, `NotDirectory`, `NotEmpty`, `NotPermitted` for the reserved name, `ReadOnly` in the past.
     pub async fn rmdir(&self, caller: &Caller, parent: u64, name: &[u8]) -> FsResult<()> {
         let dir = self.writable_name(parent, name)?;
-        let removed = self.namespace.rmdir(dir, name, &caller.author()).await?;
+        let removed = self
+            .namespace
+            .tree()
+            .rmdir(dir, name, &caller.author())
+            .await?;
         self.removed(dir, removed);
         Ok(())
     }

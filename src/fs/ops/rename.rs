@@ -39,6 +39,7 @@ impl FileSystem {
         let author = caller.author();
         let Renamed { moved, replaced } = self
             .namespace
+            .tree()
             .rename((from, name), (to, new_name), mode, &author)
             .await?;
         self.renamed([from, to], &moved, replaced.as_ref());
@@ -85,6 +86,7 @@ impl FileSystem {
         let author = caller.author();
         let Renamed { moved, replaced } = self
             .namespace
+            .history()
             .undelete((from, name), (to, new_name), mode, &author)
             .await?;
         self.renamed([from, to], &moved, replaced.as_ref());

@@ -186,7 +186,7 @@ impl FileSystem {
     /// Only when the mount has failed.
     pub async fn statfs(&self, _ino: u64) -> FsResult<Statfs> {
         self.admit()?;
-        let usage = self.namespace.usage();
+        let usage = self.namespace.tree().usage();
         let free = FREE_BYTES / BLOCK;
         Ok(Statfs {
             blocks: free + usage.bytes.div_ceil(BLOCK),

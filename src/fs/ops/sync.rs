@@ -67,7 +67,7 @@ impl FileSystem {
     /// `Unavailable`, `Fenced`: what kept it from the bucket.
     pub async fn fsyncdir(&self, ino: u64, _handle: u64) -> FsResult<()> {
         match self.node(ino)? {
-            Node::Live(dir) => Ok(self.namespace.sync_directory(dir).await?),
+            Node::Live(dir) => Ok(self.namespace.commit().sync_directory(dir).await?),
             Node::Past(_) => Ok(()),
         }
     }

@@ -12,7 +12,7 @@ impl FileSystem {
     /// # Errors
     /// `Stale` when the number means nothing any more; those of the store.
     pub(crate) async fn set_attributes(&self, ino: Ino, change: AttrChange) -> FsResult<Stat> {
-        let set = self.namespace.set_attrs(ino, change.clone()).await;
+        let set = self.namespace.tree().set_attrs(ino, change.clone()).await;
         self.past.changed(ino);
         match set {
             Err(StoreError::NotFound) => {
@@ -38,7 +38,7 @@ impl FileSystem {
     /// # Errors
     /// `Stale` when the number means nothing any more; those of the store.
     pub(crate) async fn xattr_names(&self, ino: Ino) -> FsResult<Vec<Bytes>> {
-        match self.namespace.list_xattrs(ino).await {
+        match self.namespace.tree().list_xattrs(ino).await {
             Err(StoreError::NotFound) => {
                 let names = self.live.with_removed(ino, |lost| {
                     let names = lost.xattrs.iter().map(|(name, _)| name.clone());
@@ -55,7 +55,7 @@ impl FileSystem {
     /// # Errors
     /// `Stale` when the number means nothing any more; those of the store.
     pub(crate) async fn xattr(&self, ino: Ino, name: &[u8]) -> FsResult<Option<Bytes>> {
-        match self.namespace.get_xattr(ino, name).await {
+        match self.namespace.tree().get_xattr(ino, name).await {
             Err(StoreError::NotFound) => {
                 let value = self.live.with_removed(ino, |lost| {
                     let found = lost.xattrs.iter().find(|(known, _)| known == name);
@@ -78,7 +78,10 @@ impl FileSystem {
         value: Option<Bytes>,
         mode: XattrMode,
     ) -> FsResult<()> {
-        let set = self.namespace.set_xattr(ino, name, value.clone(), mode);
+        let set = self
+            .namespace
+            .tree()
+            .set_xattr(ino, name, value.clone(), mode);
         let set = set.await;
         self.past.changed(ino);
         match set {

@@ -101,7 +101,11 @@ impl FileSystem {
     async fn version_attribute(&self, ino: Ino, name: &[u8]) -> FsResult<Bytes> {
         let (parent, slot) = self.live.name_of(ino).ok_or(FsError::NoAttribute)?;
         let now = self.namespace.now();
-        let current = self.namespace.entry_at(parent, &slot, now).await?;
+        let current = self
+            .namespace
+            .history()
+            .entry_at(parent, &slot, now)
+            .await?;
         let entry = current.filter(|entry| entry.ino == ino);
         let entry = entry.ok_or(FsError::NoAttribute)?;
         let value = self.past.attribute(&entry, name).await?;

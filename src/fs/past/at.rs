@@ -37,8 +37,8 @@ impl Past {
             Meaning::Moving => Lasting::Passing,
         };
         // A release that is due belongs to the answer.
-        self.namespace.settle(at).await;
-        let then = self.namespace.directory_at(dir, at).await?;
+        self.namespace.history().settle(at).await;
+        let then = self.namespace.history().directory_at(dir, at).await?;
         let then = then.ok_or(FsError::NotFound)?;
         Ok(Found {
             what: What::Time {
@@ -65,7 +65,7 @@ impl Past {
             return Err(FsError::NotFound);
         }
         let lasting = self.lasting_at(at);
-        let entry = self.namespace.entry_at(dir, name, at).await?;
+        let entry = self.namespace.history().entry_at(dir, name, at).await?;
         let entry = entry.ok_or(FsError::NotFound)?;
         Ok(Found {
             what: self
@@ -85,7 +85,12 @@ impl Past {
     ) -> FsResult<What> {
         // Deleting a version takes it from one name only.
         let links = match entry.shared.is_some() && entry.kept != Retained::Nothing {
-            true => Some(self.namespace.link_count_at(entry.ino, at).await?),
+            true => Some(
+                self.namespace
+                    .history()
+                    .link_count_at(entry.ino, at)
+                    .await?,
+            ),
             false => None,
         };
         Ok(state_node(Seen {
@@ -102,7 +107,7 @@ impl Past {
 
     /// The names in the directory `dir` at `at`.
     pub(super) async fn list_tree(&self, dir: Ino, at: Timestamp) -> FsResult<Vec<(Bytes, What)>> {
-        let entries = self.namespace.list_at(dir, at).await;
+        let entries = self.namespace.history().list_at(dir, at).await;
         let entries = entries.map_err(|error| FsError::from(error).by_number())?;
         let mut nodes = Vec::with_capacity(entries.len());
         for (name, entry) in entries {
@@ -121,7 +126,7 @@ impl Past {
         (dir, at): (Ino, Timestamp),
         asked: Ino,
     ) -> FsResult<Attrs> {
-        match self.namespace.directory_entry_at(dir, at).await? {
+        match self.namespace.history().directory_entry_at(dir, at).await? {
             Some(entry) => Ok(entry.attrs),
             None => Ok(self.live_dir(asked).await?.attrs),
         }

@@ -23,11 +23,11 @@ pub(crate) async fn value(
 ) -> FsResult<Option<Bytes>> {
     match name.strip_prefix(PREFIX) {
         Some(b"size_stored") if entry.kind == Kind::File => {
-            let stored = namespace.stored_past(entry).await?;
+            let stored = namespace.history().stored_past(entry).await?;
             Ok(Some(Bytes::from(stored.to_string())))
         }
         Some(b"sha256") if entry.kind == Kind::File => {
-            let digest = namespace.sha256_past(entry).await?;
+            let digest = namespace.history().sha256_past(entry).await?;
             Ok(digest.map(Bytes::from))
         }
         Some(own) => Ok(known(entry, own)),

@@ -24,7 +24,7 @@ pub(crate) struct DeletedNames {
 impl Past {
     /// What the removed name `name` of the live directory `dir` showed last.
     pub(super) async fn find_deleted(&self, dir: Ino, name: &[u8]) -> FsResult<Found> {
-        let removed = self.namespace.deleted_tree_at(dir, name).await?;
+        let removed = self.namespace.history().deleted_tree_at(dir, name).await?;
         Ok(Found {
             what: removed_node(dir, name, removed.ok_or(FsError::NotFound)?),
             lasting: Lasting::Passing,
@@ -35,8 +35,8 @@ impl Past {
     pub(super) async fn list_deleted(&self, dir: Ino, number: u64) -> FsResult<Listing> {
         // A directory that is gone itself has nothing to show: never an empty list.
         self.live_dir(dir).await?;
-        self.namespace.settle(self.namespace.now()).await;
-        let names = self.namespace.deleted(dir).await;
+        self.namespace.history().settle(self.namespace.now()).await;
+        let names = self.namespace.history().deleted(dir).await;
         let names = names.map_err(|error| FsError::from(error).by_number())?;
         Ok(Listing::Drawn(DeletedNames { dir, number, names }))
     }

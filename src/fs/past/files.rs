@@ -18,14 +18,15 @@ const NEWEST: usize = 3;
 impl Past {
     /// `@files/NAME` for the name `name` of the live directory `dir`.
     pub(super) async fn find_history(&self, dir: Ino, name: &[u8]) -> FsResult<Found> {
-        self.namespace.settle(self.namespace.now()).await;
-        let for_good = self.namespace.finality().listed_for_good();
-        let newest = self.namespace.newest_file_versions(dir, name, 1);
+        self.namespace.history().settle(self.namespace.now()).await;
+        let for_good = self.namespace.history().finality().listed_for_good();
+        let newest = self.namespace.history().newest_file_versions(dir, name, 1);
         let newest = newest.await?.pop().ok_or(FsError::NotFound)?;
         // A version that is not listed for good may turn out to be one of a name in passing; the name may have older ones.
         let stays = newest.version.timestamp < for_good
             || self
                 .namespace
+                .history()
                 .file_version(dir, name, Timestamp(0)..=for_good)
                 .await?
                 .is_some();
@@ -48,8 +49,11 @@ impl Past {
         name: &[u8],
     ) -> FsResult<Found> {
         if let Some(pointer) = pointer(name) {
-            self.namespace.settle(self.namespace.now()).await;
-            let newest = self.namespace.newest_file_versions(dir, slot, NEWEST);
+            self.namespace.history().settle(self.namespace.now()).await;
+            let newest = self
+                .namespace
+                .history()
+                .newest_file_versions(dir, slot, NEWEST);
             let states = newest.await?;
             let links = pointers(dir, slot, &state_names(slot, &states));
             let link = links.into_iter().find(|link| link.pointer == pointer);
@@ -63,10 +67,18 @@ impl Past {
             .ok_or(FsError::NotFound)?;
         let period = stamp::parse_printed(printed).ok_or(FsError::NotFound)?;
         // A later state of the same period would have this name, and a name in passing loses its states.
-        let lasting = Lasting::of(self.namespace.finality().is_listed_for_good(period.last));
-        self.namespace.settle(period.last).await;
+        let lasting = Lasting::of(
+            self.namespace
+                .history()
+                .finality()
+                .is_listed_for_good(period.last),
+        );
+        self.namespace.history().settle(period.last).await;
         let began = period.instants();
-        let own = self.namespace.file_version(dir, slot, began.clone());
+        let own = self
+            .namespace
+            .history()
+            .file_version(dir, slot, began.clone());
         let state = match own.await? {
             Some(state) => state,
             None => self.find_earlier(node, dir, slot, &began).await?,
@@ -92,7 +104,7 @@ impl Past {
                 Earlier::Outdated => {}
             }
         }
-        let history = self.namespace.history(dir, slot).await?;
+        let history = self.namespace.history().history(dir, slot).await?;
         match self.find_in(&history.predecessors, began).await? {
             Earlier::Found(state) => {
                 node.remember(history.predecessors);
@@ -111,10 +123,14 @@ impl Past {
         began: &RangeInclusive<Timestamp>,
     ) -> FsResult<Earlier> {
         for part in predecessors {
-            if !self.namespace.leads_to(part).await? {
+            if !self.namespace.history().leads_to(part).await? {
                 return Ok(Earlier::Outdated);
             }
-            let found = self.namespace.earlier_file_version(part, began).await?;
+            let found = self
+                .namespace
+                .history()
+                .earlier_file_version(part, began)
+                .await?;
             if let Some(state) = found {
                 return Ok(Earlier::Found(Box::new(state)));
             }
@@ -124,8 +140,8 @@ impl Past {
 
     /// The names that have versions in the live directory `dir`.
     pub(super) async fn list_files(&self, dir: Ino) -> FsResult<Vec<(Bytes, What)>> {
-        self.namespace.settle(self.namespace.now()).await;
-        let names = self.namespace.names_with_versions(dir).await;
+        self.namespace.history().settle(self.namespace.now()).await;
+        let names = self.namespace.history().names_with_versions(dir).await;
         let names = names.map_err(|error| FsError::from(error).by_number())?;
         let histories = names
             .into_iter()
@@ -140,8 +156,8 @@ impl Past {
         dir: Ino,
         slot: &Bytes,
     ) -> FsResult<Vec<(Bytes, What)>> {
-        self.namespace.settle(self.namespace.now()).await;
-        let history = self.namespace.history(dir, slot).await?;
+        self.namespace.history().settle(self.namespace.now()).await;
+        let history = self.namespace.history().history(dir, slot).await?;
         node.remember(history.predecessors);
         let mut states = history.versions;
         // Directories have trees instead.

@@ -30,7 +30,7 @@ impl Past {
     /// `NotDirectory`; `Stale` when what it showed was pruned: never an empty list.
     pub(crate) async fn list(&self, node: &PastNode) -> FsResult<Listing> {
         // Before anything is read: what becomes final afterwards may be another state than the one read.
-        let finality = self.namespace.finality();
+        let finality = self.namespace.history().finality();
         let names = match node.what() {
             What::Versions(dir) => self.list_versions(*dir).await?,
             What::Time { dir, at, .. } => self.list_tree(*dir, *at).await?,

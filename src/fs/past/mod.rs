@@ -250,7 +250,7 @@ impl Past {
     pub(crate) async fn readlink(&self, node: &PastNode) -> FsResult<Bytes> {
         match node.what() {
             What::State(seen) if seen.entry.kind == Kind::Symlink => {
-                Ok(self.namespace.target_past(&seen.entry))
+                Ok(self.namespace.history().target_past(&seen.entry))
             }
             What::Pointer(link) => Ok(link.target.clone()),
             _ => Err(FsError::Invalid("not a symbolic link".to_owned())),
@@ -277,7 +277,7 @@ impl Past {
         let What::State(seen) = node.what() else {
             return Ok(None);
         };
-        let held = self.namespace.hold_standing(&seen.entry).await;
+        let held = self.namespace.data().hold_standing(&seen.entry).await;
         held.map_err(|error| FsError::from(error).by_number())
     }
 
@@ -320,7 +320,11 @@ impl Past {
     pub(crate) async fn read(&self, node: &PastNode, offset: u64, len: u32) -> FsResult<Bytes> {
         match node.what() {
             What::State(seen) => {
-                let bytes = self.namespace.read_past(&seen.entry, offset, len).await;
+                let bytes = self
+                    .namespace
+                    .history()
+                    .read_past(&seen.entry, offset, len)
+                    .await;
                 bytes.map_err(|error| FsError::from(error).by_number())
             }
             What::Help => Ok(part(&self.help, offset, len)),
@@ -331,7 +335,7 @@ impl Past {
     /// The bytes of a state, to be shown in a live file; `None` for what has none.
     pub(crate) fn clone_source(&self, node: &PastNode) -> Option<CloneSource> {
         match node.what() {
-            What::State(seen) => Some(self.namespace.clone_source(&seen.entry)),
+            What::State(seen) => Some(self.namespace.tree().clone_source(&seen.entry)),
             _ => None,
         }
     }
@@ -348,7 +352,11 @@ impl Past {
     ) -> FsResult<Option<u64>> {
         match node.what() {
             What::State(seen) => {
-                let found = self.namespace.seek_past(&seen.entry, offset, whence).await;
+                let found = self
+                    .namespace
+                    .history()
+                    .seek_past(&seen.entry, offset, whence)
+                    .await;
                 found.map_err(|error| FsError::from(error).by_number())
             }
             _ => {
@@ -374,9 +382,14 @@ impl Past {
                 self.attribute(&entry, name).await?
             }
             What::Time { dir, at, asked } => {
-                match self.namespace.directory_entry_at(*dir, *at).await? {
+                match self
+                    .namespace
+                    .history()
+                    .directory_entry_at(*dir, *at)
+                    .await?
+                {
                     Some(entry) => self.attribute(&entry, name).await?,
-                    None if name == ACCESS => self.namespace.get_xattr(*asked, name).await?,
+                    None if name == ACCESS => self.namespace.tree().get_xattr(*asked, name).await?,
                     None => None,
                 }
             }
@@ -387,7 +400,7 @@ impl Past {
             | What::Log(dir)
                 if name == ACCESS =>
             {
-                self.namespace.get_xattr(*dir, name).await?
+                self.namespace.tree().get_xattr(*dir, name).await?
             }
             _ => None,
         };
@@ -464,7 +477,11 @@ impl Past {
     /// A state with the attributes it has now: those of one that has not ended still change.
     async fn newest(&self, seen: &Seen) -> FsResult<PastEntry> {
         if !seen.entry.is_over() {
-            let again = self.namespace.entry_at(seen.dir, &seen.name, seen.at).await;
+            let again = self
+                .namespace
+                .history()
+                .entry_at(seen.dir, &seen.name, seen.at)
+                .await;
             match again {
                 Ok(Some(entry)) if entry.version == seen.entry.version => return Ok(entry),
                 Ok(Some(entry)) if seen.entry.shared.is_some() => {
@@ -482,7 +499,7 @@ impl Past {
 
     /// The live directory whose `.versions` this is about.
     async fn live_dir(&self, dir: Ino) -> FsResult<Stat> {
-        let stat = self.namespace.stat(dir).await;
+        let stat = self.namespace.tree().stat(dir).await;
         stat.map_err(|error| FsError::from(error).by_number())
     }
 
@@ -506,7 +523,7 @@ impl Past {
         if at.0 < self.final_below.load(Ordering::SeqCst) {
             return true;
         }
-        let is_final = self.namespace.is_final(at);
+        let is_final = self.namespace.history().is_final(at);
         if is_final {
             self.final_below.fetch_max(at.0 + 1, Ordering::SeqCst);
         }

@@ -70,7 +70,7 @@ impl Past {
     /// `NotFound`, `NotDirectory`.
     pub(crate) async fn versions_of(&self, dir: Ino) -> FsResult<Entry> {
         let changes = self.dependents.changes();
-        let stat = self.namespace.stat(dir).await?;
+        let stat = self.namespace.tree().stat(dir).await?;
         if stat.kind != Kind::Directory {
             return Err(FsError::NotDirectory);
         }
@@ -113,8 +113,8 @@ impl Past {
     /// Our own names, and the instants at which `dir`'s entries changed, newest first, thinned with age.
     pub(super) async fn list_versions(&self, dir: Ino) -> FsResult<Vec<(Bytes, What)>> {
         let now = self.namespace.now();
-        self.namespace.settle(now).await;
-        let changes = self.namespace.changes(dir, usize::MAX).await;
+        self.namespace.history().settle(now).await;
+        let changes = self.namespace.history().changes(dir, usize::MAX).await;
         let changes = changes.map_err(|error| FsError::from(error).by_number())?;
         let shown = thin(&changes, now);
         let ours = [

@@ -10,7 +10,6 @@ use super::error::BlobError;
 use super::key::ObjectKey;
 use super::write::{FOREIGN_ID, PutOptions, PutSource};
 use super::{BlobStore, OpenStore};
-use crate::store::schema::keys;
 use crate::store::schema::rows::ImportedRow;
 use crate::store::{Op, Retained, Timestamp, VersionId};
 
@@ -72,11 +71,7 @@ impl BlobStore {
 impl OpenStore {
     /// The version that has a foreign id, if it stands.
     async fn imported(&self, id: &str) -> Result<Option<VersionId>, BlobError> {
-        let shared = &self.namespace.0;
-        let row = shared
-            .index
-            .row("H E", &keys::foreign(id.as_bytes()))
-            .await?;
+        let row = self.namespace.history().imported(id).await?;
         let Some(ImportedRow {
             directory,
             name,
@@ -85,7 +80,7 @@ impl OpenStore {
         else {
             return Ok(None);
         };
-        let versions = self.namespace.versions(directory, &name).await?;
+        let versions = self.namespace.history().versions(directory, &name).await?;
         let stands = versions
             .iter()
             .any(|entry| entry.version == version && entry.kept != Retained::Nothing);

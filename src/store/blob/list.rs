@@ -239,10 +239,10 @@ impl BlobList {
                 None => {}
             }
         }
-        let shared = Arc::clone(&self.open.namespace.0);
+        let tree = Arc::clone(self.open.namespace.tree());
         Ok(Some(ListLevel {
             path,
-            names: DirectoryListing::starting_at(shared, directory, &from),
+            names: DirectoryListing::starting_at(tree, directory, &from),
             filter,
             held,
             read: Some(Bytes::new()),
@@ -297,7 +297,7 @@ impl OpenStore {
             if *byte >= b'/' {
                 continue;
             }
-            if let Some(stat) = self.namespace.lookup(directory, &name[..at]).await?
+            if let Some(stat) = self.namespace.tree().lookup(directory, &name[..at]).await?
                 && stat.kind == Kind::Directory
             {
                 found.insert(sorted(&name[..at], stat.kind), stat);
@@ -310,7 +310,7 @@ impl OpenStore {
     async fn has_blob(&self, directory: Ino) -> Result<bool, BlobError> {
         let mut open = vec![directory];
         while let Some(directory) = open.pop() {
-            let mut names = match self.namespace.list(directory).await {
+            let mut names = match self.namespace.tree().list(directory).await {
                 Ok(names) => names,
                 // It went while it was looked at.
                 Err(StoreError::NotFound | StoreError::NotDirectory) => continue,

@@ -7,9 +7,6 @@ use bytes::Bytes;
 use super::OpenStore;
 use super::error::BlobError;
 use super::key::ObjectKey;
-use crate::store::namespace::Shared;
-use crate::store::schema::keys;
-use crate::store::schema::rows::{DentryBody, DirectoryLocation, InodeRow, VersionRecord, decode};
 use crate::store::{Ino, Kind, NewNode, ROOT, Stat, StoreError};
 
 /// The attribute of a directory that was made for a key: it goes when a delete leaves it empty. Whoever removes the attribute
@@ -21,7 +18,7 @@ impl OpenStore {
     pub(super) async fn directory(&self, key: &ObjectKey) -> Result<Option<Ino>, BlobError> {
         let mut at = ROOT;
         for part in key.directories() {
-            match self.namespace.lookup(at, &part).await? {
+            match self.namespace.tree().lookup(at, &part).await? {
                 Some(stat) if stat.kind == Kind::Directory => at = stat.ino,
                 _ => return Ok(None),
             }
@@ -34,7 +31,7 @@ impl OpenStore {
         let Some(directory) = self.directory(key).await? else {
             return Ok(None);
         };
-        let found = self.namespace.lookup(directory, &key.name()).await?;
+        let found = self.namespace.tree().lookup(directory, &key.name()).await?;
         Ok(found
             .filter(|stat| stat.kind == Kind::File)
             .map(|stat| (directory, stat)))
@@ -63,7 +60,7 @@ impl OpenStore {
         part: &Bytes,
     ) -> Result<Ino, BlobError> {
         loop {
-            match self.namespace.lookup(at, part).await? {
+            match self.namespace.tree().lookup(at, part).await? {
                 Some(stat) if stat.kind == Kind::Directory => return Ok(stat.ino),
                 Some(_) => {
                     let why = "a part of it is no directory";
@@ -82,7 +79,7 @@ impl OpenStore {
                 xattrs: vec![(Bytes::from_static(IMPLICIT), Bytes::from_static(b"1"))],
             };
             let author = &self.options.author;
-            match self.namespace.create(at, part, node, author).await {
+            match self.namespace.tree().create(at, part, node, author).await {
                 Ok(stat) => return Ok(stat.ino),
                 Err(StoreError::Exists) => {}
                 Err(error) => return Err(error.into()),
@@ -95,19 +92,25 @@ impl OpenStore {
         let mut above = vec![ROOT];
         let parts: Vec<Bytes> = key.directories().collect();
         for part in &parts {
-            match self.namespace.lookup(above[above.len() - 1], part).await? {
+            match self
+                .namespace
+                .tree()
+                .lookup(above[above.len() - 1], part)
+                .await?
+            {
                 Some(stat) if stat.kind == Kind::Directory => above.push(stat.ino),
                 _ => break,
             }
         }
         while let (Some(directory), Some(parent)) = (above.pop(), above.last()) {
             let part = &parts[above.len() - 1];
-            let made = self.namespace.get_xattr(directory, IMPLICIT).await;
+            let made = self.namespace.tree().get_xattr(directory, IMPLICIT).await;
             if !matches!(made, Ok(Some(_))) {
                 return Ok(());
             }
             match self
                 .namespace
+                .tree()
                 .rmdir(*parent, part, &self.options.author)
                 .await
             {
@@ -125,46 +128,15 @@ impl OpenStore {
         for part in key.directories() {
             let mut below = BTreeSet::new();
             for directory in found {
-                below.extend(self.namespace.0.directories_under(directory, &part).await?);
+                below.extend(
+                    self.namespace
+                        .history()
+                        .directories_under(directory, &part)
+                        .await?,
+                );
             }
             found = below.into_iter().collect();
         }
         Ok(found)
-    }
-}
-
-impl Shared {
-    /// The directories that a name leads to or led to when they were removed.
-    async fn directories_under(&self, parent: Ino, name: &Bytes) -> Result<Vec<Ino>, StoreError> {
-        let mut found = BTreeSet::new();
-        if let Some(entry) = self.entry(parent, name).await?
-            && matches!(&entry.body, DentryBody::Own { node, .. } if node.kind == Kind::Directory)
-        {
-            found.insert(entry.ino);
-        }
-        let from = keys::history(parent, name);
-        let end = keys::after(&from);
-        for (_, value) in self.index.scan(from, end, usize::MAX).await? {
-            let closed: VersionRecord = decode("H V", &value)?;
-            let directory = closed.node.is_some_and(|n| n.kind == Kind::Directory);
-            if directory && self.last_place(closed.ino).await? == Some((parent, name.clone())) {
-                found.insert(closed.ino);
-            }
-        }
-        Ok(found.into_iter().collect())
-    }
-
-    /// Where a directory hangs, or hung last.
-    async fn last_place(&self, directory: Ino) -> Result<Option<(Ino, Bytes)>, StoreError> {
-        let row = self.index.row("C I", &keys::inode(directory)).await?;
-        if let Some(InodeRow::Directory(row)) = row {
-            return Ok(row.place.map(|(_, place)| place));
-        }
-        let from = keys::directory_locations(directory);
-        let Some((_, value)) = self.index.first(from.clone(), keys::after(&from)).await? else {
-            return Ok(None);
-        };
-        let directory_location: DirectoryLocation = decode("H N", &value)?;
-        Ok(Some((directory_location.parent, directory_location.name)))
     }
 }

@@ -87,7 +87,7 @@ impl OpenStore {
         loop {
             let found = self.find(key).await?;
             let (_, stat) = found.ok_or(BlobError::NotFound)?;
-            match self.namespace.file(stat.ino).await {
+            match self.namespace.tree().file(stat.ino).await {
                 Ok(file) => return Ok(file),
                 // Another took its place just now.
                 Err(StoreError::NotFound) => {}
@@ -118,7 +118,7 @@ impl OpenStore {
         name: &Bytes,
         stat: &Stat,
     ) -> Result<(Option<VersionId>, Vec<(Bytes, Bytes)>), BlobError> {
-        let entry = self.namespace.0.entry(directory, name).await?;
+        let entry = self.namespace.tree().entry(directory, name).await?;
         match entry.filter(|entry| entry.ino == stat.ino).map(|e| e.body) {
             Some(DentryBody::Own { node, state }) => {
                 let version = match state {
@@ -129,7 +129,7 @@ impl OpenStore {
                 Ok((version, node.xattrs))
             }
             Some(DentryBody::Linked(_)) => {
-                let versions = self.namespace.versions(directory, name).await?;
+                let versions = self.namespace.history().versions(directory, name).await?;
                 let last = versions.into_iter().last();
                 Ok(last.map_or((None, Vec::new()), |v| (Some(v.version), v.xattrs)))
             }
@@ -180,7 +180,7 @@ impl ReadSource {
     async fn read(self, at: u64, len: u32) -> Result<Bytes, StoreError> {
         match self {
             Self::Live(file) => file.read(at, len).await,
-            Self::Past(past) => past.0.read_past(&past.1, at, len).await,
+            Self::Past(past) => past.0.history().read_past(&past.1, at, len).await,
         }
     }
 }

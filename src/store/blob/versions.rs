@@ -141,7 +141,11 @@ impl BlobStore {
         let listed = states.into_iter().find(|(_, entry)| entry.version == id);
         let (directory, _) = listed.ok_or(BlobError::NotFound)?;
         let name = key.name();
-        let deleted = self.0.namespace.delete_version(directory, &name, id);
+        let deleted = self
+            .0
+            .namespace
+            .history()
+            .delete_version(directory, &name, id);
         match deleted.await {
             Ok(()) => self.0.prune(&key).await,
             Err(StoreError::NotFound) => Err(BlobError::NotFound),
@@ -173,7 +177,7 @@ impl BlobStore {
     ) -> Result<BlobReader, BlobError> {
         let (key, range) = (ObjectKey::new(key.as_ref())?, limits(&range));
         let entry = self.0.version(&key, id).await?;
-        let pin = match self.0.namespace.hold_standing(&entry).await {
+        let pin = match self.0.namespace.data().hold_standing(&entry).await {
             Ok(pin) => pin,
             // It was deleted just now.
             Err(StoreError::Stale) => return Err(BlobError::NotFound),
@@ -191,7 +195,7 @@ impl OpenStore {
         let name = key.name();
         let mut all = Vec::new();
         for directory in self.directories_ever(key).await? {
-            let versions = self.namespace.versions(directory, &name).await?;
+            let versions = self.namespace.history().versions(directory, &name).await?;
             let files = versions
                 .into_iter()
                 .filter(|v| v.kind == Kind::File && v.kept != Retained::Nothing);

@@ -205,10 +205,10 @@ impl OpenStore {
     ) -> Result<VersionId, BlobError> {
         let directory = self.make_directories(key).await?;
         let name = key.name();
-        if let Some(there) = self.namespace.lookup(directory, &name).await? {
+        if let Some(there) = self.namespace.tree().lookup(directory, &name).await? {
             check_kind(key, there.kind)?;
         }
-        let mut whole = self.namespace.begin(directory, &name, &how.author);
+        let mut whole = self.namespace.tree().begin(directory, &name, &how.author);
         self.fill(&mut whole, fill).await?;
         self.place(key, &mut whole, how).await
     }
@@ -270,7 +270,12 @@ impl OpenStore {
                 return Ok(false);
             };
             let author = &self.options.author;
-            match self.namespace.unlink(directory, &key.name(), author).await {
+            match self
+                .namespace
+                .tree()
+                .unlink(directory, &key.name(), author)
+                .await
+            {
                 Ok(_) => break,
                 Err(StoreError::NotFound | StoreError::IsDirectory) => {}
                 Err(error) => return Err(error.into()),

@@ -8,17 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::meta::MetaRead;
+use crate::store::check::faulty::{FaultyKeys, NAMED_MAX};
 use crate::store::check::recount::shown;
-use crate::store::data::segment::object_key;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Ino, ROOT, Timestamp};
 use crate::store::schema::keys;
+use crate::store::schema::object_names::object_key;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryLocation, EntryState, InodeRow, LocationRow, decode,
 };
 
-/// Findings of a kind that are named; further ones are counted.
-const NAMED_MAX: usize = 1_000;
 /// Directories above each other, at most, that a path may lead through: more is a circle.
 const DEPTH_MAX: usize = 4_096;
 
@@ -70,24 +69,6 @@ impl Findings {
                 subject,
                 what: what.to_owned(),
             });
-        }
-    }
-}
-
-/// Keys of rows with a fault.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct FaultyKeys {
-    pub(crate) count: u64,
-    /// The first of them.
-    pub(crate) keys: Vec<Bytes>,
-}
-
-impl FaultyKeys {
-    pub(crate) fn add(&mut self, key: &[u8]) {
-        self.count += 1;
-        if self.keys.len() < NAMED_MAX {
-            // A copy: a row may share its memory with a block of the index.
-            self.keys.push(Bytes::copy_from_slice(key));
         }
     }
 }

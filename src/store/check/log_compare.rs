@@ -10,13 +10,14 @@ use bytes::Bytes;
 
 use crate::backend::{Backend, BackendError};
 use crate::meta::{Batch, Change};
+use crate::store::check::config::CheckStep;
 use crate::store::check::finding::{Findings, Subject};
 use crate::store::check::sorted::SortedRows;
-use crate::store::check::{BatchId, CheckStep};
 use crate::store::commit::log::{self, LogBase, LogObject};
-use crate::store::data::segment::object_numbers;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::BatchId;
 use crate::store::schema::keys;
+use crate::store::schema::object_names::object_numbers;
 use crate::store::schema::rows::{AppliedRow, LogPlace, decode};
 
 /// Bytes of objects that are fetched at the same time, at most, unless one alone is larger.

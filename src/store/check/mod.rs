@@ -4,6 +4,8 @@
 //! Invariant: memory is bounded by [`Spill`], whatever the history; only the names of the log's objects and the first
 //! findings of each kind are held besides.
 
+mod config;
+mod faulty;
 mod finding;
 mod log_compare;
 mod recount;
@@ -13,17 +15,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use config::{CheckConfig, CheckStep};
 pub use finding::{Finding, Findings, Subject};
 pub use sorted::Spill;
 
 use crate::backend::{Backend, BackendError};
 use crate::meta::{MetaRead, RowScan, SlateConfig, SlateFollower};
-use crate::store::check::finding::{FaultyKeys, PathFinder};
+use crate::store::check::faulty::FaultyKeys;
+use crate::store::check::finding::PathFinder;
 use crate::store::check::log_compare::{LogPosition, LogReplay};
 use crate::store::check::recount::Recount;
 use crate::store::check::sorted::SortedRows;
+use crate::store::model::config::check_name;
 use crate::store::model::error::StoreError;
-use crate::store::namespace::check_name;
+use crate::store::model::ids::BatchId;
 use crate::store::recovery::evidence::{self, Evidence};
 use crate::store::schema::rows::{self, AppliedRow, LogPlace, decode};
 
@@ -38,43 +43,6 @@ const ROWS_TOLD: u64 = 10_000;
 
 /// Blocks of the index in memory, bytes: it is read once, from one end to the other.
 const BLOCK_CACHE: u64 = 8 << 20;
-
-/// How a check goes about it.
-#[derive(Clone, Debug)]
-pub struct CheckConfig {
-    /// How long to wait for what the writer has not yet logged.
-    pub patience: Duration,
-    /// Where rows lie that do not fit into memory. Two such amounts are in use at a time.
-    pub spill: Spill,
-}
-
-impl Default for CheckConfig {
-    fn default() -> Self {
-        Self {
-            patience: Duration::ZERO,
-            spill: Spill {
-                dir: std::env::temp_dir(),
-                memory: 32 << 20,
-            },
-        }
-    }
-}
-
-/// What a check is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckStep {
-    /// It has read so many of the log's objects.
-    Log {
-        /// Objects read.
-        read: usize,
-        /// Objects that are known.
-        all: usize,
-    },
-    /// It has compared so many rows of the index.
-    Rows(u64),
-    /// The namespace is being written, and its log is behind: it waits.
-    Waiting,
-}
 
 /// What [`check_log`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,13 +65,6 @@ impl CheckReport {
     pub fn is_sound(&self) -> bool {
         self.damaged.is_empty() && self.differing.is_empty() && self.miscounted.is_empty()
     }
-}
-
-/// A batch of a writer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct BatchId {
-    epoch: u64,
-    number: u64,
 }
 
 /// Replays the log of a namespace and compares the outcome with every row of its index, as both are now. Takes the

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use crate::meta::{Change, RowScan};
-use crate::store::check::finding::FaultyKeys;
+use crate::store::check::faulty::FaultyKeys;
 use crate::store::check::sorted::{SortedRows, Spill};
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Content, ROOT};

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use crate::store::commit::Committer;
 use crate::store::commit::queue::Operation;
 use crate::store::data::segment::SEGMENT_MAX;
 use crate::store::data::upload::{INLINE, OWN_SEGMENT};
-use crate::store::namespace::{Linger, Shared};
+use crate::store::model::config::Linger;
 use crate::sync::{Arc, lock};
 
 /// How long small files wait for company when nobody waits for them.
@@ -14,15 +15,15 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Operations whose contents are sealed together, and whether in their rows.
 pub(crate) type PackGroup = (Vec<Arc<Operation>>, bool);
 
-impl Shared {
+impl Committer {
     /// What is to be sealed now, in groups, and when to look again.
     pub(crate) fn pack_groups(&self, waiting: Vec<Arc<Operation>>) -> (Vec<PackGroup>, Duration) {
-        let linger = match self.config.linger {
+        let linger = match self.core.config.linger {
             Linger::AtOnce => LINGER,
             Linger::For(time) => time,
         };
-        let expedited = lock(&self.health.expedited).clone();
-        let draining = self.health.is_draining();
+        let expedited = lock(&self.core.health.expedited).clone();
+        let draining = self.core.health.is_draining();
         let (mut pack_groups, mut small, mut urgent) = (Vec::new(), Vec::new(), Vec::new());
         for operation in waiting {
             let bytes = operation.content.as_ref().map_or(0, |c| c.flushed.bytes());

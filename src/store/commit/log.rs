@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, BackendError, Lane};
 use crate::meta::{Batch, Commit, JournalToken};
-use crate::store::data::segment::{object_key, object_numbers};
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
+use crate::store::schema::object_names::{object_key, object_numbers};
 use crate::store::schema::rows::{FORMAT, LogPlace, decode, encode};
 use crate::sync::{Mutex, lock};
 

@@ -10,17 +10,16 @@ use tokio::sync::mpsc;
 
 use crate::backend::Lane;
 use crate::meta::{Batch, Commit, MetaState};
+use crate::store::commit::Committer;
 use crate::store::commit::queue::{Operation, OperationStage};
+use crate::store::commit::resolved::ResolvedWatermark;
 use crate::store::data::{extent_map::UploadState, retry_upload};
 use crate::store::model::error::StoreError;
 pub(crate) use crate::store::model::failpoints::Failpoint;
-use crate::store::model::version::{Author, Ino};
-use crate::store::namespace::{Namespace, Shared};
+use crate::store::model::version::Ino;
 use crate::store::schema::journal_record::Record;
 use crate::store::schema::keys;
 use crate::store::schema::rows::encode;
-use crate::store::tree::flush::FLUSH_AGE_MAX;
-use crate::store::tree::inode::VersionTimestamp;
 use crate::sync::{Arc, lock};
 
 /// Rows that leave in one batch, bytes.
@@ -33,56 +32,65 @@ const SCAN_INTERVAL: Duration = Duration::from_millis(5);
 const FLUSH: Duration = Duration::from_secs(1);
 /// After a failed attempt.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Unsealed writes that nobody fixed are brought to the bucket after this.
-const DIRTY_AGE_MAX: Duration = Duration::from_secs(30);
-
-impl Namespace {
+impl Committer {
     /// Waits until everything that touches a directory or its names is in the bucket.
     ///
     /// # Errors
     /// `Unavailable`, `Fenced`.
     pub async fn sync_directory(&self, directory: Ino) -> Result<(), StoreError> {
-        let operations = self
-            .0
-            .queue
-            .last_on(&keys::inode(directory), Some(directory));
-        self.0.bring(&operations).await
+        let operations = self.queue.last_on(&keys::inode(directory), Some(directory));
+        self.bring(&operations).await
     }
 }
 
-impl Shared {
-    pub(crate) fn start(self: &Arc<Self>, orphans: mpsc::UnboundedReceiver<Ino>) {
-        let applied = self.applied_now();
-        self.health.use_more((applied.bytes, applied.files));
-        drop(self.tasks.spawn("seal", Arc::clone(self).upload_loop()));
-        drop(self.tasks.spawn("commit", Arc::clone(self).commit_loop()));
-        drop(self.tasks.spawn("flush", Arc::clone(self).flush_loop()));
-        drop(self.tasks.spawn("log", Arc::clone(self).log_loop()));
-        drop(self.tasks.spawn("age", Arc::clone(self).age_loop()));
+impl Committer {
+    pub(crate) fn start(self: &Arc<Self>) {
+        let applied = self.core.applied_now();
+        self.core.health.use_more((applied.bytes, applied.files));
         drop(
-            self.tasks
-                .spawn("pressure", Arc::clone(self).pressure_loop()),
+            self.core
+                .tasks
+                .spawn("seal", Arc::clone(self).upload_loop()),
         );
         drop(
-            self.tasks
-                .spawn("reap", Arc::clone(self).reap_loop(orphans)),
+            self.core
+                .tasks
+                .spawn("commit", Arc::clone(self).commit_loop()),
         );
-        drop(self.tasks.spawn("fence", Arc::clone(self).fence_watch()));
+        drop(
+            self.core
+                .tasks
+                .spawn("flush", Arc::clone(self).flush_loop()),
+        );
+        drop(self.core.tasks.spawn("log", Arc::clone(self).log_loop()));
+        drop(
+            self.core
+                .tasks
+                .spawn("fence", Arc::clone(self).fence_watch()),
+        );
+    }
+
+    /// Waits until operations are in the bucket.
+    pub(crate) async fn bring(&self, operations: &[Arc<Operation>]) -> Result<(), StoreError> {
+        for operation in operations {
+            self.wait_durable(operation).await?;
+        }
+        Ok(())
     }
 
     /// Waits until the bucket has an operation; hurries what it depends on.
     pub(crate) async fn wait_durable(&self, operation: &Arc<Operation>) -> Result<(), StoreError> {
-        self.health.check()?;
+        self.core.health.check()?;
         let needed = self.queue.needed_by(operation.order);
         {
-            let mut expedited = lock(&self.health.expedited);
+            let mut expedited = lock(&self.core.health.expedited);
             expedited.extend(needed.iter().map(|o| o.order));
             // Those that were committed meanwhile: nobody else takes them out.
             for operation in needed.iter().filter(|o| o.is_committed()) {
                 expedited.remove(&operation.order);
             }
         }
-        self.health.expedite.notify_waiters();
+        self.core.health.expedite.notify_waiters();
         let failed_attempts = self.failed_attempts();
         let mut stage = operation.stage();
         let commit = loop {
@@ -91,7 +99,7 @@ impl Shared {
                 OperationStage::Committed(commit) => break commit,
                 OperationStage::Queued | OperationStage::Leaving => {}
             }
-            self.health.check()?;
+            self.core.health.check()?;
             if self.failed_attempts() > failed_attempts
                 && let Some(why) = self.held_up(&needed)
             {
@@ -104,7 +112,7 @@ impl Shared {
 
     /// Counts failed attempts to bring something to the bucket, and failed questions whether it works again.
     pub(crate) fn failed_attempts(&self) -> u64 {
-        self.health.failed_attempts() + self.backend.setbacks()
+        self.core.health.failed_attempts() + self.core.backend.setbacks()
     }
 
     /// Why operations are not in the bucket: the last attempt at one of them failed, or its upload is held back.
@@ -113,23 +121,24 @@ impl Shared {
             let not_uploaded =
                 |o: &Arc<Operation>| o.content.as_ref().is_some_and(|c| !c.is_uploaded());
             let waits = needed.iter().any(not_uploaded);
-            let trouble = self.backend.trouble(Lane::Segments).filter(|_| waits);
+            let trouble = self.core.backend.trouble(Lane::Segments).filter(|_| waits);
             trouble.map(|trouble| trouble.error.to_string())
         })
     }
 
     /// Waits for the flush that holds `commit`, and gives back what its operations held.
     async fn make_durable(&self, commit: Commit) -> Result<(), StoreError> {
-        self.index
+        self.core
+            .index
             .writer()?
             .durable(commit)
             .await
             .map_err(StoreError::from)
-            .inspect_err(|e| self.health.failed(&e.to_string()))?;
+            .inspect_err(|e| self.core.health.failed(&e.to_string()))?;
         let proof = self.epoch_object.write().await;
-        proof.inspect_err(|e| self.health.failed(&e.to_string()))?;
+        proof.inspect_err(|e| self.core.health.failed(&e.to_string()))?;
         self.log.durable(commit);
-        self.health.moved();
+        self.core.health.moved();
         for (_, held) in self.queue.durable(commit) {
             for staging in &held.staging {
                 staging.finished();
@@ -142,10 +151,10 @@ impl Shared {
     async fn upload_loop(self: Arc<Self>) {
         let mut busy: HashSet<u64> = HashSet::new();
         let (done, mut finished) = mpsc::unbounded_channel::<Vec<u64>>();
-        while !self.tasks.is_stopped() {
+        while !self.core.tasks.is_stopped() {
             let (changed, expedite) = (
-                self.queue.changed.notified(),
-                self.health.expedite.notified(),
+                self.core.changed.notified(),
+                self.core.health.expedite.notified(),
             );
             while let Ok(orders) = finished.try_recv() {
                 for order in orders {
@@ -158,19 +167,19 @@ impl Shared {
                 .into_iter()
                 .filter(|o| !busy.contains(&o.order))
                 .collect();
-            let halted =
-                self.health.failpoints.before(Failpoint::Pack) || self.health.check().is_err();
+            let halted = self.core.health.failpoints.before(Failpoint::Pack)
+                || self.core.health.check().is_err();
             let (pack_groups, wake) = self.pack_groups(if halted { Vec::new() } else { waiting });
             for (group, inline) in pack_groups {
                 let orders: Vec<u64> = group.iter().map(|o| o.order).collect();
                 busy.extend(&orders);
-                let (shared, done) = (Arc::clone(&self), done.clone());
-                drop(self.tasks.spawn("seal-group", async move {
+                let (committer, done) = (Arc::clone(&self), done.clone());
+                drop(self.core.tasks.spawn("seal-group", async move {
                     let tries = group.iter().map(failures).max().unwrap_or_default();
                     if tries > 0 {
-                        shared.sleep(retry_upload::pause(tries)).await;
+                        committer.core.sleep(retry_upload::pause(tries)).await;
                     }
-                    shared.pack_and_upload(group, inline).await;
+                    committer.upload_group(group, inline).await;
                     let _receiver_gone = done.send(orders);
                 }));
             }
@@ -179,16 +188,16 @@ impl Shared {
                 () = expedite => {}
                 Some(orders) = finished.recv() => for order in orders { busy.remove(&order); },
                 () = tokio::time::sleep(wake) => {}
-                () = self.tasks.stopped() => {}
+                () = self.core.tasks.stopped() => {}
             }
         }
     }
 
     async fn commit_loop(self: Arc<Self>) {
-        while !self.tasks.is_stopped() {
-            let changed = self.queue.changed.notified();
+        while !self.core.tasks.is_stopped() {
+            let changed = self.core.changed.notified();
             self.wait_linger(COMMIT_LINGER).await;
-            let halted = self.health.failpoints.before(Failpoint::Commit);
+            let halted = self.core.health.failpoints.before(Failpoint::Commit);
             let leaving = if halted {
                 Vec::new()
             } else {
@@ -198,7 +207,7 @@ impl Shared {
                 tokio::select! {
                     () = changed => {}
                     () = tokio::time::sleep(Duration::from_millis(200)) => {}
-                    () = self.tasks.stopped() => {}
+                    () = self.core.tasks.stopped() => {}
                 }
                 continue;
             }
@@ -208,7 +217,7 @@ impl Shared {
                     self.ended(error);
                     return;
                 }
-                self.health.failed(&error.to_string());
+                self.core.health.failed(&error.to_string());
                 tracing::error!(%error, "commit failed");
                 tokio::time::sleep(PAUSE).await;
             }
@@ -217,28 +226,28 @@ impl Shared {
 
     /// Lets operations gather for `time` while nobody waits for one.
     async fn wait_linger(&self, time: Duration) {
-        let expedite = self.health.expedite.notified();
-        if !lock(&self.health.expedited).is_empty() || self.health.is_draining() {
+        let expedite = self.core.health.expedite.notified();
+        if !lock(&self.core.health.expedited).is_empty() || self.core.health.is_draining() {
             return;
         }
         tokio::select! {
             () = expedite => {}
             () = tokio::time::sleep(time) => {}
-            () = self.tasks.stopped() => {}
+            () = self.core.tasks.stopped() => {}
         }
     }
 
     async fn commit(&self, leaving: &[Arc<Operation>]) -> Result<(), StoreError> {
-        let mut applied = self.applied_now();
+        let mut applied = self.core.applied_now();
         for operation in leaving {
             applied.add(operation.epoch, operation.number);
             // Lengths of sparse files may add up to more than there are numbers; what goes comes back.
             applied.bytes = applied.bytes.wrapping_add(operation.usage.0);
             applied.files += operation.usage.1;
         }
-        let number = applied.next_batch(self.epoch);
-        applied.next_id = self.next_id();
-        applied.clock = self.clock.last();
+        let number = applied.next_batch(self.core.epoch);
+        applied.next_id = self.core.next_id();
+        applied.clock = self.core.clock.last();
         applied.low_watermark = self.low_watermark_without(leaving).0;
         let mut batch = Batch::new();
         let mut rows_keys = Vec::new();
@@ -248,16 +257,16 @@ impl Shared {
                 batch.append(rows);
             }
         }
-        let settling = lock(&self.provisional).prepare(&mut batch, applied.next_id);
+        let settling = lock(&self.core.provisional).prepare(&mut batch, applied.next_id);
         let logged = self.log.record(&mut batch);
-        let archived_watermarks = lock(&self.archived_watermarks).put(&applied, &mut batch);
+        let archived_watermarks = lock(&self.core.archived_watermarks).put(&applied, &mut batch);
         let rows = encode(&batch);
         let record = Record::Batch {
-            epoch: self.epoch,
+            epoch: self.core.epoch,
             number,
             rows: rows.clone(),
         };
-        let token = match self.journal(&record) {
+        let token = match self.core.append(&record) {
             Ok(token) => Some(token),
             // What it would say is said again from the index if this process ends before the log has it; and only what is
             // committed gives space back.
@@ -265,17 +274,17 @@ impl Shared {
             Err(error) => return Err(error),
         };
         let orders: Vec<u64> = leaving.iter().map(|o| o.order).collect();
-        let commit = self.index.commit(&orders, &rows_keys, batch).await?;
-        *lock(&self.applied) = applied;
+        let commit = self.core.index.commit(&orders, &rows_keys, batch).await?;
+        *lock(&self.core.applied) = applied;
         if let Some(archived_watermarks) = archived_watermarks {
-            *lock(&self.archived_watermarks) = archived_watermarks;
+            *lock(&self.core.archived_watermarks) = archived_watermarks;
         }
-        lock(&self.provisional).committed(settling);
+        lock(&self.core.provisional).committed(settling);
         self.log.recorded(logged);
         self.log.add(number, rows, commit, token);
         self.queue.committed(leaving, commit);
-        self.health.moved();
-        let mut expedited = lock(&self.health.expedited);
+        self.core.health.moved();
+        let mut expedited = lock(&self.core.health.expedited);
         for order in orders {
             expedited.remove(&order);
         }
@@ -283,16 +292,16 @@ impl Shared {
     }
 
     async fn flush_loop(self: Arc<Self>) {
-        while !self.tasks.is_stopped() {
+        while !self.core.tasks.is_stopped() {
             tokio::select! {
                 () = tokio::time::sleep(FLUSH) => {}
-                () = self.tasks.stopped() => return,
+                () = self.core.tasks.stopped() => return,
             }
-            if self.health.is_fenced() {
+            if self.core.health.is_fenced() {
                 return;
             }
             if let Some(commit) = self.log.newest_commit()
-                && !self.health.failpoints.before(Failpoint::Flush)
+                && !self.core.health.failpoints.before(Failpoint::Flush)
                 && let Err(error) = self.make_durable(commit).await
                 && !matches!(error, StoreError::Fenced)
             {
@@ -303,18 +312,33 @@ impl Shared {
 
     /// Apart from the flush: an upload may be held back for as long as the store fails.
     async fn log_loop(self: Arc<Self>) {
-        while !self.tasks.is_stopped() {
-            self.sleep(FLUSH).await;
-            if self.health.is_fenced() {
+        while !self.core.tasks.is_stopped() {
+            self.core.sleep(FLUSH).await;
+            if self.core.health.is_fenced() {
                 return;
             }
-            if !self.health.failpoints.before(Failpoint::Log)
+            if !self.core.health.failpoints.before(Failpoint::Log)
                 && let Err(error) = self.upload_log(false).await
             {
-                self.health.failed(&error.to_string());
+                self.core.health.failed(&error.to_string());
                 tracing::warn!(%error, "log upload failed; trying again");
             }
         }
+    }
+
+    /// Every segment of this epoch below it is cited by a durable batch, or never will be.
+    pub(crate) fn resolved_segments(&self) -> u64 {
+        let mut resolved = lock(&self.resolved);
+        let next = resolved.next.get_or_insert_with(|| {
+            let segment = self.data.first_unresolved();
+            let queued = self.queue.newest();
+            ResolvedWatermark { queued, segment }
+        });
+        if self.queue.is_durable(next.queued) {
+            resolved.known = next.segment;
+            resolved.next = None;
+        }
+        resolved.known
     }
 
     /// Uploads what is durable and not logged, if it is much, old, or `now`; a namespace that ends does not wait for it.
@@ -322,127 +346,16 @@ impl Shared {
         tokio::select! {
             uploaded = self.log.upload(now, self.resolved_segments()) => {
                 if uploaded? > 0 {
-                    self.health.moved();
+                    self.core.health.moved();
                 }
                 Ok(())
             }
-            () = self.tasks.stopped() => Err(StoreError::Closed),
-        }
-    }
-
-    /// Sleeps, unless the namespace ends.
-    pub(crate) async fn sleep(&self, time: Duration) {
-        tokio::select! {
-            () = tokio::time::sleep(time) => {}
-            () = self.tasks.stopped() => {}
-        }
-    }
-
-    /// Sends everything that is dirty on its way to the bucket, provisionally; `age` limits it to what has waited so long.
-    ///
-    /// # Errors
-    /// The first failure; the other files are on their way.
-    pub(crate) async fn write_back_all(
-        &self,
-        age: Option<(Duration, Duration)>,
-    ) -> Result<(), StoreError> {
-        self.health.check()?;
-        let mut first = Ok(());
-        for inode in self.inodes.dirty_inodes() {
-            if let Err(error) = self.write_back_aged(inode.ino, age).await {
-                tracing::warn!(ino = inode.ino.0, %error, "could not bring unsaved writes on their way");
-                first = first.and(Err(error));
-            }
-        }
-        first
-    }
-
-    async fn write_back_aged(
-        &self,
-        ino: Ino,
-        age: Option<(Duration, Duration)>,
-    ) -> Result<(), StoreError> {
-        let mut locked = match self.lock(ino).await {
-            Ok(locked) => locked,
-            Err(StoreError::NotFound) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let Some(file) = locked.file() else {
-            return Ok(());
-        };
-        let old_fix = file
-            .flushes
-            .first()
-            .is_some_and(|f| age.is_none_or(|(max, _)| f.since.elapsed() >= max));
-        let old_dirt = file
-            .dirty_since
-            .is_some_and(|since| age.is_none_or(|(_, max)| since.elapsed() >= max));
-        if !old_fix && !old_dirt {
-            return Ok(());
-        }
-        let author = file
-            .flushes
-            .last()
-            .map_or_else(|| file.author.clone(), |f| f.author.clone());
-        self.write_back(&mut locked, &author).await?;
-        for flush in locked.file().into_iter().flat_map(|file| &file.flushes) {
-            *lock(&flush.timestamp_state) = VersionTimestamp::Expired;
-        }
-        Ok(())
-    }
-
-    async fn age_loop(self: Arc<Self>) {
-        while !self.tasks.is_stopped() {
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                () = self.tasks.stopped() => return,
-            }
-            // It says what failed, and tries again.
-            let _told = self
-                .write_back_all(Some((FLUSH_AGE_MAX, DIRTY_AGE_MAX)))
-                .await;
-        }
-    }
-
-    async fn pressure_loop(self: Arc<Self>) {
-        while !self.tasks.is_stopped() {
-            tokio::select! {
-                () = self.budget.pressure() => {}
-                () = self.space.pressure() => {}
-                () = self.tasks.stopped() => return,
-            }
-            if self.health.is_fenced() {
-                return;
-            }
-            let draining = self.health.drain();
-            let time = self.space.begin();
-            match self.drain_once().await {
-                Ok(()) => self.space.end(time),
-                Err(error) => {
-                    self.health.set_back();
-                    tracing::warn!(%error, "writers wait for the bucket");
-                    self.sleep(PAUSE).await;
-                }
-            }
-            drop(draining);
-        }
-    }
-
-    async fn reap_loop(self: Arc<Self>, mut orphans: mpsc::UnboundedReceiver<Ino>) {
-        loop {
-            let ino = tokio::select! {
-                ino = orphans.recv() => ino,
-                () = self.tasks.stopped() => return,
-            };
-            let Some(ino) = ino else { return };
-            if let Err(error) = self.reap(ino).await {
-                tracing::warn!(ino = ino.0, %error, "an unlinked inode stays until the next mount");
-            }
+            () = self.core.tasks.stopped() => Err(StoreError::Closed),
         }
     }
 
     async fn fence_watch(self: Arc<Self>) {
-        let Ok(index) = self.index.writer() else {
+        let Ok(index) = self.core.index.writer() else {
             return;
         };
         tokio::select! {
@@ -451,19 +364,19 @@ impl Shared {
                 MetaState::Failed(why) => self.ended(StoreError::Unavailable(why)),
                 MetaState::Open | MetaState::Closed => {}
             },
-            task = self.tasks.failed() => {
+            task = self.core.tasks.failed() => {
                 self.ended(StoreError::Unavailable(format!("the task {task} failed, see the log")));
             }
-            () = self.tasks.stopped() => {}
+            () = self.core.tasks.stopped() => {}
         }
     }
 
     /// The index takes nothing more from this writer; said once, whoever learns of it first.
     fn ended(&self, why: StoreError) {
-        if self.health.check().is_ok() {
+        if self.core.health.check().is_ok() {
             tracing::error!(%why, "nothing more is written here");
         }
-        self.health.stop(why);
+        self.core.health.stop(why);
     }
 }
 
@@ -481,9 +394,4 @@ fn failed(operation: &Arc<Operation>) -> Option<String> {
         UploadState::Failed(_, why) => Some(why.clone()),
         _ => None,
     }
-}
-
-/// The author of what the daemon does by itself.
-pub(crate) fn nobody() -> Author {
-    Author::default()
 }

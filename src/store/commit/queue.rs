@@ -9,15 +9,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
-use crate::cache::{Permit, StagingFile};
+use crate::cache::Permit;
 use crate::meta::{Batch, Commit, Journal, JournalToken};
+use crate::store::commit::txn::{Guards, Txn};
 use crate::store::data::extent_map::PendingContent;
-use crate::store::data::pins::Pin;
 use crate::store::model::error::StoreError;
-use crate::store::model::version::{Ino, Time, Timestamp};
-use crate::store::schema::journal_record::{
-    BytelessFlush, ContentRecord, Dependencies, OperationRecord, Record,
-};
+use crate::store::model::version::{Ino, Timestamp};
+use crate::store::schema::journal_record::{Dependencies, OperationRecord, Record};
 use crate::sync::{Arc, Mutex, lock};
 
 /// How far an operation has come.
@@ -31,35 +29,6 @@ pub(crate) enum OperationStage {
     Committed(Commit),
     /// The bucket has it.
     Durable,
-}
-
-/// What an operation keeps until the bucket has it.
-#[derive(Debug, Default)]
-pub(crate) struct Guards {
-    /// Journal files with its record and its bytes.
-    pub(crate) journal: Vec<JournalToken>,
-    /// Room of its bytes in the dirty budget.
-    #[allow(dead_code, reason = "held for its drop")]
-    pub(crate) permit: Option<Permit>,
-    /// Its staging files, when nothing is written to them any more.
-    pub(crate) staging: Vec<Arc<StagingFile>>,
-    /// Contents whose bytes it shows.
-    #[allow(dead_code, reason = "held for its drop")]
-    pub(crate) holds: Vec<Arc<Pin>>,
-}
-
-/// An operation to be queued.
-#[derive(Debug)]
-pub(crate) struct Txn {
-    pub(crate) timestamp: Timestamp,
-    /// The time that inodes show of it: the machine's clock, not the namespace's.
-    pub(crate) time: Time,
-    pub(crate) rows: Batch,
-    pub(crate) dependencies: Dependencies,
-    pub(crate) content: Option<(Arc<PendingContent>, ContentRecord)>,
-    pub(crate) byteless_flush: Option<BytelessFlush>,
-    pub(crate) usage: (i64, i64),
-    pub(crate) held: Guards,
 }
 
 /// A queued operation.
@@ -120,7 +89,7 @@ pub(crate) struct Queue {
     epoch: u64,
     inner: Mutex<QueueState>,
     /// Something was queued, sealed or committed.
-    pub(crate) changed: Notify,
+    changed: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -147,12 +116,12 @@ pub(crate) struct QueueBacklog {
 }
 
 impl Queue {
-    pub(crate) fn new(journal: Arc<Journal>, epoch: u64) -> Self {
+    pub(crate) fn new(journal: Arc<Journal>, epoch: u64, changed: Arc<Notify>) -> Self {
         Self {
             journal,
             epoch,
             inner: Mutex::default(),
-            changed: Notify::new(),
+            changed,
         }
     }
 

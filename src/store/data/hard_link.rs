@@ -6,25 +6,26 @@
 
 use crate::backend::{BackendError, Lane};
 use crate::cache::{CacheError, StagingFile};
+use crate::store::data::DataStore;
 use crate::store::data::extent_map::PendingContent;
 use crate::store::data::retry_upload::UploadAborted;
 use crate::store::data::segment::SegmentBuilder;
-use crate::store::data::upload::{ContentParts, Uploaded, cut_bytes, footer_file, piece};
+use crate::store::data::upload::{ContentParts, UploadedExtents, cut_bytes, footer_file, piece};
 use crate::store::model::error::StoreError;
-use crate::store::namespace::Shared;
 use crate::sync::Arc;
 
-impl Shared {
+impl DataStore {
     /// Makes a segment of a whole staging file; `None` if it has to be copied.
     pub(crate) async fn link_segment(
         &self,
         file: &Arc<StagingFile>,
         parts: &ContentParts,
         contents: &[Arc<PendingContent>],
-    ) -> Result<Option<Uploaded>, StoreError> {
+    ) -> Result<Option<UploadedExtents>, StoreError> {
         let id = self.new_segment();
         let (staging, parts, owned) = (Arc::clone(file), parts.clone(), contents.to_vec());
         let footed = self
+            .core
             .tasks
             .blocking("foot", move || -> Result<_, StoreError> {
                 let mut builder = SegmentBuilder::new(id);
@@ -53,7 +54,9 @@ impl Shared {
         let key = id.key();
         let link = || {
             let lane = Lane::Segments;
-            self.backend.upload_linked(lane, &key, file.path(), len)
+            self.core
+                .backend
+                .upload_linked(lane, &key, file.path(), len)
         };
         match self.persist(contents, link).await {
             Ok(()) => Ok(Some(uploaded)),

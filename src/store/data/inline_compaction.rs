@@ -7,11 +7,11 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::backend::Lane;
+use crate::store::data::DataStore;
 use crate::store::data::extent_map::{PendingContent, RANGE};
 use crate::store::data::segment::{EXTENT, FooterFile, SegmentBuilder};
 use crate::store::data::upload::INLINE;
 use crate::store::model::error::StoreError;
-use crate::store::namespace::Shared;
 use crate::store::schema::rows::{ExtentSlice, ExtentSource, RangeRow};
 use crate::sync::Arc;
 
@@ -21,7 +21,7 @@ const INLINE_ROW: usize = 8 << 10;
 /// Pieces that continue each other within one extent's place in the file.
 type InlineRun = Vec<ExtentSlice>;
 
-impl Shared {
+impl DataStore {
     /// The row to write in place of `row`: without much in it that belongs into a segment.
     pub(crate) async fn coalesce(
         &self,
@@ -96,7 +96,11 @@ impl Shared {
         }
         let object = builder.finish();
         let key = id.key();
-        let put = || self.backend.upload(Lane::Segments, &key, object.clone());
+        let put = || {
+            self.core
+                .backend
+                .upload(Lane::Segments, &key, object.clone())
+        };
         self.persist(std::slice::from_ref(pending), put).await?;
         self.extents.keep(id, &object);
         kept.sort_unstable_by_key(|piece| piece.start);

@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use crate::backend::{BackendError, Lane};
+use crate::store::data::DataStore;
 use crate::store::data::extent_map::PendingContent;
 use crate::store::model::error::StoreError;
 use crate::store::model::failpoints::Failpoint;
-use crate::store::namespace::Shared;
 use crate::sync::Arc;
 
 /// The longest pause between two attempts.
@@ -39,7 +39,7 @@ pub(crate) fn pause(attempts: u32) -> Duration {
     Duration::from_secs(seconds).min(PAUSE_MAX)
 }
 
-impl Shared {
+impl DataStore {
     /// Brings one object of `contents` to the bucket, however often it takes; every failure is told.
     pub(crate) async fn persist<F>(
         &self,
@@ -51,16 +51,16 @@ impl Shared {
     {
         let mut attempts = 0;
         loop {
-            let check = || self.health.check();
-            let failpoints = self.health.failpoints.pass(Failpoint::Upload, check);
+            let check = || self.core.health.check();
+            let failpoints = self.core.health.failpoints.pass(Failpoint::Upload, check);
             failpoints.await.map_err(UploadAborted::Ended)?;
             let outcome = tokio::select! {
                 outcome = attempt() => outcome,
-                () = self.tasks.stopped() => return Err(UploadAborted::Ended(StoreError::Closed)),
+                () = self.core.tasks.stopped() => return Err(UploadAborted::Ended(StoreError::Closed)),
             };
             let error = match outcome {
                 Ok(()) => {
-                    self.health.moved();
+                    self.core.health.moved();
                     return Ok(());
                 }
                 Err(
@@ -73,8 +73,8 @@ impl Shared {
             self.upload_failed(contents, &error.into());
             attempts += 1;
             // Else the next attempt is held back until it is its turn.
-            if self.backend.trouble(Lane::Segments).is_none() {
-                self.sleep(pause(attempts)).await;
+            if self.core.backend.trouble(Lane::Segments).is_none() {
+                self.core.sleep(pause(attempts)).await;
             }
         }
     }
@@ -96,10 +96,10 @@ impl Shared {
                 outcome => return outcome,
             };
             self.upload_failed(std::slice::from_ref(pending), &error);
-            self.health.check()?;
+            self.core.health.check()?;
             attempts += 1;
-            self.sleep(pause(attempts)).await;
-            if self.tasks.is_stopped() {
+            self.core.sleep(pause(attempts)).await;
+            if self.core.tasks.is_stopped() {
                 return Err(StoreError::Closed);
             }
         }

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use crate::backend::Lane;
 use crate::cache::{Source as Staged, Span, StagingFile};
 use crate::meta::Batch;
-use crate::store::commit::queue::Operation;
+use crate::store::data::DataStore;
 use crate::store::data::extent_map::{
     PendingContent, RANGE, ResolvedExtent, UploadState, next_range,
 };
@@ -17,7 +17,6 @@ use crate::store::data::segment::{EXTENT, FooterFile, SEGMENT_MAX, SegmentBuilde
 use crate::store::model::error::StoreError;
 use crate::store::model::version::ContentRef;
 use crate::store::model::version::Timestamp;
-use crate::store::namespace::Shared;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{ExtentSlice, ExtentSource, RangeRow, SegmentRow, encode};
 use crate::sync::Arc;
@@ -55,35 +54,19 @@ impl From<ContentParts> for SegmentPlan {
     }
 }
 
-/// Where extents of contents lie now: the content's place in the group, the offset in the file, the piece.
-pub(crate) type Uploaded = Vec<(usize, u64, ExtentSlice)>;
+/// A content whose bytes the bucket has, with the rows that say where. Only [`DataStore::compose`] makes one.
+#[derive(Debug)]
+pub(crate) struct Uploaded {
+    content: Arc<PendingContent>,
+    rows: Batch,
+}
 
-impl Shared {
-    /// Seals contents together; those that fail stay as they are, with the reason.
-    pub(crate) async fn pack_and_upload(self: Arc<Self>, group: Vec<Arc<Operation>>, inline: bool) {
-        let contents: Vec<Arc<PendingContent>> =
-            group.iter().filter_map(|o| o.content.clone()).collect();
-        let mut in_flight = self.gc.in_flight(self.next_segment());
-        let pieces = match self.upload(&contents, inline).await {
-            Ok(pieces) => pieces,
-            Err(error) => {
-                in_flight.failed();
-                return self.upload_failed(&contents, &error);
-            }
-        };
-        for (operation, pieces) in group.iter().zip(pieces) {
-            if let Some(pending) = &operation.content
-                && let Err(error) = self.apply_content(operation, pending, pieces).await
-            {
-                in_flight.failed();
-                self.upload_failed(std::slice::from_ref(pending), &error);
-            }
-        }
-        self.queue.changed.notify_waiters();
-    }
+/// Where extents of contents are in segments: the content's place in the group, the offset in the file, the slice.
+pub(crate) type UploadedExtents = Vec<(usize, u64, ExtentSlice)>;
 
+impl DataStore {
     pub(crate) fn upload_failed(&self, contents: &[Arc<PendingContent>], error: &StoreError) {
-        self.health.failed(&error.to_string());
+        self.core.health.failed(&error.to_string());
         let inos: Vec<u64> = contents.iter().take(INOS_TOLD).map(|p| p.ino.0).collect();
         tracing::warn!(files = contents.len(), ?inos, %error, "upload failed; trying again");
         for pending in contents {
@@ -95,11 +78,11 @@ impl Shared {
                 *state = UploadState::Failed(times, error.to_string());
             });
         }
-        self.queue.changed.notify_waiters();
+        self.core.changed.notify_waiters();
     }
 
     /// Brings the bytes of contents to the bucket; their pieces, as offsets in the file.
-    async fn upload(
+    pub(crate) async fn upload(
         self: &Arc<Self>,
         contents: &[Arc<PendingContent>],
         inline: bool,
@@ -117,12 +100,12 @@ impl Shared {
             }
             return Ok(pieces);
         }
-        let links = |file: &StagingFile| self.backend.links(file.path());
+        let links = |file: &StagingFile| self.core.backend.links(file.path());
         let plans = plan(contents, links);
         let uploads = plans.into_iter().map(|plan| {
-            let (shared, contents) = (Arc::clone(self), contents.to_vec());
-            let task = self.tasks.spawn("upload", async move {
-                shared.upload_segment(plan, &contents).await
+            let (data, contents) = (Arc::clone(self), contents.to_vec());
+            let task = self.core.tasks.spawn("upload", async move {
+                data.upload_segment(plan, &contents).await
             });
             async move { task.await.map_err(|_| StoreError::Closed)? }
         });
@@ -138,7 +121,7 @@ impl Shared {
         self: Arc<Self>,
         plan: SegmentPlan,
         contents: &[Arc<PendingContent>],
-    ) -> Result<Uploaded, StoreError> {
+    ) -> Result<UploadedExtents, StoreError> {
         let _permit = self
             .uploads
             .acquire()
@@ -152,6 +135,7 @@ impl Shared {
         let id = self.new_segment();
         let owned = contents.to_vec();
         let built = self
+            .core
             .tasks
             .blocking("pack", move || -> Result<_, StoreError> {
                 let mut builder = SegmentBuilder::new(id);
@@ -169,19 +153,22 @@ impl Shared {
             });
         let (object, uploaded) = built.await.map_err(|_| StoreError::Closed)??;
         let key = id.key();
-        let put = || self.backend.upload(Lane::Segments, &key, object.clone());
+        let put = || {
+            self.core
+                .backend
+                .upload(Lane::Segments, &key, object.clone())
+        };
         self.persist(contents, put).await?;
         self.extents.keep(id, &object);
         Ok(uploaded)
     }
 
-    /// Lays the range rows of an uploaded content beside its operation's.
-    async fn apply_content(
+    /// Makes the range rows of a content whose bytes the bucket has.
+    pub(crate) async fn compose(
         &self,
-        operation: &Operation,
         pending: &Arc<PendingContent>,
         mut pieces: Vec<(u64, ExtentSlice)>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Uploaded, StoreError> {
         if let Some(before) = &pending.after {
             self.wait_uploaded(before).await?;
         }
@@ -192,7 +179,8 @@ impl Shared {
         for (range, pieces) in by_range(pieces) {
             let compose = || {
                 let pieces = pieces.clone();
-                self.contents.compose(&self.index, pending, range, pieces)
+                self.contents
+                    .compose(&self.core.index, pending, range, pieces)
             };
             let (row, replaced) = self.again(pending, compose).await?;
             let row = self.coalesce(pending, range, row).await?;
@@ -203,7 +191,7 @@ impl Shared {
             );
             if let Some(old) = replaced {
                 let key = keys::range(content.cid, range, old);
-                let read = || self.index.row::<RangeRow>("C F", &key);
+                let read = || self.core.index.row::<RangeRow>("C F", &key);
                 if let Some(row) = self.again(pending, read).await? {
                     self.cite(&mut rows, &row, -1, content.timestamp);
                 }
@@ -213,12 +201,20 @@ impl Shared {
         if let Some(cut) = pending.cut() {
             rows.put(keys::cut(content.cid, content.timestamp), encode(&cut));
         }
-        pending.upload_state.send_replace(UploadState::Publishing);
-        self.index.lay(operation.order, &rows);
-        operation.add_rows(rows);
-        self.contents.uploaded(content);
-        pending.upload_state.send_replace(UploadState::Uploaded);
-        Ok(())
+        Ok(Uploaded {
+            content: Arc::clone(pending),
+            rows,
+        })
+    }
+
+    /// Gives the rows of an uploaded content to `publish`, which shows them to readers; the content's bytes are read through
+    /// the rows from then on.
+    pub(crate) fn publish(&self, uploaded: Uploaded, publish: impl FnOnce(Batch)) {
+        let Uploaded { content, rows } = uploaded;
+        content.upload_state.send_replace(UploadState::Publishing);
+        publish(rows);
+        self.contents.uploaded(content.content);
+        content.upload_state.send_replace(UploadState::Uploaded);
     }
 
     async fn wait_uploaded(&self, before: &PendingContent) -> Result<(), StoreError> {
@@ -229,7 +225,7 @@ impl Shared {
                 Ok(())
             }
             // Nobody begins to seal it any more.
-            () = self.tasks.stopped() => Err(StoreError::Closed),
+            () = self.core.tasks.stopped() => Err(StoreError::Closed),
         }
     }
 
@@ -243,7 +239,7 @@ impl Shared {
                 let range = at / RANGE;
                 let mut hidden = None;
                 for content in under.into_iter().flatten() {
-                    let next = next_range(&self.index, content, range).await?;
+                    let next = next_range(&self.core.index, content, range).await?;
                     hidden = [hidden, next].into_iter().flatten().min();
                 }
                 let Some(hidden) = hidden else { break };
@@ -272,7 +268,7 @@ impl Shared {
             }
             let end = span.end().min(pending.len);
             let to = position + end.saturating_sub(span.offset);
-            let index = &self.index;
+            let index = &self.core.index;
             for (from, to, stretch) in self.contents.resolve(index, content, position, to).await? {
                 let (source, skip) = match stretch {
                     ResolvedExtent::Zero => (ExtentSource::Zero, 0),
@@ -444,7 +440,7 @@ fn plan(
     contents: &[Arc<PendingContent>],
     links: impl Fn(&StagingFile) -> bool,
 ) -> Vec<SegmentPlan> {
-    let (mut plans, mut shared, mut filled): (Vec<SegmentPlan>, ContentParts, u64) =
+    let (mut plans, mut data, mut filled): (Vec<SegmentPlan>, ContentParts, u64) =
         (Vec::new(), Vec::new(), 0);
     for (at, pending) in contents.iter().enumerate() {
         let (mut linked, mut rest) = (0, Vec::new());
@@ -468,14 +464,14 @@ fn plan(
             continue;
         }
         if filled + bytes > SEGMENT_MAX {
-            plans.push(std::mem::take(&mut shared).into());
+            plans.push(std::mem::take(&mut data).into());
             filled = 0;
         }
         filled += bytes;
-        shared.push((at, cuts));
+        data.push((at, cuts));
     }
-    if !shared.is_empty() {
-        plans.push(shared.into());
+    if !data.is_empty() {
+        plans.push(data.into());
     }
     plans
 }

@@ -3,74 +3,20 @@
 //! The old segment is marked dead in the batch that lays `G M` and goes the way of all dead ones; its counts stay, and with the last
 //! of them the copy loses its own. A crash before that batch leaves an orphan.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use crate::backend::Lane;
-use crate::meta::MetaRead;
-use crate::store::data::segment::{SEGMENT_MAX, SegmentBuilder, SegmentId, footer, hash};
-use crate::store::gc::task::GcCycle;
+use crate::store::data::segment::{SEGMENT_MAX, SegmentBuilder, footer, hash};
+use crate::store::gc::Gc;
+use crate::store::gc::state::GcCycle;
 use crate::store::model::error::StoreError;
-use crate::store::namespace::Shared;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{MovedRow, SegmentRow, decode, encode};
-use crate::sync::{Arc, Mutex, lock};
+use crate::store::schema::object_names::SegmentId;
+use crate::store::schema::rows::{MovedRow, SegmentRow, encode};
 
 /// Old segments copied together, at most.
 const TOGETHER: usize = 16;
-/// Moved segments remembered; all are forgotten when there are more.
-const KNOWN_MAX: usize = 4096;
-
-/// Where the extents of rewritten segments went.
-#[derive(Debug)]
-pub(crate) struct RelocationTable {
-    rows: Arc<dyn MetaRead>,
-    known: Mutex<HashMap<SegmentId, Arc<MovedRow>>>,
-}
-
-type RelocatedExtent = (SegmentId, u32);
-
-fn target(row: &MovedRow, offset: u32) -> Option<RelocatedExtent> {
-    let (epoch, sequence, offset) = *row.extents.get(&offset)?;
-    Some((SegmentId { epoch, sequence }, offset))
-}
-
-impl RelocationTable {
-    pub(crate) fn new(rows: Arc<dyn MetaRead>) -> Self {
-        Self {
-            rows,
-            known: Mutex::default(),
-        }
-    }
-
-    /// Where an extent lies, as far as that is known here.
-    pub(crate) fn known(&self, mut extent: RelocatedExtent) -> RelocatedExtent {
-        let known = lock(&self.known);
-        while let Some(next) = known.get(&extent.0).and_then(|row| target(row, extent.1)) {
-            extent = next;
-        }
-        extent
-    }
-
-    /// Where an extent went that is not there any more; `None` if it was not moved.
-    pub(crate) async fn next(
-        &self,
-        extent: RelocatedExtent,
-    ) -> Result<Option<RelocatedExtent>, StoreError> {
-        let key = keys::moved(extent.0.epoch, extent.0.sequence);
-        let Some(value) = self.rows.get(&key).await? else {
-            return Ok(None);
-        };
-        let row: MovedRow = decode("G M", &value)?;
-        let next = target(&row, extent.1);
-        let mut known = lock(&self.known);
-        if known.len() >= KNOWN_MAX {
-            known.clear();
-        }
-        known.insert(extent.0, Arc::new(row));
-        Ok(next)
-    }
-}
 
 /// A segment to be rewritten.
 struct CompactionSource {
@@ -79,7 +25,7 @@ struct CompactionSource {
     moved: MovedRow,
 }
 
-impl Shared {
+impl Gc {
     /// Copies what is cited of half-dead segments into a new one; how many of them.
     pub(crate) async fn rewrite_half(&self, turn: &mut GcCycle) -> Result<usize, StoreError> {
         let (mut chosen, mut bytes) = (Vec::new(), 0);
@@ -94,7 +40,7 @@ impl Shared {
         for id in chosen {
             turn.half.remove(&id);
             let key = keys::segment(id.epoch, id.sequence);
-            let row: Option<SegmentRow> = self.index.row("G B", &key).await?;
+            let row: Option<SegmentRow> = self.core.index.row("G B", &key).await?;
             if let Some(row) = row.filter(|row| row.dead_since.is_none()) {
                 let moved = MovedRow::default();
                 old.push(CompactionSource { id, row, moved });
@@ -103,7 +49,7 @@ impl Shared {
         if old.is_empty() {
             return Ok(0);
         }
-        let mut in_flight = self.gc.in_flight(self.next_segment());
+        let mut in_flight = self.data.in_flight(self.data.next_segment());
         let (new, copied) = match self.copy_cited(&mut old).await {
             Ok(copy) => copy,
             Err(error) => {
@@ -115,8 +61,8 @@ impl Shared {
         };
         let count = old.len();
         if self.record_relocations(old)? {
-            self.gc.copied.fetch_add(copied, Ordering::Relaxed);
-        } else if let Err(error) = self.backend.delete(&new.key()).await {
+            self.copied.fetch_add(copied, Ordering::Relaxed);
+        } else if let Err(error) = self.core.backend.delete(&new.key()).await {
             // Nothing cites it; the next writer sweeps it.
             in_flight.failed();
             return Err(error.into());
@@ -129,11 +75,11 @@ impl Shared {
         &self,
         old: &mut [CompactionSource],
     ) -> Result<(SegmentId, u64), StoreError> {
-        let id = self.new_segment();
+        let id = self.data.new_segment();
         let mut builder = SegmentBuilder::new(id);
         let mut copied = 0;
         for segment in old {
-            let object = self.backend.get(&segment.id.key()).await?;
+            let object = self.core.backend.get(&segment.id.key()).await?;
             let listed = footer(&object)?;
             let cited: BTreeMap<u32, u32> = segment
                 .row
@@ -176,7 +122,8 @@ impl Shared {
             }
         }
         let segment = builder.finish();
-        self.backend
+        self.core
+            .backend
             .upload(Lane::Segments, &id.key(), segment)
             .await?;
         Ok((id, copied))
@@ -211,8 +158,9 @@ impl Shared {
             let asked = keys::emptied(id.epoch, id.sequence, at);
             txn.rows.put(asked, encode(&()));
         }
-        let queued =
-            self.enqueue_if(txn, || watched.iter().all(|key| !self.index.is_queued(key)))?;
+        let queued = self.commit.enqueue_if(txn, || {
+            watched.iter().all(|key| !self.core.index.is_queued(key))
+        })?;
         Ok(queued.is_some())
     }
 }

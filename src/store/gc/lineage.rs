@@ -11,16 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::meta::Change;
-use crate::store::commit::queue::{Operation, Txn};
+use crate::store::commit::txn::Txn;
 use crate::store::data::extent_map::{RANGE, over};
+use crate::store::gc::Gc;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{ContentRef, Timestamp};
-use crate::store::namespace::Shared;
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{ExtentSlice, ExtentSource, LineageRow, RangeRow, decode, encode};
-use crate::sync::Arc;
 
 /// Range rows looked at in one operation, about.
 const ROWS: usize = 2048;
@@ -32,29 +30,6 @@ pub(crate) enum ReviewOutcome {
     Done,
     /// It is in use, or has to wait: it stays in its list.
     Retry,
-}
-
-/// Adds to a draft what reclaim needs to know of it: contents it stops showing, and the lineage whose rows it will lay.
-pub(crate) fn note(txn: &mut Txn) {
-    let at = txn.timestamp;
-    let drops = |change: &Change| match change {
-        Change::Merge(operand) => decode::<i64>("G R", operand).is_ok_and(|by| by < 0),
-        Change::Put(_) | Change::Delete => false,
-    };
-    let counts = txn.rows.rows().iter();
-    let dropped: Vec<ContentRef> = counts
-        .filter(|(key, change)| key.starts_with(&keys::COUNT) && drops(change))
-        .filter_map(|(key, _)| keys::counted(key))
-        .collect();
-    for content in dropped {
-        txn.rows.put(keys::dropped(content, at), encode(&()));
-        txn.dependencies.touches.push(keys::count(content));
-    }
-    if let Some((pending, _)) = &txn.content {
-        txn.dependencies
-            .touches
-            .push(keys::counts(pending.content.cid));
-    }
 }
 
 /// What of a lineage is needed, and how its rows are arranged for it.
@@ -155,33 +130,19 @@ fn merge_over(under: Option<RangeRow>, row: &RangeRow) -> RangeRow {
     }
 }
 
-impl Shared {
+impl Gc {
     /// A draft that changes nothing anybody sees; it goes behind everything that touched these keys.
     pub(crate) fn gc_txn(&self, touches: Vec<Bytes>) -> Txn {
         let dependencies = Dependencies {
             touches,
             ..Dependencies::default()
         };
-        self.txn(self.clock.begin().at(), dependencies)
-    }
-
-    /// Queues it if `holds` says so under the queue's lock.
-    pub(crate) fn enqueue_if(
-        &self,
-        mut txn: Txn,
-        holds: impl FnOnce() -> bool,
-    ) -> Result<Option<Arc<Operation>>, StoreError> {
-        self.health.check()?;
-        note(&mut txn);
-        self.queue
-            .push_if(txn, self.next_id(), holds, |order, rows| {
-                self.index.rearrange(order, rows);
-            })
+        self.commit.txn(self.core.clock.begin().at(), dependencies)
     }
 
     /// Whether nobody holds a content of the watched lineage, and none has come or is on its way.
     fn is_left_alone(&self, cid: u64) -> bool {
-        !self.pins.is_pinned(cid) && self.contents.is_undisturbed()
+        !self.data.pins.is_pinned(cid) && self.data.contents.is_undisturbed()
     }
 
     /// Drops and merges what nothing needs of a lineage; `asked` are the `G D` rows that lead here.
@@ -190,8 +151,8 @@ impl Shared {
         cid: u64,
         asked: &[Bytes],
     ) -> Result<ReviewOutcome, StoreError> {
-        self.contents.watch(cid);
-        let last = self.queue.last_on(&keys::counts(cid), None);
+        self.data.contents.watch(cid);
+        let last = self.commit.queue.last_on(&keys::counts(cid), None);
         let is_durable = last.iter().all(|o| o.content.is_none());
         if !is_durable || !self.is_left_alone(cid) {
             return Ok(ReviewOutcome::Retry);
@@ -212,7 +173,7 @@ impl Shared {
             from = next;
             if !txn.rows.is_empty() {
                 let full = std::mem::replace(&mut txn, self.gc_txn(touches()));
-                let queued = self.enqueue_if(full, || self.is_left_alone(cid))?;
+                let queued = self.commit.enqueue_if(full, || self.is_left_alone(cid))?;
                 if queued.is_none() {
                     return Ok(ReviewOutcome::Retry);
                 }
@@ -222,18 +183,23 @@ impl Shared {
         for key in asked {
             txn.rows.delete(key.clone());
         }
-        let queued = self.enqueue_if(txn, || self.is_left_alone(cid))?;
+        let queued = self.commit.enqueue_if(txn, || self.is_left_alone(cid))?;
         Ok(queued.map_or(ReviewOutcome::Retry, |_| ReviewOutcome::Done))
     }
 
     async fn plan(&self, cid: u64) -> Result<LineagePlan, StoreError> {
         let (mut shown, mut unshown) = (BTreeSet::new(), Vec::new());
         let from = keys::counts(cid);
-        for key in self.index.keys(from.clone(), keys::after(&from)).await? {
+        for key in self
+            .core
+            .index
+            .keys(from.clone(), keys::after(&from))
+            .await?
+        {
             let Some(content) = keys::counted(&key) else {
                 return Err(StoreError::Corrupt("G R key".to_owned()));
             };
-            match self.index.row::<i64>("G R", &key).await? {
+            match self.core.index.row::<i64>("G R", &key).await? {
                 Some(0) => unshown.push(content),
                 Some(_) => {
                     shown.insert(content.timestamp);
@@ -244,6 +210,7 @@ impl Shared {
         let from = keys::cuts(cid);
         let mut cuts = BTreeMap::new();
         let rows = self
+            .core
             .index
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?;
@@ -252,7 +219,7 @@ impl Shared {
                 .ok_or_else(|| StoreError::Corrupt("C K key".to_owned()))?;
             cuts.insert(at, decode::<u64>("C K", &value)?);
         }
-        let parent = self.index.row("C L", &keys::lineage(cid)).await?;
+        let parent = self.core.index.row("C L", &keys::lineage(cid)).await?;
         Ok(LineagePlan {
             shown,
             unshown,
@@ -269,7 +236,7 @@ impl Shared {
         from: Bytes,
     ) -> Result<(BTreeMap<u64, Vec<(Timestamp, RangeRow)>>, Option<Bytes>), StoreError> {
         let end = keys::after(&keys::ranges(cid));
-        let mut rows = self.index.scan(from.clone(), end, ROWS).await?;
+        let mut rows = self.core.index.scan(from.clone(), end, ROWS).await?;
         let number = |key: &Bytes| keys::range_number(key);
         let mut next = None;
         if rows.len() == ROWS {
@@ -278,7 +245,7 @@ impl Shared {
             let last = last.ok_or_else(|| StoreError::Corrupt("C F key".to_owned()))?;
             if first == Some(last) {
                 let end = keys::range_end(cid, last);
-                rows = self.index.scan(from, end.clone(), usize::MAX).await?;
+                rows = self.core.index.scan(from, end.clone(), usize::MAX).await?;
                 next = Some(end);
             } else {
                 rows.retain(|(key, _)| number(key) != Some(last));
@@ -307,16 +274,16 @@ impl Shared {
         for (timestamp, row) in arranged.put {
             let old = rows.iter().find(|(at, _)| *at == timestamp);
             if let Some((_, old)) = old {
-                self.cite(&mut txn.rows, old, -1, at);
+                self.data.cite(&mut txn.rows, old, -1, at);
             }
-            self.cite(&mut txn.rows, &row, 1, at);
+            self.data.cite(&mut txn.rows, &row, 1, at);
             txn.rows
                 .put(keys::range(cid, range, timestamp), encode(&row));
         }
         for timestamp in arranged.gone {
             let old = rows.iter().find(|(at, _)| *at == timestamp);
             if let Some((_, old)) = old {
-                self.cite(&mut txn.rows, old, -1, at);
+                self.data.cite(&mut txn.rows, old, -1, at);
             }
             txn.rows.delete(keys::range(cid, range, timestamp));
         }

@@ -3,6 +3,45 @@
 pub(crate) mod compaction;
 pub(crate) mod lineage;
 pub(crate) mod segments;
+pub(crate) mod state;
 pub(crate) mod task;
 pub(crate) mod temp_files;
 pub(crate) mod uncited;
+
+use std::sync::atomic::AtomicU64;
+
+use crate::store::commit::Committer;
+use crate::store::core::Core;
+use crate::store::data::DataStore;
+use crate::store::gc::state::{GcCycle, WaitingSegments};
+use crate::sync::{Arc, Mutex};
+
+/// The garbage collection of a namespace.
+#[derive(Debug)]
+pub struct Gc {
+    pub(crate) core: Arc<Core>,
+    pub(crate) data: Arc<DataStore>,
+    pub(crate) commit: Arc<Committer>,
+    pub(crate) turn: tokio::sync::Mutex<GcCycle>,
+    pub(crate) segments: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) copied: AtomicU64,
+    pub(crate) waiting: Mutex<(u64, u64)>,
+    pub(crate) uncited: Mutex<WaitingSegments>,
+}
+
+impl Gc {
+    pub(crate) fn new(core: Arc<Core>, data: Arc<DataStore>, commit: Arc<Committer>) -> Self {
+        Self {
+            core,
+            data,
+            commit,
+            turn: tokio::sync::Mutex::default(),
+            segments: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            copied: AtomicU64::new(0),
+            waiting: Mutex::default(),
+            uncited: Mutex::default(),
+        }
+    }
+}

@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use crate::store::data::segment::SegmentId;
+use crate::store::gc::Gc;
 use crate::store::gc::lineage::ReviewOutcome;
-use crate::store::gc::task::{DeadSegment, GcCycle};
+use crate::store::gc::state::{DeadSegment, GcCycle};
 use crate::store::model::error::StoreError;
-use crate::store::namespace::Shared;
 use crate::store::schema::keys;
+use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::{MovedRow, SegmentRow, encode};
 
 /// Below it a half-dead segment is not worth a copy, bytes that would go.
@@ -26,9 +26,9 @@ fn bytes(row: &SegmentRow) -> (u64, u64) {
     (all, cited.map(|(len, _)| u64::from(*len)).sum())
 }
 
-impl Shared {
+impl Gc {
     pub(super) fn grace_ns(&self) -> u64 {
-        u64::try_from(self.config.grace.as_nanos()).unwrap_or(u64::MAX)
+        u64::try_from(self.core.config.grace.as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Looks at a segment that a row stopped citing; `asked` are the `G E` rows that lead here.
@@ -38,10 +38,11 @@ impl Shared {
         id: SegmentId,
         asked: &[Bytes],
     ) -> Result<ReviewOutcome, StoreError> {
-        let now = self.clock.now().0;
+        let now = self.core.clock.now().0;
         let is_due = |dead: &DeadSegment| now.saturating_sub(dead.since.0) >= self.grace_ns();
-        let first = self.gc.first_in_flight();
-        let is_open = id.epoch == self.epoch && first.is_some_and(|first| first <= id.sequence);
+        let first = self.data.first_in_flight();
+        let is_open =
+            id.epoch == self.core.epoch && first.is_some_and(|first| first <= id.sequence);
         if is_open || turn.half.contains_key(&id) {
             return Ok(ReviewOutcome::Retry);
         }
@@ -49,14 +50,14 @@ impl Shared {
             return Ok(ReviewOutcome::Retry);
         }
         let key = keys::segment(id.epoch, id.sequence);
-        if !self.queue.last_on(&key, None).is_empty() {
+        if !self.commit.queue.last_on(&key, None).is_empty() {
             return Ok(ReviewOutcome::Retry);
         }
-        let Some(row) = self.index.row::<SegmentRow>("G B", &key).await? else {
+        let Some(row) = self.core.index.row::<SegmentRow>("G B", &key).await? else {
             return self.forget_asked(&key, asked, |_| {});
         };
         let moved_key = keys::moved(id.epoch, id.sequence);
-        let moved: Option<MovedRow> = self.index.row("G M", &moved_key).await?;
+        let moved: Option<MovedRow> = self.core.index.row("G M", &moved_key).await?;
         let (all, cited) = bytes(&row);
         let Some((since, ())) = row.dead_since else {
             return match cited {
@@ -76,10 +77,10 @@ impl Shared {
             turn.dead.insert(id, dead);
             return Ok(ReviewOutcome::Retry);
         }
-        self.backend.delete(&id.key()).await?;
+        self.core.backend.delete(&id.key()).await?;
         if turn.dead.remove(&id).is_some() || moved.is_none() {
-            self.gc.segments.fetch_add(1, Ordering::Relaxed);
-            self.gc.bytes.fetch_add(all, Ordering::Relaxed);
+            self.segments.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(all, Ordering::Relaxed);
         }
         self.forget_deleted((id, key), asked, (row, moved))
     }
@@ -124,14 +125,16 @@ impl Shared {
         &self,
         key: &Bytes,
         asked: &[Bytes],
-        then: impl FnOnce(&mut crate::store::commit::queue::Txn),
+        then: impl FnOnce(&mut crate::store::commit::txn::Txn),
     ) -> Result<ReviewOutcome, StoreError> {
         let mut txn = self.gc_txn(vec![key.clone()]);
         for key in asked {
             txn.rows.delete(key.clone());
         }
         then(&mut txn);
-        let queued = self.enqueue_if(txn, || !self.index.is_queued(key))?;
+        let queued = self
+            .commit
+            .enqueue_if(txn, || !self.core.index.is_queued(key))?;
         Ok(queued.map_or(ReviewOutcome::Retry, |_| ReviewOutcome::Done))
     }
 
@@ -143,7 +146,7 @@ impl Shared {
         asked: &[Bytes],
     ) -> Result<ReviewOutcome, StoreError> {
         // One row leads here again when the grace period is over.
-        let mut since = self.clock.now();
+        let mut since = self.core.clock.now();
         let outcome = self.forget_asked(key, &asked[1..], |txn| {
             since = txn.timestamp;
             let mark = SegmentRow {

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
     use crate::backend::BackendConfig;
     use crate::env::SystemEnv;
-    use crate::store::data::segment::object_key;
+    use crate::store::schema::object_names::object_key;
 
     #[tokio::test]
     async fn every_end_of_a_writer_is_swept() {

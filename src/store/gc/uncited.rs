@@ -13,10 +13,11 @@ use bytes::Bytes;
 
 use crate::meta::{Batch, Change};
 use crate::store::commit::log::{self, LogBase};
-use crate::store::data::segment::SegmentId;
+use crate::store::gc::Gc;
+use crate::store::gc::state::{SearchMark, SearchProgress, UncitedSegments, WaitingSegments};
 use crate::store::model::error::StoreError;
-use crate::store::namespace::Shared;
 use crate::store::schema::keys;
+use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::{
     AppliedRow, LogPlace, SearchedRow, UncitedRow, UncitedWait, decode, encode,
 };
@@ -26,44 +27,6 @@ use crate::sync::lock;
 const MARK_EVERY: u64 = 256;
 /// How long a segment waits that an index without its last minute could have cited.
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
-
-/// How far the search has come.
-#[derive(Debug, Default)]
-pub(crate) struct SearchProgress {
-    /// `G O`.
-    mark: Option<SearchedRow>,
-    past: UncitedSegments,
-    /// Where the mark can go once everything up to a place in the queue is durable.
-    next: Option<SearchMark>,
-    /// When rows of uncited segments were last looked at, nanoseconds.
-    outcome: u64,
-}
-
-/// What is known of the segments of ended writers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum UncitedSegments {
-    /// They have not been listed.
-    #[default]
-    Unlisted,
-    /// They were listed at this time, nanoseconds, and some could not be judged yet.
-    Open(u64),
-    /// Each is cited, gone, or has its row.
-    Judged,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct SearchMark {
-    queued: u64,
-    row: SearchedRow,
-}
-
-/// Uncited segments that wait.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct WaitingSegments {
-    pub(crate) segments: u64,
-    /// Bytes of the objects.
-    pub(crate) bytes: u64,
-}
 
 /// An object that no row cites.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +45,7 @@ struct Citations {
     applied: Option<AppliedRow>,
 }
 
-impl Shared {
+impl Gc {
     /// Finds uncited segments of ended writers, and moves the mark on.
     pub(super) async fn look_for_uncited(
         &self,
@@ -91,12 +54,12 @@ impl Shared {
         let mark = match search.mark {
             Some(mark) => mark,
             None => {
-                let row = self.index.row("G O", &keys::searched()).await?;
+                let row = self.core.index.row("G O", &keys::searched()).await?;
                 row.unwrap_or_default()
             }
         };
         search.mark = Some(mark);
-        let now = self.env.now();
+        let now = self.core.env.now();
         match search.past {
             UncitedSegments::Judged => {}
             UncitedSegments::Open(at) if now.saturating_sub(at) < self.grace_ns() => return Ok(0),
@@ -110,14 +73,14 @@ impl Shared {
             }
         }
         if search.next.is_none() {
-            let upto = self.first_unresolved();
-            let is_worth = mark.epoch != self.epoch || upto >= mark.sequence + MARK_EVERY;
-            if is_worth && (self.epoch, upto) > (mark.epoch, mark.sequence) {
-                let logged: Option<LogPlace> = self.index.row("G L", &keys::logged()).await?;
+            let upto = self.data.first_unresolved();
+            let is_worth = mark.epoch != self.core.epoch || upto >= mark.sequence + MARK_EVERY;
+            if is_worth && (self.core.epoch, upto) > (mark.epoch, mark.sequence) {
+                let logged: Option<LogPlace> = self.core.index.row("G L", &keys::logged()).await?;
                 search.next = Some(SearchMark {
-                    queued: self.queue.newest(),
+                    queued: self.commit.queue.newest(),
                     row: SearchedRow {
-                        epoch: self.epoch,
+                        epoch: self.core.epoch,
                         sequence: upto,
                         log: logged.unwrap_or_default(),
                     },
@@ -125,11 +88,11 @@ impl Shared {
             }
         }
         if let Some(next) = search.next
-            && self.queue.is_durable(next.queued)
+            && self.commit.queue.is_durable(next.queued)
         {
             let mut txn = self.gc_txn(vec![keys::searched()]);
             txn.rows.put(keys::searched(), encode(&next.row));
-            self.enqueue_if(txn, || true)?;
+            self.commit.enqueue_if(txn, || true)?;
             (search.mark, search.next) = (Some(next.row), None);
             return Ok(1);
         }
@@ -143,13 +106,13 @@ impl Shared {
             epoch: mark.epoch,
             sequence: mark.sequence.saturating_sub(1),
         };
-        let now = self.env.now();
+        let now = self.core.env.now();
         let (mut candidates, mut is_judged) = (BTreeMap::new(), true);
-        for object in self.backend.list_after("data", &before.key()).await? {
+        for object in self.core.backend.list_after("data", &before.key()).await? {
             let Some(id) = SegmentId::from_key(&object.key) else {
                 continue;
             };
-            if id.epoch >= self.epoch {
+            if id.epoch >= self.core.epoch {
                 break;
             }
             if self.has_row(id).await? {
@@ -158,7 +121,7 @@ impl Shared {
             // An upload of an ended writer may still arrive: what comes after this listing is found by the next one.
             is_judged &= now.saturating_sub(object.modified_ns) >= self.grace_ns();
             let row = keys::uncited(id.epoch, id.sequence);
-            if self.index.get(&row).await?.is_none() {
+            if self.core.index.get(&row).await?.is_none() {
                 let bytes = object.size;
                 candidates.insert(id, UncitedCandidate { bytes });
             }
@@ -170,7 +133,7 @@ impl Shared {
         let log = match self.citations(&wanted, mark.log, None).await {
             Ok(log) => log,
             Err(StoreError::Corrupt(why)) => {
-                self.health.note(format!(
+                self.core.health.note(format!(
                     "{} segments that no row cites are kept: {why}, so the log cannot be asked about them",
                     wanted.len()
                 ));
@@ -210,7 +173,7 @@ impl Shared {
             tracing::info!(segment = id.key(), wait = ?row.wait, "a segment of an ended writer is cited by nothing");
             txn.rows.put(touches(&id), encode(&row));
         }
-        self.enqueue_if(txn, || true)?;
+        self.commit.enqueue_if(txn, || true)?;
         Ok(())
     }
 
@@ -219,13 +182,14 @@ impl Shared {
         &self,
         search: &mut SearchProgress,
     ) -> Result<usize, StoreError> {
-        let now = self.clock.now().0;
+        let now = self.core.clock.now().0;
         let pause = self.grace_ns() / 4;
         if search.outcome != 0 && now.saturating_sub(search.outcome) < pause {
             return Ok(0);
         }
         search.outcome = now;
         let mut scan = self
+            .core
             .index
             .rows()
             .scan(Bytes::from_static(&keys::UNCITED)..keys::after(&keys::UNCITED))
@@ -240,7 +204,7 @@ impl Shared {
                 UncitedWait::Grace => self.grace_ns(),
                 UncitedWait::Month => self.grace_ns().max(MONTH.as_nanos() as u64),
             };
-            if now.saturating_sub(row.first_seen.0) < wait || self.index.is_queued(&key) {
+            if now.saturating_sub(row.first_seen.0) < wait || self.core.index.is_queued(&key) {
                 waiting.segments += 1;
                 waiting.bytes += row.bytes;
                 continue;
@@ -249,7 +213,7 @@ impl Shared {
                 .await?;
             done += 1;
         }
-        *lock(&self.gc.uncited) = waiting;
+        *lock(&self.uncited) = waiting;
         Ok(done)
     }
 
@@ -264,20 +228,20 @@ impl Shared {
                 segment = id.key(),
                 "an uncited segment of an ended writer goes"
             );
-            self.backend.delete(&id.key()).await?;
-            self.gc.segments.fetch_add(1, Ordering::Relaxed);
-            self.gc.bytes.fetch_add(row.bytes, Ordering::Relaxed);
+            self.core.backend.delete(&id.key()).await?;
+            self.segments.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(row.bytes, Ordering::Relaxed);
         }
         let key = keys::uncited(id.epoch, id.sequence);
         let mut txn = self.gc_txn(vec![key.clone()]);
         txn.rows.delete(key);
-        self.enqueue_if(txn, || true)?;
+        self.commit.enqueue_if(txn, || true)?;
         Ok(())
     }
 
     async fn has_row(&self, id: SegmentId) -> Result<bool, StoreError> {
         let key = keys::segment(id.epoch, id.sequence);
-        Ok(self.index.get(&key).await?.is_some())
+        Ok(self.core.index.get(&key).await?.is_some())
     }
 
     /// Tells of segments that the log cites and the index does not: they are never deleted.
@@ -289,7 +253,7 @@ impl Shared {
             first.key()
         );
         tracing::warn!("{note}");
-        self.health.note(note);
+        self.core.health.note(note);
     }
 
     /// What the log objects from `from` on, up to `upto` or to the newest, say of some segments.
@@ -307,7 +271,7 @@ impl Shared {
             applied: (from == LogPlace::default()).then(AppliedRow::default),
             ..Citations::default()
         };
-        for place in log::places_from(&self.backend, from).await? {
+        for place in log::places_from(&self.core.backend, from).await? {
             if upto.is_some_and(|upto| place > upto) {
                 break;
             }
@@ -326,7 +290,7 @@ impl Shared {
             found.read(
                 wanted,
                 place,
-                &log::read(&self.backend, &log::key_of(place)).await?,
+                &log::read(&self.core.backend, &log::key_of(place)).await?,
             )?;
         }
         let logged = found.applied.as_ref().map_or((0, 0), |a| a.batch);
@@ -343,8 +307,8 @@ impl Shared {
 
     /// The newest batch of the writers before this one; the mount made sure that the log has it.
     fn newest_of_ended(&self) -> (u64, u64) {
-        let applied = self.applied_now();
-        match applied.batch.0 == self.epoch {
+        let applied = self.core.applied_now();
+        match applied.batch.0 == self.core.epoch {
             true => applied.before,
             false => applied.batch,
         }

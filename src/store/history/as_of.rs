@@ -9,12 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::store::data::extent_map::ResolvedExtent;
+use crate::store::history::History;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{
     Attrs, Content, Ino, Kind, PastEntry, ROOT, Retained, SharedState, Stamp, Timestamp,
 };
-use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryLocation, EntryState, ExtentSource, InodeRow, InodeState,
@@ -137,12 +137,12 @@ pub(super) fn last_of(
     }
 }
 
-impl Namespace {
+impl History {
     /// Waits, 50 ms at most, until nothing at or before `at` is still being answered.
     pub async fn settle(&self, at: Timestamp) {
         let deadline = tokio::time::Instant::now() + SETTLE;
         while self
-            .0
+            .core
             .clock
             .oldest_reservation()
             .is_some_and(|oldest| oldest <= at)
@@ -162,22 +162,22 @@ impl Namespace {
         directory: Ino,
         at: Timestamp,
     ) -> Result<Option<Ino>, StoreError> {
-        if self.0.location_at(directory, at).await? {
+        if self.location_at(directory, at).await? {
             return Ok(Some(directory));
         }
         if directory == ROOT {
             return Ok(None);
         }
-        let Some((parent, name)) = self.0.where_now(directory).await? else {
+        let Some((parent, name)) = self.where_now(directory).await? else {
             return Ok(None);
         };
         let mut path = vec![name];
         let mut above = parent;
         while above != ROOT {
-            if self.0.location_at(above, at).await? {
+            if self.location_at(above, at).await? {
                 break;
             }
-            let Some((parent, name)) = self.0.where_now(above).await? else {
+            let Some((parent, name)) = self.where_now(above).await? else {
                 return Ok(None);
             };
             path.push(name);
@@ -201,7 +201,7 @@ impl Namespace {
         directory: Ino,
         at: Timestamp,
     ) -> Result<Option<PastEntry>, StoreError> {
-        match self.0.place_at(directory, at).await? {
+        match self.place_at(directory, at).await? {
             Some((parent, name)) => self.entry_at(parent, &name, at).await,
             None => Ok(None),
         }
@@ -217,9 +217,8 @@ impl Namespace {
         name: &[u8],
         at: Timestamp,
     ) -> Result<Option<PastEntry>, StoreError> {
-        let current = self.0.entry(directory, name).await?;
+        let current = self.tree.entry(directory, name).await?;
         Ok(self
-            .0
             .version_at(directory, name, current.as_ref(), at)
             .await?
             .map(HistoricalVersion::into_entry))
@@ -236,7 +235,7 @@ impl Namespace {
     ) -> Result<Vec<(Bytes, PastEntry)>, StoreError> {
         let from = keys::entry(directory, b"");
         let rows = self
-            .0
+            .core
             .index
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?;
@@ -245,7 +244,7 @@ impl Namespace {
             names.push((keys::entry_name(&key), Some(decode("C D", &value)?)));
         }
         let live: BTreeSet<Bytes> = names.iter().map(|(name, _)| name.clone()).collect();
-        let gone = interval_tree::alive_at(&self.0.index, directory, at).await?;
+        let gone = interval_tree::alive_at(&self.core.index, directory, at).await?;
         names.extend(
             gone.into_iter()
                 .filter(|name| !live.contains(name))
@@ -255,7 +254,6 @@ impl Namespace {
         let mut found = Vec::with_capacity(names.len());
         for (name, entry) in names {
             if let Some(version) = self
-                .0
                 .version_at(directory, &name, entry.as_ref(), at)
                 .await?
             {
@@ -277,13 +275,13 @@ impl Namespace {
     ) -> Result<Bytes, StoreError> {
         let end = offset.saturating_add(u64::from(len)).min(entry.attrs.size);
         if entry.kept == Retained::Nothing {
-            return Err(crate::store::data::pins::deleted());
+            return Err(crate::store::data::hold::deleted());
         }
         let Some(content) = entry.content.reference().filter(|_| offset < end) else {
             return Ok(Bytes::new());
         };
-        let bytes = self.0.read_content(content, offset, end).await;
-        self.0.verify_referenced(content, bytes).await
+        let bytes = self.tree.read_content(content, offset, end).await;
+        self.data.verify_referenced(content, bytes).await
     }
 
     /// The next data or hole of a state of the past at or after `offset`; `None` behind the last.
@@ -301,9 +299,9 @@ impl Namespace {
             return Ok(None);
         };
         let resolve = self
-            .0
+            .data
             .contents
-            .resolve(&self.0.index, content, offset, size)
+            .resolve(&self.core.index, content, offset, size)
             .await?;
         let is_hole = |stretch: &ResolvedExtent| {
             matches!(
@@ -331,9 +329,9 @@ impl Namespace {
         };
         let len = entry.attrs.size;
         let resolve = self
-            .0
+            .data
             .contents
-            .resolve(&self.0.index, content, 0, len)
+            .resolve(&self.core.index, content, 0, len)
             .await?;
         let mut extents = BTreeSet::new();
         for (_, _, stretch) in resolve {
@@ -361,7 +359,7 @@ impl Namespace {
     }
 }
 
-impl Shared {
+impl History {
     /// The state of a name that stood at a timestamp; `current` is its present entry, read before.
     pub(super) async fn version_at(
         &self,
@@ -395,7 +393,7 @@ impl Shared {
         }
         let from = keys::history_at(directory, name, at);
         let end = keys::after(&keys::history(directory, name));
-        let Some((_, value)) = self.index.first(from, end).await? else {
+        let Some((_, value)) = self.core.index.first(from, end).await? else {
             return Ok(None);
         };
         let closed: VersionRecord = decode("H V", &value)?;
@@ -425,7 +423,8 @@ impl Shared {
 
     /// The times of a live directory, as far as they have not changed since a timestamp.
     async fn times_at(&self, ino: Ino, at: Timestamp, attrs: &mut Attrs) -> Result<(), StoreError> {
-        let Some(InodeRow::Directory(row)) = self.index.row("C I", &keys::inode(ino)).await? else {
+        let Some(InodeRow::Directory(row)) = self.core.index.row("C I", &keys::inode(ino)).await?
+        else {
             return Ok(());
         };
         let times = [
@@ -457,10 +456,11 @@ impl Shared {
         &self,
         ino: Ino,
     ) -> Result<Vec<HistoricalVersion>, StoreError> {
-        let row: Option<InodeRow> = self.index.row("C I", &keys::inode(ino)).await?;
+        let row: Option<InodeRow> = self.core.index.row("C I", &keys::inode(ino)).await?;
         let from = keys::linked_history(ino);
         let mut states = Vec::new();
         for (_, value) in self
+            .core
             .index
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?
@@ -501,7 +501,7 @@ impl Shared {
         at: Timestamp,
     ) -> Result<Option<(Ino, Bytes)>, StoreError> {
         if let Some(InodeRow::Directory(row)) =
-            self.index.row("C I", &keys::inode(directory)).await?
+            self.core.index.row("C I", &keys::inode(directory)).await?
             && let Some((_, place)) = row.place.filter(|(since, _)| *since <= at)
         {
             return Ok(Some(place));
@@ -519,6 +519,7 @@ impl Shared {
     ) -> Result<Option<DirectoryLocation>, StoreError> {
         let end = keys::after(&keys::directory_locations(directory));
         let Some((_, value)) = self
+            .core
             .index
             .first(keys::directory_location(directory, at), end)
             .await?
@@ -535,7 +536,11 @@ impl Shared {
         directory: Ino,
     ) -> Result<Option<DirectoryLocation>, StoreError> {
         let from = keys::directory_locations(directory);
-        let row = self.index.first(from.clone(), keys::after(&from)).await?;
+        let row = self
+            .core
+            .index
+            .first(from.clone(), keys::after(&from))
+            .await?;
         row.map(|(_, value)| decode("H N", &value)).transpose()
     }
 
@@ -545,7 +550,7 @@ impl Shared {
         directory: Ino,
     ) -> Result<Option<(Ino, Bytes)>, StoreError> {
         if let Some(InodeRow::Directory(row)) =
-            self.index.row("C I", &keys::inode(directory)).await?
+            self.core.index.row("C I", &keys::inode(directory)).await?
         {
             return Ok(row.place.map(|(_, place)| place));
         }
@@ -565,21 +570,21 @@ mod tests {
         let world = World::new("settle");
         let ns = world.open().await;
         let start = tokio::time::Instant::now();
-        ns.settle(ns.now()).await;
+        ns.history.settle(ns.now()).await;
         assert!(start.elapsed() < SETTLE);
-        let answer = ns.0.clock.begin();
+        let answer = ns.core.clock.begin();
         let at = answer.at();
         // It stays away: the look goes on without it.
         let start = tokio::time::Instant::now();
-        ns.settle(at).await;
+        ns.history.settle(at).await;
         assert!(start.elapsed() >= SETTLE);
         // What began later is not waited for.
-        ns.settle(Timestamp(at.0 - 1)).await;
+        ns.history.settle(Timestamp(at.0 - 1)).await;
         let waiting = tokio::spawn({
             let ns = ns.clone();
             async move {
-                ns.settle(at).await;
-                ns.0.clock.oldest_reservation()
+                ns.history.settle(at).await;
+                ns.core.clock.oldest_reservation()
             }
         });
         tokio::time::sleep(SETTLE / 10).await;

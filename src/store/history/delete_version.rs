@@ -2,15 +2,15 @@
 //!
 //! A deleted version's time falls to the one before it under the same name, which is `thinned` from then on; where there is none, the
 //! name stays listed and its content is gone. With the current version its predecessor becomes the current state again, its bytes
-//! shared: the lineage has younger states, so what is written next begins another. With no predecessor the name is removed.
+//! history: the lineage has younger states, so what is written next begins another. With no predecessor the name is removed.
 //! Rows change in one batch under the locks of the directory and the inode; counts follow in it, the bytes by reclaim.
 
 use bytes::Bytes;
 
-use crate::store::commit::queue::Txn;
+use crate::store::commit::txn::Txn;
+use crate::store::history::History;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Content, EndOp, Ino, Kind, Retained, VersionId};
-use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
@@ -75,7 +75,7 @@ impl VersionRows<'_> {
     }
 }
 
-impl Namespace {
+impl History {
     /// Deletes a version of a name; an older one takes its place in time. Deleting the current one makes its predecessor
     /// current again, or removes the name where there is none. A state of a hard-linked file goes under all its names.
     ///
@@ -90,47 +90,47 @@ impl Namespace {
     ) -> Result<(), StoreError> {
         let slot = (directory, Bytes::copy_from_slice(name));
         loop {
-            let target = self.0.find_version(&slot, id).await?;
+            let target = self.find_version(&slot, id).await?;
             let wanted = [Some(directory), target.ino()];
             let wanted: Vec<Ino> = wanted.into_iter().flatten().collect();
             // A directory that was removed has no rows to load, and nobody else in it.
             let mut locked = match &target {
                 VersionTarget::Closed(_) => {
-                    crate::store::tree::inode::lock_all(&self.0.inodes, &wanted).await
+                    crate::store::tree::inode::lock_all(&self.tree.inodes, &wanted).await
                 }
                 VersionTarget::LinkedClosed(_) => {
-                    crate::store::tree::inode::lock_all(&self.0.inodes, &wanted).await
+                    crate::store::tree::inode::lock_all(&self.tree.inodes, &wanted).await
                 }
                 VersionTarget::Current(_) | VersionTarget::Linked(_) => {
-                    self.0.lock_all(&wanted).await?
+                    self.tree.lock_all(&wanted).await?
                 }
             };
-            if self.0.find_version(&slot, id).await? != target {
+            if self.find_version(&slot, id).await? != target {
                 continue;
             }
             return match target {
                 VersionTarget::Closed(closed) => {
-                    self.0.delete_record(VersionRows::Of(&slot), closed).await
+                    self.delete_record(VersionRows::Of(&slot), closed).await
                 }
                 VersionTarget::LinkedClosed(closed) => {
                     let list = VersionRows::Linked(closed.ino, &slot);
-                    self.0.delete_record(list, closed).await
+                    self.delete_record(list, closed).await
                 }
                 VersionTarget::Current(ino) | VersionTarget::Linked(ino) => {
-                    self.0.delete_current(&mut locked, (&slot, ino), id).await
+                    self.delete_current(&mut locked, (&slot, ino), id).await
                 }
             };
         }
     }
 }
 
-impl Shared {
+impl History {
     async fn find_version(
         &self,
         slot: &VersionSlot,
         id: VersionId,
     ) -> Result<VersionTarget, StoreError> {
-        let entry = self.entry(slot.0, &slot.1).await?;
+        let entry = self.tree.entry(slot.0, &slot.1).await?;
         if let Some(DentryRow {
             ino,
             body: DentryBody::Own { node, state },
@@ -141,7 +141,7 @@ impl Shared {
             return Ok(target);
         }
         let key = keys::closed(slot.0, &slot.1, id);
-        if let Some(closed) = self.index.row::<VersionRecord>("H V", &key).await?
+        if let Some(closed) = self.core.index.row::<VersionRecord>("H V", &key).await?
             && let Some(node) = &closed.node
         {
             return match (node.kind, closed.kept) {
@@ -168,6 +168,7 @@ impl Shared {
         }
         let from = keys::history(slot.0, &slot.1);
         let rows = self
+            .core
             .index
             .scan(from.clone(), keys::after(&from), usize::MAX);
         for (_, value) in rows.await? {
@@ -177,14 +178,14 @@ impl Shared {
             }
         }
         for (ino, _) in &bound {
-            let row: Option<InodeRow> = self.index.row("C I", &keys::inode(*ino)).await?;
+            let row: Option<InodeRow> = self.core.index.row("C I", &keys::inode(*ino)).await?;
             if let Some(InodeRow::Linked(row)) = row
                 && own_state(*ino, (&row.node, &row.state), id)?.is_some()
             {
                 return Ok(VersionTarget::Linked(*ino));
             }
             let key = keys::linked_closed(*ino, id);
-            let closed: Option<VersionRecord> = self.index.row("H W", &key).await?;
+            let closed: Option<VersionRecord> = self.core.index.row("H W", &key).await?;
             if let Some(closed) = closed.filter(|closed| closed.kept != Retained::Nothing) {
                 return Ok(VersionTarget::LinkedClosed(closed));
             }
@@ -204,7 +205,7 @@ impl Shared {
         id: VersionId,
     ) -> Result<Option<VersionRecord>, StoreError> {
         let behind = [&list.key(id)[..], &[0]].concat();
-        let Some((_, value)) = self.index.first(behind.into(), list.end()).await? else {
+        let Some((_, value)) = self.core.index.first(behind.into(), list.end()).await? else {
             return Ok(None);
         };
         let closed: VersionRecord = decode("H V", &value)?;
@@ -220,7 +221,7 @@ impl Shared {
         if let VersionRows::Linked(ino, _) = list {
             dependencies.touches.push(keys::inode(ino));
         }
-        self.txn(self.clock.begin().at(), dependencies)
+        self.commit.txn(self.core.clock.begin().at(), dependencies)
     }
 
     async fn delete_record(
@@ -231,7 +232,7 @@ impl Shared {
         let mut txn = self.delete_version_txn(list);
         let older = self.older(list, closed.stamp.id).await?;
         self.delete_rows(&mut txn, list, (closed, older)).await?;
-        self.enqueue(txn)?;
+        self.commit.enqueue(txn)?;
         Ok(())
     }
 
@@ -246,7 +247,7 @@ impl Shared {
         let Some(node) = closed.node.clone() else {
             return Ok(());
         };
-        self.count(txn, &node.content, -1);
+        self.tree.count(txn, &node.content, -1);
         let Some(older) = older else {
             let node = InodeState {
                 content: Content::Empty,
@@ -295,7 +296,7 @@ impl Shared {
     ) -> Result<(), StoreError> {
         let slot = list.slot();
         let key = keys::ended(closed.end, slot.0, &slot.1);
-        let ended: Option<ExpiryRow> = self.index.row("G X", &key).await?;
+        let ended: Option<ExpiryRow> = self.core.index.row("G X", &key).await?;
         if ended.is_some_and(|ended| ended.id == closed.stamp.id) {
             txn.rows.delete(key);
         }
@@ -338,11 +339,11 @@ impl Shared {
         (list, ino): (VersionRows<'_>, Ino),
         older: VersionRecord,
     ) -> Result<(), StoreError> {
-        let answer = self.clock.begin();
-        let mut txn = self.file_txn(ino, file, answer.at()).await?;
+        let answer = self.core.clock.begin();
+        let mut txn = self.tree.file_txn(ino, file, answer.at()).await?;
         let slot = list.slot();
         txn.dependencies.touches.push(keys::entry(slot.0, &slot.1));
-        self.count(&mut txn, &file.node.content, -1);
+        self.tree.count(&mut txn, &file.node.content, -1);
         txn.rows.delete(list.key(older.stamp.id));
         self.forget_end(&mut txn, list, &older).await?;
         let Some(mut node) = older.node else {
@@ -358,8 +359,9 @@ impl Shared {
         node.attrs.ctime = txn.time;
         txn.usage.0 = node.grown_from(&file.node);
         let state = EntryState::Version(older.stamp);
-        self.current_rows(&mut txn, (ino, file), &node, &state, alive(file));
-        self.enqueue(txn)?;
+        self.tree
+            .current_rows(&mut txn, (ino, file), &node, &state, alive(file));
+        self.commit.enqueue(txn)?;
         *file = FileInode::new(file.link_state.clone(), node, state);
         Ok(())
     }
@@ -371,12 +373,14 @@ impl Shared {
         (slot, ino): (&VersionSlot, Ino),
         id: VersionId,
     ) -> Result<(), StoreError> {
-        let entry = self.entry(slot.0, &slot.1).await?;
+        let entry = self.tree.entry(slot.0, &slot.1).await?;
         if entry.as_ref().is_some_and(|entry| entry.ino == ino) {
-            self.unlink_locked(locked, (slot.0, &slot.1), ino).await?;
+            self.tree
+                .unlink_locked(locked, (slot.0, &slot.1), ino)
+                .await?;
         }
         for list in [VersionRows::Of(slot), VersionRows::Linked(ino, slot)] {
-            let closed: Option<VersionRecord> = self.index.row("H V", &list.key(id)).await?;
+            let closed: Option<VersionRecord> = self.core.index.row("H V", &list.key(id)).await?;
             if let Some(closed) = closed.filter(|closed| closed.node.is_some()) {
                 return self.delete_record(list, closed).await;
             }
@@ -384,6 +388,7 @@ impl Shared {
         // Other names show it still: only here it is gone.
         let from = keys::history(slot.0, &slot.1);
         let rows = self
+            .core
             .index
             .scan(from.clone(), keys::after(&from), usize::MAX);
         let mut txn = self.delete_version_txn(VersionRows::Of(slot));
@@ -394,7 +399,7 @@ impl Shared {
                 txn.rows.put(key, encode(&VersionRecord { kept, ..closed }));
             }
         }
-        self.enqueue(txn)?;
+        self.commit.enqueue(txn)?;
         Ok(())
     }
 }

@@ -7,11 +7,11 @@ use std::collections::btree_set;
 
 use bytes::Bytes;
 
+use crate::store::history::History;
 use crate::store::history::as_of::HistoricalVersion;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{EndOp, Ino, Kind, PastEntry, Retained, Timestamp};
-use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{VersionRecord, decode};
 use crate::sync::Arc;
@@ -36,7 +36,7 @@ pub(super) struct RemovedRow {
 /// The removed names of a directory, ascending; what they showed is read as it is asked for.
 #[derive(Debug)]
 pub struct RemovedNames {
-    shared: Arc<Shared>,
+    history: Arc<History>,
     directory: Ino,
     names: btree_set::IntoIter<Bytes>,
 }
@@ -48,7 +48,7 @@ impl RemovedNames {
     /// Failures of the store.
     pub async fn next(&mut self) -> Result<Option<(Bytes, RemovedName)>, StoreError> {
         for name in self.names.by_ref() {
-            if let Some(gone) = self.shared.gone(self.directory, &name).await? {
+            if let Some(gone) = self.history.gone(self.directory, &name).await? {
                 return Ok(Some((name, gone.into_removed())));
             }
         }
@@ -65,15 +65,15 @@ impl RemovedRow {
     }
 }
 
-impl Namespace {
+impl History {
     /// The names that were removed from a directory and are not there now.
     ///
     /// # Errors
     /// Failures of the store.
-    pub async fn deleted(&self, directory: Ino) -> Result<RemovedNames, StoreError> {
-        let names = interval_tree::removed(&self.0.index, directory).await?;
+    pub async fn deleted(self: &Arc<Self>, directory: Ino) -> Result<RemovedNames, StoreError> {
+        let names = interval_tree::removed(&self.core.index, directory).await?;
         Ok(RemovedNames {
-            shared: Arc::clone(&self.0),
+            history: Arc::clone(self),
             directory,
             names: names.into_iter(),
         })
@@ -89,23 +89,28 @@ impl Namespace {
         directory: Ino,
         name: &[u8],
     ) -> Result<Option<RemovedName>, StoreError> {
-        let gone = self.0.gone(directory, name).await?;
+        let gone = self.gone(directory, name).await?;
         Ok(gone.map(RemovedRow::into_removed))
     }
 }
 
-impl Shared {
+impl History {
     /// What a removed name showed last; `None` if it was not removed, or is there again.
     pub(super) async fn gone(
         &self,
         directory: Ino,
         name: &[u8],
     ) -> Result<Option<RemovedRow>, StoreError> {
-        if self.entry(directory, name).await?.is_some() {
+        if self.tree.entry(directory, name).await?.is_some() {
             return Ok(None);
         }
         let from = keys::history(directory, name);
-        let Some((_, value)) = self.index.first(from.clone(), keys::after(&from)).await? else {
+        let Some((_, value)) = self
+            .core
+            .index
+            .first(from.clone(), keys::after(&from))
+            .await?
+        else {
             return Ok(None);
         };
         let closed: VersionRecord = decode("H V", &value)?;

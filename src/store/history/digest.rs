@@ -5,16 +5,16 @@ use std::fmt::Write;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use crate::store::history::History;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Kind, PastEntry};
-use crate::store::namespace::Namespace;
 
 /// Bytes read and hashed at once.
 const STEP: u32 = 4 << 20;
 /// A longer version has none: reading it would take longer than anybody waits for an attribute.
 const LEN_MAX: u64 = 4 << 30;
 
-impl Namespace {
+impl History {
     /// The SHA-256 of a file's bytes in a state of the past, in lowercase hexadecimal; `None` for what is no file, and beyond
     /// 4 GiB.
     ///
@@ -35,7 +35,7 @@ impl Namespace {
                 ));
             }
             at += bytes.len() as u64;
-            let step = self.0.tasks.blocking("digest", move || {
+            let step = self.core.tasks.blocking("digest", move || {
                 hash.update(&bytes);
                 hash
             });

@@ -1,7 +1,7 @@
 //! Up to where the past is final: what is read there stays as it is.
 
+use crate::store::history::History;
 use crate::store::model::version::Timestamp;
-use crate::store::namespace::Namespace;
 use crate::store::tree::row_writer::TRANSIENT_MAX;
 
 /// Up to where the past was final at one moment.
@@ -28,11 +28,11 @@ impl Finality {
     }
 }
 
-impl Namespace {
+impl History {
     /// Up to where the past is final now. What is read afterwards stays as it is there.
     pub fn finality(&self) -> Finality {
         Finality {
-            low_watermark: self.0.low_watermark(),
+            low_watermark: self.commit.low_watermark(),
         }
     }
 

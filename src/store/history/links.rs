@@ -3,14 +3,13 @@
 //! A name is counted for as long as it was bound, like stat(2) counts it, wherever it was. Rows are written in the operation
 //! that adds or removes the name, which holds the inode's lock, so that their numbers follow one another.
 
-use crate::store::commit::queue::Txn;
+use crate::store::history::History;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Ino, Timestamp};
-use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{decode, encode};
+use crate::store::schema::rows::decode;
 
-impl Namespace {
+impl History {
     /// How many names led to an inode at a timestamp at which some name did.
     ///
     /// # Errors
@@ -18,18 +17,10 @@ impl Namespace {
     pub async fn link_count_at(&self, ino: Ino, at: Timestamp) -> Result<u32, StoreError> {
         let from = keys::link_count(ino, at);
         let end = keys::after(&keys::link_counts(ino));
-        match self.0.index.first(from, end).await? {
+        match self.core.index.first(from, end).await? {
             Some((_, value)) => decode("H L", &value),
             // Before its first link it had one name.
             None => Ok(1),
         }
-    }
-}
-
-impl Shared {
-    /// The row by which an inode has `count` names from the operation on.
-    pub(crate) fn count_links(&self, txn: &mut Txn, ino: Ino, count: u32) {
-        let key = keys::link_count(ino, txn.timestamp);
-        txn.rows.put(key, encode(&count));
     }
 }

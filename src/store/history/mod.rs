@@ -4,9 +4,28 @@ pub(crate) mod as_of;
 pub(crate) mod delete_version;
 pub(crate) mod deleted;
 pub(crate) mod digest;
+pub(crate) mod directories;
 pub(crate) mod finality;
 pub(crate) mod links;
+pub(crate) mod restore_lock;
 pub(crate) mod restore_tree;
 pub(crate) mod undelete;
 pub(crate) mod version_list;
 pub(crate) mod versions;
+
+use crate::store::commit::Committer;
+use crate::store::core::Core;
+use crate::store::data::DataStore;
+use crate::store::history::restore_lock::RestoreLock;
+use crate::store::tree::Tree;
+use crate::sync::Arc;
+
+/// The past of a namespace.
+#[derive(Debug)]
+pub struct History {
+    pub(crate) core: Arc<Core>,
+    pub(crate) data: Arc<DataStore>,
+    pub(crate) commit: Arc<Committer>,
+    pub(crate) tree: Arc<Tree>,
+    pub(crate) restore_lock: RestoreLock,
+}

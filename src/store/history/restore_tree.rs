@@ -8,13 +8,13 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::store::commit::queue::Txn;
+use crate::store::commit::txn::Txn;
+use crate::store::history::History;
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{
     Author, Content, Ino, Kind, Op, Origin, PastEntry, Stamp, Time, Timestamp,
 };
-use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
@@ -101,7 +101,7 @@ impl RestoreItem {
     }
 }
 
-impl Namespace {
+impl History {
     /// Walks the removed tree of `directory` as it was at `at`; whatever is beyond `entries_max` goes ahead in batches.
     pub(crate) async fn gather_tree(
         &self,
@@ -109,8 +109,8 @@ impl Namespace {
         entries_max: usize,
         author: &Author,
     ) -> Result<RestoreTree, StoreError> {
-        let shared = &self.0;
-        let top = shared.number_of(directory).await?;
+        let history = self;
+        let top = history.number_of(directory).await?;
         let mut tree = RestoreTree {
             top,
             names: RestoredNames::default(),
@@ -153,13 +153,13 @@ impl Namespace {
                     what: RestoreAs::Leaf,
                 };
                 if is_directory {
-                    let child = shared.number_of(old_child).await?;
+                    let child = history.number_of(old_child).await?;
                     open.push((old_child, child, Some(item)));
                 } else {
                     tree.items.push(item);
                 }
                 if tree.items.len() > entries_max {
-                    shared.send_ahead(&mut tree, author)?;
+                    history.send_ahead(&mut tree, author)?;
                 }
             }
         }
@@ -167,31 +167,40 @@ impl Namespace {
     }
 }
 
-impl Shared {
+impl History {
     /// The number a directory comes back with: its own and the next generation, or a new one while something live bears it.
     async fn number_of(&self, directory: Ino) -> Result<DirectoryNumber, StoreError> {
         let fresh = |ino| DirectoryNumber { ino, generation: 0 };
-        if self.index.get(&keys::inode(directory)).await?.is_some() {
-            return Ok(fresh(Ino(self.new_id())));
+        if self
+            .core
+            .index
+            .get(&keys::inode(directory))
+            .await?
+            .is_some()
+        {
+            return Ok(fresh(Ino(self.core.new_id())));
         }
         Ok(match self.last_location(directory).await? {
             Some(directory_location) => DirectoryNumber {
                 ino: directory,
                 generation: directory_location.generation + 1,
             },
-            None => fresh(Ino(self.new_id())),
+            None => fresh(Ino(self.core.new_id())),
         })
     }
 
     /// Queues what has been gathered, below a directory that no name leads to.
     fn send_ahead(&self, tree: &mut RestoreTree, author: &Author) -> Result<(), StoreError> {
-        let at = tree.ahead.get_or_insert_with(|| self.clock.begin()).at();
+        let at = tree
+            .ahead
+            .get_or_insert_with(|| self.core.clock.begin())
+            .at();
         let top = tree.top.ino;
         let dependencies = Dependencies {
             touches: vec![keys::pending(top), keys::inode(top)],
             ..Dependencies::default()
         };
-        let mut txn = self.txn(at, dependencies);
+        let mut txn = self.commit.txn(at, dependencies);
         txn.rows.put(keys::pending(top), encode(&()));
         let made: BTreeSet<Ino> = tree.items.iter().map(|item| item.slot.0).collect();
         txn.dependencies.makes.extend(made);
@@ -201,14 +210,16 @@ impl Shared {
                 tree.sent.push(ino);
             }
         }
-        self.enqueue(txn)?;
+        self.commit.enqueue(txn)?;
         Ok(())
     }
 
     /// The rows by which an entry is live again; returns its number.
     pub(crate) fn item_rows(&self, txn: &mut Txn, item: &RestoreItem, author: &Author) -> Ino {
         let at = txn.timestamp;
-        let stamp = self.stamp(at, Op::Undelete, author, item.origin.clone());
+        let stamp = self
+            .tree
+            .stamp(at, Op::Undelete, author, item.origin.clone());
         self.back_rows(txn, item, stamp, at)
     }
 
@@ -225,12 +236,12 @@ impl Shared {
         txn.usage.1 += 1;
         let ino = match item.what {
             RestoreAs::Leaf => {
-                let ino = Ino(self.new_id());
-                self.put_location(txn, ino, &item.slot);
+                let ino = Ino(self.core.new_id());
+                self.tree.put_location(txn, ino, &item.slot);
                 if let Some(content) = node.content.reference() {
                     txn.dependencies.touches.push(keys::count(content));
                 }
-                self.count(txn, &node.content, 1);
+                self.tree.count(txn, &node.content, 1);
                 let space = node.space().cast_signed();
                 txn.usage.0 = txn.usage.0.wrapping_add(space);
                 ino
@@ -275,6 +286,7 @@ impl Shared {
     pub(crate) async fn sweep_pending(&self) -> Result<(), StoreError> {
         let from = Bytes::from_static(&keys::PENDING);
         let rows = self
+            .core
             .index
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?;
@@ -286,7 +298,7 @@ impl Shared {
 
     /// Takes away what an attempt that failed left of a tree.
     pub(crate) async fn sweep_left(&self, top: Ino) -> Result<(), StoreError> {
-        match self.index.get(&keys::pending(top)).await? {
+        match self.core.index.get(&keys::pending(top)).await? {
             Some(_) => self.sweep_tree(top).await,
             None => Ok(()),
         }
@@ -300,6 +312,7 @@ impl Shared {
             next += 1;
             let from = keys::entry(directory, b"");
             let rows = self
+                .core
                 .index
                 .scan(from.clone(), keys::after(&from), usize::MAX)
                 .await?;
@@ -319,23 +332,23 @@ impl Shared {
             let from = keys::entry(directory, b"");
             loop {
                 let end = keys::after(&from);
-                let rows = self.index.scan(from.clone(), end, SWEEP_MAX).await?;
+                let rows = self.core.index.scan(from.clone(), end, SWEEP_MAX).await?;
                 if rows.is_empty() {
                     break;
                 }
-                let answer = self.clock.begin();
-                let mut txn = self.txn(answer.at(), dependencies());
+                let answer = self.core.clock.begin();
+                let mut txn = self.commit.txn(answer.at(), dependencies());
                 txn.dependencies.makes.push(directory);
                 for (key, value) in rows {
                     self.sweep_entry(&mut txn, key, &decode("C D", &value)?);
                 }
-                self.enqueue(txn)?;
+                self.commit.enqueue(txn)?;
             }
         }
-        let answer = self.clock.begin();
-        let mut txn = self.txn(answer.at(), dependencies());
+        let answer = self.core.clock.begin();
+        let mut txn = self.commit.txn(answer.at(), dependencies());
         txn.rows.delete(keys::pending(top));
-        self.enqueue(txn)?;
+        self.commit.enqueue(txn)?;
         Ok(())
     }
 
@@ -351,28 +364,8 @@ impl Shared {
             return;
         }
         txn.rows.delete(keys::place(entry.ino));
-        self.count(txn, &node.content, -1);
+        self.tree.count(txn, &node.content, -1);
         let space = node.space().cast_signed();
         txn.usage.0 = txn.usage.0.wrapping_sub(space);
-    }
-}
-
-/// Turns of restoring a directory, one at a time: two could take the same number.
-#[derive(Debug)]
-pub(crate) struct RestoreLock {
-    pub(crate) turn: tokio::sync::Mutex<()>,
-    /// Entries that come back in one batch.
-    pub(crate) entries_max: std::sync::atomic::AtomicUsize,
-}
-
-/// The same for the whole life of a namespace, but for tests.
-const ENTRIES_MAX: usize = 100_000;
-
-impl Default for RestoreLock {
-    fn default() -> Self {
-        Self {
-            turn: tokio::sync::Mutex::new(()),
-            entries_max: ENTRIES_MAX.into(),
-        }
     }
 }

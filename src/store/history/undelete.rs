@@ -8,13 +8,13 @@
 
 use bytes::Bytes;
 
-use crate::store::commit::queue::Txn;
+use crate::store::commit::txn::Txn;
+use crate::store::history::History;
 use crate::store::history::deleted::RemovedRow;
 use crate::store::history::restore_tree::{RestoreAs, RestoreItem, RestoreTree};
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Author, EndOp, Ino, Kind, Op, Origin, Stat, VersionId};
-use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryRow, DirectoryRow, VersionRecord};
@@ -34,13 +34,13 @@ struct UndeleteTarget<'a> {
     tree: Option<RestoreTree>,
 }
 
-impl Namespace {
+impl History {
     /// Brings back what a removed name showed last, as `to`; a directory with the tree it had just before it was emptied. History
     /// stays joined: the new name's list of versions goes on from the old one's. Files get new numbers; a directory keeps
     /// its own unless something live bears it.
     ///
     /// # Errors
-    /// `NotFound` when the name was not removed, or is there again; those of [`Namespace::rename`] for what has the new name;
+    /// `NotFound` when the name was not removed, or is there again; those of `Tree::rename` for what has the new name;
     /// `Invalid` for an exchange; `Stale` when the name was made and removed again meanwhile.
     pub async fn undelete(
         &self,
@@ -53,27 +53,27 @@ impl Namespace {
         if mode == RenameMode::Exchange {
             return Err(StoreError::Invalid("an exchange with the past".to_owned()));
         }
-        let shared = &self.0;
-        let gone = shared.gone(from.0, from.1).await?;
+        let history = self;
+        let gone = history.gone(from.0, from.1).await?;
         let gone = gone.ok_or(StoreError::NotFound)?;
         let kind = gone.version.node.kind;
         let _turn = match kind {
-            Kind::Directory => Some(shared.restore_lock.turn.lock().await),
+            Kind::Directory => Some(history.restore_lock.turn.lock().await),
             _ => None,
         };
-        if shared.stat(to.0).await?.kind != Kind::Directory {
+        if history.tree.stat(to.0).await?.kind != Kind::Directory {
             return Err(StoreError::NotDirectory);
         }
-        let target = shared.entry(to.0, to.1).await?;
-        shared.check_target(kind, target.as_ref(), mode).await?;
+        let target = history.tree.entry(to.0, to.1).await?;
+        history.check_target(kind, target.as_ref(), mode).await?;
         let tree = if kind == Kind::Directory {
-            let (top, max) = (gone.version.ino, &shared.restore_lock.entries_max);
-            shared.sweep_left(top).await?;
+            let (top, max) = (gone.version.ino, &history.restore_lock.entries_max);
+            history.sweep_left(top).await?;
             let gathered = self.gather_tree((top, gone.at), max.load(Ordering::Relaxed), author);
             match gathered.await {
                 Ok(tree) => Some(tree),
                 Err(error) => {
-                    shared.sweep_left(top).await?;
+                    history.sweep_left(top).await?;
                     return Err(error);
                 }
             }
@@ -89,24 +89,24 @@ impl Namespace {
             author,
             tree,
         };
-        let bound = shared.restore_name(&mut back).await;
+        let bound = history.restore_name(&mut back).await;
         let Some(tree) = back.tree else { return bound };
         if bound.is_err() {
             if tree.ahead.is_some() {
-                shared.sweep_tree(tree.top().ino).await?;
+                history.sweep_tree(tree.top().ino).await?;
             }
             return bound;
         }
         for directory in &tree.directories {
-            shared.inodes.revive(*directory).await;
+            history.tree.inodes.revive(*directory).await;
         }
         let Renamed { moved, replaced } = bound?;
-        let moved = shared.stat(moved.ino).await?;
+        let moved = history.tree.stat(moved.ino).await?;
         Ok(Renamed { moved, replaced })
     }
 }
 
-impl Shared {
+impl History {
     /// Whether something of `kind` may take the name that `target` has.
     async fn check_target(
         &self,
@@ -121,24 +121,24 @@ impl Shared {
         match (kind == Kind::Directory, is_directory(target)) {
             (true, false) => Err(StoreError::NotDirectory),
             (false, true) => Err(StoreError::IsDirectory),
-            (true, true) => self.check_empty(target.ino).await,
+            (true, true) => self.tree.check_empty(target.ino).await,
             (false, false) => Ok(()),
         }
     }
 
     async fn restore_name(&self, back: &mut UndeleteTarget<'_>) -> Result<Renamed, StoreError> {
         loop {
-            let target = self.entry(back.to.0, &back.to.1).await?;
+            let target = self.tree.entry(back.to.0, &back.to.1).await?;
             let directories = back.tree.is_some() || target.as_ref().is_some_and(is_directory);
             let _gate = if directories {
-                Some(self.renames.lock().await)
+                Some(self.tree.renames.lock().await)
             } else {
                 None
             };
             let mut wanted = vec![back.from.0, back.to.0];
             wanted.extend(target.as_ref().map(|target| target.ino));
-            let mut locked = self.lock_all(&wanted).await?;
-            let now = self.entry(back.to.0, &back.to.1).await?;
+            let mut locked = self.tree.lock_all(&wanted).await?;
+            let now = self.tree.entry(back.to.0, &back.to.1).await?;
             if now.as_ref().map(|now| now.ino) == target.as_ref().map(|target| target.ino) {
                 return self.bind_locked(&mut locked, back).await;
             }
@@ -171,15 +171,15 @@ impl Shared {
         back: &mut UndeleteTarget<'_>,
     ) -> Result<Renamed, StoreError> {
         let gone = self.gone_still(locked, back).await?;
-        let target = self.entry(back.to.0, &back.to.1).await?;
+        let target = self.tree.entry(back.to.0, &back.to.1).await?;
         self.check_target(gone.version.node.kind, target.as_ref(), back.mode)
             .await?;
         if let Some(found) = target.as_ref().and_then(|target| find(locked, target.ino)) {
-            self.save_flushes(found).await?;
+            self.tree.save_flushes(found).await?;
         }
-        let target = self.entry(back.to.0, &back.to.1).await?;
-        let answer = self.clock.begin();
-        let mut txn = self.txn(
+        let target = self.tree.entry(back.to.0, &back.to.1).await?;
+        let answer = self.core.clock.begin();
+        let mut txn = self.commit.txn(
             answer.at(),
             self.return_dependencies(back, target.as_ref()).await?,
         );
@@ -187,10 +187,11 @@ impl Shared {
             end_op: EndOp::Undeleted,
             ..gone.closed
         };
-        self.close_row(&mut txn, &back.from, &closed);
+        self.tree.close_row(&mut txn, &back.from, &closed);
         let mut after = Vec::new();
         if let Some(target) = &target {
-            self.replace_target(&mut txn, locked, (&back.to, target), false, &mut after)?;
+            self.tree
+                .replace_target(&mut txn, locked, (&back.to, target), false, &mut after)?;
         }
         let item = RestoreItem {
             slot: back.to.clone(),
@@ -213,19 +214,19 @@ impl Shared {
             removal_burst: Some((txn.timestamp, None)),
             ..DirectoryRow::default()
         };
-        let change = self.touch(&mut txn, back.to.0, change);
+        let change = self.tree.touch(&mut txn, back.to.0, change);
         let time = txn.time;
-        self.enqueue(txn)?;
+        self.commit.enqueue(txn)?;
         if let Some(directory) = find(locked, back.to.0).and_then(LockedInode::directory) {
             directory.row.merge(change);
         }
         let replaced = after
             .into_iter()
-            .find_map(|change: RenameEffects| self.apply(locked, change, time));
+            .find_map(|change: RenameEffects| self.tree.apply(locked, change, time));
         let moved = match back.tree {
             // Its inode is loaded once the caller has let go of the locks.
             Some(_) => returned(ino, &item),
-            None => self.stat(ino).await?,
+            None => self.tree.stat(ino).await?,
         };
         Ok(Renamed { moved, replaced })
     }
@@ -237,7 +238,7 @@ impl Shared {
         target: Option<&DentryRow>,
     ) -> Result<Dependencies, StoreError> {
         let other = target.map_or(back.to.0, |target| target.ino);
-        let mut dependencies = self.order_in(back.to.0, &back.to.1, other).await?;
+        let mut dependencies = self.tree.order_in(back.to.0, &back.to.1, other).await?;
         dependencies
             .touches
             .push(keys::entry(back.from.0, &back.from.1));
@@ -267,7 +268,7 @@ impl Shared {
             directory: back.from.0,
             name: back.from.1.clone(),
         };
-        let stamp = self.stamp(at, Op::Undelete, back.author, Some(origin));
+        let stamp = self.tree.stamp(at, Op::Undelete, back.author, Some(origin));
         let alive_since = target.map_or(at, |target| target.alive_since.min(at));
         let ino = self.back_rows(txn, item, stamp, alive_since);
         if let Some(tree) = &mut back.tree {

@@ -2,18 +2,18 @@
 //!
 //! Each is found by a seek, however many versions the name has. Older versions may lie under another name, from which a rename or
 //! an undelete brought the file: reading a whole list tells where ([`Predecessor`]), and then they are found by a seek as well.
-//! Invariant: what is found here is in the list of [`Namespace::history`], and the other way round.
+//! Invariant: what is found here is in the list of [`History::history`], and the other way round.
 
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
+use crate::store::history::History;
 use crate::store::history::as_of::{Binding, HistoricalVersion, last_of};
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{
     EndOp, Ino, Kind, Op, PastEntry, Retained, Timestamp, VersionId,
 };
-use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryBody, InodeRow, VersionRecord, decode};
 
@@ -61,7 +61,7 @@ fn has_predecessor(entry: &PastEntry) -> bool {
     entry.renamed_from.is_some() && matches!(entry.op, Op::Rename | Op::Undelete)
 }
 
-impl Namespace {
+impl History {
     /// The newest version of a file that began within `began` under its own name; none of its predecessors'.
     ///
     /// # Errors
@@ -76,7 +76,7 @@ impl Namespace {
             parent: directory,
             name,
         };
-        let found = self.0.file_version(dentry, &began).await?;
+        let found = self.file_version_at(dentry, &began).await?;
         Ok(found.map(HistoricalVersion::into_entry))
     }
 
@@ -130,7 +130,7 @@ impl Namespace {
         };
         let (mut newest, mut began) = (Vec::with_capacity(count), ALWAYS);
         while newest.len() < count
-            && let Some(found) = self.0.newest_within(dentry, &began).await?
+            && let Some(found) = self.newest_within(dentry, &began).await?
         {
             let start = found.stamp.id.timestamp;
             newest.push(found.into_entry());
@@ -149,7 +149,7 @@ impl Namespace {
     }
 }
 
-impl Shared {
+impl History {
     /// Whether a name has a version of a file.
     pub(super) async fn has_file_versions(
         &self,
@@ -164,7 +164,7 @@ impl Shared {
     }
 
     /// The newest version of a file that began within `began`. Closed ones are looked at first, because most are.
-    async fn file_version(
+    async fn file_version_at(
         &self,
         dentry: DentryRef<'_>,
         began: &RangeInclusive<Timestamp>,
@@ -199,7 +199,7 @@ impl Shared {
         DentryRef { parent, name }: DentryRef<'_>,
         began: &RangeInclusive<Timestamp>,
     ) -> Result<Option<HistoricalVersion>, StoreError> {
-        let Some(entry) = self.entry(parent, name).await? else {
+        let Some(entry) = self.tree.entry(parent, name).await? else {
             return Ok(None);
         };
         match entry.body {
@@ -230,7 +230,7 @@ impl Shared {
         let mut from = keys::history_at(parent, name, *began.end());
         let mut limit = 1;
         loop {
-            let rows = self.index.scan(from, end.clone(), limit).await?;
+            let rows = self.core.index.scan(from, end.clone(), limit).await?;
             let is_last = rows.len() < limit;
             let Some((key, _)) = rows.last() else {
                 return Ok(None);
@@ -319,7 +319,7 @@ impl Shared {
         ino: Ino,
         at: Timestamp,
     ) -> Result<Option<HistoricalVersion>, StoreError> {
-        if let Some(InodeRow::Linked(row)) = self.index.row("C I", &keys::inode(ino)).await? {
+        if let Some(InodeRow::Linked(row)) = self.core.index.row("C I", &keys::inode(ino)).await? {
             let last = last_of(ino, &row.node, &row.state, Timestamp(0));
             if let Some(last) = last.filter(|last| last.stamp.id.timestamp <= at) {
                 return Ok(Some(HistoricalVersion::of(last, None)));
@@ -327,7 +327,7 @@ impl Shared {
         }
         let end = keys::after(&keys::linked_history(ino));
         let mut from = keys::linked_history_at(ino, at);
-        while let Some((key, value)) = self.index.first(from, end.clone()).await? {
+        while let Some((key, value)) = self.core.index.first(from, end.clone()).await? {
             let closed: VersionRecord = decode("H W", &value)?;
             if let Some(node) = closed.node {
                 return Ok(Some(HistoricalVersion {

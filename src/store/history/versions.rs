@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 
 use bytes::Bytes;
 
+use crate::store::history::History;
 use crate::store::history::as_of::{Binding, HistoricalVersion, last_of};
 use crate::store::history::version_list::{Predecessor, Successor, VersionList};
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{EndOp, Ino, Kind, Op, PastEntry, Retained, Timestamp};
-use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{DentryBody, DentryRow, EntryState, VersionRecord, decode};
+use crate::store::schema::rows::{
+    DentryBody, DentryRow, EntryState, ImportedRow, VersionRecord, decode,
+};
 
 /// Renames and returns a list of versions follows back.
 const ORIGINS_MAX: usize = 64;
@@ -23,10 +25,18 @@ fn back(version: &HistoricalVersion, slot: &(Ino, Bytes)) -> bool {
         && origin.is_none_or(|origin| (origin.directory, &origin.name) == (slot.0, &slot.1))
 }
 
-impl Namespace {
+impl History {
+    /// The version that was imported under a foreign id, by its row; the version itself may be gone.
+    pub(crate) async fn imported(&self, id: &str) -> Result<Option<ImportedRow>, StoreError> {
+        self.core
+            .index
+            .row("H E", &keys::foreign(id.as_bytes()))
+            .await
+    }
+
     /// The timestamp of the last version of a live file; `None` where it has none, or cannot be read.
     pub async fn last_version(&self, ino: Ino) -> Option<Timestamp> {
-        let mut locked = self.0.lock(ino).await.ok()?;
+        let mut locked = self.tree.lock(ino).await.ok()?;
         match &locked.file()?.state {
             EntryState::Version(stamp) => Some(stamp.id.timestamp),
             EntryState::Provisional(last) => Some(last.stamp.id.timestamp),
@@ -52,7 +62,7 @@ impl Namespace {
     /// # Errors
     /// Failures of the store.
     pub async fn history(&self, directory: Ino, name: &[u8]) -> Result<VersionList, StoreError> {
-        let mut all = self.0.slot_versions(directory, name, None).await?;
+        let mut all = self.slot_versions(directory, name, None).await?;
         let mut slot = (directory, Bytes::copy_from_slice(name));
         let mut predecessors = Vec::new();
         for _ in 0..ORIGINS_MAX {
@@ -64,7 +74,7 @@ impl Namespace {
             if origin == slot || !matches!(first.stamp.op, Op::Rename | Op::Undelete) {
                 break;
             }
-            let mut before = self.0.states_before(first, &origin).await?;
+            let mut before = self.states_before(first, &origin).await?;
             let (Some(oldest), Some(youngest)) = (before.first(), before.last()) else {
                 break;
             };
@@ -95,7 +105,7 @@ impl Namespace {
         let mut names = BTreeSet::new();
         let from = keys::entry(directory, b"");
         let rows = self
-            .0
+            .core
             .index
             .scan(from.clone(), keys::after(&from), usize::MAX);
         for (key, value) in rows.await? {
@@ -106,14 +116,14 @@ impl Namespace {
                 DentryBody::Own { state, .. } => {
                     !matches!(state, EntryState::Unborn { behind: None })
                 }
-                DentryBody::Linked(_) => self.0.has_file_versions(directory, &name).await?,
+                DentryBody::Linked(_) => self.has_file_versions(directory, &name).await?,
             };
             if has_one {
                 names.insert(name);
             }
         }
-        for name in interval_tree::all(&self.0.index, directory).await? {
-            if !names.contains(&name) && self.0.has_file_versions(directory, &name).await? {
+        for name in interval_tree::all(&self.core.index, directory).await? {
+            if !names.contains(&name) && self.has_file_versions(directory, &name).await? {
                 names.insert(name);
             }
         }
@@ -130,9 +140,9 @@ impl Namespace {
         limit: usize,
     ) -> Result<Vec<Timestamp>, StoreError> {
         let from = keys::entry(directory, b"");
-        let mut timestamps = interval_tree::bounds(&self.0.index, directory).await?;
+        let mut timestamps = interval_tree::bounds(&self.core.index, directory).await?;
         for (_, value) in self
-            .0
+            .core
             .index
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?
@@ -152,14 +162,14 @@ impl Namespace {
         }
         let from = keys::histories(directory);
         for (key, _) in self
-            .0
+            .core
             .index
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?
         {
             timestamps.extend(keys::trailing_id(&key).map(|id| id.timestamp));
         }
-        let newest = self.now();
+        let newest = self.tree.core.now();
         let shown = timestamps.into_iter().rev().filter(|at| *at <= newest);
         Ok(shown.take(limit).collect())
     }
@@ -196,7 +206,7 @@ impl DirectoryChange {
     }
 }
 
-impl Namespace {
+impl History {
     /// What changed in a directory, oldest first: the newest `limit` changes. Names in passing are not among them.
     ///
     /// # Errors
@@ -206,16 +216,16 @@ impl Namespace {
         directory: Ino,
         limit: usize,
     ) -> Result<Vec<DirectoryChange>, StoreError> {
-        let (shown, mut newest) = (self.now(), BTreeMap::new());
-        let mut names = interval_tree::all(&self.0.index, directory).await?;
+        let (shown, mut newest) = (self.tree.core.now(), BTreeMap::new());
+        let mut names = interval_tree::all(&self.core.index, directory).await?;
         let from = keys::entry(directory, b"");
         let rows = self
-            .0
+            .core
             .index
             .scan(from.clone(), keys::after(&from), usize::MAX);
         names.extend(rows.await?.iter().map(|(key, _)| keys::entry_name(key)));
         for (number, name) in names.into_iter().enumerate() {
-            for change in self.0.slot_changes(directory, &name).await? {
+            for change in self.slot_changes(directory, &name).await? {
                 if change.at() > shown {
                     continue;
                 }
@@ -259,7 +269,7 @@ fn moved_within(directory: Ino) -> impl Fn(&DirectoryChange) -> Option<(Timestam
     }
 }
 
-impl Shared {
+impl History {
     /// The states of a name, and how its lives ended.
     async fn slot_changes(
         &self,
@@ -277,7 +287,7 @@ impl Shared {
             .collect();
         let from = keys::history(directory, name);
         let end = keys::after(&from);
-        let rows = self.index.scan(from, end, usize::MAX).await?;
+        let rows = self.core.index.scan(from, end, usize::MAX).await?;
         for (_, value) in rows {
             let closed: VersionRecord = decode("H V", &value)?;
             if matches!(
@@ -324,10 +334,10 @@ impl Shared {
         name: &[u8],
         until: Option<Timestamp>,
     ) -> Result<Vec<HistoricalVersion>, StoreError> {
-        let current = self.entry(directory, name).await?;
+        let current = self.tree.entry(directory, name).await?;
         let from = keys::history(directory, name);
         let end = keys::after(&from);
-        let rows = self.index.scan(from, end, usize::MAX).await?;
+        let rows = self.core.index.scan(from, end, usize::MAX).await?;
         let mut all = Vec::with_capacity(rows.len() + 1);
         let mut linked: HashMap<Ino, Vec<HistoricalVersion>> = HashMap::new();
         for (_, value) in rows.into_iter().rev() {

@@ -8,8 +8,6 @@ use tokio::sync::{Notify, watch};
 use crate::store::model::error::StoreError;
 use crate::store::model::failpoints::Failpoints;
 use crate::store::model::version::Timestamp;
-use crate::store::namespace::Namespace;
-use crate::store::recovery::conflict::RecoveredConflicts;
 use crate::sync::{Mutex, lock};
 
 /// How the writer is: what failed, and whether it may go on.
@@ -99,6 +97,32 @@ impl Health {
         self.files.store(files, Ordering::Relaxed);
     }
 
+    /// What went wrong since the mount, for people: notes, `troubles` of the object store, the last failed attempt, why
+    /// nothing more is written.
+    pub(crate) fn report(&self, troubles: Vec<String>) -> Vec<String> {
+        let mut failures = lock(&self.notes).clone();
+        failures.extend(troubles);
+        if let Some(last) = lock(&self.last).as_ref() {
+            let times = self.failures.load(Ordering::Relaxed);
+            failures.push(format!("{times} failed attempts, the last: {last}"));
+        }
+        let stopped = lock(&self.stopped);
+        let why = stopped
+            .as_ref()
+            .filter(|why| !matches!(why, StoreError::ReadOnly));
+        failures.extend(why.map(ToString::to_string));
+        failures
+    }
+
+    /// What the namespace holds.
+    pub(crate) fn usage(&self) -> Usage {
+        let positive = |n: &AtomicI64| n.load(Ordering::Relaxed).max(0).cast_unsigned();
+        Usage {
+            bytes: positive(&self.bytes),
+            files: positive(&self.files),
+        }
+    }
+
     pub(crate) fn use_more(&self, (bytes, files): (i64, i64)) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.files.fetch_add(files, Ordering::Relaxed);
@@ -140,40 +164,13 @@ pub struct UploadBacklog {
     pub failures: Vec<String>,
 }
 
-impl Namespace {
-    /// What is not yet in the bucket.
-    pub fn pending(&self) -> UploadBacklog {
-        let health = &self.0.health;
-        let backlog = self.0.queue.backlog();
-        let mut files = backlog.files;
-        files.extend(self.0.inodes.dirty_inodes().iter().map(|inode| inode.ino));
-        let mut failures = lock(&health.notes).clone();
-        let troubles = self.0.backend.troubles();
-        failures.extend(troubles.iter().map(ToString::to_string));
-        if let Some(last) = lock(&health.last).as_ref() {
-            let times = health.failures.load(Ordering::Relaxed);
-            failures.push(format!("{times} failed attempts, the last: {last}"));
-        }
-        let stopped = lock(&health.stopped);
-        let why = stopped
-            .as_ref()
-            .filter(|why| !matches!(why, StoreError::ReadOnly));
-        failures.extend(why.map(ToString::to_string));
-        UploadBacklog {
-            files: files.len() as u64,
-            bytes: self.0.budget.used(),
-            operations: backlog.operations,
-            oldest: backlog.oldest,
-            failures,
-        }
-    }
-
-    /// What the namespace holds, for statfs(2).
-    pub fn usage(&self) -> Usage {
-        let positive = |n: &AtomicI64| n.load(Ordering::Relaxed).max(0).cast_unsigned();
-        Usage {
-            bytes: positive(&self.0.health.bytes),
-            files: positive(&self.0.health.files),
-        }
-    }
+/// What this mount made of a journal that another writer had overtaken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveredConflicts {
+    /// Versions marked `conflict`.
+    pub versions: u64,
+    /// Names that have them, as paths from the root; the first hundred.
+    pub places: Vec<String>,
+    /// Operations without content, and contents that later ones replaced: they were dropped.
+    pub dropped: u64,
 }

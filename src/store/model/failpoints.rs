@@ -75,3 +75,18 @@ impl Failpoints {
             .store(step as u8 | ONLY, std::sync::atomic::Ordering::SeqCst);
     }
 }
+
+/// A place where a test can let the recovery fail.
+pub(crate) fn step() -> Result<(), StoreError> {
+    #[cfg(test)]
+    if STEPS.try_with(|left| left.replace(left.get().wrapping_sub(1)) == 0) == Ok(true) {
+        return Err(StoreError::Closed);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+tokio::task_local! {
+    /// Steps of the recovery that go well before one fails.
+    pub(crate) static STEPS: std::cell::Cell<u32>;
+}

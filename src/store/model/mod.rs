@@ -1,5 +1,8 @@
 //! The words of the store: ids, versions, attributes, errors, configuration. No input or output.
 
+pub(crate) mod config;
 pub(crate) mod error;
 pub(crate) mod failpoints;
+pub(crate) mod ids;
+pub(crate) mod role;
 pub(crate) mod version;

@@ -13,20 +13,22 @@ use bytes::Bytes;
 
 use crate::cache::Fixed as FixedMap;
 use crate::meta::JournalToken;
-use crate::store::commit::queue::{Guards, Txn};
+use crate::store::commit::txn::{Guards, Txn};
+use crate::store::index::health::RecoveredConflicts;
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
+use crate::store::model::failpoints::step;
 use crate::store::model::version::{Attrs, Author, Content, ContentRef, Ino, Kind, Timestamp};
-use crate::store::namespace::{Namespace, Shared};
-use crate::store::recovery::conflict_version::{ConflictItem, NewestConflict, Numbering, OwnBytes};
-use crate::store::recovery::replay::{
-    JournalReplay, ReplayedSession, SupersededOperation, staging_of,
+use crate::store::recovery::Recovery;
+use crate::store::recovery::conflict_version::{
+    ConflictItem, ConflictRecovery, Numbering, OwnBytes,
 };
-use crate::store::recovery::superseded::{ForeignWriters, ranges, title};
+use crate::store::recovery::replay::{JournalReplay, ReplayedSession, staging_of};
+use crate::store::recovery::superseded::{ForeignWriters, SupersededOperation, ranges, title};
 use crate::store::schema::journal_record::{Dependencies, FlushRecord, Record};
-use crate::store::schema::rows::{InodeState, RangeRow};
+use crate::store::schema::rows::InodeState;
 use crate::store::tree::inode::Supersession;
-use crate::sync::{Arc, lock};
+use crate::sync::lock;
 
 /// How long the last conflict version of a name stands, nanoseconds: beyond the millisecond that a printed time means.
 const STANDS: u64 = 1_000_000;
@@ -35,61 +37,10 @@ const TELL_EACH: usize = 1000;
 /// Names told by [`RecoveredConflicts::places`], at most.
 const PLACES_MAX: usize = 100;
 
-/// What this mount made of a journal that another writer had overtaken.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RecoveredConflicts {
-    /// Versions marked `conflict`.
-    pub versions: u64,
-    /// Names that have them, as paths from the root; the first hundred.
-    pub places: Vec<String>,
-    /// Operations without content, and contents that later ones replaced: they were dropped.
-    pub dropped: u64,
-}
-
-/// The recovery of what was overtaken.
-pub(crate) struct ConflictRecovery<'a> {
-    pub(crate) shared: &'a Arc<Shared>,
-    pub(crate) foreign_writers: &'a ForeignWriters,
-    /// Directories as the overtaken operations left them.
-    pub(crate) directories: HashMap<Ino, (Ino, Bytes)>,
-    /// Inodes as the overtaken operations left them.
-    pub(crate) nodes: HashMap<Ino, InodeState>,
-    /// Ranges by lineage that were laid under overtaken states, and did not reach the bucket either.
-    pub(crate) laid: HashMap<u64, Vec<(u64, RangeRow)>>,
-    /// Contents as they were acknowledged, and what they are now.
-    pub(crate) renamed: HashMap<ContentRef, ContentRef>,
-    /// The newest state of each new lineage.
-    pub(crate) tips: HashMap<u64, ContentRef>,
-    pub(crate) slots: HashMap<(Ino, Bytes), NewestConflict>,
-    pub(crate) timestamps: VecDeque<Reservation>,
-    pub(crate) next_end: u64,
-    pub(crate) done: RecoveredConflicts,
-    pub(crate) places: BTreeSet<String>,
-}
-
-impl Namespace {
-    /// Whether another writer has taken the namespace: nothing is changed here any more.
-    pub fn is_fenced(&self) -> bool {
-        self.0.health.is_fenced()
-    }
-
-    /// Why nothing more is written here, if something has stopped for good: another writer has the namespace, the index gave
-    /// up, or a task panicked.
-    #[must_use]
-    pub fn stopped(&self) -> Option<String> {
-        Some(self.0.health.check().err()?.to_string())
-    }
-
-    /// What the mount made of acknowledged changes that another writer had overtaken.
-    pub fn conflicts(&self) -> RecoveredConflicts {
-        lock(&self.0.health.conflicts).clone()
-    }
-}
-
-impl Shared {
+impl Recovery {
     /// Makes versions of everything in the journal that another writer has overtaken.
     pub(crate) async fn finish_superseded(
-        self: &Arc<Self>,
+        &self,
         replay: &mut JournalReplay,
     ) -> Result<(), StoreError> {
         let superseded = std::mem::take(&mut replay.superseded);
@@ -104,7 +55,7 @@ impl Shared {
             "another writer has been here since: what was acknowledged comes back as versions"
         );
         self.finish_states().await?;
-        self.bring(&self.queue.all()).await?;
+        self.commit.bring(&self.commit.queue.all()).await?;
         step()?;
         let count = superseded.len()
             + sessions
@@ -122,8 +73,8 @@ impl Shared {
             }
             step()?;
         }
-        self.queue.changed.notify_waiters();
-        self.bring(&self.queue.all()).await?;
+        self.core.changed.notify_waiters();
+        self.commit.bring(&self.commit.queue.all()).await?;
         step()?;
         for (at, (id, work)) in sessions.into_iter().enumerate() {
             rescue.work(id, work).await?;
@@ -154,12 +105,13 @@ fn last_states(
 }
 
 impl<'a> ConflictRecovery<'a> {
-    fn new(shared: &'a Arc<Shared>, foreign_writers: &'a ForeignWriters, count: usize) -> Self {
-        let timestamps: VecDeque<Reservation> = (0..count).map(|_| shared.clock.begin()).collect();
-        let next_end = shared.clock.last() + STANDS;
-        shared.clock.raise(next_end + count as u64);
+    fn new(recovery: &'a Recovery, foreign_writers: &'a ForeignWriters, count: usize) -> Self {
+        let timestamps: VecDeque<Reservation> =
+            (0..count).map(|_| recovery.core.clock.begin()).collect();
+        let next_end = recovery.core.clock.last() + STANDS;
+        recovery.core.clock.raise(next_end + count as u64);
         Self {
-            shared,
+            recovery,
             foreign_writers,
             directories: HashMap::new(),
             nodes: HashMap::new(),
@@ -233,8 +185,8 @@ impl<'a> ConflictRecovery<'a> {
                     uid: node.attrs.uid,
                     process: String::new(),
                 },
-                self.shared.config.host.clone(),
-                self.shared.suffix(),
+                self.recovery.core.config.host.clone(),
+                self.recovery.tree.suffix(),
             ),
         };
         let item = ConflictItem {
@@ -257,8 +209,11 @@ impl<'a> ConflictRecovery<'a> {
         tracing::warn!(what, "dropped, because another writer has been here since");
         self.done.dropped += 1;
         if let Numbering::Again(epoch, number, token) = how {
-            let answer = self.shared.clock.begin();
-            let mut txn = self.shared.txn(answer.at(), Dependencies::default());
+            let answer = self.recovery.core.clock.begin();
+            let mut txn = self
+                .recovery
+                .commit
+                .txn(answer.at(), Dependencies::default());
             txn.held = held;
             self.again(txn, (epoch, number), token);
         }
@@ -266,10 +221,10 @@ impl<'a> ConflictRecovery<'a> {
 
     pub(crate) fn again(&self, txn: Txn, id: (u64, u64), token: JournalToken) {
         if let Some((pending, _)) = &txn.content {
-            self.shared.contents.add(pending);
+            self.recovery.data.contents.add(pending);
         }
-        let lay = |order, rows: &_| self.shared.index.lay(order, rows);
-        drop(self.shared.queue.replay(txn, id, token, lay));
+        let lay = |order, rows: &_| self.recovery.core.index.lay(order, rows);
+        drop(self.recovery.commit.queue.replay(txn, id, token, lay));
     }
 
     /// Unsaved writes of an inode: the states that were fixed, and what came after them.
@@ -314,8 +269,8 @@ impl<'a> ConflictRecovery<'a> {
             return Ok(());
         }
         // The journal does not say when it was written to; a changed file must not look unchanged.
-        let at = self.shared.clock.begin().at();
-        let now = self.shared.clock.wall();
+        let at = self.recovery.core.clock.begin().at();
+        let now = self.recovery.core.clock.wall();
         let mut node = self.node(work.ino, limit, &work.author).await?;
         node.attrs = Attrs {
             size: work.len,
@@ -330,7 +285,7 @@ impl<'a> ConflictRecovery<'a> {
             attrs: node.attrs.clone(),
             author: work.author.clone(),
         };
-        let token = self.shared.journal(&Record::Flush(record))?;
+        let token = self.recovery.core.append(&Record::Flush(record))?;
         step()?;
         let flushed = work.map.fix();
         let flushed = saved
@@ -362,8 +317,8 @@ impl<'a> ConflictRecovery<'a> {
                 ..node
             },
             author: author.clone(),
-            host: self.shared.config.host.clone(),
-            suffix: self.shared.suffix(),
+            host: self.recovery.core.config.host.clone(),
+            suffix: self.recovery.tree.suffix(),
             own: Some(OwnBytes {
                 session,
                 flush,
@@ -388,7 +343,7 @@ impl<'a> ConflictRecovery<'a> {
             return Ok(node.clone());
         }
         if ino.0 < limit {
-            match self.shared.lock(ino).await {
+            match self.recovery.tree.lock(ino).await {
                 Ok(mut locked) => {
                     if let Some(file) = locked.file() {
                         return Ok(file.node.clone());
@@ -416,21 +371,6 @@ impl<'a> ConflictRecovery<'a> {
         self.done.places = self.places.into_iter().take(PLACES_MAX).collect();
         let (versions, dropped) = (self.done.versions, self.done.dropped);
         tracing::warn!(versions, dropped, "another writer had been here");
-        *lock(&self.shared.health.conflicts) = self.done;
+        *lock(&self.recovery.core.health.conflicts) = self.done;
     }
-}
-
-/// A place where a test can let the recovery fail.
-fn step() -> Result<(), StoreError> {
-    #[cfg(test)]
-    if STEPS.try_with(|left| left.replace(left.get().wrapping_sub(1)) == 0) == Ok(true) {
-        return Err(StoreError::Closed);
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-tokio::task_local! {
-    /// Steps of the recovery that go well before one fails.
-    pub(crate) static STEPS: std::cell::Cell<u32>;
 }

@@ -1,17 +1,22 @@
 //! One state that comes back: its content in a lineage of its own, the name it stands under, and the rows that show it there.
 
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
 use bytes::Bytes;
 
 use crate::cache::{Fixed as FixedMap, Source};
 use crate::meta::JournalToken;
-use crate::store::commit::queue::{Guards, Txn};
+use crate::store::commit::txn::{Guards, Txn};
 use crate::store::data::extent_map::{PendingContent, RANGE, UploadState, next_range};
+use crate::store::index::health::RecoveredConflicts;
 use crate::store::index::interval_tree;
+use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{
     Author, Content, ContentRef, EndOp, Ino, Kind, Op, ROOT, Retained, Stamp, Timestamp, VersionId,
 };
-use crate::store::recovery::conflict::ConflictRecovery;
+use crate::store::recovery::Recovery;
+use crate::store::recovery::superseded::ForeignWriters;
 use crate::store::schema::journal_record::{BytelessFlush, ContentRecord, Dependencies, Record};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
@@ -61,6 +66,27 @@ pub(crate) struct NewestConflict {
     pub(crate) end: Timestamp,
 }
 
+/// The recovery of what was overtaken.
+pub(crate) struct ConflictRecovery<'a> {
+    pub(crate) recovery: &'a Recovery,
+    pub(crate) foreign_writers: &'a ForeignWriters,
+    /// Directories as the overtaken operations left them.
+    pub(crate) directories: HashMap<Ino, (Ino, Bytes)>,
+    /// Inodes as the overtaken operations left them.
+    pub(crate) nodes: HashMap<Ino, InodeState>,
+    /// Ranges by lineage that were laid under overtaken states, and did not reach the bucket either.
+    pub(crate) laid: HashMap<u64, Vec<(u64, RangeRow)>>,
+    /// Contents as they were acknowledged, and what they are now.
+    pub(crate) renamed: HashMap<ContentRef, ContentRef>,
+    /// The newest state of each new lineage.
+    pub(crate) tips: HashMap<u64, ContentRef>,
+    pub(crate) slots: HashMap<(Ino, Bytes), NewestConflict>,
+    pub(crate) timestamps: VecDeque<Reservation>,
+    pub(crate) next_end: u64,
+    pub(crate) done: RecoveredConflicts,
+    pub(crate) places: BTreeSet<String>,
+}
+
 impl ConflictRecovery<'_> {
     /// Queues the operation that makes a state a version again; its content, as it is called now.
     pub(crate) async fn restore_as_conflict(
@@ -70,12 +96,15 @@ impl ConflictRecovery<'_> {
         let answer = self
             .timestamps
             .pop_front()
-            .unwrap_or_else(|| self.shared.clock.begin());
-        let mut txn = self.shared.txn(answer.at(), Dependencies::default());
+            .unwrap_or_else(|| self.recovery.core.clock.begin());
+        let mut txn = self
+            .recovery
+            .commit
+            .txn(answer.at(), Dependencies::default());
         item.node.content = self.content(&mut txn, &item).await?;
         txn.held = std::mem::take(&mut item.held);
         if let Some((pending, _)) = &txn.content {
-            txn.held.holds = self.shared.pins.pin_all(&pending.flushed);
+            txn.held.holds = self.recovery.data.pins.pin_all(&pending.flushed);
         }
         let content = item.node.content.reference();
         if let Some(content) = content {
@@ -89,7 +118,7 @@ impl ConflictRecovery<'_> {
         }
         match item.how {
             Numbering::Again(epoch, number, token) => self.again(txn, (epoch, number), token),
-            Numbering::Anew => drop(self.shared.enqueue(txn)?),
+            Numbering::Anew => drop(self.recovery.commit.enqueue(txn)?),
         }
         Ok(content)
     }
@@ -97,7 +126,7 @@ impl ConflictRecovery<'_> {
     /// The content of a state in a lineage of its own, and what brings its bytes.
     async fn content(&mut self, txn: &mut Txn, item: &ConflictItem) -> Result<Content, StoreError> {
         let fresh = |rescue: &Self, at| ContentRef {
-            cid: rescue.shared.new_id(),
+            cid: rescue.recovery.core.new_id(),
             timestamp: at,
         };
         let at = txn.timestamp;
@@ -131,7 +160,7 @@ impl ConflictRecovery<'_> {
             self.name(own.known_as, content)?;
             return Ok(content.map_or(Content::Empty, Content::Bytes));
         }
-        let cid = base.map_or_else(|| self.shared.new_id(), |(content, _)| content.cid);
+        let cid = base.map_or_else(|| self.recovery.core.new_id(), |(content, _)| content.cid);
         let content = ContentRef { cid, timestamp: at };
         self.name(own.known_as, Some(content))?;
         let place = item.slot.clone().unwrap_or((Ino(0), Bytes::new()));
@@ -153,7 +182,7 @@ impl ConflictRecovery<'_> {
             base,
             len: own.len,
             flushed: record.referring(own.flushed.clone()),
-            after: base.and_then(|(content, _)| self.shared.contents.pending(content)),
+            after: base.and_then(|(content, _)| self.recovery.data.contents.pending(content)),
             replaces: None,
             upload_state: tokio::sync::watch::Sender::new(UploadState::Waiting),
         });
@@ -191,14 +220,14 @@ impl ConflictRecovery<'_> {
         let note =
             "a conflict version shows a state that is gone: what it did not write itself is zero";
         tracing::warn!("{note}");
-        self.shared.health.note(note.to_owned());
+        self.recovery.core.health.note(note.to_owned());
     }
 
     /// Remembers what a content is called now, also for a recovery after this one.
     fn name(&mut self, old: Option<ContentRef>, new: Option<ContentRef>) -> Result<(), StoreError> {
         let Some(new) = new else { return Ok(()) };
         if let Some(old) = old {
-            let _covered = self.shared.journal(&Record::Renamed { old, new })?;
+            let _covered = self.recovery.core.append(&Record::Renamed { old, new })?;
             self.renamed.insert(old, new);
         }
         self.renamed.insert(new, new);
@@ -218,11 +247,14 @@ impl ConflictRecovery<'_> {
             return Ok(Some((new, len)));
         }
         if known.is_some() {
-            self.shared.queue.changed.notify_waiters();
-            self.shared.bring(&self.shared.queue.all()).await?;
+            self.recovery.core.changed.notify_waiters();
+            self.recovery
+                .commit
+                .bring(&self.recovery.commit.queue.all())
+                .await?;
         }
         let timestamp = Timestamp(txn.timestamp.0.saturating_sub(1));
-        let cid = self.shared.new_id();
+        let cid = self.recovery.core.new_id();
         let rows = match (known, self.laid.get(&old.cid)) {
             (Some(new), _) => self.ranges(new, len).await?,
             (None, Some(rows)) => rows.clone(),
@@ -233,7 +265,9 @@ impl ConflictRecovery<'_> {
             }
         };
         for (range, row) in rows {
-            self.shared.cite(&mut txn.rows, &row, 1, txn.timestamp);
+            self.recovery
+                .data
+                .cite(&mut txn.rows, &row, 1, txn.timestamp);
             txn.rows
                 .put(keys::range(cid, range, timestamp), encode(&row));
         }
@@ -243,7 +277,7 @@ impl ConflictRecovery<'_> {
     /// Whether the bucket shows a content; its ids from `limit` on were given by another writer.
     async fn is_shown(&self, content: ContentRef, limit: u64) -> Result<bool, StoreError> {
         let key = keys::count(content);
-        let count = self.shared.index.row::<i64>("G R", &key).await?;
+        let count = self.recovery.core.index.row::<i64>("G R", &key).await?;
         Ok(content.cid < limit && count.is_some_and(|count| count > 0))
     }
 
@@ -254,13 +288,18 @@ impl ConflictRecovery<'_> {
         len: u64,
     ) -> Result<Vec<(u64, RangeRow)>, StoreError> {
         let (mut rows, mut behind) = (Vec::new(), 0);
-        let index = &self.shared.index;
+        let index = &self.recovery.core.index;
         while let Some(range) = next_range(index, content, behind).await?
             && range < len.div_ceil(RANGE)
         {
             behind = range + 1;
             let end = (len - range * RANGE).min(RANGE) as u32;
-            let pieces = self.shared.contents.pieces(index, content, range).await?;
+            let pieces = self
+                .recovery
+                .data
+                .contents
+                .pieces(index, content, range)
+                .await?;
             let pieces: Vec<_> = pieces.iter().filter_map(|p| p.clip(0, end)).collect();
             if !pieces.is_empty() {
                 rows.push((range, RangeRow::Whole(pieces)));
@@ -276,13 +315,13 @@ impl ConflictRecovery<'_> {
         item: &ConflictItem,
         acknowledged: &(Ino, Bytes),
     ) -> Result<(), StoreError> {
-        let shared = self.shared;
+        let recovery = self.recovery;
         let at = txn.timestamp;
         let slot = self.place(acknowledged, item.limit).await?;
         txn.dependencies.touches.push(keys::entry(slot.0, &slot.1));
         txn.dependencies.within.push(slot.0);
-        txn.dependencies.below = shared.ancestors(slot.0).await?;
-        let current = shared.entry(slot.0, &slot.1).await?;
+        txn.dependencies.below = recovery.tree.ancestors(slot.0).await?;
+        let current = recovery.tree.entry(slot.0, &slot.1).await?;
         let end_op = if current.is_some() {
             EndOp::Replaced
         } else {
@@ -296,7 +335,7 @@ impl ConflictRecovery<'_> {
                     end_op,
                     ..newest.closed.clone()
                 };
-                shared.close_row(txn, &slot, &before);
+                recovery.tree.close_row(txn, &slot, &before);
                 newest.end
             }
             None => {
@@ -321,7 +360,7 @@ impl ConflictRecovery<'_> {
         let ino = if item.ino.0 < item.limit {
             item.ino
         } else {
-            Ino(shared.new_id())
+            Ino(recovery.core.new_id())
         };
         let node = Some(item.node.clone());
         let closed = VersionRecord {
@@ -332,8 +371,8 @@ impl ConflictRecovery<'_> {
             node,
             kept: Retained::Whole,
         };
-        shared.close_row(txn, &slot, &closed);
-        shared.count(txn, &item.node.content, 1);
+        recovery.tree.close_row(txn, &slot, &closed);
+        recovery.tree.count(txn, &item.node.content, 1);
         self.told(&slot, closed.stamp.id).await?;
         self.slots.insert(slot, NewestConflict { closed, end });
         Ok(())
@@ -347,12 +386,12 @@ impl ConflictRecovery<'_> {
         entry: DentryRow,
         until: Timestamp,
     ) -> Result<(), StoreError> {
-        let (shared, at, ino) = (self.shared, txn.timestamp, entry.ino);
+        let (recovery, at, ino) = (self.recovery, txn.timestamp, entry.ino);
         txn.dependencies.touches.push(keys::inode(ino));
         let again = |was: &Stamp| Stamp {
             id: VersionId {
                 timestamp: until,
-                suffix: shared.suffix(),
+                suffix: recovery.tree.suffix(),
             },
             op: Op::Restore,
             author: was.author.clone(),
@@ -374,16 +413,18 @@ impl ConflictRecovery<'_> {
                     node: Some(node.clone()),
                     kept: Retained::Whole,
                 };
-                shared.close_row(txn, slot, &closed);
-                shared.count(txn, &node.content, 1);
+                recovery.tree.close_row(txn, slot, &closed);
+                recovery.tree.count(txn, &node.content, 1);
                 let state = EntryState::Version(stamp);
-                if let Some(file) = shared.lock(ino).await?.file() {
+                if let Some(file) = recovery.tree.lock(ino).await?.file() {
                     file.state = state.clone();
                 }
                 (DentryBody::Own { node, state }, entry.bound)
             }
             DentryBody::Linked(was) => {
-                shared.unbind(txn, slot, ino, &was, (at, EndOp::Replaced));
+                recovery
+                    .tree
+                    .unbind(txn, slot, ino, &was, (at, EndOp::Replaced));
                 (DentryBody::Linked(again(&was)), until)
             }
             own @ DentryBody::Own { .. } => (own, entry.bound),
@@ -408,7 +449,7 @@ impl ConflictRecovery<'_> {
         while at != ROOT && !self.is_there(at, limit).await? {
             let directory_location = match self.directories.get(&at) {
                 Some(above) => Some(above.clone()),
-                None if at.0 < limit => self.shared.where_now(at).await?,
+                None if at.0 < limit => self.recovery.history.where_now(at).await?,
                 None => None,
             };
             let Some((parent, name)) = directory_location.filter(|_| path.len() < DEPTH_MAX) else {
@@ -420,7 +461,7 @@ impl ConflictRecovery<'_> {
         }
         // The other writer may have made directories of the same names.
         while let [_, .., next] = &path[..]
-            && let Some(entry) = self.shared.entry(at, next).await?
+            && let Some(entry) = self.recovery.tree.entry(at, next).await?
             && is_directory(&entry)
         {
             at = entry.ino;
@@ -430,7 +471,7 @@ impl ConflictRecovery<'_> {
         let mut name = path.join(&b"%2F"[..]);
         loop {
             name.drain(..name.len().saturating_sub(crate::store::NAME_MAX));
-            match self.shared.entry(at, &name).await? {
+            match self.recovery.tree.entry(at, &name).await? {
                 Some(entry) if !takes_versions(&entry) => name.extend_from_slice(b".conflict"),
                 _ => return Ok((at, name.into())),
             }
@@ -441,7 +482,7 @@ impl ConflictRecovery<'_> {
         if directory.0 >= limit {
             return Ok(false);
         }
-        match self.shared.lock(directory).await {
+        match self.recovery.tree.lock(directory).await {
             Ok(mut locked) => Ok(locked.directory().is_some()),
             Err(StoreError::NotFound) => Ok(false),
             Err(error) => Err(error),
@@ -452,7 +493,7 @@ impl ConflictRecovery<'_> {
         let mut path = vec![slot.1.clone()];
         let mut at = slot.0;
         while at != ROOT
-            && let Some((parent, name)) = self.shared.where_now(at).await?
+            && let Some((parent, name)) = self.recovery.history.where_now(at).await?
         {
             path.push(name);
             at = parent;

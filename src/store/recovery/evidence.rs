@@ -9,9 +9,10 @@ use crate::backend::{Backend, BackendError};
 use crate::meta::{BadObject, Inspection, Origin, SlateConfig, inspect};
 use crate::store::commit::epoch_object;
 use crate::store::commit::log::{self, LogObject};
-use crate::store::data::segment::SegmentId;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::BatchId;
 use crate::store::schema::keys;
+use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::{AppliedRow, decode};
 
 /// Objects that a message names, at most.
@@ -28,25 +29,6 @@ pub(crate) enum Evidence {
     LogUnreadable(String),
     /// The index is missing, is damaged, or is behind; the text says which objects, and what still exists.
     Damaged(String),
-}
-
-/// A batch of the namespace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct BatchId {
-    epoch: u64,
-    number: u64,
-}
-
-impl From<(u64, u64)> for BatchId {
-    fn from((epoch, number): (u64, u64)) -> Self {
-        Self { epoch, number }
-    }
-}
-
-impl std::fmt::Display for BatchId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "batch {} of writer epoch {}", self.number, self.epoch)
-    }
 }
 
 /// What the index itself says.

@@ -4,11 +4,14 @@ use crate::meta::{Journal, JournalToken, Recovered};
 use crate::store::model::error::StoreError;
 use crate::store::schema::journal_record::Record;
 
+/// Records of a journal with the tokens that keep them, oldest first.
+pub(crate) type JournalRecords = Vec<(Record, JournalToken)>;
+
 /// A journal and the records found in it, oldest first.
 #[derive(Debug)]
 pub(crate) struct RecoveredJournal {
     pub(crate) journal: Journal,
-    pub(crate) records: Vec<(Record, JournalToken)>,
+    pub(crate) records: JournalRecords,
 }
 
 impl RecoveredJournal {

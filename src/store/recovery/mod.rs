@@ -1,4 +1,4 @@
-//! What a mount does before it answers: replays the journal, and keeps what another writer has overtaken as conflicts.
+//! What a mount does before it answers: replays the journal, and keeps what another writer has superseded as conflicts.
 
 pub(crate) mod conflict;
 pub(crate) mod conflict_version;
@@ -7,3 +7,20 @@ pub(crate) mod journal;
 pub(crate) mod mount;
 pub(crate) mod replay;
 pub(crate) mod superseded;
+
+use crate::store::commit::Committer;
+use crate::store::core::Core;
+use crate::store::data::DataStore;
+use crate::store::history::History;
+use crate::store::tree::Tree;
+use crate::sync::Arc;
+
+/// The recovery of a namespace at its mount.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    pub(crate) core: Arc<Core>,
+    pub(crate) data: Arc<DataStore>,
+    pub(crate) commit: Arc<Committer>,
+    pub(crate) tree: Arc<Tree>,
+    pub(crate) history: Arc<History>,
+}

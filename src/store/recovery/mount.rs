@@ -11,15 +11,15 @@ use bytes::Bytes;
 use crate::cache::{Fixed as FixedMap, Source};
 use crate::meta::{Batch, JournalToken};
 use crate::store::commit::log;
-use crate::store::commit::pipeline::nobody;
-use crate::store::commit::queue::{Guards, Txn};
+use crate::store::commit::txn::{Guards, Txn};
 use crate::store::data::pins::Pins;
 use crate::store::index::provisional::ProvisionalStates;
 use crate::store::model::error::StoreError;
-use crate::store::model::version::{Attrs, Ino, Op, Time, Timestamp};
-use crate::store::namespace::Shared;
-use crate::store::recovery::replay::{JournalReplay, ReplayedSession, SupersededOperation};
-use crate::store::recovery::superseded::{ForeignWriters, NameEffects};
+use crate::store::model::version::{Attrs, Author, Ino, Op, Time, Timestamp};
+use crate::store::recovery::Recovery;
+use crate::store::recovery::journal::JournalRecords;
+use crate::store::recovery::replay::{JournalReplay, ReplayedSession};
+use crate::store::recovery::superseded::{ForeignWriters, NameEffects, SupersededOperation};
 use crate::store::schema::journal_record::{FlushRecord, OperationRecord, Record};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{AppliedRow, EntryState};
@@ -31,24 +31,24 @@ use crate::sync::{Arc, Mutex, lock};
 /// Bytes of rows in one object of a full list.
 const BASE_BYTES: usize = 8 << 20;
 
-impl Shared {
+impl Recovery {
     /// Queues what the journal has and the index has not.
     pub(crate) async fn recover(
-        self: &Arc<Self>,
-        records: Vec<(Record, JournalToken)>,
-    ) -> Result<(), StoreError> {
-        let applied = self.applied_now();
-        let dirty_inodes = ProvisionalStates::load(&self.index).await?;
-        *lock(&self.provisional) = dirty_inodes;
-        for damage in self.journal.dropped() {
-            self.health.note(format!(
+        &self,
+        records: JournalRecords,
+    ) -> Result<JournalReplay, StoreError> {
+        let applied = self.core.applied_now();
+        let dirty_inodes = ProvisionalStates::load(&self.core.index).await?;
+        *lock(&self.core.provisional) = dirty_inodes;
+        for damage in self.core.journal.dropped() {
+            self.core.health.note(format!(
                 "journal file {}: {} bytes at {} could not be read and were left out",
                 damage.file, damage.bytes, damage.position
             ));
         }
-        self.raise_ids(highest_id(&records) + 1);
+        self.core.raise_ids(highest_id(&records) + 1);
         self.fill_log(&applied, &records).await?;
-        lock(&self.applied).begin(self.epoch);
+        lock(&self.core.applied).begin(self.core.epoch);
         let mut replay = JournalReplay {
             foreign_writers: ForeignWriters::new(&applied, &records),
             ..JournalReplay::default()
@@ -56,17 +56,19 @@ impl Shared {
         for (record, token) in records {
             self.replay(&mut replay, &applied, record, token);
         }
-        let _covered = self.journal(&Record::Epoch { epoch: self.epoch })?;
+        let _covered = self.core.append(&Record::Epoch {
+            epoch: self.core.epoch,
+        })?;
         for note in replay.notes.drain(..) {
             self.warn(note);
         }
-        *lock(&self.replay) = replay;
-        self.make_root().await
+        self.tree.make_root().await?;
+        Ok(replay)
     }
 
     fn warn(&self, note: String) {
         tracing::warn!("{note}");
-        self.health.note(note);
+        self.core.health.note(note);
     }
 
     fn replay(
@@ -132,7 +134,7 @@ impl Shared {
         let found = match replay.files.get(&file) {
             Some(found) => Arc::clone(found),
             None => {
-                let opened = Arc::new(self.staging.reopen(file).ok()?);
+                let opened = Arc::new(self.data.staging.reopen(file).ok()?);
                 replay.files.insert(file, Arc::clone(&opened));
                 opened
             }
@@ -166,8 +168,8 @@ impl Shared {
                 ));
             }
             if let Some(pending) = brings.as_ref().filter(|_| !superseded) {
-                held.holds = self.pins.pin_all(&pending.0.flushed);
-                self.contents.add(&pending.0);
+                held.holds = self.data.pins.pin_all(&pending.0.flushed);
+                self.data.contents.add(&pending.0);
             }
         }
         if let Some(saved) = &record.byteless_flush {
@@ -177,14 +179,14 @@ impl Shared {
         if done {
             return;
         }
-        self.clock.raise(record.timestamp.0);
+        self.core.clock.raise(record.timestamp.0);
         if superseded {
             let brought = brings.map(|(pending, _)| pending);
             return replay.supersede(SupersededOperation::new(record, brought, held, token));
         }
         let txn = Txn {
             timestamp: record.timestamp,
-            time: self.clock.wall(),
+            time: self.core.clock.wall(),
             rows: record.rows,
             dependencies: record.dependencies,
             content: brings,
@@ -193,22 +195,22 @@ impl Shared {
             held,
         };
         let _queued =
-            self.queue
+            self.commit
+                .queue
                 .replay(txn, (record.epoch, record.number), token, |order, rows| {
-                    self.index.lay(order, rows)
+                    self.core.index.lay(order, rows)
                 });
-        self.health.use_more(record.usage);
+        self.core.health.use_more(record.usage);
     }
 
     /// Makes versions of everything that was fixed or still open when the earlier daemon ended.
-    pub(crate) async fn finish_recovery(self: &Arc<Self>) -> Result<(), StoreError> {
-        self.sweep_pending().await?;
-        let mut replay = std::mem::take(&mut *lock(&self.replay));
+    pub(crate) async fn finish(self, mut replay: JournalReplay) -> Result<(), StoreError> {
+        self.history.sweep_pending().await?;
         self.finish_superseded(&mut replay).await?;
         for (id, mut work) in replay.sessions {
             let lost = work.lost.split_off(work.told);
             // Nobody misses bytes of what is gone.
-            if !lost.is_empty() && self.lock(work.ino).await.is_ok() {
+            if !lost.is_empty() && self.tree.lock(work.ino).await.is_ok() {
                 lost.into_iter().for_each(|note| self.warn(note));
             }
             if work.map.seq() > work.saved.as_ref().map_or(0, FixedMap::seq)
@@ -220,12 +222,13 @@ impl Shared {
         self.finish_states().await?;
         let from = Bytes::from_static(&keys::ORPHAN);
         for (key, _) in self
+            .core
             .index
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?
         {
             if let Some(ino) = keys::trailing_ino(&key) {
-                self.drop_orphan(ino).await?;
+                self.tree.drop_orphan(ino).await?;
             }
         }
         // What nothing but the replay holds any more was read for files that are gone.
@@ -233,18 +236,18 @@ impl Shared {
         let held = files.iter().filter(|(_, file)| Arc::strong_count(file) > 1);
         let keep: HashSet<u64> = held.map(|(id, _)| *id).collect();
         drop(files);
-        self.staging.sweep(&keep)?;
+        self.data.staging.sweep(&keep)?;
         Ok(())
     }
 
     /// Makes versions of the states that are none: unborn and provisional ones.
-    pub(crate) async fn finish_states(self: &Arc<Self>) -> Result<(), StoreError> {
+    pub(crate) async fn finish_states(&self) -> Result<(), StoreError> {
         let (first, end) = (keys::provisional(Ino(0)), keys::after(&keys::PROVISIONAL));
         // Queued ones first: one that is committed meanwhile is then found among the committed.
-        let queued = self.index.first_queued(&first, &end);
-        let committed = lock(&self.provisional).first();
+        let queued = self.core.index.first_queued(&first, &end);
+        let committed = lock(&self.core.provisional).first();
         let from = queued.map_or(committed.clone(), |queued| queued.min(committed));
-        for (key, _) in self.index.scan(from, end, usize::MAX).await? {
+        for (key, _) in self.core.index.scan(from, end, usize::MAX).await? {
             if let Some(ino) = keys::trailing_ino(&key) {
                 self.finish_state(ino).await?;
             }
@@ -252,12 +255,8 @@ impl Shared {
         Ok(())
     }
 
-    async fn finish_work(
-        self: &Arc<Self>,
-        id: u64,
-        work: ReplayedSession,
-    ) -> Result<(), StoreError> {
-        let mut locked = match self.lock(work.ino).await {
+    async fn finish_work(&self, id: u64, work: ReplayedSession) -> Result<(), StoreError> {
+        let mut locked = match self.tree.lock(work.ino).await {
             Ok(locked) => locked,
             Err(StoreError::NotFound) => return Ok(()),
             Err(error) => return Err(error),
@@ -269,33 +268,34 @@ impl Shared {
         else {
             return Ok(());
         };
-        let permit = self.budget.try_acquire(work.bytes);
+        let permit = self.data.budget.try_acquire(work.bytes);
         let dated = work.dated;
-        adopt(file, id, work, &self.pins);
+        adopt(file, id, work, &self.data.pins);
         file.permit = permit;
-        self.inodes.keep_dirty(&inode);
-        self.save_flushes(&mut locked).await?;
+        self.tree.inodes.keep_dirty(&inode);
+        self.tree.save_flushes(&mut locked).await?;
         let Some(file) = locked.file() else {
             return Ok(());
         };
         if file.is_dirty() {
             if !dated {
                 // The journal does not say when it was written to; a changed file must not look unchanged.
-                let now = Time::of_change(self.clock.wall(), file.attrs.mtime);
+                let now = Time::of_change(self.core.clock.wall(), file.attrs.mtime);
                 file.attrs.mtime = now;
                 file.attrs.ctime = now;
             }
             let author = file.author.clone();
-            if let Some(flushed) = self.flush_locked(&inode, file, &author, None)? {
-                self.save_upto(&mut locked, &flushed.0, Op::Recovered)
+            if let Some(flushed) = self.tree.flush_locked(&inode, file, &author, None)? {
+                self.tree
+                    .save_upto(&mut locked, &flushed.0, Op::Recovered)
                     .await?;
             }
         }
         Ok(())
     }
 
-    async fn finish_state(self: &Arc<Self>, ino: Ino) -> Result<(), StoreError> {
-        let mut locked = match self.lock(ino).await {
+    async fn finish_state(&self, ino: Ino) -> Result<(), StoreError> {
+        let mut locked = match self.tree.lock(ino).await {
             Ok(locked) => locked,
             Err(StoreError::NotFound) => return Ok(()),
             Err(error) => return Err(error),
@@ -305,9 +305,12 @@ impl Shared {
             return Ok(());
         };
         if !matches!(file.state, EntryState::Version(_))
-            && let Some(flushed) = self.flush_locked(&inode, file, &nobody(), None)?
+            && let Some(flushed) = self
+                .tree
+                .flush_locked(&inode, file, &Author::default(), None)?
         {
-            self.save_upto(&mut locked, &flushed.0, Op::Recovered)
+            self.tree
+                .save_upto(&mut locked, &flushed.0, Op::Recovered)
                 .await?;
         }
         Ok(())
@@ -322,7 +325,7 @@ impl Shared {
         if applied.batch == (0, 0) {
             return Ok(());
         }
-        let recorded = self.index.row("G L", &keys::logged()).await?;
+        let recorded = self.core.index.row("G L", &keys::logged()).await?;
         let logged = self.logged_upto(recorded).await?;
         if logged == Some(applied.batch) {
             return Ok(());
@@ -348,9 +351,10 @@ impl Shared {
             .collect();
         if first > 0 && missing.len() as u64 == (upto + 1).saturating_sub(first) {
             let batches: Vec<Bytes> = missing.into_values().collect();
-            return self.log.upload_missing(epoch, first, batches).await;
+            return self.commit.log.upload_missing(epoch, first, batches).await;
         }
-        self.log
+        self.commit
+            .log
             .upload_base(self.all_rows().await?, applied.batch)
             .await
     }
@@ -361,10 +365,10 @@ impl Shared {
         &self,
         recorded: Option<(u64, u64)>,
     ) -> Result<Option<(u64, u64)>, StoreError> {
-        let Some(key) = log::newest_key(&self.backend, recorded).await? else {
+        let Some(key) = log::newest_key(&self.core.backend, recorded).await? else {
             return Ok(None);
         };
-        match log::read(&self.backend, &key).await {
+        match log::read(&self.core.backend, &key).await {
             Ok(object) => Ok(object.upto()),
             Err(StoreError::Corrupt(why)) => {
                 self.warn(format!(
@@ -378,6 +382,7 @@ impl Shared {
 
     async fn all_rows(&self) -> Result<Vec<Batch>, StoreError> {
         let mut scan = self
+            .core
             .index
             .rows()
             .scan(Bytes::from_static(b"C")..Bytes::from_static(b"I"))

@@ -7,10 +7,10 @@ use tokio::sync::watch;
 
 use crate::cache::{DirtyMap, Fixed as FixedMap, Source, StagingFile};
 use crate::meta::{Change, JournalToken};
-use crate::store::commit::queue::Guards;
+use crate::store::commit::txn::Guards;
 use crate::store::data::extent_map::{PendingContent, UploadState};
 use crate::store::model::version::{Author, ContentRef, Ino, Timestamp};
-use crate::store::recovery::superseded::{ForeignWriters, NameEffects};
+use crate::store::recovery::superseded::{ForeignWriters, NameEffects, SupersededOperation};
 use crate::store::schema::journal_record::{ContentRecord, FlushRecord, OperationRecord, Record};
 use crate::store::schema::keys;
 use crate::store::tree::inode::Supersession;
@@ -47,18 +47,6 @@ pub(crate) struct UnreleasedFlush {
     pub(crate) map: FixedMap,
     pub(crate) base: Option<(ContentRef, u64)>,
     pub(crate) supersession: Supersession,
-    pub(crate) token: JournalToken,
-}
-
-/// An operation that was acknowledged, and before it reached the bucket another writer had been there.
-#[derive(Debug)]
-pub(crate) struct SupersededOperation {
-    pub(crate) record: OperationRecord,
-    /// Its bytes, under the names of contents it was acknowledged with.
-    pub(crate) brought: Option<Arc<PendingContent>>,
-    /// Where the state it makes stood last.
-    pub(crate) slot: Option<(Ino, Bytes)>,
-    pub(crate) held: Guards,
     pub(crate) token: JournalToken,
 }
 
@@ -196,6 +184,17 @@ pub(crate) fn staging_of(flushed: &FixedMap) -> Vec<Arc<StagingFile>> {
 }
 
 impl JournalReplay {
+    /// The workings of writers that were overtaken.
+    pub(crate) fn take_superseded(&mut self) -> BTreeMap<u64, ReplayedSession> {
+        let (foreign_writers, sessions) =
+            (&self.foreign_writers, std::mem::take(&mut self.sessions));
+        let (superseded, own) = sessions
+            .into_iter()
+            .partition(|(_, work)| foreign_writers.since(work.epoch).is_some());
+        self.sessions = own;
+        superseded
+    }
+
     /// An operation that another writer's came before.
     pub(crate) fn supersede(&mut self, superseded: SupersededOperation) {
         if let (Some((ino, ..)), Some(_)) = (superseded.state(), &superseded.slot) {

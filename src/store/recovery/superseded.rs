@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use bytes::Bytes;
 
 use crate::meta::{Batch, Change, JournalToken};
-use crate::store::commit::queue::Guards;
+use crate::store::commit::txn::Guards;
 use crate::store::data::extent_map::PendingContent;
 use crate::store::model::version::{Ino, Kind, Op, Stamp};
-use crate::store::recovery::replay::{JournalReplay, ReplayedSession, SupersededOperation};
 use crate::store::schema::journal_record::{OperationRecord, Record};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
@@ -106,6 +105,18 @@ fn named(rows: &Batch) -> Vec<NameEffect> {
             }
         })
         .collect()
+}
+
+/// An operation that was acknowledged, and before it reached the bucket another writer had been there.
+#[derive(Debug)]
+pub(crate) struct SupersededOperation {
+    pub(crate) record: OperationRecord,
+    /// Its bytes, under the names of contents it was acknowledged with.
+    pub(crate) brought: Option<Arc<PendingContent>>,
+    /// Where the state it makes stood last.
+    pub(crate) slot: Option<(Ino, Bytes)>,
+    pub(crate) held: Guards,
+    pub(crate) token: JournalToken,
 }
 
 impl SupersededOperation {
@@ -242,19 +253,6 @@ pub(crate) fn ranges(rows: &Batch) -> Vec<(u64, u64, RangeRow)> {
         _ => None,
     })
     .collect()
-}
-
-impl JournalReplay {
-    /// The workings of writers that were overtaken.
-    pub(crate) fn take_superseded(&mut self) -> BTreeMap<u64, ReplayedSession> {
-        let (foreign_writers, sessions) =
-            (&self.foreign_writers, std::mem::take(&mut self.sessions));
-        let (superseded, own) = sessions
-            .into_iter()
-            .partition(|(_, work)| foreign_writers.since(work.epoch).is_some());
-        self.sessions = own;
-        superseded
-    }
 }
 
 /// Says what an operation did, for a person.

@@ -3,4 +3,5 @@
 pub(crate) mod journal_record;
 pub(crate) mod keys;
 pub(crate) mod manifest;
+pub(crate) mod object_names;
 pub(crate) mod rows;

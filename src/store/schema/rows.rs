@@ -79,6 +79,17 @@ pub(crate) enum EntryState {
     Provisional(Box<LastVersion>),
 }
 
+impl EntryState {
+    /// When the version that a reader of the past sees began; `None` where there is none.
+    pub(crate) fn version(&self) -> Option<Timestamp> {
+        match self {
+            Self::Version(stamp) => Some(stamp.id.timestamp),
+            Self::Provisional(last) => Some(last.stamp.id.timestamp),
+            Self::Unborn { .. } => None,
+        }
+    }
+}
+
 /// `C D`: a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DentryRow {

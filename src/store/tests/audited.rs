@@ -18,7 +18,7 @@ async fn audited(world: &World, memory: usize) -> CheckReport {
 
 async fn directory(ns: &Namespace, name: &[u8]) -> Ino {
     let node = new_node(Kind::Directory);
-    let made = ns.create(ROOT, name, node, &author()).await;
+    let made = ns.tree.create(ROOT, name, node, &author()).await;
     made.unwrap().ino
 }
 
@@ -133,12 +133,13 @@ async fn counts_that_are_wrong_are_told_by_file_version_and_segment() {
     save(&ns, dir, b"large\n", &[b'1'; 6000]).await;
     ns.drain().await.unwrap();
     let mut batch = crate::meta::Batch::new();
-    let mut all =
-        ns.0.index
-            .rows()
-            .scan("C".into().."I".into())
-            .await
-            .unwrap();
+    let mut all = ns
+        .core
+        .index
+        .rows()
+        .scan("C".into().."I".into())
+        .await
+        .unwrap();
     while let Some((key, value)) = all.next().await.unwrap() {
         match key.get(..2) {
             Some(b"GR") => batch.put(key, rows::encode(&7_i64)),

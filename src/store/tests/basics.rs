@@ -21,20 +21,20 @@ async fn a_file_is_saved_overwritten_and_found_again_from_the_bucket_alone() {
 async fn the_index_says_how_far_the_log_had_come() {
     let world = World::new("basics-logged");
     let recorded = async |ns: &Namespace| -> Option<(u64, u64)> {
-        ns.0.index.row("G L", &keys::logged()).await.unwrap()
+        ns.core.index.row("G L", &keys::logged()).await.unwrap()
     };
     let mut ns = world.open().await;
     assert_eq!(recorded(&ns).await, None);
     for (at, name) in [b"a", b"b", b"c"].into_iter().enumerate() {
         save(&ns, ROOT, name, b"text").await;
         ns.drain().await.unwrap();
-        let newest = (ns.0.epoch, at as u64);
+        let newest = (ns.core.epoch, at as u64);
         assert_eq!(recorded(&ns).await, (at > 0).then_some(newest));
     }
     let earlier = recorded(&ns).await;
     ns.close().await.unwrap();
     // What still ends holds the journal.
-    ns.0.tasks.join().await;
+    ns.core.tasks.join().await;
     drop(ns);
     ns = world.open().await;
     assert_eq!(recorded(&ns).await, earlier, "until there is a batch");
@@ -42,7 +42,7 @@ async fn the_index_says_how_far_the_log_had_come() {
     ns.drain().await.unwrap();
     save(&ns, ROOT, b"e", b"text").await;
     ns.drain().await.unwrap();
-    assert_eq!(recorded(&ns).await, Some((ns.0.epoch, 1)));
+    assert_eq!(recorded(&ns).await, Some((ns.core.epoch, 1)));
     check::log_twin(&ns, &world).await;
     ns.close().await.unwrap();
 }

@@ -161,7 +161,10 @@ async fn what_is_not_there_is_not_found_and_what_cannot_be_a_key_is_refused() {
     let ns = store.namespace();
     let mut link = new_node(Kind::Symlink);
     link.target = Bytes::from_static(b"dir/file");
-    ns.create(ROOT, b"link", link, &author()).await.unwrap();
+    ns.tree
+        .create(ROOT, b"link", link, &author())
+        .await
+        .unwrap();
     assert!(is_not_found(store.get("link").await));
     let refused = store.put("link", "x", &plain()).await;
     assert!(matches!(refused, Err(BlobError::Conflict { .. })));
@@ -179,7 +182,8 @@ async fn a_delete_leaves_versions_and_a_marker_and_takes_its_own_directories_alo
     let world = World::new("blob-delete");
     let store = world.blobs().await;
     let ns = store.namespace().clone();
-    ns.create(ROOT, b"made", new_node(Kind::Directory), &author())
+    ns.tree
+        .create(ROOT, b"made", new_node(Kind::Directory), &author())
         .await
         .unwrap();
     for key in ["a/b/c", "made/d/e"] {
@@ -192,9 +196,9 @@ async fn a_delete_leaves_versions_and_a_marker_and_takes_its_own_directories_alo
         assert!(is_not_found(store.get_version(key, marker.id).await));
         assert!(!store.delete(key).await.unwrap());
     }
-    assert_eq!(ns.lookup(ROOT, b"a").await.unwrap(), None);
-    let made = ns.lookup(ROOT, b"made").await.unwrap().unwrap();
-    assert_eq!(ns.lookup(made.ino, b"d").await.unwrap(), None);
+    assert_eq!(ns.tree.lookup(ROOT, b"a").await.unwrap(), None);
+    let made = ns.tree.lookup(ROOT, b"made").await.unwrap().unwrap();
+    assert_eq!(ns.tree.lookup(made.ino, b"d").await.unwrap(), None);
     // Its directories are others now; the key's history is one.
     store.put("a/b/c", "two", &plain()).await.unwrap();
     let all = [Some(b"one".to_vec()), None, Some(b"two".to_vec())];
@@ -267,7 +271,10 @@ async fn a_stream_is_put_whole_or_not_at_all() {
     }
     assert_eq!(keys(&store, "").await, ["there"]);
     assert_eq!(past(&store, "there").await, [Some(b"old".to_vec())]);
-    assert_eq!(store.namespace().lookup(ROOT, b"not").await.unwrap(), None);
+    assert_eq!(
+        store.namespace().tree.lookup(ROOT, b"not").await.unwrap(),
+        None
+    );
     // More than may be dirty at once, and more than a range: it goes to the bucket while it is written.
     let big: Vec<u8> = (0..70 << 20).map(|at: u32| (at / 4099) as u8).collect();
     let id = store
@@ -325,11 +332,14 @@ async fn puts_of_one_key_from_many_tasks_are_all_versions_and_the_last_one_shows
     // Nothing but the keys themselves ever stood in a directory.
     let ns = store.namespace();
     assert_eq!(
-        ns.names_with_versions(ROOT).await.unwrap(),
+        ns.history.names_with_versions(ROOT).await.unwrap(),
         Vec::<Bytes>::new()
     );
-    let shared = ns.lookup(ROOT, b"shared").await.unwrap().unwrap();
-    assert_eq!(ns.names_with_versions(shared.ino).await.unwrap(), ["key"]);
+    let shared = ns.tree.lookup(ROOT, b"shared").await.unwrap().unwrap();
+    assert_eq!(
+        ns.history.names_with_versions(shared.ino).await.unwrap(),
+        ["key"]
+    );
     world.end(store).await;
 }
 
@@ -351,6 +361,9 @@ async fn a_deleted_version_is_gone_and_the_one_before_shows_again() {
     store.delete_version("d/k", ids[0]).await.unwrap();
     assert!(!store.exists("d/k").await.unwrap());
     assert_eq!(keys(&store, "").await, Vec::<String>::new());
-    assert_eq!(store.namespace().lookup(ROOT, b"d").await.unwrap(), None);
+    assert_eq!(
+        store.namespace().tree.lookup(ROOT, b"d").await.unwrap(),
+        None
+    );
     world.end(store).await;
 }

@@ -58,7 +58,8 @@ async fn pages_of_any_size_join_to_the_whole_listing() {
     let world = World::new("blob-pages");
     let store = filled(&world).await;
     let ns = store.namespace();
-    ns.create(ROOT, b"empty", new_node(Kind::Directory), &author())
+    ns.tree
+        .create(ROOT, b"empty", new_node(Kind::Directory), &author())
         .await
         .unwrap();
     for (prefix, delimited) in [
@@ -115,10 +116,13 @@ async fn a_prefix_is_deleted_by_its_bytes() {
     assert_eq!(store.delete_by_prefix("b").await.unwrap(), 4);
     assert_eq!(store.delete_by_prefix("none").await.unwrap(), 0);
     assert_eq!(keys(&store, "").await.len(), NAMES.len() - 6);
-    assert_eq!(store.namespace().lookup(ROOT, b"b").await.unwrap(), None);
+    assert_eq!(
+        store.namespace().tree.lookup(ROOT, b"b").await.unwrap(),
+        None
+    );
     assert_eq!(store.delete_by_prefix("").await.unwrap(), 8);
     assert_eq!(keys(&store, "").await, Vec::<String>::new());
-    let mut names = store.namespace().list(ROOT).await.unwrap();
+    let mut names = store.namespace().tree.list(ROOT).await.unwrap();
     assert_eq!(names.next().await.unwrap(), None, "no directory is left");
     world.end(store).await;
 }

@@ -139,14 +139,17 @@ async fn a_put_over_an_open_file_leaves_the_program_its_own() {
     let store = world.blobs().await;
     let ns = store.namespace().clone();
     save(&ns, ROOT, b"k", b"by a program").await;
-    let stat = ns.lookup(ROOT, b"k").await.unwrap().unwrap();
+    let stat = ns.tree.lookup(ROOT, b"k").await.unwrap().unwrap();
     let mode = AttrChange {
         mode: Some(0o600),
         ..AttrChange::default()
     };
-    ns.set_attrs(stat.ino, mode).await.unwrap();
-    ns.link(stat.ino, ROOT, b"linked", &author()).await.unwrap();
-    let file = ns.file(stat.ino).await.unwrap();
+    ns.tree.set_attrs(stat.ino, mode).await.unwrap();
+    ns.tree
+        .link(stat.ino, ROOT, b"linked", &author())
+        .await
+        .unwrap();
+    let file = ns.tree.file(stat.ino).await.unwrap();
     file.write(0, Bytes::from_static(b"BY"), &author())
         .await
         .unwrap();
@@ -155,6 +158,7 @@ async fn a_put_over_an_open_file_leaves_the_program_its_own() {
     assert_eq!(file.read(0, 100).await.unwrap(), "BY a program");
     close(&file).await;
     let (_, made) = ns
+        .tree
         .create_open(ROOT, b"new", new_file(), &author())
         .await
         .unwrap();
@@ -166,7 +170,7 @@ async fn a_put_over_an_open_file_leaves_the_program_its_own() {
     store.put("new", "saved", &plain()).await.unwrap();
     close(&made).await;
     drop((file, made));
-    let stat = ns.lookup(ROOT, b"k").await.unwrap().unwrap();
+    let stat = ns.tree.lookup(ROOT, b"k").await.unwrap().unwrap();
     assert_eq!((stat.attrs.mode, stat.nlink), (0o600, 1));
     assert_eq!(store.get("linked").await.unwrap(), "BY a program");
     assert_eq!(content(&ns, ROOT, b"k").await.unwrap(), b"put");
@@ -176,14 +180,15 @@ async fn a_put_over_an_open_file_leaves_the_program_its_own() {
     assert_eq!(past(&store, "new").await, [Some(b"saved".to_vec())]);
     // A name that leaves within moments of its making has no list.
     world.env.advance(11_000_000_000);
-    ns.rename(
-        (ROOT, b"k"),
-        (ROOT, b"moved"),
-        RenameMode::Replace,
-        &author(),
-    )
-    .await
-    .unwrap();
+    ns.tree
+        .rename(
+            (ROOT, b"k"),
+            (ROOT, b"moved"),
+            RenameMode::Replace,
+            &author(),
+        )
+        .await
+        .unwrap();
     assert!(
         store
             .list_versions("k")
@@ -218,7 +223,9 @@ async fn what_a_put_answered_is_there_after_a_crash_at_every_step_and_nothing_el
         set_failpoint(&ns, Some(step));
         acknowledged(&store).await;
         // One that never ends, with a part of it on its way already.
-        let mut unplaced = ns.begin(ROOT, &Bytes::from_static(b"never"), &author());
+        let mut unplaced = ns
+            .tree
+            .begin(ROOT, &Bytes::from_static(b"never"), &author());
         for _ in 0..40 {
             unplaced
                 .append(Bytes::from(bytes(6, 1 << 20)))
@@ -249,7 +256,7 @@ async fn what_a_put_answered_is_there_after_a_crash_at_every_step_and_nothing_el
             );
             let listed = keys(&store, "").await;
             assert_eq!(listed, ["d/big", "d/in", "d/same", "d/sum", "old"], "{at}");
-            assert_eq!(store.namespace().usage().files, 6, "{at}");
+            assert_eq!(store.namespace().tree.usage().files, 6, "{at}");
             assert_eq!(
                 store.list_versions("d/big").await.unwrap()[0].op,
                 Some(Op::Write)

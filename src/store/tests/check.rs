@@ -8,7 +8,7 @@ use super::*;
 type Found = BTreeMap<Vec<u8>, Stat>;
 
 pub(crate) async fn names(ns: &Namespace, directory: Ino) -> Found {
-    let mut listing = ns.list(directory).await.unwrap();
+    let mut listing = ns.tree.list(directory).await.unwrap();
     let mut found = Found::new();
     while let Some((name, stat)) = listing.next().await.unwrap() {
         assert!(found.insert(name.to_vec(), stat).is_none(), "a name twice");
@@ -38,14 +38,14 @@ pub(crate) async fn live(ns: &Namespace, tree: &Tree) {
             let at = format!("node {id} as {:?}", String::from_utf8_lossy(&name));
             inode(ns, tree, id, &found[&name], &at).await;
             assert_eq!(
-                ns.lookup(node.ino, &name).await.unwrap().as_ref(),
+                ns.tree.lookup(node.ino, &name).await.unwrap().as_ref(),
                 Some(&found[&name]),
                 "{at}"
             );
         }
     }
     let alive = tree.nodes.iter().skip(1).filter(|n| n.names > 0);
-    assert_eq!(ns.usage().files, alive.count() as u64, "live inodes");
+    assert_eq!(ns.tree.usage().files, alive.count() as u64, "live inodes");
 }
 
 async fn inode(ns: &Namespace, tree: &Tree, id: Id, stat: &Stat, at: &str) {
@@ -56,10 +56,11 @@ async fn inode(ns: &Namespace, tree: &Tree, id: Id, stat: &Stat, at: &str) {
         "{at}"
     );
     let mut xattrs = BTreeMap::new();
-    for name in ns.list_xattrs(node.ino).await.unwrap() {
+    for name in ns.tree.list_xattrs(node.ino).await.unwrap() {
         xattrs.insert(
             name.to_vec(),
-            ns.get_xattr(node.ino, &name)
+            ns.tree
+                .get_xattr(node.ino, &name)
                 .await
                 .unwrap()
                 .unwrap()
@@ -81,7 +82,7 @@ async fn inode(ns: &Namespace, tree: &Tree, id: Id, stat: &Stat, at: &str) {
         (node.text.len(), node.names),
         "{at}"
     );
-    let file = ns.file(node.ino).await.unwrap();
+    let file = ns.tree.file(node.ino).await.unwrap();
     let bytes = read_all(&file, node.text.len()).await;
     same(&bytes, &node.text, at);
 }
@@ -134,7 +135,7 @@ async fn moment(ns: &Namespace, tree: &Tree, slots: &[Slot], step: usize) {
         .enumerate()
         .filter(|(_, n)| n.kind == Kind::Directory)
     {
-        let found = ns.list_at(node.ino, at).await.unwrap();
+        let found = ns.history.list_at(node.ino, at).await.unwrap();
         let found_names: Vec<_> = found
             .iter()
             .map(|(name, e)| (name.to_vec(), e.ino))
@@ -154,6 +155,7 @@ async fn moment(ns: &Namespace, tree: &Tree, slots: &[Slot], step: usize) {
             (slot.0, String::from_utf8_lossy(&slot.1))
         );
         let found = ns
+            .history
             .entry_at(tree.nodes[slot.0].ino, &slot.1, at)
             .await
             .unwrap();
@@ -167,7 +169,7 @@ async fn moment(ns: &Namespace, tree: &Tree, slots: &[Slot], step: usize) {
             assert_eq!(found.kind, tree.nodes[expected.id].kind, "{where_}");
             if found.kind != Kind::Directory {
                 let names = past.values().filter(|other| other.id == expected.id);
-                let counted = ns.link_count_at(found.ino, at).await.unwrap();
+                let counted = ns.history.link_count_at(found.ino, at).await.unwrap();
                 assert_eq!(counted as usize, names.count(), "names of {where_}");
             }
             same(&read_past(ns, &found).await, &expected.text, &where_);
@@ -179,7 +181,7 @@ pub(crate) async fn read_past(ns: &Namespace, entry: &PastEntry) -> Vec<u8> {
     if entry.kind == Kind::Directory {
         return Vec::new();
     }
-    let bytes = ns.read_past(entry, 0, u32::MAX).await.unwrap();
+    let bytes = ns.history.read_past(entry, 0, u32::MAX).await.unwrap();
     assert_eq!(bytes.len() as u64, entry.attrs.size);
     bytes.to_vec()
 }
@@ -191,7 +193,7 @@ async fn versions(ns: &Namespace, tree: &Tree, slot: &Slot) {
         (slot.0, String::from_utf8_lossy(&slot.1))
     );
     let directory = tree.nodes[slot.0].ino;
-    let all = ns.versions(directory, &slot.1).await.unwrap();
+    let all = ns.history.versions(directory, &slot.1).await.unwrap();
     for pair in all.windows(2) {
         assert!(pair[0].version < pair[1].version, "{at}: order");
         assert!(
@@ -207,6 +209,7 @@ async fn versions(ns: &Namespace, tree: &Tree, slot: &Slot) {
     for (step, expected) in &expected {
         let at = format!("{at}, shown at step {step}");
         let then = ns
+            .history
             .entry_at(directory, &slot.1, tree.timestamps[*step])
             .await
             .unwrap()
@@ -217,7 +220,11 @@ async fn versions(ns: &Namespace, tree: &Tree, slot: &Slot) {
         assert_eq!(found.ino, tree.nodes[expected.id].ino, "{at}");
         same(&read_past(ns, found).await, &expected.text, &at);
         for moment in [found.version.timestamp, tree.timestamps[*step]] {
-            let mut then = ns.entry_at(directory, &slot.1, moment).await.unwrap();
+            let mut then = ns
+                .history
+                .entry_at(directory, &slot.1, moment)
+                .await
+                .unwrap();
             if let Some(then) = then.as_mut().filter(|e| e.kind == Kind::Directory) {
                 // Its times move on while it stands.
                 then.attrs = found.attrs.clone();
@@ -246,7 +253,7 @@ pub(crate) async fn prefix(ns: &Namespace, tree: &Tree) {
                 open.push((id, stat.ino));
                 Vec::new()
             } else {
-                let file = ns.file(stat.ino).await.unwrap();
+                let file = ns.tree.file(stat.ino).await.unwrap();
                 read_all(&file, stat.attrs.size as usize).await
             };
             found.insert((directory, name), (id, text));
@@ -276,7 +283,8 @@ pub(crate) async fn prefix(ns: &Namespace, tree: &Tree) {
             tree.live[since..].iter().any(fits),
             "{at}: {state:?} was no state since step {since}"
         );
-        for version in ns.versions(tree.nodes[slot.0].ino, &slot.1).await.unwrap() {
+        let versions = ns.history.versions(tree.nodes[slot.0].ino, &slot.1);
+        for version in versions.await.unwrap() {
             let text = read_past(ns, &version).await;
             let known = |text: &[u8]| {
                 tree.live
@@ -310,7 +318,7 @@ pub(crate) async fn log_twin(ns: &Namespace, world: &World) {
             let _commit = twin.commit(batch).await.unwrap();
         }
     }
-    let index = ns.0.index.rows();
+    let index = ns.core.index.rows();
     let mut told = twin.scan("C".into().."I".into()).await.unwrap();
     let found = crate::store::check::compare(index.as_ref(), &mut *told, &|_| {}, |_| Ok(())).await;
     let found = found.unwrap();

@@ -35,9 +35,10 @@ async fn a_copy_outlives_what_it_was_copied_from() {
     ns.drain().await.unwrap();
     let sent = ns.counters().bytes_up;
 
-    let past = ns.versions(ROOT, b"original").await.unwrap();
-    let source = ns.clone_source(&past[0]);
+    let past = ns.history.versions(ROOT, b"original").await.unwrap();
+    let source = ns.tree.clone_source(&past[0]);
     let (_, file) = ns
+        .tree
         .create_open(ROOT, b"copy", new_file(), &author())
         .await
         .unwrap();
@@ -61,7 +62,8 @@ async fn a_copy_outlives_what_it_was_copied_from() {
 
     let mut changed = original.clone();
     changed[CHANGED..CHANGED + change.len()].copy_from_slice(&change);
-    ns.delete_version(ROOT, b"original", past[0].version)
+    ns.history
+        .delete_version(ROOT, b"original", past[0].version)
         .await
         .unwrap();
     settle(&ns, &world).await;
@@ -79,10 +81,12 @@ async fn a_copy_outlives_what_it_was_copied_from() {
     // The first state of the copy goes: what the changed one needs of it stays.
     let ns = world.open().await;
     let states = ids(&ns, b"copy").await;
-    ns.delete_version(ROOT, b"copy", states[0]).await.unwrap();
+    let deleted = ns.history.delete_version(ROOT, b"copy", states[0]);
+    deleted.await.unwrap();
     settle(&ns, &world).await;
     check_copy(&ns, &[&changed]).await;
-    ns.delete_version(ROOT, b"copy", states[1]).await.unwrap();
+    let deleted = ns.history.delete_version(ROOT, b"copy", states[1]);
+    deleted.await.unwrap();
     settle(&ns, &world).await;
     assert_eq!(content(&ns, ROOT, b"copy").await, None);
     assert_eq!(rows_of(&ns, b"CL").await, 0);

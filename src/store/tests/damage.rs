@@ -43,7 +43,13 @@ async fn prepared(name: &str) -> World {
     let ns = world.open().await;
     for file in 0..320 {
         let ino = save(&ns, ROOT, format!("row-{file:03}").as_bytes(), &[7; 3800]).await;
-        ns.file(ino).await.unwrap().sync(&author()).await.unwrap();
+        ns.tree
+            .file(ino)
+            .await
+            .unwrap()
+            .sync(&author())
+            .await
+            .unwrap();
     }
     for version in 0..3 {
         for file in 0..4 {
@@ -71,12 +77,12 @@ async fn prepared(name: &str) -> World {
 async fn right_or_error(ns: &Namespace) {
     for file in 0..4 {
         let name = format!("file-{file}");
-        let Ok(versions) = ns.versions(ROOT, name.as_bytes()).await else {
+        let Ok(versions) = ns.history.versions(ROOT, name.as_bytes()).await else {
             continue;
         };
         assert_eq!(versions.len(), 4, "{name}");
         for (number, version) in versions.iter().enumerate() {
-            if let Ok(bytes) = ns.read_past(version, 0, u32::MAX).await {
+            if let Ok(bytes) = ns.history.read_past(version, 0, u32::MAX).await {
                 assert!(bytes == text(file, number), "{name}, version {number}");
             }
         }
@@ -96,10 +102,10 @@ async fn unreadable(ns: &Namespace) -> Vec<String> {
     }
     for file in 0..4 {
         let name = format!("file-{file}");
-        let versions = ns.versions(ROOT, name.as_bytes()).await.unwrap();
+        let versions = ns.history.versions(ROOT, name.as_bytes()).await.unwrap();
         assert_eq!(versions.len(), 4, "{name}");
         for (number, version) in versions.iter().enumerate() {
-            match ns.read_past(version, 0, u32::MAX).await {
+            match ns.history.read_past(version, 0, u32::MAX).await {
                 Ok(bytes) => assert!(bytes == text(file, number), "{name}, version {number}"),
                 Err(_) => bad.push(format!("{name}, version {number}")),
             }
@@ -144,19 +150,19 @@ async fn mounted_often(world: &World, key: &str, harm: Harm, mounts: Mounts) {
             (Whole | WithoutItsBytes, Ok(ns)) => {
                 let bad = unreadable(&ns).await;
                 assert_eq!(bad.is_empty(), mounts == Whole, "{key} {harm:?}: {bad:?}");
-                ns.reclaim().await.unwrap();
+                ns.gc.reclaim().await.unwrap();
                 world.env.advance(FORTY_DAYS.as_nanos() as u64);
-                ns.reclaim().await.unwrap();
+                ns.gc.reclaim().await.unwrap();
                 leave(ns).await;
             }
             (NothingWrong, Err(StoreError::Damaged(_) | StoreError::Corrupt(_))) => {}
             (NothingWrong, Ok(ns)) => {
                 right_or_error(&ns).await;
-                let _unreadable = ns.reclaim().await;
+                let _unreadable = ns.gc.reclaim().await;
                 world.env.advance(FORTY_DAYS.as_nanos() as u64);
-                let _unreadable = ns.reclaim().await;
+                let _unreadable = ns.gc.reclaim().await;
                 let _unreadable = ns.close().await;
-                ns.0.tasks.join().await;
+                ns.core.tasks.join().await;
             }
             (_, opened) => panic!("{key} {harm:?}, mount {round}: {opened:?}"),
         }

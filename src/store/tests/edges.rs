@@ -16,8 +16,8 @@ async fn an_fsync_after_the_commit_still_waits_for_the_flush() {
     ns.drain().await.unwrap();
     set_failpoint(&ns, Some(failpoints::Failpoint::Flush));
     let ino = save(&ns, ROOT, b"a", b"text").await;
-    until(|| ns.0.queue.oldest_without(&[]).is_none()).await;
-    let file = ns.file(ino).await.unwrap();
+    until(|| ns.commit.queue.oldest_without(&[]).is_none()).await;
+    let file = ns.tree.file(ino).await.unwrap();
     file.sync(&author()).await.unwrap();
     drop(file);
     let world = world.kill(ns).await;
@@ -67,7 +67,10 @@ async fn a_state_released_too_late_does_not_change_the_final_past() {
     let world = World::new("late");
     let ns = world.open().await;
     let ino = save(&ns, ROOT, b"a", b"one").await;
-    let (first, second) = (ns.file(ino).await.unwrap(), ns.file(ino).await.unwrap());
+    let (first, second) = (
+        ns.tree.file(ino).await.unwrap(),
+        ns.tree.file(ino).await.unwrap(),
+    );
     first
         .append(Bytes::from_static(b"two"), &author())
         .await
@@ -80,11 +83,17 @@ async fn a_state_released_too_late_does_not_change_the_final_past() {
     ns.drain().await.unwrap();
     let moment = ns.now();
     world.env.advance(1_000_000);
-    assert!(ns.is_final(moment));
-    let then = ns.entry_at(ROOT, b"a", moment).await.unwrap().unwrap();
+    assert!(ns.history.is_final(moment));
+    let then = ns
+        .history
+        .entry_at(ROOT, b"a", moment)
+        .await
+        .unwrap()
+        .unwrap();
     first.save(flushed).await.unwrap();
     assert_eq!(
-        ns.entry_at(ROOT, b"a", moment)
+        ns.history
+            .entry_at(ROOT, b"a", moment)
             .await
             .unwrap()
             .unwrap()
@@ -103,18 +112,18 @@ async fn a_mount_keeps_no_trace_of_an_unlinked_file_that_was_open() {
     let world = World::new("orphan");
     let ns = world.open().await;
     let ino = save(&ns, ROOT, b"a", b"one").await;
-    let file = ns.file(ino).await.unwrap();
+    let file = ns.tree.file(ino).await.unwrap();
     file.append(Bytes::from_static(b"two"), &author())
         .await
         .unwrap();
-    ns.unlink(ROOT, b"a", &author()).await.unwrap();
+    ns.tree.unlink(ROOT, b"a", &author()).await.unwrap();
     drop(file);
     let world = world.kill(ns).await;
     let ns = world.open().await;
     ns.drain().await.unwrap();
     assert_eq!(content(&ns, ROOT, b"a").await, None);
     assert_eq!(history(&ns, ROOT, b"a").await, [b"one"]);
-    let pending = ns.pending();
+    let pending = ns.tree.pending();
     assert_eq!(
         (pending.files, pending.bytes, pending.operations),
         (0, 0, 0)
@@ -128,7 +137,8 @@ async fn a_linked_file_outlives_the_directory_of_its_first_name() {
     let directory = |name: &'static [u8]| {
         let ns = ns.clone();
         async move {
-            ns.create(ROOT, name, new_node(Kind::Directory), &author())
+            ns.tree
+                .create(ROOT, name, new_node(Kind::Directory), &author())
                 .await
                 .unwrap()
                 .ino
@@ -136,11 +146,12 @@ async fn a_linked_file_outlives_the_directory_of_its_first_name() {
     };
     let (first, _other) = (directory(b"d").await, directory(b"e").await);
     let ino = save(&ns, first, b"a", b"one").await;
-    ns.link(ino, ROOT, b"b", &author()).await.unwrap();
-    ns.unlink(first, b"a", &author()).await.unwrap();
-    ns.rmdir(ROOT, b"d", &author()).await.unwrap();
+    ns.tree.link(ino, ROOT, b"b", &author()).await.unwrap();
+    ns.tree.unlink(first, b"a", &author()).await.unwrap();
+    ns.tree.rmdir(ROOT, b"d", &author()).await.unwrap();
     set_failpoint(&ns, Some(failpoints::Failpoint::Commit));
-    ns.rename((ROOT, b"e"), (ROOT, b"f"), RenameMode::Replace, &author())
+    ns.tree
+        .rename((ROOT, b"e"), (ROOT, b"f"), RenameMode::Replace, &author())
         .await
         .unwrap();
     save(&ns, ROOT, b"b", b"more").await;
@@ -158,6 +169,7 @@ async fn a_new_file_flushed_before_an_fsync_keeps_both_states() {
     let world = World::new("flushed");
     let ns = world.open().await;
     let (_, file) = ns
+        .tree
         .create_open(ROOT, b"a", new_file(), &author())
         .await
         .unwrap();
@@ -186,15 +198,16 @@ async fn a_state_the_journal_refused_still_counts_as_dirty() {
     let ns = world.open().await;
     set_failpoint(&ns, Some(failpoints::Failpoint::Pack));
     let (_, file) = ns
+        .tree
         .create_open(ROOT, b"a", new_file(), &author())
         .await
         .unwrap();
     let text = Bytes::from(vec![b'x'; 100_000]);
     file.write(0, text, &author()).await.unwrap();
     let flushed = file.flush(&author(), None).await.unwrap().unwrap();
-    ns.0.health.stop(StoreError::NoSpace);
+    ns.core.health.stop(StoreError::NoSpace);
     assert!(matches!(file.save(flushed).await, Err(StoreError::NoSpace)));
-    assert_eq!(ns.0.budget.used(), 100_000);
+    assert_eq!(ns.data.budget.used(), 100_000);
     drop(file);
     let _left = world.kill(ns).await;
 }
@@ -211,7 +224,7 @@ async fn a_task_that_panics_ends_everything_that_waits() {
         let ns = ns.clone();
         async move { ns.drain().await }
     });
-    let planted = ns.0.tasks.spawn("planted", async { panic!("planted") });
+    let planted = ns.core.tasks.spawn("planted", async { panic!("planted") });
     assert!(planted.await.is_err());
     let outcome = tokio::time::timeout(std::time::Duration::from_secs(30), draining).await;
     let outcome = outcome.unwrap().unwrap();
@@ -219,7 +232,7 @@ async fn a_task_that_panics_ends_everything_that_waits() {
         matches!(&outcome, Err(StoreError::Unavailable(why)) if why.contains("planted")),
         "{outcome:?}"
     );
-    let file = ns.file(ino).await.unwrap();
+    let file = ns.tree.file(ino).await.unwrap();
     let refused = file.write(0, Bytes::from_static(b"x"), &author()).await;
     assert!(refused.is_err());
     let world = world.kill(ns).await;
@@ -233,7 +246,7 @@ async fn what_df_tells_is_counted_again() {
     let world = World::new("df");
     let ns = world.open().await;
     let ino = save(&ns, ROOT, b"a", &[1; 10_000]).await;
-    let file = ns.file(ino).await.unwrap();
+    let file = ns.tree.file(ino).await.unwrap();
     file.truncate(1 << 62, &author()).await.unwrap();
     file.write(1 << 61, vec![2; 4096].into(), &author())
         .await
@@ -243,26 +256,29 @@ async fn what_df_tells_is_counted_again() {
         target: Bytes::from_static(b"a"),
         ..new_node(Kind::Symlink)
     };
-    ns.create(ROOT, b"link", target, &author()).await.unwrap();
+    ns.tree
+        .create(ROOT, b"link", target, &author())
+        .await
+        .unwrap();
     ns.drain().await.unwrap();
     let holes_count_nothing = Usage {
         bytes: 14_096,
         files: 2,
     };
-    assert_eq!(ns.usage(), holes_count_nothing);
+    assert_eq!(ns.tree.usage(), holes_count_nothing);
     file.truncate(5000, &author()).await.unwrap();
     close(&file).await;
     ns.drain().await.unwrap();
-    assert_eq!(ns.usage().bytes, 5000);
+    assert_eq!(ns.tree.usage().bytes, 5000);
     drop(file);
     let world = world.kill(ns).await;
     world.wipe();
     let ns = world.open().await;
-    assert_eq!(ns.usage().bytes, 5000);
+    assert_eq!(ns.tree.usage().bytes, 5000);
     check::log_twin(&ns, &world).await;
-    ns.unlink(ROOT, b"a", &author()).await.unwrap();
+    ns.tree.unlink(ROOT, b"a", &author()).await.unwrap();
     ns.drain().await.unwrap();
-    assert_eq!(ns.usage(), Usage { bytes: 0, files: 1 });
+    assert_eq!(ns.tree.usage(), Usage { bytes: 0, files: 1 });
     ns.close().await.unwrap();
 }
 

@@ -18,7 +18,7 @@ async fn try_follow(world: &World) -> Result<Namespace, StoreError> {
         every: EVERY,
         on_damage: OnDamage::Refuse,
     };
-    Namespace::follow(&world.backend, "default", config, how, (env, tasks)).await
+    Namespace::follow(&world.backend, "default", config, how, env, tasks).await
 }
 
 async fn follow(world: &World) -> Namespace {
@@ -27,14 +27,14 @@ async fn follow(world: &World) -> Namespace {
 
 /// Waits until a follower shows everything its writer has drained.
 async fn caught_up(follower: &Namespace, writer: &Namespace) {
-    let newest = writer.0.applied_now();
+    let newest = writer.core.applied_now();
     for _ in 0..500 {
-        if follower.0.applied_now() == newest {
+        if follower.core.applied_now() == newest {
             return;
         }
         tokio::time::sleep(EVERY).await;
     }
-    panic!("{:?} is not {newest:?}", follower.0.applied_now());
+    panic!("{:?} is not {newest:?}", follower.core.applied_now());
 }
 
 /// Every object of the bucket and its length.
@@ -44,7 +44,7 @@ async fn objects(world: &World) -> BTreeMap<String, u64> {
 }
 
 async fn names(ns: &Namespace, dir: Ino) -> Vec<String> {
-    let mut listing = ns.list(dir).await.unwrap();
+    let mut listing = ns.tree.list(dir).await.unwrap();
     let mut names = Vec::new();
     while let Some((name, _)) = listing.next().await.unwrap() {
         names.push(String::from_utf8(name.to_vec()).unwrap());
@@ -63,41 +63,48 @@ async fn a_follower_shows_what_its_writer_has_brought_to_the_bucket() {
     assert_eq!(content(&follower, ROOT, b"a").await.unwrap(), b"one");
     assert_eq!(content(&follower, ROOT, b"b").await.unwrap(), vec![7; LEN]);
     // A file that is open there while it changes here shows the new bytes.
-    let open = follower.lookup(ROOT, b"a").await.unwrap().unwrap().ino;
-    let open = follower.file(open).await.unwrap();
+    let open = follower.tree.lookup(ROOT, b"a").await.unwrap().unwrap().ino;
+    let open = follower.tree.file(open).await.unwrap();
     let dir = ns
+        .tree
         .create(ROOT, b"d", new_node(Kind::Directory), &author())
         .await
         .unwrap();
     save(&ns, dir.ino, b"in", b"inside").await;
     save(&ns, ROOT, b"a", b"second").await;
-    ns.unlink(ROOT, b"b", &author()).await.unwrap();
+    ns.tree.unlink(ROOT, b"b", &author()).await.unwrap();
     ns.drain().await.unwrap();
     caught_up(&follower, &ns).await;
     assert_eq!(names(&follower, ROOT).await, ["a", "d"]);
     assert_eq!(content(&follower, ROOT, b"a").await.unwrap(), b"second");
     assert_eq!(&open.read(0, 100).await.unwrap()[..], b"second");
-    assert_eq!(follower.usage(), ns.usage());
-    let dir = follower.lookup(ROOT, b"d").await.unwrap().unwrap().ino;
+    assert_eq!(follower.tree.usage(), ns.tree.usage());
+    let dir = follower.tree.lookup(ROOT, b"d").await.unwrap().unwrap().ino;
     assert_eq!(content(&follower, dir, b"in").await.unwrap(), b"inside");
     // What the writer did last is past and final here as well.
     assert_eq!(
         history(&follower, ROOT, b"a").await,
         [&b"one"[..], b"second"]
     );
-    let changes = ns.changes(ROOT, 100).await.unwrap();
-    assert_eq!(follower.changes(ROOT, 100).await.unwrap(), changes);
-    assert!(follower.is_final(changes[0]) && !follower.is_final(follower.0.low_watermark()));
-    assert!(follower.now() < follower.0.low_watermark());
+    let changes = ns.history.changes(ROOT, 100).await.unwrap();
+    assert_eq!(follower.history.changes(ROOT, 100).await.unwrap(), changes);
+    assert!(
+        follower.history.is_final(changes[0])
+            && !follower.history.is_final(follower.commit.low_watermark())
+    );
+    assert!(follower.now() < follower.commit.low_watermark());
     for at in changes {
-        let (here, there) = (follower.list_at(ROOT, at).await, ns.list_at(ROOT, at).await);
+        let (here, there) = (
+            follower.history.list_at(ROOT, at).await,
+            ns.history.list_at(ROOT, at).await,
+        );
         assert_eq!(here.unwrap(), there.unwrap());
     }
     // What is open there and has lost its name is read for as long as a version shows it.
-    ns.unlink(ROOT, b"a", &author()).await.unwrap();
+    ns.tree.unlink(ROOT, b"a", &author()).await.unwrap();
     ns.drain().await.unwrap();
     caught_up(&follower, &ns).await;
-    assert!(follower.lookup(ROOT, b"a").await.unwrap().is_none());
+    assert!(follower.tree.lookup(ROOT, b"a").await.unwrap().is_none());
     assert_eq!(&open.read(0, 100).await.unwrap()[..], b"second");
     assert_eq!(open.stat().await.unwrap().nlink, 0);
     // The writer has not noticed anything.
@@ -121,20 +128,26 @@ async fn a_follower_changes_nothing() {
     ns.close().await.unwrap();
     let before = objects(&world).await;
     let (follower, second) = (follow(&world).await, follow(&world).await);
-    let file = follower.file(ino).await.unwrap();
+    let file = follower.tree.file(ino).await.unwrap();
     let refused = [
         file.write(0, Bytes::from_static(b"x"), &author()).await,
         file.truncate(0, &author()).await,
-        follower.unlink(ROOT, b"a", &author()).await.map(drop),
+        follower.tree.unlink(ROOT, b"a", &author()).await.map(drop),
         follower
+            .tree
             .create_open(ROOT, b"n", new_file(), &author())
             .await
             .map(drop),
         follower
+            .tree
             .create(ROOT, b"d", new_node(Kind::Directory), &author())
             .await
             .map(drop),
-        follower.link(ino, ROOT, b"l", &author()).await.map(drop),
+        follower
+            .tree
+            .link(ino, ROOT, b"l", &author())
+            .await
+            .map(drop),
     ];
     for outcome in refused {
         assert!(matches!(outcome, Err(StoreError::ReadOnly)), "{outcome:?}");
@@ -142,7 +155,7 @@ async fn a_follower_changes_nothing() {
     close(&file).await;
     drop(file);
     follower.drain().await.unwrap();
-    assert_eq!(follower.pending().failures, [""; 0]);
+    assert_eq!(follower.tree.pending().failures, [""; 0]);
     assert_eq!(content(&second, ROOT, b"a").await.unwrap(), b"one");
     tokio::time::sleep(EVERY * 5).await;
     follower.close().await.unwrap();
@@ -156,15 +169,15 @@ async fn read_until_stopped(follower: Namespace, tasks: Tasks) -> (usize, usize,
     let (mut whole, mut gone, mut fills) = (0, 0, BTreeSet::new());
     while !tasks.is_stopped() {
         let mut reads = Vec::new();
-        if let Some(stat) = follower.lookup(ROOT, b"f").await.unwrap() {
-            reads.push(match follower.file(stat.ino).await {
+        if let Some(stat) = follower.tree.lookup(ROOT, b"f").await.unwrap() {
+            reads.push(match follower.tree.file(stat.ino).await {
                 Ok(file) => file.read(0, u32::MAX).await,
                 Err(error) => Err(error),
             });
         }
-        for version in follower.versions(ROOT, b"f").await.unwrap() {
+        for version in follower.history.versions(ROOT, b"f").await.unwrap() {
             tokio::task::yield_now().await;
-            reads.push(follower.read_past(&version, 0, u32::MAX).await);
+            reads.push(follower.history.read_past(&version, 0, u32::MAX).await);
         }
         for read in reads {
             match read {
@@ -193,12 +206,17 @@ async fn a_follower_reads_whole_states_or_none_while_the_writer_prunes() {
     save(&ns, ROOT, b"f", &vec![1; LEN]).await;
     ns.drain().await.unwrap();
     let follower = follow(&world).await;
-    let first = follower.versions(ROOT, b"f").await.unwrap().remove(0);
-    let reading = tokio::spawn(read_until_stopped(follower.clone(), ns.0.tasks.clone()));
+    let first = follower
+        .history
+        .versions(ROOT, b"f")
+        .await
+        .unwrap()
+        .remove(0);
+    let reading = tokio::spawn(read_until_stopped(follower.clone(), ns.core.tasks.clone()));
     for round in 2..30_u8 {
         // Over parts of the last state, so that states share segments and range rows.
-        let ino = ns.lookup(ROOT, b"f").await.unwrap().unwrap().ino;
-        let file = ns.file(ino).await.unwrap();
+        let ino = ns.tree.lookup(ROOT, b"f").await.unwrap().unwrap().ino;
+        let file = ns.tree.file(ino).await.unwrap();
         let all = Bytes::from(vec![round; LEN]);
         for from in (0..LEN).step_by(LEN / 4) {
             let part = all.slice(from..from + LEN / 4);
@@ -209,17 +227,17 @@ async fn a_follower_reads_whole_states_or_none_while_the_writer_prunes() {
         let all = ids(&ns, b"f").await;
         if all.len() > 3 {
             for id in &all[..2] {
-                ns.delete_version(ROOT, b"f", *id).await.unwrap();
+                ns.history.delete_version(ROOT, b"f", *id).await.unwrap();
             }
             settle(&ns, &world).await;
         }
     }
     caught_up(&follower, &ns).await;
-    ns.0.tasks.stop();
+    ns.core.tasks.stop();
     let (whole, gone, fills) = reading.await.unwrap();
     assert!(whole > 30 && fills > 3, "{whole} {gone} {fills}");
     // Its version and everything it was made of have left the bucket long ago.
-    let late = follower.read_past(&first, 0, 10).await;
+    let late = follower.history.read_past(&first, 0, 10).await;
     assert!(matches!(late, Err(StoreError::Stale)), "{late:?}");
     assert_eq!(content(&follower, ROOT, b"f").await.unwrap(), vec![29; LEN]);
     follower.close().await.unwrap();

@@ -54,6 +54,7 @@ async fn filled_by(len: usize) {
     save(&ns, ROOT, b"before", b"text").await;
     set_failpoint(&ns, Some(failpoints::Failpoint::Pack));
     let (_, file) = ns
+        .tree
         .create_open(ROOT, b"big", new_file(), &author())
         .await
         .unwrap();
@@ -62,7 +63,8 @@ async fn filled_by(len: usize) {
     assert_eq!(stat.attrs.size, text.len() as u64);
     // Whoever writes no bytes notices nothing.
     let (from, to) = ((ROOT, &b"before"[..]), (ROOT, &b"after"[..]));
-    ns.rename(from, to, RenameMode::Replace, &author())
+    ns.tree
+        .rename(from, to, RenameMode::Replace, &author())
         .await
         .unwrap();
     let after = content(&ns, ROOT, b"after").await;
@@ -70,18 +72,18 @@ async fn filled_by(len: usize) {
     close(&file).await;
     assert!(content(&ns, ROOT, b"big").await.as_deref() == Some(&text[..]));
     // A daemon that ends now finds it all again on the full disk.
-    ns.0.health.stop(StoreError::Closed);
-    ns.0.tasks.stop();
-    ns.0.tasks.join().await;
-    let _nobody_sees_it = ns.0.index.writer().unwrap().close().await;
+    ns.core.health.stop(StoreError::Closed);
+    ns.core.tasks.stop();
+    ns.core.tasks.join().await;
+    let _nobody_sees_it = ns.core.index.writer().unwrap().close().await;
     drop((ns, file));
     let ns = world.open().await;
-    assert_eq!(ns.pending().failures, [""; 0]);
+    assert_eq!(ns.tree.pending().failures, [""; 0]);
     assert!(content(&ns, ROOT, b"big").await.as_deref() == Some(&text[..]));
     // Once the bucket has it there is room again.
     ns.drain().await.unwrap();
     // The last to hold the file may be the task that sealed it.
-    while ns.0.staging.room(1 << 20).is_err() {
+    while ns.data.staging.room(1 << 20).is_err() {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
     save(&ns, ROOT, b"next", &vec![b'n'; 1 << 20]).await;

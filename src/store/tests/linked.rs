@@ -41,6 +41,7 @@ fn inodes(below: &Path, part: &str) -> BTreeSet<u64> {
 /// Writes as a program does, 128 KiB at a time.
 async fn write(ns: &Namespace, name: &[u8], text: &[u8]) {
     let (_, file) = ns
+        .tree
         .create_open(ROOT, name, new_file(), &author())
         .await
         .unwrap();
@@ -54,10 +55,10 @@ async fn write(ns: &Namespace, name: &[u8], text: &[u8]) {
 
 /// kill -9, on directories that stay.
 async fn stop(ns: Namespace) {
-    ns.0.health.stop(StoreError::Closed);
-    ns.0.tasks.stop();
-    ns.0.tasks.join().await;
-    let _nobody_sees_it = ns.0.index.writer().unwrap().close().await;
+    ns.core.health.stop(StoreError::Closed);
+    ns.core.tasks.stop();
+    ns.core.tasks.join().await;
+    let _nobody_sees_it = ns.core.index.writer().unwrap().close().await;
 }
 
 async fn sound(world: &World, name: &[u8], text: &[u8]) {
@@ -93,8 +94,8 @@ async fn a_large_file_reaches_a_local_bucket_without_a_copy() {
     ns.drain().await.unwrap();
     assert_eq!(inodes(disk.path(), "data"), staged);
     // What comes later goes elsewhere.
-    let ino = ns.lookup(ROOT, b"big").await.unwrap().unwrap().ino;
-    let file = ns.file(ino).await.unwrap();
+    let ino = ns.tree.lookup(ROOT, b"big").await.unwrap().unwrap().ino;
+    let file = ns.tree.file(ino).await.unwrap();
     let more = Bytes::from(vec![7; 3 << 20]);
     file.write(1 << 20, more, &author()).await.unwrap();
     close(&file).await;
@@ -134,8 +135,8 @@ async fn a_crash_around_the_link_loses_nothing() {
             content(&ns, ROOT, b"big").await == Some(text(2)),
             "{step:?}"
         );
-        let file = ns.lookup(ROOT, b"big").await.unwrap().unwrap().ino;
-        let file = ns.file(file).await.unwrap();
+        let file = ns.tree.lookup(ROOT, b"big").await.unwrap().unwrap().ino;
+        let file = ns.tree.file(file).await.unwrap();
         let end = Bytes::from_static(b"the end");
         file.append(end, &author()).await.unwrap();
         close(&file).await;

@@ -19,7 +19,7 @@ struct One {
 
 impl One {
     async fn new(ns: Namespace) -> Self {
-        let made = ns.create_open(ROOT, b"a", new_file(), &author()).await;
+        let made = ns.tree.create_open(ROOT, b"a", new_file(), &author()).await;
         Self {
             file: made.unwrap().1,
             ns,
@@ -77,7 +77,7 @@ impl One {
                 "drain"
             }
             7 if rare => {
-                self.ns.0.turn().await.unwrap();
+                self.ns.gc.turn().await.unwrap();
                 "reclaim"
             }
             _ => "wait",
@@ -118,7 +118,7 @@ async fn case(seed: u64) {
         one.release().await;
     }
     close(&one.file).await;
-    let versions = one.ns.versions(ROOT, b"a").await.unwrap();
+    let versions = one.ns.history.versions(ROOT, b"a").await.unwrap();
     let last = check::read_past(&one.ns, versions.last().unwrap()).await;
     check::same(&last, &one.text, "the newest version");
     one.ns.drain().await.unwrap();

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::meta::{Batch, MetaRead, MetaStore, SlateConfig, SlateStore};
-use crate::store::data::segment::object_key;
+use crate::store::schema::object_names::object_key;
 use crate::store::schema::rows::{
     AppliedRow, DentryBody, DentryRow, VersionRecord, decode, encode,
 };
@@ -32,7 +32,7 @@ impl Template {
         save(ns, ROOT, b"sample", b"an older text").await;
         save(ns, ROOT, b"sample", b"a newer text").await;
         ns.drain().await.unwrap();
-        let index = ns.0.index.rows();
+        let index = ns.core.index.rows();
         let entry = index.get(&keys::entry(ROOT, b"sample")).await.unwrap();
         let start = keys::history(ROOT, b"sample");
         let mut history = index

@@ -131,7 +131,12 @@ async fn superseded(session: &Session, settled: &Tree) {
         }
         check::past(&ns, settled, 0..settled.past.len()).await;
         for ((directory, name), (ino, _)) in &kept {
-            let then = ns.entry_at(*directory, name, now).await.unwrap().unwrap();
+            let then = ns
+                .history
+                .entry_at(*directory, name, now)
+                .await
+                .unwrap()
+                .unwrap();
             assert_eq!(then.ino, *ino);
         }
         if !drained {
@@ -155,7 +160,7 @@ async fn live(ns: &Namespace) -> Live {
             if stat.kind == Kind::Directory {
                 open.push(stat.ino);
             } else {
-                let file = ns.file(stat.ino).await.unwrap();
+                let file = ns.tree.file(stat.ino).await.unwrap();
                 text = file.read(0, u32::MAX).await.unwrap().to_vec();
                 assert_eq!(text.len() as u64, stat.attrs.size);
             }
@@ -188,14 +193,14 @@ fn told(live: &Live) -> String {
 async fn all_versions(ns: &Namespace, live: &Live) -> Vec<((Ino, Vec<u8>), Vec<u8>)> {
     let mut directories = vec![ROOT];
     for ((_, _), (ino, _)) in live {
-        if ns.stat(*ino).await.unwrap().kind == Kind::Directory {
+        if ns.tree.stat(*ino).await.unwrap().kind == Kind::Directory {
             directories.push(*ino);
         }
     }
     let mut all = Vec::new();
     for directory in directories {
-        for name in ns.names_with_versions(directory).await.unwrap() {
-            for version in ns.versions(directory, &name).await.unwrap() {
+        for name in ns.history.names_with_versions(directory).await.unwrap() {
+            for version in ns.history.versions(directory, &name).await.unwrap() {
                 let text = check::read_past(ns, &version).await;
                 all.push(((directory, name.to_vec()), text));
             }

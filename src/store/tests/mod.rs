@@ -10,6 +10,7 @@ mod copies;
 mod damage;
 mod dice;
 mod edges;
+mod fenced;
 mod follow;
 mod full;
 mod linked;
@@ -101,11 +102,11 @@ impl World {
 
     /// kill -9: the tasks stop where they are, and nothing that is written or removed afterwards reaches the world that is left.
     pub(crate) async fn kill(self, namespace: Namespace) -> Self {
-        namespace.0.health.stop(StoreError::Closed);
-        namespace.0.tasks.stop();
-        namespace.0.tasks.join().await;
+        namespace.core.health.stop(StoreError::Closed);
+        namespace.core.tasks.stop();
+        namespace.core.tasks.join().await;
         let left = self.fork().await;
-        let _nobody_sees_it = namespace.0.index.writer().unwrap().close().await;
+        let _nobody_sees_it = namespace.core.index.writer().unwrap().close().await;
         drop(namespace);
         left
     }
@@ -114,7 +115,7 @@ impl World {
 /// Closes a namespace in good order; the same cache directory can be opened again.
 pub(crate) async fn leave(ns: Namespace) {
     ns.close().await.unwrap();
-    ns.0.tasks.join().await;
+    ns.core.tasks.join().await;
 }
 
 fn copy(from: &std::path::Path, to: &std::path::Path) {
@@ -151,7 +152,7 @@ fn config(cache_dir: PathBuf) -> NamespaceConfig {
 
 /// Lets the pipeline go no further than before `step`; `None` lets it go on.
 pub(crate) fn set_failpoint(namespace: &Namespace, step: Option<failpoints::Failpoint>) {
-    namespace.0.health.failpoints.set(step);
+    namespace.core.health.failpoints.set(step);
 }
 
 pub(crate) fn author() -> Author {
@@ -179,14 +180,15 @@ pub(crate) fn new_node(kind: Kind) -> NewNode {
 
 /// What `echo TEXT > NAME` does.
 pub(crate) async fn save(ns: &Namespace, dir: Ino, name: &[u8], text: &[u8]) -> Ino {
-    let file = match ns.lookup(dir, name).await.unwrap() {
+    let file = match ns.tree.lookup(dir, name).await.unwrap() {
         Some(stat) => {
-            let file = ns.file(stat.ino).await.unwrap();
+            let file = ns.tree.file(stat.ino).await.unwrap();
             file.truncate(0, &author()).await.unwrap();
             file
         }
         None => {
-            ns.create_open(dir, name, new_file(), &author())
+            ns.tree
+                .create_open(dir, name, new_file(), &author())
                 .await
                 .unwrap()
                 .1
@@ -207,24 +209,30 @@ pub(crate) async fn close(file: &File) {
 }
 
 pub(crate) async fn content(ns: &Namespace, dir: Ino, name: &[u8]) -> Option<Vec<u8>> {
-    let stat = ns.lookup(dir, name).await.unwrap()?;
-    let file = ns.file(stat.ino).await.unwrap();
+    let stat = ns.tree.lookup(dir, name).await.unwrap()?;
+    let file = ns.tree.file(stat.ino).await.unwrap();
     Some(file.read(0, u32::MAX).await.unwrap().to_vec())
 }
 
 pub(crate) async fn history(ns: &Namespace, dir: Ino, name: &[u8]) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
-    for version in ns.versions(dir, name).await.unwrap() {
-        all.push(ns.read_past(&version, 0, u32::MAX).await.unwrap().to_vec());
+    for version in ns.history.versions(dir, name).await.unwrap() {
+        all.push(
+            ns.history
+                .read_past(&version, 0, u32::MAX)
+                .await
+                .unwrap()
+                .to_vec(),
+        );
     }
     all
 }
 
 /// The names that `@deleted` of a directory lists; each is found by its name as well.
 pub(crate) async fn removed_names(ns: &Namespace, dir: Ino) -> Vec<String> {
-    let (mut names, mut listing) = (Vec::new(), ns.deleted(dir).await.unwrap());
+    let (mut names, mut listing) = (Vec::new(), ns.history.deleted(dir).await.unwrap());
     while let Some((name, listed)) = listing.next().await.unwrap() {
-        let found = ns.deleted_tree_at(dir, &name).await.unwrap();
+        let found = ns.history.deleted_tree_at(dir, &name).await.unwrap();
         assert_eq!(found, Some(listed), "{name:?}");
         names.push(String::from_utf8(name.to_vec()).unwrap());
     }

@@ -7,7 +7,7 @@ use super::*;
 const GRACE_NS: u64 = 3600 * 1_000_000_000;
 
 pub(crate) async fn ids(ns: &Namespace, name: &[u8]) -> Vec<VersionId> {
-    let all = ns.versions(ROOT, name).await.unwrap();
+    let all = ns.history.versions(ROOT, name).await.unwrap();
     all.into_iter().map(|v| v.version).collect()
 }
 
@@ -18,10 +18,10 @@ fn bytes(fill: u8, len: usize) -> Vec<u8> {
 /// Everything that can go has gone, and the grace period is over.
 pub(crate) async fn settle(ns: &Namespace, world: &World) -> GcCounters {
     ns.drain().await.unwrap();
-    let mut last = ns.reclaim().await.unwrap();
+    let mut last = ns.gc.reclaim().await.unwrap();
     for _ in 0..4 {
         world.env.advance(GRACE_NS + 1);
-        last = ns.reclaim().await.unwrap();
+        last = ns.gc.reclaim().await.unwrap();
     }
     ns.drain().await.unwrap();
     last
@@ -36,7 +36,7 @@ pub(crate) async fn segments(world: &World) -> Vec<String> {
 /// Rows of a table.
 pub(crate) async fn rows_of(ns: &Namespace, table: &'static [u8; 2]) -> usize {
     let range = Bytes::from_static(table)..keys::after(table);
-    let mut scan = ns.0.index.rows().scan(range).await.unwrap();
+    let mut scan = ns.core.index.rows().scan(range).await.unwrap();
     let mut count = 0;
     while scan.next().await.unwrap().is_some() {
         count += 1;
@@ -58,22 +58,28 @@ async fn an_older_version_takes_the_place_of_a_deleted_one() {
     }
     let before = ids(&ns, b"a").await;
     let at = before[1].timestamp;
-    ns.delete_version(ROOT, b"a", before[1]).await.unwrap();
+    ns.history
+        .delete_version(ROOT, b"a", before[1])
+        .await
+        .unwrap();
     assert_eq!(history(&ns, ROOT, b"a").await, [&b"one"[..], b"three"]);
-    let then = ns.entry_at(ROOT, b"a", at).await.unwrap().unwrap();
+    let then = ns.history.entry_at(ROOT, b"a", at).await.unwrap().unwrap();
     assert_eq!((then.version, then.kept), (before[0], Retained::Thinned));
     assert_eq!(check::read_past(&ns, &then).await, b"one");
-    ns.delete_version(ROOT, b"a", before[0]).await.unwrap();
+    ns.history
+        .delete_version(ROOT, b"a", before[0])
+        .await
+        .unwrap();
     assert_eq!(history(&ns, ROOT, b"a").await, [&b"three"[..]]);
     for at in [before[0].timestamp, at] {
-        let then = ns.entry_at(ROOT, b"a", at).await.unwrap().unwrap();
+        let then = ns.history.entry_at(ROOT, b"a", at).await.unwrap().unwrap();
         assert_eq!((then.kept, then.attrs.size), (Retained::Nothing, 3));
-        let read = ns.read_past(&then, 0, 9).await;
+        let read = ns.history.read_past(&then, 0, 9).await;
         assert!(matches!(read, Err(StoreError::Corrupt(_))), "{read:?}");
-        let names = ns.list_at(ROOT, at).await.unwrap();
+        let names = ns.history.list_at(ROOT, at).await.unwrap();
         assert_eq!(names.len(), 1, "a time inside never loses the name");
     }
-    let gone = ns.delete_version(ROOT, b"a", before[0]).await;
+    let gone = ns.history.delete_version(ROOT, b"a", before[0]).await;
     assert!(matches!(gone, Err(StoreError::NotFound)));
     settle(&ns, &world).await;
     assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), b"three");
@@ -87,8 +93,8 @@ async fn deleting_the_current_version_brings_its_predecessor_back() {
     let world = World::new("revive");
     let ns = world.open().await;
     save(&ns, ROOT, b"a", &bytes(1, 100_000)).await;
-    let ino = ns.lookup(ROOT, b"a").await.unwrap().unwrap().ino;
-    let file = ns.file(ino).await.unwrap();
+    let ino = ns.tree.lookup(ROOT, b"a").await.unwrap().unwrap().ino;
+    let file = ns.tree.file(ino).await.unwrap();
     file.write(10, Bytes::from_static(b"xxxx"), &author())
         .await
         .unwrap();
@@ -97,12 +103,18 @@ async fn deleting_the_current_version_brings_its_predecessor_back() {
     file.write(0, Bytes::from_static(b"y"), &author())
         .await
         .unwrap();
-    let busy = ns.delete_version(ROOT, b"a", both[1]).await;
+    let busy = ns.history.delete_version(ROOT, b"a", both[1]).await;
     assert!(matches!(busy, Err(StoreError::Busy(_))), "{busy:?}");
     close(&file).await;
     let three = ids(&ns, b"a").await;
-    ns.delete_version(ROOT, b"a", three[2]).await.unwrap();
-    ns.delete_version(ROOT, b"a", three[1]).await.unwrap();
+    ns.history
+        .delete_version(ROOT, b"a", three[2])
+        .await
+        .unwrap();
+    ns.history
+        .delete_version(ROOT, b"a", three[1])
+        .await
+        .unwrap();
     assert_eq!(ids(&ns, b"a").await, three[..1]);
     assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), bytes(1, 100_000));
     file.write(5, Bytes::from_static(b"z"), &author())
@@ -122,7 +134,7 @@ async fn deleting_the_current_version_brings_its_predecessor_back() {
     world.wipe();
     let ns = world.open().await;
     assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), now);
-    assert_eq!(ns.usage().bytes, 100_000);
+    assert_eq!(ns.tree.usage().bytes, 100_000);
     end(ns, world).await;
 }
 
@@ -132,16 +144,23 @@ async fn deleting_the_only_version_removes_the_name() {
     let ns = world.open().await;
     save(&ns, ROOT, b"a", &bytes(1, 10_000)).await;
     let id = ids(&ns, b"a").await[0];
-    ns.delete_version(ROOT, b"a", id).await.unwrap();
+    ns.history.delete_version(ROOT, b"a", id).await.unwrap();
     assert_eq!(content(&ns, ROOT, b"a").await, None);
     assert!(ids(&ns, b"a").await.is_empty());
     let then = ns
+        .history
         .entry_at(ROOT, b"a", id.timestamp)
         .await
         .unwrap()
         .unwrap();
     assert_eq!(then.kept, Retained::Nothing);
-    assert!(ns.names_with_versions(ROOT).await.unwrap().is_empty());
+    assert!(
+        ns.history
+            .names_with_versions(ROOT)
+            .await
+            .unwrap()
+            .is_empty()
+    );
     let done = settle(&ns, &world).await;
     assert_eq!(segments(&world).await, [""; 0]);
     assert_eq!((done.segments, done.bytes), (1, 10_000));
@@ -154,23 +173,26 @@ async fn states_of_a_hard_linked_file_go_under_all_its_names() {
     let world = World::new("linked");
     let ns = world.open().await;
     let ino = save(&ns, ROOT, b"a", b"one").await;
-    ns.link(ino, ROOT, b"b", &author()).await.unwrap();
+    ns.tree.link(ino, ROOT, b"b", &author()).await.unwrap();
     save(&ns, ROOT, b"b", b"two").await;
     save(&ns, ROOT, b"a", b"three").await;
     let all = ids(&ns, b"a").await;
-    ns.delete_version(ROOT, b"b", all[1]).await.unwrap();
+    ns.history.delete_version(ROOT, b"b", all[1]).await.unwrap();
     assert_eq!(history(&ns, ROOT, b"a").await, [&b"one"[..], b"three"]);
     assert_eq!(history(&ns, ROOT, b"b").await, [&b"one"[..], b"three"]);
-    ns.delete_version(ROOT, b"a", all[2]).await.unwrap();
+    ns.history.delete_version(ROOT, b"a", all[2]).await.unwrap();
     for name in [b"a", b"b"] {
         assert_eq!(content(&ns, ROOT, name).await.unwrap(), b"one");
     }
     let only = ids(&ns, b"a").await;
     assert_eq!(only, all[..1]);
     let linked = ids(&ns, b"b").await;
-    let busy = ns.delete_version(ROOT, b"b", linked[0]).await;
+    let busy = ns.history.delete_version(ROOT, b"b", linked[0]).await;
     assert!(matches!(busy, Err(StoreError::Busy(_))), "{busy:?}");
-    ns.delete_version(ROOT, b"a", only[0]).await.unwrap();
+    ns.history
+        .delete_version(ROOT, b"a", only[0])
+        .await
+        .unwrap();
     assert_eq!(content(&ns, ROOT, b"a").await, None);
     assert_eq!(content(&ns, ROOT, b"b").await.unwrap(), b"one");
     settle(&ns, &world).await;
@@ -187,23 +209,24 @@ async fn a_held_version_is_read_to_the_end_and_another_is_stale_not_zeros() {
         // A segment each.
         ns.drain().await.unwrap();
     }
-    let all = ns.versions(ROOT, b"a").await.unwrap();
-    let held = ns.hold_standing(&all[0]).await.unwrap();
+    let all = ns.history.versions(ROOT, b"a").await.unwrap();
+    let held = ns.data.hold_standing(&all[0]).await.unwrap();
     for version in &all[..2] {
-        ns.delete_version(ROOT, b"a", version.version)
+        ns.history
+            .delete_version(ROOT, b"a", version.version)
             .await
             .unwrap();
     }
     settle(&ns, &world).await;
     assert_eq!(check::read_past(&ns, &all[0]).await, bytes(1, 50_000));
-    let stale = ns.read_past(&all[1], 0, 10).await;
+    let stale = ns.history.read_past(&all[1], 0, 10).await;
     assert!(matches!(stale, Err(StoreError::Stale)), "{stale:?}");
-    let stale = ns.hold_standing(&all[1]).await;
+    let stale = ns.data.hold_standing(&all[1]).await;
     assert!(matches!(stale, Err(StoreError::Stale)));
     assert_eq!(segments(&world).await.len(), 2);
     drop(held);
     settle(&ns, &world).await;
-    let stale = ns.read_past(&all[0], 0, 10).await;
+    let stale = ns.history.read_past(&all[0], 0, 10).await;
     assert!(matches!(stale, Err(StoreError::Stale)), "{stale:?}");
     assert_eq!(segments(&world).await.len(), 1);
     end(ns, world).await;
@@ -214,7 +237,7 @@ async fn deltas_and_cuts_that_only_a_deleted_version_needs_are_merged() {
     let world = World::new("merge");
     let ns = world.open().await;
     let ino = save(&ns, ROOT, b"a", &bytes(1, 600_000)).await;
-    let file = ns.file(ino).await.unwrap();
+    let file = ns.tree.file(ino).await.unwrap();
     let mut text = bytes(1, 600_000);
     let mut texts = vec![text.clone()];
     for step in 0..9_u8 {
@@ -240,7 +263,10 @@ async fn deltas_and_cuts_that_only_a_deleted_version_needs_are_merged() {
     let mut left: BTreeMap<VersionId, Vec<u8>> = all.iter().copied().zip(texts).collect();
     ns.drain().await.unwrap();
     for at in [1, 4, 3, 9, 0, 7, 6] {
-        ns.delete_version(ROOT, b"a", all[at]).await.unwrap();
+        ns.history
+            .delete_version(ROOT, b"a", all[at])
+            .await
+            .unwrap();
         left.remove(&all[at]);
         settle(&ns, &world).await;
         let expected: Vec<_> = left.values().cloned().collect();
@@ -269,7 +295,7 @@ async fn half_dead_segments_are_copied_and_read_from_the_copy() {
     let old = segments(&world).await;
     for name in &names[..15] {
         let id = ids(&ns, name).await[0];
-        ns.delete_version(ROOT, name, id).await.unwrap();
+        ns.history.delete_version(ROOT, name, id).await.unwrap();
     }
     let done = settle(&ns, &world).await;
     assert_eq!(done.copied, 5 * 30_000);
@@ -283,7 +309,7 @@ async fn half_dead_segments_are_copied_and_read_from_the_copy() {
         let text = content(&ns, ROOT, name).await.unwrap();
         check::same(&text, &bytes(fill as u8 + 1, 30_000), "a moved extent");
         let id = ids(&ns, name).await[0];
-        ns.delete_version(ROOT, name, id).await.unwrap();
+        ns.history.delete_version(ROOT, name, id).await.unwrap();
         settle(&ns, &world).await;
         check::log_twin(&ns, &world).await;
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::dice::{Dice, number};
 use super::*;
-use crate::store::data::segment::SegmentId;
+use crate::store::schema::object_names::SegmentId;
 
 const NAMES: [&[u8]; 4] = [b"a", b"b", b"c", b"d"];
 const GRACE_NS: u64 = 3600 * 1_000_000_000;
@@ -21,7 +21,7 @@ impl Known {
         for name in NAMES {
             let texts = self.0.entry(name.to_vec()).or_default();
             let mut found = Texts::new();
-            for version in ns.versions(ROOT, name).await.unwrap() {
+            for version in ns.history.versions(ROOT, name).await.unwrap() {
                 let text = match texts.get(&version.version) {
                     Some(text) => text.clone(),
                     None => check::read_past(ns, &version).await,
@@ -34,7 +34,7 @@ impl Known {
 
     async fn check(&self, ns: &Namespace, at: &str) {
         for (name, texts) in &self.0 {
-            let all = ns.versions(ROOT, name).await.unwrap();
+            let all = ns.history.versions(ROOT, name).await.unwrap();
             let ids: Vec<_> = all.iter().map(|v| v.version).collect();
             let expected: Vec<_> = texts.keys().copied().collect();
             assert_eq!(ids, expected, "{at}: versions of {}", name.escape_ascii());
@@ -42,7 +42,10 @@ impl Known {
                 let text = check::read_past(ns, &version).await;
                 check::same(&text, &texts[&version.version], at);
                 // A state from before a rename stood under another name.
-                let then = ns.entry_at(ROOT, name, version.version.timestamp).await;
+                let then = ns
+                    .history
+                    .entry_at(ROOT, name, version.version.timestamp)
+                    .await;
                 if let Some(then) = then.unwrap().filter(|e| e.ino == version.ino) {
                     assert_eq!(then.version, version.version, "{at}");
                 }
@@ -52,10 +55,10 @@ impl Known {
 }
 
 async fn opened(ns: &Namespace, name: &[u8]) -> Arc<File> {
-    match ns.lookup(ROOT, name).await.unwrap() {
-        Some(stat) => ns.file(stat.ino).await.unwrap(),
+    match ns.tree.lookup(ROOT, name).await.unwrap() {
+        Some(stat) => ns.tree.file(stat.ino).await.unwrap(),
         None => {
-            let made = ns.create_open(ROOT, name, new_file(), &author()).await;
+            let made = ns.tree.create_open(ROOT, name, new_file(), &author()).await;
             made.unwrap().1
         }
     }
@@ -64,11 +67,11 @@ async fn opened(ns: &Namespace, name: &[u8]) -> Arc<File> {
 /// Shows some version, all of it or a part, in a file.
 async fn copy(ns: &Namespace, name: &[u8], dice: &mut Dice) {
     let from = NAMES[dice.roll(4)];
-    let all = ns.versions(ROOT, from).await.unwrap();
+    let all = ns.history.versions(ROOT, from).await.unwrap();
     if all.is_empty() {
         return;
     }
-    let source = ns.clone_source(&all[dice.roll(all.len())]);
+    let source = ns.tree.clone_source(&all[dice.roll(all.len())]);
     let file = opened(ns, name).await;
     let range = match dice.roll(2) {
         0 => (0, 0, u64::MAX >> 1),
@@ -104,12 +107,12 @@ async fn write(ns: &Namespace, name: &[u8], dice: &mut Dice, fill: u8) {
 
 async fn delete(ns: &Namespace, dice: &mut Dice, known: &mut Known) {
     let name = NAMES[dice.roll(4)];
-    let all = ns.versions(ROOT, name).await.unwrap();
+    let all = ns.history.versions(ROOT, name).await.unwrap();
     if all.is_empty() {
         return;
     }
     let id = all[dice.roll(all.len())].version;
-    match ns.delete_version(ROOT, name, id).await {
+    match ns.history.delete_version(ROOT, name, id).await {
         // It may be shown through the rename that made the name, and belong to another.
         Ok(()) | Err(StoreError::NotFound | StoreError::Busy(_)) => {}
         Err(error) => panic!("{error}"),
@@ -123,23 +126,31 @@ async fn step(ns: &Namespace, dice: &mut Dice, known: &mut Known, fill: u8) {
         14..16 => copy(ns, name, dice).await,
         16 => {
             let (from, mode) = ((ROOT, NAMES[dice.roll(4)]), RenameMode::Replace);
-            match ns.undelete(from, (ROOT, name), mode, &author()).await {
+            match ns
+                .history
+                .undelete(from, (ROOT, name), mode, &author())
+                .await
+            {
                 Ok(_) | Err(StoreError::NotFound) => {}
                 Err(error) => panic!("{error}"),
             }
         }
         0..5 => write(ns, name, dice, fill).await,
-        5 if ns.lookup(ROOT, name).await.unwrap().is_some() => {
-            ns.unlink(ROOT, name, &author()).await.map(drop).unwrap();
+        5 if ns.tree.lookup(ROOT, name).await.unwrap().is_some() => {
+            ns.tree
+                .unlink(ROOT, name, &author())
+                .await
+                .map(drop)
+                .unwrap();
         }
         6 => {
             let from = (ROOT, NAMES[dice.roll(4)]);
             let mode = RenameMode::Replace;
-            let _moved = ns.rename(from, (ROOT, name), mode, &author()).await;
+            let _moved = ns.tree.rename(from, (ROOT, name), mode, &author()).await;
         }
         7..12 => delete(ns, dice, known).await,
         _ => {
-            ns.0.turn().await.map(drop).unwrap();
+            ns.gc.turn().await.map(drop).unwrap();
         }
     }
     known.look(ns).await;
@@ -149,7 +160,7 @@ async fn step(ns: &Namespace, dice: &mut Dice, known: &mut Known, fill: u8) {
 async fn finish(ns: &Namespace, world: &World, known: &Known, at: &str) {
     ns.drain().await.unwrap();
     for _ in 0..4 {
-        ns.reclaim().await.unwrap();
+        ns.gc.reclaim().await.unwrap();
         world.env.advance(GRACE_NS + 1);
     }
     ns.drain().await.unwrap();
@@ -158,14 +169,14 @@ async fn finish(ns: &Namespace, world: &World, known: &Known, at: &str) {
     for object in world.backend().list("data").await.unwrap() {
         let id = SegmentId::from_key(&object.key).unwrap();
         let key = keys::segment(id.epoch, id.sequence);
-        let row: Option<rows::SegmentRow> = ns.0.index.row("G B", &key).await.unwrap();
+        let row: Option<rows::SegmentRow> = ns.core.index.row("G B", &key).await.unwrap();
         let modified = object.modified_ns;
         let Some(row) = row else {
             // An orphan of a crash, by the machine's clock, waits for the grace period.
             assert!(
-                id.epoch < ns.0.epoch && modified > 0,
+                id.epoch < ns.core.epoch && modified > 0,
                 "{at}: {id:?} of {}",
-                ns.0.epoch
+                ns.core.epoch
             );
             continue;
         };
@@ -176,7 +187,7 @@ async fn finish(ns: &Namespace, world: &World, known: &Known, at: &str) {
         );
     }
     let from = Bytes::from_static(&keys::DROPPED);
-    let left = ns.0.index.keys(from.clone(), keys::after(&from)).await;
+    let left = ns.core.index.keys(from.clone(), keys::after(&from)).await;
     assert!(left.unwrap().is_empty(), "{at}: contents to be looked at");
 }
 
@@ -198,7 +209,7 @@ async fn case(seed: u64) {
             for more in 0..3 {
                 step(&ns, &mut dice, &mut known, 100 + number + more).await;
             }
-            ns.0.turn().await.unwrap();
+            ns.gc.turn().await.unwrap();
             world = world.kill(ns).await;
             ns = world.open().await;
             known
@@ -207,9 +218,9 @@ async fn case(seed: u64) {
         }
         if dice.roll(12) == 0 {
             ns.drain().await.unwrap();
-            ns.0.turn().await.unwrap();
+            ns.gc.turn().await.unwrap();
             world.env.advance(GRACE_NS + 1);
-            ns.0.turn().await.unwrap();
+            ns.gc.turn().await.unwrap();
             world = world.kill(ns).await;
             world.wipe();
             ns = world.open().await;

@@ -1,5 +1,7 @@
 //! Steps of a program, taken in a namespace and in the model of it at once.
 
+mod copies;
+
 use super::tree::{Fix, Id, Slot, Tree};
 use super::*;
 use crate::store::commit::queue::Operation;
@@ -83,7 +85,7 @@ impl Session {
 
     pub(crate) fn hold(&self) {
         match self.failpoints {
-            Some(step) if self.only => self.ns.0.health.failpoints.set_only(step),
+            Some(step) if self.only => self.ns.core.health.failpoints.set_only(step),
             failpoints => set_failpoint(&self.ns, failpoints),
         }
     }
@@ -134,7 +136,7 @@ impl Session {
                 if self.handles[at].is_some() {
                     return false;
                 }
-                let file = self.ns.file(self.ino(id)).await.unwrap();
+                let file = self.ns.tree.file(self.ino(id)).await.unwrap();
                 self.handles[at] = Some(Handle {
                     id,
                     file,
@@ -184,60 +186,6 @@ impl Session {
         }
     }
 
-    async fn copy(&mut self, at: usize, path: &str, range: (usize, usize, usize)) -> bool {
-        let Some(id) = self.find(path).filter(|id| !self.tree.is_directory(*id)) else {
-            return false;
-        };
-        let text = self.tree.nodes[id].text.clone();
-        if self.handles[at].is_none() || text.len() <= range.0 || range.2 == 0 {
-            return false;
-        }
-        let file = self.ns.file(self.ino(id)).await.unwrap();
-        let source = file.clone_source(&author()).await.unwrap().unwrap();
-        self.tree.write_back(id);
-        self.paste(at, &source, &text, range).await
-    }
-
-    async fn copy_past(
-        &mut self,
-        at: usize,
-        path: &str,
-        which: usize,
-        range: (usize, usize, usize),
-    ) -> bool {
-        let Some(slot) = self.slot(path).filter(|_| self.handles[at].is_some()) else {
-            return false;
-        };
-        let versions = self.ns.versions(self.ino(slot.0), &slot.1).await.unwrap();
-        let Some(version) = versions.get(which % versions.len().max(1)) else {
-            return false;
-        };
-        let text = self.ns.read_past(version, 0, u32::MAX).await.unwrap();
-        if version.kind != Kind::File || text.len() <= range.0 || range.2 == 0 {
-            return false;
-        }
-        let source = self.ns.clone_source(version);
-        self.paste(at, &source, &text, range).await
-    }
-
-    async fn paste(
-        &mut self,
-        at: usize,
-        source: &CloneSource,
-        text: &[u8],
-        (from, to, len): (usize, usize, usize),
-    ) -> bool {
-        let Some(h) = &self.handles[at] else {
-            return false;
-        };
-        let range = (from as u64, to as u64, len as u64);
-        let shown = h.file.clone_range(source, range, &author()).await.unwrap();
-        let end = text.len().min(from + len);
-        assert_eq!(shown as usize, end - from);
-        self.tree.write(h.id, to, &text[from..end]);
-        true
-    }
-
     async fn call_rest(&mut self, step: &Step) -> bool {
         match *step {
             Step::Flush(at) => self.flush(at).await,
@@ -271,6 +219,7 @@ impl Session {
                     return false;
                 };
                 self.ns
+                    .tree
                     .truncate(self.ino(id), len as u64, &author())
                     .await
                     .unwrap();
@@ -323,6 +272,7 @@ impl Session {
         let directory = self.ino(slot.0);
         let made = self
             .ns
+            .tree
             .create_open(directory, &slot.1, new_file(), &author())
             .await;
         if self.tree.slots.contains_key(&slot) {
@@ -376,6 +326,7 @@ impl Session {
                 let directory = self.ino(slot.0);
                 let result = self
                     .ns
+                    .tree
                     .link(self.ino(id), directory, &slot.1, &author())
                     .await;
                 if self.tree.slots.contains_key(&slot) {
@@ -398,9 +349,9 @@ impl Session {
                 let (directory, is_directory) = (self.ino(slot.0), self.tree.is_directory(id));
                 let rmdir = matches!(step, Step::Rmdir(_));
                 let result = if rmdir {
-                    self.ns.rmdir(directory, &slot.1, &author()).await
+                    self.ns.tree.rmdir(directory, &slot.1, &author()).await
                 } else {
-                    self.ns.unlink(directory, &slot.1, &author()).await
+                    self.ns.tree.unlink(directory, &slot.1, &author()).await
                 };
                 match (rmdir, is_directory) {
                     (true, false) => assert!(
@@ -432,6 +383,7 @@ impl Session {
                 };
                 let made = self
                     .ns
+                    .tree
                     .create(
                         self.ino(slot.0),
                         &slot.1,
@@ -454,7 +406,7 @@ impl Session {
                     mode: Some(mode),
                     ..AttrChange::default()
                 };
-                self.ns.set_attrs(self.ino(id), change).await.unwrap();
+                self.ns.tree.set_attrs(self.ino(id), change).await.unwrap();
                 self.tree.nodes[id].mode = mode;
                 true
             }
@@ -465,6 +417,7 @@ impl Session {
                 let bytes = value.map(|v| Bytes::from(vec![v]));
                 let result = self
                     .ns
+                    .tree
                     .set_xattr(self.ino(id), name.as_bytes(), bytes, XattrMode::Any)
                     .await;
                 let xattrs = &mut self.tree.nodes[id].xattrs;
@@ -489,7 +442,11 @@ impl Session {
             return false;
         }
         let ends = ((self.ino(from.0), &from.1[..]), (self.ino(to.0), &to.1[..]));
-        let done = self.ns.undelete(ends.0, ends.1, mode, &author()).await;
+        let done = self
+            .ns
+            .history
+            .undelete(ends.0, ends.1, mode, &author())
+            .await;
         match tree.slots.get(&to) {
             Some(_) if mode == RenameMode::NoReplace => {
                 assert!(matches!(done, Err(StoreError::Exists)), "{done:?}");
@@ -511,7 +468,7 @@ impl Session {
         };
         let target = self.find(to);
         let ends = ((self.ino(a.0), &a.1[..]), (self.ino(b.0), &b.1[..]));
-        let result = self.ns.rename(ends.0, ends.1, mode, &author()).await;
+        let result = self.ns.tree.rename(ends.0, ends.1, mode, &author()).await;
         let tree = &self.tree;
         let inside = |id: Id, into: Id| tree.is_directory(id) && tree.is_below(into, id);
         let exchange = mode == RenameMode::Exchange;
@@ -542,35 +499,40 @@ impl Session {
 
     /// Waits until the pipeline has come as far as it may.
     pub(crate) async fn rest(&self) {
-        let shared = &self.ns.0;
+        let shared = &self.ns;
         if self.only {
             let is_held = |o: &Arc<Operation>| {
-                let needed = shared.queue.needed_by(o.order);
+                let needed = shared.commit.queue.needed_by(o.order);
                 needed
                     .iter()
                     .any(|n| n.content.as_ref().is_some_and(|c| !c.is_uploaded()))
             };
             let free: Vec<_> = shared
+                .commit
                 .queue
                 .all()
                 .into_iter()
                 .filter(|o| !is_held(o))
                 .collect();
-            return shared.bring(&free).await.unwrap();
+            return shared.commit.bring(&free).await.unwrap();
         }
         match self.failpoints {
             Some(Failpoint::Pack | Failpoint::Upload) => {}
             Some(Failpoint::Commit) => {
-                while !shared.queue.not_uploaded().is_empty() {
+                while !shared.commit.queue.not_uploaded().is_empty() {
                     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
                 }
             }
             Some(Failpoint::Flush) => {
-                while shared.queue.oldest_without(&[]).is_some() {
+                while shared.commit.queue.oldest_without(&[]).is_some() {
                     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
                 }
             }
-            Some(Failpoint::Log) => shared.bring(&shared.queue.all()).await.unwrap(),
+            Some(Failpoint::Log) => shared
+                .commit
+                .bring(&shared.commit.queue.all())
+                .await
+                .unwrap(),
             None => {}
         }
     }

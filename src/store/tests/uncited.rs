@@ -4,7 +4,7 @@ use super::reclaim::{end, rows_of, segments, settle};
 use super::*;
 use crate::env::Env;
 use crate::meta::Batch;
-use crate::store::data::segment::SegmentId;
+use crate::store::schema::object_names::SegmentId;
 
 const GRACE_NS: u64 = 3600 * 1_000_000_000;
 const DAY_NS: u64 = 24 * GRACE_NS;
@@ -41,7 +41,7 @@ async fn what_a_crash_left_behind_the_end_of_the_log_goes_after_a_month() {
     let world = crashed("crash-month").await;
     let ns = world.open().await;
     set_clock(&world).await;
-    ns.reclaim().await.unwrap();
+    ns.gc.reclaim().await.unwrap();
     assert_eq!(rows_of(&ns, b"GN").await, 1);
     settle(&ns, &world).await;
     assert_eq!(segments(&world).await.len(), 2, "days must pass");
@@ -49,11 +49,11 @@ async fn what_a_crash_left_behind_the_end_of_the_log_goes_after_a_month() {
     // The row outlives its mount.
     let ns = world.open().await;
     world.env.advance(29 * DAY_NS);
-    let waits = ns.reclaim().await.unwrap();
+    let waits = ns.gc.reclaim().await.unwrap();
     assert_eq!((waits.uncited_segments, waits.segments), (1, 0));
     assert_eq!(segments(&world).await.len(), 2, "a day must pass");
     world.env.advance(DAY_NS);
-    let done = ns.reclaim().await.unwrap();
+    let done = ns.gc.reclaim().await.unwrap();
     assert_eq!((done.uncited_segments, done.segments), (0, 1));
     assert_eq!(segments(&world).await.len(), 1);
     assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), bytes(1));
@@ -72,16 +72,16 @@ async fn what_the_log_goes_beyond_goes_after_the_grace_period() {
     save(&ns, ROOT, b"a", &bytes(1)).await;
     ns.drain().await.unwrap();
     save(&ns, ROOT, b"a", &bytes(2)).await;
-    let (epoch, sequence) = (ns.0.epoch, 0);
+    let (epoch, sequence) = (ns.core.epoch, 0);
     leave(ns).await;
     let left = SegmentId { epoch, sequence }.key();
     world.backend().put(&left, bytes(3).into()).await.unwrap();
     let ns = world.open().await;
     set_clock(&world).await;
-    ns.reclaim().await.unwrap();
+    ns.gc.reclaim().await.unwrap();
     assert!(segments(&world).await.contains(&left), "it is young");
     world.env.advance(GRACE_NS + 1);
-    let done = ns.reclaim().await.unwrap();
+    let done = ns.gc.reclaim().await.unwrap();
     assert_eq!(done.segments, 1);
     assert!(!segments(&world).await.contains(&left));
     assert_eq!(history(&ns, ROOT, b"a").await, [bytes(1), bytes(2)]);
@@ -99,7 +99,7 @@ async fn without_a_row(name: &str) -> (World, String) {
     let id = SegmentId::from_key(&key).unwrap();
     let mut batch = Batch::new();
     batch.delete(keys::segment(id.epoch, id.sequence));
-    let _commit = ns.0.index.writer().unwrap().commit(batch).await.unwrap();
+    let _commit = ns.core.index.writer().unwrap().commit(batch).await.unwrap();
     leave(ns).await;
     (world, key)
 }
@@ -111,11 +111,11 @@ async fn a_segment_that_only_the_log_cites_is_kept() {
     set_clock(&world).await;
     for _ in 0..3 {
         world.env.advance(40 * DAY_NS);
-        ns.reclaim().await.unwrap();
+        ns.gc.reclaim().await.unwrap();
     }
     assert!(segments(&world).await.contains(&key));
     assert_eq!(rows_of(&ns, b"GN").await, 0);
-    let told = ns.pending().failures.join("\n");
+    let told = ns.tree.pending().failures.join("\n");
     assert!(
         told.contains("cited by the log and not by the index") && told.contains(&key),
         "{told}"
@@ -134,10 +134,10 @@ async fn nothing_goes_while_a_log_object_is_missing() {
     set_clock(&world).await;
     for _ in 0..3 {
         world.env.advance(40 * DAY_NS);
-        ns.reclaim().await.unwrap();
+        ns.gc.reclaim().await.unwrap();
     }
     assert!(segments(&world).await.contains(&key));
-    let told = ns.pending().failures.join("\n");
+    let told = ns.tree.pending().failures.join("\n");
     assert!(told.contains("the log cannot be asked"), "{told}");
     world.backend().put(lost, whole).await.unwrap();
     leave(ns).await;

@@ -26,13 +26,13 @@ pub(super) async fn live(ns: &Namespace, directory: Ino) -> Tree {
                     open.push((path.clone(), stat.ino));
                     Vec::new()
                 }
-                Kind::Symlink => ns.readlink(stat.ino).await.unwrap().to_vec(),
+                Kind::Symlink => ns.tree.readlink(stat.ino).await.unwrap().to_vec(),
                 Kind::File => content(ns, directory, &name).await.unwrap(),
                 _ => Vec::new(),
             };
             let mut xattrs = Vec::new();
-            for name in ns.list_xattrs(stat.ino).await.unwrap() {
-                let value = ns.get_xattr(stat.ino, &name).await.unwrap().unwrap();
+            for name in ns.tree.list_xattrs(stat.ino).await.unwrap() {
+                let value = ns.tree.get_xattr(stat.ino, &name).await.unwrap().unwrap();
                 xattrs.push((name, value));
             }
             let attrs = stat.attrs;
@@ -47,14 +47,14 @@ pub(super) async fn live(ns: &Namespace, directory: Ino) -> Tree {
 pub(super) async fn past(ns: &Namespace, directory: Ino, at: Timestamp) -> Tree {
     let (mut tree, mut open) = (Tree::new(), vec![(String::new(), directory)]);
     while let Some((above, directory)) = open.pop() {
-        for (name, entry) in ns.list_at(directory, at).await.unwrap() {
+        for (name, entry) in ns.history.list_at(directory, at).await.unwrap() {
             let path = path(&above, &name);
             let bytes = match entry.kind {
                 Kind::Directory => {
                     open.push((path.clone(), entry.ino));
                     Vec::new()
                 }
-                Kind::Symlink => ns.target_past(&entry).to_vec(),
+                Kind::Symlink => ns.history.target_past(&entry).to_vec(),
                 _ => read_past(ns, &entry).await,
             };
             let attrs = entry.attrs;
@@ -73,15 +73,15 @@ pub(super) async fn past(ns: &Namespace, directory: Ino, at: Timestamp) -> Tree 
 }
 
 pub(super) async fn remove(ns: &Namespace, directory: Ino, name: &[u8]) {
-    let stat = ns.lookup(directory, name).await.unwrap().unwrap();
+    let stat = ns.tree.lookup(directory, name).await.unwrap().unwrap();
     if stat.kind != Kind::Directory {
-        ns.unlink(directory, name, &author()).await.unwrap();
+        ns.tree.unlink(directory, name, &author()).await.unwrap();
         return;
     }
     for child in names(ns, stat.ino).await.into_keys() {
         Box::pin(remove(ns, stat.ino, &child)).await;
     }
-    ns.rmdir(directory, name, &author()).await.unwrap();
+    ns.tree.rmdir(directory, name, &author()).await.unwrap();
 }
 
 pub(super) async fn make(ns: &Namespace, directory: Ino, name: &[u8], kind: Kind) -> Ino {
@@ -89,16 +89,17 @@ pub(super) async fn make(ns: &Namespace, directory: Ino, name: &[u8], kind: Kind
         target: Bytes::from_static(b"there"),
         ..new_node(kind)
     };
-    ns.create(directory, name, node, &author())
+    ns.tree
+        .create(directory, name, node, &author())
         .await
         .unwrap()
         .ino
 }
 
 pub(super) async fn deleted(ns: &Namespace, directory: Ino) -> Vec<String> {
-    let (mut all, mut found) = (ns.deleted(directory).await.unwrap(), Vec::new());
+    let (mut all, mut found) = (ns.history.deleted(directory).await.unwrap(), Vec::new());
     while let Some((name, removed)) = all.next().await.unwrap() {
-        let again = ns.deleted_tree_at(directory, &name).await.unwrap();
+        let again = ns.history.deleted_tree_at(directory, &name).await.unwrap();
         assert_eq!(again, Some(removed));
         found.push(String::from_utf8_lossy(&name).into_owned());
     }
@@ -111,12 +112,15 @@ pub(super) async fn bring(
     to: (Ino, &str),
 ) -> Result<Stat, StoreError> {
     let (from, to) = ((from.0, from.1.as_bytes()), (to.0, to.1.as_bytes()));
-    let done = ns.undelete(from, to, RenameMode::Replace, &author()).await;
+    let done = ns
+        .history
+        .undelete(from, to, RenameMode::Replace, &author())
+        .await;
     done.map(|renamed| renamed.moved)
 }
 
 async fn ops(ns: &Namespace, directory: Ino, name: &[u8]) -> Vec<Op> {
-    let all = ns.versions(directory, name).await.unwrap();
+    let all = ns.history.versions(directory, name).await.unwrap();
     all.into_iter().map(|version| version.op).collect()
 }
 
@@ -135,9 +139,10 @@ pub(super) async fn plant(world: &World, ns: &Namespace) -> Ino {
     make(ns, top, b"link", Kind::Symlink).await;
     make(ns, top, b"pipe", Kind::Fifo).await;
     let one = save(ns, top, b"one", b"two names").await;
-    ns.link(one, top, b"other", &author()).await.unwrap();
+    ns.tree.link(one, top, b"other", &author()).await.unwrap();
     let value = Some(Bytes::from_static(b"value"));
-    ns.set_xattr(one, b"user.x", value, XattrMode::Any)
+    ns.tree
+        .set_xattr(one, b"user.x", value, XattrMode::Any)
         .await
         .unwrap();
     let change = AttrChange {
@@ -148,9 +153,9 @@ pub(super) async fn plant(world: &World, ns: &Namespace) -> Ino {
         }),
         ..AttrChange::default()
     };
-    ns.set_attrs(top, change.clone()).await.unwrap();
-    let inner = ns.lookup(top, b"d1").await.unwrap().unwrap().ino;
-    ns.set_attrs(inner, change).await.unwrap();
+    ns.tree.set_attrs(top, change.clone()).await.unwrap();
+    let inner = ns.tree.lookup(top, b"d1").await.unwrap().unwrap().ino;
+    ns.tree.set_attrs(inner, change).await.unwrap();
     world.env.advance(3_600_000_000_000);
     top
 }
@@ -162,15 +167,15 @@ async fn a_removed_file_comes_back_under_another_name_with_its_history() {
     save(&ns, ROOT, b"a", b"one").await;
     let old = save(&ns, ROOT, b"a", b"two").await;
     let version = ns.now();
-    ns.unlink(ROOT, b"a", &author()).await.unwrap();
+    ns.tree.unlink(ROOT, b"a", &author()).await.unwrap();
     let between = ns.now();
     assert_eq!(deleted(&ns, ROOT).await, ["a"]);
-    let usage = ns.usage();
+    let usage = ns.tree.usage();
     let back = bring(&ns, (ROOT, "a"), (ROOT, "b")).await.unwrap();
     assert_ne!(back.ino, old);
     assert_eq!(content(&ns, ROOT, b"b").await.unwrap(), b"two");
-    assert_eq!(ns.usage().files, usage.files + 1);
-    assert_eq!(ns.usage().bytes, usage.bytes + 3);
+    assert_eq!(ns.tree.usage().files, usage.files + 1);
+    assert_eq!(ns.tree.usage().bytes, usage.bytes + 3);
     assert_eq!(deleted(&ns, ROOT).await, [""; 0]);
     assert_eq!(
         history(&ns, ROOT, b"b").await,
@@ -181,14 +186,20 @@ async fn a_removed_file_comes_back_under_another_name_with_its_history() {
         [Op::Create, Op::Write, Op::Undelete]
     );
     assert_eq!(history(&ns, ROOT, b"a").await.len(), 2);
-    let last = ns.versions(ROOT, b"b").await.unwrap().pop().unwrap();
+    let last = ns
+        .history
+        .versions(ROOT, b"b")
+        .await
+        .unwrap()
+        .pop()
+        .unwrap();
     assert_eq!(&last.renamed_from.unwrap().name[..], b"a");
     for (name, at, there) in [
         (b"a", version, true),
         (b"a", between, false),
         (b"b", between, false),
     ] {
-        let found = ns.entry_at(ROOT, name, at).await.unwrap();
+        let found = ns.history.entry_at(ROOT, name, at).await.unwrap();
         assert_eq!(found.is_some(), there, "{name:?} at {at:?}");
     }
     assert!(matches!(
@@ -196,7 +207,8 @@ async fn a_removed_file_comes_back_under_another_name_with_its_history() {
         Err(StoreError::NotFound)
     ));
     save(&ns, ROOT, b"b", b"three").await;
-    ns.rename((ROOT, b"b"), (ROOT, b"c"), RenameMode::Replace, &author())
+    ns.tree
+        .rename((ROOT, b"b"), (ROOT, b"c"), RenameMode::Replace, &author())
         .await
         .unwrap();
     assert_eq!(
@@ -214,16 +226,22 @@ async fn a_removed_file_comes_back_under_its_own_name_again_and_again() {
     save(&ns, ROOT, b"a", b"one").await;
     let mut gaps = Vec::new();
     for _ in 0..3 {
-        ns.unlink(ROOT, b"a", &author()).await.unwrap();
+        ns.tree.unlink(ROOT, b"a", &author()).await.unwrap();
         gaps.push(ns.now());
         bring(&ns, (ROOT, "a"), (ROOT, "a")).await.unwrap();
     }
     assert_eq!(history(&ns, ROOT, b"a").await, [b"one"; 4]);
-    ns.unlink(ROOT, b"a", &author()).await.unwrap();
+    ns.tree.unlink(ROOT, b"a", &author()).await.unwrap();
     bring(&ns, (ROOT, "a"), (ROOT, "b")).await.unwrap();
     assert_eq!(history(&ns, ROOT, b"b").await, [b"one"; 5]);
     for gap in gaps {
-        assert!(ns.entry_at(ROOT, b"a", gap).await.unwrap().is_none());
+        assert!(
+            ns.history
+                .entry_at(ROOT, b"a", gap)
+                .await
+                .unwrap()
+                .is_none()
+        );
     }
     assert_eq!(deleted(&ns, ROOT).await, [""; 0]);
     ns.drain().await.unwrap();
@@ -239,16 +257,20 @@ async fn what_left_by_a_rename_or_is_there_again_was_not_removed() {
     }
     world.env.advance(60_000_000_000);
     for (from, to) in [(b"moved", b"MOVED"), (b"young", b"YOUNG")] {
-        ns.rename((ROOT, from), (ROOT, to), RenameMode::Replace, &author())
+        ns.tree
+            .rename((ROOT, from), (ROOT, to), RenameMode::Replace, &author())
             .await
             .unwrap();
     }
-    ns.unlink(ROOT, b"again", &author()).await.unwrap();
-    ns.unlink(ROOT, b"gone", &author()).await.unwrap();
+    ns.tree.unlink(ROOT, b"again", &author()).await.unwrap();
+    ns.tree.unlink(ROOT, b"gone", &author()).await.unwrap();
     save(&ns, ROOT, b"again", b"new").await;
-    let unborn = ns.create_open(ROOT, b"unborn", new_file(), &author()).await;
+    let unborn = ns
+        .tree
+        .create_open(ROOT, b"unborn", new_file(), &author())
+        .await;
     drop(unborn);
-    ns.unlink(ROOT, b"unborn", &author()).await.unwrap();
+    ns.tree.unlink(ROOT, b"unborn", &author()).await.unwrap();
     assert_eq!(deleted(&ns, ROOT).await, ["gone"]);
     for name in ["moved", "again", "never"] {
         assert!(matches!(
@@ -263,11 +285,16 @@ async fn a_tree_comes_back_as_it_was_and_its_past_stays() {
     let world = World::new("undelete-tree");
     let ns = world.open().await;
     let top = plant(&world, &ns).await;
-    let inner = ns.lookup(top, b"d1").await.unwrap().unwrap();
-    let (before, version, usage) = (live(&ns, ROOT).await, ns.now(), ns.usage());
+    let inner = ns.tree.lookup(top, b"d1").await.unwrap().unwrap();
+    let (before, version, usage) = (live(&ns, ROOT).await, ns.now(), ns.tree.usage());
     remove(&ns, ROOT, b"top").await;
     let between = ns.now();
-    let removed = ns.deleted_tree_at(ROOT, b"top").await.unwrap().unwrap();
+    let removed = ns
+        .history
+        .deleted_tree_at(ROOT, b"top")
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(deleted(&ns, ROOT).await, ["top"]);
     let shown = past(&ns, removed.entry.ino, removed.at).await;
     let below = |tree: &Tree| -> Tree {
@@ -285,9 +312,13 @@ async fn a_tree_comes_back_as_it_was_and_its_past_stays() {
         .map(|(path, shown)| (path.replacen("/top", "/back", 1), shown.clone()))
         .collect();
     assert_eq!(live(&ns, ROOT).await, renamed);
-    assert_eq!(ns.usage().bytes, usage.bytes + 9, "two names are two files");
+    assert_eq!(
+        ns.tree.usage().bytes,
+        usage.bytes + 9,
+        "two names are two files"
+    );
     assert_eq!((back.ino, back.generation), (top, 1));
-    let again = ns.lookup(top, b"d1").await.unwrap().unwrap();
+    let again = ns.tree.lookup(top, b"d1").await.unwrap().unwrap();
     assert_eq!((again.ino, again.generation), (inner.ino, 1));
     assert_eq!(again.nlink, inner.nlink);
     assert_eq!(past(&ns, ROOT, version).await, before);
@@ -298,7 +329,7 @@ async fn a_tree_comes_back_as_it_was_and_its_past_stays() {
         [Op::Create, Op::Write, Op::Undelete]
     );
     assert_eq!(
-        ns.directory_at(top, between).await.unwrap(),
+        ns.history.directory_at(top, between).await.unwrap(),
         None,
         "nothing stood there"
     );
@@ -321,17 +352,17 @@ async fn a_number_that_is_taken_is_not_given_again() {
     let inner = make(&ns, top, b"inner", Kind::Directory).await;
     save(&ns, inner, b"f", b"one").await;
     save(&ns, inner, b"f", b"two").await;
-    ns.unlink(inner, b"f", &author()).await.unwrap();
-    ns.rmdir(top, b"inner", &author()).await.unwrap();
+    ns.tree.unlink(inner, b"f", &author()).await.unwrap();
+    ns.tree.rmdir(top, b"inner", &author()).await.unwrap();
     bring(&ns, (top, "inner"), (ROOT, "elsewhere"))
         .await
         .unwrap();
     save(&ns, inner, b"f", b"three").await;
     world.env.advance(10_000_000_000);
-    ns.rmdir(ROOT, b"top", &author()).await.unwrap();
+    ns.tree.rmdir(ROOT, b"top", &author()).await.unwrap();
     let back = bring(&ns, (ROOT, "top"), (ROOT, "top")).await.unwrap();
     assert_eq!(back.ino, top);
-    let copy = ns.lookup(top, b"inner").await.unwrap().unwrap();
+    let copy = ns.tree.lookup(top, b"inner").await.unwrap().unwrap();
     assert_ne!(copy.ino, inner);
     assert_eq!(content(&ns, copy.ino, b"f").await.unwrap(), b"two");
     assert_eq!(content(&ns, inner, b"f").await.unwrap(), b"three");
@@ -363,7 +394,7 @@ async fn what_has_the_new_name_is_treated_as_by_a_rename() {
     let gone = make(&ns, ROOT, b"gone", Kind::Directory).await;
     make(&ns, gone, b"z", Kind::Directory).await;
     remove(&ns, ROOT, b"gone").await;
-    let max = &ns.0.restore_lock.entries_max;
+    let max = &ns.history.restore_lock.entries_max;
     for entries_max in [100, 0] {
         max.store(entries_max, Ordering::Relaxed);
         for (from, to, error) in [
@@ -376,6 +407,7 @@ async fn what_has_the_new_name_is_treated_as_by_a_rename() {
         }
     }
     let kept = ns
+        .history
         .undelete(
             (ROOT, b"file"),
             (ROOT, b"held"),
@@ -386,6 +418,7 @@ async fn what_has_the_new_name_is_treated_as_by_a_rename() {
     assert!(matches!(kept, Err(StoreError::Exists)));
     let version = ns.now();
     let replaced = ns
+        .history
         .undelete(
             (ROOT, b"file"),
             (ROOT, b"held"),
@@ -398,9 +431,14 @@ async fn what_has_the_new_name_is_treated_as_by_a_rename() {
         .unwrap();
     assert_eq!(replaced.stat.nlink, 0);
     assert_eq!(history(&ns, ROOT, b"held").await, [b"held", b"file"]);
-    let then = ns.entry_at(ROOT, b"held", version).await.unwrap().unwrap();
+    let then = ns
+        .history
+        .entry_at(ROOT, b"held", version)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(read_past(&ns, &then).await, b"held");
-    ns.unlink(full, b"y", &author()).await.unwrap();
+    ns.tree.unlink(full, b"y", &author()).await.unwrap();
     bring(&ns, (ROOT, "gone"), (ROOT, "full")).await.unwrap();
     assert_eq!(names(&ns, gone).await.len(), 1);
     ns.drain().await.unwrap();
@@ -412,8 +450,8 @@ async fn one_of_two_names_comes_back_as_a_file_of_its_own() {
     let world = World::new("undelete-linked");
     let ns = world.open().await;
     let ino = save(&ns, ROOT, b"a", b"one").await;
-    ns.link(ino, ROOT, b"b", &author()).await.unwrap();
-    ns.unlink(ROOT, b"a", &author()).await.unwrap();
+    ns.tree.link(ino, ROOT, b"b", &author()).await.unwrap();
+    ns.tree.unlink(ROOT, b"a", &author()).await.unwrap();
     save(&ns, ROOT, b"b", b"two").await;
     assert_eq!(deleted(&ns, ROOT).await, ["a"]);
     let back = bring(&ns, (ROOT, "a"), (ROOT, "a")).await.unwrap();
@@ -439,19 +477,20 @@ async fn a_time_before_a_directory_was_made_again_asks_the_one_that_stood_there(
     let second = make(&ns, ROOT, b"dist", Kind::Directory).await;
     let new_inner = make(&ns, second, b"sub", Kind::Directory).await;
     save(&ns, new_inner, b"f", b"new").await;
-    let asked = async |directory, at| ns.directory_at(directory, at).await.unwrap();
+    let asked = async |directory, at| ns.history.directory_at(directory, at).await.unwrap();
     assert_eq!(asked(second, old).await, Some(first));
     assert_eq!(asked(new_inner, old).await, Some(inner));
     assert_eq!(asked(second, between).await, None);
     assert_eq!(asked(new_inner, between).await, None);
-    ns.rename(
-        (ROOT, b"dist"),
-        (ROOT, b"new"),
-        RenameMode::Replace,
-        &author(),
-    )
-    .await
-    .unwrap();
+    ns.tree
+        .rename(
+            (ROOT, b"dist"),
+            (ROOT, b"new"),
+            RenameMode::Replace,
+            &author(),
+        )
+        .await
+        .unwrap();
     assert_eq!(asked(second, old).await, None, "nothing was called new");
     assert_eq!(asked(second, ns.now()).await, Some(second));
     assert_eq!(
@@ -469,7 +508,8 @@ async fn history_goes_on_through_renames_and_returns_across_directories() {
     let two = make(&ns, ROOT, b"two", Kind::Directory).await;
     let rename = async |from: (Ino, &[u8]), to: (Ino, &[u8])| {
         world.env.advance(20_000_000_000);
-        ns.rename(from, to, RenameMode::Replace, &author())
+        ns.tree
+            .rename(from, to, RenameMode::Replace, &author())
             .await
             .unwrap();
     };
@@ -483,7 +523,7 @@ async fn history_goes_on_through_renames_and_returns_across_directories() {
     rename((ROOT, b"back"), (one, b"last")).await;
     let texts = [b"1", b"1", b"2", b"2", b"3", b"3", b"3"];
     assert_eq!(history(&ns, one, b"last").await, texts);
-    let from: Vec<_> = ns.versions(one, b"last").await.unwrap();
+    let from: Vec<_> = ns.history.versions(one, b"last").await.unwrap();
     let from = from.iter().filter_map(|v| v.renamed_from.as_ref());
     let from: Vec<_> = from.map(|origin| origin.name.clone()).collect();
     assert_eq!(from, ["report", "draft", "final", "back"]);
@@ -494,7 +534,8 @@ async fn who_waits_for_something_in_a_tree_waits_for_all_of_it() {
     for entries_max in [1000, 3] {
         let world = World::new("undelete-sync");
         let ns = world.open().await;
-        ns.0.restore_lock
+        ns.history
+            .restore_lock
             .entries_max
             .store(entries_max, Ordering::Relaxed);
         let top = plant(&world, &ns).await;
@@ -502,9 +543,9 @@ async fn who_waits_for_something_in_a_tree_waits_for_all_of_it() {
         remove(&ns, ROOT, b"top").await;
         ns.drain().await.unwrap();
         bring(&ns, (ROOT, "top"), (ROOT, "top")).await.unwrap();
-        let inner = ns.lookup(top, b"d0").await.unwrap().unwrap().ino;
-        let found = ns.lookup(inner, b"f3").await.unwrap().unwrap();
-        let file = ns.file(found.ino).await.unwrap();
+        let inner = ns.tree.lookup(top, b"d0").await.unwrap().unwrap().ino;
+        let found = ns.tree.lookup(inner, b"f3").await.unwrap().unwrap();
+        let file = ns.tree.file(found.ino).await.unwrap();
         file.sync(&author()).await.unwrap();
         let left = world.fork().await;
         left.wipe();

@@ -16,9 +16,9 @@ async fn crashed(world: &World) -> Vec<(&'static str, World)> {
 }
 
 async fn end(ns: Namespace) {
-    ns.0.health.stop(StoreError::Closed);
-    ns.0.tasks.stop();
-    ns.0.index.writer().unwrap().close().await.unwrap();
+    ns.core.health.stop(StoreError::Closed);
+    ns.core.tasks.stop();
+    ns.core.index.writer().unwrap().close().await.unwrap();
 }
 
 async fn rest() {
@@ -37,7 +37,8 @@ async fn a_crash_leaves_the_tree_removed_or_back() {
         println!("halted {halted:?}, batches of {entries_max}");
         let world = World::new("undelete-crash");
         let ns = world.open().await;
-        ns.0.restore_lock
+        ns.history
+            .restore_lock
             .entries_max
             .store(entries_max, Ordering::Relaxed);
         plant(&world, &ns).await;
@@ -72,15 +73,21 @@ async fn a_crash_before_the_last_batch_leaves_nothing() {
     let before = live(&ns, ROOT).await;
     remove(&ns, ROOT, b"top").await;
     ns.drain().await.unwrap();
-    let removed = ns.deleted_tree_at(ROOT, b"top").await.unwrap().unwrap();
-    let usage = ns.usage();
+    let removed = ns
+        .history
+        .deleted_tree_at(ROOT, b"top")
+        .await
+        .unwrap()
+        .unwrap();
+    let usage = ns.tree.usage();
     let gathered = ns
+        .history
         .gather_tree((removed.entry.ino, removed.at), 3, &author())
         .await
         .unwrap();
     assert!(gathered.ahead.is_some());
-    assert!(ns.usage().files > usage.files);
-    assert!(ns.lookup(ROOT, b"top").await.unwrap().is_none());
+    assert!(ns.tree.usage().files > usage.files);
+    assert!(ns.tree.lookup(ROOT, b"top").await.unwrap().is_none());
     drop(gathered);
     for drained in [false, true] {
         if drained {
@@ -90,11 +97,11 @@ async fn a_crash_before_the_last_batch_leaves_nothing() {
         for (cache, left) in crashed(&world).await {
             println!("drained {drained}, {cache}");
             let ns = left.open().await;
-            assert_eq!(ns.usage(), usage);
+            assert_eq!(ns.tree.usage(), usage);
             assert_eq!(names(&ns, ROOT).await.len(), 0);
             ns.drain().await.unwrap();
             log_twin(&ns, &left).await;
-            let rows = ns.0.index.scan(
+            let rows = ns.core.index.scan(
                 Bytes::from_static(&keys::PENDING),
                 keys::after(&keys::PENDING),
                 9,
@@ -120,7 +127,8 @@ async fn a_crash_before_the_last_batch_leaves_nothing() {
 async fn many(entries: usize, entries_max: usize) {
     let world = World::new("undelete-many");
     let ns = world.open().await;
-    ns.0.restore_lock
+    ns.history
+        .restore_lock
         .entries_max
         .store(entries_max, Ordering::Relaxed);
     let top = make(&ns, ROOT, b"top", Kind::Directory).await;
@@ -134,10 +142,10 @@ async fn many(entries: usize, entries_max: usize) {
         }
         below.push(directory);
     }
-    let usage = ns.usage();
+    let usage = ns.tree.usage();
     remove(&ns, ROOT, b"top").await;
     bring(&ns, (ROOT, "top"), (ROOT, "back")).await.unwrap();
-    assert_eq!(ns.usage(), usage);
+    assert_eq!(ns.tree.usage(), usage);
     for directory in &below {
         assert_eq!(names(&ns, *directory).await.len(), 999);
     }
@@ -145,7 +153,7 @@ async fn many(entries: usize, entries_max: usize) {
     drop(ns);
     world.wipe();
     let ns = world.open().await;
-    assert_eq!(ns.usage(), usage);
+    assert_eq!(ns.tree.usage(), usage);
     for directory in below {
         assert_eq!(names(&ns, directory).await.len(), 999);
     }

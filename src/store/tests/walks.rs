@@ -57,7 +57,7 @@ pub(super) async fn kept(session: &Session, again: Option<failpoints::Failpoint>
     let mut tree = session.tree.clone();
     tree.recover();
     tree.step(ns.now());
-    assert_eq!(ns.pending().failures, [""; 0], "what the replay said");
+    assert_eq!(ns.tree.pending().failures, [""; 0], "what the replay said");
     check::live(&ns, &tree).await;
     check::past(&ns, &tree, 0..tree.past.len()).await;
     ns.drain().await.unwrap();
@@ -66,9 +66,9 @@ pub(super) async fn kept(session: &Session, again: Option<failpoints::Failpoint>
     check::log_twin(&ns, &world).await;
     assert_eq!(
         (
-            ns.pending().files,
-            ns.pending().bytes,
-            ns.pending().operations
+            ns.tree.pending().files,
+            ns.tree.pending().bytes,
+            ns.tree.pending().operations
         ),
         (0, 0, 0)
     );
@@ -95,9 +95,9 @@ pub(super) async fn wiped(session: &Session) {
 }
 
 pub(super) async fn end(world: World, ns: Namespace) {
-    ns.0.health.stop(StoreError::Closed);
-    ns.0.tasks.stop();
-    ns.0.index.writer().unwrap().close().await.unwrap();
+    ns.core.health.stop(StoreError::Closed);
+    ns.core.tasks.stop();
+    ns.core.index.writer().unwrap().close().await.unwrap();
     drop(world);
 }
 

@@ -6,11 +6,11 @@ use std::cell::Cell;
 
 use super::*;
 use crate::env::Env;
-use crate::store::recovery::conflict::STEPS;
+use crate::store::model::failpoints::STEPS;
 
 impl World {
     /// Another machine at the same bucket.
-    fn beside(&self) -> Self {
+    pub(super) fn beside(&self) -> Self {
         Self {
             backend: self.backend.clone(),
             cache: tempfile::tempdir().unwrap(),
@@ -46,9 +46,10 @@ impl World {
 /// Version by version: how it came to be, and its bytes.
 async fn told(ns: &Namespace, dir: Ino, name: &[u8]) -> Vec<(Op, Vec<u8>)> {
     let mut all = Vec::new();
-    for version in ns.versions(dir, name).await.unwrap() {
-        let bytes = ns.read_past(&version, 0, u32::MAX).await.unwrap();
+    for version in ns.history.versions(dir, name).await.unwrap() {
+        let bytes = ns.history.read_past(&version, 0, u32::MAX).await.unwrap();
         let then = ns
+            .history
             .entry_at(dir, name, version.version.timestamp)
             .await
             .unwrap();
@@ -69,7 +70,7 @@ fn conflicts(all: &[(Op, Vec<u8>)]) -> Vec<Vec<u8>> {
 }
 
 /// Closes, and checks that the log tells the index and that every count is right.
-async fn sound(world: &World, ns: Namespace) {
+pub(super) async fn sound(world: &World, ns: Namespace) {
     ns.close().await.unwrap();
     drop(ns);
     let audit = check_log(&world.backend, "default", &CheckConfig::default(), |_| {})
@@ -94,7 +95,8 @@ where
     save(&ns, ROOT, b"f", b"one").await;
     save(&ns, ROOT, b"big", &vec![b'a'; 600_000]).await;
     save(&ns, ROOT, b"small", b"small text").await;
-    ns.create(ROOT, b"d", new_node(Kind::Directory), &author())
+    ns.tree
+        .create(ROOT, b"d", new_node(Kind::Directory), &author())
         .await
         .unwrap();
     ns.drain().await.unwrap();
@@ -110,11 +112,11 @@ where
 
 async fn dir(ns: &Namespace, parent: Ino, name: &[u8]) -> Ino {
     let (new, by) = (new_node(Kind::Directory), author());
-    ns.create(parent, name, new, &by).await.unwrap().ino
+    ns.tree.create(parent, name, new, &by).await.unwrap().ino
 }
 
-async fn find(ns: &Namespace, parent: Ino, name: &[u8]) -> Ino {
-    ns.lookup(parent, name).await.unwrap().unwrap().ino
+pub(super) async fn find(ns: &Namespace, parent: Ino, name: &[u8]) -> Ino {
+    ns.tree.lookup(parent, name).await.unwrap().unwrap().ino
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,7 +149,7 @@ async fn acknowledged_saves_come_back_behind_what_the_other_writer_left() {
             (Op::Restore, b"other".to_vec()),
         ]
     );
-    for version in ns.versions(ROOT, b"f").await.unwrap() {
+    for version in ns.history.versions(ROOT, b"f").await.unwrap() {
         let late = matches!(version.op, Op::Conflict | Op::Restore);
         assert_eq!(late, version.version.timestamp.0 > before, "{version:?}");
         assert_eq!(version.author, author());
@@ -165,7 +167,7 @@ async fn acknowledged_saves_come_back_behind_what_the_other_writer_left() {
 async fn writes_into_one_large_file_are_not_mixed() {
     let at = |offset: u64, byte: u8| {
         move |ns: Namespace| async move {
-            let file = ns.file(find(&ns, ROOT, b"big").await).await.unwrap();
+            let file = ns.tree.file(find(&ns, ROOT, b"big").await).await.unwrap();
             let bytes = Bytes::from(vec![byte; 100_000]);
             file.write(offset, bytes, &author()).await.unwrap();
             close(&file).await;
@@ -217,7 +219,10 @@ async fn names_and_numbers_that_only_one_writer_knew_do_not_meet_the_other_ones(
                 target: Bytes::from_static(b"f"),
                 ..new_node(Kind::Symlink)
             };
-            ns.create(ROOT, b"link", link, &author()).await.unwrap();
+            ns.tree
+                .create(ROOT, b"link", link, &author())
+                .await
+                .unwrap();
         },
         |ns| async move {
             // The same numbers, for other things.
@@ -240,9 +245,9 @@ async fn names_and_numbers_that_only_one_writer_knew_do_not_meet_the_other_ones(
     assert_eq!(told(&ns, ROOT, b"fresh").await, single(b"fresh text"));
     let a = told(&ns, ROOT, b"new%2Fbelow%2Fa").await;
     assert_eq!(a, single(b"text of a"));
-    let links = ns.versions(ROOT, b"link").await.unwrap();
-    assert_eq!(ns.target_past(&links[0]), Bytes::from_static(b"f"));
-    let listed = ns.names_with_versions(ROOT).await.unwrap();
+    let links = ns.history.versions(ROOT, b"link").await.unwrap();
+    assert_eq!(ns.history.target_past(&links[0]), Bytes::from_static(b"f"));
+    let listed = ns.history.names_with_versions(ROOT).await.unwrap();
     for name in [&b"fresh"[..], b"link", b"new%2Fbelow%2Fa"] {
         assert!(listed.iter().any(|found| found == name), "{listed:?}");
     }
@@ -255,9 +260,9 @@ async fn names_and_numbers_that_only_one_writer_knew_do_not_meet_the_other_ones(
     );
     let (from, to) = ((ROOT, &b"new%2Fbelow%2Fa"[..]), (ROOT, &b"back"[..]));
     let (mode, by) = (RenameMode::Replace, author());
-    ns.undelete(from, to, mode, &by).await.unwrap();
+    ns.history.undelete(from, to, mode, &by).await.unwrap();
     assert_eq!(content(&ns, ROOT, b"back").await.unwrap(), b"text of a");
-    let joined = ns.versions(ROOT, b"back").await.unwrap();
+    let joined = ns.history.versions(ROOT, b"back").await.unwrap();
     assert_eq!(joined.first().map(|version| version.op), Some(Op::Conflict));
     assert_eq!(removed_names(&ns, ROOT).await, ["fresh", "link"]);
     sound(&left, ns).await;
@@ -279,12 +284,12 @@ async fn what_the_other_writer_removed_replaced_or_linked_keeps_its_versions() {
         |ns| async move {
             let (from, to) = ((ROOT, &b"small"[..]), (ROOT, &b"elsewhere"[..]));
             let (mode, by) = (RenameMode::Replace, author());
-            ns.rename(from, to, mode, &by).await.unwrap();
-            ns.unlink(ROOT, b"f", &author()).await.unwrap();
-            ns.rmdir(ROOT, b"d", &author()).await.unwrap();
+            ns.tree.rename(from, to, mode, &by).await.unwrap();
+            ns.tree.unlink(ROOT, b"f", &author()).await.unwrap();
+            ns.tree.rmdir(ROOT, b"d", &author()).await.unwrap();
             dir(&ns, ROOT, b"dir").await;
             let big = find(&ns, ROOT, b"big").await;
-            ns.link(big, ROOT, b"linked", &author()).await.unwrap();
+            ns.tree.link(big, ROOT, b"linked", &author()).await.unwrap();
         },
     )
     .await;
@@ -324,10 +329,11 @@ async fn a_state_comes_back_under_the_name_it_was_given_last() {
         |ns| async move {
             save(&ns, ROOT, b"f", b"under f").await;
             save(&ns, ROOT, b"tmp", b"saved by rename").await;
-            ns.rename((ROOT, b"tmp"), (ROOT, b"f"), RenameMode::Replace, &author())
+            ns.tree
+                .rename((ROOT, b"tmp"), (ROOT, b"f"), RenameMode::Replace, &author())
                 .await
                 .unwrap();
-            ns.unlink(ROOT, b"big", &author()).await.unwrap();
+            ns.tree.unlink(ROOT, b"big", &author()).await.unwrap();
         },
         |ns| async move {
             save(&ns, ROOT, b"f", b"other").await;
@@ -349,9 +355,9 @@ async fn a_state_of_a_linked_file_comes_back_under_one_of_its_names() {
         "linked",
         |ns| async move {
             let f = find(&ns, ROOT, b"f").await;
-            ns.link(f, ROOT, b"second", &author()).await.unwrap();
+            ns.tree.link(f, ROOT, b"second", &author()).await.unwrap();
             save(&ns, ROOT, b"second", b"through the second").await;
-            ns.unlink(ROOT, b"f", &author()).await.unwrap();
+            ns.tree.unlink(ROOT, b"f", &author()).await.unwrap();
             save(&ns, ROOT, b"second", b"once more").await;
         },
         other_f,
@@ -368,7 +374,7 @@ async fn a_state_of_a_linked_file_comes_back_under_one_of_its_names() {
 
 /// Unsaved in every way: fixed and not released, synced and written again, written and never fixed, unlinked while open.
 async fn leave_open(ns: Namespace) {
-    let open = async |name: &[u8]| ns.file(find(&ns, ROOT, name).await).await.unwrap();
+    let open = async |name: &[u8]| ns.tree.file(find(&ns, ROOT, name).await).await.unwrap();
     let append = async |file: &File, text: &'static [u8]| {
         let text = Bytes::from_static(text);
         file.append(text, &author()).await.unwrap();
@@ -378,26 +384,30 @@ async fn leave_open(ns: Namespace) {
     f.flush(&author(), None).await.unwrap();
     append(&f, b" open").await;
     let (_, gone) = ns
+        .tree
         .create_open(ROOT, b"gone", new_file(), &author())
         .await
         .unwrap();
     append(&gone, b"nobody wants this").await;
-    ns.unlink(ROOT, b"gone", &author()).await.unwrap();
+    ns.tree.unlink(ROOT, b"gone", &author()).await.unwrap();
     let (_, new) = ns
+        .tree
         .create_open(ROOT, b"new", new_file(), &author())
         .await
         .unwrap();
     append(&new, b"first").await;
-    ns.0.write_back_all(None).await.unwrap();
+    ns.tree.write_back_all(None).await.unwrap();
     append(&new, b" second").await;
     let (_, late) = ns
+        .tree
         .create_open(ROOT, b"late", new_file(), &author())
         .await
         .unwrap();
     append(&late, b"only provisional").await;
-    ns.0.write_back_all(None).await.unwrap();
+    ns.tree.write_back_all(None).await.unwrap();
     let d = find(&ns, ROOT, b"d").await;
     let (_, never) = ns
+        .tree
         .create_open(d, b"never", new_file(), &author())
         .await
         .unwrap();
@@ -413,6 +423,7 @@ async fn leave_open(ns: Namespace) {
     // Copies that show bytes of others: of an overtaken file, and of one in the bucket.
     for (name, save_it) in [(&b"copied"[..], true), (b"copying", false)] {
         let (_, copy) = ns
+            .tree
             .create_open(ROOT, name, new_file(), &author())
             .await
             .unwrap();
@@ -534,60 +545,4 @@ async fn check_marked(ns: &Namespace) {
     assert!(big == [[&vec![b'a'; 599_990][..], &[b'z'; 20]].concat()]);
     assert_eq!(content(ns, ROOT, b"f").await.unwrap(), b"other");
     assert_eq!(content(ns, ROOT, b"third").await.unwrap(), b"third");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_fenced_writer_acknowledges_nothing_more() {
-    let world = World::new("fenced");
-    let ns = world.open().await;
-    save(&ns, ROOT, b"f", b"one").await;
-    ns.drain().await.unwrap();
-    let file = ns.file(find(&ns, ROOT, b"f").await).await.unwrap();
-    let beside = world.beside();
-    let second = beside.open().await;
-    let noticed = async {
-        while !ns.is_fenced() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    let limit = Duration::from_secs(20);
-    tokio::time::timeout(limit, noticed).await.unwrap();
-    let fenced = |outcome: Result<(), StoreError>| {
-        assert!(matches!(outcome, Err(StoreError::Fenced)), "{outcome:?}");
-    };
-    let text = Bytes::from_static(b"more");
-    fenced(file.write(0, text, &author()).await);
-    fenced(file.truncate(1, &author()).await);
-    fenced(ns.unlink(ROOT, b"f", &author()).await.map(drop));
-    let (new, by) = (new_file(), author());
-    fenced(ns.create(ROOT, b"g", new, &by).await.map(drop));
-    fenced(ns.drain().await);
-    let pending = ns.pending();
-    assert_eq!((pending.files, pending.operations), (0, 0));
-    assert_eq!(content(&second, ROOT, b"f").await.unwrap(), b"one");
-    second.close().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_applied_is_known_after_many_other_writers() {
-    let world = World::new("many");
-    let ns = world.open().await;
-    set_failpoint(&ns, Some(failpoints::Failpoint::Log));
-    let ino = save(&ns, ROOT, b"f", b"one").await;
-    ns.file(ino).await.unwrap().sync(&author()).await.unwrap();
-    let left = world.kill(ns).await;
-    for n in 0..40_u8 {
-        let ns = left.beside().open().await;
-        save(&ns, ROOT, b"g", &[n]).await;
-        ns.close().await.unwrap();
-    }
-    let ns = left.open().await;
-    assert_eq!(ns.conflicts(), RecoveredConflicts::default());
-    assert_eq!(history(&ns, ROOT, b"f").await, [b"one"]);
-    assert_eq!(history(&ns, ROOT, b"g").await.len(), 40);
-    save(&ns, ROOT, b"f", b"two").await;
-    ns.drain().await.unwrap();
-    let row: Option<rows::AppliedRow> = ns.0.index.row("G A", &keys::applied()).await.unwrap();
-    assert!(row.is_some_and(|row| row.watermarks.len() <= 32));
-    sound(&left, ns).await;
 }

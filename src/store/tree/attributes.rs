@@ -4,12 +4,12 @@ use bytes::Bytes;
 
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{AttrChange, Ino, Stat, Time, Timestamp};
-use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryRow, InodeRow, InodeState, encode,
 };
+use crate::store::tree::Tree;
 use crate::store::tree::flush::alive;
 use crate::store::tree::inode::{CachedInode, FileInode, LockedInode};
 use crate::sync::{Arc, lock};
@@ -32,16 +32,15 @@ pub enum XattrMode {
     Replace,
 }
 
-impl Namespace {
+impl Tree {
     /// Changes attributes; the present state has them from now on.
     ///
     /// # Errors
     /// `NotFound`, `NoSpace`.
     pub async fn set_attrs(&self, ino: Ino, change: AttrChange) -> Result<Stat, StoreError> {
-        self.0.room_for_names().await;
-        let mut locked = self.0.lock(ino).await?;
-        self.0
-            .change(&mut locked, |node, now| change.apply(&mut node.attrs, now))
+        self.room_for_names().await;
+        let mut locked = self.lock(ino).await?;
+        self.change(&mut locked, |node, now| change.apply(&mut node.attrs, now))
             .await?;
         match locked.cached() {
             CachedInode::Directory(directory) => Ok(directory.stat(ino)),
@@ -77,7 +76,7 @@ impl Namespace {
     }
 
     async fn xattrs(&self, ino: Ino) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        let mut locked = self.0.lock(ino).await?;
+        let mut locked = self.lock(ino).await?;
         match locked.cached() {
             CachedInode::Directory(directory) => Ok(directory.node.xattrs.clone()),
             CachedInode::File(file) => Ok(file.node.xattrs.clone()),
@@ -96,20 +95,19 @@ impl Namespace {
         value: Option<Bytes>,
         mode: XattrMode,
     ) -> Result<(), StoreError> {
-        self.0.room_for_names().await;
-        let mut locked = self.0.lock(ino).await?;
+        self.room_for_names().await;
+        let mut locked = self.lock(ino).await?;
         let old = match locked.cached() {
             CachedInode::Directory(directory) => &directory.node.xattrs,
             CachedInode::File(file) => &file.node.xattrs,
             CachedInode::No | CachedInode::Evicted => return Err(StoreError::NotFound),
         };
         let new = changed_xattrs(old, name, value, mode)?;
-        self.0
-            .change(&mut locked, |node, now| {
-                node.xattrs = new;
-                node.attrs.ctime = now;
-            })
-            .await
+        self.change(&mut locked, |node, now| {
+            node.xattrs = new;
+            node.attrs.ctime = now;
+        })
+        .await
     }
 }
 
@@ -142,7 +140,7 @@ pub(crate) fn changed_xattrs(
     Ok(new)
 }
 
-impl Shared {
+impl Tree {
     /// Dates a locked inode: a call that was to change its bytes has changed none.
     pub(crate) async fn date(&self, locked: &mut LockedInode) -> Result<(), StoreError> {
         self.change(locked, |node, now| {
@@ -159,7 +157,7 @@ impl Shared {
         how: impl FnOnce(&mut InodeState, Time),
     ) -> Result<(), StoreError> {
         let inode = Arc::clone(&locked.inode);
-        let answer = self.clock.begin();
+        let answer = self.core.clock.begin();
         let at = answer.at();
         match locked.cached() {
             CachedInode::Directory(directory) => {
@@ -171,7 +169,7 @@ impl Shared {
                 let mut node = directory.node.clone();
                 let times = directory.stat(inode.ino).attrs;
                 node.attrs = times;
-                how(&mut node, self.clock.wall());
+                how(&mut node, self.core.clock.wall());
                 let row = DirectoryRow {
                     mtime: Some((at, node.attrs.mtime)),
                     ctime: Some((at, node.attrs.ctime)),
@@ -185,7 +183,7 @@ impl Shared {
                 dependencies
                     .within
                     .extend((slot.0 != Ino(0)).then_some(slot.0));
-                let mut txn = self.txn(at, dependencies);
+                let mut txn = self.commit.txn(at, dependencies);
                 let DentryBody::Own { state, .. } = old.body else {
                     return Err(StoreError::Corrupt("a linked directory".to_owned()));
                 };
@@ -201,7 +199,7 @@ impl Shared {
                     keys::inode(inode.ino),
                     encode(&InodeRow::Directory(row.clone())),
                 );
-                self.enqueue(txn)?;
+                self.commit.enqueue(txn)?;
                 directory.node = node;
                 directory.row.merge(row);
                 Ok(())
@@ -222,13 +220,13 @@ impl Shared {
             attrs: file.attrs.clone(),
             ..file.node.clone()
         };
-        how(&mut live, self.clock.wall());
+        how(&mut live, self.core.clock.wall());
         let mut node = live.clone();
         node.attrs.size = file.node.attrs.size;
         let mut txn = self.file_txn(ino, file, at).await?;
         let state = file.state.clone();
         self.current_rows(&mut txn, (ino, file), &node, &state, alive(file));
-        self.enqueue(txn)?;
+        self.commit.enqueue(txn)?;
         file.attrs = live.attrs;
         file.node = node;
         for flush in &file.flushes {

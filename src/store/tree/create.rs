@@ -2,17 +2,17 @@
 
 use bytes::Bytes;
 
-use crate::store::commit::queue::Txn;
+use crate::store::commit::txn::Txn;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{
     Attrs, Author, Content, EndOp, Ino, Kind, Op, Origin, Stat, Time, Timestamp,
 };
-use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryRow, EntryState, InodeRow, InodeState, LinkedRow, encode,
 };
+use crate::store::tree::Tree;
 use crate::store::tree::file::File;
 use crate::store::tree::inode::{
     CachedDirectory, CachedInode, FileInode, LinkState, LockedInode, find,
@@ -65,14 +65,14 @@ pub fn check_entry_name(name: &[u8]) -> Result<(), StoreError> {
     Ok(())
 }
 
-impl Namespace {
+impl Tree {
     /// What `name` leads to; `None` if `parent` has no such name.
     ///
     /// # Errors
     /// Failures of the store.
     pub async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Option<Stat>, StoreError> {
-        match self.0.entry(parent, name).await? {
-            Some(entry) => match self.0.stat_entry(&entry).await {
+        match self.entry(parent, name).await? {
+            Some(entry) => match self.stat_entry(&entry).await {
                 Ok(stat) => Ok(Some(stat)),
                 Err(StoreError::NotFound) => Ok(None),
                 Err(error) => Err(error),
@@ -81,29 +81,13 @@ impl Namespace {
         }
     }
 
-    /// What an inode is now, unsealed writes included.
-    ///
-    /// # Errors
-    /// `NotFound`.
-    pub async fn stat(&self, ino: Ino) -> Result<Stat, StoreError> {
-        self.0.stat(ino).await
-    }
-
-    /// The directory above; the root's is itself.
-    ///
-    /// # Errors
-    /// `NotFound`, `NotDirectory`.
-    pub async fn parent(&self, directory: Ino) -> Result<Ino, StoreError> {
-        self.0.parent(directory).await
-    }
-
     /// The names of a directory, ascending.
     ///
     /// # Errors
     /// `NotFound`, `NotDirectory`.
-    pub async fn list(&self, directory: Ino) -> Result<DirectoryListing, StoreError> {
-        match self.0.stat(directory).await?.kind {
-            Kind::Directory => Ok(DirectoryListing::new(Arc::clone(&self.0), directory)),
+    pub async fn list(self: &Arc<Self>, directory: Ino) -> Result<DirectoryListing, StoreError> {
+        match self.stat(directory).await?.kind {
+            Kind::Directory => Ok(DirectoryListing::new(Arc::clone(self), directory)),
             _ => Err(StoreError::NotDirectory),
         }
     }
@@ -113,7 +97,7 @@ impl Namespace {
     /// # Errors
     /// `NotFound`; `Invalid` if it is none.
     pub async fn readlink(&self, ino: Ino) -> Result<Bytes, StoreError> {
-        let mut locked = self.0.lock(ino).await?;
+        let mut locked = self.lock(ino).await?;
         match locked.file().map(|file| &file.node.content) {
             Some(Content::Target(target)) => Ok(target.clone()),
             _ => Err(StoreError::Invalid("not a symbolic link".to_owned())),
@@ -126,28 +110,28 @@ impl Namespace {
     /// # Errors
     /// `Exists`, `NotFound` when the directory is gone, `NotDirectory`, `NoSpace`.
     pub async fn create(
-        &self,
+        self: &Arc<Self>,
         parent: Ino,
         name: &[u8],
         node: NewNode,
         author: &Author,
     ) -> Result<Stat, StoreError> {
-        Ok(self.0.create(parent, name, node, author).await?.0)
+        Ok(self.create_locked(parent, name, node, author).await?.0)
     }
 
-    /// As [`Namespace::create`], for a regular file that is opened at once.
+    /// As [`Tree::create`], for a regular file that is opened at once.
     ///
     /// # Errors
-    /// As [`Namespace::create`].
+    /// As [`Tree::create`].
     pub async fn create_open(
-        &self,
+        self: &Arc<Self>,
         parent: Ino,
         name: &[u8],
         node: NewNode,
         author: &Author,
     ) -> Result<(Stat, Arc<File>), StoreError> {
-        let (stat, locked) = self.0.create(parent, name, node, author).await?;
-        Ok((stat, self.0.pin(&locked)))
+        let (stat, locked) = self.create_locked(parent, name, node, author).await?;
+        Ok((stat, self.pin(&locked)))
     }
 
     /// Gives an inode another name.
@@ -162,14 +146,14 @@ impl Namespace {
         author: &Author,
     ) -> Result<Stat, StoreError> {
         check_entry_name(name)?;
-        self.0.room_for_names().await;
-        self.0.link(ino, parent, name, author).await?;
-        self.0.stat(ino).await
+        self.room_for_names().await;
+        self.link_locked(ino, parent, name, author).await?;
+        self.stat(ino).await
     }
 }
 
-impl Shared {
-    async fn create(
+impl Tree {
+    async fn create_locked(
         self: &Arc<Self>,
         parent: Ino,
         name: &[u8],
@@ -183,11 +167,11 @@ impl Shared {
         if self.entry(parent, name).await?.is_some() {
             return Err(StoreError::Exists);
         }
-        let answer = self.clock.begin();
-        let (at, ino) = (answer.at(), Ino(self.new_id()));
+        let answer = self.core.clock.begin();
+        let (at, ino) = (answer.at(), Ino(self.core.new_id()));
         let slot = (parent, Bytes::copy_from_slice(name));
         let dependencies = self.order_in(parent, name, ino).await?;
-        let mut txn = self.txn(at, dependencies);
+        let mut txn = self.commit.txn(at, dependencies);
         let node = node_of(&new, txn.time);
         let cached = self.new_rows(&mut txn, ino, (&slot, &node), author);
         txn.usage = (node.space().cast_signed(), 1);
@@ -199,7 +183,7 @@ impl Shared {
         };
         let change = self.touch(&mut txn, parent, change);
         let mut fresh = self.inodes.get(ino).lock().await;
-        self.enqueue(txn)?;
+        self.commit.enqueue(txn)?;
         if let Some(directory) = above.directory() {
             directory.row.merge(change);
         }
@@ -268,7 +252,7 @@ impl Shared {
         CachedInode::File(Box::new(FileInode::new(link_state, node.clone(), state)))
     }
 
-    async fn link(
+    async fn link_locked(
         &self,
         ino: Ino,
         parent: Ino,
@@ -287,9 +271,9 @@ impl Shared {
         self.save_flushes(target).await?;
         // What has another name has its bytes there: it must never be found without them.
         self.write_back(target, author).await?;
-        let answer = self.clock.begin();
+        let answer = self.core.clock.begin();
         let at = answer.at();
-        let mut txn = self.txn(at, self.order_in(parent, name, ino).await?);
+        let mut txn = self.commit.txn(at, self.order_in(parent, name, ino).await?);
         let file = find(&mut locked, ino)
             .and_then(LockedInode::file)
             .ok_or(StoreError::NotFound)?;
@@ -323,7 +307,7 @@ impl Shared {
             ..DirectoryRow::default()
         };
         let change = self.touch(&mut txn, parent, change);
-        self.enqueue(txn)?;
+        self.commit.enqueue(txn)?;
         file.link_state = LinkState::HardLinked { place, nlink };
         file.attrs.ctime = node.attrs.ctime;
         file.node = node;
@@ -390,6 +374,7 @@ impl Shared {
     /// Makes the root directory of a namespace that has none.
     pub(crate) async fn make_root(&self) -> Result<(), StoreError> {
         if self
+            .core
             .index
             .get(&keys::inode(crate::store::model::version::ROOT))
             .await?
@@ -397,9 +382,9 @@ impl Shared {
         {
             return Ok(());
         }
-        let answer = self.clock.begin();
-        let (uid, gid) = self.config.owner;
-        let mut txn = self.txn(answer.at(), Dependencies::default());
+        let answer = self.core.clock.begin();
+        let (uid, gid) = self.core.config.owner;
+        let mut txn = self.commit.txn(answer.at(), Dependencies::default());
         let node = crate::store::tree::lookup::root_node(uid, gid, txn.time);
         let slot = (Ino(0), Bytes::new());
         self.new_rows(
@@ -408,7 +393,7 @@ impl Shared {
             (&slot, &node),
             &Author::default(),
         );
-        self.enqueue(txn)?;
+        self.commit.enqueue(txn)?;
         Ok(())
     }
 }

@@ -11,11 +11,11 @@ use bytes::{Bytes, BytesMut};
 use crate::cache::{Permit, Source, StagingFile};
 use crate::store::data::extent_map::ResolvedExtent;
 use crate::store::data::segment::SEGMENT_MAX;
-use crate::store::follower::Role;
 use crate::store::model::error::StoreError;
+use crate::store::model::role::Role;
 use crate::store::model::version::{Author, ContentRef, Ino, Kind, Stat, Time};
-use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::journal_record::Record;
+use crate::store::tree::Tree;
 use crate::store::tree::inode::{FileInode, Inode, LinkState, LockedInode, WriteSession};
 use crate::sync::Arc;
 
@@ -38,7 +38,7 @@ pub enum Whence {
 /// The live contents of one inode, in use.
 #[derive(Debug)]
 pub struct File {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) tree: Arc<Tree>,
     pub(crate) inode: Arc<Inode>,
 }
 
@@ -48,18 +48,18 @@ impl Drop for File {
             && self.inode.live().is_some_and(|s| s.nlink == 0)
         {
             // The receiver lives as long as the namespace's tasks; afterwards the next mount drains the orphan.
-            let _gone = self.shared.unlinked.send(self.inode.ino);
+            let _gone = self.tree.unlinked.send(self.inode.ino);
         }
     }
 }
 
-impl Namespace {
+impl Tree {
     /// The live contents of a file, which outlives its last name while this is held.
     ///
     /// # Errors
     /// `NotFound`; `IsDirectory` for a directory.
-    pub async fn file(&self, ino: Ino) -> Result<Arc<File>, StoreError> {
-        let mut locked = self.0.lock(ino).await?;
+    pub async fn file(self: &Arc<Self>, ino: Ino) -> Result<Arc<File>, StoreError> {
+        let mut locked = self.lock(ino).await?;
         let file = locked.file().ok_or(StoreError::IsDirectory)?;
         if file.node.kind != Kind::File {
             return Err(StoreError::Invalid("not a regular file".to_owned()));
@@ -67,16 +67,16 @@ impl Namespace {
         if file.link_state == LinkState::Unlinked && !locked.inode.is_pinned() {
             return Err(StoreError::NotFound);
         }
-        Ok(self.0.pin(&locked))
+        Ok(self.pin(&locked))
     }
 }
 
-impl Shared {
+impl Tree {
     /// A use of the locked inode that keeps it alive.
     pub(crate) fn pin(self: &Arc<Self>, locked: &LockedInode) -> Arc<File> {
         locked.inode.pins.fetch_add(1, Ordering::SeqCst);
         Arc::new(File {
-            shared: Arc::clone(self),
+            tree: Arc::clone(self),
             inode: Arc::clone(&locked.inode),
         })
     }
@@ -89,17 +89,17 @@ impl Shared {
         author: &Author,
     ) -> Result<&'a mut WriteSession, StoreError> {
         if file.session.is_none() {
-            let id = self.new_id();
+            let id = self.core.new_id();
             let record = Record::Open {
                 session: id,
                 ino,
                 base: file.base,
                 len: file.attrs.size,
                 author: author.clone(),
-                epoch: self.epoch,
+                epoch: self.core.epoch,
                 place: file.place().cloned(),
             };
-            let token = self.journal(&record)?;
+            let token = self.core.append(&record)?;
             file.session = Some(WriteSession {
                 id,
                 token,
@@ -130,7 +130,7 @@ impl Shared {
                     offset,
                     bytes: bytes.clone(),
                 };
-                let _covered = self.journal(&record)?;
+                let _covered = self.core.append(&record)?;
                 Source::Memory(bytes)
             } else {
                 let file = self.staging_file(session, len)?;
@@ -144,7 +144,7 @@ impl Shared {
                     position,
                     checksum,
                 };
-                let _covered = self.journal(&record)?;
+                let _covered = self.core.append(&record)?;
                 Source::File { file, position }
             },
         );
@@ -165,14 +165,14 @@ impl Shared {
             }
             file.close();
         }
-        let file = Arc::new(self.staging.create(self.new_id())?);
+        let file = Arc::new(self.data.staging.create(self.core.new_id())?);
         session.files.push(Arc::clone(&file));
         Ok(file)
     }
 
     /// Remembers that the inode has changes which the queue does not have.
     pub(crate) fn dirtied(&self, inode: &Arc<Inode>, file: &mut FileInode, permit: Option<Permit>) {
-        let now = Time::of_change(self.clock.wall(), file.attrs.mtime);
+        let now = Time::of_change(self.core.clock.wall(), file.attrs.mtime);
         file.attrs.mtime = now;
         file.attrs.ctime = now;
         file.dirty_since
@@ -216,7 +216,7 @@ impl Shared {
         }
         let old_len = file.attrs.size;
         let session = self.session(inode.ino, file, author)?.id;
-        let _covered = self.journal(&Record::Truncate {
+        let _covered = self.core.append(&Record::Truncate {
             session,
             len,
             old_len,
@@ -242,7 +242,7 @@ impl Shared {
         }
         let (offset, len) = (range.start, end - range.start);
         let session = self.session(inode.ino, file, author)?.id;
-        let _covered = self.journal(&Record::Punch {
+        let _covered = self.core.append(&Record::Punch {
             session,
             offset,
             len,
@@ -260,8 +260,9 @@ impl Shared {
         to: u64,
     ) -> Result<Bytes, StoreError> {
         let resolve = self
+            .data
             .contents
-            .resolve(&self.index, content, from, to)
+            .resolve(&self.core.index, content, from, to)
             .await?;
         self.read_resolved(resolve, (to - from) as usize).await
     }
@@ -286,9 +287,12 @@ impl Shared {
                     let read = Box::pin(self.read_content(content, position, end));
                     read.await.map(Ok)
                 }
-                ResolvedExtent::Stored(source, skip) => {
-                    self.extents.read(&source, skip, len as u32).await.map(Ok)
-                }
+                ResolvedExtent::Stored(source, skip) => self
+                    .data
+                    .extents
+                    .read(&source, skip, len as u32)
+                    .await
+                    .map(Ok),
             }
         });
         let parts: Vec<Result<Bytes, usize>> = futures::future::try_join_all(parts).await?;
@@ -321,8 +325,9 @@ impl Shared {
                     let shown = end.min(len.max(start));
                     if start < shown {
                         out.extend(
-                            self.contents
-                                .resolve(&self.index, content, start, shown)
+                            self.data
+                                .contents
+                                .resolve(&self.core.index, content, start, shown)
                                 .await?,
                         );
                     }
@@ -357,11 +362,11 @@ impl File {
     /// # Errors
     /// `NotFound` when the inode is gone; failures of the store.
     pub async fn stat(&self) -> Result<Stat, StoreError> {
-        self.shared.stat(self.inode.ino).await
+        self.tree.stat(self.inode.ino).await
     }
 
     pub(crate) async fn lock(&self) -> Result<LockedInode, StoreError> {
-        self.shared.lock(self.inode.ino).await
+        self.tree.lock(self.inode.ino).await
     }
 
     /// Up to `len` bytes at `offset`; fewer only at the end.
@@ -382,16 +387,16 @@ impl File {
                 base: seen,
             };
             let held = (attempt >= RETRIES).then_some(locked);
-            let shared = &self.shared;
+            let tree = &self.tree;
             let bytes = async {
-                let resolve = shared.resolve_live(index, offset, end).await?;
-                shared.read_resolved(resolve, (end - offset) as usize).await
+                let resolve = tree.resolve_live(index, offset, end).await?;
+                tree.read_resolved(resolve, (end - offset) as usize).await
             };
             let bytes = bytes.await;
-            if let (Role::Follower(_), Some((content, _))) = (&shared.role, seen) {
+            if let (Role::Follower(_), Some((content, _))) = (&tree.core.role, seen) {
                 drop(held);
-                match shared.verify_referenced(content, bytes).await {
-                    Err(StoreError::Stale) if attempt < RETRIES => shared.reload(&self.inode).await,
+                match tree.data.verify_referenced(content, bytes).await {
+                    Err(StoreError::Stale) if attempt < RETRIES => tree.reload(&self.inode).await,
                     outcome => return outcome,
                 }
                 continue;
@@ -437,16 +442,16 @@ impl File {
         bytes: Bytes,
         author: &Author,
     ) -> Result<u64, StoreError> {
-        let shared = &self.shared;
-        shared.health.check()?;
-        let (mut waiting, len) = (shared.waiting(), bytes.len() as u64);
+        let tree = &self.tree;
+        tree.core.health.check()?;
+        let (mut waiting, len) = (tree.waiting(), bytes.len() as u64);
         loop {
-            let permit = shared.budget.acquire(len).await;
+            let permit = tree.data.budget.acquire(len).await;
             let mut locked = self.lock().await?;
             let file = locked.file().ok_or(StoreError::IsDirectory)?;
             let at = offset.unwrap_or(file.attrs.size);
             let place = (&self.inode, file);
-            match shared.write_locked(place, at, bytes.clone(), (author, permit)) {
+            match tree.write_locked(place, at, bytes.clone(), (author, permit)) {
                 Err(StoreError::NoSpace) => {}
                 outcome => return outcome.map(|()| at),
             }
@@ -460,14 +465,14 @@ impl File {
     /// # Errors
     /// As [`File::write`].
     pub async fn truncate(&self, len: u64, author: &Author) -> Result<(), StoreError> {
-        self.shared.health.check()?;
-        self.shared.room_for_names().await;
+        self.tree.core.health.check()?;
+        self.tree.room_for_names().await;
         let mut locked = self.lock().await?;
         let file = locked.file().ok_or(StoreError::IsDirectory)?;
         if file.attrs.size == len {
-            return self.shared.date(&mut locked).await;
+            return self.tree.date(&mut locked).await;
         }
-        self.shared.truncate_locked(&self.inode, file, len, author)
+        self.tree.truncate_locked(&self.inode, file, len, author)
     }
 
     /// Makes sure the file reaches `offset + len`, unless `keep_size`; bytes are never reserved in the bucket.
@@ -485,12 +490,11 @@ impl File {
             .checked_add(len)
             .filter(|end| *end <= LEN_MAX)
             .ok_or(StoreError::TooLarge)?;
-        self.shared.room_for_names().await;
+        self.tree.room_for_names().await;
         let mut locked = self.lock().await?;
         let file = locked.file().ok_or(StoreError::IsDirectory)?;
         if !keep_size && end > file.attrs.size {
-            self.shared
-                .truncate_locked(&self.inode, file, end, author)?;
+            self.tree.truncate_locked(&self.inode, file, end, author)?;
         }
         Ok(())
     }
@@ -500,10 +504,10 @@ impl File {
     /// # Errors
     /// As [`File::write`].
     pub async fn punch(&self, offset: u64, len: u64, author: &Author) -> Result<(), StoreError> {
-        self.shared.room_for_names().await;
+        self.tree.room_for_names().await;
         let mut locked = self.lock().await?;
         let range = offset..offset.saturating_add(len);
-        self.shared.punch_locked(&mut locked, range, author).await
+        self.tree.punch_locked(&mut locked, range, author).await
     }
 
     /// Makes zeros; the file grows to hold them unless `keep_size`.
@@ -521,14 +525,13 @@ impl File {
             .checked_add(len)
             .filter(|end| *end <= LEN_MAX)
             .ok_or(StoreError::TooLarge)?;
-        self.shared.room_for_names().await;
+        self.tree.room_for_names().await;
         let mut locked = self.lock().await?;
         let file = locked.file().ok_or(StoreError::IsDirectory)?;
         if !keep_size && end > file.attrs.size {
-            self.shared
-                .truncate_locked(&self.inode, file, end, author)?;
+            self.tree.truncate_locked(&self.inode, file, end, author)?;
         }
-        self.shared
+        self.tree
             .punch_locked(&mut locked, offset..end, author)
             .await
     }
@@ -548,7 +551,7 @@ impl File {
             pieces: file.map.pieces(offset..size),
             base: file.base,
         };
-        let resolve = self.shared.resolve_live(index, offset, size).await?;
+        let resolve = self.tree.resolve_live(index, offset, size).await?;
         let is_hole = |s: &ResolvedExtent| {
             matches!(
                 s,

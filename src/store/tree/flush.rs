@@ -6,14 +6,14 @@
 
 use std::time::Duration;
 
-use crate::store::commit::queue::{Guards, Operation, Txn};
+use crate::store::commit::txn::{Guards, Txn};
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Author, Content, Ino, Op, Stamp, Timestamp, VersionId};
-use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::journal_record::{BytelessFlush, Dependencies, FlushRecord, Record};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{EntryState, LastVersion};
+use crate::store::tree::Tree;
 use crate::store::tree::file::File;
 use crate::store::tree::flush_content::PreparedContent;
 use crate::store::tree::inode::{
@@ -46,11 +46,10 @@ impl File {
         author: &Author,
         replaces: Option<PendingFlush>,
     ) -> Result<Option<PendingFlush>, StoreError> {
-        self.shared.room_for_names().await;
+        self.tree.room_for_names().await;
         let mut locked = self.lock().await?;
         let file = locked.file().ok_or(StoreError::IsDirectory)?;
-        self.shared
-            .flush_locked(&self.inode, file, author, replaces)
+        self.tree.flush_locked(&self.inode, file, author, replaces)
     }
 
     /// Makes a version of a fixed state, at the release of its handle. States that were fixed before it and still wait become
@@ -59,9 +58,9 @@ impl File {
     /// # Errors
     /// `NoSpace`, `Unavailable`; the fix stays and can be saved again.
     pub async fn save(&self, flushed: PendingFlush) -> Result<(), StoreError> {
-        self.shared.room_for_names().await;
+        self.tree.room_for_names().await;
         let mut locked = self.lock().await?;
-        self.shared
+        self.tree
             .save_upto(&mut locked, &flushed.0, Op::Write)
             .await
     }
@@ -74,40 +73,40 @@ impl File {
     pub async fn sync(&self, author: &Author) -> Result<(), StoreError> {
         let operation = {
             let mut locked = self.lock().await?;
-            self.shared.write_back(&mut locked, author).await?;
-            self.shared
+            self.tree.write_back(&mut locked, author).await?;
+            self.tree
+                .commit
                 .queue
                 .last_on(&keys::inode(self.inode.ino), None)
         };
-        self.shared.bring(&operation).await
+        self.tree.commit.bring(&operation).await
     }
 }
 
-impl Namespace {
+impl Tree {
     /// truncate(2) by path: a version of its own.
     ///
     /// # Errors
     /// As [`File::truncate`] and [`File::save`].
     pub async fn truncate(
-        &self,
+        self: &Arc<Self>,
         ino: Ino,
         len: u64,
         author: &Author,
     ) -> Result<crate::store::model::version::Stat, StoreError> {
-        let shared = &self.0;
-        shared.room_for_names().await;
+        let tree = self;
+        tree.room_for_names().await;
         let file = self.file(ino).await?;
         let mut locked = file.lock().await?;
         let leaf = locked.file().ok_or(StoreError::IsDirectory)?;
         if leaf.attrs.size == len {
-            shared.date(&mut locked).await?;
+            tree.date(&mut locked).await?;
         } else {
-            shared.truncate_locked(&file.inode, leaf, len, author)?;
+            tree.truncate_locked(&file.inode, leaf, len, author)?;
         }
         let leaf = locked.file().ok_or(StoreError::IsDirectory)?;
-        if let Some(flushed) = shared.flush_locked(&file.inode, leaf, author, None)? {
-            shared
-                .save_upto(&mut locked, &flushed.0, Op::Truncate)
+        if let Some(flushed) = tree.flush_locked(&file.inode, leaf, author, None)? {
+            tree.save_upto(&mut locked, &flushed.0, Op::Truncate)
                 .await?;
         }
         drop(locked);
@@ -115,7 +114,7 @@ impl Namespace {
     }
 }
 
-impl Shared {
+impl Tree {
     pub(crate) fn flush_locked(
         &self,
         inode: &Arc<Inode>,
@@ -130,7 +129,7 @@ impl Shared {
         if !file.is_unflushed() && (saved || !file.flushes.is_empty()) {
             return Ok(replaces.or_else(|| file.flushes.last().cloned().map(PendingFlush)));
         }
-        let answer = self.clock.begin();
+        let answer = self.core.clock.begin();
         let at = answer.at();
         let mut state = self.state_of(
             inode,
@@ -138,11 +137,11 @@ impl Shared {
             (at, VersionTimestamp::Reserved(answer)),
             author,
         )?;
-        state.hold = file.base.map(|(base, _)| self.pins.pin(base));
+        state.hold = file.base.map(|(base, _)| self.data.pins.pin(base));
         if let Some(old) = replaces {
             if let Some(session) = state.session {
                 let at = old.0.at;
-                let _covered = self.journal(&Record::CancelFlush { session, at })?;
+                let _covered = self.core.append(&Record::CancelFlush { session, at })?;
             }
             file.flushes.retain(|f| !Arc::ptr_eq(f, &old.0));
             *lock(&old.0.timestamp_state) = VersionTimestamp::Expired;
@@ -230,7 +229,7 @@ impl Shared {
         {
             return self.forget_equal(&inode, file, flush, &attrs);
         }
-        let answer = is_late(file, flush).then(|| self.clock.begin());
+        let answer = is_late(file, flush).then(|| self.core.clock.begin());
         let at = answer.as_ref().map_or(flush.at, Reservation::at);
         let supersession = (&map, file.base, flush.as_ref());
         let prepared = self
@@ -248,7 +247,7 @@ impl Shared {
                 op
             },
             author: flush.author.clone(),
-            host: self.config.host.clone(),
+            host: self.core.config.host.clone(),
             origin: None,
         };
         let mut txn = self.file_txn(inode.ino, file, at).await?;
@@ -280,7 +279,7 @@ impl Shared {
                 ..Dependencies::default()
             },
         };
-        Ok(self.txn(at, dependencies))
+        Ok(self.commit.txn(at, dependencies))
     }
 
     /// Queues a state and makes it the base of what is written next; `then` updates the leaf's row.
@@ -299,7 +298,7 @@ impl Shared {
         txn.held.holds.clone_from(&flush.holds);
         self.attach_content(&mut txn, prepared);
         // The room goes along only once the journal has it: of a state that was refused the bytes stay dirty.
-        self.enqueue(txn)?.keep(file.room_of(map, clean));
+        self.commit.enqueue(txn)?.keep(file.room_of(map, clean));
         then(file);
         let shown = file.node.content.reference();
         file.base = shown.map(|content| (content, file.node.attrs.size));
@@ -342,7 +341,7 @@ impl Shared {
         if !file.is_dirty() || file.link_state == LinkState::Unlinked {
             return Ok(());
         }
-        let answer = self.clock.begin();
+        let answer = self.core.clock.begin();
         let at = answer.at();
         let flush = self.state_of(&inode, file, (at, VersionTimestamp::Expired), author)?;
         let map = flush.map.clone();
@@ -403,7 +402,7 @@ impl Shared {
                 attrs: file.attrs.clone(),
                 author: author.clone(),
             };
-            let _covered = self.journal(&Record::Flush(record))?;
+            let _covered = self.core.append(&Record::Flush(record))?;
         }
         Ok(FlushedState {
             at,
@@ -422,15 +421,7 @@ impl Shared {
     }
 
     pub(crate) fn suffix(&self) -> u32 {
-        (self.env.new_id().as_u128() & u128::from(u32::MAX)) as u32
-    }
-
-    /// Waits until operations are in the bucket.
-    pub(crate) async fn bring(&self, operations: &[Arc<Operation>]) -> Result<(), StoreError> {
-        for operation in operations {
-            self.wait_durable(operation).await?;
-        }
-        Ok(())
+        (self.core.env.new_id().as_u128() & u128::from(u32::MAX)) as u32
     }
 }
 

@@ -1,14 +1,14 @@
 //! What a state's content will be: its lineage, what has to be sealed for it, and what goes with it into the queue.
 
 use crate::cache::{Fixed as FixedMap, Source};
-use crate::store::commit::queue::Txn;
+use crate::store::commit::txn::Txn;
 use crate::store::data::extent_map::{PendingContent, UploadState};
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Content, ContentRef, Ino, Timestamp};
-use crate::store::namespace::Shared;
 use crate::store::schema::journal_record::ContentRecord;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{EntryState, LineageRow, encode};
+use crate::store::tree::Tree;
 use crate::store::tree::inode::{FileInode, FlushedState, Inode};
 use crate::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(crate) struct PreparedContent {
     pub(crate) brings: Option<(Arc<PendingContent>, ContentRecord)>,
 }
 
-impl Shared {
+impl Tree {
     /// The content a map over a base makes, and what brings it to the bucket.
     pub(crate) async fn prepare(
         &self,
@@ -52,7 +52,7 @@ impl Shared {
         } else if unchanged {
             return Ok(PreparedContent {
                 content: Content::Bytes(ContentRef {
-                    cid: self.new_id(),
+                    cid: self.core.new_id(),
                     timestamp: at,
                 }),
                 brings: None,
@@ -85,7 +85,7 @@ impl Shared {
         // A state that comes late would lie among the rows of its lineage, under those that were laid without it.
         let goes_on = !file.is_behind(flush);
         let own = base.filter(|(content, _)| goes_on && self.is_own(file, *content));
-        let cid = own.map_or_else(|| self.new_id(), |(content, _)| content.cid);
+        let cid = own.map_or_else(|| self.core.new_id(), |(content, _)| content.cid);
         let content = ContentRef { cid, timestamp: at };
         let nowhere = || (Ino(0), bytes::Bytes::new());
         let place = file.place().cloned().unwrap_or_else(nowhere);
@@ -116,7 +116,7 @@ impl Shared {
             len,
             flushed: map.clone(),
             // Found among all contents on their way: those of a replay, or of an inode that was let go, are no leaf's.
-            after: base.and_then(|(content, _)| self.contents.pending(content)),
+            after: base.and_then(|(content, _)| self.data.contents.pending(content)),
             replaces,
             upload_state: tokio::sync::watch::Sender::new(UploadState::Waiting),
         });
@@ -137,8 +137,8 @@ impl Shared {
         if file.node.content != Content::Bytes(content) || !file.flushes.is_empty() {
             return Ok(false);
         }
-        let shown: Option<i64> = self.index.row("G R", &keys::count(content)).await?;
-        Ok(shown == Some(1) && !self.pins.is_pinned(content.cid))
+        let shown: Option<i64> = self.core.index.row("G R", &keys::count(content)).await?;
+        Ok(shown == Some(1) && !self.data.pins.is_pinned(content.cid))
     }
 
     /// What a state needs beside its own rows: its bytes, its place behind whom it refers to, and the beginning of a lineage.

@@ -3,13 +3,13 @@
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Attrs, EndOp, Op, Stamp, VersionId};
-use crate::store::namespace::Shared;
 use crate::store::schema::rows::{EntryState, LastVersion};
+use crate::store::tree::Tree;
 use crate::store::tree::flush::{byteless_flush, is_late, set_alive};
 use crate::store::tree::inode::{FileInode, FlushedState, Inode};
 use crate::sync::Arc;
 
-impl Shared {
+impl Tree {
     /// A fix released after an fsync: its state becomes the version behind the provisional one.
     pub(crate) async fn save_behind(
         &self,
@@ -24,7 +24,7 @@ impl Shared {
             .await?;
         let unborn = matches!(file.state, EntryState::Unborn { .. });
         // The bytes keep the place of the fix in their lineage, also when the version comes too late for its timestamp.
-        let answer = is_late(file, flush).then(|| self.clock.begin());
+        let answer = is_late(file, flush).then(|| self.core.clock.begin());
         let at = answer.as_ref().map_or(flush.at, Reservation::at);
         let id = VersionId {
             timestamp: at,
@@ -34,7 +34,7 @@ impl Shared {
             id,
             op: if unborn { Op::Create } else { Op::Write },
             author: flush.author.clone(),
-            host: self.config.host.clone(),
+            host: self.core.config.host.clone(),
             origin: None,
         };
         let mut node = file.node.clone();
@@ -62,7 +62,7 @@ impl Shared {
         let now = file.node.clone();
         self.current_rows(&mut txn, (inode.ino, file), &now, &state, alive_since);
         self.attach_content(&mut txn, prepared);
-        self.enqueue(txn)?;
+        self.commit.enqueue(txn)?;
         file.state = state;
         set_alive(file, alive_since);
         Ok(())

@@ -4,13 +4,13 @@ use bytes::Bytes;
 
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Attrs, Content, Ino, Kind, ROOT, Stat};
-use crate::store::namespace::Shared;
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryRow, EntryState, InodeRow, InodeState, LocationRow, OrphanRow,
     decode,
 };
+use crate::store::tree::Tree;
 use crate::store::tree::inode::{
     CachedDirectory, CachedInode, FileInode, LinkState, LockedInode, content_stamp, stat,
 };
@@ -19,14 +19,17 @@ use crate::sync::Arc;
 /// Names read at once from a directory.
 const LISTING_CHUNK: usize = 1024;
 
-impl Shared {
+impl Tree {
     /// What `name` leads to; `None` if there is no such name.
     pub(crate) async fn entry(
         &self,
         directory: Ino,
         name: &[u8],
     ) -> Result<Option<DentryRow>, StoreError> {
-        self.index.row("C D", &keys::entry(directory, name)).await
+        self.core
+            .index
+            .row("C D", &keys::entry(directory, name))
+            .await
     }
 
     /// The lock of an inode with its rows loaded. Fails with `NotFound` when it has neither name nor user.
@@ -36,7 +39,7 @@ impl Shared {
         Ok(locked)
     }
 
-    /// As [`Shared::lock`] for several, taken in ascending order.
+    /// As [`Tree::lock`] for several, taken in ascending order.
     pub(crate) async fn lock_all(&self, wanted: &[Ino]) -> Result<Vec<LockedInode>, StoreError> {
         let mut all = crate::store::tree::inode::lock_all(&self.inodes, wanted).await;
         for locked in &mut all {
@@ -58,7 +61,7 @@ impl Shared {
     }
 
     pub(crate) async fn read_inode(&self, ino: Ino) -> Result<Option<CachedInode>, StoreError> {
-        match self.index.row("C I", &keys::inode(ino)).await? {
+        match self.core.index.row("C I", &keys::inode(ino)).await? {
             Some(InodeRow::Directory(row)) => return self.read_directory(row).await,
             Some(InodeRow::Linked(row)) => {
                 let place = self.place(ino).await?.unwrap_or((ROOT, Bytes::new()));
@@ -86,7 +89,7 @@ impl Shared {
                 link_state, node, state,
             )))));
         }
-        let orphan: Option<OrphanRow> = self.index.row("C O", &keys::orphan(ino)).await?;
+        let orphan: Option<OrphanRow> = self.core.index.row("C O", &keys::orphan(ino)).await?;
         Ok(orphan.map(|orphan| {
             CachedInode::File(Box::new(FileInode::new(
                 LinkState::Unlinked,
@@ -119,11 +122,15 @@ impl Shared {
     }
 
     async fn place(&self, ino: Ino) -> Result<Option<(Ino, Bytes)>, StoreError> {
-        let place: Option<LocationRow> = self.index.row("C N", &keys::place(ino)).await?;
+        let place: Option<LocationRow> = self.core.index.row("C N", &keys::place(ino)).await?;
         Ok(place.map(|p| (p.directory, p.name)))
     }
 
-    pub(crate) async fn stat(&self, ino: Ino) -> Result<Stat, StoreError> {
+    /// What an inode is now, unsaved writes included.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn stat(&self, ino: Ino) -> Result<Stat, StoreError> {
         if let Some(inode) = self.inodes.known(ino)
             && let Some(stat) = inode.live()
         {
@@ -155,7 +162,7 @@ impl Shared {
 
     /// The ancestors of `directory` that an operation must wait for: none unless a directory is on the move.
     pub(crate) async fn ancestors(&self, directory: Ino) -> Result<Vec<Ino>, StoreError> {
-        if self.queue.moves_in_flight() {
+        if self.commit.queue.moves_in_flight() {
             self.lineage(directory).await
         } else {
             Ok(Vec::new())
@@ -172,11 +179,15 @@ impl Shared {
         Ok(above)
     }
 
-    pub(crate) async fn parent(&self, directory: Ino) -> Result<Ino, StoreError> {
+    /// The directory above; the root's is itself.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory`.
+    pub async fn parent(&self, directory: Ino) -> Result<Ino, StoreError> {
         if directory == ROOT {
             return Ok(ROOT);
         }
-        match self.index.row("C I", &keys::inode(directory)).await? {
+        match self.core.index.row("C I", &keys::inode(directory)).await? {
             Some(InodeRow::Directory(row)) => row
                 .place
                 .map(|(_, (parent, _))| parent)
@@ -205,22 +216,22 @@ impl Shared {
 /// The names of a directory, ascending, read as they are asked for.
 #[derive(Debug)]
 pub struct DirectoryListing {
-    shared: Arc<Shared>,
+    tree: Arc<Tree>,
     directory: Ino,
     next: Option<Bytes>,
     chunk: std::vec::IntoIter<(Bytes, Bytes)>,
 }
 
 impl DirectoryListing {
-    pub(crate) fn new(shared: Arc<Shared>, directory: Ino) -> Self {
-        Self::starting_at(shared, directory, b"")
+    pub(crate) fn new(tree: Arc<Tree>, directory: Ino) -> Self {
+        Self::starting_at(tree, directory, b"")
     }
 
     /// The names from `name` on.
-    pub(crate) fn starting_at(shared: Arc<Shared>, directory: Ino, name: &[u8]) -> Self {
+    pub(crate) fn starting_at(tree: Arc<Tree>, directory: Ino, name: &[u8]) -> Self {
         let next = Some(keys::entry(directory, name));
         Self {
-            shared,
+            tree,
             directory,
             next,
             chunk: Vec::new().into_iter(),
@@ -233,7 +244,7 @@ impl DirectoryListing {
         loop {
             if let Some((key, value)) = self.chunk.next() {
                 let entry: DentryRow = decode("C D", &value)?;
-                match self.shared.stat_entry(&entry).await {
+                match self.tree.stat_entry(&entry).await {
                     Ok(stat) => return Ok(Some((keys::entry_name(&key), stat))),
                     Err(StoreError::NotFound) => continue,
                     Err(error) => return Err(error),
@@ -243,7 +254,7 @@ impl DirectoryListing {
                 return Ok(None);
             };
             let end = keys::after(&keys::entry(self.directory, b""));
-            let rows = self.shared.index.scan(from, end, LISTING_CHUNK).await?;
+            let rows = self.tree.core.index.scan(from, end, LISTING_CHUNK).await?;
             if rows.len() == LISTING_CHUNK {
                 self.next = rows.last().map(|(key, _)| [&key[..], &[0]].concat().into());
             }

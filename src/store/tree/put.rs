@@ -7,17 +7,18 @@
 use bytes::Bytes;
 
 use crate::cache::Source;
-use crate::store::commit::queue::Txn;
+use crate::store::commit::txn::Txn;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{
-    Attrs, Author, Content, Ino, Kind, Op, Stamp, Time, Timestamp, VersionId,
+    Attrs, Author, Content, EndOp, Ino, Kind, Op, Stamp, Time, Timestamp, VersionId,
 };
-use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::journal_record::{BytelessFlush, Dependencies, Record};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    DentryBody, DentryRow, DirectoryRow, EntryState, ImportedRow, InodeState, OrphanRow, encode,
+    DentryBody, DentryRow, DirectoryRow, EntryState, ImportedRow, InodeRow, InodeState, OrphanRow,
+    VersionRecord, decode, encode,
 };
+use crate::store::tree::Tree;
 use crate::store::tree::file::LEN_MAX;
 use crate::store::tree::flush_content::PreparedContent;
 use crate::store::tree::inode::{
@@ -49,7 +50,7 @@ pub(crate) struct PutTarget {
 /// A file that has no name yet.
 #[derive(Debug)]
 pub(crate) struct AtomicPut {
-    shared: Arc<Shared>,
+    tree: Arc<Tree>,
     inode: Arc<Inode>,
     file: FileInode,
     author: Author,
@@ -68,14 +69,14 @@ impl Drop for AtomicPut {
         }
         if self.begun {
             // The receiver lives as long as the namespace's tasks; afterwards the next mount drains the orphan.
-            let _gone = self.shared.unlinked.send(self.inode.ino);
+            let _gone = self.tree.unlinked.send(self.inode.ino);
         }
     }
 }
 
-impl Namespace {
+impl Tree {
     /// Begins a file that is to be put under `name`, which is only noted with its bytes.
-    pub(crate) fn begin(&self, parent: Ino, name: &Bytes, author: &Author) -> AtomicPut {
+    pub(crate) fn begin(self: &Arc<Self>, parent: Ino, name: &Bytes, author: &Author) -> AtomicPut {
         let far = Timestamp(u64::MAX);
         let link_state = LinkState::Single {
             place: (parent, name.clone()),
@@ -90,9 +91,9 @@ impl Namespace {
             allocated: 0,
         };
         AtomicPut {
-            inode: Inode::unshared(Ino(self.0.new_id())),
+            inode: Inode::unshared(Ino(self.core.new_id())),
             file: FileInode::new(link_state, node, EntryState::Unborn { behind: None }),
-            shared: Arc::clone(&self.0),
+            tree: Arc::clone(self),
             author: author.clone(),
             begun: false,
             placed: false,
@@ -114,20 +115,20 @@ impl AtomicPut {
             .checked_add(len)
             .filter(|end| *end <= LEN_MAX)
             .ok_or(StoreError::TooLarge)?;
-        let shared = Arc::clone(&self.shared);
-        shared.health.check()?;
-        let mut waiting = shared.waiting();
+        let tree = Arc::clone(&self.tree);
+        tree.core.health.check()?;
+        let mut waiting = tree.waiting();
         let permit = loop {
-            let permit = match shared.budget.try_acquire(len) {
+            let permit = match tree.data.budget.try_acquire(len) {
                 Some(permit) => permit,
                 None => {
                     // A caller that waits has handed over what it holds, or all would wait for each other.
                     self.hand_over().await?;
-                    shared.budget.acquire(len).await
+                    tree.data.budget.acquire(len).await
                 }
             };
             let (file, bytes) = (&mut self.file, bytes.clone());
-            match shared.place_bytes(self.inode.ino, file, at, bytes, &self.author) {
+            match tree.place_bytes(self.inode.ino, file, at, bytes, &self.author) {
                 Err(StoreError::NoSpace) => {}
                 outcome => break outcome.map(|()| permit)?,
             }
@@ -159,11 +160,11 @@ impl AtomicPut {
             .checked_add(len)
             .filter(|end| *end <= LEN_MAX)
             .ok_or(StoreError::TooLarge)?;
-        self.shared.health.check()?;
+        self.tree.core.health.check()?;
         if let Some((content, pin)) = source.content() {
             let (ino, file) = (self.inode.ino, &mut self.file);
-            let session = self.shared.session(ino, file, &self.author)?.id;
-            let _covered = self.shared.journal(&Record::Refer {
+            let session = self.tree.session(ino, file, &self.author)?.id;
+            let _covered = self.tree.core.append(&Record::Refer {
                 session,
                 offset: at,
                 len,
@@ -184,20 +185,20 @@ impl AtomicPut {
         if !self.file.is_dirty() {
             return Ok(());
         }
-        let answer = self.shared.clock.begin();
+        let answer = self.tree.core.clock.begin();
         let at = answer.at();
         let (prepared, flush) = self.prepare(at).await?;
         let dependencies = Dependencies {
             touches: vec![keys::inode(self.inode.ino)],
             ..Dependencies::default()
         };
-        let mut txn = self.shared.txn(at, dependencies);
+        let mut txn = self.tree.commit.txn(at, dependencies);
         let mut node = self.file.node.clone();
         node.content = prepared.content.clone();
         node.attrs = self.file.attrs.clone();
         node.allocated = node.attrs.size;
-        self.shared.count(&mut txn, &self.file.node.content, -1);
-        self.shared.count(&mut txn, &node.content, 1);
+        self.tree.count(&mut txn, &self.file.node.content, -1);
+        self.tree.count(&mut txn, &node.content, 1);
         let orphan = OrphanRow { node: node.clone() };
         txn.rows.put(keys::orphan(self.inode.ino), encode(&orphan));
         self.queue(txn, (prepared, &flush), node)?;
@@ -211,7 +212,7 @@ impl AtomicPut {
     ) -> Result<(PreparedContent, FlushedState), StoreError> {
         let timestamp_state = (at, VersionTimestamp::Expired);
         let flush =
-            self.shared
+            self.tree
                 .state_of(&self.inode, &mut self.file, timestamp_state, &self.author)?;
         let changes = match &self.file.saved {
             Some(saved) => flush.map.since(saved),
@@ -219,7 +220,7 @@ impl AtomicPut {
         };
         let (base, len) = (self.file.base, self.file.attrs.size);
         let prepared = self
-            .shared
+            .tree
             .prepare(&self.inode, &self.file, (&changes, base, &flush), (at, len))
             .await?;
         Ok((prepared, flush))
@@ -242,11 +243,12 @@ impl AtomicPut {
                 base,
             });
         }
-        txn.held = self.shared.hand_over(file, true);
+        txn.held = self.tree.hand_over(file, true);
         txn.held.holds.clone_from(&flush.holds);
-        self.shared.attach_content(&mut txn, prepared);
+        self.tree.attach_content(&mut txn, prepared);
         // The room goes along only once the journal has it: of a state that was refused the bytes stay dirty.
-        self.shared
+        self.tree
+            .commit
             .enqueue(txn)?
             .keep(file.room_of(&flush.map, true));
         file.base = base;
@@ -269,22 +271,22 @@ impl AtomicPut {
         name: &Bytes,
         how: &PutTarget,
     ) -> Result<VersionId, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        shared.health.check()?;
+        let tree = Arc::clone(&self.tree);
+        tree.core.health.check()?;
         loop {
-            let target = shared.entry(parent, name).await?;
+            let target = tree.entry(parent, name).await?;
             let mut wanted = vec![parent];
             wanted.extend(target.as_ref().map(|t| t.ino));
-            let mut locked = match shared.lock_all(&wanted).await {
+            let mut locked = match tree.lock_all(&wanted).await {
                 Ok(locked) => locked,
                 Err(StoreError::NotFound) => {
                     // The target may just have gone; the directory must not.
-                    drop(shared.lock(parent).await?);
+                    drop(tree.lock(parent).await?);
                     continue;
                 }
                 Err(error) => return Err(error),
             };
-            let now = shared.entry(parent, name).await?;
+            let now = tree.entry(parent, name).await?;
             if now.as_ref().map(|e| e.ino) == target.as_ref().map(|e| e.ino) {
                 return self.place_locked(&mut locked, (parent, name), how).await;
             }
@@ -297,35 +299,35 @@ impl AtomicPut {
         (parent, name): (Ino, &Bytes),
         how: &PutTarget,
     ) -> Result<VersionId, StoreError> {
-        let shared = Arc::clone(&self.shared);
+        let tree = Arc::clone(&self.tree);
         find(locked, parent)
             .and_then(LockedInode::directory)
             .ok_or(StoreError::NotDirectory)?;
         let target = self.flushed_target(locked, (parent, name)).await?;
-        let answer = shared.clock.begin();
+        let answer = tree.core.clock.begin();
         let (at, ino) = (answer.at(), self.inode.ino);
         let since = how.since.unwrap_or(at);
         if how.since.is_some() {
-            shared.check_since((parent, name), at, since).await?;
+            tree.check_since((parent, name), at, since).await?;
         }
         let (prepared, flush) = self.prepare(at).await?;
-        let mut txn = shared.txn(at, shared.order_in(parent, name, ino).await?);
+        let mut txn = tree.commit.txn(at, tree.order_in(parent, name, ino).await?);
         let slot = (parent, name.clone());
         let stamp = Stamp {
             id: VersionId {
                 timestamp: since,
-                suffix: shared.suffix(),
+                suffix: tree.suffix(),
             },
             op: how.op,
             author: how.author.clone(),
-            host: shared.config.host.clone(),
+            host: tree.core.config.host.clone(),
             origin: None,
         };
         let mut node = self.node(how, txn.time, &prepared.content);
         let mut out = None;
         if let Some(entry) = &target {
             let found = find(locked, entry.ino).ok_or(StoreError::NotFound)?;
-            out = Some(shared.replace_file(&mut txn, found, (entry, &slot), since, &mut node)?);
+            out = Some(tree.replace_file(&mut txn, found, (entry, &slot), since, &mut node)?);
         }
         let alive = target.as_ref().map_or(since, |t| t.alive_since.min(since));
         self.rows(&mut txn, (&slot, alive), &node, &stamp);
@@ -342,7 +344,7 @@ impl AtomicPut {
             removal_burst: Some((at, None)),
             ..DirectoryRow::default()
         };
-        let change = shared.touch(&mut txn, parent, change);
+        let change = tree.touch(&mut txn, parent, change);
         let time = txn.time;
         self.queue(txn, (prepared, &flush), node)?;
         self.placed = true;
@@ -352,7 +354,7 @@ impl AtomicPut {
         if let (Some(link_state), Some(entry)) = (out, &target)
             && let Some(found) = find(locked, entry.ino)
         {
-            shared.moved_out(found, link_state, time);
+            tree.moved_out(found, link_state, time);
         }
         Ok(stamp.id)
     }
@@ -363,7 +365,7 @@ impl AtomicPut {
         locked: &mut [LockedInode],
         (parent, name): (Ino, &Bytes),
     ) -> Result<Option<DentryRow>, StoreError> {
-        let Some(entry) = self.shared.entry(parent, name).await? else {
+        let Some(entry) = self.tree.entry(parent, name).await? else {
             return Ok(None);
         };
         let target = find(locked, entry.ino).ok_or(StoreError::NotFound)?;
@@ -372,8 +374,8 @@ impl AtomicPut {
             Some(_) => return Err(StoreError::Exists),
             None => return Err(StoreError::IsDirectory),
         }
-        self.shared.save_flushes(target).await?;
-        self.shared.entry(parent, name).await
+        self.tree.save_flushes(target).await?;
+        self.tree.entry(parent, name).await
     }
 
     fn node(&self, how: &PutTarget, now: Time, content: &Content) -> InodeState {
@@ -408,9 +410,9 @@ impl AtomicPut {
         let ino = self.inode.ino;
         if self.begun {
             txn.rows.delete(keys::orphan(ino));
-            self.shared.count(txn, &self.file.node.content, -1);
+            self.tree.count(txn, &self.file.node.content, -1);
         }
-        self.shared.count(txn, &node.content, 1);
+        self.tree.count(txn, &node.content, 1);
         let entry = DentryRow {
             ino,
             bound: txn.timestamp,
@@ -421,14 +423,14 @@ impl AtomicPut {
             },
         };
         txn.rows.put(keys::entry(slot.0, &slot.1), encode(&entry));
-        self.shared.put_location(txn, ino, slot);
+        self.tree.put_location(txn, ino, slot);
         let space = node.space().cast_signed();
         txn.usage.0 = txn.usage.0.wrapping_add(space);
         txn.usage.1 += 1;
     }
 }
 
-impl Shared {
+impl Tree {
     /// A version may begin only in the past, and after all that its name had.
     async fn check_since(
         self: &Arc<Self>,
@@ -440,10 +442,7 @@ impl Shared {
         if since >= now {
             return refused(format!("{} ns lies in the future", since.0));
         }
-        let versions = Namespace(Arc::clone(self)).versions(parent, name).await?;
-        let last = versions
-            .last()
-            .map(|last| last.ended.unwrap_or(last.version.timestamp));
+        let last = self.last_change(parent, name).await?;
         match last {
             Some(last) if last >= since => refused(format!(
                 "the name changed at {} ns, not before {} ns",
@@ -451,6 +450,43 @@ impl Shared {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// When a name changed last, as its versions show; `None` where it never had one.
+    async fn last_change(
+        &self,
+        parent: Ino,
+        name: &Bytes,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let current = match self.entry(parent, name).await? {
+            Some(entry) => match entry.body {
+                DentryBody::Own { state, .. } => state.version(),
+                DentryBody::Linked(binding) => {
+                    let row = self.core.index.row("C I", &keys::inode(entry.ino)).await?;
+                    let state = match row {
+                        Some(InodeRow::Linked(row)) => row.state.version(),
+                        Some(InodeRow::Directory(_)) | None => None,
+                    };
+                    Some(binding.id.timestamp).max(state)
+                }
+            },
+            None => None,
+        };
+        if current.is_some() {
+            return Ok(current);
+        }
+        let (mut from, end) = (
+            keys::history(parent, name),
+            keys::after(&keys::history(parent, name)),
+        );
+        while let Some((key, value)) = self.core.index.first(from, end.clone()).await? {
+            let record: VersionRecord = decode("H V", &value)?;
+            if record.end_op != EndOp::Transient {
+                return Ok(Some(record.end));
+            }
+            from = keys::after(&key);
+        }
+        Ok(None)
     }
 
     /// The file that has the name loses it at `since`, and hands on what a new content leaves alone.

@@ -8,8 +8,8 @@ use crate::cache::Source;
 use crate::store::data::pins::Pin;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Author, ContentRef, PastEntry};
-use crate::store::namespace::Namespace;
 use crate::store::schema::journal_record::Record;
+use crate::store::tree::Tree;
 use crate::store::tree::file::{File, LEN_MAX};
 use crate::store::tree::inode::LinkState;
 use crate::sync::Arc;
@@ -38,10 +38,10 @@ impl CloneSource {
     }
 }
 
-impl Namespace {
+impl Tree {
     /// A state of the past as a source.
     pub fn clone_source(&self, entry: &PastEntry) -> CloneSource {
-        let pins = &self.0.pins;
+        let pins = &self.data.pins;
         let content = entry.content.reference();
         CloneSource {
             content: content.map(|content| (content, Arc::new(pins.pin(content)))),
@@ -57,14 +57,14 @@ impl File {
     /// `NoSpace`, `NotFound`.
     pub async fn clone_source(&self, author: &Author) -> Result<Option<CloneSource>, StoreError> {
         let mut locked = self.lock().await?;
-        self.shared.write_back(&mut locked, author).await?;
+        self.tree.write_back(&mut locked, author).await?;
         let file = locked.file().ok_or(StoreError::IsDirectory)?;
         if file.link_state == LinkState::Unlinked {
             return Ok(None);
         }
         let content = file.base.map(|(content, _)| content);
         Ok(Some(CloneSource {
-            content: content.map(|content| (content, Arc::new(self.shared.pins.pin(content)))),
+            content: content.map(|content| (content, Arc::new(self.tree.data.pins.pin(content)))),
             len: file.attrs.size,
         }))
     }
@@ -79,7 +79,7 @@ impl File {
         (from, to, len): (u64, u64, u64),
         author: &Author,
     ) -> Result<u64, StoreError> {
-        self.shared.health.check()?;
+        self.tree.core.health.check()?;
         let len = len.min(source.len.saturating_sub(from));
         let Some((content, pin)) = source.content.as_ref().filter(|_| len > 0) else {
             return self.clone_nothing(len, to, author).await;
@@ -88,11 +88,11 @@ impl File {
             .checked_add(len)
             .filter(|end| *end <= LEN_MAX)
             .ok_or(StoreError::TooLarge)?;
-        self.shared.room_for_names().await;
+        self.tree.room_for_names().await;
         let mut locked = self.lock().await?;
         let file = locked.file().ok_or(StoreError::IsDirectory)?;
-        let session = self.shared.session(self.inode.ino, file, author)?.id;
-        let _covered = self.shared.journal(&Record::Refer {
+        let session = self.tree.session(self.inode.ino, file, author)?.id;
+        let _covered = self.tree.core.append(&Record::Refer {
             session,
             offset: to,
             len,
@@ -104,7 +104,7 @@ impl File {
             .write(to, len, Source::Reference { of, position: from });
         file.holds.push(Arc::clone(pin));
         file.attrs.size = file.attrs.size.max(end);
-        self.shared.dirtied(&self.inode, file, None);
+        self.tree.dirtied(&self.inode, file, None);
         Ok(len)
     }
 

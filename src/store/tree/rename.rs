@@ -6,17 +6,17 @@
 
 use bytes::Bytes;
 
-use crate::store::commit::queue::Txn;
+use crate::store::commit::txn::Txn;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Author, Displaced, EndOp, Ino, Kind, Op, Origin, Stat, Time};
-use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryLocation, DirectoryRow, EntryState, InodeRow, InodeState,
     LastVersion, encode,
 };
+use crate::store::tree::Tree;
 use crate::store::tree::inode::{CachedDirectory, CachedInode, LinkState, LockedInode, find};
 use crate::store::tree::row_writer::{BindTarget, Unbinding};
 
@@ -79,7 +79,7 @@ pub(crate) fn is_directory(entry: &DentryRow) -> bool {
     kind(entry) == Some(Kind::Directory)
 }
 
-impl Namespace {
+impl Tree {
     /// Moves a name. Directories move with all that is below them.
     ///
     /// # Errors
@@ -93,29 +93,29 @@ impl Namespace {
     ) -> Result<Renamed, StoreError> {
         crate::store::tree::create::check_entry_name(from.1)?;
         crate::store::tree::create::check_entry_name(to.1)?;
-        let shared = &self.0;
-        shared.room_for_names().await;
+        let tree = self;
+        tree.room_for_names().await;
         loop {
-            let source = shared
+            let source = tree
                 .entry(from.0, from.1)
                 .await?
                 .ok_or(StoreError::NotFound)?;
-            let target = shared.entry(to.0, to.1).await?;
+            let target = tree.entry(to.0, to.1).await?;
             let moves_directory =
                 is_directory(&source) || target.as_ref().is_some_and(is_directory);
             let _gate = if moves_directory {
-                Some(shared.renames.lock().await)
+                Some(tree.renames.lock().await)
             } else {
                 None
             };
             let mut wanted = vec![from.0, to.0, source.ino];
             wanted.extend(target.as_ref().map(|t| t.ino));
-            let mut locked = shared.lock_all(&wanted).await?;
+            let mut locked = tree.lock_all(&wanted).await?;
             let same =
                 |now: &Option<DentryRow>, then: Option<Ino>| now.as_ref().map(|e| e.ino) == then;
             let (now_source, now_target) = (
-                shared.entry(from.0, from.1).await?,
-                shared.entry(to.0, to.1).await?,
+                tree.entry(from.0, from.1).await?,
+                tree.entry(to.0, to.1).await?,
             );
             if !same(&now_source, Some(source.ino))
                 || !same(&now_target, target.as_ref().map(|t| t.ino))
@@ -128,12 +128,12 @@ impl Namespace {
                 source,
                 target,
             };
-            return shared.rename_locked(&mut locked, ends, mode, author).await;
+            return tree.rename_locked(&mut locked, ends, mode, author).await;
         }
     }
 }
 
-impl Shared {
+impl Tree {
     async fn rename_locked(
         &self,
         locked: &mut [LockedInode],
@@ -154,8 +154,10 @@ impl Shared {
             });
         }
         self.save_ends(locked, &mut ends, mode, author).await?;
-        let answer = self.clock.begin();
-        let mut txn = self.txn(answer.at(), self.rename_dependencies(&ends).await?);
+        let answer = self.core.clock.begin();
+        let mut txn = self
+            .commit
+            .txn(answer.at(), self.rename_dependencies(&ends).await?);
         let mut after = Vec::new();
         match mode {
             RenameMode::Exchange => {
@@ -169,7 +171,7 @@ impl Shared {
         }
         let touched = self.touch_parents(&mut txn, locked, &ends, mode)?;
         let time = txn.time;
-        self.enqueue(txn)?;
+        self.commit.enqueue(txn)?;
         for (ino, change) in touched {
             if let Some(directory) = find(locked, ino).and_then(LockedInode::directory) {
                 directory.row.merge(change);

@@ -5,18 +5,18 @@
 
 use std::time::Duration;
 
-use crate::store::commit::queue::Txn;
+use crate::store::commit::txn::Txn;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{
     Author, Content, EndOp, Ino, Op, Origin, Retained, Stamp, Timestamp, VersionId,
 };
-use crate::store::namespace::Shared;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryRow, EntryState, ExpiryRow, InodeRow, InodeState, LastVersion,
     LinkedRow, LocationRow, OrphanRow, RemovalBurst, VersionRecord, decode, encode,
 };
+use crate::store::tree::Tree;
 use crate::store::tree::inode::{CachedDirectory, FileInode, LinkState};
 use bytes::Bytes;
 
@@ -50,7 +50,13 @@ pub(crate) struct BindTarget {
     pub(crate) exchanged: bool,
 }
 
-impl Shared {
+impl Tree {
+    /// The row by which an inode has `count` names from the operation on.
+    pub(crate) fn count_links(&self, txn: &mut Txn, ino: Ino, count: u32) {
+        let key = keys::link_count(ino, txn.timestamp);
+        txn.rows.put(key, encode(&count));
+    }
+
     /// Adds `by` to how many rows show a content.
     pub(crate) fn count(&self, txn: &mut Txn, content: &Content, by: i64) {
         if let Some(content) = content.reference() {
@@ -73,7 +79,7 @@ impl Shared {
             id,
             op,
             author: author.clone(),
-            host: self.config.host.clone(),
+            host: self.core.config.host.clone(),
             origin,
         }
     }
@@ -401,7 +407,7 @@ impl Shared {
         }
         let from = keys::history_at(slot.0, &slot.1, since);
         let until = keys::after(&keys::history(slot.0, &slot.1));
-        let Some((_, value)) = self.index.first(from, until).await? else {
+        let Some((_, value)) = self.core.index.first(from, until).await? else {
             return Ok(false);
         };
         let first: VersionRecord = decode("H V", &value)?;
@@ -417,7 +423,7 @@ impl Shared {
     ) -> Result<(), StoreError> {
         let from = keys::history(slot.0, &slot.1);
         let until = keys::history_at(slot.0, &slot.1, Timestamp(since.0.saturating_sub(1)));
-        for (_, value) in self.index.scan(from, until, usize::MAX).await? {
+        for (_, value) in self.core.index.scan(from, until, usize::MAX).await? {
             let closed: VersionRecord = decode("H V", &value)?;
             self.close_row(
                 txn,

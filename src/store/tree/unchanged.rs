@@ -4,9 +4,9 @@ use crate::cache::{Fixed as FixedMap, Source};
 use crate::store::data::extent_map::ResolvedExtent;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Attrs, ContentRef};
-use crate::store::namespace::Shared;
 use crate::store::schema::journal_record::{BytelessFlush, Dependencies};
 use crate::store::schema::keys;
+use crate::store::tree::Tree;
 use crate::store::tree::flush::alive;
 use crate::store::tree::inode::{FileInode, FlushedState, Inode};
 use crate::sync::Arc;
@@ -28,7 +28,7 @@ fn referred(map: &FixedMap) -> u64 {
         .sum()
 }
 
-impl Shared {
+impl Tree {
     /// Whether the state has the bytes of the last version. Only for changes small enough to compare.
     pub(crate) async fn is_equal(
         &self,
@@ -54,7 +54,11 @@ impl Shared {
                     Source::Zero => {
                         // As long as a file may be, so not in steps.
                         let end = piece.range.end;
-                        let old = self.contents.resolve(&self.index, base, at, end).await?;
+                        let old = self
+                            .data
+                            .contents
+                            .resolve(&self.core.index, base, at, end)
+                            .await?;
                         if !old
                             .iter()
                             .all(|(_, _, s)| matches!(s, ResolvedExtent::Zero))
@@ -100,7 +104,7 @@ impl Shared {
                 touches: vec![keys::inode(inode.ino)],
                 ..Dependencies::default()
             };
-            let mut txn = self.txn(flush.at, dependencies);
+            let mut txn = self.commit.txn(flush.at, dependencies);
             txn.byteless_flush = flush.session.map(|session| BytelessFlush {
                 session,
                 flush: flush.at,
@@ -112,7 +116,7 @@ impl Shared {
                 txn.dependencies.within.push(*directory);
             }
             self.current_rows(&mut txn, (inode.ino, file), &node, &state, alive_since);
-            self.enqueue(txn)?;
+            self.commit.enqueue(txn)?;
             file.node = node;
         }
         file.map.rebase(&flush.map);

@@ -2,21 +2,21 @@
 
 use bytes::Bytes;
 
-use crate::store::commit::queue::Txn;
+use crate::store::commit::txn::Txn;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Author, Displaced, EndOp, Ino, Kind, Stat, Time, Timestamp};
-use crate::store::namespace::{Namespace, Shared};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryLocation, DirectoryRow, EntryState, LastVersion, OrphanRow,
     encode,
 };
+use crate::store::tree::Tree;
 use crate::store::tree::inode::{CachedInode, LinkState, LockedInode, find};
 use crate::store::tree::row_writer::{Unbinding, goes_on, removal_burst};
 
-impl Namespace {
+impl Tree {
     /// Removes a name that leads to no directory. What it showed stays in the past; an inode in use lives on.
     ///
     /// # Errors
@@ -27,22 +27,19 @@ impl Namespace {
         name: &[u8],
         _author: &Author,
     ) -> Result<Displaced, StoreError> {
-        self.0.room_for_names().await;
+        self.room_for_names().await;
         loop {
             let entry = self
-                .0
                 .entry(parent, name)
                 .await?
                 .ok_or(StoreError::NotFound)?;
-            let mut locked = self.0.lock_all(&[parent, entry.ino]).await?;
+            let mut locked = self.lock_all(&[parent, entry.ino]).await?;
             if self
-                .0
                 .entry(parent, name)
                 .await?
                 .is_some_and(|now| now.ino == entry.ino)
             {
                 return self
-                    .0
                     .unlink_locked(&mut locked, (parent, name), entry.ino)
                     .await;
             }
@@ -59,11 +56,10 @@ impl Namespace {
         name: &[u8],
         _author: &Author,
     ) -> Result<Displaced, StoreError> {
-        self.0.room_for_names().await;
-        let _gate = self.0.renames.lock().await;
+        self.room_for_names().await;
+        let _gate = self.renames.lock().await;
         loop {
             let entry = self
-                .0
                 .entry(parent, name)
                 .await?
                 .ok_or(StoreError::NotFound)?;
@@ -72,23 +68,19 @@ impl Namespace {
             if !is_directory {
                 return Err(StoreError::NotDirectory);
             }
-            let mut locked = self.0.lock_all(&[parent, entry.ino]).await?;
+            let mut locked = self.lock_all(&[parent, entry.ino]).await?;
             if self
-                .0
                 .entry(parent, name)
                 .await?
                 .is_some_and(|now| now.ino == entry.ino)
             {
-                return self
-                    .0
-                    .rmdir_locked(&mut locked, (parent, name), &entry)
-                    .await;
+                return self.rmdir_locked(&mut locked, (parent, name), &entry).await;
             }
         }
     }
 }
 
-impl Shared {
+impl Tree {
     pub(crate) async fn unlink_locked(
         &self,
         locked: &mut [LockedInode],
@@ -104,9 +96,9 @@ impl Shared {
             .entry(parent, name)
             .await?
             .ok_or(StoreError::NotFound)?;
-        let answer = self.clock.begin();
+        let answer = self.core.clock.begin();
         let at = answer.at();
-        let mut txn = self.txn(at, self.order_in(parent, name, ino).await?);
+        let mut txn = self.commit.txn(at, self.order_in(parent, name, ino).await?);
         txn.rows.delete(keys::entry(parent, name));
         let slot = (parent, Bytes::copy_from_slice(name));
         let pinned = target.inode.is_pinned();
@@ -128,7 +120,7 @@ impl Shared {
         };
         let change = self.touch(&mut txn, parent, change);
         let time = txn.time;
-        self.enqueue(txn)?;
+        self.commit.enqueue(txn)?;
         if let Some(directory) = find(locked, parent).and_then(LockedInode::directory) {
             directory.row.merge(change);
         }
@@ -201,21 +193,22 @@ impl Shared {
     /// Removes the row of an unlinked inode.
     pub(crate) async fn drop_orphan(&self, ino: Ino) -> Result<(), StoreError> {
         let Some(orphan) = self
+            .core
             .index
             .row::<OrphanRow>("C O", &keys::orphan(ino))
             .await?
         else {
             return Ok(());
         };
-        let answer = self.clock.begin();
+        let answer = self.core.clock.begin();
         let dependencies = Dependencies {
             touches: vec![keys::inode(ino)],
             ..Dependencies::default()
         };
-        let mut txn = self.txn(answer.at(), dependencies);
+        let mut txn = self.commit.txn(answer.at(), dependencies);
         txn.rows.delete(keys::orphan(ino));
         self.count(&mut txn, &orphan.node.content, -1);
-        self.enqueue(txn)?;
+        self.commit.enqueue(txn)?;
         Ok(())
     }
 
@@ -231,9 +224,9 @@ impl Shared {
             .ok_or(StoreError::NotDirectory)?;
         let (mut stat, xattrs) = (directory.stat(ino), directory.node.xattrs.clone());
         self.check_empty(ino).await?;
-        let answer = self.clock.begin();
+        let answer = self.core.clock.begin();
         let at = answer.at();
-        let mut txn = self.txn(at, self.order_in(parent, name, ino).await?);
+        let mut txn = self.commit.txn(at, self.order_in(parent, name, ino).await?);
         let slot = (parent, Bytes::copy_from_slice(name));
         txn.rows.delete(keys::entry(parent, name));
         let run = self.remove_directory(&mut txn, locked, (&slot, entry), EndOp::Deleted);
@@ -248,7 +241,7 @@ impl Shared {
         };
         let change = self.touch(&mut txn, parent, change);
         (stat.nlink, stat.attrs.ctime) = (0, txn.time);
-        self.enqueue(txn)?;
+        self.commit.enqueue(txn)?;
         if let Some(directory) = find(locked, parent).and_then(LockedInode::directory) {
             directory.row.merge(change);
         }
@@ -262,7 +255,7 @@ impl Shared {
     pub(crate) async fn check_empty(&self, directory: Ino) -> Result<(), StoreError> {
         let from = keys::entry(directory, b"");
         let end = keys::after(&from);
-        match self.index.first(from, end).await? {
+        match self.core.index.first(from, end).await? {
             Some(_) => Err(StoreError::NotEmpty),
             None => Ok(()),
         }

@@ -335,6 +335,12 @@ async fn options_change_what_is_shown_not_what_is() {
         (entry.entry_ttl.as_secs(), entry.attr_ttl.as_secs()),
         (3, 3)
     );
-    let stored = world.namespace.stat(entry.stat.ino).await.unwrap().attrs;
+    let stored = world
+        .namespace
+        .tree()
+        .stat(entry.stat.ino)
+        .await
+        .unwrap()
+        .attrs;
     assert_eq!((stored.uid, stored.gid, stored.mode), (1000, 1000, 0o644));
 }

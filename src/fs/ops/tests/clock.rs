@@ -157,7 +157,12 @@ async fn versions_go_on_in_order_behind_a_clock_that_was_ahead() {
         world.save("old", text).await;
     }
     let (root, name) = (crate::store::ROOT, b"old");
-    let versions = world.namespace.versions(root, name).await.unwrap();
+    let versions = world
+        .namespace
+        .history()
+        .versions(root, name)
+        .await
+        .unwrap();
     let timestamps: Vec<u64> = versions.iter().map(|v| v.version.timestamp.0).collect();
     assert_eq!(timestamps.len(), 4);
     assert!(timestamps.is_sorted_by(|a, b| a < b), "{timestamps:?}");

@@ -1,0 +1,86 @@
+//! The way of an operation into the queue, and up to which timestamp the past is final.
+
+use crate::meta::Batch;
+use crate::store::commit::Committer;
+use crate::store::commit::queue::Operation;
+use crate::store::commit::txn::{Guards, Txn, note_unreferenced};
+use crate::store::model::error::StoreError;
+use crate::store::model::role::Role;
+use crate::store::model::version::Timestamp;
+use crate::store::schema::journal_record::Dependencies;
+use crate::sync::Arc;
+
+impl Committer {
+    /// A draft of an operation at `timestamp`.
+    pub(crate) fn txn(&self, timestamp: Timestamp, dependencies: Dependencies) -> Txn {
+        Txn {
+            timestamp,
+            time: self.core.clock.wall(),
+            rows: Batch::new(),
+            dependencies,
+            content: None,
+            byteless_flush: None,
+            usage: (0, 0),
+            held: Guards::default(),
+        }
+    }
+
+    /// Acknowledges an operation: into the journal, the overlay and the queue, or not at all.
+    pub(crate) fn enqueue(&self, mut txn: Txn) -> Result<Arc<Operation>, StoreError> {
+        self.core.health.check()?;
+        note_unreferenced(&mut txn);
+        let pending = txn.content.as_ref().map(|(pending, _)| Arc::clone(pending));
+        let usage = txn.usage;
+        if let Some(pending) = &pending {
+            self.data.contents.add(pending);
+        }
+        match self
+            .queue
+            .push(txn, self.core.next_id(), |dependencies, rows| {
+                self.core.index.lay(dependencies, rows);
+            }) {
+            Ok(operation) => {
+                self.core.health.use_more(usage);
+                Ok(operation)
+            }
+            Err(error) => {
+                if let Some(pending) = pending {
+                    self.data.contents.uploaded(pending.content);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Queues it if `holds` says so under the queue's lock.
+    pub(crate) fn enqueue_if(
+        &self,
+        mut txn: Txn,
+        holds: impl FnOnce() -> bool,
+    ) -> Result<Option<Arc<Operation>>, StoreError> {
+        self.core.health.check()?;
+        note_unreferenced(&mut txn);
+        self.queue
+            .push_if(txn, self.core.next_id(), holds, |order, rows| {
+                self.core.index.rearrange(order, rows);
+            })
+    }
+
+    /// The oldest timestamp that is not committed: everything below it is final.
+    pub(crate) fn low_watermark(&self) -> Timestamp {
+        match &self.core.role {
+            Role::Writer => self.low_watermark_without(&[]),
+            Role::Follower(follower) => follower.low_watermark(),
+        }
+    }
+
+    /// The floor as it is when some operations, ascending by their places, are committed.
+    pub(crate) fn low_watermark_without(&self, committed: &[Arc<Operation>]) -> Timestamp {
+        // The clock first: what begins to be answered from here on gets no timestamp below it. Then the answers, for
+        // they move on into the queue.
+        let next = self.core.clock.next();
+        let reserved = self.core.clock.oldest_reservation();
+        let queued = self.queue.oldest_without(committed);
+        reserved.into_iter().chain(queued).min().unwrap_or(next)
+    }
+}

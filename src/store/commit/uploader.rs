@@ -1,0 +1,41 @@
+//! Uploads the contents of queued operations and shows the rows that say where the bytes are.
+//!
+//! Path: the contents of a group are packed and uploaded without a lock (`DataStore::upload`); then, content by content, the
+//! range rows are composed (`DataStore::compose`) and added to the operation and to the overlay. A crash before the rows
+//! leaves segments without a reference, and a journal from which the next mount uploads again.
+
+use crate::store::commit::Committer;
+use crate::store::commit::queue::Operation;
+use crate::sync::Arc;
+
+impl Committer {
+    /// Uploads the contents of operations together. A content that fails stays as it is, with the reason.
+    pub(crate) async fn upload_group(self: Arc<Self>, group: Vec<Arc<Operation>>, inline: bool) {
+        let contents: Vec<_> = group.iter().filter_map(|o| o.content.clone()).collect();
+        let mut in_flight = self.data.in_flight(self.data.next_segment());
+        let slices = match self.data.upload(&contents, inline).await {
+            Ok(slices) => slices,
+            Err(error) => {
+                in_flight.failed();
+                return self.data.upload_failed(&contents, &error);
+            }
+        };
+        for (operation, slices) in group.iter().zip(slices) {
+            let Some(pending) = &operation.content else {
+                continue;
+            };
+            match self.data.compose(pending, slices).await {
+                Ok(uploaded) => self.data.publish(uploaded, |rows| {
+                    self.core.index.lay(operation.order, &rows);
+                    operation.add_rows(rows);
+                }),
+                Err(error) => {
+                    in_flight.failed();
+                    self.data
+                        .upload_failed(std::slice::from_ref(pending), &error);
+                }
+            }
+        }
+        self.core.changed.notify_waiters();
+    }
+}

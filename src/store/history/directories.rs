@@ -1,0 +1,56 @@
+//! Directories by a name they have or had.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use crate::store::history::History;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{Ino, Kind};
+use crate::store::schema::keys;
+use crate::store::schema::rows::{DentryBody, DirectoryLocation, InodeRow, VersionRecord, decode};
+
+impl History {
+    /// The directories that a name leads to or led to when they were removed.
+    pub(crate) async fn directories_under(
+        &self,
+        parent: Ino,
+        name: &Bytes,
+    ) -> Result<Vec<Ino>, StoreError> {
+        let mut found = BTreeSet::new();
+        if let Some(entry) = self.tree.entry(parent, name).await?
+            && matches!(&entry.body, DentryBody::Own { node, .. } if node.kind == Kind::Directory)
+        {
+            found.insert(entry.ino);
+        }
+        let from = keys::history(parent, name);
+        let end = keys::after(&from);
+        for (_, value) in self.core.index.scan(from, end, usize::MAX).await? {
+            let closed: VersionRecord = decode("H V", &value)?;
+            let directory = closed.node.is_some_and(|n| n.kind == Kind::Directory);
+            if directory && self.last_place(closed.ino).await? == Some((parent, name.clone())) {
+                found.insert(closed.ino);
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// Where a directory hangs, or hung last.
+    async fn last_place(&self, directory: Ino) -> Result<Option<(Ino, Bytes)>, StoreError> {
+        let row = self.core.index.row("C I", &keys::inode(directory)).await?;
+        if let Some(InodeRow::Directory(row)) = row {
+            return Ok(row.place.map(|(_, place)| place));
+        }
+        let from = keys::directory_locations(directory);
+        let Some((_, value)) = self
+            .core
+            .index
+            .first(from.clone(), keys::after(&from))
+            .await?
+        else {
+            return Ok(None);
+        };
+        let directory_location: DirectoryLocation = decode("H N", &value)?;
+        Ok(Some((directory_location.parent, directory_location.name)))
+    }
+}

@@ -1,0 +1,68 @@
+//! A writer that has lost its namespace to another one, and many writers one after the other.
+
+use std::time::Duration;
+
+use super::writers::{find, sound};
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fenced_writer_acknowledges_nothing_more() {
+    let world = World::new("fenced");
+    let ns = world.open().await;
+    save(&ns, ROOT, b"f", b"one").await;
+    ns.drain().await.unwrap();
+    let file = ns.tree.file(find(&ns, ROOT, b"f").await).await.unwrap();
+    let beside = world.beside();
+    let second = beside.open().await;
+    let noticed = async {
+        while !ns.is_fenced() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let limit = Duration::from_secs(20);
+    tokio::time::timeout(limit, noticed).await.unwrap();
+    let fenced = |outcome: Result<(), StoreError>| {
+        assert!(matches!(outcome, Err(StoreError::Fenced)), "{outcome:?}");
+    };
+    let text = Bytes::from_static(b"more");
+    fenced(file.write(0, text, &author()).await);
+    fenced(file.truncate(1, &author()).await);
+    fenced(ns.tree.unlink(ROOT, b"f", &author()).await.map(drop));
+    let (new, by) = (new_file(), author());
+    fenced(ns.tree.create(ROOT, b"g", new, &by).await.map(drop));
+    fenced(ns.drain().await);
+    let pending = ns.tree.pending();
+    assert_eq!((pending.files, pending.operations), (0, 0));
+    assert_eq!(content(&second, ROOT, b"f").await.unwrap(), b"one");
+    second.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_applied_is_known_after_many_other_writers() {
+    let world = World::new("many");
+    let ns = world.open().await;
+    set_failpoint(&ns, Some(failpoints::Failpoint::Log));
+    let ino = save(&ns, ROOT, b"f", b"one").await;
+    ns.tree
+        .file(ino)
+        .await
+        .unwrap()
+        .sync(&author())
+        .await
+        .unwrap();
+    let left = world.kill(ns).await;
+    for n in 0..40_u8 {
+        let ns = left.beside().open().await;
+        save(&ns, ROOT, b"g", &[n]).await;
+        ns.close().await.unwrap();
+    }
+    let ns = left.open().await;
+    assert_eq!(ns.conflicts(), RecoveredConflicts::default());
+    assert_eq!(history(&ns, ROOT, b"f").await, [b"one"]);
+    assert_eq!(history(&ns, ROOT, b"g").await.len(), 40);
+    save(&ns, ROOT, b"f", b"two").await;
+    ns.drain().await.unwrap();
+    let row: Option<rows::AppliedRow> = ns.core.index.row("G A", &keys::applied()).await.unwrap();
+    assert!(row.is_some_and(|row| row.watermarks.len() <= 32));
+    sound(&left, ns).await;
+}

@@ -1,0 +1,131 @@
+//! Tasks that write back what is dirty: by age, when the budget or the disk is nearly full; and the removal of unlinked inodes
+//! that no process uses any more.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::store::model::error::StoreError;
+use crate::store::model::version::Ino;
+use crate::store::tree::Tree;
+use crate::store::tree::flush::FLUSH_AGE_MAX;
+use crate::store::tree::inode::VersionTimestamp;
+use crate::sync::{Arc, lock};
+
+/// After a failed attempt.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Unsealed writes that nobody fixed are brought to the bucket after this.
+const DIRTY_AGE_MAX: Duration = Duration::from_secs(30);
+
+impl Tree {
+    pub(crate) fn start(self: &Arc<Self>, orphans: mpsc::UnboundedReceiver<Ino>) {
+        drop(self.core.tasks.spawn("age", Arc::clone(self).age_loop()));
+        let pressure = Arc::clone(self).pressure_loop();
+        drop(self.core.tasks.spawn("pressure", pressure));
+        let reap = Arc::clone(self).reap_loop(orphans);
+        drop(self.core.tasks.spawn("reap", reap));
+    }
+
+    /// Sends everything that is dirty on its way to the bucket, provisionally; `age` limits it to what has waited so long.
+    ///
+    /// # Errors
+    /// The first failure; the other files are on their way.
+    pub(crate) async fn write_back_all(
+        &self,
+        age: Option<(Duration, Duration)>,
+    ) -> Result<(), StoreError> {
+        self.core.health.check()?;
+        let mut first = Ok(());
+        for inode in self.inodes.dirty_inodes() {
+            if let Err(error) = self.write_back_aged(inode.ino, age).await {
+                tracing::warn!(ino = inode.ino.0, %error, "could not bring unsaved writes on their way");
+                first = first.and(Err(error));
+            }
+        }
+        first
+    }
+
+    async fn write_back_aged(
+        &self,
+        ino: Ino,
+        age: Option<(Duration, Duration)>,
+    ) -> Result<(), StoreError> {
+        let mut locked = match self.lock(ino).await {
+            Ok(locked) => locked,
+            Err(StoreError::NotFound) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let Some(file) = locked.file() else {
+            return Ok(());
+        };
+        let old_fix = file
+            .flushes
+            .first()
+            .is_some_and(|f| age.is_none_or(|(max, _)| f.since.elapsed() >= max));
+        let old_dirt = file
+            .dirty_since
+            .is_some_and(|since| age.is_none_or(|(_, max)| since.elapsed() >= max));
+        if !old_fix && !old_dirt {
+            return Ok(());
+        }
+        let author = file
+            .flushes
+            .last()
+            .map_or_else(|| file.author.clone(), |f| f.author.clone());
+        self.write_back(&mut locked, &author).await?;
+        for flush in locked.file().into_iter().flat_map(|file| &file.flushes) {
+            *lock(&flush.timestamp_state) = VersionTimestamp::Expired;
+        }
+        Ok(())
+    }
+
+    async fn age_loop(self: Arc<Self>) {
+        while !self.core.tasks.is_stopped() {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = self.core.tasks.stopped() => return,
+            }
+            // It says what failed, and tries again.
+            let _told = self
+                .write_back_all(Some((FLUSH_AGE_MAX, DIRTY_AGE_MAX)))
+                .await;
+        }
+    }
+
+    async fn pressure_loop(self: Arc<Self>) {
+        while !self.core.tasks.is_stopped() {
+            tokio::select! {
+                () = self.data.budget.pressure() => {}
+                () = self.space.pressure() => {}
+                () = self.core.tasks.stopped() => return,
+            }
+            if self.core.health.is_fenced() {
+                return;
+            }
+            let draining = self.core.health.drain();
+            let time = self.space.begin();
+            match self.drain_once().await {
+                Ok(()) => self.space.end(time),
+                Err(error) => {
+                    self.core.health.set_back();
+                    tracing::warn!(%error, "writers wait for the bucket");
+                    self.core.sleep(PAUSE).await;
+                }
+            }
+            drop(draining);
+        }
+    }
+
+    async fn reap_loop(self: Arc<Self>, mut orphans: mpsc::UnboundedReceiver<Ino>) {
+        loop {
+            let ino = tokio::select! {
+                ino = orphans.recv() => ino,
+                () = self.core.tasks.stopped() => return,
+            };
+            let Some(ino) = ino else { return };
+            if let Err(error) = self.reap(ino).await {
+                tracing::warn!(ino = ino.0, %error, "an unlinked inode stays until the next mount");
+            }
+        }
+    }
+}
