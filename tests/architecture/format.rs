@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::source::{Source, matching};
+use syn::visit::Visit;
+
+use crate::source::{Source, Token, matching, text, tokenize};
 
 /// Structures of the code that FORMAT.md shows under another name, or inside the variant of that name.
 const ALIASES: [(&str, &str); 3] = [
@@ -15,46 +17,72 @@ const ALIASES: [(&str, &str); 3] = [
 /// What is stored: the names of a structure's fields or of an enum's variants, in their order.
 type Parts = Vec<String>;
 
-/// The serialized structures with named fields and enums of a source.
+/// The serialized structures with named fields and the serialized enums of a source.
 pub(crate) fn stored(source: &Source) -> BTreeMap<String, Parts> {
-    let mut found = BTreeMap::new();
-    let mut is_stored = false;
-    for (at, token) in source.tokens.iter().enumerate() {
-        match token.text.as_str() {
-            _ if token.test => {}
-            "Serialize" => is_stored = true,
-            "struct" | "enum" if is_stored => {
-                is_stored = false;
-                let open = at + 2;
-                if source.text(open) == "{" {
-                    let name = source.text(at + 1).to_owned();
-                    found.insert(name, parts(source, open, token.text == "struct"));
-                }
-            }
-            "fn" | "use" | "impl" => is_stored = false,
-            _ => {}
-        }
-    }
-    found
+    let mut stored = Stored {
+        source,
+        found: BTreeMap::new(),
+    };
+    stored.visit_file(&source.file);
+    stored.found
 }
 
-/// Names at the first level of the braces that open at `open`: those before a colon, or those that begin a variant.
-fn parts(source: &Source, open: usize, is_struct: bool) -> Parts {
-    let end = matching(&source.tokens, open);
+/// Collects what is serialized.
+struct Stored<'a> {
+    /// Where it is looked for.
+    source: &'a Source,
+    /// Names of structures and enums with their parts.
+    found: BTreeMap<String, Parts>,
+}
+
+impl Stored<'_> {
+    /// Whether an item with these attributes derives `Serialize`, in the crate and not for tests.
+    fn is_stored(&self, attributes: &[syn::Attribute], name: &syn::Ident) -> bool {
+        let derives = |attribute: &syn::Attribute| match &attribute.meta {
+            syn::Meta::List(list) => {
+                let named = tokenize(&list.tokens.to_string());
+                named.iter().any(|token| token.text == "Serialize")
+            }
+            _ => false,
+        };
+        attributes.iter().any(derives) && !self.source.is_test_at(name.span())
+    }
+}
+
+impl<'ast> Visit<'ast> for Stored<'_> {
+    fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
+        if let syn::Fields::Named(fields) = &item.fields
+            && self.is_stored(&item.attrs, &item.ident)
+        {
+            let names = fields.named.iter().filter_map(|field| field.ident.as_ref());
+            let names = names.map(ToString::to_string).collect();
+            self.found.insert(item.ident.to_string(), names);
+        }
+    }
+
+    fn visit_item_enum(&mut self, item: &'ast syn::ItemEnum) {
+        if self.is_stored(&item.attrs, &item.ident) {
+            let names = item
+                .variants
+                .iter()
+                .map(|variant| variant.ident.to_string());
+            self.found.insert(item.ident.to_string(), names.collect());
+        }
+    }
+}
+
+/// Names before a colon at the first level of the braces that open at `open`.
+fn fields(tokens: &[Token], open: usize) -> Parts {
+    let end = matching(tokens, open);
     let (mut names, mut at, mut begins) = (Vec::new(), open + 1, true);
     while at < end {
-        match source.text(at) {
+        match text(tokens, at) {
             "{" | "(" | "[" => {
-                at = matching(&source.tokens, at) + 1;
+                at = matching(tokens, at) + 1;
                 continue;
             }
             "," => begins = true,
-            "#" | "pub" => {}
-            name if is_struct && begins && source.text(at + 1) == ":" => {
-                names.push(name.to_owned());
-                begins = false;
-            }
-            name if !is_struct && begins => {
+            name if begins && text(tokens, at + 1) == ":" => {
                 names.push(name.to_owned());
                 begins = false;
             }
@@ -95,13 +123,13 @@ fn definitions(page: &str) -> BTreeMap<String, Parts> {
                 (false, None) => {}
             }
         }
-        for text in texts {
-            let source = Source::new("FORMAT.md", &text);
-            let name = source.text(0).to_owned();
-            if source.text(1) == "{" {
-                found.insert(name, parts(&source, 1, true));
-            } else if source.text(1) == "0" {
-                let names = variants(&source, &mut found);
+        for definition in texts.iter().filter(|definition| is_definition(definition)) {
+            let tokens = tokenize(definition);
+            let name = text(&tokens, 0).to_owned();
+            if text(&tokens, 1) == "{" {
+                found.insert(name, fields(&tokens, 1));
+            } else if text(&tokens, 1) == "0" {
+                let names = variants(&tokens, &mut found);
                 found.insert(name, names);
             }
         }
@@ -109,21 +137,29 @@ fn definitions(page: &str) -> BTreeMap<String, Parts> {
     found
 }
 
+/// Whether a line of a code block begins with a name and `{` or `0`; the others are tables of bytes and JSON.
+fn is_definition(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    let _name = words.next();
+    matches!(words.next(), Some("{" | "0"))
+}
+
 /// Names behind the numbers `0`, `1`, .. of a choice; fields of a variant become a definition of their own.
-fn variants(source: &Source, found: &mut BTreeMap<String, Parts>) -> Parts {
+fn variants(tokens: &[Token], found: &mut BTreeMap<String, Parts>) -> Parts {
     let mut names = Vec::new();
     let mut at = 1;
-    while at < source.tokens.len() {
-        if source.text(at) == names.len().to_string() {
-            let name = source.text(at + 1).to_owned();
-            if source.text(at + 2) == "{" {
-                let fields = parts(source, at + 2, true);
-                found.entry(name.clone()).or_insert(fields);
+    while at < tokens.len() {
+        if text(tokens, at) == names.len().to_string() {
+            let name = text(tokens, at + 1).to_owned();
+            if text(tokens, at + 2) == "{" {
+                found
+                    .entry(name.clone())
+                    .or_insert_with(|| fields(tokens, at + 2));
             }
             names.push(name);
             at += 1;
-        } else if matches!(source.text(at), "{" | "(" | "[") {
-            at = matching(&source.tokens, at);
+        } else if matches!(text(tokens, at), "{" | "(" | "[") {
+            at = matching(tokens, at);
         }
         at += 1;
     }
@@ -148,13 +184,9 @@ pub(crate) fn shown_keys(page: &str) -> (BTreeSet<String>, BTreeSet<String>) {
 }
 
 /// The two letters of every key that a source names outside its tests.
-pub(crate) fn named_keys(text: &str) -> BTreeSet<String> {
-    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-    let quoted = code
-        .split("b\"")
-        .skip(1)
-        .filter_map(|rest| rest.split_once('"'));
-    let keys = quoted.map(|(key, _)| key.to_owned());
-    keys.filter(|key| key.len() == 2 && key.bytes().all(|c| c.is_ascii_uppercase()))
-        .collect()
+pub(crate) fn named_keys(source: &Source) -> BTreeSet<String> {
+    let code = source.tokens.iter().filter(|token| !token.test);
+    let quoted = code.filter_map(|token| token.text.strip_prefix("b\"")?.strip_suffix('"'));
+    let keys = quoted.filter(|key| key.len() == 2 && key.bytes().all(|c| c.is_ascii_uppercase()));
+    keys.map(str::to_owned).collect()
 }

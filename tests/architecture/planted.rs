@@ -1,6 +1,9 @@
 //! Each rule finds a planted violation, and does not find one in what is right.
 
+use crate::floors;
 use crate::format;
+use crate::graph::{self, Graph};
+use crate::names;
 use crate::rules;
 use crate::source::{Source, mark_test_files};
 
@@ -10,7 +13,7 @@ fn findings(rule: fn(&Source) -> Vec<String>, name: &str, text: &str) -> Vec<Str
 }
 
 #[test]
-fn layers_see_what_is_upward() {
+fn the_layer_rule_finds_upward_imports() {
     let upward = [
         ("store/tree.rs", "use crate::fs::Handle;"),
         ("cache/block.rs", "use crate::{env::Env, meta::Batch};"),
@@ -54,7 +57,7 @@ fn layers_see_what_is_upward() {
 }
 
 #[test]
-fn foreign_crates_are_seen_outside_their_rooms() {
+fn a_foreign_crate_outside_its_room_is_found() {
     let wrong = [
         ("fs/mod.rs", "use fuser::Request;"),
         ("store/queue.rs", "fn f(x: slatedb::Db) {}"),
@@ -78,7 +81,7 @@ fn foreign_crates_are_seen_outside_their_rooms() {
         ("meta/slate/settings.rs", "use slatedb::config::Settings;"),
         (
             "store/mod.rs",
-            "self.backend.object_store().put(); fn object_store() {}",
+            "fn object_store() { self.backend.object_store().put(); }",
         ),
         ("fs/mod.rs", "/// Like `fuser::Request`.\nfn f() {}"),
     ];
@@ -92,7 +95,7 @@ fn foreign_crates_are_seen_outside_their_rooms() {
 }
 
 #[test]
-fn lengths_are_counted() {
+fn long_files_and_functions_are_found() {
     let long_file = "fn f() {}\n".repeat(601);
     assert_eq!(
         findings(rules::file_length, "fs/mod.rs", &long_file).len(),
@@ -113,7 +116,7 @@ fn lengths_are_counted() {
 }
 
 #[test]
-fn panics_need_their_proof() {
+fn a_panic_without_a_proof_is_found() {
     let wrong = [
         "fn f() { x.unwrap(); }",
         "fn f() {\n    // it is there\n    x.expect(\"there\");\n}",
@@ -166,7 +169,7 @@ fn a_module_of_tests_may_panic_in_its_own_file() {
 }
 
 #[test]
-fn words_and_forgotten_files_are_seen() {
+fn unfinished_work_and_forgotten_files_are_found() {
     // Put together, so that a search for unfinished work does not find this line.
     let unfinished = format!("// {}DO: later", "TO");
     assert_eq!(findings(rules::words, "fs/mod.rs", &unfinished).len(), 1);
@@ -189,7 +192,7 @@ fn words_and_forgotten_files_are_seen() {
 }
 
 #[test]
-fn what_the_format_page_lacks_is_seen() {
+fn a_difference_between_the_format_page_and_the_code_is_found() {
     let code = "#[derive(Debug, Serialize)]\npub(crate) struct A { x: u8, pub(crate) y: Vec<(u8, u8)> }\n\
         #[derive(Serialize)]\nenum B { #[default] One, Two { z: u8 }, Three(A) }\nstruct C { not_stored: u8 }";
     let stored = format::stored(&Source::new("store/schema/rows.rs", code));
@@ -208,6 +211,186 @@ fn what_the_format_page_lacks_is_seen() {
         "| `C D` | x |\n| `mode` | y |\nReserved today:\n| `G P` | z |\n## 5\n| `C I` | merged |\n";
     let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect();
     assert_eq!(format::shown_keys(page), (keys(&["CD"]), keys(&["GP"])));
-    let code = "f(*b\"GX\"); g(b\"namespace\");\n#[cfg(test)]\nh(b\"ZZ\")";
-    assert_eq!(format::named_keys(code), keys(&["GX"]));
+    let code = "fn f() { g(*b\"GX\", b\"namespace\") }\n#[cfg(test)]\nfn h() { g(b\"ZZ\") }\n";
+    assert_eq!(
+        format::named_keys(&Source::new("keys.rs", code)),
+        keys(&["GX"])
+    );
+}
+
+/// Sources with these names and texts.
+fn sources(files: &[(&str, &str)]) -> Vec<Source> {
+    let mut sources: Vec<Source> = files
+        .iter()
+        .map(|(name, text)| Source::new(name, text))
+        .collect();
+    mark_test_files(&mut sources);
+    sources
+}
+
+#[test]
+fn code_inside_a_macro_call_is_seen() {
+    let text = "fn f() { select! { _ = crate::cli::run() => x.unwrap(), } }";
+    assert_eq!(findings(rules::layers, "store/a.rs", text).len(), 1);
+    assert_eq!(
+        findings(rules::unproven_panics, "store/a.rs", text).len(),
+        1
+    );
+    let body = "    call();\n".repeat(70);
+    let text = format!("proptest! {{\n    fn long(x: u8) {{\n{body}    }}\n}}\n");
+    assert_eq!(
+        findings(rules::function_length, "store/a.rs", &text),
+        ["store/a.rs:2: `long` has 72 lines, at most 70"]
+    );
+}
+
+#[test]
+fn only_what_needs_a_test_build_is_a_test() {
+    let counts = [
+        ("#[cfg(all(test, unix))]\nfn f() { x.unwrap() }", 0),
+        ("#[cfg(any(test, unix))]\nfn f() { x.unwrap() }", 1),
+        ("#[cfg_attr(test, inline)]\nfn f() { x.unwrap() }", 1),
+        (
+            "struct S {\n    #[cfg(test)]\n    a: u8,\n}\nfn f() { x.unwrap() }",
+            1,
+        ),
+        (
+            "fn f() {\n    #[cfg(test)]\n    x.unwrap();\n    y();\n    x.unwrap();\n}",
+            1,
+        ),
+        ("#![cfg(test)]\nfn f() { x.unwrap() }", 0),
+    ];
+    for (text, count) in counts {
+        let found = findings(rules::unproven_panics, "fs/mod.rs", text);
+        assert_eq!(found.len(), count, "{text}");
+    }
+}
+
+#[test]
+fn an_import_from_a_higher_floor_is_found_behind_a_re_export() {
+    let files = [
+        ("lib.rs", "pub mod store;"),
+        (
+            "store/mod.rs",
+            "mod commit; mod data; mod gc; mod tree; pub use tree::Tree; pub use data::*;",
+        ),
+        (
+            "store/tree/mod.rs",
+            "mod inode; pub use inode::Inode as Tree;",
+        ),
+        (
+            "store/tree/inode.rs",
+            "use crate::store::Data; pub struct Inode;",
+        ),
+        (
+            "store/data/mod.rs",
+            "use crate::store::Tree; pub struct Data;",
+        ),
+        (
+            "store/commit/mod.rs",
+            "fn f() { select! { _ = crate::store::tree::Tree::new() => {} } }",
+        ),
+        (
+            "store/gc/mod.rs",
+            "use super::{data::Data, tree::{Tree as Live}};",
+        ),
+        (
+            "store/attic/mod.rs",
+            "#[cfg(test)]\nmod tests { use crate::store::Tree; }",
+        ),
+    ];
+    let sources = sources(&files);
+    let edges = Graph::new(&sources).edges(&sources);
+    let upward = floors::upward(&edges);
+    let places: Vec<&str> = upward
+        .iter()
+        .filter_map(|finding| finding.split(':').next())
+        .collect();
+    assert_eq!(
+        places,
+        [
+            "store/data/mod.rs",
+            "store/commit/mod.rs",
+            "store/gc/mod.rs"
+        ],
+        "{upward:?}"
+    );
+    assert_eq!(floors::without_floor(&sources).len(), 1);
+    let circle = ["store/data/mod.rs", "store/tree/inode.rs"];
+    assert_eq!(
+        graph::unknown_circles(&edges, &[&circle]),
+        Vec::<String>::new()
+    );
+    assert!(!graph::unknown_circles(&edges, &[]).is_empty());
+    assert_eq!(
+        graph::unknown_circles(&edges, &[&circle, &["a.rs", "b.rs"]]).len(),
+        1
+    );
+}
+
+#[test]
+fn methods_of_another_floor_are_found() {
+    let files = [
+        ("lib.rs", "pub mod store;"),
+        (
+            "store/tree/mod.rs",
+            "pub struct Tree; impl Tree { fn lookup_entry(&self) {} }",
+        ),
+        (
+            "store/data/mod.rs",
+            "use crate::store::tree::Tree;\nimpl Tree { fn own(&self) { x.lookup_entry(); x.own() } }",
+        ),
+        (
+            "store/mod.rs",
+            "mod data; mod tree; impl std::fmt::Debug for tree::Tree {}",
+        ),
+        ("env.rs", "trait Clock { fn own(&self); }"),
+    ];
+    let sources = sources(&files);
+    let calls = floors::upward_calls(&sources);
+    assert_eq!(calls.len(), 1, "{calls:?}");
+    assert!(calls[0].contains("lookup_entry"), "{calls:?}");
+    let impls = floors::impls_elsewhere(&sources, &Graph::new(&sources));
+    assert_eq!(
+        impls,
+        ["store/data/mod.rs:2: methods of a type that store/tree/mod.rs defines"]
+    );
+}
+
+#[test]
+fn repeated_type_names_and_tuple_parameters_are_found() {
+    let files = [
+        (
+            "fs/a.rs",
+            "struct State; fn f((a, b): (u8, u8), c: &(u8, u8), d: [(u8, u8); 2], e: ()) {}",
+        ),
+        (
+            "fs/b.rs",
+            "mod inner { enum State {} }\n#[cfg(test)]\nmod tests { struct A; fn f(x: (u8,)) {} }",
+        ),
+        ("fs/c.rs", "type A = u8;\ntrait T { type State; }"),
+    ];
+    let sources = sources(&files);
+    let found = names::repeated_types(&sources, &[]);
+    assert_eq!(
+        found,
+        ["type `State` is defined at fs/a.rs:1 and fs/b.rs:1"]
+    );
+    assert_eq!(
+        names::repeated_types(&sources, &["State"]),
+        Vec::<String>::new()
+    );
+    let count = |known: &[(&str, usize)]| names::tuple_parameters(&sources, known).len();
+    assert_eq!(count(&[("fs/a.rs", 2)]), 0);
+    assert_eq!(count(&[]), 1);
+    assert_eq!(
+        count(&[("fs/a.rs", 3)]),
+        1,
+        "an entry that counts more than there are"
+    );
+    assert_eq!(
+        count(&[("fs/a.rs", 2), ("fs/gone.rs", 1)]),
+        1,
+        "an entry for no file"
+    );
 }

@@ -1,6 +1,10 @@
 //! The rules themselves: each takes a source and returns its findings as `file:line: what, and what to do instead`.
 
-use crate::source::{Source, Token, matching};
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use syn::spanned::Spanned;
+use syn::visit::{self, Visit};
+
+use crate::source::{Source, matching};
 
 /// The rooms, top first; rooms of one line may see each other unless `BLIND` says otherwise.
 const LAYERS: &[&[&str]] = &[
@@ -42,7 +46,7 @@ fn lies_in(name: &str, room: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '.']) || room.contains('/'))
 }
 
-/// Imports go downward only, and nobody climbs to the crate's root by `super`.
+/// Imports go downward only, and no path climbs to the crate's root by `super`.
 pub(crate) fn layers(source: &Source) -> Vec<String> {
     let room = source.room();
     if matches!(room, "lib" | "main") {
@@ -78,7 +82,7 @@ pub(crate) fn layers(source: &Source) -> Vec<String> {
 }
 
 /// The index of a room's layer, 0 at the top.
-fn layer(room: &str) -> Option<usize> {
+pub(crate) fn layer(room: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&room))
 }
 
@@ -90,7 +94,7 @@ fn crate_paths(source: &Source) -> Vec<(usize, String)> {
             continue;
         }
         if source.text(at + 2) != "{" {
-            found.push((token.line, source.text(at + 2).to_owned()));
+            found.push((token.line(), source.text(at + 2).to_owned()));
             continue;
         }
         let close = matching(&source.tokens, at + 2);
@@ -103,7 +107,7 @@ fn crate_paths(source: &Source) -> Vec<(usize, String)> {
             }
             if depth == 1 && matches!(source.text(inner), "{" | ",") && inner + 1 < close {
                 found.push((
-                    source.tokens[inner + 1].line,
+                    source.tokens[inner + 1].line(),
                     source.text(inner + 1).to_owned(),
                 ));
             }
@@ -129,7 +133,7 @@ fn climbs(source: &Source) -> Vec<String> {
             inline.push(matching(&source.tokens, at + 2));
         }
         let mut climbed = 0;
-        let line = source.tokens[at].line;
+        let line = source.tokens[at].line();
         while source.text(at) == "super" && source.text(at + 1) == "::" {
             climbed += 1;
             at += 2;
@@ -164,7 +168,7 @@ pub(crate) fn foreign_crates(source: &Source) -> Vec<String> {
             findings.push(format!(
                 "{}:{}: `{name}` belongs to {}",
                 source.name,
-                token.line,
+                token.line(),
                 rooms.join(", ")
             ));
         }
@@ -186,46 +190,78 @@ pub(crate) fn file_length(source: &Source) -> Vec<String> {
 
 /// Functions stay short, tests counted.
 pub(crate) fn function_length(source: &Source) -> Vec<String> {
-    let mut findings = Vec::new();
-    for (at, token) in source.tokens.iter().enumerate() {
-        if token.text != "fn" {
-            continue;
-        }
-        let Some(open) = body(&source.tokens, at) else {
-            continue;
-        };
-        let close = matching(&source.tokens, open);
-        let lines = source.tokens[close].line - token.line + 1;
-        if lines > FUNCTION_LINES {
-            findings.push(format!(
-                "{}:{}: `{}` has {lines} lines, at most {FUNCTION_LINES}",
-                source.name,
-                token.line,
-                source.text(at + 1)
-            ));
-        }
-    }
-    findings
+    let mut lengths = Lengths(Vec::new());
+    lengths.visit_file(&source.file);
+    let long = lengths.0.into_iter().filter_map(|(name, first, last)| {
+        let lines = last - first + 1;
+        (lines > FUNCTION_LINES).then(|| {
+            format!(
+                "{}:{first}: `{name}` has {lines} lines, at most {FUNCTION_LINES}",
+                source.name
+            )
+        })
+    });
+    long.collect()
 }
 
-/// The brace that opens the body of the function whose `fn` is at `at`; none for a declaration or a type.
-fn body(tokens: &[Token], at: usize) -> Option<usize> {
-    let mut open = at + 1;
-    while open < tokens.len() {
-        match tokens[open].text.as_str() {
-            "{" => return Some(open),
-            ";" | "," | ")" | ">" | "=" if depth_zero_end(tokens, at, open) => return None,
-            "(" | "[" => open = matching(tokens, open),
-            _ => {}
-        }
-        open += 1;
+/// Every function with a body: its name, the line of its `fn` and that of its closing brace.
+struct Lengths(Vec<(String, usize, usize)>);
+
+impl Lengths {
+    /// Notes one function.
+    fn note(&mut self, signature: &syn::Signature, body: &syn::Block) {
+        let first = signature.fn_token.span().start().line;
+        let last = body.brace_token.span.close().end().line;
+        self.0.push((signature.ident.to_string(), first, last));
     }
-    None
+
+    /// Notes the functions inside a macro call, whose tokens have no syntax tree.
+    fn note_tokens(&mut self, stream: TokenStream) {
+        let trees: Vec<TokenTree> = stream.into_iter().collect();
+        for (at, tree) in trees.iter().enumerate() {
+            if let TokenTree::Group(group) = tree {
+                self.note_tokens(group.stream());
+            }
+            let (TokenTree::Ident(word), Some(TokenTree::Ident(name))) = (tree, trees.get(at + 1))
+            else {
+                continue;
+            };
+            let ends = |tree: &&TokenTree| match tree {
+                TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
+                TokenTree::Punct(mark) => mark.as_char() == ';',
+                _ => false,
+            };
+            if word == "fn"
+                && let Some(TokenTree::Group(body)) = trees[at..].iter().find(ends)
+            {
+                let (first, last) = (word.span().start().line, body.span_close().end().line);
+                self.0.push((name.to_string(), first, last));
+            }
+        }
+    }
 }
 
-/// Whether the token at `end` closes what `fn` at `at` is: a declaration's semicolon, or the rest of a type `fn(..)`.
-fn depth_zero_end(tokens: &[Token], at: usize, end: usize) -> bool {
-    tokens[end].text == ";" || tokens.get(at + 1).is_some_and(|token| token.text == "(")
+impl<'ast> Visit<'ast> for Lengths {
+    fn visit_item_fn(&mut self, function: &'ast syn::ItemFn) {
+        self.note(&function.sig, &function.block);
+        visit::visit_item_fn(self, function);
+    }
+
+    fn visit_impl_item_fn(&mut self, function: &'ast syn::ImplItemFn) {
+        self.note(&function.sig, &function.block);
+        visit::visit_impl_item_fn(self, function);
+    }
+
+    fn visit_trait_item_fn(&mut self, function: &'ast syn::TraitItemFn) {
+        if let Some(body) = &function.default {
+            self.note(&function.sig, body);
+        }
+        visit::visit_trait_item_fn(self, function);
+    }
+
+    fn visit_macro(&mut self, call: &'ast syn::Macro) {
+        self.note_tokens(call.tokens.clone());
+    }
 }
 
 /// What may panic stands beside its proof.
@@ -244,10 +280,10 @@ pub(crate) fn unproven_panics(source: &Source) -> Vec<String> {
             "panic" | "unreachable" | "todo" | "unimplemented" => after == "!",
             _ => false,
         };
-        if panics && !proven(&source.lines, token.line) {
+        if panics && !proven(&source.lines, token.line()) {
             findings.push(format!(
                 "{}:{}: `{}` outside tests without a comment beside it that says `proof:` why it cannot happen",
-                source.name, token.line, token.text
+                source.name, token.line(), token.text
             ));
         }
     }
@@ -312,13 +348,10 @@ pub(crate) fn words(source: &Source) -> Vec<String> {
 /// The siblings of a test binary's head that it does not name as a module.
 pub(crate) fn forgotten_modules(head: &str, text: &str, siblings: &[String]) -> Vec<String> {
     let source = Source::new(head, text);
+    let names = |item: &syn::Item, name: &str| matches!(item, syn::Item::Mod(module) if module.content.is_none() && module.ident == name);
     siblings
         .iter()
-        .filter(|name| {
-            !source.tokens.windows(3).any(|window| {
-                window[0].text == "mod" && window[1].text == **name && window[2].text == ";"
-            })
-        })
+        .filter(|name| !source.file.items.iter().any(|item| names(item, name)))
         .map(|name| {
             format!("{head}: `{name}.rs` lies beside it and is not named: its tests do not run")
         })

@@ -1,20 +1,41 @@
-//! A source file cut into tokens: enough of a lexer to see paths, braces and comments, and which of them are tests.
+//! A source file as the rules read it: its syntax tree, its tokens in order, and which of them only tests see.
 //!
-//! Invariant: strings, characters and comments never look like code; every token knows its line.
+//! `syn` parses and `proc_macro2` lexes. The tokens are kept beside the tree because the tree ends at the braces of a macro call:
+//! `tokio::select!`, `assert!` and `proptest!` hold code that the rules have to see too.
+//! Invariant: comments and doc comments are no tokens; a literal is one token, quotes included.
 
-/// One token: an identifier, or one character of punctuation (`::` is one token).
+use proc_macro2::{Delimiter, LineColumn, Spacing, Span, TokenStream, TokenTree};
+use syn::punctuated::Punctuated;
+use syn::spanned::Spanned;
+use syn::visit::{self, Visit};
+use syn::{Attribute, Meta, Token as Punct};
+
+/// One token: an identifier, a literal, or one character of punctuation (`::` is one token).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Token {
     /// The text.
     pub(crate) text: String,
-    /// Its line, from 1.
-    pub(crate) line: usize,
+    /// Where it starts.
+    pub(crate) start: LineColumn,
     /// Whether it stands inside an item that only tests see.
     pub(crate) test: bool,
 }
 
+impl Token {
+    /// Its line, from 1.
+    pub(crate) fn line(&self) -> usize {
+        self.start.line
+    }
+
+    /// Whether it is a name or a keyword.
+    pub(crate) fn is_word(&self) -> bool {
+        self.text
+            .starts_with(|c: char| c.is_alphabetic() || c == '_')
+            && !self.text.contains(['"', '\''])
+    }
+}
+
 /// One source file.
-#[derive(Debug, Clone)]
 pub(crate) struct Source {
     /// Its path below `src/`, or below the project for tests.
     pub(crate) name: String,
@@ -22,17 +43,34 @@ pub(crate) struct Source {
     pub(crate) lines: Vec<String>,
     /// Its tokens in order.
     pub(crate) tokens: Vec<Token>,
+    /// Its syntax tree.
+    pub(crate) file: syn::File,
+    /// Where the items that only tests see start and end.
+    tests: Vec<(LineColumn, LineColumn)>,
+    /// Whether the whole file is a module of tests.
+    pub(crate) is_test: bool,
 }
 
 impl Source {
-    /// Cuts `text` into tokens.
+    /// Parses `text`. Panics if it is no Rust source.
     pub(crate) fn new(name: &str, text: &str) -> Self {
+        let file = syn::parse_file(text).unwrap_or_else(|error| {
+            panic!("{name}:{}: {error}", error.span().start().line);
+        });
+        let mut ranges = TestRanges::default();
+        ranges.visit_file(&file);
+        let tests = ranges.found;
         let mut tokens = tokenize(text);
-        mark_tests(&mut tokens);
+        for token in &mut tokens {
+            token.test = within(&tests, token.start);
+        }
         Self {
             name: name.to_owned(),
             lines: text.lines().map(str::to_owned).collect(),
             tokens,
+            file,
+            tests,
+            is_test: false,
         }
     }
 
@@ -44,8 +82,30 @@ impl Source {
 
     /// The text of token `at`, or nothing beyond the end.
     pub(crate) fn text(&self, at: usize) -> &str {
-        self.tokens.get(at).map_or("", |token| token.text.as_str())
+        text(&self.tokens, at)
     }
+
+    /// Whether only tests see what is at `span`.
+    pub(crate) fn is_test_at(&self, span: Span) -> bool {
+        self.is_test || within(&self.tests, span.start())
+    }
+
+    /// `name:line` of a span.
+    pub(crate) fn place(&self, span: Span) -> String {
+        format!("{}:{}", self.name, span.start().line)
+    }
+}
+
+/// The text of token `at`, or nothing beyond the end.
+pub(crate) fn text(tokens: &[Token], at: usize) -> &str {
+    tokens.get(at).map_or("", |token| token.text.as_str())
+}
+
+/// Whether `at` lies in one of `ranges`.
+fn within(ranges: &[(LineColumn, LineColumn)], at: LineColumn) -> bool {
+    ranges
+        .iter()
+        .any(|(start, end)| (start..end).contains(&&at))
 }
 
 /// Marks the files that are modules of tests only: `#[cfg(test)] mod tests;` in their parent.
@@ -53,12 +113,14 @@ pub(crate) fn mark_test_files(sources: &mut [Source]) {
     let mut test_files = Vec::new();
     for source in sources.iter() {
         let directory = module_directory(&source.name);
-        for (at, token) in source.tokens.iter().enumerate() {
-            if token.test && token.text == "mod" && source.text(at + 2) == ";" {
-                let name = source.text(at + 1);
-                test_files.extend(path_attribute(source, token.line));
-                test_files.push(format!("{directory}{name}.rs"));
-                test_files.push(format!("{directory}{name}/"));
+        for item in &source.file.items {
+            let syn::Item::Mod(module) = item else {
+                continue;
+            };
+            if module.content.is_none() && source.is_test_at(module.span()) {
+                test_files.extend(path_attribute(source, &module.attrs));
+                test_files.push(format!("{directory}{}.rs", module.ident));
+                test_files.push(format!("{directory}{}/", module.ident));
             }
         }
     }
@@ -67,25 +129,32 @@ pub(crate) fn mark_test_files(sources: &mut [Source]) {
             source.name == *file || (file.ends_with('/') && source.name.starts_with(file))
         });
         if is_test {
+            source.is_test = true;
             source.tokens.iter_mut().for_each(|token| token.test = true);
         }
     }
 }
 
-/// The file that a `#[path = "file.rs"]` above the module on `line` names, beside the file that declares it.
-fn path_attribute(source: &Source, line: usize) -> Option<String> {
-    let above = source.lines[..line - 1].iter().rev();
-    let attribute = above
-        .take_while(|text| text.trim_start().starts_with(['#', '/']))
-        .find(|text| text.trim_start().starts_with("#[path"))?;
+/// The file that `#[path = "file.rs"]` names, beside the file that declares it.
+fn path_attribute(source: &Source, attributes: &[Attribute]) -> Option<String> {
     let beside = source
         .name
         .rfind('/')
         .map_or("", |slash| &source.name[..=slash]);
-    attribute
-        .split('"')
-        .nth(1)
-        .map(|file| format!("{beside}{file}"))
+    attributes.iter().find_map(|attribute| {
+        let Meta::NameValue(pair) = &attribute.meta else {
+            return None;
+        };
+        let syn::Expr::Lit(literal) = &pair.value else {
+            return None;
+        };
+        match &literal.lit {
+            syn::Lit::Str(file) if pair.path.is_ident("path") => {
+                Some(format!("{beside}{}", file.value()))
+            }
+            _ => None,
+        }
+    })
 }
 
 /// Where the modules that `file` declares lie: `store/` for `store/mod.rs`, `store/tree/` for `store/tree.rs`.
@@ -102,160 +171,81 @@ fn module_directory(file: &str) -> String {
     format!("{stem}/")
 }
 
-/// Cuts text into tokens, dropping comments, strings and characters.
-fn tokenize(text: &str) -> Vec<Token> {
-    let chars: Vec<char> = text.chars().collect();
+/// The tokens of `text`. Panics if its brackets do not match.
+pub(crate) fn tokenize(text: &str) -> Vec<Token> {
+    let stream: TokenStream = text
+        .parse()
+        .unwrap_or_else(|error| panic!("{error} in: {text}"));
     let mut tokens = Vec::new();
-    let (mut at, mut line) = (0, 1);
-    while at < chars.len() {
-        let next = skip_text(&chars, at);
-        if next > at {
-            line += chars[at..next].iter().filter(|c| **c == '\n').count();
-            at = next;
-            continue;
-        }
-        let start = at;
-        if is_word(chars[at]) {
-            while at < chars.len() && is_word(chars[at]) {
-                at += 1;
-            }
-        } else if chars[at] == ':' && chars.get(at + 1) == Some(&':') {
-            at += 2;
-        } else {
-            at += 1;
-        }
-        let text: String = chars[start..at].iter().collect();
-        if text == "\n" {
-            line += 1;
-        } else if !text.trim().is_empty() {
-            tokens.push(Token {
-                text,
-                line,
-                test: false,
-            });
-        }
-    }
+    flatten(stream, &mut tokens);
     tokens
 }
 
-/// Where the comment, string or character literal that starts at `at` ends; `at` itself if none starts there.
-fn skip_text(chars: &[char], at: usize) -> usize {
-    let rest = &chars[at..];
-    let length = match rest {
-        ['/', '/', ..] => rest.iter().position(|c| *c == '\n'),
-        ['/', '*', ..] => Some(block_comment(rest)),
-        ['r' | 'b' | 'c', ..] if at == 0 || !is_word(chars[at - 1]) => {
-            return at + prefixed_string(rest);
+/// Adds the tokens of `stream` in order, brackets among them and doc comments left out.
+fn flatten(stream: TokenStream, tokens: &mut Vec<Token>) {
+    let mut rest = stream.into_iter().peekable();
+    while let Some(tree) = rest.next() {
+        match tree {
+            TokenTree::Group(group) => {
+                if is_doc(&group) && ends_with_hash(tokens) {
+                    let marks = if text(tokens, tokens.len() - 1) == "!" {
+                        2
+                    } else {
+                        1
+                    };
+                    tokens.truncate(tokens.len() - marks);
+                    continue;
+                }
+                let (open, close) = match group.delimiter() {
+                    Delimiter::Parenthesis => ("(", ")"),
+                    Delimiter::Brace => ("{", "}"),
+                    Delimiter::Bracket => ("[", "]"),
+                    Delimiter::None => ("", ""),
+                };
+                tokens.push(token(open.to_owned(), group.span_open()));
+                flatten(group.stream(), tokens);
+                tokens.push(token(close.to_owned(), group.span_close()));
+            }
+            TokenTree::Punct(mark) => {
+                let is_path = mark.as_char() == ':'
+                    && mark.spacing() == Spacing::Joint
+                    && matches!(rest.peek(), Some(TokenTree::Punct(next)) if next.as_char() == ':');
+                if is_path {
+                    rest.next();
+                    tokens.push(token("::".to_owned(), mark.span()));
+                } else {
+                    tokens.push(token(mark.as_char().to_string(), mark.span()));
+                }
+            }
+            TokenTree::Ident(name) => tokens.push(token(name.to_string(), name.span())),
+            TokenTree::Literal(value) => tokens.push(token(value.to_string(), value.span())),
         }
-        ['"', ..] => Some(string(rest)),
-        // A character, not a lifetime: it closes after one character or an escape.
-        ['\'', '\\', ..] => rest.iter().skip(3).position(|c| *c == '\'').map(|n| n + 4),
-        ['\'', _, '\'', ..] => Some(3),
-        _ => Some(0),
-    };
-    at + length.unwrap_or(rest.len()).min(rest.len())
+    }
 }
 
-/// The length of a raw, byte or C string at the start of `rest`; 0 if there is none (a word like `read`).
-fn prefixed_string(rest: &[char]) -> usize {
-    let letters = rest
-        .iter()
-        .take_while(|c| matches!(c, 'r' | 'b' | 'c'))
-        .count();
-    let hashes = rest[letters..].iter().take_while(|c| **c == '#').count();
-    let raw = rest[..letters].contains(&'r');
-    match rest.get(letters + hashes) {
-        Some('"') if raw => {
-            let body = letters + hashes + 1;
-            let end: Vec<char> = std::iter::once('"')
-                .chain(std::iter::repeat_n('#', hashes))
-                .collect();
-            let length = rest[body..]
-                .windows(end.len())
-                .position(|window| window == end);
-            length.map_or(rest.len(), |length| body + length + end.len())
-        }
-        Some('"') if hashes == 0 => letters + string(&rest[letters..]),
-        Some('\'') if hashes == 0 && letters == 1 && rest[0] == 'b' => 1 + skip_text(&rest[1..], 0),
-        _ => 0,
+/// Whether a group is what the lexer makes of a doc comment: `[doc = ".."]`.
+fn is_doc(group: &proc_macro2::Group) -> bool {
+    let first = group.stream().into_iter().next();
+    group.delimiter() == Delimiter::Bracket
+        && matches!(first, Some(TokenTree::Ident(name)) if name == "doc")
+}
+
+/// Whether the last tokens are `#` or `#!`, which begin an attribute.
+fn ends_with_hash(tokens: &[Token]) -> bool {
+    match tokens {
+        [.., hash, mark] if mark.text == "!" => hash.text == "#",
+        [.., hash] => hash.text == "#",
+        [] => false,
     }
 }
 
-/// The length of the string literal at the start of `rest`, quotes counted.
-fn string(rest: &[char]) -> usize {
-    let mut at = 1;
-    while at < rest.len() {
-        match rest[at] {
-            '\\' => at += 2,
-            '"' => return at + 1,
-            _ => at += 1,
-        }
+/// A token that no test range has been applied to.
+fn token(text: String, span: Span) -> Token {
+    Token {
+        text,
+        start: span.start(),
+        test: false,
     }
-    rest.len()
-}
-
-/// The length of the (nested) block comment at the start of `rest`.
-fn block_comment(rest: &[char]) -> usize {
-    let (mut depth, mut at) = (0_usize, 0);
-    while at < rest.len() {
-        match rest[at..] {
-            ['/', '*', ..] => (depth, at) = (depth + 1, at + 2),
-            ['*', '/', ..] => (depth, at) = (depth - 1, at + 2),
-            _ => at += 1,
-        }
-        if depth == 0 {
-            return at;
-        }
-    }
-    rest.len()
-}
-
-/// Whether `c` may stand in an identifier or number.
-fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
-}
-
-/// Marks the tokens of items under `#[test]` and `#[cfg(test)]`.
-fn mark_tests(tokens: &mut [Token]) {
-    let mut at = 0;
-    while at < tokens.len() {
-        if tokens[at].text != "#" || tokens.get(at + 1).is_none_or(|token| token.text != "[") {
-            at += 1;
-            continue;
-        }
-        let close = matching(tokens, at + 1);
-        let words = || {
-            tokens[at + 2..close]
-                .iter()
-                .map(|token| token.text.as_str())
-        };
-        let for_tests = words().any(|word| word == "test") && !words().any(|word| word == "not");
-        let end = if for_tests {
-            item_end(tokens, close + 1)
-        } else {
-            close
-        };
-        if for_tests {
-            tokens[at..=end]
-                .iter_mut()
-                .for_each(|token| token.test = true);
-        }
-        at = end + 1;
-    }
-}
-
-/// The last token of the item that starts at `start`: its closing brace, or the semicolon of an item without one.
-fn item_end(tokens: &[Token], start: usize) -> usize {
-    let mut at = start;
-    while at < tokens.len() {
-        match tokens[at].text.as_str() {
-            "{" => return matching(tokens, at),
-            ";" => return at,
-            "(" | "[" => at = matching(tokens, at) + 1,
-            _ => at += 1,
-        }
-    }
-    tokens.len() - 1
 }
 
 /// The token that closes the bracket at `open`.
@@ -274,4 +264,83 @@ pub(crate) fn matching(tokens: &[Token], open: usize) -> usize {
         }
     }
     tokens.len() - 1
+}
+
+/// Collects where the nodes start and end that have `#[test]` or `#[cfg(test)]`.
+#[derive(Default)]
+struct TestRanges<'ast> {
+    /// The nodes around the current one, outermost first.
+    around: Vec<&'ast dyn Spanned>,
+    /// What was found.
+    found: Vec<(LineColumn, LineColumn)>,
+}
+
+/// Visits one kind of node with the node on the stack.
+macro_rules! with_owner {
+    ($($method:ident: $node:ty),+ $(,)?) => {
+        $(fn $method(&mut self, node: &'ast $node) {
+            self.around.push(node);
+            visit::$method(self, node);
+            self.around.pop();
+        })+
+    };
+}
+
+impl<'ast> Visit<'ast> for TestRanges<'ast> {
+    with_owner! {
+        visit_file: syn::File,
+        visit_item: syn::Item,
+        visit_impl_item: syn::ImplItem,
+        visit_trait_item: syn::TraitItem,
+        visit_foreign_item: syn::ForeignItem,
+        visit_stmt: syn::Stmt,
+        visit_expr: syn::Expr,
+        visit_arm: syn::Arm,
+        visit_field: syn::Field,
+        visit_field_value: syn::FieldValue,
+        visit_field_pat: syn::FieldPat,
+        visit_fn_arg: syn::FnArg,
+        visit_variant: syn::Variant,
+    }
+
+    fn visit_attribute(&mut self, attribute: &'ast Attribute) {
+        if is_for_tests(&attribute.meta) {
+            let owner = self
+                .around
+                .last()
+                .expect("an attribute has an owner")
+                .span();
+            self.found.push((owner.start(), owner.end()));
+        }
+    }
+}
+
+/// Whether an attribute leaves its item to tests: `#[test]`, `#[tokio::test]`, `#[cfg(test)]`, `#[cfg(all(test, ..))]`.
+fn is_for_tests(meta: &Meta) -> bool {
+    let last = meta.path().segments.last();
+    let is_test = last.is_some_and(|segment| segment.ident == "test");
+    let is_cfg = meta.path().is_ident("cfg");
+    is_test || (is_cfg && conditions(meta).iter().all(needs_test) && !conditions(meta).is_empty())
+}
+
+/// Whether a condition of `cfg` holds in tests only.
+fn needs_test(condition: &Meta) -> bool {
+    let path = condition.path();
+    match conditions(condition) {
+        _ if path.is_ident("test") => true,
+        inner if path.is_ident("all") => inner.iter().any(needs_test),
+        inner if path.is_ident("any") => !inner.is_empty() && inner.iter().all(needs_test),
+        _ => false,
+    }
+}
+
+/// The conditions in the parentheses of `cfg`, `all` or `any`.
+fn conditions(meta: &Meta) -> Vec<Meta> {
+    let Meta::List(list) = meta else {
+        return Vec::new();
+    };
+    let parse = Punctuated::<Meta, Punct![,]>::parse_terminated;
+    list.parse_args_with(parse)
+        .map(|inner| inner.into_iter().collect())
+        .unwrap_or_default()
 }

@@ -1,0 +1,177 @@
+//! Names and words: a type has a name of its own, a parameter is no tuple, and prose names the subject.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proc_macro2::Span;
+use syn::spanned::Spanned;
+use syn::visit::{self, Visit};
+
+use crate::source::Source;
+
+/// Files with functions that still take tuples, and how many such parameters each has.
+pub(crate) const TUPLE_PARAMETERS: &[(&str, usize)] = &[
+    ("cache/staging.rs", 1),
+    ("fs/ops/rename.rs", 2),
+    ("fs/ops/space.rs", 3),
+    ("fs/past/at.rs", 1),
+    ("fuse/reply.rs", 1),
+    ("store/blob/read.rs", 1),
+    ("store/commit/log.rs", 1),
+    ("store/commit/queue.rs", 2),
+    ("store/data/extent_map.rs", 1),
+    ("store/data/segment.rs", 2),
+    ("store/gc/lineage.rs", 1),
+    ("store/gc/segments.rs", 3),
+    ("store/history/delete_version.rs", 5),
+    ("store/history/restore_tree.rs", 1),
+    ("store/history/undelete.rs", 2),
+    ("store/history/versions.rs", 2),
+    ("store/index/health.rs", 2),
+    ("store/index/interval_tree.rs", 3),
+    ("store/model/ids.rs", 1),
+    ("store/recovery/conflict.rs", 5),
+    ("store/recovery/conflict_version.rs", 5),
+    ("store/recovery/mount.rs", 1),
+    ("store/recovery/replay.rs", 3),
+    ("store/tree/create.rs", 2),
+    ("store/tree/file.rs", 2),
+    ("store/tree/flush.rs", 2),
+    ("store/tree/flush_content.rs", 4),
+    ("store/tree/put.rs", 6),
+    ("store/tree/reflink.rs", 1),
+    ("store/tree/rename.rs", 5),
+    ("store/tree/row_writer.rs", 22),
+    ("store/tree/unlink.rs", 3),
+];
+
+/// Types whose name has more than one definition until they are renamed. A name that has one only may be removed here.
+pub(crate) const REPEATED_TYPES: &[&str] = &[
+    "Answer", "Core", "Entry", "Found", "Index", "Opened", "Origin", "Scan", "Shared", "Snapshot",
+    "State", "Usage", "Waiter",
+];
+
+/// Types and parameters of one source outside its tests.
+struct Names<'a> {
+    /// The source.
+    source: &'a Source,
+    /// Names of types and where they are defined.
+    types: Vec<(String, Span)>,
+    /// Where parameters are tuples.
+    tuples: Vec<Span>,
+}
+
+impl<'a> Names<'a> {
+    /// Reads a source.
+    fn of(source: &'a Source) -> Self {
+        let mut names = Self {
+            source,
+            types: Vec::new(),
+            tuples: Vec::new(),
+        };
+        names.visit_file(&source.file);
+        names
+    }
+
+    /// Notes a type.
+    fn note(&mut self, name: &syn::Ident) {
+        if !self.source.is_test_at(name.span()) {
+            self.types.push((name.to_string(), name.span()));
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Names<'_> {
+    fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
+        self.note(&item.ident);
+        visit::visit_item_struct(self, item);
+    }
+
+    fn visit_item_enum(&mut self, item: &'ast syn::ItemEnum) {
+        self.note(&item.ident);
+        visit::visit_item_enum(self, item);
+    }
+
+    fn visit_item_trait(&mut self, item: &'ast syn::ItemTrait) {
+        self.note(&item.ident);
+        visit::visit_item_trait(self, item);
+    }
+
+    fn visit_item_type(&mut self, item: &'ast syn::ItemType) {
+        self.note(&item.ident);
+        visit::visit_item_type(self, item);
+    }
+
+    fn visit_item_union(&mut self, item: &'ast syn::ItemUnion) {
+        self.note(&item.ident);
+        visit::visit_item_union(self, item);
+    }
+
+    fn visit_signature(&mut self, signature: &'ast syn::Signature) {
+        for input in &signature.inputs {
+            if let syn::FnArg::Typed(parameter) = input
+                && is_tuple(&parameter.ty)
+                && !self.source.is_test_at(parameter.span())
+            {
+                self.tuples.push(parameter.span());
+            }
+        }
+        visit::visit_signature(self, signature);
+    }
+}
+
+/// Whether a type is a tuple of one or more parts, or a reference to one.
+fn is_tuple(ty: &syn::Type) -> bool {
+    match ty {
+        syn::Type::Tuple(tuple) => !tuple.elems.is_empty(),
+        syn::Type::Reference(inner) => is_tuple(&inner.elem),
+        syn::Type::Paren(inner) => is_tuple(&inner.elem),
+        _ => false,
+    }
+}
+
+/// Names of types that have more than one definition outside tests, without those of `known`.
+pub(crate) fn repeated_types(sources: &[Source], known: &[&str]) -> Vec<String> {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in sources {
+        for (name, span) in Names::of(source).types {
+            places.entry(name).or_default().push(source.place(span));
+        }
+    }
+    places.retain(|name, places| places.len() > 1 && !known.contains(&name.as_str()));
+    places
+        .iter()
+        .map(|(name, places)| format!("type `{name}` is defined at {}", places.join(" and ")))
+        .collect()
+}
+
+/// Parameters that are tuples beyond those that `known` counts, and files of `known` that have fewer.
+pub(crate) fn tuple_parameters(sources: &[Source], known: &[(&str, usize)]) -> Vec<String> {
+    let mut findings = Vec::new();
+    let names: BTreeSet<&str> = sources.iter().map(|source| source.name.as_str()).collect();
+    for (name, _) in known.iter().filter(|(name, _)| !names.contains(name)) {
+        findings.push(format!(
+            "{name}: does not exist: remove it from TUPLE_PARAMETERS"
+        ));
+    }
+    for source in sources {
+        let allowed = known.iter().find(|(name, _)| *name == source.name);
+        let allowed = allowed.map_or(0, |(_, count)| *count);
+        let found = Names::of(source).tuples;
+        if found.len() < allowed {
+            findings.push(format!(
+                "{}: {} parameters are tuples, TUPLE_PARAMETERS says {allowed}: write the lower number, or remove the entry",
+                source.name,
+                found.len()
+            ));
+        }
+        if found.len() > allowed {
+            let places: Vec<String> = found.iter().map(|span| source.place(*span)).collect();
+            findings.push(format!(
+                "{} parameters are tuples, {allowed} may be: name a struct, or pass the parts: {}",
+                found.len(),
+                places.join(", ")
+            ));
+        }
+    }
+    findings
+}
