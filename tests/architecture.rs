@@ -177,13 +177,13 @@ fn panics_have_their_proof() {
 
 /// No unfinished work, no rooms without a noun.
 #[test]
-fn words_that_do_not_belong() {
+fn no_unfinished_work_and_no_file_name_without_meaning() {
     check_sources(rules::words);
 }
 
 /// docs/FORMAT.md defines all that is stored, as it is stored.
 #[test]
-fn the_format_page_is_that_of_the_code() {
+fn the_format_page_agrees_with_the_code() {
     let page = std::fs::read_to_string(root().join("docs/FORMAT.md")).expect("docs/FORMAT.md");
     let rooms = [
         "store/schema/rows.rs",

@@ -28,7 +28,7 @@ fn at(seconds: i64, nanos: i64) -> Timespec {
 }
 
 #[test]
-fn times_from_1901_to_2446_come_back_to_the_nanosecond() {
+fn times_from_1901_to_2446_are_kept_to_the_nanosecond() {
     // 1901-12-13, what 32 bits begin with; around 1970; 2038; 2446-05-10, what ext4 ends with; and beyond both.
     let times = [
         at(-2_147_483_648, 0),
@@ -71,7 +71,7 @@ fn times_from_1901_to_2446_come_back_to_the_nanosecond() {
 }
 
 #[test]
-fn each_time_is_set_left_or_taken_from_the_clock() {
+fn utimensat_sets_leaves_or_takes_each_time_from_the_clock() {
     let (_store, mount) = mounted();
     fs::write(mount.path("f"), "x").unwrap();
     let set = |access: Timespec, modification: Timespec| {
@@ -105,7 +105,7 @@ fn each_time_is_set_left_or_taken_from_the_clock() {
 /// The library that speaks to the kernel cannot read one second of all: it panics before we see the call. The mount ends, as
 /// it would for any other fault, and nothing is lost.
 #[test]
-fn the_first_second_of_all_ends_the_mount_and_loses_nothing() {
+fn the_smallest_time_value_ends_the_mount_and_loses_no_data() {
     let (_store, mut mount) = mounted();
     fs::write(mount.path("f"), "kept").unwrap();
     let first = Timestamps {
@@ -120,7 +120,7 @@ fn the_first_second_of_all_ends_the_mount_and_loses_nothing() {
 }
 
 #[test]
-fn extended_attributes_have_kinds_flags_and_limits() {
+fn extended_attributes_obey_namespaces_flags_and_limits() {
     let (_store, mut mount) = mounted();
     fs::write(mount.path("f"), "x").unwrap();
     let file = mount.path("f");
@@ -169,7 +169,7 @@ fn extended_attributes_have_kinds_flags_and_limits() {
 }
 
 #[test]
-fn access_lists_are_inherited_masked_and_obeyed() {
+fn posix_acls_are_inherited_masked_and_enforced() {
     let (_store, mut mount) = mounted();
     mount.sh(r#"
         mkdir d; setfacl -d -m u:4321:rwx,g:4322:r-x,m::rwx d
@@ -208,7 +208,7 @@ fn access_lists_are_inherited_masked_and_obeyed() {
 }
 
 #[test]
-fn df_tells_what_is_there_and_that_there_is_room() {
+fn df_reports_usage_and_free_space() {
     let (_store, mut mount) = mounted();
     let ask = |mount: &TestMount| -> Vec<u64> {
         let said =
@@ -237,7 +237,7 @@ fn df_tells_what_is_there_and_that_there_is_room() {
 }
 
 #[test]
-fn inotify_sees_what_is_done_through_this_mount() {
+fn inotify_reports_changes_made_through_this_mount() {
     let (_store, mount) = mounted();
     let seen = mount.sh(
         r#"

@@ -65,7 +65,7 @@ impl Bucket {
 }
 
 #[test]
-fn a_check_names_log_objects_that_are_missing_or_bad_and_the_paths_they_told_of() {
+fn check_names_missing_and_damaged_log_objects_and_the_paths_in_them() {
     let bucket = Bucket::new();
     let whole = bucket.check();
     assert_eq!(whole.code, Some(0), "{whole}");

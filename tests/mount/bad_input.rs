@@ -59,7 +59,7 @@ fn refused(desk: &Path, ran: &Ran, words: &[&str]) {
 }
 
 #[test]
-fn a_machine_without_fuse_is_told() {
+fn a_mount_without_the_fuse_device_fails_with_a_message() {
     let desk = desk();
     let bare = "mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3; mknod -m 666 /dev/urandom c 1 9; \
                 mknod -m 666 /dev/random c 1 8";
@@ -80,7 +80,7 @@ fn device(desk: &Path, mode: &str) -> String {
 }
 
 #[test]
-fn an_ordinary_user_without_fusermount3_is_told() {
+fn an_ordinary_user_without_fusermount3_gets_a_message() {
     let desk = desk();
     let program = shell::sh(Path::new("/"), "command -v fusermount3");
     let device = device(desk.path(), "666");
@@ -90,14 +90,14 @@ fn an_ordinary_user_without_fusermount3_is_told() {
 }
 
 #[test]
-fn an_ordinary_user_who_may_not_open_the_device_is_told() {
+fn an_ordinary_user_who_may_not_open_the_device_gets_a_message() {
     let desk = desk();
     let ran = mount_after(desk.path(), &device(desk.path(), "600"), NOBODY);
     refused(desk.path(), &ran, &["/dev/fuse", "chmod 666"]);
 }
 
 #[test]
-fn a_cache_directory_that_cannot_be_written_is_named() {
+fn the_message_names_a_cache_directory_that_is_not_writable() {
     let desk = desk();
     let cache = desk.path().join("cache");
     let named = cache.display().to_string();
@@ -177,7 +177,7 @@ fn segments(directory: &Path, found: &mut Vec<(u64, PathBuf)>) {
 }
 
 #[test]
-fn a_damaged_or_missing_segment_is_named_and_breaks_nothing_else() {
+fn a_damaged_or_missing_segment_is_logged_and_other_files_stay_readable() {
     let store = tempfile::tempdir().unwrap();
     let mut mount = TestMount::start(&Place::local(store.path()), &[]);
     let mut random = Random::new(31);
@@ -217,7 +217,7 @@ fn a_damaged_or_missing_segment_is_named_and_breaks_nothing_else() {
 }
 
 #[test]
-fn the_log_names_the_path_and_the_version_of_what_cannot_be_read() {
+fn the_log_names_the_path_and_the_version_of_an_unreadable_file() {
     let store = tempfile::tempdir().unwrap();
     let mut mount = TestMount::start(&Place::local(store.path()), &[]);
     let mut random = Random::new(37);

@@ -50,7 +50,7 @@ impl Faked {
 }
 
 #[test]
-fn a_clock_that_was_ahead_for_a_moment_dates_nothing_else() {
+fn a_clock_that_was_ahead_once_does_not_change_later_times() {
     let Some(faked) = Faked::new() else { return };
     let mut mount = TestMount::start(&faked.place, &[]);
     mount.sh("mkdir tree; echo one >tree/old");

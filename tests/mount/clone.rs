@@ -26,7 +26,7 @@ fn stored(directory: &Path) -> u64 {
 }
 
 #[test]
-fn a_copy_out_of_the_past_moves_no_bytes() {
+fn a_copy_out_of_the_past_uploads_no_bytes() {
     let bucket = tempfile::tempdir().unwrap();
     let mut mount = TestMount::start(&Place::local(bucket.path()), &[]);
     let data = bucket.path().join("main/data");
@@ -77,7 +77,7 @@ fn a_copy_out_of_the_past_moves_no_bytes() {
 }
 
 #[test]
-fn parts_of_other_files_are_shown_where_they_are_put() {
+fn copied_ranges_of_other_files_are_readable_in_the_target() {
     let bucket = tempfile::tempdir().unwrap();
     let mut mount = TestMount::start(&Place::local(bucket.path()), &[]);
     let mut random = Random::new(22);

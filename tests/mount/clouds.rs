@@ -93,7 +93,7 @@ fn wrong_credentials_are_refused() {
 }
 
 #[test]
-fn what_a_crash_left_in_a_local_bucket_is_removed() {
+fn temporary_files_of_a_crash_in_a_local_bucket_are_removed() {
     let store = tempfile::tempdir().unwrap();
     let mut mount = TestMount::start(&Place::local(store.path()), &[]);
     fs::write(mount.path("f"), vec![1; 100_000]).unwrap();
@@ -118,7 +118,7 @@ fn what_a_crash_left_in_a_local_bucket_is_removed() {
 }
 
 #[test]
-fn a_server_that_is_killed_costs_nothing() {
+fn a_killed_server_loses_no_data() {
     let Some(mut server) = S3sServer::start() else {
         return;
     };
@@ -164,7 +164,7 @@ fn a_server_that_is_killed_costs_nothing() {
 }
 
 #[test]
-fn without_retries_a_failure_is_heard_of_at_once() {
+fn without_retries_a_failure_is_reported_at_once() {
     let store = tempfile::tempdir().unwrap();
     for (flag, value) in [
         ("--retries", "sometimes"),
@@ -206,7 +206,7 @@ fn without_retries_a_failure_is_heard_of_at_once() {
 }
 
 #[test]
-fn what_is_missing_at_azure_is_named() {
+fn a_missing_azure_container_and_a_wrong_endpoint_are_named() {
     let Some(server) = AzureServer::start() else {
         return;
     };

@@ -248,11 +248,11 @@ fn rounds(cache: Cache) {
 }
 
 #[test]
-fn a_killed_daemon_loses_nothing_that_was_answered() {
+fn a_killed_daemon_loses_no_acknowledged_change() {
     rounds(Cache::Kept);
 }
 
 #[test]
-fn a_lost_machine_loses_nothing_that_was_fsynced() {
+fn a_lost_machine_loses_no_fsynced_change() {
     rounds(Cache::Wiped);
 }

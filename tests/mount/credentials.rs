@@ -44,7 +44,7 @@ fn changed(place: &Place, name: &str, change: impl Fn(&str) -> String) -> Place 
 }
 
 #[test]
-fn white_space_at_the_end_of_a_credential_is_left_out_and_a_line_break_in_it_refused() {
+fn trailing_white_space_of_a_credential_is_trimmed_and_a_line_break_inside_is_refused() {
     // A server that checks signatures.
     let Some(server) = S3sServer::start() else {
         return;
@@ -135,7 +135,7 @@ impl Service {
 }
 
 #[test]
-fn a_live_mount_comes_right_again_when_its_token_file_does() {
+fn a_mount_recovers_when_its_token_file_is_valid_again() {
     let Some(server) = S3Server::start() else {
         return;
     };
@@ -264,7 +264,7 @@ impl Drop for Tls {
 }
 
 #[test]
-fn a_certificate_authority_of_ones_own_is_named_by_a_variable() {
+fn a_private_certificate_authority_is_set_by_a_variable() {
     let Some(server) = S3Server::start() else {
         return;
     };

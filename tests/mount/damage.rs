@@ -261,14 +261,14 @@ fn served(store: &Store, mount: &TestMount) -> Result<Ran, Ran> {
 }
 
 #[test]
-fn an_index_that_is_lost_or_behind_is_refused_on_a_local_directory() {
+fn a_lost_or_outdated_index_on_a_local_directory_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::local(directory.path());
     an_index_that_is_lost_or_behind_is_refused(&store);
 }
 
 #[test]
-fn an_index_that_is_lost_or_behind_is_refused_on_s3() {
+fn a_lost_or_outdated_index_on_s3_is_refused() {
     let Some(server) = S3sServer::start() else {
         return;
     };
@@ -277,14 +277,14 @@ fn an_index_that_is_lost_or_behind_is_refused_on_s3() {
 }
 
 #[test]
-fn any_harmed_object_of_a_local_directory_takes_nothing_else_away() {
+fn a_damaged_object_of_a_local_directory_affects_only_the_files_it_holds() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::local(directory.path());
     any_harmed_object_takes_nothing_else_away(&store);
 }
 
 #[test]
-fn any_harmed_object_of_an_s3_server_takes_nothing_else_away() {
+fn a_damaged_object_of_an_s3_server_affects_only_the_files_it_holds() {
     let Some(server) = S3sServer::start() else {
         return;
     };

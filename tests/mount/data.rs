@@ -50,7 +50,7 @@ pub(crate) fn python(mount: &TestMount, script: &str) -> String {
 }
 
 #[test]
-fn space_is_made_punched_and_zeroed() {
+fn fallocate_allocates_punches_and_zeroes() {
     let (_store, mut mount) = mounted(&[]);
     python(
         &mount,
@@ -91,7 +91,7 @@ open('model', 'wb').write(model)
 }
 
 #[test]
-fn holes_and_data_are_found() {
+fn lseek_finds_holes_and_data() {
     let (_store, mut mount) = mounted(&[]);
     let script = r"
 def holes(fd):
@@ -139,7 +139,7 @@ look(os.open('.versions/@files/f/latest', os.O_RDONLY))
 }
 
 #[test]
-fn an_open_shows_where_mappings_have_stored_data() {
+fn lseek_after_an_open_finds_data_stored_through_a_mapping() {
     let (_store, mut mount) = mounted(&[]);
     python(
         &mount,
@@ -171,7 +171,7 @@ same(open('f', 'rb').read(), bytes(model))
 }
 
 #[test]
-fn the_longest_file_is_sparse() {
+fn a_file_of_the_maximum_length_is_sparse() {
     let (_store, mut mount) = mounted(&[]);
     let script = r"
 if not os.path.exists('f'):
@@ -221,7 +221,7 @@ fn stored(directory: &Path) -> u64 {
 }
 
 #[test]
-fn clones_are_refused_by_the_kernel_and_copies_move_no_bytes() {
+fn ficlone_is_refused_and_copy_file_range_uploads_no_bytes() {
     let (store, mount) = mounted(&[]);
     mount.sh("head -c 5000000 /dev/urandom > f; : > empty");
     mount.drain();
@@ -294,7 +294,7 @@ same(os.preadv(direct, [buffer], 8192), 1808)
 }
 
 #[test]
-fn what_waits_for_the_bucket_survives_the_machine() {
+fn synchronous_writes_survive_the_loss_of_the_machine() {
     let (_store, mut mount) = mounted(&[]);
     python(
         &mount,
@@ -329,7 +329,7 @@ sys.stdout.flush()
 }
 
 #[test]
-fn appends_of_open_handles_never_overlap() {
+fn appends_through_several_handles_never_overlap() {
     let (_store, mut mount) = mounted(&[]);
     python(
         &mount,

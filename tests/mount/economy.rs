@@ -63,7 +63,7 @@ fn check_puts(requests: &[Request], bytes: u64) {
 }
 
 #[test]
-fn ten_thousand_files_are_a_hundred_puts() {
+fn ten_thousand_files_take_about_a_hundred_puts() {
     let Some(mut counted) = Counted::start() else {
         return;
     };
@@ -88,7 +88,7 @@ fn ten_thousand_files_are_a_hundred_puts() {
 }
 
 #[test]
-fn rsync_of_five_thousand_files_is_a_hundred_puts() {
+fn rsync_of_five_thousand_files_takes_about_a_hundred_puts() {
     let Some(counted) = Counted::start() else {
         return;
     };
@@ -108,7 +108,7 @@ fn rsync_of_five_thousand_files_is_a_hundred_puts() {
 }
 
 #[test]
-fn four_kibibytes_in_a_large_file_are_little_to_upload() {
+fn four_kibibytes_written_into_a_large_file_upload_little() {
     let Some(counted) = Counted::start() else {
         return;
     };
@@ -178,7 +178,7 @@ fn versions(mount: &TestMount, name: &str) -> usize {
 }
 
 #[test]
-fn the_last_of_many_fsynced_appends_is_as_small_as_the_first() {
+fn the_last_of_many_fsynced_appends_uploads_as_little_as_the_first() {
     let Some(server) = S3Server::start() else {
         return;
     };
@@ -243,7 +243,7 @@ fn the_last_of_many_fsynced_appends_is_as_small_as_the_first() {
 }
 
 #[test]
-fn a_clone_of_four_hundred_files_is_forty_puts() {
+fn a_git_clone_of_four_hundred_files_takes_about_forty_puts() {
     let Some(counted) = Counted::start() else {
         return;
     };
@@ -277,7 +277,7 @@ fn a_clone_of_four_hundred_files_is_forty_puts() {
 }
 
 #[test]
-fn a_mount_lists_the_log_from_its_end_however_long_it_is() {
+fn a_mount_lists_only_the_end_of_the_log() {
     let Some(server) = S3Server::start() else {
         return;
     };

@@ -46,13 +46,13 @@ fn less() -> Amount {
 }
 
 #[test]
-fn on_a_local_directory() {
+fn common_tools_work_on_a_local_directory() {
     let store = tempfile::tempdir().unwrap();
     work_through(&Place::local(store.path()), &everything());
 }
 
 #[test]
-fn on_an_s3_server() {
+fn common_tools_work_on_an_s3_server() {
     let Some(server) = S3Server::start() else {
         return;
     };
@@ -60,7 +60,7 @@ fn on_an_s3_server() {
 }
 
 #[test]
-fn on_an_azure_server() {
+fn common_tools_work_on_an_azure_server() {
     let Some(server) = AzureServer::start() else {
         return;
     };

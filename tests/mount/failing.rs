@@ -59,7 +59,7 @@ fn is_empty(mount: &TestMount) -> bool {
 }
 
 #[test]
-fn a_failing_server_is_asked_ever_less_for_the_same_and_used_at_once_when_it_works() {
+fn requests_back_off_while_the_server_fails_and_resume_at_once() {
     let Some(server) = S3Server::start() else {
         return;
     };
@@ -103,7 +103,7 @@ fn a_failing_server_is_asked_ever_less_for_the_same_and_used_at_once_when_it_wor
 }
 
 #[test]
-fn a_full_store_gets_few_copies_and_the_rest_as_soon_as_there_is_room() {
+fn a_full_store_gets_few_attempts_and_all_uploads_once_it_has_space() {
     let store = tempfile::tempdir().unwrap();
     let Some(disk) = Disk::at(store.path(), "24m") else {
         return;
@@ -134,7 +134,7 @@ fn a_full_store_gets_few_copies_and_the_rest_as_soon_as_there_is_room() {
 }
 
 #[test]
-fn drain_and_umount_wait_over_failed_attempts_and_say_so_on_a_terminal() {
+fn drain_and_umount_retry_failed_uploads_and_report_them_on_a_terminal() {
     let Some(server) = S3Server::start() else {
         return;
     };
@@ -189,7 +189,7 @@ fn drain_and_umount_wait_over_failed_attempts_and_say_so_on_a_terminal() {
 }
 
 #[test]
-fn with_an_expired_token_status_says_so_and_umount_keep_is_the_way_out() {
+fn with_an_expired_token_status_reports_it_and_umount_keep_ends_the_mount() {
     let Some(server) = S3Server::start() else {
         return;
     };
@@ -258,7 +258,7 @@ impl Drop for Unmounted<'_> {
 }
 
 #[test]
-fn a_mount_in_the_background_is_ended_without_the_bucket() {
+fn a_mount_in_the_background_ends_while_the_bucket_is_unreachable() {
     let Some(server) = S3Server::start() else {
         return;
     };

@@ -115,7 +115,7 @@ fn a_follower_shows_what_the_writer_does_on_s3() {
 
 /// The writer saves, prunes nothing, but rewrites and removes names all the time; a reader never sees a torn or empty file.
 #[test]
-fn what_a_follower_reads_was_saved_like_that() {
+fn a_follower_reads_only_states_that_were_saved() {
     let directory = tempfile::tempdir().unwrap();
     let place = Place::local(directory.path());
     let writer = TestMount::start(&place, &[]);
@@ -150,7 +150,7 @@ fn what_a_follower_reads_was_saved_like_that() {
 }
 
 #[test]
-fn a_namespace_that_is_not_there_is_not_made_by_a_reader() {
+fn a_read_only_mount_does_not_create_a_namespace() {
     let directory = tempfile::tempdir().unwrap();
     let place = Place::local(directory.path());
     let cache = tempfile::tempdir().unwrap();

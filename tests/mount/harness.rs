@@ -73,7 +73,7 @@ fn the_proxy_counts_and_delays_what_passes() {
 }
 
 #[test]
-fn a_server_that_checks_refuses() {
+fn a_server_that_checks_signatures_refuses_wrong_credentials() {
     let Some(server) = S3Server::start_refusing() else {
         return;
     };
@@ -89,7 +89,7 @@ fn a_server_that_checks_refuses() {
 }
 
 #[test]
-fn commands_fail_loudly_and_in_time() {
+fn a_failed_or_hanging_command_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let ran = shell::sh_within(
         directory.path(),
@@ -112,7 +112,7 @@ fn commands_fail_loudly_and_in_time() {
 }
 
 #[test]
-fn trees_differ_when_anything_does() {
+fn a_tree_listing_differs_after_every_kind_of_change() {
     let directory = tempfile::tempdir().unwrap();
     tree::plant(directory.path(), 20, 100, 7);
     shell::sh(directory.path(), "ln -s x link; mkfifo pipe; mkdir empty");
@@ -135,7 +135,7 @@ fn trees_differ_when_anything_does() {
 }
 
 #[test]
-fn the_walk_sees_every_difference() {
+fn the_tree_comparison_finds_every_difference() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();
     fs::create_dir(root.join("d")).unwrap();
@@ -184,7 +184,7 @@ fn written(seed: u64) -> (Vec<History>, Vec<Files>, tempfile::TempDir) {
 }
 
 #[test]
-fn the_crash_checker_accepts_what_calls_left() {
+fn the_crash_checker_accepts_a_tree_that_lost_nothing() {
     for seed in 1..=3 {
         let (histories, found, _directory) = written(seed);
         let mut wrong = Vec::new();

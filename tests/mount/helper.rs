@@ -24,7 +24,7 @@ fn run(script: &str) {
 }
 
 #[test]
-fn an_administrators_mount_has_devices_set_user_id_and_noatime() {
+fn a_mount_of_root_allows_devices_set_user_id_and_noatime() {
     run(r#"
     mount -t fuse.rewindfs -o "cache_dir=$desk/cache,dev,suid,noatime" "file://$desk/store" files
     lacks nodev; lacks nosuid; has noatime
@@ -84,7 +84,7 @@ fn a_remount_makes_it_read_only_and_back() {
 }
 
 #[test]
-fn umount_refuses_while_a_file_is_open_unless_it_is_told_not_to_wait() {
+fn umount_refuses_while_a_file_is_open_unless_it_is_lazy() {
     run(r#"
     mount -t rewindfs -o "_netdev,cache_dir=$desk/cache" "file://$desk/store" files
     exec 9>files/f
@@ -102,7 +102,7 @@ fn umount_refuses_while_a_file_is_open_unless_it_is_told_not_to_wait() {
 }
 
 #[test]
-fn the_next_mount_waits_for_the_last_ones_daemon() {
+fn the_next_mount_waits_for_the_previous_daemon() {
     run(r#"
     for round in 1 2 3 4 5; do
         mount -t rewindfs -o "cache_dir=$desk/cache" "file://$desk/store" files
@@ -115,7 +115,7 @@ fn the_next_mount_waits_for_the_last_ones_daemon() {
 }
 
 #[test]
-fn what_the_helper_does_not_know_is_named() {
+fn the_mount_helper_names_an_unknown_option() {
     run(r#"
     refused mount -t fuse.rewindfs -o frobnicate "file://$desk/store" files
     grep -q frobnicate said

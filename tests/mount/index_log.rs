@@ -18,7 +18,7 @@ fn log_requests(proxy: &Proxy, mark: usize) -> usize {
 }
 
 #[test]
-fn a_mount_reads_little_of_the_index_log_whatever_was_fsynced() {
+fn a_mount_reads_little_of_the_write_ahead_log_after_many_fsyncs() {
     let Some(server) = S3Server::start() else {
         return;
     };

@@ -56,7 +56,7 @@ fn check_one_instant(how: &str, name: &str, copy: &Path) -> u64 {
 }
 
 #[test]
-fn a_copy_beside_a_writer_holds_one_instant() {
+fn a_copy_from_versions_beside_a_writer_is_consistent() {
     let store = tempfile::tempdir().unwrap();
     let mount = TestMount::start(&Place::local(store.path()), &[]);
     mount.sh("mkdir g; for i in $(seq 100 299); do echo 0 > g/$i; done; sleep 3");
@@ -94,7 +94,7 @@ fn a_copy_beside_a_writer_holds_one_instant() {
 }
 
 #[test]
-fn a_stamp_is_printed_that_keeps_its_meaning() {
+fn a_printed_time_keeps_its_meaning() {
     let store = tempfile::tempdir().unwrap();
     let mount = TestMount::start(&Place::local(store.path()), &[]);
     mount.sh(&format!(

@@ -3,7 +3,7 @@
 use crate::data::{mounted, python};
 
 #[test]
-fn locks_of_processes_exclude_and_end_as_posix_says() {
+fn posix_locks_exclude_and_end_with_the_process_or_the_close() {
     let (_store, mount) = mounted(&[]);
     python(
         &mount,
@@ -74,7 +74,7 @@ assert other(flock(EXCLUSIVE)) and other(lock(EXCLUSIVE, 1, 0))
 }
 
 #[test]
-fn who_waits_for_a_lock_gets_it_or_learns_of_the_deadlock() {
+fn a_waiting_lock_is_granted_or_fails_with_edeadlk() {
     let (_store, mount) = mounted(&[]);
     python(
         &mount,

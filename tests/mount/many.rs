@@ -108,7 +108,7 @@ same(open('d/1').read(), '1')
 }
 
 #[test]
-fn more_files_wait_for_the_bucket_than_the_daemon_may_have_open() {
+fn more_files_await_upload_than_the_daemon_may_have_open() {
     let store = tempfile::tempdir().unwrap();
     let mut mount = TestMount::start_with_open_files(128, &Place::local(store.path()));
     let script = r"
@@ -135,7 +135,7 @@ for n, fd in enumerate(fds):
 }
 
 #[test]
-fn the_size_of_the_file_system_is_told() {
+fn statfs_reports_files_and_bytes() {
     let (_store, mount) = mounted(&[]);
     python(
         &mount,

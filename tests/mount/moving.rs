@@ -51,7 +51,7 @@ fn holds(look: &str, lines: &[&str]) {
 }
 
 #[test]
-fn a_name_that_means_something_else_is_asked_for_again() {
+fn the_kernel_looks_up_a_versions_name_again_when_its_meaning_changed() {
     let directory = tempfile::tempdir().unwrap();
     let place = Place::local(directory.path());
     let writer = TestMount::start(&place, &[]);
@@ -105,7 +105,7 @@ fn a_name_that_means_something_else_is_asked_for_again() {
 }
 
 #[test]
-fn a_link_that_is_held_and_one_that_is_looked_up_each_keep_their_state() {
+fn each_target_of_the_latest_link_is_a_node_of_its_own() {
     let store = tempfile::tempdir().unwrap();
     let mount = TestMount::start(&Place::local(store.path()), &[]);
     mount.sh("echo one > f");
@@ -125,7 +125,7 @@ fn a_link_that_is_held_and_one_that_is_looked_up_each_keep_their_state() {
 
 /// For a time before a directory existed its `.versions` shows the one that stood at the same path, which a rename changes.
 #[test]
-fn the_directory_that_stood_at_the_path_follows_the_path() {
+fn the_past_of_a_path_follows_the_path_and_not_the_directory() {
     let store = tempfile::tempdir().unwrap();
     let mount = TestMount::start(&Place::local(store.path()), &[]);
     let time = mount.sh(r"

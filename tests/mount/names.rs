@@ -20,7 +20,7 @@ fn mounted() -> (tempfile::TempDir, TestMount) {
 }
 
 #[test]
-fn every_byte_but_two_may_be_anywhere_in_a_name() {
+fn a_name_may_hold_every_byte_except_slash_and_nul() {
     let (_store, mut mount) = mounted();
     let mut names = BTreeSet::new();
     for byte in (1..=255u8).filter(|byte| *byte != b'/') {
@@ -50,7 +50,7 @@ fn every_byte_but_two_may_be_anywhere_in_a_name() {
 }
 
 #[test]
-fn a_path_has_4095_bytes_and_a_tree_may_be_deeper() {
+fn a_path_has_at_most_4095_bytes_and_a_tree_may_be_deeper() {
     let (_store, mut mount) = mounted();
     let root = File::open(mount.root()).unwrap();
     let directory = "d".repeat(255);
@@ -90,7 +90,7 @@ fn a_path_has_4095_bytes_and_a_tree_may_be_deeper() {
 }
 
 #[test]
-fn what_fuse_does_not_carry_is_refused_without_a_trace() {
+fn calls_that_fuse_does_not_support_are_refused_without_effect() {
     let (_store, mount) = mounted();
     mount.sh("echo a >a; echo b >b; mkdir d");
     let before = tree::read_tree(&mount.root());

@@ -93,7 +93,7 @@ fn plant(mount: &TestMount) {
 }
 
 #[test]
-fn every_save_of_an_outage_is_listed_at_the_time_it_was_made() {
+fn every_save_during_an_outage_is_listed_at_its_own_time() {
     let Some(server) = S3Server::start() else {
         return;
     };

@@ -58,7 +58,7 @@ fn run_on(root: &Path) {
 }
 
 #[test]
-fn root_passes_on_a_local_directory() {
+fn pjdfstest_passes_as_root_on_a_local_directory() {
     let store = tempfile::tempdir().unwrap();
     let mut mount = TestMount::start(&Place::local(store.path()), &[]);
     run_on(&mount.root());
@@ -66,7 +66,7 @@ fn root_passes_on_a_local_directory() {
 }
 
 #[test]
-fn root_passes_on_s3() {
+fn pjdfstest_passes_as_root_on_s3() {
     let Some(server) = S3Server::start() else {
         return;
     };
@@ -79,7 +79,7 @@ fn root_passes_on_s3() {
 /// because some of the others leave a file open, in an order that follows from the build, and then no file system, ext4
 /// neither, can be mounted read-only.
 #[test]
-fn root_passes_with_remounts_through_the_helper() {
+fn pjdfstest_passes_as_root_with_remounts_through_the_mount_helper() {
     let desk = Desk::new();
     desk.offer(&program(), "pjdfstest");
     configure(&desk.path().join("remounts.toml"), Remounts::Allowed);
@@ -110,7 +110,7 @@ fn root_passes_with_remounts_through_the_helper() {
 
 /// What needs no root is passed on a mount that an ordinary user made by fusermount3.
 #[test]
-fn an_ordinary_user_passes_on_a_mount_of_his_own() {
+fn pjdfstest_passes_as_an_ordinary_user_on_an_own_mount() {
     let desk = Desk::new();
     desk.offer(&program(), "pjdfstest");
     configure(&desk.path().join("pjdfstest.toml"), Remounts::Refused);
@@ -140,7 +140,7 @@ fn an_ordinary_user_passes_on_a_mount_of_his_own() {
 }
 
 #[test]
-fn a_summary_is_read() {
+fn the_summary_of_pjdfstest_is_parsed() {
     let text = "a::b   ok\nc::d   FAILED\n\nSummary: 1 failed, 2 skipped, 30 passed, 4 expected failures, 37 total\n";
     let expected = Counts {
         failed: 1,

@@ -59,7 +59,7 @@ fn check(mount: &TestMount, saved: &BTreeMap<String, String>, when: &str) {
 }
 
 #[test]
-fn a_second_of_any_wrong_answer_ends_no_mount_and_loses_nothing() {
+fn a_second_of_any_wrong_answer_ends_no_mount_and_loses_no_data() {
     let Some(server) = S3Server::start() else {
         return;
     };
@@ -115,7 +115,7 @@ fn drain(mount: &TestMount) {
 }
 
 #[test]
-fn a_store_that_sends_no_date_is_refused_for_that() {
+fn a_store_that_sends_no_date_header_is_refused() {
     let Some(server) = S3Server::start() else {
         return;
     };
@@ -137,7 +137,7 @@ fn a_store_that_sends_no_date_is_refused_for_that() {
 }
 
 #[test]
-fn a_mount_whose_index_has_stopped_is_unmounted_and_says_what_stays() {
+fn umount_of_a_mount_with_a_stopped_index_names_what_is_not_uploaded() {
     let directory = tempfile::tempdir().unwrap();
     let bucket = directory.path().join("bucket");
     let place = Place::local(&bucket);

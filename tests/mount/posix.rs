@@ -27,7 +27,7 @@ fn text(path: &Path) -> String {
 }
 
 #[test]
-fn a_rename_replaces_at_once_and_keeps_open_files() {
+fn rename_replaces_atomically_and_keeps_open_files() {
     let (_store, mount) = mounted();
     let (old, new) = (mount.path("old"), mount.path("new"));
     fs::write(&old, "old content").unwrap();
@@ -122,7 +122,7 @@ fn hard_links_are_one_file_with_two_names() {
 }
 
 #[test]
-fn symbolic_links_say_what_they_were_told() {
+fn symbolic_links_keep_their_targets() {
     let (_store, mount) = mounted();
     fs::create_dir(mount.path("d")).unwrap();
     fs::write(mount.path("d/target"), "reached").unwrap();
@@ -147,7 +147,7 @@ fn symbolic_links_say_what_they_were_told() {
 }
 
 #[test]
-fn extended_attributes_come_back() {
+fn extended_attributes_survive_a_remount() {
     let (_store, mut mount) = mounted();
     mount.sh(r#"
         echo x > f; mkdir d
@@ -175,7 +175,7 @@ fn extended_attributes_come_back() {
 }
 
 #[test]
-fn lengths_change_both_ways() {
+fn truncate_shortens_and_lengthens() {
     let (_store, mut mount) = mounted();
     let path = mount.path("f");
     fs::write(&path, vec![b'a'; 300_000]).unwrap();
@@ -211,7 +211,7 @@ fn lengths_change_both_ways() {
 }
 
 #[test]
-fn appends_of_many_processes_lose_nothing() {
+fn appends_of_many_processes_lose_no_data() {
     let (_store, mount) = mounted();
     mount.sh(
         "for p in 1 2 3 4; do (for i in $(seq 100); do echo \"$p $i\" >> log; done) & done; wait",
@@ -266,7 +266,7 @@ P
 }
 
 #[test]
-fn modes_owners_times_and_special_files_come_back() {
+fn modes_owners_times_and_special_files_survive_a_remount() {
     let (_store, mut mount) = mounted();
     mount.sh(r#"
         umask 027
@@ -296,7 +296,7 @@ fn modes_owners_times_and_special_files_come_back() {
 }
 
 #[test]
-fn names_are_bytes_of_up_to_255() {
+fn a_name_has_up_to_255_arbitrary_bytes() {
     let (_store, mut mount) = mounted();
     let longest = "n".repeat(255);
     let names: [&[u8]; 7] = [
@@ -355,7 +355,7 @@ fn a_large_directory_lists_every_name_once() {
 }
 
 #[test]
-fn locks_exclude_and_a_full_directory_stays() {
+fn flock_excludes_and_rmdir_of_a_full_directory_fails() {
     let (_store, mount) = mounted();
     mount.sh(r"
         touch lock; mkdir -p d/e

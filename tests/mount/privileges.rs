@@ -8,7 +8,7 @@ use crate::support::apart::Desk;
 const LIMIT: Duration = Duration::from_secs(300);
 
 #[test]
-fn a_program_that_a_stranger_changed_lends_no_rights_at_the_next_exec() {
+fn a_program_changed_by_another_user_loses_its_privileges_at_the_next_exec() {
     let desk = Desk::new();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mount/privileges.py");
     desk.offer(&script, "privileges.py");

@@ -59,7 +59,7 @@ fn two_processes_share_a_database() {
 }
 
 #[test]
-fn a_repository_of_many_commits_is_sound() {
+fn a_git_repository_of_many_commits_passes_fsck() {
     let (_store, mut mount) = mounted();
     let commits = scale(100, 1000);
     mount.sh_within(
@@ -92,7 +92,7 @@ fn a_repository_of_many_commits_is_sound() {
 }
 
 #[test]
-fn a_crate_is_built_run_and_built_again() {
+fn cargo_builds_runs_and_rebuilds_a_crate() {
     let (_store, mount) = mounted();
     // The tool chain that builds these tests, which needs no home directory.
     let cargo = std::env::var("CARGO").expect("the tests run under cargo");
@@ -123,7 +123,7 @@ fn a_crate_is_built_run_and_built_again() {
 }
 
 #[test]
-fn a_virtual_environment_takes_packages() {
+fn pip_installs_packages_into_a_virtual_environment() {
     let (_store, mut mount) = mounted();
     mount.sh_within(
         r"
@@ -189,7 +189,7 @@ fn varied(outside: &Path) {
 }
 
 #[test]
-fn archives_come_back_byte_for_byte() {
+fn archives_are_unpacked_byte_for_byte() {
     let (_store, mut mount) = mounted();
     let outside = tempfile::tempdir().unwrap();
     varied(outside.path());

@@ -73,7 +73,7 @@ fn fsync_of_a_directory_and_o_sync_wait_for_the_bucket() {
 }
 
 #[test]
-fn what_was_still_open_comes_back_marked_recovered() {
+fn a_file_open_at_a_crash_is_restored_and_marked_recovered() {
     let store = tempfile::tempdir().unwrap();
     let mut mount = lazy(&Place::local(store.path()), &[]);
     fs::write(mount.path("f"), "closed\n").unwrap();
@@ -129,7 +129,7 @@ fn fragile(server: &S3Server, prefix: &str) -> (Proxy, TestMount) {
 }
 
 #[test]
-fn a_failed_upload_is_an_error_a_count_a_line_and_a_status() {
+fn a_failed_upload_shows_in_fsync_counters_log_and_exit_status() {
     let Some(server) = S3Server::start() else {
         return;
     };
@@ -165,7 +165,7 @@ fn a_failed_upload_is_an_error_a_count_a_line_and_a_status() {
 }
 
 #[test]
-fn what_the_end_could_not_bring_is_named_and_brought_by_the_next_mount() {
+fn the_next_mount_uploads_what_the_last_one_named_as_not_uploaded() {
     let Some(server) = S3Server::start() else {
         return;
     };

@@ -150,7 +150,7 @@ async fn doomed(namespace: &Namespace) -> PastEntry {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_shrinks_to_what_is_shown() {
+async fn a_bucket_shrinks_to_the_bytes_that_versions_show() {
     let (bucket, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let url = format!("file://{}", bucket.path().display());
     let backend = Backend::open(&url, &BackendConfig::default()).unwrap();

@@ -42,7 +42,7 @@ fn patience(promised: Duration) -> Duration {
 }
 
 #[test]
-fn very_many_files_are_mounted_listed_and_walked() {
+fn very_many_files_are_mounted_listed_and_traversed() {
     if let Ok(order) = std::env::var(MARK) {
         plant(&order);
         return;
@@ -141,7 +141,7 @@ fn plant_elsewhere(place: &Place, directories: usize) {
     command
         .args([
             "--exact",
-            "scale::very_many_files_are_mounted_listed_and_walked",
+            "scale::very_many_files_are_mounted_listed_and_traversed",
             "--nocapture",
         ])
         .env(MARK, order)

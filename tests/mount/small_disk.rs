@@ -105,7 +105,7 @@ fn copies_larger_than_the_disk_go_to_an_s3_server() {
 }
 
 #[test]
-fn what_was_written_over_a_small_disk_survives_a_kill() {
+fn writes_larger_than_the_cache_disk_survive_a_kill() {
     let store = tempfile::tempdir().unwrap();
     let Some(mut small) = small(&Place::local(store.path()), &[]) else {
         return;
@@ -156,7 +156,7 @@ fn fill(file: &mut File, limit: u64) -> (u64, Duration) {
 }
 
 #[test]
-fn a_full_disk_is_no_space_while_the_store_fails_and_takes_more_when_it_works() {
+fn a_full_cache_disk_is_enospc_only_while_the_store_fails() {
     let Some(server) = S3Server::start() else {
         return;
     };
@@ -199,7 +199,7 @@ fn a_full_disk_is_no_space_while_the_store_fails_and_takes_more_when_it_works() 
 }
 
 #[test]
-fn a_disk_that_others_have_filled_is_no_space_at_once() {
+fn a_disk_filled_by_other_programs_is_enospc_at_once() {
     let store = tempfile::tempdir().unwrap();
     let Some(mut small) = small(&Place::local(store.path()), &[]) else {
         return;

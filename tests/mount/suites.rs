@@ -82,7 +82,7 @@ fn fsx_on_a_local_directory() {
 }
 
 #[test]
-fn fsx_goes_on_over_remounts() {
+fn fsx_passes_across_remounts() {
     each_seed(201, |seed| {
         on_a_local_directory(seed, Some(scale(2500, 10_000)))
     });

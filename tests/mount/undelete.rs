@@ -11,7 +11,7 @@ const FAILS: &str = r#"fails() { if "$@" 2>errors; then echo "succeeded: $*"; ex
 "#;
 
 #[test]
-fn files_and_links_come_back_by_mv() {
+fn mv_from_deleted_restores_files_and_links() {
     let store = tempfile::tempdir().unwrap();
     let mut mount = TestMount::start(&Place::local(store.path()), &[]);
     mount.sh(&format!(
@@ -81,7 +81,7 @@ fn without_links(tree: &tree::Tree) -> tree::Tree {
 }
 
 #[test]
-fn a_removed_tree_comes_back_equal() {
+fn a_removed_tree_is_restored_unchanged() {
     let store = tempfile::tempdir().unwrap();
     let mut mount = TestMount::start(&Place::local(store.path()), &[]);
     let top = mount.path("tree");
@@ -124,7 +124,7 @@ fn a_removed_tree_comes_back_equal() {
 }
 
 #[test]
-fn a_rename_over_something_keeps_what_it_must() {
+fn rename_out_of_deleted_replaces_only_what_rename_may_replace() {
     let store = tempfile::tempdir().unwrap();
     let mount = TestMount::start(&Place::local(store.path()), &[]);
     mount.sh(&format!(
@@ -151,7 +151,7 @@ fn a_rename_over_something_keeps_what_it_must() {
 }
 
 #[test]
-fn what_is_held_open_of_a_removed_directory_stays_dead() {
+fn an_open_entry_of_a_removed_directory_is_not_restored() {
     let store = tempfile::tempdir().unwrap();
     let mount = TestMount::start(&Place::local(store.path()), &[]);
     mount.sh(&format!(
@@ -175,7 +175,7 @@ fn what_is_held_open_of_a_removed_directory_stays_dead() {
 }
 
 #[test]
-fn a_directory_removed_and_made_again_keeps_its_past() {
+fn a_directory_removed_and_created_again_keeps_its_past() {
     let store = tempfile::tempdir().unwrap();
     let mut mount = TestMount::start(&Place::local(store.path()), &[]);
     let times = mount.sh(&format!(
@@ -217,7 +217,7 @@ fn a_directory_removed_and_made_again_keeps_its_past() {
 }
 
 #[test]
-fn permissions_are_those_of_the_live_directory() {
+fn undelete_checks_the_permissions_of_the_live_directory() {
     let store = tempfile::tempdir().unwrap();
     let mount = TestMount::start(&Place::local(store.path()), &["--allow-other"]);
     mount.sh(&format!(
@@ -242,7 +242,7 @@ fn permissions_are_those_of_the_live_directory() {
 }
 
 #[test]
-fn holes_stay_holes_in_the_past() {
+fn holes_are_kept_in_the_past() {
     let store = tempfile::tempdir().unwrap();
     let mount = TestMount::start(&Place::local(store.path()), &[]);
     mount.sh(r#"

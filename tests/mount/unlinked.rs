@@ -44,7 +44,7 @@ fn an_unlinked_open_file_is_gone_after_a_crash() {
 
 /// What ext4 and tmpfs do: the inode is there until the last holder lets go.
 #[test]
-fn what_is_removed_and_held_takes_new_attributes() {
+fn an_unlinked_open_inode_takes_new_attributes() {
     let store = tempfile::tempdir().unwrap();
     let mut mount = TestMount::start(&Place::local(store.path()), &[]);
     let control = tempfile::tempdir_in("/dev/shm").unwrap();

@@ -102,7 +102,7 @@ fn judge(ran: &Ran, code: i32, words: &[&str]) {
 }
 
 #[test]
-fn a_wrong_flag_or_value_is_status_2() {
+fn a_wrong_flag_or_value_exits_with_status_2() {
     let desk = Desk::new();
     // What follows a mount that would succeed, and the words of the message.
     let table: [(&[&str], &[&str]); 5] = [
@@ -120,7 +120,7 @@ fn a_wrong_flag_or_value_is_status_2() {
 }
 
 #[test]
-fn a_wrong_url_or_mountpoint_is_status_2() {
+fn a_wrong_url_or_mountpoint_exits_with_status_2() {
     let desk = Desk::new();
     let (url, files, cache) = (desk.url(), desk.text("files"), desk.text("cache"));
     fs::write(desk.path("plain"), "a file").unwrap();
@@ -143,7 +143,7 @@ fn a_wrong_url_or_mountpoint_is_status_2() {
 }
 
 #[test]
-fn help_and_version_are_no_failure() {
+fn help_and_version_exit_with_status_0() {
     for arguments in [&["--help"][..], &["mount", "--help"], &["--version"]] {
         let ran = rewindfs(arguments, None);
         assert!(ran.took < BOUND, "{ran}");
@@ -171,7 +171,7 @@ fn a_missing_bucket_is_named_in_time() {
 }
 
 #[test]
-fn refused_credentials_are_said_in_time() {
+fn refused_credentials_are_reported_in_time() {
     let Some(server) = S3Server::start_refusing() else {
         return;
     };
@@ -230,7 +230,7 @@ fn a_busy_mountpoint_and_a_busy_cache_are_named() {
 }
 
 #[test]
-fn commands_about_no_mount_name_the_path() {
+fn commands_on_a_path_without_a_mount_name_the_path() {
     let desk = Desk::new();
     let files = desk.text("files");
     for command in ["status", "drain", "umount"] {
@@ -331,7 +331,7 @@ fn sigterm_drains_and_unmounts() {
 }
 
 #[test]
-fn status_says_what_is_pending_and_drain_ends_it() {
+fn status_reports_pending_uploads_and_drain_completes_them() {
     let store = tempfile::tempdir().unwrap();
     let mount = TestMount::start(&Place::local(store.path()), &[]);
     fs::write(mount.path("f"), vec![7; 3_000_000]).unwrap();

@@ -21,7 +21,7 @@ fn run(script: &str) {
 }
 
 #[test]
-fn nobody_else_is_let_in_unless_it_is_asked_for_and_allowed() {
+fn other_users_are_refused_without_allow_other() {
     run(r#"
     attach
     as tests sh -c 'echo mine >files/f'
@@ -47,7 +47,7 @@ fn nobody_else_is_let_in_unless_it_is_asked_for_and_allowed() {
 }
 
 #[test]
-fn permissions_are_those_of_what_is_shown() {
+fn uid_gid_and_umask_options_decide_permissions() {
     run(r#"
     # Root's mount lets everybody in.
     ./rewindfs mount "file://$desk/store" files --cache-dir "$desk/cache"
@@ -70,7 +70,7 @@ fn permissions_are_those_of_what_is_shown() {
 
 /// In a user namespace mount(2) itself is allowed: no fusermount3, and root's helper is not asked.
 #[test]
-fn a_user_namespace_mounts_by_itself() {
+fn a_user_namespace_mounts_without_fusermount3() {
     run(r#"
     cat >inside.sh <<'END'
 set -eu

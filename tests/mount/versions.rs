@@ -83,7 +83,7 @@ fn check_states(directory: &Path, name: &str, expected: &[String]) {
 }
 
 #[test]
-fn forty_one_saves_are_forty_one_states() {
+fn forty_one_saves_make_forty_one_versions() {
     let store = tempfile::tempdir().unwrap();
     let mut mount = TestMount::start(&Place::local(store.path()), &[]);
     let state = |number: usize| format!("state {number:02}\n");
@@ -114,7 +114,7 @@ fn shortest(mount: &TestMount, command: &str) -> Duration {
 }
 
 #[test]
-fn a_list_of_many_versions_costs_what_as_many_files_do() {
+fn listing_many_versions_takes_as_long_as_listing_many_files() {
     let store = tempfile::tempdir().unwrap();
     let mut mount = TestMount::start(&Place::local(store.path()), &[]);
     mount.sh(r#"
@@ -167,7 +167,7 @@ fn a_list_of_many_versions_costs_what_as_many_files_do() {
 const NOW: &str = "sleep 1.1; t=$(date -u +%Y-%m-%dT%H-%M-%S); sleep 1.1; echo $t";
 
 #[test]
-fn a_tree_of_the_past_is_walked_as_fast_as_the_live_one() {
+fn a_tree_of_the_past_is_traversed_as_fast_as_the_live_one() {
     let store = tempfile::tempdir().unwrap();
     let mut mount = TestMount::start(&Place::local(store.path()), &[]);
     mount.sh("for d in $(seq 40); do mkdir -p t/d$d; for n in $(seq 50); do echo $n > t/d$d/f$n; done; done");
@@ -199,7 +199,7 @@ fn a_tree_of_the_past_is_walked_as_fast_as_the_live_one() {
 
 /// The kernel keeps attributes of the past as long as those of the live tree, and forgets them with these.
 #[test]
-fn attributes_of_the_past_change_at_once_with_the_live_ones() {
+fn attributes_in_the_past_follow_the_live_ones_until_the_version_ends() {
     let store = tempfile::tempdir().unwrap();
     let mut mount = TestMount::start(&Place::local(store.path()), &[]);
     mount.sh("mkdir -p d/sub; echo text > d/f; echo text > d/sub/g; ln d/f d/h");
@@ -269,7 +269,7 @@ fn mixed_saves_of_many_files_keep_their_order() {
 }
 
 #[test]
-fn what_is_no_save_is_no_version() {
+fn reads_attribute_changes_and_equal_bytes_make_no_version() {
     let store = tempfile::tempdir().unwrap();
     let mount = TestMount::start(&Place::local(store.path()), &[]);
     mount.sh(r"
@@ -371,7 +371,7 @@ fn check_moments(mount: &TestMount, walk: &Walk, chosen: &[usize], when: &str) {
 }
 
 #[test]
-fn a_random_walk_leaves_its_whole_past() {
+fn every_state_of_a_random_walk_is_in_the_past() {
     let seed = seed();
     let store = tempfile::tempdir().unwrap();
     let mut mount = TestMount::start(&Place::local(store.path()), &[]);

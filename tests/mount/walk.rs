@@ -436,7 +436,7 @@ fn date(mut day: u64) -> (u64, u64, u64) {
 }
 
 #[test]
-fn stamps_are_dates() {
+fn a_stamp_is_a_date() {
     let of = |seconds| stamp(UNIX_EPOCH + Duration::from_secs(seconds));
     assert_eq!(of(0), "1970-01-01T00-00-00.000000000Z");
     assert_eq!(of(951_827_696), "2000-02-29T12-34-56.000000000Z");

@@ -164,7 +164,7 @@ fn takeover(place: &Place) {
 }
 
 #[test]
-fn the_second_mount_takes_over_and_nothing_is_lost_or_mixed() {
+fn the_second_mount_takes_over_without_lost_or_mixed_files() {
     let directory = tempfile::tempdir().unwrap();
     takeover(&Place::local(directory.path()));
 }
@@ -177,7 +177,7 @@ fn the_second_mount_takes_over_on_s3() {
 }
 
 #[test]
-fn a_recovery_that_is_killed_again_and_again_brings_everything_back_once() {
+fn a_recovery_that_is_killed_repeatedly_restores_everything_once() {
     let Some(server) = S3Server::start() else {
         return;
     };
@@ -214,7 +214,7 @@ fn a_recovery_that_is_killed_again_and_again_brings_everything_back_once() {
 }
 
 #[test]
-fn a_busy_writer_learns_that_it_was_fenced() {
+fn a_busy_writer_reports_that_it_was_fenced() {
     let Some(server) = S3Server::start() else {
         return;
     };
@@ -248,7 +248,7 @@ fn a_busy_writer_learns_that_it_was_fenced() {
 }
 
 #[test]
-fn mounts_that_race_for_a_namespace_take_turns() {
+fn mounts_that_take_a_namespace_in_turn_keep_synced_files() {
     let directory = tempfile::tempdir().unwrap();
     let place = Place::local(directory.path());
     let mut mounts = [TestMount::start(&place, &[]), TestMount::start(&place, &[])];
@@ -280,7 +280,7 @@ fn mounts_that_race_for_a_namespace_take_turns() {
 }
 
 #[test]
-fn a_clock_that_is_off_is_refused_to_a_writer_only() {
+fn a_wrong_clock_is_refused_to_a_writer_only() {
     let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
     if !Path::new(library).exists() {
         eprintln!("SKIPPED: no libfaketime, the clock of a real mount was not tested here");
@@ -323,7 +323,7 @@ fn a_clock_that_is_off_is_refused_to_a_writer_only() {
 }
 
 #[test]
-fn namespaces_are_managed_from_the_command_line() {
+fn namespaces_are_created_listed_changed_and_deleted_by_commands() {
     let directory = tempfile::tempdir().unwrap();
     let place = Place::local(directory.path());
     let call = |words: &[&str]| {
@@ -459,7 +459,7 @@ async fn save(namespace: &Namespace, name: &str, text: &str) -> Result<(), Store
 }
 
 #[test]
-fn two_writers_race_fifty_times_and_never_mix() {
+fn two_writers_race_fifty_times_without_mixed_files() {
     let Some(server) = S3Server::start() else {
         return;
     };
@@ -470,7 +470,7 @@ fn two_writers_race_fifty_times_and_never_mix() {
         command
             .args([
                 "--exact",
-                "writers::two_writers_race_fifty_times_and_never_mix",
+                "writers::two_writers_race_fifty_times_without_mixed_files",
             ])
             .arg("--nocapture")
             .env("REWINDFS_TEST_RACE", "1")

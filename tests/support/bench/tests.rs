@@ -59,7 +59,7 @@ async fn a_conditional_put_is_refused_where_its_condition_does_not_hold() {
 }
 
 #[tokio::test]
-async fn ranges_heads_deletions_and_multipart_uploads_are_as_on_s3() {
+async fn ranges_heads_deletions_and_multipart_uploads_work_as_on_s3() {
     let (_, store) = store(0);
     let key = Path::from("large");
     let mut upload = store.put_multipart(&key).await.unwrap();
@@ -101,7 +101,7 @@ async fn a_listing_has_all_pages_and_the_folders_of_one_level() {
 }
 
 #[tokio::test]
-async fn a_request_takes_the_delay_longer_and_many_at_once_do_not_add_up() {
+async fn the_delay_is_added_to_each_request_and_parallel_requests_share_it() {
     let (_, store) = store(50);
     raw::put(&store, 1, 100).await.unwrap();
     let start = Instant::now();
@@ -118,7 +118,7 @@ async fn a_request_takes_the_delay_longer_and_many_at_once_do_not_add_up() {
 }
 
 #[test]
-fn a_page_with_folders_goes_on_behind_its_last_entry() {
+fn the_next_page_of_a_listing_with_folders_starts_after_the_last_entry() {
     let mut objects = Objects::new();
     for key in ["a", "b/", "b/1", "b/2", "c<&>", "d/1"] {
         objects.insert(key.to_owned(), Object::new(Vec::new(), Vec::new()));
@@ -143,7 +143,7 @@ fn a_page_with_folders_goes_on_behind_its_last_entry() {
 }
 
 #[test]
-fn a_range_is_cut_at_the_end_and_none_of_what_is_not_there() {
+fn a_range_is_cut_at_the_end_of_the_object() {
     assert_eq!(range("bytes=2-3", 10), Some((2, 2)));
     assert_eq!(range("bytes=8-99", 10), Some((8, 2)));
     assert_eq!(range("bytes=4-", 10), Some((4, 6)));
@@ -182,7 +182,7 @@ fn ask(server: SocketAddr, request: &str) -> String {
 }
 
 #[test]
-fn signed_chunks_are_one_body() {
+fn signed_chunks_are_joined_to_one_body() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).expect("a connection");
     let body =
@@ -195,7 +195,7 @@ fn signed_chunks_are_one_body() {
 }
 
 #[test]
-fn the_proxy_finds_every_head_however_the_stream_is_cut() {
+fn the_proxy_finds_every_request_head_in_any_split_of_the_stream() {
     let stream = "PUT /b/k?partNumber=1&uploadId=u HTTP/1.1\r\nContent-Length: 4\r\n\r\nGET \
                   GET /b?list-type=2 HTTP/1.1\r\n\r\nDELETE /b/k HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
     for size in 1..stream.len() {
