@@ -1,4 +1,4 @@
-//! Times, extended attributes, access lists, statfs and inotify, by the system calls themselves.
+//! Times, extended attributes, access control lists, statfs and inotify, tested with the system calls.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -29,7 +29,7 @@ fn at(seconds: i64, nanos: i64) -> Timespec {
 
 #[test]
 fn times_from_1901_to_2446_are_kept_to_the_nanosecond() {
-    // 1901-12-13, what 32 bits begin with; around 1970; 2038; 2446-05-10, what ext4 ends with; and beyond both.
+    // The first second of 32 bits (1901-12-13), around 1970, 2038, the last second of ext4 (2446-05-10), and times beyond both.
     let times = [
         at(-2_147_483_648, 0),
         at(-2_147_483_648, 1),
@@ -102,8 +102,8 @@ fn utimensat_sets_leaves_or_takes_each_time_from_the_clock() {
     );
 }
 
-/// The library that speaks to the kernel cannot read one second of all: it panics before we see the call. The mount ends, as
-/// it would for any other fault, and nothing is lost.
+/// fuser panics on one value of a time, `i64::MIN`, before the adapter gets the call. The mount ends, as after any other panic, and
+/// no data is lost.
 #[test]
 fn the_smallest_time_value_ends_the_mount_and_loses_no_data() {
     let (_store, mut mount) = mounted();
@@ -180,7 +180,7 @@ fn posix_acls_are_inherited_masked_and_enforced() {
         "#);
     let lists = "getfacl -cnR d plain; stat -c '%a %n' d/* plain/*";
     let first = mount.sh(lists);
-    // The default list, not the umask, has its say, and what the program asked for is the mask.
+    // With a default ACL the umask is not applied; the mode of the call becomes the mask.
     for expected in [
         "664 d/file",
         "700 d/sub",

@@ -1,4 +1,4 @@
-//! `rewindfs check` on a namespace with damage: what it names, and how it ends.
+//! `rewindfs check` on a damaged namespace: which objects it names, and its exit status.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::support::mount::{PROGRAM, TestMount};
 use crate::support::place::Place;
-use crate::support::shell::{self, Ran};
+use crate::support::shell::{self, CommandResult};
 
 /// A namespace with a few log objects that no process has mounted.
 struct Bucket {
@@ -19,7 +19,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// Makes it: one log object per round, each with a file of its own.
+    /// Makes a bucket with one log object per round; each object holds a file of its own.
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let place = Place::local(directory.path());
@@ -56,7 +56,7 @@ impl Bucket {
         }
     }
 
-    fn check(&self) -> Ran {
+    fn check(&self) -> CommandResult {
         let mut command = Command::new(PROGRAM);
         let url = format!("file://{}", self.directory.path().display());
         command.args(["check", &url]);
@@ -69,7 +69,7 @@ fn check_names_missing_and_damaged_log_objects_and_the_paths_in_them() {
     let bucket = Bucket::new();
     let whole = bucket.check();
     assert_eq!(whole.code, Some(0), "{whole}");
-    // Of the last object nothing later tells that it was there.
+    // No later object refers to the last one, so its loss cannot be noticed.
     let inner = bucket.objects.len() - 1;
     for (number, (key, bytes)) in bucket.objects.iter().enumerate().take(inner) {
         let path = bucket.namespace().join(key);

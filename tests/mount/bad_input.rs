@@ -1,4 +1,4 @@
-//! What a machine or a bucket can get wrong: each is named, with the right exit status, and nothing else breaks.
+//! Faults of a machine or a bucket: the message names each, the exit status is right, and other files stay readable.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,30 +9,31 @@ use std::time::Duration;
 use crate::support::mount::{Cache, PROGRAM, TestMount, is_mounted, mount_arguments};
 use crate::support::place::Place;
 use crate::support::random::Random;
-use crate::support::shell::{self, Ran};
+use crate::support::shell::{self, CommandResult};
 
-/// The number of the error for bytes that cannot be given.
+/// The errno for bytes that cannot be read.
 const EIO: i32 = 5;
 
-/// A store, a mount point and a cache, for anybody: below `/tmp`, for a scratch directory of root's own lets nobody else in.
-fn desk() -> tempfile::TempDir {
-    let desk = tempfile::tempdir_in("/tmp").unwrap();
+/// Directories for a store, a mount point and a cache that every user may use. They lie below `/tmp`, because root's own
+/// scratch directory is closed to other users.
+fn scratch() -> tempfile::TempDir {
+    let scratch = tempfile::tempdir_in("/tmp").unwrap();
     let open = || fs::Permissions::from_mode(0o777);
-    fs::set_permissions(desk.path(), open()).unwrap();
+    fs::set_permissions(scratch.path(), open()).unwrap();
     for name in ["store", "files", "cache"] {
-        fs::create_dir(desk.path().join(name)).unwrap();
-        fs::set_permissions(desk.path().join(name), open()).unwrap();
+        fs::create_dir(scratch.path().join(name)).unwrap();
+        fs::set_permissions(scratch.path().join(name), open()).unwrap();
     }
-    desk
+    scratch
 }
 
-/// Runs `before`, a shell script, and then `mount` of the desk's store, in a mount namespace of their own; `user` are the
-/// words that make it another user's.
-fn mount_after(desk: &Path, before: &str, user: &str) -> Ran {
-    let place = Place::local(&desk.join("store"));
-    let arguments = mount_arguments(&place, &desk.join("files"), &desk.join("cache"));
-    // The program may lie where only root can go.
-    let program = desk.join("rewindfs");
+/// Runs the shell script `before` and then mounts the store in `scratch`, in a mount namespace of their own; `user` is the
+/// command prefix that changes the user.
+fn mount_after(scratch: &Path, before: &str, user: &str) -> CommandResult {
+    let place = Place::local(&scratch.join("store"));
+    let arguments = mount_arguments(&place, &scratch.join("files"), &scratch.join("cache"));
+    // The program may lie in a directory that only root can enter.
+    let program = scratch.join("rewindfs");
     if !program.exists() {
         fs::copy(PROGRAM, &program).unwrap();
     }
@@ -45,9 +46,9 @@ fn mount_after(desk: &Path, before: &str, user: &str) -> Ran {
 
 /// Fails unless a mount was refused in time with status 1 and a message with these words.
 #[track_caller]
-fn refused(desk: &Path, ran: &Ran, words: &[&str]) {
+fn refused(scratch: &Path, ran: &CommandResult, words: &[&str]) {
     assert!(
-        !is_mounted(&desk.join("files")),
+        !is_mounted(&scratch.join("files")),
         "mounted all the same: {ran}"
     );
     assert_eq!(ran.code, Some(1), "{ran}");
@@ -60,19 +61,19 @@ fn refused(desk: &Path, ran: &Ran, words: &[&str]) {
 
 #[test]
 fn a_mount_without_the_fuse_device_fails_with_a_message() {
-    let desk = desk();
+    let scratch = scratch();
     let bare = "mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3; mknod -m 666 /dev/urandom c 1 9; \
                 mknod -m 666 /dev/random c 1 8";
-    let ran = mount_after(desk.path(), bare, "");
-    refused(desk.path(), &ran, &["/dev/fuse"]);
+    let ran = mount_after(scratch.path(), bare, "");
+    refused(scratch.path(), &ran, &["/dev/fuse"]);
 }
 
-/// Makes the program another user's.
+/// Runs a program as another user.
 const NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
 
 /// A script that gives `/dev/fuse` these permission bits.
-fn device(desk: &Path, mode: &str) -> String {
-    let over = desk.join("over");
+fn device(scratch: &Path, mode: &str) -> String {
+    let over = scratch.join("over");
     let over = over.display();
     format!(
         "mkdir {over}; mount -t tmpfs none {over}; mknod -m {mode} {over}/fuse c 10 229; mount --bind {over}/fuse /dev/fuse"
@@ -81,55 +82,59 @@ fn device(desk: &Path, mode: &str) -> String {
 
 #[test]
 fn an_ordinary_user_without_fusermount3_gets_a_message() {
-    let desk = desk();
+    let scratch = scratch();
     let program = shell::sh(Path::new("/"), "command -v fusermount3");
-    let device = device(desk.path(), "666");
+    let device = device(scratch.path(), "666");
     let hide = format!("{device}; mount --bind /dev/null {}", program.trim());
-    let ran = mount_after(desk.path(), &hide, NOBODY);
-    refused(desk.path(), &ran, &["fusermount3"]);
+    let ran = mount_after(scratch.path(), &hide, NOBODY);
+    refused(scratch.path(), &ran, &["fusermount3"]);
 }
 
 #[test]
 fn an_ordinary_user_who_may_not_open_the_device_gets_a_message() {
-    let desk = desk();
-    let ran = mount_after(desk.path(), &device(desk.path(), "600"), NOBODY);
-    refused(desk.path(), &ran, &["/dev/fuse", "chmod 666"]);
+    let scratch = scratch();
+    let ran = mount_after(scratch.path(), &device(scratch.path(), "600"), NOBODY);
+    refused(scratch.path(), &ran, &["/dev/fuse", "chmod 666"]);
 }
 
 #[test]
 fn the_message_names_a_cache_directory_that_is_not_writable() {
-    let desk = desk();
-    let cache = desk.path().join("cache");
+    let scratch = scratch();
+    let cache = scratch.path().join("cache");
     let named = cache.display().to_string();
     let read_only = format!("mount -t tmpfs -o ro none {named}");
     refused(
-        desk.path(),
-        &mount_after(desk.path(), &read_only, ""),
+        scratch.path(),
+        &mount_after(scratch.path(), &read_only, ""),
         &[&named],
     );
     let full = format!(
         "mount -t tmpfs -o size=64k none {named}; head -c 65536 /dev/zero > {named}/full || true"
     );
-    refused(desk.path(), &mount_after(desk.path(), &full, ""), &[&named]);
-    // Neither left anything behind that is in the way.
-    let mut mount = TestMount::start(&Place::local(&desk.path().join("store")), &[]);
+    refused(
+        scratch.path(),
+        &mount_after(scratch.path(), &full, ""),
+        &[&named],
+    );
+    // The refused mounts left no files that prevent a mount.
+    let mut mount = TestMount::start(&Place::local(&scratch.path().join("store")), &[]);
     fs::write(mount.path("f"), "works").unwrap();
     mount.umount();
 }
 
 #[test]
 fn a_newer_format_is_refused() {
-    let desk = desk();
-    let store = desk.path().join("store");
+    let scratch = scratch();
+    let store = scratch.path().join("store");
     TestMount::start(&Place::local(&store), &[]).umount();
     let identity = store.join("main/namespace.json");
     let text = fs::read_to_string(&identity).unwrap();
     let newer = text.replacen("\"format\": 1", "\"format\": 2", 1);
     assert_ne!(newer, text);
     fs::write(&identity, newer).unwrap();
-    let ran = mount_after(desk.path(), "", "");
+    let ran = mount_after(scratch.path(), "", "");
     refused(
-        desk.path(),
+        scratch.path(),
         &ran,
         &["namespace.json", "format 2", "newer rewindfs"],
     );
@@ -137,23 +142,23 @@ fn a_newer_format_is_refused() {
 
 #[test]
 fn the_cache_of_another_namespace_is_refused() {
-    let desk = desk();
+    let scratch = scratch();
     let other = tempfile::tempdir().unwrap();
     let mut mount = TestMount::start(&Place::local(other.path()), &[]);
     fs::write(mount.path("f"), "theirs").unwrap();
     mount.kill9();
     let theirs = only_entry(&mount.cache());
-    TestMount::start(&Place::local(&desk.path().join("store")), &[]).umount();
-    let identity = fs::read_to_string(desk.path().join("store/main/namespace.json")).unwrap();
+    TestMount::start(&Place::local(&scratch.path().join("store")), &[]).umount();
+    let identity = fs::read_to_string(scratch.path().join("store/main/namespace.json")).unwrap();
     let identity: serde_json::Value = serde_json::from_str(&identity).unwrap();
-    let ours = desk
+    let ours = scratch
         .path()
         .join("cache")
         .join(identity["uuid"].as_str().unwrap());
     let copied = format!("cp -a {} {}", theirs.display(), ours.display());
-    shell::sh(desk.path(), &copied);
-    let ran = mount_after(desk.path(), "", "");
-    refused(desk.path(), &ran, &["belongs to namespace"]);
+    shell::sh(scratch.path(), &copied);
+    let ran = mount_after(scratch.path(), "", "");
+    refused(scratch.path(), &ran, &["belongs to namespace"]);
 }
 
 fn only_entry(directory: &Path) -> PathBuf {
@@ -242,7 +247,7 @@ fn the_log_names_the_path_and_the_version_of_an_unreadable_file() {
     let past = mount.path("a/b/.versions/@files/c.txt").join(versions[0]);
     let error = fs::read(past).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(EIO), "{error}");
-    // As the listing shows it, to the millisecond.
+    // The log has the time to the millisecond, as the listing does.
     let stamp = &versions[0][.."2026-11-20T21-26-48.123".len()];
     let named = |name: &str| format!("file={name}, version {stamp}");
     let log = mount.log_tail();
@@ -257,7 +262,7 @@ fn the_log_names_the_path_and_the_version_of_an_unreadable_file() {
     let log = mount.log_tail();
     assert!(lines(&log) > told, "through a time:\n{log}");
 
-    // Restored, so that it is the live file's.
+    // After a restore the live file has the unreadable content.
     mount.sh(&format!(
         "cp a/b/.versions/@files/c.txt/{} 'live\n1'",
         versions[0]

@@ -1,4 +1,4 @@
-//! A mount whose machine's clock is wrong for a while.
+//! A mount on a machine whose clock is wrong for a while.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -11,13 +11,13 @@ use crate::support::wait_until;
 
 const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
-/// A store, and the clock of mounts of it, which is set in a file.
-struct Faked {
+/// A store, and a file that sets the clock of the mounts of it.
+struct FakedClock {
     directory: tempfile::TempDir,
     place: Place,
 }
 
-impl Faked {
+impl FakedClock {
     /// `None` where libfaketime is not installed.
     fn new() -> Option<Self> {
         if !Path::new(LIBRARY).exists() {
@@ -42,7 +42,7 @@ impl Faked {
     }
 
     fn set(&self, clock: &str) {
-        // Mounts read it at any moment: never half of it.
+        // Mounts read the file at any time, so it is replaced atomically.
         let new = self.directory.path().join("new");
         std::fs::write(&new, clock).unwrap();
         std::fs::rename(&new, self.directory.path().join("clock")).unwrap();
@@ -51,7 +51,9 @@ impl Faked {
 
 #[test]
 fn a_clock_that_was_ahead_once_does_not_change_later_times() {
-    let Some(faked) = Faked::new() else { return };
+    let Some(faked) = FakedClock::new() else {
+        return;
+    };
     let mut mount = TestMount::start(&faked.place, &[]);
     mount.sh("mkdir tree; echo one >tree/old");
     faked.set("+2h");
@@ -107,7 +109,9 @@ fn a_clock_that_was_ahead_once_does_not_change_later_times() {
 /// The kernel of a read-only mount drops its pages of an open file when the file's time or length changes.
 #[test]
 fn a_follower_sees_saves_at_earlier_and_at_equal_times() {
-    let Some(faked) = Faked::new() else { return };
+    let Some(faked) = FakedClock::new() else {
+        return;
+    };
     let mut writer = TestMount::start(&faked.place, &[]);
     faked.set("+2h");
     writer.sh("echo one >f");
@@ -128,7 +132,7 @@ fn a_follower_sees_saves_at_earlier_and_at_equal_times() {
     writer.sh("echo two >f");
     writer.drain();
     shows(b"two\n");
-    // A clock that stands still.
+    // The clock does not advance.
     faked.set(writer.sh("date -u '+%F %T'").trim());
     for content in [b"six\n", b"ten\n", b"old\n"] {
         writer.sh(&format!("printf '{}' >f", content.escape_ascii()));

@@ -1,4 +1,4 @@
-//! Copies by copy_file_range: the bytes are shown again, and do not move.
+//! Copies by copy_file_range(2): both files refer to the same bytes, and none are uploaded again.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -44,7 +44,7 @@ fn a_copy_out_of_the_past_uploads_no_bytes() {
     println!("3 copies of {MEBIBYTES} MiB: {copied} bytes more in segments");
     assert!(copied < 4096, "{copied} bytes of segments for three copies");
 
-    // A change to one of them is small, and nobody else's.
+    // A change to one copy uploads little and leaves the other copies as they are.
     let file = OpenOptions::new()
         .write(true)
         .open(mount.path("restored.bin"))
@@ -84,7 +84,7 @@ fn copied_ranges_of_other_files_are_readable_in_the_target() {
     let (one, two) = (random.bytes(9 << 20), random.bytes(300_000));
     fs::write(mount.path("one"), &one).unwrap();
     fs::write(mount.path("two"), &two).unwrap();
-    // copy_file_range(2) from the middle of one to odd places of another, and of a file to itself.
+    // copy_file_range(2) at unaligned offsets between two files, and within one file.
     mount.sh("python3 - <<'END'\n\
          import os\n\
          one, two = os.open('one', os.O_RDWR), os.open('two', os.O_RDONLY)\n\

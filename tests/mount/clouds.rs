@@ -1,4 +1,4 @@
-//! Stores over HTTP beside the first S3 server: one that is killed, one that does not keep its word, Azure.
+//! Further stores over HTTP: an S3 server that is killed, one that ignores conditions of a PUT, Azure.
 
 use std::fs;
 use std::io::Write;
@@ -13,17 +13,17 @@ use crate::support::random::{Random, seed};
 use crate::support::rclone::Rclone;
 use crate::support::s3s::S3sServer;
 use crate::support::server::free_address;
-use crate::support::shell::{self, Ran};
+use crate::support::shell::{self, CommandResult};
 use crate::support::{scale, tree, wait_until};
 
-/// A refusal comes within this.
+/// The time within which a mount is refused.
 const BOUND: Duration = Duration::from_secs(10);
 
 /// Tries to mount `place`, with further flags; fails if something is mounted afterwards or it took too long.
 #[track_caller]
-fn try_mount(place: &Place, flags: &[&str]) -> Ran {
-    let desk = tempfile::tempdir().unwrap();
-    let (files, cache) = (desk.path().join("files"), desk.path().join("cache"));
+fn try_mount(place: &Place, flags: &[&str]) -> CommandResult {
+    let sandbox = tempfile::tempdir().unwrap();
+    let (files, cache) = (sandbox.path().join("files"), sandbox.path().join("cache"));
     fs::create_dir(&files).unwrap();
     fs::create_dir(&cache).unwrap();
     let mut command = Command::new(PROGRAM);
@@ -131,8 +131,8 @@ fn a_killed_server_loses_no_data() {
             number,
             seed: random.next(),
             cache,
-            // This server gives an object its name before it notes the object's metadata. Killed in between, it shows the
-            // index an object that looks like another writer's: changes fail from then on, but nothing is lost.
+            // This server names an object before it stores the object's metadata. Killed in between, it shows the
+            // index an object that looks like another writer's: changes fail from then on, but no data is lost.
             may_fail: &[rustix::io::Errno::IO],
         };
         let calls = crash::round(&mut mount, logs.path(), &particular, || {
@@ -146,7 +146,7 @@ fn a_killed_server_loses_no_data() {
         });
         assert!(calls > 50, "the writers wrote: {calls} calls");
     }
-    // Another machine sees the same.
+    // A mount with an empty cache shows the same tree.
     let before = tree::read_tree(&mount.root());
     mount.remount(Cache::Wiped);
     let after = tree::read_tree(&mount.root());
@@ -181,7 +181,7 @@ fn without_retries_a_failure_is_reported_at_once() {
     let mut mount = TestMount::start(&server.place("x"), &["-o", "retries=none"]);
     let save = |name: &str| {
         let mut file = fs::File::create(mount.path(name)).unwrap();
-        // More than fits into a row of the index, which has patience of its own.
+        // More bytes than an index row holds, so that segments are uploaded: the index has retries of its own.
         file.write_all(&[7; 100_000]).unwrap();
         file.sync_all()
     };
@@ -197,7 +197,7 @@ fn without_retries_a_failure_is_reported_at_once() {
     let status = mount.status().to_string();
     assert!(status.contains("unavailable"), "{status}");
     server.restart();
-    // What was acknowledged is brought to the bucket all the same.
+    // Acknowledged changes are uploaded nevertheless.
     mount.drain();
     mount.remount(Cache::Wiped);
     for name in ["before", "during"] {
@@ -215,7 +215,7 @@ fn a_missing_azure_container_and_a_wrong_endpoint_are_named() {
     let address = free_address().to_string();
     let dead = Place::azurite("test/x", &format!("http://{address}"));
     refused(&dead, &["az://test/x", &address]);
-    // The emulator's address has a variable of its own; a flag that did nothing would be believed.
+    // The emulator's address is set by a variable; a flag without effect would mislead the user.
     let ran = try_mount(&server.place("x"), &["--endpoint", &server.endpoint()]);
     assert_eq!(ran.code, Some(2), "{ran}");
     assert!(ran.stderr.contains("AZURITE_BLOB_STORAGE_URL"), "{ran}");

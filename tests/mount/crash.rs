@@ -1,7 +1,7 @@
-//! kill -9 of the daemon while eight writers create, overwrite, append, patch, rename and save by temporary file.
+//! kill -9 of the daemon while eight writers create, overwrite, append, patch, rename and save through a temporary file.
 //!
-//! Every state the answered calls left is there and whole, and nothing is in a state nobody left; with the cache wiped
-//! instead, every fsynced file is there. Ten rounds; `REWINDFS_TEST_LONG=1` makes it a hundred.
+//! After it every acknowledged state is there in full, and no file is in a state that no call left. With the cache wiped
+//! every fsynced file is there. There are ten rounds; `REWINDFS_TEST_LONG=1` makes it a hundred.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ use crate::support::{scale, tree, wait_until};
 /// How many processes write.
 const WRITERS: usize = 8;
 
-/// What a call fails with once its daemon is gone.
+/// The errors of a call whose daemon has ended.
 const GONE: [rustix::io::Errno; 2] = [rustix::io::Errno::NOTCONN, rustix::io::Errno::CONNABORTED];
 
 /// The writers of one round; killed when dropped.
@@ -67,7 +67,7 @@ impl Writers {
         }
     }
 
-    /// Waits until every writer has ended by itself, its daemon being gone.
+    /// Waits until every writer has ended by itself because its daemon has ended.
     fn wait(&mut self) {
         let ended = wait_until(Duration::from_secs(60), || {
             self.children
@@ -123,8 +123,8 @@ pub(crate) fn read_files(directory: &Path) -> Files {
     entries.map(read).collect()
 }
 
-/// Fails with everything that is wrong.
-fn judge(wrong: &[String], what: &str, mount: &TestMount) {
+/// Fails if `wrong` is not empty, with all of it in the message.
+fn fail_with(wrong: &[String], what: &str, mount: &TestMount) {
     let shown: Vec<&str> = wrong.iter().take(20).map(String::as_str).collect();
     assert!(
         wrong.is_empty(),
@@ -135,19 +135,20 @@ fn judge(wrong: &[String], what: &str, mount: &TestMount) {
     );
 }
 
-/// What is particular about a round.
+/// Parameters of one round.
 pub(crate) struct Round<'a> {
     /// Its number, for its directory.
     pub(crate) number: usize,
-    /// What the writers do.
+    /// The seed of the writers.
     pub(crate) seed: u64,
-    /// What the daemon finds when it comes back.
+    /// Whether the cache is kept for the next mount.
     pub(crate) cache: Cache,
-    /// What a call may fail with before the daemon is killed.
+    /// Errors that a call may have before the daemon is killed.
     pub(crate) may_fail: &'a [rustix::io::Errno],
 }
 
-/// One round: writers, `meanwhile`, kill -9, mount again, compare. Tells how many calls were answered.
+/// One round: starts the writers, runs `meanwhile`, kills the daemon, mounts again and compares. Returns the number of
+/// acknowledged calls.
 pub(crate) fn round(
     mount: &mut TestMount,
     logs: &Path,
@@ -192,7 +193,7 @@ pub(crate) fn round(
         }
     }
     println!("{what}: {calls} answered calls, {syncs} fsyncs, {names} files compared");
-    judge(&wrong, &what, mount);
+    fail_with(&wrong, &what, mount);
     calls
 }
 
@@ -219,7 +220,7 @@ fn versions(directory: &Path, name: &str) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Ten rounds (a hundred in the long mode) on one namespace; in the end another machine must see the same tree.
+/// Ten rounds (a hundred in the long mode) on one namespace; in the end a mount with an empty cache must show the same tree.
 fn rounds(cache: Cache) {
     let mut random = Random::new(seed());
     let (store, logs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -1,6 +1,6 @@
-//! What a writer's log says: every state its calls left, and which of them a crash may show.
+//! The log of a writer process: every state its calls left, and which of them may be there after a crash.
 //!
-//! Invariant: a writer makes one call at a time, so all calls but the last one of a log are answered or failed.
+//! Invariant: a writer makes one call at a time, so every call of a log except the last one has returned.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -36,64 +36,64 @@ enum Call {
 struct Line {
     /// The call.
     call: Call,
-    /// What it returned; none if it never did, or failed.
+    /// The value it returned; `None` if it failed or did not return.
     returned: Option<usize>,
     /// The errno it failed with.
     errno: Option<i32>,
 }
 
-/// One file, whatever it is called.
+/// One inode, with any name.
 #[derive(Debug, Clone, Default)]
 struct Inode {
     /// Its bytes now.
     bytes: Vec<u8>,
-    /// Every state it had, oldest first.
+    /// The hashes of all its states, oldest first.
     states: Vec<Hash>,
-    /// The index of the state that an fsync had returned for.
+    /// The index of the newest state for which an fsync returned.
     synced: Option<usize>,
     /// Whether its bytes changed since it was opened.
     changed: bool,
     /// Every name it had.
     names: BTreeSet<String>,
-    /// Whether some call removed or replaced it, answered or not.
+    /// Whether a call removed or replaced it, acknowledged or not.
     removed: bool,
 }
 
-/// What one name showed over time.
+/// The states that one name has had.
 #[derive(Debug, Clone, Default)]
-struct Slot {
-    /// Every state, oldest first; none: no such name.
+struct NameRecord {
+    /// All states, oldest first; `None` is a state without the name.
     states: Vec<Option<Hash>>,
-    /// From this state on a machine lost later must show one of them.
-    floor: usize,
-    /// The states that stood since the name was bound: closed there, or renamed there.
-    stood: Vec<Hash>,
+    /// The first state that is allowed after the loss of the machine.
+    synced_from: usize,
+    /// The states since the name was bound that became versions: by a close of the file, or by a rename to the name.
+    closed: Vec<Hash>,
 }
 
-/// The tree of one writer after its answered calls.
+/// The tree of one writer after its acknowledged calls.
 #[derive(Debug, Clone, Default)]
-struct World {
+struct WriterTree {
     /// Files by number.
     inodes: Vec<Inode>,
-    /// Which file a name shows.
+    /// The file that a name leads to.
     names: BTreeMap<String, usize>,
-    /// What names showed.
-    slots: BTreeMap<String, Slot>,
+    /// The states of names.
+    records: BTreeMap<String, NameRecord>,
     /// The file that is open.
     open: Option<usize>,
 }
 
-/// A whole log, walked.
+/// The result of replaying a log.
 pub(crate) struct History {
     /// The log's name, for messages.
     name: String,
-    /// After the answered calls.
-    answered: World,
-    /// The call without an answer, and the tree if it had done its work.
-    pending: Option<(Call, World)>,
-    /// How many calls were answered.
+    /// The tree after the acknowledged calls.
+    answered: WriterTree,
+    /// The call that did not return, and the tree if it took full effect.
+    pending: Option<(Call, WriterTree)>,
+    /// The number of acknowledged calls.
     pub(crate) calls: usize,
-    /// How many of these were fsync.
+    /// The number of fsyncs among them.
     pub(crate) syncs: usize,
     /// The errno of the call that failed.
     pub(crate) errno: Option<i32>,
@@ -113,7 +113,7 @@ pub(crate) fn hash(bytes: &[u8]) -> Hash {
 }
 
 impl Call {
-    /// Reads the call from its words.
+    /// Parses a call.
     fn parse(writer: usize, words: &[&str]) -> Self {
         let number = |word: &str| word.parse::<usize>().expect("a number");
         match words {
@@ -158,8 +158,8 @@ fn parse(writer: usize, text: &str) -> Vec<Line> {
     lines
 }
 
-impl World {
-    /// Does what a call does; a write of `returned` bytes.
+impl WriterTree {
+    /// Applies a call to the model; of a write only `returned` bytes.
     fn apply(&mut self, call: &Call, returned: usize) {
         match call {
             Call::Mkdir => {}
@@ -192,12 +192,12 @@ impl World {
                 let file = &self.inodes[inode];
                 if file.changed {
                     let last = hash(&file.bytes);
-                    for (_, slot) in self
-                        .slots
+                    for (_, record) in self
+                        .records
                         .iter_mut()
                         .filter(|(name, _)| self.names.get(*name) == Some(&inode))
                     {
-                        slot.stood.push(last);
+                        record.closed.push(last);
                     }
                 }
             }
@@ -209,9 +209,9 @@ impl World {
                 }
                 self.bind(to, inode);
                 let state = hash(&self.inodes[inode].bytes);
-                let slot = self.slots.entry(to.clone()).or_default();
-                slot.states.push(Some(state));
-                slot.stood.push(state);
+                let record = self.records.entry(to.clone()).or_default();
+                record.states.push(Some(state));
+                record.closed.push(state);
             }
             Call::Unlink(name) => {
                 let inode = self.remove(name);
@@ -224,22 +224,22 @@ impl World {
     fn bind(&mut self, name: &str, inode: usize) {
         self.names.insert(name.to_owned(), inode);
         self.inodes[inode].names.insert(name.to_owned());
-        let slot = self.slots.entry(name.to_owned()).or_default();
-        if slot.states.is_empty() {
-            slot.states.push(None);
+        let record = self.records.entry(name.to_owned()).or_default();
+        if record.states.is_empty() {
+            record.states.push(None);
         }
     }
 
-    /// Removes a name; what stood there before it counts no longer.
+    /// Removes a name and forgets the states that became versions there.
     fn remove(&mut self, name: &str) -> usize {
         let inode = self.names.remove(name).expect("a bound name");
-        let slot = self.slots.get_mut(name).expect("a slot");
-        slot.states.push(None);
-        slot.stood.clear();
+        let record = self.records.get_mut(name).expect("a record");
+        record.states.push(None);
+        record.closed.clear();
         inode
     }
 
-    /// The open file has a new state.
+    /// Records the open file's new state.
     fn changed(&mut self) {
         let inode = self.open.expect("an open file");
         let file = &mut self.inodes[inode];
@@ -248,24 +248,24 @@ impl World {
         file.states.push(state);
         for name in file.names.clone() {
             if self.names.get(&name) == Some(&inode) {
-                self.slots
+                self.records
                     .get_mut(&name)
-                    .expect("a slot")
+                    .expect("a record")
                     .states
                     .push(Some(state));
             }
         }
     }
 
-    /// fsync returned for the open file.
+    /// Records that an fsync of the open file returned.
     fn sync(&mut self) {
         let inode = self.open.expect("an open file");
         let file = &mut self.inodes[inode];
         file.synced = file.states.len().checked_sub(1);
         for name in file.names.clone() {
             if self.names.get(&name) == Some(&inode) {
-                let slot = self.slots.get_mut(&name).expect("a slot");
-                slot.floor = slot.states.len() - 1;
+                let record = self.records.get_mut(&name).expect("a record");
+                record.synced_from = record.states.len() - 1;
             }
         }
     }
@@ -290,13 +290,13 @@ fn put(content: &mut Vec<u8>, at: Option<usize>, bytes: &[u8]) {
 }
 
 impl History {
-    /// Reads and walks the log of writer `number`.
+    /// Reads and replays the log of writer `number`.
     pub(crate) fn read(log: &Path, number: usize) -> Self {
         let text = std::fs::read_to_string(log)
             .unwrap_or_else(|error| panic!("no log {}: {error}", log.display()));
         let mut history = Self {
             name: format!("writer {number}"),
-            answered: World::default(),
+            answered: WriterTree::default(),
             pending: None,
             calls: 0,
             syncs: 0,
@@ -327,8 +327,8 @@ impl History {
         history
     }
 
-    /// What is wrong with the files found after a crash of the daemon alone: exactly what the answered calls left must
-    /// be there, and of the pending call nothing or all, of a pending write any beginning.
+    /// Differences after a crash of the daemon with the cache kept: exactly what the acknowledged calls left must
+    /// be there; the pending call has no effect or its full effect, a pending write any prefix of it.
     pub(crate) fn check_kept(&self, found: &Files) -> Vec<String> {
         let expected = self.answered.files();
         if *found == expected {
@@ -345,13 +345,13 @@ impl History {
         differences
     }
 
-    /// What is wrong with the files found after the loss of the machine: every name must show a state it had when its
-    /// file was last fsynced or later, and every fsynced file that no call removed must be there under some name.
+    /// Differences after the loss of the machine: every name must show a state it had when its
+    /// file was last fsynced or later, and every fsynced file that no call removed must be there under one of its names.
     pub(crate) fn check_wiped(&self, found: &Files) -> Vec<String> {
-        let world = self
+        let tree = self
             .pending
             .as_ref()
-            // A pending fsync promised nothing.
+            // A pending fsync has not acknowledged its state.
             .filter(|(call, _)| *call != Call::Sync)
             .map_or(&self.answered, |(_, done)| done);
         let shown: BTreeMap<&str, Hash> = found
@@ -359,23 +359,28 @@ impl History {
             .map(|(name, bytes)| (name.as_str(), hash(bytes)))
             .collect();
         let mut wrong = Vec::new();
-        for (name, slot) in &world.slots {
+        for (name, record) in &tree.records {
             let state = shown.get(name.as_str()).copied();
-            if !slot.states[slot.floor..].contains(&state) && !self.is_pending_part(name, found) {
-                let earlier = slot.states.iter().rposition(|earlier| *earlier == state);
+            if !record.states[record.synced_from..].contains(&state)
+                && !self.is_pending_part(name, found)
+            {
+                let earlier = record.states.iter().rposition(|earlier| *earlier == state);
                 wrong.push(format!(
                     "{} {name}: shows {}, but fsync returned for state {} of {}",
                     self.name,
                     describe(found.get(name), earlier),
-                    slot.floor,
-                    slot.states.len()
+                    record.synced_from,
+                    record.states.len()
                 ));
             }
         }
-        for name in found.keys().filter(|name| !world.slots.contains_key(*name)) {
-            wrong.push(format!("{} {name}: a name that nobody made", self.name));
+        for name in found
+            .keys()
+            .filter(|name| !tree.records.contains_key(*name))
+        {
+            wrong.push(format!("{} {name}: a name that no call made", self.name));
         }
-        for (number, inode) in world.inodes.iter().enumerate() {
+        for (number, inode) in tree.inodes.iter().enumerate() {
             let Some(synced) = inode.synced else { continue };
             let there = inode.names.iter().any(|name| {
                 shown
@@ -393,14 +398,14 @@ impl History {
         wrong
     }
 
-    /// What is wrong with the listed states of the names that live: every state that stood since the name was bound
-    /// must be among them, in order, and nothing that no call left. `versions` lists the contents of a name's states.
+    /// Differences in the versions of the existing names: every state since the name was bound that became a version
+    /// must be among them, in order, and no state that no call left. `versions` returns the contents of a name's versions.
     pub(crate) fn check_versions(
         &self,
         mut versions: impl FnMut(&str) -> Vec<Vec<u8>>,
     ) -> Vec<String> {
         let mut known: BTreeSet<Hash> = BTreeSet::new();
-        for world in [
+        for tree in [
             Some(&self.answered),
             self.pending.as_ref().map(|(_, done)| done),
         ]
@@ -408,8 +413,7 @@ impl History {
         .flatten()
         {
             known.extend(
-                world
-                    .inodes
+                tree.inodes
                     .iter()
                     .flat_map(|inode| inode.states.iter().copied()),
             );
@@ -426,17 +430,17 @@ impl History {
             }
             let listed: Vec<Hash> = versions(name).iter().map(|bytes| hash(bytes)).collect();
             let mut rest = listed.iter();
-            let stood = &self.answered.slots[name].stood;
-            if let Some(lost) = stood
+            let closed = &self.answered.records[name].closed;
+            if let Some(lost) = closed
                 .iter()
                 .position(|state| !rest.any(|listed| listed == state))
             {
                 wrong.push(format!(
-                    "{} {name}: state {lost} of {} that stood is not among the {} listed, or out of order",
-                    self.name, stood.len(), listed.len()
+                    "{} {name}: saved state {lost} of {} is not among the {} listed versions, or out of order",
+                    self.name, closed.len(), listed.len()
                 ));
             }
-            // The last one may be what a pending write left of it.
+            // The last version may hold a prefix of a pending write.
             let unknown = listed
                 .iter()
                 .rev()
@@ -453,7 +457,7 @@ impl History {
         wrong
     }
 
-    /// The names whose file an fsync returned for and no call removed since, answered or not; for planting faults.
+    /// Names of files that were fsynced and that no call has removed since, acknowledged or not; tests plant faults in them.
     pub(crate) fn synced_names(&self) -> Vec<String> {
         let done = self
             .pending
@@ -471,7 +475,7 @@ impl History {
             .collect()
     }
 
-    /// Whether `found` is `expected` with a beginning of a pending write.
+    /// Whether `found` is `expected` with a prefix of a pending write.
     fn is_partial(&self, call: &Call, expected: &Files, found: &Files) -> bool {
         let (Call::Write(at, bytes), Some(open)) = (call, self.answered.open) else {
             return false;
@@ -497,7 +501,7 @@ impl History {
         allowed == *found
     }
 
-    /// Whether what `name` shows is a beginning of the pending write to its file.
+    /// Whether `name` shows a prefix of the pending write to its file.
     fn is_pending_part(&self, name: &str, found: &Files) -> bool {
         let Some((call, _)) = &self.pending else {
             return false;
@@ -517,21 +521,21 @@ impl History {
         self.is_partial(call, &expected, &found)
     }
 
-    /// What differs from the files that must be there.
+    /// Differences from the files that must be there.
     fn differences(&self, expected: &Files, found: &Files) -> Vec<String> {
         let mut wrong = Vec::new();
         for (name, bytes) in expected {
             let there = found.get(name);
             if there != Some(bytes) {
-                let slot = &self.answered.slots[name];
+                let record = &self.answered.records[name];
                 let state = there.map(|there| hash(there));
-                let earlier = slot.states.iter().rposition(|earlier| *earlier == state);
+                let earlier = record.states.iter().rposition(|earlier| *earlier == state);
                 wrong.push(format!(
                     "{} {name}: shows {}, should be {} bytes, its state {}",
                     self.name,
                     describe(there, earlier),
                     bytes.len(),
-                    slot.states.len() - 1
+                    record.states.len() - 1
                 ));
             }
         }
@@ -541,7 +545,7 @@ impl History {
     }
 }
 
-/// What a name shows, for messages.
+/// The content of a name, for messages.
 fn describe(bytes: Option<&Vec<u8>>, earlier: Option<usize>) -> String {
     let what = match bytes {
         None => "nothing".to_owned(),

@@ -12,11 +12,11 @@ use crate::support::mount::{Cache, PROGRAM, TestMount, mount_arguments};
 use crate::support::place::Place;
 use crate::support::s3::{BUCKET, S3Server};
 use crate::support::s3s::S3sServer;
-use crate::support::shell::{self, Ran};
+use crate::support::shell::{self, CommandResult};
 use crate::support::wait_until;
 
 /// Mounts in vain, in directories of its own.
-fn refused(place: &Place) -> Ran {
+fn refused(place: &Place) -> CommandResult {
     let directory = tempfile::tempdir().unwrap();
     let (root, cache) = (
         directory.path().join("files"),

@@ -10,7 +10,7 @@ use crate::support::mount::{
 };
 use crate::support::place::Place;
 use crate::support::s3s::S3sServer;
-use crate::support::shell::{self, Ran};
+use crate::support::shell::{self, CommandResult};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -73,13 +73,13 @@ impl Store {
     }
 }
 
-fn rewindfs(words: &[String], place: &Place) -> Ran {
+fn rewindfs(words: &[String], place: &Place) -> CommandResult {
     let mut command = Command::new(PROGRAM);
     command.args(words).envs(place.variables.clone());
     shell::run(&mut command, LIMIT)
 }
 
-fn check(place: &Place) -> Ran {
+fn check(place: &Place) -> CommandResult {
     let mut words = vec!["check".to_owned(), place.url.clone()];
     if let Some(endpoint) = &place.endpoint {
         words.extend(["--endpoint".to_owned(), endpoint.clone()]);
@@ -122,7 +122,7 @@ fn check_fails(place: &Place, word: &str) {
     assert!(told.stderr.contains(word), "{told}");
 }
 
-fn an_index_that_is_lost_or_behind_is_refused(store: &Store) {
+fn a_lost_or_outdated_index_is_refused(store: &Store) {
     let attic = tempfile::tempdir().unwrap();
     let (mut mount, expected) = killed(store);
     let segments = store.files("data");
@@ -154,7 +154,7 @@ fn an_index_that_is_lost_or_behind_is_refused(store: &Store) {
     assert!(!store.namespace.join("namespace.json").exists());
     store.put_back("namespace.json", &identity);
 
-    its_newest_rows_are_lost(store, &mount, attic.path());
+    lose_newest_rows(store, &mount, attic.path());
     assert_eq!(store.files("data"), segments);
     mount.recover(Cache::Wiped);
     assert_eq!(mount.sh(READ), expected);
@@ -163,7 +163,7 @@ fn an_index_that_is_lost_or_behind_is_refused(store: &Store) {
 }
 
 /// The newest objects of the index's write-ahead log go, and come back.
-fn its_newest_rows_are_lost(store: &Store, mount: &TestMount, attic: &Path) {
+fn lose_newest_rows(store: &Store, mount: &TestMount, attic: &Path) {
     let wal = store.files("meta/wal");
     let len = |path: &PathBuf| fs::metadata(store.namespace.join(path)).unwrap().len();
     let newest = wal.iter().rposition(|path| len(path) > 0).unwrap();
@@ -197,7 +197,7 @@ const HARMS: [&str; 4] = [
 ];
 
 /// The newest object of each kind, in turn: a mount refuses, or serves what is right, or fails the calls that need the object.
-fn any_harmed_object_takes_nothing_else_away(store: &Store) {
+fn a_damaged_object_affects_only_the_files_it_holds(store: &Store) {
     let (mut mount, expected) = killed(store);
     let mut objects = vec![PathBuf::from("namespace.json")];
     for kind in ["meta/manifest", "meta/wal", "epochs", "log", "data"] {
@@ -245,7 +245,7 @@ fn any_harmed_object_takes_nothing_else_away(store: &Store) {
 }
 
 /// Mounts and reads: what the reading gave, or how the mount was refused.
-fn served(store: &Store, mount: &TestMount) -> Result<Ran, Ran> {
+fn served(store: &Store, mount: &TestMount) -> Result<CommandResult, CommandResult> {
     let arguments = mount_arguments(&store.place, &mount.root(), &mount.cache());
     let mounted = rewindfs(&arguments, &store.place);
     if mounted.code != Some(0) {
@@ -264,7 +264,7 @@ fn served(store: &Store, mount: &TestMount) -> Result<Ran, Ran> {
 fn a_lost_or_outdated_index_on_a_local_directory_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::local(directory.path());
-    an_index_that_is_lost_or_behind_is_refused(&store);
+    a_lost_or_outdated_index_is_refused(&store);
 }
 
 #[test]
@@ -273,14 +273,14 @@ fn a_lost_or_outdated_index_on_s3_is_refused() {
         return;
     };
     let store = Store::s3(&server, "damage");
-    an_index_that_is_lost_or_behind_is_refused(&store);
+    a_lost_or_outdated_index_is_refused(&store);
 }
 
 #[test]
 fn a_damaged_object_of_a_local_directory_affects_only_the_files_it_holds() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::local(directory.path());
-    any_harmed_object_takes_nothing_else_away(&store);
+    a_damaged_object_affects_only_the_files_it_holds(&store);
 }
 
 #[test]
@@ -289,5 +289,5 @@ fn a_damaged_object_of_an_s3_server_affects_only_the_files_it_holds() {
         return;
     };
     let store = Store::s3(&server, "harmed");
-    any_harmed_object_takes_nothing_else_away(&store);
+    a_damaged_object_affects_only_the_files_it_holds(&store);
 }

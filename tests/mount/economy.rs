@@ -17,7 +17,7 @@ use crate::support::{long, scale, tree, wait_until};
 const DELAY: Duration = Duration::from_millis(20);
 
 /// A fresh namespace on S3 behind a proxy that counts and delays.
-struct Counted {
+struct CountedMount {
     /// The mount; dropped before what it stands on.
     mount: TestMount,
     /// What counts.
@@ -26,7 +26,7 @@ struct Counted {
     _server: S3Server,
 }
 
-impl Counted {
+impl CountedMount {
     /// Starts all three; none if S3 is to be left untested.
     fn start() -> Option<Self> {
         let server = S3Server::start()?;
@@ -64,7 +64,7 @@ fn check_puts(requests: &[Request], bytes: u64) {
 
 #[test]
 fn ten_thousand_files_take_about_a_hundred_puts() {
-    let Some(mut counted) = Counted::start() else {
+    let Some(mut counted) = CountedMount::start() else {
         return;
     };
     let mut random = Random::new(11);
@@ -89,7 +89,7 @@ fn ten_thousand_files_take_about_a_hundred_puts() {
 
 #[test]
 fn rsync_of_five_thousand_files_takes_about_a_hundred_puts() {
-    let Some(counted) = Counted::start() else {
+    let Some(counted) = CountedMount::start() else {
         return;
     };
     let source = tempfile::tempdir().unwrap();
@@ -109,7 +109,7 @@ fn rsync_of_five_thousand_files_takes_about_a_hundred_puts() {
 
 #[test]
 fn four_kibibytes_written_into_a_large_file_upload_little() {
-    let Some(counted) = Counted::start() else {
+    let Some(counted) = CountedMount::start() else {
         return;
     };
     let mebibytes = scale(96, 1024);
@@ -129,7 +129,7 @@ fn four_kibibytes_written_into_a_large_file_upload_little() {
     counted.mount.drain();
     let quiet = Duration::from_secs(3);
     assert!(
-        counted.proxy.settle(quiet, Duration::from_secs(120)),
+        counted.proxy.wait_quiet(quiet, Duration::from_secs(120)),
         "uploads never end after drain"
     );
 
@@ -244,7 +244,7 @@ fn the_last_of_many_fsynced_appends_uploads_as_little_as_the_first() {
 
 #[test]
 fn a_git_clone_of_four_hundred_files_takes_about_forty_puts() {
-    let Some(counted) = Counted::start() else {
+    let Some(counted) = CountedMount::start() else {
         return;
     };
     let source = tempfile::tempdir().unwrap();

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::crash::{Writers, read_files};
 use crate::crash_log::{Files, History};
+use crate::random_walk::{Model, Node, compare};
 use crate::support::proxy::{Proxy, summary};
 use crate::support::s3::S3Server;
 use crate::support::{shell, tree};
-use crate::walk::{Model, Node, compare};
 
 #[test]
 fn the_proxy_counts_and_delays_what_passes() {
@@ -65,9 +65,9 @@ fn the_proxy_counts_and_delays_what_passes() {
         start.elapsed()
     );
     assert_eq!(proxy.since(mark).len(), 1);
-    assert!(proxy.settle(Duration::from_millis(300), Duration::from_secs(5)));
+    assert!(proxy.wait_quiet(Duration::from_millis(300), Duration::from_secs(5)));
     assert!(
-        !proxy.settle(Duration::from_secs(60), Duration::from_millis(50)),
+        !proxy.wait_quiet(Duration::from_secs(60), Duration::from_millis(50)),
         "it was not quiet for a minute"
     );
 }

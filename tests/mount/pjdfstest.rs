@@ -7,12 +7,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::apart::Desk;
 use crate::support::mount::TestMount;
 use crate::support::pjdfstest::{Counts, Remounts, complaints, configure, counts, program};
 use crate::support::place::Place;
 use crate::support::s3::S3Server;
-use crate::support::shell::{self, Ran};
+use crate::support::sandbox::Sandbox;
+use crate::support::shell::{self, CommandResult};
 
 /// Several times what a busy machine needs.
 const LIMIT: Duration = Duration::from_secs(400);
@@ -27,7 +27,7 @@ const ALL: Counts = Counts {
 
 /// Fails with what was wrong unless `ran` came to `expected`.
 #[track_caller]
-fn judge(ran: &Ran, expected: Counts) {
+fn check_counts(ran: &CommandResult, expected: Counts) {
     let found = counts(&ran.stdout);
     assert!(
         ran.code == Some(0) && found == Some(expected),
@@ -54,7 +54,7 @@ fn run_on(root: &Path) {
     command.arg("-c").arg(&configuration);
     command.arg("-p").arg(root);
     command.arg("-s").arg(second.path());
-    judge(&shell::run(command.env("NO_COLOR", "1"), LIMIT), ALL);
+    check_counts(&shell::run(command.env("NO_COLOR", "1"), LIMIT), ALL);
 }
 
 #[test]
@@ -80,24 +80,24 @@ fn pjdfstest_passes_as_root_on_s3() {
 /// neither, can be mounted read-only.
 #[test]
 fn pjdfstest_passes_as_root_with_remounts_through_the_mount_helper() {
-    let desk = Desk::new();
-    desk.offer(&program(), "pjdfstest");
-    configure(&desk.path().join("remounts.toml"), Remounts::Allowed);
-    configure(&desk.path().join("rest.toml"), Remounts::Refused);
-    let ran = desk.run(
+    let sandbox = Sandbox::new();
+    sandbox.install(&program(), "pjdfstest");
+    configure(&sandbox.path().join("remounts.toml"), Remounts::Allowed);
+    configure(&sandbox.path().join("rest.toml"), Remounts::Refused);
+    let ran = sandbox.run(
         r#"
-        mount -t fuse.rewindfs -o "cache_dir=$desk/cache" "file://$desk/store" "$desk/files"
-        mountpoint -q "$desk/files"
+        mount -t fuse.rewindfs -o "cache_dir=$sandbox/cache" "file://$sandbox/store" "$sandbox/files"
+        mountpoint -q "$sandbox/files"
         code=0
-        ./pjdfstest -c remounts.toml -p "$desk/files" -s /dev/shm erofs || code=$?
+        ./pjdfstest -c remounts.toml -p "$sandbox/files" -s /dev/shm erofs || code=$?
         echo "== the whole suite"
-        ./pjdfstest -c rest.toml -p "$desk/files" -s /dev/shm || code=$?
-        umount "$desk/files"
+        ./pjdfstest -c rest.toml -p "$sandbox/files" -s /dev/shm || code=$?
+        umount "$sandbox/files"
         exit $code
         "#,
         LIMIT,
     );
-    judge(&ran, ALL);
+    check_counts(&ran, ALL);
     let (remounts, _) = ran.stdout.split_once("== the whole suite").unwrap();
     let each = Counts {
         failed: 0,
@@ -111,24 +111,24 @@ fn pjdfstest_passes_as_root_with_remounts_through_the_mount_helper() {
 /// What needs no root is passed on a mount that an ordinary user made by fusermount3.
 #[test]
 fn pjdfstest_passes_as_an_ordinary_user_on_an_own_mount() {
-    let desk = Desk::new();
-    desk.offer(&program(), "pjdfstest");
-    configure(&desk.path().join("pjdfstest.toml"), Remounts::Refused);
-    let ran = desk.run(
+    let sandbox = Sandbox::new();
+    sandbox.install(&program(), "pjdfstest");
+    configure(&sandbox.path().join("pjdfstest.toml"), Remounts::Refused);
+    let ran = sandbox.run(
         r#"
         # Commands that are run by anybody must be where anybody can go.
-        chown -R tests:tests "$desk/store" "$desk/cache" "$desk/files"
-        as() { setpriv --reuid=tests --regid=tests --clear-groups env HOME="$desk/cache" TMPDIR="$desk/cache" "$@"; }
-        as ./rewindfs mount "file://$desk/store" "$desk/files" --cache-dir "$desk/cache"
-        as mountpoint -q "$desk/files"
+        chown -R tests:tests "$sandbox/store" "$sandbox/cache" "$sandbox/files"
+        as() { setpriv --reuid=tests --regid=tests --clear-groups env HOME="$sandbox/cache" TMPDIR="$sandbox/cache" "$@"; }
+        as ./rewindfs mount "file://$sandbox/store" "$sandbox/files" --cache-dir "$sandbox/cache"
+        as mountpoint -q "$sandbox/files"
         code=0
-        as ./pjdfstest -c pjdfstest.toml -p "$desk/files" -s /dev/shm || code=$?
-        as ./rewindfs umount "$desk/files"
+        as ./pjdfstest -c pjdfstest.toml -p "$sandbox/files" -s /dev/shm || code=$?
+        as ./rewindfs umount "$sandbox/files"
         exit $code
         "#,
         LIMIT,
     );
-    judge(
+    check_counts(
         &ran,
         Counts {
             failed: 0,

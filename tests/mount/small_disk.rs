@@ -23,19 +23,19 @@ const PIECE: usize = 1 << 20;
 const ENOSPC: i32 = 28;
 
 /// A mount whose cache lies on a small disk, and that disk.
-struct Small {
+struct SmallDiskMount {
     mount: TestMount,
     _disk: Disk,
     cache: tempfile::TempDir,
 }
 
-fn small(place: &Place, flags: &[&str]) -> Option<Small> {
+fn small(place: &Place, flags: &[&str]) -> Option<SmallDiskMount> {
     let cache = tempfile::tempdir().unwrap();
     let disk = Disk::at(cache.path(), DISK)?;
     let path = cache.path().display().to_string();
     let mut all = vec!["--cache-dir", &path];
     all.extend(flags);
-    Some(Small {
+    Some(SmallDiskMount {
         mount: TestMount::start(place, &all),
         _disk: disk,
         cache,
@@ -75,7 +75,7 @@ fn copies_that_do_not_fit(place: &Place) {
     small.mount.sh_within(&dd, Duration::from_secs(240));
     let cp = format!("cp -r {from}/many . && diff -r many {from}/many");
     small.mount.sh_within(&cp, Duration::from_secs(240));
-    // Small writes lie in the journal, which is on the same disk.
+    // SmallDiskMount writes lie in the journal, which is on the same disk.
     small.mount.sh_within(
         "mkdir small; for n in $(seq 40); do head -c 60000 /dev/urandom > small/$n; done; cat small/* | md5sum > sum",
         Duration::from_secs(240),

@@ -11,18 +11,18 @@ use crate::support::mount::{
 use crate::support::place::Place;
 use crate::support::s3::{BUCKET, S3Server};
 use crate::support::server::free_address;
-use crate::support::shell::{self, Ran};
+use crate::support::shell::{self, CommandResult};
 
 /// Bad input is answered within this.
 const BOUND: Duration = Duration::from_secs(10);
 
 /// Directories for one try.
-struct Desk {
+struct Scratch {
     /// Holds them.
     directory: tempfile::TempDir,
 }
 
-impl Desk {
+impl Scratch {
     /// A store, a mount point and a cache.
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -55,10 +55,10 @@ impl Desk {
             !is_mounted(&self.path("files")),
             "mounted all the same: {ran}"
         );
-        judge(&ran, code, words);
+        check_refusal(&ran, code, words);
     }
 
-    /// The same for a mount of `place` on this desk, with further flags.
+    /// The same for a mount of `place` on this scratch, with further flags.
     #[track_caller]
     fn mount_refused(&self, place: &Place, flags: &[&str], code: i32, words: &[&str]) {
         let mut arguments = mount_arguments(place, &self.path("files"), &self.path("cache"));
@@ -68,14 +68,14 @@ impl Desk {
     }
 }
 
-impl Drop for Desk {
+impl Drop for Scratch {
     fn drop(&mut self) {
         force_unmount(&self.path("files"));
     }
 }
 
 /// Runs the program, a little beyond the bound at most.
-fn rewindfs(arguments: &[&str], place: Option<&Place>) -> Ran {
+fn rewindfs(arguments: &[&str], place: Option<&Place>) -> CommandResult {
     let mut command = Command::new(PROGRAM);
     command.args(arguments);
     if let Some(place) = place {
@@ -86,7 +86,7 @@ fn rewindfs(arguments: &[&str], place: Option<&Place>) -> Ran {
 
 /// Fails unless a refusal is as it should be.
 #[track_caller]
-fn judge(ran: &Ran, code: i32, words: &[&str]) {
+fn check_refusal(ran: &CommandResult, code: i32, words: &[&str]) {
     assert!(ran.took < BOUND, "it took longer than {BOUND:?}: {ran}");
     assert_eq!(ran.code, Some(code), "exit status: {ran}");
     for word in words {
@@ -103,7 +103,7 @@ fn judge(ran: &Ran, code: i32, words: &[&str]) {
 
 #[test]
 fn a_wrong_flag_or_value_exits_with_status_2() {
-    let desk = Desk::new();
+    let scratch = Scratch::new();
     // What follows a mount that would succeed, and the words of the message.
     let table: [(&[&str], &[&str]); 5] = [
         (&["--no-such-flag"], &["--no-such-flag"]),
@@ -113,18 +113,18 @@ fn a_wrong_flag_or_value_exits_with_status_2() {
         (&["-o", "namespace=a//b"], &["namespace", "a//b"]),
     ];
     for (flags, words) in table {
-        desk.mount_refused(&Place::local(&desk.path("store")), flags, 2, words);
+        scratch.mount_refused(&Place::local(&scratch.path("store")), flags, 2, words);
     }
-    desk.refused(&["mount", &desk.url()], None, 2, &["usage"]);
-    desk.refused(&["no-such-command"], None, 2, &["no-such-command"]);
+    scratch.refused(&["mount", &scratch.url()], None, 2, &["usage"]);
+    scratch.refused(&["no-such-command"], None, 2, &["no-such-command"]);
 }
 
 #[test]
 fn a_wrong_url_or_mountpoint_exits_with_status_2() {
-    let desk = Desk::new();
-    let (url, files, cache) = (desk.url(), desk.text("files"), desk.text("cache"));
-    fs::write(desk.path("plain"), "a file").unwrap();
-    let (plain, missing) = (desk.text("plain"), desk.text("missing"));
+    let scratch = Scratch::new();
+    let (url, files, cache) = (scratch.url(), scratch.text("files"), scratch.text("cache"));
+    fs::write(scratch.path("plain"), "a file").unwrap();
+    let (plain, missing) = (scratch.text("plain"), scratch.text("missing"));
     let table = [
         ("ftp://host/x", &files, "ftp"),
         ("not a url", &files, "not a url"),
@@ -133,7 +133,7 @@ fn a_wrong_url_or_mountpoint_exits_with_status_2() {
         (&url, &plain, &plain),
     ];
     for (url, point, word) in table {
-        desk.refused(
+        scratch.refused(
             &["mount", url, point, "--cache-dir", &cache],
             None,
             2,
@@ -153,11 +153,11 @@ fn help_and_version_exit_with_status_0() {
 
 #[test]
 fn a_dead_endpoint_is_named_in_time() {
-    let desk = Desk::new();
+    let scratch = Scratch::new();
     let address = free_address();
     let place = Place::s3(&format!("{BUCKET}/x"), &format!("http://{address}"));
-    desk.mount_refused(&place, &[], 1, &[&address.to_string()]);
-    desk.mount_refused(&place, &["--foreground"], 1, &[&address.to_string()]);
+    scratch.mount_refused(&place, &[], 1, &[&address.to_string()]);
+    scratch.mount_refused(&place, &["--foreground"], 1, &[&address.to_string()]);
 }
 
 #[test]
@@ -165,9 +165,9 @@ fn a_missing_bucket_is_named_in_time() {
     let Some(server) = S3Server::start() else {
         return;
     };
-    let desk = Desk::new();
+    let scratch = Scratch::new();
     let place = Place::s3("no-such-bucket/x", &format!("http://{}", server.address()));
-    desk.mount_refused(&place, &[], 1, &["no-such-bucket"]);
+    scratch.mount_refused(&place, &[], 1, &["no-such-bucket"]);
 }
 
 #[test]
@@ -175,19 +175,19 @@ fn refused_credentials_are_reported_in_time() {
     let Some(server) = S3Server::start_refusing() else {
         return;
     };
-    let desk = Desk::new();
+    let scratch = Scratch::new();
     let place = server
         .place("x")
         .credentials("AKIAWRONGKEYID000000", "wrong-secret-not-to-be-shown");
-    let mut arguments = mount_arguments(&place, &desk.path("files"), &desk.path("cache"));
+    let mut arguments = mount_arguments(&place, &scratch.path("files"), &scratch.path("cache"));
     arguments.push("--namespace=a".to_owned());
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let ran = rewindfs(&arguments, Some(&place));
     assert!(
-        !is_mounted(&desk.path("files")),
+        !is_mounted(&scratch.path("files")),
         "mounted all the same: {ran}"
     );
-    judge(&ran, 1, &["credentials", &format!("s3://{BUCKET}/x")]);
+    check_refusal(&ran, 1, &["credentials", &format!("s3://{BUCKET}/x")]);
     assert!(
         !ran.stderr.contains("wrong-secret"),
         "the message shows a secret: {ran}"
@@ -199,12 +199,12 @@ fn a_busy_mountpoint_and_a_busy_cache_are_named() {
     let store = tempfile::tempdir().unwrap();
     let mount = TestMount::start(&Place::local(store.path()), &[]);
     fs::write(mount.path("f"), "kept").unwrap();
-    let desk = Desk::new();
+    let scratch = Scratch::new();
     let root = mount.root();
-    let other = Place::local(&desk.path("store"));
-    let arguments = mount_arguments(&other, &root, &desk.path("cache"));
+    let other = Place::local(&scratch.path("store"));
+    let arguments = mount_arguments(&other, &root, &scratch.path("cache"));
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    judge(
+    check_refusal(
         &rewindfs(&arguments, None),
         1,
         &[&root.display().to_string()],
@@ -217,11 +217,11 @@ fn a_busy_mountpoint_and_a_busy_cache_are_named() {
 
     let arguments = mount_arguments(
         &Place::local(store.path()),
-        &desk.path("files"),
+        &scratch.path("files"),
         &mount.cache(),
     );
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    desk.refused(&arguments, None, 1, &[&mount.cache().display().to_string()]);
+    scratch.refused(&arguments, None, 1, &[&mount.cache().display().to_string()]);
     assert_eq!(
         fs::read_to_string(mount.path("f")).unwrap(),
         "kept",
@@ -231,17 +231,17 @@ fn a_busy_mountpoint_and_a_busy_cache_are_named() {
 
 #[test]
 fn commands_on_a_path_without_a_mount_name_the_path() {
-    let desk = Desk::new();
-    let files = desk.text("files");
+    let scratch = Scratch::new();
+    let files = scratch.text("files");
     for command in ["status", "drain", "umount"] {
-        desk.refused(&[command, &files], None, 1, &[&files]);
+        scratch.refused(&[command, &files], None, 1, &[&files]);
     }
 }
 
 #[test]
 fn a_mount_in_the_background_answers_when_the_command_returns() {
-    let desk = Desk::new();
-    let (url, files, cache) = (desk.url(), desk.text("files"), desk.text("cache"));
+    let scratch = Scratch::new();
+    let (url, files, cache) = (scratch.url(), scratch.text("files"), scratch.text("cache"));
     // In mount(8)'s words this time; the second round sees what the first left.
     for round in 0..2 {
         rewindfs(
@@ -261,9 +261,9 @@ fn a_mount_in_the_background_answers_when_the_command_returns() {
             is_mounted(Path::new(&files)),
             "the command returned and nothing is mounted"
         );
-        let kept = fs::read_to_string(desk.path("files/kept")).unwrap_or_default();
+        let kept = fs::read_to_string(scratch.path("files/kept")).unwrap_or_default();
         assert_eq!(kept, "x".repeat(round), "what earlier rounds wrote");
-        fs::write(desk.path("files/kept"), "x".repeat(round + 1)).unwrap();
+        fs::write(scratch.path("files/kept"), "x".repeat(round + 1)).unwrap();
         rewindfs(&["drain", &files], None).ok();
         rewindfs(&["umount", &files], None).ok();
         assert!(!is_mounted(Path::new(&files)), "still mounted");

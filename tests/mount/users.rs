@@ -2,22 +2,22 @@
 
 use std::time::Duration;
 
-use crate::support::apart::Desk;
+use crate::support::sandbox::Sandbox;
 
 const LIMIT: Duration = Duration::from_secs(200);
 
 /// What the scripts share: the mount of the user `tests`, and other users.
 const FUNCTIONS: &str = r#"
-chown -R tests:tests "$desk/store" "$desk/cache" "$desk/files"
-as() { local user=$1; shift; setpriv --reuid="$user" --regid=9999 --clear-groups env HOME="$desk/cache" TMPDIR="$desk/cache" "$@"; }
-attach() { as tests ./rewindfs mount "file://$desk/store" files --cache-dir "$desk/cache" "$@"; }
-refused() { if "$@" >"$desk/said" 2>&1; then echo "not refused: $*"; return 1; fi; }
+chown -R tests:tests "$sandbox/store" "$sandbox/cache" "$sandbox/files"
+as() { local user=$1; shift; setpriv --reuid="$user" --regid=9999 --clear-groups env HOME="$sandbox/cache" TMPDIR="$sandbox/cache" "$@"; }
+attach() { as tests ./rewindfs mount "file://$sandbox/store" files --cache-dir "$sandbox/cache" "$@"; }
+refused() { if "$@" >"$sandbox/said" 2>&1; then echo "not refused: $*"; return 1; fi; }
 "#;
 
 #[track_caller]
 fn run(script: &str) {
-    let desk = Desk::new();
-    desk.run(&format!("{FUNCTIONS}\n{script}"), LIMIT).ok();
+    let sandbox = Sandbox::new();
+    sandbox.run(&format!("{FUNCTIONS}\n{script}"), LIMIT).ok();
 }
 
 #[test]
@@ -50,11 +50,11 @@ fn other_users_are_refused_without_allow_other() {
 fn uid_gid_and_umask_options_decide_permissions() {
     run(r#"
     # Root's mount lets everybody in.
-    ./rewindfs mount "file://$desk/store" files --cache-dir "$desk/cache"
+    ./rewindfs mount "file://$sandbox/store" files --cache-dir "$sandbox/cache"
     mkdir files/d; echo secret >files/d/f; chown -R 1:1 files/d; chmod 700 files/d; chmod 600 files/d/f
     refused as 4321 cat files/d/f
     ./rewindfs umount files
-    ./rewindfs mount "file://$desk/store" files --cache-dir "$desk/cache" -o uid=4321,gid=4322,umask=027
+    ./rewindfs mount "file://$sandbox/store" files --cache-dir "$sandbox/cache" -o uid=4321,gid=4322,umask=027
     [ "$(stat -c '%u %g %a' files/d/f)" = '4321 4322 600' ]
     [ "$(as 4321 cat files/d/f)" = secret ]
     refused as 1 cat files/d/f
@@ -62,7 +62,7 @@ fn uid_gid_and_umask_options_decide_permissions() {
     as 4321 sh -c 'umask 0; echo x >files/d/new'
     [ "$(stat -c '%u %g %a' files/d/new)" = '4321 4322 640' ]
     ./rewindfs umount files
-    ./rewindfs mount "file://$desk/store" files --cache-dir "$desk/cache"
+    ./rewindfs mount "file://$sandbox/store" files --cache-dir "$sandbox/cache"
     [ "$(stat -c '%u %g %a' files/d/f files/d/new)" = "$(printf '1 1 600\n4321 9999 666')" ]
     ./rewindfs umount files
     "#);
@@ -75,7 +75,7 @@ fn a_user_namespace_mounts_without_fusermount3() {
     cat >inside.sh <<'END'
 set -eu
 [ "$(id -u)" = 0 ]
-./rewindfs mount "file://$desk/store" files --cache-dir "$desk/cache"
+./rewindfs mount "file://$sandbox/store" files --cache-dir "$sandbox/cache"
 echo mine >files/f; mkfifo files/fifo; setfattr -n user.a -v b files/f; setfacl -m u:0:r files/f
 [ "$(stat -c '%u %g' files/f)" = '0 0' ]
 # Who has no number inside is nobody's owner, and the host's devices stay the host's.

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::random_walk::{Node, RandomWalk, compare};
 use crate::support::mount::{Cache, TestMount};
 use crate::support::place::Place;
 use crate::support::random::{Random, seed};
-use crate::walk::{Node, Walk, compare};
 
 /// The names in a directory of versions, as listed, without the links.
 fn listed(directory: &Path) -> Vec<String> {
@@ -325,38 +325,38 @@ fn the_past_is_hidden_and_read_only() {
     "#);
 }
 
-/// Fails unless the chosen moments of the walk read back exactly, from the root and from every directory that still lives.
-fn check_moments(mount: &TestMount, walk: &Walk, chosen: &[usize], when: &str) {
+/// Fails unless the chosen snapshots of the walk read back exactly, from the root and from every directory that still lives.
+fn check_snapshots(mount: &TestMount, walk: &RandomWalk, chosen: &[usize], when: &str) {
     let mut failures = Vec::new();
     for &index in chosen {
-        let moment = &walk.moments[index];
+        let snapshot = &walk.snapshots[index];
         let mut places = vec![(
-            mount.path(".versions").join(&moment.stamp),
+            mount.path(".versions").join(&snapshot.stamp),
             Path::new("").to_path_buf(),
         )];
         // A directory that still lives shows its own past, whatever it and its parents were called then.
-        let now = &walk.moments[walk.moments.len() - 1].model;
+        let now = &walk.snapshots[walk.snapshots.len() - 1].model;
         for (path, node) in now {
-            let then = moment
+            let then = snapshot
                 .model
                 .iter()
                 .find(|(_, then)| matches!(node, Node::Directory(_)) && *then == node);
             if let Some((then, _)) = then {
                 places.push((
-                    mount.path(path).join(".versions").join(&moment.stamp),
+                    mount.path(path).join(".versions").join(&snapshot.stamp),
                     then.clone(),
                 ));
             }
         }
         for (found_at, under) in places {
-            let differences = compare(&found_at, &moment.model, &under);
+            let differences = compare(&found_at, &snapshot.model, &under);
             if !differences.is_empty() {
                 failures.push(format!(
                     "{} ({}):\n    {}\n  the story around it:\n{}",
                     found_at.display(),
-                    moment.step,
+                    snapshot.step,
                     differences.join("\n    "),
-                    walk.story(index)
+                    walk.trace(index)
                 ));
             }
         }
@@ -375,12 +375,12 @@ fn every_state_of_a_random_walk_is_in_the_past() {
     let seed = seed();
     let store = tempfile::tempdir().unwrap();
     let mut mount = TestMount::start(&Place::local(store.path()), &[]);
-    let mut walk = Walk::new(&mount.root(), seed);
+    let mut walk = RandomWalk::new(&mount.root(), seed);
     for _ in 0..300 {
         walk.step();
     }
-    let last = walk.moments.len() - 1;
-    let live = compare(&mount.root(), &walk.moments[last].model, Path::new(""));
+    let last = walk.snapshots.len() - 1;
+    let live = compare(&mount.root(), &walk.snapshots[last].model, Path::new(""));
     assert!(
         live.is_empty(),
         "the live tree differs:\n  {}",
@@ -389,15 +389,15 @@ fn every_state_of_a_random_walk_is_in_the_past() {
     let mut random = Random::new(seed ^ 1);
     let mut chosen: Vec<usize> = (0..50).map(|_| random.below(last + 1)).collect();
     chosen.push(last);
-    check_moments(&mount, &walk, &chosen, "before the remount");
+    check_snapshots(&mount, &walk, &chosen, "before the remount");
     mount.remount(Cache::Wiped);
-    let live = compare(&mount.root(), &walk.moments[last].model, Path::new(""));
+    let live = compare(&mount.root(), &walk.snapshots[last].model, Path::new(""));
     assert!(
         live.is_empty(),
         "the live tree differs after a remount:\n  {}",
         live.join("\n  ")
     );
-    check_moments(
+    check_snapshots(
         &mount,
         &walk,
         &chosen,

@@ -18,14 +18,14 @@ use rewindfs::task::Tasks;
 use crate::support::mount::{PROGRAM, TestMount, force_unmount, is_mounted, mount_arguments};
 use crate::support::place::Place;
 use crate::support::s3::S3Server;
-use crate::support::shell::{self, Ran};
+use crate::support::shell::{self, CommandResult};
 use crate::support::wait_until;
 
 /// The first writer says that it was fenced within this; it looks each second.
 const SECONDS: Duration = Duration::from_secs(10);
 
 /// Runs the program.
-fn rewindfs(arguments: &[&str], place: &Place) -> Ran {
+fn rewindfs(arguments: &[&str], place: &Place) -> CommandResult {
     let mut command = Command::new(PROGRAM);
     command
         .args(arguments)
@@ -39,7 +39,7 @@ fn is_fenced(mount: &TestMount) -> bool {
 
 /// `umount` of a fenced mount: it fails, says what stays, and the mount is gone.
 #[track_caller]
-fn end_fenced(mount: &mut TestMount, place: &Place) -> Ran {
+fn end_fenced(mount: &mut TestMount, place: &Place) -> CommandResult {
     let root = mount.root();
     let ran = rewindfs(&["umount", &root.to_string_lossy()], place);
     assert_eq!(ran.code, Some(1), "{ran}\n{}", mount.log_tail());

@@ -2,7 +2,6 @@
 //!
 //! Invariant: whatever is started here ends when its value drops, and no wait is without a bound.
 
-pub(crate) mod apart;
 pub(crate) mod azure;
 pub(crate) mod disk;
 pub(crate) mod mount;
@@ -14,6 +13,7 @@ pub(crate) mod random;
 pub(crate) mod rclone;
 pub(crate) mod s3;
 pub(crate) mod s3s;
+pub(crate) mod sandbox;
 pub(crate) mod server;
 pub(crate) mod shell;
 pub(crate) mod tree;

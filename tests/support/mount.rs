@@ -10,7 +10,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use super::place::Place;
-use super::shell::{self, Ran};
+use super::shell::{self, CommandResult};
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_rewindfs");
@@ -210,7 +210,7 @@ impl TestMount {
     /// Runs a script in the mount point, with a bound of its own.
     #[track_caller]
     pub(crate) fn sh_within(&self, script: &str, limit: Duration) -> String {
-        self.judge(shell::sh_within(&self.root(), script, limit))
+        self.stdout_or_fail(shell::sh_within(&self.root(), script, limit))
     }
 
     /// The daemon's process number.
@@ -249,7 +249,7 @@ impl TestMount {
         command
             .args(arguments)
             .envs(self.place.variables.iter().cloned());
-        self.judge(shell::run(&mut command, COMMAND_LIMIT))
+        self.stdout_or_fail(shell::run(&mut command, COMMAND_LIMIT))
     }
 
     /// What `rewindfs check` says of a namespace that nobody has mounted.
@@ -264,7 +264,7 @@ impl TestMount {
 
     /// What a command printed, if it succeeded; else everything there is to know.
     #[track_caller]
-    fn judge(&self, ran: Ran) -> String {
+    fn stdout_or_fail(&self, ran: CommandResult) -> String {
         assert!(
             ran.code == Some(0),
             "the command failed: {ran}\n{}",

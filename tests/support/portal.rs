@@ -1,6 +1,6 @@
-//! A proxy before an S3 server that answers in its place when told to, as a captive portal or a misdirected gateway does.
+//! A proxy in front of an S3 server that answers instead of the server on demand, as a captive portal or a wrong gateway does.
 //!
-//! Invariant: one request per connection; while it tells the truth, answers pass unchanged but for that.
+//! Invariant: each connection carries one request. While no wrong answer is set, answers pass unchanged except for that.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,54 +11,54 @@ use std::time::Duration;
 
 /// A kind of wrong answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lie {
-    /// A login page, status 200; the request does not arrive.
+pub(crate) enum WrongAnswer {
+    /// A login page with status 200; the server does not get the request.
     Page,
-    /// The same without a type.
+    /// The same page without a content type.
     PlainPage,
-    /// Status 200 and nothing; the request does not arrive.
+    /// Status 200 with an empty body; the server does not get the request.
     Empty,
     /// A redirection to the same address, for ever.
-    Circle,
+    RedirectLoop,
     /// A redirection to a login page.
-    Elsewhere,
-    /// A page that says 404.
+    Redirect,
+    /// A page with status 404.
     PageNotFound,
-    /// 404 and nothing.
-    BareNotFound,
-    /// What is not HTTP.
-    Noise,
-    /// The real answer with half its body, and a length to match.
+    /// Status 404 with an empty body.
+    EmptyNotFound,
+    /// Bytes that are not HTTP.
+    NotHttp,
+    /// The server's answer with half its body and a matching length.
     Cut,
-    /// The real answer, broken off in the middle.
+    /// The server's answer, cut off in the middle of the body.
     BrokenOff,
-    /// The real answer with more behind it, and a length to match.
-    Long,
-    /// The answer to the read or listing before.
-    Other,
-    /// The real answer without its entity tag.
+    /// The server's answer with bytes appended and a matching length.
+    TooLong,
+    /// The answer to the previous read or listing.
+    Previous,
+    /// The server's answer without its entity tag.
     NoTag,
-    /// The real answer without Last-Modified.
+    /// The server's answer without Last-Modified.
     NoModified,
-    /// The real answer without Date.
+    /// The server's answer without Date.
     NoDate,
 }
 
-impl Lie {
+impl WrongAnswer {
     /// Every kind.
     pub(crate) const ALL: [Self; 15] = [
         Self::Page,
         Self::PlainPage,
         Self::Empty,
-        Self::Circle,
-        Self::Elsewhere,
+        Self::RedirectLoop,
+        Self::Redirect,
         Self::PageNotFound,
-        Self::BareNotFound,
-        Self::Noise,
+        Self::EmptyNotFound,
+        Self::NotHttp,
         Self::Cut,
         Self::BrokenOff,
-        Self::Long,
-        Self::Other,
+        Self::TooLong,
+        Self::Previous,
         Self::NoTag,
         Self::NoModified,
         Self::NoDate,
@@ -77,8 +77,8 @@ pub(crate) struct Portal {
 
 #[derive(Default)]
 struct Shared {
-    lie: Mutex<Option<Lie>>,
-    told: AtomicUsize,
+    wrong: Mutex<Option<WrongAnswer>>,
+    wrong_answers: AtomicUsize,
     /// The last answers to reads of objects and to listings, with their targets.
     seen: Mutex<Vec<(String, Answer)>>,
     stop: AtomicBool,
@@ -92,7 +92,7 @@ struct Answer {
 }
 
 impl Portal {
-    /// Listens on a port of its own, before `upstream`.
+    /// Listens on a port of its own in front of `upstream`.
     pub(crate) fn start(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("its address");
@@ -115,21 +115,21 @@ impl Portal {
         format!("http://{}", self.address)
     }
 
-    /// From here on every answer is this lie, or the truth again.
-    pub(crate) fn lie(&self, lie: Option<Lie>) {
-        *lock(&self.shared.lie) = lie;
+    /// Sets the wrong answer to every request from now on; `None` passes the server's answers on again.
+    pub(crate) fn answer_with(&self, wrong: Option<WrongAnswer>) {
+        *lock(&self.shared.wrong) = wrong;
     }
 
-    /// How many answers were lies.
-    pub(crate) fn told(&self) -> usize {
-        self.shared.told.load(Ordering::Relaxed)
+    /// How many wrong answers were sent.
+    pub(crate) fn wrong_answers(&self) -> usize {
+        self.shared.wrong_answers.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Portal {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        // One connection of our own wakes the listener, which then sees that it is to stop.
+        // A connection wakes the listener, which then reads the stop flag.
         TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).ok();
     }
 }
@@ -144,14 +144,14 @@ fn serve(mut client: &TcpStream, upstream: SocketAddr, shared: &Shared) {
     let Some(request) = read(client, true) else {
         return;
     };
-    let lie = *lock(&shared.lie);
-    if lie.is_some() {
-        shared.told.fetch_add(1, Ordering::Relaxed);
+    let wrong = *lock(&shared.wrong);
+    if wrong.is_some() {
+        shared.wrong_answers.fetch_add(1, Ordering::Relaxed);
     }
-    let bytes = match lie.and_then(|lie| instead(lie, &request)) {
+    let bytes = match wrong.and_then(|wrong| replacement(wrong, &request)) {
         Some(bytes) => bytes,
         None => match forwarded(&request, upstream) {
-            Some(answer) => spoilt(answer, lie, &request, shared),
+            Some(answer) => corrupted(answer, wrong, &request, shared),
             None => return,
         },
     };
@@ -159,8 +159,8 @@ fn serve(mut client: &TcpStream, upstream: SocketAddr, shared: &Shared) {
     client.shutdown(Shutdown::Both).ok();
 }
 
-/// A lie for which no request reaches the server.
-fn instead(lie: Lie, request: &Answer) -> Option<Vec<u8>> {
+/// A wrong answer that is sent without asking the server.
+fn replacement(wrong: WrongAnswer, request: &Answer) -> Option<Vec<u8>> {
     let made = |status: &str, headers: &str, body: &str| {
         let length = body.len();
         format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}").into_bytes()
@@ -170,22 +170,22 @@ fn instead(lie: Lie, request: &Answer) -> Option<Vec<u8>> {
     if target.starts_with("/sign-in") {
         return Some(made("200 OK", html, PAGE));
     }
-    match lie {
-        Lie::Page => Some(made("200 OK", html, PAGE)),
-        Lie::PlainPage => Some(made("200 OK", "", PAGE)),
-        Lie::Empty => Some(made("200 OK", "", "")),
-        Lie::Circle => Some(made(
+    match wrong {
+        WrongAnswer::Page => Some(made("200 OK", html, PAGE)),
+        WrongAnswer::PlainPage => Some(made("200 OK", "", PAGE)),
+        WrongAnswer::Empty => Some(made("200 OK", "", "")),
+        WrongAnswer::RedirectLoop => Some(made(
             "307 Temporary Redirect",
             &format!("Location: {target}\r\n"),
             "",
         )),
-        Lie::Elsewhere => Some(made("302 Found", "Location: /sign-in\r\n", "")),
-        Lie::PageNotFound => Some(made("404 Not Found", html, PAGE)),
-        // That an object is not there, HEAD says without a body.
-        Lie::BareNotFound if !request.head[0].starts_with("HEAD") => {
+        WrongAnswer::Redirect => Some(made("302 Found", "Location: /sign-in\r\n", "")),
+        WrongAnswer::PageNotFound => Some(made("404 Not Found", html, PAGE)),
+        // To HEAD an empty 404 is the right answer for a missing object, not a wrong one.
+        WrongAnswer::EmptyNotFound if !request.head[0].starts_with("HEAD") => {
             Some(made("404 Not Found", "", ""))
         }
-        Lie::Noise => Some(b"220 mail ready\r\n\r\n".to_vec()),
+        WrongAnswer::NotHttp => Some(b"220 mail ready\r\n\r\n".to_vec()),
         _ => None,
     }
 }
@@ -196,20 +196,27 @@ fn target(request: &Answer) -> String {
     words.nth(1).unwrap_or_default().to_owned()
 }
 
-/// The real answer, made into a lie.
-fn spoilt(mut answer: Answer, lie: Option<Lie>, request: &Answer, shared: &Shared) -> Vec<u8> {
+/// The server's answer with the fault of `wrong`.
+fn corrupted(
+    mut answer: Answer,
+    wrong: Option<WrongAnswer>,
+    request: &Answer,
+    shared: &Shared,
+) -> Vec<u8> {
     let get = request.head[0].starts_with("GET");
     let target = target(request);
-    match lie {
+    match wrong {
         None if get => {
             let mut seen = lock(&shared.seen);
             seen.push((target, answer.clone()));
             let excess = seen.len().saturating_sub(50);
             seen.drain(..excess);
         }
-        Some(Lie::Cut) => answer.body.truncate(answer.body.len() / 2),
-        Some(Lie::Long) if !answer.body.is_empty() => answer.body.extend_from_slice(b"and more"),
-        Some(Lie::Other) if get => {
+        Some(WrongAnswer::Cut) => answer.body.truncate(answer.body.len() / 2),
+        Some(WrongAnswer::TooLong) if !answer.body.is_empty() => {
+            answer.body.extend_from_slice(b"and more")
+        }
+        Some(WrongAnswer::Previous) if get => {
             let listing = target.contains("list-type");
             let seen = lock(&shared.seen);
             let other = seen
@@ -220,9 +227,9 @@ fn spoilt(mut answer: Answer, lie: Option<Lie>, request: &Answer, shared: &Share
                 answer = other.clone();
             }
         }
-        Some(Lie::NoTag) => without(&mut answer, "etag"),
-        Some(Lie::NoModified) => without(&mut answer, "last-modified"),
-        Some(Lie::NoDate) => without(&mut answer, "date"),
+        Some(WrongAnswer::NoTag) => without(&mut answer, "etag"),
+        Some(WrongAnswer::NoModified) => without(&mut answer, "last-modified"),
+        Some(WrongAnswer::NoDate) => without(&mut answer, "date"),
         _ => {}
     }
     let head_only = request.head[0].starts_with("HEAD");
@@ -236,8 +243,8 @@ fn spoilt(mut answer: Answer, lie: Option<Lie>, request: &Answer, shared: &Share
     answer.head.push("Connection: close".to_owned());
     let mut bytes = answer.head.join("\r\n").into_bytes();
     bytes.extend_from_slice(b"\r\n\r\n");
-    let sent = match lie {
-        Some(Lie::BrokenOff) => answer.body.len() / 2,
+    let sent = match wrong {
+        Some(WrongAnswer::BrokenOff) => answer.body.len() / 2,
         _ => answer.body.len(),
     };
     bytes.extend_from_slice(&answer.body[..sent]);
@@ -251,7 +258,7 @@ fn without(answer: &mut Answer, name: &str) {
     });
 }
 
-/// Asks the server.
+/// Forwards the request to the server and returns the answer.
 fn forwarded(request: &Answer, upstream: SocketAddr) -> Option<Answer> {
     let mut server = TcpStream::connect(upstream).ok()?;
     let mut request = request.clone();

@@ -71,7 +71,7 @@ pub(crate) struct Proxy {
     refuse: Arc<AtomicBool>,
     /// What is answered instead of the server.
     failure: Arc<Mutex<Option<Failure>>>,
-    /// How long every request waits, in milliseconds.
+    /// Routing long every request waits, in milliseconds.
     delay: Arc<AtomicU64>,
 }
 
@@ -114,7 +114,7 @@ impl Proxy {
                 let failure = Arc::clone(&its_failure);
                 let delay = Arc::clone(&its_delay);
                 thread::spawn(move || {
-                    let how = How {
+                    let how = Routing {
                         delay: &delay,
                         refuse: &refuse,
                         failure: &failure,
@@ -153,7 +153,7 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
-    /// How many requests have passed: a mark for [`Self::since`].
+    /// Routing many requests have passed: a mark for [`Self::since`].
     pub(crate) fn mark(&self) -> usize {
         self.log.lock().0.len()
     }
@@ -165,7 +165,7 @@ impl Proxy {
 
     /// Waits until no request that changes something and no body byte has come for `quiet`, at most `limit`; says whether
     /// it came to that.
-    pub(crate) fn settle(&self, quiet: Duration, limit: Duration) -> bool {
+    pub(crate) fn wait_quiet(&self, quiet: Duration, limit: Duration) -> bool {
         super::wait_until(limit, || {
             self.log.lock().1.is_none_or(|last| last.elapsed() >= quiet)
         })
@@ -207,14 +207,14 @@ pub(crate) fn summary(requests: &[Request]) -> String {
 }
 
 /// What becomes of requests.
-struct How<'a> {
+struct Routing<'a> {
     delay: &'a AtomicU64,
     refuse: &'a AtomicBool,
     failure: &'a Mutex<Option<Failure>>,
 }
 
 /// Serves one connection to its end.
-fn pass(client: &TcpStream, upstream: SocketAddr, how: &How<'_>, log: &Log) {
+fn pass(client: &TcpStream, upstream: SocketAddr, how: &Routing<'_>, log: &Log) {
     let Ok(server) = TcpStream::connect(upstream) else {
         client.shutdown(Shutdown::Both).ok();
         return;
@@ -235,10 +235,10 @@ fn copy_answers(mut server: &TcpStream, mut client: &TcpStream) {
 }
 
 /// Forwards requests until the client has no more, cutting the stream into heads and bodies.
-fn forward_requests(mut client: &TcpStream, mut server: &TcpStream, how: &How<'_>, log: &Log) {
+fn forward_requests(mut client: &TcpStream, mut server: &TcpStream, how: &Routing<'_>, log: &Log) {
     // The answer that is given once the request has come whole.
     let mut failing: Option<String> = None;
-    let mut cutter = Cutter::default();
+    let mut cutter = RequestParser::default();
     let mut buffer = vec![0; 1 << 16];
     let mut held: Vec<u8> = Vec::new();
     let mut current = 0;
@@ -326,7 +326,7 @@ enum Expects {
 
 /// Cuts the client's side of an HTTP/1.1 connection into heads and bodies.
 #[derive(Default)]
-struct Cutter {
+struct RequestParser {
     /// What comes next.
     expects: Expects,
     /// The line that has not ended yet.
@@ -335,7 +335,7 @@ struct Cutter {
     head: Vec<String>,
 }
 
-impl Cutter {
+impl RequestParser {
     /// Whether a head has begun and not ended.
     fn is_in_head(&self) -> bool {
         matches!(self.expects, Expects::Head) && !self.is_between()

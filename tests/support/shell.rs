@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const SCRIPT_LIMIT: Duration = Duration::from_secs(300);
 
 /// What a command left.
-pub(crate) struct Ran {
+pub(crate) struct CommandResult {
     /// How it was called.
     what: String,
     /// Its exit status; none when a signal ended it, as at its deadline.
@@ -23,7 +23,7 @@ pub(crate) struct Ran {
     pub(crate) took: Duration,
 }
 
-impl fmt::Display for Ran {
+impl fmt::Display for CommandResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = self.code.map_or("ended by a signal".to_owned(), |code| {
             format!("exit status {code}")
@@ -39,7 +39,7 @@ impl fmt::Display for Ran {
     }
 }
 
-impl Ran {
+impl CommandResult {
     /// Its standard output; fails unless the exit status is 0.
     #[track_caller]
     pub(crate) fn ok(self) -> String {
@@ -59,7 +59,7 @@ fn shortened(text: &str) -> String {
 }
 
 /// Runs `command` to its end, or kills it at `limit`: a hung mount must not hang the tests.
-pub(crate) fn run(command: &mut Command, limit: Duration) -> Ran {
+pub(crate) fn run(command: &mut Command, limit: Duration) -> CommandResult {
     let what = format!("{command:?}");
     // Files, not pipes: a daemon that stays behind may keep the descriptors open.
     let directory = tempfile::tempdir().expect("a scratch directory");
@@ -101,7 +101,7 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Ran {
     let [stdout, stderr] = paths.map(|path| {
         String::from_utf8_lossy(&std::fs::read(path).expect("the output")).into_owned()
     });
-    Ran {
+    CommandResult {
         what,
         code: status.and_then(|status| status.code()),
         stdout,
@@ -117,7 +117,7 @@ pub(crate) fn sh(directory: &Path, script: &str) -> String {
 }
 
 /// Runs a script by `sh -eu` in `directory`, with a bound of its own.
-pub(crate) fn sh_within(directory: &Path, script: &str, limit: Duration) -> Ran {
+pub(crate) fn sh_within(directory: &Path, script: &str, limit: Duration) -> CommandResult {
     let mut command = Command::new("sh");
     command
         .args(["-euc", script])

@@ -1,4 +1,4 @@
-//! Answers in the store's place: a mount outlives every kind of them, and loses nothing.
+//! Wrong answers in place of the store's: a mount keeps running through each kind of them and loses no acknowledged data.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use crate::support::mount::{Cache, PROGRAM, TestMount, is_mounted, mount_arguments};
 use crate::support::place::Place;
-use crate::support::portal::{Lie, Portal};
+use crate::support::portal::{Portal, WrongAnswer};
 use crate::support::s3::{BUCKET, S3Server};
 use crate::support::{shell, wait_until};
 
-/// How long each lie lasts.
+/// How long each wrong answer is sent.
 const LASTS: Duration = Duration::from_millis(1100);
 
-/// Saves files until told to stop; what each held when its call had returned.
+/// Saves files until `stop` is set. Returns each file's content for which every call succeeded.
 fn save(root: &Path, name: &str, stop: &AtomicBool) -> BTreeMap<String, String> {
     let mut saved = BTreeMap::new();
     for number in 0.. {
@@ -29,14 +29,14 @@ fn save(root: &Path, name: &str, stop: &AtomicBool) -> BTreeMap<String, String> 
         );
         let wrote = fs::File::create(root.join(&file)).and_then(|mut file| {
             file.write_all(text.as_bytes())?;
-            // Every tenth save waits for the bucket, which may take until the truth is told again.
+            // Every tenth save waits for the bucket, which may not answer before the wrong answers end.
             if number % 10 == 9 {
                 file.sync_all()
             } else {
                 Ok(())
             }
         });
-        // After an error nothing is promised of this name.
+        // After an error this name's content is undefined.
         match wrote {
             Ok(()) => drop(saved.insert(file, text)),
             Err(_) => drop(saved.remove(&file)),
@@ -67,22 +67,22 @@ fn a_second_of_any_wrong_answer_ends_no_mount_and_loses_no_data() {
     let place = Place::s3(&format!("{BUCKET}/portal"), &portal.endpoint());
     let mut mount = TestMount::start(&place, &[]);
     let mut saved = BTreeMap::new();
-    for lie in Lie::ALL {
-        let name = format!("{lie:?}");
-        // Idle.
-        let before = portal.told();
-        portal.lie(Some(lie));
+    for wrong in WrongAnswer::ALL {
+        let name = format!("{wrong:?}");
+        // The mount is idle during the wrong answers.
+        let before = portal.wrong_answers();
+        portal.answer_with(Some(wrong));
         std::thread::sleep(LASTS);
-        portal.lie(None);
+        portal.answer_with(None);
         fs::write(mount.path(format!("{name}-idle")), &name).unwrap();
         saved.insert(format!("{name}-idle"), name.clone());
-        // Busy.
+        // The mount is written to during the wrong answers.
         let (root, stop) = (mount.root(), AtomicBool::new(false));
         let wrote = std::thread::scope(|scope| {
             let writer = scope.spawn(|| save(&root, &name, &stop));
-            portal.lie(Some(lie));
+            portal.answer_with(Some(wrong));
             std::thread::sleep(LASTS);
-            portal.lie(None);
+            portal.answer_with(None);
             stop.store(true, Ordering::Relaxed);
             writer.join().unwrap()
         });
@@ -93,7 +93,10 @@ fn a_second_of_any_wrong_answer_ends_no_mount_and_loses_no_data() {
             mount.log_tail()
         );
         saved.extend(wrote);
-        assert!(portal.told() > before, "{name}: nothing was asked");
+        assert!(
+            portal.wrong_answers() > before,
+            "{name}: no request met the wrong answer"
+        );
         let status = mount.status();
         assert!(status["poisoned"].is_null(), "{name}: {status}");
         drain(&mount);
@@ -103,7 +106,7 @@ fn a_second_of_any_wrong_answer_ends_no_mount_and_loses_no_data() {
     check(&mount, &saved, "on another machine");
 }
 
-/// `rewindfs drain`, again if what failed meanwhile is still being tried.
+/// Runs `rewindfs drain` until it succeeds: it fails while an upload that failed before is still being retried.
 fn drain(mount: &TestMount) {
     let root = mount.root();
     let drained = wait_until(Duration::from_secs(60), || {
@@ -115,14 +118,14 @@ fn drain(mount: &TestMount) {
 }
 
 #[test]
-fn a_store_that_sends_no_date_header_is_refused() {
+fn a_store_that_sends_no_last_modified_header_is_refused() {
     let Some(server) = S3Server::start() else {
         return;
     };
     let portal = Portal::start(server.address());
     let place = Place::s3(&format!("{BUCKET}/undated"), &portal.endpoint());
     let directory = tempfile::tempdir().unwrap();
-    portal.lie(Some(Lie::NoModified));
+    portal.answer_with(Some(WrongAnswer::NoModified));
     let mut command = std::process::Command::new(PROGRAM);
     command
         .args(mount_arguments(&place, directory.path(), directory.path()))
@@ -144,7 +147,7 @@ fn umount_of_a_mount_with_a_stopped_index_names_what_is_not_uploaded() {
     let mut mount = TestMount::start(&place, &[]);
     fs::write(mount.path("before"), "before\n").unwrap();
     mount.drain();
-    // What the engine takes for its next state, and cannot read.
+    // The engine takes this object for its next manifest and cannot parse it.
     let manifests = bucket.join("main/meta/manifest");
     let newest = fs::read_dir(&manifests)
         .unwrap()

@@ -3,30 +3,30 @@
 
 use std::time::Duration;
 
-use crate::support::apart::Desk;
+use crate::support::sandbox::Sandbox;
 
 const LIMIT: Duration = Duration::from_secs(200);
 
 /// What the scripts share: options of a mount, by the kernel's table; the daemons there are.
 const FUNCTIONS: &str = r#"
-options() { awk -v at="$desk/files" '$5 == at { print "," $6 "," }' /proc/self/mountinfo; }
+options() { awk -v at="$sandbox/files" '$5 == at { print "," $6 "," }' /proc/self/mountinfo; }
 has() { case "$(options)" in *",$1,"*) ;; *) echo "no $1 in $(options)"; return 1 ;; esac; }
 lacks() { case "$(options)" in *",$1,"*) echo "$1 in $(options)"; return 1 ;; esac; }
 # Those that have ended and only wait to be noticed are none.
 daemons() { cat /proc/[0-9]*/stat 2>/dev/null | grep -c '^[0-9]* (rewindfs) [^ZX]' || true; }
-refused() { if "$@" 2>"$desk/said"; then echo "not refused: $*"; return 1; fi; }
+refused() { if "$@" 2>"$sandbox/said"; then echo "not refused: $*"; return 1; fi; }
 "#;
 
 #[track_caller]
 fn run(script: &str) {
-    let desk = Desk::new();
-    desk.run(&format!("{FUNCTIONS}\n{script}"), LIMIT).ok();
+    let sandbox = Sandbox::new();
+    sandbox.run(&format!("{FUNCTIONS}\n{script}"), LIMIT).ok();
 }
 
 #[test]
 fn a_mount_of_root_allows_devices_set_user_id_and_noatime() {
     run(r#"
-    mount -t fuse.rewindfs -o "cache_dir=$desk/cache,dev,suid,noatime" "file://$desk/store" files
+    mount -t fuse.rewindfs -o "cache_dir=$sandbox/cache,dev,suid,noatime" "file://$sandbox/store" files
     lacks nodev; lacks nosuid; has noatime
     cp /bin/id files/id; chown 4321 files/id; chmod 4755 files/id
     [ "$(setpriv --reuid=tests --clear-groups files/id -u)" = 4321 ]
@@ -34,7 +34,7 @@ fn a_mount_of_root_allows_devices_set_user_id_and_noatime() {
     echo gone >files/null
     umount files
 
-    mount -t fuse.rewindfs -o "cache_dir=$desk/cache,nodev,nosuid,noexec" "file://$desk/store" files
+    mount -t fuse.rewindfs -o "cache_dir=$sandbox/cache,nodev,nosuid,noexec" "file://$sandbox/store" files
     has nodev; has nosuid; has noexec
     refused files/id -u
     refused tee files/null </dev/null
@@ -45,7 +45,7 @@ fn a_mount_of_root_allows_devices_set_user_id_and_noatime() {
 #[test]
 fn a_line_in_fstab_mounts_and_umount_waits_for_the_bucket() {
     run(r#"
-    echo "file://$desk/store $desk/files rewindfs _netdev,nofail,x-systemd.automount,namespace=team/eu,cache_dir=$desk/cache 0 0" >fstab
+    echo "file://$sandbox/store $sandbox/files rewindfs _netdev,nofail,x-systemd.automount,namespace=team/eu,cache_dir=$sandbox/cache 0 0" >fstab
     for round in 1 2 3; do
         mount -T fstab files
         mountpoint -q files
@@ -63,18 +63,18 @@ fn a_line_in_fstab_mounts_and_umount_waits_for_the_bucket() {
 #[test]
 fn a_remount_makes_it_read_only_and_back() {
     run(r#"
-    mount -t fuse.rewindfs -o "cache_dir=$desk/cache,nosuid,namespace=a" "file://$desk/store" files
+    mount -t fuse.rewindfs -o "cache_dir=$sandbox/cache,nosuid,namespace=a" "file://$sandbox/store" files
     echo one >files/f
     mount -o remount,ro files
     has ro; has nosuid
-    "$desk/rewindfs" status files >said
+    "$sandbox/rewindfs" status files >said
     grep -q 'mode  *read-write, mounted read-only' said
     refused sh -c 'echo two >files/f'
     grep -q 'Read-only file system' said
     [ "$(cat files/f)" = one ]
     mount -o remount,rw,noexec files
     has rw; has nosuid; has noexec
-    "$desk/rewindfs" status files >said
+    "$sandbox/rewindfs" status files >said
     grep -q 'mode  *read-write, sync' said
     echo three >files/f
     [ "$(daemons)" = 1 ]
@@ -86,7 +86,7 @@ fn a_remount_makes_it_read_only_and_back() {
 #[test]
 fn umount_refuses_while_a_file_is_open_unless_it_is_lazy() {
     run(r#"
-    mount -t rewindfs -o "_netdev,cache_dir=$desk/cache" "file://$desk/store" files
+    mount -t rewindfs -o "_netdev,cache_dir=$sandbox/cache" "file://$sandbox/store" files
     exec 9>files/f
     echo kept >&9
     refused umount files
@@ -95,7 +95,7 @@ fn umount_refuses_while_a_file_is_open_unless_it_is_lazy() {
     refused mountpoint -q files
     exec 9>&-
     # Nobody has it open any more: the daemon ends, and the next mount waits for that.
-    mount -t rewindfs -o "cache_dir=$desk/cache" "file://$desk/store" files
+    mount -t rewindfs -o "cache_dir=$sandbox/cache" "file://$sandbox/store" files
     [ "$(cat files/f)" = kept ]
     umount files
     "#);
@@ -105,7 +105,7 @@ fn umount_refuses_while_a_file_is_open_unless_it_is_lazy() {
 fn the_next_mount_waits_for_the_previous_daemon() {
     run(r#"
     for round in 1 2 3 4 5; do
-        mount -t rewindfs -o "cache_dir=$desk/cache" "file://$desk/store" files
+        mount -t rewindfs -o "cache_dir=$sandbox/cache" "file://$sandbox/store" files
         [ "$(ls files | wc -l)" = $((round - 1)) ]
         head -c 3000000 /dev/urandom >files/$round
         # Without a word that mount(8) itself keeps, umount(8) calls no helper.
@@ -117,7 +117,7 @@ fn the_next_mount_waits_for_the_previous_daemon() {
 #[test]
 fn the_mount_helper_names_an_unknown_option() {
     run(r#"
-    refused mount -t fuse.rewindfs -o frobnicate "file://$desk/store" files
+    refused mount -t fuse.rewindfs -o frobnicate "file://$sandbox/store" files
     grep -q frobnicate said
     refused mountpoint -q files
     "#);

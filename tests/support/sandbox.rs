@@ -6,10 +6,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::mount::PROGRAM;
-use super::shell::{self, Ran};
+use super::shell::{self, CommandResult};
 
-/// Directories of one script: `$desk` in it, the place for everything, where every user can go.
-pub(crate) struct Desk {
+/// Directories of one script: `$sandbox` in it, the place for everything, where every user can go.
+pub(crate) struct Sandbox {
     /// Below `/tmp`, for a scratch directory of root's own lets nobody else in.
     directory: tempfile::TempDir,
 }
@@ -17,27 +17,27 @@ pub(crate) struct Desk {
 /// What makes the system of the script.
 const SYSTEM: &str = r#"
 mount -t tmpfs -o mode=755 none /run
-mkdir -p "$desk/over" "$desk/store" "$desk/cache" "$desk/files"
-mount -t tmpfs none "$desk/over"
-mkdir "$desk/over/upper" "$desk/over/work"
+mkdir -p "$sandbox/over" "$sandbox/store" "$sandbox/cache" "$sandbox/files"
+mount -t tmpfs none "$sandbox/over"
+mkdir "$sandbox/over/upper" "$sandbox/over/work"
 sbin=$(readlink -f /sbin)
-mount -t overlay -o "lowerdir=$sbin,upperdir=$desk/over/upper,workdir=$desk/over/work" none "$sbin"
+mount -t overlay -o "lowerdir=$sbin,upperdir=$sandbox/over/upper,workdir=$sandbox/over/work" none "$sbin"
 # As udev leaves it, which is not everywhere.
-mknod -m 666 "$desk/over/fuse" c 10 229
-mount --bind "$desk/over/fuse" /dev/fuse
+mknod -m 666 "$sandbox/over/fuse" c 10 229
+mount --bind "$sandbox/over/fuse" /dev/fuse
 for name in mount.fuse.rewindfs mount.rewindfs umount.fuse.rewindfs; do
-    ln -s "$desk/rewindfs" "/sbin/$name"
+    ln -s "$sandbox/rewindfs" "/sbin/$name"
 done
 "#;
 
-impl Desk {
+impl Sandbox {
     /// Makes the directory, with a copy of the program that every user can run.
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir_in("/tmp").expect("a scratch directory");
-        let desk = Self { directory };
-        shell::sh(desk.path(), "chmod 777 .");
-        desk.offer(Path::new(PROGRAM), "rewindfs");
-        desk
+        let sandbox = Self { directory };
+        shell::sh(sandbox.path(), "chmod 777 .");
+        sandbox.install(Path::new(PROGRAM), "rewindfs");
+        sandbox
     }
 
     /// Its path.
@@ -46,21 +46,21 @@ impl Desk {
     }
 
     /// Puts a copy of `program` there under `name`.
-    pub(crate) fn offer(&self, program: &Path, name: &str) -> PathBuf {
+    pub(crate) fn install(&self, program: &Path, name: &str) -> PathBuf {
         let place = self.path().join(name);
         std::fs::copy(program, &place).expect("a copy of a program");
         place
     }
 
-    /// Runs `script` by `bash -eu` in the desk, as root, in a system of its own.
-    pub(crate) fn run(&self, script: &str, limit: Duration) -> Ran {
+    /// Runs `script` by `bash -eu` in the sandbox, as root, in a system of its own.
+    pub(crate) fn run(&self, script: &str, limit: Duration) -> CommandResult {
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
             .args(["bash", "-euo", "pipefail", "-c"])
             .arg(format!("{SYSTEM}\n{script}"))
             .current_dir(self.path())
-            .env("desk", self.path())
+            .env("sandbox", self.path())
             .env("LC_ALL", "C")
             .env("NO_COLOR", "1");
         shell::run(&mut command, limit)

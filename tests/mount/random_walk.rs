@@ -23,8 +23,8 @@ pub(crate) enum Node {
 /// A tree by paths below the mount point.
 pub(crate) type Model = BTreeMap<PathBuf, Node>;
 
-/// One remembered moment.
-pub(crate) struct Moment {
+/// One remembered snapshot.
+pub(crate) struct Snapshot {
     /// The stamp, as it is typed below `.versions/`.
     pub(crate) stamp: String,
     /// The step that had just ended.
@@ -34,7 +34,7 @@ pub(crate) struct Moment {
 }
 
 /// A walk under way.
-pub(crate) struct Walk {
+pub(crate) struct RandomWalk {
     /// Where it walks.
     root: PathBuf,
     /// What chooses.
@@ -44,10 +44,10 @@ pub(crate) struct Walk {
     /// Names given so far.
     names: usize,
     /// Every step's end.
-    pub(crate) moments: Vec<Moment>,
+    pub(crate) snapshots: Vec<Snapshot>,
 }
 
-impl Walk {
+impl RandomWalk {
     /// A walk that starts in the empty directory `root`.
     pub(crate) fn new(root: &Path, seed: u64) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl Walk {
             random: Random::new(seed),
             model: Model::new(),
             names: 0,
-            moments: Vec::new(),
+            snapshots: Vec::new(),
         }
     }
 
@@ -74,21 +74,21 @@ impl Walk {
         };
         let Some(what) = what else { return self.step() };
         std::thread::sleep(Duration::from_millis(2));
-        self.moments.push(Moment {
+        self.snapshots.push(Snapshot {
             stamp: stamp(SystemTime::now()),
-            step: format!("step {}: {what}", self.moments.len()),
+            step: format!("step {}: {what}", self.snapshots.len()),
             model: self.model.clone(),
         });
         std::thread::sleep(Duration::from_millis(2));
     }
 
-    /// What went before `moment`, for messages.
-    pub(crate) fn story(&self, moment: usize) -> String {
-        let from = moment.saturating_sub(12);
-        let to = (moment + 4).min(self.moments.len());
-        let lines = self.moments[from..to]
+    /// What went before the snapshot, for messages.
+    pub(crate) fn trace(&self, snapshot: usize) -> String {
+        let from = snapshot.saturating_sub(12);
+        let to = (snapshot + 4).min(self.snapshots.len());
+        let lines = self.snapshots[from..to]
             .iter()
-            .map(|moment| format!("  {} {}", moment.stamp, moment.step));
+            .map(|snapshot| format!("  {} {}", snapshot.stamp, snapshot.step));
         lines.collect::<Vec<_>>().join("\n")
     }
 

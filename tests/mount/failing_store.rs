@@ -13,7 +13,7 @@ use crate::support::mount::{
 use crate::support::place::Place;
 use crate::support::proxy::{Failure, Proxy, summary};
 use crate::support::s3::{BUCKET, S3Server};
-use crate::support::shell::{self, Ran};
+use crate::support::shell::{self, CommandResult};
 use crate::support::wait_until;
 
 /// Longer than anything here takes on a busy machine.
@@ -50,7 +50,7 @@ fn behind(server: &S3Server, prefix: &str, flags: &[&str]) -> (Proxy, TestMount)
 }
 
 /// Runs the program with these words and the mountpoint.
-fn command(words: &[&str], root: &Path) -> Ran {
+fn command(words: &[&str], root: &Path) -> CommandResult {
     shell::run(Command::new(PROGRAM).args(words).arg(root), BOUND)
 }
 
@@ -264,8 +264,8 @@ fn a_mount_in_the_background_ends_while_the_bucket_is_unreachable() {
     };
     let proxy = Proxy::start(server.address(), Duration::ZERO);
     let place = Place::s3(&format!("{BUCKET}/background"), &proxy.endpoint());
-    let desk = tempfile::tempdir().unwrap();
-    let (files, cache) = (desk.path().join("files"), desk.path().join("cache"));
+    let sandbox = tempfile::tempdir().unwrap();
+    let (files, cache) = (sandbox.path().join("files"), sandbox.path().join("cache"));
     fs::create_dir(&files).unwrap();
     let _unmounted = Unmounted(&files);
     let mount = || {
