@@ -32,6 +32,20 @@ fn root() -> PathBuf {
 
 /// Every `.rs` file below `directory`, by name.
 fn rust_files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = text_files(directory);
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    found
+}
+
+/// Every file of source or prose below `directory`, by name; the file itself if it is one.
+fn text_files(directory: &Path) -> Vec<PathBuf> {
+    if directory.is_file() {
+        return vec![directory.to_path_buf()];
+    }
+    let is_text = |path: &Path| {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        matches!(extension, Some("rs" | "md" | "py" | "c" | "sh" | "toml"))
+    };
     let mut found = Vec::new();
     let mut open = vec![directory.to_path_buf()];
     while let Some(directory) = open.pop() {
@@ -41,7 +55,7 @@ fn rust_files(directory: &Path) -> Vec<PathBuf> {
             let path = entry.expect("a directory entry").path();
             if path.is_dir() {
                 open.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if is_text(&path) {
                 found.push(path);
             }
         }
@@ -140,6 +154,23 @@ fn a_type_has_a_name_of_its_own() {
 #[test]
 fn no_parameter_is_a_tuple() {
     check(names::tuple_parameters(&sources(), names::TUPLE_PARAMETERS));
+}
+
+/// Files and directories whose prose is checked.
+const PROSE: [&str; 1] = ["tests"];
+
+/// Prose names its subject: a process, a mount, a user.
+#[test]
+fn prose_names_its_subject() {
+    let mut findings = Vec::new();
+    for name in PROSE {
+        for path in text_files(&root().join(name)) {
+            let text = std::fs::read_to_string(&path).expect("a text file");
+            let name = path.strip_prefix(root()).expect("below the root");
+            findings.extend(names::vague_words(&name.to_string_lossy(), &text));
+        }
+    }
+    check(findings);
 }
 
 /// A foreign crate is named in its own room only.

@@ -175,3 +175,38 @@ pub(crate) fn tuple_parameters(sources: &[Source], known: &[(&str, usize)]) -> V
     }
     findings
 }
+
+/// Words for a person where the text should name the process, the mount or the user.
+const VAGUE: [&str; 4] = [
+    concat!("who", "ever"),
+    concat!("no", "body"),
+    concat!("some", "body"),
+    concat!("any", "body"),
+];
+
+/// Lines of a text that have a vague word. The account `nobody` may be named in quotation marks or behind `as`.
+pub(crate) fn vague_words(name: &str, text: &str) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let lower = line.to_ascii_lowercase();
+        let is_part = |c: char| c.is_alphanumeric() || c == '_';
+        for word in VAGUE {
+            for (at, _) in lower.match_indices(word) {
+                let (before, after) = (&lower[..at], &lower[at + word.len()..]);
+                let is_word = !before.ends_with(is_part) && !after.starts_with(is_part);
+                let is_quoted = ['`', '"']
+                    .iter()
+                    .any(|mark| before.ends_with(*mark) && after.starts_with(*mark));
+                let is_account = word == VAGUE[1]
+                    && (is_quoted
+                        || before
+                            .strip_suffix("as ")
+                            .is_some_and(|rest| !rest.ends_with(is_part)));
+                if is_word && !is_account {
+                    findings.push(format!("{name}:{}: `{word}`: name the subject", number + 1));
+                }
+            }
+        }
+    }
+    findings
+}

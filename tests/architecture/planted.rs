@@ -394,3 +394,26 @@ fn repeated_type_names_and_tuple_parameters_are_found() {
         "an entry for no file"
     );
 }
+
+#[test]
+fn a_vague_word_is_found_and_the_account_is_not() {
+    let vague = concat!("no", "body");
+    for text in [
+        format!("// {vague} has it"),
+        format!("// {}", vague.to_uppercase()),
+        format!("\"{vague} listens\""),
+    ] {
+        assert_eq!(names::vague_words("a.rs", &text).len(), 1, "{text}");
+    }
+    for text in [
+        format!(" as {vague} cat"),
+        format!("[\"{vague}\"] `{vague}`"),
+        format!("fn {vague}_else() {{}}"),
+    ] {
+        assert_eq!(
+            names::vague_words("a.rs", &text),
+            Vec::<String>::new(),
+            "{text}"
+        );
+    }
+}

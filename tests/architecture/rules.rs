@@ -312,7 +312,7 @@ fn proven(lines: &[String], line: usize) -> bool {
     false
 }
 
-/// No unfinished work in the tree, and no file whose name says nothing.
+/// No unfinished work in the tree, and no file name without meaning.
 pub(crate) fn words(source: &Source) -> Vec<String> {
     let mut findings = Vec::new();
     for (number, line) in source.lines.iter().enumerate() {

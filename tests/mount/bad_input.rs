@@ -69,7 +69,7 @@ fn a_mount_without_the_fuse_device_fails_with_a_message() {
 }
 
 /// Runs a program as another user.
-const NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+const ACCOUNT_NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
 
 /// A script that gives `/dev/fuse` these permission bits.
 fn device(scratch: &Path, mode: &str) -> String {
@@ -86,14 +86,18 @@ fn an_ordinary_user_without_fusermount3_gets_a_message() {
     let program = shell::sh(Path::new("/"), "command -v fusermount3");
     let device = device(scratch.path(), "666");
     let hide = format!("{device}; mount --bind /dev/null {}", program.trim());
-    let ran = mount_after(scratch.path(), &hide, NOBODY);
+    let ran = mount_after(scratch.path(), &hide, ACCOUNT_NOBODY);
     refused(scratch.path(), &ran, &["fusermount3"]);
 }
 
 #[test]
 fn an_ordinary_user_who_may_not_open_the_device_gets_a_message() {
     let scratch = scratch();
-    let ran = mount_after(scratch.path(), &device(scratch.path(), "600"), NOBODY);
+    let ran = mount_after(
+        scratch.path(),
+        &device(scratch.path(), "600"),
+        ACCOUNT_NOBODY,
+    );
     refused(scratch.path(), &ran, &["/dev/fuse", "chmod 666"]);
 }
 

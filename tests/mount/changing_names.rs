@@ -1,4 +1,4 @@
-//! Names in `.versions` that come to mean something else: the kernel asks for each of them anew, here and on a mount that follows.
+//! Names in `.versions` whose meaning changes: the kernel looks each of them up again, on the writer and on a follower.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,10 +9,10 @@ use crate::support::mount::TestMount;
 use crate::support::place::Place;
 use crate::support::wait_until;
 
-/// A follower shows what the bucket has within this.
+/// The time within which a follower shows a committed change.
 const SOON: Duration = Duration::from_secs(20);
 
-/// What each name that moves shows at one moment: the script prints it, and what it prints changes with every change below.
+/// A script that prints what each such name shows; its output changes with every change below.
 const LOOK: &str = r#"
     h=.versions/@files/f
     echo "latest: $(cat $h/latest) $(readlink $h/latest) $(stat -c %s $h/latest)"
@@ -26,7 +26,7 @@ const LOOK: &str = r#"
     echo "new: $(cat .versions/@files/new/latest 2>&1) $(cat .versions/$(date -u +%Y)/new 2>&1)"
 "#;
 
-/// Looks at `mount` until it shows what `writer` does.
+/// Waits until `mount` shows what `writer` shows.
 #[track_caller]
 fn same(writer: &TestMount, follower: &TestMount) -> String {
     let expected = writer.sh(LOOK);
@@ -123,7 +123,8 @@ fn each_target_of_the_latest_link_is_a_node_of_its_own() {
     assert_eq!(fs::read_to_string(old).unwrap(), "one\n");
 }
 
-/// For a time before a directory existed its `.versions` shows the one that stood at the same path, which a rename changes.
+/// For a time before a directory existed, its `.versions` shows the directory that had the same path then. A rename changes the
+/// path.
 #[test]
 fn the_past_of_a_path_follows_the_path_and_not_the_directory() {
     let store = tempfile::tempdir().unwrap();
@@ -135,14 +136,20 @@ fn the_past_of_a_path_follows_the_path_and_not_the_directory() {
         ");
     mount.drain();
     let past = |at: &str| mount.path(Path::new(at).join(".versions").join(time.trim()));
-    // Twice: the second answer could be the kernel's.
+    // Read twice, because the second answer may come from the kernel's cache.
     for _ in 0..2 {
         assert_eq!(fs::read_to_string(past("dist").join("f")).unwrap(), "old\n");
     }
     mount.sh("mv dist moved");
-    assert!(!past("moved").exists(), "nothing stood there");
+    assert!(
+        !past("moved").exists(),
+        "the path did not exist at that time"
+    );
     mount.sh("mv moved dist");
     assert_eq!(fs::read_to_string(past("dist").join("f")).unwrap(), "old\n");
     mount.sh("mv dist up/dist");
-    assert!(!past("up/dist").exists(), "nothing stood there");
+    assert!(
+        !past("up/dist").exists(),
+        "the path did not exist at that time"
+    );
 }

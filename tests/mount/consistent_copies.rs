@@ -1,4 +1,4 @@
-//! Names that mean another instant each moment: to one command they mean one.
+//! Relative names like `-0s` mean another timestamp at each moment; within one command they mean one timestamp.
 
 use std::fs;
 use std::path::Path;
@@ -13,11 +13,11 @@ use crate::support::wait_until;
 /// Files that the writer rewrites one after another, in the order of their names.
 const FILES: usize = 200;
 
-/// Rewrites all files over and over until `stop` exists, each time with the next number.
+/// Rewrites all files repeatedly until `stop` exists, each time with the next number.
 const REWRITE: &str =
     "n=0; while [ ! -e stop ]; do n=$((n+1)); for f in g/*; do echo $n > $f; done; done";
 
-/// Ways to copy `.versions/$N/g` to `$OUT`, each one command that walks a path per file.
+/// Commands that copy `.versions/$N/g` to `$OUT`, each with one path lookup per file.
 const COPIES: [(&str, &str); 4] = [
     ("cp", r#"cp -a .versions/$N/g "$OUT""#),
     (
@@ -34,7 +34,7 @@ const COPIES: [(&str, &str); 4] = [
     ),
 ];
 
-/// What the copied files hold, in the order of their names.
+/// The contents of the copied files, in the order of their names.
 fn generations(copy: &Path) -> Vec<u64> {
     let entries = fs::read_dir(copy).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -43,8 +43,8 @@ fn generations(copy: &Path) -> Vec<u64> {
     names.into_iter().map(read).collect()
 }
 
-/// Fails unless a copy is what stood at one instant: the writer had come so far with one number, and the rest still had the one
-/// before. Returns the newer number.
+/// Fails unless a copy is the state of one timestamp: a prefix of the files has one number and the rest the number before it.
+/// Returns the newer number.
 #[track_caller]
 fn check_one_instant(how: &str, name: &str, copy: &Path) -> u64 {
     let found = generations(copy);
@@ -69,7 +69,7 @@ fn a_copy_from_versions_beside_a_writer_is_consistent() {
     let copies = tempfile::tempdir().unwrap();
     let year = mount.sh("date -u +%Y");
     let names = ["-2s", year.trim(), "-2s"];
-    // Three commands at a time, so that the kernel's one entry of a name is of now this, now that instant.
+    // Three commands run at a time, so that the kernel's cached entry of the name switches between timestamps.
     std::thread::scope(|scope| {
         for (number, name) in names.into_iter().enumerate() {
             let (mount, copies) = (&mount, copies.path());
@@ -106,7 +106,7 @@ fn a_printed_time_keeps_its_meaning() {
         cd .versions/-0s; sleep 0.1
         echo two > ../../f
         for turn in 1 2 3; do
-            test "$(cat f)" = one                   # a working directory keeps its instant
+            test "$(cat f)" = one                   # a working directory keeps its timestamp
             test "$(cat ../../.versions/$ago/f)" = one
             test "$(cat ../../.versions/$now/f)" = one
         done

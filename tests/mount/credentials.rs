@@ -1,4 +1,4 @@
-//! Credentials and certificates as users have them: with a line break at the end, broken for a while, of one's own authority.
+//! Credentials and certificates: a trailing line break, a token file that is invalid for a while, a private certificate authority.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -15,7 +15,7 @@ use crate::support::s3s::S3sServer;
 use crate::support::shell::{self, CommandResult};
 use crate::support::wait_until;
 
-/// Mounts in vain, in directories of its own.
+/// Tries a mount that must fail, in directories of its own.
 fn refused(place: &Place) -> CommandResult {
     let directory = tempfile::tempdir().unwrap();
     let (root, cache) = (
@@ -32,7 +32,7 @@ fn refused(place: &Place) -> CommandResult {
     ran
 }
 
-/// The place with `value` of a variable made into another.
+/// A copy of `place` in which the value of one variable is changed by `value`.
 fn changed(place: &Place, name: &str, change: impl Fn(&str) -> String) -> Place {
     let mut place = place.clone();
     for (known, value) in &mut place.variables {
@@ -86,7 +86,7 @@ fn trailing_white_space_of_a_credential_is_trimmed_and_a_line_break_inside_is_re
     assert!(ran.stderr.contains("--region"), "{ran}");
 }
 
-/// A service that hands out credentials for two seconds to those who show its token, as a container's does.
+/// A credentials service as containers have it: it gives credentials for two seconds to a request with its token.
 struct Service {
     address: SocketAddr,
     token: Arc<Mutex<String>>,
@@ -166,7 +166,7 @@ fn a_mount_recovers_when_its_token_file_is_valid_again() {
         mount.log_tail()
     );
 
-    // Renewals fail: the token before is not good any more, and the new one cannot be sent.
+    // Renewals fail: the old token is no longer valid, and the new one cannot be sent.
     "token-2".clone_into(&mut service.token.lock().unwrap());
     fs::write(&file, "tok\nen-2").unwrap();
     std::thread::sleep(Duration::from_millis(2500));
@@ -194,7 +194,7 @@ fn a_mount_recovers_when_its_token_file_is_valid_again() {
     }
 }
 
-/// Speaks TLS before a server that does not; ends when dropped.
+/// A TLS proxy in front of a plain HTTP server; ends when dropped.
 struct Tls {
     process: Child,
     port: u16,

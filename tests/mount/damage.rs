@@ -1,4 +1,4 @@
-//! A bucket that has lost objects: what the commands say, that nothing more is lost, and that putting the objects back is enough.
+//! A bucket that has lost objects: the commands name the loss, no further data is lost, and restoring the objects repairs it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::support::shell::{self, CommandResult};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A store whose objects are files of this machine.
+/// A store whose objects are local files.
 struct Store {
     place: Place,
     /// The namespace's directory in it.
@@ -40,7 +40,7 @@ impl Store {
         }
     }
 
-    /// Moves what lies under a name of the namespace out of the store; the place it was moved to.
+    /// Moves an object or folder of the namespace out of the store. Returns where it was moved to.
     fn lose(&self, name: &str, attic: &Path) -> PathBuf {
         let to = attic.join(name.replace('/', "-"));
         fs::rename(self.namespace.join(name), &to).unwrap();
@@ -87,7 +87,7 @@ fn check(place: &Place) -> CommandResult {
     rewindfs(&words, place)
 }
 
-/// Fails unless the mount ends with status 1, says all of `words`, and leaves nothing mounted.
+/// Fails unless the mount is refused with status 1 and a message with all of `words`, and nothing stays mounted.
 #[track_caller]
 fn refused(store: &Store, mount: &TestMount, flags: &[&str], words: &[&str]) {
     let mut arguments = mount_arguments(&store.place, &mount.root(), &mount.cache());
@@ -103,13 +103,13 @@ fn refused(store: &Store, mount: &TestMount, flags: &[&str], words: &[&str]) {
 const SAVED: &str = "for v in 1 2 3; do for f in a b c; do echo \"$f $v\" > $f; done; sleep 1; done; head -c 300000 /dev/zero > large";
 const READ: &str = "cat a b c; cat .versions/@files/a/previous; wc -c < large; ls .versions/@files/b | grep -c '^2'";
 
-/// A namespace whose writer was killed when the bucket had everything, and what can be read in it.
+/// Makes a namespace whose writer was killed after all uploads. Returns the files that can be read in it.
 fn killed(store: &Store) -> (TestMount, String) {
     let mut mount = TestMount::start(&store.place, &[]);
     mount.sh(SAVED);
     mount.drain();
     let expected = mount.sh(READ);
-    // An unmount may bring the rows of the write-ahead log into tables.
+    // An unmount may move the rows of the write-ahead log into tables, so the writer is killed instead.
     mount.kill9();
     force_unmount(&mount.root());
     store.age();
@@ -162,7 +162,7 @@ fn a_lost_or_outdated_index_is_refused(store: &Store) {
     assert_eq!(check(&store.place).code, Some(0));
 }
 
-/// The newest objects of the index's write-ahead log go, and come back.
+/// The newest objects of the index's write-ahead log are removed and restored.
 fn lose_newest_rows(store: &Store, mount: &TestMount, attic: &Path) {
     let wal = store.files("meta/wal");
     let len = |path: &PathBuf| fs::metadata(store.namespace.join(path)).unwrap().len();
@@ -186,7 +186,7 @@ fn lose_newest_rows(store: &Store, mount: &TestMount, attic: &Path) {
     }
 }
 
-/// What happens to an object, as a script with its path in `$object`.
+/// Kinds of damage to an object, each a script with the object's path in `$object`.
 const HARMS: [&str; 4] = [
     "rm $object",
     ": > $object",
@@ -196,7 +196,8 @@ const HARMS: [&str; 4] = [
      printf \"\\\\x$(printf %x $((byte ^ 32)))\" | dd of=$object bs=1 seek=$at conv=notrunc status=none",
 ];
 
-/// The newest object of each kind, in turn: a mount refuses, or serves what is right, or fails the calls that need the object.
+/// Damages the newest object of each kind in turn: a mount is refused, serves correct data, or fails only the calls that need
+/// the object.
 fn a_damaged_object_affects_only_the_files_it_holds(store: &Store) {
     let (mut mount, expected) = killed(store);
     let mut objects = vec![PathBuf::from("namespace.json")];
@@ -244,7 +245,7 @@ fn a_damaged_object_affects_only_the_files_it_holds(store: &Store) {
     }
 }
 
-/// Mounts and reads: what the reading gave, or how the mount was refused.
+/// Mounts and reads. Returns the data read, or the refusal of the mount.
 fn served(store: &Store, mount: &TestMount) -> Result<CommandResult, CommandResult> {
     let arguments = mount_arguments(&store.place, &mount.root(), &mount.cache());
     let mounted = rewindfs(&arguments, &store.place);

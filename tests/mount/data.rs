@@ -1,4 +1,4 @@
-//! The calls on a file's data, one family after another: space and holes, direct and synchronous I/O, mappings, locks.
+//! System calls on a file's data: space and holes, direct and synchronous I/O, mappings, appends, copies.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ pub(crate) fn mounted(flags: &[&str]) -> (tempfile::TempDir, TestMount) {
     (store, mount)
 }
 
-/// What every script begins with.
+/// The beginning of every script.
 const PRELUDE: &str = r"
 import ctypes, errno, fcntl, mmap, os, struct, sys, time
 libc = ctypes.CDLL(None, use_errno=True)

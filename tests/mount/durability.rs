@@ -1,4 +1,4 @@
-//! What docs/SEMANTICS.md promises of fsync, close, failures and numbers, each on a mount.
+//! Durability, as docs/SEMANTICS.md describes it: fsync, close, failed uploads, and inode numbers after a crash.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -13,10 +13,10 @@ use crate::support::proxy::Proxy;
 use crate::support::s3::{BUCKET, S3Server};
 use crate::support::{shell, wait_until};
 
-/// Longer than anything here takes on a busy machine.
+/// An upper bound for every step on a busy machine.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// A mount that brings nothing to the bucket by itself while a test runs.
+/// A mount that uploads nothing by itself while a test runs.
 fn lazy(place: &Place, flags: &[&str]) -> TestMount {
     let mut all = vec!["--sync-on", "interval", "--sync-interval", "1h"];
     if !flags.is_empty() {
@@ -59,7 +59,7 @@ fn fsync_of_a_directory_and_o_sync_wait_for_the_bucket() {
     for _ in 0..3 {
         synced.write_all(b"line\n").unwrap();
     }
-    // Neither closed nor synced by a call of its own; this one is lost.
+    // This file is neither closed nor synced, so it is lost.
     fs::write(mount.path("lost"), "never synced").unwrap();
     mount.kill9();
     drop(synced);
@@ -119,7 +119,7 @@ fn no_inode_number_is_given_twice() {
     }
 }
 
-/// A mount over a server that can be put out of reach, and that is told so at once.
+/// A mount of a server behind a proxy that can refuse connections; the mount does not retry.
 fn fragile(server: &S3Server, prefix: &str) -> (Proxy, TestMount) {
     let proxy = Proxy::start(server.address(), Duration::ZERO);
     let place = Place::s3(&format!("{BUCKET}/{prefix}"), &proxy.endpoint());
@@ -156,7 +156,7 @@ fn a_failed_upload_shows_in_fsync_counters_log_and_exit_status() {
     let told = mount.log_tail();
     assert!(told.contains("WARN") || told.contains("ERROR"), "{told}");
     proxy.refuse(false);
-    // The same bytes, brought by nobody's doing.
+    // The same bytes are uploaded without a further call.
     let brought = wait_until(BOUND, || mount.status()["pending"]["operations"] == 0);
     assert!(brought, "{}", mount.log_tail());
     mount.sh("sync g");
@@ -178,7 +178,7 @@ fn the_next_mount_uploads_what_the_last_one_named_as_not_uploaded() {
         shell::run(Command::new("kill").args(["-TERM", &daemon]), BOUND);
     };
     terminate();
-    // Who cannot wait says it again.
+    // The second SIGTERM ends the daemon without waiting for uploads.
     std::thread::sleep(Duration::from_secs(2));
     terminate();
     let status = mount.ended(BOUND).and_then(|status| status.code());

@@ -1,4 +1,4 @@
-//! What the bucket is asked for: few requests for many files, few bytes for a small change.
+//! Requests and bytes: few requests for many files, few uploaded bytes for a small change.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -13,21 +13,21 @@ use crate::support::s3::{BUCKET, S3Server};
 use crate::support::server::request;
 use crate::support::{long, scale, tree, wait_until};
 
-/// What a request takes longer than the server itself.
+/// The delay added to each request.
 const DELAY: Duration = Duration::from_millis(20);
 
 /// A fresh namespace on S3 behind a proxy that counts and delays.
 struct CountedMount {
-    /// The mount; dropped before what it stands on.
+    /// The mount; dropped before its proxy and server.
     mount: TestMount,
-    /// What counts.
+    /// The proxy that counts.
     proxy: Proxy,
     /// The server.
     _server: S3Server,
 }
 
 impl CountedMount {
-    /// Starts all three; none if S3 is to be left untested.
+    /// Starts all three; `None` if S3 is left untested.
     fn start() -> Option<Self> {
         let server = S3Server::start()?;
         let proxy = Proxy::start(server.address(), DELAY);
@@ -41,7 +41,7 @@ impl CountedMount {
     }
 }
 
-/// Fails unless at most 100 requests brought content, and at least `bytes` came up in all.
+/// Fails unless at most 100 requests uploaded content, and at least `bytes` were uploaded in all.
 #[track_caller]
 fn check_puts(requests: &[Request], bytes: u64) {
     let puts = requests
@@ -136,7 +136,7 @@ fn four_kibibytes_written_into_a_large_file_upload_little() {
     let mark = counted.proxy.mark();
     let change = random.bytes(4096);
     let file = OpenOptions::new().write(true).open(&path).unwrap();
-    // Not at a boundary of anything.
+    // An offset that is no multiple of a page, a block or a range.
     let at = (mebibytes / 2 * (1 << 20)) + 12_345;
     file.write_all_at(&change, at).unwrap();
     file.sync_all().unwrap();
@@ -166,7 +166,7 @@ fn four_kibibytes_written_into_a_large_file_upload_little() {
     assert_eq!(file.metadata().unwrap().len(), mebibytes << 20);
 }
 
-/// How many versions `.versions/@files/NAME/` lists.
+/// The number of versions that `.versions/@files/NAME/` lists.
 fn versions(mount: &TestMount, name: &str) -> usize {
     fs::read_dir(mount.path(".versions/@files").join(name))
         .unwrap()
@@ -208,7 +208,7 @@ fn the_last_of_many_fsynced_appends_uploads_as_little_as_the_first() {
         expected.extend(line);
     }
     let requests = proxy.since(start);
-    // What the log and the index's tables bring from time to time may fall into any one of them.
+    // Any one of the measured appends may include a periodic upload of the log or of an index table.
     let last = *costs[appends - 20..].iter().min().unwrap();
     println!(
         "{appends} appends, long mode {}: one of the last sent {last} bytes\n{}",
@@ -289,7 +289,7 @@ fn a_mount_lists_only_the_end_of_the_log() {
         mount.drain();
     }
     mount.umount();
-    // More than a page of objects that are older than any of these.
+    // More than one page of objects older than the log's own.
     for sequence in 1..=1100 {
         let key = format!("log/00000/000/000/{:03x}/{sequence:03x}", sequence >> 12);
         let target = format!("/{BUCKET}/long-log/main/{key}");
@@ -305,7 +305,7 @@ fn a_mount_lists_only_the_end_of_the_log() {
         .map(|request| &request.target)
         .filter(|target| target.contains("list-type=2") && target.contains("main%2Flog%2F"))
         .collect();
-    // Before the index is opened, to compare the two, and again when no other writer can add to it.
+    // The mount lists the log before it opens the index, to compare the two, and again when no other writer can add to it.
     assert_eq!(lists.len(), 2, "{lists:#?}\n{}", summary(&requests));
     let from_the_end = |list: &&String| list.contains("start-after=");
     assert!(lists.iter().all(from_the_end), "{lists:#?}");

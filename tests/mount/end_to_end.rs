@@ -1,4 +1,4 @@
-//! The whole job with the tools people use, on a local directory, on S3 and on Azure; then the same tree on another machine.
+//! Work with common tools on a local directory, on S3 and on Azure; then the same tree in a mount with an empty cache.
 
 use std::fs;
 use std::io::Write;
@@ -12,15 +12,15 @@ use crate::support::random::Random;
 use crate::support::s3::S3Server;
 use crate::support::{scale, tree};
 
-/// How much there is to do.
+/// The amount of work.
 struct Amount {
-    /// Files in a tree: whole hundreds, at least two thousand.
+    /// Files in a tree: a multiple of 100, at least 2,000.
     files: usize,
-    /// How large the large file is, in MiB.
+    /// Size of the large file, MiB.
     mebibytes: usize,
 }
 
-/// `usual` MiB for the large file unless somebody wants another size.
+/// The size of the large file in MiB: `usual`, unless a variable sets another one.
 fn large_mebibytes(usual: usize) -> usize {
     let wanted = std::env::var("REWINDFS_TEST_LARGE_MIB").ok();
     wanted.map_or_else(
@@ -29,7 +29,7 @@ fn large_mebibytes(usual: usize) -> usize {
     )
 }
 
-/// All there is to do.
+/// The full amount.
 fn everything() -> Amount {
     Amount {
         files: 5000,
@@ -37,7 +37,7 @@ fn everything() -> Amount {
     }
 }
 
-/// Every kind of work, but less of each: enough to meet what a provider does differently.
+/// Every kind of work, but less of each: enough to find differences between providers.
 fn less() -> Amount {
     Amount {
         files: scale(2000, 5000),
@@ -102,7 +102,7 @@ fn work_through(place: &Place, amount: &Amount) {
             &tree::read_tree(&mount.root()),
         );
     }
-    // The past came along.
+    // The mount with an empty cache shows the versions too.
     let states = mount.sh("ls editors/.versions/@files/sed.txt/ | grep -c txt; cat editors/.versions/@files/sed.txt/previous");
     assert_eq!(
         states, "3\none\ntwo!\nthree\n",
@@ -119,7 +119,7 @@ fn work_through(place: &Place, amount: &Amount) {
     assert!(told > 0, "log objects");
 }
 
-/// Redirections, pipes, loops, find, sort, cmp.
+/// Shell redirections, pipes and loops; find, sort, cmp.
 fn shell_and_coreutils(mount: &TestMount) {
     mount.sh(r#"
         mkdir shell; cd shell
@@ -140,7 +140,7 @@ fn shell_and_coreutils(mount: &TestMount) {
     "#);
 }
 
-/// vim, ed and sed -i, each with its own way to save.
+/// vim, ed and sed -i, each of which saves in another way.
 fn editors(mount: &TestMount) {
     mount.sh(r#"
         mkdir editors; cd editors
@@ -156,7 +156,7 @@ fn editors(mount: &TestMount) {
     "#);
 }
 
-/// A repository: clone, commit, status, gc, fsck.
+/// A git repository: clone, commit, status, gc, fsck.
 fn git(mount: &TestMount) {
     let outside = tempfile::tempdir().unwrap();
     tree::plant(outside.path(), 300, 4000, 22);
@@ -186,7 +186,7 @@ fn git(mount: &TestMount) {
     );
 }
 
-/// Thousands of files out of an archive, and back into one.
+/// Unpacks an archive with thousands of files and packs them again.
 fn tar(mount: &TestMount, source: &Path, amount: &Amount) {
     let (source, files) = (source.display(), amount.files);
     mount.sh(&format!(
@@ -200,7 +200,7 @@ fn tar(mount: &TestMount, source: &Path, amount: &Amount) {
     ));
 }
 
-/// The same by rsync; the second run has nothing to do.
+/// Copies the files with rsync; the second run copies none.
 fn rsync(mount: &TestMount, source: &Path) {
     let source = source.display();
     let second = mount.sh(&format!(
@@ -211,7 +211,7 @@ fn rsync(mount: &TestMount, source: &Path) {
     assert_eq!(compared, "", "what differs by checksum");
 }
 
-/// Inserts in both journal modes, a crash-safe page format, and the check.
+/// SQLite: inserts in both journal modes, and its integrity check.
 fn sqlite(mount: &TestMount) {
     for mode in ["delete", "wal"] {
         let printed = mount.sh(&format!(r#"
@@ -229,7 +229,7 @@ fn sqlite(mount: &TestMount) {
     }
 }
 
-/// A large file, written in one go and read back.
+/// Writes a large file sequentially and reads it back.
 fn large_file(mount: &TestMount, amount: &Amount) {
     let mebibytes = amount.mebibytes;
     let path = mount.path("large");
@@ -255,9 +255,9 @@ fn large_file(mount: &TestMount, amount: &Amount) {
     );
 }
 
-/// Trees move as one.
+/// Renames of directories with many files.
 fn renames(mount: &TestMount, amount: &Amount) {
-    // A hundred files in each; one directory is moved out, ten are removed.
+    // Each directory has a hundred files; one directory is moved out, ten are removed.
     let left = amount.files / 100 - 11;
     mount.sh(&format!(
         r"

@@ -1,4 +1,4 @@
-//! A store that fails for a while, or refuses: it is asked little, what waits says why, and nothing is lost.
+//! A store that fails or refuses for a while: it gets few requests, waiting commands report the reason, and no data is lost.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,24 +16,24 @@ use crate::support::s3::{BUCKET, S3Server};
 use crate::support::shell::{self, CommandResult};
 use crate::support::wait_until;
 
-/// Longer than anything here takes on a busy machine.
+/// An upper bound for every step on a busy machine.
 const BOUND: Duration = Duration::from_secs(120);
 
-/// A server that is too busy.
+/// The answer of a server that is overloaded.
 const BUSY: Failure = Failure {
     methods: &[],
     status: "503 Slow Down",
     code: "SlowDown",
 };
 
-/// Credentials that are over.
+/// The answer to expired credentials.
 const EXPIRED: Failure = Failure {
     methods: &[],
     status: "400 Bad Request",
     code: "ExpiredToken",
 };
 
-/// A machine whose clock is wrong.
+/// The answer to a client whose clock is wrong.
 const SKEWED: Failure = Failure {
     methods: &[],
     status: "403 Forbidden",
@@ -49,7 +49,7 @@ fn behind(server: &S3Server, prefix: &str, flags: &[&str]) -> (Proxy, TestMount)
     (proxy, mount)
 }
 
-/// Runs the program with these words and the mountpoint.
+/// A command of the program with these arguments and the mountpoint.
 fn command(words: &[&str], root: &Path) -> CommandResult {
     shell::run(Command::new(PROGRAM).args(words).arg(root), BOUND)
 }
@@ -73,9 +73,9 @@ fn requests_back_off_while_the_server_fails_and_resume_at_once() {
     let puts: Vec<_> = asked.iter().filter(|r| r.is_data_put()).collect();
     let table = summary(&asked);
     let objects: BTreeSet<&str> = puts.iter().map(|put| put.target.as_str()).collect();
-    // One for what is large, one for what is small.
+    // One upload of a large content and one of small contents.
     assert!((1..=2).contains(&objects.len()), "{objects:?}\n{table}");
-    // Two in the first moment, then after 1, 2, 4 and 8 s.
+    // Two attempts at once, then one after 1, 2, 4 and 8 s each.
     assert!(
         (2..=8).contains(&puts.len()),
         "{} uploads\n{table}",
@@ -118,7 +118,7 @@ fn a_full_store_gets_few_attempts_and_all_uploads_once_it_has_space() {
     let before = sent();
     std::thread::sleep(Duration::from_secs(15));
     let again = sent() - before;
-    // The uploads that were under way at the first failure, then one object at a time, after 1, 2, 4 and 8 s.
+    // The uploads in flight at the first failure, then one object at a time, after 1, 2, 4 and 8 s.
     assert!(again <= 8 * (9 << 20), "{again} bytes in 15 s");
     disk.resize("200m");
     let works = Instant::now();
@@ -196,7 +196,7 @@ fn with_an_expired_token_status_reports_it_and_umount_keep_ends_the_mount() {
     let (proxy, mut mount) = behind(&server, "expired", &[]);
     let root = mount.root();
     proxy.fail(Some(EXPIRED));
-    // Nothing but the index's flush fails: there is nothing to upload.
+    // Only the flush of the index fails: no content is left to upload.
     mount.sh("mkdir d; mv before d/after");
     let told = || mount.status()["pending"]["failures"].to_string();
     assert!(
@@ -248,7 +248,7 @@ fn with_an_expired_token_status_reports_it_and_umount_keep_ends_the_mount() {
     assert_eq!(mount.sh("cat d/after d/new"), "before\ntext\n");
 }
 
-/// Leaves nothing mounted at the end, however that comes about.
+/// Unmounts when dropped, also when the test fails.
 struct Unmounted<'a>(&'a Path);
 
 impl Drop for Unmounted<'_> {

@@ -1,4 +1,4 @@
-//! Read-only mounts beside the one that writes.
+//! Read-only mounts of a namespace that another mount writes.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -12,7 +12,7 @@ use crate::support::s3::S3Server;
 use crate::support::shell;
 use crate::support::wait_until;
 
-/// A follower shows what the bucket has within this; it is told to look five times a second.
+/// The time within which a follower shows a committed change; it polls five times a second.
 const SOON: Duration = Duration::from_secs(20);
 
 fn follow(place: &Place) -> TestMount {
@@ -47,7 +47,7 @@ fn beside(place: &Place) {
         "one\nin\none\nbig\nd\nf\nhard\nl\n2\n"
     );
     assert_eq!(follower.sh("sha256sum big"), writer.sh("sha256sum big"));
-    // Of the same length: only the time of change tells the kernel that its pages are old.
+    // The lengths are equal, so only ctime tells the kernel that its cached pages are out of date.
     let open = File::open(follower.path("f")).unwrap();
     writer.sh("echo two > f; sync f; mv d e; rm l; echo new > e/new; sync e/new");
     writer.drain();
@@ -60,7 +60,7 @@ fn beside(place: &Place) {
     drop(open);
     assert_eq!(follower.sh("ls; ls e"), "big\ne\nf\nhard\nin\nnew\n");
 
-    // Its past, up to the writer's last change.
+    // The past includes the writer's last change.
     assert_eq!(follower.sh("cat .versions/@files/f/2*"), "one\ntwo\n");
     assert_eq!(
         follower.sh("ls .versions .versions/@files e/.versions/@files"),
@@ -76,7 +76,7 @@ fn beside(place: &Place) {
             if sh -c "$command" 2> /dev/null; then echo "went through: $command"; exit 1; fi
         done
         "#);
-    // Neither it nor a check took anything from the writer.
+    // Neither the follower nor a check fences the writer.
     let told = writer.check_log("main");
     assert!(told.contains(" 0 differ"), "{told}");
     assert_eq!(writer.status()["fenced"], false);
@@ -88,7 +88,7 @@ fn beside(place: &Place) {
     let free = |mount: &TestMount| mount.sh("stat -f -c %c-%d-%b-%f .");
     assert_eq!(free(&follower), free(&writer));
 
-    // The writer's machine burns down; the next one is followed like the first.
+    // The writer's machine is lost; the follower shows the next writer's changes too.
     writer.kill9();
     assert_eq!(follower.sh("cat f e/in"), "two\nin\n");
     writer.recover(Cache::Wiped);
@@ -113,7 +113,7 @@ fn a_follower_shows_what_the_writer_does_on_s3() {
     }
 }
 
-/// The writer saves, prunes nothing, but rewrites and removes names all the time; a reader never sees a torn or empty file.
+/// The writer rewrites and removes names all the time; a follower never shows a torn or an empty file.
 #[test]
 fn a_follower_reads_only_states_that_were_saved() {
     let directory = tempfile::tempdir().unwrap();
@@ -141,7 +141,7 @@ fn a_follower_reads_only_states_that_were_saved() {
             assert_eq!(bytes.len(), 300_000);
             assert!(bytes.iter().all(|byte| *byte == bytes[0]), "torn");
             seen.insert(bytes[0]);
-            // Saved in place: whole states of it as well, though one read may take two of them.
+            // A file overwritten in place: each read block is from a saved state, though one read may combine two states.
             let over = fs::read(follower.path("over")).unwrap();
             assert!(over.len() == 300_000 && over.iter().all(u8::is_ascii_lowercase));
         }

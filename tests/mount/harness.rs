@@ -1,4 +1,4 @@
-//! The harness itself: its servers start, its counters count, and its checkers find planted faults.
+//! Tests of the test support: servers start, counters count, and checkers find planted faults.
 
 use std::fs;
 use std::io::Write;
@@ -28,7 +28,7 @@ fn the_proxy_counts_and_delays_what_passes() {
         directory.path(),
         &format!(
             r#"
-            # One connection, two requests; then a body in chunks; then an answer with a body.
+            # Two requests on one connection, a chunked body, an answer with a body.
             {curl} -T small {url}/ns/data/1/1 -T large {url}/ns/data/1/2
             cat small | curl -s -T - {url}/ns/meta/x
             {curl} {url}/ns/data/1/2 -o back
@@ -68,7 +68,7 @@ fn the_proxy_counts_and_delays_what_passes() {
     assert!(proxy.wait_quiet(Duration::from_millis(300), Duration::from_secs(5)));
     assert!(
         !proxy.wait_quiet(Duration::from_secs(60), Duration::from_millis(50)),
-        "it was not quiet for a minute"
+        "a minute without a request passed within 50 ms"
     );
 }
 
@@ -169,7 +169,7 @@ fn the_tree_comparison_finds_every_difference() {
     );
 }
 
-/// Runs the writers on a plain directory until they are killed: their logs and what they left.
+/// Runs the writers on a plain directory until they are killed. Returns their logs and the files they left.
 fn written(seed: u64) -> (Vec<History>, Vec<Files>, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let files = directory.path().join("files");
@@ -252,8 +252,8 @@ fn the_crash_checker_finds_missing_versions() {
 /// Trees that differ from `files` as a file system that loses data would leave them.
 fn faults(files: &Files) -> Vec<(String, Files)> {
     let mut faults = Vec::new();
-    // The open file's name may show a beginning of a pending write, so the faults go to names whose bytes are settled:
-    // every one but the one changed last, which no one knows here; hence two at once.
+    // The name changed last may show a prefix of a pending write, so a fault in it may go unnoticed. Which name that is, is not
+    // known here: each fault is planted in two names.
     let names: Vec<&String> = files.keys().take(2).collect();
     let kinds = broken(&files[names[0]])
         .into_iter()
@@ -272,7 +272,7 @@ fn faults(files: &Files) -> Vec<(String, Files)> {
     let mut extra = files.clone();
     extra.insert("one".to_owned(), Vec::new());
     extra.insert("two".to_owned(), Vec::new());
-    faults.push(("names nobody made".to_owned(), extra));
+    faults.push(("names that no call made".to_owned(), extra));
     let mut swapped = files.clone();
     swapped.insert(names[0].clone(), files[names[1]].clone());
     swapped.insert(names[1].clone(), files[names[0]].clone());

@@ -1,4 +1,4 @@
-//! What a mount asks for of the index it finds.
+//! Requests of a mount for the index.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -10,7 +10,7 @@ use crate::support::proxy::{Proxy, Request, summary};
 use crate::support::s3::{BUCKET, S3Server};
 use crate::support::scale;
 
-/// How many requests since a mark were for the log that the index's engine writes ahead.
+/// The number of requests for the index's write-ahead log since a mark.
 fn log_requests(proxy: &Proxy, mark: usize) -> usize {
     let requests = proxy.since(mark);
     let wal = |target: &str| target.contains("/meta/wal/");
@@ -54,9 +54,9 @@ fn a_mount_reads_little_of_the_write_ahead_log_after_many_fsyncs() {
             "{what}: {asked} requests, at most {most}:\n{}",
             summary(&proxy.since(mark))
         );
-        // Two seconds, and room for a daemon that is not optimised on a machine that does other work.
+        // The promise is two seconds; the rest allows for a debug build on a busy machine.
         assert!(took < Duration::from_secs(8), "{what}: {took:?}");
-        // Objects whose rows are in tables are no concern of a mount, though they are there until they are collected.
+        // A mount does not read log objects whose rows are in tables, though they exist until garbage collection.
         let listed: Vec<_> = proxy
             .since(mark)
             .into_iter()

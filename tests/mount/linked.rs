@@ -1,4 +1,4 @@
-//! Hard links in the past: copies out of it have them too.
+//! Hard links in the past: copies of a past tree have them too.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -47,7 +47,7 @@ fn check(tree: &Path, names: &[&str], links: u64, text: &str) {
     }
 }
 
-/// Fails unless the three times show what the story says, `at` being the directory of `t`.
+/// Fails unless the three times show the states described above; `at` is the directory of `t`.
 #[track_caller]
 fn check_times(trees: &[impl AsRef<Path>]) {
     for (number, tree) in trees.iter().enumerate() {
@@ -74,7 +74,7 @@ fn hard_links_of_the_past_are_restored_as_hard_links() {
             let tree = |time: &&str| mount.path(".versions").join(time).join("t");
             times.iter().map(tree).collect::<Vec<_>>()
         };
-        // All of it twice, the three times in turn: what the kernel keeps of one must not show in another.
+        // The three times in turn, twice: the kernel's cache of one time must not show in another.
         for _ in 0..2 {
             check_times(&trees(&mount));
             let own = |time: &&str| mount.path("t/.versions").join(time);
@@ -96,7 +96,7 @@ fn hard_links_of_the_past_are_restored_as_hard_links() {
         }
         mount.remount(cache);
     }
-    // A restore in place: the next time has the links again.
+    // After a restore in place the newest state has the links again.
     mount.sh(&format!(
         "rsync -aH --delete .versions/{}/t/ t/; sleep 0.1",
         times[0]

@@ -1,4 +1,4 @@
-//! Locks within a mount: who excludes whom, what ends a lock, who waits, and who would wait for ever.
+//! Locks within a mount: exclusion, release, waiting and deadlock detection.
 
 use crate::data::{mounted, python};
 
@@ -11,7 +11,7 @@ fn posix_locks_exclude_and_end_with_the_process_or_the_close() {
 fd = new('f')
 os.write(fd, b'x' * 100)
 def other(do):
-    # What a process of its own gets: True where the lock is given.
+    # Whether another process gets the lock.
     child = os.fork()
     if child == 0:
         try:
@@ -24,7 +24,7 @@ def other(do):
     return status == 0
 EXCLUSIVE, SHARED, NOW = fcntl.LOCK_EX, fcntl.LOCK_SH, fcntl.LOCK_NB
 lock = lambda how, length, start: lambda fd: fcntl.lockf(fd, how | NOW, length, start)
-# Ranges of fcntl(2): apart they do not meet, shared ones go together, a part can be given back.
+# fcntl(2) ranges: disjoint ones do not conflict, shared ones do not either, a part can be released.
 fcntl.lockf(fd, EXCLUSIVE, 10, 0)
 assert not other(lock(EXCLUSIVE, 1, 9))
 assert not other(lock(SHARED, 1, 9))
@@ -114,7 +114,7 @@ if child == 0:
         os._exit(0)
     os._exit(1)
 same(os.waitpid(child, 0)[1], 0)
-# Each of two has what the other wants: one of them is told.
+# Two processes each hold the lock that the other waits for: one gets EDEADLK.
 fcntl.lockf(fd, fcntl.LOCK_UN)
 fcntl.lockf(fd, fcntl.LOCK_EX, 10, 0)
 child = os.fork()

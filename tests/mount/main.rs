@@ -1,12 +1,12 @@
-//! The program itself, mounted, under the tools people use. Needs `/dev/fuse`, and the object stores that
+//! Tests of a real mount with common tools. Needs `/dev/fuse`, and the object stores that
 //! `scripts/setup tests` installs.
 //!
-//! `REWINDFS_TEST_LONG=1` asks for the long mode, `REWINDFS_TEST_SEED=N` repeats a random walk,
-//! `REWINDFS_TEST_SKIP_S3=1` leaves every store over HTTP untested.
+//! `REWINDFS_TEST_LONG=1` turns the long mode on, `REWINDFS_TEST_SEED=N` repeats a random walk,
+//! `REWINDFS_TEST_SKIP_S3=1` skips every store over HTTP.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    reason = "tests judge from outside: by the real clock, and by failing"
+    reason = "tests use the real clock, and fail by a panic"
 )]
 
 #[path = "../support/mod.rs"]

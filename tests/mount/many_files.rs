@@ -1,4 +1,4 @@
-//! Many of something: names in a directory that is being read and changed, files open at once.
+//! Large numbers: names in a directory that is listed while it changes, files open at once.
 
 use crate::data::{mounted, python};
 use crate::support::mount::{Cache, TestMount};
@@ -37,20 +37,20 @@ while True:
     if name is None:
         break
     names.append(name)
-    if n == MANY // 2:                                   # in the middle of it names go and come
+    if n == MANY // 2:                                   # in the middle of the listing names are removed and added
         for name in gone:
             os.unlink('d/' + name)
         for k in range(MANY // 100):
             os.close(os.open(f'd/later-{k:07}', os.O_CREAT | os.O_WRONLY))
         os.rename('d/name-0000000', 'd/renamed')
 found = [name for name in names if name not in ('.', '..') and not name.startswith(('later', 'renamed'))]
-same(len(found), len(set(found)))                        # each once
+same(len(found), len(set(found)))                        # each name once
 assert expected - gone - {'name-0000000'} <= set(found), 'a name that stayed is missing'
-for n, place in sorted(places.items(), reverse=True):    # back to where it was
+for n, place in sorted(places.items(), reverse=True):    # seekdir(3) to each saved position
     libc.seekdir(stream, place)
     same(libc.telldir(stream), place)
     same(step(stream), names[n] if n < len(names) else None)
-libc.rewinddir(stream)                                   # a rewind sees what is there now
+libc.rewinddir(stream)                                   # after a rewind the listing has the current names
 now = rest(stream)
 same(len(now), len(set(now)))
 expected = expected - gone - {'name-0000000'} | {'renamed'} | {f'later-{k:07}' for k in range(MANY // 100)}

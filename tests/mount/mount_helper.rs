@@ -1,4 +1,4 @@
-//! mount(8), umount(8) and fstab(5) on our mounts: the helpers `mount.fuse.rewindfs`, `mount.rewindfs` and
+//! mount(8), umount(8) and fstab(5) with rewindfs: the helpers `mount.fuse.rewindfs`, `mount.rewindfs` and
 //! `umount.fuse.rewindfs`.
 
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::support::sandbox::Sandbox;
 
 const LIMIT: Duration = Duration::from_secs(200);
 
-/// What the scripts share: options of a mount, by the kernel's table; the daemons there are.
+/// Shell functions of the scripts: the options of a mount in the kernel's table, the running daemons.
 const FUNCTIONS: &str = r#"
 options() { awk -v at="$sandbox/files" '$5 == at { print "," $6 "," }' /proc/self/mountinfo; }
 has() { case "$(options)" in *",$1,"*) ;; *) echo "no $1 in $(options)"; return 1 ;; esac; }
@@ -52,7 +52,7 @@ fn a_line_in_fstab_mounts_and_umount_waits_for_the_bucket() {
         [ "$(ls files | wc -l)" = $((round - 1)) ]
         head -c 3000000 /dev/urandom >files/$round
         umount files
-        # Its daemon has gone, and nothing of this machine is needed any more.
+        # The daemon has ended, and the cache is no longer needed.
         [ "$(daemons)" = 0 ]
         rm -r cache/*
     done
@@ -94,7 +94,7 @@ fn umount_refuses_while_a_file_is_open_unless_it_is_lazy() {
     umount -l files
     refused mountpoint -q files
     exec 9>&-
-    # Nobody has it open any more: the daemon ends, and the next mount waits for that.
+    # No process has the file open any more: the daemon ends, and the next mount waits for that.
     mount -t rewindfs -o "cache_dir=$sandbox/cache" "file://$sandbox/store" files
     [ "$(cat files/f)" = kept ]
     umount files
@@ -108,7 +108,7 @@ fn the_next_mount_waits_for_the_previous_daemon() {
         mount -t rewindfs -o "cache_dir=$sandbox/cache" "file://$sandbox/store" files
         [ "$(ls files | wc -l)" = $((round - 1)) ]
         head -c 3000000 /dev/urandom >files/$round
-        # Without a word that mount(8) itself keeps, umount(8) calls no helper.
+        # umount(8) calls a helper only if mount(8) has stored a helper's name in its table.
         umount files
     done
     "#);

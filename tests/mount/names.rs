@@ -1,4 +1,4 @@
-//! How long and how strange names may be, and what is refused without a trace.
+//! Limits of names and paths, and calls that are refused without effect.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -70,7 +70,7 @@ fn a_path_has_at_most_4095_bytes_and_a_tree_may_be_deeper() {
         openat(&root, longer, flags, Mode::RWXU).unwrap_err(),
         Errno::NAMETOOLONG
     );
-    // From inside it goes on.
+    // Relative to a directory deeper paths are possible.
     let inside = openat(&root, parent.as_str(), OFlags::DIRECTORY, Mode::empty()).unwrap();
     rustix::fs::mkdirat(&inside, directory.as_str(), Mode::RWXU).unwrap();
     let deeper = format!("{directory}/{directory}");

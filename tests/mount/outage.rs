@@ -1,5 +1,5 @@
-//! The bucket out of reach: work on what is cached goes on at once, and every save of that time is listed at the time it
-//! was made.
+//! The bucket is unreachable: work on cached files continues without delay, and every save during the outage is listed at the
+//! time it was made.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,14 +11,14 @@ use crate::support::proxy::Proxy;
 use crate::support::s3::{BUCKET, S3Server};
 use crate::support::{scale, shell};
 
-/// Files that are worked on.
+/// Number of files.
 const FILES: usize = 8;
 /// Rounds of commands, at most.
 const ROUNDS: usize = 250;
-/// What a command may take; the deadlines of requests to the bucket are many times as long.
+/// The longest time of a command; the deadlines of requests to the bucket are many times as long.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// A save: when its command began and ended, milliseconds since 1970, and what it left.
+/// A save: when its command began and ended, in milliseconds since 1970, and the content it left.
 #[derive(Debug)]
 struct Save {
     began: u64,
@@ -34,7 +34,7 @@ fn now() -> u64 {
     u64::try_from(since.as_millis()).unwrap()
 }
 
-/// The milliseconds a stamp says, `2026-11-20T21-26-48.123Z.txt`.
+/// The milliseconds since 1970 of a name like `2026-11-20T21-26-48.123Z.txt`.
 fn milliseconds(stamp: &str) -> u64 {
     let (date, rest) = stamp.split_once('T').expect("a stamp");
     let (time, _) = rest.split_once('Z').expect("a stamp in UTC");
@@ -43,7 +43,7 @@ fn milliseconds(stamp: &str) -> u64 {
     u64::try_from(stamp.as_millisecond()).unwrap()
 }
 
-/// The versions of a name: when, and what it held.
+/// The versions of a name: time and content.
 fn versions(mount: &TestMount, name: &str) -> Vec<(u64, String)> {
     let directory = mount.path(format!("work/.versions/@files/{name}"));
     let mut stamps: Vec<String> = fs::read_dir(&directory)
@@ -61,7 +61,7 @@ fn versions(mount: &TestMount, name: &str) -> Vec<(u64, String)> {
         .collect()
 }
 
-/// Fails unless every save is a version of its name, with what it left, at a time between its command's begin and end.
+/// Fails unless every save is a version of its name with its content, at a time between the command's begin and end.
 #[track_caller]
 fn check(what: &str, mount: &TestMount, saves: &Saves) {
     for (name, saves) in saves {
@@ -147,7 +147,7 @@ fn every_save_during_an_outage_is_listed_at_its_own_time() {
         slow.len()
     );
     assert!(round > 8, "{round} rounds only");
-    // One may fall into a moment in which the machine does something else.
+    // One command may be slow because the machine is busy.
     assert!(slow.len() <= 1, "not at once:\n{}", slow.join("\n"));
     let pending = mount.status();
     proxy.refuse(false);
@@ -161,7 +161,7 @@ fn every_save_during_an_outage_is_listed_at_its_own_time() {
     check("on another machine", &mount, &saves);
 }
 
-/// `rewindfs drain`, again if what failed during the outage is still being tried.
+/// Runs `rewindfs drain` until it succeeds: it fails while an upload that failed in the outage is still being retried.
 fn drain(mount: &TestMount) {
     let root = mount.root();
     let drained = crate::support::wait_until(Duration::from_secs(90), || {

@@ -1,5 +1,5 @@
 // Preloaded into fsx so that a file system can be unmounted and mounted again under one run of it: every PAUSE_EVERY-th close
-// of a file below PAUSE_BELOW makes the file PAUSE_AT and waits until somebody removes it.
+// of a file below PAUSE_BELOW makes the file PAUSE_AT and waits until the test removes it.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-// fsx 0.3.2 keeps what it mapped to read; a mapping holds the mount.
+// fsx 0.3.2 does not unmap what it read through a mapping, and a mapping keeps the mount busy.
 static void unmap(const char *below)
 {
     static unsigned long from[65536], to[65536];

@@ -1,6 +1,6 @@
-//! pjdfstest 0.2.2: names, permissions, attributes and times of every call, and in what order what is refused.
+//! pjdfstest 0.2.2: names, permissions, attributes and times of every call, and which error comes first.
 //!
-//! 14 tests are skipped everywhere: 13 mount again read-only, and FUSE has no limit of links to ask for.
+//! 14 tests are skipped everywhere: 13 remount read-only, and FUSE does not report a limit of links.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -14,10 +14,10 @@ use crate::support::s3::S3Server;
 use crate::support::sandbox::Sandbox;
 use crate::support::shell::{self, CommandResult};
 
-/// Several times what a busy machine needs.
+/// An upper bound for the suite, several times the time on a busy machine.
 const LIMIT: Duration = Duration::from_secs(400);
 
-/// What a faultless file system gets as root.
+/// The counts of a correct file system as root.
 const ALL: Counts = Counts {
     failed: 0,
     skipped: 14,
@@ -25,7 +25,7 @@ const ALL: Counts = Counts {
     expected: 0,
 };
 
-/// Fails with what was wrong unless `ran` came to `expected`.
+/// Fails unless the summary of `ran` is `expected`; the message has the failed tests.
 #[track_caller]
 fn check_counts(ran: &CommandResult, expected: Counts) {
     let found = counts(&ran.stdout);
@@ -116,7 +116,7 @@ fn pjdfstest_passes_as_an_ordinary_user_on_an_own_mount() {
     configure(&sandbox.path().join("pjdfstest.toml"), Remounts::Refused);
     let ran = sandbox.run(
         r#"
-        # Commands that are run by anybody must be where anybody can go.
+        # Commands that other users run must lie in a directory that they can enter.
         chown -R tests:tests "$sandbox/store" "$sandbox/cache" "$sandbox/files"
         as() { setpriv --reuid=tests --regid=tests --clear-groups env HOME="$sandbox/cache" TMPDIR="$sandbox/cache" "$@"; }
         as ./rewindfs mount "file://$sandbox/store" "$sandbox/files" --cache-dir "$sandbox/cache"

@@ -1,4 +1,4 @@
-//! What ordinary programs take for granted, call by call; the suites of others judge the rest.
+//! POSIX behaviour that common programs rely on, by call; pjdfstest and fsx check the rest.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
@@ -19,7 +19,7 @@ fn mounted() -> (tempfile::TempDir, TestMount) {
     (store, mount)
 }
 
-/// The text of a file.
+/// The content of a file as text.
 #[track_caller]
 fn text(path: &Path) -> String {
     fs::read_to_string(path)
@@ -195,7 +195,7 @@ fn truncate_shortens_and_lengthens() {
         assert_eq!(differs, None, "first byte that differs");
         mount.remount(Cache::Wiped);
     }
-    // A large hole costs nothing and reads as zeros.
+    // A large hole uses no space and reads as zeros.
     let sparse = File::create(mount.path("sparse")).unwrap();
     sparse.set_len(1 << 40).unwrap();
     sparse.write_all_at(b"far", 1 << 39).unwrap();
@@ -242,7 +242,7 @@ shared = mmap.mmap(fd, 1 << 20)
 shared[0:5] = b'first'
 shared[700000:700006] = b'second'
 shared.flush()
-os.close(fd)                      # stores after close still count
+os.close(fd)                      # stores through the mapping after the close are kept
 shared[4096:4101] = b'third'
 other = os.open('mapped', os.O_RDONLY)
 assert os.pread(other, 5, 4096) == b'third', os.pread(other, 5, 4096)
@@ -346,7 +346,7 @@ fn a_large_directory_lists_every_name_once() {
     };
     let expected: Vec<String> = (0..3000).map(|number| format!("{number:05}")).collect();
     assert_eq!(names(), expected);
-    // Removing while listing misses nothing: the listing is a snapshot.
+    // A listing is a snapshot: removing names while listing skips none.
     for entry in fs::read_dir(mount.path("many")).unwrap() {
         fs::remove_file(entry.unwrap().path()).unwrap();
     }

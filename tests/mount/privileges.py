@@ -120,7 +120,7 @@ WAYS = {
     "copy out of the past": copy(lambda at: at + "/past"),
     "splice": splice,
     "sendfile": sendfile,
-    # No file system of the kernel takes anything away for it.
+    # No file system of the kernel clears the bits for this call.
     "mmap": store,
 }
 in_test = True
@@ -175,7 +175,7 @@ def places():
 
 
 def same(what, found, expected):
-    # The file system of the control may not have the call.
+    # The control file system may not support the call.
     found = {place: value for place, value in found.items() if value != "ENOTSUP" or place == directory}
     assert found == {place: expected for place in found}, (what, found, expected)
 
@@ -231,7 +231,7 @@ def modes():
                     kept &= ~0o4000
                     if who == "stranger" or mode & 0o010:
                         kept &= ~0o2000
-                # The capabilities fall when any user changes the bytes.
+                # File capabilities are cleared when any user changes the content.
                 cap = "+cap" if way == "mmap" else ""
                 same((way, who, "%o" % mode), found, "%o" % kept + cap)
 

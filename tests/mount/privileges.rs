@@ -1,4 +1,4 @@
-//! Set-user-id and set-group-id bits and file capabilities: what a change of the program leaves of them, at the next exec.
+//! Set-user-id and set-group-id bits and file capabilities: which of them a change of the program clears, seen by the next exec.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,7 +18,7 @@ fn a_program_changed_by_another_user_loses_its_privileges_at_the_next_exec() {
     mount -t tmpfs -o suid,mode=777 none control
     mount -t fuse.rewindfs -o "cache_dir=$sandbox/cache,suid" "file://$sandbox/store" files
     python3 privileges.py "$sandbox/files" "$sandbox/control"
-    # What was taken away stays away, in the live tree and in the past.
+    # Cleared bits stay cleared, in the live tree and in the past.
     find files -maxdepth 1 -name '* *' ! -name '*mmap*' -perm /6000 >left
     stamp=$(date -u +%Y-%m-%dT%H-%M-%S)
     umount files

@@ -1,4 +1,4 @@
-//! Programs that lean on a file system, each in the way it does: databases, repositories, builds, archives, editors.
+//! Programs that use a file system heavily: databases, repositories, builds, archives, editors.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::support::mount::{Cache, TestMount};
 use crate::support::place::Place;
 use crate::support::{scale, shell, tree};
 
-/// How long a program may take.
+/// The time limit of a program.
 const LIMIT: Duration = Duration::from_secs(900);
 
 /// A fresh namespace on a local directory, mounted.
@@ -167,7 +167,7 @@ END
     assert_eq!(left, "0\n");
 }
 
-/// A tree with everything an archive can carry, in `source` of a directory outside any mount. No file has two attributes:
+/// A tree with everything an archive can hold, in `source` of a directory outside any mount. No file has two attributes:
 /// file systems list them in orders of their own.
 fn varied(outside: &Path) {
     tree::plant(&outside.join("source"), 120, 3000, 31);
@@ -239,10 +239,10 @@ fn rsync_sees_no_difference_either_way() {
     }
 }
 
-/// How often each editor saves.
+/// The number of saves by each editor.
 const SAVES: usize = 8;
 
-/// The text of a file after so many saves.
+/// The content of a file after `count` saves.
 fn text(saves: usize) -> String {
     let lines = (1..=saves).map(|n| format!("line {n}\n"));
     "begin\n".to_owned() + &lines.collect::<String>()
@@ -268,7 +268,7 @@ fn saved(mount: &TestMount, name: &str) {
     assert_eq!(states, expected, "the versions of {name}");
 }
 
-/// Saves from nano, which wants a terminal.
+/// Saves from nano, which needs a terminal.
 fn nano(mount: &TestMount) {
     mount.sh_within(
         &format!(

@@ -1,6 +1,6 @@
 //! A random walk over a tree and a model of it, with the whole model remembered after every step.
 //!
-//! Invariant: between two steps the clock moves, so that a remembered instant lies after one step's last answer and
+//! Invariant: the clock advances between two steps, so that a snapshot's time lies after one step's last answer and
 //! before the next step's first.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::support::random::Random;
 
-/// What stands at a path.
+/// The entry at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Node {
     /// A regular file and its bytes.
@@ -23,27 +23,27 @@ pub(crate) enum Node {
 /// A tree by paths below the mount point.
 pub(crate) type Model = BTreeMap<PathBuf, Node>;
 
-/// One remembered snapshot.
+/// The tree after one step.
 pub(crate) struct Snapshot {
-    /// The stamp, as it is typed below `.versions/`.
+    /// The time, as a name below `.versions/`.
     pub(crate) stamp: String,
-    /// The step that had just ended.
+    /// A description of the step.
     pub(crate) step: String,
-    /// The tree then.
+    /// The tree at that time.
     pub(crate) model: Model,
 }
 
-/// A walk under way.
+/// A random walk in progress.
 pub(crate) struct RandomWalk {
-    /// Where it walks.
+    /// The directory that it changes.
     root: PathBuf,
-    /// What chooses.
+    /// The seeded generator.
     random: Random,
-    /// The tree as it should be.
+    /// The expected tree.
     model: Model,
-    /// Names given so far.
+    /// The number of names used so far.
     names: usize,
-    /// Every step's end.
+    /// A snapshot after each step.
     pub(crate) snapshots: Vec<Snapshot>,
 }
 
@@ -296,7 +296,7 @@ impl RandomWalk {
         (!found.is_empty()).then(|| self.random.pick(&found).clone())
     }
 
-    /// A free path in some directory; names of removed entries come back now and then.
+    /// An unused path in a random directory; names of removed entries are reused now and then.
     fn new_path(&mut self) -> PathBuf {
         let parent = if self.random.below(3) == 0 {
             None
@@ -401,7 +401,7 @@ fn read_nodes(
     Ok(())
 }
 
-/// A moment as a stamp of nine digits, UTC.
+/// A time as a name below `.versions`, in UTC with nanoseconds.
 fn stamp(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).expect("after 1970");
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);

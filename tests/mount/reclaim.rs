@@ -1,5 +1,5 @@
-//! What nothing shows any more leaves the bucket: very many files removed or emptied, most of their versions deleted, and the
-//! bucket counted from outside.
+//! Garbage collection: very many files are removed or emptied, most of their versions deleted, and then the size of the bucket
+//! is measured from outside.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use rewindfs::task::Tasks;
 const FILES: usize = 10_000;
 const VERSIONS: usize = 3;
 const LEN: usize = 24 << 10;
-/// Far shorter than anybody would choose.
+/// The grace period, much shorter than in use.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long the bucket may take to shrink.
+/// The time within which the bucket must have shrunk.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Bytes of version `version` of file `file`: no two files have any in common.
@@ -41,7 +41,7 @@ fn size(directory: &Path) -> u64 {
         .map(|entry| match entry.metadata() {
             Ok(meta) if meta.is_dir() => size(&entry.path()),
             Ok(meta) => meta.len(),
-            // It went meanwhile.
+            // The file was deleted since the listing.
             Err(_) => 0,
         })
         .sum()
@@ -143,7 +143,7 @@ async fn check(namespace: &Namespace, file: usize) {
     assert!(read.unwrap() == text(file, file % VERSIONS), "file {file}");
 }
 
-/// A version that will be deleted, and one of its readers.
+/// A version that will be deleted, and an open handle on it.
 async fn doomed(namespace: &Namespace) -> PastEntry {
     let versions = namespace.history().versions(ROOT, &name(0)).await.unwrap();
     versions[1].clone()

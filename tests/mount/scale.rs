@@ -1,11 +1,11 @@
-//! A namespace with very many files: mounting it, listing it, walking it, and the memory that takes.
+//! A namespace with very many files: the time of mount, listing and traversal, and the daemon's memory.
 //!
-//! The files are made through the library, by this very program in a process of its own, because the library reads its
+//! The files are made through the library, by this program in a second process, because the library reads its
 //! credentials from the environment.
 //!
-//! The times are promises of an optimized build: they are held to by
+//! The limits hold for an optimized build and are checked by
 //! `REWINDFS_TEST_LONG=1 cargo test --release --test mount scale:: -- --nocapture`, with 1,000,000 files. A build without
-//! optimization is given five times as long; requests and memory are the same for both.
+//! optimization may take five times as long; requests and memory are the same for both.
 
 use std::fs;
 use std::path::Path;
@@ -27,16 +27,16 @@ use crate::support::proxy::{Proxy, summary};
 use crate::support::s3::{BUCKET, S3Server};
 use crate::support::{scale, shell};
 
-/// What a request takes longer than the server itself.
+/// The delay added to each request.
 const DELAY: Duration = Duration::from_millis(20);
 /// Entries of each directory.
 const ENTRIES: usize = 1000;
-/// Says in the environment of the second process where it makes how many directories: `URL ENDPOINT COUNT`.
+/// The environment variable that tells the second process what to make: `URL ENDPOINT COUNT`.
 const MARK: &str = "REWINDFS_TEST_PLANT";
-/// The promise, in MiB.
+/// The limit of the daemon's memory, MiB.
 const RESIDENT_MAX: u64 = 400;
 
-/// How much longer than promised a build without optimization may take.
+/// The factor for the limits of time in a build without optimization.
 fn patience(promised: Duration) -> Duration {
     promised * if cfg!(debug_assertions) { 5 } else { 1 }
 }
@@ -64,7 +64,7 @@ fn very_many_files_are_mounted_listed_and_traversed() {
 
     list(&mount, &proxy, directories);
     walk(&mount, &proxy, directories);
-    // The kernel has all of them in its caches now, and takes its time to let them go.
+    // The kernel has cached all inodes, and dropping them takes a while.
     let start = Instant::now();
     mount.umount();
     println!("umount: {:?}", start.elapsed());
@@ -77,7 +77,7 @@ fn list(mount: &TestMount, proxy: &Proxy, directories: usize) {
         let mark = proxy.mark();
         let ran = shell::sh_within(&mount.root(), &script, Duration::from_secs(60));
         let took = ran.took;
-        // Not those of the engine's own housekeeping, which go on meanwhile.
+        // Requests of the engine's background tasks are not counted.
         let requests: Vec<_> = proxy
             .since(mark)
             .into_iter()
@@ -99,7 +99,7 @@ fn list(mount: &TestMount, proxy: &Proxy, directories: usize) {
     }
 }
 
-/// Walks everything, and looks at the daemon's memory.
+/// Traverses the whole tree and checks the daemon's memory.
 fn walk(mount: &TestMount, proxy: &Proxy, directories: usize) {
     let before = resident(mount, "VmRSS");
     let mark = proxy.mark();
@@ -122,7 +122,7 @@ fn walk(mount: &TestMount, proxy: &Proxy, directories: usize) {
     );
 }
 
-/// A figure of the daemon's memory, MiB.
+/// A field of the daemon's memory in `/proc`, MiB.
 fn resident(mount: &TestMount, what: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", mount.daemon_id())).unwrap();
     let line = status.lines().find(|line| line.starts_with(what)).unwrap();
@@ -130,7 +130,7 @@ fn resident(mount: &TestMount, what: &str) -> u64 {
     number.parse::<u64>().unwrap() / 1024
 }
 
-/// Makes the files in a process with the place's credentials.
+/// Makes the files in a process with the credentials of `place`.
 fn plant_elsewhere(place: &Place, directories: usize) {
     let order = format!(
         "{} {} {directories}",
@@ -157,7 +157,7 @@ fn plant_elsewhere(place: &Place, directories: usize) {
     println!();
 }
 
-/// Makes what `order` says.
+/// Makes the files that `order` describes.
 fn plant(order: &str) {
     let words: Vec<&str> = order.split(' ').collect();
     let directories: usize = words[2].parse().unwrap();

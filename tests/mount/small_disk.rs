@@ -1,5 +1,4 @@
-//! A cache directory on a disk that is smaller than what is written: writers wait for the bucket, and are told that there is
-//! no room only when none is to be expected.
+//! A cache directory on a disk smaller than the written data: writers wait for uploads, and get ENOSPC only while uploads fail.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -17,9 +16,9 @@ use crate::support::{scale, shell, wait_until};
 
 /// The size of the disk.
 const DISK: &str = "64m";
-/// How much one write brings.
+/// The size of one write.
 const PIECE: usize = 1 << 20;
-/// The number of the error for a full disk.
+/// The errno for a full disk.
 const ENOSPC: i32 = 28;
 
 /// A mount whose cache lies on a small disk, and that disk.
@@ -47,7 +46,7 @@ fn wipe(cache: &Path) {
     shell::sh(cache, "rm -rf -- * .[!.]*");
 }
 
-/// Bytes that tell where in which file they lie.
+/// Bytes that identify their file and offset.
 fn piece(file: u64, number: u64) -> Vec<u8> {
     let word = |at: usize| (file << 40) + (number << 20) + at as u64;
     (0..PIECE / 8)
@@ -75,7 +74,7 @@ fn copies_that_do_not_fit(place: &Place) {
     small.mount.sh_within(&dd, Duration::from_secs(240));
     let cp = format!("cp -r {from}/many . && diff -r many {from}/many");
     small.mount.sh_within(&cp, Duration::from_secs(240));
-    // SmallDiskMount writes lie in the journal, which is on the same disk.
+    // Small writes are kept in the journal, which is on the same disk.
     small.mount.sh_within(
         "mkdir small; for n in $(seq 40); do head -c 60000 /dev/urandom > small/$n; done; cat small/* | md5sum > sum",
         Duration::from_secs(240),
@@ -139,7 +138,7 @@ fn writes_larger_than_the_cache_disk_survive_a_kill() {
     small.mount.umount();
 }
 
-/// Appends until there is no room; what was taken, and how long the refused write took.
+/// Appends until ENOSPC. Returns the number of successful writes and the time of the refused one.
 fn fill(file: &mut File, limit: u64) -> (u64, Duration) {
     for number in 0.. {
         assert!(number < limit, "the disk is never full");
@@ -174,7 +173,7 @@ fn a_full_cache_disk_is_enospc_only_while_the_store_fails() {
     let (taken, waited) = fill(&mut file, 64);
     assert!(taken >= 40, "{taken} pieces on a disk of 64");
     assert!(waited < Duration::from_secs(30), "{waited:?}");
-    // Names need little, and have a reserve.
+    // Operations on names use a reserve of the disk.
     small.mount.sh("mkdir d; echo x > d/x; mv d/x d/y; rm d/y");
     proxy.fail(None);
     for number in taken..taken + 60 {

@@ -1,4 +1,4 @@
-//! Data as others judge it: fsx exercises one file by seed and knows every byte of it, fio verifies what its jobs wrote.
+//! Data tested by other suites: fsx does random operations on one file and checks every byte, fio verifies what its jobs wrote.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::support::place::Place;
 use crate::support::s3s::S3sServer;
 use crate::support::{scale, shell, tree};
 
-/// All that fsx can do.
+/// All operations of fsx.
 const FSX: &str = "
 flen = 1048576
 [opsize]
@@ -35,18 +35,18 @@ copy_file_range = 5
 ";
 /// One operation of so many closes the file and opens it again: the sum of the weights over that of `close_open`.
 const OPERATIONS_PER_CLOSE: usize = 72 / 5;
-/// What fsx says of posix_fallocate with a length of 0.
+/// The message of fsx for posix_fallocate with a length of 0.
 const NO_PROGRAM: &str = "Test file system does not support posix_fallocate.";
-/// How long one seed may take.
+/// The time limit of one seed.
 const SEED_LIMIT: Duration = Duration::from_secs(3600);
 
-/// What came of a seed.
+/// The result of a seed.
 #[derive(PartialEq, Eq)]
 enum Outcome {
-    /// All its operations were right.
+    /// All operations passed.
     Passed,
-    /// fsx ends itself at an operation of it, on every file system: it draws posix_fallocate with a length of 0, and takes the
-    /// EINVAL that POSIX wants for a file system without that call.
+    /// The seed is unusable on every file system: fsx draws posix_fallocate with a length of 0, gets the EINVAL that POSIX
+    /// requires, and ends.
     NoProgram,
 }
 
@@ -71,7 +71,7 @@ fn each_seed(first: u64, run: impl Fn(u64) -> Outcome) {
     }
 }
 
-/// How many operations a seed has.
+/// The number of operations of a seed.
 fn operations() -> usize {
     scale(10_000, 100_000)
 }

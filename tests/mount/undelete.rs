@@ -1,4 +1,4 @@
-//! `.versions/@deleted` and `mv` out of it, under the tools people use; the past of names that went and came again.
+//! `.versions/@deleted` and `mv` out of it with common tools; the past of names that were removed and created again.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use crate::support::mount::{Cache, TestMount};
 use crate::support::place::Place;
 use crate::support::tree;
 
-/// Fails like a shell test, naming what succeeded.
+/// A shell function that fails if its command succeeds, and prints the command.
 const FAILS: &str = r#"fails() { if "$@" 2>errors; then echo "succeeded: $*"; exit 1; fi; cat errors; rm errors; }
 "#;
 
@@ -66,7 +66,7 @@ fn mv_from_deleted_restores_files_and_links() {
     }
 }
 
-/// The past does not count the directories in a directory.
+/// The link count of a past directory does not include its subdirectories.
 fn without_links(tree: &tree::Tree) -> tree::Tree {
     let cut = |text: &String| {
         let mut words: Vec<&str> = text.split(' ').collect();
@@ -194,7 +194,7 @@ fn a_directory_removed_and_created_again_keeps_its_past() {
         rm -rf app; mkdir -p app/dist; echo 3 > app/dist/t
         test "$(cat app/dist/.versions/$second/js/a)" = 2
         test "$(cat app/.versions/$first/dist/t)" = top
-        # The second one comes back beside a third, which keeps the path's past.
+        # The second directory is restored beside a third one, which keeps the past of the path.
         rm -rf app/dist; mv app/.versions/@deleted/dist app/old; mkdir app/dist
         test "$(cat app/dist/.versions/$first/js/a)" = 1
         test "$(cat app/old/t)" = 3

@@ -1,4 +1,4 @@
-//! Files and directories without a name: while they are held, and after a crash.
+//! Unlinked files and directories: while they are open, and after a crash.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -27,7 +27,7 @@ fn an_unlinked_open_file_is_gone_after_a_crash() {
     mount.recover(Cache::Kept);
     assert_eq!(mount.sh("ls"), "kept\n");
     assert_eq!(mount.status()["usage"], before);
-    // Neither here nor in the bucket is anything left of what no version has.
+    // Bytes that no version has are gone from the cache and from the bucket.
     mount.drain();
     let staged = || shell::sh(&mount.cache(), "find */staging -type f | wc -l");
     let empty = wait_until(Duration::from_secs(60), || staged().trim() == "0");
@@ -42,7 +42,7 @@ fn an_unlinked_open_file_is_gone_after_a_crash() {
     assert!(shrunk, "still {} bytes; {}", size(), mount.status());
 }
 
-/// What ext4 and tmpfs do: the inode is there until the last holder lets go.
+/// As on ext4 and tmpfs the inode exists until the last open handle is closed.
 #[test]
 fn an_unlinked_open_inode_takes_new_attributes() {
     let store = tempfile::tempdir().unwrap();
@@ -58,7 +58,7 @@ fn an_unlinked_open_inode_takes_new_attributes() {
             place.display()
         );
     }
-    // Nothing of it is left.
+    // Nothing is left of the unlinked inodes.
     assert_eq!(mount.sh("ls"), "");
     mount.remount(Cache::Wiped);
     assert_eq!(mount.sh("ls"), "");

@@ -1,4 +1,4 @@
-//! Bad input: a message that names it, the right exit status, within ten seconds, and nothing left mounted.
+//! Bad input: within ten seconds a message that names it and the right exit status, and nothing stays mounted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use crate::support::s3::{BUCKET, S3Server};
 use crate::support::server::free_address;
 use crate::support::shell::{self, CommandResult};
 
-/// Bad input is answered within this.
+/// The time within which bad input is refused.
 const BOUND: Duration = Duration::from_secs(10);
 
-/// Directories for one try.
+/// Directories for one command.
 struct Scratch {
     /// Holds them.
     directory: tempfile::TempDir,
@@ -32,7 +32,7 @@ impl Scratch {
         Self { directory }
     }
 
-    /// The path of one of them.
+    /// The path of one of the directories.
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -47,7 +47,7 @@ impl Scratch {
         format!("file://{}", self.text("store"))
     }
 
-    /// Fails unless the command ends within the bound with `code`, says each of `words`, and leaves nothing mounted.
+    /// Fails unless the command ends within the bound with `code` and a message with each of `words`, and nothing stays mounted.
     #[track_caller]
     fn refused(&self, arguments: &[&str], place: Option<&Place>, code: i32, words: &[&str]) {
         let ran = rewindfs(arguments, place);
@@ -84,7 +84,7 @@ fn rewindfs(arguments: &[&str], place: Option<&Place>) -> CommandResult {
     shell::run(&mut command, BOUND + Duration::from_secs(20))
 }
 
-/// Fails unless a refusal is as it should be.
+/// Fails unless the command has exited with `code` and a message with each of `words`.
 #[track_caller]
 fn check_refusal(ran: &CommandResult, code: i32, words: &[&str]) {
     assert!(ran.took < BOUND, "it took longer than {BOUND:?}: {ran}");
@@ -242,7 +242,7 @@ fn commands_on_a_path_without_a_mount_name_the_path() {
 fn a_mount_in_the_background_answers_when_the_command_returns() {
     let scratch = Scratch::new();
     let (url, files, cache) = (scratch.url(), scratch.text("files"), scratch.text("cache"));
-    // In mount(8)'s words this time; the second round sees what the first left.
+    // The options are given as mount(8) does; the second round finds the files of the first.
     for round in 0..2 {
         rewindfs(
             &[
@@ -268,7 +268,7 @@ fn a_mount_in_the_background_answers_when_the_command_returns() {
         rewindfs(&["umount", &files], None).ok();
         assert!(!is_mounted(Path::new(&files)), "still mounted");
     }
-    // Another namespace of the same bucket knows nothing of it.
+    // Another namespace of the same bucket does not have the file.
     rewindfs(
         &[
             "mount",

@@ -1,4 +1,4 @@
-//! Mounts that ordinary users make, and whom they let in.
+//! Mounts by ordinary users, and access of other users to them.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::support::sandbox::Sandbox;
 
 const LIMIT: Duration = Duration::from_secs(200);
 
-/// What the scripts share: the mount of the user `tests`, and other users.
+/// Shell functions of the scripts: mount as the user `tests`, run commands as other users.
 const FUNCTIONS: &str = r#"
 chown -R tests:tests "$sandbox/store" "$sandbox/cache" "$sandbox/files"
 as() { local user=$1; shift; setpriv --reuid="$user" --regid=9999 --clear-groups env HOME="$sandbox/cache" TMPDIR="$sandbox/cache" "$@"; }
@@ -29,7 +29,7 @@ fn other_users_are_refused_without_allow_other() {
     refused as nobody cat files/f
     as tests ./rewindfs umount files
 
-    # The system's administrator decides whether a user may let others in.
+    # The administrator decides whether a user may allow other users.
     : >fuse.conf; mount --bind fuse.conf /etc/fuse.conf
     refused attach --allow-other
     grep -q user_allow_other said
@@ -37,7 +37,7 @@ fn other_users_are_refused_without_allow_other() {
     attach --allow-other
     [ "$(cat files/f)" = mine ]
     [ "$(as nobody cat files/f)" = mine ]
-    # Each with his own rights, all the same.
+    # Each user still has only his own permissions.
     as tests chmod 600 files/f
     refused as nobody cat files/f
     grep -q 'Permission denied' said
@@ -49,7 +49,7 @@ fn other_users_are_refused_without_allow_other() {
 #[test]
 fn uid_gid_and_umask_options_decide_permissions() {
     run(r#"
-    # Root's mount lets everybody in.
+    # A mount by root allows all users.
     ./rewindfs mount "file://$sandbox/store" files --cache-dir "$sandbox/cache"
     mkdir files/d; echo secret >files/d/f; chown -R 1:1 files/d; chmod 700 files/d; chmod 600 files/d/f
     refused as 4321 cat files/d/f
@@ -58,7 +58,7 @@ fn uid_gid_and_umask_options_decide_permissions() {
     [ "$(stat -c '%u %g %a' files/d/f)" = '4321 4322 600' ]
     [ "$(as 4321 cat files/d/f)" = secret ]
     refused as 1 cat files/d/f
-    # What a program makes is its own in the store, and shown as everything else is.
+    # A new file has the owner of the calling process in the store, and is shown with the owner of the options.
     as 4321 sh -c 'umask 0; echo x >files/d/new'
     [ "$(stat -c '%u %g %a' files/d/new)" = '4321 4322 640' ]
     ./rewindfs umount files
@@ -68,7 +68,7 @@ fn uid_gid_and_umask_options_decide_permissions() {
     "#);
 }
 
-/// In a user namespace mount(2) itself is allowed: no fusermount3, and root's helper is not asked.
+/// In a user namespace mount(2) is allowed, so fusermount3 and the mount helper are not used.
 #[test]
 fn a_user_namespace_mounts_without_fusermount3() {
     run(r#"
@@ -78,7 +78,7 @@ set -eu
 ./rewindfs mount "file://$sandbox/store" files --cache-dir "$sandbox/cache"
 echo mine >files/f; mkfifo files/fifo; setfattr -n user.a -v b files/f; setfacl -m u:0:r files/f
 [ "$(stat -c '%u %g' files/f)" = '0 0' ]
-# Who has no number inside is nobody's owner, and the host's devices stay the host's.
+# A user without a number in the namespace cannot be an owner, and device files cannot be made.
 if chown 5:5 files/f 2>/dev/null || mknod files/null c 1 3 2>/dev/null; then exit 1; fi
 ./rewindfs status files >/dev/null
 ./rewindfs umount files

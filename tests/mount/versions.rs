@@ -1,4 +1,4 @@
-//! The past as files: every save is there, in order, with the right bytes, also on another machine.
+//! The past as files: every save is listed, in order, with the right bytes, also in a mount with an empty cache.
 
 use std::fs;
 use std::path::Path;
@@ -19,15 +19,15 @@ fn listed(directory: &Path) -> Vec<String> {
         .collect()
 }
 
-/// The text of a file.
+/// The content of a file as text.
 #[track_caller]
 fn text(path: &Path) -> String {
     fs::read_to_string(path)
         .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
 }
 
-/// Fails unless `directory` shows `expected` as the states of `name`: in order, each once, the current one last, and the
-/// same ones under `TIME/` for each printed stamp.
+/// Fails unless `directory` shows `expected` as the versions of `name`: in order, each once, the current one last, and each of
+/// them under `TIME/` for its printed time.
 #[track_caller]
 fn check_states(directory: &Path, name: &str, expected: &[String]) {
     let states = directory.join(".versions/@files").join(name);
@@ -120,7 +120,7 @@ fn listing_many_versions_takes_as_long_as_listing_many_files() {
     mount.sh(r#"
         mkdir many one later
         for n in $(seq 1000); do echo $n > many/f$n; echo $n > one/v.txt; echo $n > later/v.txt; done
-        # A name that is left within ten seconds is one in passing.
+        # A name that exists for less than ten seconds is a transient name.
         sleep 11
         mv one/v.txt one/moved.txt
     "#);
@@ -131,7 +131,7 @@ fn listing_many_versions_takes_as_long_as_listing_many_files() {
         "one/.versions/@files/moved.txt",
     ] {
         let listed = shortest(&mount, &format!("ls -l {versions}"));
-        // Each looked up by its name, by a process that has not listed them.
+        // Each version is looked up by name in a process that has not listed the directory.
         let by_name = shortest(&mount, &format!("find {versions} -name '2*' | xargs stat"));
         eprintln!("{versions}: {listed:?}, by name {by_name:?}; files {files:?}");
         assert!(
@@ -163,7 +163,7 @@ fn listing_many_versions_takes_as_long_as_listing_many_files() {
     mount.umount();
 }
 
-/// What has just been drained is final once its second is over.
+/// A drained change is final one second later.
 const NOW: &str = "sleep 1.1; t=$(date -u +%Y-%m-%dT%H-%M-%S); sleep 1.1; echo $t";
 
 #[test]
@@ -197,7 +197,7 @@ fn a_tree_of_the_past_is_traversed_as_fast_as_the_live_one() {
     mount.umount();
 }
 
-/// The kernel keeps attributes of the past as long as those of the live tree, and forgets them with these.
+/// The kernel caches attributes of the past as long as those of the live tree, and the mount invalidates both together.
 #[test]
 fn attributes_in_the_past_follow_the_live_ones_until_the_version_ends() {
     let store = tempfile::tempdir().unwrap();
@@ -232,7 +232,7 @@ fn attributes_in_the_past_follow_the_live_ones_until_the_version_ends() {
         "#,
         time.trim_end()
     ));
-    // A state that has ended keeps what it ended with.
+    // An ended version keeps its last attributes.
     let kept = mount.sh("chmod 640 d/f; stat -c %a d/f; echo other > d/f; chmod 600 d/f; stat -Lc %a d/.versions/@files/f/previous");
     assert!(
         kept.starts_with("640\n") && kept.ends_with("640\n"),
@@ -325,7 +325,7 @@ fn the_past_is_hidden_and_read_only() {
     "#);
 }
 
-/// Fails unless the chosen snapshots of the walk read back exactly, from the root and from every directory that still lives.
+/// Fails unless the chosen snapshots of the random walk read back exactly, from the root and from every existing directory.
 fn check_snapshots(mount: &TestMount, walk: &RandomWalk, chosen: &[usize], when: &str) {
     let mut failures = Vec::new();
     for &index in chosen {
@@ -334,7 +334,7 @@ fn check_snapshots(mount: &TestMount, walk: &RandomWalk, chosen: &[usize], when:
             mount.path(".versions").join(&snapshot.stamp),
             Path::new("").to_path_buf(),
         )];
-        // A directory that still lives shows its own past, whatever it and its parents were called then.
+        // An existing directory shows its own past, with whichever names it and its parents had then.
         let now = &walk.snapshots[walk.snapshots.len() - 1].model;
         for (path, node) in now {
             let then = snapshot

@@ -1,4 +1,4 @@
-//! Two writers at one namespace: the second takes it, the first learns of it, and what the first had acknowledged comes back.
+//! Two writers of one namespace: the second fences the first, and the changes that the first acknowledged are restored.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +21,7 @@ use crate::support::s3::S3Server;
 use crate::support::shell::{self, CommandResult};
 use crate::support::wait_until;
 
-/// The first writer says that it was fenced within this; it looks each second.
+/// The time within which the first writer reports that it was fenced; it checks every second.
 const SECONDS: Duration = Duration::from_secs(10);
 
 /// Runs the program.
@@ -37,7 +37,7 @@ fn is_fenced(mount: &TestMount) -> bool {
     mount.status()["fenced"] == true
 }
 
-/// `umount` of a fenced mount: it fails, says what stays, and the mount is gone.
+/// `umount` of a fenced mount: it exits with an error that names what is not uploaded, and the mount is gone.
 #[track_caller]
 fn end_fenced(mount: &mut TestMount, place: &Place) -> CommandResult {
     let root = mount.root();
@@ -67,8 +67,8 @@ fn conflicts(mount: &TestMount, name: &str) -> Vec<String> {
     listed.lines().map(str::to_owned).collect()
 }
 
-/// A second mount of the same namespace. The first one stands still until the second has it: its own flush of each second would
-/// bring more of what it acknowledged.
+/// A second mount of the same namespace. The first daemon is stopped until the second has the namespace, because its flush of
+/// each second would upload more of what it acknowledged.
 fn mount_beside(first: &TestMount, place: &Place) -> TestMount {
     let id = first.daemon_id();
     let here = first.cache();
@@ -78,7 +78,7 @@ fn mount_beside(first: &TestMount, place: &Place) -> TestMount {
     second
 }
 
-/// What came back under a name that is not in the live tree is listed among the removed names, and comes back from there.
+/// A restored conflict under a name that the live tree does not have is listed in `@deleted` and can be moved out of it.
 #[track_caller]
 fn check_removed(first: &TestMount) {
     assert_eq!(
@@ -127,7 +127,7 @@ fn takeover(place: &Place) {
         1,
         "{told}"
     );
-    // What the first had synced is there, and nothing else of what it acknowledged.
+    // Of the first writer's changes only the synced ones are there.
     assert_eq!(
         second.sh("cat s f g; ls; ls d"),
         "synced\none\none\nd\nf\ng\nremoved\ns\n"
@@ -255,7 +255,7 @@ fn mounts_that_take_a_namespace_in_turn_keep_synced_files() {
     let mut synced = Vec::new();
     for round in 0..4 {
         for (at, mount) in mounts.iter_mut().enumerate() {
-            // Whoever is fenced ends and comes back, which takes the namespace from the other one.
+            // A fenced mount ends and mounts again, which fences the other one.
             if wait_until(Duration::from_secs(3), || is_fenced(mount)) {
                 end_fenced(mount, &place);
                 mount.mount();
@@ -312,7 +312,7 @@ fn a_wrong_clock_is_refused_to_a_writer_only() {
     assert!(ran.stderr.contains(words), "{ran}");
     let times = ran.stderr.matches('Z').count();
     assert!(times >= 2, "both times: {ran}");
-    // Who only reads gives no instants.
+    // A follower reserves no timestamps.
     let ran = off(&["--read-only"]);
     let shown = std::fs::read_to_string(files.join("f"));
     let ended = rewindfs(&["umount", &files.to_string_lossy()], &place);
@@ -369,7 +369,7 @@ fn namespaces_are_created_listed_changed_and_deleted_by_commands() {
     assert_eq!(call(&["list"]).ok(), "team/eu\n");
 }
 
-/// One of two machines that race: its own cache directory, and what it was promised.
+/// One of two writers that race: its cache directory, and its acknowledged saves.
 struct Racer {
     name: &'static str,
     cache: tempfile::TempDir,
@@ -400,11 +400,11 @@ impl Racer {
         Ok((opened?, tasks))
     }
 
-    /// Takes the namespace and saves until it is done or taken away.
+    /// Opens the namespace and saves until all saves are done or the writer is fenced.
     async fn round(&mut self, backend: &Backend, round: usize) -> Result<(), StoreError> {
         let (namespace, tasks) = self.open(backend).await?;
         let outcome = self.save_all(&namespace, round).await;
-        // As a killed daemon leaves it.
+        // The store is dropped without a close, as by a killed daemon.
         tasks.stop();
         tasks.join().await;
         outcome
@@ -464,7 +464,7 @@ fn two_writers_race_fifty_times_without_mixed_files() {
         return;
     };
     let place = server.place("race");
-    // Credentials are read from the environment, which only a process of its own may have otherwise.
+    // Credentials are read from the environment, so the test runs in a process with its own environment.
     if std::env::var_os("REWINDFS_TEST_RACE").is_none() {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
@@ -533,7 +533,7 @@ async fn race(place: &Place) {
     assert!(audit.is_sound(), "{audit:?}");
 }
 
-/// How often each name has each text in a version of its own; fails on a text that is nobody's.
+/// The number of versions by name and text; fails on a text that neither writer wrote.
 async fn found(namespace: &Namespace, racers: [&Racer; 2]) -> BTreeMap<(String, String), usize> {
     let mut found: BTreeMap<(String, String), usize> = BTreeMap::new();
     for name in namespace.history().names_with_versions(ROOT).await.unwrap() {
@@ -546,9 +546,9 @@ async fn found(namespace: &Namespace, racers: [&Racer; 2]) -> BTreeMap<(String, 
             let text = String::from_utf8(text.to_vec()).unwrap();
             let known = (String::from_utf8(name.to_vec()).unwrap(), text);
             let by = racers.map(|racer| racer.acknowledged.contains_key(&known));
-            // The save that met the end may be there although nobody was told so.
+            // The save during which the writer was fenced may be there although it was not acknowledged.
             let whole = known.1.is_empty() || known.1.len() > 600;
-            assert!(by[0] || by[1] || whole, "nobody wrote {known:?}");
+            assert!(by[0] || by[1] || whole, "neither writer wrote {known:?}");
             let writer = if known.1.starts_with("one") {
                 "one"
             } else {

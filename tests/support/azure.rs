@@ -1,6 +1,6 @@
 //! An Azure server over HTTP for one test: Azurite's blob service, on a port of its own.
 //!
-//! It loses acknowledged writes when it is killed, so it never is while a test needs them.
+//! It loses acknowledged writes when it is killed, so no test kills it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::server::{Server, installed, left_out, request_with};
 pub(crate) const CONTAINER: &str = "test";
 /// The emulator's account.
 const ACCOUNT: &str = "devstoreaccount1";
-/// Its key, which everybody knows.
+/// Its published key.
 pub(crate) const ACCOUNT_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
@@ -26,7 +26,7 @@ pub(crate) struct AzureServer {
 }
 
 impl AzureServer {
-    /// Starts a server with one container. None, said loudly, only if the servers are to be left out.
+    /// Starts a server with one container. `None`, with a message, only if the servers are skipped.
     pub(crate) fn start() -> Option<Self> {
         if left_out() {
             return None;
@@ -60,12 +60,12 @@ impl AzureServer {
         Some(made)
     }
 
-    /// Where it listens, as a URL.
+    /// Its address as a URL.
     pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.address())
     }
 
-    /// Where it listens.
+    /// Its address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.server.address()
     }
@@ -82,7 +82,7 @@ impl AzureServer {
         *signed.method_mut() = "PUT".parse().expect("a method");
         let url = format!("{}{path}", self.endpoint());
         *signed.uri_mut() = url.parse().expect("a URL");
-        let key = AzureAccessKey::try_new(ACCOUNT_KEY).expect("the key everybody knows");
+        let key = AzureAccessKey::try_new(ACCOUNT_KEY).expect("the published key");
         AzureAuthorizer::new(&AzureCredential::AccessKey(key), ACCOUNT)
             .try_authorize(&mut signed)
             .expect("a signature");

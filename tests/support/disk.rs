@@ -1,4 +1,4 @@
-//! A small disk of its own, in memory.
+//! A small file system in memory.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,11 +9,11 @@ use super::shell;
 /// How long mounting may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A disk on a directory, unmounted at the end.
+/// A tmpfs on a directory, unmounted when dropped.
 pub(crate) struct Disk(PathBuf);
 
 impl Disk {
-    /// `None`, with a word, where this user may not mount.
+    /// `None`, with a message, where this user may not mount.
     pub(crate) fn at(directory: &Path, size: &str) -> Option<Self> {
         let size = format!("size={size}");
         let words = ["-t", "tmpfs", "-o", &size, "tmpfs"];
@@ -25,7 +25,7 @@ impl Disk {
         Some(Self(directory.to_owned()))
     }
 
-    /// Makes it larger or smaller.
+    /// Changes its size.
     pub(crate) fn resize(&self, size: &str) {
         let option = format!("remount,size={size}");
         shell::run(

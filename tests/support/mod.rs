@@ -1,6 +1,6 @@
-//! What the tests with a real mount stand on: a mount, object stores, a proxy that counts, commands with their output.
+//! Support of the mount tests: a mount, object stores, a proxy that counts, commands with their output.
 //!
-//! Invariant: whatever is started here ends when its value drops, and no wait is without a bound.
+//! Invariant: every process started here ends when its value is dropped, and every wait has a bound.
 
 pub(crate) mod azure;
 pub(crate) mod disk;
@@ -20,7 +20,7 @@ pub(crate) mod tree;
 
 pub(crate) use server::wait_until;
 
-/// Whether the long mode is asked for: `REWINDFS_TEST_LONG=1`.
+/// Whether the long mode is on: `REWINDFS_TEST_LONG=1`.
 pub(crate) fn long() -> bool {
     std::env::var_os("REWINDFS_TEST_LONG").is_some_and(|value| !value.is_empty() && value != "0")
 }

@@ -1,6 +1,6 @@
 //! A namespace mounted by the real program, in directories of its own.
 //!
-//! Invariant: when the value drops nothing is mounted and no daemon runs, whatever state the test left it in.
+//! Invariant: dropping the value unmounts and ends the daemon, in every state that a test leaves.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,15 +14,15 @@ use super::shell::{self, CommandResult};
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_rewindfs");
-/// How long a mount, a drain or an unmount may take.
+/// The time limit of a mount, a drain or an unmount.
 const COMMAND_LIMIT: Duration = Duration::from_secs(180);
 
-/// What becomes of the local cache, journal and staging between two mounts.
+/// Whether cache, journal and staging files are kept between two mounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cache {
-    /// It stays, as after a crash of the daemon.
+    /// They are kept, as after a crash of the daemon.
     Kept,
-    /// It is deleted, as after the loss of the machine.
+    /// They are deleted, as after the loss of the machine.
     Wiped,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct TestMount {
     place: Place,
     /// Further flags of `mount`.
     flags: Vec<String>,
-    /// A command and its arguments that starts the program; none if empty.
+    /// A command prefix that starts the program; may be empty.
     starter: Vec<String>,
     /// Holds the mount point, the cache and the log.
     directory: tempfile::TempDir,
@@ -51,7 +51,7 @@ impl TestMount {
         Self::start_by(&[], place, flags)
     }
 
-    /// Mounts `place` by a daemon that may have so many files open at once.
+    /// Mounts `place` with a daemon that may have at most `limit` files open.
     #[track_caller]
     pub(crate) fn start_with_open_files(most: u32, place: &Place) -> Self {
         let limit = format!("--nofile={most}:{most}");
@@ -96,7 +96,7 @@ impl TestMount {
         self.directory.path().join("cache")
     }
 
-    /// Starts the daemon and waits until it serves; also over what a killed one left.
+    /// Starts the daemon and waits until it serves. A stale mount of a killed daemon is replaced.
     #[track_caller]
     pub(crate) fn mount(&mut self) {
         assert!(self.daemon.is_none(), "mounted already");
@@ -105,7 +105,7 @@ impl TestMount {
             .append(true)
             .open(self.log_path())
             .expect("a log");
-        // The daemon must not outlive a test that is killed; setpriv says so to the kernel.
+        // The daemon must not outlive a killed test: setpriv sets the parent-death signal.
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL"])
@@ -135,7 +135,7 @@ impl TestMount {
         panic!("{command:?} did not mount ({ended:?})\n{}", self.log_tail());
     }
 
-    /// Kills the daemon as a crash does. The mount point stays behind, stale.
+    /// Kills the daemon with SIGKILL. The stale mount stays.
     pub(crate) fn kill9(&mut self) {
         self.watched.store(0, Ordering::Relaxed);
         let mut daemon = self.daemon.take().expect("a daemon to kill");
@@ -150,7 +150,7 @@ impl TestMount {
         self.mount();
     }
 
-    /// Unmounts in order and mounts again.
+    /// Unmounts with `rewindfs umount` and mounts again.
     #[track_caller]
     pub(crate) fn remount(&mut self, cache: Cache) {
         self.umount();
@@ -158,7 +158,7 @@ impl TestMount {
         self.mount();
     }
 
-    /// `rewindfs umount`; fails unless it succeeds, the daemon ends well and nothing stays mounted.
+    /// `rewindfs umount`; fails unless it succeeds, the daemon exits with status 0 and nothing stays mounted.
     #[track_caller]
     pub(crate) fn umount(&mut self) {
         let root = self.root();
@@ -227,7 +227,7 @@ impl TestMount {
         format!("-- the daemon's log ends:\n{}", lines[from..].join("\n"))
     }
 
-    /// Waits for the daemon to end by itself, as after SIGTERM; says how it did, none if it did not within `limit`.
+    /// Waits until the daemon ends by itself, as after SIGTERM. Returns its exit status, `None` if it did not end within `limit`.
     pub(crate) fn ended(&mut self, limit: Duration) -> Option<std::process::ExitStatus> {
         let daemon = self.daemon.as_mut().expect("a daemon");
         let mut status = None;
@@ -252,7 +252,7 @@ impl TestMount {
         self.stdout_or_fail(shell::run(&mut command, COMMAND_LIMIT))
     }
 
-    /// What `rewindfs check` says of a namespace that nobody has mounted.
+    /// The output of `rewindfs check` for a namespace without a mount.
     #[track_caller]
     pub(crate) fn check_log(&self, namespace: &str) -> String {
         let mut arguments = vec!["check", &self.place.url, "--namespace", namespace];
@@ -262,7 +262,7 @@ impl TestMount {
         self.checked(&arguments)
     }
 
-    /// What a command printed, if it succeeded; else everything there is to know.
+    /// The standard output of a successful command; else fails with its output and the daemon's log.
     #[track_caller]
     fn stdout_or_fail(&self, ran: CommandResult) -> String {
         assert!(
@@ -273,7 +273,7 @@ impl TestMount {
         ran.stdout
     }
 
-    /// Deletes the cache if so wanted.
+    /// Deletes the cache if `cache` is [`Cache::Wiped`].
     fn prepare_cache(&self, cache: Cache) {
         if cache == Cache::Wiped {
             std::fs::remove_dir_all(self.cache()).expect("delete the cache");
@@ -281,14 +281,14 @@ impl TestMount {
         }
     }
 
-    /// Where the daemon's words go.
+    /// The file of the daemon's log.
     fn log_path(&self) -> PathBuf {
         self.directory.path().join("daemon.log")
     }
 }
 
-/// Whether a mount at `root` answers. A stale one of a killed daemon does not, though its cached attributes do; without
-/// any the directory is on another kind of file system.
+/// Whether a mount at `root` answers. A stale mount of a killed daemon has cached attributes but fails statfs(2); without a
+/// mount the directory is on another kind of file system.
 fn answers(root: &Path) -> bool {
     const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
     rustix::fs::statfs(root).is_ok_and(|found| found.f_type as u64 == FUSE_SUPER_MAGIC)
@@ -305,7 +305,7 @@ impl Drop for TestMount {
             daemon.kill().ok();
             daemon.wait().ok();
         }
-        // A daemon killed in the middle may have left its mount a moment longer.
+        // The mount of a killed daemon may exist a little longer.
         force_unmount(&self.root());
     }
 }
@@ -334,7 +334,7 @@ pub(crate) fn is_mounted(point: &Path) -> bool {
     })
 }
 
-/// Unmounts `point` at once, open files or not; does nothing where nothing is mounted.
+/// Unmounts `point` lazily; does nothing where nothing is mounted.
 pub(crate) fn force_unmount(point: &Path) {
     for program in [&["umount", "-l"][..], &["fusermount3", "-uz"]] {
         if !is_mounted(point) {
@@ -350,8 +350,8 @@ pub(crate) fn force_unmount(point: &Path) {
     assert!(!is_mounted(point), "cannot unmount {}", point.display());
 }
 
-/// Kills a daemon that is served longer than any test takes, so that callers waiting in the kernel come back. Ends when
-/// the sender drops.
+/// Kills a daemon that runs longer than any test, so that callers blocked in the kernel return. Ends when the sender is
+/// dropped.
 fn watch(watched: Arc<AtomicU32>) -> Sender<()> {
     let (sender, receiver) = channel();
     let limit = super::scale(Duration::from_secs(14 * 60), Duration::from_secs(110 * 60));

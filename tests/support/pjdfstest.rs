@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::server::installed;
 
-/// What a run came to.
+/// The summary of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// Tests that failed, or passed where they should not have.
@@ -52,7 +52,7 @@ entries = [ ["nobody", "nogroup"], ["tests", "tests"] ]
     std::fs::write(path, text).expect("a configuration");
 }
 
-/// Reads the summary at the end of an output; none when the suite did not come to its end.
+/// Parses the summary at the end of an output; `None` when the suite was ended early.
 pub(crate) fn counts(output: &str) -> Option<Counts> {
     let line = output
         .lines()
@@ -70,7 +70,7 @@ pub(crate) fn counts(output: &str) -> Option<Counts> {
     })
 }
 
-/// The lines of an output that name what went wrong.
+/// The lines of an output that name failures.
 pub(crate) fn complaints(output: &str) -> String {
     let wrong = |line: &&str| !line.ends_with(" ok") && !line.ends_with(" skipped");
     output.lines().filter(wrong).collect::<Vec<_>>().join("\n")

@@ -1,4 +1,4 @@
-//! Where a test's namespace lies: a URL and what the command needs beside it.
+//! The store of a test's namespace: a URL, an endpoint and credentials.
 
 use std::path::Path;
 
@@ -46,7 +46,7 @@ impl Place {
         self
     }
 
-    /// A container of Azure's emulator at `endpoint`, with the account and the key everybody knows.
+    /// A container of Azure's emulator at `endpoint`, with its published account and key.
     pub(crate) fn azurite(container_and_prefix: &str, endpoint: &str) -> Self {
         let variables = [
             ("AZURE_STORAGE_USE_EMULATOR", "true"),

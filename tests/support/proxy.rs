@@ -1,4 +1,4 @@
-//! A TCP proxy that counts the HTTP/1.1 requests passing through and makes each take longer.
+//! A TCP proxy that counts and delays HTTP/1.1 requests.
 //!
 //! Invariant: bytes pass unchanged; a request is counted when its head has passed, its body bytes as they pass.
 
@@ -22,16 +22,16 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Whether it brings content: a PUT below `/data/`, parts of a multipart upload included.
+    /// Whether it uploads content: a PUT below `/data/`, parts of a multipart upload included.
     pub(crate) fn is_data_put(&self) -> bool {
         self.method == "PUT" && self.target.contains("/data/")
     }
 }
 
-/// What a server says while it fails.
+/// The answer of a failing server.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Failure {
-    /// The methods it says it to; all, if there are none.
+    /// The methods that fail; all, if the list is empty.
     pub(crate) methods: &'static [&'static str],
     /// Status and reason, `503 Slow Down`.
     pub(crate) status: &'static str,
@@ -65,13 +65,13 @@ pub(crate) struct Proxy {
     address: SocketAddr,
     /// What passed.
     log: Arc<Log>,
-    /// Raised when no further connection is to be taken.
+    /// Set when no further connection is accepted.
     stop: Arc<AtomicBool>,
-    /// Raised while every connection is to be closed.
+    /// Set while every connection is closed.
     refuse: Arc<AtomicBool>,
-    /// What is answered instead of the server.
+    /// The answer to every request instead of the server's.
     failure: Arc<Mutex<Option<Failure>>>,
-    /// Routing long every request waits, in milliseconds.
+    /// The delay of every request, in milliseconds.
     delay: Arc<AtomicU64>,
 }
 
@@ -133,17 +133,17 @@ impl Proxy {
         }
     }
 
-    /// From now on every request waits so long.
+    /// Sets the delay of every request from now on.
     pub(crate) fn delay(&self, delay: Duration) {
         self.delay.store(millis(delay), Ordering::Relaxed);
     }
 
-    /// Answers in place of the server, until told otherwise; what is asked is counted all the same.
+    /// Sets the answer to every request instead of the server's; `None` ends it. Requests are still counted.
     pub(crate) fn fail(&self, failure: Option<Failure>) {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
     }
 
-    /// Closes every connection at once, or at its next request, as a server that is gone; until told otherwise.
+    /// While set, closes every connection at once or at its next request, like a server that has ended.
     pub(crate) fn refuse(&self, refuse: bool) {
         self.refuse.store(refuse, Ordering::Relaxed);
     }
@@ -153,7 +153,7 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
-    /// Routing many requests have passed: a mark for [`Self::since`].
+    /// The number of requests so far: a mark for [`Self::since`].
     pub(crate) fn mark(&self) -> usize {
         self.log.lock().0.len()
     }
@@ -163,8 +163,8 @@ impl Proxy {
         self.log.lock().0[mark..].to_vec()
     }
 
-    /// Waits until no request that changes something and no body byte has come for `quiet`, at most `limit`; says whether
-    /// it came to that.
+    /// Waits until no writing request and no body byte has passed for `quiet`, at most `limit`. Returns whether that
+    /// happened.
     pub(crate) fn wait_quiet(&self, quiet: Duration, limit: Duration) -> bool {
         super::wait_until(limit, || {
             self.log.lock().1.is_none_or(|last| last.elapsed() >= quiet)
@@ -175,7 +175,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // One connection of our own wakes the listener, which then sees that it is to stop.
+        // A connection wakes the listener, which then reads the stop flag.
         TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).ok();
     }
 }
@@ -206,7 +206,7 @@ pub(crate) fn summary(requests: &[Request]) -> String {
     text
 }
 
-/// What becomes of requests.
+/// How requests are handled.
 struct Routing<'a> {
     delay: &'a AtomicU64,
     refuse: &'a AtomicBool,
@@ -228,15 +228,15 @@ fn pass(client: &TcpStream, upstream: SocketAddr, how: &Routing<'_>, log: &Log) 
     });
 }
 
-/// Copies answers until the server has no more.
+/// Copies answers until the server closes the connection.
 fn copy_answers(mut server: &TcpStream, mut client: &TcpStream) {
     std::io::copy(&mut server, &mut client).ok();
     client.shutdown(Shutdown::Both).ok();
 }
 
-/// Forwards requests until the client has no more, cutting the stream into heads and bodies.
+/// Forwards requests until the client closes the connection, parsing the stream into heads and bodies.
 fn forward_requests(mut client: &TcpStream, mut server: &TcpStream, how: &Routing<'_>, log: &Log) {
-    // The answer that is given once the request has come whole.
+    // The answer that is sent once the request is complete.
     let mut failing: Option<String> = None;
     let mut cutter = RequestParser::default();
     let mut buffer = vec![0; 1 << 16];
@@ -284,7 +284,7 @@ fn forward_requests(mut client: &TcpStream, mut server: &TcpStream, how: &Routin
                     failing = None;
                 }
                 (Some(_), ..) => held.clear(),
-                // Whether it is passed on is known at its end.
+                // Whether the head is passed on is decided at its end.
                 (None, true, _) => {}
                 (None, false, _) => {
                     if server.write_all(&std::mem::take(&mut held)).is_err() {
@@ -297,7 +297,7 @@ fn forward_requests(mut client: &TcpStream, mut server: &TcpStream, how: &Routin
     }
 }
 
-/// What a stretch of the stream was.
+/// The kind of a parsed part of the stream.
 #[derive(Debug, PartialEq, Eq)]
 enum Event {
     /// Part of a head, or framing.
@@ -308,7 +308,7 @@ enum Event {
     Body(u64),
 }
 
-/// Where in the stream of requests a connection is.
+/// The position of a connection in its stream of requests.
 #[derive(Default)]
 enum Expects {
     /// Lines of a head.
@@ -324,10 +324,10 @@ enum Expects {
     Trailer,
 }
 
-/// Cuts the client's side of an HTTP/1.1 connection into heads and bodies.
+/// Parses the client's side of an HTTP/1.1 connection into heads and bodies.
 #[derive(Default)]
 struct RequestParser {
-    /// What comes next.
+    /// The expected next part.
     expects: Expects,
     /// The line that has not ended yet.
     line: Vec<u8>,
@@ -346,7 +346,7 @@ impl RequestParser {
         matches!(self.expects, Expects::Head) && self.head.is_empty() && self.line.is_empty()
     }
 
-    /// Takes a prefix of `bytes`: a line, a part of one, or body bytes. Returns its length and what it was.
+    /// Parses a prefix of `bytes`: a line, a part of one, or body bytes. Returns its length and kind.
     fn cut(&mut self, bytes: &[u8]) -> (usize, Event) {
         if let Expects::Body(left) | Expects::Chunk(left) = self.expects {
             let taken = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -397,7 +397,7 @@ impl RequestParser {
         }
     }
 
-    /// The head is whole: says what it was and what follows.
+    /// Ends a head: returns its method and target, and sets what follows.
     fn end_head(&mut self) -> Event {
         let head = std::mem::take(&mut self.head);
         let value = |name: &str| {

@@ -1,8 +1,8 @@
-//! Repeatable randomness: a seed that is printed, and can be given back by `REWINDFS_TEST_SEED`.
+//! A seeded random number generator. The seed is printed and can be set by `REWINDFS_TEST_SEED`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A small generator (splitmix64); equal seeds give equal walks.
+/// splitmix64; equal seeds give equal numbers.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -41,7 +41,7 @@ impl Random {
     }
 }
 
-/// The seed of this run, printed so that a failure can be walked again.
+/// The seed of this run, printed so that a failure can be repeated.
 pub(crate) fn seed() -> u64 {
     let seed = std::env::var("REWINDFS_TEST_SEED").ok().map_or_else(
         || {
@@ -52,6 +52,6 @@ pub(crate) fn seed() -> u64 {
         },
         |text| text.parse().expect("REWINDFS_TEST_SEED is a number"),
     );
-    println!("seed: walk again with REWINDFS_TEST_SEED={seed}");
+    println!("seed: repeat with REWINDFS_TEST_SEED={seed}");
     seed
 }

@@ -1,10 +1,10 @@
-//! An S3 server that does not keep its word: `rclone serve s3` overwrites where it was told not to.
+//! An S3 server without conditional writes: `rclone serve s3` overwrites although the request forbids it.
 
 use super::place::Place;
 use super::s3::BUCKET;
 use super::server::{Server, installed, left_out};
 
-/// The key it knows, and its secret.
+/// Its access key and secret.
 const CREDENTIALS: (&str, &str) = ("rewindfs-test-key", "rewindfs-test-secret");
 
 /// A running server; ends when dropped.
@@ -14,7 +14,7 @@ pub(crate) struct Rclone {
 }
 
 impl Rclone {
-    /// Starts a server with one bucket. None, said loudly, only if the servers are to be left out.
+    /// Starts a server with one bucket. `None`, with a message, only if the servers are skipped.
     pub(crate) fn start() -> Option<Self> {
         if left_out() {
             return None;
@@ -22,7 +22,7 @@ impl Rclone {
         let program = installed("rclone/bin/rclone").display().to_string();
         let server = Server::launch("rclone serve s3", "/", &[], |address, directory| {
             let root = directory.join("buckets");
-            // To this server a bucket is a directory.
+            // This server stores a bucket as a directory.
             std::fs::create_dir_all(root.join(BUCKET)).expect("a bucket");
             let (key, secret) = CREDENTIALS;
             let words = [

@@ -17,19 +17,19 @@ pub(crate) struct S3Server {
 }
 
 impl S3Server {
-    /// Starts a server with one bucket. None, said loudly, only if `REWINDFS_TEST_SKIP_S3` is set; a server that is
-    /// missing otherwise fails the test.
+    /// Starts a server with one bucket. `None`, with a message, only if `REWINDFS_TEST_SKIP_S3` is set; otherwise a missing
+    /// server fails the test.
     pub(crate) fn start() -> Option<Self> {
         (!left_out()).then(|| Self::launch(&[]))
     }
 
-    /// Starts a server that refuses every request after the one that makes its bucket, as a store refuses credentials
-    /// it does not know. None under the same condition as [`Self::start`].
+    /// Starts a server that refuses every request after the one that makes its bucket, as a store refuses unknown
+    /// credentials. `None` under the same condition as [`Self::start`].
     pub(crate) fn start_refusing() -> Option<Self> {
         (!left_out()).then(|| Self::launch(&[("INITIAL_NO_AUTH_ACTION_COUNT", "1")]))
     }
 
-    /// Where it listens.
+    /// Its address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.server.address()
     }

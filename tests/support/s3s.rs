@@ -1,6 +1,6 @@
 //! A second S3 server over HTTP: s3s-fs, which keeps its objects as files and checks signatures.
 //!
-//! It survives being killed, which the first one does not. Its conditional writes are not atomic: one writer at a time.
+//! Its objects survive a kill; moto's do not. Its conditional writes are not atomic, so tests use one writer at a time.
 //! Its keys may not exceed about 160 bytes.
 
 use std::net::SocketAddr;
@@ -10,9 +10,9 @@ use super::place::Place;
 use super::s3::BUCKET;
 use super::server::{Server, installed, left_out};
 
-/// The key it knows.
+/// Its access key.
 const KEY: &str = "rewindfs-test-key";
-/// The secret that goes with it.
+/// Its secret.
 const SECRET: &str = "rewindfs-test-secret";
 
 /// A running server; ends when dropped.
@@ -22,7 +22,7 @@ pub(crate) struct S3sServer {
 }
 
 impl S3sServer {
-    /// Starts a server with one bucket. None, said loudly, only if the servers are to be left out.
+    /// Starts a server with one bucket. `None`, with a message, only if the servers are skipped.
     pub(crate) fn start() -> Option<Self> {
         if left_out() {
             return None;
@@ -30,7 +30,7 @@ impl S3sServer {
         let program = installed("s3s-fs/bin/s3s-fs").display().to_string();
         let server = Server::launch("the S3 server s3s-fs", "/", &[], |address, directory| {
             let root = directory.join("buckets");
-            // To this server a bucket is a directory.
+            // This server stores a bucket as a directory.
             std::fs::create_dir_all(root.join(BUCKET)).expect("a bucket");
             let (host, port) = (address.ip().to_string(), address.port().to_string());
             let root = root.display().to_string();
@@ -51,7 +51,7 @@ impl S3sServer {
         Some(Self { server })
     }
 
-    /// Where it listens.
+    /// Its address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.server.address()
     }
@@ -67,12 +67,12 @@ impl S3sServer {
         Place::s3(&bucket, &format!("http://{}", self.address())).credentials(KEY, SECRET)
     }
 
-    /// Ends it as a crash does.
+    /// Kills it with SIGKILL.
     pub(crate) fn kill9(&mut self) {
         self.server.kill9();
     }
 
-    /// Starts it again at the same address, with what it had.
+    /// Starts it again at the same address with the same objects.
     pub(crate) fn restart(&mut self) {
         self.server.restart();
     }

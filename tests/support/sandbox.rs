@@ -1,5 +1,5 @@
-//! A script with mounts and processes of its own: a copy of the system in which `/sbin` has our helpers of mount(8), `/run`
-//! is empty, every user may open `/dev/fuse`, and all of which is gone when the script ends, however it ends. Needs root.
+//! Scripts in mount and process namespaces of their own: `/sbin` has rewindfs's helpers of mount(8), `/run` is empty, and every
+//! user may open `/dev/fuse`. The namespaces end with the script. Needs root.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,11 +10,11 @@ use super::shell::{self, CommandResult};
 
 /// Directories of one script: `$sandbox` in it, the place for everything, where every user can go.
 pub(crate) struct Sandbox {
-    /// Below `/tmp`, for a scratch directory of root's own lets nobody else in.
+    /// Below `/tmp`, because root's own scratch directory is closed to other users.
     directory: tempfile::TempDir,
 }
 
-/// What makes the system of the script.
+/// The script that sets the namespaces up.
 const SYSTEM: &str = r#"
 mount -t tmpfs -o mode=755 none /run
 mkdir -p "$sandbox/over" "$sandbox/store" "$sandbox/cache" "$sandbox/files"
@@ -22,7 +22,7 @@ mount -t tmpfs none "$sandbox/over"
 mkdir "$sandbox/over/upper" "$sandbox/over/work"
 sbin=$(readlink -f /sbin)
 mount -t overlay -o "lowerdir=$sbin,upperdir=$sandbox/over/upper,workdir=$sandbox/over/work" none "$sbin"
-# As udev leaves it, which is not everywhere.
+# With the permissions that udev sets; not every machine has udev.
 mknod -m 666 "$sandbox/over/fuse" c 10 229
 mount --bind "$sandbox/over/fuse" /dev/fuse
 for name in mount.fuse.rewindfs mount.rewindfs umount.fuse.rewindfs; do

@@ -1,4 +1,4 @@
-//! A server of somebody else's for one test: a process on a port of its own, with its log for messages.
+//! A third-party server for one test: a process on a port of its own, with its log for messages.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a server may take until it answers.
+/// The time limit until a server answers.
 const START_MAX: Duration = Duration::from_secs(60);
 
 /// A running process; ends when dropped.
@@ -19,9 +19,9 @@ pub(crate) struct Server {
     variables: Vec<(String, String)>,
     /// The process.
     child: Child,
-    /// Where it listens.
+    /// Its address.
     address: SocketAddr,
-    /// What is asked of it to learn whether it answers.
+    /// The path that is requested to see whether it answers.
     ready: &'static str,
     /// Holds its log and its files.
     directory: tempfile::TempDir,
@@ -57,7 +57,7 @@ impl Server {
         server
     }
 
-    /// Where it listens.
+    /// Its address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -67,13 +67,13 @@ impl Server {
         self.directory.path()
     }
 
-    /// Ends it as a crash does.
+    /// Kills it with SIGKILL.
     pub(crate) fn kill9(&mut self) {
         self.child.kill().expect("kill -9");
         self.child.wait().expect("wait for a child");
     }
 
-    /// Starts it again where it was, with the files it had.
+    /// Starts it again at the same address with the same files.
     pub(crate) fn restart(&mut self) {
         self.child = spawn(&self.command, &self.variables, self.directory.path());
         self.wait();
@@ -111,7 +111,7 @@ impl Drop for Server {
     }
 }
 
-/// Starts a process that does not outlive a test that is killed; setpriv says so to the kernel.
+/// Starts a process that does not outlive a killed test: setpriv sets the parent-death signal.
 fn spawn(command: &[String], variables: &[(String, String)], directory: &Path) -> Child {
     let log = std::fs::OpenOptions::new()
         .create(true)
@@ -142,7 +142,7 @@ pub(crate) fn installed(path: &str) -> PathBuf {
     program
 }
 
-/// Whether the servers are to be left out: `REWINDFS_TEST_SKIP_S3` is set. Says so loudly.
+/// Whether the servers are skipped: `REWINDFS_TEST_SKIP_S3` is set. Prints a message if so.
 pub(crate) fn left_out() -> bool {
     let skip = std::env::var_os("REWINDFS_TEST_SKIP_S3").is_some();
     if skip {
@@ -151,7 +151,7 @@ pub(crate) fn left_out() -> bool {
     skip
 }
 
-/// An address on loopback that nobody listens on.
+/// A loopback address on which no process listens.
 pub(crate) fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("its address")

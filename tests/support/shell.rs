@@ -1,4 +1,4 @@
-//! Commands with a deadline, whose script and output stand in the message when they fail.
+//! Commands with a deadline. The message of a failure has the script and its output.
 
 use std::fmt;
 use std::os::unix::process::CommandExt;
@@ -6,14 +6,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a script may take when nobody says otherwise.
+/// The default time limit of a script.
 const SCRIPT_LIMIT: Duration = Duration::from_secs(300);
 
-/// What a command left.
+/// The result of a command.
 pub(crate) struct CommandResult {
-    /// How it was called.
+    /// The command line.
     what: String,
-    /// Its exit status; none when a signal ended it, as at its deadline.
+    /// Its exit status; `None` when a signal ended it, as at its deadline.
     pub(crate) code: Option<i32>,
     /// Its standard output.
     pub(crate) stdout: String,
@@ -61,7 +61,7 @@ fn shortened(text: &str) -> String {
 /// Runs `command` to its end, or kills it at `limit`: a hung mount must not hang the tests.
 pub(crate) fn run(command: &mut Command, limit: Duration) -> CommandResult {
     let what = format!("{command:?}");
-    // Files, not pipes: a daemon that stays behind may keep the descriptors open.
+    // Files, not pipes: a background daemon may keep the descriptors open.
     let directory = tempfile::tempdir().expect("a scratch directory");
     let paths = [
         directory.path().join("stdout"),
@@ -85,7 +85,7 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> CommandResult {
     });
     let took = start.elapsed();
     if !ended {
-        // What it started goes with it: the group is its own.
+        // The command has a process group of its own, so that its children are killed too.
         if let Some(group) = i32::try_from(child.id())
             .ok()
             .and_then(rustix::process::Pid::from_raw)
@@ -93,7 +93,7 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> CommandResult {
             rustix::process::kill_process_group(group, rustix::process::Signal::KILL).ok();
         }
         child.kill().ok();
-        // Killed, it may still hang in the kernel until the daemon's own deadline; one more bound, then it is left.
+        // A killed command may still be blocked in the kernel until the daemon's own deadline: wait once more, then give up.
         super::wait_until(Duration::from_secs(30), || {
             child.try_wait().is_ok_and(|status| status.is_some())
         });
@@ -110,7 +110,7 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> CommandResult {
     }
 }
 
-/// Runs a script by `sh -eu` in `directory` and returns what it printed; fails with everything it said.
+/// Runs a script by `sh -eu` in `directory` and returns its standard output; fails with its whole output.
 #[track_caller]
 pub(crate) fn sh(directory: &Path, script: &str) -> String {
     sh_within(directory, script, SCRIPT_LIMIT).ok()

@@ -39,7 +39,7 @@ pub(crate) fn read_tree(root: &Path) -> Tree {
     tree
 }
 
-/// One entry as a line that is equal exactly when nothing a user sees differs.
+/// One entry as a line; two lines are equal exactly when all visible attributes and the content are equal.
 fn describe(path: &Path) -> std::io::Result<String> {
     let stat = fs::symlink_metadata(path)?;
     let common = format!(

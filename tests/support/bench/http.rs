@@ -1,4 +1,4 @@
-//! HTTP/1.1 as far as clients of S3 use it: requests with a content length, connections that are used again.
+//! The part of HTTP/1.1 that S3 clients use: requests with a content length, persistent connections.
 
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use url::form_urlencoded;
 
-/// A request that has come whole.
+/// A complete request.
 #[derive(Default)]
 pub(crate) struct Request {
     pub(crate) method: String,
@@ -79,7 +79,7 @@ impl Answer {
     }
 }
 
-/// Reads the next request of a connection; none at its end.
+/// Reads the next request of a connection; `None` at its end.
 ///
 /// # Errors
 /// Those of the connection, and `InvalidData` for what is not a request with a content length.
@@ -127,7 +127,7 @@ pub(crate) fn read(from: &mut BufReader<&TcpStream>) -> io::Result<Option<Reques
     Ok(Some(request))
 }
 
-/// The content of a body that is sent as chunks with a signature each, in the encoding `aws-chunked`.
+/// Decodes a body in the encoding `aws-chunked`, in which each chunk has a signature.
 fn unchunk(mut body: &[u8]) -> io::Result<Vec<u8>> {
     let mut content = Vec::with_capacity(body.len());
     loop {
@@ -150,7 +150,7 @@ fn line(from: &mut impl BufRead) -> io::Result<Option<String>> {
     Ok((count > 0).then(|| line.trim_end().to_owned()))
 }
 
-/// Text whose bytes may be written as `%XX`.
+/// Decodes percent-encoded text.
 pub(crate) fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,4 +1,4 @@
-//! ListObjectsV2, and the little XML that S3 speaks.
+//! ListObjectsV2, and the XML of S3.
 
 use std::ops::Bound;
 use url::form_urlencoded::byte_serialize;
@@ -63,7 +63,7 @@ pub(crate) fn list(objects: &Objects, request: &Request) -> String {
     )
 }
 
-/// Where a listing begins. A continuation token is the first key of its page.
+/// The first key of a listing. A continuation token is the first key of its page.
 fn start(request: &Request, prefix: &str) -> Bound<String> {
     let (token, after) = (
         request.query("continuation-token"),
@@ -95,7 +95,7 @@ const ESCAPES: [(&str, &str); 4] = [
     ("\"", "&quot;"),
 ];
 
-/// Text as it stands in XML.
+/// Escapes text for XML.
 pub(crate) fn escape(text: &str) -> String {
     ESCAPES
         .iter()
@@ -104,7 +104,7 @@ pub(crate) fn escape(text: &str) -> String {
         })
 }
 
-/// The text that stands in XML.
+/// Unescapes text of XML.
 fn unescape(text: &str) -> String {
     let text = text.replace("&apos;", "'").replace("&#39;", "'");
     let text = text.replace("&#34;", "\"");

@@ -1,5 +1,5 @@
-//! What `scripts/bench` measures against: an S3 server in memory behind a proxy that makes every request take longer, and the
-//! transfers of whole objects that the store itself allows.
+//! The server of `scripts/bench`: S3 in memory behind a proxy that delays every request, and transfers of whole objects that
+//! measure the server itself.
 //!
 //! `bench store DELAY_MS STATS_FILE` prints the proxy's endpoint and serves until it is killed.
 //! `bench put|get ENDPOINT BUCKET COUNT BYTES` transfers COUNT objects of BYTES each, many at a time.

@@ -1,4 +1,4 @@
-//! The objects of the server: flat keys in order, contents as pieces that are shared and never copied.
+//! The objects of the server, ordered by key. Contents are lists of shared buffers, which are never copied.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -12,10 +12,10 @@ pub(crate) type Objects = BTreeMap<String, Object>;
 pub(crate) struct Object {
     /// The content, piece after piece.
     pub(crate) pieces: Vec<Bytes>,
-    /// With its quotation marks.
+    /// The ETag, including its quotation marks.
     pub(crate) etag: String,
     pub(crate) modified: Timestamp,
-    /// Headers that were sent with it and come back with it.
+    /// Headers that were stored with it and are returned with it.
     pub(crate) headers: Vec<(String, String)>,
 }
 
@@ -49,7 +49,7 @@ impl Object {
     }
 }
 
-/// All that the server keeps. A bucket exists from its first mention.
+/// All state of the server. A bucket is created by the first request that names it.
 #[derive(Default)]
 pub(crate) struct Buckets {
     pub(crate) buckets: HashMap<String, Objects>,
@@ -76,7 +76,7 @@ pub(crate) fn new_etag() -> String {
     format!("\"{:032x}-1\"", unique())
 }
 
-/// Start and length of a `Range` header in a content of `size` bytes; none if no byte of it is there.
+/// Start and length of a `Range` header in a content of `size` bytes; `None` if the content has no byte of it.
 pub(crate) fn range(header: &str, size: usize) -> Option<(usize, usize)> {
     let (first, last) = header.strip_prefix("bytes=")?.split_once('-')?;
     let (first, end) = match (first.parse::<usize>(), last.parse::<usize>()) {

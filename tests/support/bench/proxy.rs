@@ -1,6 +1,6 @@
-//! A proxy that makes every request take a round trip longer, half of it each way, and counts requests and bytes by kind.
+//! A proxy that delays every request by one round trip, half of it in each direction, and counts requests and bytes by kind.
 //!
-//! Invariant: bytes pass unchanged and in order, and what waits does not keep back what comes behind it, so that the delay does
+//! Invariant: bytes pass unchanged and in order, and delayed bytes do not block the reading of later ones, so that the delay does
 //! not limit the bandwidth.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// How often the file with the counts is written.
 const STATS_EACH: Duration = Duration::from_millis(200);
-/// How many reads may be on their way in one direction of a connection.
+/// The number of reads that may be delayed at once in one direction of a connection.
 const ON_THE_WAY: usize = 1024;
 
 pub(crate) struct Proxy {
@@ -62,7 +62,7 @@ pub(crate) fn start(upstream: SocketAddr, round_trip: Duration) -> std::io::Resu
 }
 
 impl Proxy {
-    /// Keeps a file of the counts up to date, as long as it can be written.
+    /// Writes the counts to a file at intervals until a write fails.
     pub(crate) fn write_stats(&self, to: &Path) -> Result<(), Box<dyn Error>> {
         let new = to.with_extension("new");
         loop {
@@ -73,7 +73,7 @@ impl Proxy {
     }
 }
 
-/// Serves one connection to its end. Making it costs a round trip too.
+/// Serves one connection. Opening it takes a round trip too.
 fn pass(client: &TcpStream, upstream: SocketAddr, round_trip: Duration, counts: &Counts) {
     let Ok(server) = TcpStream::connect(upstream) else {
         client.shutdown(Shutdown::Both).ok();
@@ -100,7 +100,7 @@ fn pass(client: &TcpStream, upstream: SocketAddr, round_trip: Duration, counts: 
     });
 }
 
-/// Passes bytes on, each `by` after it has come, until there are no more.
+/// Passes bytes on until the end of the stream, each `by` after its arrival.
 fn delay(
     mut from: &TcpStream,
     mut to: &TcpStream,

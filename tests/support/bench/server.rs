@@ -47,7 +47,7 @@ type Outcome = Result<Answer, (u16, &'static str)>;
 struct Server(Mutex<Buckets>);
 
 impl Server {
-    /// Serves one connection to its end, which a request that is none brings too.
+    /// Serves one connection to its end, which an invalid request causes too.
     fn serve(&self, connection: &TcpStream) {
         connection.set_nodelay(true).ok();
         let mut reader = BufReader::with_capacity(1 << 18, connection);

@@ -1,4 +1,5 @@
-//! The bench's server through its proxy, by the client that rewindfs uses, and by hand where that client does not go.
+//! The bench's server through its proxy, with the client that rewindfs uses, and with hand-written requests where that client
+//! has no call.
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -109,7 +110,7 @@ async fn the_delay_is_added_to_each_request_and_parallel_requests_share_it() {
     assert!(start.elapsed() >= Duration::from_millis(50));
     let start = Instant::now();
     raw::put(&store, 32, 100).await.unwrap();
-    // One after the other they would take 1.6 s.
+    // In sequence they would take 1.6 s.
     assert!(
         start.elapsed() < Duration::from_secs(1),
         "{:?}",
