@@ -231,14 +231,15 @@ fn the_format_page_agrees_with_the_code() {
         .collect();
     assert!(stored.len() > 40, "{stored:?}");
     check(format::missing(&page, &stored));
-    let keys = sources
-        .iter()
-        .find(|source| source.name == "store/schema/keys.rs")
-        .expect("keys.rs");
+    let named = |name: &str| {
+        let source = sources.iter().find(|source| source.name == name);
+        format::named_keys(source.expect(name))
+    };
     let (shown, reserved) = format::shown_keys(&page);
+    // The table of intervals has values of its own form: it is not declared with the others.
     assert_eq!(
         shown,
-        format::named_keys(keys),
+        &named("store/schema/tables.rs") | &named("store/schema/keys.rs"),
         "keys of FORMAT.md, and of the code"
     );
     assert!(

@@ -13,7 +13,8 @@ use crate::store::model::config::check_name;
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
 use crate::store::schema::manifest::{Manifest, PARTS};
-use crate::store::schema::rows::{self, AppliedRow, decode};
+use crate::store::schema::rows::{self, AppliedRow};
+use crate::store::schema::tables::{AppliedTable, Table};
 
 /// Longest name of a setting, and longest value, in bytes.
 const SETTING_MAX: (usize, usize) = (64, 1024);
@@ -146,9 +147,9 @@ async fn last_applied(place: &Backend) -> Result<Option<AppliedRow>, StoreError>
                 .rows()
                 .iter()
                 .rev()
-                .find(|(key, _)| *key == keys::applied());
+                .find(|(key, _)| *key == *keys::applied());
             if let Some((_, Change::Put(value))) = row {
-                return decode("G A", value).map(Some);
+                return AppliedTable::decode(value).map(Some);
             }
         }
     }

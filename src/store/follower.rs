@@ -21,7 +21,7 @@ use crate::store::namespace::{Namespace, NamespaceParts, why_not};
 use crate::store::recovery::evidence::{self, Evidence};
 use crate::store::schema::keys;
 use crate::store::schema::manifest::Manifest;
-use crate::store::schema::rows::{self, AppliedRow};
+use crate::store::schema::rows::{self};
 use crate::sync::Arc;
 use crate::task::Tasks;
 
@@ -92,7 +92,7 @@ impl Namespace {
             None => error.into(),
         })?);
         let view = Index::following(Arc::clone(&index) as Arc<dyn MetaRead>);
-        let Some(applied) = view.row::<AppliedRow>("G A", &keys::applied()).await? else {
+        let Some(applied) = view.row(&keys::applied()).await? else {
             // Its writer has not come so far, or was killed before; or the index has lost everything.
             return Err(damage.map_or(StoreError::NotFound, StoreError::Damaged));
         };

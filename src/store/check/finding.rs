@@ -15,7 +15,10 @@ use crate::store::model::version::{Ino, ROOT, Timestamp};
 use crate::store::schema::keys;
 use crate::store::schema::object_names::object_key;
 use crate::store::schema::rows::{
-    DentryBody, DentryRow, DirectoryLocation, EntryState, InodeRow, LocationRow, decode,
+    DentryBody, DirectoryLocation, EntryState, InodeRow, LocationRow,
+};
+use crate::store::schema::tables::{
+    DentryTable, DirectoryLocationTable, InodeTable, LocationTable, Table,
 };
 
 /// Directories above each other, at most, that a path may lead through: more is a circle.
@@ -214,7 +217,7 @@ impl<'a> PathFinder<'a> {
         }
         match self.index.get(&keys::place(ino)).await? {
             Some(row) => {
-                let place: LocationRow = decode("C N", &row)?;
+                let place: LocationRow = LocationTable::decode(&row)?;
                 self.named(place.directory, &place.name, version).await
             }
             None => Ok(other(&unnamed(ino))),
@@ -249,7 +252,7 @@ impl<'a> PathFinder<'a> {
 
     async fn parent(&self, directory: Ino) -> Result<Option<(Ino, Bytes)>, StoreError> {
         if let Some(row) = self.index.get(&keys::inode(directory)).await?
-            && let InodeRow::Directory(row) = decode("C I", &row)?
+            && let InodeRow::Directory(row) = InodeTable::decode(&row)?
             && let Some((_, place)) = row.place
         {
             return Ok(Some(place));
@@ -259,7 +262,7 @@ impl<'a> PathFinder<'a> {
         let mut newest = self.index.scan(start..end).await?;
         match newest.next().await? {
             Some((_, row)) => {
-                let directory_location: DirectoryLocation = decode("H N", &row)?;
+                let directory_location: DirectoryLocation = DirectoryLocationTable::decode(&row)?;
                 Ok(Some((directory_location.parent, directory_location.name)))
             }
             None => Ok(None),
@@ -344,7 +347,7 @@ fn owner(table: &[u8], key: &Bytes, value: &Bytes) -> Result<ContentOwner, Store
     let (directory_and_name, version) = match table {
         b"CD" => {
             let name = Bytes::copy_from_slice(&keys::entry_name(key));
-            let version = match decode::<DentryRow>("C D", value)?.body {
+            let version = match DentryTable::decode(value)?.body {
                 DentryBody::Own {
                     state: EntryState::Version(stamp),
                     ..

@@ -18,7 +18,8 @@ use crate::store::model::error::StoreError;
 use crate::store::model::ids::BatchId;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::object_numbers;
-use crate::store::schema::rows::{AppliedRow, LogPlace, decode};
+use crate::store::schema::rows::{LogPlace, decode};
+use crate::store::schema::tables::{AppliedTable, Table};
 
 /// Bytes of objects that are fetched at the same time, at most, unless one alone is larger.
 const FETCH_BYTES: u64 = 16 << 20;
@@ -307,10 +308,10 @@ impl<'a> LogReplay<'a> {
 /// The newest batch of the writers before, as the first batch of a writer tells it.
 fn before(batch: &Batch) -> Option<BatchId> {
     let watermark = keys::applied();
-    let row = batch.rows().iter().rfind(|(key, _)| *key == watermark);
+    let row = batch.rows().iter().rfind(|(key, _)| *key == *watermark);
     let Some((_, Change::Put(row))) = row else {
         return None;
     };
-    let (epoch, number) = decode::<AppliedRow>("G A", row).ok()?.before;
+    let (epoch, number) = AppliedTable::decode(row).ok()?.before;
     Some(BatchId { epoch, number })
 }

@@ -30,7 +30,8 @@ use crate::store::model::config::check_name;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::BatchId;
 use crate::store::recovery::evidence::{self, Evidence};
-use crate::store::schema::rows::{self, AppliedRow, LogPlace, decode};
+use crate::store::schema::rows::{self, AppliedRow, LogPlace};
+use crate::store::schema::tables::{AppliedTable, LoggedTable, Table};
 
 /// The index is looked at as it is when it is opened.
 const NEVER: Duration = Duration::from_secs(365 * 86_400);
@@ -178,15 +179,10 @@ fn behind(upto: BatchId, reached: LogPosition, replay: &LogReplay<'_>) -> String
 /// The newest batch in an index, and the newest log object that it names.
 async fn newest(index: &SlateFollower) -> Result<(BatchId, Option<LogPlace>), StoreError> {
     let applied = index.get(&crate::store::schema::keys::applied()).await?;
-    let applied: AppliedRow = decode("G A", &applied.ok_or(StoreError::NotFound)?)?;
+    let applied: AppliedRow = AppliedTable::decode(&applied.ok_or(StoreError::NotFound)?)?;
     let (epoch, number) = applied.batch;
-    let recorded = match index.get(&crate::store::schema::keys::logged()).await? {
-        Some(row) => {
-            let (epoch, sequence) = decode("G L", &row)?;
-            Some(LogPlace { epoch, sequence })
-        }
-        None => None,
-    };
+    let recorded = index.get(&crate::store::schema::keys::logged()).await?;
+    let recorded = recorded.map(|row| LoggedTable::decode(&row)).transpose()?;
     Ok((BatchId { epoch, number }, recorded))
 }
 

@@ -13,7 +13,11 @@ use crate::store::model::version::{Content, ROOT};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
     AppliedRow, DentryBody, DentryRow, EntryState, ExtentSource, InodeRow, InodeState, LineageRow,
-    MovedRow, OrphanRow, RangeRow, SegmentRow, VersionRecord, decode,
+    MovedRow, OrphanRow, RangeRow, SegmentRow, VersionRecord,
+};
+use crate::store::schema::tables::{
+    AppliedTable, CountTable, DentryTable, InodeTable, LineageTable, MovedTable, OrphanTable,
+    RangeTable, SegmentTable, Table, VersionTable,
 };
 
 /// Length of the key of a count per segment; behind it the sums here have the extent's offset.
@@ -69,12 +73,12 @@ impl Recount {
     pub(crate) fn row(&mut self, key: &Bytes, value: &Bytes) -> Result<(), StoreError> {
         match key.get(..2) {
             Some(b"CL") => {
-                let row: LineageRow = decode("C L", value)?;
-                self.add(keys::count(row.parent), 1)
+                let row: LineageRow = LineageTable::decode(value)?;
+                self.add(keys::count(row.parent).bytes(), 1)
             }
-            Some(b"CF") => self.range(&decode("C F", value)?),
+            Some(b"CF") => self.range(&RangeTable::decode(value)?),
             Some(b"GM") => {
-                let row: MovedRow = decode("G M", value)?;
+                let row: MovedRow = MovedTable::decode(value)?;
                 for (epoch, sequence, offset) in row.extents.into_values() {
                     let extent = ExtentId {
                         epoch,
@@ -86,11 +90,11 @@ impl Recount {
                 Ok(())
             }
             Some(b"GR") => {
-                let count: i64 = decode("G R", value)?;
+                let count: i64 = CountTable::decode(value)?;
                 self.add(Bytes::copy_from_slice(key), -count)
             }
             Some(b"GB") => {
-                let row: SegmentRow = decode("G B", value)?;
+                let row: SegmentRow = SegmentTable::decode(value)?;
                 for (offset, (_, citing)) in row.extents {
                     let key = [&key[..], &offset.to_be_bytes()].concat().into();
                     self.add(key, -citing)?;
@@ -98,7 +102,7 @@ impl Recount {
                 Ok(())
             }
             Some(b"GA") => {
-                let row: AppliedRow = decode("G A", value)?;
+                let row: AppliedRow = AppliedTable::decode(value)?;
                 self.bytes = self.bytes.wrapping_sub(row.bytes);
                 self.files -= row.files;
                 Ok(())
@@ -110,7 +114,7 @@ impl Recount {
                 }
                 for content in shown(table, value)? {
                     if let Some(content) = content.reference() {
-                        self.add(keys::count(content), 1)?;
+                        self.add(keys::count(content).bytes(), 1)?;
                     }
                 }
                 Ok(())
@@ -149,7 +153,7 @@ impl Recount {
         let mut last = Bytes::new();
         let mut sums = self.sums.rows();
         while let Some((key, value)) = sums.next().await? {
-            let counted = match key.starts_with(&keys::SEGMENT) {
+            let counted = match SegmentTable::has(&key) {
                 true => key.slice(..SEGMENT_KEY.min(key.len())),
                 false => key,
             };
@@ -168,7 +172,7 @@ impl Recount {
 /// Bytes taken up by the live inode that has its row here; the root is there before anything is counted.
 fn taken(table: &[u8], value: &Bytes) -> Result<Option<i64>, StoreError> {
     let node = match table {
-        b"CD" => match decode::<DentryRow>("C D", value)? {
+        b"CD" => match DentryTable::decode(value)? {
             DentryRow {
                 ino,
                 body: DentryBody::Own { node, .. },
@@ -176,7 +180,7 @@ fn taken(table: &[u8], value: &Bytes) -> Result<Option<i64>, StoreError> {
             } if ino != ROOT => node,
             _ => return Ok(None),
         },
-        b"CI" => match decode::<InodeRow>("C I", value)? {
+        b"CI" => match InodeTable::decode(value)? {
             InodeRow::Linked(row) => row.node,
             InodeRow::Directory(_) => return Ok(None),
         },
@@ -196,20 +200,20 @@ pub(super) fn shown(table: &[u8], value: &Bytes) -> Result<Vec<Content>, StoreEr
         [Some(node.content), behind].into_iter().flatten().collect()
     };
     Ok(match table {
-        b"CD" => match decode::<DentryRow>("C D", value)?.body {
+        b"CD" => match DentryTable::decode(value)?.body {
             DentryBody::Own { node, state } => current(node, state),
             DentryBody::Linked(_) => Vec::new(),
         },
-        b"CI" => match decode::<InodeRow>("C I", value)? {
+        b"CI" => match InodeTable::decode(value)? {
             InodeRow::Linked(row) => current(row.node, row.state),
             InodeRow::Directory(_) => Vec::new(),
         },
         b"CO" => {
-            let orphan: OrphanRow = decode("C O", value)?;
+            let orphan: OrphanRow = OrphanTable::decode(value)?;
             vec![orphan.node.content]
         }
         b"HV" | b"HW" => {
-            let closed: VersionRecord = decode("H V", value)?;
+            let closed: VersionRecord = VersionTable::decode(value)?;
             closed.node.map(|node| node.content).into_iter().collect()
         }
         _ => Vec::new(),

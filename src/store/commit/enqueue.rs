@@ -3,7 +3,7 @@
 use crate::meta::Batch;
 use crate::store::commit::Committer;
 use crate::store::commit::queue::Operation;
-use crate::store::commit::txn::{Guards, Txn, note_unreferenced};
+use crate::store::commit::txn::{Guards, Txn};
 use crate::store::model::error::StoreError;
 use crate::store::model::role::Role;
 use crate::store::model::version::Timestamp;
@@ -22,13 +22,14 @@ impl Committer {
             byteless_flush: None,
             usage: (0, 0),
             held: Guards::default(),
+            unreferenced: Vec::new(),
         }
     }
 
     /// Acknowledges an operation: into the journal, the overlay and the queue, or not at all.
     pub(crate) fn enqueue(&self, mut txn: Txn) -> Result<Arc<Operation>, StoreError> {
         self.core.health.check()?;
-        note_unreferenced(&mut txn);
+        txn.close_references();
         let pending = txn.content.as_ref().map(|(pending, _)| Arc::clone(pending));
         let usage = txn.usage;
         if let Some(pending) = &pending {
@@ -59,7 +60,7 @@ impl Committer {
         holds: impl FnOnce() -> bool,
     ) -> Result<Option<Arc<Operation>>, StoreError> {
         self.core.health.check()?;
-        note_unreferenced(&mut txn);
+        txn.close_references();
         self.queue
             .push_if(txn, self.core.next_id(), holds, |order, rows| {
                 self.core.index.rearrange(order, rows);

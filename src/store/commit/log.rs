@@ -175,7 +175,11 @@ impl Log {
     pub(crate) fn record(&self, batch: &mut Batch) -> u64 {
         let state = lock(&self.state);
         if state.sequence != state.recorded {
-            batch.put(keys::logged(), encode(&(self.epoch, state.sequence)));
+            let newest = LogPlace {
+                epoch: self.epoch,
+                sequence: state.sequence,
+            };
+            keys::logged().put(batch, &newest);
         }
         state.sequence
     }
@@ -341,11 +345,11 @@ pub(crate) async fn read_all(backend: &Backend) -> Result<Vec<LogObject>, StoreE
 /// `Unavailable`.
 pub(crate) async fn newest_key(
     backend: &Backend,
-    recorded: Option<(u64, u64)>,
+    recorded: Option<LogPlace>,
 ) -> Result<Option<String>, StoreError> {
     let listed = match recorded {
-        Some((epoch, sequence)) => {
-            let before = object_key("log", epoch, sequence.saturating_sub(1));
+        Some(place) => {
+            let before = object_key("log", place.epoch, place.sequence.saturating_sub(1));
             backend.list_after("log", &before).await?
         }
         None => backend.list("log").await?,
@@ -450,7 +454,10 @@ mod tests {
             };
             let key = object_key("log", epoch, sequence);
             backend.put_new(&key, object.encode()).await.unwrap();
-            for recorded in order[..=at].iter().copied().map(Some).chain([None]) {
+            let places = order[..=at]
+                .iter()
+                .map(|&(epoch, sequence)| LogPlace { epoch, sequence });
+            for recorded in places.map(Some).chain([None]) {
                 let found = newest_key(&backend, recorded).await.unwrap();
                 assert_eq!(found.as_ref(), Some(&key), "{recorded:?}");
                 assert_eq!(read(&backend, &key).await.unwrap(), object);

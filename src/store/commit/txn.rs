@@ -1,13 +1,13 @@
 //! An operation before it is queued: its rows, its dependencies, what it keeps alive.
 
 use crate::cache::{Permit, StagingFile};
-use crate::meta::{Batch, Change, JournalToken};
+use crate::meta::{Batch, JournalToken};
 use crate::store::data::extent_map::PendingContent;
 use crate::store::data::pins::Pin;
-use crate::store::model::version::{ContentRef, Time, Timestamp};
+use crate::store::model::version::{Content, ContentRef, Time, Timestamp};
 use crate::store::schema::journal_record::{BytelessFlush, ContentRecord, Dependencies};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{decode, encode};
+use crate::store::schema::tables::{RowKey, Table};
 use crate::sync::Arc;
 
 /// What an operation keeps until the bucket has it.
@@ -37,27 +37,66 @@ pub(crate) struct Txn {
     pub(crate) byteless_flush: Option<BytelessFlush>,
     pub(crate) usage: (i64, i64),
     pub(crate) held: Guards,
+    /// Contents that rows of this operation no longer show.
+    pub(crate) unreferenced: Vec<ContentRef>,
 }
 
-/// Adds to a draft what reclaim needs to know of it: contents it stops showing, and the lineage whose rows it will lay.
-pub(crate) fn note_unreferenced(txn: &mut Txn) {
-    let at = txn.timestamp;
-    let drops = |change: &Change| match change {
-        Change::Merge(operand) => decode::<i64>("G R", operand).is_ok_and(|by| by < 0),
-        Change::Put(_) | Change::Delete => false,
-    };
-    let counts = txn.rows.rows().iter();
-    let dropped: Vec<ContentRef> = counts
-        .filter(|(key, change)| key.starts_with(&keys::COUNT) && drops(change))
-        .filter_map(|(key, _)| keys::counted(key))
-        .collect();
-    for content in dropped {
-        txn.rows.put(keys::dropped(content, at), encode(&()));
-        txn.dependencies.touches.push(keys::count(content));
+impl Txn {
+    /// Sets a row.
+    pub(crate) fn put<T: Table>(&mut self, key: RowKey<T>, value: &T::Value) {
+        key.put(&mut self.rows, value);
     }
-    if let Some((pending, _)) = &txn.content {
-        txn.dependencies
-            .touches
-            .push(keys::counts(pending.content.cid));
+
+    /// Merges an operand into a row.
+    pub(crate) fn merge<T: Table>(&mut self, key: RowKey<T>, operand: &T::Value) {
+        key.merge(&mut self.rows, operand);
+    }
+
+    /// Removes a row.
+    pub(crate) fn delete<T: Table>(&mut self, key: RowKey<T>) {
+        key.delete(&mut self.rows);
+    }
+
+    /// Adds to the read and write set: operations on the same row are applied in their order.
+    pub(crate) fn touch<T: Table>(&mut self, key: RowKey<T>) {
+        self.dependencies.touches.push(key.bytes());
+    }
+
+    /// A row of this operation shows the content.
+    pub(crate) fn reference(&mut self, content: ContentRef) {
+        self.merge(keys::count(content), &1);
+    }
+
+    /// A row of this operation no longer shows the content. Garbage collection looks at the content afterwards.
+    pub(crate) fn unreference(&mut self, content: ContentRef) {
+        self.merge(keys::count(content), &-1);
+        self.unreferenced.push(content);
+    }
+
+    /// As [`Txn::reference`], where the content has stored bytes.
+    pub(crate) fn reference_content(&mut self, content: &Content) {
+        if let Some(content) = content.reference() {
+            self.reference(content);
+        }
+    }
+
+    /// As [`Txn::unreference`], where the content has stored bytes.
+    pub(crate) fn unreference_content(&mut self, content: &Content) {
+        if let Some(content) = content.reference() {
+            self.unreference(content);
+        }
+    }
+
+    /// Adds the rows and dependencies that follow from the references; done once, when the operation is queued.
+    pub(crate) fn close_references(&mut self) {
+        for content in std::mem::take(&mut self.unreferenced) {
+            self.put(keys::dropped(content, self.timestamp), &());
+            self.touch(keys::count(content));
+        }
+        if let Some((pending, _)) = &self.content {
+            // Every operation on a lineage's range rows is ordered by this key.
+            let cid = pending.content.cid;
+            self.dependencies.touches.push(keys::counts(cid));
+        }
     }
 }

@@ -13,7 +13,8 @@ use crate::store::index::overlay::Index;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{ContentRef, Ino, Timestamp};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{ExtentSlice, ExtentSource, LineageRow, RangeRow, decode};
+use crate::store::schema::rows::{ExtentSlice, ExtentSource, RangeRow};
+use crate::store::schema::tables::{CutTable, RangeTable, Table};
 use crate::sync::{Arc, Mutex, lock};
 
 /// Bytes of a content that one range row describes.
@@ -325,10 +326,10 @@ pub(crate) async fn next_range(
     loop {
         let start = keys::range(cid, range, Timestamp(u64::MAX));
         let end = keys::after(&keys::ranges(cid));
-        let found = index.first(start, end).await?;
+        let found = index.first(start.bytes(), end).await?;
         let own = found.and_then(|(key, _)| keys::range_number(&key));
         next = [next, own].into_iter().flatten().min();
-        let parent = index.row::<LineageRow>("C L", &keys::lineage(cid)).await?;
+        let parent = index.row(&keys::lineage(cid)).await?;
         let Some(row) = parent.filter(|row| range.saturating_mul(RANGE) < row.len) else {
             return Ok(next);
         };
@@ -369,10 +370,7 @@ async fn chain_once(
         if whole {
             break;
         }
-        let Some(row) = index
-            .row::<LineageRow>("C L", &keys::lineage(content.cid))
-            .await?
-        else {
+        let Some(row) = index.row(&keys::lineage(content.cid)).await? else {
             break;
         };
         limit = cuts
@@ -394,13 +392,13 @@ async fn own_rows(
     range: u64,
 ) -> Result<(Vec<ChainRow>, bool), StoreError> {
     let mut links: Vec<ChainRow> = Vec::new();
-    let mut from = keys::range(content.cid, range, content.timestamp);
+    let mut from = keys::range(content.cid, range, content.timestamp).bytes();
     loop {
         let end = keys::range_end(content.cid, range);
         let rows = index.scan(from.clone(), end, DELTAS_MAX + 2).await?;
         let full = rows.len() == DELTAS_MAX + 2;
         for (key, value) in rows {
-            let row: RangeRow = decode("C F", &value)?;
+            let row: RangeRow = RangeTable::decode(&value)?;
             let at = keys::trailing_instant(&key)
                 .ok_or_else(|| StoreError::Corrupt("C F key".to_owned()))?;
             let whole = matches!(row, RangeRow::Whole(_));
@@ -426,14 +424,14 @@ async fn own_cuts(
     content: ContentRef,
     oldest: Timestamp,
 ) -> Result<Vec<(Timestamp, u64)>, StoreError> {
-    let from = keys::cut(content.cid, content.timestamp);
+    let from = keys::cut(content.cid, content.timestamp).bytes();
     let rows = index
-        .scan(from, keys::cut(content.cid, oldest), usize::MAX)
+        .scan(from, keys::cut(content.cid, oldest).bytes(), usize::MAX)
         .await?;
     let cut = |(key, value): (Bytes, Bytes)| {
         let at = keys::trailing_instant(&key)
             .ok_or_else(|| StoreError::Corrupt("C K key".to_owned()))?;
-        Ok((at, decode::<u64>("C K", &value)?))
+        Ok((at, CutTable::decode(&value)?))
     };
     rows.into_iter().map(cut).collect()
 }

@@ -39,7 +39,7 @@ impl DataStore {
 
     /// Whether any row shows a content.
     pub(crate) async fn is_shown(&self, content: ContentRef) -> Result<bool, StoreError> {
-        let count: Option<i64> = self.core.index.row("G R", &keys::count(content)).await?;
+        let count: Option<i64> = self.core.index.row(&keys::count(content)).await?;
         Ok(count.is_some_and(|count| count > 0))
     }
 

@@ -6,7 +6,8 @@ use crate::meta::MetaRead;
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
-use crate::store::schema::rows::{MovedRow, decode};
+use crate::store::schema::rows::MovedRow;
+use crate::store::schema::tables::{MovedTable, Table};
 use crate::sync::{Arc, Mutex, lock};
 
 /// Moved segments remembered; all are forgotten when there are more.
@@ -53,7 +54,7 @@ impl RelocationTable {
         let Some(value) = self.rows.get(&key).await? else {
             return Ok(None);
         };
-        let row: MovedRow = decode("G M", &value)?;
+        let row: MovedRow = MovedTable::decode(&value)?;
         let next = target(&row, extent.1);
         let mut known = lock(&self.known);
         if known.len() >= KNOWN_MAX {

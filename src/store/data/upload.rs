@@ -18,7 +18,7 @@ use crate::store::model::error::StoreError;
 use crate::store::model::version::ContentRef;
 use crate::store::model::version::Timestamp;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{ExtentSlice, ExtentSource, RangeRow, SegmentRow, encode};
+use crate::store::schema::rows::{ExtentSlice, ExtentSource, RangeRow, SegmentRow};
 use crate::sync::Arc;
 
 /// Above it a content has segments of its own.
@@ -185,21 +185,18 @@ impl DataStore {
             let (row, replaced) = self.again(pending, compose).await?;
             let row = self.coalesce(pending, range, row).await?;
             self.cite(&mut rows, &row, 1, content.timestamp);
-            rows.put(
-                keys::range(content.cid, range, content.timestamp),
-                encode(&row),
-            );
+            keys::range(content.cid, range, content.timestamp).put(&mut rows, &row);
             if let Some(old) = replaced {
                 let key = keys::range(content.cid, range, old);
-                let read = || self.core.index.row::<RangeRow>("C F", &key);
+                let read = || self.core.index.row(&key);
                 if let Some(row) = self.again(pending, read).await? {
                     self.cite(&mut rows, &row, -1, content.timestamp);
                 }
-                rows.delete(key);
+                key.delete(&mut rows);
             }
         }
         if let Some(cut) = pending.cut() {
-            rows.put(keys::cut(content.cid, content.timestamp), encode(&cut));
+            keys::cut(content.cid, content.timestamp).put(&mut rows, &cut);
         }
         Ok(Uploaded {
             content: Arc::clone(pending),
@@ -307,9 +304,9 @@ impl DataStore {
             }
         }
         for ((epoch, sequence), row) in cited {
-            rows.merge(keys::segment(epoch, sequence), encode(&row));
+            keys::segment(epoch, sequence).merge(rows, &row);
             if by < 0 {
-                rows.put(keys::emptied(epoch, sequence, at), encode(&()));
+                keys::emptied(epoch, sequence, at).put(rows, &());
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::store::gc::state::GcCycle;
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
-use crate::store::schema::rows::{MovedRow, SegmentRow, encode};
+use crate::store::schema::rows::{MovedRow, SegmentRow};
 
 /// Old segments copied together, at most.
 const TOGETHER: usize = 16;
@@ -40,7 +40,7 @@ impl Gc {
         for id in chosen {
             turn.half.remove(&id);
             let key = keys::segment(id.epoch, id.sequence);
-            let row: Option<SegmentRow> = self.core.index.row("G B", &key).await?;
+            let row: Option<SegmentRow> = self.core.index.row(&key).await?;
             if let Some(row) = row.filter(|row| row.dead_since.is_none()) {
                 let moved = MovedRow::default();
                 old.push(CompactionSource { id, row, moved });
@@ -132,10 +132,10 @@ impl Gc {
     /// Lays the rows of a copy, unless what is cited of the old ones is changing.
     fn record_relocations(&self, old: Vec<CompactionSource>) -> Result<bool, StoreError> {
         let of = |id: SegmentId| keys::segment(id.epoch, id.sequence);
-        let mut touches: Vec<_> = old.iter().map(|old| of(old.id)).collect();
+        let mut touches: Vec<_> = old.iter().map(|old| of(old.id).bytes()).collect();
         let watched = touches.clone();
         let targets = old.iter().flat_map(|old| old.moved.extents.values());
-        let new = targets.map(|(epoch, sequence, _)| keys::segment(*epoch, *sequence));
+        let new = targets.map(|(epoch, sequence, _)| keys::segment(*epoch, *sequence).bytes());
         touches.extend(new.collect::<std::collections::BTreeSet<_>>());
         let mut txn = self.gc_txn(touches);
         let at = txn.timestamp;
@@ -145,18 +145,18 @@ impl Gc {
                 let mut cites = SegmentRow::default();
                 cites.extents.insert(*to, (len, 1));
                 let new = keys::segment(*epoch, *sequence);
-                txn.rows.merge(new, encode(&cites));
+                txn.merge(new, &cites);
             }
             let mark = SegmentRow {
                 dead_since: Some((at, ())),
                 ..SegmentRow::default()
             };
-            txn.rows.merge(of(id), encode(&mark));
+            txn.merge(of(id), &mark);
             let moved_key = keys::moved(id.epoch, id.sequence);
-            txn.rows.put(moved_key, encode(&moved));
+            txn.put(moved_key, &moved);
             // Whatever stopped citing it meanwhile, it is looked at again.
             let asked = keys::emptied(id.epoch, id.sequence, at);
-            txn.rows.put(asked, encode(&()));
+            txn.put(asked, &());
         }
         let queued = self.commit.enqueue_if(txn, || {
             watched.iter().all(|key| !self.core.index.is_queued(key))

@@ -18,7 +18,8 @@ use crate::store::model::error::StoreError;
 use crate::store::model::version::{ContentRef, Timestamp};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{ExtentSlice, ExtentSource, LineageRow, RangeRow, decode, encode};
+use crate::store::schema::rows::{ExtentSlice, ExtentSource, LineageRow, RangeRow};
+use crate::store::schema::tables::{CutTable, RangeTable, Table};
 
 /// Range rows looked at in one operation, about.
 const ROWS: usize = 2048;
@@ -159,7 +160,10 @@ impl Gc {
         }
         let plan = self.plan(cid).await?;
         let touches = || -> Vec<Bytes> {
-            let counts = plan.unshown.iter().map(|content| keys::count(*content));
+            let counts = plan
+                .unshown
+                .iter()
+                .map(|content| keys::count(*content).bytes());
             counts.chain([keys::counts(cid)]).collect()
         };
         let mut from = keys::ranges(cid);
@@ -199,7 +203,7 @@ impl Gc {
             let Some(content) = keys::counted(&key) else {
                 return Err(StoreError::Corrupt("G R key".to_owned()));
             };
-            match self.core.index.row::<i64>("G R", &key).await? {
+            match self.core.index.row(&keys::count(content)).await? {
                 Some(0) => unshown.push(content),
                 Some(_) => {
                     shown.insert(content.timestamp);
@@ -217,9 +221,9 @@ impl Gc {
         for (key, value) in rows {
             let at = keys::trailing_instant(&key)
                 .ok_or_else(|| StoreError::Corrupt("C K key".to_owned()))?;
-            cuts.insert(at, decode::<u64>("C K", &value)?);
+            cuts.insert(at, CutTable::decode(&value)?);
         }
-        let parent = self.core.index.row("C L", &keys::lineage(cid)).await?;
+        let parent = self.core.index.row(&keys::lineage(cid)).await?;
         Ok(LineagePlan {
             shown,
             unshown,
@@ -249,7 +253,7 @@ impl Gc {
                 next = Some(end);
             } else {
                 rows.retain(|(key, _)| number(key) != Some(last));
-                next = Some(keys::range(cid, last, Timestamp(u64::MAX)));
+                next = Some(keys::range(cid, last, Timestamp(u64::MAX)).bytes());
             }
         }
         let mut ranges: BTreeMap<u64, Vec<(Timestamp, RangeRow)>> = BTreeMap::new();
@@ -257,7 +261,7 @@ impl Gc {
             let (Some(range), Some(at)) = (number(&key), keys::trailing_instant(&key)) else {
                 return Err(StoreError::Corrupt("C F key".to_owned()));
             };
-            let row = decode("C F", &value)?;
+            let row = RangeTable::decode(&value)?;
             ranges.entry(range).or_default().push((at, row));
         }
         Ok((ranges, next))
@@ -277,15 +281,14 @@ impl Gc {
                 self.data.cite(&mut txn.rows, old, -1, at);
             }
             self.data.cite(&mut txn.rows, &row, 1, at);
-            txn.rows
-                .put(keys::range(cid, range, timestamp), encode(&row));
+            txn.put(keys::range(cid, range, timestamp), &row);
         }
         for timestamp in arranged.gone {
             let old = rows.iter().find(|(at, _)| *at == timestamp);
             if let Some((_, old)) = old {
                 self.data.cite(&mut txn.rows, old, -1, at);
             }
-            txn.rows.delete(keys::range(cid, range, timestamp));
+            txn.delete(keys::range(cid, range, timestamp));
         }
     }
 
@@ -294,19 +297,19 @@ impl Gc {
         let left = plan.cuts_left();
         for (at, len) in &plan.cuts {
             match left.get(at) {
-                None => txn.rows.delete(keys::cut(cid, *at)),
-                Some(now) if now != len => txn.rows.put(keys::cut(cid, *at), encode(now)),
+                None => txn.delete(keys::cut(cid, *at)),
+                Some(now) if now != len => txn.put(keys::cut(cid, *at), now),
                 Some(_) => {}
             }
         }
         for content in &plan.unshown {
-            txn.rows.delete(keys::count(*content));
+            txn.delete(keys::count(*content));
         }
         if plan.shown.is_empty()
             && let Some(row) = &plan.parent
         {
-            txn.rows.delete(keys::lineage(cid));
-            txn.rows.merge(keys::count(row.parent), encode(&-1i64));
+            txn.delete(keys::lineage(cid));
+            txn.unreference(row.parent);
         }
     }
 }

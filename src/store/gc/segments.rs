@@ -53,11 +53,11 @@ impl Gc {
         if !self.commit.queue.last_on(&key, None).is_empty() {
             return Ok(ReviewOutcome::Retry);
         }
-        let Some(row) = self.core.index.row::<SegmentRow>("G B", &key).await? else {
+        let Some(row) = self.core.index.row(&key).await? else {
             return self.forget_asked(&key, asked, |_| {});
         };
         let moved_key = keys::moved(id.epoch, id.sequence);
-        let moved: Option<MovedRow> = self.core.index.row("G M", &moved_key).await?;
+        let moved: Option<MovedRow> = self.core.index.row(&moved_key).await?;
         let (all, cited) = bytes(&row);
         let Some((since, ())) = row.dead_since else {
             return match cited {
@@ -82,7 +82,7 @@ impl Gc {
             self.segments.fetch_add(1, Ordering::Relaxed);
             self.bytes.fetch_add(all, Ordering::Relaxed);
         }
-        self.forget_deleted((id, key), asked, (row, moved))
+        self.forget_deleted((id, key.bytes()), asked, (row, moved))
     }
 
     /// The object of a segment is gone: so go its rows, but for the extents that still lead elsewhere.
@@ -107,15 +107,15 @@ impl Gc {
                     let len = row.extents.get(&offset).map_or(0, |(len, _)| *len);
                     let mut less = SegmentRow::default();
                     less.extents.insert(to, (len, -1));
-                    rows.merge(keys::segment(epoch, sequence), encode(&less));
-                    rows.put(keys::emptied(epoch, sequence, at), encode(&()));
+                    keys::segment(epoch, sequence).merge(rows, &less);
+                    keys::emptied(epoch, sequence, at).put(rows, &());
                 }
             }
             if left.extents.is_empty() {
                 rows.delete(key.clone());
-                rows.delete(moved_key);
+                moved_key.delete(rows);
             } else {
-                rows.put(moved_key, encode(&left));
+                moved_key.put(rows, &left);
             }
         })
     }

@@ -16,6 +16,7 @@ use crate::store::model::config::GcMode;
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
+use crate::store::schema::tables::{DroppedTable, EmptiedTable, Table};
 use crate::sync::{Arc, lock};
 
 /// The grace period unless another is asked for: far above the longest call, and above what a follower lags behind.
@@ -125,7 +126,9 @@ impl Gc {
     }
 
     async fn look_at_lineages(&self, turn: &mut GcCycle) -> Result<usize, StoreError> {
-        let list = self.listed(&keys::DROPPED, &mut turn.lineages_from).await?;
+        let list = self
+            .listed(&DroppedTable::PREFIX, &mut turn.lineages_from)
+            .await?;
         let of = |key: &Bytes| keys::counted(key).map(|content| content.cid);
         let mut done = 0;
         for asked in list.chunk_by(|a, b| of(a) == of(b)) {
@@ -138,7 +141,9 @@ impl Gc {
     }
 
     async fn look_at_segments(&self, turn: &mut GcCycle) -> Result<usize, StoreError> {
-        let list = self.listed(&keys::EMPTIED, &mut turn.segments_from).await?;
+        let list = self
+            .listed(&EmptiedTable::PREFIX, &mut turn.segments_from)
+            .await?;
         let mut done = 0;
         for asked in list.chunk_by(|a, b| keys::segment_of(a) == keys::segment_of(b)) {
             if let Some((epoch, sequence)) = keys::segment_of(&asked[0]) {

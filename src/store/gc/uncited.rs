@@ -9,8 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::meta::{Batch, Change};
 use crate::store::commit::log::{self, LogBase};
 use crate::store::gc::Gc;
@@ -18,9 +16,8 @@ use crate::store::gc::state::{SearchMark, SearchProgress, UncitedSegments, Waiti
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
-use crate::store::schema::rows::{
-    AppliedRow, LogPlace, SearchedRow, UncitedRow, UncitedWait, decode, encode,
-};
+use crate::store::schema::rows::{AppliedRow, LogPlace, SearchedRow, UncitedRow, UncitedWait};
+use crate::store::schema::tables::{AppliedTable, SegmentTable, Table, UncitedTable};
 use crate::sync::lock;
 
 /// Segments by which `G O` lags behind.
@@ -54,7 +51,7 @@ impl Gc {
         let mark = match search.mark {
             Some(mark) => mark,
             None => {
-                let row = self.core.index.row("G O", &keys::searched()).await?;
+                let row = self.core.index.row(&keys::searched()).await?;
                 row.unwrap_or_default()
             }
         };
@@ -76,7 +73,7 @@ impl Gc {
             let upto = self.data.first_unresolved();
             let is_worth = mark.epoch != self.core.epoch || upto >= mark.sequence + MARK_EVERY;
             if is_worth && (self.core.epoch, upto) > (mark.epoch, mark.sequence) {
-                let logged: Option<LogPlace> = self.core.index.row("G L", &keys::logged()).await?;
+                let logged: Option<LogPlace> = self.core.index.row(&keys::logged()).await?;
                 search.next = Some(SearchMark {
                     queued: self.commit.queue.newest(),
                     row: SearchedRow {
@@ -90,8 +87,8 @@ impl Gc {
         if let Some(next) = search.next
             && self.commit.queue.is_durable(next.queued)
         {
-            let mut txn = self.gc_txn(vec![keys::searched()]);
-            txn.rows.put(keys::searched(), encode(&next.row));
+            let mut txn = self.gc_txn(vec![keys::searched().bytes()]);
+            txn.put(keys::searched(), &next.row);
             self.commit.enqueue_if(txn, || true)?;
             (search.mark, search.next) = (Some(next.row), None);
             return Ok(1);
@@ -158,7 +155,7 @@ impl Gc {
             return Ok(());
         }
         let touches = |id: &SegmentId| keys::uncited(id.epoch, id.sequence);
-        let mut txn = self.gc_txn(candidates.keys().map(touches).collect());
+        let mut txn = self.gc_txn(candidates.keys().map(|id| touches(id).bytes()).collect());
         for (id, UncitedCandidate { bytes }) in candidates {
             let resolved = log.resolved.get(&id.epoch).copied().unwrap_or(0);
             let row = UncitedRow {
@@ -171,7 +168,7 @@ impl Gc {
                 log: (from, log.last),
             };
             tracing::info!(segment = id.key(), wait = ?row.wait, "a segment of an ended writer is cited by nothing");
-            txn.rows.put(touches(&id), encode(&row));
+            txn.put(touches(&id), &row);
         }
         self.commit.enqueue_if(txn, || true)?;
         Ok(())
@@ -192,11 +189,11 @@ impl Gc {
             .core
             .index
             .rows()
-            .scan(Bytes::from_static(&keys::UNCITED)..keys::after(&keys::UNCITED))
+            .scan(UncitedTable::all()..keys::after(&UncitedTable::PREFIX))
             .await?;
         let (mut waiting, mut done) = (WaitingSegments::default(), 0);
         while let Some((key, value)) = scan.next().await? {
-            let row: UncitedRow = decode("G N", &value)?;
+            let row: UncitedRow = UncitedTable::decode(&value)?;
             let Some((epoch, sequence)) = keys::segment_of(&key) else {
                 return Err(StoreError::Corrupt("G N key".to_owned()));
             };
@@ -233,8 +230,8 @@ impl Gc {
             self.bytes.fetch_add(row.bytes, Ordering::Relaxed);
         }
         let key = keys::uncited(id.epoch, id.sequence);
-        let mut txn = self.gc_txn(vec![key.clone()]);
-        txn.rows.delete(key);
+        let mut txn = self.gc_txn(vec![key.clone().bytes()]);
+        txn.delete(key);
         self.commit.enqueue_if(txn, || true)?;
         Ok(())
     }
@@ -323,11 +320,11 @@ impl Citations {
             .iter()
             .rev()
             .find_map(|(key, change)| match change {
-                Change::Put(value) if *key == keys::applied() => Some(value),
+                Change::Put(value) if *key == *keys::applied() => Some(value),
                 _ => None,
             });
         let Some(row) = row else { return Ok(()) };
-        let applied: AppliedRow = decode("G A", row)?;
+        let applied: AppliedRow = AppliedTable::decode(row)?;
         // A list of all rows stands for everything before it.
         if base == LogBase::Before
             && let Some(before) = &self.applied
@@ -355,7 +352,7 @@ impl Citations {
         for batch in object.batches()? {
             self.follow(place, object.base, &batch)?;
             for (key, change) in batch.rows() {
-                if key.starts_with(&keys::SEGMENT)
+                if SegmentTable::has(key)
                     && !matches!(change, Change::Delete)
                     && let Some((epoch, sequence)) = keys::segment_of(key)
                     && wanted.contains(&SegmentId { epoch, sequence })

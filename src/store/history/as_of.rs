@@ -18,7 +18,10 @@ use crate::store::model::version::{
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryLocation, EntryState, ExtentSource, InodeRow, InodeState,
-    LastVersion, LinkedRow, VersionRecord, decode,
+    LastVersion, LinkedRow, VersionRecord,
+};
+use crate::store::schema::tables::{
+    DentryTable, DirectoryLocationTable, LinkedVersionTable, Table, VersionTable,
 };
 use crate::store::tree::file::Whence;
 
@@ -233,7 +236,7 @@ impl History {
         directory: Ino,
         at: Timestamp,
     ) -> Result<Vec<(Bytes, PastEntry)>, StoreError> {
-        let from = keys::entry(directory, b"");
+        let from = keys::entries(directory);
         let rows = self
             .core
             .index
@@ -241,7 +244,7 @@ impl History {
             .await?;
         let mut names: Vec<(Bytes, Option<DentryRow>)> = Vec::with_capacity(rows.len());
         for (key, value) in rows {
-            names.push((keys::entry_name(&key), Some(decode("C D", &value)?)));
+            names.push((keys::entry_name(&key), Some(DentryTable::decode(&value)?)));
         }
         let live: BTreeSet<Bytes> = names.iter().map(|(name, _)| name.clone()).collect();
         let gone = interval_tree::alive_at(&self.core.index, directory, at).await?;
@@ -396,7 +399,7 @@ impl History {
         let Some((_, value)) = self.core.index.first(from, end).await? else {
             return Ok(None);
         };
-        let closed: VersionRecord = decode("H V", &value)?;
+        let closed: VersionRecord = VersionTable::decode(&value)?;
         if closed.end <= at {
             return Ok(None);
         }
@@ -423,8 +426,7 @@ impl History {
 
     /// The times of a live directory, as far as they have not changed since a timestamp.
     async fn times_at(&self, ino: Ino, at: Timestamp, attrs: &mut Attrs) -> Result<(), StoreError> {
-        let Some(InodeRow::Directory(row)) = self.core.index.row("C I", &keys::inode(ino)).await?
-        else {
+        let Some(InodeRow::Directory(row)) = self.core.index.row(&keys::inode(ino)).await? else {
             return Ok(());
         };
         let times = [
@@ -456,7 +458,7 @@ impl History {
         &self,
         ino: Ino,
     ) -> Result<Vec<HistoricalVersion>, StoreError> {
-        let row: Option<InodeRow> = self.core.index.row("C I", &keys::inode(ino)).await?;
+        let row: Option<InodeRow> = self.core.index.row(&keys::inode(ino)).await?;
         let from = keys::linked_history(ino);
         let mut states = Vec::new();
         for (_, value) in self
@@ -467,7 +469,7 @@ impl History {
             .into_iter()
             .rev()
         {
-            let closed: VersionRecord = decode("H W", &value)?;
+            let closed: VersionRecord = LinkedVersionTable::decode(&value)?;
             if let Some(node) = closed.node {
                 states.push(HistoricalVersion {
                     ino,
@@ -500,8 +502,7 @@ impl History {
         directory: Ino,
         at: Timestamp,
     ) -> Result<Option<(Ino, Bytes)>, StoreError> {
-        if let Some(InodeRow::Directory(row)) =
-            self.core.index.row("C I", &keys::inode(directory)).await?
+        if let Some(InodeRow::Directory(row)) = self.core.index.row(&keys::inode(directory)).await?
             && let Some((_, place)) = row.place.filter(|(since, _)| *since <= at)
         {
             return Ok(Some(place));
@@ -521,12 +522,12 @@ impl History {
         let Some((_, value)) = self
             .core
             .index
-            .first(keys::directory_location(directory, at), end)
+            .first(keys::directory_location(directory, at).bytes(), end)
             .await?
         else {
             return Ok(None);
         };
-        let directory_location: DirectoryLocation = decode("H N", &value)?;
+        let directory_location: DirectoryLocation = DirectoryLocationTable::decode(&value)?;
         Ok((at < directory_location.end).then_some(directory_location))
     }
 
@@ -541,7 +542,8 @@ impl History {
             .index
             .first(from.clone(), keys::after(&from))
             .await?;
-        row.map(|(_, value)| decode("H N", &value)).transpose()
+        row.map(|(_, value)| DirectoryLocationTable::decode(&value))
+            .transpose()
     }
 
     /// Where a directory hangs now, or hung last.
@@ -549,8 +551,7 @@ impl History {
         &self,
         directory: Ino,
     ) -> Result<Option<(Ino, Bytes)>, StoreError> {
-        if let Some(InodeRow::Directory(row)) =
-            self.core.index.row("C I", &keys::inode(directory)).await?
+        if let Some(InodeRow::Directory(row)) = self.core.index.row(&keys::inode(directory)).await?
         {
             return Ok(row.place.map(|(_, place)| place));
         }

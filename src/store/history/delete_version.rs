@@ -14,9 +14,9 @@ use crate::store::model::version::{Content, EndOp, Ino, Kind, Retained, VersionI
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    DentryBody, DentryRow, EntryState, ExpiryRow, InodeRow, InodeState, VersionRecord, decode,
-    encode,
+    DentryBody, DentryRow, EntryState, ExpiryRow, InodeRow, InodeState, VersionRecord, encode,
 };
+use crate::store::schema::tables::{LinkedVersionTable, Table, VersionTable};
 use crate::store::tree::flush::alive;
 use crate::store::tree::inode::{FileInode, LockedInode, find};
 
@@ -54,10 +54,17 @@ enum VersionRows<'a> {
 }
 
 impl VersionRows<'_> {
+    fn decode(self, value: &[u8]) -> Result<VersionRecord, StoreError> {
+        match self {
+            Self::Of(_) => VersionTable::decode(value),
+            Self::Linked(..) => LinkedVersionTable::decode(value),
+        }
+    }
+
     fn key(self, id: VersionId) -> Bytes {
         match self {
-            Self::Of(slot) => keys::closed(slot.0, &slot.1, id),
-            Self::Linked(ino, _) => keys::linked_closed(ino, id),
+            Self::Of(slot) => keys::closed(slot.0, &slot.1, id).bytes(),
+            Self::Linked(ino, _) => keys::linked_closed(ino, id).bytes(),
         }
     }
 
@@ -141,7 +148,7 @@ impl History {
             return Ok(target);
         }
         let key = keys::closed(slot.0, &slot.1, id);
-        if let Some(closed) = self.core.index.row::<VersionRecord>("H V", &key).await?
+        if let Some(closed) = self.core.index.row(&key).await?
             && let Some(node) = &closed.node
         {
             return match (node.kind, closed.kept) {
@@ -172,20 +179,20 @@ impl History {
             .index
             .scan(from.clone(), keys::after(&from), usize::MAX);
         for (_, value) in rows.await? {
-            let closed: VersionRecord = decode("H V", &value)?;
+            let closed: VersionRecord = VersionTable::decode(&value)?;
             if closed.node.is_none() && closed.kept != Retained::Nothing {
                 bound.push((closed.ino, closed.stamp.id));
             }
         }
         for (ino, _) in &bound {
-            let row: Option<InodeRow> = self.core.index.row("C I", &keys::inode(*ino)).await?;
+            let row: Option<InodeRow> = self.core.index.row(&keys::inode(*ino)).await?;
             if let Some(InodeRow::Linked(row)) = row
                 && own_state(*ino, (&row.node, &row.state), id)?.is_some()
             {
                 return Ok(VersionTarget::Linked(*ino));
             }
             let key = keys::linked_closed(*ino, id);
-            let closed: Option<VersionRecord> = self.core.index.row("H W", &key).await?;
+            let closed: Option<VersionRecord> = self.core.index.row(&key).await?;
             if let Some(closed) = closed.filter(|closed| closed.kept != Retained::Nothing) {
                 return Ok(VersionTarget::LinkedClosed(closed));
             }
@@ -208,18 +215,18 @@ impl History {
         let Some((_, value)) = self.core.index.first(behind.into(), list.end()).await? else {
             return Ok(None);
         };
-        let closed: VersionRecord = decode("H V", &value)?;
+        let closed: VersionRecord = VersionTable::decode(&value)?;
         Ok(Some(closed).filter(|older| older.end == id.timestamp && older.node.is_some()))
     }
 
     fn delete_version_txn(&self, list: VersionRows<'_>) -> Txn {
         let slot = list.slot();
         let mut dependencies = Dependencies {
-            touches: vec![keys::entry(slot.0, &slot.1)],
+            touches: vec![keys::entry(slot.0, &slot.1).bytes()],
             ..Dependencies::default()
         };
         if let VersionRows::Linked(ino, _) = list {
-            dependencies.touches.push(keys::inode(ino));
+            dependencies.touches.push(keys::inode(ino).bytes());
         }
         self.commit.txn(self.core.clock.begin().at(), dependencies)
     }
@@ -247,7 +254,7 @@ impl History {
         let Some(node) = closed.node.clone() else {
             return Ok(());
         };
-        self.tree.count(txn, &node.content, -1);
+        txn.unreference_content(&node.content);
         let Some(older) = older else {
             let node = InodeState {
                 content: Content::Empty,
@@ -275,8 +282,7 @@ impl History {
             id: older.stamp.id,
             end_op,
         };
-        txn.rows
-            .put(keys::ended(end, slot.0, &slot.1), encode(&ended));
+        txn.put(keys::ended(end, slot.0, &slot.1), &ended);
         let thinned = VersionRecord {
             end,
             end_op,
@@ -296,9 +302,9 @@ impl History {
     ) -> Result<(), StoreError> {
         let slot = list.slot();
         let key = keys::ended(closed.end, slot.0, &slot.1);
-        let ended: Option<ExpiryRow> = self.core.index.row("G X", &key).await?;
+        let ended: Option<ExpiryRow> = self.core.index.row(&key).await?;
         if ended.is_some_and(|ended| ended.id == closed.stamp.id) {
-            txn.rows.delete(key);
+            txn.delete(key);
         }
         Ok(())
     }
@@ -342,8 +348,8 @@ impl History {
         let answer = self.core.clock.begin();
         let mut txn = self.tree.file_txn(ino, file, answer.at()).await?;
         let slot = list.slot();
-        txn.dependencies.touches.push(keys::entry(slot.0, &slot.1));
-        self.tree.count(&mut txn, &file.node.content, -1);
+        txn.touch(keys::entry(slot.0, &slot.1));
+        txn.unreference_content(&file.node.content);
         txn.rows.delete(list.key(older.stamp.id));
         self.forget_end(&mut txn, list, &older).await?;
         let Some(mut node) = older.node else {
@@ -354,7 +360,7 @@ impl History {
         // Its count stays: the current row shows it instead of the closed one.
         if let Some(content) = node.content.reference() {
             node.content = Content::Shared(content);
-            txn.dependencies.touches.push(keys::count(content));
+            txn.touch(keys::count(content));
         }
         node.attrs.ctime = txn.time;
         txn.usage.0 = node.grown_from(&file.node);
@@ -380,7 +386,8 @@ impl History {
                 .await?;
         }
         for list in [VersionRows::Of(slot), VersionRows::Linked(ino, slot)] {
-            let closed: Option<VersionRecord> = self.core.index.row("H V", &list.key(id)).await?;
+            let value = self.core.index.get(&list.key(id)).await?;
+            let closed = value.map(|value| list.decode(&value)).transpose()?;
             if let Some(closed) = closed.filter(|closed| closed.node.is_some()) {
                 return self.delete_record(list, closed).await;
             }
@@ -393,7 +400,7 @@ impl History {
             .scan(from.clone(), keys::after(&from), usize::MAX);
         let mut txn = self.delete_version_txn(VersionRows::Of(slot));
         for (key, value) in rows.await? {
-            let closed: VersionRecord = decode("H V", &value)?;
+            let closed: VersionRecord = VersionTable::decode(&value)?;
             if closed.node.is_none() && closed.ino == ino && closed.end_op != EndOp::Transient {
                 let kept = Retained::Nothing;
                 txn.rows.put(key, encode(&VersionRecord { kept, ..closed }));

@@ -13,7 +13,8 @@ use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{EndOp, Ino, Kind, PastEntry, Retained, Timestamp};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{VersionRecord, decode};
+use crate::store::schema::rows::VersionRecord;
+use crate::store::schema::tables::{Table, VersionTable};
 use crate::sync::Arc;
 
 /// What a removed name showed last.
@@ -113,7 +114,7 @@ impl History {
         else {
             return Ok(None);
         };
-        let closed: VersionRecord = decode("H V", &value)?;
+        let closed: VersionRecord = VersionTable::decode(&value)?;
         if closed.end_op != EndOp::Deleted {
             return Ok(None);
         }

@@ -8,7 +8,8 @@ use crate::store::history::History;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Ino, Kind};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{DentryBody, DirectoryLocation, InodeRow, VersionRecord, decode};
+use crate::store::schema::rows::{DentryBody, DirectoryLocation, InodeRow, VersionRecord};
+use crate::store::schema::tables::{DirectoryLocationTable, Table, VersionTable};
 
 impl History {
     /// The directories that a name leads to or led to when they were removed.
@@ -26,7 +27,7 @@ impl History {
         let from = keys::history(parent, name);
         let end = keys::after(&from);
         for (_, value) in self.core.index.scan(from, end, usize::MAX).await? {
-            let closed: VersionRecord = decode("H V", &value)?;
+            let closed: VersionRecord = VersionTable::decode(&value)?;
             let directory = closed.node.is_some_and(|n| n.kind == Kind::Directory);
             if directory && self.last_place(closed.ino).await? == Some((parent, name.clone())) {
                 found.insert(closed.ino);
@@ -37,7 +38,7 @@ impl History {
 
     /// Where a directory hangs, or hung last.
     async fn last_place(&self, directory: Ino) -> Result<Option<(Ino, Bytes)>, StoreError> {
-        let row = self.core.index.row("C I", &keys::inode(directory)).await?;
+        let row = self.core.index.row(&keys::inode(directory)).await?;
         if let Some(InodeRow::Directory(row)) = row {
             return Ok(row.place.map(|(_, place)| place));
         }
@@ -50,7 +51,7 @@ impl History {
         else {
             return Ok(None);
         };
-        let directory_location: DirectoryLocation = decode("H N", &value)?;
+        let directory_location: DirectoryLocation = DirectoryLocationTable::decode(&value)?;
         Ok(Some((directory_location.parent, directory_location.name)))
     }
 }

@@ -7,7 +7,7 @@ use crate::store::history::History;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Ino, Timestamp};
 use crate::store::schema::keys;
-use crate::store::schema::rows::decode;
+use crate::store::schema::tables::{LinkCountTable, Table};
 
 impl History {
     /// How many names led to an inode at a timestamp at which some name did.
@@ -17,8 +17,8 @@ impl History {
     pub async fn link_count_at(&self, ino: Ino, at: Timestamp) -> Result<u32, StoreError> {
         let from = keys::link_count(ino, at);
         let end = keys::after(&keys::link_counts(ino));
-        match self.core.index.first(from, end).await? {
-            Some((_, value)) => decode("H L", &value),
+        match self.core.index.first(from.bytes(), end).await? {
+            Some((_, value)) => LinkCountTable::decode(&value),
             // Before its first link it had one name.
             None => Ok(1),
         }

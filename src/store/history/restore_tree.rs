@@ -18,8 +18,9 @@ use crate::store::model::version::{
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    DentryBody, DentryRow, DirectoryRow, EntryState, InodeRow, InodeState, decode, encode,
+    DentryBody, DentryRow, DirectoryRow, EntryState, InodeRow, InodeState,
 };
+use crate::store::schema::tables::{DentryTable, RestoredTreeTable, Table};
 
 /// Entries of a pending tree that are swept in one batch.
 const SWEEP_MAX: usize = 10_000;
@@ -197,11 +198,11 @@ impl History {
             .at();
         let top = tree.top.ino;
         let dependencies = Dependencies {
-            touches: vec![keys::pending(top), keys::inode(top)],
+            touches: vec![keys::pending(top).bytes(), keys::inode(top).bytes()],
             ..Dependencies::default()
         };
         let mut txn = self.commit.txn(at, dependencies);
-        txn.rows.put(keys::pending(top), encode(&()));
+        txn.put(keys::pending(top), &());
         let made: BTreeSet<Ino> = tree.items.iter().map(|item| item.slot.0).collect();
         txn.dependencies.makes.extend(made);
         for item in tree.items.drain(..) {
@@ -239,9 +240,9 @@ impl History {
                 let ino = Ino(self.core.new_id());
                 self.tree.put_location(txn, ino, &item.slot);
                 if let Some(content) = node.content.reference() {
-                    txn.dependencies.touches.push(keys::count(content));
+                    txn.touch(keys::count(content));
                 }
-                self.tree.count(txn, &node.content, 1);
+                txn.reference_content(&node.content);
                 let space = node.space().cast_signed();
                 txn.usage.0 = txn.usage.0.wrapping_add(space);
                 ino
@@ -262,12 +263,11 @@ impl History {
                     entries: names.entries,
                     removal_burst: Some((at, None)),
                 };
-                let row = encode(&InodeRow::Directory(row));
-                txn.rows.merge(keys::inode(number.ino), row);
+                txn.merge(keys::inode(number.ino), &InodeRow::Directory(row));
                 number.ino
             }
         };
-        txn.dependencies.touches.push(keys::inode(ino));
+        txn.touch(keys::inode(ino));
         let entry = DentryRow {
             ino,
             bound: at,
@@ -278,13 +278,13 @@ impl History {
             },
         };
         let key = keys::entry(item.slot.0, &item.slot.1);
-        txn.rows.put(key, encode(&entry));
+        txn.put(key, &entry);
         ino
     }
 
     /// Takes away what a crash left of trees that were on their way back.
     pub(crate) async fn sweep_pending(&self) -> Result<(), StoreError> {
-        let from = Bytes::from_static(&keys::PENDING);
+        let from = RestoredTreeTable::all();
         let rows = self
             .core
             .index
@@ -310,14 +310,14 @@ impl History {
         let mut next = 0;
         while let Some(directory) = directories.get(next).copied() {
             next += 1;
-            let from = keys::entry(directory, b"");
+            let from = keys::entries(directory);
             let rows = self
                 .core
                 .index
                 .scan(from.clone(), keys::after(&from), usize::MAX)
                 .await?;
             for (_, value) in rows {
-                let entry: DentryRow = decode("C D", &value)?;
+                let entry: DentryRow = DentryTable::decode(&value)?;
                 if matches!(&entry.body, DentryBody::Own { node, .. } if node.kind == Kind::Directory)
                 {
                     directories.push(entry.ino);
@@ -325,11 +325,11 @@ impl History {
             }
         }
         let dependencies = || Dependencies {
-            touches: vec![keys::pending(top), keys::inode(top)],
+            touches: vec![keys::pending(top).bytes(), keys::inode(top).bytes()],
             ..Dependencies::default()
         };
         for directory in directories.into_iter().rev() {
-            let from = keys::entry(directory, b"");
+            let from = keys::entries(directory);
             loop {
                 let end = keys::after(&from);
                 let rows = self.core.index.scan(from.clone(), end, SWEEP_MAX).await?;
@@ -340,14 +340,14 @@ impl History {
                 let mut txn = self.commit.txn(answer.at(), dependencies());
                 txn.dependencies.makes.push(directory);
                 for (key, value) in rows {
-                    self.sweep_entry(&mut txn, key, &decode("C D", &value)?);
+                    self.sweep_entry(&mut txn, key, &DentryTable::decode(&value)?);
                 }
                 self.commit.enqueue(txn)?;
             }
         }
         let answer = self.core.clock.begin();
         let mut txn = self.commit.txn(answer.at(), dependencies());
-        txn.rows.delete(keys::pending(top));
+        txn.delete(keys::pending(top));
         self.commit.enqueue(txn)?;
         Ok(())
     }
@@ -360,11 +360,11 @@ impl History {
         };
         if node.kind == Kind::Directory {
             txn.dependencies.removes.push(entry.ino);
-            txn.rows.delete(keys::inode(entry.ino));
+            txn.delete(keys::inode(entry.ino));
             return;
         }
-        txn.rows.delete(keys::place(entry.ino));
-        self.tree.count(txn, &node.content, -1);
+        txn.delete(keys::place(entry.ino));
+        txn.unreference_content(&node.content);
         let space = node.space().cast_signed();
         txn.usage.0 = txn.usage.0.wrapping_sub(space);
     }

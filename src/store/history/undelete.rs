@@ -241,15 +241,15 @@ impl History {
         let mut dependencies = self.tree.order_in(back.to.0, &back.to.1, other).await?;
         dependencies
             .touches
-            .push(keys::entry(back.from.0, &back.from.1));
+            .push(keys::entry(back.from.0, &back.from.1).bytes());
         if let Some(tree) = &back.tree {
             let top = tree.top().ino;
-            dependencies.touches.push(keys::pending(top));
+            dependencies.touches.push(keys::pending(top).bytes());
             // What is done in the tree from now on needs all of it, and so does who waits for something in it.
             let all = tree.directories.iter().chain(&tree.sent);
             dependencies
                 .touches
-                .extend(all.map(|ino| keys::inode(*ino)));
+                .extend(all.map(|ino| keys::inode(*ino).bytes()));
             dependencies.makes.extend(&tree.directories);
         }
         Ok(dependencies)
@@ -276,7 +276,7 @@ impl History {
                 let _number = self.item_rows(txn, &item, back.author);
             }
             if tree.ahead.is_some() {
-                txn.rows.delete(keys::pending(tree.top().ino));
+                txn.delete(keys::pending(tree.top().ino));
             }
         }
         ino

@@ -15,7 +15,8 @@ use crate::store::model::version::{
     EndOp, Ino, Kind, Op, PastEntry, Retained, Timestamp, VersionId,
 };
 use crate::store::schema::keys;
-use crate::store::schema::rows::{DentryBody, InodeRow, VersionRecord, decode};
+use crate::store::schema::rows::{DentryBody, InodeRow, VersionRecord};
+use crate::store::schema::tables::{LinkedVersionTable, Table, VersionTable};
 
 /// Rows read at once behind the first one, where that is no version of a file.
 const SKIP_CHUNK: usize = 128;
@@ -237,7 +238,7 @@ impl History {
             };
             from = [&key[..], &[0]].concat().into();
             for (_, value) in rows {
-                let closed: VersionRecord = decode("H V", &value)?;
+                let closed: VersionRecord = VersionTable::decode(&value)?;
                 let start = closed.stamp.id.timestamp;
                 if let Some(found) = self.within_closed(closed, began).await? {
                     return Ok(Some(found));
@@ -319,7 +320,7 @@ impl History {
         ino: Ino,
         at: Timestamp,
     ) -> Result<Option<HistoricalVersion>, StoreError> {
-        if let Some(InodeRow::Linked(row)) = self.core.index.row("C I", &keys::inode(ino)).await? {
+        if let Some(InodeRow::Linked(row)) = self.core.index.row(&keys::inode(ino)).await? {
             let last = last_of(ino, &row.node, &row.state, Timestamp(0));
             if let Some(last) = last.filter(|last| last.stamp.id.timestamp <= at) {
                 return Ok(Some(HistoricalVersion::of(last, None)));
@@ -328,7 +329,7 @@ impl History {
         let end = keys::after(&keys::linked_history(ino));
         let mut from = keys::linked_history_at(ino, at);
         while let Some((key, value)) = self.core.index.first(from, end.clone()).await? {
-            let closed: VersionRecord = decode("H W", &value)?;
+            let closed: VersionRecord = LinkedVersionTable::decode(&value)?;
             if let Some(node) = closed.node {
                 return Ok(Some(HistoricalVersion {
                     ino,

@@ -11,9 +11,8 @@ use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{EndOp, Ino, Kind, Op, PastEntry, Retained, Timestamp};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{
-    DentryBody, DentryRow, EntryState, ImportedRow, VersionRecord, decode,
-};
+use crate::store::schema::rows::{DentryBody, DentryRow, EntryState, ImportedRow, VersionRecord};
+use crate::store::schema::tables::{DentryTable, Table, VersionTable};
 
 /// Renames and returns a list of versions follows back.
 const ORIGINS_MAX: usize = 64;
@@ -28,10 +27,7 @@ fn back(version: &HistoricalVersion, slot: &(Ino, Bytes)) -> bool {
 impl History {
     /// The version that was imported under a foreign id, by its row; the version itself may be gone.
     pub(crate) async fn imported(&self, id: &str) -> Result<Option<ImportedRow>, StoreError> {
-        self.core
-            .index
-            .row("H E", &keys::foreign(id.as_bytes()))
-            .await
+        self.core.index.row(&keys::foreign(id.as_bytes())).await
     }
 
     /// The timestamp of the last version of a live file; `None` where it has none, or cannot be read.
@@ -103,13 +99,13 @@ impl History {
     /// Failures of the store.
     pub async fn names_with_versions(&self, directory: Ino) -> Result<Vec<Bytes>, StoreError> {
         let mut names = BTreeSet::new();
-        let from = keys::entry(directory, b"");
+        let from = keys::entries(directory);
         let rows = self
             .core
             .index
             .scan(from.clone(), keys::after(&from), usize::MAX);
         for (key, value) in rows.await? {
-            let entry: DentryRow = decode("C D", &value)?;
+            let entry: DentryRow = DentryTable::decode(&value)?;
             let name = keys::entry_name(&key);
             let has_one = match &entry.body {
                 DentryBody::Own { node, .. } if node.kind == Kind::Directory => false,
@@ -139,7 +135,7 @@ impl History {
         directory: Ino,
         limit: usize,
     ) -> Result<Vec<Timestamp>, StoreError> {
-        let from = keys::entry(directory, b"");
+        let from = keys::entries(directory);
         let mut timestamps = interval_tree::bounds(&self.core.index, directory).await?;
         for (_, value) in self
             .core
@@ -147,7 +143,7 @@ impl History {
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?
         {
-            let entry: DentryRow = decode("C D", &value)?;
+            let entry: DentryRow = DentryTable::decode(&value)?;
             match entry.body {
                 DentryBody::Own { node, state } => {
                     timestamps.extend(
@@ -218,7 +214,7 @@ impl History {
     ) -> Result<Vec<DirectoryChange>, StoreError> {
         let (shown, mut newest) = (self.tree.core.now(), BTreeMap::new());
         let mut names = interval_tree::all(&self.core.index, directory).await?;
-        let from = keys::entry(directory, b"");
+        let from = keys::entries(directory);
         let rows = self
             .core
             .index
@@ -289,7 +285,7 @@ impl History {
         let end = keys::after(&from);
         let rows = self.core.index.scan(from, end, usize::MAX).await?;
         for (_, value) in rows {
-            let closed: VersionRecord = decode("H V", &value)?;
+            let closed: VersionRecord = VersionTable::decode(&value)?;
             if matches!(
                 closed.end_op,
                 EndOp::Deleted | EndOp::Undeleted | EndOp::RenamedTo
@@ -341,7 +337,7 @@ impl History {
         let mut all = Vec::with_capacity(rows.len() + 1);
         let mut linked: HashMap<Ino, Vec<HistoricalVersion>> = HashMap::new();
         for (_, value) in rows.into_iter().rev() {
-            let closed: VersionRecord = decode("H V", &value)?;
+            let closed: VersionRecord = VersionTable::decode(&value)?;
             match closed.node {
                 _ if closed.end_op == EndOp::Transient => {}
                 Some(node) => all.push(HistoricalVersion {

@@ -7,7 +7,7 @@ use crate::meta::Batch;
 use crate::store::index::overlay::Index;
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{AppliedRow, EpochWatermark, encode};
+use crate::store::schema::rows::{AppliedRow, EpochWatermark};
 
 /// Marks in `G A`, at most; with one more all but the newest move.
 const MARKS_MAX: usize = 32;
@@ -24,10 +24,9 @@ impl ArchivedWatermarks {
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub(crate) async fn load(index: &Index) -> Result<(AppliedRow, Self), StoreError> {
-        let row: Option<AppliedRow> = index.row("G A", &keys::applied()).await?;
+        let row: Option<AppliedRow> = index.row(&keys::applied()).await?;
         let mut applied = row.unwrap_or_default();
-        let row: Option<Vec<EpochWatermark>> =
-            index.row("G W", &keys::archived_watermarks()).await?;
+        let row: Option<Vec<EpochWatermark>> = index.row(&keys::archived_watermarks()).await?;
         let old = Self(row.unwrap_or_default());
         old.join(&mut applied);
         Ok((applied, old))
@@ -54,11 +53,11 @@ impl ArchivedWatermarks {
             all.sort_unstable_by_key(|mark| mark.epoch);
             all.truncate(all.len() - NEWEST);
             let old = Self(all);
-            batch.put(keys::archived_watermarks(), encode(&old.0));
+            keys::archived_watermarks().put(batch, &old.0);
             row = rest(&old);
             moved = Some(old);
         }
-        batch.put(keys::applied(), encode(&row));
+        keys::applied().put(batch, &row);
         moved
     }
 
@@ -80,14 +79,19 @@ impl ArchivedWatermarks {
 mod tests {
     use super::*;
     use crate::meta::{MemoryStore, MetaRead, MetaStore};
-    use crate::store::schema::rows::{decode, merge};
+    use crate::store::schema::rows::merge;
+    use crate::store::schema::tables::{AppliedTable, ArchivedWatermarkTable, Table};
 
     async fn cached(index: &MemoryStore) -> (AppliedRow, ArchivedWatermarks, usize) {
         let row = index.get(&keys::applied()).await.unwrap();
-        let mut applied = row.map_or_else(AppliedRow::default, |row| decode("G A", &row).unwrap());
+        let mut applied = row.map_or_else(AppliedRow::default, |row| {
+            AppliedTable::decode(&row).unwrap()
+        });
         let own = applied.watermarks.len();
         let row = index.get(&keys::archived_watermarks()).await.unwrap();
-        let old = ArchivedWatermarks(row.map_or_else(Vec::new, |row| decode("G W", &row).unwrap()));
+        let old = ArchivedWatermarks(row.map_or_else(Vec::new, |row| {
+            ArchivedWatermarkTable::decode(&row).unwrap()
+        }));
         old.join(&mut applied);
         (applied, old, own)
     }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::meta::{Batch, Change, Commit, MetaRead, MetaStore};
 use crate::store::model::error::StoreError;
 use crate::store::schema::rows;
+use crate::store::schema::tables::{RowKey, Table};
 use crate::sync::{Arc, RwLock, read, write};
 
 /// Rows of the meta store under the rows of queued operations.
@@ -245,14 +246,13 @@ impl Index {
         Ok(self.scan(start, end, 1).await?.pop())
     }
 
-    /// A row decoded; `what` names it in an error.
-    pub(crate) async fn row<T: serde::de::DeserializeOwned>(
+    /// The row at `key`, decoded.
+    pub(crate) async fn row<T: Table>(
         &self,
-        what: &str,
-        key: &[u8],
-    ) -> Result<Option<T>, StoreError> {
+        key: &RowKey<T>,
+    ) -> Result<Option<T::Value>, StoreError> {
         match self.get(key).await? {
-            Some(value) => Ok(Some(rows::decode(what, &value)?)),
+            Some(value) => Ok(Some(T::decode(&value)?)),
             None => Ok(None),
         }
     }
@@ -273,9 +273,9 @@ mod tests {
     use crate::meta::MemoryStore;
     use crate::store::model::version::{ContentRef, Timestamp};
     use crate::store::schema::keys;
-    use crate::store::schema::rows::encode;
+    use crate::store::schema::tables::CountTable;
 
-    fn counter() -> Bytes {
+    fn counter() -> RowKey<CountTable> {
         keys::count(ContentRef {
             cid: 1,
             timestamp: Timestamp(1),
@@ -284,12 +284,12 @@ mod tests {
 
     fn plus(n: i64) -> Batch {
         let mut batch = Batch::new();
-        batch.merge(counter(), encode(&n));
+        counter().merge(&mut batch, &n);
         batch
     }
 
     async fn count(index: &Index) -> i64 {
-        index.row("G R", &counter()).await.unwrap().unwrap_or(0)
+        index.row(&counter()).await.unwrap().unwrap_or(0)
     }
 
     #[tokio::test]
@@ -323,9 +323,15 @@ mod tests {
         index.lay(1, &plus(2));
         index.lay(2, &plus(3));
         assert_eq!(count(&index).await, 5);
-        index.commit(&[1], &[counter()], plus(2)).await.unwrap();
+        index
+            .commit(&[1], &[counter().bytes()], plus(2))
+            .await
+            .unwrap();
         assert_eq!(count(&index).await, 5);
-        index.commit(&[2], &[counter()], plus(3)).await.unwrap();
+        index
+            .commit(&[2], &[counter().bytes()], plus(3))
+            .await
+            .unwrap();
         assert_eq!(count(&index).await, 5);
     }
 }

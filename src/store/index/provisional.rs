@@ -13,7 +13,7 @@ use crate::store::index::overlay::Index;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::Ino;
 use crate::store::schema::keys;
-use crate::store::schema::rows::encode;
+use crate::store::schema::tables::{ProvisionalTable, Table};
 
 /// The committed `C U` rows, and the lowest number that the index has on record for them.
 #[derive(Debug, Default)]
@@ -32,13 +32,13 @@ pub(crate) struct ProvisionalChange {
 impl ProvisionalStates {
     /// Reads what is committed.
     pub(crate) async fn load(index: &Index) -> Result<Self, StoreError> {
-        let recorded = index.row("G U", &keys::lowest_provisional()).await?;
+        let recorded = index.row(&keys::lowest_provisional()).await?;
         let recorded = recorded.unwrap_or(0);
         let (from, to) = (
             keys::provisional(Ino(recorded)),
-            keys::after(&keys::PROVISIONAL),
+            keys::after(&ProvisionalTable::PREFIX),
         );
-        let rows = index.scan(from, to, usize::MAX).await?;
+        let rows = index.scan(from.bytes(), to, usize::MAX).await?;
         Ok(Self {
             rows: rows
                 .iter()
@@ -51,14 +51,14 @@ impl ProvisionalStates {
 
     /// Where a scan for them begins that sees the committed ones.
     pub(crate) fn first(&self) -> Bytes {
-        keys::provisional(Ino(self.recorded))
+        keys::provisional(Ino(self.recorded)).bytes()
     }
 
     /// Adds to `batch` where they begin once it is committed; every later inode has a number of at least `next`.
     pub(crate) fn prepare(&self, batch: &mut Batch, next: u64) -> ProvisionalChange {
         let mut changes = BTreeMap::new();
         for (key, change) in batch.rows() {
-            if key.starts_with(&keys::PROVISIONAL)
+            if ProvisionalTable::has(key)
                 && let Some(ino) = keys::trailing_ino(key)
             {
                 changes.insert(ino.0, !matches!(change, Change::Delete));
@@ -73,7 +73,7 @@ impl ProvisionalStates {
             .min()
             .unwrap_or(next);
         if lowest != self.recorded {
-            batch.put(keys::lowest_provisional(), encode(&lowest));
+            keys::lowest_provisional().put(batch, &lowest);
         }
         ProvisionalChange { changes, lowest }
     }
@@ -108,9 +108,9 @@ mod tests {
         for (ino, stands) in changes {
             let key = keys::provisional(Ino(*ino));
             if *stands {
-                batch.put(key, encode(&()));
+                key.put(&mut batch, &());
             } else {
-                batch.delete(key);
+                key.delete(&mut batch);
             }
         }
         let settling = provisional.prepare(&mut batch, 100);
@@ -126,7 +126,7 @@ mod tests {
     async fn no_row_lies_below_what_is_on_record() {
         let index = Index::new(Arc::new(MemoryStore::new(rows::merge)));
         let mut provisional = ProvisionalStates::load(&index).await.unwrap();
-        assert_eq!(provisional.first(), keys::provisional(Ino(0)));
+        assert_eq!(provisional.first(), *keys::provisional(Ino(0)));
         let all = &mut provisional;
         assert_eq!(after(&index, all, &[(7, true), (9, true)]).await, (7, 2));
         assert_eq!(after(&index, all, &[(7, false), (8, true)]).await, (8, 2));

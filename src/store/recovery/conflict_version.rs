@@ -20,7 +20,7 @@ use crate::store::recovery::superseded::ForeignWriters;
 use crate::store::schema::journal_record::{BytelessFlush, ContentRecord, Dependencies, Record};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    DentryBody, DentryRow, EntryState, InodeState, RangeRow, VersionRecord, encode,
+    DentryBody, DentryRow, EntryState, InodeState, RangeRow, VersionRecord,
 };
 use crate::sync::Arc;
 
@@ -109,9 +109,7 @@ impl ConflictRecovery<'_> {
         let content = item.node.content.reference();
         if let Some(content) = content {
             // Nothing goes before what it was laid over.
-            txn.dependencies
-                .touches
-                .push(keys::cut(content.cid, Timestamp(0)));
+            txn.touch(keys::cut(content.cid, Timestamp(0)));
         }
         if let Some(slot) = item.slot.take() {
             self.show(&mut txn, &item, &slot).await?;
@@ -268,8 +266,7 @@ impl ConflictRecovery<'_> {
             self.recovery
                 .data
                 .cite(&mut txn.rows, &row, 1, txn.timestamp);
-            txn.rows
-                .put(keys::range(cid, range, timestamp), encode(&row));
+            txn.put(keys::range(cid, range, timestamp), &row);
         }
         Ok(Some((ContentRef { cid, timestamp }, len)))
     }
@@ -277,7 +274,7 @@ impl ConflictRecovery<'_> {
     /// Whether the bucket shows a content; its ids from `limit` on were given by another writer.
     async fn is_shown(&self, content: ContentRef, limit: u64) -> Result<bool, StoreError> {
         let key = keys::count(content);
-        let count = self.recovery.core.index.row::<i64>("G R", &key).await?;
+        let count = self.recovery.core.index.row(&key).await?;
         Ok(content.cid < limit && count.is_some_and(|count| count > 0))
     }
 
@@ -318,7 +315,7 @@ impl ConflictRecovery<'_> {
         let recovery = self.recovery;
         let at = txn.timestamp;
         let slot = self.place(acknowledged, item.limit).await?;
-        txn.dependencies.touches.push(keys::entry(slot.0, &slot.1));
+        txn.touch(keys::entry(slot.0, &slot.1));
         txn.dependencies.within.push(slot.0);
         txn.dependencies.below = recovery.tree.ancestors(slot.0).await?;
         let current = recovery.tree.entry(slot.0, &slot.1).await?;
@@ -372,7 +369,7 @@ impl ConflictRecovery<'_> {
             kept: Retained::Whole,
         };
         recovery.tree.close_row(txn, &slot, &closed);
-        recovery.tree.count(txn, &item.node.content, 1);
+        txn.reference_content(&item.node.content);
         self.told(&slot, closed.stamp.id).await?;
         self.slots.insert(slot, NewestConflict { closed, end });
         Ok(())
@@ -387,7 +384,7 @@ impl ConflictRecovery<'_> {
         until: Timestamp,
     ) -> Result<(), StoreError> {
         let (recovery, at, ino) = (self.recovery, txn.timestamp, entry.ino);
-        txn.dependencies.touches.push(keys::inode(ino));
+        txn.touch(keys::inode(ino));
         let again = |was: &Stamp| Stamp {
             id: VersionId {
                 timestamp: until,
@@ -414,7 +411,7 @@ impl ConflictRecovery<'_> {
                     kept: Retained::Whole,
                 };
                 recovery.tree.close_row(txn, slot, &closed);
-                recovery.tree.count(txn, &node.content, 1);
+                txn.reference_content(&node.content);
                 let state = EntryState::Version(stamp);
                 if let Some(file) = recovery.tree.lock(ino).await?.file() {
                     file.state = state.clone();
@@ -435,7 +432,7 @@ impl ConflictRecovery<'_> {
             alive_since: entry.alive_since,
             body,
         };
-        txn.rows.put(keys::entry(slot.0, &slot.1), encode(&entry));
+        txn.put(keys::entry(slot.0, &slot.1), &entry);
         Ok(())
     }
 

@@ -13,7 +13,9 @@ use crate::store::model::error::StoreError;
 use crate::store::model::ids::BatchId;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
-use crate::store::schema::rows::{AppliedRow, decode};
+use crate::store::schema::rows::AppliedRow;
+use crate::store::schema::rows::LogPlace;
+use crate::store::schema::tables::{AppliedTable, LoggedTable, Table};
 
 /// Objects that a message names, at most.
 const NAMED_MAX: usize = 5;
@@ -35,8 +37,8 @@ pub(crate) enum Evidence {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct IndexClaims {
     newest: BatchId,
-    /// The newest log object that it knows: epoch and sequence of its key.
-    logged: Option<(u64, u64)>,
+    /// The newest log object that it knows.
+    logged: Option<LogPlace>,
     writer_epoch: u64,
 }
 
@@ -48,7 +50,7 @@ pub(crate) async fn examine(
     backend: &Backend,
     config: &SlateConfig,
 ) -> Result<Evidence, StoreError> {
-    let watched = [keys::applied(), keys::logged()];
+    let watched = [keys::applied().bytes(), keys::logged().bytes()];
     let mut last: Option<IndexClaims> = None;
     loop {
         let place = backend.object_store();
@@ -80,20 +82,20 @@ fn shown(origin: &Origin) -> Result<IndexClaims, String> {
         writer_epoch: origin.writer_epoch,
         ..IndexClaims::default()
     };
-    if let Some(row) = origin.in_tables.get(&keys::logged()) {
-        shown.logged = Some(decode("G L", row).map_err(bad)?);
+    if let Some(row) = origin.in_tables.get(&*keys::logged()) {
+        shown.logged = Some(LoggedTable::decode(row).map_err(bad)?);
     }
     let mut newest = AppliedRow::default();
-    if let Some(row) = origin.in_tables.get(&keys::applied()) {
-        newest = decode("G A", row).map_err(bad)?;
+    if let Some(row) = origin.in_tables.get(&*keys::applied()) {
+        newest = AppliedTable::decode(row).map_err(bad)?;
     }
     for put in &origin.in_log {
-        if put.key == keys::logged() {
-            let logged = Some(decode("G L", &put.value).map_err(bad)?);
+        if put.key == *keys::logged() {
+            let logged = Some(LoggedTable::decode(&put.value).map_err(bad)?);
             shown.logged = shown.logged.max(logged);
             continue;
         }
-        let next: AppliedRow = decode("G A", &put.value).map_err(bad)?;
+        let next: AppliedRow = AppliedTable::decode(&put.value).map_err(bad)?;
         // The tables have the first ones already.
         if next.batch <= newest.batch {
             continue;

@@ -22,7 +22,9 @@ use crate::store::recovery::replay::{JournalReplay, ReplayedSession};
 use crate::store::recovery::superseded::{ForeignWriters, NameEffects, SupersededOperation};
 use crate::store::schema::journal_record::{FlushRecord, OperationRecord, Record};
 use crate::store::schema::keys;
+use crate::store::schema::rows::LogPlace;
 use crate::store::schema::rows::{AppliedRow, EntryState};
+use crate::store::schema::tables::{OrphanTable, ProvisionalTable, Table};
 use crate::store::tree::inode::{
     FileInode, FlushedState, LinkState, Supersession, VersionTimestamp, WriteSession,
 };
@@ -193,12 +195,13 @@ impl Recovery {
             byteless_flush: None,
             usage: record.usage,
             held,
+            unreferenced: Vec::new(),
         };
         let _queued =
             self.commit
                 .queue
                 .replay(txn, (record.epoch, record.number), token, |order, rows| {
-                    self.core.index.lay(order, rows)
+                    self.core.index.lay(order, rows);
                 });
         self.core.health.use_more(record.usage);
     }
@@ -220,7 +223,7 @@ impl Recovery {
             }
         }
         self.finish_states().await?;
-        let from = Bytes::from_static(&keys::ORPHAN);
+        let from = OrphanTable::all();
         for (key, _) in self
             .core
             .index
@@ -242,7 +245,10 @@ impl Recovery {
 
     /// Makes versions of the states that are none: unborn and provisional ones.
     pub(crate) async fn finish_states(&self) -> Result<(), StoreError> {
-        let (first, end) = (keys::provisional(Ino(0)), keys::after(&keys::PROVISIONAL));
+        let (first, end) = (
+            keys::provisional(Ino(0)),
+            keys::after(&ProvisionalTable::PREFIX),
+        );
         // Queued ones first: one that is committed meanwhile is then found among the committed.
         let queued = self.core.index.first_queued(&first, &end);
         let committed = lock(&self.core.provisional).first();
@@ -325,7 +331,7 @@ impl Recovery {
         if applied.batch == (0, 0) {
             return Ok(());
         }
-        let recorded = self.core.index.row("G L", &keys::logged()).await?;
+        let recorded = self.core.index.row(&keys::logged()).await?;
         let logged = self.logged_upto(recorded).await?;
         if logged == Some(applied.batch) {
             return Ok(());
@@ -363,7 +369,7 @@ impl Recovery {
     /// the log begins again with all rows.
     async fn logged_upto(
         &self,
-        recorded: Option<(u64, u64)>,
+        recorded: Option<LogPlace>,
     ) -> Result<Option<(u64, u64)>, StoreError> {
         let Some(key) = log::newest_key(&self.core.backend, recorded).await? else {
             return Ok(None);

@@ -13,6 +13,7 @@ use crate::store::model::version::{Author, ContentRef, Ino, Timestamp};
 use crate::store::recovery::superseded::{ForeignWriters, NameEffects, SupersededOperation};
 use crate::store::schema::journal_record::{ContentRecord, FlushRecord, OperationRecord, Record};
 use crate::store::schema::keys;
+use crate::store::schema::tables::{InodeTable, Table};
 use crate::store::tree::inode::Supersession;
 use crate::sync::Arc;
 
@@ -211,7 +212,7 @@ impl JournalReplay {
         let flush = brought.or(record.byteless_flush.as_ref().map(|saved| saved.flush));
         let dates = flush.is_none() && record.rows.rows().iter().all(put);
         let touched = record.dependencies.touches.iter();
-        let inodes = touched.filter(|key| key.starts_with(&keys::INODE));
+        let inodes = touched.filter(|key| InodeTable::has(key));
         for ino in inodes.filter_map(|key| keys::trailing_ino(key)) {
             if let Some(work) = self
                 .newest

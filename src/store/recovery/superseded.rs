@@ -12,7 +12,9 @@ use crate::store::schema::journal_record::{OperationRecord, Record};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
     AppliedRow, DentryBody, DentryRow, EntryState, InodeRow, InodeState, RangeRow, VersionRecord,
-    decode,
+};
+use crate::store::schema::tables::{
+    DentryTable, InodeTable, LocationTable, RangeTable, Table, VersionTable,
 };
 use crate::sync::Arc;
 
@@ -82,7 +84,7 @@ impl NameEffects {
             moved.extend(left.map(|(from, _)| (entry.ino, from.clone(), to.clone())));
         }
         let unlinked = rows.rows().iter().filter_map(|(key, change)| match change {
-            Change::Delete if key.starts_with(b"CN") => keys::trailing_ino(key),
+            Change::Delete if LocationTable::has(key) => keys::trailing_ino(key),
             _ => None,
         });
         Self {
@@ -94,12 +96,12 @@ impl NameEffects {
 
 fn named(rows: &Batch) -> Vec<NameEffect> {
     let rows = rows.rows().iter();
-    rows.filter(|(key, _)| key.starts_with(&keys::ENTRY))
+    rows.filter(|(key, _)| DentryTable::has(key))
         .filter_map(|(key, change)| {
             let directory = u64::from_be_bytes(key.get(2..10)?.try_into().ok()?);
             let slot = (Ino(directory), keys::entry_name(key));
             match change {
-                Change::Put(value) => Some((slot, Some(decode("C D", value).ok()?))),
+                Change::Put(value) => Some((slot, Some(DentryTable::decode(value).ok()?))),
                 Change::Delete => Some((slot, None)),
                 Change::Merge(_) => None,
             }
@@ -187,8 +189,8 @@ fn states(rows: &Batch) -> Vec<(Ino, InodeState, Option<Stamp>)> {
     let mut all = Vec::new();
     for (key, change) in rows.rows() {
         let Change::Put(value) = change else { continue };
-        let found = if key.starts_with(&keys::ENTRY) {
-            match decode::<DentryRow>("C D", value) {
+        let found = if DentryTable::has(key) {
+            match DentryTable::decode(value) {
                 Ok(DentryRow {
                     ino,
                     body: DentryBody::Own { node, state },
@@ -196,12 +198,12 @@ fn states(rows: &Batch) -> Vec<(Ino, InodeState, Option<Stamp>)> {
                 }) => Some((ino, node, state)),
                 _ => None,
             }
-        } else if key.starts_with(&keys::INODE) {
-            match (keys::trailing_ino(key), decode::<InodeRow>("C I", value)) {
+        } else if InodeTable::has(key) {
+            match (keys::trailing_ino(key), InodeTable::decode(value)) {
                 (Some(ino), Ok(InodeRow::Linked(row))) => Some((ino, row.node, row.state)),
                 _ => None,
             }
-        } else if key.starts_with(b"HV") {
+        } else if VersionTable::has(key) {
             conflict(value).map(|(ino, node, stamp)| (ino, node, EntryState::Version(stamp)))
         } else {
             None
@@ -222,7 +224,7 @@ fn states(rows: &Batch) -> Vec<(Ino, InodeState, Option<Stamp>)> {
 
 /// The conflict version in a row of the past: what an interrupted recovery made.
 fn conflict(value: &[u8]) -> Option<(Ino, InodeState, Stamp)> {
-    let closed: VersionRecord = decode("H V", value).ok()?;
+    let closed: VersionRecord = VersionTable::decode(value).ok()?;
     let made = closed.stamp.op == Op::Conflict;
     Some((closed.ino, closed.node.filter(|_| made)?, closed.stamp))
 }
@@ -230,7 +232,7 @@ fn conflict(value: &[u8]) -> Option<(Ino, InodeState, Stamp)> {
 /// The slot of an operation's row of the past that shows an inode.
 fn record_slot(rows: &Batch, ino: Ino) -> Option<(Ino, Bytes)> {
     rows.rows().iter().find_map(|(key, change)| match change {
-        Change::Put(value) if key.starts_with(b"HV") && conflict(value)?.0 == ino => {
+        Change::Put(value) if VersionTable::has(key) && conflict(value)?.0 == ino => {
             keys::record_slot(key)
         }
         _ => None,
@@ -245,10 +247,10 @@ pub(crate) fn ranges(rows: &Batch) -> Vec<(u64, u64, RangeRow)> {
     };
     let rows = rows.rows().iter();
     rows.filter_map(|(key, change)| match change {
-        Change::Put(value) if key.starts_with(b"CF") => Some((
+        Change::Put(value) if RangeTable::has(key) => Some((
             number(key, 2)?,
             number(key, 10)?,
-            decode("C F", value).ok()?,
+            RangeTable::decode(value).ok()?,
         )),
         _ => None,
     })

@@ -35,10 +35,18 @@
 use bytes::Bytes;
 
 use crate::store::model::version::{ContentRef, Ino, Timestamp, VersionId};
+use crate::store::schema::tables::{
+    AppliedTable, ArchivedWatermarkTable, CountTable, CutTable, DentryTable,
+    DirectoryLocationTable, DroppedTable, EmptiedTable, ExpiryTable, ImportedTable, InodeTable,
+    LineageTable, LinkCountTable, LinkedVersionTable, LocationTable, LoggedTable,
+    LowestProvisionalTable, MovedTable, OrphanTable, ProvisionalTable, RangeTable,
+    RestoredTreeTable, RowKey, SearchedTable, SegmentTable, Table, UncitedTable, VersionTable,
+};
 
-pub(crate) struct ParsedKey(Vec<u8>);
+/// A key being put together.
+struct KeyBuilder(Vec<u8>);
 
-impl ParsedKey {
+impl KeyBuilder {
     fn new(prefix: [u8; 2]) -> Self {
         let mut bytes = Vec::with_capacity(48);
         bytes.extend_from_slice(&prefix);
@@ -63,22 +71,22 @@ impl ParsedKey {
     fn done(self) -> Bytes {
         self.0.into()
     }
+
+    fn row<T: Table>(self) -> RowKey<T> {
+        RowKey::new(self.done())
+    }
 }
 
-pub(crate) const ENTRY: [u8; 2] = *b"CD";
-pub(crate) const INODE: [u8; 2] = *b"CI";
-pub(crate) const PROVISIONAL: [u8; 2] = *b"CU";
-pub(crate) const ORPHAN: [u8; 2] = *b"CO";
-pub(crate) const PENDING: [u8; 2] = *b"CP";
-pub(crate) const COUNT: [u8; 2] = *b"GR";
-pub(crate) const SEGMENT: [u8; 2] = *b"GB";
-pub(crate) const DROPPED: [u8; 2] = *b"GD";
-pub(crate) const EMPTIED: [u8; 2] = *b"GE";
-pub(crate) const UNCITED: [u8; 2] = *b"GN";
-pub(crate) const MOVED: [u8; 2] = *b"GM";
+pub(crate) fn entry(directory: Ino, name: &[u8]) -> RowKey<DentryTable> {
+    KeyBuilder::new(DentryTable::PREFIX)
+        .u64(directory.0)
+        .bytes(name)
+        .row()
+}
 
-pub(crate) fn entry(directory: Ino, name: &[u8]) -> Bytes {
-    ParsedKey::new(ENTRY).u64(directory.0).bytes(name).done()
+/// All entries of a directory.
+pub(crate) fn entries(directory: Ino) -> Bytes {
+    KeyBuilder::new(DentryTable::PREFIX).u64(directory.0).done()
 }
 
 /// Name at the end of an entry's key.
@@ -86,25 +94,27 @@ pub(crate) fn entry_name(key: &Bytes) -> Bytes {
     key.slice(10..)
 }
 
-pub(crate) fn inode(ino: Ino) -> Bytes {
-    ParsedKey::new(INODE).u64(ino.0).done()
+pub(crate) fn inode(ino: Ino) -> RowKey<InodeTable> {
+    KeyBuilder::new(InodeTable::PREFIX).u64(ino.0).row()
 }
 
-pub(crate) fn place(ino: Ino) -> Bytes {
-    ParsedKey::new(*b"CN").u64(ino.0).done()
+pub(crate) fn place(ino: Ino) -> RowKey<LocationTable> {
+    KeyBuilder::new(LocationTable::PREFIX).u64(ino.0).row()
 }
 
-pub(crate) fn provisional(ino: Ino) -> Bytes {
-    ParsedKey::new(PROVISIONAL).u64(ino.0).done()
+pub(crate) fn provisional(ino: Ino) -> RowKey<ProvisionalTable> {
+    KeyBuilder::new(ProvisionalTable::PREFIX).u64(ino.0).row()
 }
 
-pub(crate) fn orphan(ino: Ino) -> Bytes {
-    ParsedKey::new(ORPHAN).u64(ino.0).done()
+pub(crate) fn orphan(ino: Ino) -> RowKey<OrphanTable> {
+    KeyBuilder::new(OrphanTable::PREFIX).u64(ino.0).row()
 }
 
 /// A directory that comes back in several batches, until the last.
-pub(crate) fn pending(directory: Ino) -> Bytes {
-    ParsedKey::new(PENDING).u64(directory.0).done()
+pub(crate) fn pending(directory: Ino) -> RowKey<RestoredTreeTable> {
+    KeyBuilder::new(RestoredTreeTable::PREFIX)
+        .u64(directory.0)
+        .row()
 }
 
 /// The inode at the end of a `C U`, `C O` or `C P` key.
@@ -113,22 +123,27 @@ pub(crate) fn trailing_ino(key: &[u8]) -> Option<Ino> {
     Some(Ino(u64::from_be_bytes(raw)))
 }
 
-pub(crate) fn range(cid: u64, range: u64, timestamp: Timestamp) -> Bytes {
-    ParsedKey::new(*b"CF")
+pub(crate) fn range(cid: u64, range: u64, timestamp: Timestamp) -> RowKey<RangeTable> {
+    KeyBuilder::new(RangeTable::PREFIX)
         .u64(cid)
         .u64(range)
         .u64(!timestamp.0)
-        .done()
+        .row()
 }
 
 /// First key of a lineage's range behind all its states.
 pub(crate) fn range_end(cid: u64, range: u64) -> Bytes {
-    after(&ParsedKey::new(*b"CF").u64(cid).u64(range).done())
+    after(
+        &KeyBuilder::new(RangeTable::PREFIX)
+            .u64(cid)
+            .u64(range)
+            .done(),
+    )
 }
 
 /// All range rows of a lineage.
 pub(crate) fn ranges(cid: u64) -> Bytes {
-    ParsedKey::new(*b"CF").u64(cid).done()
+    KeyBuilder::new(RangeTable::PREFIX).u64(cid).done()
 }
 
 /// The range of a `C F` key.
@@ -138,16 +153,19 @@ pub(crate) fn range_number(key: &[u8]) -> Option<u64> {
 
 /// All cuts of a lineage.
 pub(crate) fn cuts(cid: u64) -> Bytes {
-    ParsedKey::new(*b"CK").u64(cid).done()
+    KeyBuilder::new(CutTable::PREFIX).u64(cid).done()
 }
 
 /// What a lineage goes on from.
-pub(crate) fn lineage(cid: u64) -> Bytes {
-    ParsedKey::new(*b"CL").u64(cid).done()
+pub(crate) fn lineage(cid: u64) -> RowKey<LineageTable> {
+    KeyBuilder::new(LineageTable::PREFIX).u64(cid).row()
 }
 
-pub(crate) fn cut(cid: u64, timestamp: Timestamp) -> Bytes {
-    ParsedKey::new(*b"CK").u64(cid).u64(!timestamp.0).done()
+pub(crate) fn cut(cid: u64, timestamp: Timestamp) -> RowKey<CutTable> {
+    KeyBuilder::new(CutTable::PREFIX)
+        .u64(cid)
+        .u64(!timestamp.0)
+        .row()
 }
 
 /// The timestamp at the end of a `C F` or `C K` key.
@@ -158,7 +176,7 @@ pub(crate) fn trailing_instant(key: &[u8]) -> Option<Timestamp> {
 
 /// All closed versions of a slot.
 pub(crate) fn history(directory: Ino, name: &[u8]) -> Bytes {
-    ParsedKey::new(*b"HV")
+    KeyBuilder::new(VersionTable::PREFIX)
         .u64(directory.0)
         .bytes(name)
         .bytes(&[0])
@@ -167,7 +185,7 @@ pub(crate) fn history(directory: Ino, name: &[u8]) -> Bytes {
 
 /// First place of a slot's history whose state began at or before `timestamp`.
 pub(crate) fn history_at(directory: Ino, name: &[u8], timestamp: Timestamp) -> Bytes {
-    ParsedKey::new(*b"HV")
+    KeyBuilder::new(VersionTable::PREFIX)
         .u64(directory.0)
         .bytes(name)
         .bytes(&[0])
@@ -175,14 +193,14 @@ pub(crate) fn history_at(directory: Ino, name: &[u8], timestamp: Timestamp) -> B
         .done()
 }
 
-pub(crate) fn closed(directory: Ino, name: &[u8], id: VersionId) -> Bytes {
-    ParsedKey::new(*b"HV")
+pub(crate) fn closed(directory: Ino, name: &[u8], id: VersionId) -> RowKey<VersionTable> {
+    KeyBuilder::new(VersionTable::PREFIX)
         .u64(directory.0)
         .bytes(name)
         .bytes(&[0])
         .u64(!id.timestamp.0)
         .u32(id.suffix)
-        .done()
+        .row()
 }
 
 /// The version id at the end of an `H V` or `H W` key.
@@ -205,38 +223,48 @@ pub(crate) fn record_slot(key: &Bytes) -> Option<(Ino, Bytes)> {
 
 /// All history below a directory.
 pub(crate) fn histories(directory: Ino) -> Bytes {
-    ParsedKey::new(*b"HV").u64(directory.0).done()
+    KeyBuilder::new(VersionTable::PREFIX)
+        .u64(directory.0)
+        .done()
 }
 
 pub(crate) fn linked_history(ino: Ino) -> Bytes {
-    ParsedKey::new(*b"HW").u64(ino.0).done()
+    KeyBuilder::new(LinkedVersionTable::PREFIX)
+        .u64(ino.0)
+        .done()
 }
 
 /// First place of a hard-linked inode's history whose state began at or before `timestamp`.
 pub(crate) fn linked_history_at(ino: Ino, timestamp: Timestamp) -> Bytes {
-    ParsedKey::new(*b"HW").u64(ino.0).u64(!timestamp.0).done()
+    KeyBuilder::new(LinkedVersionTable::PREFIX)
+        .u64(ino.0)
+        .u64(!timestamp.0)
+        .done()
 }
 
 /// How many names an inode had, newest first.
 pub(crate) fn link_counts(ino: Ino) -> Bytes {
-    ParsedKey::new(*b"HL").u64(ino.0).done()
+    KeyBuilder::new(LinkCountTable::PREFIX).u64(ino.0).done()
 }
 
 /// First place of the link counts of an inode that were made at or before `timestamp`.
-pub(crate) fn link_count(ino: Ino, timestamp: Timestamp) -> Bytes {
-    ParsedKey::new(*b"HL").u64(ino.0).u64(!timestamp.0).done()
+pub(crate) fn link_count(ino: Ino, timestamp: Timestamp) -> RowKey<LinkCountTable> {
+    KeyBuilder::new(LinkCountTable::PREFIX)
+        .u64(ino.0)
+        .u64(!timestamp.0)
+        .row()
 }
 
-pub(crate) fn linked_closed(ino: Ino, id: VersionId) -> Bytes {
-    ParsedKey::new(*b"HW")
+pub(crate) fn linked_closed(ino: Ino, id: VersionId) -> RowKey<LinkedVersionTable> {
+    KeyBuilder::new(LinkedVersionTable::PREFIX)
         .u64(ino.0)
         .u64(!id.timestamp.0)
         .u32(id.suffix)
-        .done()
+        .row()
 }
 
 pub(crate) fn interval_start(directory: Ino, node: u64, start: Timestamp, name: &[u8]) -> Bytes {
-    ParsedKey::new(*b"HT")
+    KeyBuilder::new(*b"HT")
         .u64(directory.0)
         .u64(node)
         .bytes(b"S")
@@ -246,7 +274,7 @@ pub(crate) fn interval_start(directory: Ino, node: u64, start: Timestamp, name: 
 }
 
 pub(crate) fn interval_end(directory: Ino, node: u64, end: Timestamp, name: &[u8]) -> Bytes {
-    ParsedKey::new(*b"HT")
+    KeyBuilder::new(*b"HT")
         .u64(directory.0)
         .u64(node)
         .bytes(b"E")
@@ -257,7 +285,7 @@ pub(crate) fn interval_end(directory: Ino, node: u64, end: Timestamp, name: &[u8
 
 /// The list `S` (by start) or `E` (by end, newest first) of an interval node.
 pub(crate) fn interval_list(directory: Ino, node: u64, list: u8) -> Bytes {
-    ParsedKey::new(*b"HT")
+    KeyBuilder::new(*b"HT")
         .u64(directory.0)
         .u64(node)
         .bytes(&[list])
@@ -265,7 +293,7 @@ pub(crate) fn interval_list(directory: Ino, node: u64, list: u8) -> Bytes {
 }
 
 pub(crate) fn intervals(directory: Ino) -> Bytes {
-    ParsedKey::new(*b"HT").u64(directory.0).done()
+    KeyBuilder::new(*b"HT").u64(directory.0).done()
 }
 
 /// The name inside an `H T` key.
@@ -273,36 +301,44 @@ pub(crate) fn interval_name(key: &Bytes) -> Bytes {
     key.slice(27.min(key.len())..)
 }
 
-pub(crate) fn directory_location(directory: Ino, start: Timestamp) -> Bytes {
-    ParsedKey::new(*b"HN").u64(directory.0).u64(!start.0).done()
+pub(crate) fn directory_location(
+    directory: Ino,
+    start: Timestamp,
+) -> RowKey<DirectoryLocationTable> {
+    KeyBuilder::new(DirectoryLocationTable::PREFIX)
+        .u64(directory.0)
+        .u64(!start.0)
+        .row()
 }
 
 pub(crate) fn directory_locations(directory: Ino) -> Bytes {
-    ParsedKey::new(*b"HN").u64(directory.0).done()
+    KeyBuilder::new(DirectoryLocationTable::PREFIX)
+        .u64(directory.0)
+        .done()
 }
 
-pub(crate) fn foreign(id: &[u8]) -> Bytes {
-    ParsedKey::new(*b"HE").bytes(id).done()
+pub(crate) fn foreign(id: &[u8]) -> RowKey<ImportedTable> {
+    KeyBuilder::new(ImportedTable::PREFIX).bytes(id).row()
 }
 
-pub(crate) fn ended(end: Timestamp, directory: Ino, name: &[u8]) -> Bytes {
-    ParsedKey::new(*b"GX")
+pub(crate) fn ended(end: Timestamp, directory: Ino, name: &[u8]) -> RowKey<ExpiryTable> {
+    KeyBuilder::new(ExpiryTable::PREFIX)
         .u64(end.0)
         .u64(directory.0)
         .bytes(name)
-        .done()
+        .row()
 }
 
-pub(crate) fn count(content: ContentRef) -> Bytes {
-    ParsedKey::new(COUNT)
+pub(crate) fn count(content: ContentRef) -> RowKey<CountTable> {
+    KeyBuilder::new(CountTable::PREFIX)
         .u64(content.cid)
         .u64(content.timestamp.0)
-        .done()
+        .row()
 }
 
 /// All counts of a lineage; operations that lay or drop its range rows are ordered by this key.
 pub(crate) fn counts(cid: u64) -> Bytes {
-    ParsedKey::new(COUNT).u64(cid).done()
+    KeyBuilder::new(CountTable::PREFIX).u64(cid).done()
 }
 
 /// The content of a `G R` or `G D` key.
@@ -313,28 +349,34 @@ pub(crate) fn counted(key: &[u8]) -> Option<ContentRef> {
     })
 }
 
-pub(crate) fn dropped(content: ContentRef, at: Timestamp) -> Bytes {
-    ParsedKey::new(DROPPED)
+pub(crate) fn dropped(content: ContentRef, at: Timestamp) -> RowKey<DroppedTable> {
+    KeyBuilder::new(DroppedTable::PREFIX)
         .u64(content.cid)
         .u64(content.timestamp.0)
         .u64(at.0)
-        .done()
+        .row()
 }
 
-pub(crate) fn emptied(epoch: u64, sequence: u64, at: Timestamp) -> Bytes {
-    ParsedKey::new(EMPTIED)
+pub(crate) fn emptied(epoch: u64, sequence: u64, at: Timestamp) -> RowKey<EmptiedTable> {
+    KeyBuilder::new(EmptiedTable::PREFIX)
         .u64(epoch)
         .u64(sequence)
         .u64(at.0)
-        .done()
+        .row()
 }
 
-pub(crate) fn moved(epoch: u64, sequence: u64) -> Bytes {
-    ParsedKey::new(MOVED).u64(epoch).u64(sequence).done()
+pub(crate) fn moved(epoch: u64, sequence: u64) -> RowKey<MovedTable> {
+    KeyBuilder::new(MovedTable::PREFIX)
+        .u64(epoch)
+        .u64(sequence)
+        .row()
 }
 
-pub(crate) fn uncited(epoch: u64, sequence: u64) -> Bytes {
-    ParsedKey::new(UNCITED).u64(epoch).u64(sequence).done()
+pub(crate) fn uncited(epoch: u64, sequence: u64) -> RowKey<UncitedTable> {
+    KeyBuilder::new(UncitedTable::PREFIX)
+        .u64(epoch)
+        .u64(sequence)
+        .row()
 }
 
 /// Epoch and sequence of a `G B`, `G E`, `G M` or `G N` key.
@@ -342,8 +384,8 @@ pub(crate) fn segment_of(key: &[u8]) -> Option<(u64, u64)> {
     Some((word(key, 2)?, word(key, 10)?))
 }
 
-pub(crate) fn searched() -> Bytes {
-    Bytes::from_static(b"GO")
+pub(crate) fn searched() -> RowKey<SearchedTable> {
+    RowKey::new(SearchedTable::all())
 }
 
 fn word(key: &[u8], at: usize) -> Option<u64> {
@@ -351,26 +393,29 @@ fn word(key: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_be_bytes(raw))
 }
 
-pub(crate) fn segment(epoch: u64, sequence: u64) -> Bytes {
-    ParsedKey::new(SEGMENT).u64(epoch).u64(sequence).done()
+pub(crate) fn segment(epoch: u64, sequence: u64) -> RowKey<SegmentTable> {
+    KeyBuilder::new(SegmentTable::PREFIX)
+        .u64(epoch)
+        .u64(sequence)
+        .row()
 }
 
-pub(crate) fn lowest_provisional() -> Bytes {
-    Bytes::from_static(b"GU")
+pub(crate) fn lowest_provisional() -> RowKey<LowestProvisionalTable> {
+    RowKey::new(LowestProvisionalTable::all())
 }
 
 /// The newest log object.
-pub(crate) fn logged() -> Bytes {
-    Bytes::from_static(b"GL")
+pub(crate) fn logged() -> RowKey<LoggedTable> {
+    RowKey::new(LoggedTable::all())
 }
 
 /// The marks of writers of before.
-pub(crate) fn archived_watermarks() -> Bytes {
-    Bytes::from_static(b"GW")
+pub(crate) fn archived_watermarks() -> RowKey<ArchivedWatermarkTable> {
+    RowKey::new(ArchivedWatermarkTable::all())
 }
 
-pub(crate) fn applied() -> Bytes {
-    Bytes::from_static(b"GA")
+pub(crate) fn applied() -> RowKey<AppliedTable> {
+    RowKey::new(AppliedTable::all())
 }
 
 /// The first key behind all that start with `prefix`.
@@ -395,10 +440,11 @@ mod tests {
             timestamp: Timestamp(i),
             suffix: 7,
         };
-        let (old, new) = (closed(ROOT_DIR, b"a", id(5)), closed(ROOT_DIR, b"a", id(9)));
+        let key = |name: &[u8], i| closed(ROOT_DIR, name, id(i)).bytes();
+        let (old, new) = (key(b"a", 5), key(b"a", 9));
         assert!(new < old);
         assert!(history(ROOT_DIR, b"a") < new && old < after(&history(ROOT_DIR, b"a")));
-        let longer = closed(ROOT_DIR, b"a\x01", id(9));
+        let longer = closed(ROOT_DIR, b"a\x01", id(9)).bytes();
         assert!(longer > after(&history(ROOT_DIR, b"a")) || longer < history(ROOT_DIR, b"a"));
         assert_eq!(trailing_id(&old), Some(id(5)));
         assert!(
@@ -411,9 +457,11 @@ mod tests {
 
     #[test]
     fn a_range_scan_starts_at_the_newest_state_not_after_the_instant() {
-        let at = |i| range(3, 0, Timestamp(i));
+        let at = |i| range(3, 0, Timestamp(i)).bytes();
         assert!(at(9) < at(5));
-        assert!(at(5) < range_end(3, 0) && range_end(3, 0) <= range(3, 1, Timestamp(u64::MAX)));
+        assert!(
+            at(5) < range_end(3, 0) && range_end(3, 0) <= range(3, 1, Timestamp(u64::MAX)).bytes()
+        );
         assert_eq!(trailing_instant(&at(5)), Some(Timestamp(5)));
     }
 

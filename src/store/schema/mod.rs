@@ -5,3 +5,4 @@ pub(crate) mod keys;
 pub(crate) mod manifest;
 pub(crate) mod object_names;
 pub(crate) mod rows;
+pub(crate) mod tables;

@@ -13,6 +13,7 @@ use crate::store::model::error::StoreError;
 use crate::store::model::version::{
     Attrs, Content, ContentRef, EndOp, Ino, Kind, Retained, Stamp, Time, Timestamp, VersionId,
 };
+use crate::store::schema::tables::{CountTable, InodeTable, SegmentTable, Table};
 
 /// Format of every row this build writes.
 pub(crate) const FORMAT: u8 = 1;
@@ -453,12 +454,12 @@ impl AppliedRow {
 /// Combines a merged row with an operand; the later operand wins where a row does not merge.
 pub(crate) fn merge(key: &[u8], existing: Option<&[u8]>, operand: &[u8]) -> Bytes {
     let merged = existing.and_then(|existing| match key.get(..2)?.try_into().ok()? {
-        crate::store::schema::keys::INODE => merge_inode(existing, operand),
-        crate::store::schema::keys::COUNT => {
+        InodeTable::PREFIX => merge_inode(existing, operand),
+        CountTable::PREFIX => {
             let (a, b): (i64, i64) = (decode("G R", existing).ok()?, decode("G R", operand).ok()?);
             Some(encode(&(a + b)))
         }
-        crate::store::schema::keys::SEGMENT => merge_segment(existing, operand),
+        SegmentTable::PREFIX => merge_segment(existing, operand),
         _ => None,
     });
     merged.unwrap_or_else(|| Bytes::copy_from_slice(operand))

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::meta::MetaStore;
+use crate::store::schema::tables::{SegmentTable, Table};
 
 fn with_memory(memory: usize) -> CheckConfig {
     let mut config = CheckConfig::default();
@@ -144,7 +145,7 @@ async fn counts_that_are_wrong_are_told_by_file_version_and_segment() {
         match key.get(..2) {
             Some(b"GR") => batch.put(key, rows::encode(&7_i64)),
             Some(b"GB") => {
-                let mut row: rows::SegmentRow = rows::decode("G B", &value).unwrap();
+                let mut row: rows::SegmentRow = SegmentTable::decode(&value).unwrap();
                 row.extents
                     .values_mut()
                     .for_each(|(_, citing)| *citing += 1);

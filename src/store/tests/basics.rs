@@ -20,15 +20,19 @@ async fn a_file_is_saved_overwritten_and_found_again_from_the_bucket_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_index_says_how_far_the_log_had_come() {
     let world = World::new("basics-logged");
-    let recorded = async |ns: &Namespace| -> Option<(u64, u64)> {
-        ns.core.index.row("G L", &keys::logged()).await.unwrap()
+    let place = |ns: &Namespace, sequence| rows::LogPlace {
+        epoch: ns.core.epoch,
+        sequence,
+    };
+    let recorded = async |ns: &Namespace| -> Option<rows::LogPlace> {
+        ns.core.index.row(&keys::logged()).await.unwrap()
     };
     let mut ns = world.open().await;
     assert_eq!(recorded(&ns).await, None);
     for (at, name) in [b"a", b"b", b"c"].into_iter().enumerate() {
         save(&ns, ROOT, name, b"text").await;
         ns.drain().await.unwrap();
-        let newest = (ns.core.epoch, at as u64);
+        let newest = place(&ns, at as u64);
         assert_eq!(recorded(&ns).await, (at > 0).then_some(newest));
     }
     let earlier = recorded(&ns).await;
@@ -42,7 +46,7 @@ async fn the_index_says_how_far_the_log_had_come() {
     ns.drain().await.unwrap();
     save(&ns, ROOT, b"e", b"text").await;
     ns.drain().await.unwrap();
-    assert_eq!(recorded(&ns).await, Some((ns.core.epoch, 1)));
+    assert_eq!(recorded(&ns).await, Some(place(&ns, 1)));
     check::log_twin(&ns, &world).await;
     ns.close().await.unwrap();
 }

@@ -290,7 +290,7 @@ async fn a_wrong_count_of_files_is_named() {
         files: 1,
         ..rows::AppliedRow::default()
     };
-    batch.put(keys::applied(), rows::encode(&wrong));
+    keys::applied().put(&mut batch, &wrong);
     let _commit = index.commit(batch).await.unwrap();
     assert_eq!(crate::store::check::recount(&index).await.unwrap(), ["GA"]);
 }

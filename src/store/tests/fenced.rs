@@ -62,7 +62,7 @@ async fn what_is_applied_is_known_after_many_other_writers() {
     assert_eq!(history(&ns, ROOT, b"g").await.len(), 40);
     save(&ns, ROOT, b"f", b"two").await;
     ns.drain().await.unwrap();
-    let row: Option<rows::AppliedRow> = ns.core.index.row("G A", &keys::applied()).await.unwrap();
+    let row: Option<rows::AppliedRow> = ns.core.index.row(&keys::applied()).await.unwrap();
     assert!(row.is_some_and(|row| row.watermarks.len() <= 32));
     sound(&left, ns).await;
 }

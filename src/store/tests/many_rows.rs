@@ -3,9 +3,8 @@
 use super::*;
 use crate::meta::{Batch, MetaRead, MetaStore, SlateConfig, SlateStore};
 use crate::store::schema::object_names::object_key;
-use crate::store::schema::rows::{
-    AppliedRow, DentryBody, DentryRow, VersionRecord, decode, encode,
-};
+use crate::store::schema::rows::{AppliedRow, DentryBody, DentryRow, VersionRecord, encode};
+use crate::store::schema::tables::{AppliedTable, DentryTable, Table, VersionTable};
 use log::{LogBase, LogObject};
 
 /// Files of one batch.
@@ -47,8 +46,8 @@ impl Template {
             source: rows::ExtentSource::Inline(Bytes::from_static(b"sixteen bytes...")),
         };
         Self {
-            entry: decode("C D", &entry.unwrap()).unwrap(),
-            closed: decode("H V", &closed).unwrap(),
+            entry: DentryTable::decode(&entry.unwrap()).unwrap(),
+            closed: VersionTable::decode(&closed).unwrap(),
             range: encode(&rows::RangeRow::Whole(vec![piece])),
             older: keys::trailing_id(&key).unwrap(),
         }
@@ -72,13 +71,13 @@ impl Template {
         if let Some(node) = &mut closed.node {
             node.content = Content::Bytes(older);
         }
-        batch.put(keys::entry(ROOT, name.as_bytes()), encode(&entry));
+        keys::entry(ROOT, name.as_bytes()).put(batch, &entry);
         let key = keys::closed(ROOT, name.as_bytes(), self.older);
-        batch.put(key, encode(&closed));
+        key.put(batch, &closed);
         for content in [newer, older] {
             let key = keys::range(content.cid, 0, content.timestamp);
-            batch.put(key, self.range.clone());
-            batch.merge(keys::count(content), encode(&1_i64));
+            batch.put(key.bytes(), self.range.clone());
+            keys::count(content).merge(batch, &1_i64);
         }
     }
 
@@ -100,7 +99,7 @@ async fn fill(backend: &Backend, template: &Template, files: u64) {
     let store = SlateStore::open(backend.object_store(), "meta", slate);
     let store = store.await.unwrap();
     let applied = store.get(&keys::applied()).await.unwrap().unwrap();
-    let mut applied: AppliedRow = decode("G A", &applied).unwrap();
+    let mut applied: AppliedRow = AppliedTable::decode(&applied).unwrap();
     let (mut sequence, mut batches, mut first) = (0, Vec::new(), 1);
     for start in (0..files).step_by(BATCH as usize) {
         let (mut batch, end) = (Batch::new(), files.min(start + BATCH));
@@ -110,7 +109,7 @@ async fn fill(backend: &Backend, template: &Template, files: u64) {
         let number = applied.next_batch(store.epoch());
         applied.files += (end - start).cast_signed();
         applied.bytes += (end - start).cast_signed() * template.space();
-        batch.put(keys::applied(), encode(&applied));
+        keys::applied().put(&mut batch, &applied);
         batches.push(encode(&batch));
         let commit = store.commit(batch).await.unwrap();
         if batches.len() < OBJECT && end < files {

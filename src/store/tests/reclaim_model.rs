@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::dice::{Dice, number};
 use super::*;
 use crate::store::schema::object_names::SegmentId;
+use crate::store::schema::tables::{DroppedTable, Table};
 
 const NAMES: [&[u8]; 4] = [b"a", b"b", b"c", b"d"];
 const GRACE_NS: u64 = 3600 * 1_000_000_000;
@@ -169,7 +170,7 @@ async fn finish(ns: &Namespace, world: &World, known: &Known, at: &str) {
     for object in world.backend().list("data").await.unwrap() {
         let id = SegmentId::from_key(&object.key).unwrap();
         let key = keys::segment(id.epoch, id.sequence);
-        let row: Option<rows::SegmentRow> = ns.core.index.row("G B", &key).await.unwrap();
+        let row: Option<rows::SegmentRow> = ns.core.index.row(&key).await.unwrap();
         let modified = object.modified_ns;
         let Some(row) = row else {
             // An orphan of a crash, by the machine's clock, waits for the grace period.
@@ -186,7 +187,7 @@ async fn finish(ns: &Namespace, world: &World, known: &Known, at: &str) {
             object.key
         );
     }
-    let from = Bytes::from_static(&keys::DROPPED);
+    let from = DroppedTable::all();
     let left = ns.core.index.keys(from.clone(), keys::after(&from)).await;
     assert!(left.unwrap().is_empty(), "{at}: contents to be looked at");
 }

@@ -98,7 +98,7 @@ async fn without_a_row(name: &str) -> (World, String) {
     let key = segments(&world).await.remove(0);
     let id = SegmentId::from_key(&key).unwrap();
     let mut batch = Batch::new();
-    batch.delete(keys::segment(id.epoch, id.sequence));
+    keys::segment(id.epoch, id.sequence).delete(&mut batch);
     let _commit = ns.core.index.writer().unwrap().commit(batch).await.unwrap();
     leave(ns).await;
     (world, key)

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::check::{log_twin, names};
 use super::undelete::{bring, live, make, past, plant, remove};
 use super::*;
+use crate::store::schema::tables::{RestoredTreeTable, Table};
 
 /// The world at rest in all ways a crash may leave it: the cache kept or wiped, then mounted.
 async fn crashed(world: &World) -> Vec<(&'static str, World)> {
@@ -102,8 +103,8 @@ async fn a_crash_before_the_last_batch_leaves_nothing() {
             ns.drain().await.unwrap();
             log_twin(&ns, &left).await;
             let rows = ns.core.index.scan(
-                Bytes::from_static(&keys::PENDING),
-                keys::after(&keys::PENDING),
+                RestoredTreeTable::all(),
+                keys::after(&RestoredTreeTable::PREFIX),
                 9,
             );
             assert!(rows.await.unwrap().is_empty());

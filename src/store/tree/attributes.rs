@@ -6,9 +6,7 @@ use crate::store::model::error::StoreError;
 use crate::store::model::version::{AttrChange, Ino, Stat, Time, Timestamp};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{
-    DentryBody, DentryRow, DirectoryRow, InodeRow, InodeState, encode,
-};
+use crate::store::schema::rows::{DentryBody, DentryRow, DirectoryRow, InodeRow, InodeState};
 use crate::store::tree::Tree;
 use crate::store::tree::flush::alive;
 use crate::store::tree::inode::{CachedInode, FileInode, LockedInode};
@@ -177,7 +175,10 @@ impl Tree {
                     ..DirectoryRow::default()
                 };
                 let mut dependencies = Dependencies {
-                    touches: vec![keys::entry(slot.0, &slot.1), keys::inode(inode.ino)],
+                    touches: vec![
+                        keys::entry(slot.0, &slot.1).bytes(),
+                        keys::inode(inode.ino).bytes(),
+                    ],
                     ..Dependencies::default()
                 };
                 dependencies
@@ -194,11 +195,8 @@ impl Tree {
                     },
                     ..old
                 };
-                txn.rows.put(keys::entry(slot.0, &slot.1), encode(&entry));
-                txn.rows.merge(
-                    keys::inode(inode.ino),
-                    encode(&InodeRow::Directory(row.clone())),
-                );
+                txn.put(keys::entry(slot.0, &slot.1), &entry);
+                txn.merge(keys::inode(inode.ino), &InodeRow::Directory(row.clone()));
                 self.commit.enqueue(txn)?;
                 directory.node = node;
                 directory.row.merge(row);

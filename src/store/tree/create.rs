@@ -10,7 +10,7 @@ use crate::store::model::version::{
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    DentryBody, DentryRow, DirectoryRow, EntryState, InodeRow, InodeState, LinkedRow, encode,
+    DentryBody, DentryRow, DirectoryRow, EntryState, InodeRow, InodeState, LinkedRow,
 };
 use crate::store::tree::Tree;
 use crate::store::tree::file::File;
@@ -211,7 +211,7 @@ impl Tree {
         let state = if born {
             EntryState::Version(self.stamp(at, Op::Create, author, None))
         } else {
-            txn.rows.put(keys::provisional(ino), encode(&()));
+            txn.put(keys::provisional(ino), &());
             EntryState::Unborn { behind: None }
         };
         let alive_since = if born { at } else { Timestamp(u64::MAX) };
@@ -225,7 +225,7 @@ impl Tree {
             alive_since,
             body,
         };
-        txn.rows.put(keys::entry(slot.0, &slot.1), encode(&entry));
+        txn.put(keys::entry(slot.0, &slot.1), &entry);
         if node.kind == Kind::Directory {
             txn.dependencies.makes.push(ino);
             let time = node.attrs.mtime;
@@ -235,8 +235,7 @@ impl Tree {
                 ctime: Some((at, time)),
                 ..DirectoryRow::default()
             };
-            txn.rows
-                .merge(keys::inode(ino), encode(&InodeRow::Directory(row.clone())));
+            txn.merge(keys::inode(ino), &InodeRow::Directory(row.clone()));
             return CachedInode::Directory(Box::new(CachedDirectory {
                 row,
                 node: node.clone(),
@@ -291,8 +290,7 @@ impl Tree {
             state: state.clone(),
             nlink,
         };
-        txn.rows
-            .put(keys::inode(ino), encode(&InodeRow::Linked(Box::new(row))));
+        txn.put(keys::inode(ino), &InodeRow::Linked(Box::new(row)));
         let stamp = self.stamp(at, Op::Link, author, origin);
         let entry = DentryRow {
             ino,
@@ -300,7 +298,7 @@ impl Tree {
             alive_since: at,
             body: DentryBody::Linked(stamp),
         };
-        txn.rows.put(keys::entry(parent, name), encode(&entry));
+        txn.put(keys::entry(parent, name), &entry);
         let change = DirectoryRow {
             entries: 1,
             removal_burst: Some((at, None)),
@@ -345,9 +343,7 @@ impl Tree {
                 bound,
                 alive_since,
             } => {
-                txn.dependencies
-                    .touches
-                    .push(keys::entry(place.0, &place.1));
+                txn.touch(keys::entry(place.0, &place.1));
                 txn.dependencies.within.push(place.0);
                 let stamp = match &file.state {
                     EntryState::Version(stamp) => stamp.clone(),
@@ -360,7 +356,7 @@ impl Tree {
                     alive_since: (*alive_since).min(at),
                     body: DentryBody::Linked(stamp),
                 };
-                txn.rows.put(keys::entry(place.0, &place.1), encode(&entry));
+                txn.put(keys::entry(place.0, &place.1), &entry);
                 Ok((place.clone(), 2))
             }
             LinkState::HardLinked { nlink, .. } if *nlink >= LINK_MAX => {

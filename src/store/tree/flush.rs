@@ -275,7 +275,7 @@ impl Tree {
             LinkState::Single { place, .. } => self.order_in(place.0, &place.1, ino).await?,
             // The row of a linked inode lies in no directory, and the place we know of it may be gone.
             LinkState::HardLinked { .. } | LinkState::Unlinked => Dependencies {
-                touches: vec![keys::inode(ino)],
+                touches: vec![keys::inode(ino).bytes()],
                 ..Dependencies::default()
             },
         };
@@ -372,11 +372,11 @@ impl Tree {
                 EntryState::Provisional(Box::new(last))
             }
             other => {
-                self.count(&mut txn, &file.node.content.clone(), -1);
+                txn.unreference_content(&file.node.content);
                 other.clone()
             }
         };
-        self.count(&mut txn, &node.content, 1);
+        txn.reference_content(&node.content);
         txn.usage.0 = node.grown_from(&file.node);
         let alive_since = alive(file);
         self.current_rows(&mut txn, (inode.ino, file), &node, &state, alive_since);

@@ -7,7 +7,7 @@ use crate::store::model::error::StoreError;
 use crate::store::model::version::{Content, ContentRef, Ino, Timestamp};
 use crate::store::schema::journal_record::ContentRecord;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{EntryState, LineageRow, encode};
+use crate::store::schema::rows::{EntryState, LineageRow};
 use crate::store::tree::Tree;
 use crate::store::tree::inode::{FileInode, FlushedState, Inode};
 use crate::sync::Arc;
@@ -137,26 +137,25 @@ impl Tree {
         if file.node.content != Content::Bytes(content) || !file.flushes.is_empty() {
             return Ok(false);
         }
-        let shown: Option<i64> = self.core.index.row("G R", &keys::count(content)).await?;
+        let shown: Option<i64> = self.core.index.row(&keys::count(content)).await?;
         Ok(shown == Some(1) && !self.data.pins.is_pinned(content.cid))
     }
 
     /// What a state needs beside its own rows: its bytes, its place behind whom it refers to, and the beginning of a lineage.
     pub(crate) fn attach_content(&self, txn: &mut Txn, prepared: PreparedContent) {
         if let Content::Shared(content) = prepared.content {
-            txn.dependencies.touches.push(keys::count(content));
+            txn.touch(keys::count(content));
         }
         if let Some((pending, _)) = &prepared.brings {
-            txn.dependencies.touches.push(keys::count(pending.content));
+            txn.touch(keys::count(pending.content));
             if let Some((parent, len)) = pending.base
                 && parent.cid != pending.content.cid
             {
                 let len = pending.cut().unwrap_or(len).min(len);
-                txn.dependencies.touches.push(keys::count(parent));
+                txn.touch(keys::count(parent));
                 let row = LineageRow { parent, len };
-                txn.rows
-                    .put(keys::lineage(pending.content.cid), encode(&row));
-                txn.rows.merge(keys::count(parent), encode(&1i64));
+                txn.put(keys::lineage(pending.content.cid), &row);
+                txn.reference(parent);
             }
         }
         txn.content = prepared.brings;

@@ -51,7 +51,7 @@ impl Tree {
             EndOp::Superseded
         };
         let alive_since = self.close_behind(&mut txn, inode.ino, file, (at, end_op));
-        self.count(&mut txn, &node.content, 1);
+        txn.reference_content(&node.content);
         let last = LastVersion {
             ino: inode.ino,
             node,

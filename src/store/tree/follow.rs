@@ -6,7 +6,6 @@ use crate::meta::SlateFollower;
 use crate::store::model::error::StoreError;
 use crate::store::model::role::Role;
 use crate::store::schema::keys;
-use crate::store::schema::rows::AppliedRow;
 use crate::store::tree::Tree;
 use crate::store::tree::inode::{CachedInode, Inode, LinkState};
 use crate::sync::{Arc, lock};
@@ -35,12 +34,7 @@ impl Tree {
         let Role::Follower(follower) = &self.core.role else {
             return Ok(());
         };
-        let Some(applied) = self
-            .core
-            .index
-            .row::<AppliedRow>("G A", &keys::applied())
-            .await?
-        else {
+        let Some(applied) = self.core.index.row(&keys::applied()).await? else {
             return Err(StoreError::NotFound);
         };
         if self.core.applied_now() == applied {

@@ -8,8 +8,8 @@ use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryRow, EntryState, InodeRow, InodeState, LocationRow, OrphanRow,
-    decode,
 };
+use crate::store::schema::tables::{DentryTable, Table};
 use crate::store::tree::Tree;
 use crate::store::tree::inode::{
     CachedDirectory, CachedInode, FileInode, LinkState, LockedInode, content_stamp, stat,
@@ -26,10 +26,7 @@ impl Tree {
         directory: Ino,
         name: &[u8],
     ) -> Result<Option<DentryRow>, StoreError> {
-        self.core
-            .index
-            .row("C D", &keys::entry(directory, name))
-            .await
+        self.core.index.row(&keys::entry(directory, name)).await
     }
 
     /// The lock of an inode with its rows loaded. Fails with `NotFound` when it has neither name nor user.
@@ -61,7 +58,7 @@ impl Tree {
     }
 
     pub(crate) async fn read_inode(&self, ino: Ino) -> Result<Option<CachedInode>, StoreError> {
-        match self.core.index.row("C I", &keys::inode(ino)).await? {
+        match self.core.index.row(&keys::inode(ino)).await? {
             Some(InodeRow::Directory(row)) => return self.read_directory(row).await,
             Some(InodeRow::Linked(row)) => {
                 let place = self.place(ino).await?.unwrap_or((ROOT, Bytes::new()));
@@ -89,7 +86,7 @@ impl Tree {
                 link_state, node, state,
             )))));
         }
-        let orphan: Option<OrphanRow> = self.core.index.row("C O", &keys::orphan(ino)).await?;
+        let orphan: Option<OrphanRow> = self.core.index.row(&keys::orphan(ino)).await?;
         Ok(orphan.map(|orphan| {
             CachedInode::File(Box::new(FileInode::new(
                 LinkState::Unlinked,
@@ -122,7 +119,7 @@ impl Tree {
     }
 
     async fn place(&self, ino: Ino) -> Result<Option<(Ino, Bytes)>, StoreError> {
-        let place: Option<LocationRow> = self.core.index.row("C N", &keys::place(ino)).await?;
+        let place: Option<LocationRow> = self.core.index.row(&keys::place(ino)).await?;
         Ok(place.map(|p| (p.directory, p.name)))
     }
 
@@ -187,7 +184,7 @@ impl Tree {
         if directory == ROOT {
             return Ok(ROOT);
         }
-        match self.core.index.row("C I", &keys::inode(directory)).await? {
+        match self.core.index.row(&keys::inode(directory)).await? {
             Some(InodeRow::Directory(row)) => row
                 .place
                 .map(|(_, (parent, _))| parent)
@@ -205,7 +202,10 @@ impl Tree {
         ino: Ino,
     ) -> Result<Dependencies, StoreError> {
         Ok(Dependencies {
-            touches: vec![keys::entry(directory, name), keys::inode(ino)],
+            touches: vec![
+                keys::entry(directory, name).bytes(),
+                keys::inode(ino).bytes(),
+            ],
             within: vec![directory],
             below: self.ancestors(directory).await?,
             ..Dependencies::default()
@@ -229,7 +229,7 @@ impl DirectoryListing {
 
     /// The names from `name` on.
     pub(crate) fn starting_at(tree: Arc<Tree>, directory: Ino, name: &[u8]) -> Self {
-        let next = Some(keys::entry(directory, name));
+        let next = Some(keys::entry(directory, name).bytes());
         Self {
             tree,
             directory,
@@ -243,7 +243,7 @@ impl DirectoryListing {
     pub async fn next(&mut self) -> Result<Option<(Bytes, Stat)>, StoreError> {
         loop {
             if let Some((key, value)) = self.chunk.next() {
-                let entry: DentryRow = decode("C D", &value)?;
+                let entry: DentryRow = DentryTable::decode(&value)?;
                 match self.tree.stat_entry(&entry).await {
                     Ok(stat) => return Ok(Some((keys::entry_name(&key), stat))),
                     Err(StoreError::NotFound) => continue,

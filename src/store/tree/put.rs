@@ -16,8 +16,9 @@ use crate::store::schema::journal_record::{BytelessFlush, Dependencies, Record};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryRow, EntryState, ImportedRow, InodeRow, InodeState, OrphanRow,
-    VersionRecord, decode, encode,
+    VersionRecord,
 };
+use crate::store::schema::tables::{Table, VersionTable};
 use crate::store::tree::Tree;
 use crate::store::tree::file::LEN_MAX;
 use crate::store::tree::flush_content::PreparedContent;
@@ -189,7 +190,7 @@ impl AtomicPut {
         let at = answer.at();
         let (prepared, flush) = self.prepare(at).await?;
         let dependencies = Dependencies {
-            touches: vec![keys::inode(self.inode.ino)],
+            touches: vec![keys::inode(self.inode.ino).bytes()],
             ..Dependencies::default()
         };
         let mut txn = self.tree.commit.txn(at, dependencies);
@@ -197,10 +198,10 @@ impl AtomicPut {
         node.content = prepared.content.clone();
         node.attrs = self.file.attrs.clone();
         node.allocated = node.attrs.size;
-        self.tree.count(&mut txn, &self.file.node.content, -1);
-        self.tree.count(&mut txn, &node.content, 1);
+        txn.unreference_content(&self.file.node.content);
+        txn.reference_content(&node.content);
         let orphan = OrphanRow { node: node.clone() };
-        txn.rows.put(keys::orphan(self.inode.ino), encode(&orphan));
+        txn.put(keys::orphan(self.inode.ino), &orphan);
         self.queue(txn, (prepared, &flush), node)?;
         self.begun = true;
         Ok(())
@@ -337,7 +338,7 @@ impl AtomicPut {
                 name: name.clone(),
                 version: stamp.id,
             };
-            txn.rows.put(keys::foreign(id), encode(&row));
+            txn.put(keys::foreign(id), &row);
         }
         let change = DirectoryRow {
             entries: i64::from(target.is_none()),
@@ -409,10 +410,10 @@ impl AtomicPut {
     ) {
         let ino = self.inode.ino;
         if self.begun {
-            txn.rows.delete(keys::orphan(ino));
-            self.tree.count(txn, &self.file.node.content, -1);
+            txn.delete(keys::orphan(ino));
+            txn.unreference_content(&self.file.node.content);
         }
-        self.tree.count(txn, &node.content, 1);
+        txn.reference_content(&node.content);
         let entry = DentryRow {
             ino,
             bound: txn.timestamp,
@@ -422,7 +423,7 @@ impl AtomicPut {
                 state: EntryState::Version(stamp.clone()),
             },
         };
-        txn.rows.put(keys::entry(slot.0, &slot.1), encode(&entry));
+        txn.put(keys::entry(slot.0, &slot.1), &entry);
         self.tree.put_location(txn, ino, slot);
         let space = node.space().cast_signed();
         txn.usage.0 = txn.usage.0.wrapping_add(space);
@@ -462,7 +463,7 @@ impl Tree {
             Some(entry) => match entry.body {
                 DentryBody::Own { state, .. } => state.version(),
                 DentryBody::Linked(binding) => {
-                    let row = self.core.index.row("C I", &keys::inode(entry.ino)).await?;
+                    let row = self.core.index.row(&keys::inode(entry.ino)).await?;
                     let state = match row {
                         Some(InodeRow::Linked(row)) => row.state.version(),
                         Some(InodeRow::Directory(_)) | None => None,
@@ -480,7 +481,7 @@ impl Tree {
             keys::after(&keys::history(parent, name)),
         );
         while let Some((key, value)) = self.core.index.first(from, end.clone()).await? {
-            let record: VersionRecord = decode("H V", &value)?;
+            let record: VersionRecord = VersionTable::decode(&value)?;
             if record.end_op != EndOp::Transient {
                 return Ok(Some(record.end));
             }
@@ -506,7 +507,7 @@ impl Tree {
         node.xattrs
             .extend(file.node.xattrs.iter().filter(stays).cloned());
         node.xattrs.sort();
-        txn.dependencies.touches.push(keys::inode(entry.ino));
+        txn.touch(keys::inode(entry.ino));
         // What ends, ends when the new state begins; the operation has its place in the queue by its answer.
         let answered = std::mem::replace(&mut txn.timestamp, since);
         let how = (Unbinding::Replaced, pinned);

@@ -14,7 +14,7 @@ use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryLocation, DirectoryRow, EntryState, InodeRow, InodeState,
-    LastVersion, encode,
+    LastVersion,
 };
 use crate::store::tree::Tree;
 use crate::store::tree::inode::{CachedDirectory, CachedInode, LinkState, LockedInode, find};
@@ -377,7 +377,7 @@ impl Tree {
         after: &mut Vec<RenameEffects>,
     ) -> Result<(), StoreError> {
         let at = txn.timestamp;
-        txn.rows.delete(keys::entry(ends.from.0, &ends.from.1));
+        txn.delete(keys::entry(ends.from.0, &ends.from.1));
         let mut behind = None;
         if let Some(target) = &ends.target {
             let unborn = find(locked, ends.source.ino)
@@ -547,8 +547,7 @@ impl Tree {
                     state: EntryState::Version(arrival.stamp.clone()),
                 },
             };
-            txn.rows
-                .put(keys::entry(arrival.slot.0, &arrival.slot.1), encode(&moved));
+            txn.put(keys::entry(arrival.slot.0, &arrival.slot.1), &moved);
         }
         let directory_location = DirectoryLocation {
             parent: from.0,
@@ -557,17 +556,13 @@ impl Tree {
             removal_burst: None,
             generation: directory.row.generation,
         };
-        txn.rows.put(
-            keys::directory_location(ino, since),
-            encode(&directory_location),
-        );
+        txn.put(keys::directory_location(ino, since), &directory_location);
         let row = DirectoryRow {
             place: Some((at, arrival.slot.clone())),
             ctime: Some((at, txn.time)),
             ..DirectoryRow::default()
         };
-        txn.rows
-            .merge(keys::inode(ino), encode(&InodeRow::Directory(row.clone())));
+        txn.merge(keys::inode(ino), &InodeRow::Directory(row.clone()));
         row
     }
 }

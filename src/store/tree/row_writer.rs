@@ -9,13 +9,14 @@ use crate::store::commit::txn::Txn;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{
-    Author, Content, EndOp, Ino, Op, Origin, Retained, Stamp, Timestamp, VersionId,
+    Author, EndOp, Ino, Op, Origin, Retained, Stamp, Timestamp, VersionId,
 };
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryRow, EntryState, ExpiryRow, InodeRow, InodeState, LastVersion,
-    LinkedRow, LocationRow, OrphanRow, RemovalBurst, VersionRecord, decode, encode,
+    LinkedRow, LocationRow, OrphanRow, RemovalBurst, VersionRecord,
 };
+use crate::store::schema::tables::{Table, VersionTable};
 use crate::store::tree::Tree;
 use crate::store::tree::inode::{CachedDirectory, FileInode, LinkState};
 use bytes::Bytes;
@@ -54,14 +55,7 @@ impl Tree {
     /// The row by which an inode has `count` names from the operation on.
     pub(crate) fn count_links(&self, txn: &mut Txn, ino: Ino, count: u32) {
         let key = keys::link_count(ino, txn.timestamp);
-        txn.rows.put(key, encode(&count));
-    }
-
-    /// Adds `by` to how many rows show a content.
-    pub(crate) fn count(&self, txn: &mut Txn, content: &Content, by: i64) {
-        if let Some(content) = content.reference() {
-            txn.rows.merge(keys::count(content), encode(&by));
-        }
+        txn.put(key, &count);
     }
 
     pub(crate) fn stamp(
@@ -105,7 +99,7 @@ impl Tree {
                     alive_since,
                     body,
                 };
-                txn.rows.put(keys::entry(place.0, &place.1), encode(&entry));
+                txn.put(keys::entry(place.0, &place.1), &entry);
             }
             LinkState::HardLinked { nlink, .. } => {
                 let row = LinkedRow {
@@ -113,19 +107,18 @@ impl Tree {
                     state: state.clone(),
                     nlink: *nlink,
                 };
-                txn.rows
-                    .put(keys::inode(ino), encode(&InodeRow::Linked(Box::new(row))));
+                txn.put(keys::inode(ino), &InodeRow::Linked(Box::new(row)));
             }
             LinkState::Unlinked => {
                 let orphan = OrphanRow { node: node.clone() };
-                txn.rows.put(keys::orphan(ino), encode(&orphan));
+                txn.put(keys::orphan(ino), &orphan);
                 return;
             }
         }
         match (state, &file.state) {
             (EntryState::Version(_), EntryState::Version(_)) => {}
-            (EntryState::Version(_), _) => txn.rows.delete(keys::provisional(ino)),
-            (_, _) => txn.rows.put(keys::provisional(ino), encode(&())),
+            (EntryState::Version(_), _) => txn.delete(keys::provisional(ino)),
+            (_, _) => txn.put(keys::provisional(ino), &()),
         }
     }
 
@@ -139,13 +132,13 @@ impl Tree {
     ) -> Timestamp {
         let at = stamp.id.timestamp;
         if !matches!(file.state, EntryState::Version(_)) {
-            self.count(txn, &file.node.content, -1);
+            txn.unreference_content(&file.node.content);
         }
         let alive_since = match &file.state {
             EntryState::Unborn { .. } => self.close_behind(txn, ino, file, (at, EndOp::Replaced)),
             _ => self.close_behind(txn, ino, file, (at, EndOp::Superseded)),
         };
-        self.count(txn, &node.content, 1);
+        txn.reference_content(&node.content);
         self.current_rows(
             txn,
             (ino, file),
@@ -186,14 +179,12 @@ impl Tree {
                     node: Some(last.node),
                     kept: Retained::Whole,
                 };
-                txn.rows
-                    .put(keys::linked_closed(ino, last.stamp.id), encode(&closed));
+                txn.put(keys::linked_closed(ino, last.stamp.id), &closed);
                 let ended = ExpiryRow {
                     id: last.stamp.id,
                     end_op: end.1,
                 };
-                txn.rows
-                    .put(keys::ended(end.0, place.0, &place.1), encode(&ended));
+                txn.put(keys::ended(end.0, place.0, &place.1), &ended);
             }
             LinkState::Unlinked => {}
         }
@@ -221,14 +212,13 @@ impl Tree {
 
     pub(crate) fn close_row(&self, txn: &mut Txn, slot: &(Ino, Bytes), closed: &VersionRecord) {
         let id = closed.stamp.id;
-        txn.rows
-            .put(keys::closed(slot.0, &slot.1, id), encode(closed));
-        txn.rows.put(
+        txn.put(keys::closed(slot.0, &slot.1, id), closed);
+        txn.put(
             keys::ended(closed.end, slot.0, &slot.1),
-            encode(&ExpiryRow {
+            &ExpiryRow {
                 id,
                 end_op: closed.end_op,
-            }),
+            },
         );
     }
 
@@ -265,10 +255,7 @@ impl Tree {
             ctime: Some((txn.timestamp, time)),
             ..change
         };
-        txn.rows.merge(
-            keys::inode(directory),
-            encode(&InodeRow::Directory(row.clone())),
-        );
+        txn.merge(keys::inode(directory), &InodeRow::Directory(row.clone()));
         row
     }
 
@@ -301,7 +288,7 @@ impl Tree {
             if let Some(link_state) = self.fewer_links(txn, (ino, file)) {
                 return link_state;
             }
-            txn.rows.delete(keys::inode(ino));
+            txn.delete(keys::inode(ino));
             self.close_behind(txn, ino, file, (at, end_op));
         } else if leaving != Unbinding::ReplacedUnborn {
             let alive_since = self.close_behind(txn, ino, file, (at, end_op));
@@ -309,27 +296,27 @@ impl Tree {
                 interval_tree::add_removed(&mut txn.rows, slot.0, &slot.1, (alive_since, at));
             }
         }
-        txn.rows.delete(keys::place(ino));
+        txn.delete(keys::place(ino));
         let counted = !matches!(file.state, EntryState::Version(_));
         if counted {
-            txn.rows.delete(keys::provisional(ino));
+            txn.delete(keys::provisional(ino));
         }
         txn.usage = (
             txn.usage.0.wrapping_sub(file.node.space().cast_signed()),
             txn.usage.1 - 1,
         );
         if pinned {
-            txn.rows.put(
+            txn.put(
                 keys::orphan(ino),
-                encode(&OrphanRow {
+                &OrphanRow {
                     node: file.node.clone(),
-                }),
+                },
             );
             if !counted {
-                self.count(txn, &file.node.content, 1);
+                txn.reference_content(&file.node.content);
             }
         } else if counted {
-            self.count(txn, &file.node.content, -1);
+            txn.unreference_content(&file.node.content);
         }
         LinkState::Unlinked
     }
@@ -350,8 +337,7 @@ impl Tree {
             state: file.state.clone(),
             nlink: nlink - 1,
         };
-        txn.rows
-            .put(keys::inode(ino), encode(&InodeRow::Linked(Box::new(row))));
+        txn.put(keys::inode(ino), &InodeRow::Linked(Box::new(row)));
         Some(LinkState::HardLinked {
             place: place.clone(),
             nlink: nlink - 1,
@@ -410,7 +396,7 @@ impl Tree {
         let Some((_, value)) = self.core.index.first(from, until).await? else {
             return Ok(false);
         };
-        let first: VersionRecord = decode("H V", &value)?;
+        let first: VersionRecord = VersionTable::decode(&value)?;
         Ok(first.stamp.id.timestamp == since && first.stamp.op == Op::Undelete)
     }
 
@@ -424,7 +410,7 @@ impl Tree {
         let from = keys::history(slot.0, &slot.1);
         let until = keys::history_at(slot.0, &slot.1, Timestamp(since.0.saturating_sub(1)));
         for (_, value) in self.core.index.scan(from, until, usize::MAX).await? {
-            let closed: VersionRecord = decode("H V", &value)?;
+            let closed: VersionRecord = VersionTable::decode(&value)?;
             self.close_row(
                 txn,
                 slot,
@@ -469,8 +455,7 @@ impl Tree {
             alive_since,
             body,
         };
-        txn.rows
-            .put(keys::entry(arrival.slot.0, &arrival.slot.1), encode(&entry));
+        txn.put(keys::entry(arrival.slot.0, &arrival.slot.1), &entry);
         self.put_location(txn, ino, &arrival.slot);
         (
             LinkState::Single {
@@ -497,16 +482,14 @@ impl Tree {
             alive_since: arrival.alive_since.unwrap_or(arrival.at),
             body: DentryBody::Linked(arrival.stamp.clone()),
         };
-        txn.rows
-            .put(keys::entry(arrival.slot.0, &arrival.slot.1), encode(&entry));
+        txn.put(keys::entry(arrival.slot.0, &arrival.slot.1), &entry);
         self.put_location(txn, ino, &arrival.slot);
         let row = LinkedRow {
             node: node.clone(),
             state: file.state.clone(),
             nlink,
         };
-        txn.rows
-            .put(keys::inode(ino), encode(&InodeRow::Linked(Box::new(row))));
+        txn.put(keys::inode(ino), &InodeRow::Linked(Box::new(row)));
         LinkState::HardLinked {
             place: arrival.slot.clone(),
             nlink,
@@ -524,13 +507,13 @@ impl Tree {
         match &file.state {
             EntryState::Version(_) => {
                 if traced {
-                    self.count(txn, &file.node.content, 1);
+                    txn.reference_content(&file.node.content);
                 }
                 EntryState::Version(arrival.stamp.clone())
             }
             EntryState::Provisional(last) => {
                 if traced {
-                    self.count(txn, &last.node.content, 1);
+                    txn.reference_content(&last.node.content);
                 }
                 let last = LastVersion {
                     stamp: arrival.stamp.clone(),
@@ -550,7 +533,7 @@ impl Tree {
             directory: slot.0,
             name: slot.1.clone(),
         };
-        txn.rows.put(keys::place(ino), encode(&place));
+        txn.put(keys::place(ino), &place);
     }
 
     /// The last version of a leaf's name, as it stands behind something unborn.

@@ -101,7 +101,7 @@ impl Tree {
         node.attrs = attrs.clone();
         if node != file.node || flush.session.is_some() {
             let dependencies = Dependencies {
-                touches: vec![keys::inode(inode.ino)],
+                touches: vec![keys::inode(inode.ino).bytes()],
                 ..Dependencies::default()
             };
             let mut txn = self.commit.txn(flush.at, dependencies);
@@ -112,7 +112,7 @@ impl Tree {
             });
             let (state, alive_since) = (file.state.clone(), alive(file));
             if let Some((directory, name)) = file.place() {
-                txn.dependencies.touches.push(keys::entry(*directory, name));
+                txn.touch(keys::entry(*directory, name));
                 txn.dependencies.within.push(*directory);
             }
             self.current_rows(&mut txn, (inode.ino, file), &node, &state, alive_since);

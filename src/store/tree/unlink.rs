@@ -9,8 +9,7 @@ use crate::store::model::version::{Author, Displaced, EndOp, Ino, Kind, Stat, Ti
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    DentryBody, DentryRow, DirectoryLocation, DirectoryRow, EntryState, LastVersion, OrphanRow,
-    encode,
+    DentryBody, DentryRow, DirectoryLocation, DirectoryRow, EntryState, LastVersion,
 };
 use crate::store::tree::Tree;
 use crate::store::tree::inode::{CachedInode, LinkState, LockedInode, find};
@@ -99,7 +98,7 @@ impl Tree {
         let answer = self.core.clock.begin();
         let at = answer.at();
         let mut txn = self.commit.txn(at, self.order_in(parent, name, ino).await?);
-        txn.rows.delete(keys::entry(parent, name));
+        txn.delete(keys::entry(parent, name));
         let slot = (parent, Bytes::copy_from_slice(name));
         let pinned = target.inode.is_pinned();
         let file = target.file().ok_or(StoreError::IsDirectory)?;
@@ -192,22 +191,17 @@ impl Tree {
 
     /// Removes the row of an unlinked inode.
     pub(crate) async fn drop_orphan(&self, ino: Ino) -> Result<(), StoreError> {
-        let Some(orphan) = self
-            .core
-            .index
-            .row::<OrphanRow>("C O", &keys::orphan(ino))
-            .await?
-        else {
+        let Some(orphan) = self.core.index.row(&keys::orphan(ino)).await? else {
             return Ok(());
         };
         let answer = self.core.clock.begin();
         let dependencies = Dependencies {
-            touches: vec![keys::inode(ino)],
+            touches: vec![keys::inode(ino).bytes()],
             ..Dependencies::default()
         };
         let mut txn = self.commit.txn(answer.at(), dependencies);
-        txn.rows.delete(keys::orphan(ino));
-        self.count(&mut txn, &orphan.node.content, -1);
+        txn.delete(keys::orphan(ino));
+        txn.unreference_content(&orphan.node.content);
         self.commit.enqueue(txn)?;
         Ok(())
     }
@@ -228,7 +222,7 @@ impl Tree {
         let at = answer.at();
         let mut txn = self.commit.txn(at, self.order_in(parent, name, ino).await?);
         let slot = (parent, Bytes::copy_from_slice(name));
-        txn.rows.delete(keys::entry(parent, name));
+        txn.delete(keys::entry(parent, name));
         let run = self.remove_directory(&mut txn, locked, (&slot, entry), EndOp::Deleted);
         let above = find(locked, parent)
             .and_then(LockedInode::directory)
@@ -253,7 +247,7 @@ impl Tree {
 
     /// Fails with `NotEmpty` when a directory has names.
     pub(crate) async fn check_empty(&self, directory: Ino) -> Result<(), StoreError> {
-        let from = keys::entry(directory, b"");
+        let from = keys::entries(directory);
         let end = keys::after(&from);
         match self.core.index.first(from, end).await? {
             Some(_) => Err(StoreError::NotEmpty),
@@ -297,7 +291,7 @@ impl Tree {
         if end_op == EndOp::Deleted {
             interval_tree::add_removed(&mut txn.rows, slot.0, &slot.1, (entry.alive_since, at));
         }
-        txn.rows.delete(keys::inode(ino));
+        txn.delete(keys::inode(ino));
         let since = directory.row.place.as_ref().map_or(at, |(since, _)| *since);
         let directory_location = DirectoryLocation {
             parent: slot.0,
@@ -306,10 +300,7 @@ impl Tree {
             removal_burst: Some(run.map_or(at, |run| run.first)),
             generation: directory.row.generation,
         };
-        txn.rows.put(
-            keys::directory_location(ino, since),
-            encode(&directory_location),
-        );
+        txn.put(keys::directory_location(ino, since), &directory_location);
         run.filter(|run| goes_on(run, at)).map(|run| run.first)
     }
 }

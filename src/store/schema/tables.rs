@@ -1,0 +1,210 @@
+//! The tables of the index: one declaration each, with the letters of its keys, the type of its values, and its line in
+//! docs/FORMAT.md. A test compares the page with the declarations.
+
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::meta::Batch;
+use crate::store::model::error::StoreError;
+use crate::store::schema::rows::{
+    AppliedRow, DentryRow, DirectoryLocation, EpochWatermark, ExpiryRow, ImportedRow, InodeRow,
+    LineageRow, LocationRow, LogPlace, MovedRow, OrphanRow, RangeRow, SearchedRow, SegmentRow,
+    UncitedRow, VersionRecord, decode, encode,
+};
+
+/// A table of the index. Keys begin with `PREFIX`; values are encoded rows of one type.
+pub(crate) trait Table {
+    /// The first two bytes of every key.
+    const PREFIX: [u8; 2];
+    /// The table in messages: the two letters with a space between.
+    const LABEL: &'static str;
+    /// The columns of the table in docs/FORMAT.md: what is behind the two letters, and the value.
+    #[cfg(test)]
+    const PAGE: [&'static str; 2];
+    /// The type of a value.
+    type Value: Serialize + DeserializeOwned;
+
+    /// Decodes a value.
+    ///
+    /// # Errors
+    /// `Corrupt`, naming the table.
+    fn decode(value: &[u8]) -> Result<Self::Value, StoreError> {
+        decode(Self::LABEL, value)
+    }
+
+    /// All keys of the table begin with it.
+    fn all() -> Bytes {
+        Bytes::copy_from_slice(&Self::PREFIX)
+    }
+
+    /// Tells whether a key is of this table.
+    fn has(key: &[u8]) -> bool {
+        key.starts_with(&Self::PREFIX)
+    }
+}
+
+/// The key of one row of table `T`.
+pub(crate) struct RowKey<T> {
+    bytes: Bytes,
+    table: PhantomData<fn() -> T>,
+}
+
+impl<T: Table> RowKey<T> {
+    /// Takes over bytes that begin with the table's prefix.
+    pub(super) fn new(bytes: Bytes) -> Self {
+        debug_assert!(T::has(&bytes));
+        Self {
+            bytes,
+            table: PhantomData,
+        }
+    }
+
+    /// The key as the index stores it.
+    pub(crate) fn bytes(self) -> Bytes {
+        self.bytes
+    }
+
+    /// Adds to `rows` that the row has this value.
+    pub(crate) fn put(self, rows: &mut Batch, value: &T::Value) {
+        rows.put(self.bytes, encode(value));
+    }
+
+    /// Adds to `rows` that an operand is merged into the row.
+    pub(crate) fn merge(self, rows: &mut Batch, operand: &T::Value) {
+        rows.merge(self.bytes, encode(operand));
+    }
+
+    /// Adds to `rows` that the row is gone.
+    pub(crate) fn delete(self, rows: &mut Batch) {
+        rows.delete(self.bytes);
+    }
+}
+
+impl<T> Clone for RowKey<T> {
+    fn clone(&self) -> Self {
+        Self {
+            bytes: self.bytes.clone(),
+            table: PhantomData,
+        }
+    }
+}
+
+impl<T> Deref for RowKey<T> {
+    type Target = Bytes;
+
+    fn deref(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+impl<T> std::fmt::Debug for RowKey<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.bytes.fmt(f)
+    }
+}
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $name:ident $label:literal $prefix:literal $value:ty, $key:literal, $says:literal;)*) => {
+        $(
+            $(#[$doc])*
+            pub(crate) enum $name {}
+
+            impl Table for $name {
+                const PREFIX: [u8; 2] = *$prefix;
+                const LABEL: &'static str = $label;
+                #[cfg(test)]
+                const PAGE: [&'static str; 2] = [$key, $says];
+                type Value = $value;
+            }
+        )*
+
+        /// Label and page columns of every table.
+        #[cfg(test)]
+        const PAGES: &[(&str, [&str; 2])] = &[$(($label, $name::PAGE)),*];
+    };
+}
+
+tables! {
+    /// A name in a directory.
+    DentryTable "C D" b"CD" DentryRow, "directory, name", "`DentryRow`";
+    /// A directory, or an inode with several names.
+    InodeTable "C I" b"CI" InodeRow, "inode", "`InodeRow` (merged)";
+    /// Where an inode is.
+    LocationTable "C N" b"CN" LocationRow, "inode", "`LocationRow`, of everything but directories";
+    /// An inode whose current state is no version.
+    ProvisionalTable "C U" b"CU" (), "inode", "`()`: this state is unborn or provisional";
+    /// An inode without a name that is open.
+    OrphanTable "C O" b"CO" OrphanRow, "inode", "`OrphanRow`: unlinked but open";
+    /// A directory that is being restored.
+    RestoredTreeTable "C P" b"CP" (), "inode", "`()`: a directory that comes back in several batches and that no name leads to yet";
+    /// A range of a content.
+    RangeTable "C F" b"CF" RangeRow, "cid, range number, ~timestamp", "`RangeRow`; a range is 8 MiB of a content";
+    /// A truncation of a lineage: the length in bytes from the key's timestamp on.
+    CutTable "C K" b"CK" u64, "cid, ~timestamp", "`u64`: a cut";
+    /// What a lineage began over.
+    LineageTable "C L" b"CL" LineageRow, "cid", "`LineageRow`: the content a lineage began over, and how many bytes of it show";
+    /// A version of a name that has ended.
+    VersionTable "H V" b"HV" VersionRecord, "directory, name, `00`, ~timestamp, suffix (`u32`)", "`VersionRecord`: a version of a name that has ended";
+    /// A version of a hard-linked inode that has ended.
+    LinkedVersionTable "H W" b"HW" VersionRecord, "inode, ~timestamp, suffix (`u32`)", "`VersionRecord`: a version of a hard-linked inode that has ended";
+    /// How many names an inode had.
+    LinkCountTable "H L" b"HL" u32, "inode, ~timestamp", "`u32`: how many names the inode had from then on; absent: one";
+    /// Where a directory was.
+    DirectoryLocationTable "H N" b"HN" DirectoryLocation, "directory, ~start", "`DirectoryLocation`: where a directory hung";
+    /// An imported version by its foreign id.
+    ImportedTable "H E" b"HE" ImportedRow, "foreign id", "`ImportedRow`: directory, name and version of an import, by the id it came with; it may outlive its version";
+    /// Versions in the order of their ends.
+    ExpiryTable "G X" b"GX" ExpiryRow, "end, directory, name", "`ExpiryRow`";
+    /// How many rows show a content.
+    CountTable "G R" b"GR" i64, "cid, timestamp", "`i64` (merged): how many rows show that content";
+    /// How many rows use each extent of a segment.
+    SegmentTable "G B" b"GB" SegmentRow, "segment epoch, segment sequence", "`SegmentRow` (merged)";
+    /// A content that a row no longer shows.
+    DroppedTable "G D" b"GD" (), "cid, timestamp, timestamp of the operation", "`()`: a row stopped showing that content; until reclaim has looked at it";
+    /// A segment that a row no longer uses.
+    EmptiedTable "G E" b"GE" (), "segment epoch, segment sequence, timestamp of the operation", "`()`: a row stopped citing that segment; until it is looked at, and until a dead one is deleted";
+    /// Where the extents of a copied segment are.
+    MovedTable "G M" b"GM" MovedRow, "segment epoch, segment sequence", "`MovedRow`: where a rewritten segment's cited extents went";
+    /// A segment of an ended writer that no row uses.
+    UncitedTable "G N" b"GN" UncitedRow, "segment epoch, segment sequence", "`UncitedRow`: a segment of an ended writer that nothing cites";
+    /// How far segments have been searched.
+    SearchedTable "G O" b"GO" SearchedRow, "nothing", "`SearchedRow`: how far segments have been searched for uncited ones; absent: all zero";
+    /// What the namespace has applied.
+    AppliedTable "G A" b"GA" AppliedRow, "nothing", "`AppliedRow`";
+    /// Watermarks of earlier writers.
+    ArchivedWatermarkTable "G W" b"GW" Vec<EpochWatermark>, "nothing", "`[EpochWatermark]`, ascending by epoch: marks that are not in `G A`; absent: none";
+    /// The newest log object.
+    LoggedTable "G L" b"GL" LogPlace, "nothing", "`LogPlace`: the newest log object there was, in a batch after it; absent: none yet";
+    /// The lowest inode with a provisional state.
+    LowestProvisionalTable "G U" b"GU" u64, "nothing", "`u64`: no `C U` row has a lower inode; absent: 0";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_page_has_the_line_of_every_table() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/FORMAT.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        for (label, [key, value]) in PAGES {
+            let line = format!("| `{label}` | {key} | {value} |");
+            assert!(page.lines().any(|found| found == line), "missing: {line}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_another_format_is_refused_with_the_label_of_its_table() {
+        for (label, error) in [
+            ("H V", VersionTable::decode(&[2, 0]).unwrap_err()),
+            ("H W", LinkedVersionTable::decode(&[2, 0]).unwrap_err()),
+            ("C D", DentryTable::decode(&[]).unwrap_err()),
+        ] {
+            assert!(error.to_string().contains(label), "{error}");
+        }
+    }
+}
