@@ -219,6 +219,7 @@ fn the_format_page_agrees_with_the_code() {
     let rooms = [
         "store/schema/rows.rs",
         "store/schema/journal_record.rs",
+        "store/model/ids.rs",
         "store/model/version.rs",
         "store/commit/log.rs",
     ];

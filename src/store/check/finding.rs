@@ -11,6 +11,7 @@ use crate::meta::MetaRead;
 use crate::store::check::faulty::{FaultyKeys, NAMED_MAX};
 use crate::store::check::recount::shown;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Ino, ROOT, Timestamp};
 use crate::store::schema::keys;
 use crate::store::schema::object_names::object_key;
@@ -79,7 +80,7 @@ impl Findings {
 /// The file that shows a content.
 #[derive(Clone, Debug)]
 struct ContentOwner {
-    directory_and_name: Option<(Ino, Bytes)>,
+    directory_and_name: Option<Dentry>,
     ino: Ino,
     version: Option<Timestamp>,
 }
@@ -183,7 +184,10 @@ impl<'a> PathFinder<'a> {
     async fn version(&mut self, key: &Bytes) -> Result<Subject, StoreError> {
         let version = keys::trailing_id(key).map(|id| id.timestamp);
         match keys::record_slot(key) {
-            Some((directory, name)) => self.named(directory, &name, version).await,
+            Some(Dentry {
+                parent: directory,
+                name,
+            }) => self.named(directory, &name, version).await,
             None => Ok(other("a version")),
         }
     }
@@ -195,7 +199,10 @@ impl<'a> PathFinder<'a> {
             return Ok(other(&format!("content {cid}, which no file shows")));
         };
         match owner.directory_and_name {
-            Some((directory, name)) => self.named(directory, &name, owner.version).await,
+            Some(Dentry {
+                parent: directory,
+                name,
+            }) => self.named(directory, &name, owner.version).await,
             None => self.inode(owner.ino, owner.version).await,
         }
     }
@@ -235,7 +242,7 @@ impl<'a> PathFinder<'a> {
                 break known.clone();
             }
             match self.parent(ino).await? {
-                Some((parent, name)) if names.len() < DEPTH_MAX => {
+                Some(Dentry { parent, name }) if names.len() < DEPTH_MAX => {
                     names.push(name);
                     ino = parent;
                 }
@@ -250,7 +257,7 @@ impl<'a> PathFinder<'a> {
         Ok(path)
     }
 
-    async fn parent(&self, directory: Ino) -> Result<Option<(Ino, Bytes)>, StoreError> {
+    async fn parent(&self, directory: Ino) -> Result<Option<Dentry>, StoreError> {
         if let Some(row) = self.index.get(&keys::inode(directory)).await?
             && let InodeRow::Directory(row) = InodeTable::decode(&row)?
             && let Some((_, place)) = row.place
@@ -263,7 +270,10 @@ impl<'a> PathFinder<'a> {
         match newest.next().await? {
             Some((_, row)) => {
                 let directory_location: DirectoryLocation = DirectoryLocationTable::decode(&row)?;
-                Ok(Some((directory_location.parent, directory_location.name)))
+                Ok(Some(Dentry::new(
+                    directory_location.parent,
+                    directory_location.name,
+                )))
             }
             None => Ok(None),
         }
@@ -354,10 +364,11 @@ fn owner(table: &[u8], key: &Bytes, value: &Bytes) -> Result<ContentOwner, Store
                 } => Some(stamp.id.timestamp),
                 DentryBody::Own { .. } | DentryBody::Linked(_) => None,
             };
-            (Some((first, name)), version)
+            (Some(Dentry::new(first, name)), version)
         }
         b"HV" => {
-            let named = keys::record_slot(key).map(|(d, n)| (d, Bytes::copy_from_slice(&n)));
+            let named = keys::record_slot(key)
+                .map(|at| Dentry::new(at.parent, Bytes::copy_from_slice(&at.name)));
             (named, keys::trailing_id(key).map(|id| id.timestamp))
         }
         b"HW" => (None, keys::trailing_id(key).map(|id| id.timestamp)),

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::cache::Fixed;
 use crate::store::index::overlay::Index;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{ContentRef, Ino, Timestamp};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{ExtentSlice, ExtentSource, RangeRow};
@@ -41,7 +42,7 @@ pub(crate) struct PendingContent {
     pub(crate) content: ContentRef,
     pub(crate) ino: Ino,
     /// Where the name hung, for the footer.
-    pub(crate) place: (Ino, Bytes),
+    pub(crate) place: Dentry,
     /// What the fixed spans lie over, and how many bytes that has.
     pub(crate) base: Option<(ContentRef, u64)>,
     /// Length of the content, bytes.

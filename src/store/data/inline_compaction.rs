@@ -12,6 +12,7 @@ use crate::store::data::extent_map::{PendingContent, RANGE};
 use crate::store::data::segment::{EXTENT, FooterFile, SegmentBuilder};
 use crate::store::data::upload::INLINE;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::schema::rows::{ExtentSlice, ExtentSource, RangeRow};
 use crate::sync::Arc;
 
@@ -77,7 +78,10 @@ impl DataStore {
             .map_err(|_| StoreError::Closed)?;
         let id = self.new_segment();
         let mut builder = SegmentBuilder::new(id);
-        let (directory, name) = pending.place.clone();
+        let Dentry {
+            parent: directory,
+            name,
+        } = pending.place.clone();
         builder.file(FooterFile {
             ino: pending.ino,
             directory,

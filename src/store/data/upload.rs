@@ -15,6 +15,7 @@ use crate::store::data::extent_map::{
 };
 use crate::store::data::segment::{EXTENT, FooterFile, SEGMENT_MAX, SegmentBuilder};
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::ContentRef;
 use crate::store::model::version::Timestamp;
 use crate::store::schema::keys;
@@ -314,7 +315,10 @@ impl DataStore {
 
 /// What a footer says of a content's file.
 pub(crate) fn footer_file(pending: &PendingContent) -> FooterFile {
-    let (directory, name) = pending.place.clone();
+    let Dentry {
+        parent: directory,
+        name,
+    } = pending.place.clone();
     FooterFile {
         ino: pending.ino,
         directory,

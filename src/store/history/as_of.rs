@@ -12,6 +12,7 @@ use crate::store::data::extent_map::ResolvedExtent;
 use crate::store::history::History;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{
     Attrs, Content, Ino, Kind, PastEntry, ROOT, Retained, SharedState, Stamp, Timestamp,
 };
@@ -171,7 +172,7 @@ impl History {
         if directory == ROOT {
             return Ok(None);
         }
-        let Some((parent, name)) = self.where_now(directory).await? else {
+        let Some(Dentry { parent, name }) = self.where_now(directory).await? else {
             return Ok(None);
         };
         let mut path = vec![name];
@@ -180,7 +181,7 @@ impl History {
             if self.location_at(above, at).await? {
                 break;
             }
-            let Some((parent, name)) = self.where_now(above).await? else {
+            let Some(Dentry { parent, name }) = self.where_now(above).await? else {
                 return Ok(None);
             };
             path.push(name);
@@ -205,7 +206,7 @@ impl History {
         at: Timestamp,
     ) -> Result<Option<PastEntry>, StoreError> {
         match self.place_at(directory, at).await? {
-            Some((parent, name)) => self.entry_at(parent, &name, at).await,
+            Some(Dentry { parent, name }) => self.entry_at(parent, &name, at).await,
             None => Ok(None),
         }
     }
@@ -497,19 +498,14 @@ impl History {
     }
 
     /// Where a directory hung at a timestamp.
-    async fn place_at(
-        &self,
-        directory: Ino,
-        at: Timestamp,
-    ) -> Result<Option<(Ino, Bytes)>, StoreError> {
+    async fn place_at(&self, directory: Ino, at: Timestamp) -> Result<Option<Dentry>, StoreError> {
         if let Some(InodeRow::Directory(row)) = self.core.index.row(&keys::inode(directory)).await?
             && let Some((_, place)) = row.place.filter(|(since, _)| *since <= at)
         {
             return Ok(Some(place));
         }
         let directory_location = self.location_row_at(directory, at).await?;
-        Ok(directory_location
-            .map(|directory_location| (directory_location.parent, directory_location.name)))
+        Ok(directory_location.map(|at| Dentry::new(at.parent, at.name)))
     }
 
     /// The end of a directory's hanging somewhere, if that was at a timestamp and is over.
@@ -547,17 +543,13 @@ impl History {
     }
 
     /// Where a directory hangs now, or hung last.
-    pub(crate) async fn where_now(
-        &self,
-        directory: Ino,
-    ) -> Result<Option<(Ino, Bytes)>, StoreError> {
+    pub(crate) async fn where_now(&self, directory: Ino) -> Result<Option<Dentry>, StoreError> {
         if let Some(InodeRow::Directory(row)) = self.core.index.row(&keys::inode(directory)).await?
         {
             return Ok(row.place.map(|(_, place)| place));
         }
         let directory_location = self.last_location(directory).await?;
-        Ok(directory_location
-            .map(|directory_location| (directory_location.parent, directory_location.name)))
+        Ok(directory_location.map(|at| Dentry::new(at.parent, at.name)))
     }
 }
 

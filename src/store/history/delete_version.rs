@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::store::commit::txn::Txn;
 use crate::store::history::History;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Content, EndOp, Ino, Kind, Retained, VersionId};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
@@ -19,8 +20,6 @@ use crate::store::schema::rows::{
 use crate::store::schema::tables::{LinkedVersionTable, Table, VersionTable};
 use crate::store::tree::flush::alive;
 use crate::store::tree::inode::{FileInode, LockedInode, find};
-
-type VersionSlot = (Ino, Bytes);
 
 /// Where a version of a name lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +48,8 @@ impl VersionTarget {
 /// A list of closed versions: of a name, or of a hard-linked inode.
 #[derive(Clone, Copy, Debug)]
 enum VersionRows<'a> {
-    Of(&'a VersionSlot),
-    Linked(Ino, &'a VersionSlot),
+    Of(&'a Dentry),
+    Linked(Ino, &'a Dentry),
 }
 
 impl VersionRows<'_> {
@@ -63,19 +62,19 @@ impl VersionRows<'_> {
 
     fn key(self, id: VersionId) -> Bytes {
         match self {
-            Self::Of(slot) => keys::closed(slot.0, &slot.1, id).bytes(),
+            Self::Of(slot) => keys::closed(slot.parent, &slot.name, id).bytes(),
             Self::Linked(ino, _) => keys::linked_closed(ino, id).bytes(),
         }
     }
 
     fn end(self) -> Bytes {
         keys::after(&match self {
-            Self::Of(slot) => keys::history(slot.0, &slot.1),
+            Self::Of(slot) => keys::history(slot.parent, &slot.name),
             Self::Linked(ino, _) => keys::linked_history(ino),
         })
     }
 
-    fn slot(self) -> VersionSlot {
+    fn slot(self) -> Dentry {
         match self {
             Self::Of(slot) | Self::Linked(_, slot) => slot.clone(),
         }
@@ -95,7 +94,7 @@ impl History {
         name: &[u8],
         id: VersionId,
     ) -> Result<(), StoreError> {
-        let slot = (directory, Bytes::copy_from_slice(name));
+        let slot = Dentry::new(directory, Bytes::copy_from_slice(name));
         loop {
             let target = self.find_version(&slot, id).await?;
             let wanted = [Some(directory), target.ino()];
@@ -134,10 +133,10 @@ impl History {
 impl History {
     async fn find_version(
         &self,
-        slot: &VersionSlot,
+        slot: &Dentry,
         id: VersionId,
     ) -> Result<VersionTarget, StoreError> {
-        let entry = self.tree.entry(slot.0, &slot.1).await?;
+        let entry = self.tree.entry(slot.parent, &slot.name).await?;
         if let Some(DentryRow {
             ino,
             body: DentryBody::Own { node, state },
@@ -147,7 +146,7 @@ impl History {
         {
             return Ok(target);
         }
-        let key = keys::closed(slot.0, &slot.1, id);
+        let key = keys::closed(slot.parent, &slot.name, id);
         if let Some(closed) = self.core.index.row(&key).await?
             && let Some(node) = &closed.node
         {
@@ -163,7 +162,7 @@ impl History {
     /// The version among those of the hard-linked inodes that the name was bound to.
     async fn find_linked(
         &self,
-        slot: &VersionSlot,
+        slot: &Dentry,
         entry: Option<&DentryRow>,
         id: VersionId,
     ) -> Result<VersionTarget, StoreError> {
@@ -173,7 +172,7 @@ impl History {
         {
             bound.push((entry.ino, stamp.id));
         }
-        let from = keys::history(slot.0, &slot.1);
+        let from = keys::history(slot.parent, &slot.name);
         let rows = self
             .core
             .index
@@ -222,7 +221,7 @@ impl History {
     fn delete_version_txn(&self, list: VersionRows<'_>) -> Txn {
         let slot = list.slot();
         let mut dependencies = Dependencies {
-            touches: vec![keys::entry(slot.0, &slot.1).bytes()],
+            touches: vec![keys::entry(slot.parent, &slot.name).bytes()],
             ..Dependencies::default()
         };
         if let VersionRows::Linked(ino, _) = list {
@@ -282,7 +281,7 @@ impl History {
             id: older.stamp.id,
             end_op,
         };
-        txn.put(keys::ended(end, slot.0, &slot.1), &ended);
+        txn.put(keys::ended(end, slot.parent, &slot.name), &ended);
         let thinned = VersionRecord {
             end,
             end_op,
@@ -301,7 +300,7 @@ impl History {
         closed: &VersionRecord,
     ) -> Result<(), StoreError> {
         let slot = list.slot();
-        let key = keys::ended(closed.end, slot.0, &slot.1);
+        let key = keys::ended(closed.end, slot.parent, &slot.name);
         let ended: Option<ExpiryRow> = self.core.index.row(&key).await?;
         if ended.is_some_and(|ended| ended.id == closed.stamp.id) {
             txn.delete(key);
@@ -312,7 +311,7 @@ impl History {
     async fn delete_current(
         &self,
         locked: &mut [LockedInode],
-        (slot, ino): (&VersionSlot, Ino),
+        (slot, ino): (&Dentry, Ino),
         id: VersionId,
     ) -> Result<(), StoreError> {
         let file = find(locked, ino).and_then(LockedInode::file);
@@ -348,7 +347,7 @@ impl History {
         let answer = self.core.clock.begin();
         let mut txn = self.tree.file_txn(ino, file, answer.at()).await?;
         let slot = list.slot();
-        txn.touch(keys::entry(slot.0, &slot.1));
+        txn.touch(keys::entry(slot.parent, &slot.name));
         txn.unreference_content(&file.node.content);
         txn.rows.delete(list.key(older.stamp.id));
         self.forget_end(&mut txn, list, &older).await?;
@@ -376,13 +375,13 @@ impl History {
     async fn remove_with(
         &self,
         locked: &mut [LockedInode],
-        (slot, ino): (&VersionSlot, Ino),
+        (slot, ino): (&Dentry, Ino),
         id: VersionId,
     ) -> Result<(), StoreError> {
-        let entry = self.tree.entry(slot.0, &slot.1).await?;
+        let entry = self.tree.entry(slot.parent, &slot.name).await?;
         if entry.as_ref().is_some_and(|entry| entry.ino == ino) {
             self.tree
-                .unlink_locked(locked, (slot.0, &slot.1), ino)
+                .unlink_locked(locked, (slot.parent, &slot.name), ino)
                 .await?;
         }
         for list in [VersionRows::Of(slot), VersionRows::Linked(ino, slot)] {
@@ -393,7 +392,7 @@ impl History {
             }
         }
         // Other names show it still: only here it is gone.
-        let from = keys::history(slot.0, &slot.1);
+        let from = keys::history(slot.parent, &slot.name);
         let rows = self
             .core
             .index

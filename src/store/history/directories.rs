@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::store::history::History;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Ino, Kind};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryBody, DirectoryLocation, InodeRow, VersionRecord};
@@ -29,7 +30,9 @@ impl History {
         for (_, value) in self.core.index.scan(from, end, usize::MAX).await? {
             let closed: VersionRecord = VersionTable::decode(&value)?;
             let directory = closed.node.is_some_and(|n| n.kind == Kind::Directory);
-            if directory && self.last_place(closed.ino).await? == Some((parent, name.clone())) {
+            if directory
+                && self.last_place(closed.ino).await? == Some(Dentry::new(parent, name.clone()))
+            {
                 found.insert(closed.ino);
             }
         }
@@ -37,7 +40,7 @@ impl History {
     }
 
     /// Where a directory hangs, or hung last.
-    async fn last_place(&self, directory: Ino) -> Result<Option<(Ino, Bytes)>, StoreError> {
+    async fn last_place(&self, directory: Ino) -> Result<Option<Dentry>, StoreError> {
         let row = self.core.index.row(&keys::inode(directory)).await?;
         if let Some(InodeRow::Directory(row)) = row {
             return Ok(row.place.map(|(_, place)| place));
@@ -52,6 +55,9 @@ impl History {
             return Ok(None);
         };
         let directory_location: DirectoryLocation = DirectoryLocationTable::decode(&value)?;
-        Ok(Some((directory_location.parent, directory_location.name)))
+        Ok(Some(Dentry::new(
+            directory_location.parent,
+            directory_location.name,
+        )))
     }
 }

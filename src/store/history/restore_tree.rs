@@ -12,6 +12,7 @@ use crate::store::commit::txn::Txn;
 use crate::store::history::History;
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{
     Author, Content, Ino, Kind, Op, Origin, PastEntry, Stamp, Time, Timestamp,
 };
@@ -28,7 +29,7 @@ const SWEEP_MAX: usize = 10_000;
 /// One entry on its way back.
 pub(crate) struct RestoreItem {
     /// Where it comes to stand.
-    pub(crate) slot: (Ino, Bytes),
+    pub(crate) slot: Dentry,
     /// Where it stood, if that was elsewhere.
     pub(crate) origin: Option<Origin>,
     pub(crate) entry: PastEntry,
@@ -148,7 +149,7 @@ impl History {
                 });
                 let (old_child, is_directory) = (entry.ino, entry.kind == Kind::Directory);
                 let item = RestoreItem {
-                    slot: (number.ino, name),
+                    slot: Dentry::new(number.ino, name),
                     origin,
                     entry,
                     what: RestoreAs::Leaf,
@@ -203,7 +204,7 @@ impl History {
         };
         let mut txn = self.commit.txn(at, dependencies);
         txn.put(keys::pending(top), &());
-        let made: BTreeSet<Ino> = tree.items.iter().map(|item| item.slot.0).collect();
+        let made: BTreeSet<Ino> = tree.items.iter().map(|item| item.slot.parent).collect();
         txn.dependencies.makes.extend(made);
         for item in tree.items.drain(..) {
             let ino = self.item_rows(&mut txn, &item, author);
@@ -277,7 +278,7 @@ impl History {
                 state: EntryState::Version(stamp),
             },
         };
-        let key = keys::entry(item.slot.0, &item.slot.1);
+        let key = keys::entry(item.slot.parent, &item.slot.name);
         txn.put(key, &entry);
         ino
     }

@@ -14,6 +14,7 @@ use crate::store::history::deleted::RemovedRow;
 use crate::store::history::restore_tree::{RestoreAs, RestoreItem, RestoreTree};
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Author, EndOp, Ino, Kind, Op, Origin, Stat, VersionId};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
@@ -24,8 +25,8 @@ use std::sync::atomic::Ordering;
 
 /// What comes back, and where to.
 struct UndeleteTarget<'a> {
-    from: (Ino, Bytes),
-    to: (Ino, Bytes),
+    from: Dentry,
+    to: Dentry,
     /// The closed version that was looked at.
     version: VersionId,
     mode: RenameMode,
@@ -80,7 +81,8 @@ impl History {
         } else {
             None
         };
-        let own = |(directory, name): (Ino, &[u8])| (directory, Bytes::copy_from_slice(name));
+        let own =
+            |(directory, name): (Ino, &[u8])| Dentry::new(directory, Bytes::copy_from_slice(name));
         let mut back = UndeleteTarget {
             from: own(from),
             to: own(to),
@@ -128,17 +130,17 @@ impl History {
 
     async fn restore_name(&self, back: &mut UndeleteTarget<'_>) -> Result<Renamed, StoreError> {
         loop {
-            let target = self.tree.entry(back.to.0, &back.to.1).await?;
+            let target = self.tree.entry(back.to.parent, &back.to.name).await?;
             let directories = back.tree.is_some() || target.as_ref().is_some_and(is_directory);
             let _gate = if directories {
                 Some(self.tree.renames.lock().await)
             } else {
                 None
             };
-            let mut wanted = vec![back.from.0, back.to.0];
+            let mut wanted = vec![back.from.parent, back.to.parent];
             wanted.extend(target.as_ref().map(|target| target.ino));
             let mut locked = self.tree.lock_all(&wanted).await?;
-            let now = self.tree.entry(back.to.0, &back.to.1).await?;
+            let now = self.tree.entry(back.to.parent, &back.to.name).await?;
             if now.as_ref().map(|now| now.ino) == target.as_ref().map(|target| target.ino) {
                 return self.bind_locked(&mut locked, back).await;
             }
@@ -151,12 +153,12 @@ impl History {
         locked: &mut [LockedInode],
         back: &UndeleteTarget<'_>,
     ) -> Result<RemovedRow, StoreError> {
-        for directory in [back.from.0, back.to.0] {
+        for directory in [back.from.parent, back.to.parent] {
             find(locked, directory)
                 .and_then(LockedInode::directory)
                 .ok_or(StoreError::NotDirectory)?;
         }
-        let gone = self.gone(back.from.0, &back.from.1).await?;
+        let gone = self.gone(back.from.parent, &back.from.name).await?;
         let gone = gone.ok_or(StoreError::NotFound)?;
         if gone.closed.stamp.id != back.version {
             // The name was made and removed again meanwhile.
@@ -171,13 +173,13 @@ impl History {
         back: &mut UndeleteTarget<'_>,
     ) -> Result<Renamed, StoreError> {
         let gone = self.gone_still(locked, back).await?;
-        let target = self.tree.entry(back.to.0, &back.to.1).await?;
+        let target = self.tree.entry(back.to.parent, &back.to.name).await?;
         self.check_target(gone.version.node.kind, target.as_ref(), back.mode)
             .await?;
         if let Some(found) = target.as_ref().and_then(|target| find(locked, target.ino)) {
             self.tree.save_flushes(found).await?;
         }
-        let target = self.tree.entry(back.to.0, &back.to.1).await?;
+        let target = self.tree.entry(back.to.parent, &back.to.name).await?;
         let answer = self.core.clock.begin();
         let mut txn = self.commit.txn(
             answer.at(),
@@ -214,10 +216,10 @@ impl History {
             removal_burst: Some((txn.timestamp, None)),
             ..DirectoryRow::default()
         };
-        let change = self.tree.touch(&mut txn, back.to.0, change);
+        let change = self.tree.touch(&mut txn, back.to.parent, change);
         let time = txn.time;
         self.commit.enqueue(txn)?;
-        if let Some(directory) = find(locked, back.to.0).and_then(LockedInode::directory) {
+        if let Some(directory) = find(locked, back.to.parent).and_then(LockedInode::directory) {
             directory.row.merge(change);
         }
         let replaced = after
@@ -237,11 +239,14 @@ impl History {
         back: &UndeleteTarget<'_>,
         target: Option<&DentryRow>,
     ) -> Result<Dependencies, StoreError> {
-        let other = target.map_or(back.to.0, |target| target.ino);
-        let mut dependencies = self.tree.order_in(back.to.0, &back.to.1, other).await?;
+        let other = target.map_or(back.to.parent, |target| target.ino);
+        let mut dependencies = self
+            .tree
+            .order_in(back.to.parent, &back.to.name, other)
+            .await?;
         dependencies
             .touches
-            .push(keys::entry(back.from.0, &back.from.1).bytes());
+            .push(keys::entry(back.from.parent, &back.from.name).bytes());
         if let Some(tree) = &back.tree {
             let top = tree.top().ino;
             dependencies.touches.push(keys::pending(top).bytes());
@@ -265,8 +270,8 @@ impl History {
     ) -> Ino {
         let at = txn.timestamp;
         let origin = Origin {
-            directory: back.from.0,
-            name: back.from.1.clone(),
+            directory: back.from.parent,
+            name: back.from.name.clone(),
         };
         let stamp = self.tree.stamp(at, Op::Undelete, back.author, Some(origin));
         let alive_since = target.map_or(at, |target| target.alive_since.min(at));

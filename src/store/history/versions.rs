@@ -9,6 +9,7 @@ use crate::store::history::as_of::{Binding, HistoricalVersion, last_of};
 use crate::store::history::version_list::{Predecessor, Successor, VersionList};
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{EndOp, Ino, Kind, Op, PastEntry, Retained, Timestamp};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryBody, DentryRow, EntryState, ImportedRow, VersionRecord};
@@ -18,10 +19,10 @@ use crate::store::schema::tables::{DentryTable, Table, VersionTable};
 const ORIGINS_MAX: usize = 64;
 
 /// Whether a state is one that came back under the name it was removed from.
-fn back(version: &HistoricalVersion, slot: &(Ino, Bytes)) -> bool {
+fn back(version: &HistoricalVersion, slot: &Dentry) -> bool {
     let origin = version.stamp.origin.as_ref();
     version.stamp.op == Op::Undelete
-        && origin.is_none_or(|origin| (origin.directory, &origin.name) == (slot.0, &slot.1))
+        && origin.is_none_or(|origin| (origin.directory, &origin.name) == (slot.parent, &slot.name))
 }
 
 impl History {
@@ -59,14 +60,14 @@ impl History {
     /// Failures of the store.
     pub async fn history(&self, directory: Ino, name: &[u8]) -> Result<VersionList, StoreError> {
         let mut all = self.slot_versions(directory, name, None).await?;
-        let mut slot = (directory, Bytes::copy_from_slice(name));
+        let mut slot = Dentry::new(directory, Bytes::copy_from_slice(name));
         let mut predecessors = Vec::new();
         for _ in 0..ORIGINS_MAX {
             let Some(first) = all.first() else { break };
             let Some(origin) = first.stamp.origin.clone() else {
                 break;
             };
-            let origin = (origin.directory, origin.name);
+            let origin = Dentry::new(origin.directory, origin.name);
             if origin == slot || !matches!(first.stamp.op, Op::Rename | Op::Undelete) {
                 break;
             }
@@ -75,12 +76,12 @@ impl History {
                 break;
             };
             predecessors.push(Predecessor {
-                directory: origin.0,
-                name: origin.1.clone(),
+                directory: origin.parent,
+                name: origin.name.clone(),
                 began: oldest.stamp.id.timestamp..=youngest.stamp.id.timestamp,
                 successor: Successor {
-                    directory: slot.0,
-                    name: slot.1,
+                    directory: slot.parent,
+                    name: slot.name,
                     version: first.stamp.id,
                 },
             });
@@ -304,10 +305,12 @@ impl History {
     async fn states_before(
         &self,
         first: &HistoricalVersion,
-        origin: &(Ino, Bytes),
+        origin: &Dentry,
     ) -> Result<Vec<HistoricalVersion>, StoreError> {
         let start = first.stamp.id.timestamp;
-        let mut before = self.slot_versions(origin.0, &origin.1, Some(start)).await?;
+        let mut before = self
+            .slot_versions(origin.parent, &origin.name, Some(start))
+            .await?;
         if first.stamp.op == Op::Undelete {
             // A copy of a tree whose directories have come back elsewhere: those states go on there, not here.
             let content = first.node.content.reference();

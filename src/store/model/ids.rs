@@ -1,4 +1,25 @@
-//! Numbers that name batches.
+//! Names and numbers that more than one floor uses: directory entries, batches.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::store::model::version::Ino;
+
+/// A directory entry: one name in one directory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Dentry {
+    /// The directory.
+    pub(crate) parent: Ino,
+    /// The name, without `/` and NUL.
+    pub(crate) name: Bytes,
+}
+
+impl Dentry {
+    /// The entry `name` of `parent`.
+    pub(crate) fn new(parent: Ino, name: Bytes) -> Self {
+        Self { parent, name }
+    }
+}
 
 /// A batch of the namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,8 +9,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use bytes::Bytes;
-
 use crate::cache::Fixed as FixedMap;
 use crate::meta::JournalToken;
 use crate::store::commit::txn::{Guards, Txn};
@@ -18,6 +16,7 @@ use crate::store::index::health::RecoveredConflicts;
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
 use crate::store::model::failpoints::step;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Attrs, Author, Content, ContentRef, Ino, Kind, Timestamp};
 use crate::store::recovery::Recovery;
 use crate::store::recovery::conflict_version::{
@@ -300,7 +299,7 @@ impl<'a> ConflictRecovery<'a> {
 
     fn unsaved(
         &self,
-        slot: &(Ino, Bytes),
+        slot: &Dentry,
         (ino, limit): (Ino, u64),
         (node, author): (InodeState, &Author),
         (session, flush, base, flushed): (u64, Timestamp, Option<(ContentRef, u64)>, FixedMap),

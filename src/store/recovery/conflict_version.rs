@@ -12,6 +12,7 @@ use crate::store::index::health::RecoveredConflicts;
 use crate::store::index::interval_tree;
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{
     Author, Content, ContentRef, EndOp, Ino, Kind, Op, ROOT, Retained, Stamp, Timestamp, VersionId,
 };
@@ -32,7 +33,7 @@ pub(crate) struct ConflictItem {
     /// Ids from here on may mean something else in the bucket.
     pub(crate) limit: u64,
     /// Where it stood; `None` for a state that only carries the bytes of a later one.
-    pub(crate) slot: Option<(Ino, Bytes)>,
+    pub(crate) slot: Option<Dentry>,
     pub(crate) node: InodeState,
     pub(crate) author: Author,
     pub(crate) host: String,
@@ -71,7 +72,7 @@ pub(crate) struct ConflictRecovery<'a> {
     pub(crate) recovery: &'a Recovery,
     pub(crate) foreign_writers: &'a ForeignWriters,
     /// Directories as the overtaken operations left them.
-    pub(crate) directories: HashMap<Ino, (Ino, Bytes)>,
+    pub(crate) directories: HashMap<Ino, Dentry>,
     /// Inodes as the overtaken operations left them.
     pub(crate) nodes: HashMap<Ino, InodeState>,
     /// Ranges by lineage that were laid under overtaken states, and did not reach the bucket either.
@@ -80,7 +81,7 @@ pub(crate) struct ConflictRecovery<'a> {
     pub(crate) renamed: HashMap<ContentRef, ContentRef>,
     /// The newest state of each new lineage.
     pub(crate) tips: HashMap<u64, ContentRef>,
-    pub(crate) slots: HashMap<(Ino, Bytes), NewestConflict>,
+    pub(crate) slots: HashMap<Dentry, NewestConflict>,
     pub(crate) timestamps: VecDeque<Reservation>,
     pub(crate) next_end: u64,
     pub(crate) done: RecoveredConflicts,
@@ -161,7 +162,10 @@ impl ConflictRecovery<'_> {
         let cid = base.map_or_else(|| self.recovery.core.new_id(), |(content, _)| content.cid);
         let content = ContentRef { cid, timestamp: at };
         self.name(own.known_as, Some(content))?;
-        let place = item.slot.clone().unwrap_or((Ino(0), Bytes::new()));
+        let place = item
+            .slot
+            .clone()
+            .unwrap_or(Dentry::new(Ino(0), Bytes::new()));
         let record = ContentRecord {
             session: own.session,
             flush: own.flush,
@@ -310,15 +314,15 @@ impl ConflictRecovery<'_> {
         &mut self,
         txn: &mut Txn,
         item: &ConflictItem,
-        acknowledged: &(Ino, Bytes),
+        acknowledged: &Dentry,
     ) -> Result<(), StoreError> {
         let recovery = self.recovery;
         let at = txn.timestamp;
         let slot = self.place(acknowledged, item.limit).await?;
-        txn.touch(keys::entry(slot.0, &slot.1));
-        txn.dependencies.within.push(slot.0);
-        txn.dependencies.below = recovery.tree.ancestors(slot.0).await?;
-        let current = recovery.tree.entry(slot.0, &slot.1).await?;
+        txn.touch(keys::entry(slot.parent, &slot.name));
+        txn.dependencies.within.push(slot.parent);
+        txn.dependencies.below = recovery.tree.ancestors(slot.parent).await?;
+        let current = recovery.tree.entry(slot.parent, &slot.name).await?;
         let end_op = if current.is_some() {
             EndOp::Replaced
         } else {
@@ -341,7 +345,12 @@ impl ConflictRecovery<'_> {
                 match current {
                     Some(entry) => self.interrupt(txn, &slot, entry, end).await?,
                     // The name is gone again at the end: `@deleted` lists what ended by a removal.
-                    None => interval_tree::add_removed(&mut txn.rows, slot.0, &slot.1, (at, end)),
+                    None => interval_tree::add_removed(
+                        &mut txn.rows,
+                        slot.parent,
+                        &slot.name,
+                        (at, end),
+                    ),
                 }
                 end
             }
@@ -379,7 +388,7 @@ impl ConflictRecovery<'_> {
     async fn interrupt(
         &self,
         txn: &mut Txn,
-        slot: &(Ino, Bytes),
+        slot: &Dentry,
         entry: DentryRow,
         until: Timestamp,
     ) -> Result<(), StoreError> {
@@ -432,16 +441,19 @@ impl ConflictRecovery<'_> {
             alive_since: entry.alive_since,
             body,
         };
-        txn.put(keys::entry(slot.0, &slot.1), &entry);
+        txn.put(keys::entry(slot.parent, &slot.name), &entry);
         Ok(())
     }
 
     /// Where a state comes back: its own slot, or where its directory is gone a name in the nearest one that is there.
     async fn place(
         &self,
-        (directory, name): &(Ino, Bytes),
+        Dentry {
+            parent: directory,
+            name,
+        }: &Dentry,
         limit: u64,
-    ) -> Result<(Ino, Bytes), StoreError> {
+    ) -> Result<Dentry, StoreError> {
         let (mut at, mut path) = (*directory, vec![name.clone()]);
         while at != ROOT && !self.is_there(at, limit).await? {
             let directory_location = match self.directories.get(&at) {
@@ -449,7 +461,9 @@ impl ConflictRecovery<'_> {
                 None if at.0 < limit => self.recovery.history.where_now(at).await?,
                 None => None,
             };
-            let Some((parent, name)) = directory_location.filter(|_| path.len() < DEPTH_MAX) else {
+            let Some(Dentry { parent, name }) =
+                directory_location.filter(|_| path.len() < DEPTH_MAX)
+            else {
                 at = ROOT;
                 break;
             };
@@ -470,7 +484,7 @@ impl ConflictRecovery<'_> {
             name.drain(..name.len().saturating_sub(crate::store::NAME_MAX));
             match self.recovery.tree.entry(at, &name).await? {
                 Some(entry) if !takes_versions(&entry) => name.extend_from_slice(b".conflict"),
-                _ => return Ok((at, name.into())),
+                _ => return Ok(Dentry::new(at, name.into())),
             }
         }
     }
@@ -486,11 +500,11 @@ impl ConflictRecovery<'_> {
         }
     }
 
-    async fn told(&mut self, slot: &(Ino, Bytes), id: VersionId) -> Result<(), StoreError> {
-        let mut path = vec![slot.1.clone()];
-        let mut at = slot.0;
+    async fn told(&mut self, slot: &Dentry, id: VersionId) -> Result<(), StoreError> {
+        let mut path = vec![slot.name.clone()];
+        let mut at = slot.parent;
         while at != ROOT
-            && let Some((parent, name)) = self.recovery.history.where_now(at).await?
+            && let Some(Dentry { parent, name }) = self.recovery.history.where_now(at).await?
         {
             path.push(name);
             at = parent;

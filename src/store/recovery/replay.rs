@@ -9,6 +9,7 @@ use crate::cache::{DirtyMap, Fixed as FixedMap, Source, StagingFile};
 use crate::meta::{Change, JournalToken};
 use crate::store::commit::txn::Guards;
 use crate::store::data::extent_map::{PendingContent, UploadState};
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Author, ContentRef, Ino, Timestamp};
 use crate::store::recovery::superseded::{ForeignWriters, NameEffects, SupersededOperation};
 use crate::store::schema::journal_record::{ContentRecord, FlushRecord, OperationRecord, Record};
@@ -23,7 +24,7 @@ pub(crate) struct ReplayedSession {
     pub(crate) ino: Ino,
     pub(crate) epoch: u64,
     /// Where the inode hangs, renames that were acknowledged since included; `None` once it has no name.
-    pub(crate) place: Option<(Ino, Bytes)>,
+    pub(crate) place: Option<Dentry>,
     pub(crate) base: Option<(ContentRef, u64)>,
     pub(crate) len: u64,
     pub(crate) author: Author,
@@ -82,7 +83,7 @@ pub(crate) struct JournalReplay {
 impl ReplayedSession {
     pub(crate) fn new(
         (ino, base, len): (Ino, Option<(ContentRef, u64)>, u64),
-        (epoch, place): (u64, Option<(Ino, Bytes)>),
+        (epoch, place): (u64, Option<Dentry>),
         author: Author,
         token: JournalToken,
     ) -> Self {

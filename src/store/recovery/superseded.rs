@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::meta::{Batch, Change, JournalToken};
 use crate::store::commit::txn::Guards;
 use crate::store::data::extent_map::PendingContent;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Ino, Kind, Op, Stamp};
 use crate::store::schema::journal_record::{OperationRecord, Record};
 use crate::store::schema::keys;
@@ -58,19 +59,18 @@ impl ForeignWriters {
 }
 
 /// A directory and a name in it.
-type NameSlot = (Ino, Bytes);
 
 /// What an operation does to names.
 #[derive(Debug, Default)]
 pub(crate) struct NameEffects {
     /// Inodes that leave a name and get another.
-    pub(crate) moved: Vec<(Ino, NameSlot, NameSlot)>,
+    pub(crate) moved: Vec<(Ino, Dentry, Dentry)>,
     /// Inodes that lose their last name.
     pub(crate) unlinked: Vec<Ino>,
 }
 
 /// A name and what it leads to afterwards.
-type NameEffect = ((Ino, Bytes), Option<DentryRow>);
+type NameEffect = (Dentry, Option<DentryRow>);
 
 impl NameEffects {
     pub(crate) fn of(rows: &Batch) -> Self {
@@ -98,8 +98,7 @@ fn named(rows: &Batch) -> Vec<NameEffect> {
     let rows = rows.rows().iter();
     rows.filter(|(key, _)| DentryTable::has(key))
         .filter_map(|(key, change)| {
-            let directory = u64::from_be_bytes(key.get(2..10)?.try_into().ok()?);
-            let slot = (Ino(directory), keys::entry_name(key));
+            let slot = keys::dentry(key)?;
             match change {
                 Change::Put(value) => Some((slot, Some(DentryTable::decode(value).ok()?))),
                 Change::Delete => Some((slot, None)),
@@ -116,7 +115,7 @@ pub(crate) struct SupersededOperation {
     /// Its bytes, under the names of contents it was acknowledged with.
     pub(crate) brought: Option<Arc<PendingContent>>,
     /// Where the state it makes stood last.
-    pub(crate) slot: Option<(Ino, Bytes)>,
+    pub(crate) slot: Option<Dentry>,
     pub(crate) held: Guards,
     pub(crate) token: JournalToken,
 }
@@ -169,7 +168,7 @@ impl SupersededOperation {
     }
 
     /// The inodes it puts under names.
-    pub(crate) fn nodes(&self) -> Vec<((Ino, Bytes), Ino, InodeState)> {
+    pub(crate) fn nodes(&self) -> Vec<(Dentry, Ino, InodeState)> {
         let named = named(&self.record.rows).into_iter();
         named
             .filter_map(|(slot, entry)| match entry? {
@@ -230,7 +229,7 @@ fn conflict(value: &[u8]) -> Option<(Ino, InodeState, Stamp)> {
 }
 
 /// The slot of an operation's row of the past that shows an inode.
-fn record_slot(rows: &Batch, ino: Ino) -> Option<(Ino, Bytes)> {
+fn record_slot(rows: &Batch, ino: Ino) -> Option<Dentry> {
     rows.rows().iter().find_map(|(key, change)| match change {
         Change::Put(value) if VersionTable::has(key) && conflict(value)?.0 == ino => {
             keys::record_slot(key)
@@ -259,7 +258,7 @@ pub(crate) fn ranges(rows: &Batch) -> Vec<(u64, u64, RangeRow)> {
 
 /// Says what an operation did, for a person.
 pub(crate) fn title(record: &OperationRecord) -> String {
-    let show = |slot: &(Ino, Bytes)| format!("{:?}", String::from_utf8_lossy(&slot.1));
+    let show = |slot: &Dentry| format!("{:?}", String::from_utf8_lossy(&slot.name));
     let names = named(&record.rows);
     let moved = NameEffects::of(&record.rows).moved;
     if let Some((_, from, to)) = moved.first() {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::cache::Fixed;
 use crate::meta::Batch;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Attrs, Author, ContentRef, Ino, Timestamp};
 
 const FORMAT: u8 = 1;
@@ -27,7 +28,7 @@ pub(crate) enum Record {
         author: Author,
         /// The writer's epoch, and where the inode hung.
         epoch: u64,
-        place: Option<(Ino, Bytes)>,
+        place: Option<Dentry>,
     },
     /// Bytes, here.
     Write {
@@ -137,7 +138,7 @@ pub(crate) struct ContentRecord {
     pub(crate) flush: Timestamp,
     pub(crate) content: ContentRef,
     pub(crate) ino: Ino,
-    pub(crate) place: (Ino, Bytes),
+    pub(crate) place: Dentry,
     pub(crate) base: Option<(ContentRef, u64)>,
     pub(crate) len: u64,
     pub(crate) replaces: Option<Timestamp>,

@@ -34,6 +34,7 @@
 
 use bytes::Bytes;
 
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{ContentRef, Ino, Timestamp, VersionId};
 use crate::store::schema::tables::{
     AppliedTable, ArchivedWatermarkTable, CountTable, CutTable, DentryTable,
@@ -87,6 +88,11 @@ pub(crate) fn entry(directory: Ino, name: &[u8]) -> RowKey<DentryTable> {
 /// All entries of a directory.
 pub(crate) fn entries(directory: Ino) -> Bytes {
     KeyBuilder::new(DentryTable::PREFIX).u64(directory.0).done()
+}
+
+/// The directory entry of a `C D` key.
+pub(crate) fn dentry(key: &Bytes) -> Option<Dentry> {
+    Some(Dentry::new(Ino(word(key, 2)?), entry_name(key)))
 }
 
 /// Name at the end of an entry's key.
@@ -215,10 +221,10 @@ pub(crate) fn trailing_id(key: &[u8]) -> Option<VersionId> {
 }
 
 /// The directory and name inside an `H V` key.
-pub(crate) fn record_slot(key: &Bytes) -> Option<(Ino, Bytes)> {
+pub(crate) fn record_slot(key: &Bytes) -> Option<Dentry> {
     let directory = u64::from_be_bytes(key.get(2..10)?.try_into().ok()?);
     let end = key.len().checked_sub(13)?;
-    (end >= 10).then(|| (Ino(directory), key.slice(10..end)))
+    (end >= 10).then(|| Dentry::new(Ino(directory), key.slice(10..end)))
 }
 
 /// All history below a directory.

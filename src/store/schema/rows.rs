@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{
     Attrs, Content, ContentRef, EndOp, Ino, Kind, Retained, Stamp, Time, Timestamp, VersionId,
 };
@@ -126,7 +127,7 @@ fn younger<T>(mine: &mut Register<T>, other: Register<T>) {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DirectoryRow {
     /// Parent and name.
-    pub(crate) place: Register<(Ino, Bytes)>,
+    pub(crate) place: Register<Dentry>,
     pub(crate) generation: u64,
     pub(crate) mtime: Register<Time>,
     pub(crate) ctime: Register<Time>,

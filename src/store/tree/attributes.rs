@@ -161,7 +161,7 @@ impl Tree {
             CachedInode::Directory(directory) => {
                 let slot = directory.place.clone();
                 let old = self
-                    .entry(slot.0, &slot.1)
+                    .entry(slot.parent, &slot.name)
                     .await?
                     .ok_or(StoreError::NotFound)?;
                 let mut node = directory.node.clone();
@@ -176,14 +176,14 @@ impl Tree {
                 };
                 let mut dependencies = Dependencies {
                     touches: vec![
-                        keys::entry(slot.0, &slot.1).bytes(),
+                        keys::entry(slot.parent, &slot.name).bytes(),
                         keys::inode(inode.ino).bytes(),
                     ],
                     ..Dependencies::default()
                 };
                 dependencies
                     .within
-                    .extend((slot.0 != Ino(0)).then_some(slot.0));
+                    .extend((slot.parent != Ino(0)).then_some(slot.parent));
                 let mut txn = self.commit.txn(at, dependencies);
                 let DentryBody::Own { state, .. } = old.body else {
                     return Err(StoreError::Corrupt("a linked directory".to_owned()));
@@ -195,7 +195,7 @@ impl Tree {
                     },
                     ..old
                 };
-                txn.put(keys::entry(slot.0, &slot.1), &entry);
+                txn.put(keys::entry(slot.parent, &slot.name), &entry);
                 txn.merge(keys::inode(inode.ino), &InodeRow::Directory(row.clone()));
                 self.commit.enqueue(txn)?;
                 directory.node = node;

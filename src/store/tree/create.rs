@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::store::commit::txn::Txn;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{
     Attrs, Author, Content, EndOp, Ino, Kind, Op, Origin, Stat, Time, Timestamp,
 };
@@ -169,7 +170,7 @@ impl Tree {
         }
         let answer = self.core.clock.begin();
         let (at, ino) = (answer.at(), Ino(self.core.new_id()));
-        let slot = (parent, Bytes::copy_from_slice(name));
+        let slot = Dentry::new(parent, Bytes::copy_from_slice(name));
         let dependencies = self.order_in(parent, name, ino).await?;
         let mut txn = self.commit.txn(at, dependencies);
         let node = node_of(&new, txn.time);
@@ -203,7 +204,7 @@ impl Tree {
         &self,
         txn: &mut Txn,
         ino: Ino,
-        (slot, node): (&(Ino, Bytes), &InodeState),
+        (slot, node): (&Dentry, &InodeState),
         author: &Author,
     ) -> CachedInode {
         let at = txn.timestamp;
@@ -225,7 +226,7 @@ impl Tree {
             alive_since,
             body,
         };
-        txn.put(keys::entry(slot.0, &slot.1), &entry);
+        txn.put(keys::entry(slot.parent, &slot.name), &entry);
         if node.kind == Kind::Directory {
             txn.dependencies.makes.push(ino);
             let time = node.attrs.mtime;
@@ -276,10 +277,15 @@ impl Tree {
         let file = find(&mut locked, ino)
             .and_then(LockedInode::file)
             .ok_or(StoreError::NotFound)?;
-        let origin = file.place().map(|(directory, name)| Origin {
-            directory: *directory,
-            name: name.clone(),
-        });
+        let origin = file.place().map(
+            |Dentry {
+                 parent: directory,
+                 name,
+             }| Origin {
+                directory: *directory,
+                name: name.clone(),
+            },
+        );
         let (place, nlink) = self.share(&mut txn, (ino, file), author)?;
         self.count_links(&mut txn, ino, nlink);
         let state = self.shared_state(&mut txn, file);
@@ -335,7 +341,7 @@ impl Tree {
         txn: &mut Txn,
         (ino, file): (Ino, &FileInode),
         author: &Author,
-    ) -> Result<((Ino, Bytes), u32), StoreError> {
+    ) -> Result<(Dentry, u32), StoreError> {
         let at = txn.timestamp;
         match &file.link_state {
             LinkState::Single {
@@ -343,8 +349,8 @@ impl Tree {
                 bound,
                 alive_since,
             } => {
-                txn.touch(keys::entry(place.0, &place.1));
-                txn.dependencies.within.push(place.0);
+                txn.touch(keys::entry(place.parent, &place.name));
+                txn.dependencies.within.push(place.parent);
                 let stamp = match &file.state {
                     EntryState::Version(stamp) => stamp.clone(),
                     EntryState::Provisional(last) => last.stamp.clone(),
@@ -356,7 +362,7 @@ impl Tree {
                     alive_since: (*alive_since).min(at),
                     body: DentryBody::Linked(stamp),
                 };
-                txn.put(keys::entry(place.0, &place.1), &entry);
+                txn.put(keys::entry(place.parent, &place.name), &entry);
                 Ok((place.clone(), 2))
             }
             LinkState::HardLinked { nlink, .. } if *nlink >= LINK_MAX => {
@@ -382,7 +388,7 @@ impl Tree {
         let (uid, gid) = self.core.config.owner;
         let mut txn = self.commit.txn(answer.at(), Dependencies::default());
         let node = crate::store::tree::lookup::root_node(uid, gid, txn.time);
-        let slot = (Ino(0), Bytes::new());
+        let slot = Dentry::new(Ino(0), Bytes::new());
         self.new_rows(
             &mut txn,
             crate::store::model::version::ROOT,

@@ -272,7 +272,9 @@ impl Tree {
         at: Timestamp,
     ) -> Result<Txn, StoreError> {
         let dependencies = match &file.link_state {
-            LinkState::Single { place, .. } => self.order_in(place.0, &place.1, ino).await?,
+            LinkState::Single { place, .. } => {
+                self.order_in(place.parent, &place.name, ino).await?
+            }
             // The row of a linked inode lies in no directory, and the place we know of it may be gone.
             LinkState::HardLinked { .. } | LinkState::Unlinked => Dependencies {
                 touches: vec![keys::inode(ino).bytes()],

@@ -4,6 +4,7 @@ use crate::cache::{Fixed as FixedMap, Source};
 use crate::store::commit::txn::Txn;
 use crate::store::data::extent_map::{PendingContent, UploadState};
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Content, ContentRef, Ino, Timestamp};
 use crate::store::schema::journal_record::ContentRecord;
 use crate::store::schema::keys;
@@ -87,7 +88,7 @@ impl Tree {
         let own = base.filter(|(content, _)| goes_on && self.is_own(file, *content));
         let cid = own.map_or_else(|| self.core.new_id(), |(content, _)| content.cid);
         let content = ContentRef { cid, timestamp: at };
-        let nowhere = || (Ino(0), bytes::Bytes::new());
+        let nowhere = || Dentry::new(Ino(0), bytes::Bytes::new());
         let place = file.place().cloned().unwrap_or_else(nowhere);
         let unshown = matches!(
             file.state,

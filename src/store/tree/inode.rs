@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
 use dashmap::DashMap;
 use tokio::sync::OwnedMutexGuard;
 
@@ -14,6 +13,7 @@ use crate::cache::{DirtyMap, Fixed as FixedMap, Permit, StagingFile};
 use crate::meta::JournalToken;
 use crate::store::data::pins::Pin;
 use crate::store::index::timestamps::Reservation;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Attrs, Author, ContentRef, Ino, Kind, Stat, Timestamp};
 use crate::store::schema::rows::{DirectoryRow, EntryState, InodeState};
 use crate::sync::{Arc, Mutex, RwLock, Weak, lock, read, write};
@@ -49,7 +49,7 @@ pub(crate) enum CachedInode {
 pub(crate) struct CachedDirectory {
     pub(crate) row: DirectoryRow,
     pub(crate) node: InodeState,
-    pub(crate) place: (Ino, Bytes),
+    pub(crate) place: Dentry,
 }
 
 /// Where an inode that is no directory hangs.
@@ -57,12 +57,12 @@ pub(crate) struct CachedDirectory {
 pub(crate) enum LinkState {
     /// It has one name.
     Single {
-        place: (Ino, Bytes),
+        place: Dentry,
         bound: Timestamp,
         alive_since: Timestamp,
     },
     /// It has several, or had; this is one of them.
-    HardLinked { place: (Ino, Bytes), nlink: u32 },
+    HardLinked { place: Dentry, nlink: u32 },
     /// It has none, but users.
     Unlinked,
 }
@@ -209,7 +209,7 @@ impl FileInode {
             .map(|permit| permit.split(map.bytes().min(permit.bytes())))
     }
 
-    pub(crate) fn place(&self) -> Option<&(Ino, Bytes)> {
+    pub(crate) fn place(&self) -> Option<&Dentry> {
         match &self.link_state {
             LinkState::Single { place, .. } | LinkState::HardLinked { place, .. } => Some(place),
             LinkState::Unlinked => None,

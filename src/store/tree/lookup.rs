@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Attrs, Content, Ino, Kind, ROOT, Stat};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
@@ -61,7 +62,10 @@ impl Tree {
         match self.core.index.row(&keys::inode(ino)).await? {
             Some(InodeRow::Directory(row)) => return self.read_directory(row).await,
             Some(InodeRow::Linked(row)) => {
-                let place = self.place(ino).await?.unwrap_or((ROOT, Bytes::new()));
+                let place = self
+                    .place(ino)
+                    .await?
+                    .unwrap_or(Dentry::new(ROOT, Bytes::new()));
                 let link_state = LinkState::HardLinked {
                     place,
                     nlink: row.nlink,
@@ -73,7 +77,7 @@ impl Tree {
             None => {}
         }
         if let Some(place) = self.place(ino).await?
-            && let Some(entry) = self.entry(place.0, &place.1).await?
+            && let Some(entry) = self.entry(place.parent, &place.name).await?
             && entry.ino == ino
             && let DentryBody::Own { node, state } = entry.body
         {
@@ -100,7 +104,7 @@ impl Tree {
         let Some((_, place)) = row.place.clone() else {
             return Ok(None);
         };
-        let Some(entry) = self.entry(place.0, &place.1).await? else {
+        let Some(entry) = self.entry(place.parent, &place.name).await? else {
             return Ok(None);
         };
         match entry.body {
@@ -118,9 +122,9 @@ impl Tree {
         }
     }
 
-    async fn place(&self, ino: Ino) -> Result<Option<(Ino, Bytes)>, StoreError> {
+    async fn place(&self, ino: Ino) -> Result<Option<Dentry>, StoreError> {
         let place: Option<LocationRow> = self.core.index.row(&keys::place(ino)).await?;
-        Ok(place.map(|p| (p.directory, p.name)))
+        Ok(place.map(|p| Dentry::new(p.directory, p.name)))
     }
 
     /// What an inode is now, unsaved writes included.
@@ -187,7 +191,7 @@ impl Tree {
         match self.core.index.row(&keys::inode(directory)).await? {
             Some(InodeRow::Directory(row)) => row
                 .place
-                .map(|(_, (parent, _))| parent)
+                .map(|(_, Dentry { parent, name: _ })| parent)
                 .ok_or(StoreError::NotFound),
             Some(InodeRow::Linked(_)) => Err(StoreError::NotDirectory),
             None => Err(StoreError::NotFound),

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::cache::Source;
 use crate::store::commit::txn::Txn;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{
     Attrs, Author, Content, EndOp, Ino, Kind, Op, Stamp, Time, Timestamp, VersionId,
 };
@@ -80,7 +81,7 @@ impl Tree {
     pub(crate) fn begin(self: &Arc<Self>, parent: Ino, name: &Bytes, author: &Author) -> AtomicPut {
         let far = Timestamp(u64::MAX);
         let link_state = LinkState::Single {
-            place: (parent, name.clone()),
+            place: Dentry::new(parent, name.clone()),
             bound: far,
             alive_since: far,
         };
@@ -313,7 +314,7 @@ impl AtomicPut {
         }
         let (prepared, flush) = self.prepare(at).await?;
         let mut txn = tree.commit.txn(at, tree.order_in(parent, name, ino).await?);
-        let slot = (parent, name.clone());
+        let slot = Dentry::new(parent, name.clone());
         let stamp = Stamp {
             id: VersionId {
                 timestamp: since,
@@ -404,7 +405,7 @@ impl AtomicPut {
     fn rows(
         &self,
         txn: &mut Txn,
-        (slot, alive_since): (&(Ino, Bytes), Timestamp),
+        (slot, alive_since): (&Dentry, Timestamp),
         node: &InodeState,
         stamp: &Stamp,
     ) {
@@ -423,7 +424,7 @@ impl AtomicPut {
                 state: EntryState::Version(stamp.clone()),
             },
         };
-        txn.put(keys::entry(slot.0, &slot.1), &entry);
+        txn.put(keys::entry(slot.parent, &slot.name), &entry);
         self.tree.put_location(txn, ino, slot);
         let space = node.space().cast_signed();
         txn.usage.0 = txn.usage.0.wrapping_add(space);
@@ -495,7 +496,7 @@ impl Tree {
         &self,
         txn: &mut Txn,
         target: &mut LockedInode,
-        (entry, slot): (&DentryRow, &(Ino, Bytes)),
+        (entry, slot): (&DentryRow, &Dentry),
         since: Timestamp,
         node: &mut InodeState,
     ) -> Result<LinkState, StoreError> {

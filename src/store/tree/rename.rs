@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::store::commit::txn::Txn;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Author, Displaced, EndOp, Ino, Kind, Op, Origin, Stat, Time};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
@@ -42,8 +43,8 @@ pub struct Renamed {
 
 /// Both ends of a rename, as they were found.
 struct RenameEnds {
-    from: (Ino, Bytes),
-    to: (Ino, Bytes),
+    from: Dentry,
+    to: Dentry,
     source: DentryRow,
     target: Option<DentryRow>,
 }
@@ -58,7 +59,7 @@ pub(crate) enum RenameEffects {
     },
     Directory {
         ino: Ino,
-        place: (Ino, Bytes),
+        place: Dentry,
         row: DirectoryRow,
     },
     Out {
@@ -123,8 +124,8 @@ impl Tree {
                 continue;
             }
             let ends = RenameEnds {
-                from: (from.0, Bytes::copy_from_slice(from.1)),
-                to: (to.0, Bytes::copy_from_slice(to.1)),
+                from: Dentry::new(from.0, Bytes::copy_from_slice(from.1)),
+                to: Dentry::new(to.0, Bytes::copy_from_slice(to.1)),
                 source,
                 target,
             };
@@ -214,10 +215,10 @@ impl Tree {
             }
         }
         ends.source = self
-            .entry(ends.from.0, &ends.from.1)
+            .entry(ends.from.parent, &ends.from.name)
             .await?
             .ok_or(StoreError::NotFound)?;
-        ends.target = self.entry(ends.to.0, &ends.to.1).await?;
+        ends.target = self.entry(ends.to.parent, &ends.to.name).await?;
         Ok(())
     }
 
@@ -278,7 +279,7 @@ impl Tree {
         ends: &RenameEnds,
         mode: RenameMode,
     ) -> Result<(), StoreError> {
-        for parent in [ends.from.0, ends.to.0] {
+        for parent in [ends.from.parent, ends.to.parent] {
             find(locked, parent)
                 .and_then(LockedInode::directory)
                 .ok_or(StoreError::NotDirectory)?;
@@ -289,11 +290,11 @@ impl Tree {
             _ => {}
         }
         let moving = [
-            Some((&ends.source, ends.to.0)),
+            Some((&ends.source, ends.to.parent)),
             ends.target
                 .as_ref()
                 .filter(|_| mode == RenameMode::Exchange)
-                .map(|t| (t, ends.from.0)),
+                .map(|t| (t, ends.from.parent)),
         ];
         for (entry, into) in moving.into_iter().flatten() {
             if is_directory(entry)
@@ -319,13 +320,13 @@ impl Tree {
 
     async fn rename_dependencies(&self, ends: &RenameEnds) -> Result<Dependencies, StoreError> {
         let mut dependencies = self
-            .order_in(ends.from.0, &ends.from.1, ends.source.ino)
+            .order_in(ends.from.parent, &ends.from.name, ends.source.ino)
             .await?;
         let other = ends.target.as_ref().map_or(ends.source.ino, |t| t.ino);
-        let second = self.order_in(ends.to.0, &ends.to.1, other).await?;
+        let second = self.order_in(ends.to.parent, &ends.to.name, other).await?;
         dependencies.touches.extend(second.touches);
         dependencies.below.extend(second.below);
-        if ends.to.0 != ends.from.0 {
+        if ends.to.parent != ends.from.parent {
             dependencies.within.extend(second.within);
         }
         Ok(dependencies)
@@ -353,7 +354,7 @@ impl Tree {
             ),
         };
         let mut changes = Vec::new();
-        for (ino, (entries, directories)) in [(ends.from.0, from), (ends.to.0, to)] {
+        for (ino, (entries, directories)) in [(ends.from.parent, from), (ends.to.parent, to)] {
             find(locked, ino)
                 .and_then(LockedInode::directory)
                 .ok_or(StoreError::NotDirectory)?;
@@ -377,7 +378,7 @@ impl Tree {
         after: &mut Vec<RenameEffects>,
     ) -> Result<(), StoreError> {
         let at = txn.timestamp;
-        txn.delete(keys::entry(ends.from.0, &ends.from.1));
+        txn.delete(keys::entry(ends.from.parent, &ends.from.name));
         let mut behind = None;
         if let Some(target) = &ends.target {
             let unborn = find(locked, ends.source.ino)
@@ -386,8 +387,8 @@ impl Tree {
             behind = self.replace_target(txn, locked, (&ends.to, target), unborn, after)?;
         }
         let origin = Origin {
-            directory: ends.from.0,
-            name: ends.from.1.clone(),
+            directory: ends.from.parent,
+            name: ends.from.name.clone(),
         };
         let arrival = BindTarget {
             slot: ends.to.clone(),
@@ -407,7 +408,7 @@ impl Tree {
         &self,
         txn: &mut Txn,
         locked: &mut [LockedInode],
-        (slot, target): (&(Ino, Bytes), &DentryRow),
+        (slot, target): (&Dentry, &DentryRow),
         unborn: bool,
         after: &mut Vec<RenameEffects>,
     ) -> Result<Option<Box<LastVersion>>, StoreError> {
@@ -427,7 +428,7 @@ impl Tree {
         if unborn && matches!(target.body, DentryBody::Linked(_)) {
             // Nothing stands behind the successor: the name's life ends here and begins anew at the birth.
             let life = (target.alive_since.min(txn.timestamp), txn.timestamp);
-            interval_tree::add(&mut txn.rows, slot.0, &slot.1, life);
+            interval_tree::add(&mut txn.rows, slot.parent, &slot.name, life);
         }
         let leaving = if behind.is_some() {
             Unbinding::ReplacedUnborn
@@ -469,8 +470,8 @@ impl Tree {
                     Op::Rename,
                     author,
                     Some(Origin {
-                        directory: from.0,
-                        name: from.1.clone(),
+                        directory: from.parent,
+                        name: from.name.clone(),
                     }),
                 ),
             };
@@ -485,7 +486,7 @@ impl Tree {
         &self,
         txn: &mut Txn,
         locked: &mut [LockedInode],
-        (entry, from): (&DentryRow, &(Ino, Bytes)),
+        (entry, from): (&DentryRow, &Dentry),
         arrival: &BindTarget,
         after: &mut Vec<RenameEffects>,
     ) -> Result<(), StoreError> {
@@ -516,7 +517,7 @@ impl Tree {
     fn move_directory(
         &self,
         txn: &mut Txn,
-        (entry, from, directory): (&DentryRow, &(Ino, Bytes), &CachedDirectory),
+        (entry, from, directory): (&DentryRow, &Dentry, &CachedDirectory),
         arrival: &BindTarget,
     ) -> DirectoryRow {
         let (at, ino) = (arrival.at, entry.ino);
@@ -537,7 +538,7 @@ impl Tree {
             };
             self.close(txn, from, &last, (at, EndOp::RenamedTo));
             let life = (entry.alive_since, at);
-            interval_tree::add(&mut txn.rows, from.0, &from.1, life);
+            interval_tree::add(&mut txn.rows, from.parent, &from.name, life);
             let moved = DentryRow {
                 ino,
                 bound: at,
@@ -547,11 +548,11 @@ impl Tree {
                     state: EntryState::Version(arrival.stamp.clone()),
                 },
             };
-            txn.put(keys::entry(arrival.slot.0, &arrival.slot.1), &moved);
+            txn.put(keys::entry(arrival.slot.parent, &arrival.slot.name), &moved);
         }
         let directory_location = DirectoryLocation {
-            parent: from.0,
-            name: from.1.clone(),
+            parent: from.parent,
+            name: from.name.clone(),
             end: at,
             removal_burst: None,
             generation: directory.row.generation,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::store::commit::txn::Txn;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{
     Author, EndOp, Ino, Op, Origin, Retained, Stamp, Timestamp, VersionId,
 };
@@ -19,7 +20,6 @@ use crate::store::schema::rows::{
 use crate::store::schema::tables::{Table, VersionTable};
 use crate::store::tree::Tree;
 use crate::store::tree::inode::{CachedDirectory, FileInode, LinkState};
-use bytes::Bytes;
 
 /// A name that leaves by a rename so soon after it was made is in no list of versions.
 pub(crate) const TRANSIENT_MAX: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ pub(crate) enum Unbinding {
 /// What is put under a name by a rename.
 #[derive(Clone, Debug)]
 pub(crate) struct BindTarget {
-    pub(crate) slot: (Ino, Bytes),
+    pub(crate) slot: Dentry,
     pub(crate) at: Timestamp,
     /// Since when the name has existed, if it did.
     pub(crate) alive_since: Option<Timestamp>,
@@ -99,7 +99,7 @@ impl Tree {
                     alive_since,
                     body,
                 };
-                txn.put(keys::entry(place.0, &place.1), &entry);
+                txn.put(keys::entry(place.parent, &place.name), &entry);
             }
             LinkState::HardLinked { nlink, .. } => {
                 let row = LinkedRow {
@@ -184,7 +184,7 @@ impl Tree {
                     id: last.stamp.id,
                     end_op: end.1,
                 };
-                txn.put(keys::ended(end.0, place.0, &place.1), &ended);
+                txn.put(keys::ended(end.0, place.parent, &place.name), &ended);
             }
             LinkState::Unlinked => {}
         }
@@ -195,7 +195,7 @@ impl Tree {
     pub(crate) fn close(
         &self,
         txn: &mut Txn,
-        slot: &(Ino, Bytes),
+        slot: &Dentry,
         last: &LastVersion,
         end: (Timestamp, EndOp),
     ) {
@@ -210,11 +210,11 @@ impl Tree {
         self.close_row(txn, slot, &closed);
     }
 
-    pub(crate) fn close_row(&self, txn: &mut Txn, slot: &(Ino, Bytes), closed: &VersionRecord) {
+    pub(crate) fn close_row(&self, txn: &mut Txn, slot: &Dentry, closed: &VersionRecord) {
         let id = closed.stamp.id;
-        txn.put(keys::closed(slot.0, &slot.1, id), closed);
+        txn.put(keys::closed(slot.parent, &slot.name, id), closed);
         txn.put(
-            keys::ended(closed.end, slot.0, &slot.1),
+            keys::ended(closed.end, slot.parent, &slot.name),
             &ExpiryRow {
                 id,
                 end_op: closed.end_op,
@@ -226,7 +226,7 @@ impl Tree {
     pub(crate) fn unbind(
         &self,
         txn: &mut Txn,
-        slot: &(Ino, Bytes),
+        slot: &Dentry,
         ino: Ino,
         stamp: &Stamp,
         end: (Timestamp, EndOp),
@@ -265,7 +265,7 @@ impl Tree {
         txn: &mut Txn,
         (ino, file): (Ino, &FileInode),
         entry: &DentryRow,
-        slot: &(Ino, Bytes),
+        slot: &Dentry,
         how: (Unbinding, bool),
     ) -> LinkState {
         let (leaving, pinned) = how;
@@ -280,8 +280,8 @@ impl Tree {
             if leaving == Unbinding::Removed {
                 interval_tree::add_removed(
                     &mut txn.rows,
-                    slot.0,
-                    &slot.1,
+                    slot.parent,
+                    &slot.name,
                     (entry.alive_since.min(at), at),
                 );
             }
@@ -293,7 +293,12 @@ impl Tree {
         } else if leaving != Unbinding::ReplacedUnborn {
             let alive_since = self.close_behind(txn, ino, file, (at, end_op));
             if leaving == Unbinding::Removed && alive_since < at {
-                interval_tree::add_removed(&mut txn.rows, slot.0, &slot.1, (alive_since, at));
+                interval_tree::add_removed(
+                    &mut txn.rows,
+                    slot.parent,
+                    &slot.name,
+                    (alive_since, at),
+                );
             }
         }
         txn.delete(keys::place(ino));
@@ -350,7 +355,7 @@ impl Tree {
         txn: &mut Txn,
         (ino, file): (Ino, &FileInode),
         entry: &DentryRow,
-        slot: &(Ino, Bytes),
+        slot: &Dentry,
         exchanged: bool,
     ) -> Result<bool, StoreError> {
         let at = txn.timestamp;
@@ -358,7 +363,7 @@ impl Tree {
         let young = at.0.saturating_sub(since.0) < TRANSIENT_MAX.as_nanos() as u64;
         if let DentryBody::Linked(stamp) = &entry.body {
             self.unbind(txn, slot, ino, stamp, (at, EndOp::RenamedTo));
-            interval_tree::add(&mut txn.rows, slot.0, &slot.1, (since.min(at), at));
+            interval_tree::add(&mut txn.rows, slot.parent, &slot.name, (since.min(at), at));
             return Ok(true);
         }
         let passed = young
@@ -375,7 +380,7 @@ impl Tree {
         };
         let since = self.close_behind(txn, ino, file, (at, end_op));
         if since < at {
-            interval_tree::add(&mut txn.rows, slot.0, &slot.1, (since, at));
+            interval_tree::add(&mut txn.rows, slot.parent, &slot.name, (since, at));
         }
         Ok(!matches!(file.state, EntryState::Unborn { .. }))
     }
@@ -384,15 +389,15 @@ impl Tree {
     async fn record_return(
         &self,
         (ino, file): (Ino, &FileInode),
-        slot: &(Ino, Bytes),
+        slot: &Dentry,
         since: Timestamp,
     ) -> Result<bool, StoreError> {
         let current = self.last_version(ino, file).map(|last| last.stamp);
         if let Some(stamp) = current.filter(|stamp| stamp.id.timestamp <= since) {
             return Ok(stamp.op == Op::Undelete);
         }
-        let from = keys::history_at(slot.0, &slot.1, since);
-        let until = keys::after(&keys::history(slot.0, &slot.1));
+        let from = keys::history_at(slot.parent, &slot.name, since);
+        let until = keys::after(&keys::history(slot.parent, &slot.name));
         let Some((_, value)) = self.core.index.first(from, until).await? else {
             return Ok(false);
         };
@@ -404,11 +409,15 @@ impl Tree {
     async fn transient_since(
         &self,
         txn: &mut Txn,
-        slot: &(Ino, Bytes),
+        slot: &Dentry,
         since: Timestamp,
     ) -> Result<(), StoreError> {
-        let from = keys::history(slot.0, &slot.1);
-        let until = keys::history_at(slot.0, &slot.1, Timestamp(since.0.saturating_sub(1)));
+        let from = keys::history(slot.parent, &slot.name);
+        let until = keys::history_at(
+            slot.parent,
+            &slot.name,
+            Timestamp(since.0.saturating_sub(1)),
+        );
         for (_, value) in self.core.index.scan(from, until, usize::MAX).await? {
             let closed: VersionRecord = VersionTable::decode(&value)?;
             self.close_row(
@@ -455,7 +464,7 @@ impl Tree {
             alive_since,
             body,
         };
-        txn.put(keys::entry(arrival.slot.0, &arrival.slot.1), &entry);
+        txn.put(keys::entry(arrival.slot.parent, &arrival.slot.name), &entry);
         self.put_location(txn, ino, &arrival.slot);
         (
             LinkState::Single {
@@ -482,7 +491,7 @@ impl Tree {
             alive_since: arrival.alive_since.unwrap_or(arrival.at),
             body: DentryBody::Linked(arrival.stamp.clone()),
         };
-        txn.put(keys::entry(arrival.slot.0, &arrival.slot.1), &entry);
+        txn.put(keys::entry(arrival.slot.parent, &arrival.slot.name), &entry);
         self.put_location(txn, ino, &arrival.slot);
         let row = LinkedRow {
             node: node.clone(),
@@ -528,10 +537,10 @@ impl Tree {
         }
     }
 
-    pub(crate) fn put_location(&self, txn: &mut Txn, ino: Ino, slot: &(Ino, Bytes)) {
+    pub(crate) fn put_location(&self, txn: &mut Txn, ino: Ino, slot: &Dentry) {
         let place = LocationRow {
-            directory: slot.0,
-            name: slot.1.clone(),
+            directory: slot.parent,
+            name: slot.name.clone(),
         };
         txn.put(keys::place(ino), &place);
     }

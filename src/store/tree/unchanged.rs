@@ -3,6 +3,7 @@
 use crate::cache::{Fixed as FixedMap, Source};
 use crate::store::data::extent_map::ResolvedExtent;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Attrs, ContentRef};
 use crate::store::schema::journal_record::{BytelessFlush, Dependencies};
 use crate::store::schema::keys;
@@ -111,7 +112,11 @@ impl Tree {
                 base: file.base,
             });
             let (state, alive_since) = (file.state.clone(), alive(file));
-            if let Some((directory, name)) = file.place() {
+            if let Some(Dentry {
+                parent: directory,
+                name,
+            }) = file.place()
+            {
                 txn.touch(keys::entry(*directory, name));
                 txn.dependencies.within.push(*directory);
             }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::store::commit::txn::Txn;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Author, Displaced, EndOp, Ino, Kind, Stat, Time, Timestamp};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
@@ -99,7 +100,7 @@ impl Tree {
         let at = answer.at();
         let mut txn = self.commit.txn(at, self.order_in(parent, name, ino).await?);
         txn.delete(keys::entry(parent, name));
-        let slot = (parent, Bytes::copy_from_slice(name));
+        let slot = Dentry::new(parent, Bytes::copy_from_slice(name));
         let pinned = target.inode.is_pinned();
         let file = target.file().ok_or(StoreError::IsDirectory)?;
         let link_state = self.detach(
@@ -221,7 +222,7 @@ impl Tree {
         let answer = self.core.clock.begin();
         let at = answer.at();
         let mut txn = self.commit.txn(at, self.order_in(parent, name, ino).await?);
-        let slot = (parent, Bytes::copy_from_slice(name));
+        let slot = Dentry::new(parent, Bytes::copy_from_slice(name));
         txn.delete(keys::entry(parent, name));
         let run = self.remove_directory(&mut txn, locked, (&slot, entry), EndOp::Deleted);
         let above = find(locked, parent)
@@ -260,7 +261,7 @@ impl Tree {
         &self,
         txn: &mut Txn,
         locked: &mut [LockedInode],
-        (slot, entry): (&(Ino, Bytes), &DentryRow),
+        (slot, entry): (&Dentry, &DentryRow),
         end_op: EndOp,
     ) -> Option<Timestamp> {
         let (at, ino) = (txn.timestamp, entry.ino);
@@ -289,13 +290,18 @@ impl Tree {
         };
         self.close(txn, slot, &last, (at, end_op));
         if end_op == EndOp::Deleted {
-            interval_tree::add_removed(&mut txn.rows, slot.0, &slot.1, (entry.alive_since, at));
+            interval_tree::add_removed(
+                &mut txn.rows,
+                slot.parent,
+                &slot.name,
+                (entry.alive_since, at),
+            );
         }
         txn.delete(keys::inode(ino));
         let since = directory.row.place.as_ref().map_or(at, |(since, _)| *since);
         let directory_location = DirectoryLocation {
-            parent: slot.0,
-            name: slot.1.clone(),
+            parent: slot.parent,
+            name: slot.name.clone(),
             end: at,
             removal_burst: Some(run.map_or(at, |run| run.first)),
             generation: directory.row.generation,
