@@ -13,8 +13,9 @@ use crate::store::model::config::check_name;
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
 use crate::store::schema::manifest::{Manifest, PARTS};
-use crate::store::schema::rows::{self, AppliedRow};
-use crate::store::schema::tables::{AppliedTable, Table};
+use crate::store::schema::merge;
+use crate::store::schema::rows::AppliedRow;
+use crate::store::schema::tables::{AppliedTable, RowTable};
 
 /// Longest name of a setting, and longest value, in bytes.
 const SETTING_MAX: (usize, usize) = (64, 1024);
@@ -214,7 +215,7 @@ pub async fn delete_namespace(
     if !place.list("meta").await?.is_empty() {
         let config = SlateConfig {
             local: place.is_local(),
-            ..SlateConfig::new(rows::merge)
+            ..SlateConfig::new(merge::merge)
         };
         match SlateStore::open(place.object_store(), "meta", config).await {
             Ok(index) => index.close().await?,

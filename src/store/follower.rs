@@ -21,7 +21,7 @@ use crate::store::namespace::{Namespace, NamespaceParts, why_not};
 use crate::store::recovery::evidence::{self, Evidence};
 use crate::store::schema::keys;
 use crate::store::schema::manifest::Manifest;
-use crate::store::schema::rows::{self};
+use crate::store::schema::merge;
 use crate::sync::Arc;
 use crate::task::Tasks;
 
@@ -72,7 +72,7 @@ impl Namespace {
         let slate = SlateConfig {
             local: backend.is_local(),
             reason: Some(why_not(&backend)),
-            ..SlateConfig::new(rows::merge)
+            ..SlateConfig::new(merge::merge)
         };
         let damage = match evidence::examine(&backend, &slate).await? {
             Evidence::Damaged(what) => Some(what),

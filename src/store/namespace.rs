@@ -28,7 +28,7 @@ use crate::store::recovery::Recovery;
 use crate::store::recovery::evidence::{self, Evidence};
 use crate::store::recovery::journal::{JournalRecords, RecoveredJournal};
 use crate::store::schema::manifest::identity;
-use crate::store::schema::rows;
+use crate::store::schema::merge;
 use crate::store::tree::Tree;
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::Tasks;
@@ -88,7 +88,7 @@ impl Namespace {
             local: backend.is_local(),
             collect_after: config.grace,
             reason: Some(why_not(&backend)),
-            ..SlateConfig::new(rows::merge)
+            ..SlateConfig::new(merge::merge)
         };
         let local = open_local(&dir, identity.uuid)?;
         // Before the engine writes anything: it would take a missing object for the end of what there is.

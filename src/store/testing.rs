@@ -12,7 +12,7 @@ use crate::store::model::failpoints::Failpoint;
 use crate::store::model::role::Role;
 use crate::store::namespace::{NamespaceParts, open_local};
 use crate::store::schema::manifest::identity;
-use crate::store::schema::rows;
+use crate::store::schema::merge;
 use crate::store::{GcMode, Linger, Namespace, NamespaceConfig, StoreError};
 use crate::sync::Arc;
 use crate::task::Tasks;
@@ -35,7 +35,7 @@ impl Machine {
         let url = format!("memory://machine-{number}");
         Self {
             backend: Backend::open(&url, &BackendConfig::default()).unwrap(),
-            index: MemoryStore::new(rows::merge),
+            index: MemoryStore::new(merge::merge),
             disk: tempfile::tempdir().unwrap(),
             lives: 0,
             env: Arc::new(SeededEnv::new(1)),

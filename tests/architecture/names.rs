@@ -25,12 +25,11 @@ pub(crate) const TUPLE_PARAMETERS: &[(&str, usize)] = &[
     ("store/history/delete_version.rs", 5),
     ("store/history/restore_tree.rs", 1),
     ("store/history/undelete.rs", 2),
-    ("store/history/versions.rs", 2),
     ("store/index/health.rs", 2),
     ("store/index/interval_tree.rs", 3),
     ("store/model/ids.rs", 1),
-    ("store/recovery/conflict.rs", 5),
-    ("store/recovery/conflict_version.rs", 5),
+    ("store/recovery/conflict.rs", 4),
+    ("store/recovery/conflict_version.rs", 1),
     ("store/recovery/mount.rs", 1),
     ("store/recovery/replay.rs", 3),
     ("store/tree/create.rs", 2),
@@ -40,7 +39,7 @@ pub(crate) const TUPLE_PARAMETERS: &[(&str, usize)] = &[
     ("store/tree/put.rs", 6),
     ("store/tree/reflink.rs", 1),
     ("store/tree/rename.rs", 5),
-    ("store/tree/row_writer.rs", 22),
+    ("store/tree/row_writer.rs", 14),
     ("store/tree/unlink.rs", 3),
 ];
 

@@ -19,7 +19,7 @@ use crate::store::schema::rows::{
     DentryBody, DirectoryLocation, EntryState, InodeRow, LocationRow,
 };
 use crate::store::schema::tables::{
-    DentryTable, DirectoryLocationTable, InodeTable, LocationTable, Table,
+    DentryTable, DirectoryLocationTable, InodeTable, LocationTable, RowTable,
 };
 
 /// Directories above each other, at most, that a path may lead through: more is a circle.

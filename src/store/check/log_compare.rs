@@ -19,7 +19,7 @@ use crate::store::model::ids::BatchId;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::object_numbers;
 use crate::store::schema::rows::{LogPlace, decode};
-use crate::store::schema::tables::{AppliedTable, Table};
+use crate::store::schema::tables::{AppliedTable, RowTable};
 
 /// Bytes of objects that are fetched at the same time, at most, unless one alone is larger.
 const FETCH_BYTES: u64 = 16 << 20;

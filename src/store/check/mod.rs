@@ -30,8 +30,9 @@ use crate::store::model::config::check_name;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::BatchId;
 use crate::store::recovery::evidence::{self, Evidence};
-use crate::store::schema::rows::{self, AppliedRow, LogPlace};
-use crate::store::schema::tables::{AppliedTable, LoggedTable, Table};
+use crate::store::schema::merge;
+use crate::store::schema::rows::{AppliedRow, LogPlace};
+use crate::store::schema::tables::{AppliedTable, LoggedTable, RowTable};
 
 /// The index is looked at as it is when it is opened.
 const NEVER: Duration = Duration::from_secs(365 * 86_400);
@@ -91,7 +92,7 @@ pub async fn check_log(
     let slate = SlateConfig {
         local: backend.is_local(),
         block_cache_bytes: BLOCK_CACHE,
-        ..SlateConfig::new(rows::merge)
+        ..SlateConfig::new(merge::merge)
     };
     match evidence::examine(&backend, &slate).await? {
         Evidence::Damaged(what) => return Err(StoreError::Damaged(what)),
@@ -111,7 +112,7 @@ async fn audit(
     step: impl Fn(CheckStep) + Send + Sync,
 ) -> Result<CheckReport, StoreError> {
     let deadline = tokio::time::Instant::now() + config.patience;
-    let mut replay = LogReplay::new(backend, SortedRows::new(rows::merge, config.spill.clone()));
+    let mut replay = LogReplay::new(backend, SortedRows::new(merge::merge, config.spill.clone()));
     loop {
         let (upto, recorded) = newest(index).await?;
         let reached = replay.read_to(upto, recorded, &step).await?;

@@ -17,7 +17,7 @@ use crate::store::schema::rows::{
 };
 use crate::store::schema::tables::{
     AppliedTable, CountTable, DentryTable, InodeTable, LineageTable, MovedTable, OrphanTable,
-    RangeTable, SegmentTable, Table, VersionTable,
+    RangeTable, RowTable, SegmentTable, VersionTable,
 };
 
 /// Length of the key of a count per segment; behind it the sums here have the extent's offset.

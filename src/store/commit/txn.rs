@@ -7,7 +7,7 @@ use crate::store::data::pins::Pin;
 use crate::store::model::version::{Content, ContentRef, Time, Timestamp};
 use crate::store::schema::journal_record::{BytelessFlush, ContentRecord, Dependencies};
 use crate::store::schema::keys;
-use crate::store::schema::tables::{RowKey, Table};
+use crate::store::schema::tables::{RowKey, RowTable};
 use crate::sync::Arc;
 
 /// What an operation keeps until the bucket has it.
@@ -43,22 +43,22 @@ pub(crate) struct Txn {
 
 impl Txn {
     /// Sets a row.
-    pub(crate) fn put<T: Table>(&mut self, key: RowKey<T>, value: &T::Value) {
+    pub(crate) fn put<T: RowTable>(&mut self, key: RowKey<T>, value: &T::Value) {
         key.put(&mut self.rows, value);
     }
 
     /// Merges an operand into a row.
-    pub(crate) fn merge<T: Table>(&mut self, key: RowKey<T>, operand: &T::Value) {
+    pub(crate) fn merge<T: RowTable>(&mut self, key: RowKey<T>, operand: &T::Value) {
         key.merge(&mut self.rows, operand);
     }
 
     /// Removes a row.
-    pub(crate) fn delete<T: Table>(&mut self, key: RowKey<T>) {
+    pub(crate) fn delete<T: RowTable>(&mut self, key: RowKey<T>) {
         key.delete(&mut self.rows);
     }
 
     /// Adds to the read and write set: operations on the same row are applied in their order.
-    pub(crate) fn touch<T: Table>(&mut self, key: RowKey<T>) {
+    pub(crate) fn touch<T: RowTable>(&mut self, key: RowKey<T>) {
         self.dependencies.touches.push(key.bytes());
     }
 

@@ -15,7 +15,7 @@ use crate::store::model::ids::Dentry;
 use crate::store::model::version::{ContentRef, Ino, Timestamp};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{ExtentSlice, ExtentSource, RangeRow};
-use crate::store::schema::tables::{CutTable, RangeTable, Table};
+use crate::store::schema::tables::{CutTable, RangeTable, RowTable};
 use crate::sync::{Arc, Mutex, lock};
 
 /// Bytes of a content that one range row describes.

@@ -7,7 +7,7 @@ use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::MovedRow;
-use crate::store::schema::tables::{MovedTable, Table};
+use crate::store::schema::tables::{MovedTable, RowTable};
 use crate::sync::{Arc, Mutex, lock};
 
 /// Moved segments remembered; all are forgotten when there are more.

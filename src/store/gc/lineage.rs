@@ -19,7 +19,7 @@ use crate::store::model::version::{ContentRef, Timestamp};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{ExtentSlice, ExtentSource, LineageRow, RangeRow};
-use crate::store::schema::tables::{CutTable, RangeTable, Table};
+use crate::store::schema::tables::{CutTable, RangeTable, RowTable};
 
 /// Range rows looked at in one operation, about.
 const ROWS: usize = 2048;

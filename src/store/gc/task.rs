@@ -16,7 +16,7 @@ use crate::store::model::config::GcMode;
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
-use crate::store::schema::tables::{DroppedTable, EmptiedTable, Table};
+use crate::store::schema::tables::{DroppedTable, EmptiedTable, RowTable};
 use crate::sync::{Arc, lock};
 
 /// The grace period unless another is asked for: far above the longest call, and above what a follower lags behind.

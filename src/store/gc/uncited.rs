@@ -17,7 +17,7 @@ use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::{AppliedRow, LogPlace, SearchedRow, UncitedRow, UncitedWait};
-use crate::store::schema::tables::{AppliedTable, SegmentTable, Table, UncitedTable};
+use crate::store::schema::tables::{AppliedTable, RowTable, SegmentTable, UncitedTable};
 use crate::sync::lock;
 
 /// Segments by which `G O` lags behind.

@@ -22,7 +22,7 @@ use crate::store::schema::rows::{
     LastVersion, LinkedRow, VersionRecord,
 };
 use crate::store::schema::tables::{
-    DentryTable, DirectoryLocationTable, LinkedVersionTable, Table, VersionTable,
+    DentryTable, DirectoryLocationTable, LinkedVersionTable, RowTable, VersionTable,
 };
 use crate::store::tree::file::Whence;
 

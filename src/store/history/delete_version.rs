@@ -17,7 +17,7 @@ use crate::store::schema::keys;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, EntryState, ExpiryRow, InodeRow, InodeState, VersionRecord, encode,
 };
-use crate::store::schema::tables::{LinkedVersionTable, Table, VersionTable};
+use crate::store::schema::tables::{LinkedVersionTable, RowTable, VersionTable};
 use crate::store::tree::flush::alive;
 use crate::store::tree::inode::{FileInode, LockedInode, find};
 

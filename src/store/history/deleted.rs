@@ -14,7 +14,7 @@ use crate::store::model::error::StoreError;
 use crate::store::model::version::{EndOp, Ino, Kind, PastEntry, Retained, Timestamp};
 use crate::store::schema::keys;
 use crate::store::schema::rows::VersionRecord;
-use crate::store::schema::tables::{Table, VersionTable};
+use crate::store::schema::tables::{RowTable, VersionTable};
 use crate::sync::Arc;
 
 /// What a removed name showed last.

@@ -10,7 +10,7 @@ use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Ino, Kind};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryBody, DirectoryLocation, InodeRow, VersionRecord};
-use crate::store::schema::tables::{DirectoryLocationTable, Table, VersionTable};
+use crate::store::schema::tables::{DirectoryLocationTable, RowTable, VersionTable};
 
 impl History {
     /// The directories that a name leads to or led to when they were removed.

@@ -7,7 +7,7 @@ use crate::store::history::History;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Ino, Timestamp};
 use crate::store::schema::keys;
-use crate::store::schema::tables::{LinkCountTable, Table};
+use crate::store::schema::tables::{LinkCountTable, RowTable};
 
 impl History {
     /// How many names led to an inode at a timestamp at which some name did.

@@ -21,7 +21,7 @@ use crate::store::schema::keys;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryRow, EntryState, InodeRow, InodeState,
 };
-use crate::store::schema::tables::{DentryTable, RestoredTreeTable, Table};
+use crate::store::schema::tables::{DentryTable, RestoredTreeTable, RowTable};
 
 /// Entries of a pending tree that are swept in one batch.
 const SWEEP_MAX: usize = 10_000;

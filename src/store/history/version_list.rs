@@ -16,7 +16,7 @@ use crate::store::model::version::{
 };
 use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryBody, InodeRow, VersionRecord};
-use crate::store::schema::tables::{LinkedVersionTable, Table, VersionTable};
+use crate::store::schema::tables::{LinkedVersionTable, RowTable, VersionTable};
 
 /// Rows read at once behind the first one, where that is no version of a file.
 const SKIP_CHUNK: usize = 128;

@@ -13,7 +13,7 @@ use crate::store::model::ids::Dentry;
 use crate::store::model::version::{EndOp, Ino, Kind, Op, PastEntry, Retained, Timestamp};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryBody, DentryRow, EntryState, ImportedRow, VersionRecord};
-use crate::store::schema::tables::{DentryTable, Table, VersionTable};
+use crate::store::schema::tables::{DentryTable, RowTable, VersionTable};
 
 /// Renames and returns a list of versions follows back.
 const ORIGINS_MAX: usize = 64;

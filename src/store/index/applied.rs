@@ -79,8 +79,8 @@ impl ArchivedWatermarks {
 mod tests {
     use super::*;
     use crate::meta::{MemoryStore, MetaRead, MetaStore};
-    use crate::store::schema::rows::merge;
-    use crate::store::schema::tables::{AppliedTable, ArchivedWatermarkTable, Table};
+    use crate::store::schema::merge::merge;
+    use crate::store::schema::tables::{AppliedTable, ArchivedWatermarkTable, RowTable};
 
     async fn cached(index: &MemoryStore) -> (AppliedRow, ArchivedWatermarks, usize) {
         let row = index.get(&keys::applied()).await.unwrap();

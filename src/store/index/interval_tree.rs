@@ -216,12 +216,12 @@ pub(crate) async fn bounds(
 mod tests {
     use super::*;
     use crate::meta::{MemoryStore, MetaStore};
-    use crate::store::schema::rows;
+    use crate::store::schema::merge;
     use crate::sync::Arc;
 
     #[tokio::test]
     async fn names_are_found_exactly_while_they_lived() {
-        let meta = Arc::new(MemoryStore::new(rows::merge));
+        let meta = Arc::new(MemoryStore::new(merge::merge));
         let base = 1_700_000_000 * SECOND;
         let lives = [
             ("short", 5, 9),

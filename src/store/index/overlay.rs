@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 use crate::meta::{Batch, Change, Commit, MetaRead, MetaStore};
 use crate::store::model::error::StoreError;
-use crate::store::schema::rows;
-use crate::store::schema::tables::{RowKey, Table};
+use crate::store::schema::merge;
+use crate::store::schema::tables::{RowKey, RowTable};
 use crate::sync::{Arc, RwLock, read, write};
 
 /// Rows of the meta store under the rows of queued operations.
@@ -247,7 +247,7 @@ impl Index {
     }
 
     /// The row at `key`, decoded.
-    pub(crate) async fn row<T: Table>(
+    pub(crate) async fn row<T: RowTable>(
         &self,
         key: &RowKey<T>,
     ) -> Result<Option<T::Value>, StoreError> {
@@ -262,7 +262,7 @@ fn fold(key: &[u8], base: Option<Bytes>, operands: &[(u64, Change)]) -> Option<B
     operands
         .iter()
         .fold(base, |value, (_, change)| match change {
-            Change::Merge(operand) => Some(rows::merge(key, value.as_deref(), operand)),
+            Change::Merge(operand) => Some(merge::merge(key, value.as_deref(), operand)),
             Change::Put(_) | Change::Delete => value,
         })
 }
@@ -294,7 +294,7 @@ mod tests {
 
     #[tokio::test]
     async fn queued_rows_hide_and_extend_what_is_committed() {
-        let index = Index::new(Arc::new(MemoryStore::new(rows::merge)));
+        let index = Index::new(Arc::new(MemoryStore::new(merge::merge)));
         let (a, b) = (Bytes::from_static(b"CDa"), Bytes::from_static(b"CDb"));
         let mut first = Batch::new();
         first.put(a.clone(), Bytes::from_static(b"1"));
@@ -319,7 +319,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_operand_counts_once_before_and_after_its_commit() {
-        let index = Index::new(Arc::new(MemoryStore::new(rows::merge)));
+        let index = Index::new(Arc::new(MemoryStore::new(merge::merge)));
         index.lay(1, &plus(2));
         index.lay(2, &plus(3));
         assert_eq!(count(&index).await, 5);

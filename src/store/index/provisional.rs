@@ -13,7 +13,7 @@ use crate::store::index::overlay::Index;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::Ino;
 use crate::store::schema::keys;
-use crate::store::schema::tables::{ProvisionalTable, Table};
+use crate::store::schema::tables::{ProvisionalTable, RowTable};
 
 /// The committed `C U` rows, and the lowest number that the index has on record for them.
 #[derive(Debug, Default)]
@@ -95,7 +95,7 @@ impl ProvisionalStates {
 mod tests {
     use super::*;
     use crate::meta::MemoryStore;
-    use crate::store::schema::rows;
+    use crate::store::schema::merge;
     use crate::sync::Arc;
 
     /// Commits puts and deletes of `C U` rows, and tells what is found again.
@@ -124,7 +124,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_row_lies_below_what_is_on_record() {
-        let index = Index::new(Arc::new(MemoryStore::new(rows::merge)));
+        let index = Index::new(Arc::new(MemoryStore::new(merge::merge)));
         let mut provisional = ProvisionalStates::load(&index).await.unwrap();
         assert_eq!(provisional.first(), *keys::provisional(Ino(0)));
         let all = &mut provisional;

@@ -88,6 +88,20 @@ pub(crate) struct ConflictRecovery<'a> {
     pub(crate) places: BTreeSet<String>,
 }
 
+impl ConflictItem {
+    /// The identity of the conflict version that begins at `timestamp`.
+    fn stamp(&self, timestamp: Timestamp) -> Stamp {
+        let suffix = self.suffix;
+        Stamp {
+            id: VersionId { timestamp, suffix },
+            op: Op::Conflict,
+            author: self.author.clone(),
+            host: self.host.clone(),
+            origin: None,
+        }
+    }
+}
+
 impl ConflictRecovery<'_> {
     /// Queues the operation that makes a state a version again; its content, as it is called now.
     pub(crate) async fn restore_as_conflict(
@@ -355,14 +369,7 @@ impl ConflictRecovery<'_> {
                 end
             }
         };
-        let (timestamp, suffix) = (at, item.suffix);
-        let stamp = Stamp {
-            id: VersionId { timestamp, suffix },
-            op: Op::Conflict,
-            author: item.author.clone(),
-            host: item.host.clone(),
-            origin: None,
-        };
+        let stamp = item.stamp(at);
         let ino = if item.ino.0 < item.limit {
             item.ino
         } else {

@@ -15,7 +15,7 @@ use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::AppliedRow;
 use crate::store::schema::rows::LogPlace;
-use crate::store::schema::tables::{AppliedTable, LoggedTable, Table};
+use crate::store::schema::tables::{AppliedTable, LoggedTable, RowTable};
 
 /// Objects that a message names, at most.
 const NAMED_MAX: usize = 5;

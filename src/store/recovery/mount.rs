@@ -24,7 +24,7 @@ use crate::store::schema::journal_record::{FlushRecord, OperationRecord, Record}
 use crate::store::schema::keys;
 use crate::store::schema::rows::LogPlace;
 use crate::store::schema::rows::{AppliedRow, EntryState};
-use crate::store::schema::tables::{OrphanTable, ProvisionalTable, Table};
+use crate::store::schema::tables::{OrphanTable, ProvisionalTable, RowTable};
 use crate::store::tree::inode::{
     FileInode, FlushedState, LinkState, Supersession, VersionTimestamp, WriteSession,
 };

@@ -14,7 +14,7 @@ use crate::store::model::version::{Author, ContentRef, Ino, Timestamp};
 use crate::store::recovery::superseded::{ForeignWriters, NameEffects, SupersededOperation};
 use crate::store::schema::journal_record::{ContentRecord, FlushRecord, OperationRecord, Record};
 use crate::store::schema::keys;
-use crate::store::schema::tables::{InodeTable, Table};
+use crate::store::schema::tables::{InodeTable, RowTable};
 use crate::store::tree::inode::Supersession;
 use crate::sync::Arc;
 

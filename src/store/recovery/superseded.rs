@@ -15,7 +15,7 @@ use crate::store::schema::rows::{
     AppliedRow, DentryBody, DentryRow, EntryState, InodeRow, InodeState, RangeRow, VersionRecord,
 };
 use crate::store::schema::tables::{
-    DentryTable, InodeTable, LocationTable, RangeTable, Table, VersionTable,
+    DentryTable, InodeTable, LocationTable, RangeTable, RowTable, VersionTable,
 };
 use crate::sync::Arc;
 

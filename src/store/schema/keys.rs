@@ -41,7 +41,7 @@ use crate::store::schema::tables::{
     DirectoryLocationTable, DroppedTable, EmptiedTable, ExpiryTable, ImportedTable, InodeTable,
     LineageTable, LinkCountTable, LinkedVersionTable, LocationTable, LoggedTable,
     LowestProvisionalTable, MovedTable, OrphanTable, ProvisionalTable, RangeTable,
-    RestoredTreeTable, RowKey, SearchedTable, SegmentTable, Table, UncitedTable, VersionTable,
+    RestoredTreeTable, RowKey, RowTable, SearchedTable, SegmentTable, UncitedTable, VersionTable,
 };
 
 /// A key being put together.
@@ -73,7 +73,7 @@ impl KeyBuilder {
         self.0.into()
     }
 
-    fn row<T: Table>(self) -> RowKey<T> {
+    fn row<T: RowTable>(self) -> RowKey<T> {
         RowKey::new(self.done())
     }
 }

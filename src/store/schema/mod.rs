@@ -3,6 +3,7 @@
 pub(crate) mod journal_record;
 pub(crate) mod keys;
 pub(crate) mod manifest;
+pub(crate) mod merge;
 pub(crate) mod object_names;
 pub(crate) mod rows;
 pub(crate) mod tables;

@@ -14,7 +14,6 @@ use crate::store::model::ids::Dentry;
 use crate::store::model::version::{
     Attrs, Content, ContentRef, EndOp, Ino, Kind, Retained, Stamp, Time, Timestamp, VersionId,
 };
-use crate::store::schema::tables::{CountTable, InodeTable, SegmentTable, Table};
 
 /// Format of every row this build writes.
 pub(crate) const FORMAT: u8 = 1;
@@ -115,7 +114,7 @@ pub(crate) enum DentryBody {
 /// A register: the younger timestamp wins.
 pub(crate) type Register<T> = Option<(Timestamp, T)>;
 
-fn younger<T>(mine: &mut Register<T>, other: Register<T>) {
+pub(crate) fn younger<T>(mine: &mut Register<T>, other: Register<T>) {
     if let Some((at, value)) = other
         && mine.as_ref().is_none_or(|(since, _)| *since <= at)
     {
@@ -452,67 +451,9 @@ impl AppliedRow {
     }
 }
 
-/// Combines a merged row with an operand; the later operand wins where a row does not merge.
-pub(crate) fn merge(key: &[u8], existing: Option<&[u8]>, operand: &[u8]) -> Bytes {
-    let merged = existing.and_then(|existing| match key.get(..2)?.try_into().ok()? {
-        InodeTable::PREFIX => merge_inode(existing, operand),
-        CountTable::PREFIX => {
-            let (a, b): (i64, i64) = (decode("G R", existing).ok()?, decode("G R", operand).ok()?);
-            Some(encode(&(a + b)))
-        }
-        SegmentTable::PREFIX => merge_segment(existing, operand),
-        _ => None,
-    });
-    merged.unwrap_or_else(|| Bytes::copy_from_slice(operand))
-}
-
-fn merge_inode(existing: &[u8], operand: &[u8]) -> Option<Bytes> {
-    let (mine, other) = (decode("C I", existing).ok()?, decode("C I", operand).ok()?);
-    let (InodeRow::Directory(mut mine), InodeRow::Directory(other)) = (mine, other) else {
-        return None;
-    };
-    mine.merge(other);
-    Some(encode(&InodeRow::Directory(mine)))
-}
-
-fn merge_segment(existing: &[u8], operand: &[u8]) -> Option<Bytes> {
-    let (mut mine, other): (SegmentRow, SegmentRow) =
-        (decode("G B", existing).ok()?, decode("G B", operand).ok()?);
-    for (offset, (len, citing)) in other.extents {
-        mine.extents.entry(offset).or_insert((len, 0)).1 += citing;
-    }
-    younger(&mut mine.dead_since, other.dead_since);
-    Some(encode(&mine))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::schema::keys;
-
-    fn touched(at: u64, entries: i64) -> Bytes {
-        encode(&InodeRow::Directory(DirectoryRow {
-            mtime: Some((Timestamp(at), Timestamp(at).time())),
-            entries,
-            ..DirectoryRow::default()
-        }))
-    }
-
-    #[test]
-    fn directory_rows_merge_the_same_in_any_order_and_grouping() {
-        let key = keys::inode(Ino(7));
-        let (a, b, c) = (touched(1, 1), touched(3, -1), touched(2, 1));
-        let left = merge(&key, Some(&merge(&key, Some(&a), &b)), &c);
-        let right = merge(&key, Some(&a), &merge(&key, Some(&c), &b));
-        assert_eq!(left, right);
-        let InodeRow::Directory(row) = decode("C I", &left).unwrap() else {
-            panic!("a directory")
-        };
-        assert_eq!(
-            (row.entries, row.mtime),
-            (1, Some((Timestamp(3), Timestamp(3).time())))
-        );
-    }
 
     #[test]
     fn an_unknown_format_is_refused_with_its_number() {

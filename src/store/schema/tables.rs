@@ -17,7 +17,7 @@ use crate::store::schema::rows::{
 };
 
 /// A table of the index. Keys begin with `PREFIX`; values are encoded rows of one type.
-pub(crate) trait Table {
+pub(crate) trait RowTable {
     /// The first two bytes of every key.
     const PREFIX: [u8; 2];
     /// The table in messages: the two letters with a space between.
@@ -53,7 +53,7 @@ pub(crate) struct RowKey<T> {
     table: PhantomData<fn() -> T>,
 }
 
-impl<T: Table> RowKey<T> {
+impl<T: RowTable> RowKey<T> {
     /// Takes over bytes that begin with the table's prefix.
     pub(super) fn new(bytes: Bytes) -> Self {
         debug_assert!(T::has(&bytes));
@@ -113,7 +113,7 @@ macro_rules! tables {
             $(#[$doc])*
             pub(crate) enum $name {}
 
-            impl Table for $name {
+            impl RowTable for $name {
                 const PREFIX: [u8; 2] = *$prefix;
                 const LABEL: &'static str = $label;
                 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::meta::MetaStore;
-use crate::store::schema::tables::{SegmentTable, Table};
+use crate::store::schema::tables::{RowTable, SegmentTable};
 
 fn with_memory(memory: usize) -> CheckConfig {
     let mut config = CheckConfig::default();
@@ -127,7 +127,7 @@ async fn the_end_of_a_log_that_is_not_there_is_told_with_both_batches() {
 
 #[tokio::test]
 async fn counts_that_are_wrong_are_told_by_file_version_and_segment() {
-    let index = crate::meta::MemoryStore::new(rows::merge);
+    let index = crate::meta::MemoryStore::new(merge::merge);
     let world = World::new("counts");
     let ns = world.open().await;
     let dir = directory(&ns, b"dir").await;

@@ -309,10 +309,10 @@ pub(crate) async fn prefix(ns: &Namespace, tree: &Tree) {
 /// The log alone gives the rows of the index.
 pub(crate) async fn log_twin(ns: &Namespace, world: &World) {
     use crate::meta::{MemoryStore, MetaRead, MetaStore};
-    let mut twin = MemoryStore::new(rows::merge);
+    let mut twin = MemoryStore::new(merge::merge);
     for object in log::read_all(&world.backend()).await.unwrap() {
         if object.base == log::LogBase::Nothing {
-            twin = MemoryStore::new(rows::merge);
+            twin = MemoryStore::new(merge::merge);
         }
         for batch in object.batches().unwrap() {
             let _commit = twin.commit(batch).await.unwrap();

@@ -284,7 +284,7 @@ async fn what_df_tells_is_counted_again() {
 
 #[tokio::test]
 async fn a_wrong_count_of_files_is_named() {
-    let index = crate::meta::MemoryStore::new(rows::merge);
+    let index = crate::meta::MemoryStore::new(merge::merge);
     let mut batch = crate::meta::Batch::new();
     let wrong = rows::AppliedRow {
         files: 1,

@@ -4,7 +4,7 @@ use super::*;
 use crate::meta::{Batch, MetaRead, MetaStore, SlateConfig, SlateStore};
 use crate::store::schema::object_names::object_key;
 use crate::store::schema::rows::{AppliedRow, DentryBody, DentryRow, VersionRecord, encode};
-use crate::store::schema::tables::{AppliedTable, DentryTable, Table, VersionTable};
+use crate::store::schema::tables::{AppliedTable, DentryTable, RowTable, VersionTable};
 use log::{LogBase, LogObject};
 
 /// Files of one batch.
@@ -94,7 +94,7 @@ impl Template {
 async fn fill(backend: &Backend, template: &Template, files: u64) {
     let slate = SlateConfig {
         local: true,
-        ..SlateConfig::new(rows::merge)
+        ..SlateConfig::new(merge::merge)
     };
     let store = SlateStore::open(backend.object_store(), "meta", slate);
     let store = store.await.unwrap();

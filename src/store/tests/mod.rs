@@ -36,7 +36,7 @@ use crate::backend::{Backend, BackendConfig};
 use crate::env::SeededEnv;
 use crate::store::commit::log;
 use crate::store::model::failpoints;
-use crate::store::schema::{keys, rows};
+use crate::store::schema::{keys, merge, rows};
 use crate::store::*;
 use crate::sync::Arc;
 use crate::task::Tasks;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::dice::{Dice, number};
 use super::*;
 use crate::store::schema::object_names::SegmentId;
-use crate::store::schema::tables::{DroppedTable, Table};
+use crate::store::schema::tables::{DroppedTable, RowTable};
 
 const NAMES: [&[u8]; 4] = [b"a", b"b", b"c", b"d"];
 const GRACE_NS: u64 = 3600 * 1_000_000_000;

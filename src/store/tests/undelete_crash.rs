@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::check::{log_twin, names};
 use super::undelete::{bring, live, make, past, plant, remove};
 use super::*;
-use crate::store::schema::tables::{RestoredTreeTable, Table};
+use crate::store::schema::tables::{RestoredTreeTable, RowTable};
 
 /// The world at rest in all ways a crash may leave it: the cache kept or wiped, then mounted.
 async fn crashed(world: &World) -> Vec<(&'static str, World)> {

@@ -10,7 +10,7 @@ use crate::store::schema::keys;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryRow, EntryState, InodeRow, InodeState, LocationRow, OrphanRow,
 };
-use crate::store::schema::tables::{DentryTable, Table};
+use crate::store::schema::tables::{DentryTable, RowTable};
 use crate::store::tree::Tree;
 use crate::store::tree::inode::{
     CachedDirectory, CachedInode, FileInode, LinkState, LockedInode, content_stamp, stat,

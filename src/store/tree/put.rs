@@ -19,7 +19,7 @@ use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryRow, EntryState, ImportedRow, InodeRow, InodeState, OrphanRow,
     VersionRecord,
 };
-use crate::store::schema::tables::{Table, VersionTable};
+use crate::store::schema::tables::{RowTable, VersionTable};
 use crate::store::tree::Tree;
 use crate::store::tree::file::LEN_MAX;
 use crate::store::tree::flush_content::PreparedContent;

@@ -17,7 +17,7 @@ use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryRow, EntryState, ExpiryRow, InodeRow, InodeState, LastVersion,
     LinkedRow, LocationRow, OrphanRow, RemovalBurst, VersionRecord,
 };
-use crate::store::schema::tables::{Table, VersionTable};
+use crate::store::schema::tables::{RowTable, VersionTable};
 use crate::store::tree::Tree;
 use crate::store::tree::inode::{CachedDirectory, FileInode, LinkState};
 

@@ -59,7 +59,7 @@ async fn stored(
     let tasks = crate::task::Tasks::new(tokio::runtime::Handle::current());
     let blocks = BlockCache::open(config, tasks).unwrap();
     let meta = Arc::new(crate::meta::MemoryStore::new(
-        crate::store::schema::rows::merge,
+        crate::store::schema::merge::merge,
     ));
     let extents = ExtentReader::new(backend.clone(), blocks, meta);
     let id = SegmentId {
