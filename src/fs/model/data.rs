@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 
-use super::session::{Difference, END, Session, agree, same};
+use super::compare::same;
+use super::session::{Difference, END, Session, same_result};
 use super::steps::Flags;
 use super::tree::When;
 use crate::fs::testing::SUPER;
 use crate::fs::{Caller, WriteHow};
 
-/// A file that the model holds ends before this; what would make one larger, and is allowed, is left out.
+/// The model's limit for file lengths. Valid calls that would exceed it are skipped.
 const MODEL_END: u64 = 1 << 20;
 
 impl Session {
@@ -58,7 +59,7 @@ impl Session {
             .fs()
             .write(&SUPER, ino, number, offset, Bytes::from(bytes), how)
             .await;
-        match agree(found, &expected)? {
+        match same_result(found, &expected)? {
             Some(written) => same("written", written, len as u32),
             None => Ok(()),
         }
@@ -94,7 +95,7 @@ impl Session {
                     bytes[from.min(end)..end].fill(0);
                 });
             } else if !grows {
-                // Whether room that is made shows in the times is left open.
+                // Whether an allocation without a change of bytes updates the times is unspecified.
                 for when in [&mut node.mtime, &mut node.ctime] {
                     if let When::At(time) = *when {
                         *when = When::Since(time);
@@ -106,7 +107,7 @@ impl Session {
             .fs()
             .fallocate(&SUPER, self.ino(id), number, offset, len, mode)
             .await;
-        agree(found, &expected).map(drop)
+        same_result(found, &expected).map(drop)
     }
 
     pub(super) async fn copy(
@@ -120,11 +121,11 @@ impl Session {
         let (to_number, target_id, flags) = self.parts(target);
         let overlaps = from < to.saturating_add(len) && to < from.saturating_add(len);
         if source == target_id && overlaps {
-            // The kernel refuses it itself.
+            // The kernel refuses overlapping ranges.
             return Ok(());
         }
         let bytes = self.tree.nodes[source].bytes();
-        // The kernel asks for no more than there is before the call.
+        // The kernel limits the length to the source's size before the call.
         let len = len.min((bytes.len() as u64).saturating_sub(from));
         let start = usize::try_from(from).unwrap().min(bytes.len());
         let end = start.saturating_add(len as usize).min(bytes.len());
@@ -147,13 +148,13 @@ impl Session {
         let from = (self.ino(source), from_number, from);
         let to = (self.ino(target_id), to_number, to);
         let found = self.fs().copy_file_range(caller, from, to, len).await;
-        match agree(found, &expected)? {
+        match same_result(found, &expected)? {
             Some(copied) => same("copied", copied, bytes.len() as u64),
             None => Ok(()),
         }
     }
 
-    /// What is told to be a hole must be zeros; where the file ends there is nothing.
+    /// Checks that a reported hole has only zeros, and that an offset at or behind the end is ENXIO.
     pub(super) async fn seek(
         &mut self,
         at: usize,
@@ -180,10 +181,18 @@ impl Session {
             Err(error) if error.errno() == libc::ENXIO => {
                 return match rest.is_empty() || data && zeros(rest) {
                     true => Ok(()),
-                    false => Err("no such offset, where there are bytes".to_owned()),
+                    false => Err(format!(
+                        "lseek from {offset}: found ENXIO, expected an offset: {} bytes follow",
+                        rest.len()
+                    )),
                 };
             }
-            other => return Err(format!("{other:?} of {} bytes from there", rest.len())),
+            other => {
+                return Err(format!(
+                    "lseek from {offset}: found {other:?}, with {} bytes behind the offset",
+                    rest.len()
+                ));
+            }
         };
         let right = match data {
             true => found < rest.len() && zeros(&rest[..found]),
@@ -191,7 +200,15 @@ impl Session {
         };
         match right {
             true => Ok(()),
-            false => Err(format!("{found} bytes further")),
+            false => Err(format!(
+                "lseek from {offset}: found {}, which is {}",
+                offset + found as u64,
+                if data {
+                    "behind other data, or no data"
+                } else {
+                    "no hole"
+                }
+            )),
         }
     }
 }

@@ -1,12 +1,12 @@
-//! The file system without a kernel against a plain model of POSIX: random programs, the whole tree compared after each call, and
-//! the daemon killed or unmounted in between.
+//! The file system, called without a kernel, against a simple model of POSIX: random programs of calls, with a comparison of the
+//! whole tree after each call, and crashes and remounts in between.
 //!
-//! A seed is a program. A program that finds a difference is shrunk, and printed with its seed: `REWINDFS_TEST_SEED` repeats it,
-//! `REWINDFS_TEST_CASES` runs as many in each test.
+//! Each seed gives one program. A program that finds a difference is shrunk and printed with its seed. `REWINDFS_TEST_SEED`
+//! repeats one seed, `REWINDFS_TEST_CASES` sets the number of programs per test.
 
+mod compare;
 mod data;
-mod found;
-mod look;
+mod regressions;
 mod session;
 mod steps;
 mod tree;
@@ -21,13 +21,13 @@ use self::steps::Step;
 use crate::env::{Env, SeededEnv};
 use crate::fs::{FsConfig, SyncOn};
 
-/// Programs of each test.
+/// Number of programs of each test.
 const CASES: u64 = 2_500;
 
-/// Differences that are shown, at most: whether they have one cause is easier to see in several.
-const TOLD: usize = 8;
+/// Most differences that are printed. Several of them make a common cause easier to see.
+const SHOWN_MAX: usize = 8;
 
-/// Runs a program; says at which call the two parted.
+/// Runs a program. Fails at the first call after which the file system and the model differ.
 fn run(program: &[Step]) -> Result<(), Difference> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -41,12 +41,12 @@ fn run(program: &[Step]) -> Result<(), Difference> {
         };
         let mut began = crate::store::Time::default();
         let mut session = Session::new(config).await;
-        session.look(began).await?;
+        session.compare_tree(began).await?;
         for (number, step) in program.iter().enumerate() {
-            let told = |d| format!("call {number}, {step:?}: {d}");
+            let at_call = |d| format!("call {number}, {step:?}: {d}");
             began = session.now();
-            session.take(step).await.map_err(told)?;
-            session.look(began).await.map_err(told)?;
+            session.apply(step).await.map_err(at_call)?;
+            session.compare_tree(began).await.map_err(at_call)?;
         }
         session.kill().await;
         Ok(())
@@ -59,13 +59,13 @@ fn runner(seed: u64) -> TestRunner {
         max_shrink_iters: 4_000,
         ..Config::default()
     };
-    // Neighbouring seeds must not begin alike.
+    // The seed is hashed, so that programs of neighbouring seeds do not begin alike.
     let mixed = SeededEnv::new(seed).new_id();
     let random = TestRng::from_seed(RngAlgorithm::XorShift, mixed.as_bytes());
     TestRunner::new_with_rng(config, random)
 }
 
-/// Runs the program of a seed; tells a difference with the smallest program found that shows one.
+/// Runs the program of a seed. Fails with the smallest program found that shows a difference.
 fn case(seed: u64) -> Result<(), String> {
     let mut runner = runner(seed);
     let program = steps::program(1..32).new_tree(&mut runner).unwrap();
@@ -96,38 +96,38 @@ fn cases(part: u64) {
     }
     let cases = number("REWINDFS_TEST_CASES").unwrap_or(CASES);
     let seeds = part * cases..(part + 1) * cases;
-    let mut told: BTreeMap<String, String> = BTreeMap::new();
+    let mut shown: BTreeMap<String, String> = BTreeMap::new();
     for difference in seeds.filter_map(|seed| case(seed).err()) {
-        // Those that differ in numbers only have one cause, most likely.
+        // Differences that vary only in numbers most likely have one cause.
         let words = difference.lines().next().unwrap_or_default();
         let words = words.replace(|c: char| c.is_ascii_digit(), "");
-        told.entry(words).or_insert(difference);
-        if told.len() == TOLD {
+        shown.entry(words).or_insert(difference);
+        if shown.len() == SHOWN_MAX {
             break;
         }
     }
-    let told: Vec<String> = told.into_values().collect();
-    assert!(told.is_empty(), "{}", told.join("\n"));
+    let shown: Vec<String> = shown.into_values().collect();
+    assert!(shown.is_empty(), "{}", shown.join("\n"));
 }
 
-// In parts, so that every core has some.
+// Several tests, so that they run in parallel.
 
 #[test]
-fn random_programs_get_what_the_model_says_1() {
+fn random_programs_agree_with_the_model_1() {
     cases(0);
 }
 
 #[test]
-fn random_programs_get_what_the_model_says_2() {
+fn random_programs_agree_with_the_model_2() {
     cases(1);
 }
 
 #[test]
-fn random_programs_get_what_the_model_says_3() {
+fn random_programs_agree_with_the_model_3() {
     cases(2);
 }
 
 #[test]
-fn random_programs_get_what_the_model_says_4() {
+fn random_programs_agree_with_the_model_4() {
     cases(3);
 }

@@ -1,8 +1,9 @@
-//! A program's calls, made to the file system and to the model of it at once; the answers must agree.
+//! Applies the calls of a program to the file system and to the model; the results must agree.
 
 use std::fmt::Debug;
 use std::time::Duration;
 
+use super::compare::same;
 use super::steps::{self, Any, Dir, Flags, Name, Open, Step, Who};
 use super::tree::{Answer, Body, Id, Tree, When};
 use crate::fs::testing::SUPER;
@@ -11,12 +12,12 @@ use crate::store::testing::Machine;
 use crate::store::{Kind, Namespace, Time};
 use crate::task::Tasks;
 
-/// Handles a program has at once, at most.
+/// Most handles that a program has open at once.
 const OPEN_MAX: usize = 4;
 /// The last offset of a file.
 pub(super) const END: u64 = i64::MAX as u64;
 
-/// Where the two differ, in words.
+/// A description of the difference.
 pub(crate) type Difference = String;
 
 /// An open handle.
@@ -25,52 +26,46 @@ pub(crate) struct Handle {
     pub(crate) number: u64,
     pub(crate) id: Id,
     pub(crate) flags: Flags,
-    /// It changed something since it was opened.
+    /// Whether a call through it changed the file since the open.
     pub(crate) changed: bool,
 }
 
-/// A file system, the model of it, and what a program has open.
+/// A file system, its model, and the open handles of a program.
 pub(crate) struct Session {
     machine: Machine,
     mounted: Option<(Namespace, FileSystem)>,
     config: FsConfig,
     pub(crate) tree: Tree,
     pub(crate) handles: Vec<Handle>,
-    /// Differs for every call, so that no two write the same.
+    /// Differs for every call, so that no two calls write the same bytes.
     pub(super) fill: u8,
 }
 
-/// Fails unless both gave the same; gives what the file system gave.
-pub(super) fn agree<T, M: Debug>(
+/// Fails unless both succeeded, or both failed with the same errno. Returns the file system's value.
+pub(super) fn same_result<T, M: Debug>(
     found: FsResult<T>,
     expected: &Answer<M>,
 ) -> Result<Option<T>, Difference> {
     match (found, expected) {
         (Ok(found), Ok(_)) => Ok(Some(found)),
         (Err(error), Err(errno)) if error.errno() == *errno => Ok(None),
-        (Ok(_), Err(errno)) => Err(format!("succeeded, not {}", said(*errno))),
-        (Err(error), Ok(_)) => Err(format!("failed: {} ({error:?})", said(error.errno()))),
+        (Ok(_), Err(errno)) => Err(format!("found success, expected {}", describe(*errno))),
+        (Err(error), Ok(_)) => Err(format!(
+            "found {} ({error:?}), expected success",
+            describe(error.errno())
+        )),
         (Err(error), Err(errno)) => {
-            let found = said(error.errno());
-            Err(format!("{found} ({error:?}), not {}", said(*errno)))
+            let found = describe(error.errno());
+            Err(format!(
+                "found {found} ({error:?}), expected {}",
+                describe(*errno)
+            ))
         }
     }
 }
 
-fn said(errno: i32) -> String {
+fn describe(errno: i32) -> String {
     std::io::Error::from_raw_os_error(errno).to_string()
-}
-
-/// Fails unless both are the same.
-pub(crate) fn same<T: PartialEq + Debug>(
-    what: &str,
-    found: T,
-    expected: T,
-) -> Result<(), Difference> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(format!("{what}: {found:?}, not {expected:?}"))
 }
 
 impl Session {
@@ -104,7 +99,7 @@ impl Session {
         &self.mounted.as_ref().unwrap().0
     }
 
-    /// The present, of the machine's clock.
+    /// The current time of the host's clock.
     pub(crate) fn now(&self) -> Time {
         self.namespace().wall()
     }
@@ -113,7 +108,7 @@ impl Session {
         self.tree.nodes[id].ino
     }
 
-    /// A live directory; for the last numbers one that is gone, if there is one.
+    /// An existing directory; for the highest numbers a removed one, if there is one.
     fn dir(&self, number: Dir) -> Id {
         let known = self.tree.known().into_iter();
         let (there, gone): (Vec<Id>, Vec<Id>) = known
@@ -142,30 +137,30 @@ impl Session {
         (!self.handles.is_empty()).then(|| usize::from(number) % self.handles.len())
     }
 
-    /// Makes one call; nothing where there is nothing to make it on.
-    pub(crate) async fn take(&mut self, step: &Step) -> Result<(), Difference> {
+    /// Makes one call; does nothing if the call needs a handle and none is open.
+    pub(crate) async fn apply(&mut self, step: &Step) -> Result<(), Difference> {
         use Step::*;
         self.fill = self.fill.wrapping_add(1);
         match *step {
             Create(dir, name, mode, flags, who) => self.create((dir, name), mode, flags, who).await,
             Open(any, flags, who) => self.open(self.any(any), flags, &steps::caller(who)).await,
-            Mknod(..) | Mkdir(..) | Symlink(..) => self.make(step).await,
-            Link(..) | Unlink(..) | Rmdir(..) | Rename(..) => self.name(step).await,
+            Mknod(..) | Mkdir(..) | Symlink(..) => self.make_node(step).await,
+            Link(..) | Unlink(..) | Rmdir(..) | Rename(..) => self.change_names(step).await,
             Truncate(any, len, who) => self.truncate(any, len, &steps::caller(who)).await,
-            Chmod(..) | Chown(..) | Utimes(..) => self.attributes(step).await,
+            Chmod(..) | Chown(..) | Utimes(..) => self.change_attributes(step).await,
             SetXattr(any, name, len, flags) => self.set_xattr(any, name, len, flags).await,
             RemoveXattr(any, name) => {
                 let (id, name) = (self.any(any), steps::xattr(name));
                 let expected = self.tree.remove_xattr(id, name);
                 let found = self.fs().removexattr(&SUPER, self.ino(id), name).await;
-                agree(found, &expected).map(drop)
+                same_result(found, &expected).map(drop)
             }
             Fsyncdir(dir) => self.fsyncdir(dir).await,
             Forget(any) => {
                 self.forget(any);
                 Ok(())
             }
-            Wait(_) | Back(_) | Halt(_) | Drain | Crash | Remount => self.pass(step).await,
+            Wait(_) | Back(_) | Halt(_) | Drain | Crash | Remount => self.advance(step).await,
             Write(h, ..)
             | Read(h, ..)
             | Ftruncate(h, ..)
@@ -176,20 +171,24 @@ impl Session {
             | Close(h)
             | Fsync(h)
             | Copy(h, ..) => match self.handle(h) {
-                Some(at) => self.through(at, step).await,
+                Some(at) => self.apply_to_handle(at, step).await,
                 None => Ok(()),
             },
         }
     }
 
-    /// What is new has the number the file system gave it.
-    fn born(&mut self, expected: Answer<Id>, found: FsResult<Entry>) -> Result<(), Difference> {
-        if let Some(entry) = agree(found, &expected)?
+    /// Records the inode number of a new node and checks that no other node has it.
+    fn check_new(
+        &mut self,
+        expected: Answer<Id>,
+        found: FsResult<Entry>,
+    ) -> Result<(), Difference> {
+        if let Some(entry) = same_result(found, &expected)?
             && let Ok(id) = expected
         {
             let ino = entry.stat.ino.0;
             if self.tree.nodes.iter().any(|node| node.ino == ino) {
-                return Err(format!("the number {ino} was given twice"));
+                return Err(format!("inode number {ino} was given to two inodes"));
             }
             self.tree.nodes[id].ino = ino;
         }
@@ -221,11 +220,11 @@ impl Session {
             Err(error) => (Err(error), None),
         };
         let Ok((id, new)) = expected else {
-            return agree(found, &expected).map(drop);
+            return same_result(found, &expected).map(drop);
         };
         if new {
-            self.born(Ok(id), found)?;
-        } else if let Some(entry) = agree(found, &expected)? {
+            self.check_new(Ok(id), found)?;
+        } else if let Some(entry) = same_result(found, &expected)? {
             same("number", entry.stat.ino.0, self.ino(id))?;
         }
         match opened {
@@ -240,7 +239,7 @@ impl Session {
         }
         let expected = self.tree.open(id);
         let found = self.fs().open(caller, self.ino(id), flags.bits()).await;
-        match agree(found, &expected)? {
+        match same_result(found, &expected)? {
             Some(opened) => self.opened(id, (flags, false), caller, opened),
             None => Ok(()),
         }
@@ -268,20 +267,22 @@ impl Session {
             flags,
             changed: truncates || new,
         });
-        self.kept(id, opened)
+        self.check_keep_cache(id, opened)
     }
 
-    /// The kernel may keep its pages only of the bytes it saw.
-    pub(crate) fn kept(&mut self, id: Id, opened: Opened) -> Result<(), Difference> {
+    /// Checks that `keep_cache` is set only if the bytes have not changed since the last open.
+    pub(crate) fn check_keep_cache(&mut self, id: Id, opened: Opened) -> Result<(), Difference> {
         let node = &mut self.tree.nodes[id];
         let seen = node.seen.replace(node.edits);
         if opened.keep_cache && seen != Some(node.edits) {
-            return Err("open lets the kernel keep pages of other bytes".to_owned());
+            return Err(
+                "open has keep_cache although the bytes changed since the last open".to_owned(),
+            );
         }
         Ok(())
     }
 
-    async fn make(&mut self, step: &Step) -> Result<(), Difference> {
+    async fn make_node(&mut self, step: &Step) -> Result<(), Difference> {
         let umask = 0o027;
         let (expected, found) = match *step {
             Step::Mknod(dir, name, kind, mode, who) => {
@@ -332,17 +333,17 @@ impl Session {
             }
             _ => return Ok(()),
         };
-        self.born(expected, found)
+        self.check_new(expected, found)
     }
 
-    async fn name(&mut self, step: &Step) -> Result<(), Difference> {
+    async fn change_names(&mut self, step: &Step) -> Result<(), Difference> {
         let who = &SUPER;
         match *step {
             Step::Link(any, dir, name) => {
                 let (id, dir, name) = (self.any(any), self.dir(dir), steps::name(name));
                 let expected = self.tree.link(id, (dir, name));
                 let found = self.fs().link(who, self.ino(id), self.ino(dir), name).await;
-                if let Some(entry) = agree(found, &expected)? {
+                if let Some(entry) = same_result(found, &expected)? {
                     same("number", entry.stat.ino.0, self.ino(id))?;
                     same("links", entry.stat.nlink, self.tree.nlink(id))?;
                 }
@@ -352,13 +353,13 @@ impl Session {
                 let (dir, name) = (self.dir(dir), steps::name(name));
                 let expected = self.tree.unlink((dir, name));
                 let found = self.fs().unlink(who, self.ino(dir), name).await;
-                agree(found, &expected).map(drop)
+                same_result(found, &expected).map(drop)
             }
             Step::Rmdir(dir, name) => {
                 let (dir, name) = (self.dir(dir), steps::name(name));
                 let expected = self.tree.rmdir((dir, name));
                 let found = self.fs().rmdir(who, self.ino(dir), name).await;
-                agree(found, &expected).map(drop)
+                same_result(found, &expected).map(drop)
             }
             Step::Rename(dir, from, other, to, flags) => {
                 let (from, to) = (steps::name(from), steps::name(to));
@@ -366,7 +367,7 @@ impl Session {
                 let expected = self.tree.rename((dir, from), (other, to), flags);
                 let (dir, other) = (self.ino(dir), self.ino(other));
                 let found = self.fs().rename(who, dir, from, other, to, flags).await;
-                agree(found, &expected).map(drop)
+                same_result(found, &expected).map(drop)
             }
             _ => Ok(()),
         }
@@ -386,10 +387,10 @@ impl Session {
             ..SetAttr::default()
         };
         let found = self.fs().setattr(caller, self.ino(id), change).await;
-        agree(found, &expected).map(drop)
+        same_result(found, &expected).map(drop)
     }
 
-    async fn attributes(&mut self, step: &Step) -> Result<(), Difference> {
+    async fn change_attributes(&mut self, step: &Step) -> Result<(), Difference> {
         let time = |seconds: Option<i64>| match seconds {
             None => (SetTime::Now, When::Now),
             Some(seconds) => {
@@ -441,7 +442,7 @@ impl Session {
             _ => return Ok(()),
         };
         let found = self.fs().setattr(&SUPER, self.ino(id), change).await;
-        agree(found, &expected).map(drop)
+        same_result(found, &expected).map(drop)
     }
 
     async fn set_xattr(
@@ -458,17 +459,17 @@ impl Session {
             .fs()
             .setxattr(&SUPER, self.ino(id), name, &value, flags)
             .await;
-        agree(found, &expected).map(drop)
+        same_result(found, &expected).map(drop)
     }
 
     async fn fsyncdir(&mut self, dir: Dir) -> Result<(), Difference> {
         let id = self.dir(dir);
         self.machine.set_failpoint(self.namespace(), 0);
         let found = self.fs().fsyncdir(self.ino(id), 0).await;
-        agree(found, &Ok(())).map(drop)
+        same_result(found, &Ok(())).map(drop)
     }
 
-    /// The kernel lets go of a number that nobody has open.
+    /// FORGET of an inode without an open handle.
     fn forget(&mut self, any: Any) {
         let id = self.any(any);
         if id != 0 && self.tree.nodes[id].opens == 0 {
@@ -478,7 +479,7 @@ impl Session {
         }
     }
 
-    async fn pass(&mut self, step: &Step) -> Result<(), Difference> {
+    async fn advance(&mut self, step: &Step) -> Result<(), Difference> {
         match *step {
             Step::Wait(ms) => {
                 self.machine.env.advance(ms * 1_000_000);
@@ -514,7 +515,7 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the daemon where it stands.
+    /// Ends the daemon as kill -9 does.
     pub(crate) async fn kill(&mut self) {
         self.handles.clear();
         if let Some((namespace, fs)) = self.mounted.take() {
@@ -524,7 +525,7 @@ impl Session {
     }
 
     /// A call through the handle at `at`.
-    async fn through(&mut self, at: usize, step: &Step) -> Result<(), Difference> {
+    async fn apply_to_handle(&mut self, at: usize, step: &Step) -> Result<(), Difference> {
         let (number, id, flags) = self.parts(at);
         let changed = self.handles[at].changed;
         let (ino, writes) = (self.ino(id), flags != Flags::Read);
@@ -532,7 +533,7 @@ impl Session {
             Step::Write(_, offset, len, strips) => self.write(at, offset, len, strips).await,
             Step::Read(_, offset, len) => {
                 let found = self.fs().read(ino, number, offset, len).await;
-                let found = agree(found, &Ok(()))?.unwrap_or_default();
+                let found = same_result(found, &Ok(()))?.unwrap_or_default();
                 let bytes = self.tree.nodes[id].bytes();
                 let from = usize::try_from(offset).unwrap().min(bytes.len());
                 let to = (from + len as usize).min(bytes.len());
@@ -550,7 +551,7 @@ impl Session {
                     handle: Some(number),
                     ..SetAttr::default()
                 };
-                agree(self.fs().setattr(&caller, ino, change).await, &expected).map(drop)
+                same_result(self.fs().setattr(&caller, ino, change).await, &expected).map(drop)
             }
             Step::Fallocate(_, offset, len, mode) => self.fallocate(at, (offset, len), mode).await,
             Step::Copy(_, from, to, to_offset, len, who) => {
@@ -560,32 +561,32 @@ impl Session {
             }
             Step::Seek(_, offset, data) => self.seek(at, offset, data).await,
             Step::Flush(_) => {
-                self.saved(id, changed);
-                agree(self.fs().flush(ino, number).await, &Ok(())).map(drop)
+                self.mark_saved(id, changed);
+                same_result(self.fs().flush(ino, number).await, &Ok(())).map(drop)
             }
             Step::Close(_) | Step::Release(_) => {
                 self.handles.remove(at);
                 self.tree.nodes[id].opens -= 1;
-                self.saved(id, changed);
+                self.mark_saved(id, changed);
                 if matches!(step, Step::Close(_)) {
-                    agree(self.fs().flush(ino, number).await, &Ok(()))?;
+                    same_result(self.fs().flush(ino, number).await, &Ok(()))?;
                 }
                 let released = self.fs().release(ino, number).await;
-                // What nobody can reach any more goes in the background.
+                // An inode without a name and without a handle is removed by a background task.
                 tokio::time::sleep(Duration::from_millis(1)).await;
-                agree(released, &Ok(())).map(drop)
+                same_result(released, &Ok(())).map(drop)
             }
             Step::Fsync(_) => {
                 self.machine.set_failpoint(self.namespace(), 0);
-                self.saved(id, true);
-                agree(self.fs().fsync(ino, number, false).await, &Ok(())).map(drop)
+                self.mark_saved(id, true);
+                same_result(self.fs().fsync(ino, number, false).await, &Ok(())).map(drop)
             }
             _ => Ok(()),
         }
     }
 
-    /// A handle that changed something was flushed: all of the file is kept as it is.
-    fn saved(&mut self, id: Id, changed: bool) {
+    /// Records a flush of a handle through which the file was changed: the whole file is durable as it is.
+    fn mark_saved(&mut self, id: Id, changed: bool) {
         if changed {
             self.tree.nodes[id].save();
         }

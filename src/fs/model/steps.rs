@@ -1,5 +1,5 @@
-//! The calls of a program, and how a random program is drawn. Numbers pick among what there is at that moment, modulo how many
-//! there are, so that a program from which calls were taken away is still one.
+//! The calls of a program, and the generator of random programs. An operand is a number, taken modulo the number of existing
+//! directories, nodes or handles, so that a program stays valid when shrinking removes calls from it.
 
 use proptest::prelude::*;
 use proptest::strategy::Union;
@@ -14,7 +14,7 @@ pub(crate) type Dir = u8;
 pub(crate) type Any = u8;
 /// An open handle, as a number.
 pub(crate) type Open = u8;
-/// Who calls, as a number.
+/// The caller, as a number.
 pub(crate) type Who = u8;
 
 /// How a file is opened.
@@ -44,9 +44,9 @@ pub(crate) enum Step {
     Ftruncate(Open, usize, Who),
     Truncate(Any, usize, Who),
     Fallocate(Open, u64, u64, i32),
-    /// From a handle at an offset, to a handle at an offset, how much.
+    /// Source handle and offset, target handle and offset, length.
     Copy(Open, u64, Open, u64, u64, Who),
-    /// Where to, and whether to data.
+    /// The offset, and whether SEEK_DATA (else SEEK_HOLE).
     Seek(Open, u64, bool),
     Flush(Open),
     /// RELEASE without a FLUSH before it.
@@ -63,19 +63,19 @@ pub(crate) enum Step {
     Forget(Any),
     /// Time passes, milliseconds.
     Wait(u64),
-    /// The machine's clock goes back, by seconds.
+    /// The host's clock goes back, by seconds.
     Back(u64),
-    /// The way to the bucket is halted before a step, 0 is none.
+    /// Sets the failpoint with this number; 0 clears it.
     Halt(u8),
     Drain,
-    /// kill -9, and mounted again.
+    /// kill -9, then a mount.
     Crash,
-    /// Unmounted, and mounted again.
+    /// An unmount, then a mount.
     Remount,
 }
 
 impl Flags {
-    /// As open(2) has them.
+    /// The flags of open(2).
     pub(crate) fn bits(self) -> i32 {
         match self {
             Self::Read => libc::O_RDONLY,
@@ -87,7 +87,7 @@ impl Flags {
     }
 }
 
-/// The name a number stands for: four everyday ones, and those that are odd.
+/// The name of a number: four common names, then unusual ones.
 pub(crate) fn name(number: Name) -> &'static [u8] {
     match number {
         0 => b"a",
@@ -101,7 +101,7 @@ pub(crate) fn name(number: Name) -> &'static [u8] {
     }
 }
 
-/// The attribute a number stands for.
+/// The extended attribute of a number.
 pub(crate) fn xattr(number: u8) -> &'static [u8] {
     match number {
         0 => b"user.a",
@@ -111,7 +111,7 @@ pub(crate) fn xattr(number: u8) -> &'static [u8] {
     }
 }
 
-/// The caller a number stands for.
+/// The caller of a number.
 pub(crate) fn caller(number: Who) -> Caller {
     let id = [0, 1000, 1001][usize::from(number % 3)];
     Caller {
@@ -130,7 +130,7 @@ fn names() -> impl Strategy<Value = Name> {
     prop_oneof![40 => 0..4u8, 1 => 4..8u8]
 }
 
-/// Mostly small, sometimes around the borders of inline rows, of memory, and of extents.
+/// Mostly small lengths; sometimes lengths near the limits of inline bytes, of memory, and of extents.
 fn lengths() -> impl Strategy<Value = usize> {
     prop_oneof![
         50 => 0..40usize,

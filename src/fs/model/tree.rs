@@ -1,4 +1,4 @@
-//! The reference: what POSIX says a tree is after each call, in plain data. Knows nothing of how the file system works.
+//! The model: the tree that POSIX requires after each call, as plain data, independent of the file system's code.
 
 use std::collections::BTreeMap;
 
@@ -11,30 +11,30 @@ use crate::fs::Caller;
 use crate::fs::testing::SUPER;
 use crate::store::{Kind, Time};
 
-/// A node's place in [`Tree::nodes`]; never given twice.
+/// The index of a node in [`Tree::nodes`]; never reused.
 pub(crate) type Id = usize;
-/// What a call gives: a value or an errno.
+/// The result of a call: a value or an errno.
 pub(crate) type Answer<T> = Result<T, i32>;
 
-/// The root's place.
+/// The index of the root.
 pub(crate) const ROOT: Id = 0;
-/// Bytes of all attributes of a node, names included, at most.
+/// Most bytes of all extended attributes of a node, names included.
 const XATTRS_MAX: usize = 64 << 10;
-/// What an executable may do beyond its caller.
+/// The extended attribute with file capabilities.
 pub(crate) const CAPABILITY: &[u8] = b"security.capability";
 
-/// What is known of a file time.
+/// What the model knows about a file time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {
     /// Exactly this.
     At(Time),
-    /// Some moment of the call under way.
+    /// A time during the current call.
     Now,
-    /// This, or any moment since until the end of the call under way.
+    /// This time, or any time from then to the end of the current call.
     Since(Time),
 }
 
-/// What a node holds.
+/// The content of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Body {
     File(Vec<u8>),
@@ -46,7 +46,7 @@ pub(crate) enum Body {
 /// A file of any kind.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
-    /// The number the file system gave it.
+    /// The inode number that the file system gave it.
     pub(crate) ino: u64,
     pub(crate) kind: Kind,
     pub(crate) mode: u32,
@@ -59,21 +59,21 @@ pub(crate) struct Node {
     pub(crate) mtime: When,
     pub(crate) ctime: When,
     pub(crate) btime: When,
-    /// Handles it is open through.
+    /// The number of open handles.
     pub(crate) opens: usize,
-    /// How often its bytes changed.
+    /// The number of changes of its bytes.
     pub(crate) edits: u64,
-    /// `edits` when it was last opened; `None` before.
+    /// `edits` at the last open; `None` before the first.
     pub(crate) seen: Option<u64>,
-    /// Its bytes changed, and no call has said how they shall be kept: a crash may move its times on.
+    /// Its bytes changed since the last flush or fsync: a crash may advance its ctime.
     pub(crate) unsaved: bool,
-    /// As `unsaved`, and no call has set its mtime since.
+    /// As `unsaved`, and no call has set its mtime since: a crash may advance its mtime.
     pub(crate) undated: bool,
-    /// It lost its last name to somebody who still knows its number.
+    /// The kernel still refers to its inode number, so calls can name it.
     pub(crate) known: bool,
 }
 
-/// All nodes there ever were.
+/// All nodes, removed ones included.
 #[derive(Clone, Debug)]
 pub(crate) struct Tree {
     pub(crate) nodes: Vec<Node>,
@@ -103,7 +103,7 @@ impl Node {
         }
     }
 
-    /// Its length, as stat(2) says it.
+    /// Its length in stat(2).
     pub(crate) fn size(&self) -> u64 {
         match &self.body {
             Body::File(bytes) | Body::Symlink(bytes) => bytes.len() as u64,
@@ -119,7 +119,7 @@ impl Node {
         }
     }
 
-    /// Changes the bytes of a file through a call that says nothing of keeping them.
+    /// Changes the bytes of a file without a flush.
     pub(crate) fn edit(&mut self, how: impl FnOnce(&mut Vec<u8>)) {
         if let Body::File(bytes) = &mut self.body {
             let before = bytes.clone();
@@ -130,12 +130,12 @@ impl Node {
         }
     }
 
-    /// Its state is told to be kept.
+    /// Records a flush: its state is durable.
     pub(crate) fn save(&mut self) {
         (self.unsaved, self.undated) = (false, false);
     }
 
-    /// Takes away what a change by a stranger takes away.
+    /// Clears set-id bits and capabilities, as a write by `caller` does.
     pub(crate) fn strip(&mut self, caller: &Caller) {
         let mut left = self.mode & !0o4000;
         let is_member = caller.uid == 0 || caller.gid == self.gid;
@@ -161,7 +161,7 @@ impl Node {
     }
 }
 
-/// What a name may be.
+/// Checks a name for creation.
 fn check_name(name: &[u8]) -> Answer<()> {
     match name {
         _ if name.len() > 255 => Err(ENAMETOOLONG),
@@ -172,7 +172,7 @@ fn check_name(name: &[u8]) -> Answer<()> {
 }
 
 impl Tree {
-    /// An empty one, made now.
+    /// An empty tree.
     pub(crate) fn new() -> Self {
         let root = Node::new(
             Kind::Directory,
@@ -188,7 +188,7 @@ impl Tree {
         self.nodes[id].names().unwrap_or(&NONE)
     }
 
-    /// How many names lead to a node.
+    /// The number of names of a node.
     fn bindings(&self, id: Id) -> u32 {
         let names = self.nodes.iter().filter_map(Node::names);
         names
@@ -212,19 +212,19 @@ impl Tree {
         }
     }
 
-    /// The directory a directory lies in.
+    /// The parent of a directory.
     pub(crate) fn parent(&self, id: Id) -> Id {
         let holds = |parent: &Id| self.names(*parent).values().any(|to| *to == id);
         (0..self.nodes.len()).find(holds).unwrap_or(ROOT)
     }
 
-    /// Everything that can be named in a call by its number.
+    /// All nodes whose inode number a call may use.
     pub(crate) fn known(&self) -> Vec<Id> {
         let known = |id: &Id| self.nodes[*id].known;
         (0..self.nodes.len()).filter(known).collect()
     }
 
-    /// Whether a call by number finds it: it has a name, or is held open.
+    /// ESTALE unless the node has a name or an open handle.
     fn reach(&self, id: Id) -> Answer<()> {
         match self.is_there(id) || self.nodes[id].opens > 0 {
             true => Ok(()),
@@ -232,7 +232,7 @@ impl Tree {
         }
     }
 
-    /// Whether a call on attributes finds it by number: it has a name, or the kernel holds it.
+    /// ESTALE unless the kernel refers to the node, or it has a name or an open handle.
     fn hold(&self, id: Id) -> Answer<()> {
         match self.nodes[id].known {
             true => Ok(()),
@@ -240,8 +240,8 @@ impl Tree {
         }
     }
 
-    /// The directory `dir`, for a change of `name` in it; what the name leads to.
-    fn slot(&self, dir: Id, name: &[u8]) -> Answer<Option<Id>> {
+    /// The node that `name` in `dir` leads to, for a change of that name.
+    fn lookup(&self, dir: Id, name: &[u8]) -> Answer<Option<Id>> {
         check_name(name)?;
         if !self.is_there(dir) {
             return Err(ENOENT);
@@ -264,7 +264,7 @@ impl Tree {
         self.nodes[dir].touch();
     }
 
-    /// open(2) with `O_CREAT`: what it opens, and whether that is new.
+    /// open(2) with `O_CREAT`: the opened node, and whether it is new.
     pub(crate) fn create(
         &mut self,
         (dir, name): (Id, &[u8]),
@@ -272,12 +272,12 @@ impl Tree {
         mode: u32,
         exclusive: bool,
     ) -> Answer<(Id, bool)> {
-        match self.slot(dir, name)? {
+        match self.lookup(dir, name)? {
             Some(_) if exclusive => Err(EEXIST),
             Some(id) => match self.nodes[id].kind {
                 Kind::File => Ok((id, false)),
                 Kind::Directory => Err(EISDIR),
-                // The kernel looks again and opens it its own way.
+                // The kernel looks the name up again and opens the node without FUSE.
                 _ => Err(ESTALE),
             },
             None => {
@@ -295,7 +295,7 @@ impl Tree {
         (kind, mode): (Kind, u32),
         body: Body,
     ) -> Answer<Id> {
-        if self.slot(dir, name)?.is_some() {
+        if self.lookup(dir, name)?.is_some() {
             return Err(EEXIST);
         }
         let parent = &self.nodes[dir];
@@ -315,8 +315,8 @@ impl Tree {
 
     /// link(2).
     pub(crate) fn link(&mut self, id: Id, (dir, name): (Id, &[u8])) -> Answer<()> {
-        let taken = self.slot(dir, name)?;
-        // What cannot even be found has no name that could be asked for.
+        let taken = self.lookup(dir, name)?;
+        // link(2) of a node that cannot be found is ENOENT.
         self.reach(id).map_err(|_| ENOENT)?;
         match taken {
             Some(_) => Err(EEXIST),
@@ -330,9 +330,9 @@ impl Tree {
         }
     }
 
-    /// unlink(2): what lost the name.
+    /// unlink(2): the node that lost the name.
     pub(crate) fn unlink(&mut self, (dir, name): (Id, &[u8])) -> Answer<Id> {
-        let id = self.slot(dir, name)?.ok_or(ENOENT)?;
+        let id = self.lookup(dir, name)?.ok_or(ENOENT)?;
         if self.nodes[id].kind == Kind::Directory {
             return Err(EISDIR);
         }
@@ -341,9 +341,9 @@ impl Tree {
         Ok(id)
     }
 
-    /// rmdir(2): what is gone.
+    /// rmdir(2): the removed node.
     pub(crate) fn rmdir(&mut self, (dir, name): (Id, &[u8])) -> Answer<Id> {
-        let id = self.slot(dir, name)?.ok_or(ENOENT)?;
+        let id = self.lookup(dir, name)?.ok_or(ENOENT)?;
         if !self.nodes[id].names().ok_or(ENOTDIR)?.is_empty() {
             return Err(ENOTEMPTY);
         }
@@ -361,8 +361,8 @@ impl Tree {
             libc::RENAME_EXCHANGE => true,
             _ => return Err(EINVAL),
         };
-        let source = self.slot(from.0, from.1)?.ok_or(ENOENT)?;
-        let target = self.slot(to.0, to.1)?;
+        let source = self.lookup(from.0, from.1)?.ok_or(ENOENT)?;
+        let target = self.lookup(to.0, to.1)?;
         match target {
             Some(_) if flags == libc::RENAME_NOREPLACE => return Err(EEXIST),
             None if exchange => return Err(ENOENT),
@@ -395,7 +395,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Whether `above` is the directory `id` or one of those it lies in.
+    /// Whether `above` is the directory `id` or an ancestor of it.
     fn is_at_or_above(&self, above: Id, mut id: Id) -> bool {
         loop {
             match id {
@@ -406,7 +406,7 @@ impl Tree {
         }
     }
 
-    /// open(2) of what is there.
+    /// open(2) of an existing node.
     pub(crate) fn open(&mut self, id: Id) -> Answer<()> {
         self.reach(id)?;
         match self.nodes[id].kind {
@@ -419,7 +419,7 @@ impl Tree {
     /// truncate(2).
     pub(crate) fn truncate(&mut self, id: Id, caller: &Caller, len: usize) -> Answer<()> {
         match self.nodes[id].kind {
-            // What is gone still has its kind.
+            // A removed node keeps its kind.
             Kind::Directory => return Err(EISDIR),
             Kind::File => self.reach(id)?,
             _ => return Err(EINVAL),
@@ -432,7 +432,7 @@ impl Tree {
         Ok(())
     }
 
-    /// chmod, chown and utimensat at once: what is `None` stays.
+    /// chmod, chown and utimensat in one call: `None` keeps the attribute.
     pub(crate) fn set_attributes(
         &mut self,
         id: Id,
@@ -501,7 +501,7 @@ impl Tree {
         }
     }
 
-    /// Every handle and every number held is gone; what was not told to be kept may have been dated anew.
+    /// Ends the mount: handles and references of the kernel are gone. After a crash, unsaved times may have advanced.
     pub(crate) fn end(&mut self, crashed: bool) {
         let there: Vec<bool> = (0..self.nodes.len()).map(|id| self.is_there(id)).collect();
         for (node, there) in self.nodes.iter_mut().zip(there) {

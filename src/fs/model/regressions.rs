@@ -1,4 +1,4 @@
-//! Programs that once parted the file system from the model.
+//! Programs for which the file system once differed from the model.
 
 use super::run;
 use super::steps::{Flags, Step};
@@ -10,18 +10,18 @@ fn agrees(program: &[Step]) {
 }
 
 #[test]
-fn a_directory_gets_no_second_name() {
+fn link_refuses_a_directory_but_reports_an_existing_name_first() {
     use Step::*;
     agrees(&[
         Mkdir(0, 1, 0o755, 0),
         Link(1, 0, 0),
-        // That the name is taken is said first.
+        // EEXIST takes precedence over EPERM.
         Link(1, 0, 1),
     ]);
 }
 
 #[test]
-fn what_was_removed_keeps_changing_attributes_while_it_is_held() {
+fn a_removed_inode_takes_attribute_changes_until_the_kernel_forgets_it() {
     use Step::*;
     let gone = [
         Create(0, 0, 0o6755, Flags::Write, 0),
@@ -39,7 +39,7 @@ fn what_was_removed_keeps_changing_attributes_while_it_is_held() {
     ];
     for of in 1..=6 {
         let calls = [
-            // The content of a file is gone, and a directory has none.
+            // The file's content is gone, and a directory has no content.
             Truncate(of, 5, 1),
             Chmod(of, 0o600),
             Chown(of, Some(1), None),
@@ -57,28 +57,28 @@ fn what_was_removed_keeps_changing_attributes_while_it_is_held() {
 }
 
 #[test]
-fn times_that_were_set_over_unsaved_bytes_survive_a_crash() {
+fn times_set_after_an_unsaved_write_survive_a_crash() {
     use Step::*;
     for set in [Utimes(1, Some(0), Some(0)), Utimes(1, None, None)] {
         let write = Write(0, 3, 20, false);
         let begin = [Create(0, 0, 0o644, Flags::Write, 1), write.clone(), set];
         agrees(&[&begin[..], &[Crash]].concat());
         agrees(&[&begin[..], &[Wait(60), Crash]].concat());
-        // What was written behind them has a date of its own.
+        // A later write sets times of its own.
         agrees(&[&begin[..], &[write, Crash]].concat());
     }
 }
 
 #[test]
-fn a_crash_keeps_the_newest_attributes_although_the_clock_went_back() {
+fn a_crash_keeps_the_newest_attributes_when_the_clock_went_back() {
     use Step::*;
     let write = |fill| Write(0, fill, 20, false);
     let begin = [Create(0, 0, 0o644, Flags::Write, 1), write(3)];
-    // What was set over a flushed state, at an earlier time than that of the state.
+    // Attributes set after a flush, with a clock before the flush.
     let set = [Flush(0), Back(7_200), Chmod(1, 0o600)];
-    // What was written after attributes were set, at an earlier time than that of the attributes.
+    // A write after a change of attributes, with a clock before that change.
     let written = [Chmod(1, 0o600), Back(7_200), write(9), Flush(0)];
-    // What an fsync kept after the flush, at an earlier time than that of the flush.
+    // An fsync after a flush, with a clock before the flush.
     let synced = [Flush(0), Back(7_200), write(9), Fsync(0)];
     for calls in [&set[..], &written, &synced] {
         agrees(&[&begin, calls, &[Crash]].concat());
@@ -87,7 +87,7 @@ fn a_crash_keeps_the_newest_attributes_although_the_clock_went_back() {
 }
 
 #[test]
-fn a_call_that_finds_nothing_to_change_dates_the_file_to_stay() {
+fn a_call_that_changes_no_bytes_still_updates_the_times_durably() {
     use Step::*;
     for call in [
         Ftruncate(0, 0, 0),
@@ -105,7 +105,7 @@ fn a_call_that_finds_nothing_to_change_dates_the_file_to_stay() {
 }
 
 #[test]
-fn a_handle_for_reading_takes_no_privileges_away() {
+fn ftruncate_through_a_read_handle_keeps_set_id_bits() {
     use Step::*;
     agrees(&[
         Create(0, 0, 0o6755, Flags::Write, 0),
@@ -115,7 +115,7 @@ fn a_handle_for_reading_takes_no_privileges_away() {
 }
 
 #[test]
-fn the_loss_of_one_of_several_names_dates_the_file_to_stay() {
+fn removal_of_one_of_several_links_updates_ctime_durably() {
     use Step::*;
     let links = [
         Create(0, 0, 0o644, Flags::Write, 0),

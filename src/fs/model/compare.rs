@@ -1,10 +1,24 @@
-//! The whole tree as the file system shows it, compared with the model.
+//! Compares the whole tree of the file system with the model.
 
-use super::session::{Difference, Session, same};
+use std::fmt::Debug;
+
+use super::session::{Difference, Session};
 use super::tree::{Body, Id, ROOT, When};
 use crate::fs::testing::SUPER;
 use crate::fs::{DirEntry, DirSink, Entry, Room};
 use crate::store::{Kind, Stat, Time};
+
+/// Fails unless both values are equal.
+pub(crate) fn same<T: PartialEq + Debug>(
+    what: &str,
+    found: T,
+    expected: T,
+) -> Result<(), Difference> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(format!("{what}: found {found:?}, expected {expected:?}"))
+}
 
 /// Everything a directory lists.
 #[derive(Default)]
@@ -27,8 +41,8 @@ impl DirSink for Listed {
 }
 
 impl Session {
-    /// Compares everything; `began` is when the last call did.
-    pub(crate) async fn look(&mut self, began: Time) -> Result<(), Difference> {
+    /// Compares the whole tree; `began` is the time at which the last call began.
+    pub(crate) async fn compare_tree(&mut self, began: Time) -> Result<(), Difference> {
         let window = (began, self.now());
         let mut seen = vec![false; self.tree.nodes.len()];
         let mut open = vec![(ROOT, String::new())];
@@ -36,8 +50,8 @@ impl Session {
             .fs()
             .getattr(self.tree.nodes[ROOT].ino, None)
             .await
-            .map_err(told)?;
-        self.compare(ROOT, &root, window)
+            .map_err(described)?;
+        self.compare_attributes(ROOT, &root, window)
             .map_err(|d| format!("/: {d}"))?;
         while let Some((dir, path)) = open.pop() {
             seen[dir] = true;
@@ -45,12 +59,14 @@ impl Session {
             for (name, entry) in listed {
                 let id = self.tree.names(dir)[&name];
                 let path = format!("{path}/{}", name.escape_ascii());
-                let found = self.compare(id, &entry.stat, window);
+                let found = self.compare_attributes(id, &entry.stat, window);
                 found.map_err(|d| format!("{path}: {d}"))?;
                 if std::mem::replace(&mut seen[id], true) {
                     continue;
                 }
-                self.inside(id).await.map_err(|d| format!("{path}: {d}"))?;
+                self.compare_content(id)
+                    .await
+                    .map_err(|d| format!("{path}: {d}"))?;
                 if self.tree.nodes[id].kind == Kind::Directory {
                     open.push((id, path));
                 }
@@ -58,25 +74,25 @@ impl Session {
         }
         for id in self.tree.known() {
             if !seen[id] {
-                self.removed(id, window)
+                self.compare_removed(id, window)
                     .await
                     .map_err(|d| format!("removed node {id}: {d}"))?;
             }
         }
-        let statfs = self.fs().statfs(ROOT as u64 + 1).await.map_err(told)?;
+        let statfs = self.fs().statfs(ROOT as u64 + 1).await.map_err(described)?;
         let live = seen.iter().filter(|seen| **seen).count() as u64;
-        // The root is none of them.
+        // The count does not include the root.
         same("inodes in use", statfs.files - statfs.ffree + 1, live)
     }
 
-    /// The entries of a directory, which are those of the model.
+    /// Lists a directory and compares the names with the model. Returns the entries.
     async fn list(&self, dir: Id) -> Result<Vec<(Vec<u8>, Entry)>, Difference> {
         let (fs, ino) = (self.fs(), self.tree.nodes[dir].ino);
-        let opened = fs.opendir(&SUPER, ino).await.map_err(told)?;
+        let opened = fs.opendir(&SUPER, ino).await.map_err(described)?;
         let mut listed = Listed::default();
         let read = fs.readdir(ino, opened.handle, 0, true, &mut listed).await;
-        read.map_err(told)?;
-        fs.releasedir(ino, opened.handle).await.map_err(told)?;
+        read.map_err(described)?;
+        fs.releasedir(ino, opened.handle).await.map_err(described)?;
         let above = self.tree.nodes[self.tree.parent(dir)].ino;
         let dots = vec![(b".".to_vec(), ino), (b"..".to_vec(), above)];
         same("dots", listed.dots, dots)?;
@@ -101,8 +117,13 @@ impl Session {
         Ok(entries)
     }
 
-    /// Attributes; times that the model could not know are known from now on.
-    fn compare(&mut self, id: Id, stat: &Stat, window: (Time, Time)) -> Result<(), Difference> {
+    /// Compares attributes. A time that the model knows only as an interval is set to the found time.
+    fn compare_attributes(
+        &mut self,
+        id: Id,
+        stat: &Stat,
+        window: (Time, Time),
+    ) -> Result<(), Difference> {
         let nlink = self.tree.nlink(id);
         let node = &mut self.tree.nodes[id];
         let attrs = &stat.attrs;
@@ -121,22 +142,25 @@ impl Session {
             let blocks = node.size().div_ceil(512);
             let filled = node.bytes() != vec![0; node.bytes().len()];
             if stat.blocks > blocks || filled && stat.blocks == 0 {
-                return Err(format!("{} blocks, of at most {blocks}", stat.blocks));
+                return Err(format!(
+                    "blocks: found {}, expected at most {blocks} and more than 0 if the file has data",
+                    stat.blocks
+                ));
             }
         }
-        settle("atime", &mut node.atime, attrs.atime, window)?;
-        settle("mtime", &mut node.mtime, attrs.mtime, window)?;
-        settle("ctime", &mut node.ctime, attrs.ctime, window)?;
-        settle("btime", &mut node.btime, attrs.btime, window)
+        resolve_time("atime", &mut node.atime, attrs.atime, window)?;
+        resolve_time("mtime", &mut node.mtime, attrs.mtime, window)?;
+        resolve_time("ctime", &mut node.ctime, attrs.ctime, window)?;
+        resolve_time("btime", &mut node.btime, attrs.btime, window)
     }
 
-    /// Extended attributes, bytes, target.
-    async fn inside(&mut self, id: Id) -> Result<(), Difference> {
+    /// Compares extended attributes, bytes and link target.
+    async fn compare_content(&mut self, id: Id) -> Result<(), Difference> {
         self.xattrs(id).await?;
         let ino = self.tree.nodes[id].ino;
         match &self.tree.nodes[id].body {
             Body::Symlink(target) => {
-                let found = self.fs().readlink(ino).await.map_err(told)?;
+                let found = self.fs().readlink(ino).await.map_err(described)?;
                 same("target", &found[..], &target[..])
             }
             Body::File(_) => {
@@ -144,10 +168,13 @@ impl Session {
                     .fs()
                     .open(&SUPER, ino, libc::O_RDONLY)
                     .await
-                    .map_err(told)?;
-                self.kept(id, opened)?;
+                    .map_err(described)?;
+                self.check_keep_cache(id, opened)?;
                 self.bytes(id, opened.handle).await?;
-                self.fs().release(ino, opened.handle).await.map_err(told)
+                self.fs()
+                    .release(ino, opened.handle)
+                    .await
+                    .map_err(described)
             }
             Body::Directory(_) | Body::Special => Ok(()),
         }
@@ -155,21 +182,30 @@ impl Session {
 
     async fn xattrs(&self, id: Id) -> Result<(), Difference> {
         let node = &self.tree.nodes[id];
-        let found = self.fs().listxattr(node.ino).await.map_err(told)?;
+        let found = self.fs().listxattr(node.ino).await.map_err(described)?;
         let expected: Vec<u8> = node
             .xattrs
             .keys()
             .flat_map(|name| [&name[..], &[0]].concat())
             .collect();
         same(
-            "attributes",
+            "names of extended attributes",
             found.escape_ascii().to_string(),
             expected.escape_ascii().to_string(),
         )?;
         for (name, value) in &node.xattrs {
-            let found = self.fs().getxattr(node.ino, name).await.map_err(told)?;
+            let found = self
+                .fs()
+                .getxattr(node.ino, name)
+                .await
+                .map_err(described)?;
             if found != value {
-                return Err(format!("the value of attribute {}", name.escape_ascii()));
+                return Err(format!(
+                    "extended attribute {}: found {} bytes, expected {}: another value",
+                    name.escape_ascii(),
+                    found.len(),
+                    value.len()
+                ));
             }
         }
         Ok(())
@@ -178,7 +214,7 @@ impl Session {
     async fn bytes(&self, id: Id, handle: u64) -> Result<(), Difference> {
         let node = &self.tree.nodes[id];
         let read = self.fs().read(node.ino, handle, 0, u32::MAX).await;
-        let (found, expected) = (read.map_err(told)?, node.bytes());
+        let (found, expected) = (read.map_err(described)?, node.bytes());
         if found == expected {
             return Ok(());
         }
@@ -189,7 +225,7 @@ impl Session {
             .count();
         let near = |bytes: &[u8]| bytes[at..bytes.len().min(at + 8)].to_vec();
         Err(format!(
-            "bytes at {at}: {:?} of {}, not {:?} of {}",
+            "bytes from offset {at}: found {:?} (length {}), expected {:?} (length {})",
             near(&found),
             found.len(),
             near(expected),
@@ -197,23 +233,23 @@ impl Session {
         ))
     }
 
-    /// What has no name any more is what it was, as long as it is held; of a file that nothing has open the attributes are left.
-    async fn removed(&mut self, id: Id, window: (Time, Time)) -> Result<(), Difference> {
+    /// Compares a node without a name that the kernel still refers to. Of a file without an open handle only attributes are left.
+    async fn compare_removed(&mut self, id: Id, window: (Time, Time)) -> Result<(), Difference> {
         let ino = self.tree.nodes[id].ino;
         let through = self.handles.iter().find(|handle| handle.id == id);
         let through = through.map(|handle| handle.number);
-        let (stat, _) = self.fs().getattr(ino, through).await.map_err(told)?;
+        let (stat, _) = self.fs().getattr(ino, through).await.map_err(described)?;
         if let Some(handle) = through {
-            self.compare(id, &stat, window)?;
+            self.compare_attributes(id, &stat, window)?;
             self.xattrs(id).await?;
             return self.bytes(id, handle).await;
         }
         self.xattrs(id).await?;
         let node = &self.tree.nodes[id];
         if node.kind != Kind::File {
-            return self.compare(id, &stat, window);
+            return self.compare_attributes(id, &stat, window);
         }
-        // How long it was when it was closed, and when that was, is not told any more.
+        // Length and times of a closed unlinked file are not kept.
         same("number", stat.ino.0, ino)?;
         same("kind", stat.kind, node.kind)?;
         same("mode", stat.attrs.mode, node.mode)?;
@@ -223,11 +259,11 @@ impl Session {
     }
 }
 
-fn told(error: crate::fs::FsError) -> Difference {
+fn described(error: crate::fs::FsError) -> Difference {
     format!("{error:?}")
 }
 
-fn settle(
+fn resolve_time(
     what: &str,
     when: &mut When,
     found: Time,
@@ -240,7 +276,7 @@ fn settle(
     };
     if !right {
         return Err(format!(
-            "{what}: {found:?}, not {when:?} ({began:?} to {ended:?})"
+            "{what}: found {found:?}, expected {when:?} (call from {began:?} to {ended:?})"
         ));
     }
     *when = When::At(found);
