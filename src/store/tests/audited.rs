@@ -57,7 +57,7 @@ fn has_path(findings: &Findings, wanted: &str) -> bool {
 }
 
 #[tokio::test]
-async fn every_log_object_that_is_missing_or_bad_is_named_whatever_the_memory() {
+async fn check_names_every_missing_or_damaged_log_object_within_any_memory_limit() {
     let world = rounds("audited").await;
     let whole = audited(&world, 1 << 20).await;
     assert!(whole.is_sound() && whole.rows > 40, "{whole:?}");
@@ -86,7 +86,7 @@ async fn every_log_object_that_is_missing_or_bad_is_named_whatever_the_memory() 
 }
 
 #[tokio::test]
-async fn a_row_that_differs_is_told_by_its_path() {
+async fn check_names_the_path_of_a_differing_row() {
     let world = rounds("paths").await;
     let log = world.backend().list("log").await.unwrap();
     // What the third round made.
@@ -111,7 +111,7 @@ async fn a_row_that_differs_is_told_by_its_path() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_log_that_is_not_there_is_told_with_both_batches() {
+async fn check_names_both_batches_when_the_end_of_the_log_is_missing() {
     let world = rounds("ends").await;
     let log = world.backend().list("log").await.unwrap();
     world
@@ -126,7 +126,7 @@ async fn the_end_of_a_log_that_is_not_there_is_told_with_both_batches() {
 }
 
 #[tokio::test]
-async fn counts_that_are_wrong_are_told_by_file_version_and_segment() {
+async fn check_names_file_version_and_segment_of_wrong_counts() {
     let index = crate::meta::MemoryStore::new(merge::merge);
     let world = World::new("counts");
     let ns = world.open().await;

@@ -1,7 +1,7 @@
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_is_saved_overwritten_and_found_again_from_the_bucket_alone() {
+async fn a_saved_and_overwritten_file_is_read_from_the_bucket_alone() {
     let world = World::new("basics-saved");
     let ns = world.open().await;
     save(&ns, ROOT, b"a", b"one").await;
@@ -18,7 +18,7 @@ async fn a_file_is_saved_overwritten_and_found_again_from_the_bucket_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_index_says_how_far_the_log_had_come() {
+async fn the_index_records_the_end_of_the_log() {
     let world = World::new("basics-logged");
     let place = |ns: &Namespace, sequence| rows::LogPlace {
         epoch: ns.core.epoch,

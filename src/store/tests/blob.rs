@@ -77,7 +77,7 @@ fn is_not_found<T: std::fmt::Debug>(result: Result<T, BlobError>) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_put_is_read_again_and_every_put_is_a_version_with_its_own_metadata() {
+async fn every_put_is_a_version_with_its_own_metadata() {
     let world = World::new("blob-put");
     let store = world.blobs().await;
     let first = store.put_versioned("a/b", "one", &noted("step", "1")).await;
@@ -127,7 +127,7 @@ async fn a_put_is_read_again_and_every_put_is_a_version_with_its_own_metadata() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_there_is_not_found_and_what_cannot_be_a_key_is_refused() {
+async fn a_missing_key_is_not_found_and_an_invalid_key_is_refused() {
     let world = World::new("blob-missing");
     let store = world.blobs().await;
     store.put("dir/file", "x", &plain()).await.unwrap();
@@ -178,7 +178,7 @@ async fn what_is_not_there_is_not_found_and_what_cannot_be_a_key_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delete_leaves_versions_and_a_marker_and_takes_its_own_directories_along() {
+async fn a_delete_keeps_versions_adds_a_marker_and_removes_its_empty_directories() {
     let world = World::new("blob-delete");
     let store = world.blobs().await;
     let ns = store.namespace().clone();
@@ -212,7 +212,7 @@ async fn a_delete_leaves_versions_and_a_marker_and_takes_its_own_directories_alo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_stay_with_what_they_were_opened_on() {
+async fn a_reader_keeps_the_version_it_was_opened_on() {
     let world = World::new("blob-readers");
     let store = world.blobs().await;
     let old: Vec<u8> = (0..3 << 20).map(|at: u32| (at / 1000) as u8).collect();
@@ -240,7 +240,7 @@ async fn readers_stay_with_what_they_were_opened_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_is_put_whole_or_not_at_all() {
+async fn a_streamed_put_is_atomic() {
     struct Breaks(u32);
     impl tokio::io::AsyncRead for Breaks {
         fn poll_read(
@@ -302,7 +302,7 @@ fn same(found: &[u8], expected: &[u8], what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn puts_of_one_key_from_many_tasks_are_all_versions_and_the_last_one_shows() {
+async fn concurrent_puts_of_one_key_are_all_versions_and_the_last_one_is_current() {
     let world = World::new("blob-many");
     let store = world.blobs().await;
     let mut puts = Vec::new();
@@ -344,7 +344,7 @@ async fn puts_of_one_key_from_many_tasks_are_all_versions_and_the_last_one_shows
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_version_is_gone_and_the_one_before_shows_again() {
+async fn after_deletion_of_the_current_version_the_previous_one_is_current() {
     let world = World::new("blob-forget");
     let store = world.blobs().await;
     let mut ids = Vec::new();

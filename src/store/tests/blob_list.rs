@@ -32,7 +32,7 @@ async fn filled(world: &World) -> BlobStore {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_come_sorted_by_their_bytes_and_internals_never_appear() {
+async fn a_listing_is_sorted_by_bytes_and_has_no_internal_names() {
     let world = World::new("blob-sorted");
     let store = filled(&world).await;
     let mut sorted = NAMES.to_vec();
@@ -54,7 +54,7 @@ async fn keys_come_sorted_by_their_bytes_and_internals_never_appear() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_of_any_size_join_to_the_whole_listing() {
+async fn pages_of_any_size_add_up_to_the_whole_listing() {
     let world = World::new("blob-pages");
     let store = filled(&world).await;
     let ns = store.namespace();
@@ -109,7 +109,7 @@ async fn pages_of_any_size_join_to_the_whole_listing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_prefix_is_deleted_by_its_bytes() {
+async fn a_prefix_deletion_compares_bytes() {
     let world = World::new("blob-prefix");
     let store = filled(&world).await;
     assert_eq!(store.delete_by_prefix("b/d").await.unwrap(), 2);
@@ -128,7 +128,7 @@ async fn a_prefix_is_deleted_by_its_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn children_are_stores_of_their_own() {
+async fn child_stores_are_independent() {
     let world = World::new("blob-children");
     let store = world.blobs().await;
     let (one, same) = tokio::join!(store.child("team/eu"), store.child("team/eu"));
@@ -165,7 +165,7 @@ async fn children_are_stores_of_their_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_map_opens_stores_once_and_lists_those_of_the_bucket() {
+async fn a_store_map_opens_each_store_once_and_lists_the_bucket() {
     let world = World::new("blob-map");
     let map = StoreMap::open_in(&world.backend, "map", options(&world)).unwrap();
     assert_eq!(map.children().await.unwrap(), []);
@@ -200,7 +200,7 @@ async fn a_map_opens_stores_once_and_lists_those_of_the_bucket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn settings_lie_in_the_namespace() {
+async fn settings_are_stored_in_the_namespace() {
     let world = World::new("blob-settings");
     let store = world.blobs().await;
     assert_eq!(store.settings().await.unwrap().len(), 0);

@@ -21,7 +21,7 @@ async fn shows(store: &BlobStore, key: &str, expected: &[u8]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_composite_keeps_the_bytes_of_parts_that_go() {
+async fn a_composite_blob_keeps_the_bytes_of_deleted_parts() {
     let world = World::new("blob-composite");
     let store = world.blobs().await;
     let parts = [bytes(1, 9 << 20), bytes(2, 100), bytes(3, (8 << 20) + 5)];
@@ -77,7 +77,7 @@ async fn a_composite_keeps_the_bytes_of_parts_that_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_import_stands_at_its_own_time_under_its_own_id() {
+async fn an_imported_version_has_its_given_time_and_id() {
     let world = World::new("blob-import");
     let store = world.blobs().await;
     let now = store.namespace().now().0;
@@ -134,7 +134,7 @@ async fn an_import_stands_at_its_own_time_under_its_own_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_put_over_an_open_file_leaves_the_program_its_own() {
+async fn a_put_over_an_open_file_does_not_change_the_open_file() {
     let world = World::new("blob-beside");
     let store = world.blobs().await;
     let ns = store.namespace().clone();
@@ -204,7 +204,7 @@ async fn a_put_over_an_open_file_leaves_the_program_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_put_answered_is_there_after_a_crash_at_every_step_and_nothing_else() {
+async fn after_a_crash_at_any_step_exactly_the_acknowledged_puts_are_there() {
     for step in [
         Failpoint::Pack,
         Failpoint::Commit,

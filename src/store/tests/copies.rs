@@ -26,7 +26,7 @@ async fn check_copy(ns: &Namespace, states: &[&[u8]]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_outlives_what_it_was_copied_from() {
+async fn a_copy_stays_readable_after_deletion_of_its_source() {
     let world = World::new("copies");
     let ns = world.open().await;
     let original = noise(LEN);

@@ -199,13 +199,13 @@ async fn each_harm(world: &World, key: &str, expected: [Mounts; 4]) {
 use Mounts::{NothingWrong, Refused, Whole, WithoutItsBytes};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_harmed_identity_refuses_the_mount() {
+async fn a_damaged_identity_refuses_the_mount() {
     let world = prepared("harmed-identity").await;
     each_harm(&world, "namespace.json", [Refused; 4]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn harmed_manifests_refuse_the_mount() {
+async fn damaged_manifests_refuse_the_mount() {
     let world = prepared("harmed-manifest").await;
     let manifests = keys_below(&world, "meta/manifest").await;
     let newest = manifests.last().unwrap();
@@ -213,7 +213,7 @@ async fn harmed_manifests_refuse_the_mount() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn any_harmed_object_of_the_write_ahead_log_refuses_the_mount() {
+async fn any_damaged_object_of_the_write_ahead_log_refuses_the_mount() {
     let world = prepared("harmed-wal").await;
     let wal = keys_below(&world, "meta/wal").await;
     let mut sizes = BTreeMap::new();
@@ -232,7 +232,7 @@ async fn any_harmed_object_of_the_write_ahead_log_refuses_the_mount() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn harmed_tables_refuse_the_mount() {
+async fn damaged_tables_refuse_the_mount() {
     let world = prepared("harmed-table").await;
     let tables = keys_below(&world, "meta/compacted").await;
     assert!(!tables.is_empty());
@@ -243,7 +243,7 @@ async fn harmed_tables_refuse_the_mount() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn harmed_proofs_and_log_objects_take_nothing_away() {
+async fn damaged_epoch_and_log_objects_make_no_data_unreadable() {
     let world = prepared("harmed-log").await;
     for part in ["epochs", "log"] {
         let objects = keys_below(&world, part).await;
@@ -254,7 +254,7 @@ async fn harmed_proofs_and_log_objects_take_nothing_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_harmed_segment_takes_its_own_bytes_away_and_nothing_else() {
+async fn a_damaged_segment_makes_only_its_own_bytes_unreadable() {
     let world = prepared("harmed-segment").await;
     let segments = keys_below(&world, "data").await;
     let key = segments.last().unwrap();
@@ -262,7 +262,7 @@ async fn a_harmed_segment_takes_its_own_bytes_away_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_index_that_is_gone_is_never_taken_for_an_empty_one() {
+async fn a_lost_index_is_never_taken_for_an_empty_one() {
     let world = prepared("gone-index").await;
     let mut kept = BTreeMap::new();
     for key in keys_below(&world, "meta").await {

@@ -30,7 +30,7 @@ async fn an_fsync_after_the_commit_still_waits_for_the_flush() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn staging_files_go_when_the_bucket_has_their_bytes() {
+async fn staging_files_are_deleted_after_their_upload() {
     let world = World::new("staging");
     let ns = world.open().await;
     for text in [vec![b'a'; 300_000], vec![b'b'; 200_000]] {
@@ -63,7 +63,7 @@ async fn staging_files_go_when_the_bucket_has_their_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_released_too_late_does_not_change_the_final_past() {
+async fn a_late_release_does_not_change_the_final_past() {
     let world = World::new("late");
     let ns = world.open().await;
     let ino = save(&ns, ROOT, b"a", b"one").await;
@@ -108,7 +108,7 @@ async fn a_state_released_too_late_does_not_change_the_final_past() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mount_keeps_no_trace_of_an_unlinked_file_that_was_open() {
+async fn a_mount_removes_orphans_of_a_crash() {
     let world = World::new("orphan");
     let ns = world.open().await;
     let ino = save(&ns, ROOT, b"a", b"one").await;
@@ -131,7 +131,7 @@ async fn a_mount_keeps_no_trace_of_an_unlinked_file_that_was_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_linked_file_outlives_the_directory_of_its_first_name() {
+async fn a_hard_linked_file_outlives_the_directory_of_its_first_name() {
     let world = World::new("linked");
     let ns = world.open().await;
     let directory = |name: &'static [u8]| {
@@ -165,7 +165,7 @@ async fn a_linked_file_outlives_the_directory_of_its_first_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_file_flushed_before_an_fsync_keeps_both_states() {
+async fn a_flush_before_an_fsync_of_a_new_file_keeps_both_states() {
     let world = World::new("flushed");
     let ns = world.open().await;
     let (_, file) = ns
@@ -193,7 +193,7 @@ async fn a_new_file_flushed_before_an_fsync_keeps_both_states() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_the_journal_refused_still_counts_as_dirty() {
+async fn a_save_refused_by_the_journal_stays_in_the_dirty_budget() {
     let world = World::new("refused");
     let ns = world.open().await;
     set_failpoint(&ns, Some(failpoints::Failpoint::Pack));
@@ -213,7 +213,7 @@ async fn a_state_the_journal_refused_still_counts_as_dirty() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_panics_ends_everything_that_waits() {
+async fn a_panicking_task_fails_every_waiting_call() {
     let world = World::new("panic");
     let ns = world.open().await;
     let ino = save(&ns, ROOT, b"a", b"one").await;
@@ -242,7 +242,7 @@ async fn a_task_that_panics_ends_everything_that_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_df_tells_is_counted_again() {
+async fn usage_is_recounted_from_the_rows() {
     let world = World::new("df");
     let ns = world.open().await;
     let ino = save(&ns, ROOT, b"a", &[1; 10_000]).await;
@@ -283,7 +283,7 @@ async fn what_df_tells_is_counted_again() {
 }
 
 #[tokio::test]
-async fn a_wrong_count_of_files_is_named() {
+async fn check_names_a_wrong_count_of_files() {
     let index = crate::meta::MemoryStore::new(merge::merge);
     let mut batch = crate::meta::Batch::new();
     let wrong = rows::AppliedRow {

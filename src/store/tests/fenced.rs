@@ -6,7 +6,7 @@ use super::writers::{find, sound};
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fenced_writer_acknowledges_nothing_more() {
+async fn a_fenced_writer_acknowledges_no_change() {
     let world = World::new("fenced");
     let ns = world.open().await;
     save(&ns, ROOT, b"f", b"one").await;
@@ -38,7 +38,7 @@ async fn a_fenced_writer_acknowledges_nothing_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_applied_is_known_after_many_other_writers() {
+async fn applied_watermarks_survive_many_other_writers() {
     let world = World::new("many");
     let ns = world.open().await;
     set_failpoint(&ns, Some(failpoints::Failpoint::Log));

@@ -53,7 +53,7 @@ async fn names(ns: &Namespace, dir: Ino) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_follower_shows_what_its_writer_has_brought_to_the_bucket() {
+async fn a_follower_shows_the_committed_changes_of_its_writer() {
     let world = World::new("follow");
     let ns = world.open().await;
     save(&ns, ROOT, b"a", b"one").await;
@@ -115,7 +115,7 @@ async fn a_follower_shows_what_its_writer_has_brought_to_the_bucket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_follower_changes_nothing() {
+async fn a_follower_writes_no_objects() {
     let world = World::new("follow-ro");
     assert!(matches!(
         try_follow(&world).await,
@@ -200,7 +200,7 @@ async fn read_until_stopped(follower: Namespace, tasks: Tasks) -> (usize, usize,
 
 /// The writer saves, deletes versions and removes what is dead, while the follower reads what it has just seen.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_follower_reads_whole_states_or_none_while_the_writer_prunes() {
+async fn a_follower_reads_whole_versions_or_an_error_during_garbage_collection() {
     let world = World::new("follow-prune");
     let ns = world.open().await;
     save(&ns, ROOT, b"f", &vec![1; LEN]).await;
@@ -244,7 +244,7 @@ async fn a_follower_reads_whole_states_or_none_while_the_writer_prunes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_follower_outlives_its_writer_and_follows_the_next() {
+async fn a_follower_follows_the_next_writer() {
     let mut world = World::new("follow-crash");
     let ns = world.open().await;
     save(&ns, ROOT, b"kept", b"durable").await;

@@ -96,11 +96,11 @@ async fn filled_by(len: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_full_of_large_writes_is_no_space_and_nothing_else() {
+async fn a_disk_filled_by_large_writes_gives_only_no_space_errors() {
     filled_by(100_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_full_of_small_writes_is_no_space_and_nothing_else() {
+async fn a_disk_filled_by_small_writes_gives_only_no_space_errors() {
     filled_by(900).await;
 }

@@ -82,7 +82,7 @@ async fn sound(world: &World, name: &[u8], text: &[u8]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_large_file_reaches_a_local_bucket_without_a_copy() {
+async fn a_large_staging_file_is_hard_linked_into_a_local_bucket() {
     let disk = tempfile::tempdir().unwrap();
     let world = local(&disk);
     let ns = world.open().await;
@@ -110,7 +110,7 @@ async fn a_large_file_reaches_a_local_bucket_without_a_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_around_the_link_loses_nothing() {
+async fn a_crash_around_the_hard_link_loses_no_data() {
     use failpoints::Failpoint;
     for step in [Failpoint::Pack, Failpoint::Upload, Failpoint::Commit] {
         let disk = tempfile::tempdir().unwrap();
@@ -148,7 +148,7 @@ async fn a_crash_around_the_link_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_that_refuses_links_gets_copies() {
+async fn a_bucket_that_refuses_hard_links_gets_copies() {
     let disk = tempfile::tempdir().unwrap();
     let world = local(&disk);
     let foreign = Path::new("/proc/self/status");

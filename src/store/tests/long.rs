@@ -127,7 +127,7 @@ async fn case(seed: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_saved_thousands_of_times_reads_right() {
+async fn a_file_saved_thousands_of_times_reads_correctly() {
     if let Some(seed) = number("REWINDFS_TEST_SEED") {
         return case(seed).await;
     }

@@ -140,7 +140,7 @@ fn peak() -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_check_of_many_rows_takes_bounded_memory() {
+async fn a_check_of_many_rows_uses_bounded_memory() {
     let long = std::env::var_os("REWINDFS_TEST_LONG").is_some();
     let (files, memory) = if long {
         (217_000, 32 << 20)

@@ -210,7 +210,7 @@ async fn all_versions(ns: &Namespace, live: &Live) -> Vec<((Ino, Vec<u8>), Vec<u
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rename_over_another_file() {
+async fn crashes_around_a_rename_over_another_file() {
     use Step::*;
     for len in [SMALL, LARGE] {
         let over = Rename("t", "a", RenameMode::Replace);
@@ -222,7 +222,7 @@ async fn a_rename_over_another_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rename_to_a_new_name() {
+async fn crashes_around_a_rename_to_a_new_name() {
     use Step::*;
     for len in [SMALL, LARGE] {
         let away = Rename("a", "d/n", RenameMode::NoReplace);
@@ -231,7 +231,7 @@ async fn a_rename_to_a_new_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rename_of_a_directory() {
+async fn crashes_around_a_rename_of_a_directory() {
     use Step::*;
     let away = Rename("d", "e", RenameMode::NoReplace);
     matrix(&[Open(0, "d/x"), Append(0, SMALL), Close(0), away]).await;
@@ -240,7 +240,7 @@ async fn a_rename_of_a_directory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link() {
+async fn crashes_around_a_link() {
     use Step::*;
     for len in [SMALL, LARGE] {
         matrix(&[Open(0, "a"), Append(0, len), Close(0), Link("a", "d/l")]).await;
@@ -248,7 +248,7 @@ async fn a_link() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unlink() {
+async fn crashes_around_an_unlink() {
     use Step::*;
     for len in [SMALL, LARGE] {
         matrix(&[Open(0, "a"), Append(0, len), Close(0), Unlink("a")]).await;
@@ -257,7 +257,7 @@ async fn an_unlink() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_truncation() {
+async fn crashes_around_a_truncation() {
     use Step::*;
     for len in [SMALL, LARGE] {
         matrix(&[Open(0, "a"), Append(0, len), Close(0), TruncatePath("a", 7)]).await;
@@ -266,7 +266,7 @@ async fn a_truncation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_with_an_fsync() {
+async fn crashes_around_a_write_with_an_fsync() {
     use Step::*;
     for len in [SMALL, LARGE] {
         matrix(&[
@@ -289,7 +289,7 @@ async fn a_write_with_an_fsync() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_without_an_fsync() {
+async fn crashes_around_a_write_without_an_fsync() {
     use Step::*;
     for len in [SMALL, LARGE] {
         matrix(&[

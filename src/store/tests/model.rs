@@ -150,7 +150,7 @@ async fn look(session: &Session, steps: Vec<usize>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn random_programs_and_crashes_leave_what_the_model_says() {
+async fn random_programs_with_crashes_agree_with_the_model() {
     if let Some(seed) = number("REWINDFS_TEST_SEED") {
         return case(seed).await;
     }

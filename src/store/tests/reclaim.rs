@@ -50,7 +50,7 @@ pub(crate) async fn end(ns: Namespace, world: World) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_version_takes_the_place_of_a_deleted_one() {
+async fn after_deletion_of_a_version_the_older_one_covers_its_time() {
     let world = World::new("thin");
     let ns = world.open().await;
     for text in [&b"one"[..], b"two", b"three"] {
@@ -89,7 +89,7 @@ async fn an_older_version_takes_the_place_of_a_deleted_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deleting_the_current_version_brings_its_predecessor_back() {
+async fn deleting_the_current_version_makes_its_predecessor_current() {
     let world = World::new("revive");
     let ns = world.open().await;
     save(&ns, ROOT, b"a", &bytes(1, 100_000)).await;
@@ -169,7 +169,7 @@ async fn deleting_the_only_version_removes_the_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn states_of_a_hard_linked_file_go_under_all_its_names() {
+async fn a_version_of_a_hard_linked_file_is_deleted_under_all_its_names() {
     let world = World::new("linked");
     let ns = world.open().await;
     let ino = save(&ns, ROOT, b"a", b"one").await;
@@ -201,7 +201,7 @@ async fn states_of_a_hard_linked_file_go_under_all_its_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_held_version_is_read_to_the_end_and_another_is_stale_not_zeros() {
+async fn a_deleted_version_stays_readable_while_open_and_is_stale_afterwards() {
     let world = World::new("held");
     let ns = world.open().await;
     for fill in 1..=3 {
@@ -233,7 +233,7 @@ async fn a_held_version_is_read_to_the_end_and_another_is_stale_not_zeros() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deltas_and_cuts_that_only_a_deleted_version_needs_are_merged() {
+async fn range_rows_that_only_a_deleted_version_needs_are_merged() {
     let world = World::new("merge");
     let ns = world.open().await;
     let ino = save(&ns, ROOT, b"a", &bytes(1, 600_000)).await;

@@ -235,7 +235,7 @@ async fn case(seed: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_left_reads_right_and_what_is_not_needed_goes() {
+async fn garbage_collection_keeps_every_version_readable_and_deletes_unneeded_segments() {
     if let Some(seed) = number("REWINDFS_TEST_SEED") {
         return case(seed).await;
     }

@@ -37,7 +37,7 @@ async fn crashed(name: &str) -> World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_crash_left_behind_the_end_of_the_log_goes_after_a_month() {
+async fn an_uncited_segment_beyond_the_end_of_the_log_is_deleted_after_a_month() {
     let world = crashed("crash-month").await;
     let ns = world.open().await;
     set_clock(&world).await;
@@ -66,7 +66,7 @@ async fn what_a_crash_left_behind_the_end_of_the_log_goes_after_a_month() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_log_goes_beyond_goes_after_the_grace_period() {
+async fn an_uncited_segment_before_the_end_of_the_log_is_deleted_after_the_grace_period() {
     let world = World::new("crash-grace");
     let ns = world.open().await;
     save(&ns, ROOT, b"a", &bytes(1)).await;
@@ -124,7 +124,7 @@ async fn a_segment_that_only_the_log_cites_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_goes_while_a_log_object_is_missing() {
+async fn no_segment_is_deleted_while_a_log_object_is_missing() {
     let (world, key) = without_a_row("log-missing").await;
     let log = world.backend().list("log").await.unwrap();
     let lost = &log.last().unwrap().key;

@@ -161,7 +161,7 @@ pub(super) async fn plant(world: &World, ns: &Namespace) -> Ino {
 }
 
 #[tokio::test]
-async fn a_removed_file_comes_back_under_another_name_with_its_history() {
+async fn a_removed_file_is_restored_under_another_name_with_its_history() {
     let world = World::new("undelete-file");
     let ns = world.open().await;
     save(&ns, ROOT, b"a", b"one").await;
@@ -220,7 +220,7 @@ async fn a_removed_file_comes_back_under_another_name_with_its_history() {
 }
 
 #[tokio::test]
-async fn a_removed_file_comes_back_under_its_own_name_again_and_again() {
+async fn a_removed_file_is_restored_under_its_own_name_repeatedly() {
     let world = World::new("undelete-again");
     let ns = world.open().await;
     save(&ns, ROOT, b"a", b"one").await;
@@ -249,7 +249,7 @@ async fn a_removed_file_comes_back_under_its_own_name_again_and_again() {
 }
 
 #[tokio::test]
-async fn what_left_by_a_rename_or_is_there_again_was_not_removed() {
+async fn renamed_and_recreated_names_are_not_listed_as_removed() {
     let world = World::new("undelete-renamed");
     let ns = world.open().await;
     for name in [&b"moved"[..], b"young", b"again", b"gone"] {
@@ -281,7 +281,7 @@ async fn what_left_by_a_rename_or_is_there_again_was_not_removed() {
 }
 
 #[tokio::test]
-async fn a_tree_comes_back_as_it_was_and_its_past_stays() {
+async fn a_removed_tree_is_restored_and_keeps_its_past() {
     let world = World::new("undelete-tree");
     let ns = world.open().await;
     let top = plant(&world, &ns).await;
@@ -345,7 +345,7 @@ async fn a_tree_comes_back_as_it_was_and_its_past_stays() {
 }
 
 #[tokio::test]
-async fn a_number_that_is_taken_is_not_given_again() {
+async fn an_inode_number_in_use_is_not_given_to_a_restored_file() {
     let world = World::new("undelete-taken");
     let ns = world.open().await;
     let top = make(&ns, ROOT, b"top", Kind::Directory).await;
@@ -380,7 +380,7 @@ async fn a_number_that_is_taken_is_not_given_again() {
 }
 
 #[tokio::test]
-async fn what_has_the_new_name_is_treated_as_by_a_rename() {
+async fn an_undelete_treats_its_target_as_rename_does() {
     let world = World::new("undelete-over");
     let ns = world.open().await;
     for name in [b"file", b"held"] {
@@ -446,7 +446,7 @@ async fn what_has_the_new_name_is_treated_as_by_a_rename() {
 }
 
 #[tokio::test]
-async fn one_of_two_names_comes_back_as_a_file_of_its_own() {
+async fn one_of_two_removed_links_is_restored_as_a_separate_file() {
     let world = World::new("undelete-linked");
     let ns = world.open().await;
     let ino = save(&ns, ROOT, b"a", b"one").await;
@@ -464,7 +464,7 @@ async fn one_of_two_names_comes_back_as_a_file_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_time_before_a_directory_was_made_again_asks_the_one_that_stood_there() {
+async fn a_time_before_a_directory_was_recreated_shows_the_earlier_directory() {
     let world = World::new("undelete-same-path");
     let ns = world.open().await;
     let first = make(&ns, ROOT, b"dist", Kind::Directory).await;
@@ -501,7 +501,7 @@ async fn a_time_before_a_directory_was_made_again_asks_the_one_that_stood_there(
 }
 
 #[tokio::test]
-async fn history_goes_on_through_renames_and_returns_across_directories() {
+async fn history_continues_through_renames_and_undeletes_across_directories() {
     let world = World::new("undelete-chain");
     let ns = world.open().await;
     let one = make(&ns, ROOT, b"one", Kind::Directory).await;
@@ -530,7 +530,7 @@ async fn history_goes_on_through_renames_and_returns_across_directories() {
 }
 
 #[tokio::test]
-async fn who_waits_for_something_in_a_tree_waits_for_all_of_it() {
+async fn an_fsync_in_a_restored_tree_makes_the_whole_tree_durable() {
     for entries_max in [1000, 3] {
         let world = World::new("undelete-sync");
         let ns = world.open().await;

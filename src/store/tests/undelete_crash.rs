@@ -27,7 +27,7 @@ async fn rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_leaves_the_tree_removed_or_back() {
+async fn a_crash_leaves_the_tree_removed_or_restored() {
     let halts = [
         Some(failpoints::Failpoint::Pack),
         Some(failpoints::Failpoint::Commit),
@@ -67,7 +67,7 @@ async fn a_crash_leaves_the_tree_removed_or_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_before_the_last_batch_leaves_nothing() {
+async fn a_crash_before_the_last_batch_restores_nothing() {
     let world = World::new("undelete-pending");
     let ns = world.open().await;
     let top = plant(&world, &ns).await;
@@ -163,12 +163,12 @@ async fn many(entries: usize, entries_max: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_entries_come_back_in_one_batch() {
+async fn ten_thousand_entries_are_restored_in_one_batch() {
     many(10_000, 100_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_entries_than_a_batch_come_back_together() {
+async fn more_entries_than_a_batch_are_restored_atomically() {
     let long = std::env::var_os("REWINDFS_TEST_LONG").is_some();
     let (entries, entries_max) = if long {
         (200_000, 100_000)

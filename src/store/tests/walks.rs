@@ -102,7 +102,7 @@ pub(super) async fn end(world: World, ns: Namespace) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_appends_with_an_fsync_between_while_open() {
+async fn crashes_around_appends_with_an_fsync_between() {
     use Step::*;
     walk(
         "append",
@@ -135,7 +135,7 @@ async fn three_appends_with_an_fsync_between_while_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flushed_state_is_saved_behind_a_later_fsync() {
+async fn crashes_around_a_save_after_a_later_fsync() {
     use Step::*;
     walk(
         "behind",
@@ -156,7 +156,7 @@ async fn a_flushed_state_is_saved_behind_a_later_fsync() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_saves_by_rename() {
+async fn crashes_around_saves_by_rename() {
     use Step::*;
     let mut steps = Vec::new();
     for age in [0, 20] {
@@ -187,7 +187,7 @@ async fn three_saves_by_rename() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_file_cut_and_extended() {
+async fn crashes_around_truncations_of_a_long_file() {
     use Step::*;
     const M: usize = 1 << 20;
     let steps = [
@@ -207,7 +207,7 @@ async fn a_long_file_cut_and_extended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_a_write_through_it_and_the_first_name_removed() {
+async fn crashes_around_a_hard_link_and_the_removal_of_its_first_name() {
     use Step::*;
     let steps = [
         Mkdir("d"),
@@ -232,7 +232,7 @@ async fn a_link_a_write_through_it_and_the_first_name_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_moved_removed_and_made_again() {
+async fn crashes_around_a_directory_moved_removed_and_created_again() {
     use Step::*;
     let steps = [
         Mkdir("d"),
@@ -257,7 +257,7 @@ async fn a_directory_moved_removed_and_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_behind_one_whose_staging_file_is_gone() {
+async fn a_late_state_is_saved_after_its_staging_file_was_deleted() {
     use Step::*;
     for failpoints in HALTS {
         let mut session = Session::new(World::new("staged"), failpoints).await;
@@ -279,7 +279,7 @@ async fn a_state_behind_one_whose_staging_file_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_over_a_copy_of_all_of_a_file() {
+async fn crashes_around_a_change_of_a_copied_file() {
     use Step::*;
     const ALL: (usize, usize, usize) = (0, 0, usize::MAX >> 8);
     walk(
@@ -312,7 +312,7 @@ async fn a_change_over_a_copy_of_all_of_a_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_save_behind_a_state_that_has_less() {
+async fn crashes_around_a_late_save_after_a_shorter_state() {
     use Step::*;
     let steps = [
         Create(0, "a"),
@@ -334,7 +334,7 @@ async fn a_save_behind_a_state_that_has_less() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_without_bytes_is_saved_behind_once() {
+async fn crashes_around_a_late_save_without_bytes() {
     use Step::*;
     const ALL: (usize, usize, usize) = (0, 0, usize::MAX >> 8);
     walk(
@@ -364,7 +364,7 @@ async fn a_state_without_bytes_is_saved_behind_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_beginning_of_a_copy_grows_by_zeros() {
+async fn crashes_around_a_truncated_copy_that_is_extended() {
     use Step::*;
     const ALL: (usize, usize, usize) = (0, 0, usize::MAX >> 8);
     walk(
@@ -384,7 +384,7 @@ async fn the_beginning_of_a_copy_grows_by_zeros() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_of_holes_behind_one_with_bytes() {
+async fn crashes_around_a_late_state_of_holes() {
     use Step::*;
     let steps = [
         Create(2, "a"),

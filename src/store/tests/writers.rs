@@ -120,7 +120,7 @@ pub(super) async fn find(ns: &Namespace, parent: Ino, name: &[u8]) -> Ino {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn acknowledged_saves_come_back_behind_what_the_other_writer_left() {
+async fn acknowledged_saves_are_restored_as_conflict_versions() {
     let left = superseded(
         "behind",
         |ns| async move {
@@ -164,7 +164,7 @@ async fn acknowledged_saves_come_back_behind_what_the_other_writer_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn writes_into_one_large_file_are_not_mixed() {
+async fn writes_of_two_writers_into_one_large_file_are_not_mixed() {
     let at = |offset: u64, byte: u8| {
         move |ns: Namespace| async move {
             let file = ns.tree.file(find(&ns, ROOT, b"big").await).await.unwrap();
@@ -207,7 +207,7 @@ async fn writes_into_one_large_file_are_not_mixed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_and_numbers_that_only_one_writer_knew_do_not_meet_the_other_ones() {
+async fn names_and_inode_numbers_of_two_writers_do_not_collide() {
     let left = superseded(
         "numbers",
         |ns| async move {
@@ -269,7 +269,7 @@ async fn names_and_numbers_that_only_one_writer_knew_do_not_meet_the_other_ones(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_other_writer_removed_replaced_or_linked_keeps_its_versions() {
+async fn files_that_the_other_writer_removed_replaced_or_linked_keep_their_versions() {
     let left = superseded(
         "removed",
         |ns| async move {
@@ -323,7 +323,7 @@ async fn what_the_other_writer_removed_replaced_or_linked_keeps_its_versions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_comes_back_under_the_name_it_was_given_last() {
+async fn a_conflict_is_restored_under_the_last_name_of_its_file() {
     let left = superseded(
         "renamed",
         |ns| async move {
@@ -350,7 +350,7 @@ async fn a_state_comes_back_under_the_name_it_was_given_last() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_of_a_linked_file_comes_back_under_one_of_its_names() {
+async fn a_conflict_of_a_hard_linked_file_is_restored_under_one_of_its_names() {
     let left = superseded(
         "linked",
         |ns| async move {
@@ -471,7 +471,7 @@ async fn check_open(ns: &Namespace) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unsaved_writes_come_back_too() {
+async fn unsaved_writes_are_restored_as_conflicts() {
     let left = superseded("unsaved", leave_open, other_f).await;
     let ns = left.open().await;
     check_open(&ns).await;
@@ -479,7 +479,7 @@ async fn unsaved_writes_come_back_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_anywhere_in_the_recovery_is_a_recovery_again() {
+async fn a_crash_anywhere_in_the_recovery_is_recovered_by_the_next_mount() {
     let start = superseded("again", leave_open, other_f).await;
     let mut steps = 0;
     loop {
@@ -510,7 +510,7 @@ async fn a_crash_anywhere_in_the_recovery_is_a_recovery_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recovery_that_is_overtaken_itself_loses_nothing() {
+async fn a_recovery_that_is_superseded_loses_no_data() {
     let start = superseded("twice", leave_open, other_f).await;
     for steps in 0..20 {
         let world = start.fork().await;
