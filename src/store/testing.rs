@@ -1,4 +1,4 @@
-//! A machine for tests: a bucket and an index in memory, a cache directory, and a namespace that dies and comes back on it.
+//! A host for tests: a bucket and an index in memory, a cache directory, and a namespace that can be killed and mounted again.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,22 +17,22 @@ use crate::store::{GcMode, Linger, Namespace, NamespaceConfig, StoreError};
 use crate::sync::Arc;
 use crate::task::Tasks;
 
-/// What outlives the daemon, and the clock.
-pub(crate) struct Machine {
+/// What survives a crash of the daemon: bucket, index and disk; and the clock.
+pub(crate) struct TestHost {
     backend: Backend,
     index: MemoryStore,
     disk: tempfile::TempDir,
-    /// Daemons that have been killed.
+    /// The number of killed daemons.
     lives: usize,
     pub(crate) env: Arc<SeededEnv>,
 }
 
-impl Machine {
-    /// One that has never been used.
+impl TestHost {
+    /// A host with an empty bucket and an empty disk.
     pub(crate) fn new() -> Self {
-        static MACHINES: AtomicU64 = AtomicU64::new(0);
-        let number = MACHINES.fetch_add(1, Ordering::SeqCst);
-        let url = format!("memory://machine-{number}");
+        static HOSTS: AtomicU64 = AtomicU64::new(0);
+        let number = HOSTS.fetch_add(1, Ordering::SeqCst);
+        let url = format!("memory://host-{number}");
         Self {
             backend: Backend::open(&url, &BackendConfig::default()).unwrap(),
             index: MemoryStore::new(merge::merge),

@@ -8,7 +8,7 @@ use super::steps::{self, Any, Dir, Flags, Name, Open, Step, Who};
 use super::tree::{Answer, Body, Id, Tree, When};
 use crate::fs::testing::SUPER;
 use crate::fs::{Caller, Entry, FileSystem, FsConfig, FsResult, Opened, SetAttr, SetTime};
-use crate::store::testing::Machine;
+use crate::store::testing::TestHost;
 use crate::store::{Kind, Namespace, Time};
 use crate::task::Tasks;
 
@@ -32,7 +32,7 @@ pub(crate) struct Handle {
 
 /// A file system, its model, and the open handles of a program.
 pub(crate) struct Session {
-    machine: Machine,
+    host: TestHost,
     mounted: Option<(Namespace, FileSystem)>,
     config: FsConfig,
     pub(crate) tree: Tree,
@@ -72,7 +72,7 @@ impl Session {
     /// An empty file system.
     pub(crate) async fn new(config: FsConfig) -> Self {
         let mut session = Self {
-            machine: Machine::new(),
+            host: TestHost::new(),
             mounted: None,
             config,
             tree: Tree::new(),
@@ -85,7 +85,7 @@ impl Session {
     }
 
     async fn mount(&mut self) {
-        let namespace = self.machine.open().await;
+        let namespace = self.host.open().await;
         let tasks = Tasks::new(tokio::runtime::Handle::current());
         let fs = FileSystem::new(namespace.clone(), self.config.clone(), tasks);
         self.mounted = Some((namespace, fs));
@@ -464,7 +464,7 @@ impl Session {
 
     async fn fsyncdir(&mut self, dir: Dir) -> Result<(), Difference> {
         let id = self.dir(dir);
-        self.machine.set_failpoint(self.namespace(), 0);
+        self.host.set_failpoint(self.namespace(), 0);
         let found = self.fs().fsyncdir(self.ino(id), 0).await;
         same_result(found, &Ok(())).map(drop)
     }
@@ -482,13 +482,13 @@ impl Session {
     async fn advance(&mut self, step: &Step) -> Result<(), Difference> {
         match *step {
             Step::Wait(ms) => {
-                self.machine.env.advance(ms * 1_000_000);
+                self.host.env.advance(ms * 1_000_000);
                 tokio::time::sleep(Duration::from_millis(ms)).await;
             }
-            Step::Back(seconds) => self.machine.env.go_back(seconds * 1_000_000_000),
-            Step::Halt(before) => self.machine.set_failpoint(self.namespace(), before),
+            Step::Back(seconds) => self.host.env.go_back(seconds * 1_000_000_000),
+            Step::Halt(before) => self.host.set_failpoint(self.namespace(), before),
             Step::Drain => {
-                self.machine.set_failpoint(self.namespace(), 0);
+                self.host.set_failpoint(self.namespace(), 0);
                 self.namespace()
                     .drain()
                     .await
@@ -500,7 +500,7 @@ impl Session {
                 self.mount().await;
             }
             Step::Remount => {
-                self.machine.set_failpoint(self.namespace(), 0);
+                self.host.set_failpoint(self.namespace(), 0);
                 self.fs().end_session().await;
                 self.namespace()
                     .close()
@@ -520,7 +520,7 @@ impl Session {
         self.handles.clear();
         if let Some((namespace, fs)) = self.mounted.take() {
             drop(fs);
-            self.machine.kill(namespace).await;
+            self.host.kill(namespace).await;
         }
     }
 
@@ -577,7 +577,7 @@ impl Session {
                 same_result(released, &Ok(())).map(drop)
             }
             Step::Fsync(_) => {
-                self.machine.set_failpoint(self.namespace(), 0);
+                self.host.set_failpoint(self.namespace(), 0);
                 self.mark_saved(id, true);
                 same_result(self.fs().fsync(ino, number, false).await, &Ok(())).map(drop)
             }

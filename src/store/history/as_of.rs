@@ -556,11 +556,11 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::World;
+    use crate::store::tests::TestCluster;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_look_into_the_past_waits_for_what_is_being_answered_but_not_for_long() {
-        let world = World::new("settle");
+        let world = TestCluster::new("settle");
         let ns = world.open().await;
         let start = tokio::time::Instant::now();
         ns.history.settle(ns.now()).await;

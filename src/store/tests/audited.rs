@@ -10,9 +10,9 @@ fn with_memory(memory: usize) -> CheckConfig {
     config
 }
 
-async fn audited(world: &World, memory: usize) -> CheckReport {
+async fn audited(cluster: &TestCluster, memory: usize) -> CheckReport {
     let config = with_memory(memory);
-    check_log(&world.backend, "default", &config, |_| {})
+    check_log(&cluster.backend, "default", &config, |_| {})
         .await
         .unwrap()
 }
@@ -24,9 +24,9 @@ async fn directory(ns: &Namespace, name: &[u8]) -> Ino {
 }
 
 /// A namespace that is closed, with a log object per round: two files in a directory of the round's, one saved twice.
-async fn rounds(name: &str) -> World {
-    let world = World::new(name);
-    let ns = world.open().await;
+async fn rounds(name: &str) -> TestCluster {
+    let cluster = TestCluster::new(name);
+    let ns = cluster.open().await;
     for round in 0..5 {
         let dir = format!("d{round}");
         let dir = directory(&ns, dir.as_bytes()).await;
@@ -36,7 +36,7 @@ async fn rounds(name: &str) -> World {
         ns.drain().await.unwrap();
     }
     ns.close().await.unwrap();
-    world
+    cluster
 }
 
 fn objects_of(findings: &Findings) -> Vec<&str> {
@@ -58,43 +58,43 @@ fn has_path(findings: &Findings, wanted: &str) -> bool {
 
 #[tokio::test]
 async fn check_names_every_missing_or_damaged_log_object_within_any_memory_limit() {
-    let world = rounds("audited").await;
-    let whole = audited(&world, 1 << 20).await;
+    let cluster = rounds("audited").await;
+    let whole = audited(&cluster, 1 << 20).await;
     assert!(whole.is_sound() && whole.rows > 40, "{whole:?}");
-    assert_eq!(audited(&world, 500).await, whole);
-    let log = world.backend().list("log").await.unwrap();
+    assert_eq!(audited(&cluster, 500).await, whole);
+    let log = cluster.backend().list("log").await.unwrap();
     assert!(log.len() >= 5, "{log:?}");
     let (_last, inner) = log.split_last().unwrap();
     for info in inner {
-        let bytes = world.backend().get(&info.key).await.unwrap();
+        let bytes = cluster.backend().get(&info.key).await.unwrap();
         let mut flipped = bytes.to_vec();
         flipped[bytes.len() / 2] ^= 1;
         for damage in [None, Some(bytes.slice(..20)), Some(flipped.into())] {
             match damage {
-                None => world.backend().delete(&info.key).await.unwrap(),
-                Some(bytes) => world.backend().put(&info.key, bytes).await.unwrap(),
+                None => cluster.backend().delete(&info.key).await.unwrap(),
+                Some(bytes) => cluster.backend().put(&info.key, bytes).await.unwrap(),
             }
-            let found = audited(&world, 500).await;
+            let found = audited(&cluster, 500).await;
             assert_eq!(objects_of(&found.damaged), [&info.key], "{found:#?}");
             assert_eq!(found.differing.count as usize, found.differing.named.len());
             assert!(found.differing.count > 0, "{found:#?}");
-            assert_eq!(audited(&world, 1 << 20).await, found);
+            assert_eq!(audited(&cluster, 1 << 20).await, found);
         }
-        world.backend().put(&info.key, bytes).await.unwrap();
+        cluster.backend().put(&info.key, bytes).await.unwrap();
     }
-    assert!(audited(&world, 1 << 20).await.is_sound());
+    assert!(audited(&cluster, 1 << 20).await.is_sound());
 }
 
 #[tokio::test]
 async fn check_names_the_path_of_a_differing_row() {
-    let world = rounds("paths").await;
-    let log = world.backend().list("log").await.unwrap();
+    let cluster = rounds("paths").await;
+    let log = cluster.backend().list("log").await.unwrap();
     // What the third round made.
     let mut named = 0;
     for info in &log[..log.len() - 1] {
-        let bytes = world.backend().get(&info.key).await.unwrap();
-        world.backend().delete(&info.key).await.unwrap();
-        let found = audited(&world, 1 << 20).await;
+        let bytes = cluster.backend().get(&info.key).await.unwrap();
+        cluster.backend().delete(&info.key).await.unwrap();
+        let found = audited(&cluster, 1 << 20).await;
         for round in 0..5 {
             let (once, twice) = (format!("d{round}/once"), format!("d{round}/twice"));
             if has_path(&found.differing, &once) && has_path(&found.differing, &twice) {
@@ -105,21 +105,21 @@ async fn check_names_the_path_of_a_differing_row() {
                 assert!(dated, "a version: {found:#?}");
             }
         }
-        world.backend().put(&info.key, bytes).await.unwrap();
+        cluster.backend().put(&info.key, bytes).await.unwrap();
     }
     assert!(named >= 4, "{named}");
 }
 
 #[tokio::test]
 async fn check_names_both_batches_when_the_end_of_the_log_is_missing() {
-    let world = rounds("ends").await;
-    let log = world.backend().list("log").await.unwrap();
-    world
+    let cluster = rounds("ends").await;
+    let log = cluster.backend().list("log").await.unwrap();
+    cluster
         .backend()
         .delete(&log.last().unwrap().key)
         .await
         .unwrap();
-    let refused = check_log(&world.backend, "default", &CheckConfig::default(), |_| {}).await;
+    let refused = check_log(&cluster.backend, "default", &CheckConfig::default(), |_| {}).await;
     let text = refused.unwrap_err().to_string();
     assert!(text.contains("its log ends with batch "), "{text}");
     assert!(text.contains(", which the index has"), "{text}");
@@ -128,8 +128,8 @@ async fn check_names_both_batches_when_the_end_of_the_log_is_missing() {
 #[tokio::test]
 async fn check_names_file_version_and_segment_of_wrong_counts() {
     let index = crate::meta::MemoryStore::new(merge::merge);
-    let world = World::new("counts");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("counts");
+    let ns = cluster.open().await;
     let dir = directory(&ns, b"dir").await;
     save(&ns, dir, b"large\n", &[b'1'; 6000]).await;
     ns.drain().await.unwrap();

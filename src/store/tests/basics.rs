@@ -2,16 +2,16 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_saved_and_overwritten_file_is_read_from_the_bucket_alone() {
-    let world = World::new("basics-saved");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("basics-saved");
+    let ns = cluster.open().await;
     save(&ns, ROOT, b"a", b"one").await;
     save(&ns, ROOT, b"a", b"two").await;
     assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), b"two");
     assert_eq!(history(&ns, ROOT, b"a").await, [b"one", b"two"]);
     ns.close().await.unwrap();
     drop(ns);
-    world.wipe();
-    let ns = world.open().await;
+    cluster.wipe();
+    let ns = cluster.open().await;
     assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), b"two");
     assert_eq!(history(&ns, ROOT, b"a").await, [b"one", b"two"]);
     ns.close().await.unwrap();
@@ -19,7 +19,7 @@ async fn a_saved_and_overwritten_file_is_read_from_the_bucket_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_index_records_the_end_of_the_log() {
-    let world = World::new("basics-logged");
+    let cluster = TestCluster::new("basics-logged");
     let place = |ns: &Namespace, sequence| rows::LogPlace {
         epoch: ns.core.epoch,
         sequence,
@@ -27,7 +27,7 @@ async fn the_index_records_the_end_of_the_log() {
     let recorded = async |ns: &Namespace| -> Option<rows::LogPlace> {
         ns.core.index.row(&keys::logged()).await.unwrap()
     };
-    let mut ns = world.open().await;
+    let mut ns = cluster.open().await;
     assert_eq!(recorded(&ns).await, None);
     for (at, name) in [b"a", b"b", b"c"].into_iter().enumerate() {
         save(&ns, ROOT, name, b"text").await;
@@ -40,13 +40,13 @@ async fn the_index_records_the_end_of_the_log() {
     // What still ends holds the journal.
     ns.core.tasks.join().await;
     drop(ns);
-    ns = world.open().await;
+    ns = cluster.open().await;
     assert_eq!(recorded(&ns).await, earlier, "until there is a batch");
     save(&ns, ROOT, b"d", b"text").await;
     ns.drain().await.unwrap();
     save(&ns, ROOT, b"e", b"text").await;
     ns.drain().await.unwrap();
     assert_eq!(recorded(&ns).await, Some(place(&ns, 1)));
-    check::log_twin(&ns, &world).await;
+    check::log_twin(&ns, &cluster).await;
     ns.close().await.unwrap();
 }

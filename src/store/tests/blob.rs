@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use super::super::blob::*;
 use super::*;
 
-pub(crate) fn options(world: &World) -> BlobOptions {
+pub(crate) fn options(cluster: &TestCluster) -> BlobOptions {
     BlobOptions {
-        config: config(world.cache.path().to_owned()),
-        env: Arc::<SeededEnv>::clone(&world.env),
+        config: config(cluster.cache.path().to_owned()),
+        env: Arc::<SeededEnv>::clone(&cluster.env),
         author: author(),
         ..BlobOptions::new("/nowhere")
     }
 }
 
-impl World {
+impl TestCluster {
     pub(crate) async fn blobs(&self) -> BlobStore {
         let opened = BlobStore::open_in(&self.backend, "default", options(self));
         opened.await.unwrap()
@@ -78,8 +78,8 @@ fn is_not_found<T: std::fmt::Debug>(result: Result<T, BlobError>) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_put_is_a_version_with_its_own_metadata() {
-    let world = World::new("blob-put");
-    let store = world.blobs().await;
+    let cluster = TestCluster::new("blob-put");
+    let store = cluster.blobs().await;
     let first = store.put_versioned("a/b", "one", &noted("step", "1")).await;
     store.put("a/b", "two!", &noted("step", "2")).await.unwrap();
     let kind = PutOptions {
@@ -93,7 +93,7 @@ async fn every_put_is_a_version_with_its_own_metadata() {
     let third = store.put_versioned("a/b", "two!", &kind).await.unwrap();
     for reopened in [false, true] {
         let store = if reopened {
-            world.blobs().await
+            cluster.blobs().await
         } else {
             store.clone()
         };
@@ -119,17 +119,17 @@ async fn every_put_is_a_version_with_its_own_metadata() {
         assert_eq!(store.latest_version_id("a/b").await.unwrap(), Some(third));
         if !reopened {
             store.clone().close().await.unwrap();
-            world.wipe();
+            cluster.wipe();
         } else {
-            world.end(store).await;
+            cluster.end(store).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_key_is_not_found_and_an_invalid_key_is_refused() {
-    let world = World::new("blob-missing");
-    let store = world.blobs().await;
+    let cluster = TestCluster::new("blob-missing");
+    let store = cluster.blobs().await;
     store.put("dir/file", "x", &plain()).await.unwrap();
     let id = store.latest_version_id("dir/file").await.unwrap().unwrap();
     for key in ["nothing", "dir", "dir/other", "dir/file/below"] {
@@ -174,13 +174,13 @@ async fn a_missing_key_is_not_found_and_an_invalid_key_is_refused() {
         Err(BlobError::Invalid(_))
     ));
     assert_eq!(keys(&store, "").await, ["dir/file"]);
-    world.end(store).await;
+    cluster.end(store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delete_keeps_versions_adds_a_marker_and_removes_its_empty_directories() {
-    let world = World::new("blob-delete");
-    let store = world.blobs().await;
+    let cluster = TestCluster::new("blob-delete");
+    let store = cluster.blobs().await;
     let ns = store.namespace().clone();
     ns.tree
         .create(ROOT, b"made", new_node(Kind::Directory), &author())
@@ -204,17 +204,17 @@ async fn a_delete_keeps_versions_adds_a_marker_and_removes_its_empty_directories
     let all = [Some(b"one".to_vec()), None, Some(b"two".to_vec())];
     assert_eq!(past(&store, "a/b/c").await, all);
     store.clone().close().await.unwrap();
-    world.wipe();
-    let store = world.blobs().await;
+    cluster.wipe();
+    let store = cluster.blobs().await;
     assert_eq!(past(&store, "a/b/c").await, all);
     assert_eq!(keys(&store, "").await, ["a/b/c"]);
-    world.end(store).await;
+    cluster.end(store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_keeps_the_version_it_was_opened_on() {
-    let world = World::new("blob-readers");
-    let store = world.blobs().await;
+    let cluster = TestCluster::new("blob-readers");
+    let store = cluster.blobs().await;
     let old: Vec<u8> = (0..3 << 20).map(|at: u32| (at / 1000) as u8).collect();
     store.put("k", old.clone(), &plain()).await.unwrap();
     let id = store.latest_version_id("k").await.unwrap().unwrap();
@@ -236,7 +236,7 @@ async fn a_reader_keeps_the_version_it_was_opened_on() {
     assert_eq!(version.size(), old.len() as u64);
     assert_eq!(version.rest().await.unwrap(), old[5..9]);
     assert_eq!(out_of_order.rest().await.unwrap(), "");
-    world.end(store).await;
+    cluster.end(store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -256,10 +256,10 @@ async fn a_streamed_put_is_atomic() {
             std::task::Poll::Ready(Ok(()))
         }
     }
-    let world = World::new("blob-stream");
-    let mut narrow = options(&world);
+    let cluster = TestCluster::new("blob-stream");
+    let mut narrow = options(&cluster);
     narrow.config.dirty_bytes_max = 8 << 20;
-    let opened = BlobStore::open_in(&world.backend, "default", narrow);
+    let opened = BlobStore::open_in(&cluster.backend, "default", narrow);
     let store = opened.await.unwrap();
     store.put("there", "old", &plain()).await.unwrap();
     for (key, reads) in [("there", 3), ("not/there", 0), ("not/there", 800_000)] {
@@ -283,8 +283,8 @@ async fn a_streamed_put_is_atomic() {
         .unwrap();
     same(&store.get("big").await.unwrap(), &big, "as put");
     store.clone().close().await.unwrap();
-    world.wipe();
-    let store = world.blobs().await;
+    cluster.wipe();
+    let store = cluster.blobs().await;
     same(&store.get("big").await.unwrap(), &big, "from the bucket");
     same(
         &store.get_version("big", id).await.unwrap(),
@@ -292,7 +292,7 @@ async fn a_streamed_put_is_atomic() {
         "its version",
     );
     assert_eq!(store.list_versions("big").await.unwrap().len(), 1);
-    world.end(store).await;
+    cluster.end(store).await;
 }
 
 fn same(found: &[u8], expected: &[u8], what: &str) {
@@ -303,8 +303,8 @@ fn same(found: &[u8], expected: &[u8], what: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_puts_of_one_key_are_all_versions_and_the_last_one_is_current() {
-    let world = World::new("blob-many");
-    let store = world.blobs().await;
+    let cluster = TestCluster::new("blob-many");
+    let store = cluster.blobs().await;
     let mut puts = Vec::new();
     for writer in 0..8_u8 {
         let store = store.clone();
@@ -340,13 +340,13 @@ async fn concurrent_puts_of_one_key_are_all_versions_and_the_last_one_is_current
         ns.history.names_with_versions(shared.ino).await.unwrap(),
         ["key"]
     );
-    world.end(store).await;
+    cluster.end(store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_deletion_of_the_current_version_the_previous_one_is_current() {
-    let world = World::new("blob-forget");
-    let store = world.blobs().await;
+    let cluster = TestCluster::new("blob-forget");
+    let store = cluster.blobs().await;
     let mut ids = Vec::new();
     for text in ["one", "two", "three"] {
         ids.push(store.put_versioned("d/k", text, &plain()).await.unwrap());
@@ -365,5 +365,5 @@ async fn after_deletion_of_the_current_version_the_previous_one_is_current() {
         store.namespace().tree.lookup(ROOT, b"d").await.unwrap(),
         None
     );
-    world.end(store).await;
+    cluster.end(store).await;
 }

@@ -23,8 +23,8 @@ const NAMES: [&str; 14] = [
     "\u{e9}/z",
 ];
 
-async fn filled(world: &World) -> BlobStore {
-    let store = world.blobs().await;
+async fn filled(cluster: &TestCluster) -> BlobStore {
+    let store = cluster.blobs().await;
     for name in NAMES {
         store.put(name, name.to_owned(), &plain()).await.unwrap();
     }
@@ -33,8 +33,8 @@ async fn filled(world: &World) -> BlobStore {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listing_is_sorted_by_bytes_and_has_no_internal_names() {
-    let world = World::new("blob-sorted");
-    let store = filled(&world).await;
+    let cluster = TestCluster::new("blob-sorted");
+    let store = filled(&cluster).await;
     let mut sorted = NAMES.to_vec();
     sorted.sort_unstable();
     assert_eq!(keys(&store, "").await, sorted);
@@ -50,13 +50,13 @@ async fn a_listing_is_sorted_by_bytes_and_has_no_internal_names() {
             expected.iter().map(|k| **k).collect::<Vec<_>>()
         );
     }
-    world.end(store).await;
+    cluster.end(store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_any_size_add_up_to_the_whole_listing() {
-    let world = World::new("blob-pages");
-    let store = filled(&world).await;
+    let cluster = TestCluster::new("blob-pages");
+    let store = filled(&cluster).await;
     let ns = store.namespace();
     ns.tree
         .create(ROOT, b"empty", new_node(Kind::Directory), &author())
@@ -105,13 +105,13 @@ async fn pages_of_any_size_add_up_to_the_whole_listing() {
             assert_eq!(found, expected.iter().cloned().collect::<Vec<_>>(), "{at}");
         }
     }
-    world.end(store).await;
+    cluster.end(store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prefix_deletion_compares_bytes() {
-    let world = World::new("blob-prefix");
-    let store = filled(&world).await;
+    let cluster = TestCluster::new("blob-prefix");
+    let store = filled(&cluster).await;
     assert_eq!(store.delete_by_prefix("b/d").await.unwrap(), 2);
     assert_eq!(store.delete_by_prefix("b").await.unwrap(), 4);
     assert_eq!(store.delete_by_prefix("none").await.unwrap(), 0);
@@ -124,13 +124,13 @@ async fn a_prefix_deletion_compares_bytes() {
     assert_eq!(keys(&store, "").await, Vec::<String>::new());
     let mut names = store.namespace().tree.list(ROOT).await.unwrap();
     assert_eq!(names.next().await.unwrap(), None, "no directory is left");
-    world.end(store).await;
+    cluster.end(store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn child_stores_are_independent() {
-    let world = World::new("blob-children");
-    let store = world.blobs().await;
+    let cluster = TestCluster::new("blob-children");
+    let store = cluster.blobs().await;
     let (one, same) = tokio::join!(store.child("team/eu"), store.child("team/eu"));
     let (one, same) = (one.unwrap(), same.unwrap());
     let other = store.child("other").await.unwrap();
@@ -161,13 +161,13 @@ async fn child_stores_are_independent() {
     assert_eq!(again.get("k").await.unwrap(), "child");
     again.close().await.unwrap();
     other.close().await.unwrap();
-    world.end(store).await;
+    cluster.end(store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_map_opens_each_store_once_and_lists_the_bucket() {
-    let world = World::new("blob-map");
-    let map = StoreMap::open_in(&world.backend, "map", options(&world)).unwrap();
+    let cluster = TestCluster::new("blob-map");
+    let map = StoreMap::open_in(&cluster.backend, "map", options(&cluster)).unwrap();
     assert_eq!(map.children().await.unwrap(), []);
     let (a, b) = tokio::join!(map.get("acme", "eu"), map.get("acme", "eu"));
     let (a, b) = (a.unwrap(), b.unwrap());
@@ -188,7 +188,7 @@ async fn a_store_map_opens_each_store_once_and_lists_the_bucket() {
     }
     drop((a, b));
     map.close().await.unwrap();
-    let map = StoreMap::open_in(&world.backend, "map", options(&world)).unwrap();
+    let map = StoreMap::open_in(&cluster.backend, "map", options(&cluster)).unwrap();
     let names = [("acme", "eu"), ("acme", "us"), ("zeta", "eu")];
     let names = names.map(|(a, r)| (a.to_owned(), r.to_owned()));
     assert_eq!(map.children().await.unwrap(), names);
@@ -201,8 +201,8 @@ async fn a_store_map_opens_each_store_once_and_lists_the_bucket() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_are_stored_in_the_namespace() {
-    let world = World::new("blob-settings");
-    let store = world.blobs().await;
+    let cluster = TestCluster::new("blob-settings");
+    let store = cluster.blobs().await;
     assert_eq!(store.settings().await.unwrap().len(), 0);
     store.set_setting("keep", Some("30d")).await.unwrap();
     store.set_setting("gone", Some("1")).await.unwrap();
@@ -212,10 +212,10 @@ async fn settings_are_stored_in_the_namespace() {
         assert!(store.set_setting(bad, Some("1")).await.is_err(), "{bad}");
     }
     store.clone().close().await.unwrap();
-    world.wipe();
-    let store = world.blobs().await;
+    cluster.wipe();
+    let store = cluster.blobs().await;
     let kept = std::collections::BTreeMap::from([("keep".to_owned(), "30d".to_owned())]);
     assert_eq!(store.settings().await.unwrap(), kept);
     store.put("k", "x", &noted("a", "b")).await.unwrap();
-    world.end(store).await;
+    cluster.end(store).await;
 }

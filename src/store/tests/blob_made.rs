@@ -22,8 +22,8 @@ async fn shows(store: &BlobStore, key: &str, expected: &[u8]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_composite_blob_keeps_the_bytes_of_deleted_parts() {
-    let world = World::new("blob-composite");
-    let store = world.blobs().await;
+    let cluster = TestCluster::new("blob-composite");
+    let store = cluster.blobs().await;
     let parts = [bytes(1, 9 << 20), bytes(2, 100), bytes(3, (8 << 20) + 5)];
     for (at, part) in parts.iter().enumerate() {
         store
@@ -62,8 +62,8 @@ async fn a_composite_blob_keeps_the_bytes_of_deleted_parts() {
         .await
         .unwrap();
     store.clone().close().await.unwrap();
-    world.wipe();
-    let store = world.blobs().await;
+    cluster.wipe();
+    let store = cluster.blobs().await;
     shows(&store, "whole", &[&all[..], &all].concat()).await;
     shows(&store, "copy", &parts[2]).await;
     shows(&store, "none", b"").await;
@@ -73,13 +73,13 @@ async fn a_composite_blob_keeps_the_bytes_of_deleted_parts() {
         "four"
     );
     assert!(!store.exists("x").await.unwrap());
-    world.end(store).await;
+    cluster.end(store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_imported_version_has_its_given_time_and_id() {
-    let world = World::new("blob-import");
-    let store = world.blobs().await;
+    let cluster = TestCluster::new("blob-import");
+    let store = cluster.blobs().await;
     let now = store.namespace().now().0;
     let at = |ago: u64| Timestamp(now - ago * 1_000_000_000);
     let import = async |id: &str, key: &str, text: &'static str, time: Timestamp| {
@@ -109,8 +109,8 @@ async fn an_imported_version_has_its_given_time_and_id() {
     assert!(!store.exists("b").await.unwrap());
     import(&"i".repeat(255), "b", "long", at(5)).await.unwrap();
     store.clone().close().await.unwrap();
-    world.wipe();
-    let store = world.blobs().await;
+    cluster.wipe();
+    let store = cluster.blobs().await;
     let texts = [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()];
     assert_eq!(past(&store, "a/k").await, texts.map(Some));
     let versions = store.list_versions("a/k").await.unwrap();
@@ -130,13 +130,13 @@ async fn an_imported_version_has_its_given_time_and_id() {
     let gone = store.imported_version("a/k", "v-1").await;
     assert!(matches!(gone, Err(BlobError::NotFound)));
     assert_eq!(keys(&store, "").await, ["a/k", "b"]);
-    world.end(store).await;
+    cluster.end(store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_put_over_an_open_file_does_not_change_the_open_file() {
-    let world = World::new("blob-beside");
-    let store = world.blobs().await;
+    let cluster = TestCluster::new("blob-beside");
+    let store = cluster.blobs().await;
     let ns = store.namespace().clone();
     save(&ns, ROOT, b"k", b"by a program").await;
     let stat = ns.tree.lookup(ROOT, b"k").await.unwrap().unwrap();
@@ -179,7 +179,7 @@ async fn a_put_over_an_open_file_does_not_change_the_open_file() {
     assert_eq!(last, Some(b"again".to_vec()));
     assert_eq!(past(&store, "new").await, [Some(b"saved".to_vec())]);
     // A name that leaves within moments of its making has no list.
-    world.env.advance(11_000_000_000);
+    cluster.env.advance(11_000_000_000);
     ns.tree
         .rename(
             (ROOT, b"k"),
@@ -200,7 +200,7 @@ async fn a_put_over_an_open_file_does_not_change_the_open_file() {
     );
     assert_eq!(store.get("moved").await.unwrap(), "again");
     assert_eq!(keys(&store, "").await, ["linked", "moved", "new"]);
-    world.end(store).await;
+    cluster.end(store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -211,8 +211,8 @@ async fn after_a_crash_at_any_step_exactly_the_acknowledged_puts_are_there() {
         Failpoint::Flush,
         Failpoint::Log,
     ] {
-        let world = World::new("blob-crash");
-        let store = world.blobs().await;
+        let cluster = TestCluster::new("blob-crash");
+        let store = cluster.blobs().await;
         store.put("old", "first", &plain()).await.unwrap();
         store
             .put("part", bytes(9, 300_000), &plain())
@@ -233,10 +233,10 @@ async fn after_a_crash_at_any_step_exactly_the_acknowledged_puts_are_there() {
                 .unwrap();
         }
         let forgotten = Box::leak(Box::new(unplaced));
-        let world = world.kill(ns).await;
+        let cluster = cluster.kill(ns).await;
         assert!(!format!("{forgotten:?}").is_empty());
         for round in 0..2 {
-            let store = world.blobs().await;
+            let store = cluster.blobs().await;
             let at = format!("{step:?}, mounted {round} times before");
             assert_eq!(store.get("old").await.unwrap(), "second", "{at}");
             assert_eq!(past(&store, "old").await.len(), 2, "{at}");
@@ -261,8 +261,8 @@ async fn after_a_crash_at_any_step_exactly_the_acknowledged_puts_are_there() {
                 store.list_versions("d/big").await.unwrap()[0].op,
                 Some(Op::Write)
             );
-            world.end(store).await;
-            world.wipe();
+            cluster.end(store).await;
+            cluster.wipe();
         }
     }
 }

@@ -307,10 +307,10 @@ pub(crate) async fn prefix(ns: &Namespace, tree: &Tree) {
 }
 
 /// The log alone gives the rows of the index.
-pub(crate) async fn log_twin(ns: &Namespace, world: &World) {
+pub(crate) async fn log_twin(ns: &Namespace, cluster: &TestCluster) {
     use crate::meta::{MemoryStore, MetaRead, MetaStore};
     let mut twin = MemoryStore::new(merge::merge);
-    for object in log::read_all(&world.backend()).await.unwrap() {
+    for object in log::read_all(&cluster.backend()).await.unwrap() {
         if object.base == log::LogBase::Nothing {
             twin = MemoryStore::new(merge::merge);
         }

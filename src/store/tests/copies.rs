@@ -27,8 +27,8 @@ async fn check_copy(ns: &Namespace, states: &[&[u8]]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_stays_readable_after_deletion_of_its_source() {
-    let world = World::new("copies");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("copies");
+    let ns = cluster.open().await;
     let original = noise(LEN);
     save(&ns, ROOT, b"original", &original).await;
     save(&ns, ROOT, b"original", b"short").await;
@@ -66,32 +66,32 @@ async fn a_copy_stays_readable_after_deletion_of_its_source() {
         .delete_version(ROOT, b"original", past[0].version)
         .await
         .unwrap();
-    settle(&ns, &world).await;
+    settle(&ns, &cluster).await;
     check_copy(&ns, &[&original, &changed]).await;
-    let mut world = world.kill(ns).await;
+    let mut cluster = cluster.kill(ns).await;
     for wiped in [false, true] {
         if wiped {
-            world.wipe();
+            cluster.wipe();
         }
-        let ns = world.open().await;
+        let ns = cluster.open().await;
         check_copy(&ns, &[&original, &changed]).await;
-        world = world.kill(ns).await;
+        cluster = cluster.kill(ns).await;
     }
 
     // The first state of the copy goes: what the changed one needs of it stays.
-    let ns = world.open().await;
+    let ns = cluster.open().await;
     let states = ids(&ns, b"copy").await;
     let deleted = ns.history.delete_version(ROOT, b"copy", states[0]);
     deleted.await.unwrap();
-    settle(&ns, &world).await;
+    settle(&ns, &cluster).await;
     check_copy(&ns, &[&changed]).await;
     let deleted = ns.history.delete_version(ROOT, b"copy", states[1]);
     deleted.await.unwrap();
-    settle(&ns, &world).await;
+    settle(&ns, &cluster).await;
     assert_eq!(content(&ns, ROOT, b"copy").await, None);
     assert_eq!(rows_of(&ns, b"CL").await, 0);
-    let left = segments(&world).await;
+    let left = segments(&cluster).await;
     assert!(left.len() <= 1, "only what holds the short one: {left:?}");
     assert_eq!(content(&ns, ROOT, b"original").await.unwrap(), b"short");
-    end(ns, world).await;
+    end(ns, cluster).await;
 }

@@ -38,9 +38,9 @@ fn text(file: usize, version: usize) -> Vec<u8> {
 }
 
 /// Two writers, rows in tables and in the write-ahead log, two log objects at least, closed in good order.
-async fn prepared(name: &str) -> World {
-    let world = World::new(name);
-    let ns = world.open().await;
+async fn prepared(name: &str) -> TestCluster {
+    let cluster = TestCluster::new(name);
+    let ns = cluster.open().await;
     for file in 0..320 {
         let ino = save(&ns, ROOT, format!("row-{file:03}").as_bytes(), &[7; 3800]).await;
         ns.tree
@@ -64,13 +64,13 @@ async fn prepared(name: &str) -> World {
         ns.drain().await.unwrap();
     }
     leave(ns).await;
-    let ns = world.open().await;
+    let ns = cluster.open().await;
     for file in 0..4 {
         save(&ns, ROOT, format!("file-{file}").as_bytes(), &text(file, 3)).await;
         ns.drain().await.unwrap();
     }
     leave(ns).await;
-    world
+    cluster
 }
 
 /// Reads everything that an index with unreadable rows still finds: it is right, or an error.
@@ -114,13 +114,13 @@ async fn unreadable(ns: &Namespace) -> Vec<String> {
     bad
 }
 
-async fn keys_below(world: &World, part: &str) -> Vec<String> {
-    let all = world.backend().list(part).await.unwrap();
+async fn keys_below(cluster: &TestCluster, part: &str) -> Vec<String> {
+    let all = cluster.backend().list(part).await.unwrap();
     all.into_iter().map(|object| object.key).collect()
 }
 
-async fn harm(world: &World, key: &str, harm: Harm) -> Bytes {
-    let (backend, whole) = (world.backend(), world.backend().get(key).await.unwrap());
+async fn harm(cluster: &TestCluster, key: &str, harm: Harm) -> Bytes {
+    let (backend, whole) = (cluster.backend(), cluster.backend().get(key).await.unwrap());
     let mut bytes = whole.to_vec();
     match harm {
         Harm::Lost => {
@@ -136,12 +136,12 @@ async fn harm(world: &World, key: &str, harm: Harm) -> Bytes {
 }
 
 /// Mounts with and without the cache directory, past every waiting time, and looks at what the mount says each time.
-async fn mounted_often(world: &World, key: &str, harm: Harm, mounts: Mounts) {
+async fn mounted_often(cluster: &TestCluster, key: &str, harm: Harm, mounts: Mounts) {
     for round in 0..3 {
         if round == 1 {
-            world.wipe();
+            cluster.wipe();
         }
-        let opened = world.try_open().await;
+        let opened = cluster.try_open().await;
         match (mounts, opened) {
             (Refused, Err(StoreError::Damaged(why) | StoreError::Corrupt(why))) => {
                 let folder = key.rsplit_once('/').map_or(key, |(folder, _)| folder);
@@ -151,7 +151,7 @@ async fn mounted_often(world: &World, key: &str, harm: Harm, mounts: Mounts) {
                 let bad = unreadable(&ns).await;
                 assert_eq!(bad.is_empty(), mounts == Whole, "{key} {harm:?}: {bad:?}");
                 ns.gc.reclaim().await.unwrap();
-                world.env.advance(FORTY_DAYS.as_nanos() as u64);
+                cluster.env.advance(FORTY_DAYS.as_nanos() as u64);
                 ns.gc.reclaim().await.unwrap();
                 leave(ns).await;
             }
@@ -159,34 +159,34 @@ async fn mounted_often(world: &World, key: &str, harm: Harm, mounts: Mounts) {
             (NothingWrong, Ok(ns)) => {
                 right_or_error(&ns).await;
                 let _unreadable = ns.gc.reclaim().await;
-                world.env.advance(FORTY_DAYS.as_nanos() as u64);
+                cluster.env.advance(FORTY_DAYS.as_nanos() as u64);
                 let _unreadable = ns.gc.reclaim().await;
                 let _unreadable = ns.close().await;
                 ns.core.tasks.join().await;
             }
             (_, opened) => panic!("{key} {harm:?}, mount {round}: {opened:?}"),
         }
-        world.env.advance(FORTY_DAYS.as_nanos() as u64);
+        cluster.env.advance(FORTY_DAYS.as_nanos() as u64);
     }
 }
 
 /// Each harm to one object, each in a copy of the bucket: nothing is deleted, and putting the object back is enough.
-async fn each_harm(world: &World, key: &str, expected: [Mounts; 4]) {
+async fn each_harm(cluster: &TestCluster, key: &str, expected: [Mounts; 4]) {
     for (harm_done, mounts) in HARMS.into_iter().zip(expected) {
-        let world = world.fork().await;
-        let before = keys_below(&world, "data").await;
-        let whole = harm(&world, key, harm_done).await;
-        mounted_often(&world, key, harm_done, mounts).await;
-        world.backend().put(key, whole).await.unwrap();
-        let after: Vec<String> = keys_below(&world, "data").await;
+        let cluster = cluster.fork().await;
+        let before = keys_below(&cluster, "data").await;
+        let whole = harm(&cluster, key, harm_done).await;
+        mounted_often(&cluster, key, harm_done, mounts).await;
+        cluster.backend().put(key, whole).await.unwrap();
+        let after: Vec<String> = keys_below(&cluster, "data").await;
         for segment in before {
             assert!(
                 after.contains(&segment),
                 "{key} {harm_done:?}: {segment} is gone"
             );
         }
-        world.wipe();
-        let ns = world.open().await;
+        cluster.wipe();
+        let ns = cluster.open().await;
         assert_eq!(
             unreadable(&ns).await,
             Vec::<String>::new(),
@@ -200,25 +200,25 @@ use Mounts::{NothingWrong, Refused, Whole, WithoutItsBytes};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_identity_refuses_the_mount() {
-    let world = prepared("harmed-identity").await;
-    each_harm(&world, "namespace.json", [Refused; 4]).await;
+    let cluster = prepared("harmed-identity").await;
+    each_harm(&cluster, "namespace.json", [Refused; 4]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_manifests_refuse_the_mount() {
-    let world = prepared("harmed-manifest").await;
-    let manifests = keys_below(&world, "meta/manifest").await;
+    let cluster = prepared("harmed-manifest").await;
+    let manifests = keys_below(&cluster, "meta/manifest").await;
     let newest = manifests.last().unwrap();
-    each_harm(&world, newest, [Whole, Refused, Refused, Refused]).await;
+    each_harm(&cluster, newest, [Whole, Refused, Refused, Refused]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_damaged_object_of_the_write_ahead_log_refuses_the_mount() {
-    let world = prepared("harmed-wal").await;
-    let wal = keys_below(&world, "meta/wal").await;
+    let cluster = prepared("harmed-wal").await;
+    let wal = keys_below(&cluster, "meta/wal").await;
     let mut sizes = BTreeMap::new();
     for key in &wal {
-        sizes.insert(key.clone(), world.backend().get(key).await.unwrap().len());
+        sizes.insert(key.clone(), cluster.backend().get(key).await.unwrap().len());
     }
     println!("{sizes:?}");
     let full: Vec<&String> = wal.iter().filter(|key| sizes[*key] > 0).collect();
@@ -227,58 +227,58 @@ async fn any_damaged_object_of_the_write_ahead_log_refuses_the_mount() {
         full[full.len() - 2],
         full[full.len() - 4],
     ] {
-        each_harm(&world, key, [Refused; 4]).await;
+        each_harm(&cluster, key, [Refused; 4]).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_tables_refuse_the_mount() {
-    let world = prepared("harmed-table").await;
-    let tables = keys_below(&world, "meta/compacted").await;
+    let cluster = prepared("harmed-table").await;
+    let tables = keys_below(&cluster, "meta/compacted").await;
     assert!(!tables.is_empty());
     for key in tables {
         println!("{key}");
-        each_harm(&world, &key, [Refused, Refused, Refused, NothingWrong]).await;
+        each_harm(&cluster, &key, [Refused, Refused, Refused, NothingWrong]).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_epoch_and_log_objects_make_no_data_unreadable() {
-    let world = prepared("harmed-log").await;
+    let cluster = prepared("harmed-log").await;
     for part in ["epochs", "log"] {
-        let objects = keys_below(&world, part).await;
+        let objects = keys_below(&cluster, part).await;
         for key in [objects.first().unwrap(), objects.last().unwrap()] {
-            each_harm(&world, key, [Whole; 4]).await;
+            each_harm(&cluster, key, [Whole; 4]).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_segment_makes_only_its_own_bytes_unreadable() {
-    let world = prepared("harmed-segment").await;
-    let segments = keys_below(&world, "data").await;
+    let cluster = prepared("harmed-segment").await;
+    let segments = keys_below(&cluster, "data").await;
     let key = segments.last().unwrap();
-    each_harm(&world, key, [WithoutItsBytes; 4]).await;
+    each_harm(&cluster, key, [WithoutItsBytes; 4]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_index_is_never_taken_for_an_empty_one() {
-    let world = prepared("gone-index").await;
+    let cluster = prepared("gone-index").await;
     let mut kept = BTreeMap::new();
-    for key in keys_below(&world, "meta").await {
-        kept.insert(key.clone(), harm(&world, &key, Harm::Lost).await);
+    for key in keys_below(&cluster, "meta").await {
+        kept.insert(key.clone(), harm(&cluster, &key, Harm::Lost).await);
     }
-    let before = keys_below(&world, "").await;
-    mounted_often(&world, "meta/all", Harm::Lost, Refused).await;
+    let before = keys_below(&cluster, "").await;
+    mounted_often(&cluster, "meta/all", Harm::Lost, Refused).await;
     assert_eq!(
-        keys_below(&world, "").await,
+        keys_below(&cluster, "").await,
         before,
         "nothing was written or deleted"
     );
     for (key, bytes) in kept {
-        world.backend().put(&key, bytes).await.unwrap();
+        cluster.backend().put(&key, bytes).await.unwrap();
     }
-    let ns = world.open().await;
+    let ns = cluster.open().await;
     assert!(unreadable(&ns).await.is_empty());
     leave(ns).await;
 }

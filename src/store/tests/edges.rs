@@ -11,8 +11,8 @@ async fn until(what: impl Fn() -> bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_fsync_after_the_commit_still_waits_for_the_flush() {
-    let world = World::new("fsync");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("fsync");
+    let ns = cluster.open().await;
     ns.drain().await.unwrap();
     set_failpoint(&ns, Some(failpoints::Failpoint::Flush));
     let ino = save(&ns, ROOT, b"a", b"text").await;
@@ -20,9 +20,9 @@ async fn an_fsync_after_the_commit_still_waits_for_the_flush() {
     let file = ns.tree.file(ino).await.unwrap();
     file.sync(&author()).await.unwrap();
     drop(file);
-    let world = world.kill(ns).await;
-    world.wipe();
-    let ns = world.open().await;
+    let cluster = cluster.kill(ns).await;
+    cluster.wipe();
+    let ns = cluster.open().await;
     assert_eq!(
         content(&ns, ROOT, b"a").await.as_deref(),
         Some(&b"text"[..])
@@ -31,14 +31,14 @@ async fn an_fsync_after_the_commit_still_waits_for_the_flush() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn staging_files_are_deleted_after_their_upload() {
-    let world = World::new("staging");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("staging");
+    let ns = cluster.open().await;
     for text in [vec![b'a'; 300_000], vec![b'b'; 200_000]] {
         save(&ns, ROOT, b"big", &text).await;
     }
     let staged = || {
         let mut found = Vec::new();
-        let mut open = vec![world.cache.path().to_owned()];
+        let mut open = vec![cluster.cache.path().to_owned()];
         while let Some(directory) = open.pop() {
             for entry in std::fs::read_dir(directory).unwrap() {
                 let path = entry.unwrap().path();
@@ -64,8 +64,8 @@ async fn staging_files_are_deleted_after_their_upload() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_release_does_not_change_the_final_past() {
-    let world = World::new("late");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("late");
+    let ns = cluster.open().await;
     let ino = save(&ns, ROOT, b"a", b"one").await;
     let (first, second) = (
         ns.tree.file(ino).await.unwrap(),
@@ -82,7 +82,7 @@ async fn a_late_release_does_not_change_the_final_past() {
         .unwrap();
     ns.drain().await.unwrap();
     let moment = ns.now();
-    world.env.advance(1_000_000);
+    cluster.env.advance(1_000_000);
     assert!(ns.history.is_final(moment));
     let then = ns
         .history
@@ -109,8 +109,8 @@ async fn a_late_release_does_not_change_the_final_past() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mount_removes_orphans_of_a_crash() {
-    let world = World::new("orphan");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("orphan");
+    let ns = cluster.open().await;
     let ino = save(&ns, ROOT, b"a", b"one").await;
     let file = ns.tree.file(ino).await.unwrap();
     file.append(Bytes::from_static(b"two"), &author())
@@ -118,8 +118,8 @@ async fn a_mount_removes_orphans_of_a_crash() {
         .unwrap();
     ns.tree.unlink(ROOT, b"a", &author()).await.unwrap();
     drop(file);
-    let world = world.kill(ns).await;
-    let ns = world.open().await;
+    let cluster = cluster.kill(ns).await;
+    let ns = cluster.open().await;
     ns.drain().await.unwrap();
     assert_eq!(content(&ns, ROOT, b"a").await, None);
     assert_eq!(history(&ns, ROOT, b"a").await, [b"one"]);
@@ -132,8 +132,8 @@ async fn a_mount_removes_orphans_of_a_crash() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hard_linked_file_outlives_the_directory_of_its_first_name() {
-    let world = World::new("linked");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("linked");
+    let ns = cluster.open().await;
     let directory = |name: &'static [u8]| {
         let ns = ns.clone();
         async move {
@@ -155,8 +155,8 @@ async fn a_hard_linked_file_outlives_the_directory_of_its_first_name() {
         .await
         .unwrap();
     save(&ns, ROOT, b"b", b"more").await;
-    let world = world.kill(ns).await;
-    let ns = world.open().await;
+    let cluster = cluster.kill(ns).await;
+    let ns = cluster.open().await;
     assert_eq!(
         content(&ns, ROOT, b"b").await.as_deref(),
         Some(&b"more"[..])
@@ -166,8 +166,8 @@ async fn a_hard_linked_file_outlives_the_directory_of_its_first_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flush_before_an_fsync_of_a_new_file_keeps_both_states() {
-    let world = World::new("flushed");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("flushed");
+    let ns = cluster.open().await;
     let (_, file) = ns
         .tree
         .create_open(ROOT, b"a", new_file(), &author())
@@ -194,8 +194,8 @@ async fn a_flush_before_an_fsync_of_a_new_file_keeps_both_states() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_save_refused_by_the_journal_stays_in_the_dirty_budget() {
-    let world = World::new("refused");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("refused");
+    let ns = cluster.open().await;
     set_failpoint(&ns, Some(failpoints::Failpoint::Pack));
     let (_, file) = ns
         .tree
@@ -209,13 +209,13 @@ async fn a_save_refused_by_the_journal_stays_in_the_dirty_budget() {
     assert!(matches!(file.save(flushed).await, Err(StoreError::NoSpace)));
     assert_eq!(ns.data.budget.used(), 100_000);
     drop(file);
-    let _left = world.kill(ns).await;
+    let _left = cluster.kill(ns).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panicking_task_fails_every_waiting_call() {
-    let world = World::new("panic");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("panic");
+    let ns = cluster.open().await;
     let ino = save(&ns, ROOT, b"a", b"one").await;
     ns.drain().await.unwrap();
     set_failpoint(&ns, Some(failpoints::Failpoint::Commit));
@@ -235,16 +235,16 @@ async fn a_panicking_task_fails_every_waiting_call() {
     let file = ns.tree.file(ino).await.unwrap();
     let refused = file.write(0, Bytes::from_static(b"x"), &author()).await;
     assert!(refused.is_err());
-    let world = world.kill(ns).await;
-    let ns = world.open().await;
+    let cluster = cluster.kill(ns).await;
+    let ns = cluster.open().await;
     assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), b"two");
     ns.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn usage_is_recounted_from_the_rows() {
-    let world = World::new("df");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("df");
+    let ns = cluster.open().await;
     let ino = save(&ns, ROOT, b"a", &[1; 10_000]).await;
     let file = ns.tree.file(ino).await.unwrap();
     file.truncate(1 << 62, &author()).await.unwrap();
@@ -271,11 +271,11 @@ async fn usage_is_recounted_from_the_rows() {
     ns.drain().await.unwrap();
     assert_eq!(ns.tree.usage().bytes, 5000);
     drop(file);
-    let world = world.kill(ns).await;
-    world.wipe();
-    let ns = world.open().await;
+    let cluster = cluster.kill(ns).await;
+    cluster.wipe();
+    let ns = cluster.open().await;
     assert_eq!(ns.tree.usage().bytes, 5000);
-    check::log_twin(&ns, &world).await;
+    check::log_twin(&ns, &cluster).await;
     ns.tree.unlink(ROOT, b"a", &author()).await.unwrap();
     ns.drain().await.unwrap();
     assert_eq!(ns.tree.usage(), Usage { bytes: 0, files: 1 });

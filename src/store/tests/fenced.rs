@@ -7,12 +7,12 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fenced_writer_acknowledges_no_change() {
-    let world = World::new("fenced");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("fenced");
+    let ns = cluster.open().await;
     save(&ns, ROOT, b"f", b"one").await;
     ns.drain().await.unwrap();
     let file = ns.tree.file(find(&ns, ROOT, b"f").await).await.unwrap();
-    let beside = world.beside();
+    let beside = cluster.beside();
     let second = beside.open().await;
     let noticed = async {
         while !ns.is_fenced() {
@@ -39,8 +39,8 @@ async fn a_fenced_writer_acknowledges_no_change() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn applied_watermarks_survive_many_other_writers() {
-    let world = World::new("many");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("many");
+    let ns = cluster.open().await;
     set_failpoint(&ns, Some(failpoints::Failpoint::Log));
     let ino = save(&ns, ROOT, b"f", b"one").await;
     ns.tree
@@ -50,7 +50,7 @@ async fn applied_watermarks_survive_many_other_writers() {
         .sync(&author())
         .await
         .unwrap();
-    let left = world.kill(ns).await;
+    let left = cluster.kill(ns).await;
     for n in 0..40_u8 {
         let ns = left.beside().open().await;
         save(&ns, ROOT, b"g", &[n]).await;

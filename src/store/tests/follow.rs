@@ -10,19 +10,19 @@ const EVERY: Duration = Duration::from_millis(20);
 /// Bytes of a file in these tests: more than a row holds.
 const LEN: usize = 200_000;
 
-async fn try_follow(world: &World) -> Result<Namespace, StoreError> {
+async fn try_follow(cluster: &TestCluster) -> Result<Namespace, StoreError> {
     let tasks = Tasks::new(tokio::runtime::Handle::current());
-    let config = config(world.cache.path().to_owned());
-    let env: Arc<SeededEnv> = Arc::clone(&world.env);
+    let config = config(cluster.cache.path().to_owned());
+    let env: Arc<SeededEnv> = Arc::clone(&cluster.env);
     let how = FollowConfig {
         every: EVERY,
         on_damage: OnDamage::Refuse,
     };
-    Namespace::follow(&world.backend, "default", config, how, env, tasks).await
+    Namespace::follow(&cluster.backend, "default", config, how, env, tasks).await
 }
 
-async fn follow(world: &World) -> Namespace {
-    try_follow(world).await.unwrap()
+async fn follow(cluster: &TestCluster) -> Namespace {
+    try_follow(cluster).await.unwrap()
 }
 
 /// Waits until a follower shows everything its writer has drained.
@@ -38,8 +38,8 @@ async fn caught_up(follower: &Namespace, writer: &Namespace) {
 }
 
 /// Every object of the bucket and its length.
-async fn objects(world: &World) -> BTreeMap<String, u64> {
-    let all = world.backend.list("").await.unwrap();
+async fn objects(cluster: &TestCluster) -> BTreeMap<String, u64> {
+    let all = cluster.backend.list("").await.unwrap();
     all.into_iter().map(|o| (o.key, o.size)).collect()
 }
 
@@ -54,12 +54,12 @@ async fn names(ns: &Namespace, dir: Ino) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_shows_the_committed_changes_of_its_writer() {
-    let world = World::new("follow");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("follow");
+    let ns = cluster.open().await;
     save(&ns, ROOT, b"a", b"one").await;
     save(&ns, ROOT, b"b", &vec![7; LEN]).await;
     ns.drain().await.unwrap();
-    let follower = follow(&world).await;
+    let follower = follow(&cluster).await;
     assert_eq!(content(&follower, ROOT, b"a").await.unwrap(), b"one");
     assert_eq!(content(&follower, ROOT, b"b").await.unwrap(), vec![7; LEN]);
     // A file that is open there while it changes here shows the new bytes.
@@ -111,23 +111,23 @@ async fn a_follower_shows_the_committed_changes_of_its_writer() {
     save(&ns, ROOT, b"a", b"third").await;
     ns.drain().await.unwrap();
     follower.close().await.unwrap();
-    reclaim::end(ns, world).await;
+    reclaim::end(ns, cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_writes_no_objects() {
-    let world = World::new("follow-ro");
+    let cluster = TestCluster::new("follow-ro");
     assert!(matches!(
-        try_follow(&world).await,
+        try_follow(&cluster).await,
         Err(StoreError::NotFound)
     ));
-    assert!(objects(&world).await.is_empty());
-    let ns = world.open().await;
+    assert!(objects(&cluster).await.is_empty());
+    let ns = cluster.open().await;
     let ino = save(&ns, ROOT, b"a", b"one").await;
     ns.drain().await.unwrap();
     ns.close().await.unwrap();
-    let before = objects(&world).await;
-    let (follower, second) = (follow(&world).await, follow(&world).await);
+    let before = objects(&cluster).await;
+    let (follower, second) = (follow(&cluster).await, follow(&cluster).await);
     let file = follower.tree.file(ino).await.unwrap();
     let refused = [
         file.write(0, Bytes::from_static(b"x"), &author()).await,
@@ -160,7 +160,7 @@ async fn a_follower_writes_no_objects() {
     tokio::time::sleep(EVERY * 5).await;
     follower.close().await.unwrap();
     second.close().await.unwrap();
-    assert_eq!(objects(&world).await, before);
+    assert_eq!(objects(&cluster).await, before);
 }
 
 /// Reads the file `f` and all its versions again and again: how many reads gave bytes, how many said that they are gone, and
@@ -201,11 +201,11 @@ async fn read_until_stopped(follower: Namespace, tasks: Tasks) -> (usize, usize,
 /// The writer saves, deletes versions and removes what is dead, while the follower reads what it has just seen.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_reads_whole_versions_or_an_error_during_garbage_collection() {
-    let world = World::new("follow-prune");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("follow-prune");
+    let ns = cluster.open().await;
     save(&ns, ROOT, b"f", &vec![1; LEN]).await;
     ns.drain().await.unwrap();
-    let follower = follow(&world).await;
+    let follower = follow(&cluster).await;
     let first = follower
         .history
         .versions(ROOT, b"f")
@@ -229,7 +229,7 @@ async fn a_follower_reads_whole_versions_or_an_error_during_garbage_collection()
             for id in &all[..2] {
                 ns.history.delete_version(ROOT, b"f", *id).await.unwrap();
             }
-            settle(&ns, &world).await;
+            settle(&ns, &cluster).await;
         }
     }
     caught_up(&follower, &ns).await;
@@ -245,17 +245,17 @@ async fn a_follower_reads_whole_versions_or_an_error_during_garbage_collection()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_follows_the_next_writer() {
-    let mut world = World::new("follow-crash");
-    let ns = world.open().await;
+    let mut cluster = TestCluster::new("follow-crash");
+    let ns = cluster.open().await;
     save(&ns, ROOT, b"kept", b"durable").await;
     ns.drain().await.unwrap();
     set_failpoint(&ns, Some(failpoints::Failpoint::Commit));
     save(&ns, ROOT, b"late", b"acknowledged").await;
     // The machine of the one that is killed keeps its cache directory.
-    world = world.kill(ns).await;
-    let follower = follow(&world).await;
+    cluster = cluster.kill(ns).await;
+    let follower = follow(&cluster).await;
     assert_eq!(names(&follower, ROOT).await, ["kept"]);
-    let ns = world.open().await;
+    let ns = cluster.open().await;
     ns.drain().await.unwrap();
     caught_up(&follower, &ns).await;
     assert_eq!(names(&follower, ROOT).await, ["kept", "late"]);
@@ -264,8 +264,8 @@ async fn a_follower_follows_the_next_writer() {
     // Without anything local it shows the same.
     follower.close().await.unwrap();
     ns.close().await.unwrap();
-    world.wipe();
-    let follower = follow(&world).await;
+    cluster.wipe();
+    let follower = follow(&cluster).await;
     assert_eq!(content(&follower, ROOT, b"late").await.unwrap(), late);
     follower.close().await.unwrap();
 }

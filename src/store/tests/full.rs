@@ -6,13 +6,13 @@ use super::*;
 
 const DISK: u64 = 8 << 20;
 
-/// A small disk of its own for a world's cache, unmounted at the end.
+/// A small disk of its own for a cluster's cache, unmounted at the end.
 struct Disk(PathBuf);
 
 impl Disk {
     /// `None`, with a word, where this user may not mount.
-    fn under(world: &World) -> Option<Self> {
-        let at = world.cache.path().to_owned();
+    fn under(cluster: &TestCluster) -> Option<Self> {
+        let at = cluster.cache.path().to_owned();
         let size = std::ffi::CString::new(format!("size={DISK}")).unwrap();
         match mount("tmpfs", &at, "tmpfs", MountFlags::empty(), Some(&*size)) {
             Ok(()) => Some(Self(at)),
@@ -46,11 +46,11 @@ async fn fill(file: &File, len: usize) -> Vec<u8> {
 }
 
 async fn filled_by(len: usize) {
-    let world = World::new("full");
-    let Some(disk) = Disk::under(&world) else {
+    let cluster = TestCluster::new("full");
+    let Some(disk) = Disk::under(&cluster) else {
         return;
     };
-    let ns = world.open().await;
+    let ns = cluster.open().await;
     save(&ns, ROOT, b"before", b"text").await;
     set_failpoint(&ns, Some(failpoints::Failpoint::Pack));
     let (_, file) = ns
@@ -77,7 +77,7 @@ async fn filled_by(len: usize) {
     ns.core.tasks.join().await;
     let _nobody_sees_it = ns.core.index.writer().unwrap().close().await;
     drop((ns, file));
-    let ns = world.open().await;
+    let ns = cluster.open().await;
     assert_eq!(ns.tree.pending().failures, [""; 0]);
     assert!(content(&ns, ROOT, b"big").await.as_deref() == Some(&text[..]));
     // Once the bucket has it there is room again.
@@ -89,7 +89,7 @@ async fn filled_by(len: usize) {
     save(&ns, ROOT, b"next", &vec![b'n'; 1 << 20]).await;
     ns.drain().await.unwrap();
     assert!(content(&ns, ROOT, b"big").await.as_deref() == Some(&text[..]));
-    check::log_twin(&ns, &world).await;
+    check::log_twin(&ns, &cluster).await;
     let _ended = ns.close().await;
     drop(ns);
     drop(disk);

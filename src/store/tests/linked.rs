@@ -15,12 +15,12 @@ fn text(seed: u8) -> Vec<u8> {
     (0..LEN).map(|at| (at / 4099) as u8 ^ seed).collect()
 }
 
-/// A world over a directory, which lies below the first.
-fn local(disk: &tempfile::TempDir) -> World {
-    let mut world = World::new("linked");
+/// A cluster over a directory, which lies below the first.
+fn local(disk: &tempfile::TempDir) -> TestCluster {
+    let mut cluster = TestCluster::new("linked");
     let url = format!("file://{}/bucket", disk.path().display());
-    world.backend = Backend::open(&url, &BackendConfig::default()).unwrap();
-    world
+    cluster.backend = Backend::open(&url, &BackendConfig::default()).unwrap();
+    cluster
 }
 
 fn inodes(below: &Path, part: &str) -> BTreeSet<u64> {
@@ -61,13 +61,13 @@ async fn stop(ns: Namespace) {
     let _nobody_sees_it = ns.core.index.writer().unwrap().close().await;
 }
 
-async fn sound(world: &World, name: &[u8], text: &[u8]) {
-    world.wipe();
-    let ns = world.open().await;
+async fn sound(cluster: &TestCluster, name: &[u8], text: &[u8]) {
+    cluster.wipe();
+    let ns = cluster.open().await;
     assert!(content(&ns, ROOT, name).await.as_deref() == Some(text));
     ns.close().await.unwrap();
-    for object in world.backend().list("data").await.unwrap() {
-        let bytes = world.backend().get(&object.key).await.unwrap();
+    for object in cluster.backend().list("data").await.unwrap() {
+        let bytes = cluster.backend().get(&object.key).await.unwrap();
         let mut end = 0;
         for extent in footer(&bytes).unwrap().extents {
             assert_eq!(extent.offset as usize, end);
@@ -75,7 +75,7 @@ async fn sound(world: &World, name: &[u8], text: &[u8]) {
             assert_eq!(hash(&bytes[extent.offset as usize..end]), extent.hash);
         }
     }
-    let audit = check_log(&world.backend, "default", &CheckConfig::default(), |_| {})
+    let audit = check_log(&cluster.backend, "default", &CheckConfig::default(), |_| {})
         .await
         .unwrap();
     assert!(audit.is_sound(), "{audit:?}");
@@ -84,11 +84,11 @@ async fn sound(world: &World, name: &[u8], text: &[u8]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_staging_file_is_hard_linked_into_a_local_bucket() {
     let disk = tempfile::tempdir().unwrap();
-    let world = local(&disk);
-    let ns = world.open().await;
+    let cluster = local(&disk);
+    let ns = cluster.open().await;
     set_failpoint(&ns, Some(failpoints::Failpoint::Pack));
     write(&ns, b"big", &text(1)).await;
-    let staged = inodes(world.cache.path(), "staging");
+    let staged = inodes(cluster.cache.path(), "staging");
     assert_eq!(staged.len(), 3);
     set_failpoint(&ns, None);
     ns.drain().await.unwrap();
@@ -106,7 +106,7 @@ async fn a_large_staging_file_is_hard_linked_into_a_local_bucket() {
     assert_eq!(inodes(disk.path(), "data").len(), 4);
     assert!(history(&ns, ROOT, b"big").await.contains(&text(1)));
     ns.close().await.unwrap();
-    sound(&world, b"big", &now).await;
+    sound(&cluster, b"big", &now).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,12 +114,12 @@ async fn a_crash_around_the_hard_link_loses_no_data() {
     use failpoints::Failpoint;
     for step in [Failpoint::Pack, Failpoint::Upload, Failpoint::Commit] {
         let disk = tempfile::tempdir().unwrap();
-        let world = local(&disk);
-        let ns = world.open().await;
+        let cluster = local(&disk);
+        let ns = cluster.open().await;
         ns.drain().await.unwrap();
         set_failpoint(&ns, Some(step));
         write(&ns, b"big", &text(2)).await;
-        let staged = inodes(world.cache.path(), "staging");
+        let staged = inodes(cluster.cache.path(), "staging");
         if step == Failpoint::Commit {
             for _ in 0..2000 {
                 if inodes(disk.path(), "data") == staged {
@@ -130,7 +130,7 @@ async fn a_crash_around_the_hard_link_loses_no_data() {
             assert_eq!(inodes(disk.path(), "data"), staged);
         }
         stop(ns).await;
-        let ns = world.open().await;
+        let ns = cluster.open().await;
         assert!(
             content(&ns, ROOT, b"big").await == Some(text(2)),
             "{step:?}"
@@ -143,23 +143,23 @@ async fn a_crash_around_the_hard_link_loses_no_data() {
         drop(file);
         ns.close().await.unwrap();
         let now = [&text(2)[..], b"the end"].concat();
-        sound(&world, b"big", &now).await;
+        sound(&cluster, b"big", &now).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_that_refuses_hard_links_gets_copies() {
     let disk = tempfile::tempdir().unwrap();
-    let world = local(&disk);
+    let cluster = local(&disk);
     let foreign = Path::new("/proc/self/status");
-    assert!(world.backend.put_linked("k", foreign, 1).await.is_err());
-    let ns = world.open().await;
+    assert!(cluster.backend.put_linked("k", foreign, 1).await.is_err());
+    let ns = cluster.open().await;
     set_failpoint(&ns, Some(failpoints::Failpoint::Pack));
     write(&ns, b"big", &text(3)).await;
-    let staged = inodes(world.cache.path(), "staging");
+    let staged = inodes(cluster.cache.path(), "staging");
     set_failpoint(&ns, None);
     ns.close().await.unwrap();
     let objects = inodes(disk.path(), "data");
     assert!(objects.len() >= 3 && objects.is_disjoint(&staged));
-    sound(&world, b"big", &text(3)).await;
+    sound(&cluster, b"big", &text(3)).await;
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::dice::{Dice, number};
+use super::rng::{SeededRng, number};
 use super::*;
 
 const END: usize = 1 << 20;
@@ -29,10 +29,15 @@ impl One {
     }
 
     /// Changes `from..to`, or how long the file is; what was done.
-    async fn change(&mut self, dice: &mut Dice, (from, to): (usize, usize), fill: u8) -> String {
+    async fn change(
+        &mut self,
+        rng: &mut SeededRng,
+        (from, to): (usize, usize),
+        fill: u8,
+    ) -> String {
         let (file, text, author) = (&self.file, &mut self.text, author());
         let (offset, len) = (from as u64, (to - from) as u64);
-        match dice.roll(11) {
+        match rng.below(11) {
             0..8 => {
                 text.resize(text.len().max(to), 0);
                 text[from..to].fill(fill);
@@ -55,9 +60,9 @@ impl One {
     }
 
     /// Brings what there is further on its way.
-    async fn bring(&mut self, dice: &mut Dice) -> String {
-        let rare = dice.roll(20) == 0;
-        match dice.roll(8) {
+    async fn bring(&mut self, rng: &mut SeededRng) -> String {
+        let rare = rng.below(20) == 0;
+        match rng.below(8) {
             0..4 => {
                 self.waiting
                     .extend(self.file.flush(&author(), None).await.unwrap());
@@ -94,21 +99,21 @@ impl One {
 }
 
 async fn case(seed: u64) {
-    let mut dice = Dice(seed);
-    let world = World::new("long");
-    let mut one = One::new(world.open().await).await;
+    let mut rng = SeededRng(seed);
+    let cluster = TestCluster::new("long");
+    let mut one = One::new(cluster.open().await).await;
     for call in 0..CALLS {
-        let from = dice.roll(END - 1);
-        let to = END.min(from + 1 + dice.roll(1 << 16));
-        let done = match dice.roll(5) {
+        let from = rng.below(END - 1);
+        let to = END.min(from + 1 + rng.below(1 << 16));
+        let done = match rng.below(5) {
             0..3 => {
-                one.change(&mut dice, (from, to), (call % 255) as u8 + 1)
+                one.change(&mut rng, (from, to), (call % 255) as u8 + 1)
                     .await
             }
-            _ => one.bring(&mut dice).await,
+            _ => one.bring(&mut rng).await,
         };
         println!("call {call}: {done}; {} bytes", one.text.len());
-        if dice.roll(2) == 0 {
+        if rng.below(2) == 0 {
             one.release().await;
         }
         let found = one.file.read(0, u32::MAX).await.unwrap();
@@ -122,8 +127,8 @@ async fn case(seed: u64) {
     let last = check::read_past(&one.ns, versions.last().unwrap()).await;
     check::same(&last, &one.text, "the newest version");
     one.ns.drain().await.unwrap();
-    check::log_twin(&one.ns, &world).await;
-    let _left = world.kill(one.ns).await;
+    check::log_twin(&one.ns, &cluster).await;
+    let _left = cluster.kill(one.ns).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -147,13 +147,13 @@ async fn a_check_of_many_rows_uses_bounded_memory() {
     } else {
         (3_000, 100_000)
     };
-    let world = World::new("many-rows");
+    let cluster = TestCluster::new("many-rows");
     let store = tempfile::tempdir().unwrap();
     let url = format!("file://{}", store.path().display());
     let backend = Backend::open(&url, &BackendConfig::default()).unwrap();
     let tasks = Tasks::new(tokio::runtime::Handle::current());
-    let local = config(world.cache.path().to_owned());
-    let env: Arc<SeededEnv> = Arc::clone(&world.env);
+    let local = config(cluster.cache.path().to_owned());
+    let env: Arc<SeededEnv> = Arc::clone(&cluster.env);
     let ns = Namespace::open(&backend, "default", local, env, tasks);
     let ns = ns.await.unwrap();
     let template = Template::new(&ns).await;

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use super::scenarios::{FAILPOINTS, end, kept};
 use super::session::{Session, Step};
 use super::tree::Tree;
-use super::walks::{HALTS, end, kept};
 use super::*;
 
 /// What is live: names in directories, by number, and what they have.
@@ -29,9 +29,9 @@ const BEFORE: [Step; 6] = [
 
 async fn matrix(steps: &[Step]) {
     let only = [failpoints::Failpoint::Pack, failpoints::Failpoint::Upload].map(Some);
-    let before = HALTS.into_iter().flatten().map(Some);
+    let before = FAILPOINTS.into_iter().flatten().map(Some);
     for (failpoints, only) in before.map(|h| (h, false)).chain(only.map(|h| (h, true))) {
-        let mut session = Session::new(World::new("matrix"), failpoints).await;
+        let mut session = Session::new(TestCluster::new("matrix"), failpoints).await;
         // Old enough for a rename to leave a trace.
         let rest = [Step::Close(0), Step::Drain, Step::Wait(20)];
         for step in BEFORE.iter().chain(&rest) {
@@ -51,20 +51,20 @@ async fn matrix(steps: &[Step]) {
             wiped(&session, &settled).await;
             superseded(&session, &settled).await;
         }
-        let left = std::mem::replace(&mut session.world, World::new("nobody"));
+        let left = std::mem::replace(&mut session.cluster, TestCluster::new("nobody"));
         drop(left.kill(session.ns.clone()).await);
     }
 }
 
 async fn wiped(session: &Session, settled: &Tree) {
     println!("    wiped");
-    let world = session.world.fork().await;
-    world.wipe();
-    let ns = world.open().await;
+    let cluster = session.cluster.fork().await;
+    cluster.wipe();
+    let ns = cluster.open().await;
     as_left(&ns, session, settled).await;
     ns.drain().await.unwrap();
-    check::log_twin(&ns, &world).await;
-    end(world, ns).await;
+    check::log_twin(&ns, &cluster).await;
+    end(cluster, ns).await;
 }
 
 /// What a machine finds that has nothing but the bucket.
@@ -100,11 +100,11 @@ async fn as_left(ns: &Namespace, session: &Session, settled: &Tree) {
 /// Another writer works on the same bucket from another machine; then this one comes back with what it has.
 async fn superseded(session: &Session, settled: &Tree) {
     println!("    overtaken");
-    let world = session.world.fork().await;
-    let stranger = World {
-        backend: world.backend.clone(),
+    let cluster = session.cluster.fork().await;
+    let stranger = TestCluster {
+        backend: cluster.backend.clone(),
         cache: tempfile::tempdir().unwrap(),
-        env: Arc::clone(&world.env),
+        env: Arc::clone(&cluster.env),
     };
     let ns = stranger.open().await;
     as_left(&ns, session, settled).await;
@@ -115,7 +115,7 @@ async fn superseded(session: &Session, settled: &Tree) {
     let now = ns.now();
     ns.close().await.unwrap();
     drop((ns, stranger));
-    let ns = world.open().await;
+    let ns = cluster.open().await;
     for drained in [false, true] {
         let found = live(&ns).await;
         assert!(found == kept, "{} instead of {}", told(&found), told(&kept));
@@ -143,8 +143,8 @@ async fn superseded(session: &Session, settled: &Tree) {
             ns.drain().await.unwrap();
         }
     }
-    check::log_twin(&ns, &world).await;
-    end(world, ns).await;
+    check::log_twin(&ns, &cluster).await;
+    end(cluster, ns).await;
 }
 
 /// Whether something is written that no call has asked to be in the bucket.

@@ -8,7 +8,6 @@ mod blob_made;
 mod check;
 mod copies;
 mod damage;
-mod dice;
 mod edges;
 mod fenced;
 mod follow;
@@ -17,15 +16,16 @@ mod linked;
 mod long;
 mod many_rows;
 mod matrix;
-mod model;
+mod random_programs;
 mod reclaim;
 mod reclaim_model;
+mod rng;
+mod scenarios;
 mod session;
 mod tree;
 mod uncited;
 mod undelete;
 mod undelete_crash;
-mod walks;
 mod writers;
 
 use std::path::PathBuf;
@@ -42,20 +42,20 @@ use crate::sync::Arc;
 use crate::task::Tasks;
 
 /// A bucket, a cache directory, a clock, and whoever is mounted.
-pub(crate) struct World {
+pub(crate) struct TestCluster {
     backend: Backend,
     cache: tempfile::TempDir,
     pub(crate) env: Arc<SeededEnv>,
 }
 
-impl World {
+impl TestCluster {
     pub(crate) fn new(name: &str) -> Self {
         Self::with(name, Arc::new(SeededEnv::new(1)))
     }
 
     fn with(name: &str, env: Arc<SeededEnv>) -> Self {
-        static WORLDS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        let number = WORLDS.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        static CLUSTERS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let number = CLUSTERS.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let url = format!("memory://{name}-{number}");
         Self {
             backend: Backend::open(&url, &BackendConfig::default()).unwrap(),
@@ -100,7 +100,7 @@ impl World {
         fork
     }
 
-    /// kill -9: the tasks stop where they are, and nothing that is written or removed afterwards reaches the world that is left.
+    /// kill -9: the tasks stop where they are, and nothing that is written or removed afterwards reaches the cluster that is left.
     pub(crate) async fn kill(self, namespace: Namespace) -> Self {
         namespace.core.health.stop(StoreError::Closed);
         namespace.core.tasks.stop();

@@ -16,11 +16,11 @@ fn bytes(fill: u8, len: usize) -> Vec<u8> {
 }
 
 /// Everything that can go has gone, and the grace period is over.
-pub(crate) async fn settle(ns: &Namespace, world: &World) -> GcCounters {
+pub(crate) async fn settle(ns: &Namespace, cluster: &TestCluster) -> GcCounters {
     ns.drain().await.unwrap();
     let mut last = ns.gc.reclaim().await.unwrap();
     for _ in 0..4 {
-        world.env.advance(GRACE_NS + 1);
+        cluster.env.advance(GRACE_NS + 1);
         last = ns.gc.reclaim().await.unwrap();
     }
     ns.drain().await.unwrap();
@@ -28,8 +28,8 @@ pub(crate) async fn settle(ns: &Namespace, world: &World) -> GcCounters {
 }
 
 /// Segments in the bucket.
-pub(crate) async fn segments(world: &World) -> Vec<String> {
-    let all = world.backend().list("data").await.unwrap();
+pub(crate) async fn segments(cluster: &TestCluster) -> Vec<String> {
+    let all = cluster.backend().list("data").await.unwrap();
     all.into_iter().map(|object| object.key).collect()
 }
 
@@ -44,15 +44,15 @@ pub(crate) async fn rows_of(ns: &Namespace, table: &'static [u8; 2]) -> usize {
     count
 }
 
-pub(crate) async fn end(ns: Namespace, world: World) {
-    check::log_twin(&ns, &world).await;
-    let _left = world.kill(ns).await;
+pub(crate) async fn end(ns: Namespace, cluster: TestCluster) {
+    check::log_twin(&ns, &cluster).await;
+    let _left = cluster.kill(ns).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_deletion_of_a_version_the_older_one_covers_its_time() {
-    let world = World::new("thin");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("thin");
+    let ns = cluster.open().await;
     for text in [&b"one"[..], b"two", b"three"] {
         save(&ns, ROOT, b"a", text).await;
     }
@@ -81,17 +81,17 @@ async fn after_deletion_of_a_version_the_older_one_covers_its_time() {
     }
     let gone = ns.history.delete_version(ROOT, b"a", before[0]).await;
     assert!(matches!(gone, Err(StoreError::NotFound)));
-    settle(&ns, &world).await;
+    settle(&ns, &cluster).await;
     assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), b"three");
     assert_eq!(rows_of(&ns, b"GD").await, 0);
     assert_eq!(rows_of(&ns, b"GR").await, 1);
-    end(ns, world).await;
+    end(ns, cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_the_current_version_makes_its_predecessor_current() {
-    let world = World::new("revive");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("revive");
+    let ns = cluster.open().await;
     save(&ns, ROOT, b"a", &bytes(1, 100_000)).await;
     let ino = ns.tree.lookup(ROOT, b"a").await.unwrap().unwrap().ino;
     let file = ns.tree.file(ino).await.unwrap();
@@ -124,24 +124,24 @@ async fn deleting_the_current_version_makes_its_predecessor_current() {
     let mut now = bytes(1, 100_000);
     now[5] = b'z';
     assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), now);
-    settle(&ns, &world).await;
+    settle(&ns, &cluster).await;
     assert_eq!(
         history(&ns, ROOT, b"a").await,
         [bytes(1, 100_000), now.clone()]
     );
     drop(file);
-    let world = world.kill(ns).await;
-    world.wipe();
-    let ns = world.open().await;
+    let cluster = cluster.kill(ns).await;
+    cluster.wipe();
+    let ns = cluster.open().await;
     assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), now);
     assert_eq!(ns.tree.usage().bytes, 100_000);
-    end(ns, world).await;
+    end(ns, cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_the_only_version_removes_the_name() {
-    let world = World::new("only");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("only");
+    let ns = cluster.open().await;
     save(&ns, ROOT, b"a", &bytes(1, 10_000)).await;
     let id = ids(&ns, b"a").await[0];
     ns.history.delete_version(ROOT, b"a", id).await.unwrap();
@@ -161,17 +161,17 @@ async fn deleting_the_only_version_removes_the_name() {
             .unwrap()
             .is_empty()
     );
-    let done = settle(&ns, &world).await;
-    assert_eq!(segments(&world).await, [""; 0]);
+    let done = settle(&ns, &cluster).await;
+    assert_eq!(segments(&cluster).await, [""; 0]);
     assert_eq!((done.segments, done.bytes), (1, 10_000));
     assert_eq!(rows_of(&ns, b"GB").await + rows_of(&ns, b"CF").await, 0);
-    end(ns, world).await;
+    end(ns, cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_of_a_hard_linked_file_is_deleted_under_all_its_names() {
-    let world = World::new("linked");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("linked");
+    let ns = cluster.open().await;
     let ino = save(&ns, ROOT, b"a", b"one").await;
     ns.tree.link(ino, ROOT, b"b", &author()).await.unwrap();
     save(&ns, ROOT, b"b", b"two").await;
@@ -195,15 +195,15 @@ async fn a_version_of_a_hard_linked_file_is_deleted_under_all_its_names() {
         .unwrap();
     assert_eq!(content(&ns, ROOT, b"a").await, None);
     assert_eq!(content(&ns, ROOT, b"b").await.unwrap(), b"one");
-    settle(&ns, &world).await;
+    settle(&ns, &cluster).await;
     assert_eq!(history(&ns, ROOT, b"b").await, [&b"one"[..]]);
-    end(ns, world).await;
+    end(ns, cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_version_stays_readable_while_open_and_is_stale_afterwards() {
-    let world = World::new("held");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("held");
+    let ns = cluster.open().await;
     for fill in 1..=3 {
         save(&ns, ROOT, b"a", &bytes(fill, 50_000)).await;
         // A segment each.
@@ -217,25 +217,25 @@ async fn a_deleted_version_stays_readable_while_open_and_is_stale_afterwards() {
             .await
             .unwrap();
     }
-    settle(&ns, &world).await;
+    settle(&ns, &cluster).await;
     assert_eq!(check::read_past(&ns, &all[0]).await, bytes(1, 50_000));
     let stale = ns.history.read_past(&all[1], 0, 10).await;
     assert!(matches!(stale, Err(StoreError::Stale)), "{stale:?}");
     let stale = ns.data.hold_standing(&all[1]).await;
     assert!(matches!(stale, Err(StoreError::Stale)));
-    assert_eq!(segments(&world).await.len(), 2);
+    assert_eq!(segments(&cluster).await.len(), 2);
     drop(held);
-    settle(&ns, &world).await;
+    settle(&ns, &cluster).await;
     let stale = ns.history.read_past(&all[0], 0, 10).await;
     assert!(matches!(stale, Err(StoreError::Stale)), "{stale:?}");
-    assert_eq!(segments(&world).await.len(), 1);
-    end(ns, world).await;
+    assert_eq!(segments(&cluster).await.len(), 1);
+    end(ns, cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn range_rows_that_only_a_deleted_version_needs_are_merged() {
-    let world = World::new("merge");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("merge");
+    let ns = cluster.open().await;
     let ino = save(&ns, ROOT, b"a", &bytes(1, 600_000)).await;
     let file = ns.tree.file(ino).await.unwrap();
     let mut text = bytes(1, 600_000);
@@ -268,23 +268,23 @@ async fn range_rows_that_only_a_deleted_version_needs_are_merged() {
             .await
             .unwrap();
         left.remove(&all[at]);
-        settle(&ns, &world).await;
+        settle(&ns, &cluster).await;
         let expected: Vec<_> = left.values().cloned().collect();
         for (found, expected) in history(&ns, ROOT, b"a").await.iter().zip(&expected) {
             check::same(found, expected, &format!("after version {at} went"));
         }
-        check::log_twin(&ns, &world).await;
+        check::log_twin(&ns, &cluster).await;
     }
     assert_eq!(left.len(), 3);
     assert!(rows_of(&ns, b"CF").await <= 3 && rows_of(&ns, b"CK").await <= 2);
     drop(file);
-    end(ns, world).await;
+    end(ns, cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn half_dead_segments_are_copied_and_read_from_the_copy() {
-    let world = World::new("half");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("half");
+    let ns = cluster.open().await;
     let names: Vec<Vec<u8>> = (0..20).map(|n| format!("f{n}").into_bytes()).collect();
     set_failpoint(&ns, Some(failpoints::Failpoint::Pack));
     for (fill, name) in names.iter().enumerate() {
@@ -292,30 +292,30 @@ async fn half_dead_segments_are_copied_and_read_from_the_copy() {
     }
     set_failpoint(&ns, None);
     ns.drain().await.unwrap();
-    let old = segments(&world).await;
+    let old = segments(&cluster).await;
     for name in &names[..15] {
         let id = ids(&ns, name).await[0];
         ns.history.delete_version(ROOT, name, id).await.unwrap();
     }
-    let done = settle(&ns, &world).await;
+    let done = settle(&ns, &cluster).await;
     assert_eq!(done.copied, 5 * 30_000);
-    let new = segments(&world).await;
+    let new = segments(&cluster).await;
     assert!(old.iter().all(|key| !new.contains(key)), "{old:?} {new:?}");
-    check::log_twin(&ns, &world).await;
-    let world = world.kill(ns).await;
-    world.wipe();
-    let ns = world.open().await;
+    check::log_twin(&ns, &cluster).await;
+    let cluster = cluster.kill(ns).await;
+    cluster.wipe();
+    let ns = cluster.open().await;
     for (fill, name) in names.iter().enumerate().skip(15) {
         let text = content(&ns, ROOT, name).await.unwrap();
         check::same(&text, &bytes(fill as u8 + 1, 30_000), "a moved extent");
         let id = ids(&ns, name).await[0];
         ns.history.delete_version(ROOT, name, id).await.unwrap();
-        settle(&ns, &world).await;
-        check::log_twin(&ns, &world).await;
+        settle(&ns, &cluster).await;
+        check::log_twin(&ns, &cluster).await;
     }
-    assert_eq!(segments(&world).await, [""; 0]);
+    assert_eq!(segments(&cluster).await, [""; 0]);
     for table in [b"GB", b"GM", b"GE", b"GD", b"GR", b"CF"] {
         assert_eq!(rows_of(&ns, table).await, 0, "{}", table.escape_ascii());
     }
-    end(ns, world).await;
+    end(ns, cluster).await;
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::dice::{Dice, number};
+use super::rng::{SeededRng, number};
 use super::*;
 use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::tables::{DroppedTable, RowTable};
@@ -66,38 +66,38 @@ async fn opened(ns: &Namespace, name: &[u8]) -> Arc<File> {
 }
 
 /// Shows some version, all of it or a part, in a file.
-async fn copy(ns: &Namespace, name: &[u8], dice: &mut Dice) {
-    let from = NAMES[dice.roll(4)];
+async fn copy(ns: &Namespace, name: &[u8], rng: &mut SeededRng) {
+    let from = NAMES[rng.below(4)];
     let all = ns.history.versions(ROOT, from).await.unwrap();
     if all.is_empty() {
         return;
     }
-    let source = ns.tree.clone_source(&all[dice.roll(all.len())]);
+    let source = ns.tree.clone_source(&all[rng.below(all.len())]);
     let file = opened(ns, name).await;
-    let range = match dice.roll(2) {
+    let range = match rng.below(2) {
         0 => (0, 0, u64::MAX >> 1),
         _ => (
-            dice.roll(200_000) as u64,
-            dice.roll(200_000) as u64,
-            1 + dice.roll(200_000) as u64,
+            rng.below(200_000) as u64,
+            rng.below(200_000) as u64,
+            1 + rng.below(200_000) as u64,
         ),
     };
     file.clone_range(&source, range, &author()).await.unwrap();
     close(&file).await;
 }
 
-async fn write(ns: &Namespace, name: &[u8], dice: &mut Dice, fill: u8) {
+async fn write(ns: &Namespace, name: &[u8], rng: &mut SeededRng, fill: u8) {
     let file = opened(ns, name).await;
-    for _ in 0..=dice.roll(3) {
-        match dice.roll(5) {
+    for _ in 0..=rng.below(3) {
+        match rng.below(5) {
             0 => {
-                let len = dice.roll(300_000) as u64;
+                let len = rng.below(300_000) as u64;
                 file.truncate(len, &author()).await.unwrap();
             }
             // It would wait for ever where the pipeline is halted.
             1 if fill < 100 => file.sync(&author()).await.unwrap(),
             _ => {
-                let (offset, len) = (dice.roll(300_000), 1 + dice.roll(150_000));
+                let (offset, len) = (rng.below(300_000), 1 + rng.below(150_000));
                 let text = Bytes::from(vec![fill; len]);
                 file.write(offset as u64, text, &author()).await.unwrap();
             }
@@ -106,13 +106,13 @@ async fn write(ns: &Namespace, name: &[u8], dice: &mut Dice, fill: u8) {
     close(&file).await;
 }
 
-async fn delete(ns: &Namespace, dice: &mut Dice, known: &mut Known) {
-    let name = NAMES[dice.roll(4)];
+async fn delete(ns: &Namespace, rng: &mut SeededRng, known: &mut Known) {
+    let name = NAMES[rng.below(4)];
     let all = ns.history.versions(ROOT, name).await.unwrap();
     if all.is_empty() {
         return;
     }
-    let id = all[dice.roll(all.len())].version;
+    let id = all[rng.below(all.len())].version;
     match ns.history.delete_version(ROOT, name, id).await {
         // It may be shown through the rename that made the name, and belong to another.
         Ok(()) | Err(StoreError::NotFound | StoreError::Busy(_)) => {}
@@ -121,12 +121,12 @@ async fn delete(ns: &Namespace, dice: &mut Dice, known: &mut Known) {
     known.look(ns).await;
 }
 
-async fn step(ns: &Namespace, dice: &mut Dice, known: &mut Known, fill: u8) {
-    let name = NAMES[dice.roll(4)];
-    match dice.roll(18) {
-        14..16 => copy(ns, name, dice).await,
+async fn step(ns: &Namespace, rng: &mut SeededRng, known: &mut Known, fill: u8) {
+    let name = NAMES[rng.below(4)];
+    match rng.below(18) {
+        14..16 => copy(ns, name, rng).await,
         16 => {
-            let (from, mode) = ((ROOT, NAMES[dice.roll(4)]), RenameMode::Replace);
+            let (from, mode) = ((ROOT, NAMES[rng.below(4)]), RenameMode::Replace);
             match ns
                 .history
                 .undelete(from, (ROOT, name), mode, &author())
@@ -136,7 +136,7 @@ async fn step(ns: &Namespace, dice: &mut Dice, known: &mut Known, fill: u8) {
                 Err(error) => panic!("{error}"),
             }
         }
-        0..5 => write(ns, name, dice, fill).await,
+        0..5 => write(ns, name, rng, fill).await,
         5 if ns.tree.lookup(ROOT, name).await.unwrap().is_some() => {
             ns.tree
                 .unlink(ROOT, name, &author())
@@ -145,11 +145,11 @@ async fn step(ns: &Namespace, dice: &mut Dice, known: &mut Known, fill: u8) {
                 .unwrap();
         }
         6 => {
-            let from = (ROOT, NAMES[dice.roll(4)]);
+            let from = (ROOT, NAMES[rng.below(4)]);
             let mode = RenameMode::Replace;
             let _moved = ns.tree.rename(from, (ROOT, name), mode, &author()).await;
         }
-        7..12 => delete(ns, dice, known).await,
+        7..12 => delete(ns, rng, known).await,
         _ => {
             ns.gc.turn().await.map(drop).unwrap();
         }
@@ -158,16 +158,16 @@ async fn step(ns: &Namespace, dice: &mut Dice, known: &mut Known, fill: u8) {
 }
 
 /// Lets everything go that can, and compares what is left.
-async fn finish(ns: &Namespace, world: &World, known: &Known, at: &str) {
+async fn finish(ns: &Namespace, cluster: &TestCluster, known: &Known, at: &str) {
     ns.drain().await.unwrap();
     for _ in 0..4 {
         ns.gc.reclaim().await.unwrap();
-        world.env.advance(GRACE_NS + 1);
+        cluster.env.advance(GRACE_NS + 1);
     }
     ns.drain().await.unwrap();
     known.check(ns, at).await;
-    check::log_twin(ns, world).await;
-    for object in world.backend().list("data").await.unwrap() {
+    check::log_twin(ns, cluster).await;
+    for object in cluster.backend().list("data").await.unwrap() {
         let id = SegmentId::from_key(&object.key).unwrap();
         let key = keys::segment(id.epoch, id.sequence);
         let row: Option<rows::SegmentRow> = ns.core.index.row(&key).await.unwrap();
@@ -194,44 +194,44 @@ async fn finish(ns: &Namespace, world: &World, known: &Known, at: &str) {
 
 async fn case(seed: u64) {
     println!("seed {seed}");
-    let mut dice = Dice(seed);
-    let mut world = World::new("reclaim-model");
-    let mut ns = world.open().await;
+    let mut rng = SeededRng(seed);
+    let mut cluster = TestCluster::new("reclaim-model");
+    let mut ns = cluster.open().await;
     let mut known = Known::default();
     for number in 0..40_u8 {
-        step(&ns, &mut dice, &mut known, number + 1).await;
-        if dice.roll(12) == 0 {
+        step(&ns, &mut rng, &mut known, number + 1).await;
+        if rng.below(12) == 0 {
             let halts = [
                 failpoints::Failpoint::Commit,
                 failpoints::Failpoint::Flush,
                 failpoints::Failpoint::Log,
             ];
-            set_failpoint(&ns, Some(halts[dice.roll(3)]));
+            set_failpoint(&ns, Some(halts[rng.below(3)]));
             for more in 0..3 {
-                step(&ns, &mut dice, &mut known, 100 + number + more).await;
+                step(&ns, &mut rng, &mut known, 100 + number + more).await;
             }
             ns.gc.turn().await.unwrap();
-            world = world.kill(ns).await;
-            ns = world.open().await;
+            cluster = cluster.kill(ns).await;
+            ns = cluster.open().await;
             known
                 .check(&ns, &format!("seed {seed}, crash at {number}"))
                 .await;
         }
-        if dice.roll(12) == 0 {
+        if rng.below(12) == 0 {
             ns.drain().await.unwrap();
             ns.gc.turn().await.unwrap();
-            world.env.advance(GRACE_NS + 1);
+            cluster.env.advance(GRACE_NS + 1);
             ns.gc.turn().await.unwrap();
-            world = world.kill(ns).await;
-            world.wipe();
-            ns = world.open().await;
+            cluster = cluster.kill(ns).await;
+            cluster.wipe();
+            ns = cluster.open().await;
             known
                 .check(&ns, &format!("seed {seed}, wiped at {number}"))
                 .await;
         }
     }
-    finish(&ns, &world, &known, &format!("seed {seed}, end")).await;
-    let _left = world.kill(ns).await;
+    finish(&ns, &cluster, &known, &format!("seed {seed}, end")).await;
+    let _left = cluster.kill(ns).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

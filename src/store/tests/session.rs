@@ -52,7 +52,7 @@ struct Handle {
 
 /// A namespace, its model, and the handles a program has in it.
 pub(crate) struct Session {
-    pub(crate) world: World,
+    pub(crate) cluster: TestCluster,
     pub(crate) ns: Namespace,
     pub(crate) tree: Tree,
     handles: Vec<Option<Handle>>,
@@ -66,13 +66,13 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) async fn new(world: World, failpoints: Option<Failpoint>) -> Self {
-        let ns = world.open().await;
+    pub(crate) async fn new(cluster: TestCluster, failpoints: Option<Failpoint>) -> Self {
+        let ns = cluster.open().await;
         set_failpoint(&ns, failpoints);
         let tree = Tree::new(ns.now());
         let handles = std::iter::repeat_with(|| None).take(8).collect();
         Self {
-            world,
+            cluster,
             ns,
             tree,
             handles,
@@ -230,7 +230,7 @@ impl Session {
                 true
             }
             Step::Wait(seconds) => {
-                self.world.env.advance(seconds * 1_000_000_000);
+                self.cluster.env.advance(seconds * 1_000_000_000);
                 true
             }
             Step::Drain => {
@@ -540,9 +540,9 @@ impl Session {
     /// kill -9 and a new daemon. Everything that was acknowledged is there.
     pub(crate) async fn crash(&mut self) {
         self.handles.iter_mut().for_each(|h| *h = None);
-        let left = std::mem::replace(&mut self.world, World::new("nobody"));
-        self.world = left.kill(self.ns.clone()).await;
-        self.ns = self.world.open().await;
+        let left = std::mem::replace(&mut self.cluster, TestCluster::new("nobody"));
+        self.cluster = left.kill(self.ns.clone()).await;
+        self.ns = self.cluster.open().await;
         self.tree.recover();
         self.tree.step(self.ns.now());
         self.hold();

@@ -14,106 +14,108 @@ fn bytes(fill: u8) -> Vec<u8> {
 }
 
 /// The store's clock is the machine's: that of the namespace is set to it.
-async fn set_clock(world: &World) {
-    let listed = world.backend().list("data").await.unwrap();
+async fn set_clock(cluster: &TestCluster) {
+    let listed = cluster.backend().list("data").await.unwrap();
     let newest = listed.iter().map(|o| o.modified_ns).max().unwrap();
-    world.env.advance(newest.saturating_sub(world.env.now()));
+    cluster
+        .env
+        .advance(newest.saturating_sub(cluster.env.now()));
 }
 
 /// A writer that was killed with one segment uploaded and not committed.
-async fn crashed(name: &str) -> World {
-    let world = World::new(name);
-    let ns = world.open().await;
+async fn crashed(name: &str) -> TestCluster {
+    let cluster = TestCluster::new(name);
+    let ns = cluster.open().await;
     save(&ns, ROOT, b"a", &bytes(1)).await;
     ns.drain().await.unwrap();
     set_failpoint(&ns, Some(failpoints::Failpoint::Commit));
     save(&ns, ROOT, b"b", &bytes(2)).await;
-    while segments(&world).await.len() < 2 {
+    while segments(&cluster).await.len() < 2 {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
-    let world = world.kill(ns).await;
-    world.wipe();
-    world
+    let cluster = cluster.kill(ns).await;
+    cluster.wipe();
+    cluster
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_uncited_segment_beyond_the_end_of_the_log_is_deleted_after_a_month() {
-    let world = crashed("crash-month").await;
-    let ns = world.open().await;
-    set_clock(&world).await;
+    let cluster = crashed("crash-month").await;
+    let ns = cluster.open().await;
+    set_clock(&cluster).await;
     ns.gc.reclaim().await.unwrap();
     assert_eq!(rows_of(&ns, b"GN").await, 1);
-    settle(&ns, &world).await;
-    assert_eq!(segments(&world).await.len(), 2, "days must pass");
+    settle(&ns, &cluster).await;
+    assert_eq!(segments(&cluster).await.len(), 2, "days must pass");
     leave(ns).await;
     // The row outlives its mount.
-    let ns = world.open().await;
-    world.env.advance(29 * DAY_NS);
+    let ns = cluster.open().await;
+    cluster.env.advance(29 * DAY_NS);
     let waits = ns.gc.reclaim().await.unwrap();
     assert_eq!((waits.uncited_segments, waits.segments), (1, 0));
-    assert_eq!(segments(&world).await.len(), 2, "a day must pass");
-    world.env.advance(DAY_NS);
+    assert_eq!(segments(&cluster).await.len(), 2, "a day must pass");
+    cluster.env.advance(DAY_NS);
     let done = ns.gc.reclaim().await.unwrap();
     assert_eq!((done.uncited_segments, done.segments), (0, 1));
-    assert_eq!(segments(&world).await.len(), 1);
+    assert_eq!(segments(&cluster).await.len(), 1);
     assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), bytes(1));
     ns.drain().await.unwrap();
     assert_eq!(
         (rows_of(&ns, b"GN").await, rows_of(&ns, b"GO").await),
         (0, 1)
     );
-    end(ns, world).await;
+    end(ns, cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_uncited_segment_before_the_end_of_the_log_is_deleted_after_the_grace_period() {
-    let world = World::new("crash-grace");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("crash-grace");
+    let ns = cluster.open().await;
     save(&ns, ROOT, b"a", &bytes(1)).await;
     ns.drain().await.unwrap();
     save(&ns, ROOT, b"a", &bytes(2)).await;
     let (epoch, sequence) = (ns.core.epoch, 0);
     leave(ns).await;
     let left = SegmentId { epoch, sequence }.key();
-    world.backend().put(&left, bytes(3).into()).await.unwrap();
-    let ns = world.open().await;
-    set_clock(&world).await;
+    cluster.backend().put(&left, bytes(3).into()).await.unwrap();
+    let ns = cluster.open().await;
+    set_clock(&cluster).await;
     ns.gc.reclaim().await.unwrap();
-    assert!(segments(&world).await.contains(&left), "it is young");
-    world.env.advance(GRACE_NS + 1);
+    assert!(segments(&cluster).await.contains(&left), "it is young");
+    cluster.env.advance(GRACE_NS + 1);
     let done = ns.gc.reclaim().await.unwrap();
     assert_eq!(done.segments, 1);
-    assert!(!segments(&world).await.contains(&left));
+    assert!(!segments(&cluster).await.contains(&left));
     assert_eq!(history(&ns, ROOT, b"a").await, [bytes(1), bytes(2)]);
     ns.drain().await.unwrap();
-    end(ns, world).await;
+    end(ns, cluster).await;
 }
 
 /// An index that has lost the row of a segment, without its log knowing.
-async fn without_a_row(name: &str) -> (World, String) {
-    let world = World::new(name);
-    let ns = world.open().await;
+async fn without_a_row(name: &str) -> (TestCluster, String) {
+    let cluster = TestCluster::new(name);
+    let ns = cluster.open().await;
     save(&ns, ROOT, b"a", &bytes(1)).await;
     ns.drain().await.unwrap();
-    let key = segments(&world).await.remove(0);
+    let key = segments(&cluster).await.remove(0);
     let id = SegmentId::from_key(&key).unwrap();
     let mut batch = Batch::new();
     keys::segment(id.epoch, id.sequence).delete(&mut batch);
     let _commit = ns.core.index.writer().unwrap().commit(batch).await.unwrap();
     leave(ns).await;
-    (world, key)
+    (cluster, key)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_segment_that_only_the_log_cites_is_kept() {
-    let (world, key) = without_a_row("log-cites").await;
-    let ns = world.open().await;
-    set_clock(&world).await;
+    let (cluster, key) = without_a_row("log-cites").await;
+    let ns = cluster.open().await;
+    set_clock(&cluster).await;
     for _ in 0..3 {
-        world.env.advance(40 * DAY_NS);
+        cluster.env.advance(40 * DAY_NS);
         ns.gc.reclaim().await.unwrap();
     }
-    assert!(segments(&world).await.contains(&key));
+    assert!(segments(&cluster).await.contains(&key));
     assert_eq!(rows_of(&ns, b"GN").await, 0);
     let told = ns.tree.pending().failures.join("\n");
     assert!(
@@ -125,20 +127,20 @@ async fn a_segment_that_only_the_log_cites_is_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_segment_is_deleted_while_a_log_object_is_missing() {
-    let (world, key) = without_a_row("log-missing").await;
-    let log = world.backend().list("log").await.unwrap();
+    let (cluster, key) = without_a_row("log-missing").await;
+    let log = cluster.backend().list("log").await.unwrap();
     let lost = &log.last().unwrap().key;
-    let whole = world.backend().get(lost).await.unwrap();
-    let ns = world.open().await;
-    world.backend().delete(lost).await.unwrap();
-    set_clock(&world).await;
+    let whole = cluster.backend().get(lost).await.unwrap();
+    let ns = cluster.open().await;
+    cluster.backend().delete(lost).await.unwrap();
+    set_clock(&cluster).await;
     for _ in 0..3 {
-        world.env.advance(40 * DAY_NS);
+        cluster.env.advance(40 * DAY_NS);
         ns.gc.reclaim().await.unwrap();
     }
-    assert!(segments(&world).await.contains(&key));
+    assert!(segments(&cluster).await.contains(&key));
     let told = ns.tree.pending().failures.join("\n");
     assert!(told.contains("the log cannot be asked"), "{told}");
-    world.backend().put(lost, whole).await.unwrap();
+    cluster.backend().put(lost, whole).await.unwrap();
     leave(ns).await;
 }

@@ -125,7 +125,7 @@ async fn ops(ns: &Namespace, directory: Ino, name: &[u8]) -> Vec<Op> {
 }
 
 /// Directories, files of several states, links, special files, attributes; an hour old.
-pub(super) async fn plant(world: &World, ns: &Namespace) -> Ino {
+pub(super) async fn plant(cluster: &TestCluster, ns: &Namespace) -> Ino {
     let top = make(ns, ROOT, b"top", Kind::Directory).await;
     for number in 0..3u8 {
         let inner = make(ns, top, &[b'd', b'0' + number], Kind::Directory).await;
@@ -156,14 +156,14 @@ pub(super) async fn plant(world: &World, ns: &Namespace) -> Ino {
     ns.tree.set_attrs(top, change.clone()).await.unwrap();
     let inner = ns.tree.lookup(top, b"d1").await.unwrap().unwrap().ino;
     ns.tree.set_attrs(inner, change).await.unwrap();
-    world.env.advance(3_600_000_000_000);
+    cluster.env.advance(3_600_000_000_000);
     top
 }
 
 #[tokio::test]
 async fn a_removed_file_is_restored_under_another_name_with_its_history() {
-    let world = World::new("undelete-file");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("undelete-file");
+    let ns = cluster.open().await;
     save(&ns, ROOT, b"a", b"one").await;
     let old = save(&ns, ROOT, b"a", b"two").await;
     let version = ns.now();
@@ -216,13 +216,13 @@ async fn a_removed_file_is_restored_under_another_name_with_its_history() {
         [&b"one"[..], b"two", b"two", b"three", b"three"]
     );
     ns.drain().await.unwrap();
-    log_twin(&ns, &world).await;
+    log_twin(&ns, &cluster).await;
 }
 
 #[tokio::test]
 async fn a_removed_file_is_restored_under_its_own_name_repeatedly() {
-    let world = World::new("undelete-again");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("undelete-again");
+    let ns = cluster.open().await;
     save(&ns, ROOT, b"a", b"one").await;
     let mut gaps = Vec::new();
     for _ in 0..3 {
@@ -245,17 +245,17 @@ async fn a_removed_file_is_restored_under_its_own_name_repeatedly() {
     }
     assert_eq!(deleted(&ns, ROOT).await, [""; 0]);
     ns.drain().await.unwrap();
-    log_twin(&ns, &world).await;
+    log_twin(&ns, &cluster).await;
 }
 
 #[tokio::test]
 async fn renamed_and_recreated_names_are_not_listed_as_removed() {
-    let world = World::new("undelete-renamed");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("undelete-renamed");
+    let ns = cluster.open().await;
     for name in [&b"moved"[..], b"young", b"again", b"gone"] {
         save(&ns, ROOT, name, name).await;
     }
-    world.env.advance(60_000_000_000);
+    cluster.env.advance(60_000_000_000);
     for (from, to) in [(b"moved", b"MOVED"), (b"young", b"YOUNG")] {
         ns.tree
             .rename((ROOT, from), (ROOT, to), RenameMode::Replace, &author())
@@ -282,9 +282,9 @@ async fn renamed_and_recreated_names_are_not_listed_as_removed() {
 
 #[tokio::test]
 async fn a_removed_tree_is_restored_and_keeps_its_past() {
-    let world = World::new("undelete-tree");
-    let ns = world.open().await;
-    let top = plant(&world, &ns).await;
+    let cluster = TestCluster::new("undelete-tree");
+    let ns = cluster.open().await;
+    let top = plant(&cluster, &ns).await;
     let inner = ns.tree.lookup(top, b"d1").await.unwrap().unwrap();
     let (before, version, usage) = (live(&ns, ROOT).await, ns.now(), ns.tree.usage());
     remove(&ns, ROOT, b"top").await;
@@ -305,7 +305,7 @@ async fn a_removed_tree_is_restored_and_keeps_its_past() {
         inside.collect()
     };
     assert_eq!(shown, below(&before));
-    world.env.advance(60_000_000_000);
+    cluster.env.advance(60_000_000_000);
     let back = bring(&ns, (ROOT, "top"), (ROOT, "back")).await.unwrap();
     let renamed: Tree = before
         .iter()
@@ -340,14 +340,14 @@ async fn a_removed_tree_is_restored_and_keeps_its_past() {
     assert_eq!((back.ino, back.generation), (top, 2));
     assert_eq!(content(&ns, inner.ino, b"f2").await.unwrap(), b"changed");
     ns.drain().await.unwrap();
-    log_twin(&ns, &world).await;
+    log_twin(&ns, &cluster).await;
     assert_eq!(past(&ns, ROOT, version).await, before);
 }
 
 #[tokio::test]
 async fn an_inode_number_in_use_is_not_given_to_a_restored_file() {
-    let world = World::new("undelete-taken");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("undelete-taken");
+    let ns = cluster.open().await;
     let top = make(&ns, ROOT, b"top", Kind::Directory).await;
     let inner = make(&ns, top, b"inner", Kind::Directory).await;
     save(&ns, inner, b"f", b"one").await;
@@ -358,7 +358,7 @@ async fn an_inode_number_in_use_is_not_given_to_a_restored_file() {
         .await
         .unwrap();
     save(&ns, inner, b"f", b"three").await;
-    world.env.advance(10_000_000_000);
+    cluster.env.advance(10_000_000_000);
     ns.tree.rmdir(ROOT, b"top", &author()).await.unwrap();
     let back = bring(&ns, (ROOT, "top"), (ROOT, "top")).await.unwrap();
     assert_eq!(back.ino, top);
@@ -376,13 +376,13 @@ async fn an_inode_number_in_use_is_not_given_to_a_restored_file() {
         [&b"one"[..], b"two", b"two", b"three"]
     );
     ns.drain().await.unwrap();
-    log_twin(&ns, &world).await;
+    log_twin(&ns, &cluster).await;
 }
 
 #[tokio::test]
 async fn an_undelete_treats_its_target_as_rename_does() {
-    let world = World::new("undelete-over");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("undelete-over");
+    let ns = cluster.open().await;
     for name in [b"file", b"held"] {
         save(&ns, ROOT, name, name).await;
     }
@@ -442,13 +442,13 @@ async fn an_undelete_treats_its_target_as_rename_does() {
     bring(&ns, (ROOT, "gone"), (ROOT, "full")).await.unwrap();
     assert_eq!(names(&ns, gone).await.len(), 1);
     ns.drain().await.unwrap();
-    log_twin(&ns, &world).await;
+    log_twin(&ns, &cluster).await;
 }
 
 #[tokio::test]
 async fn one_of_two_removed_links_is_restored_as_a_separate_file() {
-    let world = World::new("undelete-linked");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("undelete-linked");
+    let ns = cluster.open().await;
     let ino = save(&ns, ROOT, b"a", b"one").await;
     ns.tree.link(ino, ROOT, b"b", &author()).await.unwrap();
     ns.tree.unlink(ROOT, b"a", &author()).await.unwrap();
@@ -460,18 +460,18 @@ async fn one_of_two_removed_links_is_restored_as_a_separate_file() {
     assert_eq!(content(&ns, ROOT, b"a").await.unwrap(), b"one");
     assert_eq!(content(&ns, ROOT, b"b").await.unwrap(), b"two");
     ns.drain().await.unwrap();
-    log_twin(&ns, &world).await;
+    log_twin(&ns, &cluster).await;
 }
 
 #[tokio::test]
 async fn a_time_before_a_directory_was_recreated_shows_the_earlier_directory() {
-    let world = World::new("undelete-same-path");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("undelete-same-path");
+    let ns = cluster.open().await;
     let first = make(&ns, ROOT, b"dist", Kind::Directory).await;
     let inner = make(&ns, first, b"sub", Kind::Directory).await;
     save(&ns, inner, b"f", b"old").await;
     let old = ns.now();
-    world.env.advance(1_000_000_000);
+    cluster.env.advance(1_000_000_000);
     remove(&ns, ROOT, b"dist").await;
     let between = ns.now();
     let second = make(&ns, ROOT, b"dist", Kind::Directory).await;
@@ -502,12 +502,12 @@ async fn a_time_before_a_directory_was_recreated_shows_the_earlier_directory() {
 
 #[tokio::test]
 async fn history_continues_through_renames_and_undeletes_across_directories() {
-    let world = World::new("undelete-chain");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("undelete-chain");
+    let ns = cluster.open().await;
     let one = make(&ns, ROOT, b"one", Kind::Directory).await;
     let two = make(&ns, ROOT, b"two", Kind::Directory).await;
     let rename = async |from: (Ino, &[u8]), to: (Ino, &[u8])| {
-        world.env.advance(20_000_000_000);
+        cluster.env.advance(20_000_000_000);
         ns.tree
             .rename(from, to, RenameMode::Replace, &author())
             .await
@@ -532,13 +532,13 @@ async fn history_continues_through_renames_and_undeletes_across_directories() {
 #[tokio::test]
 async fn an_fsync_in_a_restored_tree_makes_the_whole_tree_durable() {
     for entries_max in [1000, 3] {
-        let world = World::new("undelete-sync");
-        let ns = world.open().await;
+        let cluster = TestCluster::new("undelete-sync");
+        let ns = cluster.open().await;
         ns.history
             .restore_lock
             .entries_max
             .store(entries_max, Ordering::Relaxed);
-        let top = plant(&world, &ns).await;
+        let top = plant(&cluster, &ns).await;
         let before = live(&ns, ROOT).await;
         remove(&ns, ROOT, b"top").await;
         ns.drain().await.unwrap();
@@ -547,7 +547,7 @@ async fn an_fsync_in_a_restored_tree_makes_the_whole_tree_durable() {
         let found = ns.tree.lookup(inner, b"f3").await.unwrap().unwrap();
         let file = ns.tree.file(found.ino).await.unwrap();
         file.sync(&author()).await.unwrap();
-        let left = world.fork().await;
+        let left = cluster.fork().await;
         left.wipe();
         let ns = left.open().await;
         assert_eq!(live(&ns, ROOT).await, before);

@@ -8,10 +8,10 @@ use super::undelete::{bring, live, make, past, plant, remove};
 use super::*;
 use crate::store::schema::tables::{RestoredTreeTable, RowTable};
 
-/// The world at rest in all ways a crash may leave it: the cache kept or wiped, then mounted.
-async fn crashed(world: &World) -> Vec<(&'static str, World)> {
-    let kept = world.fork().await;
-    let wiped = world.fork().await;
+/// The cluster at rest in all ways a crash may leave it: the cache kept or wiped, then mounted.
+async fn crashed(cluster: &TestCluster) -> Vec<(&'static str, TestCluster)> {
+    let kept = cluster.fork().await;
+    let wiped = cluster.fork().await;
     wiped.wipe();
     vec![("kept", kept), ("wiped", wiped)]
 }
@@ -36,13 +36,13 @@ async fn a_crash_leaves_the_tree_removed_or_restored() {
     ];
     for (halted, entries_max) in halts.into_iter().flat_map(|h| [(h, 1000), (h, 3)]) {
         println!("halted {halted:?}, batches of {entries_max}");
-        let world = World::new("undelete-crash");
-        let ns = world.open().await;
+        let cluster = TestCluster::new("undelete-crash");
+        let ns = cluster.open().await;
         ns.history
             .restore_lock
             .entries_max
             .store(entries_max, Ordering::Relaxed);
-        plant(&world, &ns).await;
+        plant(&cluster, &ns).await;
         let (before, version) = (live(&ns, ROOT).await, ns.now());
         set_failpoint(&ns, halted);
         remove(&ns, ROOT, b"top").await;
@@ -52,7 +52,7 @@ async fn a_crash_leaves_the_tree_removed_or_restored() {
             ns.drain().await.unwrap();
         }
         rest().await;
-        for (cache, left) in crashed(&world).await {
+        for (cache, left) in crashed(&cluster).await {
             let ns = left.open().await;
             if cache == "kept" || halted.is_none() {
                 assert_eq!(live(&ns, ROOT).await, before, "{cache}");
@@ -68,9 +68,9 @@ async fn a_crash_leaves_the_tree_removed_or_restored() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_before_the_last_batch_restores_nothing() {
-    let world = World::new("undelete-pending");
-    let ns = world.open().await;
-    let top = plant(&world, &ns).await;
+    let cluster = TestCluster::new("undelete-pending");
+    let ns = cluster.open().await;
+    let top = plant(&cluster, &ns).await;
     let before = live(&ns, ROOT).await;
     remove(&ns, ROOT, b"top").await;
     ns.drain().await.unwrap();
@@ -95,7 +95,7 @@ async fn a_crash_before_the_last_batch_restores_nothing() {
             ns.drain().await.unwrap();
         }
         rest().await;
-        for (cache, left) in crashed(&world).await {
+        for (cache, left) in crashed(&cluster).await {
             println!("drained {drained}, {cache}");
             let ns = left.open().await;
             assert_eq!(ns.tree.usage(), usage);
@@ -120,14 +120,14 @@ async fn a_crash_before_the_last_batch_restores_nothing() {
     assert_eq!((back.ino, back.generation), (top, 1));
     assert_eq!(live(&ns, ROOT).await, before);
     ns.drain().await.unwrap();
-    log_twin(&ns, &world).await;
+    log_twin(&ns, &cluster).await;
     end(ns).await;
 }
 
 /// A wide and a deep directory of `entries` names, removed and brought back; what was there before is there again.
 async fn many(entries: usize, entries_max: usize) {
-    let world = World::new("undelete-many");
-    let ns = world.open().await;
+    let cluster = TestCluster::new("undelete-many");
+    let ns = cluster.open().await;
     ns.history
         .restore_lock
         .entries_max
@@ -152,14 +152,14 @@ async fn many(entries: usize, entries_max: usize) {
     }
     ns.drain().await.unwrap();
     drop(ns);
-    world.wipe();
-    let ns = world.open().await;
+    cluster.wipe();
+    let ns = cluster.open().await;
     assert_eq!(ns.tree.usage(), usage);
     for directory in below {
         assert_eq!(names(&ns, directory).await.len(), 999);
     }
     ns.drain().await.unwrap();
-    log_twin(&ns, &world).await;
+    log_twin(&ns, &cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use super::*;
 use crate::env::Env;
 use crate::store::model::failpoints::STEPS;
 
-impl World {
+impl TestCluster {
     /// Another machine at the same bucket.
     pub(super) fn beside(&self) -> Self {
         Self {
@@ -70,10 +70,10 @@ fn conflicts(all: &[(Op, Vec<u8>)]) -> Vec<Vec<u8>> {
 }
 
 /// Closes, and checks that the log tells the index and that every count is right.
-pub(super) async fn sound(world: &World, ns: Namespace) {
+pub(super) async fn sound(cluster: &TestCluster, ns: Namespace) {
     ns.close().await.unwrap();
     drop(ns);
-    let audit = check_log(&world.backend, "default", &CheckConfig::default(), |_| {})
+    let audit = check_log(&cluster.backend, "default", &CheckConfig::default(), |_| {})
         .await
         .unwrap();
     assert!(audit.is_sound(), "{audit:?}");
@@ -85,13 +85,13 @@ async fn superseded<A, B>(
     name: &str,
     work: impl FnOnce(Namespace) -> A,
     other: impl FnOnce(Namespace) -> B,
-) -> World
+) -> TestCluster
 where
     A: Future<Output = ()>,
     B: Future<Output = ()>,
 {
-    let world = World::new(name);
-    let ns = world.open().await;
+    let cluster = TestCluster::new(name);
+    let ns = cluster.open().await;
     save(&ns, ROOT, b"f", b"one").await;
     save(&ns, ROOT, b"big", &vec![b'a'; 600_000]).await;
     save(&ns, ROOT, b"small", b"small text").await;
@@ -102,7 +102,7 @@ where
     ns.drain().await.unwrap();
     set_failpoint(&ns, Some(failpoints::Failpoint::Pack));
     work(ns.clone()).await;
-    let left = world.kill(ns).await;
+    let left = cluster.kill(ns).await;
     let beside = left.beside();
     let ns = beside.open().await;
     other(ns.clone()).await;
@@ -483,17 +483,17 @@ async fn a_crash_anywhere_in_the_recovery_is_recovered_by_the_next_mount() {
     let start = superseded("again", leave_open, other_f).await;
     let mut steps = 0;
     loop {
-        let mut world = start.fork().await;
+        let mut cluster = start.fork().await;
         // Dies there twice, and once a step later, before it gets through.
         let mut through = None;
         for steps in [steps, steps + 1] {
-            match world.open_and_die(steps).await {
+            match cluster.open_and_die(steps).await {
                 Ok(ns) => {
                     through = Some(ns);
-                    world = start.fork().await;
+                    cluster = start.fork().await;
                     break;
                 }
-                Err(left) => world = left,
+                Err(left) => cluster = left,
             }
         }
         if let Some(ns) = through {
@@ -501,9 +501,9 @@ async fn a_crash_anywhere_in_the_recovery_is_recovered_by_the_next_mount() {
             ns.close().await.unwrap();
             break;
         }
-        let ns = world.open().await;
+        let ns = cluster.open().await;
         check_open(&ns).await;
-        sound(&world, ns).await;
+        sound(&cluster, ns).await;
         steps += 1;
     }
     assert!(steps > 10, "{steps} steps");
@@ -513,8 +513,8 @@ async fn a_crash_anywhere_in_the_recovery_is_recovered_by_the_next_mount() {
 async fn a_recovery_that_is_superseded_loses_no_data() {
     let start = superseded("twice", leave_open, other_f).await;
     for steps in 0..20 {
-        let world = start.fork().await;
-        let Err(left) = world.open_and_die(steps).await else {
+        let cluster = start.fork().await;
+        let Err(left) = cluster.open_and_die(steps).await else {
             panic!("fewer than {steps} steps");
         };
         let beside = left.beside();

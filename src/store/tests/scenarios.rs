@@ -3,7 +3,7 @@
 use super::session::{Session, Step};
 use super::*;
 
-pub(super) const HALTS: [Option<failpoints::Failpoint>; 6] = [
+pub(super) const FAILPOINTS: [Option<failpoints::Failpoint>; 6] = [
     Some(failpoints::Failpoint::Pack),
     Some(failpoints::Failpoint::Upload),
     Some(failpoints::Failpoint::Commit),
@@ -13,9 +13,9 @@ pub(super) const HALTS: [Option<failpoints::Failpoint>; 6] = [
 ];
 
 /// Takes the steps at every halt, with every crash after each.
-async fn walk(name: &str, steps: &[Step]) {
-    for failpoints in HALTS {
-        let mut session = Session::new(World::new(name), failpoints).await;
+async fn scenario(name: &str, steps: &[Step]) {
+    for failpoints in FAILPOINTS {
+        let mut session = Session::new(TestCluster::new(name), failpoints).await;
         for (number, step) in steps.iter().enumerate() {
             println!("{name}: failpoint {failpoints:?}, step {number} {step:?}");
             assert!(session.take(step).await, "the walk leads nowhere");
@@ -29,7 +29,7 @@ async fn walk(name: &str, steps: &[Step]) {
         check::live(&session.ns, &session.tree).await;
         check::past(&session.ns, &session.tree, 0..last).await;
         assert!(session.take(&Step::Drain).await);
-        check::log_twin(&session.ns, &session.world).await;
+        check::log_twin(&session.ns, &session.cluster).await;
         check::past(&session.ns, &session.tree, 0..last).await;
     }
 }
@@ -47,13 +47,13 @@ async fn crashes(session: &Session) {
 /// The cache is kept; with `again` the daemon is killed once more while it replays.
 pub(super) async fn kept(session: &Session, again: Option<failpoints::Failpoint>) {
     println!("    kept, again {again:?}");
-    let mut world = session.world.fork().await;
+    let mut cluster = session.cluster.fork().await;
     if again.is_some() {
-        let ns = world.open().await;
+        let ns = cluster.open().await;
         set_failpoint(&ns, again);
-        world = world.kill(ns).await;
+        cluster = cluster.kill(ns).await;
     }
-    let ns = world.open().await;
+    let ns = cluster.open().await;
     let mut tree = session.tree.clone();
     tree.recover();
     tree.step(ns.now());
@@ -63,7 +63,7 @@ pub(super) async fn kept(session: &Session, again: Option<failpoints::Failpoint>
     ns.drain().await.unwrap();
     check::live(&ns, &tree).await;
     check::past(&ns, &tree, tree.past.len() - 1..tree.past.len()).await;
-    check::log_twin(&ns, &world).await;
+    check::log_twin(&ns, &cluster).await;
     assert_eq!(
         (
             ns.tree.pending().files,
@@ -72,14 +72,14 @@ pub(super) async fn kept(session: &Session, again: Option<failpoints::Failpoint>
         ),
         (0, 0, 0)
     );
-    end(world, ns).await;
+    end(cluster, ns).await;
 }
 
 pub(super) async fn wiped(session: &Session) {
     println!("    wiped");
-    let world = session.world.fork().await;
-    world.wipe();
-    let ns = world.open().await;
+    let cluster = session.cluster.fork().await;
+    cluster.wipe();
+    let ns = cluster.open().await;
     let mut tree = session.tree.clone();
     if session.failpoints.is_none() {
         tree.recover();
@@ -90,21 +90,21 @@ pub(super) async fn wiped(session: &Session) {
         check::prefix(&ns, &tree).await;
     }
     ns.drain().await.unwrap();
-    check::log_twin(&ns, &world).await;
-    end(world, ns).await;
+    check::log_twin(&ns, &cluster).await;
+    end(cluster, ns).await;
 }
 
-pub(super) async fn end(world: World, ns: Namespace) {
+pub(super) async fn end(cluster: TestCluster, ns: Namespace) {
     ns.core.health.stop(StoreError::Closed);
     ns.core.tasks.stop();
     ns.core.index.writer().unwrap().close().await.unwrap();
-    drop(world);
+    drop(cluster);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn crashes_around_appends_with_an_fsync_between() {
     use Step::*;
-    walk(
+    scenario(
         "append",
         &[
             Create(0, "a"),
@@ -116,7 +116,7 @@ async fn crashes_around_appends_with_an_fsync_between() {
         ],
     )
     .await;
-    walk(
+    scenario(
         "append-to-old",
         &[
             Create(0, "a"),
@@ -137,7 +137,7 @@ async fn crashes_around_appends_with_an_fsync_between() {
 #[tokio::test(flavor = "multi_thread")]
 async fn crashes_around_a_save_after_a_later_fsync() {
     use Step::*;
-    walk(
+    scenario(
         "behind",
         &[
             Create(0, "a"),
@@ -183,7 +183,7 @@ async fn crashes_around_saves_by_rename() {
         Rename("doc.tmp", "doc", RenameMode::Replace),
         Close(1),
     ]);
-    walk("rename", &steps).await;
+    scenario("rename", &steps).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,7 +203,7 @@ async fn crashes_around_truncations_of_a_long_file() {
         Truncate(0, 5 * M),
         Close(0),
     ];
-    walk("cut", &steps).await;
+    scenario("cut", &steps).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,7 +228,7 @@ async fn crashes_around_a_hard_link_and_the_removal_of_its_first_name() {
         Close(0),
         Unlink("b"),
     ];
-    walk("link", &steps).await;
+    scenario("link", &steps).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -253,14 +253,14 @@ async fn crashes_around_a_directory_moved_removed_and_created_again() {
         Close(0),
         Rename("d", "e/d", RenameMode::NoReplace),
     ];
-    walk("dirs", &steps).await;
+    scenario("dirs", &steps).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_state_is_saved_after_its_staging_file_was_deleted() {
     use Step::*;
-    for failpoints in HALTS {
-        let mut session = Session::new(World::new("staged"), failpoints).await;
+    for failpoints in FAILPOINTS {
+        let mut session = Session::new(TestCluster::new("staged"), failpoints).await;
         for step in [
             Create(0, "e"),
             Write(0, 13, 19),
@@ -282,7 +282,7 @@ async fn a_late_state_is_saved_after_its_staging_file_was_deleted() {
 async fn crashes_around_a_change_of_a_copied_file() {
     use Step::*;
     const ALL: (usize, usize, usize) = (0, 0, usize::MAX >> 8);
-    walk(
+    scenario(
         "copied-and-changed",
         &[
             Create(0, "a"),
@@ -293,7 +293,7 @@ async fn crashes_around_a_change_of_a_copied_file() {
         ],
     )
     .await;
-    walk(
+    scenario(
         "shown-and-changed",
         &[
             Create(0, "a"),
@@ -330,14 +330,14 @@ async fn crashes_around_a_late_save_after_a_shorter_state() {
         Truncate(1, 9_100_000),
         Close(1),
     ];
-    walk("saved-behind", &steps).await;
+    scenario("saved-behind", &steps).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn crashes_around_a_late_save_without_bytes() {
     use Step::*;
     const ALL: (usize, usize, usize) = (0, 0, usize::MAX >> 8);
-    walk(
+    scenario(
         "copied-behind",
         &[
             Create(1, "a"),
@@ -360,14 +360,14 @@ async fn crashes_around_a_late_save_without_bytes() {
         Close(1),
         Close(0),
     ];
-    walk("empty-behind", &steps).await;
+    scenario("empty-behind", &steps).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn crashes_around_a_truncated_copy_that_is_extended() {
     use Step::*;
     const ALL: (usize, usize, usize) = (0, 0, usize::MAX >> 8);
-    walk(
+    scenario(
         "shown-in-part",
         &[
             Create(0, "a"),
@@ -396,5 +396,5 @@ async fn crashes_around_a_late_state_of_holes() {
         Append(2, 16),
         Sync(2),
     ];
-    walk("holes-behind", &steps).await;
+    scenario("holes-behind", &steps).await;
 }

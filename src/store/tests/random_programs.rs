@@ -1,8 +1,8 @@
 //! Random programs against the model, with crashes. `REWINDFS_TEST_SEED` repeats one, `REWINDFS_TEST_CASES` runs more.
 
-use super::dice::{Dice, number};
+use super::rng::{SeededRng, number};
+use super::scenarios::end;
 use super::session::{Session, Step};
-use super::walks::end;
 use super::*;
 
 const PATHS: [&str; 10] = [
@@ -10,30 +10,30 @@ const PATHS: [&str; 10] = [
 ];
 const STEPS: usize = 40;
 
-impl Dice {
+impl SeededRng {
     fn path(&mut self) -> &'static str {
-        PATHS[self.roll(PATHS.len())]
+        PATHS[self.below(PATHS.len())]
     }
 
     fn len(&mut self) -> usize {
         // Around the borders of inline rows, of memory, and of extents.
-        let around = [0, 10, 10, 10, 100, 4 << 10, 64 << 10, 256 << 10][self.roll(8)];
-        around + self.roll(9)
+        let around = [0, 10, 10, 10, 100, 4 << 10, 64 << 10, 256 << 10][self.below(8)];
+        around + self.below(9)
     }
 
     /// From where, to where, how many: often all of it.
     fn stretch(&mut self) -> (usize, usize, usize) {
-        match self.roll(2) {
+        match self.below(2) {
             0 => (0, 0, usize::MAX >> 8),
             _ => (self.len(), self.len(), self.len() + 1),
         }
     }
 
     fn step(&mut self) -> Step {
-        let handle = self.roll(3);
+        let handle = self.below(3);
         // What is possible always would fill the program: it is drawn less often.
-        let kinds = if self.roll(4) == 0 { 37 } else { 35 };
-        match self.roll(kinds) {
+        let kinds = if self.below(4) == 0 { 37 } else { 35 };
+        match self.below(kinds) {
             0..3 => Step::Create(handle, self.path()),
             3..6 => Step::Open(handle, self.path()),
             6..8 => Step::Write(handle, self.len(), self.len() + 1),
@@ -52,22 +52,22 @@ impl Dice {
                     RenameMode::NoReplace,
                     RenameMode::Exchange,
                 ];
-                Step::Rename(self.path(), self.path(), modes[self.roll(4)])
+                Step::Rename(self.path(), self.path(), modes[self.below(4)])
             }
             23 => Step::Link(self.path(), self.path()),
             24..26 => Step::Unlink(self.path()),
             26 => Step::Mkdir(self.path()),
             27 => Step::Rmdir(self.path()),
-            28 => Step::Chmod(self.path(), [0o600, 0o644, 0o755][self.roll(3)]),
+            28 => Step::Chmod(self.path(), [0o600, 0o644, 0o755][self.below(3)]),
             29 => Step::Xattr(
                 self.path(),
-                ["user.x", "user.y"][self.roll(2)],
-                [None, Some(1), Some(2)][self.roll(3)],
+                ["user.x", "user.y"][self.below(2)],
+                [None, Some(1), Some(2)][self.below(3)],
             ),
             30 => Step::Copy(handle, self.path(), self.stretch()),
-            31 => Step::CopyPast(handle, self.path(), self.roll(5), self.stretch()),
+            31 => Step::CopyPast(handle, self.path(), self.below(5), self.stretch()),
             32..35 => {
-                let mode = [RenameMode::Replace, RenameMode::NoReplace][self.roll(2)];
+                let mode = [RenameMode::Replace, RenameMode::NoReplace][self.below(2)];
                 Step::Undelete(self.path(), self.path(), mode)
             }
             35 => Step::Wait(15),
@@ -78,7 +78,7 @@ impl Dice {
 
 async fn case(seed: u64) {
     println!("REWINDFS_TEST_SEED={seed}");
-    let mut dice = Dice(seed);
+    let mut rng = SeededRng(seed);
     let halts = [
         None,
         None,
@@ -87,21 +87,21 @@ async fn case(seed: u64) {
         Some(failpoints::Failpoint::Flush),
         Some(failpoints::Failpoint::Log),
     ];
-    let mut session = Session::new(World::new("model"), halts[dice.roll(halts.len())]).await;
+    let mut session = Session::new(TestCluster::new("model"), halts[rng.below(halts.len())]).await;
     let mut taken = 0;
     while taken < STEPS {
-        if dice.roll(60) == 0 {
+        if rng.below(60) == 0 {
             println!("step {}: crash", session.tree.now());
-            let steps = steps(&mut dice, session.tree.now());
+            let steps = steps(&mut rng, session.tree.now());
             look(&session, steps).await;
             lost(&session).await;
             session.crash().await;
             taken += 1;
-            let steps = steps_all(&mut dice, session.tree.now());
+            let steps = steps_all(&mut rng, session.tree.now());
             look(&session, steps).await;
             continue;
         }
-        let step = dice.step();
+        let step = rng.step();
         let now = session.tree.now();
         if session.take(&step).await {
             println!("step {now}: {step:?}");
@@ -118,28 +118,28 @@ async fn case(seed: u64) {
     look(&session, (0..=last).collect()).await;
     assert!(session.take(&Step::Drain).await);
     look(&session, (0..last).collect()).await;
-    check::log_twin(&session.ns, &session.world).await;
-    let left = std::mem::replace(&mut session.world, World::new("nobody"));
+    check::log_twin(&session.ns, &session.cluster).await;
+    let left = std::mem::replace(&mut session.cluster, TestCluster::new("nobody"));
     let _end = left.kill(session.ns.clone()).await;
 }
 
 /// What another machine would find if this one were gone now.
 async fn lost(session: &Session) {
-    let world = session.world.fork().await;
-    world.wipe();
-    let ns = world.open().await;
+    let cluster = session.cluster.fork().await;
+    cluster.wipe();
+    let ns = cluster.open().await;
     check::prefix(&ns, &session.tree).await;
     ns.drain().await.unwrap();
-    check::log_twin(&ns, &world).await;
-    end(world, ns).await;
+    check::log_twin(&ns, &cluster).await;
+    end(cluster, ns).await;
 }
 
-fn steps(dice: &mut Dice, last: usize) -> Vec<usize> {
-    (0..4).map(|_| dice.roll(last)).collect()
+fn steps(rng: &mut SeededRng, last: usize) -> Vec<usize> {
+    (0..4).map(|_| rng.below(last)).collect()
 }
 
-fn steps_all(dice: &mut Dice, last: usize) -> Vec<usize> {
-    let mut some = steps(dice, last);
+fn steps_all(rng: &mut SeededRng, last: usize) -> Vec<usize> {
+    let mut some = steps(rng, last);
     some.push(last - 1);
     some
 }
