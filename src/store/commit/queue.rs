@@ -4,7 +4,7 @@
 //! that touches one of its inodes or slots, or shaped one of its ancestor directories; one that removes a directory waits
 //! for everything earlier in it. Numbers are given under the same lock that appends to the journal, so their order is the journal's.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
@@ -45,7 +45,7 @@ pub(crate) struct Operation {
     rows: Mutex<Vec<Batch>>,
     waits_for: Vec<u64>,
     within: Vec<Ino>,
-    /// It changes no inode and no name: nobody acknowledged it.
+    /// It changes no inode and no name: no call was answered with it.
     is_gc: bool,
     held: Mutex<Guards>,
     stage: watch::Sender<OperationStage>,
@@ -72,7 +72,7 @@ impl Operation {
         lock(&self.rows).push(rows);
     }
 
-    /// Takes over room in the dirty budget; if the bucket has the operation already, for as long as somebody looks at it.
+    /// Takes over room in the dirty budget; if the bucket has the operation already, for as long as the operation is in use.
     pub(crate) fn keep(&self, permit: Option<Permit>) {
         lock(&self.held).permit = permit;
     }
@@ -98,6 +98,8 @@ struct QueueState {
     order: u64,
     operations: BTreeMap<u64, Arc<Operation>>,
     committed: BTreeMap<u64, Arc<Operation>>,
+    /// Timestamp and order of each operation that is acknowledged and not committed: the first has the oldest timestamp.
+    uncommitted: BTreeSet<(Timestamp, u64)>,
     touched: HashMap<Bytes, u64>,
     shaped: HashMap<Ino, u64>,
     moves: HashSet<u64>,
@@ -125,7 +127,7 @@ impl Queue {
         }
     }
 
-    /// Writes the operation into the journal and queues it; `lay` puts its rows into the overlay before anybody else's turn.
+    /// Writes the operation into the journal and queues it; `lay` puts its rows into the overlay before another operation is queued.
     /// Fails, and changes nothing, when the journal cannot take it.
     pub(crate) fn push(
         &self,
@@ -196,13 +198,14 @@ impl Queue {
         !lock(&self.inner).moves.is_empty()
     }
 
-    /// The oldest timestamp that is not committed, but for some operations, ascending by their places.
+    /// Returns the oldest timestamp of an acknowledged operation that is not committed, leaving out `some`, which are sorted
+    /// by order. Takes one step more than `some` has operations, however long the queue is: every lookup of the past asks.
     pub(crate) fn oldest_without(&self, some: &[Arc<Operation>]) -> Option<Timestamp> {
         let inner = lock(&self.inner);
-        let acknowledged = inner.operations.values().filter(|o| !o.is_gc);
-        let others =
-            acknowledged.filter(|o| some.binary_search_by_key(&o.order, |s| s.order).is_err());
-        others.map(|o| o.timestamp).min()
+        let is_other = |order: &u64| some.binary_search_by_key(order, |s| s.order).is_err();
+        let mut uncommitted = inner.uncommitted.iter();
+        let oldest = uncommitted.find(|(_, order)| is_other(order));
+        oldest.map(|(timestamp, _)| *timestamp)
     }
 
     /// The last place given.
@@ -396,6 +399,9 @@ impl QueueState {
             held: Mutex::new(held),
             stage: watch::Sender::new(OperationStage::Queued),
         });
+        if !operation.is_gc {
+            self.uncommitted.insert((operation.timestamp, order));
+        }
         self.operations.insert(order, Arc::clone(&operation));
         operation
     }
@@ -456,6 +462,7 @@ impl QueueState {
     fn forget(&mut self, operation: &Arc<Operation>) {
         let order = operation.order;
         self.operations.remove(&order);
+        self.uncommitted.remove(&(operation.timestamp, order));
         self.moves.remove(&order);
         for directory in &operation.within {
             if let Some(names) = self.within.get_mut(directory) {
@@ -474,5 +481,51 @@ impl QueueState {
                 .retain(|_, o| queued.contains_key(o) || committed.contains_key(o));
             self.shaped.retain(|_, o| queued.contains_key(o));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::schema::keys;
+    use crate::store::schema::tables::RowKey;
+
+    fn txn(timestamp: u64, touches: Bytes) -> Txn {
+        Txn {
+            timestamp: Timestamp(timestamp),
+            time: Timestamp(timestamp).time(),
+            rows: Batch::new(),
+            dependencies: Dependencies {
+                touches: vec![touches],
+                ..Dependencies::default()
+            },
+            content: None,
+            byteless_flush: None,
+            usage: (0, 0),
+            held: Guards::default(),
+            unreferenced: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_oldest_uncommitted_timestamp_is_that_of_an_answered_call() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(directory.path(), uuid::Uuid::nil()).unwrap();
+        let queue = Queue::new(Arc::new(journal), 1, Arc::default());
+        let push = |timestamp, key: Bytes| queue.push(txn(timestamp, key), 2, |_, _| {}).unwrap();
+        let key = |ino| RowKey::bytes(keys::inode(Ino(ino)));
+        assert_eq!(queue.oldest_without(&[]), None);
+        let _garbage = push(1, keys::applied().bytes());
+        assert_eq!(queue.oldest_without(&[]), None, "garbage collection");
+        let (second, first, third) = (push(20, key(2)), push(10, key(3)), push(30, key(4)));
+        assert_eq!(queue.oldest_without(&[]), Some(Timestamp(10)));
+        assert_eq!(
+            queue.oldest_without(&[Arc::clone(&second), Arc::clone(&first)]),
+            Some(Timestamp(30))
+        );
+        queue.committed(&[first], Commit::default());
+        assert_eq!(queue.oldest_without(&[]), Some(Timestamp(20)));
+        queue.committed(&[second, third], Commit::default());
+        assert_eq!(queue.oldest_without(&[]), None);
     }
 }

@@ -58,8 +58,6 @@ impl ForeignWriters {
     }
 }
 
-/// A directory and a name in it.
-
 /// What an operation does to names.
 #[derive(Debug, Default)]
 pub(crate) struct NameEffects {
