@@ -11,13 +11,17 @@ pub(crate) async fn names(ns: &Namespace, directory: Ino) -> Found {
     let mut listing = ns.tree.list(directory).await.unwrap();
     let mut found = Found::new();
     while let Some((name, stat)) = listing.next().await.unwrap() {
-        assert!(found.insert(name.to_vec(), stat).is_none(), "a name twice");
+        assert!(
+            found.insert(name.to_vec(), stat).is_none(),
+            "directory {directory:?} lists a name twice"
+        );
     }
     found
 }
 
 /// The live tree: names, numbers, attributes, contents.
 pub(crate) async fn live(ns: &Namespace, tree: &Tree) {
+    let context = tree.context();
     let directories = tree
         .nodes
         .iter()
@@ -33,19 +37,29 @@ pub(crate) async fn live(ns: &Namespace, tree: &Tree) {
             .collect();
         let found_names: Vec<_> = found.keys().cloned().collect();
         let expected_names: Vec<_> = expected.iter().map(|(name, _)| name.clone()).collect();
-        assert_eq!(found_names, expected_names, "names of directory {id}");
+        assert_eq!(
+            found_names, expected_names,
+            "{context}: names of directory {id}"
+        );
         for (name, id) in expected {
-            let at = format!("node {id} as {:?}", String::from_utf8_lossy(&name));
+            let at = format!(
+                "{context}: node {id} as {:?}",
+                String::from_utf8_lossy(&name)
+            );
             inode(ns, tree, id, &found[&name], &at).await;
             assert_eq!(
                 ns.tree.lookup(node.ino, &name).await.unwrap().as_ref(),
                 Some(&found[&name]),
-                "{at}"
+                "{at}: lookup and listing"
             );
         }
     }
     let alive = tree.nodes.iter().skip(1).filter(|n| n.names > 0);
-    assert_eq!(ns.tree.usage().files, alive.count() as u64, "live inodes");
+    assert_eq!(
+        ns.tree.usage().files,
+        alive.count() as u64,
+        "{context}: number of inodes"
+    );
 }
 
 async fn inode(ns: &Namespace, tree: &Tree, id: Id, stat: &Stat, at: &str) {
@@ -53,7 +67,7 @@ async fn inode(ns: &Namespace, tree: &Tree, id: Id, stat: &Stat, at: &str) {
     assert_eq!(
         (stat.ino, stat.kind, stat.attrs.mode),
         (node.ino, node.kind, node.mode),
-        "{at}"
+        "{at}: inode number, kind and mode"
     );
     let mut xattrs = BTreeMap::new();
     for name in ns.tree.list_xattrs(node.ino).await.unwrap() {
@@ -67,20 +81,20 @@ async fn inode(ns: &Namespace, tree: &Tree, id: Id, stat: &Stat, at: &str) {
                 .to_vec(),
         );
     }
-    assert_eq!(xattrs, node.xattrs, "{at}");
+    assert_eq!(xattrs, node.xattrs, "{at}: extended attributes");
     if node.kind == Kind::Directory {
         let below = tree
             .slots
             .iter()
             .filter(|((d, _), e)| *d == id && tree.is_directory(e.id))
             .count();
-        assert_eq!(stat.nlink as usize, 2 + below, "{at}");
+        assert_eq!(stat.nlink as usize, 2 + below, "{at}: link count");
         return;
     }
     assert_eq!(
         (stat.attrs.size as usize, stat.nlink as usize),
         (node.text.len(), node.names),
-        "{at}"
+        "{at}: size and link count"
     );
     let file = ns.tree.file(node.ino).await.unwrap();
     let bytes = read_all(&file, node.text.len()).await;
@@ -145,14 +159,19 @@ async fn moment(ns: &Namespace, tree: &Tree, slots: &[Slot], step: usize) {
             .map(|((_, n), s)| (n.clone(), tree.nodes[s.id].ino))
             .collect();
         assert_eq!(
-            found_names, expected,
-            "names of directory {id} at step {step}"
+            found_names,
+            expected,
+            "{}: names of directory {id} at {}",
+            tree.context(),
+            tree.describe(step)
         );
     }
     for slot in slots {
         let where_ = format!(
-            "{:?} at step {step}",
-            (slot.0, String::from_utf8_lossy(&slot.1))
+            "{}: {:?} at {}",
+            tree.context(),
+            (slot.0, String::from_utf8_lossy(&slot.1)),
+            tree.describe(step)
         );
         let found = ns
             .history
@@ -163,14 +182,14 @@ async fn moment(ns: &Namespace, tree: &Tree, slots: &[Slot], step: usize) {
         assert_eq!(
             found.as_ref().map(|e| e.ino),
             expected.map(|s| tree.nodes[s.id].ino),
-            "{where_}"
+            "{where_}: inode number"
         );
         if let (Some(found), Some(expected)) = (found, expected) {
-            assert_eq!(found.kind, tree.nodes[expected.id].kind, "{where_}");
+            assert_eq!(found.kind, tree.nodes[expected.id].kind, "{where_}: kind");
             if found.kind != Kind::Directory {
                 let names = past.values().filter(|other| other.id == expected.id);
                 let counted = ns.history.link_count_at(found.ino, at).await.unwrap();
-                assert_eq!(counted as usize, names.count(), "names of {where_}");
+                assert_eq!(counted as usize, names.count(), "{where_}: link count");
             }
             same(&read_past(ns, &found).await, &expected.text, &where_);
         }
@@ -182,32 +201,40 @@ pub(crate) async fn read_past(ns: &Namespace, entry: &PastEntry) -> Vec<u8> {
         return Vec::new();
     }
     let bytes = ns.history.read_past(entry, 0, u32::MAX).await.unwrap();
-    assert_eq!(bytes.len() as u64, entry.attrs.size);
+    assert_eq!(
+        bytes.len() as u64,
+        entry.attrs.size,
+        "length and size of {entry:?}"
+    );
     bytes.to_vec()
 }
 
 /// The list of a name's versions, against the model and against the moments.
 async fn versions(ns: &Namespace, tree: &Tree, slot: &Slot) {
     let at = format!(
-        "versions of {:?}",
+        "{}: versions of {:?}",
+        tree.context(),
         (slot.0, String::from_utf8_lossy(&slot.1))
     );
     let directory = tree.nodes[slot.0].ino;
     let all = ns.history.versions(directory, &slot.1).await.unwrap();
     for pair in all.windows(2) {
-        assert!(pair[0].version < pair[1].version, "{at}: order");
+        assert!(
+            pair[0].version < pair[1].version,
+            "{at}: not in ascending order"
+        );
         assert!(
             pair[0]
                 .ended
                 .is_some_and(|end| end <= pair[1].version.timestamp),
-            "{at}: ends: {pair:#?}"
+            "{at}: a version ends after the next one begins: {pair:#?}"
         );
     }
     let expected = tree.versions(slot);
     // Of versions that one step made only the last was ever shown.
     let mut rest = all.iter();
     for (step, expected) in &expected {
-        let at = format!("{at}, shown at step {step}");
+        let at = format!("{at}, shown at {}", tree.describe(*step));
         let then = ns
             .history
             .entry_at(directory, &slot.1, tree.timestamps[*step])
@@ -216,8 +243,8 @@ async fn versions(ns: &Namespace, tree: &Tree, slot: &Slot) {
             .unwrap();
         let found = rest
             .find(|v| v.version == then.version)
-            .unwrap_or_else(|| panic!("{at}: not listed in order"));
-        assert_eq!(found.ino, tree.nodes[expected.id].ino, "{at}");
+            .unwrap_or_else(|| panic!("{at}: the version is missing or out of order"));
+        assert_eq!(found.ino, tree.nodes[expected.id].ino, "{at}: inode number");
         same(&read_past(ns, found).await, &expected.text, &at);
         for moment in [found.version.timestamp, tree.timestamps[*step]] {
             let mut then = ns
@@ -229,7 +256,11 @@ async fn versions(ns: &Namespace, tree: &Tree, slot: &Slot) {
                 // Its times move on while it stands.
                 then.attrs = found.attrs.clone();
             }
-            assert_eq!(then.as_ref(), Some(found), "{at}");
+            assert_eq!(
+                then.as_ref(),
+                Some(found),
+                "{at}: the version at {moment:?}"
+            );
         }
     }
 }
@@ -241,7 +272,8 @@ pub(crate) async fn prefix(ns: &Namespace, tree: &Tree) {
     while let Some((directory, ino)) = open.pop() {
         for (name, stat) in names(ns, ino).await {
             let at = format!(
-                "{:?} after a wipe",
+                "{}: {:?} after the loss of the cache",
+                tree.context(),
                 (directory, String::from_utf8_lossy(&name))
             );
             let id = tree
@@ -264,11 +296,13 @@ pub(crate) async fn prefix(ns: &Namespace, tree: &Tree) {
     slots.dedup();
     assert!(
         found.keys().all(|slot| slots.binary_search(slot).is_ok()),
-        "only names that were made"
+        "{}: found a name that no call made",
+        tree.context()
     );
     for slot in slots {
         let at = format!(
-            "{:?} after a wipe",
+            "{}: {:?} after the loss of the cache",
+            tree.context(),
             (slot.0, String::from_utf8_lossy(&slot.1))
         );
         let since = tree.synced.get(&slot).copied().unwrap_or(0);
@@ -281,7 +315,8 @@ pub(crate) async fn prefix(ns: &Namespace, tree: &Tree) {
         let state = state.map(|(id, text)| format!("node {id}: {}", runs(text)));
         assert!(
             tree.live[since..].iter().any(fits),
-            "{at}: {state:?} was no state since step {since}"
+            "{at}: found {state:?}, expected a state since {}",
+            tree.describe(since)
         );
         let versions = ns.history.versions(tree.nodes[slot.0].ino, &slot.1);
         for version in versions.await.unwrap() {
@@ -299,7 +334,7 @@ pub(crate) async fn prefix(ns: &Namespace, tree: &Tree) {
             };
             assert!(
                 known(&text),
-                "{at}: a version {} that nobody saved",
+                "{at}: found a version {} that no call saved",
                 runs(&text)
             );
         }
@@ -324,12 +359,12 @@ pub(crate) async fn log_twin(ns: &Namespace, cluster: &TestCluster) {
     let found = found.unwrap();
     assert!(
         found.rows > 0 && found.differing.count == 0,
-        "the index, and what the log says: {:#?}",
+        "rows that differ between index and log: {:#?}",
         found.differing
     );
     let miscounted = crate::store::check::recount(index.as_ref()).await.unwrap();
     assert!(
         miscounted.is_empty(),
-        "counts and what they count: {miscounted:#?}"
+        "counts that differ from the counted rows: {miscounted:#?}"
     );
 }

@@ -31,18 +31,18 @@ async fn matrix(steps: &[Step]) {
     let only = [failpoints::Failpoint::Pack, failpoints::Failpoint::Upload].map(Some);
     let before = FAILPOINTS.into_iter().flatten().map(Some);
     for (failpoints, only) in before.map(|h| (h, false)).chain(only.map(|h| (h, true))) {
-        let mut session = Session::new(TestCluster::new("matrix"), failpoints).await;
+        let mut session = Session::new("matrix", TestCluster::new("matrix"), failpoints).await;
         // Old enough for a rename to leave a trace.
         let rest = [Step::Close(0), Step::Drain, Step::Wait(20)];
         for step in BEFORE.iter().chain(&rest) {
-            assert!(session.take(step).await);
+            assert!(session.apply(step).await, "{step:?} is no valid call");
         }
         let settled = session.tree.clone();
         session.only = only;
         session.hold();
-        for (number, step) in steps.iter().enumerate() {
-            println!("failpoint {failpoints:?}, only {only}, step {number} {step:?}");
-            assert!(session.take(step).await, "a step that makes no sense");
+        session.tree.program += if only { ", held operations only" } else { "" };
+        for step in steps {
+            assert!(session.apply(step).await, "{step:?} is no valid call");
             session.late |=
                 open(&session.tree) && !matches!(step, Step::Open(..) | Step::Append(..));
             session.rest().await;
@@ -57,7 +57,10 @@ async fn matrix(steps: &[Step]) {
 }
 
 async fn wiped(session: &Session, settled: &Tree) {
-    println!("    wiped");
+    let _context = PanicContext(format!(
+        "{}, crash with the cache wiped",
+        session.tree.context()
+    ));
     let cluster = session.cluster.fork().await;
     cluster.wipe();
     let ns = cluster.open().await;
@@ -99,7 +102,8 @@ async fn as_left(ns: &Namespace, session: &Session, settled: &Tree) {
 
 /// Another writer works on the same bucket from another machine; then this one comes back with what it has.
 async fn superseded(session: &Session, settled: &Tree) {
-    println!("    overtaken");
+    let context = format!("{}, another writer in between", session.tree.context());
+    let _context = PanicContext(context);
     let cluster = session.cluster.fork().await;
     let stranger = TestCluster {
         backend: cluster.backend.clone(),

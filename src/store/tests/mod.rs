@@ -112,6 +112,17 @@ impl TestCluster {
     }
 }
 
+/// Prints what was being done when a test panics, so that the message of an `unwrap` names the operation.
+pub(crate) struct PanicContext(pub(crate) String);
+
+impl Drop for PanicContext {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("failed at: {}", self.0);
+        }
+    }
+}
+
 /// Closes a namespace in good order; the same cache directory can be opened again.
 pub(crate) async fn leave(ns: Namespace) {
     ns.close().await.unwrap();

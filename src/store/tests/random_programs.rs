@@ -87,44 +87,46 @@ async fn case(seed: u64) {
         Some(failpoints::Failpoint::Flush),
         Some(failpoints::Failpoint::Log),
     ];
-    let mut session = Session::new(TestCluster::new("model"), halts[rng.below(halts.len())]).await;
+    let program = format!("REWINDFS_TEST_SEED={seed}");
+    let failpoints = halts[rng.below(halts.len())];
+    let mut session = Session::new(&program, TestCluster::new("model"), failpoints).await;
     let mut taken = 0;
     while taken < STEPS {
         if rng.below(60) == 0 {
             println!("step {}: crash", session.tree.now());
             let steps = steps(&mut rng, session.tree.now());
-            look(&session, steps).await;
-            lost(&session).await;
+            compare(&session, steps).await;
+            compare_after_loss(&session).await;
             session.crash().await;
             taken += 1;
             let steps = steps_all(&mut rng, session.tree.now());
-            look(&session, steps).await;
+            compare(&session, steps).await;
             continue;
         }
         let step = rng.step();
         let now = session.tree.now();
-        if session.take(&step).await {
+        if session.apply(&step).await {
             println!("step {now}: {step:?}");
             if number("REWINDFS_TEST_LOOK").is_some() {
-                look(&session, (0..=now).collect()).await;
+                compare(&session, (0..=now).collect()).await;
             }
             taken += 1;
         }
     }
     let last = session.tree.now();
-    look(&session, (0..last).collect()).await;
-    lost(&session).await;
+    compare(&session, (0..last).collect()).await;
+    compare_after_loss(&session).await;
     session.crash().await;
-    look(&session, (0..=last).collect()).await;
-    assert!(session.take(&Step::Drain).await);
-    look(&session, (0..last).collect()).await;
+    compare(&session, (0..=last).collect()).await;
+    assert!(session.apply(&Step::Drain).await, "drain");
+    compare(&session, (0..last).collect()).await;
     check::log_twin(&session.ns, &session.cluster).await;
     let left = std::mem::replace(&mut session.cluster, TestCluster::new("nobody"));
     let _end = left.kill(session.ns.clone()).await;
 }
 
 /// What another machine would find if this one were gone now.
-async fn lost(session: &Session) {
+async fn compare_after_loss(session: &Session) {
     let cluster = session.cluster.fork().await;
     cluster.wipe();
     let ns = cluster.open().await;
@@ -144,7 +146,7 @@ fn steps_all(rng: &mut SeededRng, last: usize) -> Vec<usize> {
     some
 }
 
-async fn look(session: &Session, steps: Vec<usize>) {
+async fn compare(session: &Session, steps: Vec<usize>) {
     check::live(&session.ns, &session.tree).await;
     check::past(&session.ns, &session.tree, steps.into_iter()).await;
 }

@@ -15,12 +15,15 @@ pub(super) const FAILPOINTS: [Option<failpoints::Failpoint>; 6] = [
 /// Takes the steps at every halt, with every crash after each.
 async fn scenario(name: &str, steps: &[Step]) {
     for failpoints in FAILPOINTS {
-        let mut session = Session::new(TestCluster::new(name), failpoints).await;
-        for (number, step) in steps.iter().enumerate() {
-            println!("{name}: failpoint {failpoints:?}, step {number} {step:?}");
-            assert!(session.take(step).await, "the walk leads nowhere");
+        let mut session = Session::new(name, TestCluster::new(name), failpoints).await;
+        for step in steps {
+            let context = session.tree.context();
+            assert!(
+                session.apply(step).await,
+                "{context}: {step:?} is no valid call"
+            );
             if failpoints.is_none() {
-                assert!(session.take(&Step::Drain).await);
+                assert!(session.apply(&Step::Drain).await, "drain");
             }
             session.rest().await;
             crashes(&session).await;
@@ -28,7 +31,7 @@ async fn scenario(name: &str, steps: &[Step]) {
         let last = session.tree.past.len();
         check::live(&session.ns, &session.tree).await;
         check::past(&session.ns, &session.tree, 0..last).await;
-        assert!(session.take(&Step::Drain).await);
+        assert!(session.apply(&Step::Drain).await, "drain");
         check::log_twin(&session.ns, &session.cluster).await;
         check::past(&session.ns, &session.tree, 0..last).await;
     }
@@ -46,7 +49,9 @@ async fn crashes(session: &Session) {
 
 /// The cache is kept; with `again` the daemon is killed once more while it replays.
 pub(super) async fn kept(session: &Session, again: Option<failpoints::Failpoint>) {
-    println!("    kept, again {again:?}");
+    let mut tree = session.tree.clone();
+    tree.program += &format!(", crash with the cache kept, again {again:?}");
+    let _context = PanicContext(tree.context());
     let mut cluster = session.cluster.fork().await;
     if again.is_some() {
         let ns = cluster.open().await;
@@ -54,10 +59,15 @@ pub(super) async fn kept(session: &Session, again: Option<failpoints::Failpoint>
         cluster = cluster.kill(ns).await;
     }
     let ns = cluster.open().await;
-    let mut tree = session.tree.clone();
     tree.recover();
+    tree.name_call("crash and mount".to_owned());
     tree.step(ns.now());
-    assert_eq!(ns.tree.pending().failures, [""; 0], "what the replay said");
+    assert_eq!(
+        ns.tree.pending().failures,
+        [""; 0],
+        "{}: failures of the replay",
+        tree.context()
+    );
     check::live(&ns, &tree).await;
     check::past(&ns, &tree, 0..tree.past.len()).await;
     ns.drain().await.unwrap();
@@ -70,17 +80,20 @@ pub(super) async fn kept(session: &Session, again: Option<failpoints::Failpoint>
             ns.tree.pending().bytes,
             ns.tree.pending().operations
         ),
-        (0, 0, 0)
+        (0, 0, 0),
+        "{}: pending files, bytes and operations after a drain",
+        tree.context()
     );
     end(cluster, ns).await;
 }
 
 pub(super) async fn wiped(session: &Session) {
-    println!("    wiped");
+    let mut tree = session.tree.clone();
+    tree.program += ", crash with the cache wiped";
+    let _context = PanicContext(tree.context());
     let cluster = session.cluster.fork().await;
     cluster.wipe();
     let ns = cluster.open().await;
-    let mut tree = session.tree.clone();
     if session.failpoints.is_none() {
         tree.recover();
         tree.step(ns.now());
@@ -260,7 +273,7 @@ async fn crashes_around_a_directory_moved_removed_and_created_again() {
 async fn a_late_state_is_saved_after_its_staging_file_was_deleted() {
     use Step::*;
     for failpoints in FAILPOINTS {
-        let mut session = Session::new(TestCluster::new("staged"), failpoints).await;
+        let mut session = Session::new("staged", TestCluster::new("staged"), failpoints).await;
         for step in [
             Create(0, "e"),
             Write(0, 13, 19),
@@ -269,7 +282,7 @@ async fn a_late_state_is_saved_after_its_staging_file_was_deleted() {
             Drain,
             Close(0),
         ] {
-            assert!(session.take(&step).await);
+            assert!(session.apply(&step).await, "{step:?} is no valid call");
         }
         session.rest().await;
         session.crash().await;

@@ -66,10 +66,16 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) async fn new(cluster: TestCluster, failpoints: Option<Failpoint>) -> Self {
+    /// Mounts an empty namespace; `program` names the test's calls in messages.
+    pub(crate) async fn new(
+        program: &str,
+        cluster: TestCluster,
+        failpoints: Option<Failpoint>,
+    ) -> Self {
         let ns = cluster.open().await;
         set_failpoint(&ns, failpoints);
-        let tree = Tree::new(ns.now());
+        let mut tree = Tree::new(ns.now());
+        tree.program = format!("{program}, failpoint {failpoints:?}");
         let handles = std::iter::repeat_with(|| None).take(8).collect();
         Self {
             cluster,
@@ -118,9 +124,12 @@ impl Session {
     }
 
     /// Takes a step and compares what the call said; `false` if the step makes no sense here.
-    pub(crate) async fn take(&mut self, step: &Step) -> bool {
+    pub(crate) async fn apply(&mut self, step: &Step) -> bool {
+        let context = self.tree.context();
+        let _context = PanicContext(format!("{context}: {step:?}"));
         let done = self.call(step).await;
         if done {
+            self.tree.name_call(format!("{step:?}"));
             self.tree.step(self.ns.now());
         }
         done
@@ -276,7 +285,10 @@ impl Session {
             .create_open(directory, &slot.1, new_file(), &author())
             .await;
         if self.tree.slots.contains_key(&slot) {
-            assert!(matches!(made, Err(StoreError::Exists)), "{made:?}");
+            assert!(
+                matches!(made, Err(StoreError::Exists)),
+                "create {path}: found {made:?}, expected Exists"
+            );
             return true;
         }
         let (stat, file) = made.unwrap();
@@ -298,7 +310,10 @@ impl Session {
         let text = Bytes::from(bytes.clone());
         match offset {
             Some(offset) => h.file.write(offset as u64, text, &author()).await.unwrap(),
-            None => assert_eq!(h.file.append(text, &author()).await.unwrap(), end as u64),
+            None => {
+                let found = h.file.append(text, &author()).await.unwrap();
+                assert_eq!(found, end as u64, "append to handle {at}: offset");
+            }
         }
         self.tree.write(h.id, offset.unwrap_or(end), &bytes);
         true
@@ -311,7 +326,13 @@ impl Session {
         let (old, old_fix) = h.flushed.take().unzip();
         let flushed = h.file.flush(&author(), old).await.unwrap();
         let flush = self.tree.flush(h.id, old_fix);
-        assert_eq!(flushed.is_some(), flush.is_some(), "a state to fix");
+        assert_eq!(
+            flushed.is_some(),
+            flush.is_some(),
+            "flush of handle {at}: found a pending state {}, expected {}",
+            flushed.is_some(),
+            flush.is_some()
+        );
         h.flushed = flushed.zip(flush);
         true
     }
@@ -330,9 +351,15 @@ impl Session {
                     .link(self.ino(id), directory, &slot.1, &author())
                     .await;
                 if self.tree.slots.contains_key(&slot) {
-                    assert!(matches!(result, Err(StoreError::Exists)), "{result:?}");
+                    assert!(
+                        matches!(result, Err(StoreError::Exists)),
+                        "{step:?}: found {result:?}, expected Exists"
+                    );
                 } else if self.tree.is_directory(id) {
-                    assert!(matches!(result, Err(StoreError::IsDirectory)), "{result:?}");
+                    assert!(
+                        matches!(result, Err(StoreError::IsDirectory)),
+                        "{step:?}: found {result:?}, expected IsDirectory"
+                    );
                 } else {
                     result.unwrap();
                     self.tree.link(id, slot);
@@ -356,13 +383,19 @@ impl Session {
                 match (rmdir, is_directory) {
                     (true, false) => assert!(
                         matches!(result, Err(StoreError::NotDirectory)),
-                        "{result:?}"
+                        "{step:?}: found {result:?}, expected NotDirectory"
                     ),
                     (false, true) => {
-                        assert!(matches!(result, Err(StoreError::IsDirectory)), "{result:?}");
+                        assert!(
+                            matches!(result, Err(StoreError::IsDirectory)),
+                            "{step:?}: found {result:?}, expected IsDirectory"
+                        );
                     }
                     (true, true) if !self.tree.is_empty(id) => {
-                        assert!(matches!(result, Err(StoreError::NotEmpty)), "{result:?}");
+                        assert!(
+                            matches!(result, Err(StoreError::NotEmpty)),
+                            "{step:?}: found {result:?}, expected NotEmpty"
+                        );
                     }
                     _ => {
                         result.unwrap();
@@ -392,7 +425,10 @@ impl Session {
                     )
                     .await;
                 if self.tree.slots.contains_key(&slot) {
-                    assert!(matches!(made, Err(StoreError::Exists)), "{made:?}");
+                    assert!(
+                        matches!(made, Err(StoreError::Exists)),
+                        "{step:?}: found {made:?}, expected Exists"
+                    );
                 } else {
                     let _id = self.tree.create(slot, made.unwrap().ino, Kind::Directory);
                 }
@@ -425,7 +461,12 @@ impl Session {
                     Some(value) => xattrs.insert(name.into(), vec![value]).or(Some(Vec::new())),
                     None => xattrs.remove(name.as_bytes()),
                 };
-                assert_eq!(result.is_ok(), old.is_some(), "{result:?}");
+                assert_eq!(
+                    result.is_ok(),
+                    old.is_some(),
+                    "{step:?}: found {result:?}, the attribute existed: {}",
+                    old.is_some()
+                );
                 true
             }
             Step::Undelete(from, to, mode) => self.undelete(from, to, mode).await,
@@ -449,10 +490,16 @@ impl Session {
             .await;
         match tree.slots.get(&to) {
             Some(_) if mode == RenameMode::NoReplace => {
-                assert!(matches!(done, Err(StoreError::Exists)), "{done:?}");
+                assert!(
+                    matches!(done, Err(StoreError::Exists)),
+                    "undelete {from:?} to {to:?}: found {done:?}, expected Exists"
+                );
             }
             Some(there) if tree.is_directory(there.id) => {
-                assert!(matches!(done, Err(StoreError::IsDirectory)), "{done:?}");
+                assert!(
+                    matches!(done, Err(StoreError::IsDirectory)),
+                    "undelete {from:?} to {to:?}: found {done:?}, expected IsDirectory"
+                );
             }
             _ => self.tree.undelete(&from, to, done.unwrap().moved.ino),
         }
@@ -490,7 +537,11 @@ impl Session {
             _ => Ok(()),
         };
         let result = result.map(drop).map_err(|e| e.to_string());
-        assert_eq!(result, expected.map_err(str::to_owned));
+        assert_eq!(
+            result,
+            expected.map_err(str::to_owned),
+            "rename {from} to {to}, {mode:?}"
+        );
         if expected.is_ok() {
             self.tree.rename(&a, &b, mode);
         }
@@ -544,6 +595,7 @@ impl Session {
         self.cluster = left.kill(self.ns.clone()).await;
         self.ns = self.cluster.open().await;
         self.tree.recover();
+        self.tree.name_call("crash and mount".to_owned());
         self.tree.step(self.ns.now());
         self.hold();
     }

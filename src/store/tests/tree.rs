@@ -89,8 +89,12 @@ pub(crate) struct Tree {
     /// What was live at each step.
     pub(crate) live: Vec<BTreeMap<Slot, (Id, Text)>>,
     pub(crate) timestamps: Vec<Timestamp>,
-    /// From when on a slot is in the bucket.
+    /// The first step whose state of a name is in the bucket.
     pub(crate) synced: BTreeMap<Slot, usize>,
+    /// The program, its failpoint and the crash, for messages.
+    pub(crate) program: String,
+    /// The call of each step, for messages.
+    calls: BTreeMap<usize, String>,
     counter: u64,
 }
 
@@ -104,6 +108,8 @@ impl Tree {
             live: Vec::new(),
             timestamps: Vec::new(),
             synced: BTreeMap::new(),
+            program: String::new(),
+            calls: BTreeMap::new(),
             counter: 0,
         };
         tree.node(ROOT, Kind::Directory);
@@ -112,7 +118,24 @@ impl Tree {
         tree
     }
 
-    /// The number of the step that is under way.
+    /// Names the call of the current step for messages.
+    pub(crate) fn name_call(&mut self, call: String) {
+        self.calls.insert(self.now(), call);
+    }
+
+    /// A step and its call, for messages.
+    pub(crate) fn describe(&self, step: usize) -> String {
+        let call = self.calls.get(&step).map_or("the start", String::as_str);
+        format!("step {step}, {call}")
+    }
+
+    /// The program and its last finished step, for messages.
+    pub(crate) fn context(&self) -> String {
+        let last = self.describe(self.now().saturating_sub(1));
+        format!("{}, after {last}", self.program)
+    }
+
+    /// The number of the current step.
     pub(crate) fn now(&self) -> usize {
         self.past.len()
     }

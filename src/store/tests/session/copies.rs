@@ -67,7 +67,11 @@ impl Session {
         let range = (from as u64, to as u64, len as u64);
         let shown = h.file.clone_range(source, range, &author()).await.unwrap();
         let end = text.len().min(from + len);
-        assert_eq!(shown as usize, end - from);
+        assert_eq!(
+            shown as usize,
+            end - from,
+            "copy of {len} bytes at {from} into handle {at}: length"
+        );
         self.tree.write(h.id, to, &text[from..end]);
         true
     }
