@@ -1,4 +1,4 @@
-//! A check of the log against the index: what it names, and that little memory is enough.
+//! `check` compares log and index: the findings it reports, and its memory limit.
 
 use super::*;
 use crate::meta::MetaStore;
@@ -23,7 +23,7 @@ async fn directory(ns: &Namespace, name: &[u8]) -> Ino {
     made.unwrap().ino
 }
 
-/// A namespace that is closed, with a log object per round: two files in a directory of the round's, one saved twice.
+/// A closed namespace with one log object per round. Each round makes a directory with two files, one of which is saved twice.
 async fn rounds(name: &str) -> TestCluster {
     let cluster = TestCluster::new(name);
     let ns = cluster.open().await;
@@ -89,7 +89,7 @@ async fn check_names_every_missing_or_damaged_log_object_within_any_memory_limit
 async fn check_names_the_path_of_a_differing_row() {
     let cluster = rounds("paths").await;
     let log = cluster.backend().list("log").await.unwrap();
-    // What the third round made.
+    // The paths that the third round made.
     let mut named = 0;
     for info in &log[..log.len() - 1] {
         let bytes = cluster.backend().get(&info.key).await.unwrap();

@@ -37,7 +37,7 @@ async fn the_index_records_the_end_of_the_log() {
     }
     let earlier = recorded(&ns).await;
     ns.close().await.unwrap();
-    // What still ends holds the journal.
+    // Tasks that are still ending hold the journal's lock.
     ns.core.tasks.join().await;
     drop(ns);
     ns = cluster.open().await;

@@ -1,4 +1,4 @@
-//! Blobs under keys: every call, what it refuses, and what of it is found again.
+//! Blobs under keys: every call, the input it refuses, and its result after a reopen.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ impl TestCluster {
         opened.await.unwrap()
     }
 
-    /// Closes the store; the log must tell all that the index has, and the counts must be right.
+    /// Closes the store and checks that the log has every row of the index and that the counts are right.
     pub(crate) async fn end(&self, store: BlobStore) {
         store.close().await.unwrap();
         self.audited().await;
@@ -56,7 +56,7 @@ pub(crate) async fn keys(store: &BlobStore, prefix: &str) -> Vec<String> {
     found
 }
 
-/// What the versions of a key hold, oldest first; `None` for a delete marker.
+/// The contents of a key's versions, oldest first; `None` for a delete marker.
 pub(crate) async fn past(store: &BlobStore, key: &str) -> Vec<Option<Vec<u8>>> {
     let mut found = Vec::new();
     for version in store.list_versions(key).await.unwrap() {
@@ -199,7 +199,7 @@ async fn a_delete_keeps_versions_adds_a_marker_and_removes_its_empty_directories
     assert_eq!(ns.tree.lookup(ROOT, b"a").await.unwrap(), None);
     let made = ns.tree.lookup(ROOT, b"made").await.unwrap().unwrap();
     assert_eq!(ns.tree.lookup(made.ino, b"d").await.unwrap(), None);
-    // Its directories are others now; the key's history is one.
+    // The directories were created again; the key still has one history.
     store.put("a/b/c", "two", &plain()).await.unwrap();
     let all = [Some(b"one".to_vec()), None, Some(b"two".to_vec())];
     assert_eq!(past(&store, "a/b/c").await, all);
@@ -275,7 +275,7 @@ async fn a_streamed_put_is_atomic() {
         store.namespace().tree.lookup(ROOT, b"not").await.unwrap(),
         None
     );
-    // More than may be dirty at once, and more than a range: it goes to the bucket while it is written.
+    // More than the dirty budget and more than a range, so that the upload starts during the write.
     let big: Vec<u8> = (0..70 << 20).map(|at: u32| (at / 4099) as u8).collect();
     let id = store
         .put_versioned_from("big", &big[..], &plain())
@@ -329,7 +329,7 @@ async fn concurrent_puts_of_one_key_are_all_versions_and_the_last_one_is_current
     seen.sort_unstable();
     assert_eq!(seen, (0..80).collect::<Vec<u8>>());
     assert_eq!(keys(&store, "").await, ["shared/key"]);
-    // Nothing but the keys themselves ever stood in a directory.
+    // A directory has never had entries other than keys.
     let ns = store.namespace();
     assert_eq!(
         ns.history.names_with_versions(ROOT).await.unwrap(),

@@ -1,4 +1,4 @@
-//! Listings, prefixes, children, settings.
+//! Blob stores: listings, prefixes, child stores, settings.
 
 use std::collections::BTreeSet;
 

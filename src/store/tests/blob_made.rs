@@ -1,11 +1,11 @@
-//! Blobs made of others or brought from elsewhere, blobs beside programs, and blobs in a crash.
+//! Composite and imported blobs, blobs beside open files, and blobs after a crash.
 
 use super::super::blob::*;
 use super::blob::{keys, noted, past, plain};
 use super::failpoints::Failpoint;
 use super::*;
 
-/// Bytes that differ from place to place, the same for a seed.
+/// Pseudo-random bytes of a seed.
 fn bytes(seed: u8, len: usize) -> Vec<u8> {
     (0..len).map(|at| seed ^ (at / 251) as u8).collect()
 }
@@ -178,7 +178,7 @@ async fn a_put_over_an_open_file_does_not_change_the_open_file() {
     let last = past(&store, "k").await.pop().unwrap();
     assert_eq!(last, Some(b"again".to_vec()));
     assert_eq!(past(&store, "new").await, [Some(b"saved".to_vec())]);
-    // A name that leaves within moments of its making has no list.
+    // A transient name has no list of versions.
     cluster.env.advance(11_000_000_000);
     ns.tree
         .rename(
@@ -222,7 +222,7 @@ async fn after_a_crash_at_any_step_exactly_the_acknowledged_puts_are_there() {
         let ns = store.namespace().clone();
         set_failpoint(&ns, Some(step));
         acknowledged(&store).await;
-        // One that never ends, with a part of it on its way already.
+        // An unfinished put of which a part is being uploaded.
         let mut unplaced = ns
             .tree
             .begin(ROOT, &Bytes::from_static(b"never"), &author());
@@ -267,7 +267,7 @@ async fn after_a_crash_at_any_step_exactly_the_acknowledged_puts_are_there() {
     }
 }
 
-/// One of everything that is to survive.
+/// One call of each kind whose result must survive.
 async fn acknowledged(store: &BlobStore) {
     store.put("old", "second", &noted("n", "2")).await.unwrap();
     store

@@ -1,6 +1,6 @@
-//! Whether a namespace shows what the model says.
+//! Compares a namespace with the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::tree::{Id, Slot, Tree};
 use super::*;
@@ -19,7 +19,7 @@ pub(crate) async fn names(ns: &Namespace, directory: Ino) -> Found {
     found
 }
 
-/// The live tree: names, numbers, attributes, contents.
+/// Compares the live tree: names, inode numbers, attributes, contents.
 pub(crate) async fn live(ns: &Namespace, tree: &Tree) {
     let context = tree.context();
     let directories = tree
@@ -112,7 +112,7 @@ async fn read_all(file: &File, len: usize) -> Vec<u8> {
     }
 }
 
-/// Compares without printing megabytes.
+/// Fails if two contents differ; the message describes runs of equal bytes instead of megabytes.
 pub(crate) fn same(found: &[u8], expected: &[u8], at: &str) {
     if found != expected {
         panic!("{at}: found {}, expected {}", runs(found), runs(expected));
@@ -127,7 +127,7 @@ fn runs(bytes: &[u8]) -> String {
     text
 }
 
-/// Everything the past shows, at the steps asked for.
+/// Compares the past at the given steps.
 pub(crate) async fn past(ns: &Namespace, tree: &Tree, steps: impl Iterator<Item = usize>) {
     let mut slots: Vec<Slot> = tree.past.iter().flat_map(|p| p.keys().cloned()).collect();
     slots.extend(tree.slots.keys().cloned());
@@ -209,7 +209,7 @@ pub(crate) async fn read_past(ns: &Namespace, entry: &PastEntry) -> Vec<u8> {
     bytes.to_vec()
 }
 
-/// The list of a name's versions, against the model and against the moments.
+/// Compares the list of a name's versions with the model and with the entries at each step.
 async fn versions(ns: &Namespace, tree: &Tree, slot: &Slot) {
     let at = format!(
         "{}: versions of {:?}",
@@ -231,7 +231,7 @@ async fn versions(ns: &Namespace, tree: &Tree, slot: &Slot) {
         );
     }
     let expected = tree.versions(slot);
-    // Of versions that one step made only the last was ever shown.
+    // Of several versions made by one step the model knows only the last.
     let mut rest = all.iter();
     for (step, expected) in &expected {
         let at = format!("{at}, shown at {}", tree.describe(*step));
@@ -253,7 +253,7 @@ async fn versions(ns: &Namespace, tree: &Tree, slot: &Slot) {
                 .await
                 .unwrap();
             if let Some(then) = then.as_mut().filter(|e| e.kind == Kind::Directory) {
-                // Its times move on while it stands.
+                // The times of a directory change while its entry stays the same.
                 then.attrs = found.attrs.clone();
             }
             assert_eq!(
@@ -265,7 +265,7 @@ async fn versions(ns: &Namespace, tree: &Tree, slot: &Slot) {
     }
 }
 
-/// After the loss of the machine: every name shows one of the states it had, and none from before its last fsync.
+/// After the loss of the cache every name shows one of the states it had, and none from before its last fsync.
 pub(crate) async fn prefix(ns: &Namespace, tree: &Tree) {
     let mut found: BTreeMap<Slot, (Id, Vec<u8>)> = BTreeMap::new();
     let mut open = vec![(0, ROOT)];
@@ -318,30 +318,28 @@ pub(crate) async fn prefix(ns: &Namespace, tree: &Tree) {
             "{at}: found {state:?}, expected a state since {}",
             tree.describe(since)
         );
-        let versions = ns.history.versions(tree.nodes[slot.0].ino, &slot.1);
-        for version in versions.await.unwrap() {
-            let text = read_past(ns, &version).await;
-            let known = |text: &[u8]| {
-                tree.live
-                    .iter()
-                    .flat_map(|l| l.values())
-                    .any(|(_, t)| t[..] == *text)
-                    || tree
-                        .past
-                        .iter()
-                        .flat_map(|p| p.values())
-                        .any(|s| s.text[..] == *text)
-            };
-            assert!(
-                known(&text),
-                "{at}: found a version {} that no call saved",
-                runs(&text)
-            );
-        }
+        known_versions(ns, tree, &slot, &at).await;
     }
 }
 
-/// The log alone gives the rows of the index.
+/// Checks that every version of a name has a content that a call left.
+async fn known_versions(ns: &Namespace, tree: &Tree, slot: &Slot, at: &str) {
+    let live = tree.live.iter().flat_map(BTreeMap::values);
+    let past = tree.past.iter().flat_map(BTreeMap::values);
+    let texts = live.map(|(_, text)| text).chain(past.map(|s| &s.text));
+    let known: BTreeSet<&[u8]> = texts.map(|text| &text[..]).collect();
+    let versions = ns.history.versions(tree.nodes[slot.0].ino, &slot.1);
+    for version in versions.await.unwrap() {
+        let text = read_past(ns, &version).await;
+        assert!(
+            known.contains(&text[..]),
+            "{at}: found a version {} that no call saved",
+            runs(&text)
+        );
+    }
+}
+
+/// Checks that the rows rebuilt from the log equal those of the index, and that the counts are right.
 pub(crate) async fn log_twin(ns: &Namespace, cluster: &TestCluster) {
     use crate::meta::{MemoryStore, MetaRead, MetaStore};
     let mut twin = MemoryStore::new(merge::merge);

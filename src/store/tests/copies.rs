@@ -1,4 +1,4 @@
-//! The walk of a copy: out of the past, changed, and the original deleted under it.
+//! A copy out of the past: it is changed, and the versions of its source are deleted.
 
 use super::reclaim::{end, ids, rows_of, segments, settle};
 use super::*;
@@ -78,7 +78,7 @@ async fn a_copy_stays_readable_after_deletion_of_its_source() {
         cluster = cluster.kill(ns).await;
     }
 
-    // The first state of the copy goes: what the changed one needs of it stays.
+    // The first version of the copy is deleted; the bytes that the changed version needs stay.
     let ns = cluster.open().await;
     let states = ids(&ns, b"copy").await;
     let deleted = ns.history.delete_version(ROOT, b"copy", states[0]);

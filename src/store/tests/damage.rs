@@ -1,4 +1,5 @@
-//! Objects of a namespace that are lost, cut or changed: what a mount says, what is kept, and that putting them back is enough.
+//! Objects of a namespace that are lost, truncated or changed: the mount reports them, keeps all other objects, and works again
+//! after they are restored.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use super::*;
 
 const FORTY_DAYS: Duration = Duration::from_secs(40 * 86_400);
 
-/// What happens to an object.
+/// A kind of damage to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Harm {
     Lost,
@@ -18,16 +19,16 @@ enum Harm {
 
 const HARMS: [Harm; 4] = [Harm::Lost, Harm::Emptied, Harm::Halved, Harm::Flipped];
 
-/// How a writer's mount takes it.
+/// How a writer's mount reacts to damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mounts {
-    /// It is refused, and the message names the object or its folder.
+    /// The mount is refused with a message that names the object or its folder.
     Refused,
-    /// It serves everything there was.
+    /// The mount serves all data.
     Whole,
-    /// It serves all but the bytes that lie in the object; those are an error.
+    /// The mount serves all data except the bytes in the object, which give an error.
     WithoutItsBytes,
-    /// It is refused, or what needs the object is an error; nothing is wrong or missing without one.
+    /// The mount is refused, or calls that need the object fail; no call returns wrong or missing data without an error.
     NothingWrong,
 }
 
@@ -37,7 +38,7 @@ fn text(file: usize, version: usize) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Two writers, rows in tables and in the write-ahead log, two log objects at least, closed in good order.
+/// A namespace after two writers that closed cleanly, with rows in tables and in the write-ahead log and at least two log objects.
 async fn prepared(name: &str) -> TestCluster {
     let cluster = TestCluster::new(name);
     let ns = cluster.open().await;
@@ -73,7 +74,7 @@ async fn prepared(name: &str) -> TestCluster {
     cluster
 }
 
-/// Reads everything that an index with unreadable rows still finds: it is right, or an error.
+/// Reads everything that an index with unreadable rows still finds: each read is right or an error.
 async fn right_or_error(ns: &Namespace) {
     for file in 0..4 {
         let name = format!("file-{file}");
@@ -89,7 +90,7 @@ async fn right_or_error(ns: &Namespace) {
     }
 }
 
-/// Reads everything; the names that cannot be read.
+/// Reads everything. Returns the names that cannot be read.
 async fn unreadable(ns: &Namespace) -> Vec<String> {
     let mut bad = Vec::new();
     for file in 0..320 {
@@ -135,7 +136,7 @@ async fn harm(cluster: &TestCluster, key: &str, harm: Harm) -> Bytes {
     whole
 }
 
-/// Mounts with and without the cache directory, past every waiting time, and looks at what the mount says each time.
+/// Mounts with and without the cache directory, after every grace period, and checks the reaction of each mount.
 async fn mounted_often(cluster: &TestCluster, key: &str, harm: Harm, mounts: Mounts) {
     for round in 0..3 {
         if round == 1 {
@@ -170,7 +171,8 @@ async fn mounted_often(cluster: &TestCluster, key: &str, harm: Harm, mounts: Mou
     }
 }
 
-/// Each harm to one object, each in a copy of the bucket: nothing is deleted, and putting the object back is enough.
+/// Applies each kind of damage to one object, each in a copy of the bucket: no object is deleted, and restoring the object repairs
+/// the namespace.
 async fn each_harm(cluster: &TestCluster, key: &str, expected: [Mounts; 4]) {
     for (harm_done, mounts) in HARMS.into_iter().zip(expected) {
         let cluster = cluster.fork().await;

@@ -1,4 +1,4 @@
-//! Single moments that the walks and the random programs meet only by chance.
+//! Rare interleavings that the scenarios and the random programs reach only by chance.
 
 use super::*;
 use crate::meta::MetaStore;

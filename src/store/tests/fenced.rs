@@ -1,4 +1,4 @@
-//! A writer that has lost its namespace to another one, and many writers one after the other.
+//! A fenced writer, and many writers in sequence.
 
 use std::time::Duration;
 

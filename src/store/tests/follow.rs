@@ -1,4 +1,4 @@
-//! A namespace shown while another process writes it.
+//! Followers of a namespace that another process writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -62,7 +62,7 @@ async fn a_follower_shows_the_committed_changes_of_its_writer() {
     let follower = follow(&cluster).await;
     assert_eq!(content(&follower, ROOT, b"a").await.unwrap(), b"one");
     assert_eq!(content(&follower, ROOT, b"b").await.unwrap(), vec![7; LEN]);
-    // A file that is open there while it changes here shows the new bytes.
+    // A file that is open in the follower shows the writer's new bytes.
     let open = follower.tree.lookup(ROOT, b"a").await.unwrap().unwrap().ino;
     let open = follower.tree.file(open).await.unwrap();
     let dir = ns
@@ -81,7 +81,7 @@ async fn a_follower_shows_the_committed_changes_of_its_writer() {
     assert_eq!(follower.tree.usage(), ns.tree.usage());
     let dir = follower.tree.lookup(ROOT, b"d").await.unwrap().unwrap().ino;
     assert_eq!(content(&follower, dir, b"in").await.unwrap(), b"inside");
-    // What the writer did last is past and final here as well.
+    // The writer's last change is final in the follower too.
     assert_eq!(
         history(&follower, ROOT, b"a").await,
         [&b"one"[..], b"second"]
@@ -100,14 +100,14 @@ async fn a_follower_shows_the_committed_changes_of_its_writer() {
         );
         assert_eq!(here.unwrap(), there.unwrap());
     }
-    // What is open there and has lost its name is read for as long as a version shows it.
+    // An unlinked file that the follower has open is readable as long as a version shows it.
     ns.tree.unlink(ROOT, b"a", &author()).await.unwrap();
     ns.drain().await.unwrap();
     caught_up(&follower, &ns).await;
     assert!(follower.tree.lookup(ROOT, b"a").await.unwrap().is_none());
     assert_eq!(&open.read(0, 100).await.unwrap()[..], b"second");
     assert_eq!(open.stat().await.unwrap().nlink, 0);
-    // The writer has not noticed anything.
+    // The follower has no effect on the writer.
     save(&ns, ROOT, b"a", b"third").await;
     ns.drain().await.unwrap();
     follower.close().await.unwrap();
@@ -163,8 +163,8 @@ async fn a_follower_writes_no_objects() {
     assert_eq!(objects(&cluster).await, before);
 }
 
-/// Reads the file `f` and all its versions again and again: how many reads gave bytes, how many said that they are gone, and
-/// how many states were seen. Fails on bytes that were never saved like that.
+/// Reads the file `f` and all its versions repeatedly. Returns the number of successful reads, of reads of deleted versions, and
+/// of different states. Fails on bytes that were never saved.
 async fn read_until_stopped(follower: Namespace, tasks: Tasks) -> (usize, usize, usize) {
     let (mut whole, mut gone, mut fills) = (0, 0, BTreeSet::new());
     while !tasks.is_stopped() {
@@ -189,7 +189,7 @@ async fn read_until_stopped(follower: Namespace, tasks: Tasks) -> (usize, usize,
                     whole += 1;
                 }
                 Err(StoreError::Stale | StoreError::NotFound) => gone += 1,
-                // A name whose only version was deleted says so.
+                // A name whose only version was deleted gives an error.
                 Err(StoreError::Corrupt(why)) if why.contains("deleted") => gone += 1,
                 Err(error) => panic!("{error}"),
             }
@@ -198,7 +198,7 @@ async fn read_until_stopped(follower: Namespace, tasks: Tasks) -> (usize, usize,
     (whole, gone, fills.len())
 }
 
-/// The writer saves, deletes versions and removes what is dead, while the follower reads what it has just seen.
+/// The writer saves, deletes versions and collects garbage, while the follower reads the states that it has just seen.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_reads_whole_versions_or_an_error_during_garbage_collection() {
     let cluster = TestCluster::new("follow-prune");
@@ -214,7 +214,7 @@ async fn a_follower_reads_whole_versions_or_an_error_during_garbage_collection()
         .remove(0);
     let reading = tokio::spawn(read_until_stopped(follower.clone(), ns.core.tasks.clone()));
     for round in 2..30_u8 {
-        // Over parts of the last state, so that states share segments and range rows.
+        // Overwrites parts of the last state, so that states share segments and range rows.
         let ino = ns.tree.lookup(ROOT, b"f").await.unwrap().unwrap().ino;
         let file = ns.tree.file(ino).await.unwrap();
         let all = Bytes::from(vec![round; LEN]);
@@ -236,7 +236,7 @@ async fn a_follower_reads_whole_versions_or_an_error_during_garbage_collection()
     ns.core.tasks.stop();
     let (whole, gone, fills) = reading.await.unwrap();
     assert!(whole > 30 && fills > 3, "{whole} {gone} {fills}");
-    // Its version and everything it was made of have left the bucket long ago.
+    // The version and all its segments have been deleted from the bucket.
     let late = follower.history.read_past(&first, 0, 10).await;
     assert!(matches!(late, Err(StoreError::Stale)), "{late:?}");
     assert_eq!(content(&follower, ROOT, b"f").await.unwrap(), vec![29; LEN]);
@@ -251,7 +251,7 @@ async fn a_follower_follows_the_next_writer() {
     ns.drain().await.unwrap();
     set_failpoint(&ns, Some(failpoints::Failpoint::Commit));
     save(&ns, ROOT, b"late", b"acknowledged").await;
-    // The machine of the one that is killed keeps its cache directory.
+    // The killed writer's cache directory is kept.
     cluster = cluster.kill(ns).await;
     let follower = follow(&cluster).await;
     assert_eq!(names(&follower, ROOT).await, ["kept"]);
@@ -261,7 +261,7 @@ async fn a_follower_follows_the_next_writer() {
     assert_eq!(names(&follower, ROOT).await, ["kept", "late"]);
     let late = content(&follower, ROOT, b"late").await.unwrap();
     assert_eq!(late, b"acknowledged");
-    // Without anything local it shows the same.
+    // With an empty cache directory the follower shows the same.
     follower.close().await.unwrap();
     ns.close().await.unwrap();
     cluster.wipe();

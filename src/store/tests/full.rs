@@ -1,4 +1,4 @@
-//! A cache directory on a disk that is full: the writer is told so, and nothing else breaks.
+//! A cache directory on a full disk: writes fail with `NoSpace`, and all other calls work.
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
@@ -10,7 +10,7 @@ const DISK: u64 = 8 << 20;
 struct Disk(PathBuf);
 
 impl Disk {
-    /// `None`, with a word, where this user may not mount.
+    /// `None`, with a message, where this user may not mount.
     fn under(cluster: &TestCluster) -> Option<Self> {
         let at = cluster.cache.path().to_owned();
         let size = std::ffi::CString::new(format!("size={DISK}")).unwrap();
@@ -30,7 +30,7 @@ impl Drop for Disk {
     }
 }
 
-/// Appends pieces of `len` bytes until the disk is full; what was taken.
+/// Appends pieces of `len` bytes until the disk is full. Returns the written bytes.
 async fn fill(file: &File, len: usize) -> Vec<u8> {
     let mut text = Vec::new();
     loop {
@@ -61,7 +61,7 @@ async fn filled_by(len: usize) {
     let text = fill(&file, len).await;
     let stat = file.stat().await.unwrap();
     assert_eq!(stat.attrs.size, text.len() as u64);
-    // Whoever writes no bytes notices nothing.
+    // Calls that write no bytes work.
     let (from, to) = ((ROOT, &b"before"[..]), (ROOT, &b"after"[..]));
     ns.tree
         .rename(from, to, RenameMode::Replace, &author())
@@ -71,7 +71,7 @@ async fn filled_by(len: usize) {
     assert_eq!(after.as_deref(), Some(&b"text"[..]));
     close(&file).await;
     assert!(content(&ns, ROOT, b"big").await.as_deref() == Some(&text[..]));
-    // A daemon that ends now finds it all again on the full disk.
+    // After a crash now, the next mount recovers everything from the full disk.
     ns.core.health.stop(StoreError::Closed);
     ns.core.tasks.stop();
     ns.core.tasks.join().await;
@@ -80,9 +80,9 @@ async fn filled_by(len: usize) {
     let ns = cluster.open().await;
     assert_eq!(ns.tree.pending().failures, [""; 0]);
     assert!(content(&ns, ROOT, b"big").await.as_deref() == Some(&text[..]));
-    // Once the bucket has it there is room again.
+    // After the upload there is space again.
     ns.drain().await.unwrap();
-    // The last to hold the file may be the task that sealed it.
+    // The upload task may be the last that holds the file.
     while ns.data.staging.room(1 << 20).is_err() {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }

@@ -1,4 +1,4 @@
-//! Large staging files that become segments of a local bucket where they lie.
+//! Large staging files that become segments of a local bucket by a hard link.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ fn inodes(below: &Path, part: &str) -> BTreeSet<u64> {
     found
 }
 
-/// Writes as a program does, 128 KiB at a time.
+/// Writes 128 KiB at a time, as the kernel does.
 async fn write(ns: &Namespace, name: &[u8], text: &[u8]) {
     let (_, file) = ns
         .tree
@@ -53,7 +53,7 @@ async fn write(ns: &Namespace, name: &[u8], text: &[u8]) {
     close(&file).await;
 }
 
-/// kill -9, on directories that stay.
+/// kill -9; the directories are kept.
 async fn stop(ns: Namespace) {
     ns.core.health.stop(StoreError::Closed);
     ns.core.tasks.stop();
@@ -93,7 +93,7 @@ async fn a_large_staging_file_is_hard_linked_into_a_local_bucket() {
     set_failpoint(&ns, None);
     ns.drain().await.unwrap();
     assert_eq!(inodes(disk.path(), "data"), staged);
-    // What comes later goes elsewhere.
+    // Later writes go to another staging file.
     let ino = ns.tree.lookup(ROOT, b"big").await.unwrap().unwrap().ino;
     let file = ns.tree.file(ino).await.unwrap();
     let more = Bytes::from(vec![7; 3 << 20]);

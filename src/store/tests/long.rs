@@ -1,4 +1,4 @@
-//! One file for long: thousands of saves, syncs, cuts and holes in it, each state read at once and as a version.
+//! One file with thousands of saves, syncs, truncations and holes; each state is read at once and later as a version.
 
 use std::collections::VecDeque;
 
@@ -8,12 +8,12 @@ use super::*;
 const END: usize = 1 << 20;
 const CALLS: usize = 4_000;
 
-/// The file and what it should have.
+/// The file and its expected content.
 struct One {
     ns: Namespace,
     file: Arc<File>,
     text: Vec<u8>,
-    /// Fixed states whose handles are not released.
+    /// Flushed states whose handles are not released.
     waiting: VecDeque<PendingFlush>,
 }
 
@@ -28,7 +28,7 @@ impl One {
         }
     }
 
-    /// Changes `from..to`, or how long the file is; what was done.
+    /// Changes the bytes of `from..to`, or the length. Returns a description of the change.
     async fn change(
         &mut self,
         rng: &mut SeededRng,
@@ -59,7 +59,7 @@ impl One {
         }
     }
 
-    /// Brings what there is further on its way.
+    /// Advances the pipeline by a random step.
     async fn bring(&mut self, rng: &mut SeededRng) -> String {
         let rare = rng.below(20) == 0;
         match rng.below(8) {

@@ -13,14 +13,14 @@ const BATCH: u64 = 500;
 /// Batches of one log object.
 const OBJECT: usize = 8;
 
-/// What a process may take for a check, bytes: the index's caches and its rows that are in no table, and twice the rows in memory.
+/// The memory limit of a check, bytes: the index's caches, its rows that are in no table, and twice the rows in memory.
 const MEMORY_MAX: u64 = 256 << 20;
 
-/// The rows of a file with an older version, to be made again under other names.
+/// The rows of a file with an older version, a template for files with other names.
 struct Template {
     entry: DentryRow,
     closed: VersionRecord,
-    /// A range row of a few bytes, in the row itself.
+    /// A range row with inline bytes.
     range: Bytes,
     older: VersionId,
 }
@@ -81,7 +81,7 @@ impl Template {
         }
     }
 
-    /// Bytes that a file takes up.
+    /// The size of a file.
     fn space(&self) -> i64 {
         match &self.entry.body {
             DentryBody::Own { node, .. } => node.space().cast_signed(),
@@ -90,7 +90,7 @@ impl Template {
     }
 }
 
-/// Fills an index and its log with the rows of so many files.
+/// Fills an index and its log with the rows of `files` files.
 async fn fill(backend: &Backend, template: &Template, files: u64) {
     let slate = SlateConfig {
         local: true,
@@ -131,7 +131,7 @@ async fn fill(backend: &Backend, template: &Template, files: u64) {
     store.close().await.unwrap();
 }
 
-/// The most memory this process has had since it was told to forget, bytes.
+/// The peak memory of this process since the last reset, bytes.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -163,7 +163,7 @@ async fn a_check_of_many_rows_uses_bounded_memory() {
 
     let mut config = CheckConfig::default();
     config.spill.memory = memory;
-    // Forgets what making the rows took.
+    // Resets the peak after making the rows.
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     let before = peak();
     let audit = check_log(&backend, "default", &config, |_| {}).await;

@@ -1,8 +1,8 @@
-//! Every operation, halted at every step between fix and log, with every kind of crash after each call of it.
+//! Every operation with every failpoint between flush and log, and with every kind of crash after each of its calls.
 //!
-//! The cache is kept: everything acknowledged is there, as it was. It is lost: the tree is as some call left it, none from before the
-//! last fsync, and the past before it is whole. Another writer came, wrote and left before the cache came back: its tree and its
-//! past stand, and what was acknowledged here is among the versions.
+//! With the cache kept, everything acknowledged is there unchanged. With the cache lost, the tree is in a state that a call left, not
+//! one from before the last fsync, and the past before it is complete. If another writer mounted, wrote and closed in between, its
+//! tree and its past stay, and the changes acknowledged here are among the versions.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use super::session::{Session, Step};
 use super::tree::Tree;
 use super::*;
 
-/// What is live: names in directories, by number, and what they have.
+/// The live tree: directory and name, with the inode number and the content.
 type Live = BTreeMap<(Ino, Vec<u8>), (Ino, Vec<u8>)>;
 
 const SMALL: usize = 5000;
 const LARGE: usize = 1_300_000;
 
-/// What lies in the bucket before: `a` and `d/x` with text, and the directory.
+/// The calls that make the tree in the bucket: `a` and `d/x` with text, and the directory.
 const BEFORE: [Step; 6] = [
     Step::Mkdir("d"),
     Step::Create(0, "d/x"),
@@ -32,7 +32,7 @@ async fn matrix(steps: &[Step]) {
     let before = FAILPOINTS.into_iter().flatten().map(Some);
     for (failpoints, only) in before.map(|h| (h, false)).chain(only.map(|h| (h, true))) {
         let mut session = Session::new("matrix", TestCluster::new("matrix"), failpoints).await;
-        // Old enough for a rename to leave a trace.
+        // Old enough that a renamed name is not transient.
         let rest = [Step::Close(0), Step::Drain, Step::Wait(20)];
         for step in BEFORE.iter().chain(&rest) {
             assert!(session.apply(step).await, "{step:?} is no valid call");
@@ -70,18 +70,18 @@ async fn wiped(session: &Session, settled: &Tree) {
     end(cluster, ns).await;
 }
 
-/// What a machine finds that has nothing but the bucket.
+/// Checks a mount that has only the bucket.
 async fn as_left(ns: &Namespace, session: &Session, settled: &Tree) {
     let tree = &session.tree;
     let found = live(ns).await;
     let synced = tree.synced.values().max().copied().unwrap_or(0);
     let last = match session.failpoints {
-        // Only the log is missing: everything has been flushed.
+        // Everything is flushed and only the log is missing.
         Some(failpoints::Failpoint::Log) if !open(tree) => tree.live.len() - 1,
         _ => synced,
     };
     let states: Vec<Live> = (last..tree.live.len()).map(|s| modelled(tree, s)).collect();
-    // Names of one directory and bytes of another's file do not wait for each other.
+    // Operations on names and on bytes of different files are independent.
     let some = if session.only || session.late || open(tree) {
         let names = |live: &Live| -> Vec<_> {
             live.iter().map(|(k, (ino, _))| (k.clone(), *ino)).collect()
@@ -100,7 +100,7 @@ async fn as_left(ns: &Namespace, session: &Session, settled: &Tree) {
     check::past(ns, settled, 0..settled.past.len()).await;
 }
 
-/// Another writer works on the same bucket from another machine; then this one comes back with what it has.
+/// Another writer works on the same bucket with an empty cache; then this writer mounts again with its own cache.
 async fn superseded(session: &Session, settled: &Tree) {
     let context = format!("{}, another writer in between", session.tree.context());
     let _context = PanicContext(context);
@@ -151,7 +151,7 @@ async fn superseded(session: &Session, settled: &Tree) {
     end(cluster, ns).await;
 }
 
-/// Whether something is written that no call has asked to be in the bucket.
+/// Whether written bytes exist that no flush or fsync covers.
 fn open(tree: &Tree) -> bool {
     (0..tree.nodes.len()).any(|id| !tree.is_directory(id) && tree.is_dirty(id))
 }
@@ -193,7 +193,7 @@ fn told(live: &Live) -> String {
     names.collect::<Vec<_>>().join(" ")
 }
 
-/// Every version of every name in every directory there is.
+/// Every version of every name in every directory.
 async fn all_versions(ns: &Namespace, live: &Live) -> Vec<((Ino, Vec<u8>), Vec<u8>)> {
     let mut directories = vec![ROOT];
     for ((_, _), (ino, _)) in live {
@@ -220,7 +220,7 @@ async fn crashes_around_a_rename_over_another_file() {
         let over = Rename("t", "a", RenameMode::Replace);
         matrix(&[Create(0, "t"), Append(0, len), Close(0), over]).await;
     }
-    // The release comes after the rename.
+    // The handle is released after the rename.
     let over = Rename("t", "a", RenameMode::Replace);
     matrix(&[Create(0, "t"), Append(0, SMALL), Flush(0), over, Close(0)]).await;
 }

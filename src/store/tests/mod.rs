@@ -1,4 +1,4 @@
-//! The store as its users see it: on one bucket in memory, reopened with the cache kept or wiped.
+//! The store through its public interface: on a bucket in memory, reopened with the cache kept or wiped.
 
 mod audited;
 mod basics;
@@ -41,7 +41,7 @@ use crate::store::*;
 use crate::sync::Arc;
 use crate::task::Tasks;
 
-/// A bucket, a cache directory, a clock, and whoever is mounted.
+/// A bucket, a cache directory and a clock.
 pub(crate) struct TestCluster {
     backend: Backend,
     cache: tempfile::TempDir,
@@ -75,7 +75,7 @@ impl TestCluster {
         Namespace::open(&self.backend, "default", config, env, tasks).await
     }
 
-    /// As a machine that was lost leaves it.
+    /// Empties the cache directory, as the loss of the machine does.
     pub(crate) fn wipe(&self) {
         for entry in std::fs::read_dir(self.cache.path()).unwrap() {
             std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
@@ -91,7 +91,7 @@ impl TestCluster {
     pub(crate) async fn fork(&self) -> Self {
         let fork = Self::with("fork", Arc::clone(&self.env));
         for info in self.backend.list("").await.unwrap() {
-            // Collected by the index meanwhile.
+            // The index may have deleted the object since the listing.
             if let Ok(bytes) = self.backend.get(&info.key).await {
                 fork.backend.put(&info.key, bytes).await.unwrap();
             }
@@ -100,7 +100,7 @@ impl TestCluster {
         fork
     }
 
-    /// kill -9: the tasks stop where they are, and nothing that is written or removed afterwards reaches the cluster that is left.
+    /// kill -9: the tasks stop, and later writes and deletions do not reach the returned cluster.
     pub(crate) async fn kill(self, namespace: Namespace) -> Self {
         namespace.core.health.stop(StoreError::Closed);
         namespace.core.tasks.stop();
@@ -123,7 +123,7 @@ impl Drop for PanicContext {
     }
 }
 
-/// Closes a namespace in good order; the same cache directory can be opened again.
+/// Closes a namespace; the same cache directory can be opened again.
 pub(crate) async fn leave(ns: Namespace) {
     ns.close().await.unwrap();
     ns.core.tasks.join().await;
@@ -132,7 +132,7 @@ pub(crate) async fn leave(ns: Namespace) {
 fn copy(from: &std::path::Path, to: &std::path::Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
-        // Only a cache, of hundreds of directories.
+        // The block cache has hundreds of directories and no data of its own.
         if entry.file_name() == "blocks" {
             continue;
         }
@@ -149,7 +149,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
 fn config(cache_dir: PathBuf) -> NamespaceConfig {
     NamespaceConfig {
         cache_dir,
-        // No blocks on disk: making their directories would take most of the tests' time.
+        // No block cache on disk: making its directories would take most of the tests' time.
         cache_bytes: 0,
         memory_bytes: 32 << 20,
         dirty_bytes_max: 256 << 20,
@@ -161,7 +161,7 @@ fn config(cache_dir: PathBuf) -> NamespaceConfig {
     }
 }
 
-/// Lets the pipeline go no further than before `step`; `None` lets it go on.
+/// Stops the pipeline before `step`; `None` lets it continue.
 pub(crate) fn set_failpoint(namespace: &Namespace, step: Option<failpoints::Failpoint>) {
     namespace.core.health.failpoints.set(step);
 }
@@ -239,7 +239,7 @@ pub(crate) async fn history(ns: &Namespace, dir: Ino, name: &[u8]) -> Vec<Vec<u8
     all
 }
 
-/// The names that `@deleted` of a directory lists; each is found by its name as well.
+/// The names that `@deleted` of a directory lists; checks that a lookup finds each.
 pub(crate) async fn removed_names(ns: &Namespace, dir: Ino) -> Vec<String> {
     let (mut names, mut listing) = (Vec::new(), ns.history.deleted(dir).await.unwrap());
     while let Some((name, listed)) = listing.next().await.unwrap() {

@@ -1,4 +1,4 @@
-//! Random programs against the model, with crashes. `REWINDFS_TEST_SEED` repeats one, `REWINDFS_TEST_CASES` runs more.
+//! Random programs with crashes, compared with the model. `REWINDFS_TEST_SEED` repeats one, `REWINDFS_TEST_CASES` sets their number.
 
 use super::rng::{SeededRng, number};
 use super::scenarios::end;
@@ -16,12 +16,12 @@ impl SeededRng {
     }
 
     fn len(&mut self) -> usize {
-        // Around the borders of inline rows, of memory, and of extents.
+        // Lengths near the limits of inline bytes, of memory, and of extents.
         let around = [0, 10, 10, 10, 100, 4 << 10, 64 << 10, 256 << 10][self.below(8)];
         around + self.below(9)
     }
 
-    /// From where, to where, how many: often all of it.
+    /// Source offset, target offset and length; often the whole file.
     fn stretch(&mut self) -> (usize, usize, usize) {
         match self.below(2) {
             0 => (0, 0, usize::MAX >> 8),
@@ -31,7 +31,7 @@ impl SeededRng {
 
     fn step(&mut self) -> Step {
         let handle = self.below(3);
-        // What is possible always would fill the program: it is drawn less often.
+        // Calls that are always possible are drawn less often, so that they do not fill the program.
         let kinds = if self.below(4) == 0 { 37 } else { 35 };
         match self.below(kinds) {
             0..3 => Step::Create(handle, self.path()),
@@ -125,7 +125,7 @@ async fn case(seed: u64) {
     let _end = left.kill(session.ns.clone()).await;
 }
 
-/// What another machine would find if this one were gone now.
+/// Checks a mount with an empty cache of the bucket as it is now.
 async fn compare_after_loss(session: &Session) {
     let cluster = session.cluster.fork().await;
     cluster.wipe();

@@ -1,4 +1,4 @@
-//! Deleted versions, and what leaves the bucket with them.
+//! Deletion of versions, and garbage collection of their rows and segments.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ fn bytes(fill: u8, len: usize) -> Vec<u8> {
     vec![fill; len]
 }
 
-/// Everything that can go has gone, and the grace period is over.
+/// Collects all garbage, with the grace period over.
 pub(crate) async fn settle(ns: &Namespace, cluster: &TestCluster) -> GcCounters {
     ns.drain().await.unwrap();
     let mut last = ns.gc.reclaim().await.unwrap();
@@ -33,7 +33,7 @@ pub(crate) async fn segments(cluster: &TestCluster) -> Vec<String> {
     all.into_iter().map(|object| object.key).collect()
 }
 
-/// Rows of a table.
+/// The number of rows of a table.
 pub(crate) async fn rows_of(ns: &Namespace, table: &'static [u8; 2]) -> usize {
     let range = Bytes::from_static(table)..keys::after(table);
     let mut scan = ns.core.index.rows().scan(range).await.unwrap();
@@ -206,7 +206,7 @@ async fn a_deleted_version_stays_readable_while_open_and_is_stale_afterwards() {
     let ns = cluster.open().await;
     for fill in 1..=3 {
         save(&ns, ROOT, b"a", &bytes(fill, 50_000)).await;
-        // A segment each.
+        // Each save makes one segment.
         ns.drain().await.unwrap();
     }
     let all = ns.history.versions(ROOT, b"a").await.unwrap();

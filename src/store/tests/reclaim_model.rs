@@ -1,5 +1,5 @@
-//! Random saves, copies, removals, returns and deletions of versions, with upkeep between them and crashes between its steps:
-//! every version that is left reads right, and no segment is left that none of them needs.
+//! Random saves, copies, removals, undeletes and deletions of versions, with garbage collection in between and crashes between its
+//! steps: every remaining version reads correctly, and no segment stays that no version needs.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ const GRACE_NS: u64 = 3600 * 1_000_000_000;
 
 type Texts = BTreeMap<VersionId, Vec<u8>>;
 
-/// What the versions of every name are to show, found by looking at each when it was made.
+/// The expected content of every name's versions, read when each was made.
 #[derive(Clone, Default)]
 struct Known(BTreeMap<Vec<u8>, Texts>);
 
@@ -42,7 +42,7 @@ impl Known {
             for version in all {
                 let text = check::read_past(ns, &version).await;
                 check::same(&text, &texts[&version.version], at);
-                // A state from before a rename stood under another name.
+                // A version from before a rename belongs to another name.
                 let then = ns
                     .history
                     .entry_at(ROOT, name, version.version.timestamp)
@@ -65,7 +65,7 @@ async fn opened(ns: &Namespace, name: &[u8]) -> Arc<File> {
     }
 }
 
-/// Shows some version, all of it or a part, in a file.
+/// Copies a version or a part of it into a file.
 async fn copy(ns: &Namespace, name: &[u8], rng: &mut SeededRng) {
     let from = NAMES[rng.below(4)];
     let all = ns.history.versions(ROOT, from).await.unwrap();
@@ -94,7 +94,7 @@ async fn write(ns: &Namespace, name: &[u8], rng: &mut SeededRng, fill: u8) {
                 let len = rng.below(300_000) as u64;
                 file.truncate(len, &author()).await.unwrap();
             }
-            // It would wait for ever where the pipeline is halted.
+            // With a failpoint set this would wait forever.
             1 if fill < 100 => file.sync(&author()).await.unwrap(),
             _ => {
                 let (offset, len) = (rng.below(300_000), 1 + rng.below(150_000));
@@ -114,7 +114,7 @@ async fn delete(ns: &Namespace, rng: &mut SeededRng, known: &mut Known) {
     }
     let id = all[rng.below(all.len())].version;
     match ns.history.delete_version(ROOT, name, id).await {
-        // It may be shown through the rename that made the name, and belong to another.
+        // The version may be listed through the rename that made the name, and belong to another name.
         Ok(()) | Err(StoreError::NotFound | StoreError::Busy(_)) => {}
         Err(error) => panic!("{error}"),
     }
@@ -157,7 +157,7 @@ async fn step(ns: &Namespace, rng: &mut SeededRng, known: &mut Known, fill: u8) 
     known.look(ns).await;
 }
 
-/// Lets everything go that can, and compares what is left.
+/// Collects all garbage and compares the rest with the model.
 async fn finish(ns: &Namespace, cluster: &TestCluster, known: &Known, at: &str) {
     ns.drain().await.unwrap();
     for _ in 0..4 {
@@ -173,7 +173,7 @@ async fn finish(ns: &Namespace, cluster: &TestCluster, known: &Known, at: &str) 
         let row: Option<rows::SegmentRow> = ns.core.index.row(&key).await.unwrap();
         let modified = object.modified_ns;
         let Some(row) = row else {
-            // An orphan of a crash, by the machine's clock, waits for the grace period.
+            // An uncited segment of a crash stays for the grace period of the host's clock.
             assert!(
                 id.epoch < ns.core.epoch && modified > 0,
                 "{at}: {id:?} of {}",
