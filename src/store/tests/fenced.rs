@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::writers::{find, sound};
+use super::writers::{close_and_check, find};
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -12,7 +12,7 @@ async fn a_fenced_writer_acknowledges_no_change() {
     save(&ns, ROOT, b"f", b"one").await;
     ns.drain().await.unwrap();
     let file = ns.tree.file(find(&ns, ROOT, b"f").await).await.unwrap();
-    let beside = cluster.beside();
+    let beside = cluster.other_host();
     let second = beside.open().await;
     let noticed = async {
         while !ns.is_fenced() {
@@ -52,7 +52,7 @@ async fn applied_watermarks_survive_many_other_writers() {
         .unwrap();
     let left = cluster.kill(ns).await;
     for n in 0..40_u8 {
-        let ns = left.beside().open().await;
+        let ns = left.other_host().open().await;
         save(&ns, ROOT, b"g", &[n]).await;
         ns.close().await.unwrap();
     }
@@ -64,5 +64,5 @@ async fn applied_watermarks_survive_many_other_writers() {
     ns.drain().await.unwrap();
     let row: Option<rows::AppliedRow> = ns.core.index.row(&keys::applied()).await.unwrap();
     assert!(row.is_some_and(|row| row.watermarks.len() <= 32));
-    sound(&left, ns).await;
+    close_and_check(&left, ns).await;
 }

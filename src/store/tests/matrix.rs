@@ -37,26 +37,26 @@ async fn matrix(steps: &[Step]) {
         for step in BEFORE.iter().chain(&rest) {
             assert!(session.apply(step).await, "{step:?} is no valid call");
         }
-        let settled = session.tree.clone();
+        let durable = session.tree.clone();
         session.only = only;
-        session.hold();
+        session.apply_failpoint();
         session.tree.program += if only { ", held operations only" } else { "" };
         for step in steps {
             assert!(session.apply(step).await, "{step:?} is no valid call");
             session.late |=
                 open(&session.tree) && !matches!(step, Step::Open(..) | Step::Append(..));
-            session.rest().await;
+            session.wait_for_failpoint().await;
             kept(&session, None).await;
             kept(&session, Some(failpoints::Failpoint::Upload)).await;
-            wiped(&session, &settled).await;
-            superseded(&session, &settled).await;
+            wiped(&session, &durable).await;
+            superseded(&session, &durable).await;
         }
         let left = std::mem::replace(&mut session.cluster, TestCluster::new("nobody"));
         drop(left.kill(session.ns.clone()).await);
     }
 }
 
-async fn wiped(session: &Session, settled: &Tree) {
+async fn wiped(session: &Session, durable: &Tree) {
     let _context = PanicContext(format!(
         "{}, crash with the cache wiped",
         session.tree.context()
@@ -64,14 +64,14 @@ async fn wiped(session: &Session, settled: &Tree) {
     let cluster = session.cluster.fork().await;
     cluster.wipe();
     let ns = cluster.open().await;
-    as_left(&ns, session, settled).await;
+    check_bucket_only(&ns, session, durable).await;
     ns.drain().await.unwrap();
     check::log_twin(&ns, &cluster).await;
     end(cluster, ns).await;
 }
 
 /// Checks a mount that has only the bucket.
-async fn as_left(ns: &Namespace, session: &Session, settled: &Tree) {
+async fn check_bucket_only(ns: &Namespace, session: &Session, durable: &Tree) {
     let tree = &session.tree;
     let found = live(ns).await;
     let synced = tree.synced.values().max().copied().unwrap_or(0);
@@ -92,37 +92,42 @@ async fn as_left(ns: &Namespace, session: &Session, settled: &Tree) {
     };
     assert!(
         some,
-        "{} is no state since step {last}: {}",
-        told(&found),
-        states.iter().map(told).collect::<Vec<_>>().join("; ")
+        "found {}, expected a state since step {last}: {}",
+        describe(&found),
+        states.iter().map(describe).collect::<Vec<_>>().join("; ")
     );
     check::prefix(ns, tree).await;
-    check::past(ns, settled, 0..settled.past.len()).await;
+    check::past(ns, durable, 0..durable.past.len()).await;
 }
 
 /// Another writer works on the same bucket with an empty cache; then this writer mounts again with its own cache.
-async fn superseded(session: &Session, settled: &Tree) {
+async fn superseded(session: &Session, durable: &Tree) {
     let context = format!("{}, another writer in between", session.tree.context());
     let _context = PanicContext(context);
     let cluster = session.cluster.fork().await;
-    let stranger = TestCluster {
+    let other = TestCluster {
         backend: cluster.backend.clone(),
         cache: tempfile::tempdir().unwrap(),
         env: Arc::clone(&cluster.env),
     };
-    let ns = stranger.open().await;
-    as_left(&ns, session, settled).await;
+    let ns = other.open().await;
+    check_bucket_only(&ns, session, durable).await;
     save(&ns, ROOT, b"a", b"a stranger's").await;
     save(&ns, ROOT, b"stranger", b"its own").await;
     let kept = live(&ns).await;
     let versions = all_versions(&ns, &kept).await;
     let now = ns.now();
     ns.close().await.unwrap();
-    drop((ns, stranger));
+    drop((ns, other));
     let ns = cluster.open().await;
     for drained in [false, true] {
         let found = live(&ns).await;
-        assert!(found == kept, "{} instead of {}", told(&found), told(&kept));
+        assert!(
+            found == kept,
+            "found {}, expected {}",
+            describe(&found),
+            describe(&kept)
+        );
         let all = all_versions(&ns, &kept).await;
         for (slot, text) in &versions {
             assert!(all.contains(&(slot.clone(), text.clone())), "{slot:?}");
@@ -133,7 +138,7 @@ async fn superseded(session: &Session, settled: &Tree) {
             let file = !session.tree.is_directory(*id) && !text.is_empty();
             assert!(!file || texts.contains(&**text), "{slot:?} is lost");
         }
-        check::past(&ns, settled, 0..settled.past.len()).await;
+        check::past(&ns, durable, 0..durable.past.len()).await;
         for ((directory, name), (ino, _)) in &kept {
             let then = ns
                 .history
@@ -184,7 +189,7 @@ fn modelled(tree: &Tree, step: usize) -> Live {
         .collect()
 }
 
-fn told(live: &Live) -> String {
+fn describe(live: &Live) -> String {
     let names = live.iter().map(|((directory, name), (ino, text))| {
         let name = String::from_utf8_lossy(name);
         let ends = text.first().zip(text.last());

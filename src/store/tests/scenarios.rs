@@ -1,4 +1,4 @@
-//! The walks of format.md: each step with a crash after it, at every halt of the pipeline, reopened with and without the cache.
+//! Scenarios with every failpoint: after each step a crash, and a mount with the cache kept and one with the cache wiped.
 
 use super::session::{Session, Step};
 use super::*;
@@ -12,7 +12,7 @@ pub(super) const FAILPOINTS: [Option<failpoints::Failpoint>; 6] = [
     None,
 ];
 
-/// Takes the steps at every halt, with every crash after each.
+/// Runs the steps with every failpoint, with every kind of crash after each step.
 async fn scenario(name: &str, steps: &[Step]) {
     for failpoints in FAILPOINTS {
         let mut session = Session::new(name, TestCluster::new(name), failpoints).await;
@@ -25,7 +25,7 @@ async fn scenario(name: &str, steps: &[Step]) {
             if failpoints.is_none() {
                 assert!(session.apply(&Step::Drain).await, "drain");
             }
-            session.rest().await;
+            session.wait_for_failpoint().await;
             crashes(&session).await;
         }
         let last = session.tree.past.len();
@@ -47,7 +47,7 @@ async fn crashes(session: &Session) {
     wiped(session).await;
 }
 
-/// The cache is kept; with `again` the daemon is killed once more while it replays.
+/// A crash with the cache kept; with `again` the daemon is killed once more during the replay.
 pub(super) async fn kept(session: &Session, again: Option<failpoints::Failpoint>) {
     let mut tree = session.tree.clone();
     tree.program += &format!(", crash with the cache kept, again {again:?}");
@@ -181,7 +181,7 @@ async fn crashes_around_saves_by_rename() {
             Wait(age),
         ]);
     }
-    // As programs do that rename before the release, and with an fsync.
+    // Some programs rename before the close, with or without an fsync.
     steps.extend([
         Create(0, "doc.tmp"),
         Append(0, 5),
@@ -284,7 +284,7 @@ async fn a_late_state_is_saved_after_its_staging_file_was_deleted() {
         ] {
             assert!(session.apply(&step).await, "{step:?} is no valid call");
         }
-        session.rest().await;
+        session.wait_for_failpoint().await;
         session.crash().await;
         check::live(&session.ns, &session.tree).await;
         check::past(&session.ns, &session.tree, 0..session.tree.past.len()).await;

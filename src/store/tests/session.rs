@@ -1,4 +1,4 @@
-//! Steps of a program, taken in a namespace and in the model of it at once.
+//! Applies the steps of a program to a namespace and to its model.
 
 mod copies;
 mod renames;
@@ -8,7 +8,7 @@ use super::*;
 use crate::store::commit::queue::Operation;
 use crate::store::model::failpoints::Failpoint;
 
-/// One call of a program. Paths lead from the root, `/` between names; handles have numbers.
+/// One call of a program. Paths start at the root, with `/` between names; handles are numbers.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Create(usize, &'static str),
@@ -17,23 +17,23 @@ pub(crate) enum Step {
     Append(usize, usize),
     Truncate(usize, usize),
     Punch(usize, usize, usize),
-    /// Writes what is there already.
+    /// Writes the file's present content again.
     Rewrite(usize),
-    /// Shows bytes of another file in a handle's: from where, to where, how many.
+    /// Copies a range of another file into a handle's file: source offset, target offset, length.
     Copy(usize, &'static str, (usize, usize, usize)),
-    /// The same, of one of the versions of a name.
+    /// The same with a version of a name as the source.
     CopyPast(usize, &'static str, usize, (usize, usize, usize)),
     Flush(usize),
     /// FLUSH and RELEASE.
     Close(usize),
     Sync(usize),
-    /// fsync that is not answered before the next step, unless nothing halts it.
+    /// fsync that is pending during the next step if a failpoint stops it.
     SyncBegun(usize),
     TruncatePath(&'static str, usize),
     Rename(&'static str, &'static str, RenameMode),
     Link(&'static str, &'static str),
     Unlink(&'static str),
-    /// A removed file comes back: under which name, and whether it may replace.
+    /// Undelete: the removed name, the new name, and whether it may replace.
     Undelete(&'static str, &'static str, RenameMode),
     Mkdir(&'static str),
     Rmdir(&'static str),
@@ -58,11 +58,11 @@ pub(crate) struct Session {
     pub(crate) tree: Tree,
     handles: Vec<Option<Handle>>,
     fill: u8,
-    /// Where the pipeline is halted between the steps.
+    /// The failpoint of the pipeline during the program.
     pub(crate) failpoints: Option<Failpoint>,
-    /// What need not come to the halt goes on.
+    /// Operations that do not pass the failpoint are completed.
     pub(crate) only: bool,
-    /// A name changed while the file was open: what the bucket then has is a state that only showed what was not saved.
+    /// A name changed while the file was open: the bucket may then have a state that only unsaved bytes explain.
     pub(crate) late: bool,
 }
 
@@ -90,7 +90,7 @@ impl Session {
         }
     }
 
-    pub(crate) fn hold(&self) {
+    pub(crate) fn apply_failpoint(&self) {
         match self.failpoints {
             Some(step) if self.only => self.ns.core.health.failpoints.set_only(step),
             failpoints => set_failpoint(&self.ns, failpoints),
@@ -98,12 +98,12 @@ impl Session {
     }
 
     fn fill(&mut self, len: usize) -> Vec<u8> {
-        // Never zero, and different from the step before.
+        // Never zero, and different from the previous step.
         self.fill = self.fill % 250 + 1;
         vec![self.fill; len]
     }
 
-    /// The directory a path leads through and the name at its end.
+    /// The parent directory and the last name of a path.
     pub(crate) fn slot(&self, path: &str) -> Option<Slot> {
         let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
         let directory = if above.is_empty() {
@@ -124,7 +124,7 @@ impl Session {
         self.tree.nodes[id].ino
     }
 
-    /// Takes a step and compares what the call said; `false` if the step makes no sense here.
+    /// Applies a step and compares the call's result; `false` if the step is not possible in this state.
     pub(crate) async fn apply(&mut self, step: &Step) -> bool {
         let context = self.tree.context();
         let _context = PanicContext(format!("{context}: {step:?}"));
@@ -218,7 +218,7 @@ impl Session {
                 };
                 set_failpoint(&self.ns, None);
                 h.file.sync(&author()).await.unwrap();
-                self.hold();
+                self.apply_failpoint();
                 self.tree.write_back(h.id);
                 self.tree.synced(h.id);
                 true
@@ -246,7 +246,7 @@ impl Session {
             Step::Drain => {
                 set_failpoint(&self.ns, None);
                 self.ns.drain().await.unwrap();
-                self.hold();
+                self.apply_failpoint();
                 self.tree.drained();
                 for slot in self.tree.slots.keys() {
                     self.tree.synced.insert(slot.clone(), self.tree.past.len());
@@ -475,8 +475,8 @@ impl Session {
         }
     }
 
-    /// Waits until the pipeline has come as far as it may.
-    pub(crate) async fn rest(&self) {
+    /// Waits until the pipeline has reached the failpoint.
+    pub(crate) async fn wait_for_failpoint(&self) {
         let shared = &self.ns;
         if self.only {
             let is_held = |o: &Arc<Operation>| {
@@ -515,7 +515,7 @@ impl Session {
         }
     }
 
-    /// kill -9 and a new daemon. Everything that was acknowledged is there.
+    /// kill -9 and a new mount with the cache kept.
     pub(crate) async fn crash(&mut self) {
         self.handles.iter_mut().for_each(|h| *h = None);
         let left = std::mem::replace(&mut self.cluster, TestCluster::new("nobody"));
@@ -524,11 +524,11 @@ impl Session {
         self.tree.recover();
         self.tree.name_call("crash and mount".to_owned());
         self.tree.step(self.ns.now());
-        self.hold();
+        self.apply_failpoint();
     }
 }
 
-/// Waits until the queue has all that was written.
+/// Waits until all written bytes of the file are in the queue.
 async fn clean(file: &File) {
     while file.lock().await.unwrap().file().unwrap().is_dirty() {
         tokio::task::yield_now().await;

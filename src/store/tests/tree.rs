@@ -1,7 +1,7 @@
-//! A plain model of the namespace: what is live, and what every timestamp of the past showed, in memory and without a store.
+//! A model of the namespace in memory: the live tree, and the state of the past at every step.
 //!
-//! Times are numbers of steps. The past is one map per step; what becomes known later (a fixed state is a version from its fix on, a name
-//! was one in passing) is put right in all maps it concerns.
+//! Times are numbers of steps. The past is one map per step. Facts that become known later (a flushed state is a version from its
+//! flush on, a name was transient) are corrected in all maps they concern.
 
 mod names;
 
@@ -13,17 +13,17 @@ pub(crate) type Id = usize;
 pub(crate) type Slot = (Id, Vec<u8>);
 type Text = Arc<Vec<u8>>;
 
-/// Versions of names that leave by a rename within so many nanoseconds are in no list.
+/// A name that is renamed away within this many nanoseconds is transient: its versions are in no list.
 const TRANSIENT_MAX: u64 = 10_000_000_000;
 const NEVER: usize = usize::MAX;
 
-/// What a name shows in the past; `version` differs for different versions of a name.
+/// The state of a name in the past; `version` differs for different versions of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shown {
     pub(crate) id: Id,
     pub(crate) text: Text,
     pub(crate) version: (u64, u64),
-    /// The name left by a rename so soon that no list has the version.
+    /// The name was transient, so that no list has the version.
     pub(crate) passed: bool,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Node {
     pub(crate) linked: bool,
     pub(crate) state: State,
     version: Option<(u64, Text)>,
-    /// The step from which on the version shows.
+    /// The first step at which the version is current.
     last: usize,
     seq: u64,
     settled: u64,
@@ -70,7 +70,7 @@ pub(crate) struct Entry {
     behind: Option<Shown>,
 }
 
-/// What a file showed when its name was removed.
+/// The state of a file when its name was removed.
 #[derive(Clone, Debug)]
 pub(crate) struct Gone {
     mode: u32,
@@ -82,11 +82,11 @@ pub(crate) struct Gone {
 pub(crate) struct Tree {
     pub(crate) nodes: Vec<Node>,
     pub(crate) slots: BTreeMap<Slot, Entry>,
-    /// Of each name, how it ended last, if that was by a removal; not that of a directory. While the name is there it waits.
+    /// The last removed file of each name, kept while the name exists again. Removed directories are not included.
     pub(crate) gone: BTreeMap<Slot, Gone>,
-    /// What the past showed at each step.
+    /// The past at each step.
     pub(crate) past: Vec<BTreeMap<Slot, Shown>>,
-    /// What was live at each step.
+    /// The live tree at each step.
     pub(crate) live: Vec<BTreeMap<Slot, (Id, Text)>>,
     pub(crate) timestamps: Vec<Timestamp>,
     /// The first step whose state of a name is in the bucket.
@@ -169,7 +169,7 @@ impl Tree {
         self.nodes.len() - 1
     }
 
-    /// Ends a step, which was over at `now`.
+    /// Ends a step at the timestamp `now`.
     pub(crate) fn step(&mut self, now: Timestamp) {
         let shown = self
             .slots
@@ -359,7 +359,7 @@ impl Tree {
         }
     }
 
-    /// fsync: the state becomes provisional, and is in the bucket.
+    /// fsync: the state becomes provisional and is in the bucket.
     pub(crate) fn write_back(&mut self, id: Id) {
         let node = &mut self.nodes[id];
         if node.names == 0 || node.seq <= node.settled {
@@ -390,7 +390,7 @@ impl Tree {
         }
     }
 
-    /// What a mount makes of what a daemon left that ended at once.
+    /// Applies the recovery of a mount after kill -9.
     pub(crate) fn recover(&mut self) {
         for id in 0..self.nodes.len() {
             if self.is_directory(id) || self.nodes[id].names == 0 {
@@ -432,7 +432,7 @@ impl Tree {
         last.0 - since.0 < TRANSIENT_MAX
     }
 
-    /// The versions a name should list, oldest first, and a step at which each was shown.
+    /// The expected versions of a name, oldest first, each with a step at which it was current.
     pub(crate) fn versions(&self, slot: &Slot) -> Vec<(usize, Shown)> {
         let mut all: Vec<(usize, Shown)> = Vec::new();
         for (step, past) in self.past.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Segments of ended writers that nothing cites: when they go, and when they must not.
+//! Uncited segments of ended writers: when they are deleted, and when they must be kept.
 
 use super::reclaim::{end, rows_of, segments, settle};
 use super::*;
@@ -13,7 +13,7 @@ fn bytes(fill: u8) -> Vec<u8> {
     vec![fill; 10_000]
 }
 
-/// The store's clock is the machine's: that of the namespace is set to it.
+/// Sets the namespace's clock to the host's, because the store dates its objects by the host's clock.
 async fn set_clock(cluster: &TestCluster) {
     let listed = cluster.backend().list("data").await.unwrap();
     let newest = listed.iter().map(|o| o.modified_ns).max().unwrap();
@@ -22,7 +22,7 @@ async fn set_clock(cluster: &TestCluster) {
         .advance(newest.saturating_sub(cluster.env.now()));
 }
 
-/// A writer that was killed with one segment uploaded and not committed.
+/// The cluster after a kill of a writer with one uploaded and uncommitted segment.
 async fn crashed(name: &str) -> TestCluster {
     let cluster = TestCluster::new(name);
     let ns = cluster.open().await;
@@ -48,7 +48,7 @@ async fn an_uncited_segment_beyond_the_end_of_the_log_is_deleted_after_a_month()
     settle(&ns, &cluster).await;
     assert_eq!(segments(&cluster).await.len(), 2, "days must pass");
     leave(ns).await;
-    // The row outlives its mount.
+    // The row of the uncited segment is kept across mounts.
     let ns = cluster.open().await;
     cluster.env.advance(29 * DAY_NS);
     let waits = ns.gc.reclaim().await.unwrap();
@@ -91,7 +91,7 @@ async fn an_uncited_segment_before_the_end_of_the_log_is_deleted_after_the_grace
     end(ns, cluster).await;
 }
 
-/// An index that has lost the row of a segment, without its log knowing.
+/// An index without the row of a segment that the log has.
 async fn without_a_row(name: &str) -> (TestCluster, String) {
     let cluster = TestCluster::new(name);
     let ns = cluster.open().await;

@@ -1,4 +1,4 @@
-//! What was removed comes back: alone, with a tree, over something else, again and again.
+//! Undelete: of a file, of a tree, over an existing name, repeatedly.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -43,7 +43,7 @@ pub(super) async fn live(ns: &Namespace, directory: Ino) -> Tree {
     tree
 }
 
-/// The tree below a directory as it was.
+/// The tree below a directory at a timestamp.
 pub(super) async fn past(ns: &Namespace, directory: Ino, at: Timestamp) -> Tree {
     let (mut tree, mut open) = (Tree::new(), vec![(String::new(), directory)]);
     while let Some((above, directory)) = open.pop() {
@@ -124,7 +124,7 @@ async fn ops(ns: &Namespace, directory: Ino, name: &[u8]) -> Vec<Op> {
     all.into_iter().map(|version| version.op).collect()
 }
 
-/// Directories, files of several states, links, special files, attributes; an hour old.
+/// Makes a tree with directories, files of several versions, links, special files and attributes, all one hour old.
 pub(super) async fn plant(cluster: &TestCluster, ns: &Namespace) -> Ino {
     let top = make(ns, ROOT, b"top", Kind::Directory).await;
     for number in 0..3u8 {

@@ -1,4 +1,4 @@
-//! Trees that come back in one batch and in many, with a crash after each step.
+//! Undelete of trees in one batch and in several, with a crash after each step.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::undelete::{bring, live, make, past, plant, remove};
 use super::*;
 use crate::store::schema::tables::{RestoredTreeTable, RowTable};
 
-/// The cluster at rest in all ways a crash may leave it: the cache kept or wiped, then mounted.
+/// Checks the cluster after a crash with the cache kept and with the cache wiped.
 async fn crashed(cluster: &TestCluster) -> Vec<(&'static str, TestCluster)> {
     let kept = cluster.fork().await;
     let wiped = cluster.fork().await;
@@ -124,7 +124,7 @@ async fn a_crash_before_the_last_batch_restores_nothing() {
     end(ns).await;
 }
 
-/// A wide and a deep directory of `entries` names, removed and brought back; what was there before is there again.
+/// Removes and restores a wide and a deep directory of `entries` names, and compares the tree before and after.
 async fn many(entries: usize, entries_max: usize) {
     let cluster = TestCluster::new("undelete-many");
     let ns = cluster.open().await;

@@ -1,4 +1,4 @@
-//! Another writer comes between: who is fenced, what comes back as `conflict` versions, and that nothing is mixed.
+//! A second writer: which writer is fenced, which changes are restored as `conflict` versions, and that no contents are mixed.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::env::Env;
 use crate::store::model::failpoints::STEPS;
 
 impl TestCluster {
-    /// Another machine at the same bucket.
-    pub(super) fn beside(&self) -> Self {
+    /// Another host with the same bucket.
+    pub(super) fn other_host(&self) -> Self {
         Self {
             backend: self.backend.clone(),
             cache: tempfile::tempdir().unwrap(),
@@ -18,8 +18,8 @@ impl TestCluster {
         }
     }
 
-    /// Opens, but lets the recovery fail after so many steps and the machine die then; `Ok` when it has fewer.
-    async fn open_and_die(self, steps: u32) -> Result<Namespace, Self> {
+    /// Mounts with a recovery that fails after `steps` steps, and kills the daemon; `Ok` when the recovery has fewer steps.
+    async fn open_and_kill(self, steps: u32) -> Result<Namespace, Self> {
         let tasks = Tasks::new(tokio::runtime::Handle::current());
         let config = config(self.cache.path().to_owned());
         let env: Arc<SeededEnv> = Arc::clone(&self.env);
@@ -32,7 +32,7 @@ impl TestCluster {
             Err(error) => {
                 assert!(matches!(error, StoreError::Closed), "{error}");
                 if steps % 2 == 1 {
-                    // Some of what is queued gets into the bucket before the end.
+                    // Some queued operations are committed before the kill.
                     tokio::time::sleep(Duration::from_millis(30)).await;
                 }
                 tasks.stop();
@@ -43,8 +43,8 @@ impl TestCluster {
     }
 }
 
-/// Version by version: how it came to be, and its bytes.
-async fn told(ns: &Namespace, dir: Ino, name: &[u8]) -> Vec<(Op, Vec<u8>)> {
+/// Operation and content of each version.
+async fn ops_and_contents(ns: &Namespace, dir: Ino, name: &[u8]) -> Vec<(Op, Vec<u8>)> {
     let mut all = Vec::new();
     for version in ns.history.versions(dir, name).await.unwrap() {
         let bytes = ns.history.read_past(&version, 0, u32::MAX).await.unwrap();
@@ -57,7 +57,7 @@ async fn told(ns: &Namespace, dir: Ino, name: &[u8]) -> Vec<(Op, Vec<u8>)> {
         assert_eq!(
             stamp,
             Some(version.version),
-            "a time shows what the list does"
+            "the entry at a version's time and the listed version"
         );
         all.push((version.op, bytes.to_vec()));
     }
@@ -69,8 +69,8 @@ fn conflicts(all: &[(Op, Vec<u8>)]) -> Vec<Vec<u8>> {
     marked.map(|(_, bytes)| bytes.clone()).collect()
 }
 
-/// Closes, and checks that the log tells the index and that every count is right.
-pub(super) async fn sound(cluster: &TestCluster, ns: Namespace) {
+/// Closes, and checks that the log has every row of the index and that every count is right.
+pub(super) async fn close_and_check(cluster: &TestCluster, ns: Namespace) {
     ns.close().await.unwrap();
     drop(ns);
     let audit = check_log(&cluster.backend, "default", &CheckConfig::default(), |_| {})
@@ -79,9 +79,9 @@ pub(super) async fn sound(cluster: &TestCluster, ns: Namespace) {
     assert!(audit.is_sound(), "{audit:?}");
 }
 
-/// A machine with `saved` in the bucket that then acknowledges what `work` does and dies, and its namespace taken meanwhile by
-/// another that does `other`.
-async fn superseded<A, B>(
+/// A host with `saved` in the bucket acknowledges the changes of `work` and is killed; another host then takes the namespace and
+/// makes the changes of `other`. Returns the first host.
+async fn after_another_writer<A, B>(
     name: &str,
     work: impl FnOnce(Namespace) -> A,
     other: impl FnOnce(Namespace) -> B,
@@ -103,7 +103,7 @@ where
     set_failpoint(&ns, Some(failpoints::Failpoint::Pack));
     work(ns.clone()).await;
     let left = cluster.kill(ns).await;
-    let beside = left.beside();
+    let beside = left.other_host();
     let ns = beside.open().await;
     other(ns.clone()).await;
     ns.close().await.unwrap();
@@ -121,7 +121,7 @@ pub(super) async fn find(ns: &Namespace, parent: Ino, name: &[u8]) -> Ino {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledged_saves_are_restored_as_conflict_versions() {
-    let left = superseded(
+    let left = after_another_writer(
         "behind",
         |ns| async move {
             save(&ns, ROOT, b"f", b"two").await;
@@ -138,7 +138,7 @@ async fn acknowledged_saves_are_restored_as_conflict_versions() {
         content(&ns, ROOT, b"f").await.as_deref(),
         Some(&b"other"[..])
     );
-    let all = told(&ns, ROOT, b"f").await;
+    let all = ops_and_contents(&ns, ROOT, b"f").await;
     assert_eq!(
         all,
         [
@@ -156,11 +156,11 @@ async fn acknowledged_saves_are_restored_as_conflict_versions() {
     }
     let told = ns.conflicts();
     assert_eq!((told.versions, told.places), (2, vec!["f".to_owned()]));
-    sound(&left, ns).await;
+    close_and_check(&left, ns).await;
     let ns = left.open().await;
     assert_eq!(ns.conflicts(), RecoveredConflicts::default());
     assert_eq!(history(&ns, ROOT, b"f").await.len(), 5);
-    sound(&left, ns).await;
+    close_and_check(&left, ns).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,7 +173,7 @@ async fn writes_of_two_writers_into_one_large_file_are_not_mixed() {
             close(&file).await;
         }
     };
-    let left = superseded(
+    let left = after_another_writer(
         "large",
         |ns| async move {
             at(50_000, b'x')(ns.clone()).await;
@@ -197,18 +197,18 @@ async fn writes_of_two_writers_into_one_large_file_are_not_mixed() {
         (Op::Conflict, lay(&[(50_000, b'x'), (400_000, b'y')])),
         (Op::Restore, lay(&[(300_000, b'o')])),
     ];
-    let all = told(&ns, ROOT, b"big").await;
+    let all = ops_and_contents(&ns, ROOT, b"big").await;
     assert_eq!(all.len(), expected.len());
     for ((op, found), (expected_op, bytes)) in all.iter().zip(&expected) {
         assert_eq!(op, expected_op);
         check::same(found, bytes, "a version of the large file");
     }
-    sound(&left, ns).await;
+    close_and_check(&left, ns).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_and_inode_numbers_of_two_writers_do_not_collide() {
-    let left = superseded(
+    let left = after_another_writer(
         "numbers",
         |ns| async move {
             let new = dir(&ns, ROOT, b"new").await;
@@ -225,7 +225,7 @@ async fn names_and_inode_numbers_of_two_writers_do_not_collide() {
                 .unwrap();
         },
         |ns| async move {
-            // The same numbers, for other things.
+            // Both writers give the same inode numbers to different inodes.
             for n in 0..4 {
                 save(&ns, ROOT, format!("other{n}").as_bytes(), b"other").await;
                 dir(&ns, ROOT, format!("otherdir{n}").as_bytes()).await;
@@ -239,11 +239,14 @@ async fn names_and_inode_numbers_of_two_writers_do_not_collide() {
     for n in 0..4 {
         let name = format!("other{n}");
         assert_eq!(content(&ns, ROOT, name.as_bytes()).await.unwrap(), b"other");
-        assert_eq!(told(&ns, ROOT, name.as_bytes()).await.len(), 1);
+        assert_eq!(ops_and_contents(&ns, ROOT, name.as_bytes()).await.len(), 1);
     }
     let single = |text: &[u8]| vec![(Op::Conflict, text.to_vec())];
-    assert_eq!(told(&ns, ROOT, b"fresh").await, single(b"fresh text"));
-    let a = told(&ns, ROOT, b"new%2Fbelow%2Fa").await;
+    assert_eq!(
+        ops_and_contents(&ns, ROOT, b"fresh").await,
+        single(b"fresh text")
+    );
+    let a = ops_and_contents(&ns, ROOT, b"new%2Fbelow%2Fa").await;
     assert_eq!(a, single(b"text of a"));
     let links = ns.history.versions(ROOT, b"link").await.unwrap();
     assert_eq!(ns.history.target_past(&links[0]), Bytes::from_static(b"f"));
@@ -253,7 +256,7 @@ async fn names_and_inode_numbers_of_two_writers_do_not_collide() {
     }
     let told = ns.conflicts();
     assert_eq!((told.versions, told.dropped), (3, 4), "{told:?}");
-    // They are names that were removed: a rename out of `@deleted` brings them back, their history with them.
+    // The restored names are removed names: a rename out of `@deleted` restores them with their history.
     assert_eq!(
         removed_names(&ns, ROOT).await,
         ["fresh", "link", "new%2Fbelow%2Fa"]
@@ -265,12 +268,12 @@ async fn names_and_inode_numbers_of_two_writers_do_not_collide() {
     let joined = ns.history.versions(ROOT, b"back").await.unwrap();
     assert_eq!(joined.first().map(|version| version.op), Some(Op::Conflict));
     assert_eq!(removed_names(&ns, ROOT).await, ["fresh", "link"]);
-    sound(&left, ns).await;
+    close_and_check(&left, ns).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_the_other_writer_removed_replaced_or_linked_keep_their_versions() {
-    let left = superseded(
+    let left = after_another_writer(
         "removed",
         |ns| async move {
             let d = find(&ns, ROOT, b"d").await;
@@ -296,35 +299,35 @@ async fn files_that_the_other_writer_removed_replaced_or_linked_keep_their_versi
     let ns = left.open().await;
     let marked = |all: Vec<(Op, Vec<u8>)>| conflicts(&all);
     assert_eq!(content(&ns, ROOT, b"f").await, None);
-    assert_eq!(marked(told(&ns, ROOT, b"f").await), [b"two"]);
+    assert_eq!(marked(ops_and_contents(&ns, ROOT, b"f").await), [b"two"]);
     assert_eq!(
-        marked(told(&ns, ROOT, b"d%2Finside").await),
+        marked(ops_and_contents(&ns, ROOT, b"d%2Finside").await),
         [b"inside text"]
     );
     assert_eq!(
-        marked(told(&ns, ROOT, b"dir.conflict").await),
+        marked(ops_and_contents(&ns, ROOT, b"dir.conflict").await),
         [b"was a file"]
     );
     assert_eq!(
-        marked(told(&ns, ROOT, b"small").await),
+        marked(ops_and_contents(&ns, ROOT, b"small").await),
         [&b"once"[..], b"and again"]
     );
     assert_eq!(
         removed_names(&ns, ROOT).await,
         ["d", "d%2Finside", "dir.conflict", "f", "small"]
     );
-    let big = told(&ns, ROOT, b"big").await;
+    let big = ops_and_contents(&ns, ROOT, b"big").await;
     assert_eq!(conflicts(&big), [b"short"]);
     assert_eq!(big.last().unwrap().1, vec![b'a'; 600_000]);
     let linked = find(&ns, ROOT, b"linked").await;
     assert_eq!(find(&ns, ROOT, b"big").await, linked);
-    assert_eq!(told(&ns, ROOT, b"linked").await.len(), 1);
-    sound(&left, ns).await;
+    assert_eq!(ops_and_contents(&ns, ROOT, b"linked").await.len(), 1);
+    close_and_check(&left, ns).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conflict_is_restored_under_the_last_name_of_its_file() {
-    let left = superseded(
+    let left = after_another_writer(
         "renamed",
         |ns| async move {
             save(&ns, ROOT, b"f", b"under f").await;
@@ -341,17 +344,17 @@ async fn a_conflict_is_restored_under_the_last_name_of_its_file() {
     )
     .await;
     let ns = left.open().await;
-    let all = told(&ns, ROOT, b"f").await;
+    let all = ops_and_contents(&ns, ROOT, b"f").await;
     assert_eq!(conflicts(&all), [&b"under f"[..], b"saved by rename"]);
     assert_eq!(content(&ns, ROOT, b"f").await.unwrap(), b"other");
-    assert_eq!(told(&ns, ROOT, b"tmp").await, []);
+    assert_eq!(ops_and_contents(&ns, ROOT, b"tmp").await, []);
     assert_eq!(content(&ns, ROOT, b"big").await.unwrap().len(), 600_000);
-    sound(&left, ns).await;
+    close_and_check(&left, ns).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conflict_of_a_hard_linked_file_is_restored_under_one_of_its_names() {
-    let left = superseded(
+    let left = after_another_writer(
         "linked",
         |ns| async move {
             let f = find(&ns, ROOT, b"f").await;
@@ -364,15 +367,15 @@ async fn a_conflict_of_a_hard_linked_file_is_restored_under_one_of_its_names() {
     )
     .await;
     let ns = left.open().await;
-    let mut found = conflicts(&told(&ns, ROOT, b"f").await);
-    found.extend(conflicts(&told(&ns, ROOT, b"second").await));
+    let mut found = conflicts(&ops_and_contents(&ns, ROOT, b"f").await);
+    found.extend(conflicts(&ops_and_contents(&ns, ROOT, b"second").await));
     assert_eq!(found, [&b"through the second"[..], b"once more"]);
     assert_eq!(content(&ns, ROOT, b"f").await.unwrap(), b"other");
     assert_eq!(content(&ns, ROOT, b"second").await, None);
-    sound(&left, ns).await;
+    close_and_check(&left, ns).await;
 }
 
-/// Unsaved in every way: fixed and not released, synced and written again, written and never fixed, unlinked while open.
+/// Every kind of unsaved bytes: flushed and not released, written after an fsync, never flushed, unlinked while open.
 async fn leave_open(ns: Namespace) {
     let open = async |name: &[u8]| ns.tree.file(find(&ns, ROOT, name).await).await.unwrap();
     let append = async |file: &File, text: &'static [u8]| {
@@ -420,7 +423,7 @@ async fn leave_open(ns: Namespace) {
         .await
         .unwrap();
     save(&ns, ROOT, b"saved", b"saved text").await;
-    // Copies that show bytes of others: of an overtaken file, and of one in the bucket.
+    // Copies that refer to bytes of a superseded file, and of a file in the bucket.
     for (name, save_it) in [(&b"copied"[..], true), (b"copying", false)] {
         let (_, copy) = ns
             .tree
@@ -448,7 +451,7 @@ async fn other_f(ns: Namespace) {
 }
 
 async fn check_open(ns: &Namespace) {
-    let marked = async |name: &[u8]| conflicts(&told(ns, ROOT, name).await);
+    let marked = async |name: &[u8]| conflicts(&ops_and_contents(ns, ROOT, name).await);
     let mut f = marked(b"f").await;
     f.sort();
     assert_eq!(f, [&b"one fixed"[..], b"one fixed open"]);
@@ -456,7 +459,7 @@ async fn check_open(ns: &Namespace) {
     assert_eq!(marked(b"late").await, [b"only provisional"]);
     assert_eq!(marked(b"saved").await, [b"saved text"]);
     let d = find(ns, ROOT, b"d").await;
-    let never = conflicts(&told(ns, d, b"never").await);
+    let never = conflicts(&ops_and_contents(ns, d, b"never").await);
     assert_eq!(never, [&b"never fixed"[..], b"never fixed nor synced"]);
     let big = [&vec![b'a'; 599_990][..], &[b'z'; 20]].concat();
     assert!(marked(b"big").await == [big]);
@@ -472,22 +475,22 @@ async fn check_open(ns: &Namespace) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unsaved_writes_are_restored_as_conflicts() {
-    let left = superseded("unsaved", leave_open, other_f).await;
+    let left = after_another_writer("unsaved", leave_open, other_f).await;
     let ns = left.open().await;
     check_open(&ns).await;
-    sound(&left, ns).await;
+    close_and_check(&left, ns).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_anywhere_in_the_recovery_is_recovered_by_the_next_mount() {
-    let start = superseded("again", leave_open, other_f).await;
+    let start = after_another_writer("again", leave_open, other_f).await;
     let mut steps = 0;
     loop {
         let mut cluster = start.fork().await;
-        // Dies there twice, and once a step later, before it gets through.
+        // The recovery is killed twice at this step and once at the next, and then completes.
         let mut through = None;
         for steps in [steps, steps + 1] {
-            match cluster.open_and_die(steps).await {
+            match cluster.open_and_kill(steps).await {
                 Ok(ns) => {
                     through = Some(ns);
                     cluster = start.fork().await;
@@ -503,7 +506,7 @@ async fn a_crash_anywhere_in_the_recovery_is_recovered_by_the_next_mount() {
         }
         let ns = cluster.open().await;
         check_open(&ns).await;
-        sound(&cluster, ns).await;
+        close_and_check(&cluster, ns).await;
         steps += 1;
     }
     assert!(steps > 10, "{steps} steps");
@@ -511,19 +514,19 @@ async fn a_crash_anywhere_in_the_recovery_is_recovered_by_the_next_mount() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recovery_that_is_superseded_loses_no_data() {
-    let start = superseded("twice", leave_open, other_f).await;
+    let start = after_another_writer("twice", leave_open, other_f).await;
     for steps in 0..20 {
         let cluster = start.fork().await;
-        let Err(left) = cluster.open_and_die(steps).await else {
+        let Err(left) = cluster.open_and_kill(steps).await else {
             panic!("fewer than {steps} steps");
         };
-        let beside = left.beside();
+        let beside = left.other_host();
         let ns = beside.open().await;
         save(&ns, ROOT, b"third", b"third").await;
         ns.close().await.unwrap();
         let ns = left.open().await;
         check_marked(&ns).await;
-        sound(&left, ns).await;
+        close_and_check(&left, ns).await;
     }
 }
 
@@ -537,11 +540,11 @@ async fn check_marked(ns: &Namespace) {
         (b"copied", &[b"saved textsmall text!"]),
         (b"copying", &[b"saved textsmall text!"]),
     ] {
-        let mut found = conflicts(&told(ns, ROOT, name).await);
+        let mut found = conflicts(&ops_and_contents(ns, ROOT, name).await);
         found.sort();
         assert_eq!(found, texts);
     }
-    let big = conflicts(&told(ns, ROOT, b"big").await);
+    let big = conflicts(&ops_and_contents(ns, ROOT, b"big").await);
     assert!(big == [[&vec![b'a'; 599_990][..], &[b'z'; 20]].concat()]);
     assert_eq!(content(ns, ROOT, b"f").await.unwrap(), b"other");
     assert_eq!(content(ns, ROOT, b"third").await.unwrap(), b"third");

@@ -1,4 +1,4 @@
-//! What names do to the model: made, linked, removed, brought back, moved, exchanged.
+//! Changes of names in the model: create, link, remove, undelete, rename, exchange.
 
 use super::*;
 
@@ -64,14 +64,14 @@ impl Tree {
         self.lost_name(id);
     }
 
-    /// What a name showed is over: what it showed before is not what it was last.
+    /// A state of the name has ended: a file removed under the name earlier is not its last state any more.
     fn ended(&mut self, slot: &Slot, shown: Option<Shown>) {
         if shown.is_some() {
             self.gone.remove(slot);
         }
     }
 
-    /// A removed file stands again, as a new one.
+    /// Restores a removed file as a new inode.
     pub(crate) fn undelete(&mut self, from: &Slot, to: Slot, ino: Ino) {
         let there = self.slots.get(&to).cloned();
         if let Some(there) = &there {
