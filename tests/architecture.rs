@@ -156,8 +156,19 @@ fn no_parameter_is_a_tuple() {
     check(names::tuple_parameters(&sources(), names::TUPLE_PARAMETERS));
 }
 
-/// Files and directories whose prose is checked.
-const PROSE: [&str; 1] = ["tests"];
+/// Files and directories whose prose is checked. A further one is added when it passes, until `src` and `docs` are here.
+const PROSE: [&str; 10] = [
+    "CONTRIBUTING.md",
+    "tests",
+    "src/config.rs",
+    "src/env.rs",
+    "src/fs/model",
+    "src/lib.rs",
+    "src/main.rs",
+    "src/store/tests",
+    "src/sync.rs",
+    "src/task.rs",
+];
 
 /// Prose names its subject: a process, a mount, a user.
 #[test]

@@ -86,8 +86,8 @@ impl TestCluster {
         self.backend.child("default")
     }
 
-    /// The same bucket and the same cache directory once more, as they are now. What whoever is mounted here does later does not
-    /// reach them; it must be at rest while they are copied.
+    /// A copy of the bucket and the cache directory. Later changes of the original do not reach the copy. No upload may be in
+    /// progress during the copy.
     pub(crate) async fn fork(&self) -> Self {
         let fork = Self::with("fork", Arc::clone(&self.env));
         for info in self.backend.list("").await.unwrap() {

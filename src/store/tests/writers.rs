@@ -391,7 +391,7 @@ async fn leave_open(ns: Namespace) {
         .create_open(ROOT, b"gone", new_file(), &author())
         .await
         .unwrap();
-    append(&gone, b"nobody wants this").await;
+    append(&gone, b"unwanted text").await;
     ns.tree.unlink(ROOT, b"gone", &author()).await.unwrap();
     let (_, new) = ns
         .tree
