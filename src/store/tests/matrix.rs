@@ -51,7 +51,7 @@ async fn matrix(steps: &[Step]) {
             wiped(&session, &durable).await;
             superseded(&session, &durable).await;
         }
-        let left = std::mem::replace(&mut session.cluster, TestCluster::new("nobody"));
+        let left = std::mem::replace(&mut session.cluster, TestCluster::new("replaced"));
         drop(left.kill(session.ns.clone()).await);
     }
 }

@@ -121,7 +121,7 @@ async fn case(seed: u64) {
     assert!(session.apply(&Step::Drain).await, "drain");
     compare(&session, (0..last).collect()).await;
     check::log_twin(&session.ns, &session.cluster).await;
-    let left = std::mem::replace(&mut session.cluster, TestCluster::new("nobody"));
+    let left = std::mem::replace(&mut session.cluster, TestCluster::new("replaced"));
     let _end = left.kill(session.ns.clone()).await;
 }
 

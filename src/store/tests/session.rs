@@ -518,7 +518,7 @@ impl Session {
     /// kill -9 and a new mount with the cache kept.
     pub(crate) async fn crash(&mut self) {
         self.handles.iter_mut().for_each(|h| *h = None);
-        let left = std::mem::replace(&mut self.cluster, TestCluster::new("nobody"));
+        let left = std::mem::replace(&mut self.cluster, TestCluster::new("replaced"));
         self.cluster = left.kill(self.ns.clone()).await;
         self.ns = self.cluster.open().await;
         self.tree.recover();
