@@ -24,7 +24,7 @@ pub use super::memory::Block;
 /// How long a block is, in bytes; the last of an object may be shorter.
 pub const BLOCK: u64 = 256 * 1024;
 
-/// Which block: of which object (two numbers of the caller's), and the how manieth in it.
+/// Block key: object id and block index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockKey {
     /// The object, unique within the cache's directory for ever.

@@ -1,8 +1,8 @@
 //! A bound on bytes: dirty ones, or those of reads under way.
 //!
-//! Who wants bytes takes a permit and waits while the budget is full, in the order of asking. Invariant: the
+//! A caller takes a permit and waits while the budget is full, first come first served. Invariant: the
 //! bytes of all permits are at most the maximum, but for one request larger than that, which is admitted when
-//! nothing else is, so that nobody waits for ever.
+//! no other permit is held, so that no request waits for ever.
 
 use std::collections::VecDeque;
 
@@ -105,7 +105,7 @@ impl Budget {
         }
     }
 
-    /// Takes `bytes` if they are free and nobody waits for them.
+    /// Takes `bytes` if they are free and no other caller waits; returns `None` otherwise.
     pub fn try_acquire(&self, bytes: u64) -> Option<Permit> {
         self.admit(&mut lock(&self.shared.state), bytes)
     }
@@ -120,8 +120,8 @@ impl Budget {
         self.shared.max
     }
 
-    /// Waits until somebody had to wait since the last time this returned; at once if somebody had. For one
-    /// task, which then hurries to give bytes back.
+    /// Waits until a caller of `acquire` has had to wait since this last returned; returns at once if one has.
+    /// Meant for one task, which then frees bytes.
     pub async fn pressure(&self) {
         self.shared.pressed.notified().await;
     }

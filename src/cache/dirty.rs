@@ -1,4 +1,4 @@
-//! The dirty map of one inode: which of its bytes are not yet in the bucket, and where they lie meanwhile.
+//! The dirty map of one inode: which of its bytes are not yet in the bucket, and where they are stored until then.
 //!
 //! The map is an overlay over a *base*, the content the inode had when it was last rebased. It knows
 //! neither the base's bytes nor any length; both are the caller's. Byte `x` of a file of length `n` is,

@@ -1,9 +1,9 @@
 //! The disk half of the block cache: a file per block, an LRU bounded by bytes that survives restarts.
 //!
-//! Files are written behind the reader's back by one task and named by their keys; each carries its key and a
+//! Files are written by one background task and named by their keys; each carries its key and a
 //! checksum. The index is in memory, made at open from the names, ordered by their times of modification, which a
 //! read renews. Invariant: the disk is a convenience. A file that is missing, damaged or another's is
-//! a miss, a failed write is a block not kept; neither is an error of anybody's read.
+//! a miss, a failed write leaves the block uncached; neither fails a read.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -226,7 +226,7 @@ impl Files {
     fn run(&self, job: Job) {
         match job {
             Job::Store { key, ticket, bytes } => self.store(key, ticket, &bytes),
-            // Whoever asked may have gone.
+            // The send fails if the waiting caller was cancelled.
             Job::Settle(done) => drop(done.send(())),
         }
     }
@@ -309,7 +309,7 @@ impl Files {
     fn spare(&self, size: u64) -> bool {
         loop {
             let Ok(disk) = rustix::fs::statvfs(&self.dir) else {
-                // The write itself will tell.
+                // The write itself fails if the disk is full.
                 return true;
             };
             let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);

@@ -1,8 +1,8 @@
 //! The memory half of the block cache: an LRU of blocks bounded by bytes, and the tokens that pin them.
 //!
-//! Keys are spread over shards, each with its lock, its order and its share of the budget. Invariant: a block that
-//! somebody holds is never evicted, so one key has one copy; the budget may be exceeded by what is held, and
-//! the last drop makes up for it.
+//! Keys are spread over shards, each with its lock, its order and its share of the budget. Invariant: a pinned
+//! block is never evicted, so one key has one copy; pinned blocks may exceed the budget, and the memory is
+//! trimmed again after the last pin is dropped.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -30,7 +30,7 @@ struct Resident {
     verified: Mutex<HashSet<u32>>,
 }
 
-/// A block somebody holds: it stays in memory until the last clone is dropped.
+/// A pinned block: it stays in memory until the last clone is dropped.
 #[derive(Clone)]
 pub struct Block {
     resident: Arc<Resident>,
@@ -130,7 +130,7 @@ impl Memory {
         Some(self.hold(&shard, key, resident))
     }
 
-    /// Puts a block in and evicts the oldest that nobody holds. If it is there already, that one stays.
+    /// Inserts a block and evicts the least recently used unpinned ones. A block that is already present stays.
     pub(super) fn insert(&self, key: BlockKey, bytes: Bytes) -> Block {
         let mut shard = self.shard(key);
         if let Some(resident) = shard.order.get(&key).map(Arc::clone) {

@@ -1,6 +1,6 @@
 //! Bytes on this machine: blocks read from the bucket, and writes that are not yet there.
 //!
-//! The room knows no name, no version and no object store: a key is a number, and what is missing is fetched
+//! This module knows no name, no version and no object store: a key is a number, and what is missing is fetched
 //! by a future of the caller's. Invariant: what can be fetched again may be dropped at any time unless a token
 //! holds it; what cannot (staging files) is never dropped before its owner says that the bucket has it.
 //!

@@ -9,13 +9,13 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::sync::{Arc, Mutex, lock};
 
-/// One part of so many of what the process may have open: sockets, the journal and the bucket need the others.
+/// Divisor of the process's limit of open files: sockets, the journal and the bucket need the others.
 const PART: u64 = 8;
 
-/// Never fewer.
+/// The lower bound.
 const LEAST: usize = 16;
 
-/// Never more: opening one again takes microseconds.
+/// The upper bound: opening a file again takes microseconds.
 const MOST: usize = 4096;
 
 /// The files that were used last, by their ids; those that were not are closed, and opened again when they are used.
@@ -55,7 +55,7 @@ impl OpenFiles {
     /// Takes a file that was just opened.
     pub(super) fn keep(&self, id: u64, file: File) -> Arc<File> {
         let file = Arc::new(file);
-        // Closed outside the lock, and only once nobody uses it.
+        // The evicted file is dropped outside the lock; it is closed when its last user drops it.
         let _another = lock(&self.0).push(id, Arc::clone(&file));
         file
     }

@@ -1,4 +1,4 @@
-//! Staging files: where writes lie that are too many for memory, until the bucket has them.
+//! Staging files: local files with written bytes that do not fit in memory, kept until the bucket has them.
 //!
 //! A staging file only grows. What a position once held it holds for ever, so spans and fixed states may
 //! refer to it without a lock. Once closed it takes no more bytes, and with a footer behind them its inode may become an
@@ -88,7 +88,7 @@ impl StagingDir {
     /// [`CacheError::NoSpace`] unless it takes those.
     pub fn room(&self, len: u64) -> Result<u64, CacheError> {
         let Some(Free { bytes, reserve }) = self.free() else {
-            // The write itself will tell.
+            // The write itself fails if the disk is full.
             return Ok(u64::MAX);
         };
         if let Some(left) = bytes.checked_sub(len.saturating_add(reserve)) {

@@ -1,4 +1,4 @@
-//! Counted references to things that are cleaned up when nobody holds them any more.
+//! Reference-counted tokens; a key is cleaned up after its last token is dropped.
 //!
 //! A registry keeps one weak count per key. Dropping a key's last token does nothing at once: it puts the key on a
 //! list that a task works off, so a drop is cheap and safe anywhere. Invariant: the clean-up of a key runs only

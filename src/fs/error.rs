@@ -25,10 +25,10 @@ pub enum FsError {
     /// The directory has entries.
     #[error("directory not empty")]
     NotEmpty,
-    /// Nobody may do this, whatever their rights.
+    /// The operation is refused for every caller, also for a privileged one.
     #[error("operation not permitted: {0}")]
     NotPermitted(&'static str),
-    /// The caller may not do this.
+    /// The caller lacks the permission for this operation.
     #[error("permission denied")]
     AccessDenied,
     /// The past, and a mount without a writer, never change.

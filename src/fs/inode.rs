@@ -103,7 +103,7 @@ impl LiveTable {
         }
     }
 
-    /// The last attributes of an inode without a name that the kernel still holds.
+    /// Returns the last attributes of an unlinked inode that the kernel still references.
     pub(crate) fn last_attributes(&self, ino: Ino) -> Option<Stat> {
         match &self.rows.get(&ino)?.presence {
             Presence::Removed(lost) => Some(lost.stat.clone()),

@@ -1,8 +1,8 @@
-//! Brings commits to the bucket for many waiters at once.
+//! Group commit: one flush makes the commits of many waiting callers durable.
 //!
 //! There is no task behind it: of the callers that wait, one at a time has the *turn*. It gathers others for a moment,
 //! flushes once, and the outcome releases every caller it concerns. A caller that is dropped while it has the turn just
-//! passes it on. What nobody waits for is flushed by the engine itself, each second.
+//! passes it on. Commits without a waiting caller are flushed by the engine, each second.
 //! Invariant: a caller returns Ok only when its commit has been seen durable, and an error only from a flush that began
 //! after the caller came. One flush is under way at a time.
 

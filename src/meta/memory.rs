@@ -1,6 +1,6 @@
-//! The twin of the index in memory: a `BTreeMap` under one lock, for tests and as the reference in comparisons.
+//! The in-memory implementation of the index: a `BTreeMap` under one lock, for tests and as the reference in comparisons.
 //!
-//! It can be reopened, which is a crash: commits that nobody made durable are gone and the earlier writer is fenced.
+//! It can be reopened, which is a crash: commits that were not made durable are lost and the earlier writer is fenced.
 //! Invariant: `live` is `durable` plus the `pending` batches in their order.
 
 use super::{Batch, Change, Commit, MergeFn, MetaError, MetaRead, MetaState, MetaStore, RowScan};

@@ -55,7 +55,7 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the engine's status may lag behind the errors of its calls.
 const STATUS_LAG: Duration = Duration::from_secs(1);
 
-/// The engine's own background flush: what nobody waits for reaches the bucket this soon. Nothing new, no request.
+/// Interval of the engine's background flush, for commits without a waiting caller. Without new commits, no request.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long objects of the index stay at most that none of its states needs.
@@ -326,7 +326,7 @@ impl Status {
     /// Names an error by what the caller can do, which depends on whether the engine is still there.
     async fn name(&self, error: slatedb::Error) -> MetaError {
         if matches!(error.kind(), ErrorKind::Closed(_)) {
-            // Calls learn of the end a moment before the status does; whoever is told "fenced" shall see it there too.
+            // A call can fail before the status changes; a caller that gets `Fenced` must also find it in the status.
             let _ = timeout(STATUS_LAG, self.ended()).await;
         }
         match (classify(&error), self.state()) {

@@ -1,4 +1,4 @@
-//! Namespaces of a backend from outside: which there are, what they say of themselves, making and deleting them.
+//! Administration of namespaces without mounting them: list, show, create, change settings, delete.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,53 +17,53 @@ use crate::store::schema::merge;
 use crate::store::schema::rows::AppliedRow;
 use crate::store::schema::tables::{AppliedTable, RowTable};
 
-/// Longest name of a setting, and longest value, in bytes.
+/// Maximum length of the name and of the value of a setting, in bytes.
 const SETTING_MAX: (usize, usize) = (64, 1024);
-/// How long a writer gets to learn that its namespace is being deleted; it looks each second.
+/// Time for a writer to notice that its namespace is being deleted; a writer checks once per second.
 const FENCED: Duration = Duration::from_millis(2500);
-/// Deletions under way at the same time.
+/// Maximum number of concurrent delete requests.
 const AT_ONCE: usize = 16;
-/// Listings until nothing is found any more: what a fenced writer had under way may arrive late.
+/// Maximum number of sweeps until a listing is empty; requests of a fenced writer may arrive late.
 const SWEEPS_MAX: usize = 10;
 
-/// What a namespace says of itself.
+/// The description of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespaceInfo {
-    /// Its name in the backend.
+    /// The name in the backend.
     pub name: String,
-    /// What it is called in cache directories.
+    /// The id of the namespace; cache directories are named after it.
     pub uuid: uuid::Uuid,
-    /// Format of everything below it.
+    /// The format version of everything below the namespace.
     pub format: u32,
-    /// Its index, and the version that made it.
+    /// The index engine and the version that created the index.
     pub engine: String,
-    /// When it was made, nanoseconds since 1970.
+    /// The time of creation, in nanoseconds since 1970.
     pub created_ns: u64,
-    /// Whether its deletion has begun.
+    /// Whether a deletion has begun.
     pub deleting: bool,
-    /// What its users have set.
+    /// The settings that users made.
     pub settings: BTreeMap<String, String>,
-    /// The newest batch in its log, which lags a writer by a minute at most.
+    /// The state at the newest batch of the log; the log is at most one minute behind the writer.
     pub last: Option<LastWrite>,
 }
 
-/// How a namespace stood at a batch.
+/// The state of a namespace at a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastWrite {
-    /// The writer's epoch: how often the index had been opened.
+    /// The epoch of the writer: the number of times that the index was opened for writing.
     pub epoch: u64,
-    /// The last timestamp that had been given, nanoseconds since 1970.
+    /// The last timestamp that was given, in nanoseconds since 1970.
     pub instant_ns: u64,
-    /// Bytes of live files that are not holes.
+    /// Bytes of the live files, without holes.
     pub bytes: u64,
-    /// Live inodes.
+    /// Number of live inodes.
     pub files: u64,
 }
 
-/// Reads `KEY=VALUE`; without a value the setting is taken away.
+/// Parses `KEY=VALUE`. An empty value means that the setting is removed.
 ///
 /// # Errors
-/// `Invalid`, saying what is wrong with it.
+/// `Invalid` with the reason.
 pub fn parse_setting(text: &str) -> Result<(String, Option<String>), StoreError> {
     let bad = |why: &str| Err(StoreError::Invalid(format!("setting {text:?}: {why}")));
     let Some((key, value)) = text.split_once('=') else {
@@ -80,7 +80,7 @@ pub fn parse_setting(text: &str) -> Result<(String, Option<String>), StoreError>
     Ok((key.to_owned(), value))
 }
 
-/// The names of all namespaces below a backend, nested ones included, ascending.
+/// Returns the names of all namespaces in a backend, nested ones included, in ascending order.
 ///
 /// # Errors
 /// `Unavailable`.
@@ -104,7 +104,7 @@ pub async fn list_namespaces(backend: &Backend) -> Result<Vec<String>, StoreErro
     Ok(found)
 }
 
-/// What a namespace says of itself. Disturbs no writer.
+/// Returns the description of a namespace. Does not disturb a writer.
 ///
 /// # Errors
 /// `NotFound`, `Invalid` for a bad name, `Corrupt`, `Unavailable`.
@@ -139,7 +139,7 @@ async fn find(backend: &Backend, name: &str) -> Result<(Backend, Manifest), Stor
     Ok((place, identity))
 }
 
-/// `G A` as the newest log object that holds one says.
+/// Returns the row `G A` from the newest log object that contains one.
 async fn last_applied(place: &Backend) -> Result<Option<AppliedRow>, StoreError> {
     for object in place.list("log").await?.into_iter().rev() {
         let object = log::LogObject::decode(&place.get(&object.key).await?)?;
@@ -157,7 +157,7 @@ async fn last_applied(place: &Backend) -> Result<Option<AppliedRow>, StoreError>
     Ok(None)
 }
 
-/// Makes a namespace.
+/// Creates a namespace.
 ///
 /// # Errors
 /// `Exists`; `Invalid` for a bad name; `Unavailable`.
@@ -178,10 +178,10 @@ pub async fn create_namespace(
     }
 }
 
-/// Changes settings: each to a value, or away. Disturbs no writer; of two at the same time the later counts.
+/// Changes or removes settings. Does not disturb a writer; of two concurrent calls, the last one wins.
 ///
 /// # Errors
-/// As [`show_namespace`]; `Busy` when it is being deleted.
+/// As [`show_namespace`]; `Busy` if the namespace is being deleted.
 pub async fn set_namespace(
     backend: &Backend,
     name: &str,
@@ -199,8 +199,9 @@ pub async fn set_namespace(
     Ok(info(name, identity, None))
 }
 
-/// Deletes a namespace, its past included: marks it, fences its writer, deletes its objects. Those of namespaces nested in it
-/// stay. What failed half-way is completed by a second call. `progress` hears how many objects are gone, of how many.
+/// Deletes a namespace with its history: marks it as deleting, fences its writer, and deletes its objects. Namespaces
+/// nested in it are kept. Returns the number of objects deleted. After a failure, another call completes the deletion.
+/// `progress` receives the number of deleted objects and the total.
 ///
 /// # Errors
 /// As [`show_namespace`].
@@ -219,8 +220,8 @@ pub async fn delete_namespace(
         };
         match SlateStore::open(place.object_store(), "meta", config).await {
             Ok(index) => index.close().await?,
-            // An earlier attempt has left half of it: its writer was fenced then.
-            Err(error) => tracing::warn!(%error, "the index cannot be opened any more"),
+            // An earlier attempt deleted part of the index; it has already fenced the writer.
+            Err(error) => tracing::warn!(%error, "cannot open the partly deleted index"),
         }
         tokio::time::sleep(FENCED).await;
     }

@@ -1,9 +1,10 @@
-//! A namespace that another process writes, shown at the same time: its live tree about as the bucket has it, its past up to
-//! the last timestamp that is final.
+//! A follower: a read-only namespace that shows what another process writes. It shows the live tree as the index has
+//! it, and the past up to the last final timestamp.
 //!
-//! Nothing is written, neither to the bucket nor into its index. Inodes are read anew when the index shows a newer state;
-//! bytes are given only if the rows they were found by still stood after they were read ([`File::read`]).
-//! On this machine a follower has a directory of its own, so that it lies beside the writer and other followers.
+//! Invariants: a follower writes neither to the bucket nor to its index. An inode is read again when the index shows a
+//! newer state. Bytes are returned only if the rows that led to them were still current after the bytes were read
+//! ([`File::read`]).
+//! A follower has its own local directory, so that it can run on the same machine as the writer and other followers.
 //!
 //! [`File::read`]: crate::store::File::read
 
@@ -25,36 +26,36 @@ use crate::store::schema::merge;
 use crate::sync::Arc;
 use crate::task::Tasks;
 
-/// How many followers of one namespace may use a cache directory at the same time.
+/// Maximum number of followers of one namespace that share a cache directory.
 const FOLLOWERS_MAX: u32 = 64;
 
-/// What to do about an index that lacks what other objects prove.
+/// What a follower does if the index lacks what other objects prove.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDamage {
-    /// Refuse to show it.
+    /// It refuses to open the namespace.
     #[default]
     Refuse,
-    /// Show what the index still has.
+    /// It shows what the index still contains.
     Show,
 }
 
 /// How a process follows the writer of a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FollowConfig {
-    /// How often newer states are looked for.
+    /// Interval at which the follower looks for newer states.
     pub every: Duration,
-    /// Whether a damaged index is shown.
+    /// What to do with a damaged index.
     pub on_damage: OnDamage,
 }
 
 impl Namespace {
-    /// Opens the namespace `name` of `backend` for reading, beside the process that writes it or without one, and looks for
+    /// Opens the namespace `name` of `backend` for reading, with or without a process that writes it, and looks for
     /// newer states as often as `follow` says. Nothing is written; every change fails with `ReadOnly`.
     ///
     /// # Errors
-    /// `NotFound` where there is no such namespace or nothing in it yet, `Invalid` for a bad name, `Unavailable` when the
-    /// bucket does not answer, `Busy` when too many followers use the cache directory, `Corrupt` for a format this build does
-    /// not know, `Damaged` when the index lacks what other objects prove and it is not to be shown.
+    /// `NotFound` if the namespace does not exist or is empty, `Invalid` for a bad name, `Unavailable` if the bucket
+    /// does not answer, `Busy` if too many followers use the cache directory, `Corrupt` for a format that this build
+    /// does not know, `Damaged` if the index lacks what other objects prove and `follow` refuses damage.
     pub async fn follow(
         backend: &Backend,
         name: &str,
@@ -86,14 +87,14 @@ impl Namespace {
         }
         let store = backend.object_store();
         let opened = SlateFollower::open(store, "meta", &slate, follow.every).await;
-        // What the look found says more than what the engine meets first.
+        // The result of the evidence check is more precise than the first error of the engine.
         let index = Arc::new(opened.map_err(|error| match &damage {
             Some(what) => StoreError::Damaged(what.clone()),
             None => error.into(),
         })?);
         let view = Index::following(Arc::clone(&index) as Arc<dyn MetaRead>);
         let Some(applied) = view.row(&keys::applied()).await? else {
-            // Its writer has not come so far, or was killed before; or the index has lost everything.
+            // The writer has not committed its first batch, or the index has lost all rows.
             return Err(damage.map_or(StoreError::NotFound, StoreError::Damaged));
         };
         let role = Role::Follower(Follower::new(Arc::clone(&index), applied.low_watermark));
@@ -111,7 +112,7 @@ impl Namespace {
         let (namespace, _orphans) = Self::assemble(parts).await?;
         let core = &namespace.core;
         if let Some(what) = damage {
-            tracing::error!(%what, "a damaged index is shown as it is");
+            tracing::error!(%what, "the index is damaged; showing what it still contains");
             core.health.note(format!("shown as it is: {what}"));
         }
         core.health.stop(StoreError::ReadOnly);
@@ -122,7 +123,7 @@ impl Namespace {
     }
 }
 
-/// The first directory of a follower's own that no other process uses, with its lock.
+/// Returns the first follower directory that no other process uses, and its journal, which is its lock.
 fn own_directory(cache_dir: &Path, uuid: uuid::Uuid) -> Result<(PathBuf, Journal), StoreError> {
     let mut busy = StoreError::Closed;
     for number in 0..FOLLOWERS_MAX {

@@ -1,4 +1,7 @@
-//! A namespace: an independent tree inside a backend, with its one writer. Composes the floors; has no logic of its own.
+//! A namespace: an independent tree in a backend, with one writer at a time.
+//!
+//! This module assembles the layers of the store (core, data, commit, tree, history, gc), opens and closes them, and
+//! has no other logic.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -33,13 +36,13 @@ use crate::store::tree::Tree;
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::Tasks;
 
-/// How far a clock may be behind the namespace's last timestamp, nanoseconds.
+/// How far the machine's clock may be behind the last timestamp of the namespace, in nanoseconds.
 const CLOCK_BEHIND_MAX: u64 = 86_400 * 1_000_000_000;
 
-/// How long a drain waits unless told otherwise while nothing moves.
+/// Default time after which a drain without progress gives up.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// A namespace that this process writes, or shows while another one does.
+/// An open namespace: this process writes it, or follows the process that does.
 #[derive(Clone, Debug)]
 pub struct Namespace {
     pub(crate) core: Arc<Core>,
@@ -50,13 +53,13 @@ pub struct Namespace {
     pub(crate) gc: Arc<Gc>,
 }
 
-/// What a namespace is made of at its opening.
+/// What is needed to assemble a namespace.
 pub(crate) struct NamespaceParts {
     pub(crate) config: NamespaceConfig,
     pub(crate) env: Arc<dyn Env>,
     pub(crate) tasks: Tasks,
     pub(crate) backend: Backend,
-    /// The namespace's directory on this machine.
+    /// The local directory of the namespace.
     pub(crate) dir: PathBuf,
     pub(crate) epoch: u64,
     pub(crate) role: Role,
@@ -65,13 +68,14 @@ pub(crate) struct NamespaceParts {
 }
 
 impl Namespace {
-    /// Opens the namespace `name` of `backend` for writing, makes it if it is not there, and replays what an earlier
-    /// daemon acknowledged on this machine. Takes the namespace from any other writer.
+    /// Opens the namespace `name` of `backend` for writing, creates it if it does not exist, and replays what an
+    /// earlier daemon on this machine acknowledged. Takes the namespace from any other writer.
     ///
     /// # Errors
-    /// `Invalid` for a bad name, `Unavailable` when the bucket does not answer, `Busy` when another process uses the
-    /// cache directory, `Corrupt` for a format this build does not know, `Damaged` when the index lacks what other objects prove, `Fenced`
-    /// when another writer came between.
+    /// `Invalid` for a bad name, `Unavailable` if the bucket does not answer, `Busy` if another process uses the cache
+    /// directory, `Clock` if the machine's clock is more than a day behind the namespace, `Corrupt` for a format that
+    /// this build does not know, `Damaged` if the index lacks what other objects prove, `Fenced` if another writer
+    /// takes the namespace meanwhile.
     pub async fn open(
         backend: &Backend,
         name: &str,
@@ -91,7 +95,8 @@ impl Namespace {
             ..SlateConfig::new(merge::merge)
         };
         let local = open_local(&dir, identity.uuid)?;
-        // Before the engine writes anything: it would take a missing object for the end of what there is.
+        // The check comes before the index engine writes anything: the engine would take a missing object for the end
+        // of its log.
         if let Evidence::Damaged(what) = evidence::examine(&backend, &slate).await? {
             return Err(StoreError::Damaged(what));
         }
@@ -110,7 +115,7 @@ impl Namespace {
         Self::start_writer(parts, local.records).await
     }
 
-    /// Recovers what the journal holds, and starts the writer's tasks.
+    /// Recovers what is in the journal and starts the tasks of the writer.
     pub(crate) async fn start_writer(
         parts: NamespaceParts,
         records: JournalRecords,
@@ -132,7 +137,7 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Puts the floors together. The receiver gets the inodes without a name that no handle uses any more.
+    /// Assembles the layers. The receiver delivers inodes that have no name and no open handle any more.
     pub(crate) async fn assemble(
         parts: NamespaceParts,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Ino>), StoreError> {
@@ -162,37 +167,37 @@ impl Namespace {
         Ok((namespace, orphans))
     }
 
-    /// The contents of files.
+    /// Returns the layer that stores file contents.
     pub fn data(&self) -> &Arc<DataStore> {
         &self.data
     }
 
-    /// The way of operations into the bucket.
+    /// Returns the layer that commits operations to the bucket.
     pub fn commit(&self) -> &Arc<Committer> {
         &self.commit
     }
 
-    /// The live tree.
+    /// Returns the live tree.
     pub fn tree(&self) -> &Arc<Tree> {
         &self.tree
     }
 
-    /// The past.
+    /// Returns the layer that serves past states.
     pub fn history(&self) -> &Arc<History> {
         &self.history
     }
 
-    /// Garbage collection.
+    /// Returns the garbage collector.
     pub fn gc(&self) -> &Arc<Gc> {
         &self.gc
     }
 
-    /// The present timestamp of the namespace's clock; where another process writes, the last one that is final.
+    /// Returns the current timestamp of the namespace's clock; in a follower, the last final timestamp.
     pub fn now(&self) -> Timestamp {
         self.core.now()
     }
 
-    /// The last final timestamp, where another process writes; `None` where this one does.
+    /// Returns the last final timestamp that a follower shows; `None` in a writer.
     pub fn shown(&self) -> Option<Timestamp> {
         match &self.core.role {
             Role::Writer => None,
@@ -200,44 +205,44 @@ impl Namespace {
         }
     }
 
-    /// The clock and the ids that the namespace was opened with.
+    /// Returns the clock and id source with which the namespace was opened.
     pub(crate) fn env(&self) -> Arc<dyn Env> {
         Arc::clone(&self.core.env)
     }
 
-    /// The machine's clock, which the times of files follow.
+    /// Returns the time of the machine's clock, which file times follow.
     pub fn wall(&self) -> Time {
         self.core.clock.wall()
     }
 
-    /// Name of this machine, as its versions carry it.
+    /// Returns the name of this machine, which its versions carry.
     pub fn host(&self) -> &str {
         &self.core.config.host
     }
 
-    /// Requests and bytes exchanged with the bucket so far.
+    /// Returns the numbers of requests and bytes exchanged with the bucket so far.
     pub fn counters(&self) -> crate::backend::Counters {
         self.core.backend.counters()
     }
 
-    /// Whether another writer has taken the namespace: nothing is changed here any more.
+    /// Tells whether another writer has taken the namespace; no change is accepted then.
     pub fn is_fenced(&self) -> bool {
         self.core.health.is_fenced()
     }
 
-    /// Why nothing more is written here, if something has stopped for good: another writer has the namespace, the index gave
-    /// up, or a task panicked.
+    /// Returns why this process has stopped writing permanently: another writer has the namespace, the index failed, or
+    /// a task panicked. `None` while it works.
     #[must_use]
     pub fn stopped(&self) -> Option<String> {
         Some(self.core.health.check().err()?.to_string())
     }
 
-    /// What the mount made of acknowledged changes that another writer had overtaken.
+    /// Returns what the mount recovered of acknowledged changes that another writer superseded.
     pub fn conflicts(&self) -> RecoveredConflicts {
         lock(&self.core.health.conflicts).clone()
     }
 
-    /// As [`Namespace::drain_within`] five minutes.
+    /// As [`Namespace::drain_within`] with five minutes.
     ///
     /// # Errors
     /// As [`Namespace::drain_within`].
@@ -245,12 +250,13 @@ impl Namespace {
         self.drain_within(DRAIN_TIMEOUT).await
     }
 
-    /// Waits until everything acknowledged is in the bucket, open files included, and logged. Failed attempts are made again;
-    /// it gives up when nothing has moved for `stall`, or when credentials that this process cannot renew have been refused
-    /// for a while.
+    /// Waits until every acknowledged change is in the bucket and in its log, including writes to files that are still
+    /// open. Failed requests are repeated. Gives up if nothing has progressed for `stall`, or if the bucket keeps
+    /// refusing credentials that this process cannot renew.
     ///
     /// # Errors
-    /// `Unavailable` says why nothing moves; what is missing stays queued. `Fenced`: it never will be.
+    /// `Unavailable` with the reason; the remaining changes stay queued. `Fenced`: the remaining changes cannot reach
+    /// the bucket.
     pub async fn drain_within(&self, stall: Duration) -> Result<(), StoreError> {
         if matches!(self.core.role, Role::Follower(_)) {
             return Ok(());
@@ -263,11 +269,11 @@ impl Namespace {
         }
     }
 
-    /// Drains and stops writing. The tasks it was opened with end soon after: a caller that opens the same cache directory again
-    /// joins them before.
+    /// Drains and stops writing. The tasks of the namespace end soon after; join them before the same cache directory
+    /// is opened again.
     ///
     /// # Errors
-    /// As [`Namespace::drain`]; the journal keeps what is not in the bucket.
+    /// As [`Namespace::drain`]; changes that are not in the bucket stay in the journal.
     pub async fn close(&self) -> Result<(), StoreError> {
         if let Role::Follower(follower) = &self.core.role {
             self.core.tasks.stop();
@@ -282,11 +288,11 @@ impl Namespace {
         Ok(closed?)
     }
 
-    /// Stops writing without the bucket: what it does not have lies in the cache directory, on its disk to stay, for the next
-    /// open. The index is left as a crash would leave it.
+    /// Stops writing without waiting for the bucket. Changes that are not in the bucket are synced to the local disk in
+    /// the cache directory, for the next open. The index is left as after a crash.
     ///
     /// # Errors
-    /// `Unavailable` when the local disk fails.
+    /// `Unavailable` if the local disk fails.
     pub async fn abandon(&self) -> Result<(), StoreError> {
         if matches!(self.core.role, Role::Follower(_)) {
             return self.close().await;
@@ -304,7 +310,7 @@ impl Namespace {
     }
 }
 
-/// Reads what the namespace has applied, and puts together what every floor uses.
+/// Reads the applied watermarks of the namespace and builds the core that all layers share.
 async fn core(parts: NamespaceParts) -> Result<Core, StoreError> {
     let (applied, archived) = ArchivedWatermarks::load(&parts.index).await?;
     if matches!(parts.role, Role::Writer) {
@@ -331,7 +337,7 @@ async fn core(parts: NamespaceParts) -> Result<Core, StoreError> {
     })
 }
 
-/// Refuses a clock that is more than a day behind the last timestamp of the namespace.
+/// Refuses a machine's clock that is more than a day behind the last timestamp of the namespace. `Clock` in that case.
 fn check_clock(now: u64, last: u64) -> Result<(), StoreError> {
     if last <= now.saturating_add(CLOCK_BEHIND_MAX) {
         return Ok(());
@@ -347,7 +353,8 @@ fn check_clock(now: u64, last: u64) -> Result<(), StoreError> {
     )))
 }
 
-/// What a store says while requests to it fail, for the index, which learns of a failure only that it takes long.
+/// Returns a function that gives the newest error of requests to the bucket. The index engine itself sees only that its
+/// requests take long.
 pub(crate) fn why_not(backend: &Backend) -> Reason {
     let backend = backend.clone();
     let words = |trouble: Trouble| trouble.error.to_string();
@@ -359,7 +366,7 @@ pub(crate) fn open_local(
     uuid: Uuid,
 ) -> Result<RecoveredJournal, StoreError> {
     let (journal, recovered) = Journal::open(&dir.join("journal"), uuid)?;
-    // A mount that fails on the way must find everything again.
+    // The journal stays frozen until the mount is complete, so that a mount that fails leaves every record in place.
     journal.freeze();
     RecoveredJournal::read(journal, recovered)
 }

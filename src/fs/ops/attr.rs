@@ -105,7 +105,7 @@ impl FileSystem {
         self.set_attributes(ino, wanted).await
     }
 
-    /// The attributes of a live inode, also of one whose last name is gone while somebody holds it.
+    /// Returns the attributes of a live inode, also of an unlinked one that is still referenced.
     pub(crate) async fn live_stat(&self, ino: Ino, handle: Option<u64>) -> FsResult<Stat> {
         if let Some(Ok(Handle::File(open))) = handle.map(|handle| self.handles.get(handle)) {
             return Ok(open.file.stat().await?);

@@ -31,7 +31,7 @@ impl FileSystem {
     /// The last descriptor and mapping of a handle are gone: what it changed becomes a version.
     ///
     /// # Errors
-    /// What kept the version from being made; nobody waits for it, so it must be logged.
+    /// Returns the error that prevented the version. No program waits for a release, so the caller must log it.
     pub async fn release(&self, _ino: u64, handle: u64) -> FsResult<()> {
         let handle = self.handles.remove(handle)?;
         self.admit()?;

@@ -467,7 +467,7 @@ impl Past {
                 attr_ttl,
             }),
             Err(error) => {
-                // It was counted, and nobody will forget it.
+                // The lookup was counted; the kernel gets an error and will send no FORGET for it.
                 self.nodes.forget(node.number(), 1);
                 Err(error)
             }

@@ -1,6 +1,6 @@
 //! The local redo log: what was acknowledged and is not yet known to be in the bucket.
 //!
-//! It knows bytes in their order, not what they mean. Records lie in numbered files of about 16 MiB; who still needs a
+//! It knows bytes in their order, not what they mean. Records are stored in numbered files of about 16 MiB; a user of a
 //! record holds a [`JournalToken`] on its file, and files are deleted strictly oldest first, so that no record is ever
 //! found again without all later ones. A record survives the death of the process when [`Journal::append`] returned,
 //! and the death of the machine after [`Journal::sync`].
@@ -179,7 +179,7 @@ struct Entry {
     needed: Needed,
 }
 
-/// Whether somebody needs a file.
+/// Whether a token still needs a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Needed {
     Yes,
@@ -262,7 +262,7 @@ impl Journal {
         self.shared.sweep(&mut lock(&self.shared.state));
     }
 
-    /// Deletes the newest file too if nobody needs it, so that a clean end leaves an empty journal.
+    /// Deletes the newest file too if no token needs it, so that a clean end leaves an empty journal.
     pub fn trim(&self) {
         let unneeded = {
             let mut state = lock(&self.shared.state);

@@ -164,7 +164,7 @@ impl Found {
         let file = File::options().read(true).write(true).open(path);
         let file = file.map_err(failed)?;
         if contents.end < len && newest {
-            // Only what a write left unfinished can lie here: nobody was told that it succeeded.
+            // Bytes after the last good record are from an unfinished write, which was never acknowledged.
             let cut = len - contents.end;
             tracing::warn!(path = %path.display(), bytes = cut, "cutting an unfinished journal record");
             file.set_len(contents.end as u64).map_err(failed)?;

@@ -365,7 +365,7 @@ fn appends_of_many_threads_all_come_back() {
 fn a_payload_beyond_the_limit_is_refused() {
     let dir = TempDir::new().unwrap();
     let (journal, _) = open(dir.path()).unwrap();
-    // Zeroed memory that nobody touches costs nothing.
+    // Zeroed pages that are never touched use no physical memory.
     let refused = journal.append(&vec![0; PAYLOAD_MAX + 1]);
     assert!(matches!(refused, Err(JournalError::TooLong(len)) if len == PAYLOAD_MAX + 1));
     let token = journal.append(&[7; 5000]).unwrap();

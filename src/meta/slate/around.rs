@@ -1,4 +1,4 @@
-//! Reads of tables in large pieces.
+//! Read-ahead for tables of the index.
 //!
 //! The engine asks for the one block it misses, 16 KiB. Neighbours are wanted next: the entries of the next directory, the
 //! next row of an inode. So a miss fetches a whole window of the table, and the next misses find it here.
@@ -30,7 +30,7 @@ const WINDOWS: usize = 32;
 /// A window of a table: which table, and which of its windows.
 type Key = (Path, u64);
 
-/// A window that is there, or on its way for whoever waits for it.
+/// A window that is fetched, or being fetched for all its waiting readers.
 type Slot = Arc<OnceCell<Window>>;
 
 /// Bytes of a window, and what the store said of the whole table.

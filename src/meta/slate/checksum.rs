@@ -27,7 +27,7 @@ const TRAILER: usize = 8;
 /// Reads of an object that does not match its checksum, before the object is called damaged: a proxy may have answered.
 const READS: u32 = 3;
 
-/// Between two such reads.
+/// Pause between two such reads.
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// An object of the index whose bytes are not the ones that were written.

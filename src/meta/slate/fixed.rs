@@ -1,4 +1,4 @@
-//! What is fixed when an index is made and never changes: how its rows merge, and which of them lie together.
+//! What is fixed when an index is made and never changes: how its rows merge, and which rows share a tree.
 
 use crate::meta::MergeFn;
 use bytes::Bytes;

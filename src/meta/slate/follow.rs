@@ -1,4 +1,4 @@
-//! The index of a namespace that somebody else writes.
+//! A read-only view of an index that another process writes.
 //!
 //! Invariant: nothing is written, not even a checkpoint, so credentials that may only read are enough. What is shown is a
 //! state the writer had made durable, and never goes back. The engine looks for newer ones by itself, and goes on looking

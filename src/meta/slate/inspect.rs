@@ -27,7 +27,7 @@ const AT_ONCE: usize = 64;
 /// Looks at an index that seems damaged, before it is called so: its writer may have removed objects meanwhile.
 const LOOKS: u32 = 3;
 
-/// Between two such looks.
+/// Pause between two such inspections.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// What an index is made of.

@@ -1,4 +1,4 @@
-//! Objects of the index that say which they are, and answers that are compared with it.
+//! Identity metadata on the objects of the index, and responses that are checked against it.
 //!
 //! Every object is written with its key, length and checksum as metadata, so that another object's bytes, a cut body or an
 //! empty one do not pass for it. Without metadata, on a `file://` store and for objects of older releases, the shape that the

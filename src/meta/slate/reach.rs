@@ -1,4 +1,4 @@
-//! The object store as an index sees it: what is put before the bucket, from the bucket up to the engine.
+//! The stack of object store wrappers between the bucket and the engine of an index.
 
 use super::around::Around;
 use super::checksum::Checksummed;

@@ -1,4 +1,4 @@
-//! Why the object store fails at present: the engine goes on trying and does not say.
+//! The last error of the object store: the engine retries without reporting it.
 
 use crate::meta::MetaError;
 use crate::sync::Arc;
@@ -25,7 +25,7 @@ impl From<Option<Reason>> for Why {
 }
 
 impl Why {
-    /// A call was given up.
+    /// Makes the error of a call that exceeded its deadline, with the last error of the object store.
     pub(super) fn late(&self, what: &str, deadline: Duration) -> MetaError {
         let seconds = deadline.as_secs_f32();
         let said = self.0.as_ref().and_then(|reason| reason());

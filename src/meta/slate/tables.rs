@@ -1,8 +1,8 @@
 //! When rows go from the engine's write-ahead log into tables.
 //!
 //! Every open replays the objects of the log whose rows no table has, each with requests of its own. The engine by itself
-//! lets 4,096 of them gather, and an object is made by each fsync that shares no other's flush. So a task here writes tables whenever
-//! [`OBJECTS_MAX`] have gathered, and a close leaves only a few small ones.
+//! lets 4,096 of them accumulate, and each fsync that shares no flush with another adds one. So a task here writes tables
+//! whenever [`OBJECTS_MAX`] have accumulated, and a close leaves only a few small ones.
 //! Invariant: no more tables are written while so many young ones wait for compaction that the engine would soon make
 //! writers wait ([`YOUNG_MAX`]).
 

@@ -1,4 +1,4 @@
-//! The engine's write-ahead log as it goes by: how long it has grown, and reads of it that take one request instead of two.
+//! Observes the engine's write-ahead log: counts its objects, and serves reads of them with one request instead of two.
 //!
 //! An open replays every object of that log whose rows are in no table, and asks twice for each: for its length, then for
 //! its bytes. Here the first question brings the bytes along.
@@ -140,7 +140,7 @@ pub(super) struct WalStore {
 }
 
 impl WalStore {
-    /// Tells `wal` what goes by.
+    /// Wraps `inner` and reports its log objects to `wal`.
     pub(super) fn new(inner: Arc<dyn ObjectStore>, wal: Arc<Wal>) -> Self {
         Self { inner, wal }
     }

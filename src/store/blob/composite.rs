@@ -1,4 +1,4 @@
-//! Composites: blobs made of others, one behind the other, without moving their bytes.
+//! Composite puts: a blob that is the concatenation of other blobs. The bytes are shared, not copied.
 
 use super::BlobStore;
 use super::error::BlobError;
@@ -7,11 +7,12 @@ use super::write::PutOptions;
 use crate::store::{CloneSource, VersionId};
 
 impl BlobStore {
-    /// Puts under a key the bytes that `parts` have now, in this order, as one blob. The parts may be replaced or deleted
-    /// afterwards: the blob keeps their bytes. A part may occur more than once, and be what the key itself showed before.
+    /// Puts the concatenation of the current bytes of `parts`, in this order, under a key as one blob. The blob keeps
+    /// the bytes if a part is replaced or deleted later. A part may occur more than once, and may be the previous blob
+    /// of the key itself.
     ///
     /// # Errors
-    /// `InvalidKey`; `NotFound` when a part is missing; else as [`BlobStore::put`].
+    /// `InvalidKey`; `NotFound` if a part does not exist; else as [`BlobStore::put`].
     pub async fn put_composite<K: AsRef<[u8]>>(
         &self,
         key: impl AsRef<[u8]>,
@@ -37,7 +38,7 @@ impl BlobStore {
             if let Some(source) = file.clone_source(&self.0.options.author).await? {
                 return Ok(source);
             }
-            // Another took its place just now.
+            // A concurrent put replaced the part; the new blob is looked up.
         }
     }
 }

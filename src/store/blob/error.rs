@@ -1,38 +1,38 @@
-//! What can go wrong with blobs; each kind says what the caller does next.
+//! The errors of the blob store. Each kind tells the caller what to do next.
 
 use crate::backend::BackendError;
 use crate::store::StoreError;
 
-/// A failure of a blob store.
+/// An error of the blob store.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlobError {
-    /// The key can never be one: use another.
+    /// The key is not valid; use another key.
     #[error("key {key:?}: {reason}")]
     InvalidKey {
-        /// The key, printable.
+        /// The key, with unprintable bytes replaced.
         key: String,
-        /// What is wrong with it.
+        /// Why the key is not valid.
         reason: &'static str,
     },
-    /// An argument makes no sense; the text says which and why.
+    /// An argument is not valid; the text names the argument and the reason.
     #[error("invalid: {0}")]
     Invalid(String),
-    /// There is no such blob, or no such version of it.
+    /// The blob or the version does not exist.
     #[error("not found")]
     NotFound,
-    /// A directory has the name, or something that is no directory is on the way to it.
+    /// The key names a directory, or a part of its path is not a directory.
     #[error("key {key:?}: {reason}")]
     Conflict {
-        /// The key, printable.
+        /// The key, with unprintable bytes replaced.
         key: String,
         /// What is in the way.
         reason: &'static str,
     },
-    /// The id of an import is taken.
+    /// The id of an import is already in use.
     #[error("the version id {0:?} was imported already")]
     Imported(String),
-    /// The bytes to be stored could not be read; nothing was changed.
+    /// The source of the bytes failed; nothing was changed.
     #[error("the source of the bytes: {0}")]
     Source(String),
     /// The store failed.
@@ -47,7 +47,7 @@ impl From<BackendError> for BlobError {
 }
 
 impl BlobError {
-    /// Makes the error that says what is in the way of a key.
+    /// Returns a `Conflict` error for a key.
     pub(super) fn conflict(key: &[u8], reason: &'static str) -> Self {
         Self::Conflict {
             key: String::from_utf8_lossy(key).into_owned(),

@@ -1,6 +1,6 @@
-//! The blob store in use: `cargo run --example blobs`, or with a URL and a cache directory of your own as arguments.
+//! An example of the blob store: run `cargo run --example blobs`, or pass a URL and a cache directory as arguments.
 //!
-//! Everything it puts can be looked at below a mount of the same namespace, and its past below `.versions/`.
+//! A mount of the same namespace shows the blobs of the example, and their past versions below `.versions/`.
 
 use std::error::Error;
 
@@ -27,7 +27,7 @@ async fn run(arguments: Vec<String>) -> Result<(), Box<dyn Error>> {
     streams_and_parts(&store).await?;
     listings(&store).await?;
 
-    // A namespace of its own below this one.
+    // A child is a namespace of its own.
     let child = store.child("team/eu").await?;
     child.put("note", "for us", &PutOptions::default()).await?;
     child.close().await?;
@@ -40,7 +40,7 @@ async fn run(arguments: Vec<String>) -> Result<(), Box<dyn Error>> {
 }
 
 async fn versions(store: &BlobStore) -> Result<(), Box<dyn Error>> {
-    // Every put is a version, with metadata of its own.
+    // Every put creates a version, which has its own metadata.
     let mut options = PutOptions {
         content_type: Some("text/plain".to_owned()),
         ..PutOptions::default()
@@ -60,7 +60,7 @@ async fn versions(store: &BlobStore) -> Result<(), Box<dyn Error>> {
 }
 
 async fn streams_and_parts(store: &BlobStore) -> Result<(), Box<dyn Error>> {
-    // Streams in, parts out.
+    // A put reads its bytes from a stream; a reader returns a range of them.
     let long = tokio::io::AsyncReadExt::take(tokio::io::repeat(b'x'), 3_000_000);
     store
         .put_from("letters/long", long, &PutOptions::default())
@@ -70,7 +70,7 @@ async fn streams_and_parts(store: &BlobStore) -> Result<(), Box<dyn Error>> {
         println!("tail:   {bytes:?} of {} bytes", reader.size());
     }
 
-    // One blob of several; no bytes move, and the parts may go.
+    // A composite shares the bytes of its parts, so a part can be deleted afterwards.
     store
         .put_composite(
             "letters/all",
@@ -84,7 +84,7 @@ async fn streams_and_parts(store: &BlobStore) -> Result<(), Box<dyn Error>> {
 }
 
 async fn listings(store: &BlobStore) -> Result<(), Box<dyn Error>> {
-    // What there is, and what there was.
+    // A listing of the current blobs, and the versions of a deleted one.
     let page = ListOptions {
         delimited: true,
         ..ListOptions::prefix("letters/")

@@ -1,8 +1,10 @@
 //! Imports: versions with a time and an id that another store gave them.
 //!
-//! An import begins its version at its own time, so it changes what the past of its one name shows between then and now; it
-//! may not change what any version there shows. So the time must lie before now and after everything the key had: versions
-//! are imported oldest first, and each is the current one until the next.
+//! An imported version begins at its own time, so an import changes what the past of its key shows between that time
+//! and now.
+//! Invariant: an import does not change what an existing version shows. Therefore its time must be in the past and
+//! later than every change of the key: versions are imported oldest first, and each is the current one until the next
+//! import.
 
 use bytes::Bytes;
 
@@ -13,16 +15,17 @@ use super::{BlobStore, OpenStore};
 use crate::store::schema::rows::ImportedRow;
 use crate::store::{Op, Retained, Timestamp, VersionId};
 
-/// Bytes of an imported id, at most.
+/// Maximum length of an imported id, in bytes.
 const ID_MAX: usize = 255;
 
 impl BlobStore {
-    /// Puts `bytes` under a key as a version that began at `time` (nanoseconds since 1970) and has `id` beside its own.
-    /// Ids are of the whole namespace: an id leads to one version. Returns the version's own id.
+    /// Puts `bytes` under a key as a version that begins at `time` (nanoseconds since 1970). The version has `id` as a
+    /// second id, which is unique in the namespace. Returns the version's own id.
     ///
     /// # Errors
-    /// `InvalidKey`; `Invalid` for an id that is empty, longer than 255 bytes, or has `/`, `.` or NUL in it, and for a time
-    /// in the future or not after everything the key had; `Imported` when the id is taken; else as [`BlobStore::put`].
+    /// `InvalidKey`; `Invalid` if `id` is empty, longer than 255 bytes, or contains `/`, `.` or NUL, or if `time` is in
+    /// the future or not later than every change of the key; `Imported` if the id is already in use; else as
+    /// [`BlobStore::put`].
     pub async fn import_version(
         &self,
         key: impl AsRef<[u8]>,
@@ -49,10 +52,10 @@ impl BlobStore {
         self.0.put(&key, PutSource::Bytes(bytes), &how).await
     }
 
-    /// The version of a key that was imported with `id`.
+    /// Returns the version of a key that was imported with `id`.
     ///
     /// # Errors
-    /// `InvalidKey`; `NotFound` when the id is not known, of another key, or its version was deleted.
+    /// `InvalidKey`; `NotFound` if the id is unknown or belongs to another key, or if its version was deleted.
     pub async fn imported_version(
         &self,
         key: impl AsRef<[u8]>,
@@ -69,7 +72,7 @@ impl BlobStore {
 }
 
 impl OpenStore {
-    /// The version that has a foreign id, if it stands.
+    /// Returns the version that was imported with `id`, if it still exists.
     async fn imported(&self, id: &str) -> Result<Option<VersionId>, BlobError> {
         let row = self.namespace.history().imported(id).await?;
         let Some(ImportedRow {
@@ -87,10 +90,11 @@ impl OpenStore {
         Ok(stands.then_some(version))
     }
 
-    /// The directories of a key may have been others before: the time is compared with all it ever had.
+    /// Checks that `time` is later than every change of the key, in all directories to which the path of the key ever
+    /// led.
     async fn check_time(&self, key: &ObjectKey, time: Timestamp) -> Result<(), BlobError> {
         if time >= self.now() {
-            let text = format!("{} ns lies in the future", time.0);
+            let text = format!("{} ns is in the future", time.0);
             return Err(BlobError::Invalid(text));
         }
         let states = self.states(key).await?;

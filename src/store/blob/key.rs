@@ -1,17 +1,18 @@
-//! Keys: paths of bytes below the root of a namespace.
+//! Keys of blobs: paths below the root of a namespace, as bytes.
 
 use bytes::Bytes;
 
 use super::error::BlobError;
 use crate::store::NAME_MAX;
 
-/// The longest key, in bytes: a program below a mount must be able to name it.
+/// Maximum length of a key in bytes: the longest path that a program below a mount can use (`PATH_MAX` without its
+/// NUL).
 pub const KEY_MAX: usize = 4095;
 
-/// The name under which a mount shows the past.
+/// The directory in which a mount shows past versions; no part of a key may have this name.
 const RESERVED: &[u8] = b".versions";
 
-/// A key that was checked.
+/// A validated key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ObjectKey(Bytes);
 
@@ -30,7 +31,7 @@ impl ObjectKey {
         &self.0
     }
 
-    /// The directories above the last part, outermost first.
+    /// Returns the names of the directories of the key, outermost first.
     pub(super) fn directories(&self) -> impl DoubleEndedIterator<Item = Bytes> + '_ {
         let end = self.0.len() - self.name().len();
         let above = self.0[..end].strip_suffix(b"/");
@@ -40,7 +41,7 @@ impl ObjectKey {
             .map(|part| self.0.slice_ref(part))
     }
 
-    /// The last part.
+    /// Returns the last part of the key.
     pub(super) fn name(&self) -> Bytes {
         let last = self.0.iter().rposition(|b| *b == b'/');
         self.0.slice(last.map_or(0, |at| at + 1)..)

@@ -1,7 +1,8 @@
-//! Listings: keys by a prefix of their bytes, ascending, read as they are asked for.
+//! Listings: keys with a common prefix, in ascending order of their bytes. A listing reads the tree as the caller asks
+//! for entries.
 //!
-//! The tree is walked name by name. A directory's keys sort as if its name ended in a slash: it is kept back while names
-//! that sort between the two are still to come.
+//! The tree is walked directory by directory, in the order of names. Keys below a directory sort as if the name ended
+//! in a slash, so a directory is held back until all names that sort before `NAME/` are read.
 
 use std::collections::BTreeMap;
 
@@ -13,28 +14,28 @@ use super::{BlobStore, OpenStore};
 use crate::store::{DirectoryListing, Ino, Kind, ROOT, Stat, StoreError, Time};
 use crate::sync::Arc;
 
-/// A blob as a listing shows it.
+/// A blob in a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlobEntry {
-    /// Its key.
+    /// The key.
     pub key: Bytes,
-    /// Its length in bytes.
+    /// The length in bytes.
     pub size: u64,
-    /// When its content changed last.
+    /// The time of the last change of the content.
     pub modified: Time,
 }
 
-/// What a listing with a delimiter shows.
+/// An entry of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListItem {
     /// A blob.
     Blob(BlobEntry),
-    /// A prefix that ends in `/`, with blobs below it.
+    /// A prefix that ends in `/` and has at least one blob below it; only with `delimited`.
     Prefix(Bytes),
 }
 
 impl ListItem {
-    /// The key or the prefix.
+    /// Returns the key or the prefix.
     pub fn key(&self) -> &Bytes {
         match self {
             Self::Blob(blob) => &blob.key,
@@ -43,21 +44,21 @@ impl ListItem {
     }
 }
 
-/// What is listed.
+/// What a listing shows.
 #[derive(Clone, Debug)]
 pub struct ListOptions {
-    /// Bytes that keys begin with; none mean all keys.
+    /// The prefix of the keys, in bytes; an empty prefix means all keys.
     pub prefix: Bytes,
-    /// Only what sorts behind it: the last key of the page before.
+    /// Lists only keys after this one: the last key of the previous page.
     pub after: Option<Bytes>,
-    /// Whether all keys with a `/` behind the prefix are shown as one, up to that `/`.
+    /// Whether all keys that have a `/` after the prefix are shown as one entry, up to that `/`.
     pub delimited: bool,
-    /// Entries of a page, at most.
+    /// Maximum number of entries of a page.
     pub limit: usize,
 }
 
 impl ListOptions {
-    /// All keys that begin with `prefix`, in pages of 1000.
+    /// Returns options for all keys that begin with `prefix`, in pages of 1000.
     pub fn prefix(prefix: impl AsRef<[u8]>) -> Self {
         Self {
             prefix: Bytes::copy_from_slice(prefix.as_ref()),
@@ -68,17 +69,17 @@ impl ListOptions {
     }
 }
 
-/// Part of a listing.
+/// A page of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Ascending.
+    /// The entries, in ascending order.
     pub entries: Vec<ListItem>,
-    /// What the next page is to come after; `None` for the last one.
+    /// The value of `after` for the next page; `None` on the last page.
     pub next: Option<Bytes>,
 }
 
 impl Page {
-    /// Keys of the blobs in it.
+    /// Returns the keys of the blobs on the page.
     pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
         self.entries.iter().filter_map(|entry| match entry {
             ListItem::Blob(blob) => Some(&blob.key),
@@ -88,13 +89,13 @@ impl Page {
 }
 
 impl BlobStore {
-    /// Lists the keys that begin with `prefix`, ascending by their bytes. Blobs that come or go meanwhile may or may not be
-    /// among them; all others appear once.
+    /// Lists the keys that begin with `prefix`, in ascending order of their bytes. A blob that is put or deleted during
+    /// the listing may or may not be listed; every other blob is listed once.
     pub fn list(&self, prefix: impl AsRef<[u8]>) -> BlobList {
         self.list_with(&ListOptions::prefix(prefix))
     }
 
-    /// As [`BlobStore::list`]; the limit is that of pages and means nothing here.
+    /// As [`BlobStore::list`] with options. The `limit` is ignored.
     pub fn list_with(&self, options: &ListOptions) -> BlobList {
         BlobList {
             open: Arc::clone(&self.0),
@@ -104,7 +105,7 @@ impl BlobStore {
         }
     }
 
-    /// A page of a listing.
+    /// Returns one page of a listing.
     ///
     /// # Errors
     /// `Store`.
@@ -127,7 +128,7 @@ impl BlobStore {
     }
 }
 
-/// Keys as they are asked for.
+/// A listing in progress.
 #[derive(Debug)]
 pub struct BlobList {
     open: Arc<OpenStore>,
@@ -136,22 +137,22 @@ pub struct BlobList {
     begun: bool,
 }
 
-/// A directory on the way.
+/// A directory that the listing is reading.
 #[derive(Debug)]
 struct ListLevel {
-    /// Its path with a slash at the end; empty for the root.
+    /// The path of the directory with a slash at the end; empty for the root.
     path: Vec<u8>,
     names: DirectoryListing,
-    /// What names must begin with.
+    /// Prefix of the names to list, in bytes.
     filter: Vec<u8>,
-    /// Names read and not yet passed on, by how their keys sort.
+    /// Names that were read and not returned yet, by the order of their keys.
     held: BTreeMap<Vec<u8>, Stat>,
-    /// The last name that was read; `None` behind the last.
+    /// The last name that was read; `None` at the end of the directory.
     read: Option<Bytes>,
 }
 
 impl BlobList {
-    /// The next entry; `None` behind the last.
+    /// Returns the next entry; `None` at the end.
     ///
     /// # Errors
     /// `Store`.
@@ -186,7 +187,7 @@ impl BlobList {
         Ok(None)
     }
 
-    /// The directory in which the prefix ends.
+    /// Opens the directory in which the prefix ends.
     async fn begin(&mut self) -> Result<(), BlobError> {
         let prefix = self.options.prefix.clone();
         let cut = prefix
@@ -196,7 +197,7 @@ impl BlobList {
         let (path, rest) = prefix.split_at(cut);
         let mut directory = Some(ROOT);
         if let Some(above) = path.strip_suffix(b"/") {
-            // A path that no key can have leads nowhere.
+            // A path that is not a valid key has no blobs below it.
             directory = match ObjectKey::new(&[above, b"/x"].concat()) {
                 Ok(key) => self.open.directory(&key).await?,
                 Err(_) => None,
@@ -216,7 +217,7 @@ impl BlobList {
             .is_none_or(|after| key > &after[..])
     }
 
-    /// A directory from the first name on that can matter; `None` if none can.
+    /// Opens a directory at the first name that can be listed; `None` if all its keys sort before `after`.
     async fn level(
         &self,
         path: Vec<u8>,
@@ -251,10 +252,10 @@ impl BlobList {
 }
 
 impl ListLevel {
-    /// The next key, with a slash behind a directory's, and what it leads to.
+    /// Returns the next key, with a slash at the end for a directory, and what the key leads to.
     async fn next(&mut self) -> Result<Option<(Vec<u8>, Stat)>, BlobError> {
         loop {
-            // Whatever is still to come sorts behind the last name that was read.
+            // Every name that is still to come sorts after the last name that was read.
             let first = self.held.first_entry().filter(|first| match &self.read {
                 Some(read) => first.key()[..] <= read[..],
                 None => true,
@@ -276,7 +277,7 @@ impl ListLevel {
     }
 }
 
-/// How the keys of a name sort in its directory.
+/// Returns the bytes by which the keys of a name sort in its directory.
 fn sorted(name: &[u8], kind: Kind) -> Vec<u8> {
     match kind {
         Kind::Directory => [name, b"/"].concat(),
@@ -285,7 +286,8 @@ fn sorted(name: &[u8], kind: Kind) -> Vec<u8> {
 }
 
 impl OpenStore {
-    /// Directories whose names sort before `name` and whose keys sort behind it: `a` holds `a/b`, which is behind `a!`.
+    /// Returns the directories whose names sort before `name` and whose keys sort after it: the directory `a` sorts
+    /// before the name `a!`, but its key `a/b` sorts after `a!`.
     async fn before(
         &self,
         directory: Ino,
@@ -306,13 +308,13 @@ impl OpenStore {
         Ok(found)
     }
 
-    /// Whether there is any blob below a directory.
+    /// Tells whether a directory has a blob anywhere below it.
     async fn has_blob(&self, directory: Ino) -> Result<bool, BlobError> {
         let mut open = vec![directory];
         while let Some(directory) = open.pop() {
             let mut names = match self.namespace.tree().list(directory).await {
                 Ok(names) => names,
-                // It went while it was looked at.
+                // A concurrent delete removed the directory.
                 Err(StoreError::NotFound | StoreError::NotDirectory) => continue,
                 Err(error) => return Err(error.into()),
             };

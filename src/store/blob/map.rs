@@ -1,4 +1,4 @@
-//! A map of stores by account and region: one namespace each, opened when it is asked for.
+//! A map of blob stores by account and region. Each store is a namespace of its own and is opened on first use.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::backend::Backend;
 use crate::store::{check_name, list_namespaces};
 use crate::sync::{Arc, Mutex, lock};
 
-/// Stores by (account, region), below one name of a bucket: `NAME/ACCOUNT/REGION`.
+/// Blob stores by (account, region). Their namespaces are named `NAME/ACCOUNT/REGION`.
 #[derive(Clone, Debug)]
 pub struct StoreMap(Arc<OpenStores>);
 
@@ -19,22 +19,23 @@ struct OpenStores {
     name: String,
     options: BlobOptions,
     family: Arc<StoreRegistry>,
-    /// Those that were asked for, held open.
+    /// The stores that were opened; the map keeps them open.
     held: Mutex<BTreeMap<(String, String), BlobStore>>,
 }
 
 impl StoreMap {
-    /// A map below `name` of the bucket at `url`. Nothing is opened yet, but the bucket is asked whether it is there.
+    /// Creates a map for the namespaces below `name` in the bucket at `url`. No namespace is opened; the bucket is
+    /// checked.
     ///
     /// # Errors
-    /// `Store`: `Invalid` for a wrong URL or name, `Unavailable` when the bucket does not answer.
+    /// `Store`: `Invalid` for a wrong URL or name, `Unavailable` if the bucket does not answer.
     pub async fn open(url: &str, name: &str, options: BlobOptions) -> Result<Self, BlobError> {
         let backend = Backend::open(url, &options.backend)?;
         backend.check().await?;
         Self::open_in(&backend, name, options)
     }
 
-    /// As [`StoreMap::open`], in a bucket that was opened before.
+    /// As [`StoreMap::open`], in a bucket that is already open.
     ///
     /// # Errors
     /// `Store` with `Invalid` for a wrong name.
@@ -49,11 +50,11 @@ impl StoreMap {
         })))
     }
 
-    /// The store of an account in a region, opened, and made where it is not there. It stays open until
-    /// [`StoreMap::close`].
+    /// Returns the store of an account in a region, opens it on first use, and creates it if it does not exist. The
+    /// store stays open until [`StoreMap::close`].
     ///
     /// # Errors
-    /// `Invalid` when either is no single part of a namespace's name; else as [`BlobStore::open`].
+    /// `Invalid` if the account or the region contains a `/`; else as [`BlobStore::open`].
     pub async fn get(&self, account: &str, region: &str) -> Result<BlobStore, BlobError> {
         for part in [account, region] {
             if part.contains('/') {
@@ -73,7 +74,7 @@ impl StoreMap {
         Ok(store)
     }
 
-    /// Every (account, region) that has a store in the bucket, open or not, ascending.
+    /// Returns every (account, region) that has a store in the bucket, open or not, in ascending order.
     ///
     /// # Errors
     /// `Store` with `Unavailable`.
@@ -92,10 +93,10 @@ impl StoreMap {
         Ok(found)
     }
 
-    /// Closes every store that is open.
+    /// Closes all open stores.
     ///
     /// # Errors
-    /// The first failure; the others are closed all the same. As [`BlobStore::close`].
+    /// The first failure, after all stores were closed; see [`BlobStore::close`].
     pub async fn close(&self) -> Result<(), BlobError> {
         let held = std::mem::take(&mut *lock(&self.0.held));
         let mut first = Ok(());
@@ -108,8 +109,8 @@ impl StoreMap {
 }
 
 impl BlobStore {
-    /// Names of the namespaces below this one that are in the bucket, open or not, nested ones included, ascending: what
-    /// [`BlobStore::child`] takes.
+    /// Returns the names of all namespaces below this one, nested ones included, in ascending order. Each name is a
+    /// valid argument of [`BlobStore::child`].
     ///
     /// # Errors
     /// `Store` with `Unavailable`.

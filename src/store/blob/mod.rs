@@ -1,9 +1,9 @@
-//! Blobs under keys, with every version of them: the store without a file system.
+//! A versioned blob store: blobs under keys, without a file system in between.
 //!
-//! A key is a path in the tree that a mount of the namespace shows: what a [`BlobStore`] puts a program below the mount reads,
-//! and the other way round. Parts of a key are directories, made when something is put below them and removed again when
-//! a delete leaves them empty, unless somebody else made them.
-//! Invariant: a reader sees a blob whole, as it was before a put or after it; every put is a version of its own.
+//! A key is a path in the tree of a namespace: a mount of the namespace shows every blob as a file, and a [`BlobStore`]
+//! shows every file as a blob. The directories of a key are created by a put; a delete removes those that are empty and
+//! that a put created.
+//! Invariants: a reader sees a blob completely as before a put or completely as after it. Every put creates a version.
 
 mod composite;
 mod error;
@@ -35,29 +35,29 @@ pub use read::{BlobReader, BlobStat};
 pub use versions::VersionInfo;
 pub use write::PutOptions;
 
-/// How far this machine's clock may be from the bucket's: versions are named after it.
+/// Maximum difference between the machine's clock and the bucket's: version ids contain the machine's time.
 const CLOCK_MAX: Duration = Duration::from_secs(60);
 
-/// How a blob store uses its machine, and what it makes.
+/// Local resources of a blob store, and defaults for what it creates.
 #[derive(Clone, Debug)]
 pub struct BlobOptions {
-    /// Where journal, staging files and cached blocks lie, how much of them there may be, who owns the root.
+    /// Cache directory, limits for the journal and the caches, and the owner of the root.
     pub config: NamespaceConfig,
-    /// Deadlines and other settings of the bucket.
+    /// Timeouts and other settings of the bucket.
     pub backend: BackendConfig,
-    /// Clock and ids.
+    /// The clock and the source of ids.
     pub env: Arc<dyn Env>,
-    /// Who writes, unless a put says otherwise.
+    /// The default author of versions.
     pub author: Author,
     /// Permission bits of new blobs, as a mount shows them.
     pub mode: u32,
-    /// Permission bits of directories that keys need.
+    /// Permission bits of directories that a put creates.
     pub directory_mode: u32,
 }
 
 impl BlobOptions {
-    /// Options with everything local below `cache_dir`; what lies there and is not yet in the bucket is found again by
-    /// the next store with the same directory.
+    /// Returns options with all local files below `cache_dir`. Changes that are there and not in the bucket yet are
+    /// recovered by the next store with the same directory.
     #[must_use]
     pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
         Self {
@@ -84,11 +84,11 @@ impl BlobOptions {
     }
 }
 
-/// The blobs of one namespace, which this process alone writes. Clones are the same store.
+/// The blobs of one namespace, for which this process is the only writer. Clones share one open store.
 #[derive(Clone, Debug)]
 pub struct BlobStore(Arc<OpenStore>);
 
-/// An open namespace and what its store knows beside it.
+/// An open namespace and the state of its store.
 #[derive(Debug)]
 struct OpenStore {
     backend: Backend,
@@ -97,18 +97,19 @@ struct OpenStore {
     options: BlobOptions,
     tasks: Tasks,
     family: Arc<StoreRegistry>,
-    /// Imports and changes of settings go one at a time: each looks before it writes.
+    /// Serializes imports and changes of settings, which read before they write.
     alone: tokio::sync::Mutex<()>,
 }
 
 impl Drop for OpenStore {
     fn drop(&mut self) {
-        // Nobody can close it any more: what is not in the bucket is in the journal, for the next store.
+        // No handle is left to close the store. The journal keeps what is not in the bucket, for the next store.
         self.tasks.stop();
     }
 }
 
-/// The stores opened from one, by their whole names: a second writer in one process would only take the first one's place.
+/// The open stores of one family by their full names. A second writer for the same namespace in this process would
+/// fence the first, so the open one is shared.
 #[derive(Debug, Default)]
 struct StoreRegistry(Mutex<HashMap<String, Arc<tokio::sync::Mutex<Weak<OpenStore>>>>>);
 
@@ -119,12 +120,13 @@ impl StoreRegistry {
 }
 
 impl BlobStore {
-    /// Opens the namespace `name` of the bucket at `url`, makes it if it is not there, and takes it from any other writer.
-    /// What an earlier store with the same cache directory acknowledged is brought along. Needs a runtime.
+    /// Opens the namespace `name` of the bucket at `url`, creates it if it does not exist, and takes it from any other
+    /// writer. Changes that an earlier store with the same cache directory acknowledged are recovered. Requires a Tokio
+    /// runtime.
     ///
     /// # Errors
-    /// `Store`: `Invalid` for a wrong URL or name, `Unavailable` when the bucket does not answer or does not keep its word,
-    /// `Busy` when another process uses the cache directory, `Clock`, `Corrupt`.
+    /// `Store`: `Invalid` for a wrong URL or name, `Unavailable` if the bucket does not answer or fails its probe,
+    /// `Busy` if another process uses the cache directory, `Clock` if the clocks differ too much, `Corrupt`.
     pub async fn open(url: &str, name: &str, options: BlobOptions) -> Result<Self, BlobError> {
         let backend = Backend::open(url, &options.backend)?;
         backend.check().await?;
@@ -141,7 +143,7 @@ impl BlobStore {
         Self::open_in(&backend, name, options).await
     }
 
-    /// As [`BlobStore::open`], in a bucket that was opened and probed before.
+    /// As [`BlobStore::open`], in a bucket that is already open and probed.
     ///
     /// # Errors
     /// As [`BlobStore::open`].
@@ -181,8 +183,8 @@ impl BlobStore {
         Ok(Self(open))
     }
 
-    /// The store of the namespace `name` below this one, `eu` or `team/eu`; a store of its own, with its own writer and
-    /// history. Who asks again while it is open gets the same.
+    /// Opens the store of the namespace `name` below this one, for example `eu` or `team/eu`. It has its own writer and
+    /// history. While it is open, further calls return the same store.
     ///
     /// # Errors
     /// As [`BlobStore::open`].
@@ -193,29 +195,29 @@ impl BlobStore {
         Self::join(backend, whole, options, Arc::clone(&self.0.family)).await
     }
 
-    /// Whole name of the namespace.
+    /// Returns the full name of the namespace.
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// The tree of the namespace itself, as a mount uses it.
+    /// Returns the namespace, with the tree that a mount shows.
     pub fn namespace(&self) -> &Namespace {
         &self.0.namespace
     }
 
-    /// Waits until everything put so far is in the bucket.
+    /// Waits until every acknowledged put is in the bucket.
     ///
     /// # Errors
-    /// `Store` with `Unavailable` when an attempt failed meanwhile; what is missing is kept and tried again.
+    /// `Store` with `Unavailable` if the bucket fails for too long; the remaining changes are kept and tried again.
     pub async fn flush(&self) -> Result<(), BlobError> {
         Ok(self.0.namespace.drain().await?)
     }
 
-    /// Brings everything to the bucket and ends the store; calls on any clone of it fail from then on. Children are stores of
-    /// their own and stay open.
+    /// Writes everything to the bucket and closes the store; afterwards, calls on any clone fail. Child stores stay
+    /// open.
     ///
     /// # Errors
-    /// As [`BlobStore::flush`]; what is not in the bucket lies in the cache directory for the next store.
+    /// As [`BlobStore::flush`]; changes that are not in the bucket stay in the cache directory for the next store.
     pub async fn close(self) -> Result<(), BlobError> {
         let place = self.0.family.place(&self.0.name);
         let mut known = place.lock().await;

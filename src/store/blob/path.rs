@@ -1,4 +1,4 @@
-//! From keys to names in directories: directories that are there, were there, are made for a key, and go with it.
+//! Directories of keys: lookup now and in the past, creation before a put, and removal after a delete.
 
 use std::collections::BTreeSet;
 
@@ -9,12 +9,12 @@ use super::error::BlobError;
 use super::key::ObjectKey;
 use crate::store::{Ino, Kind, NewNode, ROOT, Stat, StoreError};
 
-/// The attribute of a directory that was made for a key: it goes when a delete leaves it empty. Whoever removes the attribute
-/// keeps the directory.
+/// Extended attribute of a directory that a put created. A delete removes such a directory when it is empty; a
+/// directory without the attribute is kept.
 pub(super) const IMPLICIT: &[u8] = b"user.rewindfs.implicit";
 
 impl OpenStore {
-    /// The directory above a key; `None` when a part of it is missing or no directory.
+    /// Returns the directory of a key; `None` if a part of the path is missing or not a directory.
     pub(super) async fn directory(&self, key: &ObjectKey) -> Result<Option<Ino>, BlobError> {
         let mut at = ROOT;
         for part in key.directories() {
@@ -26,7 +26,7 @@ impl OpenStore {
         Ok(Some(at))
     }
 
-    /// The blob under a key and the directory it is in; `None` when there is none or something else.
+    /// Returns the blob under a key and its directory; `None` if the key does not lead to a file.
     pub(super) async fn find(&self, key: &ObjectKey) -> Result<Option<(Ino, Stat)>, BlobError> {
         let Some(directory) = self.directory(key).await? else {
             return Ok(None);
@@ -37,14 +37,14 @@ impl OpenStore {
             .map(|stat| (directory, stat)))
     }
 
-    /// The directory above a key, with what is missing of it made.
+    /// Returns the directory of a key, after creating the missing parts of the path.
     pub(super) async fn make_directories(&self, key: &ObjectKey) -> Result<Ino, BlobError> {
         'again: loop {
             let mut at = ROOT;
             for part in key.directories() {
                 match self.make_directory(key, at, &part).await {
                     Ok(directory) => at = directory,
-                    // A delete took the directory above away: from the root once more.
+                    // A concurrent delete removed the parent directory; the walk starts again at the root.
                     Err(BlobError::Store(StoreError::NotFound)) => continue 'again,
                     Err(error) => return Err(error),
                 }
@@ -87,7 +87,7 @@ impl OpenStore {
         }
     }
 
-    /// Removes the directories above a key that were made for keys and hold nothing, innermost first.
+    /// Removes the directories of a key that puts created and that are empty, innermost first.
     pub(super) async fn prune(&self, key: &ObjectKey) -> Result<(), BlobError> {
         let mut above = vec![ROOT];
         let parts: Vec<Bytes> = key.directories().collect();
@@ -122,7 +122,7 @@ impl OpenStore {
         Ok(())
     }
 
-    /// Every directory that the path above a key leads to or led to until it was removed, oldest first.
+    /// Returns every directory to which the path of a key leads or ever led, oldest first.
     pub(super) async fn directories_ever(&self, key: &ObjectKey) -> Result<Vec<Ino>, BlobError> {
         let mut found = vec![ROOT];
         for part in key.directories() {

@@ -1,4 +1,4 @@
-//! Reading blobs, whole and in parts, and what is known of them without reading.
+//! Reads of blobs, complete or in ranges, and their metadata.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
@@ -17,37 +17,37 @@ use crate::store::schema::rows::{DentryBody, EntryState};
 use crate::store::{File, Ino, Namespace, PastEntry, Pin, Stat, StoreError, Time, VersionId};
 use crate::sync::Arc;
 
-/// Bytes asked of the store at once.
+/// Maximum number of bytes in one read from the store.
 const STEP: u32 = 1 << 20;
 
-/// What is known of a blob without reading it.
+/// The metadata of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlobStat {
-    /// Its length in bytes, writes of programs below a mount included.
+    /// The length in bytes, including writes of programs below a mount.
     pub size: u64,
-    /// When its content changed last.
+    /// The time of the last change of the content.
     pub modified: Time,
-    /// Its newest version; `None` while a program writes it for the first time.
+    /// The newest version; `None` while a program is writing the first one.
     pub version: Option<VersionId>,
-    /// Differs whenever the bytes differ; equal stamps of one key mean equal bytes.
+    /// Changes whenever the bytes change: equal stamps of one key mean equal bytes.
     pub stamp: String,
-    /// Metadata by name.
+    /// Metadata values by name.
     pub metadata: BTreeMap<String, Bytes>,
-    /// Media type.
+    /// The media type.
     pub content_type: Option<String>,
 }
 
 impl BlobStore {
-    /// All bytes of the blob under a key, as they are now.
+    /// Returns all current bytes of a blob.
     ///
     /// # Errors
-    /// `InvalidKey`, `NotFound`; `Store` with `Unavailable` or `Corrupt` when the bucket cannot give them.
+    /// `InvalidKey`, `NotFound`; `Store` with `Unavailable` or `Corrupt` if the bucket cannot deliver the bytes.
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Bytes, BlobError> {
         self.get_reader(key, ..).await?.rest().await
     }
 
-    /// A reader of the bytes `range` of a blob; what ends before the range's end ends the reader. It goes on reading the
-    /// blob it was opened on when another is put under the key or the key is deleted.
+    /// Returns a reader of a byte range of a blob; the range is cut at the end of the blob. The reader continues to
+    /// read the same blob if another blob is put under the key or the key is deleted.
     ///
     /// # Errors
     /// `InvalidKey`, `NotFound`.
@@ -62,7 +62,7 @@ impl BlobStore {
         Ok(BlobReader::new(ReadSource::Live(file), size, range))
     }
 
-    /// What is known of the blob under a key.
+    /// Returns the metadata of the blob under a key.
     ///
     /// # Errors
     /// `InvalidKey`, `NotFound`.
@@ -71,7 +71,7 @@ impl BlobStore {
         self.0.stat(&key).await
     }
 
-    /// Whether there is a blob under a key.
+    /// Tells whether a key has a blob.
     ///
     /// # Errors
     /// `InvalidKey`; `Store`.
@@ -82,14 +82,14 @@ impl BlobStore {
 }
 
 impl OpenStore {
-    /// The live file under a key, held.
+    /// Returns the live file under a key. The file stays readable while the caller holds it.
     pub(super) async fn file(&self, key: &ObjectKey) -> Result<Arc<File>, BlobError> {
         loop {
             let found = self.find(key).await?;
             let (_, stat) = found.ok_or(BlobError::NotFound)?;
             match self.namespace.tree().file(stat.ino).await {
                 Ok(file) => return Ok(file),
-                // Another took its place just now.
+                // A concurrent put replaced the file; the key is looked up again.
                 Err(StoreError::NotFound) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -111,7 +111,7 @@ impl OpenStore {
         })
     }
 
-    /// The newest version of a name and its attributes now.
+    /// Returns the newest version of a directory entry, and its extended attributes.
     async fn state(
         &self,
         directory: Ino,
@@ -138,7 +138,7 @@ impl OpenStore {
     }
 }
 
-/// Metadata and content type among attributes.
+/// Returns the metadata values and the media type among extended attributes.
 pub(super) fn metadata(xattrs: &[(Bytes, Bytes)]) -> (BTreeMap<String, Bytes>, Option<String>) {
     let mut values = BTreeMap::new();
     let mut content_type = None;
@@ -152,7 +152,7 @@ pub(super) fn metadata(xattrs: &[(Bytes, Bytes)]) -> (BTreeMap<String, Bytes>, O
     (values, content_type)
 }
 
-/// First byte of a range and the one behind its last.
+/// Returns the first byte of a range and the byte after its last one.
 pub(super) fn limits(range: &impl RangeBounds<u64>) -> (u64, u64) {
     let start = match range.start_bound() {
         Bound::Included(at) => *at,
@@ -167,12 +167,12 @@ pub(super) fn limits(range: &impl RangeBounds<u64>) -> (u64, u64) {
     (start, end)
 }
 
-/// What a reader reads.
+/// The source of a reader.
 #[derive(Clone, Debug)]
 pub(super) enum ReadSource {
-    /// A live file, which outlives its name while it is held.
+    /// A live file; it outlives its name while it is held.
     Live(Arc<File>),
-    /// A version; its bytes stay while the pin is held.
+    /// A version; its bytes are kept while the pin is held.
     Past(Arc<(Namespace, PastEntry, Option<Pin>)>),
 }
 
@@ -185,7 +185,7 @@ impl ReadSource {
     }
 }
 
-/// Reads a blob or a version of one, step by step: [`BlobReader::next`] with this crate's errors, or as an [`AsyncRead`].
+/// A reader of a blob or a version: [`BlobReader::next`] returns this crate's errors; it is also an [`AsyncRead`].
 pub struct BlobReader {
     from: ReadSource,
     at: u64,
@@ -213,20 +213,20 @@ impl BlobReader {
         }
     }
 
-    /// Length of the whole blob in bytes, whatever part of it is read.
+    /// Returns the length of the complete blob in bytes, also if only a range is read.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The next bytes, at most 1 MiB; `None` at the end.
+    /// Returns the next bytes, at most 1 MiB; `None` at the end.
     ///
     /// # Errors
-    /// `Store` with `Unavailable` or `Corrupt`; asking again tries again.
+    /// `Store` with `Unavailable` or `Corrupt`; another call tries the read again.
     pub async fn next(&mut self) -> Result<Option<Bytes>, BlobError> {
         Ok(std::future::poll_fn(|context| self.poll_next(context)).await?)
     }
 
-    /// All bytes that are left.
+    /// Returns all remaining bytes.
     ///
     /// # Errors
     /// As [`BlobReader::next`].
@@ -261,7 +261,7 @@ impl BlobReader {
         self.coming = None;
         let bytes = read?;
         if bytes.is_empty() {
-            // A program below a mount has cut it meanwhile.
+            // A program below a mount truncated the file.
             self.end = self.at;
             return Poll::Ready(Ok(None));
         }

@@ -1,4 +1,4 @@
-//! Settings of a namespace: values by name, in the bucket beside the namespace's identity.
+//! Settings of a namespace: values by name, stored in the bucket in `namespace.json`.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::error::BlobError;
 use crate::store::{parse_setting, set_namespace, show_namespace};
 
 impl BlobStore {
-    /// All settings, by name.
+    /// Returns all settings by name.
     ///
     /// # Errors
     /// `Store` with `Unavailable`.
@@ -16,11 +16,12 @@ impl BlobStore {
         Ok(info.settings)
     }
 
-    /// Sets a setting, or takes it away with `None`; at once in the bucket, and what `rewindfs namespace show` shows.
+    /// Changes a setting, or removes it if `value` is `None`. The change is in the bucket when the call returns;
+    /// `rewindfs namespace show` shows it.
     ///
     /// # Errors
-    /// `Store`: `Invalid` for a name that is not made of 1 to 64 of a-z, 0-9, `-`, `_` and `.`, and for a value beyond
-    /// 1024 bytes; `Unavailable`.
+    /// `Store`: `Invalid` if the name is not 1 to 64 of a-z, 0-9, `-`, `_` and `.`, or if the value is longer than 1024
+    /// bytes; `Unavailable`.
     pub async fn set_setting(&self, name: &str, value: Option<&str>) -> Result<(), BlobError> {
         let text = format!("{name}={}", value.unwrap_or_default());
         let (parsed, _) = parse_setting(&text)?;

@@ -1,4 +1,4 @@
-//! The versions of a key: what the names it stood for ever held, and the gaps in between as delete markers.
+//! The versions of a key: every state that the key ever had, and delete markers for the times without one.
 
 use std::collections::BTreeMap;
 use std::ops::RangeBounds;
@@ -13,30 +13,30 @@ use super::{BlobStore, OpenStore};
 use crate::store::{Author, Ino, Kind, Op, PastEntry, Retained, StoreError, Timestamp, VersionId};
 use crate::sync::Arc;
 
-/// A version of a blob, or the mark of its absence.
+/// A version of a blob, or a delete marker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VersionInfo {
-    /// Its id; ids sort by time, also as text.
+    /// The id. Ids sort by time, also as text.
     pub id: VersionId,
-    /// When it began.
+    /// When the version began.
     pub timestamp: Timestamp,
-    /// When it ended; `None` for what is there now.
+    /// When the version ended; `None` for the current one.
     pub ended: Option<Timestamp>,
-    /// Whether the key led to nothing from here on. A marker has no bytes, no author and no op.
+    /// Whether the key had no blob from this time on. A delete marker has no bytes, author or operation.
     pub is_delete_marker: bool,
-    /// Length in bytes.
+    /// The length in bytes.
     pub size: u64,
-    /// How it came to be.
+    /// The operation that made the version; `None` for a delete marker.
     pub op: Option<Op>,
-    /// Who made it.
+    /// The author of the version.
     pub author: Author,
-    /// Machine it was made on.
+    /// The machine on which the version was made.
     pub host: String,
-    /// Metadata by name.
+    /// Metadata values by name.
     pub metadata: BTreeMap<String, Bytes>,
-    /// Media type.
+    /// The media type.
     pub content_type: Option<String>,
-    /// The id it was imported with.
+    /// The id with which the version was imported.
     pub foreign_id: Option<String>,
 }
 
@@ -83,9 +83,9 @@ impl VersionInfo {
 }
 
 impl BlobStore {
-    /// Every version of a key, oldest first, with a delete marker wherever the key led to nothing afterwards: deleted, or
-    /// renamed away below a mount. Empty for a key that never was. Where a rename made the name, its versions under the
-    /// name before are among them.
+    /// Returns every version of a key, oldest first, with a delete marker wherever the blob was deleted or renamed
+    /// away. Empty for a key that never had a blob. If a rename created the key, the versions under the former name are
+    /// included.
     ///
     /// # Errors
     /// `InvalidKey`; `Store`.
@@ -110,8 +110,8 @@ impl BlobStore {
         Ok(all)
     }
 
-    /// The version that a key shows now; `None` when it was deleted, when it never was, and while a program writes it
-    /// for the first time.
+    /// Returns the current version of a key; `None` if the key has no blob, and while a program is writing its first
+    /// version.
     ///
     /// # Errors
     /// `InvalidKey`; `Store`.
@@ -126,11 +126,12 @@ impl BlobStore {
         }
     }
 
-    /// Deletes a version for good. Of the current one the predecessor becomes current again; without one the key goes.
+    /// Deletes a version permanently. If it is the current version, the version before it becomes current; without one,
+    /// the key is deleted.
     ///
     /// # Errors
-    /// `InvalidKey`; `NotFound` for an id the key does not list, for that of a delete marker, and for a version the name
-    /// had under another name; `Store` with `Busy` while a program has the file open with changes.
+    /// `InvalidKey`; `NotFound` for an id that the key does not list, for a delete marker, and for a version that the
+    /// file had under another name; `Store` with `Busy` while a program has the file open with unsaved changes.
     pub async fn delete_version(
         &self,
         key: impl AsRef<[u8]>,
@@ -153,10 +154,10 @@ impl BlobStore {
         }
     }
 
-    /// All bytes of a version.
+    /// Returns all bytes of a version.
     ///
     /// # Errors
-    /// `InvalidKey`; `NotFound` for an id the key does not list, and for that of a delete marker; `Store`.
+    /// `InvalidKey`; `NotFound` for an id that the key does not list, and for a delete marker; `Store`.
     pub async fn get_version(
         &self,
         key: impl AsRef<[u8]>,
@@ -165,7 +166,7 @@ impl BlobStore {
         self.get_version_reader(key, id, ..).await?.rest().await
     }
 
-    /// A reader of the bytes `range` of a version. It goes on reading when the version is deleted meanwhile.
+    /// Returns a reader of a byte range of a version. The reader stays valid if the version is deleted.
     ///
     /// # Errors
     /// As [`BlobStore::get_version`].
@@ -179,7 +180,7 @@ impl BlobStore {
         let entry = self.0.version(&key, id).await?;
         let pin = match self.0.namespace.data().hold_standing(&entry).await {
             Ok(pin) => pin,
-            // It was deleted just now.
+            // A concurrent call deleted the version.
             Err(StoreError::Stale) => return Err(BlobError::NotFound),
             Err(error) => return Err(error.into()),
         };
@@ -190,7 +191,7 @@ impl BlobStore {
 }
 
 impl OpenStore {
-    /// The states of files that a key ever led to, oldest first, and the directories they are listed in.
+    /// Returns the file states that a key ever led to, oldest first, each with the directory that lists it.
     pub(super) async fn states(&self, key: &ObjectKey) -> Result<Vec<(Ino, PastEntry)>, BlobError> {
         let name = key.name();
         let mut all = Vec::new();

@@ -1,7 +1,8 @@
-//! Puts and deletes.
+//! Puts and deletes of blobs.
 //!
-//! A put writes all bytes under a number that no name has, and then puts them under the key in one operation: a reader who
-//! began before goes on reading the old state. Puts of one key take effect in the order in which they end.
+//! A put writes all bytes to a new inode without a name, and then puts the inode under the key in one operation.
+//! Readers that are open continue to read the old state.
+//! Invariant: concurrent puts of one key take effect in the order in which they finish.
 
 use std::collections::BTreeMap;
 
@@ -15,26 +16,27 @@ use super::{BlobStore, OpenStore};
 use crate::store::tree::put::{AtomicPut, PutTarget};
 use crate::store::{Author, CloneSource, Kind, Op, StoreError, Timestamp, VersionId, XATTRS_MAX};
 
-/// Bytes taken from a source at once.
+/// Maximum number of bytes in one append.
 const CHUNK: usize = 1 << 20;
-/// Keys deleted between two looks at the listing.
+/// Number of keys that a delete by prefix lists at a time.
 const PAGE: usize = 1000;
 
-/// Attribute name under which a mount shows a metadata value.
+/// Prefix of the extended attributes in which a mount shows metadata values.
 pub(super) const METADATA: &[u8] = b"user.meta.";
-/// Attribute that holds the content type; programs on a desktop look for it there.
+/// Extended attribute with the content type, under the name that desktop programs use.
 pub(super) const CONTENT_TYPE: &[u8] = b"user.mime_type";
-/// Attribute that holds the id an import came with.
+/// Extended attribute with the id of an imported version.
 pub(super) const FOREIGN_ID: &[u8] = b"user.rewindfs.import";
 
-/// What goes with the bytes of a put. The version has it for ever; a mount shows it as extended attributes.
+/// What is stored with the bytes of a put. It belongs to the version permanently; a mount shows it as extended
+/// attributes.
 #[derive(Clone, Debug, Default)]
 pub struct PutOptions {
-    /// Values by name, shown as `user.meta.NAME`.
+    /// Metadata values by name; a mount shows them as `user.meta.NAME`.
     pub metadata: BTreeMap<String, Bytes>,
-    /// Media type, shown as `user.mime_type`.
+    /// The media type; a mount shows it as `user.mime_type`.
     pub content_type: Option<String>,
-    /// Who saves it; the store's author where absent.
+    /// The author of the version; `None` means the author of the store.
     pub author: Option<Author>,
 }
 
@@ -68,11 +70,11 @@ impl PutOptions {
 }
 
 impl BlobStore {
-    /// Puts `bytes` under a key, in the place of what is there. What was there stays as a version.
+    /// Puts `bytes` under a key. The blob before it stays as a version.
     ///
     /// # Errors
-    /// `InvalidKey`; `Conflict` over a directory, below something that is none, or over anything else that is no file;
-    /// `Store` with `NoSpace` when the cache directory is full, `Fenced`, `Closed`.
+    /// `InvalidKey`; `Conflict` if the key leads to something that is not a file, or a part of its path is not a
+    /// directory; `Store` with `NoSpace` when the cache directory is full, `Fenced`, `Closed`.
     pub async fn put(
         &self,
         key: impl AsRef<[u8]>,
@@ -82,10 +84,10 @@ impl BlobStore {
         self.put_versioned(key, bytes, options).await.map(drop)
     }
 
-    /// As [`BlobStore::put`], with what `source` gives until its end.
+    /// As [`BlobStore::put`], with the bytes that `source` delivers until its end.
     ///
     /// # Errors
-    /// As [`BlobStore::put`]; `Source` when reading fails, and nothing was changed.
+    /// As [`BlobStore::put`]; `Source` if reading fails, in which case nothing is changed.
     pub async fn put_from(
         &self,
         key: impl AsRef<[u8]>,
@@ -97,7 +99,7 @@ impl BlobStore {
             .map(drop)
     }
 
-    /// As [`BlobStore::put`]; returns the version that was made. Bytes equal to those before make one as well.
+    /// As [`BlobStore::put`]; returns the new version. A put of equal bytes creates a version as well.
     ///
     /// # Errors
     /// As [`BlobStore::put`].
@@ -112,7 +114,7 @@ impl BlobStore {
         self.0.put(&key, PutSource::Bytes(bytes), &how).await
     }
 
-    /// As [`BlobStore::put_from`]; returns the version that was made.
+    /// As [`BlobStore::put_from`]; returns the new version.
     ///
     /// # Errors
     /// As [`BlobStore::put_from`].
@@ -127,7 +129,8 @@ impl BlobStore {
         self.0.put(&key, PutSource::Source(&mut source), &how).await
     }
 
-    /// Deletes the blob under a key; `false` if there was none. Its versions stay, and a delete marker ends their list.
+    /// Deletes the blob under a key. Returns false if there was none. The versions stay, and a delete marker follows
+    /// them.
     ///
     /// # Errors
     /// `InvalidKey`; `Store`.
@@ -136,11 +139,11 @@ impl BlobStore {
         self.0.delete(&key).await
     }
 
-    /// Deletes every blob whose key begins with `prefix`, one after another; how many there were. The empty prefix means
-    /// all. Blobs that are put meanwhile may stay.
+    /// Deletes every blob whose key begins with `prefix`, one after another, and returns their number. An empty prefix
+    /// means all blobs. Blobs that are put during the call may stay.
     ///
     /// # Errors
-    /// `Store`; some are deleted then.
+    /// `Store`; some of the blobs may be deleted by then.
     pub async fn delete_by_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64, BlobError> {
         let prefix = prefix.as_ref().to_vec();
         let mut deleted = 0;
@@ -160,11 +163,11 @@ impl BlobStore {
     }
 }
 
-/// Where the bytes of a put come from.
+/// The source of the bytes of a put.
 pub(super) enum PutSource<'a> {
     Bytes(Bytes),
     Source(&'a mut (dyn AsyncRead + Send + Unpin)),
-    /// Other files, which are held.
+    /// Other files, which are kept alive until the put is done.
     Parts(Vec<CloneSource>),
 }
 
@@ -192,7 +195,7 @@ impl OpenStore {
         if put.is_err()
             && let Err(error) = self.prune(key).await
         {
-            tracing::debug!(%error, "directories of a key that was not put stay");
+            tracing::debug!(%error, "cannot remove the directories of a failed put");
         }
         put
     }
@@ -213,7 +216,8 @@ impl OpenStore {
         self.place(key, &mut whole, how).await
     }
 
-    /// Puts what was written under the key, whose directories may have been removed meanwhile.
+    /// Puts the written file under the key. A concurrent delete may remove the directories of the key; they are created
+    /// again.
     pub(super) async fn place(
         &self,
         key: &ObjectKey,
@@ -247,7 +251,7 @@ impl OpenStore {
             }
             PutSource::Source(source) => loop {
                 let mut chunk = BytesMut::with_capacity(CHUNK);
-                // Short reads are gathered: every append is a record of the journal.
+                // Short reads are collected into one append, because every append is a record in the journal.
                 while chunk.len() < CHUNK {
                     let mut rest = source.take((CHUNK - chunk.len()) as u64);
                     let read = rest.read_buf(&mut chunk).await;
@@ -285,7 +289,7 @@ impl OpenStore {
         Ok(true)
     }
 
-    /// The present timestamp, which no version of the future may pass.
+    /// Returns the current timestamp of the namespace.
     pub(super) fn now(&self) -> Timestamp {
         self.namespace.now()
     }

@@ -1,15 +1,15 @@
-//! How a check goes about it, and what it is doing.
+//! Settings of a consistency check, and the progress that it reports.
 
 use std::time::Duration;
 
 use crate::store::check::sorted::Spill;
 
-/// How a check goes about it.
+/// Settings of a consistency check.
 #[derive(Clone, Debug)]
 pub struct CheckConfig {
-    /// How long to wait for what the writer has not yet logged.
+    /// How long to wait for batches that the writer has committed and not logged yet.
     pub patience: Duration,
-    /// Where rows lie that do not fit into memory. Two such amounts are in use at a time.
+    /// Limits for the rows that the check sorts. The check uses up to two such sorters at the same time.
     pub spill: Spill,
 }
 
@@ -25,18 +25,18 @@ impl Default for CheckConfig {
     }
 }
 
-/// What a check is doing.
+/// The progress of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckStep {
-    /// It has read so many of the log's objects.
+    /// The check has read some of the log objects.
     Log {
-        /// Objects read.
+        /// Number of objects read.
         read: usize,
-        /// Objects that are known.
+        /// Number of objects known so far.
         all: usize,
     },
-    /// It has compared so many rows of the index.
+    /// The check has compared this many rows of the index.
     Rows(u64),
-    /// The namespace is being written, and its log is behind: it waits.
+    /// The log is behind the index, because the namespace is being written: the check waits.
     Waiting,
 }

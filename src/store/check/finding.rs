@@ -1,7 +1,8 @@
-//! What a check found, and the names of what it found it about.
+//! The findings of a check, and the mapping from row keys to the names that an operator knows: paths, versions and
+//! objects.
 //!
-//! Rows are found by their keys; people know paths, versions and objects. A path leads through the rows of directories as the
-//! index has them; where it has none, the inode's number stands.
+//! A path is built upwards from the directory rows of the index; where the index has no row for an inode, the inode
+//! number is used instead.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,45 +23,45 @@ use crate::store::schema::tables::{
     DentryTable, DirectoryLocationTable, InodeTable, LocationTable, RowTable,
 };
 
-/// Directories above each other, at most, that a path may lead through: more is a circle.
+/// Maximum number of parent directories of a path; more mean a cycle in the rows.
 const DEPTH_MAX: usize = 4_096;
 
 /// What a finding is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// What stands at a path below the root, or one of its versions.
+    /// The file or directory at a path below the root, or one of its versions.
     Path {
-        /// Parts joined by `/`, without one in front; bytes that are no text are escaped.
+        /// Names joined by `/`, without a leading `/`; control characters and bytes that are not UTF-8 are escaped.
         path: String,
         /// The version's timestamp; `None` for the current state.
         version: Option<Timestamp>,
     },
-    /// An object of the namespace in the bucket.
+    /// The key of an object of the namespace in the bucket.
     Object(String),
-    /// Something without a path, in words.
+    /// A description of something without a path.
     Other(String),
 }
 
-/// Something that is not as it should be.
+/// One inconsistency.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What it is about.
+    /// What the finding is about.
     pub subject: Subject,
-    /// What is wrong with it.
+    /// The fault.
     pub what: String,
 }
 
-/// Findings of one kind.
+/// The findings of one kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// How many there are.
+    /// The number of findings.
     pub count: u64,
-    /// The first of them.
+    /// The first findings; at most 1000 are named.
     pub named: Vec<Finding>,
 }
 
 impl Findings {
-    /// Whether nothing was found.
+    /// Tells whether there are no findings.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
@@ -77,7 +78,7 @@ impl Findings {
     }
 }
 
-/// The file that shows a content.
+/// A file or version that shows a content.
 #[derive(Clone, Debug)]
 struct ContentOwner {
     directory_and_name: Option<Dentry>,
@@ -85,7 +86,7 @@ struct ContentOwner {
     version: Option<Timestamp>,
 }
 
-/// Finds names in an index.
+/// Finds the names that belong to row keys.
 pub(super) struct PathFinder<'a> {
     index: &'a dyn MetaRead,
     paths: BTreeMap<Ino, Option<String>>,
@@ -93,7 +94,7 @@ pub(super) struct PathFinder<'a> {
 }
 
 impl<'a> PathFinder<'a> {
-    /// Prepares for naming `faults`: files are found by the contents they show, all at once.
+    /// Prepares for naming `faults`. The files that show the contents in question are found in one scan of the index.
     pub(super) async fn new(
         index: &'a dyn MetaRead,
         faults: [&FaultyKeys; 2],
@@ -107,7 +108,7 @@ impl<'a> PathFinder<'a> {
         })
     }
 
-    /// Tells about rows by their names.
+    /// Returns findings with names for faulty rows; `what` completes the sentence from a row's description.
     pub(super) async fn findings(
         &mut self,
         faulty: FaultyKeys,
@@ -122,7 +123,7 @@ impl<'a> PathFinder<'a> {
         Ok(findings)
     }
 
-    /// What a row is about, and what it says of it.
+    /// Returns what a row is about, and a description of the row.
     async fn subject(&mut self, key: &Bytes) -> Result<(Subject, &'static str), StoreError> {
         let first = Ino(word(key, 2).unwrap_or(0));
         Ok(match key.get(..2).unwrap_or_default() {
@@ -192,7 +193,7 @@ impl<'a> PathFinder<'a> {
         }
     }
 
-    /// The file that shows a content.
+    /// Returns the file that shows the content of a row.
     async fn content(&mut self, key: &[u8]) -> Result<Subject, StoreError> {
         let cid = lineage_of(key).unwrap_or(0);
         let Some(owner) = self.owners.get(&cid).cloned() else {
@@ -231,7 +232,8 @@ impl<'a> PathFinder<'a> {
         }
     }
 
-    /// The path of a directory that is there, or the last one of a directory that was.
+    /// Returns the path of a directory, the last one if the directory no longer exists. `None` if the index has no
+    /// parent of it.
     async fn path(&mut self, directory: Ino) -> Result<Option<String>, StoreError> {
         let (mut ino, mut names) = (directory, Vec::new());
         let above = loop {
@@ -246,7 +248,7 @@ impl<'a> PathFinder<'a> {
                     names.push(name);
                     ino = parent;
                 }
-                // Not even its parent: what is known of the path is below this one.
+                // No parent is known at all: the caller has to name the inode.
                 _ if names.is_empty() => break None,
                 _ => break Some(unnamed(ino)),
             }
@@ -300,12 +302,12 @@ fn word(key: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_be_bytes(raw))
 }
 
-/// The lineage of a content that a row is about.
+/// Returns the lineage of the content that a row is about.
 fn lineage_of(key: &[u8]) -> Option<u64> {
     matches!(key.get(..2)?, b"CF" | b"CK" | b"CL" | b"GR" | b"GD").then(|| word(key, 2))?
 }
 
-/// A path and a name below it, fit to be printed.
+/// Appends a name to a path, with unprintable characters escaped.
 fn join(path: &str, name: &[u8]) -> String {
     let mut joined = path.to_owned();
     if !joined.is_empty() {
@@ -323,7 +325,7 @@ fn join(path: &str, name: &[u8]) -> String {
     joined
 }
 
-/// Finds who shows the contents of `wanted` lineages; a current state is preferred.
+/// Finds a file that shows a content of each lineage in `wanted`; current states are preferred to versions.
 async fn owners(
     index: &dyn MetaRead,
     wanted: &BTreeSet<u64>,

@@ -1,8 +1,9 @@
-//! The log of a namespace, read object by object into rows, and what is wrong with its objects.
+//! Replay of a namespace's log into rows, and detection of missing or damaged log objects.
 //!
-//! Invariant: the objects of an epoch are numbered from 1 without a gap, and so are the batches of an epoch in them, unless
-//! a list of all rows begins anew; what breaks this is told with the object's key. A batch is applied once, also where two
-//! objects hold it (a writer that was fenced in the middle of an upload, and the one after it).
+//! Invariants: the log objects of an epoch are numbered from 1 without a gap. So are the batches of an epoch, except
+//! where a snapshot of all rows starts the log again. A violation is reported with the key of the object.
+//! A batch is applied once, even if two objects contain it: a writer that was fenced during an upload, and its
+//! successor, may both upload it.
 
 use std::collections::VecDeque;
 
@@ -21,80 +22,81 @@ use crate::store::schema::object_names::object_numbers;
 use crate::store::schema::rows::{LogPlace, decode};
 use crate::store::schema::tables::{AppliedTable, RowTable};
 
-/// Bytes of objects that are fetched at the same time, at most, unless one alone is larger.
+/// Maximum size of the objects that are fetched concurrently, in bytes; a single larger object is fetched alone.
 const FETCH_BYTES: u64 = 16 << 20;
-/// Objects that are fetched at the same time, at most.
+/// Maximum number of objects that are fetched concurrently.
 const FETCH_OBJECTS: usize = 32;
 
 fn subject(object: LogPlace) -> Subject {
     Subject::Object(log::key_of(object))
 }
 
-/// Whether everything before an object was read.
+/// Whether all objects before an object were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PriorObjects {
     Whole,
-    /// An object is missing or bad, and was told.
+    /// An object is missing or damaged, and was reported.
     Hole,
 }
 
-/// An object that waits to be read.
+/// A log object that waits to be fetched.
 #[derive(Clone, Copy, Debug)]
 struct QueuedObject {
     id: LogPlace,
-    /// Bytes.
+    /// Size in bytes.
     size: u64,
     before: PriorObjects,
 }
 
-/// A step of the log.
+/// One batch of the log, or one part of a snapshot.
 #[derive(Debug)]
 struct LogStep {
     object: LogPlace,
     before: PriorObjects,
-    /// The batch the rows are at afterwards; in the middle of a list of all rows none.
+    /// The batch up to which the rows are complete afterwards; `None` inside a snapshot of all rows.
     upto: Option<BatchId>,
     kind: LogStepKind,
     /// An encoded batch.
     rows: Bytes,
 }
 
-/// What a step does.
+/// How a step changes the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LogStepKind {
-    /// It adds to what came before.
+    /// The step changes the rows that came before.
     Batch,
-    /// It voids what came before: a list of all rows begins.
+    /// The step starts a snapshot of all rows and discards the rows that came before.
     Begin,
-    /// The list goes on, or ends.
+    /// The step continues or ends a snapshot.
     List,
 }
 
-/// How far the log was read.
+/// The position of a log replay relative to the batch it was to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LogPosition {
-    /// The rows are as they were after the batch that was asked for.
+    /// The rows are in the state after that batch.
     There,
-    /// The log tells less, so far.
+    /// The log ends before that batch.
     Short,
-    /// The log tells of later states only.
+    /// The log continues only after that batch.
     Beyond,
 }
 
-/// The reading of a log, which goes on where it ended.
+/// A log replay. Each call continues where the previous call ended.
 pub(super) struct LogReplay<'a> {
     backend: &'a Backend,
     pub(super) rows: SortedRows,
-    /// The newest object that was listed, or that the index names.
+    /// The newest object that was listed or that the index names.
     listed: Option<LogPlace>,
-    /// Whether something is missing after that one, or the last one fetched was bad.
+    /// Whether all objects between `listed` and the next listed object exist.
     listed_before: PriorObjects,
+    /// Whether all objects before the next fetched object were read.
     fetched_before: PriorObjects,
     waiting: VecDeque<QueuedObject>,
     parts: VecDeque<LogStep>,
-    /// The newest batch in `rows`; `None` before any, and while a list of all rows is not complete.
+    /// The newest batch in `rows`; `None` before the first batch and inside a snapshot of all rows.
     told: Option<BatchId>,
-    /// Objects read.
+    /// Number of objects read.
     pub(super) objects: usize,
     pub(super) damaged: Findings,
 }
@@ -115,12 +117,13 @@ impl<'a> LogReplay<'a> {
         }
     }
 
-    /// The newest batch that was read.
+    /// Returns the newest batch that was applied.
     pub(super) fn told(&self) -> Option<BatchId> {
         self.told
     }
 
-    /// Reads on, to the end of the batch `upto` if the log goes so far. The index says that the object `recorded` is there.
+    /// Continues the replay up to the batch `upto`, or to the end of the log. `recorded` is the newest object that the
+    /// index names.
     pub(super) async fn read_to(
         &mut self,
         upto: BatchId,
@@ -148,7 +151,7 @@ impl<'a> LogReplay<'a> {
         }
     }
 
-    /// Lists what is newer than before, and tells which objects are not there.
+    /// Lists the objects that are newer than the last listing, and reports missing ones.
     async fn list(&mut self, recorded: Option<LogPlace>) -> Result<(), StoreError> {
         let found = match self.listed {
             None => self.backend.list("log").await?,
@@ -181,7 +184,7 @@ impl<'a> LogReplay<'a> {
         Ok(())
     }
 
-    /// Tells which objects lack between the newest one listed and `next`.
+    /// Reports the missing objects between the newest listed object and `next`.
     fn tell_missing(&mut self, next: LogPlace) {
         let before = self.listed.filter(|listed| listed.epoch == next.epoch);
         let first = before.map_or(1, |listed| listed.sequence + 1);
@@ -282,7 +285,7 @@ impl<'a> LogReplay<'a> {
         Ok(())
     }
 
-    /// Tells of batches that no object holds, if nothing explains it that was told already.
+    /// Reports batches that no object contains, unless a missing or damaged object that was reported explains the gap.
     fn tell_gap(&mut self, part: &LogStep, batch: &Batch) {
         let Some(next) = part.upto else {
             return;
@@ -305,7 +308,7 @@ impl<'a> LogReplay<'a> {
     }
 }
 
-/// The newest batch of the writers before, as the first batch of a writer tells it.
+/// Returns the newest batch of earlier writers, as the first batch of a writer records it.
 fn before(batch: &Batch) -> Option<BatchId> {
     let watermark = keys::applied();
     let row = batch.rows().iter().rfind(|(key, _)| *key == *watermark);

@@ -1,8 +1,9 @@
-//! Does the log tell the whole story? Its objects, replayed into rows, against the rows of the index; and the counts of the
-//! index against what they count.
+//! Consistency check of a namespace: replays its log into rows and compares them with the rows of the index; recounts
+//! the reference counts and totals of the index.
 //!
-//! Invariant: memory is bounded by [`Spill`], whatever the history; only the names of the log's objects and the first
-//! findings of each kind are held besides.
+//! The check only reads the bucket and does not disturb a writer.
+//! Invariant: memory is bounded by [`Spill`], independent of the size of the namespace. Beyond it, only the names of
+//! the log objects and the first findings of each kind are kept.
 
 mod config;
 mod faulty;
@@ -34,48 +35,49 @@ use crate::store::schema::merge;
 use crate::store::schema::rows::{AppliedRow, LogPlace};
 use crate::store::schema::tables::{AppliedTable, LoggedTable, RowTable};
 
-/// The index is looked at as it is when it is opened.
+/// Refresh interval of the index; the check compares one fixed state.
 const NEVER: Duration = Duration::from_secs(365 * 86_400);
 
-/// How long the log is left alone before it is read again.
+/// Pause between two reads of a log that is behind.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// How often progress is told, in rows.
+/// Number of rows between two progress reports.
 const ROWS_TOLD: u64 = 10_000;
 
-/// Blocks of the index in memory, bytes: it is read once, from one end to the other.
+/// Size of the block cache, in bytes. A small one is enough, because the index is scanned once.
 const BLOCK_CACHE: u64 = 8 << 20;
 
-/// What [`check_log`] found.
+/// The result of [`check_log`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckReport {
-    /// Log objects read.
+    /// Number of log objects read.
     pub objects: usize,
-    /// Rows of the index.
+    /// Number of rows in the index.
     pub rows: u64,
-    /// Log objects that are missing or bad. What they told is then missing from the comparison.
+    /// Log objects that are missing or damaged. Their batches are then absent from the comparison.
     pub damaged: Findings,
-    /// Rows that differ or are missing on one side.
+    /// Rows that differ, or exist on one side only.
     pub differing: Findings,
-    /// Counts that are not what a recount gives.
+    /// Counts that differ from the recount.
     pub miscounted: Findings,
 }
 
 impl CheckReport {
-    /// Whether nothing was found.
+    /// Tells whether the check found no fault.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.damaged.is_empty() && self.differing.is_empty() && self.miscounted.is_empty()
     }
 }
 
-/// Replays the log of a namespace and compares the outcome with every row of its index, as both are now. Takes the
-/// namespace from no writer: what its writer does meanwhile is left out, and what it has not yet logged is waited for, as
-/// `config` says; `step` is told what is being done.
+/// Compares every row of the index of a namespace with a replay of its log, and recounts its counts. Both are compared
+/// as they are at the start: later changes of a writer are ignored, and batches that the writer has not logged yet are
+/// waited for, as `config` says. `step` receives the progress.
 ///
 /// # Errors
-/// `NotFound` where there is no such namespace, or nothing in it; `Unavailable`, also when the log does not catch up;
-/// `Damaged` for an index that lacks what other objects prove; `Corrupt` for one that cannot be read; `LocalDisk` when temporary files cannot be written; `Invalid` for a bad name.
+/// `NotFound` if the namespace does not exist or is empty; `Unavailable`, also if the log does not catch up with the
+/// index; `Damaged` if the index lacks what other objects prove; `Corrupt` if the index cannot be read; `LocalDisk` if
+/// temporary files cannot be written; `Invalid` for a bad name.
 pub async fn check_log(
     backend: &Backend,
     name: &str,
@@ -116,7 +118,8 @@ async fn audit(
     loop {
         let (upto, recorded) = newest(index).await?;
         let reached = replay.read_to(upto, recorded, &step).await?;
-        // With an object missing or bad the log may never come there; what it tells is compared all the same.
+        // With a missing or damaged object, the replay may never reach this batch; the rows that it has are compared
+        // all the same.
         if reached == LogPosition::There || !replay.damaged.is_empty() {
             replay.rows.write_run()?;
             let mut counts = Recount::new(config.spill.clone());
@@ -124,7 +127,8 @@ async fn audit(
             let compared = compare(index, &mut replay.rows.rows(), &step, each).await?;
             let miscounted = counts.finish().await?;
             let found = named(index, compared.differing, miscounted).await?;
-            // The engine looks for a newer state once by itself, right after it was opened.
+            // The engine refreshes once by itself right after it is opened; the result is valid only if the index did
+            // not change.
             if newest(index).await?.0 == upto {
                 return Ok(CheckReport {
                     objects: replay.objects,
@@ -142,7 +146,7 @@ async fn audit(
     }
 }
 
-/// Tells by their names which rows differ and which counts are wrong.
+/// Returns findings for rows that differ and for wrong counts, with the names of what they are about.
 async fn named(
     index: &dyn MetaRead,
     differing: FaultyKeys,
@@ -159,7 +163,7 @@ async fn named(
     })
 }
 
-/// Says that the log does not tell what the index has.
+/// Describes the gap between the end of the log and the newest batch of the index.
 fn behind(upto: BatchId, reached: LogPosition, replay: &LogReplay<'_>) -> String {
     let told = match replay.told() {
         Some(told) => format!("batch {} of epoch {}", told.number, told.epoch),
@@ -172,12 +176,12 @@ fn behind(upto: BatchId, reached: LogPosition, replay: &LogReplay<'_>) -> String
              cannot upload; the next mount that writes fills the gap"
         ),
         LogPosition::Beyond => format!(
-            "its log goes on from {told}, after batch {number} of epoch {epoch}, where the index ends"
+            "its log continues from {told}, after batch {number} of epoch {epoch}, where the index ends"
         ),
     }
 }
 
-/// The newest batch in an index, and the newest log object that it names.
+/// Returns the newest batch in an index, and the newest log object that the index names.
 async fn newest(index: &SlateFollower) -> Result<(BatchId, Option<LogPlace>), StoreError> {
     let applied = index.get(&crate::store::schema::keys::applied()).await?;
     let applied: AppliedRow = AppliedTable::decode(&applied.ok_or(StoreError::NotFound)?)?;
@@ -194,14 +198,15 @@ pub(crate) struct IndexRow<'a> {
     pub(crate) value: &'a Bytes,
 }
 
-/// What [`compare`] found.
+/// The result of [`compare`].
 pub(crate) struct Comparison {
-    /// Rows of the index.
+    /// Number of rows in the index.
     pub(crate) rows: u64,
     pub(crate) differing: FaultyKeys,
 }
 
-/// Compares the rows of an index with those of another source, and shows each row of the index to `each`.
+/// Compares the rows of an index with the rows of `other`, both ordered by key, and passes each row of the index to
+/// `each`.
 pub(crate) async fn compare(
     index: &dyn MetaRead,
     other: &mut (dyn RowScan + '_),
@@ -241,13 +246,13 @@ pub(crate) async fn compare(
     }
 }
 
-/// The keys of counts that differ from what the other rows of an index show and use.
+/// Returns the keys of counts that differ from a recount of the other rows.
 #[cfg(test)]
 pub(crate) async fn recount(index: &dyn MetaRead) -> Result<Vec<Bytes>, StoreError> {
     Ok(recounted(index).await?.keys)
 }
 
-/// The same, by their names.
+/// Returns findings for the counts that differ from a recount.
 #[cfg(test)]
 pub(crate) async fn miscounted(index: &dyn MetaRead) -> Result<Findings, StoreError> {
     let miscounted = recounted(index).await?;

@@ -1,7 +1,8 @@
-//! Counts again what the index counts: how many versions show a content, how many rows use an extent, files and bytes.
+//! Recount of the counts in the index: how many rows show a content, how many rows reference an extent, and the bytes
+//! and files of the namespace.
 //!
-//! Every row adds to or takes from a sum per content or extent, and every count takes away what it says; what is not zero in
-//! the end is wrong.
+//! Each row that shows a content or references an extent adds one to a sum, and each stored count is subtracted from
+//! its sum. A sum that is not zero at the end is a wrong count.
 
 use bytes::Bytes;
 
@@ -20,10 +21,10 @@ use crate::store::schema::tables::{
     RangeTable, RowTable, SegmentTable, VersionTable,
 };
 
-/// Length of the key of a count per segment; behind it the sums here have the extent's offset.
+/// Length in bytes of the key of a segment row. A sum per extent has this key and the offset of the extent.
 const SEGMENT_KEY: usize = 18;
 
-/// A recount under way.
+/// A recount in progress.
 pub(crate) struct Recount {
     sums: SortedRows,
     bytes: i64,
@@ -45,7 +46,7 @@ impl ExtentId {
     }
 }
 
-/// Sums are added up.
+/// The merge function of the sums: adds two numbers.
 fn sum(_key: &[u8], existing: Option<&[u8]>, operand: &[u8]) -> Bytes {
     let total = number(existing.unwrap_or_default()).wrapping_add(number(operand));
     Bytes::copy_from_slice(&total.to_le_bytes())
@@ -69,7 +70,7 @@ impl Recount {
         self.sums.add(key, Change::Merge(count))
     }
 
-    /// Takes a row of the index in.
+    /// Adds one row of the index to the recount.
     pub(crate) fn row(&mut self, key: &Bytes, value: &Bytes) -> Result<(), StoreError> {
         match key.get(..2) {
             Some(b"CL") => {
@@ -123,7 +124,7 @@ impl Recount {
         }
     }
 
-    /// A range row uses each extent once, however many pieces show it.
+    /// Counts each extent once per range row, because the index counts range rows and not slices.
     fn range(&mut self, row: &RangeRow) -> Result<(), StoreError> {
         let mut extents = std::collections::BTreeSet::new();
         for piece in row.pieces() {
@@ -147,7 +148,7 @@ impl Recount {
         Ok(())
     }
 
-    /// The counts that are wrong, after the last row.
+    /// Returns the keys of wrong counts. To be called after the last row.
     pub(crate) async fn finish(self) -> Result<FaultyKeys, StoreError> {
         let mut faulty = FaultyKeys::default();
         let mut last = Bytes::new();
@@ -169,7 +170,8 @@ impl Recount {
     }
 }
 
-/// Bytes taken up by the live inode that has its row here; the root is there before anything is counted.
+/// Returns the bytes of the live inode whose state is in this row. The root is not counted, because it exists before
+/// the first count.
 fn taken(table: &[u8], value: &Bytes) -> Result<Option<i64>, StoreError> {
     let node = match table {
         b"CD" => match DentryTable::decode(value)? {
@@ -189,7 +191,7 @@ fn taken(table: &[u8], value: &Bytes) -> Result<Option<i64>, StoreError> {
     Ok(Some(node.space().cast_signed()))
 }
 
-/// The contents a row shows.
+/// Returns the contents that a row shows.
 pub(super) fn shown(table: &[u8], value: &Bytes) -> Result<Vec<Content>, StoreError> {
     let current = |node: InodeState, state: EntryState| {
         let behind = match state {

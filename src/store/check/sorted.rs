@@ -1,9 +1,9 @@
-//! Changes of rows in the order of their keys, however many: what does not fit into memory lies in temporary files.
+//! External merge sort of row changes by key: changes that exceed the memory limit are kept in temporary files.
 //!
-//! Changes come in the order in which they were made. Those of one key become one at once; when memory is full they are
-//! written, sorted, as a run, and reading merges the runs, the oldest below.
-//! Invariant: what is in memory is at most the limit and a buffer per run, and there are never more than [`RUNS_MAX`]
-//! runs. A run's file has no name, so nothing is left behind however the process ends.
+//! Changes are added in the order in which they were made; changes of the same key are merged. When the memory limit is
+//! reached, the changes are written to a sorted run. Reading merges all runs, the oldest as the base.
+//! Invariant: memory use is at most the limit and one buffer per run, and there are never more than [`RUNS_MAX`] runs.
+//! The file of a run has no name, so no process end leaves a file behind.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -19,23 +19,23 @@ use crate::meta::{Change, MergeFn, MetaError, RowScan};
 use crate::store::model::error::StoreError;
 use crate::sync::Arc;
 
-/// Runs that are read at the same time, at most; then they become one.
+/// Maximum number of runs; when it is reached, all runs are merged into one.
 const RUNS_MAX: usize = 32;
-/// Buffer of a run that is read or written, bytes.
+/// Size of the buffer of a run that is read or written, in bytes.
 const BUFFER: usize = 64 << 10;
-/// What an entry takes in memory beside its key and value, about.
+/// Approximate memory that an entry takes in addition to its key and value, in bytes.
 const ENTRY_BYTES: usize = 160;
 
-/// Where rows lie that do not fit into memory.
+/// Where rows are kept that exceed the memory limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spill {
     /// The directory of the temporary files.
     pub dir: PathBuf,
-    /// Bytes of rows in memory, at most.
+    /// The memory limit, in bytes of rows.
     pub memory: usize,
 }
 
-/// Rows, as the changes so far made them.
+/// The rows that result from the changes added so far, ordered by key.
 #[derive(Debug)]
 pub(crate) struct SortedRows {
     merge: MergeFn,
@@ -56,20 +56,20 @@ impl SortedRows {
         }
     }
 
-    /// No row is there any more.
+    /// Removes all rows.
     pub(crate) fn clear(&mut self) {
         self.newest.clear();
         self.bytes = 0;
         self.runs.clear();
     }
 
-    /// How many runs lie on disk.
+    /// Returns the number of runs on disk.
     #[cfg(test)]
     pub(crate) fn runs(&self) -> usize {
         self.runs.len()
     }
 
-    /// `change` happened after all before it.
+    /// Adds a change that was made after all changes added before.
     pub(crate) fn add(&mut self, key: Bytes, change: Change) -> Result<(), StoreError> {
         let older = self.newest.remove(&key);
         if let Some(older) = &older {
@@ -84,7 +84,7 @@ impl SortedRows {
         Ok(())
     }
 
-    /// Moves what is in memory to disk.
+    /// Writes the changes in memory to a new run.
     pub(crate) fn write_run(&mut self) -> Result<(), StoreError> {
         if self.newest.is_empty() {
             return Ok(());
@@ -102,7 +102,7 @@ impl SortedRows {
         Ok(())
     }
 
-    /// Makes one run of all. Nothing lies below it, so a row that was deleted leaves no trace.
+    /// Merges all runs into one. The result has no older run below it, so deleted rows are left out.
     fn merge_runs(&mut self) -> Result<(), StoreError> {
         let mut one = RunWriter::new(&self.spill)?;
         let mut rows = self.rows();
@@ -115,7 +115,7 @@ impl SortedRows {
         Ok(())
     }
 
-    /// The rows, in the order of their keys.
+    /// Returns the rows in the order of their keys.
     pub(crate) fn rows(&self) -> MergedRows<'_> {
         let runs = self
             .runs
@@ -138,7 +138,7 @@ fn entry_bytes(key: &Bytes, change: &Change) -> usize {
     ENTRY_BYTES + key.len() + value
 }
 
-/// Makes one change of two.
+/// Merges an older and a newer change of the same key.
 fn fold(merge: MergeFn, key: &Bytes, older: Option<Change>, newer: Change) -> Change {
     match (older, newer) {
         (Some(Change::Put(old)), Change::Merge(new)) => Change::Put(merge(key, Some(&old), &new)),
@@ -198,10 +198,10 @@ impl<'a> RunWriter<'a> {
     }
 }
 
-/// A run that is read from its beginning, beside others who read it.
+/// A reader of a run from its beginning. Several readers can share the file.
 struct RunReader(BufReader<FilePosition>);
 
-/// A place in a file.
+/// A read position in a shared file.
 struct FilePosition {
     file: Arc<File>,
     at: u64,
@@ -249,7 +249,7 @@ impl RunReader {
     }
 }
 
-/// Changes of different keys, ascending.
+/// Changes of distinct keys, in ascending order.
 enum RunSource<'a> {
     Run(RunReader),
     Memory(std::collections::btree_map::Iter<'a, Bytes, Change>),
@@ -264,7 +264,7 @@ impl RunSource<'_> {
     }
 }
 
-/// The next change of a source; ordered by key, then by age, the oldest first.
+/// The next change of a source; ordered by key, then by age, oldest first.
 struct RunHead {
     key: Bytes,
     source: usize,
@@ -297,10 +297,10 @@ impl Ord for RunHead {
     }
 }
 
-/// Rows being read.
+/// A cursor over the merged rows.
 pub(crate) struct MergedRows<'a> {
     merge: MergeFn,
-    /// The oldest first.
+    /// The oldest source first.
     sources: Vec<RunSource<'a>>,
     /// `None` before the first row.
     heads: Option<BinaryHeap<Reverse<RunHead>>>,
@@ -360,7 +360,8 @@ impl MergedRows<'_> {
 #[async_trait]
 impl RowScan for MergedRows<'_> {
     async fn next(&mut self) -> Result<Option<(Bytes, Bytes)>, MetaError> {
-        // Read in place: the pieces are small, in the page cache, and nothing else runs in this process.
+        // Blocking reads are acceptable here: they are small and in the page cache, and a check runs in a process of
+        // its own.
         self.row()
             .map_err(|error| MetaError::Unavailable(format!("a temporary file: {error}")))
     }
@@ -418,7 +419,7 @@ mod tests {
             let mut expected = twin.scan("A".into().."Z".into()).await.unwrap();
             let expected = all(&mut *expected).await;
             assert!(all(&mut sorted.rows()).await == expected, "{memory}");
-            // Once more, and after everything has gone to disk.
+            // The same rows are read again after all changes were written to disk.
             sorted.write_run().unwrap();
             assert!(all(&mut sorted.rows()).await == expected, "{memory}");
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

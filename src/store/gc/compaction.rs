@@ -1,7 +1,12 @@
-//! Segments of which less than half is cited: what is goes into a new one, and `G M` says where. Citing rows never change.
+//! Compaction of half-dead segments: segments of which less than half of the bytes are still referenced.
 //!
-//! The old segment is marked dead in the batch that lays `G M` and goes the way of all dead ones; its counts stay, and with the last
-//! of them the copy loses its own. A crash before that batch leaves an orphan.
+//! The referenced extents are copied into a new segment, and a relocation row (`G M`) of the old segment maps each old
+//! offset to the new segment and offset. Rows that reference the old segment are not rewritten.
+//! The batch that adds the relocation row also marks the old segment dead, so the old object is deleted after the grace
+//! period. The reference counts of the old segment stay; when a count reaches zero, the relocated copy loses its
+//! reference as well.
+//! Crash safety: a crash before that batch leaves a new segment without references, which the sweep for uncited
+//! segments deletes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -15,10 +20,10 @@ use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::{MovedRow, SegmentRow};
 
-/// Old segments copied together, at most.
+/// Maximum number of old segments that are copied into one new segment.
 const TOGETHER: usize = 16;
 
-/// A segment to be rewritten.
+/// A half-dead segment to be copied, and where its extents go.
 struct CompactionSource {
     id: SegmentId,
     row: SegmentRow,
@@ -26,7 +31,8 @@ struct CompactionSource {
 }
 
 impl Gc {
-    /// Copies what is cited of half-dead segments into a new one; how many of them.
+    /// Copies the referenced extents of half-dead segments into one new segment. Returns the number of segments copied;
+    /// 0 if a copy failed.
     pub(crate) async fn rewrite_half(&self, turn: &mut GcCycle) -> Result<usize, StoreError> {
         let (mut chosen, mut bytes) = (Vec::new(), 0);
         for (id, cited) in &turn.half {
@@ -53,7 +59,7 @@ impl Gc {
         let (new, copied) = match self.copy_cited(&mut old).await {
             Ok(copy) => copy,
             Err(error) => {
-                tracing::warn!(%error, "half-dead segments stay as they are");
+                tracing::warn!(%error, "cannot compact half-dead segments; they are skipped until the next mount");
                 in_flight.failed();
                 turn.spoiled.extend(old.iter().map(|old| old.id));
                 return Ok(0);
@@ -63,14 +69,17 @@ impl Gc {
         if self.record_relocations(old)? {
             self.copied.fetch_add(copied, Ordering::Relaxed);
         } else if let Err(error) = self.core.backend.delete(&new.key()).await {
-            // Nothing cites it; the next writer sweeps it.
+            // No row references the new segment. If this delete fails, the next writer's sweep for uncited segments
+            // deletes it.
             in_flight.failed();
             return Err(error.into());
         }
         Ok(count)
     }
 
-    /// Uploads a segment with the cited extents of old ones, and notes in them where each went; with it the bytes of extents.
+    /// Uploads a new segment with the referenced extents of `old` and records in each `moved` row where its extents
+    /// went. Returns the new segment and the number of bytes copied. `Corrupt` if an extent does not match its hash or
+    /// is missing from the footer of its segment.
     async fn copy_cited(
         &self,
         old: &mut [CompactionSource],
@@ -129,7 +138,8 @@ impl Gc {
         Ok((id, copied))
     }
 
-    /// Lays the rows of a copy, unless what is cited of the old ones is changing.
+    /// Queues the operation that records the relocations. Returns false, and queues nothing, if a queued operation
+    /// changes the row of an old segment: the reference counts read before would be out of date.
     fn record_relocations(&self, old: Vec<CompactionSource>) -> Result<bool, StoreError> {
         let of = |id: SegmentId| keys::segment(id.epoch, id.sequence);
         let mut touches: Vec<_> = old.iter().map(|old| of(old.id).bytes()).collect();
@@ -154,7 +164,7 @@ impl Gc {
             txn.merge(of(id), &mark);
             let moved_key = keys::moved(id.epoch, id.sequence);
             txn.put(moved_key, &moved);
-            // Whatever stopped citing it meanwhile, it is looked at again.
+            // References may have been dropped during the copy; this row makes the next cycle review the segment.
             let asked = keys::emptied(id.epoch, id.sequence, at);
             txn.put(asked, &());
         }

@@ -1,11 +1,15 @@
-//! Reclaim of contents: range rows, cuts and counts of a lineage that nothing shows any more.
+//! Garbage collection of contents: deletes and merges the range rows, truncations and counts of a lineage that no row
+//! shows.
 //!
-//! An operation by which a row stops showing a content leaves a `G D` row in the same batch. Those are looked at here, lineage by
-//! lineage: which timestamps are shown, which rows of each range those need. What none needs is dropped, what only a younger
-//! one needs is merged into it, and the counts of extents follow in the same batch.
-//! Rule: nobody else rearranges a lineage meanwhile. The operation is queued only if, under the queue's lock, no content of the
-//! lineage has come since its rows were read, none is on its way, and nobody holds one; and only what is durable is looked at,
-//! so that a replay never composes over rows that were decided upon after it.
+//! An operation that stops showing a content adds a `G D` row in the same batch. This module reads those rows and
+//! reviews each lineage: which timestamps are still shown, and which rows of each range they need. A row that no shown
+//! timestamp needs is deleted; a row that only a newer timestamp needs is merged into the newer row; the reference
+//! counts of extents change in the same batch.
+//! Invariant: no other operation rearranges a lineage during the review. The operation is queued only if, checked under
+//! the queue's lock, no content was added to the lineage since its rows were read, none is queued, and no reader pins
+//! one.
+//! Only durable contents are reviewed, so that a replay never rebuilds contents from rows that were rearranged after
+//! the replayed operation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,30 +25,30 @@ use crate::store::schema::keys;
 use crate::store::schema::rows::{ExtentSlice, ExtentSource, LineageRow, RangeRow};
 use crate::store::schema::tables::{CutTable, RangeTable, RowTable};
 
-/// Range rows looked at in one operation, about.
+/// Approximate number of range rows that one operation rearranges.
 const ROWS: usize = 2048;
 
-/// What came of a look at something that may have become superfluous.
+/// The result of reviewing a lineage or a segment that may no longer be needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReviewOutcome {
-    /// Nothing is left to do.
+    /// The review is complete; its list rows are deleted.
     Done,
-    /// It is in use, or has to wait: it stays in its list.
+    /// The item is in use or has to wait; its list rows stay for the next cycle.
     Retry,
 }
 
-/// What of a lineage is needed, and how its rows are arranged for it.
+/// Which timestamps of a lineage are still shown, and the truncations and parent that its rows depend on.
 #[derive(Debug)]
 struct LineagePlan {
-    /// Timestamps that something shows.
+    /// Timestamps that at least one row shows.
     shown: BTreeSet<Timestamp>,
-    /// Contents whose counts are at zero.
+    /// Contents whose count is zero.
     unshown: Vec<ContentRef>,
     cuts: BTreeMap<Timestamp, u64>,
     parent: Option<LineageRow>,
 }
 
-/// A range as it was and as it is to be: rows to be put, and timestamps whose rows go.
+/// The changes to the rows of one range: rows to put, and timestamps whose rows are deleted.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct RangeRewrite {
     put: Vec<(Timestamp, RangeRow)>,
@@ -52,12 +56,13 @@ struct RangeRewrite {
 }
 
 impl LineagePlan {
-    /// The oldest shown timestamp that needs what happened at `at`.
+    /// Returns the oldest shown timestamp that depends on a change made at `at`.
     fn needed_by(&self, at: Timestamp) -> Option<Timestamp> {
         self.shown.range(at..).next().copied()
     }
 
-    /// Where the bytes of a row end for those that show it, by the cuts that nobody sees apart from it.
+    /// Returns the offset in bytes at which a row written at `at` ends in the state `group`: the shortest truncation
+    /// between the two. No shown timestamp is between them, so no reader needs the truncated bytes.
     fn limit(&self, at: Timestamp, group: Timestamp) -> u64 {
         let later = (
             std::ops::Bound::Excluded(at),
@@ -69,7 +74,7 @@ impl LineagePlan {
             .fold(u64::MAX, u64::min)
     }
 
-    /// Arranges the rows of one range, newest first.
+    /// Computes the changes to one range. `rows` are ordered newest first.
     fn arrange(&self, range: u64, rows: &[(Timestamp, RangeRow)]) -> RangeRewrite {
         let mut arranged = RangeRewrite::default();
         for group in rows.chunk_by(|a, b| self.needed_by(a.0) == self.needed_by(b.0)) {
@@ -91,7 +96,8 @@ impl LineagePlan {
         arranged
     }
 
-    /// The cuts that are still to be seen once all ranges are arranged.
+    /// Returns the truncations that are still needed after all ranges are rearranged, by timestamp: the shortest one of
+    /// each shown timestamp.
     fn cuts_left(&self) -> BTreeMap<Timestamp, u64> {
         let mut left: BTreeMap<Timestamp, (Timestamp, u64)> = BTreeMap::new();
         for (at, len) in &self.cuts {
@@ -101,7 +107,7 @@ impl LineagePlan {
             }
         }
         if let (None, Some(oldest)) = (&self.parent, self.shown.first()) {
-            // Nothing lies under the oldest.
+            // The oldest shown state has no older rows that a truncation could hide.
             left.remove(oldest);
         }
         left.into_values().collect()
@@ -117,7 +123,7 @@ fn clip(row: &RangeRow, range: u64, limit: u64) -> RangeRow {
     }
 }
 
-/// A row over what is older than it, as one row.
+/// Merges a row over the merged older rows of the same range.
 fn merge_over(under: Option<RangeRow>, row: &RangeRow) -> RangeRow {
     let own = row.pieces();
     match (under, row) {
@@ -132,7 +138,8 @@ fn merge_over(under: Option<RangeRow>, row: &RangeRow) -> RangeRow {
 }
 
 impl Gc {
-    /// A draft that changes nothing anybody sees; it goes behind everything that touched these keys.
+    /// Returns an empty operation for a change that no reader can observe. It is ordered after every queued operation
+    /// that touches the same keys.
     pub(crate) fn gc_txn(&self, touches: Vec<Bytes>) -> Txn {
         let dependencies = Dependencies {
             touches,
@@ -141,12 +148,14 @@ impl Gc {
         self.commit.txn(self.core.clock.begin().at(), dependencies)
     }
 
-    /// Whether nobody holds a content of the watched lineage, and none has come or is on its way.
+    /// Tells whether no reader pins a content of the watched lineage and no content was added or queued since the watch
+    /// began.
     fn is_left_alone(&self, cid: u64) -> bool {
         !self.data.pins.is_pinned(cid) && self.data.contents.is_undisturbed()
     }
 
-    /// Drops and merges what nothing needs of a lineage; `asked` are the `G D` rows that lead here.
+    /// Deletes and merges the rows of a lineage that no shown timestamp needs. `asked` are the `G D` rows of the
+    /// lineage; they are deleted with the last operation.
     pub(crate) async fn reclaim_lineage(
         &self,
         cid: u64,
@@ -232,7 +241,8 @@ impl Gc {
         })
     }
 
-    /// Whole ranges of a lineage with their rows, newest first, and where the next ones begin.
+    /// Returns complete ranges of a lineage with their rows, newest first, and the key at which the next call
+    /// continues. About `ROWS` rows are read; a single range is never split.
     #[allow(clippy::type_complexity, reason = "used here only")]
     async fn some_ranges(
         &self,
@@ -292,7 +302,7 @@ impl Gc {
         }
     }
 
-    /// Cuts and counts, and with the last of its contents the lineage itself.
+    /// Updates truncations and counts; deletes the lineage row with the last content of the lineage.
     fn finish_lineage(&self, txn: &mut Txn, cid: u64, plan: &LineagePlan) {
         let left = plan.cuts_left();
         for (at, len) in &plan.cuts {

@@ -1,4 +1,10 @@
-//! Garbage collection: versions that are gone, dead segments, copies of half-dead ones, leftovers of crashed writers.
+//! Garbage collection: frees the storage of contents that no row shows and of segments that no row references.
+//!
+//! One background task works in cycles. A cycle merges and deletes the rows of unneeded contents, marks unreferenced
+//! segments dead and deletes them after the grace period, copies the live part of half-dead segments, and deletes
+//! segments that crashed writers left without a reference.
+//! Invariant: a segment that a row may have referenced is deleted only after a durable row has recorded it as
+//! unreferenced for the grace period or longer.
 
 pub(crate) mod compaction;
 pub(crate) mod lineage;
@@ -16,7 +22,7 @@ use crate::store::data::DataStore;
 use crate::store::gc::state::{GcCycle, WaitingSegments};
 use crate::sync::{Arc, Mutex};
 
-/// The garbage collection of a namespace.
+/// The garbage collector of one namespace, with its counters and the state that it keeps between cycles.
 #[derive(Debug)]
 pub struct Gc {
     pub(crate) core: Arc<Core>,

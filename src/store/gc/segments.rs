@@ -1,8 +1,9 @@
-//! Segments that nothing cites any more: marked dead, and after the grace period deleted.
+//! Deletion of segments that no row references: they are marked dead, and deleted after the grace period.
 //!
-//! Order: the mark is durable -> the grace period passes -> the object is deleted -> its rows go. A crash in between finds the
-//! segment again by its `G E` rows, which stay to the end.
-//! Nobody begins to cite an extent of a dead segment: new rows cite extents of rows that are shown or held, and those count.
+//! Order: the dead mark is durable -> the grace period passes -> the object is deleted -> its rows are deleted. After a
+//! crash in between, the `G E` rows, which are deleted last, lead to the segment again.
+//! Invariant: an extent of a dead segment is never referenced again. A new row takes its extents only from rows that
+//! are shown or pinned, and those count as references.
 
 use std::sync::atomic::Ordering;
 
@@ -16,10 +17,10 @@ use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::{MovedRow, SegmentRow, encode};
 
-/// Below it a half-dead segment is not worth a copy, bytes that would go.
+/// Minimum number of unreferenced bytes in a half-dead segment; below this number a copy does not pay.
 const REWRITE_MIN: u64 = 64 << 10;
 
-/// Bytes of all extents of a segment that were ever cited, and of those that are.
+/// Returns the bytes of all extents of a segment that were ever referenced, and the bytes of those that still are.
 fn bytes(row: &SegmentRow) -> (u64, u64) {
     let all = row.extents.values().map(|(len, _)| u64::from(*len)).sum();
     let cited = row.extents.values().filter(|(_, citing)| *citing != 0);
@@ -31,7 +32,8 @@ impl Gc {
         u64::try_from(self.core.config.grace.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Looks at a segment that a row stopped citing; `asked` are the `G E` rows that lead here.
+    /// Reviews a segment that lost a reference: marks it dead, deletes it after the grace period, or selects it for
+    /// compaction. `asked` are the `G E` rows of the segment.
     pub(crate) async fn look_at_segment(
         &self,
         turn: &mut GcCycle,
@@ -85,7 +87,8 @@ impl Gc {
         self.forget_deleted((id, key.bytes()), asked, (row, moved))
     }
 
-    /// The object of a segment is gone: so go its rows, but for the extents that still lead elsewhere.
+    /// Deletes the rows of a segment whose object is deleted. Relocations of extents that are still referenced stay;
+    /// the other copies lose their reference.
     fn forget_deleted(
         &self,
         (id, key): (SegmentId, Bytes),
@@ -120,7 +123,8 @@ impl Gc {
         })
     }
 
-    /// Takes a segment off the list; nothing happens to it unless `then` says so.
+    /// Queues an operation that deletes the `G E` rows `asked` and makes the changes of `then`. Returns `Retry` if the
+    /// segment row has a queued change.
     fn forget_asked(
         &self,
         key: &Bytes,
@@ -145,7 +149,7 @@ impl Gc {
         (key, all): (&Bytes, u64),
         asked: &[Bytes],
     ) -> Result<ReviewOutcome, StoreError> {
-        // One row leads here again when the grace period is over.
+        // The first `G E` row stays, so that a cycle after the grace period finds the segment again.
         let mut since = self.core.clock.now();
         let outcome = self.forget_asked(key, &asked[1..], |txn| {
             since = txn.timestamp;

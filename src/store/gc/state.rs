@@ -1,4 +1,5 @@
-//! What garbage collection remembers between two cycles.
+//! State that garbage collection keeps in memory between two cycles. All of it can be rebuilt from the rows of the
+//! index.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,48 +9,48 @@ use crate::store::model::version::Timestamp;
 use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::SearchedRow;
 
-/// A segment that is marked dead.
+/// A segment that is marked dead and waits for the end of the grace period.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DeadSegment {
     pub(crate) since: Timestamp,
     pub(crate) bytes: u64,
 }
 
-/// What the task knows.
+/// The state of the garbage collection task.
 #[derive(Debug, Default)]
 pub(crate) struct GcCycle {
     pub(crate) lineages_from: Option<Bytes>,
     pub(crate) segments_from: Option<Bytes>,
     pub(crate) dead: BTreeMap<SegmentId, DeadSegment>,
-    /// Less than half of each is cited: bytes that are.
+    /// Segments selected for compaction, with their referenced bytes.
     pub(crate) half: BTreeMap<SegmentId, u64>,
-    /// Could not be copied; they are left alone until the next mount.
+    /// Segments that could not be copied; they are not compacted until the next mount.
     pub(crate) spoiled: BTreeSet<SegmentId>,
     pub(crate) search: SearchProgress,
     pub(crate) closed: bool,
 }
 
-/// How far the search has come.
+/// Progress of the search for uncited segments.
 #[derive(Debug, Default)]
 pub(crate) struct SearchProgress {
-    /// `G O`.
+    /// The search watermark, row `G O`; `None` until it is read.
     pub(crate) mark: Option<SearchedRow>,
     pub(crate) past: UncitedSegments,
-    /// Where the mark can go once everything up to a place in the queue is durable.
+    /// The next watermark; it is written when all operations queued before it are durable.
     pub(crate) next: Option<SearchMark>,
-    /// When rows of uncited segments were last looked at, nanoseconds.
+    /// Time of the last review of the `G N` rows, in nanoseconds; 0 before the first.
     pub(crate) outcome: u64,
 }
 
-/// What is known of the segments of ended writers.
+/// What is known about the segments of ended writers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum UncitedSegments {
-    /// They have not been listed.
+    /// The segments have not been listed.
     #[default]
     Unlisted,
-    /// They were listed at this time, nanoseconds, and some could not be judged yet.
+    /// The segments were listed at this time, in nanoseconds; some uploads are too recent to be judged.
     Open(u64),
-    /// Each is cited, gone, or has its row.
+    /// Every segment is referenced, deleted, or recorded as uncited in a `G N` row.
     Judged,
 }
 
@@ -59,10 +60,10 @@ pub(crate) struct SearchMark {
     pub(crate) row: SearchedRow,
 }
 
-/// Uncited segments that wait.
+/// The uncited segments that wait for their deletion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WaitingSegments {
     pub(crate) segments: u64,
-    /// Bytes of the objects.
+    /// Total size of the objects, in bytes.
     pub(crate) bytes: u64,
 }

@@ -1,8 +1,9 @@
-//! Upkeep: the task that removes from the bucket what nothing shows any more, a little at a time.
+//! The garbage collection task: removes from the bucket, in small cycles, what no row shows or references.
 //!
-//! Each turn goes through the lists that other operations left (`G D`: contents, `G E`: segments), never through the namespace.
-//! Invariant: one turn at a time; whatever is removed was first unneeded, durably, and an object for as long as the grace
-//! period lasts.
+//! A cycle reads the lists that other operations left (`G D` for contents, `G E` for segments) and never scans the
+//! namespace.
+//! Invariants: one cycle runs at a time. A row is removed only after it is durably unneeded; an object is deleted only
+//! after it has been unneeded for the grace period.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,46 +20,46 @@ use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::tables::{DroppedTable, EmptiedTable, RowTable};
 use crate::sync::{Arc, lock};
 
-/// The grace period unless another is asked for: far above the longest call, and above what a follower lags behind.
+/// Default grace period. It must exceed the longest request and the delay of a follower, which may still read the
+/// object.
 pub const GRACE: Duration = Duration::from_secs(3600);
-/// Rows of a list that one turn takes up.
+/// Maximum number of list rows that one cycle reviews.
 const TURN_MAX: usize = 512;
-/// Between two turns, unless the grace period is shorter.
+/// Longest pause between two cycles; a quarter of the grace period if that is shorter.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
-/// What has been removed since the namespace was opened, and what waits to be.
+/// What garbage collection removed since the namespace was opened, and what waits for deletion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GcCounters {
-    /// Segments deleted, orphans among them.
+    /// Segments deleted, uncited segments included.
     pub segments: u64,
-    /// Their extents' bytes; of orphans the whole object's.
+    /// Bytes of the extents of deleted segments; of uncited segments, bytes of the whole object.
     pub bytes: u64,
-    /// Bytes that were copied so that the rest of their segments could go.
+    /// Bytes that compaction copied into new segments.
     pub copied: u64,
-    /// Segments that wait for the grace period to end.
+    /// Dead segments that wait for the end of the grace period.
     pub waiting_segments: u64,
-    /// Their extents' bytes.
+    /// Bytes of the extents of the waiting dead segments.
     pub waiting_bytes: u64,
-    /// Segments of ended writers that nothing cites, and that wait for their time.
+    /// Segments of ended writers that no row references and that wait for their deletion.
     pub uncited_segments: u64,
-    /// The objects' bytes.
+    /// Bytes of the objects of the waiting uncited segments.
     pub uncited_bytes: u64,
 }
 
 impl Gc {
-    /// Ends for good; waits for the turn under way.
+    /// Stops garbage collection for good, after the running cycle.
     pub(crate) async fn end(&self) {
         self.turn.lock().await.closed = true;
     }
 }
 
 impl Gc {
-    /// Removes what can be removed now: contents that nothing shows, segments whose grace period is over, orphans. Returns when
-    /// nothing more can be done before time passes.
+    /// Runs cycles until no more can be removed before time passes, and waits until their operations are durable.
     ///
     /// # Errors
-    /// `Unavailable`, `Fenced`; what is left is taken up again.
+    /// `Unavailable`, `Fenced`; a later cycle continues with the rest.
     pub async fn reclaim(&self) -> Result<GcCounters, StoreError> {
         loop {
             let done = self.turn().await?;
@@ -69,7 +70,7 @@ impl Gc {
         }
     }
 
-    /// What upkeep has done since the namespace was opened.
+    /// Returns what garbage collection did since the namespace was opened.
     pub fn reclaimed(&self) -> GcCounters {
         let gc = &self;
         let (waiting_segments, waiting_bytes) = *lock(&gc.waiting);
@@ -104,12 +105,12 @@ impl Gc {
                 return;
             }
             if let Err(error) = self.turn().await {
-                tracing::warn!(%error, "upkeep failed; trying again");
+                tracing::warn!(%error, "garbage collection failed; the next cycle tries again");
             }
         }
     }
 
-    /// One turn; how much it has done.
+    /// Runs one cycle. Returns the number of items completed; 0 means that nothing can be removed now.
     pub(crate) async fn turn(&self) -> Result<usize, StoreError> {
         let mut turn = self.turn.lock().await;
         if turn.closed {
@@ -155,7 +156,8 @@ impl Gc {
         Ok(done)
     }
 
-    /// Some keys of a list, as the index has them; the next call goes on behind them, in the end from the beginning.
+    /// Returns about `TURN_MAX` committed keys of a list. The next call continues after them and starts over at the
+    /// end of the list.
     async fn listed(
         &self,
         prefix: &[u8],
@@ -173,7 +175,7 @@ impl Gc {
         let mut list: Vec<Bytes> = Vec::new();
         while let Some((key, _)) = scan.next().await? {
             let key = Bytes::copy_from_slice(&key);
-            // All that was asked of one lineage or segment is looked at together.
+            // All rows of one lineage or segment belong to the same review.
             if list.len() >= TURN_MAX && list.last().is_some_and(|last| last[..18] != key[..18]) {
                 *from = Some(key);
                 break;

@@ -1,15 +1,15 @@
-//! Where a writer that crashed may have left unfinished writes in a `file://` bucket, and their removal.
+//! Removal of temporary files that a crashed writer left in a `file://` bucket: where they can be, and the sweep.
 
 use crate::backend::{Backend, TempFileLocation};
 use crate::env::Env;
 use crate::store::model::error::StoreError;
 
-/// Everything a mount writes to outside its namespace.
+/// Where every mount writes outside its namespace.
 const OF_ALL: [TempFileLocation; 1] = [TempFileLocation::Tree("probe")];
 
-/// Where a writer writes in its namespace. Segments and log objects are written in the order of their keys, so of each
-/// epoch only the end matters: what is looked at grows with the mounts there were, not with the bytes there are. The index
-/// writes anywhere, but tidies up after itself and stays small.
+/// Where a writer writes in its namespace. Segments and log objects are written in the order of their keys, so only the
+/// newest directories of each epoch can hold a temporary file: the cost of a sweep grows with the number of mounts and
+/// not with the amount of data. The index writes anywhere below `meta`, but removes its own leftovers and stays small.
 const OF_A_NAMESPACE: [TempFileLocation; 5] = [
     TempFileLocation::Directory(""),
     TempFileLocation::Tree("meta"),
@@ -18,10 +18,11 @@ const OF_A_NAMESPACE: [TempFileLocation; 5] = [
     TempFileLocation::Newest("epochs", 0),
 ];
 
-/// Removes what crashed writers left of unfinished writes; tells how many files. Costs nothing where there can be none.
+/// Removes the temporary files of crashed writers. Returns the number of files removed; does nothing for buckets that
+/// cannot have such files.
 ///
 /// # Errors
-/// `Unavailable`: the next writer's mount tries again.
+/// `Unavailable`; the next mount of a writer tries again.
 pub async fn sweep_orphans(
     backend: &Backend,
     namespace: &str,
@@ -52,7 +53,7 @@ mod tests {
         ];
         for kind in ["data", "log"] {
             for epoch in [1, 2, 4097] {
-                // An object long before the end, and two at the border of a directory.
+                // An object far before the newest one, and two on both sides of a directory boundary.
                 for sequence in [0, 0x00ff_ffff, 0x0100_0000] {
                     let key = format!("team/eu/{}", object_key(kind, epoch, sequence));
                     backend.put(&key, bytes::Bytes::new()).await.unwrap();

@@ -1,9 +1,12 @@
-//! Segments of ended writers that nothing cites: what a crash left, or what a damaged index no longer knows.
+//! Deletion of uncited segments: segments of ended writers that no row references. A crash left them, or a damaged
+//! index lost the rows that referenced them.
 //!
-//! The absence of a row deletes nothing. A segment without a `G B` row is looked for in the log as well; what neither cites
-//! gets a durable row (`G N`) that says when it was first seen so, and is deleted when its time is over and both have been
-//! asked again. Below `G O` every segment was cited durably, is gone, or has such a row. This runs only in a mount whose index
-//! was compared with the rest of the namespace.
+//! Invariant: a missing row alone deletes nothing. If a segment has no `G B` row, the log is searched for a reference
+//! as well. A segment that neither the index nor the log references gets a durable `G N` row with the time at which it
+//! was first seen; it is deleted when its waiting time is over and a second search of the index and the log has found
+//! no reference either. See docs/decisions/0001-deletion-needs-evidence.md.
+//! Every segment below the watermark `G O` is durably referenced, deleted, or recorded in a `G N` row.
+//! This runs only in a mount that has compared its index with the other objects of the namespace.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -20,30 +23,31 @@ use crate::store::schema::rows::{AppliedRow, LogPlace, SearchedRow, UncitedRow, 
 use crate::store::schema::tables::{AppliedTable, RowTable, SegmentTable, UncitedTable};
 use crate::sync::lock;
 
-/// Segments by which `G O` lags behind.
+/// Minimum number of segments between two writes of the watermark `G O`.
 const MARK_EVERY: u64 = 256;
-/// How long a segment waits that an index without its last minute could have cited.
+/// Waiting time of a segment that batches missing from the log could have referenced.
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
-/// An object that no row cites.
+/// A segment that no row references.
 #[derive(Clone, Copy, Debug)]
 struct UncitedCandidate {
     bytes: u64,
 }
 
-/// What a part of the log says of segments.
+/// What a part of the log says about segments.
 #[derive(Debug, Default)]
 struct Citations {
     cited: BTreeSet<SegmentId>,
-    /// Per epoch, the segment up to which its log goes.
+    /// Per epoch, the first segment number that the log does not cover yet.
     resolved: BTreeMap<u64, u64>,
     last: LogPlace,
-    /// What was applied after the newest batch read; `None` before the first one where earlier ones are left out.
+    /// The applied row of the newest batch read; `None` before the first batch if the read starts in the middle of the
+    /// log.
     applied: Option<AppliedRow>,
 }
 
 impl Gc {
-    /// Finds uncited segments of ended writers, and moves the mark on.
+    /// Searches for uncited segments of ended writers and advances the watermark. Returns the number of rows written.
     pub(super) async fn look_for_uncited(
         &self,
         search: &mut SearchProgress,
@@ -96,9 +100,10 @@ impl Gc {
         Ok(0)
     }
 
-    /// Gives every segment behind `mark` that nothing cites its row; whether all could be judged, and how many rows are new.
+    /// Records every segment above `mark` that neither the index nor the log references in a `G N` row. Returns whether
+    /// all segments could be judged, and the number of new rows.
     async fn judge_past(&self, mark: SearchedRow) -> Result<(bool, usize), StoreError> {
-        // What is listed comes after it.
+        // The listing starts after this key.
         let before = SegmentId {
             epoch: mark.epoch,
             sequence: mark.sequence.saturating_sub(1),
@@ -115,7 +120,7 @@ impl Gc {
             if self.has_row(id).await? {
                 continue;
             }
-            // An upload of an ended writer may still arrive: what comes after this listing is found by the next one.
+            // An upload of an ended writer may still arrive after this listing; a later listing finds it.
             is_judged &= now.saturating_sub(object.modified_ns) >= self.grace_ns();
             let row = keys::uncited(id.epoch, id.sequence);
             if self.core.index.get(&row).await?.is_none() {
@@ -131,7 +136,7 @@ impl Gc {
             Ok(log) => log,
             Err(StoreError::Corrupt(why)) => {
                 self.core.health.note(format!(
-                    "{} segments that no row cites are kept: {why}, so the log cannot be asked about them",
+                    "{} segments that no row references are kept: {why}, so the log cannot be asked about them",
                     wanted.len()
                 ));
                 return Ok((false, 0));
@@ -167,14 +172,15 @@ impl Gc {
                 },
                 log: (from, log.last),
             };
-            tracing::info!(segment = id.key(), wait = ?row.wait, "a segment of an ended writer is cited by nothing");
+            tracing::info!(segment = id.key(), wait = ?row.wait, "no row or log object references this segment");
             txn.put(touches(&id), &row);
         }
         self.commit.enqueue_if(txn, || true)?;
         Ok(())
     }
 
-    /// Deletes uncited segments whose time is over, after asking again.
+    /// Deletes uncited segments whose waiting time is over, after a second search for references. Returns the number of
+    /// `G N` rows completed.
     pub(super) async fn look_at_uncited(
         &self,
         search: &mut SearchProgress,
@@ -223,7 +229,7 @@ impl Gc {
         if log.cited.is_empty() && !self.has_row(id).await? {
             tracing::info!(
                 segment = id.key(),
-                "an uncited segment of an ended writer goes"
+                "deleting an uncited segment of an ended writer"
             );
             self.core.backend.delete(&id.key()).await?;
             self.segments.fetch_add(1, Ordering::Relaxed);
@@ -241,7 +247,7 @@ impl Gc {
         Ok(self.core.index.get(&key).await?.is_some())
     }
 
-    /// Tells of segments that the log cites and the index does not: they are never deleted.
+    /// Reports segments that the log references and the index does not. These segments are kept.
     fn keep_cited(&self, cited: &BTreeSet<SegmentId>) {
         let Some(first) = cited.first() else { return };
         let note = format!(
@@ -253,10 +259,10 @@ impl Gc {
         self.core.health.note(note);
     }
 
-    /// What the log objects from `from` on, up to `upto` or to the newest, say of some segments.
+    /// Returns what the log objects from `from` to `upto`, or to the newest one, say about the segments `wanted`.
     ///
     /// # Errors
-    /// `Corrupt` when one of them is missing or cannot be read.
+    /// `Corrupt` if one of the log objects is missing or cannot be read.
     async fn citations(
         &self,
         wanted: &BTreeSet<SegmentId>,
@@ -302,7 +308,7 @@ impl Gc {
         Ok(found)
     }
 
-    /// The newest batch of the writers before this one; the mount made sure that the log has it.
+    /// Returns the newest batch of earlier writers; the mount has made sure that the log contains it.
     fn newest_of_ended(&self) -> (u64, u64) {
         let applied = self.core.applied_now();
         match applied.batch.0 == self.core.epoch {
@@ -313,7 +319,7 @@ impl Gc {
 }
 
 impl Citations {
-    /// Makes sure that no batch is missing before this one.
+    /// Checks that no batch is missing before this one. `Corrupt` if one is.
     fn follow(&mut self, place: LogPlace, base: LogBase, batch: &Batch) -> Result<(), StoreError> {
         let row = batch
             .rows()
@@ -325,7 +331,7 @@ impl Citations {
             });
         let Some(row) = row else { return Ok(()) };
         let applied: AppliedRow = AppliedTable::decode(row)?;
-        // A list of all rows stands for everything before it.
+        // A snapshot of all rows replaces everything before it.
         if base == LogBase::Before
             && let Some(before) = &self.applied
             && !applied.follows(before)

@@ -1,7 +1,7 @@
-//! The past: what a name and a directory showed at a timestamp.
+//! The past: what a name or a directory showed at a timestamp, and reads of historical content.
 //!
-//! Current rows are looked at before history rows, so that a state which is superseded meanwhile is found in one of them.
-//! Invariant: `entry_at` and `versions` (`history.rs`) never disagree.
+//! Invariants: current rows are read before history rows, so that a state superseded between the two reads is found in one of
+//! them. `entry_at` and `versions` (`versions.rs`) always agree.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -26,10 +26,10 @@ use crate::store::schema::tables::{
 };
 use crate::store::tree::file::Whence;
 
-/// How long a look into the past waits for answers under way.
+/// Longest wait of a read of the past for operations that are not queued yet.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// A state that stood: from its stamp to its end.
+/// A version as it is read from history: valid from its stamp to its end.
 #[derive(Clone, Debug)]
 pub(super) struct HistoricalVersion {
     pub(super) ino: Ino,
@@ -37,7 +37,7 @@ pub(super) struct HistoricalVersion {
     pub(super) stamp: Stamp,
     pub(super) ended: Option<Timestamp>,
     pub(super) kept: Retained,
-    /// Of one of several names: the state as it is without the name.
+    /// For a name of a hard-linked inode: the validity of the inode's state, regardless of when the name was bound.
     pub(super) shared: Option<Box<SharedState>>,
 }
 
@@ -53,7 +53,7 @@ impl HistoricalVersion {
         }
     }
 
-    /// The part within a binding, or `None`.
+    /// Limits a state to the time of a binding; `None` if they do not overlap.
     pub(super) fn within(
         mut self,
         bound: &Stamp,
@@ -106,7 +106,7 @@ impl HistoricalVersion {
     }
 }
 
-/// A name's hold on a hard-linked inode: from its stamp to its end the name shows the inode's states.
+/// A name's binding to a hard-linked inode: from its stamp to its end, the name shows the inode's states.
 #[derive(Clone, Copy)]
 pub(super) struct Binding<'a> {
     pub(super) ino: Ino,
@@ -116,13 +116,13 @@ pub(super) struct Binding<'a> {
 }
 
 impl Binding<'_> {
-    /// The part of a state that the name shows, or `None`.
+    /// Returns the part of a state that the name shows; `None` if there is none.
     pub(super) fn shows(&self, state: HistoricalVersion) -> Option<HistoricalVersion> {
         state.within(self.stamp, self.until, self.kept)
     }
 }
 
-/// The version a current state shows in the past.
+/// Returns the version that a current state shows in history: a provisional or unborn state shows the version before it.
 pub(super) fn last_of(
     ino: Ino,
     node: &InodeState,
@@ -142,7 +142,7 @@ pub(super) fn last_of(
 }
 
 impl History {
-    /// Waits, 50 ms at most, until nothing at or before `at` is still being answered.
+    /// Waits until no timestamp reservation at or before `at` is open, for at most 50 ms.
     pub async fn settle(&self, at: Timestamp) {
         let deadline = tokio::time::Instant::now() + SETTLE;
         while self
@@ -156,11 +156,11 @@ impl History {
         }
     }
 
-    /// Which directory `.versions/AT` in `directory` means: itself if it was there then, else the one that stood at the same
-    /// path; `None` if there was none.
+    /// Returns the directory that `.versions/AT` in `directory` means: the directory itself if it existed then, else the one that
+    /// was at the same path; `None` if there was none.
     ///
     /// # Errors
-    /// `NotFound` when the directory is gone now.
+    /// Errors of the index.
     pub async fn directory_at(
         &self,
         directory: Ino,
@@ -196,10 +196,10 @@ impl History {
         Ok(Some(above))
     }
 
-    /// What a directory itself was at a timestamp: mode, owner and times of then; `None` where it did not hang.
+    /// Returns a directory's own state at a timestamp (mode, owner, times); `None` if the directory did not exist then.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Errors of the index.
     pub async fn directory_entry_at(
         &self,
         directory: Ino,
@@ -211,10 +211,10 @@ impl History {
         }
     }
 
-    /// What `name` showed at a timestamp.
+    /// Returns what `name` showed at a timestamp; `None` if the name did not exist then.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Errors of the index.
     pub async fn entry_at(
         &self,
         directory: Ino,
@@ -228,10 +228,10 @@ impl History {
             .map(HistoricalVersion::into_entry))
     }
 
-    /// What a directory held at a timestamp, names ascending.
+    /// Lists what a directory held at a timestamp, in ascending order of names.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Errors of the index.
     pub async fn list_at(
         &self,
         directory: Ino,
@@ -267,10 +267,10 @@ impl History {
         Ok(found)
     }
 
-    /// Bytes of a state of the past; fewer than `len` only at its end.
+    /// Reads bytes of a historical state; returns fewer than `len` only at its end.
     ///
     /// # Errors
-    /// `Stale` when its version has been removed and nobody holds it; `Unavailable`, `Corrupt`.
+    /// `Stale` when the version has been deleted and no pin holds its content; `Unavailable`, `Corrupt`.
     pub async fn read_past(
         &self,
         entry: &PastEntry,
@@ -288,10 +288,10 @@ impl History {
         self.data.verify_referenced(content, bytes).await
     }
 
-    /// The next data or hole of a state of the past at or after `offset`; `None` behind the last.
+    /// Returns the offset of the next data or hole at or after `offset` in a historical state; `None` if there is none.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Errors of the index.
     pub async fn seek_past(
         &self,
         entry: &PastEntry,
@@ -323,7 +323,7 @@ impl History {
         })
     }
 
-    /// Bytes in segments that a state of the past is read from, each extent once; those of its rows are not counted.
+    /// Returns the bytes in segments that a historical state is read from. Each extent counts once; inline bytes are not counted.
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`.
@@ -354,7 +354,7 @@ impl History {
         Ok(extents.iter().map(|(.., len)| u64::from(*len)).sum())
     }
 
-    /// Where a symbolic link of the past pointed; empty if it is none.
+    /// Returns the target of a historical symbolic link; empty for any other file type.
     pub fn target_past(&self, entry: &PastEntry) -> Bytes {
         match &entry.content {
             Content::Target(target) => target.clone(),
@@ -364,7 +364,7 @@ impl History {
 }
 
 impl History {
-    /// The state of a name that stood at a timestamp; `current` is its present entry, read before.
+    /// Returns the state of a name at a timestamp. `current` is the name's present entry, which the caller has read before.
     pub(super) async fn version_at(
         &self,
         directory: Ino,
@@ -425,7 +425,7 @@ impl History {
         }
     }
 
-    /// The times of a live directory, as far as they have not changed since a timestamp.
+    /// Sets the times of a live directory that have not changed since a timestamp.
     async fn times_at(&self, ino: Ino, at: Timestamp, attrs: &mut Attrs) -> Result<(), StoreError> {
         let Some(InodeRow::Directory(row)) = self.core.index.row(&keys::inode(ino)).await? else {
             return Ok(());
@@ -443,7 +443,7 @@ impl History {
         Ok(())
     }
 
-    /// The state of a hard-linked inode that stood at a timestamp, seen through a binding.
+    /// Returns the state of a hard-linked inode that was current at a timestamp, as seen through a binding.
     async fn linked_at(
         &self,
         binding: &Binding<'_>,
@@ -454,7 +454,7 @@ impl History {
         Ok(shown.filter(|shown| shown.covers(at)))
     }
 
-    /// All states of a hard-linked inode, oldest first.
+    /// Returns all states of a hard-linked inode, oldest first.
     pub(super) async fn linked_states(
         &self,
         ino: Ino,
@@ -492,12 +492,12 @@ impl History {
         Ok(states)
     }
 
-    /// Whether a directory's id hung anywhere at a timestamp.
+    /// Tells whether a directory existed anywhere at a timestamp.
     async fn location_at(&self, directory: Ino, at: Timestamp) -> Result<bool, StoreError> {
         Ok(self.place_at(directory, at).await?.is_some())
     }
 
-    /// Where a directory hung at a timestamp.
+    /// Returns where a directory was located at a timestamp.
     async fn place_at(&self, directory: Ino, at: Timestamp) -> Result<Option<Dentry>, StoreError> {
         if let Some(InodeRow::Directory(row)) = self.core.index.row(&keys::inode(directory)).await?
             && let Some((_, place)) = row.place.filter(|(since, _)| *since <= at)
@@ -508,7 +508,7 @@ impl History {
         Ok(directory_location.map(|at| Dentry::new(at.parent, at.name)))
     }
 
-    /// The end of a directory's hanging somewhere, if that was at a timestamp and is over.
+    /// Returns the row of a directory's former location at a timestamp; `None` if it had none, or is still at that location.
     pub(super) async fn location_row_at(
         &self,
         directory: Ino,
@@ -527,7 +527,7 @@ impl History {
         Ok((at < directory_location.end).then_some(directory_location))
     }
 
-    /// The last hanging of a directory that is over.
+    /// Returns the last former location of a directory.
     pub(super) async fn last_location(
         &self,
         directory: Ino,
@@ -542,7 +542,7 @@ impl History {
             .transpose()
     }
 
-    /// Where a directory hangs now, or hung last.
+    /// Returns the location of a directory now, or its last location if it was removed.
     pub(crate) async fn where_now(&self, directory: Ino) -> Result<Option<Dentry>, StoreError> {
         if let Some(InodeRow::Directory(row)) = self.core.index.row(&keys::inode(directory)).await?
         {
@@ -567,11 +567,11 @@ mod tests {
         assert!(start.elapsed() < SETTLE);
         let answer = ns.core.clock.begin();
         let at = answer.at();
-        // It stays away: the look goes on without it.
+        // The reservation stays open: the wait ends after its limit.
         let start = tokio::time::Instant::now();
         ns.history.settle(at).await;
         assert!(start.elapsed() >= SETTLE);
-        // What began later is not waited for.
+        // A reservation after the timestamp is not waited for.
         ns.history.settle(Timestamp(at.0 - 1)).await;
         let waiting = tokio::spawn({
             let ns = ns.clone();

@@ -1,9 +1,13 @@
-//! Versions that are deleted: what closes over the gap, and what comes back.
+//! Deletion of single versions, and what takes the place of a deleted version.
 //!
-//! A deleted version's time falls to the one before it under the same name, which is `thinned` from then on; where there is none, the
-//! name stays listed and its content is gone. With the current version its predecessor becomes the current state again, its bytes
-//! history: the lineage has younger states, so what is written next begins another. With no predecessor the name is removed.
-//! Rows change in one batch under the locks of the directory and the inode; counts follow in it, the bytes by reclaim.
+//! An ended version: the version before it under the same name is extended over the deleted one's time and becomes `Thinned`.
+//! Without a predecessor the record stays, without content (`Retained::Nothing`).
+//!
+//! The current version: its predecessor becomes the current state again. Its content is shared, not continued, because the
+//! lineage has later states; the next write begins a new lineage. Without a predecessor the name is removed.
+//!
+//! Invariant: all rows change in one batch, reference counts included, under the locks of the directory and the inode. Garbage
+//! collection deletes the bytes later.
 
 use bytes::Bytes;
 
@@ -21,21 +25,21 @@ use crate::store::schema::tables::{LinkedVersionTable, RowTable, VersionTable};
 use crate::store::tree::flush::alive;
 use crate::store::tree::inode::{FileInode, LockedInode, find};
 
-/// Where a version of a name lies.
+/// Where a version of a name is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum VersionTarget {
     /// It is the name's current state.
     Current(Ino),
     /// It is the current state of a hard-linked inode.
     Linked(Ino),
-    /// It has ended, under this name alone.
+    /// It has ended; its record belongs to this name only.
     Closed(VersionRecord),
-    /// It has ended, under all names of a hard-linked inode.
+    /// It has ended; its record belongs to a hard-linked inode, and so to all its names.
     LinkedClosed(VersionRecord),
 }
 
 impl VersionTarget {
-    /// The inode whose rows it is among, where it is not the name's alone.
+    /// Returns the inode whose rows the deletion changes; `None` if only the name's own record changes.
     fn ino(&self) -> Option<Ino> {
         match self {
             Self::Current(ino) | Self::Linked(ino) => Some(*ino),
@@ -45,7 +49,7 @@ impl VersionTarget {
     }
 }
 
-/// A list of closed versions: of a name, or of a hard-linked inode.
+/// The version records of a name, or of a hard-linked inode.
 #[derive(Clone, Copy, Debug)]
 enum VersionRows<'a> {
     Of(&'a Dentry),
@@ -82,12 +86,13 @@ impl VersionRows<'_> {
 }
 
 impl History {
-    /// Deletes a version of a name; an older one takes its place in time. Deleting the current one makes its predecessor
-    /// current again, or removes the name where there is none. A state of a hard-linked file goes under all its names.
+    /// Deletes a version of a name; the version before it is extended over its time. If the deleted version is the current one,
+    /// its predecessor becomes current again; without a predecessor the name is removed. A state of a hard-linked file is
+    /// deleted for all its names.
     ///
     /// # Errors
-    /// `NotFound` if the name has no such version, `IsDirectory`; `Busy` while the file has changes that are no version yet, and
-    /// for the version that link(2) made of another name's state.
+    /// `NotFound` if the name has no such version, `IsDirectory`; `Busy` while the file has changes that are not a version yet,
+    /// and for a version that link(2) made of another name's state.
     pub async fn delete_version(
         &self,
         directory: Ino,
@@ -99,7 +104,7 @@ impl History {
             let target = self.find_version(&slot, id).await?;
             let wanted = [Some(directory), target.ino()];
             let wanted: Vec<Ino> = wanted.into_iter().flatten().collect();
-            // A directory that was removed has no rows to load, and nobody else in it.
+            // An ended version may be in a removed directory, which has no rows to load: the locks are taken without loading.
             let mut locked = match &target {
                 VersionTarget::Closed(_) => {
                     crate::store::tree::inode::lock_all(&self.tree.inodes, &wanted).await
@@ -159,7 +164,7 @@ impl History {
         self.find_linked(slot, entry.as_ref(), id).await
     }
 
-    /// The version among those of the hard-linked inodes that the name was bound to.
+    /// Finds the version among those of the hard-linked inodes that the name is or was bound to.
     async fn find_linked(
         &self,
         slot: &Dentry,
@@ -204,7 +209,7 @@ impl History {
         Err(StoreError::NotFound)
     }
 
-    /// The version before another in a list, if its end is where that begins.
+    /// Returns the version before another in a list, if its end is the beginning of that one.
     async fn older(
         &self,
         list: VersionRows<'_>,
@@ -242,7 +247,7 @@ impl History {
         Ok(())
     }
 
-    /// The rows by which a closed version goes; `older` is the one before it.
+    /// Writes the rows that delete an ended version; `older` is the version before it.
     async fn delete_rows(
         &self,
         txn: &mut Txn,
@@ -292,7 +297,7 @@ impl History {
         Ok(())
     }
 
-    /// Takes a version out of the queue of ends, where it is under this name.
+    /// Removes a version from the expiry index, if the version is listed there under this name.
     async fn forget_end(
         &self,
         txn: &mut Txn,
@@ -337,7 +342,7 @@ impl History {
         }
     }
 
-    /// A predecessor becomes the current state again.
+    /// Makes a predecessor the current state again.
     async fn revive(
         &self,
         file: &mut FileInode,
@@ -356,7 +361,7 @@ impl History {
                 "H V: a version without a node".to_owned(),
             ));
         };
-        // Its count stays: the current row shows it instead of the closed one.
+        // The reference count does not change: the current row references the content instead of the version record.
         if let Some(content) = node.content.reference() {
             node.content = Content::Shared(content);
             txn.touch(keys::count(content));
@@ -391,7 +396,7 @@ impl History {
                 return self.delete_record(list, closed).await;
             }
         }
-        // Other names show it still: only here it is gone.
+        // Other names of the inode still show the version: it is deleted from this name's history only.
         let from = keys::history(slot.parent, &slot.name);
         let rows = self
             .core
@@ -410,7 +415,7 @@ impl History {
     }
 }
 
-/// The current state, if it is the version; `Busy` if the version stands behind it.
+/// Returns the current state if it is the version; `Busy` if the version is the last one before an unsaved state.
 fn own_state(
     ino: Ino,
     (node, state): (&InodeState, &EntryState),

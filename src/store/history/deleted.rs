@@ -1,7 +1,7 @@
-//! Names that were removed: which there are, and what they showed last.
+//! Removed names of a directory, and the last state of each (`.versions/@deleted`).
 //!
-//! A name is among them while its newest closed version says that it was removed, and no live entry bears it. What left by a
-//! rename is not, and what came back is not any more.
+//! A name is a removed name while its newest version record says `Deleted` and no live entry has the name. A name that a rename
+//! took away is none, and an undeleted name is none any more.
 
 use std::collections::btree_set;
 
@@ -17,24 +17,24 @@ use crate::store::schema::rows::VersionRecord;
 use crate::store::schema::tables::{RowTable, VersionTable};
 use crate::sync::Arc;
 
-/// What a removed name showed last.
+/// The last state of a removed name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemovedName {
-    /// Its last state.
+    /// The state itself.
     pub entry: PastEntry,
-    /// The timestamp to look at it: of a directory just before the removals began that emptied it.
+    /// Timestamp for a read of that state: for a directory, just before the removal burst that emptied it.
     pub at: Timestamp,
 }
 
-/// A removed name as its rows have it.
+/// A removed name with its rows.
 pub(super) struct RemovedRow {
-    /// Its newest closed version, or the end of its binding to a hard-linked inode.
+    /// The name's newest version record, or the record of its binding to a hard-linked inode.
     pub(super) closed: VersionRecord,
     pub(super) version: HistoricalVersion,
     pub(super) at: Timestamp,
 }
 
-/// The removed names of a directory, ascending; what they showed is read as it is asked for.
+/// The removed names of a directory in ascending order; the last state of each is read on demand.
 #[derive(Debug)]
 pub struct RemovedNames {
     history: Arc<History>,
@@ -43,10 +43,10 @@ pub struct RemovedNames {
 }
 
 impl RemovedNames {
-    /// The next name and what it showed last; `None` after the last name.
+    /// Returns the next name and its last state; `None` after the last name.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Errors of the index.
     pub async fn next(&mut self) -> Result<Option<(Bytes, RemovedName)>, StoreError> {
         for name in self.names.by_ref() {
             if let Some(gone) = self.history.gone(self.directory, &name).await? {
@@ -67,10 +67,10 @@ impl RemovedRow {
 }
 
 impl History {
-    /// The names that were removed from a directory and are not there now.
+    /// Lists the names that were removed from a directory and are not live now.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Errors of the index.
     pub async fn deleted(self: &Arc<Self>, directory: Ino) -> Result<RemovedNames, StoreError> {
         let names = interval_tree::removed(&self.core.index, directory).await?;
         Ok(RemovedNames {
@@ -80,11 +80,11 @@ impl History {
         })
     }
 
-    /// What a removed name showed last, and for a directory the timestamp of its last tree; `None` if the name is live or was not
-    /// removed.
+    /// Returns the last state of a removed name, and for a directory the timestamp of its last tree; `None` if the name is live
+    /// or was not removed.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Errors of the index.
     pub async fn deleted_tree_at(
         &self,
         directory: Ino,
@@ -96,7 +96,7 @@ impl History {
 }
 
 impl History {
-    /// What a removed name showed last; `None` if it was not removed, or is there again.
+    /// Returns the last state of a removed name with its rows; `None` if the name is live or was not removed.
     pub(super) async fn gone(
         &self,
         directory: Ino,
@@ -122,7 +122,7 @@ impl History {
         let Some(version) = self.version_at(directory, name, None, last).await? else {
             return Ok(None);
         };
-        // Its versions were deleted: there is nothing to come back.
+        // The name's versions were deleted: there is nothing to undelete.
         if version.kept == Retained::Nothing {
             return Ok(None);
         }

@@ -1,4 +1,4 @@
-//! The SHA-256 of a version, for those who compare it with what they have elsewhere. It is stored nowhere.
+//! SHA-256 of a version, for comparison with copies elsewhere. The digest is computed at each request and stored nowhere.
 
 use std::fmt::Write;
 
@@ -11,12 +11,12 @@ use crate::store::model::version::{Kind, PastEntry};
 
 /// Bytes read and hashed at once.
 const STEP: u32 = 4 << 20;
-/// A longer version has none: reading it would take longer than anybody waits for an attribute.
+/// Largest version in bytes that has a digest: reading a longer one takes too long for an extended attribute.
 const LEN_MAX: u64 = 4 << 30;
 
 impl History {
-    /// The SHA-256 of a file's bytes in a state of the past, in lowercase hexadecimal; `None` for what is no file, and beyond
-    /// 4 GiB.
+    /// Returns the SHA-256 of a historical file's bytes in lowercase hexadecimal; `None` for any other file type, and for files
+    /// larger than 4 GiB.
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`.
@@ -31,7 +31,7 @@ impl History {
             let bytes: Bytes = self.read_past(entry, at, STEP).await?;
             if bytes.is_empty() {
                 return Err(StoreError::Corrupt(
-                    "a version ends before its end".to_owned(),
+                    "a version has fewer bytes than its recorded size".to_owned(),
                 ));
             }
             at += bytes.len() as u64;

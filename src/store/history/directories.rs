@@ -1,4 +1,4 @@
-//! Directories by a name they have or had.
+//! Lookup of directories by a name that they have or had when they were removed.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::store::schema::rows::{DentryBody, DirectoryLocation, InodeRow, Versio
 use crate::store::schema::tables::{DirectoryLocationTable, RowTable, VersionTable};
 
 impl History {
-    /// The directories that a name leads to or led to when they were removed.
+    /// Returns the directory that a name leads to, and the directories that were removed under this name.
     pub(crate) async fn directories_under(
         &self,
         parent: Ino,
@@ -39,7 +39,7 @@ impl History {
         Ok(found.into_iter().collect())
     }
 
-    /// Where a directory hangs, or hung last.
+    /// Returns the location of a directory now, or its last location if it was removed.
     async fn last_place(&self, directory: Ino) -> Result<Option<Dentry>, StoreError> {
         let row = self.core.index.row(&keys::inode(directory)).await?;
         if let Some(InodeRow::Directory(row)) = row {

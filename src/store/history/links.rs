@@ -1,7 +1,7 @@
-//! How many names an inode had at a timestamp: a row whenever the number changes, from the first link on.
+//! Link counts of the past: one row for each change of an inode's number of names, from the first link(2) on.
 //!
-//! A name is counted for as long as it was bound, like stat(2) counts it, wherever it was. Rows are written in the operation
-//! that adds or removes the name, which holds the inode's lock, so that their numbers follow one another.
+//! A name counts for as long as it was bound, in any directory, as in st_nlink. Invariant: the operation that adds or removes
+//! the name writes the row under the inode's lock, so that each number follows from the one before.
 
 use crate::store::history::History;
 use crate::store::model::error::StoreError;
@@ -10,16 +10,16 @@ use crate::store::schema::keys;
 use crate::store::schema::tables::{LinkCountTable, RowTable};
 
 impl History {
-    /// How many names led to an inode at a timestamp at which some name did.
+    /// Returns the number of names of an inode at a timestamp at which it had at least one.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Errors of the index.
     pub async fn link_count_at(&self, ino: Ino, at: Timestamp) -> Result<u32, StoreError> {
         let from = keys::link_count(ino, at);
         let end = keys::after(&keys::link_counts(ino));
         match self.core.index.first(from.bytes(), end).await? {
             Some((_, value)) => LinkCountTable::decode(&value),
-            // Before its first link it had one name.
+            // Before its first link(2) an inode has exactly one name.
             None => Ok(1),
         }
     }

@@ -1,4 +1,7 @@
-//! The past: versions, removed names, the tree at a timestamp, restoring.
+//! The past of a namespace: versions, removed names, the tree at a timestamp, undelete, and the deletion of versions.
+//!
+//! Reads combine current rows, version records and directory locations; no read changes a row. Undelete and the deletion of
+//! versions enqueue transactions like any change of the live tree.
 
 pub(crate) mod as_of;
 pub(crate) mod delete_version;
@@ -20,7 +23,7 @@ use crate::store::history::restore_lock::RestoreLock;
 use crate::store::tree::Tree;
 use crate::sync::Arc;
 
-/// The past of a namespace.
+/// The past of one namespace.
 #[derive(Debug)]
 pub struct History {
     pub(crate) core: Arc<Core>,

@@ -1,14 +1,14 @@
-//! One restoring of a directory at a time.
+//! Lock that serialises the undelete of directories.
 
-/// Turns of restoring a directory, one at a time: two could take the same number.
+/// Serialises undeletes of directories: two concurrent ones could restore a directory under the same inode number.
 #[derive(Debug)]
 pub(crate) struct RestoreLock {
     pub(crate) turn: tokio::sync::Mutex<()>,
-    /// Entries that come back in one batch.
+    /// Largest number of entries that are restored in one batch.
     pub(crate) entries_max: std::sync::atomic::AtomicUsize,
 }
 
-/// The same for the whole life of a namespace, but for tests.
+/// Default of `RestoreLock::entries_max`; only tests set another value.
 const ENTRIES_MAX: usize = 100_000;
 
 impl Default for RestoreLock {

@@ -1,8 +1,10 @@
-//! A removed tree on its way back: what it was, entry by entry, and the rows that make it live again.
+//! Restore of a removed directory tree: collects the tree as it was, and writes the rows that make it live again.
 //!
-//! Directories keep their numbers where nothing live bears them, with the next generation, so that what stands in their names
-//! goes on there; everything else gets new numbers and shares the bytes of then. Beyond a bound the rows go in several batches,
-//! below a directory that no name leads to and that `C P` tells of; a mount sweeps what a crash leaves of it.
+//! A directory keeps its inode number, with the next generation, unless a live inode has that number: the history of the names in
+//! it is stored under the number and continues. Every other inode gets a new number and shares the historical content.
+//!
+//! Invariant: a large tree is written in several batches below a directory that no name leads to, listed in row `C P`; a mount
+//! deletes what a crash left there.
 
 use std::collections::BTreeSet;
 
@@ -23,25 +25,25 @@ use crate::store::schema::rows::{
 };
 use crate::store::schema::tables::{DentryTable, RestoredTreeTable, RowTable};
 
-/// Entries of a pending tree that are swept in one batch.
+/// Largest number of entries of a pending tree that are deleted in one batch.
 const SWEEP_MAX: usize = 10_000;
 
-/// One entry on its way back.
+/// One directory entry to restore.
 pub(crate) struct RestoreItem {
-    /// Where it comes to stand.
+    /// The restored directory entry.
     pub(crate) slot: Dentry,
-    /// Where it stood, if that was elsewhere.
+    /// The original directory entry, if it was another one.
     pub(crate) origin: Option<Origin>,
     pub(crate) entry: PastEntry,
     pub(crate) what: RestoreAs,
 }
 
-/// As what an entry comes back.
+/// What kind of inode an entry is restored as.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum RestoreAs {
-    /// As a new inode.
+    /// A new inode that is not a directory.
     Leaf,
-    /// As a directory; it stands since the first rows in it do.
+    /// A directory; `since` is the timestamp of the batches already enqueued below it, if any.
     Directory {
         number: DirectoryNumber,
         names: RestoredNames,
@@ -49,32 +51,32 @@ pub(crate) enum RestoreAs {
     },
 }
 
-/// Under which number a directory comes back.
+/// The inode number and generation that a directory is restored with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DirectoryNumber {
     pub(crate) ino: Ino,
     pub(crate) generation: u64,
 }
 
-/// How many names a directory comes back with.
+/// The numbers of names and of subdirectories that a directory is restored with.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RestoredNames {
     entries: i64,
     directories: i64,
 }
 
-/// A tree on its way back.
+/// A directory tree being restored.
 pub(crate) struct RestoreTree {
     top: DirectoryNumber,
-    /// Of the top directory.
+    /// Counts of the top directory.
     pub(crate) names: RestoredNames,
-    /// Every directory in it, the top one first.
+    /// Every directory of the tree, the top one first.
     pub(crate) directories: Vec<Ino>,
-    /// Everything else in it that is in a batch.
+    /// Every other inode of the tree that is already in a batch.
     pub(crate) sent: Vec<Ino>,
-    /// What is in no batch yet.
+    /// Entries that are in no batch yet.
     pub(crate) items: Vec<RestoreItem>,
-    /// Held from the first batch that went ahead; all of its rows have that timestamp.
+    /// Timestamp reservation held from the first early batch on; all rows of the early batches have its timestamp.
     pub(crate) ahead: Option<Reservation>,
 }
 
@@ -104,7 +106,8 @@ impl RestoreItem {
 }
 
 impl History {
-    /// Walks the removed tree of `directory` as it was at `at`; whatever is beyond `entries_max` goes ahead in batches.
+    /// Collects the removed tree of `directory` as it was at `at`. Whenever more than `entries_max` entries are collected, they
+    /// are enqueued as an early batch.
     pub(crate) async fn gather_tree(
         &self,
         (directory, at): (Ino, Timestamp),
@@ -170,7 +173,7 @@ impl History {
 }
 
 impl History {
-    /// The number a directory comes back with: its own and the next generation, or a new one while something live bears it.
+    /// Returns the number a directory is restored with: its own and the next generation, or a new one if a live inode has it.
     async fn number_of(&self, directory: Ino) -> Result<DirectoryNumber, StoreError> {
         let fresh = |ino| DirectoryNumber { ino, generation: 0 };
         if self
@@ -191,7 +194,7 @@ impl History {
         })
     }
 
-    /// Queues what has been gathered, below a directory that no name leads to.
+    /// Enqueues the collected entries as an early batch, below a directory that no name leads to.
     fn send_ahead(&self, tree: &mut RestoreTree, author: &Author) -> Result<(), StoreError> {
         let at = tree
             .ahead
@@ -216,7 +219,7 @@ impl History {
         Ok(())
     }
 
-    /// The rows by which an entry is live again; returns its number.
+    /// Writes the rows that make an entry live again; returns its inode number.
     pub(crate) fn item_rows(&self, txn: &mut Txn, item: &RestoreItem, author: &Author) -> Ino {
         let at = txn.timestamp;
         let stamp = self
@@ -225,7 +228,7 @@ impl History {
         self.back_rows(txn, item, stamp, at)
     }
 
-    /// The rows of an entry with its stamp and the timestamp since which its name exists; returns its number.
+    /// Writes the rows of an entry with the given stamp and the timestamp since which its name exists; returns its inode number.
     pub(crate) fn back_rows(
         &self,
         txn: &mut Txn,
@@ -283,7 +286,7 @@ impl History {
         ino
     }
 
-    /// Takes away what a crash left of trees that were on their way back.
+    /// Deletes what a crash left of trees that were being restored.
     pub(crate) async fn sweep_pending(&self) -> Result<(), StoreError> {
         let from = RestoredTreeTable::all();
         let rows = self
@@ -297,7 +300,7 @@ impl History {
         Ok(())
     }
 
-    /// Takes away what an attempt that failed left of a tree.
+    /// Deletes what a failed attempt left of a tree.
     pub(crate) async fn sweep_left(&self, top: Ino) -> Result<(), StoreError> {
         match self.core.index.get(&keys::pending(top)).await? {
             Some(_) => self.sweep_tree(top).await,
@@ -305,7 +308,7 @@ impl History {
         }
     }
 
-    /// Takes away a tree that no name leads to, from below.
+    /// Deletes a tree that no name leads to, subdirectories before their parents.
     pub(crate) async fn sweep_tree(&self, top: Ino) -> Result<(), StoreError> {
         let mut directories = vec![top];
         let mut next = 0;

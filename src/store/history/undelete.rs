@@ -1,10 +1,12 @@
-//! Undelete: a removed name comes back, with the bytes it had, here or elsewhere. No bytes move.
+//! Undelete: restores a removed name with its last content, under the same name or another one. No byte is copied.
 //!
-//! Path of an operation: look at what the name showed last; for a directory walk its last tree and make the rows of what is in it
-//! (`restore.rs`), in batches that go ahead if it is large; then, under the locks of both directories and of what has the new name, look
-//! again, take the new name from who has it, and in one batch bind the new name, let the rest of the tree stand, and mark the
-//! closed version of the old name, so that it is listed among the removed ones no more. A crash before that batch leaves
-//! nothing but a pending tree, which the next mount sweeps; after it all is there.
+//! Steps: read the last state of the name; for a directory, collect its last tree (`restore_tree.rs`), in early batches if it is
+//! large; lock both directories and the target of the new name; read everything again; replace the target; in one batch bind the
+//! new name, make the rest of the tree live, and mark the old name's version record as undeleted, which removes the name from
+//! the list of removed names.
+//!
+//! Invariant: a crash before that batch leaves at most a pending tree, which the next mount deletes; after the batch the whole
+//! tree is there.
 
 use bytes::Bytes;
 
@@ -23,26 +25,26 @@ use crate::store::tree::inode::{LockedInode, find};
 use crate::store::tree::rename::{RenameEffects, RenameMode, Renamed, is_directory};
 use std::sync::atomic::Ordering;
 
-/// What comes back, and where to.
+/// What is restored, and under which name.
 struct UndeleteTarget<'a> {
     from: Dentry,
     to: Dentry,
-    /// The closed version that was looked at.
+    /// The version record that was read before the locks were taken.
     version: VersionId,
     mode: RenameMode,
     author: &'a Author,
-    /// Of a directory.
+    /// The tree, for a directory.
     tree: Option<RestoreTree>,
 }
 
 impl History {
-    /// Brings back what a removed name showed last, as `to`; a directory with the tree it had just before it was emptied. History
-    /// stays joined: the new name's list of versions goes on from the old one's. Files get new numbers; a directory keeps
-    /// its own unless something live bears it.
+    /// Restores the last state of a removed name as `to`; a directory with the tree it had just before it was emptied. The new
+    /// name's list of versions continues the old one's. Files get new inode numbers; a directory keeps its number unless a live
+    /// inode has it.
     ///
     /// # Errors
-    /// `NotFound` when the name was not removed, or is there again; those of `Tree::rename` for what has the new name;
-    /// `Invalid` for an exchange; `Stale` when the name was made and removed again meanwhile.
+    /// `NotFound` when the name was not removed or is live again; those of `Tree::rename` for the target of the new name;
+    /// `Invalid` for an exchange; `Stale` when the name was created and removed again during the call.
     pub async fn undelete(
         &self,
         from: (Ino, &[u8]),
@@ -52,7 +54,9 @@ impl History {
     ) -> Result<Renamed, StoreError> {
         crate::store::tree::create::check_entry_name(to.1)?;
         if mode == RenameMode::Exchange {
-            return Err(StoreError::Invalid("an exchange with the past".to_owned()));
+            return Err(StoreError::Invalid(
+                "undelete cannot exchange two names".to_owned(),
+            ));
         }
         let history = self;
         let gone = history.gone(from.0, from.1).await?;
@@ -109,7 +113,7 @@ impl History {
 }
 
 impl History {
-    /// Whether something of `kind` may take the name that `target` has.
+    /// Checks that an inode of `kind` may replace `target`.
     async fn check_target(
         &self,
         kind: Kind,
@@ -147,7 +151,7 @@ impl History {
         }
     }
 
-    /// What comes back, looked at under the locks.
+    /// Reads the removed name again, under the locks.
     async fn gone_still(
         &self,
         locked: &mut [LockedInode],
@@ -161,7 +165,7 @@ impl History {
         let gone = self.gone(back.from.parent, &back.from.name).await?;
         let gone = gone.ok_or(StoreError::NotFound)?;
         if gone.closed.stamp.id != back.version {
-            // The name was made and removed again meanwhile.
+            // The name was created and removed again since the first read.
             return Err(StoreError::Stale);
         }
         Ok(gone)
@@ -226,14 +230,14 @@ impl History {
             .into_iter()
             .find_map(|change: RenameEffects| self.tree.apply(locked, change, time));
         let moved = match back.tree {
-            // Its inode is loaded once the caller has let go of the locks.
+            // The directory's inode is loaded after the caller has released the locks.
             Some(_) => returned(ino, &item),
             None => self.tree.stat(ino).await?,
         };
         Ok(Renamed { moved, replaced })
     }
 
-    /// Who goes before the operation, and who after it.
+    /// Returns the dependencies of the operation.
     async fn return_dependencies(
         &self,
         back: &UndeleteTarget<'_>,
@@ -250,7 +254,7 @@ impl History {
         if let Some(tree) = &back.tree {
             let top = tree.top().ino;
             dependencies.touches.push(keys::pending(top).bytes());
-            // What is done in the tree from now on needs all of it, and so does who waits for something in it.
+            // Later operations on inodes of the tree depend on this operation, and so do waits for such an inode to be durable.
             let all = tree.directories.iter().chain(&tree.sent);
             dependencies
                 .touches
@@ -260,7 +264,7 @@ impl History {
         Ok(dependencies)
     }
 
-    /// The rows by which the name stands again, with all below it that did not go ahead.
+    /// Writes the rows of the restored name and of all entries below it that are in no early batch.
     fn return_rows(
         &self,
         txn: &mut Txn,
@@ -288,7 +292,7 @@ impl History {
     }
 }
 
-/// A directory that came back, before it is loaded.
+/// Returns the stat of a restored directory before its inode is loaded.
 fn returned(ino: Ino, item: &RestoreItem) -> Stat {
     Stat {
         ino,

@@ -1,8 +1,10 @@
-//! Single versions of a file's name: the one that began within a span of time, and the newest few.
+//! Single versions of a file's name: the one that began within a range of time, and the newest few.
 //!
-//! Each is found by a seek, however many versions the name has. Older versions may lie under another name, from which a rename or
-//! an undelete brought the file: reading a whole list tells where ([`Predecessor`]), and then they are found by a seek as well.
-//! Invariant: what is found here is in the list of [`History::history`], and the other way round.
+//! Each version is found by a seek, however many versions the name has. Older versions may be stored under another name, from
+//! which a rename or an undelete moved the file: a read of the whole list returns where ([`Predecessor`]), and they are then
+//! found by a seek as well.
+//!
+//! Invariant: a version is found here exactly if it is in the list of [`History::history`].
 
 use std::ops::RangeInclusive;
 
@@ -18,21 +20,21 @@ use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryBody, InodeRow, VersionRecord};
 use crate::store::schema::tables::{LinkedVersionTable, RowTable, VersionTable};
 
-/// Rows read at once behind the first one, where that is no version of a file.
+/// Rows read at once after a first row that is not a version of a file.
 const SKIP_CHUNK: usize = 128;
-/// Any time.
+/// The range of all timestamps.
 const ALWAYS: RangeInclusive<Timestamp> = Timestamp(0)..=Timestamp(u64::MAX);
 
-/// Every version of a name, and where those before its own lie.
+/// Every version of a name, and the names under which earlier versions are stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VersionList {
     /// The versions, oldest first, the current one last.
     pub versions: Vec<PastEntry>,
-    /// The names the list goes on under, youngest first.
+    /// The earlier names that the list continues under, youngest first.
     pub predecessors: Vec<Predecessor>,
 }
 
-/// A part of a history that lies under another name.
+/// A part of a history that is stored under another name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Predecessor {
     pub(super) directory: Ino,
@@ -42,7 +44,7 @@ pub struct Predecessor {
     pub(super) successor: Successor,
 }
 
-/// The version that goes on from a [`Predecessor`]: the list leads there as long as this version exists.
+/// The version that follows a [`Predecessor`]: the list includes the predecessor while this version exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Successor {
     pub(super) directory: Ino,
@@ -57,16 +59,16 @@ struct DentryRef<'a> {
     name: &'a [u8],
 }
 
-/// Whether a version came from another name.
+/// Tells whether a version came from another name.
 fn has_predecessor(entry: &PastEntry) -> bool {
     entry.renamed_from.is_some() && matches!(entry.op, Op::Rename | Op::Undelete)
 }
 
 impl History {
-    /// The newest version of a file that began within `began` under its own name; none of its predecessors'.
+    /// Returns the newest version of a file that began within `began` under this name; earlier names are not searched.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Errors of the index.
     pub async fn file_version(
         &self,
         directory: Ino,
@@ -81,11 +83,11 @@ impl History {
         Ok(found.map(HistoricalVersion::into_entry))
     }
 
-    /// The newest version of a file that began within `began` in an earlier part of its history; `None` as well where the history
-    /// does not lead there any more.
+    /// Returns the newest version of a file that began within `began` in an earlier part of its history. The caller checks with
+    /// `History::leads_to` that the history still includes the part.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Errors of the index.
     pub async fn earlier_file_version(
         &self,
         part: &Predecessor,
@@ -102,10 +104,10 @@ impl History {
             .await
     }
 
-    /// Whether a history still goes on in `part`.
+    /// Tells whether a history still continues in `part`.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Errors of the index.
     pub async fn leads_to(&self, part: &Predecessor) -> Result<bool, StoreError> {
         let successor = &part.successor;
         let at = successor.version.timestamp;
@@ -115,10 +117,10 @@ impl History {
             .is_some_and(|found| found.version == successor.version))
     }
 
-    /// The newest `count` versions of a file, oldest first.
+    /// Returns the newest `count` versions of a file, oldest first.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Errors of the index.
     pub async fn newest_file_versions(
         &self,
         directory: Ino,
@@ -151,7 +153,7 @@ impl History {
 }
 
 impl History {
-    /// Whether a name has a version of a file.
+    /// Tells whether a name has a version of a file.
     pub(super) async fn has_file_versions(
         &self,
         directory: Ino,
@@ -164,7 +166,8 @@ impl History {
         Ok(self.newest_within(dentry, &ALWAYS).await?.is_some())
     }
 
-    /// The newest version of a file that began within `began`. Closed ones are looked at first, because most are.
+    /// Returns the newest version of a file that began within `began`. Version records are read first, because most versions have
+    /// ended.
     async fn file_version_at(
         &self,
         dentry: DentryRef<'_>,
@@ -178,12 +181,12 @@ impl History {
         }
         match self.current_within(dentry, began).await? {
             Some(current) => Ok(Some(current)),
-            // What was current at the first look may be closed at the second.
+            // A version that was current at the first read may have ended before the second.
             None => self.closed_within(dentry, began).await,
         }
     }
 
-    /// The same, the current one looked at first.
+    /// Returns the same version, but reads the current state first.
     async fn newest_within(
         &self,
         dentry: DentryRef<'_>,
@@ -243,7 +246,7 @@ impl History {
                 if let Some(found) = self.within_closed(closed, began).await? {
                     return Ok(Some(found));
                 }
-                // Older ones began and ended before.
+                // Older versions began and ended before the range.
                 if start <= *began.start() {
                     return Ok(None);
                 }
@@ -255,7 +258,7 @@ impl History {
         }
     }
 
-    /// The newest version in a closed row that began within `began`, if the row is one for a list of versions of a file.
+    /// Returns the newest version of a record that began within `began`, if a list of a file's versions shows the record.
     async fn within_closed(
         &self,
         closed: VersionRecord,
@@ -284,7 +287,7 @@ impl History {
         }))
     }
 
-    /// The newest version of a hard-linked inode that a binding shows and that began there within `began`.
+    /// Returns the newest state of a hard-linked inode that a binding shows and that began within `began` under that name.
     async fn linked_within(
         &self,
         binding: &Binding<'_>,
@@ -314,7 +317,7 @@ impl History {
         Ok(None)
     }
 
-    /// The newest state of a hard-linked inode that began at or before a timestamp.
+    /// Returns the newest state of a hard-linked inode that began at or before a timestamp.
     pub(super) async fn linked_before(
         &self,
         ino: Ino,

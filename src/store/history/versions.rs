@@ -1,4 +1,7 @@
-//! The history of a name and of a directory: the versions of a name, the names that have any, and what changed when.
+//! History of a name and of a directory: the versions of a name, the names that have versions, and the log of changes.
+//!
+//! A list of versions continues under the name's origin: through the rename or undelete that created the name. Transient names
+//! and deleted versions are in no list.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 
@@ -15,10 +18,10 @@ use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryBody, DentryRow, EntryState, ImportedRow, VersionRecord};
 use crate::store::schema::tables::{DentryTable, RowTable, VersionTable};
 
-/// Renames and returns a list of versions follows back.
+/// Largest number of renames and undeletes that a list of versions follows back.
 const ORIGINS_MAX: usize = 64;
 
-/// Whether a state is one that came back under the name it was removed from.
+/// Tells whether a version was undeleted under the name that it was removed from.
 fn back(version: &HistoricalVersion, slot: &Dentry) -> bool {
     let origin = version.stamp.origin.as_ref();
     version.stamp.op == Op::Undelete
@@ -26,12 +29,12 @@ fn back(version: &HistoricalVersion, slot: &Dentry) -> bool {
 }
 
 impl History {
-    /// The version that was imported under a foreign id, by its row; the version itself may be gone.
+    /// Returns the row of the version that was imported under a foreign id. The version itself may be deleted.
     pub(crate) async fn imported(&self, id: &str) -> Result<Option<ImportedRow>, StoreError> {
         self.core.index.row(&keys::foreign(id.as_bytes())).await
     }
 
-    /// The timestamp of the last version of a live file; `None` where it has none, or cannot be read.
+    /// Returns the timestamp of a live file's last version; `None` if the file has none, or its rows cannot be read.
     pub async fn last_version(&self, ino: Ino) -> Option<Timestamp> {
         let mut locked = self.tree.lock(ino).await.ok()?;
         match &locked.file()?.state {
@@ -41,11 +44,11 @@ impl History {
         }
     }
 
-    /// Every state of a name that stood, oldest first, the current one last. Goes on through the rename that made the name, and
-    /// through the removal it came back from.
+    /// Returns every version of a name, oldest first, the current one last. The list continues under the name that a rename moved
+    /// the file from, and through the removal that an undelete reversed.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Errors of the index.
     pub async fn versions(
         &self,
         directory: Ino,
@@ -54,10 +57,10 @@ impl History {
         Ok(self.history(directory, name).await?.versions)
     }
 
-    /// The same, and under which other names the older ones lie.
+    /// Returns the same list, with the other names under which older versions are stored.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Errors of the index.
     pub async fn history(&self, directory: Ino, name: &[u8]) -> Result<VersionList, StoreError> {
         let mut all = self.slot_versions(directory, name, None).await?;
         let mut slot = Dentry::new(directory, Bytes::copy_from_slice(name));
@@ -94,10 +97,10 @@ impl History {
         })
     }
 
-    /// Names of files that have versions: live ones and gone ones, ascending.
+    /// Lists the names of files that have versions, live and removed ones, in ascending order.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Errors of the index.
     pub async fn names_with_versions(&self, directory: Ino) -> Result<Vec<Bytes>, StoreError> {
         let mut names = BTreeSet::new();
         let from = keys::entries(directory);
@@ -127,10 +130,10 @@ impl History {
         Ok(names.into_iter().collect())
     }
 
-    /// Timestamps at which the entries of a directory changed, newest first, at most `limit`.
+    /// Returns the timestamps at which the entries of a directory changed, newest first, at most `limit`.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Errors of the index.
     pub async fn changes(
         &self,
         directory: Ino,
@@ -175,26 +178,26 @@ impl History {
 /// A change in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DirectoryChange {
-    /// A state began to stand.
+    /// A version began.
     Stood {
-        /// The name it stood under.
+        /// The name of the version.
         name: Bytes,
-        /// The state.
+        /// The version.
         entry: Box<PastEntry>,
     },
-    /// A name went.
+    /// A name was removed, moved away, or undeleted elsewhere.
     Left {
         /// The name.
         name: Bytes,
-        /// When.
+        /// The timestamp of the change.
         at: Timestamp,
-        /// How.
+        /// Why the name ended.
         how: EndOp,
     },
 }
 
 impl DirectoryChange {
-    /// When it was.
+    /// Returns the timestamp of the change.
     pub fn at(&self) -> Timestamp {
         match self {
             Self::Stood { entry, .. } => entry.version.timestamp,
@@ -204,10 +207,10 @@ impl DirectoryChange {
 }
 
 impl History {
-    /// What changed in a directory, oldest first: the newest `limit` changes. Names in passing are not among them.
+    /// Returns the newest `limit` changes of a directory, oldest first. Transient names are omitted.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Errors of the index.
     pub async fn change_log(
         &self,
         directory: Ino,
@@ -255,7 +258,7 @@ impl History {
     }
 }
 
-/// The name that a rename within `directory` took away, and when.
+/// Returns the name that a rename within `directory` took away, and the timestamp.
 fn moved_within(directory: Ino) -> impl Fn(&DirectoryChange) -> Option<(Timestamp, Bytes)> {
     move |change| match change {
         DirectoryChange::Stood { entry, .. } if entry.op == Op::Rename => {
@@ -267,7 +270,7 @@ fn moved_within(directory: Ino) -> impl Fn(&DirectoryChange) -> Option<(Timestam
 }
 
 impl History {
-    /// The states of a name, and how its lives ended.
+    /// Returns the versions of a name, and the ends of the name.
     async fn slot_changes(
         &self,
         directory: Ino,
@@ -301,7 +304,7 @@ impl History {
         Ok(changes)
     }
 
-    /// The states of the slot `origin` that `first`, which came from there, goes on from; oldest first.
+    /// Returns the versions of the entry `origin` that precede `first`, which was moved from there; oldest first.
     async fn states_before(
         &self,
         first: &HistoricalVersion,
@@ -312,7 +315,7 @@ impl History {
             .slot_versions(origin.parent, &origin.name, Some(start))
             .await?;
         if first.stamp.op == Op::Undelete {
-            // A copy of a tree whose directories have come back elsewhere: those states go on there, not here.
+            // The source may be in a tree that was restored elsewhere: states after the undeleted one continue there, not here.
             let content = first.node.content.reference();
             let same = |version: &HistoricalVersion| version.node.content.reference() == content;
             before.truncate(before.iter().rposition(same).map_or(0, |at| at + 1));
@@ -326,7 +329,7 @@ impl History {
         Ok(before)
     }
 
-    /// Every state of one slot that began before `until`, oldest first.
+    /// Returns every version of one directory entry that began before `until`, oldest first.
     async fn slot_versions(
         &self,
         directory: Ino,
@@ -352,7 +355,7 @@ impl History {
                     shared: None,
                 }),
                 None => {
-                    // A name that was linked again and again reads the inode's states once.
+                    // The states of an inode are read once, even if the name was bound to it several times.
                     let states = match linked.entry(closed.ino) {
                         hash_map::Entry::Occupied(known) => known.into_mut(),
                         hash_map::Entry::Vacant(place) => {
@@ -387,7 +390,7 @@ impl History {
             }
             None => {}
         }
-        // What was deleted is no version, though a time still shows its name.
+        // A deleted version is in no list, although its name is still shown at timestamps within its time.
         all.retain(|s| s.kept != Retained::Nothing);
         if let Some(until) = until {
             all.retain(|s| s.stamp.id.timestamp < until);

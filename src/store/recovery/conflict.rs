@@ -1,11 +1,15 @@
-//! What a writer acknowledged and had not brought to the bucket when another took the namespace: it comes back as versions.
+//! Recovery of acknowledged changes that did not reach the bucket before another writer took the namespace: their
+//! contents become conflict versions.
 //!
-//! Order: states that are no versions become some; overtaken operations become conflict versions under their own numbers (one
-//! that holds no content only its number), durably; then unsaved writes do, as operations of this epoch. A crash in between
-//! is a replay again: what is applied is not done twice.
-//! Invariant: the live tree stays what the other writer left, and no past timestamp shows anything else than before. A name shows
-//! its conflict versions for a moment of the recovery, one after another, and what it showed before again from then on.
-//! Contents begin lineages of their own: the other writer may have gone on with the old ones, under the same timestamps' order.
+//! Order: states that are not versions yet become versions. Superseded operations become conflict versions under their
+//! own operation numbers; an operation without content applies only its number. All of this is durable before unsaved
+//! writes become conflict versions, as operations of this epoch.
+//! A crash in between leads to another replay, which skips the numbers that are applied.
+//! Invariant: the live tree stays as the other writer left it, and every timestamp before the recovery shows what it
+//! showed before. During the recovery, a name shows its conflict versions one after another; afterwards it shows its
+//! former state again.
+//! Every recovered content starts a new lineage, because the other writer may have added contents to the old one with
+//! timestamps in the same range.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -29,15 +33,16 @@ use crate::store::schema::rows::InodeState;
 use crate::store::tree::inode::Supersession;
 use crate::sync::lock;
 
-/// How long the last conflict version of a name stands, nanoseconds: beyond the millisecond that a printed time means.
+/// How long the last conflict version of a name is current, in nanoseconds: more than the millisecond to which times
+/// are printed.
 const STANDS: u64 = 1_000_000;
-/// The log tells how far it has come each time so many have been brought back.
+/// Number of recovered operations between two progress messages in the log.
 const TELL_EACH: usize = 1000;
-/// Names told by [`RecoveredConflicts::places`], at most.
+/// Maximum number of names in [`RecoveredConflicts::places`].
 const PLACES_MAX: usize = 100;
 
 impl Recovery {
-    /// Makes versions of everything in the journal that another writer has overtaken.
+    /// Makes conflict versions of everything in the journal that another writer superseded.
     pub(crate) async fn finish_superseded(
         &self,
         replay: &mut JournalReplay,
@@ -51,7 +56,7 @@ impl Recovery {
         tracing::warn!(
             operations,
             unsaved,
-            "another writer has been here since: what was acknowledged comes back as versions"
+            "another writer took the namespace; acknowledged changes are recovered as conflict versions"
         );
         self.finish_states().await?;
         self.commit.bring(&self.commit.queue.all()).await?;
@@ -68,7 +73,7 @@ impl Recovery {
         for (at, superseded) in superseded.into_iter().enumerate() {
             rescue.operation(superseded, &last, at).await?;
             if (at + 1) % TELL_EACH == 0 {
-                tracing::info!(done = at + 1, operations, "acknowledged changes come back");
+                tracing::info!(done = at + 1, operations, "recovering acknowledged changes");
             }
             step()?;
         }
@@ -78,7 +83,7 @@ impl Recovery {
         for (at, (id, work)) in sessions.into_iter().enumerate() {
             rescue.work(id, work).await?;
             if (at + 1) % TELL_EACH == 0 {
-                tracing::info!(done = at + 1, unsaved, "unsaved writes come back");
+                tracing::info!(done = at + 1, unsaved, "recovering unsaved writes");
             }
         }
         rescue.tell();
@@ -86,7 +91,8 @@ impl Recovery {
     }
 }
 
-/// The newest overtaken state of each inode, where no unsaved write lies over it.
+/// Returns, for each inode, the position of its newest superseded state, unless an unsaved write continues from that
+/// state.
 fn last_states(
     superseded: &[SupersededOperation],
     sessions: &BTreeMap<u64, ReplayedSession>,
@@ -161,7 +167,8 @@ impl<'a> ConflictRecovery<'a> {
             self.drop_operation(&what, how, superseded.held);
             return Ok(());
         }
-        // A provisional state is what the file would have been found as, had nothing come after it.
+        // A provisional state becomes a version only if it is the last one: only the last one is what an application
+        // would have read.
         let shown = stamp.is_some() || last.contains(&at);
         if !shown {
             self.done.dropped += 1;
@@ -203,9 +210,12 @@ impl<'a> ConflictRecovery<'a> {
         self.restore_as_conflict(item).await.map(drop)
     }
 
-    /// An operation without content: only its number is applied.
+    /// Drops an operation without recoverable content: only its number is applied.
     fn drop_operation(&mut self, what: &str, how: Numbering, held: Guards) {
-        tracing::warn!(what, "dropped, because another writer has been here since");
+        tracing::warn!(
+            what,
+            "dropped an acknowledged change, because another writer took the namespace"
+        );
         self.done.dropped += 1;
         if let Numbering::Again(epoch, number, token) = how {
             let answer = self.recovery.core.clock.begin();
@@ -226,7 +236,7 @@ impl<'a> ConflictRecovery<'a> {
         drop(self.recovery.commit.queue.replay(txn, id, token, lay));
     }
 
-    /// Unsaved writes of an inode: the states that were fixed, and what came after them.
+    /// Recovers the unsaved writes of an inode: its flushed states, and the writes after the last of them.
     async fn work(&mut self, id: u64, mut work: ReplayedSession) -> Result<(), StoreError> {
         let Some(slot) = work.place.clone().filter(|_| work.is_open()) else {
             return Ok(());
@@ -267,7 +277,7 @@ impl<'a> ConflictRecovery<'a> {
         if work.map.seq() <= seq {
             return Ok(());
         }
-        // The journal does not say when it was written to; a changed file must not look unchanged.
+        // The journal does not record the time of the write; a changed file must not keep its old times.
         let at = self.recovery.core.clock.begin().at();
         let now = self.recovery.core.clock.wall();
         let mut node = self.node(work.ino, limit, &work.author).await?;
@@ -336,7 +346,8 @@ impl<'a> ConflictRecovery<'a> {
         }
     }
 
-    /// What is known of an inode: by the overtaken operations, or by the bucket.
+    /// Returns the attributes of an inode, from the superseded operations or else from the bucket; defaults if neither
+    /// has them.
     async fn node(&self, ino: Ino, limit: u64, author: &Author) -> Result<InodeState, StoreError> {
         if let Some(node) = self.nodes.get(&ino) {
             return Ok(node.clone());
@@ -369,7 +380,7 @@ impl<'a> ConflictRecovery<'a> {
     fn tell(mut self) {
         self.done.places = self.places.into_iter().take(PLACES_MAX).collect();
         let (versions, dropped) = (self.done.versions, self.done.dropped);
-        tracing::warn!(versions, dropped, "another writer had been here");
+        tracing::warn!(versions, dropped, "recovered superseded changes");
         *lock(&self.recovery.core.health.conflicts) = self.done;
     }
 }

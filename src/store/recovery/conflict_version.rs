@@ -1,4 +1,5 @@
-//! One state that comes back: its content in a lineage of its own, the name it stands under, and the rows that show it there.
+//! Restores one superseded state as a conflict version: copies its content into a new lineage, chooses a directory
+//! entry, and writes the rows that show the version there.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -25,14 +26,14 @@ use crate::store::schema::rows::{
 };
 use crate::sync::Arc;
 
-/// Directories walked upwards, at most.
+/// Maximum number of parent directories that a path walk visits.
 const DEPTH_MAX: usize = 4096;
-/// A state that comes back.
+/// A superseded state to be restored as a conflict version.
 pub(crate) struct ConflictItem {
     pub(crate) ino: Ino,
-    /// Ids from here on may mean something else in the bucket.
+    /// Ids from this one on may have been given again by the other writer.
     pub(crate) limit: u64,
-    /// Where it stood; `None` for a state that only carries the bytes of a later one.
+    /// The directory entry of the state; `None` for a state that only provides the bytes of a later one.
     pub(crate) slot: Option<Dentry>,
     pub(crate) node: InodeState,
     pub(crate) author: Author,
@@ -43,7 +44,7 @@ pub(crate) struct ConflictItem {
     pub(crate) how: Numbering,
 }
 
-/// Bytes of its own, over a base as it was acknowledged.
+/// The written bytes of a state, and the base content on which they were acknowledged.
 pub(crate) struct OwnBytes {
     pub(crate) session: u64,
     pub(crate) flush: Timestamp,
@@ -53,33 +54,33 @@ pub(crate) struct OwnBytes {
     pub(crate) flushed: FixedMap,
 }
 
-/// How its operation is numbered.
+/// Which number the restoring operation gets.
 pub(crate) enum Numbering {
-    /// As the one that was overtaken.
+    /// The epoch and number of the superseded operation, so that a replay applies it once.
     Again(u64, u64, JournalToken),
-    /// As a new one, which the journal gets.
+    /// A new number of this epoch; the operation is added to the journal.
     Anew,
 }
 
-/// The newest conflict version of a name, and when it ends.
+/// The newest conflict version of a directory entry, and the timestamp at which it ends.
 pub(crate) struct NewestConflict {
     pub(crate) closed: VersionRecord,
     pub(crate) end: Timestamp,
 }
 
-/// The recovery of what was overtaken.
+/// The state of the recovery of superseded changes.
 pub(crate) struct ConflictRecovery<'a> {
     pub(crate) recovery: &'a Recovery,
     pub(crate) foreign_writers: &'a ForeignWriters,
-    /// Directories as the overtaken operations left them.
+    /// Directory entries of directories, as the superseded operations left them.
     pub(crate) directories: HashMap<Ino, Dentry>,
-    /// Inodes as the overtaken operations left them.
+    /// Inodes as the superseded operations left them.
     pub(crate) nodes: HashMap<Ino, InodeState>,
-    /// Ranges by lineage that were laid under overtaken states, and did not reach the bucket either.
+    /// Range rows by lineage that superseded operations wrote and that did not reach the bucket.
     pub(crate) laid: HashMap<u64, Vec<(u64, RangeRow)>>,
-    /// Contents as they were acknowledged, and what they are now.
+    /// New name of each content, by the name under which it was acknowledged.
     pub(crate) renamed: HashMap<ContentRef, ContentRef>,
-    /// The newest state of each new lineage.
+    /// The newest content of each new lineage.
     pub(crate) tips: HashMap<u64, ContentRef>,
     pub(crate) slots: HashMap<Dentry, NewestConflict>,
     pub(crate) timestamps: VecDeque<Reservation>,
@@ -89,7 +90,7 @@ pub(crate) struct ConflictRecovery<'a> {
 }
 
 impl ConflictItem {
-    /// The identity of the conflict version that begins at `timestamp`.
+    /// Returns the stamp of the conflict version that begins at `timestamp`.
     fn stamp(&self, timestamp: Timestamp) -> Stamp {
         let suffix = self.suffix;
         Stamp {
@@ -103,7 +104,7 @@ impl ConflictItem {
 }
 
 impl ConflictRecovery<'_> {
-    /// Queues the operation that makes a state a version again; its content, as it is called now.
+    /// Queues the operation that restores a state as a conflict version. Returns the new name of its content.
     pub(crate) async fn restore_as_conflict(
         &mut self,
         mut item: ConflictItem,
@@ -123,7 +124,7 @@ impl ConflictRecovery<'_> {
         }
         let content = item.node.content.reference();
         if let Some(content) = content {
-            // Nothing goes before what it was laid over.
+            // This operation is ordered after the operation that writes its base.
             txn.touch(keys::cut(content.cid, Timestamp(0)));
         }
         if let Some(slot) = item.slot.take() {
@@ -136,7 +137,7 @@ impl ConflictRecovery<'_> {
         Ok(content)
     }
 
-    /// The content of a state in a lineage of its own, and what brings its bytes.
+    /// Returns the content of a state in a new lineage; if the state has bytes to upload, adds them to `txn`.
     async fn content(&mut self, txn: &mut Txn, item: &ConflictItem) -> Result<Content, StoreError> {
         let fresh = |rescue: &Self, at| ContentRef {
             cid: rescue.recovery.core.new_id(),
@@ -206,7 +207,8 @@ impl ConflictRecovery<'_> {
         Ok(Content::Bytes(content))
     }
 
-    /// What the contents that spans refer to are called now.
+    /// Returns the new names of the contents that the spans of a state refer to; `None` for a content that no longer
+    /// exists.
     async fn references(
         &self,
         flushed: &FixedMap,
@@ -231,15 +233,14 @@ impl ConflictRecovery<'_> {
         Ok(all)
     }
 
-    /// Something acknowledged was laid over what is not there any more.
+    /// Reports that the base of an acknowledged state no longer exists.
     fn gone(&self) {
-        let note =
-            "a conflict version shows a state that is gone: what it did not write itself is zero";
+        let note = "the base of a conflict version is deleted: bytes that the version did not write are zero";
         tracing::warn!("{note}");
         self.recovery.core.health.note(note.to_owned());
     }
 
-    /// Remembers what a content is called now, also for a recovery after this one.
+    /// Records the new name of a content, also in the journal for a recovery after a crash.
     fn name(&mut self, old: Option<ContentRef>, new: Option<ContentRef>) -> Result<(), StoreError> {
         let Some(new) = new else { return Ok(()) };
         if let Some(old) = old {
@@ -251,7 +252,8 @@ impl ConflictRecovery<'_> {
         Ok(())
     }
 
-    /// What a state is laid over, in a lineage that nobody else goes on with.
+    /// Returns the base of a state in a lineage that no other writer continues; copies the base into a new lineage if
+    /// necessary. `None` if the base no longer exists.
     async fn insert_below(
         &mut self,
         txn: &mut Txn,
@@ -289,14 +291,14 @@ impl ConflictRecovery<'_> {
         Ok(Some((ContentRef { cid, timestamp }, len)))
     }
 
-    /// Whether the bucket shows a content; its ids from `limit` on were given by another writer.
+    /// Tells whether the bucket shows a content; ids from `limit` on belong to another writer.
     async fn is_shown(&self, content: ContentRef, limit: u64) -> Result<bool, StoreError> {
         let key = keys::count(content);
         let count = self.recovery.core.index.row(&key).await?;
         Ok(content.cid < limit && count.is_some_and(|count| count > 0))
     }
 
-    /// All of a content as rows that need no other.
+    /// Returns the range rows of a content, each complete without an older row. `len` is in bytes.
     async fn ranges(
         &self,
         content: ContentRef,
@@ -323,7 +325,7 @@ impl ConflictRecovery<'_> {
         Ok(rows)
     }
 
-    /// The rows by which a name shows a state for a moment, and then again what it showed before.
+    /// Adds the rows by which a directory entry shows the state for a short time, and then its former state again.
     async fn show(
         &mut self,
         txn: &mut Txn,
@@ -358,7 +360,7 @@ impl ConflictRecovery<'_> {
                 self.next_end += 1;
                 match current {
                     Some(entry) => self.interrupt(txn, &slot, entry, end).await?,
-                    // The name is gone again at the end: `@deleted` lists what ended by a removal.
+                    // The conflict version ends by a removal, so `@deleted` lists the name.
                     None => interval_tree::add_removed(
                         &mut txn.rows,
                         slot.parent,
@@ -391,7 +393,7 @@ impl ConflictRecovery<'_> {
         Ok(())
     }
 
-    /// The current state of a name ends now, and stands again from `until`.
+    /// Ends the current state of a directory entry at the operation's timestamp and restores it at `until`.
     async fn interrupt(
         &self,
         txn: &mut Txn,
@@ -452,7 +454,8 @@ impl ConflictRecovery<'_> {
         Ok(())
     }
 
-    /// Where a state comes back: its own slot, or where its directory is gone a name in the nearest one that is there.
+    /// Chooses the directory entry for a conflict version: its own entry; if its directory is gone, a new name in the
+    /// nearest existing ancestor.
     async fn place(
         &self,
         Dentry {
@@ -477,7 +480,7 @@ impl ConflictRecovery<'_> {
             path.push(name);
             at = parent;
         }
-        // The other writer may have made directories of the same names.
+        // The other writer may have created directories with the same names.
         while let [_, .., next] = &path[..]
             && let Some(entry) = self.recovery.tree.entry(at, next).await?
             && is_directory(&entry)
@@ -518,7 +521,7 @@ impl ConflictRecovery<'_> {
         }
         path.reverse();
         let path = String::from_utf8_lossy(&path.join(&b"/"[..])).into_owned();
-        tracing::warn!(file = path, version = %id, "an acknowledged state comes back as a version marked conflict");
+        tracing::warn!(file = path, version = %id, "recovered an acknowledged state as a conflict version");
         self.done.versions += 1;
         self.places.insert(path);
         Ok(())
@@ -529,7 +532,7 @@ fn is_directory(entry: &DentryRow) -> bool {
     matches!(&entry.body, DentryBody::Own { node, .. } if node.kind == Kind::Directory)
 }
 
-/// Whether a name can show other versions for a moment: it leads to no directory, and to a version.
+/// Tells whether a directory entry can show conflict versions: it leads to a version that is not a directory.
 fn takes_versions(entry: &DentryRow) -> bool {
     match &entry.body {
         DentryBody::Own { node, state } => {

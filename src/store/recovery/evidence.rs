@@ -1,9 +1,12 @@
-//! Before a namespace is served, its index is compared with what proves more than it may show.
+//! Integrity check of the index at a mount: the other objects of the namespace prove a minimum that the index must
+//! contain.
 //!
-//! What proves: the newest log object (batches are logged once the index has them durably), an object below `epochs/`
-//! (written after an epoch's first durable batch), a segment of an epoch (the index knows an epoch before its first
-//! segment), and each batch in the index's own write-ahead log, which names the one before it. The newest segment alone
-//! proves nothing: a crash leaves it without a batch. Nothing is written here, so that a lost object can be put back.
+//! Four kinds of object are evidence. The newest log object: a batch is logged only after it is durable in the index.
+//! An object below `epochs/`: it is written after the first durable batch of an epoch. A segment of an epoch: the index
+//! records an epoch before the first segment is uploaded. Each batch in the write-ahead log of the index: it names the
+//! batch before it.
+//! The newest segment alone proves no batch, because a crash can leave a segment whose batch was never written.
+//! Invariant: this module writes nothing, so that a lost object can still be put back.
 
 use crate::backend::{Backend, BackendError};
 use crate::meta::{BadObject, Inspection, Origin, SlateConfig, inspect};
@@ -17,27 +20,28 @@ use crate::store::schema::rows::AppliedRow;
 use crate::store::schema::rows::LogPlace;
 use crate::store::schema::tables::{AppliedTable, LoggedTable, RowTable};
 
-/// Objects that a message names, at most.
+/// Maximum number of objects that a message names.
 const NAMED_MAX: usize = 5;
 
-/// How an index compares with the rest of its namespace.
+/// The result of comparing an index with the other objects of its namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Evidence {
-    /// No batch was ever durable here.
+    /// No batch was ever durable in this namespace.
     Unused,
-    /// The index shows everything that is proven.
+    /// The index contains everything that the other objects prove.
     Whole,
-    /// The index shows everything that can be read as proof; the newest log object cannot be read, for this reason.
+    /// The index contains everything that the readable objects prove; the text says why the newest log object cannot be
+    /// read.
     LogUnreadable(String),
-    /// The index is missing, is damaged, or is behind; the text says which objects, and what still exists.
+    /// The index is missing, damaged or behind. The text says which objects are affected and what still exists.
     Damaged(String),
 }
 
-/// What the index itself says.
+/// What the index says about itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct IndexClaims {
     newest: BatchId,
-    /// The newest log object that it knows.
+    /// The newest log object that the index names.
     logged: Option<LogPlace>,
     writer_epoch: u64,
 }
@@ -45,7 +49,7 @@ struct IndexClaims {
 /// Compares the index of a namespace with its other objects.
 ///
 /// # Errors
-/// `Unavailable` when the bucket does not answer.
+/// `Unavailable` if the bucket does not answer.
 pub(crate) async fn examine(
     backend: &Backend,
     config: &SlateConfig,
@@ -67,7 +71,8 @@ pub(crate) async fn examine(
         let Evidence::Damaged(what) = compared else {
             return Ok(compared);
         };
-        // A writer may have gone on while the two were read one after the other.
+        // A writer may have committed between the two reads; only a second comparison with the same index is
+        // conclusive.
         if last == Some(shown) {
             return damaged(backend, &what).await;
         }
@@ -75,7 +80,7 @@ pub(crate) async fn examine(
     }
 }
 
-/// What the rows say that an inspection found; the batches in the write-ahead log must follow each other.
+/// Decodes the rows that an inspection found. Fails if a batch is missing in the write-ahead log of the index.
 fn shown(origin: &Origin) -> Result<IndexClaims, String> {
     let bad = |error: StoreError| format!("a row of the index cannot be read: {error}");
     let mut shown = IndexClaims {
@@ -96,7 +101,7 @@ fn shown(origin: &Origin) -> Result<IndexClaims, String> {
             continue;
         }
         let next: AppliedRow = AppliedTable::decode(&put.value).map_err(bad)?;
-        // The tables have the first ones already.
+        // The tables of the index already contain the oldest batches of its write-ahead log.
         if next.batch <= newest.batch {
             continue;
         }
@@ -154,12 +159,12 @@ async fn compare(backend: &Backend, shown: IndexClaims) -> Result<Evidence, Stor
     }
 }
 
-/// The newest batch that the index must have had when this object was written.
+/// Returns the newest batch that the index must have contained when this log object was written.
 fn proven(object: &LogObject) -> BatchId {
     object.upto().unwrap_or((object.epoch, object.first)).into()
 }
 
-/// The key of a segment of a later epoch than `epoch`.
+/// Returns the key of a segment of an epoch above `epoch`, if there is one.
 async fn newer_segment(backend: &Backend, epoch: u64) -> Result<Option<String>, BackendError> {
     let first = SegmentId {
         epoch: epoch + 1,
@@ -169,7 +174,7 @@ async fn newer_segment(backend: &Backend, epoch: u64) -> Result<Option<String>, 
     Ok(later.into_iter().next().map(|object| object.key))
 }
 
-/// There is no index: that of a new namespace, or one that is lost.
+/// Decides whether a namespace without an index is new or has lost its index.
 async fn absent(backend: &Backend) -> Result<Evidence, StoreError> {
     for (part, proves) in [
         ("epochs", "a durable batch"),
@@ -200,7 +205,7 @@ fn objects(bad: &[BadObject]) -> String {
     format!("{}{more}", named.join(", "))
 }
 
-/// Says what is wrong, what still exists, and what to do.
+/// Builds the message: what is wrong, what still exists, and what to do.
 async fn damaged(backend: &Backend, what: &str) -> Result<Evidence, StoreError> {
     let log = backend.list("log").await?;
     let segments = backend.list("data").await?;
@@ -212,9 +217,9 @@ async fn damaged(backend: &Backend, what: &str) -> Result<Evidence, StoreError> 
         },
     };
     Ok(Evidence::Damaged(format!(
-        "the index of {} is not whole: {what}. Nothing was changed and nothing is deleted while it is so; {} log objects{upto} and {} segments are \
-         there. Put the named objects back from a copy or from the bucket's own versions, then mount again; --read-only --damaged \
-         shows what the index still has",
+        "the index of {} is incomplete or damaged: {what}. Nothing was changed, and no object is deleted in this state; \
+         {} log objects{upto} and {} segments still exist. Put the named objects back from a copy or from the bucket's own \
+         versions, then mount again; --read-only --damaged shows what the index still has",
         backend.url(),
         log.len(),
         segments.len(),

@@ -1,13 +1,13 @@
-//! What an earlier daemon left in the journal, decoded.
+//! The journal of an earlier daemon, read and decoded at a mount.
 
 use crate::meta::{Journal, JournalToken, Recovered};
 use crate::store::model::error::StoreError;
 use crate::store::schema::journal_record::Record;
 
-/// Records of a journal with the tokens that keep them, oldest first.
+/// Decoded records, oldest first, each with the token that keeps its journal file.
 pub(crate) type JournalRecords = Vec<(Record, JournalToken)>;
 
-/// A journal and the records found in it, oldest first.
+/// An open journal and the records that an earlier daemon left in it, oldest first.
 #[derive(Debug)]
 pub(crate) struct RecoveredJournal {
     pub(crate) journal: Journal,
@@ -15,7 +15,7 @@ pub(crate) struct RecoveredJournal {
 }
 
 impl RecoveredJournal {
-    /// Decodes every record; fails on a format this build does not know.
+    /// Decodes every record. `Corrupt` if a record has a format that this build does not know.
     pub(crate) fn read(journal: Journal, recovered: Vec<Recovered>) -> Result<Self, StoreError> {
         let records = recovered
             .into_iter()

@@ -1,4 +1,7 @@
-//! What a mount does before it answers: replays the journal, and keeps what another writer has superseded as conflicts.
+//! Recovery at a mount, before the first request is served: replays the journal, and keeps what another writer
+//! superseded as conflict versions.
+//!
+//! A crash during recovery leaves a journal from which the next mount can run the whole recovery again.
 
 pub(crate) mod conflict;
 pub(crate) mod conflict_version;
@@ -15,7 +18,7 @@ use crate::store::history::History;
 use crate::store::tree::Tree;
 use crate::sync::Arc;
 
-/// The recovery of a namespace at its mount.
+/// The recovery of one namespace; it exists only during the mount.
 #[derive(Debug)]
 pub(crate) struct Recovery {
     pub(crate) core: Arc<Core>,

@@ -1,8 +1,9 @@
-//! What a mount does first: replay of the journal, states that were never released, orphans, and the log's missing batches.
+//! Recovery of a writer: replay of the journal, missing log objects, provisional states and orphans.
 //!
-//! Order: the log is filled up to what the index has; operations that are not applied are queued again under their own numbers, with
-//! the bytes their workings had; then, before anything is served, fixed states become versions and what was still open becomes
-//! `recovered` versions. A crash in between is a replay again.
+//! Order: the log is completed up to the newest batch of the index. Journaled operations that are not applied are
+//! queued again under their own numbers, with the bytes of their write sessions. Before the first request is served,
+//! flushed states become versions, and the states of files that were still open become `recovered` versions.
+//! A crash in between leads to another replay.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -30,11 +31,11 @@ use crate::store::tree::inode::{
 };
 use crate::sync::{Arc, Mutex, lock};
 
-/// Bytes of rows in one object of a full list.
+/// Approximate size of one part of a snapshot of all rows in the log, in bytes.
 const BASE_BYTES: usize = 8 << 20;
 
 impl Recovery {
-    /// Queues what the journal has and the index has not.
+    /// Queues the journaled operations that the index does not contain.
     pub(crate) async fn recover(
         &self,
         records: JournalRecords,
@@ -175,7 +176,7 @@ impl Recovery {
             }
         }
         if let Some(saved) = &record.byteless_flush {
-            // It brought no bytes: none of them is missed.
+            // The operation carries no bytes of its write session, so lost bytes need no report.
             replay.settle((saved.session, saved.flush), saved.base, true);
         }
         if done {
@@ -206,13 +207,14 @@ impl Recovery {
         self.core.health.use_more(record.usage);
     }
 
-    /// Makes versions of everything that was fixed or still open when the earlier daemon ended.
+    /// Makes versions of every state that was flushed or still open when the earlier daemon ended; drops orphans and
+    /// unused staging files.
     pub(crate) async fn finish(self, mut replay: JournalReplay) -> Result<(), StoreError> {
         self.history.sweep_pending().await?;
         self.finish_superseded(&mut replay).await?;
         for (id, mut work) in replay.sessions {
             let lost = work.lost.split_off(work.told);
-            // Nobody misses bytes of what is gone.
+            // Lost bytes of an inode that no longer exists need no report.
             if !lost.is_empty() && self.tree.lock(work.ino).await.is_ok() {
                 lost.into_iter().for_each(|note| self.warn(note));
             }
@@ -234,7 +236,7 @@ impl Recovery {
                 self.tree.drop_orphan(ino).await?;
             }
         }
-        // What nothing but the replay holds any more was read for files that are gone.
+        // A staging file that only the replay still refers to contains no needed bytes.
         let files = std::mem::take(&mut replay.files);
         let held = files.iter().filter(|(_, file)| Arc::strong_count(file) > 1);
         let keep: HashSet<u64> = held.map(|(id, _)| *id).collect();
@@ -243,13 +245,13 @@ impl Recovery {
         Ok(())
     }
 
-    /// Makes versions of the states that are none: unborn and provisional ones.
+    /// Makes versions of the states that are none: unborn and provisional states.
     pub(crate) async fn finish_states(&self) -> Result<(), StoreError> {
         let (first, end) = (
             keys::provisional(Ino(0)),
             keys::after(&ProvisionalTable::PREFIX),
         );
-        // Queued ones first: one that is committed meanwhile is then found among the committed.
+        // Queued rows are read first: a row that is committed meanwhile is then found among the committed rows.
         let queued = self.core.index.first_queued(&first, &end);
         let committed = lock(&self.core.provisional).first();
         let from = queued.map_or(committed.clone(), |queued| queued.min(committed));
@@ -285,7 +287,7 @@ impl Recovery {
         };
         if file.is_dirty() {
             if !dated {
-                // The journal does not say when it was written to; a changed file must not look unchanged.
+                // The journal does not record the time of the write; a changed file must not keep its old times.
                 let now = Time::of_change(self.core.clock.wall(), file.attrs.mtime);
                 file.attrs.mtime = now;
                 file.attrs.ctime = now;
@@ -322,7 +324,7 @@ impl Recovery {
         Ok(())
     }
 
-    /// Brings to the log what the index has and the log has not.
+    /// Uploads the batches that the index contains and the log does not.
     async fn fill_log(
         &self,
         applied: &AppliedRow,
@@ -365,8 +367,8 @@ impl Recovery {
             .await
     }
 
-    /// The newest batch of the log, whose newest object the index names; `None` if there is none, or it cannot be read: then
-    /// the log begins again with all rows.
+    /// Returns the newest batch in the log; `recorded` is the newest log object that the index names. `None` if there
+    /// is no log object or the newest one cannot be read: the log then continues with a snapshot of all rows.
     async fn logged_upto(
         &self,
         recorded: Option<LogPlace>,
@@ -454,8 +456,8 @@ fn adopt(file: &mut FileInode, id: u64, work: ReplayedSession, pins: &Arc<Pins>)
     });
 }
 
-/// The attributes of a fix, or those of its inode's row where an operation made them after it. Their own times do not tell:
-/// the machine's clock may have gone back in between.
+/// Returns the attributes of the flush, or those of the inode's row if an operation set them after the flush. File
+/// times do not decide: the machine's clock may have gone back in between.
 fn newer(flush: &FlushRecord, row: &Attrs, row_at: Timestamp) -> Attrs {
     let size = flush.attrs.size;
     match row_at > flush.at {

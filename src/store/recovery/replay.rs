@@ -1,4 +1,7 @@
-//! The journal's records played through fresh dirty maps: what every working had, and which fixes still wait.
+//! Replay of the journal in memory: rebuilds the dirty map of every write session and finds the flushes that did not
+//! become versions.
+//!
+//! Invariant: records are applied in journal order, which is the order in which the changes were acknowledged.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,12 +21,12 @@ use crate::store::schema::tables::{InodeTable, RowTable};
 use crate::store::tree::inode::Supersession;
 use crate::sync::Arc;
 
-/// An inode's unsealed writes, as the journal has them.
+/// A write session of one inode, with the writes of which the journal has records.
 #[derive(Debug)]
 pub(crate) struct ReplayedSession {
     pub(crate) ino: Ino,
     pub(crate) epoch: u64,
-    /// Where the inode hangs, renames that were acknowledged since included; `None` once it has no name.
+    /// The directory entry of the inode, after all acknowledged renames; `None` when the inode has no name.
     pub(crate) place: Option<Dentry>,
     pub(crate) base: Option<(ContentRef, u64)>,
     pub(crate) len: u64,
@@ -33,16 +36,17 @@ pub(crate) struct ReplayedSession {
     pub(crate) flushes: Vec<UnreleasedFlush>,
     pub(crate) token: JournalToken,
     pub(crate) bytes: u64,
-    /// The times of its inode's row were set after the last change of its bytes.
+    /// Whether an operation set the file times of the inode after the last change of its bytes.
     pub(crate) dated: bool,
-    /// Of which timestamp the state is that its inode's row has, if an operation since has made it.
+    /// Timestamp of the state in the inode's row, if a journaled operation wrote it; else 0.
     pub(crate) row_at: Timestamp,
-    /// Writes whose bytes are gone, and how many of them belong to operations that needed them no more or have said so.
+    /// Messages about writes whose bytes are lost. The first `told` of them were reported or belong to operations that
+    /// no longer need the bytes.
     pub(crate) lost: Vec<String>,
     pub(crate) told: usize,
 }
 
-/// A fix whose handle was not released.
+/// A flush whose file handle was not released before the daemon ended.
 #[derive(Debug)]
 pub(crate) struct UnreleasedFlush {
     pub(crate) record: FlushRecord,
@@ -52,7 +56,7 @@ pub(crate) struct UnreleasedFlush {
     pub(crate) token: JournalToken,
 }
 
-/// A fix as it was when the journal had it.
+/// The dirty map at a flush, and how many writes had lost their bytes by then.
 #[derive(Clone, Debug)]
 pub(crate) struct ReplayedFlush {
     pub(crate) ino: Ino,
@@ -61,22 +65,23 @@ pub(crate) struct ReplayedFlush {
     pub(crate) lost: usize,
 }
 
-/// The replay of a journal.
+/// The state of a journal replay.
 #[derive(Debug, Default)]
 pub(crate) struct JournalReplay {
     pub(crate) sessions: BTreeMap<u64, ReplayedSession>,
     pub(crate) newest: HashMap<Ino, u64>,
-    /// Every fix, by working and timestamp: an operation may bring one long after a later state, when its working is closed.
+    /// Every flush by write session and timestamp. An operation may carry a flushed state long after a later one, when
+    /// its write session has ended.
     pub(crate) flushed: HashMap<(u64, Timestamp), ReplayedFlush>,
     pub(crate) files: HashMap<u64, Arc<StagingFile>>,
     pub(crate) pendings: HashMap<ContentRef, Arc<PendingContent>>,
     pub(crate) notes: Vec<String>,
     pub(crate) foreign_writers: ForeignWriters,
-    /// What contents of overtaken operations are called since an earlier recovery.
+    /// New names of contents of superseded operations, from an earlier recovery that was interrupted.
     pub(crate) renamed: HashMap<ContentRef, ContentRef>,
-    /// Operations that cannot be queued any more, in order.
+    /// Superseded operations, which cannot be queued under their own rows any more, in journal order.
     pub(crate) superseded: Vec<SupersededOperation>,
-    /// The newest of them that makes a state of an inode.
+    /// Per inode, the position in `superseded` of the newest operation that writes its state.
     pub(crate) standing: HashMap<Ino, usize>,
 }
 
@@ -106,12 +111,12 @@ impl ReplayedSession {
         }
     }
 
-    /// Whether it has changes or fixes that no operation brings.
+    /// Tells whether the session has writes or flushes that no operation carries.
     pub(crate) fn is_open(&self) -> bool {
         self.map.seq() > self.saved.as_ref().map_or(0, FixedMap::seq) || !self.flushes.is_empty()
     }
 
-    /// Whether what it has goes on from, or repeats, the newest state that an operation brings.
+    /// Tells whether the session continues, or repeats, the newest state that an operation carries.
     pub(crate) fn goes_on(&self) -> bool {
         let saved = self.saved.as_ref().map_or(0, FixedMap::seq);
         let flushed = |flush: &UnreleasedFlush| {
@@ -120,7 +125,7 @@ impl ReplayedSession {
         self.map.seq() > saved || self.flushes.iter().any(flushed)
     }
 
-    /// A write whose bytes are in a staging file, if they are.
+    /// Adds a write whose bytes are in a staging file; `source` is `None` if the bytes are lost.
     pub(crate) fn stage(&mut self, offset: u64, len: u64, source: Option<Source>) {
         self.dated = false;
         match source {
@@ -130,7 +135,7 @@ impl ReplayedSession {
                 self.map.write(offset, len, source);
             }
             None => {
-                // It counts as a change: the states before it and after it are two.
+                // The lost write counts as a change: the states before and after it must stay distinct.
                 self.map.write(offset, 0, Source::Zero);
                 self.lost.push(format!(
                     "inode {}: {len} bytes at {offset} did not survive the machine and were left out",
@@ -140,7 +145,7 @@ impl ReplayedSession {
         }
     }
 
-    /// A change that needs nothing but its record.
+    /// Adds a change that is described completely by its record.
     pub(crate) fn change(&mut self, record: Record) {
         self.dated &= matches!(record, Record::CancelFlush { .. });
         match record {
@@ -176,7 +181,7 @@ impl ReplayedSession {
     }
 }
 
-/// The staging files that hold bytes of a state, each once.
+/// Returns the staging files that hold bytes of a flushed state, each once.
 pub(crate) fn staging_of(flushed: &FixedMap) -> Vec<Arc<StagingFile>> {
     let files = flushed.spans().filter_map(|span| match &span.source {
         Source::File { file, .. } => Some((file.id(), Arc::clone(file))),
@@ -186,7 +191,7 @@ pub(crate) fn staging_of(flushed: &FixedMap) -> Vec<Arc<StagingFile>> {
 }
 
 impl JournalReplay {
-    /// The workings of writers that were overtaken.
+    /// Takes out the write sessions of epochs that another writer superseded.
     pub(crate) fn take_superseded(&mut self) -> BTreeMap<u64, ReplayedSession> {
         let (foreign_writers, sessions) =
             (&self.foreign_writers, std::mem::take(&mut self.sessions));
@@ -197,7 +202,7 @@ impl JournalReplay {
         superseded
     }
 
-    /// An operation that another writer's came before.
+    /// Adds an operation that another writer superseded.
     pub(crate) fn supersede(&mut self, superseded: SupersededOperation) {
         if let (Some((ino, ..)), Some(_)) = (superseded.state(), &superseded.slot) {
             self.standing.insert(ino, self.superseded.len());
@@ -205,8 +210,8 @@ impl JournalReplay {
         self.superseded.push(superseded);
     }
 
-    /// What an operation says of the attributes of files with unsaved writes: one that brings a state has those of its fix,
-    /// another one has them as they were shown.
+    /// Notes the timestamp of the attributes that an operation writes for an inode with unsaved writes: a flushed state
+    /// has the attributes of its flush, any other operation has those at its own timestamp.
     pub(crate) fn date(&mut self, record: &OperationRecord) {
         let put = |(_, change): &(Bytes, Change)| matches!(change, Change::Put(_));
         let brought = record.content.as_ref().map(|content| content.flush);
@@ -226,7 +231,7 @@ impl JournalReplay {
         }
     }
 
-    /// Where unsaved writes and overtaken states hang after an operation.
+    /// Follows renames and removals, for write sessions and superseded states.
     pub(crate) fn follow(&mut self, names: &NameEffects) {
         for (ino, from, to) in &names.moved {
             let work = self
@@ -253,7 +258,8 @@ impl JournalReplay {
         }
     }
 
-    /// A working began: what an older one of the inode left unsaved lies behind everything in it.
+    /// Begins a write session. Flushes that an older session of the inode left unsaved are older than every write of
+    /// the new session.
     pub(crate) fn open(&mut self, session: u64, mut work: ReplayedSession) {
         let closed = self.newest.insert(work.ino, session);
         if let Some(closed) = closed.and_then(|old| self.sessions.remove(&old)) {
@@ -270,7 +276,7 @@ impl JournalReplay {
         let Some(work) = self.sessions.get_mut(&record.session) else {
             return;
         };
-        // Writes before it whose bytes are in the bucket by now, and their staging file gone, did not lengthen it here.
+        // An earlier write may be missing here, if its bytes are in the bucket and its staging file is deleted.
         work.len = record.attrs.size;
         let map = work.map.fix();
         let known = ReplayedFlush {
@@ -290,8 +296,8 @@ impl JournalReplay {
         });
     }
 
-    /// The state of a fix is in the queue: the working goes on from it, unless it has gone on from a later one. The state's changes
-    /// since the one it went on from before.
+    /// Notes that the state of a flush is queued: the session continues from this state, unless it already continues
+    /// from a later one. Returns the changes since the state that the session continued from before.
     pub(crate) fn settle(
         &mut self,
         key: (u64, Timestamp),
@@ -325,7 +331,8 @@ impl JournalReplay {
         Some(before.map_or_else(|| known.map.clone(), |s| known.map.since(&s)))
     }
 
-    /// The content of a journaled operation; the working goes on from it.
+    /// Rebuilds the content of a journaled operation; the write session continues from it. `None` if the operation is
+    /// applied or its flush is not in the journal.
     pub(crate) fn bring(
         &mut self,
         record: &ContentRecord,
@@ -341,7 +348,7 @@ impl JournalReplay {
             return None;
         }
         held.staging = staging_of(&changes);
-        // What it lies over may be of another lineage, where all of a file was copied and then changed.
+        // The base may belong to another lineage, if a whole file was cloned and then changed.
         let under = record.base.and_then(|(base, _)| self.pendings.get(&base));
         let after = under.cloned();
         let pending = Arc::new(PendingContent {

@@ -1,4 +1,4 @@
-//! What can be told of a journal that another writer has overtaken: by whom, and what its operations did.
+//! Analysis of a journal whose writer lost the namespace: which epochs were superseded, and what their operations did.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -19,16 +19,16 @@ use crate::store::schema::tables::{
 };
 use crate::sync::Arc;
 
-/// The writers that have been at the namespace and are none of a journal's own.
+/// The writers of the namespace that did not write this journal.
 #[derive(Debug, Default)]
 pub(crate) struct ForeignWriters {
-    /// By epoch: the first id that was free when each came.
+    /// Per epoch, the first inode or content id that was free when the writer started.
     first_ids: BTreeMap<u64, u64>,
 }
 
 impl ForeignWriters {
-    /// Whoever left a mark in the bucket and no record in the journal. (A journal's files go oldest first, so that each own
-    /// epoch after one that is still there has left one.)
+    /// Finds the writers that have a watermark in the bucket and no record in the journal. Journal files are deleted
+    /// oldest first, so every own epoch after the oldest remaining one still has a record.
     pub(crate) fn new(applied: &AppliedRow, records: &[(Record, JournalToken)]) -> Self {
         let own: HashSet<u64> = records
             .iter()
@@ -51,7 +51,8 @@ impl ForeignWriters {
         }
     }
 
-    /// If one came after `epoch`: the ids from which on its own mean something else than that epoch's.
+    /// Returns the lowest id that a later writer than `epoch` may have given: from it on, an id means something else in
+    /// the bucket. `None` if no foreign writer came after `epoch`.
     pub(crate) fn since(&self, epoch: u64) -> Option<u64> {
         let later = self.first_ids.range(epoch.saturating_add(1)..);
         later.map(|(_, first_id)| *first_id).min()
@@ -61,13 +62,13 @@ impl ForeignWriters {
 /// What an operation does to names.
 #[derive(Debug, Default)]
 pub(crate) struct NameEffects {
-    /// Inodes that leave a name and get another.
+    /// Inodes that are moved from one directory entry to another.
     pub(crate) moved: Vec<(Ino, Dentry, Dentry)>,
     /// Inodes that lose their last name.
     pub(crate) unlinked: Vec<Ino>,
 }
 
-/// A name and what it leads to afterwards.
+/// A directory entry and its row after the operation; `None` when the entry is removed.
 type NameEffect = (Dentry, Option<DentryRow>);
 
 impl NameEffects {
@@ -106,13 +107,13 @@ fn named(rows: &Batch) -> Vec<NameEffect> {
         .collect()
 }
 
-/// An operation that was acknowledged, and before it reached the bucket another writer had been there.
+/// An acknowledged operation that did not reach the bucket before another writer took the namespace.
 #[derive(Debug)]
 pub(crate) struct SupersededOperation {
     pub(crate) record: OperationRecord,
-    /// Its bytes, under the names of contents it was acknowledged with.
+    /// The bytes of the operation; contents have the ids of the acknowledged operation.
     pub(crate) brought: Option<Arc<PendingContent>>,
-    /// Where the state it makes stood last.
+    /// The last directory entry of the state that the operation writes.
     pub(crate) slot: Option<Dentry>,
     pub(crate) held: Guards,
     pub(crate) token: JournalToken,
@@ -145,8 +146,8 @@ impl SupersededOperation {
         superseded
     }
 
-    /// The state it makes, with bytes of its own or as a version of an inode that is no directory: whose, what, and the version
-    /// unless it is provisional.
+    /// Returns the state that the operation writes, if it has bytes of its own or is a new version of a file or
+    /// symbolic link: the inode, its state, and the version's stamp unless the state is provisional.
     pub(crate) fn state(&self) -> Option<(Ino, InodeState, Option<Stamp>)> {
         let states = states(&self.record.rows);
         if let Some(brings) = &self.record.content {
@@ -165,7 +166,7 @@ impl SupersededOperation {
         })
     }
 
-    /// The inodes it puts under names.
+    /// Returns the inodes whose rows the operation writes into directory entries.
     pub(crate) fn nodes(&self) -> Vec<(Dentry, Ino, InodeState)> {
         let named = named(&self.record.rows).into_iter();
         named
@@ -181,7 +182,7 @@ impl SupersededOperation {
     }
 }
 
-/// All states in an operation's rows of names and linked inodes.
+/// Returns all states in the rows that an operation writes.
 fn states(rows: &Batch) -> Vec<(Ino, InodeState, Option<Stamp>)> {
     let mut all = Vec::new();
     for (key, change) in rows.rows() {
@@ -219,14 +220,14 @@ fn states(rows: &Batch) -> Vec<(Ino, InodeState, Option<Stamp>)> {
     all
 }
 
-/// The conflict version in a row of the past: what an interrupted recovery made.
+/// Returns the conflict version in a version record; an interrupted recovery wrote it.
 fn conflict(value: &[u8]) -> Option<(Ino, InodeState, Stamp)> {
     let closed: VersionRecord = VersionTable::decode(value).ok()?;
     let made = closed.stamp.op == Op::Conflict;
     Some((closed.ino, closed.node.filter(|_| made)?, closed.stamp))
 }
 
-/// The slot of an operation's row of the past that shows an inode.
+/// Returns the directory entry of the conflict version of an inode among the rows.
 fn record_slot(rows: &Batch, ino: Ino) -> Option<Dentry> {
     rows.rows().iter().find_map(|(key, change)| match change {
         Change::Put(value) if VersionTable::has(key) && conflict(value)?.0 == ino => {
@@ -236,7 +237,7 @@ fn record_slot(rows: &Batch, ino: Ino) -> Option<Dentry> {
     })
 }
 
-/// The range rows that an operation was acknowledged with: what its content lies over.
+/// Returns the range rows that an operation writes: lineage, range number, row. Its content uses them as a base.
 pub(crate) fn ranges(rows: &Batch) -> Vec<(u64, u64, RangeRow)> {
     let number = |key: &Bytes, at: usize| {
         let bytes = key.get(at..at + 8)?.try_into().ok()?;
@@ -254,7 +255,7 @@ pub(crate) fn ranges(rows: &Batch) -> Vec<(u64, u64, RangeRow)> {
     .collect()
 }
 
-/// Says what an operation did, for a person.
+/// Describes an operation in a few words, for the log.
 pub(crate) fn title(record: &OperationRecord) -> String {
     let show = |slot: &Dentry| format!("{:?}", String::from_utf8_lossy(&slot.name));
     let names = named(&record.rows);

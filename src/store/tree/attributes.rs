@@ -1,4 +1,7 @@
-//! Attributes and extended attributes of live inodes. They change the current state; they make no version.
+//! Attributes and extended attributes of live inodes.
+//!
+//! Invariant: a change of attributes rewrites the current state in place and makes no version. It applies to flushed states that
+//! wait for their release too, so that the version made of such a state has the new attributes.
 
 use bytes::Bytes;
 
@@ -12,29 +15,29 @@ use crate::store::tree::flush::alive;
 use crate::store::tree::inode::{CachedInode, FileInode, LockedInode};
 use crate::sync::{Arc, lock};
 
-/// Bytes of all extended attributes of an inode, names included, at most: room for one of the largest, 64 KiB under a name
-/// of 255 bytes.
+/// Largest total size of an inode's extended attributes in bytes, names included: enough for one value of 64 KiB with a name of
+/// 255 bytes.
 pub const XATTRS_MAX: usize = LIST_MAX + 255;
 
-/// Bytes of the list of their names, each with its NUL: what listxattr(2) can tell.
+/// Largest size of the list of attribute names in bytes, each with its NUL: the limit of listxattr(2) (XATTR_LIST_MAX).
 const LIST_MAX: usize = 64 << 10;
 
-/// What setting an extended attribute demands of the present.
+/// Whether the attribute must exist before it is set, as the flags of setxattr(2) say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XattrMode {
-    /// Nothing.
+    /// It may exist or not.
     Any,
-    /// It must not be there.
+    /// It must not exist (XATTR_CREATE).
     Create,
-    /// It must be there.
+    /// It must exist (XATTR_REPLACE).
     Replace,
 }
 
 impl Tree {
-    /// Changes attributes; the present state has them from now on.
+    /// Changes attributes of the current state and returns the new stat. Makes no version.
     ///
     /// # Errors
-    /// `NotFound`, `NoSpace`.
+    /// `NotFound` when the inode is gone, `NoSpace` when the journal cannot take the change.
     pub async fn set_attrs(&self, ino: Ino, change: AttrChange) -> Result<Stat, StoreError> {
         self.room_for_names().await;
         let mut locked = self.lock(ino).await?;
@@ -47,10 +50,10 @@ impl Tree {
         }
     }
 
-    /// The value of an extended attribute.
+    /// Returns the value of an extended attribute; `None` if the inode has no such attribute.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound` when the inode is gone.
     pub async fn get_xattr(&self, ino: Ino, name: &[u8]) -> Result<Option<Bytes>, StoreError> {
         Ok(self
             .xattrs(ino)
@@ -60,10 +63,10 @@ impl Tree {
             .map(|(_, value)| value))
     }
 
-    /// Names of all extended attributes.
+    /// Returns the names of all extended attributes.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound` when the inode is gone.
     pub async fn list_xattrs(&self, ino: Ino) -> Result<Vec<Bytes>, StoreError> {
         Ok(self
             .xattrs(ino)
@@ -82,10 +85,10 @@ impl Tree {
         }
     }
 
-    /// Sets an extended attribute, or removes it with `None`.
+    /// Sets an extended attribute; removes the attribute if `value` is `None`.
     ///
     /// # Errors
-    /// `Exists`, `NoAttribute` as `mode` demands; `NoSpace` beyond [`XATTRS_MAX`].
+    /// `Exists` or `NoAttribute` as `mode` requires; `NoAttribute` when a removal finds none; `NoSpace` beyond [`XATTRS_MAX`].
     pub async fn set_xattr(
         &self,
         ino: Ino,
@@ -109,10 +112,10 @@ impl Tree {
     }
 }
 
-/// The extended attributes `old` with one of them set, or removed with `None`.
+/// Returns the extended attributes `old` with `name` set to `value`, or without `name` if `value` is `None`.
 ///
 /// # Errors
-/// `Exists`, `NoAttribute` as `mode` demands; `NoSpace` beyond [`XATTRS_MAX`].
+/// `Exists` or `NoAttribute` as `mode` requires; `NoAttribute` when a removal finds none; `NoSpace` beyond [`XATTRS_MAX`].
 pub(crate) fn changed_xattrs(
     old: &[(Bytes, Bytes)],
     name: &[u8],
@@ -139,7 +142,7 @@ pub(crate) fn changed_xattrs(
 }
 
 impl Tree {
-    /// Dates a locked inode: a call that was to change its bytes has changed none.
+    /// Sets mtime and ctime of a locked inode after a call that changed no byte, such as a truncate to the present size.
     pub(crate) async fn date(&self, locked: &mut LockedInode) -> Result<(), StoreError> {
         self.change(locked, |node, now| {
             node.attrs.mtime = Time::of_change(now, node.attrs.mtime);
@@ -148,7 +151,7 @@ impl Tree {
         .await
     }
 
-    /// Changes the attributes of the current state of a locked inode.
+    /// Changes the attributes of a locked inode's current state.
     async fn change(
         &self,
         locked: &mut LockedInode,
@@ -186,7 +189,9 @@ impl Tree {
                     .extend((slot.parent != Ino(0)).then_some(slot.parent));
                 let mut txn = self.commit.txn(at, dependencies);
                 let DentryBody::Own { state, .. } = old.body else {
-                    return Err(StoreError::Corrupt("a linked directory".to_owned()));
+                    return Err(StoreError::Corrupt(
+                        "a directory whose entry is a hard link".to_owned(),
+                    ));
                 };
                 let entry = DentryRow {
                     body: DentryBody::Own {

@@ -1,10 +1,10 @@
-//! What is not yet in the bucket, and how much a namespace holds.
+//! Counters for status output and statfs(2): files, bytes and operations that are not durable yet, and the namespace's usage.
 
 use crate::store::index::health::{UploadBacklog, Usage};
 use crate::store::tree::Tree;
 
 impl Tree {
-    /// What is not yet in the bucket.
+    /// Returns what is not in the bucket yet: files, bytes, operations, and the reasons of recent failures.
     pub fn pending(&self) -> UploadBacklog {
         let backlog = self.commit.queue.backlog();
         let mut files = backlog.files;
@@ -19,7 +19,7 @@ impl Tree {
         }
     }
 
-    /// What the namespace holds, for statfs(2).
+    /// Returns the bytes and files that the namespace holds, for statfs(2).
     pub fn usage(&self) -> Usage {
         self.core.health.usage()
     }

@@ -1,4 +1,8 @@
-//! Names that are made: files, directories, symbolic links, special files, and further names of an inode.
+//! Creation of directory entries: files, directories, symbolic links, special files, and hard links to existing inodes.
+//!
+//! Invariants: the parent directory is locked while a name in it is created. A new regular file is unborn: it is in the live
+//! tree but in no version until a handle on it is released. An inode gets a second name only after its dirty bytes were
+//! written back, so that no name ever leads to a state whose bytes are missing.
 
 use bytes::Bytes;
 
@@ -21,34 +25,34 @@ use crate::store::tree::inode::{
 use crate::store::tree::lookup::DirectoryListing;
 use crate::sync::Arc;
 
-/// Bytes of a name, at most.
+/// Largest length of a name in bytes (NAME_MAX of POSIX limits.h).
 pub const NAME_MAX: usize = 255;
-/// Names of an inode, at most.
+/// Largest number of names of an inode (LINK_MAX of POSIX limits.h).
 pub const LINK_MAX: u32 = 65_000;
 
-/// An inode to be made.
+/// An inode to create.
 #[derive(Clone, Debug)]
 pub struct NewNode {
-    /// What it is.
+    /// File type.
     pub kind: Kind,
-    /// Its 12 permission bits.
+    /// The 12 permission bits.
     pub mode: u32,
-    /// Owner.
+    /// User id of the owner.
     pub uid: u32,
-    /// Group.
+    /// Group id.
     pub gid: u32,
-    /// Device number, for a device.
+    /// Device number, for a device node.
     pub rdev: u64,
-    /// Where it points, for a symbolic link.
+    /// Target of a symbolic link.
     pub target: Bytes,
-    /// Extended attributes it is born with.
+    /// Initial extended attributes.
     pub xattrs: Vec<(Bytes, Bytes)>,
 }
 
-/// Checks a name as every change of the tree does.
+/// Checks a name with the rules that every change of the tree applies.
 ///
 /// # Errors
-/// `Invalid` for an empty name, `.`, `..`, one with `/` or NUL in it; `TooLarge` beyond [`NAME_MAX`].
+/// `Invalid` for an empty name, `.`, `..`, or a name with `/` or NUL; `TooLarge` for a name longer than [`NAME_MAX`].
 pub fn check_entry_name(name: &[u8]) -> Result<(), StoreError> {
     if name.len() > NAME_MAX {
         return Err(StoreError::TooLarge);
@@ -67,10 +71,10 @@ pub fn check_entry_name(name: &[u8]) -> Result<(), StoreError> {
 }
 
 impl Tree {
-    /// What `name` leads to; `None` if `parent` has no such name.
+    /// Returns the stat of the inode that `name` in `parent` leads to; `None` if there is no such name.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Errors of the index.
     pub async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Option<Stat>, StoreError> {
         match self.entry(parent, name).await? {
             Some(entry) => match self.stat_entry(&entry).await {
@@ -82,10 +86,10 @@ impl Tree {
         }
     }
 
-    /// The names of a directory, ascending.
+    /// Lists the names of a directory in ascending byte order.
     ///
     /// # Errors
-    /// `NotFound`, `NotDirectory`.
+    /// `NotFound` when the inode is gone, `NotDirectory`.
     pub async fn list(self: &Arc<Self>, directory: Ino) -> Result<DirectoryListing, StoreError> {
         match self.stat(directory).await?.kind {
             Kind::Directory => Ok(DirectoryListing::new(Arc::clone(self), directory)),
@@ -93,10 +97,10 @@ impl Tree {
         }
     }
 
-    /// Where a symbolic link points.
+    /// Returns the target of a symbolic link.
     ///
     /// # Errors
-    /// `NotFound`; `Invalid` if it is none.
+    /// `NotFound` when the inode is gone; `Invalid` if the inode is not a symbolic link.
     pub async fn readlink(&self, ino: Ino) -> Result<Bytes, StoreError> {
         let mut locked = self.lock(ino).await?;
         match locked.file().map(|file| &file.node.content) {
@@ -105,8 +109,8 @@ impl Tree {
         }
     }
 
-    /// Makes a name and an inode. A regular file is unborn until a handle on it is released: without one it becomes an
-    /// empty version at the next mount.
+    /// Creates an inode and a name for it. A regular file gets its first version when a handle on it is released; a file that was
+    /// never opened becomes an empty version at the next mount.
     ///
     /// # Errors
     /// `Exists`, `NotFound` when the directory is gone, `NotDirectory`, `NoSpace`.
@@ -120,10 +124,10 @@ impl Tree {
         Ok(self.create_locked(parent, name, node, author).await?.0)
     }
 
-    /// As [`Tree::create`], for a regular file that is opened at once.
+    /// Creates a regular file as [`Tree::create`] does and opens the file in the same step.
     ///
     /// # Errors
-    /// As [`Tree::create`].
+    /// As for [`Tree::create`].
     pub async fn create_open(
         self: &Arc<Self>,
         parent: Ino,
@@ -135,10 +139,10 @@ impl Tree {
         Ok((stat, self.pin(&locked)))
     }
 
-    /// Gives an inode another name.
+    /// Adds a name to an inode, as link(2) does.
     ///
     /// # Errors
-    /// `Exists`, `NotFound`, `IsDirectory` for a directory, `TooManyLinks`.
+    /// `Exists`, `NotFound`, `IsDirectory` for a directory, `TooManyLinks` beyond [`LINK_MAX`].
     pub async fn link(
         &self,
         ino: Ino,
@@ -269,7 +273,7 @@ impl Tree {
         let target = find(&mut locked, ino).ok_or(StoreError::NotFound)?;
         target.file().ok_or(StoreError::IsDirectory)?;
         self.save_flushes(target).await?;
-        // What has another name has its bytes there: it must never be found without them.
+        // The bytes are written back first: neither name may lead to a state whose bytes the bucket lacks.
         self.write_back(target, author).await?;
         let answer = self.core.clock.begin();
         let at = answer.at();
@@ -322,7 +326,8 @@ impl Tree {
         Ok(())
     }
 
-    /// The state of an inode that gets a second name: what stood behind it stood under its first name only.
+    /// Returns the state for an inode that gets a second name. An unborn file may hide an older version of its first name; that
+    /// version belongs to the first name only and ends here.
     fn shared_state(&self, txn: &mut Txn, file: &FileInode) -> EntryState {
         let mut state = file.state.clone();
         if let (EntryState::Unborn { behind }, LinkState::Single { place, .. }) =
@@ -335,7 +340,7 @@ impl Tree {
         state
     }
 
-    /// Turns an inode's only name into one of several; where it hangs, and how many names it has with one more.
+    /// Converts a single name to a hard-linked entry. Returns a directory entry of the inode and the new number of names.
     fn share(
         &self,
         txn: &mut Txn,
@@ -373,7 +378,7 @@ impl Tree {
         }
     }
 
-    /// Makes the root directory of a namespace that has none.
+    /// Creates the root directory if the namespace has none.
     pub(crate) async fn make_root(&self) -> Result<(), StoreError> {
         if self
             .core

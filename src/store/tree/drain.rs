@@ -1,4 +1,4 @@
-//! Drain and the end: waiting until the bucket has everything, over failed attempts, and ending without that.
+//! Drain: waits until the bucket has every change, retrying failed attempts, and detects when an attempt makes no more progress.
 
 use std::time::Duration;
 
@@ -7,18 +7,22 @@ use tokio::time::Instant;
 use crate::store::model::error::StoreError;
 use crate::store::tree::Tree;
 
-/// How long a reason must have stood that no retry mends.
+/// Stall limit while the object store refuses the requests: no retry helps until the configuration changes.
 const REFUSED_MAX: Duration = Duration::from_secs(10);
 
-/// After a failed attempt; how long the next one is held back is the store's matter.
+/// Pause between two attempts. The backend applies its own backoff to the requests.
 const PAUSE: Duration = Duration::from_millis(200);
 
 impl Tree {
     pub(crate) async fn drain_all(&self) -> Result<(), StoreError> {
         loop {
             match self.drain_once().await {
-                Err(StoreError::Unavailable(why)) => tracing::debug!(why, "still draining"),
-                Err(StoreError::NoSpace) => tracing::debug!("still draining: the disk is full"),
+                Err(StoreError::Unavailable(why)) => {
+                    tracing::debug!(why, "drain attempt failed; retrying")
+                }
+                Err(StoreError::NoSpace) => {
+                    tracing::debug!("drain attempt failed: the disk is full; retrying")
+                }
                 outcome => return outcome,
             }
             self.core.health.check()?;
@@ -26,7 +30,7 @@ impl Tree {
         }
     }
 
-    /// Brings everything there is now to the bucket and into the log, unless an attempt fails.
+    /// Makes every change that exists now durable, in the bucket and in the log. Fails with the first failed attempt.
     pub(crate) async fn drain_once(&self) -> Result<(), StoreError> {
         self.write_back_all(None).await?;
         self.commit.bring(&self.commit.queue.all()).await?;
@@ -35,7 +39,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Waits until nothing has moved for `stall`, and says why.
+    /// Waits until there has been no progress for `stall`, and returns an error with the reason.
     pub(crate) async fn stalled(&self, stall: Duration) -> StoreError {
         let mut progress = self.core.health.progress();
         let mut moved = Instant::now();

@@ -1,7 +1,10 @@
-//! The live contents of a file, shared by its handles: reads over unsealed writes, and the writes themselves.
+//! Open files: reads of the live content and writes into it, shared by all handles of an inode.
 //!
-//! Invariant: a change is in the journal before it is answered; bytes that are not in the bucket lie in the journal and in
-//! memory while they are few, else in a staging file.
+//! A read combines the base (the last content in the queue or the index) with the dirty map (the written bytes that no later
+//! content has yet).
+//!
+//! Invariants: a change is in the journal before its call returns. Bytes that the bucket lacks are in memory and in the journal
+//! while they are few, else in a staging file.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -19,23 +22,23 @@ use crate::store::tree::Tree;
 use crate::store::tree::inode::{FileInode, Inode, LinkState, LockedInode, WriteSession};
 use crate::sync::Arc;
 
-/// Unsealed bytes of an inode that stay in memory and in the journal; beyond it a staging file takes them.
+/// Bytes of a write session that stay in memory and in the journal; further bytes go to a staging file.
 const SMALL: u64 = 64 << 10;
-/// The largest file length: the last offset a signed 64-bit number reaches.
+/// Largest file length in bytes: the largest offset of a signed 64-bit off_t.
 pub const LEN_MAX: u64 = i64::MAX as u64;
-/// Reads that were overtaken by a commit so often hold the inode's lock the next time.
+/// Attempts of a read that a change of the base may invalidate; the next attempt holds the inode's lock.
 const RETRIES: usize = 3;
 
-/// Where [`File::seek`] goes.
+/// What [`File::seek`] searches for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whence {
-    /// To the next byte that is stored.
+    /// The next byte that is not in a hole (SEEK_DATA).
     Data,
-    /// To the next hole; the end of the file is one.
+    /// The next hole; the end of the file counts as one (SEEK_HOLE).
     Hole,
 }
 
-/// The live contents of one inode, in use.
+/// An open file: the live content of one inode. The inode outlives its last name while a `File` exists.
 #[derive(Debug)]
 pub struct File {
     pub(crate) tree: Arc<Tree>,
@@ -47,17 +50,17 @@ impl Drop for File {
         if self.inode.pins.fetch_sub(1, Ordering::SeqCst) == 1
             && self.inode.live().is_some_and(|s| s.nlink == 0)
         {
-            // The receiver lives as long as the namespace's tasks; afterwards the next mount drains the orphan.
+            // Sending fails only after the namespace's tasks have ended; the next mount deletes the orphan then.
             let _gone = self.tree.unlinked.send(self.inode.ino);
         }
     }
 }
 
 impl Tree {
-    /// The live contents of a file, which outlives its last name while this is held.
+    /// Opens a regular file. The inode outlives its last name while the result is held.
     ///
     /// # Errors
-    /// `NotFound`; `IsDirectory` for a directory.
+    /// `NotFound`; `IsDirectory` for a directory; `Invalid` for any other file type.
     pub async fn file(self: &Arc<Self>, ino: Ino) -> Result<Arc<File>, StoreError> {
         let mut locked = self.lock(ino).await?;
         let file = locked.file().ok_or(StoreError::IsDirectory)?;
@@ -72,7 +75,7 @@ impl Tree {
 }
 
 impl Tree {
-    /// A use of the locked inode that keeps it alive.
+    /// Returns a handle that keeps the locked inode alive after its last name is removed.
     pub(crate) fn pin(self: &Arc<Self>, locked: &LockedInode) -> Arc<File> {
         locked.inode.pins.fetch_add(1, Ordering::SeqCst);
         Arc::new(File {
@@ -81,7 +84,7 @@ impl Tree {
         })
     }
 
-    /// The working of a leaf; opens one when there is none.
+    /// Returns the write session of a file inode; opens one if there is none.
     pub(crate) fn session<'a>(
         &self,
         ino: Ino,
@@ -153,7 +156,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Where the next `len` bytes go: no file becomes longer than a segment, so that each may be one.
+    /// Returns the staging file for the next `len` bytes. No staging file grows beyond a segment, so that each fits into one.
     fn staging_file(
         &self,
         session: &mut WriteSession,
@@ -170,7 +173,7 @@ impl Tree {
         Ok(file)
     }
 
-    /// Remembers that the inode has changes which the queue does not have.
+    /// Records that the inode has changes which the queue lacks, and sets mtime and ctime.
     pub(crate) fn dirtied(&self, inode: &Arc<Inode>, file: &mut FileInode, permit: Option<Permit>) {
         let now = Time::of_change(self.core.clock.wall(), file.attrs.mtime);
         file.attrs.mtime = now;
@@ -185,7 +188,7 @@ impl Tree {
         self.inodes.keep_dirty(inode);
     }
 
-    /// Writes into a locked leaf; the permit is for as many bytes.
+    /// Writes into a locked file inode. The permit covers as many bytes of the dirty budget.
     pub(crate) fn write_locked(
         &self,
         (inode, file): (&Arc<Inode>, &mut FileInode),
@@ -203,7 +206,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Changes the length of a locked leaf, which is another one now.
+    /// Changes the length of a locked file inode. The caller has checked that the length differs.
     pub(crate) fn truncate_locked(
         &self,
         inode: &Arc<Inode>,
@@ -227,7 +230,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Makes zeros of what a locked file has in a range; its length stays.
+    /// Replaces a range of a locked file with a hole. The length does not change.
     async fn punch_locked(
         &self,
         locked: &mut LockedInode,
@@ -252,7 +255,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Bytes of a content at rest or on its way.
+    /// Reads bytes of a content that is stored or still being uploaded.
     pub(crate) async fn read_content(
         &self,
         content: ContentRef,
@@ -267,7 +270,7 @@ impl Tree {
         self.read_resolved(resolve, (to - from) as usize).await
     }
 
-    /// The bytes of stretches, one after another. Bytes of different extents are fetched at the same time.
+    /// Reads resolved extents and concatenates their bytes. Different extents are fetched concurrently.
     async fn read_resolved(
         &self,
         resolve: Vec<(u64, u64, ResolvedExtent)>,
@@ -309,7 +312,7 @@ impl Tree {
         Ok(all.freeze())
     }
 
-    /// The stretches of `from..to` as the leaf has them now, base included.
+    /// Resolves `from..to` of the live content to extents: the pieces of the dirty map, applied over the base.
     async fn resolve_live(
         &self,
         file: ReadView,
@@ -345,22 +348,22 @@ impl Tree {
     }
 }
 
-/// What a read needs of a leaf.
+/// The part of a file inode that a read needs, copied under the inode's lock.
 struct ReadView {
     pieces: Vec<crate::cache::Piece>,
     base: Option<(ContentRef, u64)>,
 }
 
 impl File {
-    /// Number of the inode.
+    /// Returns the inode number.
     pub fn ino(&self) -> Ino {
         self.inode.ino
     }
 
-    /// What stat(2) says, unsealed writes included.
+    /// Returns the stat of the file, unsaved writes included.
     ///
     /// # Errors
-    /// `NotFound` when the inode is gone; failures of the store.
+    /// `NotFound` when the inode is gone; errors of the index.
     pub async fn stat(&self) -> Result<Stat, StoreError> {
         self.tree.stat(self.inode.ino).await
     }
@@ -369,10 +372,10 @@ impl File {
         self.tree.lock(self.inode.ino).await
     }
 
-    /// Up to `len` bytes at `offset`; fewer only at the end.
+    /// Reads up to `len` bytes at `offset`; returns fewer only at the end of the file.
     ///
     /// # Errors
-    /// `Unavailable` or `Corrupt` when the bucket cannot give them.
+    /// `Unavailable` when the bucket cannot be reached, `Corrupt` when its bytes do not match their hash.
     pub async fn read(&self, offset: u64, len: u32) -> Result<Bytes, StoreError> {
         for attempt in 0.. {
             let mut locked = self.lock().await?;
@@ -415,10 +418,10 @@ impl File {
         Err(StoreError::Closed)
     }
 
-    /// Puts `bytes` at `offset`.
+    /// Writes `bytes` at `offset`. Waits for the dirty budget and for disk space if necessary.
     ///
     /// # Errors
-    /// `TooLarge`, `NoSpace` when the cache directory is full; the file is unchanged then.
+    /// `TooLarge` beyond [`LEN_MAX`], `NoSpace` when the cache directory is full; the file is unchanged then.
     pub async fn write(
         &self,
         offset: u64,
@@ -428,10 +431,10 @@ impl File {
         self.write_at(Some(offset), bytes, author).await.map(drop)
     }
 
-    /// Puts `bytes` at the end, and says where that was.
+    /// Writes `bytes` at the end of the file and returns the offset they were written at.
     ///
     /// # Errors
-    /// As [`File::write`].
+    /// As for [`File::write`].
     pub async fn append(&self, bytes: Bytes, author: &Author) -> Result<u64, StoreError> {
         self.write_at(None, bytes, author).await
     }
@@ -460,10 +463,10 @@ impl File {
         }
     }
 
-    /// Changes the length through a handle; no version of its own.
+    /// Changes the length, as ftruncate(2) does. Makes no version of its own.
     ///
     /// # Errors
-    /// As [`File::write`].
+    /// As for [`File::write`].
     pub async fn truncate(&self, len: u64, author: &Author) -> Result<(), StoreError> {
         self.tree.core.health.check()?;
         self.tree.room_for_names().await;
@@ -475,10 +478,10 @@ impl File {
         self.tree.truncate_locked(&self.inode, file, len, author)
     }
 
-    /// Makes sure the file reaches `offset + len`, unless `keep_size`; bytes are never reserved in the bucket.
+    /// Extends the file to `offset + len` unless `keep_size`, as fallocate(2) does. No space is reserved in the bucket.
     ///
     /// # Errors
-    /// As [`File::write`].
+    /// As for [`File::write`].
     pub async fn allocate(
         &self,
         offset: u64,
@@ -499,10 +502,10 @@ impl File {
         Ok(())
     }
 
-    /// Makes a hole; the length stays.
+    /// Replaces a range with a hole; the length does not change (FALLOC_FL_PUNCH_HOLE).
     ///
     /// # Errors
-    /// As [`File::write`].
+    /// As for [`File::write`].
     pub async fn punch(&self, offset: u64, len: u64, author: &Author) -> Result<(), StoreError> {
         self.tree.room_for_names().await;
         let mut locked = self.lock().await?;
@@ -510,10 +513,10 @@ impl File {
         self.tree.punch_locked(&mut locked, range, author).await
     }
 
-    /// Makes zeros; the file grows to hold them unless `keep_size`.
+    /// Replaces a range with zeros; extends the file to the end of the range unless `keep_size` (FALLOC_FL_ZERO_RANGE).
     ///
     /// # Errors
-    /// As [`File::write`].
+    /// As for [`File::write`].
     pub async fn zero(
         &self,
         offset: u64,
@@ -536,10 +539,10 @@ impl File {
             .await
     }
 
-    /// The next data or hole at or after `offset`; `None` where lseek(2) says ENXIO.
+    /// Returns the offset of the next data or hole at or after `offset`; `None` where lseek(2) fails with ENXIO.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Errors of the index.
     pub async fn seek(&self, offset: u64, whence: Whence) -> Result<Option<u64>, StoreError> {
         let mut locked = self.lock().await?;
         let file = locked.file().ok_or(StoreError::IsDirectory)?;
@@ -568,10 +571,10 @@ impl File {
         })
     }
 
-    /// Whether there are changes that no version and no fix has.
+    /// Tells whether there are changes that neither a version nor a flushed state has.
     ///
     /// # Errors
-    /// Failures of the store.
+    /// Errors of the index.
     pub async fn is_dirty(&self) -> Result<bool, StoreError> {
         Ok(self
             .lock()

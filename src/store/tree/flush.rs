@@ -1,8 +1,10 @@
-//! Fix, save, sync: how unsealed writes become states, and states become versions.
+//! Flush, save, sync: how written bytes become states of a file, and how states become versions.
 //!
-//! FLUSH fixes a state; the release of its handle saves it as a version; fsync commits it provisionally while the handle stays
-//! open. Invariant: states of an inode enter the queue in the order of their timestamps, except that a fix whose handle is released after
-//! an fsync goes behind the provisional state it precedes.
+//! close(2) flushes: the state of the file at that moment is recorded in the journal (`PendingFlush`). The release of the
+//! handle saves that state as a version. fsync(2) commits a provisional state while the handle stays open.
+//!
+//! Invariant: states of an inode enter the queue in the order of their timestamps. One exception: a state that was flushed
+//! before an fsync and released after it becomes the version that precedes the provisional state (flush_late.rs).
 
 use std::time::Duration;
 
@@ -21,26 +23,26 @@ use crate::store::tree::inode::{
 };
 use crate::sync::{Arc, lock};
 
-/// A fixed state whose release has not come becomes provisional after this.
+/// A flushed state whose handle is not released within this time is written back as a provisional state.
 pub(crate) const FLUSH_AGE_MAX: Duration = Duration::from_secs(10);
 
-/// A state at a FLUSH, on its way to a version.
+/// A flushed state that is not a version yet.
 #[derive(Clone, Debug)]
 pub struct PendingFlush(pub(crate) Arc<FlushedState>);
 
 impl PendingFlush {
-    /// When it was fixed.
+    /// Returns the timestamp of the flush.
     pub fn timestamp(&self) -> Timestamp {
         self.0.at
     }
 }
 
 impl File {
-    /// Fixes the state of the file as a FLUSH does: dirty, provisional and unborn states. `None` when it is a version
-    /// already. `replaces` is the same handle's earlier fix.
+    /// Records the present state of the file in the journal; each close(2) asks for it with a FUSE FLUSH request. Returns `None`
+    /// for an unlinked file, and for a file whose state is already a version. `replaces` is the handle's earlier flush.
     ///
     /// # Errors
-    /// `NoSpace` when the journal cannot take it.
+    /// `NoSpace` when the journal cannot take the record.
     pub async fn flush(
         &self,
         author: &Author,
@@ -52,11 +54,11 @@ impl File {
         self.tree.flush_locked(&self.inode, file, author, replaces)
     }
 
-    /// Makes a version of a fixed state, at the release of its handle. States that were fixed before it and still wait become
-    /// versions first. Content that equals the last version's makes none.
+    /// Makes a version of a flushed state, at the release of its handle. Earlier flushed states that still wait become versions
+    /// first. A state whose content equals the last version makes no version.
     ///
     /// # Errors
-    /// `NoSpace`, `Unavailable`; the fix stays and can be saved again.
+    /// `NoSpace`, `Unavailable`; the flushed state is kept, so that the call can be repeated.
     pub async fn save(&self, flushed: PendingFlush) -> Result<(), StoreError> {
         self.tree.room_for_names().await;
         let mut locked = self.lock().await?;
@@ -65,11 +67,11 @@ impl File {
             .await
     }
 
-    /// Waits until the bucket has everything the file contains, as fsync(2) does; a state that is no version becomes
-    /// provisional.
+    /// Waits until the file's content is durable, as fsync(2) does. A state that is not a version is committed as a provisional
+    /// state.
     ///
     /// # Errors
-    /// `Unavailable` when an upload failed meanwhile (it goes on being tried), `Fenced`.
+    /// `Unavailable` when an upload failed during the call (the upload is still retried), `Fenced`.
     pub async fn sync(&self, author: &Author) -> Result<(), StoreError> {
         let operation = {
             let mut locked = self.lock().await?;
@@ -84,10 +86,10 @@ impl File {
 }
 
 impl Tree {
-    /// truncate(2) by path: a version of its own.
+    /// Changes the length by path, as truncate(2) does; the result is a version of its own.
     ///
     /// # Errors
-    /// As [`File::truncate`] and [`File::save`].
+    /// As for [`File::truncate`] and [`File::save`].
     pub async fn truncate(
         self: &Arc<Self>,
         ino: Ino,
@@ -152,7 +154,7 @@ impl Tree {
         Ok(Some(PendingFlush(state)))
     }
 
-    /// Saves every waiting fix up to `last`, in order.
+    /// Saves the waiting flushed states up to `last`, oldest first.
     pub(crate) async fn save_upto(
         &self,
         locked: &mut LockedInode,
@@ -185,7 +187,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Saves every waiting fix: the inode is about to lose or change its name.
+    /// Saves every waiting flushed state. Called before the inode loses or changes its name: versions belong to the old name.
     pub(crate) async fn save_flushes(&self, locked: &mut LockedInode) -> Result<(), StoreError> {
         match locked.file().and_then(|file| file.flushes.last().cloned()) {
             Some(last) => self.save_upto(locked, &last, Op::Write).await,
@@ -264,7 +266,7 @@ impl Tree {
         })
     }
 
-    /// A draft that touches a leaf's inode and its slot.
+    /// Starts a transaction that changes a file inode and its directory entry.
     pub(crate) async fn file_txn(
         &self,
         ino: Ino,
@@ -275,7 +277,7 @@ impl Tree {
             LinkState::Single { place, .. } => {
                 self.order_in(place.parent, &place.name, ino).await?
             }
-            // The row of a linked inode lies in no directory, and the place we know of it may be gone.
+            // The row of a hard-linked inode depends on no directory, and the entry cached for it may already be removed.
             LinkState::HardLinked { .. } | LinkState::Unlinked => Dependencies {
                 touches: vec![keys::inode(ino).bytes()],
                 ..Dependencies::default()
@@ -284,7 +286,7 @@ impl Tree {
         Ok(self.commit.txn(at, dependencies))
     }
 
-    /// Queues a state and makes it the base of what is written next; `then` updates the leaf's row.
+    /// Enqueues a state and makes its content the base of later writes; `then` updates the cached inode.
     fn finish_flush(
         &self,
         inode: &Arc<Inode>,
@@ -299,7 +301,7 @@ impl Tree {
         txn.held = self.hand_over(file, clean);
         txn.held.holds.clone_from(&flush.holds);
         self.attach_content(&mut txn, prepared);
-        // The room goes along only once the journal has it: of a state that was refused the bytes stay dirty.
+        // The dirty-budget permit moves to the operation only after the journal took it: bytes of a refused state stay dirty.
         self.commit.enqueue(txn)?.keep(file.room_of(map, clean));
         then(file);
         let shown = file.node.content.reference();
@@ -315,12 +317,12 @@ impl Tree {
         Ok(())
     }
 
-    /// What the operation keeps until it is durable: journal, and the staging files when nothing more goes into them.
+    /// Returns what the operation holds until it is durable: the journal, and the staging files if no later write uses them.
     pub(crate) fn hand_over(&self, leaf: &FileInode, clean: bool) -> Guards {
         let journal = leaf.session.iter().map(|w| w.token.clone()).collect();
         let session = leaf.session.as_ref().filter(|_| clean);
         let staging = session.map_or_else(Vec::new, |w| w.files.clone());
-        // Later writes open another one.
+        // Closed, so that later writes open another staging file.
         staging.iter().for_each(|file| file.close());
         Guards {
             journal,
@@ -330,7 +332,7 @@ impl Tree {
         }
     }
 
-    /// Makes the state durable-to-be without making it a version.
+    /// Enqueues the present state as a provisional state, so that it becomes durable without becoming a version.
     pub(crate) async fn write_back(
         &self,
         locked: &mut LockedInode,
@@ -388,7 +390,7 @@ impl Tree {
         })
     }
 
-    /// The state of a leaf as it is, in the journal.
+    /// Records the present state of a file inode in the journal and returns it.
     pub(crate) fn state_of(
         &self,
         inode: &Arc<Inode>,
@@ -427,7 +429,7 @@ impl Tree {
     }
 }
 
-/// What an operation that brings no bytes says of the fix it makes a state of; one that brings some says it with them.
+/// Returns the flush record for an operation that uploads no content. An operation with content names its flush in that record.
 pub(crate) fn byteless_flush(
     prepared: &PreparedContent,
     flush: &FlushedState,
@@ -448,7 +450,8 @@ pub(crate) fn byteless_flush(
     })
 }
 
-/// Whether a fix can no longer become a version at its own timestamp: it has waited too long, or one before it had.
+/// Tells whether a flushed state can no longer become a version at its own timestamp: the state waited too long, or the last
+/// version has a later timestamp.
 pub(crate) fn is_late(file: &FileInode, flush: &FlushedState) -> bool {
     let last = match &file.state {
         EntryState::Version(stamp) => Some(stamp.id.timestamp),
@@ -459,7 +462,7 @@ pub(crate) fn is_late(file: &FileInode, flush: &FlushedState) -> bool {
         || last.is_some_and(|last| flush.at <= last)
 }
 
-/// Since when the leaf's name has existed in versions.
+/// Returns since when the inode's name has existed in versions; 0 unless the inode has a single name.
 pub(crate) fn alive(file: &FileInode) -> Timestamp {
     match file.link_state {
         LinkState::Single { alive_since, .. } => alive_since,

@@ -1,4 +1,7 @@
-//! What a state's content will be: its lineage, what has to be sealed for it, and what goes with it into the queue.
+//! Content of a new state: its lineage, the bytes to upload for it, and the rows that reference it.
+//!
+//! A state continues its file's own lineage where it can, so that only the changed bytes are uploaded. A copy of a whole file
+//! shares the source's content and uploads nothing. A lineage that starts on another content records it as its parent.
 
 use crate::cache::{Fixed as FixedMap, Source};
 use crate::store::commit::txn::Txn;
@@ -13,14 +16,14 @@ use crate::store::tree::Tree;
 use crate::store::tree::inode::{FileInode, FlushedState, Inode};
 use crate::sync::Arc;
 
-/// A content on its way into rows: what the entry will say, and what has to be sealed for it.
+/// A content for a transaction: what the directory entry will reference, and the bytes to upload for it, if any.
 pub(crate) struct PreparedContent {
     pub(crate) content: Content,
     pub(crate) brings: Option<(Arc<PendingContent>, ContentRecord)>,
 }
 
 impl Tree {
-    /// The content a map over a base makes, and what brings it to the bucket.
+    /// Determines the content that a dirty map makes over a base, and what has to be uploaded for it.
     pub(crate) async fn prepare(
         &self,
         inode: &Arc<Inode>,
@@ -41,7 +44,7 @@ impl Tree {
         if let (true, Some((content, base_len))) = (unchanged, base) {
             let content = match self.is_own(file, content) {
                 true => Some(Content::Bytes(content)),
-                // It may have more bytes than this file shows of it.
+                // A foreign content may be longer than this file; a reference to it shows its first `len` bytes.
                 false => (len <= base_len).then_some(Content::Shared(content)),
             };
             if let Some(content) = content {
@@ -75,7 +78,7 @@ impl Tree {
         })
     }
 
-    /// The next state of the leaf's lineage, or the first of a new one.
+    /// Starts the next content of the file's lineage, or the first content of a new lineage.
     async fn begin_content(
         &self,
         inode: &Arc<Inode>,
@@ -83,7 +86,7 @@ impl Tree {
         (map, base, flush): (&FixedMap, Option<(ContentRef, u64)>, &FlushedState),
         (at, len): (Timestamp, u64),
     ) -> Result<(Arc<PendingContent>, ContentRecord), StoreError> {
-        // A state that comes late would lie among the rows of its lineage, under those that were laid without it.
+        // A late state must start a new lineage: newer rows of this one were computed without it.
         let goes_on = !file.is_behind(flush);
         let own = base.filter(|(content, _)| goes_on && self.is_own(file, *content));
         let cid = own.map_or_else(|| self.core.new_id(), |(content, _)| content.cid);
@@ -116,7 +119,7 @@ impl Tree {
             base,
             len,
             flushed: map.clone(),
-            // Found among all contents on their way: those of a replay, or of an inode that was let go, are no leaf's.
+            // Looked up among all pending contents: no cached inode holds those of a replay or of an evicted inode.
             after: base.and_then(|(content, _)| self.data.contents.pending(content)),
             replaces,
             upload_state: tokio::sync::watch::Sender::new(UploadState::Waiting),
@@ -124,12 +127,13 @@ impl Tree {
         Ok((pending, record))
     }
 
-    /// Whether a content is of the leaf's own lineage, so that the next state goes on in it.
+    /// Tells whether a content belongs to the file's own lineage, so that the next state can continue it.
     fn is_own(&self, file: &FileInode, content: ContentRef) -> bool {
         matches!(file.node.content, Content::Bytes(own) if own.cid == content.cid)
     }
 
-    /// Whether a content is shown by nothing but the leaf's own state, which is no version.
+    /// Tells whether the file's current state is the only reference to a content and no pin holds it; the next state may then
+    /// replace the content.
     async fn is_own_state(
         &self,
         file: &FileInode,
@@ -142,7 +146,7 @@ impl Tree {
         Ok(shown == Some(1) && !self.data.pins.is_pinned(content.cid))
     }
 
-    /// What a state needs beside its own rows: its bytes, its place behind whom it refers to, and the beginning of a lineage.
+    /// Adds to a transaction the content to upload, the dependencies on the contents it references, and the row of a new lineage.
     pub(crate) fn attach_content(&self, txn: &mut Txn, prepared: PreparedContent) {
         if let Content::Shared(content) = prepared.content {
             txn.touch(keys::count(content));
@@ -163,7 +167,7 @@ impl Tree {
     }
 }
 
-/// The content whose first `len` bytes are all a map shows: a copy of a whole file.
+/// Returns the content whose first `len` bytes are everything a map shows: the file is a copy of a whole file.
 fn copied(map: &FixedMap, len: u64) -> Option<ContentRef> {
     let mut spans = map.spans();
     let (only, None) = (spans.next()?, spans.next()) else {

@@ -1,4 +1,7 @@
-//! A handle released after an fsync of its file: its state becomes the version behind the provisional one.
+//! Late flush: a handle is released after an fsync of its file.
+//!
+//! The fsync committed a later state as provisional. The released state becomes the version that precedes the provisional state,
+//! and the provisional state stays the current one.
 
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
@@ -10,7 +13,7 @@ use crate::store::tree::inode::{FileInode, FlushedState, Inode};
 use crate::sync::Arc;
 
 impl Tree {
-    /// A fix released after an fsync: its state becomes the version behind the provisional one.
+    /// Saves a flushed state as the version that precedes the provisional state in the queue.
     pub(crate) async fn save_behind(
         &self,
         inode: &Arc<Inode>,
@@ -23,7 +26,7 @@ impl Tree {
             .prepare(inode, file, supersession, (flush.at, attrs.size))
             .await?;
         let unborn = matches!(file.state, EntryState::Unborn { .. });
-        // The bytes keep the place of the fix in their lineage, also when the version comes too late for its timestamp.
+        // The content keeps the timestamp of the flush within its lineage, even when the version itself gets a later timestamp.
         let answer = is_late(file, flush).then(|| self.core.clock.begin());
         let at = answer.as_ref().map_or(flush.at, Reservation::at);
         let id = VersionId {

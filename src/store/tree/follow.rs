@@ -1,4 +1,6 @@
-//! A follower's cached inodes: forgotten when the index shows a newer state.
+//! A follower's inode cache: cached inodes are reloaded when the index shows a newer state.
+//!
+//! Invariant: the follower's low watermark rises only after every cached inode was reloaded.
 
 use std::time::Duration;
 
@@ -10,11 +12,11 @@ use crate::store::tree::Tree;
 use crate::store::tree::inode::{CachedInode, Inode, LinkState};
 use crate::sync::{Arc, lock};
 
-/// After a state that could not be read.
+/// Pause after a state of the index that could not be read.
 const PAUSE: Duration = Duration::from_secs(1);
 
 impl Tree {
-    /// Takes note of newer states of the index.
+    /// Refreshes the cache after every change of the index, until the tasks stop.
     pub(crate) async fn follow_loop(self: Arc<Self>, index: Arc<SlateFollower>) {
         while !self.core.tasks.is_stopped() {
             tokio::select! {
@@ -23,13 +25,13 @@ impl Tree {
             }
             if let Err(error) = self.refresh().await {
                 self.core.health.failed(&error.to_string());
-                tracing::warn!(%error, "the namespace is shown as it was");
+                tracing::warn!(%error, "cannot read the newer state of the index; showing the last one until the next change");
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 
-    /// Forgets what an older state said, if the index shows a newer one.
+    /// Reloads the cached inodes and raises the low watermark if the index shows a newer state.
     async fn refresh(&self) -> Result<(), StoreError> {
         let Role::Follower(follower) = &self.core.role else {
             return Ok(());
@@ -40,7 +42,7 @@ impl Tree {
         if self.core.applied_now() == applied {
             return Ok(());
         }
-        // The inodes first: whoever sees the new floor sees what lies below it.
+        // The inodes are reloaded first: a reader that sees the new low watermark must see all changes below it.
         for inode in self.inodes.used() {
             self.reload(&inode).await;
         }
@@ -52,8 +54,8 @@ impl Tree {
 }
 
 impl Tree {
-    /// Lets whoever asks next see the rows as they are now. An open file that has lost its last name stays what it was: its
-    /// bytes are given for as long as something shows them.
+    /// Drops the cached rows of an inode, so that the next access reads them again; an open file is reloaded at once. An open
+    /// file that lost its last name keeps its state: its bytes stay readable while any row references them.
     pub(crate) async fn reload(&self, inode: &Arc<Inode>) {
         let mut locked = inode.lock().await;
         if inode.is_pinned()
@@ -62,8 +64,10 @@ impl Tree {
             match self.read_inode(inode.ino).await {
                 Ok(Some(cached)) => *locked.cached() = cached,
                 Ok(None) => file.link_state = LinkState::Unlinked,
-                // The next state is read like this one.
-                Err(error) => tracing::warn!(ino = inode.ino.0, %error, "shown as it was"),
+                // The next state of the index reloads the inode again.
+                Err(error) => {
+                    tracing::warn!(ino = inode.ino.0, %error, "cannot reload an inode; showing its last state")
+                }
             }
             return;
         }

@@ -1,7 +1,8 @@
-//! The loaded inodes: one lock each, what their rows say, and what has changed since.
+//! The inode cache: one lock per inode, the contents of its rows, and the changes since.
 //!
-//! Invariant: whoever changes an inode, or a name in a directory, holds that inode's lock; several are taken in ascending order of
-//! their numbers. Locks are held across reads of the meta store and appends to the journal, never across an upload.
+//! Invariants: a change of an inode, or of a name in a directory, holds that inode's lock. Several locks are taken in ascending
+//! order of inode numbers. Locks are held across index reads and journal appends, never across an upload. A dirty inode stays
+//! cached, because its changes are in no row yet.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,33 +19,33 @@ use crate::store::model::version::{Attrs, Author, ContentRef, Ino, Kind, Stat, T
 use crate::store::schema::rows::{DirectoryRow, EntryState, InodeState};
 use crate::sync::{Arc, Mutex, RwLock, Weak, lock, read, write};
 
-/// Inodes kept loaded although nobody uses them.
+/// Number of recently loaded inodes that stay cached without a user.
 const RECENT_MAX: usize = 16_384;
 
-/// An inode in use.
+/// A cached inode.
 #[derive(Debug)]
 pub(crate) struct Inode {
     pub(crate) ino: Ino,
-    /// Open files and other users that need it to outlive its last name.
+    /// Number of open files and other users; while there are any, the inode outlives its last name.
     pub(crate) pins: AtomicUsize,
     live: RwLock<Option<Stat>>,
     state: Arc<tokio::sync::Mutex<CachedInode>>,
 }
 
-/// What is loaded of an inode.
+/// The cached part of an inode.
 #[derive(Debug)]
 pub(crate) enum CachedInode {
-    /// Nothing yet.
+    /// Nothing is loaded yet.
     No,
     /// A directory.
     Directory(Box<CachedDirectory>),
-    /// Anything else.
+    /// Any inode that is not a directory.
     File(Box<FileInode>),
-    /// It has no name and no user any more.
+    /// The inode has neither a name nor a user any more.
     Evicted,
 }
 
-/// A directory as its rows, queued ones included, say.
+/// A directory as its rows describe it, queued rows included.
 #[derive(Debug)]
 pub(crate) struct CachedDirectory {
     pub(crate) row: DirectoryRow,
@@ -52,18 +53,18 @@ pub(crate) struct CachedDirectory {
     pub(crate) place: Dentry,
 }
 
-/// Where an inode that is no directory hangs.
+/// The names of an inode that is not a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LinkState {
-    /// It has one name.
+    /// Exactly one name.
     Single {
         place: Dentry,
         bound: Timestamp,
         alive_since: Timestamp,
     },
-    /// It has several, or had; this is one of them.
+    /// Has, or had, several names; `place` is one of them.
     HardLinked { place: Dentry, nlink: u32 },
-    /// It has none, but users.
+    /// No name; the inode exists only for its open files.
     Unlinked,
 }
 
@@ -71,40 +72,40 @@ pub(crate) enum LinkState {
 #[derive(Debug)]
 pub(crate) struct FileInode {
     pub(crate) link_state: LinkState,
-    /// As its row has it.
+    /// The state in the inode's row.
     pub(crate) node: InodeState,
     pub(crate) state: EntryState,
-    /// As stat(2) shows them: with every write in them.
+    /// Attributes as stat(2) shows them: unsaved writes included.
     pub(crate) attrs: Attrs,
-    /// Content the unsealed writes lie over, and its length in bytes.
+    /// Content that the unsaved writes are applied over, and its length in bytes.
     pub(crate) base: Option<(ContentRef, u64)>,
     pub(crate) map: DirtyMap,
-    /// The state of the map that is in the queue already.
+    /// The state of the dirty map that is already in the queue.
     pub(crate) saved: Option<FixedMap>,
     pub(crate) session: Option<WriteSession>,
-    /// Fixed states whose handles are not yet released, oldest first.
+    /// Flushed states whose handles are not released yet, oldest first.
     pub(crate) flushes: Vec<Arc<FlushedState>>,
     pub(crate) permit: Option<Permit>,
-    /// Contents that spans of the map refer to.
+    /// Pins on contents that spans of the dirty map reference.
     pub(crate) holds: Vec<Arc<Pin>>,
     pub(crate) author: Author,
     pub(crate) dirty_since: Option<tokio::time::Instant>,
-    /// Content stamp of what was loaded; changes count from it.
+    /// Content stamp at load time; the stamp in stat is this plus the number of the last change.
     loaded_stamp: u64,
 }
 
-/// Where unsealed writes are recorded.
+/// The writes of one inode since its last saved state: where they are recorded.
 #[derive(Debug)]
 pub(crate) struct WriteSession {
     pub(crate) id: u64,
-    /// Holds the journal from its first record on.
+    /// Keeps the journal from the session's first record on.
     pub(crate) token: JournalToken,
-    /// Staging files, all but the last one closed.
+    /// Staging files; all except the last are closed.
     pub(crate) files: Vec<Arc<StagingFile>>,
 }
 
 impl WriteSession {
-    /// Nobody needs what it recorded.
+    /// Releases the staging files: no state needs the recorded bytes any more.
     pub(crate) fn finish(self) {
         for file in self.files {
             file.finished();
@@ -112,14 +113,14 @@ impl WriteSession {
     }
 }
 
-/// A state at a FLUSH.
+/// The state of a file at a FLUSH request.
 #[derive(Debug)]
 pub(crate) struct FlushedState {
     pub(crate) at: Timestamp,
     pub(crate) timestamp_state: Mutex<VersionTimestamp>,
     pub(crate) map: FixedMap,
     pub(crate) base: Option<(ContentRef, u64)>,
-    /// Keeps the base's rows while the state waits.
+    /// Keeps the rows of the base while the state waits.
     #[allow(dead_code, reason = "held for its drop")]
     pub(crate) hold: Option<Pin>,
     pub(crate) attrs: Mutex<Attrs>,
@@ -127,29 +128,29 @@ pub(crate) struct FlushedState {
     pub(crate) since: tokio::time::Instant,
     pub(crate) supersession: Supersession,
     pub(crate) session: Option<u64>,
-    /// Holds the journal from that working's first record on.
+    /// Keeps the journal from the write session's first record on.
     pub(crate) token: Option<JournalToken>,
-    /// Contents that its map refers to.
+    /// Pins on contents that the map references.
     pub(crate) holds: Vec<Arc<Pin>>,
 }
 
-/// Where a fixed state stands to the leaf's dirty map.
+/// How a flushed state relates to the inode's dirty map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Supersession {
-    /// It is one of its states.
+    /// The flushed state is an earlier state of this dirty map.
     Current,
-    /// It is older than everything in it.
+    /// The flushed state is older than every change in the dirty map.
     Superseded,
 }
 
-/// Whether a fixed state may still become a version at its own timestamp.
+/// Whether a flushed state may still become a version at its own timestamp.
 #[derive(Debug)]
 pub(crate) enum VersionTimestamp {
-    /// Yes, and the past is not final there before it did.
+    /// Allowed: the reservation keeps history at this timestamp from becoming final before the state is saved.
     Reserved(#[allow(dead_code, reason = "held for its drop")] Reservation),
-    /// Yes: it comes out of the journal, before the past is shown.
+    /// Allowed: the state was replayed from the journal, before history can be read.
     Recovered,
-    /// No: it has waited too long and takes the timestamp of its release.
+    /// Not allowed: the state waited too long and gets the timestamp of its release.
     Expired,
 }
 
@@ -174,22 +175,22 @@ impl FileInode {
         }
     }
 
-    /// Number of the last change that is in the queue.
+    /// Returns the number of the last change that is in the queue.
     pub(crate) fn saved_seq(&self) -> u64 {
         self.saved.as_ref().map_or(0, FixedMap::seq)
     }
 
-    /// Whether the queue has a later state than that of a fix.
+    /// Tells whether the queue has a later state than this flushed one.
     pub(crate) fn is_behind(&self, flush: &FlushedState) -> bool {
         flush.supersession == Supersession::Superseded || flush.map.seq() < self.saved_seq()
     }
 
-    /// Whether there are changes that the queue does not have.
+    /// Tells whether there are changes that the queue does not have.
     pub(crate) fn is_dirty(&self) -> bool {
         self.map.seq() > self.saved_seq()
     }
 
-    /// Whether there are changes that no fix has.
+    /// Tells whether there are changes that neither the queue nor a flushed state has.
     pub(crate) fn is_unflushed(&self) -> bool {
         self.map.seq()
             > self
@@ -199,7 +200,7 @@ impl FileInode {
                 .max(self.saved_seq())
     }
 
-    /// Gives away the dirty budget of a fixed state; all of it when nothing is dirty behind that.
+    /// Splits off the dirty-budget permit for the bytes of a flushed state; takes the whole permit if no later change exists.
     pub(crate) fn room_of(&mut self, map: &FixedMap, clean: bool) -> Option<Permit> {
         if clean {
             return self.permit.take();
@@ -231,8 +232,8 @@ impl FileInode {
         stat
     }
 
-    /// What has to be remembered of a state that is queued, after the rebase: without newer changes its number only, so
-    /// that its staging file can go.
+    /// Returns what to keep of a queued state after the rebase: only its change number if there are no newer changes, so that its
+    /// staging file can be deleted.
     pub(crate) fn rest_of(&mut self, state: &FixedMap) -> FixedMap {
         if state.seq() == self.map.seq() {
             self.map.fix()
@@ -241,7 +242,7 @@ impl FileInode {
         }
     }
 
-    /// Bytes that are not holes in a content of `len` bytes that `map` makes over the leaf's base.
+    /// Counts the bytes that are not holes in a content of `len` bytes that `map` makes over the inode's base.
     pub(crate) fn allocated(&self, map: &FixedMap, len: u64) -> u64 {
         let (mut own, mut shown) = (0, 0);
         for piece in map.pieces(0..len) {
@@ -262,13 +263,14 @@ impl FileInode {
     }
 }
 
-/// A number that differs for different contents, spread so that counting from it meets no other.
+/// Returns a number that differs between contents. The multiplier spreads the numbers, so that adding change numbers to one
+/// does not reach the number of another content.
 pub(crate) fn content_stamp(node: &InodeState) -> u64 {
     let spread = |content: ContentRef| content.timestamp.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     node.content.reference().map_or(0, spread)
 }
 
-/// A stat of anything but a directory.
+/// Returns the stat of an inode that is not a directory.
 pub(crate) fn stat(
     ino: Ino,
     node: &InodeState,
@@ -288,7 +290,7 @@ pub(crate) fn stat(
 }
 
 impl CachedDirectory {
-    /// What it is, with the times that are in its merged row.
+    /// Returns the directory's state with the times of its merged row.
     pub(crate) fn node_now(&self, ino: Ino) -> InodeState {
         let mut node = self.node.clone();
         let times = self.stat(ino).attrs;
@@ -322,7 +324,7 @@ impl CachedDirectory {
     }
 }
 
-/// The lock of an inode, and the way to publish what changed.
+/// The lock of an inode; dropping the lock publishes the inode's new stat.
 pub(crate) struct LockedInode {
     pub(crate) inode: Arc<Inode>,
     guard: OwnedMutexGuard<CachedInode>,
@@ -360,7 +362,7 @@ impl Drop for LockedInode {
 }
 
 impl Inode {
-    /// An inode that no table has.
+    /// Creates an inode that is not in the cache.
     pub(crate) fn unshared(ino: Ino) -> Arc<Self> {
         Arc::new(Self {
             ino,
@@ -370,7 +372,7 @@ impl Inode {
         })
     }
 
-    /// What stat(2) says, if it is loaded.
+    /// Returns the stat without taking the lock, if the inode is loaded.
     pub(crate) fn live(&self) -> Option<Stat> {
         read(&self.live).clone()
     }
@@ -387,17 +389,17 @@ impl Inode {
     }
 }
 
-/// The loaded inodes of a namespace.
+/// The cached inodes of a namespace.
 #[derive(Debug, Default)]
 pub(crate) struct InodeCache {
     table: DashMap<Ino, Weak<Inode>>,
     recent: Mutex<VecDeque<Arc<Inode>>>,
-    /// Inodes with something the queue does not have, or with a state that is no version: they stay loaded.
+    /// Inodes with changes that the queue lacks, or with a state that is not a version; they stay cached.
     dirty_inodes: Mutex<std::collections::HashMap<Ino, Arc<Inode>>>,
 }
 
 impl InodeCache {
-    /// The inode, loaded or not.
+    /// Returns the cached inode; adds one that is not loaded if there is none.
     pub(crate) fn get(&self, ino: Ino) -> Arc<Inode> {
         if let Some(known) = self.known(ino) {
             return known;
@@ -424,12 +426,12 @@ impl InodeCache {
         fresh
     }
 
-    /// The inode, if somebody has it.
+    /// Returns the inode if it is cached.
     pub(crate) fn known(&self, ino: Ino) -> Option<Arc<Inode>> {
         self.table.get(&ino)?.upgrade()
     }
 
-    /// A removed directory that came back: who asks for it from now on finds its new rows.
+    /// Makes a restored directory usable again: the next access loads its new rows instead of failing with `NotFound`.
     pub(crate) async fn revive(&self, ino: Ino) {
         if let Some(inode) = self.known(ino) {
             let mut locked = inode.lock().await;
@@ -439,7 +441,7 @@ impl InodeCache {
         }
     }
 
-    /// Keeps nothing loaded that nobody uses, and gives the others.
+    /// Evicts every inode without a user and returns the others.
     pub(crate) fn used(&self) -> Vec<Arc<Inode>> {
         lock(&self.recent).clear();
         self.table.retain(|_, weak| weak.strong_count() > 0);
@@ -453,7 +455,7 @@ impl InodeCache {
             .remove_if(&ino, |_, weak| weak.strong_count() == 0);
     }
 
-    /// Keeps an inode loaded until [`InodeCache::settle`].
+    /// Keeps an inode cached until [`InodeCache::settle`].
     pub(crate) fn keep_dirty(&self, inode: &Arc<Inode>) {
         lock(&self.dirty_inodes).insert(inode.ino, Arc::clone(inode));
     }
@@ -462,13 +464,13 @@ impl InodeCache {
         let _old = lock(&self.dirty_inodes).remove(&ino);
     }
 
-    /// Every inode with something that is not a queued version.
+    /// Returns every inode with changes that are not in a queued version.
     pub(crate) fn dirty_inodes(&self) -> Vec<Arc<Inode>> {
         lock(&self.dirty_inodes).values().cloned().collect()
     }
 }
 
-/// Locks several inodes, in ascending order, each once; they come back in the order asked for by [`find`].
+/// Locks several inodes, each once, in ascending order; [`find`] selects one of the locks.
 pub(crate) async fn lock_all(inodes: &InodeCache, wanted: &[Ino]) -> Vec<LockedInode> {
     let mut dependencies: Vec<Ino> = wanted.to_vec();
     dependencies.sort_unstable();
@@ -480,7 +482,7 @@ pub(crate) async fn lock_all(inodes: &InodeCache, wanted: &[Ino]) -> Vec<LockedI
     locked
 }
 
-/// The lock of `ino` among those taken by [`lock_all`].
+/// Returns the lock of `ino` among those taken by [`lock_all`].
 pub(crate) fn find(locked: &mut [LockedInode], ino: Ino) -> Option<&mut LockedInode> {
     locked.iter_mut().find(|l| l.inode.ino == ino)
 }

@@ -1,4 +1,6 @@
-//! The live tree: what a name leads to, what an inode is, what a directory holds.
+//! Lookups in the live tree: a name to its entry, an inode number to its cached inode, a directory to the list of its names.
+//!
+//! The rows come from the overlay and the index. A stat prefers the cached inode, which includes unsaved writes.
 
 use bytes::Bytes;
 
@@ -17,11 +19,11 @@ use crate::store::tree::inode::{
 };
 use crate::sync::Arc;
 
-/// Names read at once from a directory.
+/// Number of directory entries read in one scan.
 const LISTING_CHUNK: usize = 1024;
 
 impl Tree {
-    /// What `name` leads to; `None` if there is no such name.
+    /// Returns the directory entry of `name`; `None` if there is no such name.
     pub(crate) async fn entry(
         &self,
         directory: Ino,
@@ -30,14 +32,14 @@ impl Tree {
         self.core.index.row(&keys::entry(directory, name)).await
     }
 
-    /// The lock of an inode with its rows loaded. Fails with `NotFound` when it has neither name nor user.
+    /// Locks an inode and loads its rows. Fails with `NotFound` when the inode has neither a name nor a user.
     pub(crate) async fn lock(&self, ino: Ino) -> Result<LockedInode, StoreError> {
         let mut locked = self.inodes.get(ino).lock().await;
         self.load(&mut locked).await?;
         Ok(locked)
     }
 
-    /// As [`Tree::lock`] for several, taken in ascending order.
+    /// Locks several inodes as [`Tree::lock`] does, in ascending order.
     pub(crate) async fn lock_all(&self, wanted: &[Ino]) -> Result<Vec<LockedInode>, StoreError> {
         let mut all = crate::store::tree::inode::lock_all(&self.inodes, wanted).await;
         for locked in &mut all {
@@ -127,10 +129,10 @@ impl Tree {
         Ok(place.map(|p| Dentry::new(p.directory, p.name)))
     }
 
-    /// What an inode is now, unsaved writes included.
+    /// Returns the stat of an inode, unsaved writes included.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound` when the inode has neither a name nor a user.
     pub async fn stat(&self, ino: Ino) -> Result<Stat, StoreError> {
         if let Some(inode) = self.inodes.known(ino)
             && let Some(stat) = inode.live()
@@ -149,7 +151,7 @@ impl Tree {
         }
     }
 
-    /// Stat of what an entry leads to, with unsealed writes in it.
+    /// Returns the stat of the inode that an entry leads to, unsaved writes included.
     pub(crate) async fn stat_entry(&self, entry: &DentryRow) -> Result<Stat, StoreError> {
         match &entry.body {
             DentryBody::Own { node, .. } if node.kind != Kind::Directory => {
@@ -161,7 +163,7 @@ impl Tree {
         }
     }
 
-    /// The ancestors of `directory` that an operation must wait for: none unless a directory is on the move.
+    /// Returns the ancestors of `directory` that an operation depends on: none unless a rename of a directory is in the queue.
     pub(crate) async fn ancestors(&self, directory: Ino) -> Result<Vec<Ino>, StoreError> {
         if self.commit.queue.moves_in_flight() {
             self.lineage(directory).await
@@ -170,7 +172,7 @@ impl Tree {
         }
     }
 
-    /// All directories above `directory`, nearest first.
+    /// Returns all ancestors of `directory`, nearest first.
     pub(crate) async fn lineage(&self, directory: Ino) -> Result<Vec<Ino>, StoreError> {
         let (mut above, mut at) = (Vec::new(), directory);
         while at != ROOT {
@@ -180,7 +182,7 @@ impl Tree {
         Ok(above)
     }
 
-    /// The directory above; the root's is itself.
+    /// Returns the parent directory; the root is its own parent.
     ///
     /// # Errors
     /// `NotFound`, `NotDirectory`.
@@ -198,7 +200,7 @@ impl Tree {
         }
     }
 
-    /// The order of an operation that changes a name in `directory`.
+    /// Returns the dependencies of an operation that changes a name in `directory`.
     pub(crate) async fn order_in(
         &self,
         directory: Ino,
@@ -217,7 +219,7 @@ impl Tree {
     }
 }
 
-/// The names of a directory, ascending, read as they are asked for.
+/// The names of a directory in ascending order, read in chunks on demand.
 #[derive(Debug)]
 pub struct DirectoryListing {
     tree: Arc<Tree>,
@@ -231,7 +233,7 @@ impl DirectoryListing {
         Self::starting_at(tree, directory, b"")
     }
 
-    /// The names from `name` on.
+    /// Lists the names from `name` on.
     pub(crate) fn starting_at(tree: Arc<Tree>, directory: Ino, name: &[u8]) -> Self {
         let next = Some(keys::entry(directory, name).bytes());
         Self {
@@ -242,8 +244,8 @@ impl DirectoryListing {
         }
     }
 
-    /// The next name and what it leads to; `None` after the last. Names that come or go meanwhile may or may not be among
-    /// them; all others appear once.
+    /// Returns the next name and its stat; `None` after the last. A name that is created or removed during the listing may or may
+    /// not appear; every other name appears once.
     pub async fn next(&mut self) -> Result<Option<(Bytes, Stat)>, StoreError> {
         loop {
             if let Some((key, value)) = self.chunk.next() {
@@ -267,7 +269,7 @@ impl DirectoryListing {
     }
 }
 
-/// The root directory's own row.
+/// Returns the state of a new root directory.
 pub(crate) fn root_node(
     uid: u32,
     gid: u32,

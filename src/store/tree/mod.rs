@@ -1,4 +1,7 @@
-//! The live tree: inodes, names, open files.
+//! The live tree of a namespace: directory entries, cached inodes, open files, and the operations that change them.
+//!
+//! Every change locks the inodes it concerns, builds a transaction (rows, dependencies, referenced contents), and enqueues it
+//! with the committer. The overlay shows the change to readers at once; the batch commit and the upload follow in the background.
 
 pub(crate) mod attributes;
 pub(crate) mod backlog;
@@ -31,7 +34,7 @@ use crate::store::tree::disk_space::DiskSpace;
 use crate::store::tree::inode::InodeCache;
 use crate::sync::Arc;
 
-/// The live tree of a namespace.
+/// The live tree of one namespace.
 #[derive(Debug)]
 pub struct Tree {
     pub(crate) core: Arc<Core>,
@@ -39,14 +42,14 @@ pub struct Tree {
     pub(crate) commit: Arc<Committer>,
     pub(crate) inodes: InodeCache,
     pub(crate) space: DiskSpace,
-    /// Takes the inodes without a name that no handle uses any more.
+    /// Receives each unlinked inode when its last handle is dropped, so that a task can delete the orphan.
     pub(crate) unlinked: UnboundedSender<Ino>,
-    /// Renames of directories, one at a time: two could make a circle.
+    /// Serialises directory renames: two concurrent ones could each move a directory below the other and close a cycle.
     pub(crate) renames: tokio::sync::Mutex<()>,
 }
 
 impl Tree {
-    /// A tree with no inode cached. The receiver gets the inodes without a name that no handle uses any more.
+    /// Creates a tree with an empty inode cache. The receiver yields unlinked inodes whose last handle was dropped.
     pub(crate) fn new(
         core: Arc<Core>,
         data: Arc<DataStore>,
@@ -68,7 +71,7 @@ impl Tree {
 
 impl Drop for Tree {
     fn drop(&mut self) {
-        // Journal tokens go with the fields: the journal must keep the files that the bucket lacks.
+        // The tokens are dropped with the fields. A frozen journal keeps the files that hold operations the bucket lacks.
         self.core.journal.freeze();
     }
 }

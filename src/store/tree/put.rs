@@ -1,8 +1,10 @@
-//! A whole file under a name in one operation: written before any name leads to it, then put there at one timestamp.
+//! Atomic put: writes a whole file before any name leads to it, then binds it to a name in one operation.
 //!
-//! Path: bytes go into the journal and into staging under a number that no name has; [`AtomicPut::place`] makes one operation of
-//! the entry, the content and the end of what had the name before. Large contents go to the bucket while they are written, shown
-//! by an orphan's row. Invariant: until the place is journaled nobody sees anything of it, and a crash leaves nothing of it.
+//! The bytes go to the journal and to staging files under a new inode number. [`AtomicPut::place`] makes one operation of the
+//! directory entry, the content, and the end of the name's previous file. A large content is uploaded in parts while it is
+//! written; the row of an orphan references the parts.
+//!
+//! Invariant: nothing of the file is visible until the placement is in the journal, and a crash before that leaves nothing.
 
 use bytes::Bytes;
 
@@ -30,33 +32,33 @@ use crate::store::tree::reflink::CloneSource;
 use crate::store::tree::row_writer::Unbinding;
 use crate::sync::Arc;
 
-/// So many bytes are written, then they go to the bucket while the next are: a multiple of what a range row describes.
+/// Bytes written before an upload begins; a multiple of the range size, so that each range is uploaded once.
 const PART_SIZE: u64 = 32 << 20;
 
-/// What a file is to be under its name.
+/// The properties of a file that is put under a name.
 #[derive(Clone, Debug)]
 pub(crate) struct PutTarget {
-    /// Permission bits, owner and group of a name that is new; a file that is replaced hands on its own.
+    /// Permission bits, owner and group for a new name; a replaced file passes its own on.
     pub(crate) mode: u32,
     pub(crate) owner: (u32, u32),
-    /// Attributes of the state. Of a file that is replaced those outside `user.` stay.
+    /// Extended attributes of the new state. Those of a replaced file outside `user.` are kept.
     pub(crate) xattrs: Vec<(Bytes, Bytes)>,
     pub(crate) op: Op,
     pub(crate) author: Author,
-    /// When the version began, where that is not now: after every version the name has.
+    /// When the version began, if not now; must be later than every version of the name.
     pub(crate) since: Option<Timestamp>,
-    /// The id somebody else gave the version.
+    /// The id of the version in the system it is imported from.
     pub(crate) foreign_id: Option<Bytes>,
 }
 
-/// A file that has no name yet.
+/// A file being written that has no name yet.
 #[derive(Debug)]
 pub(crate) struct AtomicPut {
     tree: Arc<Tree>,
     inode: Arc<Inode>,
     file: FileInode,
     author: Author,
-    /// Whether the queue has a part of it already, under an orphan's row.
+    /// Whether the queue has a part of the content already, under an orphan's row.
     begun: bool,
     placed: bool,
 }
@@ -70,14 +72,14 @@ impl Drop for AtomicPut {
             session.finish();
         }
         if self.begun {
-            // The receiver lives as long as the namespace's tasks; afterwards the next mount drains the orphan.
+            // Sending fails only after the namespace's tasks have ended; the next mount deletes the orphan then.
             let _gone = self.tree.unlinked.send(self.inode.ino);
         }
     }
 }
 
 impl Tree {
-    /// Begins a file that is to be put under `name`, which is only noted with its bytes.
+    /// Begins a file for `name` in `parent`. The name is only recorded with the bytes; no directory entry is made.
     pub(crate) fn begin(self: &Arc<Self>, parent: Ino, name: &Bytes, author: &Author) -> AtomicPut {
         let far = Timestamp(u64::MAX);
         let link_state = LinkState::Single {
@@ -104,7 +106,7 @@ impl Tree {
 }
 
 impl AtomicPut {
-    /// Adds bytes at the end.
+    /// Appends bytes to the file. Waits for the dirty budget and for disk space if necessary.
     ///
     /// # Errors
     /// `TooLarge`, `NoSpace` when the cache directory is full, `Fenced`, `Closed`.
@@ -124,7 +126,7 @@ impl AtomicPut {
             let permit = match tree.data.budget.try_acquire(len) {
                 Some(permit) => permit,
                 None => {
-                    // A caller that waits has handed over what it holds, or all would wait for each other.
+                    // The written bytes are enqueued before the wait: else waiting callers would hold the budget they wait for.
                     self.hand_over().await?;
                     tree.data.budget.acquire(len).await
                 }
@@ -149,10 +151,10 @@ impl AtomicPut {
         Ok(())
     }
 
-    /// Shows all bytes of a source at the end; none move.
+    /// Appends all bytes of a source by reference; no byte is copied.
     ///
     /// # Errors
-    /// As [`AtomicPut::append`].
+    /// As for [`AtomicPut::append`].
     pub(crate) fn show(&mut self, source: &CloneSource) -> Result<(), StoreError> {
         let (at, len) = (self.file.attrs.size, source.len());
         if len == 0 {
@@ -182,7 +184,7 @@ impl AtomicPut {
         Ok(())
     }
 
-    /// Sends what was written so far on its way to the bucket.
+    /// Enqueues the bytes written so far for upload, referenced by an orphan's row.
     async fn hand_over(&mut self) -> Result<(), StoreError> {
         if !self.file.is_dirty() {
             return Ok(());
@@ -228,7 +230,7 @@ impl AtomicPut {
         Ok((prepared, flush))
     }
 
-    /// Queues a state and makes it what is gone on from.
+    /// Enqueues a state and makes its content the base of later appends.
     fn queue(
         &mut self,
         mut txn: Txn,
@@ -248,7 +250,7 @@ impl AtomicPut {
         txn.held = self.tree.hand_over(file, true);
         txn.held.holds.clone_from(&flush.holds);
         self.tree.attach_content(&mut txn, prepared);
-        // The room goes along only once the journal has it: of a state that was refused the bytes stay dirty.
+        // The dirty-budget permit moves to the operation only after the journal took it: bytes of a refused state stay dirty.
         self.tree
             .commit
             .enqueue(txn)?
@@ -262,11 +264,11 @@ impl AtomicPut {
         Ok(())
     }
 
-    /// Puts the file under a name, in the place of a file that has it; the version it is there.
+    /// Binds the file to a name, replacing a file that has it. Returns the id of the new version.
     ///
     /// # Errors
-    /// `NotFound` when the directory is gone, `NotDirectory`; `IsDirectory` over a directory, `Exists` over anything else
-    /// that is no file; `Invalid` when `since` is not after the name's last version; `NoSpace`.
+    /// `NotFound` when the directory is gone, `NotDirectory`; `IsDirectory` over a directory, `Exists` over any other inode that
+    /// is not a regular file; `Invalid` when `since` is not after the name's last version; `NoSpace`.
     pub(crate) async fn place(
         &mut self,
         parent: Ino,
@@ -282,7 +284,7 @@ impl AtomicPut {
             let mut locked = match tree.lock_all(&wanted).await {
                 Ok(locked) => locked,
                 Err(StoreError::NotFound) => {
-                    // The target may just have gone; the directory must not.
+                    // A target removed since the lookup is retried; a removed directory is an error.
                     drop(tree.lock(parent).await?);
                     continue;
                 }
@@ -361,7 +363,7 @@ impl AtomicPut {
         Ok(stamp.id)
     }
 
-    /// What has the name, once its fixed states are versions; only a file may be replaced.
+    /// Saves the flushed states of the file that has the name, and returns its entry. Only a regular file may be replaced.
     async fn flushed_target(
         &self,
         locked: &mut [LockedInode],
@@ -433,7 +435,7 @@ impl AtomicPut {
 }
 
 impl Tree {
-    /// A version may begin only in the past, and after all that its name had.
+    /// Checks that a version would begin in the past and after every earlier version of its name.
     async fn check_since(
         self: &Arc<Self>,
         (parent, name): (Ino, &Bytes),
@@ -442,7 +444,7 @@ impl Tree {
     ) -> Result<(), StoreError> {
         let refused = |why: String| Err(StoreError::Invalid(why));
         if since >= now {
-            return refused(format!("{} ns lies in the future", since.0));
+            return refused(format!("{} ns is in the future", since.0));
         }
         let last = self.last_change(parent, name).await?;
         match last {
@@ -454,7 +456,7 @@ impl Tree {
         }
     }
 
-    /// When a name changed last, as its versions show; `None` where it never had one.
+    /// Returns when a name last changed, as its versions show; `None` for a name that never had a version.
     async fn last_change(
         &self,
         parent: Ino,
@@ -491,7 +493,7 @@ impl Tree {
         Ok(None)
     }
 
-    /// The file that has the name loses it at `since`, and hands on what a new content leaves alone.
+    /// Ends the replaced file's name at `since`; copies the attributes that a new content does not change to the new state.
     fn replace_file(
         &self,
         txn: &mut Txn,
@@ -509,7 +511,7 @@ impl Tree {
             .extend(file.node.xattrs.iter().filter(stays).cloned());
         node.xattrs.sort();
         txn.touch(keys::inode(entry.ino));
-        // What ends, ends when the new state begins; the operation has its place in the queue by its answer.
+        // The old version ends when the new one begins. The operation keeps its own timestamp, which orders it in the queue.
         let answered = std::mem::replace(&mut txn.timestamp, since);
         let how = (Unbinding::Replaced, pinned);
         let link_state = self.detach(txn, (entry.ino, file), entry, slot, how);

@@ -1,8 +1,9 @@
-//! Copies that move no bytes: a range of one content shown in another file.
+//! Reflinks: a range of one content becomes visible in another file without copying bytes.
 //!
-//! Path: the source's state, fixed or of the past, is held -> a record in the journal and a span that refers to it -> at the
-//! save either the whole content is shown as it is, or range rows cite the same extents. A crash in between finds the
-//! record, and the source's rows still there: nothing is dropped before the journal is played.
+//! The source state (current or historical) is pinned. The write session gets a journal record and a span that references the
+//! source. At the save, the file either shares the whole content or gets range rows that reference the same extents.
+//!
+//! Invariant: a replay finds the source's rows, because no content is deleted before the journal has been replayed.
 
 use crate::cache::Source;
 use crate::store::data::pins::Pin;
@@ -14,7 +15,7 @@ use crate::store::tree::file::{File, LEN_MAX};
 use crate::store::tree::inode::LinkState;
 use crate::sync::Arc;
 
-/// A state whose bytes can be shown elsewhere; it stays readable while this is held.
+/// A state whose content can be referenced from another file; the content stays readable while this value exists.
 #[derive(Clone, Debug)]
 pub struct CloneSource {
     content: Option<(ContentRef, Arc<Pin>)>,
@@ -22,24 +23,24 @@ pub struct CloneSource {
 }
 
 impl CloneSource {
-    /// Its length in bytes.
+    /// Returns the length in bytes.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Its content, held; `None` where all of it is a hole.
+    /// Returns the pinned content; `None` for a source that is a single hole.
     pub(crate) fn content(&self) -> Option<&(ContentRef, Arc<Pin>)> {
         self.content.as_ref()
     }
 
-    /// Whether it has no bytes.
+    /// Tells whether the source has length 0.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 }
 
 impl Tree {
-    /// A state of the past as a source.
+    /// Returns a historical state as a source.
     pub fn clone_source(&self, entry: &PastEntry) -> CloneSource {
         let pins = &self.data.pins;
         let content = entry.content.reference();
@@ -51,7 +52,7 @@ impl Tree {
 }
 
 impl File {
-    /// The present state as a source; unsealed writes are brought on their way first. `None` for a file without a name.
+    /// Returns the present state as a source, after writing back unsaved writes. `None` for a file without a name.
     ///
     /// # Errors
     /// `NoSpace`, `NotFound`.
@@ -69,10 +70,11 @@ impl File {
         }))
     }
 
-    /// Shows `len` bytes of a source from `from` on at `to`; returns how many, fewer only at the source's end. No bytes move.
+    /// References `len` bytes of a source, from `from` on, at offset `to`; no byte is copied. Returns the number of bytes, which
+    /// is less than `len` only at the source's end.
     ///
     /// # Errors
-    /// As [`File::write`].
+    /// As for [`File::write`].
     pub async fn clone_range(
         &self,
         source: &CloneSource,
@@ -108,7 +110,7 @@ impl File {
         Ok(len)
     }
 
-    /// A source without content is a hole as long as it is.
+    /// Clones a source without content: the range becomes a hole.
     async fn clone_nothing(&self, len: u64, to: u64, author: &Author) -> Result<u64, StoreError> {
         if len > 0 {
             self.zero(to, len, false, author).await?;

@@ -1,8 +1,9 @@
-//! Rename: one operation, whatever hangs below what moves.
+//! Rename: moves a directory entry in one operation, whatever the size of a moved directory.
 //!
-//! Path of an operation: look up both names unlocked; lock directories and inodes; look again and start over if the names lead
-//! elsewhere by now; save what is fixed; close, move and open slots in one batch. Directories move under one gate, so that
-//! no two moves make a circle.
+//! Steps: both names are looked up without locks; the directories and inodes are locked; if a name leads to another inode by
+//! then, the rename starts over; flushed states are saved; one transaction ends the old entries and writes the new ones.
+//!
+//! Invariant: directories move one at a time (`Tree::renames`), so that no two moves form a cycle.
 
 use bytes::Bytes;
 
@@ -21,27 +22,27 @@ use crate::store::tree::Tree;
 use crate::store::tree::inode::{CachedDirectory, CachedInode, LinkState, LockedInode, find};
 use crate::store::tree::row_writer::{BindTarget, Unbinding};
 
-/// What rename does when the new name exists.
+/// What a rename does if the new name exists (flags of renameat2(2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RenameMode {
-    /// Takes its place.
+    /// Replaces the target.
     Replace,
-    /// Fails with `Exists`.
+    /// Fails with `Exists` (RENAME_NOREPLACE).
     NoReplace,
-    /// Both change places.
+    /// Exchanges both names (RENAME_EXCHANGE).
     Exchange,
 }
 
-/// What a rename did.
+/// The result of a rename.
 #[derive(Clone, Debug)]
 pub struct Renamed {
-    /// The inode under its new name.
+    /// Stat of the moved inode, under its new name.
     pub moved: Stat,
-    /// The inode that lost the new name, or that has the old one after an exchange.
+    /// The inode that lost the new name, or that has the old name after an exchange.
     pub replaced: Option<Displaced>,
 }
 
-/// Both ends of a rename, as they were found.
+/// Both directory entries of a rename, as found under the locks.
 struct RenameEnds {
     from: Dentry,
     to: Dentry,
@@ -49,7 +50,7 @@ struct RenameEnds {
     target: Option<DentryRow>,
 }
 
-/// What changes in memory when the operation is queued.
+/// Changes of the cached inodes, applied after the operation is enqueued.
 pub(crate) enum RenameEffects {
     Leaf {
         ino: Ino,
@@ -81,7 +82,7 @@ pub(crate) fn is_directory(entry: &DentryRow) -> bool {
 }
 
 impl Tree {
-    /// Moves a name. Directories move with all that is below them.
+    /// Renames a directory entry, as rename(2) does. A directory moves with everything below it.
     ///
     /// # Errors
     /// `NotFound`, `Exists`, `NotEmpty`, `NotDirectory`, `IsDirectory`, `IntoItself`.
@@ -194,7 +195,7 @@ impl Tree {
         })
     }
 
-    /// Saves what is fixed at both ends, and reads their names again.
+    /// Saves the flushed states of both inodes, then reads both entries again, since a save changes them.
     async fn save_ends(
         &self,
         locked: &mut [LockedInode],
@@ -208,7 +209,7 @@ impl Tree {
         {
             if let Some(target) = find(locked, ino) {
                 self.save_flushes(target).await?;
-                // What goes to another name takes its bytes along: it must never be found there without them.
+                // The bytes are written back first: the new name may never lead to a state whose bytes the bucket lacks.
                 if ino == ends.source.ino || mode == RenameMode::Exchange {
                     self.write_back(target, author).await?;
                 }
@@ -332,7 +333,7 @@ impl Tree {
         Ok(dependencies)
     }
 
-    /// Times and counts of both directories.
+    /// Updates times and counters of both parent directories.
     fn touch_parents(
         &self,
         txn: &mut Txn,
@@ -403,7 +404,7 @@ impl Tree {
         Ok(())
     }
 
-    /// What has the new name loses it. Returns the version an unborn successor stands before.
+    /// Removes the target of a rename from its name. Returns the version that an unborn replacement hides.
     pub(crate) fn replace_target(
         &self,
         txn: &mut Txn,
@@ -426,7 +427,7 @@ impl Tree {
             None
         };
         if unborn && matches!(target.body, DentryBody::Linked(_)) {
-            // Nothing stands behind the successor: the name's life ends here and begins anew at the birth.
+            // An unborn file cannot hide a hard-linked target: the name's life ends here and starts again at the first save.
             let life = (target.alive_since.min(txn.timestamp), txn.timestamp);
             interval_tree::add(&mut txn.rows, slot.parent, &slot.name, life);
         }
@@ -481,7 +482,7 @@ impl Tree {
         Ok(())
     }
 
-    /// An inode goes from one slot to another.
+    /// Moves an inode from one directory entry to another.
     async fn move_entry(
         &self,
         txn: &mut Txn,

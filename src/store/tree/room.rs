@@ -1,9 +1,9 @@
-//! Room on the cache directory's disk: what hurries when it is nearly full, who waits, and who is told that there is none.
+//! Space on the cache directory's disk: when uploads are expedited, which calls wait, and when a call fails with `NoSpace`.
 //!
-//! What is written takes room until the bucket has it. A write that finds none gives up cached blocks, then waits while
-//! something is on its way to the bucket: each step that succeeds may have made room, and the write is tried again. It fails
-//! when everything has been brought there and there is still none, or when an attempt has failed since it came and nothing
-//! has moved.
+//! Written bytes occupy disk space until the bucket has them. A write that finds no space first evicts cached blocks, then waits
+//! while something is on its way to the bucket: each completed step may have freed space, and the write is tried again. The
+//! write fails when everything has been uploaded and there is still no space, or when an attempt failed since the write began
+//! and there was no progress.
 
 use std::time::Duration;
 
@@ -12,22 +12,22 @@ use crate::store::model::failpoints::Failpoint;
 use crate::store::tree::Tree;
 use crate::sync::Ordering;
 
-/// Bytes of cached blocks that are given up at once.
+/// Bytes of cached blocks that are evicted at once.
 const GIVE_UP: u64 = 4 << 20;
 
-/// How often the state is looked at while nothing says that it has changed.
+/// Poll interval while no progress is reported.
 const SCAN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long the last files may take to go after the bucket has everything.
+/// How long the deletion of the last staging files may take after the bucket has everything.
 const LAST_FILES: Duration = Duration::from_millis(500);
 
-/// How much larger the free room must be than what waits for the bucket, or that is hurried.
+/// Uploads are expedited when free space is less than this many times the bytes that wait for the bucket.
 const AMPLE: u64 = 2;
 
-/// Tries after which a call that finds no room, though there seems to be some, is told so: a quota, most likely.
+/// Attempts after which a call fails although the disk seems to have space: a quota is the likely reason.
 const TRIES: u32 = 3;
 
-/// A call that may find no room.
+/// The state of a call that may have to wait for disk space.
 #[derive(Debug)]
 pub(crate) struct SpaceWait<'a> {
     tree: &'a Tree,
@@ -38,7 +38,7 @@ pub(crate) struct SpaceWait<'a> {
 }
 
 impl Tree {
-    /// Fails unless the cache directory takes `len` more bytes; what the bucket has by now makes room.
+    /// Fails unless the cache directory takes `len` more bytes; trims the journal of durable records if there is no space.
     pub(crate) fn room(&self, len: u64) -> Result<(), StoreError> {
         let left = match self.data.staging.room(len) {
             Ok(left) => left,
@@ -53,7 +53,7 @@ impl Tree {
         Ok(())
     }
 
-    /// What a call needs that may have to wait for room; made before it is tried.
+    /// Starts the wait state of a call. To be created before the first attempt, so that no later progress is missed.
     pub(crate) fn waiting(&self) -> SpaceWait<'_> {
         SpaceWait {
             tree: self,
@@ -64,8 +64,8 @@ impl Tree {
         }
     }
 
-    /// Waits while the disk has hardly room for names and what is on its way may make some. Then the call itself is to find
-    /// out: it needs little.
+    /// Waits while the disk has hardly any space for metadata and pending uploads may free some. Returns in either case: the call
+    /// needs little and reports `NoSpace` itself.
     pub(crate) async fn room_for_names(&self) {
         let mut waiting = None;
         while self.data.staging.is_scarce() {
@@ -78,10 +78,10 @@ impl Tree {
 }
 
 impl SpaceWait<'_> {
-    /// Waits until there may be more room than before, for a call that found none for `len` bytes.
+    /// Waits until there may be more space, after a call found none for `len` bytes.
     ///
     /// # Errors
-    /// `NoSpace` when none is to be expected.
+    /// `NoSpace` when no more space can be expected.
     pub(crate) async fn more(&mut self, len: u64) -> Result<(), StoreError> {
         let tree = self.tree;
         tree.core.health.check()?;
@@ -106,7 +106,7 @@ impl SpaceWait<'_> {
             let all_there = *tree.space.ended.borrow() > self.begun;
             if all_there || tree.core.health.failpoints.before(Failpoint::Pack) {
                 idle += SCAN_INTERVAL;
-                // The last holder of a file that the bucket has may let it go a moment later.
+                // The last holder of an uploaded staging file may release the file a moment after the upload.
                 if self.tries < TRIES && tree.data.staging.room(len).is_ok() {
                     self.tries += 1;
                     return Ok(());

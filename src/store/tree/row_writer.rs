@@ -1,7 +1,9 @@
-//! How names change hands: the rows by which a state becomes current, a version, or part of the past.
+//! Row writer: the rows that make a state current, end a version, or bind, move and remove a name.
 //!
-//! Invariant: whatever stops being current while it is a version leaves a closed version behind (`H V`, `H W`) in the same batch, and
-//! `G R` counts each content once per row that shows it.
+//! The functions only add rows to a transaction; the callers hold the locks and update the cached inodes.
+//!
+//! Invariants: a version that stops being current leaves a version record (`H V`, or `H W` for a hard-linked inode) in the same
+//! batch. `G R` counts each content once per row that references it.
 
 use std::time::Duration;
 
@@ -21,38 +23,38 @@ use crate::store::schema::tables::{RowTable, VersionTable};
 use crate::store::tree::Tree;
 use crate::store::tree::inode::{CachedDirectory, FileInode, LinkState};
 
-/// A name that leaves by a rename so soon after it was made is in no list of versions.
+/// A name that a rename takes away within this time of its creation is transient: it is in no list of versions.
 pub(crate) const TRANSIENT_MAX: Duration = Duration::from_secs(10);
-/// A removal so soon after the last one belongs to the same run.
+/// Longest gap between two removals of one removal burst.
 const BURST_GAP: Duration = Duration::from_secs(60);
 
-/// How an inode loses a name.
+/// Why an inode loses a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unbinding {
-    /// It is removed.
+    /// The name is removed.
     Removed,
-    /// Another takes the name.
+    /// Another inode takes the name.
     Replaced,
-    /// As `Replaced`, by a state that is not born yet: the old version stands until the birth.
+    /// An unborn inode takes the name: the old version stays the latest one until the new inode has a version.
     ReplacedUnborn,
 }
 
-/// What is put under a name by a rename.
+/// The name that a rename binds an inode to.
 #[derive(Clone, Debug)]
 pub(crate) struct BindTarget {
     pub(crate) slot: Dentry,
     pub(crate) at: Timestamp,
-    /// Since when the name has existed, if it did.
+    /// Since when the name has existed; `None` for a new name.
     pub(crate) alive_since: Option<Timestamp>,
-    /// The version it is put over, when it is unborn itself.
+    /// The version that an unborn inode hides until its first save.
     pub(crate) behind: Option<Box<LastVersion>>,
     pub(crate) stamp: Stamp,
-    /// The old name goes to another inode at once: it has not gone, and keeps its trace however young it is.
+    /// Both names are exchanged: the old name continues to exist, so its version is never transient.
     pub(crate) exchanged: bool,
 }
 
 impl Tree {
-    /// The row by which an inode has `count` names from the operation on.
+    /// Writes the row that says that an inode has `count` names from this operation on.
     pub(crate) fn count_links(&self, txn: &mut Txn, ino: Ino, count: u32) {
         let key = keys::link_count(ino, txn.timestamp);
         txn.put(key, &count);
@@ -78,7 +80,7 @@ impl Tree {
         }
     }
 
-    /// The row of a leaf's current state.
+    /// Writes the row of a file inode's current state.
     pub(crate) fn current_rows(
         &self,
         txn: &mut Txn,
@@ -122,7 +124,7 @@ impl Tree {
         }
     }
 
-    /// The rows by which `node` becomes a version; returns since when the name exists.
+    /// Writes the rows that make `node` a version and end the last one; returns since when the name exists.
     pub(crate) fn version_rows(
         &self,
         txn: &mut Txn,
@@ -149,7 +151,7 @@ impl Tree {
         alive_since
     }
 
-    /// Closes the last version of a leaf's name; returns since when the name exists, `end` where it had none.
+    /// Ends the last version of a file inode's name. Returns since when the name exists; the time of `end` if it had no version.
     pub(crate) fn close_behind(
         &self,
         txn: &mut Txn,
@@ -191,7 +193,7 @@ impl Tree {
         last.alive_since
     }
 
-    /// A closed version of a slot.
+    /// Writes the version record of an ended version of a directory entry.
     pub(crate) fn close(
         &self,
         txn: &mut Txn,
@@ -222,7 +224,7 @@ impl Tree {
         );
     }
 
-    /// A name's binding to a hard-linked inode ends.
+    /// Ends the binding of a name to a hard-linked inode. The record has no state: the inode's own records (`H W`) have it.
     pub(crate) fn unbind(
         &self,
         txn: &mut Txn,
@@ -242,7 +244,7 @@ impl Tree {
         self.close_row(txn, slot, &closed);
     }
 
-    /// Changes a directory's times and counters; the caller merges the result into what it has loaded.
+    /// Changes a directory's times and counters. The caller merges the returned row into the cached directory after the enqueue.
     pub(crate) fn touch(
         &self,
         txn: &mut Txn,
@@ -259,7 +261,7 @@ impl Tree {
         row
     }
 
-    /// A leaf loses its only or one of its names. Returns where it hangs afterwards.
+    /// Removes one name of a file inode. Returns the link state that remains.
     pub(crate) fn detach(
         &self,
         txn: &mut Txn,
@@ -326,7 +328,7 @@ impl Tree {
         LinkState::Unlinked
     }
 
-    /// One of several names goes; `None` when it was the last.
+    /// Removes one name of a hard-linked inode; `None` if it was the last one.
     fn fewer_links(&self, txn: &mut Txn, (ino, file): (Ino, &FileInode)) -> Option<LinkState> {
         let LinkState::HardLinked { place, nlink } = &file.link_state else {
             return None;
@@ -349,7 +351,7 @@ impl Tree {
         })
     }
 
-    /// A leaf's current state leaves its slot by a rename; returns whether it left a trace there.
+    /// Ends a file inode's state under its old name in a rename; returns whether a version record of the old name references it.
     pub(crate) async fn leave(
         &self,
         txn: &mut Txn,
@@ -385,7 +387,7 @@ impl Tree {
         Ok(!matches!(file.state, EntryState::Unborn { .. }))
     }
 
-    /// Whether a name began with a return from the removed ones: it has history to go on with, however young it is.
+    /// Tells whether the name's life began with an undelete. Such a name has history, so it is not transient however young it is.
     async fn record_return(
         &self,
         (ino, file): (Ino, &FileInode),
@@ -405,7 +407,7 @@ impl Tree {
         Ok(first.stamp.id.timestamp == since && first.stamp.op == Op::Undelete)
     }
 
-    /// Marks the closed versions of a slot that began at or after `since` as those of a name in passing.
+    /// Changes the records of a directory entry's ended versions that began at or after `since` to `Transient`.
     async fn transient_since(
         &self,
         txn: &mut Txn,
@@ -432,7 +434,8 @@ impl Tree {
         Ok(())
     }
 
-    /// A leaf arrives under a name. Returns its new home and state; `traced` says whether its old slot kept a version.
+    /// Binds a file inode to its new name. `traced` says whether the old name kept a version. Returns the inode's link state,
+    /// node and entry state.
     pub(crate) fn bind(
         &self,
         txn: &mut Txn,
@@ -477,7 +480,7 @@ impl Tree {
         )
     }
 
-    /// One of several names arrives elsewhere; its inode's row has the new change time.
+    /// Binds a hard-linked inode to a new name in place of one of its old ones, and writes the changed ctime to the inode's row.
     fn bind_linked(
         &self,
         txn: &mut Txn,
@@ -505,7 +508,7 @@ impl Tree {
         }
     }
 
-    /// The state a leaf has under its new name.
+    /// Returns the state of a file inode under its new name; adds a reference to content that the old name's record keeps.
     fn moved_state(
         &self,
         txn: &mut Txn,
@@ -545,7 +548,7 @@ impl Tree {
         txn.put(keys::place(ino), &place);
     }
 
-    /// The last version of a leaf's name, as it stands behind something unborn.
+    /// Returns the last version of a file inode's name, for an unborn inode that will hide it.
     pub(crate) fn last_version(&self, ino: Ino, file: &FileInode) -> Option<Box<LastVersion>> {
         match &file.state {
             EntryState::Version(stamp) => Some(Box::new(LastVersion {
@@ -560,7 +563,7 @@ impl Tree {
     }
 }
 
-/// How a removal at `at` continues a directory's run of removals; `child` is where the run of a removed directory began.
+/// Returns a directory's removal burst after a removal at `at`; `child` is where the burst of a removed subdirectory began.
 pub(crate) fn removal_burst(
     (ino, directory): (Ino, &CachedDirectory),
     at: Timestamp,
@@ -582,7 +585,7 @@ pub(crate) fn removal_burst(
     (at, Some(Box::new(run)))
 }
 
-/// Whether a removal at `at` belongs to a run.
+/// Tells whether a removal at `at` belongs to a removal burst.
 pub(crate) fn goes_on(run: &RemovalBurst, at: Timestamp) -> bool {
     at.0.saturating_sub(run.last.0) <= BURST_GAP.as_nanos() as u64
 }

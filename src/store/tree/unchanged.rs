@@ -1,4 +1,4 @@
-//! Equal content: a save that changes no byte makes no version.
+//! Unchanged content: a save that changes no byte makes no version (docs/SEMANTICS.md).
 
 use crate::cache::{Fixed as FixedMap, Source};
 use crate::store::data::extent_map::ResolvedExtent;
@@ -12,15 +12,15 @@ use crate::store::tree::flush::alive;
 use crate::store::tree::inode::{FileInode, FlushedState, Inode};
 use crate::sync::Arc;
 
-/// Contents up to so many changed bytes are compared with the last version.
+/// States with more changed bytes than this are not compared with the last version.
 const COMPARE_MAX: u64 = 64 << 20;
 /// Bytes compared at once.
 const COMPARE_STEP: u64 = 256 << 10;
 
-/// Bytes of other contents that are fetched for a comparison, at most: they may have to come from the bucket.
+/// States that reference more bytes of other contents than this are not compared: the bytes may have to come from the bucket.
 const REFERRED_MAX: u64 = 1 << 20;
 
-/// Bytes of other contents in a state.
+/// Counts the bytes of a state that are references to other contents.
 fn referred(map: &FixedMap) -> u64 {
     let refers = |source: &Source| matches!(source, Source::Reference { .. });
     map.spans()
@@ -30,7 +30,7 @@ fn referred(map: &FixedMap) -> u64 {
 }
 
 impl Tree {
-    /// Whether the state has the bytes of the last version. Only for changes small enough to compare.
+    /// Tells whether the state has the bytes of the last version. `false` without a comparison if it would read too much.
     pub(crate) async fn is_equal(
         &self,
         leaf: &FileInode,
@@ -53,7 +53,7 @@ impl Tree {
                 let end = piece.range.end.min(at + COMPARE_STEP);
                 let new = match &source {
                     Source::Zero => {
-                        // As long as a file may be, so not in steps.
+                        // A hole can be as long as a file can be: it is compared in one step, by its extents.
                         let end = piece.range.end;
                         let old = self
                             .data
@@ -90,7 +90,7 @@ impl Tree {
         Ok(true)
     }
 
-    /// Equal content: no version, only the times move on.
+    /// Discards a state whose content equals the last version: no version is made, only the attributes change.
     pub(crate) fn forget_equal(
         &self,
         inode: &Arc<Inode>,

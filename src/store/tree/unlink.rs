@@ -1,4 +1,7 @@
-//! Names that go: unlink, rmdir, and inodes that nobody uses any more.
+//! Removal of names: unlink, rmdir, and the deletion of unlinked inodes that no process uses any more.
+//!
+//! Invariant: a removed name keeps its versions in the history. An inode that is still open becomes an orphan (row `C O`), which
+//! is deleted after its last handle is released.
 
 use bytes::Bytes;
 
@@ -17,7 +20,7 @@ use crate::store::tree::inode::{CachedInode, LinkState, LockedInode, find};
 use crate::store::tree::row_writer::{Unbinding, goes_on, removal_burst};
 
 impl Tree {
-    /// Removes a name that leads to no directory. What it showed stays in the past; an inode in use lives on.
+    /// Removes a name that does not lead to a directory. Its versions stay in the history; an open inode stays usable.
     ///
     /// # Errors
     /// `NotFound`, `IsDirectory`.
@@ -46,7 +49,7 @@ impl Tree {
         }
     }
 
-    /// Removes an empty directory. It stays in the past.
+    /// Removes an empty directory. Its past contents stay in the history.
     ///
     /// # Errors
     /// `NotFound`, `NotDirectory`, `NotEmpty`.
@@ -128,7 +131,7 @@ impl Tree {
         Ok(self.moved_out(target, link_state, time))
     }
 
-    /// Makes what is loaded say that the inode has lost a name.
+    /// Updates the cached inode after one of its names was removed, and returns its last stat.
     pub(crate) fn moved_out(
         &self,
         target: &mut LockedInode,
@@ -174,7 +177,7 @@ impl Tree {
         *target.cached() = CachedInode::Evicted;
     }
 
-    /// The last user of an unlinked inode has gone: so does its row.
+    /// Deletes the orphan row of an unlinked inode, after its last user has released it.
     pub(crate) async fn reap(&self, ino: Ino) -> Result<(), StoreError> {
         let Ok(mut locked) = self.lock(ino).await else {
             return Ok(());
@@ -190,7 +193,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Removes the row of an unlinked inode.
+    /// Enqueues the deletion of an unlinked inode's orphan row.
     pub(crate) async fn drop_orphan(&self, ino: Ino) -> Result<(), StoreError> {
         let Some(orphan) = self.core.index.row(&keys::orphan(ino)).await? else {
             return Ok(());
@@ -246,7 +249,7 @@ impl Tree {
         Ok(Displaced { stat, xattrs })
     }
 
-    /// Fails with `NotEmpty` when a directory has names.
+    /// Fails with `NotEmpty` if a directory has entries.
     pub(crate) async fn check_empty(&self, directory: Ino) -> Result<(), StoreError> {
         let from = keys::entries(directory);
         let end = keys::after(&from);
@@ -256,7 +259,7 @@ impl Tree {
         }
     }
 
-    /// Rows of a directory that goes; returns where its run of removals began.
+    /// Writes the rows of a directory's removal. Returns where the directory's removal burst began, if the burst still goes on.
     pub(crate) fn remove_directory(
         &self,
         txn: &mut Txn,
@@ -280,7 +283,7 @@ impl Tree {
             _ => None,
         };
         let mut node = directory.node_now(ino);
-        // The removals that emptied it are no change one wants to see when it is looked at as it was before.
+        // History shows the mtime from before the removal burst: the removals that emptied the directory belong to its deletion.
         node.attrs.mtime = run.map_or(node.attrs.mtime, |run| run.mtime);
         let last = LastVersion {
             ino,

@@ -1,5 +1,5 @@
-//! Tasks that write back what is dirty: by age, when the budget or the disk is nearly full; and the removal of unlinked inodes
-//! that no process uses any more.
+//! Background tasks: write-back of dirty files (by age, and when the dirty budget or the disk is nearly full), and the deletion
+//! of unlinked inodes that no process uses any more.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use crate::store::tree::flush::FLUSH_AGE_MAX;
 use crate::store::tree::inode::VersionTimestamp;
 use crate::sync::{Arc, lock};
 
-/// After a failed attempt.
+/// Pause after a failed attempt.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Unsealed writes that nobody fixed are brought to the bucket after this.
+/// Writes that no flush recorded are written back after this time.
 const DIRTY_AGE_MAX: Duration = Duration::from_secs(30);
 
 impl Tree {
@@ -26,10 +26,11 @@ impl Tree {
         drop(self.core.tasks.spawn("reap", reap));
     }
 
-    /// Sends everything that is dirty on its way to the bucket, provisionally; `age` limits it to what has waited so long.
+    /// Enqueues all dirty files as provisional states. `age` limits this to files whose oldest flush, or whose oldest unsaved
+    /// change, is at least that old.
     ///
     /// # Errors
-    /// The first failure; the other files are on their way.
+    /// The first failure; the other files are enqueued nevertheless.
     pub(crate) async fn write_back_all(
         &self,
         age: Option<(Duration, Duration)>,
@@ -38,7 +39,7 @@ impl Tree {
         let mut first = Ok(());
         for inode in self.inodes.dirty_inodes() {
             if let Err(error) = self.write_back_aged(inode.ino, age).await {
-                tracing::warn!(ino = inode.ino.0, %error, "could not bring unsaved writes on their way");
+                tracing::warn!(ino = inode.ino.0, %error, "write-back of a file failed; retrying later");
                 first = first.and(Err(error));
             }
         }
@@ -85,7 +86,7 @@ impl Tree {
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
                 () = self.core.tasks.stopped() => return,
             }
-            // It says what failed, and tries again.
+            // The failure is logged in `write_back_all`, and the next pass retries.
             let _told = self
                 .write_back_all(Some((FLUSH_AGE_MAX, DIRTY_AGE_MAX)))
                 .await;
@@ -108,7 +109,7 @@ impl Tree {
                 Ok(()) => self.space.end(time),
                 Err(error) => {
                     self.core.health.set_back();
-                    tracing::warn!(%error, "writers wait for the bucket");
+                    tracing::warn!(%error, "write-back for disk space or the dirty budget failed; retrying, writers wait");
                     self.core.sleep(PAUSE).await;
                 }
             }
@@ -124,7 +125,7 @@ impl Tree {
             };
             let Some(ino) = ino else { return };
             if let Err(error) = self.reap(ino).await {
-                tracing::warn!(ino = ino.0, %error, "an unlinked inode stays until the next mount");
+                tracing::warn!(ino = ino.0, %error, "cannot delete an unlinked inode; the next mount deletes it");
             }
         }
     }
