@@ -14,8 +14,8 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::watch;
 
 use super::CacheError;
-use super::disk::Disk;
-use super::memory::Memory;
+use super::disk::DiskStore;
+use super::memory::BlockMemory;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::task::Tasks;
 
@@ -46,7 +46,7 @@ pub struct BlockCacheConfig {
 
 /// What a cache holds and how it fared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
+pub struct CacheUsage {
     /// Bytes of blocks in memory.
     pub memory_bytes: u64,
     /// Bytes that files take from the disk.
@@ -57,21 +57,21 @@ pub struct Usage {
     pub misses: u64,
 }
 
-/// How a flight stands, for all who wait for it.
+/// State of one fetch, as its waiting callers see it.
 #[derive(Clone)]
-enum Outcome {
-    Flying,
-    Landed(Block),
+enum FetchState {
+    Running,
+    Fetched(Block),
     /// Holds the fetch's error, whose type only the callers know.
     Failed(Arc<dyn Any + Send + Sync>),
 }
 
 /// Blocks of immutable objects, in memory and on disk.
 pub struct BlockCache {
-    memory: Arc<Memory>,
-    disk: Option<Disk>,
+    memory: Arc<BlockMemory>,
+    disk: Option<DiskStore>,
     /// The fetches under way.
-    flights: DashMap<BlockKey, watch::Receiver<Outcome>>,
+    fetches: DashMap<BlockKey, watch::Receiver<FetchState>>,
     hits: AtomicU64,
     misses: AtomicU64,
     tasks: Tasks,
@@ -82,13 +82,15 @@ impl BlockCache {
     /// if the directory cannot be made or listed.
     pub fn open(config: BlockCacheConfig, tasks: Tasks) -> Result<Arc<Self>, CacheError> {
         let disk = match &config.dir {
-            Some(dir) if config.disk_bytes > 0 => Some(Disk::open(dir, config.disk_bytes, &tasks)?),
+            Some(dir) if config.disk_bytes > 0 => {
+                Some(DiskStore::open(dir, config.disk_bytes, &tasks)?)
+            }
             _ => None,
         };
         Ok(Arc::new(Self {
-            memory: Memory::new(config.memory_bytes, &tasks),
+            memory: BlockMemory::new(config.memory_bytes, &tasks),
             disk,
-            flights: DashMap::new(),
+            fetches: DashMap::new(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             tasks,
@@ -113,28 +115,28 @@ impl BlockCache {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(block);
         }
-        let mut outcome = match self.board(key) {
-            Boarding::Resident(block) => {
+        let mut outcome = match self.find_or_start_fetch(key) {
+            BlockLookup::Resident(block) => {
                 self.hits.fetch_add(1, Ordering::Relaxed);
                 return Ok(block);
             }
-            Boarding::Joined(outcome) => {
+            BlockLookup::Joined(outcome) => {
                 self.hits.fetch_add(1, Ordering::Relaxed);
                 outcome
             }
-            Boarding::First(flight, outcome) => {
-                drop(self.tasks.spawn("cache-fetch", flight.run(fetch)));
+            BlockLookup::Started(fetch_task, outcome) => {
+                drop(self.tasks.spawn("cache-fetch", fetch_task.run(fetch)));
                 outcome
             }
         };
-        let over = |outcome: &Outcome| !matches!(outcome, Outcome::Flying);
+        let over = |outcome: &FetchState| !matches!(outcome, FetchState::Running);
         let ended = outcome.wait_for(over).await.map(|ended| ended.clone());
         match ended {
-            Ok(Outcome::Landed(block)) => Ok(block),
-            Ok(Outcome::Failed(error)) => Err(error
+            Ok(FetchState::Fetched(block)) => Ok(block),
+            Ok(FetchState::Failed(error)) => Err(error
                 .downcast_ref::<E>()
                 .map_or_else(|| CacheError::Lost.into(), E::clone)),
-            Ok(Outcome::Flying) | Err(_) => Err(CacheError::Lost.into()),
+            Ok(FetchState::Running) | Err(_) => Err(CacheError::Lost.into()),
         }
     }
 
@@ -166,10 +168,10 @@ impl BlockCache {
     }
 
     /// What the cache holds and how it fared since it was opened.
-    pub fn usage(&self) -> Usage {
-        Usage {
+    pub fn usage(&self) -> CacheUsage {
+        CacheUsage {
             memory_bytes: self.memory.bytes(),
-            disk_bytes: self.disk.as_ref().map_or(0, Disk::bytes),
+            disk_bytes: self.disk.as_ref().map_or(0, DiskStore::bytes),
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
         }
@@ -187,24 +189,24 @@ impl BlockCache {
         }
     }
 
-    /// Finds the flight of a key that was not in memory, or begins one.
-    fn board(self: &Arc<Self>, key: BlockKey) -> Boarding {
-        match self.flights.entry(key) {
-            Entry::Occupied(flight) => Boarding::Joined(flight.get().clone()),
+    /// Finds the running fetch of a key that was not in memory, or starts one.
+    fn find_or_start_fetch(self: &Arc<Self>, key: BlockKey) -> BlockLookup {
+        match self.fetches.entry(key) {
+            Entry::Occupied(fetch) => BlockLookup::Joined(fetch.get().clone()),
             Entry::Vacant(entry) => {
-                // A flight may have landed since the first look; none can while we hold the entry.
+                // A fetch may have ended since the first look; none can end while the entry is held.
                 if let Some(block) = self.memory.get(key) {
-                    return Boarding::Resident(block);
+                    return BlockLookup::Resident(block);
                 }
-                let (sender, outcome) = watch::channel(Outcome::Flying);
+                let (sender, outcome) = watch::channel(FetchState::Running);
                 entry.insert(outcome.clone());
-                let flight = Flight {
+                let fetch_task = Fetch {
                     cache: Arc::clone(self),
                     key,
-                    ended: Outcome::Flying,
+                    ended: FetchState::Running,
                     sender,
                 };
-                Boarding::First(flight, outcome)
+                BlockLookup::Started(fetch_task, outcome)
             }
         }
     }
@@ -215,28 +217,28 @@ impl fmt::Debug for BlockCache {
         f.debug_struct("BlockCache")
             .field("memory", &self.memory)
             .field("disk", &self.disk)
-            .field("flights", &self.flights.len())
+            .field("fetches", &self.fetches.len())
             .finish_non_exhaustive()
     }
 }
 
 /// What a caller finds when its block is not in memory.
-enum Boarding {
+enum BlockLookup {
     Resident(Block),
-    Joined(watch::Receiver<Outcome>),
-    First(Flight, watch::Receiver<Outcome>),
+    Joined(watch::Receiver<FetchState>),
+    Started(Fetch, watch::Receiver<FetchState>),
 }
 
 /// A fetch under way. Its end, of whatever kind, takes it off the table first and tells those who wait
 /// second, so that who comes after an error fetches again.
-struct Flight {
+struct Fetch {
     cache: Arc<BlockCache>,
     key: BlockKey,
-    ended: Outcome,
-    sender: watch::Sender<Outcome>,
+    ended: FetchState,
+    sender: watch::Sender<FetchState>,
 }
 
-impl Flight {
+impl Fetch {
     async fn run<E>(mut self, fetch: impl Future<Output = Result<Bytes, E>> + Send + 'static)
     where
         E: Send + Sync + 'static,
@@ -246,7 +248,7 @@ impl Flight {
             && let Some(bytes) = disk.load(key, &cache.tasks).await
         {
             cache.hits.fetch_add(1, Ordering::Relaxed);
-            self.ended = Outcome::Landed(cache.memory.insert(key, bytes));
+            self.ended = FetchState::Fetched(cache.memory.insert(key, bytes));
             return;
         }
         cache.misses.fetch_add(1, Ordering::Relaxed);
@@ -255,19 +257,19 @@ impl Flight {
                 if let Some(disk) = &cache.disk {
                     disk.keep(key, bytes.clone());
                 }
-                Outcome::Landed(cache.memory.insert(key, bytes))
+                FetchState::Fetched(cache.memory.insert(key, bytes))
             }
-            Err(error) => Outcome::Failed(Arc::new(error)),
+            Err(error) => FetchState::Failed(Arc::new(error)),
         };
     }
 }
 
-impl Drop for Flight {
+impl Drop for Fetch {
     fn drop(&mut self) {
-        self.cache.flights.remove(&self.key);
-        let ended = std::mem::replace(&mut self.ended, Outcome::Flying);
-        // Still flying: the fetch was lost, which those who wait learn from the sender's end.
-        if !matches!(ended, Outcome::Flying) {
+        self.cache.fetches.remove(&self.key);
+        let ended = std::mem::replace(&mut self.ended, FetchState::Running);
+        // Still running: the fetch was lost, which the waiting callers learn when the sender is dropped.
+        if !matches!(ended, FetchState::Running) {
             self.sender.send_replace(ended);
         }
     }

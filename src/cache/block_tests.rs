@@ -75,7 +75,7 @@ async fn concurrent_calls_share_one_fetch() {
         assert_eq!(got.unwrap(), bytes(7));
     }
     assert_eq!(fetches.load(Ordering::SeqCst), 1);
-    assert!(cache.flights.is_empty());
+    assert!(cache.fetches.is_empty());
     let usage = cache.usage();
     assert_eq!((usage.hits, usage.misses), (49, 1));
     assert_eq!((usage.memory_bytes, usage.disk_bytes), (BLOCK, 0));
@@ -302,7 +302,7 @@ async fn a_crowd_reads_what_is_in_the_bucket() {
     for done in join_all((0..8).map(work)).await {
         done.unwrap();
     }
-    until(|| cache.flights.is_empty() && cache.usage().memory_bytes <= 40_000).await;
+    until(|| cache.fetches.is_empty() && cache.usage().memory_bytes <= 40_000).await;
     cache.settle().await;
     assert!(cache.usage().disk_bytes <= 80_000);
     assert_eq!(cache.tasks.poisoned(), None);

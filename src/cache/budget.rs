@@ -13,35 +13,35 @@ use crate::sync::{Arc, Mutex, lock};
 /// The shared bound; clones are the same budget.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    shared: Arc<Shared>,
+    shared: Arc<BudgetShared>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct BudgetShared {
     max: u64,
-    state: Mutex<State>,
+    state: Mutex<BudgetState>,
     pressed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct BudgetState {
     used: u64,
-    waiters: VecDeque<Waiter>,
+    waiters: VecDeque<BudgetWaiter>,
 }
 
 #[derive(Debug)]
-struct Waiter {
+struct BudgetWaiter {
     bytes: u64,
-    grant: oneshot::Sender<Permit>,
+    grant: oneshot::Sender<BudgetPermit>,
 }
 
-impl State {
+impl BudgetState {
     fn admits(&self, bytes: u64, max: u64) -> bool {
         self.used == 0 || self.used.checked_add(bytes).is_some_and(|sum| sum <= max)
     }
 }
 
-impl Shared {
+impl BudgetShared {
     /// Gives what is free to those who wait, first come first served.
     fn serve(self: &Arc<Self>) {
         let mut granted = Vec::new();
@@ -61,10 +61,10 @@ impl Shared {
                 }
             }
         }
-        for Waiter { bytes, grant } in granted {
+        for BudgetWaiter { bytes, grant } in granted {
             let budget = Arc::clone(self);
             // A waiter that has gone meanwhile gets its permit back here, dropped, which serves the next.
-            drop(grant.send(Permit { budget, bytes }));
+            drop(grant.send(BudgetPermit { budget, bytes }));
         }
     }
 }
@@ -73,7 +73,7 @@ impl Budget {
     /// A budget of `max` bytes, all free.
     pub fn new(max: u64) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(BudgetShared {
                 max,
                 state: Mutex::default(),
                 pressed: Notify::new(),
@@ -83,17 +83,17 @@ impl Budget {
 
     /// Takes `bytes`, waiting behind those who asked before. More than the maximum is admitted alone.
     /// Cancelling the wait leaves the place to the next.
-    pub async fn acquire(&self, bytes: u64) -> Permit {
+    pub async fn acquire(&self, bytes: u64) -> BudgetPermit {
         let (grant, permit) = oneshot::channel();
         {
             let mut state = lock(&self.shared.state);
             if let Some(permit) = self.admit(&mut state, bytes) {
                 return permit;
             }
-            state.waiters.push_back(Waiter { bytes, grant });
+            state.waiters.push_back(BudgetWaiter { bytes, grant });
         }
         self.shared.pressed.notify_one();
-        let mut waiting = Waiting {
+        let mut waiting = WaitGuard {
             budget: &self.shared,
             permit,
         };
@@ -106,7 +106,7 @@ impl Budget {
     }
 
     /// Takes `bytes` if they are free and no other caller waits; returns `None` otherwise.
-    pub fn try_acquire(&self, bytes: u64) -> Option<Permit> {
+    pub fn try_acquire(&self, bytes: u64) -> Option<BudgetPermit> {
         self.admit(&mut lock(&self.shared.state), bytes)
     }
 
@@ -126,7 +126,7 @@ impl Budget {
         self.shared.pressed.notified().await;
     }
 
-    fn admit(&self, state: &mut State, bytes: u64) -> Option<Permit> {
+    fn admit(&self, state: &mut BudgetState, bytes: u64) -> Option<BudgetPermit> {
         if bytes > 0 {
             if !state.waiters.is_empty() || !state.admits(bytes, self.shared.max) {
                 return None;
@@ -136,8 +136,8 @@ impl Budget {
         Some(self.permit(bytes))
     }
 
-    fn permit(&self, bytes: u64) -> Permit {
-        Permit {
+    fn permit(&self, bytes: u64) -> BudgetPermit {
+        BudgetPermit {
             budget: Arc::clone(&self.shared),
             bytes,
         }
@@ -146,12 +146,12 @@ impl Budget {
 
 /// A place in the queue. Leaving it lets those behind pass, whom a large request may have held up.
 #[derive(Debug)]
-struct Waiting<'a> {
-    budget: &'a Arc<Shared>,
-    permit: oneshot::Receiver<Permit>,
+struct WaitGuard<'a> {
+    budget: &'a Arc<BudgetShared>,
+    permit: oneshot::Receiver<BudgetPermit>,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
         self.permit.close();
         self.budget.serve();
@@ -161,12 +161,12 @@ impl Drop for Waiting<'_> {
 /// Bytes taken from a budget; dropping it gives them back.
 #[derive(Debug)]
 #[must_use]
-pub struct Permit {
-    budget: Arc<Shared>,
+pub struct BudgetPermit {
+    budget: Arc<BudgetShared>,
     bytes: u64,
 }
 
-impl Permit {
+impl BudgetPermit {
     /// How many bytes it stands for.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -189,7 +189,7 @@ impl Permit {
     }
 }
 
-impl Drop for Permit {
+impl Drop for BudgetPermit {
     fn drop(&mut self) {
         if self.bytes > 0 {
             lock(&self.budget.state).used -= self.bytes;

@@ -152,24 +152,24 @@ pub struct Piece {
 
 /// A truncation that has an effect on some base.
 #[derive(Clone, Copy, Debug)]
-struct Cut {
+struct Truncation {
     seq: u64,
     len: u64,
 }
 
 /// Spans and cuts over a base: what a map and its fixed states have in common.
 #[derive(Clone, Debug, Default)]
-struct Layer {
+struct DirtyLayer {
     /// By offset.
     spans: BTreeMap<u64, Span>,
     /// Ascending in `seq` and in `len`, at most one between two fixes. A cut that a later one reaches below
     /// is gone; the first is the lowest of all, and the first of those behind a fix the lowest since it.
-    cuts: Vec<Cut>,
+    cuts: Vec<Truncation>,
     data_bytes: u64,
     memory_bytes: u64,
 }
 
-impl Layer {
+impl DirtyLayer {
     fn insert(&mut self, span: Span) {
         match &span.source {
             Source::Memory(_) => {
@@ -257,7 +257,7 @@ impl Layer {
         }
         // A lower cut since the same fix says all that this one could.
         if self.cuts.last().is_none_or(|cut| cut.seq <= fixed) {
-            self.cuts.push(Cut { seq, len });
+            self.cuts.push(Truncation { seq, len });
         }
     }
 
@@ -325,7 +325,7 @@ fn push(pieces: &mut Vec<Piece>, range: Range<u64>, source: Option<Source>) {
 /// counter; the first change after it copies the map's spans, not their bytes.
 #[derive(Debug, Default)]
 pub struct DirtyMap {
-    layer: Arc<Layer>,
+    layer: Arc<DirtyLayer>,
     /// The last change's number.
     seq: u64,
     /// That of the last change before the latest fix.
@@ -419,9 +419,9 @@ impl DirtyMap {
 
     /// Remembers the present state. Fixes are cumulative: until one is rebased, the next contains its
     /// spans too, where nothing has replaced them.
-    pub fn fix(&mut self) -> Fixed {
+    pub fn fix(&mut self) -> DirtySnapshot {
         self.fixed = self.seq;
-        Fixed {
+        DirtySnapshot {
             layer: Arc::clone(&self.layer),
             seq: self.seq,
         }
@@ -430,7 +430,7 @@ impl DirtyMap {
     /// Makes the state of `fixed`, one of this map's, the base: forgets every change up to it. From now on
     /// the caller's base is that state's content, and its length the length the file had then. Changes nothing
     /// if a later fix was rebased before.
-    pub fn rebase(&mut self, fixed: &Fixed) {
+    pub fn rebase(&mut self, fixed: &DirtySnapshot) {
         if fixed.seq == self.seq {
             self.layer = Arc::default();
         } else {
@@ -444,12 +444,12 @@ impl DirtyMap {
 /// It may be laid over the base of its fix or over the content of any earlier fix since that base: the
 /// bytes are the same. (Where it has no span and no cut, nothing was changed since the base.)
 #[derive(Clone, Debug)]
-pub struct Fixed {
-    layer: Arc<Layer>,
+pub struct DirtySnapshot {
+    layer: Arc<DirtyLayer>,
     seq: u64,
 }
 
-impl Fixed {
+impl DirtySnapshot {
     /// The number of the last change it contains; 0 if there was none.
     pub fn seq(&self) -> u64 {
         self.seq
@@ -478,7 +478,7 @@ impl Fixed {
     /// The same state with its references renamed; those that lead nowhere are zeros.
     #[must_use]
     pub fn referring(&self, rename: impl Fn(Referent) -> Option<Referent>) -> Self {
-        let mut layer = Layer::clone(&self.layer);
+        let mut layer = DirtyLayer::clone(&self.layer);
         for span in layer.spans.values_mut() {
             if let Source::Reference { of, position } = span.source {
                 let renamed = rename(of).map(|of| Source::Reference { of, position });
@@ -494,7 +494,7 @@ impl Fixed {
     /// Only what changed after `earlier`, a fix of the same map: the same state, over the content of `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
-        let mut layer = Layer::clone(&self.layer);
+        let mut layer = DirtyLayer::clone(&self.layer);
         layer.forget(earlier.seq);
         Self {
             layer: Arc::new(layer),

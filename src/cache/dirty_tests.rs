@@ -97,8 +97,8 @@ struct World {
     touched: Vec<u64>,
     map: DirtyMap,
     /// Fixed states that are not the base yet, with what they must read as.
-    fixes: Vec<(Fixed, Vec<u8>)>,
-    rebased: Vec<Fixed>,
+    fixes: Vec<(DirtySnapshot, Vec<u8>)>,
+    rebased: Vec<DirtySnapshot>,
     dir: StagingDir,
     file: Arc<StagingFile>,
     files: u64,
@@ -216,8 +216,9 @@ impl World {
         );
         for (index, (fixed, content)) in self.fixes.iter().enumerate() {
             let range = 0..content.len() as u64;
-            let over =
-                |fixed: &Fixed, base| overlay(fixed.pieces(range.clone()), range.clone(), base);
+            let over = |fixed: &DirtySnapshot, base| {
+                overlay(fixed.pieces(range.clone()), range.clone(), base)
+            };
             assert_eq!(&over(fixed, &self.base), content);
             for (earlier, earlier_content) in &self.fixes[..index] {
                 assert_eq!(&over(fixed, earlier_content), content);

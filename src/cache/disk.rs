@@ -39,7 +39,7 @@ const QUEUE: usize = 64;
 /// Blocks handed to the blocking pool together.
 const BATCH: usize = 16;
 
-enum Job {
+enum WriteJob {
     Store {
         key: BlockKey,
         ticket: u64,
@@ -50,17 +50,17 @@ enum Job {
 
 /// The blocks on disk.
 #[derive(Debug)]
-pub(super) struct Disk {
-    files: Arc<Files>,
-    jobs: mpsc::Sender<Job>,
+pub(super) struct DiskStore {
+    files: Arc<BlockFiles>,
+    jobs: mpsc::Sender<WriteJob>,
 }
 
-impl Disk {
+impl DiskStore {
     /// Opens `dir`, which it makes if it is missing, and drops the oldest blocks beyond `budget` bytes. Lists the whole
     /// directory and looks at every file, so it takes the longer the more there are. Fails only if the directory
     /// cannot be made or listed.
     pub(super) fn open(dir: &Path, budget: u64, tasks: &Tasks) -> Result<Self, CacheError> {
-        let files = Arc::new(Files::open(dir, budget)?);
+        let files = Arc::new(BlockFiles::open(dir, budget)?);
         let (jobs, queue) = mpsc::channel(QUEUE);
         let write = write_behind(Arc::clone(&files), queue, tasks.clone());
         drop(tasks.spawn("cache-disk", write));
@@ -82,7 +82,7 @@ impl Disk {
         let Some(ticket) = self.files.announce(key, bytes.len()) else {
             return;
         };
-        let job = Job::Store { key, ticket, bytes };
+        let job = WriteJob::Store { key, ticket, bytes };
         if self.jobs.try_send(job).is_err() {
             self.files.renounce(key);
         }
@@ -111,7 +111,7 @@ impl Disk {
     /// Waits until everything queued before is written.
     pub(super) async fn settle(&self) {
         let (done, settled) = oneshot::channel();
-        if self.jobs.send(Job::Settle(done)).await.is_ok() {
+        if self.jobs.send(WriteJob::Settle(done)).await.is_ok() {
             // Fails if the task has ended; then nothing is left to wait for.
             let _ = settled.await;
         }
@@ -119,7 +119,7 @@ impl Disk {
 }
 
 /// Writes what is queued, until the stop signal and then what is left.
-async fn write_behind(files: Arc<Files>, mut queue: mpsc::Receiver<Job>, tasks: Tasks) {
+async fn write_behind(files: Arc<BlockFiles>, mut queue: mpsc::Receiver<WriteJob>, tasks: Tasks) {
     let stopped = tasks.stopped();
     tokio::pin!(stopped);
     let mut stopping = false;
@@ -149,7 +149,7 @@ async fn write_behind(files: Arc<Files>, mut queue: mpsc::Receiver<Job>, tasks: 
 
 /// Which files there are and in which order they go.
 #[derive(Debug)]
-struct Index {
+struct FileIndex {
     /// What each file takes from the disk, in bytes.
     order: LruCache<BlockKey, u64>,
     bytes: u64,
@@ -160,14 +160,14 @@ struct Index {
 
 /// The files and their index. All methods but those on the index alone block on the disk.
 #[derive(Debug)]
-struct Files {
+struct BlockFiles {
     dir: PathBuf,
     budget: u64,
-    index: Mutex<Index>,
+    index: Mutex<FileIndex>,
     failures: AtomicU64,
 }
 
-impl Files {
+impl BlockFiles {
     fn open(dir: &Path, budget: u64) -> Result<Self, CacheError> {
         let failed = |action| move |error| CacheError::io(action, dir, error);
         let mut found = Vec::new();
@@ -186,7 +186,7 @@ impl Files {
             }
         }
         found.sort_unstable();
-        let mut index = Index {
+        let mut index = FileIndex {
             order: LruCache::unbounded(),
             bytes: 0,
             announced: HashMap::new(),
@@ -223,16 +223,16 @@ impl Files {
         lock(&self.index).announced.remove(&key);
     }
 
-    fn run(&self, job: Job) {
+    fn run(&self, job: WriteJob) {
         match job {
-            Job::Store { key, ticket, bytes } => self.store(key, ticket, &bytes),
+            WriteJob::Store { key, ticket, bytes } => self.store(key, ticket, &bytes),
             // The send fails if the waiting caller was cancelled.
-            Job::Settle(done) => drop(done.send(())),
+            WriteJob::Settle(done) => drop(done.send(())),
         }
     }
 
     fn store(&self, key: BlockKey, ticket: u64, bytes: &Bytes) {
-        let announced = |index: &Index| index.announced.get(&key) == Some(&ticket);
+        let announced = |index: &FileIndex| index.announced.get(&key) == Some(&ticket);
         if !announced(&lock(&self.index)) {
             return;
         }

@@ -19,7 +19,7 @@ fn bytes(index: u32) -> Bytes {
     Bytes::from(vec![index as u8; ONE])
 }
 
-fn store(files: &Files, index: u32) {
+fn store(files: &BlockFiles, index: u32) {
     let ticket = files.announce(key(index), ONE).unwrap();
     files.store(key(index), ticket, &bytes(index));
 }
@@ -33,7 +33,7 @@ fn files_on_disk(dir: &Path) -> usize {
 #[test]
 fn a_name_tells_its_key() {
     let temp = tempfile::tempdir().unwrap();
-    let files = Files::open(temp.path(), 1 << 20).unwrap();
+    let files = BlockFiles::open(temp.path(), 1 << 20).unwrap();
     for index in [0, 1, u32::MAX] {
         let path = files.path(key(index));
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -48,7 +48,7 @@ fn a_name_tells_its_key() {
 fn the_oldest_go_beyond_the_budget() {
     let temp = tempfile::tempdir().unwrap();
     let size = footprint((HEADER + ONE) as u64);
-    let files = Files::open(temp.path(), 3 * size).unwrap();
+    let files = BlockFiles::open(temp.path(), 3 * size).unwrap();
     for index in 0..3 {
         store(&files, index);
     }
@@ -65,7 +65,7 @@ fn the_oldest_go_beyond_the_budget() {
 fn the_order_survives_a_restart() {
     let temp = tempfile::tempdir().unwrap();
     let size = footprint((HEADER + ONE) as u64);
-    let files = Files::open(temp.path(), 10 * size).unwrap();
+    let files = BlockFiles::open(temp.path(), 10 * size).unwrap();
     for index in 0..4 {
         store(&files, index);
         let file = File::options()
@@ -77,7 +77,7 @@ fn the_order_survives_a_restart() {
     }
     assert_eq!(files.load(key(0)), Some(bytes(0)));
     drop(files);
-    let files = Files::open(temp.path(), 2 * size).unwrap();
+    let files = BlockFiles::open(temp.path(), 2 * size).unwrap();
     let left: Vec<u32> = (0..4).filter(|i| files.load(key(*i)).is_some()).collect();
     assert_eq!(left, [0, 3]);
     assert_eq!(files_on_disk(temp.path()), 2);
@@ -86,7 +86,7 @@ fn the_order_survives_a_restart() {
 /// Stores one block, lets `damage` have its file, and expects a miss that leaves nothing behind.
 fn damaged(damage: impl Fn(&Path)) {
     let temp = tempfile::tempdir().unwrap();
-    let files = Files::open(temp.path(), 1 << 20).unwrap();
+    let files = BlockFiles::open(temp.path(), 1 << 20).unwrap();
     store(&files, 1);
     damage(&files.path(key(1)));
     assert_eq!(files.load(key(1)), None);
@@ -114,9 +114,9 @@ fn a_damaged_file_is_a_miss() {
 #[test]
 fn other_files_in_the_directory_are_left_alone() {
     let temp = tempfile::tempdir().unwrap();
-    drop(Files::open(temp.path(), 1 << 20).unwrap());
+    drop(BlockFiles::open(temp.path(), 1 << 20).unwrap());
     fs::write(temp.path().join("00/notes"), "mine").unwrap();
-    let files = Files::open(temp.path(), 0).unwrap();
+    let files = BlockFiles::open(temp.path(), 0).unwrap();
     assert_eq!(lock(&files.index).bytes, 0);
     assert!(temp.path().join("00/notes").exists());
 }
@@ -124,7 +124,7 @@ fn other_files_in_the_directory_are_left_alone() {
 #[test]
 fn what_is_forgotten_while_queued_is_not_written() {
     let temp = tempfile::tempdir().unwrap();
-    let files = Files::open(temp.path(), 1 << 20).unwrap();
+    let files = BlockFiles::open(temp.path(), 1 << 20).unwrap();
     let old = files.announce(key(1), ONE).unwrap();
     files.remove(key(1));
     let new = files.announce(key(1), ONE).unwrap();
@@ -137,7 +137,7 @@ fn what_is_forgotten_while_queued_is_not_written() {
 #[test]
 fn what_is_forgotten_while_it_is_written_does_not_come_back() {
     let temp = tempfile::tempdir().unwrap();
-    let files = Files::open(temp.path(), 1 << 20).unwrap();
+    let files = BlockFiles::open(temp.path(), 1 << 20).unwrap();
     // A pipe in the file's place holds the writer up in the middle.
     let path = files.path(key(1));
     let rw = Mode::RUSR | Mode::WUSR;
@@ -169,7 +169,7 @@ fn what_is_forgotten_while_it_is_written_does_not_come_back() {
 #[test]
 fn a_failed_write_is_a_block_not_kept() {
     let temp = tempfile::tempdir().unwrap();
-    let files = Files::open(temp.path(), 1 << 20).unwrap();
+    let files = BlockFiles::open(temp.path(), 1 << 20).unwrap();
     // A directory stands where the file should go, so even root cannot write it.
     fs::create_dir(files.path(key(1))).unwrap();
     store(&files, 1);
@@ -183,7 +183,7 @@ fn a_failed_write_is_a_block_not_kept() {
 async fn a_full_queue_keeps_nothing_and_promises_nothing() {
     let temp = tempfile::tempdir().unwrap();
     let tasks = Tasks::new(tokio::runtime::Handle::current());
-    let disk = Disk::open(temp.path(), 1 << 30, &tasks).unwrap();
+    let disk = DiskStore::open(temp.path(), 1 << 30, &tasks).unwrap();
     // Without an await in between the writer does not run.
     for index in 0..=QUEUE as u32 {
         disk.keep(key(index), bytes(index));

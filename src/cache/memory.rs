@@ -13,7 +13,7 @@ use lru::LruCache;
 use tokio::sync::Notify;
 
 use super::block::{BLOCK, BlockKey};
-use super::token::{Registry, Token};
+use super::token::{Token, TokenRegistry};
 use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, Weak, lock};
 use crate::task::Tasks;
 
@@ -24,7 +24,7 @@ const SHARDS_MAX: u64 = 16;
 const SHARD_BLOCKS_MIN: u64 = 64;
 
 /// A block in memory, its bytes as they came from the bucket.
-struct Resident {
+struct ResidentBlock {
     bytes: Bytes,
     /// Where the extents begin that were found to be what their hashes say.
     verified: Mutex<HashSet<u32>>,
@@ -33,7 +33,7 @@ struct Resident {
 /// A pinned block: it stays in memory until the last clone is dropped.
 #[derive(Clone)]
 pub struct Block {
-    resident: Arc<Resident>,
+    resident: Arc<ResidentBlock>,
     token: Token<BlockKey>,
 }
 
@@ -70,7 +70,7 @@ impl fmt::Debug for Block {
 
 struct Shard {
     /// Unbounded in number; the bytes are what is bounded.
-    order: LruCache<BlockKey, Arc<Resident>>,
+    order: LruCache<BlockKey, Arc<ResidentBlock>>,
     bytes: u64,
 }
 
@@ -82,15 +82,15 @@ struct Level {
 }
 
 /// The blocks in memory.
-pub(super) struct Memory {
+pub(super) struct BlockMemory {
     shards: Box<[Mutex<Shard>]>,
     share: u64,
     hasher: std::hash::RandomState,
-    pins: Registry<BlockKey>,
+    pins: TokenRegistry<BlockKey>,
     level: Arc<Level>,
 }
 
-impl Memory {
+impl BlockMemory {
     /// Makes an empty cache of `budget` bytes, with a task that trims it when held blocks are let go.
     pub(super) fn new(budget: u64, tasks: &Tasks) -> Arc<Self> {
         let shards = (budget / (BLOCK * SHARD_BLOCKS_MIN)).clamp(1, SHARDS_MAX);
@@ -100,7 +100,7 @@ impl Memory {
             over: Notify::new(),
         });
         let seen = Arc::clone(&level);
-        let pins = Registry::new("cache-tokens", tasks, move |_: &BlockKey| {
+        let pins = TokenRegistry::new("cache-tokens", tasks, move |_: &BlockKey| {
             if seen.used.load(Ordering::Relaxed) > seen.budget {
                 seen.over.notify_one();
             }
@@ -137,7 +137,7 @@ impl Memory {
             return self.hold(&shard, key, resident);
         }
         let len = bytes.len() as u64;
-        let resident = Arc::new(Resident {
+        let resident = Arc::new(ResidentBlock {
             bytes,
             verified: Mutex::default(),
         });
@@ -174,7 +174,12 @@ impl Memory {
     }
 
     /// Takes the token under the shard's lock: after it an eviction would be too late to see it.
-    fn hold(&self, _: &MutexGuard<'_, Shard>, key: BlockKey, resident: Arc<Resident>) -> Block {
+    fn hold(
+        &self,
+        _: &MutexGuard<'_, Shard>,
+        key: BlockKey,
+        resident: Arc<ResidentBlock>,
+    ) -> Block {
         let token = self.pins.take(key);
         Block { resident, token }
     }
@@ -197,23 +202,23 @@ impl Memory {
         }
     }
 
-    fn count_out(&self, shard: &mut Shard, resident: &Resident) {
+    fn count_out(&self, shard: &mut Shard, resident: &ResidentBlock) {
         let len = resident.bytes.len() as u64;
         shard.bytes -= len;
         self.level.used.fetch_sub(len, Ordering::Relaxed);
     }
 }
 
-impl Drop for Memory {
+impl Drop for BlockMemory {
     fn drop(&mut self) {
         // The trim task finds that there is nothing left to trim, and ends.
         self.level.over.notify_one();
     }
 }
 
-impl fmt::Debug for Memory {
+impl fmt::Debug for BlockMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memory")
+        f.debug_struct("BlockMemory")
             .field("bytes", &self.bytes())
             .field("budget", &self.level.budget)
             .finish_non_exhaustive()
@@ -221,7 +226,7 @@ impl fmt::Debug for Memory {
 }
 
 /// Trims all shards whenever held blocks beyond the budget were let go.
-async fn trim(level: Arc<Level>, memory: Weak<Memory>, tasks: Tasks) {
+async fn trim(level: Arc<Level>, memory: Weak<BlockMemory>, tasks: Tasks) {
     loop {
         tokio::select! {
             () = level.over.notified() => {}

@@ -4,7 +4,7 @@
 //! by a future of the caller's. Invariant: what can be fetched again may be dropped at any time unless a token
 //! holds it; what cannot (staging files) is never dropped before its owner says that the bucket has it.
 //!
-//! Locks, all of them std and held for a few instructions: a flight's table entry, then a memory shard, then a
+//! Locks, all of them std and held for a few instructions: the table entry of a running fetch, then a memory shard, then a
 //! token's table entry; the disk index and a budget stand alone. A staging file's lock is held over its write, and under
 //! it that of the table of open files is taken. No await under any.
 
@@ -22,11 +22,11 @@ mod open;
 pub mod staging;
 pub mod token;
 
-pub use block::{BLOCK, Block, BlockCache, BlockCacheConfig, BlockKey, Usage};
-pub use budget::{Budget, Permit};
-pub use dirty::{DirtyMap, Fixed, Piece, Referent, Source, Span};
+pub use block::{BLOCK, Block, BlockCache, BlockCacheConfig, BlockKey, CacheUsage};
+pub use budget::{Budget, BudgetPermit};
+pub use dirty::{DirtyMap, DirtySnapshot, Piece, Referent, Source, Span};
 pub use staging::{StagingDir, StagingFile};
-pub use token::{Registry, Token};
+pub use token::{Token, TokenRegistry};
 
 /// Why local bytes could not be kept or had.
 #[derive(Clone, Debug, thiserror::Error)]

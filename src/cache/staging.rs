@@ -57,7 +57,7 @@ impl StagingDir {
         };
         let made = create().map_err(|e| CacheError::io("create", &path, e))?;
         self.open.keep(id, made);
-        Ok(self.file(id, path, (0, Stage::Open)))
+        Ok(self.file(id, path, (0, StagingPhase::Open)))
     }
 
     /// Opens a file that an earlier process left, to be read: its inode may be an object of the bucket by now.
@@ -67,14 +67,14 @@ impl StagingDir {
         let file = file.map_err(|e| CacheError::io("open", &path, e))?;
         let meta = file.metadata();
         let len = meta.map_err(|e| CacheError::io("stat", &path, e))?.len();
-        Ok(self.file(id, path, (len, Stage::Found)))
+        Ok(self.file(id, path, (len, StagingPhase::Found)))
     }
 
-    fn file(&self, id: u64, path: PathBuf, (len, stage): (u64, Stage)) -> StagingFile {
-        let state = State {
+    fn file(&self, id: u64, path: PathBuf, (len, stage): (u64, StagingPhase)) -> StagingFile {
+        let state = StagingState {
             len,
             stage,
-            fate: Fate::Kept,
+            fate: FileRetention::Kept,
         };
         StagingFile {
             id,
@@ -87,7 +87,7 @@ impl StagingDir {
     /// How many bytes of writes the disk takes after `len` more of them and keeps its reserve. Fails with
     /// [`CacheError::NoSpace`] unless it takes those.
     pub fn room(&self, len: u64) -> Result<u64, CacheError> {
-        let Some(Free { bytes, reserve }) = self.free() else {
+        let Some(FreeSpace { bytes, reserve }) = self.free() else {
             // The write itself fails if the disk is full.
             return Ok(u64::MAX);
         };
@@ -101,14 +101,14 @@ impl StagingDir {
     /// Whether writes have used up half of the reserve, and more.
     pub fn is_scarce(&self) -> bool {
         self.free()
-            .is_some_and(|Free { bytes, reserve }| bytes < reserve / 2)
+            .is_some_and(|FreeSpace { bytes, reserve }| bytes < reserve / 2)
     }
 
     /// What the disk has left; `None` if it does not say.
-    fn free(&self) -> Option<Free> {
+    fn free(&self) -> Option<FreeSpace> {
         let disk = rustix::fs::statvfs(&self.path).ok()?;
         let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
-        Some(Free {
+        Some(FreeSpace {
             bytes: bytes(disk.f_bavail),
             reserve: RESERVE.min(bytes(disk.f_blocks) / RESERVE_PART),
         })
@@ -137,7 +137,7 @@ impl StagingDir {
 }
 
 /// What a disk has left, and what of it writes leave, in bytes.
-struct Free {
+struct FreeSpace {
     bytes: u64,
     reserve: u64,
 }
@@ -150,30 +150,30 @@ fn parse_name(name: &str) -> Option<u64> {
 
 /// What becomes of the file at the last drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum FileRetention {
     Kept,
     Removed,
 }
 
 /// What may still be done with the file.
 #[derive(Debug)]
-enum Stage {
+enum StagingPhase {
     /// Bytes may be appended.
     Open,
     /// It has all its bytes.
     Closed,
     /// It has all its bytes, and this footer behind them.
-    Footed(Bytes),
+    WithFooter(Bytes),
     /// An earlier process left it.
     Found,
 }
 
 #[derive(Debug)]
-struct State {
+struct StagingState {
     /// Bytes that were appended; a footer is none of them.
     len: u64,
-    stage: Stage,
-    fate: Fate,
+    stage: StagingPhase,
+    fate: FileRetention,
 }
 
 /// A local file to which writes are appended. Shared as an `Arc` by the spans that refer to it.
@@ -183,13 +183,13 @@ pub struct StagingFile {
     path: PathBuf,
     open: Arc<OpenFiles>,
     /// Held over a write, so that appends lie one behind the other and a failed one can be taken back.
-    state: Mutex<State>,
+    state: Mutex<StagingState>,
 }
 
 impl StagingFile {
     /// Its descriptor. Files that an earlier process left are only read.
-    fn descriptor(&self, stage: &Stage) -> Result<Arc<File>, CacheError> {
-        let write = !matches!(stage, Stage::Found);
+    fn descriptor(&self, stage: &StagingPhase) -> Result<Arc<File>, CacheError> {
+        let write = !matches!(stage, StagingPhase::Found);
         let open = || OpenOptions::new().read(true).write(write).open(&self.path);
         let file = self.open.get(self.id, open);
         file.map_err(|e| CacheError::io("open", &self.path, e))
@@ -200,7 +200,7 @@ impl StagingFile {
     /// once it was closed.
     pub fn append(&self, bytes: &[u8]) -> Result<u64, CacheError> {
         let mut state = lock(&self.state);
-        if !matches!(state.stage, Stage::Open) {
+        if !matches!(state.stage, StagingPhase::Open) {
             let path = self.path.clone();
             return Err(CacheError::Closed { path });
         }
@@ -220,15 +220,19 @@ impl StagingFile {
     /// Ends the appending.
     pub fn close(&self) {
         let mut state = lock(&self.state);
-        if matches!(state.stage, Stage::Open) {
-            state.stage = Stage::Closed;
+        if matches!(state.stage, StagingPhase::Open) {
+            state.stage = StagingPhase::Closed;
         }
     }
 
     /// Whether this process wrote and closed it, and its first `len` bytes are all.
     pub fn is_whole(&self, len: u64) -> bool {
         let state = lock(&self.state);
-        state.len == len && matches!(state.stage, Stage::Closed | Stage::Footed(_))
+        state.len == len
+            && matches!(
+                state.stage,
+                StagingPhase::Closed | StagingPhase::WithFooter(_)
+            )
     }
 
     /// Puts a footer behind the bytes, and both on the disk to stay. The same footer may be put again; fails with
@@ -236,16 +240,16 @@ impl StagingFile {
     pub fn foot(&self, footer: &Bytes) -> Result<(), CacheError> {
         let mut state = lock(&self.state);
         let may = match &state.stage {
-            Stage::Closed => true,
-            Stage::Footed(first) => first == footer,
-            Stage::Open | Stage::Found => false,
+            StagingPhase::Closed => true,
+            StagingPhase::WithFooter(first) => first == footer,
+            StagingPhase::Open | StagingPhase::Found => false,
         };
         if !may {
             let path = self.path.clone();
             return Err(CacheError::Closed { path });
         }
         let file = self.descriptor(&state.stage)?;
-        state.stage = Stage::Footed(footer.clone());
+        state.stage = StagingPhase::WithFooter(footer.clone());
         let write = || {
             file.write_all_at(footer, state.len)?;
             // A failed append may have left something behind it.
@@ -300,14 +304,14 @@ impl StagingFile {
 
     /// Says that the bucket has its bytes: the last drop removes the file. It can be read until then.
     pub fn finished(&self) {
-        lock(&self.state).fate = Fate::Removed;
+        lock(&self.state).fate = FileRetention::Removed;
     }
 }
 
 impl Drop for StagingFile {
     fn drop(&mut self) {
         self.open.close(self.id);
-        if lock(&self.state).fate == Fate::Kept {
+        if lock(&self.state).fate == FileRetention::Kept {
             return;
         }
         if let Err(error) = fs::remove_file(&self.path) {
@@ -477,7 +481,7 @@ mod tests {
     fn a_full_disk_is_no_space_and_leaves_the_file_as_it_was() {
         // /dev/full takes every write as a full disk does.
         let (_temp, dir) = dir();
-        let file = dir.file(1, PathBuf::from("/dev/full"), (5, Stage::Open));
+        let file = dir.file(1, PathBuf::from("/dev/full"), (5, StagingPhase::Open));
         assert!(matches!(file.append(b"x"), Err(CacheError::NoSpace { .. })));
         assert_eq!(file.len(), 5);
     }

@@ -20,12 +20,12 @@ use crate::task::Tasks;
 const GATHER: Duration = Duration::from_millis(2);
 
 /// The counts of all tokens of one kind; clones are the same registry.
-pub struct Registry<K: Clone> {
-    counts: Arc<DashMap<K, Weak<Held<K>>>>,
+pub struct TokenRegistry<K: Clone> {
+    counts: Arc<DashMap<K, Weak<HeldToken<K>>>>,
     unused: mpsc::UnboundedSender<K>,
 }
 
-impl<K: Hash + Eq + Clone> Registry<K> {
+impl<K: Hash + Eq + Clone> TokenRegistry<K> {
     /// Makes an empty registry. `clean_up` is called for a key whose last token was dropped; it runs under the key's
     /// entry, so it must be short and must not use this registry: longer work it hands on. The task called
     /// `name` ends at the stop signal, after what was dropped before it; later drops are not cleaned up.
@@ -44,7 +44,7 @@ impl<K: Hash + Eq + Clone> Registry<K> {
     /// Takes a token of `key`, the first or one more.
     pub fn take(&self, key: K) -> Token<K> {
         let held = |key: &K| {
-            Arc::new(Held {
+            Arc::new(HeldToken {
                 key: key.clone(),
                 unused: self.unused.clone(),
             })
@@ -73,7 +73,7 @@ impl<K: Hash + Eq + Clone> Registry<K> {
     }
 }
 
-impl<K: Clone> Clone for Registry<K> {
+impl<K: Clone> Clone for TokenRegistry<K> {
     fn clone(&self) -> Self {
         Self {
             counts: Arc::clone(&self.counts),
@@ -82,9 +82,9 @@ impl<K: Clone> Clone for Registry<K> {
     }
 }
 
-impl<K: Hash + Eq + Clone> fmt::Debug for Registry<K> {
+impl<K: Hash + Eq + Clone> fmt::Debug for TokenRegistry<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registry")
+        f.debug_struct("TokenRegistry")
             .field("keys", &self.counts.len())
             .finish_non_exhaustive()
     }
@@ -92,7 +92,7 @@ impl<K: Hash + Eq + Clone> fmt::Debug for Registry<K> {
 
 /// Works off the list of keys whose last token was dropped.
 async fn sweep<K, F>(
-    counts: Arc<DashMap<K, Weak<Held<K>>>>,
+    counts: Arc<DashMap<K, Weak<HeldToken<K>>>>,
     mut list: mpsc::UnboundedReceiver<K>,
     tasks: Tasks,
     clean_up: F,
@@ -126,7 +126,7 @@ async fn sweep<K, F>(
 
 /// Cleans a listed key up. It may be listed more than once, or be in use again: what counts is whether it is unused now.
 fn work_off<K: Hash + Eq + Clone>(
-    counts: &DashMap<K, Weak<Held<K>>>,
+    counts: &DashMap<K, Weak<HeldToken<K>>>,
     key: K,
     clean_up: &impl Fn(&K),
 ) {
@@ -140,12 +140,12 @@ fn work_off<K: Hash + Eq + Clone>(
 
 /// What all tokens of a key share; the last of them lists the key.
 #[derive(Debug)]
-struct Held<K: Clone> {
+struct HeldToken<K: Clone> {
     key: K,
     unused: mpsc::UnboundedSender<K>,
 }
 
-impl<K: Clone> Drop for Held<K> {
+impl<K: Clone> Drop for HeldToken<K> {
     fn drop(&mut self) {
         // Fails only after the stop signal, when nothing is cleaned up any more.
         drop(self.unused.send(self.key.clone()));
@@ -156,7 +156,7 @@ impl<K: Clone> Drop for Held<K> {
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Token<K: Clone> {
-    held: Arc<Held<K>>,
+    held: Arc<HeldToken<K>>,
 }
 
 impl<K: Clone> Token<K> {

@@ -9,10 +9,10 @@ use tokio::runtime::Handle;
 
 type Cleaned = Arc<Mutex<Vec<u32>>>;
 
-fn registry(tasks: &Tasks) -> (Registry<u32>, Cleaned) {
+fn registry(tasks: &Tasks) -> (TokenRegistry<u32>, Cleaned) {
     let cleaned = Cleaned::default();
     let list = Arc::clone(&cleaned);
-    let registry = Registry::new("test-tokens", tasks, move |key: &u32| {
+    let registry = TokenRegistry::new("test-tokens", tasks, move |key: &u32| {
         lock(&list).push(*key);
     });
     (registry, cleaned)
@@ -90,7 +90,7 @@ async fn no_clean_up_runs_under_a_token() {
     let (in_use, wrong) = (Arc::clone(&held), Arc::new(AtomicU64::new(0)));
     let (count, cleaned) = (Arc::clone(&wrong), Arc::new(AtomicU64::new(0)));
     let runs = Arc::clone(&cleaned);
-    let registry = Registry::new("test-tokens", &tasks, move |key: &u32| {
+    let registry = TokenRegistry::new("test-tokens", &tasks, move |key: &u32| {
         runs.fetch_add(1, Ordering::SeqCst);
         // Taken under the entry, so no holder can have counted itself in since the check.
         let users = in_use[*key as usize].load(Ordering::SeqCst);
@@ -142,7 +142,7 @@ impl Clone for Key {
 
 /// A registry whose list is worked off by hand, and what ought to be true of it.
 struct Bench {
-    registry: Registry<Key>,
+    registry: TokenRegistry<Key>,
     list: mpsc::UnboundedReceiver<Key>,
     tokens: Vec<Token<Key>>,
     /// Taken since the last clean-up.
@@ -153,7 +153,7 @@ impl Bench {
     fn new() -> Rc<RefCell<Self>> {
         let (unused, list) = mpsc::unbounded_channel();
         Rc::new(RefCell::new(Self {
-            registry: Registry {
+            registry: TokenRegistry {
                 counts: Arc::default(),
                 unused,
             },

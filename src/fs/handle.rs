@@ -5,7 +5,7 @@
 
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::past::{DeletedNames, Found, InUse, Past, PastNode};
+use crate::fs::past::{DeletedNames, Found, Past, PastNode, PinnedTimes};
 use crate::store::{Author, DirectoryListing, File, Ino, Kind, PendingFlush, Pin};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use bytes::Bytes;
@@ -173,7 +173,7 @@ pub(crate) struct OpenPast {
     pub(crate) bytes: Option<Pin>,
     /// The instants it shows.
     #[allow(dead_code, reason = "held for its drop")]
-    pub(crate) instants: Option<InUse>,
+    pub(crate) instants: Option<PinnedTimes>,
 }
 
 /// An open directory.
@@ -184,9 +184,9 @@ pub(crate) struct OpenDir {
     pub(crate) opener: Caller,
     /// The instant it shows, if it is of the past.
     #[allow(dead_code, reason = "held for its drop")]
-    pub(crate) instant: Option<InUse>,
+    pub(crate) instant: Option<PinnedTimes>,
     /// What the reader sees; taken by the first READDIR and again at each rewind.
-    pub(crate) snapshot: AsyncMutex<Option<Snapshot>>,
+    pub(crate) snapshot: AsyncMutex<Option<DirSnapshot>>,
 }
 
 /// A directory one can open.
@@ -200,7 +200,7 @@ pub(crate) enum DirSource {
 
 /// A name in a snapshot.
 #[derive(Debug, Clone)]
-pub(crate) struct Listed {
+pub(crate) struct ListedName {
     /// The number of the node.
     pub(crate) ino: u64,
     /// Its kind.
@@ -212,24 +212,29 @@ pub(crate) struct Listed {
 }
 
 /// A directory's names as they were at one moment. Offsets are positions in it.
-pub(crate) struct Snapshot {
-    names: Vec<Listed>,
+pub(crate) struct DirSnapshot {
+    names: Vec<ListedName>,
     /// Names not yet drawn. Attributes of live ones are not kept: by the time they are asked for they would be old.
-    rest: Option<Rest>,
+    rest: Option<UnreadNames>,
 }
 
 /// Names that are drawn as they are asked for.
-pub(crate) enum Rest {
+pub(crate) enum UnreadNames {
     /// Of a live directory.
     Live(DirectoryListing),
     /// Of `@deleted`.
     Deleted(DeletedNames),
 }
 
-impl Snapshot {
+impl DirSnapshot {
     /// A snapshot of `itself`, `parent` and what `rest` will give.
-    pub(crate) fn new(itself: u64, parent: u64, listed: Vec<Listed>, rest: Option<Rest>) -> Self {
-        let dot = |ino, name: &'static [u8]| Listed {
+    pub(crate) fn new(
+        itself: u64,
+        parent: u64,
+        listed: Vec<ListedName>,
+        rest: Option<UnreadNames>,
+    ) -> Self {
+        let dot = |ino, name: &'static [u8]| ListedName {
             ino,
             kind: Kind::Directory,
             name: Bytes::from_static(name),
@@ -249,16 +254,18 @@ impl Snapshot {
         &mut self,
         position: usize,
         past: &Past,
-    ) -> FsResult<Option<&mut Listed>> {
+    ) -> FsResult<Option<&mut ListedName>> {
         while self.names.len() <= position {
             let next = match &mut self.rest {
-                Some(Rest::Live(listing)) => listing.next().await?.map(|(name, stat)| Listed {
-                    ino: stat.ino.0,
-                    kind: stat.kind,
-                    name,
-                    found: None,
-                }),
-                Some(Rest::Deleted(names)) => past.next_deleted(names).await?,
+                Some(UnreadNames::Live(listing)) => {
+                    listing.next().await?.map(|(name, stat)| ListedName {
+                        ino: stat.ino.0,
+                        kind: stat.kind,
+                        name,
+                        found: None,
+                    })
+                }
+                Some(UnreadNames::Deleted(names)) => past.next_deleted(names).await?,
                 None => break,
             };
             match next {

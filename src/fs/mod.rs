@@ -23,7 +23,7 @@ pub use caller::Caller;
 pub use error::{FsError, FsResult};
 pub use ops::attr::{SetAttr, SetTime};
 pub use ops::dir::{DirEntry, DirSink, Room};
-pub use ops::io::WriteHow;
+pub use ops::io::WriteMode;
 pub use ops::space::Statfs;
 
 use crate::fs::handle::HandleTable;

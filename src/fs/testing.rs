@@ -133,7 +133,7 @@ impl World {
     /// Writes `text` at `offset` through a handle.
     pub(crate) async fn put(&self, (ino, handle): (u64, u64), offset: u64, text: &str) {
         let bytes = Bytes::copy_from_slice(text.as_bytes());
-        let how = WriteHow::default();
+        let how = WriteMode::default();
         let written = self.write(&ALICE, ino, handle, offset, bytes, how).await;
         assert_eq!(written, Ok(text.len() as u32));
     }

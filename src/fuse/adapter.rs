@@ -10,7 +10,7 @@ use super::reply::{
     AttributeReply, Created, ListingReply, OpenedDirectory, OpenedFile, file_time, released,
 };
 use super::session;
-use crate::fs::{Caller, SetAttr, SetTime, WriteHow};
+use crate::fs::{Caller, SetAttr, SetTime, WriteMode};
 use bytes::Bytes;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo,
@@ -329,7 +329,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let (caller, data) = (caller(request), Bytes::copy_from_slice(data));
-        let how = WriteHow {
+        let how = WriteMode {
             from_page_cache: how.contains(WriteFlags::FUSE_WRITE_CACHE),
             kill_privileges: how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
         };

@@ -17,23 +17,23 @@ use tokio::sync::watch;
 const GATHER: Duration = Duration::from_millis(1);
 
 /// Tells what is durable by now.
-type Reached = Box<dyn Fn() -> Commit + Send + Sync>;
+type DurableCommit = Box<dyn Fn() -> Commit + Send + Sync>;
 
 /// Makes durable what was committed before the call.
-type Flush = Box<dyn Fn() -> BoxFuture<'static, Result<(), MetaError>> + Send + Sync>;
+type FlushCall = Box<dyn Fn() -> BoxFuture<'static, Result<(), MetaError>> + Send + Sync>;
 
 /// The coordinator of one store.
-pub(super) struct Coordinator {
-    reached: Reached,
-    flush: Flush,
+pub(super) struct FlushCoordinator {
+    reached: DurableCommit,
+    flush: FlushCall,
     turn: tokio::sync::Mutex<()>,
-    rounds: watch::Sender<Rounds>,
+    rounds: watch::Sender<FlushRounds>,
     waiting: AtomicUsize,
 }
 
 /// What the flushes came to.
 #[derive(Debug, Clone, Default)]
-struct Rounds {
+struct FlushRounds {
     /// How many have begun.
     begun: u64,
     /// The newest commit seen durable.
@@ -42,7 +42,7 @@ struct Rounds {
     failed: Option<(u64, MetaError)>,
 }
 
-impl Rounds {
+impl FlushRounds {
     /// Tells what a caller that came after round `came` may return, if anything yet.
     fn verdict(&self, commit: Commit, came: u64) -> Option<Result<(), MetaError>> {
         if self.durable >= commit {
@@ -55,23 +55,23 @@ impl Rounds {
     }
 }
 
-impl std::fmt::Debug for Coordinator {
+impl std::fmt::Debug for FlushCoordinator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Coordinator")
+        f.debug_struct("FlushCoordinator")
             .field("rounds", &*self.rounds.borrow())
             .field("waiting", &self.waiting)
             .finish_non_exhaustive()
     }
 }
 
-impl Coordinator {
+impl FlushCoordinator {
     /// Makes a coordinator over an engine's two verbs.
-    pub(super) fn new(reached: Reached, flush: Flush) -> Self {
+    pub(super) fn new(reached: DurableCommit, flush: FlushCall) -> Self {
         Self {
             reached,
             flush,
             turn: tokio::sync::Mutex::new(()),
-            rounds: watch::Sender::new(Rounds::default()),
+            rounds: watch::Sender::new(FlushRounds::default()),
             waiting: AtomicUsize::new(0),
         }
     }
@@ -81,7 +81,7 @@ impl Coordinator {
         if (self.reached)() >= commit {
             return Ok(());
         }
-        let _waiter = Waiter::enter(&self.waiting);
+        let _waiter = WaitingCaller::enter(&self.waiting);
         let mut rounds = self.rounds.subscribe();
         let came = rounds.borrow().begun;
         let turn = tokio::select! {
@@ -128,16 +128,16 @@ impl Coordinator {
 }
 
 /// One caller that waits; counted while it lives.
-struct Waiter<'a>(&'a AtomicUsize);
+struct WaitingCaller<'a>(&'a AtomicUsize);
 
-impl<'a> Waiter<'a> {
+impl<'a> WaitingCaller<'a> {
     fn enter(waiting: &'a AtomicUsize) -> Self {
         waiting.fetch_add(1, Ordering::Relaxed);
         Self(waiting)
     }
 }
 
-impl Drop for Waiter<'_> {
+impl Drop for WaitingCaller<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -11,13 +11,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use tokio::sync::watch;
 
-type Rows = BTreeMap<Bytes, Bytes>;
+type MemoryRows = BTreeMap<Bytes, Bytes>;
 
 /// What outlives a writer, and what does not.
 #[derive(Debug)]
-struct Shared {
-    live: Arc<Rows>,
-    durable: Arc<Rows>,
+struct MemoryIndex {
+    live: Arc<MemoryRows>,
+    durable: Arc<MemoryRows>,
     pending: Vec<(Commit, Batch)>,
     newest: Commit,
     epoch: u64,
@@ -26,7 +26,7 @@ struct Shared {
 /// One writer of an index in memory.
 #[derive(Debug)]
 pub struct MemoryStore {
-    shared: Arc<Mutex<Shared>>,
+    shared: Arc<Mutex<MemoryIndex>>,
     merge: MergeFn,
     epoch: u64,
     /// Shared by all writers of the index: the epoch of the newest one.
@@ -38,7 +38,7 @@ impl MemoryStore {
     /// Makes an empty index and opens it.
     #[must_use]
     pub fn new(merge: MergeFn) -> Self {
-        let shared = Shared {
+        let shared = MemoryIndex {
             live: Arc::default(),
             durable: Arc::default(),
             pending: Vec::new(),
@@ -73,7 +73,7 @@ impl MemoryStore {
     }
 
     /// Gives the rows to work on, if this writer may still.
-    fn rows(&self) -> Result<MutexGuard<'_, Shared>, MetaError> {
+    fn rows(&self) -> Result<MutexGuard<'_, MemoryIndex>, MetaError> {
         if *self.closed.borrow() {
             return Err(MetaError::Closed("closed on request".to_owned()));
         }
@@ -84,13 +84,13 @@ impl MemoryStore {
         Ok(shared)
     }
 
-    fn view(&self) -> Result<View, MetaError> {
-        Ok(View(Arc::clone(&self.rows()?.live)))
+    fn view(&self) -> Result<MemoryView, MetaError> {
+        Ok(MemoryView(Arc::clone(&self.rows()?.live)))
     }
 }
 
 /// Applies `batch` to `rows`, change by change.
-fn apply(rows: &mut Rows, batch: &Batch, merge: MergeFn) {
+fn apply(rows: &mut MemoryRows, batch: &Batch, merge: MergeFn) {
     for (key, change) in batch.rows() {
         match change {
             Change::Put(value) => {
@@ -184,10 +184,10 @@ impl MetaStore for MemoryStore {
 
 /// The rows at one moment.
 #[derive(Debug)]
-struct View(Arc<Rows>);
+struct MemoryView(Arc<MemoryRows>);
 
 #[async_trait]
-impl MetaRead for View {
+impl MetaRead for MemoryView {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MetaError> {
         Ok(self.0.get(key).cloned())
     }
@@ -200,14 +200,14 @@ impl MetaRead for View {
         } else {
             Vec::new()
         };
-        Ok(Box::new(Scan(rows.into_iter())))
+        Ok(Box::new(MemoryScan(rows.into_iter())))
     }
 }
 
-struct Scan(std::vec::IntoIter<(Bytes, Bytes)>);
+struct MemoryScan(std::vec::IntoIter<(Bytes, Bytes)>);
 
 #[async_trait]
-impl RowScan for Scan {
+impl RowScan for MemoryScan {
     async fn next(&mut self) -> Result<Option<(Bytes, Bytes)>, MetaError> {
         Ok(self.0.next())
     }

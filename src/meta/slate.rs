@@ -6,9 +6,9 @@
 //! Fixed at creation and never to change: the segment extractor (first key byte), the merge function, zstd.
 
 use self::checksum::DamagedObject;
-use self::fixed::{FirstByte, Merge};
-use self::reach::{Watch, reach};
-use super::commit::Coordinator;
+use self::connect::{OpenWatch, connect};
+use self::row_layout::{FirstByteSegments, RowMerge};
+use super::commit::FlushCoordinator;
 use super::error::chain;
 use super::{Batch, Change, Commit, MergeFn, MetaError, MetaRead, MetaState, MetaStore, RowScan};
 use crate::sync::{Arc, AtomicU64, Ordering};
@@ -30,21 +30,21 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-mod around;
 mod checksum;
-mod fixed;
+mod connect;
 mod follow;
 mod inspect;
-mod marked;
-mod reach;
+mod read_window;
 mod reason;
+mod row_layout;
 mod tables;
+mod verified;
 mod wal;
 
 pub use follow::SlateFollower;
-pub use inspect::{BadObject, Inspection, LoggedPut, Origin, inspect};
+pub use inspect::{BadObject, Inspection, LastWriterState, LoggedPut, inspect};
+use reason::FailureReason;
 pub use reason::Reason;
-use reason::Why;
 
 /// How long an open may take in all: a log of 400,000 rows over a slow store replays within a second.
 const OPEN_DEADLINE: Duration = Duration::from_secs(120);
@@ -212,11 +212,11 @@ pub struct SlateStore {
     epoch: u64,
     /// The newest commit, for empty batches.
     newest: AtomicU64,
-    tables: tables::Tables,
+    tables: tables::TableWriter,
     merge: MergeFn,
     deadline: Duration,
-    status: Status,
-    coordinator: Coordinator,
+    status: EngineStatus,
+    coordinator: FlushCoordinator,
 }
 
 impl std::fmt::Debug for SlateStore {
@@ -251,27 +251,31 @@ impl SlateStore {
         config: &SlateConfig,
         settings: Settings,
     ) -> Result<Self, MetaError> {
-        let watch = Watch::new(config);
-        let (place, object_store) = reach(object_store, path, config, &watch).await?;
+        let watch = OpenWatch::new(config);
+        let (place, object_store) = connect(object_store, path, config, &watch).await?;
         let building = Db::builder(place, object_store)
             .with_settings(settings)
             .with_sst_block_size(SstBlockSize::Block16Kib)
             .with_db_cache(config.memory_cache(), 0)
-            .with_merge_operator(Arc::new(Merge(config.merge)))
-            .with_segment_extractor(Arc::new(FirstByte))
+            .with_merge_operator(Arc::new(RowMerge(config.merge)))
+            .with_segment_extractor(Arc::new(FirstByteSegments))
             .build();
         let db = match timeout(OPEN_DEADLINE, building).await {
             Ok(built) => built.map_err(|error| lost_race(classify(&error)))?,
-            Err(_) => return Err(Why::from(config.reason.clone()).late("opening", OPEN_DEADLINE)),
+            Err(_) => {
+                return Err(
+                    FailureReason::from(config.reason.clone()).late("opening", OPEN_DEADLINE)
+                );
+            }
         };
         watch.opened.set();
         watch.wal.replayed();
-        let status = Status::new(db.subscribe(), config);
+        let status = EngineStatus::new(db.subscribe(), config);
         let tasks = Tasks::new(tokio::runtime::Handle::current());
         Ok(Self {
             epoch: db.manifest().writer_epoch(),
             newest: AtomicU64::new(status.durable().0),
-            tables: tables::Tables::keep(&db, watch.wal, tasks),
+            tables: tables::TableWriter::keep(&db, watch.wal, tasks),
             merge: config.merge,
             deadline: config.deadline,
             coordinator: coordinator(&db, &status, config.deadline),
@@ -285,10 +289,10 @@ impl SlateStore {
     }
 }
 
-fn coordinator(db: &Db, status: &Status, deadline: Duration) -> Coordinator {
+fn coordinator(db: &Db, status: &EngineStatus, deadline: Duration) -> FlushCoordinator {
     let reached = status.clone();
     let (db, status) = (db.clone(), status.clone());
-    Coordinator::new(
+    FlushCoordinator::new(
         Box::new(move || reached.durable()),
         Box::new(move || {
             let (db, status) = (db.clone(), status.clone());
@@ -299,12 +303,12 @@ fn coordinator(db: &Db, status: &Status, deadline: Duration) -> Coordinator {
 
 /// The engine's account of itself.
 #[derive(Clone)]
-struct Status {
+struct EngineStatus {
     told: watch::Receiver<DbStatus>,
-    why: Why,
+    why: FailureReason,
 }
 
-impl Status {
+impl EngineStatus {
     fn new(told: watch::Receiver<DbStatus>, config: &SlateConfig) -> Self {
         let why = config.reason.clone().into();
         Self { told, why }
@@ -420,7 +424,7 @@ impl MetaRead for SlateStore {
         } else {
             None
         };
-        Ok(Box::new(Scan::new(rows, &self.status, self.deadline)))
+        Ok(Box::new(SlateScan::new(rows, &self.status, self.deadline)))
     }
 }
 
@@ -459,7 +463,7 @@ impl MetaStore for SlateStore {
             Ok(rows) => rows,
             Err(error) => return Err(self.status.name(error).await),
         };
-        Ok(Arc::new(Snapshot {
+        Ok(Arc::new(SlateSnapshot {
             rows,
             status: self.status.clone(),
             deadline: self.deadline,
@@ -503,22 +507,22 @@ impl MetaStore for SlateStore {
 }
 
 /// A view that later commits do not change.
-struct Snapshot {
+struct SlateSnapshot {
     rows: Arc<DbSnapshot>,
-    status: Status,
+    status: EngineStatus,
     deadline: Duration,
 }
 
-impl std::fmt::Debug for Snapshot {
+impl std::fmt::Debug for SlateSnapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Snapshot")
+        f.debug_struct("SlateSnapshot")
             .field("commit", &self.rows.seq())
             .finish_non_exhaustive()
     }
 }
 
 #[async_trait]
-impl MetaRead for Snapshot {
+impl MetaRead for SlateSnapshot {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MetaError> {
         let options = ReadOptions::default();
         let call = self.rows.get_with_options(key, &options);
@@ -533,19 +537,19 @@ impl MetaRead for Snapshot {
         } else {
             None
         };
-        Ok(Box::new(Scan::new(rows, &self.status, self.deadline)))
+        Ok(Box::new(SlateScan::new(rows, &self.status, self.deadline)))
     }
 }
 
 /// A scan under way; `rows` is `None` for an empty range, which the engine refuses.
-struct Scan {
+struct SlateScan {
     rows: Option<DbIterator>,
-    status: Status,
+    status: EngineStatus,
     deadline: Duration,
 }
 
-impl Scan {
-    fn new(rows: Option<DbIterator>, status: &Status, deadline: Duration) -> Self {
+impl SlateScan {
+    fn new(rows: Option<DbIterator>, status: &EngineStatus, deadline: Duration) -> Self {
         Self {
             rows,
             status: status.clone(),
@@ -555,7 +559,7 @@ impl Scan {
 }
 
 #[async_trait]
-impl RowScan for Scan {
+impl RowScan for SlateScan {
     async fn next(&mut self) -> Result<Option<(Bytes, Bytes)>, MetaError> {
         let Some(rows) = &mut self.rows else {
             return Ok(None);

@@ -358,7 +358,7 @@ pub(crate) const KNOWN_CIRCLES: &[&[&str]] = &[
     ],
     &["fuse/adapter.rs", "fuse/session.rs"],
     &["meta/journal/mod.rs", "meta/journal/recover.rs"],
-    &["meta/slate.rs", "meta/slate/reach.rs"],
+    &["meta/slate.rs", "meta/slate/connect.rs"],
     &[
         "store/check/finding.rs",
         "store/check/log_compare.rs",

@@ -44,10 +44,7 @@ pub(crate) const TUPLE_PARAMETERS: &[(&str, usize)] = &[
 ];
 
 /// Types whose name has more than one definition until they are renamed. A name that has one only may be removed here.
-pub(crate) const REPEATED_TYPES: &[&str] = &[
-    "Answer", "Core", "Entry", "Found", "Index", "Opened", "Origin", "Scan", "Shared", "Snapshot",
-    "State", "Usage", "Waiter",
-];
+pub(crate) const REPEATED_TYPES: &[&str] = &["Core"];
 
 /// Types and parameters of one source outside its tests.
 struct Names<'a> {

@@ -22,12 +22,12 @@ pub(crate) fn same<T: PartialEq + Debug>(
 
 /// Everything a directory lists.
 #[derive(Default)]
-struct Listed {
+struct ListedName {
     dots: Vec<(Vec<u8>, u64)>,
     names: Vec<(Vec<u8>, u64, Kind, Option<Entry>)>,
 }
 
-impl DirSink for Listed {
+impl DirSink for ListedName {
     fn add(&mut self, entry: DirEntry<'_>) -> Room {
         let name = entry.name.to_vec();
         if name == b"." || name == b".." {
@@ -89,7 +89,7 @@ impl Session {
     async fn list(&self, dir: Id) -> Result<Vec<(Vec<u8>, Entry)>, Difference> {
         let (fs, ino) = (self.fs(), self.tree.nodes[dir].ino);
         let opened = fs.opendir(&SUPER, ino).await.map_err(described)?;
-        let mut listed = Listed::default();
+        let mut listed = ListedName::default();
         let read = fs.readdir(ino, opened.handle, 0, true, &mut listed).await;
         read.map_err(described)?;
         fs.releasedir(ino, opened.handle).await.map_err(described)?;

@@ -7,7 +7,7 @@ use super::session::{Difference, END, Session, same_result};
 use super::steps::Flags;
 use super::tree::When;
 use crate::fs::testing::SUPER;
-use crate::fs::{Caller, WriteHow};
+use crate::fs::{Caller, WriteMode};
 
 /// The model's limit for file lengths. Valid calls that would exceed it are skipped.
 const MODEL_END: u64 = 1 << 20;
@@ -50,7 +50,7 @@ impl Session {
         if expected.is_ok() {
             put(self, id, offset, &bytes);
         }
-        let how = WriteHow {
+        let how = WriteMode {
             from_page_cache: false,
             kill_privileges,
         };

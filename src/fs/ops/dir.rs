@@ -3,7 +3,7 @@
 //! A handle shows the names as they were when it was opened or rewound; attributes of the live tree are looked up when they
 //! are given, because the kernel believes them from then on. Those of the past come from what the listing read.
 
-use crate::fs::handle::{DirSource, Handle, Listed, OpenDir, Rest, Snapshot};
+use crate::fs::handle::{DirSnapshot, DirSource, Handle, ListedName, OpenDir, UnreadNames};
 use crate::fs::past::{Found, Listing, PastNode};
 use crate::fs::{Caller, Entry, FileSystem, FsError, FsResult, Node, Opened};
 use crate::store::Kind;
@@ -106,9 +106,9 @@ impl FileSystem {
                 .give(&open.source, snapshot, position, full, sink)
                 .await
             {
-                Ok(Given::Yes) => given += 1,
-                Ok(Given::Gone) => {}
-                Ok(Given::NoRoom | Given::NoMore) => break,
+                Ok(ReaddirStep::Yes) => given += 1,
+                Ok(ReaddirStep::Gone) => {}
+                Ok(ReaddirStep::NoRoom | ReaddirStep::NoMore) => break,
                 // What was given is counted as looked up: it must reach the kernel, the error comes with the next call.
                 Err(_) if given > 0 => break,
                 Err(error) => return Err(error),
@@ -129,15 +129,15 @@ impl FileSystem {
     async fn give(
         &self,
         source: &DirSource,
-        snapshot: &mut Snapshot,
+        snapshot: &mut DirSnapshot,
         position: usize,
         full: Option<&Caller>,
         sink: &mut dyn DirSink,
-    ) -> FsResult<Given> {
+    ) -> FsResult<ReaddirStep> {
         let Some(listed) = snapshot.at(position, &self.past).await? else {
-            return Ok(Given::NoMore);
+            return Ok(ReaddirStep::NoMore);
         };
-        let Listed {
+        let ListedName {
             ino,
             kind,
             name,
@@ -153,8 +153,8 @@ impl FileSystem {
         };
         let Some(caller) = full.filter(|_| position >= 2) else {
             return Ok(match sink.add(entry) {
-                Room::Left => Given::Yes,
-                Room::Full => Given::NoRoom,
+                Room::Left => ReaddirStep::Yes,
+                Room::Full => ReaddirStep::NoRoom,
             });
         };
         let found = match (source, found.take()) {
@@ -166,17 +166,17 @@ impl FileSystem {
         };
         let full = match found {
             Ok(full) => full,
-            Err(FsError::NotFound) => return Ok(Given::Gone),
+            Err(FsError::NotFound) => return Ok(ReaddirStep::Gone),
             Err(error) => return Err(error),
         };
         entry.ino = full.stat.ino.0;
         entry.kind = full.stat.kind;
         entry.full = Some(&full);
         match sink.add(entry) {
-            Room::Left => Ok(Given::Yes),
+            Room::Left => Ok(ReaddirStep::Yes),
             Room::Full => {
                 self.forget(full.stat.ino.0, 1);
-                Ok(Given::NoRoom)
+                Ok(ReaddirStep::NoRoom)
             }
         }
     }
@@ -194,29 +194,29 @@ impl FileSystem {
         Ok(entry)
     }
 
-    async fn snapshot(&self, ino: u64, source: &DirSource) -> FsResult<Snapshot> {
+    async fn snapshot(&self, ino: u64, source: &DirSource) -> FsResult<DirSnapshot> {
         match source {
             DirSource::Live(dir, generation) => {
                 let parent = self.namespace.tree().parent(*dir).await?;
                 if self.namespace.tree().stat(*dir).await?.generation != *generation {
                     return Err(FsError::NotFound);
                 }
-                let rest = Rest::Live(self.namespace.tree().list(*dir).await?);
-                Ok(Snapshot::new(ino, parent.0, Vec::new(), Some(rest)))
+                let rest = UnreadNames::Live(self.namespace.tree().list(*dir).await?);
+                Ok(DirSnapshot::new(ino, parent.0, Vec::new(), Some(rest)))
             }
             DirSource::Past(node) => {
                 let (listed, rest) = match self.past.list(node).await? {
                     Listing::Whole(listed) => (listed, None),
-                    Listing::Drawn(names) => (Vec::new(), Some(Rest::Deleted(names))),
+                    Listing::Drawn(names) => (Vec::new(), Some(UnreadNames::Deleted(names))),
                 };
-                Ok(Snapshot::new(ino, node.parent(), listed, rest))
+                Ok(DirSnapshot::new(ino, node.parent(), listed, rest))
             }
         }
     }
 }
 
 /// What became of one position.
-enum Given {
+enum ReaddirStep {
     /// The sink has it.
     Yes,
     /// The name is gone since the snapshot.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 /// How a write came.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct WriteHow {
+pub struct WriteMode {
     /// From the page cache (a mapping): the handle is a guess among those of the inode, the caller unknown.
     pub from_page_cache: bool,
     /// The writer may not keep set-id bits and capabilities.
@@ -42,7 +42,7 @@ impl FileSystem {
         handle: u64,
         offset: u64,
         bytes: Bytes,
-        how: WriteHow,
+        how: WriteMode,
     ) -> FsResult<u32> {
         let ino = self.writable(ino)?;
         let len = u32::try_from(bytes.len()).map_err(|_| FsError::TooLarge)?;
@@ -80,7 +80,7 @@ impl FileSystem {
         }
     }
 
-    fn writer(&self, ino: Ino, handle: u64, how: WriteHow) -> FsResult<Arc<OpenFile>> {
+    fn writer(&self, ino: Ino, handle: u64, how: WriteMode) -> FsResult<Arc<OpenFile>> {
         match self.handles.writer(handle) {
             Err(FsError::BadHandle) if how.from_page_cache => {
                 self.handles.any_writer(ino).ok_or(FsError::BadHandle)

@@ -2,9 +2,9 @@
 //!
 //! Names below are history's, not the live tree's: `.versions` is not among them.
 
-use super::meaning::Answer;
-use super::node::{Seen, What};
-use super::stamp::{Meaning, TimeName};
+use super::node::{PastKind, PastState};
+use super::resolved_times::ResolvedTime;
+use super::stamp::{TimeName, TimeStability};
 use super::{Found, Lasting, Past, state_node};
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
@@ -30,18 +30,18 @@ impl Past {
         found
     }
 
-    async fn find_answer(&self, answer: &Answer, dir: Ino) -> FsResult<Found> {
+    async fn find_answer(&self, answer: &ResolvedTime, dir: Ino) -> FsResult<Found> {
         let at = answer.at;
         let lasting = match answer.meaning {
-            Meaning::Fixed => self.lasting_at(at),
-            Meaning::Moving => Lasting::Passing,
+            TimeStability::Fixed => self.lasting_at(at),
+            TimeStability::Moving => Lasting::Passing,
         };
         // A release that is due belongs to the answer.
         self.namespace.history().settle(at).await;
         let then = self.namespace.history().directory_at(dir, at).await?;
         let then = then.ok_or(FsError::NotFound)?;
         Ok(Found {
-            what: What::Time {
+            what: PastKind::Time {
                 dir: then,
                 at,
                 asked: dir,
@@ -82,7 +82,7 @@ impl Past {
         name: Bytes,
         at: Timestamp,
         entry: PastEntry,
-    ) -> FsResult<What> {
+    ) -> FsResult<PastKind> {
         // Deleting a version takes it from one name only.
         let links = match entry.shared.is_some() && entry.kept != Retained::Nothing {
             true => Some(
@@ -93,7 +93,7 @@ impl Past {
             ),
             false => None,
         };
-        Ok(state_node(Seen {
+        Ok(state_node(PastState {
             dir,
             name,
             at,
@@ -106,7 +106,11 @@ impl Past {
     }
 
     /// The names in the directory `dir` at `at`.
-    pub(super) async fn list_tree(&self, dir: Ino, at: Timestamp) -> FsResult<Vec<(Bytes, What)>> {
+    pub(super) async fn list_tree(
+        &self,
+        dir: Ino,
+        at: Timestamp,
+    ) -> FsResult<Vec<(Bytes, PastKind)>> {
         let entries = self.namespace.history().list_at(dir, at).await;
         let entries = entries.map_err(|error| FsError::from(error).by_number())?;
         let mut nodes = Vec::with_capacity(entries.len());

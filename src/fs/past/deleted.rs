@@ -4,10 +4,10 @@
 //! A rename out of it is an undelete. So the kernel keeps no name here (a rename takes a kept name along), and directories show
 //! their owner's write bit, without which it would refuse the rename before asking.
 
-use super::node::{Seen, What};
+use super::node::{PastKind, PastState};
 use super::{Found, Lasting, Listing, Past};
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::handle::Listed;
+use crate::fs::handle::ListedName;
 use crate::store::{Attrs, Ino, Kind, RemovedName, RemovedNames};
 use bytes::Bytes;
 
@@ -42,7 +42,10 @@ impl Past {
     }
 
     /// The next name of a listing.
-    pub(crate) async fn next_deleted(&self, drawn: &mut DeletedNames) -> FsResult<Option<Listed>> {
+    pub(crate) async fn next_deleted(
+        &self,
+        drawn: &mut DeletedNames,
+    ) -> FsResult<Option<ListedName>> {
         let Some((name, removed)) = drawn.names.next().await? else {
             return Ok(None);
         };
@@ -62,8 +65,8 @@ pub(super) fn open_to_owner(attrs: Attrs) -> Attrs {
     }
 }
 
-fn removed_node(dir: Ino, name: &[u8], removed: RemovedName) -> What {
-    let seen = Box::new(Seen {
+fn removed_node(dir: Ino, name: &[u8], removed: RemovedName) -> PastKind {
+    let seen = Box::new(PastState {
         dir,
         name: Bytes::copy_from_slice(name),
         at: removed.at,
@@ -71,7 +74,7 @@ fn removed_node(dir: Ino, name: &[u8], removed: RemovedName) -> What {
         links: 1,
     });
     match seen.entry.kind {
-        Kind::Directory => What::Gone(seen),
-        _ => What::State(seen),
+        Kind::Directory => PastKind::Gone(seen),
+        _ => PastKind::State(seen),
     }
 }

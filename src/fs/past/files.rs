@@ -1,7 +1,7 @@
 //! `.versions/@files/NAME/STAMP.EXT`: one entry per state that stood under a name, oldest first, and the links `latest`
 //! and `previous` to the last two.
 
-use super::node::{PastNode, Pointer, PointerLink, Seen, What};
+use super::node::{PastKind, PastNode, PastState, Pointer, PointerLink};
 use super::{Found, Lasting, Past, stamp, state_node};
 use crate::fs::error::{FsError, FsResult};
 use crate::store::{Ino, Kind, PastEntry, Predecessor, Timestamp};
@@ -35,7 +35,7 @@ impl Past {
             false => Lasting::Passing,
         };
         Ok(Found {
-            what: What::History(dir, Bytes::copy_from_slice(name)),
+            what: PastKind::History(dir, Bytes::copy_from_slice(name)),
             lasting,
         })
     }
@@ -58,7 +58,7 @@ impl Past {
             let links = pointers(dir, slot, &state_names(slot, &states));
             let link = links.into_iter().find(|link| link.pointer == pointer);
             return Ok(Found {
-                what: What::Pointer(Box::new(link.ok_or(FsError::NotFound)?)),
+                what: PastKind::Pointer(Box::new(link.ok_or(FsError::NotFound)?)),
                 lasting: Lasting::Passing,
             });
         }
@@ -99,18 +99,18 @@ impl Past {
     ) -> FsResult<PastEntry> {
         if let Some(known) = node.predecessors() {
             match self.find_in(&known, began).await? {
-                Earlier::Found(state) => return Ok(*state),
-                Earlier::Nowhere => return Err(FsError::NotFound),
-                Earlier::Outdated => {}
+                EarlierState::Found(state) => return Ok(*state),
+                EarlierState::Nowhere => return Err(FsError::NotFound),
+                EarlierState::Outdated => {}
             }
         }
         let history = self.namespace.history().history(dir, slot).await?;
         match self.find_in(&history.predecessors, began).await? {
-            Earlier::Found(state) => {
+            EarlierState::Found(state) => {
                 node.remember(history.predecessors);
                 Ok(*state)
             }
-            Earlier::Nowhere | Earlier::Outdated => {
+            EarlierState::Nowhere | EarlierState::Outdated => {
                 node.remember(history.predecessors);
                 Err(FsError::NotFound)
             }
@@ -121,10 +121,10 @@ impl Past {
         &self,
         predecessors: &[Predecessor],
         began: &RangeInclusive<Timestamp>,
-    ) -> FsResult<Earlier> {
+    ) -> FsResult<EarlierState> {
         for part in predecessors {
             if !self.namespace.history().leads_to(part).await? {
-                return Ok(Earlier::Outdated);
+                return Ok(EarlierState::Outdated);
             }
             let found = self
                 .namespace
@@ -132,20 +132,20 @@ impl Past {
                 .earlier_file_version(part, began)
                 .await?;
             if let Some(state) = found {
-                return Ok(Earlier::Found(Box::new(state)));
+                return Ok(EarlierState::Found(Box::new(state)));
             }
         }
-        Ok(Earlier::Nowhere)
+        Ok(EarlierState::Nowhere)
     }
 
     /// The names that have versions in the live directory `dir`.
-    pub(super) async fn list_files(&self, dir: Ino) -> FsResult<Vec<(Bytes, What)>> {
+    pub(super) async fn list_files(&self, dir: Ino) -> FsResult<Vec<(Bytes, PastKind)>> {
         self.namespace.history().settle(self.namespace.now()).await;
         let names = self.namespace.history().names_with_versions(dir).await;
         let names = names.map_err(|error| FsError::from(error).by_number())?;
         let histories = names
             .into_iter()
-            .map(|name| (name.clone(), What::History(dir, name)));
+            .map(|name| (name.clone(), PastKind::History(dir, name)));
         Ok(histories.collect())
     }
 
@@ -155,7 +155,7 @@ impl Past {
         node: &PastNode,
         dir: Ino,
         slot: &Bytes,
-    ) -> FsResult<Vec<(Bytes, What)>> {
+    ) -> FsResult<Vec<(Bytes, PastKind)>> {
         self.namespace.history().settle(self.namespace.now()).await;
         let history = self.namespace.history().history(dir, slot).await?;
         node.remember(history.predecessors);
@@ -169,7 +169,7 @@ impl Past {
         let names = state_names(slot, &states);
         let links = pointers(dir, slot, &names).into_iter().map(|link| {
             let name = Bytes::from_static(pointer_name(link.pointer));
-            (name, What::Pointer(Box::new(link)))
+            (name, PastKind::Pointer(Box::new(link)))
         });
         let nodes = states.into_iter().map(|state| state_of(dir, slot, state));
         Ok(names.into_iter().zip(nodes).chain(links).collect())
@@ -177,7 +177,7 @@ impl Past {
 }
 
 /// What the earlier parts of a history say about a span of time.
-enum Earlier {
+enum EarlierState {
     /// A state began in it.
     Found(Box<PastEntry>),
     /// None did.
@@ -216,8 +216,8 @@ fn pointers(dir: Ino, slot: &Bytes, names: &[Bytes]) -> Vec<PointerLink> {
         .collect()
 }
 
-fn state_of(dir: Ino, slot: &Bytes, state: PastEntry) -> What {
-    state_node(Seen {
+fn state_of(dir: Ino, slot: &Bytes, state: PastEntry) -> PastKind {
+    state_node(PastState {
         dir,
         name: slot.clone(),
         at: state.version.timestamp,

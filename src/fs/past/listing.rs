@@ -3,10 +3,10 @@
 //! A listing keeps what it read: a reader that asks for attributes together with names (READDIRPLUS) costs no second look at the
 //! history. Only a state that has not ended is read again, because its attributes still change.
 
-use super::node::{PastNode, What};
+use super::node::{PastKind, PastNode};
 use super::{DeletedNames, Found, Lasting, Past};
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::handle::Listed;
+use crate::fs::handle::ListedName;
 use crate::fs::{Caller, Entry};
 use crate::store::Timestamp;
 use crate::sync::Arc;
@@ -18,7 +18,7 @@ const MILLISECOND: u64 = 1_000_000;
 /// The names in a node.
 pub(crate) enum Listing {
     /// All of them.
-    Whole(Vec<Listed>),
+    Whole(Vec<ListedName>),
     /// As they are asked for.
     Drawn(DeletedNames),
 }
@@ -32,21 +32,23 @@ impl Past {
         // Before anything is read: what becomes final afterwards may be another state than the one read.
         let finality = self.namespace.history().finality();
         let names = match node.what() {
-            What::Versions(dir) => self.list_versions(*dir).await?,
-            What::Time { dir, at, .. } => self.list_tree(*dir, *at).await?,
-            What::Tree(seen) | What::Gone(seen) => self.list_tree(seen.entry.ino, seen.at).await?,
-            What::Files(dir) => self.list_files(*dir).await?,
-            What::History(dir, slot) => self.list_history(node, *dir, slot).await?,
-            What::Deleted(dir) => return self.list_deleted(*dir, node.number()).await,
+            PastKind::Versions(dir) => self.list_versions(*dir).await?,
+            PastKind::Time { dir, at, .. } => self.list_tree(*dir, *at).await?,
+            PastKind::Tree(seen) | PastKind::Gone(seen) => {
+                self.list_tree(seen.entry.ino, seen.at).await?
+            }
+            PastKind::Files(dir) => self.list_files(*dir).await?,
+            PastKind::History(dir, slot) => self.list_history(node, *dir, slot).await?,
+            PastKind::Deleted(dir) => return self.list_deleted(*dir, node.number()).await,
             _ => return Err(FsError::NotDirectory),
         };
         let listed = names.into_iter().map(|(name, what)| {
             let lasting = match (node.what(), &what) {
-                (What::History(..), What::State(seen)) => {
+                (PastKind::History(..), PastKind::State(seen)) => {
                     let last = Timestamp(seen.at.0.saturating_add(MILLISECOND));
                     Lasting::of(finality.is_listed_for_good(last))
                 }
-                (_, What::State(seen) | What::Tree(seen)) => {
+                (_, PastKind::State(seen) | PastKind::Tree(seen)) => {
                     Lasting::of(finality.is_final(seen.at))
                 }
                 _ => Lasting::Passing,
@@ -57,8 +59,8 @@ impl Past {
     }
 
     /// A name of the node `parent` and what was found there.
-    pub(super) fn listed(&self, parent: u64, name: Bytes, found: Found) -> Listed {
-        Listed {
+    pub(super) fn listed(&self, parent: u64, name: Bytes, found: Found) -> ListedName {
+        ListedName {
             ino: self.nodes.number(parent, &name, &found.what),
             kind: found.what.kind(),
             found: Some(found),
@@ -78,7 +80,7 @@ impl Past {
         found: Found,
     ) -> FsResult<Entry> {
         // A printed time may have a period that still runs, and a name's history comes and goes.
-        if matches!(node.what(), What::Versions(_) | What::Files(_)) {
+        if matches!(node.what(), PastKind::Versions(_) | PastKind::Files(_)) {
             return self.lookup(caller, node, name).await;
         }
         let changes = self.dependents.changes();

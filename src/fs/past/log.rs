@@ -5,7 +5,7 @@
 
 use super::Past;
 use super::attributes;
-use super::node::{PastNode, What};
+use super::node::{PastKind, PastNode};
 use super::stamp::{self, Precision};
 use crate::fs::error::{FsError, FsResult};
 use crate::store::{Attrs, DirectoryChange, EndOp, Ino, Kind, PastEntry, Stat};
@@ -21,7 +21,7 @@ impl Past {
     /// `Stale` when its directory is gone.
     pub(crate) async fn text(&self, node: &PastNode) -> FsResult<Option<Bytes>> {
         match node.what() {
-            What::Log(dir) => Ok(Some(self.log_of(*dir).await?)),
+            PastKind::Log(dir) => Ok(Some(self.log_of(*dir).await?)),
             _ => Ok(None),
         }
     }

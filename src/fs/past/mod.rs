@@ -1,7 +1,7 @@
 //! `.versions/`: the past as directories and files, which nothing can change.
 //!
 //! A node here has no method that writes, so read-only needs no flag. What is found, listed and read follows from what a
-//! node is ([`What`]): `.versions` itself in `root.rs`, trees in `at.rs`, `@files` in `files.rs`, `@deleted` in `deleted.rs`,
+//! node is ([`PastKind`]): `.versions` itself in `root.rs`, trees in `at.rs`, `@files` in `files.rs`, `@deleted` in `deleted.rs`,
 //! `@log` in `log.rs`, `@help` in `help.rs`.
 //! Invariant: the kernel may keep only what cannot change any more: names below an instant that is final, attributes of
 //! states that have ended, and bytes, which never change.
@@ -20,8 +20,8 @@ mod listing;
 #[cfg(test)]
 mod listing_tests;
 mod log;
-mod meaning;
 mod node;
+mod resolved_times;
 mod root;
 pub(crate) mod stamp;
 #[cfg(test)]
@@ -29,8 +29,8 @@ mod tests;
 
 pub(crate) use deleted::DeletedNames;
 pub(crate) use listing::Listing;
-pub(crate) use meaning::InUse;
-pub(crate) use node::{PastNode, What, is_past};
+pub(crate) use node::{PastKind, PastNode, is_past};
+pub(crate) use resolved_times::PinnedTimes;
 
 use crate::fs::acl::ACCESS;
 use crate::fs::error::{FsError, FsResult};
@@ -42,8 +42,8 @@ use crate::store::{
 use crate::sync::{Arc, AtomicU64, Ordering};
 use bytes::Bytes;
 use dependents::{Dependents, Forget};
-use meaning::Meanings;
-use node::{NodeTable, Seen};
+use node::{NodeTable, PastState};
+use resolved_times::ResolvedTimes;
 use std::time::Duration;
 
 /// The past of a namespace.
@@ -60,13 +60,13 @@ pub(crate) struct Past {
     final_below: AtomicU64,
     /// Whether the live tree changes by another process's doing.
     follows: bool,
-    meanings: Meanings,
+    meanings: ResolvedTimes,
 }
 
 /// What a lookup in the past found.
 #[derive(Debug, Clone)]
 pub(crate) struct Found {
-    what: What,
+    what: PastKind,
     lasting: Lasting,
 }
 
@@ -94,7 +94,7 @@ impl Lasting {
 impl Past {
     /// The past of `namespace`, shown as `config` says.
     pub(crate) fn new(namespace: Namespace, config: &FsConfig) -> Self {
-        let meanings = Meanings::new(namespace.env());
+        let meanings = ResolvedTimes::new(namespace.env());
         let dependents = Arc::<Dependents>::default();
         Self {
             namespace,
@@ -136,21 +136,21 @@ impl Past {
     ) -> FsResult<Entry> {
         let changes = self.dependents.changes();
         let found = match node.what() {
-            What::Versions(dir) => self.find_in_versions(caller, *dir, name).await?,
-            What::Time { dir, at, .. } => self.find_in_tree(*dir, *at, name).await?,
-            What::Tree(seen) | What::Gone(seen) => {
+            PastKind::Versions(dir) => self.find_in_versions(caller, *dir, name).await?,
+            PastKind::Time { dir, at, .. } => self.find_in_tree(*dir, *at, name).await?,
+            PastKind::Tree(seen) | PastKind::Gone(seen) => {
                 self.find_in_tree(seen.entry.ino, seen.at, name).await?
             }
-            What::Files(dir) => self.find_history(*dir, name).await?,
-            What::History(dir, slot) => self.find_state(node, *dir, slot, name).await?,
-            What::Deleted(dir) => self.find_deleted(*dir, name).await?,
+            PastKind::Files(dir) => self.find_history(*dir, name).await?,
+            PastKind::History(dir, slot) => self.find_state(node, *dir, slot, name).await?,
+            PastKind::Deleted(dir) => self.find_deleted(*dir, name).await?,
             _ => return Err(FsError::NotDirectory),
         };
         let entry_ttl = self.ttl_of(found.lasting);
         let node = self.nodes.enter(node.number(), name, found.what);
         let entry = match node.what() {
             // It was read just now.
-            What::Tree(seen) | What::State(seen) => {
+            PastKind::Tree(seen) | PastKind::State(seen) => {
                 let (stat, attr_ttl) = self.state_stat(&node, seen, seen.entry.clone());
                 Entry {
                     stat,
@@ -203,15 +203,15 @@ impl Past {
     pub(crate) async fn stat(&self, node: &PastNode) -> FsResult<(Stat, Duration)> {
         let asked_again = Duration::ZERO;
         match node.what() {
-            What::Versions(dir) | What::Files(dir) | What::History(dir, _) => {
+            PastKind::Versions(dir) | PastKind::Files(dir) | PastKind::History(dir, _) => {
                 let stat = mirror(node, &self.live_dir(*dir).await?);
                 Ok((stat, self.changing_ttl()))
             }
-            What::Deleted(dir) => {
+            PastKind::Deleted(dir) => {
                 let dir = self.live_dir(*dir).await?;
                 Ok((sticky(mirror(node, &dir), &dir), self.changing_ttl()))
             }
-            What::Time { dir, at, asked } => {
+            PastKind::Time { dir, at, asked } => {
                 let ttl = match dir == asked && self.is_final(*at) {
                     true => self.changing_ttl(),
                     false => asked_again,
@@ -219,18 +219,18 @@ impl Past {
                 let attrs = self.time_attrs((*dir, *at), *asked).await?;
                 Ok((stat_of(node, attrs), ttl))
             }
-            What::Gone(seen) => {
+            PastKind::Gone(seen) => {
                 let attrs = deleted::open_to_owner(seen.entry.attrs.clone());
                 Ok((stat_of(node, attrs), asked_again))
             }
-            What::Log(dir) => {
+            PastKind::Log(dir) => {
                 let dir = self.live_dir(*dir).await?;
                 Ok((stat_of(node, log::attrs(&dir)), self.changing_ttl()))
             }
-            What::Tree(seen) | What::State(seen) => {
+            PastKind::Tree(seen) | PastKind::State(seen) => {
                 Ok(self.state_stat(node, seen, self.newest(seen).await?))
             }
-            What::Pointer(link) => {
+            PastKind::Pointer(link) => {
                 let owner = self.live_dir(link.dir).await?.attrs;
                 let attrs = Attrs {
                     mode: 0o777,
@@ -239,7 +239,7 @@ impl Past {
                 };
                 Ok((stat_of(node, attrs), asked_again))
             }
-            What::Help => Ok((stat_of(node, help_attrs(&self.help)), self.ttl)),
+            PastKind::Help => Ok((stat_of(node, help_attrs(&self.help)), self.ttl)),
         }
     }
 
@@ -249,10 +249,10 @@ impl Past {
     /// `Invalid` when `node` is none; `Stale` when it is gone.
     pub(crate) async fn readlink(&self, node: &PastNode) -> FsResult<Bytes> {
         match node.what() {
-            What::State(seen) if seen.entry.kind == Kind::Symlink => {
+            PastKind::State(seen) if seen.entry.kind == Kind::Symlink => {
                 Ok(self.namespace.history().target_past(&seen.entry))
             }
-            What::Pointer(link) => Ok(link.target.clone()),
+            PastKind::Pointer(link) => Ok(link.target.clone()),
             _ => Err(FsError::Invalid("not a symbolic link".to_owned())),
         }
     }
@@ -274,7 +274,7 @@ impl Past {
     /// # Errors
     /// `Stale` when it has gone, `Corrupt` where only its name is left.
     pub(crate) async fn hold(&self, node: &PastNode) -> FsResult<Option<Pin>> {
-        let What::State(seen) = node.what() else {
+        let PastKind::State(seen) = node.what() else {
             return Ok(None);
         };
         let held = self.namespace.data().hold_standing(&seen.entry).await;
@@ -282,12 +282,12 @@ impl Past {
     }
 
     /// Keeps the instants that `node` shows remembered for those who asked for them, as long as the result lives.
-    pub(crate) fn in_use(&self, node: &PastNode) -> Option<InUse> {
+    pub(crate) fn in_use(&self, node: &PastNode) -> Option<PinnedTimes> {
         let shown = match node.what() {
-            What::Time { at, .. } => *at..=*at,
-            What::Tree(seen) => seen.at..=seen.at,
+            PastKind::Time { at, .. } => *at..=*at,
+            PastKind::Tree(seen) => seen.at..=seen.at,
             // One node for every instant at which it stood.
-            What::State(seen) => {
+            PastKind::State(seen) => {
                 let end = seen.entry.ended.map_or(u64::MAX, |end| end.0 - 1);
                 seen.entry.version.timestamp..=Timestamp(end)
             }
@@ -302,13 +302,13 @@ impl Past {
     /// `NotDirectory`.
     pub(crate) fn check_opendir(&self, node: &PastNode) -> FsResult<bool> {
         match node.what() {
-            What::Time { at, .. } => Ok(self.is_final(*at)),
-            What::Tree(seen) => Ok(self.is_final(seen.at)),
-            What::Versions(_)
-            | What::Files(_)
-            | What::History(..)
-            | What::Deleted(_)
-            | What::Gone(_) => Ok(false),
+            PastKind::Time { at, .. } => Ok(self.is_final(*at)),
+            PastKind::Tree(seen) => Ok(self.is_final(seen.at)),
+            PastKind::Versions(_)
+            | PastKind::Files(_)
+            | PastKind::History(..)
+            | PastKind::Deleted(_)
+            | PastKind::Gone(_) => Ok(false),
             _ => Err(FsError::NotDirectory),
         }
     }
@@ -319,7 +319,7 @@ impl Past {
     /// `Stale` when the version was pruned, `Unavailable`, `Corrupt`.
     pub(crate) async fn read(&self, node: &PastNode, offset: u64, len: u32) -> FsResult<Bytes> {
         match node.what() {
-            What::State(seen) => {
+            PastKind::State(seen) => {
                 let bytes = self
                     .namespace
                     .history()
@@ -327,7 +327,7 @@ impl Past {
                     .await;
                 bytes.map_err(|error| FsError::from(error).by_number())
             }
-            What::Help => Ok(part(&self.help, offset, len)),
+            PastKind::Help => Ok(part(&self.help, offset, len)),
             _ => Err(FsError::BadHandle),
         }
     }
@@ -335,7 +335,7 @@ impl Past {
     /// The bytes of a state, to be shown in a live file; `None` for what has none.
     pub(crate) fn clone_source(&self, node: &PastNode) -> Option<CloneSource> {
         match node.what() {
-            What::State(seen) => Some(self.namespace.tree().clone_source(&seen.entry)),
+            PastKind::State(seen) => Some(self.namespace.tree().clone_source(&seen.entry)),
             _ => None,
         }
     }
@@ -351,7 +351,7 @@ impl Past {
         whence: Whence,
     ) -> FsResult<Option<u64>> {
         match node.what() {
-            What::State(seen) => {
+            PastKind::State(seen) => {
                 let found = self
                     .namespace
                     .history()
@@ -377,11 +377,11 @@ impl Past {
     /// `NoAttribute`; `Stale` when what it showed is gone.
     pub(crate) async fn getxattr(&self, node: &PastNode, name: &[u8]) -> FsResult<Bytes> {
         let value = match node.what() {
-            What::Tree(seen) | What::State(seen) | What::Gone(seen) => {
+            PastKind::Tree(seen) | PastKind::State(seen) | PastKind::Gone(seen) => {
                 let entry = self.newest(seen).await?;
                 self.attribute(&entry, name).await?
             }
-            What::Time { dir, at, asked } => {
+            PastKind::Time { dir, at, asked } => {
                 match self
                     .namespace
                     .history()
@@ -393,11 +393,11 @@ impl Past {
                     None => None,
                 }
             }
-            What::Versions(dir)
-            | What::Files(dir)
-            | What::History(dir, _)
-            | What::Deleted(dir)
-            | What::Log(dir)
+            PastKind::Versions(dir)
+            | PastKind::Files(dir)
+            | PastKind::History(dir, _)
+            | PastKind::Deleted(dir)
+            | PastKind::Log(dir)
                 if name == ACCESS =>
             {
                 self.namespace.tree().get_xattr(*dir, name).await?
@@ -413,7 +413,7 @@ impl Past {
     /// `Stale` when what it showed is gone.
     pub(crate) async fn listxattr(&self, node: &PastNode) -> FsResult<Vec<Bytes>> {
         match node.what() {
-            What::Tree(seen) | What::State(seen) | What::Gone(seen) => {
+            PastKind::Tree(seen) | PastKind::State(seen) | PastKind::Gone(seen) => {
                 let entry = self.newest(seen).await?;
                 Ok(entry.xattrs.iter().map(|(name, _)| name.clone()).collect())
             }
@@ -434,7 +434,7 @@ impl Past {
     }
 
     /// The attributes of the state `seen`, which was read just now as `entry`.
-    fn state_stat(&self, node: &PastNode, seen: &Seen, entry: PastEntry) -> (Stat, Duration) {
+    fn state_stat(&self, node: &PastNode, seen: &PastState, entry: PastEntry) -> (Stat, Duration) {
         let is_over = entry.is_over();
         let blocks = entry.allocated.min(entry.attrs.size).div_ceil(512);
         let stat = Stat {
@@ -475,7 +475,7 @@ impl Past {
     }
 
     /// A state with the attributes it has now: those of one that has not ended still change.
-    async fn newest(&self, seen: &Seen) -> FsResult<PastEntry> {
+    async fn newest(&self, seen: &PastState) -> FsResult<PastEntry> {
         if !seen.entry.is_over() {
             let again = self
                 .namespace
@@ -532,12 +532,12 @@ impl Past {
 }
 
 /// The node for a state: a directory is a tree as of the instant asked for.
-fn state_node(seen: Seen) -> What {
+fn state_node(seen: PastState) -> PastKind {
     let kind = seen.entry.kind;
     let seen = Box::new(seen);
     match kind {
-        Kind::Directory => What::Tree(seen),
-        _ => What::State(seen),
+        Kind::Directory => PastKind::Tree(seen),
+        _ => PastKind::State(seen),
     }
 }
 

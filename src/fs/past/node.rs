@@ -21,7 +21,7 @@ pub(crate) fn is_past(number: u64) -> bool {
 
 /// A state of a slot, and the question that led to it.
 #[derive(Debug, Clone)]
-pub(crate) struct Seen {
+pub(crate) struct PastState {
     /// The directory asked.
     pub(crate) dir: Ino,
     /// The name asked for.
@@ -59,7 +59,7 @@ pub(crate) struct PointerLink {
 
 /// What a node of the past is.
 #[derive(Debug, Clone)]
-pub(crate) enum What {
+pub(crate) enum PastKind {
     /// `.versions` of a live directory.
     Versions(Ino),
     /// `.versions/TIME`: the directory `dir` as of `at`, asked for through the live directory `asked`.
@@ -72,9 +72,9 @@ pub(crate) enum What {
         asked: Ino,
     },
     /// A directory inside a `TIME`; its instant is the question's.
-    Tree(Box<Seen>),
+    Tree(Box<PastState>),
     /// Anything else that has versions, in one of them.
-    State(Box<Seen>),
+    State(Box<PastState>),
     /// `@files` of a live directory.
     Files(Ino),
     /// `@files/NAME` of a live directory.
@@ -84,14 +84,14 @@ pub(crate) enum What {
     /// `@deleted` of a live directory.
     Deleted(Ino),
     /// A removed directory in `@deleted`, as of the instant before it was emptied.
-    Gone(Box<Seen>),
+    Gone(Box<PastState>),
     /// `@log` of a live directory.
     Log(Ino),
     /// `@help`.
     Help,
 }
 
-impl What {
+impl PastKind {
     /// Its kind as a file.
     pub(crate) fn kind(&self) -> Kind {
         match self {
@@ -184,7 +184,7 @@ pub(crate) struct PastNode {
     number: u64,
     parent: u64,
     identity: Identity,
-    what: What,
+    what: PastKind,
     /// Of `@files/NAME`: under which other names its history goes on, once all of it was read.
     predecessors: Predecessors,
 }
@@ -203,7 +203,7 @@ impl PastNode {
     /// The live directory whose removed names it shows, if it is an `@deleted`.
     pub(crate) fn deleted_of(&self) -> Option<Ino> {
         match self.what {
-            What::Deleted(dir) => Some(dir),
+            PastKind::Deleted(dir) => Some(dir),
             _ => None,
         }
     }
@@ -211,10 +211,11 @@ impl PastNode {
     /// The live directory it stands for, as it was or is.
     pub(crate) fn live_directory(&self) -> Option<Ino> {
         match &self.what {
-            What::Versions(dir) | What::Files(dir) | What::Deleted(dir) | What::Log(dir) => {
-                Some(*dir)
-            }
-            What::Time { asked, .. } => Some(*asked),
+            PastKind::Versions(dir)
+            | PastKind::Files(dir)
+            | PastKind::Deleted(dir)
+            | PastKind::Log(dir) => Some(*dir),
+            PastKind::Time { asked, .. } => Some(*asked),
             _ => None,
         }
     }
@@ -222,7 +223,7 @@ impl PastNode {
     /// The name in a live directory whose states it leads to.
     pub(crate) fn live_name(&self) -> Option<(Ino, &Bytes)> {
         match &self.what {
-            What::History(dir, slot) => Some((*dir, slot)),
+            PastKind::History(dir, slot) => Some((*dir, slot)),
             _ => None,
         }
     }
@@ -230,7 +231,7 @@ impl PastNode {
     /// The name it has in the directory it was found in, as that was.
     pub(crate) fn name(&self) -> Option<&Bytes> {
         match &self.what {
-            What::Tree(seen) | What::State(seen) | What::Gone(seen) => Some(&seen.name),
+            PastKind::Tree(seen) | PastKind::State(seen) | PastKind::Gone(seen) => Some(&seen.name),
             _ => None,
         }
     }
@@ -238,15 +239,15 @@ impl PastNode {
     /// The instant of the version it shows, or as of which it shows a directory.
     pub(crate) fn instant(&self) -> Option<Timestamp> {
         match &self.what {
-            What::State(seen) => Some(seen.entry.version.timestamp),
-            What::Tree(seen) | What::Gone(seen) => Some(seen.at),
-            What::Time { at, .. } => Some(*at),
+            PastKind::State(seen) => Some(seen.entry.version.timestamp),
+            PastKind::Tree(seen) | PastKind::Gone(seen) => Some(seen.at),
+            PastKind::Time { at, .. } => Some(*at),
             _ => None,
         }
     }
 
     /// What it is.
-    pub(crate) fn what(&self) -> &What {
+    pub(crate) fn what(&self) -> &PastKind {
         &self.what
     }
 
@@ -264,12 +265,12 @@ impl PastNode {
 /// All past nodes the kernel holds.
 pub(crate) struct NodeTable {
     // Leaf locks: no row is held across an await or a call out of this file.
-    rows: DashMap<u64, Row>,
+    rows: DashMap<u64, NodeRow>,
     dependents: Arc<Dependents>,
     hash: fn(&[u8]) -> u64,
 }
 
-struct Row {
+struct NodeRow {
     node: Arc<PastNode>,
     lookups: u64,
     /// What one of its copies depends on.
@@ -289,7 +290,7 @@ impl NodeTable {
 
 impl NodeTable {
     /// Counts one lookup of `what`, found as `name` in `parent`.
-    pub(crate) fn enter(&self, parent: u64, name: &[u8], what: What) -> Arc<PastNode> {
+    pub(crate) fn enter(&self, parent: u64, name: &[u8], what: PastKind) -> Arc<PastNode> {
         let identity = what.identity(parent, name);
         let mut turn = 0;
         loop {
@@ -312,7 +313,7 @@ impl NodeTable {
                 what,
                 predecessors,
             });
-            let mut row = place.or_insert_with(|| Row::new(&node));
+            let mut row = place.or_insert_with(|| NodeRow::new(&node));
             row.node = Arc::clone(&node);
             row.lookups += 1;
             self.note(&mut row);
@@ -325,12 +326,12 @@ impl NodeTable {
         let mut row = self
             .rows
             .entry(node.number)
-            .or_insert_with(|| Row::new(node));
+            .or_insert_with(|| NodeRow::new(node));
         row.lookups += 1;
         self.note(&mut row);
     }
 
-    fn note(&self, row: &mut Row) {
+    fn note(&self, row: &mut NodeRow) {
         if let Some(ino) = row.node.what.depends_on()
             && row.depends_on != Some(ino)
         {
@@ -340,7 +341,7 @@ impl NodeTable {
     }
 
     /// The number that entering `what` would give.
-    pub(crate) fn number(&self, parent: u64, name: &[u8], what: &What) -> u64 {
+    pub(crate) fn number(&self, parent: u64, name: &[u8], what: &PastKind) -> u64 {
         let identity = what.identity(parent, name);
         let mut turn = 0;
         loop {
@@ -379,7 +380,7 @@ impl NodeTable {
     }
 }
 
-impl Row {
+impl NodeRow {
     fn new(node: &Arc<PastNode>) -> Self {
         Self {
             node: Arc::clone(node),
@@ -407,8 +408,8 @@ mod tests {
         NodeTable::new(Arc::default())
     }
 
-    fn files(dir: u64) -> What {
-        What::Files(Ino(dir))
+    fn files(dir: u64) -> PastKind {
+        PastKind::Files(Ino(dir))
     }
 
     #[test]
@@ -418,15 +419,15 @@ mod tests {
         assert!(is_past(number));
         assert_eq!(two.number(9, b"@files", &files(3)), number);
         assert_ne!(two.number(7, b"@files", &files(4)), number);
-        assert_ne!(two.number(7, b"", &What::Versions(Ino(3))), number);
+        assert_ne!(two.number(7, b"", &PastKind::Versions(Ino(3))), number);
         // Numbers are kept by backup tools and NFS clients: a change of the hash shows here.
-        assert_eq!(two.number(0, b"", &What::Help), 0xc083_6f55_248e_05c2);
+        assert_eq!(two.number(0, b"", &PastKind::Help), 0xc083_6f55_248e_05c2);
     }
 
     #[test]
     fn a_directory_is_one_per_path() {
         let table = table();
-        let time = |at| What::Time {
+        let time = |at| PastKind::Time {
             dir: Ino(3),
             at: Timestamp(at),
             asked: Ino(3),
@@ -463,7 +464,7 @@ mod tests {
             assert!(is_past(*number));
             assert_eq!(table.number(1, b"@files", &files(dir)), *number);
             let node = table.node(*number).unwrap();
-            assert!(matches!(node.what(), What::Files(found) if found.0 == dir));
+            assert!(matches!(node.what(), PastKind::Files(found) if found.0 == dir));
         }
     }
 }

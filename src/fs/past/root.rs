@@ -2,7 +2,7 @@
 //!
 //! The first character decides: a digit or `-` is a time, `@` one of our own names, a letter or `_` a label.
 
-use super::node::What;
+use super::node::PastKind;
 use super::{Found, Lasting, Past, mirror, stamp};
 use crate::fs::Caller;
 use crate::fs::Entry;
@@ -74,7 +74,7 @@ impl Past {
         if stat.kind != Kind::Directory {
             return Err(FsError::NotDirectory);
         }
-        let what = What::Versions(dir);
+        let what = PastKind::Versions(dir);
         let node = self.nodes.enter(dir.0, &self.versions_name, what);
         let entry = Entry {
             stat: mirror(&node, &stat),
@@ -96,14 +96,14 @@ impl Past {
             lasting: Lasting::Final,
         };
         match name {
-            FILES => Ok(always(What::Files(dir))),
+            FILES => Ok(always(PastKind::Files(dir))),
             // What can be renamed out takes its entry's lifetime along: the kernel keeps nothing on the way.
             DELETED => Ok(Found {
-                what: What::Deleted(dir),
+                what: PastKind::Deleted(dir),
                 lasting: Lasting::Passing,
             }),
-            LOG => Ok(always(What::Log(dir))),
-            HELP => Ok(always(What::Help)),
+            LOG => Ok(always(PastKind::Log(dir))),
+            HELP => Ok(always(PastKind::Help)),
             [b'0'..=b'9' | b'-', ..] => self.find_time(caller, dir, name).await,
             // Labels are not there yet.
             _ => Err(FsError::NotFound),
@@ -111,23 +111,23 @@ impl Past {
     }
 
     /// Our own names, and the instants at which `dir`'s entries changed, newest first, thinned with age.
-    pub(super) async fn list_versions(&self, dir: Ino) -> FsResult<Vec<(Bytes, What)>> {
+    pub(super) async fn list_versions(&self, dir: Ino) -> FsResult<Vec<(Bytes, PastKind)>> {
         let now = self.namespace.now();
         self.namespace.history().settle(now).await;
         let changes = self.namespace.history().changes(dir, usize::MAX).await;
         let changes = changes.map_err(|error| FsError::from(error).by_number())?;
         let shown = thin(&changes, now);
         let ours = [
-            (Bytes::from_static(DELETED), What::Deleted(dir)),
-            (Bytes::from_static(FILES), What::Files(dir)),
-            (Bytes::from_static(HELP), What::Help),
-            (Bytes::from_static(LOG), What::Log(dir)),
+            (Bytes::from_static(DELETED), PastKind::Deleted(dir)),
+            (Bytes::from_static(FILES), PastKind::Files(dir)),
+            (Bytes::from_static(HELP), PastKind::Help),
+            (Bytes::from_static(LOG), PastKind::Log(dir)),
         ];
         let names = stamp::print_all(&shown).into_iter();
         let times = names.filter_map(|name| {
             // What was just printed reads back, and none of it is in the future.
             let at = stamp::parse_printed(name.as_bytes())?.last.min(now);
-            let what = What::Time {
+            let what = PastKind::Time {
                 dir,
                 at,
                 asked: dir,

@@ -123,7 +123,7 @@ pub(crate) enum TimeName {
 
 /// Whether a name keeps meaning the same instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Meaning {
+pub(crate) enum TimeStability {
     /// Its period is over: for ever the same instant.
     Fixed,
     /// An age, or a period that still runs: another instant a moment later.
@@ -141,16 +141,16 @@ impl TimeName {
     }
 
     /// The instant the name means at `now`. `None`: it lies in the future, or before 1970.
-    pub(crate) fn resolve(self, now: Timestamp) -> Option<(Timestamp, Meaning)> {
+    pub(crate) fn resolve(self, now: Timestamp) -> Option<(Timestamp, TimeStability)> {
         match self {
             Self::Stamp(period) if period.first > now => None,
-            Self::Stamp(period) if period.last < now => Some((period.last, Meaning::Fixed)),
-            Self::Stamp(_) => Some((now, Meaning::Moving)),
+            Self::Stamp(period) if period.last < now => Some((period.last, TimeStability::Fixed)),
+            Self::Stamp(_) => Some((now, TimeStability::Moving)),
             Self::Ago(ns) => {
                 let at = now.0.checked_sub(ns)?;
                 // The last instant of its second, as with stamps.
                 let at = (at - at % SECOND).saturating_add(SECOND - 1).min(now.0);
-                Some((Timestamp(at), Meaning::Moving))
+                Some((Timestamp(at), TimeStability::Moving))
             }
         }
     }

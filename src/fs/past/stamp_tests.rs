@@ -218,7 +218,7 @@ fn ages_count_back_from_now() {
     ] {
         let at =
             Timestamp(NOW.0 - seconds * 1_000_000_000 + if seconds == 0 { 0 } else { 999_999_999 });
-        assert_eq!(ago(name), Some((at, Meaning::Moving)), "{name}");
+        assert_eq!(ago(name), Some((at, TimeStability::Moving)), "{name}");
     }
     for wrong in [
         "-",
@@ -251,13 +251,13 @@ fn an_age_keeps_its_meaning_for_the_rest_of_the_second() {
 fn a_stamp_means_the_last_instant_of_its_period_or_now() {
     let resolve = |name: &str| TimeName::parse(name.as_bytes()).unwrap().resolve(NOW);
     let last = stamp("2026-11-20").unwrap().last;
-    assert_eq!(resolve("2026-11-20"), Some((last, Meaning::Fixed)));
-    assert_eq!(resolve("2026-11-21"), Some((NOW, Meaning::Moving)));
-    assert_eq!(resolve("2026"), Some((NOW, Meaning::Moving)));
+    assert_eq!(resolve("2026-11-20"), Some((last, TimeStability::Fixed)));
+    assert_eq!(resolve("2026-11-21"), Some((NOW, TimeStability::Moving)));
+    assert_eq!(resolve("2026"), Some((NOW, TimeStability::Moving)));
     assert_eq!(resolve("2026-11-22"), None);
     assert_eq!(resolve("2027"), None);
     let exact = print(NOW, Precision::Nanos);
-    assert_eq!(resolve(&exact), Some((NOW, Meaning::Moving)));
+    assert_eq!(resolve(&exact), Some((NOW, TimeStability::Moving)));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::stamp::{Precision, print};
 use super::*;
 use crate::fs::testing::{ALICE, Names, ROOT, START, SUPER, World, world, world_with};
-use crate::fs::{SetAttr, WriteHow};
+use crate::fs::{SetAttr, WriteMode};
 
 const SECOND: u64 = 1_000_000_000;
 const HOUR: u64 = 3600 * SECOND;
@@ -328,7 +328,7 @@ async fn nothing_in_the_past_changes() {
         world.link(&SUPER, file, ROOT, b"new").await.map(drop),
         world.fallocate(&ALICE, file, handle, 0, 1, 0).await,
         world
-            .write(&SUPER, file, handle, 0, bytes, WriteHow::default())
+            .write(&SUPER, file, handle, 0, bytes, WriteMode::default())
             .await
             .map(drop),
         world.access(&SUPER, file, libc::W_OK).await,

@@ -35,10 +35,10 @@ impl Engine {
     }
 }
 
-fn coordinator() -> (Arc<Engine>, Arc<Coordinator>) {
+fn coordinator() -> (Arc<Engine>, Arc<FlushCoordinator>) {
     let engine = Arc::new(Engine::default());
     let (reached, flushed) = (Arc::clone(&engine), Arc::clone(&engine));
-    let coordinator = Coordinator::new(
+    let coordinator = FlushCoordinator::new(
         Box::new(move || Commit(reached.durable.load(Ordering::SeqCst))),
         Box::new(move || {
             let engine = Arc::clone(&flushed);
@@ -132,7 +132,7 @@ async fn a_dropped_caller_passes_the_turn_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_flush_without_effect_is_not_success() {
-    let coordinator = Coordinator::new(
+    let coordinator = FlushCoordinator::new(
         Box::new(Commit::default),
         Box::new(|| Box::pin(async { Ok(()) })),
     );

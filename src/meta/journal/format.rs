@@ -21,7 +21,7 @@ pub(super) const RECORD_HEADER: usize = 12;
 
 /// What the head of a file says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Header {
+pub(super) enum JournalHeader {
     /// Written by this format for this namespace.
     Ours,
     /// Written for another namespace.
@@ -46,24 +46,24 @@ pub(super) fn file_header(namespace: Uuid) -> [u8; FILE_HEADER] {
 }
 
 /// Reads the header of a file with these bytes.
-pub(super) fn read_header(bytes: &[u8], namespace: Uuid) -> Header {
+pub(super) fn read_header(bytes: &[u8], namespace: Uuid) -> JournalHeader {
     let Some(header) = bytes.first_chunk::<FILE_HEADER>() else {
-        return Header::Torn;
+        return JournalHeader::Torn;
     };
     if *header == [0; FILE_HEADER] {
-        return Header::Torn;
+        return JournalHeader::Torn;
     }
     let format = number(header, 8);
     if header[..8] == MAGIC && format != Some(FORMAT) {
-        return format.map_or(Header::Damaged, Header::Unknown);
+        return format.map_or(JournalHeader::Damaged, JournalHeader::Unknown);
     }
     if header[..8] != MAGIC || number(header, 28) != Some(crc32c::crc32c(&header[..28])) {
-        return Header::Damaged;
+        return JournalHeader::Damaged;
     }
     match Uuid::from_slice(&header[12..28]) {
-        Ok(found) if found == namespace => Header::Ours,
-        Ok(found) => Header::Foreign(found),
-        Err(_) => Header::Damaged,
+        Ok(found) if found == namespace => JournalHeader::Ours,
+        Ok(found) => JournalHeader::Foreign(found),
+        Err(_) => JournalHeader::Damaged,
     }
 }
 

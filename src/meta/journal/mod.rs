@@ -118,17 +118,17 @@ pub struct Damage {
 pub struct JournalToken(
     /// Held for its drop alone.
     #[allow(dead_code, reason = "the count of this Arc is the count of the tokens")]
-    Arc<Need>,
+    Arc<FileLease>,
 );
 
 /// The need for one file; the last drop lets the file go.
 #[derive(Debug)]
-struct Need {
+struct FileLease {
     file: u64,
-    shared: Weak<Shared>,
+    shared: Weak<JournalShared>,
 }
 
-impl Drop for Need {
+impl Drop for FileLease {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.upgrade() {
             shared.let_go(self.file);
@@ -139,35 +139,35 @@ impl Drop for Need {
 /// A local redo log, held by one process at a time.
 #[derive(Debug)]
 pub struct Journal {
-    shared: Arc<Shared>,
+    shared: Arc<JournalShared>,
     dropped: Vec<Damage>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct JournalShared {
     dir: PathBuf,
     namespace: Uuid,
     file_max: u64,
     /// The lock on the directory goes with this descriptor.
     _lock: File,
     /// A std mutex: appends are one short write each, and tokens are dropped anywhere.
-    state: Mutex<State>,
+    state: Mutex<JournalState>,
     /// Raised while nothing may be deleted, whatever is dropped.
     frozen: AtomicBool,
 }
 
 #[derive(Debug)]
-struct State {
+struct JournalState {
     /// Oldest first, numbered without a gap.
-    files: VecDeque<Entry>,
+    files: VecDeque<JournalFile>,
     next: u64,
     /// What keeps the newest file while it is written; `None` until the first append.
-    current: Option<Arc<Need>>,
+    current: Option<Arc<FileLease>>,
     buffer: Vec<u8>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct JournalFile {
     number: u64,
     file: Arc<File>,
     /// Where the last record ends; bytes beyond are of a failed append and will be written over.
@@ -176,12 +176,12 @@ struct Entry {
     synced: u64,
     /// When this process first had the file.
     since: Instant,
-    needed: Needed,
+    needed: FileLeases,
 }
 
 /// Whether a token still needs a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Needed {
+enum FileLeases {
     Yes,
     No,
 }
@@ -304,7 +304,7 @@ fn file_max(dir: &Path) -> u64 {
     FILE_MAX.min((bytes / DISK_PART).max(FILE_MIN))
 }
 
-impl State {
+impl JournalState {
     fn is_full(&self, len: u32, file_max: u64) -> bool {
         let record = format::RECORD_HEADER as u64 + u64::from(len);
         match (&self.current, self.files.back()) {
@@ -316,13 +316,16 @@ impl State {
     }
 }
 
-impl Shared {
+impl JournalShared {
     fn path(&self, number: u64) -> PathBuf {
         recover::path(&self.dir, number)
     }
 
     /// Starts the next file and gives what kept the one before; drop it without the lock.
-    fn start_file(self: &Arc<Self>, state: &mut State) -> Result<Option<Arc<Need>>, JournalError> {
+    fn start_file(
+        self: &Arc<Self>,
+        state: &mut JournalState,
+    ) -> Result<Option<Arc<FileLease>>, JournalError> {
         let number = state.next;
         let path = self.path(number);
         let mut options = File::options();
@@ -341,15 +344,15 @@ impl Shared {
             return Err(JournalError::of(&path, error));
         }
         state.next += 1;
-        state.files.push_back(Entry {
+        state.files.push_back(JournalFile {
             number,
             file: Arc::new(file),
             len: format::FILE_HEADER as u64,
             synced: 0,
             since: Instant::now(),
-            needed: Needed::Yes,
+            needed: FileLeases::Yes,
         });
-        let need = Need {
+        let need = FileLease {
             file: number,
             shared: Arc::downgrade(self),
         };
@@ -358,11 +361,11 @@ impl Shared {
 
     fn write_record(
         &self,
-        state: &mut State,
+        state: &mut JournalState,
         len: u32,
         payload: &[u8],
     ) -> Result<JournalToken, JournalError> {
-        let State {
+        let JournalState {
             files,
             current,
             buffer,
@@ -392,19 +395,19 @@ impl Shared {
         let mut state = lock(&self.state);
         let mut files = state.files.iter_mut();
         if let Some(entry) = files.find(|entry| entry.number == number) {
-            entry.needed = Needed::No;
+            entry.needed = FileLeases::No;
         }
         self.sweep(&mut state);
     }
 
     /// Deletes what may go, oldest first.
-    fn sweep(&self, state: &mut State) {
+    fn sweep(&self, state: &mut JournalState) {
         if self.frozen.load(Ordering::SeqCst) {
             return;
         }
         let files = &mut state.files;
         while let Some(oldest) = files.front()
-            && oldest.needed == Needed::No
+            && oldest.needed == FileLeases::No
         {
             let path = self.path(oldest.number);
             match std::fs::remove_file(&path) {

@@ -1,8 +1,9 @@
 //! Opening a journal: the lock, the files in their order, and what a crash left in them.
 
-use super::format::{self, Header};
+use super::format::{self, JournalHeader};
 use super::{
-    Damage, Entry, Journal, JournalError, JournalToken, Need, Needed, Recovered, Shared, State,
+    Damage, FileLease, FileLeases, Journal, JournalError, JournalFile, JournalShared, JournalState,
+    JournalToken, Recovered,
 };
 use crate::sync::{Arc, AtomicBool, Mutex};
 use bytes::Bytes;
@@ -34,19 +35,19 @@ pub(super) fn open(
 ) -> Result<(Journal, Vec<Recovered>), JournalError> {
     let lock = take(dir)?;
     let numbers = numbers(dir)?;
-    let mut found = Found::default();
+    let mut found = RecoveredFile::default();
     for number in &numbers {
         let newest = Some(number) == numbers.last();
         found.read(dir, *number, namespace, newest)?;
     }
     let next = found.files.back().map_or(1, |entry| entry.number + 1);
-    let state = State {
+    let state = JournalState {
         files: found.files,
         next,
         current: None,
         buffer: Vec::new(),
     };
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(JournalShared {
         dir: dir.to_path_buf(),
         namespace,
         file_max,
@@ -110,13 +111,13 @@ fn numbers(dir: &Path) -> Result<Vec<u64>, JournalError> {
 
 /// What an open has found so far.
 #[derive(Default)]
-struct Found {
-    files: VecDeque<Entry>,
+struct RecoveredFile {
+    files: VecDeque<JournalFile>,
     records: Vec<FileRecords>,
     damage: Vec<Damage>,
 }
 
-impl Found {
+impl RecoveredFile {
     fn read(
         &mut self,
         dir: &Path,
@@ -132,17 +133,17 @@ impl Found {
             reason,
         };
         match format::read_header(&bytes, namespace) {
-            Header::Ours => self.read_records(&path, number, bytes, newest),
-            Header::Torn if newest => {
+            JournalHeader::Ours => self.read_records(&path, number, bytes, newest),
+            JournalHeader::Torn if newest => {
                 tracing::info!(path = %path.display(), "a crash left an empty journal file");
                 std::fs::remove_file(&path).map_err(|error| JournalError::of(&path, error))
             }
-            Header::Torn => Err(corrupt("its head is missing".to_owned())),
-            Header::Damaged => Err(corrupt("its head is not that of a journal".to_owned())),
-            Header::Unknown(format) => Err(corrupt(format!(
+            JournalHeader::Torn => Err(corrupt("its head is missing".to_owned())),
+            JournalHeader::Damaged => Err(corrupt("its head is not that of a journal".to_owned())),
+            JournalHeader::Unknown(format) => Err(corrupt(format!(
                 "it has format {format}, which this version does not know"
             ))),
-            Header::Foreign(found) => Err(JournalError::Foreign {
+            JournalHeader::Foreign(found) => Err(JournalError::Foreign {
                 dir: dir.to_path_buf(),
                 found,
                 expected: namespace,
@@ -181,13 +182,13 @@ impl Found {
                 bytes,
             });
         }
-        self.files.push_back(Entry {
+        self.files.push_back(JournalFile {
             number,
             file: Arc::new(file),
             len: len as u64,
             synced: 0,
             since: Instant::now(),
-            needed: Needed::Yes,
+            needed: FileLeases::Yes,
         });
         self.records.push(FileRecords {
             number,
@@ -207,8 +208,8 @@ struct FileRecords {
 
 impl FileRecords {
     /// Gives each record a token. A file without records is let go at once.
-    fn with_tokens(self, shared: &Arc<Shared>) -> Vec<Recovered> {
-        let need = Arc::new(Need {
+    fn with_tokens(self, shared: &Arc<JournalShared>) -> Vec<Recovered> {
+        let need = Arc::new(FileLease {
             file: self.number,
             shared: Arc::downgrade(shared),
         });

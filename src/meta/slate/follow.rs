@@ -4,9 +4,11 @@
 //! state the writer had made durable, and never goes back. The engine looks for newer ones by itself, and goes on looking
 //! while the store is away.
 
-use super::fixed::{FirstByte, Merge};
-use super::reach::{Watch, reach};
-use super::{OPEN_DEADLINE, Scan, SlateConfig, Status, Why, classify, scan_options};
+use super::connect::{OpenWatch, connect};
+use super::row_layout::{FirstByteSegments, RowMerge};
+use super::{
+    EngineStatus, FailureReason, OPEN_DEADLINE, SlateConfig, SlateScan, classify, scan_options,
+};
 use crate::meta::{MetaError, MetaRead, RowScan};
 use crate::sync::Arc;
 use async_trait::async_trait;
@@ -26,7 +28,7 @@ pub struct SlateFollower {
     db: DbReader,
     every: Duration,
     deadline: Duration,
-    status: Status,
+    status: EngineStatus,
 }
 
 impl std::fmt::Debug for SlateFollower {
@@ -52,8 +54,8 @@ impl SlateFollower {
         every: Duration,
     ) -> Result<Self, MetaError> {
         // Its engine goes on reading the log as the writer makes it.
-        let watch = Watch::new(config);
-        let (place, object_store) = reach(object_store, path, config, &watch).await?;
+        let watch = OpenWatch::new(config);
+        let (place, object_store) = connect(object_store, path, config, &watch).await?;
         let options = DbReaderOptions {
             manifest_poll_interval: every,
             object_store_cache_options: config.disk_cache_options(),
@@ -63,16 +65,20 @@ impl SlateFollower {
             .with_reader_mode(DbReaderMode::FollowLatest)
             .with_options(options)
             .with_db_cache(config.memory_cache(), 0)
-            .with_merge_operator(Arc::new(Merge(config.merge)))
-            .with_segment_extractor(Arc::new(FirstByte))
+            .with_merge_operator(Arc::new(RowMerge(config.merge)))
+            .with_segment_extractor(Arc::new(FirstByteSegments))
             .build();
         let db = match timeout(OPEN_DEADLINE, opening).await {
             Ok(opened) => opened.map_err(|error| classify(&error))?,
-            Err(_) => return Err(Why::from(config.reason.clone()).late("opening", OPEN_DEADLINE)),
+            Err(_) => {
+                return Err(
+                    FailureReason::from(config.reason.clone()).late("opening", OPEN_DEADLINE)
+                );
+            }
         };
         watch.opened.set();
         Ok(Self {
-            status: Status::new(db.subscribe(), config),
+            status: EngineStatus::new(db.subscribe(), config),
             every,
             deadline: config.deadline,
             db,
@@ -129,6 +135,6 @@ impl MetaRead for SlateFollower {
         } else {
             None
         };
-        Ok(Box::new(Scan::new(rows, &self.status, self.deadline)))
+        Ok(Box::new(SlateScan::new(rows, &self.status, self.deadline)))
     }
 }

@@ -5,8 +5,8 @@
 //! write-ahead log for the end and writes there, so that a lost object could never be put back. This look writes nothing.
 
 use super::checksum::DamagedObject;
-use super::fixed::{FirstByte, Merge};
-use super::reach::{Watch, reach};
+use super::connect::{OpenWatch, connect};
+use super::row_layout::{FirstByteSegments, RowMerge};
 use super::{SlateConfig, chain, classify};
 use crate::meta::MetaError;
 use crate::sync::Arc;
@@ -36,14 +36,14 @@ pub enum Inspection {
     /// No object lies in its place.
     Absent,
     /// Every object that the newest manifest needs is there and has its length, and the write-ahead log can be read.
-    Whole(Origin),
+    Whole(LastWriterState),
     /// Some objects are missing or damaged: each with its key below the index, and what is wrong with it.
     Damaged(Vec<BadObject>),
 }
 
 /// What a whole index says of its last writer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
+pub struct LastWriterState {
     /// The epoch of the last writer that opened it.
     pub writer_epoch: u64,
     /// The watched rows that the tables have.
@@ -102,10 +102,10 @@ pub async fn inspect(
     config: &SlateConfig,
     watched: &[Bytes],
 ) -> Result<Inspection, MetaError> {
-    let (place, store) = reach(object_store, path, config, &Watch::new(config)).await?;
+    let (place, store) = connect(object_store, path, config, &OpenWatch::new(config)).await?;
     let mut looks = 1;
     loop {
-        let found = Look::at(&place, &store).await?;
+        let found = InspectionStep::at(&place, &store).await?;
         let inspection = match found {
             Some(mut look) => look.judge(config, watched).await?,
             None => return Ok(Inspection::Absent),
@@ -120,14 +120,14 @@ pub async fn inspect(
 
 /// The objects of an index, as they were listed. Of its write-ahead log only those that an open would read: the ones before
 /// them may be thousands that wait to be collected.
-struct Look<'a> {
+struct InspectionStep<'a> {
     place: &'a Path,
     store: &'a Arc<dyn ObjectStore>,
     /// Key and length in bytes of each.
     objects: BTreeMap<Path, u64>,
 }
 
-impl<'a> Look<'a> {
+impl<'a> InspectionStep<'a> {
     async fn at(
         place: &'a Path,
         store: &'a Arc<dyn ObjectStore>,
@@ -214,7 +214,7 @@ impl<'a> Look<'a> {
             }
             Err(error) => return Err(error),
         };
-        Ok(Inspection::Whole(Origin {
+        Ok(Inspection::Whole(LastWriterState {
             writer_epoch: manifest.writer_epoch(),
             in_tables,
             in_log,
@@ -227,7 +227,7 @@ impl<'a> Look<'a> {
         // Not without end: the engine repeats what it can.
         let reading = admin.read_manifest(Some(number));
         let Ok(read) = tokio::time::timeout(super::OPEN_DEADLINE, reading).await else {
-            let late = super::Why::default();
+            let late = super::FailureReason::default();
             return Err(late.late("reading the manifest", super::OPEN_DEADLINE));
         };
         match read {
@@ -336,8 +336,8 @@ impl<'a> Look<'a> {
             let tables = DbReader::builder(self.place.clone(), Arc::clone(self.store))
                 .with_reader_mode(DbReaderMode::FollowLatest)
                 .with_options(options)
-                .with_merge_operator(Arc::new(Merge(config.merge)))
-                .with_segment_extractor(Arc::new(FirstByte))
+                .with_merge_operator(Arc::new(RowMerge(config.merge)))
+                .with_segment_extractor(Arc::new(FirstByteSegments))
                 .build()
                 .await?;
             let mut rows = BTreeMap::new();
@@ -351,7 +351,7 @@ impl<'a> Look<'a> {
         };
         match tokio::time::timeout(config.deadline, looking).await {
             Ok(rows) => rows.map_err(|error: slatedb::Error| classify(&error)),
-            Err(_) => Err(super::Why::default().late("a read", config.deadline)),
+            Err(_) => Err(super::FailureReason::default().late("a read", config.deadline)),
         }
     }
 }

@@ -10,21 +10,21 @@ pub type Reason = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// A [`Reason`], if there is one.
 #[derive(Clone, Default)]
-pub(super) struct Why(Option<Reason>);
+pub(super) struct FailureReason(Option<Reason>);
 
-impl fmt::Debug for Why {
+impl fmt::Debug for FailureReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Why")
+        f.write_str("FailureReason")
     }
 }
 
-impl From<Option<Reason>> for Why {
+impl From<Option<Reason>> for FailureReason {
     fn from(reason: Option<Reason>) -> Self {
         Self(reason)
     }
 }
 
-impl Why {
+impl FailureReason {
     /// Makes the error of a call that exceeded its deadline, with the last error of the object store.
     pub(super) fn late(&self, what: &str, deadline: Duration) -> MetaError {
         let seconds = deadline.as_secs_f32();
@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn what_the_store_said_is_repeated() {
         let told = |reason: Option<Reason>| {
-            let error = Why::from(reason).late("a flush", Duration::from_secs(30));
+            let error = FailureReason::from(reason).late("a flush", Duration::from_secs(30));
             error.to_string()
         };
         let late = "the index cannot be reached: a flush took longer than 30 s";

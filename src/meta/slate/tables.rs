@@ -36,19 +36,19 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Rows that are in the log and perhaps in no table.
 #[derive(Debug)]
-pub(super) struct Tables {
+pub(super) struct TableWriter {
     wal: Arc<Wal>,
     committed: AtomicU64,
     tasks: Tasks,
 }
 
-impl Drop for Tables {
+impl Drop for TableWriter {
     fn drop(&mut self) {
         self.tasks.stop();
     }
 }
 
-impl Tables {
+impl TableWriter {
     /// Keeps the log of `db` short from now on, in a task of its own.
     pub(super) fn keep(db: &Db, wal: Arc<Wal>, tasks: Tasks) -> Self {
         let work = keep_short(db.clone(), Arc::clone(&wal), tasks.clone());

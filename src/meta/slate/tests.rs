@@ -31,7 +31,7 @@ impl Bucket {
         self.down.store(down, Ordering::SeqCst);
     }
 
-    fn reach(&self) -> object_store::Result<()> {
+    fn connect(&self) -> object_store::Result<()> {
         if self.down.load(Ordering::SeqCst) {
             return Err(object_store::Error::Generic {
                 store: "planted",
@@ -56,7 +56,7 @@ impl ObjectStore for Bucket {
         payload: PutPayload,
         opts: PutOptions,
     ) -> object_store::Result<PutResult> {
-        self.reach()?;
+        self.connect()?;
         if location.as_ref().contains("/wal/") {
             self.uploads.fetch_add(1, Ordering::SeqCst);
             tokio::time::sleep(self.delay).await;
@@ -69,7 +69,7 @@ impl ObjectStore for Bucket {
         location: &Path,
         opts: PutMultipartOptions,
     ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        self.reach()?;
+        self.connect()?;
         self.objects.put_multipart_opts(location, opts).await
     }
 
@@ -78,7 +78,7 @@ impl ObjectStore for Bucket {
         location: &Path,
         options: GetOptions,
     ) -> object_store::Result<GetResult> {
-        self.reach()?;
+        self.connect()?;
         self.objects.get_opts(location, options).await
     }
 
@@ -90,14 +90,14 @@ impl ObjectStore for Bucket {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        match self.reach() {
+        match self.connect() {
             Ok(()) => self.objects.list(prefix),
             Err(error) => futures::stream::once(async move { Err(error) }).boxed(),
         }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-        self.reach()?;
+        self.connect()?;
         self.objects.list_with_delimiter(prefix).await
     }
 
@@ -107,7 +107,7 @@ impl ObjectStore for Bucket {
         to: &Path,
         options: CopyOptions,
     ) -> object_store::Result<()> {
-        self.reach()?;
+        self.connect()?;
         self.objects.copy_opts(from, to, options).await
     }
 }

@@ -39,26 +39,26 @@ pub(super) struct Wal {
     /// Bytes of objects read.
     read: AtomicU64,
     grown: Notify,
-    kept: Mutex<Kept>,
+    kept: Mutex<PrefetchedObjects>,
 }
 
 /// Objects whose length the engine has been told, oldest first.
 #[derive(Debug, Default)]
-struct Kept {
+struct PrefetchedObjects {
     bytes: usize,
-    objects: VecDeque<Object>,
+    objects: VecDeque<LogFile>,
 }
 
 /// An object of the log, whole.
 #[derive(Debug, Clone)]
-struct Object {
+struct LogFile {
     meta: ObjectMeta,
     attributes: Attributes,
     bytes: Bytes,
 }
 
-impl Kept {
-    fn keep(&mut self, object: Object) {
+impl PrefetchedObjects {
+    fn keep(&mut self, object: LogFile) {
         self.bytes += object.bytes.len();
         self.objects.push_back(object);
         while self.bytes > KEPT_BYTES {
@@ -70,7 +70,7 @@ impl Kept {
     }
 
     /// The object, for a read of a part; one that is read at once is given away.
-    fn find(&mut self, at: &Path) -> Option<Object> {
+    fn find(&mut self, at: &Path) -> Option<LogFile> {
         let found = self.objects.iter().position(|o| o.meta.location == *at)?;
         if self.objects[found].meta.size > ONE_READ {
             return Some(self.objects[found].clone());
@@ -96,7 +96,7 @@ impl Wal {
     /// The open has read the log; the engine will not read it again.
     pub(super) fn replayed(&self) {
         self.reads_ahead.store(false, Ordering::Relaxed);
-        *lock(&self.kept) = Kept::default();
+        *lock(&self.kept) = PrefetchedObjects::default();
     }
 
     /// How many objects the next open reads if `replayed_upto` is the newest whose rows are all in tables.
@@ -154,7 +154,7 @@ impl WalStore {
         let got = self.inner.get_opts(at, whole).await?;
         let (meta, attributes) = (got.meta.clone(), got.attributes.clone());
         if meta.size <= KEPT_OBJECT {
-            let object = Object {
+            let object = LogFile {
                 bytes: got.bytes().await?,
                 meta: meta.clone(),
                 attributes: attributes.clone(),

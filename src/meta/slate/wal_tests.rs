@@ -164,9 +164,9 @@ async fn what_is_kept_is_bounded() {
     let (store, at) = (InMemory::new(), Path::from("any"));
     store.put(&at, "x".into()).await.unwrap();
     let any = store.head(&at).await.unwrap();
-    let mut kept = Kept::default();
+    let mut kept = PrefetchedObjects::default();
     for number in 0..400_u64 {
-        kept.keep(Object {
+        kept.keep(LogFile {
             meta: ObjectMeta {
                 location: Path::from(format!("wal/{number:020}.sst")),
                 ..any.clone()

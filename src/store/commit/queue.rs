@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
-use crate::cache::Permit;
+use crate::cache::BudgetPermit;
 use crate::meta::{Batch, Commit, Journal, JournalToken};
 use crate::store::commit::txn::{Guards, Txn};
 use crate::store::data::extent_map::PendingContent;
@@ -73,7 +73,7 @@ impl Operation {
     }
 
     /// Takes over room in the dirty budget; if the bucket has the operation already, for as long as the operation is in use.
-    pub(crate) fn keep(&self, permit: Option<Permit>) {
+    pub(crate) fn keep(&self, permit: Option<BudgetPermit>) {
         lock(&self.held).permit = permit;
     }
 

@@ -1,6 +1,6 @@
 //! An operation before it is queued: its rows, its dependencies, what it keeps alive.
 
-use crate::cache::{Permit, StagingFile};
+use crate::cache::{BudgetPermit, StagingFile};
 use crate::meta::{Batch, JournalToken};
 use crate::store::data::extent_map::PendingContent;
 use crate::store::data::pins::Pin;
@@ -17,7 +17,7 @@ pub(crate) struct Guards {
     pub(crate) journal: Vec<JournalToken>,
     /// Room of its bytes in the dirty budget.
     #[allow(dead_code, reason = "held for its drop")]
-    pub(crate) permit: Option<Permit>,
+    pub(crate) permit: Option<BudgetPermit>,
     /// Its staging files, when nothing is written to them any more.
     pub(crate) staging: Vec<Arc<StagingFile>>,
     /// Contents whose bytes it shows.

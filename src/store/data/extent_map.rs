@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::cache::Fixed;
+use crate::cache::DirtySnapshot;
 use crate::store::index::overlay::Index;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
@@ -47,7 +47,7 @@ pub(crate) struct PendingContent {
     pub(crate) base: Option<(ContentRef, u64)>,
     /// Length of the content, bytes.
     pub(crate) len: u64,
-    pub(crate) flushed: Fixed,
+    pub(crate) flushed: DirtySnapshot,
     /// The state it lies over, while that is on its way too: it must be sealed before.
     pub(crate) after: Option<Arc<Self>>,
     /// A timestamp of this lineage whose rows this state replaces: provisional, and shown by nothing.

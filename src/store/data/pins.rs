@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::cache::{Fixed, Source};
+use crate::cache::{DirtySnapshot, Source};
 use crate::store::model::version::ContentRef;
 use crate::sync::{Arc, Mutex, lock};
 
@@ -34,7 +34,7 @@ impl Pins {
     }
 
     /// Holds every content that a state's spans refer to.
-    pub(crate) fn pin_all(self: &Arc<Self>, map: &Fixed) -> Vec<Arc<Pin>> {
+    pub(crate) fn pin_all(self: &Arc<Self>, map: &DirtySnapshot) -> Vec<Arc<Pin>> {
         let referred = map.spans().filter_map(|span| match span.source {
             Source::Reference { of, .. } => Some(Arc::new(self.pin(ContentRef::of(of)))),
             _ => None,

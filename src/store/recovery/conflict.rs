@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use crate::cache::Fixed as FixedMap;
+use crate::cache::DirtySnapshot;
 use crate::meta::JournalToken;
 use crate::store::commit::txn::{Guards, Txn};
 use crate::store::index::health::RecoveredConflicts;
@@ -244,7 +244,7 @@ impl<'a> ConflictRecovery<'a> {
         let limit = self.limit(work.epoch);
         let mut saved = work.saved.take();
         for flush in std::mem::take(&mut work.flushes) {
-            let seq = saved.as_ref().map_or(0, FixedMap::seq);
+            let seq = saved.as_ref().map_or(0, DirtySnapshot::seq);
             let behind = flush.supersession == Supersession::Superseded || flush.map.seq() < seq;
             let (flushed, base) = match &saved {
                 _ if behind => (flush.map.clone(), flush.base),
@@ -273,7 +273,7 @@ impl<'a> ConflictRecovery<'a> {
                 saved = Some(flush.map);
             }
         }
-        let seq = saved.as_ref().map_or(0, FixedMap::seq);
+        let seq = saved.as_ref().map_or(0, DirtySnapshot::seq);
         if work.map.seq() <= seq {
             return Ok(());
         }
@@ -312,7 +312,7 @@ impl<'a> ConflictRecovery<'a> {
         slot: &Dentry,
         (ino, limit): (Ino, u64),
         (node, author): (InodeState, &Author),
-        (session, flush, base, flushed): (u64, Timestamp, Option<(ContentRef, u64)>, FixedMap),
+        (session, flush, base, flushed): (u64, Timestamp, Option<(ContentRef, u64)>, DirtySnapshot),
         journal: Vec<JournalToken>,
     ) -> ConflictItem {
         let staging = staging_of(&flushed);

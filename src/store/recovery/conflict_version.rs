@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::cache::{Fixed as FixedMap, Source};
+use crate::cache::{DirtySnapshot, Source};
 use crate::meta::JournalToken;
 use crate::store::commit::txn::{Guards, Txn};
 use crate::store::data::extent_map::{PendingContent, RANGE, UploadState, next_range};
@@ -51,7 +51,7 @@ pub(crate) struct OwnBytes {
     pub(crate) known_as: Option<ContentRef>,
     pub(crate) base: Option<(ContentRef, u64)>,
     pub(crate) len: u64,
-    pub(crate) flushed: FixedMap,
+    pub(crate) flushed: DirtySnapshot,
 }
 
 /// Which number the restoring operation gets.
@@ -211,7 +211,7 @@ impl ConflictRecovery<'_> {
     /// exists.
     async fn references(
         &self,
-        flushed: &FixedMap,
+        flushed: &DirtySnapshot,
         limit: u64,
     ) -> Result<Vec<(ContentRef, Option<ContentRef>)>, StoreError> {
         let mut all = Vec::new();

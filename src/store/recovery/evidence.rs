@@ -9,7 +9,7 @@
 //! Invariant: this module writes nothing, so that a lost object can still be put back.
 
 use crate::backend::{Backend, BackendError};
-use crate::meta::{BadObject, Inspection, Origin, SlateConfig, inspect};
+use crate::meta::{BadObject, Inspection, LastWriterState, SlateConfig, inspect};
 use crate::store::commit::epoch_object;
 use crate::store::commit::log::{self, LogObject};
 use crate::store::model::error::StoreError;
@@ -81,7 +81,7 @@ pub(crate) async fn examine(
 }
 
 /// Decodes the rows that an inspection found. Fails if a batch is missing in the write-ahead log of the index.
-fn shown(origin: &Origin) -> Result<IndexClaims, String> {
+fn shown(origin: &LastWriterState) -> Result<IndexClaims, String> {
     let bad = |error: StoreError| format!("a row of the index cannot be read: {error}");
     let mut shown = IndexClaims {
         writer_epoch: origin.writer_epoch,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::cache::{DirtyMap, Fixed as FixedMap, Source, StagingFile};
+use crate::cache::{DirtyMap, DirtySnapshot, Source, StagingFile};
 use crate::meta::{Change, JournalToken};
 use crate::store::commit::txn::Guards;
 use crate::store::data::extent_map::{PendingContent, UploadState};
@@ -32,7 +32,7 @@ pub(crate) struct ReplayedSession {
     pub(crate) len: u64,
     pub(crate) author: Author,
     pub(crate) map: DirtyMap,
-    pub(crate) saved: Option<FixedMap>,
+    pub(crate) saved: Option<DirtySnapshot>,
     pub(crate) flushes: Vec<UnreleasedFlush>,
     pub(crate) token: JournalToken,
     pub(crate) bytes: u64,
@@ -50,7 +50,7 @@ pub(crate) struct ReplayedSession {
 #[derive(Debug)]
 pub(crate) struct UnreleasedFlush {
     pub(crate) record: FlushRecord,
-    pub(crate) map: FixedMap,
+    pub(crate) map: DirtySnapshot,
     pub(crate) base: Option<(ContentRef, u64)>,
     pub(crate) supersession: Supersession,
     pub(crate) token: JournalToken,
@@ -60,7 +60,7 @@ pub(crate) struct UnreleasedFlush {
 #[derive(Clone, Debug)]
 pub(crate) struct ReplayedFlush {
     pub(crate) ino: Ino,
-    pub(crate) map: FixedMap,
+    pub(crate) map: DirtySnapshot,
     pub(crate) token: JournalToken,
     pub(crate) lost: usize,
 }
@@ -113,12 +113,13 @@ impl ReplayedSession {
 
     /// Tells whether the session has writes or flushes that no operation carries.
     pub(crate) fn is_open(&self) -> bool {
-        self.map.seq() > self.saved.as_ref().map_or(0, FixedMap::seq) || !self.flushes.is_empty()
+        self.map.seq() > self.saved.as_ref().map_or(0, DirtySnapshot::seq)
+            || !self.flushes.is_empty()
     }
 
     /// Tells whether the session continues, or repeats, the newest state that an operation carries.
     pub(crate) fn goes_on(&self) -> bool {
-        let saved = self.saved.as_ref().map_or(0, FixedMap::seq);
+        let saved = self.saved.as_ref().map_or(0, DirtySnapshot::seq);
         let flushed = |flush: &UnreleasedFlush| {
             flush.supersession == Supersession::Current && flush.map.seq() >= saved
         };
@@ -182,7 +183,7 @@ impl ReplayedSession {
 }
 
 /// Returns the staging files that hold bytes of a flushed state, each once.
-pub(crate) fn staging_of(flushed: &FixedMap) -> Vec<Arc<StagingFile>> {
+pub(crate) fn staging_of(flushed: &DirtySnapshot) -> Vec<Arc<StagingFile>> {
     let files = flushed.spans().filter_map(|span| match &span.source {
         Source::File { file, .. } => Some((file.id(), Arc::clone(file))),
         Source::Memory(_) | Source::Zero | Source::Reference { .. } => None,
@@ -303,7 +304,7 @@ impl JournalReplay {
         key: (u64, Timestamp),
         base: Option<(ContentRef, u64)>,
         done: bool,
-    ) -> Option<FixedMap> {
+    ) -> Option<DirtySnapshot> {
         let known = self.flushed.get(&key)?;
         let newest = self.newest.get(&known.ino).copied();
         for session in [Some(key.0), newest].into_iter().flatten() {

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::cache::Fixed;
+use crate::cache::DirtySnapshot;
 use crate::meta::Batch;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
@@ -148,7 +148,7 @@ pub(crate) struct ContentRecord {
 
 impl ContentRecord {
     /// Its spans, as they are to be read now.
-    pub(crate) fn referring(&self, flushed: Fixed) -> Fixed {
+    pub(crate) fn referring(&self, flushed: DirtySnapshot) -> DirtySnapshot {
         if self.renamed.is_empty() {
             return flushed;
         }

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::cache::{Permit, Source, StagingFile};
+use crate::cache::{BudgetPermit, Source, StagingFile};
 use crate::store::data::extent_map::ResolvedExtent;
 use crate::store::data::segment::SEGMENT_MAX;
 use crate::store::model::error::StoreError;
@@ -174,7 +174,12 @@ impl Tree {
     }
 
     /// Records that the inode has changes which the queue lacks, and sets mtime and ctime.
-    pub(crate) fn dirtied(&self, inode: &Arc<Inode>, file: &mut FileInode, permit: Option<Permit>) {
+    pub(crate) fn dirtied(
+        &self,
+        inode: &Arc<Inode>,
+        file: &mut FileInode,
+        permit: Option<BudgetPermit>,
+    ) {
         let now = Time::of_change(self.core.clock.wall(), file.attrs.mtime);
         file.attrs.mtime = now;
         file.attrs.ctime = now;
@@ -194,7 +199,7 @@ impl Tree {
         (inode, file): (&Arc<Inode>, &mut FileInode),
         offset: u64,
         bytes: Bytes,
-        (author, permit): (&Author, Permit),
+        (author, permit): (&Author, BudgetPermit),
     ) -> Result<(), StoreError> {
         let end = offset
             .checked_add(bytes.len() as u64)

@@ -3,7 +3,7 @@
 //! A state continues its file's own lineage where it can, so that only the changed bytes are uploaded. A copy of a whole file
 //! shares the source's content and uploads nothing. A lineage that starts on another content records it as its parent.
 
-use crate::cache::{Fixed as FixedMap, Source};
+use crate::cache::{DirtySnapshot, Source};
 use crate::store::commit::txn::Txn;
 use crate::store::data::extent_map::{PendingContent, UploadState};
 use crate::store::model::error::StoreError;
@@ -28,7 +28,7 @@ impl Tree {
         &self,
         inode: &Arc<Inode>,
         file: &FileInode,
-        (map, base, flush): (&FixedMap, Option<(ContentRef, u64)>, &FlushedState),
+        (map, base, flush): (&DirtySnapshot, Option<(ContentRef, u64)>, &FlushedState),
         (at, len): (Timestamp, u64),
     ) -> Result<PreparedContent, StoreError> {
         if len == 0 {
@@ -83,7 +83,7 @@ impl Tree {
         &self,
         inode: &Arc<Inode>,
         file: &FileInode,
-        (map, base, flush): (&FixedMap, Option<(ContentRef, u64)>, &FlushedState),
+        (map, base, flush): (&DirtySnapshot, Option<(ContentRef, u64)>, &FlushedState),
         (at, len): (Timestamp, u64),
     ) -> Result<(Arc<PendingContent>, ContentRecord), StoreError> {
         // A late state must start a new lineage: newer rows of this one were computed without it.
@@ -168,7 +168,7 @@ impl Tree {
 }
 
 /// Returns the content whose first `len` bytes are everything a map shows: the file is a copy of a whole file.
-fn copied(map: &FixedMap, len: u64) -> Option<ContentRef> {
+fn copied(map: &DirtySnapshot, len: u64) -> Option<ContentRef> {
     let mut spans = map.spans();
     let (only, None) = (spans.next()?, spans.next()) else {
         return None;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::DashMap;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::cache::{DirtyMap, Fixed as FixedMap, Permit, StagingFile};
+use crate::cache::{BudgetPermit, DirtyMap, DirtySnapshot, StagingFile};
 use crate::meta::JournalToken;
 use crate::store::data::pins::Pin;
 use crate::store::index::timestamps::Reservation;
@@ -81,11 +81,11 @@ pub(crate) struct FileInode {
     pub(crate) base: Option<(ContentRef, u64)>,
     pub(crate) map: DirtyMap,
     /// The state of the dirty map that is already in the queue.
-    pub(crate) saved: Option<FixedMap>,
+    pub(crate) saved: Option<DirtySnapshot>,
     pub(crate) session: Option<WriteSession>,
     /// Flushed states whose handles are not released yet, oldest first.
     pub(crate) flushes: Vec<Arc<FlushedState>>,
-    pub(crate) permit: Option<Permit>,
+    pub(crate) permit: Option<BudgetPermit>,
     /// Pins on contents that spans of the dirty map reference.
     pub(crate) holds: Vec<Arc<Pin>>,
     pub(crate) author: Author,
@@ -118,7 +118,7 @@ impl WriteSession {
 pub(crate) struct FlushedState {
     pub(crate) at: Timestamp,
     pub(crate) timestamp_state: Mutex<VersionTimestamp>,
-    pub(crate) map: FixedMap,
+    pub(crate) map: DirtySnapshot,
     pub(crate) base: Option<(ContentRef, u64)>,
     /// Keeps the rows of the base while the state waits.
     #[allow(dead_code, reason = "held for its drop")]
@@ -177,7 +177,7 @@ impl FileInode {
 
     /// Returns the number of the last change that is in the queue.
     pub(crate) fn saved_seq(&self) -> u64 {
-        self.saved.as_ref().map_or(0, FixedMap::seq)
+        self.saved.as_ref().map_or(0, DirtySnapshot::seq)
     }
 
     /// Tells whether the queue has a later state than this flushed one.
@@ -201,7 +201,7 @@ impl FileInode {
     }
 
     /// Splits off the dirty-budget permit for the bytes of a flushed state; takes the whole permit if no later change exists.
-    pub(crate) fn room_of(&mut self, map: &FixedMap, clean: bool) -> Option<Permit> {
+    pub(crate) fn room_of(&mut self, map: &DirtySnapshot, clean: bool) -> Option<BudgetPermit> {
         if clean {
             return self.permit.take();
         }
@@ -234,7 +234,7 @@ impl FileInode {
 
     /// Returns what to keep of a queued state after the rebase: only its change number if there are no newer changes, so that its
     /// staging file can be deleted.
-    pub(crate) fn rest_of(&mut self, state: &FixedMap) -> FixedMap {
+    pub(crate) fn rest_of(&mut self, state: &DirtySnapshot) -> DirtySnapshot {
         if state.seq() == self.map.seq() {
             self.map.fix()
         } else {
@@ -243,7 +243,7 @@ impl FileInode {
     }
 
     /// Counts the bytes that are not holes in a content of `len` bytes that `map` makes over the inode's base.
-    pub(crate) fn allocated(&self, map: &FixedMap, len: u64) -> u64 {
+    pub(crate) fn allocated(&self, map: &DirtySnapshot, len: u64) -> u64 {
         let (mut own, mut shown) = (0, 0);
         for piece in map.pieces(0..len) {
             let bytes = piece.range.end - piece.range.start;

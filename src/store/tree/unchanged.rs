@@ -1,6 +1,6 @@
 //! Unchanged content: a save that changes no byte makes no version (docs/SEMANTICS.md).
 
-use crate::cache::{Fixed as FixedMap, Source};
+use crate::cache::{DirtySnapshot, Source};
 use crate::store::data::extent_map::ResolvedExtent;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
@@ -21,7 +21,7 @@ const COMPARE_STEP: u64 = 256 << 10;
 const REFERRED_MAX: u64 = 1 << 20;
 
 /// Counts the bytes of a state that are references to other contents.
-fn referred(map: &FixedMap) -> u64 {
+fn referred(map: &DirtySnapshot) -> u64 {
     let refers = |source: &Source| matches!(source, Source::Reference { .. });
     map.spans()
         .filter(|span| refers(&span.source))
@@ -34,7 +34,7 @@ impl Tree {
     pub(crate) async fn is_equal(
         &self,
         leaf: &FileInode,
-        map: &FixedMap,
+        map: &DirtySnapshot,
         attrs: &Attrs,
     ) -> Result<bool, StoreError> {
         if attrs.size != leaf.node.attrs.size || map.bytes() > COMPARE_MAX {

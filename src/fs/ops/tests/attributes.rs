@@ -152,7 +152,7 @@ async fn set_id_bits_fall_at_write_truncate_and_chown() {
         0o6755,
         "the writer may keep them"
     );
-    let how = WriteHow {
+    let how = WriteMode {
         from_page_cache: false,
         kill_privileges: true,
     };

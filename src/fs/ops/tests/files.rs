@@ -50,7 +50,7 @@ async fn a_page_cache_write_after_the_flush_is_saved_whatever_handle_it_names() 
     let other = world.open(&ALICE, ino, libc::O_RDWR).await.unwrap().handle;
     world.flush(ino, mapped).await.unwrap();
     world.flush(ino, other).await.unwrap();
-    let how = WriteHow {
+    let how = WriteMode {
         from_page_cache: true,
         kill_privileges: false,
     };
@@ -72,14 +72,14 @@ async fn a_page_cache_write_after_the_flush_is_saved_whatever_handle_it_names() 
 async fn a_page_cache_write_through_a_released_handle_finds_another() {
     let world = world().await;
     let file = world.make("m").await;
-    let how = WriteHow {
+    let how = WriteMode {
         from_page_cache: true,
         kill_privileges: false,
     };
     let write = |handle, how| world.write(&SUPER, file.0, handle, 0, Bytes::from_static(b"x"), how);
     assert_eq!(write(999, how).await, Ok(1));
     assert_eq!(
-        write(999, WriteHow::default()).await,
+        write(999, WriteMode::default()).await,
         Err(FsError::BadHandle)
     );
     world.close(file).await;

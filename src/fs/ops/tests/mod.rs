@@ -7,7 +7,7 @@ mod files;
 mod tree;
 
 use crate::fs::testing::{Names, SUPER, World};
-use crate::fs::{FileSystem, SetAttr, WriteHow};
+use crate::fs::{FileSystem, SetAttr, WriteMode};
 use bytes::Bytes;
 
 fn assert_send<T: Send>(value: T) -> T {
@@ -31,7 +31,7 @@ async fn mode_of(world: &World, ino: u64) -> u32 {
 #[allow(dead_code, reason = "it is the compiler that tests")]
 fn every_call_can_run_as_a_task(fs: &FileSystem, names: &mut Names) {
     let who = &SUPER;
-    let how = WriteHow::default();
+    let how = WriteMode::default();
     let (name, bytes): (&[u8], _) = (b"a", Bytes::new());
     drop(assert_send(fs.lookup(who, 1, name)));
     drop(assert_send(fs.getattr(1, None)));

@@ -228,10 +228,10 @@ async fn a_period_that_ends_keeps_its_meaning_and_is_not_kept_for_others() {
 
 #[tokio::test]
 async fn a_clock_that_is_set_back_does_not_keep_a_meaning() {
-    let table = &mut Table::default();
-    let question = Question {
+    let table = &mut RememberedTimes::default();
+    let question = TimeQuery {
         name: TimeName::Ago(SECOND),
-        asker: Asker::Group(1),
+        asker: CallerGroup::Group(1),
     };
     table.remember(question, Timestamp(5), 7200 * SECOND);
     assert_eq!(table.recall(question, 7201 * SECOND), Some(Timestamp(5)));
@@ -240,10 +240,10 @@ async fn a_clock_that_is_set_back_does_not_keep_a_meaning() {
 
 #[test]
 fn no_more_than_a_thousand_are_remembered_and_those_in_use_last() {
-    let meanings = Meanings::new(Arc::new(crate::env::SeededEnv::new(1)));
-    let question = |number: u32| Question {
+    let meanings = ResolvedTimes::new(Arc::new(crate::env::SeededEnv::new(1)));
+    let question = |number: u32| TimeQuery {
         name: TimeName::Ago(SECOND),
-        asker: Asker::Group(number),
+        asker: CallerGroup::Group(number),
     };
     let count = u32::try_from(MEANINGS_MAX).unwrap();
     let remember = |number: u32| {

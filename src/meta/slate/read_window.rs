@@ -28,27 +28,27 @@ const WINDOW: u64 = 256 * 1024;
 const WINDOWS: usize = 32;
 
 /// A window of a table: which table, and which of its windows.
-type Key = (Path, u64);
+type WindowKey = (Path, u64);
 
 /// A window that is fetched, or being fetched for all its waiting readers.
-type Slot = Arc<OnceCell<Window>>;
+type WindowCell = Arc<OnceCell<TableWindow>>;
 
 /// Bytes of a window, and what the store said of the whole table.
 #[derive(Debug)]
-struct Window {
+struct TableWindow {
     bytes: Bytes,
     table: ObjectMeta,
     attributes: Attributes,
 }
 
 /// A store whose tables are read by windows; everything else passes through.
-pub(super) struct Around {
+pub(super) struct ReadWindow {
     inner: Arc<dyn ObjectStore>,
     /// The last ones asked for, newest last.
-    windows: Mutex<VecDeque<(Key, Slot)>>,
+    windows: Mutex<VecDeque<(WindowKey, WindowCell)>>,
 }
 
-impl Around {
+impl ReadWindow {
     /// Puts the windows before `inner`.
     pub(super) fn new(inner: Arc<dyn ObjectStore>) -> Self {
         Self {
@@ -57,12 +57,12 @@ impl Around {
         }
     }
 
-    fn slot(&self, key: Key) -> Slot {
+    fn slot(&self, key: WindowKey) -> WindowCell {
         let mut windows = lock(&self.windows);
         let found = windows.iter().position(|(known, _)| *known == key);
         let slot = match found.and_then(|at| windows.remove(at)) {
             Some((_, slot)) => slot,
-            None => Slot::default(),
+            None => WindowCell::default(),
         };
         if windows.len() >= WINDOWS {
             windows.pop_front();
@@ -76,14 +76,14 @@ impl Around {
         lock(&self.windows).retain(|((known, _), _)| known != at);
     }
 
-    async fn fetch(&self, at: &Path, index: u64) -> Result<Window> {
+    async fn fetch(&self, at: &Path, index: u64) -> Result<TableWindow> {
         let start = index * WINDOW;
         let options = GetOptions {
             range: Some(GetRange::Bounded(start..start + WINDOW)),
             ..GetOptions::default()
         };
         let got = self.inner.get_opts(at, options).await?;
-        Ok(Window {
+        Ok(TableWindow {
             table: got.meta.clone(),
             attributes: got.attributes.clone(),
             bytes: got.bytes().await?,
@@ -140,20 +140,20 @@ fn wanted(at: &Path, options: &GetOptions) -> Option<Range<u64>> {
     (plain && table && small).then(|| range.clone())
 }
 
-impl fmt::Debug for Around {
+impl fmt::Debug for ReadWindow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Around({:?})", self.inner)
+        write!(f, "ReadWindow({:?})", self.inner)
     }
 }
 
-impl fmt::Display for Around {
+impl fmt::Display for ReadWindow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
     }
 }
 
 #[async_trait]
-impl ObjectStore for Around {
+impl ObjectStore for ReadWindow {
     async fn put_opts(&self, at: &Path, payload: PutPayload, o: PutOptions) -> Result<PutResult> {
         self.inner.put_opts(at, payload, o).await
     }
@@ -220,7 +220,7 @@ mod tests {
         );
         let table: Vec<u8> = (0..2 * WINDOW + 1000).map(|n| (n / 7) as u8).collect();
         store.put(&at, table.clone().into()).await.unwrap();
-        let around = Around::new(Arc::clone(&store) as Arc<dyn ObjectStore>);
+        let around = ReadWindow::new(Arc::clone(&store) as Arc<dyn ObjectStore>);
         for (from, to) in [
             (0, 1),
             (10, 16_000),
@@ -243,7 +243,7 @@ mod tests {
         );
         let len = (WINDOWS as u64 + 2) * WINDOW;
         store.put(&at, vec![1; len as usize].into()).await.unwrap();
-        let around = Around::new(Arc::clone(&store) as Arc<dyn ObjectStore>);
+        let around = ReadWindow::new(Arc::clone(&store) as Arc<dyn ObjectStore>);
         around.get_range(&at, 0..100).await.unwrap();
         // What is in a window needs the store no more.
         store.delete(&at).await.unwrap();

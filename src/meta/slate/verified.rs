@@ -34,9 +34,9 @@ const AGAIN_LOCAL: [Duration; 1] = [Duration::from_millis(50)];
 
 /// Whether an index is being opened or has been.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Opened(Arc<AtomicBool>);
+pub(super) struct OpenedFlag(Arc<AtomicBool>);
 
-impl Opened {
+impl OpenedFlag {
     /// The index is open: from here on only a table's damage is told at once, for the engine would end over another's.
     pub(super) fn set(&self) {
         self.0.store(true, Ordering::Release);
@@ -48,15 +48,15 @@ impl Opened {
 }
 
 /// A store whose objects carry marks.
-pub(super) struct Marked {
+pub(super) struct VerifiedStore {
     inner: Arc<dyn ObjectStore>,
     local: bool,
-    opened: Opened,
+    opened: OpenedFlag,
 }
 
-impl Marked {
+impl VerifiedStore {
     /// Puts the marks before `inner`; a `local` store keeps no metadata.
-    pub(super) fn new(inner: Arc<dyn ObjectStore>, local: bool, opened: Opened) -> Self {
+    pub(super) fn new(inner: Arc<dyn ObjectStore>, local: bool, opened: OpenedFlag) -> Self {
         Self {
             inner,
             local,
@@ -72,7 +72,7 @@ impl Marked {
     }
 
     /// Asks once. What does not fit is told with a fingerprint of the answer.
-    async fn once(&self, at: &Path, options: GetOptions) -> Result<Answer> {
+    async fn once(&self, at: &Path, options: GetOptions) -> Result<VerifiedRead> {
         let bounded = match &options.range {
             Some(GetRange::Bounded(range)) => Some(range.start),
             _ => None,
@@ -82,9 +82,9 @@ impl Marked {
             Ok(got) => got,
             Err(error) if is_past_end(&error) => {
                 return match bounded {
-                    Some(start) => Ok(Answer::Unfit {
+                    Some(start) => Ok(VerifiedRead::Mismatch {
                         why: format!("it ends before byte {start}"),
-                        print: Print::default(),
+                        print: Fingerprint::default(),
                     }),
                     None => Err(error),
                 };
@@ -92,7 +92,7 @@ impl Marked {
             Err(error) => return Err(error),
         };
         let mark = Mark::of(&got.attributes);
-        let print = Print {
+        let print = Fingerprint {
             tag: got.meta.e_tag.clone(),
             size: got.meta.size,
             sum: 0,
@@ -101,15 +101,15 @@ impl Marked {
             .as_ref()
             .and_then(|mark| mark.contradicts(at, got.meta.size))
         {
-            return Ok(Answer::Unfit { why, print });
+            return Ok(VerifiedRead::Mismatch { why, print });
         }
         if head {
-            return Ok(Answer::Fit(got));
+            return Ok(VerifiedRead::Intact(got));
         }
         let (meta, range) = (got.meta.clone(), got.range.clone());
         let (attributes, extensions) = (got.attributes.clone(), got.extensions.clone());
         let bytes = got.bytes().await?;
-        let print = Print {
+        let print = Fingerprint {
             sum: crc32c::crc32c(&bytes),
             ..print
         };
@@ -121,10 +121,10 @@ impl Marked {
             (true, _, None) => misshapen(at, &bytes, range.end == meta.size, whole),
         };
         if let Some(why) = unfit {
-            return Ok(Answer::Unfit { why, print });
+            return Ok(VerifiedRead::Mismatch { why, print });
         }
         let body = futures::stream::once(std::future::ready(Ok(bytes)));
-        Ok(Answer::Fit(GetResult {
+        Ok(VerifiedRead::Intact(GetResult {
             payload: GetResultPayload::Stream(body.boxed()),
             meta,
             range,
@@ -134,7 +134,7 @@ impl Marked {
     }
 
     /// Says what an object that never fits is.
-    fn verdict(&self, at: &Path, why: &str, prints: &[Print]) -> Error {
+    fn verdict(&self, at: &Path, why: &str, prints: &[Fingerprint]) -> Error {
         let same = prints.windows(2).all(|pair| pair[0] == pair[1]);
         let table = at.extension() == Some("sst");
         match same && (table || !self.opened.is_set()) {
@@ -148,14 +148,14 @@ impl Marked {
 }
 
 /// What came for a read.
-enum Answer {
-    Fit(GetResult),
-    Unfit { why: String, print: Print },
+enum VerifiedRead {
+    Intact(GetResult),
+    Mismatch { why: String, print: Fingerprint },
 }
 
 /// What tells two answers apart.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Print {
+struct Fingerprint {
     tag: Option<String>,
     size: u64,
     sum: u32,
@@ -194,20 +194,20 @@ fn is_past_end(error: &Error) -> bool {
     text.contains("status code: 416") || text.contains("Wanted range starting at")
 }
 
-impl fmt::Debug for Marked {
+impl fmt::Debug for VerifiedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Marked({:?})", self.inner)
+        write!(f, "VerifiedStore({:?})", self.inner)
     }
 }
 
-impl fmt::Display for Marked {
+impl fmt::Display for VerifiedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
     }
 }
 
 #[async_trait]
-impl ObjectStore for Marked {
+impl ObjectStore for VerifiedStore {
     async fn put_opts(&self, at: &Path, payload: PutPayload, o: PutOptions) -> Result<PutResult> {
         let attributes = self.marked(o.attributes, || Mark::text(at, &payload));
         let options = PutOptions { attributes, ..o };
@@ -236,8 +236,8 @@ impl ObjectStore for Marked {
         let mut pauses = pauses.iter();
         loop {
             let (why, print) = match self.once(at, options.clone()).await? {
-                Answer::Fit(got) => return Ok(got),
-                Answer::Unfit { why, print } => (why, print),
+                VerifiedRead::Intact(got) => return Ok(got),
+                VerifiedRead::Mismatch { why, print } => (why, print),
             };
             prints.push(print);
             match pauses.next() {
@@ -301,5 +301,5 @@ fn below(asked: &Path, found: ObjectMeta) -> Result<ObjectMeta> {
 }
 
 #[cfg(test)]
-#[path = "marked_tests.rs"]
+#[path = "verified_tests.rs"]
 mod tests;

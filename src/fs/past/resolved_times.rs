@@ -7,7 +7,7 @@
 //! handle into what it shows is open; there are never more than [`MEANINGS_MAX`]. While one is remembered for any group, the
 //! kernel keeps the name for none.
 
-use super::stamp::{Meaning, TimeName};
+use super::stamp::{TimeName, TimeStability};
 use crate::env::Env;
 use crate::fs::Caller;
 use crate::store::Timestamp;
@@ -25,14 +25,14 @@ pub(super) const MEANINGS_MAX: usize = 1024;
 
 /// Who gets the same answer again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Asker {
+enum CallerGroup {
     /// The processes of one command.
     Group(u32),
     /// All processes of a user whose group cannot be learnt.
     User(u32),
 }
 
-impl Asker {
+impl CallerGroup {
     fn of(caller: &Caller) -> Self {
         match caller.process_group() {
             Some(group) => Self::Group(group),
@@ -43,25 +43,25 @@ impl Asker {
 
 /// A name, and who asked for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Question {
+pub(super) struct TimeQuery {
     name: TimeName,
-    asker: Asker,
+    asker: CallerGroup,
 }
 
 /// What a name means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct ResolvedTime {
     /// The instant.
     pub(super) at: Timestamp,
     /// Whether it means that one to everybody, for ever.
-    pub(super) meaning: Meaning,
+    pub(super) meaning: TimeStability,
     /// The question to report the outcome of, where the answer is remembered.
-    pub(super) question: Option<Question>,
+    pub(super) question: Option<TimeQuery>,
 }
 
 /// Whether anything was there at a remembered instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum Existence {
     /// It is not known yet.
     Asked,
     /// A directory stood there.
@@ -69,42 +69,42 @@ enum Standing {
 }
 
 #[derive(Debug)]
-struct Known {
+struct RememberedTime {
     at: Timestamp,
     first_used: u64,
     last_used: u64,
-    standing: Standing,
+    standing: Existence,
 }
 
 /// What refers to a remembered instant.
 #[derive(Debug, Default)]
-struct Uses {
+struct TimeReferences {
     meanings: usize,
     handles: usize,
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    known: HashMap<Question, Known>,
-    instants: BTreeMap<Timestamp, Uses>,
+struct RememberedTimes {
+    known: HashMap<TimeQuery, RememberedTime>,
+    instants: BTreeMap<Timestamp, TimeReferences>,
 }
 
 /// The meanings that are remembered; clones are the same table.
 #[derive(Debug, Clone)]
-pub(crate) struct Meanings {
+pub(crate) struct ResolvedTimes {
     // A leaf lock, over the namespace's clock only.
-    table: Arc<Mutex<Table>>,
+    table: Arc<Mutex<RememberedTimes>>,
     env: Arc<dyn Env>,
 }
 
 /// An open handle into what was shown at remembered instants: they are not forgotten while it lives.
 #[derive(Debug)]
-pub(crate) struct InUse {
-    meanings: Meanings,
+pub(crate) struct PinnedTimes {
+    meanings: ResolvedTimes,
     instants: Vec<Timestamp>,
 }
 
-impl Meanings {
+impl ResolvedTimes {
     pub(super) fn new(env: Arc<dyn Env>) -> Self {
         Self {
             table: Arc::default(),
@@ -119,64 +119,64 @@ impl Meanings {
         name: TimeName,
         caller: &Caller,
         present: impl Fn() -> Timestamp,
-    ) -> Option<Answer> {
+    ) -> Option<ResolvedTime> {
         let (at, meaning) = name.resolve(present())?;
         // The clock was read before: what is remembered from here on was asked for after the period's end, so not at all.
-        if meaning == Meaning::Fixed && !self.is_remembered(name) {
-            return Some(Answer {
+        if meaning == TimeStability::Fixed && !self.is_remembered(name) {
+            return Some(ResolvedTime {
                 at,
                 meaning,
                 question: None,
             });
         }
-        let question = Question {
+        let question = TimeQuery {
             name,
-            asker: Asker::of(caller),
+            asker: CallerGroup::of(caller),
         };
         let now = self.env.now();
         let mut table = lock(&self.table);
         if let Some(at) = table.recall(question, now) {
-            return Some(Answer {
+            return Some(ResolvedTime {
                 at,
-                meaning: Meaning::Moving,
+                meaning: TimeStability::Moving,
                 question: Some(question),
             });
         }
         let (at, meaning) = name.resolve(present())?;
-        let question = (meaning == Meaning::Moving).then_some(question);
+        let question = (meaning == TimeStability::Moving).then_some(question);
         if let Some(question) = question {
             table.remember(question, at, now);
         }
-        Some(Answer {
+        Some(ResolvedTime {
             at,
             // Another group knows the name by another instant.
-            meaning: Meaning::Moving,
+            meaning: TimeStability::Moving,
             question,
         })
     }
 
     /// Tells that a directory stood at an answer's instant.
-    pub(super) fn found(&self, answer: &Answer) {
+    pub(super) fn found(&self, answer: &ResolvedTime) {
         let mut table = lock(&self.table);
         if let Some(known) = table.known_as(answer) {
-            known.standing = Standing::Found;
+            known.standing = Existence::Found;
         }
     }
 
     /// Tells that nothing stood at an answer's instant: the name can come to exist, so that it is resolved anew next time,
     /// unless the instant has shown something else.
-    pub(super) fn missed(&self, answer: &Answer) {
+    pub(super) fn missed(&self, answer: &ResolvedTime) {
         let mut table = lock(&self.table);
         if let Some(question) = answer.question
             && let Some(known) = table.known_as(answer)
-            && known.standing == Standing::Asked
+            && known.standing == Existence::Asked
         {
             table.forget(question);
         }
     }
 
     /// Keeps the remembered ones of `instants` for as long as the result lives; `None` if there are none.
-    pub(super) fn hold(&self, instants: RangeInclusive<Timestamp>) -> Option<InUse> {
+    pub(super) fn hold(&self, instants: RangeInclusive<Timestamp>) -> Option<PinnedTimes> {
         if instants.is_empty() {
             return None;
         }
@@ -186,7 +186,7 @@ impl Meanings {
             *at
         });
         let instants: Vec<Timestamp> = held.collect();
-        (!instants.is_empty()).then(|| InUse {
+        (!instants.is_empty()).then(|| PinnedTimes {
             meanings: self.clone(),
             instants,
         })
@@ -198,7 +198,7 @@ impl Meanings {
     }
 }
 
-impl Drop for InUse {
+impl Drop for PinnedTimes {
     fn drop(&mut self) {
         let now = self.meanings.env.now();
         let mut table = lock(&self.meanings.table);
@@ -208,9 +208,9 @@ impl Drop for InUse {
     }
 }
 
-impl Table {
+impl RememberedTimes {
     /// What a question was answered, if that still holds; counts as a use.
-    fn recall(&mut self, question: Question, now: u64) -> Option<Timestamp> {
+    fn recall(&mut self, question: TimeQuery, now: u64) -> Option<Timestamp> {
         let known = self.known.get(&question)?;
         if self.is_over(known, now) {
             self.forget(question);
@@ -221,15 +221,15 @@ impl Table {
         Some(known.at)
     }
 
-    fn remember(&mut self, question: Question, at: Timestamp, now: u64) {
+    fn remember(&mut self, question: TimeQuery, at: Timestamp, now: u64) {
         if self.known.len() >= MEANINGS_MAX {
             self.make_room(now);
         }
-        let known = Known {
+        let known = RememberedTime {
             at,
             first_used: now,
             last_used: now,
-            standing: Standing::Asked,
+            standing: Existence::Asked,
         };
         self.known.insert(question, known);
         self.instants.entry(at).or_default().meanings += 1;
@@ -237,7 +237,7 @@ impl Table {
 
     /// Forgets what is over; if nothing is, what was used least recently, of what no handle keeps if there is any.
     fn make_room(&mut self, now: u64) {
-        let over: Vec<Question> = self
+        let over: Vec<TimeQuery> = self
             .known
             .iter()
             .filter(|(_, known)| self.is_over(known, now))
@@ -256,7 +256,7 @@ impl Table {
         }
     }
 
-    fn forget(&mut self, question: Question) {
+    fn forget(&mut self, question: TimeQuery) {
         let Some(known) = self.known.remove(&question) else {
             return;
         };
@@ -281,7 +281,7 @@ impl Table {
     }
 
     fn tidy(&mut self, at: Timestamp) {
-        let unused = |uses: &Uses| uses.meanings == 0 && uses.handles == 0;
+        let unused = |uses: &TimeReferences| uses.meanings == 0 && uses.handles == 0;
         if self.instants.get(&at).is_some_and(unused) {
             self.instants.remove(&at);
         }
@@ -291,7 +291,7 @@ impl Table {
         self.instants.get(&at).map_or(0, |uses| uses.handles)
     }
 
-    fn is_over(&self, known: &Known, now: u64) -> bool {
+    fn is_over(&self, known: &RememberedTime, now: u64) -> bool {
         // A machine's clock may be set back: far in the future is as good as long ago.
         let passed =
             now.abs_diff(known.last_used) > UNUSED_MAX || now.abs_diff(known.first_used) > AGE_MAX;
@@ -299,12 +299,12 @@ impl Table {
     }
 
     /// The memory of an answer, if it is still that one.
-    fn known_as(&mut self, answer: &Answer) -> Option<&mut Known> {
+    fn known_as(&mut self, answer: &ResolvedTime) -> Option<&mut RememberedTime> {
         let known = self.known.get_mut(&answer.question?)?;
         (known.at == answer.at).then_some(known)
     }
 }
 
 #[cfg(test)]
-#[path = "meaning_tests.rs"]
+#[path = "resolved_times_tests.rs"]
 mod tests;

@@ -5,9 +5,9 @@ use bytes::Bytes;
 use slatedb::{MergeOperator, MergeOperatorError, PrefixExtractor, PrefixTarget};
 
 /// The store's merge function in the engine's terms.
-pub(super) struct Merge(pub(super) MergeFn);
+pub(super) struct RowMerge(pub(super) MergeFn);
 
-impl MergeOperator for Merge {
+impl MergeOperator for RowMerge {
     fn merge(
         &self,
         key: &Bytes,
@@ -19,9 +19,9 @@ impl MergeOperator for Merge {
 }
 
 /// Keeps rows of different first bytes in separate trees, so that listing the present never reads the past.
-pub(super) struct FirstByte;
+pub(super) struct FirstByteSegments;
 
-impl PrefixExtractor for FirstByte {
+impl PrefixExtractor for FirstByteSegments {
     fn name(&self) -> &str {
         "rewindfs.first-byte"
     }

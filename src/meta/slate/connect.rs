@@ -1,10 +1,10 @@
 //! The stack of object store wrappers between the bucket and the engine of an index.
 
-use super::around::Around;
 use super::checksum::Checksummed;
-use super::marked::{Marked, Opened};
+use super::read_window::ReadWindow;
+use super::verified::{OpenedFlag, VerifiedStore};
 use super::wal::{Wal, WalStore};
-use super::{SlateConfig, Why, chain};
+use super::{FailureReason, SlateConfig, chain};
 use crate::meta::MetaError;
 use crate::sync::Arc;
 use object_store::ObjectStore;
@@ -16,30 +16,30 @@ use tokio::time::timeout;
 const FIRST_CONTACT: Duration = Duration::from_secs(10);
 
 /// What the store before an index is told of its open, and tells of it.
-pub(super) struct Watch {
-    pub(super) opened: Opened,
+pub(super) struct OpenWatch {
+    pub(super) opened: OpenedFlag,
     pub(super) wal: Arc<Wal>,
 }
 
-impl Watch {
+impl OpenWatch {
     pub(super) fn new(config: &SlateConfig) -> Self {
         Self {
-            opened: Opened::default(),
+            opened: OpenedFlag::default(),
             wal: Wal::new(config.local),
         }
     }
 }
 
 /// Makes sure of the object store, and puts before it what makes reads of it few.
-pub(super) async fn reach(
+pub(super) async fn connect(
     object_store: Arc<dyn ObjectStore>,
     path: &str,
     config: &SlateConfig,
-    watch: &Watch,
+    watch: &OpenWatch,
 ) -> Result<(Path, Arc<dyn ObjectStore>), MetaError> {
     let place = Path::from(path);
     first_contact(&*object_store, &place).await?;
-    let marked = Arc::new(Marked::new(
+    let marked = Arc::new(VerifiedStore::new(
         object_store,
         config.local,
         watch.opened.clone(),
@@ -47,7 +47,7 @@ pub(super) async fn reach(
     let checked: Arc<dyn ObjectStore> = Arc::new(Checksummed::new(marked));
     let around = match config.local {
         true => checked,
-        false => Arc::new(Around::new(checked)),
+        false => Arc::new(ReadWindow::new(checked)),
     };
     let watched = WalStore::new(around, Arc::clone(&watch.wal));
     Ok((place, Arc::new(watched)))
@@ -58,6 +58,6 @@ async fn first_contact(object_store: &dyn ObjectStore, place: &Path) -> Result<(
     match timeout(FIRST_CONTACT, object_store.list_with_delimiter(Some(place))).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(MetaError::Unavailable(chain(&error))),
-        Err(_) => Err(Why::default().late("listing it", FIRST_CONTACT)),
+        Err(_) => Err(FailureReason::default().late("listing it", FIRST_CONTACT)),
     }
 }
