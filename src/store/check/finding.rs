@@ -10,7 +10,6 @@ use bytes::Bytes;
 
 use crate::meta::MetaRead;
 use crate::store::check::faulty::{FaultyKeys, NAMED_MAX};
-use crate::store::check::recount::shown;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Ino, ROOT, Timestamp};
@@ -20,8 +19,9 @@ use crate::store::schema::rows::{
     DentryBody, DirectoryLocation, EntryState, InodeRow, LocationRow,
 };
 use crate::store::schema::tables::{
-    DentryTable, DirectoryLocationTable, InodeTable, LocationTable, RowTable,
+    self, DentryTable, DirectoryLocationTable, InodeTable, LocationTable, RowTable,
 };
+use crate::store::schema::tally::Tally;
 
 /// Maximum number of parent directories of a path; more mean a cycle in the rows.
 const DEPTH_MAX: usize = 4_096;
@@ -338,10 +338,9 @@ async fn owners(
         let start = Bytes::copy_from_slice(table);
         let mut rows = index.scan(start.clone()..keys::after(&start)).await?;
         while let Some((key, value)) = rows.next().await? {
-            for content in shown(table, &value)? {
-                let Some(content) = content.reference() else {
-                    continue;
-                };
+            let mut tally = Tally::default();
+            tables::count(&key, &value, &mut tally)?;
+            for (content, _) in tally.contents {
                 if wanted.contains(&content.cid) && !owners.contains_key(&content.cid) {
                     owners.insert(content.cid, owner(table, &key, &value)?);
                 }

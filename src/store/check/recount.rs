@@ -1,8 +1,7 @@
-//! Recount of the counts in the index: how many rows show a content, how many rows reference an extent, and the bytes
-//! and files of the namespace.
+//! Counts again what the index counts: how many versions show a content, how many rows use an extent, files and bytes.
 //!
-//! Each row that shows a content or references an extent adds one to a sum, and each stored count is subtracted from
-//! its sum. A sum that is not zero at the end is a wrong count.
+//! Every row adds to or takes from a sum per content or extent, and every count takes away what it says; what is not zero in
+//! the end is wrong.
 
 use bytes::Bytes;
 
@@ -10,43 +9,27 @@ use crate::meta::{Change, RowScan};
 use crate::store::check::faulty::FaultyKeys;
 use crate::store::check::sorted::{SortedRows, Spill};
 use crate::store::model::error::StoreError;
-use crate::store::model::version::{Content, ROOT};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{
-    AppliedRow, DentryBody, DentryRow, EntryState, ExtentSource, InodeRow, InodeState, LineageRow,
-    MovedRow, OrphanRow, RangeRow, SegmentRow, VersionRecord,
-};
-use crate::store::schema::tables::{
-    AppliedTable, CountTable, DentryTable, InodeTable, LineageTable, MovedTable, OrphanTable,
-    RangeTable, RowTable, SegmentTable, VersionTable,
-};
+use crate::store::schema::tables::{self, RowTable, SegmentTable};
+use crate::store::schema::tally::{ExtentId, Tally};
 
-/// Length in bytes of the key of a segment row. A sum per extent has this key and the offset of the extent.
+/// Length of the key of a count per segment; behind it the sums here have the extent's offset.
 const SEGMENT_KEY: usize = 18;
 
-/// A recount in progress.
+/// A recount under way.
 pub(crate) struct Recount {
     sums: SortedRows,
     bytes: i64,
     files: i64,
 }
 
-/// An extent of a segment.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct ExtentId {
-    epoch: u64,
-    sequence: u64,
-    offset: u32,
+/// The key of an extent's sum: that of the segment's row, and the offset.
+fn extent_key(extent: ExtentId) -> Bytes {
+    let segment = keys::segment(extent.epoch, extent.sequence);
+    [&segment[..], &extent.offset.to_be_bytes()].concat().into()
 }
 
-impl ExtentId {
-    fn key(self) -> Bytes {
-        let segment = keys::segment(self.epoch, self.sequence);
-        [&segment[..], &self.offset.to_be_bytes()].concat().into()
-    }
-}
-
-/// The merge function of the sums: adds two numbers.
+/// Sums are added up.
 fn sum(_key: &[u8], existing: Option<&[u8]>, operand: &[u8]) -> Bytes {
     let total = number(existing.unwrap_or_default()).wrapping_add(number(operand));
     Bytes::copy_from_slice(&total.to_le_bytes())
@@ -70,85 +53,22 @@ impl Recount {
         self.sums.add(key, Change::Merge(count))
     }
 
-    /// Adds one row of the index to the recount.
+    /// Takes a row of the index in.
     pub(crate) fn row(&mut self, key: &Bytes, value: &Bytes) -> Result<(), StoreError> {
-        match key.get(..2) {
-            Some(b"CL") => {
-                let row: LineageRow = LineageTable::decode(value)?;
-                self.add(keys::count(row.parent).bytes(), 1)
-            }
-            Some(b"CF") => self.range(&RangeTable::decode(value)?),
-            Some(b"GM") => {
-                let row: MovedRow = MovedTable::decode(value)?;
-                for (epoch, sequence, offset) in row.extents.into_values() {
-                    let extent = ExtentId {
-                        epoch,
-                        sequence,
-                        offset,
-                    };
-                    self.add(extent.key(), 1)?;
-                }
-                Ok(())
-            }
-            Some(b"GR") => {
-                let count: i64 = CountTable::decode(value)?;
-                self.add(Bytes::copy_from_slice(key), -count)
-            }
-            Some(b"GB") => {
-                let row: SegmentRow = SegmentTable::decode(value)?;
-                for (offset, (_, citing)) in row.extents {
-                    let key = [&key[..], &offset.to_be_bytes()].concat().into();
-                    self.add(key, -citing)?;
-                }
-                Ok(())
-            }
-            Some(b"GA") => {
-                let row: AppliedRow = AppliedTable::decode(value)?;
-                self.bytes = self.bytes.wrapping_sub(row.bytes);
-                self.files -= row.files;
-                Ok(())
-            }
-            Some(table) => {
-                if let Some(bytes) = taken(table, value)? {
-                    self.bytes = self.bytes.wrapping_add(bytes);
-                    self.files += 1;
-                }
-                for content in shown(table, value)? {
-                    if let Some(content) = content.reference() {
-                        self.add(keys::count(content).bytes(), 1)?;
-                    }
-                }
-                Ok(())
-            }
-            None => Ok(()),
+        let mut tally = Tally::default();
+        tables::count(key, value, &mut tally)?;
+        self.bytes = self.bytes.wrapping_add(tally.bytes);
+        self.files += tally.files;
+        for (content, count) in tally.contents {
+            self.add(keys::count(content).bytes(), count)?;
         }
-    }
-
-    /// Counts each extent once per range row, because the index counts range rows and not slices.
-    fn range(&mut self, row: &RangeRow) -> Result<(), StoreError> {
-        let mut extents = std::collections::BTreeSet::new();
-        for piece in row.pieces() {
-            if let ExtentSource::Segment {
-                epoch,
-                sequence,
-                offset,
-                ..
-            } = piece.source
-            {
-                extents.insert(ExtentId {
-                    epoch,
-                    sequence,
-                    offset,
-                });
-            }
-        }
-        for extent in extents {
-            self.add(extent.key(), 1)?;
+        for (extent, count) in tally.extents {
+            self.add(extent_key(extent), count)?;
         }
         Ok(())
     }
 
-    /// Returns the keys of wrong counts. To be called after the last row.
+    /// The counts that are wrong, after the last row.
     pub(crate) async fn finish(self) -> Result<FaultyKeys, StoreError> {
         let mut faulty = FaultyKeys::default();
         let mut last = Bytes::new();
@@ -168,56 +88,4 @@ impl Recount {
         }
         Ok(faulty)
     }
-}
-
-/// Returns the bytes of the live inode whose state is in this row. The root is not counted, because it exists before
-/// the first count.
-fn taken(table: &[u8], value: &Bytes) -> Result<Option<i64>, StoreError> {
-    let node = match table {
-        b"CD" => match DentryTable::decode(value)? {
-            DentryRow {
-                ino,
-                body: DentryBody::Own { node, .. },
-                ..
-            } if ino != ROOT => node,
-            _ => return Ok(None),
-        },
-        b"CI" => match InodeTable::decode(value)? {
-            InodeRow::Linked(row) => row.node,
-            InodeRow::Directory(_) => return Ok(None),
-        },
-        _ => return Ok(None),
-    };
-    Ok(Some(node.space().cast_signed()))
-}
-
-/// Returns the contents that a row shows.
-pub(super) fn shown(table: &[u8], value: &Bytes) -> Result<Vec<Content>, StoreError> {
-    let current = |node: InodeState, state: EntryState| {
-        let behind = match state {
-            EntryState::Version(_) => None,
-            EntryState::Unborn { behind } => behind.map(|last| last.node.content),
-            EntryState::Provisional(last) => Some(last.node.content),
-        };
-        [Some(node.content), behind].into_iter().flatten().collect()
-    };
-    Ok(match table {
-        b"CD" => match DentryTable::decode(value)?.body {
-            DentryBody::Own { node, state } => current(node, state),
-            DentryBody::Linked(_) => Vec::new(),
-        },
-        b"CI" => match InodeTable::decode(value)? {
-            InodeRow::Linked(row) => current(row.node, row.state),
-            InodeRow::Directory(_) => Vec::new(),
-        },
-        b"CO" => {
-            let orphan: OrphanRow = OrphanTable::decode(value)?;
-            vec![orphan.node.content]
-        }
-        b"HV" | b"HW" => {
-            let closed: VersionRecord = VersionTable::decode(value)?;
-            closed.node.map(|node| node.content).into_iter().collect()
-        }
-        _ => Vec::new(),
-    })
 }

@@ -43,6 +43,7 @@ use crate::store::schema::tables::{
     LowestProvisionalTable, MovedTable, OrphanTable, ProvisionalTable, RangeTable,
     RestoredTreeTable, RowKey, RowTable, SearchedTable, SegmentTable, UncitedTable, VersionTable,
 };
+use crate::store::schema::tally::word;
 
 /// A key being put together.
 struct KeyBuilder(Vec<u8>);
@@ -392,11 +393,6 @@ pub(crate) fn segment_of(key: &[u8]) -> Option<(u64, u64)> {
 
 pub(crate) fn searched() -> RowKey<SearchedTable> {
     RowKey::new(SearchedTable::all())
-}
-
-fn word(key: &[u8], at: usize) -> Option<u64> {
-    let raw: [u8; 8] = key.get(at..at + 8)?.try_into().ok()?;
-    Some(u64::from_be_bytes(raw))
 }
 
 pub(crate) fn segment(epoch: u64, sequence: u64) -> RowKey<SegmentTable> {

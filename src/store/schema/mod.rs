@@ -7,3 +7,4 @@ pub(crate) mod merge;
 pub(crate) mod object_names;
 pub(crate) mod rows;
 pub(crate) mod tables;
+pub(crate) mod tally;

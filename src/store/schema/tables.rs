@@ -1,5 +1,6 @@
 //! The tables of the index: one declaration each, with the letters of its keys, the type of its values, and its line in
-//! docs/FORMAT.md. A test compares the page with the declarations.
+//! docs/FORMAT.md, and what its rows add to the counts that `check` makes again. A test compares the page with the
+//! declarations.
 
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -15,6 +16,7 @@ use crate::store::schema::rows::{
     LineageRow, LocationRow, LogPlace, MovedRow, OrphanRow, RangeRow, SearchedRow, SegmentRow,
     UncitedRow, VersionRecord, decode, encode,
 };
+use crate::store::schema::tally::{self, Tally};
 
 /// A table of the index. Keys begin with `PREFIX`; values are encoded rows of one type.
 pub(crate) trait RowTable {
@@ -108,7 +110,7 @@ impl<T> std::fmt::Debug for RowKey<T> {
 }
 
 macro_rules! tables {
-    ($($(#[$doc:meta])* $name:ident $label:literal $prefix:literal $value:ty, $key:literal, $says:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident $label:literal $prefix:literal $value:ty, $key:literal, $says:literal $(=> $counts:path)?;)*) => {
         $(
             $(#[$doc])*
             pub(crate) enum $name {}
@@ -122,6 +124,20 @@ macro_rules! tables {
             }
         )*
 
+        /// Adds to `tally` what a row says about counts.
+        ///
+        /// # Errors
+        /// `Corrupt`, naming the table of the row.
+        pub(crate) fn count(key: &[u8], value: &[u8], tally: &mut Tally) -> Result<(), StoreError> {
+            match key.first_chunk::<2>() {
+                $($(Some(prefix) if *prefix == $name::PREFIX => {
+                    $counts(key, $name::decode(value)?, tally);
+                })?)*
+                Some(_) | None => {}
+            }
+            Ok(())
+        }
+
         /// Label and page columns of every table.
         #[cfg(test)]
         const PAGES: &[(&str, [&str; 2])] = &[$(($label, $name::PAGE)),*];
@@ -130,27 +146,27 @@ macro_rules! tables {
 
 tables! {
     /// A name in a directory.
-    DentryTable "C D" b"CD" DentryRow, "directory, name", "`DentryRow`";
+    DentryTable "C D" b"CD" DentryRow, "directory, name", "`DentryRow`" => tally::dentry;
     /// A directory, or an inode with several names.
-    InodeTable "C I" b"CI" InodeRow, "inode", "`InodeRow` (merged)";
+    InodeTable "C I" b"CI" InodeRow, "inode", "`InodeRow` (merged)" => tally::inode;
     /// Where an inode is.
     LocationTable "C N" b"CN" LocationRow, "inode", "`LocationRow`, of everything but directories";
     /// An inode whose current state is no version.
     ProvisionalTable "C U" b"CU" (), "inode", "`()`: this state is unborn or provisional";
     /// An inode without a name that is open.
-    OrphanTable "C O" b"CO" OrphanRow, "inode", "`OrphanRow`: unlinked but open";
+    OrphanTable "C O" b"CO" OrphanRow, "inode", "`OrphanRow`: unlinked but open" => tally::orphan;
     /// A directory that is being restored.
     RestoredTreeTable "C P" b"CP" (), "inode", "`()`: a directory that comes back in several batches and that no name leads to yet";
     /// A range of a content.
-    RangeTable "C F" b"CF" RangeRow, "cid, range number, ~timestamp", "`RangeRow`; a range is 8 MiB of a content";
+    RangeTable "C F" b"CF" RangeRow, "cid, range number, ~timestamp", "`RangeRow`; a range is 8 MiB of a content" => tally::range;
     /// A truncation of a lineage: the length in bytes from the key's timestamp on.
     CutTable "C K" b"CK" u64, "cid, ~timestamp", "`u64`: a cut";
     /// What a lineage began over.
-    LineageTable "C L" b"CL" LineageRow, "cid", "`LineageRow`: the content a lineage began over, and how many bytes of it show";
+    LineageTable "C L" b"CL" LineageRow, "cid", "`LineageRow`: the content a lineage began over, and how many bytes of it show" => tally::lineage;
     /// A version of a name that has ended.
-    VersionTable "H V" b"HV" VersionRecord, "directory, name, `00`, ~timestamp, suffix (`u32`)", "`VersionRecord`: a version of a name that has ended";
+    VersionTable "H V" b"HV" VersionRecord, "directory, name, `00`, ~timestamp, suffix (`u32`)", "`VersionRecord`: a version of a name that has ended" => tally::version;
     /// A version of a hard-linked inode that has ended.
-    LinkedVersionTable "H W" b"HW" VersionRecord, "inode, ~timestamp, suffix (`u32`)", "`VersionRecord`: a version of a hard-linked inode that has ended";
+    LinkedVersionTable "H W" b"HW" VersionRecord, "inode, ~timestamp, suffix (`u32`)", "`VersionRecord`: a version of a hard-linked inode that has ended" => tally::version;
     /// How many names an inode had.
     LinkCountTable "H L" b"HL" u32, "inode, ~timestamp", "`u32`: how many names the inode had from then on; absent: one";
     /// Where a directory was.
@@ -160,21 +176,21 @@ tables! {
     /// Versions in the order of their ends.
     ExpiryTable "G X" b"GX" ExpiryRow, "end, directory, name", "`ExpiryRow`";
     /// How many rows show a content.
-    CountTable "G R" b"GR" i64, "cid, timestamp", "`i64` (merged): how many rows show that content";
+    CountTable "G R" b"GR" i64, "cid, timestamp", "`i64` (merged): how many rows show that content" => tally::content_count;
     /// How many rows use each extent of a segment.
-    SegmentTable "G B" b"GB" SegmentRow, "segment epoch, segment sequence", "`SegmentRow` (merged)";
+    SegmentTable "G B" b"GB" SegmentRow, "segment epoch, segment sequence", "`SegmentRow` (merged)" => tally::segment_count;
     /// A content that a row no longer shows.
     DroppedTable "G D" b"GD" (), "cid, timestamp, timestamp of the operation", "`()`: a row stopped showing that content; until reclaim has looked at it";
     /// A segment that a row no longer uses.
     EmptiedTable "G E" b"GE" (), "segment epoch, segment sequence, timestamp of the operation", "`()`: a row stopped citing that segment; until it is looked at, and until a dead one is deleted";
     /// Where the extents of a copied segment are.
-    MovedTable "G M" b"GM" MovedRow, "segment epoch, segment sequence", "`MovedRow`: where a rewritten segment's cited extents went";
+    MovedTable "G M" b"GM" MovedRow, "segment epoch, segment sequence", "`MovedRow`: where a rewritten segment's cited extents went" => tally::moved;
     /// A segment of an ended writer that no row uses.
     UncitedTable "G N" b"GN" UncitedRow, "segment epoch, segment sequence", "`UncitedRow`: a segment of an ended writer that nothing cites";
     /// How far segments have been searched.
     SearchedTable "G O" b"GO" SearchedRow, "nothing", "`SearchedRow`: how far segments have been searched for uncited ones; absent: all zero";
     /// What the namespace has applied.
-    AppliedTable "G A" b"GA" AppliedRow, "nothing", "`AppliedRow`";
+    AppliedTable "G A" b"GA" AppliedRow, "nothing", "`AppliedRow`" => tally::applied;
     /// Watermarks of earlier writers.
     ArchivedWatermarkTable "G W" b"GW" Vec<EpochWatermark>, "nothing", "`[EpochWatermark]`, ascending by epoch: marks that are not in `G A`; absent: none";
     /// The newest log object.

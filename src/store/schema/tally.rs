@@ -1,0 +1,150 @@
+//! What rows count: how many of them show a content, how many use an extent, and the bytes and files of the live tree.
+//!
+//! A row that shows or uses something adds one; a row that keeps a count takes away what the count says. Over the rows of a
+//! whole index every sum is zero, else a count is wrong.
+
+use std::collections::BTreeSet;
+
+use crate::store::model::version::{Content, ContentRef, ROOT, Timestamp};
+use crate::store::schema::rows::{
+    AppliedRow, DentryBody, DentryRow, EntryState, ExtentSource, InodeRow, InodeState, LineageRow,
+    MovedRow, OrphanRow, RangeRow, SegmentRow, VersionRecord,
+};
+
+/// An extent by the place of its first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ExtentId {
+    pub(crate) epoch: u64,
+    pub(crate) sequence: u64,
+    /// In the segment, bytes.
+    pub(crate) offset: u32,
+}
+
+/// What some rows add to the counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Contents that rows show, and minus the numbers that count rows say.
+    pub(crate) contents: Vec<(ContentRef, i64)>,
+    /// Extents that rows use, and minus the numbers that segment rows say.
+    pub(crate) extents: Vec<(ExtentId, i64)>,
+    /// Bytes of live files that are not holes.
+    pub(crate) bytes: i64,
+    /// Live inodes without the root.
+    pub(crate) files: i64,
+}
+
+impl Tally {
+    fn show(&mut self, content: &Content) {
+        self.contents
+            .extend(content.reference().map(|content| (content, 1)));
+    }
+
+    /// A live inode with its current state, and the version that readers of the past see in its place.
+    fn live(&mut self, node: &InodeState, state: &EntryState) {
+        self.show(&node.content);
+        match state {
+            EntryState::Version(_) => {}
+            EntryState::Unborn { behind } => {
+                behind.iter().for_each(|last| self.show(&last.node.content));
+            }
+            EntryState::Provisional(last) => self.show(&last.node.content),
+        }
+    }
+
+    fn file(&mut self, node: &InodeState) {
+        self.bytes = self.bytes.wrapping_add(node.space().cast_signed());
+        self.files += 1;
+    }
+}
+
+pub(super) fn dentry(_key: &[u8], row: DentryRow, tally: &mut Tally) {
+    if let DentryBody::Own { node, state } = row.body {
+        tally.live(&node, &state);
+        if row.ino != ROOT {
+            tally.file(&node);
+        }
+    }
+}
+
+pub(super) fn inode(_key: &[u8], row: InodeRow, tally: &mut Tally) {
+    if let InodeRow::Linked(row) = row {
+        tally.live(&row.node, &row.state);
+        tally.file(&row.node);
+    }
+}
+
+pub(super) fn orphan(_key: &[u8], row: OrphanRow, tally: &mut Tally) {
+    tally.show(&row.node.content);
+}
+
+pub(super) fn version(_key: &[u8], row: VersionRecord, tally: &mut Tally) {
+    row.node.iter().for_each(|node| tally.show(&node.content));
+}
+
+pub(super) fn lineage(_key: &[u8], row: LineageRow, tally: &mut Tally) {
+    tally.contents.push((row.parent, 1));
+}
+
+/// A range row uses each extent once, however many of its slices show a part of the extent.
+pub(super) fn range(_key: &[u8], row: RangeRow, tally: &mut Tally) {
+    let mut extents = BTreeSet::new();
+    for slice in row.pieces() {
+        if let ExtentSource::Segment {
+            epoch,
+            sequence,
+            offset,
+            ..
+        } = slice.source
+        {
+            extents.insert(ExtentId {
+                epoch,
+                sequence,
+                offset,
+            });
+        }
+    }
+    tally
+        .extents
+        .extend(extents.into_iter().map(|extent| (extent, 1)));
+}
+
+pub(super) fn moved(_key: &[u8], row: MovedRow, tally: &mut Tally) {
+    let targets = row.extents.into_values();
+    let extents = targets.map(|(epoch, sequence, offset)| ExtentId {
+        epoch,
+        sequence,
+        offset,
+    });
+    tally.extents.extend(extents.map(|extent| (extent, 1)));
+}
+
+pub(super) fn content_count(key: &[u8], count: i64, tally: &mut Tally) {
+    if let (Some(cid), Some(timestamp)) = (word(key, 2), word(key, 10)) {
+        let timestamp = Timestamp(timestamp);
+        tally.contents.push((ContentRef { cid, timestamp }, -count));
+    }
+}
+
+pub(super) fn segment_count(key: &[u8], row: SegmentRow, tally: &mut Tally) {
+    if let (Some(epoch), Some(sequence)) = (word(key, 2), word(key, 10)) {
+        for (offset, (_, users)) in row.extents {
+            let extent = ExtentId {
+                epoch,
+                sequence,
+                offset,
+            };
+            tally.extents.push((extent, -users));
+        }
+    }
+}
+
+pub(super) fn applied(_key: &[u8], row: AppliedRow, tally: &mut Tally) {
+    tally.bytes = tally.bytes.wrapping_sub(row.bytes);
+    tally.files -= row.files;
+}
+
+/// The number at `at` in a key, big-endian.
+pub(super) fn word(key: &[u8], at: usize) -> Option<u64> {
+    let raw: [u8; 8] = key.get(at..at + 8)?.try_into().ok()?;
+    Some(u64::from_be_bytes(raw))
+}
