@@ -186,7 +186,7 @@ impl From<StoreError> for FsError {
             StoreError::Stale => Self::Stale,
             StoreError::Busy(what) | StoreError::Clock(what) => Self::Busy(what),
             StoreError::ReadOnly => Self::ReadOnly,
-            StoreError::Unavailable(why) => Self::Unavailable(why),
+            StoreError::Unavailable(why) => Self::Unavailable(why.to_string()),
             StoreError::Fenced => Self::Fenced,
             StoreError::Corrupt(what) | StoreError::Damaged(what) => Self::Corrupt(what),
             StoreError::Closed => Self::Closed,

@@ -37,7 +37,7 @@ pub use history::version_list::{Predecessor, VersionList};
 pub use history::versions::DirectoryChange;
 pub use index::health::{RecoveredConflicts, UploadBacklog, Usage};
 pub use model::config::{GcMode, Linger, NamespaceConfig, check_name};
-pub use model::error::StoreError;
+pub use model::error::{Outage, StoreError};
 pub use model::version::{
     AttrChange, Attrs, Author, Content, ContentRef, Displaced, EndOp, Ino, Kind, Op, Origin,
     PastEntry, ROOT, Retained, SharedState, Stamp, Stat, Time, Timestamp, VersionId,

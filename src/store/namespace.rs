@@ -306,7 +306,9 @@ impl Namespace {
         };
         let synced = self.core.tasks.blocking("sync-cache", sync).await;
         let synced = synced.map_err(|_| StoreError::Closed)?;
-        synced.map_err(|error| StoreError::Unavailable(format!("the cache directory: {error}")))
+        synced.map_err(|error| {
+            StoreError::Unavailable(format!("the cache directory: {error}").into())
+        })
     }
 }
 

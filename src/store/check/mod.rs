@@ -139,7 +139,9 @@ async fn audit(
             }
         }
         if tokio::time::Instant::now() >= deadline {
-            return Err(StoreError::Unavailable(behind(upto, reached, &replay)));
+            return Err(StoreError::Unavailable(
+                behind(upto, reached, &replay).into(),
+            ));
         }
         step(CheckStep::Waiting);
         tokio::time::sleep(AGAIN).await;

@@ -103,7 +103,7 @@ impl Committer {
             if self.failed_attempts() > failed_attempts
                 && let Some(why) = self.held_up(&needed)
             {
-                return Err(StoreError::Unavailable(why));
+                return Err(StoreError::Unavailable(why.into()));
             }
             let _timeout = tokio::time::timeout(Duration::from_millis(100), stage.changed()).await;
         };
@@ -361,11 +361,12 @@ impl Committer {
         tokio::select! {
             state = index.ended() => match state {
                 MetaState::Fenced => self.ended(StoreError::Fenced),
-                MetaState::Failed(why) => self.ended(StoreError::Unavailable(why)),
+                MetaState::Failed(why) => self.ended(StoreError::Unavailable(why.into())),
                 MetaState::Open | MetaState::Closed => {}
             },
             task = self.core.tasks.failed() => {
-                self.ended(StoreError::Unavailable(format!("the task {task} failed, see the log")));
+                let why = format!("the task {task} failed, see the log");
+                self.ended(StoreError::Unavailable(why.into()));
             }
             () = self.core.tasks.stopped() => {}
         }

@@ -247,8 +247,8 @@ impl FetchError {
             Self::Backend(error) if matches!(*error, BackendError::NotFound { .. }) => {
                 StoreError::Corrupt(format!("segment {key} is missing from the bucket"))
             }
-            Self::Backend(error) => StoreError::Unavailable(error.to_string()),
-            Self::Cache(text) => StoreError::Unavailable(text),
+            Self::Backend(error) => StoreError::Unavailable(error.into()),
+            Self::Cache(text) => StoreError::Unavailable(text.into()),
         }
     }
 }

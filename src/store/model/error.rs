@@ -1,8 +1,11 @@
 //! What can go wrong in the store; each kind says what the caller does next.
 
+use std::fmt;
+
 use crate::backend::BackendError;
 use crate::cache::CacheError;
 use crate::meta::{JournalError, MetaError};
+use crate::sync::Arc;
 
 /// A failure of the blob store.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -57,7 +60,7 @@ pub enum StoreError {
     ReadOnly,
     /// The bucket did not do it in time; what was acknowledged is kept here and tried again.
     #[error("the bucket is not available: {0}")]
-    Unavailable(String),
+    Unavailable(Outage),
     /// Another writer has taken the namespace: stop writing, mount again.
     #[error("another writer has taken this namespace")]
     Fenced,
@@ -72,13 +75,50 @@ pub enum StoreError {
     Closed,
 }
 
+/// Why the bucket or the local disk did not do something: the text for people, and the object store's error where there is one.
+#[derive(Debug, Clone)]
+pub struct Outage {
+    text: String,
+    cause: Option<Arc<BackendError>>,
+}
+
+impl Outage {
+    /// Returns the object store's error, which says whether the failure passes by itself.
+    pub fn cause(&self) -> Option<&BackendError> {
+        self.cause.as_deref()
+    }
+}
+
+impl From<String> for Outage {
+    fn from(text: String) -> Self {
+        Self { text, cause: None }
+    }
+}
+
+impl From<Arc<BackendError>> for Outage {
+    fn from(error: Arc<BackendError>) -> Self {
+        Self {
+            text: error.to_string(),
+            cause: Some(error),
+        }
+    }
+}
+
+impl fmt::Display for Outage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 impl From<MetaError> for StoreError {
     fn from(error: MetaError) -> Self {
         match error {
             MetaError::Fenced(_) => Self::Fenced,
             MetaError::Closed(_) => Self::Closed,
             MetaError::Corrupt(text) => Self::Corrupt(text),
-            MetaError::Conflict(text) | MetaError::Unavailable(text) => Self::Unavailable(text),
+            MetaError::Conflict(text) | MetaError::Unavailable(text) => {
+                Self::Unavailable(text.into())
+            }
         }
     }
 }
@@ -87,7 +127,7 @@ impl From<BackendError> for StoreError {
     fn from(error: BackendError) -> Self {
         match error {
             BackendError::Damaged { .. } => Self::Corrupt(error.to_string()),
-            other => Self::Unavailable(other.to_string()),
+            other => Self::Unavailable(Arc::new(other).into()),
         }
     }
 }
@@ -96,7 +136,7 @@ impl From<CacheError> for StoreError {
     fn from(error: CacheError) -> Self {
         match error {
             CacheError::NoSpace { .. } => Self::NoSpace,
-            other => Self::Unavailable(other.to_string()),
+            other => Self::Unavailable(other.to_string().into()),
         }
     }
 }
@@ -106,7 +146,30 @@ impl From<JournalError> for StoreError {
         match error {
             JournalError::NoSpace { .. } => Self::NoSpace,
             JournalError::Busy { .. } => Self::Busy(error.to_string()),
-            other => Self::Unavailable(other.to_string()),
+            other => Self::Unavailable(other.to_string().into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_request_keeps_its_kind_and_its_words() {
+        let denied = BackendError::Denied {
+            place: "s3://bucket/key".to_owned(),
+            reason: "403".to_owned(),
+        };
+        let StoreError::Unavailable(outage) = StoreError::from(denied.clone()) else {
+            panic!("a refused request is an outage")
+        };
+        assert_eq!(outage.cause(), Some(&denied));
+        assert_eq!(outage.to_string(), denied.to_string());
+        assert!(
+            Outage::from("the log is behind".to_owned())
+                .cause()
+                .is_none()
+        );
     }
 }

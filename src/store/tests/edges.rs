@@ -229,7 +229,7 @@ async fn a_panicking_task_fails_every_waiting_call() {
     let outcome = tokio::time::timeout(std::time::Duration::from_secs(30), draining).await;
     let outcome = outcome.unwrap().unwrap();
     assert!(
-        matches!(&outcome, Err(StoreError::Unavailable(why)) if why.contains("planted")),
+        matches!(&outcome, Err(StoreError::Unavailable(why)) if why.to_string().contains("planted")),
         "{outcome:?}"
     );
     let file = ns.tree.file(ino).await.unwrap();

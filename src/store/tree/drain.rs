@@ -17,12 +17,8 @@ impl Tree {
     pub(crate) async fn drain_all(&self) -> Result<(), StoreError> {
         loop {
             match self.drain_once().await {
-                Err(StoreError::Unavailable(why)) => {
-                    tracing::debug!(why, "drain attempt failed; retrying")
-                }
-                Err(StoreError::NoSpace) => {
-                    tracing::debug!("drain attempt failed: the disk is full; retrying")
-                }
+                Err(StoreError::Unavailable(why)) => tracing::debug!(%why, "still draining"),
+                Err(StoreError::NoSpace) => tracing::debug!("still draining: the disk is full"),
                 outcome => return outcome,
             }
             self.core.health.check()?;
@@ -52,7 +48,7 @@ impl Tree {
                 false => stall,
             };
             if moved.elapsed() >= limit {
-                return StoreError::Unavailable(self.standstill(moved.elapsed()));
+                return StoreError::Unavailable(self.standstill(moved.elapsed()).into());
             }
         }
     }
