@@ -8,7 +8,7 @@
 //! Crash safety: a crash before that batch leaves a new segment without references, which the sweep for uncited
 //! segments deletes.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use crate::backend::Lane;
@@ -90,17 +90,17 @@ impl Gc {
         for segment in old {
             let object = self.core.backend.get(&segment.id.key()).await?;
             let listed = footer(&object)?;
-            let cited: BTreeMap<u32, u32> = segment
-                .row
-                .extents
-                .iter()
+            let rows = segment.row.extents.iter();
+            let cited: BTreeSet<u32> = rows
                 .filter(|(_, (_, citing))| *citing != 0)
-                .map(|(offset, (len, _))| (*offset, *len))
+                .map(|(offset, _)| *offset)
                 .collect();
+            let mut inos = BTreeSet::new();
             for extent in &listed.extents {
-                if !cited.contains_key(&extent.offset) {
+                if !cited.contains(&extent.offset) {
                     continue;
                 }
+                inos.insert(extent.ino);
                 let from = extent.offset as usize;
                 let bytes = object.slice(from..from + extent.len as usize);
                 if hash(&bytes) != extent.hash {
@@ -121,9 +121,6 @@ impl Gc {
                     segment.id.key()
                 )));
             }
-            let inos: Vec<_> = cited.keys().collect();
-            let wanted = listed.extents.iter().filter(|e| inos.contains(&&e.offset));
-            let inos: std::collections::BTreeSet<_> = wanted.map(|e| e.ino).collect();
             for file in listed.files {
                 if inos.contains(&file.ino) {
                     builder.file(file);
@@ -146,7 +143,7 @@ impl Gc {
         let watched = touches.clone();
         let targets = old.iter().flat_map(|old| old.moved.extents.values());
         let new = targets.map(|(epoch, sequence, _)| keys::segment(*epoch, *sequence).bytes());
-        touches.extend(new.collect::<std::collections::BTreeSet<_>>());
+        touches.extend(new.collect::<BTreeSet<_>>());
         let mut txn = self.gc_txn(touches);
         let at = txn.timestamp;
         for CompactionSource { id, row, moved } in old {
