@@ -25,6 +25,8 @@ pub(crate) const SEGMENT_MAX: u64 = 8 << 20;
 const BLOCK: u64 = crate::cache::BLOCK;
 const MAGIC: &[u8; 7] = b"RWNDSEG";
 const TRAILER: usize = 16;
+/// What an extent and its file take in a footer, bytes, unless the file's name is long.
+const FOOTER_ENTRY_MAX: usize = 128;
 
 /// What the footer says of an extent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +85,15 @@ impl SegmentBuilder {
             before: 0,
             bytes: BytesMut::new(),
             footer,
+        }
+    }
+
+    /// A segment that will hold `extents` extents of `bytes` bytes together: the object is built without growing the buffer.
+    pub(crate) fn sized(id: SegmentId, bytes: u64, extents: usize) -> Self {
+        let footer = extents.saturating_mul(FOOTER_ENTRY_MAX) + TRAILER;
+        Self {
+            bytes: BytesMut::with_capacity(bytes as usize + footer),
+            ..Self::new(id)
         }
     }
 

@@ -139,7 +139,9 @@ impl DataStore {
             .core
             .tasks
             .blocking("pack", move || -> Result<_, StoreError> {
-                let mut builder = SegmentBuilder::new(id);
+                let chunks = || plan.parts.iter().flat_map(|(_, chunks)| chunks);
+                let bytes = chunks().map(|chunk| chunk.len).sum();
+                let mut builder = SegmentBuilder::sized(id, bytes, chunks().count());
                 let mut uploaded = Vec::new();
                 for (at, cuts) in plan.parts {
                     let pending = &owned[at];

@@ -85,7 +85,10 @@ impl Gc {
         old: &mut [CompactionSource],
     ) -> Result<(SegmentId, u64), StoreError> {
         let id = self.data.new_segment();
-        let mut builder = SegmentBuilder::new(id);
+        let extents = || old.iter().flat_map(|old| old.row.extents.values());
+        let cited = || extents().filter(|(_, citing)| *citing != 0);
+        let bytes = cited().map(|(len, _)| u64::from(*len)).sum();
+        let mut builder = SegmentBuilder::sized(id, bytes, cited().count());
         let mut copied = 0;
         for segment in old {
             let object = self.core.backend.get(&segment.id.key()).await?;

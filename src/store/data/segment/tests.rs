@@ -171,3 +171,24 @@ fn a_footer_is_read_back_and_a_damaged_one_refused() {
         assert!(footer(&bad).is_err() || at < 11, "byte {at}");
     }
 }
+
+#[test]
+fn a_segment_of_known_size_is_built_in_one_buffer() {
+    let id = SegmentId {
+        epoch: 1,
+        sequence: 2,
+    };
+    let text = vec![7; EXTENT as usize];
+    let content = ContentRef {
+        cid: 5,
+        timestamp: Timestamp(1),
+    };
+    let mut builder = SegmentBuilder::sized(id, 32 * EXTENT, 32);
+    let capacity = builder.bytes.capacity();
+    for at in 0..32 {
+        builder.add(Ino(5), content, at * EXTENT, &text);
+    }
+    assert_eq!(builder.bytes.capacity(), capacity);
+    let object = builder.finish();
+    assert!(object.len() <= capacity, "the footer fits too");
+}
