@@ -116,7 +116,7 @@ impl Namespace {
             core.health.note(format!("shown as it is: {what}"));
         }
         core.health.stop(StoreError::ReadOnly);
-        core.health.uses((applied.bytes, applied.files));
+        core.health.uses(applied.bytes, applied.files);
         let task = Arc::clone(&namespace.tree).follow_loop(index);
         drop(core.tasks.spawn("follow", task));
         Ok(namespace)

@@ -174,8 +174,9 @@ impl FileSystem {
         let Some(source) = source.filter(|source| pays(source.len())) else {
             return Ok(None);
         };
-        let range = (from, to, len.min(CLONE_BYTES_MAX));
-        let shown = open.file.clone_range(&source, range, &open.author).await?;
+        let len = len.min(CLONE_BYTES_MAX);
+        let cloned = open.file.clone_range(&source, from, to, len, &open.author);
+        let shown = cloned.await?;
         open.mark_changed();
         Ok(Some(shown))
     }

@@ -41,7 +41,7 @@ impl Committer {
                 self.core.index.lay(dependencies, rows);
             }) {
             Ok(operation) => {
-                self.core.health.use_more(usage);
+                self.core.health.use_more(usage.0, usage.1);
                 Ok(operation)
             }
             Err(error) => {

@@ -46,7 +46,7 @@ impl Committer {
 impl Committer {
     pub(crate) fn start(self: &Arc<Self>) {
         let applied = self.core.applied_now();
-        self.core.health.use_more((applied.bytes, applied.files));
+        self.core.health.use_more(applied.bytes, applied.files);
         drop(
             self.core
                 .tasks

@@ -134,7 +134,7 @@ impl ContentStore {
     ) -> Result<Vec<(u64, u64, ResolvedExtent)>, StoreError> {
         loop {
             let mut through = Vec::new();
-            let out = self.walk(index, (content, from, to), &mut through).await?;
+            let out = self.walk(index, content, from, to, &mut through).await?;
             let still = |p: &Arc<PendingContent>| {
                 matches!(
                     *p.upload_state.borrow(),
@@ -151,7 +151,9 @@ impl ContentStore {
     async fn walk(
         &self,
         index: &Index,
-        (content, from, to): (ContentRef, u64, u64),
+        content: ContentRef,
+        from: u64,
+        to: u64,
         through: &mut Vec<Arc<PendingContent>>,
     ) -> Result<Vec<(u64, u64, ResolvedExtent)>, StoreError> {
         let mut out = Vec::new();

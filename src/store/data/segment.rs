@@ -112,7 +112,7 @@ impl SegmentBuilder {
     ) -> ExtentSource {
         let offset = self.before + self.bytes.len() as u32;
         self.bytes.extend_from_slice(bytes);
-        self.tell((ino, content, file_offset), offset, bytes)
+        self.tell(ino, content, file_offset, offset, bytes)
     }
 
     /// Takes note of an extent that lies in the object already, behind those before it. Extents that are added follow it.
@@ -126,12 +126,14 @@ impl SegmentBuilder {
         debug_assert!(self.bytes.is_empty(), "what lies there comes first");
         let offset = self.before;
         self.before += bytes.len() as u32;
-        self.tell((ino, content, file_offset), offset, bytes)
+        self.tell(ino, content, file_offset, offset, bytes)
     }
 
     fn tell(
         &mut self,
-        (ino, content, file_offset): (Ino, ContentRef, u64),
+        ino: Ino,
+        content: ContentRef,
+        file_offset: u64,
         offset: u32,
         bytes: &[u8],
     ) -> ExtentSource {
@@ -155,21 +157,12 @@ impl SegmentBuilder {
     }
 
     /// Takes an extent of another segment, whose hash was checked, and says at which offset it lies now.
-    pub(crate) fn copy(
-        &mut self,
-        (ino, content, file_offset): (Ino, ContentRef, u64),
-        bytes: &[u8],
-        hash: [u8; 16],
-    ) -> u32 {
+    pub(crate) fn copy(&mut self, extent: &FooterEntry, bytes: &[u8]) -> u32 {
         let offset = self.before + self.bytes.len() as u32;
         self.bytes.extend_from_slice(bytes);
         self.footer.extents.push(FooterEntry {
-            ino,
-            content,
-            file_offset,
             offset,
-            len: bytes.len() as u32,
-            hash,
+            ..extent.clone()
         });
         offset
     }

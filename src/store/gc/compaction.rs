@@ -113,8 +113,7 @@ impl Gc {
                     )));
                 }
                 copied += bytes.len() as u64;
-                let place = (extent.ino, extent.content, extent.file_offset);
-                let to = builder.copy(place, &bytes, extent.hash);
+                let to = builder.copy(extent, &bytes);
                 let to = (id.epoch, id.sequence, to);
                 segment.moved.extents.insert(extent.offset, to);
             }

@@ -180,7 +180,7 @@ impl Gc {
         loop {
             let (ranges, next) = self.some_ranges(cid, from).await?;
             for (range, rows) in ranges {
-                self.arrange_range(&mut txn, (cid, range), &rows, &plan);
+                self.arrange_range(&mut txn, cid, range, &rows, &plan);
             }
             let Some(next) = next else { break };
             from = next;
@@ -280,7 +280,8 @@ impl Gc {
     fn arrange_range(
         &self,
         txn: &mut Txn,
-        (cid, range): (u64, u64),
+        cid: u64,
+        range: u64,
         rows: &[(Timestamp, RangeRow)],
         plan: &LineagePlan,
     ) {

@@ -63,7 +63,7 @@ impl Gc {
         let (all, cited) = bytes(&row);
         let Some((since, ())) = row.dead_since else {
             return match cited {
-                0 => self.mark_dead(turn, id, (&key, all), asked),
+                0 => self.mark_dead(turn, id, &key, all, asked),
                 _ if 2 * cited < all
                     && all - cited >= REWRITE_MIN
                     && !turn.spoiled.contains(&id) =>
@@ -84,16 +84,18 @@ impl Gc {
             self.segments.fetch_add(1, Ordering::Relaxed);
             self.bytes.fetch_add(all, Ordering::Relaxed);
         }
-        self.forget_deleted((id, key.bytes()), asked, (row, moved))
+        self.forget_deleted(id, key.bytes(), asked, row, moved)
     }
 
     /// Deletes the rows of a segment whose object is deleted. Relocations of extents that are still referenced stay;
     /// the other copies lose their reference.
     fn forget_deleted(
         &self,
-        (id, key): (SegmentId, Bytes),
+        id: SegmentId,
+        key: Bytes,
         asked: &[Bytes],
-        (row, moved): (SegmentRow, Option<MovedRow>),
+        row: SegmentRow,
+        moved: Option<MovedRow>,
     ) -> Result<ReviewOutcome, StoreError> {
         let moved_key = keys::moved(id.epoch, id.sequence);
         self.forget_asked(&key, asked, |txn| {
@@ -146,7 +148,8 @@ impl Gc {
         &self,
         turn: &mut GcCycle,
         id: SegmentId,
-        (key, all): (&Bytes, u64),
+        key: &Bytes,
+        all: u64,
         asked: &[Bytes],
     ) -> Result<ReviewOutcome, StoreError> {
         // The first `G E` row stays, so that a cycle after the grace period finds the segment again.

@@ -128,7 +128,7 @@ impl History {
                     self.delete_record(list, closed).await
                 }
                 VersionTarget::Current(ino) | VersionTarget::Linked(ino) => {
-                    self.delete_current(&mut locked, (&slot, ino), id).await
+                    self.delete_current(&mut locked, &slot, ino, id).await
                 }
             };
         }
@@ -147,7 +147,7 @@ impl History {
             body: DentryBody::Own { node, state },
             ..
         }) = &entry
-            && let Some(target) = own_state(*ino, (node, state), id)?
+            && let Some(target) = own_state(*ino, node, state, id)?
         {
             return Ok(target);
         }
@@ -191,7 +191,7 @@ impl History {
         for (ino, _) in &bound {
             let row: Option<InodeRow> = self.core.index.row(&keys::inode(*ino)).await?;
             if let Some(InodeRow::Linked(row)) = row
-                && own_state(*ino, (&row.node, &row.state), id)?.is_some()
+                && own_state(*ino, &row.node, &row.state, id)?.is_some()
             {
                 return Ok(VersionTarget::Linked(*ino));
             }
@@ -242,7 +242,7 @@ impl History {
     ) -> Result<(), StoreError> {
         let mut txn = self.delete_version_txn(list);
         let older = self.older(list, closed.stamp.id).await?;
-        self.delete_rows(&mut txn, list, (closed, older)).await?;
+        self.delete_rows(&mut txn, list, closed, older).await?;
         self.commit.enqueue(txn)?;
         Ok(())
     }
@@ -252,7 +252,8 @@ impl History {
         &self,
         txn: &mut Txn,
         list: VersionRows<'_>,
-        (closed, older): (VersionRecord, Option<VersionRecord>),
+        closed: VersionRecord,
+        older: Option<VersionRecord>,
     ) -> Result<(), StoreError> {
         let id = closed.stamp.id;
         let Some(node) = closed.node.clone() else {
@@ -316,7 +317,8 @@ impl History {
     async fn delete_current(
         &self,
         locked: &mut [LockedInode],
-        (slot, ino): (&Dentry, Ino),
+        slot: &Dentry,
+        ino: Ino,
         id: VersionId,
     ) -> Result<(), StoreError> {
         let file = find(locked, ino).and_then(LockedInode::file);
@@ -337,8 +339,8 @@ impl History {
             Some(VersionRecord {
                 node: Some(node), ..
             }) if node.kind == Kind::Directory => Err(StoreError::IsDirectory),
-            Some(older) => self.revive(file, (list, ino), older).await,
-            None => self.remove_with(locked, (slot, ino), id).await,
+            Some(older) => self.revive(file, list, ino, older).await,
+            None => self.remove_with(locked, slot, ino, id).await,
         }
     }
 
@@ -346,7 +348,8 @@ impl History {
     async fn revive(
         &self,
         file: &mut FileInode,
-        (list, ino): (VersionRows<'_>, Ino),
+        list: VersionRows<'_>,
+        ino: Ino,
         older: VersionRecord,
     ) -> Result<(), StoreError> {
         let answer = self.core.clock.begin();
@@ -370,7 +373,7 @@ impl History {
         txn.usage.0 = node.grown_from(&file.node);
         let state = EntryState::Version(older.stamp);
         self.tree
-            .current_rows(&mut txn, (ino, file), &node, &state, alive(file));
+            .current_rows(&mut txn, ino, file, &node, &state, alive(file));
         self.commit.enqueue(txn)?;
         *file = FileInode::new(file.link_state.clone(), node, state);
         Ok(())
@@ -380,13 +383,14 @@ impl History {
     async fn remove_with(
         &self,
         locked: &mut [LockedInode],
-        (slot, ino): (&Dentry, Ino),
+        slot: &Dentry,
+        ino: Ino,
         id: VersionId,
     ) -> Result<(), StoreError> {
         let entry = self.tree.entry(slot.parent, &slot.name).await?;
         if entry.as_ref().is_some_and(|entry| entry.ino == ino) {
             self.tree
-                .unlink_locked(locked, (slot.parent, &slot.name), ino)
+                .unlink_locked(locked, slot.parent, &slot.name, ino)
                 .await?;
         }
         for list in [VersionRows::Of(slot), VersionRows::Linked(ino, slot)] {
@@ -418,7 +422,8 @@ impl History {
 /// Returns the current state if it is the version; `Busy` if the version is the last one before an unsaved state.
 fn own_state(
     ino: Ino,
-    (node, state): (&InodeState, &EntryState),
+    node: &InodeState,
+    state: &EntryState,
     id: VersionId,
 ) -> Result<Option<VersionTarget>, StoreError> {
     let behind = match state {

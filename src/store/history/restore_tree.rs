@@ -110,7 +110,8 @@ impl History {
     /// are enqueued as an early batch.
     pub(crate) async fn gather_tree(
         &self,
-        (directory, at): (Ino, Timestamp),
+        directory: Ino,
+        at: Timestamp,
         entries_max: usize,
         author: &Author,
     ) -> Result<RestoreTree, StoreError> {

@@ -74,7 +74,7 @@ impl History {
         let tree = if kind == Kind::Directory {
             let (top, max) = (gone.version.ino, &history.restore_lock.entries_max);
             history.sweep_left(top).await?;
-            let gathered = self.gather_tree((top, gone.at), max.load(Ordering::Relaxed), author);
+            let gathered = self.gather_tree(top, gone.at, max.load(Ordering::Relaxed), author);
             match gathered.await {
                 Ok(tree) => Some(tree),
                 Err(error) => {
@@ -197,7 +197,7 @@ impl History {
         let mut after = Vec::new();
         if let Some(target) = &target {
             self.tree
-                .replace_target(&mut txn, locked, (&back.to, target), false, &mut after)?;
+                .replace_target(&mut txn, locked, &back.to, target, false, &mut after)?;
         }
         let item = RestoreItem {
             slot: back.to.clone(),

@@ -92,7 +92,7 @@ impl Health {
     }
 
     /// What the writer of a namespace that is only read says it holds.
-    pub(crate) fn uses(&self, (bytes, files): (i64, i64)) {
+    pub(crate) fn uses(&self, bytes: i64, files: i64) {
         self.bytes.store(bytes, Ordering::Relaxed);
         self.files.store(files, Ordering::Relaxed);
     }
@@ -123,7 +123,7 @@ impl Health {
         }
     }
 
-    pub(crate) fn use_more(&self, (bytes, files): (i64, i64)) {
+    pub(crate) fn use_more(&self, bytes: i64, files: i64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.files.fetch_add(files, Ordering::Relaxed);
     }

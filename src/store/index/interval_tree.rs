@@ -4,6 +4,8 @@
 //! `S` by start and `E` by end, newest first. Which names lived at `t` costs the answers and one probe per level, however many
 //! names a directory has lost: left of a node's middle `S` is read while start <= t, right of it `E` while end > t.
 
+use std::ops::Range;
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -33,26 +35,17 @@ fn node(start: Timestamp, end: Timestamp) -> u64 {
 }
 
 /// Adds the rows of a name's life that ended otherwise than by a removal.
-pub(crate) fn add(rows: &mut Batch, directory: Ino, name: &[u8], life: (Timestamp, Timestamp)) {
-    put(rows, directory, name, (life, &[]));
+pub(crate) fn add(rows: &mut Batch, directory: Ino, name: &[u8], life: Range<Timestamp>) {
+    put(rows, directory, name, life, &[]);
 }
 
 /// Adds the rows of the life of a name that was removed.
-pub(crate) fn add_removed(
-    rows: &mut Batch,
-    directory: Ino,
-    name: &[u8],
-    life: (Timestamp, Timestamp),
-) {
-    put(rows, directory, name, (life, &[REMOVED]));
+pub(crate) fn add_removed(rows: &mut Batch, directory: Ino, name: &[u8], life: Range<Timestamp>) {
+    put(rows, directory, name, life, &[REMOVED]);
 }
 
-fn put(
-    rows: &mut Batch,
-    directory: Ino,
-    name: &[u8],
-    ((start, end), mark): ((Timestamp, Timestamp), &[u8]),
-) {
+fn put(rows: &mut Batch, directory: Ino, name: &[u8], life: Range<Timestamp>, mark: &[u8]) {
+    let (start, end) = (life.start, life.end);
     let node = node(start, end);
     let value = |other: Timestamp| Bytes::from([&other.0.to_be_bytes()[..], mark].concat());
     rows.put(
@@ -233,7 +226,7 @@ mod tests {
         ];
         let mut batch = Batch::new();
         for (name, start, end) in lives {
-            let life = (Timestamp(base + start), Timestamp(base + end));
+            let life = Timestamp(base + start)..Timestamp(base + end);
             if name.len() == 4 {
                 add_removed(&mut batch, Ino(1), name.as_bytes(), life);
             } else {

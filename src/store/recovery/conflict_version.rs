@@ -161,7 +161,7 @@ impl ConflictRecovery<'_> {
         let unchanged = own.flushed.spans().next().is_none() && cut.is_none();
         let base = match own.base {
             _ if own.len == 0 || cut == Some(0) => None,
-            Some(base) => self.insert_below(txn, base, item.limit).await?,
+            Some((old, len)) => self.insert_below(txn, old, len, item.limit).await?,
             None => None,
         };
         if own.len == 0 || unchanged {
@@ -257,7 +257,8 @@ impl ConflictRecovery<'_> {
     async fn insert_below(
         &mut self,
         txn: &mut Txn,
-        (old, len): (ContentRef, u64),
+        old: ContentRef,
+        len: u64,
         limit: u64,
     ) -> Result<Option<(ContentRef, u64)>, StoreError> {
         let known = self.renamed.get(&old).copied();
@@ -361,12 +362,9 @@ impl ConflictRecovery<'_> {
                 match current {
                     Some(entry) => self.interrupt(txn, &slot, entry, end).await?,
                     // The conflict version ends by a removal, so `@deleted` lists the name.
-                    None => interval_tree::add_removed(
-                        &mut txn.rows,
-                        slot.parent,
-                        &slot.name,
-                        (at, end),
-                    ),
+                    None => {
+                        interval_tree::add_removed(&mut txn.rows, slot.parent, &slot.name, at..end)
+                    }
                 }
                 end
             }

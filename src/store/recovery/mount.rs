@@ -91,7 +91,7 @@ impl Recovery {
                 epoch,
                 place,
             } => {
-                let work = ReplayedSession::new((ino, base, len), (epoch, place), author, token);
+                let work = ReplayedSession::new(ino, base, len, epoch, place, author, token);
                 replay.open(session, work);
             }
             Record::Staged {
@@ -102,7 +102,7 @@ impl Recovery {
                 position,
                 checksum,
             } => {
-                let source = self.staged(replay, file, position, (len, checksum));
+                let source = self.staged(replay, file, position, len, checksum);
                 if let Some(work) = replay.sessions.get_mut(&session) {
                     work.stage(offset, len, source);
                 }
@@ -132,7 +132,8 @@ impl Recovery {
         replay: &mut JournalReplay,
         file: u64,
         position: u64,
-        (len, checksum): (u64, u32),
+        len: u64,
+        checksum: u32,
     ) -> Option<Source> {
         let found = match replay.files.get(&file) {
             Some(found) => Arc::clone(found),
@@ -204,7 +205,7 @@ impl Recovery {
                 .replay(txn, (record.epoch, record.number), token, |order, rows| {
                     self.core.index.lay(order, rows);
                 });
-        self.core.health.use_more(record.usage);
+        self.core.health.use_more(record.usage.0, record.usage.1);
     }
 
     /// Makes versions of every state that was flushed or still open when the earlier daemon ended; drops orphans and

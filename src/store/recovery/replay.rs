@@ -87,8 +87,11 @@ pub(crate) struct JournalReplay {
 
 impl ReplayedSession {
     pub(crate) fn new(
-        (ino, base, len): (Ino, Option<(ContentRef, u64)>, u64),
-        (epoch, place): (u64, Option<Dentry>),
+        ino: Ino,
+        base: Option<(ContentRef, u64)>,
+        len: u64,
+        epoch: u64,
+        place: Option<Dentry>,
         author: Author,
         token: JournalToken,
     ) -> Self {

@@ -82,7 +82,9 @@ async fn copy(ns: &Namespace, name: &[u8], rng: &mut SeededRng) {
             1 + rng.below(200_000) as u64,
         ),
     };
-    file.clone_range(&source, range, &author()).await.unwrap();
+    file.clone_range(&source, range.0, range.1, range.2, &author())
+        .await
+        .unwrap();
     close(&file).await;
 }
 

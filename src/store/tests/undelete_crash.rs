@@ -83,7 +83,7 @@ async fn a_crash_before_the_last_batch_restores_nothing() {
     let usage = ns.tree.usage();
     let gathered = ns
         .history
-        .gather_tree((removed.entry.ino, removed.at), 3, &author())
+        .gather_tree(removed.entry.ino, removed.at, 3, &author())
         .await
         .unwrap();
     assert!(gathered.ahead.is_some());

@@ -434,7 +434,7 @@ async fn leave_open(ns: Namespace) {
             let source = open(source).await;
             let source = source.clone_source(&author()).await.unwrap().unwrap();
             let end = copy.stat().await.unwrap().attrs.size;
-            copy.clone_range(&source, (0, end, 100), &author())
+            copy.clone_range(&source, 0, end, 100, &author())
                 .await
                 .unwrap();
         }

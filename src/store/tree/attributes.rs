@@ -228,7 +228,7 @@ impl Tree {
         node.attrs.size = file.node.attrs.size;
         let mut txn = self.file_txn(ino, file, at).await?;
         let state = file.state.clone();
-        self.current_rows(&mut txn, (ino, file), &node, &state, alive(file));
+        self.current_rows(&mut txn, ino, file, &node, &state, alive(file));
         self.commit.enqueue(txn)?;
         file.attrs = live.attrs;
         file.node = node;

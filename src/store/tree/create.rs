@@ -178,7 +178,7 @@ impl Tree {
         let dependencies = self.order_in(parent, name, ino).await?;
         let mut txn = self.commit.txn(at, dependencies);
         let node = node_of(&new, txn.time);
-        let cached = self.new_rows(&mut txn, ino, (&slot, &node), author);
+        let cached = self.new_rows(&mut txn, ino, &slot, &node, author);
         txn.usage = (node.space().cast_signed(), 1);
         let change = DirectoryRow {
             entries: 1,
@@ -208,7 +208,8 @@ impl Tree {
         &self,
         txn: &mut Txn,
         ino: Ino,
-        (slot, node): (&Dentry, &InodeState),
+        slot: &Dentry,
+        node: &InodeState,
         author: &Author,
     ) -> CachedInode {
         let at = txn.timestamp;
@@ -290,7 +291,7 @@ impl Tree {
                 name: name.clone(),
             },
         );
-        let (place, nlink) = self.share(&mut txn, (ino, file), author)?;
+        let (place, nlink) = self.share(&mut txn, ino, file, author)?;
         self.count_links(&mut txn, ino, nlink);
         let state = self.shared_state(&mut txn, file);
         let mut node = file.node.clone();
@@ -344,7 +345,8 @@ impl Tree {
     fn share(
         &self,
         txn: &mut Txn,
-        (ino, file): (Ino, &FileInode),
+        ino: Ino,
+        file: &FileInode,
         author: &Author,
     ) -> Result<(Dentry, u32), StoreError> {
         let at = txn.timestamp;
@@ -397,7 +399,8 @@ impl Tree {
         self.new_rows(
             &mut txn,
             crate::store::model::version::ROOT,
-            (&slot, &node),
+            &slot,
+            &node,
             &Author::default(),
         );
         self.commit.enqueue(txn)?;

@@ -196,10 +196,12 @@ impl Tree {
     /// Writes into a locked file inode. The permit covers as many bytes of the dirty budget.
     pub(crate) fn write_locked(
         &self,
-        (inode, file): (&Arc<Inode>, &mut FileInode),
+        inode: &Arc<Inode>,
+        file: &mut FileInode,
         offset: u64,
         bytes: Bytes,
-        (author, permit): (&Author, BudgetPermit),
+        author: &Author,
+        permit: Permit,
     ) -> Result<(), StoreError> {
         let end = offset
             .checked_add(bytes.len() as u64)
@@ -458,8 +460,8 @@ impl File {
             let mut locked = self.lock().await?;
             let file = locked.file().ok_or(StoreError::IsDirectory)?;
             let at = offset.unwrap_or(file.attrs.size);
-            let place = (&self.inode, file);
-            match tree.write_locked(place, at, bytes.clone(), (author, permit)) {
+            let inode = &self.inode;
+            match tree.write_locked(inode, file, at, bytes.clone(), author, permit) {
                 Err(StoreError::NoSpace) => {}
                 outcome => return outcome.map(|()| at),
             }

@@ -133,12 +133,8 @@ impl Tree {
         }
         let answer = self.core.clock.begin();
         let at = answer.at();
-        let mut state = self.state_of(
-            inode,
-            file,
-            (at, VersionTimestamp::Reserved(answer)),
-            author,
-        )?;
+        let mut state =
+            self.state_of(inode, file, at, VersionTimestamp::Reserved(answer), author)?;
         state.hold = file.base.map(|(base, _)| self.data.pins.pin(base));
         if let Some(old) = replaces {
             if let Some(session) = state.session {
@@ -258,8 +254,8 @@ impl Tree {
         node.allocated = file.allocated(&map, attrs.size);
         node.attrs = attrs;
         txn.usage.0 = node.grown_from(&file.node);
-        let alive_since = self.version_rows(&mut txn, (inode.ino, file), &node, &stamp);
-        self.finish_flush(&inode, file, txn, (prepared, flush), |file| {
+        let alive_since = self.version_rows(&mut txn, inode.ino, file, &node, &stamp);
+        self.finish_flush(&inode, file, txn, prepared, flush, |file| {
             file.node = node;
             file.state = EntryState::Version(stamp);
             set_alive(file, alive_since);
@@ -292,7 +288,8 @@ impl Tree {
         inode: &Arc<Inode>,
         file: &mut FileInode,
         mut txn: Txn,
-        (prepared, flush): (PreparedContent, &FlushedState),
+        prepared: PreparedContent,
+        flush: &FlushedState,
         then: impl FnOnce(&mut FileInode),
     ) -> Result<(), StoreError> {
         let map = &flush.map;
@@ -347,7 +344,7 @@ impl Tree {
         }
         let answer = self.core.clock.begin();
         let at = answer.at();
-        let flush = self.state_of(&inode, file, (at, VersionTimestamp::Expired), author)?;
+        let flush = self.state_of(&inode, file, at, VersionTimestamp::Expired, author)?;
         let map = flush.map.clone();
         let changes = file
             .saved
@@ -383,8 +380,8 @@ impl Tree {
         txn.reference_content(&node.content);
         txn.usage.0 = node.grown_from(&file.node);
         let alive_since = alive(file);
-        self.current_rows(&mut txn, (inode.ino, file), &node, &state, alive_since);
-        self.finish_flush(&inode, file, txn, (prepared, &flush), |file| {
+        self.current_rows(&mut txn, inode.ino, file, &node, &state, alive_since);
+        self.finish_flush(&inode, file, txn, prepared, &flush, |file| {
             file.node = node;
             file.state = state;
         })
@@ -395,7 +392,8 @@ impl Tree {
         &self,
         inode: &Arc<Inode>,
         file: &mut FileInode,
-        (at, timestamp_state): (Timestamp, VersionTimestamp),
+        at: Timestamp,
+        timestamp_state: VersionTimestamp,
         author: &Author,
     ) -> Result<FlushedState, StoreError> {
         if let Some(session) = &file.session {

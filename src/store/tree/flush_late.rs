@@ -63,7 +63,7 @@ impl Tree {
         };
         let state = EntryState::Provisional(Box::new(last));
         let now = file.node.clone();
-        self.current_rows(&mut txn, (inode.ino, file), &now, &state, alive_since);
+        self.current_rows(&mut txn, inode.ino, file, &now, &state, alive_since);
         self.attach_content(&mut txn, prepared);
         self.commit.enqueue(txn)?;
         file.state = state;

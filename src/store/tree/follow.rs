@@ -46,7 +46,7 @@ impl Tree {
         for inode in self.inodes.used() {
             self.reload(&inode).await;
         }
-        self.core.health.uses((applied.bytes, applied.files));
+        self.core.health.uses(applied.bytes, applied.files);
         follower.raise(applied.low_watermark);
         *lock(&self.core.applied) = applied;
         Ok(())

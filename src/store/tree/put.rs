@@ -205,7 +205,7 @@ impl AtomicPut {
         txn.reference_content(&node.content);
         let orphan = OrphanRow { node: node.clone() };
         txn.put(keys::orphan(self.inode.ino), &orphan);
-        self.queue(txn, (prepared, &flush), node)?;
+        self.queue(txn, prepared, &flush, node)?;
         self.begun = true;
         Ok(())
     }
@@ -214,10 +214,10 @@ impl AtomicPut {
         &mut self,
         at: Timestamp,
     ) -> Result<(PreparedContent, FlushedState), StoreError> {
-        let timestamp_state = (at, VersionTimestamp::Expired);
-        let flush =
-            self.tree
-                .state_of(&self.inode, &mut self.file, timestamp_state, &self.author)?;
+        let expired = VersionTimestamp::Expired;
+        let flush = self
+            .tree
+            .state_of(&self.inode, &mut self.file, at, expired, &self.author)?;
         let changes = match &self.file.saved {
             Some(saved) => flush.map.since(saved),
             None => flush.map.clone(),
@@ -234,7 +234,8 @@ impl AtomicPut {
     fn queue(
         &mut self,
         mut txn: Txn,
-        (prepared, flush): (PreparedContent, &FlushedState),
+        prepared: PreparedContent,
+        flush: &FlushedState,
         node: InodeState,
     ) -> Result<(), StoreError> {
         let file = &mut self.file;
@@ -292,7 +293,7 @@ impl AtomicPut {
             };
             let now = tree.entry(parent, name).await?;
             if now.as_ref().map(|e| e.ino) == target.as_ref().map(|e| e.ino) {
-                return self.place_locked(&mut locked, (parent, name), how).await;
+                return self.place_locked(&mut locked, parent, name, how).await;
             }
         }
     }
@@ -300,19 +301,20 @@ impl AtomicPut {
     async fn place_locked(
         &mut self,
         locked: &mut [LockedInode],
-        (parent, name): (Ino, &Bytes),
+        parent: Ino,
+        name: &Bytes,
         how: &PutTarget,
     ) -> Result<VersionId, StoreError> {
         let tree = Arc::clone(&self.tree);
         find(locked, parent)
             .and_then(LockedInode::directory)
             .ok_or(StoreError::NotDirectory)?;
-        let target = self.flushed_target(locked, (parent, name)).await?;
+        let target = self.flushed_target(locked, parent, name).await?;
         let answer = tree.core.clock.begin();
         let (at, ino) = (answer.at(), self.inode.ino);
         let since = how.since.unwrap_or(at);
         if how.since.is_some() {
-            tree.check_since((parent, name), at, since).await?;
+            tree.check_since(parent, name, at, since).await?;
         }
         let (prepared, flush) = self.prepare(at).await?;
         let mut txn = tree.commit.txn(at, tree.order_in(parent, name, ino).await?);
@@ -331,10 +333,10 @@ impl AtomicPut {
         let mut out = None;
         if let Some(entry) = &target {
             let found = find(locked, entry.ino).ok_or(StoreError::NotFound)?;
-            out = Some(tree.replace_file(&mut txn, found, (entry, &slot), since, &mut node)?);
+            out = Some(tree.replace_file(&mut txn, found, entry, &slot, since, &mut node)?);
         }
         let alive = target.as_ref().map_or(since, |t| t.alive_since.min(since));
-        self.rows(&mut txn, (&slot, alive), &node, &stamp);
+        self.rows(&mut txn, &slot, alive, &node, &stamp);
         if let Some(id) = &how.foreign_id {
             let row = ImportedRow {
                 directory: parent,
@@ -350,7 +352,7 @@ impl AtomicPut {
         };
         let change = tree.touch(&mut txn, parent, change);
         let time = txn.time;
-        self.queue(txn, (prepared, &flush), node)?;
+        self.queue(txn, prepared, &flush, node)?;
         self.placed = true;
         if let Some(directory) = find(locked, parent).and_then(LockedInode::directory) {
             directory.row.merge(change);
@@ -367,7 +369,8 @@ impl AtomicPut {
     async fn flushed_target(
         &self,
         locked: &mut [LockedInode],
-        (parent, name): (Ino, &Bytes),
+        parent: Ino,
+        name: &Bytes,
     ) -> Result<Option<DentryRow>, StoreError> {
         let Some(entry) = self.tree.entry(parent, name).await? else {
             return Ok(None);
@@ -407,7 +410,8 @@ impl AtomicPut {
     fn rows(
         &self,
         txn: &mut Txn,
-        (slot, alive_since): (&Dentry, Timestamp),
+        slot: &Dentry,
+        alive_since: Timestamp,
         node: &InodeState,
         stamp: &Stamp,
     ) {
@@ -438,7 +442,8 @@ impl Tree {
     /// Checks that a version would begin in the past and after every earlier version of its name.
     async fn check_since(
         self: &Arc<Self>,
-        (parent, name): (Ino, &Bytes),
+        parent: Ino,
+        name: &Bytes,
         now: Timestamp,
         since: Timestamp,
     ) -> Result<(), StoreError> {
@@ -498,7 +503,8 @@ impl Tree {
         &self,
         txn: &mut Txn,
         target: &mut LockedInode,
-        (entry, slot): (&DentryRow, &Dentry),
+        entry: &DentryRow,
+        slot: &Dentry,
         since: Timestamp,
         node: &mut InodeState,
     ) -> Result<LinkState, StoreError> {
@@ -514,7 +520,7 @@ impl Tree {
         // The old version ends when the new one begins. The operation keeps its own timestamp, which orders it in the queue.
         let answered = std::mem::replace(&mut txn.timestamp, since);
         let how = (Unbinding::Replaced, pinned);
-        let link_state = self.detach(txn, (entry.ino, file), entry, slot, how);
+        let link_state = self.detach(txn, entry.ino, file, entry, slot, how);
         txn.timestamp = answered;
         Ok(link_state)
     }

@@ -78,7 +78,9 @@ impl File {
     pub async fn clone_range(
         &self,
         source: &CloneSource,
-        (from, to, len): (u64, u64, u64),
+        from: u64,
+        to: u64,
+        len: u64,
         author: &Author,
     ) -> Result<u64, StoreError> {
         self.tree.core.health.check()?;

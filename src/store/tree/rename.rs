@@ -385,7 +385,7 @@ impl Tree {
             let unborn = find(locked, ends.source.ino)
                 .and_then(LockedInode::file)
                 .is_some_and(|file| matches!(file.state, EntryState::Unborn { .. }));
-            behind = self.replace_target(txn, locked, (&ends.to, target), unborn, after)?;
+            behind = self.replace_target(txn, locked, &ends.to, target, unborn, after)?;
         }
         let origin = Origin {
             directory: ends.from.parent,
@@ -399,7 +399,7 @@ impl Tree {
             stamp: self.stamp(at, Op::Rename, author, Some(origin)),
             exchanged: false,
         };
-        self.move_entry(txn, locked, (&ends.source, &ends.from), &arrival, after)
+        self.move_entry(txn, locked, &ends.source, &ends.from, &arrival, after)
             .await?;
         Ok(())
     }
@@ -409,12 +409,13 @@ impl Tree {
         &self,
         txn: &mut Txn,
         locked: &mut [LockedInode],
-        (slot, target): (&Dentry, &DentryRow),
+        slot: &Dentry,
+        target: &DentryRow,
         unborn: bool,
         after: &mut Vec<RenameEffects>,
     ) -> Result<Option<Box<LastVersion>>, StoreError> {
         if is_directory(target) {
-            self.remove_directory(txn, locked, (slot, target), EndOp::Replaced);
+            self.remove_directory(txn, locked, slot, target, EndOp::Replaced);
             after.push(RenameEffects::Gone(target.ino));
             return Ok(None);
         }
@@ -428,7 +429,7 @@ impl Tree {
         };
         if unborn && matches!(target.body, DentryBody::Linked(_)) {
             // An unborn file cannot hide a hard-linked target: the name's life ends here and starts again at the first save.
-            let life = (target.alive_since.min(txn.timestamp), txn.timestamp);
+            let life = target.alive_since.min(txn.timestamp)..txn.timestamp;
             interval_tree::add(&mut txn.rows, slot.parent, &slot.name, life);
         }
         let leaving = if behind.is_some() {
@@ -436,7 +437,7 @@ impl Tree {
         } else {
             Unbinding::Replaced
         };
-        let link_state = self.detach(txn, (target.ino, file), target, slot, (leaving, pinned));
+        let link_state = self.detach(txn, target.ino, file, target, slot, (leaving, pinned));
         after.push(RenameEffects::Out {
             ino: target.ino,
             link_state,
@@ -476,7 +477,7 @@ impl Tree {
                     }),
                 ),
             };
-            self.move_entry(txn, locked, (entry, from), &arrival, after)
+            self.move_entry(txn, locked, entry, from, &arrival, after)
                 .await?;
         }
         Ok(())
@@ -487,13 +488,14 @@ impl Tree {
         &self,
         txn: &mut Txn,
         locked: &mut [LockedInode],
-        (entry, from): (&DentryRow, &Dentry),
+        entry: &DentryRow,
+        from: &Dentry,
         arrival: &BindTarget,
         after: &mut Vec<RenameEffects>,
     ) -> Result<(), StoreError> {
         let found = find(locked, entry.ino).ok_or(StoreError::NotFound)?;
         if let Some(directory) = found.directory() {
-            let row = self.move_directory(txn, (entry, from, directory), arrival);
+            let row = self.move_directory(txn, entry, from, directory, arrival);
             after.push(RenameEffects::Directory {
                 ino: entry.ino,
                 place: arrival.slot.clone(),
@@ -503,9 +505,9 @@ impl Tree {
         }
         let file = found.file().ok_or(StoreError::NotFound)?;
         let traced = self
-            .leave(txn, (entry.ino, file), entry, from, arrival.exchanged)
+            .leave(txn, entry.ino, file, entry, from, arrival.exchanged)
             .await?;
-        let (link_state, node, state) = self.bind(txn, (entry.ino, file), arrival, traced);
+        let (link_state, node, state) = self.bind(txn, entry.ino, file, arrival, traced);
         after.push(RenameEffects::Leaf {
             ino: entry.ino,
             link_state,
@@ -518,7 +520,9 @@ impl Tree {
     fn move_directory(
         &self,
         txn: &mut Txn,
-        (entry, from, directory): (&DentryRow, &Dentry, &CachedDirectory),
+        entry: &DentryRow,
+        from: &Dentry,
+        directory: &CachedDirectory,
         arrival: &BindTarget,
     ) -> DirectoryRow {
         let (at, ino) = (arrival.at, entry.ino);
@@ -538,7 +542,7 @@ impl Tree {
                 alive_since: entry.alive_since,
             };
             self.close(txn, from, &last, (at, EndOp::RenamedTo));
-            let life = (entry.alive_since, at);
+            let life = entry.alive_since..at;
             interval_tree::add(&mut txn.rows, from.parent, &from.name, life);
             let moved = DentryRow {
                 ino,

@@ -84,7 +84,8 @@ impl Tree {
     pub(crate) fn current_rows(
         &self,
         txn: &mut Txn,
-        (ino, file): (Ino, &FileInode),
+        ino: Ino,
+        file: &FileInode,
         node: &InodeState,
         state: &EntryState,
         alive_since: Timestamp,
@@ -128,7 +129,8 @@ impl Tree {
     pub(crate) fn version_rows(
         &self,
         txn: &mut Txn,
-        (ino, file): (Ino, &FileInode),
+        ino: Ino,
+        file: &FileInode,
         node: &InodeState,
         stamp: &Stamp,
     ) -> Timestamp {
@@ -143,7 +145,8 @@ impl Tree {
         txn.reference_content(&node.content);
         self.current_rows(
             txn,
-            (ino, file),
+            ino,
+            file,
             node,
             &EntryState::Version(stamp.clone()),
             alive_since,
@@ -265,7 +268,8 @@ impl Tree {
     pub(crate) fn detach(
         &self,
         txn: &mut Txn,
-        (ino, file): (Ino, &FileInode),
+        ino: Ino,
+        file: &FileInode,
         entry: &DentryRow,
         slot: &Dentry,
         how: (Unbinding, bool),
@@ -284,10 +288,10 @@ impl Tree {
                     &mut txn.rows,
                     slot.parent,
                     &slot.name,
-                    (entry.alive_since.min(at), at),
+                    entry.alive_since.min(at)..at,
                 );
             }
-            if let Some(link_state) = self.fewer_links(txn, (ino, file)) {
+            if let Some(link_state) = self.fewer_links(txn, ino, file) {
                 return link_state;
             }
             txn.delete(keys::inode(ino));
@@ -295,12 +299,7 @@ impl Tree {
         } else if leaving != Unbinding::ReplacedUnborn {
             let alive_since = self.close_behind(txn, ino, file, (at, end_op));
             if leaving == Unbinding::Removed && alive_since < at {
-                interval_tree::add_removed(
-                    &mut txn.rows,
-                    slot.parent,
-                    &slot.name,
-                    (alive_since, at),
-                );
+                interval_tree::add_removed(&mut txn.rows, slot.parent, &slot.name, alive_since..at);
             }
         }
         txn.delete(keys::place(ino));
@@ -329,7 +328,7 @@ impl Tree {
     }
 
     /// Removes one name of a hard-linked inode; `None` if it was the last one.
-    fn fewer_links(&self, txn: &mut Txn, (ino, file): (Ino, &FileInode)) -> Option<LinkState> {
+    fn fewer_links(&self, txn: &mut Txn, ino: Ino, file: &FileInode) -> Option<LinkState> {
         let LinkState::HardLinked { place, nlink } = &file.link_state else {
             return None;
         };
@@ -355,7 +354,8 @@ impl Tree {
     pub(crate) async fn leave(
         &self,
         txn: &mut Txn,
-        (ino, file): (Ino, &FileInode),
+        ino: Ino,
+        file: &FileInode,
         entry: &DentryRow,
         slot: &Dentry,
         exchanged: bool,
@@ -365,13 +365,13 @@ impl Tree {
         let young = at.0.saturating_sub(since.0) < TRANSIENT_MAX.as_nanos() as u64;
         if let DentryBody::Linked(stamp) = &entry.body {
             self.unbind(txn, slot, ino, stamp, (at, EndOp::RenamedTo));
-            interval_tree::add(&mut txn.rows, slot.parent, &slot.name, (since.min(at), at));
+            interval_tree::add(&mut txn.rows, slot.parent, &slot.name, since.min(at)..at);
             return Ok(true);
         }
         let passed = young
             && !exchanged
             && !matches!(file.state, EntryState::Unborn { behind: Some(_) })
-            && !self.record_return((ino, file), slot, since).await?;
+            && !self.record_return(ino, file, slot, since).await?;
         if passed {
             self.transient_since(txn, slot, since).await?;
         }
@@ -382,7 +382,7 @@ impl Tree {
         };
         let since = self.close_behind(txn, ino, file, (at, end_op));
         if since < at {
-            interval_tree::add(&mut txn.rows, slot.parent, &slot.name, (since, at));
+            interval_tree::add(&mut txn.rows, slot.parent, &slot.name, since..at);
         }
         Ok(!matches!(file.state, EntryState::Unborn { .. }))
     }
@@ -390,7 +390,8 @@ impl Tree {
     /// Tells whether the name's life began with an undelete. Such a name has history, so it is not transient however young it is.
     async fn record_return(
         &self,
-        (ino, file): (Ino, &FileInode),
+        ino: Ino,
+        file: &FileInode,
         slot: &Dentry,
         since: Timestamp,
     ) -> Result<bool, StoreError> {
@@ -439,7 +440,8 @@ impl Tree {
     pub(crate) fn bind(
         &self,
         txn: &mut Txn,
-        (ino, file): (Ino, &FileInode),
+        ino: Ino,
+        file: &FileInode,
         arrival: &BindTarget,
         traced: bool,
     ) -> (LinkState, InodeState, EntryState) {
@@ -447,7 +449,7 @@ impl Tree {
         let mut node = file.node.clone();
         node.attrs.ctime = txn.time;
         if let LinkState::HardLinked { nlink, .. } = &file.link_state {
-            let link_state = self.bind_linked(txn, (ino, file, *nlink), arrival, &node);
+            let link_state = self.bind_linked(txn, ino, file, *nlink, arrival, &node);
             return (link_state, node, file.state.clone());
         }
         let born = !matches!(file.state, EntryState::Unborn { .. });
@@ -456,7 +458,7 @@ impl Tree {
             (false, Some(last)) => last.alive_since,
             (false, None) => Timestamp(u64::MAX),
         };
-        let state = self.moved_state(txn, file, (arrival, alive_since), traced);
+        let state = self.moved_state(txn, file, arrival, alive_since, traced);
         let body = DentryBody::Own {
             node: node.clone(),
             state: state.clone(),
@@ -484,7 +486,9 @@ impl Tree {
     fn bind_linked(
         &self,
         txn: &mut Txn,
-        (ino, file, nlink): (Ino, &FileInode, u32),
+        ino: Ino,
+        file: &FileInode,
+        nlink: u32,
         arrival: &BindTarget,
         node: &InodeState,
     ) -> LinkState {
@@ -513,7 +517,8 @@ impl Tree {
         &self,
         txn: &mut Txn,
         file: &FileInode,
-        (arrival, alive_since): (&BindTarget, Timestamp),
+        arrival: &BindTarget,
+        alive_since: Timestamp,
         traced: bool,
     ) -> EntryState {
         match &file.state {
@@ -565,7 +570,8 @@ impl Tree {
 
 /// Returns a directory's removal burst after a removal at `at`; `child` is where the burst of a removed subdirectory began.
 pub(crate) fn removal_burst(
-    (ino, directory): (Ino, &CachedDirectory),
+    ino: Ino,
+    directory: &CachedDirectory,
     at: Timestamp,
     child: Option<Timestamp>,
 ) -> (Timestamp, Option<Box<RemovalBurst>>) {

@@ -120,7 +120,7 @@ impl Tree {
                 txn.touch(keys::entry(*directory, name));
                 txn.dependencies.within.push(*directory);
             }
-            self.current_rows(&mut txn, (inode.ino, file), &node, &state, alive_since);
+            self.current_rows(&mut txn, inode.ino, file, &node, &state, alive_since);
             self.commit.enqueue(txn)?;
             file.node = node;
         }

@@ -43,7 +43,7 @@ impl Tree {
                 .is_some_and(|now| now.ino == entry.ino)
             {
                 return self
-                    .unlink_locked(&mut locked, (parent, name), entry.ino)
+                    .unlink_locked(&mut locked, parent, name, entry.ino)
                     .await;
             }
         }
@@ -77,7 +77,7 @@ impl Tree {
                 .await?
                 .is_some_and(|now| now.ino == entry.ino)
             {
-                return self.rmdir_locked(&mut locked, (parent, name), &entry).await;
+                return self.rmdir_locked(&mut locked, parent, name, &entry).await;
             }
         }
     }
@@ -87,7 +87,8 @@ impl Tree {
     pub(crate) async fn unlink_locked(
         &self,
         locked: &mut [LockedInode],
-        (parent, name): (Ino, &[u8]),
+        parent: Ino,
+        name: &[u8],
         ino: Ino,
     ) -> Result<Displaced, StoreError> {
         let target = find(locked, ino).ok_or(StoreError::NotFound)?;
@@ -108,7 +109,8 @@ impl Tree {
         let file = target.file().ok_or(StoreError::IsDirectory)?;
         let link_state = self.detach(
             &mut txn,
-            (ino, file),
+            ino,
+            file,
             &entry,
             &slot,
             (Unbinding::Removed, pinned),
@@ -118,7 +120,7 @@ impl Tree {
             .ok_or(StoreError::NotDirectory)?;
         let change = DirectoryRow {
             entries: -1,
-            removal_burst: Some(removal_burst((parent, above), at, None)),
+            removal_burst: Some(removal_burst(parent, above, at, None)),
             ..DirectoryRow::default()
         };
         let change = self.touch(&mut txn, parent, change);
@@ -213,7 +215,8 @@ impl Tree {
     async fn rmdir_locked(
         &self,
         locked: &mut [LockedInode],
-        (parent, name): (Ino, &[u8]),
+        parent: Ino,
+        name: &[u8],
         entry: &DentryRow,
     ) -> Result<Displaced, StoreError> {
         let ino = entry.ino;
@@ -227,14 +230,14 @@ impl Tree {
         let mut txn = self.commit.txn(at, self.order_in(parent, name, ino).await?);
         let slot = Dentry::new(parent, Bytes::copy_from_slice(name));
         txn.delete(keys::entry(parent, name));
-        let run = self.remove_directory(&mut txn, locked, (&slot, entry), EndOp::Deleted);
+        let run = self.remove_directory(&mut txn, locked, &slot, entry, EndOp::Deleted);
         let above = find(locked, parent)
             .and_then(LockedInode::directory)
             .ok_or(StoreError::NotDirectory)?;
         let change = DirectoryRow {
             entries: -1,
             directories: -1,
-            removal_burst: Some(removal_burst((parent, above), at, run)),
+            removal_burst: Some(removal_burst(parent, above, at, run)),
             ..DirectoryRow::default()
         };
         let change = self.touch(&mut txn, parent, change);
@@ -264,7 +267,8 @@ impl Tree {
         &self,
         txn: &mut Txn,
         locked: &mut [LockedInode],
-        (slot, entry): (&Dentry, &DentryRow),
+        slot: &Dentry,
+        entry: &DentryRow,
         end_op: EndOp,
     ) -> Option<Timestamp> {
         let (at, ino) = (txn.timestamp, entry.ino);
@@ -297,7 +301,7 @@ impl Tree {
                 &mut txn.rows,
                 slot.parent,
                 &slot.name,
-                (entry.alive_since, at),
+                entry.alive_since..at,
             );
         }
         txn.delete(keys::inode(ino));

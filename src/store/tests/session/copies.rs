@@ -65,7 +65,11 @@ impl Session {
             return false;
         };
         let range = (from as u64, to as u64, len as u64);
-        let shown = h.file.clone_range(source, range, &author()).await.unwrap();
+        let shown = h
+            .file
+            .clone_range(source, range.0, range.1, range.2, &author())
+            .await
+            .unwrap();
         let end = text.len().min(from + len);
         assert_eq!(
             shown as usize,
