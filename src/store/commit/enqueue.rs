@@ -5,6 +5,7 @@ use crate::store::commit::Committer;
 use crate::store::commit::queue::Operation;
 use crate::store::commit::txn::{Guards, Txn};
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::UsageChange;
 use crate::store::model::role::Role;
 use crate::store::model::version::Timestamp;
 use crate::store::schema::journal_record::Dependencies;
@@ -20,7 +21,7 @@ impl Committer {
             dependencies,
             content: None,
             byteless_flush: None,
-            usage: (0, 0),
+            usage: UsageChange { bytes: 0, files: 0 },
             held: Guards::default(),
             unreferenced: Vec::new(),
         }
@@ -41,7 +42,7 @@ impl Committer {
                 self.core.index.lay(dependencies, rows);
             }) {
             Ok(operation) => {
-                self.core.health.use_more(usage.0, usage.1);
+                self.core.health.use_more(usage.bytes, usage.files);
                 Ok(operation)
             }
             Err(error) => {

@@ -242,8 +242,8 @@ impl Committer {
         for operation in leaving {
             applied.add(operation.epoch, operation.number);
             // Lengths of sparse files may add up to more than there are numbers; what goes comes back.
-            applied.bytes = applied.bytes.wrapping_add(operation.usage.0);
-            applied.files += operation.usage.1;
+            applied.bytes = applied.bytes.wrapping_add(operation.usage.bytes);
+            applied.files += operation.usage.files;
         }
         let number = applied.next_batch(self.core.epoch);
         applied.next_id = self.core.next_id();

@@ -14,6 +14,7 @@ use crate::meta::{Batch, Commit, Journal, JournalToken};
 use crate::store::commit::txn::{Guards, Txn};
 use crate::store::data::extent_map::PendingContent;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::UsageChange;
 use crate::store::model::version::{Ino, Timestamp};
 use crate::store::schema::journal_record::{Dependencies, OperationRecord, Record};
 use crate::sync::{Arc, Mutex, lock};
@@ -40,7 +41,7 @@ pub(crate) struct Operation {
     pub(crate) number: u64,
     pub(crate) timestamp: Timestamp,
     pub(crate) content: Option<Arc<PendingContent>>,
-    pub(crate) usage: (i64, i64),
+    pub(crate) usage: UsageChange,
     pub(crate) since: tokio::time::Instant,
     rows: Mutex<Vec<Batch>>,
     waits_for: Vec<u64>,
@@ -501,7 +502,7 @@ mod tests {
             },
             content: None,
             byteless_flush: None,
-            usage: (0, 0),
+            usage: UsageChange::default(),
             held: Guards::default(),
             unreferenced: Vec::new(),
         }

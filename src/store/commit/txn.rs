@@ -4,6 +4,7 @@ use crate::cache::{BudgetPermit, StagingFile};
 use crate::meta::{Batch, JournalToken};
 use crate::store::data::extent_map::PendingContent;
 use crate::store::data::pins::Pin;
+use crate::store::model::ids::UsageChange;
 use crate::store::model::version::{Content, ContentRef, Time, Timestamp};
 use crate::store::schema::journal_record::{BytelessFlush, ContentRecord, Dependencies};
 use crate::store::schema::keys;
@@ -35,7 +36,7 @@ pub(crate) struct Txn {
     pub(crate) dependencies: Dependencies,
     pub(crate) content: Option<(Arc<PendingContent>, ContentRecord)>,
     pub(crate) byteless_flush: Option<BytelessFlush>,
-    pub(crate) usage: (i64, i64),
+    pub(crate) usage: UsageChange,
     pub(crate) held: Guards,
     /// Contents that rows of this operation no longer show.
     pub(crate) unreferenced: Vec<ContentRef>,

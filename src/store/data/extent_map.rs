@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::cache::DirtySnapshot;
 use crate::store::index::overlay::Index;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::Dentry;
+use crate::store::model::ids::{ContentBase, Dentry};
 use crate::store::model::version::{ContentRef, Ino, Timestamp};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{ExtentSlice, ExtentSource, RangeRow};
@@ -44,7 +44,7 @@ pub(crate) struct PendingContent {
     /// Where the name hung, for the footer.
     pub(crate) place: Dentry,
     /// What the fixed spans lie over, and how many bytes that has.
-    pub(crate) base: Option<(ContentRef, u64)>,
+    pub(crate) base: Option<ContentBase>,
     /// Length of the content, bytes.
     pub(crate) len: u64,
     pub(crate) flushed: DirtySnapshot,
@@ -63,7 +63,10 @@ impl PendingContent {
 
     /// The truncation inside its base that it contains, bytes.
     pub(crate) fn cut(&self) -> Option<u64> {
-        let (_, base_len) = self.base?;
+        let ContentBase {
+            content: _,
+            len: base_len,
+        } = self.base?;
         self.flushed.cut().filter(|cut| *cut < base_len)
     }
 }
@@ -177,7 +180,9 @@ impl ContentStore {
                         out.push((start, end, ResolvedExtent::Zero));
                     }
                     (Some(source), _) => out.push((start, end, ResolvedExtent::Staged(source))),
-                    (None, Some((base, len))) => open.push((base, start, end, len)),
+                    (None, Some(ContentBase { content: base, len })) => {
+                        open.push((base, start, end, len))
+                    }
                 }
             }
             through.push(pending);
@@ -261,7 +266,11 @@ impl ContentStore {
         range: u64,
         pieces: Vec<ExtentSlice>,
     ) -> Result<(RangeRow, Option<Timestamp>), StoreError> {
-        let Some((base, base_len)) = pending.base else {
+        let Some(ContentBase {
+            content: base,
+            len: base_len,
+        }) = pending.base
+        else {
             return Ok((RangeRow::Whole(pieces), None));
         };
         if base_len.min(pending.cut().unwrap_or(u64::MAX)) <= range * RANGE {

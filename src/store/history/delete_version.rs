@@ -370,7 +370,7 @@ impl History {
             txn.touch(keys::count(content));
         }
         node.attrs.ctime = txn.time;
-        txn.usage.0 = node.grown_from(&file.node);
+        txn.usage.bytes = node.grown_from(&file.node);
         let state = EntryState::Version(older.stamp);
         self.tree
             .current_rows(&mut txn, ino, file, &node, &state, alive(file));

@@ -239,7 +239,7 @@ impl History {
     ) -> Ino {
         let at = txn.timestamp;
         let node = item.node(txn.time);
-        txn.usage.1 += 1;
+        txn.usage.files += 1;
         let ino = match item.what {
             RestoreAs::Leaf => {
                 let ino = Ino(self.core.new_id());
@@ -249,7 +249,7 @@ impl History {
                 }
                 txn.reference_content(&node.content);
                 let space = node.space().cast_signed();
-                txn.usage.0 = txn.usage.0.wrapping_add(space);
+                txn.usage.bytes = txn.usage.bytes.wrapping_add(space);
                 ino
             }
             RestoreAs::Directory {
@@ -359,7 +359,7 @@ impl History {
 
     fn sweep_entry(&self, txn: &mut Txn, key: Bytes, entry: &DentryRow) {
         txn.rows.delete(key);
-        txn.usage.1 -= 1;
+        txn.usage.files -= 1;
         let DentryBody::Own { node, .. } = &entry.body else {
             return;
         };
@@ -371,6 +371,6 @@ impl History {
         txn.delete(keys::place(entry.ino));
         txn.unreference_content(&node.content);
         let space = node.space().cast_signed();
-        txn.usage.0 = txn.usage.0.wrapping_sub(space);
+        txn.usage.bytes = txn.usage.bytes.wrapping_sub(space);
     }
 }

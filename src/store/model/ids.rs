@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::store::model::version::Ino;
+use crate::store::model::version::{ContentRef, Ino};
 
 /// A directory entry: one name in one directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -19,6 +19,24 @@ impl Dentry {
     pub(crate) fn new(parent: Ino, name: Bytes) -> Self {
         Self { parent, name }
     }
+}
+
+/// The content that a state of a file was written over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ContentBase {
+    /// The content.
+    pub(crate) content: ContentRef,
+    /// Its length, bytes.
+    pub(crate) len: u64,
+}
+
+/// How an operation changes what the namespace holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UsageChange {
+    /// Bytes that are not holes.
+    pub(crate) bytes: i64,
+    /// Inodes.
+    pub(crate) files: i64,
 }
 
 /// A batch of the namespace.

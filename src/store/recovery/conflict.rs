@@ -20,7 +20,7 @@ use crate::store::index::health::RecoveredConflicts;
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
 use crate::store::model::failpoints::step;
-use crate::store::model::ids::Dentry;
+use crate::store::model::ids::{ContentBase, Dentry};
 use crate::store::model::version::{Attrs, Author, Content, ContentRef, Ino, Kind, Timestamp};
 use crate::store::recovery::Recovery;
 use crate::store::recovery::conflict_version::{
@@ -269,7 +269,10 @@ impl<'a> ConflictRecovery<'a> {
             let base = self.restore_as_conflict(item).await?;
             step()?;
             if !behind {
-                work.base = base.map(|content| (content, record.attrs.size));
+                work.base = base.map(|content| ContentBase {
+                    content,
+                    len: record.attrs.size,
+                });
                 saved = Some(flush.map);
             }
         }
@@ -312,7 +315,7 @@ impl<'a> ConflictRecovery<'a> {
         slot: &Dentry,
         (ino, limit): (Ino, u64),
         (node, author): (InodeState, &Author),
-        (session, flush, base, flushed): (u64, Timestamp, Option<(ContentRef, u64)>, DirtySnapshot),
+        (session, flush, base, flushed): (u64, Timestamp, Option<ContentBase>, FixedMap),
         journal: Vec<JournalToken>,
     ) -> ConflictItem {
         let staging = staging_of(&flushed);

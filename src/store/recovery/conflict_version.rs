@@ -13,7 +13,7 @@ use crate::store::index::health::RecoveredConflicts;
 use crate::store::index::interval_tree;
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::Dentry;
+use crate::store::model::ids::{ContentBase, Dentry};
 use crate::store::model::version::{
     Author, Content, ContentRef, EndOp, Ino, Kind, Op, ROOT, Retained, Stamp, Timestamp, VersionId,
 };
@@ -49,7 +49,7 @@ pub(crate) struct OwnBytes {
     pub(crate) session: u64,
     pub(crate) flush: Timestamp,
     pub(crate) known_as: Option<ContentRef>,
-    pub(crate) base: Option<(ContentRef, u64)>,
+    pub(crate) base: Option<ContentBase>,
     pub(crate) len: u64,
     pub(crate) flushed: DirtySnapshot,
 }
@@ -154,27 +154,37 @@ impl ConflictRecovery<'_> {
                 None => item.node.content.clone(),
             });
         };
-        let cut = own
-            .flushed
-            .cut()
-            .filter(|cut| own.base.is_some_and(|(_, len)| *cut < len));
+        let cut = own.flushed.cut().filter(|cut| {
+            own.base
+                .is_some_and(|ContentBase { content: _, len }| *cut < len)
+        });
         let unchanged = own.flushed.spans().next().is_none() && cut.is_none();
         let base = match own.base {
             _ if own.len == 0 || cut == Some(0) => None,
-            Some((old, len)) => self.insert_below(txn, old, len, item.limit).await?,
+            Some(ContentBase { content: old, len }) => {
+                self.insert_below(txn, old, len, item.limit).await?
+            }
             None => None,
         };
         if own.len == 0 || unchanged {
-            let content = (own.len > 0).then(|| base.map_or_else(|| fresh(self, at), |(c, _)| c));
+            let content = (own.len > 0).then(|| {
+                base.map_or_else(|| fresh(self, at), |ContentBase { content: c, len: _ }| c)
+            });
             txn.byteless_flush = Some(BytelessFlush {
                 session: own.session,
                 flush: own.flush,
-                base: content.map(|content| (content, own.len)),
+                base: content.map(|content| ContentBase {
+                    content,
+                    len: own.len,
+                }),
             });
             self.name(own.known_as, content)?;
             return Ok(content.map_or(Content::Empty, Content::Bytes));
         }
-        let cid = base.map_or_else(|| self.recovery.core.new_id(), |(content, _)| content.cid);
+        let cid = base.map_or_else(
+            || self.recovery.core.new_id(),
+            |ContentBase { content, len: _ }| content.cid,
+        );
         let content = ContentRef { cid, timestamp: at };
         self.name(own.known_as, Some(content))?;
         let place = item
@@ -199,7 +209,9 @@ impl ConflictRecovery<'_> {
             base,
             len: own.len,
             flushed: record.referring(own.flushed.clone()),
-            after: base.and_then(|(content, _)| self.recovery.data.contents.pending(content)),
+            after: base.and_then(|ContentBase { content, len: _ }| {
+                self.recovery.data.contents.pending(content)
+            }),
             replaces: None,
             upload_state: tokio::sync::watch::Sender::new(UploadState::Waiting),
         });
@@ -260,10 +272,10 @@ impl ConflictRecovery<'_> {
         old: ContentRef,
         len: u64,
         limit: u64,
-    ) -> Result<Option<(ContentRef, u64)>, StoreError> {
+    ) -> Result<Option<ContentBase>, StoreError> {
         let known = self.renamed.get(&old).copied();
         if let Some(new) = known.filter(|new| self.tips.get(&new.cid) == Some(new)) {
-            return Ok(Some((new, len)));
+            return Ok(Some(ContentBase { content: new, len }));
         }
         if known.is_some() {
             self.recovery.core.changed.notify_waiters();
@@ -289,7 +301,10 @@ impl ConflictRecovery<'_> {
                 .cite(&mut txn.rows, &row, 1, txn.timestamp);
             txn.put(keys::range(cid, range, timestamp), &row);
         }
-        Ok(Some((ContentRef { cid, timestamp }, len)))
+        Ok(Some(ContentBase {
+            content: ContentRef { cid, timestamp },
+            len,
+        }))
     }
 
     /// Tells whether the bucket shows a content; ids from `limit` on belong to another writer.

@@ -16,6 +16,7 @@ use crate::store::commit::txn::{Guards, Txn};
 use crate::store::data::pins::Pins;
 use crate::store::index::provisional::ProvisionalStates;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::ContentBase;
 use crate::store::model::version::{Attrs, Author, Ino, Op, Time, Timestamp};
 use crate::store::recovery::Recovery;
 use crate::store::recovery::journal::JournalRecords;
@@ -205,7 +206,9 @@ impl Recovery {
                 .replay(txn, (record.epoch, record.number), token, |order, rows| {
                     self.core.index.lay(order, rows);
                 });
-        self.core.health.use_more(record.usage.0, record.usage.1);
+        self.core
+            .health
+            .use_more(record.usage.bytes, record.usage.files);
     }
 
     /// Makes versions of every state that was flushed or still open when the earlier daemon ended; drops orphans and
@@ -436,7 +439,12 @@ fn adopt(file: &mut FileInode, id: u64, work: ReplayedSession, pins: &Arc<Pins>)
                 timestamp_state: Mutex::new(VersionTimestamp::Recovered),
                 map: flush.map,
                 base: flush.base,
-                hold: flush.base.map(|(base, _)| pins.pin(base)),
+                hold: flush.base.map(
+                    |ContentBase {
+                         content: base,
+                         len: _,
+                     }| pins.pin(base),
+                ),
                 attrs: Mutex::new(match flush.supersession {
                     Supersession::Current => newer(&flush.record, &file.node.attrs, row_at),
                     Supersession::Superseded => flush.record.attrs,

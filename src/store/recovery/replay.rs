@@ -12,7 +12,7 @@ use crate::cache::{DirtyMap, DirtySnapshot, Source, StagingFile};
 use crate::meta::{Change, JournalToken};
 use crate::store::commit::txn::Guards;
 use crate::store::data::extent_map::{PendingContent, UploadState};
-use crate::store::model::ids::Dentry;
+use crate::store::model::ids::{ContentBase, Dentry};
 use crate::store::model::version::{Author, ContentRef, Ino, Timestamp};
 use crate::store::recovery::superseded::{ForeignWriters, NameEffects, SupersededOperation};
 use crate::store::schema::journal_record::{ContentRecord, FlushRecord, OperationRecord, Record};
@@ -28,7 +28,7 @@ pub(crate) struct ReplayedSession {
     pub(crate) epoch: u64,
     /// The directory entry of the inode, after all acknowledged renames; `None` when the inode has no name.
     pub(crate) place: Option<Dentry>,
-    pub(crate) base: Option<(ContentRef, u64)>,
+    pub(crate) base: Option<ContentBase>,
     pub(crate) len: u64,
     pub(crate) author: Author,
     pub(crate) map: DirtyMap,
@@ -50,8 +50,8 @@ pub(crate) struct ReplayedSession {
 #[derive(Debug)]
 pub(crate) struct UnreleasedFlush {
     pub(crate) record: FlushRecord,
-    pub(crate) map: DirtySnapshot,
-    pub(crate) base: Option<(ContentRef, u64)>,
+    pub(crate) map: FixedMap,
+    pub(crate) base: Option<ContentBase>,
     pub(crate) supersession: Supersession,
     pub(crate) token: JournalToken,
 }
@@ -88,7 +88,7 @@ pub(crate) struct JournalReplay {
 impl ReplayedSession {
     pub(crate) fn new(
         ino: Ino,
-        base: Option<(ContentRef, u64)>,
+        base: Option<ContentBase>,
         len: u64,
         epoch: u64,
         place: Option<Dentry>,
@@ -305,7 +305,7 @@ impl JournalReplay {
     pub(crate) fn settle(
         &mut self,
         key: (u64, Timestamp),
-        base: Option<(ContentRef, u64)>,
+        base: Option<ContentBase>,
         done: bool,
     ) -> Option<DirtySnapshot> {
         let known = self.flushed.get(&key)?;
@@ -345,7 +345,10 @@ impl JournalReplay {
     ) -> Option<(Arc<PendingContent>, ContentRecord)> {
         let key = (record.session, record.flush);
         let known = self.flushed.get(&key).cloned()?;
-        let base = Some((record.content, record.len));
+        let base = Some(ContentBase {
+            content: record.content,
+            len: record.len,
+        });
         let changes = self.settle(key, base, done).unwrap_or(known.map);
         held.journal.push(known.token);
         if done {
@@ -353,7 +356,12 @@ impl JournalReplay {
         }
         held.staging = staging_of(&changes);
         // The base may belong to another lineage, if a whole file was cloned and then changed.
-        let under = record.base.and_then(|(base, _)| self.pendings.get(&base));
+        let under = record.base.and_then(
+            |ContentBase {
+                 content: base,
+                 len: _,
+             }| self.pendings.get(&base),
+        );
         let after = under.cloned();
         let pending = Arc::new(PendingContent {
             content: record.content,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::cache::DirtySnapshot;
 use crate::meta::Batch;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::Dentry;
+use crate::store::model::ids::{ContentBase, Dentry, UsageChange};
 use crate::store::model::version::{Attrs, Author, ContentRef, Ino, Timestamp};
 
 const FORMAT: u8 = 1;
@@ -23,7 +23,7 @@ pub(crate) enum Record {
     Open {
         session: u64,
         ino: Ino,
-        base: Option<(ContentRef, u64)>,
+        base: Option<ContentBase>,
         len: u64,
         author: Author,
         /// The writer's epoch, and where the inode hung.
@@ -99,7 +99,7 @@ pub(crate) struct OperationRecord {
     /// The fix it settles without bringing bytes.
     pub(crate) byteless_flush: Option<BytelessFlush>,
     /// What it adds to the namespace's bytes and files.
-    pub(crate) usage: (i64, i64),
+    pub(crate) usage: UsageChange,
     /// Ids at or above it are free.
     pub(crate) next_id: u64,
 }
@@ -127,7 +127,7 @@ pub(crate) struct BytelessFlush {
     pub(crate) session: u64,
     pub(crate) flush: Timestamp,
     /// What the working goes on from.
-    pub(crate) base: Option<(ContentRef, u64)>,
+    pub(crate) base: Option<ContentBase>,
 }
 
 /// The content an operation brings.
@@ -139,7 +139,7 @@ pub(crate) struct ContentRecord {
     pub(crate) content: ContentRef,
     pub(crate) ino: Ino,
     pub(crate) place: Dentry,
-    pub(crate) base: Option<(ContentRef, u64)>,
+    pub(crate) base: Option<ContentBase>,
     pub(crate) len: u64,
     pub(crate) replaces: Option<Timestamp>,
     /// What contents that its spans refer to are called now; those that are gone are zeros.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::store::commit::txn::Txn;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::Dentry;
+use crate::store::model::ids::{Dentry, UsageChange};
 use crate::store::model::version::{
     Attrs, Author, Content, EndOp, Ino, Kind, Op, Origin, Stat, Time, Timestamp,
 };
@@ -179,7 +179,10 @@ impl Tree {
         let mut txn = self.commit.txn(at, dependencies);
         let node = node_of(&new, txn.time);
         let cached = self.new_rows(&mut txn, ino, &slot, &node, author);
-        txn.usage = (node.space().cast_signed(), 1);
+        txn.usage = UsageChange {
+            bytes: node.space().cast_signed(),
+            files: 1,
+        };
         let change = DirectoryRow {
             entries: 1,
             directories: i64::from(node.kind == Kind::Directory),

@@ -15,6 +15,7 @@ use crate::cache::{BudgetPermit, Source, StagingFile};
 use crate::store::data::extent_map::ResolvedExtent;
 use crate::store::data::segment::SEGMENT_MAX;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::ContentBase;
 use crate::store::model::role::Role;
 use crate::store::model::version::{Author, ContentRef, Ino, Kind, Stat, Time};
 use crate::store::schema::journal_record::Record;
@@ -331,7 +332,7 @@ impl Tree {
             let (start, end) = (piece.range.start, piece.range.end);
             match (piece.source, file.base) {
                 (Some(source), _) => out.push((start, end, ResolvedExtent::Staged(source))),
-                (None, Some((content, len))) => {
+                (None, Some(ContentBase { content, len })) => {
                     let shown = end.min(len.max(start));
                     if start < shown {
                         out.extend(
@@ -358,7 +359,7 @@ impl Tree {
 /// The part of a file inode that a read needs, copied under the inode's lock.
 struct ReadView {
     pieces: Vec<crate::cache::Piece>,
-    base: Option<(ContentRef, u64)>,
+    base: Option<ContentBase>,
 }
 
 impl File {
@@ -403,7 +404,9 @@ impl File {
                 tree.read_resolved(resolve, (end - offset) as usize).await
             };
             let bytes = bytes.await;
-            if let (Role::Follower(_), Some((content, _))) = (&tree.core.role, seen) {
+            if let (Role::Follower(_), Some(ContentBase { content, len: _ })) =
+                (&tree.core.role, seen)
+            {
                 drop(held);
                 match tree.data.verify_referenced(content, bytes).await {
                     Err(StoreError::Stale) if attempt < RETRIES => tree.reload(&self.inode).await,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::store::commit::txn::{Guards, Txn};
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::ContentBase;
 use crate::store::model::version::{Author, Content, Ino, Op, Stamp, Timestamp, VersionId};
 use crate::store::schema::journal_record::{BytelessFlush, Dependencies, FlushRecord, Record};
 use crate::store::schema::keys;
@@ -135,7 +136,12 @@ impl Tree {
         let at = answer.at();
         let mut state =
             self.state_of(inode, file, at, VersionTimestamp::Reserved(answer), author)?;
-        state.hold = file.base.map(|(base, _)| self.data.pins.pin(base));
+        state.hold = file.base.map(
+            |ContentBase {
+                 content: base,
+                 len: _,
+             }| self.data.pins.pin(base),
+        );
         if let Some(old) = replaces {
             if let Some(session) = state.session {
                 let at = old.0.at;
@@ -253,7 +259,7 @@ impl Tree {
         node.content = prepared.content.clone();
         node.allocated = file.allocated(&map, attrs.size);
         node.attrs = attrs;
-        txn.usage.0 = node.grown_from(&file.node);
+        txn.usage.bytes = node.grown_from(&file.node);
         let alive_since = self.version_rows(&mut txn, inode.ino, file, &node, &stamp);
         self.finish_flush(&inode, file, txn, prepared, flush, |file| {
             file.node = node;
@@ -302,7 +308,10 @@ impl Tree {
         self.commit.enqueue(txn)?.keep(file.room_of(map, clean));
         then(file);
         let shown = file.node.content.reference();
-        file.base = shown.map(|content| (content, file.node.attrs.size));
+        file.base = shown.map(|content| ContentBase {
+            content,
+            len: file.node.attrs.size,
+        });
         file.map.rebase(map);
         file.saved = Some(file.rest_of(map));
         if clean {
@@ -378,7 +387,7 @@ impl Tree {
             }
         };
         txn.reference_content(&node.content);
-        txn.usage.0 = node.grown_from(&file.node);
+        txn.usage.bytes = node.grown_from(&file.node);
         let alive_since = alive(file);
         self.current_rows(&mut txn, inode.ino, file, &node, &state, alive_since);
         self.finish_flush(&inode, file, txn, prepared, &flush, |file| {
@@ -436,9 +445,10 @@ pub(crate) fn byteless_flush(
         return None;
     }
     let base = match &prepared.content {
-        Content::Bytes(content) | Content::Shared(content) => {
-            Some((*content, lock(&flush.attrs).size))
-        }
+        Content::Bytes(content) | Content::Shared(content) => Some(ContentBase {
+            content: *content,
+            len: lock(&flush.attrs).size,
+        }),
         Content::Empty | Content::Target(_) => None,
     };
     Some(BytelessFlush {

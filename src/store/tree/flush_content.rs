@@ -7,7 +7,7 @@ use crate::cache::{DirtySnapshot, Source};
 use crate::store::commit::txn::Txn;
 use crate::store::data::extent_map::{PendingContent, UploadState};
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::Dentry;
+use crate::store::model::ids::{ContentBase, Dentry};
 use crate::store::model::version::{Content, ContentRef, Ino, Timestamp};
 use crate::store::schema::journal_record::ContentRecord;
 use crate::store::schema::keys;
@@ -28,7 +28,7 @@ impl Tree {
         &self,
         inode: &Arc<Inode>,
         file: &FileInode,
-        (map, base, flush): (&DirtySnapshot, Option<(ContentRef, u64)>, &FlushedState),
+        (map, base, flush): (&FixedMap, Option<ContentBase>, &FlushedState),
         (at, len): (Timestamp, u64),
     ) -> Result<PreparedContent, StoreError> {
         if len == 0 {
@@ -37,11 +37,23 @@ impl Tree {
                 brings: None,
             });
         }
-        let cut = map
-            .cut()
-            .filter(|cut| base.is_some_and(|(_, base_len)| *cut < base_len));
+        let cut = map.cut().filter(|cut| {
+            base.is_some_and(
+                |ContentBase {
+                     content: _,
+                     len: base_len,
+                 }| *cut < base_len,
+            )
+        });
         let unchanged = map.spans().next().is_none() && cut.is_none();
-        if let (true, Some((content, base_len))) = (unchanged, base) {
+        if let (
+            true,
+            Some(ContentBase {
+                content,
+                len: base_len,
+            }),
+        ) = (unchanged, base)
+        {
             let content = match self.is_own(file, content) {
                 true => Some(Content::Bytes(content)),
                 // A foreign content may be longer than this file; a reference to it shows its first `len` bytes.
@@ -83,13 +95,17 @@ impl Tree {
         &self,
         inode: &Arc<Inode>,
         file: &FileInode,
-        (map, base, flush): (&DirtySnapshot, Option<(ContentRef, u64)>, &FlushedState),
+        (map, base, flush): (&FixedMap, Option<ContentBase>, &FlushedState),
         (at, len): (Timestamp, u64),
     ) -> Result<(Arc<PendingContent>, ContentRecord), StoreError> {
         // A late state must start a new lineage: newer rows of this one were computed without it.
         let goes_on = !file.is_behind(flush);
-        let own = base.filter(|(content, _)| goes_on && self.is_own(file, *content));
-        let cid = own.map_or_else(|| self.core.new_id(), |(content, _)| content.cid);
+        let own =
+            base.filter(|ContentBase { content, len: _ }| goes_on && self.is_own(file, *content));
+        let cid = own.map_or_else(
+            || self.core.new_id(),
+            |ContentBase { content, len: _ }| content.cid,
+        );
         let content = ContentRef { cid, timestamp: at };
         let nowhere = || Dentry::new(Ino(0), bytes::Bytes::new());
         let place = file.place().cloned().unwrap_or_else(nowhere);
@@ -98,7 +114,11 @@ impl Tree {
             EntryState::Unborn { .. } | EntryState::Provisional(_)
         );
         let replaces = match own {
-            Some((c, _)) if unshown && self.is_own_state(file, c).await? => Some(c.timestamp),
+            Some(ContentBase { content: c, len: _ })
+                if unshown && self.is_own_state(file, c).await? =>
+            {
+                Some(c.timestamp)
+            }
             _ => None,
         };
         let record = ContentRecord {
@@ -120,7 +140,8 @@ impl Tree {
             len,
             flushed: map.clone(),
             // Looked up among all pending contents: no cached inode holds those of a replay or of an evicted inode.
-            after: base.and_then(|(content, _)| self.data.contents.pending(content)),
+            after: base
+                .and_then(|ContentBase { content, len: _ }| self.data.contents.pending(content)),
             replaces,
             upload_state: tokio::sync::watch::Sender::new(UploadState::Waiting),
         });
@@ -153,7 +174,10 @@ impl Tree {
         }
         if let Some((pending, _)) = &prepared.brings {
             txn.touch(keys::count(pending.content));
-            if let Some((parent, len)) = pending.base
+            if let Some(ContentBase {
+                content: parent,
+                len,
+            }) = pending.base
                 && parent.cid != pending.content.cid
             {
                 let len = pending.cut().unwrap_or(len).min(len);

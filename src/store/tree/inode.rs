@@ -14,7 +14,7 @@ use crate::cache::{BudgetPermit, DirtyMap, DirtySnapshot, StagingFile};
 use crate::meta::JournalToken;
 use crate::store::data::pins::Pin;
 use crate::store::index::timestamps::Reservation;
-use crate::store::model::ids::Dentry;
+use crate::store::model::ids::{ContentBase, Dentry};
 use crate::store::model::version::{Attrs, Author, ContentRef, Ino, Kind, Stat, Timestamp};
 use crate::store::schema::rows::{DirectoryRow, EntryState, InodeState};
 use crate::sync::{Arc, Mutex, RwLock, Weak, lock, read, write};
@@ -78,7 +78,7 @@ pub(crate) struct FileInode {
     /// Attributes as stat(2) shows them: unsaved writes included.
     pub(crate) attrs: Attrs,
     /// Content that the unsaved writes are applied over, and its length in bytes.
-    pub(crate) base: Option<(ContentRef, u64)>,
+    pub(crate) base: Option<ContentBase>,
     pub(crate) map: DirtyMap,
     /// The state of the dirty map that is already in the queue.
     pub(crate) saved: Option<DirtySnapshot>,
@@ -118,8 +118,8 @@ impl WriteSession {
 pub(crate) struct FlushedState {
     pub(crate) at: Timestamp,
     pub(crate) timestamp_state: Mutex<VersionTimestamp>,
-    pub(crate) map: DirtySnapshot,
-    pub(crate) base: Option<(ContentRef, u64)>,
+    pub(crate) map: FixedMap,
+    pub(crate) base: Option<ContentBase>,
     /// Keeps the rows of the base while the state waits.
     #[allow(dead_code, reason = "held for its drop")]
     pub(crate) hold: Option<Pin>,
@@ -156,7 +156,9 @@ pub(crate) enum VersionTimestamp {
 
 impl FileInode {
     pub(crate) fn new(link_state: LinkState, node: InodeState, state: EntryState) -> Self {
-        let base = node.content.reference().map(|c| (c, node.attrs.size));
+        let len = node.attrs.size;
+        let base = node.content.reference();
+        let base = base.map(|content| ContentBase { content, len });
         Self {
             loaded_stamp: content_stamp(&node),
             link_state,
@@ -250,7 +252,13 @@ impl FileInode {
             match (piece.source, self.base) {
                 (Some(crate::cache::Source::Zero), _) | (None, None) => {}
                 (Some(_), _) => own += bytes,
-                (None, Some((_, base_len))) => {
+                (
+                    None,
+                    Some(ContentBase {
+                        content: _,
+                        len: base_len,
+                    }),
+                ) => {
                     shown += piece
                         .range
                         .end

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::cache::Source;
 use crate::store::commit::txn::Txn;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::Dentry;
+use crate::store::model::ids::{ContentBase, Dentry};
 use crate::store::model::version::{
     Attrs, Author, Content, EndOp, Ino, Kind, Op, Stamp, Time, Timestamp, VersionId,
 };
@@ -240,7 +240,8 @@ impl AtomicPut {
     ) -> Result<(), StoreError> {
         let file = &mut self.file;
         let shown = node.content.reference();
-        let base = shown.map(|content| (content, node.attrs.size));
+        let len = node.attrs.size;
+        let base = shown.map(|content| ContentBase { content, len });
         if let (None, Some(session)) = (&prepared.brings, flush.session) {
             txn.byteless_flush = Some(BytelessFlush {
                 session,
@@ -433,8 +434,8 @@ impl AtomicPut {
         txn.put(keys::entry(slot.parent, &slot.name), &entry);
         self.tree.put_location(txn, ino, slot);
         let space = node.space().cast_signed();
-        txn.usage.0 = txn.usage.0.wrapping_add(space);
-        txn.usage.1 += 1;
+        txn.usage.bytes = txn.usage.bytes.wrapping_add(space);
+        txn.usage.files += 1;
     }
 }
 

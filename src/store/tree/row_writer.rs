@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::store::commit::txn::Txn;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::Dentry;
+use crate::store::model::ids::{Dentry, UsageChange};
 use crate::store::model::version::{
     Author, EndOp, Ino, Op, Origin, Retained, Stamp, Timestamp, VersionId,
 };
@@ -307,10 +307,13 @@ impl Tree {
         if counted {
             txn.delete(keys::provisional(ino));
         }
-        txn.usage = (
-            txn.usage.0.wrapping_sub(file.node.space().cast_signed()),
-            txn.usage.1 - 1,
-        );
+        txn.usage = UsageChange {
+            bytes: txn
+                .usage
+                .bytes
+                .wrapping_sub(file.node.space().cast_signed()),
+            files: txn.usage.files - 1,
+        };
         if pinned {
             txn.put(
                 keys::orphan(ino),

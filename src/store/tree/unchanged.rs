@@ -3,7 +3,7 @@
 use crate::cache::{DirtySnapshot, Source};
 use crate::store::data::extent_map::ResolvedExtent;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::Dentry;
+use crate::store::model::ids::{ContentBase, Dentry};
 use crate::store::model::version::{Attrs, ContentRef};
 use crate::store::schema::journal_record::{BytelessFlush, Dependencies};
 use crate::store::schema::keys;
@@ -40,7 +40,11 @@ impl Tree {
         if attrs.size != leaf.node.attrs.size || map.bytes() > COMPARE_MAX {
             return Ok(false);
         }
-        let Some((base, _)) = leaf.base else {
+        let Some(ContentBase {
+            content: base,
+            len: _,
+        }) = leaf.base
+        else {
             return Ok(attrs.size == 0);
         };
         if referred(map) > REFERRED_MAX {

@@ -273,7 +273,7 @@ impl Tree {
     ) -> Option<Timestamp> {
         let (at, ino) = (txn.timestamp, entry.ino);
         txn.dependencies.removes.push(ino);
-        txn.usage.1 -= 1;
+        txn.usage.files -= 1;
         let DentryBody::Own {
             state: EntryState::Version(stamp),
             ..
