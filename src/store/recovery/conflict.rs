@@ -21,7 +21,7 @@ use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
 use crate::store::model::failpoints::step;
 use crate::store::model::ids::{ContentBase, Dentry};
-use crate::store::model::version::{Attrs, Author, Content, ContentRef, Ino, Kind, Timestamp};
+use crate::store::model::version::{Attrs, Author, Content, Ino, Kind, Timestamp};
 use crate::store::recovery::Recovery;
 use crate::store::recovery::conflict_version::{
     ConflictItem, ConflictRecovery, Numbering, OwnBytes,
@@ -315,7 +315,7 @@ impl<'a> ConflictRecovery<'a> {
         slot: &Dentry,
         (ino, limit): (Ino, u64),
         (node, author): (InodeState, &Author),
-        (session, flush, base, flushed): (u64, Timestamp, Option<ContentBase>, FixedMap),
+        (session, flush, base, flushed): (u64, Timestamp, Option<ContentBase>, DirtySnapshot),
         journal: Vec<JournalToken>,
     ) -> ConflictItem {
         let staging = staging_of(&flushed);

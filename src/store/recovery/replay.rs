@@ -50,7 +50,7 @@ pub(crate) struct ReplayedSession {
 #[derive(Debug)]
 pub(crate) struct UnreleasedFlush {
     pub(crate) record: FlushRecord,
-    pub(crate) map: FixedMap,
+    pub(crate) map: DirtySnapshot,
     pub(crate) base: Option<ContentBase>,
     pub(crate) supersession: Supersession,
     pub(crate) token: JournalToken,

@@ -202,7 +202,7 @@ impl Tree {
         offset: u64,
         bytes: Bytes,
         author: &Author,
-        permit: Permit,
+        permit: BudgetPermit,
     ) -> Result<(), StoreError> {
         let end = offset
             .checked_add(bytes.len() as u64)

@@ -28,7 +28,7 @@ impl Tree {
         &self,
         inode: &Arc<Inode>,
         file: &FileInode,
-        (map, base, flush): (&FixedMap, Option<ContentBase>, &FlushedState),
+        (map, base, flush): (&DirtySnapshot, Option<ContentBase>, &FlushedState),
         (at, len): (Timestamp, u64),
     ) -> Result<PreparedContent, StoreError> {
         if len == 0 {
@@ -95,13 +95,12 @@ impl Tree {
         &self,
         inode: &Arc<Inode>,
         file: &FileInode,
-        (map, base, flush): (&FixedMap, Option<ContentBase>, &FlushedState),
+        (map, base, flush): (&DirtySnapshot, Option<ContentBase>, &FlushedState),
         (at, len): (Timestamp, u64),
     ) -> Result<(Arc<PendingContent>, ContentRecord), StoreError> {
         // A late state must start a new lineage: newer rows of this one were computed without it.
         let goes_on = !file.is_behind(flush);
-        let own =
-            base.filter(|ContentBase { content, len: _ }| goes_on && self.is_own(file, *content));
+        let own = base.filter(|base| goes_on && self.is_own(file, base.content));
         let cid = own.map_or_else(
             || self.core.new_id(),
             |ContentBase { content, len: _ }| content.cid,

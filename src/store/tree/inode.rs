@@ -118,7 +118,7 @@ impl WriteSession {
 pub(crate) struct FlushedState {
     pub(crate) at: Timestamp,
     pub(crate) timestamp_state: Mutex<VersionTimestamp>,
-    pub(crate) map: FixedMap,
+    pub(crate) map: DirtySnapshot,
     pub(crate) base: Option<ContentBase>,
     /// Keeps the rows of the base while the state waits.
     #[allow(dead_code, reason = "held for its drop")]
