@@ -359,11 +359,6 @@ pub(crate) const KNOWN_CIRCLES: &[&[&str]] = &[
     &["fuse/adapter.rs", "fuse/session.rs"],
     &["meta/journal/mod.rs", "meta/journal/recover.rs"],
     &["meta/slate.rs", "meta/slate/connect.rs"],
-    &[
-        "store/check/finding.rs",
-        "store/check/log_compare.rs",
-        "store/check/mod.rs",
-    ],
 ];
 
 /// Circles that `known` does not have, and those of `known` that are there no more.

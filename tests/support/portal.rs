@@ -214,7 +214,7 @@ fn corrupted(
         }
         Some(WrongAnswer::Cut) => answer.body.truncate(answer.body.len() / 2),
         Some(WrongAnswer::TooLong) if !answer.body.is_empty() => {
-            answer.body.extend_from_slice(b"and more")
+            answer.body.extend_from_slice(b"and more");
         }
         Some(WrongAnswer::Previous) if get => {
             let listing = target.contains("list-type");

@@ -21,7 +21,7 @@ use crate::store::schema::rows::{
 use crate::store::schema::tables::{
     self, DentryTable, DirectoryLocationTable, InodeTable, LocationTable, RowTable,
 };
-use crate::store::schema::tally::Tally;
+use crate::store::schema::tally::RowTally;
 
 /// Maximum number of parent directories of a path; more mean a cycle in the rows.
 const DEPTH_MAX: usize = 4_096;
@@ -338,7 +338,7 @@ async fn owners(
         let start = Bytes::copy_from_slice(table);
         let mut rows = index.scan(start.clone()..keys::after(&start)).await?;
         while let Some((key, value)) = rows.next().await? {
-            let mut tally = Tally::default();
+            let mut tally = RowTally::default();
             tables::count(&key, &value, &mut tally)?;
             for (content, _) in tally.contents {
                 if wanted.contains(&content.cid) && !owners.contains_key(&content.cid) {

@@ -11,7 +11,7 @@ use crate::store::check::sorted::{SortedRows, Spill};
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
 use crate::store::schema::tables::{self, RowTable, SegmentTable};
-use crate::store::schema::tally::{ExtentId, Tally};
+use crate::store::schema::tally::{ExtentId, RowTally};
 
 /// Length of the key of a count per segment; behind it the sums here have the extent's offset.
 const SEGMENT_KEY: usize = 18;
@@ -55,7 +55,7 @@ impl Recount {
 
     /// Takes a row of the index in.
     pub(crate) fn row(&mut self, key: &Bytes, value: &Bytes) -> Result<(), StoreError> {
-        let mut tally = Tally::default();
+        let mut tally = RowTally::default();
         tables::count(key, value, &mut tally)?;
         self.bytes = self.bytes.wrapping_add(tally.bytes);
         self.files += tally.files;

@@ -181,7 +181,7 @@ impl ContentStore {
                     }
                     (Some(source), _) => out.push((start, end, ResolvedExtent::Staged(source))),
                     (None, Some(ContentBase { content: base, len })) => {
-                        open.push((base, start, end, len))
+                        open.push((base, start, end, len));
                     }
                 }
             }

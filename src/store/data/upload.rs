@@ -15,7 +15,7 @@ use crate::store::data::extent_map::{
 };
 use crate::store::data::segment::{EXTENT, FooterFile, SEGMENT_MAX, SegmentBuilder};
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::{ContentBase, Dentry};
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::ContentRef;
 use crate::store::model::version::Timestamp;
 use crate::store::schema::keys;
@@ -232,15 +232,7 @@ impl DataStore {
     /// The zeros a content was punched with, as pieces, where there is something they hide.
     async fn zeros(&self, pending: &PendingContent) -> Result<Vec<(u64, ExtentSlice)>, StoreError> {
         let mut out = Vec::new();
-        let under = [
-            Some(pending.content),
-            pending.base.map(
-                |ContentBase {
-                     content: base,
-                     len: _,
-                 }| base,
-            ),
-        ];
+        let under = [Some(pending.content), pending.base.map(|base| base.content)];
         for span in pending.flushed.spans() {
             let (mut at, end) = (span.offset, span.end().min(pending.len));
             while matches!(span.source, Staged::Zero) && at < end {

@@ -259,13 +259,8 @@ impl<'a> ConflictRecovery<'a> {
                 attrs: record.attrs.clone(),
                 ..node
             };
-            let item = self.unsaved(
-                &slot,
-                (work.ino, limit),
-                (node, &record.author),
-                own,
-                tokens,
-            );
+            let file = (work.ino, limit);
+            let item = self.unsaved(&slot, file, (node, &record.author), own, tokens);
             let base = self.restore_as_conflict(item).await?;
             step()?;
             if !behind {

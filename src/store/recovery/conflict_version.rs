@@ -154,43 +154,35 @@ impl ConflictRecovery<'_> {
                 None => item.node.content.clone(),
             });
         };
-        let cut = own.flushed.cut().filter(|cut| {
-            own.base
-                .is_some_and(|ContentBase { content: _, len }| *cut < len)
-        });
+        let is_inside = |cut: &u64| own.base.is_some_and(|base| *cut < base.len);
+        let cut = own.flushed.cut().filter(is_inside);
         let unchanged = own.flushed.spans().next().is_none() && cut.is_none();
         let base = match own.base {
             _ if own.len == 0 || cut == Some(0) => None,
-            Some(ContentBase { content: old, len }) => {
-                self.insert_below(txn, old, len, item.limit).await?
+            Some(old) => {
+                self.insert_below(txn, old.content, old.len, item.limit)
+                    .await?
             }
             None => None,
         };
         if own.len == 0 || unchanged {
-            let content = (own.len > 0).then(|| {
-                base.map_or_else(|| fresh(self, at), |ContentBase { content: c, len: _ }| c)
-            });
+            let content = || base.map_or_else(|| fresh(self, at), |base| base.content);
+            let content = (own.len > 0).then(content);
+            let len = own.len;
             txn.byteless_flush = Some(BytelessFlush {
                 session: own.session,
                 flush: own.flush,
-                base: content.map(|content| ContentBase {
-                    content,
-                    len: own.len,
-                }),
+                base: content.map(|content| ContentBase { content, len }),
             });
             self.name(own.known_as, content)?;
             return Ok(content.map_or(Content::Empty, Content::Bytes));
         }
-        let cid = base.map_or_else(
-            || self.recovery.core.new_id(),
-            |ContentBase { content, len: _ }| content.cid,
-        );
+        let new_id = || self.recovery.core.new_id();
+        let cid = base.map_or_else(new_id, |base| base.content.cid);
         let content = ContentRef { cid, timestamp: at };
         self.name(own.known_as, Some(content))?;
-        let place = item
-            .slot
-            .clone()
-            .unwrap_or(Dentry::new(Ino(0), Bytes::new()));
+        let nowhere = || Dentry::new(Ino(0), Bytes::new());
+        let place = item.slot.clone().unwrap_or_else(nowhere);
         let record = ContentRecord {
             session: own.session,
             flush: own.flush,
@@ -209,9 +201,7 @@ impl ConflictRecovery<'_> {
             base,
             len: own.len,
             flushed: record.referring(own.flushed.clone()),
-            after: base.and_then(|ContentBase { content, len: _ }| {
-                self.recovery.data.contents.pending(content)
-            }),
+            after: base.and_then(|base| self.recovery.data.contents.pending(base.content)),
             replaces: None,
             upload_state: tokio::sync::watch::Sender::new(UploadState::Waiting),
         });
@@ -378,7 +368,7 @@ impl ConflictRecovery<'_> {
                     Some(entry) => self.interrupt(txn, &slot, entry, end).await?,
                     // The conflict version ends by a removal, so `@deleted` lists the name.
                     None => {
-                        interval_tree::add_removed(&mut txn.rows, slot.parent, &slot.name, at..end)
+                        interval_tree::add_removed(&mut txn.rows, slot.parent, &slot.name, at..end);
                     }
                 }
                 end

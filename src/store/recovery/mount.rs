@@ -16,7 +16,6 @@ use crate::store::commit::txn::{Guards, Txn};
 use crate::store::data::pins::Pins;
 use crate::store::index::provisional::ProvisionalStates;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::ContentBase;
 use crate::store::model::version::{Attrs, Author, Ino, Op, Time, Timestamp};
 use crate::store::recovery::Recovery;
 use crate::store::recovery::journal::JournalRecords;
@@ -439,12 +438,7 @@ fn adopt(file: &mut FileInode, id: u64, work: ReplayedSession, pins: &Arc<Pins>)
                 timestamp_state: Mutex::new(VersionTimestamp::Recovered),
                 map: flush.map,
                 base: flush.base,
-                hold: flush.base.map(
-                    |ContentBase {
-                         content: base,
-                         len: _,
-                     }| pins.pin(base),
-                ),
+                hold: flush.base.map(|base| pins.pin(base.content)),
                 attrs: Mutex::new(match flush.supersession {
                     Supersession::Current => newer(&flush.record, &file.node.attrs, row_at),
                     Supersession::Superseded => flush.record.attrs,

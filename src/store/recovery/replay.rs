@@ -356,12 +356,9 @@ impl JournalReplay {
         }
         held.staging = staging_of(&changes);
         // The base may belong to another lineage, if a whole file was cloned and then changed.
-        let under = record.base.and_then(
-            |ContentBase {
-                 content: base,
-                 len: _,
-             }| self.pendings.get(&base),
-        );
+        let under = record
+            .base
+            .and_then(|base| self.pendings.get(&base.content));
         let after = under.cloned();
         let pending = Arc::new(PendingContent {
             content: record.content,

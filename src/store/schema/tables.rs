@@ -16,7 +16,7 @@ use crate::store::schema::rows::{
     LineageRow, LocationRow, LogPlace, MovedRow, OrphanRow, RangeRow, SearchedRow, SegmentRow,
     UncitedRow, VersionRecord, decode, encode,
 };
-use crate::store::schema::tally::{self, Tally};
+use crate::store::schema::tally::{self, RowTally};
 
 /// A table of the index. Keys begin with `PREFIX`; values are encoded rows of one type.
 pub(crate) trait RowTable {
@@ -128,7 +128,7 @@ macro_rules! tables {
         ///
         /// # Errors
         /// `Corrupt`, naming the table of the row.
-        pub(crate) fn count(key: &[u8], value: &[u8], tally: &mut Tally) -> Result<(), StoreError> {
+        pub(crate) fn count(key: &[u8], value: &[u8], tally: &mut RowTally) -> Result<(), StoreError> {
             match key.first_chunk::<2>() {
                 $($(Some(prefix) if *prefix == $name::PREFIX => {
                     $counts(key, $name::decode(value)?, tally);

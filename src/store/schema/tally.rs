@@ -22,7 +22,7 @@ pub(crate) struct ExtentId {
 
 /// What some rows add to the counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub(crate) struct RowTally {
     /// Contents that rows show, and minus the numbers that count rows say.
     pub(crate) contents: Vec<(ContentRef, i64)>,
     /// Extents that rows use, and minus the numbers that segment rows say.
@@ -33,7 +33,7 @@ pub(crate) struct Tally {
     pub(crate) files: i64,
 }
 
-impl Tally {
+impl RowTally {
     fn show(&mut self, content: &Content) {
         self.contents
             .extend(content.reference().map(|content| (content, 1)));
@@ -57,7 +57,7 @@ impl Tally {
     }
 }
 
-pub(super) fn dentry(_key: &[u8], row: DentryRow, tally: &mut Tally) {
+pub(super) fn dentry(_key: &[u8], row: DentryRow, tally: &mut RowTally) {
     if let DentryBody::Own { node, state } = row.body {
         tally.live(&node, &state);
         if row.ino != ROOT {
@@ -66,27 +66,27 @@ pub(super) fn dentry(_key: &[u8], row: DentryRow, tally: &mut Tally) {
     }
 }
 
-pub(super) fn inode(_key: &[u8], row: InodeRow, tally: &mut Tally) {
+pub(super) fn inode(_key: &[u8], row: InodeRow, tally: &mut RowTally) {
     if let InodeRow::Linked(row) = row {
         tally.live(&row.node, &row.state);
         tally.file(&row.node);
     }
 }
 
-pub(super) fn orphan(_key: &[u8], row: OrphanRow, tally: &mut Tally) {
+pub(super) fn orphan(_key: &[u8], row: OrphanRow, tally: &mut RowTally) {
     tally.show(&row.node.content);
 }
 
-pub(super) fn version(_key: &[u8], row: VersionRecord, tally: &mut Tally) {
+pub(super) fn version(_key: &[u8], row: VersionRecord, tally: &mut RowTally) {
     row.node.iter().for_each(|node| tally.show(&node.content));
 }
 
-pub(super) fn lineage(_key: &[u8], row: LineageRow, tally: &mut Tally) {
+pub(super) fn lineage(_key: &[u8], row: LineageRow, tally: &mut RowTally) {
     tally.contents.push((row.parent, 1));
 }
 
 /// A range row uses each extent once, however many of its slices show a part of the extent.
-pub(super) fn range(_key: &[u8], row: RangeRow, tally: &mut Tally) {
+pub(super) fn range(_key: &[u8], row: RangeRow, tally: &mut RowTally) {
     let mut extents = BTreeSet::new();
     for slice in row.pieces() {
         if let ExtentSource::Segment {
@@ -108,7 +108,7 @@ pub(super) fn range(_key: &[u8], row: RangeRow, tally: &mut Tally) {
         .extend(extents.into_iter().map(|extent| (extent, 1)));
 }
 
-pub(super) fn moved(_key: &[u8], row: MovedRow, tally: &mut Tally) {
+pub(super) fn moved(_key: &[u8], row: MovedRow, tally: &mut RowTally) {
     let targets = row.extents.into_values();
     let extents = targets.map(|(epoch, sequence, offset)| ExtentId {
         epoch,
@@ -118,14 +118,14 @@ pub(super) fn moved(_key: &[u8], row: MovedRow, tally: &mut Tally) {
     tally.extents.extend(extents.map(|extent| (extent, 1)));
 }
 
-pub(super) fn content_count(key: &[u8], count: i64, tally: &mut Tally) {
+pub(super) fn content_count(key: &[u8], count: i64, tally: &mut RowTally) {
     if let (Some(cid), Some(timestamp)) = (word(key, 2), word(key, 10)) {
         let timestamp = Timestamp(timestamp);
         tally.contents.push((ContentRef { cid, timestamp }, -count));
     }
 }
 
-pub(super) fn segment_count(key: &[u8], row: SegmentRow, tally: &mut Tally) {
+pub(super) fn segment_count(key: &[u8], row: SegmentRow, tally: &mut RowTally) {
     if let (Some(epoch), Some(sequence)) = (word(key, 2), word(key, 10)) {
         for (offset, (_, users)) in row.extents {
             let extent = ExtentId {
@@ -138,7 +138,7 @@ pub(super) fn segment_count(key: &[u8], row: SegmentRow, tally: &mut Tally) {
     }
 }
 
-pub(super) fn applied(_key: &[u8], row: AppliedRow, tally: &mut Tally) {
+pub(super) fn applied(_key: &[u8], row: AppliedRow, tally: &mut RowTally) {
     tally.bytes = tally.bytes.wrapping_sub(row.bytes);
     tally.files -= row.files;
 }

@@ -136,12 +136,7 @@ impl Tree {
         let at = answer.at();
         let mut state =
             self.state_of(inode, file, at, VersionTimestamp::Reserved(answer), author)?;
-        state.hold = file.base.map(
-            |ContentBase {
-                 content: base,
-                 len: _,
-             }| self.data.pins.pin(base),
-        );
+        state.hold = file.base.map(|base| self.data.pins.pin(base.content));
         if let Some(old) = replaces {
             if let Some(session) = state.session {
                 let at = old.0.at;

@@ -37,14 +37,9 @@ impl Tree {
                 brings: None,
             });
         }
-        let cut = map.cut().filter(|cut| {
-            base.is_some_and(
-                |ContentBase {
-                     content: _,
-                     len: base_len,
-                 }| *cut < base_len,
-            )
-        });
+        let cut = map
+            .cut()
+            .filter(|cut| base.is_some_and(|base| *cut < base.len));
         let unchanged = map.spans().next().is_none() && cut.is_none();
         if let (
             true,
@@ -101,10 +96,7 @@ impl Tree {
         // A late state must start a new lineage: newer rows of this one were computed without it.
         let goes_on = !file.is_behind(flush);
         let own = base.filter(|base| goes_on && self.is_own(file, base.content));
-        let cid = own.map_or_else(
-            || self.core.new_id(),
-            |ContentBase { content, len: _ }| content.cid,
-        );
+        let cid = own.map_or_else(|| self.core.new_id(), |base| base.content.cid);
         let content = ContentRef { cid, timestamp: at };
         let nowhere = || Dentry::new(Ino(0), bytes::Bytes::new());
         let place = file.place().cloned().unwrap_or_else(nowhere);
@@ -139,8 +131,7 @@ impl Tree {
             len,
             flushed: map.clone(),
             // Looked up among all pending contents: no cached inode holds those of a replay or of an evicted inode.
-            after: base
-                .and_then(|ContentBase { content, len: _ }| self.data.contents.pending(content)),
+            after: base.and_then(|base| self.data.contents.pending(base.content)),
             replaces,
             upload_state: tokio::sync::watch::Sender::new(UploadState::Waiting),
         });

@@ -66,7 +66,7 @@ impl Tree {
                 Ok(None) => file.link_state = LinkState::Unlinked,
                 // The next state of the index reloads the inode again.
                 Err(error) => {
-                    tracing::warn!(ino = inode.ino.0, %error, "cannot reload an inode; showing its last state")
+                    tracing::warn!(ino = inode.ino.0, %error, "cannot reload an inode; showing its last state");
                 }
             }
             return;

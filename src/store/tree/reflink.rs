@@ -8,7 +8,6 @@
 use crate::cache::Source;
 use crate::store::data::pins::Pin;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::ContentBase;
 use crate::store::model::version::{Author, ContentRef, PastEntry};
 use crate::store::schema::journal_record::Record;
 use crate::store::tree::Tree;
@@ -64,7 +63,7 @@ impl File {
         if file.link_state == LinkState::Unlinked {
             return Ok(None);
         }
-        let content = file.base.map(|ContentBase { content, len: _ }| content);
+        let content = file.base.map(|base| base.content);
         Ok(Some(CloneSource {
             content: content.map(|content| (content, Arc::new(self.tree.data.pins.pin(content)))),
             len: file.attrs.size,
