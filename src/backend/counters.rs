@@ -240,7 +240,7 @@ impl ObjectStore for CountedStore {
 }
 
 impl CountedStore {
-    /// Counts a body while it is read; a local file is read in one piece by whoever asked for it.
+    /// Counts a body while it is read; the caller reads a local file in one piece.
     fn counted_payload(
         &self,
         payload: GetResultPayload,

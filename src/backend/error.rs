@@ -20,7 +20,7 @@ pub enum BackendError {
         /// The store's words.
         reason: String,
     },
-    /// Somebody else's object has this key: choose another key, or give way.
+    /// An object of another writer has this key: choose another key, or stop writing.
     #[error("{place}: exists already: {reason}")]
     AlreadyExists {
         /// The key that is taken.
@@ -474,9 +474,9 @@ mod tests {
 
     #[test]
     fn the_deepest_cause_is_told() {
-        let refused = std::io::Error::new(ErrorKind::ConnectionRefused, "nobody listens");
+        let refused = std::io::Error::new(ErrorKind::ConnectionRefused, "no listener");
         let error = generic(HttpError::new(HttpErrorKind::Connect, refused));
         let told = BackendError::from_store("s3://b", &error).to_string();
-        assert!(told.contains("nobody listens"), "{told}");
+        assert!(told.contains("no listener"), "{told}");
     }
 }

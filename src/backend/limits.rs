@@ -36,7 +36,7 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// Sends each request once: whoever asked hears of every failure.
+    /// Sends each request once: every failure reaches the caller.
     pub const NONE: Self = Self {
         count: 0,
         ..Self::STANDARD
@@ -87,7 +87,7 @@ impl fmt::Debug for BackendConfig {
     }
 }
 
-/// The time [`super::Backend::check`] may take: somebody is waiting at a prompt.
+/// The time [`super::Backend::check`] may take: a user waits for it at a prompt.
 const CHECK_DEADLINE: Duration = Duration::from_secs(8);
 
 /// The longest time to wait for a connection, as TCP's own retransmissions would take minutes.
@@ -100,7 +100,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(1);
 const PAUSE_GROWTH: f64 = 2.0;
 
 impl BackendConfig {
-    /// Makes the settings for a question that somebody waits for.
+    /// Makes the settings for a check that a user waits for.
     pub(super) fn hasty(&self) -> Self {
         Self {
             deadline: self.deadline.min(CHECK_DEADLINE),

@@ -23,7 +23,7 @@ impl Backend {
             && std::fs::metadata(file).is_ok_and(|found| found.dev() == root_guard.device())
     }
 
-    /// Makes an object of `len` bytes of a file as it lies there, which nobody may write to any more. The object stays when the
+    /// Makes an object of `len` bytes by a hard link to a file, which must not be written to afterwards. The object stays when the
     /// file's name goes.
     ///
     /// # Errors

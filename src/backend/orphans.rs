@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-/// A file of an unfinished write this old belongs to nobody any more: a request ends after a minute.
+/// The age from which the file of an unfinished write counts as orphaned: the request that wrote it ended after a minute at most.
 const ORPHAN_AGE: Duration = Duration::from_secs(3600);
 
 /// Where unfinished writes may lie below a place.

@@ -16,7 +16,7 @@ pub(super) struct RootGuard {
     identity: (u64, u64),
     /// It lies on a disk that does not link, or not from where it was asked to.
     pub(super) refuses_links: AtomicBool,
-    // Held open because some file systems give an inode another number once nobody uses it.
+    // Held open because some file systems give an inode another number once no process has it open.
     _pinned: File,
 }
 

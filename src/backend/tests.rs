@@ -368,7 +368,7 @@ async fn a_store_without_conditional_writes_is_refused() {
 #[test]
 fn a_dead_endpoint_is_found_out_soon() {
     with_credentials("a_dead_endpoint_is_found_out_soon", || async {
-        // Bound and dropped: a port where nobody listens.
+        // Bound and dropped: a port without a listener.
         let bound = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = bound.local_addr().unwrap();
         drop(bound);

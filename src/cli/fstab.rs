@@ -102,7 +102,7 @@ fn mount(arguments: Vec<OsString>, root: bool) -> Result<Invocation, CliError> {
     }
     let mut arguments = vec![program, "mount".into()];
     if root {
-        // mount(8) swallows both words, whoever asks for them, and passes on their opposites: as with any other type of
+        // mount(8) consumes both words for every user and passes on only their opposites: as with any other type of
         // file system, an administrator's mount has what it was not denied.
         arguments.extend(["dev", "suid"].map(|word| format!("--mount-flag={word}").into()));
     }

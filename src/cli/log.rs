@@ -31,7 +31,7 @@ pub(super) fn start(file: Option<&Path>, format: Format) -> Result<(), CliError>
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(&text)
             .map_err(|error| CliError::usage(format!("RUST_LOG={text}: {error}")))?,
-        // The engine below reports its routine at this level too, which is nobody's concern.
+        // The index engine logs routine work at level info too, which tells an operator nothing.
         _ => EnvFilter::new("warn,rewindfs=info"),
     };
     match file {

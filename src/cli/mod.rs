@@ -186,7 +186,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
     let parsed = match Arguments::try_parse_from(&prepared) {
         Ok(parsed) => parsed,
         Err(error) => {
-            // Help and version are no errors and go to standard output. A closed pipe is nobody's fault.
+            // Help and version are no errors and go to standard output. A closed pipe is no error.
             error.print().ok();
             return Start::Done(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)));
         }

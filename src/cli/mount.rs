@@ -256,14 +256,14 @@ impl MountJob {
                 daemon.run(&mut signals).await
             }
             Err(error) => {
-                tracing::error!(%error, "whoever asked for this mount has gone");
+                tracing::error!(%error, "the command that started this mount has ended, the mount is undone");
                 daemon.abandon(&mut signals).await
             }
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                tracing::error!(%error, "did not end well");
+                tracing::error!(%error, "the mount ended with an error");
                 cli_error(&error).exit()
             }
         }

@@ -81,7 +81,7 @@ pub(super) enum Verb {
         #[arg(value_name = "KEY=VALUE", required = true)]
         settings: Vec<String>,
     },
-    /// Delete a namespace with its whole past; fences whoever has it mounted
+    /// Delete a namespace with its whole past; a mount that has it open is fenced
     Delete {
         #[command(flatten)]
         store: StoreArguments,

@@ -53,7 +53,7 @@ pub(super) const FLAGS: &[&str] = &[
 /// Makes `arguments`, the program's name first, what clap expects: a mount's `-o` lists become flags.
 ///
 /// # Errors
-/// A usage error that names the word nobody knows.
+/// A usage error that names the unknown word.
 pub(super) fn prepare(
     mut arguments: Vec<OsString>,
     command: &Command,

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Tells whether root runs this and the system's directories are its own, which they are not for the root of a user
-/// namespace that anybody may make.
+/// namespace that any user may make.
 pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
         && rustix::fs::access("/run", rustix::fs::Access::WRITE_OK).is_ok()

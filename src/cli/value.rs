@@ -22,7 +22,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         .map_err(|_| "expected a size like 512M or 10G".to_owned())?;
     number
         .checked_mul(1 << shift)
-        .ok_or_else(|| "more than there can be".to_owned())
+        .ok_or_else(|| "too large".to_owned())
 }
 
 /// Reads `500ms`, `30s`, `5m`, `2h`, `1d`; a bare number counts seconds.
@@ -45,7 +45,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     number
         .checked_mul(milliseconds)
         .map(Duration::from_millis)
-        .ok_or_else(|| "longer than there can be".to_owned())
+        .ok_or_else(|| "too long".to_owned())
 }
 
 /// Reads `none`, `aggressive` or a number: how often a failed request is sent again.

@@ -2,8 +2,8 @@
 //!
 //! Each mount has two files in the runtime directory, `PID.json` (which mountpoint) and `PID.sock`, both for its user alone.
 //! A command finds the mount by its mountpoint, never through the mount itself, so that it works on one that hangs.
-//! Invariant: files of a daemon that has gone are removed by whoever meets them; nobody trusts them before the socket
-//! answers.
+//! Invariant: a command that finds the files of an ended daemon removes them, and it uses a file only after the socket has
+//! answered.
 
 mod client;
 mod server;

@@ -25,7 +25,7 @@ impl Control {
     /// `tasks` with what `answer` returns. Needs a runtime.
     ///
     /// # Errors
-    /// [`ControlError::Runtime`] when the directory belongs to somebody else or cannot be written.
+    /// [`ControlError::Runtime`] when the directory belongs to another user or cannot be written.
     pub fn open<A, F>(
         directory: &Path,
         mountpoint: &Path,

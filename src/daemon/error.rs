@@ -1,4 +1,4 @@
-//! Why a mount did not come about or did not end well.
+//! Why a mount could not be made, or ended with an error.
 
 use crate::backend::BackendError;
 use crate::config::Config;
@@ -7,7 +7,7 @@ use crate::fuse::MountError;
 use crate::store::StoreError;
 use std::time::Duration;
 
-/// Why a mount did not come about or did not end well.
+/// Why a mount could not be made, or ended with an error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DaemonError {
@@ -80,7 +80,7 @@ pub enum DaemonError {
     /// directory, and its next mount makes versions of it.
     #[error("another writer has taken the namespace: {0}")]
     Fenced(String),
-    /// Whoever served the mountpoint before has not ended: wait for it.
+    /// The process that served the mountpoint before has not ended: wait for it.
     #[error(
         "mountpoint {path}: process {pid}, which served it before, is still bringing files to the bucket"
     )]

@@ -202,7 +202,7 @@ impl Daemon {
         status::conflicts(&self.core.layers.namespace)
     }
 
-    /// Serves until the end, whoever brings it about, and takes everything down.
+    /// Serves until an unmount, a signal or a command ends the mount, then closes all layers.
     ///
     /// # Errors
     /// [`DaemonError::Left`] when something acknowledged did not reach the bucket.
@@ -355,8 +355,8 @@ impl Core {
                 *lock(&self.shutdown_mode) = ShutdownMode::Drain;
                 return Err(error.to_string());
             },
-            // The kernel ends the session first and then takes apart what it had cached: umount(2) comes back seconds later when
-            // that was a million files, and whoever asked must have been answered before this process goes.
+            // The kernel ends the session first and then takes apart what it had cached: umount(2) returns seconds later when
+            // that was a million files, and its caller must have its answer before this process ends.
             () = self.mounted.ended() => {}
         }
         // A full channel means that the end has been asked for already.
@@ -474,7 +474,7 @@ async fn open_backend(config: &Config, env: &dyn Env) -> Result<Backend, DaemonE
     }
 }
 
-/// Removes what crashed writers left of unfinished writes. Nobody waits for it, and nothing depends on it.
+/// Removes the temporary files of writes that a crash interrupted. No other task depends on it.
 async fn sweep(backend: Backend, namespace: String, env: Arc<dyn Env>) {
     match sweep_orphans(&backend, &namespace, env.as_ref()).await {
         Ok(0) => {}

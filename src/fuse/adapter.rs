@@ -363,7 +363,7 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        // Nobody learns of its result, and until it is answered it holds one of the places read-ahead needs.
+        // close(2) does not report the result of RELEASE, and an unanswered RELEASE takes one of the background requests that read-ahead needs.
         reply.ok();
         let call = Call::metadata("release", ino.0);
         self.dispatcher().run_detached(call, move |fs| async move {

@@ -103,7 +103,7 @@ impl Dispatcher {
         );
     }
 
-    /// Runs `work` as a task nobody waits for.
+    /// Runs `work` as a task whose result no request waits for.
     pub(super) fn run_detached<W, F>(&self, call: Call, work: W)
     where
         W: FnOnce(Arc<FileSystem>) -> F,

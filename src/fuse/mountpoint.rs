@@ -241,7 +241,7 @@ pub fn serving(path: &Path) -> Result<bool, MountError> {
     })
 }
 
-/// Unmounts the rewindfs at `path`, whoever serves it.
+/// Unmounts the rewindfs at `path`, whichever process serves it.
 ///
 /// # Errors
 /// [`MountError::NotMounted`], [`MountError::InUse`], or what the system said.

@@ -102,7 +102,7 @@ impl KernelReference for CountedLookups {
     }
 }
 
-/// Logs a release that failed: nobody waits for its result.
+/// Logs a release that failed: no request reports its result.
 pub(super) async fn released(fs: &FileSystem, ino: u64, outcome: Result<(), FsError>) {
     if let Err(error) = outcome {
         let file = fs.named(ino).await;

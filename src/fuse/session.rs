@@ -1,6 +1,6 @@
 //! One mount: its options, what is agreed with the kernel, and its end.
 //!
-//! Life: [`Mounted::mount`] returns when the kernel has agreed; requests are served until somebody unmounts;
+//! Life: [`Mounted::mount`] returns when the kernel has agreed; requests are served until the mount is unmounted;
 //! [`Mounted::ended`] returns then; [`Mounted::finish`] answers what is under way and releases every handle, since the
 //! kernel drops the RELEASEs it had queued.
 //! Invariant: only the mount that this process made is ever unmounted. fuser's own session is therefore never dropped: its
@@ -28,7 +28,7 @@ const DISPATCH_THREADS: usize = 2;
 /// The largest WRITE, in bytes; the kernel's own limit with its default settings.
 const MAX_WRITE: u32 = 1 << 20;
 
-/// Requests nobody waits for that may be under way at once: read-ahead and RELEASE share these places.
+/// The most background requests the kernel sends at once: read-ahead and RELEASE.
 const MAX_BACKGROUND: u16 = 128;
 
 /// How far the kernel reads ahead, in KiB: hides about 20 ms of latency per request.
@@ -37,7 +37,7 @@ const READ_AHEAD_KIB: u32 = 4096;
 /// Who may use the mount; permissions are checked in addition, always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MountAccess {
-    /// The user who mounted, nobody else, not even root.
+    /// Only the user who mounted; not even root.
     Owner,
     /// Every user.
     Everyone,
@@ -197,7 +197,7 @@ impl Mounted {
         }
     }
 
-    /// Tells whether the session is over although nobody unmounted: fuser gave up.
+    /// Tells whether the session ended without an unmount, because fuser failed.
     #[must_use]
     pub fn is_broken(&self) -> bool {
         *self.ended.borrow() && self.is_on_top().unwrap_or(false)

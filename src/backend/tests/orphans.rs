@@ -1,4 +1,4 @@
-//! What a crash left behind: found where it can be, kept while it may be somebody's.
+//! Temporary files that a crash left behind are found and removed, and are kept while a running write may own them.
 
 use super::*;
 use std::fs::{File, create_dir_all};

@@ -18,7 +18,7 @@ pub(super) enum Act {
     Pass,
     /// It does not reach the server, which seems to answer with this status.
     Instead(u16),
-    /// It does not reach the server: nobody listens.
+    /// The connection is refused: the port has no listener.
     Refused,
     /// It reaches the server, and the connection breaks before the answer comes.
     Reset,
