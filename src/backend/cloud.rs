@@ -7,7 +7,7 @@ use super::answer::{Connector, Peer};
 use super::credentials::{Checked, TokenFile, flag, variables};
 use super::error::{BackendError, Class};
 use super::limits::BackendConfig;
-use super::location::redacted;
+use super::redact::redacted;
 use crate::sync::Arc;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as S3Key};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};

@@ -4,7 +4,7 @@
 //! [`super::Backend`] ends, with an answer or with [`BackendError::Unavailable`].
 
 use super::error::{BackendError, Class};
-use super::location::redacted;
+use super::redact::redacted;
 use object_store::{BackoffConfig, RetryConfig};
 use std::fmt;
 use std::time::Duration;

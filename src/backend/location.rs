@@ -6,6 +6,7 @@
 use super::cloud::Cloud;
 use super::error::{BackendError, Class};
 use super::limits::BackendConfig;
+use super::redact::redacted;
 use crate::sync::{Arc, Mutex, OnceLock, lock};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
@@ -35,16 +36,6 @@ pub(super) struct Location {
     pub(super) prefix: Path,
     /// The URL as it is shown, in one spelling.
     pub(super) url: String,
-}
-
-/// Makes a URL fit for a message: nothing before an `@` and nothing behind a `?` is shown.
-pub(super) fn redacted(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    match (url.contains('@'), url.split_once("://")) {
-        (false, _) => url.to_owned(),
-        (true, Some((scheme, _))) => format!("{scheme}://..."),
-        (true, None) => "...".to_owned(),
-    }
 }
 
 fn invalid(url: &str, reason: impl Into<String>) -> BackendError {

@@ -19,6 +19,7 @@ mod location;
 mod mark;
 mod orphans;
 mod probe;
+mod redact;
 mod root_guard;
 mod upload;
 mod verify;

@@ -6,10 +6,10 @@
 //! [`FileSystem`]: crate::fs::FileSystem
 
 use super::dispatcher::{Call, Dispatcher};
+use super::negotiate::negotiate;
 use super::reply::{
     AttributeReply, Created, ListingReply, OpenedDirectory, OpenedFile, file_time, released,
 };
-use super::session;
 use crate::fs::{Caller, SetAttr, SetTime, WriteMode};
 use bytes::Bytes;
 use fuser::{
@@ -87,7 +87,7 @@ fn set_time(time: TimeOrNow) -> SetTime {
 )]
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        session::agree(config, self.dispatcher.follows());
+        negotiate(config, self.dispatcher.follows());
         Ok(())
     }
 

@@ -9,6 +9,7 @@
 mod adapter;
 mod dispatcher;
 mod mountpoint;
+mod negotiate;
 mod reply;
 mod session;
 

@@ -12,10 +12,7 @@ use super::mountpoint::{self, Changes, Mount, MountError, Unmount};
 use crate::fs::FileSystem;
 use crate::sync::Arc;
 use crate::task::Tasks;
-use fuser::{
-    BackgroundSession, Config, INodeNo, InitFlags, KernelConfig, MountOption, Notifier, Session,
-    SessionACL,
-};
+use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
@@ -24,12 +21,6 @@ use tokio::sync::watch;
 
 /// Threads that read requests; more brought nothing in measurements.
 const DISPATCH_THREADS: usize = 2;
-
-/// The largest WRITE, in bytes; the kernel's own limit with its default settings.
-const MAX_WRITE: u32 = 1 << 20;
-
-/// The most background requests the kernel sends at once: read-ahead and RELEASE.
-const MAX_BACKGROUND: u16 = 128;
 
 /// How far the kernel reads ahead, in KiB: hides about 20 ms of latency per request.
 const READ_AHEAD_KIB: u32 = 4096;
@@ -333,35 +324,6 @@ fn refused(mountpoint: &Path, error: io::Error) -> MountError {
     }
     let text = format!("not mounted: {}", error.to_string().trim());
     MountError::system(mountpoint, io::Error::new(error.kind(), text))
-}
-
-/// Agrees with the kernel on what both can do.
-pub(super) fn agree(config: &mut KernelConfig, follows: bool) {
-    let mut wanted = InitFlags::FUSE_PARALLEL_DIROPS
-        | InitFlags::FUSE_ATOMIC_O_TRUNC
-        | InitFlags::FUSE_DO_READDIRPLUS
-        | InitFlags::FUSE_READDIRPLUS_AUTO
-        | InitFlags::FUSE_CACHE_SYMLINKS
-        | InitFlags::FUSE_HANDLE_KILLPRIV_V2
-        | InitFlags::FUSE_POSIX_ACL
-        | InitFlags::FUSE_DONT_MASK
-        | InitFlags::FUSE_EXPORT_SUPPORT;
-    if follows {
-        // Contents change behind the kernel's back: a new time of change empties its pages. For our own writes that would
-        // only cost.
-        wanted |= InitFlags::FUSE_AUTO_INVAL_DATA;
-    }
-    if let Err(missing) = config.add_capabilities(wanted) {
-        tracing::warn!(?missing, "this kernel lacks capabilities");
-        // What it offers is taken: fuser refuses the whole set for one bit.
-        let _ = config.add_capabilities(wanted & !missing);
-    }
-    if let Err(nearest) = config.set_max_write(MAX_WRITE) {
-        let _ = config.set_max_write(nearest);
-    }
-    if let Err(nearest) = config.set_max_background(MAX_BACKGROUND) {
-        let _ = config.set_max_background(nearest);
-    }
 }
 
 /// Makes the kernel read further ahead on `device`. Only root may; others keep the kernel's 128 KiB.
