@@ -157,17 +157,13 @@ fn no_parameter_is_a_tuple() {
 }
 
 /// Files and directories whose prose is checked. A further one is added when it passes, until `src` and `docs` are here.
-const PROSE: [&str; 10] = [
+const PROSE: [&str; 6] = [
+    "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "README.md",
+    "docs",
+    "src",
     "tests",
-    "src/config.rs",
-    "src/env.rs",
-    "src/fs/model",
-    "src/lib.rs",
-    "src/main.rs",
-    "src/store/tests",
-    "src/sync.rs",
-    "src/task.rs",
 ];
 
 /// Prose names its subject: a process, a mount, a user.

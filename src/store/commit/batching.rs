@@ -9,7 +9,7 @@ use crate::store::data::upload::{INLINE, OWN_SEGMENT};
 use crate::store::model::config::Linger;
 use crate::sync::{Arc, lock};
 
-/// How long small files wait for company when nobody waits for them.
+/// How long the upload of small files is delayed, when no caller waits, so that more of them share a segment.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Operations whose contents are sealed together, and whether in their rows.

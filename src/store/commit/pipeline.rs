@@ -24,7 +24,7 @@ use crate::sync::{Arc, lock};
 
 /// Rows that leave in one batch, bytes.
 const BATCH_MAX: usize = 4 << 20;
-/// How long a batch waits for company when nobody waits for it: each holds `G A` whole, and goes into the log.
+/// Delay before a commit when no caller waits, so that more operations share one batch: every batch rewrites `G A` and is logged.
 const COMMIT_LINGER: Duration = Duration::from_millis(50);
 /// How long new operations gather before the contents to be sealed are looked through again.
 const SCAN_INTERVAL: Duration = Duration::from_millis(5);
@@ -85,7 +85,7 @@ impl Committer {
         {
             let mut expedited = lock(&self.core.health.expedited);
             expedited.extend(needed.iter().map(|o| o.order));
-            // Those that were committed meanwhile: nobody else takes them out.
+            // Those that were committed meanwhile are removed here only.
             for operation in needed.iter().filter(|o| o.is_committed()) {
                 expedited.remove(&operation.order);
             }
@@ -224,7 +224,7 @@ impl Committer {
         }
     }
 
-    /// Lets operations gather for `time` while nobody waits for one.
+    /// Waits for `time`, so that more operations can be queued; returns at once when a caller waits for one.
     async fn wait_linger(&self, time: Duration) {
         let expedite = self.core.health.expedite.notified();
         if !lock(&self.core.health.expedited).is_empty() || self.core.health.is_draining() {
@@ -372,7 +372,7 @@ impl Committer {
         }
     }
 
-    /// The index takes nothing more from this writer; said once, whoever learns of it first.
+    /// Stops the writer, because the index takes no more batches from it. The reason is logged once.
     fn ended(&self, why: StoreError) {
         if self.core.health.check().is_ok() {
             tracing::error!(%why, "nothing more is written here");

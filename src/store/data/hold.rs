@@ -43,7 +43,7 @@ impl DataStore {
         Ok(count.is_some_and(|count| count > 0))
     }
 
-    /// Whether the rows of a content that was read could be relied upon: it is shown, or was when somebody took hold of it.
+    /// Whether the rows of a content that was read could be relied upon: a row shows it, or showed it when it was pinned.
     pub(crate) async fn is_readable(&self, content: ContentRef) -> Result<bool, StoreError> {
         let held = lock(&self.pins.shown).contains_key(&content);
         Ok(held || self.is_shown(content).await?)

@@ -1,4 +1,4 @@
-//! Contents somebody reads or refers to without a row that shows them: their rows stay while they are held.
+//! Contents that are read or referenced without a row that shows them: their rows stay while a pin exists.
 
 use std::collections::HashMap;
 
@@ -42,7 +42,7 @@ impl Pins {
         referred.collect()
     }
 
-    /// Whether anybody holds a state of the lineage.
+    /// Tells whether a pin on a state of the lineage exists.
     pub(crate) fn is_pinned(&self, cid: u64) -> bool {
         lock(&self.held).contains_key(&cid)
     }

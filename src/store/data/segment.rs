@@ -2,7 +2,7 @@
 //!
 //! `extents | footer (postcard) | footer length u32 | CRC32C of the footer u32 | format u8 | magic "RWNDSEG"`, numbers little-endian.
 //! Invariant: an extent is at most [`EXTENT`] bytes, lies wholly in one segment, and is verified against the 128 bits of its
-//! BLAKE3 before anybody sees a byte of it.
+//! BLAKE3 before a byte of it is given to a reader.
 
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -66,7 +66,7 @@ pub(crate) struct Footer {
 #[derive(Debug)]
 pub(crate) struct SegmentBuilder {
     id: SegmentId,
-    /// Bytes of the object before ours, which somebody else puts there.
+    /// Bytes at the start of the object that another file brings (a hard-linked staging file).
     before: u32,
     bytes: BytesMut,
     footer: Footer,
@@ -369,7 +369,7 @@ impl ExtentReader {
                 self.forget(id, offset, len);
                 let again = self.extent_once(id, offset, len, hash).await;
                 if again.is_err() {
-                    // Whoever mends the object is heard without a restart.
+                    // A repaired object is read without a restart.
                     self.forget(id, offset, len);
                 }
                 again

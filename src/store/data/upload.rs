@@ -224,7 +224,7 @@ impl DataStore {
                 done.map_err(|_| StoreError::Closed)?;
                 Ok(())
             }
-            // Nobody begins to seal it any more.
+            // After the stop no upload of it begins.
             () = self.core.tasks.stopped() => Err(StoreError::Closed),
         }
     }

@@ -80,7 +80,7 @@ impl Index {
         }
     }
 
-    /// Lays rows that show the same contents in another way: nobody reads some of them before and some after.
+    /// Applies rows that show the same contents in another arrangement: a reader sees all of them or none.
     pub(crate) fn rearrange(&self, order: u64, rows: &Batch) {
         self.arrangement.fetch_add(1, Ordering::SeqCst);
         self.lay(order, rows);

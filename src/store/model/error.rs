@@ -49,7 +49,7 @@ pub enum StoreError {
     /// The version has been removed while it was read.
     #[error("the version is gone")]
     Stale,
-    /// Somebody else has it: name what and try later.
+    /// Another process uses it: name what and try later.
     #[error("busy: {0}")]
     Busy(String),
     /// This machine's clock is far behind the namespace's: set it, then mount.

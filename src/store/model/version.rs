@@ -266,12 +266,12 @@ pub enum Content {
     Bytes(ContentRef),
     /// Where a symbolic link points.
     Target(Bytes),
-    /// Bytes of a lineage that is somebody else's (a copy, an undeleted file): what is written over them begins another.
+    /// Bytes of another file's lineage (a copy, an undeleted file): what is written over them begins a new lineage.
     Shared(ContentRef),
 }
 
 impl Content {
-    /// The bytes it shows, whoever's lineage they are of; `None` where there are none.
+    /// Returns the stored bytes, of this file's lineage or another file's; `None` where there are none.
     pub fn reference(&self) -> Option<ContentRef> {
         match self {
             Self::Bytes(content) | Self::Shared(content) => Some(*content),

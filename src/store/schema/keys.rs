@@ -11,7 +11,7 @@
 //! | `C X` | inode, attribute | large extended attributes | |
 //! | `C F` | lineage, range, ~timestamp | read: newest state first | a range's states lie together |
 //! | `C K` | lineage, ~timestamp | read: truncations | |
-//! | `C L` | lineage | read of what was written over somebody else's bytes | |
+//! | `C L` | lineage | read of what was written over the bytes of another file | |
 //! | `H V` | directory, name, 00, ~timestamp, suffix | past of a slot, newest first | names end in 00, which no name holds |
 //! | `H W` | inode, ~timestamp, suffix | past of a hard-linked inode | |
 //! | `H L` | inode, ~timestamp | how many names an inode had | one seek per timestamp |

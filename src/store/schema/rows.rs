@@ -414,7 +414,7 @@ impl AppliedRow {
             .any(|m| m.epoch == epoch && (number <= m.upto || m.out_of_order.contains(&number)))
     }
 
-    /// A writer begins: whoever finds its mark knows that it has been here, and which ids it may have given.
+    /// Adds the watermark of a writer that begins. Later writers find it: that the epoch existed, and which ids the writer may have used.
     pub(crate) fn begin(&mut self, epoch: u64) {
         let first_id = self.next_id.max(2);
         self.mark(epoch).first_id = first_id;

@@ -238,7 +238,7 @@ async fn full_entries_are_fresh_and_counted_only_when_taken() {
         .readdir(ROOT, handle, 0, true, &mut dots)
         .await
         .unwrap();
-    assert_eq!(world.live.len(), 0, "nobody took an entry");
+    assert_eq!(world.live.len(), 0, "the entry was not taken");
     world.unlink(&ALICE, ROOT, b"b").await.unwrap();
     world
         .rename(&ALICE, ROOT, b"a", ROOT, b"x", 0)
