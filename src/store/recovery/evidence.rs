@@ -218,7 +218,7 @@ async fn damaged(backend: &Backend, what: &str) -> Result<Evidence, StoreError> 
     };
     Ok(Evidence::Damaged(format!(
         "the index of {} is incomplete or damaged: {what}. Nothing was changed, and no object is deleted in this state; \
-         {} log objects{upto} and {} segments still exist. Put the named objects back from a copy or from the bucket's own \
+         {} log objects{upto} and {} segments are there. Put the named objects back from a copy or from the bucket's own \
          versions, then mount again; --read-only --damaged shows what the index still has",
         backend.url(),
         log.len(),
