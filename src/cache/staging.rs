@@ -57,7 +57,7 @@ impl StagingDir {
         };
         let made = create().map_err(|e| CacheError::io("create", &path, e))?;
         self.open.keep(id, made);
-        Ok(self.file(id, path, (0, StagingPhase::Open)))
+        Ok(self.file(id, path, 0, StagingPhase::Open))
     }
 
     /// Opens a file that an earlier process left, to be read: its inode may be an object of the bucket by now.
@@ -67,10 +67,10 @@ impl StagingDir {
         let file = file.map_err(|e| CacheError::io("open", &path, e))?;
         let meta = file.metadata();
         let len = meta.map_err(|e| CacheError::io("stat", &path, e))?.len();
-        Ok(self.file(id, path, (len, StagingPhase::Found)))
+        Ok(self.file(id, path, len, StagingPhase::Found))
     }
 
-    fn file(&self, id: u64, path: PathBuf, (len, stage): (u64, StagingPhase)) -> StagingFile {
+    fn file(&self, id: u64, path: PathBuf, len: u64, stage: StagingPhase) -> StagingFile {
         let state = StagingState {
             len,
             stage,
@@ -481,7 +481,7 @@ mod tests {
     fn a_full_disk_is_no_space_and_leaves_the_file_as_it_was() {
         // /dev/full takes every write as a full disk does.
         let (_temp, dir) = dir();
-        let file = dir.file(1, PathBuf::from("/dev/full"), (5, StagingPhase::Open));
+        let file = dir.file(1, PathBuf::from("/dev/full"), 5, StagingPhase::Open);
         assert!(matches!(file.append(b"x"), Err(CacheError::NoSpace { .. })));
         assert_eq!(file.len(), 5);
     }

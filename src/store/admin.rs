@@ -111,7 +111,7 @@ pub async fn list_namespaces(backend: &Backend) -> Result<Vec<String>, StoreErro
 pub async fn show_namespace(backend: &Backend, name: &str) -> Result<NamespaceInfo, StoreError> {
     let (place, identity) = find(backend, name).await?;
     let last = last_applied(&place).await?.map(|applied| LastWrite {
-        epoch: applied.batch.0,
+        epoch: applied.batch.epoch,
         instant_ns: applied.clock,
         bytes: applied.bytes.max(0).cast_unsigned(),
         files: applied.files.max(0).cast_unsigned(),

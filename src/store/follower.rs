@@ -104,7 +104,7 @@ impl Namespace {
             tasks,
             backend,
             dir,
-            epoch: applied.batch.0,
+            epoch: applied.batch.epoch,
             role,
             journal,
             index: view,

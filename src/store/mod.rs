@@ -48,11 +48,12 @@ pub use tree::Tree;
 pub(crate) use tree::attributes::changed_xattrs;
 pub use tree::attributes::{XATTRS_MAX, XattrMode};
 pub use tree::create::{LINK_MAX, NAME_MAX, NewNode, check_entry_name};
-pub use tree::file::{File, LEN_MAX, Whence};
+pub use tree::file::{File, LEN_MAX};
 pub use tree::flush::PendingFlush;
 pub use tree::lookup::DirectoryListing;
 pub use tree::reflink::CloneSource;
 pub use tree::rename::{RenameMode, Renamed};
+pub use tree::seek::Whence;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,6 +1,7 @@
 //! Compares the whole tree of the file system with the model.
 
 use std::fmt::Debug;
+use std::ops::RangeInclusive;
 
 use super::session::{Difference, Session};
 use super::tree::{Body, Id, ROOT, When};
@@ -43,7 +44,7 @@ impl DirSink for ListedName {
 impl Session {
     /// Compares the whole tree; `began` is the time at which the last call began.
     pub(crate) async fn compare_tree(&mut self, began: Time) -> Result<(), Difference> {
-        let window = (began, self.now());
+        let window = began..=self.now();
         let mut seen = vec![false; self.tree.nodes.len()];
         let mut open = vec![(ROOT, String::new())];
         let (root, _) = self
@@ -51,7 +52,7 @@ impl Session {
             .getattr(self.tree.nodes[ROOT].ino, None)
             .await
             .map_err(described)?;
-        self.compare_attributes(ROOT, &root, window)
+        self.compare_attributes(ROOT, &root, &window)
             .map_err(|d| format!("/: {d}"))?;
         while let Some((dir, path)) = open.pop() {
             seen[dir] = true;
@@ -59,7 +60,7 @@ impl Session {
             for (name, entry) in listed {
                 let id = self.tree.names(dir)[&name];
                 let path = format!("{path}/{}", name.escape_ascii());
-                let found = self.compare_attributes(id, &entry.stat, window);
+                let found = self.compare_attributes(id, &entry.stat, &window);
                 found.map_err(|d| format!("{path}: {d}"))?;
                 if std::mem::replace(&mut seen[id], true) {
                     continue;
@@ -74,7 +75,7 @@ impl Session {
         }
         for id in self.tree.known() {
             if !seen[id] {
-                self.compare_removed(id, window)
+                self.compare_removed(id, &window)
                     .await
                     .map_err(|d| format!("removed node {id}: {d}"))?;
             }
@@ -122,7 +123,7 @@ impl Session {
         &mut self,
         id: Id,
         stat: &Stat,
-        window: (Time, Time),
+        window: &RangeInclusive<Time>,
     ) -> Result<(), Difference> {
         let nlink = self.tree.nlink(id);
         let node = &mut self.tree.nodes[id];
@@ -234,7 +235,11 @@ impl Session {
     }
 
     /// Compares a node without a name that the kernel still refers to. Of a file without an open handle only attributes are left.
-    async fn compare_removed(&mut self, id: Id, window: (Time, Time)) -> Result<(), Difference> {
+    async fn compare_removed(
+        &mut self,
+        id: Id,
+        window: &RangeInclusive<Time>,
+    ) -> Result<(), Difference> {
         let ino = self.tree.nodes[id].ino;
         let through = self.handles.iter().find(|handle| handle.id == id);
         let through = through.map(|handle| handle.number);
@@ -267,16 +272,16 @@ fn resolve_time(
     what: &str,
     when: &mut When,
     found: Time,
-    (began, ended): (Time, Time),
+    call: &RangeInclusive<Time>,
 ) -> Result<(), Difference> {
     let right = match *when {
         When::At(time) => found == time,
-        When::Now => began <= found && found <= ended,
-        When::Since(time) => found == time || began <= found && found <= ended,
+        When::Now => call.contains(&found),
+        When::Since(time) => found == time || call.contains(&found),
     };
     if !right {
         return Err(format!(
-            "{what}: found {found:?}, expected {when:?} (call from {began:?} to {ended:?})"
+            "{what}: found {found:?}, expected {when:?} (call {call:?})"
         ));
     }
     *when = When::At(found);

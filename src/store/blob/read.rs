@@ -1,7 +1,7 @@
 //! Reads of blobs, complete or in ranges, and their metadata.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
 use std::pin::Pin as Pinned;
 use std::task::{Context, Poll, ready};
 
@@ -153,7 +153,7 @@ pub(super) fn metadata(xattrs: &[(Bytes, Bytes)]) -> (BTreeMap<String, Bytes>, O
 }
 
 /// Returns the first byte of a range and the byte after its last one.
-pub(super) fn limits(range: &impl RangeBounds<u64>) -> (u64, u64) {
+pub(super) fn limits(range: &impl RangeBounds<u64>) -> Range<u64> {
     let start = match range.start_bound() {
         Bound::Included(at) => *at,
         Bound::Excluded(at) => at.saturating_add(1),
@@ -164,7 +164,7 @@ pub(super) fn limits(range: &impl RangeBounds<u64>) -> (u64, u64) {
         Bound::Excluded(at) => *at,
         Bound::Unbounded => u64::MAX,
     };
-    (start, end)
+    start..end
 }
 
 /// The source of a reader.
@@ -202,11 +202,11 @@ impl std::fmt::Debug for BlobReader {
 }
 
 impl BlobReader {
-    pub(super) fn new(from: ReadSource, size: u64, (start, end): (u64, u64)) -> Self {
+    pub(super) fn new(from: ReadSource, size: u64, range: Range<u64>) -> Self {
         Self {
             from,
-            at: start.min(size),
-            end: end.min(size),
+            at: range.start.min(size),
+            end: range.end.min(size),
             size,
             coming: None,
             ready: Bytes::new(),

@@ -100,7 +100,7 @@ impl<'a> PathFinder<'a> {
         faults: [&FaultyKeys; 2],
     ) -> Result<Self, StoreError> {
         let keys = faults.iter().flat_map(|faulty| &faulty.keys);
-        let wanted: BTreeSet<u64> = keys.filter_map(|key| lineage_of(key)).collect();
+        let wanted: BTreeSet<u64> = keys.filter_map(|key| keys::lineage_of(key)).collect();
         Ok(Self {
             index,
             paths: BTreeMap::new(),
@@ -125,11 +125,13 @@ impl<'a> PathFinder<'a> {
 
     /// Returns what a row is about, and a description of the row.
     async fn subject(&mut self, key: &Bytes) -> Result<(Subject, &'static str), StoreError> {
-        let first = Ino(word(key, 2).unwrap_or(0));
+        let first = keys::leading_ino(key).unwrap_or(Ino(0));
         Ok(match key.get(..2).unwrap_or_default() {
             b"CD" => {
-                let name = key.get(10..).unwrap_or_default();
-                (self.named(first, name, None).await?, "its name")
+                let name = keys::dentry(key)
+                    .map(|entry| entry.name)
+                    .unwrap_or_default();
+                (self.named(first, &name, None).await?, "its name")
             }
             b"CI" => (self.inode(first, None).await?, "its attributes"),
             b"CN" => (self.inode(first, None).await?, "where its inode is"),
@@ -164,9 +166,10 @@ impl<'a> PathFinder<'a> {
             b"HN" => (self.inode(first, None).await?, "where the directory was"),
             b"HE" => (other("a version that was imported"), "its id"),
             b"GX" => {
-                let directory = Ino(word(key, 10).unwrap_or(0));
-                let name = key.get(18..).unwrap_or_default();
-                let subject = self.named(directory, name, None).await?;
+                let subject = match keys::expired_dentry(key) {
+                    Some(entry) => self.named(entry.parent, &entry.name, None).await?,
+                    None => other("a version"),
+                };
                 (subject, "when a version of it ended")
             }
             b"GB" => (segment(key), "how many files use its parts"),
@@ -195,7 +198,7 @@ impl<'a> PathFinder<'a> {
 
     /// Returns the file that shows the content of a row.
     async fn content(&mut self, key: &[u8]) -> Result<Subject, StoreError> {
-        let cid = lineage_of(key).unwrap_or(0);
+        let cid = keys::lineage_of(key).unwrap_or(0);
         let Some(owner) = self.owners.get(&cid).cloned() else {
             return Ok(other(&format!("content {cid}, which no file shows")));
         };
@@ -297,16 +300,6 @@ fn segment(key: &[u8]) -> Subject {
     }
 }
 
-fn word(key: &[u8], at: usize) -> Option<u64> {
-    let raw: [u8; 8] = key.get(at..at + 8)?.try_into().ok()?;
-    Some(u64::from_be_bytes(raw))
-}
-
-/// Returns the lineage of the content that a row is about.
-fn lineage_of(key: &[u8]) -> Option<u64> {
-    matches!(key.get(..2)?, b"CF" | b"CK" | b"CL" | b"GR" | b"GD").then(|| word(key, 2))?
-}
-
 /// Appends a name to a path, with unprintable characters escaped.
 fn join(path: &str, name: &[u8]) -> String {
     let mut joined = path.to_owned();
@@ -354,7 +347,7 @@ async fn owners(
 }
 
 fn owner(table: &[u8], key: &Bytes, value: &Bytes) -> Result<ContentOwner, StoreError> {
-    let first = Ino(word(key, 2).unwrap_or(0));
+    let first = keys::leading_ino(key).unwrap_or(Ino(0));
     let (directory_and_name, version) = match table {
         b"CD" => {
             let name = Bytes::copy_from_slice(&keys::entry_name(key));

@@ -315,6 +315,5 @@ fn before(batch: &Batch) -> Option<BatchId> {
     let Some((_, Change::Put(row))) = row else {
         return None;
     };
-    let (epoch, number) = AppliedTable::decode(row).ok()?.before;
-    Some(BatchId { epoch, number })
+    Some(AppliedTable::decode(row).ok()?.before)
 }

@@ -187,10 +187,9 @@ fn behind(upto: BatchId, reached: LogPosition, replay: &LogReplay<'_>) -> String
 async fn newest(index: &SlateFollower) -> Result<(BatchId, Option<LogPlace>), StoreError> {
     let applied = index.get(&crate::store::schema::keys::applied()).await?;
     let applied: AppliedRow = AppliedTable::decode(&applied.ok_or(StoreError::NotFound)?)?;
-    let (epoch, number) = applied.batch;
     let recorded = index.get(&crate::store::schema::keys::logged()).await?;
     let recorded = recorded.map(|row| LoggedTable::decode(&row)).transpose()?;
-    Ok((BatchId { epoch, number }, recorded))
+    Ok((applied.batch, recorded))
 }
 
 /// A row of an index.

@@ -59,6 +59,9 @@ impl Recount {
         tables::count(key, value, &mut tally)?;
         self.bytes = self.bytes.wrapping_add(tally.bytes);
         self.files += tally.files;
+        if tally.is_unreadable {
+            self.add(key.clone(), 1)?;
+        }
         for (content, count) in tally.contents {
             self.add(keys::count(content).bytes(), count)?;
         }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::{Backend, BackendError, Lane};
 use crate::meta::{Batch, Commit, JournalToken};
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::BatchId;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::{object_key, object_numbers};
 use crate::store::schema::rows::{FORMAT, LogPlace, decode, encode};
@@ -83,12 +84,14 @@ impl LogObject {
     }
 
     /// The newest batch that is logged with this object; `None` if it leaves a list unfinished.
-    pub(crate) fn upto(&self) -> Option<(u64, u64)> {
-        match self.base {
-            LogBase::Before => Some((self.epoch, self.first + self.batches.len() as u64 - 1)),
-            LogBase::Ends => Some((self.epoch, self.first)),
-            LogBase::Nothing | LogBase::Continues => None,
-        }
+    pub(crate) fn upto(&self) -> Option<BatchId> {
+        let number = match self.base {
+            LogBase::Before => self.first + self.batches.len() as u64 - 1,
+            LogBase::Ends => self.first,
+            LogBase::Nothing | LogBase::Continues => return None,
+        };
+        let epoch = self.epoch;
+        Some(BatchId { epoch, number })
     }
 
     pub(crate) fn batches(&self) -> Result<Vec<Batch>, StoreError> {
@@ -277,7 +280,7 @@ impl Log {
     pub(crate) async fn upload_base(
         &self,
         rows: Vec<Batch>,
-        upto: (u64, u64),
+        upto: BatchId,
     ) -> Result<(), StoreError> {
         let _turn = self.uploading.lock().await;
         let count = rows.len();
@@ -289,8 +292,8 @@ impl Log {
             };
             let batches = vec![encode(batch)];
             let object = LogObject {
-                epoch: upto.0,
-                first: upto.1,
+                epoch: upto.epoch,
+                first: upto.number,
                 base,
                 resolved: 0,
                 batches,

@@ -14,7 +14,7 @@ use crate::meta::{Batch, Commit, Journal, JournalToken};
 use crate::store::commit::txn::{Guards, Txn};
 use crate::store::data::extent_map::PendingContent;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::UsageChange;
+use crate::store::model::ids::{OperationId, UsageChange};
 use crate::store::model::version::{Ino, Timestamp};
 use crate::store::schema::journal_record::{Dependencies, OperationRecord, Record};
 use crate::sync::{Arc, Mutex, lock};
@@ -178,7 +178,11 @@ impl Queue {
             .journal
             .append(&Record::Operation(Box::new(record)).encode())?;
         inner.number = number;
-        let operation = inner.enter(txn, (self.epoch, number), token, lay);
+        let id = OperationId {
+            epoch: self.epoch,
+            number,
+        };
+        let operation = inner.enter(txn, id, token, lay);
         self.changed.notify_waiters();
         Ok(operation)
     }
@@ -187,7 +191,7 @@ impl Queue {
     pub(crate) fn replay(
         &self,
         txn: Txn,
-        id: (u64, u64),
+        id: OperationId,
         token: JournalToken,
         lay: impl FnOnce(u64, &Batch),
     ) -> Arc<Operation> {
@@ -374,7 +378,7 @@ impl QueueState {
     fn enter(
         &mut self,
         txn: Txn,
-        id: (u64, u64),
+        id: OperationId,
         token: JournalToken,
         lay: impl FnOnce(u64, &Batch),
     ) -> Arc<Operation> {
@@ -387,8 +391,8 @@ impl QueueState {
         held.journal.push(token);
         let operation = Arc::new(Operation {
             order,
-            epoch: id.0,
-            number: id.1,
+            epoch: id.epoch,
+            number: id.number,
             timestamp: txn.timestamp,
             content: txn.content.map(|(pending, _)| pending),
             usage: txn.usage,

@@ -17,6 +17,7 @@ use crate::store::commit::log::{self, LogBase};
 use crate::store::gc::Gc;
 use crate::store::gc::state::{SearchMark, SearchProgress, UncitedSegments, WaitingSegments};
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::BatchId;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::{AppliedRow, LogPlace, SearchedRow, UncitedRow, UncitedWait};
@@ -296,7 +297,10 @@ impl Gc {
                 &log::read(&self.core.backend, &log::key_of(place)).await?,
             )?;
         }
-        let logged = found.applied.as_ref().map_or((0, 0), |a| a.batch);
+        let logged = found
+            .applied
+            .as_ref()
+            .map_or_else(BatchId::default, |a| a.batch);
         if upto.is_some_and(|upto| found.last < upto)
             || (upto.is_none() && logged < self.newest_of_ended())
         {
@@ -309,9 +313,9 @@ impl Gc {
     }
 
     /// Returns the newest batch of earlier writers; the mount has made sure that the log contains it.
-    fn newest_of_ended(&self) -> (u64, u64) {
+    fn newest_of_ended(&self) -> BatchId {
         let applied = self.core.applied_now();
-        match applied.batch.0 == self.core.epoch {
+        match applied.batch.epoch == self.core.epoch {
             true => applied.before,
             false => applied.batch,
         }

@@ -24,7 +24,7 @@ use crate::store::schema::rows::{
 use crate::store::schema::tables::{
     DentryTable, DirectoryLocationTable, LinkedVersionTable, RowTable, VersionTable,
 };
-use crate::store::tree::file::Whence;
+use crate::store::tree::seek::Whence;
 
 /// Longest wait of a read of the past for operations that are not queued yet.
 const SETTLE: Duration = Duration::from_millis(50);

@@ -1,4 +1,4 @@
-//! Names and numbers that more than one floor uses: directory entries, batches.
+//! Names and numbers that more than one floor uses: directory entries, operations, batches.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -39,17 +39,18 @@ pub(crate) struct UsageChange {
     pub(crate) files: i64,
 }
 
-/// A batch of the namespace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct BatchId {
+/// An operation: the writer that acknowledged it, and its number among the writer's operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OperationId {
     pub(crate) epoch: u64,
     pub(crate) number: u64,
 }
 
-impl From<(u64, u64)> for BatchId {
-    fn from((epoch, number): (u64, u64)) -> Self {
-        Self { epoch, number }
-    }
+/// A batch of the namespace: the writer that committed it, and its number among the writer's batches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct BatchId {
+    pub(crate) epoch: u64,
+    pub(crate) number: u64,
 }
 
 impl std::fmt::Display for BatchId {

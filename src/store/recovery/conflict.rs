@@ -20,7 +20,7 @@ use crate::store::index::health::RecoveredConflicts;
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
 use crate::store::model::failpoints::step;
-use crate::store::model::ids::{ContentBase, Dentry};
+use crate::store::model::ids::{ContentBase, Dentry, OperationId};
 use crate::store::model::version::{Attrs, Author, Content, Ino, Kind, Timestamp};
 use crate::store::recovery::Recovery;
 use crate::store::recovery::conflict_version::{
@@ -158,7 +158,11 @@ impl<'a> ConflictRecovery<'a> {
         let state = superseded.state();
         let what = title(&superseded.record);
         let record = superseded.record;
-        let how = Numbering::Again(record.epoch, record.number, superseded.token);
+        let id = OperationId {
+            epoch: record.epoch,
+            number: record.number,
+        };
+        let how = Numbering::Again(id, superseded.token);
         let Some((ino, node, stamp)) = state else {
             self.drop_operation(&what, how, superseded.held);
             return Ok(());
@@ -217,18 +221,18 @@ impl<'a> ConflictRecovery<'a> {
             "dropped an acknowledged change, because another writer took the namespace"
         );
         self.done.dropped += 1;
-        if let Numbering::Again(epoch, number, token) = how {
+        if let Numbering::Again(id, token) = how {
             let answer = self.recovery.core.clock.begin();
             let mut txn = self
                 .recovery
                 .commit
                 .txn(answer.at(), Dependencies::default());
             txn.held = held;
-            self.again(txn, (epoch, number), token);
+            self.again(txn, id, token);
         }
     }
 
-    pub(crate) fn again(&self, txn: Txn, id: (u64, u64), token: JournalToken) {
+    pub(crate) fn again(&self, txn: Txn, id: OperationId, token: JournalToken) {
         if let Some((pending, _)) = &txn.content {
             self.recovery.data.contents.add(pending);
         }

@@ -13,7 +13,7 @@ use crate::store::index::health::RecoveredConflicts;
 use crate::store::index::interval_tree;
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::{ContentBase, Dentry};
+use crate::store::model::ids::{ContentBase, Dentry, OperationId};
 use crate::store::model::version::{
     Author, Content, ContentRef, EndOp, Ino, Kind, Op, ROOT, Retained, Stamp, Timestamp, VersionId,
 };
@@ -57,7 +57,7 @@ pub(crate) struct OwnBytes {
 /// Which number the restoring operation gets.
 pub(crate) enum Numbering {
     /// The epoch and number of the superseded operation, so that a replay applies it once.
-    Again(u64, u64, JournalToken),
+    Again(OperationId, JournalToken),
     /// A new number of this epoch; the operation is added to the journal.
     Anew,
 }
@@ -131,7 +131,7 @@ impl ConflictRecovery<'_> {
             self.show(&mut txn, &item, &slot).await?;
         }
         match item.how {
-            Numbering::Again(epoch, number, token) => self.again(txn, (epoch, number), token),
+            Numbering::Again(id, token) => self.again(txn, id, token),
             Numbering::Anew => drop(self.recovery.commit.enqueue(txn)?),
         }
         Ok(content)

@@ -108,13 +108,12 @@ fn shown(origin: &LastWriterState) -> Result<IndexClaims, String> {
         if !next.follows(&newest) {
             return Err(format!(
                 "its write-ahead log (meta/wal) has {} right behind {}: what lies between them is missing",
-                BatchId::from(next.batch),
-                BatchId::from(newest.batch)
+                next.batch, newest.batch
             ));
         }
         newest = next;
     }
-    shown.newest = newest.batch.into();
+    shown.newest = newest.batch;
     Ok(shown)
 }
 
@@ -161,7 +160,10 @@ async fn compare(backend: &Backend, shown: IndexClaims) -> Result<Evidence, Stor
 
 /// Returns the newest batch that the index must have contained when this log object was written.
 fn proven(object: &LogObject) -> BatchId {
-    object.upto().unwrap_or((object.epoch, object.first)).into()
+    object.upto().unwrap_or(BatchId {
+        epoch: object.epoch,
+        number: object.first,
+    })
 }
 
 /// Returns the key of a segment of an epoch above `epoch`, if there is one.

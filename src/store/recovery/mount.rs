@@ -16,6 +16,7 @@ use crate::store::commit::txn::{Guards, Txn};
 use crate::store::data::pins::Pins;
 use crate::store::index::provisional::ProvisionalStates;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::{BatchId, OperationId};
 use crate::store::model::version::{Attrs, Author, Ino, Op, Time, Timestamp};
 use crate::store::recovery::Recovery;
 use crate::store::recovery::journal::JournalRecords;
@@ -188,6 +189,10 @@ impl Recovery {
             let brought = brings.map(|(pending, _)| pending);
             return replay.supersede(SupersededOperation::new(record, brought, held, token));
         }
+        let id = OperationId {
+            epoch: record.epoch,
+            number: record.number,
+        };
         let txn = Txn {
             timestamp: record.timestamp,
             time: self.core.clock.wall(),
@@ -199,12 +204,9 @@ impl Recovery {
             held,
             unreferenced: Vec::new(),
         };
-        let _queued =
-            self.commit
-                .queue
-                .replay(txn, (record.epoch, record.number), token, |order, rows| {
-                    self.core.index.lay(order, rows);
-                });
+        let _queued = self.commit.queue.replay(txn, id, token, |order, rows| {
+            self.core.index.lay(order, rows);
+        });
         self.core
             .health
             .use_more(record.usage.bytes, record.usage.files);
@@ -333,7 +335,7 @@ impl Recovery {
         applied: &AppliedRow,
         records: &[(Record, JournalToken)],
     ) -> Result<(), StoreError> {
-        if applied.batch == (0, 0) {
+        if applied.batch == BatchId::default() {
             return Ok(());
         }
         let recorded = self.core.index.row(&keys::logged()).await?;
@@ -341,9 +343,12 @@ impl Recovery {
         if logged == Some(applied.batch) {
             return Ok(());
         }
-        let (epoch, upto) = applied.batch;
+        let BatchId {
+            epoch,
+            number: upto,
+        } = applied.batch;
         let first = match logged {
-            Some((logged_epoch, number)) if logged_epoch == epoch => number + 1,
+            Some(logged) if logged.epoch == epoch => logged.number + 1,
             Some(_) => 1,
             None => 0,
         };
@@ -372,10 +377,7 @@ impl Recovery {
 
     /// Returns the newest batch in the log; `recorded` is the newest log object that the index names. `None` if there
     /// is no log object or the newest one cannot be read: the log then continues with a snapshot of all rows.
-    async fn logged_upto(
-        &self,
-        recorded: Option<LogPlace>,
-    ) -> Result<Option<(u64, u64)>, StoreError> {
+    async fn logged_upto(&self, recorded: Option<LogPlace>) -> Result<Option<BatchId>, StoreError> {
         let Some(key) = log::newest_key(&self.core.backend, recorded).await? else {
             return Ok(None);
         };

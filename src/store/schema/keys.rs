@@ -101,6 +101,26 @@ pub(crate) fn entry_name(key: &Bytes) -> Bytes {
     key.slice(10..)
 }
 
+/// Returns the number behind the two letters of a key, where that is an inode.
+pub(crate) fn leading_ino(key: &[u8]) -> Option<Ino> {
+    word(key, 2).map(Ino)
+}
+
+/// Returns the lineage of a `C F`, `C K`, `C L`, `G R` or `G D` key; `None` for a key of another table.
+pub(crate) fn lineage_of(key: &[u8]) -> Option<u64> {
+    let has_lineage = RangeTable::has(key)
+        || CutTable::has(key)
+        || LineageTable::has(key)
+        || CountTable::has(key)
+        || DroppedTable::has(key);
+    has_lineage.then(|| word(key, 2))?
+}
+
+/// Returns the directory entry of a `G X` key.
+pub(crate) fn expired_dentry(key: &Bytes) -> Option<Dentry> {
+    Some(Dentry::new(Ino(word(key, 10)?), key.slice(18..)))
+}
+
 pub(crate) fn inode(ino: Ino) -> RowKey<InodeTable> {
     KeyBuilder::new(InodeTable::PREFIX).u64(ino.0).row()
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::Dentry;
+use crate::store::model::ids::{BatchId, Dentry};
 use crate::store::model::version::{
     Attrs, Content, ContentRef, EndOp, Ino, Kind, Retained, Stamp, Time, Timestamp, VersionId,
 };
@@ -86,7 +86,7 @@ impl EntryState {
         match self {
             Self::Version(stamp) => Some(stamp.id.timestamp),
             Self::Provisional(last) => Some(last.stamp.id.timestamp),
-            Self::Unborn { .. } => None,
+            Self::Unborn { behind } => behind.as_ref().map(|last| last.stamp.id.timestamp),
         }
     }
 }
@@ -372,9 +372,9 @@ pub(crate) enum UncitedWait {
 pub(crate) struct AppliedRow {
     pub(crate) watermarks: Vec<EpochWatermark>,
     /// Epoch and number of the newest batch.
-    pub(crate) batch: (u64, u64),
+    pub(crate) batch: BatchId,
     /// The newest batch of the writer before that batch's; with it a gap between batches shows.
-    pub(crate) before: (u64, u64),
+    pub(crate) before: BatchId,
     /// Next inode, lineage and staging number.
     pub(crate) next_id: u64,
     /// No timestamp at or below it is given again.
@@ -388,23 +388,23 @@ pub(crate) struct AppliedRow {
 impl AppliedRow {
     /// Makes the next batch of the writer of `epoch` the newest; its number.
     pub(crate) fn next_batch(&mut self, epoch: u64) -> u64 {
-        let number = match self.batch.0 == epoch {
-            true => self.batch.1 + 1,
+        let number = match self.batch.epoch == epoch {
+            true => self.batch.number + 1,
             false => {
                 self.before = self.batch;
                 1
             }
         };
-        self.batch = (epoch, number);
+        self.batch = BatchId { epoch, number };
         number
     }
 
     /// Whether its newest batch comes right after that of `older`.
     pub(crate) fn follows(&self, older: &Self) -> bool {
-        let (epoch, number) = self.batch;
-        match epoch == older.batch.0 {
-            true => number == older.batch.1 + 1,
-            false => epoch > older.batch.0 && number == 1 && self.before == older.batch,
+        let BatchId { epoch, number } = self.batch;
+        match epoch == older.batch.epoch {
+            true => number == older.batch.number + 1,
+            false => epoch > older.batch.epoch && number == 1 && self.before == older.batch,
         }
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct RowTally {
     pub(crate) bytes: i64,
     /// Live inodes without the root.
     pub(crate) files: i64,
+    /// A count whose key does not say what it counts.
+    pub(crate) is_unreadable: bool,
 }
 
 impl RowTally {
@@ -119,22 +121,25 @@ pub(super) fn moved(_key: &[u8], row: MovedRow, tally: &mut RowTally) {
 }
 
 pub(super) fn content_count(key: &[u8], count: i64, tally: &mut RowTally) {
-    if let (Some(cid), Some(timestamp)) = (word(key, 2), word(key, 10)) {
-        let timestamp = Timestamp(timestamp);
-        tally.contents.push((ContentRef { cid, timestamp }, -count));
-    }
+    let (Some(cid), Some(timestamp)) = (word(key, 2), word(key, 10).map(Timestamp)) else {
+        tally.is_unreadable = true;
+        return;
+    };
+    tally.contents.push((ContentRef { cid, timestamp }, -count));
 }
 
 pub(super) fn segment_count(key: &[u8], row: SegmentRow, tally: &mut RowTally) {
-    if let (Some(epoch), Some(sequence)) = (word(key, 2), word(key, 10)) {
-        for (offset, (_, users)) in row.extents {
-            let extent = ExtentId {
-                epoch,
-                sequence,
-                offset,
-            };
-            tally.extents.push((extent, -users));
-        }
+    let (Some(epoch), Some(sequence)) = (word(key, 2), word(key, 10)) else {
+        tally.is_unreadable = true;
+        return;
+    };
+    for (offset, (_, users)) in row.extents {
+        let extent = ExtentId {
+            epoch,
+            sequence,
+            offset,
+        };
+        tally.extents.push((extent, -users));
     }
 }
 

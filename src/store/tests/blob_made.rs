@@ -203,6 +203,43 @@ async fn a_put_over_an_open_file_does_not_change_the_open_file() {
     cluster.end(store).await;
 }
 
+/// What an import compares its time with, and what the list of versions says.
+async fn check_last_change(ns: &Namespace, name: &'static [u8], what: &str) {
+    let last = ns.history.versions(ROOT, name).await.unwrap().pop();
+    let listed = last.map(|last| last.ended.unwrap_or(last.version.timestamp));
+    let found = ns.tree.last_change(ROOT, &Bytes::from_static(name)).await;
+    assert_eq!(found.unwrap(), listed, "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_change_of_a_name_is_that_of_its_last_version() {
+    let cluster = TestCluster::new("blob-last-change");
+    let ns = cluster.open().await;
+    let author = author();
+    check_last_change(&ns, b"k", "a name that never was").await;
+    save(&ns, ROOT, b"k", b"one").await;
+    check_last_change(&ns, b"k", "a saved file").await;
+    let created = ns.tree.create_open(ROOT, b"new", new_file(), &author);
+    let (_, open) = created.await.unwrap();
+    check_last_change(&ns, b"new", "a file that was never saved").await;
+    let (from, to) = ((ROOT, &b"new"[..]), (ROOT, &b"k"[..]));
+    let renamed = ns.tree.rename(from, to, RenameMode::Replace, &author);
+    renamed.await.unwrap();
+    check_last_change(&ns, b"k", "an unsaved file over a version").await;
+    close(&open).await;
+    drop(open);
+    check_last_change(&ns, b"k", "the same file, saved").await;
+    let ino = ns.tree.lookup(ROOT, b"k").await.unwrap().unwrap().ino;
+    ns.tree.link(ino, ROOT, b"link", &author).await.unwrap();
+    check_last_change(&ns, b"k", "a hard-linked file").await;
+    check_last_change(&ns, b"link", "its new name").await;
+    save(&ns, ROOT, b"k", b"two").await;
+    check_last_change(&ns, b"link", "a hard-linked file, saved under another name").await;
+    ns.tree.unlink(ROOT, b"k", &author).await.unwrap();
+    check_last_change(&ns, b"k", "a removed name").await;
+    cluster.kill(ns).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_crash_at_any_step_exactly_the_acknowledged_puts_are_there() {
     for step in [

@@ -30,13 +30,13 @@ pub const LEN_MAX: u64 = i64::MAX as u64;
 /// Attempts of a read that a change of the base may invalidate; the next attempt holds the inode's lock.
 const RETRIES: usize = 3;
 
-/// What [`File::seek`] searches for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whence {
-    /// The next byte that is not in a hole (SEEK_DATA).
-    Data,
-    /// The next hole; the end of the file counts as one (SEEK_HOLE).
-    Hole,
+/// Returns the end of a range of a file.
+///
+/// # Errors
+/// `TooLarge` beyond the largest file length.
+fn range_end(offset: u64, len: u64) -> Result<u64, StoreError> {
+    let end = offset.checked_add(len).filter(|end| *end <= LEN_MAX);
+    end.ok_or(StoreError::TooLarge)
 }
 
 /// An open file: the live content of one inode. The inode outlives its last name while a `File` exists.
@@ -204,10 +204,7 @@ impl Tree {
         author: &Author,
         permit: BudgetPermit,
     ) -> Result<(), StoreError> {
-        let end = offset
-            .checked_add(bytes.len() as u64)
-            .filter(|end| *end <= LEN_MAX)
-            .ok_or(StoreError::TooLarge)?;
+        let end = range_end(offset, bytes.len() as u64)?;
         self.place_bytes(inode.ino, file, offset, bytes, author)?;
         file.attrs.size = file.attrs.size.max(end);
         self.dirtied(inode, file, Some(permit));
@@ -321,7 +318,7 @@ impl Tree {
     }
 
     /// Resolves `from..to` of the live content to extents: the pieces of the dirty map, applied over the base.
-    async fn resolve_live(
+    pub(super) async fn resolve_live(
         &self,
         file: ReadView,
         from: u64,
@@ -357,9 +354,9 @@ impl Tree {
 }
 
 /// The part of a file inode that a read needs, copied under the inode's lock.
-struct ReadView {
-    pieces: Vec<crate::cache::Piece>,
-    base: Option<ContentBase>,
+pub(super) struct ReadView {
+    pub(super) pieces: Vec<crate::cache::Piece>,
+    pub(super) base: Option<ContentBase>,
 }
 
 impl File {
@@ -499,17 +496,27 @@ impl File {
         keep_size: bool,
         author: &Author,
     ) -> Result<(), StoreError> {
-        let end = offset
-            .checked_add(len)
-            .filter(|end| *end <= LEN_MAX)
-            .ok_or(StoreError::TooLarge)?;
+        let end = range_end(offset, len)?;
         self.tree.room_for_names().await;
         let mut locked = self.lock().await?;
-        let file = locked.file().ok_or(StoreError::IsDirectory)?;
-        if !keep_size && end > file.attrs.size {
-            self.tree.truncate_locked(&self.inode, file, end, author)?;
+        match keep_size {
+            true => Ok(()),
+            false => self.grow_to(&mut locked, end, author),
         }
-        Ok(())
+    }
+
+    /// Makes the file at least `len` bytes long.
+    fn grow_to(
+        &self,
+        locked: &mut LockedInode,
+        len: u64,
+        author: &Author,
+    ) -> Result<(), StoreError> {
+        let file = locked.file().ok_or(StoreError::IsDirectory)?;
+        match len > file.attrs.size {
+            true => self.tree.truncate_locked(&self.inode, file, len, author),
+            false => Ok(()),
+        }
     }
 
     /// Replaces a range with a hole; the length does not change (FALLOC_FL_PUNCH_HOLE).
@@ -534,51 +541,15 @@ impl File {
         keep_size: bool,
         author: &Author,
     ) -> Result<(), StoreError> {
-        let end = offset
-            .checked_add(len)
-            .filter(|end| *end <= LEN_MAX)
-            .ok_or(StoreError::TooLarge)?;
+        let end = range_end(offset, len)?;
         self.tree.room_for_names().await;
         let mut locked = self.lock().await?;
-        let file = locked.file().ok_or(StoreError::IsDirectory)?;
-        if !keep_size && end > file.attrs.size {
-            self.tree.truncate_locked(&self.inode, file, end, author)?;
+        if !keep_size {
+            self.grow_to(&mut locked, end, author)?;
         }
         self.tree
             .punch_locked(&mut locked, offset..end, author)
             .await
-    }
-
-    /// Returns the offset of the next data or hole at or after `offset`; `None` where lseek(2) fails with ENXIO.
-    ///
-    /// # Errors
-    /// Errors of the index.
-    pub async fn seek(&self, offset: u64, whence: Whence) -> Result<Option<u64>, StoreError> {
-        let mut locked = self.lock().await?;
-        let file = locked.file().ok_or(StoreError::IsDirectory)?;
-        let size = file.attrs.size;
-        if offset >= size {
-            return Ok(None);
-        }
-        let index = ReadView {
-            pieces: file.map.pieces(offset..size),
-            base: file.base,
-        };
-        let resolve = self.tree.resolve_live(index, offset, size).await?;
-        let is_hole = |s: &ResolvedExtent| {
-            matches!(
-                s,
-                ResolvedExtent::Zero | ResolvedExtent::Staged(Source::Zero)
-            )
-        };
-        let wanted = resolve
-            .iter()
-            .find(|(_, _, s)| is_hole(s) == (whence == Whence::Hole));
-        Ok(match (wanted, whence) {
-            (Some((start, ..)), _) => Some(*start),
-            (None, Whence::Hole) => Some(size),
-            (None, Whence::Data) => None,
-        })
     }
 
     /// Tells whether there are changes that neither a version nor a flushed state has.

@@ -456,13 +456,8 @@ pub(crate) fn byteless_flush(
 /// Tells whether a flushed state can no longer become a version at its own timestamp: the state waited too long, or the last
 /// version has a later timestamp.
 pub(crate) fn is_late(file: &FileInode, flush: &FlushedState) -> bool {
-    let last = match &file.state {
-        EntryState::Version(stamp) => Some(stamp.id.timestamp),
-        EntryState::Provisional(last) => Some(last.stamp.id.timestamp),
-        EntryState::Unborn { behind } => behind.as_ref().map(|last| last.stamp.id.timestamp),
-    };
     matches!(*lock(&flush.timestamp_state), VersionTimestamp::Expired)
-        || last.is_some_and(|last| flush.at <= last)
+        || file.state.version().is_some_and(|last| flush.at <= last)
 }
 
 /// Returns since when the inode's name has existed in versions; 0 unless the inode has a single name.

@@ -20,6 +20,7 @@ pub(crate) mod reflink;
 pub(crate) mod rename;
 pub(crate) mod room;
 pub(crate) mod row_writer;
+pub(crate) mod seek;
 pub(crate) mod unchanged;
 pub(crate) mod unlink;
 pub(crate) mod writeback;

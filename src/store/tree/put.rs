@@ -463,7 +463,7 @@ impl Tree {
     }
 
     /// Returns when a name last changed, as its versions show; `None` for a name that never had a version.
-    async fn last_change(
+    pub(crate) async fn last_change(
         &self,
         parent: Ino,
         name: &Bytes,
