@@ -1,4 +1,4 @@
-//! The in-memory implementation of the index: a `BTreeMap` under one lock, for tests and as the reference in comparisons.
+//! The in-memory implementation of the index: an ordered map under one lock, for tests and as the reference in comparisons.
 //!
 //! It can be reopened, which is a crash: commits that were not made durable are lost and the earlier writer is fenced.
 //! Invariant: `live` is `durable` plus the `pending` batches in their order.
@@ -7,11 +7,11 @@ use super::{Batch, Change, Commit, MergeFn, MetaError, MetaRead, MetaState, Meta
 use crate::sync::{Arc, Mutex, MutexGuard, lock};
 use async_trait::async_trait;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use imbl::OrdMap;
 use std::ops::Range;
 use tokio::sync::watch;
 
-type MemoryRows = BTreeMap<Bytes, Bytes>;
+type MemoryRows = OrdMap<Bytes, Bytes>;
 
 /// What outlives a writer, and what does not.
 #[derive(Debug)]

@@ -92,7 +92,7 @@ impl Namespace {
             Some(what) => StoreError::Damaged(what.clone()),
             None => error.into(),
         })?);
-        let view = Index::following(Arc::clone(&index) as Arc<dyn MetaRead>);
+        let view = Index::of_follower(Arc::clone(&index) as Arc<dyn MetaRead>);
         let Some(applied) = view.row(&keys::applied()).await? else {
             // The writer has not committed its first batch, or the index has lost all rows.
             return Err(damage.map_or(StoreError::NotFound, StoreError::Damaged));

@@ -110,7 +110,7 @@ impl Namespace {
             epoch: meta.epoch(),
             role: Role::Writer,
             journal: local.journal,
-            index: Index::new(meta),
+            index: Index::of_writer(meta).await?,
         };
         Self::start_writer(parts, local.records).await
     }

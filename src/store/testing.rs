@@ -71,7 +71,7 @@ impl TestHost {
             epoch: index.epoch(),
             role: Role::Writer,
             journal: local.journal,
-            index: Index::new(index),
+            index: Index::of_writer(index).await.unwrap(),
         };
         Namespace::start_writer(parts, local.records).await.unwrap()
     }

@@ -109,7 +109,12 @@ async fn empty(namespace: &Namespace) -> u64 {
                 .await
                 .unwrap();
         }
-        let mut versions = namespace.history().versions(ROOT, &name).await.unwrap();
+        let mut versions = namespace
+            .history()
+            .view()
+            .versions(ROOT, &name)
+            .await
+            .unwrap();
         versions.retain(|version| version.attrs.size > 0);
         assert_eq!(versions.len(), VERSIONS);
         for (number, version) in versions.iter().enumerate() {
@@ -131,6 +136,7 @@ async fn empty(namespace: &Namespace) -> u64 {
 async fn check(namespace: &Namespace, file: usize) {
     let mut versions = namespace
         .history()
+        .view()
         .versions(ROOT, &name(file))
         .await
         .unwrap();
@@ -145,7 +151,12 @@ async fn check(namespace: &Namespace, file: usize) {
 
 /// A version that will be deleted, and an open handle on it.
 async fn doomed(namespace: &Namespace) -> PastEntry {
-    let versions = namespace.history().versions(ROOT, &name(0)).await.unwrap();
+    let versions = namespace
+        .history()
+        .view()
+        .versions(ROOT, &name(0))
+        .await
+        .unwrap();
     versions[1].clone()
 }
 

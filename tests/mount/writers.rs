@@ -536,8 +536,20 @@ async fn race(place: &Place) {
 /// The number of versions by name and text; fails on a text that neither writer wrote.
 async fn found(namespace: &Namespace, racers: [&Racer; 2]) -> BTreeMap<(String, String), usize> {
     let mut found: BTreeMap<(String, String), usize> = BTreeMap::new();
-    for name in namespace.history().names_with_versions(ROOT).await.unwrap() {
-        for version in namespace.history().versions(ROOT, &name).await.unwrap() {
+    for name in namespace
+        .history()
+        .view()
+        .names_with_versions(ROOT)
+        .await
+        .unwrap()
+    {
+        for version in namespace
+            .history()
+            .view()
+            .versions(ROOT, &name)
+            .await
+            .unwrap()
+        {
             let text = namespace
                 .history()
                 .read_past(&version, 0, u32::MAX)

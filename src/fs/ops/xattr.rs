@@ -104,6 +104,7 @@ impl FileSystem {
         let current = self
             .namespace
             .history()
+            .view()
             .entry_at(parent, &slot, now)
             .await?;
         let entry = current.filter(|entry| entry.ino == ino);

@@ -38,7 +38,12 @@ impl Past {
         };
         // A release that is due belongs to the answer.
         self.namespace.history().settle(at).await;
-        let then = self.namespace.history().directory_at(dir, at).await?;
+        let then = self
+            .namespace
+            .history()
+            .view()
+            .directory_at(dir, at)
+            .await?;
         let then = then.ok_or(FsError::NotFound)?;
         Ok(Found {
             what: PastKind::Time {
@@ -65,7 +70,12 @@ impl Past {
             return Err(FsError::NotFound);
         }
         let lasting = self.lasting_at(at);
-        let entry = self.namespace.history().entry_at(dir, name, at).await?;
+        let entry = self
+            .namespace
+            .history()
+            .view()
+            .entry_at(dir, name, at)
+            .await?;
         let entry = entry.ok_or(FsError::NotFound)?;
         Ok(Found {
             what: self
@@ -88,6 +98,7 @@ impl Past {
             true => Some(
                 self.namespace
                     .history()
+                    .view()
                     .link_count_at(entry.ino, at)
                     .await?,
             ),
@@ -111,7 +122,7 @@ impl Past {
         dir: Ino,
         at: Timestamp,
     ) -> FsResult<Vec<(Bytes, PastKind)>> {
-        let entries = self.namespace.history().list_at(dir, at).await;
+        let entries = self.namespace.history().view().list_at(dir, at).await;
         let entries = entries.map_err(|error| FsError::from(error).by_number())?;
         let mut nodes = Vec::with_capacity(entries.len());
         for (name, entry) in entries {
@@ -130,7 +141,13 @@ impl Past {
         (dir, at): (Ino, Timestamp),
         asked: Ino,
     ) -> FsResult<Attrs> {
-        match self.namespace.history().directory_entry_at(dir, at).await? {
+        match self
+            .namespace
+            .history()
+            .view()
+            .directory_entry_at(dir, at)
+            .await?
+        {
             Some(entry) => Ok(entry.attrs),
             None => Ok(self.live_dir(asked).await?.attrs),
         }

@@ -24,7 +24,12 @@ pub(crate) struct DeletedNames {
 impl Past {
     /// What the removed name `name` of the live directory `dir` showed last.
     pub(super) async fn find_deleted(&self, dir: Ino, name: &[u8]) -> FsResult<Found> {
-        let removed = self.namespace.history().deleted_tree_at(dir, name).await?;
+        let removed = self
+            .namespace
+            .history()
+            .view()
+            .deleted_tree_at(dir, name)
+            .await?;
         Ok(Found {
             what: removed_node(dir, name, removed.ok_or(FsError::NotFound)?),
             lasting: Lasting::Passing,

@@ -20,13 +20,12 @@ impl Past {
     pub(super) async fn find_history(&self, dir: Ino, name: &[u8]) -> FsResult<Found> {
         self.namespace.history().settle(self.namespace.now()).await;
         let for_good = self.namespace.history().finality().listed_for_good();
-        let newest = self.namespace.history().newest_file_versions(dir, name, 1);
-        let newest = newest.await?.pop().ok_or(FsError::NotFound)?;
+        let past = self.namespace.history().view();
+        let newest = past.newest_file_versions(dir, name, 1).await?.pop();
+        let newest = newest.ok_or(FsError::NotFound)?;
         // A version that is not listed for good may turn out to be one of a name in passing; the name may have older ones.
         let stays = newest.version.timestamp < for_good
-            || self
-                .namespace
-                .history()
+            || past
                 .file_version(dir, name, Timestamp(0)..=for_good)
                 .await?
                 .is_some();
@@ -50,11 +49,8 @@ impl Past {
     ) -> FsResult<Found> {
         if let Some(pointer) = pointer(name) {
             self.namespace.history().settle(self.namespace.now()).await;
-            let newest = self
-                .namespace
-                .history()
-                .newest_file_versions(dir, slot, NEWEST);
-            let states = newest.await?;
+            let past = self.namespace.history().view();
+            let states = past.newest_file_versions(dir, slot, NEWEST).await?;
             let links = pointers(dir, slot, &state_names(slot, &states));
             let link = links.into_iter().find(|link| link.pointer == pointer);
             return Ok(Found {
@@ -75,11 +71,8 @@ impl Past {
         );
         self.namespace.history().settle(period.last).await;
         let began = period.instants();
-        let own = self
-            .namespace
-            .history()
-            .file_version(dir, slot, began.clone());
-        let state = match own.await? {
+        let past = self.namespace.history().view();
+        let state = match past.file_version(dir, slot, began.clone()).await? {
             Some(state) => state,
             None => self.find_earlier(node, dir, slot, &began).await?,
         };
@@ -104,7 +97,7 @@ impl Past {
                 EarlierState::Outdated => {}
             }
         }
-        let history = self.namespace.history().history(dir, slot).await?;
+        let history = self.namespace.history().view().history(dir, slot).await?;
         match self.find_in(&history.predecessors, began).await? {
             EarlierState::Found(state) => {
                 node.remember(history.predecessors);
@@ -122,15 +115,12 @@ impl Past {
         predecessors: &[Predecessor],
         began: &RangeInclusive<Timestamp>,
     ) -> FsResult<EarlierState> {
+        let past = self.namespace.history().view();
         for part in predecessors {
-            if !self.namespace.history().leads_to(part).await? {
+            if !past.leads_to(part).await? {
                 return Ok(EarlierState::Outdated);
             }
-            let found = self
-                .namespace
-                .history()
-                .earlier_file_version(part, began)
-                .await?;
+            let found = past.earlier_file_version(part, began).await?;
             if let Some(state) = found {
                 return Ok(EarlierState::Found(Box::new(state)));
             }
@@ -141,7 +131,12 @@ impl Past {
     /// The names that have versions in the live directory `dir`.
     pub(super) async fn list_files(&self, dir: Ino) -> FsResult<Vec<(Bytes, PastKind)>> {
         self.namespace.history().settle(self.namespace.now()).await;
-        let names = self.namespace.history().names_with_versions(dir).await;
+        let names = self
+            .namespace
+            .history()
+            .view()
+            .names_with_versions(dir)
+            .await;
         let names = names.map_err(|error| FsError::from(error).by_number())?;
         let histories = names
             .into_iter()
@@ -157,7 +152,7 @@ impl Past {
         slot: &Bytes,
     ) -> FsResult<Vec<(Bytes, PastKind)>> {
         self.namespace.history().settle(self.namespace.now()).await;
-        let history = self.namespace.history().history(dir, slot).await?;
+        let history = self.namespace.history().view().history(dir, slot).await?;
         node.remember(history.predecessors);
         let mut states = history.versions;
         // Directories have trees instead.

@@ -29,7 +29,12 @@ impl Past {
     async fn log_of(&self, dir: Ino) -> FsResult<Bytes> {
         self.live_dir(dir).await?;
         self.namespace.history().settle(self.namespace.now()).await;
-        let changes = self.namespace.history().change_log(dir, LINES_MAX).await;
+        let changes = self
+            .namespace
+            .history()
+            .view()
+            .change_log(dir, LINES_MAX)
+            .await;
         let changes = changes.map_err(|error| FsError::from(error).by_number())?;
         let mut text = Vec::new();
         for change in &changes {

@@ -385,6 +385,7 @@ impl Past {
                 match self
                     .namespace
                     .history()
+                    .view()
                     .directory_entry_at(*dir, *at)
                     .await?
                 {
@@ -480,6 +481,7 @@ impl Past {
             let again = self
                 .namespace
                 .history()
+                .view()
                 .entry_at(seen.dir, &seen.name, seen.at)
                 .await;
             match again {

@@ -114,7 +114,12 @@ impl Past {
     pub(super) async fn list_versions(&self, dir: Ino) -> FsResult<Vec<(Bytes, PastKind)>> {
         let now = self.namespace.now();
         self.namespace.history().settle(now).await;
-        let changes = self.namespace.history().changes(dir, usize::MAX).await;
+        let changes = self
+            .namespace
+            .history()
+            .view()
+            .changes(dir, usize::MAX)
+            .await;
         let changes = changes.map_err(|error| FsError::from(error).by_number())?;
         let shown = thin(&changes, now);
         let ours = [

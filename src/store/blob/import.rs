@@ -74,7 +74,7 @@ impl BlobStore {
 impl OpenStore {
     /// Returns the version that was imported with `id`, if it still exists.
     async fn imported(&self, id: &str) -> Result<Option<VersionId>, BlobError> {
-        let row = self.namespace.history().imported(id).await?;
+        let row = self.namespace.history().view().imported(id).await?;
         let Some(ImportedRow {
             directory,
             name,
@@ -83,7 +83,12 @@ impl OpenStore {
         else {
             return Ok(None);
         };
-        let versions = self.namespace.history().versions(directory, &name).await?;
+        let versions = self
+            .namespace
+            .history()
+            .view()
+            .versions(directory, &name)
+            .await?;
         let stands = versions
             .iter()
             .any(|entry| entry.version == version && entry.kept != Retained::Nothing);

@@ -131,6 +131,7 @@ impl OpenStore {
                 below.extend(
                     self.namespace
                         .history()
+                        .view()
                         .directories_under(directory, &part)
                         .await?,
                 );

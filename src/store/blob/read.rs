@@ -129,7 +129,12 @@ impl OpenStore {
                 Ok((version, node.xattrs))
             }
             Some(DentryBody::Linked(_)) => {
-                let versions = self.namespace.history().versions(directory, name).await?;
+                let versions = self
+                    .namespace
+                    .history()
+                    .view()
+                    .versions(directory, name)
+                    .await?;
                 let last = versions.into_iter().last();
                 Ok(last.map_or((None, Vec::new()), |v| (Some(v.version), v.xattrs)))
             }

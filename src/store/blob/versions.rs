@@ -196,7 +196,12 @@ impl OpenStore {
         let name = key.name();
         let mut all = Vec::new();
         for directory in self.directories_ever(key).await? {
-            let versions = self.namespace.history().versions(directory, &name).await?;
+            let versions = self
+                .namespace
+                .history()
+                .view()
+                .versions(directory, &name)
+                .await?;
             let files = versions
                 .into_iter()
                 .filter(|v| v.kind == Kind::File && v.kept != Retained::Nothing);

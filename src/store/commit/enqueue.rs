@@ -47,7 +47,7 @@ impl Committer {
             }
             Err(error) => {
                 if let Some(pending) = pending {
-                    self.data.contents.uploaded(pending.content);
+                    self.data.contents.remove(pending.content);
                 }
                 Err(error)
             }
@@ -64,7 +64,7 @@ impl Committer {
         txn.close_references();
         self.queue
             .push_if(txn, self.core.next_id(), holds, |order, rows| {
-                self.core.index.rearrange(order, rows);
+                self.core.index.lay(order, rows);
             })
     }
 

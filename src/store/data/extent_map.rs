@@ -6,17 +6,19 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use imbl::OrdMap;
 use tokio::sync::watch;
 
 use crate::cache::DirtySnapshot;
 use crate::store::index::overlay::Index;
+use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::{ContentBase, Dentry};
 use crate::store::model::version::{ContentRef, Ino, Timestamp};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{ExtentSlice, ExtentSource, RangeRow};
 use crate::store::schema::tables::{CutTable, RangeTable, RowTable};
-use crate::sync::{Arc, Mutex, lock};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, RwLock, lock, read, write};
 
 /// Bytes of a content that one range row describes.
 pub(crate) const RANGE: u64 = 8 << 20;
@@ -30,8 +32,6 @@ pub(crate) enum UploadState {
     Waiting,
     /// So many attempts failed, the last for this reason; it is tried again.
     Failed(u32, String),
-    /// Its range rows are being laid into the overlay: what was read through it is read again.
-    Publishing,
     /// They are there.
     Uploaded,
 }
@@ -85,79 +85,130 @@ pub(crate) enum ResolvedExtent {
 /// A state of a lineage, and one of its ranges.
 type RangeId = (ContentRef, u64);
 
-/// Contents of a namespace: those on their way, and the rows of the others.
+/// The contents of a namespace: those that are being uploaded, and what was resolved of the others.
 #[derive(Debug, Default)]
 pub(crate) struct ContentStore {
-    pending: Mutex<HashMap<ContentRef, Arc<PendingContent>>>,
-    /// The lineage whose rows are being looked through, and whether a content of it has come meanwhile.
-    watched: Mutex<Option<(u64, bool)>>,
+    /// Contents whose range rows the index does not have yet. The lock is held while a content's rows enter the index, so that
+    /// a [`ContentView`] has either the content or its rows.
+    pending: RwLock<OrdMap<ContentRef, Arc<PendingContent>>>,
+    /// For each lineage that is watched, what tells the watches of an added content.
+    watched: Mutex<HashMap<u64, Vec<Arc<AtomicBool>>>>,
     resolved: Mutex<HashMap<RangeId, Arc<Vec<ExtentSlice>>>>,
 }
 
 /// Resolved ranges kept; all are dropped when there are more.
 const RESOLVED_MAX: usize = 8192;
 
-impl ContentStore {
-    pub(crate) fn add(&self, pending: &Arc<PendingContent>) {
-        if let Some((cid, disturbed)) = &mut *lock(&self.watched) {
-            *disturbed |= *cid == pending.content.cid;
-        }
-        lock(&self.pending).insert(pending.content, Arc::clone(pending));
-    }
+/// One state of all contents: those that were being uploaded at one moment, and the range rows of the others at that moment.
+///
+/// Not for keeping, as for [`Snapshot`].
+#[derive(Debug)]
+pub(crate) struct ContentView<'a> {
+    store: &'a ContentStore,
+    pending: OrdMap<ContentRef, Arc<PendingContent>>,
+    rows: Snapshot,
+}
 
-    pub(crate) fn pending(&self, content: ContentRef) -> Option<Arc<PendingContent>> {
-        lock(&self.pending).get(&content).cloned()
-    }
+/// Tells whether a content was added to a lineage since the watch began.
+#[derive(Debug)]
+pub(crate) struct LineageWatch<'a> {
+    store: &'a ContentStore,
+    cid: u64,
+    disturbed: Arc<AtomicBool>,
+}
 
-    /// Notes from now on whether a content of the lineage comes; of one lineage at a time.
-    pub(crate) fn watch(&self, cid: u64) {
-        *lock(&self.watched) = Some((cid, false));
-    }
-
-    /// Whether no content of the watched lineage has come, and none of it is on its way.
+impl LineageWatch<'_> {
+    /// Tells whether no content was added to the lineage since the watch began, and none of it is being uploaded.
     pub(crate) fn is_undisturbed(&self) -> bool {
-        let Some((cid, disturbed)) = *lock(&self.watched) else {
-            return false;
+        let first = ContentRef {
+            cid: self.cid,
+            timestamp: Timestamp(0),
         };
-        !disturbed && !lock(&self.pending).keys().any(|c| c.cid == cid)
+        let last = ContentRef {
+            timestamp: Timestamp(u64::MAX),
+            ..first
+        };
+        let pending = read(&self.store.pending);
+        !self.disturbed.load(Ordering::SeqCst) && pending.range(first..=last).next().is_none()
+    }
+}
+
+impl Drop for LineageWatch<'_> {
+    fn drop(&mut self) {
+        let mut watched = lock(&self.store.watched);
+        if let Some(watches) = watched.get_mut(&self.cid) {
+            watches.retain(|watch| !Arc::ptr_eq(watch, &self.disturbed));
+            if watches.is_empty() {
+                watched.remove(&self.cid);
+            }
+        }
+    }
+}
+
+impl ContentStore {
+    /// Adds a content that is read from its staged bytes until its rows are published.
+    pub(crate) fn add(&self, pending: &Arc<PendingContent>) {
+        for watch in lock(&self.watched)
+            .get(&pending.content.cid)
+            .into_iter()
+            .flatten()
+        {
+            watch.store(true, Ordering::SeqCst);
+        }
+        write(&self.pending).insert(pending.content, Arc::clone(pending));
     }
 
-    /// Its rows can be read now.
-    pub(crate) fn uploaded(&self, content: ContentRef) {
-        lock(&self.pending).remove(&content);
+    /// Returns a content that is being uploaded; `None` if the index has its rows.
+    pub(crate) fn pending(&self, content: ContentRef) -> Option<Arc<PendingContent>> {
+        read(&self.pending).get(&content).cloned()
     }
 
-    /// Cuts `from..to` of a content into stretches, ascending and without gaps.
+    /// Watches a lineage for contents that are added to it.
+    pub(crate) fn watch(&self, cid: u64) -> LineageWatch<'_> {
+        let disturbed = Arc::new(AtomicBool::new(false));
+        let mut watched = lock(&self.watched);
+        watched.entry(cid).or_default().push(Arc::clone(&disturbed));
+        LineageWatch {
+            store: self,
+            cid,
+            disturbed,
+        }
+    }
+
+    /// Removes a content that was not queued.
+    pub(crate) fn remove(&self, content: ContentRef) {
+        write(&self.pending).remove(&content);
+    }
+
+    /// Adds the rows of an uploaded content to the index by `add_rows`. Every view has either the content or its rows.
+    pub(crate) fn publish(&self, content: ContentRef, add_rows: impl FnOnce()) {
+        let mut pending = write(&self.pending);
+        add_rows();
+        pending.remove(&content);
+    }
+
+    /// Returns all contents as they are now.
+    pub(crate) fn view(&self, index: &Index) -> ContentView<'_> {
+        let pending = read(&self.pending);
+        let rows = index.snapshot();
+        ContentView {
+            store: self,
+            pending: pending.clone(),
+            rows,
+        }
+    }
+}
+
+impl ContentView<'_> {
+    /// Resolves `from..to` of a content, in bytes, to extents, ascending and without gaps.
+    ///
+    /// # Errors
+    /// Errors of the index.
     pub(crate) async fn resolve(
         &self,
-        index: &Index,
         content: ContentRef,
         from: u64,
         to: u64,
-    ) -> Result<Vec<(u64, u64, ResolvedExtent)>, StoreError> {
-        loop {
-            let mut through = Vec::new();
-            let out = self.walk(index, content, from, to, &mut through).await?;
-            let still = |p: &Arc<PendingContent>| {
-                matches!(
-                    *p.upload_state.borrow(),
-                    UploadState::Waiting | UploadState::Failed(..)
-                )
-            };
-            if through.iter().all(still) {
-                return Ok(out);
-            }
-            tokio::task::yield_now().await;
-        }
-    }
-
-    async fn walk(
-        &self,
-        index: &Index,
-        content: ContentRef,
-        from: u64,
-        to: u64,
-        through: &mut Vec<Arc<PendingContent>>,
     ) -> Result<Vec<(u64, u64, ResolvedExtent)>, StoreError> {
         let mut out = Vec::new();
         let mut open = vec![(content, from, to, u64::MAX)];
@@ -169,8 +220,8 @@ impl ContentStore {
             if from >= shown {
                 continue;
             }
-            let Some(pending) = self.pending(content) else {
-                self.stored(index, content, from, shown, &mut out).await?;
+            let Some(pending) = self.pending.get(&content) else {
+                self.stored(content, from, shown, &mut out).await?;
                 continue;
             };
             for piece in pending.flushed.pieces(from..shown) {
@@ -185,7 +236,6 @@ impl ContentStore {
                     }
                 }
             }
-            through.push(pending);
         }
         out.sort_unstable_by_key(|(start, ..)| *start);
         Ok(out)
@@ -193,7 +243,6 @@ impl ContentStore {
 
     async fn stored(
         &self,
-        index: &Index,
         content: ContentRef,
         from: u64,
         to: u64,
@@ -204,7 +253,7 @@ impl ContentStore {
             let range = at / RANGE;
             let origin = range * RANGE;
             let end = to.min(origin + RANGE);
-            for piece in self.pieces(index, content, range).await?.iter() {
+            for piece in self.store.pieces(&self.rows, content, range).await?.iter() {
                 let wanted = ((at - origin) as u32, (end - origin) as u32);
                 let Some(part) = piece.clip(wanted.0, wanted.1) else {
                     continue;
@@ -226,7 +275,7 @@ impl ContentStore {
             let mut next = end;
             if at == origin && end < to {
                 // A hole may be long: on to where something lies.
-                let behind = next_range(index, content, range + 1).await?;
+                let behind = next_range(&self.rows, content, range + 1).await?;
                 next = behind.map_or(to, |range| to.min(range.saturating_mul(RANGE)));
             }
             if at < next {
@@ -236,18 +285,20 @@ impl ContentStore {
         }
         Ok(())
     }
+}
 
+impl ContentStore {
     /// All pieces of a sealed content's range, ascending.
     pub(crate) async fn pieces(
         &self,
-        index: &Index,
+        rows: &Snapshot,
         content: ContentRef,
         range: u64,
     ) -> Result<Arc<Vec<ExtentSlice>>, StoreError> {
         if let Some(known) = lock(&self.resolved).get(&(content, range)) {
             return Ok(Arc::clone(known));
         }
-        let chain = chain(index, content, range).await?;
+        let chain = chain(rows, content, range).await?;
         let pieces = Arc::new(lay(&chain, range));
         let mut resolved = lock(&self.resolved);
         if resolved.len() >= RESOLVED_MAX {
@@ -261,7 +312,7 @@ impl ContentStore {
     /// With it the timestamp of a row that it makes superfluous.
     pub(crate) async fn compose(
         &self,
-        index: &Index,
+        rows: &Snapshot,
         pending: &PendingContent,
         range: u64,
         pieces: Vec<ExtentSlice>,
@@ -276,7 +327,7 @@ impl ContentStore {
         if base_len.min(pending.cut().unwrap_or(u64::MAX)) <= range * RANGE {
             return Ok((RangeRow::Whole(pieces), None));
         }
-        let mut chain = chain(index, base, range).await?;
+        let mut chain = chain(rows, base, range).await?;
         chain.cut(pending.cut().unwrap_or(base_len));
         let newest = chain.links.first().map(|link| link.at);
         let own = base.cid == pending.content.cid && pending.cut().is_none();
@@ -330,7 +381,7 @@ impl RangeChain {
 /// The lowest range from `range` on of which a content may have a row, its own or of a lineage it goes on from. `None`
 /// where only a hole is left.
 pub(crate) async fn next_range(
-    index: &Index,
+    rows: &Snapshot,
     content: ContentRef,
     range: u64,
 ) -> Result<Option<u64>, StoreError> {
@@ -338,10 +389,10 @@ pub(crate) async fn next_range(
     loop {
         let start = keys::range(cid, range, Timestamp(u64::MAX));
         let end = keys::after(&keys::ranges(cid));
-        let found = index.first(start.bytes(), end).await?;
+        let found = rows.first(start.bytes(), end).await?;
         let own = found.and_then(|(key, _)| keys::range_number(&key));
         next = [next, own].into_iter().flatten().min();
-        let parent = index.row(&keys::lineage(cid)).await?;
+        let parent = rows.row(&keys::lineage(cid)).await?;
         let Some(row) = parent.filter(|row| range.saturating_mul(RANGE) < row.len) else {
             return Ok(next);
         };
@@ -349,31 +400,16 @@ pub(crate) async fn next_range(
     }
 }
 
-/// Rows of a range as one arrangement of them has them.
-async fn chain(index: &Index, content: ContentRef, range: u64) -> Result<RangeChain, StoreError> {
-    loop {
-        let arrangement = index.arrangement();
-        let chain = chain_once(index, content, range).await;
-        if arrangement.is_multiple_of(2) && arrangement == index.arrangement() {
-            return chain;
-        }
-        tokio::task::yield_now().await;
-    }
-}
-
-async fn chain_once(
-    index: &Index,
-    content: ContentRef,
-    range: u64,
-) -> Result<RangeChain, StoreError> {
+/// Returns the rows of a range that a content shows.
+async fn chain(rows: &Snapshot, content: ContentRef, range: u64) -> Result<RangeChain, StoreError> {
     let (mut links, mut content, mut limit) = (Vec::new(), content, u64::MAX);
     loop {
-        let (mut own, whole) = own_rows(index, content, range).await?;
+        let (mut own, whole) = own_rows(rows, content, range).await?;
         let oldest = match own.last() {
             Some(last) if whole => last.at,
             _ => Timestamp(0),
         };
-        let cuts = own_cuts(index, content, oldest).await?;
+        let cuts = own_cuts(rows, content, oldest).await?;
         for link in &mut own {
             let later = cuts.iter().filter(|(at, _)| link.at < *at);
             link.limit = later.map(|(_, len)| *len).fold(limit, u64::min);
@@ -382,7 +418,7 @@ async fn chain_once(
         if whole {
             break;
         }
-        let Some(row) = index.row(&keys::lineage(content.cid)).await? else {
+        let Some(row) = rows.row(&keys::lineage(content.cid)).await? else {
             break;
         };
         limit = cuts
@@ -399,7 +435,7 @@ async fn chain_once(
 
 /// The rows of one lineage's range, newest first, and whether the last is a whole one.
 async fn own_rows(
-    index: &Index,
+    rows: &Snapshot,
     content: ContentRef,
     range: u64,
 ) -> Result<(Vec<ChainRow>, bool), StoreError> {
@@ -407,9 +443,9 @@ async fn own_rows(
     let mut from = keys::range(content.cid, range, content.timestamp).bytes();
     loop {
         let end = keys::range_end(content.cid, range);
-        let rows = index.scan(from.clone(), end, DELTAS_MAX + 2).await?;
-        let full = rows.len() == DELTAS_MAX + 2;
-        for (key, value) in rows {
+        let found = rows.scan(from.clone(), end, DELTAS_MAX + 2).await?;
+        let full = found.len() == DELTAS_MAX + 2;
+        for (key, value) in found {
             let row: RangeRow = RangeTable::decode(&value)?;
             let at = keys::trailing_instant(&key)
                 .ok_or_else(|| StoreError::Corrupt("C F key".to_owned()))?;
@@ -432,12 +468,12 @@ async fn own_rows(
 
 /// The truncations of one lineage after `oldest` and up to a state of it, with their lengths in bytes.
 async fn own_cuts(
-    index: &Index,
+    rows: &Snapshot,
     content: ContentRef,
     oldest: Timestamp,
 ) -> Result<Vec<(Timestamp, u64)>, StoreError> {
     let from = keys::cut(content.cid, content.timestamp).bytes();
-    let rows = index
+    let found = rows
         .scan(from, keys::cut(content.cid, oldest).bytes(), usize::MAX)
         .await?;
     let cut = |(key, value): (Bytes, Bytes)| {
@@ -445,7 +481,7 @@ async fn own_cuts(
             .ok_or_else(|| StoreError::Corrupt("C K key".to_owned()))?;
         Ok((at, CutTable::decode(&value)?))
     };
-    rows.into_iter().map(cut).collect()
+    found.into_iter().map(cut).collect()
 }
 
 /// The pieces a chain shows.

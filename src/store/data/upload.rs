@@ -181,9 +181,8 @@ impl DataStore {
         let content = pending.content;
         for (range, pieces) in by_range(pieces) {
             let compose = || {
-                let pieces = pieces.clone();
-                self.contents
-                    .compose(&self.core.index, pending, range, pieces)
+                let (rows, pieces) = (self.core.index.snapshot(), pieces.clone());
+                async move { self.contents.compose(&rows, pending, range, pieces).await }
             };
             let (row, replaced) = self.again(pending, compose).await?;
             let row = self.coalesce(pending, range, row).await?;
@@ -211,9 +210,7 @@ impl DataStore {
     /// the rows from then on.
     pub(crate) fn publish(&self, uploaded: Uploaded, publish: impl FnOnce(Batch)) {
         let Uploaded { content, rows } = uploaded;
-        content.upload_state.send_replace(UploadState::Publishing);
-        publish(rows);
-        self.contents.uploaded(content.content);
+        self.contents.publish(content.content, || publish(rows));
         content.upload_state.send_replace(UploadState::Uploaded);
     }
 
@@ -233,13 +230,14 @@ impl DataStore {
     async fn zeros(&self, pending: &PendingContent) -> Result<Vec<(u64, ExtentSlice)>, StoreError> {
         let mut out = Vec::new();
         let under = [Some(pending.content), pending.base.map(|base| base.content)];
+        let rows = self.core.index.snapshot();
         for span in pending.flushed.spans() {
             let (mut at, end) = (span.offset, span.end().min(pending.len));
             while matches!(span.source, Staged::Zero) && at < end {
                 let range = at / RANGE;
                 let mut hidden = None;
                 for content in under.into_iter().flatten() {
-                    let next = next_range(&self.core.index, content, range).await?;
+                    let next = next_range(&rows, content, range).await?;
                     hidden = [hidden, next].into_iter().flatten().min();
                 }
                 let Some(hidden) = hidden else { break };
@@ -268,8 +266,8 @@ impl DataStore {
             }
             let end = span.end().min(pending.len);
             let to = position + end.saturating_sub(span.offset);
-            let index = &self.core.index;
-            for (from, to, stretch) in self.contents.resolve(index, content, position, to).await? {
+            let view = self.contents.view(&self.core.index);
+            for (from, to, stretch) in view.resolve(content, position, to).await? {
                 let (source, skip) = match stretch {
                     ResolvedExtent::Zero => (ExtentSource::Zero, 0),
                     ResolvedExtent::Stored(source, skip) => (source, skip),

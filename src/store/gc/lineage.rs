@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::store::commit::txn::Txn;
-use crate::store::data::extent_map::{RANGE, over};
+use crate::store::data::extent_map::{LineageWatch, RANGE, over};
 use crate::store::gc::Gc;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{ContentRef, Timestamp};
@@ -150,8 +150,8 @@ impl Gc {
 
     /// Tells whether no reader pins a content of the watched lineage and no content was added or queued since the watch
     /// began.
-    fn is_left_alone(&self, cid: u64) -> bool {
-        !self.data.pins.is_pinned(cid) && self.data.contents.is_undisturbed()
+    fn is_left_alone(&self, cid: u64, watch: &LineageWatch<'_>) -> bool {
+        !self.data.pins.is_pinned(cid) && watch.is_undisturbed()
     }
 
     /// Deletes and merges the rows of a lineage that no shown timestamp needs. `asked` are the `G D` rows of the
@@ -161,10 +161,10 @@ impl Gc {
         cid: u64,
         asked: &[Bytes],
     ) -> Result<ReviewOutcome, StoreError> {
-        self.data.contents.watch(cid);
+        let watch = self.data.contents.watch(cid);
         let last = self.commit.queue.last_on(&keys::counts(cid), None);
         let is_durable = last.iter().all(|o| o.content.is_none());
-        if !is_durable || !self.is_left_alone(cid) {
+        if !is_durable || !self.is_left_alone(cid, &watch) {
             return Ok(ReviewOutcome::Retry);
         }
         let plan = self.plan(cid).await?;
@@ -186,7 +186,9 @@ impl Gc {
             from = next;
             if !txn.rows.is_empty() {
                 let full = std::mem::replace(&mut txn, self.gc_txn(touches()));
-                let queued = self.commit.enqueue_if(full, || self.is_left_alone(cid))?;
+                let queued = self
+                    .commit
+                    .enqueue_if(full, || self.is_left_alone(cid, &watch))?;
                 if queued.is_none() {
                     return Ok(ReviewOutcome::Retry);
                 }
@@ -196,7 +198,9 @@ impl Gc {
         for key in asked {
             txn.rows.delete(key.clone());
         }
-        let queued = self.commit.enqueue_if(txn, || self.is_left_alone(cid))?;
+        let queued = self
+            .commit
+            .enqueue_if(txn, || self.is_left_alone(cid, &watch))?;
         Ok(queued.map_or(ReviewOutcome::Retry, |_| ReviewOutcome::Done))
     }
 

@@ -1,7 +1,6 @@
 //! The past: what a name or a directory showed at a timestamp, and reads of historical content.
 //!
-//! Invariants: current rows are read before history rows, so that a state superseded between the two reads is found in one of
-//! them. `entry_at` and `versions` (`versions.rs`) always agree.
+//! Invariant: `entry_at` and `versions` (`versions.rs`) of one view agree.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use bytes::Bytes;
 
 use crate::store::data::extent_map::ResolvedExtent;
 use crate::store::history::History;
+use crate::store::history::view::PastView;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
@@ -156,6 +156,97 @@ impl History {
         }
     }
 
+    /// Reads bytes of a historical state; returns fewer than `len` only at its end.
+    ///
+    /// # Errors
+    /// `Stale` when the version has been deleted and no pin holds its content; `Unavailable`, `Corrupt`.
+    pub async fn read_past(
+        &self,
+        entry: &PastEntry,
+        offset: u64,
+        len: u32,
+    ) -> Result<Bytes, StoreError> {
+        let end = offset.saturating_add(u64::from(len)).min(entry.attrs.size);
+        if entry.kept == Retained::Nothing {
+            return Err(crate::store::data::hold::deleted());
+        }
+        let Some(content) = entry.content.reference().filter(|_| offset < end) else {
+            return Ok(Bytes::new());
+        };
+        let bytes = self.tree.read_content(content, offset, end).await;
+        self.data.verify_referenced(content, bytes).await
+    }
+
+    /// Returns the offset of the next data or hole at or after `offset` in a historical state; `None` if there is none.
+    ///
+    /// # Errors
+    /// Errors of the index.
+    pub async fn seek_past(
+        &self,
+        entry: &PastEntry,
+        offset: u64,
+        whence: Whence,
+    ) -> Result<Option<u64>, StoreError> {
+        let size = entry.attrs.size;
+        let Some(content) = entry.content.reference().filter(|_| offset < size) else {
+            return Ok(None);
+        };
+        let view = self.data.contents.view(&self.core.index);
+        let resolve = view.resolve(content, offset, size).await?;
+        let is_hole = |stretch: &ResolvedExtent| {
+            matches!(
+                stretch,
+                ResolvedExtent::Zero | ResolvedExtent::Staged(crate::cache::Source::Zero)
+            )
+        };
+        let wanted = resolve
+            .iter()
+            .find(|(_, _, stretch)| is_hole(stretch) == (whence == Whence::Hole));
+        Ok(match (wanted, whence) {
+            (Some((start, ..)), _) => Some(*start),
+            (None, Whence::Hole) => Some(size),
+            (None, Whence::Data) => None,
+        })
+    }
+
+    /// Returns the bytes in segments that a historical state is read from. Each extent counts once; inline bytes are not counted.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Corrupt`.
+    pub async fn stored_past(&self, entry: &PastEntry) -> Result<u64, StoreError> {
+        let Some(content) = entry.content.reference() else {
+            return Ok(0);
+        };
+        let len = entry.attrs.size;
+        let view = self.data.contents.view(&self.core.index);
+        let resolve = view.resolve(content, 0, len).await?;
+        let mut extents = BTreeSet::new();
+        for (_, _, stretch) in resolve {
+            if let ResolvedExtent::Stored(source, _) = stretch
+                && let ExtentSource::Segment {
+                    epoch,
+                    sequence,
+                    offset,
+                    len,
+                    ..
+                } = source
+            {
+                extents.insert((epoch, sequence, offset, len));
+            }
+        }
+        Ok(extents.iter().map(|(.., len)| u64::from(*len)).sum())
+    }
+
+    /// Returns the target of a historical symbolic link; empty for any other file type.
+    pub fn target_past(&self, entry: &PastEntry) -> Bytes {
+        match &entry.content {
+            Content::Target(target) => target.clone(),
+            Content::Bytes(_) | Content::Shared(_) | Content::Empty => Bytes::new(),
+        }
+    }
+}
+
+impl PastView {
     /// Returns the directory that `.versions/AT` in `directory` means: the directory itself if it existed then, else the one that
     /// was at the same path; `None` if there was none.
     ///
@@ -221,7 +312,7 @@ impl History {
         name: &[u8],
         at: Timestamp,
     ) -> Result<Option<PastEntry>, StoreError> {
-        let current = self.tree.entry(directory, name).await?;
+        let current = self.entry(directory, name).await?;
         Ok(self
             .version_at(directory, name, current.as_ref(), at)
             .await?
@@ -239,8 +330,7 @@ impl History {
     ) -> Result<Vec<(Bytes, PastEntry)>, StoreError> {
         let from = keys::entries(directory);
         let rows = self
-            .core
-            .index
+            .rows
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?;
         let mut names: Vec<(Bytes, Option<DentryRow>)> = Vec::with_capacity(rows.len());
@@ -248,7 +338,7 @@ impl History {
             names.push((keys::entry_name(&key), Some(DentryTable::decode(&value)?)));
         }
         let live: BTreeSet<Bytes> = names.iter().map(|(name, _)| name.clone()).collect();
-        let gone = interval_tree::alive_at(&self.core.index, directory, at).await?;
+        let gone = interval_tree::alive_at(&self.rows, directory, at).await?;
         names.extend(
             gone.into_iter()
                 .filter(|name| !live.contains(name))
@@ -266,104 +356,9 @@ impl History {
         }
         Ok(found)
     }
-
-    /// Reads bytes of a historical state; returns fewer than `len` only at its end.
-    ///
-    /// # Errors
-    /// `Stale` when the version has been deleted and no pin holds its content; `Unavailable`, `Corrupt`.
-    pub async fn read_past(
-        &self,
-        entry: &PastEntry,
-        offset: u64,
-        len: u32,
-    ) -> Result<Bytes, StoreError> {
-        let end = offset.saturating_add(u64::from(len)).min(entry.attrs.size);
-        if entry.kept == Retained::Nothing {
-            return Err(crate::store::data::hold::deleted());
-        }
-        let Some(content) = entry.content.reference().filter(|_| offset < end) else {
-            return Ok(Bytes::new());
-        };
-        let bytes = self.tree.read_content(content, offset, end).await;
-        self.data.verify_referenced(content, bytes).await
-    }
-
-    /// Returns the offset of the next data or hole at or after `offset` in a historical state; `None` if there is none.
-    ///
-    /// # Errors
-    /// Errors of the index.
-    pub async fn seek_past(
-        &self,
-        entry: &PastEntry,
-        offset: u64,
-        whence: Whence,
-    ) -> Result<Option<u64>, StoreError> {
-        let size = entry.attrs.size;
-        let Some(content) = entry.content.reference().filter(|_| offset < size) else {
-            return Ok(None);
-        };
-        let resolve = self
-            .data
-            .contents
-            .resolve(&self.core.index, content, offset, size)
-            .await?;
-        let is_hole = |stretch: &ResolvedExtent| {
-            matches!(
-                stretch,
-                ResolvedExtent::Zero | ResolvedExtent::Staged(crate::cache::Source::Zero)
-            )
-        };
-        let wanted = resolve
-            .iter()
-            .find(|(_, _, stretch)| is_hole(stretch) == (whence == Whence::Hole));
-        Ok(match (wanted, whence) {
-            (Some((start, ..)), _) => Some(*start),
-            (None, Whence::Hole) => Some(size),
-            (None, Whence::Data) => None,
-        })
-    }
-
-    /// Returns the bytes in segments that a historical state is read from. Each extent counts once; inline bytes are not counted.
-    ///
-    /// # Errors
-    /// `Unavailable`, `Corrupt`.
-    pub async fn stored_past(&self, entry: &PastEntry) -> Result<u64, StoreError> {
-        let Some(content) = entry.content.reference() else {
-            return Ok(0);
-        };
-        let len = entry.attrs.size;
-        let resolve = self
-            .data
-            .contents
-            .resolve(&self.core.index, content, 0, len)
-            .await?;
-        let mut extents = BTreeSet::new();
-        for (_, _, stretch) in resolve {
-            if let ResolvedExtent::Stored(source, _) = stretch
-                && let ExtentSource::Segment {
-                    epoch,
-                    sequence,
-                    offset,
-                    len,
-                    ..
-                } = source
-            {
-                extents.insert((epoch, sequence, offset, len));
-            }
-        }
-        Ok(extents.iter().map(|(.., len)| u64::from(*len)).sum())
-    }
-
-    /// Returns the target of a historical symbolic link; empty for any other file type.
-    pub fn target_past(&self, entry: &PastEntry) -> Bytes {
-        match &entry.content {
-            Content::Target(target) => target.clone(),
-            Content::Bytes(_) | Content::Shared(_) | Content::Empty => Bytes::new(),
-        }
-    }
 }
 
-impl History {
+impl PastView {
     /// Returns the state of a name at a timestamp. `current` is the name's present entry, which the caller has read before.
     pub(super) async fn version_at(
         &self,
@@ -397,7 +392,7 @@ impl History {
         }
         let from = keys::history_at(directory, name, at);
         let end = keys::after(&keys::history(directory, name));
-        let Some((_, value)) = self.core.index.first(from, end).await? else {
+        let Some((_, value)) = self.rows.first(from, end).await? else {
             return Ok(None);
         };
         let closed: VersionRecord = VersionTable::decode(&value)?;
@@ -427,7 +422,7 @@ impl History {
 
     /// Sets the times of a live directory that have not changed since a timestamp.
     async fn times_at(&self, ino: Ino, at: Timestamp, attrs: &mut Attrs) -> Result<(), StoreError> {
-        let Some(InodeRow::Directory(row)) = self.core.index.row(&keys::inode(ino)).await? else {
+        let Some(InodeRow::Directory(row)) = self.rows.row(&keys::inode(ino)).await? else {
             return Ok(());
         };
         let times = [
@@ -459,12 +454,11 @@ impl History {
         &self,
         ino: Ino,
     ) -> Result<Vec<HistoricalVersion>, StoreError> {
-        let row: Option<InodeRow> = self.core.index.row(&keys::inode(ino)).await?;
+        let row: Option<InodeRow> = self.rows.row(&keys::inode(ino)).await?;
         let from = keys::linked_history(ino);
         let mut states = Vec::new();
         for (_, value) in self
-            .core
-            .index
+            .rows
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?
             .into_iter()
@@ -499,7 +493,7 @@ impl History {
 
     /// Returns where a directory was located at a timestamp.
     async fn place_at(&self, directory: Ino, at: Timestamp) -> Result<Option<Dentry>, StoreError> {
-        if let Some(InodeRow::Directory(row)) = self.core.index.row(&keys::inode(directory)).await?
+        if let Some(InodeRow::Directory(row)) = self.rows.row(&keys::inode(directory)).await?
             && let Some((_, place)) = row.place.filter(|(since, _)| *since <= at)
         {
             return Ok(Some(place));
@@ -516,8 +510,7 @@ impl History {
     ) -> Result<Option<DirectoryLocation>, StoreError> {
         let end = keys::after(&keys::directory_locations(directory));
         let Some((_, value)) = self
-            .core
-            .index
+            .rows
             .first(keys::directory_location(directory, at).bytes(), end)
             .await?
         else {
@@ -533,19 +526,14 @@ impl History {
         directory: Ino,
     ) -> Result<Option<DirectoryLocation>, StoreError> {
         let from = keys::directory_locations(directory);
-        let row = self
-            .core
-            .index
-            .first(from.clone(), keys::after(&from))
-            .await?;
+        let row = self.rows.first(from.clone(), keys::after(&from)).await?;
         row.map(|(_, value)| DirectoryLocationTable::decode(&value))
             .transpose()
     }
 
     /// Returns the location of a directory now, or its last location if it was removed.
     pub(crate) async fn where_now(&self, directory: Ino) -> Result<Option<Dentry>, StoreError> {
-        if let Some(InodeRow::Directory(row)) = self.core.index.row(&keys::inode(directory)).await?
-        {
+        if let Some(InodeRow::Directory(row)) = self.rows.row(&keys::inode(directory)).await? {
             return Ok(row.place.map(|(_, place)| place));
         }
         let directory_location = self.last_location(directory).await?;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::store::history::History;
 use crate::store::history::as_of::HistoricalVersion;
+use crate::store::history::view::PastView;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{EndOp, Ino, Kind, PastEntry, Retained, Timestamp};
@@ -49,7 +50,7 @@ impl RemovedNames {
     /// Errors of the index.
     pub async fn next(&mut self) -> Result<Option<(Bytes, RemovedName)>, StoreError> {
         for name in self.names.by_ref() {
-            if let Some(gone) = self.history.gone(self.directory, &name).await? {
+            if let Some(gone) = self.history.view().gone(self.directory, &name).await? {
                 return Ok(Some((name, gone.into_removed())));
             }
         }
@@ -72,14 +73,16 @@ impl History {
     /// # Errors
     /// Errors of the index.
     pub async fn deleted(self: &Arc<Self>, directory: Ino) -> Result<RemovedNames, StoreError> {
-        let names = interval_tree::removed(&self.core.index, directory).await?;
+        let names = interval_tree::removed(&self.core.index.snapshot(), directory).await?;
         Ok(RemovedNames {
             history: Arc::clone(self),
             directory,
             names: names.into_iter(),
         })
     }
+}
 
+impl PastView {
     /// Returns the last state of a removed name, and for a directory the timestamp of its last tree; `None` if the name is live
     /// or was not removed.
     ///
@@ -95,23 +98,18 @@ impl History {
     }
 }
 
-impl History {
+impl PastView {
     /// Returns the last state of a removed name with its rows; `None` if the name is live or was not removed.
     pub(super) async fn gone(
         &self,
         directory: Ino,
         name: &[u8],
     ) -> Result<Option<RemovedRow>, StoreError> {
-        if self.tree.entry(directory, name).await?.is_some() {
+        if self.entry(directory, name).await?.is_some() {
             return Ok(None);
         }
         let from = keys::history(directory, name);
-        let Some((_, value)) = self
-            .core
-            .index
-            .first(from.clone(), keys::after(&from))
-            .await?
-        else {
+        let Some((_, value)) = self.rows.first(from.clone(), keys::after(&from)).await? else {
             return Ok(None);
         };
         let closed: VersionRecord = VersionTable::decode(&value)?;

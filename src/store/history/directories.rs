@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::store::history::History;
+use crate::store::history::view::PastView;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Ino, Kind};
@@ -12,7 +12,7 @@ use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryBody, DirectoryLocation, InodeRow, VersionRecord};
 use crate::store::schema::tables::{DirectoryLocationTable, RowTable, VersionTable};
 
-impl History {
+impl PastView {
     /// Returns the directory that a name leads to, and the directories that were removed under this name.
     pub(crate) async fn directories_under(
         &self,
@@ -20,14 +20,14 @@ impl History {
         name: &Bytes,
     ) -> Result<Vec<Ino>, StoreError> {
         let mut found = BTreeSet::new();
-        if let Some(entry) = self.tree.entry(parent, name).await?
+        if let Some(entry) = self.entry(parent, name).await?
             && matches!(&entry.body, DentryBody::Own { node, .. } if node.kind == Kind::Directory)
         {
             found.insert(entry.ino);
         }
         let from = keys::history(parent, name);
         let end = keys::after(&from);
-        for (_, value) in self.core.index.scan(from, end, usize::MAX).await? {
+        for (_, value) in self.rows.scan(from, end, usize::MAX).await? {
             let closed: VersionRecord = VersionTable::decode(&value)?;
             let directory = closed.node.is_some_and(|n| n.kind == Kind::Directory);
             if directory
@@ -41,17 +41,12 @@ impl History {
 
     /// Returns the location of a directory now, or its last location if it was removed.
     async fn last_place(&self, directory: Ino) -> Result<Option<Dentry>, StoreError> {
-        let row = self.core.index.row(&keys::inode(directory)).await?;
+        let row = self.rows.row(&keys::inode(directory)).await?;
         if let Some(InodeRow::Directory(row)) = row {
             return Ok(row.place.map(|(_, place)| place));
         }
         let from = keys::directory_locations(directory);
-        let Some((_, value)) = self
-            .core
-            .index
-            .first(from.clone(), keys::after(&from))
-            .await?
-        else {
+        let Some((_, value)) = self.rows.first(from.clone(), keys::after(&from)).await? else {
             return Ok(None);
         };
         let directory_location: DirectoryLocation = DirectoryLocationTable::decode(&value)?;

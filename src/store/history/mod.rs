@@ -15,6 +15,7 @@ pub(crate) mod restore_tree;
 pub(crate) mod undelete;
 pub(crate) mod version_list;
 pub(crate) mod versions;
+pub(crate) mod view;
 
 use crate::store::commit::Committer;
 use crate::store::core::Core;

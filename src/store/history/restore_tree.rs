@@ -128,7 +128,7 @@ impl History {
         let mut open: Vec<(Ino, DirectoryNumber, Option<RestoreItem>)> =
             vec![(directory, top, None)];
         while let Some((old, number, item)) = open.pop() {
-            let listed = self.list_at(old, at).await?;
+            let listed = self.view().list_at(old, at).await?;
             let is_directory = |(_, e): &&(Bytes, PastEntry)| e.kind == Kind::Directory;
             let names = RestoredNames {
                 entries: listed.len() as i64,
@@ -186,7 +186,7 @@ impl History {
         {
             return Ok(fresh(Ino(self.core.new_id())));
         }
-        Ok(match self.last_location(directory).await? {
+        Ok(match self.view().last_location(directory).await? {
             Some(directory_location) => DirectoryNumber {
                 ino: directory,
                 generation: directory_location.generation + 1,

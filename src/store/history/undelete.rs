@@ -59,7 +59,7 @@ impl History {
             ));
         }
         let history = self;
-        let gone = history.gone(from.0, from.1).await?;
+        let gone = history.view().gone(from.0, from.1).await?;
         let gone = gone.ok_or(StoreError::NotFound)?;
         let kind = gone.version.node.kind;
         let _turn = match kind {
@@ -162,7 +162,7 @@ impl History {
                 .and_then(LockedInode::directory)
                 .ok_or(StoreError::NotDirectory)?;
         }
-        let gone = self.gone(back.from.parent, &back.from.name).await?;
+        let gone = self.view().gone(back.from.parent, &back.from.name).await?;
         let gone = gone.ok_or(StoreError::NotFound)?;
         if gone.closed.stamp.id != back.version {
             // The name was created and removed again since the first read.

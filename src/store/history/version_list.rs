@@ -4,14 +4,14 @@
 //! which a rename or an undelete moved the file: a read of the whole list returns where ([`Predecessor`]), and they are then
 //! found by a seek as well.
 //!
-//! Invariant: a version is found here exactly if it is in the list of [`History::history`].
+//! Invariant: a version is found here exactly if it is in the list of [`PastView::history`].
 
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
-use crate::store::history::History;
 use crate::store::history::as_of::{Binding, HistoricalVersion, last_of};
+use crate::store::history::view::PastView;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{
     EndOp, Ino, Kind, Op, PastEntry, Retained, Timestamp, VersionId,
@@ -64,7 +64,7 @@ fn has_predecessor(entry: &PastEntry) -> bool {
     entry.renamed_from.is_some() && matches!(entry.op, Op::Rename | Op::Undelete)
 }
 
-impl History {
+impl PastView {
     /// Returns the newest version of a file that began within `began` under this name; earlier names are not searched.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ impl History {
     }
 
     /// Returns the newest version of a file that began within `began` in an earlier part of its history. The caller checks with
-    /// `History::leads_to` that the history still includes the part.
+    /// `PastView::leads_to` that the history still includes the part.
     ///
     /// # Errors
     /// Errors of the index.
@@ -152,7 +152,7 @@ impl History {
     }
 }
 
-impl History {
+impl PastView {
     /// Tells whether a name has a version of a file.
     pub(super) async fn has_file_versions(
         &self,
@@ -203,7 +203,7 @@ impl History {
         DentryRef { parent, name }: DentryRef<'_>,
         began: &RangeInclusive<Timestamp>,
     ) -> Result<Option<HistoricalVersion>, StoreError> {
-        let Some(entry) = self.tree.entry(parent, name).await? else {
+        let Some(entry) = self.entry(parent, name).await? else {
             return Ok(None);
         };
         match entry.body {
@@ -234,7 +234,7 @@ impl History {
         let mut from = keys::history_at(parent, name, *began.end());
         let mut limit = 1;
         loop {
-            let rows = self.core.index.scan(from, end.clone(), limit).await?;
+            let rows = self.rows.scan(from, end.clone(), limit).await?;
             let is_last = rows.len() < limit;
             let Some((key, _)) = rows.last() else {
                 return Ok(None);
@@ -323,7 +323,7 @@ impl History {
         ino: Ino,
         at: Timestamp,
     ) -> Result<Option<HistoricalVersion>, StoreError> {
-        if let Some(InodeRow::Linked(row)) = self.core.index.row(&keys::inode(ino)).await? {
+        if let Some(InodeRow::Linked(row)) = self.rows.row(&keys::inode(ino)).await? {
             let last = last_of(ino, &row.node, &row.state, Timestamp(0));
             if let Some(last) = last.filter(|last| last.stamp.id.timestamp <= at) {
                 return Ok(Some(HistoricalVersion::of(last, None)));
@@ -331,7 +331,7 @@ impl History {
         }
         let end = keys::after(&keys::linked_history(ino));
         let mut from = keys::linked_history_at(ino, at);
-        while let Some((key, value)) = self.core.index.first(from, end.clone()).await? {
+        while let Some((key, value)) = self.rows.first(from, end.clone()).await? {
             let closed: VersionRecord = LinkedVersionTable::decode(&value)?;
             if let Some(node) = closed.node {
                 return Ok(Some(HistoricalVersion {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::store::history::History;
 use crate::store::history::as_of::{Binding, HistoricalVersion, last_of};
 use crate::store::history::version_list::{Predecessor, Successor, VersionList};
+use crate::store::history::view::PastView;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
@@ -29,11 +30,6 @@ fn back(version: &HistoricalVersion, slot: &Dentry) -> bool {
 }
 
 impl History {
-    /// Returns the row of the version that was imported under a foreign id. The version itself may be deleted.
-    pub(crate) async fn imported(&self, id: &str) -> Result<Option<ImportedRow>, StoreError> {
-        self.core.index.row(&keys::foreign(id.as_bytes())).await
-    }
-
     /// Returns the timestamp of a live file's last version; `None` if the file has none, or its rows cannot be read.
     pub async fn last_version(&self, ino: Ino) -> Option<Timestamp> {
         let mut locked = self.tree.lock(ino).await.ok()?;
@@ -42,6 +38,13 @@ impl History {
             EntryState::Provisional(last) => Some(last.stamp.id.timestamp),
             EntryState::Unborn { .. } => None,
         }
+    }
+}
+
+impl PastView {
+    /// Returns the row of the version that was imported under a foreign id. The version itself may be deleted.
+    pub(crate) async fn imported(&self, id: &str) -> Result<Option<ImportedRow>, StoreError> {
+        self.rows.row(&keys::foreign(id.as_bytes())).await
     }
 
     /// Returns every version of a name, oldest first, the current one last. The list continues under the name that a rename moved
@@ -104,10 +107,7 @@ impl History {
     pub async fn names_with_versions(&self, directory: Ino) -> Result<Vec<Bytes>, StoreError> {
         let mut names = BTreeSet::new();
         let from = keys::entries(directory);
-        let rows = self
-            .core
-            .index
-            .scan(from.clone(), keys::after(&from), usize::MAX);
+        let rows = self.rows.scan(from.clone(), keys::after(&from), usize::MAX);
         for (key, value) in rows.await? {
             let entry: DentryRow = DentryTable::decode(&value)?;
             let name = keys::entry_name(&key);
@@ -122,7 +122,7 @@ impl History {
                 names.insert(name);
             }
         }
-        for name in interval_tree::all(&self.core.index, directory).await? {
+        for name in interval_tree::all(&self.rows, directory).await? {
             if !names.contains(&name) && self.has_file_versions(directory, &name).await? {
                 names.insert(name);
             }
@@ -140,10 +140,9 @@ impl History {
         limit: usize,
     ) -> Result<Vec<Timestamp>, StoreError> {
         let from = keys::entries(directory);
-        let mut timestamps = interval_tree::bounds(&self.core.index, directory).await?;
+        let mut timestamps = interval_tree::bounds(&self.rows, directory).await?;
         for (_, value) in self
-            .core
-            .index
+            .rows
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?
         {
@@ -162,14 +161,13 @@ impl History {
         }
         let from = keys::histories(directory);
         for (key, _) in self
-            .core
-            .index
+            .rows
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?
         {
             timestamps.extend(keys::trailing_id(&key).map(|id| id.timestamp));
         }
-        let newest = self.tree.core.now();
+        let newest = self.newest;
         let shown = timestamps.into_iter().rev().filter(|at| *at <= newest);
         Ok(shown.take(limit).collect())
     }
@@ -206,7 +204,7 @@ impl DirectoryChange {
     }
 }
 
-impl History {
+impl PastView {
     /// Returns the newest `limit` changes of a directory, oldest first. Transient names are omitted.
     ///
     /// # Errors
@@ -216,13 +214,10 @@ impl History {
         directory: Ino,
         limit: usize,
     ) -> Result<Vec<DirectoryChange>, StoreError> {
-        let (shown, mut newest) = (self.tree.core.now(), BTreeMap::new());
-        let mut names = interval_tree::all(&self.core.index, directory).await?;
+        let (shown, mut newest) = (self.newest, BTreeMap::new());
+        let mut names = interval_tree::all(&self.rows, directory).await?;
         let from = keys::entries(directory);
-        let rows = self
-            .core
-            .index
-            .scan(from.clone(), keys::after(&from), usize::MAX);
+        let rows = self.rows.scan(from.clone(), keys::after(&from), usize::MAX);
         names.extend(rows.await?.iter().map(|(key, _)| keys::entry_name(key)));
         for (number, name) in names.into_iter().enumerate() {
             for change in self.slot_changes(directory, &name).await? {
@@ -269,7 +264,7 @@ fn moved_within(directory: Ino) -> impl Fn(&DirectoryChange) -> Option<(Timestam
     }
 }
 
-impl History {
+impl PastView {
     /// Returns the versions of a name, and the ends of the name.
     async fn slot_changes(
         &self,
@@ -287,7 +282,7 @@ impl History {
             .collect();
         let from = keys::history(directory, name);
         let end = keys::after(&from);
-        let rows = self.core.index.scan(from, end, usize::MAX).await?;
+        let rows = self.rows.scan(from, end, usize::MAX).await?;
         for (_, value) in rows {
             let closed: VersionRecord = VersionTable::decode(&value)?;
             if matches!(
@@ -336,10 +331,10 @@ impl History {
         name: &[u8],
         until: Option<Timestamp>,
     ) -> Result<Vec<HistoricalVersion>, StoreError> {
-        let current = self.tree.entry(directory, name).await?;
+        let current = self.entry(directory, name).await?;
         let from = keys::history(directory, name);
         let end = keys::after(&from);
-        let rows = self.core.index.scan(from, end, usize::MAX).await?;
+        let rows = self.rows.scan(from, end, usize::MAX).await?;
         let mut all = Vec::with_capacity(rows.len() + 1);
         let mut linked: HashMap<Ino, Vec<HistoricalVersion>> = HashMap::new();
         for (_, value) in rows.into_iter().rev() {

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use crate::meta::Batch;
-use crate::store::index::overlay::Index;
+use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Ino, Timestamp};
 use crate::store::schema::keys;
@@ -57,7 +57,7 @@ fn put(rows: &mut Batch, directory: Ino, name: &[u8], life: Range<Timestamp>, ma
 
 /// Names that lived at `at` and are gone.
 pub(crate) async fn alive_at(
-    index: &Index,
+    index: &Snapshot,
     directory: Ino,
     at: Timestamp,
 ) -> Result<BTreeSet<Bytes>, StoreError> {
@@ -85,7 +85,7 @@ pub(crate) async fn alive_at(
 
 /// The same for a directory that has lost many names.
 async fn alive_in_tree(
-    index: &Index,
+    index: &Snapshot,
     directory: Ino,
     at: Timestamp,
 ) -> Result<BTreeSet<Bytes>, StoreError> {
@@ -106,7 +106,7 @@ async fn alive_in_tree(
 
 /// Reads a node's list while its names live at `at`.
 async fn collect(
-    index: &Index,
+    index: &Snapshot,
     directory: Ino,
     node: u64,
     at: Timestamp,
@@ -153,7 +153,7 @@ fn word(bytes: Option<&[u8]>) -> Option<u64> {
 }
 
 /// All names that are gone, whenever they lived.
-pub(crate) async fn all(index: &Index, directory: Ino) -> Result<BTreeSet<Bytes>, StoreError> {
+pub(crate) async fn all(index: &Snapshot, directory: Ino) -> Result<BTreeSet<Bytes>, StoreError> {
     let from = keys::intervals(directory);
     let end = keys::after(&from);
     let rows = index.scan(from, end, usize::MAX).await?;
@@ -164,7 +164,10 @@ pub(crate) async fn all(index: &Index, directory: Ino) -> Result<BTreeSet<Bytes>
 }
 
 /// Names that were removed, whatever became of them later.
-pub(crate) async fn removed(index: &Index, directory: Ino) -> Result<BTreeSet<Bytes>, StoreError> {
+pub(crate) async fn removed(
+    index: &Snapshot,
+    directory: Ino,
+) -> Result<BTreeSet<Bytes>, StoreError> {
     let mut names = BTreeSet::new();
     let mut from = keys::intervals(directory);
     let end = keys::after(&from);
@@ -187,7 +190,7 @@ pub(crate) async fn removed(index: &Index, directory: Ino) -> Result<BTreeSet<By
 
 /// Starts and ends of all lives of names that are gone.
 pub(crate) async fn bounds(
-    index: &Index,
+    index: &Snapshot,
     directory: Ino,
 ) -> Result<BTreeSet<Timestamp>, StoreError> {
     let from = keys::intervals(directory);
@@ -209,6 +212,7 @@ pub(crate) async fn bounds(
 mod tests {
     use super::*;
     use crate::meta::{MemoryStore, MetaStore};
+    use crate::store::index::overlay::Index;
     use crate::store::schema::merge;
     use crate::sync::Arc;
 
@@ -234,7 +238,7 @@ mod tests {
             }
         }
         meta.commit(batch).await.unwrap();
-        let index = Index::new(meta);
+        let index = Index::of_writer(meta).await.unwrap().snapshot();
         let mut probes: Vec<u64> = lives
             .iter()
             .flat_map(|(_, s, e)| [*s, *e, s + 1, e - 1])

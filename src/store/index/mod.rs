@@ -5,4 +5,6 @@ pub(crate) mod health;
 pub(crate) mod interval_tree;
 pub(crate) mod overlay;
 pub(crate) mod provisional;
+mod queued_rows;
+pub(crate) mod snapshot;
 pub(crate) mod timestamps;

@@ -124,7 +124,9 @@ mod tests {
 
     #[tokio::test]
     async fn no_row_lies_below_what_is_on_record() {
-        let index = Index::new(Arc::new(MemoryStore::new(merge::merge)));
+        let index = Index::of_writer(Arc::new(MemoryStore::new(merge::merge)))
+            .await
+            .unwrap();
         let mut provisional = ProvisionalStates::load(&index).await.unwrap();
         assert_eq!(provisional.first(), *keys::provisional(Ino(0)));
         let all = &mut provisional;

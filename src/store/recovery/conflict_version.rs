@@ -311,8 +311,8 @@ impl ConflictRecovery<'_> {
         len: u64,
     ) -> Result<Vec<(u64, RangeRow)>, StoreError> {
         let (mut rows, mut behind) = (Vec::new(), 0);
-        let index = &self.recovery.core.index;
-        while let Some(range) = next_range(index, content, behind).await?
+        let index = self.recovery.core.index.snapshot();
+        while let Some(range) = next_range(&index, content, behind).await?
             && range < len.div_ceil(RANGE)
         {
             behind = range + 1;
@@ -321,7 +321,7 @@ impl ConflictRecovery<'_> {
                 .recovery
                 .data
                 .contents
-                .pieces(index, content, range)
+                .pieces(&index, content, range)
                 .await?;
             let pieces: Vec<_> = pieces.iter().filter_map(|p| p.clip(0, end)).collect();
             if !pieces.is_empty() {
@@ -471,7 +471,7 @@ impl ConflictRecovery<'_> {
         while at != ROOT && !self.is_there(at, limit).await? {
             let directory_location = match self.directories.get(&at) {
                 Some(above) => Some(above.clone()),
-                None if at.0 < limit => self.recovery.history.where_now(at).await?,
+                None if at.0 < limit => self.recovery.history.view().where_now(at).await?,
                 None => None,
             };
             let Some(Dentry { parent, name }) =
@@ -517,7 +517,8 @@ impl ConflictRecovery<'_> {
         let mut path = vec![slot.name.clone()];
         let mut at = slot.parent;
         while at != ROOT
-            && let Some(Dentry { parent, name }) = self.recovery.history.where_now(at).await?
+            && let Some(Dentry { parent, name }) =
+                self.recovery.history.view().where_now(at).await?
         {
             path.push(name);
             at = parent;

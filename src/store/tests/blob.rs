@@ -332,12 +332,16 @@ async fn concurrent_puts_of_one_key_are_all_versions_and_the_last_one_is_current
     // A directory has never had entries other than keys.
     let ns = store.namespace();
     assert_eq!(
-        ns.history.names_with_versions(ROOT).await.unwrap(),
+        ns.history.view().names_with_versions(ROOT).await.unwrap(),
         Vec::<Bytes>::new()
     );
     let shared = ns.tree.lookup(ROOT, b"shared").await.unwrap().unwrap();
     assert_eq!(
-        ns.history.names_with_versions(shared.ino).await.unwrap(),
+        ns.history
+            .view()
+            .names_with_versions(shared.ino)
+            .await
+            .unwrap(),
         ["key"]
     );
     cluster.end(store).await;

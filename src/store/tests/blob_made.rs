@@ -205,7 +205,7 @@ async fn a_put_over_an_open_file_does_not_change_the_open_file() {
 
 /// What an import compares its time with, and what the list of versions says.
 async fn check_last_change(ns: &Namespace, name: &'static [u8], what: &str) {
-    let last = ns.history.versions(ROOT, name).await.unwrap().pop();
+    let last = ns.history.view().versions(ROOT, name).await.unwrap().pop();
     let listed = last.map(|last| last.ended.unwrap_or(last.version.timestamp));
     let found = ns.tree.last_change(ROOT, &Bytes::from_static(name)).await;
     assert_eq!(found.unwrap(), listed, "{what}");

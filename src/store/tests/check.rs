@@ -149,7 +149,7 @@ async fn moment(ns: &Namespace, tree: &Tree, slots: &[Slot], step: usize) {
         .enumerate()
         .filter(|(_, n)| n.kind == Kind::Directory)
     {
-        let found = ns.history.list_at(node.ino, at).await.unwrap();
+        let found = ns.history.view().list_at(node.ino, at).await.unwrap();
         let found_names: Vec<_> = found
             .iter()
             .map(|(name, e)| (name.to_vec(), e.ino))
@@ -175,6 +175,7 @@ async fn moment(ns: &Namespace, tree: &Tree, slots: &[Slot], step: usize) {
         );
         let found = ns
             .history
+            .view()
             .entry_at(tree.nodes[slot.0].ino, &slot.1, at)
             .await
             .unwrap();
@@ -188,7 +189,12 @@ async fn moment(ns: &Namespace, tree: &Tree, slots: &[Slot], step: usize) {
             assert_eq!(found.kind, tree.nodes[expected.id].kind, "{where_}: kind");
             if found.kind != Kind::Directory {
                 let names = past.values().filter(|other| other.id == expected.id);
-                let counted = ns.history.link_count_at(found.ino, at).await.unwrap();
+                let counted = ns
+                    .history
+                    .view()
+                    .link_count_at(found.ino, at)
+                    .await
+                    .unwrap();
                 assert_eq!(counted as usize, names.count(), "{where_}: link count");
             }
             same(&read_past(ns, &found).await, &expected.text, &where_);
@@ -217,7 +223,12 @@ async fn versions(ns: &Namespace, tree: &Tree, slot: &Slot) {
         (slot.0, String::from_utf8_lossy(&slot.1))
     );
     let directory = tree.nodes[slot.0].ino;
-    let all = ns.history.versions(directory, &slot.1).await.unwrap();
+    let all = ns
+        .history
+        .view()
+        .versions(directory, &slot.1)
+        .await
+        .unwrap();
     for pair in all.windows(2) {
         assert!(
             pair[0].version < pair[1].version,
@@ -237,6 +248,7 @@ async fn versions(ns: &Namespace, tree: &Tree, slot: &Slot) {
         let at = format!("{at}, shown at {}", tree.describe(*step));
         let then = ns
             .history
+            .view()
             .entry_at(directory, &slot.1, tree.timestamps[*step])
             .await
             .unwrap()
@@ -249,6 +261,7 @@ async fn versions(ns: &Namespace, tree: &Tree, slot: &Slot) {
         for moment in [found.version.timestamp, tree.timestamps[*step]] {
             let mut then = ns
                 .history
+                .view()
                 .entry_at(directory, &slot.1, moment)
                 .await
                 .unwrap();
@@ -328,8 +341,9 @@ async fn known_versions(ns: &Namespace, tree: &Tree, slot: &Slot, at: &str) {
     let past = tree.past.iter().flat_map(BTreeMap::values);
     let texts = live.map(|(_, text)| text).chain(past.map(|s| &s.text));
     let known: BTreeSet<&[u8]> = texts.map(|text| &text[..]).collect();
-    let versions = ns.history.versions(tree.nodes[slot.0].ino, &slot.1);
-    for version in versions.await.unwrap() {
+    let past = ns.history.view();
+    let versions = past.versions(tree.nodes[slot.0].ino, &slot.1).await;
+    for version in versions.unwrap() {
         let text = read_past(ns, &version).await;
         assert!(
             known.contains(&text[..]),

@@ -35,7 +35,7 @@ async fn a_copy_stays_readable_after_deletion_of_its_source() {
     ns.drain().await.unwrap();
     let sent = ns.counters().bytes_up;
 
-    let past = ns.history.versions(ROOT, b"original").await.unwrap();
+    let past = ns.history.view().versions(ROOT, b"original").await.unwrap();
     let source = ns.tree.clone_source(&past[0]);
     let (_, file) = ns
         .tree

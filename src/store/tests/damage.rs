@@ -78,7 +78,7 @@ async fn prepared(name: &str) -> TestCluster {
 async fn right_or_error(ns: &Namespace) {
     for file in 0..4 {
         let name = format!("file-{file}");
-        let Ok(versions) = ns.history.versions(ROOT, name.as_bytes()).await else {
+        let Ok(versions) = ns.history.view().versions(ROOT, name.as_bytes()).await else {
             continue;
         };
         assert_eq!(versions.len(), 4, "{name}");
@@ -103,7 +103,12 @@ async fn unreadable(ns: &Namespace) -> Vec<String> {
     }
     for file in 0..4 {
         let name = format!("file-{file}");
-        let versions = ns.history.versions(ROOT, name.as_bytes()).await.unwrap();
+        let versions = ns
+            .history
+            .view()
+            .versions(ROOT, name.as_bytes())
+            .await
+            .unwrap();
         assert_eq!(versions.len(), 4, "{name}");
         for (number, version) in versions.iter().enumerate() {
             match ns.history.read_past(version, 0, u32::MAX).await {

@@ -86,6 +86,7 @@ async fn a_late_release_does_not_change_the_final_past() {
     assert!(ns.history.is_final(moment));
     let then = ns
         .history
+        .view()
         .entry_at(ROOT, b"a", moment)
         .await
         .unwrap()
@@ -93,6 +94,7 @@ async fn a_late_release_does_not_change_the_final_past() {
     first.save(flushed).await.unwrap();
     assert_eq!(
         ns.history
+            .view()
             .entry_at(ROOT, b"a", moment)
             .await
             .unwrap()

@@ -86,8 +86,11 @@ async fn a_follower_shows_the_committed_changes_of_its_writer() {
         history(&follower, ROOT, b"a").await,
         [&b"one"[..], b"second"]
     );
-    let changes = ns.history.changes(ROOT, 100).await.unwrap();
-    assert_eq!(follower.history.changes(ROOT, 100).await.unwrap(), changes);
+    let changes = ns.history.view().changes(ROOT, 100).await.unwrap();
+    assert_eq!(
+        follower.history.view().changes(ROOT, 100).await.unwrap(),
+        changes
+    );
     assert!(
         follower.history.is_final(changes[0])
             && !follower.history.is_final(follower.commit.low_watermark())
@@ -95,8 +98,8 @@ async fn a_follower_shows_the_committed_changes_of_its_writer() {
     assert!(follower.now() < follower.commit.low_watermark());
     for at in changes {
         let (here, there) = (
-            follower.history.list_at(ROOT, at).await,
-            ns.history.list_at(ROOT, at).await,
+            follower.history.view().list_at(ROOT, at).await,
+            ns.history.view().list_at(ROOT, at).await,
         );
         assert_eq!(here.unwrap(), there.unwrap());
     }
@@ -175,7 +178,7 @@ async fn read_until_stopped(follower: Namespace, tasks: Tasks) -> (usize, usize,
                 Err(error) => Err(error),
             });
         }
-        for version in follower.history.versions(ROOT, b"f").await.unwrap() {
+        for version in follower.history.view().versions(ROOT, b"f").await.unwrap() {
             tokio::task::yield_now().await;
             reads.push(follower.history.read_past(&version, 0, u32::MAX).await);
         }
@@ -208,6 +211,7 @@ async fn a_follower_reads_whole_versions_or_an_error_during_garbage_collection()
     let follower = follow(&cluster).await;
     let first = follower
         .history
+        .view()
         .versions(ROOT, b"f")
         .await
         .unwrap()

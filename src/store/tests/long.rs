@@ -123,7 +123,7 @@ async fn case(seed: u64) {
         one.release().await;
     }
     close(&one.file).await;
-    let versions = one.ns.history.versions(ROOT, b"a").await.unwrap();
+    let versions = one.ns.history.view().versions(ROOT, b"a").await.unwrap();
     let last = check::read_past(&one.ns, versions.last().unwrap()).await;
     check::same(&last, &one.text, "the newest version");
     one.ns.drain().await.unwrap();

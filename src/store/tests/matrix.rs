@@ -142,6 +142,7 @@ async fn superseded(session: &Session, durable: &Tree) {
         for ((directory, name), (ino, _)) in &kept {
             let then = ns
                 .history
+                .view()
                 .entry_at(*directory, name, now)
                 .await
                 .unwrap()
@@ -208,8 +209,14 @@ async fn all_versions(ns: &Namespace, live: &Live) -> Vec<((Ino, Vec<u8>), Vec<u
     }
     let mut all = Vec::new();
     for directory in directories {
-        for name in ns.history.names_with_versions(directory).await.unwrap() {
-            for version in ns.history.versions(directory, &name).await.unwrap() {
+        for name in ns
+            .history
+            .view()
+            .names_with_versions(directory)
+            .await
+            .unwrap()
+        {
+            for version in ns.history.view().versions(directory, &name).await.unwrap() {
                 let text = check::read_past(ns, &version).await;
                 all.push(((directory, name.to_vec()), text));
             }

@@ -22,6 +22,7 @@ mod reclaim_model;
 mod rng;
 mod scenarios;
 mod session;
+mod snapshots;
 mod tree;
 mod uncited;
 mod undelete;
@@ -227,7 +228,7 @@ pub(crate) async fn content(ns: &Namespace, dir: Ino, name: &[u8]) -> Option<Vec
 
 pub(crate) async fn history(ns: &Namespace, dir: Ino, name: &[u8]) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
-    for version in ns.history.versions(dir, name).await.unwrap() {
+    for version in ns.history.view().versions(dir, name).await.unwrap() {
         all.push(
             ns.history
                 .read_past(&version, 0, u32::MAX)
@@ -243,7 +244,7 @@ pub(crate) async fn history(ns: &Namespace, dir: Ino, name: &[u8]) -> Vec<Vec<u8
 pub(crate) async fn removed_names(ns: &Namespace, dir: Ino) -> Vec<String> {
     let (mut names, mut listing) = (Vec::new(), ns.history.deleted(dir).await.unwrap());
     while let Some((name, listed)) = listing.next().await.unwrap() {
-        let found = ns.history.deleted_tree_at(dir, &name).await.unwrap();
+        let found = ns.history.view().deleted_tree_at(dir, &name).await.unwrap();
         assert_eq!(found, Some(listed), "{name:?}");
         names.push(String::from_utf8(name.to_vec()).unwrap());
     }

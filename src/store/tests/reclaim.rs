@@ -7,7 +7,7 @@ use super::*;
 const GRACE_NS: u64 = 3600 * 1_000_000_000;
 
 pub(crate) async fn ids(ns: &Namespace, name: &[u8]) -> Vec<VersionId> {
-    let all = ns.history.versions(ROOT, name).await.unwrap();
+    let all = ns.history.view().versions(ROOT, name).await.unwrap();
     all.into_iter().map(|v| v.version).collect()
 }
 
@@ -63,7 +63,13 @@ async fn after_deletion_of_a_version_the_older_one_covers_its_time() {
         .await
         .unwrap();
     assert_eq!(history(&ns, ROOT, b"a").await, [&b"one"[..], b"three"]);
-    let then = ns.history.entry_at(ROOT, b"a", at).await.unwrap().unwrap();
+    let then = ns
+        .history
+        .view()
+        .entry_at(ROOT, b"a", at)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((then.version, then.kept), (before[0], Retained::Thinned));
     assert_eq!(check::read_past(&ns, &then).await, b"one");
     ns.history
@@ -72,11 +78,17 @@ async fn after_deletion_of_a_version_the_older_one_covers_its_time() {
         .unwrap();
     assert_eq!(history(&ns, ROOT, b"a").await, [&b"three"[..]]);
     for at in [before[0].timestamp, at] {
-        let then = ns.history.entry_at(ROOT, b"a", at).await.unwrap().unwrap();
+        let then = ns
+            .history
+            .view()
+            .entry_at(ROOT, b"a", at)
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!((then.kept, then.attrs.size), (Retained::Nothing, 3));
         let read = ns.history.read_past(&then, 0, 9).await;
         assert!(matches!(read, Err(StoreError::Corrupt(_))), "{read:?}");
-        let names = ns.history.list_at(ROOT, at).await.unwrap();
+        let names = ns.history.view().list_at(ROOT, at).await.unwrap();
         assert_eq!(names.len(), 1, "a time inside never loses the name");
     }
     let gone = ns.history.delete_version(ROOT, b"a", before[0]).await;
@@ -149,6 +161,7 @@ async fn deleting_the_only_version_removes_the_name() {
     assert!(ids(&ns, b"a").await.is_empty());
     let then = ns
         .history
+        .view()
         .entry_at(ROOT, b"a", id.timestamp)
         .await
         .unwrap()
@@ -156,6 +169,7 @@ async fn deleting_the_only_version_removes_the_name() {
     assert_eq!(then.kept, Retained::Nothing);
     assert!(
         ns.history
+            .view()
             .names_with_versions(ROOT)
             .await
             .unwrap()
@@ -209,7 +223,7 @@ async fn a_deleted_version_stays_readable_while_open_and_is_stale_afterwards() {
         // Each save makes one segment.
         ns.drain().await.unwrap();
     }
-    let all = ns.history.versions(ROOT, b"a").await.unwrap();
+    let all = ns.history.view().versions(ROOT, b"a").await.unwrap();
     let held = ns.data.hold_standing(&all[0]).await.unwrap();
     for version in &all[..2] {
         ns.history

@@ -22,7 +22,7 @@ impl Known {
         for name in NAMES {
             let texts = self.0.entry(name.to_vec()).or_default();
             let mut found = Texts::new();
-            for version in ns.history.versions(ROOT, name).await.unwrap() {
+            for version in ns.history.view().versions(ROOT, name).await.unwrap() {
                 let text = match texts.get(&version.version) {
                     Some(text) => text.clone(),
                     None => check::read_past(ns, &version).await,
@@ -35,7 +35,7 @@ impl Known {
 
     async fn check(&self, ns: &Namespace, at: &str) {
         for (name, texts) in &self.0 {
-            let all = ns.history.versions(ROOT, name).await.unwrap();
+            let all = ns.history.view().versions(ROOT, name).await.unwrap();
             let ids: Vec<_> = all.iter().map(|v| v.version).collect();
             let expected: Vec<_> = texts.keys().copied().collect();
             assert_eq!(ids, expected, "{at}: versions of {}", name.escape_ascii());
@@ -45,6 +45,7 @@ impl Known {
                 // A version from before a rename belongs to another name.
                 let then = ns
                     .history
+                    .view()
                     .entry_at(ROOT, name, version.version.timestamp)
                     .await;
                 if let Some(then) = then.unwrap().filter(|e| e.ino == version.ino) {
@@ -68,7 +69,7 @@ async fn opened(ns: &Namespace, name: &[u8]) -> Arc<File> {
 /// Copies a version or a part of it into a file.
 async fn copy(ns: &Namespace, name: &[u8], rng: &mut SeededRng) {
     let from = NAMES[rng.below(4)];
-    let all = ns.history.versions(ROOT, from).await.unwrap();
+    let all = ns.history.view().versions(ROOT, from).await.unwrap();
     if all.is_empty() {
         return;
     }
@@ -110,7 +111,7 @@ async fn write(ns: &Namespace, name: &[u8], rng: &mut SeededRng, fill: u8) {
 
 async fn delete(ns: &Namespace, rng: &mut SeededRng, known: &mut Known) {
     let name = NAMES[rng.below(4)];
-    let all = ns.history.versions(ROOT, name).await.unwrap();
+    let all = ns.history.view().versions(ROOT, name).await.unwrap();
     if all.is_empty() {
         return;
     }

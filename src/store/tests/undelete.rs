@@ -47,7 +47,7 @@ pub(super) async fn live(ns: &Namespace, directory: Ino) -> Tree {
 pub(super) async fn past(ns: &Namespace, directory: Ino, at: Timestamp) -> Tree {
     let (mut tree, mut open) = (Tree::new(), vec![(String::new(), directory)]);
     while let Some((above, directory)) = open.pop() {
-        for (name, entry) in ns.history.list_at(directory, at).await.unwrap() {
+        for (name, entry) in ns.history.view().list_at(directory, at).await.unwrap() {
             let path = path(&above, &name);
             let bytes = match entry.kind {
                 Kind::Directory => {
@@ -99,7 +99,12 @@ pub(super) async fn make(ns: &Namespace, directory: Ino, name: &[u8], kind: Kind
 pub(super) async fn deleted(ns: &Namespace, directory: Ino) -> Vec<String> {
     let (mut all, mut found) = (ns.history.deleted(directory).await.unwrap(), Vec::new());
     while let Some((name, removed)) = all.next().await.unwrap() {
-        let again = ns.history.deleted_tree_at(directory, &name).await.unwrap();
+        let again = ns
+            .history
+            .view()
+            .deleted_tree_at(directory, &name)
+            .await
+            .unwrap();
         assert_eq!(again, Some(removed));
         found.push(String::from_utf8_lossy(&name).into_owned());
     }
@@ -120,7 +125,7 @@ pub(super) async fn bring(
 }
 
 async fn ops(ns: &Namespace, directory: Ino, name: &[u8]) -> Vec<Op> {
-    let all = ns.history.versions(directory, name).await.unwrap();
+    let all = ns.history.view().versions(directory, name).await.unwrap();
     all.into_iter().map(|version| version.op).collect()
 }
 
@@ -188,6 +193,7 @@ async fn a_removed_file_is_restored_under_another_name_with_its_history() {
     assert_eq!(history(&ns, ROOT, b"a").await.len(), 2);
     let last = ns
         .history
+        .view()
         .versions(ROOT, b"b")
         .await
         .unwrap()
@@ -199,7 +205,7 @@ async fn a_removed_file_is_restored_under_another_name_with_its_history() {
         (b"a", between, false),
         (b"b", between, false),
     ] {
-        let found = ns.history.entry_at(ROOT, name, at).await.unwrap();
+        let found = ns.history.view().entry_at(ROOT, name, at).await.unwrap();
         assert_eq!(found.is_some(), there, "{name:?} at {at:?}");
     }
     assert!(matches!(
@@ -237,6 +243,7 @@ async fn a_removed_file_is_restored_under_its_own_name_repeatedly() {
     for gap in gaps {
         assert!(
             ns.history
+                .view()
                 .entry_at(ROOT, b"a", gap)
                 .await
                 .unwrap()
@@ -291,6 +298,7 @@ async fn a_removed_tree_is_restored_and_keeps_its_past() {
     let between = ns.now();
     let removed = ns
         .history
+        .view()
         .deleted_tree_at(ROOT, b"top")
         .await
         .unwrap()
@@ -329,7 +337,7 @@ async fn a_removed_tree_is_restored_and_keeps_its_past() {
         [Op::Create, Op::Write, Op::Undelete]
     );
     assert_eq!(
-        ns.history.directory_at(top, between).await.unwrap(),
+        ns.history.view().directory_at(top, between).await.unwrap(),
         None,
         "nothing stood there"
     );
@@ -433,6 +441,7 @@ async fn an_undelete_treats_its_target_as_rename_does() {
     assert_eq!(history(&ns, ROOT, b"held").await, [b"held", b"file"]);
     let then = ns
         .history
+        .view()
         .entry_at(ROOT, b"held", version)
         .await
         .unwrap()
@@ -477,7 +486,7 @@ async fn a_time_before_a_directory_was_recreated_shows_the_earlier_directory() {
     let second = make(&ns, ROOT, b"dist", Kind::Directory).await;
     let new_inner = make(&ns, second, b"sub", Kind::Directory).await;
     save(&ns, new_inner, b"f", b"new").await;
-    let asked = async |directory, at| ns.history.directory_at(directory, at).await.unwrap();
+    let asked = async |directory, at| ns.history.view().directory_at(directory, at).await.unwrap();
     assert_eq!(asked(second, old).await, Some(first));
     assert_eq!(asked(new_inner, old).await, Some(inner));
     assert_eq!(asked(second, between).await, None);
@@ -523,7 +532,7 @@ async fn history_continues_through_renames_and_undeletes_across_directories() {
     rename((ROOT, b"back"), (one, b"last")).await;
     let texts = [b"1", b"1", b"2", b"2", b"3", b"3", b"3"];
     assert_eq!(history(&ns, one, b"last").await, texts);
-    let from: Vec<_> = ns.history.versions(one, b"last").await.unwrap();
+    let from: Vec<_> = ns.history.view().versions(one, b"last").await.unwrap();
     let from = from.iter().filter_map(|v| v.renamed_from.as_ref());
     let from: Vec<_> = from.map(|origin| origin.name.clone()).collect();
     assert_eq!(from, ["report", "draft", "final", "back"]);

@@ -76,6 +76,7 @@ async fn a_crash_before_the_last_batch_restores_nothing() {
     ns.drain().await.unwrap();
     let removed = ns
         .history
+        .view()
         .deleted_tree_at(ROOT, b"top")
         .await
         .unwrap()

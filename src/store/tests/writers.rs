@@ -46,10 +46,11 @@ impl TestCluster {
 /// Operation and content of each version.
 async fn ops_and_contents(ns: &Namespace, dir: Ino, name: &[u8]) -> Vec<(Op, Vec<u8>)> {
     let mut all = Vec::new();
-    for version in ns.history.versions(dir, name).await.unwrap() {
+    for version in ns.history.view().versions(dir, name).await.unwrap() {
         let bytes = ns.history.read_past(&version, 0, u32::MAX).await.unwrap();
         let then = ns
             .history
+            .view()
             .entry_at(dir, name, version.version.timestamp)
             .await
             .unwrap();
@@ -149,7 +150,7 @@ async fn acknowledged_saves_are_restored_as_conflict_versions() {
             (Op::Restore, b"other".to_vec()),
         ]
     );
-    for version in ns.history.versions(ROOT, b"f").await.unwrap() {
+    for version in ns.history.view().versions(ROOT, b"f").await.unwrap() {
         let late = matches!(version.op, Op::Conflict | Op::Restore);
         assert_eq!(late, version.version.timestamp.0 > before, "{version:?}");
         assert_eq!(version.author, author());
@@ -248,9 +249,9 @@ async fn names_and_inode_numbers_of_two_writers_do_not_collide() {
     );
     let a = ops_and_contents(&ns, ROOT, b"new%2Fbelow%2Fa").await;
     assert_eq!(a, single(b"text of a"));
-    let links = ns.history.versions(ROOT, b"link").await.unwrap();
+    let links = ns.history.view().versions(ROOT, b"link").await.unwrap();
     assert_eq!(ns.history.target_past(&links[0]), Bytes::from_static(b"f"));
-    let listed = ns.history.names_with_versions(ROOT).await.unwrap();
+    let listed = ns.history.view().names_with_versions(ROOT).await.unwrap();
     for name in [&b"fresh"[..], b"link", b"new%2Fbelow%2Fa"] {
         assert!(listed.iter().any(|found| found == name), "{listed:?}");
     }
@@ -265,7 +266,7 @@ async fn names_and_inode_numbers_of_two_writers_do_not_collide() {
     let (mode, by) = (RenameMode::Replace, author());
     ns.history.undelete(from, to, mode, &by).await.unwrap();
     assert_eq!(content(&ns, ROOT, b"back").await.unwrap(), b"text of a");
-    let joined = ns.history.versions(ROOT, b"back").await.unwrap();
+    let joined = ns.history.view().versions(ROOT, b"back").await.unwrap();
     assert_eq!(joined.first().map(|version| version.op), Some(Op::Conflict));
     assert_eq!(removed_names(&ns, ROOT).await, ["fresh", "link"]);
     close_and_check(&left, ns).await;

@@ -12,7 +12,8 @@ use std::sync::atomic::Ordering;
 use bytes::{Bytes, BytesMut};
 
 use crate::cache::{BudgetPermit, Source, StagingFile};
-use crate::store::data::extent_map::ResolvedExtent;
+use crate::store::data::extent_map::{ContentView, ResolvedExtent};
+use crate::store::data::pins::Pin;
 use crate::store::data::segment::SEGMENT_MAX;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::ContentBase;
@@ -27,7 +28,7 @@ use crate::sync::Arc;
 const SMALL: u64 = 64 << 10;
 /// Largest file length in bytes: the largest offset of a signed 64-bit off_t.
 pub const LEN_MAX: u64 = i64::MAX as u64;
-/// Attempts of a read that a change of the base may invalidate; the next attempt holds the inode's lock.
+/// How often a follower repeats a read whose content the writer deleted meanwhile.
 const RETRIES: usize = 3;
 
 /// Returns the end of a range of a file.
@@ -267,11 +268,8 @@ impl Tree {
         from: u64,
         to: u64,
     ) -> Result<Bytes, StoreError> {
-        let resolve = self
-            .data
-            .contents
-            .resolve(&self.core.index, content, from, to)
-            .await?;
+        let view = self.data.contents.view(&self.core.index);
+        let resolve = view.resolve(content, from, to).await?;
         self.read_resolved(resolve, (to - from) as usize).await
     }
 
@@ -317,27 +315,56 @@ impl Tree {
         Ok(all.freeze())
     }
 
-    /// Resolves `from..to` of the live content to extents: the pieces of the dirty map, applied over the base.
-    pub(super) async fn resolve_live(
-        &self,
-        file: ReadView,
-        from: u64,
-        to: u64,
-    ) -> Result<Vec<(u64, u64, ResolvedExtent)>, StoreError> {
+    /// Copies what a read of `range` of a locked file needs. Writes and saves after this do not change what is read.
+    pub(super) fn read_view(&self, file: &FileInode, range: Range<u64>) -> ReadView<'_> {
+        let pieces = file.map.pieces(range);
+        let referred = pieces.iter().filter_map(|piece| match &piece.source {
+            Some(Source::Reference { of, .. }) => Some(ContentRef::of(*of)),
+            _ => None,
+        });
+        let read = referred.chain(file.base.map(|base| base.content));
+        ReadView {
+            _pins: read.map(|content| self.data.pins.pin(content)).collect(),
+            pieces,
+            base: file.base,
+            contents: self.data.contents.view(&self.core.index),
+        }
+    }
+
+    /// Reads what a view shows; `len` is the length of its range in bytes.
+    async fn read_live(&self, view: ReadView<'_>, len: usize) -> Result<Bytes, StoreError> {
+        let resolved = view.resolve().await?;
+        self.read_resolved(resolved, len).await
+    }
+}
+
+/// The part of a live file that a read needs, as it was under the inode's lock.
+#[derive(Debug)]
+pub(super) struct ReadView<'a> {
+    pieces: Vec<crate::cache::Piece>,
+    base: Option<ContentBase>,
+    /// Keep the bytes of the contents that are read, also when a save replaces them during the read.
+    _pins: Vec<Pin>,
+    contents: ContentView<'a>,
+}
+
+impl ReadView<'_> {
+    /// Resolves the view's range to extents, ascending and without gaps: the pieces of the dirty map, applied over the base.
+    ///
+    /// # Errors
+    /// Errors of the index.
+    pub(super) async fn resolve(&self) -> Result<Vec<(u64, u64, ResolvedExtent)>, StoreError> {
         let mut out = Vec::new();
-        for piece in file.pieces {
+        for piece in &self.pieces {
             let (start, end) = (piece.range.start, piece.range.end);
-            match (piece.source, file.base) {
-                (Some(source), _) => out.push((start, end, ResolvedExtent::Staged(source))),
+            match (&piece.source, self.base) {
+                (Some(source), _) => {
+                    out.push((start, end, ResolvedExtent::Staged(source.clone())));
+                }
                 (None, Some(ContentBase { content, len })) => {
                     let shown = end.min(len.max(start));
                     if start < shown {
-                        out.extend(
-                            self.data
-                                .contents
-                                .resolve(&self.core.index, content, start, shown)
-                                .await?,
-                        );
+                        out.extend(self.contents.resolve(content, start, shown).await?);
                     }
                     if shown < end {
                         out.push((shown, end, ResolvedExtent::Zero));
@@ -346,17 +373,9 @@ impl Tree {
                 (None, None) => out.push((start, end, ResolvedExtent::Zero)),
             }
         }
-        debug_assert!(
-            out.first().is_none_or(|s| s.0 == from) && out.last().is_none_or(|s| s.1 == to)
-        );
+        debug_assert!(out.windows(2).all(|pair| pair[0].1 == pair[1].0));
         Ok(out)
     }
-}
-
-/// The part of a file inode that a read needs, copied under the inode's lock.
-pub(super) struct ReadView {
-    pub(super) pieces: Vec<crate::cache::Piece>,
-    pub(super) base: Option<ContentBase>,
 }
 
 impl File {
@@ -377,11 +396,13 @@ impl File {
         self.tree.lock(self.inode.ino).await
     }
 
-    /// Reads up to `len` bytes at `offset`; returns fewer only at the end of the file.
+    /// Reads up to `len` bytes at `offset` as they are at one moment; returns fewer only at the end of the file.
     ///
     /// # Errors
-    /// `Unavailable` when the bucket cannot be reached, `Corrupt` when its bytes do not match their hash.
+    /// `Unavailable` when the bucket cannot be reached, `Corrupt` when its bytes do not match their hash; on a follower `Stale`
+    /// when the content is deleted faster than it can be read.
     pub async fn read(&self, offset: u64, len: u32) -> Result<Bytes, StoreError> {
+        let tree = &self.tree;
         for attempt in 0.. {
             let mut locked = self.lock().await?;
             let file = locked.file().ok_or(StoreError::IsDirectory)?;
@@ -389,37 +410,17 @@ impl File {
             if offset >= end {
                 return Ok(Bytes::new());
             }
-            let seen = file.base;
-            let index = ReadView {
-                pieces: file.map.pieces(offset..end),
-                base: seen,
+            let base = file.base;
+            let view = tree.read_view(file, offset..end);
+            drop(locked);
+            let bytes = tree.read_live(view, (end - offset) as usize).await;
+            let (Role::Follower(_), Some(base)) = (&tree.core.role, base) else {
+                return bytes;
             };
-            let held = (attempt >= RETRIES).then_some(locked);
-            let tree = &self.tree;
-            let bytes = async {
-                let resolve = tree.resolve_live(index, offset, end).await?;
-                tree.read_resolved(resolve, (end - offset) as usize).await
-            };
-            let bytes = bytes.await;
-            if let (Role::Follower(_), Some(ContentBase { content, len: _ })) =
-                (&tree.core.role, seen)
-            {
-                drop(held);
-                match tree.data.verify_referenced(content, bytes).await {
-                    Err(StoreError::Stale) if attempt < RETRIES => tree.reload(&self.inode).await,
-                    outcome => return outcome,
-                }
-                continue;
-            }
-            let bytes = bytes?;
-            if held.is_some()
-                || self
-                    .lock()
-                    .await?
-                    .file()
-                    .is_none_or(|file| file.base == seen)
-            {
-                return Ok(bytes);
+            // The writer deletes contents without regard to this process: what was read may be incomplete.
+            match tree.data.verify_referenced(base.content, bytes).await {
+                Err(StoreError::Stale) if attempt < RETRIES => tree.reload(&self.inode).await,
+                outcome => return outcome,
             }
         }
         Err(StoreError::Closed)

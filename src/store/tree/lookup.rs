@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 
+use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Attrs, Content, Ino, Kind, ROOT, Stat};
@@ -61,11 +62,11 @@ impl Tree {
     }
 
     pub(crate) async fn read_inode(&self, ino: Ino) -> Result<Option<CachedInode>, StoreError> {
-        match self.core.index.row(&keys::inode(ino)).await? {
-            Some(InodeRow::Directory(row)) => return self.read_directory(row).await,
+        let rows = self.core.index.snapshot();
+        match rows.row(&keys::inode(ino)).await? {
+            Some(InodeRow::Directory(row)) => return read_directory(&rows, row).await,
             Some(InodeRow::Linked(row)) => {
-                let place = self
-                    .place(ino)
+                let place = place(&rows, ino)
                     .await?
                     .unwrap_or(Dentry::new(ROOT, Bytes::new()));
                 let link_state = LinkState::HardLinked {
@@ -78,8 +79,8 @@ impl Tree {
             }
             None => {}
         }
-        if let Some(place) = self.place(ino).await?
-            && let Some(entry) = self.entry(place.parent, &place.name).await?
+        if let Some(place) = place(&rows, ino).await?
+            && let Some(entry) = rows.row(&keys::entry(place.parent, &place.name)).await?
             && entry.ino == ino
             && let DentryBody::Own { node, state } = entry.body
         {
@@ -92,7 +93,7 @@ impl Tree {
                 link_state, node, state,
             )))));
         }
-        let orphan: Option<OrphanRow> = self.core.index.row(&keys::orphan(ino)).await?;
+        let orphan: Option<OrphanRow> = rows.row(&keys::orphan(ino)).await?;
         Ok(orphan.map(|orphan| {
             CachedInode::File(Box::new(FileInode::new(
                 LinkState::Unlinked,
@@ -100,33 +101,6 @@ impl Tree {
                 EntryState::Unborn { behind: None },
             )))
         }))
-    }
-
-    async fn read_directory(&self, row: DirectoryRow) -> Result<Option<CachedInode>, StoreError> {
-        let Some((_, place)) = row.place.clone() else {
-            return Ok(None);
-        };
-        let Some(entry) = self.entry(place.parent, &place.name).await? else {
-            return Ok(None);
-        };
-        match entry.body {
-            DentryBody::Own { node, .. } => {
-                Ok(Some(CachedInode::Directory(Box::new(CachedDirectory {
-                    row,
-                    node,
-                    place,
-                }))))
-            }
-            DentryBody::Linked(_) => Err(StoreError::Corrupt(format!(
-                "directory {} is hard-linked",
-                entry.ino.0
-            ))),
-        }
-    }
-
-    async fn place(&self, ino: Ino) -> Result<Option<Dentry>, StoreError> {
-        let place: Option<LocationRow> = self.core.index.row(&keys::place(ino)).await?;
-        Ok(place.map(|p| Dentry::new(p.directory, p.name)))
     }
 
     /// Returns the stat of an inode, unsaved writes included.
@@ -217,6 +191,35 @@ impl Tree {
             ..Dependencies::default()
         })
     }
+}
+
+/// Returns a directory with the entry that leads to it; `None` if it was removed.
+async fn read_directory(
+    rows: &Snapshot,
+    row: DirectoryRow,
+) -> Result<Option<CachedInode>, StoreError> {
+    let Some((_, place)) = row.place.clone() else {
+        return Ok(None);
+    };
+    let Some(entry) = rows.row(&keys::entry(place.parent, &place.name)).await? else {
+        return Ok(None);
+    };
+    match entry.body {
+        DentryBody::Own { node, .. } => {
+            let directory = CachedDirectory { row, node, place };
+            Ok(Some(CachedInode::Directory(Box::new(directory))))
+        }
+        DentryBody::Linked(_) => Err(StoreError::Corrupt(format!(
+            "directory {} is hard-linked",
+            entry.ino.0
+        ))),
+    }
+}
+
+/// Returns the entry that leads to an inode; for a hard-linked one, one of them.
+async fn place(rows: &Snapshot, ino: Ino) -> Result<Option<Dentry>, StoreError> {
+    let place: Option<LocationRow> = rows.row(&keys::place(ino)).await?;
+    Ok(place.map(|place| Dentry::new(place.directory, place.name)))
 }
 
 /// The names of a directory in ascending order, read in chunks on demand.

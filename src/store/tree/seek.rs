@@ -3,7 +3,7 @@
 use crate::cache::Source;
 use crate::store::data::extent_map::ResolvedExtent;
 use crate::store::model::error::StoreError;
-use crate::store::tree::file::{File, ReadView};
+use crate::store::tree::file::File;
 
 /// What [`File::seek`] searches for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +26,9 @@ impl File {
         if offset >= size {
             return Ok(None);
         }
-        let index = ReadView {
-            pieces: file.map.pieces(offset..size),
-            base: file.base,
-        };
-        let resolve = self.tree.resolve_live(index, offset, size).await?;
+        let view = self.tree.read_view(file, offset..size);
+        drop(locked);
+        let resolve = view.resolve().await?;
         let is_hole = |s: &ResolvedExtent| {
             matches!(
                 s,

@@ -59,11 +59,8 @@ impl Tree {
                     Source::Zero => {
                         // A hole can be as long as a file can be: it is compared in one step, by its extents.
                         let end = piece.range.end;
-                        let old = self
-                            .data
-                            .contents
-                            .resolve(&self.core.index, base, at, end)
-                            .await?;
+                        let view = self.data.contents.view(&self.core.index);
+                        let old = view.resolve(base, at, end).await?;
                         if !old
                             .iter()
                             .all(|(_, _, s)| matches!(s, ResolvedExtent::Zero))

@@ -160,6 +160,7 @@ async fn versions_go_on_in_order_behind_a_clock_that_was_ahead() {
     let versions = world
         .namespace
         .history()
+        .view()
         .versions(root, name)
         .await
         .unwrap();

@@ -35,6 +35,7 @@ impl Session {
         let versions = self
             .ns
             .history
+            .view()
             .versions(self.ino(slot.0), &slot.1)
             .await
             .unwrap();

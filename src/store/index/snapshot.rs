@@ -1,0 +1,143 @@
+//! One state of a namespace's rows: the stored rows and, over them, the changes of queued operations.
+//!
+//! Invariant: a snapshot of a writer never changes. It shows each acknowledged operation whole or not at all, and each exactly
+//! once, whether the operation is queued or committed. A follower's stored rows may become newer between two reads.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use crate::meta::MetaRead;
+use crate::store::index::queued_rows::{QueuedRow, QueuedRows, merge_all};
+use crate::store::model::error::StoreError;
+use crate::store::schema::tables::{RowKey, RowTable};
+use crate::sync::Arc;
+#[cfg(test)]
+use crate::sync::{AtomicU64, Ordering};
+
+/// The rows of a namespace in one state. A copy costs a few reference counts.
+///
+/// Not for keeping: the meta store does not drop old rows as long as a snapshot of them exists.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(super) stored: Arc<dyn MetaRead>,
+    pub(super) queued: QueuedRows,
+    /// Number of rows that were read, those that did not exist included.
+    #[cfg(test)]
+    pub(super) read: Arc<AtomicU64>,
+}
+
+impl Snapshot {
+    pub(super) fn new(stored: Arc<dyn MetaRead>) -> Self {
+        Self {
+            stored,
+            queued: QueuedRows::default(),
+            #[cfg(test)]
+            read: Arc::default(),
+        }
+    }
+
+    /// Returns the row at `key`; `None` if there is none.
+    ///
+    /// # Errors
+    /// Errors of the meta store.
+    pub(crate) async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        #[cfg(test)]
+        self.read.fetch_add(1, Ordering::SeqCst);
+        match self.queued.row(key) {
+            QueuedRow::Known(value) => Ok(value),
+            QueuedRow::Merged(operands) => {
+                Ok(merge_all(key, self.stored.get(key).await?, &operands))
+            }
+        }
+    }
+
+    /// Returns the row at `key`, decoded; `None` if there is none.
+    ///
+    /// # Errors
+    /// Errors of the meta store; `Corrupt` when the row cannot be decoded.
+    pub(crate) async fn row<T: RowTable>(
+        &self,
+        key: &RowKey<T>,
+    ) -> Result<Option<T::Value>, StoreError> {
+        match self.get(key).await? {
+            Some(value) => Ok(Some(T::decode(&value)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Returns up to `limit` rows of `start..end`, ascending. Not for tables whose rows are merged.
+    ///
+    /// # Errors
+    /// Errors of the meta store.
+    pub(crate) async fn scan(
+        &self,
+        start: Bytes,
+        end: Bytes,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        if start >= end {
+            return Ok(Vec::new());
+        }
+        let queued = self.queued.rows(&start, &end, limit);
+        let mut over = queued.into_iter().peekable();
+        let mut under = self.stored.scan(start..end).await?;
+        let mut below = under.next().await?;
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let from_queue = match (over.peek(), &below) {
+                (None, None) => break,
+                (Some(_), None) => true,
+                (None, Some(_)) => false,
+                (Some((a, _)), Some((b, _))) => a <= b,
+            };
+            if from_queue {
+                let Some((key, value)) = over.next() else {
+                    break;
+                };
+                if below.as_ref().is_some_and(|(b, _)| *b == key) {
+                    below = under.next().await?;
+                }
+                found.extend(value.map(|value| (key, value)));
+            } else {
+                found.extend(below.take());
+                if found.len() < limit {
+                    below = under.next().await?;
+                }
+            }
+        }
+        #[cfg(test)]
+        self.read
+            .fetch_add(found.len().max(1) as u64, Ordering::SeqCst);
+        Ok(found)
+    }
+
+    /// Returns the first row of `start..end`; `None` if there is none.
+    ///
+    /// # Errors
+    /// Errors of the meta store.
+    pub(crate) async fn first(
+        &self,
+        start: Bytes,
+        end: Bytes,
+    ) -> Result<Option<(Bytes, Bytes)>, StoreError> {
+        Ok(self.scan(start, end, 1).await?.pop())
+    }
+
+    /// Returns the keys of `start..end` that may have a row, those of merged rows included.
+    ///
+    /// # Errors
+    /// Errors of the meta store.
+    pub(crate) async fn keys(
+        &self,
+        start: Bytes,
+        end: Bytes,
+    ) -> Result<BTreeSet<Bytes>, StoreError> {
+        let mut keys: BTreeSet<Bytes> = self.queued.keys(&start, &end).cloned().collect();
+        let mut scan = self.stored.scan(start..end).await?;
+        while let Some((key, _)) = scan.next().await? {
+            keys.insert(Bytes::copy_from_slice(&key));
+        }
+        Ok(keys)
+    }
+}
