@@ -2,7 +2,7 @@
 //!
 //! Invariant: an operation is handed out only when its contents are sealed and every earlier one has gone (or goes in the same batch)
 //! that touches one of its inodes or slots, or shaped one of its ancestor directories; one that removes a directory waits
-//! for everything earlier in it. Numbers are given under the same lock that appends to the journal, so their order is the journal's.
+//! for everything earlier in it. Numbers are given under the lock under which the journal is written, so their order is the journal's.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -88,6 +88,9 @@ impl Operation {
 pub(crate) struct Queue {
     journal: Arc<Journal>,
     epoch: u64,
+    /// Number of the last operation in the journal. Locked from there until the operation is in `inner`, so that numbers, journal
+    /// and overlay have one order. The lock covers a write to the journal; readers of the queue take only `inner`.
+    journaled: Mutex<u64>,
     inner: Mutex<QueueState>,
     /// Something was queued, sealed or committed.
     changed: Arc<Notify>,
@@ -95,7 +98,6 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct QueueState {
-    number: u64,
     order: u64,
     operations: BTreeMap<u64, Arc<Operation>>,
     committed: BTreeMap<u64, Arc<Operation>>,
@@ -123,6 +125,7 @@ impl Queue {
         Self {
             journal,
             epoch,
+            journaled: Mutex::default(),
             inner: Mutex::default(),
             changed,
         }
@@ -136,8 +139,8 @@ impl Queue {
         next_id: u64,
         lay: impl FnOnce(u64, &Batch),
     ) -> Result<Arc<Operation>, StoreError> {
-        let mut inner = lock(&self.inner);
-        self.append(&mut inner, txn, next_id, lay)
+        let mut journaled = lock(&self.journaled);
+        self.append(&mut journaled, txn, next_id, lay)
     }
 
     /// As [`Queue::push`], if `holds` says so at the very moment; nothing is queued between that and this.
@@ -148,21 +151,21 @@ impl Queue {
         holds: impl FnOnce() -> bool,
         lay: impl FnOnce(u64, &Batch),
     ) -> Result<Option<Arc<Operation>>, StoreError> {
-        let mut inner = lock(&self.inner);
+        let mut journaled = lock(&self.journaled);
         if !holds() {
             return Ok(None);
         }
-        self.append(&mut inner, txn, next_id, lay).map(Some)
+        self.append(&mut journaled, txn, next_id, lay).map(Some)
     }
 
     fn append(
         &self,
-        inner: &mut QueueState,
+        journaled: &mut u64,
         txn: Txn,
         next_id: u64,
         lay: impl FnOnce(u64, &Batch),
     ) -> Result<Arc<Operation>, StoreError> {
-        let number = inner.number + 1;
+        let number = *journaled + 1;
         let record = OperationRecord {
             epoch: self.epoch,
             number,
@@ -177,12 +180,12 @@ impl Queue {
         let token = self
             .journal
             .append(&Record::Operation(Box::new(record)).encode())?;
-        inner.number = number;
+        *journaled = number;
         let id = OperationId {
             epoch: self.epoch,
             number,
         };
-        let operation = inner.enter(txn, id, token, lay);
+        let operation = lock(&self.inner).enter(txn, id, token, lay);
         self.changed.notify_waiters();
         Ok(operation)
     }
@@ -532,5 +535,23 @@ mod tests {
         assert_eq!(queue.oldest_without(&[]), Some(Timestamp(20)));
         queue.committed(&[second, third], Commit::default());
         assert_eq!(queue.oldest_without(&[]), None);
+    }
+
+    #[test]
+    fn the_queue_is_read_while_another_operation_is_journaled() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(directory.path(), uuid::Uuid::nil()).unwrap();
+        let queue = Queue::new(Arc::new(journal), 1, Arc::default());
+        let key = RowKey::bytes(keys::inode(Ino(2)));
+        // The lock that covers the write to the journal is held while the condition is asked.
+        let read_meanwhile = || {
+            std::thread::scope(|scope| {
+                let read = || (queue.newest(), queue.all().len(), queue.moves_in_flight());
+                scope.spawn(read).join().unwrap() == (0, 0, false)
+            })
+        };
+        let queued = queue.push_if(txn(10, key), 2, read_meanwhile, |_, _| {});
+        assert_eq!(queued.unwrap().unwrap().number, 1);
+        assert_eq!(queue.newest(), 1);
     }
 }

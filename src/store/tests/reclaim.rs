@@ -176,7 +176,9 @@ async fn deleting_the_only_version_removes_the_name() {
             .is_empty()
     );
     let done = settle(&ns, &cluster).await;
-    assert_eq!(segments(&cluster).await, [""; 0]);
+    let dropped = rows_of(&ns, b"GD").await;
+    let left = segments(&cluster).await;
+    assert_eq!(left, [""; 0], "{done:?}, {dropped} lineages to look at");
     assert_eq!((done.segments, done.bytes), (1, 10_000));
     assert_eq!(rows_of(&ns, b"GB").await + rows_of(&ns, b"CF").await, 0);
     end(ns, cluster).await;
