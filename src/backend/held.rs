@@ -3,11 +3,10 @@
 //! The engine repeats what fails after at most a second, for ever; here it is slowed down, and the last reason is kept.
 //! Invariant: a request that is dropped while it waits was never made.
 
-use super::circuit_breaker::{RequestMode, RequestPermit};
+use super::base::{Base, is_trouble, prefixed};
+use super::circuit_breaker::{Lane, RequestMode, RequestPermit};
 use super::counters::CountedStore;
 use super::error::{BackendError, is_past_end, is_undecided, is_whole};
-use super::upload::is_trouble;
-use super::{Base, Lane};
 use crate::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -31,7 +30,7 @@ pub(super) struct HeldStore {
 impl HeldStore {
     pub(super) fn new(base: Arc<Base>, prefix: Path) -> Self {
         Self {
-            usual: super::prefixed(base.counted.clone(), &prefix),
+            usual: prefixed(base.counted.clone(), &prefix),
             base,
             prefix,
         }
@@ -41,7 +40,7 @@ impl HeldStore {
         let permit = self.base.acquire(lane).await;
         let store = match permit.mode {
             RequestMode::Normal => Arc::clone(&self.usual),
-            RequestMode::Trial => super::prefixed(self.base.once().clone(), &self.prefix),
+            RequestMode::Trial => prefixed(self.base.once().clone(), &self.prefix),
         };
         (permit, store)
     }

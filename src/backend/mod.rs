@@ -6,6 +6,7 @@
 //! is gone is an error, not an empty place); `put_new` succeeds for exactly one of several writers of different bytes.
 
 mod answer;
+mod base;
 mod circuit_breaker;
 mod cloud;
 mod counters;
@@ -38,8 +39,8 @@ pub use orphans::TempFileLocation;
 pub use probe::Probe;
 
 use crate::sync::{Arc, OnceLock};
+use base::{Base, Tries, prefixed};
 use bytes::Bytes;
-use circuit_breaker::CircuitBreaker;
 use cloud::Cloud;
 use counters::{CountedStore, Tally};
 use error::{Class, is_past_end, is_unknown, is_unrepeated, is_whole};
@@ -48,7 +49,6 @@ use held::HeldStore;
 use limits::within;
 use location::{Location, StoreKind};
 use object_store::path::Path;
-use object_store::prefix::PrefixStore;
 use object_store::{
     GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 };
@@ -65,28 +65,6 @@ pub struct Backend {
     store: Arc<dyn ObjectStore>,
     tries: Tries,
     url: String,
-}
-
-/// How often a conditional write is sent whose answer was lost or undecided.
-#[derive(Clone, Copy)]
-enum Tries {
-    /// As often as the settings say.
-    AsSet,
-    /// Once: another try comes later.
-    One,
-}
-
-/// What a backend shares with its children.
-struct Base {
-    location: Location,
-    config: BackendConfig,
-    counted: CountedStore,
-    tally: Arc<Tally>,
-    breaker: Arc<CircuitBreaker>,
-    /// A client that sends each request once; made when it is needed.
-    once: OnceLock<CountedStore>,
-    /// Local places only.
-    root_guard: Option<RootGuard>,
 }
 
 /// An object as a listing shows it.
@@ -526,11 +504,6 @@ impl Backend {
     fn path(&self, key: &str) -> Result<Path, BackendError> {
         Path::parse(key).map_err(|e| Class::Invalid.error(self.name(key), e.to_string()))
     }
-}
-
-/// A store whose keys are relative to `prefix`.
-fn prefixed(store: CountedStore, prefix: &Path) -> Arc<PrefixStore<CountedStore>> {
-    Arc::new(PrefixStore::new(store, prefix.clone()))
 }
 
 fn info(object: ObjectMeta) -> ObjectInfo {

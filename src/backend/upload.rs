@@ -3,21 +3,12 @@
 //! One that goes out to try whether the store works again is sent once, whatever `--retries` says: the pauses are those of
 //! [`super::circuit_breaker`].
 
-use super::circuit_breaker::{HealthCheck, RequestMode, RequestPermit};
-use super::counters::CountedStore;
-use super::error::{BackendError, Class};
-use super::limits::within;
-use super::{Backend, Base, Lane, StoreKind, Tries, Trouble};
-use crate::sync::Arc;
+use super::Backend;
+use super::base::{Tries, is_trouble, prefixed};
+use super::circuit_breaker::{Lane, RequestMode, RequestPermit, Trouble};
+use super::error::BackendError;
+use super::location::StoreKind;
 use bytes::Bytes;
-use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutPayload};
-
-/// Never written; whether it is there is not the question.
-const READ_KEY: &str = "probe/check";
-
-/// Written and removed while writes fail.
-const WRITE_KEY: &str = "probe/write";
 
 /// What S3 says of credentials that will not be valid again by themselves.
 const OVER: [&str; 3] = ["ExpiredToken", "InvalidAccessKeyId", "InvalidToken"];
@@ -91,7 +82,7 @@ impl Backend {
         match mode {
             RequestMode::Normal => self.clone(),
             RequestMode::Trial => Self {
-                store: super::prefixed(self.base.once().clone(), &self.prefix),
+                store: prefixed(self.base.once().clone(), &self.prefix),
                 tries: Tries::One,
                 ..self.clone()
             },
@@ -106,84 +97,5 @@ impl RequestPermit {
             Err(error) if is_trouble(error) => self.failed(error, bytes),
             _ => self.succeeded(),
         }
-    }
-}
-
-/// Whether an error says that the store fails; the others are answers to what was asked.
-pub(super) fn is_trouble(error: &BackendError) -> bool {
-    match error {
-        BackendError::Denied { .. }
-        | BackendError::Unavailable { .. }
-        | BackendError::Invalid { .. } => true,
-        BackendError::NotFound { .. }
-        | BackendError::AlreadyExists { .. }
-        | BackendError::Damaged { .. }
-        | BackendError::Unsupported { .. } => false,
-    }
-}
-
-impl Base {
-    /// Waits for the permit of a request.
-    pub(super) async fn acquire(self: &Arc<Self>, lane: Lane) -> RequestPermit {
-        let health_check = |check| {
-            let base = Arc::clone(self);
-            async move { base.health_check(check).await }
-        };
-        self.breaker.acquire(lane, health_check).await
-    }
-
-    /// The store without retries.
-    pub(super) fn once(&self) -> &CountedStore {
-        self.once.get_or_init(|| {
-            let opened = match &self.location.kind {
-                StoreKind::Cloud(..) => self.location.open(&self.config.once()).ok(),
-                StoreKind::Local(_) | StoreKind::Memory(_) | StoreKind::Given => None,
-            };
-            match opened {
-                Some(store) => {
-                    CountedStore::new(&self.location.url, store, Arc::clone(&self.tally))
-                }
-                None => self.counted.clone(),
-            }
-        })
-    }
-
-    /// Asks the store something small.
-    async fn health_check(&self, check: HealthCheck) -> Result<(), BackendError> {
-        let url = &self.location.url;
-        let failure = |e: object_store::Error| BackendError::from_store(url, &e);
-        let key = |key: &str| -> Path {
-            let parts = self.location.prefix.parts();
-            parts.chain(Path::from(key).parts()).collect()
-        };
-        within(self.config.hasty().deadline, url, async {
-            if let Some(root_guard) = &self.root_guard {
-                let gone = |reason| Class::Unavailable.error(url, reason);
-                root_guard.verify().await.map_err(gone)?;
-            }
-            if let Err(error) = self.once().get(&key(READ_KEY)).await.map_err(failure)
-                && is_trouble(&error)
-            {
-                return Err(error);
-            }
-            let Some(bytes) = check.write_bytes else {
-                return Ok(());
-            };
-            if let StoreKind::Local(root) = &self.location.kind
-                && let Ok(disk) = rustix::fs::statvfs(root)
-                && disk.f_bavail.saturating_mul(disk.f_frsize) < bytes
-            {
-                return Err(Class::Unavailable.error(url, "no space left on its disk"));
-            }
-            let payload = PutPayload::from_static(b"rewindfs looks whether it can write");
-            self.once()
-                .put(&key(WRITE_KEY), payload)
-                .await
-                .map_err(failure)?;
-            // It is overwritten the next time, if it is still there.
-            self.once().delete(&key(WRITE_KEY)).await.ok();
-            Ok(())
-        })
-        .await
     }
 }
