@@ -14,24 +14,11 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::watch;
 
 use super::CacheError;
+use super::block_key::BlockKey;
 use super::disk::DiskStore;
-use super::memory::BlockMemory;
+use super::memory::{Block, BlockMemory};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::task::Tasks;
-
-pub use super::memory::Block;
-
-/// How long a block is, in bytes; the last of an object may be shorter.
-pub const BLOCK: u64 = 256 * 1024;
-
-/// Block key: object id and block index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BlockKey {
-    /// The object, unique within the cache's directory for ever.
-    pub object: (u64, u64),
-    /// The block's number in the object; it begins at `index * BLOCK`.
-    pub index: u32,
-}
 
 /// How much a cache may take, and where.
 #[derive(Clone, Debug)]

@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::cache::BLOCK;
 
 #[derive(Clone, Debug, PartialEq)]
 enum Failure {

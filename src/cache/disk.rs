@@ -17,7 +17,7 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use tokio::sync::{mpsc, oneshot};
 
 use super::CacheError;
-use super::block::{BLOCK, BlockKey};
+use super::block_key::{BLOCK, BlockKey};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use crate::task::Tasks;
 

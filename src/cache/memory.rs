@@ -12,7 +12,7 @@ use bytes::Bytes;
 use lru::LruCache;
 use tokio::sync::Notify;
 
-use super::block::{BLOCK, BlockKey};
+use super::block_key::{BLOCK, BlockKey};
 use super::token::{Token, TokenRegistry};
 use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, Weak, lock};
 use crate::task::Tasks;

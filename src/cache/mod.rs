@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::sync::Arc;
 
 pub mod block;
+mod block_key;
 pub mod budget;
 pub mod dirty;
 mod disk;
@@ -22,9 +23,11 @@ mod open;
 pub mod staging;
 pub mod token;
 
-pub use block::{BLOCK, Block, BlockCache, BlockCacheConfig, BlockKey, CacheUsage};
+pub use block::{BlockCache, BlockCacheConfig, CacheUsage};
+pub use block_key::{BLOCK, BlockKey};
 pub use budget::{Budget, BudgetPermit};
 pub use dirty::{DirtyMap, DirtySnapshot, Piece, Referent, Source, Span};
+pub use memory::Block;
 pub use staging::{StagingDir, StagingFile};
 pub use token::{Token, TokenRegistry};
 
