@@ -3,11 +3,11 @@
 //! Invariant: a store that passes [`Backend::probe`] refuses the second of two conditional writes and answers a ranged
 //! read with the range. A probe asks in sequence; a store whose conditional writes only race is not found out.
 
+use super::base::Base;
 use super::counters::CountedStore;
 use super::error::{BackendError, Class, is_past_end};
 use super::limits::within;
 use super::location::StoreKind;
-use super::base::Base;
 use super::{Backend, Holds, modified_ns};
 use crate::env::Env;
 use crate::sync::{Arc, OnceLock};

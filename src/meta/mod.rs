@@ -18,8 +18,8 @@ pub use error::MetaError;
 pub use journal::{Damage, Journal, JournalError, JournalToken, Recovered};
 pub use memory::MemoryStore;
 pub use slate::{
-    BadObject, DiskCache, Inspection, LastWriterState, LoggedPut, Reason, SlateConfig,
-    SlateFollower, SlateStore, inspect,
+    BadObject, Inspection, LastWriterState, LoggedPut, Reason, SlateConfig, SlateFollower,
+    SlateStore, inspect,
 };
 
 use async_trait::async_trait;

@@ -349,8 +349,6 @@ pub(crate) const KNOWN_CIRCLES: &[&[&str]] = &[
         "fs/past/log.rs",
         "fs/past/mod.rs",
     ],
-    &["meta/journal/mod.rs", "meta/journal/recover.rs"],
-    &["meta/slate.rs", "meta/slate/connect.rs"],
 ];
 
 /// Circles that `known` does not have, and those of `known` that are there no more.

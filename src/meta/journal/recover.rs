@@ -1,10 +1,10 @@
-//! Opening a journal: the lock, the files in their order, and what a crash left in them.
+//! Opening a journal: the lock of its directory, its files in order, and the records in them.
 
-use super::format::{self, JournalHeader};
-use super::{
-    Damage, FileLease, FileLeases, Journal, JournalError, JournalFile, JournalShared, JournalState,
-    JournalToken, Recovered,
+use super::error::JournalError;
+use super::files::{
+    FileLease, FileNeed, JournalFile, JournalShared, JournalState, JournalToken, SUFFIX, path,
 };
+use super::format::{self, JournalHeader};
 use crate::sync::{Arc, AtomicBool, Mutex};
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
@@ -12,19 +12,42 @@ use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use tokio::time::Instant;
+use std::path::Path;
 use uuid::Uuid;
 
-/// The file in the directory that carries the lock.
+/// The name of the file in the directory whose flock(2) is the journal's lock.
 const LOCK: &str = "LOCK";
 
-/// What the names of the journal's files end in.
-const SUFFIX: &str = ".journal";
+/// A record of an earlier process.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The bytes that were appended. All records of one file share their memory.
+    pub payload: Bytes,
+    /// Keeps the record's file.
+    pub token: JournalToken,
+    /// The number of its file.
+    pub file: u64,
+    /// Where in the file the record starts, in bytes.
+    pub position: u64,
+}
 
-/// Names the file of this number.
-pub(super) fn path(dir: &Path, number: u64) -> PathBuf {
-    dir.join(format!("{number:016x}{SUFFIX}"))
+/// Bytes of a journal file that were written as records and are not readable as such any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The number of the file.
+    pub file: u64,
+    /// Where the damage starts, in bytes.
+    pub position: u64,
+    /// How long it is, in bytes.
+    pub bytes: u64,
+}
+
+/// A journal that was opened, and what an earlier process left in it.
+pub(super) struct OpenedJournal {
+    pub(super) shared: Arc<JournalShared>,
+    /// In the order of their appends.
+    pub(super) records: Vec<Recovered>,
+    pub(super) damage: Vec<Damage>,
 }
 
 /// Opens a journal whose files take about `file_max` bytes.
@@ -32,10 +55,10 @@ pub(super) fn open(
     dir: &Path,
     namespace: Uuid,
     file_max: u64,
-) -> Result<(Journal, Vec<Recovered>), JournalError> {
-    let lock = take(dir)?;
+) -> Result<OpenedJournal, JournalError> {
+    let lock = lock_directory(dir)?;
     let numbers = numbers(dir)?;
-    let mut found = RecoveredFile::default();
+    let mut found = RecoveredFiles::default();
     for number in &numbers {
         let newest = Some(number) == numbers.last();
         found.read(dir, *number, namespace, newest)?;
@@ -55,18 +78,17 @@ pub(super) fn open(
         state: Mutex::new(state),
         frozen: AtomicBool::new(false),
     });
-    let recovered = found.records.into_iter();
-    let recovered = recovered.flat_map(|records| records.with_tokens(&shared));
-    let recovered = recovered.collect();
-    let journal = Journal {
+    let records = found.records.into_iter();
+    let records = records.flat_map(|records| records.with_tokens(&shared));
+    Ok(OpenedJournal {
+        records: records.collect(),
+        damage: found.damage,
         shared,
-        dropped: found.damage,
-    };
-    Ok((journal, recovered))
+    })
 }
 
 /// Creates the directory and locks it.
-fn take(dir: &Path) -> Result<File, JournalError> {
+fn lock_directory(dir: &Path) -> Result<File, JournalError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -109,15 +131,15 @@ fn numbers(dir: &Path) -> Result<Vec<u64>, JournalError> {
     Ok(numbers)
 }
 
-/// What an open has found so far.
+/// The files that an open has read so far, with their records and their damage.
 #[derive(Default)]
-struct RecoveredFile {
+struct RecoveredFiles {
     files: VecDeque<JournalFile>,
     records: Vec<FileRecords>,
     damage: Vec<Damage>,
 }
 
-impl RecoveredFile {
+impl RecoveredFiles {
     fn read(
         &mut self,
         dir: &Path,
@@ -135,7 +157,7 @@ impl RecoveredFile {
         match format::read_header(&bytes, namespace) {
             JournalHeader::Ours => self.read_records(&path, number, bytes, newest),
             JournalHeader::Torn if newest => {
-                tracing::info!(path = %path.display(), "a crash left an empty journal file");
+                tracing::info!(path = %path.display(), "removed an empty journal file that a crash left");
                 std::fs::remove_file(&path).map_err(|error| JournalError::of(&path, error))
             }
             JournalHeader::Torn => Err(corrupt("its head is missing".to_owned())),
@@ -165,9 +187,9 @@ impl RecoveredFile {
         let file = File::options().read(true).write(true).open(path);
         let file = file.map_err(failed)?;
         if contents.end < len && newest {
-            // Bytes after the last good record are from an unfinished write, which was never acknowledged.
+            // Bytes behind the last good record of the newest file are from a write that was never acknowledged.
             let cut = len - contents.end;
-            tracing::warn!(path = %path.display(), bytes = cut, "cutting an unfinished journal record");
+            tracing::warn!(path = %path.display(), bytes = cut, "cut off an unfinished journal record");
             file.set_len(contents.end as u64).map_err(failed)?;
             len = contents.end;
         } else if contents.end < len {
@@ -184,11 +206,9 @@ impl RecoveredFile {
         }
         self.files.push_back(JournalFile {
             number,
-            file: Arc::new(file),
+            file,
             len: len as u64,
-            synced: 0,
-            since: Instant::now(),
-            needed: FileLeases::Yes,
+            needed: FileNeed::Needed,
         });
         self.records.push(FileRecords {
             number,
@@ -207,7 +227,7 @@ struct FileRecords {
 }
 
 impl FileRecords {
-    /// Gives each record a token. A file without records is let go at once.
+    /// Gives each record a token. A file without records is released at once.
     fn with_tokens(self, shared: &Arc<JournalShared>) -> Vec<Recovered> {
         let need = Arc::new(FileLease {
             file: self.number,

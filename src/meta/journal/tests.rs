@@ -1,21 +1,23 @@
 use super::format::{FILE_HEADER, RECORD_HEADER};
 use super::*;
 use proptest::prelude::*;
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use tempfile::TempDir;
 
 const NAMESPACE: Uuid = Uuid::from_u128(7);
 
 /// Opens with files of 1 KiB, so that a few records fill one.
 fn open(dir: &Path) -> Result<(Journal, Vec<Recovered>), JournalError> {
-    recover::open(dir, NAMESPACE, 1024)
+    Journal::open_with(dir, NAMESPACE, 1024)
 }
 
 fn payloads(recovered: &[Recovered]) -> Vec<Vec<u8>> {
     recovered.iter().map(|r| r.payload.to_vec()).collect()
 }
 
-fn files(dir: &Path) -> Vec<PathBuf> {
+fn paths(dir: &Path) -> Vec<PathBuf> {
     let mut files: Vec<_> = std::fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -29,7 +31,7 @@ fn numbered(n: u32) -> Vec<u8> {
     format!("record {n:04} {}", "x".repeat(n as usize * 37 % 300)).into_bytes()
 }
 
-/// Appends numbered records and dies, as a killed process would: nothing is told to the journal.
+/// Appends numbered records and leaves the files as a killed process would.
 fn write(dir: &Path, count: u32) {
     let (journal, _) = open(dir).unwrap();
     let tokens: Vec<_> = (0..count)
@@ -45,20 +47,17 @@ fn a_new_journal_is_empty_and_private() {
     let inside = dir.path().join("deep/inside");
     let (journal, recovered) = open(&inside).unwrap();
     assert!(recovered.is_empty() && journal.dropped().is_empty());
-    assert_eq!((journal.bytes(), journal.oldest_age()), (0, None));
+    assert!(paths(&inside).is_empty());
     drop(journal.append(b"secret").unwrap());
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(&inside), mode(&files(&inside)[0])), (0o700, 0o600));
-    let size = std::fs::metadata(&files(&inside)[0]).unwrap().len();
-    assert_eq!(journal.bytes(), size);
-    assert!(journal.oldest_age().is_some());
+    assert_eq!((mode(&inside), mode(&paths(&inside)[0])), (0o700, 0o600));
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 
     #[test]
-    fn whatever_was_appended_comes_back_in_order(
+    fn all_appended_records_are_recovered_in_order(
         lives in prop::collection::vec(
             prop::collection::vec(prop::collection::vec(any::<u8>(), 0..400), 0..12), 1..5)
     ) {
@@ -88,28 +87,27 @@ proptest! {
         let dir = TempDir::new().unwrap();
         let (journal, _) = open(dir.path()).unwrap();
         let mut tokens: Vec<_> = (0..30).map(|n| Some(journal.append(&numbered(n * 7)).unwrap())).collect();
-        let all = files(dir.path());
+        let all = paths(dir.path());
         let newest = all.last().unwrap().clone();
         let file_of: Vec<u64> = tokens.iter().flatten().map(|token| token.0.file).collect();
         for n in order {
             tokens[n as usize] = None;
             let needed = (0..30).filter(|n| tokens[*n].is_some()).map(|n| file_of[n]).min();
-            let left = files(dir.path());
+            let left = paths(dir.path());
             prop_assert!(left.contains(&newest));
-            prop_assert!(all.ends_with(&left), "a file went before an older one");
-            let oldest = needed.map_or(newest.clone(), |number| recover::path(dir.path(), number));
+            prop_assert!(all.ends_with(&left), "a file was deleted before an older one");
+            let oldest = needed.map_or(newest.clone(), |number| files::path(dir.path(), number));
             prop_assert_eq!(&left[0], &oldest.min(newest.clone()));
         }
         journal.trim();
-        prop_assert!(files(dir.path()).is_empty());
-        prop_assert_eq!(journal.bytes(), 0);
+        prop_assert!(paths(dir.path()).is_empty());
     }
 
     #[test]
-    fn any_damage_is_reported_or_lies_in_the_last_record(at in 0.0..1.0_f64, flip in 1..=255_u8) {
+    fn damage_is_reported_and_costs_only_the_damaged_record(at in 0.0..1.0_f64, flip in 1..=255_u8) {
         let dir = TempDir::new().unwrap();
         write(dir.path(), 12);
-        let all = files(dir.path());
+        let all = paths(dir.path());
         let path = &all[0];
         prop_assert!(all.len() > 1);
         let mut bytes = std::fs::read(path).unwrap();
@@ -130,10 +128,10 @@ proptest! {
 }
 
 #[test]
-fn every_cut_of_the_last_record_leaves_the_ones_before() {
+fn a_cut_anywhere_in_the_last_record_keeps_the_records_before_it() {
     let dir = TempDir::new().unwrap();
     write(dir.path(), 3);
-    let path = files(dir.path()).pop().unwrap();
+    let path = paths(dir.path()).pop().unwrap();
     let whole = std::fs::read(&path).unwrap();
     let last = RECORD_HEADER + numbered(2).len();
     for cut in 1..=last {
@@ -147,16 +145,16 @@ fn every_cut_of_the_last_record_leaves_the_ones_before() {
         let (_, recovered) = open(dir.path()).unwrap();
         assert_eq!(recovered.len(), 3);
         assert_eq!(&recovered[2].payload[..], b"after");
-        std::fs::remove_file(files(dir.path()).pop().unwrap()).unwrap();
+        std::fs::remove_file(paths(dir.path()).pop().unwrap()).unwrap();
     }
 }
 
 #[test]
-fn a_tail_of_zeros_or_noise_is_cut() {
+fn zeros_or_noise_behind_the_last_record_are_cut_off() {
     for tail in [vec![0; 500], vec![0xa5; 500]] {
         let dir = TempDir::new().unwrap();
         write(dir.path(), 2);
-        let path = files(dir.path()).pop().unwrap();
+        let path = paths(dir.path()).pop().unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
         let good = bytes.len();
         bytes.extend(tail);
@@ -168,10 +166,10 @@ fn a_tail_of_zeros_or_noise_is_cut() {
 }
 
 #[test]
-fn a_tail_of_an_older_file_is_damage() {
+fn a_cut_of_an_older_file_is_damage() {
     let dir = TempDir::new().unwrap();
     write(dir.path(), 12);
-    let oldest = files(dir.path()).remove(0);
+    let oldest = paths(dir.path()).remove(0);
     let len = std::fs::metadata(&oldest).unwrap().len();
     let file = File::options().write(true).open(&oldest).unwrap();
     file.set_len(len - 1).unwrap();
@@ -181,16 +179,16 @@ fn a_tail_of_an_older_file_is_damage() {
 }
 
 #[test]
-fn journal_bytes_inside_a_payload_are_no_records() {
+fn journal_bytes_inside_a_payload_are_not_read_as_records() {
     let dir = TempDir::new().unwrap();
     write(dir.path(), 2);
-    let image = std::fs::read(&files(dir.path())[0]).unwrap();
+    let image = std::fs::read(&paths(dir.path())[0]).unwrap();
     let (journal, recovered) = open(dir.path()).unwrap();
     let tokens = [journal.append(&image), journal.append(b"end")];
     drop((journal, tokens, recovered));
-    let path = files(dir.path()).pop().unwrap();
+    let path = paths(dir.path()).pop().unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
-    // With the outer header gone, a reader looks for the next record inside the payload.
+    // Without the outer header, a reader looks for the next record inside the payload.
     bytes[FILE_HEADER] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     let (journal, recovered) = open(dir.path()).unwrap();
@@ -200,11 +198,11 @@ fn journal_bytes_inside_a_payload_are_no_records() {
 }
 
 #[test]
-fn a_file_whose_head_was_never_written_is_forgotten() {
+fn a_newest_file_without_a_whole_header_is_removed() {
     for head in [vec![], vec![0; FILE_HEADER], b"rewind".to_vec()] {
         let dir = TempDir::new().unwrap();
         write(dir.path(), 2);
-        std::fs::write(recover::path(dir.path(), 2), head).unwrap();
+        std::fs::write(files::path(dir.path(), 2), head).unwrap();
         let (journal, recovered) = open(dir.path()).unwrap();
         assert_eq!(recovered.len(), 2);
         assert_eq!(journal.append(b"next").unwrap().0.file, 2);
@@ -215,7 +213,7 @@ fn a_file_whose_head_was_never_written_is_forgotten() {
 fn another_format_and_a_gap_are_refused() {
     let dir = TempDir::new().unwrap();
     write(dir.path(), 30);
-    let path = files(dir.path()).remove(1);
+    let path = paths(dir.path()).remove(1);
     let whole = std::fs::read(&path).unwrap();
     let mut newer = whole.clone();
     newer[8] = 9;
@@ -230,17 +228,17 @@ fn another_format_and_a_gap_are_refused() {
 }
 
 #[test]
-fn one_mount_at_a_time() {
+fn a_second_open_of_the_same_directory_is_busy() {
     let dir = TempDir::new().unwrap();
     let (journal, _) = open(dir.path()).unwrap();
     let token = journal.append(b"mine").unwrap();
     assert!(matches!(open(dir.path()), Err(JournalError::Busy(at)) if at == dir.path()));
     drop(journal);
-    // A token outlives the journal without holding anything.
+    // A token that outlives its journal keeps nothing.
     let (_journal, recovered) = open(dir.path()).unwrap();
     drop(token);
     assert_eq!(recovered.len(), 1);
-    assert_eq!(files(dir.path()).len(), 1);
+    assert_eq!(paths(dir.path()).len(), 1);
 }
 
 #[test]
@@ -248,7 +246,7 @@ fn another_namespace_is_refused() {
     let dir = TempDir::new().unwrap();
     write(dir.path(), 1);
     let other = Uuid::from_u128(8);
-    let refused = recover::open(dir.path(), other, 1024);
+    let refused = Journal::open_with(dir.path(), other, 1024);
     let expected = (NAMESPACE, other);
     assert!(
         matches!(refused, Err(JournalError::Foreign { found, expected: asked, .. }) if (found, asked) == expected)
@@ -257,28 +255,28 @@ fn another_namespace_is_refused() {
 }
 
 #[test]
-fn a_clone_keeps_the_file_too() {
+fn a_clone_of_a_token_keeps_the_file() {
     let dir = TempDir::new().unwrap();
     let (journal, _) = open(dir.path()).unwrap();
     let token = journal.append(&[1; 1000]).unwrap();
     let clone = token.clone();
     let _newest = journal.append(&[2; 1000]).unwrap();
     drop(token);
-    assert_eq!(files(dir.path()).len(), 2);
+    assert_eq!(paths(dir.path()).len(), 2);
     drop(clone);
-    assert_eq!(files(dir.path()).len(), 1);
+    assert_eq!(paths(dir.path()).len(), 1);
 }
 
 #[test]
-fn trim_spares_what_is_needed() {
+fn trim_deletes_the_newest_file_only_without_tokens() {
     let dir = TempDir::new().unwrap();
     let (journal, _) = open(dir.path()).unwrap();
     let token = journal.append(b"needed").unwrap();
     journal.trim();
-    assert_eq!(files(dir.path()).len(), 1);
+    assert_eq!(paths(dir.path()).len(), 1);
     drop(token);
     journal.trim();
-    assert!(files(dir.path()).is_empty());
+    assert!(paths(dir.path()).is_empty());
     let token = journal.append(b"again").unwrap();
     drop(journal);
     drop(token);
@@ -286,25 +284,25 @@ fn trim_spares_what_is_needed() {
 }
 
 #[test]
-fn a_full_disk_costs_one_record_and_nothing_else() {
+fn a_full_disk_loses_one_record_and_nothing_else() {
     let dir = TempDir::new().unwrap();
     let (journal, _) = open(dir.path()).unwrap();
     let first = journal.append(b"first").unwrap();
-    let full = Arc::new(File::options().write(true).open("/dev/full").unwrap());
-    let swap = |file: Arc<File>| {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let swap = |file: File| {
         let mut state = lock(&journal.shared.state);
         std::mem::replace(&mut state.files.back_mut().unwrap().file, file)
     };
     let real = swap(full);
-    let bytes = journal.bytes();
+    let len = |journal: &Journal| lock(&journal.shared.state).files.back().unwrap().len;
+    let before = len(&journal);
     assert!(matches!(
         journal.append(b"lost"),
         Err(JournalError::NoSpace(_))
     ));
-    assert_eq!(journal.bytes(), bytes);
+    assert_eq!(len(&journal), before);
     swap(real);
     let second = journal.append(b"second").unwrap();
-    journal.sync().unwrap();
     drop(journal);
     drop((first, second));
     let (_, recovered) = open(dir.path()).unwrap();
@@ -312,11 +310,11 @@ fn a_full_disk_costs_one_record_and_nothing_else() {
 }
 
 #[test]
-fn a_file_that_cannot_be_started_costs_one_record_and_nothing_else() {
+fn a_file_that_cannot_be_created_loses_one_record_and_nothing_else() {
     let dir = TempDir::new().unwrap();
     let (journal, _) = open(dir.path()).unwrap();
     let first = journal.append(&[1; 1000]).unwrap();
-    let obstacle = recover::path(dir.path(), 2);
+    let obstacle = files::path(dir.path(), 2);
     std::fs::create_dir(&obstacle).unwrap();
     assert!(matches!(
         journal.append(b"lost"),
@@ -330,7 +328,7 @@ fn a_file_that_cannot_be_started_costs_one_record_and_nothing_else() {
 }
 
 #[test]
-fn appends_of_many_threads_all_come_back() {
+fn appends_of_many_threads_are_all_recovered() {
     let dir = TempDir::new().unwrap();
     let (journal, _) = open(dir.path()).unwrap();
     std::thread::scope(|scope| {
@@ -339,11 +337,8 @@ fn appends_of_many_threads_all_come_back() {
             scope.spawn(move || {
                 for n in 0..200_u32 {
                     let token = journal.append(&(thread * 1000 + n).to_le_bytes()).unwrap();
-                    // The records are to be found again, so their files must not go.
+                    // The records are to be recovered, so their files must stay.
                     std::mem::forget(token);
-                    if n % 50 == 0 {
-                        journal.sync().unwrap();
-                    }
                 }
             });
         }

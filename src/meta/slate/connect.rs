@@ -1,11 +1,13 @@
 //! The stack of object store wrappers between the bucket and the engine of an index.
 
 use super::checksum::Checksummed;
+use super::config::SlateConfig;
 use super::read_window::ReadWindow;
+use super::reason::FailureReason;
 use super::verified::{OpenedFlag, VerifiedStore};
 use super::wal::{Wal, WalStore};
-use super::{FailureReason, SlateConfig, chain};
 use crate::meta::MetaError;
+use crate::meta::error::chain;
 use crate::sync::Arc;
 use object_store::ObjectStore;
 use object_store::path::Path;

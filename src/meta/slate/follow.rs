@@ -4,11 +4,11 @@
 //! state the writer had made durable, and never goes back. The engine looks for newer ones by itself, and goes on looking
 //! while the store is away.
 
+use super::config::{OPEN_DEADLINE, SlateConfig};
 use super::connect::{OpenWatch, connect};
+use super::reason::FailureReason;
 use super::row_layout::{FirstByteSegments, RowMerge};
-use super::{
-    EngineStatus, FailureReason, OPEN_DEADLINE, SlateConfig, SlateScan, classify, scan_options,
-};
+use super::{EngineStatus, SlateScan, classify, scan_options};
 use crate::meta::{MetaError, MetaRead, RowScan};
 use crate::sync::Arc;
 use async_trait::async_trait;
@@ -58,7 +58,6 @@ impl SlateFollower {
         let (place, object_store) = connect(object_store, path, config, &watch).await?;
         let options = DbReaderOptions {
             manifest_poll_interval: every,
-            object_store_cache_options: config.disk_cache_options(),
             ..DbReaderOptions::default()
         };
         let opening = DbReader::builder(place, object_store)

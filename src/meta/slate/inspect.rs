@@ -5,10 +5,13 @@
 //! write-ahead log for the end and writes there, so that a lost object could never be put back. This look writes nothing.
 
 use super::checksum::DamagedObject;
+use super::classify;
+use super::config::{OPEN_DEADLINE, SlateConfig};
 use super::connect::{OpenWatch, connect};
+use super::reason::FailureReason;
 use super::row_layout::{FirstByteSegments, RowMerge};
-use super::{SlateConfig, chain, classify};
 use crate::meta::MetaError;
+use crate::meta::error::chain;
 use crate::sync::Arc;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -226,9 +229,9 @@ impl<'a> InspectionStep<'a> {
         let admin = Admin::builder(self.place.clone(), Arc::clone(self.store)).build();
         // Not without end: the engine repeats what it can.
         let reading = admin.read_manifest(Some(number));
-        let Ok(read) = tokio::time::timeout(super::OPEN_DEADLINE, reading).await else {
-            let late = super::FailureReason::default();
-            return Err(late.late("reading the manifest", super::OPEN_DEADLINE));
+        let Ok(read) = tokio::time::timeout(OPEN_DEADLINE, reading).await else {
+            let late = FailureReason::default();
+            return Err(late.late("reading the manifest", OPEN_DEADLINE));
         };
         match read {
             Ok(Some(manifest)) => Ok(Ok(manifest)),
@@ -328,7 +331,7 @@ impl<'a> InspectionStep<'a> {
         watched: &[Bytes],
     ) -> Result<BTreeMap<Bytes, Bytes>, MetaError> {
         let options = DbReaderOptions {
-            manifest_poll_interval: super::OPEN_DEADLINE,
+            manifest_poll_interval: OPEN_DEADLINE,
             skip_wal_replay: true,
             ..DbReaderOptions::default()
         };
@@ -351,7 +354,7 @@ impl<'a> InspectionStep<'a> {
         };
         match tokio::time::timeout(config.deadline, looking).await {
             Ok(rows) => rows.map_err(|error: slatedb::Error| classify(&error)),
-            Err(_) => Err(super::FailureReason::default().late("a read", config.deadline)),
+            Err(_) => Err(FailureReason::default().late("a read", config.deadline)),
         }
     }
 }

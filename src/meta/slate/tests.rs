@@ -14,7 +14,6 @@ use object_store::{
 };
 use slatedb::config::FlushOptions;
 use std::fmt::{Display, Formatter};
-use tempfile::TempDir;
 use tokio::time::Instant;
 
 /// A bucket that counts uploads of the log, can be slow, and can be out of reach.
@@ -293,28 +292,6 @@ async fn what_nobody_waits_for_reaches_the_bucket_within_seconds_and_then_it_is_
     tokio::time::sleep(Duration::from_millis(2500)).await;
     store.durable(commit).await.unwrap();
     assert_eq!(bucket.uploads.load(Ordering::SeqCst), uploads);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_disk_cache_serves_what_it_has_seen() {
-    let dir = TempDir::new().unwrap();
-    let bucket = Arc::new(Bucket::default());
-    let cached = || {
-        let mut config = impatient();
-        config.disk_cache = Some(DiskCache {
-            dir: dir.path().to_path_buf(),
-            bytes: 1 << 20,
-        });
-        config
-    };
-    let store = open(&bucket, cached()).await.unwrap();
-    store.commit(put("Ca", "value")).await.unwrap();
-    tables(&store).await;
-    store.close().await.unwrap();
-    let store = open(&bucket, cached()).await.unwrap();
-    assert_eq!(&store.get(b"Ca").await.unwrap().unwrap()[..], b"value");
-    store.close().await.unwrap();
-    assert!(std::fs::read_dir(dir.path()).unwrap().next().is_some());
 }
 
 /// A step of xorshift: the test needs variety, not quality.

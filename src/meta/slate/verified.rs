@@ -8,6 +8,7 @@
 
 use super::checksum::DamagedObject;
 use crate::backend::Mark;
+use crate::meta::error::chain;
 use crate::sync::{Arc, AtomicBool, Ordering};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -190,7 +191,7 @@ fn misshapen(at: &Path, bytes: &[u8], last: bool, whole: bool) -> Option<String>
 
 /// Whether a range begins behind the end of its object.
 fn is_past_end(error: &Error) -> bool {
-    let text = super::chain(error);
+    let text = chain(error);
     text.contains("status code: 416") || text.contains("Wanted range starting at")
 }
 
