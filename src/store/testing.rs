@@ -100,6 +100,7 @@ impl TestHost {
         ];
         let step = usize::from(step).checked_sub(1).map(|at| steps[at]);
         namespace.core.health.failpoints.set(step);
+        namespace.core.changed.notify_waiters();
     }
 
     fn cache_dir(&self) -> PathBuf {

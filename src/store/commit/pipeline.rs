@@ -204,9 +204,9 @@ impl Committer {
                 self.queue.leave(BATCH_MAX)
             };
             if leaving.is_empty() {
+                // Whatever makes an operation ready to be committed notifies `changed` afterwards.
                 tokio::select! {
                     () = changed => {}
-                    () = tokio::time::sleep(Duration::from_millis(200)) => {}
                     () = self.core.tasks.stopped() => {}
                 }
                 continue;

@@ -198,7 +198,9 @@ impl Queue {
         token: JournalToken,
         lay: impl FnOnce(u64, &Batch),
     ) -> Arc<Operation> {
-        lock(&self.inner).enter(txn, id, token, lay)
+        let operation = lock(&self.inner).enter(txn, id, token, lay);
+        self.changed.notify_waiters();
+        operation
     }
 
     /// Whether a directory move is on its way, so that operations below must name their ancestors.

@@ -144,16 +144,8 @@ pub(super) fn last_of(
 impl History {
     /// Waits until no timestamp reservation at or before `at` is open, for at most 50 ms.
     pub async fn settle(&self, at: Timestamp) {
-        let deadline = tokio::time::Instant::now() + SETTLE;
-        while self
-            .core
-            .clock
-            .oldest_reservation()
-            .is_some_and(|oldest| oldest <= at)
-            && tokio::time::Instant::now() < deadline
-        {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let released = self.core.clock.wait_released(at);
+        let _late = tokio::time::timeout(SETTLE, released).await;
     }
 
     /// Reads bytes of a historical state; returns fewer than `len` only at its end.

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio::sync::Notify;
+
 use crate::env::Env;
 use crate::store::model::version::{Time, Timestamp};
 use crate::sync::{Arc, Mutex, lock};
@@ -14,6 +16,8 @@ use crate::sync::{Arc, Mutex, lock};
 pub(crate) struct Timestamps {
     env: Arc<dyn Env>,
     state: Mutex<TimestampsState>,
+    /// A reservation was given back.
+    released: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +49,8 @@ impl Drop for Reservation {
                 state.reserved.remove(&self.at.0);
             }
         }
+        drop(state);
+        self.clock.released.notify_waiters();
     }
 }
 
@@ -53,6 +59,7 @@ impl Timestamps {
         Arc::new(Self {
             env,
             state: Mutex::default(),
+            released: Notify::new(),
         })
     }
 
@@ -97,6 +104,18 @@ impl Timestamps {
     /// The newest timestamp given out.
     pub(crate) fn last(&self) -> u64 {
         lock(&self.state).last
+    }
+
+    /// Waits until no timestamp at or before `at` is reserved.
+    pub(crate) async fn wait_released(&self, at: Timestamp) {
+        loop {
+            // Created before the look: a reservation that is given back after the look ends the wait.
+            let released = self.released.notified();
+            if self.oldest_reservation().is_none_or(|oldest| oldest > at) {
+                return;
+            }
+            released.await;
+        }
     }
 
     /// The oldest timestamp whose operation is still being worked out.

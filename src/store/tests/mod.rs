@@ -165,6 +165,7 @@ fn config(cache_dir: PathBuf) -> NamespaceConfig {
 /// Stops the pipeline before `step`; `None` lets it continue.
 pub(crate) fn set_failpoint(namespace: &Namespace, step: Option<failpoints::Failpoint>) {
     namespace.core.health.failpoints.set(step);
+    namespace.core.changed.notify_waiters();
 }
 
 pub(crate) fn author() -> Author {
