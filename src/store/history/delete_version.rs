@@ -23,7 +23,7 @@ use crate::store::schema::rows::{
 };
 use crate::store::schema::tables::{LinkedVersionTable, RowTable, VersionTable};
 use crate::store::tree::flush::alive;
-use crate::store::tree::inode::{FileInode, LockedInode, find};
+use crate::store::tree::locked::{LockedFile, LockedInode, find};
 
 /// Where a version of a name is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,12 +106,8 @@ impl History {
             let wanted: Vec<Ino> = wanted.into_iter().flatten().collect();
             // An ended version may be in a removed directory, which has no rows to load: the locks are taken without loading.
             let mut locked = match &target {
-                VersionTarget::Closed(_) => {
-                    crate::store::tree::inode::lock_all(&self.tree.inodes, &wanted).await
-                }
-                VersionTarget::LinkedClosed(_) => {
-                    crate::store::tree::inode::lock_all(&self.tree.inodes, &wanted).await
-                }
+                VersionTarget::Closed(_) => self.tree.inodes.lock_all(&wanted).await,
+                VersionTarget::LinkedClosed(_) => self.tree.inodes.lock_all(&wanted).await,
                 VersionTarget::Current(_) | VersionTarget::Linked(_) => {
                     self.tree.lock_all(&wanted).await?
                 }
@@ -347,13 +343,13 @@ impl History {
     /// Makes a predecessor the current state again.
     async fn revive(
         &self,
-        file: &mut FileInode,
+        mut file: LockedFile<'_>,
         list: VersionRows<'_>,
         ino: Ino,
         older: VersionRecord,
     ) -> Result<(), StoreError> {
         let answer = self.core.clock.begin();
-        let mut txn = self.tree.file_txn(ino, file, answer.at()).await?;
+        let mut txn = self.tree.file_txn(ino, &file, answer.at()).await?;
         let slot = list.slot();
         txn.touch(keys::entry(slot.parent, &slot.name));
         txn.unreference_content(&file.node.content);
@@ -373,9 +369,9 @@ impl History {
         txn.usage.bytes = node.grown_from(&file.node);
         let state = EntryState::Version(older.stamp);
         self.tree
-            .current_rows(&mut txn, ino, file, &node, &state, alive(file));
+            .current_rows(&mut txn, ino, &file, &node, &state, alive(&file));
         self.commit.enqueue(txn)?;
-        *file = FileInode::new(file.link_state.clone(), node, state);
+        file.reset(node, state);
         Ok(())
     }
 

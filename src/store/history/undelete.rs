@@ -21,7 +21,7 @@ use crate::store::model::version::{Author, EndOp, Ino, Kind, Op, Origin, Stat, V
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryRow, DirectoryRow, VersionRecord};
-use crate::store::tree::inode::{LockedInode, find};
+use crate::store::tree::locked::{LockedInode, find};
 use crate::store::tree::rename::{RenameEffects, RenameMode, Renamed, is_directory};
 use std::sync::atomic::Ordering;
 
@@ -223,8 +223,8 @@ impl History {
         let change = self.tree.touch(&mut txn, back.to.parent, change);
         let time = txn.time;
         self.commit.enqueue(txn)?;
-        if let Some(directory) = find(locked, back.to.parent).and_then(LockedInode::directory) {
-            directory.row.merge(change);
+        if let Some(mut directory) = find(locked, back.to.parent).and_then(LockedInode::directory) {
+            directory.merge(change);
         }
         let replaced = after
             .into_iter()

@@ -32,8 +32,8 @@ fn back(version: &HistoricalVersion, slot: &Dentry) -> bool {
 impl History {
     /// Returns the timestamp of a live file's last version; `None` if the file has none, or its rows cannot be read.
     pub async fn last_version(&self, ino: Ino) -> Option<Timestamp> {
-        let mut locked = self.tree.lock(ino).await.ok()?;
-        match &locked.file()?.state {
+        let locked = self.tree.lock(ino).await.ok()?;
+        match &locked.as_file()?.state {
             EntryState::Version(stamp) => Some(stamp.id.timestamp),
             EntryState::Provisional(last) => Some(last.stamp.id.timestamp),
             EntryState::Unborn { .. } => None,

@@ -356,8 +356,8 @@ impl<'a> ConflictRecovery<'a> {
         }
         if ino.0 < limit {
             match self.recovery.tree.lock(ino).await {
-                Ok(mut locked) => {
-                    if let Some(file) = locked.file() {
+                Ok(locked) => {
+                    if let Some(file) = locked.as_file() {
                         return Ok(file.node.clone());
                     }
                 }

@@ -434,8 +434,8 @@ impl ConflictRecovery<'_> {
                 recovery.tree.close_row(txn, slot, &closed);
                 txn.reference_content(&node.content);
                 let state = EntryState::Version(stamp);
-                if let Some(file) = recovery.tree.lock(ino).await?.file() {
-                    file.state = state.clone();
+                if let Some(mut file) = recovery.tree.lock(ino).await?.file() {
+                    file.set_state(state.clone());
                 }
                 (DentryBody::Own { node, state }, entry.bound)
             }
@@ -507,7 +507,7 @@ impl ConflictRecovery<'_> {
             return Ok(false);
         }
         match self.recovery.tree.lock(directory).await {
-            Ok(mut locked) => Ok(locked.directory().is_some()),
+            Ok(locked) => Ok(locked.as_directory().is_some()),
             Err(StoreError::NotFound) => Ok(false),
             Err(error) => Err(error),
         }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 
-use crate::cache::{DirtySnapshot, Source};
+use crate::cache::{BudgetPermit, DirtySnapshot, Source};
 use crate::meta::{Batch, JournalToken};
 use crate::store::commit::log;
 use crate::store::commit::txn::{Guards, Txn};
@@ -20,7 +20,7 @@ use crate::store::model::ids::{BatchId, OperationId};
 use crate::store::model::version::{Attrs, Author, Ino, Op, Time, Timestamp};
 use crate::store::recovery::Recovery;
 use crate::store::recovery::journal::JournalRecords;
-use crate::store::recovery::replay::{JournalReplay, ReplayedSession};
+use crate::store::recovery::replay::{JournalReplay, ReplayedSession, UnreleasedFlush};
 use crate::store::recovery::superseded::{ForeignWriters, NameEffects, SupersededOperation};
 use crate::store::schema::journal_record::{FlushRecord, OperationRecord, Record};
 use crate::store::schema::keys;
@@ -28,8 +28,9 @@ use crate::store::schema::rows::LogPlace;
 use crate::store::schema::rows::{AppliedRow, EntryState};
 use crate::store::schema::tables::{OrphanTable, ProvisionalTable, RowTable};
 use crate::store::tree::inode::{
-    FileInode, FlushedState, LinkState, Supersession, VersionTimestamp, WriteSession,
+    FlushedState, LinkState, Supersession, VersionTimestamp, WriteSession,
 };
+use crate::store::tree::locked::{LockedFile, RecoveredWrites};
 use crate::sync::{Arc, Mutex, lock};
 
 /// Approximate size of one part of a snapshot of all rows in the log, in bytes.
@@ -274,8 +275,7 @@ impl Recovery {
             Err(StoreError::NotFound) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let inode = Arc::clone(&locked.inode);
-        let Some(file) = locked
+        let Some(mut file) = locked
             .file()
             .filter(|file| file.link_state != LinkState::Unlinked)
         else {
@@ -283,22 +283,20 @@ impl Recovery {
         };
         let permit = self.data.budget.try_acquire(work.bytes);
         let dated = work.dated;
-        adopt(file, id, work, &self.data.pins);
-        file.permit = permit;
-        self.tree.inodes.keep_dirty(&inode);
+        adopt(&mut file, id, work, permit, &self.data.pins);
+        self.tree.inodes.keep_dirty(file.inode());
         self.tree.save_flushes(&mut locked).await?;
-        let Some(file) = locked.file() else {
+        let Some(mut file) = locked.file() else {
             return Ok(());
         };
         if file.is_dirty() {
             if !dated {
                 // The journal does not record the time of the write; a changed file must not keep its old times.
                 let now = Time::of_change(self.core.clock.wall(), file.attrs.mtime);
-                file.attrs.mtime = now;
-                file.attrs.ctime = now;
+                file.set_change_time(now);
             }
             let author = file.author.clone();
-            if let Some(flushed) = self.tree.flush_locked(&inode, file, &author, None)? {
+            if let Some(flushed) = self.tree.flush_locked(&mut file, &author, None)? {
                 self.tree
                     .save_upto(&mut locked, &flushed.0, Op::Recovered)
                     .await?;
@@ -313,14 +311,13 @@ impl Recovery {
             Err(StoreError::NotFound) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let inode = Arc::clone(&locked.inode);
-        let Some(file) = locked.file() else {
+        let Some(mut file) = locked.file() else {
             return Ok(());
         };
         if !matches!(file.state, EntryState::Version(_))
             && let Some(flushed) = self
                 .tree
-                .flush_locked(&inode, file, &Author::default(), None)?
+                .flush_locked(&mut file, &Author::default(), None)?
         {
             self.tree
                 .save_upto(&mut locked, &flushed.0, Op::Recovered)
@@ -414,50 +411,58 @@ impl Recovery {
     }
 }
 
-fn adopt(file: &mut FileInode, id: u64, work: ReplayedSession, pins: &Arc<Pins>) {
-    file.base = work.base;
-    let row_at = work.row_at;
-    if let Some(flush) = work
-        .flushes
-        .last()
-        .filter(|flush| flush.supersession == Supersession::Current)
-    {
-        file.attrs = newer(&flush.record, &file.node.attrs, row_at);
-    }
-    file.attrs.size = work.len;
-    file.map = work.map;
-    file.holds = pins.pin_all(&file.map.fix());
-    file.saved = work.saved;
-    file.author = work.author;
-    file.dirty_since = Some(tokio::time::Instant::now());
-    file.flushes = work
-        .flushes
-        .into_iter()
-        .map(|flush| {
-            let holds = pins.pin_all(&flush.map);
-            Arc::new(FlushedState {
-                at: flush.record.at,
-                timestamp_state: Mutex::new(VersionTimestamp::Recovered),
-                map: flush.map,
-                base: flush.base,
-                hold: flush.base.map(|base| pins.pin(base.content)),
-                attrs: Mutex::new(match flush.supersession {
-                    Supersession::Current => newer(&flush.record, &file.node.attrs, row_at),
-                    Supersession::Superseded => flush.record.attrs,
-                }),
-                author: flush.record.author,
-                since: tokio::time::Instant::now(),
-                supersession: flush.supersession,
-                session: Some(flush.record.session),
-                token: Some(flush.token),
-                holds,
-            })
+/// Adds the unsaved writes of a replayed session to its inode.
+fn adopt(
+    file: &mut LockedFile<'_>,
+    id: u64,
+    mut work: ReplayedSession,
+    permit: Option<BudgetPermit>,
+    pins: &Arc<Pins>,
+) {
+    let (row, row_at) = (&file.node.attrs, work.row_at);
+    let newest = work.flushes.last();
+    let newest = newest.filter(|flush| flush.supersession == Supersession::Current);
+    let mut attrs = match newest {
+        Some(flush) => newer(&flush.record, row, row_at),
+        None => file.attrs.clone(),
+    };
+    attrs.size = work.len;
+    let flushed = |flush: UnreleasedFlush| {
+        let holds = pins.pin_all(&flush.map);
+        Arc::new(FlushedState {
+            at: flush.record.at,
+            timestamp_state: Mutex::new(VersionTimestamp::Recovered),
+            map: flush.map,
+            base: flush.base,
+            hold: flush.base.map(|base| pins.pin(base.content)),
+            attrs: Mutex::new(match flush.supersession {
+                Supersession::Current => newer(&flush.record, row, row_at),
+                Supersession::Superseded => flush.record.attrs,
+            }),
+            author: flush.record.author,
+            since: tokio::time::Instant::now(),
+            supersession: flush.supersession,
+            session: Some(flush.record.session),
+            token: Some(flush.token),
+            holds,
         })
-        .collect();
-    file.session = Some(WriteSession {
-        id,
-        token: work.token,
-        files: Vec::new(),
+    };
+    let holds = pins.pin_all(&work.map.fix());
+    let flushes = work.flushes.into_iter().map(flushed).collect();
+    file.recover(RecoveredWrites {
+        base: work.base,
+        attrs,
+        map: work.map,
+        saved: work.saved,
+        session: WriteSession {
+            id,
+            token: work.token,
+            files: Vec::new(),
+        },
+        flushes,
+        permit,
+        holds,
+        author: work.author,
     });
 }
 

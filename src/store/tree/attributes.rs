@@ -12,8 +12,8 @@ use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryBody, DentryRow, DirectoryRow, InodeRow, InodeState};
 use crate::store::tree::Tree;
 use crate::store::tree::flush::alive;
-use crate::store::tree::inode::{CachedInode, FileInode, LockedInode};
-use crate::sync::{Arc, lock};
+use crate::store::tree::inode::CachedInode;
+use crate::store::tree::locked::{LockedDir, LockedFile, LockedInode};
 
 /// Largest total size of an inode's extended attributes in bytes, names included: enough for one value of 64 KiB with a name of
 /// 255 bytes.
@@ -43,11 +43,7 @@ impl Tree {
         let mut locked = self.lock(ino).await?;
         self.change(&mut locked, |node, now| change.apply(&mut node.attrs, now))
             .await?;
-        match locked.cached() {
-            CachedInode::Directory(directory) => Ok(directory.stat(ino)),
-            CachedInode::File(file) => Ok(file.stat(ino)),
-            CachedInode::No | CachedInode::Evicted => Err(StoreError::NotFound),
-        }
+        locked.stat()
     }
 
     /// Returns the value of an extended attribute; `None` if the inode has no such attribute.
@@ -77,7 +73,7 @@ impl Tree {
     }
 
     async fn xattrs(&self, ino: Ino) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        let mut locked = self.lock(ino).await?;
+        let locked = self.lock(ino).await?;
         match locked.cached() {
             CachedInode::Directory(directory) => Ok(directory.node.xattrs.clone()),
             CachedInode::File(file) => Ok(file.node.xattrs.clone()),
@@ -157,65 +153,70 @@ impl Tree {
         locked: &mut LockedInode,
         how: impl FnOnce(&mut InodeState, Time),
     ) -> Result<(), StoreError> {
-        let inode = Arc::clone(&locked.inode);
+        let ino = locked.ino();
         let answer = self.core.clock.begin();
         let at = answer.at();
-        match locked.cached() {
-            CachedInode::Directory(directory) => {
-                let slot = directory.place.clone();
-                let old = self
-                    .entry(slot.parent, &slot.name)
-                    .await?
-                    .ok_or(StoreError::NotFound)?;
-                let mut node = directory.node.clone();
-                let times = directory.stat(inode.ino).attrs;
-                node.attrs = times;
-                how(&mut node, self.core.clock.wall());
-                let row = DirectoryRow {
-                    mtime: Some((at, node.attrs.mtime)),
-                    ctime: Some((at, node.attrs.ctime)),
-                    atime: Some((at, node.attrs.atime)),
-                    ..DirectoryRow::default()
-                };
-                let mut dependencies = Dependencies {
-                    touches: vec![
-                        keys::entry(slot.parent, &slot.name).bytes(),
-                        keys::inode(inode.ino).bytes(),
-                    ],
-                    ..Dependencies::default()
-                };
-                dependencies
-                    .within
-                    .extend((slot.parent != Ino(0)).then_some(slot.parent));
-                let mut txn = self.commit.txn(at, dependencies);
-                let DentryBody::Own { state, .. } = old.body else {
-                    return Err(StoreError::Corrupt(
-                        "a directory whose entry is a hard link".to_owned(),
-                    ));
-                };
-                let entry = DentryRow {
-                    body: DentryBody::Own {
-                        node: node.clone(),
-                        state,
-                    },
-                    ..old
-                };
-                txn.put(keys::entry(slot.parent, &slot.name), &entry);
-                txn.merge(keys::inode(inode.ino), &InodeRow::Directory(row.clone()));
-                self.commit.enqueue(txn)?;
-                directory.node = node;
-                directory.row.merge(row);
-                Ok(())
-            }
-            CachedInode::File(file) => self.change_file(inode.ino, file, how, at).await,
-            CachedInode::No | CachedInode::Evicted => Err(StoreError::NotFound),
+        if let Some(directory) = locked.directory() {
+            return self.change_directory(ino, directory, how, at).await;
         }
+        match locked.file() {
+            Some(file) => self.change_file(file, how, at).await,
+            None => Err(StoreError::NotFound),
+        }
+    }
+
+    async fn change_directory(
+        &self,
+        ino: Ino,
+        mut directory: LockedDir<'_>,
+        how: impl FnOnce(&mut InodeState, Time),
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let slot = directory.place.clone();
+        let old = self
+            .entry(slot.parent, &slot.name)
+            .await?
+            .ok_or(StoreError::NotFound)?;
+        let DentryBody::Own { state, .. } = old.body else {
+            return Err(StoreError::Corrupt(
+                "a directory whose entry is a hard link".to_owned(),
+            ));
+        };
+        let mut node = directory.node.clone();
+        node.attrs = directory.stat(ino).attrs;
+        how(&mut node, self.core.clock.wall());
+        let row = DirectoryRow {
+            mtime: Some((at, node.attrs.mtime)),
+            ctime: Some((at, node.attrs.ctime)),
+            atime: Some((at, node.attrs.atime)),
+            ..DirectoryRow::default()
+        };
+        let dependencies = Dependencies {
+            touches: vec![
+                keys::entry(slot.parent, &slot.name).bytes(),
+                keys::inode(ino).bytes(),
+            ],
+            within: Vec::from_iter((slot.parent != Ino(0)).then_some(slot.parent)),
+            ..Dependencies::default()
+        };
+        let mut txn = self.commit.txn(at, dependencies);
+        let body = DentryBody::Own {
+            node: node.clone(),
+            state,
+        };
+        txn.put(
+            keys::entry(slot.parent, &slot.name),
+            &DentryRow { body, ..old },
+        );
+        txn.merge(keys::inode(ino), &InodeRow::Directory(row.clone()));
+        self.commit.enqueue(txn)?;
+        directory.set_node(node, row);
+        Ok(())
     }
 
     async fn change_file(
         &self,
-        ino: Ino,
-        file: &mut FileInode,
+        mut file: LockedFile<'_>,
         how: impl FnOnce(&mut InodeState, Time),
         at: Timestamp,
     ) -> Result<(), StoreError> {
@@ -226,18 +227,17 @@ impl Tree {
         how(&mut live, self.core.clock.wall());
         let mut node = live.clone();
         node.attrs.size = file.node.attrs.size;
-        let mut txn = self.file_txn(ino, file, at).await?;
-        let state = file.state.clone();
-        self.current_rows(&mut txn, ino, file, &node, &state, alive(file));
+        let mut txn = self.file_txn(file.ino(), &file, at).await?;
+        self.current_rows(
+            &mut txn,
+            file.ino(),
+            &file,
+            &node,
+            &file.state,
+            alive(&file),
+        );
         self.commit.enqueue(txn)?;
-        file.attrs = live.attrs;
-        file.node = node;
-        for flush in &file.flushes {
-            let mut flushed = lock(&flush.attrs);
-            let size = flushed.size;
-            *flushed = file.attrs.clone();
-            flushed.size = size;
-        }
+        file.set_attrs(live.attrs, node);
         Ok(())
     }
 }

@@ -19,9 +19,8 @@ use crate::store::schema::rows::{
 };
 use crate::store::tree::Tree;
 use crate::store::tree::file::File;
-use crate::store::tree::inode::{
-    CachedDirectory, CachedInode, FileInode, LinkState, LockedInode, find,
-};
+use crate::store::tree::inode::{CachedDirectory, CachedInode, FileInode, LinkState};
+use crate::store::tree::locked::{LockedInode, find};
 use crate::store::tree::lookup::DirectoryListing;
 use crate::sync::Arc;
 
@@ -102,8 +101,8 @@ impl Tree {
     /// # Errors
     /// `NotFound` when the inode is gone; `Invalid` if the inode is not a symbolic link.
     pub async fn readlink(&self, ino: Ino) -> Result<Bytes, StoreError> {
-        let mut locked = self.lock(ino).await?;
-        match locked.file().map(|file| &file.node.content) {
+        let locked = self.lock(ino).await?;
+        match locked.as_file().map(|file| &file.node.content) {
             Some(Content::Target(target)) => Ok(target.clone()),
             _ => Err(StoreError::Invalid("not a symbolic link".to_owned())),
         }
@@ -168,7 +167,7 @@ impl Tree {
         check_entry_name(name)?;
         self.room_for_names().await;
         let mut above = self.lock(parent).await?;
-        above.directory().ok_or(StoreError::NotDirectory)?;
+        above.as_directory().ok_or(StoreError::NotDirectory)?;
         if self.entry(parent, name).await?.is_some() {
             return Err(StoreError::Exists);
         }
@@ -192,15 +191,11 @@ impl Tree {
         let change = self.touch(&mut txn, parent, change);
         let mut fresh = self.inodes.get(ino).lock().await;
         self.commit.enqueue(txn)?;
-        if let Some(directory) = above.directory() {
-            directory.row.merge(change);
+        if let Some(mut directory) = above.directory() {
+            directory.merge(change);
         }
-        *fresh.cached() = cached;
-        let stat = match fresh.cached() {
-            CachedInode::Directory(directory) => directory.stat(ino),
-            CachedInode::File(file) => file.stat(ino),
-            CachedInode::No | CachedInode::Evicted => return Err(StoreError::NotFound),
-        };
+        fresh.load(cached);
+        let stat = fresh.stat()?;
         if node.kind == Kind::File {
             self.inodes.keep_dirty(&fresh.inode);
         }
@@ -282,7 +277,7 @@ impl Tree {
         let answer = self.core.clock.begin();
         let at = answer.at();
         let mut txn = self.commit.txn(at, self.order_in(parent, name, ino).await?);
-        let file = find(&mut locked, ino)
+        let mut file = find(&mut locked, ino)
             .and_then(LockedInode::file)
             .ok_or(StoreError::NotFound)?;
         let origin = file.place().map(
@@ -294,9 +289,9 @@ impl Tree {
                 name: name.clone(),
             },
         );
-        let (place, nlink) = self.share(&mut txn, ino, file, author)?;
+        let (place, nlink) = self.share(&mut txn, ino, &file, author)?;
         self.count_links(&mut txn, ino, nlink);
-        let state = self.shared_state(&mut txn, file);
+        let state = self.shared_state(&mut txn, &file);
         let mut node = file.node.clone();
         node.attrs.ctime = txn.time;
         let row = LinkedRow {
@@ -320,12 +315,9 @@ impl Tree {
         };
         let change = self.touch(&mut txn, parent, change);
         self.commit.enqueue(txn)?;
-        file.link_state = LinkState::HardLinked { place, nlink };
-        file.attrs.ctime = node.attrs.ctime;
-        file.node = node;
-        file.state = state;
-        if let Some(directory) = find(&mut locked, parent).and_then(LockedInode::directory) {
-            directory.row.merge(change);
+        file.set_names(LinkState::HardLinked { place, nlink }, node, state);
+        if let Some(mut directory) = find(&mut locked, parent).and_then(LockedInode::directory) {
+            directory.merge(change);
         }
         Ok(())
     }

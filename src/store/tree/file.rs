@@ -21,7 +21,8 @@ use crate::store::model::role::Role;
 use crate::store::model::version::{Author, ContentRef, Ino, Kind, Stat, Time};
 use crate::store::schema::journal_record::Record;
 use crate::store::tree::Tree;
-use crate::store::tree::inode::{FileInode, Inode, LinkState, LockedInode, WriteSession};
+use crate::store::tree::inode::{FileInode, LinkState, WriteSession};
+use crate::store::tree::locked::{Inode, LockedFile, LockedInode};
 use crate::sync::Arc;
 
 /// Bytes of a write session that stay in memory and in the journal; further bytes go to a staging file.
@@ -64,8 +65,8 @@ impl Tree {
     /// # Errors
     /// `NotFound`; `IsDirectory` for a directory; `Invalid` for any other file type.
     pub async fn file(self: &Arc<Self>, ino: Ino) -> Result<Arc<File>, StoreError> {
-        let mut locked = self.lock(ino).await?;
-        let file = locked.file().ok_or(StoreError::IsDirectory)?;
+        let locked = self.lock(ino).await?;
+        let file = locked.as_file().ok_or(StoreError::IsDirectory)?;
         if file.node.kind != Kind::File {
             return Err(StoreError::Invalid("not a regular file".to_owned()));
         }
@@ -86,137 +87,113 @@ impl Tree {
         })
     }
 
-    /// Returns the write session of a file inode; opens one if there is none.
-    pub(crate) fn session<'a>(
+    /// Returns the id of a file's write session; opens one if there is none.
+    pub(crate) fn session(
         &self,
-        ino: Ino,
-        file: &'a mut FileInode,
+        file: &mut LockedFile<'_>,
         author: &Author,
-    ) -> Result<&'a mut WriteSession, StoreError> {
-        if file.session.is_none() {
-            let id = self.core.new_id();
-            let record = Record::Open {
-                session: id,
-                ino,
-                base: file.base,
-                len: file.attrs.size,
-                author: author.clone(),
-                epoch: self.core.epoch,
-                place: file.place().cloned(),
-            };
-            let token = self.core.append(&record)?;
-            file.session = Some(WriteSession {
-                id,
-                token,
-                files: Vec::new(),
-            });
-            file.author = author.clone();
+    ) -> Result<u64, StoreError> {
+        if let Some(session) = &file.session {
+            return Ok(session.id);
         }
-        file.session.as_mut().ok_or(StoreError::Closed)
+        let id = self.core.new_id();
+        let record = Record::Open {
+            session: id,
+            ino: file.ino(),
+            base: file.base,
+            len: file.attrs.size,
+            author: author.clone(),
+            epoch: self.core.epoch,
+            place: file.place().cloned(),
+        };
+        let token = self.core.append(&record)?;
+        file.open_session(id, token, author);
+        Ok(id)
     }
 
+    /// Writes bytes to the journal or to a staging file, and adds them to the dirty map. The file grows to their end.
     pub(crate) fn place_bytes(
         &self,
-        ino: Ino,
-        leaf: &mut FileInode,
+        file: &mut LockedFile<'_>,
         offset: u64,
         bytes: Bytes,
         author: &Author,
     ) -> Result<(), StoreError> {
         let len = bytes.len() as u64;
         self.room(len)?;
-        let small = leaf.map.memory_bytes() + len <= SMALL;
-        let session = self.session(ino, leaf, author)?;
-        let (id, source) = (
-            session.id,
-            if small && session.files.is_empty() {
-                let record = Record::Write {
-                    session: session.id,
-                    offset,
-                    bytes: bytes.clone(),
-                };
-                let _covered = self.core.append(&record)?;
-                Source::Memory(bytes)
-            } else {
-                let file = self.staging_file(session, len)?;
-                let position = file.append(&bytes)?;
-                let checksum = crc32c::crc32c(&bytes);
-                let record = Record::Staged {
-                    session: session.id,
-                    offset,
-                    len,
-                    file: file.id(),
-                    position,
-                    checksum,
-                };
-                let _covered = self.core.append(&record)?;
-                Source::File { file, position }
-            },
-        );
-        tracing::trace!(session = id, offset, len, "written");
-        leaf.map.write(offset, len, source);
+        let session = self.session(file, author)?;
+        let is_small = file.map.memory_bytes() + len <= SMALL;
+        let source = if is_small && !file.has_staging_file() {
+            let record = Record::Write {
+                session,
+                offset,
+                bytes: bytes.clone(),
+            };
+            let _covered = self.core.append(&record)?;
+            Source::Memory(bytes)
+        } else {
+            let staging = self.staging_file(file, len)?;
+            let position = staging.append(&bytes)?;
+            let record = Record::Staged {
+                session,
+                offset,
+                len,
+                file: staging.id(),
+                position,
+                checksum: crc32c::crc32c(&bytes),
+            };
+            let _covered = self.core.append(&record)?;
+            Source::File {
+                file: staging,
+                position,
+            }
+        };
+        tracing::trace!(session, offset, len, "written");
+        file.write(offset, len, source);
         Ok(())
     }
 
     /// Returns the staging file for the next `len` bytes. No staging file grows beyond a segment, so that each fits into one.
     fn staging_file(
         &self,
-        session: &mut WriteSession,
+        file: &mut LockedFile<'_>,
         len: u64,
     ) -> Result<Arc<StagingFile>, StoreError> {
-        if let Some(file) = session.files.last() {
-            if file.len() + len <= SEGMENT_MAX {
-                return Ok(Arc::clone(file));
-            }
-            file.close();
+        let last = file.session.as_ref().and_then(WriteSession::staging_file);
+        if let Some(last) = last.filter(|last| last.len() + len <= SEGMENT_MAX) {
+            return Ok(Arc::clone(last));
         }
-        let file = Arc::new(self.data.staging.create(self.core.new_id())?);
-        session.files.push(Arc::clone(&file));
-        Ok(file)
+        let staging = Arc::new(self.data.staging.create(self.core.new_id())?);
+        file.add_staging_file(Arc::clone(&staging));
+        Ok(staging)
     }
 
     /// Records that the inode has changes which the queue lacks, and sets mtime and ctime.
-    pub(crate) fn dirtied(
-        &self,
-        inode: &Arc<Inode>,
-        file: &mut FileInode,
-        permit: Option<BudgetPermit>,
-    ) {
-        let now = Time::of_change(self.core.clock.wall(), file.attrs.mtime);
-        file.attrs.mtime = now;
-        file.attrs.ctime = now;
-        file.dirty_since
-            .get_or_insert_with(tokio::time::Instant::now);
-        match (&mut file.permit, permit) {
-            (Some(held), Some(more)) => held.merge(more),
-            (held @ None, more) => *held = more,
-            (Some(_), None) => {}
-        }
-        self.inodes.keep_dirty(inode);
+    pub(crate) fn dirtied(&self, file: &mut LockedFile<'_>) {
+        file.mark_dirty(Time::of_change(self.core.clock.wall(), file.attrs.mtime));
+        self.inodes.keep_dirty(file.inode());
     }
 
-    /// Writes into a locked file inode. The permit covers as many bytes of the dirty budget.
+    /// Writes into a locked file. The permit covers as many bytes of the dirty budget.
     pub(crate) fn write_locked(
         &self,
-        inode: &Arc<Inode>,
-        file: &mut FileInode,
+        file: &mut LockedFile<'_>,
         offset: u64,
         bytes: Bytes,
         author: &Author,
         permit: BudgetPermit,
     ) -> Result<(), StoreError> {
-        let end = range_end(offset, bytes.len() as u64)?;
-        self.place_bytes(inode.ino, file, offset, bytes, author)?;
-        file.attrs.size = file.attrs.size.max(end);
-        self.dirtied(inode, file, Some(permit));
+        range_end(offset, bytes.len() as u64)?;
+        self.place_bytes(file, offset, bytes, author)?;
+        file.add_permit(permit);
+        self.dirtied(file);
         Ok(())
     }
 
-    /// Changes the length of a locked file inode. The caller has checked that the length differs.
+    /// Changes the length of a locked file. The caller has checked that the length differs.
     pub(crate) fn truncate_locked(
         &self,
-        inode: &Arc<Inode>,
-        file: &mut FileInode,
+        file: &mut LockedFile<'_>,
         len: u64,
         author: &Author,
     ) -> Result<(), StoreError> {
@@ -224,15 +201,14 @@ impl Tree {
             return Err(StoreError::TooLarge);
         }
         let old_len = file.attrs.size;
-        let session = self.session(inode.ino, file, author)?.id;
+        let session = self.session(file, author)?;
         let _covered = self.core.append(&Record::Truncate {
             session,
             len,
             old_len,
         })?;
-        file.map.truncate(len, old_len);
-        file.attrs.size = len;
-        self.dirtied(inode, file, None);
+        file.truncate(len);
+        self.dirtied(file);
         Ok(())
     }
 
@@ -243,21 +219,20 @@ impl Tree {
         range: Range<u64>,
         author: &Author,
     ) -> Result<(), StoreError> {
-        let inode = Arc::clone(&locked.inode);
-        let file = locked.file().ok_or(StoreError::IsDirectory)?;
+        let mut file = locked.file().ok_or(StoreError::IsDirectory)?;
         let end = range.end.min(file.attrs.size);
         if range.start >= end {
             return self.date(locked).await;
         }
         let (offset, len) = (range.start, end - range.start);
-        let session = self.session(inode.ino, file, author)?.id;
+        let session = self.session(&mut file, author)?;
         let _covered = self.core.append(&Record::Punch {
             session,
             offset,
             len,
         })?;
-        file.map.punch(offset, len);
-        self.dirtied(&inode, file, None);
+        file.punch(offset, len);
+        self.dirtied(&mut file);
         Ok(())
     }
 
@@ -404,8 +379,8 @@ impl File {
     pub async fn read(&self, offset: u64, len: u32) -> Result<Bytes, StoreError> {
         let tree = &self.tree;
         for attempt in 0.. {
-            let mut locked = self.lock().await?;
-            let file = locked.file().ok_or(StoreError::IsDirectory)?;
+            let locked = self.lock().await?;
+            let file = locked.as_file().ok_or(StoreError::IsDirectory)?;
             let end = offset.saturating_add(u64::from(len)).min(file.attrs.size);
             if offset >= end {
                 return Ok(Bytes::new());
@@ -459,10 +434,9 @@ impl File {
         loop {
             let permit = tree.data.budget.acquire(len).await;
             let mut locked = self.lock().await?;
-            let file = locked.file().ok_or(StoreError::IsDirectory)?;
+            let mut file = locked.file().ok_or(StoreError::IsDirectory)?;
             let at = offset.unwrap_or(file.attrs.size);
-            let inode = &self.inode;
-            match tree.write_locked(inode, file, at, bytes.clone(), author, permit) {
+            match tree.write_locked(&mut file, at, bytes.clone(), author, permit) {
                 Err(StoreError::NoSpace) => {}
                 outcome => return outcome.map(|()| at),
             }
@@ -479,11 +453,11 @@ impl File {
         self.tree.core.health.check()?;
         self.tree.room_for_names().await;
         let mut locked = self.lock().await?;
-        let file = locked.file().ok_or(StoreError::IsDirectory)?;
+        let mut file = locked.file().ok_or(StoreError::IsDirectory)?;
         if file.attrs.size == len {
             return self.tree.date(&mut locked).await;
         }
-        self.tree.truncate_locked(&self.inode, file, len, author)
+        self.tree.truncate_locked(&mut file, len, author)
     }
 
     /// Extends the file to `offset + len` unless `keep_size`, as fallocate(2) does. No space is reserved in the bucket.
@@ -513,9 +487,9 @@ impl File {
         len: u64,
         author: &Author,
     ) -> Result<(), StoreError> {
-        let file = locked.file().ok_or(StoreError::IsDirectory)?;
+        let mut file = locked.file().ok_or(StoreError::IsDirectory)?;
         match len > file.attrs.size {
-            true => self.tree.truncate_locked(&self.inode, file, len, author),
+            true => self.tree.truncate_locked(&mut file, len, author),
             false => Ok(()),
         }
     }
@@ -561,7 +535,7 @@ impl File {
         Ok(self
             .lock()
             .await?
-            .file()
-            .is_some_and(|file| file.is_unflushed()))
+            .as_file()
+            .is_some_and(FileInode::is_unflushed))
     }
 }

@@ -20,8 +20,9 @@ use crate::store::tree::Tree;
 use crate::store::tree::file::File;
 use crate::store::tree::flush_content::PreparedContent;
 use crate::store::tree::inode::{
-    FileInode, FlushedState, Inode, LinkState, LockedInode, Supersession, VersionTimestamp,
+    FileInode, FlushedState, LinkState, Supersession, VersionTimestamp,
 };
+use crate::store::tree::locked::{LockedFile, LockedInode};
 use crate::sync::{Arc, lock};
 
 /// A flushed state whose handle is not released within this time is written back as a provisional state.
@@ -51,8 +52,8 @@ impl File {
     ) -> Result<Option<PendingFlush>, StoreError> {
         self.tree.room_for_names().await;
         let mut locked = self.lock().await?;
-        let file = locked.file().ok_or(StoreError::IsDirectory)?;
-        self.tree.flush_locked(&self.inode, file, author, replaces)
+        let mut file = locked.file().ok_or(StoreError::IsDirectory)?;
+        self.tree.flush_locked(&mut file, author, replaces)
     }
 
     /// Makes a version of a flushed state, at the release of its handle. Earlier flushed states that still wait become versions
@@ -101,14 +102,14 @@ impl Tree {
         tree.room_for_names().await;
         let file = self.file(ino).await?;
         let mut locked = file.lock().await?;
-        let leaf = locked.file().ok_or(StoreError::IsDirectory)?;
+        let mut leaf = locked.file().ok_or(StoreError::IsDirectory)?;
         if leaf.attrs.size == len {
             tree.date(&mut locked).await?;
         } else {
-            tree.truncate_locked(&file.inode, leaf, len, author)?;
+            tree.truncate_locked(&mut leaf, len, author)?;
         }
-        let leaf = locked.file().ok_or(StoreError::IsDirectory)?;
-        if let Some(flushed) = tree.flush_locked(&file.inode, leaf, author, None)? {
+        let mut leaf = locked.file().ok_or(StoreError::IsDirectory)?;
+        if let Some(flushed) = tree.flush_locked(&mut leaf, author, None)? {
             tree.save_upto(&mut locked, &flushed.0, Op::Truncate)
                 .await?;
         }
@@ -120,8 +121,7 @@ impl Tree {
 impl Tree {
     pub(crate) fn flush_locked(
         &self,
-        inode: &Arc<Inode>,
-        file: &mut FileInode,
+        file: &mut LockedFile<'_>,
         author: &Author,
         replaces: Option<PendingFlush>,
     ) -> Result<Option<PendingFlush>, StoreError> {
@@ -134,20 +134,19 @@ impl Tree {
         }
         let answer = self.core.clock.begin();
         let at = answer.at();
-        let mut state =
-            self.state_of(inode, file, at, VersionTimestamp::Reserved(answer), author)?;
+        let mut state = self.state_of(file, at, VersionTimestamp::Reserved(answer), author)?;
         state.hold = file.base.map(|base| self.data.pins.pin(base.content));
         if let Some(old) = replaces {
             if let Some(session) = state.session {
                 let at = old.0.at;
                 let _covered = self.core.append(&Record::CancelFlush { session, at })?;
             }
-            file.flushes.retain(|f| !Arc::ptr_eq(f, &old.0));
+            file.remove_flush(&old.0);
             *lock(&old.0.timestamp_state) = VersionTimestamp::Expired;
         }
         let state = Arc::new(state);
-        file.flushes.push(Arc::clone(&state));
-        self.inodes.keep_dirty(inode);
+        file.add_flush(Arc::clone(&state));
+        self.inodes.keep_dirty(file.inode());
         Ok(Some(PendingFlush(state)))
     }
 
@@ -159,14 +158,14 @@ impl Tree {
         op: Op,
     ) -> Result<(), StoreError> {
         loop {
-            let Some(file) = locked.file() else {
+            let Some(mut file) = locked.file() else {
                 return Ok(());
             };
             let Some(flush) = file.flushes.first().filter(|f| f.at <= last.at).cloned() else {
                 break;
             };
             if file.link_state == LinkState::Unlinked {
-                file.flushes.clear();
+                file.clear_flushes();
                 break;
             }
             let how = if Arc::ptr_eq(&flush, last) {
@@ -174,10 +173,8 @@ impl Tree {
             } else {
                 Op::Write
             };
-            self.save_flush(locked, &flush, how).await?;
-            if let Some(file) = locked.file() {
-                file.flushes.retain(|f| !Arc::ptr_eq(f, &flush));
-            }
+            self.save_flush(&mut file, &flush, how).await?;
+            file.remove_flush(&flush);
             *lock(&flush.timestamp_state) = VersionTimestamp::Expired;
         }
         self.release_if_clean(locked);
@@ -186,7 +183,10 @@ impl Tree {
 
     /// Saves every waiting flushed state. Called before the inode loses or changes its name: versions belong to the old name.
     pub(crate) async fn save_flushes(&self, locked: &mut LockedInode) -> Result<(), StoreError> {
-        match locked.file().and_then(|file| file.flushes.last().cloned()) {
+        match locked
+            .as_file()
+            .and_then(|file| file.flushes.last().cloned())
+        {
             Some(last) => self.save_upto(locked, &last, Op::Write).await,
             None => Ok(()),
         }
@@ -194,30 +194,26 @@ impl Tree {
 
     pub(crate) fn release_if_clean(&self, locked: &mut LockedInode) {
         let ino = locked.inode.ino;
-        if let Some(file) = locked.file()
+        if let Some(mut file) = locked.file()
             && !file.is_dirty()
             && file.flushes.is_empty()
             && (matches!(file.state, EntryState::Version(_))
                 || file.link_state == LinkState::Unlinked)
         {
-            file.dirty_since = None;
+            file.mark_clean();
             self.inodes.settle(ino);
         }
     }
 
     async fn save_flush(
         &self,
-        locked: &mut LockedInode,
+        file: &mut LockedFile<'_>,
         flush: &Arc<FlushedState>,
         op: Op,
     ) -> Result<(), StoreError> {
-        let inode = Arc::clone(&locked.inode);
-        let Some(file) = locked.file() else {
-            return Ok(());
-        };
         let attrs = lock(&flush.attrs).clone();
         if file.is_behind(flush) {
-            return self.save_behind(&inode, file, flush, &attrs).await;
+            return self.save_behind(file, flush, &attrs).await;
         }
         let map = file
             .saved
@@ -226,13 +222,13 @@ impl Tree {
         let unborn = matches!(file.state, EntryState::Unborn { .. });
         if matches!(file.state, EntryState::Version(_)) && self.is_equal(file, &map, &attrs).await?
         {
-            return self.forget_equal(&inode, file, flush, &attrs);
+            return self.forget_equal(file, flush, &attrs);
         }
         let answer = is_late(file, flush).then(|| self.core.clock.begin());
         let at = answer.as_ref().map_or(flush.at, Reservation::at);
         let supersession = (&map, file.base, flush.as_ref());
         let prepared = self
-            .prepare(&inode, file, supersession, (at, attrs.size))
+            .prepare(file.ino(), file, supersession, (at, attrs.size))
             .await?;
         let id = VersionId {
             timestamp: at,
@@ -249,17 +245,17 @@ impl Tree {
             host: self.core.config.host.clone(),
             origin: None,
         };
-        let mut txn = self.file_txn(inode.ino, file, at).await?;
+        let mut txn = self.file_txn(file.ino(), file, at).await?;
         let mut node = file.node.clone();
         node.content = prepared.content.clone();
         node.allocated = file.allocated(&map, attrs.size);
         node.attrs = attrs;
         txn.usage.bytes = node.grown_from(&file.node);
-        let alive_since = self.version_rows(&mut txn, inode.ino, file, &node, &stamp);
-        self.finish_flush(&inode, file, txn, prepared, flush, |file| {
-            file.node = node;
-            file.state = EntryState::Version(stamp);
-            set_alive(file, alive_since);
+        let alive_since = self.version_rows(&mut txn, file.ino(), file, &node, &stamp);
+        self.finish_flush(file, txn, prepared, flush, |file| {
+            file.set_node(node);
+            file.set_state(EntryState::Version(stamp));
+            file.set_alive_since(alive_since);
         })
     }
 
@@ -286,12 +282,11 @@ impl Tree {
     /// Enqueues a state and makes its content the base of later writes; `then` updates the cached inode.
     fn finish_flush(
         &self,
-        inode: &Arc<Inode>,
-        file: &mut FileInode,
+        file: &mut LockedFile<'_>,
         mut txn: Txn,
         prepared: PreparedContent,
         flush: &FlushedState,
-        then: impl FnOnce(&mut FileInode),
+        then: impl FnOnce(&mut LockedFile<'_>),
     ) -> Result<(), StoreError> {
         let map = &flush.map;
         let clean = map.seq() == file.map.seq();
@@ -300,21 +295,10 @@ impl Tree {
         txn.held.holds.clone_from(&flush.holds);
         self.attach_content(&mut txn, prepared);
         // The dirty-budget permit moves to the operation only after the journal took it: bytes of a refused state stay dirty.
-        self.commit.enqueue(txn)?.keep(file.room_of(map, clean));
+        self.commit.enqueue(txn)?.keep(file.take_permit(map));
         then(file);
-        let shown = file.node.content.reference();
-        file.base = shown.map(|content| ContentBase {
-            content,
-            len: file.node.attrs.size,
-        });
-        file.map.rebase(map);
-        file.saved = Some(file.rest_of(map));
-        if clean {
-            file.session = None;
-            file.holds.clear();
-            file.dirty_since = None;
-        }
-        self.inodes.keep_dirty(inode);
+        file.continue_from(map);
+        self.inodes.keep_dirty(file.inode());
         Ok(())
     }
 
@@ -339,8 +323,7 @@ impl Tree {
         locked: &mut LockedInode,
         author: &Author,
     ) -> Result<(), StoreError> {
-        let inode = Arc::clone(&locked.inode);
-        let Some(file) = locked.file() else {
+        let Some(mut file) = locked.file() else {
             return Ok(());
         };
         if !file.is_dirty() || file.link_state == LinkState::Unlinked {
@@ -348,15 +331,15 @@ impl Tree {
         }
         let answer = self.core.clock.begin();
         let at = answer.at();
-        let flush = self.state_of(&inode, file, at, VersionTimestamp::Expired, author)?;
+        let flush = self.state_of(&mut file, at, VersionTimestamp::Expired, author)?;
         let map = flush.map.clone();
         let changes = file
             .saved
             .as_ref()
             .map_or_else(|| map.clone(), |s| map.since(s));
         let prepared = self.prepare(
-            &inode,
-            file,
+            file.ino(),
+            &file,
             (&changes, file.base, &flush),
             (at, file.attrs.size),
         );
@@ -365,14 +348,14 @@ impl Tree {
         node.content = prepared.content.clone();
         node.allocated = file.allocated(&changes, file.attrs.size);
         node.attrs = file.attrs.clone();
-        let mut txn = self.file_txn(inode.ino, file, at).await?;
+        let mut txn = self.file_txn(file.ino(), &file, at).await?;
         let state = match &file.state {
             EntryState::Version(stamp) => {
                 let last = LastVersion {
-                    ino: inode.ino,
+                    ino: file.ino(),
                     node: file.node.clone(),
                     stamp: stamp.clone(),
-                    alive_since: alive(file),
+                    alive_since: alive(&file),
                 };
                 EntryState::Provisional(Box::new(last))
             }
@@ -383,19 +366,18 @@ impl Tree {
         };
         txn.reference_content(&node.content);
         txn.usage.bytes = node.grown_from(&file.node);
-        let alive_since = alive(file);
-        self.current_rows(&mut txn, inode.ino, file, &node, &state, alive_since);
-        self.finish_flush(&inode, file, txn, prepared, &flush, |file| {
-            file.node = node;
-            file.state = state;
+        let alive_since = alive(&file);
+        self.current_rows(&mut txn, file.ino(), &file, &node, &state, alive_since);
+        self.finish_flush(&mut file, txn, prepared, &flush, |file| {
+            file.set_node(node);
+            file.set_state(state);
         })
     }
 
     /// Records the present state of a file inode in the journal and returns it.
     pub(crate) fn state_of(
         &self,
-        inode: &Arc<Inode>,
-        file: &mut FileInode,
+        file: &mut LockedFile<'_>,
         at: Timestamp,
         timestamp_state: VersionTimestamp,
         author: &Author,
@@ -403,7 +385,7 @@ impl Tree {
         if let Some(session) = &file.session {
             let record = FlushRecord {
                 session: session.id,
-                ino: inode.ino,
+                ino: file.ino(),
                 at,
                 attrs: file.attrs.clone(),
                 author: author.clone(),
@@ -413,7 +395,7 @@ impl Tree {
         Ok(FlushedState {
             at,
             timestamp_state: crate::sync::Mutex::new(timestamp_state),
-            map: file.map.fix(),
+            map: file.snapshot(),
             base: file.base,
             hold: None,
             attrs: crate::sync::Mutex::new(file.attrs.clone()),
@@ -465,11 +447,5 @@ pub(crate) fn alive(file: &FileInode) -> Timestamp {
     match file.link_state {
         LinkState::Single { alive_since, .. } => alive_since,
         LinkState::HardLinked { .. } | LinkState::Unlinked => Timestamp(0),
-    }
-}
-
-pub(crate) fn set_alive(file: &mut FileInode, since: Timestamp) {
-    if let LinkState::Single { alive_since, .. } = &mut file.link_state {
-        *alive_since = since;
     }
 }

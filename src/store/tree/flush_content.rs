@@ -13,7 +13,7 @@ use crate::store::schema::journal_record::ContentRecord;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{EntryState, LineageRow};
 use crate::store::tree::Tree;
-use crate::store::tree::inode::{FileInode, FlushedState, Inode};
+use crate::store::tree::inode::{FileInode, FlushedState};
 use crate::sync::Arc;
 
 /// A content for a transaction: what the directory entry will reference, and the bytes to upload for it, if any.
@@ -26,7 +26,7 @@ impl Tree {
     /// Determines the content that a dirty map makes over a base, and what has to be uploaded for it.
     pub(crate) async fn prepare(
         &self,
-        inode: &Arc<Inode>,
+        ino: Ino,
         file: &FileInode,
         (map, base, flush): (&DirtySnapshot, Option<ContentBase>, &FlushedState),
         (at, len): (Timestamp, u64),
@@ -77,7 +77,7 @@ impl Tree {
         }
         let base = if cut == Some(0) { None } else { base };
         let brings = self
-            .begin_content(inode, file, (map, base, flush), (at, len))
+            .begin_content(ino, file, (map, base, flush), (at, len))
             .await?;
         Ok(PreparedContent {
             content: Content::Bytes(brings.0.content),
@@ -88,7 +88,7 @@ impl Tree {
     /// Starts the next content of the file's lineage, or the first content of a new lineage.
     async fn begin_content(
         &self,
-        inode: &Arc<Inode>,
+        ino: Ino,
         file: &FileInode,
         (map, base, flush): (&DirtySnapshot, Option<ContentBase>, &FlushedState),
         (at, len): (Timestamp, u64),
@@ -116,7 +116,7 @@ impl Tree {
             session: flush.session.unwrap_or(0),
             flush: flush.at,
             content,
-            ino: inode.ino,
+            ino,
             place: place.clone(),
             base,
             len,
@@ -125,7 +125,7 @@ impl Tree {
         };
         let pending = Arc::new(PendingContent {
             content,
-            ino: inode.ino,
+            ino,
             place,
             base,
             len,

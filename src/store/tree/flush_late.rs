@@ -8,22 +8,22 @@ use crate::store::model::error::StoreError;
 use crate::store::model::version::{Attrs, EndOp, Op, Stamp, VersionId};
 use crate::store::schema::rows::{EntryState, LastVersion};
 use crate::store::tree::Tree;
-use crate::store::tree::flush::{byteless_flush, is_late, set_alive};
-use crate::store::tree::inode::{FileInode, FlushedState, Inode};
+use crate::store::tree::flush::{byteless_flush, is_late};
+use crate::store::tree::inode::FlushedState;
+use crate::store::tree::locked::LockedFile;
 use crate::sync::Arc;
 
 impl Tree {
     /// Saves a flushed state as the version that precedes the provisional state in the queue.
     pub(crate) async fn save_behind(
         &self,
-        inode: &Arc<Inode>,
-        file: &mut FileInode,
+        file: &mut LockedFile<'_>,
         flush: &Arc<FlushedState>,
         attrs: &Attrs,
     ) -> Result<(), StoreError> {
         let supersession = (&flush.map, flush.base, flush.as_ref());
         let prepared = self
-            .prepare(inode, file, supersession, (flush.at, attrs.size))
+            .prepare(file.ino(), file, supersession, (flush.at, attrs.size))
             .await?;
         let unborn = matches!(file.state, EntryState::Unborn { .. });
         // The content keeps the timestamp of the flush within its lineage, even when the version itself gets a later timestamp.
@@ -44,7 +44,7 @@ impl Tree {
         node.content = prepared.content.clone();
         node.allocated = file.allocated(&flush.map, attrs.size);
         node.attrs = attrs.clone();
-        let mut txn = self.file_txn(inode.ino, file, at).await?;
+        let mut txn = self.file_txn(file.ino(), file, at).await?;
         txn.byteless_flush = byteless_flush(&prepared, flush);
         txn.held.journal.extend(flush.token.clone());
         txn.held.holds.clone_from(&flush.holds);
@@ -53,21 +53,20 @@ impl Tree {
         } else {
             EndOp::Superseded
         };
-        let alive_since = self.close_behind(&mut txn, inode.ino, file, (at, end_op));
+        let alive_since = self.close_behind(&mut txn, file.ino(), file, (at, end_op));
         txn.reference_content(&node.content);
         let last = LastVersion {
-            ino: inode.ino,
+            ino: file.ino(),
             node,
             stamp,
             alive_since,
         };
         let state = EntryState::Provisional(Box::new(last));
-        let now = file.node.clone();
-        self.current_rows(&mut txn, inode.ino, file, &now, &state, alive_since);
+        self.current_rows(&mut txn, file.ino(), file, &file.node, &state, alive_since);
         self.attach_content(&mut txn, prepared);
         self.commit.enqueue(txn)?;
-        file.state = state;
-        set_alive(file, alive_since);
+        file.set_state(state);
+        file.set_alive_since(alive_since);
         Ok(())
     }
 }

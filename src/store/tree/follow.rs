@@ -9,7 +9,7 @@ use crate::store::model::error::StoreError;
 use crate::store::model::role::Role;
 use crate::store::schema::keys;
 use crate::store::tree::Tree;
-use crate::store::tree::inode::{CachedInode, Inode, LinkState};
+use crate::store::tree::locked::Inode;
 use crate::sync::{Arc, lock};
 
 /// Pause after a state of the index that could not be read.
@@ -59,11 +59,11 @@ impl Tree {
     pub(crate) async fn reload(&self, inode: &Arc<Inode>) {
         let mut locked = inode.lock().await;
         if inode.is_pinned()
-            && let Some(file) = locked.file()
+            && let Some(mut file) = locked.file()
         {
             match self.read_inode(inode.ino).await {
-                Ok(Some(cached)) => *locked.cached() = cached,
-                Ok(None) => file.link_state = LinkState::Unlinked,
+                Ok(Some(cached)) => locked.load(cached),
+                Ok(None) => file.set_unlinked(),
                 // The next state of the index reloads the inode again.
                 Err(error) => {
                     tracing::warn!(ino = inode.ino.0, %error, "cannot reload an inode; showing its last state");
@@ -71,6 +71,6 @@ impl Tree {
             }
             return;
         }
-        *locked.cached() = CachedInode::No;
+        locked.unload();
     }
 }

@@ -1,14 +1,6 @@
-//! The inode cache: one lock per inode, the contents of its rows, and the changes since.
+//! The state of a cached inode: the contents of its rows, and the changes since.
 //!
-//! Invariants: a change of an inode, or of a name in a directory, holds that inode's lock. Several locks are taken in ascending
-//! order of inode numbers. Locks are held across index reads and journal appends, never across an upload. A dirty inode stays
-//! cached, because its changes are in no row yet.
-
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use dashmap::DashMap;
-use tokio::sync::OwnedMutexGuard;
+//! The types here are changed only through the guards of `locked.rs`: code without a guard has no mutable access.
 
 use crate::cache::{BudgetPermit, DirtyMap, DirtySnapshot, StagingFile};
 use crate::meta::JournalToken;
@@ -17,20 +9,7 @@ use crate::store::index::timestamps::Reservation;
 use crate::store::model::ids::{ContentBase, Dentry};
 use crate::store::model::version::{Attrs, Author, ContentRef, Ino, Kind, Stat, Timestamp};
 use crate::store::schema::rows::{DirectoryRow, EntryState, InodeState};
-use crate::sync::{Arc, Mutex, RwLock, Weak, lock, read, write};
-
-/// Number of recently loaded inodes that stay cached without a user.
-const RECENT_MAX: usize = 16_384;
-
-/// A cached inode.
-#[derive(Debug)]
-pub(crate) struct Inode {
-    pub(crate) ino: Ino,
-    /// Number of open files and other users; while there are any, the inode outlives its last name.
-    pub(crate) pins: AtomicUsize,
-    live: RwLock<Option<Stat>>,
-    state: Arc<tokio::sync::Mutex<CachedInode>>,
-}
+use crate::sync::{Arc, Mutex};
 
 /// The cached part of an inode.
 #[derive(Debug)]
@@ -105,6 +84,11 @@ pub(crate) struct WriteSession {
 }
 
 impl WriteSession {
+    /// Returns the staging file that takes further bytes, if there is room.
+    pub(crate) fn staging_file(&self) -> Option<&Arc<StagingFile>> {
+        self.files.last()
+    }
+
     /// Releases the staging files: no state needs the recorded bytes any more.
     pub(crate) fn finish(self) {
         for file in self.files {
@@ -182,6 +166,12 @@ impl FileInode {
         self.saved.as_ref().map_or(0, DirtySnapshot::seq)
     }
 
+    /// Tells whether the write session has bytes in a staging file.
+    pub(crate) fn has_staging_file(&self) -> bool {
+        let session = self.session.as_ref();
+        session.and_then(WriteSession::staging_file).is_some()
+    }
+
     /// Tells whether the queue has a later state than this flushed one.
     pub(crate) fn is_behind(&self, flush: &FlushedState) -> bool {
         flush.supersession == Supersession::Superseded || flush.map.seq() < self.saved_seq()
@@ -200,16 +190,6 @@ impl FileInode {
                 .last()
                 .map_or(0, |f| f.map.seq())
                 .max(self.saved_seq())
-    }
-
-    /// Splits off the dirty-budget permit for the bytes of a flushed state; takes the whole permit if no later change exists.
-    pub(crate) fn room_of(&mut self, map: &DirtySnapshot, clean: bool) -> Option<BudgetPermit> {
-        if clean {
-            return self.permit.take();
-        }
-        self.permit
-            .as_mut()
-            .map(|permit| permit.split(map.bytes().min(permit.bytes())))
     }
 
     pub(crate) fn place(&self) -> Option<&Dentry> {
@@ -232,16 +212,6 @@ impl FileInode {
             stat.blocks = allocated.min(self.attrs.size).div_ceil(512);
         }
         stat
-    }
-
-    /// Returns what to keep of a queued state after the rebase: only its change number if there are no newer changes, so that its
-    /// staging file can be deleted.
-    pub(crate) fn rest_of(&mut self, state: &DirtySnapshot) -> DirtySnapshot {
-        if state.seq() == self.map.seq() {
-            self.map.fix()
-        } else {
-            state.clone()
-        }
     }
 
     /// Counts the bytes that are not holes in a content of `len` bytes that `map` makes over the inode's base.
@@ -330,167 +300,4 @@ impl CachedDirectory {
             content_stamp: self.row.mtime.as_ref().map_or(0, |(at, _)| at.0),
         }
     }
-}
-
-/// The lock of an inode; dropping the lock publishes the inode's new stat.
-pub(crate) struct LockedInode {
-    pub(crate) inode: Arc<Inode>,
-    guard: OwnedMutexGuard<CachedInode>,
-}
-
-impl LockedInode {
-    pub(crate) fn cached(&mut self) -> &mut CachedInode {
-        &mut self.guard
-    }
-
-    pub(crate) fn file(&mut self) -> Option<&mut FileInode> {
-        match &mut *self.guard {
-            CachedInode::File(file) => Some(file),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn directory(&mut self) -> Option<&mut CachedDirectory> {
-        match &mut *self.guard {
-            CachedInode::Directory(directory) => Some(directory),
-            _ => None,
-        }
-    }
-}
-
-impl Drop for LockedInode {
-    fn drop(&mut self) {
-        let stat = match &*self.guard {
-            CachedInode::No | CachedInode::Evicted => None,
-            CachedInode::Directory(directory) => Some(directory.stat(self.inode.ino)),
-            CachedInode::File(file) => Some(file.stat(self.inode.ino)),
-        };
-        *write(&self.inode.live) = stat;
-    }
-}
-
-impl Inode {
-    /// Creates an inode that is not in the cache.
-    pub(crate) fn unshared(ino: Ino) -> Arc<Self> {
-        Arc::new(Self {
-            ino,
-            pins: AtomicUsize::new(0),
-            live: RwLock::new(None),
-            state: Arc::new(tokio::sync::Mutex::new(CachedInode::No)),
-        })
-    }
-
-    /// Returns the stat without taking the lock, if the inode is loaded.
-    pub(crate) fn live(&self) -> Option<Stat> {
-        read(&self.live).clone()
-    }
-
-    pub(crate) async fn lock(self: &Arc<Self>) -> LockedInode {
-        LockedInode {
-            inode: Arc::clone(self),
-            guard: Arc::clone(&self.state).lock_owned().await,
-        }
-    }
-
-    pub(crate) fn is_pinned(&self) -> bool {
-        self.pins.load(Ordering::SeqCst) > 0
-    }
-}
-
-/// The cached inodes of a namespace.
-#[derive(Debug, Default)]
-pub(crate) struct InodeCache {
-    table: DashMap<Ino, Weak<Inode>>,
-    recent: Mutex<VecDeque<Arc<Inode>>>,
-    /// Inodes with changes that the queue lacks, or with a state that is not a version; they stay cached.
-    dirty_inodes: Mutex<std::collections::HashMap<Ino, Arc<Inode>>>,
-}
-
-impl InodeCache {
-    /// Returns the cached inode; adds one that is not loaded if there is none.
-    pub(crate) fn get(&self, ino: Ino) -> Arc<Inode> {
-        if let Some(known) = self.known(ino) {
-            return known;
-        }
-        let fresh = Inode::unshared(ino);
-        let mut slot = self.table.entry(ino).or_default();
-        if let Some(known) = slot.upgrade() {
-            return known;
-        }
-        *slot = Arc::downgrade(&fresh);
-        drop(slot);
-        let evicted = {
-            let mut recent = lock(&self.recent);
-            recent.push_back(Arc::clone(&fresh));
-            if recent.len() > RECENT_MAX {
-                recent.pop_front()
-            } else {
-                None
-            }
-        };
-        if let Some(old) = evicted {
-            self.let_go(old);
-        }
-        fresh
-    }
-
-    /// Returns the inode if it is cached.
-    pub(crate) fn known(&self, ino: Ino) -> Option<Arc<Inode>> {
-        self.table.get(&ino)?.upgrade()
-    }
-
-    /// Makes a restored directory usable again: the next access loads its new rows instead of failing with `NotFound`.
-    pub(crate) async fn revive(&self, ino: Ino) {
-        if let Some(inode) = self.known(ino) {
-            let mut locked = inode.lock().await;
-            if matches!(locked.cached(), CachedInode::Evicted) {
-                *locked.cached() = CachedInode::No;
-            }
-        }
-    }
-
-    /// Evicts every inode without a user and returns the others.
-    pub(crate) fn used(&self) -> Vec<Arc<Inode>> {
-        lock(&self.recent).clear();
-        self.table.retain(|_, weak| weak.strong_count() > 0);
-        self.table.iter().filter_map(|e| e.upgrade()).collect()
-    }
-
-    fn let_go(&self, inode: Arc<Inode>) {
-        let ino = inode.ino;
-        drop(inode);
-        self.table
-            .remove_if(&ino, |_, weak| weak.strong_count() == 0);
-    }
-
-    /// Keeps an inode cached until [`InodeCache::settle`].
-    pub(crate) fn keep_dirty(&self, inode: &Arc<Inode>) {
-        lock(&self.dirty_inodes).insert(inode.ino, Arc::clone(inode));
-    }
-
-    pub(crate) fn settle(&self, ino: Ino) {
-        let _old = lock(&self.dirty_inodes).remove(&ino);
-    }
-
-    /// Returns every inode with changes that are not in a queued version.
-    pub(crate) fn dirty_inodes(&self) -> Vec<Arc<Inode>> {
-        lock(&self.dirty_inodes).values().cloned().collect()
-    }
-}
-
-/// Locks several inodes, each once, in ascending order; [`find`] selects one of the locks.
-pub(crate) async fn lock_all(inodes: &InodeCache, wanted: &[Ino]) -> Vec<LockedInode> {
-    let mut dependencies: Vec<Ino> = wanted.to_vec();
-    dependencies.sort_unstable();
-    dependencies.dedup();
-    let mut locked = Vec::with_capacity(dependencies.len());
-    for ino in dependencies {
-        locked.push(inodes.get(ino).lock().await);
-    }
-    locked
-}
-
-/// Returns the lock of `ino` among those taken by [`lock_all`].
-pub(crate) fn find(locked: &mut [LockedInode], ino: Ino) -> Option<&mut LockedInode> {
-    locked.iter_mut().find(|l| l.inode.ino == ino)
 }

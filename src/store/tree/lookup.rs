@@ -16,8 +16,9 @@ use crate::store::schema::rows::{
 use crate::store::schema::tables::{DentryTable, RowTable};
 use crate::store::tree::Tree;
 use crate::store::tree::inode::{
-    CachedDirectory, CachedInode, FileInode, LinkState, LockedInode, content_stamp, stat,
+    CachedDirectory, CachedInode, FileInode, LinkState, content_stamp, stat,
 };
+use crate::store::tree::locked::LockedInode;
 use crate::sync::Arc;
 
 /// Number of directory entries read in one scan.
@@ -42,7 +43,7 @@ impl Tree {
 
     /// Locks several inodes as [`Tree::lock`] does, in ascending order.
     pub(crate) async fn lock_all(&self, wanted: &[Ino]) -> Result<Vec<LockedInode>, StoreError> {
-        let mut all = crate::store::tree::inode::lock_all(&self.inodes, wanted).await;
+        let mut all = self.inodes.lock_all(wanted).await;
         for locked in &mut all {
             self.load(locked).await?;
         }
@@ -57,7 +58,7 @@ impl Tree {
             CachedInode::Directory(_) | CachedInode::File(_) => return Ok(()),
         }
         let cached = self.read_inode(ino).await?.ok_or(StoreError::NotFound)?;
-        *locked.cached() = cached;
+        locked.load(cached);
         Ok(())
     }
 
@@ -117,12 +118,7 @@ impl Tree {
                 Err(StoreError::NotFound)
             };
         }
-        let mut locked = self.lock(ino).await?;
-        match locked.cached() {
-            CachedInode::Directory(directory) => Ok(directory.stat(ino)),
-            CachedInode::File(file) => Ok(file.stat(ino)),
-            CachedInode::No | CachedInode::Evicted => Err(StoreError::NotFound),
-        }
+        self.lock(ino).await?.stat()
     }
 
     /// Returns the stat of the inode that an entry leads to, unsaved writes included.

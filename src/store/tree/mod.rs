@@ -14,6 +14,8 @@ pub(crate) mod flush_content;
 pub(crate) mod flush_late;
 pub(crate) mod follow;
 pub(crate) mod inode;
+pub(crate) mod inode_cache;
+pub(crate) mod locked;
 pub(crate) mod lookup;
 pub(crate) mod put;
 pub(crate) mod reflink;
@@ -32,7 +34,7 @@ use crate::store::core::Core;
 use crate::store::data::DataStore;
 use crate::store::model::version::Ino;
 use crate::store::tree::disk_space::DiskSpace;
-use crate::store::tree::inode::InodeCache;
+use crate::store::tree::inode_cache::InodeCache;
 use crate::sync::Arc;
 
 /// The live tree of one namespace.

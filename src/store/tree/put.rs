@@ -25,9 +25,8 @@ use crate::store::schema::tables::{RowTable, VersionTable};
 use crate::store::tree::Tree;
 use crate::store::tree::file::LEN_MAX;
 use crate::store::tree::flush_content::PreparedContent;
-use crate::store::tree::inode::{
-    FileInode, FlushedState, Inode, LinkState, LockedInode, VersionTimestamp, find,
-};
+use crate::store::tree::inode::{FileInode, FlushedState, LinkState, VersionTimestamp};
+use crate::store::tree::locked::{LockedInode, UnnamedFile, find};
 use crate::store::tree::reflink::CloneSource;
 use crate::store::tree::row_writer::Unbinding;
 use crate::sync::Arc;
@@ -55,8 +54,7 @@ pub(crate) struct PutTarget {
 #[derive(Debug)]
 pub(crate) struct AtomicPut {
     tree: Arc<Tree>,
-    inode: Arc<Inode>,
-    file: FileInode,
+    file: UnnamedFile,
     author: Author,
     /// Whether the queue has a part of the content already, under an orphan's row.
     begun: bool,
@@ -68,12 +66,10 @@ impl Drop for AtomicPut {
         if self.placed {
             return;
         }
-        if let Some(session) = self.file.session.take() {
-            session.finish();
-        }
+        self.file.locked().discard_changes();
         if self.begun {
             // Sending fails only after the namespace's tasks have ended; the next mount deletes the orphan then.
-            let _gone = self.tree.unlinked.send(self.inode.ino);
+            let _gone = self.tree.unlinked.send(self.file.ino());
         }
     }
 }
@@ -94,9 +90,9 @@ impl Tree {
             content: Content::Empty,
             allocated: 0,
         };
+        let file = FileInode::new(link_state, node, EntryState::Unborn { behind: None });
         AtomicPut {
-            inode: Inode::unshared(Ino(self.core.new_id())),
-            file: FileInode::new(link_state, node, EntryState::Unborn { behind: None }),
+            file: UnnamedFile::new(Ino(self.core.new_id()), file),
             tree: Arc::clone(self),
             author: author.clone(),
             begun: false,
@@ -115,10 +111,7 @@ impl AtomicPut {
         if len == 0 {
             return Ok(());
         }
-        let end = at
-            .checked_add(len)
-            .filter(|end| *end <= LEN_MAX)
-            .ok_or(StoreError::TooLarge)?;
+        let end = end_of(at, len)?;
         let tree = Arc::clone(&self.tree);
         tree.core.health.check()?;
         let mut waiting = tree.waiting();
@@ -131,8 +124,8 @@ impl AtomicPut {
                     tree.data.budget.acquire(len).await
                 }
             };
-            let (file, bytes) = (&mut self.file, bytes.clone());
-            match tree.place_bytes(self.inode.ino, file, at, bytes, &self.author) {
+            let mut file = self.file.locked();
+            match tree.place_bytes(&mut file, at, bytes.clone(), &self.author) {
                 Err(StoreError::NoSpace) => {}
                 outcome => break outcome.map(|()| permit)?,
             }
@@ -140,11 +133,7 @@ impl AtomicPut {
             self.hand_over().await?;
             waiting.more(len).await?;
         };
-        match &mut self.file.permit {
-            Some(held) => held.merge(permit),
-            held @ None => *held = Some(permit),
-        }
-        self.file.attrs.size = end;
+        self.file.locked().add_permit(permit);
         if end.is_multiple_of(PART_SIZE) {
             self.hand_over().await?;
         }
@@ -160,14 +149,11 @@ impl AtomicPut {
         if len == 0 {
             return Ok(());
         }
-        let end = at
-            .checked_add(len)
-            .filter(|end| *end <= LEN_MAX)
-            .ok_or(StoreError::TooLarge)?;
+        let end = end_of(at, len)?;
         self.tree.core.health.check()?;
+        let mut file = self.file.locked();
         if let Some((content, pin)) = source.content() {
-            let (ino, file) = (self.inode.ino, &mut self.file);
-            let session = self.tree.session(ino, file, &self.author)?.id;
+            let session = self.tree.session(&mut file, &self.author)?;
             let _covered = self.tree.core.append(&Record::Refer {
                 session,
                 offset: at,
@@ -176,11 +162,9 @@ impl AtomicPut {
                 position: 0,
             })?;
             let of = content.referent();
-            file.map
-                .write(at, len, Source::Reference { of, position: 0 });
-            file.holds.push(Arc::clone(pin));
+            file.refer(at, len, Source::Reference { of, position: 0 }, pin);
         }
-        self.file.attrs.size = end;
+        file.extend_to(end);
         Ok(())
     }
 
@@ -193,7 +177,7 @@ impl AtomicPut {
         let at = answer.at();
         let (prepared, flush) = self.prepare(at).await?;
         let dependencies = Dependencies {
-            touches: vec![keys::inode(self.inode.ino).bytes()],
+            touches: vec![keys::inode(self.file.ino()).bytes()],
             ..Dependencies::default()
         };
         let mut txn = self.tree.commit.txn(at, dependencies);
@@ -204,7 +188,7 @@ impl AtomicPut {
         txn.unreference_content(&self.file.node.content);
         txn.reference_content(&node.content);
         let orphan = OrphanRow { node: node.clone() };
-        txn.put(keys::orphan(self.inode.ino), &orphan);
+        txn.put(keys::orphan(self.file.ino()), &orphan);
         self.queue(txn, prepared, &flush, node)?;
         self.begun = true;
         Ok(())
@@ -217,7 +201,7 @@ impl AtomicPut {
         let expired = VersionTimestamp::Expired;
         let flush = self
             .tree
-            .state_of(&self.inode, &mut self.file, at, expired, &self.author)?;
+            .state_of(&mut self.file.locked(), at, expired, &self.author)?;
         let changes = match &self.file.saved {
             Some(saved) => flush.map.since(saved),
             None => flush.map.clone(),
@@ -225,7 +209,12 @@ impl AtomicPut {
         let (base, len) = (self.file.base, self.file.attrs.size);
         let prepared = self
             .tree
-            .prepare(&self.inode, &self.file, (&changes, base, &flush), (at, len))
+            .prepare(
+                self.file.ino(),
+                &self.file,
+                (&changes, base, &flush),
+                (at, len),
+            )
             .await?;
         Ok((prepared, flush))
     }
@@ -238,31 +227,26 @@ impl AtomicPut {
         flush: &FlushedState,
         node: InodeState,
     ) -> Result<(), StoreError> {
-        let file = &mut self.file;
+        let mut file = self.file.locked();
         let shown = node.content.reference();
         let len = node.attrs.size;
-        let base = shown.map(|content| ContentBase { content, len });
         if let (None, Some(session)) = (&prepared.brings, flush.session) {
             txn.byteless_flush = Some(BytelessFlush {
                 session,
                 flush: flush.at,
-                base,
+                base: shown.map(|content| ContentBase { content, len }),
             });
         }
-        txn.held = self.tree.hand_over(file, true);
+        txn.held = self.tree.hand_over(&file, true);
         txn.held.holds.clone_from(&flush.holds);
         self.tree.attach_content(&mut txn, prepared);
         // The dirty-budget permit moves to the operation only after the journal took it: bytes of a refused state stay dirty.
         self.tree
             .commit
             .enqueue(txn)?
-            .keep(file.room_of(&flush.map, true));
-        file.base = base;
-        file.node = node;
-        file.map.rebase(&flush.map);
-        file.saved = Some(file.rest_of(&flush.map));
-        file.session = None;
-        file.holds.clear();
+            .keep(file.take_permit(&flush.map));
+        file.set_node(node);
+        file.continue_from(&flush.map);
         Ok(())
     }
 
@@ -312,7 +296,7 @@ impl AtomicPut {
             .ok_or(StoreError::NotDirectory)?;
         let target = self.flushed_target(locked, parent, name).await?;
         let answer = tree.core.clock.begin();
-        let (at, ino) = (answer.at(), self.inode.ino);
+        let (at, ino) = (answer.at(), self.file.ino());
         let since = how.since.unwrap_or(at);
         if how.since.is_some() {
             tree.check_since(parent, name, at, since).await?;
@@ -355,8 +339,8 @@ impl AtomicPut {
         let time = txn.time;
         self.queue(txn, prepared, &flush, node)?;
         self.placed = true;
-        if let Some(directory) = find(locked, parent).and_then(LockedInode::directory) {
-            directory.row.merge(change);
+        if let Some(mut directory) = find(locked, parent).and_then(LockedInode::directory) {
+            directory.merge(change);
         }
         if let (Some(link_state), Some(entry)) = (out, &target)
             && let Some(found) = find(locked, entry.ino)
@@ -377,7 +361,7 @@ impl AtomicPut {
             return Ok(None);
         };
         let target = find(locked, entry.ino).ok_or(StoreError::NotFound)?;
-        match target.file().map(|file| file.node.kind) {
+        match target.as_file().map(|file| file.node.kind) {
             Some(Kind::File) => {}
             Some(_) => return Err(StoreError::Exists),
             None => return Err(StoreError::IsDirectory),
@@ -416,7 +400,7 @@ impl AtomicPut {
         node: &InodeState,
         stamp: &Stamp,
     ) {
-        let ino = self.inode.ino;
+        let ino = self.file.ino();
         if self.begun {
             txn.delete(keys::orphan(ino));
             txn.unreference_content(&self.file.node.content);
@@ -510,7 +494,7 @@ impl Tree {
         node: &mut InodeState,
     ) -> Result<LinkState, StoreError> {
         let pinned = target.inode.is_pinned();
-        let file = target.file().ok_or(StoreError::IsDirectory)?;
+        let file = target.as_file().ok_or(StoreError::IsDirectory)?;
         let (mode, uid, gid) = (file.attrs.mode, file.attrs.uid, file.attrs.gid);
         (node.attrs.mode, node.attrs.uid, node.attrs.gid) = (mode, uid, gid);
         let stays = |(name, _): &&(Bytes, Bytes)| !name.starts_with(b"user.");
@@ -525,4 +509,10 @@ impl Tree {
         txn.timestamp = answered;
         Ok(link_state)
     }
+}
+
+/// Returns where bytes end that are appended at `at`. Fails with `TooLarge` beyond the largest file length.
+fn end_of(at: u64, len: u64) -> Result<u64, StoreError> {
+    let end = at.checked_add(len).filter(|end| *end <= LEN_MAX);
+    end.ok_or(StoreError::TooLarge)
 }

@@ -59,7 +59,7 @@ impl File {
     pub async fn clone_source(&self, author: &Author) -> Result<Option<CloneSource>, StoreError> {
         let mut locked = self.lock().await?;
         self.tree.write_back(&mut locked, author).await?;
-        let file = locked.file().ok_or(StoreError::IsDirectory)?;
+        let file = locked.as_file().ok_or(StoreError::IsDirectory)?;
         if file.link_state == LinkState::Unlinked {
             return Ok(None);
         }
@@ -88,14 +88,13 @@ impl File {
         let Some((content, pin)) = source.content.as_ref().filter(|_| len > 0) else {
             return self.clone_nothing(len, to, author).await;
         };
-        let end = to
-            .checked_add(len)
+        to.checked_add(len)
             .filter(|end| *end <= LEN_MAX)
             .ok_or(StoreError::TooLarge)?;
         self.tree.room_for_names().await;
         let mut locked = self.lock().await?;
-        let file = locked.file().ok_or(StoreError::IsDirectory)?;
-        let session = self.tree.session(self.inode.ino, file, author)?.id;
+        let mut file = locked.file().ok_or(StoreError::IsDirectory)?;
+        let session = self.tree.session(&mut file, author)?;
         let _covered = self.tree.core.append(&Record::Refer {
             session,
             offset: to,
@@ -104,11 +103,9 @@ impl File {
             position: from,
         })?;
         let of = content.referent();
-        file.map
-            .write(to, len, Source::Reference { of, position: from });
-        file.holds.push(Arc::clone(pin));
-        file.attrs.size = file.attrs.size.max(end);
-        self.tree.dirtied(&self.inode, file, None);
+        let source = Source::Reference { of, position: from };
+        file.refer(to, len, source, pin);
+        self.tree.dirtied(&mut file);
         Ok(len)
     }
 

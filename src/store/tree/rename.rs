@@ -19,7 +19,8 @@ use crate::store::schema::rows::{
     LastVersion,
 };
 use crate::store::tree::Tree;
-use crate::store::tree::inode::{CachedDirectory, CachedInode, LinkState, LockedInode, find};
+use crate::store::tree::inode::{CachedDirectory, LinkState};
+use crate::store::tree::locked::{LockedInode, find};
 use crate::store::tree::row_writer::{BindTarget, Unbinding};
 
 /// What a rename does if the new name exists (flags of renameat2(2)).
@@ -175,8 +176,8 @@ impl Tree {
         let time = txn.time;
         self.commit.enqueue(txn)?;
         for (ino, change) in touched {
-            if let Some(directory) = find(locked, ino).and_then(LockedInode::directory) {
-                directory.row.merge(change);
+            if let Some(mut directory) = find(locked, ino).and_then(LockedInode::directory) {
+                directory.merge(change);
             }
         }
         let replaced = ends.target.as_ref().map(|t| t.ino);
@@ -224,11 +225,7 @@ impl Tree {
     }
 
     fn live_stat(&self, locked: &mut [LockedInode], ino: Ino) -> Result<Stat, StoreError> {
-        match find(locked, ino).map(LockedInode::cached) {
-            Some(CachedInode::File(file)) => Ok(file.stat(ino)),
-            Some(CachedInode::Directory(directory)) => Ok(directory.stat(ino)),
-            _ => Err(StoreError::NotFound),
-        }
+        find(locked, ino).ok_or(StoreError::NotFound)?.stat()
     }
 
     pub(crate) fn apply(
@@ -245,20 +242,16 @@ impl Tree {
                 node,
                 state,
             } => {
-                let file = target.file()?;
-                file.link_state = link_state;
-                file.attrs.ctime = time;
-                file.node = node;
-                file.state = state;
+                let mut file = target.file()?;
+                file.set_names(link_state, node, state);
                 let stat = file.stat(ino);
                 let xattrs = file.node.xattrs.clone();
                 self.release_if_clean(target);
                 Some(Displaced { stat, xattrs })
             }
             RenameEffects::Directory { ino, place, row } => {
-                let directory = target.directory()?;
-                directory.place = place;
-                directory.row.merge(row);
+                let mut directory = target.directory()?;
+                directory.move_to(place, row);
                 let xattrs = directory.node.xattrs.clone();
                 let stat = directory.stat(ino);
                 Some(Displaced { stat, xattrs })
@@ -268,7 +261,7 @@ impl Tree {
                 let directory = target.directory()?;
                 let (mut stat, xattrs) = (directory.stat(ino), directory.node.xattrs.clone());
                 (stat.nlink, stat.attrs.ctime) = (0, time);
-                *target.cached() = CachedInode::Evicted;
+                target.evict();
                 Some(Displaced { stat, xattrs })
             }
         }
@@ -423,7 +416,7 @@ impl Tree {
         let pinned = found.inode.is_pinned();
         let file = found.file().ok_or(StoreError::IsDirectory)?;
         let behind = if unborn && matches!(target.body, DentryBody::Own { .. }) {
-            self.last_version(target.ino, file)
+            self.last_version(target.ino, &file)
         } else {
             None
         };
@@ -437,7 +430,7 @@ impl Tree {
         } else {
             Unbinding::Replaced
         };
-        let link_state = self.detach(txn, target.ino, file, target, slot, (leaving, pinned));
+        let link_state = self.detach(txn, target.ino, &file, target, slot, (leaving, pinned));
         after.push(RenameEffects::Out {
             ino: target.ino,
             link_state,
@@ -495,7 +488,7 @@ impl Tree {
     ) -> Result<(), StoreError> {
         let found = find(locked, entry.ino).ok_or(StoreError::NotFound)?;
         if let Some(directory) = found.directory() {
-            let row = self.move_directory(txn, entry, from, directory, arrival);
+            let row = self.move_directory(txn, entry, from, &directory, arrival);
             after.push(RenameEffects::Directory {
                 ino: entry.ino,
                 place: arrival.slot.clone(),
@@ -505,9 +498,9 @@ impl Tree {
         }
         let file = found.file().ok_or(StoreError::NotFound)?;
         let traced = self
-            .leave(txn, entry.ino, file, entry, from, arrival.exchanged)
+            .leave(txn, entry.ino, &file, entry, from, arrival.exchanged)
             .await?;
-        let (link_state, node, state) = self.bind(txn, entry.ino, file, arrival, traced);
+        let (link_state, node, state) = self.bind(txn, entry.ino, &file, arrival, traced);
         after.push(RenameEffects::Leaf {
             ino: entry.ino,
             link_state,

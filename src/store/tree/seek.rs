@@ -20,8 +20,8 @@ impl File {
     /// # Errors
     /// Errors of the index.
     pub async fn seek(&self, offset: u64, whence: Whence) -> Result<Option<u64>, StoreError> {
-        let mut locked = self.lock().await?;
-        let file = locked.file().ok_or(StoreError::IsDirectory)?;
+        let locked = self.lock().await?;
+        let file = locked.as_file().ok_or(StoreError::IsDirectory)?;
         let size = file.attrs.size;
         if offset >= size {
             return Ok(None);

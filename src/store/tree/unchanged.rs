@@ -9,7 +9,8 @@ use crate::store::schema::journal_record::{BytelessFlush, Dependencies};
 use crate::store::schema::keys;
 use crate::store::tree::Tree;
 use crate::store::tree::flush::alive;
-use crate::store::tree::inode::{FileInode, FlushedState, Inode};
+use crate::store::tree::inode::{FileInode, FlushedState};
+use crate::store::tree::locked::LockedFile;
 use crate::sync::Arc;
 
 /// States with more changed bytes than this are not compared with the last version.
@@ -94,8 +95,7 @@ impl Tree {
     /// Discards a state whose content equals the last version: no version is made, only the attributes change.
     pub(crate) fn forget_equal(
         &self,
-        inode: &Arc<Inode>,
-        file: &mut FileInode,
+        file: &mut LockedFile<'_>,
         flush: &Arc<FlushedState>,
         attrs: &Attrs,
     ) -> Result<(), StoreError> {
@@ -103,7 +103,7 @@ impl Tree {
         node.attrs = attrs.clone();
         if node != file.node || flush.session.is_some() {
             let dependencies = Dependencies {
-                touches: vec![keys::inode(inode.ino).bytes()],
+                touches: vec![keys::inode(file.ino()).bytes()],
                 ..Dependencies::default()
             };
             let mut txn = self.commit.txn(flush.at, dependencies);
@@ -112,7 +112,6 @@ impl Tree {
                 flush: flush.at,
                 base: file.base,
             });
-            let (state, alive_since) = (file.state.clone(), alive(file));
             if let Some(Dentry {
                 parent: directory,
                 name,
@@ -121,18 +120,13 @@ impl Tree {
                 txn.touch(keys::entry(*directory, name));
                 txn.dependencies.within.push(*directory);
             }
-            self.current_rows(&mut txn, inode.ino, file, &node, &state, alive_since);
+            self.current_rows(&mut txn, file.ino(), file, &node, &file.state, alive(file));
             self.commit.enqueue(txn)?;
-            file.node = node;
+            file.set_node(node);
         }
-        file.map.rebase(&flush.map);
-        file.saved = Some(file.rest_of(&flush.map));
+        file.rebase(&flush.map);
         if !file.is_dirty() {
-            if let Some(session) = file.session.take() {
-                session.finish();
-            }
-            file.permit = None;
-            file.holds.clear();
+            file.discard_changes();
         }
         Ok(())
     }

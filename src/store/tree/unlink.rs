@@ -16,7 +16,8 @@ use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryLocation, DirectoryRow, EntryState, LastVersion,
 };
 use crate::store::tree::Tree;
-use crate::store::tree::inode::{CachedInode, LinkState, LockedInode, find};
+use crate::store::tree::inode::LinkState;
+use crate::store::tree::locked::{LockedInode, find};
 use crate::store::tree::row_writer::{Unbinding, goes_on, removal_burst};
 
 impl Tree {
@@ -106,7 +107,7 @@ impl Tree {
         txn.delete(keys::entry(parent, name));
         let slot = Dentry::new(parent, Bytes::copy_from_slice(name));
         let pinned = target.inode.is_pinned();
-        let file = target.file().ok_or(StoreError::IsDirectory)?;
+        let file = target.as_file().ok_or(StoreError::IsDirectory)?;
         let link_state = self.detach(
             &mut txn,
             ino,
@@ -115,9 +116,8 @@ impl Tree {
             &slot,
             (Unbinding::Removed, pinned),
         );
-        let above = find(locked, parent)
-            .and_then(LockedInode::directory)
-            .ok_or(StoreError::NotDirectory)?;
+        let above = find(locked, parent).ok_or(StoreError::NotFound)?;
+        let above = above.as_directory().ok_or(StoreError::NotDirectory)?;
         let change = DirectoryRow {
             entries: -1,
             removal_burst: Some(removal_burst(parent, above, at, None)),
@@ -126,8 +126,8 @@ impl Tree {
         let change = self.touch(&mut txn, parent, change);
         let time = txn.time;
         self.commit.enqueue(txn)?;
-        if let Some(directory) = find(locked, parent).and_then(LockedInode::directory) {
-            directory.row.merge(change);
+        if let Some(mut directory) = find(locked, parent).and_then(LockedInode::directory) {
+            directory.merge(change);
         }
         let target = find(locked, ino).ok_or(StoreError::NotFound)?;
         Ok(self.moved_out(target, link_state, time))
@@ -142,7 +142,7 @@ impl Tree {
     ) -> Displaced {
         let ino = target.inode.ino;
         let pinned = target.inode.is_pinned();
-        let Some(file) = target.file() else {
+        let Some(mut file) = target.file() else {
             let stat = Stat {
                 ino,
                 generation: 0,
@@ -155,28 +155,15 @@ impl Tree {
             let xattrs = Vec::new();
             return Displaced { stat, xattrs };
         };
-        file.link_state = link_state;
-        file.attrs.ctime = time;
-        file.node.attrs.ctime = time;
+        file.lose_name(link_state, time);
         let (stat, xattrs) = (file.stat(ino), file.node.xattrs.clone());
         if file.link_state == LinkState::Unlinked {
-            file.flushes.clear();
             self.inodes.settle(ino);
             if !pinned {
-                self.forget_file(target);
+                target.evict();
             }
         }
         Displaced { stat, xattrs }
-    }
-
-    fn forget_file(&self, target: &mut LockedInode) {
-        if let Some(file) = target.file() {
-            if let Some(session) = file.session.take() {
-                session.finish();
-            }
-            file.permit = None;
-        }
-        *target.cached() = CachedInode::Evicted;
     }
 
     /// Deletes the orphan row of an unlinked inode, after its last user has released it.
@@ -185,13 +172,13 @@ impl Tree {
             return Ok(());
         };
         let is_orphan = locked
-            .file()
+            .as_file()
             .is_some_and(|file| file.link_state == LinkState::Unlinked);
         if !is_orphan || locked.inode.is_pinned() {
             return Ok(());
         }
         self.drop_orphan(ino).await?;
-        self.forget_file(&mut locked);
+        locked.evict();
         Ok(())
     }
 
@@ -231,9 +218,8 @@ impl Tree {
         let slot = Dentry::new(parent, Bytes::copy_from_slice(name));
         txn.delete(keys::entry(parent, name));
         let run = self.remove_directory(&mut txn, locked, &slot, entry, EndOp::Deleted);
-        let above = find(locked, parent)
-            .and_then(LockedInode::directory)
-            .ok_or(StoreError::NotDirectory)?;
+        let above = find(locked, parent).ok_or(StoreError::NotFound)?;
+        let above = above.as_directory().ok_or(StoreError::NotDirectory)?;
         let change = DirectoryRow {
             entries: -1,
             directories: -1,
@@ -243,11 +229,11 @@ impl Tree {
         let change = self.touch(&mut txn, parent, change);
         (stat.nlink, stat.attrs.ctime) = (0, txn.time);
         self.commit.enqueue(txn)?;
-        if let Some(directory) = find(locked, parent).and_then(LockedInode::directory) {
-            directory.row.merge(change);
+        if let Some(mut directory) = find(locked, parent).and_then(LockedInode::directory) {
+            directory.merge(change);
         }
-        if let Some(gone) = find(locked, ino) {
-            *gone.cached() = CachedInode::Evicted;
+        if let Some(removed) = find(locked, ino) {
+            removed.evict();
         }
         Ok(Displaced { stat, xattrs })
     }

@@ -56,7 +56,7 @@ impl Tree {
             Err(StoreError::NotFound) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let Some(file) = locked.file() else {
+        let Some(file) = locked.as_file() else {
             return Ok(());
         };
         let old_fix = file
@@ -74,7 +74,7 @@ impl Tree {
             .last()
             .map_or_else(|| file.author.clone(), |f| f.author.clone());
         self.write_back(&mut locked, &author).await?;
-        for flush in locked.file().into_iter().flat_map(|file| &file.flushes) {
+        for flush in locked.as_file().into_iter().flat_map(|file| &file.flushes) {
             *lock(&flush.timestamp_state) = VersionTimestamp::Expired;
         }
         Ok(())
