@@ -38,6 +38,7 @@ pub use history::versions::DirectoryChange;
 pub use index::health::{RecoveredConflicts, UploadBacklog, Usage};
 pub use model::config::{GcMode, Linger, NamespaceConfig, check_name};
 pub use model::error::{Outage, StoreError};
+pub use model::ids::DentryRef;
 pub use model::version::{
     AttrChange, Attrs, Author, Content, ContentRef, Displaced, EndOp, Ino, Kind, Op, Origin,
     PastEntry, ROOT, Retained, SharedState, Stamp, Stat, Time, Timestamp, VersionId,

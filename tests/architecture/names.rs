@@ -14,12 +14,6 @@ pub(crate) const TUPLE_PARAMETERS: &[(&str, usize)] = &[
     ("fs/ops/space.rs", 3),
     ("fs/past/at.rs", 1),
     ("fuse/reply.rs", 1),
-    ("store/history/undelete.rs", 2),
-    ("store/recovery/conflict.rs", 3),
-    ("store/recovery/replay.rs", 1),
-    ("store/tree/flush_content.rs", 4),
-    ("store/tree/rename.rs", 2),
-    ("store/tree/row_writer.rs", 4),
 ];
 
 /// Types whose name has more than one definition until they are renamed. A name that has one only may be removed here.

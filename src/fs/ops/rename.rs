@@ -2,7 +2,7 @@
 
 use crate::fs::past::is_past;
 use crate::fs::{Caller, FileSystem, FsError, FsResult, Node};
-use crate::store::{Displaced, Ino, RenameMode, Renamed, Stat};
+use crate::store::{DentryRef, Displaced, Ino, RenameMode, Renamed, Stat};
 
 impl FileSystem {
     /// Moves a name; `flags` are renameat2(2)'s.
@@ -40,7 +40,12 @@ impl FileSystem {
         let Renamed { moved, replaced } = self
             .namespace
             .tree()
-            .rename((from, name), (to, new_name), mode, &author)
+            .rename(
+                DentryRef::new(from, name),
+                DentryRef::new(to, new_name),
+                mode,
+                &author,
+            )
             .await?;
         self.renamed([from, to], &moved, replaced.as_ref());
         self.live.moved(moved.ino, to, new_name);
@@ -87,7 +92,12 @@ impl FileSystem {
         let Renamed { moved, replaced } = self
             .namespace
             .history()
-            .undelete((from, name), (to, new_name), mode, &author)
+            .undelete(
+                DentryRef::new(from, name),
+                DentryRef::new(to, new_name),
+                mode,
+                &author,
+            )
             .await?;
         self.renamed([from, to], &moved, replaced.as_ref());
         self.live.moved(moved.ino, to, new_name);

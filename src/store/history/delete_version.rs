@@ -384,10 +384,8 @@ impl History {
         id: VersionId,
     ) -> Result<(), StoreError> {
         let entry = self.tree.entry(slot.parent, &slot.name).await?;
-        if entry.as_ref().is_some_and(|entry| entry.ino == ino) {
-            self.tree
-                .unlink_locked(locked, slot.parent, &slot.name, ino)
-                .await?;
+        if let Some(entry) = entry.filter(|entry| entry.ino == ino) {
+            self.tree.unlink_locked(locked, slot, entry).await?;
         }
         for list in [VersionRows::Of(slot), VersionRows::Linked(ino, slot)] {
             let value = self.core.index.get(&list.key(id)).await?;

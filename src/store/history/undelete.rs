@@ -8,15 +8,13 @@
 //! Invariant: a crash before that batch leaves at most a pending tree, which the next mount deletes; after the batch the whole
 //! tree is there.
 
-use bytes::Bytes;
-
 use crate::store::commit::txn::Txn;
 use crate::store::history::History;
 use crate::store::history::deleted::RemovedRow;
 use crate::store::history::restore_tree::{RestoreAs, RestoreItem, RestoreTree};
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::Dentry;
+use crate::store::model::ids::{Dentry, DentryRef};
 use crate::store::model::version::{Author, EndOp, Ino, Kind, Op, Origin, Stat, VersionId};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
@@ -47,29 +45,29 @@ impl History {
     /// `Invalid` for an exchange; `Stale` when the name was created and removed again during the call.
     pub async fn undelete(
         &self,
-        from: (Ino, &[u8]),
-        to: (Ino, &[u8]),
+        from: DentryRef<'_>,
+        to: DentryRef<'_>,
         mode: RenameMode,
         author: &Author,
     ) -> Result<Renamed, StoreError> {
-        crate::store::tree::create::check_entry_name(to.1)?;
+        crate::store::tree::create::check_entry_name(to.name)?;
         if mode == RenameMode::Exchange {
             return Err(StoreError::Invalid(
                 "undelete cannot exchange two names".to_owned(),
             ));
         }
         let history = self;
-        let gone = history.view().gone(from.0, from.1).await?;
+        let gone = history.view().gone(from.parent, from.name).await?;
         let gone = gone.ok_or(StoreError::NotFound)?;
         let kind = gone.version.node.kind;
         let _turn = match kind {
             Kind::Directory => Some(history.restore_lock.turn.lock().await),
             _ => None,
         };
-        if history.tree.stat(to.0).await?.kind != Kind::Directory {
+        if history.tree.stat(to.parent).await?.kind != Kind::Directory {
             return Err(StoreError::NotDirectory);
         }
-        let target = history.tree.entry(to.0, to.1).await?;
+        let target = history.tree.entry(to.parent, to.name).await?;
         history.check_target(kind, target.as_ref(), mode).await?;
         let tree = if kind == Kind::Directory {
             let (top, max) = (gone.version.ino, &history.restore_lock.entries_max);
@@ -85,11 +83,9 @@ impl History {
         } else {
             None
         };
-        let own =
-            |(directory, name): (Ino, &[u8])| Dentry::new(directory, Bytes::copy_from_slice(name));
         let mut back = UndeleteTarget {
-            from: own(from),
-            to: own(to),
+            from: from.to_dentry(),
+            to: to.to_dentry(),
             version: gone.closed.stamp.id,
             mode,
             author,

@@ -21,6 +21,27 @@ impl Dentry {
     }
 }
 
+/// A directory entry whose name is borrowed: an argument of an operation on names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DentryRef<'a> {
+    /// The directory.
+    pub parent: Ino,
+    /// The name.
+    pub name: &'a [u8],
+}
+
+impl<'a> DentryRef<'a> {
+    /// Returns the entry `name` of `parent`.
+    pub fn new(parent: Ino, name: &'a [u8]) -> Self {
+        Self { parent, name }
+    }
+
+    /// Copies the name.
+    pub(crate) fn to_dentry(self) -> Dentry {
+        Dentry::new(self.parent, Bytes::copy_from_slice(self.name))
+    }
+}
+
 /// The content that a state of a file was written over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ContentBase {

@@ -20,8 +20,8 @@ use crate::store::index::health::RecoveredConflicts;
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
 use crate::store::model::failpoints::step;
-use crate::store::model::ids::{ContentBase, Dentry, OperationId};
-use crate::store::model::version::{Attrs, Author, Content, Ino, Kind, Timestamp};
+use crate::store::model::ids::{ContentBase, OperationId};
+use crate::store::model::version::{Attrs, Author, Content, Ino, Kind};
 use crate::store::recovery::Recovery;
 use crate::store::recovery::conflict_version::{
     ConflictItem, ConflictRecovery, Numbering, OwnBytes,
@@ -242,9 +242,9 @@ impl<'a> ConflictRecovery<'a> {
 
     /// Recovers the unsaved writes of an inode: its flushed states, and the writes after the last of them.
     async fn work(&mut self, id: u64, mut work: ReplayedSession) -> Result<(), StoreError> {
-        let Some(slot) = work.place.clone().filter(|_| work.is_open()) else {
+        if work.place.is_none() || !work.is_open() {
             return Ok(());
-        };
+        }
         let limit = self.limit(work.epoch);
         let mut saved = work.saved.take();
         for flush in std::mem::take(&mut work.flushes) {
@@ -256,15 +256,21 @@ impl<'a> ConflictRecovery<'a> {
                 None => (flush.map.clone(), work.base),
             };
             let record = &flush.record;
-            let own = (record.session, record.at, base, flushed);
-            let tokens = vec![flush.token.clone(), work.token.clone()];
             let node = self.node(work.ino, limit, &record.author).await?;
             let node = InodeState {
                 attrs: record.attrs.clone(),
                 ..node
             };
-            let file = (work.ino, limit);
-            let item = self.unsaved(&slot, file, (node, &record.author), own, tokens);
+            let own = OwnBytes {
+                session: record.session,
+                flush: record.at,
+                known_as: None,
+                base,
+                len: record.attrs.size,
+                flushed,
+            };
+            let tokens = vec![flush.token.clone(), work.token.clone()];
+            let item = self.unsaved(&work, node, &record.author, own, tokens);
             let base = self.restore_as_conflict(item).await?;
             step()?;
             if !behind {
@@ -302,42 +308,42 @@ impl<'a> ConflictRecovery<'a> {
         let flushed = saved
             .as_ref()
             .map_or_else(|| flushed.clone(), |s| flushed.since(s));
-        let own = (id, at, work.base, flushed);
+        let own = OwnBytes {
+            session: id,
+            flush: at,
+            known_as: None,
+            base: work.base,
+            len: work.len,
+            flushed,
+        };
         let tokens = vec![token, work.token.clone()];
-        let item = self.unsaved(&slot, (work.ino, limit), (node, &work.author), own, tokens);
+        let item = self.unsaved(&work, node, &work.author, own, tokens);
         self.restore_as_conflict(item).await?;
         step()
     }
 
+    /// Returns an unsaved state of a write session, as an operation of this epoch.
     fn unsaved(
         &self,
-        slot: &Dentry,
-        (ino, limit): (Ino, u64),
-        (node, author): (InodeState, &Author),
-        (session, flush, base, flushed): (u64, Timestamp, Option<ContentBase>, DirtySnapshot),
+        work: &ReplayedSession,
+        node: InodeState,
+        author: &Author,
+        own: OwnBytes,
         journal: Vec<JournalToken>,
     ) -> ConflictItem {
-        let staging = staging_of(&flushed);
-        let len = node.attrs.size;
+        let staging = staging_of(&own.flushed);
         ConflictItem {
-            ino,
-            limit,
-            slot: Some(slot.clone()),
+            ino: work.ino,
+            limit: self.limit(work.epoch),
+            slot: work.place.clone(),
             node: InodeState {
-                allocated: len,
+                allocated: own.len,
                 ..node
             },
             author: author.clone(),
             host: self.recovery.core.config.host.clone(),
             suffix: self.recovery.tree.suffix(),
-            own: Some(OwnBytes {
-                session,
-                flush,
-                known_as: None,
-                base,
-                len,
-                flushed,
-            }),
+            own: Some(own),
             held: Guards {
                 journal,
                 permit: None,

@@ -24,6 +24,7 @@ use crate::store::schema::keys;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, EntryState, InodeState, RangeRow, VersionRecord,
 };
+use crate::store::tree::row_writer::VersionEnd;
 use crate::sync::Arc;
 
 /// Maximum number of parent directories that a path walk visits.
@@ -442,7 +443,7 @@ impl ConflictRecovery<'_> {
             DentryBody::Linked(was) => {
                 recovery
                     .tree
-                    .unbind(txn, slot, ino, &was, (at, EndOp::Replaced));
+                    .unbind(txn, slot, ino, &was, VersionEnd::new(at, EndOp::Replaced));
                 (DentryBody::Linked(again(&was)), until)
             }
             own @ DentryBody::Own { .. } => (own, entry.bound),

@@ -20,7 +20,7 @@ use crate::store::model::ids::{BatchId, OperationId};
 use crate::store::model::version::{Attrs, Author, Ino, Op, Time, Timestamp};
 use crate::store::recovery::Recovery;
 use crate::store::recovery::journal::JournalRecords;
-use crate::store::recovery::replay::{JournalReplay, ReplayedSession, UnreleasedFlush};
+use crate::store::recovery::replay::{FlushId, JournalReplay, ReplayedSession, UnreleasedFlush};
 use crate::store::recovery::superseded::{ForeignWriters, NameEffects, SupersededOperation};
 use crate::store::schema::journal_record::{FlushRecord, OperationRecord, Record};
 use crate::store::schema::keys;
@@ -180,7 +180,11 @@ impl Recovery {
         }
         if let Some(saved) = &record.byteless_flush {
             // The operation carries no bytes of its write session, so lost bytes need no report.
-            replay.settle((saved.session, saved.flush), saved.base, true);
+            let flush = FlushId {
+                session: saved.session,
+                at: saved.flush,
+            };
+            replay.settle(flush, saved.base, true);
         }
         if done {
             return;

@@ -65,14 +65,30 @@ pub(crate) struct ReplayedFlush {
     pub(crate) lost: usize,
 }
 
+/// Which flush: its write session and its timestamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FlushId {
+    pub(crate) session: u64,
+    pub(crate) at: Timestamp,
+}
+
+impl FlushId {
+    fn of(record: &FlushRecord) -> Self {
+        Self {
+            session: record.session,
+            at: record.at,
+        }
+    }
+}
+
 /// The state of a journal replay.
 #[derive(Debug, Default)]
 pub(crate) struct JournalReplay {
     pub(crate) sessions: BTreeMap<u64, ReplayedSession>,
     pub(crate) newest: HashMap<Ino, u64>,
-    /// Every flush by write session and timestamp. An operation may carry a flushed state long after a later one, when
+    /// Every flush. An operation may carry a flushed state long after a later one, when
     /// its write session has ended.
-    pub(crate) flushed: HashMap<(u64, Timestamp), ReplayedFlush>,
+    pub(crate) flushed: HashMap<FlushId, ReplayedFlush>,
     pub(crate) files: HashMap<u64, Arc<StagingFile>>,
     pub(crate) pendings: HashMap<ContentRef, Arc<PendingContent>>,
     pub(crate) notes: Vec<String>,
@@ -289,7 +305,7 @@ impl JournalReplay {
             token: work.token.clone(),
             lost: work.lost.len(),
         };
-        self.flushed.insert((record.session, record.at), known);
+        self.flushed.insert(FlushId::of(&record), known);
         let token = work.token.clone();
         work.flushes.push(UnreleasedFlush {
             record,
@@ -304,19 +320,19 @@ impl JournalReplay {
     /// from a later one. Returns the changes since the state that the session continued from before.
     pub(crate) fn settle(
         &mut self,
-        key: (u64, Timestamp),
+        flush: FlushId,
         base: Option<ContentBase>,
         done: bool,
     ) -> Option<DirtySnapshot> {
-        let known = self.flushed.get(&key)?;
+        let known = self.flushed.get(&flush)?;
         let newest = self.newest.get(&known.ino).copied();
-        for session in [Some(key.0), newest].into_iter().flatten() {
+        for session in [Some(flush.session), newest].into_iter().flatten() {
             if let Some(work) = self.sessions.get_mut(&session) {
                 work.flushes
-                    .retain(|flush| (flush.record.session, flush.record.at) != key);
+                    .retain(|unreleased| FlushId::of(&unreleased.record) != flush);
             }
         }
-        let work = self.sessions.get_mut(&key.0)?;
+        let work = self.sessions.get_mut(&flush.session)?;
         if work.told < known.lost {
             if !done {
                 self.notes
@@ -343,13 +359,16 @@ impl JournalReplay {
         done: bool,
         held: &mut Guards,
     ) -> Option<(Arc<PendingContent>, ContentRecord)> {
-        let key = (record.session, record.flush);
-        let known = self.flushed.get(&key).cloned()?;
+        let flush = FlushId {
+            session: record.session,
+            at: record.flush,
+        };
+        let known = self.flushed.get(&flush).cloned()?;
         let base = Some(ContentBase {
             content: record.content,
             len: record.len,
         });
-        let changes = self.settle(key, base, done).unwrap_or(known.map);
+        let changes = self.settle(flush, base, done).unwrap_or(known.map);
         held.journal.push(known.token);
         if done {
             return None;

@@ -182,8 +182,8 @@ async fn a_put_over_an_open_file_does_not_change_the_open_file() {
     cluster.env.advance(11_000_000_000);
     ns.tree
         .rename(
-            (ROOT, b"k"),
-            (ROOT, b"moved"),
+            DentryRef::new(ROOT, b"k"),
+            DentryRef::new(ROOT, b"moved"),
             RenameMode::Replace,
             &author(),
         )
@@ -222,7 +222,7 @@ async fn the_last_change_of_a_name_is_that_of_its_last_version() {
     let created = ns.tree.create_open(ROOT, b"new", new_file(), &author);
     let (_, open) = created.await.unwrap();
     check_last_change(&ns, b"new", "a file that was never saved").await;
-    let (from, to) = ((ROOT, &b"new"[..]), (ROOT, &b"k"[..]));
+    let (from, to) = (DentryRef::new(ROOT, b"new"), DentryRef::new(ROOT, b"k"));
     let renamed = ns.tree.rename(from, to, RenameMode::Replace, &author);
     renamed.await.unwrap();
     check_last_change(&ns, b"k", "an unsaved file over a version").await;

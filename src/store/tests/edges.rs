@@ -153,7 +153,12 @@ async fn a_hard_linked_file_outlives_the_directory_of_its_first_name() {
     ns.tree.rmdir(ROOT, b"d", &author()).await.unwrap();
     set_failpoint(&ns, Some(failpoints::Failpoint::Commit));
     ns.tree
-        .rename((ROOT, b"e"), (ROOT, b"f"), RenameMode::Replace, &author())
+        .rename(
+            DentryRef::new(ROOT, b"e"),
+            DentryRef::new(ROOT, b"f"),
+            RenameMode::Replace,
+            &author(),
+        )
         .await
         .unwrap();
     save(&ns, ROOT, b"b", b"more").await;

@@ -62,7 +62,10 @@ async fn filled_by(len: usize) {
     let stat = file.stat().await.unwrap();
     assert_eq!(stat.attrs.size, text.len() as u64);
     // Calls that write no bytes work.
-    let (from, to) = ((ROOT, &b"before"[..]), (ROOT, &b"after"[..]));
+    let (from, to) = (
+        DentryRef::new(ROOT, b"before"),
+        DentryRef::new(ROOT, b"after"),
+    );
     ns.tree
         .rename(from, to, RenameMode::Replace, &author())
         .await

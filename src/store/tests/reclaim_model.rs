@@ -129,12 +129,9 @@ async fn step(ns: &Namespace, rng: &mut SeededRng, known: &mut Known, fill: u8) 
     match rng.below(18) {
         14..16 => copy(ns, name, rng).await,
         16 => {
-            let (from, mode) = ((ROOT, NAMES[rng.below(4)]), RenameMode::Replace);
-            match ns
-                .history
-                .undelete(from, (ROOT, name), mode, &author())
-                .await
-            {
+            let from = DentryRef::new(ROOT, NAMES[rng.below(4)]);
+            let (to, mode) = (DentryRef::new(ROOT, name), RenameMode::Replace);
+            match ns.history.undelete(from, to, mode, &author()).await {
                 Ok(_) | Err(StoreError::NotFound) => {}
                 Err(error) => panic!("{error}"),
             }
@@ -148,9 +145,9 @@ async fn step(ns: &Namespace, rng: &mut SeededRng, known: &mut Known, fill: u8) 
                 .unwrap();
         }
         6 => {
-            let from = (ROOT, NAMES[rng.below(4)]);
-            let mode = RenameMode::Replace;
-            let _moved = ns.tree.rename(from, (ROOT, name), mode, &author()).await;
+            let from = DentryRef::new(ROOT, NAMES[rng.below(4)]);
+            let (to, mode) = (DentryRef::new(ROOT, name), RenameMode::Replace);
+            let _moved = ns.tree.rename(from, to, mode, &author()).await;
         }
         7..12 => delete(ns, rng, known).await,
         _ => {

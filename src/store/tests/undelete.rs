@@ -116,7 +116,8 @@ pub(super) async fn bring(
     from: (Ino, &str),
     to: (Ino, &str),
 ) -> Result<Stat, StoreError> {
-    let (from, to) = ((from.0, from.1.as_bytes()), (to.0, to.1.as_bytes()));
+    let from = DentryRef::new(from.0, from.1.as_bytes());
+    let to = DentryRef::new(to.0, to.1.as_bytes());
     let done = ns
         .history
         .undelete(from, to, RenameMode::Replace, &author())
@@ -214,7 +215,12 @@ async fn a_removed_file_is_restored_under_another_name_with_its_history() {
     ));
     save(&ns, ROOT, b"b", b"three").await;
     ns.tree
-        .rename((ROOT, b"b"), (ROOT, b"c"), RenameMode::Replace, &author())
+        .rename(
+            DentryRef::new(ROOT, b"b"),
+            DentryRef::new(ROOT, b"c"),
+            RenameMode::Replace,
+            &author(),
+        )
         .await
         .unwrap();
     assert_eq!(
@@ -265,7 +271,12 @@ async fn renamed_and_recreated_names_are_not_listed_as_removed() {
     cluster.env.advance(60_000_000_000);
     for (from, to) in [(b"moved", b"MOVED"), (b"young", b"YOUNG")] {
         ns.tree
-            .rename((ROOT, from), (ROOT, to), RenameMode::Replace, &author())
+            .rename(
+                DentryRef::new(ROOT, from),
+                DentryRef::new(ROOT, to),
+                RenameMode::Replace,
+                &author(),
+            )
             .await
             .unwrap();
     }
@@ -417,8 +428,8 @@ async fn an_undelete_treats_its_target_as_rename_does() {
     let kept = ns
         .history
         .undelete(
-            (ROOT, b"file"),
-            (ROOT, b"held"),
+            DentryRef::new(ROOT, b"file"),
+            DentryRef::new(ROOT, b"held"),
             RenameMode::NoReplace,
             &author(),
         )
@@ -428,8 +439,8 @@ async fn an_undelete_treats_its_target_as_rename_does() {
     let replaced = ns
         .history
         .undelete(
-            (ROOT, b"file"),
-            (ROOT, b"held"),
+            DentryRef::new(ROOT, b"file"),
+            DentryRef::new(ROOT, b"held"),
             RenameMode::Replace,
             &author(),
         )
@@ -493,8 +504,8 @@ async fn a_time_before_a_directory_was_recreated_shows_the_earlier_directory() {
     assert_eq!(asked(new_inner, between).await, None);
     ns.tree
         .rename(
-            (ROOT, b"dist"),
-            (ROOT, b"new"),
+            DentryRef::new(ROOT, b"dist"),
+            DentryRef::new(ROOT, b"new"),
             RenameMode::Replace,
             &author(),
         )
@@ -515,7 +526,7 @@ async fn history_continues_through_renames_and_undeletes_across_directories() {
     let ns = cluster.open().await;
     let one = make(&ns, ROOT, b"one", Kind::Directory).await;
     let two = make(&ns, ROOT, b"two", Kind::Directory).await;
-    let rename = async |from: (Ino, &[u8]), to: (Ino, &[u8])| {
+    let rename = async |from, to| {
         cluster.env.advance(20_000_000_000);
         ns.tree
             .rename(from, to, RenameMode::Replace, &author())
@@ -523,13 +534,17 @@ async fn history_continues_through_renames_and_undeletes_across_directories() {
             .unwrap();
     };
     save(&ns, ROOT, b"report", b"1").await;
-    rename((ROOT, b"report"), (one, b"draft")).await;
+    rename(
+        DentryRef::new(ROOT, b"report"),
+        DentryRef::new(one, b"draft"),
+    )
+    .await;
     save(&ns, one, b"draft", b"2").await;
-    rename((one, b"draft"), (two, b"final")).await;
+    rename(DentryRef::new(one, b"draft"), DentryRef::new(two, b"final")).await;
     save(&ns, two, b"final", b"3").await;
     remove(&ns, two, b"final").await;
     bring(&ns, (two, "final"), (ROOT, "back")).await.unwrap();
-    rename((ROOT, b"back"), (one, b"last")).await;
+    rename(DentryRef::new(ROOT, b"back"), DentryRef::new(one, b"last")).await;
     let texts = [b"1", b"1", b"2", b"2", b"3", b"3", b"3"];
     assert_eq!(history(&ns, one, b"last").await, texts);
     let from: Vec<_> = ns.history.view().versions(one, b"last").await.unwrap();

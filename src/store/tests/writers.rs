@@ -262,7 +262,10 @@ async fn names_and_inode_numbers_of_two_writers_do_not_collide() {
         removed_names(&ns, ROOT).await,
         ["fresh", "link", "new%2Fbelow%2Fa"]
     );
-    let (from, to) = ((ROOT, &b"new%2Fbelow%2Fa"[..]), (ROOT, &b"back"[..]));
+    let (from, to) = (
+        DentryRef::new(ROOT, b"new%2Fbelow%2Fa"),
+        DentryRef::new(ROOT, b"back"),
+    );
     let (mode, by) = (RenameMode::Replace, author());
     ns.history.undelete(from, to, mode, &by).await.unwrap();
     assert_eq!(content(&ns, ROOT, b"back").await.unwrap(), b"text of a");
@@ -286,7 +289,10 @@ async fn files_that_the_other_writer_removed_replaced_or_linked_keep_their_versi
             save(&ns, ROOT, b"small", b"and again").await;
         },
         |ns| async move {
-            let (from, to) = ((ROOT, &b"small"[..]), (ROOT, &b"elsewhere"[..]));
+            let (from, to) = (
+                DentryRef::new(ROOT, b"small"),
+                DentryRef::new(ROOT, b"elsewhere"),
+            );
             let (mode, by) = (RenameMode::Replace, author());
             ns.tree.rename(from, to, mode, &by).await.unwrap();
             ns.tree.unlink(ROOT, b"f", &author()).await.unwrap();
@@ -334,7 +340,12 @@ async fn a_conflict_is_restored_under_the_last_name_of_its_file() {
             save(&ns, ROOT, b"f", b"under f").await;
             save(&ns, ROOT, b"tmp", b"saved by rename").await;
             ns.tree
-                .rename((ROOT, b"tmp"), (ROOT, b"f"), RenameMode::Replace, &author())
+                .rename(
+                    DentryRef::new(ROOT, b"tmp"),
+                    DentryRef::new(ROOT, b"f"),
+                    RenameMode::Replace,
+                    &author(),
+                )
                 .await
                 .unwrap();
             ns.tree.unlink(ROOT, b"big", &author()).await.unwrap();

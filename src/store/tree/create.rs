@@ -22,6 +22,7 @@ use crate::store::tree::file::File;
 use crate::store::tree::inode::{CachedDirectory, CachedInode, FileInode, LinkState};
 use crate::store::tree::locked::{LockedInode, find};
 use crate::store::tree::lookup::DirectoryListing;
+use crate::store::tree::row_writer::VersionEnd;
 use crate::sync::Arc;
 
 /// Largest length of a name in bytes (NAME_MAX of POSIX limits.h).
@@ -330,7 +331,7 @@ impl Tree {
             (&mut state, &file.link_state)
             && let Some(last) = behind.take()
         {
-            let end = (txn.timestamp, EndOp::Replaced);
+            let end = VersionEnd::new(txn.timestamp, EndOp::Replaced);
             self.close(txn, place, &last, end);
         }
         state

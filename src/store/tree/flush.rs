@@ -18,7 +18,7 @@ use crate::store::schema::keys;
 use crate::store::schema::rows::{EntryState, LastVersion};
 use crate::store::tree::Tree;
 use crate::store::tree::file::File;
-use crate::store::tree::flush_content::PreparedContent;
+use crate::store::tree::flush_content::{ContentChange, PreparedContent};
 use crate::store::tree::inode::{
     FileInode, FlushedState, LinkState, Supersession, VersionTimestamp,
 };
@@ -226,10 +226,14 @@ impl Tree {
         }
         let answer = is_late(file, flush).then(|| self.core.clock.begin());
         let at = answer.as_ref().map_or(flush.at, Reservation::at);
-        let supersession = (&map, file.base, flush.as_ref());
-        let prepared = self
-            .prepare(file.ino(), file, supersession, (at, attrs.size))
-            .await?;
+        let change = ContentChange {
+            map: &map,
+            base: file.base,
+            flush,
+            at,
+            len: attrs.size,
+        };
+        let prepared = self.prepare(file.ino(), file, change).await?;
         let id = VersionId {
             timestamp: at,
             suffix: self.suffix(),
@@ -337,13 +341,14 @@ impl Tree {
             .saved
             .as_ref()
             .map_or_else(|| map.clone(), |s| map.since(s));
-        let prepared = self.prepare(
-            file.ino(),
-            &file,
-            (&changes, file.base, &flush),
-            (at, file.attrs.size),
-        );
-        let prepared = prepared.await?;
+        let change = ContentChange {
+            map: &changes,
+            base: file.base,
+            flush: &flush,
+            at,
+            len: file.attrs.size,
+        };
+        let prepared = self.prepare(file.ino(), &file, change).await?;
         let mut node = file.node.clone();
         node.content = prepared.content.clone();
         node.allocated = file.allocated(&changes, file.attrs.size);

@@ -22,15 +22,31 @@ pub(crate) struct PreparedContent {
     pub(crate) brings: Option<(Arc<PendingContent>, ContentRecord)>,
 }
 
+/// A state whose content is to be determined.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ContentChange<'a> {
+    /// The changes over the base.
+    pub(crate) map: &'a DirtySnapshot,
+    pub(crate) base: Option<ContentBase>,
+    /// The flush that recorded the state.
+    pub(crate) flush: &'a FlushedState,
+    /// Timestamp of the content in its lineage.
+    pub(crate) at: Timestamp,
+    /// Length of the state in bytes.
+    pub(crate) len: u64,
+}
+
 impl Tree {
     /// Determines the content that a dirty map makes over a base, and what has to be uploaded for it.
     pub(crate) async fn prepare(
         &self,
         ino: Ino,
         file: &FileInode,
-        (map, base, flush): (&DirtySnapshot, Option<ContentBase>, &FlushedState),
-        (at, len): (Timestamp, u64),
+        change: ContentChange<'_>,
     ) -> Result<PreparedContent, StoreError> {
+        let ContentChange {
+            map, base, at, len, ..
+        } = change;
         if len == 0 {
             return Ok(PreparedContent {
                 content: Content::Empty,
@@ -77,7 +93,7 @@ impl Tree {
         }
         let base = if cut == Some(0) { None } else { base };
         let brings = self
-            .begin_content(ino, file, (map, base, flush), (at, len))
+            .begin_content(ino, file, ContentChange { base, ..change })
             .await?;
         Ok(PreparedContent {
             content: Content::Bytes(brings.0.content),
@@ -90,9 +106,15 @@ impl Tree {
         &self,
         ino: Ino,
         file: &FileInode,
-        (map, base, flush): (&DirtySnapshot, Option<ContentBase>, &FlushedState),
-        (at, len): (Timestamp, u64),
+        change: ContentChange<'_>,
     ) -> Result<(Arc<PendingContent>, ContentRecord), StoreError> {
+        let ContentChange {
+            map,
+            base,
+            flush,
+            at,
+            len,
+        } = change;
         // A late state must start a new lineage: newer rows of this one were computed without it.
         let goes_on = !file.is_behind(flush);
         let own = base.filter(|base| goes_on && self.is_own(file, base.content));

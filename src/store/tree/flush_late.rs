@@ -9,8 +9,10 @@ use crate::store::model::version::{Attrs, EndOp, Op, Stamp, VersionId};
 use crate::store::schema::rows::{EntryState, LastVersion};
 use crate::store::tree::Tree;
 use crate::store::tree::flush::{byteless_flush, is_late};
+use crate::store::tree::flush_content::ContentChange;
 use crate::store::tree::inode::FlushedState;
 use crate::store::tree::locked::LockedFile;
+use crate::store::tree::row_writer::VersionEnd;
 use crate::sync::Arc;
 
 impl Tree {
@@ -21,10 +23,14 @@ impl Tree {
         flush: &Arc<FlushedState>,
         attrs: &Attrs,
     ) -> Result<(), StoreError> {
-        let supersession = (&flush.map, flush.base, flush.as_ref());
-        let prepared = self
-            .prepare(file.ino(), file, supersession, (flush.at, attrs.size))
-            .await?;
+        let change = ContentChange {
+            map: &flush.map,
+            base: flush.base,
+            flush,
+            at: flush.at,
+            len: attrs.size,
+        };
+        let prepared = self.prepare(file.ino(), file, change).await?;
         let unborn = matches!(file.state, EntryState::Unborn { .. });
         // The content keeps the timestamp of the flush within its lineage, even when the version itself gets a later timestamp.
         let answer = is_late(file, flush).then(|| self.core.clock.begin());
@@ -53,7 +59,8 @@ impl Tree {
         } else {
             EndOp::Superseded
         };
-        let alive_since = self.close_behind(&mut txn, file.ino(), file, (at, end_op));
+        let alive_since =
+            self.close_behind(&mut txn, file.ino(), file, VersionEnd::new(at, end_op));
         txn.reference_content(&node.content);
         let last = LastVersion {
             ino: file.ino(),

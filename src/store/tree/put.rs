@@ -24,11 +24,11 @@ use crate::store::schema::rows::{
 use crate::store::schema::tables::{RowTable, VersionTable};
 use crate::store::tree::Tree;
 use crate::store::tree::file::LEN_MAX;
-use crate::store::tree::flush_content::PreparedContent;
+use crate::store::tree::flush_content::{ContentChange, PreparedContent};
 use crate::store::tree::inode::{FileInode, FlushedState, LinkState, VersionTimestamp};
 use crate::store::tree::locked::{LockedInode, UnnamedFile, find};
 use crate::store::tree::reflink::CloneSource;
-use crate::store::tree::row_writer::Unbinding;
+use crate::store::tree::row_writer::{NameRemoval, Unbinding};
 use crate::sync::Arc;
 
 /// Bytes written before an upload begins; a multiple of the range size, so that each range is uploaded once.
@@ -207,14 +207,16 @@ impl AtomicPut {
             None => flush.map.clone(),
         };
         let (base, len) = (self.file.base, self.file.attrs.size);
+        let change = ContentChange {
+            map: &changes,
+            base,
+            flush: &flush,
+            at,
+            len,
+        };
         let prepared = self
             .tree
-            .prepare(
-                self.file.ino(),
-                &self.file,
-                (&changes, base, &flush),
-                (at, len),
-            )
+            .prepare(self.file.ino(), &self.file, change)
             .await?;
         Ok((prepared, flush))
     }
@@ -487,13 +489,12 @@ impl Tree {
     fn replace_file(
         &self,
         txn: &mut Txn,
-        target: &mut LockedInode,
+        target: &LockedInode,
         entry: &DentryRow,
         slot: &Dentry,
         since: Timestamp,
         node: &mut InodeState,
     ) -> Result<LinkState, StoreError> {
-        let pinned = target.inode.is_pinned();
         let file = target.as_file().ok_or(StoreError::IsDirectory)?;
         let (mode, uid, gid) = (file.attrs.mode, file.attrs.uid, file.attrs.gid);
         (node.attrs.mode, node.attrs.uid, node.attrs.gid) = (mode, uid, gid);
@@ -504,8 +505,13 @@ impl Tree {
         txn.touch(keys::inode(entry.ino));
         // The old version ends when the new one begins. The operation keeps its own timestamp, which orders it in the queue.
         let answered = std::mem::replace(&mut txn.timestamp, since);
-        let how = (Unbinding::Replaced, pinned);
-        let link_state = self.detach(txn, entry.ino, file, entry, slot, how);
+        let removal = NameRemoval {
+            slot,
+            entry,
+            cause: Unbinding::Replaced,
+            is_pinned: target.inode.is_pinned(),
+        };
+        let link_state = self.detach(txn, entry.ino, file, removal);
         txn.timestamp = answered;
         Ok(link_state)
     }

@@ -5,12 +5,10 @@
 //!
 //! Invariant: directories move one at a time (`Tree::renames`), so that no two moves form a cycle.
 
-use bytes::Bytes;
-
 use crate::store::commit::txn::Txn;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::Dentry;
+use crate::store::model::ids::{Dentry, DentryRef};
 use crate::store::model::version::{Author, Displaced, EndOp, Ino, Kind, Op, Origin, Stat, Time};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
@@ -19,9 +17,10 @@ use crate::store::schema::rows::{
     LastVersion,
 };
 use crate::store::tree::Tree;
-use crate::store::tree::inode::{CachedDirectory, LinkState};
+use crate::store::tree::create::check_entry_name;
+use crate::store::tree::inode::{CachedDirectory, FileInode, LinkState};
 use crate::store::tree::locked::{LockedInode, find};
-use crate::store::tree::row_writer::{BindTarget, Unbinding};
+use crate::store::tree::row_writer::{BindTarget, NameRemoval, Unbinding, VersionEnd};
 
 /// What a rename does if the new name exists (flags of renameat2(2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,50 +88,55 @@ impl Tree {
     /// `NotFound`, `Exists`, `NotEmpty`, `NotDirectory`, `IsDirectory`, `IntoItself`.
     pub async fn rename(
         &self,
-        from: (Ino, &[u8]),
-        to: (Ino, &[u8]),
+        from: DentryRef<'_>,
+        to: DentryRef<'_>,
         mode: RenameMode,
         author: &Author,
     ) -> Result<Renamed, StoreError> {
-        crate::store::tree::create::check_entry_name(from.1)?;
-        crate::store::tree::create::check_entry_name(to.1)?;
-        let tree = self;
-        tree.room_for_names().await;
+        check_entry_name(from.name)?;
+        check_entry_name(to.name)?;
+        self.room_for_names().await;
+        let (from, to) = (from.to_dentry(), to.to_dentry());
         loop {
-            let source = tree
-                .entry(from.0, from.1)
-                .await?
-                .ok_or(StoreError::NotFound)?;
-            let target = tree.entry(to.0, to.1).await?;
+            // The first look says which inodes to lock. Only what is read under the locks decides.
+            let (source, target) = self.entries(&from, &to).await?;
+            let source = source.ok_or(StoreError::NotFound)?;
             let moves_directory =
                 is_directory(&source) || target.as_ref().is_some_and(is_directory);
             let _gate = if moves_directory {
-                Some(tree.renames.lock().await)
+                Some(self.renames.lock().await)
             } else {
                 None
             };
-            let mut wanted = vec![from.0, to.0, source.ino];
+            let mut wanted = vec![from.parent, to.parent, source.ino];
             wanted.extend(target.as_ref().map(|t| t.ino));
-            let mut locked = tree.lock_all(&wanted).await?;
-            let same =
-                |now: &Option<DentryRow>, then: Option<Ino>| now.as_ref().map(|e| e.ino) == then;
-            let (now_source, now_target) = (
-                tree.entry(from.0, from.1).await?,
-                tree.entry(to.0, to.1).await?,
-            );
-            if !same(&now_source, Some(source.ino))
-                || !same(&now_target, target.as_ref().map(|t| t.ino))
-            {
+            let mut locked = self.lock_all(&wanted).await?;
+            let (now_source, now_target) = self.entries(&from, &to).await?;
+            let Some(now_source) = now_source.filter(|now| now.ino == source.ino) else {
+                continue;
+            };
+            if now_target.as_ref().map(|now| now.ino) != target.as_ref().map(|t| t.ino) {
                 continue;
             }
             let ends = RenameEnds {
-                from: Dentry::new(from.0, Bytes::copy_from_slice(from.1)),
-                to: Dentry::new(to.0, Bytes::copy_from_slice(to.1)),
-                source,
-                target,
+                from,
+                to,
+                source: now_source,
+                target: now_target,
             };
-            return tree.rename_locked(&mut locked, ends, mode, author).await;
+            return self.rename_locked(&mut locked, ends, mode, author).await;
         }
+    }
+
+    /// Reads both entries of a rename.
+    async fn entries(
+        &self,
+        from: &Dentry,
+        to: &Dentry,
+    ) -> Result<(Option<DentryRow>, Option<DentryRow>), StoreError> {
+        let source = self.entry(from.parent, &from.name).await?;
+        let target = self.entry(to.parent, &to.name).await?;
+        Ok((source, target))
     }
 }
 
@@ -196,7 +200,7 @@ impl Tree {
         })
     }
 
-    /// Saves the flushed states of both inodes, then reads both entries again, since a save changes them.
+    /// Saves the flushed states of both inodes. A save writes the entry of its inode anew, which is then read again.
     async fn save_ends(
         &self,
         locked: &mut [LockedInode],
@@ -204,24 +208,40 @@ impl Tree {
         mode: RenameMode,
         author: &Author,
     ) -> Result<(), StoreError> {
-        for ino in [Some(ends.source.ino), ends.target.as_ref().map(|t| t.ino)]
-            .into_iter()
-            .flatten()
-        {
-            if let Some(target) = find(locked, ino) {
-                self.save_flushes(target).await?;
-                // The bytes are written back first: the new name may never lead to a state whose bytes the bucket lacks.
-                if ino == ends.source.ino || mode == RenameMode::Exchange {
-                    self.write_back(target, author).await?;
-                }
+        if self.save_end(locked, ends.source.ino, true, author).await? {
+            let saved = self.entry(ends.from.parent, &ends.from.name).await?;
+            ends.source = saved.ok_or(StoreError::NotFound)?;
+        }
+        if let Some(target) = &ends.target {
+            let moves = mode == RenameMode::Exchange;
+            if self.save_end(locked, target.ino, moves, author).await? {
+                ends.target = self.entry(ends.to.parent, &ends.to.name).await?;
             }
         }
-        ends.source = self
-            .entry(ends.from.parent, &ends.from.name)
-            .await?
-            .ok_or(StoreError::NotFound)?;
-        ends.target = self.entry(ends.to.parent, &ends.to.name).await?;
         Ok(())
+    }
+
+    /// Saves the flushed states of one inode. Returns whether its rows were written.
+    async fn save_end(
+        &self,
+        locked: &mut [LockedInode],
+        ino: Ino,
+        moves: bool,
+        author: &Author,
+    ) -> Result<bool, StoreError> {
+        let Some(end) = find(locked, ino) else {
+            return Ok(false);
+        };
+        let is_unsaved = |file: &FileInode| !file.flushes.is_empty() || file.is_dirty();
+        if !end.as_file().is_some_and(is_unsaved) {
+            return Ok(false);
+        }
+        self.save_flushes(end).await?;
+        // The bytes are written back first: the new name may never lead to a state whose bytes the bucket lacks.
+        if moves {
+            self.write_back(end, author).await?;
+        }
+        Ok(true)
     }
 
     fn live_stat(&self, locked: &mut [LockedInode], ino: Ino) -> Result<Stat, StoreError> {
@@ -413,10 +433,9 @@ impl Tree {
             return Ok(None);
         }
         let found = find(locked, target.ino).ok_or(StoreError::NotFound)?;
-        let pinned = found.inode.is_pinned();
-        let file = found.file().ok_or(StoreError::IsDirectory)?;
+        let file = found.as_file().ok_or(StoreError::IsDirectory)?;
         let behind = if unborn && matches!(target.body, DentryBody::Own { .. }) {
-            self.last_version(target.ino, &file)
+            self.last_version(target.ino, file)
         } else {
             None
         };
@@ -425,12 +444,18 @@ impl Tree {
             let life = target.alive_since.min(txn.timestamp)..txn.timestamp;
             interval_tree::add(&mut txn.rows, slot.parent, &slot.name, life);
         }
-        let leaving = if behind.is_some() {
+        let cause = if behind.is_some() {
             Unbinding::ReplacedUnborn
         } else {
             Unbinding::Replaced
         };
-        let link_state = self.detach(txn, target.ino, &file, target, slot, (leaving, pinned));
+        let removal = NameRemoval {
+            slot,
+            entry: target,
+            cause,
+            is_pinned: found.inode.is_pinned(),
+        };
+        let link_state = self.detach(txn, target.ino, file, removal);
         after.push(RenameEffects::Out {
             ino: target.ino,
             link_state,
@@ -534,7 +559,7 @@ impl Tree {
                 stamp: stamp.clone(),
                 alive_since: entry.alive_since,
             };
-            self.close(txn, from, &last, (at, EndOp::RenamedTo));
+            self.close(txn, from, &last, VersionEnd::new(at, EndOp::RenamedTo));
             let life = entry.alive_since..at;
             interval_tree::add(&mut txn.rows, from.parent, &from.name, life);
             let moved = DentryRow {

@@ -39,6 +39,29 @@ pub(crate) enum Unbinding {
     ReplacedUnborn,
 }
 
+/// When and how a version or a binding ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct VersionEnd {
+    pub(crate) at: Timestamp,
+    pub(crate) op: EndOp,
+}
+
+impl VersionEnd {
+    pub(crate) fn new(at: Timestamp, op: EndOp) -> Self {
+        Self { at, op }
+    }
+}
+
+/// The removal of one name of an inode.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NameRemoval<'a> {
+    pub(crate) slot: &'a Dentry,
+    pub(crate) entry: &'a DentryRow,
+    pub(crate) cause: Unbinding,
+    /// Whether the inode has users, so that it outlives its last name.
+    pub(crate) is_pinned: bool,
+}
+
 /// The name that a rename binds an inode to.
 #[derive(Clone, Debug)]
 pub(crate) struct BindTarget {
@@ -139,8 +162,10 @@ impl Tree {
             txn.unreference_content(&file.node.content);
         }
         let alive_since = match &file.state {
-            EntryState::Unborn { .. } => self.close_behind(txn, ino, file, (at, EndOp::Replaced)),
-            _ => self.close_behind(txn, ino, file, (at, EndOp::Superseded)),
+            EntryState::Unborn { .. } => {
+                self.close_behind(txn, ino, file, VersionEnd::new(at, EndOp::Replaced))
+            }
+            _ => self.close_behind(txn, ino, file, VersionEnd::new(at, EndOp::Superseded)),
         };
         txn.reference_content(&node.content);
         self.current_rows(
@@ -160,7 +185,7 @@ impl Tree {
         txn: &mut Txn,
         ino: Ino,
         file: &FileInode,
-        end: (Timestamp, EndOp),
+        end: VersionEnd,
     ) -> Timestamp {
         let last = match &file.state {
             EntryState::Version(stamp) => Some(LastVersion {
@@ -172,14 +197,14 @@ impl Tree {
             EntryState::Provisional(last) => Some(LastVersion::clone(last)),
             EntryState::Unborn { behind } => behind.as_deref().cloned(),
         };
-        let Some(last) = last else { return end.0 };
+        let Some(last) = last else { return end.at };
         match &file.link_state {
             LinkState::Single { place, .. } => self.close(txn, place, &last, end),
             LinkState::HardLinked { place, .. } => {
                 let closed = VersionRecord {
                     ino,
-                    end: end.0,
-                    end_op: end.1,
+                    end: end.at,
+                    end_op: end.op,
                     stamp: last.stamp.clone(),
                     node: Some(last.node),
                     kept: Retained::Whole,
@@ -187,9 +212,9 @@ impl Tree {
                 txn.put(keys::linked_closed(ino, last.stamp.id), &closed);
                 let ended = ExpiryRow {
                     id: last.stamp.id,
-                    end_op: end.1,
+                    end_op: end.op,
                 };
-                txn.put(keys::ended(end.0, place.parent, &place.name), &ended);
+                txn.put(keys::ended(end.at, place.parent, &place.name), &ended);
             }
             LinkState::Unlinked => {}
         }
@@ -197,17 +222,11 @@ impl Tree {
     }
 
     /// Writes the version record of an ended version of a directory entry.
-    pub(crate) fn close(
-        &self,
-        txn: &mut Txn,
-        slot: &Dentry,
-        last: &LastVersion,
-        end: (Timestamp, EndOp),
-    ) {
+    pub(crate) fn close(&self, txn: &mut Txn, slot: &Dentry, last: &LastVersion, end: VersionEnd) {
         let closed = VersionRecord {
             ino: last.ino,
-            end: end.0,
-            end_op: end.1,
+            end: end.at,
+            end_op: end.op,
             stamp: last.stamp.clone(),
             node: Some(last.node.clone()),
             kept: Retained::Whole,
@@ -234,12 +253,12 @@ impl Tree {
         slot: &Dentry,
         ino: Ino,
         stamp: &Stamp,
-        end: (Timestamp, EndOp),
+        end: VersionEnd,
     ) {
         let closed = VersionRecord {
             ino,
-            end: end.0,
-            end_op: end.1,
+            end: end.at,
+            end_op: end.op,
             stamp: stamp.clone(),
             node: None,
             kept: Retained::Whole,
@@ -270,20 +289,23 @@ impl Tree {
         txn: &mut Txn,
         ino: Ino,
         file: &FileInode,
-        entry: &DentryRow,
-        slot: &Dentry,
-        how: (Unbinding, bool),
+        removal: NameRemoval<'_>,
     ) -> LinkState {
-        let (leaving, pinned) = how;
+        let NameRemoval {
+            slot,
+            entry,
+            cause,
+            is_pinned,
+        } = removal;
         let at = txn.timestamp;
-        let end_op = if leaving == Unbinding::Removed {
+        let end_op = if cause == Unbinding::Removed {
             EndOp::Deleted
         } else {
             EndOp::Replaced
         };
         if let DentryBody::Linked(stamp) = &entry.body {
-            self.unbind(txn, slot, ino, stamp, (at, end_op));
-            if leaving == Unbinding::Removed {
+            self.unbind(txn, slot, ino, stamp, VersionEnd::new(at, end_op));
+            if cause == Unbinding::Removed {
                 interval_tree::add_removed(
                     &mut txn.rows,
                     slot.parent,
@@ -295,10 +317,10 @@ impl Tree {
                 return link_state;
             }
             txn.delete(keys::inode(ino));
-            self.close_behind(txn, ino, file, (at, end_op));
-        } else if leaving != Unbinding::ReplacedUnborn {
-            let alive_since = self.close_behind(txn, ino, file, (at, end_op));
-            if leaving == Unbinding::Removed && alive_since < at {
+            self.close_behind(txn, ino, file, VersionEnd::new(at, end_op));
+        } else if cause != Unbinding::ReplacedUnborn {
+            let alive_since = self.close_behind(txn, ino, file, VersionEnd::new(at, end_op));
+            if cause == Unbinding::Removed && alive_since < at {
                 interval_tree::add_removed(&mut txn.rows, slot.parent, &slot.name, alive_since..at);
             }
         }
@@ -314,7 +336,7 @@ impl Tree {
                 .wrapping_sub(file.node.space().cast_signed()),
             files: txn.usage.files - 1,
         };
-        if pinned {
+        if is_pinned {
             txn.put(
                 keys::orphan(ino),
                 &OrphanRow {
@@ -367,7 +389,7 @@ impl Tree {
         let since = entry.alive_since;
         let young = at.0.saturating_sub(since.0) < TRANSIENT_MAX.as_nanos() as u64;
         if let DentryBody::Linked(stamp) = &entry.body {
-            self.unbind(txn, slot, ino, stamp, (at, EndOp::RenamedTo));
+            self.unbind(txn, slot, ino, stamp, VersionEnd::new(at, EndOp::RenamedTo));
             interval_tree::add(&mut txn.rows, slot.parent, &slot.name, since.min(at)..at);
             return Ok(true);
         }
@@ -383,7 +405,7 @@ impl Tree {
         } else {
             EndOp::RenamedTo
         };
-        let since = self.close_behind(txn, ino, file, (at, end_op));
+        let since = self.close_behind(txn, ino, file, VersionEnd::new(at, end_op));
         if since < at {
             interval_tree::add(&mut txn.rows, slot.parent, &slot.name, since..at);
         }

@@ -3,12 +3,10 @@
 //! Invariant: a removed name keeps its versions in the history. An inode that is still open becomes an orphan (row `C O`), which
 //! is deleted after its last handle is released.
 
-use bytes::Bytes;
-
 use crate::store::commit::txn::Txn;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::Dentry;
+use crate::store::model::ids::{Dentry, DentryRef};
 use crate::store::model::version::{Author, Displaced, EndOp, Ino, Kind, Stat, Time, Timestamp};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
@@ -18,7 +16,7 @@ use crate::store::schema::rows::{
 use crate::store::tree::Tree;
 use crate::store::tree::inode::LinkState;
 use crate::store::tree::locked::{LockedInode, find};
-use crate::store::tree::row_writer::{Unbinding, goes_on, removal_burst};
+use crate::store::tree::row_writer::{NameRemoval, Unbinding, VersionEnd, goes_on, removal_burst};
 
 impl Tree {
     /// Removes a name that does not lead to a directory. Its versions stay in the history; an open inode stays usable.
@@ -38,14 +36,10 @@ impl Tree {
                 .await?
                 .ok_or(StoreError::NotFound)?;
             let mut locked = self.lock_all(&[parent, entry.ino]).await?;
-            if self
-                .entry(parent, name)
-                .await?
-                .is_some_and(|now| now.ino == entry.ino)
-            {
-                return self
-                    .unlink_locked(&mut locked, parent, name, entry.ino)
-                    .await;
+            let now = self.entry(parent, name).await?;
+            if let Some(now) = now.filter(|now| now.ino == entry.ino) {
+                let slot = DentryRef::new(parent, name).to_dentry();
+                return self.unlink_locked(&mut locked, &slot, now).await;
             }
         }
     }
@@ -73,49 +67,45 @@ impl Tree {
                 return Err(StoreError::NotDirectory);
             }
             let mut locked = self.lock_all(&[parent, entry.ino]).await?;
-            if self
-                .entry(parent, name)
-                .await?
-                .is_some_and(|now| now.ino == entry.ino)
-            {
-                return self.rmdir_locked(&mut locked, parent, name, &entry).await;
+            let now = self.entry(parent, name).await?;
+            if let Some(now) = now.filter(|now| now.ino == entry.ino) {
+                let slot = DentryRef::new(parent, name).to_dentry();
+                return self.rmdir_locked(&mut locked, &slot, &now).await;
             }
         }
     }
 }
 
 impl Tree {
+    /// Removes a name of a locked inode from its locked directory. `entry` was read under these locks.
     pub(crate) async fn unlink_locked(
         &self,
         locked: &mut [LockedInode],
-        parent: Ino,
-        name: &[u8],
-        ino: Ino,
+        slot: &Dentry,
+        mut entry: DentryRow,
     ) -> Result<Displaced, StoreError> {
+        let (parent, ino) = (slot.parent, entry.ino);
         let target = find(locked, ino).ok_or(StoreError::NotFound)?;
-        if target.file().is_none() {
-            return Err(StoreError::IsDirectory);
+        let file = target.as_file().ok_or(StoreError::IsDirectory)?;
+        if !file.flushes.is_empty() {
+            self.save_flushes(target).await?;
+            // The save has written the entry anew.
+            let saved = self.entry(parent, &slot.name).await?;
+            entry = saved.ok_or(StoreError::NotFound)?;
         }
-        self.save_flushes(target).await?;
-        let entry = self
-            .entry(parent, name)
-            .await?
-            .ok_or(StoreError::NotFound)?;
         let answer = self.core.clock.begin();
         let at = answer.at();
-        let mut txn = self.commit.txn(at, self.order_in(parent, name, ino).await?);
-        txn.delete(keys::entry(parent, name));
-        let slot = Dentry::new(parent, Bytes::copy_from_slice(name));
-        let pinned = target.inode.is_pinned();
+        let dependencies = self.order_in(parent, &slot.name, ino).await?;
+        let mut txn = self.commit.txn(at, dependencies);
+        txn.delete(keys::entry(parent, &slot.name));
         let file = target.as_file().ok_or(StoreError::IsDirectory)?;
-        let link_state = self.detach(
-            &mut txn,
-            ino,
-            file,
-            &entry,
-            &slot,
-            (Unbinding::Removed, pinned),
-        );
+        let removal = NameRemoval {
+            slot,
+            entry: &entry,
+            cause: Unbinding::Removed,
+            is_pinned: target.inode.is_pinned(),
+        };
+        let link_state = self.detach(&mut txn, ino, file, removal);
         let above = find(locked, parent).ok_or(StoreError::NotFound)?;
         let above = above.as_directory().ok_or(StoreError::NotDirectory)?;
         let change = DirectoryRow {
@@ -202,11 +192,10 @@ impl Tree {
     async fn rmdir_locked(
         &self,
         locked: &mut [LockedInode],
-        parent: Ino,
-        name: &[u8],
+        slot: &Dentry,
         entry: &DentryRow,
     ) -> Result<Displaced, StoreError> {
-        let ino = entry.ino;
+        let (parent, ino) = (slot.parent, entry.ino);
         let directory = find(locked, ino)
             .and_then(LockedInode::directory)
             .ok_or(StoreError::NotDirectory)?;
@@ -214,10 +203,10 @@ impl Tree {
         self.check_empty(ino).await?;
         let answer = self.core.clock.begin();
         let at = answer.at();
-        let mut txn = self.commit.txn(at, self.order_in(parent, name, ino).await?);
-        let slot = Dentry::new(parent, Bytes::copy_from_slice(name));
-        txn.delete(keys::entry(parent, name));
-        let run = self.remove_directory(&mut txn, locked, &slot, entry, EndOp::Deleted);
+        let dependencies = self.order_in(parent, &slot.name, ino).await?;
+        let mut txn = self.commit.txn(at, dependencies);
+        txn.delete(keys::entry(parent, &slot.name));
+        let run = self.remove_directory(&mut txn, locked, slot, entry, EndOp::Deleted);
         let above = find(locked, parent).ok_or(StoreError::NotFound)?;
         let above = above.as_directory().ok_or(StoreError::NotDirectory)?;
         let change = DirectoryRow {
@@ -281,7 +270,7 @@ impl Tree {
             stamp: stamp.clone(),
             alive_since: entry.alive_since,
         };
-        self.close(txn, slot, &last, (at, end_op));
+        self.close(txn, slot, &last, VersionEnd::new(at, end_op));
         if end_op == EndOp::Deleted {
             interval_tree::add_removed(
                 &mut txn.rows,

@@ -11,7 +11,10 @@ impl Session {
         if tree.slots.contains_key(&from) || !tree.gone.contains_key(&from) {
             return false;
         }
-        let ends = ((self.ino(from.0), &from.1[..]), (self.ino(to.0), &to.1[..]));
+        let ends = (
+            DentryRef::new(self.ino(from.0), &from.1),
+            DentryRef::new(self.ino(to.0), &to.1),
+        );
         let done = self
             .ns
             .history
@@ -43,7 +46,10 @@ impl Session {
             return false;
         };
         let target = self.find(to);
-        let ends = ((self.ino(a.0), &a.1[..]), (self.ino(b.0), &b.1[..]));
+        let ends = (
+            DentryRef::new(self.ino(a.0), &a.1),
+            DentryRef::new(self.ino(b.0), &b.1),
+        );
         let result = self.ns.tree.rename(ends.0, ends.1, mode, &author()).await;
         let tree = &self.tree;
         let inside = |id: Id, into: Id| tree.is_directory(id) && tree.is_below(into, id);
