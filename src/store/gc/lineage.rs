@@ -23,7 +23,7 @@ use crate::store::model::version::{ContentRef, Timestamp};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{ExtentSlice, ExtentSource, LineageRow, RangeRow};
-use crate::store::schema::tables::{CutTable, RangeTable, RowTable};
+use crate::store::schema::tables::{CutTable, DroppedTable, RangeTable, RowKey, RowTable};
 
 /// Approximate number of range rows that one operation rearranges.
 const ROWS: usize = 2048;
@@ -159,7 +159,7 @@ impl Gc {
     pub(crate) async fn reclaim_lineage(
         &self,
         cid: u64,
-        asked: &[Bytes],
+        asked: &[RowKey<DroppedTable>],
     ) -> Result<ReviewOutcome, StoreError> {
         let watch = self.data.contents.watch(cid);
         let last = self.commit.queue.last_on(&keys::counts(cid), None);
@@ -196,7 +196,7 @@ impl Gc {
         }
         self.finish_lineage(&mut txn, cid, &plan);
         for key in asked {
-            txn.rows.delete(key.clone());
+            txn.delete(key.clone());
         }
         let queued = self
             .commit

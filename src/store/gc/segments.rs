@@ -7,15 +7,14 @@
 
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-
 use crate::store::gc::Gc;
 use crate::store::gc::lineage::ReviewOutcome;
 use crate::store::gc::state::{DeadSegment, GcCycle};
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
-use crate::store::schema::rows::{MovedRow, SegmentRow, encode};
+use crate::store::schema::rows::{MovedRow, SegmentRow};
+use crate::store::schema::tables::{EmptiedTable, RowKey, SegmentTable};
 
 /// Minimum number of unreferenced bytes in a half-dead segment; below this number a copy does not pay.
 const REWRITE_MIN: u64 = 64 << 10;
@@ -38,7 +37,7 @@ impl Gc {
         &self,
         turn: &mut GcCycle,
         id: SegmentId,
-        asked: &[Bytes],
+        asked: &[RowKey<EmptiedTable>],
     ) -> Result<ReviewOutcome, StoreError> {
         let now = self.core.clock.now().0;
         let is_due = |dead: &DeadSegment| now.saturating_sub(dead.since.0) >= self.grace_ns();
@@ -84,7 +83,7 @@ impl Gc {
             self.segments.fetch_add(1, Ordering::Relaxed);
             self.bytes.fetch_add(all, Ordering::Relaxed);
         }
-        self.forget_deleted(id, key.bytes(), asked, row, moved)
+        self.forget_deleted(id, &key, asked, row, moved)
     }
 
     /// Deletes the rows of a segment whose object is deleted. Relocations of extents that are still referenced stay;
@@ -92,15 +91,14 @@ impl Gc {
     fn forget_deleted(
         &self,
         id: SegmentId,
-        key: Bytes,
-        asked: &[Bytes],
+        key: &RowKey<SegmentTable>,
+        asked: &[RowKey<EmptiedTable>],
         row: SegmentRow,
         moved: Option<MovedRow>,
     ) -> Result<ReviewOutcome, StoreError> {
         let moved_key = keys::moved(id.epoch, id.sequence);
-        self.forget_asked(&key, asked, |txn| {
+        self.forget_asked(key, asked, |txn| {
             let at = txn.timestamp;
-            let rows = &mut txn.rows;
             let mut left = moved.clone().unwrap_or_default();
             left.extents.retain(|offset, _| {
                 row.extents
@@ -112,15 +110,15 @@ impl Gc {
                     let len = row.extents.get(&offset).map_or(0, |(len, _)| *len);
                     let mut less = SegmentRow::default();
                     less.extents.insert(to, (len, -1));
-                    keys::segment(epoch, sequence).merge(rows, &less);
-                    keys::emptied(epoch, sequence, at).put(rows, &());
+                    txn.merge(keys::segment(epoch, sequence), &less);
+                    txn.put(keys::emptied(epoch, sequence, at), &());
                 }
             }
             if left.extents.is_empty() {
-                rows.delete(key.clone());
-                moved_key.delete(rows);
+                txn.delete(key.clone());
+                txn.delete(moved_key);
             } else {
-                moved_key.put(rows, &left);
+                txn.put(moved_key, &left);
             }
         })
     }
@@ -129,13 +127,13 @@ impl Gc {
     /// segment row has a queued change.
     fn forget_asked(
         &self,
-        key: &Bytes,
-        asked: &[Bytes],
+        key: &RowKey<SegmentTable>,
+        asked: &[RowKey<EmptiedTable>],
         then: impl FnOnce(&mut crate::store::commit::txn::Txn),
     ) -> Result<ReviewOutcome, StoreError> {
-        let mut txn = self.gc_txn(vec![key.clone()]);
+        let mut txn = self.gc_txn(vec![key.clone().bytes()]);
         for key in asked {
-            txn.rows.delete(key.clone());
+            txn.delete(key.clone());
         }
         then(&mut txn);
         let queued = self
@@ -148,9 +146,9 @@ impl Gc {
         &self,
         turn: &mut GcCycle,
         id: SegmentId,
-        key: &Bytes,
+        key: &RowKey<SegmentTable>,
         all: u64,
-        asked: &[Bytes],
+        asked: &[RowKey<EmptiedTable>],
     ) -> Result<ReviewOutcome, StoreError> {
         // The first `G E` row stays, so that a cycle after the grace period finds the segment again.
         let mut since = self.core.clock.now();
@@ -160,7 +158,7 @@ impl Gc {
                 dead_since: Some((since, ())),
                 ..SegmentRow::default()
             };
-            txn.rows.merge(key.clone(), encode(&mark));
+            txn.merge(key.clone(), &mark);
         })?;
         if outcome == ReviewOutcome::Done {
             turn.dead.insert(id, DeadSegment { since, bytes: all });

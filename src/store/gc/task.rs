@@ -17,7 +17,7 @@ use crate::store::model::config::GcMode;
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
-use crate::store::schema::tables::{DroppedTable, EmptiedTable, RowTable};
+use crate::store::schema::tables::{DroppedTable, EmptiedTable, RowKey, RowTable};
 use crate::sync::{Arc, lock};
 
 /// Default grace period. It must exceed the longest request and the delay of a follower, which may still read the
@@ -127,10 +127,8 @@ impl Gc {
     }
 
     async fn look_at_lineages(&self, turn: &mut GcCycle) -> Result<usize, StoreError> {
-        let list = self
-            .listed(&DroppedTable::PREFIX, &mut turn.lineages_from)
-            .await?;
-        let of = |key: &Bytes| keys::counted(key).map(|content| content.cid);
+        let list = self.listed::<DroppedTable>(&mut turn.lineages_from).await?;
+        let of = |key: &RowKey<DroppedTable>| keys::counted(key).map(|content| content.cid);
         let mut done = 0;
         for asked in list.chunk_by(|a, b| of(a) == of(b)) {
             if let Some(cid) = of(&asked[0]) {
@@ -142,9 +140,7 @@ impl Gc {
     }
 
     async fn look_at_segments(&self, turn: &mut GcCycle) -> Result<usize, StoreError> {
-        let list = self
-            .listed(&EmptiedTable::PREFIX, &mut turn.segments_from)
-            .await?;
+        let list = self.listed::<EmptiedTable>(&mut turn.segments_from).await?;
         let mut done = 0;
         for asked in list.chunk_by(|a, b| keys::segment_of(a) == keys::segment_of(b)) {
             if let Some((epoch, sequence)) = keys::segment_of(&asked[0]) {
@@ -158,21 +154,20 @@ impl Gc {
 
     /// Returns about `TURN_MAX` committed keys of a list. The next call continues after them and starts over at the
     /// end of the list.
-    async fn listed(
+    async fn listed<T: RowTable>(
         &self,
-        prefix: &[u8],
         from: &mut Option<Bytes>,
-    ) -> Result<Vec<Bytes>, StoreError> {
+    ) -> Result<Vec<RowKey<T>>, StoreError> {
         let start = from
             .take()
-            .unwrap_or_else(|| Bytes::copy_from_slice(prefix));
+            .unwrap_or_else(|| Bytes::copy_from_slice(&T::PREFIX));
         let mut scan = self
             .core
             .index
             .rows()
-            .scan(start..keys::after(prefix))
+            .scan(start..keys::after(&T::PREFIX))
             .await?;
-        let mut list: Vec<Bytes> = Vec::new();
+        let mut list: Vec<RowKey<T>> = Vec::new();
         while let Some((key, _)) = scan.next().await? {
             let key = Bytes::copy_from_slice(&key);
             // All rows of one lineage or segment belong to the same review.
@@ -180,7 +175,7 @@ impl Gc {
                 *from = Some(key);
                 break;
             }
-            list.push(key);
+            list.push(RowKey::scanned(key)?);
         }
         Ok(list)
     }

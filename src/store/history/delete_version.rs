@@ -19,9 +19,9 @@ use crate::store::model::version::{Content, EndOp, Ino, Kind, Retained, VersionI
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    DentryBody, DentryRow, EntryState, ExpiryRow, InodeRow, InodeState, VersionRecord, encode,
+    DentryBody, DentryRow, EntryState, ExpiryRow, InodeRow, InodeState, VersionRecord,
 };
-use crate::store::schema::tables::{LinkedVersionTable, RowTable, VersionTable};
+use crate::store::schema::tables::{LinkedVersionTable, RowKey, RowTable, VersionTable};
 use crate::store::tree::flush::alive;
 use crate::store::tree::locked::{LockedFile, LockedInode, find};
 
@@ -68,6 +68,21 @@ impl VersionRows<'_> {
         match self {
             Self::Of(slot) => keys::closed(slot.parent, &slot.name, id).bytes(),
             Self::Linked(ino, _) => keys::linked_closed(ino, id).bytes(),
+        }
+    }
+
+    fn put(self, txn: &mut Txn, record: &VersionRecord) {
+        let id = record.stamp.id;
+        match self {
+            Self::Of(slot) => txn.put(keys::closed(slot.parent, &slot.name, id), record),
+            Self::Linked(ino, _) => txn.put(keys::linked_closed(ino, id), record),
+        }
+    }
+
+    fn delete(self, txn: &mut Txn, id: VersionId) {
+        match self {
+            Self::Of(slot) => txn.delete(keys::closed(slot.parent, &slot.name, id)),
+            Self::Linked(ino, _) => txn.delete(keys::linked_closed(ino, id)),
         }
     }
 
@@ -268,11 +283,11 @@ impl History {
                 kept: Retained::Nothing,
                 ..closed
             };
-            txn.rows.put(list.key(id), encode(&name_only));
+            list.put(txn, &name_only);
             return Ok(());
         };
         let (end, end_op) = (closed.end, closed.end_op);
-        txn.rows.delete(list.key(id));
+        list.delete(txn, id);
         self.forget_end(txn, list, &older).await?;
         let slot = list.slot();
         let kept = match older.kept {
@@ -290,7 +305,7 @@ impl History {
             kept,
             ..older
         };
-        txn.rows.put(list.key(thinned.stamp.id), encode(&thinned));
+        list.put(txn, &thinned);
         Ok(())
     }
 
@@ -353,7 +368,7 @@ impl History {
         let slot = list.slot();
         txn.touch(keys::entry(slot.parent, &slot.name));
         txn.unreference_content(&file.node.content);
-        txn.rows.delete(list.key(older.stamp.id));
+        list.delete(&mut txn, older.stamp.id);
         self.forget_end(&mut txn, list, &older).await?;
         let Some(mut node) = older.node else {
             return Err(StoreError::Corrupt(
@@ -405,7 +420,8 @@ impl History {
             let closed: VersionRecord = VersionTable::decode(&value)?;
             if closed.node.is_none() && closed.ino == ino && closed.end_op != EndOp::Transient {
                 let kept = Retained::Nothing;
-                txn.rows.put(key, encode(&VersionRecord { kept, ..closed }));
+                let key = RowKey::<VersionTable>::scanned(key)?;
+                txn.put(key, &VersionRecord { kept, ..closed });
             }
         }
         self.commit.enqueue(txn)?;

@@ -23,7 +23,7 @@ use crate::store::schema::keys;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryRow, EntryState, InodeRow, InodeState,
 };
-use crate::store::schema::tables::{DentryTable, RestoredTreeTable, RowTable};
+use crate::store::schema::tables::{DentryTable, RestoredTreeTable, RowKey, RowTable};
 
 /// Largest number of entries of a pending tree that are deleted in one batch.
 const SWEEP_MAX: usize = 10_000;
@@ -345,7 +345,8 @@ impl History {
                 let mut txn = self.commit.txn(answer.at(), dependencies());
                 txn.dependencies.makes.push(directory);
                 for (key, value) in rows {
-                    self.sweep_entry(&mut txn, key, &DentryTable::decode(&value)?);
+                    let entry = DentryTable::decode(&value)?;
+                    self.sweep_entry(&mut txn, RowKey::scanned(key)?, &entry);
                 }
                 self.commit.enqueue(txn)?;
             }
@@ -357,8 +358,8 @@ impl History {
         Ok(())
     }
 
-    fn sweep_entry(&self, txn: &mut Txn, key: Bytes, entry: &DentryRow) {
-        txn.rows.delete(key);
+    fn sweep_entry(&self, txn: &mut Txn, key: RowKey<DentryTable>, entry: &DentryRow) {
+        txn.delete(key);
         txn.usage.files -= 1;
         let DentryBody::Own { node, .. } = &entry.body else {
             return;

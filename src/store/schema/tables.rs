@@ -65,6 +65,17 @@ impl<T: RowTable> RowKey<T> {
         }
     }
 
+    /// Returns the key of a row that a scan of this table found.
+    ///
+    /// # Errors
+    /// `Corrupt` for a key of another table.
+    pub(crate) fn scanned(bytes: Bytes) -> Result<Self, StoreError> {
+        match T::has(&bytes) {
+            true => Ok(Self::new(bytes)),
+            false => Err(StoreError::Corrupt(format!("{} key", T::LABEL))),
+        }
+    }
+
     /// The key as the index stores it.
     pub(crate) fn bytes(self) -> Bytes {
         self.bytes

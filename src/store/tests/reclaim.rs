@@ -18,6 +18,10 @@ fn bytes(fill: u8, len: usize) -> Vec<u8> {
 /// Collects all garbage, with the grace period over.
 pub(crate) async fn settle(ns: &Namespace, cluster: &TestCluster) -> GcCounters {
     ns.drain().await.unwrap();
+    // A task that uploaded a segment may end a moment after the bucket has everything; until then the segment is left alone.
+    while ns.data.first_in_flight().is_some() {
+        tokio::task::yield_now().await;
+    }
     let mut last = ns.gc.reclaim().await.unwrap();
     for _ in 0..4 {
         cluster.env.advance(GRACE_NS + 1);
