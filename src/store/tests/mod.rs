@@ -7,6 +7,7 @@ mod blob_list;
 mod blob_made;
 mod check;
 mod copies;
+mod costs;
 mod damage;
 mod edges;
 mod fenced;
