@@ -119,3 +119,27 @@ async fn holes_and_zeros_are_compared_without_the_bucket() {
     assert_eq!(versions(&ns, b"f").await, made + 2, "a hole in bytes");
     assert_eq!(gets(&ns), fetched);
 }
+
+#[tokio::test]
+async fn a_name_is_read_twice_by_what_renames_or_removes_it() {
+    let host = TestHost::new();
+    let ns = host.open().await;
+    for name in [&b"a"[..], b"b"] {
+        save(&ns, ROOT, name, b"text").await;
+    }
+    ns.tree.drain_all().await.unwrap();
+    let rename = async |from, to| {
+        let before = ns.rows_read();
+        let (from, to) = (DentryRef::new(ROOT, from), DentryRef::new(ROOT, to));
+        let mode = RenameMode::Replace;
+        ns.tree.rename(from, to, mode, &author()).await.unwrap();
+        ns.rows_read() - before
+    };
+    let to_a_free_name = rename(b"a", b"c").await;
+    let over_a_file = rename(b"c", b"b").await;
+    let before = ns.rows_read();
+    ns.tree.unlink(ROOT, b"b", &author()).await.unwrap();
+    let removal = ns.rows_read() - before;
+    // A rename also reads one version record: whether the name began with an undelete.
+    assert_eq!((to_a_free_name, over_a_file, removal), (5, 5, 2));
+}

@@ -280,7 +280,8 @@ impl AtomicPut {
             };
             let now = tree.entry(parent, name).await?;
             if now.as_ref().map(|e| e.ino) == target.as_ref().map(|e| e.ino) {
-                return self.place_locked(&mut locked, parent, name, how).await;
+                let slot = Dentry::new(parent, name.clone());
+                return self.place_locked(&mut locked, slot, now, how).await;
             }
         }
     }
@@ -288,15 +289,16 @@ impl AtomicPut {
     async fn place_locked(
         &mut self,
         locked: &mut [LockedInode],
-        parent: Ino,
-        name: &Bytes,
+        slot: Dentry,
+        target: Option<DentryRow>,
         how: &PutTarget,
     ) -> Result<VersionId, StoreError> {
         let tree = Arc::clone(&self.tree);
+        let (parent, name) = (slot.parent, &slot.name);
         find(locked, parent)
             .and_then(LockedInode::directory)
             .ok_or(StoreError::NotDirectory)?;
-        let target = self.flushed_target(locked, parent, name).await?;
+        let target = self.flushed_target(locked, &slot, target).await?;
         let answer = tree.core.clock.begin();
         let (at, ino) = (answer.at(), self.file.ino());
         let since = how.since.unwrap_or(at);
@@ -305,7 +307,6 @@ impl AtomicPut {
         }
         let (prepared, flush) = self.prepare(at).await?;
         let mut txn = tree.commit.txn(at, tree.order_in(parent, name, ino).await?);
-        let slot = Dentry::new(parent, name.clone());
         let stamp = Stamp {
             id: VersionId {
                 timestamp: since,
@@ -352,24 +353,26 @@ impl AtomicPut {
         Ok(stamp.id)
     }
 
-    /// Saves the flushed states of the file that has the name, and returns its entry. Only a regular file may be replaced.
+    /// Saves the flushed states of the file that has the name, and returns its entry. Only a regular file may be replaced. `entry`
+    /// was read under the locks.
     async fn flushed_target(
         &self,
         locked: &mut [LockedInode],
-        parent: Ino,
-        name: &Bytes,
+        slot: &Dentry,
+        entry: Option<DentryRow>,
     ) -> Result<Option<DentryRow>, StoreError> {
-        let Some(entry) = self.tree.entry(parent, name).await? else {
-            return Ok(None);
-        };
+        let Some(entry) = entry else { return Ok(None) };
         let target = find(locked, entry.ino).ok_or(StoreError::NotFound)?;
-        match target.as_file().map(|file| file.node.kind) {
-            Some(Kind::File) => {}
-            Some(_) => return Err(StoreError::Exists),
-            None => return Err(StoreError::IsDirectory),
+        let file = target.as_file().ok_or(StoreError::IsDirectory)?;
+        if file.node.kind != Kind::File {
+            return Err(StoreError::Exists);
+        }
+        if file.flushes.is_empty() {
+            return Ok(Some(entry));
         }
         self.tree.save_flushes(target).await?;
-        self.tree.entry(parent, name).await
+        // The save has written the entry anew.
+        self.tree.entry(slot.parent, &slot.name).await
     }
 
     fn node(&self, how: &PutTarget, now: Time, content: &Content) -> InodeState {
