@@ -4,7 +4,7 @@
 //! parent has gone. Life: the parent waits for one line; the child writes it when the mount answers or cannot be made; a
 //! child that dies first closes the socket, which the parent sees at once.
 
-use super::CliError;
+use super::error::CliError;
 use crate::fuse::serving;
 use crate::sync::{Mutex, lock};
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! `rewindfs check`: does the log of a namespace tell what its index says?
 
-use super::CliError;
 use super::connection::ConnectionArguments;
+use super::error::CliError;
 use crate::backend::{Backend, BackendConfig, BackendError};
 use crate::config::{ConnectionOptions, DEFAULT_NAMESPACE, StoreUrl};
 use crate::fs::past::stamp::{Precision::Nanos, print as print_stamp};

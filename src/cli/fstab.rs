@@ -3,7 +3,7 @@
 //!
 //! Invariant: nothing here calls mount(8) or umount(8) without `-i`, or they would call us again.
 
-use super::CliError;
+use super::error::CliError;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! The log: chosen by RUST_LOG, as text for people or as JSON lines for machines.
 
-use super::CliError;
 use super::background::open_log;
+use super::error::CliError;
 use serde_json::{Map, Value};
 use std::fmt;
 use std::io::IsTerminal;

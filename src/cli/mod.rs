@@ -5,9 +5,9 @@
 
 mod background;
 mod check;
-mod fstab;
-
 mod connection;
+mod error;
+mod fstab;
 mod log;
 mod mount;
 mod namespace;
@@ -21,11 +21,11 @@ mod wait;
 use crate::fuse::Unmount;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use error::CliError;
 use fstab::Invocation;
 
 pub use check::Check;
@@ -107,53 +107,6 @@ enum Command {
         #[command(subcommand)]
         verb: namespace::Verb,
     },
-}
-
-/// Why a command did not do what it was asked: a message and the exit status that goes with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct CliError {
-    message: String,
-    kind: CliErrorKind,
-}
-
-/// What was wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CliErrorKind {
-    /// What was asked can never work.
-    Usage,
-    /// It could have worked.
-    Failure,
-}
-
-impl CliError {
-    /// A usage error: the command line can never work. Exit status 2.
-    pub(crate) fn usage(message: impl fmt::Display) -> Self {
-        Self {
-            message: message.to_string(),
-            kind: CliErrorKind::Usage,
-        }
-    }
-
-    /// A failure: the same command line may work later. Exit status 1.
-    pub(crate) fn failure(message: impl fmt::Display) -> Self {
-        Self {
-            message: message.to_string(),
-            kind: CliErrorKind::Failure,
-        }
-    }
-
-    fn status(&self) -> u8 {
-        match self.kind {
-            CliErrorKind::Failure => 1,
-            CliErrorKind::Usage => 2,
-        }
-    }
-
-    /// Prints the message and turns into the exit status.
-    fn exit(&self) -> ExitCode {
-        eprintln!("rewindfs: {}", self.message);
-        ExitCode::from(self.status())
-    }
 }
 
 /// What is left to do after the arguments have been read.

@@ -2,8 +2,9 @@
 
 use super::background::{self, ReadinessPipe};
 use super::connection::ConnectionArguments;
+use super::error::CliError;
 use super::options::FLAGS;
-use super::{CliError, log, place, value};
+use super::{log, place, value};
 use crate::config::{Config, Settings, StoreUrl};
 use crate::daemon::{Daemon, DaemonError, Signals};
 use crate::env::{Env, SystemEnv};

@@ -1,7 +1,7 @@
 //! `rewindfs namespace`: the namespaces of a store, without mounting one.
 
-use super::CliError;
 use super::connection::ConnectionArguments;
+use super::error::CliError;
 use super::value::show_size;
 use crate::backend::{Backend, BackendConfig, BackendError};
 use crate::config::{ConnectionOptions, StoreUrl};

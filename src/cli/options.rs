@@ -2,7 +2,7 @@
 //!
 //! Invariant: the words are the flags that clap knows, so that none can be forgotten in one of the two places.
 
-use super::CliError;
+use super::error::CliError;
 use clap::{ArgAction, Command};
 use std::ffi::OsString;
 

@@ -1,6 +1,6 @@
 //! Where this user's files go: the cache and the runtime directory. The only file that reads those variables.
 
-use super::CliError;
+use super::error::CliError;
 use std::env::var_os;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! `rewindfs stamp`: the instant a time means now, as a name of `.versions` that keeps meaning it.
 
-use super::CliError;
+use super::error::CliError;
 use crate::env::{Env, SystemEnv};
 use crate::fs::past::stamp::{TimeName, print_exact};
 use crate::store::Timestamp;

@@ -1,7 +1,8 @@
 //! `rewindfs status`: asks the daemon of a mountpoint how it stands.
 
+use super::error::CliError;
+use super::place;
 use super::value::{show_duration, show_size};
-use super::{CliError, place};
 use crate::control::{
     self, BacklogReport, ConflictReport, ReclaimReport, Request, Response, StatusReport,
 };

@@ -1,7 +1,8 @@
 //! `rewindfs drain` and `umount`: asks the daemon of a mountpoint, and says on a terminal what it waits for.
 
+use super::error::CliError;
+use super::place;
 use super::status::{amounts, resolved, unexpected};
-use super::{CliError, place};
 use crate::control::{self, ControlError, Request, Response};
 use crate::fuse::{Unmount, serving, unmount};
 use std::io::{IsTerminal, Write};

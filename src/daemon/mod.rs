@@ -8,6 +8,7 @@
 
 mod descriptors;
 mod error;
+mod groups;
 mod status;
 mod stop;
 
@@ -22,13 +23,13 @@ use crate::sync::{Arc, Mutex, lock};
 use crate::task::Tasks;
 pub use error::DaemonError;
 use error::not_opened;
+use groups::Groups;
 use sd_notify::NotifyState;
 use status::StatusCollector;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use stop::Patience;
 pub use stop::Signals;
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 /// How long a store may take to say that it is there and what it can do; its own limits are shorter and say more.
@@ -88,36 +89,6 @@ struct Layers {
     namespace: Namespace,
     fs: Arc<FileSystem>,
     status_collector: StatusCollector,
-}
-
-/// The tasks of a mount, by who must have ended before whom.
-#[derive(Debug, Clone)]
-struct Groups {
-    /// Requests of the kernel.
-    requests: Tasks,
-    /// Everything from the file system down.
-    below: Tasks,
-    /// The control socket.
-    commands: Tasks,
-    /// Calls that wait for the system.
-    blocking: Tasks,
-}
-
-impl Groups {
-    fn new() -> Self {
-        let group = || Tasks::new(Handle::current());
-        Self {
-            requests: group(),
-            below: group(),
-            commands: group(),
-            blocking: group(),
-        }
-    }
-
-    /// Names the task that panicked and made every call EIO.
-    fn poisoned(&self) -> Option<&'static str> {
-        self.below.poisoned().or_else(|| self.requests.poisoned())
-    }
 }
 
 impl Daemon {

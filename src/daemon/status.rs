@@ -1,6 +1,6 @@
 //! How a mount stands, gathered from the layers.
 
-use super::Groups;
+use super::groups::Groups;
 use crate::backend::Backend;
 use crate::config::Config;
 use crate::control::{

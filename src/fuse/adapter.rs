@@ -8,7 +8,8 @@
 use super::dispatcher::{Call, Dispatcher};
 use super::negotiate::negotiate;
 use super::reply::{
-    AttributeReply, Created, ListingReply, OpenedDirectory, OpenedFile, file_time, released,
+    AttributeReply, Attributes, Created, ListingReply, OpenedDirectory, OpenedFile, file_time,
+    released,
 };
 use crate::fs::{Caller, SetAttr, SetTime, WriteMode};
 use bytes::Bytes;
@@ -118,7 +119,8 @@ impl Filesystem for Adapter {
     ) {
         let call = Call::metadata("getattr", ino.0);
         self.dispatcher().run(call, reply, move |fs| async move {
-            fs.getattr(ino.0, handle.map(|handle| handle.0)).await
+            let (stat, ttl) = fs.getattr(ino.0, handle.map(|handle| handle.0)).await?;
+            Ok(Attributes { stat, ttl })
         });
     }
 
@@ -153,7 +155,8 @@ impl Filesystem for Adapter {
         };
         let call = Call::metadata("setattr", ino.0);
         self.dispatcher().run(call, reply, move |fs| async move {
-            fs.setattr(&caller, ino.0, change).await
+            let (stat, ttl) = fs.setattr(&caller, ino.0, change).await?;
+            Ok(Attributes { stat, ttl })
         });
     }
 

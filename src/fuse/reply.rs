@@ -55,6 +55,12 @@ pub(super) struct Created {
     pub(super) opened: Opened,
 }
 
+/// Attributes of an inode, and how long the kernel may keep them.
+pub(super) struct Attributes {
+    pub(super) stat: Stat,
+    pub(super) ttl: Duration,
+}
+
 /// The entries of a directory listing that counted a lookup.
 pub(super) struct CountedLookups(pub(super) Vec<u64>);
 
@@ -63,7 +69,7 @@ impl KernelReference for u32 {}
 impl KernelReference for i64 {}
 impl KernelReference for Bytes {}
 impl KernelReference for Statfs {}
-impl KernelReference for (Stat, Duration) {}
+impl KernelReference for Attributes {}
 
 impl KernelReference for Entry {
     async fn undo(self, fs: &FileSystem) {
@@ -135,9 +141,9 @@ impl Reply<Entry> for ReplyEntry {
     }
 }
 
-impl Reply<(Stat, Duration)> for ReplyAttr {
-    fn succeed(self, (stat, ttl): (Stat, Duration)) {
-        self.attr(&ttl, &attributes(&stat));
+impl Reply<Attributes> for ReplyAttr {
+    fn succeed(self, value: Attributes) {
+        self.attr(&value.ttl, &attributes(&value.stat));
     }
 
     fn fail(self, errno: Errno) {

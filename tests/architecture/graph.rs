@@ -326,21 +326,6 @@ pub(crate) fn circles(edges: &[Edge]) -> BTreeSet<Vec<String>> {
 /// Circles that stand, each with the names of its files in order. The list is exact and only gets shorter.
 pub(crate) const KNOWN_CIRCLES: &[&[&str]] = &[
     &[
-        "cli/background.rs",
-        "cli/check.rs",
-        "cli/fstab.rs",
-        "cli/log.rs",
-        "cli/mod.rs",
-        "cli/mount.rs",
-        "cli/namespace.rs",
-        "cli/options.rs",
-        "cli/place.rs",
-        "cli/stamp.rs",
-        "cli/status.rs",
-        "cli/wait.rs",
-    ],
-    &["daemon/mod.rs", "daemon/status.rs"],
-    &[
         "fs/handle.rs",
         "fs/mod.rs",
         "fs/ops/attr.rs",

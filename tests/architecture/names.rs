@@ -13,7 +13,6 @@ pub(crate) const TUPLE_PARAMETERS: &[(&str, usize)] = &[
     ("fs/ops/rename.rs", 2),
     ("fs/ops/space.rs", 3),
     ("fs/past/at.rs", 1),
-    ("fuse/reply.rs", 1),
 ];
 
 /// Types whose name has more than one definition until they are renamed. A name that has one only may be removed here.
