@@ -107,8 +107,15 @@ pub struct NamespaceJob {
 enum NamespaceAction {
     List,
     Show(String),
-    Create(String, BTreeMap<String, String>),
-    Set(String, Vec<(String, Option<String>)>),
+    Create {
+        name: String,
+        settings: BTreeMap<String, String>,
+    },
+    Set {
+        name: String,
+        /// A key and its new value; without a value the key is removed.
+        changes: Vec<(String, Option<String>)>,
+    },
     Delete(String),
 }
 
@@ -130,19 +137,23 @@ impl NamespaceJob {
                 let given = given
                     .into_iter()
                     .filter_map(|(key, value)| Some((key, value?)));
-                (
-                    store,
-                    NamespaceAction::Create(checked(name)?, given.collect()),
-                )
+                let action = NamespaceAction::Create {
+                    name: checked(name)?,
+                    settings: given.collect(),
+                };
+                (store, action)
             }
             Verb::Set {
                 store,
                 name,
                 settings,
-            } => (
-                store,
-                NamespaceAction::Set(checked(name)?, read(&settings)?),
-            ),
+            } => {
+                let action = NamespaceAction::Set {
+                    name: checked(name)?,
+                    changes: read(&settings)?,
+                };
+                (store, action)
+            }
             Verb::Delete { store, name, yes } => {
                 let name = checked(name)?;
                 if !yes {
@@ -194,11 +205,11 @@ impl NamespaceJob {
                 let shown = show_namespace(&backend, name).await;
                 Ok(self.describe(&shown.map_err(|error| failed(name, &error))?))
             }
-            NamespaceAction::Create(name, settings) => {
+            NamespaceAction::Create { name, settings } => {
                 let made = create_namespace(&backend, name, settings.clone(), &SystemEnv).await;
                 Ok(self.describe(&made.map_err(|error| failed(name, &error))?))
             }
-            NamespaceAction::Set(name, changes) => {
+            NamespaceAction::Set { name, changes } => {
                 let set = set_namespace(&backend, name, changes.clone()).await;
                 set.map_err(|error| failed(name, &error))?;
                 let shown = show_namespace(&backend, name).await;

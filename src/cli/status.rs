@@ -4,7 +4,8 @@ use super::error::CliError;
 use super::place;
 use super::value::{show_duration, show_size};
 use crate::control::{
-    self, BacklogReport, ConflictReport, ReclaimReport, Request, Response, StatusReport,
+    self, BacklogReport, ConflictReport, DaemonAnswer, ReclaimReport, Request, Response,
+    StatusReport,
 };
 use crate::env::{Env, SystemEnv};
 use crate::fuse::resolve;
@@ -21,8 +22,7 @@ const PLACES_SHOWN: usize = 10;
 /// A failure when no daemon answers.
 pub(super) fn status(mountpoint: &Path, json: bool) -> Result<(), CliError> {
     let mountpoint = resolved(mountpoint)?;
-    let (response, _) = ask(&mountpoint, Request::Status)?;
-    let Response::Status(status) = response else {
+    let Response::Status(status) = ask(&mountpoint, Request::Status)?.response else {
         return Err(unexpected(&mountpoint));
     };
     let text = match json {
@@ -38,7 +38,7 @@ pub(super) fn resolved(mountpoint: &Path) -> Result<PathBuf, CliError> {
     resolve(mountpoint).map_err(CliError::failure)
 }
 
-fn ask(mountpoint: &Path, request: Request) -> Result<(Response, u32), CliError> {
+fn ask(mountpoint: &Path, request: Request) -> Result<DaemonAnswer, CliError> {
     control::ask(&place::runtime_directories(), mountpoint, request).map_err(CliError::failure)
 }
 

@@ -3,7 +3,7 @@
 use super::error::CliError;
 use super::place;
 use super::status::{amounts, resolved, unexpected};
-use crate::control::{self, ControlError, Request, Response};
+use crate::control::{self, ControlError, DaemonAnswer, Request, Response};
 use crate::fuse::{Unmount, serving, unmount};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub(super) fn drain(mountpoint: &Path, timeout: Option<Duration>) -> Result<(), 
     let mountpoint = resolved(mountpoint)?;
     let timeout_ms = milliseconds(timeout)?;
     let answer = ask(&mountpoint, Request::Drain { timeout_ms });
-    match answer.map_err(CliError::failure)?.0 {
+    match answer.map_err(CliError::failure)?.response {
         Response::Done => Ok(()),
         Response::Failed { message } => Err(told(&mountpoint, &message)),
         Response::Status(_) | Response::Remark { .. } => Err(unexpected(&mountpoint)),
@@ -51,14 +51,16 @@ pub(super) fn umount(mountpoint: &Path, options: &UmountOptions) -> Result<(), C
         timeout_ms: milliseconds(options.drain_timeout)?,
     };
     match ask(&mountpoint, request) {
-        Ok((Response::Done, pid)) => gone(&mountpoint, pid),
-        Ok((Response::Remark { message }, pid)) => {
-            // A reader that closes the pipe early has seen what it wanted.
-            writeln!(std::io::stdout(), "{message}").ok();
-            gone(&mountpoint, pid)
-        }
-        Ok((Response::Failed { message }, _)) => Err(told(&mountpoint, &message)),
-        Ok((Response::Status(_), _)) => Err(unexpected(&mountpoint)),
+        Ok(DaemonAnswer { response, pid }) => match response {
+            Response::Done => gone(&mountpoint, pid),
+            Response::Remark { message } => {
+                // A reader that closes the pipe early has seen what it wanted.
+                writeln!(std::io::stdout(), "{message}").ok();
+                gone(&mountpoint, pid)
+            }
+            Response::Failed { message } => Err(told(&mountpoint, &message)),
+            Response::Status(_) => Err(unexpected(&mountpoint)),
+        },
         // The daemon of a mount that is gone goes on alone.
         Err(ControlError::NotFound(_)) if options.helper && served(&mountpoint) => {
             unmount(&mountpoint, options.how).map_err(CliError::failure)
@@ -106,7 +108,7 @@ fn gone(mountpoint: &Path, pid: u32) -> Result<(), CliError> {
     )))
 }
 
-fn ask(mountpoint: &Path, request: Request) -> Result<(Response, u32), ControlError> {
+fn ask(mountpoint: &Path, request: Request) -> Result<DaemonAnswer, ControlError> {
     let directories = place::runtime_directories();
     let mut progress = DrainProgress::new(&directories, mountpoint);
     let answer = control::ask_while(&directories, mountpoint, request, || progress.tell());
@@ -148,7 +150,11 @@ impl<'a> DrainProgress<'a> {
             return;
         }
         let answer = control::ask(self.directories, self.mountpoint, Request::Status);
-        let Ok((Response::Status(status), _)) = answer else {
+        let Ok(DaemonAnswer {
+            response: Response::Status(status),
+            ..
+        }) = answer
+        else {
             return;
         };
         self.end();

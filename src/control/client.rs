@@ -1,6 +1,6 @@
 //! The command's side: finds the daemon of a mountpoint and asks it.
 
-use super::{ControlError, Request, Response, RuntimeFile, files};
+use super::{ControlError, Request, Response, RuntimeFile, RuntimePaths};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,24 @@ const LOOK: Duration = Duration::from_millis(10);
 /// How often something may be done while an answer is awaited.
 const MEANWHILE: Duration = Duration::from_secs(1);
 
-/// Asks the daemon that serves `mountpoint`, which must be resolved, and waits for its answer as long as it takes. It is
-/// looked for in `directories`. Returns the answer and the daemon's process.
+/// What a daemon answered.
+#[derive(Debug)]
+pub struct DaemonAnswer {
+    /// Its answer.
+    pub response: Response,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// A connection to a daemon.
+struct Connection {
+    stream: UnixStream,
+    /// Its process.
+    pid: u32,
+}
+
+/// Asks the daemon that serves `mountpoint`, which must be resolved, and waits for its answer without a limit. The
+/// daemon is looked up in `directories`.
 ///
 /// # Errors
 /// [`ControlError::NotFound`] when none serves it, [`ControlError::NoAnswer`] when it ended instead of answering.
@@ -21,7 +37,7 @@ pub fn ask(
     directories: &[PathBuf],
     mountpoint: &Path,
     request: Request,
-) -> Result<(Response, u32), ControlError> {
+) -> Result<DaemonAnswer, ControlError> {
     ask_while(directories, mountpoint, request, || {})
 }
 
@@ -34,8 +50,8 @@ pub fn ask_while(
     mountpoint: &Path,
     request: Request,
     meanwhile: impl FnMut(),
-) -> Result<(Response, u32), ControlError> {
-    let (stream, pid) = directories
+) -> Result<DaemonAnswer, ControlError> {
+    let Connection { stream, pid } = directories
         .iter()
         .find_map(|directory| find(directory, mountpoint))
         .ok_or_else(|| ControlError::NotFound(mountpoint.display().to_string()))?;
@@ -46,7 +62,7 @@ pub fn ask_while(
     let line =
         exchange(stream, request, meanwhile).map_err(|error| no_answer(error.to_string()))?;
     match serde_json::from_str(&line) {
-        Ok(response) => Ok((response, pid)),
+        Ok(response) => Ok(DaemonAnswer { response, pid }),
         Err(_) if line.is_empty() => Err(no_answer("it ended".to_owned())),
         Err(error) => Err(no_answer(error.to_string())),
     }
@@ -99,16 +115,16 @@ fn exchange(
 }
 
 /// Connects to the daemon whose runtime file in `directory` names `mountpoint`.
-fn find(directory: &Path, mountpoint: &Path) -> Option<(UnixStream, u32)> {
+fn find(directory: &Path, mountpoint: &Path) -> Option<Connection> {
     runtime_files(directory)
         .filter(|runtime_file| runtime_file.mountpoint() == mountpoint)
-        .find_map(|runtime_file| Some((connect(directory, &runtime_file)?, runtime_file.pid)))
+        .find_map(|runtime_file| connect(directory, &runtime_file))
 }
 
 /// The process of another daemon that served `mountpoint` and has not ended yet, as its runtime file in `directory` says.
 #[must_use]
 pub fn predecessor(directory: &Path, mountpoint: &Path) -> Option<u32> {
-    find(directory, mountpoint).map(|(_, pid)| pid)
+    find(directory, mountpoint).map(|connection| connection.pid)
 }
 
 /// Removes the runtime files of daemons that have gone from `directory`.
@@ -133,17 +149,18 @@ fn runtime_files(directory: &Path) -> impl Iterator<Item = RuntimeFile> {
 }
 
 /// Connects to the daemon of `runtime_file`; removes the files of a daemon that has ended.
-fn connect(directory: &Path, runtime_file: &RuntimeFile) -> Option<UnixStream> {
-    let (file, socket) = files(directory, runtime_file.pid);
-    match UnixStream::connect(&socket) {
-        Ok(stream) => Some(stream),
+fn connect(directory: &Path, runtime_file: &RuntimeFile) -> Option<Connection> {
+    let pid = runtime_file.pid;
+    let paths = RuntimePaths::new(directory, pid);
+    match UnixStream::connect(&paths.socket) {
+        Ok(stream) => Some(Connection { stream, pid }),
         Err(error) => {
             if matches!(
                 error.kind(),
                 io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
             ) {
-                std::fs::remove_file(file).ok();
-                std::fs::remove_file(socket).ok();
+                std::fs::remove_file(paths.runtime_file).ok();
+                std::fs::remove_file(paths.socket).ok();
             }
             None
         }

@@ -8,7 +8,7 @@
 mod client;
 mod server;
 
-pub use client::{ask, ask_while, predecessor, wait_for_end};
+pub use client::{DaemonAnswer, ask, ask_while, predecessor, wait_for_end};
 pub use server::Control;
 
 use serde::{Deserialize, Serialize};
@@ -223,12 +223,23 @@ impl RuntimeFile {
     }
 }
 
-/// The names of a daemon's two files in `directory`.
-fn files(directory: &Path, pid: u32) -> (PathBuf, PathBuf) {
-    (
-        directory.join(format!("{pid}.json")),
-        directory.join(format!("{pid}.sock")),
-    )
+/// The paths of a daemon's two files.
+#[derive(Debug)]
+struct RuntimePaths {
+    /// `PID.json`.
+    runtime_file: PathBuf,
+    /// `PID.sock`.
+    socket: PathBuf,
+}
+
+impl RuntimePaths {
+    /// The files of the process `pid` in `directory`.
+    fn new(directory: &Path, pid: u32) -> Self {
+        Self {
+            runtime_file: directory.join(format!("{pid}.json")),
+            socket: directory.join(format!("{pid}.sock")),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! The daemon's side: listens, answers, removes its files.
 
-use super::{ControlError, Request, Response, RuntimeFile, client, files};
+use super::{ControlError, Request, Response, RuntimeFile, RuntimePaths, client};
 use crate::sync::Arc;
 use crate::task::Tasks;
 use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -16,8 +16,7 @@ const LINE_MAX: u64 = 4096;
 /// The socket of one mount; dropping it removes its files.
 #[derive(Debug)]
 pub struct Control {
-    runtime_file: PathBuf,
-    socket: PathBuf,
+    paths: RuntimePaths,
 }
 
 impl Control {
@@ -39,38 +38,40 @@ impl Control {
         own(directory).map_err(|error| ControlError::runtime(directory, error))?;
         client::sweep(directory);
         let pid = std::process::id();
-        let (runtime_file, socket) = files(directory, pid);
+        let paths = RuntimePaths::new(directory, pid);
+        let socket = &paths.socket;
         // Files of an ended process that had this number.
-        std::fs::remove_file(&socket).ok();
+        std::fs::remove_file(socket).ok();
         let listener =
-            UnixListener::bind(&socket).map_err(|error| ControlError::runtime(&socket, error))?;
+            UnixListener::bind(socket).map_err(|error| ControlError::runtime(socket, error))?;
         // From here on, an error drops this and takes the files away again.
-        let control = Self {
-            runtime_file,
-            socket,
-        };
+        let control = Self { paths };
         control.publish(&RuntimeFile::new(pid, mountpoint))?;
         tasks.spawn("control", listen(listener, tasks.clone(), Arc::new(answer)));
         Ok(control)
     }
 
     fn publish(&self, runtime_file: &RuntimeFile) -> Result<(), ControlError> {
+        let RuntimePaths {
+            runtime_file: path,
+            socket,
+        } = &self.paths;
         let private = Permissions::from_mode(0o600);
-        let text = serde_json::to_vec(runtime_file)
-            .map_err(|error| ControlError::runtime(&self.runtime_file, error))?;
+        let text =
+            serde_json::to_vec(runtime_file).map_err(|error| ControlError::runtime(path, error))?;
         // Written aside and renamed, so that no command reads half of it.
-        let aside = self.runtime_file.with_extension("new");
-        std::fs::set_permissions(&self.socket, private.clone())
+        let aside = path.with_extension("new");
+        std::fs::set_permissions(socket, private.clone())
             .and_then(|()| std::fs::write(&aside, text))
             .and_then(|()| std::fs::set_permissions(&aside, private))
-            .and_then(|()| std::fs::rename(&aside, &self.runtime_file))
-            .map_err(|error| ControlError::runtime(&self.runtime_file, error))
+            .and_then(|()| std::fs::rename(&aside, path))
+            .map_err(|error| ControlError::runtime(path, error))
     }
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
-        for file in [&self.runtime_file, &self.socket] {
+        for file in [&self.paths.runtime_file, &self.paths.socket] {
             if let Err(error) = std::fs::remove_file(file)
                 && error.kind() != io::ErrorKind::NotFound
             {

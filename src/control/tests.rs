@@ -15,7 +15,7 @@ async fn asked(
     directory: &Path,
     mountpoint: &str,
     request: Request,
-) -> Result<(Response, u32), ControlError> {
+) -> Result<DaemonAnswer, ControlError> {
     let (directory, mountpoint) = (directory.to_owned(), PathBuf::from(mountpoint));
     tasks()
         .blocking("ask", move || ask(&[directory], &mountpoint, request))
@@ -43,18 +43,19 @@ async fn a_mount_is_found_by_its_mountpoint_and_answers() {
     let group = tasks();
     let control = Control::open(&directory, Path::new("/mnt/a"), &group, answer).unwrap();
 
-    let (response, pid) = asked(&directory, "/mnt/a", Request::Status).await.unwrap();
+    let DaemonAnswer { response, pid } =
+        asked(&directory, "/mnt/a", Request::Status).await.unwrap();
     assert!(matches!(response, Response::Status(status) if status.namespace == "team/eu"));
     assert_eq!(pid, std::process::id());
     let drain = Request::Drain { timeout_ms: None };
-    let (response, _) = asked(&directory, "/mnt/a", drain).await.unwrap();
+    let DaemonAnswer { response, .. } = asked(&directory, "/mnt/a", drain).await.unwrap();
     assert_eq!(response, Response::Done);
     let shutdown = Request::Shutdown {
         lazy: true,
         keep: false,
         timeout_ms: None,
     };
-    let (response, _) = asked(&directory, "/mnt/a", shutdown).await.unwrap();
+    let DaemonAnswer { response, .. } = asked(&directory, "/mnt/a", shutdown).await.unwrap();
     assert!(matches!(response, Response::Failed { message } if message == "lazy: true"));
     assert!(matches!(
         asked(&directory, "/mnt/b", Request::Status).await,
@@ -79,7 +80,7 @@ async fn a_line_that_is_no_command_is_answered_and_the_next_one_works() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().to_owned();
     let _control = Control::open(&directory, Path::new("/mnt/a"), &tasks(), answer).unwrap();
-    let (_, socket) = files(&directory, std::process::id());
+    let socket = RuntimePaths::new(&directory, std::process::id()).socket;
     let lines = tasks()
         .blocking("talk", move || {
             let mut stream = UnixStream::connect(socket).unwrap();
@@ -103,7 +104,10 @@ async fn a_line_that_is_no_command_is_answered_and_the_next_one_works() {
 async fn what_a_killed_daemon_left_is_cleared_away() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().to_owned();
-    let (runtime_file, socket) = files(&directory, 1);
+    let RuntimePaths {
+        runtime_file,
+        socket,
+    } = RuntimePaths::new(&directory, 1);
     drop(UnixListener::bind(&socket).unwrap());
     let text = serde_json::to_vec(&RuntimeFile::new(1, Path::new("/mnt/a"))).unwrap();
     std::fs::write(&runtime_file, text).unwrap();
@@ -128,7 +132,10 @@ async fn what_a_killed_daemon_left_is_cleared_away() {
 #[test]
 fn a_daemon_that_ends_is_no_answer() {
     let root = tempfile::tempdir().unwrap();
-    let (runtime_file, socket) = files(root.path(), 1);
+    let RuntimePaths {
+        runtime_file,
+        socket,
+    } = RuntimePaths::new(root.path(), 1);
     let listener = UnixListener::bind(socket).unwrap();
     let text = serde_json::to_vec(&RuntimeFile::new(1, Path::new("/mnt/a"))).unwrap();
     std::fs::write(runtime_file, text).unwrap();
