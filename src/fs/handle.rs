@@ -5,7 +5,7 @@
 
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::past::{DeletedNames, Found, Past, PastNode, PinnedTimes};
+use crate::fs::past::{DrawnListing, ListedName, Past, PastNode, PinnedTimes};
 use crate::store::{Author, DirectoryListing, File, Ino, Kind, PendingFlush, Pin};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use bytes::Bytes;
@@ -198,19 +198,6 @@ pub(crate) enum DirSource {
     Past(Arc<PastNode>),
 }
 
-/// A name in a snapshot.
-#[derive(Debug, Clone)]
-pub(crate) struct ListedName {
-    /// The number of the node.
-    pub(crate) ino: u64,
-    /// Its kind.
-    pub(crate) kind: Kind,
-    /// The name.
-    pub(crate) name: Bytes,
-    /// Of the past: what the listing found there, until it is given.
-    pub(crate) found: Option<Found>,
-}
-
 /// A directory's names as they were at one moment. Offsets are positions in it.
 pub(crate) struct DirSnapshot {
     names: Vec<ListedName>,
@@ -222,8 +209,8 @@ pub(crate) struct DirSnapshot {
 pub(crate) enum UnreadNames {
     /// Of a live directory.
     Live(DirectoryListing),
-    /// Of `@deleted`.
-    Deleted(DeletedNames),
+    /// Of the past.
+    Past(DrawnListing),
 }
 
 impl DirSnapshot {
@@ -265,7 +252,7 @@ impl DirSnapshot {
                         found: None,
                     })
                 }
-                Some(UnreadNames::Deleted(names)) => past.next_deleted(names).await?,
+                Some(UnreadNames::Past(listing)) => past.next_name(listing).await?,
                 None => break,
             };
             match next {

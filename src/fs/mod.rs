@@ -8,6 +8,8 @@
 
 pub(crate) mod acl;
 mod caller;
+mod config;
+mod entry;
 mod error;
 mod handle;
 mod inode;
@@ -16,10 +18,13 @@ mod model;
 mod named;
 mod ops;
 pub(crate) mod past;
+mod set_ids;
 #[cfg(test)]
 mod testing;
 
 pub use caller::Caller;
+pub use config::{FsConfig, SyncOn};
+pub use entry::{Entry, Opened};
 pub use error::{FsError, FsResult};
 pub use ops::attr::{SetAttr, SetTime};
 pub use ops::dir::{DirEntry, DirSink, Room};
@@ -28,88 +33,12 @@ pub use ops::space::Statfs;
 
 use crate::fs::handle::HandleTable;
 use crate::fs::inode::LiveTable;
-use crate::fs::ops::attr::lends_rights;
 use crate::fs::past::{Past, PastNode};
+use crate::fs::set_ids::lends_rights;
 use crate::store::{Ino, Namespace, Stat};
 use crate::sync::{Arc, OnceLock};
 use crate::task::Tasks;
 use std::time::Duration;
-
-/// When close(2) returns, and when the bucket has the bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SyncOn {
-    /// close returns when the state is fixed locally; the upload starts at once.
-    Release,
-    /// close returns when the bucket has the state.
-    Close,
-    /// close returns when the state is fixed locally; the upload starts within an interval.
-    Interval,
-}
-
-/// How a mount shows a namespace.
-#[derive(Debug, Clone)]
-pub struct FsConfig {
-    /// How long the kernel may keep names and attributes of the live tree.
-    pub live_ttl: Duration,
-    /// How long the kernel may keep what is over and final in the past.
-    pub past_ttl: Duration,
-    /// The reserved name that leads to the past.
-    pub versions_name: Vec<u8>,
-    /// When close(2) returns.
-    pub sync_on: SyncOn,
-    /// Refuses every change; what is shown changes by another process's doing.
-    pub read_only: bool,
-    /// Shows this owner for everything.
-    pub uid: Option<u32>,
-    /// Shows this group for everything.
-    pub gid: Option<u32>,
-    /// Hides these mode bits of everything.
-    pub umask: Option<u32>,
-    /// How long a call may take before the door answers EIO for it.
-    pub deadline: Duration,
-}
-
-impl Default for FsConfig {
-    fn default() -> Self {
-        Self {
-            live_ttl: Duration::from_secs(60),
-            past_ttl: Duration::from_secs(86_400),
-            versions_name: b".versions".to_vec(),
-            sync_on: SyncOn::Release,
-            read_only: false,
-            uid: None,
-            gid: None,
-            umask: None,
-            deadline: Duration::from_secs(120),
-        }
-    }
-}
-
-/// What a lookup found, and how long the kernel may believe it.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    /// The node; `stat.ino` is its number.
-    pub stat: Stat,
-    /// How long the name means this node.
-    pub entry_ttl: Duration,
-    /// How long the attributes hold.
-    pub attr_ttl: Duration,
-}
-
-/// An open handle, and what the kernel may do with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Opened {
-    /// Its number.
-    pub handle: u64,
-    /// The pages of earlier opens are still right.
-    pub keep_cache: bool,
-    /// No FLUSH is needed: it can change nothing.
-    pub no_flush: bool,
-    /// The kernel may keep the names of this directory.
-    pub cache_dir: bool,
-    /// Reads and writes must not go through the page cache.
-    pub direct: bool,
-}
 
 /// What a number means.
 pub(crate) enum Node {
@@ -250,7 +179,7 @@ impl FileSystem {
     /// How long the kernel may keep attributes. A mode with set-id bits not at all: exec takes it from what the kernel has
     /// kept, and some calls that take the bits away (open with `O_TRUNC`) have no mode in their reply.
     fn attr_ttl(&self, stat: &Stat) -> Duration {
-        match lends_rights(stat) {
+        match lends_rights(stat.kind, stat.attrs.mode) {
             true => Duration::ZERO,
             false => self.config.live_ttl,
         }

@@ -5,7 +5,7 @@
 
 use crate::fs::FileSystem;
 use crate::fs::past::stamp::{Precision, print};
-use crate::fs::past::{PastNode, is_past};
+use crate::fs::past::{LivePlace, PastNode, is_past};
 use crate::store::{Ino, ROOT, Timestamp};
 use std::fmt;
 use std::time::Duration;
@@ -59,7 +59,7 @@ impl FileSystem {
         Named {
             path: node.and_then(|node| self.past_path(node, DEPTH_MAX)),
             ino,
-            version: node.and_then(PastNode::instant),
+            version: node.and_then(|node| node.object().timestamp()),
         }
     }
 
@@ -79,18 +79,19 @@ impl FileSystem {
 
     /// The path of what a node shows, as if it stood in the live tree.
     fn past_path(&self, node: &PastNode, depth: usize) -> Option<String> {
-        if let Some(dir) = node.live_directory() {
-            return self.live_path(dir);
-        }
-        if let Some((dir, name)) = node.live_name() {
-            return Some(joined(&self.live_path(dir)?, name));
+        let place = node.object().live_place();
+        match place {
+            LivePlace::Directory(dir) => return self.live_path(dir),
+            LivePlace::Name(dir, name) => return Some(joined(&self.live_path(dir)?, name)),
+            LivePlace::Child(_) | LivePlace::Nowhere => {}
         }
         let above = self.past.node(node.parent())?;
         let above_path = self.past_path(&above, depth.checked_sub(1)?)?;
-        match (above.live_name(), node.name()) {
-            // A state in `@files/NAME` is one of NAME.
-            (Some(_), _) => Some(above_path),
-            (None, name) => Some(joined(&above_path, name?)),
+        match (above.object().live_place(), place) {
+            // A version in `@files/NAME` is one of NAME.
+            (LivePlace::Name(..), _) => Some(above_path),
+            (_, LivePlace::Child(name)) => Some(joined(&above_path, name)),
+            _ => None,
         }
     }
 }

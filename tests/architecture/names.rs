@@ -9,11 +9,8 @@ use syn::visit::{self, Visit};
 use crate::source::Source;
 
 /// Files with functions that still take tuples, and how many such parameters each has.
-pub(crate) const TUPLE_PARAMETERS: &[(&str, usize)] = &[
-    ("fs/ops/rename.rs", 2),
-    ("fs/ops/space.rs", 3),
-    ("fs/past/at.rs", 1),
-];
+pub(crate) const TUPLE_PARAMETERS: &[(&str, usize)] =
+    &[("fs/ops/rename.rs", 2), ("fs/ops/space.rs", 3)];
 
 /// Types whose name has more than one definition until they are renamed. A name that has one only may be removed here.
 pub(crate) const REPEATED_TYPES: &[&str] = &["Core"];

@@ -2,6 +2,7 @@
 
 use crate::fs::acl::{ACCESS, Acl};
 use crate::fs::handle::Handle;
+use crate::fs::set_ids::{lends_rights, without_set_ids};
 use crate::fs::{Caller, FileSystem, FsError, FsResult, Node};
 use crate::store::{AttrChange, Ino, Kind, Stat, StoreError, Time, XattrMode};
 use std::time::Duration;
@@ -36,12 +37,6 @@ pub struct SetAttr {
     pub handle: Option<u64>,
 }
 
-/// The set-user-id bit.
-const SETUID: u32 = 0o4000;
-/// The set-group-id bit.
-pub(crate) const SETGID: u32 = 0o2000;
-/// The group's execute bit, without which set-group-id asks for mandatory locks and lends no rights.
-const GROUP_EXECUTE: u32 = 0o0010;
 /// Where the kernel keeps an executable's capabilities.
 const CAPABILITY: &[u8] = b"security.capability";
 
@@ -125,7 +120,9 @@ impl FileSystem {
         handle: Option<u64>,
     ) -> FsResult<()> {
         let stat = self.live_stat(ino, handle).await?;
-        if caller.uid == 0 && (!lends_rights(&stat) || caller.may_keep_set_ids()) {
+        if caller.uid == 0
+            && (!lends_rights(stat.kind, stat.attrs.mode) || caller.may_keep_set_ids())
+        {
             return Ok(());
         }
         self.disarm(caller, &stat).await
@@ -243,36 +240,5 @@ impl FileSystem {
         acl.set_mode(mode);
         let value = Some(acl.to_bytes());
         self.set_xattr(ino, ACCESS, value, XattrMode::Any).await
-    }
-}
-
-/// Tells whether a program of this mode may run with rights of its file's owner or group.
-pub(crate) fn lends_rights(stat: &Stat) -> bool {
-    stat.kind == Kind::File && stat.attrs.mode & (SETUID | SETGID) != 0
-}
-
-/// A mode without the bits that lend rights. Like the kernel (`setattr_should_drop_sgid`), it leaves set-group-id without
-/// group execution to a member of the group.
-fn without_set_ids(mode: u32, is_member: impl FnOnce() -> bool) -> u32 {
-    let mode = mode & !SETUID;
-    if mode & SETGID == 0 || mode & GROUP_EXECUTE == 0 && is_member() {
-        mode
-    } else {
-        mode & !SETGID
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::without_set_ids;
-
-    #[test]
-    fn setgid_without_group_execute_stays_for_members() {
-        for is_member in [true, false] {
-            assert_eq!(without_set_ids(0o6755, || is_member), 0o0755);
-            assert_eq!(without_set_ids(0o1777, || is_member), 0o1777);
-        }
-        assert_eq!(without_set_ids(0o6745, || true), 0o2745);
-        assert_eq!(without_set_ids(0o6745, || false), 0o0745);
     }
 }

@@ -3,7 +3,8 @@
 
 use crate::fs::acl::{ACCESS, Acl, DEFAULT};
 use crate::fs::handle::{Access, Handle, OpenFile, OpenPast};
-use crate::fs::ops::attr::SETGID;
+use crate::fs::past::PastContent;
+use crate::fs::set_ids::SETGID;
 use crate::fs::{Caller, Entry, FileSystem, FsError, FsResult, Node, Opened};
 use crate::store::{File, Ino, Kind, NewNode, Stat, StoreError, Whence};
 use crate::sync::Arc;
@@ -68,19 +69,21 @@ impl FileSystem {
         match self.node(ino)? {
             Node::Live(ino) => self.open_live(caller, ino, flags).await,
             Node::Past(node) => {
-                self.past.check_open(&node)?;
-                if let Some(text) = self.past.text(&node).await? {
-                    return Ok(Opened {
-                        handle: self.handles.insert(Handle::Text(text)),
-                        keep_cache: false,
-                        no_flush: true,
-                        cache_dir: false,
-                        // Its length is known once it is made.
-                        direct: true,
-                    });
-                }
+                let bytes = match self.past.open(&node).await? {
+                    PastContent::Stored(bytes) => bytes,
+                    PastContent::Made(text) => {
+                        return Ok(Opened {
+                            handle: self.handles.insert(Handle::Text(text)),
+                            keep_cache: false,
+                            no_flush: true,
+                            cache_dir: false,
+                            // The kernel knows its length as 0: only a direct read passes that.
+                            direct: true,
+                        });
+                    }
+                };
                 let open = OpenPast {
-                    bytes: self.past.hold(&node).await?,
+                    bytes,
                     instants: self.past.in_use(&node),
                     node,
                 };

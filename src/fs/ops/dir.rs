@@ -3,8 +3,8 @@
 //! A handle shows the names as they were when it was opened or rewound; attributes of the live tree are looked up when they
 //! are given, because the kernel believes them from then on. Those of the past come from what the listing read.
 
-use crate::fs::handle::{DirSnapshot, DirSource, Handle, ListedName, OpenDir, UnreadNames};
-use crate::fs::past::{Found, Listing, PastNode};
+use crate::fs::handle::{DirSnapshot, DirSource, Handle, OpenDir, UnreadNames};
+use crate::fs::past::{Found, ListedName, Listing, PastNode};
 use crate::fs::{Caller, Entry, FileSystem, FsError, FsResult, Node, Opened};
 use crate::store::Kind;
 use crate::sync::Arc;
@@ -158,9 +158,7 @@ impl FileSystem {
             });
         };
         let found = match (source, found.take()) {
-            (DirSource::Past(node), Some(found)) => {
-                self.enter_past(caller, node, name, found).await
-            }
+            (DirSource::Past(node), Some(found)) => self.enter_past(node, name, found).await,
             (DirSource::Past(node), None) => self.lookup(caller, node.number(), name).await,
             (DirSource::Live(dir, _), _) => self.lookup(caller, dir.0, name).await,
         };
@@ -182,14 +180,8 @@ impl FileSystem {
     }
 
     /// What a listing of the past found, as a lookup gives it.
-    async fn enter_past(
-        &self,
-        caller: &Caller,
-        node: &Arc<PastNode>,
-        name: &[u8],
-        found: Found,
-    ) -> FsResult<Entry> {
-        let mut entry = self.past.enter(caller, node, name, found).await?;
+    async fn enter_past(&self, node: &PastNode, name: &[u8], found: Found) -> FsResult<Entry> {
+        let mut entry = self.past.enter(node, name, found).await?;
         entry.stat = self.shown(entry.stat);
         Ok(entry)
     }
@@ -207,7 +199,7 @@ impl FileSystem {
             DirSource::Past(node) => {
                 let (listed, rest) = match self.past.list(node).await? {
                     Listing::Whole(listed) => (listed, None),
-                    Listing::Drawn(names) => (Vec::new(), Some(UnreadNames::Deleted(names))),
+                    Listing::Drawn(names) => (Vec::new(), Some(UnreadNames::Past(names))),
                 };
                 Ok(DirSnapshot::new(ino, node.parent(), listed, rest))
             }

@@ -80,7 +80,7 @@ impl FileSystem {
         let Node::Past(node) = self.node(parent)? else {
             return Err(FsError::Stale);
         };
-        let from = node.deleted_of().ok_or(FsError::ReadOnly)?;
+        let from = self.past.removed_names_of(&node).ok_or(FsError::ReadOnly)?;
         let to = self.writable_name(new_parent, new_name)?;
         let mode = match flags {
             0 => RenameMode::Replace,

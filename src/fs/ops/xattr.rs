@@ -1,8 +1,8 @@
 //! Extended attributes: the caller's own, access control lists, and the read-only ones that tell about versions.
 
 use crate::fs::acl::{ACCESS, Acl, DEFAULT};
-use crate::fs::ops::attr::SETGID;
 use crate::fs::past::attributes;
+use crate::fs::set_ids::SETGID;
 use crate::fs::{Caller, FileSystem, FsError, FsResult, Node};
 use crate::store::{AttrChange, Ino, Kind, XattrMode};
 use bytes::Bytes;

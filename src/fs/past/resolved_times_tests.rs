@@ -132,7 +132,10 @@ async fn an_open_handle_keeps_the_meaning_and_its_close_is_a_use() {
             false => world.release(ino, handle).await.unwrap(),
         }
         is(&world, ".versions/2026/doc", "1").await;
-        assert!(lock(&world.past.meanings.table).instants.len() <= 2, "{of}");
+        assert!(
+            lock(&world.past.reader.times.table).instants.len() <= 2,
+            "{of}"
+        );
     }
     let world = saved().await;
     is(&world, ".versions/2026/doc", "0").await;

@@ -4,6 +4,7 @@ use super::stamp::{Precision, print};
 use super::*;
 use crate::fs::testing::{ALICE, Names, ROOT, START, SUPER, World, world, world_with};
 use crate::fs::{SetAttr, WriteMode};
+use crate::store::Timestamp;
 
 const SECOND: u64 = 1_000_000_000;
 const HOUR: u64 = 3600 * SECOND;

@@ -30,7 +30,7 @@ async fn overwrite(ns: &Namespace, ino: Ino, text: &[u8], step: usize) {
 }
 
 async fn versions(ns: &Namespace, name: &[u8]) -> usize {
-    ns.history.versions(ROOT, name).await.unwrap().len()
+    ns.history.view().versions(ROOT, name).await.unwrap().len()
 }
 
 /// The objects or ranges that were read so far. The index of these tests is in memory.

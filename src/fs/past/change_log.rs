@@ -3,53 +3,74 @@
 //! `STAMP op size user host NAME [from NAME]`; `-` where a change has nothing to say. A removal or a move to another directory
 //! is a line too (`delete`, `move`). A name's line breaks and backslashes are spelt `\xNN`.
 
-use super::Past;
 use super::attributes;
-use super::node::{PastKind, PastNode};
+use super::node::{Identity, LivePlace, PastContent, PastFile, PastObject};
+use super::reader::PastReader;
+use super::shown::ShownAttrs;
 use super::stamp::{self, Precision};
 use crate::fs::error::{FsError, FsResult};
-use crate::store::{Attrs, DirectoryChange, EndOp, Ino, Kind, PastEntry, Stat};
+use crate::store::{Attrs, DirectoryChange, EndOp, Ino, Kind, PastEntry};
+use async_trait::async_trait;
 use bytes::Bytes;
 
-/// Changes that a log tells at most.
+/// The most changes that a log shows.
 const LINES_MAX: usize = 10_000;
 
-impl Past {
-    /// The text of a node that is made when it is opened; `None` for every other.
-    ///
-    /// # Errors
-    /// `Stale` when its directory is gone.
-    pub(crate) async fn text(&self, node: &PastNode) -> FsResult<Option<Bytes>> {
-        match node.what() {
-            PastKind::Log(dir) => Ok(Some(self.log_of(*dir).await?)),
-            _ => Ok(None),
-        }
+/// `@log` of a live directory.
+#[derive(Debug)]
+pub(super) struct ChangeLog(pub(super) Ino);
+
+#[async_trait]
+impl PastObject for ChangeLog {
+    fn identity(&self, _parent: u64, _name: &[u8]) -> Identity {
+        Identity::new(b'J', &[self.0.0], b"")
     }
 
-    async fn log_of(&self, dir: Ino) -> FsResult<Bytes> {
-        self.live_dir(dir).await?;
-        self.namespace.history().settle(self.namespace.now()).await;
-        let changes = self
+    fn live_place(&self) -> LivePlace<'_> {
+        LivePlace::Directory(self.0)
+    }
+
+    /// Readable for the users who may read the directory. Its size is known when it is opened, so that it shows none.
+    async fn attributes(&self, past: &PastReader) -> FsResult<ShownAttrs> {
+        let dir = past.live_dir(self.0).await?.attrs;
+        let attrs = Attrs {
+            mode: dir.mode & 0o444,
+            size: 0,
+            ..dir
+        };
+        Ok(ShownAttrs::new(attrs, past.changing_ttl()))
+    }
+
+    fn depends_on(&self) -> Option<Ino> {
+        Some(self.0)
+    }
+
+    async fn xattr(&self, past: &PastReader, name: &[u8]) -> FsResult<Option<Bytes>> {
+        past.access_list(self.0, name).await
+    }
+}
+
+#[async_trait]
+impl PastFile for ChangeLog {
+    fn kind(&self) -> Kind {
+        Kind::File
+    }
+
+    async fn open(&self, past: &PastReader) -> FsResult<PastContent> {
+        past.live_dir(self.0).await?;
+        past.settle_now().await;
+        let changes = past
             .namespace
             .history()
             .view()
-            .change_log(dir, LINES_MAX)
+            .change_log(self.0, LINES_MAX)
             .await;
         let changes = changes.map_err(|error| FsError::from(error).by_number())?;
         let mut text = Vec::new();
         for change in &changes {
-            line(&mut text, dir, change);
+            line(&mut text, self.0, change);
         }
-        Ok(text.into())
-    }
-}
-
-/// The attributes of the log of a live directory: readable for whom the directory is.
-pub(super) fn attrs(dir: &Stat) -> Attrs {
-    Attrs {
-        mode: dir.attrs.mode & 0o444,
-        size: 0,
-        ..dir.attrs.clone()
+        Ok(PastContent::Made(text.into()))
     }
 }
 

@@ -1,6 +1,48 @@
 //! `.versions/@help`: how to use the past, for those who find no manual.
 
+use super::node::{Identity, LivePlace, PastFile, PastObject};
+use super::reader::PastReader;
+use super::shown::ShownAttrs;
+use super::text::part;
+use crate::fs::error::FsResult;
+use crate::store::{Attrs, Kind};
+use async_trait::async_trait;
 use bytes::Bytes;
+
+/// `@help`.
+#[derive(Debug)]
+pub(super) struct HelpFile;
+
+#[async_trait]
+impl PastObject for HelpFile {
+    fn identity(&self, _parent: u64, _name: &[u8]) -> Identity {
+        Identity::new(b'?', &[], b"")
+    }
+
+    fn live_place(&self) -> LivePlace<'_> {
+        LivePlace::Nowhere
+    }
+
+    async fn attributes(&self, past: &PastReader) -> FsResult<ShownAttrs> {
+        let attrs = Attrs {
+            mode: 0o444,
+            size: past.help.len() as u64,
+            ..Attrs::default()
+        };
+        Ok(ShownAttrs::new(attrs, past.ttl))
+    }
+}
+
+#[async_trait]
+impl PastFile for HelpFile {
+    fn kind(&self) -> Kind {
+        Kind::File
+    }
+
+    async fn read(&self, past: &PastReader, offset: u64, len: u32) -> FsResult<Bytes> {
+        Ok(part(&past.help, offset, len))
+    }
+}
 
 /// The text, for a mount that calls the past `versions_name`.
 pub(super) fn text(versions_name: &[u8]) -> Bytes {

@@ -1,23 +1,7 @@
-//! `.versions` itself: which name leads where, and a screenful of instants.
-//!
-//! The first character decides: a digit or `-` is a time, `@` one of our own names, a letter or `_` a label.
+//! Which timestamps a listing of `.versions` shows: a screenful, thinned with age.
 
-use super::node::PastKind;
-use super::{Found, Lasting, Past, mirror, stamp};
-use crate::fs::Caller;
-use crate::fs::Entry;
-use crate::fs::error::{FsError, FsResult};
-use crate::store::{Ino, Kind, Timestamp};
-use bytes::Bytes;
+use crate::store::Timestamp;
 
-/// The name of the histories by name.
-const FILES: &[u8] = b"@files";
-/// The name of the removed names.
-const DELETED: &[u8] = b"@deleted";
-/// The name of the list of changes.
-const LOG: &[u8] = b"@log";
-/// The name of the usage text.
-const HELP: &[u8] = b"@help";
 /// How many instants a listing shows: with our own names a screenful of a hundred. Every other time resolves all the same.
 const SHOWN_MAX: usize = 96;
 
@@ -63,90 +47,10 @@ const COARSE: [u64; 7] = [
     100 * 52 * WEEK,
 ];
 
-impl Past {
-    /// `.versions` of the live directory `dir`; counts one lookup.
-    ///
-    /// # Errors
-    /// `NotFound`, `NotDirectory`.
-    pub(crate) async fn versions_of(&self, dir: Ino) -> FsResult<Entry> {
-        let changes = self.dependents.changes();
-        let stat = self.namespace.tree().stat(dir).await?;
-        if stat.kind != Kind::Directory {
-            return Err(FsError::NotDirectory);
-        }
-        let what = PastKind::Versions(dir);
-        let node = self.nodes.enter(dir.0, &self.versions_name, what);
-        let entry = Entry {
-            stat: mirror(&node, &stat),
-            entry_ttl: self.ttl,
-            attr_ttl: self.changing_ttl(),
-        };
-        Ok(self.unless_changed(changes, entry))
-    }
-
-    /// What `name` is to `caller` in `.versions` of the live directory `dir`.
-    pub(super) async fn find_in_versions(
-        &self,
-        caller: &Caller,
-        dir: Ino,
-        name: &[u8],
-    ) -> FsResult<Found> {
-        let always = |what| Found {
-            what,
-            lasting: Lasting::Final,
-        };
-        match name {
-            FILES => Ok(always(PastKind::Files(dir))),
-            // What can be renamed out takes its entry's lifetime along: the kernel keeps nothing on the way.
-            DELETED => Ok(Found {
-                what: PastKind::Deleted(dir),
-                lasting: Lasting::Passing,
-            }),
-            LOG => Ok(always(PastKind::Log(dir))),
-            HELP => Ok(always(PastKind::Help)),
-            [b'0'..=b'9' | b'-', ..] => self.find_time(caller, dir, name).await,
-            // Labels are not there yet.
-            _ => Err(FsError::NotFound),
-        }
-    }
-
-    /// Our own names, and the instants at which `dir`'s entries changed, newest first, thinned with age.
-    pub(super) async fn list_versions(&self, dir: Ino) -> FsResult<Vec<(Bytes, PastKind)>> {
-        let now = self.namespace.now();
-        self.namespace.history().settle(now).await;
-        let changes = self
-            .namespace
-            .history()
-            .view()
-            .changes(dir, usize::MAX)
-            .await;
-        let changes = changes.map_err(|error| FsError::from(error).by_number())?;
-        let shown = thin(&changes, now);
-        let ours = [
-            (Bytes::from_static(DELETED), PastKind::Deleted(dir)),
-            (Bytes::from_static(FILES), PastKind::Files(dir)),
-            (Bytes::from_static(HELP), PastKind::Help),
-            (Bytes::from_static(LOG), PastKind::Log(dir)),
-        ];
-        let names = stamp::print_all(&shown).into_iter();
-        let times = names.filter_map(|name| {
-            // What was just printed reads back, and none of it is in the future.
-            let at = stamp::parse_printed(name.as_bytes())?.last.min(now);
-            let what = PastKind::Time {
-                dir,
-                at,
-                asked: dir,
-            };
-            Some((Bytes::from(name), what))
-        });
-        Ok(ours.into_iter().chain(times).collect())
-    }
-}
-
 /// Thins instants, newest first: all of the last hour, the newest of each hour of the last day, of each day of the last four
 /// weeks, and of each week before. Where that is more than a screenful, steps of the last hour and of the time before the four
 /// weeks grow until it is one. The newest and the oldest stay.
-fn thin(instants: &[Timestamp], now: Timestamp) -> Vec<Timestamp> {
+pub(super) fn thin(instants: &[Timestamp], now: Timestamp) -> Vec<Timestamp> {
     // One place is the oldest one's, which is seldom the newest of its step.
     let max = SHOWN_MAX - 1;
     let age = |instant: &Timestamp| now.0.saturating_sub(instant.0);

@@ -1,0 +1,53 @@
+//! How a mount shows a namespace.
+
+use std::time::Duration;
+
+/// When close(2) returns, and when the bucket has the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncOn {
+    /// close returns when the state is fixed locally; the upload starts at once.
+    Release,
+    /// close returns when the bucket has the state.
+    Close,
+    /// close returns when the state is fixed locally; the upload starts within an interval.
+    Interval,
+}
+
+/// How a mount shows a namespace.
+#[derive(Debug, Clone)]
+pub struct FsConfig {
+    /// How long the kernel may keep names and attributes of the live tree.
+    pub live_ttl: Duration,
+    /// How long the kernel may keep what is over and final in the past.
+    pub past_ttl: Duration,
+    /// The reserved name that leads to the past.
+    pub versions_name: Vec<u8>,
+    /// When close(2) returns.
+    pub sync_on: SyncOn,
+    /// Refuses every change; what is shown changes by another process's doing.
+    pub read_only: bool,
+    /// Shows this owner for everything.
+    pub uid: Option<u32>,
+    /// Shows this group for everything.
+    pub gid: Option<u32>,
+    /// Hides these mode bits of everything.
+    pub umask: Option<u32>,
+    /// How long a call may take before the door answers EIO for it.
+    pub deadline: Duration,
+}
+
+impl Default for FsConfig {
+    fn default() -> Self {
+        Self {
+            live_ttl: Duration::from_secs(60),
+            past_ttl: Duration::from_secs(86_400),
+            versions_name: b".versions".to_vec(),
+            sync_on: SyncOn::Release,
+            read_only: false,
+            uid: None,
+            gid: None,
+            umask: None,
+            deadline: Duration::from_secs(120),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What every node of the past reads with: the namespace, and how long the kernel may keep what was read.
+
+use super::attributes;
+use super::dependents::Dependents;
+use super::resolved_times::ResolvedTimes;
+use super::shown::ShownAttrs;
+use crate::fs::acl::ACCESS;
+use crate::fs::config::FsConfig;
+use crate::fs::error::{FsError, FsResult};
+use crate::store::{Ino, Namespace, PastEntry, Stat, Timestamp};
+use crate::sync::{Arc, AtomicU64, Ordering};
+use bytes::Bytes;
+use std::time::Duration;
+
+/// Whether the kernel may keep an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lasting {
+    /// The answer never changes: the kernel may keep it.
+    Final,
+    /// The answer changes when versions are deleted: the kernel may keep it as long as one about the live tree.
+    Kept,
+    /// The answer may change at any time: the kernel asks again.
+    Passing,
+}
+
+impl Lasting {
+    /// Returns that of an answer that is final or not.
+    pub(super) fn of(is_final: bool) -> Self {
+        match is_final {
+            true => Self::Final,
+            false => Self::Passing,
+        }
+    }
+}
+
+/// The namespace as the nodes of the past read it.
+pub(crate) struct PastReader {
+    /// The namespace.
+    pub(super) namespace: Namespace,
+    /// The name that leads to the past.
+    pub(super) versions_name: Bytes,
+    /// The text of `@help`.
+    pub(super) help: Bytes,
+    /// What the names of moving times mean to their callers.
+    pub(super) times: ResolvedTimes,
+    /// How long the kernel may keep what is final.
+    pub(super) ttl: Duration,
+    /// How long the kernel may keep attributes of the live tree.
+    pub(super) live_ttl: Duration,
+    dependents: Arc<Dependents>,
+    /// Whether another process writes the live tree.
+    follows: bool,
+    /// History below this timestamp, in nanoseconds, is known to be final, and stays final.
+    final_below: AtomicU64,
+}
+
+impl PastReader {
+    /// Reads `namespace` as `config` says; `help` is the text of `@help`.
+    pub(super) fn new(
+        namespace: Namespace,
+        config: &FsConfig,
+        help: Bytes,
+        dependents: Arc<Dependents>,
+    ) -> Self {
+        Self {
+            versions_name: Bytes::copy_from_slice(&config.versions_name),
+            help,
+            times: ResolvedTimes::new(namespace.env()),
+            namespace,
+            // Another process may delete a version, which gives its names another meaning.
+            ttl: match config.read_only {
+                true => config.past_ttl.min(config.live_ttl),
+                false => config.past_ttl,
+            },
+            live_ttl: config.live_ttl,
+            dependents,
+            follows: config.read_only,
+            final_below: AtomicU64::new(0),
+        }
+    }
+
+    /// How long the kernel may keep attributes that change with the live tree: as long as those of the live tree if the kernel is
+    /// told of changes, else not at all.
+    pub(super) fn changing_ttl(&self) -> Duration {
+        match self.follows || self.dependents.are_told() {
+            true => self.live_ttl,
+            false => Duration::ZERO,
+        }
+    }
+
+    /// How long the kernel may keep a name.
+    pub(super) fn ttl_of(&self, lasting: Lasting) -> Duration {
+        match lasting {
+            Lasting::Final => self.ttl,
+            Lasting::Kept => self.live_ttl.min(self.ttl),
+            Lasting::Passing => Duration::ZERO,
+        }
+    }
+
+    /// Whether what is read of `at` from now on stays so. Callers ask before they read: a timestamp that becomes final during the
+    /// read may have changes that the read missed.
+    pub(super) fn lasting_at(&self, at: Timestamp) -> Lasting {
+        Lasting::of(self.is_final(at))
+    }
+
+    /// Whether nothing at or before `at` can change any more. The answer is remembered, because the low watermark only rises.
+    pub(super) fn is_final(&self, at: Timestamp) -> bool {
+        if at.0 < self.final_below.load(Ordering::SeqCst) {
+            return true;
+        }
+        let is_final = self.namespace.history().is_final(at);
+        if is_final {
+            self.final_below.fetch_max(at.0 + 1, Ordering::SeqCst);
+        }
+        is_final
+    }
+
+    /// Waits until everything up to now is in the history.
+    pub(super) async fn settle_now(&self) {
+        self.namespace.history().settle(self.namespace.now()).await;
+    }
+
+    /// The attributes of a live directory.
+    ///
+    /// # Errors
+    /// `Stale` when the directory is gone.
+    pub(super) async fn live_dir(&self, dir: Ino) -> FsResult<Stat> {
+        let stat = self.namespace.tree().stat(dir).await;
+        stat.map_err(|error| FsError::from(error).by_number())
+    }
+
+    /// The attributes of a directory of the past that has those of a live one.
+    ///
+    /// # Errors
+    /// `Stale` when the live directory is gone.
+    pub(super) async fn mirrored(&self, dir: Ino) -> FsResult<ShownAttrs> {
+        let stat = self.live_dir(dir).await?;
+        Ok(ShownAttrs::mirror(&stat, self.changing_ttl()))
+    }
+
+    /// The access list of a live directory, which guards what the past shows of it; `None` for every other attribute.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) async fn access_list(&self, dir: Ino, name: &[u8]) -> FsResult<Option<Bytes>> {
+        match name == ACCESS {
+            true => Ok(self.namespace.tree().get_xattr(dir, name).await?),
+            false => Ok(None),
+        }
+    }
+
+    /// The value of an extended attribute of a version: one that tells about the version, or one that was set on it.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) async fn attribute(
+        &self,
+        entry: &PastEntry,
+        name: &[u8],
+    ) -> FsResult<Option<Bytes>> {
+        if attributes::is_ours(name) {
+            return attributes::value(&self.namespace, entry, name).await;
+        }
+        let mut set = entry.xattrs.iter();
+        let found = set.find(|(other, _)| other.as_ref() == name);
+        Ok(found.map(|(_, value)| value.clone()))
+    }
+}

@@ -1,0 +1,117 @@
+//! `.versions` itself: which name leads where, and a screenful of times.
+//!
+//! The first character decides: a digit or `-` is a time, `@` one of the virtual folders and files, a letter or `_` a label.
+
+use super::change_log::ChangeLog;
+use super::deleted_dir::DeletedDir;
+use super::files_dir::FilesDir;
+use super::help_file::HelpFile;
+use super::node::{Found, Identity, LivePlace, PastDir, PastItem, PastNames, PastObject};
+use super::reader::{Lasting, PastReader};
+use super::shown::ShownAttrs;
+use super::stamp;
+use super::thin::thin;
+use super::time_dir::TimeDir;
+use super::tree_dir::DirAt;
+use crate::fs::Caller;
+use crate::fs::error::{FsError, FsResult};
+use crate::store::Ino;
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// The name of the histories by name.
+const FILES: &[u8] = b"@files";
+/// The name of the removed names.
+const DELETED: &[u8] = b"@deleted";
+/// The name of the list of changes.
+const LOG: &[u8] = b"@log";
+/// The name of the usage text.
+const HELP: &[u8] = b"@help";
+
+/// `.versions` of a live directory.
+#[derive(Debug)]
+pub(super) struct VersionsDir(pub(super) Ino);
+
+impl VersionsDir {
+    /// The virtual folder or file that has this name.
+    fn special(&self, name: &[u8]) -> Option<Found> {
+        let (item, lasting) = match name {
+            FILES => (PastItem::dir(FilesDir(self.0)), Lasting::Final),
+            // A rename out of it takes the lifetime of the kernel's entries along: the kernel keeps nothing on the way.
+            DELETED => (PastItem::dir(DeletedDir(self.0)), Lasting::Passing),
+            LOG => (PastItem::file(ChangeLog(self.0)), Lasting::Final),
+            HELP => (PastItem::file(HelpFile), Lasting::Final),
+            _ => return None,
+        };
+        Some(Found { item, lasting })
+    }
+}
+
+#[async_trait]
+impl PastObject for VersionsDir {
+    fn identity(&self, _parent: u64, _name: &[u8]) -> Identity {
+        Identity::new(b'V', &[self.0.0], b"")
+    }
+
+    fn live_place(&self) -> LivePlace<'_> {
+        LivePlace::Directory(self.0)
+    }
+
+    async fn attributes(&self, past: &PastReader) -> FsResult<ShownAttrs> {
+        past.mirrored(self.0).await
+    }
+
+    fn depends_on(&self) -> Option<Ino> {
+        Some(self.0)
+    }
+
+    async fn xattr(&self, past: &PastReader, name: &[u8]) -> FsResult<Option<Bytes>> {
+        past.access_list(self.0, name).await
+    }
+}
+
+#[async_trait]
+impl PastDir for VersionsDir {
+    async fn lookup(&self, past: &PastReader, caller: &Caller, name: &[u8]) -> FsResult<Found> {
+        match name {
+            [b'0'..=b'9' | b'-', ..] => TimeDir::find(past, caller, self.0, name).await,
+            // There are no labels yet.
+            _ => self.special(name).ok_or(FsError::NotFound),
+        }
+    }
+
+    /// The virtual folders and files, and the times at which the directory's entries changed, newest first, thinned with age.
+    async fn list(&self, past: &PastReader) -> FsResult<PastNames> {
+        let now = past.namespace.now();
+        past.namespace.history().settle(now).await;
+        let changes = past
+            .namespace
+            .history()
+            .view()
+            .changes(self.0, usize::MAX)
+            .await;
+        let changes = changes.map_err(|error| FsError::from(error).by_number())?;
+        let shown = thin(&changes, now);
+        let special = [DELETED, FILES, HELP, LOG].into_iter().filter_map(|name| {
+            let found = self.special(name)?;
+            Some((Bytes::from_static(name), found))
+        });
+        let names = stamp::print_all(&shown).into_iter();
+        let times = names.filter_map(|name| {
+            // A printed time reads back, and none of them is in the future.
+            let at = stamp::parse_printed(name.as_bytes())?.last.min(now);
+            let item = PastItem::dir(TimeDir {
+                then: DirAt { dir: self.0, at },
+                asked: self.0,
+            });
+            let lasting = Lasting::Passing;
+            Some((Bytes::from(name), Found { item, lasting }))
+        });
+        Ok(PastNames::Whole(special.chain(times).collect()))
+    }
+
+    /// The period of a printed time may still run, so that a lookup resolves it.
+    fn looks_up_again(&self) -> bool {
+        true
+    }
+}
