@@ -29,6 +29,9 @@ use crate::sync::Arc;
 const SMALL: u64 = 64 << 10;
 /// Largest file length in bytes: the largest offset of a signed 64-bit off_t.
 pub const LEN_MAX: u64 = i64::MAX as u64;
+/// Writes of at least so many bytes into a staging file run on the pool for blocking calls; for fewer the change of threads would
+/// take longer than the write.
+const BLOCKING_WRITE: usize = 64 << 10;
 /// How often a follower repeats a read whose content the writer deleted meanwhile.
 const RETRIES: usize = 3;
 
@@ -39,6 +42,24 @@ const RETRIES: usize = 3;
 fn range_end(offset: u64, len: u64) -> Result<u64, StoreError> {
     let end = offset.checked_add(len).filter(|end| *end <= LEN_MAX);
     end.ok_or(StoreError::TooLarge)
+}
+
+/// Where bytes are in a staging file.
+struct StagedBytes {
+    /// Offset in the staging file, bytes.
+    position: u64,
+    /// CRC32C of the bytes.
+    checksum: u32,
+}
+
+impl StagedBytes {
+    /// Appends bytes to a staging file.
+    fn append(staging: &StagingFile, bytes: &[u8]) -> Result<Self, StoreError> {
+        Ok(Self {
+            position: staging.append(bytes)?,
+            checksum: crc32c::crc32c(bytes),
+        })
+    }
 }
 
 /// An open file: the live content of one inode. The inode outlives its last name while a `File` exists.
@@ -112,7 +133,12 @@ impl Tree {
     }
 
     /// Writes bytes to the journal or to a staging file, and adds them to the dirty map. The file grows to their end.
-    pub(crate) fn place_bytes(
+    /// Keeps written bytes until the bucket has them: in memory and in the journal, or in a staging file. If the future is dropped,
+    /// the file is unchanged.
+    ///
+    /// # Errors
+    /// `NoSpace` when the cache directory is full; the file is unchanged then.
+    pub(crate) async fn place_bytes(
         &self,
         file: &mut LockedFile<'_>,
         offset: u64,
@@ -133,14 +159,15 @@ impl Tree {
             Source::Memory(bytes)
         } else {
             let staging = self.staging_file(file, len)?;
-            let position = staging.append(&bytes)?;
+            let staged = self.append_staged(&staging, bytes).await?;
+            let position = staged.position;
             let record = Record::Staged {
                 session,
                 offset,
                 len,
                 file: staging.id(),
                 position,
-                checksum: crc32c::crc32c(&bytes),
+                checksum: staged.checksum,
             };
             let _covered = self.core.append(&record)?;
             Source::File {
@@ -151,6 +178,22 @@ impl Tree {
         tracing::trace!(session, offset, len, "written");
         file.write(offset, len, source);
         Ok(())
+    }
+
+    /// Appends to a staging file. Many bytes are written on the pool for blocking calls: when too many pages are dirty, the
+    /// kernel makes the writing thread wait, and a runtime thread that waits delays every other call.
+    async fn append_staged(
+        &self,
+        staging: &Arc<StagingFile>,
+        bytes: Bytes,
+    ) -> Result<StagedBytes, StoreError> {
+        if bytes.len() < BLOCKING_WRITE {
+            return StagedBytes::append(staging, &bytes);
+        }
+        let staging = Arc::clone(staging);
+        let write = move || StagedBytes::append(&staging, &bytes);
+        let written = self.core.tasks.blocking("stage", write).await;
+        written.map_err(|_| StoreError::Closed)?
     }
 
     /// Returns the staging file for the next `len` bytes. No staging file grows beyond a segment, so that each fits into one.
@@ -175,7 +218,7 @@ impl Tree {
     }
 
     /// Writes into a locked file. The permit covers as many bytes of the dirty budget.
-    pub(crate) fn write_locked(
+    pub(crate) async fn write_locked(
         &self,
         file: &mut LockedFile<'_>,
         offset: u64,
@@ -184,7 +227,7 @@ impl Tree {
         permit: BudgetPermit,
     ) -> Result<(), StoreError> {
         range_end(offset, bytes.len() as u64)?;
-        self.place_bytes(file, offset, bytes, author)?;
+        self.place_bytes(file, offset, bytes, author).await?;
         file.add_permit(permit);
         self.dirtied(file);
         Ok(())
@@ -436,7 +479,8 @@ impl File {
             let mut locked = self.lock().await?;
             let mut file = locked.file().ok_or(StoreError::IsDirectory)?;
             let at = offset.unwrap_or(file.attrs.size);
-            match tree.write_locked(&mut file, at, bytes.clone(), author, permit) {
+            let written = tree.write_locked(&mut file, at, bytes.clone(), author, permit);
+            match written.await {
                 Err(StoreError::NoSpace) => {}
                 outcome => return outcome.map(|()| at),
             }

@@ -125,7 +125,8 @@ impl AtomicPut {
                 }
             };
             let mut file = self.file.locked();
-            match tree.place_bytes(&mut file, at, bytes.clone(), &self.author) {
+            let placed = tree.place_bytes(&mut file, at, bytes.clone(), &self.author);
+            match placed.await {
                 Err(StoreError::NoSpace) => {}
                 outcome => break outcome.map(|()| permit)?,
             }
