@@ -13,7 +13,7 @@ use super::error::BlobError;
 use super::key::ObjectKey;
 use super::write::{CONTENT_TYPE, METADATA};
 use super::{BlobStore, OpenStore};
-use crate::store::schema::rows::{DentryBody, EntryState};
+use crate::store::schema::rows::DentryBody;
 use crate::store::{File, Ino, Namespace, PastEntry, Pin, Stat, StoreError, Time, VersionId};
 use crate::sync::Arc;
 
@@ -121,11 +121,7 @@ impl OpenStore {
         let entry = self.namespace.tree().entry(directory, name).await?;
         match entry.filter(|entry| entry.ino == stat.ino).map(|e| e.body) {
             Some(DentryBody::Own { node, state }) => {
-                let version = match state {
-                    EntryState::Version(stamp) => Some(stamp.id),
-                    EntryState::Provisional(last) => Some(last.stamp.id),
-                    EntryState::Unborn { behind } => behind.map(|last| last.stamp.id),
-                };
+                let version = state.shown_stamp().map(|stamp| stamp.id);
                 Ok((version, node.xattrs))
             }
             Some(DentryBody::Linked(_)) => {

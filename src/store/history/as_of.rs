@@ -129,16 +129,7 @@ pub(super) fn last_of(
     state: &EntryState,
     alive_since: Timestamp,
 ) -> Option<LastVersion> {
-    match state {
-        EntryState::Version(stamp) => Some(LastVersion {
-            ino,
-            node: node.clone(),
-            stamp: stamp.clone(),
-            alive_since,
-        }),
-        EntryState::Provisional(last) => Some(LastVersion::clone(last)),
-        EntryState::Unborn { behind } => behind.as_deref().cloned(),
-    }
+    state.shown(ino, node, alive_since)
 }
 
 impl History {

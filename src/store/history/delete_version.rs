@@ -22,7 +22,6 @@ use crate::store::schema::rows::{
     DentryBody, DentryRow, EntryState, ExpiryRow, InodeRow, InodeState, VersionRecord,
 };
 use crate::store::schema::tables::{LinkedVersionTable, RowKey, RowTable, VersionTable};
-use crate::store::tree::flush::alive;
 use crate::store::tree::locked::{LockedFile, LockedInode, find};
 
 /// Where a version of a name is stored.
@@ -384,7 +383,7 @@ impl History {
         txn.usage.bytes = node.grown_from(&file.node);
         let state = EntryState::Version(older.stamp);
         self.tree
-            .current_rows(&mut txn, ino, &file, &node, &state, alive(&file));
+            .current_rows(&mut txn, ino, &file, &node, &state, file.alive_since());
         self.commit.enqueue(txn)?;
         file.reset(node, state);
         Ok(())
@@ -436,19 +435,13 @@ fn own_state(
     state: &EntryState,
     id: VersionId,
 ) -> Result<Option<VersionTarget>, StoreError> {
-    let behind = match state {
-        EntryState::Version(stamp) if stamp.id == id && node.kind == Kind::Directory => {
-            return Err(StoreError::IsDirectory);
-        }
-        EntryState::Version(stamp) => {
-            return Ok((stamp.id == id).then_some(VersionTarget::Current(ino)));
-        }
-        EntryState::Provisional(last) => Some(last),
-        EntryState::Unborn { behind } => behind.as_ref(),
-    };
-    match behind {
-        Some(last) if last.stamp.id == id => Err(being_written()),
-        _ => Ok(None),
+    if state.shown_stamp().is_none_or(|stamp| stamp.id != id) {
+        return Ok(None);
+    }
+    match state.hidden() {
+        Some(_) => Err(being_written()),
+        None if node.kind == Kind::Directory => Err(StoreError::IsDirectory),
+        None => Ok(Some(VersionTarget::Current(ino))),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{EndOp, Ino, Kind, Op, PastEntry, Retained, Timestamp};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{DentryBody, DentryRow, EntryState, ImportedRow, VersionRecord};
+use crate::store::schema::rows::{DentryBody, DentryRow, ImportedRow, VersionRecord};
 use crate::store::schema::tables::{DentryTable, RowTable, VersionTable};
 
 /// Largest number of renames and undeletes that a list of versions follows back.
@@ -33,11 +33,7 @@ impl History {
     /// Returns the timestamp of a live file's last version; `None` if the file has none, or its rows cannot be read.
     pub async fn last_version(&self, ino: Ino) -> Option<Timestamp> {
         let locked = self.tree.lock(ino).await.ok()?;
-        match &locked.as_file()?.state {
-            EntryState::Version(stamp) => Some(stamp.id.timestamp),
-            EntryState::Provisional(last) => Some(last.stamp.id.timestamp),
-            EntryState::Unborn { .. } => None,
-        }
+        locked.as_file()?.state.version()
     }
 }
 
@@ -113,9 +109,7 @@ impl PastView {
             let name = keys::entry_name(&key);
             let has_one = match &entry.body {
                 DentryBody::Own { node, .. } if node.kind == Kind::Directory => false,
-                DentryBody::Own { state, .. } => {
-                    !matches!(state, EntryState::Unborn { behind: None })
-                }
+                DentryBody::Own { state, .. } => state.shown_stamp().is_some(),
                 DentryBody::Linked(_) => self.has_file_versions(directory, &name).await?,
             };
             if has_one {

@@ -13,7 +13,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use crate::cache::DirtySnapshot;
 use crate::meta::JournalToken;
 use crate::store::commit::txn::{Guards, Txn};
 use crate::store::index::health::RecoveredConflicts;
@@ -26,7 +25,7 @@ use crate::store::recovery::Recovery;
 use crate::store::recovery::conflict_version::{
     ConflictItem, ConflictRecovery, Numbering, OwnBytes,
 };
-use crate::store::recovery::replay::{JournalReplay, ReplayedSession, staging_of};
+use crate::store::recovery::replay::{JournalReplay, ReplayedSession, UnreleasedFlush, staging_of};
 use crate::store::recovery::superseded::{ForeignWriters, SupersededOperation, ranges, title};
 use crate::store::schema::journal_record::{Dependencies, FlushRecord, Record};
 use crate::store::schema::rows::InodeState;
@@ -245,49 +244,66 @@ impl<'a> ConflictRecovery<'a> {
         if work.place.is_none() || !work.is_open() {
             return Ok(());
         }
-        let limit = self.limit(work.epoch);
-        let mut saved = work.saved.take();
         for flush in std::mem::take(&mut work.flushes) {
-            let seq = saved.as_ref().map_or(0, DirtySnapshot::seq);
-            let behind = flush.supersession == Supersession::Superseded || flush.map.seq() < seq;
-            let (flushed, base) = match &saved {
-                _ if behind => (flush.map.clone(), flush.base),
-                Some(saved) => (flush.map.since(saved), work.base),
-                None => (flush.map.clone(), work.base),
-            };
-            let record = &flush.record;
-            let node = self.node(work.ino, limit, &record.author).await?;
-            let node = InodeState {
-                attrs: record.attrs.clone(),
-                ..node
-            };
-            let own = OwnBytes {
-                session: record.session,
-                flush: record.at,
-                known_as: None,
-                base,
-                len: record.attrs.size,
-                flushed,
-            };
-            let tokens = vec![flush.token.clone(), work.token.clone()];
-            let item = self.unsaved(&work, node, &record.author, own, tokens);
-            let base = self.restore_as_conflict(item).await?;
-            step()?;
-            if !behind {
-                work.base = base.map(|content| ContentBase {
-                    content,
-                    len: record.attrs.size,
-                });
-                saved = Some(flush.map);
-            }
+            self.flush(&mut work, flush).await?;
         }
-        let seq = saved.as_ref().map_or(0, DirtySnapshot::seq);
-        if work.map.seq() <= seq {
+        if work.map.seq() <= work.saved_seq() {
             return Ok(());
         }
+        self.later_writes(id, &mut work).await
+    }
+
+    /// Recovers a flushed state. The session continues from this state, unless it already continues from a later one.
+    async fn flush(
+        &mut self,
+        work: &mut ReplayedSession,
+        flush: UnreleasedFlush,
+    ) -> Result<(), StoreError> {
+        let seq = work.saved_seq();
+        let behind = flush.supersession == Supersession::Superseded || flush.map.seq() < seq;
+        let (flushed, base) = match &work.saved {
+            _ if behind => (flush.map.clone(), flush.base),
+            Some(saved) => (flush.map.since(saved), work.base),
+            None => (flush.map.clone(), work.base),
+        };
+        let (record, limit) = (&flush.record, self.limit(work.epoch));
+        let node = self.node(work.ino, limit, &record.author).await?;
+        let node = InodeState {
+            attrs: record.attrs.clone(),
+            ..node
+        };
+        let own = OwnBytes {
+            session: record.session,
+            flush: record.at,
+            known_as: None,
+            base,
+            len: record.attrs.size,
+            flushed,
+        };
+        let tokens = vec![flush.token.clone(), work.token.clone()];
+        let item = self.unsaved(work, node, &record.author, own, tokens);
+        let base = self.restore_as_conflict(item).await?;
+        step()?;
+        if !behind {
+            work.base = base.map(|content| ContentBase {
+                content,
+                len: record.attrs.size,
+            });
+            work.saved = Some(flush.map);
+        }
+        Ok(())
+    }
+
+    /// Recovers the writes after the last flushed state.
+    async fn later_writes(
+        &mut self,
+        id: u64,
+        work: &mut ReplayedSession,
+    ) -> Result<(), StoreError> {
         // The journal does not record the time of the write; a changed file must not keep its old times.
         let at = self.recovery.core.clock.begin().at();
         let now = self.recovery.core.clock.wall();
+        let limit = self.limit(work.epoch);
         let mut node = self.node(work.ino, limit, &work.author).await?;
         node.attrs = Attrs {
             size: work.len,
@@ -305,9 +321,10 @@ impl<'a> ConflictRecovery<'a> {
         let token = self.recovery.core.append(&Record::Flush(record))?;
         step()?;
         let flushed = work.map.fix();
-        let flushed = saved
-            .as_ref()
-            .map_or_else(|| flushed.clone(), |s| flushed.since(s));
+        let flushed = match &work.saved {
+            Some(saved) => flushed.since(saved),
+            None => flushed,
+        };
         let own = OwnBytes {
             session: id,
             flush: at,
@@ -317,7 +334,7 @@ impl<'a> ConflictRecovery<'a> {
             flushed,
         };
         let tokens = vec![token, work.token.clone()];
-        let item = self.unsaved(&work, node, &work.author, own, tokens);
+        let item = self.unsaved(work, node, &work.author, own, tokens);
         self.restore_as_conflict(item).await?;
         step()
     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 
-use crate::cache::{BudgetPermit, DirtySnapshot, Source};
+use crate::cache::{BudgetPermit, Source};
 use crate::meta::{Batch, JournalToken};
 use crate::store::commit::log;
 use crate::store::commit::txn::{Guards, Txn};
@@ -228,9 +228,7 @@ impl Recovery {
             if !lost.is_empty() && self.tree.lock(work.ino).await.is_ok() {
                 lost.into_iter().for_each(|note| self.warn(note));
             }
-            if work.map.seq() > work.saved.as_ref().map_or(0, DirtySnapshot::seq)
-                || !work.flushes.is_empty()
-            {
+            if work.is_open() {
                 self.finish_work(id, work).await?;
             }
         }

@@ -130,15 +130,19 @@ impl ReplayedSession {
         }
     }
 
+    /// Returns the number of the last change that an operation carries.
+    pub(crate) fn saved_seq(&self) -> u64 {
+        self.saved.as_ref().map_or(0, DirtySnapshot::seq)
+    }
+
     /// Tells whether the session has writes or flushes that no operation carries.
     pub(crate) fn is_open(&self) -> bool {
-        self.map.seq() > self.saved.as_ref().map_or(0, DirtySnapshot::seq)
-            || !self.flushes.is_empty()
+        self.map.seq() > self.saved_seq() || !self.flushes.is_empty()
     }
 
     /// Tells whether the session continues, or repeats, the newest state that an operation carries.
     pub(crate) fn goes_on(&self) -> bool {
-        let saved = self.saved.as_ref().map_or(0, DirtySnapshot::seq);
+        let saved = self.saved_seq();
         let flushed = |flush: &UnreleasedFlush| {
             flush.supersession == Supersession::Current && flush.map.seq() >= saved
         };

@@ -209,13 +209,13 @@ fn states(rows: &Batch) -> Vec<(Ino, InodeState, Option<Stamp>)> {
         let Some((ino, node, state)) = found else {
             continue;
         };
-        let (stamp, behind) = match state {
-            EntryState::Version(stamp) => (Some(stamp), None),
-            EntryState::Unborn { behind } => (None, behind),
-            EntryState::Provisional(last) => (None, Some(last)),
+        let hidden = state.hidden().cloned();
+        let stamp = match state {
+            EntryState::Version(stamp) => Some(stamp),
+            EntryState::Unborn { .. } | EntryState::Provisional(_) => None,
         };
         all.push((ino, node, stamp));
-        all.extend(behind.map(|last| (last.ino, last.node, Some(last.stamp))));
+        all.extend(hidden.map(|last| (last.ino, last.node, Some(last.stamp))));
     }
     all
 }

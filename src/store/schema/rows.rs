@@ -81,13 +81,45 @@ pub(crate) enum EntryState {
 }
 
 impl EntryState {
-    /// When the version that a reader of the past sees began; `None` where there is none.
-    pub(crate) fn version(&self) -> Option<Timestamp> {
+    /// Returns the version that the past shows in place of a state which is no version.
+    pub(crate) fn hidden(&self) -> Option<&LastVersion> {
         match self {
-            Self::Version(stamp) => Some(stamp.id.timestamp),
-            Self::Provisional(last) => Some(last.stamp.id.timestamp),
-            Self::Unborn { behind } => behind.as_ref().map(|last| last.stamp.id.timestamp),
+            Self::Version(_) => None,
+            Self::Provisional(last) => Some(last),
+            Self::Unborn { behind } => behind.as_deref(),
         }
+    }
+
+    /// Returns the stamp of the version that the past shows while this state is the current one; `None` where it shows none.
+    pub(crate) fn shown_stamp(&self) -> Option<&Stamp> {
+        match self {
+            Self::Version(stamp) => Some(stamp),
+            Self::Provisional(_) | Self::Unborn { .. } => self.hidden().map(|last| &last.stamp),
+        }
+    }
+
+    /// Returns the version that the past shows while this state is the current one; `None` where it shows none. The arguments
+    /// are those of the state's row.
+    pub(crate) fn shown(
+        &self,
+        ino: Ino,
+        node: &InodeState,
+        alive_since: Timestamp,
+    ) -> Option<LastVersion> {
+        match self {
+            Self::Version(stamp) => Some(LastVersion {
+                ino,
+                node: node.clone(),
+                stamp: stamp.clone(),
+                alive_since,
+            }),
+            Self::Provisional(_) | Self::Unborn { .. } => self.hidden().cloned(),
+        }
+    }
+
+    /// Returns when the version began that the past shows while this state is the current one.
+    pub(crate) fn version(&self) -> Option<Timestamp> {
+        self.shown_stamp().map(|stamp| stamp.id.timestamp)
     }
 }
 

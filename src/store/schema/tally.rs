@@ -44,12 +44,8 @@ impl RowTally {
     /// A live inode with its current state, and the version that readers of the past see in its place.
     fn live(&mut self, node: &InodeState, state: &EntryState) {
         self.show(&node.content);
-        match state {
-            EntryState::Version(_) => {}
-            EntryState::Unborn { behind } => {
-                behind.iter().for_each(|last| self.show(&last.node.content));
-            }
-            EntryState::Provisional(last) => self.show(&last.node.content),
+        if let Some(hidden) = state.hidden() {
+            self.show(&hidden.node.content);
         }
     }
 

@@ -11,7 +11,6 @@ use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryBody, DentryRow, DirectoryRow, InodeRow, InodeState};
 use crate::store::tree::Tree;
-use crate::store::tree::flush::alive;
 use crate::store::tree::inode::CachedInode;
 use crate::store::tree::locked::{LockedDir, LockedFile, LockedInode};
 
@@ -234,7 +233,7 @@ impl Tree {
             &file,
             &node,
             &file.state,
-            alive(&file),
+            file.alive_since(),
         );
         self.commit.enqueue(txn)?;
         file.set_attrs(live.attrs, node);

@@ -15,7 +15,7 @@ use crate::store::model::ids::ContentBase;
 use crate::store::model::version::{Author, Content, Ino, Op, Stamp, Timestamp, VersionId};
 use crate::store::schema::journal_record::{BytelessFlush, Dependencies, FlushRecord, Record};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{EntryState, LastVersion};
+use crate::store::schema::rows::EntryState;
 use crate::store::tree::Tree;
 use crate::store::tree::file::File;
 use crate::store::tree::flush_content::{ContentChange, PreparedContent};
@@ -354,24 +354,16 @@ impl Tree {
         node.allocated = file.allocated(&changes, file.attrs.size);
         node.attrs = file.attrs.clone();
         let mut txn = self.file_txn(file.ino(), &file, at).await?;
-        let state = match &file.state {
-            EntryState::Version(stamp) => {
-                let last = LastVersion {
-                    ino: file.ino(),
-                    node: file.node.clone(),
-                    stamp: stamp.clone(),
-                    alive_since: alive(&file),
-                };
-                EntryState::Provisional(Box::new(last))
-            }
-            other => {
+        let state = match (&file.state, file.last_version(file.ino())) {
+            (EntryState::Version(_), Some(last)) => EntryState::Provisional(Box::new(last)),
+            (other, _) => {
                 txn.unreference_content(&file.node.content);
                 other.clone()
             }
         };
         txn.reference_content(&node.content);
         txn.usage.bytes = node.grown_from(&file.node);
-        let alive_since = alive(&file);
+        let alive_since = file.alive_since();
         self.current_rows(&mut txn, file.ino(), &file, &node, &state, alive_since);
         self.finish_flush(&mut file, txn, prepared, &flush, |file| {
             file.set_node(node);
@@ -445,12 +437,4 @@ pub(crate) fn byteless_flush(
 pub(crate) fn is_late(file: &FileInode, flush: &FlushedState) -> bool {
     matches!(*lock(&flush.timestamp_state), VersionTimestamp::Expired)
         || file.state.version().is_some_and(|last| flush.at <= last)
-}
-
-/// Returns since when the inode's name has existed in versions; 0 unless the inode has a single name.
-pub(crate) fn alive(file: &FileInode) -> Timestamp {
-    match file.link_state {
-        LinkState::Single { alive_since, .. } => alive_since,
-        LinkState::HardLinked { .. } | LinkState::Unlinked => Timestamp(0),
-    }
 }

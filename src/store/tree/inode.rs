@@ -8,7 +8,7 @@ use crate::store::data::pins::Pin;
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::ids::{ContentBase, Dentry};
 use crate::store::model::version::{Attrs, Author, ContentRef, Ino, Kind, Stat, Timestamp};
-use crate::store::schema::rows::{DirectoryRow, EntryState, InodeState};
+use crate::store::schema::rows::{DirectoryRow, EntryState, InodeState, LastVersion};
 use crate::sync::{Arc, Mutex};
 
 /// The cached part of an inode.
@@ -190,6 +190,19 @@ impl FileInode {
                 .last()
                 .map_or(0, |f| f.map.seq())
                 .max(self.saved_seq())
+    }
+
+    /// Returns since when the inode's name has existed in versions; 0 unless the inode has a single name.
+    pub(crate) fn alive_since(&self) -> Timestamp {
+        match self.link_state {
+            LinkState::Single { alive_since, .. } => alive_since,
+            LinkState::HardLinked { .. } | LinkState::Unlinked => Timestamp(0),
+        }
+    }
+
+    /// Returns the version that the past shows for the inode.
+    pub(crate) fn last_version(&self, ino: Ino) -> Option<LastVersion> {
+        self.state.shown(ino, &self.node, self.alive_since())
     }
 
     pub(crate) fn place(&self) -> Option<&Dentry> {

@@ -435,7 +435,7 @@ impl Tree {
         let found = find(locked, target.ino).ok_or(StoreError::NotFound)?;
         let file = found.as_file().ok_or(StoreError::IsDirectory)?;
         let behind = if unborn && matches!(target.body, DentryBody::Own { .. }) {
-            self.last_version(target.ino, file)
+            file.last_version(target.ino).map(Box::new)
         } else {
             None
         };

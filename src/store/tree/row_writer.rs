@@ -187,17 +187,9 @@ impl Tree {
         file: &FileInode,
         end: VersionEnd,
     ) -> Timestamp {
-        let last = match &file.state {
-            EntryState::Version(stamp) => Some(LastVersion {
-                ino,
-                node: file.node.clone(),
-                stamp: stamp.clone(),
-                alive_since: crate::store::tree::flush::alive(file),
-            }),
-            EntryState::Provisional(last) => Some(LastVersion::clone(last)),
-            EntryState::Unborn { behind } => behind.as_deref().cloned(),
+        let Some(last) = file.last_version(ino) else {
+            return end.at;
         };
-        let Some(last) = last else { return end.at };
         match &file.link_state {
             LinkState::Single { place, .. } => self.close(txn, place, &last, end),
             LinkState::HardLinked { place, .. } => {
@@ -396,7 +388,7 @@ impl Tree {
         let passed = young
             && !exchanged
             && !matches!(file.state, EntryState::Unborn { behind: Some(_) })
-            && !self.record_return(ino, file, slot, since).await?;
+            && !self.is_undeleted(&file.state, slot, since).await?;
         if passed {
             self.transient_since(txn, slot, since).await?;
         }
@@ -413,14 +405,13 @@ impl Tree {
     }
 
     /// Tells whether the name's life began with an undelete. Such a name has history, so it is not transient however young it is.
-    async fn record_return(
+    async fn is_undeleted(
         &self,
-        ino: Ino,
-        file: &FileInode,
+        state: &EntryState,
         slot: &Dentry,
         since: Timestamp,
     ) -> Result<bool, StoreError> {
-        let current = self.last_version(ino, file).map(|last| last.stamp);
+        let current = state.shown_stamp();
         if let Some(stamp) = current.filter(|stamp| stamp.id.timestamp <= since) {
             return Ok(stamp.op == Op::Undelete);
         }
@@ -576,20 +567,6 @@ impl Tree {
             name: slot.name.clone(),
         };
         txn.put(keys::place(ino), &place);
-    }
-
-    /// Returns the last version of a file inode's name, for an unborn inode that will hide it.
-    pub(crate) fn last_version(&self, ino: Ino, file: &FileInode) -> Option<Box<LastVersion>> {
-        match &file.state {
-            EntryState::Version(stamp) => Some(Box::new(LastVersion {
-                ino,
-                node: file.node.clone(),
-                stamp: stamp.clone(),
-                alive_since: crate::store::tree::flush::alive(file),
-            })),
-            EntryState::Provisional(last) => Some(last.clone()),
-            EntryState::Unborn { behind } => behind.clone(),
-        }
     }
 }
 

@@ -14,7 +14,6 @@ use crate::store::schema::journal_record::{BytelessFlush, Dependencies};
 use crate::store::schema::keys;
 use crate::store::schema::rows::ExtentSource;
 use crate::store::tree::Tree;
-use crate::store::tree::flush::alive;
 use crate::store::tree::inode::{FileInode, FlushedState};
 use crate::store::tree::locked::LockedFile;
 use crate::sync::Arc;
@@ -246,7 +245,14 @@ impl Tree {
                 txn.touch(keys::entry(*directory, name));
                 txn.dependencies.within.push(*directory);
             }
-            self.current_rows(&mut txn, file.ino(), file, &node, &file.state, alive(file));
+            self.current_rows(
+                &mut txn,
+                file.ino(),
+                file,
+                &node,
+                &file.state,
+                file.alive_since(),
+            );
             self.commit.enqueue(txn)?;
             file.set_node(node);
         }
