@@ -3,11 +3,11 @@
 //! The rooms, top to bottom; imports go downward only:
 //!
 //! - [`cli`], [`daemon`], [`control`], [`config`]: commands; builds the stack, mounts, drains in reverse
-//! - [`fuse`]: the kernel's door
-//! - [`fs`]: POSIX meaning, and the past as files
+//! - [`fuse`]: the kernel's requests
+//! - [`fs`]: POSIX semantics, and the past as files
 //! - [`store`]: the versioned blob store; owns every row
-//! - [`cache`]: local bytes; [`meta`]: ordered rows with atomic batches
-//! - [`backend`]: where bytes lie
+//! - `cache`: bytes on this machine; `meta`: ordered rows with atomic batches
+//! - [`backend`]: the object store
 //! - [`env`](mod@env), [`task`]: clock and ids; named tasks with one stop signal
 
 #![cfg_attr(
@@ -32,8 +32,8 @@ pub mod fuse;
 pub mod fs;
 pub mod store;
 
-pub mod cache;
-pub mod meta;
+mod cache;
+mod meta;
 
 pub mod backend;
 

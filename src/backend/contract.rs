@@ -11,7 +11,6 @@ pub(super) async fn all(backend: &Backend) {
     what_was_put_is_read(&backend.child("put")).await;
     a_missing_object_is_not_found(&backend.child("missing")).await;
     ranges_end_where_the_object_ends(&backend.child("range")).await;
-    tails_tell_the_whole_length(&backend.child("tail")).await;
     the_second_create_loses(&backend.child("create")).await;
     of_many_creators_one_wins(&backend.child("race")).await;
     a_deleted_object_is_gone(&backend.child("delete")).await;
@@ -43,8 +42,6 @@ async fn a_missing_object_is_not_found(at: &Backend) {
     for error in [
         at.get("none").await.unwrap_err(),
         at.get_range("none", 0..1).await.unwrap_err(),
-        at.get_tail("none", 1).await.unwrap_err(),
-        at.get_tail("none", 0).await.unwrap_err(),
     ] {
         assert!(matches!(error, BackendError::NotFound { .. }), "{error}");
         assert!(error.to_string().starts_with(&name), "{error}");
@@ -66,22 +63,6 @@ async fn ranges_end_where_the_object_ends(at: &Backend) {
     }
     at.put("empty", Bytes::new()).await.unwrap();
     assert_eq!(at.get_range("empty", 0..4).await.unwrap(), Bytes::new());
-}
-
-async fn tails_tell_the_whole_length(at: &Backend) {
-    at.put("k", bytes("0123456789")).await.unwrap();
-    at.put("empty", Bytes::new()).await.unwrap();
-    for (key, len, size, expected) in [
-        ("k", 3, 10, "789"),
-        ("k", 10, 10, "0123456789"),
-        ("k", 4000, 10, "0123456789"),
-        ("k", 0, 10, ""),
-        ("empty", 16, 0, ""),
-        ("empty", 0, 0, ""),
-    ] {
-        let read = at.get_tail(key, len).await.unwrap();
-        assert_eq!(read, (size, bytes(expected)), "{key} {len}");
-    }
 }
 
 async fn the_second_create_loses(at: &Backend) {

@@ -38,14 +38,6 @@ pub struct Counters {
     pub failures: u64,
 }
 
-impl Counters {
-    /// Tells how many requests there were.
-    #[must_use]
-    pub fn requests(&self) -> u64 {
-        self.put + self.get + self.list + self.delete + self.head
-    }
-}
-
 /// The running counts behind [`Counters`].
 #[derive(Debug, Default)]
 pub(super) struct Tally {

@@ -41,7 +41,6 @@ pub use probe::Probe;
 use crate::sync::{Arc, OnceLock};
 use base::{Base, Tries, prefixed};
 use bytes::Bytes;
-use cloud::Cloud;
 use counters::{CountedStore, Tally};
 use error::{Class, is_past_end, is_unknown, is_unrepeated, is_whole};
 use futures::StreamExt;
@@ -271,34 +270,6 @@ impl Backend {
             return Ok(Bytes::new());
         }
         self.timed(key, self.fetch_range(key, &path, range)).await
-    }
-
-    /// Reads the last `len` bytes of an object, or all it has; tells its whole length in bytes as well.
-    ///
-    /// # Errors
-    /// As [`Self::get_range`].
-    pub async fn get_tail(&self, key: &str, len: u64) -> Result<(u64, Bytes), BackendError> {
-        let path = self.path(key)?;
-        // Azure knows no suffix ranges, and no store answers one for zero bytes.
-        let by_suffix =
-            len > 0 && !matches!(self.base.location.kind, StoreKind::Cloud(Cloud::Azure, _));
-        self.timed(key, async {
-            if by_suffix {
-                match self.fetch(&path, Some(GetRange::Suffix(len))).await {
-                    Ok((meta, bytes)) => return Ok((meta.size, bytes)),
-                    // An empty object has no last bytes, and not every store knows last bytes.
-                    Err(e) if is_past_end(&e) || is_whole(&e) || is_unknown(&e) => {}
-                    Err(e) => return Err(self.absence(key, &e).await),
-                }
-            }
-            let size = self.size(key, &path).await?;
-            let range = size.saturating_sub(len)..size;
-            if range.is_empty() {
-                return Ok((size, Bytes::new()));
-            }
-            Ok((size, self.fetch_range(key, &path, range).await?))
-        })
-        .await
     }
 
     /// Lists every object below `prefix`, itself whole segments of a key, sorted by key. The deadline bounds the wait

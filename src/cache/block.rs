@@ -17,31 +17,18 @@ use super::CacheError;
 use super::block_key::BlockKey;
 use super::disk::DiskStore;
 use super::memory::{Block, BlockMemory};
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::sync::Arc;
 use crate::task::Tasks;
 
 /// How much a cache may take, and where.
 #[derive(Clone, Debug)]
-pub struct BlockCacheConfig {
+pub(crate) struct BlockCacheConfig {
     /// For blocks in memory, in bytes. Blocks that are held may exceed it.
-    pub memory_bytes: u64,
+    pub(crate) memory_bytes: u64,
     /// For files on disk, in bytes; 0 for none.
-    pub disk_bytes: u64,
+    pub(crate) disk_bytes: u64,
     /// Where the files lie: a directory of this cache's alone, for one namespace; without one there is no disk part.
-    pub dir: Option<PathBuf>,
-}
-
-/// What a cache holds and how it fared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CacheUsage {
-    /// Bytes of blocks in memory.
-    pub memory_bytes: u64,
-    /// Bytes that files take from the disk.
-    pub disk_bytes: u64,
-    /// Calls that needed no fetch of their own.
-    pub hits: u64,
-    /// Fetches begun.
-    pub misses: u64,
+    pub(crate) dir: Option<PathBuf>,
 }
 
 /// State of one fetch, as its waiting callers see it.
@@ -54,20 +41,18 @@ enum FetchState {
 }
 
 /// Blocks of immutable objects, in memory and on disk.
-pub struct BlockCache {
+pub(crate) struct BlockCache {
     memory: Arc<BlockMemory>,
     disk: Option<DiskStore>,
     /// The fetches under way.
     fetches: DashMap<BlockKey, watch::Receiver<FetchState>>,
-    hits: AtomicU64,
-    misses: AtomicU64,
     tasks: Tasks,
 }
 
 impl BlockCache {
     /// Opens a cache, with what an earlier process left in its directory. Blocks while it lists that directory. Fails
     /// if the directory cannot be made or listed.
-    pub fn open(config: BlockCacheConfig, tasks: Tasks) -> Result<Arc<Self>, CacheError> {
+    pub(crate) fn open(config: BlockCacheConfig, tasks: Tasks) -> Result<Arc<Self>, CacheError> {
         let disk = match &config.dir {
             Some(dir) if config.disk_bytes > 0 => {
                 Some(DiskStore::open(dir, config.disk_bytes, &tasks)?)
@@ -78,8 +63,6 @@ impl BlockCache {
             memory: BlockMemory::new(config.memory_bytes, &tasks),
             disk,
             fetches: DashMap::new(),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
             tasks,
         }))
     }
@@ -90,7 +73,7 @@ impl BlockCache {
     /// Concurrent calls for one key share one fetch, run as a task: giving up a call cancels nothing. If it
     /// fails, all of them get its error, nothing is kept, and the next call fetches again. All callers for one
     /// key use the same `E`; one that waits with another gets [`CacheError::Lost`], as all do if the fetch panics.
-    pub async fn block<E>(
+    pub(crate) async fn block<E>(
         self: &Arc<Self>,
         key: BlockKey,
         fetch: impl Future<Output = Result<Bytes, E>> + Send + 'static,
@@ -99,18 +82,11 @@ impl BlockCache {
         E: Clone + From<CacheError> + Send + Sync + 'static,
     {
         if let Some(block) = self.memory.get(key) {
-            self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(block);
         }
         let mut outcome = match self.find_or_start_fetch(key) {
-            BlockLookup::Resident(block) => {
-                self.hits.fetch_add(1, Ordering::Relaxed);
-                return Ok(block);
-            }
-            BlockLookup::Joined(outcome) => {
-                self.hits.fetch_add(1, Ordering::Relaxed);
-                outcome
-            }
+            BlockLookup::Resident(block) => return Ok(block),
+            BlockLookup::Joined(outcome) => outcome,
             BlockLookup::Started(fetch_task, outcome) => {
                 drop(self.tasks.spawn("cache-fetch", fetch_task.run(fetch)));
                 outcome
@@ -127,14 +103,9 @@ impl BlockCache {
         }
     }
 
-    /// Whether a block is in memory or on disk, so that it need not be fetched.
-    pub fn peek(&self, key: BlockKey) -> bool {
-        self.memory.contains(key) || self.disk.as_ref().is_some_and(|disk| disk.contains(key))
-    }
-
     /// Keeps a block whose bytes are at hand, such as one just uploaded. Copies them, since they are mostly a
     /// part of something larger.
-    pub fn insert(&self, key: BlockKey, bytes: Bytes) {
+    pub(crate) fn insert(&self, key: BlockKey, bytes: Bytes) {
         if self.memory.contains(key) {
             return;
         }
@@ -147,33 +118,16 @@ impl BlockCache {
 
     /// Forgets a block in memory and on disk: its object is gone, or its bytes are not what their hash says. Those
     /// who hold it keep it.
-    pub fn forget(&self, key: BlockKey) {
+    pub(crate) fn forget(&self, key: BlockKey) {
         self.memory.remove(key);
         if let Some(disk) = &self.disk {
             disk.remove(key);
         }
     }
 
-    /// What the cache holds and how it fared since it was opened.
-    pub fn usage(&self) -> CacheUsage {
-        CacheUsage {
-            memory_bytes: self.memory.bytes(),
-            disk_bytes: self.disk.as_ref().map_or(0, DiskStore::bytes),
-            hits: self.hits.load(Ordering::Relaxed),
-            misses: self.misses.load(Ordering::Relaxed),
-        }
-    }
-
     /// Drops the oldest blocks on disk until up to `bytes` are free; how many it was. Blocks in memory stay.
-    pub fn give_up(&self, bytes: u64) -> u64 {
+    pub(crate) fn give_up(&self, bytes: u64) -> u64 {
         self.disk.as_ref().map_or(0, |disk| disk.give_up(bytes))
-    }
-
-    /// Waits until all blocks that came before are on disk, as far as they are kept there.
-    pub async fn settle(&self) {
-        if let Some(disk) = &self.disk {
-            disk.settle().await;
-        }
     }
 
     /// Finds the running fetch of a key that was not in memory, or starts one.
@@ -234,11 +188,9 @@ impl Fetch {
         if let Some(disk) = &cache.disk
             && let Some(bytes) = disk.load(key, &cache.tasks).await
         {
-            cache.hits.fetch_add(1, Ordering::Relaxed);
             self.ended = FetchState::Fetched(cache.memory.insert(key, bytes));
             return;
         }
-        cache.misses.fetch_add(1, Ordering::Relaxed);
         self.ended = match fetch.await {
             Ok(bytes) => {
                 if let Some(disk) = &cache.disk {

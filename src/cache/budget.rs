@@ -12,7 +12,7 @@ use crate::sync::{Arc, Mutex, lock};
 
 /// The shared bound; clones are the same budget.
 #[derive(Clone, Debug)]
-pub struct Budget {
+pub(crate) struct Budget {
     shared: Arc<BudgetShared>,
 }
 
@@ -71,7 +71,7 @@ impl BudgetShared {
 
 impl Budget {
     /// A budget of `max` bytes, all free.
-    pub fn new(max: u64) -> Self {
+    pub(crate) fn new(max: u64) -> Self {
         Self {
             shared: Arc::new(BudgetShared {
                 max,
@@ -83,7 +83,7 @@ impl Budget {
 
     /// Takes `bytes`, waiting behind those who asked before. More than the maximum is admitted alone.
     /// Cancelling the wait leaves the place to the next.
-    pub async fn acquire(&self, bytes: u64) -> BudgetPermit {
+    pub(crate) async fn acquire(&self, bytes: u64) -> BudgetPermit {
         let (grant, permit) = oneshot::channel();
         {
             let mut state = lock(&self.shared.state);
@@ -106,23 +106,18 @@ impl Budget {
     }
 
     /// Takes `bytes` if they are free and no other caller waits; returns `None` otherwise.
-    pub fn try_acquire(&self, bytes: u64) -> Option<BudgetPermit> {
+    pub(crate) fn try_acquire(&self, bytes: u64) -> Option<BudgetPermit> {
         self.admit(&mut lock(&self.shared.state), bytes)
     }
 
     /// How many bytes are taken.
-    pub fn used(&self) -> u64 {
+    pub(crate) fn used(&self) -> u64 {
         lock(&self.shared.state).used
-    }
-
-    /// The maximum, in bytes.
-    pub fn max(&self) -> u64 {
-        self.shared.max
     }
 
     /// Waits until a caller of `acquire` has had to wait since this last returned; returns at once if one has.
     /// Meant for one task, which then frees bytes.
-    pub async fn pressure(&self) {
+    pub(crate) async fn pressure(&self) {
         self.shared.pressed.notified().await;
     }
 
@@ -161,19 +156,19 @@ impl Drop for WaitGuard<'_> {
 /// Bytes taken from a budget; dropping it gives them back.
 #[derive(Debug)]
 #[must_use]
-pub struct BudgetPermit {
+pub(crate) struct BudgetPermit {
     budget: Arc<BudgetShared>,
     bytes: u64,
 }
 
 impl BudgetPermit {
     /// How many bytes it stands for.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// Moves `bytes` of it, or all if there are fewer, into a permit of their own.
-    pub fn split(&mut self, bytes: u64) -> Self {
+    pub(crate) fn split(&mut self, bytes: u64) -> Self {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
         Self {
@@ -183,7 +178,7 @@ impl BudgetPermit {
     }
 
     /// Adds the bytes of another permit of the same budget.
-    pub fn merge(&mut self, mut other: Self) {
+    pub(crate) fn merge(&mut self, mut other: Self) {
         debug_assert!(Arc::ptr_eq(&self.budget, &other.budget));
         self.bytes += std::mem::take(&mut other.bytes);
     }
@@ -210,7 +205,7 @@ mod tests {
         let one = budget.acquire(6).await;
         assert!(budget.try_acquire(5).is_none());
         let two = budget.try_acquire(4).unwrap();
-        assert_eq!((budget.used(), budget.max()), (10, 10));
+        assert_eq!(budget.used(), 10);
         assert_eq!(budget.try_acquire(0).unwrap().bytes(), 0);
         drop(one);
         assert_eq!(budget.used(), 4);

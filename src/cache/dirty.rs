@@ -26,7 +26,7 @@ const MEMORY_JOIN_MAX: u64 = 4096;
 
 /// Where the bytes of a span lie.
 #[derive(Clone, Debug)]
-pub enum Source {
+pub(crate) enum Source {
     /// In memory; as many bytes as the span is long.
     Memory(Bytes),
     /// In a staging file, from `position` on.
@@ -49,7 +49,7 @@ pub enum Source {
 
 /// What a span refers to: numbers with a meaning to the caller only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Referent(pub u64, pub u64);
+pub(crate) struct Referent(pub(crate) u64, pub(crate) u64);
 
 impl Source {
     /// The source of `len` bytes that begin `skip` bytes into this one.
@@ -71,20 +71,20 @@ impl Source {
 
 /// Bytes of the file that were written or punched, all by one source.
 #[derive(Clone, Debug)]
-pub struct Span {
+pub(crate) struct Span {
     /// Where the span begins in the file, in bytes.
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// How long it is, in bytes; never 0.
-    pub len: u64,
+    pub(crate) len: u64,
     /// The number of the newest change in it.
-    pub seq: u64,
+    pub(crate) seq: u64,
     /// Where its bytes lie.
-    pub source: Source,
+    pub(crate) source: Source,
 }
 
 impl Span {
     /// The offset behind the last byte.
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.offset + self.len
     }
 
@@ -143,11 +143,11 @@ impl Span {
 
 /// One stretch of a file as [`DirtyMap::pieces`] cuts it.
 #[derive(Clone, Debug)]
-pub struct Piece {
+pub(crate) struct Piece {
     /// The stretch, in bytes of the file; never empty.
-    pub range: Range<u64>,
+    pub(crate) range: Range<u64>,
     /// Where its bytes lie; `None` where the base shows, which is zero beyond the base's length.
-    pub source: Option<Source>,
+    pub(crate) source: Option<Source>,
 }
 
 /// A truncation that has an effect on some base.
@@ -324,7 +324,7 @@ fn push(pieces: &mut Vec<Piece>, range: Range<u64>, source: Option<Source>) {
 /// Every change gets the next number (`seq`, from 1). [`fix`](Self::fix) remembers a state at the cost of one
 /// counter; the first change after it copies the map's spans, not their bytes.
 #[derive(Debug, Default)]
-pub struct DirtyMap {
+pub(crate) struct DirtyMap {
     layer: Arc<DirtyLayer>,
     /// The last change's number.
     seq: u64,
@@ -334,13 +334,13 @@ pub struct DirtyMap {
 
 impl DirtyMap {
     /// A map without changes: the base shows everywhere.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Puts `len` bytes at `offset`, over whatever was there, and returns the change's number. Bytes
     /// of a [`Source::Memory`] beyond `len`, and a span's part beyond the last u64, are ignored. O(log n).
-    pub fn write(&mut self, offset: u64, len: u64, source: Source) -> u64 {
+    pub(crate) fn write(&mut self, offset: u64, len: u64, source: Source) -> u64 {
         self.seq += 1;
         let held = match &source {
             Source::Memory(bytes) => bytes.len() as u64,
@@ -362,14 +362,14 @@ impl DirtyMap {
 
     /// Makes `len` bytes at `offset` zero, and returns the change's number. The file's length is not
     /// looked at: a caller that punches beyond it must clip first.
-    pub fn punch(&mut self, offset: u64, len: u64) -> u64 {
+    pub(crate) fn punch(&mut self, offset: u64, len: u64) -> u64 {
         self.write(offset, len, Source::Zero)
     }
 
     /// Changes the file's length from `old_len` to `new_len` bytes, and returns the change's number. Spans
     /// beyond `new_len` are forgotten; if the file shrinks, neither they nor the base come back when it
     /// grows again.
-    pub fn truncate(&mut self, new_len: u64, old_len: u64) -> u64 {
+    pub(crate) fn truncate(&mut self, new_len: u64, old_len: u64) -> u64 {
         self.seq += 1;
         let beyond = self.layer.spans.values().next_back();
         if beyond.is_some_and(|span| span.end() > new_len) {
@@ -383,43 +383,28 @@ impl DirtyMap {
 
     /// Cuts `range` into pieces: ascending, without gaps or overlaps, covering exactly `range`. The
     /// file's length is not looked at. A piece without source lies wholly below the cut.
-    pub fn pieces(&self, range: Range<u64>) -> Vec<Piece> {
+    pub(crate) fn pieces(&self, range: Range<u64>) -> Vec<Piece> {
         self.layer.pieces(range)
     }
 
-    /// The spans, ascending by offset.
-    pub fn spans(&self) -> impl Iterator<Item = &Span> {
-        self.layer.spans.values()
-    }
-
-    /// The lowest length the file was truncated to since the base, in bytes.
-    pub fn cut(&self) -> Option<u64> {
-        self.layer.cut()
-    }
-
     /// How many bytes spans hold in memory and in staging files; holes and references count nothing.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.layer.data_bytes
     }
 
     /// How many bytes spans hold in memory. A part of a longer write keeps all of it allocated.
-    pub fn memory_bytes(&self) -> u64 {
+    pub(crate) fn memory_bytes(&self) -> u64 {
         self.layer.memory_bytes
     }
 
     /// The number of the last change; 0 before the first.
-    pub fn seq(&self) -> u64 {
+    pub(crate) fn seq(&self) -> u64 {
         self.seq
-    }
-
-    /// Whether the content below the base's length is the base's.
-    pub fn is_clean(&self) -> bool {
-        self.layer.spans.is_empty() && self.layer.cuts.is_empty()
     }
 
     /// Remembers the present state. Fixes are cumulative: until one is rebased, the next contains its
     /// spans too, where nothing has replaced them.
-    pub fn fix(&mut self) -> DirtySnapshot {
+    pub(crate) fn fix(&mut self) -> DirtySnapshot {
         self.fixed = self.seq;
         DirtySnapshot {
             layer: Arc::clone(&self.layer),
@@ -430,7 +415,7 @@ impl DirtyMap {
     /// Makes the state of `fixed`, one of this map's, the base: forgets every change up to it. From now on
     /// the caller's base is that state's content, and its length the length the file had then. Changes nothing
     /// if a later fix was rebased before.
-    pub fn rebase(&mut self, fixed: &DirtySnapshot) {
+    pub(crate) fn rebase(&mut self, fixed: &DirtySnapshot) {
         if fixed.seq == self.seq {
             self.layer = Arc::default();
         } else {
@@ -444,40 +429,40 @@ impl DirtyMap {
 /// It may be laid over the base of its fix or over the content of any earlier fix since that base: the
 /// bytes are the same. (Where it has no span and no cut, nothing was changed since the base.)
 #[derive(Clone, Debug)]
-pub struct DirtySnapshot {
+pub(crate) struct DirtySnapshot {
     layer: Arc<DirtyLayer>,
     seq: u64,
 }
 
 impl DirtySnapshot {
     /// The number of the last change it contains; 0 if there was none.
-    pub fn seq(&self) -> u64 {
+    pub(crate) fn seq(&self) -> u64 {
         self.seq
     }
 
     /// The spans, ascending by offset.
-    pub fn spans(&self) -> impl Iterator<Item = &Span> {
+    pub(crate) fn spans(&self) -> impl Iterator<Item = &Span> {
         self.layer.spans.values()
     }
 
     /// The lowest length the file was truncated to between the base and the fix, in bytes.
-    pub fn cut(&self) -> Option<u64> {
+    pub(crate) fn cut(&self) -> Option<u64> {
         self.layer.cut()
     }
 
     /// How many bytes its spans hold in memory and in staging files.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.layer.data_bytes
     }
 
     /// As [`DirtyMap::pieces`], for this state.
-    pub fn pieces(&self, range: Range<u64>) -> Vec<Piece> {
+    pub(crate) fn pieces(&self, range: Range<u64>) -> Vec<Piece> {
         self.layer.pieces(range)
     }
 
     /// The same state with its references renamed; those that lead nowhere are zeros.
     #[must_use]
-    pub fn referring(&self, rename: impl Fn(Referent) -> Option<Referent>) -> Self {
+    pub(crate) fn referring(&self, rename: impl Fn(Referent) -> Option<Referent>) -> Self {
         let mut layer = DirtyLayer::clone(&self.layer);
         for span in layer.spans.values_mut() {
             if let Source::Reference { of, position } = span.source {
@@ -493,7 +478,7 @@ impl DirtySnapshot {
 
     /// Only what changed after `earlier`, a fix of the same map: the same state, over the content of `earlier`.
     #[must_use]
-    pub fn since(&self, earlier: &Self) -> Self {
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
         let mut layer = DirtyLayer::clone(&self.layer);
         layer.forget(earlier.seq);
         Self {

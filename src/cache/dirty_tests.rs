@@ -3,6 +3,23 @@
 use proptest::prelude::*;
 
 use super::*;
+
+impl DirtyMap {
+    /// The spans, ascending by offset.
+    fn spans(&self) -> impl Iterator<Item = &Span> {
+        self.layer.spans.values()
+    }
+
+    /// The lowest length the file was truncated to since the base, in bytes.
+    fn cut(&self) -> Option<u64> {
+        self.layer.cut()
+    }
+
+    /// Tells whether nothing was changed since the base.
+    fn is_clean(&self) -> bool {
+        self.layer.spans.is_empty() && self.layer.cuts.is_empty()
+    }
+}
 use crate::cache::staging::StagingDir;
 
 /// Lays pieces over a base, as every reader of a dirty file does.

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use lru::LruCache;
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::CacheError;
 use super::block_key::{BLOCK, BlockKey};
@@ -39,13 +39,11 @@ const QUEUE: usize = 64;
 /// Blocks handed to the blocking pool together.
 const BATCH: usize = 16;
 
-enum WriteJob {
-    Store {
-        key: BlockKey,
-        ticket: u64,
-        bytes: Bytes,
-    },
-    Settle(oneshot::Sender<()>),
+/// A block to be written.
+struct WriteJob {
+    key: BlockKey,
+    ticket: u64,
+    bytes: Bytes,
 }
 
 /// The blocks on disk.
@@ -82,7 +80,7 @@ impl DiskStore {
         let Some(ticket) = self.files.announce(key, bytes.len()) else {
             return;
         };
-        let job = WriteJob::Store { key, ticket, bytes };
+        let job = WriteJob { key, ticket, bytes };
         if self.jobs.try_send(job).is_err() {
             self.files.renounce(key);
         }
@@ -98,23 +96,9 @@ impl DiskStore {
         self.files.remove(key);
     }
 
-    /// What the files take from the disk, in bytes.
-    pub(super) fn bytes(&self) -> u64 {
-        lock(&self.files.index).bytes
-    }
-
     /// Drops the oldest files until up to `bytes` are free; how many it was.
     pub(super) fn give_up(&self, bytes: u64) -> u64 {
         self.files.give_up(bytes)
-    }
-
-    /// Waits until everything queued before is written.
-    pub(super) async fn settle(&self) {
-        let (done, settled) = oneshot::channel();
-        if self.jobs.send(WriteJob::Settle(done)).await.is_ok() {
-            // Fails if the task has ended; then nothing is left to wait for.
-            let _ = settled.await;
-        }
     }
 }
 
@@ -139,7 +123,7 @@ async fn write_behind(files: Arc<BlockFiles>, mut queue: mpsc::Receiver<WriteJob
         let files = Arc::clone(&files);
         let written = tasks.blocking("cache-disk-write", move || {
             for job in batch {
-                files.run(job);
+                files.store(job.key, job.ticket, &job.bytes);
             }
         });
         // A panic has poisoned the group; what it left unwritten is only not kept.
@@ -221,14 +205,6 @@ impl BlockFiles {
 
     fn renounce(&self, key: BlockKey) {
         lock(&self.index).announced.remove(&key);
-    }
-
-    fn run(&self, job: WriteJob) {
-        match job {
-            WriteJob::Store { key, ticket, bytes } => self.store(key, ticket, &bytes),
-            // The send fails if the waiting caller was cancelled.
-            WriteJob::Settle(done) => drop(done.send(())),
-        }
     }
 
     fn store(&self, key: BlockKey, ticket: u64, bytes: &Bytes) {

@@ -6,6 +6,25 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::*;
 
+impl DiskStore {
+    /// What the files take from the disk, in bytes.
+    pub(in crate::cache) fn bytes(&self) -> u64 {
+        lock(&self.files.index).bytes
+    }
+
+    /// Tells whether no block waits to be written.
+    pub(in crate::cache) fn is_written(&self) -> bool {
+        lock(&self.files.index).announced.is_empty()
+    }
+
+    /// Waits until no block waits to be written.
+    async fn written(&self) {
+        while !self.is_written() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+}
+
 const ONE: usize = 10_000;
 
 fn key(index: u32) -> BlockKey {
@@ -189,10 +208,10 @@ async fn a_full_queue_keeps_nothing_and_promises_nothing() {
         disk.keep(key(index), bytes(index));
     }
     assert_eq!(lock(&disk.files.index).announced.len(), QUEUE);
-    disk.settle().await;
+    disk.written().await;
     assert!(disk.contains(key(0)) && !disk.contains(key(QUEUE as u32)));
     disk.keep(key(QUEUE as u32), bytes(QUEUE as u32));
-    disk.settle().await;
+    disk.written().await;
     let last = disk.load(key(QUEUE as u32), &tasks).await;
     assert_eq!(last, Some(bytes(QUEUE as u32)));
 }

@@ -32,29 +32,24 @@ struct ResidentBlock {
 
 /// A pinned block: it stays in memory until the last clone is dropped.
 #[derive(Clone)]
-pub struct Block {
+pub(crate) struct Block {
     resident: Arc<ResidentBlock>,
     token: Token<BlockKey>,
 }
 
 impl Block {
     /// Its bytes; fewer than [`BLOCK`] only at the object's end.
-    pub fn bytes(&self) -> &Bytes {
+    pub(crate) fn bytes(&self) -> &Bytes {
         &self.resident.bytes
     }
 
-    /// Which block it is.
-    pub fn key(&self) -> BlockKey {
-        *self.token.key()
-    }
-
     /// Whether the extent that begins at `offset` in the block was verified since the block came into memory.
-    pub fn verified(&self, offset: u32) -> bool {
+    pub(crate) fn verified(&self, offset: u32) -> bool {
         lock(&self.resident.verified).contains(&offset)
     }
 
     /// Remembers that the extent that begins at `offset` was verified; for as long as the block is in memory.
-    pub fn set_verified(&self, offset: u32) {
+    pub(crate) fn set_verified(&self, offset: u32) {
         lock(&self.resident.verified).insert(offset);
     }
 }

@@ -13,28 +13,27 @@ use std::path::{Path, PathBuf};
 
 use crate::sync::Arc;
 
-pub mod block;
+pub(crate) mod block;
 mod block_key;
-pub mod budget;
-pub mod dirty;
+pub(crate) mod budget;
+pub(crate) mod dirty;
 mod disk;
 mod memory;
 mod open;
-pub mod staging;
-pub mod token;
+pub(crate) mod staging;
+pub(crate) mod token;
 
-pub use block::{BlockCache, BlockCacheConfig, CacheUsage};
-pub use block_key::{BLOCK, BlockKey};
-pub use budget::{Budget, BudgetPermit};
-pub use dirty::{DirtyMap, DirtySnapshot, Piece, Referent, Source, Span};
-pub use memory::Block;
-pub use staging::{StagingDir, StagingFile};
-pub use token::{Token, TokenRegistry};
+pub(crate) use block::{BlockCache, BlockCacheConfig};
+pub(crate) use block_key::{BLOCK, BlockKey};
+pub(crate) use budget::{Budget, BudgetPermit};
+pub(crate) use dirty::{DirtyMap, DirtySnapshot, Piece, Referent, Source, Span};
+pub(crate) use memory::Block;
+pub(crate) use staging::{StagingDir, StagingFile};
 
 /// Why local bytes could not be kept or had.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum CacheError {
+pub(crate) enum CacheError {
     /// The filesystem of the cache directory is full, or a quota or file size limit is reached. What was there
     /// before is unharmed; the writer is told ENOSPC.
     #[error("no space left in the cache directory for {}", path.display())]

@@ -28,7 +28,7 @@ const RESERVE_PART: u64 = 16;
 
 /// The directory of one namespace's staging files, named by their ids.
 #[derive(Clone, Debug)]
-pub struct StagingDir {
+pub(crate) struct StagingDir {
     path: PathBuf,
     open: Arc<OpenFiles>,
 }
@@ -36,7 +36,7 @@ pub struct StagingDir {
 impl StagingDir {
     /// Opens the directory, which it makes if it is missing; what lies in it stays. One process uses it at a time,
     /// which the caller ensures.
-    pub fn open(path: &Path) -> Result<Self, CacheError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, CacheError> {
         Self::open_with(path, OpenFiles::within_limit())
     }
 
@@ -49,7 +49,7 @@ impl StagingDir {
     }
 
     /// Makes an empty file. Fails with [`CacheError::Io`] if there is one with this id.
-    pub fn create(&self, id: u64) -> Result<StagingFile, CacheError> {
+    pub(crate) fn create(&self, id: u64) -> Result<StagingFile, CacheError> {
         let path = self.file_path(id);
         let create = || {
             let mut how = OpenOptions::new();
@@ -61,7 +61,7 @@ impl StagingDir {
     }
 
     /// Opens a file that an earlier process left, to be read: its inode may be an object of the bucket by now.
-    pub fn reopen(&self, id: u64) -> Result<StagingFile, CacheError> {
+    pub(crate) fn reopen(&self, id: u64) -> Result<StagingFile, CacheError> {
         let path = self.file_path(id);
         let file = self.open.get(id, || File::open(&path));
         let file = file.map_err(|e| CacheError::io("open", &path, e))?;
@@ -86,7 +86,7 @@ impl StagingDir {
 
     /// How many bytes of writes the disk takes after `len` more of them and keeps its reserve. Fails with
     /// [`CacheError::NoSpace`] unless it takes those.
-    pub fn room(&self, len: u64) -> Result<u64, CacheError> {
+    pub(crate) fn room(&self, len: u64) -> Result<u64, CacheError> {
         let Some(FreeSpace { bytes, reserve }) = self.free() else {
             // The write itself fails if the disk is full.
             return Ok(u64::MAX);
@@ -99,7 +99,7 @@ impl StagingDir {
     }
 
     /// Whether writes have used up half of the reserve, and more.
-    pub fn is_scarce(&self) -> bool {
+    pub(crate) fn is_scarce(&self) -> bool {
         self.free()
             .is_some_and(|FreeSpace { bytes, reserve }| bytes < reserve / 2)
     }
@@ -116,7 +116,7 @@ impl StagingDir {
 
     /// Removes the staging files whose ids are not in `keep`, and returns how many. Files that are not
     /// staging files stay.
-    pub fn sweep(&self, keep: &HashSet<u64>) -> Result<usize, CacheError> {
+    pub(crate) fn sweep(&self, keep: &HashSet<u64>) -> Result<usize, CacheError> {
         let mut removed = 0;
         let failed = |e| CacheError::io("list", &self.path, e);
         for entry in fs::read_dir(&self.path).map_err(failed)? {
@@ -178,7 +178,7 @@ struct StagingState {
 
 /// A local file to which writes are appended. Shared as an `Arc` by the spans that refer to it.
 #[derive(Debug)]
-pub struct StagingFile {
+pub(crate) struct StagingFile {
     id: u64,
     path: PathBuf,
     open: Arc<OpenFiles>,
@@ -198,7 +198,7 @@ impl StagingFile {
     /// Appends `bytes` and returns the position of the first. They then survive the process, not
     /// the machine. A failure leaves the file as it was; [`CacheError::NoSpace`] if the disk is full, [`CacheError::Closed`]
     /// once it was closed.
-    pub fn append(&self, bytes: &[u8]) -> Result<u64, CacheError> {
+    pub(crate) fn append(&self, bytes: &[u8]) -> Result<u64, CacheError> {
         let mut state = lock(&self.state);
         if !matches!(state.stage, StagingPhase::Open) {
             let path = self.path.clone();
@@ -218,7 +218,7 @@ impl StagingFile {
     }
 
     /// Ends the appending.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
         if matches!(state.stage, StagingPhase::Open) {
             state.stage = StagingPhase::Closed;
@@ -226,7 +226,7 @@ impl StagingFile {
     }
 
     /// Whether this process wrote and closed it, and its first `len` bytes are all.
-    pub fn is_whole(&self, len: u64) -> bool {
+    pub(crate) fn is_whole(&self, len: u64) -> bool {
         let state = lock(&self.state);
         state.len == len
             && matches!(
@@ -237,7 +237,7 @@ impl StagingFile {
 
     /// Puts a footer behind the bytes, and both on the disk to stay. The same footer may be put again; fails with
     /// [`CacheError::Closed`] for another one, since the inode may be an object of the bucket with the first.
-    pub fn foot(&self, footer: &Bytes) -> Result<(), CacheError> {
+    pub(crate) fn foot(&self, footer: &Bytes) -> Result<(), CacheError> {
         let mut state = lock(&self.state);
         let may = match &state.stage {
             StagingPhase::Closed => true,
@@ -260,7 +260,7 @@ impl StagingFile {
     }
 
     /// Reads exactly `len` bytes from `position` on. Fails with [`CacheError::Short`] if the file ends before.
-    pub fn read_at(&self, position: u64, len: usize) -> Result<Bytes, CacheError> {
+    pub(crate) fn read_at(&self, position: u64, len: usize) -> Result<Bytes, CacheError> {
         let end = position.saturating_add(len as u64);
         let short = || CacheError::Short {
             path: self.path.clone(),
@@ -283,27 +283,22 @@ impl StagingFile {
     }
 
     /// How many bytes were appended, those of an earlier process included.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         lock(&self.state).len
     }
 
-    /// Whether nothing was appended yet.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// The id it was made with.
-    pub fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> u64 {
         self.id
     }
 
     /// Where it lies, for a link or a reflink into a local bucket.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Says that the bucket has its bytes: the last drop removes the file. It can be read until then.
-    pub fn finished(&self) {
+    pub(crate) fn finished(&self) {
         lock(&self.state).fate = FileRetention::Removed;
     }
 }

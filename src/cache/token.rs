@@ -20,7 +20,7 @@ use crate::task::Tasks;
 const GATHER: Duration = Duration::from_millis(2);
 
 /// The counts of all tokens of one kind; clones are the same registry.
-pub struct TokenRegistry<K: Clone> {
+pub(crate) struct TokenRegistry<K: Clone> {
     counts: Arc<DashMap<K, Weak<HeldToken<K>>>>,
     unused: mpsc::UnboundedSender<K>,
 }
@@ -29,7 +29,7 @@ impl<K: Hash + Eq + Clone> TokenRegistry<K> {
     /// Makes an empty registry. `clean_up` is called for a key whose last token was dropped; it runs under the key's
     /// entry, so it must be short and must not use this registry: longer work it hands on. The task called
     /// `name` ends at the stop signal, after what was dropped before it; later drops are not cleaned up.
-    pub fn new<F>(name: &'static str, tasks: &Tasks, clean_up: F) -> Self
+    pub(crate) fn new<F>(name: &'static str, tasks: &Tasks, clean_up: F) -> Self
     where
         K: Send + Sync + 'static,
         F: Fn(&K) + Send + Sync + 'static,
@@ -42,7 +42,7 @@ impl<K: Hash + Eq + Clone> TokenRegistry<K> {
     }
 
     /// Takes a token of `key`, the first or one more.
-    pub fn take(&self, key: K) -> Token<K> {
+    pub(crate) fn take(&self, key: K) -> Token<K> {
         let held = |key: &K| {
             Arc::new(HeldToken {
                 key: key.clone(),
@@ -68,7 +68,7 @@ impl<K: Hash + Eq + Clone> TokenRegistry<K> {
     }
 
     /// How many tokens of `key` there are.
-    pub fn count(&self, key: &K) -> usize {
+    pub(crate) fn count(&self, key: &K) -> usize {
         self.counts.get(key).map_or(0, |held| held.strong_count())
     }
 }
@@ -155,13 +155,13 @@ impl<K: Clone> Drop for HeldToken<K> {
 /// One counted reference: a clone counts one more, a drop one less.
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct Token<K: Clone> {
+pub(crate) struct Token<K: Clone> {
     held: Arc<HeldToken<K>>,
 }
 
 impl<K: Clone> Token<K> {
     /// What it refers to.
-    pub fn key(&self) -> &K {
+    pub(crate) fn key(&self) -> &K {
         &self.held.key
     }
 }

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 /// Why the index refused. Each variant carries the engine's own words; clones reach every waiter of one flush.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum MetaError {
+pub(crate) enum MetaError {
     /// Another write came in between. Read again and decide again.
     #[error("the index changed meanwhile: {0}")]
     Conflict(String),

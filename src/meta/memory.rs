@@ -25,7 +25,7 @@ struct MemoryIndex {
 
 /// One writer of an index in memory.
 #[derive(Debug)]
-pub struct MemoryStore {
+pub(crate) struct MemoryStore {
     shared: Arc<Mutex<MemoryIndex>>,
     merge: MergeFn,
     epoch: u64,
@@ -37,7 +37,7 @@ pub struct MemoryStore {
 impl MemoryStore {
     /// Makes an empty index and opens it.
     #[must_use]
-    pub fn new(merge: MergeFn) -> Self {
+    pub(crate) fn new(merge: MergeFn) -> Self {
         let shared = MemoryIndex {
             live: Arc::default(),
             durable: Arc::default(),
@@ -56,7 +56,7 @@ impl MemoryStore {
 
     /// Opens the same index as a newer writer, as after a crash: only what is durable is there.
     #[must_use]
-    pub fn reopen(&self) -> Self {
+    pub(crate) fn reopen(&self) -> Self {
         let mut shared = lock(&self.shared);
         shared.live = Arc::clone(&shared.durable);
         shared.pending.clear();

@@ -8,18 +8,19 @@
 mod commit;
 mod error;
 mod journal;
+#[cfg(test)]
 mod memory;
 mod slate;
 
 #[cfg(test)]
 mod contract;
 
-pub use error::MetaError;
-pub use journal::{Damage, Journal, JournalError, JournalToken, Recovered};
-pub use memory::MemoryStore;
-pub use slate::{
-    BadObject, Inspection, LastWriterState, LoggedPut, Reason, SlateConfig, SlateFollower,
-    SlateStore, inspect,
+pub(crate) use error::MetaError;
+pub(crate) use journal::{Journal, JournalError, JournalToken, Recovered};
+#[cfg(test)]
+pub(crate) use memory::MemoryStore;
+pub(crate) use slate::{
+    BadObject, Inspection, LastWriterState, Reason, SlateConfig, SlateFollower, SlateStore, inspect,
 };
 
 use async_trait::async_trait;
@@ -31,17 +32,17 @@ use std::ops::Range;
 use crate::sync::Arc;
 
 /// The longest key a row may have, in bytes.
-pub const KEY_MAX: usize = 65_535;
+pub(crate) const KEY_MAX: usize = 65_535;
 
 /// How a key's older and newer value become one; values and operands share one encoding.
 ///
 /// Two laws, because the engine merges operands with each other before it meets the row below them: merging is
 /// associative, and merging onto nothing (`None`) gives a value that reads as the operand itself.
-pub type MergeFn = fn(key: &[u8], existing: Option<&[u8]>, operand: &[u8]) -> Bytes;
+pub(crate) type MergeFn = fn(key: &[u8], existing: Option<&[u8]>, operand: &[u8]) -> Bytes;
 
 /// What happens to one row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Change {
+pub(crate) enum Change {
     /// The row has this value afterwards.
     Put(Bytes),
     /// The row is gone afterwards.
@@ -52,52 +53,46 @@ pub enum Change {
 
 /// Changes that take effect together, in the order they were added.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Batch {
+pub(crate) struct Batch {
     rows: Vec<(Bytes, Change)>,
 }
 
 impl Batch {
     /// Makes a batch without changes.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Sets a row.
-    pub fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
+    pub(crate) fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
         self.rows.push((key.into(), Change::Put(value.into())));
     }
 
     /// Removes a row.
-    pub fn delete(&mut self, key: impl Into<Bytes>) {
+    pub(crate) fn delete(&mut self, key: impl Into<Bytes>) {
         self.rows.push((key.into(), Change::Delete));
     }
 
     /// Merges an operand into a row.
-    pub fn merge(&mut self, key: impl Into<Bytes>, operand: impl Into<Bytes>) {
+    pub(crate) fn merge(&mut self, key: impl Into<Bytes>, operand: impl Into<Bytes>) {
         self.rows.push((key.into(), Change::Merge(operand.into())));
     }
 
     /// Adds the changes of `other` after those of this batch.
-    pub fn append(&mut self, other: Self) {
+    pub(crate) fn append(&mut self, other: Self) {
         self.rows.extend(other.rows);
-    }
-
-    /// Counts the changes.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.rows.len()
     }
 
     /// Tells whether there is no change.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
     /// Shows the changes in their order.
     #[must_use]
-    pub fn rows(&self) -> &[(Bytes, Change)] {
+    pub(crate) fn rows(&self) -> &[(Bytes, Change)] {
         &self.rows
     }
 
@@ -107,7 +102,7 @@ impl Batch {
     }
 
     /// Bytes of all keys and values.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let len = |change: &Change| match change {
             Change::Put(value) | Change::Merge(value) => value.len(),
             Change::Delete => 0,
@@ -155,11 +150,11 @@ impl Batch {
 
 /// A commit's place in the order of its store; later commits are greater.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Commit(u64);
+pub(crate) struct Commit(u64);
 
 /// How a store stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MetaState {
+pub(crate) enum MetaState {
     /// It works, as far as is known.
     Open,
     /// A newer writer has taken over; what was not durable by then will not be.
@@ -172,7 +167,7 @@ pub enum MetaState {
 
 /// Rows in ascending order of their keys, one at a time.
 #[async_trait]
-pub trait RowScan: Send {
+pub(crate) trait RowScan: Send {
     /// Gives the next row, `None` after the last one.
     ///
     /// A value may share its memory with a whole block of the index; copy what is kept for long.
@@ -181,7 +176,7 @@ pub trait RowScan: Send {
 
 /// A consistent view of the rows.
 #[async_trait]
-pub trait MetaRead: Send + Sync + std::fmt::Debug {
+pub(crate) trait MetaRead: Send + Sync + std::fmt::Debug {
     /// Reads one row.
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MetaError>;
 
@@ -191,7 +186,7 @@ pub trait MetaRead: Send + Sync + std::fmt::Debug {
 
 /// The one writer of an index. Reads see every commit at once.
 #[async_trait]
-pub trait MetaStore: MetaRead {
+pub(crate) trait MetaStore: MetaRead {
     /// Applies a batch: atomic, visible to reads at return, **not durable** (see [`MetaStore::durable`]).
     ///
     /// Waits while the engine holds too many bytes that are not in the bucket. If the future is dropped, the batch may or
@@ -235,7 +230,7 @@ mod tests {
         let mut more = Batch::new();
         more.merge(&b"G\xff"[..], vec![0, 1, 255]);
         batch.append(more);
-        assert_eq!((batch.len(), batch.is_empty()), (3, false));
+        assert_eq!((batch.rows().len(), batch.is_empty()), (3, false));
         let bytes = postcard::to_stdvec(&batch).unwrap();
         assert_eq!(postcard::from_bytes::<Batch>(&bytes).unwrap(), batch);
     }

@@ -37,10 +37,10 @@ mod tables;
 mod verified;
 mod wal;
 
-pub use config::SlateConfig;
-pub use follow::SlateFollower;
-pub use inspect::{BadObject, Inspection, LastWriterState, LoggedPut, inspect};
-pub use reason::Reason;
+pub(crate) use config::SlateConfig;
+pub(crate) use follow::SlateFollower;
+pub(crate) use inspect::{BadObject, Inspection, LastWriterState, inspect};
+pub(crate) use reason::Reason;
 
 /// How long the engine's tasks may take to end; one that waits to try again does so for up to two seconds.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
@@ -53,7 +53,7 @@ const STATUS_LAG: Duration = Duration::from_secs(1);
 const SCAN_AHEAD: usize = 1024 * 1024;
 
 /// The one writer of an index on the bucket.
-pub struct SlateStore {
+pub(crate) struct SlateStore {
     db: Db,
     epoch: u64,
     /// The newest commit, for empty batches.
@@ -83,7 +83,7 @@ impl SlateStore {
     /// # Errors
     /// `Unavailable` within seconds when the object store cannot be listed; `Corrupt` for an index of another make;
     /// `Fenced` when a third writer was faster.
-    pub async fn open(
+    pub(crate) async fn open(
         object_store: Arc<dyn ObjectStore>,
         path: &str,
         config: SlateConfig,

@@ -270,9 +270,6 @@ async fn no_request_is_content_with_what_is_no_stores_answer() {
                 bytes("ir"),
                 "{lie:?}"
             );
-            again();
-            let tail = backend.get_tail("a/1", 2).await.unwrap();
-            assert_eq!(tail, (5, bytes("st")), "{lie:?}");
         }
         again();
         let keys: Vec<String> = backend

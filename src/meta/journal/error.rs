@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 /// Why the journal refused.
 #[derive(Debug, Error)]
-pub enum JournalError {
+pub(crate) enum JournalError {
     /// Another process (or mount) works with this directory.
     #[error("the cache directory {} is in use by another mount", .0.display())]
     Busy(PathBuf),

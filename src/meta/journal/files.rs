@@ -25,7 +25,7 @@ const BUFFER_MAX: usize = 1 << 20;
 
 /// Keeps a journal file until the last clone is dropped.
 #[derive(Debug, Clone)]
-pub struct JournalToken(
+pub(crate) struct JournalToken(
     /// Held for its drop alone.
     #[allow(dead_code, reason = "the count of this Arc is the count of the tokens")]
     pub(super) Arc<FileLease>,

@@ -12,13 +12,13 @@ mod files;
 mod format;
 mod recover;
 
-pub use error::JournalError;
-pub use files::JournalToken;
-pub use recover::{Damage, Recovered};
+pub(crate) use error::JournalError;
+pub(crate) use files::JournalToken;
+pub(crate) use recover::Recovered;
 
 use crate::sync::{Arc, Ordering, lock};
 use files::JournalShared;
-use recover::OpenedJournal;
+use recover::{Damage, OpenedJournal};
 use std::path::Path;
 use uuid::Uuid;
 
@@ -36,7 +36,7 @@ const PAYLOAD_MAX: usize = 1 << 30;
 
 /// A local redo log, held by one process at a time.
 #[derive(Debug)]
-pub struct Journal {
+pub(crate) struct Journal {
     shared: Arc<JournalShared>,
     dropped: Vec<Damage>,
 }
@@ -49,7 +49,10 @@ impl Journal {
     /// # Errors
     /// `Busy` while another process has the journal open, `Foreign` if it was created for another namespace, `Corrupt` if a
     /// file is missing or was not written by this program, `NoSpace`, `Io`.
-    pub fn open(dir: &Path, namespace: Uuid) -> Result<(Self, Vec<Recovered>), JournalError> {
+    pub(crate) fn open(
+        dir: &Path,
+        namespace: Uuid,
+    ) -> Result<(Self, Vec<Recovered>), JournalError> {
         Self::open_with(dir, namespace, file_max(dir))
     }
 
@@ -72,7 +75,7 @@ impl Journal {
     ///
     /// # Errors
     /// `NoSpace`, `TooLong`, `Io`; the journal is unchanged then, and the caller may try again.
-    pub fn append(&self, payload: &[u8]) -> Result<JournalToken, JournalError> {
+    pub(crate) fn append(&self, payload: &[u8]) -> Result<JournalToken, JournalError> {
         let len = match u32::try_from(payload.len()) {
             Ok(len) if payload.len() <= PAYLOAD_MAX => len,
             _ => return Err(JournalError::TooLong(payload.len())),
@@ -94,18 +97,18 @@ impl Journal {
 
     /// Deletes no file from now on, whichever tokens are dropped. For a caller that does not know yet, or cannot learn any
     /// more, which records are in the bucket.
-    pub fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         self.shared.frozen.store(true, Ordering::SeqCst);
     }
 
     /// Ends [`Self::freeze`], and deletes the files whose last token was dropped meanwhile.
-    pub fn thaw(&self) {
+    pub(crate) fn thaw(&self) {
         self.shared.frozen.store(false, Ordering::SeqCst);
         self.shared.sweep(&mut lock(&self.shared.state));
     }
 
     /// Deletes the newest file too if no token needs it, so that an unmount leaves an empty journal.
-    pub fn trim(&self) {
+    pub(crate) fn trim(&self) {
         let unneeded = {
             let mut state = lock(&self.shared.state);
             // A count of one is this lease alone; no token can be cloned from it while the lock is held.
@@ -118,7 +121,7 @@ impl Journal {
 
     /// Lists the damaged parts of the journal's files, as they were when it was opened.
     #[must_use]
-    pub fn dropped(&self) -> &[Damage] {
+    pub(crate) fn dropped(&self) -> &[Damage] {
         &self.dropped
     }
 }

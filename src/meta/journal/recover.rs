@@ -20,26 +20,22 @@ const LOCK: &str = "LOCK";
 
 /// A record of an earlier process.
 #[derive(Debug)]
-pub struct Recovered {
+pub(crate) struct Recovered {
     /// The bytes that were appended. All records of one file share their memory.
-    pub payload: Bytes,
+    pub(crate) payload: Bytes,
     /// Keeps the record's file.
-    pub token: JournalToken,
-    /// The number of its file.
-    pub file: u64,
-    /// Where in the file the record starts, in bytes.
-    pub position: u64,
+    pub(crate) token: JournalToken,
 }
 
 /// Bytes of a journal file that were written as records and are not readable as such any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
+pub(crate) struct Damage {
     /// The number of the file.
-    pub file: u64,
+    pub(crate) file: u64,
     /// Where the damage starts, in bytes.
-    pub position: u64,
+    pub(crate) position: u64,
     /// How long it is, in bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// A journal that was opened, and what an earlier process left in it.
@@ -234,10 +230,8 @@ impl FileRecords {
             shared: Arc::downgrade(shared),
         });
         let record = |payload: std::ops::Range<usize>| Recovered {
-            position: (payload.start - format::RECORD_HEADER) as u64,
             payload: self.bytes.slice(payload),
             token: JournalToken(Arc::clone(&need)),
-            file: self.number,
         };
         self.payloads.iter().cloned().map(record).collect()
     }

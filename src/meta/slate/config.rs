@@ -33,29 +33,29 @@ const FILTER_KEYS_MIN: u32 = 100;
 
 /// How an index is opened. The memory budgets add up to about 200 MiB with what compaction needs.
 #[derive(Clone)]
-pub struct SlateConfig {
+pub(crate) struct SlateConfig {
     /// How values merge; the same for every open of an index, for ever.
-    pub merge: MergeFn,
+    pub(crate) merge: MergeFn,
     /// The object store is a local directory, which has no conditional overwrite.
-    pub local: bool,
+    pub(crate) local: bool,
     /// Memory for blocks of rows, in bytes.
-    pub block_cache_bytes: u64,
+    pub(crate) block_cache_bytes: u64,
     /// Memory for table indexes and filters, in bytes; about 2 MB per million rows.
-    pub meta_cache_bytes: u64,
+    pub(crate) meta_cache_bytes: u64,
     /// Rows that may wait in memory for their upload, in bytes; writers wait beyond.
-    pub unflushed_bytes: usize,
+    pub(crate) unflushed_bytes: usize,
     /// How long objects stay that no state of the index needs; at most the engine's own day.
-    pub collect_after: Duration,
+    pub(crate) collect_after: Duration,
     /// How long a read or a flush may take before it is called unavailable.
-    pub deadline: Duration,
+    pub(crate) deadline: Duration,
     /// Tells why the object store fails, for the message of a call that took too long.
-    pub reason: Option<Reason>,
+    pub(crate) reason: Option<Reason>,
 }
 
 impl SlateConfig {
     /// Makes the default configuration around a merge function.
     #[must_use]
-    pub fn new(merge: MergeFn) -> Self {
+    pub(crate) fn new(merge: MergeFn) -> Self {
         Self {
             merge,
             local: false,

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 const READS_AGAIN: u32 = 3;
 
 /// A reader of an index that has another writer, or none.
-pub struct SlateFollower {
+pub(crate) struct SlateFollower {
     db: DbReader,
     every: Duration,
     deadline: Duration,
@@ -47,7 +47,7 @@ impl SlateFollower {
     /// # Errors
     /// `Unavailable` within seconds when the object store cannot be listed; `Corrupt` for an index of another make, and where
     /// there is none.
-    pub async fn open(
+    pub(crate) async fn open(
         object_store: Arc<dyn ObjectStore>,
         path: &str,
         config: &SlateConfig,
@@ -85,7 +85,7 @@ impl SlateFollower {
     }
 
     /// Waits until a newer state may be shown: the engine says so, or it has just looked.
-    pub async fn changed(&self) {
+    pub(crate) async fn changed(&self) {
         let mut status = self.status.told.clone();
         status.mark_unchanged();
         // What the engine reports, it shows a moment later; the next turn sees what this one misses.
@@ -96,7 +96,7 @@ impl SlateFollower {
     ///
     /// # Errors
     /// `Closed` when the engine had stopped by itself.
-    pub async fn close(&self) -> Result<(), MetaError> {
+    pub(crate) async fn close(&self) -> Result<(), MetaError> {
         self.db.close().await.map_err(|error| classify(&error))
     }
 

@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// What an index is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Inspection {
+pub(crate) enum Inspection {
     /// No object lies in its place.
     Absent,
     /// Every object that the newest manifest needs is there and has its length, and the write-ahead log can be read.
@@ -46,31 +46,31 @@ pub enum Inspection {
 
 /// What a whole index says of its last writer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastWriterState {
+pub(crate) struct LastWriterState {
     /// The epoch of the last writer that opened it.
-    pub writer_epoch: u64,
+    pub(crate) writer_epoch: u64,
     /// The watched rows that the tables have.
-    pub in_tables: BTreeMap<Bytes, Bytes>,
+    pub(crate) in_tables: BTreeMap<Bytes, Bytes>,
     /// What was put under the watched keys since then, oldest first; the oldest may be in tables already.
-    pub in_log: Vec<LoggedPut>,
+    pub(crate) in_log: Vec<LoggedPut>,
 }
 
 /// A row that an object of the write-ahead log puts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoggedPut {
+pub(crate) struct LoggedPut {
     /// Its key.
-    pub key: Bytes,
+    pub(crate) key: Bytes,
     /// Its value.
-    pub value: Bytes,
+    pub(crate) value: Bytes,
 }
 
 /// An object of an index that is missing or damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadObject {
+pub(crate) struct BadObject {
     /// Its key, relative to the store.
-    pub key: String,
+    pub(crate) key: String,
     /// What is wrong with it.
-    pub what: String,
+    pub(crate) what: String,
 }
 
 impl BadObject {
@@ -99,7 +99,7 @@ impl std::fmt::Display for BadObject {
 ///
 /// # Errors
 /// `Unavailable` when the object store does not answer.
-pub async fn inspect(
+pub(crate) async fn inspect(
     object_store: Arc<dyn ObjectStore>,
     path: &str,
     config: &SlateConfig,

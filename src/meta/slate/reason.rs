@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// What the object store said last, while it fails; asked when a call took too long.
-pub type Reason = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+pub(crate) type Reason = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// A [`Reason`], if there is one.
 #[derive(Clone, Default)]

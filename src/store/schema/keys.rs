@@ -8,7 +8,6 @@
 //! | `C U` | inode | mount: unborn and provisional states | few, all scanned |
 //! | `C O` | inode | mount: unlinked but open | few, all scanned |
 //! | `C P` | inode | mount: restored directories that no name leads to yet | few, all scanned |
-//! | `C X` | inode, attribute | large extended attributes | |
 //! | `C F` | lineage, range, ~timestamp | read: newest state first | a range's states lie together |
 //! | `C K` | lineage, ~timestamp | read: truncations | |
 //! | `C L` | lineage | read of what was written over the bytes of another file | |
