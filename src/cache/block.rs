@@ -1,8 +1,8 @@
-//! Blocks of objects in the bucket: memory over disk over a fetch that the caller brings along.
+//! The block cache: blocks of objects in memory, on disk, and by a fetch that the caller passes.
 //!
-//! Objects never change, so a block is what it is for ever and may be kept as long as there is room. Invariants:
-//! of one block at most one fetch is under way, however many ask for it, and it goes on if they
-//! give up; a [`Block`] that is held stays in memory; disk errors never fail a read.
+//! Objects never change, so a cached block never becomes stale. Invariants: at most one fetch of a block is under way, for
+//! any number of callers, and it continues when they are cancelled; a [`Block`] that a caller holds stays in memory; errors of
+//! the disk never fail a read.
 
 use std::any::Any;
 use std::fmt;
@@ -20,14 +20,14 @@ use super::memory::{Block, BlockMemory};
 use crate::sync::Arc;
 use crate::task::Tasks;
 
-/// How much a cache may take, and where.
+/// The limits of a cache and its directory.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockCacheConfig {
-    /// For blocks in memory, in bytes. Blocks that are held may exceed it.
+    /// The limit of the blocks in memory, in bytes. Pinned blocks may exceed it.
     pub(crate) memory_bytes: u64,
-    /// For files on disk, in bytes; 0 for none.
+    /// The limit of the files on disk, in bytes; 0 disables the disk part.
     pub(crate) disk_bytes: u64,
-    /// Where the files lie: a directory of this cache's alone, for one namespace; without one there is no disk part.
+    /// The directory of the files, used by this cache alone and for one namespace; `None` disables the disk part.
     pub(crate) dir: Option<PathBuf>,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct BlockCacheConfig {
 enum FetchState {
     Running,
     Fetched(Block),
-    /// Holds the fetch's error, whose type only the callers know.
+    /// The error of the fetch, whose type only the callers know.
     Failed(Arc<dyn Any + Send + Sync>),
 }
 
@@ -50,8 +50,11 @@ pub(crate) struct BlockCache {
 }
 
 impl BlockCache {
-    /// Opens a cache, with what an earlier process left in its directory. Blocks while it lists that directory. Fails
-    /// if the directory cannot be made or listed.
+    /// Opens a cache with the blocks that an earlier process left in its directory. Blocks the thread while it lists the
+    /// directory.
+    ///
+    /// # Errors
+    /// `Io` or `NoSpace` if the directory cannot be created or listed.
     pub(crate) fn open(config: BlockCacheConfig, tasks: Tasks) -> Result<Arc<Self>, CacheError> {
         let disk = match &config.dir {
             Some(dir) if config.disk_bytes > 0 => {
@@ -67,12 +70,12 @@ impl BlockCache {
         }))
     }
 
-    /// Gives a block: from memory, from disk, or by `fetch`, which then yields the block's bytes (in a buffer of
-    /// their own: the whole buffer stays in memory as long as the block).
+    /// Returns a block from memory, from disk, or from `fetch`. `fetch` returns the bytes in a buffer of their own, because the
+    /// whole buffer stays allocated as long as the block.
     ///
-    /// Concurrent calls for one key share one fetch, run as a task: giving up a call cancels nothing. If it
-    /// fails, all of them get its error, nothing is kept, and the next call fetches again. All callers for one
-    /// key use the same `E`; one that waits with another gets [`CacheError::Lost`], as all do if the fetch panics.
+    /// Concurrent calls for one key share one fetch, which runs as a task: dropping a call does not cancel it. If the fetch
+    /// fails, all of them get its error, nothing is cached, and the next call fetches again. All callers for one key use the
+    /// same `E`; a caller with another type gets [`CacheError::Lost`], and so do all callers if the fetch panics.
     pub(crate) async fn block<E>(
         self: &Arc<Self>,
         key: BlockKey,
@@ -103,21 +106,23 @@ impl BlockCache {
         }
     }
 
-    /// Keeps a block whose bytes are at hand, such as one just uploaded. Copies them, since they are mostly a
-    /// part of something larger.
-    pub(crate) fn insert(&self, key: BlockKey, bytes: Bytes) {
+    /// Keeps a block whose bytes the caller has, such as a block of a segment that was just uploaded.
+    ///
+    /// Copies the bytes. A slice of the segment's buffer would keep the whole buffer allocated, 8 MiB, for as long as one of
+    /// its blocks is in memory, and the budget counts the 256 KiB of a block: it could be exceeded 32 times.
+    pub(crate) fn insert(&self, key: BlockKey, bytes: &[u8]) {
         if self.memory.contains(key) {
             return;
         }
-        let bytes = Bytes::copy_from_slice(&bytes);
+        let bytes = Bytes::copy_from_slice(bytes);
         drop(self.memory.insert(key, bytes.clone()));
         if let Some(disk) = &self.disk {
             disk.keep(key, bytes);
         }
     }
 
-    /// Forgets a block in memory and on disk: its object is gone, or its bytes are not what their hash says. Those
-    /// who hold it keep it.
+    /// Removes a block from memory and disk, because its object was deleted or its bytes do not match their hash. A [`Block`]
+    /// that a caller holds stays valid.
     pub(crate) fn forget(&self, key: BlockKey) {
         self.memory.remove(key);
         if let Some(disk) = &self.disk {
@@ -125,7 +130,8 @@ impl BlockCache {
         }
     }
 
-    /// Drops the oldest blocks on disk until up to `bytes` are free; how many it was. Blocks in memory stay.
+    /// Deletes the least recently used blocks on disk until `bytes` bytes or all are freed, and returns how many bytes that
+    /// were. Blocks in memory stay.
     pub(crate) fn give_up(&self, bytes: u64) -> u64 {
         self.disk.as_ref().map_or(0, |disk| disk.give_up(bytes))
     }
@@ -135,7 +141,7 @@ impl BlockCache {
         match self.fetches.entry(key) {
             Entry::Occupied(fetch) => BlockLookup::Joined(fetch.get().clone()),
             Entry::Vacant(entry) => {
-                // A fetch may have ended since the first look; none can end while the entry is held.
+                // A fetch may have ended since the first lookup. None can end while this entry is locked.
                 if let Some(block) = self.memory.get(key) {
                     return BlockLookup::Resident(block);
                 }
@@ -163,15 +169,15 @@ impl fmt::Debug for BlockCache {
     }
 }
 
-/// What a caller finds when its block is not in memory.
+/// The result of the second lookup of a block that was not in memory.
 enum BlockLookup {
     Resident(Block),
     Joined(watch::Receiver<FetchState>),
     Started(Fetch, watch::Receiver<FetchState>),
 }
 
-/// A fetch under way. Its end, of whatever kind, takes it off the table first and tells those who wait
-/// second, so that who comes after an error fetches again.
+/// A fetch under way. At its end, also by a panic, it is removed from the table first, and its waiting callers are notified
+/// second, so that a caller that retries after an error starts a new fetch.
 struct Fetch {
     cache: Arc<BlockCache>,
     key: BlockKey,
@@ -207,7 +213,7 @@ impl Drop for Fetch {
     fn drop(&mut self) {
         self.cache.fetches.remove(&self.key);
         let ended = std::mem::replace(&mut self.ended, FetchState::Running);
-        // Still running: the fetch was lost, which the waiting callers learn when the sender is dropped.
+        // Still running: the fetch was lost. The waiting callers get an error when the sender is dropped.
         if !matches!(ended, FetchState::Running) {
             self.sender.send_replace(ended);
         }

@@ -1,4 +1,4 @@
-//! Blocks: one fetch for many callers, what is kept, what is pinned, what a restart finds.
+//! The block cache: shared fetches, eviction, pinned blocks, and restarts.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ async fn fill(cache: &Arc<BlockCache>, index: u32) -> Block {
     cache.block(key(index), fetch).await.unwrap()
 }
 
-/// Waits for what a background task does.
+/// Waits until a background task has reached a state.
 async fn until(done: impl Fn() -> bool) {
     for _ in 0..10_000 {
         if done() {
@@ -103,7 +103,7 @@ async fn concurrent_calls_share_one_fetch() {
 }
 
 #[tokio::test]
-async fn a_failure_reaches_every_waiter_and_the_next_call_fetches_again() {
+async fn a_failed_fetch_fails_every_waiting_call_and_the_next_call_fetches_again() {
     let cache = cache(10, None);
     let gate = Arc::new(Notify::new());
     let call = |number| {
@@ -114,7 +114,7 @@ async fn a_failure_reaches_every_waiter_and_the_next_call_fetches_again() {
                 Err(Failure::Bucket(number))
             };
             let failed = cache.block(key(1), fetch).await.unwrap_err();
-            // Called from within a waiter's answer: the failed flight must be off the table already.
+            // A waiting call has its error, so the failed fetch must be removed from the table.
             let again = async move { Ok::<_, Failure>(bytes(1)) };
             assert_eq!(cache.block(key(1), again).await.unwrap().bytes(), &bytes(1));
             failed
@@ -129,7 +129,7 @@ async fn a_failure_reaches_every_waiter_and_the_next_call_fetches_again() {
 }
 
 #[tokio::test]
-async fn a_caller_that_gives_up_strands_nobody() {
+async fn a_cancelled_call_does_not_cancel_the_shared_fetch() {
     let cache = cache(10, None);
     let gate = Arc::new(Notify::new());
     let opened = Arc::clone(&gate);
@@ -154,7 +154,7 @@ async fn a_caller_that_gives_up_strands_nobody() {
 }
 
 #[tokio::test]
-async fn a_fetch_that_panics_is_lost_and_not_waited_for() {
+async fn a_fetch_that_panics_fails_its_callers() {
     let cache = cache(10, None);
     let bad = cache.block::<Failure>(key(1), async { panic!("planted") });
     assert_eq!(bad.await.unwrap_err(), Failure::Cache);
@@ -163,7 +163,7 @@ async fn a_fetch_that_panics_is_lost_and_not_waited_for() {
 }
 
 #[tokio::test]
-async fn the_oldest_leaves_memory_first() {
+async fn the_least_recently_used_block_is_evicted_from_memory_first() {
     let cache = cache(3, None);
     for index in [1, 2, 3, 1, 4] {
         drop(fill(&cache, index).await);
@@ -174,7 +174,7 @@ async fn the_oldest_leaves_memory_first() {
 }
 
 #[tokio::test]
-async fn a_held_block_stays_and_is_made_up_for_when_dropped() {
+async fn pinned_blocks_exceed_the_limit_until_they_are_dropped() {
     let cache = cache(2, None);
     let mut held = Vec::new();
     for index in 0..5 {
@@ -188,14 +188,14 @@ async fn a_held_block_stays_and_is_made_up_for_when_dropped() {
     until(|| cache.memory.bytes() == 2 * BLOCK).await;
     assert!(has(&cache, 0));
     drop(same);
-    // What was verified is forgotten with the block.
+    // The set of verified extents is dropped with the block.
     drop((fill(&cache, 8).await, fill(&cache, 9).await));
     assert!(!has(&cache, 0));
     assert!(!fill(&cache, 0).await.verified(4096));
 }
 
 #[tokio::test]
-async fn no_memory_at_all_still_serves() {
+async fn a_cache_without_memory_still_returns_blocks() {
     let cache = cache(0, None);
     let block = fill(&cache, 1).await;
     assert_eq!(block.bytes(), &bytes(1));
@@ -204,13 +204,13 @@ async fn no_memory_at_all_still_serves() {
 }
 
 #[tokio::test]
-async fn the_disk_serves_what_memory_dropped_and_what_an_earlier_cache_wrote() {
+async fn the_disk_has_blocks_that_memory_evicted_and_those_of_an_earlier_cache() {
     let temp = tempfile::tempdir().unwrap();
     let first = cache(1, Some(temp.path()));
     for index in 0..4 {
         drop(fill(&first, index).await);
     }
-    first.insert(key(4), bytes(4));
+    first.insert(key(4), &bytes(4));
     written(&first).await;
     assert!((0..=4).all(|index| has(&first, index)));
     for index in 0..=4 {
@@ -233,12 +233,12 @@ async fn the_disk_serves_what_memory_dropped_and_what_an_earlier_cache_wrote() {
 }
 
 #[tokio::test]
-async fn what_is_forgotten_is_fetched_again() {
+async fn a_forgotten_block_is_fetched_again() {
     let temp = tempfile::tempdir().unwrap();
     let cache = cache(2, Some(temp.path()));
     let bad = async { Ok::<_, Failure>(Bytes::from_static(b"bad")) };
     let held = cache.block(key(1), bad).await.unwrap();
-    // The write may be queued or done; it counts neither way.
+    // The write may be queued or done; neither may bring the block back.
     cache.forget(key(1));
     assert!(!has(&cache, 1));
     assert_eq!(fill(&cache, 1).await.bytes(), &bytes(1));
@@ -265,18 +265,21 @@ async fn the_tasks_end_with_the_cache_and_at_the_stop_signal() {
     cache.tasks.stop();
     cache.tasks.join().await;
     assert_eq!(held.bytes(), &bytes(30));
-    // A read that comes late is served all the same.
+    // A read after the stop signal still succeeds.
     assert_eq!(fill(&cache, 31).await.bytes(), &bytes(31));
     cache.tasks.join().await;
     drop(cache);
     let cache = tests::cache(2, Some(temp.path()));
-    assert!(has(&cache, 30), "what was queued at the stop was written");
+    assert!(
+        has(&cache, 30),
+        "blocks queued before the stop signal were written"
+    );
 }
 
-/// Reads, failures, cancellations and forgetting on all threads, with little room: every answer is right, and
-/// at the end nothing is held or under way.
+/// Reads, failures, cancellations and removals on all threads with low limits: every block has the right bytes, and at the end
+/// no block is pinned and no fetch is under way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_crowd_reads_what_is_in_the_bucket() {
+async fn concurrent_readers_get_the_bytes_of_the_bucket() {
     let temp = tempfile::tempdir().unwrap();
     let small = |index: u32| Bytes::from(vec![index as u8; 10_000]);
     let config = BlockCacheConfig {
@@ -290,27 +293,27 @@ async fn a_crowd_reads_what_is_in_the_bucket() {
         cache.tasks.clone().spawn("test-reader", async move {
             let mut held = None;
             for round in 0..400_u32 {
-                let dice = (seed * 1_000_003 + round).wrapping_mul(2_654_435_761) >> 8;
-                let index = dice % 16;
+                let random = (seed * 1_000_003 + round).wrapping_mul(2_654_435_761) >> 8;
+                let index = random % 16;
                 let fetch = async move {
-                    tokio::time::sleep(Duration::from_micros(u64::from(dice % 300))).await;
-                    let fails = dice.is_multiple_of(11);
+                    tokio::time::sleep(Duration::from_micros(u64::from(random % 300))).await;
+                    let fails = random.is_multiple_of(11);
                     if fails {
                         Err(Failure::Bucket(index))
                     } else {
                         Ok(small(index))
                     }
                 };
-                let patience = Duration::from_micros(u64::from(200 + dice % 2000));
+                let patience = Duration::from_micros(u64::from(200 + random % 2000));
                 match tokio::time::timeout(patience, cache.block(key(index), fetch)).await {
                     Ok(Ok(block)) => {
                         assert_eq!(block.bytes(), &small(index));
-                        held = (!dice.is_multiple_of(3)).then_some(block);
+                        held = (!random.is_multiple_of(3)).then_some(block);
                     }
                     Ok(Err(failure)) => assert_eq!(failure, Failure::Bucket(index)),
                     Err(_) => {}
                 }
-                if dice.is_multiple_of(13) {
+                if random.is_multiple_of(13) {
                     cache.forget(key(index));
                 }
             }

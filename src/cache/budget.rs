@@ -1,8 +1,8 @@
-//! A bound on bytes: dirty ones, or those of reads under way.
+//! A limit of bytes: of dirty bytes, or of the bytes of reads under way.
 //!
-//! A caller takes a permit and waits while the budget is full, first come first served. Invariant: the
-//! bytes of all permits are at most the maximum, but for one request larger than that, which is admitted when
-//! no other permit is held, so that no request waits for ever.
+//! A caller takes a permit and waits while the budget is used up, in FIFO order. Invariant: the bytes of all permits are at
+//! most the maximum. The exception is a single request larger than the maximum, which is admitted when there is no other
+//! permit, so that no request waits for ever.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::sync::{Arc, Mutex, lock};
 
-/// The shared bound; clones are the same budget.
+/// A shared limit of bytes; clones are the same budget.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {
     shared: Arc<BudgetShared>,
@@ -42,7 +42,7 @@ impl BudgetState {
 }
 
 impl BudgetShared {
-    /// Gives what is free to those who wait, first come first served.
+    /// Grants free bytes to waiting callers in FIFO order.
     fn serve(self: &Arc<Self>) {
         let mut granted = Vec::new();
         {
@@ -63,14 +63,14 @@ impl BudgetShared {
         }
         for BudgetWaiter { bytes, grant } in granted {
             let budget = Arc::clone(self);
-            // A waiter that has gone meanwhile gets its permit back here, dropped, which serves the next.
+            // If the waiter was cancelled meanwhile, the permit is dropped here, which serves the next one.
             drop(grant.send(BudgetPermit { budget, bytes }));
         }
     }
 }
 
 impl Budget {
-    /// A budget of `max` bytes, all free.
+    /// Creates a budget of `max` bytes.
     pub(crate) fn new(max: u64) -> Self {
         Self {
             shared: Arc::new(BudgetShared {
@@ -81,8 +81,8 @@ impl Budget {
         }
     }
 
-    /// Takes `bytes`, waiting behind those who asked before. More than the maximum is admitted alone.
-    /// Cancelling the wait leaves the place to the next.
+    /// Takes `bytes` bytes, after all callers that were waiting before. A request for more than the maximum is admitted alone.
+    /// A cancelled call leaves the queue.
     pub(crate) async fn acquire(&self, bytes: u64) -> BudgetPermit {
         let (grant, permit) = oneshot::channel();
         {
@@ -99,24 +99,24 @@ impl Budget {
         };
         match (&mut waiting.permit).await {
             Ok(permit) => permit,
-            // Cannot be: a waiter leaves the queue only with a permit or when `waiting` is gone. Nothing is lost
-            // by going on without one.
+            // Unreachable: a waiter leaves the queue only with a permit or when `waiting` is dropped. An empty permit is
+            // harmless.
             Err(_) => self.permit(0),
         }
     }
 
-    /// Takes `bytes` if they are free and no other caller waits; returns `None` otherwise.
+    /// Takes `bytes` bytes if they are free and no other caller waits; returns `None` otherwise.
     pub(crate) fn try_acquire(&self, bytes: u64) -> Option<BudgetPermit> {
         self.admit(&mut lock(&self.shared.state), bytes)
     }
 
-    /// How many bytes are taken.
+    /// The bytes of all permits.
     pub(crate) fn used(&self) -> u64 {
         lock(&self.shared.state).used
     }
 
-    /// Waits until a caller of `acquire` has had to wait since this last returned; returns at once if one has.
-    /// Meant for one task, which then frees bytes.
+    /// Waits until a caller of `acquire` has to wait; returns at once if one had to since the last return. For one task, which
+    /// then frees bytes.
     pub(crate) async fn pressure(&self) {
         self.shared.pressed.notified().await;
     }
@@ -139,7 +139,7 @@ impl Budget {
     }
 }
 
-/// A place in the queue. Leaving it lets those behind pass, whom a large request may have held up.
+/// A place in the queue. Its drop serves the queue, because later requests may have waited behind a large one.
 #[derive(Debug)]
 struct WaitGuard<'a> {
     budget: &'a Arc<BudgetShared>,
@@ -153,7 +153,7 @@ impl Drop for WaitGuard<'_> {
     }
 }
 
-/// Bytes taken from a budget; dropping it gives them back.
+/// Bytes taken from a budget; a drop returns them.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct BudgetPermit {
@@ -162,12 +162,12 @@ pub(crate) struct BudgetPermit {
 }
 
 impl BudgetPermit {
-    /// How many bytes it stands for.
+    /// The number of bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Moves `bytes` of it, or all if there are fewer, into a permit of their own.
+    /// Moves `bytes` bytes, or all if there are fewer, into a new permit.
     pub(crate) fn split(&mut self, bytes: u64) -> Self {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
@@ -200,7 +200,7 @@ mod tests {
     use futures::future::join_all;
 
     #[tokio::test]
-    async fn what_is_free_is_given_at_once() {
+    async fn free_bytes_are_granted_at_once() {
         let budget = Budget::new(10);
         let one = budget.acquire(6).await;
         assert!(budget.try_acquire(5).is_none());
@@ -223,7 +223,7 @@ mod tests {
         assert!((&mut small).now_or_never().is_none());
         let mut held = held;
         drop(held.split(2));
-        // The small one would fit and must not overtake; nor may one who does not wait.
+        // The small request would fit, but must not overtake, and neither may a request that does not wait.
         assert!((&mut small).now_or_never().is_none());
         assert!(budget.try_acquire(1).is_none());
         drop(held);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_grant_that_nobody_takes_any_more_is_given_back() {
+    async fn a_grant_to_a_cancelled_waiter_is_returned() {
         let budget = Budget::new(10);
         let held = budget.acquire(10).await;
         let mut gone = Box::pin(budget.acquire(10));
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pressure_is_felt_once_per_wait() {
+    async fn pressure_is_reported_once_per_wait() {
         let budget = Budget::new(1);
         let held = budget.acquire(1).await;
         assert!(budget.pressure().now_or_never().is_none());
@@ -308,7 +308,7 @@ mod tests {
                 for round in 0..200 {
                     let want = 1 + (seed * 31 + round * 17) % 60;
                     let timeout = std::time::Duration::from_micros(want * 20);
-                    // Some give up while they wait.
+                    // Some requests are cancelled while they wait.
                     if let Ok(permit) = tokio::time::timeout(timeout, budget.acquire(want)).await {
                         assert!(budget.used() <= 100 && budget.used() >= permit.bytes());
                         tokio::task::yield_now().await;

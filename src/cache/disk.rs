@@ -1,9 +1,8 @@
-//! The disk half of the block cache: a file per block, an LRU bounded by bytes that survives restarts.
+//! The disk part of the block cache: one file per block, evicted in LRU order within a limit of bytes.
 //!
-//! Files are written by one background task and named by their keys; each carries its key and a
-//! checksum. The index is in memory, made at open from the names, ordered by their times of modification, which a
-//! read renews. Invariant: the disk is a convenience. A file that is missing, damaged or another's is
-//! a miss, a failed write leaves the block uncached; neither fails a read.
+//! One background task writes the files. A file is named by its key and holds its key and a checksum. The index is in memory;
+//! an open rebuilds it from the names, ordered by the times of modification, which a read updates. Invariant: the disk never
+//! fails a read. A missing, damaged or foreign file is a miss, and a failed write leaves the block uncached.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -21,22 +20,23 @@ use super::block_key::{BLOCK, BlockKey};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use crate::task::Tasks;
 
-/// Says what the file is and how it is laid out: magic, key (20 bytes), length (4), checksum (4), bytes; numbers
-/// are big-endian, the checksum is CRC32C over all but itself.
+/// The magic bytes of a file, and its format: magic, key (20 bytes), length (4), checksum (4), bytes. Numbers are big-endian;
+/// the checksum is the CRC32C of all other bytes.
 const MAGIC: &[u8; 8] = b"rwblock1";
 const CRC_AT: usize = 32;
 const HEADER: usize = 36;
 
-/// What a file takes from the disk is counted in units of this many bytes.
+/// The allocation unit of the disk that is assumed for the size of a file, in bytes.
 const DISK_UNIT: u64 = 4096;
 
-/// Bytes of the disk that blocks leave free for what is written and not yet in the bucket; on a small disk half of it.
+/// The free space that cached blocks leave for written bytes that are not in the bucket yet; on a small disk half of the disk.
 const SPARE_MAX: u64 = 256 << 20;
 
-/// Blocks that wait to be written, beside the memory budget; more are not kept on disk.
+/// The length of the queue of blocks to be written, which the memory budget does not count. A block that finds the queue full
+/// is not written.
 const QUEUE: usize = 64;
 
-/// Blocks handed to the blocking pool together.
+/// The number of blocks that one job on the blocking pool writes.
 const BATCH: usize = 16;
 
 /// A block to be written.
@@ -54,9 +54,11 @@ pub(super) struct DiskStore {
 }
 
 impl DiskStore {
-    /// Opens `dir`, which it makes if it is missing, and drops the oldest blocks beyond `budget` bytes. Lists the whole
-    /// directory and looks at every file, so it takes the longer the more there are. Fails only if the directory
-    /// cannot be made or listed.
+    /// Opens `dir`, creates it if it is missing, and deletes the least recently used blocks beyond `budget` bytes. Calls stat(2)
+    /// for every file of the directory.
+    ///
+    /// # Errors
+    /// `Io` or `NoSpace` if the directory cannot be created or listed.
     pub(super) fn open(dir: &Path, budget: u64, tasks: &Tasks) -> Result<Self, CacheError> {
         let files = Arc::new(BlockFiles::open(dir, budget)?);
         let (jobs, queue) = mpsc::channel(QUEUE);
@@ -75,7 +77,7 @@ impl DiskStore {
         read.await.ok().flatten()
     }
 
-    /// Queues a block to be written, unless it is there, under way, or the queue is full.
+    /// Queues a block to be written, unless it is on disk or queued already, or the queue is full.
     pub(super) fn keep(&self, key: BlockKey, bytes: Bytes) {
         let Some(ticket) = self.files.announce(key, bytes.len()) else {
             return;
@@ -86,23 +88,23 @@ impl DiskStore {
         }
     }
 
-    /// Whether a file of the block is indexed.
+    /// Tells whether the block is on disk.
     pub(super) fn contains(&self, key: BlockKey) -> bool {
         lock(&self.files.index).order.contains(&key)
     }
 
-    /// Forgets a block; one that is still being written does not come back either.
+    /// Removes a block, also one that is queued or being written.
     pub(super) fn remove(&self, key: BlockKey) {
         self.files.remove(key);
     }
 
-    /// Drops the oldest files until up to `bytes` are free; how many it was.
+    /// Deletes the least recently used files until `bytes` bytes or all are freed, and returns how many bytes that were.
     pub(super) fn give_up(&self, bytes: u64) -> u64 {
         self.files.give_up(bytes)
     }
 }
 
-/// Writes what is queued, until the stop signal and then what is left.
+/// Writes queued blocks until the stop signal, and then the rest of the queue.
 async fn write_behind(files: Arc<BlockFiles>, mut queue: mpsc::Receiver<WriteJob>, tasks: Tasks) {
     let stopped = tasks.stopped();
     tokio::pin!(stopped);
@@ -126,23 +128,23 @@ async fn write_behind(files: Arc<BlockFiles>, mut queue: mpsc::Receiver<WriteJob
                 files.store(job.key, job.ticket, &job.bytes);
             }
         });
-        // A panic has poisoned the group; what it left unwritten is only not kept.
+        // A panic has poisoned the task group; the blocks of this batch are only not cached.
         drop(written.await);
     }
 }
 
-/// Which files there are and in which order they go.
+/// The files on disk, in LRU order.
 #[derive(Debug)]
 struct FileIndex {
-    /// What each file takes from the disk, in bytes.
+    /// The allocated size of each file, in bytes.
     order: LruCache<BlockKey, u64>,
     bytes: u64,
-    /// Blocks queued or being written, with the number of the job that may index them.
+    /// Blocks that are queued or being written, with the number of the job that may add them to the index.
     announced: HashMap<BlockKey, u64>,
     tickets: u64,
 }
 
-/// The files and their index. All methods but those on the index alone block on the disk.
+/// The files and their index. Methods that access files block the thread.
 #[derive(Debug)]
 struct BlockFiles {
     dir: PathBuf,
@@ -160,7 +162,7 @@ impl BlockFiles {
             fs::create_dir_all(&fan).map_err(failed("create directories in"))?;
             for entry in fs::read_dir(&fan).map_err(failed("list"))? {
                 let entry = entry.map_err(failed("list"))?;
-                // What cannot be looked at or is not named like a block is not ours.
+                // A file that cannot be examined or is not named like a block is not a block.
                 if let Ok(meta) = entry.metadata()
                     && let Some(key) = entry.file_name().to_str().and_then(parse_name)
                 {
@@ -190,7 +192,8 @@ impl BlockFiles {
         Ok(files)
     }
 
-    /// Says that a block of `len` bytes will be stored, and returns the job's number; `None` if it need not or cannot be.
+    /// Registers the write of a block of `len` bytes, and returns the number of its job; `None` if the block is on disk, queued,
+    /// or larger than the limit.
     fn announce(&self, key: BlockKey, len: usize) -> Option<u64> {
         let mut index = lock(&self.index);
         let fits = len as u64 <= BLOCK && footprint((HEADER + len) as u64) <= self.budget;
@@ -230,20 +233,22 @@ impl BlockFiles {
             return;
         }
         drop(index);
-        // Forgotten while it was written, or half a file: it may not be found again.
+        // The block was removed while it was written, or the file is incomplete: the next open must not find it.
         drop(fs::remove_file(&path));
         if let Err(error) = written {
             self.report(&path, &error);
         }
     }
 
-    /// Reads a block and makes it the newest; drops the file if it is not what its name says.
+    /// Reads a block and marks it as the most recently used; deletes the file if it is damaged.
     fn load(&self, key: BlockKey) -> Option<Bytes> {
         lock(&self.index).order.promote(&key);
         let path = self.path(key);
         match read_file(&path, key) {
             Ok(Some(bytes)) => return Some(bytes),
-            Ok(None) => tracing::warn!(path = %path.display(), "dropped a damaged cache file"),
+            Ok(None) => {
+                tracing::warn!(path = %path.display(), "deleted a damaged file of the block cache")
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => self.report(&path, &error),
         }
@@ -263,7 +268,7 @@ impl BlockFiles {
         drop(fs::remove_file(self.path(key)));
     }
 
-    /// Drops the oldest files until `size` more bytes fit.
+    /// Deletes the least recently used files until `size` more bytes fit.
     fn make_room(&self, size: u64) {
         loop {
             let oldest = {
@@ -281,7 +286,7 @@ impl BlockFiles {
         }
     }
 
-    /// Whether the disk keeps enough free for others when `size` more bytes are written; drops the oldest files to make it so.
+    /// Tells whether the disk keeps [`SPARE_MAX`] free after `size` more bytes; deletes the least recently used files for that.
     fn spare(&self, size: u64) -> bool {
         loop {
             let Ok(disk) = rustix::fs::statvfs(&self.dir) else {
@@ -316,13 +321,13 @@ impl BlockFiles {
         given
     }
 
-    /// The first failure is worth a warning; a full disk would repeat it with every block.
+    /// Logs a failure: the first as a warning, later ones for debugging, because a full disk fails every write.
     fn report(&self, path: &Path, error: &io::Error) {
         let path = path.display();
         if self.failures.fetch_add(1, Ordering::Relaxed) == 0 {
-            tracing::warn!(%path, %error, "the block cache's disk fails; blocks are not kept");
+            tracing::warn!(%path, %error, "cannot use the disk of the block cache; blocks are kept in memory only");
         } else {
-            tracing::debug!(%path, %error, "a cache file failed");
+            tracing::debug!(%path, %error, "cannot use a file of the block cache");
         }
     }
 
@@ -337,7 +342,7 @@ impl BlockFiles {
     }
 }
 
-/// The key a file's name tells; `None` for every other name.
+/// The key in a file's name; `None` if it is not the name of a block.
 fn parse_name(name: &str) -> Option<BlockKey> {
     let hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
     if name.len() != 40 || !name.bytes().all(hex) {
@@ -352,7 +357,7 @@ fn parse_name(name: &str) -> Option<BlockKey> {
     })
 }
 
-/// What a file of `len` bytes takes from the disk, in bytes.
+/// The allocated size of a file of `len` bytes, in bytes.
 fn footprint(len: u64) -> u64 {
     len.div_ceil(DISK_UNIT).saturating_mul(DISK_UNIT)
 }
@@ -377,7 +382,7 @@ fn write_file(path: &Path, key: BlockKey, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)
 }
 
-/// Reads a block's file; `None` if it is damaged or holds something else.
+/// Reads the file of a block; `None` if it is damaged or holds another block.
 fn read_file(path: &Path, key: BlockKey) -> io::Result<Option<Bytes>> {
     let mut file = File::open(path)?;
     let len = file.metadata()?.len();
@@ -395,7 +400,7 @@ fn read_file(path: &Path, key: BlockKey) -> io::Result<Option<Bytes>> {
         last_access: stamp(UTIME_OMIT),
         last_modification: stamp(UTIME_NOW),
     };
-    // Only the order after a restart would suffer.
+    // If this fails, only the order after a restart is wrong.
     let _ = rustix::fs::futimens(&file, &read_now);
     Ok(Some(whole.slice(HEADER..)))
 }

@@ -1,4 +1,4 @@
-//! Cache files: the bound, the order, and everything that can be wrong with a file.
+//! Files of the block cache: the limit, the LRU order, and damaged files.
 
 use std::os::unix::fs::FileExt;
 
@@ -50,7 +50,7 @@ fn files_on_disk(dir: &Path) -> usize {
 }
 
 #[test]
-fn a_name_tells_its_key() {
+fn the_key_of_a_block_is_parsed_from_its_name() {
     let temp = tempfile::tempdir().unwrap();
     let files = BlockFiles::open(temp.path(), 1 << 20).unwrap();
     for index in [0, 1, u32::MAX] {
@@ -64,7 +64,7 @@ fn a_name_tells_its_key() {
 }
 
 #[test]
-fn the_oldest_go_beyond_the_budget() {
+fn the_least_recently_used_files_beyond_the_limit_are_deleted() {
     let temp = tempfile::tempdir().unwrap();
     let size = footprint((HEADER + ONE) as u64);
     let files = BlockFiles::open(temp.path(), 3 * size).unwrap();
@@ -81,7 +81,7 @@ fn the_oldest_go_beyond_the_budget() {
 }
 
 #[test]
-fn the_order_survives_a_restart() {
+fn the_lru_order_survives_a_restart() {
     let temp = tempfile::tempdir().unwrap();
     let size = footprint((HEADER + ONE) as u64);
     let files = BlockFiles::open(temp.path(), 10 * size).unwrap();
@@ -102,7 +102,7 @@ fn the_order_survives_a_restart() {
     assert_eq!(files_on_disk(temp.path()), 2);
 }
 
-/// Stores one block, lets `damage` have its file, and expects a miss that leaves nothing behind.
+/// Stores one block, applies `damage` to its file, and expects a miss that deletes the file.
 fn damaged(damage: impl Fn(&Path)) {
     let temp = tempfile::tempdir().unwrap();
     let files = BlockFiles::open(temp.path(), 1 << 20).unwrap();
@@ -126,7 +126,7 @@ fn a_damaged_file_is_a_miss() {
     }
     damaged(|path| open(path).set_len(1 << 40).unwrap());
     damaged(|path| fs::remove_file(path).unwrap());
-    // A whole file, but another block's.
+    // A complete file of another block.
     damaged(|path| write_file(path, key(2), &bytes(2)).unwrap());
 }
 
@@ -141,7 +141,7 @@ fn other_files_in_the_directory_are_left_alone() {
 }
 
 #[test]
-fn what_is_forgotten_while_queued_is_not_written() {
+fn a_block_that_is_removed_while_queued_is_not_written() {
     let temp = tempfile::tempdir().unwrap();
     let files = BlockFiles::open(temp.path(), 1 << 20).unwrap();
     let old = files.announce(key(1), ONE).unwrap();
@@ -154,10 +154,10 @@ fn what_is_forgotten_while_queued_is_not_written() {
 }
 
 #[test]
-fn what_is_forgotten_while_it_is_written_does_not_come_back() {
+fn a_block_that_is_removed_while_it_is_written_leaves_no_file() {
     let temp = tempfile::tempdir().unwrap();
     let files = BlockFiles::open(temp.path(), 1 << 20).unwrap();
-    // A pipe in the file's place holds the writer up in the middle.
+    // A pipe in place of the file blocks the writer in the middle.
     let path = files.path(key(1));
     let rw = Mode::RUSR | Mode::WUSR;
     rustix::fs::mknodat(CWD, &path, FileType::Fifo, rw, 0).unwrap();
@@ -181,15 +181,19 @@ fn what_is_forgotten_while_it_is_written_does_not_come_back() {
     });
     let index = lock(&files.index);
     assert_eq!((index.order.len(), index.bytes), (0, 0));
-    assert_eq!(index.announced.len(), 1, "the new one may still be stored");
+    assert_eq!(
+        index.announced.len(),
+        1,
+        "the second write stays registered"
+    );
     assert!(!path.exists());
 }
 
 #[test]
-fn a_failed_write_is_a_block_not_kept() {
+fn a_failed_write_leaves_the_block_uncached() {
     let temp = tempfile::tempdir().unwrap();
     let files = BlockFiles::open(temp.path(), 1 << 20).unwrap();
-    // A directory stands where the file should go, so even root cannot write it.
+    // A directory has the name of the file, so that even root cannot write it.
     fs::create_dir(files.path(key(1))).unwrap();
     store(&files, 1);
     assert_eq!(files.load(key(1)), None);
@@ -199,11 +203,11 @@ fn a_failed_write_is_a_block_not_kept() {
 }
 
 #[tokio::test]
-async fn a_full_queue_keeps_nothing_and_promises_nothing() {
+async fn a_block_that_finds_the_queue_full_is_not_registered() {
     let temp = tempfile::tempdir().unwrap();
     let tasks = Tasks::new(tokio::runtime::Handle::current());
     let disk = DiskStore::open(temp.path(), 1 << 30, &tasks).unwrap();
-    // Without an await in between the writer does not run.
+    // The writer does not run before the next await.
     for index in 0..=QUEUE as u32 {
         disk.keep(key(index), bytes(index));
     }

@@ -1,8 +1,8 @@
-//! The memory half of the block cache: an LRU of blocks bounded by bytes, and the tokens that pin them.
+//! The memory part of the block cache: blocks in LRU order within a limit of bytes, and the tokens that pin them.
 //!
-//! Keys are spread over shards, each with its lock, its order and its share of the budget. Invariant: a pinned
-//! block is never evicted, so one key has one copy; pinned blocks may exceed the budget, and the memory is
-//! trimmed again after the last pin is dropped.
+//! Keys are distributed over shards, each with its own lock, LRU order and share of the budget. Invariant: a pinned block is
+//! never evicted, so a key has at most one copy in memory. Pinned blocks may exceed the budget; a task evicts blocks after
+//! their last pin is dropped.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,16 +17,17 @@ use super::token::{Token, TokenRegistry};
 use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, Weak, lock};
 use crate::task::Tasks;
 
-/// So many shards that readers rarely meet, if each then still holds [`SHARD_BLOCKS_MIN`] blocks.
+/// The maximal number of shards, chosen so that readers rarely wait for each other. There are fewer if a shard would hold less
+/// than [`SHARD_BLOCKS_MIN`] blocks.
 const SHARDS_MAX: u64 = 16;
 
-/// Fewer blocks in a shard would make its order differ much from that of the whole.
+/// The minimal number of blocks per shard: with fewer, the LRU order of the shards differs much from a global one.
 const SHARD_BLOCKS_MIN: u64 = 64;
 
-/// A block in memory, its bytes as they came from the bucket.
+/// A block in memory.
 struct ResidentBlock {
     bytes: Bytes,
-    /// Where the extents begin that were found to be what their hashes say.
+    /// The offsets of the extents whose hashes were verified.
     verified: Mutex<HashSet<u32>>,
 }
 
@@ -38,17 +39,17 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// Its bytes; fewer than [`BLOCK`] only at the object's end.
+    /// The bytes of the block; fewer than [`BLOCK`] only at the end of its object.
     pub(crate) fn bytes(&self) -> &Bytes {
         &self.resident.bytes
     }
 
-    /// Whether the extent that begins at `offset` in the block was verified since the block came into memory.
+    /// Tells whether the extent that begins at `offset` in the block was verified since the block was loaded.
     pub(crate) fn verified(&self, offset: u32) -> bool {
         lock(&self.resident.verified).contains(&offset)
     }
 
-    /// Remembers that the extent that begins at `offset` was verified; for as long as the block is in memory.
+    /// Records that the extent that begins at `offset` was verified; the record lasts as long as the block is in memory.
     pub(crate) fn set_verified(&self, offset: u32) {
         lock(&self.resident.verified).insert(offset);
     }
@@ -64,12 +65,12 @@ impl fmt::Debug for Block {
 }
 
 struct Shard {
-    /// Unbounded in number; the bytes are what is bounded.
+    /// Without a limit of their number; the limit is on their bytes.
     order: LruCache<BlockKey, Arc<ResidentBlock>>,
     bytes: u64,
 }
 
-/// How full the memory is; known to the tokens' clean-up, which may take no lock.
+/// The fill level of the memory, without a lock: the clean-up of tokens reads it and may take no lock.
 struct Level {
     used: AtomicU64,
     budget: u64,
@@ -86,7 +87,7 @@ pub(super) struct BlockMemory {
 }
 
 impl BlockMemory {
-    /// Makes an empty cache of `budget` bytes, with a task that trims it when held blocks are let go.
+    /// Creates an empty cache of `budget` bytes, and a task that evicts blocks after pins beyond the budget are dropped.
     pub(super) fn new(budget: u64, tasks: &Tasks) -> Arc<Self> {
         let shards = (budget / (BLOCK * SHARD_BLOCKS_MIN)).clamp(1, SHARDS_MAX);
         let level = Arc::new(Level {
@@ -118,7 +119,7 @@ impl BlockMemory {
         memory
     }
 
-    /// The block, if it is in memory; it is then the newest of its shard.
+    /// Returns a block that is in memory, and marks it as the most recently used of its shard.
     pub(super) fn get(&self, key: BlockKey) -> Option<Block> {
         let mut shard = self.shard(key);
         let resident = Arc::clone(shard.order.get(&key)?);
@@ -144,12 +145,12 @@ impl BlockMemory {
         block
     }
 
-    /// Whether the block is in memory; its place in the order stays.
+    /// Tells whether a block is in memory; does not change the LRU order.
     pub(super) fn contains(&self, key: BlockKey) -> bool {
         self.shard(key).order.contains(&key)
     }
 
-    /// Forgets the block, held or not; holders keep their bytes.
+    /// Removes a block, pinned or not. A [`Block`] that a caller holds keeps its bytes.
     pub(super) fn remove(&self, key: BlockKey) {
         let mut shard = self.shard(key);
         if let Some(resident) = shard.order.pop(&key) {
@@ -157,7 +158,7 @@ impl BlockMemory {
         }
     }
 
-    /// How many bytes the blocks in memory have.
+    /// The size of all blocks in memory, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.level.used.load(Ordering::Relaxed)
     }
@@ -168,7 +169,7 @@ impl BlockMemory {
         lock(&self.shards[index as usize])
     }
 
-    /// Takes the token under the shard's lock: after it an eviction would be too late to see it.
+    /// Takes a token under the shard's lock, so that an eviction, which also needs the lock, sees it.
     fn hold(
         &self,
         _: &MutexGuard<'_, Shard>,
@@ -179,7 +180,7 @@ impl BlockMemory {
         Block { resident, token }
     }
 
-    /// Evicts from the oldest on until the shard keeps to its share, or all that is left is held.
+    /// Evicts the least recently used blocks until the shard is within its share, or all remaining blocks are pinned.
     fn trim(&self, shard: &mut Shard) {
         for _ in 0..shard.order.len() {
             if shard.bytes <= self.share {
@@ -189,7 +190,7 @@ impl BlockMemory {
                 return;
             };
             if self.pins.count(&key) > 0 {
-                // In use now, so among the newest.
+                // It is in use, so it becomes the most recently used.
                 shard.order.put(key, resident);
             } else {
                 self.count_out(shard, &resident);
@@ -206,7 +207,7 @@ impl BlockMemory {
 
 impl Drop for BlockMemory {
     fn drop(&mut self) {
-        // The trim task finds that there is nothing left to trim, and ends.
+        // Wakes the trim task, which then ends.
         self.level.over.notify_one();
     }
 }
@@ -220,7 +221,7 @@ impl fmt::Debug for BlockMemory {
     }
 }
 
-/// Trims all shards whenever held blocks beyond the budget were let go.
+/// Trims all shards whenever a pin was dropped while the memory was over its budget.
 async fn trim(level: Arc<Level>, memory: Weak<BlockMemory>, tasks: Tasks) {
     loop {
         tokio::select! {

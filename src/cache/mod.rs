@@ -1,12 +1,12 @@
-//! Bytes on this machine: blocks read from the bucket, and writes that are not yet there.
+//! Bytes on this machine: cached blocks of the bucket, and written bytes that the bucket does not have yet.
 //!
-//! This module knows no name, no version and no object store: a key is a number, and what is missing is fetched
-//! by a future of the caller's. Invariant: what can be fetched again may be dropped at any time unless a token
-//! holds it; what cannot (staging files) is never dropped before its owner says that the bucket has it.
+//! The cache knows no names, versions or object stores: keys are numbers, and the caller passes the future that fetches a
+//! missing block. Invariant: a cached block may be evicted at any time unless a token pins it; a staging file is never deleted
+//! before its owner reports that the bucket has its bytes.
 //!
-//! Locks, all of them std and held for a few instructions: the table entry of a running fetch, then a memory shard, then a
-//! token's table entry; the disk index and a budget stand alone. A staging file's lock is held over its write, and under
-//! it that of the table of open files is taken. No await under any.
+//! Locks are std locks, held for a few instructions, in this order: the table entry of a running fetch, a shard of the memory
+//! cache, the table entry of a token. The locks of the disk index and of a budget are leaves. A staging file's lock is held
+//! over its write(2), and the lock of the table of open files is taken under it. No lock is held across an await.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,44 +30,44 @@ pub(crate) use dirty::{DirtyMap, DirtySnapshot, Piece, Referent, Source, Span};
 pub(crate) use memory::Block;
 pub(crate) use staging::{StagingDir, StagingFile};
 
-/// Why local bytes could not be kept or had.
+/// Why local bytes could not be written or read.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum CacheError {
-    /// The filesystem of the cache directory is full, or a quota or file size limit is reached. What was there
-    /// before is unharmed; the writer is told ENOSPC.
+    /// The file system of the cache directory is full, or a quota or file size limit is reached. Nothing was changed; the
+    /// caller of write(2) gets ENOSPC.
     #[error("no space left in the cache directory for {}", path.display())]
     NoSpace {
         /// The file that could not grow.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: Arc<io::Error>,
     },
-    /// The local filesystem failed; trying again rarely helps.
+    /// The local file system failed; another attempt rarely succeeds.
     #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was tried: "open", "read".
+        /// The action that failed: "open", "read".
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: Arc<io::Error>,
     },
-    /// A staging file ends before bytes that were acknowledged: it was damaged from outside.
+    /// A staging file ends before bytes that were acknowledged: another program has truncated it.
     #[error("{} ends before byte {end}", path.display())]
     Short {
         /// The staging file.
         path: PathBuf,
-        /// Where the wanted bytes end in it.
+        /// The end of the requested bytes in the file.
         end: u64,
     },
-    /// A staging file takes nothing more.
+    /// A staging file is closed for appends.
     #[error("{} is closed", path.display())]
     Closed {
         /// The staging file.
         path: PathBuf,
     },
-    /// The task that fetched a block ended without an answer: it panicked, or the process is ending.
+    /// The task that fetched a block ended without a result: it panicked, or the process is shutting down.
     #[error("the fetch of a block was lost")]
     Lost,
 }

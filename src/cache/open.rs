@@ -1,4 +1,4 @@
-//! Open files, a bounded number at a time: staging files may be more than the process may have open.
+//! A limited number of open files: there may be more staging files than the process may have open.
 
 use std::fs::File;
 use std::io;
@@ -9,23 +9,23 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::sync::{Arc, Mutex, lock};
 
-/// Divisor of the process's limit of open files: sockets, the journal and the bucket need the others.
+/// The divisor of the process's limit of open files: sockets, the journal and a local bucket need the rest.
 const PART: u64 = 8;
 
-/// The lower bound.
+/// The minimal number of open files.
 const LEAST: usize = 16;
 
-/// The upper bound: opening a file again takes microseconds.
+/// The maximal number of open files: to open a file again takes microseconds.
 const MOST: usize = 4096;
 
-/// The files that were used last, by their ids; those that were not are closed, and opened again when they are used.
+/// The most recently used files, by their ids. The others are closed, and opened again at their next use.
 ///
-/// Its lock is held for a few instructions, never over a system call.
+/// The lock is held for a few instructions, never over a system call.
 #[derive(Debug)]
 pub(super) struct OpenFiles(Mutex<LruCache<u64, Arc<File>>>);
 
 impl OpenFiles {
-    /// As many as suit the process's limit of open files, `RLIMIT_NOFILE` of getrlimit(2).
+    /// A table whose size follows from the process's limit of open files, `RLIMIT_NOFILE` of getrlimit(2).
     pub(super) fn within_limit() -> Self {
         let part = getrlimit(Resource::Nofile)
             .current
@@ -35,12 +35,12 @@ impl OpenFiles {
         Self::at_most(NonZeroUsize::new(most).unwrap_or(NonZeroUsize::MIN))
     }
 
-    /// At most `count` files.
+    /// A table of at most `count` open files.
     pub(super) fn at_most(count: NonZeroUsize) -> Self {
         Self(Mutex::new(LruCache::new(count)))
     }
 
-    /// The file with this id, opened by `open` unless it is open.
+    /// Returns the file with this id; opens it with `open` if it is closed.
     pub(super) fn get(
         &self,
         id: u64,
@@ -52,7 +52,7 @@ impl OpenFiles {
         Ok(self.keep(id, open()?))
     }
 
-    /// Takes a file that was just opened.
+    /// Adds a file that was just opened.
     pub(super) fn keep(&self, id: u64, file: File) -> Arc<File> {
         let file = Arc::new(file);
         // The evicted file is dropped outside the lock; it is closed when its last user drops it.
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_files_used_last_stay_open() {
+    fn the_most_recently_used_files_stay_open() {
         let files = OpenFiles::at_most(NonZeroUsize::new(2).unwrap());
         let opened = std::cell::RefCell::new(Vec::new());
         let get = |id: u64| {
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_opened_is_tried_again() {
+    fn a_file_that_could_not_be_opened_is_opened_at_its_next_use() {
         let files = OpenFiles::within_limit();
         let missing = files.get(1, || Err(io::ErrorKind::NotFound.into()));
         assert_eq!(missing.unwrap_err().kind(), io::ErrorKind::NotFound);

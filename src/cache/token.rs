@@ -1,9 +1,8 @@
 //! Reference-counted tokens; a key is cleaned up after its last token is dropped.
 //!
-//! A registry keeps one weak count per key. Dropping a key's last token does nothing at once: it puts the key on a
-//! list that a task works off, so a drop is cheap and safe anywhere. Invariant: the clean-up of a key runs only
-//! while no token of it exists, and none can be taken before it has ended; a token taken between the
-//! last drop and the clean-up wins.
+//! A registry has one weak count per key. The drop of a key's last token only sends the key to a task, so that a drop is cheap
+//! and possible in any context. Invariant: the clean-up of a key runs only while the key has no token, and no token can be
+//! taken during it. A token that is taken between the last drop and the clean-up prevents the clean-up.
 
 use std::fmt;
 use std::hash::Hash;
@@ -16,19 +15,19 @@ use tokio::sync::mpsc;
 use crate::sync::{Arc, Weak};
 use crate::task::Tasks;
 
-/// How long the task gathers keys, so that tokens that come and go cost no wake-up each.
+/// The delay between two runs of the task, so that short-lived tokens do not wake it one by one.
 const GATHER: Duration = Duration::from_millis(2);
 
 /// The counts of all tokens of one kind; clones are the same registry.
 pub(crate) struct TokenRegistry<K: Clone> {
-    counts: Arc<DashMap<K, Weak<HeldToken<K>>>>,
+    counts: Arc<DashMap<K, Weak<TokenState<K>>>>,
     unused: mpsc::UnboundedSender<K>,
 }
 
 impl<K: Hash + Eq + Clone> TokenRegistry<K> {
-    /// Makes an empty registry. `clean_up` is called for a key whose last token was dropped; it runs under the key's
-    /// entry, so it must be short and must not use this registry: longer work it hands on. The task called
-    /// `name` ends at the stop signal, after what was dropped before it; later drops are not cleaned up.
+    /// Creates an empty registry. `clean_up` is called for a key whose last token was dropped. It runs while the key's entry is
+    /// locked, so it must be short and must not use this registry. The task called `name` ends at the stop signal, after the
+    /// clean-up of all keys dropped before; keys dropped later are not cleaned up.
     pub(crate) fn new<F>(name: &'static str, tasks: &Tasks, clean_up: F) -> Self
     where
         K: Send + Sync + 'static,
@@ -41,10 +40,10 @@ impl<K: Hash + Eq + Clone> TokenRegistry<K> {
         Self { counts, unused }
     }
 
-    /// Takes a token of `key`, the first or one more.
+    /// Takes a token of `key`.
     pub(crate) fn take(&self, key: K) -> Token<K> {
-        let held = |key: &K| {
-            Arc::new(HeldToken {
+        let state = |key: &K| {
+            Arc::new(TokenState {
                 key: key.clone(),
                 unused: self.unused.clone(),
             })
@@ -52,24 +51,24 @@ impl<K: Hash + Eq + Clone> TokenRegistry<K> {
         match self.counts.entry(key) {
             Entry::Occupied(mut entry) => {
                 let found = entry.get().upgrade();
-                let held = found.unwrap_or_else(|| {
-                    let held = held(entry.key());
-                    entry.insert(Arc::downgrade(&held));
-                    held
+                let state = found.unwrap_or_else(|| {
+                    let state = state(entry.key());
+                    entry.insert(Arc::downgrade(&state));
+                    state
                 });
-                Token { held }
+                Token { state }
             }
             Entry::Vacant(entry) => {
-                let held = held(entry.key());
-                entry.insert(Arc::downgrade(&held));
-                Token { held }
+                let state = state(entry.key());
+                entry.insert(Arc::downgrade(&state));
+                Token { state }
             }
         }
     }
 
-    /// How many tokens of `key` there are.
+    /// Counts the tokens of `key`.
     pub(crate) fn count(&self, key: &K) -> usize {
-        self.counts.get(key).map_or(0, |held| held.strong_count())
+        self.counts.get(key).map_or(0, |state| state.strong_count())
     }
 }
 
@@ -90,9 +89,9 @@ impl<K: Hash + Eq + Clone> fmt::Debug for TokenRegistry<K> {
     }
 }
 
-/// Works off the list of keys whose last token was dropped.
+/// Cleans up the keys whose last token was dropped.
 async fn sweep<K, F>(
-    counts: Arc<DashMap<K, Weak<HeldToken<K>>>>,
+    counts: Arc<DashMap<K, Weak<TokenState<K>>>>,
     mut list: mpsc::UnboundedReceiver<K>,
     tasks: Tasks,
     clean_up: F,
@@ -100,7 +99,7 @@ async fn sweep<K, F>(
     K: Hash + Eq + Clone + Send + Sync,
     F: Fn(&K) + Send + Sync,
 {
-    let clean_up = |key: K| work_off(&counts, key, &clean_up);
+    let clean_up = |key: K| clean_up_unused(&counts, key, &clean_up);
     let stopped = tasks.stopped();
     tokio::pin!(stopped);
     loop {
@@ -124,9 +123,9 @@ async fn sweep<K, F>(
     }
 }
 
-/// Cleans a listed key up. It may be listed more than once, or be in use again: what counts is whether it is unused now.
-fn work_off<K: Hash + Eq + Clone>(
-    counts: &DashMap<K, Weak<HeldToken<K>>>,
+/// Cleans up a key, unless it has a token again. A key may have been sent more than once.
+fn clean_up_unused<K: Hash + Eq + Clone>(
+    counts: &DashMap<K, Weak<TokenState<K>>>,
     key: K,
     clean_up: &impl Fn(&K),
 ) {
@@ -138,31 +137,31 @@ fn work_off<K: Hash + Eq + Clone>(
     }
 }
 
-/// What all tokens of a key share; the last of them lists the key.
+/// The state that all tokens of a key share; its drop sends the key to the task.
 #[derive(Debug)]
-struct HeldToken<K: Clone> {
+struct TokenState<K: Clone> {
     key: K,
     unused: mpsc::UnboundedSender<K>,
 }
 
-impl<K: Clone> Drop for HeldToken<K> {
+impl<K: Clone> Drop for TokenState<K> {
     fn drop(&mut self) {
-        // Fails only after the stop signal, when nothing is cleaned up any more.
+        // Fails only after the stop signal.
         drop(self.unused.send(self.key.clone()));
     }
 }
 
-/// One counted reference: a clone counts one more, a drop one less.
+/// A counted reference to a key.
 #[derive(Clone, Debug)]
 #[must_use]
 pub(crate) struct Token<K: Clone> {
-    held: Arc<HeldToken<K>>,
+    state: Arc<TokenState<K>>,
 }
 
 impl<K: Clone> Token<K> {
-    /// What it refers to.
+    /// The key of this token.
     pub(crate) fn key(&self) -> &K {
-        &self.held.key
+        &self.state.key
     }
 }
 

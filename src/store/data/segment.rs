@@ -297,7 +297,7 @@ impl ExtentReader {
                 object: (id.epoch, id.sequence),
                 index: index as u32,
             };
-            self.blocks.insert(key, Bytes::copy_from_slice(block));
+            self.blocks.insert(key, block);
         }
     }
 

@@ -99,7 +99,7 @@ async fn a_bad_block_of_the_cache_is_fetched_again() {
                 index,
             };
             extents.blocks.forget(key);
-            extents.blocks.insert(key, Bytes::from(bad.clone()));
+            extents.blocks.insert(key, &bad);
             for source in &sources {
                 whole(&extents, source).await.unwrap();
             }
