@@ -1,10 +1,10 @@
 //! Group commit: one flush makes the commits of many waiting callers durable.
 //!
-//! There is no task behind it: of the callers that wait, one at a time has the *turn*. It gathers others for a moment,
-//! flushes once, and the outcome releases every caller it concerns. A caller that is dropped while it has the turn just
-//! passes it on. Commits without a waiting caller are flushed by the engine, each second.
-//! Invariant: a caller returns Ok only when its commit has been seen durable, and an error only from a flush that began
-//! after the caller came. One flush is under way at a time.
+//! There is no task for it: of the waiting callers, one at a time has the *turn*. It waits for a moment for more callers and
+//! flushes once; the result releases all callers whose commits it covers. If the caller with the turn is dropped, another one
+//! takes the turn. Commits without a waiting caller are flushed by the engine once per second.
+//! Invariant: a caller returns Ok only after its commit was reported durable, and an error only from a flush that began after
+//! its call. One flush is under way at a time.
 
 use super::{Commit, MetaError};
 use crate::sync::{AtomicUsize, Ordering};
@@ -12,14 +12,14 @@ use futures::future::BoxFuture;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long the caller with the turn waits for others to come; without company it does not wait at all. Measured:
-/// without it, callers split into two cohorts that wait for two and a half uploads each instead of one.
+/// How long the caller with the turn waits for more callers, if at least one other is waiting. Measured: without this delay,
+/// callers split into two groups that each wait for two and a half uploads instead of one.
 const GATHER: Duration = Duration::from_millis(1);
 
-/// Tells what is durable by now.
+/// Returns the newest durable commit.
 type DurableCommit = Box<dyn Fn() -> Commit + Send + Sync>;
 
-/// Makes durable what was committed before the call.
+/// Makes all commits before the call durable.
 type FlushCall = Box<dyn Fn() -> BoxFuture<'static, Result<(), MetaError>> + Send + Sync>;
 
 /// The coordinator of one store.
@@ -31,25 +31,25 @@ pub(super) struct FlushCoordinator {
     waiting: AtomicUsize,
 }
 
-/// What the flushes came to.
+/// The results of the flushes.
 #[derive(Debug, Clone, Default)]
 struct FlushRounds {
-    /// How many have begun.
+    /// The number of flushes begun.
     begun: u64,
-    /// The newest commit seen durable.
+    /// The newest commit that was reported durable.
     durable: Commit,
-    /// The number and the words of the newest one that failed.
+    /// The number and the error of the newest flush that failed.
     failed: Option<(u64, MetaError)>,
 }
 
 impl FlushRounds {
-    /// Tells what a caller that came after round `came` may return, if anything yet.
-    fn verdict(&self, commit: Commit, came: u64) -> Option<Result<(), MetaError>> {
+    /// The result of a call that began after round `after`; `None` while it is not known.
+    fn verdict(&self, commit: Commit, after: u64) -> Option<Result<(), MetaError>> {
         if self.durable >= commit {
             return Some(Ok(()));
         }
         match &self.failed {
-            Some((round, error)) if *round > came => Some(Err(error.clone())),
+            Some((round, error)) if *round > after => Some(Err(error.clone())),
             _ => None,
         }
     }
@@ -65,7 +65,7 @@ impl std::fmt::Debug for FlushCoordinator {
 }
 
 impl FlushCoordinator {
-    /// Makes a coordinator over an engine's two verbs.
+    /// Creates a coordinator from two functions of the engine.
     pub(super) fn new(reached: DurableCommit, flush: FlushCall) -> Self {
         Self {
             reached,
@@ -76,36 +76,36 @@ impl FlushCoordinator {
         }
     }
 
-    /// Waits until `commit` is durable. Errors are those of the flush.
+    /// Waits until `commit` is durable. Returns the error of the flush if it fails.
     pub(super) async fn durable(&self, commit: Commit) -> Result<(), MetaError> {
         if (self.reached)() >= commit {
             return Ok(());
         }
         let _waiter = WaitingCaller::enter(&self.waiting);
         let mut rounds = self.rounds.subscribe();
-        let came = rounds.borrow().begun;
+        let after = rounds.borrow().begun;
         let turn = tokio::select! {
             biased;
-            _ = rounds.wait_for(|rounds| rounds.verdict(commit, came).is_some()) => None,
+            _ = rounds.wait_for(|rounds| rounds.verdict(commit, after).is_some()) => None,
             turn = self.turn.lock() => Some(turn),
         };
         let verdict = match &turn {
-            Some(_) => self.take_turn(commit, came).await,
-            None => self.rounds.borrow().verdict(commit, came),
+            Some(_) => self.take_turn(commit, after).await,
+            None => self.rounds.borrow().verdict(commit, after),
         };
-        // A flush that began after the commit and did not reach it breaks the engine's word; never report it as durable.
+        // The engine promises that a flush covers all earlier commits. If it did not, the commit is not reported as durable.
         verdict.unwrap_or_else(|| {
             Err(MetaError::Unavailable(
-                "a flush ended without the commit it was for".to_owned(),
+                "a flush ended before the commit was durable".to_owned(),
             ))
         })
     }
 
-    /// Flushes once for everyone who waits, unless that has become needless.
-    async fn take_turn(&self, commit: Commit, came: u64) -> Option<Result<(), MetaError>> {
-        let settled = self.rounds.borrow().verdict(commit, came);
-        if settled.is_some() {
-            return settled;
+    /// Flushes once for all waiting callers, unless the result of this call is known already.
+    async fn take_turn(&self, commit: Commit, after: u64) -> Option<Result<(), MetaError>> {
+        let known = self.rounds.borrow().verdict(commit, after);
+        if known.is_some() {
+            return known;
         }
         if self.waiting.load(Ordering::Relaxed) > 1 {
             tokio::time::sleep(GATHER).await;
@@ -123,11 +123,11 @@ impl FlushCoordinator {
                 rounds.failed = Some((round, error));
             }
         });
-        self.rounds.borrow().verdict(commit, came)
+        self.rounds.borrow().verdict(commit, after)
     }
 }
 
-/// One caller that waits; counted while it lives.
+/// A waiting caller; counted until it is dropped.
 struct WaitingCaller<'a>(&'a AtomicUsize);
 
 impl<'a> WaitingCaller<'a> {

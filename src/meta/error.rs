@@ -1,28 +1,28 @@
-//! What can go wrong in the index, by what the caller can do about it.
+//! The errors of the index, classified by what the caller can do.
 
 use thiserror::Error;
 
-/// Why the index refused. Each variant carries the engine's own words; clones reach every waiter of one flush.
+/// Why an operation of the index failed, with the engine's message. Every waiting caller of a flush gets a clone.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum MetaError {
-    /// Another write came in between. Read again and decide again.
+    /// Another write conflicted; the caller may read again and retry.
     #[error("the index changed meanwhile: {0}")]
     Conflict(String),
-    /// The object store cannot be reached at present. Nothing is lost; ask again later.
+    /// The object store does not answer at present. No data is lost; a later attempt may succeed.
     #[error("the index cannot be reached: {0}")]
     Unavailable(String),
-    /// A newer writer has taken this namespace over. This one is over for good.
+    /// A newer writer has opened the index. This one cannot write any more.
     #[error("another writer took over the index: {0}")]
     Fenced(String),
-    /// Stored bytes, or what was asked of the engine, make no sense. Asking again does not help.
+    /// Stored bytes or a request to the engine are invalid. Another attempt fails in the same way.
     #[error("the index is damaged or of another make: {0}")]
     Corrupt(String),
-    /// The store was closed, or its engine has stopped. Only a new open helps.
+    /// The store was closed, or its engine has stopped.
     #[error("the index is closed: {0}")]
     Closed(String),
 }
 
-/// Joins an error and its causes into one line, outermost first, without repeating a cause that the line already tells.
+/// Joins the messages of an error and its causes into one line, outermost first, without those that the line already contains.
 pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();

@@ -1,9 +1,10 @@
-//! Ordered rows with atomic batches: the index of a namespace, and the local journal that runs ahead of it.
+//! Ordered rows with atomic batches: the index of a namespace in the bucket, and the local journal of changes that it does not
+//! contain yet.
 //!
-//! This room knows bytes: keys, values and how two values of a key merge. What they mean belongs to the store above.
-//! Invariant: a batch is visible whole or not at all, and what survives a crash is a prefix of the commits in their
-//! order that holds at least everything [`MetaStore::durable`] returned for.
-//! Two implementations answer for it: [`SlateStore`] on the bucket and [`MemoryStore`], its twin for tests.
+//! Keys and values are bytes here; their meaning, and how two values of a key merge, belong to the store above.
+//! Invariant: a batch is visible as a whole or not at all. After a crash the index has a prefix of the commits in their order,
+//! which includes every commit for which [`MetaStore::durable`] has returned.
+//! [`SlateStore`] is the implementation on the bucket, `MemoryStore` the one in memory for tests.
 
 mod commit;
 mod error;
@@ -31,23 +32,23 @@ use std::ops::Range;
 
 use crate::sync::Arc;
 
-/// The longest key a row may have, in bytes.
+/// The maximal length of a key, in bytes.
 pub(crate) const KEY_MAX: usize = 65_535;
 
-/// How a key's older and newer value become one; values and operands share one encoding.
+/// Merges an operand into a value; values and operands have the same encoding.
 ///
-/// Two laws, because the engine merges operands with each other before it meets the row below them: merging is
-/// associative, and merging onto nothing (`None`) gives a value that reads as the operand itself.
+/// The engine merges operands with each other before it reads the row they apply to. Therefore the function must be
+/// associative, and a merge into `None` must return a value that decodes as the operand itself.
 pub(crate) type MergeFn = fn(key: &[u8], existing: Option<&[u8]>, operand: &[u8]) -> Bytes;
 
-/// What happens to one row.
+/// A change of one row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Change {
-    /// The row has this value afterwards.
+    /// Sets the value.
     Put(Bytes),
-    /// The row is gone afterwards.
+    /// Deletes the row.
     Delete,
-    /// The row's value is merged with this operand.
+    /// Merges this operand into the value.
     Merge(Bytes),
 }
 
@@ -58,7 +59,7 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Makes a batch without changes.
+    /// Creates an empty batch.
     #[must_use]
     pub(crate) fn new() -> Self {
         Self::default()
@@ -69,7 +70,7 @@ impl Batch {
         self.rows.push((key.into(), Change::Put(value.into())));
     }
 
-    /// Removes a row.
+    /// Deletes a row.
     pub(crate) fn delete(&mut self, key: impl Into<Bytes>) {
         self.rows.push((key.into(), Change::Delete));
     }
@@ -79,29 +80,29 @@ impl Batch {
         self.rows.push((key.into(), Change::Merge(operand.into())));
     }
 
-    /// Adds the changes of `other` after those of this batch.
+    /// Appends the changes of `other`.
     pub(crate) fn append(&mut self, other: Self) {
         self.rows.extend(other.rows);
     }
 
-    /// Tells whether there is no change.
+    /// Tells whether the batch has no changes.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// Shows the changes in their order.
+    /// Returns the changes in order.
     #[must_use]
     pub(crate) fn rows(&self) -> &[(Bytes, Change)] {
         &self.rows
     }
 
-    /// Gives the changes away, in their order.
+    /// Converts the batch into its changes, in order.
     pub(crate) fn into_rows(self) -> Vec<(Bytes, Change)> {
         self.rows
     }
 
-    /// Bytes of all keys and values.
+    /// The size of all keys and values, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let len = |change: &Change| match change {
             Change::Put(value) | Change::Merge(value) => value.len(),
@@ -113,7 +114,7 @@ impl Batch {
             .sum()
     }
 
-    /// Refuses keys that no engine of ours stores.
+    /// Checks the lengths of all keys.
     fn check(&self) -> Result<(), MetaError> {
         match self
             .rows
@@ -148,29 +149,29 @@ impl Batch {
     }
 }
 
-/// A commit's place in the order of its store; later commits are greater.
+/// The position of a commit in the order of its store; later commits are greater.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Commit(u64);
 
-/// How a store stands.
+/// The state of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MetaState {
-    /// It works, as far as is known.
+    /// It accepts commits.
     Open,
-    /// A newer writer has taken over; what was not durable by then will not be.
+    /// A newer writer has opened the index; commits that were not durable by then are lost.
     Fenced,
     /// It was closed on request.
     Closed,
-    /// The engine stopped by itself, with these words.
+    /// The engine has stopped with this error.
     Failed(String),
 }
 
 /// Rows in ascending order of their keys, one at a time.
 #[async_trait]
 pub(crate) trait RowScan: Send {
-    /// Gives the next row, `None` after the last one.
+    /// Returns the next row, or `None` after the last one.
     ///
-    /// A value may share its memory with a whole block of the index; copy what is kept for long.
+    /// A value may share its memory with a whole block of the index; copy values that are kept for long.
     async fn next(&mut self) -> Result<Option<(Bytes, Bytes)>, MetaError>;
 }
 
@@ -180,37 +181,37 @@ pub(crate) trait MetaRead: Send + Sync + std::fmt::Debug {
     /// Reads one row.
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MetaError>;
 
-    /// Starts a scan over the keys in `range` (its end excluded) as they are now. An upside-down range is empty.
+    /// Starts a scan of the rows with keys in `range`, whose end is excluded. A range whose end is before its start is empty.
     async fn scan(&self, range: Range<Bytes>) -> Result<Box<dyn RowScan>, MetaError>;
 }
 
-/// The one writer of an index. Reads see every commit at once.
+/// The only writer of an index. Reads see a commit as soon as it has returned.
 #[async_trait]
 pub(crate) trait MetaStore: MetaRead {
-    /// Applies a batch: atomic, visible to reads at return, **not durable** (see [`MetaStore::durable`]).
+    /// Applies a batch atomically. Reads see it when this returns; it is **not durable** yet (see [`MetaStore::durable`]).
     ///
-    /// Waits while the engine holds too many bytes that are not in the bucket. If the future is dropped, the batch may or
-    /// may not have been applied. An empty batch is the newest commit again. A fenced writer may still say Ok.
+    /// Waits while the engine holds too many bytes that are not in the bucket. If the future is dropped, the batch may have
+    /// been applied. For an empty batch, returns the newest commit. A fenced writer may still return Ok.
     async fn commit(&self, batch: Batch) -> Result<Commit, MetaError>;
 
-    /// Waits until the bucket has `commit` and everything before it. Callers at the same time share one flush.
+    /// Waits until the bucket has `commit` and all earlier ones. Concurrent callers share one flush.
     ///
-    /// After an error the commit may still become durable; asking again tells.
+    /// After an error the commit may still become durable; another call tells.
     async fn durable(&self, commit: Commit) -> Result<(), MetaError>;
 
-    /// Takes a view that later commits do not change. Not for keeping: the engine lets go of old data after 15 minutes.
+    /// Takes a snapshot, which later commits do not change. The engine may delete its data after 15 minutes.
     async fn snapshot(&self) -> Result<Arc<dyn MetaRead>, MetaError>;
 
-    /// Tells this writer's epoch, greater than that of every earlier writer of the index.
+    /// Returns this writer's epoch, which is greater than that of every earlier writer of the index.
     fn epoch(&self) -> u64;
 
-    /// Tells how the store stands, without asking the bucket.
+    /// Returns the last known state of the store; sends no request.
     fn state(&self) -> MetaState;
 
-    /// Waits until the store is no longer open and tells why.
+    /// Waits until the store is no longer open, and returns its state.
     async fn ended(&self) -> MetaState;
 
-    /// Makes every commit durable and stops the engine. Closing again is Ok. `Unavailable` leaves the store open.
+    /// Makes all commits durable and stops the engine. A second call returns Ok. After `Unavailable` the store is still open.
     async fn close(&self) -> Result<(), MetaError>;
 }
 
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_survives_its_encoding() {
+    fn a_batch_can_be_encoded_and_decoded() {
         let mut batch = Batch::new();
         batch.put(&b"Ck"[..], &b"v"[..]);
         batch.delete(&b"Hk"[..]);
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn folding_keeps_the_last_word_of_each_key() {
+    fn folding_leaves_one_change_per_key() {
         let mut batch = Batch::new();
         batch.merge(&b"a"[..], &b"1"[..]);
         batch.merge(&b"a"[..], &b"2"[..]);
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_keys_are_refused() {
+    fn keys_of_invalid_length_are_refused() {
         for (len, fits) in [(0, false), (1, true), (KEY_MAX, true), (KEY_MAX + 1, false)] {
             let mut batch = Batch::new();
             batch.delete(vec![b'C'; len]);
