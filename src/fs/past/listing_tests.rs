@@ -6,9 +6,14 @@ use crate::fs::testing::{ALICE, Names, ROOT, World, world};
 const VERSIONS: u64 = 120;
 const MILLISECOND: u64 = 1_000_000;
 
-/// Saves `name` again and again.
+/// Saves [`VERSIONS`] versions of `name`.
 async fn save_often(world: &World, name: &str) {
-    for number in 0..VERSIONS {
+    save_times(world, name, VERSIONS).await;
+}
+
+/// Saves so many versions of `name`.
+async fn save_times(world: &World, name: &str, versions: u64) {
+    for number in 0..versions {
         world.save(name, &format!("state {number}")).await;
         world.advance(2 * MILLISECOND);
     }
@@ -99,6 +104,65 @@ async fn a_version_is_found_by_one_row_and_a_listing_is_linear() {
             .await;
         assert!(missing.is_err());
     }
+}
+
+/// The rows that a history of the file `v.txt` costs.
+#[derive(Debug)]
+struct HistoryCost {
+    /// Lookup of `@files/v.txt`, which tells that there are versions.
+    any: u64,
+    /// A listing with attributes.
+    listing: u64,
+    /// A version in the middle: lookup, attributes, open, read and release.
+    opening: u64,
+}
+
+async fn history_cost(world: &World, versions: u64) -> HistoryCost {
+    let files = number(world, ".versions/@files").await;
+    let any = rows(world, world.lookup(&ALICE, files, b"v.txt")).await;
+    let history = number(world, ".versions/@files/v.txt").await;
+    let mut names = Vec::new();
+    let listing = rows(world, async {
+        names = list_with_attributes(world, history).await;
+    });
+    let listing = listing.await;
+    assert_eq!(names.len() as u64, versions + 2);
+    let middle = names[names.len() / 2].clone();
+    let opening = rows(world, async {
+        let entry = world.lookup(&ALICE, history, middle.as_bytes()).await;
+        let ino = entry.unwrap().stat.ino.0;
+        world.getattr(ino, None).await.unwrap();
+        let handle = world.open(&ALICE, ino, libc::O_RDONLY).await.unwrap();
+        world.read(ino, handle.handle, 0, 100).await.unwrap();
+        world.release(ino, handle.handle).await.unwrap();
+    });
+    HistoryCost {
+        any,
+        listing,
+        opening: opening.await,
+    }
+}
+
+#[tokio::test]
+async fn rows_read_of_a_history_grow_with_its_versions_only_in_a_listing() {
+    let world = world().await;
+    let mut saved = 0;
+    let mut costs = Vec::new();
+    for versions in [100, 1000] {
+        save_times(&world, "v.txt", versions - saved).await;
+        saved = versions;
+        world.namespace.drain().await.unwrap();
+        world.advance(20_000 * MILLISECOND);
+        let cost = history_cost(&world, versions).await;
+        println!("{versions} versions: {cost:?}");
+        assert_eq!(cost.any, 1, "{versions} versions: {cost:?}");
+        // A row for each version, a second one for the last of each buffer of twenty, and a few for the links.
+        let most = versions + versions / 10 + 30;
+        assert!(cost.listing <= most, "{versions} versions: {cost:?}");
+        costs.push(cost);
+    }
+    assert_eq!(costs[0].opening, costs[1].opening, "{costs:?}");
+    assert!(costs[1].listing <= 12 * costs[0].listing, "{costs:?}");
 }
 
 #[tokio::test]
