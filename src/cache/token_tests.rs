@@ -176,7 +176,7 @@ impl Bench {
             return;
         };
         let cleaned = Cell::new(false);
-        work_off(&self.registry.counts, key, &|_| cleaned.set(true));
+        clean_up_unused(&self.registry.counts, key, &|_| cleaned.set(true));
         if cleaned.get() {
             assert!(self.tokens.is_empty(), "cleaned up under a token");
             assert!(self.used, "cleaned up twice");

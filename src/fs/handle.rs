@@ -7,7 +7,7 @@ use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
 use crate::fs::past::{DrawnListing, ListedName, Past, PastNode, PinnedTimes};
 use crate::store::{Author, DirectoryListing, File, Ino, Kind, PendingFlush, Pin};
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{Arc, AtomicU64, Mutex, OnceLock, Ordering, lock};
 use bytes::Bytes;
 use dashmap::DashMap;
 use tokio::sync::Mutex as AsyncMutex;
@@ -88,27 +88,51 @@ enum Progress {
 pub(crate) struct OpenFile {
     /// The contents, shared by all handles of the inode.
     pub(crate) file: Arc<File>,
-    /// Who opened it: who writes through the page cache later is not told.
-    pub(crate) author: Author,
     /// What it was opened for.
     pub(crate) access: Access,
     mapping: Mapping,
+    opener: Caller,
+    author: OnceLock<Author>,
     progress: Mutex<Progress>,
     // Held across the store's fix and save, so that a late FLUSH and the release do not cross. Taken before `progress`.
     fixed: AsyncMutex<Option<PendingFlush>>,
 }
 
 impl OpenFile {
-    /// A handle, by open(2)'s flags, that has changed nothing yet.
-    pub(crate) fn new(file: Arc<File>, author: Author, flags: i32) -> Self {
+    /// A handle that `opener` opened with open(2)'s flags and that has changed nothing yet.
+    ///
+    /// The author of its changes is read from `/proc` here if the flags allow a change, because the process may have ended when
+    /// the change is saved. Most opens are for reading only: those read nothing.
+    pub(crate) fn new(file: Arc<File>, opener: &Caller, flags: i32) -> Self {
+        let open = Self::by(file, opener, OnceLock::new(), flags);
+        if open.access.writes() || flags & libc::O_TRUNC != 0 {
+            open.author();
+        }
+        open
+    }
+
+    /// A handle of a file that `author` has just created, for the caller who is this author.
+    pub(crate) fn created(file: Arc<File>, author: Author, opener: &Caller, flags: i32) -> Self {
+        Self::by(file, opener, OnceLock::from(author), flags)
+    }
+
+    fn by(file: Arc<File>, opener: &Caller, author: OnceLock<Author>, flags: i32) -> Self {
         Self {
             file,
-            author,
             access: Access::from_flags(flags),
             mapping: Mapping::from_flags(flags),
+            opener: *opener,
+            author,
             progress: Mutex::new(Progress::Unchanged),
             fixed: AsyncMutex::new(None),
         }
+    }
+
+    /// The user and the process that opened it. A write from the page cache has no caller, so the opener counts as the author of
+    /// every change. A handle that only reads needs an author when it writes back what other handles changed (fsync, or the source
+    /// of a copy): its process is asked for its name then.
+    pub(crate) fn author(&self) -> &Author {
+        self.author.get_or_init(|| self.opener.author())
     }
 
     /// Notes a change. Called after the store has it, so that a fix that misses it never covers the mark.
@@ -151,7 +175,7 @@ impl OpenFile {
             return Ok(());
         }
         *lock(&self.progress) = Progress::Fixed;
-        match self.file.flush(&self.author, fixed.clone()).await {
+        match self.file.flush(self.author(), fixed.clone()).await {
             Ok(state) => {
                 *fixed = state;
                 Ok(())
@@ -372,5 +396,28 @@ impl HandleTable {
     /// The numbers of all open handles, in no order.
     pub(crate) fn numbers(&self) -> Vec<u64> {
         self.open.iter().map(|handle| *handle.key()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fs::testing::{ALICE, world};
+
+    #[tokio::test]
+    async fn an_open_for_reading_asks_for_no_author() {
+        let world = world().await;
+        let ino = world.save("a", "text").await;
+        for (flags, asks) in [
+            (libc::O_RDONLY, false),
+            (libc::O_RDWR, true),
+            (libc::O_WRONLY | libc::O_APPEND, true),
+            (libc::O_RDONLY | libc::O_TRUNC, true),
+        ] {
+            let handle = world.open(&ALICE, ino, flags).await.unwrap().handle;
+            let open = world.handles.file(handle).unwrap();
+            assert_eq!(open.author.get().is_some(), asks, "flags {flags:o}");
+            assert_eq!(open.author().uid, ALICE.uid);
+            world.release(ino, handle).await.unwrap();
+        }
     }
 }

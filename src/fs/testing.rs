@@ -217,6 +217,15 @@ impl DirSink for Names {
     }
 }
 
+/// A position in an open file: its number and its handle.
+pub(crate) fn position((ino, handle): (u64, u64), offset: u64) -> FilePosition {
+    FilePosition {
+        ino,
+        handle,
+        offset,
+    }
+}
+
 /// Attributes of a plain file.
 pub(crate) fn file_stat(ino: u64) -> Stat {
     Stat {

@@ -11,7 +11,7 @@ use super::reply::{
     AttributeReply, Attributes, Created, ListingReply, OpenedDirectory, OpenedFile, file_time,
     released,
 };
-use crate::fs::{Caller, SetAttr, SetTime, WriteMode};
+use crate::fs::{Caller, FilePosition, SetAttr, SetTime, WriteMode};
 use bytes::Bytes;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo,
@@ -576,7 +576,16 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let caller = caller(request);
-        let (from, to) = ((ino.0, handle.0, offset), (to.0, to_handle.0, to_offset));
+        let from = FilePosition {
+            ino: ino.0,
+            handle: handle.0,
+            offset,
+        };
+        let to = FilePosition {
+            ino: to.0,
+            handle: to_handle.0,
+            offset: to_offset,
+        };
         // The reply has 32 bits for what was copied; the kernel asks again for the rest.
         let length = length.min(COPY_MAX);
         let call = Call::data("copy_file_range", ino.0);

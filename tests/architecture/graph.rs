@@ -323,18 +323,10 @@ pub(crate) fn circles(edges: &[Edge]) -> BTreeSet<Vec<String>> {
     circles
 }
 
-/// Circles that stand, each with the names of its files in order. The list is exact and only gets shorter.
-pub(crate) const KNOWN_CIRCLES: &[&[&str]] = &[];
-
-/// Circles that `known` does not have, and those of `known` that are there no more.
-pub(crate) fn unknown_circles(edges: &[Edge], known: &[&[&str]]) -> Vec<String> {
-    let found = circles(edges);
-    let known: BTreeSet<Vec<String>> = known
-        .iter()
-        .map(|files| files.iter().map(|file| (*file).to_owned()).collect())
-        .collect();
+/// Describes each circle of imports: its files, and the names that one file of it imports from another.
+pub(crate) fn describe_circles(edges: &[Edge]) -> Vec<String> {
     let mut findings = Vec::new();
-    for circle in found.difference(&known) {
+    for circle in circles(edges) {
         findings.push(format!("a circle of imports: {}", circle.join(", ")));
         let inside = |edge: &&Edge| circle.contains(&edge.from) && circle.contains(&edge.to);
         let mut names: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
@@ -347,12 +339,6 @@ pub(crate) fn unknown_circles(edges: &[Edge], known: &[&[&str]]) -> Vec<String> 
             let names: Vec<&str> = names.into_iter().collect();
             findings.push(format!("    {from} -> {to}: {}", names.join(", ")));
         }
-    }
-    for circle in known.difference(&found) {
-        let files = circle.join(", ");
-        findings.push(format!(
-            "no circle any more, remove it from KNOWN_CIRCLES: {files}"
-        ));
     }
     findings
 }

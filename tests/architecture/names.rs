@@ -1,16 +1,12 @@
 //! Names and words: a type has a name of its own, a parameter is no tuple, and prose names the subject.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use proc_macro2::Span;
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 
 use crate::source::Source;
-
-/// Files with functions that still take tuples, and how many such parameters each has.
-pub(crate) const TUPLE_PARAMETERS: &[(&str, usize)] =
-    &[("fs/ops/rename.rs", 2), ("fs/ops/space.rs", 3)];
 
 /// Types whose name has more than one definition until they are renamed. A name that has one only may be removed here.
 pub(crate) const REPEATED_TYPES: &[&str] = &["Core"];
@@ -109,30 +105,15 @@ pub(crate) fn repeated_types(sources: &[Source], known: &[&str]) -> Vec<String> 
         .collect()
 }
 
-/// Parameters that are tuples beyond those that `known` counts, and files of `known` that have fewer.
-pub(crate) fn tuple_parameters(sources: &[Source], known: &[(&str, usize)]) -> Vec<String> {
+/// Returns the files with parameters that are tuples, and where they are.
+pub(crate) fn tuple_parameters(sources: &[Source]) -> Vec<String> {
     let mut findings = Vec::new();
-    let names: BTreeSet<&str> = sources.iter().map(|source| source.name.as_str()).collect();
-    for (name, _) in known.iter().filter(|(name, _)| !names.contains(name)) {
-        findings.push(format!(
-            "{name}: does not exist: remove it from TUPLE_PARAMETERS"
-        ));
-    }
     for source in sources {
-        let allowed = known.iter().find(|(name, _)| *name == source.name);
-        let allowed = allowed.map_or(0, |(_, count)| *count);
         let found = Names::of(source).tuples;
-        if found.len() < allowed {
-            findings.push(format!(
-                "{}: {} parameters are tuples, TUPLE_PARAMETERS says {allowed}: write the lower number, or remove the entry",
-                source.name,
-                found.len()
-            ));
-        }
-        if found.len() > allowed {
+        if !found.is_empty() {
             let places: Vec<String> = found.iter().map(|span| source.place(*span)).collect();
             findings.push(format!(
-                "{} parameters are tuples, {allowed} may be: name a struct, or pass the parts: {}",
+                "{} parameters are tuples: name a struct, or pass the parts: {}",
                 found.len(),
                 places.join(", ")
             ));

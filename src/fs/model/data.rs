@@ -6,6 +6,7 @@ use super::compare::same;
 use super::session::{Difference, END, Session, same_result};
 use super::steps::Flags;
 use super::tree::When;
+use crate::fs::FilePosition;
 use crate::fs::testing::SUPER;
 use crate::fs::{Caller, WriteMode};
 
@@ -145,8 +146,13 @@ impl Session {
             self.handles[target].changed = true;
             put(self, target_id, to, &bytes);
         }
-        let from = (self.ino(source), from_number, from);
-        let to = (self.ino(target_id), to_number, to);
+        let position = |ino, handle, offset| FilePosition {
+            ino,
+            handle,
+            offset,
+        };
+        let from = position(self.ino(source), from_number, from);
+        let to = position(self.ino(target_id), to_number, to);
         let found = self.fs().copy_file_range(caller, from, to, len).await;
         match same_result(found, &expected)? {
             Some(copied) => same("copied", copied, bytes.len() as u64),

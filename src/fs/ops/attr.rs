@@ -181,7 +181,7 @@ impl FileSystem {
         };
         self.drop_privileges(caller, ino, handle).await?;
         if let Some(open) = open {
-            let done = open.file.truncate(size, &open.author).await;
+            let done = open.file.truncate(size, open.author()).await;
             open.mark_changed();
             done?;
         } else {

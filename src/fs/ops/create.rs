@@ -44,7 +44,7 @@ impl FileSystem {
         };
         let entry = self.made_entry(dir, name, stat);
         self.live.opened(entry.stat.ino, entry.stat.content_stamp);
-        let open = OpenFile::new(file, author, flags);
+        let open = OpenFile::created(file, author, caller, flags);
         // That it exists is a change: an empty file is a version too.
         open.mark_changed();
         let opened = Opened {
@@ -143,7 +143,7 @@ impl FileSystem {
             .tree()
             .create_open(dir, name, node, &author)
             .await?;
-        let open = OpenFile::new(file, author, libc::O_WRONLY);
+        let open = OpenFile::created(file, author, caller, libc::O_WRONLY);
         open.mark_changed();
         open.release().await?;
         Ok(self.made_entry(dir, name, stat))
@@ -198,10 +198,10 @@ impl FileSystem {
     async fn open_live(&self, caller: &Caller, ino: Ino, flags: i32) -> FsResult<Opened> {
         let file = self.namespace.tree().file(ino).await;
         let file: Arc<File> = file.map_err(|error| FsError::from(error).by_number())?;
-        let open = OpenFile::new(file, caller.author(), flags);
+        let open = OpenFile::new(file, caller, flags);
         if flags & libc::O_TRUNC != 0 {
             self.drop_privileges(caller, ino, None).await?;
-            open.file.truncate(0, &open.author).await?;
+            open.file.truncate(0, open.author()).await?;
             open.mark_changed();
         }
         let stat = open.file.stat().await?;

@@ -52,9 +52,9 @@ impl FileSystem {
         }
         let done = if open.access == Access::Append && !how.from_page_cache {
             // The kernel's offset is its own idea of the end; the store knows it under its lock.
-            open.file.append(bytes, &open.author).await.map(drop)
+            open.file.append(bytes, open.author()).await.map(drop)
         } else {
-            open.file.write(offset, bytes, &open.author).await
+            open.file.write(offset, bytes, open.author()).await
         };
         // Also after a failure: some of it may be there.
         if how.from_page_cache {

@@ -4,6 +4,13 @@ use crate::fs::past::is_past;
 use crate::fs::{Caller, FileSystem, FsError, FsResult, Node};
 use crate::store::{DentryRef, Displaced, Ino, RenameMode, Renamed, Stat};
 
+/// A name in the directory that has this number.
+#[derive(Clone, Copy)]
+struct ChildName<'a> {
+    parent: u64,
+    name: &'a [u8],
+}
+
 impl FileSystem {
     /// Moves a name; `flags` are renameat2(2)'s.
     ///
@@ -24,9 +31,12 @@ impl FileSystem {
         flags: u32,
     ) -> FsResult<()> {
         if is_past(parent) && !is_past(new_parent) {
-            return self
-                .undelete(caller, (parent, name), (new_parent, new_name), flags)
-                .await;
+            let removed = ChildName { parent, name };
+            let restored = ChildName {
+                parent: new_parent,
+                name: new_name,
+            };
+            return self.undelete(caller, removed, restored, flags).await;
         }
         let from = self.writable_name(parent, name)?;
         let to = self.writable_name(new_parent, new_name)?;
@@ -73,15 +83,16 @@ impl FileSystem {
     async fn undelete(
         &self,
         caller: &Caller,
-        (parent, name): (u64, &[u8]),
-        (new_parent, new_name): (u64, &[u8]),
+        removed: ChildName<'_>,
+        restored: ChildName<'_>,
         flags: u32,
     ) -> FsResult<()> {
-        let Node::Past(node) = self.node(parent)? else {
+        let (name, new_name) = (removed.name, restored.name);
+        let Node::Past(node) = self.node(removed.parent)? else {
             return Err(FsError::Stale);
         };
         let from = self.past.removed_names_of(&node).ok_or(FsError::ReadOnly)?;
-        let to = self.writable_name(new_parent, new_name)?;
+        let to = self.writable_name(restored.parent, new_name)?;
         let mode = match flags {
             0 => RenameMode::Replace,
             libc::RENAME_NOREPLACE => RenameMode::NoReplace,

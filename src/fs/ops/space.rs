@@ -25,6 +25,28 @@ pub struct Statfs {
     pub frsize: u32,
 }
 
+/// A position in an open file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FilePosition {
+    /// The number of the file.
+    pub ino: u64,
+    /// The handle.
+    pub handle: u64,
+    /// The offset, in bytes.
+    pub offset: u64,
+}
+
+/// A part of one file that is copied into another.
+#[derive(Debug, Clone, Copy)]
+struct CopiedPart {
+    /// The offset in the source.
+    from: u64,
+    /// The offset in the target.
+    to: u64,
+    /// How many bytes.
+    len: u64,
+}
+
 /// The size of statfs' blocks.
 const BLOCK: u64 = 4096;
 /// A bucket has no end: what is always free, 1 PiB.
@@ -75,7 +97,7 @@ impl FileSystem {
             return Err(FsError::NotSupported);
         }
         self.drop_privileges(caller, target, Some(handle)).await?;
-        let author = &open.author;
+        let author = open.author();
         let done = match mode {
             0 | KEEP => open.file.allocate(offset, len, mode == KEEP, author).await,
             PUNCH => open.file.punch(offset, len, author).await,
@@ -107,40 +129,44 @@ impl FileSystem {
         i64::try_from(found).map_err(|_| FsError::TooLarge)
     }
 
-    /// Copies between two open files, (number, handle, offset) each, also out of the past. Returns how many bytes, which
-    /// may be fewer than `len`; 0 at the end of the source.
+    /// Copies between two open files, also out of the past. Returns how many bytes, which may be fewer than `len`; 0 at the end of
+    /// the source.
     ///
     /// # Errors
     /// As read and write, if nothing was copied before.
     pub async fn copy_file_range(
         &self,
         caller: &Caller,
-        from: (u64, u64, u64),
-        to: (u64, u64, u64),
+        from: FilePosition,
+        to: FilePosition,
         len: u64,
     ) -> FsResult<u64> {
-        let target = self.writable(to.0)?;
-        let source = self.handles.get(from.1)?;
-        let open = self.handles.writer(to.1)?;
-        self.drop_privileges(caller, target, Some(to.1)).await?;
-        if let Some(shown) = self
-            .clone_between(&source, &open, (from.2, to.2, len))
-            .await?
-        {
+        let target = self.writable(to.ino)?;
+        let source = self.handles.get(from.handle)?;
+        let open = self.handles.writer(to.handle)?;
+        self.drop_privileges(caller, target, Some(to.handle))
+            .await?;
+        let part = CopiedPart {
+            from: from.offset,
+            to: to.offset,
+            len,
+        };
+        if let Some(shown) = self.clone_between(&source, &open, part).await? {
             return Ok(shown);
         }
         let len = len.min(COPY_BYTES_MAX);
         let mut copied = 0;
         while copied < len {
             let step = (len - copied).min(COPY_STEP) as u32;
-            let bytes = match self.read_handle(&source, from.2 + copied, step).await {
+            let bytes = match self.read_handle(&source, from.offset + copied, step).await {
                 Ok(bytes) if bytes.is_empty() => break,
                 Ok(bytes) => bytes,
                 Err(_) if copied > 0 => break,
                 Err(error) => return Err(error),
             };
             let moved = bytes.len() as u64;
-            let done = open.file.write(to.2 + copied, bytes, &open.author).await;
+            let done = open.file.write(to.offset + copied, bytes, open.author());
+            let done = done.await;
             open.mark_changed();
             match done {
                 Ok(()) => copied += moved,
@@ -151,12 +177,12 @@ impl FileSystem {
         Ok(copied)
     }
 
-    /// Shows the source's bytes in the target without moving them, where that pays: a whole file, or a large part of one.
+    /// Makes the target share the source's bytes, where that pays: a whole file, or a large part of one.
     async fn clone_between(
         &self,
         source: &Handle,
         open: &OpenFile,
-        (from, to, len): (u64, u64, u64),
+        CopiedPart { from, to, len }: CopiedPart,
     ) -> FsResult<Option<u64>> {
         let pays = |size: u64| {
             let whole = from == 0 && to == 0 && len >= size;
@@ -165,7 +191,7 @@ impl FileSystem {
         let source = match source {
             // Asked first: to be a source, the file's unsaved bytes must be on their way to the bucket.
             Handle::File(file) if pays(file.file.stat().await?.attrs.size) => {
-                file.file.clone_source(&open.author).await?
+                file.file.clone_source(open.author()).await?
             }
             Handle::Past(open) => self.past.clone_source(&open.node),
             Handle::File(_) | Handle::Text(_) => None,
@@ -175,7 +201,7 @@ impl FileSystem {
             return Ok(None);
         };
         let len = len.min(CLONE_BYTES_MAX);
-        let cloned = open.file.clone_range(&source, from, to, len, &open.author);
+        let cloned = open.file.clone_range(&source, from, to, len, open.author());
         let shown = cloned.await?;
         open.mark_changed();
         Ok(Some(shown))

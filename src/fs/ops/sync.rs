@@ -23,7 +23,7 @@ impl FileSystem {
         }
         open.fix().await?;
         if self.config.sync_on == SyncOn::Close {
-            open.file.sync(&open.author).await?;
+            open.file.sync(open.author()).await?;
         }
         Ok(())
     }
@@ -56,7 +56,7 @@ impl FileSystem {
     pub async fn fsync(&self, _ino: u64, handle: u64, _data_only: bool) -> FsResult<()> {
         self.admit()?;
         match self.handles.get(handle)? {
-            Handle::File(open) => Ok(open.file.sync(&open.author).await?),
+            Handle::File(open) => Ok(open.file.sync(open.author()).await?),
             Handle::Past(..) | Handle::Text(_) | Handle::Dir(_) => Ok(()),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::stamp::{Precision, print};
 use super::*;
-use crate::fs::testing::{ALICE, Names, ROOT, START, SUPER, World, world, world_with};
+use crate::fs::testing::{ALICE, Names, ROOT, START, SUPER, World, position, world, world_with};
 use crate::fs::{SetAttr, WriteMode};
 use crate::store::Timestamp;
 
@@ -523,16 +523,14 @@ async fn copies_out_of_the_past() {
         .unwrap()
         .handle;
     let to = world.make("restored").await;
-    let copied = world
-        .copy_file_range(&ALICE, (from, handle, 0), (to.0, to.1, 0), 99)
-        .await;
+    let (old, new) = (position((from, handle), 0), position(to, 0));
+    let copied = world.copy_file_range(&ALICE, old, new, 99).await;
     assert_eq!(copied, Ok(3));
     world.close(to).await;
     assert_eq!(world.cat("restored").await.unwrap(), "one");
     assert_eq!(world.lseek(from, handle, 1, libc::SEEK_HOLE).await, Ok(3));
-    let back = world
-        .copy_file_range(&ALICE, (to.0, handle, 0), (from, handle, 0), 1)
-        .await;
+    let wrong = position((to.0, handle), 0);
+    let back = world.copy_file_range(&ALICE, wrong, old, 1).await;
     assert_eq!(back, Err(FsError::ReadOnly));
 }
 

@@ -1,6 +1,6 @@
 //! File times are the machine's clock, also after it was ahead for a moment; only versions are ordered by the namespace's.
 
-use crate::fs::testing::{ALICE, ROOT, SUPER, World, world};
+use crate::fs::testing::{ALICE, ROOT, SUPER, World, position, world};
 use crate::fs::*;
 use crate::store::{Kind, Time};
 
@@ -42,8 +42,8 @@ async fn make_every_change(world: &World) {
         made.await.unwrap();
     }
     let copy = world.make("copy").await;
-    let from = (open.0, open.1, 0);
-    let copied = world.copy_file_range(&ALICE, from, (copy.0, copy.1, 0), 50);
+    let (from, to) = (position(open, 0), position(copy, 0));
+    let copied = world.copy_file_range(&ALICE, from, to, 50);
     assert_eq!(copied.await, Ok(50));
     world.close(copy).await;
     world.link(&ALICE, empty, ROOT, b"linked").await.unwrap();

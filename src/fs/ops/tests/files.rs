@@ -1,6 +1,6 @@
 //! Files: reading, writing, and how changes become versions.
 
-use crate::fs::testing::{ALICE, ROOT, SUPER, world};
+use crate::fs::testing::{ALICE, ROOT, SUPER, position, world};
 use crate::fs::*;
 use bytes::Bytes;
 
@@ -228,9 +228,8 @@ async fn space_calls_change_the_file_and_its_version() {
         Err(FsError::NoSuchOffset)
     );
     let to = world.make("b").await;
-    let copied = world
-        .copy_file_range(&ALICE, (ino, handle, 3), (to.0, to.1, 1), 100)
-        .await;
+    let (from, into) = (position((ino, handle), 3), position(to, 1));
+    let copied = world.copy_file_range(&ALICE, from, into, 100).await;
     assert_eq!(copied, Ok(5));
     world.close(to).await;
     assert_eq!(world.cat("b").await.unwrap(), "\0def\0\0");

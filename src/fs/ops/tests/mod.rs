@@ -6,7 +6,7 @@ mod clock;
 mod files;
 mod tree;
 
-use crate::fs::testing::{Names, SUPER, World};
+use crate::fs::testing::{Names, SUPER, World, position};
 use crate::fs::{FileSystem, SetAttr, WriteMode};
 use bytes::Bytes;
 
@@ -65,8 +65,8 @@ fn every_call_can_run_as_a_task(fs: &FileSystem, names: &mut Names) {
     drop(assert_send(fs.lseek(1, 1, 0, 0)));
     drop(assert_send(fs.copy_file_range(
         who,
-        (1, 1, 0),
-        (1, 1, 0),
+        position((1, 1), 0),
+        position((1, 1), 0),
         0,
     )));
     drop(assert_send(fs.end_session()));
