@@ -1,5 +1,5 @@
-//! The architecture, as a test: layers, rooms of foreign crates, lengths, proofs, that the pages of docs/ name what exists, and
-//! that no test file was forgotten.
+//! The architecture, as a test: layers, rooms of foreign crates, lengths, proofs, that the pages of docs/ name what
+//! exists, and that every test file is a module of a test binary.
 //!
 //! The rules are functions over parsed sources (`architecture/source.rs`), so that each is also shown to fail on a planted
 //! violation. A finding names file, line and rule. Lists of exceptions are exact: one that no longer exists is a finding.
@@ -136,7 +136,7 @@ fn a_type_of_the_store_has_its_methods_on_its_floor() {
     ));
 }
 
-/// No file imports one that imports it, on whatever way.
+/// No file imports, directly or through other files, a file that imports it.
 #[test]
 fn files_import_each_other_in_no_circle() {
     let sources = sources();
@@ -213,13 +213,13 @@ fn panics_have_their_proof() {
     check_sources(rules::unproven_panics);
 }
 
-/// No unfinished work, no rooms without a noun.
+/// No unfinished work, and no file name that does not say what the file owns.
 #[test]
 fn no_unfinished_work_and_no_file_name_without_meaning() {
     check_sources(rules::words);
 }
 
-/// docs/FORMAT.md defines all that is stored, as it is stored.
+/// docs/FORMAT.md defines every stored structure as the code does.
 #[test]
 fn the_format_page_agrees_with_the_code() {
     let page = std::fs::read_to_string(root().join("docs/FORMAT.md")).expect("docs/FORMAT.md");
@@ -244,7 +244,7 @@ fn the_format_page_agrees_with_the_code() {
         format::named_keys(source.expect(name))
     };
     let (shown, reserved) = format::shown_keys(&page);
-    // The table of intervals has values of its own form: it is not declared with the others.
+    // The interval table `H T` has values of a form of its own, so it is not declared with the others.
     assert_eq!(
         shown,
         &named("store/schema/tables.rs") | &named("store/schema/keys.rs"),

@@ -67,7 +67,7 @@ pub struct LastWrite {
 pub fn parse_setting(text: &str) -> Result<(String, Option<String>), StoreError> {
     let bad = |why: &str| Err(StoreError::Invalid(format!("setting {text:?}: {why}")));
     let Some((key, value)) = text.split_once('=') else {
-        return bad("write KEY=VALUE, or KEY= to take it away");
+        return bad("write KEY=VALUE, or KEY= to remove it");
     };
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
     if key.is_empty() || key.len() > SETTING_MAX.0 || !key.chars().all(plain) {
@@ -256,7 +256,7 @@ mod tests {
     use bytes::Bytes;
 
     #[test]
-    fn settings_are_read_or_refused_with_a_reason() {
+    fn a_setting_is_parsed_or_refused_with_the_reason() {
         let read = |text| parse_setting(text).unwrap();
         assert_eq!(read("a.b-c=x=y"), ("a.b-c".into(), Some("x=y".into())));
         assert_eq!(read("a="), ("a".to_owned(), None));
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn namespaces_are_listed_changed_and_deleted_one_by_one() {
+    async fn namespaces_are_listed_and_changing_or_deleting_one_leaves_the_others() {
         let backend = Backend::open("memory://admin", &BackendConfig::default()).unwrap();
         let env = SeededEnv::new(1);
         for name in ["team", "team/eu", "probe", "other"] {

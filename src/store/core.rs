@@ -1,4 +1,4 @@
-//! What every floor of the store uses: the index, timestamps, ids, the journal, the health of the writer. It knows no floor.
+//! The state that every floor of the store uses: the index, timestamps, ids, the journal, the health of the writer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,7 +21,7 @@ use crate::store::schema::rows::AppliedRow;
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::Tasks;
 
-/// The parts of a namespace that know no floor.
+/// The parts of a namespace that call no floor of the store.
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) config: NamespaceConfig,
@@ -29,40 +29,49 @@ pub(crate) struct Core {
     pub(crate) env: Arc<dyn Env>,
     pub(crate) tasks: Tasks,
     pub(crate) backend: Backend,
+    /// Epoch of the writer; for a follower, that of the newest batch when it was opened.
     pub(crate) epoch: u64,
     pub(crate) clock: Arc<Timestamps>,
     pub(crate) index: Index,
     pub(crate) journal: Arc<Journal>,
     pub(crate) health: Health,
+    /// The row `G A` after the newest commit.
     pub(crate) applied: Mutex<AppliedRow>,
     pub(crate) archived_watermarks: Mutex<ArchivedWatermarks>,
     pub(crate) provisional: Mutex<ProvisionalStates>,
-    /// Something was queued, uploaded or committed, or an upload has failed.
+    /// Notified when an operation is queued, uploaded or committed, and when an upload has failed.
     pub(crate) changed: Arc<Notify>,
+    /// The next free number for an inode, a lineage, a write session or a staging file.
     pub(crate) ids: AtomicU64,
 }
 
 impl Core {
-    /// A number that no inode, lineage or working ever had.
+    /// Returns a number that was never given before to an inode, a lineage, a write session or a staging file.
     pub(crate) fn new_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::SeqCst)
     }
 
+    /// Returns the number that the next [`Self::new_id`] gives.
     pub(crate) fn next_id(&self) -> u64 {
         self.ids.load(Ordering::SeqCst)
     }
 
+    /// Makes sure that no number below `next` is given any more.
     pub(crate) fn raise_ids(&self, next: u64) {
         self.ids.fetch_max(next, Ordering::SeqCst);
     }
 
-    /// Appends a record to the journal. Fails once the writer has lost its place: nothing is acknowledged from then on.
+    /// Appends a record to the journal.
+    ///
+    /// # Errors
+    /// The reason for which the writer has stopped (`Fenced`, `Closed`, ...): from then on nothing is acknowledged.
+    /// `NoSpace`, `Unavailable` if the append fails.
     pub(crate) fn append(&self, record: &Record) -> Result<JournalToken, StoreError> {
         self.health.check()?;
         Ok(self.journal.append(&record.encode())?)
     }
 
-    /// The present timestamp; for a follower the last one that is final.
+    /// Returns the current timestamp; for a follower the last final one.
     pub(crate) fn now(&self) -> Timestamp {
         match &self.role {
             Role::Writer => self.clock.now(),
@@ -70,11 +79,12 @@ impl Core {
         }
     }
 
+    /// Returns a copy of the row `G A` after the newest commit.
     pub(crate) fn applied_now(&self) -> AppliedRow {
         lock(&self.applied).clone()
     }
 
-    /// Sleeps, unless the namespace ends.
+    /// Sleeps for `time`, or until the tasks of the namespace are stopped.
     pub(crate) async fn sleep(&self, time: std::time::Duration) {
         tokio::select! {
             () = tokio::time::sleep(time) => {}

@@ -39,18 +39,18 @@ pub enum OnDamage {
     Show,
 }
 
-/// How a process follows the writer of a namespace.
+/// Settings of a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FollowConfig {
-    /// Interval at which the follower looks for newer states.
+    /// Interval at which the follower polls for newer states.
     pub every: Duration,
     /// What to do with a damaged index.
     pub on_damage: OnDamage,
 }
 
 impl Namespace {
-    /// Opens the namespace `name` of `backend` for reading, with or without a process that writes it, and looks for
-    /// newer states as often as `follow` says. Nothing is written; every change fails with `ReadOnly`.
+    /// Opens the namespace `name` of `backend` for reading, whether or not a writer has it open, and polls for newer
+    /// states as often as `follow` says. Nothing is written; every change fails with `ReadOnly`.
     ///
     /// # Errors
     /// `NotFound` if the namespace does not exist or is empty, `Invalid` for a bad name, `Unavailable` if the bucket
@@ -113,7 +113,8 @@ impl Namespace {
         let core = &namespace.core;
         if let Some(what) = damage {
             tracing::error!(%what, "the index is damaged; showing what it still contains");
-            core.health.note(format!("shown as it is: {what}"));
+            core.health
+                .note(format!("shown although the index is damaged: {what}"));
         }
         core.health.stop(StoreError::ReadOnly);
         core.health.uses(applied.bytes, applied.files);

@@ -1,4 +1,4 @@
-//! The versioned blob store: namespaces, the tree of slots and ids, versions, contents, the commit queue; owns every row.
+//! The versioned store: namespaces, the tree, versions, contents, commits. It owns every row of the index.
 
 mod admin;
 pub mod blob;

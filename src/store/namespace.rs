@@ -36,7 +36,7 @@ use crate::store::tree::Tree;
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::Tasks;
 
-/// How far the machine's clock may be behind the last timestamp of the namespace, in nanoseconds.
+/// Maximum by which the machine's clock may be behind the last timestamp of the namespace, in nanoseconds.
 const CLOCK_BEHIND_MAX: u64 = 86_400 * 1_000_000_000;
 
 /// Default time after which a drain without progress gives up.

@@ -1,4 +1,5 @@
-//! A host for tests: a bucket and an index in memory, a cache directory, and a namespace that can be killed and mounted again.
+//! A host for tests: a bucket and an index in memory, a cache directory, and a namespace that can be killed and mounted
+//! again.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,18 +18,18 @@ use crate::store::{GcMode, Linger, Namespace, NamespaceConfig, StoreError};
 use crate::sync::Arc;
 use crate::task::Tasks;
 
-/// What survives a crash of the daemon: bucket, index and disk; and the clock.
+/// What survives a crash of the daemon: bucket, index, disk and clock.
 pub(crate) struct TestHost {
     backend: Backend,
     index: MemoryStore,
     disk: tempfile::TempDir,
-    /// The number of killed daemons.
+    /// How many daemons were killed.
     lives: usize,
     pub(crate) env: Arc<SeededEnv>,
 }
 
 impl TestHost {
-    /// A host with an empty bucket and an empty disk.
+    /// Makes a host with an empty bucket and an empty disk.
     pub(crate) fn new() -> Self {
         static HOSTS: AtomicU64 = AtomicU64::new(0);
         let number = HOSTS.fetch_add(1, Ordering::SeqCst);
@@ -76,8 +77,8 @@ impl TestHost {
         Namespace::start_writer(parts, local.records).await.unwrap()
     }
 
-    /// kill -9: nothing that the daemon writes or removes afterwards reaches what is left, and of the index only what is durable
-    /// is left.
+    /// Ends the daemon as `kill -9` does: its later writes and removals reach neither the disk nor the bucket, and the
+    /// index keeps only what is durable.
     pub(crate) async fn kill(&mut self, namespace: Namespace) {
         let shared = &namespace;
         shared.core.health.stop(StoreError::Closed);
@@ -89,7 +90,7 @@ impl TestHost {
         drop(namespace);
     }
 
-    /// Lets the namespace's way to the bucket go no further than before a step; 0 lets it go on.
+    /// Halts the namespace's pipeline before the step with this number, counted from 1; 0 removes the halt.
     pub(crate) fn set_failpoint(&self, namespace: &Namespace, step: u8) {
         let steps = [
             Failpoint::Pack,
@@ -109,7 +110,7 @@ impl TestHost {
 }
 
 impl Namespace {
-    /// How many rows were looked at since it was opened, those that were not there included.
+    /// Returns how many rows were read since the namespace was opened, reads of missing rows included.
     pub(crate) fn rows_read(&self) -> u64 {
         self.core.index.rows_read()
     }

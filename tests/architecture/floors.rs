@@ -30,7 +30,7 @@ const FLOORS: &[&str] = &[
     "mod.rs",
 ];
 
-/// Floors that do not see each other, whichever comes first.
+/// Pairs of floors of which neither may use the other.
 const BLIND: &[[&str; 2]] = &[["gc", "tree"], ["gc", "history"]];
 
 /// Floors whose files share a type: `Namespace` opens a follower in a file of its own.
@@ -99,7 +99,7 @@ pub(crate) fn without_floor(sources: &[Source]) -> Vec<String> {
         .collect()
 }
 
-/// Imports from a floor to one above it, or to one it does not see.
+/// Imports from a floor to one above it, or to one that `BLIND` forbids.
 pub(crate) fn upward(edges: &[Edge]) -> Vec<String> {
     let mut findings = Vec::new();
     for edge in edges {
@@ -117,7 +117,7 @@ pub(crate) fn upward(edges: &[Edge]) -> Vec<String> {
     findings
 }
 
-/// How far down a file lies: its room, and its floor inside the store. Smaller is higher.
+/// The position of a file: its room, and its floor inside the store. A smaller number is higher.
 fn height(file: &str) -> Option<(usize, usize)> {
     let room = file.split('/').next()?.trim_end_matches(".rs");
     let floor = floor(file).map_or(0, |(at, _)| FLOORS.len() - at);

@@ -14,7 +14,7 @@ const ALIASES: [(&str, &str); 3] = [
     ("OperationRecord", "Operation"),
 ];
 
-/// What is stored: the names of a structure's fields or of an enum's variants, in their order.
+/// The names of a structure's fields or of an enum's variants, in their order.
 type Parts = Vec<String>;
 
 /// The serialized structures with named fields and the serialized enums of a source.
@@ -29,7 +29,7 @@ pub(crate) fn stored(source: &Source) -> BTreeMap<String, Parts> {
 
 /// Collects what is serialized.
 struct Stored<'a> {
-    /// Where it is looked for.
+    /// The source that is searched.
     source: &'a Source,
     /// Names of structures and enums with their parts.
     found: BTreeMap<String, Parts>,
@@ -93,7 +93,7 @@ fn fields(tokens: &[Token], open: usize) -> Parts {
     names
 }
 
-/// What the page does not say of what is stored.
+/// Differences between the page and the stored structures of the code.
 pub(crate) fn missing(page: &str, stored: &BTreeMap<String, Parts>) -> Vec<String> {
     let shown = definitions(page);
     let mut findings = Vec::new();
@@ -144,7 +144,7 @@ fn is_definition(line: &str) -> bool {
     matches!(words.next(), Some("{" | "0"))
 }
 
-/// Names behind the numbers `0`, `1`, .. of a choice; fields of a variant become a definition of their own.
+/// Names after the numbers `0`, `1`, .. of an enum's definition; fields of a variant become a definition of their own.
 fn variants(tokens: &[Token], found: &mut BTreeMap<String, Parts>) -> Parts {
     let mut names = Vec::new();
     let mut at = 1;

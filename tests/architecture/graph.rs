@@ -1,5 +1,5 @@
-//! Which file of `src/` names what of which other file: imports and paths, resolved through re-exports to the file that defines
-//! the name.
+//! The graph of imports: which file of `src/` uses names of which other file, by imports and paths, resolved through
+//! re-exports to the file that defines the name.
 //!
 //! A re-export (`pub use`) is no import of the file it stands in: an edge leads from the file that names an item to the file that
 //! defines it.
@@ -11,7 +11,7 @@ use crate::source::{Source, Token, text};
 /// A path of modules from the crate's root.
 type ModulePath = Vec<String>;
 
-/// What one module has.
+/// The names of one module.
 #[derive(Default)]
 struct Module {
     /// The file that holds it.

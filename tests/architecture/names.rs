@@ -1,4 +1,4 @@
-//! Names and words: a type has a name of its own, a parameter is no tuple, and prose names the subject.
+//! Names and words: a type has a name of its own, a parameter is not a tuple, and prose names the subject.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Each rule finds a planted violation, and does not find one in what is right.
+//! Each rule finds a planted violation, and finds none in a correct source.
 
 use crate::floors;
 use crate::format;
@@ -245,7 +245,7 @@ fn code_inside_a_macro_call_is_seen() {
 }
 
 #[test]
-fn only_what_needs_a_test_build_is_a_test() {
+fn only_code_that_needs_a_test_build_counts_as_a_test() {
     let counts = [
         ("#[cfg(all(test, unix))]\nfn f() { x.unwrap() }", 0),
         ("#[cfg(any(test, unix))]\nfn f() { x.unwrap() }", 1),

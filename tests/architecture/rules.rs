@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["env", "task", "sync"],
 ];
 
-/// Rooms of one layer that do not see each other.
+/// Rooms of one layer of which neither may use the other.
 const BLIND: &[[&str; 2]] = &[["cache", "meta"]];
 
 /// A foreign crate and where it may be named: prefixes of paths below `src/`.
@@ -264,7 +264,7 @@ impl<'ast> Visit<'ast> for Lengths {
     }
 }
 
-/// What may panic stands beside its proof.
+/// Calls that can panic have a comment beside them that proves that they do not.
 pub(crate) fn unproven_panics(source: &Source) -> Vec<String> {
     let mut findings = Vec::new();
     for (at, token) in source.tokens.iter().enumerate() {
@@ -290,7 +290,7 @@ pub(crate) fn unproven_panics(source: &Source) -> Vec<String> {
     findings
 }
 
-/// Whether a comment with the proof stands on `line` (from 1), or above it before another statement ends.
+/// Whether a comment with the proof is on `line` (from 1), or above it with no end of another statement in between.
 fn proven(lines: &[String], line: usize) -> bool {
     let says = |text: &str| {
         text.split_once("//")

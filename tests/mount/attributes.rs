@@ -197,7 +197,7 @@ fn posix_acls_are_inherited_masked_and_enforced() {
         if as 5555 4322 'echo y >>d/file' 2>/dev/null; then echo 'written by a reader'; exit 1; fi
         setfacl -m o::- d/file
         if as 5555 9999 'cat d/file' 2>/dev/null; then echo 'read by a stranger'; exit 1; fi
-        # A chmod of the group is one of the mask.
+        # With an access list, chmod of the group's bits changes the mask.
         chmod g-w d/file
         if as 4321 9999 'echo y >>d/file' 2>/dev/null; then echo 'written beyond the mask'; exit 1; fi
         "#,

@@ -168,7 +168,7 @@ fn the_cache_of_another_namespace_is_refused() {
 fn only_entry(directory: &Path) -> PathBuf {
     let mut entries = fs::read_dir(directory).unwrap();
     let entry = entries.next().unwrap().unwrap().path();
-    assert!(entries.next().is_none(), "one namespace has been here");
+    assert!(entries.next().is_none(), "the directory has one entry");
     entry
 }
 

@@ -77,7 +77,7 @@ fn a_clock_that_was_ahead_once_does_not_change_later_times() {
         near tree/old
         rsync -a tree/ ../mirror/
         [ "$(cat ../mirror/old)" = two ]
-        # And one that make sees.
+        # make(1) sees an edit of the source by its time.
         printf 'made: source\n\tcp source made\n' >Makefile
         echo one >source
         make -s 2>said
@@ -88,7 +88,7 @@ fn a_clock_that_was_ahead_once_does_not_change_later_times() {
         [ "$(cat made)" = two ]
         [ "$(make)" = "make: 'made' is up to date." ]
         [ ! -s said ] || { cat said; exit 1; }
-        # Whatever else dates something.
+        # Other calls that set times.
         mkdir d; ln -s x d/link; mkfifo d/fifo; : >d/empty; ln d/empty d/other
         touch d/touched; mv d/touched d/moved; chmod 600 d/moved; truncate -s 10 d/moved
         rm d/other; cp --reflink=auto tree/old d/copy

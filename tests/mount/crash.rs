@@ -1,7 +1,7 @@
 //! kill -9 of the daemon while eight writers create, overwrite, append, patch, rename and save through a temporary file.
 //!
-//! After it every acknowledged state is there in full, and no file is in a state that no call left. With the cache wiped
-//! every fsynced file is there. There are ten rounds; `REWINDFS_TEST_LONG=1` makes it a hundred.
+//! Afterwards every acknowledged state is complete, and every file is in a state that a call left. With the cache wiped,
+//! every fsynced file exists. There are ten rounds, or a hundred with `REWINDFS_TEST_LONG=1`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -84,7 +84,7 @@ impl Writers {
         }
     }
 
-    /// What the writers' logs say.
+    /// Replays the writers' logs.
     pub(crate) fn histories(&self) -> Vec<History> {
         (0..WRITERS)
             .map(|number| History::read(&self.logs.join(number.to_string()), number))

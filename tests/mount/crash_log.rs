@@ -99,7 +99,7 @@ pub(crate) struct History {
     pub(crate) errno: Option<i32>,
 }
 
-/// The bytes a writer writes: `length` bytes of numbered lines. `writer.py` has the same rule.
+/// The bytes that a writer writes: `length` bytes of numbered lines, made by the same rule as in `writer.py`.
 fn pattern(writer: usize, count: usize, length: usize) -> Vec<u8> {
     let lines = (0..=length / 19).map(|line| format!("{writer:02} {count:08} {line:06}\n"));
     let mut bytes = lines.collect::<String>().into_bytes();

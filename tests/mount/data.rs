@@ -151,7 +151,7 @@ os.ftruncate(fd, SIZE)
 mapped = mmap.mmap(fd, SIZE)
 model = bytearray(SIZE)
 for round in range(8):
-    # The second store comes when an earlier descriptor has seen all the rest.
+    # The second store of a round is made after an lseek through another descriptor has found the first one.
     for at in (round * STEP, round * STEP + (STEP >> 1)):
         mapped[at:at + 3] = model[at:at + 3] = b'abc'
         other = os.open('f', os.O_RDONLY)
@@ -324,7 +324,11 @@ sys.stdout.flush()
     assert_eq!(read("sync"), b"written by sync");
     assert_eq!(read("dsync"), b"written by dsync");
     assert_eq!(&read("mapped")[4999..5006], b"\0store\0");
-    assert_eq!(read("d/link"), b"named", "after fsync of the directory");
+    assert_eq!(
+        read("d/link"),
+        b"named",
+        "the name exists after fsync of the directory"
+    );
     assert!(!mount.path("d/file").exists());
 }
 

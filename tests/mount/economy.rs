@@ -57,7 +57,7 @@ fn check_puts(requests: &[Request], bytes: u64) {
     );
     assert!(
         sent >= bytes,
-        "{sent} bytes came up, but {bytes} were written: what drained?\n{}",
+        "{sent} bytes were uploaded, fewer than the {bytes} that were written\n{}",
         summary(requests)
     );
 }
@@ -104,7 +104,7 @@ fn rsync_of_five_thousand_files_takes_about_a_hundred_puts() {
         "rsync -anic --delete {}/ copy/",
         source.path().display()
     ));
-    assert_eq!(left, "", "what rsync would still change");
+    assert_eq!(left, "", "files that rsync would copy again");
 }
 
 #[test]
@@ -150,12 +150,12 @@ fn four_kibibytes_written_into_a_large_file_upload_little() {
     );
     assert!(
         sent < 64 << 10,
-        "{sent} bytes came up for 4 KiB:\n{}",
+        "{sent} bytes were uploaded for 4 KiB:\n{}",
         summary(&requests)
     );
     assert!(
         sent > 4096,
-        "{sent} bytes came up: the change did not\n{}",
+        "{sent} bytes were uploaded, fewer than the change has\n{}",
         summary(&requests)
     );
 
@@ -217,13 +217,13 @@ fn the_last_of_many_fsynced_appends_uploads_as_little_as_the_first() {
     );
     assert!(
         (101..64 << 10).contains(&last),
-        "{last} bytes came up for one of the last appends:\n{}",
+        "{last} bytes were uploaded for one of the last appends:\n{}",
         summary(&requests)
     );
     let all: u64 = requests.iter().map(|request| request.sent).sum();
     assert!(
         all < appends as u64 * (64 << 10),
-        "{all} bytes came up for {appends} appends, the log and the index included:\n{}",
+        "{all} bytes were uploaded for {appends} appends, the log and the index included:\n{}",
         summary(&requests)
     );
     assert_eq!(
@@ -238,7 +238,10 @@ fn the_last_of_many_fsynced_appends_uploads_as_little_as_the_first() {
     assert_eq!(versions(&mount, "log.txt"), 2);
     assert!(fs::read(&path).unwrap() == expected, "as written");
     mount.remount(Cache::Wiped);
-    assert!(fs::read(&path).unwrap() == expected, "as the bucket has it");
+    assert!(
+        fs::read(&path).unwrap() == expected,
+        "the bytes that the bucket has"
+    );
     assert_eq!(versions(&mount, "log.txt"), 2);
 }
 

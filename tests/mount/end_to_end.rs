@@ -70,7 +70,7 @@ fn common_tools_work_on_an_azure_server() {
 /// One kind of work in a mount.
 type Step<'a> = &'a dyn Fn(&TestMount);
 
-/// Works through every tool, then compares the whole tree after a remount with an empty cache.
+/// Runs every kind of work, then compares the tree after a remount with an empty cache.
 fn work_through(place: &Place, amount: &Amount) {
     let source = tempfile::tempdir().unwrap();
     tree::plant(source.path(), amount.files, 2000, 21);
@@ -206,9 +206,9 @@ fn rsync(mount: &TestMount, source: &Path) {
     let second = mount.sh(&format!(
         "rsync -a {source}/ rsync/; rsync -ai {source}/ rsync/"
     ));
-    assert_eq!(second, "", "what the second rsync changed");
+    assert_eq!(second, "", "files that the second rsync copied");
     let compared = mount.sh(&format!("rsync -anic --delete {source}/ rsync/"));
-    assert_eq!(compared, "", "what differs by checksum");
+    assert_eq!(compared, "", "files with another checksum");
 }
 
 /// SQLite: inserts in both journal modes, and its integrity check.

@@ -12,7 +12,7 @@ const FUNCTIONS: &str = r#"
 options() { awk -v at="$sandbox/files" '$5 == at { print "," $6 "," }' /proc/self/mountinfo; }
 has() { case "$(options)" in *",$1,"*) ;; *) echo "no $1 in $(options)"; return 1 ;; esac; }
 lacks() { case "$(options)" in *",$1,"*) echo "$1 in $(options)"; return 1 ;; esac; }
-# Those that have ended and only wait to be noticed are none.
+# Counts running daemons; zombies (state Z or X) are left out.
 daemons() { cat /proc/[0-9]*/stat 2>/dev/null | grep -c '^[0-9]* (rewindfs) [^ZX]' || true; }
 refused() { if "$@" 2>"$sandbox/said"; then echo "not refused: $*"; return 1; fi; }
 "#;

@@ -148,7 +148,7 @@ fn every_save_during_an_outage_is_listed_at_its_own_time() {
     );
     assert!(round > 8, "{round} rounds only");
     // One command may be slow because the machine is busy.
-    assert!(slow.len() <= 1, "not at once:\n{}", slow.join("\n"));
+    assert!(slow.len() <= 1, "slow commands:\n{}", slow.join("\n"));
     let pending = mount.status();
     proxy.refuse(false);
 

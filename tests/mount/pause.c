@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-// fsx 0.3.2 does not unmap what it read through a mapping, and a mapping keeps the mount busy.
+// fsx 0.3.2 does not unmap its mappings for reading, and a mapping keeps the mount busy.
 static void unmap(const char *below)
 {
     static unsigned long from[65536], to[65536];

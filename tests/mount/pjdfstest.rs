@@ -44,7 +44,7 @@ fn run_on(root: &Path) {
     let scratch = tempfile::tempdir().unwrap();
     let configuration = scratch.path().join("pjdfstest.toml");
     configure(&configuration, Remounts::Refused);
-    // On a file system that is not the one under test links across the two are tried.
+    // A directory on another file system, for the tests that link across two file systems.
     let second = tempfile::tempdir_in("/dev/shm").unwrap();
     assert_ne!(
         root.metadata().unwrap().dev(),
@@ -75,9 +75,9 @@ fn pjdfstest_passes_as_root_on_s3() {
     mount.umount();
 }
 
-/// Through mount(8), so that the suite can mount read-only: what 13 tests need. They run before the rest and by themselves,
-/// because some of the others leave a file open, in an order that follows from the build, and then no file system, ext4
-/// neither, can be mounted read-only.
+/// Through mount(8), so that the suite can remount read-only, which 13 tests need. These 13 run first and by themselves:
+/// some of the other tests leave a file open, in an order that depends on the build, and while a file is open for writing
+/// no file system can be remounted read-only, ext4 included.
 #[test]
 fn pjdfstest_passes_as_root_with_remounts_through_the_mount_helper() {
     let sandbox = Sandbox::new();
@@ -108,7 +108,7 @@ fn pjdfstest_passes_as_root_with_remounts_through_the_mount_helper() {
     assert_eq!(counts(remounts), Some(each), "{remounts}");
 }
 
-/// What needs no root is passed on a mount that an ordinary user made by fusermount3.
+/// The tests that need no root pass on a mount that an ordinary user made with fusermount3.
 #[test]
 fn pjdfstest_passes_as_an_ordinary_user_on_an_own_mount() {
     let sandbox = Sandbox::new();

@@ -1,4 +1,4 @@
-"""What set-id bits and capabilities of a program are worth after another user has changed it.
+"""Which set-id bits and capabilities of a program take effect after another user has changed it.
 
 usage: privileges.py DIRECTORY CONTROL
 
@@ -127,7 +127,7 @@ in_test = True
 
 
 def by(uid, gid, work):
-    """What `work` returns or prints in a process of `uid`."""
+    """Returns what `work` returns or prints in a process of `uid`."""
     out, into = os.pipe()
     child = os.fork()
     if child == 0:
@@ -149,7 +149,7 @@ def by(uid, gid, work):
 
 
 def rights(said):
-    """The rights a program told that its caller does not have."""
+    """Returns the privileges in a program's output that its caller does not have."""
     lent = [name for name in ("euid", "egid") if f" {name}=" in said]
     return "+".join(lent) or ("none" if said.startswith("uid=") else said)
 
@@ -163,7 +163,7 @@ def make(path, mode, capability=False):
 
 
 def left(path):
-    """What is left of the mode and of the capabilities."""
+    """Returns the mode and the capabilities."""
     mode = "%o" % stat.S_IMODE(os.stat(path).st_mode)
     return mode + ("+cap" if CAPABILITY in os.listxattr(path) else "")
 
@@ -181,7 +181,7 @@ def same(what, found, expected):
 
 
 def execs(after, prepare):
-    """Who runs a program that a stranger has just changed."""
+    """Checks the privileges with which a program runs after a user who is neither owner nor member of the group changed it."""
     for place in places():
         for way in WAYS:
             make(f"{place}/{after} {way}", 0o6777, True)
@@ -214,7 +214,7 @@ def execs(after, prepare):
 
 
 def modes():
-    """What stays of each mode, by who made the change."""
+    """Checks which bits of each mode are kept, by the user who made the change."""
     everybody = {"stranger": (STRANGER, GROUP), "member": (STRANGER, 0), "root": (0, 0)}
     for way, change in WAYS.items():
         for mode in (0o6666, 0o6766, 0o6676, 0o6777, 0o2666, 0o4755 | 0o022, 0o2777):
@@ -237,7 +237,7 @@ def modes():
 
 
 def owners():
-    """What chown(2) takes away: of root too."""
+    """Checks which bits chown(2) clears, also when root calls it."""
     calls = {
         "owner": lambda path: os.chown(path, STRANGER, -1),
         "group": lambda path: os.chown(path, -1, GROUP),
@@ -259,7 +259,7 @@ def owners():
 
 
 def emptied():
-    """open(2) with O_TRUNC alone: nothing that follows asks for the mode."""
+    """Checks open(2) with O_TRUNC and without a write: no later call would clear the bits."""
     found = {}
     for place in places():
         path = f"{place}/emptied"

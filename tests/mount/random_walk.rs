@@ -1,4 +1,4 @@
-//! A random walk over a tree and a model of it, with the whole model remembered after every step.
+//! A random walk over a tree and a model of it, with a snapshot of the model after every step.
 //!
 //! Invariant: the clock advances between two steps, so that a snapshot's time lies after one step's last answer and
 //! before the next step's first.
@@ -59,7 +59,7 @@ impl RandomWalk {
         }
     }
 
-    /// Takes one step and remembers what it left.
+    /// Takes one step and adds a snapshot.
     pub(crate) fn step(&mut self) {
         let what = match self.random.below(20) {
             0..=4 => self.write(),
@@ -82,7 +82,7 @@ impl RandomWalk {
         std::thread::sleep(Duration::from_millis(2));
     }
 
-    /// What went before the snapshot, for messages.
+    /// The steps up to the snapshot, for messages.
     pub(crate) fn trace(&self, snapshot: usize) -> String {
         let from = snapshot.saturating_sub(12);
         let to = (snapshot + 4).min(self.snapshots.len());
@@ -246,7 +246,7 @@ impl RandomWalk {
         ))
     }
 
-    /// Deletes a file, or seldom a whole directory.
+    /// Deletes a file, or rarely a directory with all its entries.
     fn delete(&mut self) -> Option<String> {
         let whole = self.random.below(4) == 0;
         let path = if whole {

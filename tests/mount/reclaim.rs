@@ -197,7 +197,10 @@ async fn a_bucket_shrinks_to_the_bytes_that_versions_show() {
     let deadline = Instant::now() + PATIENCE;
     while size(bucket.path()) > allowed && Instant::now() < deadline {
         let read = namespace.history().read_past(&reader, 0, u32::MAX).await;
-        assert!(read.unwrap() == text(0, 1), "a version that is held");
+        assert!(
+            read.unwrap() == text(0, 1),
+            "a version that an open handle pins"
+        );
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let left: Vec<_> = ["data", "log", "meta"]
@@ -214,7 +217,10 @@ async fn a_bucket_shrinks_to_the_bytes_that_versions_show() {
         "{left:?}, {allowed} allowed"
     );
     let read = namespace.history().read_past(&reader, 0, u32::MAX).await;
-    assert!(read.unwrap() == text(0, 1), "a version that is held");
+    assert!(
+        read.unwrap() == text(0, 1),
+        "a version that an open handle pins"
+    );
     drop(held);
     for file in (0..FILES).step_by(97) {
         check(&namespace, file).await;

@@ -1,4 +1,4 @@
-"""Changes attributes of what has no name any more and is held.
+"""Changes attributes of inodes that have no name any more and are open.
 
 usage: removed.py DIRECTORY
 """
@@ -13,7 +13,7 @@ home = os.open(".", os.O_RDONLY)
 
 
 def check(what, path):
-    """`path` leads to something that was removed."""
+    """Changes the attributes of a removed inode through `path`, which still leads to it."""
     before = os.stat(path)
     assert before.st_nlink == 0, (what, before)
     os.chmod(path, 0o751)
@@ -66,7 +66,7 @@ for how in ("rmdir", "replaced", "cwd"):
     os.fchdir(home)
     os.close(held)
 
-# A fifo and a symbolic link of which nothing reaches the file system but their attributes.
+# A fifo and a symbolic link: the file system sees only their attributes.
 os.mkfifo("p")
 os.setxattr("p", "trusted.had", b"value")
 held = os.open("p", os.O_RDWR)
@@ -74,7 +74,7 @@ os.unlink("p")
 check("fifo", held)
 os.close(held)
 
-# A file whose content is not open, and one whose content is.
+# A file opened without access to its content (O_PATH), and with access.
 for flags in (os.O_PATH, os.O_RDONLY, os.O_RDWR):
     open("f", "wb").close()
     os.setxattr("f", "trusted.had", b"value")

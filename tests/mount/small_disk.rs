@@ -41,7 +41,7 @@ fn small(place: &Place, flags: &[&str]) -> Option<SmallDiskMount> {
     })
 }
 
-/// Deletes what lies on the disk, as the loss of the machine does.
+/// Deletes everything on the disk, as the loss of the machine does.
 fn wipe(cache: &Path) {
     shell::sh(cache, "rm -rf -- * .[!.]*");
 }
@@ -54,7 +54,7 @@ fn piece(file: u64, number: u64) -> Vec<u8> {
         .collect()
 }
 
-/// One file several times as large as the disk, by dd(1); then files that are together, by cp(1).
+/// Copies one file several times as large as the disk with dd(1), then many files that are together larger with cp(1).
 fn copies_that_do_not_fit(place: &Place) {
     let Some(mut small) = small(place, &[]) else {
         return;

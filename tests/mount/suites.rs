@@ -33,7 +33,8 @@ sendfile = 3
 posix_fadvise = 2
 copy_file_range = 5
 ";
-/// One operation of so many closes the file and opens it again: the sum of the weights over that of `close_open`.
+/// On average one of this many operations closes the file and opens it again: the sum of the weights over that of
+/// `close_open`.
 const OPERATIONS_PER_CLOSE: usize = 72 / 5;
 /// The message of fsx for posix_fallocate with a length of 0.
 const NO_PROGRAM: &str = "Test file system does not support posix_fallocate.";
@@ -50,8 +51,8 @@ enum Outcome {
     NoProgram,
 }
 
-/// Runs one seed from `first` on, or twenty in the long mode, where `REWINDFS_TEST_SEED` goes on from one; for each that is no
-/// program one more.
+/// Runs one seed, or twenty in the long mode, from `first` or from `REWINDFS_TEST_SEED` on. For each unusable seed it
+/// runs one more.
 fn each_seed(first: u64, run: impl Fn(u64) -> Outcome) {
     let asked = std::env::var("REWINDFS_TEST_SEED").ok();
     let asked = asked.and_then(|seed| seed.parse().ok());
@@ -64,7 +65,7 @@ fn each_seed(first: u64, run: impl Fn(u64) -> Outcome) {
             end += 1;
             assert!(
                 end < most,
-                "many seeds are no programs: is this the fsx we know?"
+                "too many seeds are unusable: check the version of fsx"
             );
         }
         seed += 1;
@@ -106,8 +107,8 @@ fn on_a_local_directory(seed: u64, remount_every: Option<usize>) -> Outcome {
     exercise(&mut mount, seed, remount_every)
 }
 
-/// The server that keeps its objects as files: moto has no room for all versions of a long run, and cannot list many objects
-/// while others come and go.
+/// Uses the server that keeps its objects as files: moto keeps objects in memory, too little for all versions of a long
+/// run, and cannot list many objects while others are added and deleted.
 fn on_an_s3_server(seed: u64, flags: &[&str]) -> Outcome {
     let Some(server) = S3sServer::start() else {
         return Outcome::Passed;
@@ -116,8 +117,8 @@ fn on_an_s3_server(seed: u64, flags: &[&str]) -> Outcome {
     exercise(&mut mount, seed, None)
 }
 
-/// Runs one seed on a file, remounting after about so many operations each; then the file and its newest version are what the
-/// same seed leaves on a plain directory, and the log tells the whole index.
+/// Runs one seed on a file, with a remount after about every `remount_every` operations. Then the file and its newest
+/// version must equal what the same seed leaves on a plain directory, and the log must give the rows of the index.
 fn exercise(mount: &mut TestMount, seed: u64, remount_every: Option<usize>) -> Outcome {
     let outside = tempfile::tempdir().unwrap();
     let name = format!("seed-{seed}");
@@ -174,7 +175,7 @@ fn exercise(mount: &mut TestMount, seed: u64, remount_every: Option<usize>) -> O
     Outcome::Passed
 }
 
-/// The same run, stopped after about every `operations`; the mount goes and comes back meanwhile. Returns how often.
+/// The same run, paused after about every `operations` operations for a remount. Returns the number of remounts.
 fn paused(
     mount: &mut TestMount,
     seed: u64,
@@ -247,7 +248,7 @@ fn fsx(seed: u64, file: &Path, outside: &Path) -> Command {
     command
 }
 
-/// The one `scripts/setup` installs, else the one on the path.
+/// The fsx that `scripts/setup` installs, else the one on the path.
 fn program() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/fsx/bin/fsx");
     if own.is_file() {

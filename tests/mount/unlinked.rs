@@ -27,7 +27,7 @@ fn an_unlinked_open_file_is_gone_after_a_crash() {
     mount.recover(Cache::Kept);
     assert_eq!(mount.sh("ls"), "kept\n");
     assert_eq!(mount.status()["usage"], before);
-    // Bytes that no version has are gone from the cache and from the bucket.
+    // Bytes that no version has are deleted from the cache and from the bucket.
     mount.drain();
     let staged = || shell::sh(&mount.cache(), "find */staging -type f | wc -l");
     let empty = wait_until(Duration::from_secs(60), || staged().trim() == "0");
@@ -42,7 +42,7 @@ fn an_unlinked_open_file_is_gone_after_a_crash() {
     assert!(shrunk, "still {} bytes; {}", size(), mount.status());
 }
 
-/// As on ext4 and tmpfs the inode exists until the last open handle is closed.
+/// As on ext4 and tmpfs, the inode exists until the last open handle is closed.
 #[test]
 fn an_unlinked_open_inode_takes_new_attributes() {
     let store = tempfile::tempdir().unwrap();

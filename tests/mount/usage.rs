@@ -212,7 +212,7 @@ fn a_busy_mountpoint_and_a_busy_cache_are_named() {
     assert_eq!(
         fs::read_to_string(mount.path("f")).unwrap(),
         "kept",
-        "the mount that was there still serves"
+        "the first mount still serves"
     );
 
     let arguments = mount_arguments(
@@ -225,7 +225,7 @@ fn a_busy_mountpoint_and_a_busy_cache_are_named() {
     assert_eq!(
         fs::read_to_string(mount.path("f")).unwrap(),
         "kept",
-        "the writer that was there still writes"
+        "the first writer still writes"
     );
 }
 
@@ -262,7 +262,7 @@ fn a_mount_in_the_background_answers_when_the_command_returns() {
             "the command returned and nothing is mounted"
         );
         let kept = fs::read_to_string(scratch.path("files/kept")).unwrap_or_default();
-        assert_eq!(kept, "x".repeat(round), "what earlier rounds wrote");
+        assert_eq!(kept, "x".repeat(round), "the bytes of earlier rounds");
         fs::write(scratch.path("files/kept"), "x".repeat(round + 1)).unwrap();
         rewindfs(&["drain", &files], None).ok();
         rewindfs(&["umount", &files], None).ok();
@@ -344,7 +344,7 @@ fn status_reports_pending_uploads_and_drain_completes_them() {
     }
     mount.drain();
     let text = rewindfs(&["status", &mount.root().display().to_string()], None).ok();
-    assert!(!text.trim().is_empty(), "a status for people");
+    assert!(!text.trim().is_empty(), "status without --json prints text");
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn other_users_are_refused_without_allow_other() {
     refused as nobody cat files/f
     as tests ./rewindfs umount files
 
-    # The administrator decides whether a user may allow other users.
+    # /etc/fuse.conf decides whether an ordinary user may use allow_other.
     : >fuse.conf; mount --bind fuse.conf /etc/fuse.conf
     refused attach --allow-other
     grep -q user_allow_other said

@@ -58,7 +58,7 @@ fn check_states(directory: &Path, name: &str, expected: &[String]) {
     assert_eq!(
         text(&directory.join(name)),
         expected[expected.len() - 1],
-        "the current one is the last"
+        "the current version is the last one"
     );
     assert_eq!(text(&states.join("latest")), expected[expected.len() - 1]);
     if expected.len() > 1 {
@@ -363,7 +363,7 @@ fn check_snapshots(mount: &TestMount, walk: &RandomWalk, chosen: &[usize], when:
     }
     assert!(
         failures.is_empty(),
-        "{when}: {} places in the past are wrong, the first:\n  {}\n{}",
+        "{when}: {} paths in the past are wrong, the first:\n  {}\n{}",
         failures.len(),
         failures[0],
         mount.log_tail()

@@ -123,7 +123,7 @@ fn takeover(place: &Place) {
         "#);
     let told = first.log_tail();
     assert_eq!(
-        told.matches("nothing more is written here").count(),
+        told.matches("stopped writing to the namespace").count(),
         1,
         "{told}"
     );
@@ -511,7 +511,7 @@ async fn race(place: &Place) {
             }
         }
     }
-    eprintln!("{lost} of 100 turns lost the namespace");
+    eprintln!("in {lost} of 100 rounds the writer was fenced");
     for racer in [&one, &two] {
         let (namespace, tasks) = racer.open(&backend).await.unwrap();
         namespace.close().await.unwrap();

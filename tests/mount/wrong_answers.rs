@@ -95,7 +95,7 @@ fn a_second_of_any_wrong_answer_ends_no_mount_and_loses_no_data() {
         saved.extend(wrote);
         assert!(
             portal.wrong_answers() > before,
-            "{name}: no request met the wrong answer"
+            "{name}: no request got the wrong answer"
         );
         let status = mount.status();
         assert!(status["poisoned"].is_null(), "{name}: {status}");
@@ -160,7 +160,7 @@ fn umount_of_a_mount_with_a_stopped_index_names_what_is_not_uploaded() {
     let stopped = wait_until(Duration::from_secs(60), || {
         fs::write(mount.path("after"), "after\n").is_err()
     });
-    assert!(stopped, "the index goes on\n{}", mount.log_tail());
+    assert!(stopped, "the index did not stop\n{}", mount.log_tail());
     fs::remove_file(&next).unwrap();
 
     let mut command = std::process::Command::new(PROGRAM);

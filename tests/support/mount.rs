@@ -28,7 +28,7 @@ pub(crate) enum Cache {
 
 /// A mount and its directories.
 pub(crate) struct TestMount {
-    /// Where the namespace lies.
+    /// The store of the namespace.
     place: Place,
     /// Further flags of `mount`.
     flags: Vec<String>,
@@ -177,7 +177,7 @@ impl TestMount {
         let good = status.is_some_and(|status| status.success());
         assert!(
             good,
-            "after umount the daemon did not end well: {status:?}\n{}",
+            "after umount the daemon exited with {status:?}\n{}",
             self.log_tail()
         );
         assert!(

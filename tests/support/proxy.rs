@@ -304,7 +304,7 @@ enum Event {
     None,
     /// The end of a head: method and target.
     Head(String, String),
-    /// So many bytes of a body.
+    /// This many bytes of a body.
     Body(u64),
 }
 

@@ -58,7 +58,7 @@ fn shortened(text: &str) -> String {
     format!("{head}\n   ... {} lines ...\n{tail}", lines.len() - 80)
 }
 
-/// Runs `command` to its end, or kills it at `limit`: a hung mount must not hang the tests.
+/// Runs `command` to its end, or kills it at `limit`, so that a mount that does not answer cannot block the tests.
 pub(crate) fn run(command: &mut Command, limit: Duration) -> CommandResult {
     let what = format!("{command:?}");
     // Files, not pipes: a background daemon may keep the descriptors open.

@@ -60,8 +60,8 @@ fn fault(key: &[u8]) -> Option<&'static str> {
     }
     key.split(|b| *b == b'/').find_map(|part| match part {
         b"" => Some("it has a slash at an end, or two in a row"),
-        b"." | b".." => Some("'.' and '..' are no parts of a key"),
-        RESERVED => Some("'.versions' is where a mount shows the past"),
+        b"." | b".." => Some("'.' and '..' cannot be parts of a key"),
+        RESERVED => Some("'.versions' is reserved: a mount shows the past below it"),
         part if part.len() > NAME_MAX => Some("a part is longer than 255 bytes"),
         _ => None,
     })
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_path_cannot_be_is_refused_with_a_reason() {
+    fn an_invalid_key_is_refused_with_the_reason() {
         let long = "a".repeat(256);
         let deep = "a/".repeat(2048) + "a";
         for (bad, why) in [
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_comes_apart_at_its_slashes() {
+    fn a_key_is_split_at_its_slashes() {
         let key = ObjectKey::new(b"a/b/c").unwrap();
         let parts: Vec<Bytes> = key.directories().collect();
         assert_eq!(parts, [&b"a"[..], b"b"]);

@@ -2,7 +2,7 @@
 //! for entries.
 //!
 //! The tree is walked directory by directory, in the order of names. Keys below a directory sort as if the name ended
-//! in a slash, so a directory is held back until all names that sort before `NAME/` are read.
+//! in a slash, so a directory is returned only after all names that sort before `NAME/`.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +44,7 @@ impl ListItem {
     }
 }
 
-/// What a listing shows.
+/// Options of a listing.
 #[derive(Clone, Debug)]
 pub struct ListOptions {
     /// The prefix of the keys, in bytes; an empty prefix means all keys.

@@ -56,7 +56,7 @@ pub struct BlobOptions {
 }
 
 impl BlobOptions {
-    /// Returns options with all local files below `cache_dir`. Changes that are there and not in the bucket yet are
+    /// Returns options with all local files below `cache_dir`. Changes in it that are not in the bucket yet are
     /// recovered by the next store with the same directory.
     #[must_use]
     pub fn new(cache_dir: impl Into<PathBuf>) -> Self {

@@ -63,7 +63,7 @@ impl OpenStore {
             match self.namespace.tree().lookup(at, part).await? {
                 Some(stat) if stat.kind == Kind::Directory => return Ok(stat.ino),
                 Some(_) => {
-                    let why = "a part of it is no directory";
+                    let why = "a part of its path is not a directory";
                     return Err(BlobError::conflict(key.bytes(), why));
                 }
                 None => {}

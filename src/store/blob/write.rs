@@ -28,8 +28,7 @@ pub(super) const CONTENT_TYPE: &[u8] = b"user.mime_type";
 /// Extended attribute with the id of an imported version.
 pub(super) const FOREIGN_ID: &[u8] = b"user.rewindfs.import";
 
-/// What is stored with the bytes of a put. It belongs to the version permanently; a mount shows it as extended
-/// attributes.
+/// Metadata and author of a put. They belong to the version permanently; a mount shows the metadata as extended attributes.
 #[derive(Clone, Debug, Default)]
 pub struct PutOptions {
     /// Metadata values by name; a mount shows them as `user.meta.NAME`.
@@ -299,6 +298,6 @@ fn check_kind(key: &ObjectKey, kind: Kind) -> Result<(), BlobError> {
     match kind {
         Kind::File => Ok(()),
         Kind::Directory => Err(BlobError::conflict(key.bytes(), "it is a directory")),
-        _ => Err(BlobError::conflict(key.bytes(), "it is no regular file")),
+        _ => Err(BlobError::conflict(key.bytes(), "it is not a regular file")),
     }
 }

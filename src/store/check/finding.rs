@@ -145,7 +145,7 @@ impl<'a> PathFinder<'a> {
                 "its mark as being undeleted",
             ),
             b"CX" => (self.inode(first, None).await?, "an extended attribute"),
-            b"CF" => (self.content(key).await?, "where its bytes lie"),
+            b"CF" => (self.content(key).await?, "where its bytes are"),
             b"CK" => (self.content(key).await?, "a truncation"),
             b"CL" => (self.content(key).await?, "what it was copied from"),
             b"GR" => (self.content(key).await?, "how many versions show it"),
@@ -176,10 +176,16 @@ impl<'a> PathFinder<'a> {
             b"GE" => (segment(key), "that a file no longer uses it"),
             b"GN" => (segment(key), "that no file uses it"),
             b"GM" => (segment(key), "where its parts were moved"),
-            b"GA" => (other("the namespace"), "its size and what is applied"),
-            b"GW" => (other("the namespace"), "what earlier writers applied"),
+            b"GA" => (
+                other("the namespace"),
+                "its size and its applied operations",
+            ),
+            b"GW" => (
+                other("the namespace"),
+                "the applied operations of earlier writers",
+            ),
             b"GL" => (other("the namespace"), "its newest log object"),
-            b"GO" => (other("the namespace"), "how far segments were swept"),
+            b"GO" => (other("the namespace"), "how far segments were searched"),
             b"GU" => (other("the namespace"), "its lowest unfinished inode"),
             _ => (other(&key.escape_ascii().to_string()), "a row"),
         })

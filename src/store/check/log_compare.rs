@@ -71,7 +71,7 @@ enum LogStepKind {
     List,
 }
 
-/// The position of a log replay relative to the batch it was to reach.
+/// The position of a log replay relative to the batch up to which it was to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LogPosition {
     /// The rows are in the state after that batch.
@@ -159,7 +159,7 @@ impl<'a> LogReplay<'a> {
         };
         for info in found {
             let Some((epoch, sequence)) = object_numbers("log", &info.key) else {
-                let what = "is no object of a log";
+                let what = "is not a log object";
                 self.damaged.add(Subject::Object(info.key), what);
                 continue;
             };
@@ -300,7 +300,7 @@ impl<'a> LogReplay<'a> {
         };
         if before.is_some_and(|before| before > told) && part.before == PriorObjects::Whole {
             let what = format!(
-                "begins with batch {} of epoch {}; what came between it and batch {} of epoch {} is in no object",
+                "begins with batch {} of epoch {}; the batches between it and batch {} of epoch {} are in no object",
                 next.number, next.epoch, told.number, told.epoch
             );
             self.damaged.add(subject(part.object), &what);

@@ -155,7 +155,7 @@ async fn named(
     miscounted: FaultyKeys,
 ) -> Result<CheckReport, StoreError> {
     let mut naming = PathFinder::new(index, [&differing, &miscounted]).await?;
-    let what = |row: &str| format!("{row} is not what the log tells");
+    let what = |row: &str| format!("{row} differs from the log");
     let differing = naming.findings(differing, what).await?;
     let what = |row: &str| format!("{row} is counted wrongly");
     Ok(CheckReport {

@@ -1,7 +1,7 @@
-//! Counts again what the index counts: how many versions show a content, how many rows use an extent, files and bytes.
+//! Recount of the index's counters: how many rows show a content, how many use an extent, files and bytes.
 //!
-//! Every row adds to or takes from a sum per content or extent, and every count takes away what it says; what is not zero in
-//! the end is wrong.
+//! Every row adds to a sum per content or extent, and a stored count is subtracted from it. A sum that is not zero at the
+//! end is a wrong count.
 
 use bytes::Bytes;
 
@@ -13,23 +13,23 @@ use crate::store::schema::keys;
 use crate::store::schema::tables::{self, RowTable, SegmentTable};
 use crate::store::schema::tally::{ExtentId, RowTally};
 
-/// Length of the key of a count per segment; behind it the sums here have the extent's offset.
+/// Length of a `G B` key, bytes; the key of an extent's sum has the extent's offset after it.
 const SEGMENT_KEY: usize = 18;
 
-/// A recount under way.
+/// A recount in progress.
 pub(crate) struct Recount {
     sums: SortedRows,
     bytes: i64,
     files: i64,
 }
 
-/// The key of an extent's sum: that of the segment's row, and the offset.
+/// Returns the key of an extent's sum: the key of the segment's row and the offset.
 fn extent_key(extent: ExtentId) -> Bytes {
     let segment = keys::segment(extent.epoch, extent.sequence);
     [&segment[..], &extent.offset.to_be_bytes()].concat().into()
 }
 
-/// Sums are added up.
+/// The merge function of the sums: adds the operand.
 fn sum(_key: &[u8], existing: Option<&[u8]>, operand: &[u8]) -> Bytes {
     let total = number(existing.unwrap_or_default()).wrapping_add(number(operand));
     Bytes::copy_from_slice(&total.to_le_bytes())
@@ -53,7 +53,7 @@ impl Recount {
         self.sums.add(key, Change::Merge(count))
     }
 
-    /// Takes a row of the index in.
+    /// Adds the contribution of a row of the index.
     pub(crate) fn row(&mut self, key: &Bytes, value: &Bytes) -> Result<(), StoreError> {
         let mut tally = RowTally::default();
         tables::count(key, value, &mut tally)?;
@@ -71,7 +71,7 @@ impl Recount {
         Ok(())
     }
 
-    /// The counts that are wrong, after the last row.
+    /// Returns the keys of the wrong counts; to be called after the last row.
     pub(crate) async fn finish(self) -> Result<FaultyKeys, StoreError> {
         let mut faulty = FaultyKeys::default();
         let mut last = Bytes::new();

@@ -3,7 +3,7 @@
 //! Changes are added in the order in which they were made; changes of the same key are merged. When the memory limit is
 //! reached, the changes are written to a sorted run. Reading merges all runs, the oldest as the base.
 //! Invariant: memory use is at most the limit and one buffer per run, and there are never more than [`RUNS_MAX`] runs.
-//! The file of a run has no name, so no process end leaves a file behind.
+//! The file of a run has no name, so it does not outlive the process, however the process ends.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -152,7 +152,7 @@ fn fold(merge: MergeFn, key: &Bytes, older: Option<Change>, newer: Change) -> Ch
 
 fn local(spill: &Spill, error: &std::io::Error) -> StoreError {
     StoreError::LocalDisk(format!(
-        "a temporary file in {}: {error}; TMPDIR names another directory",
+        "a temporary file in {}: {error}; set TMPDIR to use another directory",
         spill.dir.display()
     ))
 }
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rows_are_those_of_the_twin_however_little_fits_into_memory() {
+    async fn sorted_rows_equal_those_of_a_memory_store_for_every_memory_limit() {
         let dir = tempfile::tempdir().unwrap();
         for memory in [0, 1_000, 20_000, usize::MAX] {
             let spill = Spill {
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_takes_no_file_is_named() {
+    fn the_error_names_a_directory_in_which_no_temporary_file_can_be_created() {
         let spill = Spill {
             dir: PathBuf::from("/nowhere/at/all"),
             memory: 0,

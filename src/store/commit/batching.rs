@@ -1,4 +1,4 @@
-//! Groups: which contents on their way are sealed now, and which of them together.
+//! Batching policy of uploads: which queued contents are packed now, and which of them share a segment.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::sync::{Arc, lock};
 /// How long the upload of small files is delayed, when no caller waits, so that more of them share a segment.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Operations whose contents are sealed together, and whether in their rows.
+/// Operations whose contents are packed together; `true`: inline in their range rows, with no segment.
 pub(crate) type PackGroup = (Vec<Arc<Operation>>, bool);
 
 impl Committer {
-    /// What is to be sealed now, in groups, and when to look again.
+    /// Returns the groups to pack and upload now, and after what time to call again.
     pub(crate) fn pack_groups(&self, waiting: Vec<Arc<Operation>>) -> (Vec<PackGroup>, Duration) {
         let linger = match self.core.config.linger {
             Linger::AtOnce => LINGER,
@@ -64,7 +64,8 @@ impl Committer {
     }
 }
 
-/// Groups of about one segment; a last one that is not full only if `all`.
+/// Divides small contents into groups of up to one segment. The last group, which may not be full, is left out unless
+/// `all`.
 fn full_pack_groups(
     small: Vec<Arc<Operation>>,
     all: bool,

@@ -1,4 +1,4 @@
-//! The way of an operation into the queue, and up to which timestamp the past is final.
+//! Enqueueing of operations, and the low watermark: the timestamp below which history is final.
 
 use crate::meta::Batch;
 use crate::store::commit::Committer;
@@ -12,7 +12,7 @@ use crate::store::schema::journal_record::Dependencies;
 use crate::sync::Arc;
 
 impl Committer {
-    /// A draft of an operation at `timestamp`.
+    /// Begins a transaction at `timestamp`.
     pub(crate) fn txn(&self, timestamp: Timestamp, dependencies: Dependencies) -> Txn {
         Txn {
             timestamp,
@@ -27,7 +27,10 @@ impl Committer {
         }
     }
 
-    /// Acknowledges an operation: into the journal, the overlay and the queue, or not at all.
+    /// Acknowledges an operation: appends it to the journal and adds it to the overlay and the queue.
+    ///
+    /// # Errors
+    /// `Fenced`, `NoSpace`, `Unavailable`; nothing was changed.
     pub(crate) fn enqueue(&self, mut txn: Txn) -> Result<Arc<Operation>, StoreError> {
         self.core.health.check()?;
         txn.close_references();
@@ -54,7 +57,7 @@ impl Committer {
         }
     }
 
-    /// Queues it if `holds` says so under the queue's lock.
+    /// As [`Self::enqueue`], if `holds`, which is called under the queue's lock, returns `true`.
     pub(crate) fn enqueue_if(
         &self,
         mut txn: Txn,
@@ -68,7 +71,7 @@ impl Committer {
             })
     }
 
-    /// The oldest timestamp that is not committed: everything below it is final.
+    /// Returns the low watermark: the oldest timestamp that is not committed. History below it is final.
     pub(crate) fn low_watermark(&self) -> Timestamp {
         match &self.core.role {
             Role::Writer => self.low_watermark_without(&[]),
@@ -76,10 +79,11 @@ impl Committer {
         }
     }
 
-    /// The floor as it is when some operations, ascending by their places, are committed.
+    /// Returns the low watermark after the commit of some operations, which ascend by their order in the queue.
     pub(crate) fn low_watermark_without(&self, committed: &[Arc<Operation>]) -> Timestamp {
-        // The clock first: what begins to be answered from here on gets no timestamp below it. Then the answers, for
-        // they move on into the queue.
+        // The order of these reads matters. The clock is first: a timestamp that is reserved later is not below `next`. The
+        // reservations are before the queue: an operation is reserved first and queued then, so it is seen in one of the
+        // two.
         let next = self.core.clock.next();
         let reserved = self.core.clock.oldest_reservation();
         let queued = self.queue.oldest_without(committed);

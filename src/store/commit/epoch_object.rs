@@ -1,7 +1,7 @@
 //! `epochs/{epoch}`: proof that the index of a namespace once held a batch of that writer.
 //!
-//! Written once, after the first batch of an epoch is durable. An index that shows no batch of an epoch that has such an
-//! object has lost it. The key is the proof; the object tells people who the writer was.
+//! Written once, after the first batch of an epoch is durable. If an epoch has such an object and the index has no batch
+//! of it, the index has lost the batch. The key is the proof; the content of the object tells people who the writer was.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::store::model::error::StoreError;
 /// Folder of these objects, below the namespace.
 const FOLDER: &str = "epochs";
 
-/// What the object of an epoch tells.
+/// Content of an epoch's object.
 #[derive(Serialize)]
 struct EpochNote<'a> {
     epoch: u64,
@@ -32,7 +32,7 @@ pub(crate) struct EpochObject {
 }
 
 impl EpochObject {
-    /// That of a writer on `host` that opened the namespace at `opened`, nanoseconds since 1970; it is not written yet.
+    /// Prepares the object of a writer on `host` that opened the namespace at `opened`, in nanoseconds since 1970.
     pub(crate) fn new(backend: Backend, epoch: u64, host: &str, opened: u64) -> Self {
         let note = EpochNote {
             epoch,
@@ -49,7 +49,7 @@ impl EpochObject {
         }
     }
 
-    /// Makes sure that the bucket has it. To be called after a batch of the epoch is durable.
+    /// Writes the object, once. To be called after a batch of the epoch is durable.
     ///
     /// # Errors
     /// `Unavailable`; the next call tries again.
@@ -74,7 +74,7 @@ fn key(epoch: u64) -> String {
     format!("{FOLDER}/{:05x}/{:03x}", epoch >> 12, epoch & 0xfff)
 }
 
-/// The newest epoch after `epoch` that has an object.
+/// Returns the newest epoch after `epoch` that has an object.
 ///
 /// # Errors
 /// `Unavailable`.
@@ -99,14 +99,14 @@ mod tests {
     use crate::backend::BackendConfig;
 
     #[tokio::test]
-    async fn the_newest_epoch_is_found_behind_every_older_one() {
+    async fn the_newest_epoch_after_any_older_one_is_found() {
         let backend = Backend::open("memory://epochs", &BackendConfig::default()).unwrap();
         assert_eq!(newer(&backend, 0).await.unwrap(), None);
         for epoch in [1, 2, 0xfff, 0x1000, 0x12345] {
             let object = EpochObject::new(backend.clone(), epoch, "host", 7);
             object.write().await.unwrap();
             object.write().await.unwrap();
-            // The answer to the first attempt of a process may be lost.
+            // The object may exist already: the response to an earlier attempt may have been lost.
             let again = EpochObject::new(backend.clone(), epoch, "host", 7);
             again.write().await.unwrap();
             for before in [0, 1, epoch - 1] {

@@ -1,7 +1,9 @@
-//! The log in the bucket: every committed batch in our own encoding, enough to rebuild the namespace without the index.
+//! The log in the bucket: every committed batch once more, in our own encoding, from which all rows of the index can be
+//! rebuilt.
 //!
-//! An object is `postcard(LogObject) | CRC32C u32 | format u8 | magic "RWNDLOG"`. Invariant: the batches of an epoch are logged in their
-//! order and without gaps, and only when the index has them durably; what an object holds is in the journal until it is uploaded.
+//! An object is `postcard(LogObject) | CRC32C u32 | format u8 | magic "RWNDLOG"`. Invariants: the batches of an epoch are
+//! logged in their order and without gaps, and only after they are durable in the index. The journal keeps a batch until
+//! the log object with it is uploaded.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,34 +22,35 @@ use crate::sync::{Mutex, lock};
 
 const MAGIC: &[u8; 7] = b"RWNDLOG";
 const TRAILER: usize = 12;
-/// An object is uploaded when so many bytes wait.
+/// An object is uploaded when this many bytes wait,
 const OBJECT_BYTES: usize = 8 << 20;
-/// Or when the oldest batch has waited so long.
+/// or when the oldest batch has waited this long.
 const AGE_MAX: Duration = Duration::from_secs(60);
 
 /// A log object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LogObject {
     pub(crate) epoch: u64,
-    /// Number of the first batch, the others follow without a gap; in a list of all rows the newest batch in it.
+    /// Number of the first batch; the others follow without a gap. In a list of all rows: number of the newest batch in it.
     pub(crate) first: u64,
     pub(crate) base: LogBase,
-    /// Every segment of `epoch` below it is cited by a batch logged up to here, or never will be; 0 where that is unknown.
+    /// Every segment of `epoch` with a lower sequence is cited by a batch logged up to here, or never will be; 0 if that
+    /// is unknown.
     pub(crate) resolved: u64,
     /// Encoded batches.
     pub(crate) batches: Vec<Bytes>,
 }
 
-/// What a log object builds on.
+/// What the rows of a log object are applied to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum LogBase {
-    /// The objects before it.
+    /// To the state after the objects before it.
     Before,
-    /// Nothing: a list of every row there was after the batch it names begins here.
+    /// To an empty index: a list of all rows after the batch `first` begins with this object.
     Nothing,
-    /// The list goes on.
+    /// This object continues the list.
     Continues,
-    /// The list is complete.
+    /// This object completes the list.
     Ends,
 }
 
@@ -83,7 +86,7 @@ impl LogObject {
         postcard::from_bytes(body).map_err(|e| bad(e.to_string()))
     }
 
-    /// The newest batch that is logged with this object; `None` if it leaves a list unfinished.
+    /// Returns the newest batch that is logged up to and with this object; `None` within an incomplete list.
     pub(crate) fn upto(&self) -> Option<BatchId> {
         let number = match self.base {
             LogBase::Before => self.first + self.batches.len() as u64 - 1,
@@ -102,7 +105,7 @@ impl LogObject {
     }
 }
 
-/// A batch that is committed and not logged.
+/// A batch that is committed and not logged yet.
 #[derive(Debug)]
 struct UnloggedBatch {
     number: u64,
@@ -118,20 +121,26 @@ pub(crate) struct Log {
     backend: Backend,
     epoch: u64,
     state: Mutex<LogState>,
+    /// Held over each upload, so that objects are uploaded in the order of their sequences.
     uploading: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct LogState {
+    /// Sequence of the newest uploaded object.
     sequence: u64,
     /// `resolved` of the newest object.
     resolved: u64,
-    /// What the index says of `sequence`.
+    /// The `sequence` that the index has in `G L`.
     recorded: u64,
+    /// The newest commit that is known to be durable.
     durable: Option<Commit>,
+    /// The newest commit.
     newest: Option<Commit>,
+    /// Batches that are not logged, oldest first.
     waiting: VecDeque<UnloggedBatch>,
-    /// An object whose upload failed: it may be there all the same, so the same is uploaded again.
+    /// The object whose upload has not succeeded yet. The bucket may have it even if the upload failed, so the same bytes
+    /// are uploaded again under the same key.
     failed: Option<LogUpload>,
 }
 
@@ -141,7 +150,7 @@ struct LogUpload {
     sequence: u64,
     resolved: u64,
     bytes: Bytes,
-    /// How many of the waiting batches are in it.
+    /// Number of waiting batches in it.
     count: usize,
 }
 
@@ -155,7 +164,7 @@ impl Log {
         }
     }
 
-    /// A batch is committed; the token is that of its own record in the journal, where that had room for it.
+    /// Adds a committed batch. `token` is that of the batch's own record in the journal; `None` if the journal had no room.
     pub(crate) fn add(
         &self,
         number: u64,
@@ -174,7 +183,8 @@ impl Log {
         });
     }
 
-    /// Adds to `batch` which object is the newest, if the index does not say it yet; [`Self::recorded`] tells when it does.
+    /// Adds to `batch` which log object is the newest, if the index does not have it yet, and returns its sequence. After
+    /// the commit the caller calls [`Self::recorded`] with it.
     pub(crate) fn record(&self, batch: &mut Batch) -> u64 {
         let state = lock(&self.state);
         if state.sequence != state.recorded {
@@ -187,12 +197,12 @@ impl Log {
         state.sequence
     }
 
-    /// The batch is committed.
+    /// Notes that the index has `sequence` as the newest log object.
     pub(crate) fn recorded(&self, sequence: u64) {
         lock(&self.state).recorded = sequence;
     }
 
-    /// The newest commit that is not known to be durable.
+    /// Returns the newest commit, unless it is known to be durable.
     pub(crate) fn newest_commit(&self) -> Option<Commit> {
         let state = lock(&self.state);
         state
@@ -200,12 +210,13 @@ impl Log {
             .filter(|newest| state.durable.is_none_or(|d| d < *newest))
     }
 
+    /// Notes that everything up to `commit` is durable.
     pub(crate) fn durable(&self, commit: Commit) {
         let mut state = lock(&self.state);
         state.durable = Some(state.durable.map_or(commit, |d| d.max(commit)));
     }
 
-    /// Keeps journal records of durable operations until the batches up to theirs are logged.
+    /// Keeps journal tokens of durable operations until every batch up to `commit` is logged.
     pub(crate) fn hold(&self, commit: Commit, tokens: Vec<JournalToken>) {
         let mut state = lock(&self.state);
         let last = state.waiting.iter_mut().rev().find(|w| w.commit <= commit);
@@ -214,8 +225,8 @@ impl Log {
         }
     }
 
-    /// Uploads what is durable, if it is much, old, or `now`; durable batches cite every segment below `resolved` that will be.
-    /// Says how many objects that were. Waits for as long as the store fails.
+    /// Uploads durable batches if 8 MiB or a batch older than 60 s wait, or if `now`, and returns the number of objects.
+    /// Every segment below `resolved` is cited by a durable batch or never will be. Waits while the object store fails.
     pub(crate) async fn upload(&self, now: bool, resolved: u64) -> Result<usize, StoreError> {
         let _turn = self.uploading.lock().await;
         let mut uploaded = 0;
@@ -235,7 +246,7 @@ impl Log {
         Ok(uploaded)
     }
 
-    /// The object to upload next, and the same one until it is uploaded.
+    /// Returns the object to upload next; the same one again until it is uploaded.
     fn next_object(&self, now: bool, resolved: u64) -> Option<LogUpload> {
         let mut state = lock(&self.state);
         if let Some(failed) = &state.failed {
@@ -250,7 +261,7 @@ impl Log {
             oldest = oldest.max(waiting.since.elapsed());
             batches.push(waiting.rows.clone());
             if bytes >= OBJECT_BYTES {
-                // The rest is in the next object.
+                // Batches of the next object may cite segments below the new value.
                 resolved = state.resolved;
                 break;
             }
@@ -276,7 +287,8 @@ impl Log {
         Some(attempt)
     }
 
-    /// Logs every row there is, because what came before is not in the log; `upto` is the newest batch in them.
+    /// Logs a list of all rows of the index, for an index with batches that the log lacks; `upto` is the newest batch in
+    /// the rows.
     pub(crate) async fn upload_base(
         &self,
         rows: Vec<Batch>,
@@ -303,7 +315,7 @@ impl Log {
         Ok(())
     }
 
-    /// Logs batches of an earlier daemon that its journal still has.
+    /// Logs batches of an earlier process, from its journal.
     pub(crate) async fn upload_missing(
         &self,
         epoch: u64,
@@ -331,7 +343,7 @@ impl Log {
     }
 }
 
-/// All log objects of a namespace, oldest first.
+/// Reads all log objects of a namespace, oldest first.
 #[cfg(test)]
 pub(crate) async fn read_all(backend: &Backend) -> Result<Vec<LogObject>, StoreError> {
     let mut objects = Vec::new();
@@ -341,8 +353,8 @@ pub(crate) async fn read_all(backend: &Backend) -> Result<Vec<LogObject>, StoreE
     Ok(objects)
 }
 
-/// The key of the newest log object; the index says that the one of `recorded`, epoch and sequence, is there. Lists only from
-/// that one on, which is little however long the log has grown.
+/// Returns the key of the newest log object. `recorded` is the one that the index names; the listing begins there, so its
+/// cost does not depend on the length of the log.
 ///
 /// # Errors
 /// `Unavailable`.
@@ -360,12 +372,12 @@ pub(crate) async fn newest_key(
     Ok(listed.into_iter().next_back().map(|info| info.key))
 }
 
-/// The key of a log object.
+/// Returns the key of a log object.
 pub(crate) fn key_of(place: LogPlace) -> String {
     object_key("log", place.epoch, place.sequence)
 }
 
-/// The log objects from a place on, oldest first.
+/// Lists the log objects from `place` on, oldest first.
 ///
 /// # Errors
 /// `Unavailable`.
@@ -395,7 +407,7 @@ pub(crate) async fn read(backend: &Backend, key: &str) -> Result<LogObject, Stor
     })
 }
 
-/// The same, where the caller tells a bad object from a missing one.
+/// As [`read`], with errors that distinguish a damaged object from a missing one.
 ///
 /// # Errors
 /// `Damaged`, `NotFound`, `Unavailable`.
@@ -415,7 +427,7 @@ mod tests {
     use crate::backend::BackendConfig;
 
     #[test]
-    fn log_objects_come_back_and_damage_is_refused() {
+    fn a_log_object_decodes_and_a_changed_byte_is_refused() {
         let object = LogObject {
             epoch: 3,
             first: 7,
@@ -433,10 +445,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_newest_object_is_found_from_any_that_the_index_may_name() {
+    async fn the_newest_log_object_is_found_from_any_object_that_the_index_names() {
         let backend = Backend::open("memory://log-newest", &BackendConfig::default()).unwrap();
         assert_eq!(newest_key(&backend, None).await.unwrap(), None);
-        // In the order in which they are written, across every border of a directory.
+        // In the order in which they are written, across the boundaries of the key's directories.
         let order = [
             (1, 1),
             (1, 0xfff),

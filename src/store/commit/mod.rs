@@ -1,4 +1,4 @@
-//! The way of an operation into the index: queue, batches, commits, the log beside the index.
+//! From an acknowledged operation to a durable commit: transactions, queue, uploads, batches, the log beside the index.
 
 pub(crate) mod batching;
 pub(crate) mod enqueue;
@@ -18,7 +18,7 @@ use crate::store::core::Core;
 use crate::store::data::DataStore;
 use crate::sync::{Arc, Mutex};
 
-/// The writer of a namespace's index: takes operations in the order of their acknowledgement, and makes them durable.
+/// The writer of a namespace's index: it queues acknowledged operations, commits them in batches and makes them durable.
 #[derive(Debug)]
 pub struct Committer {
     pub(crate) core: Arc<Core>,
@@ -30,7 +30,7 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// An empty queue over `core`; `opened`: when the namespace was opened, nanoseconds since 1970.
+    /// Makes a committer with an empty queue; `opened` is when the namespace was opened, in nanoseconds since 1970.
     pub(crate) fn new(core: Arc<Core>, data: Arc<DataStore>, opened: u64) -> Self {
         let (backend, host) = (core.backend.clone(), core.config.host.as_str());
         Self {
@@ -50,7 +50,8 @@ impl Committer {
 
 impl Drop for Committer {
     fn drop(&mut self) {
-        // Journal tokens go with the fields: the journal must keep the files that the bucket lacks.
+        // The fields drop their journal tokens. Freezing the journal first keeps the files with changes that the bucket
+        // lacks.
         self.core.journal.freeze();
     }
 }

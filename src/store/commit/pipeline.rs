@@ -1,7 +1,8 @@
-//! The tasks that bring acknowledged operations to the bucket: seal, commit, make durable, log.
+//! The tasks between an acknowledged operation and the bucket: pack and upload, commit, make durable, log.
 //!
-//! Each waits for the queue to change or for its own time; each failure is kept in [`Health`](crate::store::index::health::Health) and
-//! tried again. What waits for the bucket (fsync, drain) hurries them.
+//! Each task wakes when the queue changes or when its interval is over. A failure is recorded in
+//! [`Health`](crate::store::index::health::Health) and the work is tried again. Callers that wait for the bucket (fsync,
+//! drain) expedite the operations they need.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -22,18 +23,19 @@ use crate::store::schema::keys;
 use crate::store::schema::rows::encode;
 use crate::sync::{Arc, lock};
 
-/// Rows that leave in one batch, bytes.
+/// Maximum size of the rows of one batch, bytes; the last operation may exceed it.
 const BATCH_MAX: usize = 4 << 20;
 /// Delay before a commit when no caller waits, so that more operations share one batch: every batch rewrites `G A` and is logged.
 const COMMIT_LINGER: Duration = Duration::from_millis(50);
-/// How long new operations gather before the contents to be sealed are looked through again.
+/// Delay between a change of the queue and the next choice of contents to upload, so that more operations are queued by
+/// then.
 const SCAN_INTERVAL: Duration = Duration::from_millis(5);
-/// How often a flush is made while something is committed and not durable.
+/// Interval of flushes of the index while a commit is not durable, and of checks whether the log is to be uploaded.
 const FLUSH: Duration = Duration::from_secs(1);
-/// After a failed attempt.
+/// Delay after a failed commit.
 const PAUSE: Duration = Duration::from_secs(1);
 impl Committer {
-    /// Waits until everything that touches a directory or its names is in the bucket.
+    /// Waits until all queued changes of a directory and of its names are in the bucket.
     ///
     /// # Errors
     /// `Unavailable`, `Fenced`.
@@ -50,7 +52,7 @@ impl Committer {
         drop(
             self.core
                 .tasks
-                .spawn("seal", Arc::clone(self).upload_loop()),
+                .spawn("pack-groups", Arc::clone(self).upload_loop()),
         );
         drop(
             self.core
@@ -70,7 +72,7 @@ impl Committer {
         );
     }
 
-    /// Waits until operations are in the bucket.
+    /// Waits until operations are durable, as [`Self::wait_durable`].
     pub(crate) async fn bring(&self, operations: &[Arc<Operation>]) -> Result<(), StoreError> {
         for operation in operations {
             self.wait_durable(operation).await?;
@@ -78,14 +80,17 @@ impl Committer {
         Ok(())
     }
 
-    /// Waits until the bucket has an operation; hurries what it depends on.
+    /// Expedites an operation and the operations it depends on, and waits until it is durable.
+    ///
+    /// # Errors
+    /// `Fenced`; `Unavailable` if an attempt on one of these operations fails meanwhile. The operations stay queued.
     pub(crate) async fn wait_durable(&self, operation: &Arc<Operation>) -> Result<(), StoreError> {
         self.core.health.check()?;
         let needed = self.queue.needed_by(operation.order);
         {
             let mut expedited = lock(&self.core.health.expedited);
             expedited.extend(needed.iter().map(|o| o.order));
-            // Those that were committed meanwhile are removed here only.
+            // `commit` removed those that were committed before they were added here, so it does not remove them again.
             for operation in needed.iter().filter(|o| o.is_committed()) {
                 expedited.remove(&operation.order);
             }
@@ -110,12 +115,13 @@ impl Committer {
         self.make_durable(commit).await
     }
 
-    /// Counts failed attempts to bring something to the bucket, and failed questions whether it works again.
+    /// Counts failed attempts to write to the bucket, and failed health checks.
     pub(crate) fn failed_attempts(&self) -> u64 {
         self.core.health.failed_attempts() + self.core.backend.setbacks()
     }
 
-    /// Why operations are not in the bucket: the last attempt at one of them failed, or its upload is held back.
+    /// Returns why operations are not in the bucket: the last upload of one of them failed, or the circuit breaker of
+    /// segments is open.
     fn held_up(&self, needed: &[Arc<Operation>]) -> Option<String> {
         needed.iter().find_map(failed).or_else(|| {
             let not_uploaded =
@@ -126,7 +132,7 @@ impl Committer {
         })
     }
 
-    /// Waits for the flush that holds `commit`, and gives back what its operations held.
+    /// Waits until `commit` is durable, and releases what its operations kept.
     async fn make_durable(&self, commit: Commit) -> Result<(), StoreError> {
         self.core
             .index
@@ -174,7 +180,7 @@ impl Committer {
                 let orders: Vec<u64> = group.iter().map(|o| o.order).collect();
                 busy.extend(&orders);
                 let (committer, done) = (Arc::clone(&self), done.clone());
-                drop(self.core.tasks.spawn("seal-group", async move {
+                drop(self.core.tasks.spawn("upload-group", async move {
                     let tries = group.iter().map(failures).max().unwrap_or_default();
                     if tries > 0 {
                         committer.core.sleep(retry_upload::pause(tries)).await;
@@ -218,13 +224,13 @@ impl Committer {
                     return;
                 }
                 self.core.health.failed(&error.to_string());
-                tracing::error!(%error, "commit failed");
+                tracing::error!(%error, "commit failed; trying again");
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 
-    /// Waits for `time`, so that more operations can be queued; returns at once when a caller waits for one.
+    /// Waits for `time`, so that more operations can be queued; returns at once when a caller waits for the bucket.
     async fn wait_linger(&self, time: Duration) {
         let expedite = self.core.health.expedite.notified();
         if !lock(&self.core.health.expedited).is_empty() || self.core.health.is_draining() {
@@ -241,7 +247,7 @@ impl Committer {
         let mut applied = self.core.applied_now();
         for operation in leaving {
             applied.add(operation.epoch, operation.number);
-            // Lengths of sparse files may add up to more than there are numbers; what goes comes back.
+            // The lengths of sparse files may add up to more than 2^63. A wrapped sum is right again after a removal.
             applied.bytes = applied.bytes.wrapping_add(operation.usage.bytes);
             applied.files += operation.usage.files;
         }
@@ -268,8 +274,8 @@ impl Committer {
         };
         let token = match self.core.append(&record) {
             Ok(token) => Some(token),
-            // What it would say is said again from the index if this process ends before the log has it; and only what is
-            // committed gives space back.
+            // A full disk does not stop commits, since only they free space. If this process ends before the log has the
+            // batch, the next mount logs all rows of the index instead.
             Err(StoreError::NoSpace) => None,
             Err(error) => return Err(error),
         };
@@ -310,7 +316,7 @@ impl Committer {
         }
     }
 
-    /// Apart from the flush: an upload may be held back for as long as the store fails.
+    /// A task of its own beside `flush_loop`, because an upload waits while the object store fails.
     async fn log_loop(self: Arc<Self>) {
         while !self.core.tasks.is_stopped() {
             self.core.sleep(FLUSH).await;
@@ -326,7 +332,7 @@ impl Committer {
         }
     }
 
-    /// Every segment of this epoch below it is cited by a durable batch, or never will be.
+    /// Returns a sequence: every segment of this epoch below it is cited by a durable batch, or never will be.
     pub(crate) fn resolved_segments(&self) -> u64 {
         let mut resolved = lock(&self.resolved);
         let next = resolved.next.get_or_insert_with(|| {
@@ -341,7 +347,10 @@ impl Committer {
         resolved.known
     }
 
-    /// Uploads what is durable and not logged, if it is much, old, or `now`; a namespace that ends does not wait for it.
+    /// Uploads durable batches to the log, as [`Log::upload`](crate::store::commit::log::Log::upload).
+    ///
+    /// # Errors
+    /// `Closed` when the namespace is closed meanwhile; `Unavailable`.
     pub(crate) async fn upload_log(&self, now: bool) -> Result<(), StoreError> {
         tokio::select! {
             uploaded = self.log.upload(now, self.resolved_segments()) => {
@@ -372,16 +381,16 @@ impl Committer {
         }
     }
 
-    /// Stops the writer, because the index takes no more batches from it. The reason is logged once.
+    /// Stops the writer, because the index accepts no more batches from it. The reason is logged once.
     fn ended(&self, why: StoreError) {
         if self.core.health.check().is_ok() {
-            tracing::error!(%why, "nothing more is written here");
+            tracing::error!(%why, "stopped writing to the namespace");
         }
         self.core.health.stop(why);
     }
 }
 
-/// How often bringing an operation's content failed.
+/// Returns how often the upload of an operation's content has failed.
 fn failures(operation: &Arc<Operation>) -> u32 {
     let content = operation.content.as_ref();
     content.map_or(0, |c| match *c.upload_state.borrow() {

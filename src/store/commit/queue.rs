@@ -1,8 +1,10 @@
-//! The commit queue: acknowledged operations on their way to the meta store, and who must go before whom.
+//! The queue: acknowledged operations that are not durable, and the order in which they are committed.
 //!
-//! Invariant: an operation is handed out only when its contents are sealed and every earlier one has gone (or goes in the same batch)
-//! that touches one of its inodes or slots, or shaped one of its ancestor directories; one that removes a directory waits
-//! for everything earlier in it. Numbers are given under the lock under which the journal is written, so their order is the journal's.
+//! Invariants:
+//! - An operation is put into a batch only when its content is uploaded and every operation it waits for is committed or
+//!   in the same batch. It waits for each earlier operation that touches one of its rows, or that created, moved or
+//!   removed a directory on its path. One that removes a directory waits for every earlier operation in that directory.
+//! - Numbers are given under the lock that is held over the append to the journal (`journaled`), so their order is that of the journal.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -19,14 +21,14 @@ use crate::store::model::version::{Ino, Timestamp};
 use crate::store::schema::journal_record::{Dependencies, OperationRecord, Record};
 use crate::sync::{Arc, Mutex, lock};
 
-/// How far an operation has come.
+/// Stage of an operation between its acknowledgement and the bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OperationStage {
     /// In the journal and in the overlay.
     Queued,
-    /// In a batch on its way to the meta store.
+    /// In a batch that is being committed.
     Leaving,
-    /// The meta store shows it.
+    /// The index shows it.
     Committed(Commit),
     /// The bucket has it.
     Durable,
@@ -35,7 +37,7 @@ pub(crate) enum OperationStage {
 /// A queued operation.
 #[derive(Debug)]
 pub(crate) struct Operation {
-    /// Place in the queue.
+    /// Place in the queue; ascends in the order of the acknowledgements.
     pub(crate) order: u64,
     pub(crate) epoch: u64,
     pub(crate) number: u64,
@@ -44,9 +46,11 @@ pub(crate) struct Operation {
     pub(crate) usage: UsageChange,
     pub(crate) since: tokio::time::Instant,
     rows: Mutex<Vec<Batch>>,
+    /// Operations that must be committed before it or in the same batch.
     waits_for: Vec<u64>,
+    /// Directories whose names it changes.
     within: Vec<Ino>,
-    /// It changes no inode and no name: no call was answered with it.
+    /// It is garbage collection: it changes no inode and no name, and answers no call.
     is_gc: bool,
     held: Mutex<Guards>,
     stage: watch::Sender<OperationStage>,
@@ -64,7 +68,7 @@ impl Operation {
         )
     }
 
-    /// Everything it writes, its contents' rows included.
+    /// Returns everything it writes, the range rows of its content included.
     pub(crate) fn batches(&self) -> Vec<Batch> {
         lock(&self.rows).clone()
     }
@@ -73,7 +77,7 @@ impl Operation {
         lock(&self.rows).push(rows);
     }
 
-    /// Takes over room in the dirty budget; if the bucket has the operation already, for as long as the operation is in use.
+    /// Keeps a share of the dirty budget until the operation is durable; if it is durable already, until it is dropped.
     pub(crate) fn keep(&self, permit: Option<BudgetPermit>) {
         lock(&self.held).permit = permit;
     }
@@ -92,7 +96,7 @@ pub(crate) struct Queue {
     /// and overlay have one order. The lock covers a write to the journal; readers of the queue take only `inner`.
     journaled: Mutex<u64>,
     inner: Mutex<QueueState>,
-    /// Something was queued, sealed or committed.
+    /// Notified when an operation is queued, uploaded, committed or durable.
     changed: Arc<Notify>,
 }
 
@@ -103,20 +107,24 @@ struct QueueState {
     committed: BTreeMap<u64, Arc<Operation>>,
     /// Timestamp and order of each operation that is acknowledged and not committed: the first has the oldest timestamp.
     uncommitted: BTreeSet<(Timestamp, u64)>,
+    /// The newest operation that touches a row, by the row's key.
     touched: HashMap<Bytes, u64>,
+    /// The newest operation that created, moved, removed or replaced a directory.
     shaped: HashMap<Ino, u64>,
+    /// Uncommitted operations that move a directory.
     moves: HashSet<u64>,
+    /// Uncommitted operations that change names in a directory.
     within: HashMap<Ino, HashSet<u64>>,
 }
 
-/// Operations that are not durable.
+/// Count of the operations that are not durable, without garbage collection.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct QueueBacklog {
-    /// Files with content on its way.
+    /// Files with content that is not durable.
     pub(crate) files: HashSet<Ino>,
-    /// How many.
+    /// Number of operations.
     pub(crate) operations: u64,
-    /// Timestamp of the oldest.
+    /// Timestamp of the oldest one.
     pub(crate) oldest: Option<Timestamp>,
 }
 
@@ -131,8 +139,11 @@ impl Queue {
         }
     }
 
-    /// Writes the operation into the journal and queues it; `lay` puts its rows into the overlay before another operation is queued.
-    /// Fails, and changes nothing, when the journal cannot take it.
+    /// Appends the operation to the journal and queues it. `lay` adds its rows to the overlay, before another operation
+    /// is queued.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Unavailable` if the append fails; nothing was changed.
     pub(crate) fn push(
         &self,
         txn: Txn,
@@ -143,7 +154,7 @@ impl Queue {
         self.append(&mut journaled, txn, next_id, lay)
     }
 
-    /// As [`Queue::push`], if `holds` says so at the very moment; nothing is queued between that and this.
+    /// As [`Queue::push`], if `holds` returns `true`. No other operation is queued between that call and this operation.
     pub(crate) fn push_if(
         &self,
         txn: Txn,
@@ -203,13 +214,14 @@ impl Queue {
         operation
     }
 
-    /// Whether a directory move is on its way, so that operations below must name their ancestors.
+    /// Tells whether a directory move is queued; if so, dependencies must include the ancestors of an operation.
     pub(crate) fn moves_in_flight(&self) -> bool {
         !lock(&self.inner).moves.is_empty()
     }
 
-    /// Returns the oldest timestamp of an acknowledged operation that is not committed, leaving out `some`, which are sorted
-    /// by order. Takes one step more than `some` has operations, however long the queue is: every lookup of the past asks.
+    /// Returns the oldest timestamp of an acknowledged operation that is not committed and not in `some`, which are
+    /// sorted by order. It takes at most one step more than `some` has operations, however long the queue is: every
+    /// lookup of the past calls it.
     pub(crate) fn oldest_without(&self, some: &[Arc<Operation>]) -> Option<Timestamp> {
         let inner = lock(&self.inner);
         let is_other = |order: &u64| some.binary_search_by_key(order, |s| s.order).is_err();
@@ -218,12 +230,12 @@ impl Queue {
         oldest.map(|(timestamp, _)| *timestamp)
     }
 
-    /// The last place given.
+    /// Returns the order of the newest operation.
     pub(crate) fn newest(&self) -> u64 {
         lock(&self.inner).order
     }
 
-    /// Whether everything up to a place is durable.
+    /// Tells whether every operation up to order `upto` is durable.
     pub(crate) fn is_durable(&self, upto: u64) -> bool {
         let inner = lock(&self.inner);
         let first = |operations: &BTreeMap<u64, _>| operations.keys().next().copied();
@@ -231,7 +243,7 @@ impl Queue {
         oldest(first(&inner.operations)) && oldest(first(&inner.committed))
     }
 
-    /// Operations whose contents still wait to be sealed, in order.
+    /// Returns the operations whose contents are not uploaded, in order.
     pub(crate) fn not_uploaded(&self) -> Vec<Arc<Operation>> {
         lock(&self.inner)
             .operations
@@ -241,7 +253,7 @@ impl Queue {
             .collect()
     }
 
-    /// The operation and everything it waits for.
+    /// Returns the operation and all operations it waits for, directly or indirectly, that are not committed.
     pub(crate) fn needed_by(&self, order: u64) -> Vec<Arc<Operation>> {
         let inner = lock(&self.inner);
         let mut needed = BTreeMap::new();
@@ -256,7 +268,8 @@ impl Queue {
         needed.into_values().collect()
     }
 
-    /// Everything that may go now, in order, at most about `bytes_max` of rows; marks it as leaving.
+    /// Returns the operations that can be committed now, in order, with about `bytes_max` bytes of rows at most, and
+    /// marks them as `Leaving`.
     pub(crate) fn leave(&self, bytes_max: usize) -> Vec<Arc<Operation>> {
         let inner = lock(&self.inner);
         let mut gone: HashSet<u64> = HashSet::new();
@@ -283,14 +296,14 @@ impl Queue {
         leaving
     }
 
-    /// They could not go: they are queued again.
+    /// Puts operations back to `Queued` after their batch failed.
     pub(crate) fn stay(&self, operations: &[Arc<Operation>]) {
         for operation in operations {
             operation.stage.send_replace(OperationStage::Queued);
         }
     }
 
-    /// The meta store shows them.
+    /// Marks operations as `Committed`: the index shows them.
     pub(crate) fn committed(&self, operations: &[Arc<Operation>], commit: Commit) {
         let mut inner = lock(&self.inner);
         for operation in operations {
@@ -306,7 +319,7 @@ impl Queue {
         self.changed.notify_waiters();
     }
 
-    /// The bucket has everything up to `commit`; what these operations held is given back by the caller.
+    /// Marks the operations up to `commit` as `Durable` and returns them with what they kept, which the caller releases.
     pub(crate) fn durable(&self, commit: Commit) -> Vec<(Arc<Operation>, Guards)> {
         let mut inner = lock(&self.inner);
         let up_to = |o: &Arc<Operation>| matches!(*o.stage.borrow(), OperationStage::Committed(c) if c <= commit);
@@ -327,8 +340,8 @@ impl Queue {
         done
     }
 
-    /// The last operation that touches `key`, and with `directory` all that changed names in it, as far as they are not
-    /// durable.
+    /// Returns the last operation that touches `key`, and with `directory` also those that change names in it; only
+    /// operations that are not durable.
     pub(crate) fn last_on(&self, key: &Bytes, directory: Option<Ino>) -> Vec<Arc<Operation>> {
         let inner = lock(&self.inner);
         let touching = inner.touched.get(key);
@@ -343,7 +356,7 @@ impl Queue {
         found
     }
 
-    /// Everything queued or not yet durable, newest last.
+    /// Returns all operations that are not durable, newest last.
     pub(crate) fn all(&self) -> Vec<Arc<Operation>> {
         let inner = lock(&self.inner);
         inner
@@ -370,7 +383,7 @@ impl Queue {
     }
 }
 
-/// Whether an operation touches counts only.
+/// Tells whether an operation touches only rows of garbage collection.
 fn is_gc(dependencies: &Dependencies) -> bool {
     !dependencies.touches.is_empty()
         && dependencies
@@ -526,7 +539,11 @@ mod tests {
         let key = |ino| RowKey::bytes(keys::inode(Ino(ino)));
         assert_eq!(queue.oldest_without(&[]), None);
         let _garbage = push(1, keys::applied().bytes());
-        assert_eq!(queue.oldest_without(&[]), None, "garbage collection");
+        assert_eq!(
+            queue.oldest_without(&[]),
+            None,
+            "garbage collection is left out"
+        );
         let (second, first, third) = (push(20, key(2)), push(10, key(3)), push(30, key(4)));
         assert_eq!(queue.oldest_without(&[]), Some(Timestamp(10)));
         assert_eq!(

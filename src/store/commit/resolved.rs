@@ -1,16 +1,19 @@
-//! Up to which segment of this epoch the log is complete: what a search for uncited segments relies on.
+//! Up to which segment of this epoch the log names every citation; the search for uncited segments relies on it.
 
-/// Segments of this epoch that are cited durably, or never will be.
+/// Which segments of this epoch are cited by a durable batch, or never will be.
 #[derive(Debug, Default)]
 pub(crate) struct ResolvedSegments {
-    /// All below this one.
+    /// All with a lower sequence.
     pub(crate) known: u64,
-    /// What becomes known once everything up to a place in the queue is durable.
+    /// The next value of `known`, which holds as soon as every operation up to `queued` is durable.
     pub(crate) next: Option<ResolvedWatermark>,
 }
 
+/// A future value of [`ResolvedSegments::known`].
 #[derive(Debug)]
 pub(crate) struct ResolvedWatermark {
+    /// Order of the newest operation in the queue when it was read.
     pub(crate) queued: u64,
+    /// Every segment with a lower sequence is cited by an operation up to `queued`, or never will be.
     pub(crate) segment: u64,
 }

@@ -1,4 +1,4 @@
-//! An operation before it is queued: its rows, its dependencies, what it keeps alive.
+//! A transaction: an operation before it is queued, with its rows, its dependencies, and what it keeps alive.
 
 use crate::cache::{BudgetPermit, StagingFile};
 use crate::meta::{Batch, JournalToken};
@@ -11,17 +11,17 @@ use crate::store::schema::keys;
 use crate::store::schema::tables::{RowKey, RowTable};
 use crate::sync::Arc;
 
-/// What an operation keeps until the bucket has it.
+/// What an operation keeps until it is durable.
 #[derive(Debug, Default)]
 pub(crate) struct Guards {
-    /// Journal files with its record and its bytes.
+    /// Tokens that keep the journal files with its record and its bytes.
     pub(crate) journal: Vec<JournalToken>,
-    /// Room of its bytes in the dirty budget.
+    /// The share of the dirty budget that its bytes take.
     #[allow(dead_code, reason = "held for its drop")]
     pub(crate) permit: Option<BudgetPermit>,
-    /// Its staging files, when nothing is written to them any more.
+    /// Its staging files, once nothing more is written to them.
     pub(crate) staging: Vec<Arc<StagingFile>>,
-    /// Contents whose bytes it shows.
+    /// Pins on the contents whose bytes it shows.
     #[allow(dead_code, reason = "held for its drop")]
     pub(crate) holds: Vec<Arc<Pin>>,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Guards {
 #[derive(Debug)]
 pub(crate) struct Txn {
     pub(crate) timestamp: Timestamp,
-    /// The time that inodes show of it: the machine's clock, not the namespace's.
+    /// The file time that inodes get from it: of the machine's clock, not the namespace's.
     pub(crate) time: Time,
     pub(crate) rows: Batch,
     pub(crate) dependencies: Dependencies,
@@ -38,7 +38,7 @@ pub(crate) struct Txn {
     pub(crate) byteless_flush: Option<BytelessFlush>,
     pub(crate) usage: UsageChange,
     pub(crate) held: Guards,
-    /// Contents that rows of this operation no longer show.
+    /// Contents that a row stops showing with this operation.
     pub(crate) unreferenced: Vec<ContentRef>,
 }
 
@@ -58,17 +58,17 @@ impl Txn {
         key.delete(&mut self.rows);
     }
 
-    /// Adds to the read and write set: operations on the same row are applied in their order.
+    /// Adds a row to the dependencies: operations that touch the same row are committed in their order.
     pub(crate) fn touch<T: RowTable>(&mut self, key: RowKey<T>) {
         self.dependencies.touches.push(key.bytes());
     }
 
-    /// A row of this operation shows the content.
+    /// Counts a row that shows the content from this operation on.
     pub(crate) fn reference(&mut self, content: ContentRef) {
         self.merge(keys::count(content), &1);
     }
 
-    /// A row of this operation no longer shows the content. Garbage collection looks at the content afterwards.
+    /// Counts a row that stops showing the content with this operation. Garbage collection examines the content afterwards.
     pub(crate) fn unreference(&mut self, content: ContentRef) {
         self.merge(keys::count(content), &-1);
         self.unreferenced.push(content);
@@ -88,14 +88,14 @@ impl Txn {
         }
     }
 
-    /// Adds the rows and dependencies that follow from the references; done once, when the operation is queued.
+    /// Adds the rows and dependencies that follow from the references. Called once, when the operation is queued.
     pub(crate) fn close_references(&mut self) {
         for content in std::mem::take(&mut self.unreferenced) {
             self.put(keys::dropped(content, self.timestamp), &());
             self.touch(keys::count(content));
         }
         if let Some((pending, _)) = &self.content {
-            // Every operation on a lineage's range rows is ordered by this key.
+            // This key orders all operations on the range rows of a lineage.
             let cid = pending.content.cid;
             self.dependencies.touches.push(keys::counts(cid));
         }

@@ -1,15 +1,16 @@
-//! Uploads the contents of queued operations and shows the rows that say where the bytes are.
+//! Uploads the contents of queued operations and adds the range rows that say where the bytes are.
 //!
-//! Path: the contents of a group are packed and uploaded without a lock (`DataStore::upload`); then, content by content, the
-//! range rows are composed (`DataStore::compose`) and added to the operation and to the overlay. A crash before the rows
-//! leaves segments without a reference, and a journal from which the next mount uploads again.
+//! The contents of a group are packed and uploaded without a lock (`DataStore::upload`). Then the range rows of each
+//! content are composed (`DataStore::compose`) and added to its operation and to the overlay. A crash before the commit
+//! of the rows leaves segments that no row cites; the next mount uploads the contents again from the journal.
 
 use crate::store::commit::Committer;
 use crate::store::commit::queue::Operation;
 use crate::sync::Arc;
 
 impl Committer {
-    /// Uploads the contents of operations together. A content that fails stays as it is, with the reason.
+    /// Uploads the contents of operations together. A content that fails is recorded as failed, with the reason, and
+    /// stays queued.
     pub(crate) async fn upload_group(self: Arc<Self>, group: Vec<Arc<Operation>>, inline: bool) {
         let contents: Vec<_> = group.iter().filter_map(|o| o.content.clone()).collect();
         let mut in_flight = self.data.in_flight(self.data.next_segment());

@@ -23,7 +23,7 @@ use crate::store::schema::rows::{MovedRow, SegmentRow};
 /// Maximum number of old segments that are copied into one new segment.
 const TOGETHER: usize = 16;
 
-/// A half-dead segment to be copied, and where its extents go.
+/// A half-dead segment to be copied, and the new places of its extents.
 struct CompactionSource {
     id: SegmentId,
     row: SegmentRow,

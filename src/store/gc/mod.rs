@@ -28,11 +28,17 @@ pub struct Gc {
     pub(crate) core: Arc<Core>,
     pub(crate) data: Arc<DataStore>,
     pub(crate) commit: Arc<Committer>,
+    /// State between cycles; held during a cycle, so that one runs at a time.
     pub(crate) turn: tokio::sync::Mutex<GcCycle>,
+    /// Segments deleted since the namespace was opened.
     pub(crate) segments: AtomicU64,
+    /// Bytes of the deleted segments.
     pub(crate) bytes: AtomicU64,
+    /// Bytes that compaction copied.
     pub(crate) copied: AtomicU64,
+    /// Number of dead segments that wait for the end of the grace period, and the bytes of their extents.
     pub(crate) waiting: Mutex<(u64, u64)>,
+    /// Uncited segments that wait for their deletion.
     pub(crate) uncited: Mutex<WaitingSegments>,
 }
 

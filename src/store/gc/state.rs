@@ -19,14 +19,18 @@ pub(crate) struct DeadSegment {
 /// The state of the garbage collection task.
 #[derive(Debug, Default)]
 pub(crate) struct GcCycle {
+    /// Where the next cycle continues in the `G D` rows; `None`: at their beginning.
     pub(crate) lineages_from: Option<Bytes>,
+    /// Where the next cycle continues in the `G E` rows; `None`: at their beginning.
     pub(crate) segments_from: Option<Bytes>,
+    /// Dead segments whose grace period is not over.
     pub(crate) dead: BTreeMap<SegmentId, DeadSegment>,
     /// Segments selected for compaction, with their referenced bytes.
     pub(crate) half: BTreeMap<SegmentId, u64>,
     /// Segments that could not be copied; they are not compacted until the next mount.
     pub(crate) spoiled: BTreeSet<SegmentId>,
     pub(crate) search: SearchProgress,
+    /// No further cycle runs, because the namespace is being closed.
     pub(crate) closed: bool,
 }
 
@@ -54,8 +58,10 @@ pub(crate) enum UncitedSegments {
     Judged,
 }
 
+/// A search watermark that is not written yet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SearchMark {
+    /// Order of the newest operation in the queue when the mark was made.
     pub(crate) queued: u64,
     pub(crate) row: SearchedRow,
 }

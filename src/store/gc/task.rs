@@ -90,7 +90,7 @@ impl Gc {
 impl Gc {
     pub(crate) fn start_gc(self: &Arc<Self>) {
         if self.core.config.reclaim == GcMode::Always {
-            drop(self.core.tasks.spawn("upkeep", Arc::clone(self).gc_loop()));
+            drop(self.core.tasks.spawn("gc", Arc::clone(self).gc_loop()));
         }
     }
 

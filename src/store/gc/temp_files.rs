@@ -42,7 +42,7 @@ mod tests {
     use crate::store::schema::object_names::object_key;
 
     #[tokio::test]
-    async fn every_end_of_a_writer_is_swept() {
+    async fn every_place_of_a_temporary_file_is_swept() {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("file://{}", directory.path().display());
         let backend = Backend::open(&url, &BackendConfig::default()).unwrap();
@@ -77,6 +77,6 @@ mod tests {
             assert!(!path.exists(), "{}", path.display());
         }
         let objects = backend.list("").await.unwrap().len();
-        assert_eq!(objects, 18, "no object is touched");
+        assert_eq!(objects, 18, "no object is deleted");
     }
 }

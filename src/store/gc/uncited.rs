@@ -137,7 +137,7 @@ impl Gc {
             Ok(log) => log,
             Err(StoreError::Corrupt(why)) => {
                 self.core.health.note(format!(
-                    "{} segments that no row references are kept: {why}, so the log cannot be asked about them",
+                    "{} segments that no row references are kept: {why}, so the log cannot be searched for references to them",
                     wanted.len()
                 ));
                 return Ok((false, 0));

@@ -530,7 +530,7 @@ mod tests {
     use crate::store::tests::TestCluster;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_look_into_the_past_waits_for_what_is_being_answered_but_not_for_long() {
+    async fn a_read_of_the_past_waits_for_open_reservations_for_at_most_50_ms() {
         let world = TestCluster::new("settle");
         let ns = world.open().await;
         let start = tokio::time::Instant::now();

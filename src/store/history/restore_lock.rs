@@ -1,4 +1,4 @@
-//! Lock that serialises the undelete of directories.
+//! The lock that serialises the undelete of directories.
 
 /// Serialises undeletes of directories: two concurrent ones could restore a directory under the same inode number.
 #[derive(Debug)]

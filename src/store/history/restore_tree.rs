@@ -229,7 +229,8 @@ impl History {
         self.back_rows(txn, item, stamp, at)
     }
 
-    /// Writes the rows of an entry with the given stamp and the timestamp since which its name exists; returns its inode number.
+    /// Writes the rows of an entry with the given stamp; `alive_since` is the timestamp since which its name exists.
+    /// Returns its inode number.
     pub(crate) fn back_rows(
         &self,
         txn: &mut Txn,

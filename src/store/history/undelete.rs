@@ -5,8 +5,8 @@
 //! new name, make the rest of the tree live, and mark the old name's version record as undeleted, which removes the name from
 //! the list of removed names.
 //!
-//! Invariant: a crash before that batch leaves at most a pending tree, which the next mount deletes; after the batch the whole
-//! tree is there.
+//! Invariant: a crash before that batch leaves at most a pending tree, which the next mount deletes; after the batch the
+//! complete tree is live.
 
 use crate::store::commit::txn::Txn;
 use crate::store::history::History;

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::store::history::as_of::{Binding, HistoricalVersion, last_of};
 use crate::store::history::view::PastView;
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::DentryRef;
 use crate::store::model::version::{
     EndOp, Ino, Kind, Op, PastEntry, Retained, Timestamp, VersionId,
 };
@@ -50,13 +51,6 @@ pub(super) struct Successor {
     pub(super) directory: Ino,
     pub(super) name: Bytes,
     pub(super) version: VersionId,
-}
-
-/// A name in a directory.
-#[derive(Clone, Copy)]
-struct DentryRef<'a> {
-    parent: Ino,
-    name: &'a [u8],
 }
 
 /// Tells whether a version came from another name.

@@ -1,56 +1,57 @@
-//! What a namespace is opened with, and the form of its name.
+//! Configuration of an open namespace, and the rule for its name.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::store::model::error::StoreError;
 
-/// When close(2) returns, seen from the bucket.
+/// How long the upload of small files is delayed, so that more of them share a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Linger {
-    /// Uploads begin as soon as a segment is full or a second has passed.
+    /// Until a segment is full, or for one second.
     AtOnce,
-    /// Uploads of small files may be gathered for so long.
+    /// Until a segment is full, or for this time.
     For(Duration),
 }
 
-/// What a namespace needs to know about its machine.
+/// Local resources of a namespace, and its settings.
 #[derive(Clone, Debug)]
 pub struct NamespaceConfig {
-    /// Directory for the journal, staging files and cached blocks; one subdirectory per namespace is made in it.
+    /// Directory for the journal, staging files and cached blocks. Each namespace has a subdirectory, named by its uuid.
     pub cache_dir: PathBuf,
-    /// Bytes of blocks kept on disk.
+    /// Size of the block cache on disk, bytes.
     pub cache_bytes: u64,
-    /// Bytes of blocks kept in memory.
+    /// Size of the block cache in memory, bytes.
     pub memory_bytes: u64,
-    /// Bytes acknowledged but not in the bucket, at most; beyond it writers wait.
+    /// Dirty budget: maximum of bytes that are acknowledged and not in the bucket. Writers wait while it is used up.
     pub dirty_bytes_max: u64,
-    /// How long small files wait for company.
+    /// How long small files wait for others to share a segment with.
     pub linger: Linger,
-    /// Name of this machine, for versions.
+    /// Name of this machine, as versions record it.
     pub host: String,
-    /// Owner of the root directory, when the namespace is made.
+    /// User and group of the root directory of a new namespace.
     pub owner: (u32, u32),
-    /// When what nothing shows any more is removed from the bucket.
+    /// When garbage collection runs.
     pub reclaim: GcMode,
-    /// How long an object stays after the last row that cites it has gone: longer than any reader, here or elsewhere, takes.
+    /// Grace period: how long a segment stays in the bucket after the last row that cites it was removed. It must exceed
+    /// the time that a reader, on this machine or another one, takes from reading a row to reading the segment.
     pub grace: Duration,
 }
 
-/// When what nothing shows any more is removed.
+/// When garbage collection runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GcMode {
-    /// By a task, as long as the namespace is open.
+    /// Periodically, in a task, while the namespace is open.
     #[default]
     Always,
-    /// When `Gc::reclaim` is called.
+    /// Only when `Gc::reclaim` is called.
     OnRequest,
 }
 
 /// Checks a namespace's name: parts of lowercase letters, digits, `-`, `_` and `.`, separated by `/`.
 ///
 /// # Errors
-/// `Invalid`, saying what is wrong with it.
+/// `Invalid` with the reason.
 pub fn check_name(name: &str) -> Result<(), StoreError> {
     let bad = |why: &str| {
         Err(StoreError::Invalid(format!(
@@ -73,7 +74,7 @@ pub fn check_name(name: &str) -> Result<(), StoreError> {
             return bad("only a-z, 0-9, '-', '_', '.' and '/' may be in it");
         }
         if matches!(part, "meta" | "data" | "log" | "epochs") {
-            return bad("'meta', 'data', 'log' and 'epochs' are taken by the format");
+            return bad("'meta', 'data', 'log' and 'epochs' are reserved by the format");
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! What can go wrong in the store; each kind says what the caller does next.
+//! The errors of the store. Each kind tells the caller what to do next.
 
 use std::fmt;
 
@@ -7,67 +7,67 @@ use crate::cache::CacheError;
 use crate::meta::{JournalError, MetaError};
 use crate::sync::Arc;
 
-/// A failure of the blob store.
+/// An error of the store.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The name, inode or version is not there: tell the user.
+    /// The name, inode or version does not exist.
     #[error("not found")]
     NotFound,
-    /// The name is taken: tell the user.
+    /// The name exists already.
     #[error("already exists")]
     Exists,
-    /// A directory was needed.
+    /// The call needs a directory.
     #[error("not a directory")]
     NotDirectory,
-    /// Something else than a directory was needed.
+    /// The call does not take a directory.
     #[error("is a directory")]
     IsDirectory,
     /// The directory has entries.
     #[error("directory not empty")]
     NotEmpty,
-    /// The call makes no sense; the text says why.
+    /// An argument is not valid; the text says which and why.
     #[error("invalid: {0}")]
     Invalid(String),
-    /// A directory would be moved into itself.
+    /// A directory would be moved into itself or into a directory below it.
     #[error("a directory cannot be moved into itself")]
     IntoItself,
     /// The inode has as many names as it may.
     #[error("too many links")]
     TooManyLinks,
-    /// Beyond the largest file length.
+    /// The file would be longer than the maximum length.
     #[error("file too large")]
     TooLarge,
-    /// The local disk is full; nothing was changed.
+    /// The disk of the cache directory is full; nothing was changed.
     #[error("no space left in the cache directory")]
     NoSpace,
-    /// The local disk did not take a temporary file; the text names it.
+    /// A temporary file could not be written on the local disk; the text names the file.
     #[error("{0}")]
     LocalDisk(String),
     /// No such extended attribute.
     #[error("no such attribute")]
     NoAttribute,
-    /// The version has been removed while it was read.
+    /// The version was deleted while it was being read.
     #[error("the version is gone")]
     Stale,
-    /// Another process uses it: name what and try later.
+    /// Another process uses the object that the text names: try again later.
     #[error("busy: {0}")]
     Busy(String),
-    /// This machine's clock is far behind the namespace's: set it, then mount.
+    /// This machine's clock is too far from that of the namespace or the bucket: set it, then mount.
     #[error("{0}")]
     Clock(String),
     /// The namespace is mounted for reading.
     #[error("read-only")]
     ReadOnly,
-    /// The bucket did not do it in time; what was acknowledged is kept here and tried again.
+    /// The bucket failed or did not answer in time. Acknowledged changes are kept locally and tried again.
     #[error("the bucket is not available: {0}")]
     Unavailable(Outage),
-    /// Another writer has taken the namespace: stop writing, mount again.
+    /// Another writer has taken the namespace: stop writing, and mount again.
     #[error("another writer has taken this namespace")]
     Fenced,
-    /// Bytes of the bucket or of the journal are not what was written; the text names them.
+    /// Bytes of the bucket or of the journal differ from what was written; the text names the object or file.
     #[error("corrupt: {0}")]
     Corrupt(String),
-    /// The index of the namespace lacks what other objects prove: put the named objects back, then mount again.
+    /// The index lacks rows that other objects prove to have existed: put the named objects back, then mount again.
     #[error("{0}")]
     Damaged(String),
     /// The namespace has been closed.
@@ -75,7 +75,7 @@ pub enum StoreError {
     Closed,
 }
 
-/// Why the bucket or the local disk did not do something: the text for people, and the object store's error where there is one.
+/// Why the bucket or the local disk failed: the text for users, and the object store's error if there is one.
 #[derive(Debug, Clone)]
 pub struct Outage {
     text: String,
@@ -83,7 +83,7 @@ pub struct Outage {
 }
 
 impl Outage {
-    /// Returns the object store's error, which says whether the failure passes by itself.
+    /// Returns the object store's error, which says whether trying again can help.
     pub fn cause(&self) -> Option<&BackendError> {
         self.cause.as_deref()
     }
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_request_keeps_its_kind_and_its_words() {
+    fn an_outage_keeps_the_kind_and_the_text_of_the_failed_request() {
         let denied = BackendError::Denied {
             place: "s3://bucket/key".to_owned(),
             reason: "403".to_owned(),

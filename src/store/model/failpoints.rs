@@ -1,10 +1,10 @@
-//! The steps between an acknowledged operation and the bucket, and where a test halts them.
+//! Failpoints: places between an acknowledged operation and the bucket at which a test stops the writer.
 //!
-//! Outside tests nothing is ever halted, and the checks compile to nothing.
+//! Outside tests no failpoint can be set, and the checks compile to nothing.
 
 use crate::store::model::error::StoreError;
 
-/// A step on the way to the bucket.
+/// A step of the pipeline. The numbers ascend in the order of the steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Failpoint {
     /// Cutting contents into extents.
@@ -19,11 +19,11 @@ pub(crate) enum Failpoint {
     Log,
 }
 
-/// Added to a step's number it halts what comes to that one alone.
+/// Flag on a step's number: only that step is halted, not the later ones.
 #[cfg(test)]
 const ONLY: u8 = 0x80;
 
-/// Where the pipeline is halted.
+/// The failpoint that is set.
 #[derive(Debug, Default)]
 pub(crate) struct Failpoints {
     #[cfg(test)]
@@ -31,7 +31,7 @@ pub(crate) struct Failpoints {
 }
 
 impl Failpoints {
-    /// Whether a test has halted the pipeline before `step`.
+    /// Tells whether a test has halted the pipeline before `step`.
     pub(crate) fn before(&self, step: Failpoint) -> bool {
         #[cfg(test)]
         {
@@ -48,7 +48,10 @@ impl Failpoints {
         }
     }
 
-    /// Waits for as long as a test halts the pipeline before `step`, and `check` is well.
+    /// Waits while a test halts the pipeline before `step`.
+    ///
+    /// # Errors
+    /// The first error that `check` returns meanwhile.
     pub(crate) async fn pass(
         &self,
         step: Failpoint,
@@ -61,14 +64,14 @@ impl Failpoints {
         Ok(())
     }
 
-    /// Halts before `step` and all after it; `None` lets everything go on.
+    /// Halts the pipeline before `step` and before every later one; `None` removes the failpoint.
     #[cfg(test)]
     pub(crate) fn set(&self, step: Option<Failpoint>) {
         let at = step.map_or(0, |step| step as u8);
         self.at.store(at, std::sync::atomic::Ordering::SeqCst);
     }
 
-    /// Halts what comes to `step`; what need not goes on.
+    /// Halts the pipeline before `step` only.
     #[cfg(test)]
     pub(crate) fn set_only(&self, step: Failpoint) {
         self.at
@@ -76,7 +79,7 @@ impl Failpoints {
     }
 }
 
-/// A place where a test can let the recovery fail.
+/// A place where a test can make the recovery fail.
 pub(crate) fn step() -> Result<(), StoreError> {
     #[cfg(test)]
     if STEPS.try_with(|left| left.replace(left.get().wrapping_sub(1)) == 0) == Ok(true) {
@@ -87,6 +90,6 @@ pub(crate) fn step() -> Result<(), StoreError> {
 
 #[cfg(test)]
 tokio::task_local! {
-    /// Steps of the recovery that go well before one fails.
+    /// How many steps of the recovery succeed before one fails.
     pub(crate) static STEPS: std::cell::Cell<u32>;
 }

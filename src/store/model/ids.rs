@@ -51,23 +51,23 @@ pub(crate) struct ContentBase {
     pub(crate) len: u64,
 }
 
-/// How an operation changes what the namespace holds.
+/// How an operation changes the bytes and files of the namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct UsageChange {
     /// Bytes that are not holes.
     pub(crate) bytes: i64,
-    /// Inodes.
+    /// Number of inodes.
     pub(crate) files: i64,
 }
 
-/// An operation: the writer that acknowledged it, and its number among the writer's operations.
+/// Id of an operation: the epoch of the writer that acknowledged it, and its number among that writer's operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OperationId {
     pub(crate) epoch: u64,
     pub(crate) number: u64,
 }
 
-/// A batch of the namespace: the writer that committed it, and its number among the writer's batches.
+/// Id of a batch: the epoch of the writer that committed it, and its number among that writer's batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct BatchId {
     pub(crate) epoch: u64,

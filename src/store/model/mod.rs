@@ -1,4 +1,4 @@
-//! The words of the store: ids, versions, attributes, errors, configuration. No input or output.
+//! Types that every floor of the store uses: ids, versions, attributes, errors, configuration. No input or output.
 
 pub(crate) mod config;
 pub(crate) mod error;

@@ -1,4 +1,4 @@
-//! What a process is to a namespace: its writer, or a follower of the writer.
+//! The role of a process in a namespace: its writer, or a follower of the writer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,19 +7,19 @@ use crate::store::model::error::StoreError;
 use crate::store::model::version::Timestamp;
 use crate::sync::Arc;
 
-/// The one that is under way may have begun too early, and each takes a while.
+/// Polls to wait for: one may be running since before the call and miss a newer state.
 const LOOKS: u32 = 3;
 
-/// What a process is to a namespace.
+/// The role of a process in a namespace.
 #[derive(Debug)]
 pub(crate) enum Role {
-    /// It alone writes.
+    /// The only process that writes.
     Writer,
-    /// It shows what another one writes.
+    /// Reads what the writer, another process, commits.
     Follower(Follower),
 }
 
-/// What a follower knows of the writer.
+/// The index as a follower reads it, and the low watermark of the newest state.
 #[derive(Debug)]
 pub(crate) struct Follower {
     index: Arc<SlateFollower>,
@@ -27,7 +27,7 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Follows `index`, final below `low_watermark`.
+    /// Follows `index`, whose history below `low_watermark` is final.
     pub(crate) fn new(index: Arc<SlateFollower>, low_watermark: u64) -> Self {
         Self {
             index,
@@ -35,23 +35,23 @@ impl Follower {
         }
     }
 
-    /// Takes note of a newer state of the index.
+    /// Raises the low watermark to that of a newer state of the index.
     pub(crate) fn raise(&self, low_watermark: u64) {
         self.low_watermark
             .fetch_max(low_watermark, Ordering::SeqCst);
     }
 
-    /// The oldest timestamp that is not final.
+    /// Returns the oldest timestamp that is not final.
     pub(crate) fn low_watermark(&self) -> Timestamp {
         Timestamp(self.low_watermark.load(Ordering::SeqCst))
     }
 
-    /// The newest timestamp that is final.
+    /// Returns the newest timestamp that is final.
     pub(crate) fn newest(&self) -> Timestamp {
         Timestamp(self.low_watermark().0.saturating_sub(1))
     }
 
-    /// Waits until the bucket has been asked for a newer state, if it answers.
+    /// Waits until the index has been polled for a newer state.
     pub(crate) async fn look_again(&self) {
         for _ in 0..LOOKS {
             self.index.changed().await;

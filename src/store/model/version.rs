@@ -1,6 +1,6 @@
-//! The words of the blob store: ids, timestamps, attributes, and what is known of a version.
+//! Types of the store's interface: ids, timestamps, attributes, versions.
 //!
-//! Invariant: an [`Timestamp`] of a namespace is given once; a [`VersionId`] and the bytes it names never change.
+//! Invariant: each [`Timestamp`] of a namespace is given once; a [`VersionId`] and the bytes it names never change.
 
 use std::fmt;
 
@@ -8,19 +8,19 @@ use crate::cache::Referent;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// Number of an inode, unique in its namespace for ever; a directory's id is its inode number.
+/// Number of an inode. A number is never given twice in a namespace; an undelete gives a directory its old number again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ino(pub u64);
 
-/// The root directory of every namespace.
+/// The inode number of the root directory of every namespace.
 pub const ROOT: Ino = Ino(1);
 
-/// A point of the namespace's own clock, nanoseconds since the Unix epoch, strictly increasing.
+/// A point of the namespace's own clock, in nanoseconds since the Unix epoch; strictly increasing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// The file time that this timestamp is.
+    /// Returns the timestamp as a file time.
     pub fn time(self) -> Time {
         Time {
             seconds: (self.0 / 1_000_000_000).cast_signed(),
@@ -29,12 +29,13 @@ impl Timestamp {
     }
 }
 
-/// Name of a version: its timestamp and a suffix, printed as 39 digits, `_`, 8 hex digits, so that ids sort by time.
+/// Id of a version: its timestamp and a suffix. It prints as 39 digits, `_`, 8 hex digits, so that ids sort by time as
+/// text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VersionId {
-    /// When the state was fixed.
+    /// When the version began.
     pub timestamp: Timestamp,
-    /// Tells apart what different writers may have fixed at one timestamp.
+    /// Distinguishes versions of different writers with the same timestamp.
     pub suffix: u32,
 }
 
@@ -62,26 +63,28 @@ impl std::str::FromStr for VersionId {
                 suffix: u32::from_str_radix(suffix, 16).ok()?,
             })
         });
-        id.ok_or_else(|| Self::Err::Invalid(format!("{text:?} is no version id")))
+        id.ok_or_else(|| Self::Err::Invalid(format!("{text:?} is not a version id")))
     }
 }
 
-/// A file time as POSIX has it: seconds since the epoch, possibly negative, and nanoseconds below a second.
+/// A file time as in POSIX: seconds since the epoch, possibly negative, and nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Time {
-    /// Whole seconds since 1970.
+    /// Seconds since 1970.
     pub seconds: i64,
     /// Nanoseconds, 0..1,000,000,000.
     pub nanos: u32,
 }
 
-/// How far behind a file's last change the machine's clock may be and the next one is still dated after it, in nanoseconds.
+/// Limit, in nanoseconds: while the machine's clock is less than this behind a file's last change, the next change still
+/// gets a later time than the last one.
 const BEHIND_MAX: i128 = 1_000_000_000;
 
 impl Time {
-    /// The time of a change of bytes at `now` on the machine's clock, where the one before it has the time `last`. A clock
-    /// that stands still or goes back by a little moves on by a nanosecond, so that other bytes have another time: a kernel
-    /// that follows, and tools that compare times and lengths, see the change by it.
+    /// Returns the time of a change of bytes at `now` on the machine's clock, after a change with the time `last`. If the
+    /// clock stands still or goes back by less than a second, the result is `last` plus one nanosecond: other bytes
+    /// always have another time, by which the kernel of a follower, and tools that compare times and lengths, see the
+    /// change.
     pub(crate) fn of_change(now: Self, last: Self) -> Self {
         let count = |time: Self| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
         if !(0..BEHIND_MAX).contains(&(count(last) - count(now))) {
@@ -100,7 +103,7 @@ impl Time {
     }
 }
 
-/// What an inode is.
+/// The type of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// A regular file.
@@ -111,7 +114,7 @@ pub enum Kind {
     Symlink,
     /// A named pipe.
     Fifo,
-    /// A socket's name.
+    /// A socket.
     Socket,
     /// A character device.
     CharDevice,
@@ -119,7 +122,7 @@ pub enum Kind {
     BlockDevice,
 }
 
-/// Attributes of an inode, as stat(2) knows them.
+/// Attributes of an inode, as in stat(2).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attrs {
     /// The 12 permission bits.
@@ -128,15 +131,15 @@ pub struct Attrs {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Device number of a device, else 0.
+    /// Device number of a device; 0 otherwise.
     pub rdev: u64,
     /// Length in bytes.
     pub size: u64,
     /// Last access.
     pub atime: Time,
-    /// Last change of content.
+    /// Last change of the content.
     pub mtime: Time,
-    /// Last change of anything.
+    /// Last change of the inode.
     pub ctime: Time,
     /// Creation.
     pub btime: Time,
@@ -145,110 +148,111 @@ pub struct Attrs {
 /// A live inode as stat(2) shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
-    /// Number.
+    /// Inode number.
     pub ino: Ino,
-    /// Tells a number that came back (an undeleted directory) from its earlier life.
+    /// Distinguishes an undeleted directory from the removed one that had the same number.
     pub generation: u64,
-    /// What it is.
+    /// Its type.
     pub kind: Kind,
     /// Its attributes.
     pub attrs: Attrs,
-    /// Names that lead to it; for a directory 2 plus its subdirectories.
+    /// Number of names; for a directory 2 plus the number of its subdirectories.
     pub nlink: u32,
-    /// Blocks of 512 bytes.
+    /// Number of blocks of 512 bytes.
     pub blocks: u64,
-    /// Changes whenever the bytes change: an open whose stamp is unchanged may keep the page cache.
+    /// Changes whenever the bytes change: the kernel may keep its page cache over an open if the stamp is unchanged.
     pub content_stamp: u64,
 }
 
-/// An inode that lost a name.
+/// An inode from which a name was removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Displaced {
-    /// As stat(2) shows it from then on.
+    /// Its attributes after the removal.
     pub stat: Stat,
     /// Its extended attributes.
     pub xattrs: Vec<(Bytes, Bytes)>,
 }
 
-/// Who saved a state.
+/// The author of a state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Author {
-    /// User number of the caller.
+    /// User id of the caller.
     pub uid: u32,
-    /// Name of the program, as /proc/PID/comm has it; empty where unknown.
+    /// Name of the program, as in /proc/PID/comm; empty if unknown.
     pub process: String,
 }
 
-/// How a version came to be.
+/// The operation that made a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
-    /// The name was made.
+    /// The name was created.
     Create,
-    /// A handle that changed content was released.
+    /// A handle that changed the content was closed.
     Write,
     /// truncate(2) by path.
     Truncate,
-    /// The name was made by a rename.
+    /// A rename created the name.
     Rename,
-    /// The name was made by link(2).
+    /// link(2) created the name.
     Link,
-    /// It came back out of `@deleted`.
+    /// It was restored out of `@deleted`.
     Undelete,
-    /// It was open when the daemon ended, and found by the next mount.
+    /// The file was open when the daemon ended; the next mount saved its state.
     Recovered,
-    /// It was acknowledged by a writer that had lost its place.
+    /// It was acknowledged by a writer that was fenced before the commit.
     Conflict,
-    /// It was put back from the past.
+    /// It restores an older state.
     Restore,
-    /// It was brought in with a time and an id of its own.
+    /// It was imported with a time and an id of another store.
     Import,
 }
 
-/// How a version ended.
+/// The operation that ended a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EndOp {
-    /// A newer state of the same inode.
+    /// The inode has a newer state.
     Superseded,
     /// The name was removed.
     Deleted,
-    /// The name left by a rename.
+    /// A rename moved the inode to another name.
     RenamedTo,
     /// Another inode was renamed over the name.
     Replaced,
-    /// The name left by a rename within moments of its making: a time shows it, no list of versions does.
+    /// A rename moved the inode to another name soon after its creation: the name is visible at its time, but in no list of
+    /// versions.
     Transient,
-    /// The name was removed, and what it led to came back since, here or under another name.
+    /// The name was removed; what it led to was undeleted later, under this name or another one.
     Undeleted,
 }
 
-/// What a version that has ended still shows.
+/// What deletions of versions have left of a version that has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Retained {
-    /// Itself, for the time it stood.
+    /// The version, for the time in which it was current.
     #[default]
     Whole,
-    /// Itself, and in the place of younger versions that were deleted: its end is theirs.
+    /// The version; younger versions after it were deleted, and it ends when the last of them ended.
     Thinned,
-    /// Only that the name was there: the version was deleted, and there was none before it. Reading it fails.
+    /// Only that the name existed: the version was deleted, and there was none before it. Reading it fails.
     Nothing,
 }
 
-/// Which bytes a version has: a lineage and a timestamp of it.
+/// The stored bytes of a state: a lineage and a timestamp in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ContentRef {
-    /// Lineage.
+    /// Id of the lineage.
     pub cid: u64,
-    /// State of the lineage.
+    /// Timestamp of the state in the lineage.
     pub timestamp: Timestamp,
 }
 
 impl ContentRef {
-    /// As a dirty map's spans name it.
+    /// Returns the name of the content in the spans of a dirty map.
     pub(crate) fn referent(self) -> Referent {
         Referent(self.cid, self.timestamp.0)
     }
 
-    /// What a dirty map's span names.
+    /// Returns the content that a span of a dirty map names.
     pub(crate) fn of(referent: Referent) -> Self {
         Self {
             cid: referent.0,
@@ -257,21 +261,21 @@ impl ContentRef {
     }
 }
 
-/// What an inode holds.
+/// The content of an inode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
     /// Nothing: an empty file, a directory, a device.
     Empty,
-    /// Bytes of a lineage; their length is the attributes' size.
+    /// Bytes of a lineage; the length is `Attrs::size`.
     Bytes(ContentRef),
-    /// Where a symbolic link points.
+    /// Target of a symbolic link.
     Target(Bytes),
-    /// Bytes of another file's lineage (a copy, an undeleted file): what is written over them begins a new lineage.
+    /// Bytes of another file's lineage (a copy, an undeleted file): the next write begins a new lineage.
     Shared(ContentRef),
 }
 
 impl Content {
-    /// Returns the stored bytes, of this file's lineage or another file's; `None` where there are none.
+    /// Returns the stored bytes, of this file's lineage or another file's; `None` if nothing is stored.
     pub fn reference(&self) -> Option<ContentRef> {
         match self {
             Self::Bytes(content) | Self::Shared(content) => Some(*content),
@@ -280,7 +284,7 @@ impl Content {
     }
 }
 
-/// Where a name made by a rename came from.
+/// The former name of an inode that a rename moved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// Directory the name was in.
@@ -294,13 +298,13 @@ pub struct Origin {
 pub struct Stamp {
     /// Its id.
     pub id: VersionId,
-    /// How it came to be.
+    /// The operation that made it.
     pub op: Op,
-    /// Who made it.
+    /// Its author.
     pub author: Author,
-    /// Machine it was made on.
+    /// The machine on which it was made.
     pub host: String,
-    /// Where the name came from, when a rename made it.
+    /// The former name, if a rename made it.
     pub origin: Option<Origin>,
 }
 
@@ -317,7 +321,7 @@ pub struct AttrChange {
     pub atime: Option<Time>,
     /// Modification time.
     pub mtime: Option<Time>,
-    /// Change time; the machine's clock where absent.
+    /// Change time; `None` means the machine's clock.
     pub ctime: Option<Time>,
 }
 
@@ -332,50 +336,50 @@ impl AttrChange {
     }
 }
 
-/// A state of a name in the past.
+/// A version of a name, or its current state, as the past shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PastEntry {
-    /// Inode that bore the name then.
+    /// The inode that had the name.
     pub ino: Ino,
-    /// What it was.
+    /// Its type.
     pub kind: Kind,
-    /// Attributes the state ended with.
+    /// Its attributes at its end.
     pub attrs: Attrs,
-    /// Extended attributes it ended with.
+    /// Its extended attributes at its end.
     pub xattrs: Vec<(Bytes, Bytes)>,
-    /// Its bytes.
+    /// Its content.
     pub content: Content,
-    /// Bytes of it that are not holes.
+    /// Bytes that are not holes.
     pub allocated: u64,
-    /// Its id; in a slot of a hard-linked inode the later of binding and state.
+    /// Its id. For a name of a hard-linked inode: that of the name's creation or of the inode's state, whichever is later.
     pub version: VersionId,
     /// When it ended; `None` for the current one.
     pub ended: Option<Timestamp>,
-    /// How it came to be.
+    /// The operation that made it.
     pub op: Op,
-    /// Who made it.
+    /// Its author.
     pub author: Author,
-    /// Machine it was made on.
+    /// The machine on which it was made.
     pub host: String,
-    /// Name the slot was renamed from.
+    /// The former name, if a rename made it.
     pub renamed_from: Option<Origin>,
-    /// What is left of it.
+    /// What deletions of versions have left of it.
     pub kept: Retained,
-    /// Of one of several names of an inode: the state that all of them show.
+    /// For a hard-linked inode: the state that all of its names show.
     pub shared: Option<Box<SharedState>>,
 }
 
-/// A state of an inode with several names, whichever name it is seen under.
+/// A state of a hard-linked inode, independent of the name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedState {
-    /// When, how and by whom it was made.
+    /// Its id, operation and author.
     pub stamp: Stamp,
     /// When it ended; `None` for the current one.
     pub ended: Option<Timestamp>,
 }
 
 impl PastEntry {
-    /// The same as all names of its inode have it: not the name's version, but the inode's.
+    /// Returns the inode's version instead of the name's; the two differ only for a hard-linked inode.
     #[must_use]
     pub fn of_inode(self) -> Self {
         let Some(shared) = self.shared.clone() else {
@@ -393,7 +397,7 @@ impl PastEntry {
         }
     }
 
-    /// Whether its attributes can no longer change; under another name its state may stand longer than under this one.
+    /// Tells whether its attributes can no longer change. The state of a hard-linked inode can outlast this name.
     pub fn is_over(&self) -> bool {
         match &self.shared {
             Some(shared) => shared.ended.is_some(),
@@ -432,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn another_change_has_another_time_near_the_machines_clock() {
+    fn a_change_has_a_later_time_than_the_last_one_if_the_clock_is_less_than_a_second_behind() {
         let time = |seconds, nanos| Time { seconds, nanos };
         let now = time(100, 5);
         for (last, expected) in [
@@ -449,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn an_instant_is_a_file_time() {
+    fn a_timestamp_converts_to_a_file_time() {
         assert_eq!(
             Timestamp(1_500_000_000).time(),
             Time {

@@ -1,7 +1,8 @@
-//! What the local journal holds: every acknowledged change, in the order of the answers.
+//! Records of the local journal: every acknowledged change, in the order of the answers.
 //!
-//! Replaying the records of a working (open, writes, truncations, fixes, rebases) through a fresh dirty map gives the map the
-//! daemon had; operations carry the rows they commit and name the fix whose bytes they bring.
+//! Replaying the records of a write session (open, writes, truncations, flushes) into an empty dirty map gives the map
+//! that the daemon had. The record of an operation has the rows it commits, and names the flushed state whose bytes are
+//! its content.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -17,26 +18,27 @@ const FORMAT: u8 = 1;
 /// A journal record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Record {
-    /// A writer's epoch began.
+    /// A writer opened the namespace and got this epoch.
     Epoch { epoch: u64 },
-    /// An inode has unsealed writes over this base from now on.
+    /// A write session of an inode begins: the records that follow change `base`, which is `len` bytes long.
     Open {
         session: u64,
         ino: Ino,
         base: Option<ContentBase>,
         len: u64,
         author: Author,
-        /// The writer's epoch, and where the inode hung.
+        /// The epoch of the writer.
         epoch: u64,
+        /// The name of the inode when the session began; `None` for an inode without a name.
         place: Option<Dentry>,
     },
-    /// Bytes, here.
+    /// A write whose bytes are in this record.
     Write {
         session: u64,
         offset: u64,
         bytes: Bytes,
     },
-    /// Bytes, in a staging file.
+    /// A write whose bytes are in staging file `file`, from `position` on.
     Staged {
         session: u64,
         offset: u64,
@@ -45,27 +47,27 @@ pub(crate) enum Record {
         position: u64,
         checksum: u32,
     },
-    /// Zeros.
+    /// `len` bytes from `offset` on became zeros.
     Punch { session: u64, offset: u64, len: u64 },
-    /// A new length.
+    /// The length changed from `old_len` to `len`.
     Truncate {
         session: u64,
         len: u64,
         old_len: u64,
     },
-    /// A state was fixed.
+    /// The state of the file at this moment was recorded by flush(2).
     Flush(FlushRecord),
-    /// A fix that a later one of the same handle replaced.
+    /// A flushed state that a later one of the same handle replaced.
     CancelFlush { session: u64, at: Timestamp },
     /// An operation was acknowledged.
     Operation(Box<OperationRecord>),
-    /// A batch went to the meta store: what the log will say.
+    /// A batch is about to be committed to the index. The log repeats its rows.
     Batch {
         epoch: u64,
         number: u64,
         rows: Bytes,
     },
-    /// Bytes of another content, from `position` on.
+    /// A write whose bytes are those of another content, from `position` in it on.
     Refer {
         session: u64,
         offset: u64,
@@ -73,11 +75,11 @@ pub(crate) enum Record {
         content: ContentRef,
         position: u64,
     },
-    /// A content is in the bucket under another name, if the operation that brings it is.
+    /// If the operation that has content `new` is in the index, `new` stands for `old`.
     Renamed { old: ContentRef, new: ContentRef },
 }
 
-/// A fixed state of a working.
+/// A flushed state of a write session.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct FlushRecord {
     pub(crate) session: u64,
@@ -87,7 +89,7 @@ pub(crate) struct FlushRecord {
     pub(crate) author: Author,
 }
 
-/// An operation of the commit queue.
+/// An operation of the queue.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct OperationRecord {
     pub(crate) epoch: u64,
@@ -96,58 +98,59 @@ pub(crate) struct OperationRecord {
     pub(crate) rows: Batch,
     pub(crate) dependencies: Dependencies,
     pub(crate) content: Option<ContentRecord>,
-    /// The fix it settles without bringing bytes.
+    /// The flushed state it commits, if that needs no upload.
     pub(crate) byteless_flush: Option<BytelessFlush>,
     /// What it adds to the namespace's bytes and files.
     pub(crate) usage: UsageChange,
-    /// Ids at or above it are free.
+    /// No inode, lineage, write session or staging file has a number at or above it yet.
     pub(crate) next_id: u64,
 }
 
-/// What an operation waits for, and what waits for it.
+/// The read and write set of an operation: it is committed after earlier operations with which it shares a part of the set.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Dependencies {
-    /// Keys of the inodes and slots it touches.
+    /// Keys of the rows of inodes, directory entries and counts that it reads or writes.
     pub(crate) touches: Vec<Bytes>,
     /// Directories whose names it changes.
     pub(crate) within: Vec<Ino>,
-    /// Ancestors of those, where a directory move is under way.
+    /// Ancestors of those directories; recorded only while a move of a directory is queued.
     pub(crate) below: Vec<Ino>,
-    /// Directories it makes.
+    /// Directories it creates.
     pub(crate) makes: Vec<Ino>,
     /// Directories it moves.
     pub(crate) moves: Vec<Ino>,
-    /// Directories it removes or replaces: it waits for everything in them.
+    /// Directories it removes or replaces: it waits for every earlier operation in them.
     pub(crate) removes: Vec<Ino>,
 }
 
-/// A fix whose state needed no bytes of its working: empty, or those of its base.
+/// A flushed state without written bytes: the file was empty, or had the bytes of its base.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct BytelessFlush {
     pub(crate) session: u64,
     pub(crate) flush: Timestamp,
-    /// What the working goes on from.
+    /// The content that later writes of the session change.
     pub(crate) base: Option<ContentBase>,
 }
 
-/// The content an operation brings.
+/// The new content of an operation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ContentRecord {
     pub(crate) session: u64,
-    /// The fix of that working whose spans it has.
+    /// The flushed state of that session whose spans it has.
     pub(crate) flush: Timestamp,
     pub(crate) content: ContentRef,
     pub(crate) ino: Ino,
     pub(crate) place: Dentry,
     pub(crate) base: Option<ContentBase>,
     pub(crate) len: u64,
+    /// The provisional state of its lineage that it takes the place of.
     pub(crate) replaces: Option<Timestamp>,
-    /// What contents that its spans refer to are called now; those that are gone are zeros.
+    /// Contents that its spans refer to, and their names now; `None`: the content no longer exists and reads as zeros.
     pub(crate) renamed: Vec<(ContentRef, Option<ContentRef>)>,
 }
 
 impl ContentRecord {
-    /// Its spans, as they are to be read now.
+    /// Returns the spans with the names that the contents they refer to have now.
     pub(crate) fn referring(&self, flushed: DirtySnapshot) -> DirtySnapshot {
         if self.renamed.is_empty() {
             return flushed;
@@ -182,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_come_back_and_unknown_formats_are_refused() {
+    fn an_encoded_record_decodes_and_an_unknown_format_is_refused() {
         let record = Record::Write {
             session: 3,
             offset: 9,

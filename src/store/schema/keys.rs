@@ -1,35 +1,36 @@
-//! Every key of the namespace's rows, in one table.
+//! The keys of the rows of a namespace's index: a function for each.
 //!
-//! | key | bytes after the prefix | found by | neighbours |
+//! | key | bytes after the prefix | read by, for | order |
 //! |---|---|---|---|
-//! | `C D` | directory, name | lookup, readdir | a directory's names lie together |
+//! | `C D` | directory, name | lookup, readdir | the entries of a directory are adjacent |
 //! | `C I` | inode | stat of a directory or of a hard-linked file | |
-//! | `C N` | inode | where an inode hangs | |
-//! | `C U` | inode | mount: unborn and provisional states | few, all scanned |
-//! | `C O` | inode | mount: unlinked but open | few, all scanned |
-//! | `C P` | inode | mount: restored directories that no name leads to yet | few, all scanned |
-//! | `C F` | lineage, range, ~timestamp | read: newest state first | a range's states lie together |
+//! | `C N` | inode | the name of an inode | |
+//! | `C U` | inode | mount: inodes whose current state is no version | few, all scanned |
+//! | `C O` | inode | mount: unlinked but open inodes | few, all scanned |
+//! | `C P` | inode | mount: directories that are being restored and have no name yet | few, all scanned |
+//! | `C F` | lineage, range, ~timestamp | read: newest state first | the states of a range are adjacent |
 //! | `C K` | lineage, ~timestamp | read: truncations | |
-//! | `C L` | lineage | read of what was written over the bytes of another file | |
-//! | `H V` | directory, name, 00, ~timestamp, suffix | past of a slot, newest first | names end in 00, which no name holds |
-//! | `H W` | inode, ~timestamp, suffix | past of a hard-linked inode | |
+//! | `C L` | lineage | read: the content of another file that a lineage began over | |
+//! | `H V` | directory, name, 00, ~timestamp, suffix | versions of a name, newest first | 00 ends the name: no name contains it |
+//! | `H W` | inode, ~timestamp, suffix | versions of a hard-linked inode | |
 //! | `H L` | inode, ~timestamp | how many names an inode had | one seek per timestamp |
-//! | `H T` | directory, node, `S` start / `E` ~end, name | names that are gone | see `interval` |
-//! | `H N` | directory, ~timestamp | where a directory hung | |
-//! | `H E` | foreign id | imported versions by the id they came with | |
-//! | `G X` | end, directory, name | closed versions in order of their end | |
-//! | `G R` | lineage, timestamp | how many show that content | |
-//! | `G B` | segment epoch, sequence | citing rows per extent | |
-//! | `G D` | lineage, timestamp, timestamp of the operation | a row stopped showing that content | a lineage's lie together |
-//! | `G E` | segment epoch, sequence, timestamp | a row stopped citing that segment | a segment's lie together |
-//! | `G M` | segment epoch, sequence | where a rewritten segment's extents went | |
-//! | `G O` | | below this segment nothing is uncited | one row |
-//! | `G L` | | the newest log object there was when this was committed | one row |
-//! | `G A` | | what is applied | one row |
-//! | `G W` | | what is applied of writers of before | one row |
-//! | `G U` | | below this inode nothing is unborn or provisional | one row |
+//! | `H T` | directory, node, `S` start / `E` ~end, name | names that existed at a timestamp and do not now | see `interval_tree` |
+//! | `H N` | directory, ~timestamp | the parent and name that a directory had | |
+//! | `H E` | foreign id | imported versions by the id of their source | |
+//! | `G X` | end, directory, name | versions that have ended, in the order of their ends | |
+//! | `G R` | lineage, timestamp | how many rows show that content | |
+//! | `G B` | segment epoch, sequence | how many rows cite each extent of a segment | |
+//! | `G D` | lineage, timestamp, timestamp of the operation | gc: a row stopped showing that content | those of a lineage are adjacent |
+//! | `G E` | segment epoch, sequence, timestamp | gc: a row stopped citing that segment | those of a segment are adjacent |
+//! | `G M` | segment epoch, sequence | where the extents of a compacted segment are now | |
+//! | `G N` | segment epoch, sequence | gc: segments of ended writers that no row cites | |
+//! | `G O` | | gc: up to which segment the search for uncited ones has come | one row |
+//! | `G L` | | the newest log object at the time of the batch | one row |
+//! | `G A` | | applied watermarks of the newest writers | one row |
+//! | `G W` | | applied watermarks of earlier writers | one row |
+//! | `G U` | | no inode with a lower number has a `C U` row | one row |
 //!
-//! Ids and timestamps are big-endian u64; `~x` is the bitwise inverse, so that newer comes first.
+//! Ids and timestamps are big-endian u64. `~x` is the bitwise inverse, so that newer rows sort first.
 
 use bytes::Bytes;
 
@@ -85,7 +86,7 @@ pub(crate) fn entry(directory: Ino, name: &[u8]) -> RowKey<DentryTable> {
         .row()
 }
 
-/// All entries of a directory.
+/// Prefix of all entries of a directory.
 pub(crate) fn entries(directory: Ino) -> Bytes {
     KeyBuilder::new(DentryTable::PREFIX).u64(directory.0).done()
 }
@@ -95,12 +96,12 @@ pub(crate) fn dentry(key: &Bytes) -> Option<Dentry> {
     Some(Dentry::new(Ino(word(key, 2)?), entry_name(key)))
 }
 
-/// Name at the end of an entry's key.
+/// The name at the end of a `C D` key.
 pub(crate) fn entry_name(key: &Bytes) -> Bytes {
     key.slice(10..)
 }
 
-/// Returns the number behind the two letters of a key, where that is an inode.
+/// Returns the first number of a key of a table whose keys begin with an inode.
 pub(crate) fn leading_ino(key: &[u8]) -> Option<Ino> {
     word(key, 2).map(Ino)
 }
@@ -136,7 +137,7 @@ pub(crate) fn orphan(ino: Ino) -> RowKey<OrphanTable> {
     KeyBuilder::new(OrphanTable::PREFIX).u64(ino.0).row()
 }
 
-/// A directory that comes back in several batches, until the last.
+/// The row of a directory that is restored in several batches; the last batch deletes the row.
 pub(crate) fn pending(directory: Ino) -> RowKey<RestoredTreeTable> {
     KeyBuilder::new(RestoredTreeTable::PREFIX)
         .u64(directory.0)
@@ -157,7 +158,7 @@ pub(crate) fn range(cid: u64, range: u64, timestamp: Timestamp) -> RowKey<RangeT
         .row()
 }
 
-/// First key of a lineage's range behind all its states.
+/// The end of the keys of one range of a lineage, exclusive.
 pub(crate) fn range_end(cid: u64, range: u64) -> Bytes {
     after(
         &KeyBuilder::new(RangeTable::PREFIX)
@@ -167,22 +168,22 @@ pub(crate) fn range_end(cid: u64, range: u64) -> Bytes {
     )
 }
 
-/// All range rows of a lineage.
+/// Prefix of all range rows of a lineage.
 pub(crate) fn ranges(cid: u64) -> Bytes {
     KeyBuilder::new(RangeTable::PREFIX).u64(cid).done()
 }
 
-/// The range of a `C F` key.
+/// The range number of a `C F` key.
 pub(crate) fn range_number(key: &[u8]) -> Option<u64> {
     word(key, 10)
 }
 
-/// All cuts of a lineage.
+/// Prefix of all truncations of a lineage.
 pub(crate) fn cuts(cid: u64) -> Bytes {
     KeyBuilder::new(CutTable::PREFIX).u64(cid).done()
 }
 
-/// What a lineage goes on from.
+/// The row of the content that a lineage began over.
 pub(crate) fn lineage(cid: u64) -> RowKey<LineageTable> {
     KeyBuilder::new(LineageTable::PREFIX).u64(cid).row()
 }
@@ -200,7 +201,7 @@ pub(crate) fn trailing_instant(key: &[u8]) -> Option<Timestamp> {
     Some(Timestamp(!u64::from_be_bytes(raw)))
 }
 
-/// All closed versions of a slot.
+/// Prefix of all version records of a name.
 pub(crate) fn history(directory: Ino, name: &[u8]) -> Bytes {
     KeyBuilder::new(VersionTable::PREFIX)
         .u64(directory.0)
@@ -209,7 +210,7 @@ pub(crate) fn history(directory: Ino, name: &[u8]) -> Bytes {
         .done()
 }
 
-/// First place of a slot's history whose state began at or before `timestamp`.
+/// Where a scan of a name's version records begins that skips versions newer than `timestamp`.
 pub(crate) fn history_at(directory: Ino, name: &[u8], timestamp: Timestamp) -> Bytes {
     KeyBuilder::new(VersionTable::PREFIX)
         .u64(directory.0)
@@ -247,7 +248,7 @@ pub(crate) fn record_slot(key: &Bytes) -> Option<Dentry> {
     (end >= 10).then(|| Dentry::new(Ino(directory), key.slice(10..end)))
 }
 
-/// All history below a directory.
+/// Prefix of all version records of a directory's names.
 pub(crate) fn histories(directory: Ino) -> Bytes {
     KeyBuilder::new(VersionTable::PREFIX)
         .u64(directory.0)
@@ -260,7 +261,7 @@ pub(crate) fn linked_history(ino: Ino) -> Bytes {
         .done()
 }
 
-/// First place of a hard-linked inode's history whose state began at or before `timestamp`.
+/// Where a scan of a hard-linked inode's version records begins that skips versions newer than `timestamp`.
 pub(crate) fn linked_history_at(ino: Ino, timestamp: Timestamp) -> Bytes {
     KeyBuilder::new(LinkedVersionTable::PREFIX)
         .u64(ino.0)
@@ -268,12 +269,12 @@ pub(crate) fn linked_history_at(ino: Ino, timestamp: Timestamp) -> Bytes {
         .done()
 }
 
-/// How many names an inode had, newest first.
+/// Prefix of the link counts of an inode, newest first.
 pub(crate) fn link_counts(ino: Ino) -> Bytes {
     KeyBuilder::new(LinkCountTable::PREFIX).u64(ino.0).done()
 }
 
-/// First place of the link counts of an inode that were made at or before `timestamp`.
+/// The row of an inode's link count from `timestamp` on; also where a scan begins that skips newer counts.
 pub(crate) fn link_count(ino: Ino, timestamp: Timestamp) -> RowKey<LinkCountTable> {
     KeyBuilder::new(LinkCountTable::PREFIX)
         .u64(ino.0)
@@ -309,7 +310,7 @@ pub(crate) fn interval_end(directory: Ino, node: u64, end: Timestamp, name: &[u8
         .done()
 }
 
-/// The list `S` (by start) or `E` (by end, newest first) of an interval node.
+/// Prefix of the list `S` (by start) or `E` (by end, newest first) of a node of the interval tree.
 pub(crate) fn interval_list(directory: Ino, node: u64, list: u8) -> Bytes {
     KeyBuilder::new(*b"HT")
         .u64(directory.0)
@@ -362,7 +363,7 @@ pub(crate) fn count(content: ContentRef) -> RowKey<CountTable> {
         .row()
 }
 
-/// All counts of a lineage; operations that lay or drop its range rows are ordered by this key.
+/// Prefix of all counts of a lineage. Operations that add or remove its range rows have this key in their dependencies.
 pub(crate) fn counts(cid: u64) -> Bytes {
     KeyBuilder::new(CountTable::PREFIX).u64(cid).done()
 }
@@ -430,7 +431,7 @@ pub(crate) fn logged() -> RowKey<LoggedTable> {
     RowKey::new(LoggedTable::all())
 }
 
-/// The marks of writers of before.
+/// The watermarks of earlier writers that are not in `G A`.
 pub(crate) fn archived_watermarks() -> RowKey<ArchivedWatermarkTable> {
     RowKey::new(ArchivedWatermarkTable::all())
 }
@@ -439,7 +440,7 @@ pub(crate) fn applied() -> RowKey<AppliedTable> {
     RowKey::new(AppliedTable::all())
 }
 
-/// The first key behind all that start with `prefix`.
+/// The end of all keys that begin with `prefix`, exclusive.
 pub(crate) fn after(prefix: &[u8]) -> Bytes {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
@@ -456,7 +457,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn newer_versions_of_a_slot_come_first_and_names_do_not_mix() {
+    fn newer_versions_of_a_name_sort_first_and_names_do_not_mix() {
         let id = |i| VersionId {
             timestamp: Timestamp(i),
             suffix: 7,
@@ -477,7 +478,7 @@ mod tests {
     const ROOT_DIR: Ino = Ino(1);
 
     #[test]
-    fn a_range_scan_starts_at_the_newest_state_not_after_the_instant() {
+    fn a_range_scan_starts_at_the_newest_state_not_after_the_timestamp() {
         let at = |i| range(3, 0, Timestamp(i)).bytes();
         assert!(at(9) < at(5));
         assert!(
@@ -487,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn interval_keys_give_back_their_names() {
+    fn the_name_is_read_from_an_interval_key() {
         assert_eq!(
             &interval_name(&interval_start(ROOT_DIR, 4, Timestamp(9), b"gone"))[..],
             b"gone"
@@ -499,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn after_skips_trailing_ones() {
+    fn the_end_of_a_prefix_drops_trailing_ff_bytes() {
         assert_eq!(&after(b"C\xff\xff")[..], b"D");
     }
 }

@@ -1,4 +1,4 @@
-//! `namespace.json`: what a namespace says of itself.
+//! `namespace.json`: the identity of a namespace.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::store::model::error::StoreError;
 const FORMAT: u32 = 1;
 const KEY: &str = "namespace.json";
 
-/// The last member, in hexadecimal: CRC32C of every byte before it.
+/// Name of the last member: the CRC32C, in hexadecimal, of every byte before the name.
 const CHECKSUM: &str = "\"crc32c\"";
 
 /// `namespace.json`.
@@ -25,15 +25,15 @@ pub(crate) struct Manifest {
     pub(crate) engine: String,
     pub(crate) engine_version: String,
     pub(crate) created: u64,
-    /// What users say of it.
+    /// Settings of users; rewindfs only keeps and shows them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) settings: BTreeMap<String, String>,
-    /// Its objects are going.
+    /// Its deletion has begun; the namespace is not opened any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) deleting: bool,
 }
 
-/// What every format begins with.
+/// The member that every format has.
 #[derive(Deserialize)]
 struct FormatVersion {
     format: u32,
@@ -62,7 +62,7 @@ impl Manifest {
         Bytes::from(text)
     }
 
-    /// Says what is wrong with bytes that no release has written.
+    /// Checks the checksum, if the format is known.
     fn fits(bytes: &[u8]) -> Result<(), String> {
         let version: FormatVersion = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
         match version.format {
@@ -84,7 +84,7 @@ impl Manifest {
         serde_json::from_slice(bytes).map_err(bad)
     }
 
-    /// The one a backend has, if there is one.
+    /// Reads the manifest; `None` if there is none.
     pub(crate) async fn find(backend: &Backend) -> Result<Option<Self>, StoreError> {
         let whole = |bytes: &Bytes| Self::fits(bytes).map(|()| bytes.clone());
         match backend.get_as(KEY, whole).await {
@@ -95,7 +95,7 @@ impl Manifest {
         }
     }
 
-    /// Writes it where there is none; whether there was none.
+    /// Creates the object. Returns `false`, and changes nothing, if it exists.
     pub(crate) async fn make(&self, backend: &Backend) -> Result<bool, StoreError> {
         match backend.put_new(KEY, self.encode()).await {
             Ok(()) => Ok(true),
@@ -104,12 +104,12 @@ impl Manifest {
         }
     }
 
-    /// Writes it over the one there is.
+    /// Overwrites the object.
     pub(crate) async fn replace(&self, backend: &Backend) -> Result<(), StoreError> {
         Ok(backend.put(KEY, self.encode()).await?)
     }
 
-    /// Takes it away.
+    /// Deletes the object.
     pub(crate) async fn remove(backend: &Backend) -> Result<(), StoreError> {
         Ok(backend.delete(KEY).await?)
     }
@@ -147,13 +147,16 @@ fn check(bytes: &[u8]) -> Result<(), &'static str> {
     }
 }
 
-/// What a namespace consists of beside `namespace.json`.
+/// The folders of a namespace beside `namespace.json`.
 pub(crate) const PARTS: [&str; 4] = ["meta", "data", "log", "epochs"];
 
-/// Looks for `namespace.json` before its absence is believed: another mount may be making the namespace.
+/// Attempts before the absence of `namespace.json` is an error: another mount may be creating the namespace.
 const LOOKS: u32 = 3;
 
-/// The identity of a namespace that is to be written; makes one where there is none, unless objects of one are there.
+/// Reads the manifest of a namespace that is to be written; creates it if the namespace has no object yet.
+///
+/// # Errors
+/// `Damaged` if other objects exist without a manifest; `Busy` if another process creates or deletes the namespace.
 pub(crate) async fn identity(backend: &Backend, env: &dyn Env) -> Result<Manifest, StoreError> {
     let mut unlinked = None;
     for _ in 0..LOOKS {
@@ -179,11 +182,11 @@ pub(crate) async fn identity(backend: &Backend, env: &dyn Env) -> Result<Manifes
     })
 }
 
-/// A part of a namespace that has objects.
+/// Returns a folder of the namespace that has objects.
 async fn existing_part(backend: &Backend) -> Result<Option<&'static str>, StoreError> {
     let folders = backend.folders("").await?;
     for part in PARTS {
-        // A local directory may be there without an object in it.
+        // On a local store a folder may exist without an object.
         let has_folder = folders.iter().any(|folder| folder == part);
         if has_folder && !backend.list(part).await?.is_empty() {
             return Ok(Some(part));

@@ -1,12 +1,13 @@
-//! How rows that merge combine: `C I`, `G R`, `G B`. One encoding serves values and operands; the merge is associative and
-//! free of order.
+//! The merge function of the index, for the rows `C I`, `G R` and `G B`. Values and operands have one encoding; the merge
+//! is associative and commutative.
 
 use bytes::Bytes;
 
 use crate::store::schema::rows::{InodeRow, encode, younger};
 use crate::store::schema::tables::{CountTable, InodeTable, RowTable, SegmentTable};
 
-/// Combines a merged row with an operand; the later operand wins where a row does not merge.
+/// Merges an operand into a value. In a table that does not merge, and where one of the two cannot be decoded, the operand
+/// replaces the value.
 pub(crate) fn merge(key: &[u8], existing: Option<&[u8]>, operand: &[u8]) -> Bytes {
     let merged = existing.and_then(|existing| match key.get(..2)?.try_into().ok()? {
         InodeTable::PREFIX => merge_inode(existing, operand),

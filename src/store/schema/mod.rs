@@ -1,4 +1,4 @@
-//! The form of everything stored: rows of the index, records of the journal, the manifest, object names.
+//! Formats of what is stored: rows of the index, records of the journal, the manifest, object names.
 
 pub(crate) mod journal_record;
 pub(crate) mod keys;

@@ -8,12 +8,13 @@ pub(crate) struct SegmentId {
 }
 
 impl SegmentId {
-    /// Key below the namespace; no directory of it has more than 4,096 entries.
+    /// Returns the key, relative to the namespace. The parts of the key keep every directory of a local store at 4,096
+    /// entries or fewer.
     pub(crate) fn key(self) -> String {
         object_key("data", self.epoch, self.sequence)
     }
 
-    /// The segment at a key below the namespace; `None` if it is none's.
+    /// Parses a key relative to the namespace; `None` if it is not a segment's.
     pub(crate) fn from_key(key: &str) -> Option<Self> {
         let (epoch, sequence) = object_numbers("data", key)?;
         Some(Self { epoch, sequence })
@@ -32,7 +33,7 @@ pub(crate) fn object_key(kind: &str, epoch: u64, sequence: u64) -> String {
     )
 }
 
-/// The epoch and the sequence of an object's key; `None` if it is no key of that kind.
+/// Returns the epoch and the sequence in an object's key; `None` if it is no key of that kind.
 pub(crate) fn object_numbers(kind: &str, key: &str) -> Option<(u64, u64)> {
     let digits: String = key.strip_prefix(kind)?.split('/').collect();
     let number = |part: std::ops::Range<usize>| u64::from_str_radix(digits.get(part)?, 16).ok();

@@ -1,8 +1,8 @@
-//! What the rows hold, how they are encoded, and how merged rows combine.
+//! Values of the rows of the index, their encoding, and the merge of directories.
 //!
-//! Every value is one format byte and a postcard body; an unknown format is refused, never guessed. Merged rows (`C I`, `G R`,
-//! `G B`) use one encoding for values and operands, and their merge is associative and free of order: registers keep
-//! the younger timestamp, counters add.
+//! Every value is one format byte and a postcard body; an unknown format is an error. Merged rows (`C I`, `G R`, `G B`)
+//! use one encoding for values and operands. Their merge is associative and commutative: registers keep the younger
+//! timestamp, counters add.
 
 use std::collections::BTreeMap;
 
@@ -37,30 +37,30 @@ pub(crate) fn decode<T: DeserializeOwned>(what: &str, value: &[u8]) -> Result<T,
     }
 }
 
-/// What an inode is and holds, in one state.
+/// One state of an inode: its kind, attributes and content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct InodeState {
     pub(crate) kind: Kind,
     pub(crate) attrs: Attrs,
     pub(crate) xattrs: Vec<(Bytes, Bytes)>,
     pub(crate) content: Content,
-    /// Bytes that are not holes; at most too many where holes were written and punched again.
+    /// Bytes that are not holes; an upper bound where bytes were written and punched again.
     pub(crate) allocated: u64,
 }
 
 impl InodeState {
-    /// Bytes it takes up as stat(2) and statfs(2) tell it: holes take none.
+    /// Returns the bytes that stat(2) and statfs(2) count: all but holes.
     pub(crate) fn space(&self) -> u64 {
         self.allocated.min(self.attrs.size)
     }
 
-    /// Bytes it takes up more than `older`; negative if fewer.
+    /// Returns by how many bytes its space is larger than that of `older`; negative if smaller.
     pub(crate) fn grown_from(&self, older: &Self) -> i64 {
         self.space().wrapping_sub(older.space()).cast_signed()
     }
 }
 
-/// A version that stands behind a newer, not yet released state.
+/// The last version of a name whose current state is newer and not yet a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LastVersion {
     pub(crate) ino: Ino,
@@ -69,14 +69,15 @@ pub(crate) struct LastVersion {
     pub(crate) alive_since: Timestamp,
 }
 
-/// Where the current state of a name stands on its way to a version.
+/// Whether the current state of a name is a version, and if not, which version the past shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum EntryState {
     /// It is a version.
     Version(Stamp),
-    /// Created and never released: live, in no past. What a rename put it over stays visible in the past until its birth.
+    /// Created, and not closed for the first time yet: the live tree shows it, the past does not. If a rename put it over
+    /// an older version, the past shows that one (`behind`) until this state becomes a version.
     Unborn { behind: Option<Box<LastVersion>> },
-    /// Committed by fsync while a handle is open: durable and current; the past shows the last version.
+    /// Committed while a handle is open, by fsync or write-back: durable and current; the past shows the last version.
     Provisional(Box<LastVersion>),
 }
 
@@ -123,27 +124,27 @@ impl EntryState {
     }
 }
 
-/// `C D`: a name.
+/// `C D`: a directory entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DentryRow {
     pub(crate) ino: Ino,
     /// When the name was bound to the inode.
     pub(crate) bound: Timestamp,
-    /// Since when the name has existed without a gap, in versions; the far future while it has none.
+    /// Since when the name has existed without a gap, in versions; `u64::MAX` while it has none.
     pub(crate) alive_since: Timestamp,
     pub(crate) body: DentryBody,
 }
 
-/// What lies in an entry.
+/// The part of a directory entry that depends on how many names its inode has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum DentryBody {
-    /// The only name of its inode: everything is here.
+    /// The only name of its inode: the inode's state is in this row.
     Own { node: InodeState, state: EntryState },
-    /// One of several names: attributes and content are in `C I`; the stamp is the binding's.
+    /// One of several names: the inode's state is in `C I`; the stamp says when and by whom the name was made.
     Linked(Stamp),
 }
 
-/// A register: the younger timestamp wins.
+/// A value with the timestamp of its assignment; a merge keeps the younger one.
 pub(crate) type Register<T> = Option<(Timestamp, T)>;
 
 pub(crate) fn younger<T>(mine: &mut Register<T>, other: Register<T>) {
@@ -154,7 +155,7 @@ pub(crate) fn younger<T>(mine: &mut Register<T>, other: Register<T>) {
     }
 }
 
-/// `C I` of a directory: everything merges.
+/// `C I` of a directory: every field merges.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DirectoryRow {
     /// Parent and name.
@@ -163,27 +164,27 @@ pub(crate) struct DirectoryRow {
     pub(crate) mtime: Register<Time>,
     pub(crate) ctime: Register<Time>,
     pub(crate) atime: Register<Time>,
-    /// Subdirectories.
+    /// Number of subdirectories.
     pub(crate) directories: i64,
-    /// All names.
+    /// Number of names.
     pub(crate) entries: i64,
-    /// The unbroken run of removals in it.
+    /// The removal burst that the last change of its names belongs to, if that was a removal.
     pub(crate) removal_burst: Register<Option<Box<RemovalBurst>>>,
 }
 
-/// Removals in a directory with nothing else between them.
+/// Removals in a directory, each at most 60 s after the one before, without another change of its names between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RemovalBurst {
-    /// When the first was, also in the directories removed meanwhile.
+    /// Timestamp of the first removal, those in subdirectories that were removed meanwhile included.
     pub(crate) first: Timestamp,
-    /// When the last was.
+    /// Timestamp of the last removal.
     pub(crate) last: Timestamp,
-    /// When the names in the directory had changed last before it.
+    /// The directory's modification time before the burst.
     pub(crate) mtime: Time,
 }
 
 impl DirectoryRow {
-    /// Takes in an operand: registers keep the younger timestamp, counters add.
+    /// Merges an operand: registers keep the younger timestamp, counters add.
     pub(crate) fn merge(&mut self, other: Self) {
         younger(&mut self.place, other.place);
         younger(&mut self.mtime, other.mtime);
@@ -218,40 +219,40 @@ pub(crate) struct LocationRow {
     pub(crate) name: Bytes,
 }
 
-/// `C O`: unlinked but open.
+/// `C O`: an inode that is unlinked but open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OrphanRow {
     pub(crate) node: InodeState,
 }
 
-/// `H V` and `H W`: a closed version.
+/// `H V` and `H W`: a version that has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct VersionRecord {
     pub(crate) ino: Ino,
     pub(crate) end: Timestamp,
     pub(crate) end_op: EndOp,
     pub(crate) stamp: Stamp,
-    /// `None`: the interval a name was bound to a hard-linked inode, whose states are in `H W`.
+    /// `None`: the record says that the name led to a hard-linked inode; the states of the inode are in `H W`.
     pub(crate) node: Option<InodeState>,
     pub(crate) kept: Retained,
 }
 
-/// `H N`: where a directory hung, from the key's timestamp to `end`.
+/// `H N`: the parent and name that a directory had, from the key's timestamp to `end`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DirectoryLocation {
     pub(crate) parent: Ino,
     pub(crate) name: Bytes,
     pub(crate) end: Timestamp,
-    /// For a directory that was removed: where the run of removals began that emptied it.
+    /// For a directory that was removed: the first timestamp of the removal burst that emptied it.
     pub(crate) removal_burst: Option<Timestamp>,
-    /// The directory's; one that comes back has the next.
+    /// The generation of the directory; an undelete gives it the next one.
     pub(crate) generation: u64,
 }
 
-/// Where the bytes of an extent lie.
+/// Where the bytes of an extent are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ExtentSource {
-    /// In a segment: `len` bytes at `offset`, 128 bits of whose BLAKE3 are `hash`.
+    /// In a segment: `len` bytes at `offset`; `hash` is the first 128 bits of their BLAKE3.
     Segment {
         epoch: u64,
         sequence: u64,
@@ -261,11 +262,11 @@ pub(crate) enum ExtentSource {
     },
     /// In this row.
     Inline(Bytes),
-    /// Nowhere: zeros written over older bytes.
+    /// Zeros that were written over older bytes; nothing is stored.
     Zero,
 }
 
-/// The part of an extent a range shows.
+/// A part of an extent that a range shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ExtentSlice {
     /// Where it begins in the range, bytes.
@@ -297,9 +298,9 @@ impl ExtentSlice {
 /// `C F`: a range of a lineage at a timestamp.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum RangeRow {
-    /// All the range has; what no piece covers is a hole.
+    /// All extents of the range; a byte that none covers is a hole.
     Whole(Vec<ExtentSlice>),
-    /// Laid over the next older row.
+    /// Extents that hide those of the next older row.
     Delta(Vec<ExtentSlice>),
 }
 
@@ -311,15 +312,16 @@ impl RangeRow {
     }
 }
 
-/// `C L`: the bytes a lineage began over. Where it has no row, these show, up to their length.
+/// `C L`: the content a lineage began over. Where the lineage has no row for a range, or only deltas, the parent's bytes
+/// show below them, up to `len`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LineageRow {
     pub(crate) parent: ContentRef,
-    /// Bytes of the parent that show.
+    /// How many bytes of the parent show, from its start.
     pub(crate) len: u64,
 }
 
-/// `G B`: rows citing each extent of a segment; operands carry differences.
+/// `G B`: how many rows cite each extent of a segment; operands are differences.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SegmentRow {
     /// By offset: length in bytes, citing rows.
@@ -327,7 +329,7 @@ pub(crate) struct SegmentRow {
     pub(crate) dead_since: Register<()>,
 }
 
-/// `H E`: an imported version, by the id it came with.
+/// `H E`: an imported version, by its id in the source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ImportedRow {
     pub(crate) directory: Ino,
@@ -335,29 +337,29 @@ pub(crate) struct ImportedRow {
     pub(crate) version: VersionId,
 }
 
-/// `G M`: where the extents of a rewritten segment went that were cited then.
+/// `G M`: where the extents of a compacted segment are now; only those that were cited when it was compacted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MovedRow {
     /// By offset in the old segment: epoch and sequence of the new one, and the offset in it.
     pub(crate) extents: BTreeMap<u32, (u64, u64, u32)>,
 }
 
-/// `G X`: a closed version, in the queue of ends.
+/// `G X`: a version that has ended, in the order of the ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ExpiryRow {
     pub(crate) id: VersionId,
     pub(crate) end_op: EndOp,
 }
 
-/// Batches of one writer epoch that are applied.
+/// Which operations of one writer epoch the index has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EpochWatermark {
     pub(crate) epoch: u64,
-    /// Every operation up to this number.
+    /// The index has every operation up to this number.
     pub(crate) upto: u64,
-    /// And these beyond it.
+    /// Operations with a higher number that it has too, ascending.
     pub(crate) out_of_order: Vec<u64>,
-    /// Ids from this one on were free when that writer came; the largest number where it is not known.
+    /// Ids from this one on were free when that writer opened the namespace; `u64::MAX` where that is not known.
     pub(crate) first_id: u64,
 }
 
@@ -371,54 +373,54 @@ pub(crate) struct LogPlace {
 /// `G O`: how far segments have been searched for uncited ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SearchedRow {
-    /// Every segment before this one was cited, is gone, or has a `G N`.
+    /// Every segment before this one was cited, is deleted, or has a `G N` row.
     pub(crate) epoch: u64,
     pub(crate) sequence: u64,
     /// No log object up to this one cites that segment or a later one.
     pub(crate) log: LogPlace,
 }
 
-/// `G N`: a segment of an ended writer that nothing cites.
+/// `G N`: a segment of an ended writer that neither a row nor the log cites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct UncitedRow {
     pub(crate) first_seen: Timestamp,
-    /// Length of the object.
+    /// Length of the object in bytes.
     pub(crate) bytes: u64,
     /// How long it waits.
     pub(crate) wait: UncitedWait,
-    /// The log objects behind the first place, up to the second, could cite it, and do not.
+    /// The log objects that could cite it, and do not: those after the first place, up to the second.
     pub(crate) log: (LogPlace, LogPlace),
 }
 
 /// How long an uncited segment waits before it is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum UncitedWait {
-    /// The grace period: its writer's log goes beyond it.
+    /// The grace period: the writer's log covers batches after the segment, so it is known that none cites it.
     Grace,
-    /// 30 days: its writer's log ends before it, so an index that lost its last minute could have cited it.
+    /// 30 days: the writer's log ends before the segment, so an index that lost its last minute could have cited it.
     Month,
 }
 
-/// `G A`: what the namespace has applied, and its counters.
+/// `G A`: which operations the index has, and the counters of the namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AppliedRow {
     pub(crate) watermarks: Vec<EpochWatermark>,
-    /// Epoch and number of the newest batch.
+    /// The newest batch.
     pub(crate) batch: BatchId,
-    /// The newest batch of the writer before that batch's; with it a gap between batches shows.
+    /// The newest batch of the writer before that of `batch`. It reveals a missing batch between two writers.
     pub(crate) before: BatchId,
-    /// Next inode, lineage and staging number.
+    /// The next number for an inode, a lineage, a write session or a staging file.
     pub(crate) next_id: u64,
-    /// No timestamp at or below it is given again.
+    /// The clock of the namespace: no timestamp at or below it is given again.
     pub(crate) clock: u64,
-    /// The oldest timestamp that was not committed when this was.
+    /// The low watermark after this batch: the oldest timestamp that was not committed.
     pub(crate) low_watermark: u64,
     pub(crate) bytes: i64,
     pub(crate) files: i64,
 }
 
 impl AppliedRow {
-    /// Makes the next batch of the writer of `epoch` the newest; its number.
+    /// Makes the next batch of the writer of `epoch` the newest, and returns its number.
     pub(crate) fn next_batch(&mut self, epoch: u64) -> u64 {
         let number = match self.batch.epoch == epoch {
             true => self.batch.number + 1,
@@ -431,7 +433,7 @@ impl AppliedRow {
         number
     }
 
-    /// Whether its newest batch comes right after that of `older`.
+    /// Tells whether its newest batch is the next one after that of `older`.
     pub(crate) fn follows(&self, older: &Self) -> bool {
         let BatchId { epoch, number } = self.batch;
         match epoch == older.batch.epoch {
@@ -440,20 +442,22 @@ impl AppliedRow {
         }
     }
 
+    /// Tells whether the index has an operation.
     pub(crate) fn contains(&self, epoch: u64, number: u64) -> bool {
         self.watermarks
             .iter()
             .any(|m| m.epoch == epoch && (number <= m.upto || m.out_of_order.contains(&number)))
     }
 
-    /// Adds the watermark of a writer that begins. Later writers find it: that the epoch existed, and which ids the writer may have used.
+    /// Adds the watermark of a writer that begins. It tells later writers that the epoch existed and which ids the writer
+    /// may have used.
     pub(crate) fn begin(&mut self, epoch: u64) {
         let first_id = self.next_id.max(2);
         self.mark(epoch).first_id = first_id;
     }
 
     fn mark(&mut self, epoch: u64) -> &mut EpochWatermark {
-        // The newest is last, and mostly meant.
+        // Searched from the end: most calls are for the newest epoch, which is last.
         let at = match self.watermarks.iter().rposition(|m| m.epoch == epoch) {
             Some(at) => at,
             None => {
@@ -469,6 +473,7 @@ impl AppliedRow {
         &mut self.watermarks[at]
     }
 
+    /// Records that the index has an operation, and raises the watermark over numbers without a gap.
     pub(crate) fn add(&mut self, epoch: u64, number: u64) {
         let mark = self.mark(epoch);
         mark.out_of_order.push(number);
@@ -496,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn applied_numbers_close_up() {
+    fn the_watermark_rises_when_the_missing_number_is_added() {
         let mut applied = AppliedRow::default();
         for n in [1, 3, 4, 2, 7] {
             applied.add(5, n);

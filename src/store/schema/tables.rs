@@ -1,5 +1,5 @@
-//! The tables of the index: one declaration each, with the letters of its keys, the type of its values, and its line in
-//! docs/FORMAT.md, and what its rows add to the counts that `check` makes again. A test compares the page with the
+//! The tables of the index. One declaration each: the letters of its keys, the type of its values, its line in
+//! docs/FORMAT.md, and what its rows add to the counts that `check` recounts. A test compares the page with the
 //! declarations.
 
 use std::marker::PhantomData;
@@ -22,9 +22,9 @@ use crate::store::schema::tally::{self, RowTally};
 pub(crate) trait RowTable {
     /// The first two bytes of every key.
     const PREFIX: [u8; 2];
-    /// The table in messages: the two letters with a space between.
+    /// The name of the table in messages: the two letters with a space between.
     const LABEL: &'static str;
-    /// The columns of the table in docs/FORMAT.md: what is behind the two letters, and the value.
+    /// The columns of the table in docs/FORMAT.md: the bytes after the two letters, and the value.
     #[cfg(test)]
     const PAGE: [&'static str; 2];
     /// The type of a value.
@@ -38,7 +38,7 @@ pub(crate) trait RowTable {
         decode(Self::LABEL, value)
     }
 
-    /// All keys of the table begin with it.
+    /// Returns the prefix of all keys of the table.
     fn all() -> Bytes {
         Bytes::copy_from_slice(&Self::PREFIX)
     }
@@ -56,7 +56,7 @@ pub(crate) struct RowKey<T> {
 }
 
 impl<T: RowTable> RowKey<T> {
-    /// Takes over bytes that begin with the table's prefix.
+    /// Makes a key of bytes that begin with the table's prefix.
     pub(super) fn new(bytes: Bytes) -> Self {
         debug_assert!(T::has(&bytes));
         Self {
@@ -81,17 +81,17 @@ impl<T: RowTable> RowKey<T> {
         self.bytes
     }
 
-    /// Adds to `rows` that the row has this value.
+    /// Adds to `rows` a put of the row.
     pub(crate) fn put(self, rows: &mut Batch, value: &T::Value) {
         rows.put(self.bytes, encode(value));
     }
 
-    /// Adds to `rows` that an operand is merged into the row.
+    /// Adds to `rows` a merge of an operand into the row.
     pub(crate) fn merge(self, rows: &mut Batch, operand: &T::Value) {
         rows.merge(self.bytes, encode(operand));
     }
 
-    /// Adds to `rows` that the row is gone.
+    /// Adds to `rows` a delete of the row.
     pub(crate) fn delete(self, rows: &mut Batch) {
         rows.delete(self.bytes);
     }
@@ -135,7 +135,7 @@ macro_rules! tables {
             }
         )*
 
-        /// Adds to `tally` what a row says about counts.
+        /// Adds a row's contribution to `tally`.
         ///
         /// # Errors
         /// `Corrupt`, naming the table of the row.
@@ -160,19 +160,19 @@ tables! {
     DentryTable "C D" b"CD" DentryRow, "directory, name", "`DentryRow`" => tally::dentry;
     /// A directory, or an inode with several names.
     InodeTable "C I" b"CI" InodeRow, "inode", "`InodeRow` (merged)" => tally::inode;
-    /// Where an inode is.
+    /// The name of an inode.
     LocationTable "C N" b"CN" LocationRow, "inode", "`LocationRow`, of everything but directories";
     /// An inode whose current state is no version.
-    ProvisionalTable "C U" b"CU" (), "inode", "`()`: this state is unborn or provisional";
+    ProvisionalTable "C U" b"CU" (), "inode", "`()`: the current state of this inode is not a version yet";
     /// An inode without a name that is open.
     OrphanTable "C O" b"CO" OrphanRow, "inode", "`OrphanRow`: unlinked but open" => tally::orphan;
     /// A directory that is being restored.
-    RestoredTreeTable "C P" b"CP" (), "inode", "`()`: a directory that comes back in several batches and that no name leads to yet";
+    RestoredTreeTable "C P" b"CP" (), "inode", "`()`: a directory that is being restored in several batches and has no name yet";
     /// A range of a content.
     RangeTable "C F" b"CF" RangeRow, "cid, range number, ~timestamp", "`RangeRow`; a range is 8 MiB of a content" => tally::range;
     /// A truncation of a lineage: the length in bytes from the key's timestamp on.
-    CutTable "C K" b"CK" u64, "cid, ~timestamp", "`u64`: a cut";
-    /// What a lineage began over.
+    CutTable "C K" b"CK" u64, "cid, ~timestamp", "`u64`: a truncation, the length from then on";
+    /// The content that a lineage began over.
     LineageTable "C L" b"CL" LineageRow, "cid", "`LineageRow`: the content a lineage began over, and how many bytes of it show" => tally::lineage;
     /// A version of a name that has ended.
     VersionTable "H V" b"HV" VersionRecord, "directory, name, `00`, ~timestamp, suffix (`u32`)", "`VersionRecord`: a version of a name that has ended" => tally::version;
@@ -180,10 +180,10 @@ tables! {
     LinkedVersionTable "H W" b"HW" VersionRecord, "inode, ~timestamp, suffix (`u32`)", "`VersionRecord`: a version of a hard-linked inode that has ended" => tally::version;
     /// How many names an inode had.
     LinkCountTable "H L" b"HL" u32, "inode, ~timestamp", "`u32`: how many names the inode had from then on; absent: one";
-    /// Where a directory was.
-    DirectoryLocationTable "H N" b"HN" DirectoryLocation, "directory, ~start", "`DirectoryLocation`: where a directory hung";
-    /// An imported version by its foreign id.
-    ImportedTable "H E" b"HE" ImportedRow, "foreign id", "`ImportedRow`: directory, name and version of an import, by the id it came with; it may outlive its version";
+    /// Parent and name that a directory had.
+    DirectoryLocationTable "H N" b"HN" DirectoryLocation, "directory, ~start", "`DirectoryLocation`: parent and name that a directory had";
+    /// An imported version by its id in the source.
+    ImportedTable "H E" b"HE" ImportedRow, "foreign id", "`ImportedRow`: directory, name and version of an import, by its id in the source; the row may outlive the version";
     /// Versions in the order of their ends.
     ExpiryTable "G X" b"GX" ExpiryRow, "end, directory, name", "`ExpiryRow`";
     /// How many rows show a content.
@@ -191,21 +191,21 @@ tables! {
     /// How many rows use each extent of a segment.
     SegmentTable "G B" b"GB" SegmentRow, "segment epoch, segment sequence", "`SegmentRow` (merged)" => tally::segment_count;
     /// A content that a row no longer shows.
-    DroppedTable "G D" b"GD" (), "cid, timestamp, timestamp of the operation", "`()`: a row stopped showing that content; until reclaim has looked at it";
+    DroppedTable "G D" b"GD" (), "cid, timestamp, timestamp of the operation", "`()`: a row stopped showing that content; kept until garbage collection has reviewed the lineage";
     /// A segment that a row no longer uses.
-    EmptiedTable "G E" b"GE" (), "segment epoch, segment sequence, timestamp of the operation", "`()`: a row stopped citing that segment; until it is looked at, and until a dead one is deleted";
-    /// Where the extents of a copied segment are.
-    MovedTable "G M" b"GM" MovedRow, "segment epoch, segment sequence", "`MovedRow`: where a rewritten segment's cited extents went" => tally::moved;
+    EmptiedTable "G E" b"GE" (), "segment epoch, segment sequence, timestamp of the operation", "`()`: a row stopped citing that segment; kept until garbage collection has reviewed the segment, and for a dead one until it is deleted";
+    /// Where the extents of a compacted segment are.
+    MovedTable "G M" b"GM" MovedRow, "segment epoch, segment sequence", "`MovedRow`: where the cited extents of a compacted segment are now" => tally::moved;
     /// A segment of an ended writer that no row uses.
-    UncitedTable "G N" b"GN" UncitedRow, "segment epoch, segment sequence", "`UncitedRow`: a segment of an ended writer that nothing cites";
-    /// How far segments have been searched.
+    UncitedTable "G N" b"GN" UncitedRow, "segment epoch, segment sequence", "`UncitedRow`: a segment of an ended writer that neither a row nor the log cites";
+    /// How far segments have been searched for uncited ones.
     SearchedTable "G O" b"GO" SearchedRow, "nothing", "`SearchedRow`: how far segments have been searched for uncited ones; absent: all zero";
-    /// What the namespace has applied.
+    /// Which operations the index has.
     AppliedTable "G A" b"GA" AppliedRow, "nothing", "`AppliedRow`" => tally::applied;
     /// Watermarks of earlier writers.
-    ArchivedWatermarkTable "G W" b"GW" Vec<EpochWatermark>, "nothing", "`[EpochWatermark]`, ascending by epoch: marks that are not in `G A`; absent: none";
+    ArchivedWatermarkTable "G W" b"GW" Vec<EpochWatermark>, "nothing", "`[EpochWatermark]`, ascending by epoch: watermarks that are not in `G A`; absent: none";
     /// The newest log object.
-    LoggedTable "G L" b"GL" LogPlace, "nothing", "`LogPlace`: the newest log object there was, in a batch after it; absent: none yet";
+    LoggedTable "G L" b"GL" LogPlace, "nothing", "`LogPlace`: the newest log object, written by a batch after it; absent: none yet";
     /// The lowest inode with a provisional state.
     LowestProvisionalTable "G U" b"GU" u64, "nothing", "`u64`: no `C U` row has a lower inode; absent: 0";
 }

@@ -1,7 +1,8 @@
-//! What rows count: how many of them show a content, how many use an extent, and the bytes and files of the live tree.
+//! Recount of the index's counters: how many rows show a content, how many use an extent, the bytes and files of the live
+//! tree.
 //!
-//! A row that shows or uses something adds one; a row that keeps a count takes away what the count says. Over the rows of a
-//! whole index every sum is zero, else a count is wrong.
+//! A row that shows or uses something adds one; a row that stores a count subtracts it. Over all rows of an index every
+//! sum is zero, or a stored count is wrong.
 
 use std::collections::BTreeSet;
 
@@ -16,22 +17,22 @@ use crate::store::schema::rows::{
 pub(crate) struct ExtentId {
     pub(crate) epoch: u64,
     pub(crate) sequence: u64,
-    /// In the segment, bytes.
+    /// Offset in the segment, bytes.
     pub(crate) offset: u32,
 }
 
-/// What some rows add to the counts.
+/// The sum over some rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RowTally {
-    /// Contents that rows show, and minus the numbers that count rows say.
+    /// Contents: one per row that shows it, minus the stored counts.
     pub(crate) contents: Vec<(ContentRef, i64)>,
-    /// Extents that rows use, and minus the numbers that segment rows say.
+    /// Extents: one per row that uses it, minus the stored counts.
     pub(crate) extents: Vec<(ExtentId, i64)>,
-    /// Bytes of live files that are not holes.
+    /// Bytes of live files that are not holes, minus the stored sum.
     pub(crate) bytes: i64,
-    /// Live inodes without the root.
+    /// Live inodes without the root, minus the stored number.
     pub(crate) files: i64,
-    /// A count whose key does not say what it counts.
+    /// A stored count has a key that cannot be parsed.
     pub(crate) is_unreadable: bool,
 }
 
@@ -41,7 +42,7 @@ impl RowTally {
             .extend(content.reference().map(|content| (content, 1)));
     }
 
-    /// A live inode with its current state, and the version that readers of the past see in its place.
+    /// Adds the current content of a live inode, and that of the version that the past shows instead.
     fn live(&mut self, node: &InodeState, state: &EntryState) {
         self.show(&node.content);
         if let Some(hidden) = state.hidden() {
@@ -83,7 +84,7 @@ pub(super) fn lineage(_key: &[u8], row: LineageRow, tally: &mut RowTally) {
     tally.contents.push((row.parent, 1));
 }
 
-/// A range row uses each extent once, however many of its slices show a part of the extent.
+/// Counts each extent of a range row once, even if several slices show parts of it.
 pub(super) fn range(_key: &[u8], row: RangeRow, tally: &mut RowTally) {
     let mut extents = BTreeSet::new();
     for slice in row.pieces() {
@@ -144,7 +145,7 @@ pub(super) fn applied(_key: &[u8], row: AppliedRow, tally: &mut RowTally) {
     tally.files -= row.files;
 }
 
-/// The number at `at` in a key, big-endian.
+/// Returns the big-endian number at byte `at` of a key.
 pub(super) fn word(key: &[u8], at: usize) -> Option<u64> {
     let raw: [u8; 8] = key.get(at..at + 8)?.try_into().ok()?;
     Some(u64::from_be_bytes(raw))

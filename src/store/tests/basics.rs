@@ -41,7 +41,11 @@ async fn the_index_records_the_end_of_the_log() {
     ns.core.tasks.join().await;
     drop(ns);
     ns = cluster.open().await;
-    assert_eq!(recorded(&ns).await, earlier, "until there is a batch");
+    assert_eq!(
+        recorded(&ns).await,
+        earlier,
+        "the row changes with the next batch only"
+    );
     save(&ns, ROOT, b"d", b"text").await;
     ns.drain().await.unwrap();
     save(&ns, ROOT, b"e", b"text").await;

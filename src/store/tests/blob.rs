@@ -225,14 +225,17 @@ async fn a_reader_keeps_the_version_it_was_opened_on() {
     assert_eq!(whole.next().await.unwrap().unwrap(), old[..1 << 20]);
     store.put("k", "new", &plain()).await.unwrap();
     let stored = Vec::from(whole.rest().await.unwrap());
-    assert!(stored == old[1 << 20..], "the rest of what it began");
+    assert!(
+        stored == old[1 << 20..],
+        "the rest of the version that the reader was opened on"
+    );
     store.delete("k").await.unwrap();
     let mut read = Vec::new();
     let mut part = tokio::io::BufReader::new(part);
     tokio::io::AsyncReadExt::read_to_end(&mut part, &mut read)
         .await
         .unwrap();
-    assert!(read == old[1_000_000..2_000_000], "a part of it");
+    assert!(read == old[1_000_000..2_000_000], "a range of that version");
     assert_eq!(version.size(), old.len() as u64);
     assert_eq!(version.rest().await.unwrap(), old[5..9]);
     assert_eq!(out_of_order.rest().await.unwrap(), "");

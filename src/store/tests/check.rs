@@ -347,7 +347,7 @@ async fn known_versions(ns: &Namespace, tree: &Tree, slot: &Slot, at: &str) {
         let text = read_past(ns, &version).await;
         assert!(
             known.contains(&text[..]),
-            "{at}: found a version {} that no call saved",
+            "{at}: version {} has a content that no call saved",
             runs(&text)
         );
     }

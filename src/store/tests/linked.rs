@@ -15,7 +15,7 @@ fn text(seed: u8) -> Vec<u8> {
     (0..LEN).map(|at| (at / 4099) as u8 ^ seed).collect()
 }
 
-/// A cluster over a directory, which lies below the first.
+/// A cluster whose bucket is a directory on `disk`.
 fn local(disk: &tempfile::TempDir) -> TestCluster {
     let mut cluster = TestCluster::new("linked");
     let url = format!("file://{}/bucket", disk.path().display());

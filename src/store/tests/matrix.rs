@@ -40,7 +40,11 @@ async fn matrix(steps: &[Step]) {
         let durable = session.tree.clone();
         session.only = only;
         session.apply_failpoint();
-        session.tree.program += if only { ", held operations only" } else { "" };
+        session.tree.program += if only {
+            ", only operations that need this step are halted"
+        } else {
+            ""
+        };
         for step in steps {
             assert!(session.apply(step).await, "{step:?} is no valid call");
             session.late |=

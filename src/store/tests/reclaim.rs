@@ -93,7 +93,7 @@ async fn after_deletion_of_a_version_the_older_one_covers_its_time() {
         let read = ns.history.read_past(&then, 0, 9).await;
         assert!(matches!(read, Err(StoreError::Corrupt(_))), "{read:?}");
         let names = ns.history.view().list_at(ROOT, at).await.unwrap();
-        assert_eq!(names.len(), 1, "a time inside never loses the name");
+        assert_eq!(names.len(), 1, "the name exists at every time inside");
     }
     let gone = ns.history.delete_version(ROOT, b"a", before[0]).await;
     assert!(matches!(gone, Err(StoreError::NotFound)));
@@ -291,7 +291,11 @@ async fn range_rows_that_only_a_deleted_version_needs_are_merged() {
         settle(&ns, &cluster).await;
         let expected: Vec<_> = left.values().cloned().collect();
         for (found, expected) in history(&ns, ROOT, b"a").await.iter().zip(&expected) {
-            check::same(found, expected, &format!("after version {at} went"));
+            check::same(
+                found,
+                expected,
+                &format!("after the deletion of version {at}"),
+            );
         }
         check::log_twin(&ns, &cluster).await;
     }
@@ -327,7 +331,7 @@ async fn half_dead_segments_are_copied_and_read_from_the_copy() {
     let ns = cluster.open().await;
     for (fill, name) in names.iter().enumerate().skip(15) {
         let text = content(&ns, ROOT, name).await.unwrap();
-        check::same(&text, &bytes(fill as u8 + 1, 30_000), "a moved extent");
+        check::same(&text, &bytes(fill as u8 + 1, 30_000), "a relocated extent");
         let id = ids(&ns, name).await[0];
         ns.history.delete_version(ROOT, name, id).await.unwrap();
         settle(&ns, &cluster).await;

@@ -183,13 +183,16 @@ async fn finish(ns: &Namespace, cluster: &TestCluster, known: &Known, at: &str) 
         };
         assert!(
             row.extents.values().any(|(_, citing)| *citing > 0),
-            "{at}: nothing needs {}",
+            "{at}: no version needs {}",
             object.key
         );
     }
     let from = DroppedTable::all();
     let left = ns.core.index.keys(from.clone(), keys::after(&from)).await;
-    assert!(left.unwrap().is_empty(), "{at}: contents to be looked at");
+    assert!(
+        left.unwrap().is_empty(),
+        "{at}: contents that wait for a review"
+    );
 }
 
 async fn case(seed: u64) {

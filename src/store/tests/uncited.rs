@@ -46,14 +46,22 @@ async fn an_uncited_segment_beyond_the_end_of_the_log_is_deleted_after_a_month()
     ns.gc.reclaim().await.unwrap();
     assert_eq!(rows_of(&ns, b"GN").await, 1);
     settle(&ns, &cluster).await;
-    assert_eq!(segments(&cluster).await.len(), 2, "days must pass");
+    assert_eq!(
+        segments(&cluster).await.len(),
+        2,
+        "the segment is kept for 30 days"
+    );
     leave(ns).await;
     // The row of the uncited segment is kept across mounts.
     let ns = cluster.open().await;
     cluster.env.advance(29 * DAY_NS);
     let waits = ns.gc.reclaim().await.unwrap();
     assert_eq!((waits.uncited_segments, waits.segments), (1, 0));
-    assert_eq!(segments(&cluster).await.len(), 2, "a day must pass");
+    assert_eq!(
+        segments(&cluster).await.len(),
+        2,
+        "the segment is kept for one more day"
+    );
     cluster.env.advance(DAY_NS);
     let done = ns.gc.reclaim().await.unwrap();
     assert_eq!((done.uncited_segments, done.segments), (0, 1));
@@ -81,7 +89,10 @@ async fn an_uncited_segment_before_the_end_of_the_log_is_deleted_after_the_grace
     let ns = cluster.open().await;
     set_clock(&cluster).await;
     ns.gc.reclaim().await.unwrap();
-    assert!(segments(&cluster).await.contains(&left), "it is young");
+    assert!(
+        segments(&cluster).await.contains(&left),
+        "the grace period is not over"
+    );
     cluster.env.advance(GRACE_NS + 1);
     let done = ns.gc.reclaim().await.unwrap();
     assert_eq!(done.segments, 1);
@@ -140,7 +151,7 @@ async fn no_segment_is_deleted_while_a_log_object_is_missing() {
     }
     assert!(segments(&cluster).await.contains(&key));
     let told = ns.tree.pending().failures.join("\n");
-    assert!(told.contains("the log cannot be asked"), "{told}");
+    assert!(told.contains("the log cannot be searched"), "{told}");
     cluster.backend().put(lost, whole).await.unwrap();
     leave(ns).await;
 }

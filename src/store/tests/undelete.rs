@@ -350,7 +350,7 @@ async fn a_removed_tree_is_restored_and_keeps_its_past() {
     assert_eq!(
         ns.history.view().directory_at(top, between).await.unwrap(),
         None,
-        "nothing stood there"
+        "the directory did not exist then"
     );
     save(&ns, inner.ino, b"f2", b"changed").await;
     save(&ns, inner.ino, b"new", b"made").await;
@@ -388,7 +388,7 @@ async fn an_inode_number_in_use_is_not_given_to_a_restored_file() {
     assert_eq!(
         history(&ns, copy.ino, b"f").await,
         [&b"one"[..], b"two", b"two", b"two"],
-        "up to the last state that has the copy's bytes"
+        "the history ends with the last state that has the copy's bytes"
     );
     assert_eq!(
         history(&ns, inner, b"f").await,
@@ -511,12 +511,16 @@ async fn a_time_before_a_directory_was_recreated_shows_the_earlier_directory() {
         )
         .await
         .unwrap();
-    assert_eq!(asked(second, old).await, None, "nothing was called new");
+    assert_eq!(
+        asked(second, old).await,
+        None,
+        "no directory had the name new"
+    );
     assert_eq!(asked(second, ns.now()).await, Some(second));
     assert_eq!(
         deleted(&ns, ROOT).await,
         [""; 0],
-        "the last dist moved away"
+        "the last directory named dist was moved away"
     );
 }
 

@@ -38,7 +38,7 @@ fn referred(map: &DirtySnapshot) -> u64 {
 }
 
 /// What the rows say about a run of changed bytes.
-enum Comparison {
+enum ExtentComparison {
     Equal,
     Different,
     /// The rows do not say it: the old bytes have to be read.
@@ -103,9 +103,9 @@ impl Tree {
             let old = view.resolve(base, start, end).await?;
             for (start, end, old) in old {
                 match self.compare_extent(&run, start..end, &old).await? {
-                    Comparison::Equal => {}
-                    Comparison::Different => return Ok(false),
-                    Comparison::Unknown => unknown.push((pieces, start..end)),
+                    ExtentComparison::Equal => {}
+                    ExtentComparison::Different => return Ok(false),
+                    ExtentComparison::Unknown => unknown.push((pieces, start..end)),
                 }
             }
         }
@@ -118,26 +118,26 @@ impl Tree {
         run: &ChangedRun<'_>,
         range: Range<u64>,
         old: &ResolvedExtent,
-    ) -> Result<Comparison, StoreError> {
+    ) -> Result<ExtentComparison, StoreError> {
         let is_hole = |source: &Source| matches!(source, Source::Zero);
         let mut sources = run.sources(range.clone());
         match old {
             // A hole can be as long as a file can be: it is compared without reading it.
             ResolvedExtent::Zero if sources.all(|(_, _, source)| is_hole(source)) => {
-                Ok(Comparison::Equal)
+                Ok(ExtentComparison::Equal)
             }
             ResolvedExtent::Zero => self.compare_zeros(run, range).await,
-            _ if sources.any(|(_, _, source)| is_hole(source)) => Ok(Comparison::Different),
+            _ if sources.any(|(_, _, source)| is_hole(source)) => Ok(ExtentComparison::Different),
             ResolvedExtent::Stored(ExtentSource::Segment { len, hash, .. }, 0)
                 if u64::from(*len) == range.end - range.start =>
             {
                 let new = self.new_bytes(run, range).await?;
                 Ok(match segment::hash(&new) == *hash {
-                    true => Comparison::Equal,
-                    false => Comparison::Different,
+                    true => ExtentComparison::Equal,
+                    false => ExtentComparison::Different,
                 })
             }
-            ResolvedExtent::Stored(..) | ResolvedExtent::Staged(_) => Ok(Comparison::Unknown),
+            ResolvedExtent::Stored(..) | ResolvedExtent::Staged(_) => Ok(ExtentComparison::Unknown),
         }
     }
 
@@ -146,7 +146,7 @@ impl Tree {
         &self,
         run: &ChangedRun<'_>,
         range: Range<u64>,
-    ) -> Result<Comparison, StoreError> {
+    ) -> Result<ExtentComparison, StoreError> {
         for (part, _, source) in run.sources(range) {
             if matches!(source, Source::Zero) {
                 continue;
@@ -158,11 +158,11 @@ impl Tree {
                     .iter()
                     .any(|byte| *byte != 0)
                 {
-                    return Ok(Comparison::Different);
+                    return Ok(ExtentComparison::Different);
                 }
             }
         }
-        Ok(Comparison::Equal)
+        Ok(ExtentComparison::Equal)
     }
 
     /// Compares parts of changed runs with the old content, which is read.

@@ -53,7 +53,7 @@ impl Object {
 #[derive(Default)]
 pub(crate) struct Buckets {
     pub(crate) buckets: HashMap<String, Objects>,
-    /// Multipart uploads that are under way, by their identifiers.
+    /// Multipart uploads in progress, by their identifiers.
     pub(crate) uploads: HashMap<String, Upload>,
 }
 
@@ -70,8 +70,8 @@ pub(crate) fn unique() -> u64 {
     LAST.fetch_add(1, Ordering::Relaxed)
 }
 
-/// An ETag of the form of a multipart upload: clients take those for opaque, others for the MD5 of the content, which would be
-/// the server's processor time in the measurement.
+/// Returns an ETag in the form that a multipart upload has. Clients treat such ETags as opaque; any other ETag must be
+/// the MD5 of the content, and computing that would add the server's processor time to the measurement.
 pub(crate) fn new_etag() -> String {
     format!("\"{:032x}-1\"", unique())
 }

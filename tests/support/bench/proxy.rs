@@ -117,7 +117,7 @@ fn delay(
                 }
             }
             to.shutdown(Shutdown::Write).ok();
-            // A reader that waits for more would wait without end.
+            // Ends a read that would otherwise wait for ever.
             from.shutdown(Shutdown::Read).ok();
         });
         let mut buffer = vec![0; 1 << 18];

@@ -1,4 +1,4 @@
-//! What the store gives to a program that transfers whole objects, many at a time, by the library that rewindfs uses.
+//! Transfers of whole objects, many at a time, by the library that rewindfs uses: the speed of the store itself.
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
