@@ -1,7 +1,8 @@
-//! The marks of writers of before: `G A` is in every batch, so marks that change no more lie in a row of their own, `G W`.
+//! Watermarks of earlier writers, in a row of their own: every batch rewrites the row `G A`, so watermarks that no longer change
+//! are archived in the row `G W`.
 //!
-//! All marks count. One that differs from its copy in `G W`, because operations of that writer came in later, is in `G A` too,
-//! and that one holds.
+//! The applied watermarks are those of both rows. An archived watermark that changes again, because an operation of that
+//! writer's epoch is committed later, is written to `G A` as well; for an epoch that is in both rows, `G A` holds.
 
 use crate::meta::Batch;
 use crate::store::index::overlay::Index;
@@ -9,20 +10,20 @@ use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{AppliedRow, EpochWatermark};
 
-/// Marks in `G A`, at most; with one more all but the newest move.
+/// Maximum number of watermarks in `G A`. When there would be more, all but those of the newest epochs are archived in `G W`.
 const MARKS_MAX: usize = 32;
-/// So many of the newest stay.
+/// Number of newest epochs whose watermarks stay in `G A` then.
 const NEWEST: usize = 8;
 
-/// What `G W` has, ascending by epoch.
+/// The watermarks in `G W`, ascending by epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ArchivedWatermarks(Vec<EpochWatermark>);
 
 impl ArchivedWatermarks {
-    /// What is applied, with all marks, and those of `G W`.
+    /// Reads the `G A` row, with the archived watermarks added to it, and the archived watermarks alone.
     ///
     /// # Errors
-    /// `Unavailable`, `Corrupt`.
+    /// Errors of the meta store; `Corrupt` when a row cannot be decoded.
     pub(crate) async fn load(index: &Index) -> Result<(AppliedRow, Self), StoreError> {
         let row: Option<AppliedRow> = index.row(&keys::applied()).await?;
         let mut applied = row.unwrap_or_default();
@@ -32,7 +33,7 @@ impl ArchivedWatermarks {
         Ok((applied, old))
     }
 
-    /// Adds them to what `G A` says.
+    /// Adds to `applied` the archived watermarks of those epochs that it has no watermark of.
     fn join(&self, applied: &mut AppliedRow) {
         let newer = std::mem::take(&mut applied.watermarks);
         let is_old = |mark: &&EpochWatermark| newer.iter().all(|n| n.epoch != mark.epoch);
@@ -40,7 +41,8 @@ impl ArchivedWatermarks {
         applied.watermarks.extend(newer);
     }
 
-    /// Puts the rows that tell `applied` into a batch; what `G W` has once it is committed, if that changes.
+    /// Adds to `batch` the row `G A` for `applied`, and the row `G W` if watermarks are archived. Returns the archived watermarks
+    /// as they are once the batch is committed; `None` if they do not change.
     pub(crate) fn put(&self, applied: &AppliedRow, batch: &mut Batch) -> Option<Self> {
         let rest = |old: &Self| AppliedRow {
             watermarks: old.without(&applied.watermarks),
@@ -61,7 +63,7 @@ impl ArchivedWatermarks {
         moved
     }
 
-    /// Those marks that are not here just so.
+    /// Returns the watermarks that differ from their archived copy or have none.
     fn without(&self, watermarks: &[EpochWatermark]) -> Vec<EpochWatermark> {
         let is_here = |mark: &&EpochWatermark| {
             let at = self.0.binary_search_by_key(&mark.epoch, |old| old.epoch);
@@ -97,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_mark_is_found_again_and_few_are_in_each_batch() {
+    async fn every_watermark_is_read_back_and_few_are_in_each_batch() {
         let index = MemoryStore::new(merge);
         let mut moved = 0;
         for epoch in 1..=200 {
@@ -105,7 +107,7 @@ mod tests {
             assert!(own <= MARKS_MAX, "{own}");
             assert_eq!(applied.watermarks.len() as u64, epoch - 1);
             applied.begin(epoch);
-            // Now and then the rest of an earlier writer's operations comes in.
+            // Every seventh writer also commits an operation of an earlier epoch.
             let late = (epoch % 7 == 0).then_some(epoch / 2);
             for (epoch, number) in [(epoch, 1), (epoch, 2)]
                 .into_iter()

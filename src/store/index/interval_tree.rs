@@ -1,8 +1,12 @@
-//! When the names that are gone lived: an interval tree over time in rows.
+//! When the past names of a directory existed: an interval tree over time, stored in the rows `H T`.
 //!
-//! An interval hangs at the node of the dyadic tree over seconds where the bits of its two ends first differ, in two lists:
-//! `S` by start and `E` by end, newest first. Which names lived at `t` costs the answers and one probe per level, however many
-//! names a directory has lost: left of a node's middle `S` is read while start <= t, right of it `E` while end > t.
+//! A row exists for each interval that has ended: a name existed in the directory from its start (inclusive) to its end
+//! (exclusive). The tree is the dyadic tree over seconds since 1970. An interval is stored at the node given by the
+//! highest bit in which its start and end second differ, or at the node of its second if they are the same. A node has two lists:
+//! `S` by start, oldest first, and `E` by end, newest first. To find the names that existed at `t`, one list per level is read:
+//! `S` while start <= t at a node whose middle is after `t`, `E` while end > t at a node whose middle is at or before `t`; and of
+//! the node of `t`'s second, `S`. The cost is the number of names found and one scan per level, however many past names the
+//! directory has.
 
 use std::ops::Range;
 
@@ -17,14 +21,15 @@ use crate::store::model::version::{Ino, Timestamp};
 use crate::store::schema::keys;
 
 const SECOND: u64 = 1_000_000_000;
-/// Seconds fit into so many bits until 2106, and one more until 2242.
+/// Number of levels above the nodes of single seconds. Seconds since 1970 fit into 32 bits until 2106, and into 33 until 2242.
 const LEVELS: u32 = 33;
-/// Behind the other end of a life that a removal ended.
+/// Follows the timestamp in the values of an interval that ended because the name was removed.
 const REMOVED: u8 = b'D';
-/// Names read at once.
+/// Maximum number of rows that one scan reads.
 const CHUNK: usize = 512;
 
-/// The node of an interval: its middle, in seconds; odd multiples of a power of two.
+/// Returns the node of an interval. A node at which two seconds differ is twice its middle in seconds; the node of one second is
+/// twice that second plus one.
 fn node(start: Timestamp, end: Timestamp) -> u64 {
     let (a, b) = (start.0 / SECOND, end.0 / SECOND);
     if a == b {
@@ -34,12 +39,12 @@ fn node(start: Timestamp, end: Timestamp) -> u64 {
     (b >> level << level) << 1
 }
 
-/// Adds the rows of a name's life that ended otherwise than by a removal.
+/// Adds the rows of an interval in which a name existed and that ended otherwise than by the removal of the name.
 pub(crate) fn add(rows: &mut Batch, directory: Ino, name: &[u8], life: Range<Timestamp>) {
     put(rows, directory, name, life, &[]);
 }
 
-/// Adds the rows of the life of a name that was removed.
+/// Adds the rows of an interval in which a name existed and that the removal of the name ended.
 pub(crate) fn add_removed(rows: &mut Batch, directory: Ino, name: &[u8], life: Range<Timestamp>) {
     put(rows, directory, name, life, &[REMOVED]);
 }
@@ -55,7 +60,10 @@ fn put(rows: &mut Batch, directory: Ino, name: &[u8], life: Range<Timestamp>, ma
     rows.put(keys::interval_end(directory, node, end, name), value(start));
 }
 
-/// Names that lived at `at` and are gone.
+/// Returns the names that existed in the directory at `at`, in an interval that has ended.
+///
+/// # Errors
+/// Errors of the meta store; `Corrupt` when a row is too short.
 pub(crate) async fn alive_at(
     index: &Snapshot,
     directory: Ino,
@@ -67,14 +75,14 @@ pub(crate) async fn alive_at(
     if rows.len() == CHUNK {
         return alive_in_tree(index, directory, at).await;
     }
-    // Most directories have lost few names: all of them in one scan cost less than a probe per level.
+    // Most directories have few past names: one scan over all of them costs less than one scan per level.
     let mut names = BTreeSet::new();
     for (key, value) in rows {
         if key.get(18) != Some(&b'S') {
             continue;
         }
         let (Some(start), Some(end)) = (word(key.get(19..27)), word(value.get(..8))) else {
-            return Err(StoreError::Corrupt("H T row".to_owned()));
+            return Err(StoreError::Corrupt("H T row: too short".to_owned()));
         };
         if start <= at.0 && at.0 < end {
             names.insert(keys::interval_name(&key));
@@ -83,7 +91,7 @@ pub(crate) async fn alive_at(
     Ok(names)
 }
 
-/// The same for a directory that has lost many names.
+/// As [`alive_at`], with one scan per level of the tree: for a directory with many past names.
 async fn alive_in_tree(
     index: &Snapshot,
     directory: Ino,
@@ -104,7 +112,8 @@ async fn alive_in_tree(
     Ok(names)
 }
 
-/// Reads a node's list while its names live at `at`.
+/// Adds to `names` those of one list of a node that existed at `at`. Reads the list up to the first interval that begins after
+/// `at` (`S`) or has ended at `at` (`E`): all further ones have, too.
 async fn collect(
     index: &Snapshot,
     directory: Ino,
@@ -121,7 +130,7 @@ async fn collect(
         let mut last = Bytes::new();
         for (key, value) in rows {
             let (Some(own), Some(other)) = (word(key.get(19..27)), word(value.get(..8))) else {
-                return Err(StoreError::Corrupt("H T row".to_owned()));
+                return Err(StoreError::Corrupt("H T row: too short".to_owned()));
             };
             let (start, end) = if list == b'S' {
                 (own, other)
@@ -152,7 +161,10 @@ fn word(bytes: Option<&[u8]>) -> Option<u64> {
     Some(u64::from_be_bytes(bytes?.try_into().ok()?))
 }
 
-/// All names that are gone, whenever they lived.
+/// Returns all names that existed in the directory in an interval that has ended.
+///
+/// # Errors
+/// Errors of the meta store.
 pub(crate) async fn all(index: &Snapshot, directory: Ino) -> Result<BTreeSet<Bytes>, StoreError> {
     let from = keys::intervals(directory);
     let end = keys::after(&from);
@@ -163,7 +175,10 @@ pub(crate) async fn all(index: &Snapshot, directory: Ino) -> Result<BTreeSet<Byt
         .collect())
 }
 
-/// Names that were removed, whatever became of them later.
+/// Returns the names that were removed from the directory at least once, also if they exist again now.
+///
+/// # Errors
+/// Errors of the meta store.
 pub(crate) async fn removed(
     index: &Snapshot,
     directory: Ino,
@@ -188,7 +203,10 @@ pub(crate) async fn removed(
     }
 }
 
-/// Starts and ends of all lives of names that are gone.
+/// Returns the starts and ends of all intervals that have ended.
+///
+/// # Errors
+/// Errors of the meta store.
 pub(crate) async fn bounds(
     index: &Snapshot,
     directory: Ino,
@@ -217,7 +235,7 @@ mod tests {
     use crate::sync::Arc;
 
     #[tokio::test]
-    async fn names_are_found_exactly_while_they_lived() {
+    async fn a_name_is_found_exactly_at_the_times_at_which_it_existed() {
         let meta = Arc::new(MemoryStore::new(merge::merge));
         let base = 1_700_000_000 * SECOND;
         let lives = [

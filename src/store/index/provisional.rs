@@ -1,8 +1,8 @@
-//! Where the rows of unborn and provisional inodes begin.
+//! The inodes whose current state is unborn or provisional (rows `C U`), and a lower bound of their numbers (row `G U`).
 //!
-//! Nearly every inode had such a row for a moment. What the index keeps of the removed ones until it is compacted would make
-//! a mount read a million of them to find the few that stand. Invariant: no committed `C U` row lies below what `G U` says;
-//! both change in the same batch.
+//! Nearly every inode has a `C U` row for a short time. The index keeps the tombstones of deleted rows until it is compacted;
+//! without the lower bound, a mount would read a million of them to find the few rows that exist. Invariant: no committed `C U`
+//! row has an inode number below that of `G U`; both change in the same batch.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,22 +15,27 @@ use crate::store::model::version::Ino;
 use crate::store::schema::keys;
 use crate::store::schema::tables::{ProvisionalTable, RowTable};
 
-/// The committed `C U` rows, and the lowest number that the index has on record for them.
+/// The inode numbers that have a committed `C U` row, and the committed lower bound of `G U`.
 #[derive(Debug, Default)]
 pub(crate) struct ProvisionalStates {
     rows: BTreeSet<u64>,
     recorded: u64,
 }
 
-/// What a batch does to them; takes effect when it is committed.
+/// How a batch changes [`ProvisionalStates`]; [`ProvisionalStates::committed`] applies it.
 #[derive(Debug)]
 pub(crate) struct ProvisionalChange {
+    /// By inode number: whether the batch adds (`true`) or deletes its row.
     changes: BTreeMap<u64, bool>,
+    /// The lower bound after the batch.
     lowest: u64,
 }
 
 impl ProvisionalStates {
-    /// Reads what is committed.
+    /// Reads the rows and the lower bound. Called before an operation is queued: the index also shows queued rows.
+    ///
+    /// # Errors
+    /// Errors of the meta store; `Corrupt` when `G U` cannot be decoded.
     pub(crate) async fn load(index: &Index) -> Result<Self, StoreError> {
         let recorded = index.row(&keys::lowest_provisional()).await?;
         let recorded = recorded.unwrap_or(0);
@@ -49,12 +54,13 @@ impl ProvisionalStates {
         })
     }
 
-    /// Where a scan for them begins that sees the committed ones.
+    /// Returns the key at which a scan over all committed `C U` rows begins.
     pub(crate) fn first(&self) -> Bytes {
         keys::provisional(Ino(self.recorded)).bytes()
     }
 
-    /// Adds to `batch` where they begin once it is committed; every later inode has a number of at least `next`.
+    /// Adds to `batch` the lower bound that its commit makes true, if that differs from the committed one. `next` is the lower
+    /// bound when no row is left: every inode that is created later has that number or a higher one.
     pub(crate) fn prepare(&self, batch: &mut Batch, next: u64) -> ProvisionalChange {
         let mut changes = BTreeMap::new();
         for (key, change) in batch.rows() {
@@ -78,7 +84,7 @@ impl ProvisionalStates {
         ProvisionalChange { changes, lowest }
     }
 
-    /// The batch is committed.
+    /// Applies the change of a batch that was committed.
     pub(crate) fn committed(&mut self, settling: ProvisionalChange) {
         for (ino, stands) in settling.changes {
             if stands {
@@ -98,7 +104,7 @@ mod tests {
     use crate::store::schema::merge;
     use crate::sync::Arc;
 
-    /// Commits puts and deletes of `C U` rows, and tells what is found again.
+    /// Commits puts (`true`) and deletes of `C U` rows. Returns the lower bound and the number of rows that are read back.
     async fn after(
         index: &Index,
         provisional: &mut ProvisionalStates,
@@ -123,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_row_lies_below_what_is_on_record() {
+    async fn no_row_is_below_the_recorded_lower_bound() {
         let index = Index::of_writer(Arc::new(MemoryStore::new(merge::merge)))
             .await
             .unwrap();
@@ -135,14 +141,14 @@ mod tests {
         assert_eq!(
             after(&index, all, &[(3, true)]).await,
             (3, 3),
-            "an old one again"
+            "a lower inode gets a row later"
         );
         assert_eq!(after(&index, all, &[(4, true), (4, false)]).await, (3, 3));
         let none = [(3, false), (8, false), (9, false)];
         assert_eq!(
             after(&index, all, &none).await,
             (100, 0),
-            "none: behind all"
+            "no row is left: the next inode number"
         );
         assert_eq!(after(&index, all, &[(5, true)]).await, (5, 1));
     }

@@ -122,8 +122,8 @@ impl QueuedRows {
         })
     }
 
-    /// Returns the rows of `start..end` that have changes, ascending, up to the `limit`th that is there: no caller reads on
-    /// behind it. A deleted row is `None`. Changes that merge are left out.
+    /// Returns the rows of `start..end` that have changes, ascending, up to the `limit`th that exists: no caller needs
+    /// later ones. A deleted row is `None`. Changes that merge are left out.
     pub(super) fn rows(
         &self,
         start: &Bytes,

@@ -1,7 +1,8 @@
-//! The namespace's clock: timestamps that only grow, and which of them are still on their way.
+//! The namespace's clock: it gives out strictly increasing timestamps, and knows which of them are reserved for operations that
+//! are not queued yet.
 //!
-//! Invariant: no timestamp is given twice, not even across mounts ([`Timestamps::raise`]); the floor is never above a timestamp
-//! whose operation is not yet committed.
+//! Invariant: no timestamp is given out twice, not even by different mounts ([`Timestamps::raise`]). Reservations keep the low
+//! watermark at or below every timestamp whose operation is not committed.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use crate::env::Env;
 use crate::store::model::version::{Time, Timestamp};
 use crate::sync::{Arc, Mutex, lock};
 
-/// Gives out timestamps.
+/// The namespace's clock. Timestamps are in nanoseconds since 1970.
 #[derive(Debug)]
 pub(crate) struct Timestamps {
     env: Arc<dyn Env>,
@@ -22,12 +23,13 @@ pub(crate) struct Timestamps {
 
 #[derive(Debug, Default)]
 struct TimestampsState {
+    /// Every later timestamp is greater: the newest one given out, or a higher value from `raise` or `next`.
     last: u64,
-    /// Given out, their operation not yet queued: how many hold each.
+    /// Timestamps whose operation is not queued yet, each with the number of its reservations.
     reserved: BTreeMap<u64, u32>,
 }
 
-/// A timestamp whose operation is being worked out; until it is dropped nothing at or above it is final.
+/// A timestamp given to an operation that is not queued yet. While the reservation exists, no timestamp at or above it is final.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     clock: Arc<Timestamps>,
@@ -35,6 +37,7 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
+    /// Returns the reserved timestamp.
     pub(crate) fn at(&self) -> Timestamp {
         self.at
     }
@@ -55,6 +58,7 @@ impl Drop for Reservation {
 }
 
 impl Timestamps {
+    /// Returns a clock that takes the time of the machine's clock from `env`.
     pub(crate) fn new(env: Arc<dyn Env>) -> Arc<Self> {
         Arc::new(Self {
             env,
@@ -63,13 +67,14 @@ impl Timestamps {
         })
     }
 
-    /// Never gives a timestamp at or below `mark` again.
+    /// Makes every later timestamp greater than `mark`.
     pub(crate) fn raise(&self, mark: u64) {
         let mut state = lock(&self.state);
         state.last = state.last.max(mark);
     }
 
-    /// The next timestamp, as of now.
+    /// Gives out the next timestamp and reserves it: the machine's time, or one nanosecond after the last timestamp if that is
+    /// later.
     pub(crate) fn begin(self: &Arc<Self>) -> Reservation {
         let wall = self.env.now();
         let mut state = lock(&self.state);
@@ -82,17 +87,18 @@ impl Timestamps {
         }
     }
 
-    /// The present, without giving it out.
+    /// Returns the present time of the namespace's clock, without giving out a timestamp.
     pub(crate) fn now(&self) -> Timestamp {
         Timestamp(self.env.now().max(lock(&self.state).last))
     }
 
-    /// The machine's clock, for the times that stat(2) shows: it may go back, as timestamps may not.
+    /// Returns the time of the machine's clock, for the file times that stat(2) shows. Unlike timestamps it may go back.
     pub(crate) fn wall(&self) -> Time {
         Timestamp(self.env.now()).time()
     }
 
-    /// A timestamp above all that were given out and not above any that will be, whatever the wall clock does.
+    /// Returns a timestamp that is above all that were given out and not above any that will be given out, even if the machine's
+    /// clock goes back.
     pub(crate) fn next(&self) -> Timestamp {
         let wall = self.env.now();
         let mut state = lock(&self.state);
@@ -101,7 +107,7 @@ impl Timestamps {
         Timestamp(next)
     }
 
-    /// The newest timestamp given out.
+    /// Returns the newest timestamp given out, or a higher one; every later timestamp is greater.
     pub(crate) fn last(&self) -> u64 {
         lock(&self.state).last
     }
@@ -118,7 +124,7 @@ impl Timestamps {
         }
     }
 
-    /// The oldest timestamp whose operation is still being worked out.
+    /// Returns the oldest reserved timestamp; `None` if none is reserved.
     pub(crate) fn oldest_reservation(&self) -> Option<Timestamp> {
         lock(&self.state)
             .reserved
@@ -135,7 +141,7 @@ mod tests {
     use crate::env::SeededEnv;
 
     #[test]
-    fn instants_grow_even_when_the_wall_clock_does_not() {
+    fn timestamps_grow_even_when_the_machines_clock_does_not() {
         let clock = Timestamps::new(Arc::new(SeededEnv::new(1)));
         let first = clock.begin().at();
         clock.raise(first.0 + 1_000_000_000_000);
@@ -143,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wall_is_the_machines_clock_however_far_the_instants_are() {
+    fn file_times_follow_the_machines_clock_when_timestamps_are_ahead_of_it() {
         let clock = Timestamps::new(Arc::new(SeededEnv::new(1)));
         let before = clock.wall();
         clock.raise(clock.begin().at().0 + 7_200_000_000_000);
@@ -154,9 +160,9 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_given_below_what_was_said_to_be_next() {
+    fn no_later_timestamp_is_below_the_answer_of_next() {
         let clock = Timestamps::new(Arc::new(SeededEnv::new(1)));
-        // As after a wall clock that went back: what is given out is ahead of it.
+        // As after the machine's clock went back: timestamps are ahead of it.
         clock.raise(clock.now().0 + 1_000_000_000_000);
         let given = clock.begin().at();
         let next = clock.next();
@@ -165,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_answer_is_known_until_it_is_given() {
+    fn the_oldest_reservation_counts_until_it_is_dropped() {
         let clock = Timestamps::new(Arc::new(SeededEnv::new(1)));
         let (a, b) = (clock.begin(), clock.begin());
         assert_eq!(clock.oldest_reservation(), Some(a.at()));
