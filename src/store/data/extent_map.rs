@@ -1,7 +1,8 @@
-//! Contents: range rows of a lineage, whole or as deltas, and how they resolve to pieces at a timestamp.
+//! Contents: the range rows of a lineage, whole or as deltas, and how they resolve to slices of extents at a timestamp.
 //!
-//! Invariant: what a (lineage, timestamp) shows never changes once a version has it; rows of other timestamps are only added beside
-//! it. A cut at a timestamp clips every strictly older row.
+//! Invariant: the bytes of a (lineage, timestamp) never change once a version has them. A later state of the lineage adds rows
+//! with its own timestamp and replaces only rows that no version shows; garbage collection rearranges rows without changing what
+//! versions show. A truncation row clips every row with an older timestamp.
 
 use std::collections::HashMap;
 
@@ -22,46 +23,49 @@ use crate::sync::{Arc, AtomicBool, Mutex, Ordering, RwLock, lock, read, write};
 
 /// Bytes of a content that one range row describes.
 pub(crate) const RANGE: u64 = 8 << 20;
-/// A row becomes whole when so many deltas lie over the last whole one.
+/// A range's new row is written whole when its chain, the rows that it would be merged over, already has this many rows.
 const DELTAS_MAX: usize = 16;
 
-/// How far a fixed content is on its way into the bucket.
+/// How far the upload of a flushed content is.
 #[derive(Clone, Debug)]
 pub(crate) enum UploadState {
-    /// Its bytes are in staging only.
+    /// Its bytes are in memory and in staging files only.
     Waiting,
-    /// So many attempts failed, the last for this reason; it is tried again.
+    /// The number of attempts that failed, and the reason of the last one; the upload is retried.
     Failed(u32, String),
-    /// They are there.
+    /// The bucket has its bytes, and its range rows are published.
     Uploaded,
 }
 
-/// A fixed content that is not yet sealed: what to read it from meanwhile.
+/// A flushed content whose range rows are not published yet, with what its bytes are read from until then.
 #[derive(Debug)]
 pub(crate) struct PendingContent {
     pub(crate) content: ContentRef,
     pub(crate) ino: Ino,
-    /// Where the name hung, for the footer.
+    /// The file's directory entry, for the footer of a segment.
     pub(crate) place: Dentry,
-    /// What the fixed spans lie over, and how many bytes that has.
+    /// The content that the flushed spans were written over; `None` if there was none.
     pub(crate) base: Option<ContentBase>,
     /// Length of the content, bytes.
     pub(crate) len: u64,
+    /// The bytes that differ from the base.
     pub(crate) flushed: DirtySnapshot,
-    /// The state it lies over, while that is on its way too: it must be sealed before.
+    /// The base, if that was being uploaded too: this content's rows are composed after those of the base are published.
     pub(crate) after: Option<Arc<Self>>,
-    /// A timestamp of this lineage whose rows this state replaces: provisional, and shown by nothing.
+    /// Timestamp of the state of this lineage whose rows this content replaces: an unborn or provisional state that no other row
+    /// shows.
     pub(crate) replaces: Option<Timestamp>,
     pub(crate) upload_state: watch::Sender<UploadState>,
 }
 
 impl PendingContent {
-    /// Whether it has come as far as its rows.
+    /// Tells whether its range rows are published.
     pub(crate) fn is_uploaded(&self) -> bool {
         matches!(*self.upload_state.borrow(), UploadState::Uploaded)
     }
 
-    /// The truncation inside its base that it contains, bytes.
+    /// Returns the shortest length in bytes to which the file was truncated since the base; `None` without a base, and if
+    /// that is not below the base's length.
     pub(crate) fn cut(&self) -> Option<u64> {
         let ContentBase {
             content: _,
@@ -71,32 +75,33 @@ impl PendingContent {
     }
 }
 
-/// A stretch of a file as it resolves: where its bytes are.
+/// A part of a file with the place of its bytes.
 #[derive(Clone, Debug)]
 pub(crate) enum ResolvedExtent {
-    /// In a staging file or in memory.
+    /// In memory, in a staging file, or in another content that is referenced.
     Staged(crate::cache::Source),
-    /// In an extent: the piece's source, and the bytes of it to skip.
+    /// In an extent: the extent, and the number of its bytes before the part.
     Stored(ExtentSource, u32),
-    /// Nowhere.
+    /// A hole, or zeros.
     Zero,
 }
 
-/// A state of a lineage, and one of its ranges.
+/// A content, and the number of one of its ranges.
 type RangeId = (ContentRef, u64);
 
-/// The contents of a namespace: those that are being uploaded, and what was resolved of the others.
+/// The contents of a namespace: those that are being uploaded, and a cache of resolved ranges of the others.
 #[derive(Debug, Default)]
 pub(crate) struct ContentStore {
     /// Contents whose range rows the index does not have yet. The lock is held while a content's rows enter the index, so that
     /// a [`ContentView`] has either the content or its rows.
     pending: RwLock<OrdMap<ContentRef, Arc<PendingContent>>>,
-    /// For each lineage that is watched, what tells the watches of an added content.
+    /// For each watched lineage, one flag per watch, which is set when a content is added.
     watched: Mutex<HashMap<u64, Vec<Arc<AtomicBool>>>>,
+    /// The slices of ranges that were resolved, at most [`RESOLVED_MAX`] ranges.
     resolved: Mutex<HashMap<RangeId, Arc<Vec<ExtentSlice>>>>,
 }
 
-/// Resolved ranges kept; all are dropped when there are more.
+/// Maximum number of resolved ranges in the cache; the next one empties it first.
 const RESOLVED_MAX: usize = 8192;
 
 /// One state of all contents: those that were being uploaded at one moment, and the range rows of the others at that moment.
@@ -203,7 +208,7 @@ impl ContentView<'_> {
     /// Resolves `from..to` of a content, in bytes, to extents, ascending and without gaps.
     ///
     /// # Errors
-    /// Errors of the index.
+    /// Errors of the meta store; `Corrupt` when a row cannot be decoded.
     pub(crate) async fn resolve(
         &self,
         content: ContentRef,
@@ -241,6 +246,7 @@ impl ContentView<'_> {
         Ok(out)
     }
 
+    /// Adds to `out` the extents of `from..to`, in bytes, of a content that is not being uploaded.
     async fn stored(
         &self,
         content: ContentRef,
@@ -274,7 +280,7 @@ impl ContentView<'_> {
             }
             let mut next = end;
             if at == origin && end < to {
-                // A hole may be long: on to where something lies.
+                // A hole may be long: skip to the next range that may have a row.
                 let behind = next_range(&self.rows, content, range + 1).await?;
                 next = behind.map_or(to, |range| to.min(range.saturating_mul(RANGE)));
             }
@@ -288,7 +294,10 @@ impl ContentView<'_> {
 }
 
 impl ContentStore {
-    /// All pieces of a sealed content's range, ascending.
+    /// Returns the slices of one range of an uploaded content, ascending; what no slice covers is a hole.
+    ///
+    /// # Errors
+    /// Errors of the meta store; `Corrupt` when a row cannot be decoded.
     pub(crate) async fn pieces(
         &self,
         rows: &Snapshot,
@@ -308,8 +317,12 @@ impl ContentStore {
         Ok(pieces)
     }
 
-    /// The row that shows `pieces` over what the lineage had in this range: a delta, or whole once the chain is long.
-    /// With it the timestamp of a row that it makes superfluous.
+    /// Returns the row that shows `pieces` over the bytes that the base has in this range: a delta; or a whole row if the
+    /// base has nothing there, its chain is long, or the row that this one replaces is whole. With it, the timestamp of the
+    /// replaced row, which the caller deletes.
+    ///
+    /// # Errors
+    /// Errors of the meta store; `Corrupt` when a row cannot be decoded.
     pub(crate) async fn compose(
         &self,
         rows: &Snapshot,
@@ -356,7 +369,7 @@ impl ContentStore {
     }
 }
 
-/// A row of a range, and the lowest later cut, which hides its bytes from there on.
+/// A row of a range, and the shortest later truncation: the row's bytes at offsets of the file from `limit` on are hidden.
 #[derive(Debug)]
 struct ChainRow {
     at: Timestamp,
@@ -364,13 +377,14 @@ struct ChainRow {
     limit: u64,
 }
 
-/// Rows of a range, newest first, down to the newest whole one.
+/// The rows of a range, newest first, down to the newest whole row.
 #[derive(Debug)]
 struct RangeChain {
     links: Vec<ChainRow>,
 }
 
 impl RangeChain {
+    /// Truncates the rows to `len` bytes of the file.
     fn cut(&mut self, len: u64) {
         for link in &mut self.links {
             link.limit = link.limit.min(len);
@@ -378,8 +392,11 @@ impl RangeChain {
     }
 }
 
-/// The lowest range from `range` on of which a content may have a row, its own or of a lineage it goes on from. `None`
-/// where only a hole is left.
+/// Returns the lowest range, from `range` on, for which the content's lineage or one that it began over may have a row; `None` if
+/// there is only a hole.
+///
+/// # Errors
+/// Errors of the meta store; `Corrupt` when a row cannot be decoded.
 pub(crate) async fn next_range(
     rows: &Snapshot,
     content: ContentRef,
@@ -400,7 +417,8 @@ pub(crate) async fn next_range(
     }
 }
 
-/// Returns the rows of a range that a content shows.
+/// Returns the rows of a range that a content shows: those of its lineage, then those of the lineages it began over, down to the
+/// newest whole row.
 async fn chain(rows: &Snapshot, content: ContentRef, range: u64) -> Result<RangeChain, StoreError> {
     let (mut links, mut content, mut limit) = (Vec::new(), content, u64::MAX);
     loop {
@@ -433,7 +451,7 @@ async fn chain(rows: &Snapshot, content: ContentRef, range: u64) -> Result<Range
     Ok(RangeChain { links })
 }
 
-/// The rows of one lineage's range, newest first, and whether the last is a whole one.
+/// Returns a range's rows of one lineage from the content's timestamp down, newest first, and whether the last one is whole.
 async fn own_rows(
     rows: &Snapshot,
     content: ContentRef,
@@ -448,7 +466,7 @@ async fn own_rows(
         for (key, value) in found {
             let row: RangeRow = RangeTable::decode(&value)?;
             let at = keys::trailing_instant(&key)
-                .ok_or_else(|| StoreError::Corrupt("C F key".to_owned()))?;
+                .ok_or_else(|| StoreError::Corrupt("C F key: no timestamp".to_owned()))?;
             let whole = matches!(row, RangeRow::Whole(_));
             links.push(ChainRow {
                 at,
@@ -466,7 +484,7 @@ async fn own_rows(
     }
 }
 
-/// The truncations of one lineage after `oldest` and up to a state of it, with their lengths in bytes.
+/// Returns the truncations of one lineage after `oldest` and up to the content's timestamp, with their lengths in bytes.
 async fn own_cuts(
     rows: &Snapshot,
     content: ContentRef,
@@ -478,13 +496,13 @@ async fn own_cuts(
         .await?;
     let cut = |(key, value): (Bytes, Bytes)| {
         let at = keys::trailing_instant(&key)
-            .ok_or_else(|| StoreError::Corrupt("C K key".to_owned()))?;
+            .ok_or_else(|| StoreError::Corrupt("C K key: no timestamp".to_owned()))?;
         Ok((at, CutTable::decode(&value)?))
     };
     found.into_iter().map(cut).collect()
 }
 
-/// The pieces a chain shows.
+/// Merges the rows of a chain into the slices that they show, ascending, without zeros.
 fn lay(chain: &RangeChain, range: u64) -> Vec<ExtentSlice> {
     let origin = range * RANGE;
     let mut pieces: Vec<ExtentSlice> = Vec::new();
@@ -505,7 +523,8 @@ fn lay(chain: &RangeChain, range: u64) -> Vec<ExtentSlice> {
     pieces
 }
 
-/// `top` laid over `under`; both ascending without overlaps, and so is the result.
+/// Returns the slices of `top` and the parts of `under` that `top` does not cover. The arguments and the result are ascending and
+/// do not overlap.
 pub(crate) fn over(under: &[ExtentSlice], top: &[ExtentSlice]) -> Vec<ExtentSlice> {
     let mut out = Vec::with_capacity(under.len() + top.len());
     for piece in under {
@@ -567,7 +586,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_clips_older_rows_and_not_younger_ones() {
+    fn a_truncation_clips_older_rows_only() {
         let chain = RangeChain {
             links: vec![
                 ChainRow {

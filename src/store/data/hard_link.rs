@@ -1,8 +1,9 @@
-//! Segments that are staging files: in a local bucket on the same disk a large one becomes an object where it lies.
+//! Segments that are hard links: if the bucket is a directory on the filesystem of the staging files, a large staging file becomes
+//! a segment without a copy of its bytes.
 //!
-//! The object is what a copy of it would be: the extents, then a footer that says which. Path: hash the bytes in place -> footer
-//! behind them, on the disk to stay -> hard link. Invariant: an inode that may be an object is never written to again, but for
-//! the same footer; what an earlier process left is copied.
+//! The object has the same form as a copied segment: extents, then the footer that lists them. Path: hash the bytes -> append the
+//! footer to the staging file and sync the file -> hard-link the file under the name of the object. Invariant: once a staging file
+//! may be an object of the bucket, nothing but the same footer is written to it. Staging files of an earlier process are copied.
 
 use crate::backend::{BackendError, Lane};
 use crate::cache::{CacheError, StagingFile};
@@ -15,7 +16,10 @@ use crate::store::model::error::StoreError;
 use crate::sync::Arc;
 
 impl DataStore {
-    /// Makes a segment of a whole staging file; `None` if it has to be copied.
+    /// Makes a whole staging file a segment; returns `None` if its bytes have to be copied instead.
+    ///
+    /// # Errors
+    /// As [`DataStore::upload`].
     pub(crate) async fn link_segment(
         &self,
         file: &Arc<StagingFile>,
@@ -43,7 +47,7 @@ impl DataStore {
                 let footer = builder.finish();
                 match staging.foot(&footer) {
                     Ok(()) => Ok(Some((uploaded, staging.len() + footer.len() as u64))),
-                    // It is another state's object, or the disk has no room for the footer: a copy needs none.
+                    // The file has the footer of another segment, or the disk has no room for the footer: a copy needs neither.
                     Err(CacheError::Closed { .. } | CacheError::NoSpace { .. }) => Ok(None),
                     Err(error) => Err(error.into()),
                 }

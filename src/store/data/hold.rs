@@ -1,4 +1,5 @@
-//! Contents of the past that are read while their versions may go: held first, looked at after the read.
+//! Reads of historical contents whose versions may be deleted meanwhile: the content is pinned before the read, and verified to be
+//! referenced after it.
 
 use bytes::Bytes;
 
@@ -11,11 +12,11 @@ use crate::store::schema::keys;
 use crate::sync::lock;
 
 impl DataStore {
-    /// As [`DataStore::hold`], having made sure that its version still stood: what it showed is read from now on until the
-    /// hold is dropped.
+    /// As [`DataStore::hold`], after verifying that the version still exists: its bytes stay readable until the pin is dropped,
+    /// also if the version is deleted meanwhile.
     ///
     /// # Errors
-    /// `Stale` when the version has been removed, `Corrupt` where only its name is left.
+    /// `Stale` when the version has been deleted, `Corrupt` when only its name is left, errors of the meta store.
     pub async fn hold_standing(&self, entry: &PastEntry) -> Result<Option<Pin>, StoreError> {
         if entry.kept == Retained::Nothing {
             return Err(deleted());
@@ -31,32 +32,38 @@ impl DataStore {
         Ok(Some(pin))
     }
 
-    /// Keeps the bytes of a state of the past readable, also when its version is removed meanwhile; `None` where it has none.
+    /// Pins the content of a historical version; `None` if the version has no content. Does not verify that the version still
+    /// exists.
     pub fn hold(&self, entry: &PastEntry) -> Option<Pin> {
         let content = entry.content.reference()?;
         Some(self.pins.pin(content))
     }
 
-    /// Whether any row shows a content.
+    /// Tells whether any row shows a content.
     pub(crate) async fn is_shown(&self, content: ContentRef) -> Result<bool, StoreError> {
         let count: Option<i64> = self.core.index.row(&keys::count(content)).await?;
         Ok(count.is_some_and(|count| count > 0))
     }
 
-    /// Whether the rows of a content that was read could be relied upon: a row shows it, or showed it when it was pinned.
+    /// Tells whether the range rows of a content are complete: a row shows the content, or showed it when an existing pin was made.
     pub(crate) async fn is_readable(&self, content: ContentRef) -> Result<bool, StoreError> {
         let held = lock(&self.pins.shown).contains_key(&content);
         Ok(held || self.is_shown(content).await?)
     }
 
-    /// What was read of a content, if it could be relied upon. Asked after the read: until here its rows were complete.
+    /// Returns `read`, the result of a read of a content, if the content's range rows were complete until now. Called after the
+    /// read: a row that shows the content now also showed it during the read.
+    ///
+    /// # Errors
+    /// `Stale` when no row shows the content any more; the error of the read; errors of the meta store.
     pub(crate) async fn verify_referenced(
         &self,
         content: ContentRef,
         read: Result<Bytes, StoreError>,
     ) -> Result<Bytes, StoreError> {
         if let (Role::Follower(follower), Err(StoreError::Corrupt(_))) = (&self.core.role, &read) {
-            // What a state needs goes a grace period after the state: this one is that old, and a newer one tells more.
+            // Segments are deleted a grace period after the last row that cites them. The state of the index that this follower
+            // has read is older than that; the newer state tells whether the content was deleted.
             follower.look_again().await;
         }
         match self.is_readable(content).await? {
@@ -66,7 +73,7 @@ impl DataStore {
     }
 }
 
-/// What reading a version says that was deleted and had none before it.
+/// Returns the error of reading a deleted version that has no older version in its place.
 pub(crate) fn deleted() -> StoreError {
     StoreError::Corrupt("this version was deleted, and there is none before it".to_owned())
 }

@@ -1,20 +1,21 @@
-//! Uploads in flight: which segments of this epoch may still lack a row that references them.
+//! Uploads in flight: which segments of this epoch may have no row that cites them.
 
 use std::collections::BTreeMap;
 
 use crate::sync::{Arc, Mutex, lock};
 
-/// Uploads whose extents are not all cited yet.
+/// The uploads whose segments may have extents that no row cites yet.
 #[derive(Debug, Default)]
 pub(crate) struct UploadsInFlight {
+    /// Number of the newest upload.
     pub(crate) number: u64,
-    /// The first segment each may have made.
+    /// By number of the upload: the lowest sequence that one of its segments may have.
     pub(crate) first: BTreeMap<u64, u64>,
-    /// The first segment that may have been left uncited.
+    /// The lowest sequence that a segment of a failed upload may have; `None` if no upload has failed.
     pub(crate) left: Option<u64>,
 }
 
-/// An upload under way, until it is dropped.
+/// An upload in flight; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct UploadInFlight {
     pub(crate) uploads: Arc<Mutex<UploadsInFlight>>,
@@ -22,7 +23,7 @@ pub(crate) struct UploadInFlight {
 }
 
 impl UploadInFlight {
-    /// What it has uploaded so far may stay uncited.
+    /// Records that the upload failed: the segments it has uploaded may stay uncited.
     pub(crate) fn failed(&mut self) {
         let mut uploads = lock(&self.uploads);
         let first = uploads.first.get(&self.number).copied();

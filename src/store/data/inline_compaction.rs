@@ -1,8 +1,8 @@
-//! Coalesce: a range row keeps few inline bytes, however many small writes are fsynced one by one.
+//! Inline compaction: limits the inline bytes of a range row, however many small writes are fsynced one by one.
 //!
-//! Inline pieces that continue each other become one. Beyond [`INLINE_ROW`] they move into a segment, and take small extents of
-//! segments right before them along: what is appended in hundreds of writes ends as extents of full size, each byte copied a
-//! few times on the way. Invariant: what the row shows is the same before and after.
+//! Adjacent inline slices are joined. When a row has more than [`INLINE_ROW`] inline bytes, they are uploaded in a segment together
+//! with copies of small extents right before them: a file that grows by hundreds of small appends ends up in extents of full size,
+//! and each byte is copied only a few times. Invariant: the row shows the same bytes before and after.
 
 use bytes::{Bytes, BytesMut};
 
@@ -16,14 +16,17 @@ use crate::store::model::ids::Dentry;
 use crate::store::schema::rows::{ExtentSlice, ExtentSource, RangeRow};
 use crate::sync::Arc;
 
-/// Inline bytes of a range row, at most.
+/// Maximum number of inline bytes in a range row.
 const INLINE_ROW: usize = 8 << 10;
 
-/// Pieces that continue each other within one extent's place in the file.
+/// Adjacent inline slices that could be one extent.
 type InlineRun = Vec<ExtentSlice>;
 
 impl DataStore {
-    /// The row to write in place of `row`: without much in it that belongs into a segment.
+    /// Returns the row to write instead of `row`: it shows the same bytes and has at most [`INLINE_ROW`] inline bytes.
+    ///
+    /// # Errors
+    /// As [`DataStore::persist`].
     pub(crate) async fn coalesce(
         &self,
         pending: &Arc<PendingContent>,
@@ -50,7 +53,7 @@ impl DataStore {
         })
     }
 
-    /// Uploads all inline pieces as one segment.
+    /// Uploads all inline slices, and small extents right before them, in one segment; returns the slices of the row after that.
     async fn move_out(
         &self,
         pending: &Arc<PendingContent>,
@@ -62,7 +65,7 @@ impl DataStore {
         for run in runs {
             let (mut start, mut bytes) = (run[0].start, shown(&run));
             while let Some(before) = before(&kept, start, bytes.len()) {
-                // What cannot be read stays where it is: nothing here depends on it.
+                // An extent that cannot be read stays where it is: copying it is optional.
                 let Ok(more) = self.piece_bytes(&kept[before]).await else {
                     break;
                 };
@@ -111,6 +114,7 @@ impl DataStore {
         Ok(kept)
     }
 
+    /// Reads the bytes that a slice shows.
     async fn piece_bytes(&self, piece: &ExtentSlice) -> Result<Bytes, StoreError> {
         self.extents
             .read(&piece.source, piece.skip, piece.len)
@@ -118,6 +122,7 @@ impl DataStore {
     }
 }
 
+/// Returns the bytes of an inline extent; `None` for other extents.
 fn inline(piece: &ExtentSlice) -> Option<&Bytes> {
     match &piece.source {
         ExtentSource::Inline(bytes) => Some(bytes),
@@ -125,12 +130,12 @@ fn inline(piece: &ExtentSlice) -> Option<&Bytes> {
     }
 }
 
-/// Whether `from..to` of a range could be one extent.
+/// Tells whether `from..to` of a range could be one extent: no multiple of [`EXTENT`] is inside.
 fn fits(from: u32, to: u32) -> bool {
     u64::from(from) / EXTENT == (u64::from(to) - 1) / EXTENT
 }
 
-/// The bytes that inline pieces show, one after another.
+/// Concatenates the bytes that inline slices show.
 fn shown(run: &[ExtentSlice]) -> Bytes {
     let mut all = BytesMut::new();
     for piece in run {
@@ -141,7 +146,7 @@ fn shown(run: &[ExtentSlice]) -> Bytes {
     all.freeze()
 }
 
-/// Splits off the inline pieces, as runs.
+/// Returns the slices that are not inline, and the inline ones as runs.
 fn inline_runs(pieces: Vec<ExtentSlice>) -> (Vec<ExtentSlice>, Vec<InlineRun>) {
     let (mut others, mut runs): (Vec<ExtentSlice>, Vec<InlineRun>) = (Vec::new(), Vec::new());
     for piece in pieces {
@@ -161,8 +166,9 @@ fn inline_runs(pieces: Vec<ExtentSlice>) -> (Vec<ExtentSlice>, Vec<InlineRun>) {
     (others, runs)
 }
 
-/// The piece of a segment that ends where `start` is and is no longer than the `len` bytes that follow, if both could be one
-/// extent. So each byte is copied once per doubling.
+/// Returns the index of the slice that ends at `start`, if it is stored in a segment, could be one extent together with the `len`
+/// bytes that follow, and is not longer than they are. The last condition makes the new extent at least twice as long, so that a
+/// byte is copied once per doubling.
 fn before(pieces: &[ExtentSlice], start: u32, len: usize) -> Option<usize> {
     let at = pieces
         .partition_point(|piece| piece.start < start)
@@ -175,7 +181,7 @@ fn before(pieces: &[ExtentSlice], start: u32, len: usize) -> Option<usize> {
     joins.then_some(at)
 }
 
-/// Makes one piece of inline pieces that continue each other, up to what an inline extent may have.
+/// Joins adjacent inline slices, up to [`INLINE`] bytes each.
 fn join(pieces: Vec<ExtentSlice>) -> Vec<ExtentSlice> {
     let (mut all, runs) = inline_runs(pieces);
     for run in runs {
@@ -229,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_that_continue_each_other_become_one() {
+    fn adjacent_inline_slices_are_joined() {
         let joined = join(vec![
             text(0, 0, b"ab"),
             text(2, 1, b"xcd"),
@@ -249,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_end_at_the_border_of_an_extent_and_joined_pieces_at_their_largest() {
+    fn a_run_ends_at_the_end_of_an_extent_and_a_joined_slice_at_its_maximum() {
         let border = EXTENT as u32;
         let (_, runs) = inline_runs(vec![text(border - 2, 0, b"ab"), text(border, 0, b"cd")]);
         assert_eq!(runs.len(), 2);
@@ -259,12 +265,12 @@ mod tests {
     }
 
     #[test]
-    fn only_extents_that_are_no_longer_go_along() {
+    fn an_extent_is_copied_only_if_it_is_adjacent_and_not_longer() {
         let pieces = [stored(0, 100), stored(100, 50), stored(200, 10)];
         assert_eq!(before(&pieces, 150, 50), Some(1));
         assert_eq!(before(&pieces, 150, 49), None);
         assert_eq!(before(&pieces, 100, 100), Some(0));
-        assert_eq!(before(&pieces, 180, 100), None, "a gap lies between");
+        assert_eq!(before(&pieces, 180, 100), None, "there is a gap");
         let border = EXTENT as u32;
         assert_eq!(before(&[stored(border - 9, 9)], border, 100), None);
     }

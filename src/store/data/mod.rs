@@ -1,4 +1,4 @@
-//! The bytes of files: segments, extents, contents that wait for their upload.
+//! The bytes of files: segments and their extents, and contents that wait for their upload.
 
 pub(crate) mod extent_map;
 pub(crate) mod hard_link;
@@ -26,10 +26,10 @@ use crate::store::model::error::StoreError;
 use crate::store::schema::object_names::SegmentId;
 use crate::sync::{Arc, Mutex, lock};
 
-/// Segments that are uploaded at the same time, at most.
+/// Maximum number of segments that are uploaded at the same time.
 const UPLOADS_MAX: usize = 8;
 
-/// The contents of a namespace: what is read, and what is on its way into segments.
+/// The contents of a namespace: reads of stored contents, and uploads of flushed ones.
 #[derive(Debug)]
 pub struct DataStore {
     pub(crate) core: Arc<Core>,
@@ -38,16 +38,17 @@ pub struct DataStore {
     pub(crate) extents: ExtentReader,
     pub(crate) staging: StagingDir,
     pub(crate) budget: Budget,
-    /// One permit per upload at a time.
+    /// One permit for each segment that may be uploaded at the same time.
     pub(crate) uploads: Semaphore,
     pub(crate) uploads_in_flight: Arc<Mutex<UploadsInFlight>>,
-    /// The sequence of the segment that is made next.
+    /// The sequence of the next new segment.
     pub(crate) sequence: AtomicU64,
 }
 
 impl Drop for DataStore {
     fn drop(&mut self) {
-        // Journal tokens go with the fields: the journal must keep the files that the bucket lacks.
+        // Dropping the fields drops journal tokens. The journal must keep its files all the same: the bucket may not have
+        // everything that is in them.
         self.core.journal.freeze();
     }
 }
@@ -56,7 +57,7 @@ impl DataStore {
     /// Opens the block cache and the staging directory below `dir`, the namespace's directory on this machine.
     ///
     /// # Errors
-    /// `Unavailable` when the directory cannot be used.
+    /// `Unavailable` and `NoSpace` when a directory cannot be created or read.
     pub(crate) fn open(core: Arc<Core>, dir: &Path) -> Result<Self, StoreError> {
         let (config, backend) = (&core.config, core.backend.clone());
         let blocks = BlockCacheConfig {
@@ -82,12 +83,12 @@ impl DataStore {
         })
     }
 
-    /// The sequence of the segment that is made next.
+    /// Returns the sequence of the next new segment.
     pub(crate) fn next_segment(&self) -> u64 {
         self.sequence.load(Ordering::SeqCst)
     }
 
-    /// An upload begins; its segments have this sequence or a later one.
+    /// Records that an upload begins whose segments have the sequence `first` or a later one. It ends when the result is dropped.
     pub(crate) fn in_flight(&self, first: u64) -> UploadInFlight {
         let mut uploads = lock(&self.uploads_in_flight);
         uploads.number += 1;
@@ -99,24 +100,26 @@ impl DataStore {
         }
     }
 
-    /// The first segment of this epoch that an upload under way may have made.
+    /// Returns the lowest sequence of this epoch that a segment of an upload in flight may have; `None` if none is in flight.
     pub(crate) fn first_in_flight(&self) -> Option<u64> {
         lock(&self.uploads_in_flight).first.values().min().copied()
     }
 
-    /// The first segment of this epoch that is or may stay uncited.
+    /// Returns the lowest sequence of this epoch whose segment may be uncited, because its upload is in flight or has failed.
     pub(crate) fn first_uncited(&self) -> Option<u64> {
         let left = lock(&self.uploads_in_flight).left;
         self.first_in_flight().into_iter().chain(left).min()
     }
 
-    /// The first segment of this epoch that no queued operation cites, and that an upload may still bring.
+    /// Returns the lowest sequence of this epoch whose segment may be uncited or not made yet. Rows of published contents, queued
+    /// or committed, cite every segment below it.
     pub(crate) fn first_unresolved(&self) -> u64 {
-        // In this order: an upload that begins in between has a segment at or above the first number.
+        // The next sequence is read first: an upload that begins after that has only segments at or above it.
         let next = self.next_segment();
         self.first_uncited().map_or(next, |first| first.min(next))
     }
 
+    /// Returns the id of a new segment of this epoch.
     pub(crate) fn new_segment(&self) -> SegmentId {
         let sequence = self.sequence.fetch_add(1, Ordering::SeqCst);
         SegmentId {

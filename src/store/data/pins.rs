@@ -1,4 +1,5 @@
-//! Contents that are read or referenced without a row that shows them: their rows stay while a pin exists.
+//! Pins on contents that are read or referenced while no row may show them: garbage collection leaves a lineage as it is while a
+//! pin on one of its contents exists.
 
 use std::collections::HashMap;
 
@@ -6,24 +7,26 @@ use crate::cache::{DirtySnapshot, Source};
 use crate::store::model::version::ContentRef;
 use crate::sync::{Arc, Mutex, lock};
 
-/// The lineages that are held, and how often.
+/// The pinned contents of a namespace.
 #[derive(Debug, Default)]
 pub(crate) struct Pins {
+    /// By lineage: the number of pins on its contents.
     held: Mutex<HashMap<u64, usize>>,
-    /// States that a row still showed when they were held.
+    /// By content: the number of pins that were made while a row showed it.
     pub(crate) shown: Mutex<HashMap<ContentRef, usize>>,
 }
 
-/// A hold on the bytes of a content; given back when dropped.
+/// Keeps the range rows and segments of a content until it is dropped.
 #[derive(Debug)]
 pub struct Pin {
     pins: Arc<Pins>,
     pub(crate) content: ContentRef,
+    /// Whether the pin is counted in [`Pins::shown`].
     pub(crate) shown: bool,
 }
 
 impl Pins {
-    /// Holds a content.
+    /// Pins a content.
     pub(crate) fn pin(self: &Arc<Self>, content: ContentRef) -> Pin {
         *lock(&self.held).entry(content.cid).or_default() += 1;
         Pin {
@@ -33,7 +36,7 @@ impl Pins {
         }
     }
 
-    /// Holds every content that a state's spans refer to.
+    /// Pins every content that the spans of a state reference.
     pub(crate) fn pin_all(self: &Arc<Self>, map: &DirtySnapshot) -> Vec<Arc<Pin>> {
         let referred = map.spans().filter_map(|span| match span.source {
             Source::Reference { of, .. } => Some(Arc::new(self.pin(ContentRef::of(of)))),
@@ -42,7 +45,7 @@ impl Pins {
         referred.collect()
     }
 
-    /// Tells whether a pin on a state of the lineage exists.
+    /// Tells whether a pin on a content of the lineage exists.
     pub(crate) fn is_pinned(&self, cid: u64) -> bool {
         lock(&self.held).contains_key(&cid)
     }
@@ -75,7 +78,7 @@ mod tests {
     use crate::store::model::version::Timestamp;
 
     #[test]
-    fn a_lineage_is_held_until_its_last_pin_is_dropped() {
+    fn a_lineage_is_pinned_until_its_last_pin_is_dropped() {
         let pins = Arc::new(Pins::default());
         let of = |timestamp| ContentRef {
             cid: 7,

@@ -1,4 +1,4 @@
-//! Where the extents of copied segments are now.
+//! Relocations: where the extents are that garbage collection copied to another segment.
 
 use std::collections::HashMap;
 
@@ -10,10 +10,10 @@ use crate::store::schema::rows::MovedRow;
 use crate::store::schema::tables::{MovedTable, RowTable};
 use crate::sync::{Arc, Mutex, lock};
 
-/// Moved segments remembered; all are forgotten when there are more.
+/// Maximum number of relocation rows in the cache; the next one empties it first.
 const KNOWN_MAX: usize = 4096;
 
-/// Where the extents of rewritten segments went.
+/// The relocation rows (`G M`) of copied segments, with a cache of those that were read.
 #[derive(Debug)]
 pub(crate) struct RelocationTable {
     rows: Arc<dyn MetaRead>,
@@ -23,12 +23,14 @@ pub(crate) struct RelocationTable {
 /// A segment and an offset in it, bytes.
 pub(crate) type RelocatedExtent = (SegmentId, u32);
 
+/// Returns where a row says that the extent at `offset` of its segment was copied to.
 fn target(row: &MovedRow, offset: u32) -> Option<RelocatedExtent> {
     let (epoch, sequence, offset) = *row.extents.get(&offset)?;
     Some((SegmentId { epoch, sequence }, offset))
 }
 
 impl RelocationTable {
+    /// Returns a table that reads relocation rows from `rows`.
     pub(crate) fn new(rows: Arc<dyn MetaRead>) -> Self {
         Self {
             rows,
@@ -36,7 +38,7 @@ impl RelocationTable {
         }
     }
 
-    /// Where an extent lies, as far as that is known here.
+    /// Returns where an extent is according to the cached rows; `extent` itself if none of them relocates it.
     pub(crate) fn known(&self, mut extent: RelocatedExtent) -> RelocatedExtent {
         let known = lock(&self.known);
         while let Some(next) = known.get(&extent.0).and_then(|row| target(row, extent.1)) {
@@ -45,7 +47,10 @@ impl RelocationTable {
         extent
     }
 
-    /// Where an extent went that is not there any more; `None` if it was not moved.
+    /// Reads from the index where an extent was copied to; `None` if it was not copied.
+    ///
+    /// # Errors
+    /// Errors of the meta store; `Corrupt` when the row cannot be decoded.
     pub(crate) async fn next(
         &self,
         extent: RelocatedExtent,

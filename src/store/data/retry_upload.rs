@@ -1,7 +1,7 @@
-//! Attempts that are made again until they succeed: the same object, at growing intervals.
+//! Retries: an upload, or a read of the index for one, is repeated at growing intervals until it succeeds.
 //!
-//! Invariant: an object that is uploaded keeps its name and its bytes over all attempts, so that a store that fails gets no
-//! second copy, and an answer that was lost is found out.
+//! Invariant: every attempt uploads the same bytes under the same name. A store that fails gets no second copy of the object, and
+//! if only the response of an attempt was lost, the next attempt finds the object there.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::sync::Arc;
 /// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// Why an attempt is not made again.
+/// Why an upload is not retried.
 #[derive(Debug)]
 pub(crate) enum UploadAborted {
-    /// The store's answer would be the same.
+    /// The store would return the same error again.
     Refused(BackendError),
     /// The writer has ended.
     Ended(StoreError),
@@ -33,14 +33,18 @@ impl From<UploadAborted> for StoreError {
     }
 }
 
-/// How long to wait after so many failed attempts.
+/// Returns how long to wait after `attempts` failed attempts: 1 s, then twice as long each time, at most [`PAUSE_MAX`].
 pub(crate) fn pause(attempts: u32) -> Duration {
     let seconds = 1_u64 << attempts.saturating_sub(1).min(5);
     Duration::from_secs(seconds).min(PAUSE_MAX)
 }
 
 impl DataStore {
-    /// Brings one object of `contents` to the bucket, however often it takes; every failure is told.
+    /// Uploads one object with bytes of `contents` by `attempt`, which is repeated until it succeeds. Every failure is recorded for
+    /// `contents`.
+    ///
+    /// # Errors
+    /// `Refused` with `AlreadyExists`, `NotFound` or `Unsupported`, which no retry changes; `Ended` when the writer ends.
     pub(crate) async fn persist<F>(
         &self,
         contents: &[Arc<PendingContent>],
@@ -72,14 +76,18 @@ impl DataStore {
             };
             self.upload_failed(contents, &error.into());
             attempts += 1;
-            // Else the next attempt is held back until it is its turn.
+            // While the circuit breaker is open, the next attempt waits inside the backend for its permit.
             if self.core.backend.trouble(Lane::Segments).is_none() {
                 self.core.sleep(pause(attempts)).await;
             }
         }
     }
 
-    /// Reads what the rows of a content need, however often it takes.
+    /// Reads from the index what the rows of a content need, by `read`, which is repeated until the index answers. Every failure
+    /// is recorded for the content.
+    ///
+    /// # Errors
+    /// Any error of `read` except `Unavailable`; `Fenced` and `Closed` when the writer ends.
     pub(crate) async fn again<T, F>(
         &self,
         pending: &Arc<PendingContent>,

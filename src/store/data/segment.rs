@@ -1,8 +1,9 @@
-//! One segment: an immutable object that holds extents of one or many files, then a footer that says which.
+//! Segments: a segment is an immutable object that contains extents of one or many files, and then a footer that lists them.
 //!
-//! `extents | footer (postcard) | footer length u32 | CRC32C of the footer u32 | format u8 | magic "RWNDSEG"`, numbers little-endian.
-//! Invariant: an extent is at most [`EXTENT`] bytes, lies wholly in one segment, and is verified against the 128 bits of its
-//! BLAKE3 before a byte of it is given to a reader.
+//! `extents | footer (postcard) | footer length u32 | CRC32C of the footer u32 | format u8 | magic "RWNDSEG"`; numbers are
+//! little-endian.
+//! Invariant: an extent has at most [`EXTENT`] bytes, is stored in one segment as a whole, and is verified against the first 128
+//! bits of its BLAKE3 hash before a reader gets any byte of it.
 
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -17,18 +18,19 @@ use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::{ExtentSource, FORMAT};
 use crate::sync::Arc;
 
-/// Bytes stored together, at most.
+/// Maximum number of bytes in one extent.
 pub(crate) const EXTENT: u64 = 256 << 10;
-/// Bytes of extents in one segment, at most.
+/// Maximum number of bytes in the extents of one segment.
 pub(crate) const SEGMENT_MAX: u64 = 8 << 20;
-/// Unit of the block cache.
+/// Bytes in one block of the block cache.
 const BLOCK: u64 = crate::cache::BLOCK;
 const MAGIC: &[u8; 7] = b"RWNDSEG";
+/// Bytes after the footer: its length, its checksum, the format and the magic.
 const TRAILER: usize = 16;
-/// What an extent and its file take in a footer, bytes, unless the file's name is long.
+/// Upper bound in bytes of the footer entries of one extent and its file, unless the file's name is long.
 const FOOTER_ENTRY_MAX: usize = 128;
 
-/// What the footer says of an extent.
+/// The footer's entry of an extent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FooterEntry {
     pub(crate) ino: Ino,
@@ -41,7 +43,7 @@ pub(crate) struct FooterEntry {
     pub(crate) hash: [u8; 16],
 }
 
-/// The file an extent belongs to, named once per segment.
+/// The footer's entry of a file that has extents in the segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FooterFile {
     pub(crate) ino: Ino,
@@ -54,25 +56,26 @@ pub(crate) struct FooterFile {
 /// Footer of a segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Footer {
-    /// How extents are encoded; 0: as they are.
+    /// Encoding of the extents; 0: not encoded.
     pub(crate) codec: u8,
-    /// Key they are encrypted with; 0: none.
+    /// Key with which the extents are encrypted; 0: not encrypted.
     pub(crate) key: u32,
     pub(crate) files: Vec<FooterFile>,
     pub(crate) extents: Vec<FooterEntry>,
 }
 
-/// A segment being put together.
+/// A segment that is being built.
 #[derive(Debug)]
 pub(crate) struct SegmentBuilder {
     id: SegmentId,
-    /// Bytes at the start of the object that another file brings (a hard-linked staging file).
+    /// Number of bytes at the start of the object that are not in `bytes`: those of a staging file that is hard-linked.
     before: u32,
     bytes: BytesMut,
     footer: Footer,
 }
 
 impl SegmentBuilder {
+    /// Returns an empty segment.
     pub(crate) fn new(id: SegmentId) -> Self {
         let footer = Footer {
             codec: 0,
@@ -88,7 +91,7 @@ impl SegmentBuilder {
         }
     }
 
-    /// A segment that will hold `extents` extents of `bytes` bytes together: the object is built without growing the buffer.
+    /// Returns an empty segment with a buffer for `extents` extents of `bytes` bytes in total and their footer.
     pub(crate) fn sized(id: SegmentId, bytes: u64, extents: usize) -> Self {
         let footer = extents.saturating_mul(FOOTER_ENTRY_MAX) + TRAILER;
         Self {
@@ -97,12 +100,12 @@ impl SegmentBuilder {
         }
     }
 
-    /// Names the file whose extents follow.
+    /// Adds the entry of the file whose extents are added next.
     pub(crate) fn file(&mut self, file: FooterFile) {
         self.footer.files.push(file);
     }
 
-    /// Takes an extent of at most [`EXTENT`] bytes and says where it lies now.
+    /// Adds an extent of at most [`EXTENT`] bytes; returns its place in the segment.
     pub(crate) fn add(
         &mut self,
         ino: Ino,
@@ -115,7 +118,8 @@ impl SegmentBuilder {
         self.tell(ino, content, file_offset, offset, bytes)
     }
 
-    /// Takes note of an extent that lies in the object already, behind those before it. Extents that are added follow it.
+    /// Adds only the footer entry of an extent whose bytes are already in the staging file that becomes the object, right after
+    /// those of the last call. Called before any [`SegmentBuilder::add`].
     pub(crate) fn note(
         &mut self,
         ino: Ino,
@@ -123,12 +127,16 @@ impl SegmentBuilder {
         file_offset: u64,
         bytes: &[u8],
     ) -> ExtentSource {
-        debug_assert!(self.bytes.is_empty(), "what lies there comes first");
+        debug_assert!(
+            self.bytes.is_empty(),
+            "the extents of the staging file come first"
+        );
         let offset = self.before;
         self.before += bytes.len() as u32;
         self.tell(ino, content, file_offset, offset, bytes)
     }
 
+    /// Adds the footer entry of an extent; returns its place in the segment.
     fn tell(
         &mut self,
         ino: Ino,
@@ -156,7 +164,7 @@ impl SegmentBuilder {
         }
     }
 
-    /// Takes an extent of another segment, whose hash was checked, and says at which offset it lies now.
+    /// Adds an extent of another segment, whose hash the caller has verified; returns its offset in this segment, in bytes.
     pub(crate) fn copy(&mut self, extent: &FooterEntry, bytes: &[u8]) -> u32 {
         let offset = self.before + self.bytes.len() as u32;
         self.bytes.extend_from_slice(bytes);
@@ -167,7 +175,7 @@ impl SegmentBuilder {
         offset
     }
 
-    /// The object's bytes; those that were only noted are not among them.
+    /// Returns the bytes of the object from the first added extent to the end of the footer, without those of a staging file.
     pub(crate) fn finish(mut self) -> Bytes {
         // proof: the footer is plain data, which serializes into a Vec always.
         let footer = postcard::to_allocvec(&self.footer).expect("a footer is plain data");
@@ -182,14 +190,17 @@ impl SegmentBuilder {
     }
 }
 
-/// The 128 bits an extent is verified by.
+/// Returns the first 128 bits of the BLAKE3 hash of an extent's bytes.
 pub(crate) fn hash(bytes: &[u8]) -> [u8; 16] {
     let mut short = [0; 16];
     short.copy_from_slice(&blake3::hash(bytes).as_bytes()[..16]);
     short
 }
 
-/// The footer at the end of a whole segment's bytes.
+/// Reads the footer at the end of the bytes of a whole segment.
+///
+/// # Errors
+/// `Corrupt` when the footer is damaged, or of a format that this build does not know.
 pub(crate) fn footer(segment: &[u8]) -> Result<Footer, StoreError> {
     let bad = |what: &str| StoreError::Corrupt(format!("segment footer: {what}"));
     let trailer = segment
@@ -224,7 +235,7 @@ pub(crate) fn footer(segment: &[u8]) -> Result<Footer, StoreError> {
     postcard::from_bytes(&segment[start..end]).map_err(|e| bad(&e.to_string()))
 }
 
-/// Verified reads of extents, through the block cache.
+/// Reads extents through the block cache and verifies them.
 #[derive(Clone, Debug)]
 pub(crate) struct ExtentReader {
     backend: Backend,
@@ -232,7 +243,7 @@ pub(crate) struct ExtentReader {
     relocations: Arc<RelocationTable>,
 }
 
-/// Why a block could not be had; every waiter of one fetch gets the same.
+/// Why a block could not be fetched. All callers that wait for the same fetch get the same error.
 #[derive(Clone, Debug)]
 enum FetchError {
     Backend(Arc<BackendError>),
@@ -246,6 +257,7 @@ impl From<CacheError> for FetchError {
 }
 
 impl FetchError {
+    /// Converts the error of a fetch from the segment `key`: a missing segment is `Corrupt`, any other failure `Unavailable`.
     fn into_store(self, key: &str) -> StoreError {
         match self {
             Self::Backend(error) if matches!(*error, BackendError::NotFound { .. }) => {
@@ -258,6 +270,7 @@ impl FetchError {
 }
 
 impl ExtentReader {
+    /// Returns a reader of the segments in `backend`; `rows` has the relocation rows.
     pub(crate) fn new(backend: Backend, blocks: Arc<BlockCache>, rows: Arc<dyn MetaRead>) -> Self {
         let relocations = Arc::new(RelocationTable::new(rows));
         Self {
@@ -267,6 +280,7 @@ impl ExtentReader {
         }
     }
 
+    /// Reads a block of a segment from the cache, or fetches it from the bucket.
     async fn block(&self, id: SegmentId, index: u32) -> Result<Block, StoreError> {
         let (backend, key) = (self.backend.clone(), id.key());
         let name = key.clone();
@@ -285,12 +299,13 @@ impl ExtentReader {
             .map_err(|e| e.into_store(&name))
     }
 
-    /// Gives up to `bytes` of cached blocks up that lie on the disk; how many it was.
+    /// Deletes the oldest cached blocks on the local disk until at least `bytes` bytes are free or none is left; returns how many
+    /// bytes that freed.
     pub(crate) fn give_up(&self, bytes: u64) -> u64 {
         self.blocks.give_up(bytes)
     }
 
-    /// Keeps what has just been uploaded.
+    /// Puts the blocks of a segment that has just been uploaded into the block cache.
     pub(crate) fn keep(&self, id: SegmentId, object: &Bytes) {
         for (index, block) in object.chunks(BLOCK as usize).enumerate() {
             let key = BlockKey {
@@ -301,7 +316,11 @@ impl ExtentReader {
         }
     }
 
-    /// `len` bytes of an extent after its first `skip`; zero for a hole.
+    /// Reads `len` bytes of an extent after its first `skip` bytes; zeros for a hole.
+    ///
+    /// # Errors
+    /// `Corrupt` when the segment is missing or too short or its bytes do not match their hash, `Unavailable` when the bucket or
+    /// the local disk fails.
     pub(crate) async fn read(
         &self,
         source: &ExtentSource,
@@ -332,7 +351,7 @@ impl ExtentReader {
         }
     }
 
-    /// An extent, wherever it lies by now.
+    /// Reads an extent. Its bytes are in another segment if garbage collection has copied them.
     async fn extent(
         &self,
         id: SegmentId,
@@ -346,7 +365,7 @@ impl ExtentReader {
             let Err(StoreError::Corrupt(_)) = &read else {
                 return read;
             };
-            // Most likely the segment was rewritten and is gone.
+            // Most likely garbage collection has copied the extent and deleted the segment.
             match self.relocations.next((id, offset)).await? {
                 Some(next) => (id, offset) = next,
                 None => return read,
@@ -354,8 +373,8 @@ impl ExtentReader {
         }
     }
 
-    /// An extent, verified. Bytes that are not what the hash says may come from this machine's cache: they are forgotten and
-    /// fetched once more, and only what the bucket gives then is believed to be damaged.
+    /// Reads and verifies an extent of a segment. Bytes that do not match their hash may come from the cache of this machine: they
+    /// are removed from it and fetched from the bucket once more, and only a second mismatch is an error.
     async fn extent_verified(
         &self,
         id: SegmentId,
@@ -365,11 +384,11 @@ impl ExtentReader {
     ) -> Result<Bytes, StoreError> {
         match self.extent_once(id, offset, len, hash).await {
             Err(StoreError::Corrupt(why)) => {
-                tracing::warn!(why, "bytes that do not verify are fetched again");
+                tracing::warn!(why, "an extent is missing or damaged; fetching it again");
                 self.forget(id, offset, len);
                 let again = self.extent_once(id, offset, len, hash).await;
                 if again.is_err() {
-                    // A repaired object is read without a restart.
+                    // Bad blocks are not kept: once the object is repaired, the extent is read without a restart.
                     self.forget(id, offset, len);
                 }
                 again
@@ -378,6 +397,7 @@ impl ExtentReader {
         }
     }
 
+    /// Reads an extent from its blocks and verifies it, unless it was verified with the same blocks in memory before.
     async fn extent_once(
         &self,
         id: SegmentId,
@@ -404,7 +424,7 @@ impl ExtentReader {
             both.extend_from_slice(tail);
             (both.freeze(), Some(next))
         };
-        // Either block may have come into memory anew since the other was verified with it.
+        // Either block may have been loaded into memory again after the extent was verified with the other one.
         let held = || std::iter::once(&first).chain(&next);
         if !held().all(|block| block.verified(offset)) {
             if crate::store::data::segment::hash(&bytes) != *hash {
@@ -418,7 +438,7 @@ impl ExtentReader {
         Ok(bytes)
     }
 
-    /// Drops the blocks an extent lies in from memory and disk.
+    /// Removes the blocks that contain an extent from the cache in memory and on disk.
     fn forget(&self, id: SegmentId, offset: u32, len: u32) {
         for index in blocks_of(offset, len) {
             self.blocks.forget(BlockKey {
@@ -429,7 +449,7 @@ impl ExtentReader {
     }
 }
 
-/// The one or two blocks an extent lies in.
+/// Returns the one or two blocks that contain an extent.
 fn blocks_of(offset: u32, len: u32) -> std::ops::RangeInclusive<u32> {
     let last = u64::from(offset) + u64::from(len.max(1)) - 1;
     (u64::from(offset) / BLOCK) as u32..=(last / BLOCK) as u32
@@ -439,6 +459,7 @@ fn short(id: SegmentId) -> String {
     format!("segment {} is shorter than its extents", id.key())
 }
 
+/// Returns `len` bytes of an extent after its first `skip`; `Corrupt` with `what` if the extent is shorter.
 fn slice(
     bytes: &Bytes,
     skip: u32,

@@ -1,8 +1,8 @@
-//! Seal: fixed contents become extents of uploaded segments, and then range rows.
+//! Packs flushed contents into segments, uploads the segments, and composes the range rows.
 //!
-//! Path: cut spans into extents -> pack them into segments -> upload (no lock held) -> compose the rows behind the same lineage's earlier
-//! state -> lay them into the overlay with the operation. A crash before the last step leaves an orphan segment and a journal that
-//! seals again.
+//! Path: divide the spans of each content into chunks -> pack the chunks into segments as extents -> upload the segments without
+//! holding a lock -> compose the range rows over those of the content's base -> publish them together with the operation. A crash
+//! before the last step leaves segments that no row references, and a journal from which the next mount uploads again.
 
 use bytes::{Bytes, BytesMut};
 
@@ -22,15 +22,15 @@ use crate::store::schema::keys;
 use crate::store::schema::rows::{ExtentSlice, ExtentSource, RangeRow, SegmentRow};
 use crate::sync::Arc;
 
-/// Above it a content has segments of its own.
+/// A content with more written bytes than this has segments of its own.
 pub(crate) const OWN_SEGMENT: u64 = 1 << 20;
-/// Up to it, and alone, a content lies in its row.
+/// Maximum number of bytes that are written to range rows instead of a segment when a caller waits for them.
 pub(crate) const INLINE: u64 = 4 << 10;
 
-/// Files of an upload that failed which the log names, at most.
+/// Maximum number of inodes that the log line about a failed upload lists.
 const INOS_TOLD: usize = 8;
 
-/// Part of a content that goes into one extent.
+/// Part of a content that becomes one extent. Offset and length are in bytes of the file.
 #[derive(Clone, Debug)]
 pub(crate) struct Chunk {
     pub(crate) offset: u64,
@@ -38,14 +38,14 @@ pub(crate) struct Chunk {
     parts: Vec<Span>,
 }
 
-/// Extents of contents, by their place in the group.
+/// Chunks of contents; a content is given by its index among the contents that are uploaded together.
 pub(crate) type ContentParts = Vec<(usize, Vec<Chunk>)>;
 
-/// One segment to be.
+/// What one segment will contain.
 #[derive(Debug)]
 pub(crate) struct SegmentPlan {
     pub(crate) parts: ContentParts,
-    /// The staging file that is these extents, one behind the other, and nothing else.
+    /// The staging file whose bytes are exactly these chunks in this order, so that it can be hard-linked as the segment.
     pub(crate) file: Option<Arc<StagingFile>>,
 }
 
@@ -62,10 +62,12 @@ pub(crate) struct Uploaded {
     rows: Batch,
 }
 
-/// Where extents of contents are in segments: the content's place in the group, the offset in the file, the slice.
+/// Uploaded extents: the index of the content among those uploaded together, the offset in the file in bytes, the slice.
 pub(crate) type UploadedExtents = Vec<(usize, u64, ExtentSlice)>;
 
 impl DataStore {
+    /// Records a failed upload of contents: in the log, in the failures that status shows, and in the upload state of each
+    /// content, so that the uploader waits longer before the next attempt and a caller that waits gets the reason.
     pub(crate) fn upload_failed(&self, contents: &[Arc<PendingContent>], error: &StoreError) {
         self.core.health.failed(&error.to_string());
         let inos: Vec<u64> = contents.iter().take(INOS_TOLD).map(|p| p.ino.0).collect();
@@ -82,7 +84,12 @@ impl DataStore {
         self.core.changed.notify_waiters();
     }
 
-    /// Brings the bytes of contents to the bucket; their pieces, as offsets in the file.
+    /// Uploads the bytes of contents. Returns for each content its slices, with their offsets in the file in bytes. With `inline`
+    /// no segment is uploaded: the slices hold the bytes, for the range rows.
+    ///
+    /// # Errors
+    /// The first segment that fails ends the call: `Closed` when the writer ends, `Unavailable` when the store refuses a segment
+    /// or a staging file cannot be read. While the store is out of reach, the upload is retried.
     pub(crate) async fn upload(
         self: &Arc<Self>,
         contents: &[Arc<PendingContent>],
@@ -118,6 +125,7 @@ impl DataStore {
         Ok(pieces)
     }
 
+    /// Uploads one segment, by a hard link if the plan names a staging file and the store can link it.
     async fn upload_segment(
         self: Arc<Self>,
         plan: SegmentPlan,
@@ -166,7 +174,12 @@ impl DataStore {
         Ok(uploaded)
     }
 
-    /// Makes the range rows of a content whose bytes the bucket has.
+    /// Composes the range rows of a content whose bytes the bucket has. Waits until the rows of its base and of the contents it
+    /// references are published.
+    ///
+    /// # Errors
+    /// `Closed` and `Fenced` when the writer ends, `Corrupt` when a row cannot be decoded. Requests that the index cannot answer
+    /// are retried.
     pub(crate) async fn compose(
         &self,
         pending: &Arc<PendingContent>,
@@ -214,6 +227,7 @@ impl DataStore {
         content.upload_state.send_replace(UploadState::Uploaded);
     }
 
+    /// Waits until the rows of a content are published.
     async fn wait_uploaded(&self, before: &PendingContent) -> Result<(), StoreError> {
         let mut state = before.upload_state.subscribe();
         tokio::select! {
@@ -221,12 +235,12 @@ impl DataStore {
                 done.map_err(|_| StoreError::Closed)?;
                 Ok(())
             }
-            // After the stop no upload of it begins.
+            // Once the tasks are stopped, no task uploads it any more.
             () = self.core.tasks.stopped() => Err(StoreError::Closed),
         }
     }
 
-    /// The zeros a content was punched with, as pieces, where there is something they hide.
+    /// Returns the zero spans of a content (punched holes) as slices of zeros, only in ranges that may have rows to be hidden.
     async fn zeros(&self, pending: &PendingContent) -> Result<Vec<(u64, ExtentSlice)>, StoreError> {
         let mut out = Vec::new();
         let under = [Some(pending.content), pending.base.map(|base| base.content)];
@@ -252,7 +266,7 @@ impl DataStore {
         Ok(out)
     }
 
-    /// The bytes a content takes from others, as pieces of the same extents.
+    /// Returns the bytes that a content references in other contents, as slices of the extents of those.
     async fn cited(&self, pending: &PendingContent) -> Result<Vec<(u64, ExtentSlice)>, StoreError> {
         let mut out = Vec::new();
         for span in pending.flushed.spans() {
@@ -260,7 +274,7 @@ impl DataStore {
                 continue;
             };
             let content = ContentRef::of(of);
-            // What it refers to was queued before it: no two wait for each other.
+            // A content references only contents that were queued before it, so no two contents wait for each other.
             if let Some(before) = self.contents.pending(content) {
                 self.wait_uploaded(&before).await?;
             }
@@ -272,8 +286,7 @@ impl DataStore {
                     ResolvedExtent::Zero => (ExtentSource::Zero, 0),
                     ResolvedExtent::Stored(source, skip) => (source, skip),
                     ResolvedExtent::Staged(_) => {
-                        let text =
-                            format!("a content that is referred to is not sealed: {content:?}");
+                        let text = format!("a referenced content is not uploaded: {content:?}");
                         return Err(StoreError::Corrupt(text));
                     }
                 };
@@ -284,7 +297,9 @@ impl DataStore {
         Ok(out)
     }
 
-    /// Counts the extents a range row cites, for an operation or content of the timestamp `at`.
+    /// Adds to `rows` that `by` is added to the number of rows that cite each extent of `row`: 1 for a new range row, -1 for a
+    /// deleted one. If `by` is negative, also a `G E` row for each segment with `at`, the timestamp of the operation or content,
+    /// which makes garbage collection look at the segment.
     pub(crate) fn cite(&self, rows: &mut Batch, row: &RangeRow, by: i64, at: Timestamp) {
         let mut cited: std::collections::BTreeMap<(u64, u64), SegmentRow> =
             std::collections::BTreeMap::new();
@@ -313,7 +328,7 @@ impl DataStore {
     }
 }
 
-/// What a footer says of a content's file.
+/// Returns the footer entry of a content's file.
 pub(crate) fn footer_file(pending: &PendingContent) -> FooterFile {
     let Dentry {
         parent: directory,
@@ -327,6 +342,7 @@ pub(crate) fn footer_file(pending: &PendingContent) -> FooterFile {
     }
 }
 
+/// Returns the slice at `offset` of the file that shows the first `len` bytes of an extent.
 pub(crate) fn piece(offset: u64, source: ExtentSource, len: u64) -> ExtentSlice {
     ExtentSlice {
         start: (offset % RANGE) as u32,
@@ -336,7 +352,7 @@ pub(crate) fn piece(offset: u64, source: ExtentSource, len: u64) -> ExtentSlice 
     }
 }
 
-/// Part of an extent as pieces, one per range it reaches into.
+/// Returns the slices that show `len` bytes of an extent, after its first `skip` bytes, at `start` of the file: one per range.
 fn split(start: u64, len: u64, source: &ExtentSource, skip: u32) -> Vec<(u64, ExtentSlice)> {
     let (mut at, end) = (start, start + len);
     let mut out = Vec::new();
@@ -358,6 +374,7 @@ fn split(start: u64, len: u64, source: &ExtentSource, skip: u32) -> Vec<(u64, Ex
     out
 }
 
+/// Groups slices, given with their offsets in the file, by range; ascending in each.
 fn by_range(pieces: Vec<(u64, ExtentSlice)>) -> std::collections::BTreeMap<u64, Vec<ExtentSlice>> {
     let mut ranges: std::collections::BTreeMap<u64, Vec<ExtentSlice>> =
         std::collections::BTreeMap::new();
@@ -370,8 +387,8 @@ fn by_range(pieces: Vec<(u64, ExtentSlice)>) -> std::collections::BTreeMap<u64, 
     ranges
 }
 
-/// The written bytes of a content of `len` bytes, cut into extents: runs that continue each other, split where 256 KiB of the
-/// file end.
+/// Divides the written bytes of a content of `len` bytes into chunks: adjacent spans are joined, and a chunk ends at each
+/// multiple of [`EXTENT`] bytes of the file.
 fn cuts<'a>(spans: impl Iterator<Item = &'a Span>, len: u64) -> Vec<Chunk> {
     let mut cuts: Vec<Chunk> = Vec::new();
     for span in spans {
@@ -399,6 +416,7 @@ fn cuts<'a>(spans: impl Iterator<Item = &'a Span>, len: u64) -> Vec<Chunk> {
     cuts
 }
 
+/// Returns the part `from..to`, in bytes of the file, of a span.
 fn part(span: &Span, from: u64, to: u64) -> Span {
     let skip = from - span.offset;
     let source = match &span.source {
@@ -419,6 +437,10 @@ fn part(span: &Span, from: u64, to: u64) -> Span {
     }
 }
 
+/// Reads the bytes of a chunk from memory and staging files.
+///
+/// # Errors
+/// `Unavailable` when a staging file cannot be read.
 pub(crate) fn cut_bytes(cut: &Chunk) -> Result<Bytes, StoreError> {
     let mut all = BytesMut::with_capacity(cut.len as usize);
     for part in &cut.parts {
@@ -435,8 +457,8 @@ pub(crate) fn cut_bytes(cut: &Chunk) -> Result<Bytes, StoreError> {
     Ok(all.freeze())
 }
 
-/// Packs small contents together and gives large ones segments of their own; what is a whole staging file that `links` stays
-/// in it.
+/// Plans the segments: small contents share segments, a content above [`OWN_SEGMENT`] bytes has its own, and a span that is a
+/// whole staging file which `links` accepts becomes a segment by itself.
 fn plan(
     contents: &[Arc<PendingContent>],
     links: impl Fn(&StagingFile) -> bool,
@@ -477,7 +499,8 @@ fn plan(
     plans
 }
 
-/// The staging file that is the bytes of a span, wholly and alone, if it is worth an object.
+/// Returns the staging file that contains the bytes of a span and nothing else, if it is large enough for a segment of its own:
+/// more than [`OWN_SEGMENT`] and at most [`SEGMENT_MAX`] bytes.
 fn whole(span: &Span, len: u64) -> Option<&Arc<StagingFile>> {
     match &span.source {
         Staged::File { file, position: 0 }
@@ -491,6 +514,7 @@ fn whole(span: &Span, len: u64) -> Option<&Arc<StagingFile>> {
     }
 }
 
+/// Packs the chunks of one content into segments of at most [`SEGMENT_MAX`] bytes.
 fn own(at: usize, cuts: Vec<Chunk>) -> Vec<ContentParts> {
     let mut plans = Vec::new();
     let (mut current, mut filled) = (Vec::new(), 0);

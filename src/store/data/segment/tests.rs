@@ -1,4 +1,4 @@
-//! Segments: what is built reads back, what is damaged does not.
+//! Tests of segments: extents and footers are read back as they were built, and damage is found.
 
 use crate::store::Timestamp;
 use crate::store::data::segment::*;
@@ -24,7 +24,7 @@ fn built() -> (Bytes, ExtentSource) {
 }
 
 #[test]
-fn keys_keep_every_directory_small() {
+fn keys_of_segments_keep_every_directory_small() {
     let id = SegmentId {
         epoch: 0x1002,
         sequence: 0x1_2345_6789,
@@ -41,7 +41,8 @@ fn keys_keep_every_directory_small() {
     }
 }
 
-/// A bucket with one segment whose second extent lies in two blocks, and a cache over it.
+/// Returns a bucket with one segment whose second extent spans two blocks, a reader with a cache, the segment, and its extents
+/// with their bytes.
 async fn stored(
     name: &str,
 ) -> (
@@ -85,12 +86,12 @@ async fn whole(
     (source, text): &(ExtentSource, Vec<u8>),
 ) -> Result<(), StoreError> {
     let read = extents.read(source, 0, text.len() as u32).await?;
-    assert!(read == text[..], "other bytes");
+    assert!(read == text[..], "the bytes of the extent differ");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_bad_block_of_the_cache_is_fetched_again() {
+async fn a_damaged_block_of_the_cache_is_fetched_again() {
     let (backend, extents, id, sources) = stored("bad-block").await;
     for bad in [vec![b'x'; BLOCK as usize], b"short".to_vec()] {
         for index in [0, 1] {
@@ -111,7 +112,7 @@ async fn a_bad_block_of_the_cache_is_fetched_again() {
 }
 
 #[tokio::test]
-async fn an_extent_in_two_blocks_is_verified_again_with_either() {
+async fn an_extent_in_two_blocks_is_verified_again_when_one_is_fetched_again() {
     let (backend, extents, id, sources) = stored("two-blocks").await;
     whole(&extents, &sources[1]).await.unwrap();
     let mut object = backend.get(&id.key()).await.unwrap().to_vec();
