@@ -1,4 +1,4 @@
-//! What all places of one store share: its client, its settings, its counts and its circuit breakers.
+//! The state that all places of one store share: its client, its settings, its counters and its circuit breakers.
 
 use super::circuit_breaker::{CircuitBreaker, HealthCheck, Lane, RequestPermit};
 use super::counters::{CountedStore, Tally};
@@ -11,31 +11,31 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStoreExt, PutPayload};
 
-/// Never written; whether it is there is not the question.
+/// The key that a health check reads. It is never written; "not found" is a successful check.
 const READ_KEY: &str = "probe/check";
 
-/// Written and removed while writes fail.
+/// The key that a health check writes and deletes while writes fail.
 const WRITE_KEY: &str = "probe/write";
 
-/// How often a conditional write is sent whose answer was lost or undecided.
+/// How often a conditional write with an unknown outcome is sent.
 #[derive(Clone, Copy)]
 pub(super) enum Tries {
-    /// As often as the settings say.
+    /// As often as the settings allow.
     AsSet,
-    /// Once: another try comes later.
+    /// Once: the caller sends it again later.
     One,
 }
 
-/// What a backend shares with its children.
+/// The state that a backend shares with its children.
 pub(super) struct Base {
     pub(super) location: Location,
     pub(super) config: BackendConfig,
     pub(super) counted: CountedStore,
     pub(super) tally: Arc<Tally>,
     pub(super) breaker: Arc<CircuitBreaker>,
-    /// A client that sends each request once; made when it is needed.
+    /// A client that sends each request once; created at its first use.
     pub(super) once: OnceLock<CountedStore>,
-    /// Local places only.
+    /// `None` unless the store is a directory of this machine.
     pub(super) root_guard: Option<RootGuard>,
 }
 
@@ -49,7 +49,7 @@ impl Base {
         self.breaker.acquire(lane, health_check).await
     }
 
-    /// The store without retries.
+    /// The client that sends each request once.
     pub(super) fn once(&self) -> &CountedStore {
         self.once.get_or_init(|| {
             let opened = match &self.location.kind {
@@ -65,7 +65,7 @@ impl Base {
         })
     }
 
-    /// Asks the store something small.
+    /// Reads a small object, and writes one if writes failed.
     async fn health_check(&self, check: HealthCheck) -> Result<(), BackendError> {
         let url = &self.location.url;
         let failure = |e: object_store::Error| BackendError::from_store(url, &e);
@@ -79,7 +79,7 @@ impl Base {
                 root_guard.verify().await.map_err(gone)?;
             }
             if let Err(error) = self.once().get(&key(READ_KEY)).await.map_err(failure)
-                && is_trouble(&error)
+                && is_store_failure(&error)
             {
                 return Err(error);
             }
@@ -97,7 +97,7 @@ impl Base {
                 .put(&key(WRITE_KEY), payload)
                 .await
                 .map_err(failure)?;
-            // It is overwritten the next time, if it is still there.
+            // If this fails, the next check overwrites the object.
             self.once().delete(&key(WRITE_KEY)).await.ok();
             Ok(())
         })
@@ -105,8 +105,8 @@ impl Base {
     }
 }
 
-/// Whether an error says that the store fails; the others are answers to what was asked.
-pub(super) fn is_trouble(error: &BackendError) -> bool {
+/// Tells whether an error means that the store failed; the other errors are answers to the request.
+pub(super) fn is_store_failure(error: &BackendError) -> bool {
     match error {
         BackendError::Denied { .. }
         | BackendError::Unavailable { .. }
@@ -118,7 +118,7 @@ pub(super) fn is_trouble(error: &BackendError) -> bool {
     }
 }
 
-/// A store whose keys are relative to `prefix`.
+/// A client whose keys are relative to `prefix`.
 pub(super) fn prefixed(store: CountedStore, prefix: &Path) -> Arc<PrefixStore<CountedStore>> {
     Arc::new(PrefixStore::new(store, prefix.clone()))
 }

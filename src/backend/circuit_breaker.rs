@@ -70,7 +70,7 @@ impl fmt::Display for Lane {
 
 /// A lane whose breaker is open, for status and log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
+pub struct LaneFailure {
     /// The lane.
     pub lane: Lane,
     /// The time since the first failure.
@@ -81,7 +81,7 @@ pub struct Trouble {
     pub error: BackendError,
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for LaneFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (lane, tries, seconds) = (self.lane, self.tries, self.since.as_secs());
         write!(
@@ -138,7 +138,7 @@ struct BreakerState {
 pub(super) struct CircuitBreaker {
     state: Mutex<BreakerState>,
     changed: Notify,
-    setbacks: AtomicU64,
+    failed_requests: AtomicU64,
     health_check_running: tokio::sync::Mutex<()>,
 }
 
@@ -269,7 +269,7 @@ impl CircuitBreaker {
             Err(error) => {
                 state.last_outcome = HealthCheckOutcome::Failed;
                 tracing::debug!(%error, "the store still fails");
-                self.setbacks.fetch_add(1, Ordering::SeqCst);
+                self.failed_requests.fetch_add(1, Ordering::SeqCst);
             }
         }
         drop(state);
@@ -277,21 +277,21 @@ impl CircuitBreaker {
     }
 
     /// Counts failed requests and failed health checks.
-    pub(super) fn setbacks(&self) -> u64 {
-        self.setbacks.load(Ordering::SeqCst)
+    pub(super) fn failed_requests(&self) -> u64 {
+        self.failed_requests.load(Ordering::SeqCst)
     }
 
     /// The lanes whose breakers are open.
-    pub(super) fn troubles(&self) -> Vec<Trouble> {
+    pub(super) fn lane_failures(&self) -> Vec<LaneFailure> {
         let now = Instant::now();
         let state = lock(&self.state);
-        let trouble = |(lane, open): (&Lane, &OpenLane)| Trouble {
+        let failure = |(lane, open): (&Lane, &OpenLane)| LaneFailure {
             lane: *lane,
             since: now.saturating_duration_since(open.since),
             tries: open.tries,
             error: open.error.clone(),
         };
-        state.open_lanes.iter().map(trouble).collect()
+        state.open_lanes.iter().map(failure).collect()
     }
 
     fn succeeded(&self, lane: Lane) {
@@ -345,7 +345,7 @@ impl CircuitBreaker {
             }
         }
         drop(state);
-        self.setbacks.fetch_add(1, Ordering::SeqCst);
+        self.failed_requests.fetch_add(1, Ordering::SeqCst);
         self.changed.notify_waiters();
     }
 }

@@ -54,8 +54,8 @@ async fn tries_come_one_at_a_time_and_ever_less_often() {
     assert_eq!(tries, [1, 3, 7, 15, 31, 61, 91]);
     let asked = store.asked.load(Ordering::SeqCst);
     assert!((80..=100).contains(&asked), "{asked} health checks in 91 s");
-    let trouble = &breaker.troubles()[0];
-    assert_eq!((trouble.lane, trouble.tries), (LANE, 8));
+    let failure = &breaker.lane_failures()[0];
+    assert_eq!((failure.lane, failure.tries), (LANE, 8));
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,7 +94,7 @@ async fn an_answer_lets_everything_go_at_once() {
         let late = waited.saturating_sub(Duration::from_secs(100));
         assert!(late <= Duration::from_secs(1), "{waited:?}");
     }
-    assert!(breaker.troubles().is_empty());
+    assert!(breaker.lane_failures().is_empty());
     assert_eq!(
         acquire(&breaker, LANE, &store).await.mode,
         RequestMode::Normal
@@ -127,8 +127,8 @@ async fn one_bad_request_among_good_ones_holds_nothing_back() {
     tokio::time::advance(Duration::from_millis(1)).await;
     acquire(&breaker, LANE, &store).await.succeeded();
     bad.failed(&refused(), 8);
-    assert!(breaker.troubles().is_empty());
-    assert_eq!(breaker.setbacks(), 1);
+    assert!(breaker.lane_failures().is_empty());
+    assert_eq!(breaker.failed_requests(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,8 @@
-//! Counts what is asked of a store, by whichever room, and evens out two answers that stores give differently: a listing
-//! behind an offset, and a conditional write that met another one.
+//! Counters of requests and bytes, and a uniform result for two requests whose answers differ between stores: a listing with
+//! an offset, and a conditional write during another one of the same key.
 //!
-//! Invariant: every request of this program passes one [`CountedStore`], the index's included. A request is one call of
-//! `ObjectStore`; retries and pages inside it are not seen from here.
+//! Invariant: every request of this program, also of the index, passes one [`CountedStore`]. A request is one call of
+//! `ObjectStore`; retries and pages inside a call are not counted.
 
 use super::error::{BackendError, undecided};
 use crate::sync::{Arc, AtomicU64, Ordering};
@@ -17,24 +17,24 @@ use object_store::{
 };
 use std::fmt;
 
-/// What was asked of a backend and its children since it was opened.
+/// The requests of a backend and its children since it was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counters {
-    /// Objects written, parts of an object and copies included.
+    /// Writes of objects and of their parts, and copies.
     pub put: u64,
-    /// Objects or ranges read.
+    /// Reads of objects or ranges.
     pub get: u64,
-    /// Listings begun.
+    /// Listings.
     pub list: u64,
-    /// Objects deleted.
+    /// Deletions of objects.
     pub delete: u64,
-    /// Objects asked for their size and date only.
+    /// Reads of an object's size and date only.
     pub head: u64,
-    /// Bytes sent, whether or not they arrived.
+    /// Bytes sent, also by requests that failed.
     pub bytes_up: u64,
     /// Bytes received.
     pub bytes_down: u64,
-    /// Requests that failed, their retries included; an object that is not there, or there already, is an answer.
+    /// Failed requests, retries included. "Not found" and "already exists" are not failures.
     pub failures: u64,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Reads the counts, each for itself.
+    /// Reads the counters one by one.
     pub(super) fn snapshot(&self) -> Counters {
         Counters {
             put: self.put.load(Ordering::Relaxed),
@@ -66,7 +66,7 @@ impl Tally {
         }
     }
 
-    /// Counts a file that became an object, or did not, as if its bytes had been sent.
+    /// Counts a hard link in place of a write as if the bytes had been sent.
     pub(super) fn linked<T>(&self, len: u64, result: &std::result::Result<T, BackendError>) {
         add(&self.put, 1);
         add(&self.bytes_up, len);
@@ -100,7 +100,7 @@ fn add(counter: &AtomicU64, n: u64) {
     counter.fetch_add(n, Ordering::Relaxed);
 }
 
-/// Tells failures from answers.
+/// Tells whether an error is a failure and not an answer.
 fn is_failure(error: &Error) -> bool {
     !matches!(
         error,
@@ -113,7 +113,7 @@ fn is_failure(error: &Error) -> bool {
     )
 }
 
-/// A store that counts. Its `Debug` shows the URL alone: the store inside may know secrets.
+/// A store that counts requests. Its `Debug` shows the URL alone, because the inner store may hold secrets.
 #[derive(Clone)]
 pub(super) struct CountedStore {
     url: Arc<str>,
@@ -122,7 +122,7 @@ pub(super) struct CountedStore {
 }
 
 impl CountedStore {
-    /// Puts the counting before `inner`, which is shown as `url`.
+    /// Wraps `inner`, which messages name `url`.
     pub(super) fn new(url: &str, inner: Arc<dyn ObjectStore>, tally: Arc<Tally>) -> Self {
         Self {
             url: url.into(),
@@ -201,8 +201,8 @@ impl ObjectStore for CountedStore {
             .boxed()
     }
 
-    // Provided by the trait, but the provided one fetches the whole listing and filters it here. What comes is filtered all
-    // the same: Azure's emulator, not declared as such, ignores the offset and lists everything.
+    // The default of the trait fetches the whole listing and filters it. The filter stays, because Azure's emulator ignores
+    // the offset unless it is declared as the emulator.
     fn list_with_offset(
         &self,
         prefix: Option<&Path>,
@@ -232,7 +232,7 @@ impl ObjectStore for CountedStore {
 }
 
 impl CountedStore {
-    /// Counts a body while it is read; the caller reads a local file in one piece.
+    /// Counts the bytes of a body while it is read; those of a local file at once.
     fn counted_payload(
         &self,
         payload: GetResultPayload,
@@ -257,7 +257,7 @@ impl CountedStore {
     }
 }
 
-/// An upload in parts that counts.
+/// A multipart upload that counts its requests.
 struct CountedUpload {
     inner: Box<dyn MultipartUpload>,
     tally: Arc<Tally>,

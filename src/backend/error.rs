@@ -1,42 +1,42 @@
-//! What can go wrong with a request, in the words of what the caller does next.
+//! The errors of requests, classified by what the caller can do.
 //!
-//! Invariant: every error names the object or the URL it is about and carries the store's own words, shortened, without
-//! query strings and never with a secret.
+//! Invariant: every error names its object or URL and has the store's own message, shortened and without query strings, which
+//! may hold secrets.
 
 use object_store::client::HttpError;
 use std::error::Error as StdError;
 use std::io::ErrorKind;
 
-/// Why a request to a backend failed, by what the caller does next: [`BackendError::is_retryable`] kinds pass by themselves,
-/// `NotFound` and `AlreadyExists` are answers, the others are permanent. `place` is the object or the URL, `reason` the
-/// store's own words.
+/// Why a request to a backend failed. Kinds for which [`BackendError::is_retryable`] holds are temporary, `NotFound` and
+/// `AlreadyExists` are answers, and the others are permanent. `place` is the object or the URL, `reason` the message of the
+/// store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
-    /// There is no such object; asking again gives the same answer.
+    /// There is no such object.
     #[error("{place}: not found: {reason}")]
     NotFound {
         /// The object that is not there.
         place: String,
-        /// The store's words.
+        /// The message of the store.
         reason: String,
     },
-    /// An object of another writer has this key: choose another key, or stop writing.
+    /// Another writer's object has this key.
     #[error("{place}: exists already: {reason}")]
     AlreadyExists {
         /// The key that is taken.
         place: String,
-        /// The store's words.
+        /// The message of the store.
         reason: String,
     },
-    /// The credentials are missing, wrong or too weak: a person has to act.
+    /// The credentials are missing, wrong or lack permissions; the user has to change them.
     #[error("{place}: access refused, check the credentials: {reason}")]
     Denied {
         /// The object or URL that was refused.
         place: String,
-        /// The store's words, or which variable is missing.
+        /// The message of the store, or the name of the missing variable.
         reason: String,
     },
-    /// The store gave no usable answer in time, its own retries included: keep the data and try later.
+    /// The store gave no usable answer in time, retries included. A later attempt may succeed.
     #[error("{place}: the store is unavailable: {reason}")]
     Unavailable {
         /// The object or URL that was asked for.
@@ -44,7 +44,7 @@ pub enum BackendError {
         /// The last failure, or the deadline that passed.
         reason: String,
     },
-    /// The store lacks something this program cannot work without: use another store.
+    /// The store lacks a feature that this program needs.
     #[error("{place}: the store cannot be used: {reason}")]
     Unsupported {
         /// The object or URL that was asked for.
@@ -52,15 +52,15 @@ pub enum BackendError {
         /// What the store cannot do.
         reason: String,
     },
-    /// The object is there and is not what was written, however often it is read: mend it or give it up.
+    /// The object exists, and repeated reads return the same bytes, which are not those that were written.
     #[error("{place}: the object is damaged: {reason}")]
     Damaged {
         /// The object.
         place: String,
-        /// What does not fit.
+        /// How it differs.
         reason: String,
     },
-    /// The URL, a flag or the bucket it names is wrong: a person has to act.
+    /// The URL, a flag, or the bucket in the URL is wrong; the user has to change it.
     #[error("{place}: {reason}")]
     Invalid {
         /// The URL, flag or key as given, without secrets.
@@ -70,12 +70,12 @@ pub enum BackendError {
     },
 }
 
-/// What came for an object is not what was written, however often it was read.
+/// No read of an object returned the bytes that were written.
 #[derive(Debug, thiserror::Error)]
 #[error("what came is not this object: {why}")]
 pub(super) struct ContentMismatch {
     pub(super) why: String,
-    /// It was the same each time.
+    /// Every read returned the same bytes.
     pub(super) same: bool,
 }
 
@@ -117,8 +117,8 @@ impl Class {
 }
 
 impl BackendError {
-    /// Tells whether the same request may succeed later without anyone doing anything: keep the data and try again. After
-    /// such a failure a write may or may not have happened.
+    /// Tells whether the same request may succeed later without an action of the user. After such a failure of a write, the
+    /// object may have been written.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -132,7 +132,7 @@ impl BackendError {
         }
     }
 
-    /// Translates what `object_store` says about `place`.
+    /// Translates an error of `object_store` about `place`.
     pub(super) fn from_store(place: impl Into<String>, error: &object_store::Error) -> Self {
         let full = chain(error);
         classify(error, &full).error(place, shorten(&full))
@@ -145,13 +145,13 @@ pub(super) fn is_past_end(error: &object_store::Error) -> bool {
     status(&full) == Some(416) || full.contains("Wanted range starting at")
 }
 
-/// Tells whether `error` means that a store sent a whole object where a range was asked for. Some do so for an empty
-/// object, which has no range to send.
+/// Tells whether `error` means that a store sent the whole object instead of a range. Some stores do so for an empty object,
+/// which has no range.
 pub(super) fn is_whole(error: &object_store::Error) -> bool {
     chain(error).contains(WHOLE)
 }
 
-/// Tells whether `error` means that the library or the store does not know the kind of request at all.
+/// Tells whether `error` means that the library or the store does not support this kind of request.
 pub(super) fn is_unknown(error: &object_store::Error) -> bool {
     use object_store::Error;
     matches!(
@@ -160,8 +160,9 @@ pub(super) fn is_unknown(error: &object_store::Error) -> bool {
     )
 }
 
-/// Takes back the verdict "exists already" where the store has not reached one: while another conditional write of the key
-/// is going on, our own first attempt for one, S3 says 409 with a code of its own, and the library reads that as a conflict.
+/// Replaces the library's "already exists" by an unknown outcome if the store has not decided yet: while another conditional
+/// write of the key is under way, such as this request's own first attempt, S3 answers 409 with a code of its own, which the
+/// library takes for a conflict.
 pub(super) fn undecided(error: object_store::Error) -> object_store::Error {
     match error {
         object_store::Error::AlreadyExists { source, .. } if names_undecided(&chain(&*source)) => {
@@ -174,7 +175,7 @@ pub(super) fn undecided(error: object_store::Error) -> object_store::Error {
     }
 }
 
-/// Tells whether `error` is such a write.
+/// Tells whether `error` has one of the codes in [`UNDECIDED`].
 pub(super) fn is_undecided(error: &object_store::Error) -> bool {
     names_undecided(&chain(error))
 }
@@ -183,11 +184,12 @@ fn names_undecided(text: &str) -> bool {
     UNDECIDED.iter().any(|code| text.contains(code))
 }
 
-/// The codes of S3's 409 for a write that met another one.
+/// The codes of S3's 409 while another write of the same key is under way.
 const UNDECIDED: [&str; 2] = ["ConditionalRequestConflict", "OperationAborted"];
 
-/// Tells whether `error` is one that the library passes on at once: a connection that was lost after the request had been
-/// sent, which may or may not have done its work, a write that met another one, or trouble it has no name for.
+/// Tells whether the library does not repeat a request that failed with `error`: the connection was lost after the request
+/// had been sent, so that its outcome is unknown; another write of the same key was under way; or the library does not
+/// classify the failure.
 pub(super) fn is_unrepeated(error: &object_store::Error) -> bool {
     use object_store::client::HttpErrorKind as Kind;
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);
@@ -200,13 +202,13 @@ pub(super) fn is_unrepeated(error: &object_store::Error) -> bool {
     status(&chain(error)) == Some(409)
 }
 
-/// What `object_store` says of a response that is not the range.
+/// The message of `object_store` for a response that is not the requested range.
 const WHOLE: &str = "non-partial response";
 
 fn classify(error: &object_store::Error, full: &str) -> Class {
     use object_store::Error;
     match error {
-        // A bucket that is not there must never read as an object that is not there.
+        // A missing bucket must never be reported as a missing object.
         Error::NotFound { .. } if names_a_missing_bucket(full) => Class::Invalid,
         Error::NotFound { .. } => Class::NotFound,
         Error::AlreadyExists { .. } | Error::Precondition { .. } | Error::NotModified { .. } => {
@@ -220,8 +222,8 @@ fn classify(error: &object_store::Error, full: &str) -> Class {
     }
 }
 
-/// Sorts what `object_store` leaves unsorted, by the first cause with a meaning of its own, then by the HTTP status,
-/// which exists only as text.
+/// Classifies an error that `object_store` does not classify: by the first cause of a known type, then by the HTTP status,
+/// which is only in the text.
 fn classify_cause(cause: &(dyn StdError + 'static), full: &str) -> Class {
     let mut next = Some(cause);
     while let Some(cause) = next {
@@ -253,7 +255,7 @@ fn classify_cause(cause: &(dyn StdError + 'static), full: &str) -> Class {
         Some(408 | 409 | 429) => Class::Unavailable,
         Some(405 | 501) => Class::Unsupported,
         Some(300..=499) => Class::Invalid,
-        // Unknown trouble is taken for passing: waiting loses nothing, giving up might.
+        // An unknown failure counts as temporary: another attempt loses no data, while giving up may.
         _ => Class::Unavailable,
     }
 }
@@ -275,13 +277,13 @@ fn names_a_missing_bucket(text: &str) -> bool {
         .any(|code| text.contains(code))
 }
 
-/// Reads the number behind "status code: ", as `object_store` words it.
+/// The HTTP status in a message of `object_store`.
 fn status(text: &str) -> Option<u16> {
     let (_, rest) = text.split_once("status code: ")?;
     rest.get(..3)?.parse().ok()
 }
 
-/// Joins the texts of `error` and of those of its causes that it does not quote itself.
+/// Joins the messages of `error` and of its causes, without those that an earlier message already contains.
 fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -299,7 +301,7 @@ fn chain(error: &dyn StdError) -> String {
 /// The longest reason, in characters.
 const REASON_CHARS_MAX: usize = 300;
 
-/// Brings a store's words to one line: an XML body becomes its code and message, query strings go.
+/// Shortens a message to one line: an XML body becomes its code and message, and query strings are removed.
 fn shorten(full: &str) -> String {
     let mut text = match (between(full, "<Code>", "</Code>"), status(full)) {
         (Some(code), status) => {
@@ -317,7 +319,7 @@ fn shorten(full: &str) -> String {
     if text.contains("redirect without LOCATION") {
         text.push_str(" (is the region right?)");
     }
-    // A bucket with object lock takes no object without a checksum.
+    // A bucket with object lock accepts no object without a checksum.
     if ["Content-MD5", "x-amz-checksum"]
         .iter()
         .any(|header| text.contains(header))
@@ -335,7 +337,7 @@ fn between<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
     Some(rest.split_once(close)?.0)
 }
 
-/// Cuts a word that is a URL before its query, where some stores want a signature.
+/// A word without the query string if it is a URL: some stores put a signature there.
 fn without_query(word: &str) -> &str {
     match word.split_once('?') {
         Some((url, _)) if url.contains("://") => url,
@@ -360,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_hidden_in_text_are_sorted() {
+    fn http_statuses_in_messages_are_classified() {
         let cases = [
             ("400 Bad Request: ExpiredToken", Class::Denied),
             ("400 Bad Request: MalformedXML", Class::Invalid),
@@ -381,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_found_behind_other_errors() {
+    fn an_error_is_classified_by_its_causes() {
         let refused = std::io::Error::from(ErrorKind::ConnectionRefused);
         let http = HttpError::new(HttpErrorKind::Connect, refused);
         assert_eq!(class_of(&generic(http)), Class::Unavailable);
@@ -395,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_met_another_one_is_no_verdict() {
+    fn a_conflict_with_a_write_under_way_is_undecided() {
         let conflict = |body: &str| object_store::Error::AlreadyExists {
             path: "k".into(),
             source: format!("Server returned non-2xx status code: 409 Conflict: {body}").into(),

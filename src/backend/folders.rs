@@ -1,4 +1,4 @@
-//! One level of keys, as a directory shows it, and what is found by going from level to level.
+//! Listings of one level of keys, like a directory, and the walk over the levels of a local place.
 
 use object_store::ListResult;
 use object_store::path::Path;
@@ -8,8 +8,8 @@ use super::limits::within;
 use super::{Backend, ObjectInfo, info};
 
 impl Backend {
-    /// Lists the names of the next level below `prefix` that have keys below them, ascending. Costs what lies at that level,
-    /// not what lies below it.
+    /// Lists the names directly below `prefix` that have keys below them, in ascending order. The cost depends on the number of
+    /// names at that level only.
     ///
     /// # Errors
     /// `Denied`, `Unavailable`.
@@ -30,7 +30,7 @@ impl Backend {
         Ok(names)
     }
 
-    /// What lies directly below `path`.
+    /// Lists the objects and prefixes directly below `path`.
     async fn level(&self, path: &Path) -> Result<ListResult, BackendError> {
         let prefix = path.as_ref();
         within(self.base.config.deadline, &self.name(prefix), async {
@@ -40,8 +40,8 @@ impl Backend {
         .await
     }
 
-    /// Every object below `path` whose key comes after `after`, in no order. For directories of this machine: the library would
-    /// walk all there is and leave out what comes before; this looks into no directory that ends before `after`.
+    /// Lists all objects below `path` whose keys come after `after`, in no order. For local places: the library would walk the
+    /// whole tree and filter it, while this walk skips directories whose keys all come before `after`.
     pub(super) async fn walked(
         &self,
         path: Path,
@@ -62,7 +62,7 @@ impl Backend {
         Ok(found)
     }
 
-    /// Tells whether an object is there.
+    /// Tells whether an object exists.
     ///
     /// # Errors
     /// `Denied`, `Unavailable`.
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_looked_into_if_a_key_in_it_may_come_after() {
+    fn a_directory_is_walked_if_one_of_its_keys_may_come_after_the_offset() {
         for (folder, after, expected) in [
             ("log/00000", "log/00000/001/000", true),
             ("log/00000", "log/00000", true),

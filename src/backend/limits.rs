@@ -1,6 +1,6 @@
-//! How long a backend may take: settings, the retries they mean, and the deadline around a whole operation.
+//! The settings of a backend, the retry settings that follow from them, and the deadline of an operation.
 //!
-//! Invariant: only `object_store` retries. What is here bounds it from outside, so that every operation of a
+//! Invariant: `object_store` does the retries. The deadline bounds them from outside, so that every operation of a
 //! [`super::Backend`] ends, with an answer or with [`BackendError::Unavailable`].
 
 use super::error::{BackendError, Class};
@@ -12,22 +12,22 @@ use std::time::Duration;
 /// Settings of a backend.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BackendConfig {
-    /// The URL of the service, for stores that are not the provider's own. Plain http is spoken only if it says so.
+    /// The URL of the service, for stores that are not the provider's own. Plain HTTP is used only if it begins with `http://`.
     pub endpoint: Option<String>,
-    /// The region of the bucket; S3 only. Without it the environment's, without that `us-east-1`.
+    /// The region of the bucket; S3 only. The default is the environment's, and `us-east-1` if there is none.
     pub region: Option<String>,
-    /// The time a whole operation may take, retries included. One request gets half of it.
+    /// The limit of a whole operation, retries included. The limit of one request is half of it.
     pub deadline: Duration,
-    /// What happens to a request that failed.
+    /// The retries of a failed request.
     pub retry: Retry,
 }
 
-/// How often a request that failed is sent again, and after which pauses. `object_store` does it: after answers of 408, 429
-/// and 5xx and lost connections, and after a lost answer where sending twice does no harm. The first pause is `base`, each
-/// further one random between `base` and twice the one before, so that many clients do not come back at once.
+/// How often a failed request is sent again, and after which pauses. `object_store` repeats a request after the statuses 408,
+/// 429 and 5xx, after a lost connection, and after a lost answer if the request is idempotent. The first pause is `base`; each
+/// further one is random between `base` and twice the previous one, so that many clients do not retry at the same moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
-    /// How often a request is sent again at most; 0 sends each once.
+    /// The maximal number of retries of one request.
     pub count: usize,
     /// The first and shortest pause; at least 1 ms and at most `cap`.
     pub base: Duration,
@@ -36,20 +36,20 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// Sends each request once: every failure reaches the caller.
+    /// No retries: every failure is returned to the caller.
     pub const NONE: Self = Self {
         count: 0,
         ..Self::STANDARD
     };
 
-    /// Goes on as long as the deadline lets it, with short pauses: for a network that comes and goes.
+    /// Retries with short pauses until the deadline: for an unreliable network.
     pub const AGGRESSIVE: Self = Self {
         count: 1000,
         base: Duration::from_millis(20),
         cap: Duration::from_secs(2),
     };
 
-    /// The longest pause there may be: longer ones would take most of the deadline.
+    /// The upper bound of [`Self::cap`]: longer pauses would take most of the deadline.
     pub const CAP_MAX: Duration = Duration::from_secs(15);
 
     const STANDARD: Self = Self {
@@ -87,10 +87,10 @@ impl fmt::Debug for BackendConfig {
     }
 }
 
-/// The time [`super::Backend::check`] may take: a user waits for it at a prompt.
+/// The deadline of [`super::Backend::check`], for which a user waits at a prompt.
 const CHECK_DEADLINE: Duration = Duration::from_secs(8);
 
-/// The longest time to wait for a connection, as TCP's own retransmissions would take minutes.
+/// The longest time to wait for a connection. TCP's own retransmissions would take minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The shortest pause before a request is sent again.
@@ -100,7 +100,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(1);
 const PAUSE_GROWTH: f64 = 2.0;
 
 impl BackendConfig {
-    /// Makes the settings for a check that a user waits for.
+    /// The settings of a check that a user waits for: a short deadline and at most one retry.
     pub(super) fn hasty(&self) -> Self {
         Self {
             deadline: self.deadline.min(CHECK_DEADLINE),
@@ -112,7 +112,7 @@ impl BackendConfig {
         }
     }
 
-    /// Makes the settings for a request that is sent once.
+    /// The settings of a request without retries.
     pub(super) fn once(&self) -> Self {
         Self {
             retry: Retry {
@@ -123,14 +123,14 @@ impl BackendConfig {
         }
     }
 
-    /// Makes the retry settings: they end with the deadline.
+    /// The retry settings of the library; retries end with the deadline.
     pub(super) fn retry_config(&self) -> RetryConfig {
         let cap = self.retry.cap.min(self.deadline / 4);
         RetryConfig {
             max_retries: self.retry.count,
             retry_timeout: self.deadline,
             backoff: BackoffConfig {
-                // The library draws from a range between the two, and an empty range is a panic there.
+                // The library draws a random pause between the two and panics over an empty range.
                 init_backoff: self.retry.base.clamp(PAUSE_MIN, cap.max(PAUSE_MIN)),
                 max_backoff: cap.max(PAUSE_MIN),
                 base: PAUSE_GROWTH,
@@ -138,31 +138,32 @@ impl BackendConfig {
         }
     }
 
-    /// Tells how often in all an object is sent whose fate was unclear and which then was not there. The library does not
-    /// do this, because only reading back tells that sending again does no harm; its settings hold here too.
+    /// The maximal number of attempts of a conditional write, as long as its outcome is unknown and no object is found. The
+    /// library does not repeat such a write, because only a read tells that a second attempt is safe.
     pub(super) fn create_attempts(&self) -> usize {
         self.retry.count + 1
     }
 
-    /// Tells how long to wait after the `attempt`-th of these, from 1.
+    /// The pause after the attempt with this number, from 1.
     pub(super) fn create_pause(&self, attempt: usize) -> Duration {
         let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
         let pause = self.retry.base.saturating_mul(attempt);
         pause.min(self.retry.cap)
     }
 
-    /// Tells how long one request may take: half the deadline, so that a hung one leaves time for a second.
+    /// The limit of one request: half the deadline, so that a second attempt is possible after a request without an answer.
     pub(super) fn request_timeout(&self) -> Duration {
         self.deadline / 2
     }
 
-    /// Tells how long making a connection may take.
+    /// The limit of a connection attempt.
     pub(super) fn connect_timeout(&self) -> Duration {
         CONNECT_TIMEOUT.min(self.request_timeout())
     }
 }
 
-/// Waits for `operation` on `place`, at most `deadline`; afterwards it is dropped and may or may not have happened.
+/// Waits for `operation` on `place` for at most `deadline`. If the deadline passes, the operation is cancelled; it may have
+/// taken effect.
 pub(super) async fn within<T>(
     deadline: Duration,
     place: &str,
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_check_is_hasty_and_never_slower_than_asked() {
+    fn a_check_has_a_short_deadline_and_keeps_stricter_settings() {
         let hasty = BackendConfig::default().hasty();
         assert_eq!(hasty.deadline, CHECK_DEADLINE);
         assert_eq!(hasty.retry_config().max_retries, 1);
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_become_those_of_the_library() {
+    fn retry_settings_are_translated_for_the_library() {
         let told = |retry| {
             let config = BackendConfig {
                 retry,
@@ -235,7 +236,7 @@ mod tests {
             cap: Duration::from_millis(9),
         };
         assert_eq!(told(own), (3, 7, 9));
-        // Pauses that the library could not draw are mended.
+        // Pauses from which the library could not draw are corrected.
         let odd = Retry {
             count: 3,
             base: Duration::from_secs(9),
@@ -245,14 +246,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_of_a_short_deadline_can_be_drawn() {
+    fn a_short_deadline_gives_a_valid_range_of_pauses() {
         let hasty = BackendConfig::default().hasty().retry_config();
         assert_eq!(hasty.backoff.max_backoff, CHECK_DEADLINE / 4);
         assert!(hasty.backoff.init_backoff <= hasty.backoff.max_backoff);
     }
 
     #[test]
-    fn debug_hides_what_an_endpoint_may_carry() {
+    fn debug_output_hides_the_credentials_of_an_endpoint() {
         let config = BackendConfig {
             endpoint: Some("http://key:hidden@host:9000".into()),
             ..BackendConfig::default()

@@ -1,7 +1,7 @@
-//! Objects that a local place takes over from the same disk by hard link, instead of a copy.
+//! Objects of a local place that are created by a hard link to a file on the same disk, instead of a copy.
 //!
-//! Invariant: a link that was answered survives the machine, and so do the directories it lies in; the bytes must have been
-//! on the disk before. A request like every other: counted, bounded by the deadline.
+//! Invariant: a link that was acknowledged survives a crash of the machine, and so do its directories, provided the caller has
+//! synced the bytes before. Links are counted and bounded by the deadline like every request.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
@@ -12,8 +12,8 @@ use super::error::{BackendError, Class};
 use crate::sync::Ordering;
 
 impl Backend {
-    /// Tells whether a file of this machine may become an object by [`Self::put_linked`]: the place is local, on the same
-    /// disk, and has not refused one.
+    /// Tells whether [`Self::put_linked`] may be possible for a file: the place is local, on the same disk, and has not refused
+    /// a link yet.
     #[must_use]
     pub fn links(&self, file: &Path) -> bool {
         let Some(root_guard) = &self.base.root_guard else {
@@ -23,12 +23,12 @@ impl Backend {
             && std::fs::metadata(file).is_ok_and(|found| found.dev() == root_guard.device())
     }
 
-    /// Makes an object of `len` bytes by a hard link to a file, which must not be written to afterwards. The object stays when the
-    /// file's name goes.
+    /// Creates an object of `len` bytes by a hard link to a file, which must not be written to afterwards. The object stays
+    /// when the name of the file is removed.
     ///
     /// # Errors
-    /// `Unsupported` if the two are not on one local disk, or it knows no links: nothing was done, the bytes can be put.
-    /// `AlreadyExists` if another object is there; `Denied`, `Unavailable`: the object may be there.
+    /// `Unsupported` if the two are not on one local disk, or the disk has no hard links; nothing was changed then.
+    /// `AlreadyExists` if there is another object. `Denied`, `Unavailable`: the object may exist.
     pub async fn put_linked(&self, key: &str, file: &Path, len: u64) -> Result<(), BackendError> {
         self.path(key)?;
         let (Some(place), Some(root_guard)) = (self.local_path(), &self.base.root_guard) else {
@@ -51,13 +51,13 @@ impl Backend {
     }
 }
 
-/// Links `file` as `object`, and syncs every directory from there up to `root`: others may just have made them.
+/// Links `file` as `object`, and syncs every directory from there up to `root`: another writer may just have created them.
 async fn link(file: &Path, object: &Path, root: &Path) -> io::Result<()> {
     let directory = object.parent().unwrap_or(root);
     tokio::fs::create_dir_all(directory).await?;
     match tokio::fs::hard_link(file, object).await {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            // Our own, if an answer was lost.
+            // It may be this request's own link, whose answer was lost.
             let (ours, there) = (
                 tokio::fs::metadata(file).await?,
                 tokio::fs::metadata(object).await?,
@@ -76,7 +76,7 @@ async fn link(file: &Path, object: &Path, root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What a failed link means for the caller.
+/// Classifies the error of a hard link.
 fn class(error: &io::Error) -> Class {
     use rustix::io::Errno;
     let told = error.raw_os_error().map(Errno::from_raw_os_error);

@@ -1,30 +1,31 @@
-//! What an object says of itself in its metadata, so that another object's bytes, a cut body or an empty one do not pass for it.
+//! The mark of an object: its key, length and checksum, stored in its metadata. A reader compares the mark with the response,
+//! and so detects a response with another object's bytes, a truncated body or an empty body.
 //!
-//! Invariant: a copy of a whole namespace, into another bucket or below another prefix, keeps its marks true.
+//! Invariant: the marks stay valid when a whole namespace is copied into another bucket or below another prefix.
 
 use object_store::path::Path;
 use object_store::{Attribute, Attributes, PutPayload};
 use std::borrow::Cow;
 
-/// The name of the metadata; Azure takes only letters here.
+/// The name of the metadata entry; Azure allows only letters in it.
 const NAME: &str = "rewindfs";
 
-/// What an object says of itself.
+/// The identity of an object, as its writer stored it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
-    /// Length and checksum; unknown for an object that is uploaded in parts.
+    /// Length in bytes and CRC32C; unknown for an object that was uploaded in parts.
     content: Option<(u64, u32)>,
-    /// Relative to the place that wrote it.
+    /// The key, relative to the place that wrote the object.
     key: String,
 }
 
 impl Mark {
-    /// The attribute that carries a mark.
+    /// The metadata attribute that holds a mark.
     pub(crate) fn name() -> Attribute {
         Attribute::Metadata(Cow::Borrowed(NAME))
     }
 
-    /// The mark of an object that is written at once.
+    /// The text of the mark of an object that is written by one request.
     pub(crate) fn text(at: &Path, payload: &PutPayload) -> String {
         let sum = payload
             .iter()
@@ -32,12 +33,12 @@ impl Mark {
         format!("{}.{sum:08x}.{at}", payload.content_length())
     }
 
-    /// The mark of an object that is written in parts.
+    /// The text of the mark of an object that is uploaded in parts.
     pub(crate) fn text_of_parts(at: &Path) -> String {
         format!("..{at}")
     }
 
-    /// The mark in `attributes`, if there is one that this release knows.
+    /// The mark in `attributes`; `None` if there is none in a known format.
     pub(crate) fn of(attributes: &Attributes) -> Option<Self> {
         let text = attributes.get(&Self::name())?.as_ref();
         let mut parts = text.splitn(3, '.');
@@ -50,7 +51,8 @@ impl Mark {
         Some(Self { content, key })
     }
 
-    /// What speaks against an object of `size` bytes at `at`, relative to a place above or below the one that wrote it.
+    /// Tells how an object of `size` bytes with the key `at` contradicts this mark. `at` may be relative to a place above or
+    /// below the one that wrote the object.
     pub(crate) fn contradicts(&self, at: &Path, size: u64) -> Option<String> {
         let within = |long: &str, short: &str| {
             long.strip_suffix(short)
@@ -67,7 +69,7 @@ impl Mark {
         }
     }
 
-    /// What speaks against whole contents of the checksum `found`.
+    /// Tells how a whole object with the checksum `found` contradicts this mark.
     pub(crate) fn contradicts_sum(&self, found: u32) -> Option<String> {
         match self.content {
             Some((_, sum)) if sum != found => Some("its checksum does not match".to_owned()),

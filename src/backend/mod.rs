@@ -1,27 +1,28 @@
-//! Where bytes lie: one URL, one place in a bucket, and the few requests the rooms above make of it.
+//! The object store: the place in a bucket that a URL names, and requests to it.
 //!
-//! Owns the object store, its retries, the deadline of every operation and the counts. Keys are relative to the place,
-//! lowercase ASCII, and made by this program; no user-chosen name is part of one.
-//! Invariant: every operation ends within the deadline; a failure never reads as an absence (a bucket or directory that
-//! is gone is an error, not an empty place); `put_new` succeeds for exactly one of several writers of different bytes.
+//! A [`Backend`] owns the client of the store, its retries, the deadline of every operation and the counters. Keys are
+//! relative to the place and lowercase ASCII; this program generates them, and no name of a user is part of one.
+//! Invariants: every operation ends within the deadline. A failure is never reported as an absence: a missing bucket or
+//! directory is an error, not an empty place. Of several writers of different bytes under one key, [`Backend::put_new`]
+//! succeeds for exactly one.
 
 mod answer;
 mod base;
+mod breaker_store;
 mod circuit_breaker;
 mod cloud;
 mod counters;
 mod credentials;
 mod error;
 mod folders;
-mod held;
 mod limits;
 mod link;
 mod location;
 mod mark;
-mod orphans;
 mod probe;
 mod redact;
 mod root_guard;
+mod temp_files;
 mod upload;
 mod verify;
 
@@ -30,21 +31,21 @@ mod contract;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use circuit_breaker::{Lane, Trouble};
+pub use circuit_breaker::{Lane, LaneFailure};
 pub use counters::Counters;
 pub use error::BackendError;
 pub use limits::{BackendConfig, Retry};
 pub(crate) use mark::Mark;
-pub use orphans::TempFileLocation;
 pub use probe::Probe;
+pub use temp_files::TempFileLocation;
 
 use crate::sync::{Arc, OnceLock};
 use base::{Base, Tries, prefixed};
+use breaker_store::BreakerStore;
 use bytes::Bytes;
 use counters::{CountedStore, Tally};
 use error::{Class, is_past_end, is_unknown, is_unrepeated, is_whole};
 use futures::StreamExt;
-use held::HeldStore;
 use limits::within;
 use location::{Location, StoreKind};
 use object_store::path::Path;
@@ -56,7 +57,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
-/// A place in a bucket. Clones and children share the store and the counts.
+/// A place in a bucket. Clones and children share the store and the counters.
 #[derive(Clone)]
 pub struct Backend {
     base: Arc<Base>,
@@ -66,14 +67,14 @@ pub struct Backend {
     url: String,
 }
 
-/// An object as a listing shows it.
+/// An object in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectInfo {
     /// The key, relative to the backend that listed it.
     pub key: String,
     /// The length in bytes.
     pub size: u64,
-    /// When it was written by the store's clock, in nanoseconds since 1970-01-01 UTC; many stores round to seconds.
+    /// When it was last written, by the store's clock, in nanoseconds since 1970-01-01 UTC; many stores round to seconds.
     pub modified_ns: u64,
 }
 
@@ -85,10 +86,10 @@ impl fmt::Debug for Backend {
 
 impl Backend {
     /// Opens the place that `url` names: `file:///dir`, `s3://bucket/prefix`, `gs://`, `az://` or `memory://name`.
-    /// Credentials come from the providers' environment variables. Nothing is asked over the network yet.
+    /// Credentials come from the environment variables of the provider. Sends no request.
     ///
     /// # Errors
-    /// `Invalid` for a wrong URL, flag or directory, `Denied` when there are no credentials.
+    /// `Invalid` for a wrong URL, flag or directory, `Denied` if there are no credentials.
     pub fn open(url: &str, config: &BackendConfig) -> Result<Self, BackendError> {
         let location = Location::parse(url)?;
         let store = location.open(config)?;
@@ -102,8 +103,8 @@ impl Backend {
         Ok(Self::assemble(location, store, root_guard, config))
     }
 
-    /// Works on a store that the caller brings along, shown as `url`; of `config` only the deadline matters, and
-    /// how often a write of unclear fate is sent again.
+    /// Opens a place in a store of the caller; messages name it `url`. Of `config`, only the deadline and the retries of
+    /// conditional writes with an unknown outcome have an effect.
     #[must_use]
     pub fn over(url: &str, store: Arc<dyn ObjectStore>, config: &BackendConfig) -> Self {
         Self::assemble(Location::given(url), store, None, config)
@@ -141,19 +142,19 @@ impl Backend {
         }
     }
 
-    /// Tells the URL of this place, without secrets.
+    /// Returns the URL of this place, without secrets.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Tells whether the bytes lie in a directory of this machine.
+    /// Tells whether the place is a directory of this machine.
     #[must_use]
     pub fn is_local(&self) -> bool {
         matches!(self.base.location.kind, StoreKind::Local(_))
     }
 
-    /// Tells the directory of a local place; it may not exist yet below the root.
+    /// Returns the directory of a local place; below the root of the store it may not exist yet.
     #[must_use]
     pub fn local_path(&self) -> Option<PathBuf> {
         match &self.base.location.kind {
@@ -162,7 +163,7 @@ impl Backend {
         }
     }
 
-    /// Makes the place `prefix` below this one.
+    /// Returns the place `prefix` below this one.
     #[must_use]
     pub fn child(&self, prefix: &str) -> Self {
         let prefix = Path::from(prefix);
@@ -171,21 +172,21 @@ impl Backend {
         Self::at(Arc::clone(&self.base), prefix, url)
     }
 
-    /// Hands out the store itself, counted and relative to this place, for the index. It has the retries of this
-    /// backend, but no deadline around an operation, and holds requests back while the store fails.
+    /// Returns the object store of the index: relative to this place, counted, with the retries of this backend, and behind
+    /// its circuit breakers. Its operations have no deadline.
     #[must_use]
     pub(crate) fn object_store(&self) -> Arc<dyn ObjectStore> {
         let (base, prefix) = (Arc::clone(&self.base), self.prefix.clone());
-        Arc::new(HeldStore::new(base, prefix))
+        Arc::new(BreakerStore::new(base, prefix))
     }
 
-    /// Reads the counts of this backend, its parents and children.
+    /// Reads the counters, which this place shares with its parents and children.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.base.tally.snapshot()
     }
 
-    /// Writes an object, over an older one if there is one.
+    /// Writes an object, and replaces an older one with this key.
     ///
     /// # Errors
     /// `Denied`, `Unavailable`; after `Unavailable` the object may have been written.
@@ -201,11 +202,11 @@ impl Backend {
         .await
     }
 
-    /// Writes an object that must not be there yet. When the store's answer leaves open whose object is there, it is
-    /// read back: equal bytes are our own write.
+    /// Creates an object. If the store's answer leaves open which writer's object exists, reads it back: an object with the
+    /// same bytes counts as this write.
     ///
     /// # Errors
-    /// `AlreadyExists` if an object with other bytes is there; `Denied`, `Unavailable`, `Unsupported`.
+    /// `AlreadyExists` if an object with other bytes exists; `Denied`, `Unavailable`, `Unsupported`.
     pub async fn put_new(&self, key: &str, bytes: Bytes) -> Result<(), BackendError> {
         let path = self.path(key)?;
         self.timed(key, async {
@@ -225,16 +226,16 @@ impl Backend {
                 if !conflict && !told.is_retryable() {
                     return Err(told);
                 }
-                // What the library repeats has been repeated; sending again is for what it cannot judge.
+                // The library has repeated the failures that it repeats. Others are repeated here, after a read.
                 let again = attempt < attempts && (conflict || is_unrepeated(&error));
-                match self.holds(key, &path, &bytes).await {
-                    Holds::Ours => return Ok(()),
-                    Holds::Other => {
+                match self.read_back(key, &path, &bytes).await {
+                    ReadBack::Ours => return Ok(()),
+                    ReadBack::Other => {
                         return Err(Class::AlreadyExists.error(self.name(key), error.to_string()));
                     }
-                    // A conflict with nothing to show for it is one that was going on: S3 says 409.
-                    Holds::Nothing | Holds::Unread { passing: true } if again => {}
-                    Holds::Nothing | Holds::Unread { .. } => {
+                    // A conflict without an object: S3 answers 409 while another conditional write of the key is under way.
+                    ReadBack::Absent | ReadBack::Failed(RetryAdvice::Again) if again => {}
+                    ReadBack::Absent | ReadBack::Failed(_) => {
                         return Err(Class::Unavailable.error(self.name(key), error.to_string()));
                     }
                 }
@@ -260,7 +261,7 @@ impl Backend {
         .await
     }
 
-    /// Reads the bytes `range` of an object; fewer, down to none, where the object ends.
+    /// Reads the bytes `range` of an object; fewer or none if the object ends before.
     ///
     /// # Errors
     /// `NotFound`, `Denied`, `Unavailable`; `Unsupported` if the store ignores ranges.
@@ -272,17 +273,17 @@ impl Backend {
         self.timed(key, self.fetch_range(key, &path, range)).await
     }
 
-    /// Lists every object below `prefix`, itself whole segments of a key, sorted by key. The deadline bounds the wait
-    /// for the next object, not the whole listing.
+    /// Lists all objects below `prefix`, which consists of whole segments of a key, in ascending order of keys. The deadline
+    /// bounds the wait for each page, not the whole listing.
     ///
     /// # Errors
-    /// `Denied`, `Unavailable`, `Invalid`; never a part of the listing.
+    /// `Denied`, `Unavailable`, `Invalid`. A partial listing is never returned.
     pub async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, BackendError> {
         self.listed(prefix, None).await
     }
 
-    /// As [`Self::list`], only what comes after the key `after`, which need not be there. What comes before costs nothing,
-    /// except on a store that cannot begin behind a key.
+    /// As [`Self::list`], but only objects whose keys come after `after`, which need not exist. Objects before it cost no
+    /// request, except on a store that cannot start a listing at an offset.
     ///
     /// # Errors
     /// As [`Self::list`].
@@ -320,7 +321,7 @@ impl Backend {
         while let Some(object) = next(&mut listing).await? {
             let object = object.map_err(|e| self.failure(prefix, &e))?;
             if !object.location.prefix_matches(&listed) {
-                let reason = format!("the listing has {}, which lies elsewhere", object.location);
+                let reason = format!("the listing has {}, which is not below it", object.location);
                 return Err(Class::Unavailable.error(&place, reason));
             }
             found.push(info(object));
@@ -329,7 +330,7 @@ impl Backend {
         Ok(found)
     }
 
-    /// Deletes an object; one that is not there is deleted already.
+    /// Deletes an object. Succeeds if there is none.
     ///
     /// # Errors
     /// `Denied`, `Unavailable`.
@@ -348,19 +349,27 @@ impl Backend {
     }
 }
 
-/// What lies under a key, compared with what was to be written there.
-enum Holds {
+/// The object under a key, compared with the bytes that were to be written there.
+enum ReadBack {
+    /// It has these bytes.
     Ours,
+    /// It has other bytes.
     Other,
-    Nothing,
-    /// It cannot be learnt; `passing`: for a reason that the library does not wait for, but that may be gone.
-    Unread {
-        passing: bool,
-    },
+    Absent,
+    /// The read failed.
+    Failed(RetryAdvice),
+}
+
+/// Whether another attempt may succeed after a failed read.
+enum RetryAdvice {
+    /// The library did not repeat this failure, and it may be over.
+    Again,
+    /// The library has repeated the read to its limit.
+    GiveUp,
 }
 
 impl Backend {
-    /// Writes an object with its mark, where the store keeps metadata.
+    /// Writes an object, with its mark if the store keeps metadata.
     async fn write(
         &self,
         path: &Path,
@@ -376,7 +385,7 @@ impl Backend {
         let mark = Mark::text(path, &payload);
         options.attributes.insert(Mark::name(), mark.into());
         match self.store.put_opts(path, payload.clone(), options).await {
-            // A store that the caller brought along need not know metadata.
+            // A store of the caller may not support metadata.
             Err(e) if is_unknown(&e) => {
                 let written = self.store.put_opts(path, payload, mode.into());
                 written.await.map(|_| ())
@@ -385,26 +394,25 @@ impl Backend {
         }
     }
 
-    /// Reads back what a write of unclear fate left behind.
-    async fn holds(&self, key: &str, path: &Path, bytes: &[u8]) -> Holds {
+    /// Reads an object back whose write had an unknown outcome, and compares it with `bytes`.
+    async fn read_back(&self, key: &str, path: &Path, bytes: &[u8]) -> ReadBack {
         let read = async {
             let found = self.store.get(path).await?;
-            // Another length is another object; its bytes need not travel.
+            // An object of another length is another object, so its bytes are not read.
             if found.meta.size != bytes.len() as u64 {
-                return Ok(Holds::Other);
+                return Ok(ReadBack::Other);
             }
             Ok(match found.bytes().await? == *bytes {
-                true => Holds::Ours,
-                false => Holds::Other,
+                true => ReadBack::Ours,
+                false => ReadBack::Other,
             })
         };
         match read.await {
-            Ok(holds) => holds,
+            Ok(found) => found,
             Err(e) => match self.absence(key, &e).await {
-                BackendError::NotFound { .. } => Holds::Nothing,
-                _ => Holds::Unread {
-                    passing: is_unrepeated(&e),
-                },
+                BackendError::NotFound { .. } => ReadBack::Absent,
+                _ if is_unrepeated(&e) => ReadBack::Failed(RetryAdvice::Again),
+                _ => ReadBack::Failed(RetryAdvice::GiveUp),
             },
         }
     }
@@ -431,7 +439,7 @@ impl Backend {
         }
     }
 
-    /// Translates an error of a read: on a local place an object is absent only while the directory is there.
+    /// Translates the error of a read. On a local place, an object counts as absent only while the root directory exists.
     async fn absence(&self, key: &str, error: &object_store::Error) -> BackendError {
         let told = self.failure(key, error);
         match told {
@@ -440,7 +448,7 @@ impl Backend {
         }
     }
 
-    /// Makes sure that a local place is still the directory that was opened.
+    /// Checks that the root of a local place is still the directory that was opened.
     async fn check_root(&self) -> Result<(), BackendError> {
         match &self.base.root_guard {
             Some(root_guard) => root_guard
@@ -464,7 +472,7 @@ impl Backend {
         within(self.base.config.deadline, &self.name(key), operation).await
     }
 
-    /// Names an object in messages.
+    /// The name of an object in messages.
     fn name(&self, key: &str) -> String {
         match key {
             "" => self.url.clone(),
@@ -485,7 +493,7 @@ fn info(object: ObjectMeta) -> ObjectInfo {
     }
 }
 
-/// Brings a store's date to ours; before 1970 is 1970, and nanoseconds end in 2262.
+/// A store's date in nanoseconds since 1970-01-01 UTC: 0 for earlier dates, the maximum for dates after 2262.
 fn modified_ns(nanos: Option<i64>) -> u64 {
     nanos.map_or(u64::MAX, |n| u64::try_from(n).unwrap_or(0))
 }

@@ -1,14 +1,15 @@
-//! Asks a store, before anything depends on it, whether it can be reached and whether it keeps its word.
+//! Checks of a store before a mount: whether it answers, and whether it supports the requests that a writer needs.
 //!
-//! Invariant: a store that passes [`Backend::probe`] refuses the second of two conditional writes and answers a ranged
-//! read with the range. A probe asks in sequence; a store whose conditional writes only race is not found out.
+//! Invariant: a store that passes [`Backend::probe`] refuses the second of two conditional writes and answers a ranged read
+//! with the range. A probe sends its requests one after the other, so it does not detect a store whose conditional writes
+//! fail only when they are concurrent.
 
 use super::base::Base;
 use super::counters::CountedStore;
 use super::error::{BackendError, Class, is_past_end};
 use super::limits::within;
 use super::location::StoreKind;
-use super::{Backend, Holds, modified_ns};
+use super::{Backend, ReadBack, modified_ns};
 use crate::env::Env;
 use crate::sync::{Arc, OnceLock};
 use bytes::Bytes;
@@ -17,14 +18,14 @@ use object_store::{
     Error, GetOptions, GetRange, ObjectStoreExt, PutMode, PutPayload, PutResult, UpdateVersion,
 };
 
-/// What a probe learnt.
+/// The result of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
     /// The store's clock in nanoseconds since 1970-01-01 UTC, as of the probe; many stores round to seconds.
     pub store_time_ns: u64,
 }
 
-/// Never written; whether it is there is not the question.
+/// The key that a check reads. It is never written; "not found" is a successful check.
 const CHECK_KEY: &str = "probe/check";
 
 const FIRST: &[u8] = b"rewindfs probe: the first write";
@@ -32,10 +33,10 @@ const SECOND: &[u8] = b"rewindfs probe: a second write";
 const RANGE: std::ops::Range<u64> = 9..14;
 
 impl Backend {
-    /// Asks the store one question that every working place answers, within 8 seconds and almost without retries.
+    /// Sends one read to the store, with a deadline of 8 seconds and at most one retry.
     ///
     /// # Errors
-    /// `Invalid` names a missing bucket, `Denied` refused credentials, `Unavailable` a store that does not answer.
+    /// `Invalid` for a missing bucket, `Denied` for refused credentials, `Unavailable` if the store does not answer.
     pub async fn check(&self) -> Result<(), BackendError> {
         let hasty = self.hasty()?;
         let config = &hasty.base.config;
@@ -46,7 +47,7 @@ impl Backend {
         let key = self.path(CHECK_KEY)?;
         within(self.base.config.hasty().deadline, &place, async {
             self.check_root().await?;
-            // A read, because a listing hides the reason of its failure.
+            // A read, because the error of a listing hides its cause.
             match hasty.store.get(&key).await {
                 Ok(_) => Ok(()),
                 Err(e) => match BackendError::from_store(&place, &e) {
@@ -58,7 +59,7 @@ impl Backend {
         .await
     }
 
-    /// The same place by another client: the usual one would go on trying for the whole deadline.
+    /// The same place with another client: the usual one would retry until its deadline.
     fn hasty(&self) -> Result<Self, BackendError> {
         match &self.base.location.kind {
             StoreKind::Cloud(..) => {
@@ -86,8 +87,9 @@ impl Backend {
         }
     }
 
-    /// Tries on an object of its own what a writer depends on, and removes it again: a second create must conflict, so
-    /// must a stale update (not asked of a local directory, which has none), and a range must be a range.
+    /// Tests with an object of its own what a writer depends on, and deletes the object: a second create must conflict, a
+    /// stale update must conflict (not on a local directory, which has no conditional update), and a ranged read must return
+    /// the range.
     ///
     /// # Errors
     /// `Unsupported` names what the store cannot do; `Denied`, `Unavailable`.
@@ -98,7 +100,7 @@ impl Backend {
         let verdict = hasty.timed(&key, hasty.promises(&key, &path)).await;
         match hasty.delete(&key).await {
             Ok(()) => verdict,
-            // What the probe found matters more than what it left behind.
+            // The result of the probe matters more than the object that was not deleted.
             Err(_) if verdict.is_err() => verdict,
             Err(error) => Err(error),
         }
@@ -106,12 +108,12 @@ impl Backend {
 
     async fn promises(&self, key: &str, path: &Path) -> Result<Probe, BackendError> {
         let failure = |e: Error| self.failure(key, &e);
-        // Not the bare request: an answer that got lost, or a retry that met its own first attempt, says nothing against
+        // With the retries of `put_new`: a lost answer, or a conflict of a retry with its own first attempt, is not a fault of
         // the store.
         self.put_new(key, Bytes::from_static(FIRST)).await?;
         let first = self.store.head(path).await.map_err(failure)?;
         let store_time_ns = modified_ns(first.last_modified.timestamp_nanos_opt());
-        // What the library makes of a date that is not there.
+        // The library reports a missing date as 0.
         if store_time_ns == 0 {
             let reason = "it sends no Last-Modified header with an object, by which its clock is compared with this machine's";
             return Err(Class::Unsupported.error(self.url(), reason));
@@ -137,7 +139,7 @@ impl Backend {
         Ok(Probe { store_time_ns })
     }
 
-    /// Replaces the first bytes by the second ones, which must succeed; read back where the answer leaves that open.
+    /// Replaces the first bytes by the second ones, which must succeed. Reads the object back if the outcome is unknown.
     async fn must_update(
         &self,
         key: &str,
@@ -148,8 +150,8 @@ impl Backend {
             return Ok(());
         };
         let told = self.failure(key, &error);
-        match (self.holds(key, path, SECOND).await, told) {
-            (Holds::Ours, _) => Ok(()),
+        match (self.read_back(key, path, SECOND).await, told) {
+            (ReadBack::Ours, _) => Ok(()),
             (_, BackendError::AlreadyExists { reason, .. }) => {
                 let reason = format!("it refuses a conditional update (If-Match): {reason}");
                 Err(Class::Unsupported.error(self.url(), reason))
@@ -189,7 +191,7 @@ impl Backend {
         };
         let read = async { self.store.get_opts(path, options).await?.bytes().await };
         let reason = match read.await {
-            // Both texts begin alike.
+            // Both texts begin with the same bytes.
             Ok(bytes) if bytes == FIRST[9..14] => return Ok(()),
             Ok(_) => "it answers a ranged read with other bytes".to_owned(),
             Err(e) if is_past_end(&e) => "it knows no ranged read".to_owned(),
@@ -197,7 +199,7 @@ impl Backend {
                 BackendError::Unsupported { .. } => {
                     "it answers a ranged read with the whole object".to_owned()
                 }
-                // The store answered all before this, so this is no passing trouble.
+                // The store has answered all earlier requests, so this failure is not temporary.
                 BackendError::Unavailable { reason, .. } => {
                     format!("it fails on a ranged read: {reason}")
                 }

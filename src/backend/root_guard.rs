@@ -1,6 +1,7 @@
-//! Keeps hold of the directory of a local backend, so that a missing disk is noticed.
+//! The guard of a local backend's root directory, which detects that its disk was unmounted.
 //!
-//! Invariant: below an unmounted disk there is another directory, or none; it is neither believed nor filled.
+//! Invariant: when the disk is not mounted, its mount point is another directory or missing; nothing is read from it or
+//! written to it.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -9,19 +10,19 @@ use std::path::{Path, PathBuf};
 
 use crate::sync::AtomicBool;
 
-/// A directory, known by device and inode.
+/// A directory, identified by its device and inode number.
 #[derive(Debug)]
 pub(super) struct RootGuard {
     root: PathBuf,
     identity: (u64, u64),
-    /// It lies on a disk that does not link, or not from where it was asked to.
+    /// Set after the disk has refused a hard link.
     pub(super) refuses_links: AtomicBool,
-    // Held open because some file systems give an inode another number once no process has it open.
+    // Kept open because some file systems change the number of an inode that no process has open.
     _pinned: File,
 }
 
 impl RootGuard {
-    /// Remembers the directory that is `root` now.
+    /// Guards the directory that is at `root` now.
     pub(super) fn new(root: &Path) -> io::Result<Self> {
         let pinned = File::open(root)?;
         Ok(Self {
@@ -32,17 +33,20 @@ impl RootGuard {
         })
     }
 
-    /// Where the directory is.
+    /// The path of the directory.
     pub(super) fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The device it lies on.
+    /// The device of the directory.
     pub(super) fn device(&self) -> u64 {
         self.identity.0
     }
 
-    /// Makes sure that `root` is still that directory; says in one line what is there instead.
+    /// Checks that `root` is still that directory.
+    ///
+    /// # Errors
+    /// Says in one line what was found instead.
     pub(super) async fn verify(&self) -> Result<(), String> {
         match tokio::fs::metadata(&self.root).await {
             Ok(found) if identity(&found) == self.identity => Ok(()),

@@ -1,10 +1,10 @@
 //! The contract on the stores at hand, and what only a failing store shows.
 
 pub(crate) mod answers;
-mod orphans;
 mod requests;
 pub(crate) mod servers;
 pub(crate) mod support;
+mod temp_files;
 mod wire;
 
 use super::*;
@@ -138,7 +138,7 @@ fn debug_shows_the_url_alone() {
     let backend = open("memory://shown/p");
     assert_eq!(format!("{backend:?}"), "Backend(memory://shown/p)");
     let store = format!("{:?}", backend.object_store());
-    assert_eq!(store, "HeldStore(memory://shown/p)");
+    assert_eq!(store, "BreakerStore(memory://shown/p)");
 }
 
 /// What a [`FaultStore`] does to a put.

@@ -1,32 +1,31 @@
-//! Requests that are held back while the store fails: what the pipeline uploads, and everything of the index.
+//! Uploads behind the circuit breakers, and the state of the breakers.
 //!
-//! One that goes out to try whether the store works again is sent once, whatever `--retries` says: the pauses are those of
-//! [`super::circuit_breaker`].
+//! A trial request is sent once, whatever `--retries` says: [`super::circuit_breaker`] decides when the next one is sent.
 
 use super::Backend;
-use super::base::{Tries, is_trouble, prefixed};
-use super::circuit_breaker::{Lane, RequestMode, RequestPermit, Trouble};
+use super::base::{Tries, is_store_failure, prefixed};
+use super::circuit_breaker::{Lane, LaneFailure, RequestMode, RequestPermit};
 use super::error::BackendError;
 use super::location::StoreKind;
 use bytes::Bytes;
 
-/// What S3 says of credentials that will not be valid again by themselves.
-const OVER: [&str; 3] = ["ExpiredToken", "InvalidAccessKeyId", "InvalidToken"];
+/// The codes of S3 for credentials that cannot become valid again.
+const INVALID_CREDENTIALS: [&str; 3] = ["ExpiredToken", "InvalidAccessKeyId", "InvalidToken"];
 
 impl Backend {
-    /// As [`Backend::put_new`], once the store works, or when it is this request's permit to find out. The wait has no limit.
+    /// As [`Backend::put_new`], after the breaker of `lane` has admitted the request. The wait for it has no limit.
     ///
     /// # Errors
     /// As [`Backend::put_new`].
     pub async fn upload(&self, lane: Lane, key: &str, bytes: Bytes) -> Result<(), BackendError> {
         let permit = self.base.acquire(lane).await;
         let len = bytes.len() as u64;
-        let uploaded = self.by(permit.mode).put_new(key, bytes).await;
-        permit.ended(&uploaded, len);
+        let uploaded = self.with_mode(permit.mode).put_new(key, bytes).await;
+        permit.report(&uploaded, len);
         uploaded
     }
 
-    /// As [`Backend::put_linked`], in the same mode.
+    /// As [`Backend::put_linked`], after the breaker of `lane` has admitted the request. The wait for it has no limit.
     ///
     /// # Errors
     /// As [`Backend::put_linked`].
@@ -39,46 +38,48 @@ impl Backend {
     ) -> Result<(), BackendError> {
         let permit = self.base.acquire(lane).await;
         let linked = self.put_linked(key, file, len).await;
-        permit.ended(&linked, len);
+        permit.report(&linked, len);
         linked
     }
 
-    /// The kinds of requests that fail at present and are held back, with the last reason of each.
+    /// Lists the lanes whose breakers are open, with the last error of each.
     #[must_use]
-    pub fn troubles(&self) -> Vec<Trouble> {
-        self.base.breaker.troubles()
+    pub fn lane_failures(&self) -> Vec<LaneFailure> {
+        self.base.breaker.lane_failures()
     }
 
-    /// Why requests of `lane` are held back, if they are.
+    /// Tells why the breaker of `lane` is open; `None` while it is closed.
     #[must_use]
-    pub fn trouble(&self, lane: Lane) -> Option<Trouble> {
-        self.troubles()
+    pub fn lane_failure(&self, lane: Lane) -> Option<LaneFailure> {
+        self.lane_failures()
             .into_iter()
-            .find(|trouble| trouble.lane == lane)
+            .find(|failure| failure.lane == lane)
     }
 
-    /// Whether requests fail for a reason that no retry mends: the credentials are those this process was started with, and the
-    /// store says that they are over.
+    /// Tells whether no retry can succeed: the store says that the credentials have expired or are invalid, and they are
+    /// variables of the environment, which cannot change while this process runs.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         let StoreKind::Cloud(cloud, _) = &self.base.location.kind else {
             return false;
         };
-        let over = |trouble: &Trouble| match &trouble.error {
-            BackendError::Denied { reason, .. } => OVER.iter().any(|code| reason.contains(code)),
+        let over = |failure: &LaneFailure| match &failure.error {
+            BackendError::Denied { reason, .. } => {
+                INVALID_CREDENTIALS.iter().any(|code| reason.contains(code))
+            }
             _ => false,
         };
-        cloud.has_fixed_credentials() && self.troubles().iter().any(over)
+        cloud.has_fixed_credentials() && self.lane_failures().iter().any(over)
     }
 
-    /// Counts failures: of requests that are held back when they fail, and of the questions asked meanwhile.
+    /// Counts the failures of requests behind a circuit breaker and of health checks, since the store was opened.
     #[must_use]
-    pub fn setbacks(&self) -> u64 {
-        self.base.breaker.setbacks()
+    pub fn failed_requests(&self) -> u64 {
+        self.base.breaker.failed_requests()
     }
 
-    /// The same place, asked as a permit says.
-    fn by(&self, mode: RequestMode) -> Self {
+    /// The same place, with the retries that `mode` allows.
+    fn with_mode(&self, mode: RequestMode) -> Self {
         match mode {
             RequestMode::Normal => self.clone(),
             RequestMode::Trial => Self {
@@ -91,10 +92,10 @@ impl Backend {
 }
 
 impl RequestPermit {
-    /// The request ended so; it had so many bytes to send.
-    fn ended<T>(self, outcome: &Result<T, BackendError>, bytes: u64) {
+    /// Reports the outcome of a request that had `bytes` bytes to send.
+    fn report<T>(self, outcome: &Result<T, BackendError>, bytes: u64) {
         match outcome {
-            Err(error) if is_trouble(error) => self.failed(error, bytes),
+            Err(error) if is_store_failure(error) => self.failed(error, bytes),
             _ => self.succeeded(),
         }
     }

@@ -1,4 +1,4 @@
-//! Objects whose bytes say whether they are what was asked for, read until they are, or until they are known to be damaged.
+//! Reads with verification: an object whose bytes do not verify is read again, until it does or counts as damaged.
 
 use super::error::{BackendError, Class, ContentMismatch};
 use super::{Backend, Mark};
@@ -7,7 +7,7 @@ use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStore};
 use std::time::Duration;
 
-/// The pauses after which an object is read again whose bytes did not fit.
+/// The pauses before further reads of an object whose bytes did not verify.
 const AGAIN: [Duration; 4] = [
     Duration::from_millis(100),
     Duration::from_millis(400),
@@ -15,15 +15,15 @@ const AGAIN: [Duration; 4] = [
     Duration::from_millis(1200),
 ];
 
-/// The same for a local directory, whose bytes pass through nothing that could change them.
+/// The same for a local directory, where no proxy can change the bytes.
 const AGAIN_LOCAL: [Duration; 1] = [Duration::from_millis(50)];
 
 impl Backend {
-    /// Reads a whole object and makes a value of it by `read`, which says what is wrong with bytes that are not this object's.
-    /// Such bytes may come from a proxy in between: the object is read again for a few seconds.
+    /// Reads a whole object and decodes it with `read`, which returns an error for bytes that are not those of the object. Such
+    /// bytes may come from a proxy, so the object is read again for a few seconds.
     ///
     /// # Errors
-    /// As [`Backend::get`]; `Damaged` when the same wrong bytes came each time, `Unavailable` when they differed.
+    /// As [`Backend::get`]; `Damaged` if every read returned the same wrong bytes, `Unavailable` if they differed.
     pub async fn get_as<T>(
         &self,
         key: &str,
@@ -54,7 +54,7 @@ impl Backend {
         Err(class.error(self.name(key), reason))
     }
 
-    /// Reads an object, or a range of it, that is what its mark says.
+    /// Reads an object or a range of it, and verifies it with the object's mark.
     pub(super) async fn fetch(
         &self,
         path: &Path,

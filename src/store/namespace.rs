@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
-use crate::backend::{Backend, Trouble};
+use crate::backend::{Backend, LaneFailure};
 use crate::env::Env;
 use crate::meta::{Journal, MetaStore, Reason, SlateConfig, SlateStore};
 use crate::store::commit::Committer;
@@ -359,8 +359,8 @@ fn check_clock(now: u64, last: u64) -> Result<(), StoreError> {
 /// requests take long.
 pub(crate) fn why_not(backend: &Backend) -> Reason {
     let backend = backend.clone();
-    let words = |trouble: Trouble| trouble.error.to_string();
-    Arc::new(move || backend.troubles().into_iter().map(words).next_back())
+    let words = |failure: LaneFailure| failure.error.to_string();
+    Arc::new(move || backend.lane_failures().into_iter().map(words).next_back())
 }
 
 pub(crate) fn open_local(

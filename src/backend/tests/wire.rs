@@ -22,7 +22,8 @@ pub(super) enum Act {
     Refused,
     /// It reaches the server, and the connection breaks before the answer comes.
     Reset,
-    /// It does not reach the server, and the trouble has no name: a connection that ended while the request waited for it.
+    /// It does not reach the server, and the library does not classify the failure: the connection ended while the request
+    /// waited for it.
     Vague,
     /// It reaches the server, and the answer takes too long.
     Late,

@@ -117,7 +117,7 @@ impl Committer {
 
     /// Counts failed attempts to write to the bucket, and failed health checks.
     pub(crate) fn failed_attempts(&self) -> u64 {
-        self.core.health.failed_attempts() + self.core.backend.setbacks()
+        self.core.health.failed_attempts() + self.core.backend.failed_requests()
     }
 
     /// Returns why operations are not in the bucket: the last upload of one of them failed, or the circuit breaker of
@@ -127,8 +127,12 @@ impl Committer {
             let not_uploaded =
                 |o: &Arc<Operation>| o.content.as_ref().is_some_and(|c| !c.is_uploaded());
             let waits = needed.iter().any(not_uploaded);
-            let trouble = self.core.backend.trouble(Lane::Segments).filter(|_| waits);
-            trouble.map(|trouble| trouble.error.to_string())
+            let failure = self
+                .core
+                .backend
+                .lane_failure(Lane::Segments)
+                .filter(|_| waits);
+            failure.map(|failure| failure.error.to_string())
         })
     }
 

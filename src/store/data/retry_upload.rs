@@ -77,7 +77,7 @@ impl DataStore {
             self.upload_failed(contents, &error.into());
             attempts += 1;
             // While the circuit breaker is open, the next attempt waits inside the backend for its permit.
-            if self.core.backend.trouble(Lane::Segments).is_none() {
+            if self.core.backend.lane_failure(Lane::Segments).is_none() {
                 self.core.sleep(pause(attempts)).await;
             }
         }

@@ -28,9 +28,9 @@ pub async fn sweep_orphans(
     namespace: &str,
     env: &dyn Env,
 ) -> Result<usize, StoreError> {
-    let of_all = backend.sweep_orphans(env.now(), &OF_ALL).await?;
+    let of_all = backend.sweep_temp_files(env.now(), &OF_ALL).await?;
     let own = backend.child(namespace);
-    let of_one = own.sweep_orphans(env.now(), &OF_A_NAMESPACE).await?;
+    let of_one = own.sweep_temp_files(env.now(), &OF_A_NAMESPACE).await?;
     Ok(of_all + of_one)
 }
 

@@ -112,11 +112,11 @@ impl Health {
         self.files.store(files, Ordering::Relaxed);
     }
 
-    /// Returns the failures since the mount as lines for users: the notes, `troubles` (why the object store delays requests), the
+    /// Returns the failures since the mount as lines for users: the notes, `failing_lanes` (why the object store delays requests), the
     /// last failed attempt, and why nothing more is written.
-    pub(crate) fn report(&self, troubles: Vec<String>) -> Vec<String> {
+    pub(crate) fn report(&self, failing_lanes: Vec<String>) -> Vec<String> {
         let mut failures = lock(&self.notes).clone();
-        failures.extend(troubles);
+        failures.extend(failing_lanes);
         if let Some(last) = lock(&self.last).as_ref() {
             let times = self.failures.load(Ordering::Relaxed);
             failures.push(format!("{times} failed attempts, the last: {last}"));

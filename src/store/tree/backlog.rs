@@ -9,13 +9,13 @@ impl Tree {
         let backlog = self.commit.queue.backlog();
         let mut files = backlog.files;
         files.extend(self.inodes.dirty_inodes().iter().map(|inode| inode.ino));
-        let troubles = self.core.backend.troubles();
+        let failures = self.core.backend.lane_failures();
         UploadBacklog {
             files: files.len() as u64,
             bytes: self.data.budget.used(),
             operations: backlog.operations,
             oldest: backlog.oldest,
-            failures: (self.core.health).report(troubles.iter().map(ToString::to_string).collect()),
+            failures: (self.core.health).report(failures.iter().map(ToString::to_string).collect()),
         }
     }
 

@@ -55,11 +55,11 @@ impl Tree {
 
     fn standstill(&self, since: Duration) -> String {
         let mut text = format!("nothing has moved for {} s", since.as_secs());
-        let troubles = self.core.backend.troubles();
-        for trouble in &troubles {
-            text.push_str(&format!("; {trouble}"));
+        let failures = self.core.backend.lane_failures();
+        for failure in &failures {
+            text.push_str(&format!("; {failure}"));
         }
-        if troubles.is_empty()
+        if failures.is_empty()
             && let Some(last) = self.core.health.last()
         {
             text.push_str(&format!("; the last failed attempt: {last}"));

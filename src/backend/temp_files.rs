@@ -1,8 +1,8 @@
-//! Removes what a crash left of unfinished writes to a `file://` place: the library writes an object under its name and
-//! `#NUMBER`, and gives it its name when it is whole.
+//! Removes the temporary files of unfinished writes to a `file://` place. The library writes an object under its name and
+//! `#NUMBER`, and renames the file when it is complete; a crash leaves the temporary file.
 //!
-//! Such files are never listed and never read, so they only take room. They are looked for where a crash can leave them,
-//! not everywhere: a store of many objects is not walked.
+//! Temporary files are never listed or read; they only take space. They are searched only where a crash can leave them, so
+//! that a store with many objects is not walked.
 
 use super::Backend;
 use super::error::BackendError;
@@ -10,18 +10,18 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-/// The age from which the file of an unfinished write counts as orphaned: the request that wrote it ended after a minute at most.
-const ORPHAN_AGE: Duration = Duration::from_secs(3600);
+/// The age from which a temporary file is removed. The request that wrote it ended after a minute at most.
+const TEMP_FILE_AGE: Duration = Duration::from_secs(3600);
 
-/// Where unfinished writes may lie below a place.
+/// Where temporary files may be below a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TempFileLocation {
-    /// In the directory of this prefix, but in none below it.
+    /// In the directory of this prefix, not below it.
     Directory(&'static str),
-    /// In and anywhere below it.
+    /// In the directory of this prefix and in all directories below it.
     Tree(&'static str),
-    /// Keys below this prefix grow: after so many levels, all of them visited, only the last two directories of each
-    /// level were written to when a writer ended. Two, because several writes are under way at a time.
+    /// Below this prefix, where keys ascend: all directories of the given number of levels, and below those the last two
+    /// directories of each level. Two, because several writes are under way at the same time.
     Newest(&'static str, usize),
 }
 
@@ -30,17 +30,17 @@ pub enum TempFileLocation {
 enum Visit {
     None,
     All,
-    /// All for so many levels, then the last two of each.
+    /// All for this number of levels, then the last two of each level.
     Last(usize),
 }
 
 impl Backend {
-    /// Removes the files of unfinished writes that are older than an hour, `now_ns` being the time in nanoseconds since
-    /// 1970; tells how many. Does nothing where no such files can be: only a local place has them.
+    /// Removes temporary files that are older than an hour, and returns their number. `now_ns` is the current time in
+    /// nanoseconds since 1970-01-01 UTC. Does nothing on a store that is not a local directory.
     ///
     /// # Errors
-    /// `Unavailable`, `Denied`; what was not removed is left to the next call.
-    pub async fn sweep_orphans(
+    /// `Unavailable`, `Denied`; the next call removes the rest.
+    pub async fn sweep_temp_files(
         &self,
         now_ns: u64,
         locations: &[TempFileLocation],
@@ -48,7 +48,7 @@ impl Backend {
         let Some(root) = self.local_path() else {
             return Ok(0);
         };
-        let before = Duration::from_nanos(now_ns).saturating_sub(ORPHAN_AGE);
+        let before = Duration::from_nanos(now_ns).saturating_sub(TEMP_FILE_AGE);
         let mut removed = 0;
         for location in locations {
             let (prefix, visit) = match *location {
@@ -74,7 +74,7 @@ impl Backend {
 }
 
 impl Visit {
-    /// Chooses from the directories inside a directory, and says what to visit inside those.
+    /// Chooses which of the directories inside a directory to visit, and what to visit inside those.
     fn inside(self, mut directories: Vec<PathBuf>) -> Vec<(PathBuf, Self)> {
         let (next, kept) = match self {
             Self::None => (self, 0),
@@ -120,10 +120,10 @@ async fn sweep(directory: &Path, before: Duration) -> io::Result<Swept> {
     Ok(swept)
 }
 
-/// Removes a file that is old enough; tells whether it was.
+/// Removes a file that was last written before `before`; tells whether it did.
 async fn remove_old(entry: &tokio::fs::DirEntry, before: Duration) -> io::Result<bool> {
     let written = entry.metadata().await?.modified()?;
-    // A date before 1970 is old.
+    // A date before 1970 counts as 1970.
     let written = written.duration_since(UNIX_EPOCH).unwrap_or_default();
     if written >= before {
         return Ok(false);
@@ -132,7 +132,7 @@ async fn remove_old(entry: &tokio::fs::DirEntry, before: Duration) -> io::Result
     Ok(true)
 }
 
-/// Tells the names of unfinished writes, which the library keeps out of listings by the same rule.
+/// Tells whether a name is that of a temporary file. The library omits such names from listings by the same rule.
 fn is_unfinished(name: &str) -> bool {
     name.split_once('#').is_some_and(|(_, number)| {
         !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())

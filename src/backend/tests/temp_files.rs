@@ -27,7 +27,7 @@ async fn gone(
     for (name, seconds) in planted {
         plant(&root, name, *seconds);
     }
-    let removed = backend.child("ns").sweep_orphans(NOON, locations).await;
+    let removed = backend.child("ns").sweep_temp_files(NOON, locations).await;
     let names = planted.iter().map(|(name, _)| *name);
     let gone: Vec<_> = names.filter(|name| !root.join(name).exists()).collect();
     assert_eq!(removed.unwrap(), gone.len());
@@ -81,7 +81,7 @@ async fn elsewhere_there_is_nothing_to_sweep() {
     let backend = open("memory://orphans");
     backend.put("a", bytes("an object")).await.unwrap();
     let swept = backend
-        .sweep_orphans(NOON, &[TempFileLocation::Tree("")])
+        .sweep_temp_files(NOON, &[TempFileLocation::Tree("")])
         .await;
     assert_eq!(swept.unwrap(), 0);
     assert_eq!(backend.list("").await.unwrap().len(), 1);

@@ -1,9 +1,10 @@
-//! The store as the index sees it: its requests wait while the store fails.
+//! The object store of the index, behind the circuit breakers.
 //!
-//! The engine repeats what fails after at most a second, for ever; here it is slowed down, and the last reason is kept.
-//! Invariant: a request that is dropped while it waits was never made.
+//! The engine repeats every failed request after at most a second, without end. The breakers make these retries rarer and
+//! keep the last error.
+//! Invariant: a request whose future is dropped while it waits for a permit was never sent.
 
-use super::base::{Base, is_trouble, prefixed};
+use super::base::{Base, is_store_failure, prefixed};
 use super::circuit_breaker::{Lane, RequestMode, RequestPermit};
 use super::counters::CountedStore;
 use super::error::{BackendError, is_past_end, is_undecided, is_whole};
@@ -19,18 +20,18 @@ use object_store::{
 };
 use std::fmt;
 
-/// A place whose requests are held back.
+/// A place whose requests wait for the permit of a circuit breaker.
 #[derive(Clone)]
-pub(super) struct HeldStore {
+pub(super) struct BreakerStore {
     base: Arc<Base>,
     prefix: Path,
-    usual: Arc<PrefixStore<CountedStore>>,
+    normal: Arc<PrefixStore<CountedStore>>,
 }
 
-impl HeldStore {
+impl BreakerStore {
     pub(super) fn new(base: Arc<Base>, prefix: Path) -> Self {
         Self {
-            usual: prefixed(base.counted.clone(), &prefix),
+            normal: prefixed(base.counted.clone(), &prefix),
             base,
             prefix,
         }
@@ -39,32 +40,32 @@ impl HeldStore {
     async fn acquire(&self, lane: Lane) -> (RequestPermit, Arc<PrefixStore<CountedStore>>) {
         let permit = self.base.acquire(lane).await;
         let store = match permit.mode {
-            RequestMode::Normal => Arc::clone(&self.usual),
+            RequestMode::Normal => Arc::clone(&self.normal),
             RequestMode::Trial => prefixed(self.base.once().clone(), &self.prefix),
         };
         (permit, store)
     }
 
-    /// Ends a permit by what the store said of a request with so many bytes.
-    fn ended<T>(&self, permit: RequestPermit, outcome: Result<T>, bytes: usize) -> Result<T> {
-        match outcome.as_ref().err().and_then(|e| self.trouble(e)) {
+    /// Reports the outcome of a request that had `bytes` bytes to send, and returns it.
+    fn report<T>(&self, permit: RequestPermit, outcome: Result<T>, bytes: usize) -> Result<T> {
+        match outcome.as_ref().err().and_then(|e| self.store_failure(e)) {
             Some(error) => permit.failed(&error, bytes as u64),
             None => permit.succeeded(),
         }
         outcome
     }
 
-    /// What fails, in our words; `None` for an answer.
-    fn trouble(&self, error: &Error) -> Option<BackendError> {
+    /// The error as a [`BackendError`] if it means that the store failed; `None` if it is an answer.
+    fn store_failure(&self, error: &Error) -> Option<BackendError> {
         if is_past_end(error) || is_whole(error) || is_undecided(error) {
             return None;
         }
         let place = format!("{}/{}", self.base.location.url, self.prefix);
-        Some(BackendError::from_store(place, error)).filter(is_trouble)
+        Some(BackendError::from_store(place, error)).filter(is_store_failure)
     }
 }
 
-/// The lane of what is written at a place of the index.
+/// The lane of a write to an object of the index.
 fn lane(at: &Path) -> Lane {
     let has = |part: &str| at.parts().any(|p| p.as_ref() == part);
     if has("wal") {
@@ -76,25 +77,25 @@ fn lane(at: &Path) -> Lane {
     }
 }
 
-impl fmt::Debug for HeldStore {
+impl fmt::Debug for BreakerStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HeldStore({})", self.base.location.url)
+        write!(f, "BreakerStore({})", self.base.location.url)
     }
 }
 
-impl fmt::Display for HeldStore {
+impl fmt::Display for BreakerStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.base.location.url)
     }
 }
 
 #[async_trait]
-impl ObjectStore for HeldStore {
+impl ObjectStore for BreakerStore {
     async fn put_opts(&self, at: &Path, payload: PutPayload, o: PutOptions) -> Result<PutResult> {
         let bytes = payload.content_length();
         let (permit, store) = self.acquire(lane(at)).await;
         let put = store.put_opts(at, payload, o).await;
-        self.ended(permit, put, bytes)
+        self.report(permit, put, bytes)
     }
 
     async fn put_multipart_opts(
@@ -104,8 +105,8 @@ impl ObjectStore for HeldStore {
     ) -> Result<Box<dyn MultipartUpload>> {
         let (permit, store) = self.acquire(lane(at)).await;
         let begun = store.put_multipart_opts(at, options).await;
-        Ok(Box::new(HeldUpload {
-            inner: self.ended(permit, begun, 0)?,
+        Ok(Box::new(BreakerUpload {
+            inner: self.report(permit, begun, 0)?,
             store: self.clone(),
             lane: lane(at),
         }))
@@ -114,22 +115,25 @@ impl ObjectStore for HeldStore {
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
         let (permit, store) = self.acquire(Lane::IndexReads).await;
         let got = store.get_opts(at, options).await;
-        self.ended(permit, got, 0)
+        self.report(permit, got, 0)
     }
 
     fn delete_stream(
         &self,
         at: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        let held = self.clone();
+        let this = self.clone();
         let delete = move |keys: Vec<Result<Path>>| {
-            let held = held.clone();
+            let this = this.clone();
             async move {
-                let (permit, store) = held.acquire(Lane::IndexDeletes).await;
+                let (permit, store) = this.acquire(Lane::IndexDeletes).await;
                 let keys = futures::stream::iter(keys).boxed();
                 let gone: Vec<Result<Path>> = store.delete_stream(keys).collect().await;
                 let failed = gone.iter().filter_map(|gone| gone.as_ref().err());
-                match failed.filter_map(|error| held.trouble(error)).next_back() {
+                match failed
+                    .filter_map(|error| this.store_failure(error))
+                    .next_back()
+                {
                     Some(error) => permit.failed(&error, 0),
                     None => permit.succeeded(),
                 }
@@ -140,10 +144,10 @@ impl ObjectStore for HeldStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (held, prefix) = (self.clone(), prefix.cloned());
+        let (this, prefix) = (self.clone(), prefix.cloned());
         let begin = async move {
-            let (permit, store) = held.acquire(Lane::IndexReads).await;
-            held.listed(permit, store.list(prefix.as_ref()))
+            let (permit, store) = this.acquire(Lane::IndexReads).await;
+            this.listed(permit, store.list(prefix.as_ref()))
         };
         begin.into_stream().flatten().boxed()
     }
@@ -153,10 +157,10 @@ impl ObjectStore for HeldStore {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (held, prefix, offset) = (self.clone(), prefix.cloned(), offset.clone());
+        let (this, prefix, offset) = (self.clone(), prefix.cloned(), offset.clone());
         let begin = async move {
-            let (permit, store) = held.acquire(Lane::IndexReads).await;
-            held.listed(permit, store.list_with_offset(prefix.as_ref(), &offset))
+            let (permit, store) = this.acquire(Lane::IndexReads).await;
+            this.listed(permit, store.list_with_offset(prefix.as_ref(), &offset))
         };
         begin.into_stream().flatten().boxed()
     }
@@ -164,37 +168,37 @@ impl ObjectStore for HeldStore {
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let (permit, store) = self.acquire(Lane::IndexReads).await;
         let listed = store.list_with_delimiter(prefix).await;
-        self.ended(permit, listed, 0)
+        self.report(permit, listed, 0)
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         let (permit, store) = self.acquire(lane(to)).await;
         let copied = store.copy_opts(from, to, options).await;
-        self.ended(permit, copied, 0)
+        self.report(permit, copied, 0)
     }
 }
 
-/// Objects that are removed in one permit.
+/// The number of objects that are deleted under one permit.
 const DELETES: usize = 1000;
 
-impl HeldStore {
-    /// A listing that ends its permit with the first failure, or with its end.
+impl BreakerStore {
+    /// A listing that reports to its permit at its first failure or at its end.
     fn listed(
         &self,
         permit: RequestPermit,
         listing: BoxStream<'static, Result<ObjectMeta>>,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        let held = self.clone();
+        let this = self.clone();
         let state = (listing, Some(permit));
         let next =
             move |(mut listing, mut permit): (BoxStream<'static, _>, Option<RequestPermit>)| {
-                let held = held.clone();
+                let this = this.clone();
                 async move {
                     let next = listing.try_next().await;
                     if !matches!(next, Ok(Some(_)))
                         && let Some(permit) = permit.take()
                     {
-                        match next.as_ref().err().and_then(|e| held.trouble(e)) {
+                        match next.as_ref().err().and_then(|e| this.store_failure(e)) {
                             Some(error) => permit.failed(&error, 0),
                             None => permit.succeeded(),
                         }
@@ -206,35 +210,35 @@ impl HeldStore {
     }
 }
 
-/// An upload in parts whose requests are held back.
-struct HeldUpload {
+/// A multipart upload whose requests wait for the permit of a circuit breaker.
+struct BreakerUpload {
     inner: Box<dyn MultipartUpload>,
-    store: HeldStore,
+    store: BreakerStore,
     lane: Lane,
 }
 
-impl fmt::Debug for HeldUpload {
+impl fmt::Debug for BreakerUpload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HeldUpload")
+        f.write_str("BreakerUpload")
     }
 }
 
 #[async_trait]
-impl MultipartUpload for HeldUpload {
+impl MultipartUpload for BreakerUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         let (store, lane, bytes) = (self.store.clone(), self.lane, data.content_length());
         let part = self.inner.put_part(data);
         Box::pin(async move {
             let permit = store.base.acquire(lane).await;
             let put = part.await;
-            store.ended(permit, put, bytes)
+            store.report(permit, put, bytes)
         })
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
         let permit = self.store.base.acquire(self.lane).await;
         let done = self.inner.complete().await;
-        self.store.ended(permit, done, 0)
+        self.store.report(permit, done, 0)
     }
 
     async fn abort(&mut self) -> Result<()> {
