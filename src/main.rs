@@ -1,4 +1,4 @@
-//! The program: reads its arguments, serves a mount on a runtime when that is what they say, and exits.
+//! The program: parses its arguments, runs the command, on a runtime if it needs one, and exits.
 
 use rewindfs::cli::{Start, start};
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("rewindfs: no runtime: {error}");
+            eprintln!("rewindfs: cannot start the runtime: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         Start::Check(check) => runtime.block_on(check.run()),
         Start::Namespace(job) => runtime.block_on(job.run()),
     };
-    // A request that hangs must not hold the process: its caller has been answered.
+    // A request without an answer must not keep the process running: its caller has its result.
     runtime.shutdown_background();
     status
 }

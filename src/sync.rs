@@ -1,8 +1,8 @@
-//! The std primitives of every other room, in one place so that a model checker's could stand here under test.
+//! Shared state: the std types, and locks that ignore poisoning.
 //!
-//! Invariant: no room names `std::sync` itself. Poisoning is ignored on purpose: a task that panics poisons its whole
-//! group (`task.rs`), which the owner of the group must look at; a poisoned mutex would only turn one panic into many.
-//! A guard of these types is never held across an await.
+//! Poisoning is ignored because a panic in a task poisons its task group (`task.rs`), which the owner of the group checks. A
+//! poisoned mutex would only cause more panics.
+//! Invariant: a guard of these locks is never held across an await.
 
 pub(crate) use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak,
@@ -10,17 +10,17 @@ pub(crate) use std::sync::{
 };
 use std::sync::{PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
-/// Locks `mutex`, also after a panic of an earlier holder.
+/// Locks `mutex`, also if a thread has panicked while it held the lock.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Locks `lock` for reading, also after a panic of an earlier holder.
+/// Locks `lock` for reading, also if a thread has panicked while it held the lock.
 pub(crate) fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Locks `lock` for writing, also after a panic of an earlier holder.
+/// Locks `lock` for writing, also if a thread has panicked while it held the lock.
 pub(crate) fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
@@ -29,7 +29,7 @@ pub(crate) fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 mod tests {
     use super::*;
 
-    /// Panics in a thread of its own while it holds what `hold` locks.
+    /// Runs `hold`, which panics with a lock held, in a new thread.
     fn panic_while(hold: impl FnOnce() + Send + 'static) {
         assert!(std::thread::spawn(hold).join().is_err());
     }

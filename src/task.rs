@@ -1,16 +1,16 @@
-//! Named tasks in groups: one stop signal, one way to wait for the end, one place that learns of a panic.
+//! Groups of named tasks, with a stop signal, a wait for their end, and a record of the first panic.
 //!
-//! Life cycle: tasks are spawned at any time; [`Tasks::stop`] raises a signal that tasks wait for or look at, it aborts
-//! nothing; [`Tasks::join`] returns when no task of the group is left.
-//! Invariant: a panic inside a task is never lost. The first one poisons the group for good, before the task's
-//! `JoinHandle` resolves; the owner asks [`Tasks::poisoned`] before it acknowledges work.
+//! Tasks can be spawned at any time. [`Tasks::stop`] sets a signal that tasks wait for or check; it aborts no task.
+//! [`Tasks::join`] returns when the group has no running task.
+//! Invariant: a panic in a task is never lost. The first one poisons the group permanently, before the task's `JoinHandle`
+//! resolves. The owner of the group checks [`Tasks::poisoned`] before it acknowledges work.
 
 use crate::sync::{Arc, AtomicUsize, Ordering};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-/// One group of tasks; clones are the same group.
+/// A group of tasks; clones are the same group.
 #[derive(Debug, Clone)]
 pub struct Tasks {
     handle: Handle,
@@ -26,7 +26,7 @@ struct TaskGroup {
 }
 
 impl Tasks {
-    /// Makes an empty group whose tasks run on the runtime of `handle`.
+    /// Creates an empty group whose tasks run on the runtime of `handle`.
     #[must_use]
     pub fn new(handle: Handle) -> Self {
         Self {
@@ -40,7 +40,7 @@ impl Tasks {
         }
     }
 
-    /// Runs `future` as a task called `name`. Dropping the handle leaves it running; a panic inside poisons the group.
+    /// Runs `future` as a task called `name`. The task continues when the handle is dropped; a panic in it poisons the group.
     #[allow(
         clippy::disallowed_methods,
         reason = "this is the one place that spawns"
@@ -57,7 +57,7 @@ impl Tasks {
         })
     }
 
-    /// Runs `work` on the pool for blocking calls as a task called `name`; a panic inside poisons the group.
+    /// Runs `work` on the blocking pool as a task called `name`; a panic in it poisons the group.
     #[allow(
         clippy::disallowed_methods,
         reason = "this is the one place that spawns"
@@ -74,29 +74,29 @@ impl Tasks {
         })
     }
 
-    /// Raises the stop signal; it cannot be taken back.
+    /// Sets the stop signal, permanently.
     pub fn stop(&self) {
         self.group.stop.send_replace(true);
     }
 
-    /// Waits for the stop signal; returns at once when it was raised before.
+    /// Waits for the stop signal; returns at once if it is set.
     pub async fn stopped(&self) {
         // The sender lives in the group that `self` holds, so the wait cannot fail.
         drop(self.group.stop.subscribe().wait_for(|stop| *stop).await);
     }
 
-    /// Tells whether the stop signal was raised.
+    /// Tells whether the stop signal is set.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         *self.group.stop.borrow()
     }
 
-    /// Waits until no task of the group is left. A task that waits for its own group waits for ever.
+    /// Waits until the group has no running task. Never returns in a task of the group.
     pub async fn join(&self) {
         loop {
             let idle = self.group.idle.notified();
             tokio::pin!(idle);
-            // Registered before the count is read, so that an end in between is not missed.
+            // Registered before the count is read, so that no notification is missed.
             idle.as_mut().enable();
             if self.group.running.load(Ordering::Acquire) == 0 {
                 return;
@@ -105,13 +105,13 @@ impl Tasks {
         }
     }
 
-    /// Names the first task of the group that panicked.
+    /// Returns the name of the first task of the group that panicked.
     #[must_use]
     pub fn poisoned(&self) -> Option<&'static str> {
         *self.group.poisoned.borrow()
     }
 
-    /// Waits until a task of the group has panicked, and names it.
+    /// Waits until a task of the group has panicked, and returns its name.
     pub async fn failed(&self) -> &'static str {
         let mut poisoned = self.group.poisoned.subscribe();
         loop {
@@ -132,7 +132,7 @@ impl Tasks {
     }
 }
 
-/// A task's place in its group, given back when the task ends, is aborted, or never starts.
+/// The membership of a task in its group; dropped when the task ends, is aborted, or is dropped before it starts.
 #[derive(Debug)]
 struct Member {
     group: Arc<TaskGroup>,
@@ -143,7 +143,7 @@ impl Drop for Member {
     fn drop(&mut self) {
         if std::thread::panicking() {
             tracing::error!(task = self.name, "a task panicked");
-            // The first name stays: it is the cause, later ones may be consequences.
+            // The first name is kept: later panics may be consequences of the first.
             self.group.poisoned.send_if_modified(|first| {
                 let is_first = first.is_none();
                 first.get_or_insert(self.name);
@@ -229,7 +229,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         task.abort();
-        // This one is aborted before it has run at all.
+        // This task is aborted before its first poll.
         tasks
             .spawn("unstarted", std::future::pending::<()>())
             .abort();

@@ -1,16 +1,15 @@
-//! The dirty map of one inode: which of its bytes are not yet in the bucket, and where they are stored until then.
+//! The dirty map of an inode: which of its bytes are not in the bucket yet, and where they are stored until then.
 //!
-//! The map is an overlay over a *base*, the content the inode had when it was last rebased. It knows
-//! neither the base's bytes nor any length; both are the caller's. Byte `x` of a file of length `n` is,
-//! for `x < n`, in this order:
+//! The map is an overlay over a *base*, the content of the inode at the last rebase. The bytes of the base and all lengths
+//! belong to the caller. Byte `x` of a file of length `n`, for `x < n`, is the first of these:
 //!
-//! 1. what the span covering `x` says, if there is one;
-//! 2. the base's byte, if `x` is below the cut (where there is one) and below the base's length;
+//! 1. the byte of the span that covers `x`, if there is one;
+//! 2. the byte of the base, if `x` is below the cut (if there is one) and below the length of the base;
 //! 3. zero.
 //!
-//! The *cut* is the lowest length the file was truncated to since the base: what a truncation took away
-//! does not come back when the file grows again. Invariant: spans never overlap, none is empty, and a span
-//! or a cut of an earlier fix is never folded into a later one, so that a rebase can tell them apart.
+//! The *cut* is the lowest length to which the file was truncated since the base: truncated bytes do not reappear when the file
+//! grows again. Invariant: spans never overlap and are never empty. A span or cut from before a snapshot is never joined with
+//! a later one, so that a rebase can tell them apart.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -20,39 +19,39 @@ use bytes::{Bytes, BytesMut};
 use super::staging::StagingFile;
 use crate::sync::Arc;
 
-/// Neighbouring spans in memory are copied together up to this many bytes, so that a program that
-/// writes line by line leaves few spans; above it the copying would cost more than a span does.
+/// The maximal size of a span that is joined from adjacent spans in memory, in bytes. A program that writes line by line then
+/// creates few spans; the copy of a larger span would cost more than a second span.
 const MEMORY_JOIN_MAX: u64 = 4096;
 
-/// Where the bytes of a span lie.
+/// Where the bytes of a span are stored.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
-    /// In memory; as many bytes as the span is long.
+    /// In memory; the length is that of the span.
     Memory(Bytes),
     /// In a staging file, from `position` on.
     File {
-        /// The file; held for as long as a span or a fixed state refers to it.
+        /// The file; it is kept as long as a span of the map or of a snapshot refers to it.
         file: Arc<StagingFile>,
-        /// Where the span's first byte lies in the file, in bytes.
+        /// The position of the span's first byte in the file, in bytes.
         position: u64,
     },
-    /// Nowhere: the bytes are zero (a hole).
+    /// Nowhere: the bytes are zero.
     Zero,
-    /// In something the caller finds by this, from `position` on; it holds at least as many bytes as the span.
+    /// In a content that the caller finds by its number, from `position` on. It has at least as many bytes as the span.
     Reference {
-        /// What it is.
+        /// The content.
         of: Referent,
-        /// Where the span's first byte lies in it, in bytes.
+        /// The position of the span's first byte in it, in bytes.
         position: u64,
     },
 }
 
-/// What a span refers to: numbers with a meaning to the caller only.
+/// The content a span refers to: numbers whose meaning only the caller knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Referent(pub(crate) u64, pub(crate) u64);
 
 impl Source {
-    /// The source of `len` bytes that begin `skip` bytes into this one.
+    /// The source of the `len` bytes behind the first `skip` bytes of this one.
     fn part(&self, skip: u64, len: u64) -> Self {
         match self {
             Self::Memory(bytes) => Self::Memory(bytes.slice(skip as usize..(skip + len) as usize)),
@@ -69,26 +68,26 @@ impl Source {
     }
 }
 
-/// Bytes of the file that were written or punched, all by one source.
+/// A range of the file that was written or punched, with one source.
 #[derive(Clone, Debug)]
 pub(crate) struct Span {
-    /// Where the span begins in the file, in bytes.
+    /// The offset of the span in the file, in bytes.
     pub(crate) offset: u64,
-    /// How long it is, in bytes; never 0.
+    /// The length in bytes; never 0.
     pub(crate) len: u64,
-    /// The number of the newest change in it.
+    /// The number of the newest change in the span.
     pub(crate) seq: u64,
-    /// Where its bytes lie.
+    /// Where its bytes are stored.
     pub(crate) source: Source,
 }
 
 impl Span {
-    /// The offset behind the last byte.
+    /// The end of the span in the file, in bytes, exclusive.
     pub(crate) fn end(&self) -> u64 {
         self.offset + self.len
     }
 
-    /// The part of the span inside `range`, which must overlap it.
+    /// The part of the span in `range`, which must overlap it.
     fn part(&self, range: &Range<u64>) -> Self {
         let offset = self.offset.max(range.start);
         let len = self.end().min(range.end) - offset;
@@ -100,7 +99,7 @@ impl Span {
         }
     }
 
-    /// One span in place of two, if `next` begins where this one ends and its bytes go on likewise.
+    /// Joins two spans if `next` begins at the end of this one and its bytes follow in the same source.
     fn joined(&self, next: &Self) -> Option<Self> {
         if self.end() != next.offset {
             return None;
@@ -141,29 +140,29 @@ impl Span {
     }
 }
 
-/// One stretch of a file as [`DirtyMap::pieces`] cuts it.
+/// A part of a file, from [`DirtyMap::pieces`].
 #[derive(Clone, Debug)]
 pub(crate) struct Piece {
-    /// The stretch, in bytes of the file; never empty.
+    /// The range in the file, in bytes; never empty.
     pub(crate) range: Range<u64>,
-    /// Where its bytes lie; `None` where the base shows, which is zero beyond the base's length.
+    /// Where its bytes are stored; `None` for bytes of the base, which are zero beyond the length of the base.
     pub(crate) source: Option<Source>,
 }
 
-/// A truncation that has an effect on some base.
+/// A truncation that shortened the file.
 #[derive(Clone, Copy, Debug)]
 struct Truncation {
     seq: u64,
     len: u64,
 }
 
-/// Spans and cuts over a base: what a map and its fixed states have in common.
+/// The spans and cuts over a base, of a map or of a snapshot.
 #[derive(Clone, Debug, Default)]
 struct DirtyLayer {
     /// By offset.
     spans: BTreeMap<u64, Span>,
-    /// Ascending in `seq` and in `len`, at most one between two fixes. A cut that a later one reaches below
-    /// is gone; the first is the lowest of all, and the first of those behind a fix the lowest since it.
+    /// Ascending in `seq` and in `len`, at most one between two snapshots. A cut is removed when a later one is lower. So the
+    /// first is the lowest of all, and the first one after a snapshot is the lowest since that snapshot.
     cuts: Vec<Truncation>,
     data_bytes: u64,
     memory_bytes: u64,
@@ -195,7 +194,7 @@ impl DirtyLayer {
         Some(span)
     }
 
-    /// The spans that overlap `range`, ascending; `range` must not be empty.
+    /// The spans that overlap `range`, in ascending order; `range` must not be empty.
     fn overlapping(&self, range: &Range<u64>) -> impl Iterator<Item = &Span> {
         let first = self
             .spans
@@ -206,7 +205,7 @@ impl DirtyLayer {
         self.spans.range(first..range.end).map(|(_, span)| span)
     }
 
-    /// Forgets what spans say about `range`; what they say on either side of it stays.
+    /// Removes `range` from all spans.
     fn clear(&mut self, range: &Range<u64>) {
         if range.is_empty() {
             return;
@@ -225,13 +224,13 @@ impl DirtyLayer {
         }
     }
 
-    /// Puts a span where it replaces what was there. It is joined with a neighbour only if that was also
-    /// written after `fixed`: else a rebase to that fix would forget too little or too much.
-    fn put(&mut self, mut span: Span, fixed: u64) {
+    /// Adds a span in place of what its range had before. Joins it with an adjacent span only if that one was also written after
+    /// the change `snapshotted`: otherwise a rebase to that snapshot would remove too little or too much.
+    fn put(&mut self, mut span: Span, snapshotted: u64) {
         self.clear(&(span.offset..span.end()));
         let before = self.spans.range(..span.offset).next_back();
         let joined = before.and_then(|(_, other)| {
-            let both = other.joined(&span).filter(|_| other.seq > fixed)?;
+            let both = other.joined(&span).filter(|_| other.seq > snapshotted)?;
             Some((other.offset, both))
         });
         if let Some((offset, both)) = joined {
@@ -240,7 +239,7 @@ impl DirtyLayer {
         }
         let behind = self.spans.get(&span.end());
         let joined = behind.and_then(|other| {
-            let both = span.joined(other).filter(|_| other.seq > fixed)?;
+            let both = span.joined(other).filter(|_| other.seq > snapshotted)?;
             Some((other.offset, both))
         });
         if let Some((offset, both)) = joined {
@@ -251,12 +250,12 @@ impl DirtyLayer {
     }
 
     /// Records a truncation to `len`.
-    fn lower(&mut self, seq: u64, len: u64, fixed: u64) {
+    fn lower(&mut self, seq: u64, len: u64, snapshotted: u64) {
         while self.cuts.last().is_some_and(|cut| cut.len >= len) {
             self.cuts.pop();
         }
-        // A lower cut since the same fix says all that this one could.
-        if self.cuts.last().is_none_or(|cut| cut.seq <= fixed) {
+        // A lower cut since the same snapshot makes this one redundant.
+        if self.cuts.last().is_none_or(|cut| cut.seq <= snapshotted) {
             self.cuts.push(Truncation { seq, len });
         }
     }
@@ -265,7 +264,7 @@ impl DirtyLayer {
         self.cuts.first().map(|cut| cut.len)
     }
 
-    /// Forgets everything up to and including change `seq`.
+    /// Removes all changes up to and including number `seq`.
     fn forget(&mut self, seq: u64) {
         let old = |span: &&Span| span.seq <= seq;
         let offsets: Vec<u64> = self.spans.values().filter(old).map(|s| s.offset).collect();
@@ -291,7 +290,7 @@ impl DirtyLayer {
         pieces
     }
 
-    /// Adds the pieces of a stretch that no span covers.
+    /// Adds the pieces of a range without spans.
     fn gap(&self, pieces: &mut Vec<Piece>, gap: Range<u64>) {
         let shown = self
             .cut()
@@ -302,7 +301,7 @@ impl DirtyLayer {
     }
 }
 
-/// Adds a piece unless it is empty; zeros beside zeros become one piece.
+/// Adds a piece unless it is empty; joins adjacent zeros.
 fn push(pieces: &mut Vec<Piece>, range: Range<u64>, source: Option<Source>) {
     if range.is_empty() {
         return;
@@ -319,35 +318,35 @@ fn push(pieces: &mut Vec<Piece>, range: Range<u64>, source: Option<Source>) {
     }
 }
 
-/// The bytes of one inode that are not yet in the bucket. See the module for what a byte is.
+/// The bytes of one inode that are not in the bucket yet. The documentation of the module defines the value of a byte.
 ///
-/// Every change gets the next number (`seq`, from 1). [`fix`](Self::fix) remembers a state at the cost of one
-/// counter; the first change after it copies the map's spans, not their bytes.
+/// Every change gets the next number (`seq`, from 1). A snapshot ([`fix`](Self::fix)) costs a counter; the first change after
+/// it copies the spans of the map, not their bytes.
 #[derive(Debug, Default)]
 pub(crate) struct DirtyMap {
     layer: Arc<DirtyLayer>,
-    /// The last change's number.
+    /// The number of the last change.
     seq: u64,
-    /// That of the last change before the latest fix.
-    fixed: u64,
+    /// The number of the last change before the latest snapshot.
+    snapshotted: u64,
 }
 
 impl DirtyMap {
-    /// A map without changes: the base shows everywhere.
+    /// Creates a map without changes.
     pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    /// Puts `len` bytes at `offset`, over whatever was there, and returns the change's number. Bytes
-    /// of a [`Source::Memory`] beyond `len`, and a span's part beyond the last u64, are ignored. O(log n).
+    /// Writes `len` bytes at `offset`, and returns the number of the change. Ignores bytes of a [`Source::Memory`] beyond `len`,
+    /// and bytes beyond the offset 2^64 - 1. O(log n).
     pub(crate) fn write(&mut self, offset: u64, len: u64, source: Source) -> u64 {
         self.seq += 1;
-        let held = match &source {
+        let available = match &source {
             Source::Memory(bytes) => bytes.len() as u64,
             Source::File { .. } | Source::Zero | Source::Reference { .. } => u64::MAX,
         };
-        debug_assert!(held >= len, "a source shorter than its span");
-        let len = len.min(held).min(u64::MAX - offset);
+        debug_assert!(available >= len, "a source shorter than its span");
+        let len = len.min(available).min(u64::MAX - offset);
         if len > 0 {
             let span = Span {
                 offset,
@@ -355,20 +354,19 @@ impl DirtyMap {
                 seq: self.seq,
                 source: source.part(0, len),
             };
-            Arc::make_mut(&mut self.layer).put(span, self.fixed);
+            Arc::make_mut(&mut self.layer).put(span, self.snapshotted);
         }
         self.seq
     }
 
-    /// Makes `len` bytes at `offset` zero, and returns the change's number. The file's length is not
-    /// looked at: a caller that punches beyond it must clip first.
+    /// Sets `len` bytes at `offset` to zero, and returns the number of the change. Does not know the length of the file: the
+    /// caller limits the range to it.
     pub(crate) fn punch(&mut self, offset: u64, len: u64) -> u64 {
         self.write(offset, len, Source::Zero)
     }
 
-    /// Changes the file's length from `old_len` to `new_len` bytes, and returns the change's number. Spans
-    /// beyond `new_len` are forgotten; if the file shrinks, neither they nor the base come back when it
-    /// grows again.
+    /// Changes the length of the file from `old_len` to `new_len` bytes, and returns the number of the change. Removes spans
+    /// beyond `new_len`. If the file shrinks, bytes beyond `new_len`, also those of the base, are zero when it grows again.
     pub(crate) fn truncate(&mut self, new_len: u64, old_len: u64) -> u64 {
         self.seq += 1;
         let beyond = self.layer.spans.values().next_back();
@@ -376,23 +374,23 @@ impl DirtyMap {
             Arc::make_mut(&mut self.layer).clear(&(new_len..u64::MAX));
         }
         if new_len < old_len {
-            Arc::make_mut(&mut self.layer).lower(self.seq, new_len, self.fixed);
+            Arc::make_mut(&mut self.layer).lower(self.seq, new_len, self.snapshotted);
         }
         self.seq
     }
 
-    /// Cuts `range` into pieces: ascending, without gaps or overlaps, covering exactly `range`. The
-    /// file's length is not looked at. A piece without source lies wholly below the cut.
+    /// Divides `range` into pieces: ascending, without gaps or overlaps, covering exactly `range`. Does not know the length of
+    /// the file. A piece without a source is below the cut.
     pub(crate) fn pieces(&self, range: Range<u64>) -> Vec<Piece> {
         self.layer.pieces(range)
     }
 
-    /// How many bytes spans hold in memory and in staging files; holes and references count nothing.
+    /// The bytes of spans in memory and in staging files; holes and references are not counted.
     pub(crate) fn bytes(&self) -> u64 {
         self.layer.data_bytes
     }
 
-    /// How many bytes spans hold in memory. A part of a longer write keeps all of it allocated.
+    /// The bytes of spans in memory. A part of a longer write keeps the whole write allocated.
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.layer.memory_bytes
     }
@@ -402,32 +400,32 @@ impl DirtyMap {
         self.seq
     }
 
-    /// Remembers the present state. Fixes are cumulative: until one is rebased, the next contains its
-    /// spans too, where nothing has replaced them.
+    /// Takes a snapshot of the map. Until a rebase, a later snapshot also has the spans of an earlier one, except where a
+    /// change has replaced them.
     pub(crate) fn fix(&mut self) -> DirtySnapshot {
-        self.fixed = self.seq;
+        self.snapshotted = self.seq;
         DirtySnapshot {
             layer: Arc::clone(&self.layer),
             seq: self.seq,
         }
     }
 
-    /// Makes the state of `fixed`, one of this map's, the base: forgets every change up to it. From now on
-    /// the caller's base is that state's content, and its length the length the file had then. Changes nothing
-    /// if a later fix was rebased before.
-    pub(crate) fn rebase(&mut self, fixed: &DirtySnapshot) {
-        if fixed.seq == self.seq {
+    /// Makes `snapshot`, which is one of this map, the base: removes all changes up to it. From now on, the base is the content
+    /// of the snapshot, and its length is the length of the file at that time. Changes nothing if a later snapshot was rebased
+    /// before.
+    pub(crate) fn rebase(&mut self, snapshot: &DirtySnapshot) {
+        if snapshot.seq == self.seq {
             self.layer = Arc::default();
         } else {
-            Arc::make_mut(&mut self.layer).forget(fixed.seq);
+            Arc::make_mut(&mut self.layer).forget(snapshot.seq);
         }
     }
 }
 
-/// A state of a [`DirtyMap`] as it was at its fix; what happens to the map later does not show in it.
+/// A state of a [`DirtyMap`], which later changes of the map do not alter.
 ///
-/// It may be laid over the base of its fix or over the content of any earlier fix since that base: the
-/// bytes are the same. (Where it has no span and no cut, nothing was changed since the base.)
+/// It may be applied to the base at the time of the snapshot, or to the content of any earlier snapshot since that base: the
+/// bytes are the same, because nothing was changed since the base where the snapshot has no span and no cut.
 #[derive(Clone, Debug)]
 pub(crate) struct DirtySnapshot {
     layer: Arc<DirtyLayer>,
@@ -435,7 +433,7 @@ pub(crate) struct DirtySnapshot {
 }
 
 impl DirtySnapshot {
-    /// The number of the last change it contains; 0 if there was none.
+    /// The number of the last change in the snapshot; 0 if there was none.
     pub(crate) fn seq(&self) -> u64 {
         self.seq
     }
@@ -445,12 +443,12 @@ impl DirtySnapshot {
         self.layer.spans.values()
     }
 
-    /// The lowest length the file was truncated to between the base and the fix, in bytes.
+    /// The lowest length to which the file was truncated between the base and the snapshot, in bytes.
     pub(crate) fn cut(&self) -> Option<u64> {
         self.layer.cut()
     }
 
-    /// How many bytes its spans hold in memory and in staging files.
+    /// The bytes of its spans in memory and in staging files.
     pub(crate) fn bytes(&self) -> u64 {
         self.layer.data_bytes
     }
@@ -460,7 +458,7 @@ impl DirtySnapshot {
         self.layer.pieces(range)
     }
 
-    /// The same state with its references renamed; those that lead nowhere are zeros.
+    /// The same state with other referents; a reference for which `rename` returns `None` becomes zeros.
     #[must_use]
     pub(crate) fn referring(&self, rename: impl Fn(Referent) -> Option<Referent>) -> Self {
         let mut layer = DirtyLayer::clone(&self.layer);
@@ -476,7 +474,7 @@ impl DirtySnapshot {
         }
     }
 
-    /// Only what changed after `earlier`, a fix of the same map: the same state, over the content of `earlier`.
+    /// The same state as changes of the content of `earlier`, a snapshot of the same map.
     #[must_use]
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         let mut layer = DirtyLayer::clone(&self.layer);

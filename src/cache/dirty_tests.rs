@@ -114,7 +114,7 @@ struct World {
     touched: Vec<u64>,
     map: DirtyMap,
     /// Fixed states that are not the base yet, with what they must read as.
-    fixes: Vec<(DirtySnapshot, Vec<u8>)>,
+    snapshots: Vec<(DirtySnapshot, Vec<u8>)>,
     rebased: Vec<DirtySnapshot>,
     dir: StagingDir,
     file: Arc<StagingFile>,
@@ -137,7 +137,7 @@ impl World {
             touched: vec![0; base.len()],
             base,
             map: DirtyMap::new(),
-            fixes: Vec::new(),
+            snapshots: Vec::new(),
             rebased: Vec::new(),
             dir,
             file,
@@ -194,16 +194,16 @@ impl World {
                 self.content.resize((len * unit) as usize, 0);
                 self.touched.resize(self.content.len(), 0);
             }
-            Change::Fix if self.fixes.len() < 4 => {
-                let fixed = self.map.fix();
-                assert_eq!(fixed.seq(), self.map.seq());
-                self.fixes.push((fixed, self.content.clone()));
+            Change::Fix if self.snapshots.len() < 4 => {
+                let snapshot = self.map.fix();
+                assert_eq!(snapshot.seq(), self.map.seq());
+                self.snapshots.push((snapshot, self.content.clone()));
             }
-            Change::Rebase { which } if !self.fixes.is_empty() => {
-                let which = which % self.fixes.len();
-                for (fixed, content) in self.fixes.drain(..=which) {
+            Change::Rebase { which } if !self.snapshots.is_empty() => {
+                let which = which % self.snapshots.len();
+                for (snapshot, content) in self.snapshots.drain(..=which) {
                     self.base = content;
-                    self.rebased.push(fixed);
+                    self.rebased.push(snapshot);
                 }
                 self.map.rebase(self.rebased.last().unwrap());
             }
@@ -231,15 +231,15 @@ impl World {
             overlay(self.map.pieces(range.clone()), range, &self.base),
             expected
         );
-        for (index, (fixed, content)) in self.fixes.iter().enumerate() {
+        for (index, (snapshot, content)) in self.snapshots.iter().enumerate() {
             let range = 0..content.len() as u64;
-            let over = |fixed: &DirtySnapshot, base| {
-                overlay(fixed.pieces(range.clone()), range.clone(), base)
+            let over = |snapshot: &DirtySnapshot, base| {
+                overlay(snapshot.pieces(range.clone()), range.clone(), base)
             };
-            assert_eq!(&over(fixed, &self.base), content);
-            for (earlier, earlier_content) in &self.fixes[..index] {
-                assert_eq!(&over(fixed, earlier_content), content);
-                assert_eq!(&over(&fixed.since(earlier), earlier_content), content);
+            assert_eq!(&over(snapshot, &self.base), content);
+            for (earlier, earlier_content) in &self.snapshots[..index] {
+                assert_eq!(&over(snapshot, earlier_content), content);
+                assert_eq!(&over(&snapshot.since(earlier), earlier_content), content);
             }
         }
         self.check_spans();
@@ -255,14 +255,18 @@ impl World {
                 Source::File { .. } => data += span.len,
                 Source::Zero | Source::Reference { .. } => {}
             }
-            // A rebase to any of the fixes will forget exactly the bytes that were not touched since.
-            for fixed in self.fixes.iter().map(|(fixed, _)| fixed.seq()) {
+            // A rebase to any of the snapshots will forget exactly the bytes that were not touched since.
+            for snapshot in self.snapshots.iter().map(|(snapshot, _)| snapshot.seq()) {
                 let bytes = &self.touched[span.offset as usize..span.end() as usize];
-                assert!(bytes.iter().all(|seq| (*seq > fixed) == (span.seq > fixed)));
+                assert!(
+                    bytes
+                        .iter()
+                        .all(|seq| (*seq > snapshot) == (span.seq > snapshot))
+                );
             }
             if let Some(last) = last {
                 assert!(last.end() <= span.offset);
-                let apart = last.seq <= self.map.fixed || span.seq <= self.map.fixed;
+                let apart = last.seq <= self.map.snapshotted || span.seq <= self.map.snapshotted;
                 let in_memory = matches!(span.source, Source::Memory(_));
                 assert!(
                     apart || in_memory || last.joined(span).is_none(),
@@ -274,14 +278,14 @@ impl World {
         assert_eq!((self.map.bytes(), self.map.memory_bytes()), (data, memory));
         let clean = self.map.spans().next().is_none() && self.map.cut().is_none();
         assert_eq!(self.map.is_clean(), clean);
-        assert!(self.map.layer.cuts.len() <= self.fixes.len() + self.rebased.len() + 1);
+        assert!(self.map.layer.cuts.len() <= self.snapshots.len() + self.rebased.len() + 1);
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// After any changes, fixes and rebases the map and every fixed state read as the vector does.
+    /// After any changes, snapshots and rebases the map and every snapshot have the same bytes as the vector.
     #[test]
     fn reads_as_a_vector_of_bytes(
         base in 0..40_u64,
@@ -329,12 +333,12 @@ fn a_truncation_after_the_fix_outlives_its_rebase() {
     let mut map = DirtyMap::new();
     map.truncate(2, 4);
     map.write(2, 4, memory(b"wxyz"));
-    let fixed = map.fix();
+    let snapshot = map.fix();
     map.truncate(5, 6);
     map.truncate(8, 5);
     assert_eq!(map.cut(), Some(2));
     assert_eq!(read(&map, 8, b"abcd"), b"abwxy\0\0\0");
-    map.rebase(&fixed);
+    map.rebase(&snapshot);
     assert_eq!(map.cut(), Some(5));
     assert_eq!(map.spans().count(), 0);
     assert_eq!(read(&map, 8, b"abwxyz"), b"abwxy\0\0\0");
@@ -372,11 +376,11 @@ fn spans_of_different_fixes_are_not_joined() {
     map.write(0, 10, part(0));
     map.write(10, 10, part(10));
     assert_eq!(map.spans().count(), 1);
-    let fixed = map.fix();
+    let snapshot = map.fix();
     map.write(20, 10, part(20));
     map.write(30, 10, part(30));
     assert_eq!(map.spans().count(), 2);
-    map.rebase(&fixed);
+    map.rebase(&snapshot);
     let left: Vec<_> = map.spans().map(|span| (span.offset, span.end())).collect();
     assert_eq!(left, [(20, 40)]);
 }

@@ -1,12 +1,12 @@
-//! Staging files: local files with written bytes that do not fit in memory, kept until the bucket has them.
+//! Staging files: local files with written bytes that are kept until the bucket has them.
 //!
-//! A staging file only grows. What a position once held it holds for ever, so spans and fixed states may
-//! refer to it without a lock. Once closed it takes no more bytes, and with a footer behind them its inode may become an
-//! object of a local bucket. Invariant: without [`StagingFile::finished`] a file outlives its values and
-//! the process, for a mount after a crash or a stop to find again; after it, the last drop removes the file.
+//! A staging file is append-only: a written byte never changes, so spans and snapshots refer to it without a lock. A closed
+//! file accepts no more bytes; with a footer, its inode may become an object of a local bucket by a hard link. Invariant: a
+//! file stays on disk until [`StagingFile::finished`] was called, also across a crash or an unmount, so that a later mount
+//! finds it. After that call, the last drop deletes the file.
 //!
-//! Only the files used last are open; the others are opened again by their paths. All calls go to the local
-//! filesystem and block for as long as it does.
+//! Only the most recently used files are open; the others are opened again by their paths. All calls access the local file
+//! system and block the thread.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -19,14 +19,14 @@ use super::CacheError;
 use super::open::OpenFiles;
 use crate::sync::{Arc, Mutex, lock};
 
-/// Bytes of the disk that writes leave free: what was acknowledged before needs some to be brought to the bucket, and gives its
-/// own back only then.
+/// The free space that writes leave on the disk, in bytes: the upload of acknowledged bytes needs some, and their staging files
+/// are deleted only after it.
 const RESERVE: u64 = 4 << 20;
 
-/// On a small disk the reserve is one part of so many.
+/// The divisor of the size of a small disk that gives its reserve.
 const RESERVE_PART: u64 = 16;
 
-/// The directory of one namespace's staging files, named by their ids.
+/// The directory of a namespace's staging files, which are named by their ids.
 #[derive(Clone, Debug)]
 pub(crate) struct StagingDir {
     path: PathBuf,
@@ -34,8 +34,7 @@ pub(crate) struct StagingDir {
 }
 
 impl StagingDir {
-    /// Opens the directory, which it makes if it is missing; what lies in it stays. One process uses it at a time,
-    /// which the caller ensures.
+    /// Opens the directory, and creates it if it is missing; files in it stay. The caller ensures that only one process uses it.
     pub(crate) fn open(path: &Path) -> Result<Self, CacheError> {
         Self::open_with(path, OpenFiles::within_limit())
     }
@@ -48,7 +47,7 @@ impl StagingDir {
         })
     }
 
-    /// Makes an empty file. Fails with [`CacheError::Io`] if there is one with this id.
+    /// Creates an empty file. Fails with [`CacheError::Io`] if there is a file with this id.
     pub(crate) fn create(&self, id: u64) -> Result<StagingFile, CacheError> {
         let path = self.file_path(id);
         let create = || {
@@ -60,7 +59,7 @@ impl StagingDir {
         Ok(self.file(id, path, 0, StagingPhase::Open))
     }
 
-    /// Opens a file that an earlier process left, to be read: its inode may be an object of the bucket by now.
+    /// Opens a file of an earlier process, only for reads, because its inode may be an object of the bucket.
     pub(crate) fn reopen(&self, id: u64) -> Result<StagingFile, CacheError> {
         let path = self.file_path(id);
         let file = self.open.get(id, || File::open(&path));
@@ -74,7 +73,7 @@ impl StagingDir {
         let state = StagingState {
             len,
             stage,
-            fate: FileRetention::Kept,
+            retention: FileRetention::Kept,
         };
         StagingFile {
             id,
@@ -84,8 +83,8 @@ impl StagingDir {
         }
     }
 
-    /// How many bytes of writes the disk takes after `len` more of them and keeps its reserve. Fails with
-    /// [`CacheError::NoSpace`] unless it takes those.
+    /// The bytes that can be written after `len` more bytes without use of the reserve. Fails with [`CacheError::NoSpace`] if
+    /// the disk has no room for `len` bytes.
     pub(crate) fn room(&self, len: u64) -> Result<u64, CacheError> {
         let Some(FreeSpace { bytes, reserve }) = self.free() else {
             // The write itself fails if the disk is full.
@@ -98,13 +97,13 @@ impl StagingDir {
         Err(CacheError::io("write to", &self.path, full))
     }
 
-    /// Whether writes have used up half of the reserve, and more.
+    /// Tells whether more than half of the reserve is used.
     pub(crate) fn is_scarce(&self) -> bool {
         self.free()
             .is_some_and(|FreeSpace { bytes, reserve }| bytes < reserve / 2)
     }
 
-    /// What the disk has left; `None` if it does not say.
+    /// The free space of the disk; `None` if statvfs(2) fails.
     fn free(&self) -> Option<FreeSpace> {
         let disk = rustix::fs::statvfs(&self.path).ok()?;
         let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
@@ -114,8 +113,7 @@ impl StagingDir {
         })
     }
 
-    /// Removes the staging files whose ids are not in `keep`, and returns how many. Files that are not
-    /// staging files stay.
+    /// Deletes the staging files whose ids are not in `keep`, and returns their number. Other files stay.
     pub(crate) fn sweep(&self, keep: &HashSet<u64>) -> Result<usize, CacheError> {
         let mut removed = 0;
         let failed = |e| CacheError::io("list", &self.path, e);
@@ -136,58 +134,58 @@ impl StagingDir {
     }
 }
 
-/// What a disk has left, and what of it writes leave, in bytes.
+/// The free space of a disk and the reserve, in bytes.
 struct FreeSpace {
     bytes: u64,
     reserve: u64,
 }
 
-/// The id a staging file's name tells; `None` for every other name.
+/// The id in the name of a staging file; `None` for other names.
 fn parse_name(name: &str) -> Option<u64> {
     let id = u64::from_str_radix(name, 16).ok()?;
     (name == format!("{id:016x}")).then_some(id)
 }
 
-/// What becomes of the file at the last drop.
+/// Whether the last drop deletes the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FileRetention {
     Kept,
     Removed,
 }
 
-/// What may still be done with the file.
+/// The phase of a file, which decides what may be written.
 #[derive(Debug)]
 enum StagingPhase {
     /// Bytes may be appended.
     Open,
-    /// It has all its bytes.
+    /// No bytes may be appended; a footer may be written.
     Closed,
-    /// It has all its bytes, and this footer behind them.
+    /// The file is closed and has this footer behind its bytes.
     WithFooter(Bytes),
-    /// An earlier process left it.
+    /// The file was written by an earlier process and is read-only.
     Found,
 }
 
 #[derive(Debug)]
 struct StagingState {
-    /// Bytes that were appended; a footer is none of them.
+    /// The number of appended bytes, without a footer.
     len: u64,
     stage: StagingPhase,
-    fate: FileRetention,
+    retention: FileRetention,
 }
 
-/// A local file to which writes are appended. Shared as an `Arc` by the spans that refer to it.
+/// A local append-only file with written bytes. Spans share it as an `Arc`.
 #[derive(Debug)]
 pub(crate) struct StagingFile {
     id: u64,
     path: PathBuf,
     open: Arc<OpenFiles>,
-    /// Held over a write, so that appends lie one behind the other and a failed one can be taken back.
+    /// Held over a write(2), so that appends are sequential and a failed one can be truncated.
     state: Mutex<StagingState>,
 }
 
 impl StagingFile {
-    /// Its descriptor. Files that an earlier process left are only read.
+    /// Returns the descriptor; that of a file of an earlier process is read-only.
     fn descriptor(&self, stage: &StagingPhase) -> Result<Arc<File>, CacheError> {
         let write = !matches!(stage, StagingPhase::Found);
         let open = || OpenOptions::new().read(true).write(write).open(&self.path);
@@ -195,9 +193,9 @@ impl StagingFile {
         file.map_err(|e| CacheError::io("open", &self.path, e))
     }
 
-    /// Appends `bytes` and returns the position of the first. They then survive the process, not
-    /// the machine. A failure leaves the file as it was; [`CacheError::NoSpace`] if the disk is full, [`CacheError::Closed`]
-    /// once it was closed.
+    /// Appends `bytes`, and returns the position of the first one. The bytes then survive a crash of the process, but not of the
+    /// machine. A failure leaves the file unchanged: [`CacheError::NoSpace`] if the disk is full, [`CacheError::Closed`] if the
+    /// file is closed.
     pub(crate) fn append(&self, bytes: &[u8]) -> Result<u64, CacheError> {
         let mut state = lock(&self.state);
         if !matches!(state.stage, StagingPhase::Open) {
@@ -207,9 +205,9 @@ impl StagingFile {
         let position = state.len;
         let file = self.descriptor(&state.stage)?;
         if let Err(error) = file.write_all_at(bytes, position) {
-            // What a failed write left is beyond `len` and will be overwritten; cutting it off gives its space back.
+            // Bytes of the failed write are beyond `len` and will be overwritten; the truncation frees their space.
             if let Err(error) = file.set_len(position) {
-                tracing::warn!(path = %self.path.display(), %error, "cannot cut a staging file");
+                tracing::warn!(path = %self.path.display(), %error, "cannot truncate a staging file");
             }
             return Err(CacheError::io("append to", &self.path, error));
         }
@@ -217,7 +215,7 @@ impl StagingFile {
         Ok(position)
     }
 
-    /// Ends the appending.
+    /// Closes the file for appends.
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
         if matches!(state.stage, StagingPhase::Open) {
@@ -225,7 +223,7 @@ impl StagingFile {
         }
     }
 
-    /// Whether this process wrote and closed it, and its first `len` bytes are all.
+    /// Tells whether this process wrote and closed the file, and it has exactly `len` bytes.
     pub(crate) fn is_whole(&self, len: u64) -> bool {
         let state = lock(&self.state);
         state.len == len
@@ -235,8 +233,8 @@ impl StagingFile {
             )
     }
 
-    /// Puts a footer behind the bytes, and both on the disk to stay. The same footer may be put again; fails with
-    /// [`CacheError::Closed`] for another one, since the inode may be an object of the bucket with the first.
+    /// Writes a footer behind the bytes, and syncs the file to disk. May be repeated with the same footer. Fails with
+    /// [`CacheError::Closed`] for another footer, because the inode may already be an object of the bucket.
     pub(crate) fn foot(&self, footer: &Bytes) -> Result<(), CacheError> {
         let mut state = lock(&self.state);
         let may = match &state.stage {
@@ -252,7 +250,7 @@ impl StagingFile {
         state.stage = StagingPhase::WithFooter(footer.clone());
         let write = || {
             file.write_all_at(footer, state.len)?;
-            // A failed append may have left something behind it.
+            // A failed append may have left bytes behind the footer.
             file.set_len(state.len + footer.len() as u64)?;
             file.sync_all()
         };
@@ -266,7 +264,7 @@ impl StagingFile {
             path: self.path.clone(),
             end,
         };
-        // Asked first, so that a damaged record cannot make us allocate what the file never held.
+        // Checked first, so that a damaged journal record cannot cause a huge allocation.
         let file = {
             let state = lock(&self.state);
             if end > state.len {
@@ -282,35 +280,35 @@ impl StagingFile {
         }
     }
 
-    /// How many bytes were appended, those of an earlier process included.
+    /// The number of appended bytes, also those of an earlier process.
     pub(crate) fn len(&self) -> u64 {
         lock(&self.state).len
     }
 
-    /// The id it was made with.
+    /// The id of the file.
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
 
-    /// Where it lies, for a link or a reflink into a local bucket.
+    /// The path of the file, for a hard link into a local bucket.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Says that the bucket has its bytes: the last drop removes the file. It can be read until then.
+    /// Records that the bucket has the bytes: the last drop deletes the file. It can be read until then.
     pub(crate) fn finished(&self) {
-        lock(&self.state).fate = FileRetention::Removed;
+        lock(&self.state).retention = FileRetention::Removed;
     }
 }
 
 impl Drop for StagingFile {
     fn drop(&mut self) {
         self.open.close(self.id);
-        if lock(&self.state).fate == FileRetention::Kept {
+        if lock(&self.state).retention == FileRetention::Kept {
             return;
         }
         if let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove a staging file");
+            tracing::warn!(path = %self.path.display(), %error, "cannot delete a staging file");
         }
     }
 }
@@ -327,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn appends_lie_behind_each_other() {
+    fn appends_are_consecutive() {
         let (_temp, dir) = dir();
         let file = dir.create(7).unwrap();
         assert_eq!(file.append(b"hello ").unwrap(), 0);
@@ -384,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_file_is_found_again() {
+    fn an_unfinished_file_is_kept_and_can_be_reopened() {
         let (_temp, dir) = dir();
         let file = dir.create(7).unwrap();
         file.append(b"kept").unwrap();
@@ -413,7 +411,7 @@ mod tests {
         file.close();
         assert!(file.is_whole(5) && !file.is_whole(4));
         assert!(closed(file.append(b"!").map(drop)));
-        // What a failed append could not take back.
+        // Bytes of a failed append that could not be truncated.
         fs::write(file.path(), b"bytesand more of them").unwrap();
         for _ in 0..2 {
             file.foot(&footer).unwrap();
@@ -425,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finished_file_goes_with_its_last_holder() {
+    fn a_finished_file_is_deleted_with_its_last_reference() {
         let (_temp, dir) = dir();
         let file = Arc::new(dir.create(7).unwrap());
         file.append(b"x").unwrap();
@@ -448,7 +446,7 @@ mod tests {
         assert!(short(file.read_at(1, 3)));
         assert!(short(file.read_at(u64::MAX, 2)));
         assert!(short(file.read_at(0, usize::MAX)));
-        // Shortened from outside.
+        // Truncated by another program.
         OpenOptions::new()
             .write(true)
             .open(file.path())
@@ -459,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn sweep_removes_what_nobody_keeps() {
+    fn a_sweep_deletes_staging_files_that_are_not_to_be_kept() {
         let (_temp, dir) = dir();
         for id in [1, 2, u64::MAX] {
             dir.create(id).unwrap();

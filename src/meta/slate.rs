@@ -1,9 +1,9 @@
-//! The index on the bucket: one SlateDB database per namespace.
+//! The index in the bucket: one SlateDB database per namespace.
 //!
-//! Invariant: an outage is never fatal. Inside the engine a failed upload that is given up ends the writer for good, so
-//! the engine retries for ever, and patience has its limits out here: opening, reads and flushes give up after a deadline
-//! with [`MetaError::Unavailable`] while the engine goes on trying, and the same calls succeed once the store is back.
-//! Fixed at creation and never to change: the segment extractor (first key byte), the merge function, zstd.
+//! Invariant: an outage of the store never ends a writer. The engine closes for good when an upload fails after its last retry,
+//! so it is configured to retry without limit. The deadlines are here: an open, a read or a flush returns
+//! [`MetaError::Unavailable`] after a deadline while the engine continues to retry, and later calls succeed when the store is
+//! back. The segment extractor (first key byte), the merge function and zstd must never change for an existing index.
 
 use self::checksum::DamagedObject;
 use self::config::OPEN_DEADLINE;
@@ -42,21 +42,21 @@ pub(crate) use follow::SlateFollower;
 pub(crate) use inspect::{BadObject, Inspection, LastWriterState, inspect};
 pub(crate) use reason::Reason;
 
-/// How long the engine's tasks may take to end; one that waits to try again does so for up to two seconds.
+/// The time limit of the engine's shutdown; a task in the pause before a retry ends after up to two seconds.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long the engine's status may lag behind the errors of its calls.
+/// The maximal time by which the engine's status lags behind the errors of its calls.
 const STATUS_LAG: Duration = Duration::from_secs(1);
 
-/// What one request of a scan fetches; at the engine's default, one request per block, a cold directory of 10,000
-/// entries takes seven seconds instead of fifty milliseconds.
+/// The bytes that one request of a scan reads. With the engine's default of one request per block, the listing of a directory
+/// with 10,000 entries that are not cached takes seven seconds instead of fifty milliseconds.
 const SCAN_AHEAD: usize = 1024 * 1024;
 
-/// The one writer of an index on the bucket.
+/// The only writer of an index in the bucket.
 pub(crate) struct SlateStore {
     db: Db,
     epoch: u64,
-    /// The newest commit, for empty batches.
+    /// The newest commit, which an empty batch returns.
     newest: AtomicU64,
     tables: tables::TableWriter,
     merge: MergeFn,
@@ -77,12 +77,12 @@ impl std::fmt::Debug for SlateStore {
 }
 
 impl SlateStore {
-    /// Opens the index under `path` of the object store as its one writer, fencing an earlier one; creates it if there
-    /// is none. Must run inside a tokio runtime, whose tasks the engine uses until [`MetaStore::close`].
+    /// Opens the index under `path` of the object store as its only writer, and fences an earlier writer. Creates the index if
+    /// there is none. Must be called in a tokio runtime, on which the engine runs tasks until [`MetaStore::close`].
     ///
     /// # Errors
-    /// `Unavailable` within seconds when the object store cannot be listed; `Corrupt` for an index of another make;
-    /// `Fenced` when a third writer was faster.
+    /// `Unavailable` within seconds if the object store cannot be listed; `Corrupt` if the index was not written by this
+    /// program; `Fenced` if another writer opened it at the same time.
     pub(crate) async fn open(
         object_store: Arc<dyn ObjectStore>,
         path: &str,
@@ -142,30 +142,30 @@ fn coordinator(db: &Db, status: &EngineStatus, deadline: Duration) -> FlushCoord
         Box::new(move || reached.durable()),
         Box::new(move || {
             let (db, status) = (db.clone(), status.clone());
-            Box::pin(async move { status.patient("a flush", deadline, db.flush()).await })
+            Box::pin(async move { status.within("a flush", deadline, db.flush()).await })
         }),
     )
 }
 
-/// The engine's account of itself.
+/// The status that the engine reports.
 #[derive(Clone)]
 struct EngineStatus {
-    told: watch::Receiver<DbStatus>,
+    reported: watch::Receiver<DbStatus>,
     why: FailureReason,
 }
 
 impl EngineStatus {
-    fn new(told: watch::Receiver<DbStatus>, config: &SlateConfig) -> Self {
+    fn new(reported: watch::Receiver<DbStatus>, config: &SlateConfig) -> Self {
         let why = config.reason.clone().into();
-        Self { told, why }
+        Self { reported, why }
     }
 
     fn durable(&self) -> Commit {
-        Commit(self.told.borrow().durable_seq)
+        Commit(self.reported.borrow().durable_seq)
     }
 
     fn state(&self) -> MetaState {
-        match self.told.borrow().close_reason {
+        match self.reported.borrow().close_reason {
             None => MetaState::Open,
             Some(CloseReason::Fenced) => MetaState::Fenced,
             Some(CloseReason::Clean) => MetaState::Closed,
@@ -173,10 +173,10 @@ impl EngineStatus {
         }
     }
 
-    /// Names an error by what the caller can do, which depends on whether the engine is still there.
-    async fn name(&self, error: slatedb::Error) -> MetaError {
+    /// Classifies an error by what the caller can do, which depends on whether the engine is still running.
+    async fn classify(&self, error: slatedb::Error) -> MetaError {
         if matches!(error.kind(), ErrorKind::Closed(_)) {
-            // A call can fail before the status changes; a caller that gets `Fenced` must also find it in the status.
+            // A call can fail before the status changes. A caller that gets `Fenced` must also find it in the status.
             let _ = timeout(STATUS_LAG, self.ended()).await;
         }
         match (classify(&error), self.state()) {
@@ -189,8 +189,8 @@ impl EngineStatus {
 
     /// Waits until the engine has stopped.
     async fn ended(&self) {
-        let mut status = self.told.clone();
-        // An error means that the engine is gone altogether; the last status says why.
+        let mut status = self.reported.clone();
+        // An error means that the engine was dropped; the last status has the reason.
         drop(
             status
                 .wait_for(|status| status.close_reason.is_some())
@@ -198,8 +198,8 @@ impl EngineStatus {
         );
     }
 
-    /// Awaits an engine's call for as long as `deadline`.
-    async fn patient<T>(
+    /// Waits for a call of the engine, at most for `deadline`.
+    async fn within<T>(
         &self,
         what: &str,
         deadline: Duration,
@@ -207,7 +207,7 @@ impl EngineStatus {
     ) -> Result<T, MetaError> {
         match timeout(deadline, call).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(self.name(error).await),
+            Ok(Err(error)) => Err(self.classify(error).await),
             Err(_) => Err(self.why.late(what, deadline)),
         }
     }
@@ -227,7 +227,8 @@ fn classify(error: &slatedb::Error) -> MetaError {
     }
 }
 
-/// Two that open an index at the same moment write the same manifest; the engine calls what the slower one gets damage.
+/// Classifies the error of an open during a concurrent one: both write the same manifest, and the engine reports the conflict of
+/// the slower one as damage.
 fn lost_race(error: MetaError) -> MetaError {
     match error {
         MetaError::Corrupt(text) if text.contains("version already exists") => {
@@ -237,7 +238,7 @@ fn lost_race(error: MetaError) -> MetaError {
     }
 }
 
-/// Says why a store in `state` does nothing any more.
+/// Returns the error of a store that is not open.
 fn refuse(state: MetaState) -> Result<(), MetaError> {
     match state {
         MetaState::Open => Ok(()),
@@ -259,14 +260,14 @@ impl MetaRead for SlateStore {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MetaError> {
         let options = ReadOptions::default();
         let call = self.db.get_with_options(key, &options);
-        self.status.patient("a read", self.deadline, call).await
+        self.status.within("a read", self.deadline, call).await
     }
 
     async fn scan(&self, range: Range<Bytes>) -> Result<Box<dyn RowScan>, MetaError> {
         let options = scan_options();
         let rows = if range.start < range.end {
             let call = self.db.scan_with_options(range, &options);
-            Some(self.status.patient("a scan", self.deadline, call).await?)
+            Some(self.status.within("a scan", self.deadline, call).await?)
         } else {
             None
         };
@@ -291,10 +292,10 @@ impl MetaStore for SlateStore {
                 Change::Merge(operand) => rows.merge(key, operand),
             }
         }
-        // No deadline: a commit that was given up might still be applied, and its caller could not know.
+        // Without a deadline: a commit could still be applied after it, and the caller would not know.
         let handle = match self.db.write(rows).await {
             Ok(handle) => handle,
-            Err(error) => return Err(self.status.name(error).await),
+            Err(error) => return Err(self.status.classify(error).await),
         };
         self.newest.fetch_max(handle.seqnum(), Ordering::AcqRel);
         Ok(Commit(handle.seqnum()))
@@ -307,7 +308,7 @@ impl MetaStore for SlateStore {
     async fn snapshot(&self) -> Result<Arc<dyn MetaRead>, MetaError> {
         let rows = match self.db.snapshot() {
             Ok(rows) => rows,
-            Err(error) => return Err(self.status.name(error).await),
+            Err(error) => return Err(self.status.classify(error).await),
         };
         Ok(Arc::new(SlateSnapshot {
             rows,
@@ -333,18 +334,18 @@ impl MetaStore for SlateStore {
         let before = self.state();
         match before {
             MetaState::Closed => return Ok(()),
-            // Through the coordinator, because the engine gives up its rows once it is asked to close.
+            // Before the close, because the engine drops its rows when it closes.
             MetaState::Open => {
                 self.durable(self.newest()).await?;
                 self.tables.settle(&self.db).await;
             }
             MetaState::Fenced | MetaState::Failed(_) => {}
         }
-        // What is in memory is in the engine's log too, and little of it: the next open replays it faster than it opens
+        // The rows in memory are also in the engine's log. They are few, and the next open replays them faster than it opens
         // tables.
         let options = CloseOptions::default().with_flush_type(Some(FlushType::Wal));
         match timeout(CLOSE_DEADLINE, self.db.close_with_options(options)).await {
-            // An engine that had stopped closes without a flush: what was not durable then is not durable now.
+            // An engine that had stopped closes without a flush, so its last commits are lost.
             Ok(Ok(())) => refuse(before),
             Ok(Err(error)) => Err(classify(&error)),
             Err(_) => Err(self.status.why.late("closing", CLOSE_DEADLINE)),
@@ -352,7 +353,7 @@ impl MetaStore for SlateStore {
     }
 }
 
-/// A view that later commits do not change.
+/// A snapshot, which later commits do not change.
 struct SlateSnapshot {
     rows: Arc<DbSnapshot>,
     status: EngineStatus,
@@ -372,14 +373,14 @@ impl MetaRead for SlateSnapshot {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MetaError> {
         let options = ReadOptions::default();
         let call = self.rows.get_with_options(key, &options);
-        self.status.patient("a read", self.deadline, call).await
+        self.status.within("a read", self.deadline, call).await
     }
 
     async fn scan(&self, range: Range<Bytes>) -> Result<Box<dyn RowScan>, MetaError> {
         let options = scan_options();
         let rows = if range.start < range.end {
             let call = self.rows.scan_with_options(range, &options);
-            Some(self.status.patient("a scan", self.deadline, call).await?)
+            Some(self.status.within("a scan", self.deadline, call).await?)
         } else {
             None
         };
@@ -387,7 +388,7 @@ impl MetaRead for SlateSnapshot {
     }
 }
 
-/// A scan under way; `rows` is `None` for an empty range, which the engine refuses.
+/// A scan under way; `rows` is `None` for an empty range, for which the engine returns an error.
 struct SlateScan {
     rows: Option<DbIterator>,
     status: EngineStatus,
@@ -412,7 +413,7 @@ impl RowScan for SlateScan {
         };
         let row = self
             .status
-            .patient("a scan", self.deadline, rows.next())
+            .within("a scan", self.deadline, rows.next())
             .await?;
         Ok(row.map(|row| (row.key, row.value)))
     }

@@ -12,48 +12,50 @@ use slatedb::db_cache::foyer::{FoyerCache, FoyerCacheOptions};
 use slatedb::db_cache::{DbCache, SplitCache};
 use std::time::Duration;
 
-/// How long an open may take in all: a log of 400,000 rows over a slow store replays within a second.
+/// The time limit of an open. For scale: the replay of a log of 400,000 rows from a slow store takes a second.
 pub(super) const OPEN_DEADLINE: Duration = Duration::from_secs(120);
 
-/// Interval of the engine's background flush, for commits without a waiting caller. Without new commits, no request.
+/// The interval of the engine's background flush, for commits without a waiting caller. It sends no request without commits.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long objects of the index stay at most that none of its states needs.
+/// The upper bound of the age at which unreferenced objects of the index are deleted.
 const COLLECT_AFTER_MAX: Duration = Duration::from_secs(86_400);
 
-/// The same for its log, whose rows are in tables by then.
+/// The same for objects of the write-ahead log, whose rows are in tables by then.
 const WAL_COLLECT_AFTER_MAX: Duration = Duration::from_secs(60);
 
-/// How often the engine looks for such objects: as it does by itself, or as often as they are to go.
+/// The lower bound of the interval of the engine's garbage collection.
 const COLLECT_EVERY_MIN: Duration = Duration::from_secs(1);
+
+/// The upper bound of that interval, which is the engine's default.
 const COLLECT_EVERY_MAX: Duration = Duration::from_secs(300);
 
-/// Tables smaller than this many rows carry no filter.
+/// The number of rows from which a table has a filter.
 const FILTER_KEYS_MIN: u32 = 100;
 
-/// How an index is opened. The memory budgets add up to about 200 MiB with what compaction needs.
+/// The configuration of an index. The memory budgets and the compaction together use about 200 MiB.
 #[derive(Clone)]
 pub(crate) struct SlateConfig {
-    /// How values merge; the same for every open of an index, for ever.
+    /// The merge function; it must never change for an existing index.
     pub(crate) merge: MergeFn,
     /// The object store is a local directory, which has no conditional overwrite.
     pub(crate) local: bool,
-    /// Memory for blocks of rows, in bytes.
+    /// The limit of cached blocks of rows, in bytes.
     pub(crate) block_cache_bytes: u64,
-    /// Memory for table indexes and filters, in bytes; about 2 MB per million rows.
+    /// The limit of cached table indexes and filters, in bytes; they take about 2 MB per million rows.
     pub(crate) meta_cache_bytes: u64,
-    /// Rows that may wait in memory for their upload, in bytes; writers wait beyond.
+    /// The limit of rows in memory that are not uploaded, in bytes; commits wait beyond it.
     pub(crate) unflushed_bytes: usize,
-    /// How long objects stay that no state of the index needs; at most the engine's own day.
+    /// The age at which unreferenced objects are deleted; at most a day, which is the engine's default.
     pub(crate) collect_after: Duration,
-    /// How long a read or a flush may take before it is called unavailable.
+    /// The time limit of a read or a flush.
     pub(crate) deadline: Duration,
-    /// Tells why the object store fails, for the message of a call that took too long.
+    /// Returns why the object store fails, for the error of a call that exceeded its deadline.
     pub(crate) reason: Option<Reason>,
 }
 
 impl SlateConfig {
-    /// Makes the default configuration around a merge function.
+    /// Creates the default configuration with a merge function.
     #[must_use]
     pub(crate) fn new(merge: MergeFn) -> Self {
         Self {
@@ -102,7 +104,7 @@ impl SlateConfig {
                 compacted_options: self.collected(COLLECT_AFTER_MAX),
                 compactions_options: self.collected(COLLECT_AFTER_MAX),
                 boundary_files_enabled: !self.local,
-                // Fences are kept for ever: removing one could let a writer that slept for long lose data unnoticed.
+                // Fences are never deleted: without one, a writer that resumes after a long pause could lose data unnoticed.
                 wal_fence_options: None,
                 ..GarbageCollectorOptions::default()
             }),
@@ -110,7 +112,7 @@ impl SlateConfig {
         }
     }
 
-    /// How often and from which age on objects of one kind are collected.
+    /// The interval and the minimal age of the garbage collection of one kind of objects.
     fn collected(&self, max: Duration) -> Option<GarbageCollectorDirectoryOptions> {
         let min_age = self.collect_after.min(max);
         Some(GarbageCollectorDirectoryOptions {

@@ -14,10 +14,10 @@ use object_store::path::Path;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long the first request of an open may take; a wrong bucket or address shows here.
+/// The time limit of the first request of an open, which fails for a wrong bucket or address.
 const FIRST_CONTACT: Duration = Duration::from_secs(10);
 
-/// What the store before an index is told of its open, and tells of it.
+/// The state that an open and the wrappers of its store share.
 pub(super) struct OpenWatch {
     pub(super) opened: OpenedFlag,
     pub(super) wal: Arc<Wal>,
@@ -32,7 +32,7 @@ impl OpenWatch {
     }
 }
 
-/// Makes sure of the object store, and puts before it what makes reads of it few.
+/// Checks that the object store answers, and wraps it for verification, read-ahead and the observation of the log.
 pub(super) async fn connect(
     object_store: Arc<dyn ObjectStore>,
     path: &str,
@@ -47,15 +47,15 @@ pub(super) async fn connect(
         watch.opened.clone(),
     ));
     let checked: Arc<dyn ObjectStore> = Arc::new(Checksummed::new(marked));
-    let around = match config.local {
+    let windowed = match config.local {
         true => checked,
         false => Arc::new(ReadWindow::new(checked)),
     };
-    let watched = WalStore::new(around, Arc::clone(&watch.wal));
+    let watched = WalStore::new(windowed, Arc::clone(&watch.wal));
     Ok((place, Arc::new(watched)))
 }
 
-/// Asks the object store one thing without the engine's patience.
+/// Sends one request to the object store, without the engine's retries.
 async fn first_contact(object_store: &dyn ObjectStore, place: &Path) -> Result<(), MetaError> {
     match timeout(FIRST_CONTACT, object_store.list_with_delimiter(Some(place))).await {
         Ok(Ok(_)) => Ok(()),

@@ -1,8 +1,8 @@
 //! A read-only view of an index that another process writes.
 //!
-//! Invariant: nothing is written, not even a checkpoint, so credentials that may only read are enough. What is shown is a
-//! state the writer had made durable, and never goes back. The engine looks for newer ones by itself, and goes on looking
-//! while the store is away.
+//! Invariant: a follower writes no object, not even a checkpoint, so read-only credentials are enough. It shows states that
+//! the writer has made durable, and never an older state than before. The engine polls for newer states, also during an outage
+//! of the store.
 
 use super::config::{OPEN_DEADLINE, SlateConfig};
 use super::connect::{OpenWatch, connect};
@@ -20,10 +20,10 @@ use std::ops::Range;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How often a read is tried again that met an object the writer has removed since: the next look knows a newer state.
+/// The retries of a read that found an object missing, because the writer has deleted it: the next poll reads a newer state.
 const READS_AGAIN: u32 = 3;
 
-/// A reader of an index that has another writer, or none.
+/// A read-only view of an index, which may have a writer in another process.
 pub(crate) struct SlateFollower {
     db: DbReader,
     every: Duration,
@@ -41,19 +41,19 @@ impl std::fmt::Debug for SlateFollower {
 }
 
 impl SlateFollower {
-    /// Opens the index under `path` of the object store for reading; looks for newer states as often as `every` says. Must
-    /// run inside a tokio runtime, whose tasks the engine uses until [`SlateFollower::close`].
+    /// Opens the index under `path` of the object store for reads, and polls for newer states at the interval `every`. Must be
+    /// called in a tokio runtime, on which the engine runs tasks until [`SlateFollower::close`].
     ///
     /// # Errors
-    /// `Unavailable` within seconds when the object store cannot be listed; `Corrupt` for an index of another make, and where
-    /// there is none.
+    /// `Unavailable` within seconds if the object store cannot be listed; `Corrupt` if there is no index, or it was not written
+    /// by this program.
     pub(crate) async fn open(
         object_store: Arc<dyn ObjectStore>,
         path: &str,
         config: &SlateConfig,
         every: Duration,
     ) -> Result<Self, MetaError> {
-        // Its engine goes on reading the log as the writer makes it.
+        // The flag `replayed` is not set: the engine continues to read new objects of the log.
         let watch = OpenWatch::new(config);
         let (place, object_store) = connect(object_store, path, config, &watch).await?;
         let options = DbReaderOptions {
@@ -84,30 +84,30 @@ impl SlateFollower {
         })
     }
 
-    /// Waits until a newer state may be shown: the engine says so, or it has just looked.
+    /// Waits until there may be a newer state: the engine has reported one, or a polling interval has passed.
     pub(crate) async fn changed(&self) {
-        let mut status = self.status.told.clone();
+        let mut status = self.status.reported.clone();
         status.mark_unchanged();
-        // What the engine reports, it shows a moment later; the next turn sees what this one misses.
+        // The engine reports a state slightly before reads show it; the next call covers that.
         let _ = timeout(self.every, status.changed()).await;
     }
 
-    /// Stops looking. Closing again is Ok.
+    /// Stops the engine. A second call returns Ok.
     ///
     /// # Errors
-    /// `Closed` when the engine had stopped by itself.
+    /// `Closed` if the engine had stopped with an error.
     pub(crate) async fn close(&self) -> Result<(), MetaError> {
         self.db.close().await.map_err(|error| classify(&error))
     }
 
-    /// Asks until the state that is shown has every object it needs.
-    async fn again<T, F>(&self, what: &str, call: impl Fn() -> F) -> Result<T, MetaError>
+    /// Retries a read until the current state has all of its objects.
+    async fn retry<T, F>(&self, what: &str, call: impl Fn() -> F) -> Result<T, MetaError>
     where
         F: Future<Output = Result<T, slatedb::Error>> + Send,
     {
         let mut tries = 0;
         loop {
-            match self.status.patient(what, self.deadline, call()).await {
+            match self.status.within(what, self.deadline, call()).await {
                 Err(MetaError::Corrupt(_)) if tries < READS_AGAIN => {
                     tries += 1;
                     tokio::time::sleep(self.every.min(Duration::from_secs(1))).await;
@@ -122,7 +122,7 @@ impl SlateFollower {
 impl MetaRead for SlateFollower {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, MetaError> {
         let options = ReadOptions::default();
-        self.again("a read", || self.db.get_with_options(key, &options))
+        self.retry("a read", || self.db.get_with_options(key, &options))
             .await
     }
 
@@ -130,7 +130,7 @@ impl MetaRead for SlateFollower {
         let options = scan_options();
         let rows = if range.start < range.end {
             let call = || self.db.scan_with_options(range.clone(), &options);
-            Some(self.again("a scan", call).await?)
+            Some(self.retry("a scan", call).await?)
         } else {
             None
         };
