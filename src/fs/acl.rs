@@ -187,7 +187,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_refused() {
+    fn an_invalid_list_is_refused() {
         let bare = |rules: &[(u16, u16, u32)]| Acl::parse(&value(rules));
         assert!(Acl::parse(b"").is_err());
         assert!(Acl::parse(&1_u32.to_le_bytes()).is_err());

@@ -1,6 +1,6 @@
-//! Who calls: the ids the kernel sends, and what `/proc` adds to them.
+//! The process behind a call: the ids that the kernel sends, and what `/proc` adds to them.
 //!
-//! Invariant: nothing here fails; what cannot be learnt (the process is gone, or lives in another pid namespace) is
+//! Invariant: nothing here fails. What `/proc` does not tell, because the process has ended or is in another pid namespace, is
 //! empty.
 
 use crate::store::Author;
@@ -8,7 +8,7 @@ use crate::store::Author;
 /// The capability to keep set-id bits of a file that one changes.
 const CAP_FSETID: u64 = 1 << 4;
 
-/// The process behind a call, as the kernel names it. RELEASE and page-cache writes come with zeros.
+/// The process behind a call, as the kernel names it. RELEASE and page-cache writes have zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
     /// Its effective user (for file systems: fsuid).
@@ -20,7 +20,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Who saved, for the versions this caller makes.
+    /// The author of the versions that this caller makes. Reads `/proc`.
     pub(crate) fn author(&self) -> Author {
         Author {
             uid: self.uid,
@@ -57,10 +57,10 @@ impl Caller {
             })
     }
 
-    /// The process group it belongs to; `None` where that cannot be learnt.
+    /// The process group it belongs to; `None` if `/proc` does not tell.
     pub(crate) fn process_group(&self) -> Option<u32> {
         let stat = self.proc_file("stat");
-        // The program's name stands in parentheses and may hold anything, parentheses and spaces too.
+        // The program's name is in parentheses and may have any characters, parentheses and spaces too.
         let (_, fields) = stat.rsplit_once(')')?;
         // State, parent, group.
         let group = fields.split_ascii_whitespace().nth(2)?.parse().ok()?;

@@ -5,11 +5,11 @@ use std::time::Duration;
 /// When close(2) returns, and when the bucket has the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncOn {
-    /// close returns when the state is fixed locally; the upload starts at once.
+    /// close returns when the state is in the local journal; the upload starts at once.
     Release,
     /// close returns when the bucket has the state.
     Close,
-    /// close returns when the state is fixed locally; the upload starts within an interval.
+    /// close returns when the state is in the local journal; the upload starts within an interval.
     Interval,
 }
 
@@ -18,13 +18,13 @@ pub enum SyncOn {
 pub struct FsConfig {
     /// How long the kernel may keep names and attributes of the live tree.
     pub live_ttl: Duration,
-    /// How long the kernel may keep what is over and final in the past.
+    /// How long the kernel may keep final names and attributes of the past.
     pub past_ttl: Duration,
     /// The reserved name that leads to the past.
     pub versions_name: Vec<u8>,
     /// When close(2) returns.
     pub sync_on: SyncOn,
-    /// Refuses every change; what is shown changes by another process's doing.
+    /// Refuses every change; another process may write the namespace.
     pub read_only: bool,
     /// Shows this owner for everything.
     pub uid: Option<u32>,
@@ -32,7 +32,7 @@ pub struct FsConfig {
     pub gid: Option<u32>,
     /// Hides these mode bits of everything.
     pub umask: Option<u32>,
-    /// How long a call may take before the door answers EIO for it.
+    /// How long a call may take before it is answered with EIO.
     pub deadline: Duration,
 }
 

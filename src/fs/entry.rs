@@ -3,7 +3,7 @@
 use crate::store::Stat;
 use std::time::Duration;
 
-/// What a lookup found, and how long the kernel may believe it.
+/// What a lookup found, and how long the kernel may keep it.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// The node; `stat.ino` is its number.

@@ -1,4 +1,4 @@
-//! What can go wrong, in POSIX words, and the only table of errno numbers.
+//! The errors of a call, in POSIX words, and the only table of errno numbers.
 //!
 //! Invariant: every error of the store becomes an [`FsError`] here and nowhere else, and every [`FsError`] has one errno.
 
@@ -37,7 +37,7 @@ pub enum FsError {
     /// A component is longer than 255 bytes.
     #[error("file name too long")]
     NameTooLong,
-    /// An argument makes no sense.
+    /// An argument is not valid.
     #[error("invalid argument: {0}")]
     Invalid(String),
     /// A directory would become its own descendant.
@@ -52,10 +52,10 @@ pub enum FsError {
     /// An extended attribute's value is too big.
     #[error("argument too big")]
     ArgumentTooBig,
-    /// The call exists, this form of it does not.
+    /// The call is supported, but not in this form.
     #[error("operation not supported")]
     NotSupported,
-    /// No data or hole at or behind the offset.
+    /// No data or hole at or after the offset.
     #[error("no such offset")]
     NoSuchOffset,
     /// Local disk or dirty space is full.
@@ -67,13 +67,13 @@ pub enum FsError {
     /// The inode has as many names as it can.
     #[error("too many links")]
     TooManyLinks,
-    /// What the number meant is gone.
+    /// The inode of the number was removed.
     #[error("stale file handle")]
     Stale,
     /// In use in a way that forbids this.
     #[error("resource busy: {0}")]
     Busy(String),
-    /// The call was not answered in time; whether it happened is unknown.
+    /// The call was not answered in time; it may have been carried out.
     #[error("timed out")]
     TimedOut,
     /// The bucket cannot be reached or refuses.
@@ -88,7 +88,7 @@ pub enum FsError {
     /// The namespace is closed.
     #[error("the namespace is closed")]
     Closed,
-    /// A task of ours failed; nothing is acknowledged from then on.
+    /// A task of the mount failed; nothing is acknowledged any more.
     #[error("the mount has failed: {0}")]
     Poisoned(String),
 }
@@ -128,7 +128,7 @@ impl FsError {
         }
     }
 
-    /// How loudly to log it: what programs provoke every day is debug, what an operator must see is error.
+    /// The level to log it with: debug for what programs cause every day, error for what an operator must see.
     #[must_use]
     pub fn level(&self) -> tracing::Level {
         match self {
@@ -160,7 +160,7 @@ impl FsError {
         }
     }
 
-    /// For calls that name a number and no path: what is not there any more is stale, and the kernel looks it up anew.
+    /// The error for a call that names a number and no path: an inode that was removed is stale, and the kernel looks it up again.
     pub(crate) fn by_number(self) -> Self {
         match self {
             Self::NotFound => Self::Stale,

@@ -1,7 +1,7 @@
 //! Open files and directories, and what a file's handle has changed.
 //!
-//! Invariant: what a handle changed is fixed by its last FLUSH at the latest by its release, and becomes a version
-//! exactly once, at the release. A handle is in the table from its open to its release; the table's locks are leaves.
+//! Invariant: the changes of a handle are flushed by its last FLUSH, at the latest by its release, and become a version exactly
+//! once, at the release. A handle is in the table from its open to its release; the table's locks are leaf locks.
 
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
@@ -17,9 +17,9 @@ use tokio::sync::Mutex as AsyncMutex;
 pub(crate) enum Handle {
     /// A live regular file.
     File(Arc<OpenFile>),
-    /// A regular file of the past, or a text of ours.
+    /// A regular file of the past.
     Past(Arc<OpenPast>),
-    /// A text of ours that was made when it was opened.
+    /// A text of the past that was made when it was opened.
     Text(Bytes),
     /// A directory, live or past.
     Dir(Arc<OpenDir>),
@@ -54,10 +54,10 @@ impl Access {
     }
 }
 
-/// Whether stores into memory can change a file through a handle.
+/// Whether a mapping of a handle can change the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mapping {
-    /// It was opened for reading and writing, which a shared mapping needs.
+    /// It was opened for reading and writing, as a shared mapping needs.
     Possible,
     /// It was not.
     Impossible,
@@ -73,15 +73,15 @@ impl Mapping {
     }
 }
 
-/// How far a handle's changes are on their way to a version.
+/// The state of a handle's changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
     /// It changed nothing: its release makes no version.
     Unchanged,
-    /// It changed something since the last fix.
+    /// It has changed something since the last flush.
     Changed,
-    /// A fix stands that has all its changes.
-    Fixed,
+    /// The last flush has all its changes.
+    Flushed,
 }
 
 /// An open live file.
@@ -94,8 +94,8 @@ pub(crate) struct OpenFile {
     opener: Caller,
     author: OnceLock<Author>,
     progress: Mutex<Progress>,
-    // Held across the store's fix and save, so that a late FLUSH and the release do not cross. Taken before `progress`.
-    fixed: AsyncMutex<Option<PendingFlush>>,
+    // Locked during the store's flush and save, so that a late FLUSH and the release do not overlap. Taken before `progress`.
+    flushed: AsyncMutex<Option<PendingFlush>>,
 }
 
 impl OpenFile {
@@ -124,7 +124,7 @@ impl OpenFile {
             opener: *opener,
             author,
             progress: Mutex::new(Progress::Unchanged),
-            fixed: AsyncMutex::new(None),
+            flushed: AsyncMutex::new(None),
         }
     }
 
@@ -135,7 +135,7 @@ impl OpenFile {
         self.author.get_or_init(|| self.opener.author())
     }
 
-    /// Notes a change. Called after the store has it, so that a fix that misses it never covers the mark.
+    /// Notes a change. Called after the store has it, so that a flush without the change never clears the mark.
     pub(crate) fn mark_changed(&self) {
         *lock(&self.progress) = Progress::Changed;
     }
@@ -145,39 +145,39 @@ impl OpenFile {
         *lock(&self.progress) != Progress::Unchanged
     }
 
-    /// FLUSH: fixes the state the file is in, in place of this handle's earlier fix.
+    /// FLUSH: records the present state of the file, which replaces the state of this handle's earlier flush.
     ///
     /// # Errors
-    /// Those of the store; the changes then count as unfixed.
-    pub(crate) async fn fix(&self) -> FsResult<()> {
-        let mut fixed = self.fixed.lock().await;
-        self.fix_locked(&mut fixed).await
+    /// Those of the store; the changes are then not flushed.
+    pub(crate) async fn flush(&self) -> FsResult<()> {
+        let mut flushed = self.flushed.lock().await;
+        self.flush_locked(&mut flushed).await
     }
 
-    /// RELEASE: what was fixed becomes a version, after fixing what came later than the last FLUSH (stores of a mapping
-    /// that outlived its descriptor).
+    /// RELEASE: the flushed state becomes a version. Changes after the last FLUSH, by a mapping that outlived its descriptor, are
+    /// flushed first.
     ///
     /// # Errors
     /// Those of the store.
     pub(crate) async fn release(&self) -> FsResult<()> {
-        let mut fixed = self.fixed.lock().await;
+        let mut flushed = self.flushed.lock().await;
         if *lock(&self.progress) == Progress::Changed {
-            self.fix_locked(&mut fixed).await?;
+            self.flush_locked(&mut flushed).await?;
         }
-        if let Some(fixed) = fixed.take() {
-            self.file.save(fixed).await?;
+        if let Some(state) = flushed.take() {
+            self.file.save(state).await?;
         }
         Ok(())
     }
 
-    async fn fix_locked(&self, fixed: &mut Option<PendingFlush>) -> FsResult<()> {
+    async fn flush_locked(&self, flushed: &mut Option<PendingFlush>) -> FsResult<()> {
         if !self.has_changed() {
             return Ok(());
         }
-        *lock(&self.progress) = Progress::Fixed;
-        match self.file.flush(self.author(), fixed.clone()).await {
+        *lock(&self.progress) = Progress::Flushed;
+        match self.file.flush(self.author(), flushed.clone()).await {
             Ok(state) => {
-                *fixed = state;
+                *flushed = state;
                 Ok(())
             }
             Err(error) => {
@@ -195,41 +195,41 @@ pub(crate) struct OpenPast {
     /// Its bytes.
     #[allow(dead_code, reason = "held for its drop")]
     pub(crate) bytes: Option<Pin>,
-    /// The instants it shows.
+    /// The times it shows.
     #[allow(dead_code, reason = "held for its drop")]
-    pub(crate) instants: Option<PinnedTimes>,
+    pub(crate) times: Option<PinnedTimes>,
 }
 
 /// An open directory.
 pub(crate) struct OpenDir {
     /// Which one.
     pub(crate) source: DirSource,
-    /// Who opened it, for whom its names are looked up.
+    /// The process that opened it, for which its names are looked up.
     pub(crate) opener: Caller,
-    /// The instant it shows, if it is of the past.
+    /// The time it shows, if it is of the past.
     #[allow(dead_code, reason = "held for its drop")]
-    pub(crate) instant: Option<PinnedTimes>,
-    /// What the reader sees; taken by the first READDIR and again at each rewind.
+    pub(crate) time: Option<PinnedTimes>,
+    /// The names that the reader sees; taken by the first READDIR and again at each rewind.
     pub(crate) snapshot: AsyncMutex<Option<DirSnapshot>>,
 }
 
-/// A directory one can open.
+/// A directory that can be opened.
 #[derive(Clone)]
 pub(crate) enum DirSource {
-    /// Of the live tree, in its generation: one that came back after it was removed is another.
+    /// Of the live tree, with its generation: a directory that was removed and restored is another one.
     Live(Ino, u64),
     /// Of the past.
     Past(Arc<PastNode>),
 }
 
-/// A directory's names as they were at one moment. Offsets are positions in it.
+/// A directory's names at one time. Offsets are positions in it.
 pub(crate) struct DirSnapshot {
     names: Vec<ListedName>,
-    /// Names not yet drawn. Attributes of live ones are not kept: by the time they are asked for they would be old.
+    /// Names that were not read yet. Attributes of live ones are not kept, because they may change before they are asked for.
     rest: Option<UnreadNames>,
 }
 
-/// Names that are drawn as they are asked for.
+/// Names that are read as they are asked for.
 pub(crate) enum UnreadNames {
     /// Of a live directory.
     Live(DirectoryListing),
@@ -257,7 +257,7 @@ impl DirSnapshot {
         Self { names, rest }
     }
 
-    /// The name at `position`; `None` behind the last.
+    /// The name at `position`; `None` after the last.
     ///
     /// # Errors
     /// Those of the store's listing.
@@ -293,7 +293,7 @@ impl DirSnapshot {
 pub(crate) struct HandleTable {
     last: AtomicU64,
     open: DashMap<u64, Handle>,
-    /// The writable handles per inode: a page-cache write names one of them at a guess.
+    /// The writable handles per inode: a page-cache write names any of them.
     writers: DashMap<Ino, Vec<(u64, Arc<OpenFile>)>>,
 }
 
@@ -377,14 +377,14 @@ impl HandleTable {
         writers.first().map(|(_, open)| Arc::clone(open))
     }
 
-    /// Whether the kernel may have stores into memory of `ino` that were not written back.
+    /// Whether the kernel may have changes of `ino` from mappings that were not written back.
     pub(crate) fn may_be_mapped(&self, ino: Ino) -> bool {
         let possible = |(_, open): &(u64, Arc<OpenFile>)| open.mapping == Mapping::Possible;
         let writers = self.writers.get(&ino);
         writers.is_some_and(|writers| writers.iter().any(possible))
     }
 
-    /// Notes a change of `ino` that came through no handle in particular.
+    /// Notes a change of `ino` that names no handle.
     pub(crate) fn mark_writers(&self, ino: Ino) {
         if let Some(writers) = self.writers.get(&ino) {
             for (_, open) in writers.iter() {

@@ -1,7 +1,7 @@
-//! The live inodes the kernel knows: how often it looked each one up, and what must be remembered while it does.
+//! The live inodes that the kernel references: the count of lookups of each, and its name.
 //!
-//! Invariant: a row stands exactly while the kernel holds lookups on the number. Counts rise before the reply that tells
-//! the kernel and fall by FORGET, so they may come in any order. The root is never forgotten.
+//! Invariant: a row exists exactly while the kernel holds lookups of the number. A count rises before the reply that tells the
+//! kernel, and falls by FORGET, so that calls may run in any order. The root is never forgotten.
 
 use crate::store::{Displaced, Ino, Stat};
 use bytes::Bytes;
@@ -17,14 +17,14 @@ pub(crate) struct LiveTable {
     opened: DashMap<Ino, u64>,
 }
 
-/// One inode the kernel holds. It holds as many as it has memory for: every byte here is there a million times.
+/// One inode that the kernel references. The kernel may reference millions, so that every byte of a row counts.
 #[derive(Debug, Default)]
 struct LiveInode {
     lookups: u64,
     presence: Presence,
 }
 
-/// Where an inode stands in the tree.
+/// The place of an inode in the tree.
 #[derive(Debug, Default)]
 enum Presence {
     /// Not known by name (found by number).
@@ -32,7 +32,7 @@ enum Presence {
     Unnamed,
     /// Last seen under this name.
     Named(Name),
-    /// Its last name is gone; this is what it was, and what was changed of it since.
+    /// Its last name was removed; its attributes, with the changes since.
     Removed(Box<Displaced>),
 }
 
@@ -84,7 +84,7 @@ impl LiveTable {
         }
     }
 
-    /// Remembers what lost a name: its attributes if that was its last name, for processes that still hold it.
+    /// Notes that a name was removed. If it was the last name, keeps the attributes for processes that still have the inode open.
     pub(crate) fn removed(&self, lost: Displaced) {
         if let Some(mut row) = self.rows.get_mut(&lost.stat.ino) {
             row.presence = if lost.stat.nlink == 0 {
@@ -95,7 +95,7 @@ impl LiveTable {
         }
     }
 
-    /// A name under which `ino` stands.
+    /// A name of `ino`.
     pub(crate) fn name_of(&self, ino: Ino) -> Option<(Ino, Bytes)> {
         match &self.rows.get(&ino)?.presence {
             Presence::Named(name) => name.parts(),
@@ -111,7 +111,7 @@ impl LiveTable {
         }
     }
 
-    /// Reads or changes what is remembered of an inode without a name that the kernel still holds.
+    /// Reads or changes the attributes that are kept of an inode without a name.
     pub(crate) fn with_removed<T>(
         &self,
         ino: Ino,
@@ -126,7 +126,7 @@ impl LiveTable {
     /// Notes an open that sees `content_stamp`; tells whether the last one saw the same, so that the kernel may keep
     /// its pages.
     pub(crate) fn opened(&self, ino: Ino, content_stamp: u64) -> bool {
-        // The row is held meanwhile, so that a forget of it comes after.
+        // The row is locked until then, so that a FORGET of the inode waits.
         let row = self.rows.get(&ino);
         row.is_some() && self.opened.insert(ino, content_stamp) == Some(content_stamp)
     }
@@ -144,7 +144,7 @@ mod tests {
     use crate::fs::testing::file_stat;
 
     #[test]
-    fn a_row_stands_while_lookups_are_held() {
+    fn a_row_is_kept_while_lookups_are_counted() {
         let table = LiveTable::default();
         table.looked_up(Ino(5), Ino(1), b"a");
         table.looked_up(Ino(5), Ino(1), b"b");
@@ -155,7 +155,7 @@ mod tests {
         );
         table.forget(Ino(5), 1);
         assert_eq!(table.len(), 0);
-        // What was never looked up, or too often forgotten, does no harm.
+        // A FORGET of an unknown number, or one too many, changes nothing.
         table.forget(Ino(5), 7);
         table.moved(Ino(5), Ino(1), b"c");
         assert_eq!(table.len(), 0);

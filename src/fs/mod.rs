@@ -1,8 +1,9 @@
-//! POSIX meaning over a namespace: numbers, names, handles, and `.versions/`. Knows no FUSE and no object store.
+//! POSIX meaning over a namespace: numbers, names, handles, and `.versions/`. It names neither FUSE nor the object
+//! store.
 //!
-//! The path of a call: a number is a live inode or a node of the past (`Node`); a call that changes something asks for a
-//! live one and so gets EROFS for the past before it does anything; then it speaks to the namespace, and updates the
-//! tables of this room after the store has answered.
+//! The path of a call: a number is a live inode or a node of the past (`Node`). A call that changes something asks for a live inode
+//! first and so returns EROFS for the past. Then it calls the namespace, and updates the tables of this room after the store has
+//! answered.
 //! Invariants: the kernel checks permissions (`default_permissions`), nothing here does; no lock of this room is held
 //! while the store works, except a handle's own; every call may run beside every other, in any order.
 
@@ -40,7 +41,7 @@ use crate::sync::{Arc, OnceLock};
 use crate::task::Tasks;
 use std::time::Duration;
 
-/// What a number means.
+/// The node of a number.
 pub(crate) enum Node {
     /// An inode of the live tree.
     Live(Ino),
@@ -69,7 +70,7 @@ impl std::fmt::Debug for FileSystem {
 }
 
 impl FileSystem {
-    /// Whether what is shown changes by itself, because another process writes it.
+    /// Whether another process writes what this mount shows.
     pub fn follows(&self) -> bool {
         self.config.read_only
     }
@@ -88,14 +89,14 @@ impl FileSystem {
         }
     }
 
-    /// From now on every call fails with EIO: something of ours broke, and nothing more may be acknowledged.
+    /// Makes every later call fail with EIO, after an internal error: nothing more may be acknowledged.
     pub fn poison(&self, why: &str) {
-        // The first reason stays: it is the cause, later ones may be consequences.
+        // The first reason stays, because later ones may be its consequences.
         drop(self.poisoned.set(why.to_owned()));
     }
 
-    /// From now on `forget` makes the kernel forget the attributes of a number. It is called before the change is answered that
-    /// made them old ones.
+    /// Sets the function that makes the kernel forget the attributes of a number. It is called before the change that made them
+    /// outdated is answered.
     pub fn tell_changes(&self, forget: impl Fn(u64) + Send + Sync + 'static) {
         self.past.tell_changes(Box::new(forget));
     }
@@ -120,7 +121,7 @@ impl FileSystem {
         }
     }
 
-    /// What `ino` means.
+    /// The node of `ino`.
     fn node(&self, ino: u64) -> FsResult<Node> {
         self.admit()?;
         if past::is_past(ino) {
@@ -156,7 +157,7 @@ impl FileSystem {
         self.live_reply(stat)
     }
 
-    /// The same for a name that was made just now, which gave its directory other times.
+    /// The same for a name that was just created, which changed the times of its directory.
     fn made_entry(&self, parent: Ino, name: &[u8], stat: Stat) -> Entry {
         self.past.changed(parent);
         self.live_entry(parent, name, stat)
@@ -176,8 +177,8 @@ impl FileSystem {
         (self.shown(stat), ttl)
     }
 
-    /// How long the kernel may keep attributes. A mode with set-id bits not at all: exec takes it from what the kernel has
-    /// kept, and some calls that take the bits away (open with `O_TRUNC`) have no mode in their reply.
+    /// How long the kernel may keep attributes. It keeps no mode with set-id bits: exec takes
+    /// the mode from the kernel's cache, and some calls that remove the bits (open with `O_TRUNC`) have no mode in their reply.
     fn attr_ttl(&self, stat: &Stat) -> Duration {
         match lends_rights(stat.kind, stat.attrs.mode) {
             true => Duration::ZERO,

@@ -1,7 +1,7 @@
-//! What a number is called in the log: its path, and which version of it.
+//! How the log names a number: by its path and its version.
 //!
-//! The kernel holds every directory above what it holds, so the tables of this room know the names that lead to a number; a
-//! store that fails is not asked for them.
+//! The kernel references every directory above an inode that it references, so the tables of this room have the names of the path,
+//! also when the store fails.
 
 use crate::fs::FileSystem;
 use crate::fs::past::stamp::{Precision, print};
@@ -11,10 +11,10 @@ use std::fmt;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long the version may be waited for: its row may have to be read.
+/// The longest wait for the version, whose row may have to be read.
 const VERSION_WAIT: Duration = Duration::from_millis(200);
 
-/// Directories above each other, at most: more is a circle made by moves during the walk.
+/// The deepest path: a longer one is a loop, which renames during the walk can make.
 const DEPTH_MAX: usize = 4_096;
 
 /// A path below the root, or a number where no path is known.
@@ -77,7 +77,7 @@ impl FileSystem {
         Some(names.fold(String::new(), |path, name| joined(&path, name)))
     }
 
-    /// The path of what a node shows, as if it stood in the live tree.
+    /// The path of what a node shows, as if it were in the live tree.
     fn past_path(&self, node: &PastNode, depth: usize) -> Option<String> {
         let place = node.object().live_place();
         match place {

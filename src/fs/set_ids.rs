@@ -6,7 +6,7 @@ use crate::store::Kind;
 const SETUID: u32 = 0o4000;
 /// The set-group-id bit.
 pub(crate) const SETGID: u32 = 0o2000;
-/// The group's execute bit, without which set-group-id asks for mandatory locks and lends no rights.
+/// The group's execute bit, without which set-group-id asks for mandatory locks and gives no rights.
 const GROUP_EXECUTE: u32 = 0o0010;
 /// Tells whether a program of this mode may run with rights of its file's owner or group.
 pub(crate) fn lends_rights(kind: Kind, mode: u32) -> bool {

@@ -1,4 +1,4 @@
-//! What this room's tests share: a file system over a namespace in memory, and short words for calls.
+//! Shared by the tests of this room: a file system over a namespace in memory, and short names for calls.
 
 use super::*;
 use crate::backend::{Backend, BackendConfig};
@@ -11,13 +11,13 @@ use bytes::Bytes;
 pub(crate) const START: u64 = 1_795_210_008_000_000_000;
 /// The root's number.
 pub(crate) const ROOT: u64 = 1;
-/// Who calls in tests.
+/// The usual caller.
 pub(crate) const ALICE: Caller = Caller {
     uid: 1000,
     gid: 1000,
     pid: 0,
 };
-/// The one who may.
+/// The superuser.
 pub(crate) const SUPER: Caller = Caller {
     uid: 0,
     gid: 0,
@@ -117,7 +117,7 @@ impl World {
         self.env.advance(ns);
     }
 
-    /// How many states stand under a name of the root.
+    /// The number of versions of a name of the root.
     pub(crate) async fn states(&self, name: &str) -> usize {
         let names = self.ls(&format!(".versions/@files/{name}")).await.unwrap();
         names.iter().filter(|name| name.starts_with('2')).count()
@@ -155,7 +155,7 @@ impl World {
         file.0
     }
 
-    /// Walks `path` from the root as a command of its own; returns what it leads to.
+    /// Walks `path` from the root as a command of its own; returns its node.
     pub(crate) async fn walk(&self, path: &str) -> FsResult<Entry> {
         let command = Caller {
             uid: u32::try_from(self.commands.fetch_add(1, Ordering::Relaxed)).unwrap(),

@@ -10,13 +10,13 @@ use std::time::Duration;
 /// A file time to set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetTime {
-    /// The moment of the call.
+    /// The time of the call.
     Now,
     /// This time.
     At(Time),
 }
 
-/// What setattr changes; `None` leaves a field alone.
+/// What setattr changes; a field that is `None` stays as it is.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SetAttr {
     /// Permission bits.
@@ -31,9 +31,9 @@ pub struct SetAttr {
     pub atime: Option<SetTime>,
     /// Last change of the content.
     pub mtime: Option<SetTime>,
-    /// Last change of the attributes; else the moment of the call.
+    /// Last change of the attributes; without it, the time of the call.
     pub ctime: Option<Time>,
-    /// The open handle the call came through.
+    /// The open handle of an ftruncate(2) or fchmod(2).
     pub handle: Option<u64>,
 }
 
@@ -44,7 +44,7 @@ impl FileSystem {
     /// The attributes of `ino`, and how long they hold.
     ///
     /// # Errors
-    /// `Stale` when the number means nothing any more.
+    /// `Stale` when the inode was removed.
     pub async fn getattr(&self, ino: u64, handle: Option<u64>) -> FsResult<(Stat, Duration)> {
         match self.node(ino)? {
             Node::Live(ino) => Ok(self.attributes(self.live_stat(ino, handle).await?)),
@@ -58,7 +58,7 @@ impl FileSystem {
     /// Changes attributes; returns them as they are then, and how long they hold.
     ///
     /// # Errors
-    /// `ReadOnly` for the past, `IsDirectory` or `Invalid` for a length of what has none.
+    /// `ReadOnly` for the past; `IsDirectory` or `Invalid` for the length of an inode that has none.
     pub async fn setattr(
         &self,
         caller: &Caller,
@@ -111,8 +111,8 @@ impl FileSystem {
         }
     }
 
-    /// Takes away what `caller` may not leave on a file whose content it changes: set-id bits and capabilities. The kernel
-    /// itself removes the capabilities of a file that root changes.
+    /// Removes the set-id bits and capabilities that a file may not keep when `caller` changes its content. The kernel itself
+    /// removes the capabilities of a file that root changes.
     pub(crate) async fn drop_privileges(
         &self,
         caller: &Caller,
@@ -128,7 +128,7 @@ impl FileSystem {
         self.disarm(caller, &stat).await
     }
 
-    /// Takes away set-id bits and capabilities of a file, whatever rights `caller` has beyond its groups.
+    /// Removes set-id bits and capabilities of a file; of the rights of `caller` only its groups count.
     pub(crate) async fn disarm(&self, caller: &Caller, stat: &Stat) -> FsResult<()> {
         if stat.kind != Kind::File {
             return Ok(());
@@ -174,7 +174,7 @@ impl FileSystem {
             Some(handle) => Some(self.handles.writer(handle)?),
             None => None,
         };
-        // Of a file without a name that nothing has open there is no content to change: it keeps its bits too.
+        // A file without a name that no process has open has no content to change, and keeps its set-id bits.
         let _content = match open {
             Some(_) => None,
             None => Some(self.namespace.tree().file(ino).await?),
@@ -196,7 +196,7 @@ impl FileSystem {
         Ok(())
     }
 
-    /// What to ask of the store: times resolved, and the set-id bits that a new owner or group must not inherit.
+    /// The change for the store: with resolved times, and without the set-id bits that a new owner or group must not inherit.
     async fn attr_change(
         &self,
         caller: &Caller,

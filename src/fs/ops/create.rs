@@ -11,7 +11,7 @@ use crate::sync::Arc;
 use bytes::Bytes;
 
 impl FileSystem {
-    /// Makes and opens a regular file; without `O_EXCL`, opens the one that is there.
+    /// Creates and opens a regular file; without `O_EXCL`, opens the one that exists.
     ///
     /// # Errors
     /// `Exists` with `O_EXCL`, `NotPermitted` for the reserved name, `ReadOnly` in the past.
@@ -45,7 +45,7 @@ impl FileSystem {
         let entry = self.made_entry(dir, name, stat);
         self.live.opened(entry.stat.ino, entry.stat.content_stamp);
         let open = OpenFile::created(file, author, caller, flags);
-        // That it exists is a change: an empty file is a version too.
+        // The creation is a change of its own: an empty file is a version too.
         open.mark_changed();
         let opened = Opened {
             handle: self.handles.insert(Handle::File(Arc::new(open))),
@@ -60,7 +60,7 @@ impl FileSystem {
     /// Opens a regular file; `O_TRUNC` empties it as the handle's first change.
     ///
     /// # Errors
-    /// `ReadOnly` for writing to the past, `Stale` when the number means nothing any more.
+    /// `ReadOnly` for writing to the past, `Stale` when the inode was removed.
     pub async fn open(&self, caller: &Caller, ino: u64, flags: i32) -> FsResult<Opened> {
         let access = Access::from_flags(flags);
         if access.writes() || flags & libc::O_TRUNC != 0 {
@@ -84,7 +84,7 @@ impl FileSystem {
                 };
                 let open = OpenPast {
                     bytes,
-                    instants: self.past.in_use(&node),
+                    times: self.past.in_use(&node),
                     node,
                 };
                 Ok(Opened {
@@ -99,10 +99,10 @@ impl FileSystem {
         }
     }
 
-    /// Makes a node of the kind in `mode`; an empty regular file becomes a version at once.
+    /// Creates a node of the kind in `mode`; an empty regular file becomes a version at once.
     ///
     /// # Errors
-    /// `Exists`, `Invalid` for a kind there is not, `NotPermitted` for the reserved name, `ReadOnly` in the past.
+    /// `Exists`, `Invalid` for an unknown kind, `NotPermitted` for the reserved name, `ReadOnly` in the past.
     #[allow(
         clippy::too_many_arguments,
         reason = "the arguments are those of the system call"
@@ -149,7 +149,7 @@ impl FileSystem {
         Ok(self.made_entry(dir, name, stat))
     }
 
-    /// Makes a directory.
+    /// Creates a directory.
     ///
     /// # Errors
     /// `Exists`, `NotPermitted` for the reserved name, `ReadOnly` in the past.
@@ -173,7 +173,7 @@ impl FileSystem {
         Ok(self.made_entry(dir, name, stat))
     }
 
-    /// Makes a symbolic link.
+    /// Creates a symbolic link.
     ///
     /// # Errors
     /// `Exists`, `NotPermitted` for the reserved name, `ReadOnly` in the past.
@@ -206,8 +206,8 @@ impl FileSystem {
         }
         let stat = open.file.stat().await?;
         let unchanged = self.live.opened(ino, stat.content_stamp);
-        // An open that keeps no pages has the kernel write back first what was stored in memory: stores into a hole, which
-        // a copy that asks for data and holes would take for zeros.
+        // After an open that keeps no pages the kernel writes back what programs stored into their mappings. Without that write-back
+        // a copy that asks for data and holes reads zeros where a program stored into a hole.
         let stored = self.handles.may_be_mapped(ino) && has_holes(&open.file, &stat).await?;
         Ok(Opened {
             keep_cache: unchanged && !stored,
@@ -218,7 +218,7 @@ impl FileSystem {
         })
     }
 
-    /// The other half of a create that lost the race for the name.
+    /// Opens the file that another call created under the name first.
     async fn open_existing(
         &self,
         caller: &Caller,
@@ -231,7 +231,7 @@ impl FileSystem {
         match stat.kind {
             Kind::File => {}
             Kind::Directory => return Err(FsError::IsDirectory),
-            // The kernel walks the path anew and follows or opens it itself.
+            // ESTALE makes the kernel walk the path again and follow or open it itself.
             _ => return Err(FsError::Stale),
         }
         let opened = self.open_live(caller, stat.ino, flags).await?;
@@ -239,7 +239,7 @@ impl FileSystem {
         Ok((self.live_entry(dir, name, stat), opened))
     }
 
-    /// Who owns a new node in `dir`, and who may do what with it.
+    /// The owner, the group, the mode and the access lists of a new node in `dir`.
     async fn new_node(
         &self,
         caller: &Caller,
@@ -281,7 +281,7 @@ async fn has_holes(file: &File, stat: &Stat) -> FsResult<bool> {
     Ok(hole.is_some_and(|at| at < stat.attrs.size))
 }
 
-/// Gives a new node its parent's default access list; without one, the umask has its say.
+/// Gives a new node its parent's default access list; without such a list, the umask applies.
 fn inherit(node: &mut NewNode, default: Option<Bytes>, umask: u32) -> FsResult<()> {
     let acl = match &default {
         Some(value) => Acl::parse(value)?,

@@ -1,7 +1,7 @@
 //! opendir, readdir, releasedir.
 //!
-//! A handle shows the names as they were when it was opened or rewound; attributes of the live tree are looked up when they
-//! are given, because the kernel believes them from then on. Those of the past come from what the listing read.
+//! A handle shows the names as they were when it was opened or rewound. Attributes of the live tree are looked up when they are
+//! given, because the kernel keeps them from then on. Attributes of the past are those that the listing has read.
 
 use crate::fs::handle::{DirSnapshot, DirSource, Handle, OpenDir, UnreadNames};
 use crate::fs::past::{Found, ListedName, Listing, PastNode};
@@ -21,7 +21,7 @@ pub struct DirEntry<'a> {
     pub kind: Kind,
     /// The name.
     pub name: &'a [u8],
-    /// All that a lookup would say; that lookup is then counted. Never there for `.` and `..`.
+    /// The result of a lookup of the name, which is then counted; always `None` for `.` and `..`.
     pub full: Option<&'a Entry>,
 }
 
@@ -44,9 +44,9 @@ impl FileSystem {
     /// Opens a directory.
     ///
     /// # Errors
-    /// `NotDirectory`; `Stale` when the number means nothing any more.
+    /// `NotDirectory`; `Stale` when the inode was removed.
     pub async fn opendir(&self, caller: &Caller, ino: u64) -> FsResult<Opened> {
-        let (source, lasting, instant) = match self.node(ino)? {
+        let (source, lasting, time) = match self.node(ino)? {
             Node::Live(ino) => {
                 let stat = self.live_stat(ino, None).await?;
                 if stat.kind != Kind::Directory {
@@ -56,14 +56,14 @@ impl FileSystem {
             }
             Node::Past(node) => {
                 let lasting = self.past.check_opendir(&node)?;
-                let instant = self.past.in_use(&node);
-                (DirSource::Past(node), lasting, instant)
+                let time = self.past.in_use(&node);
+                (DirSource::Past(node), lasting, time)
             }
         };
         let open = OpenDir {
             source,
             opener: *caller,
-            instant,
+            time,
             snapshot: AsyncMutex::new(None),
         };
         Ok(Opened {
@@ -75,7 +75,7 @@ impl FileSystem {
         })
     }
 
-    /// Gives the names from position `offset` on to `sink` until it is full; with `plus` everything about them.
+    /// Gives the names from position `offset` on to `sink` until it is full; with `plus` also their attributes.
     ///
     /// # Errors
     /// `BadHandle`; those of the store, if no entry was given before.
@@ -109,7 +109,7 @@ impl FileSystem {
                 Ok(ReaddirStep::Yes) => given += 1,
                 Ok(ReaddirStep::Gone) => {}
                 Ok(ReaddirStep::NoRoom | ReaddirStep::NoMore) => break,
-                // What was given is counted as looked up: it must reach the kernel, the error comes with the next call.
+                // Names that were given are counted as looked up, so the kernel must get them; the next call returns the error.
                 Err(_) if given > 0 => break,
                 Err(error) => return Err(error),
             }
@@ -125,7 +125,7 @@ impl FileSystem {
         self.handles.remove(handle).map(drop)
     }
 
-    /// Gives the name at `position`; with everything about it as `full` would find it.
+    /// Gives the name at `position`; with its attributes as the caller `full` finds them.
     async fn give(
         &self,
         source: &DirSource,
@@ -179,7 +179,7 @@ impl FileSystem {
         }
     }
 
-    /// What a listing of the past found, as a lookup gives it.
+    /// The result of a lookup of a name that a listing of the past found.
     async fn enter_past(&self, node: &PastNode, name: &[u8], found: Found) -> FsResult<Entry> {
         let mut entry = self.past.enter(node, name, found).await?;
         entry.stat = self.shown(entry.stat);
@@ -207,11 +207,11 @@ impl FileSystem {
     }
 }
 
-/// What became of one position.
+/// The outcome of one position.
 enum ReaddirStep {
     /// The sink has it.
     Yes,
-    /// The name is gone since the snapshot.
+    /// The name was removed after the snapshot.
     Gone,
     /// The sink is full.
     NoRoom,

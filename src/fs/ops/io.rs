@@ -7,10 +7,10 @@ use crate::store::Ino;
 use crate::sync::Arc;
 use bytes::Bytes;
 
-/// How a write came.
+/// Where a write comes from, and what its writer may not keep.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WriteMode {
-    /// From the page cache (a mapping): the handle is a guess among those of the inode, the caller unknown.
+    /// It is from the page cache (a mapping): the kernel names any handle of the inode, and no caller.
     pub from_page_cache: bool,
     /// The writer may not keep set-id bits and capabilities.
     pub kill_privileges: bool,
@@ -20,7 +20,7 @@ impl FileSystem {
     /// Reads at most `len` bytes at `offset`; short only at the end.
     ///
     /// # Errors
-    /// `BadHandle`; `Stale` when the version was pruned; `Unavailable`, `Corrupt` when the bytes cannot be had.
+    /// `BadHandle`; `Stale` when the version was pruned; `Unavailable`, `Corrupt` when the bytes cannot be read.
     pub async fn read(&self, _ino: u64, handle: u64, offset: u64, len: u32) -> FsResult<Bytes> {
         self.admit()?;
         self.read_handle(&self.handles.get(handle)?, offset, len)
@@ -51,12 +51,12 @@ impl FileSystem {
             self.disarm(caller, &open.file.stat().await?).await?;
         }
         let done = if open.access == Access::Append && !how.from_page_cache {
-            // The kernel's offset is its own idea of the end; the store knows it under its lock.
+            // The kernel's offset may be an old end of the file; the store finds the end under the file's lock.
             open.file.append(bytes, open.author()).await.map(drop)
         } else {
             open.file.write(offset, bytes, open.author()).await
         };
-        // Also after a failure: some of it may be there.
+        // Also after a failure, because a part may be written.
         if how.from_page_cache {
             self.handles.mark_writers(ino);
         } else {

@@ -8,7 +8,7 @@ impl FileSystem {
     /// Finds what `name` in `parent` is to `caller` and counts one lookup of it. `.` and `..` work for any directory.
     ///
     /// # Errors
-    /// `NotFound`, `NotDirectory`, `NameTooLong`, `Stale` for a number that means nothing any more.
+    /// `NotFound`, `NotDirectory`, `NameTooLong`, `Stale` when the directory was removed.
     pub async fn lookup(&self, caller: &Caller, parent: u64, name: &[u8]) -> FsResult<Entry> {
         match self.node(parent)? {
             Node::Live(dir) if name == b"." => self.find_number(dir.0).await,
@@ -42,7 +42,7 @@ impl FileSystem {
         }
     }
 
-    /// Refuses writing where nothing can be written. The kernel has checked the modes.
+    /// Refuses write access to the past and to a read-only mount. The kernel has checked the modes.
     ///
     /// # Errors
     /// `ReadOnly` for writing to the past or to a read-only mount.
@@ -65,7 +65,7 @@ impl FileSystem {
         Ok(self.live_entry(dir, name, stat))
     }
 
-    /// Finds what a number means, for those who kept it over a forget (NFS).
+    /// Finds the node of a number, for an NFS server that kept the number after a FORGET.
     async fn find_number(&self, ino: u64) -> FsResult<Entry> {
         match self.node(ino)? {
             Node::Live(ino) => {

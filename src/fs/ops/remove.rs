@@ -4,7 +4,7 @@ use crate::fs::{Caller, FileSystem, FsResult};
 use crate::store::{Displaced, Ino};
 
 impl FileSystem {
-    /// A name of the directory `dir` is gone, and so may be what it led to.
+    /// Updates the tables after a name of the directory `dir` was removed.
     fn removed(&self, dir: Ino, gone: Displaced) {
         for ino in [dir, gone.stat.ino] {
             self.past.changed(ino);
@@ -12,7 +12,7 @@ impl FileSystem {
         self.live.removed(gone);
     }
 
-    /// Removes a name of something that is no directory. Who has it open keeps it.
+    /// Removes a name of something that is no directory. Processes that have it open keep it.
     ///
     /// # Errors
     /// `NotFound`, `IsDirectory`, `NotPermitted` for the reserved name, `ReadOnly` in the past.

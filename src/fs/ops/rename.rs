@@ -1,4 +1,5 @@
-//! rename, and the undelete that a rename out of `@deleted` is. The store looks, locks and looks again; a directory never lands below itself there.
+//! rename, and the undelete that a rename out of `@deleted` is. The store refuses to move a directory below
+//! itself.
 
 use crate::fs::past::is_past;
 use crate::fs::{Caller, FileSystem, FsError, FsResult, Node};
@@ -16,7 +17,8 @@ impl FileSystem {
     ///
     /// # Errors
     /// `NotFound`, `Exists` with `RENAME_NOREPLACE`, `NotEmpty`, `IsDirectory`, `NotDirectory`, `IntoItself`, `Invalid`
-    /// for other flags, `NotPermitted` for the reserved name, `ReadOnly` from or into the past, but for out of `@deleted`.
+    /// for other flags, `NotPermitted` for the reserved name, `ReadOnly` from or into the past, except out of
+    /// `@deleted`.
     #[allow(
         clippy::too_many_arguments,
         reason = "the arguments are those of the system call"
@@ -67,7 +69,7 @@ impl FileSystem {
         Ok(())
     }
 
-    /// The past forgets the attributes that a rename changed.
+    /// Makes the kernel forget attributes of the past that a rename changed.
     fn renamed(&self, directories: [Ino; 2], moved: &Stat, replaced: Option<&Displaced>) {
         let replaced = replaced.map(|gone| gone.stat.ino);
         for ino in [Some(moved.ino), replaced]
@@ -79,7 +81,7 @@ impl FileSystem {
         }
     }
 
-    /// A rename out of the past: what was removed comes back.
+    /// A rename out of `@deleted` restores the removed name.
     async fn undelete(
         &self,
         caller: &Caller,

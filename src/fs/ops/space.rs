@@ -4,14 +4,14 @@ use crate::fs::handle::{Handle, OpenFile};
 use crate::fs::{Caller, FileSystem, FsError, FsResult};
 use crate::store::Whence;
 
-/// What statfs(2) tells.
+/// The result of statfs(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Statfs {
     /// All blocks, of `frsize` bytes each.
     pub blocks: u64,
     /// Free blocks.
     pub bfree: u64,
-    /// Free blocks for everybody.
+    /// Free blocks for users without privileges.
     pub bavail: u64,
     /// All inodes.
     pub files: u64,
@@ -49,22 +49,22 @@ struct CopiedPart {
 
 /// The size of statfs' blocks.
 const BLOCK: u64 = 4096;
-/// A bucket has no end: what is always free, 1 PiB.
+/// The free space that is always reported, because a bucket has no limit: 1 PiB.
 const FREE_BYTES: u64 = 1 << 50;
-/// Likewise for inodes; some tools keep the number in 32 bits.
+/// The free inodes that are always reported; some tools keep the number in 32 bits.
 const FREE_FILES: u64 = 1 << 31;
-/// How much one copy_file_range moves at most, so that it is answered in time.
+/// The most bytes that one copy_file_range copies, so that its answer meets the deadline.
 const COPY_BYTES_MAX: u64 = 16 << 20;
-/// How much of it is in memory at once.
+/// The bytes of a copy that are in memory at once.
 const COPY_STEP: u64 = 1 << 20;
 
-/// A part of a file from this size on is shown in the target, not copied; a smaller one would only scatter it.
+/// From this size on a part of a file is shared with the target and not copied; smaller shared parts would only fragment it.
 const CLONE_BYTES_MIN: u64 = 64 << 10;
-/// How much one call shows at most: its answer has 32 bits.
+/// The most bytes that one call shares: its answer has 32 bits.
 const CLONE_BYTES_MAX: u64 = 1 << 31;
 
 impl FileSystem {
-    /// Makes room, punches a hole, or zeroes a range; `mode` is fallocate(2)'s.
+    /// Allocates space, punches a hole, or zeroes a range; `mode` is fallocate(2)'s.
     ///
     /// # Errors
     /// `NotSupported` for other modes, `BadHandle`, `ReadOnly` in the past, `NoSpace`.
@@ -107,10 +107,10 @@ impl FileSystem {
         Ok(done?)
     }
 
-    /// Finds the next data or hole at or behind `offset`; the other whences are the kernel's.
+    /// Finds the next data or hole at or after `offset`; the kernel handles the other whences.
     ///
     /// # Errors
-    /// `NoSuchOffset` behind the end, `Invalid` for other whences.
+    /// `NoSuchOffset` after the end, `Invalid` for other whences.
     pub async fn lseek(&self, _ino: u64, handle: u64, offset: i64, whence: i32) -> FsResult<i64> {
         self.admit()?;
         let whence = match whence {
@@ -189,7 +189,7 @@ impl FileSystem {
             from < size && (whole || len.min(size - from) >= CLONE_BYTES_MIN)
         };
         let source = match source {
-            // Asked first: to be a source, the file's unsaved bytes must be on their way to the bucket.
+            // Checked before the source is made, because that writes back the file's unsaved bytes.
             Handle::File(file) if pays(file.file.stat().await?.attrs.size) => {
                 file.file.clone_source(open.author()).await?
             }

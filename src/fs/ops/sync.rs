@@ -8,11 +8,11 @@ use futures::StreamExt;
 const RELEASES_AT_ONCE: usize = 64;
 
 impl FileSystem {
-    /// close(2) of one of a handle's descriptors: fixes what the handle changed; under [`SyncOn::Close`] waits for the
-    /// bucket.
+    /// close(2) of one of a handle's descriptors: records the state that the handle's changes made; under [`SyncOn::Close`] waits
+    /// until the bucket has it.
     ///
     /// # Errors
-    /// What kept the changes from being fixed or stored; close(2) returns it.
+    /// The error that prevented the flush or the upload; close(2) returns it.
     pub async fn flush(&self, _ino: u64, handle: u64) -> FsResult<()> {
         self.admit()?;
         let Handle::File(open) = self.handles.get(handle)? else {
@@ -21,14 +21,14 @@ impl FileSystem {
         if !open.has_changed() {
             return Ok(());
         }
-        open.fix().await?;
+        open.flush().await?;
         if self.config.sync_on == SyncOn::Close {
             open.file.sync(open.author()).await?;
         }
         Ok(())
     }
 
-    /// The last descriptor and mapping of a handle are gone: what it changed becomes a version.
+    /// The last descriptor and the last mapping of a handle are closed: its changes become a version.
     ///
     /// # Errors
     /// Returns the error that prevented the version. No program waits for a release, so the caller must log it.
@@ -40,7 +40,7 @@ impl FileSystem {
                 let changes = open.has_changed();
                 let released = open.release().await;
                 if changes {
-                    // Equal bytes make no version, but give the last one other times.
+                    // Equal bytes make no version, but change the times of the last one.
                     self.past.changed(open.file.ino());
                 }
                 released
@@ -52,7 +52,7 @@ impl FileSystem {
     /// Waits until the bucket has the file as it is now.
     ///
     /// # Errors
-    /// `Unavailable`, `Fenced`, `NoSpace`: what kept the bytes from the bucket.
+    /// `Unavailable`, `Fenced`, `NoSpace`: the reason why the bucket does not have the bytes.
     pub async fn fsync(&self, _ino: u64, handle: u64, _data_only: bool) -> FsResult<()> {
         self.admit()?;
         match self.handles.get(handle)? {
@@ -61,10 +61,10 @@ impl FileSystem {
         }
     }
 
-    /// Waits until the bucket has everything that was done in the directory.
+    /// Waits until the bucket has every change of the directory's entries.
     ///
     /// # Errors
-    /// `Unavailable`, `Fenced`: what kept it from the bucket.
+    /// `Unavailable`, `Fenced`: the reason why the bucket does not have them.
     pub async fn fsyncdir(&self, ino: u64, _handle: u64) -> FsResult<()> {
         match self.node(ino)? {
             Node::Live(dir) => Ok(self.namespace.commit().sync_directory(dir).await?),
@@ -77,7 +77,7 @@ impl FileSystem {
         let numbers = self.handles.numbers();
         futures::stream::iter(numbers)
             .for_each_concurrent(RELEASES_AT_ONCE, async |number| {
-                // One that a late RELEASE took first is released.
+                // A handle that a late RELEASE removed first is released already.
                 let Ok(Handle::File(open)) = self.handles.remove(number) else {
                     return;
                 };

@@ -1,6 +1,6 @@
-//! Attributes of live inodes, also of those that have no name any more and are held: a directory that is a process's working
-//! directory, a fifo that is open. The store knows of an inode without a name only while its content is open, so what is
-//! changed of the others lasts as long as the kernel holds them, in this room's table.
+//! Attributes of live inodes, also of orphans that the kernel still references: a removed directory that is the working directory of
+//! a process, a removed fifo that is open. The store keeps an orphan only while its content is open. Changes of the attributes of
+//! the others are kept in `LiveTable` until the kernel forgets the inode.
 
 use crate::fs::{FileSystem, FsError, FsResult};
 use crate::store::{AttrChange, Ino, Stat, StoreError, XattrMode, changed_xattrs};
@@ -10,7 +10,7 @@ impl FileSystem {
     /// Changes attributes; returns them all.
     ///
     /// # Errors
-    /// `Stale` when the number means nothing any more; those of the store.
+    /// `Stale` when the inode was removed and forgotten; those of the store.
     pub(crate) async fn set_attributes(&self, ino: Ino, change: AttrChange) -> FsResult<Stat> {
         let set = self.namespace.tree().set_attrs(ino, change.clone()).await;
         self.past.changed(ino);
@@ -36,7 +36,7 @@ impl FileSystem {
     /// All extended attributes.
     ///
     /// # Errors
-    /// `Stale` when the number means nothing any more; those of the store.
+    /// `Stale` when the inode was removed and forgotten; those of the store.
     pub(crate) async fn xattr_names(&self, ino: Ino) -> FsResult<Vec<Bytes>> {
         match self.namespace.tree().list_xattrs(ino).await {
             Err(StoreError::NotFound) => {
@@ -53,7 +53,7 @@ impl FileSystem {
     /// The value of an extended attribute.
     ///
     /// # Errors
-    /// `Stale` when the number means nothing any more; those of the store.
+    /// `Stale` when the inode was removed and forgotten; those of the store.
     pub(crate) async fn xattr(&self, ino: Ino, name: &[u8]) -> FsResult<Option<Bytes>> {
         match self.namespace.tree().get_xattr(ino, name).await {
             Err(StoreError::NotFound) => {
@@ -70,7 +70,7 @@ impl FileSystem {
     /// Sets an extended attribute, or removes it with `None`.
     ///
     /// # Errors
-    /// `Exists`, `NoAttribute` as `mode` demands; `NoSpace`; `Stale` when the number means nothing any more.
+    /// `Exists`, `NoAttribute` as `mode` demands; `NoSpace`; `Stale` when the inode was removed and forgotten.
     pub(crate) async fn set_xattr(
         &self,
         ino: Ino,

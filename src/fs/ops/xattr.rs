@@ -7,14 +7,14 @@ use crate::fs::{Caller, FileSystem, FsError, FsResult, Node};
 use crate::store::{AttrChange, Ino, Kind, XattrMode};
 use bytes::Bytes;
 
-/// The kinds of attributes that programs may make; who may is the kernel's business.
+/// The prefixes of attributes that programs may set; the kernel checks the permission.
 const KINDS: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 
 impl FileSystem {
     /// The value of an attribute.
     ///
     /// # Errors
-    /// `NoAttribute`; `Stale` when the number means nothing any more.
+    /// `NoAttribute`; `Stale` when the inode was removed.
     pub async fn getxattr(&self, ino: u64, name: &[u8]) -> FsResult<Bytes> {
         match self.node(ino)? {
             Node::Live(ino) if attributes::is_ours(name) => self.version_attribute(ino, name).await,
@@ -26,11 +26,11 @@ impl FileSystem {
         }
     }
 
-    /// The names of all attributes, each ended by a NUL. Those about versions are not among them, so that tools that copy
+    /// The names of all attributes, each ended by a NUL. The list does not name those of versions, so that tools that copy
     /// attributes do not try to set them.
     ///
     /// # Errors
-    /// `Stale` when the number means nothing any more.
+    /// `Stale` when the inode was removed.
     pub async fn listxattr(&self, ino: u64) -> FsResult<Vec<u8>> {
         let names = match self.node(ino)? {
             Node::Live(ino) => self.xattr_names(ino).await?,
@@ -47,7 +47,7 @@ impl FileSystem {
     /// Sets an attribute; `flags` are setxattr(2)'s. An access list also sets the mode.
     ///
     /// # Errors
-    /// `Exists`, `NoAttribute` by the flags; `NotSupported` for a kind there is not; `NotPermitted` for those about versions;
+    /// `Exists`, `NoAttribute` by the flags; `NotSupported` for an unknown prefix; `NotPermitted` for those of versions;
     /// `ReadOnly` in the past.
     pub async fn setxattr(
         &self,
@@ -80,7 +80,7 @@ impl FileSystem {
     /// Removes an attribute.
     ///
     /// # Errors
-    /// `NoAttribute`; `NotPermitted` for those about versions; `ReadOnly` in the past.
+    /// `NoAttribute`; `NotPermitted` for those of versions; `ReadOnly` in the past.
     pub async fn removexattr(&self, _caller: &Caller, ino: u64, name: &[u8]) -> FsResult<()> {
         let ino = self.writable_attribute(ino, name)?;
         if name == ACCESS || name == DEFAULT {
@@ -97,7 +97,7 @@ impl FileSystem {
         Ok(ino)
     }
 
-    /// Tells about the version that a live file's name shows now.
+    /// An attribute of the current version of a live file.
     async fn version_attribute(&self, ino: Ino, name: &[u8]) -> FsResult<Bytes> {
         let (parent, slot) = self.live.name_of(ino).ok_or(FsError::NoAttribute)?;
         let now = self.namespace.now();
@@ -113,7 +113,7 @@ impl FileSystem {
         value.ok_or(FsError::NoAttribute)
     }
 
-    /// Stores an access list as far as the mode does not say it, and the mode that goes with it.
+    /// Sets the mode that an access list implies, and stores the list if it says more than the mode.
     async fn set_acl(&self, caller: &Caller, ino: Ino, name: &[u8], value: &[u8]) -> FsResult<()> {
         let Some(acl) = Acl::parse(value)? else {
             return self.remove_acl(ino, name).await;
@@ -145,7 +145,7 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Removes an access list; that there was none is as good.
+    /// Removes an access list; succeeds if there is none.
     async fn remove_acl(&self, ino: Ino, name: &[u8]) -> FsResult<()> {
         let removed = self.set_xattr(ino, name, None, XattrMode::Any);
         match removed.await {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 const PREFIX: &[u8] = b"user.versions.";
 
-/// Tells whether an attribute's name is one of ours, known or not.
+/// Tells whether an attribute's name has the prefix of these attributes.
 pub(crate) fn is_ours(name: &[u8]) -> bool {
     name.starts_with(PREFIX)
 }

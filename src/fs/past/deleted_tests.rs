@@ -63,7 +63,7 @@ async fn with_removed() -> World {
 }
 
 #[tokio::test]
-async fn removed_names_show_what_they_were_last() {
+async fn removed_names_show_their_last_state() {
     let world = with_removed().await;
     assert_eq!(
         world.ls(".versions/@deleted").await.unwrap(),

@@ -1,9 +1,9 @@
 //! Past nodes whose attributes are those of a live inode, and what tells the kernel when these change.
 //!
-//! A state that has not ended, and every directory of ours, shows attributes of the live tree. The kernel may keep them as long
+//! A version that has not ended, and every virtual directory, shows attributes of the live tree. The kernel may keep them as long
 //! as live ones, because a change of the live inode makes it forget them before the change is answered.
-//! Invariant: a node is noted here before its attributes are given, so that a change either is in them, or finds the node noted,
-//! or is seen by who gives them ([`Dependents::changes`]).
+//! Invariant: a node is noted here before its attributes are given. So a change is in the attributes, or finds the node noted, or
+//! is seen by the call that gives them ([`Dependents::changes`]).
 
 use crate::store::Ino;
 use crate::sync::{AtomicU64, OnceLock, Ordering};
@@ -23,9 +23,9 @@ pub(crate) struct Dependents {
 }
 
 impl Dependents {
-    /// From now on `forget` tells the kernel of changes; told once.
+    /// Sets the function that tells the kernel of changes; it is set once.
     pub(crate) fn tell(&self, forget: Forget) {
-        // A second one would be of another mount of the same tables, which there is not.
+        // These tables have one mount, so that there is no second function.
         drop(self.forget.set(forget));
     }
 
@@ -42,7 +42,7 @@ impl Dependents {
         }
     }
 
-    /// The node is not known to the kernel any more.
+    /// The kernel does not reference the node any more.
     pub(crate) fn drop_node(&self, ino: Ino, number: u64) {
         if let Place::Occupied(mut nodes) = self.nodes.entry(ino) {
             nodes.get_mut().retain(|other| *other != number);
@@ -52,7 +52,7 @@ impl Dependents {
         }
     }
 
-    /// How many changes there have been. Attributes that were read before a change and are given behind it may be old ones.
+    /// The number of changes. Attributes that were read before a change and are given after it may be outdated.
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load(Ordering::SeqCst)
     }

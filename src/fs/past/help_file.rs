@@ -1,4 +1,4 @@
-//! `.versions/@help`: how to use the past, for those who find no manual.
+//! `.versions/@help`: how to use the past.
 
 use super::node::{Identity, LivePlace, PastFile, PastObject};
 use super::reader::PastReader;
@@ -73,7 +73,7 @@ mod tests {
     use super::text;
 
     #[test]
-    fn the_text_names_what_the_mount_calls_it() {
+    fn the_text_uses_the_name_of_the_mount() {
         let text = String::from_utf8(text(b".past").to_vec()).unwrap();
         assert!(text.contains("ls .past/-2h/") && !text.contains(" .versions"));
         assert!(text.ends_with('\n') && text.lines().all(|line| line.len() <= 110));

@@ -186,7 +186,7 @@ impl PastDir for HistoryDir {
         // A later version of the same period would have this name, and a transient name loses its versions.
         let lasting = Lasting::of(history.finality().is_listed_for_good(period.last));
         history.settle(period.last).await;
-        let began = period.instants();
+        let began = period.timestamps();
         let view = history.view();
         let own = view.file_version(self.dir, &self.name, began.clone());
         let state = match own.await? {

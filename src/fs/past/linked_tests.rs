@@ -18,7 +18,7 @@ async fn now(world: &World) -> String {
     format!(".versions/{now}")
 }
 
-/// `a`; then `a`, `b`, `d/c`; the same saved anew; then `b`, `d/c`; then `b`. The five times, and the file's number.
+/// `a`; then `a`, `b`, `d/c`; the same saved again; then `b`, `d/c`; then `b`. The five times, and the file's number.
 async fn with_links() -> (World, [String; 5], u64) {
     let world = world().await;
     let dir = world.mkdir(&ALICE, ROOT, b"d", 0o755, 0).await.unwrap();
@@ -102,7 +102,7 @@ async fn listings_name_the_numbers_that_lookups_find() {
     );
 }
 
-/// A name that is gone shows a state that stands on under another one.
+/// A removed name shows a state that is still current under another name.
 #[tokio::test]
 async fn attributes_are_kept_only_when_the_state_is_over_under_every_name() {
     let (world, times, live) = with_links().await;
@@ -183,6 +183,6 @@ async fn a_removed_tree_has_its_links() {
     assert_eq!(
         stat(&world, ".versions/@deleted/a").await.nlink,
         1,
-        "a file of its own comes back"
+        "the restored file is a file of its own"
     );
 }

@@ -250,12 +250,12 @@ async fn a_tree_of_the_past_reads_a_row_or_two_for_each_name() {
 }
 
 #[tokio::test]
-async fn what_is_found_is_listed() {
+async fn every_name_that_is_found_is_listed() {
     let world = world().await;
     for name in ["stays", "goes", "moves", "turns", "alone", "linked"] {
         world.save(name, "text").await;
     }
-    // Beyond what is a name in passing.
+    // Longer than the lifetime of a transient name.
     world.advance(20_000 * MILLISECOND);
     for name in ["goes", "turns", "alone", "linked"] {
         let linked = (name == "linked").then_some(number(&world, name).await);

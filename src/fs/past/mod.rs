@@ -77,7 +77,7 @@ impl Past {
         }
     }
 
-    /// From now on `forget` makes the kernel forget attributes that changed.
+    /// Sets the function that makes the kernel forget attributes that changed.
     pub(crate) fn tell_changes(&self, forget: Forget) {
         self.dependents.tell(forget);
     }
@@ -143,13 +143,13 @@ impl Past {
     /// Counts one more lookup of a node, found by its number.
     ///
     /// # Errors
-    /// `Stale` when what it showed is gone.
+    /// `Stale` when what it showed was deleted.
     pub(crate) async fn again(&self, node: &Arc<PastNode>) -> FsResult<Entry> {
         self.nodes.again(node);
         self.entry(node, Duration::ZERO).await
     }
 
-    /// The node with this number, if the kernel holds it.
+    /// The node with this number, if the kernel references it.
     pub(crate) fn node(&self, number: u64) -> Option<Arc<PastNode>> {
         self.nodes.node(number)
     }
@@ -162,7 +162,7 @@ impl Past {
     /// The attributes of `node`, and how long they hold.
     ///
     /// # Errors
-    /// `Stale` when what it showed is gone.
+    /// `Stale` when what it showed was deleted.
     pub(crate) async fn stat(&self, node: &PastNode) -> FsResult<(Stat, Duration)> {
         let shown = node.object().attributes(&self.reader).await?;
         let ttl = shown.ttl;
@@ -172,7 +172,7 @@ impl Past {
     /// The target of a symbolic link.
     ///
     /// # Errors
-    /// `Invalid` when `node` is none; `Stale` when it is gone.
+    /// `Invalid` when `node` is none; `Stale` when it was deleted.
     pub(crate) async fn readlink(&self, node: &PastNode) -> FsResult<Bytes> {
         match node.item() {
             PastItem::File(file) => file.target(&self.reader),
@@ -183,7 +183,7 @@ impl Past {
     /// Opens a file for reading. What it returns keeps the bytes readable, also when the version is deleted meanwhile.
     ///
     /// # Errors
-    /// `IsDirectory`; `Invalid` for what has no bytes; `Stale` when it is gone, `Corrupt` where only its name is left.
+    /// `IsDirectory`; `Invalid` for what has no bytes; `Stale` when it was deleted, `Corrupt` where only its name is left.
     pub(crate) async fn open(&self, node: &PastNode) -> FsResult<PastContent> {
         match node.item() {
             PastItem::Dir(_) => Err(FsError::IsDirectory),
@@ -261,7 +261,7 @@ impl Past {
         file(node).ok()?.clone_source(&self.reader)
     }
 
-    /// The next data or hole at or after `offset`; `None` behind the last.
+    /// The next data or hole at or after `offset`; `None` after the last.
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`.
@@ -278,7 +278,7 @@ impl Past {
     /// its directory.
     ///
     /// # Errors
-    /// `NoAttribute`; `Stale` when what it showed is gone.
+    /// `NoAttribute`; `Stale` when what it showed was deleted.
     pub(crate) async fn getxattr(&self, node: &PastNode, name: &[u8]) -> FsResult<Bytes> {
         let value = node.object().xattr(&self.reader, name).await?;
         value.ok_or(FsError::NoAttribute)
@@ -287,7 +287,7 @@ impl Past {
     /// The names of the extended attributes that were set on it.
     ///
     /// # Errors
-    /// `Stale` when what it showed is gone.
+    /// `Stale` when what it showed was deleted.
     pub(crate) async fn listxattr(&self, node: &PastNode) -> FsResult<Vec<Bytes>> {
         node.object().xattr_names(&self.reader).await
     }
@@ -326,7 +326,7 @@ impl Past {
     }
 
     /// A reply that was read after `changes` changes of the live tree. The kernel may keep the attributes only if there was no
-    /// change since, which may have come before the node was noted as a dependent.
+    /// change since: the node may have been noted as a dependent after that change.
     fn unless_changed(&self, changes: u64, entry: Entry) -> Entry {
         match changes == self.dependents.changes() {
             true => entry,

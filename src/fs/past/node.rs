@@ -35,14 +35,14 @@ impl Identity {
     }
 }
 
-/// What a node stands for in the live tree.
+/// The place in the live tree that a node shows the past of.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum LivePlace<'a> {
     /// A live directory.
     Directory(Ino),
     /// A name in a live directory.
     Name(Ino, &'a Bytes),
-    /// What had this name in the directory that the parent node stands for.
+    /// The child with this name of the place of the parent node.
     Child(&'a Bytes),
     /// Nothing.
     Nowhere,
@@ -64,13 +64,13 @@ pub(crate) trait PastObject: Debug + Send + Sync {
     /// allows a directory one place only.
     fn identity(&self, parent: u64, name: &[u8]) -> Identity;
 
-    /// What it stands for in the live tree.
+    /// The place in the live tree that it shows the past of.
     fn live_place(&self) -> LivePlace<'_>;
 
     /// Its attributes as they are now.
     ///
     /// # Errors
-    /// `Stale` when what it showed is gone.
+    /// `Stale` when what it showed was deleted.
     async fn attributes(&self, past: &PastReader) -> FsResult<ShownAttrs>;
 
     /// Its attributes when a lookup has found it just now.
@@ -105,7 +105,7 @@ pub(crate) trait PastObject: Debug + Send + Sync {
     /// its directory.
     ///
     /// # Errors
-    /// `Stale` when what it showed is gone.
+    /// `Stale` when what it showed was deleted.
     async fn xattr(&self, _past: &PastReader, _name: &[u8]) -> FsResult<Option<Bytes>> {
         Ok(None)
     }
@@ -113,7 +113,7 @@ pub(crate) trait PastObject: Debug + Send + Sync {
     /// The names of the extended attributes that were set on it.
     ///
     /// # Errors
-    /// `Stale` when what it showed is gone.
+    /// `Stale` when what it showed was deleted.
     async fn xattr_names(&self, _past: &PastReader) -> FsResult<Vec<Bytes>> {
         Ok(Vec::new())
     }
@@ -125,7 +125,7 @@ pub(crate) trait PastDir: PastObject {
     /// What `name` in it is to `caller`.
     ///
     /// # Errors
-    /// `NotFound`; `Stale` when what it showed is gone.
+    /// `NotFound`; `Stale` when what it showed was deleted.
     async fn lookup(&self, past: &PastReader, caller: &Caller, name: &[u8]) -> FsResult<Found>;
 
     /// Its names.
@@ -167,7 +167,7 @@ pub(crate) trait PastFile: PastObject {
     /// Opens it for reading.
     ///
     /// # Errors
-    /// `Stale` when it is gone, `Corrupt` where only its name is left.
+    /// `Stale` when it was deleted, `Corrupt` where only its name is left.
     async fn open(&self, _past: &PastReader) -> FsResult<PastContent> {
         Ok(PastContent::Stored(None))
     }
@@ -180,7 +180,7 @@ pub(crate) trait PastFile: PastObject {
         Err(FsError::BadHandle)
     }
 
-    /// The next data or hole at or after `offset`; `None` behind the last. A file that has no holes is data up to its end.
+    /// The next data or hole at or after `offset`; `None` after the last. A file that has no holes is data up to its end.
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`.

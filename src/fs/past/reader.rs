@@ -123,7 +123,7 @@ impl PastReader {
     /// The attributes of a live directory.
     ///
     /// # Errors
-    /// `Stale` when the directory is gone.
+    /// `Stale` when the directory was removed.
     pub(super) async fn live_dir(&self, dir: Ino) -> FsResult<Stat> {
         let stat = self.namespace.tree().stat(dir).await;
         stat.map_err(|error| FsError::from(error).by_number())
@@ -132,7 +132,7 @@ impl PastReader {
     /// The attributes of a directory of the past that has those of a live one.
     ///
     /// # Errors
-    /// `Stale` when the live directory is gone.
+    /// `Stale` when the live directory was removed.
     pub(super) async fn mirrored(&self, dir: Ino) -> FsResult<ShownAttrs> {
         let stat = self.live_dir(dir).await?;
         Ok(ShownAttrs::mirror(&stat, self.changing_ttl()))

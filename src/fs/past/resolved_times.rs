@@ -1,10 +1,10 @@
-//! What a name means that means another instant a moment later: an age, or a stamp whose period still runs.
+//! The timestamps of names that mean another one at each call: an age, or a stamp whose period still runs.
 //!
 //! A command walks many paths, and each walk looks such a name up again. So the first answer is remembered for the process
-//! group that asked: one command sees one instant. What it then has open, or has as its working directory, keeps its instant
-//! without this table, because a node's instant never changes.
-//! Invariant: a meaning that was unused for [`UNUSED_MAX`], or was first used [`AGE_MAX`] ago, is not given again unless a
-//! handle into what it shows is open; there are never more than [`MEANINGS_MAX`]. While one is remembered for any group, the
+//! group that asked: one command sees one timestamp. What it then has open, or has as its working directory, keeps its timestamp
+//! without this table, because a node's timestamp never changes.
+//! Invariant: a resolved name that was unused for [`UNUSED_MAX`], or was first used [`AGE_MAX`] ago, is not used again unless a
+//! handle into what it shows is open; there are never more than [`REMEMBERED_MAX`]. While one is remembered for any group, the
 //! kernel keeps the name for none.
 
 use super::stamp::{TimeName, TimeStability};
@@ -16,19 +16,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 
 const SECOND: u64 = 1_000_000_000;
-/// How long a meaning is remembered that is not used, nanoseconds.
+/// How long a name is remembered that is not used, nanoseconds.
 pub(super) const UNUSED_MAX: u64 = 60 * SECOND;
-/// How long after its first use a meaning is remembered at most, nanoseconds.
+/// How long after its first use a name is remembered at most, nanoseconds.
 pub(super) const AGE_MAX: u64 = 600 * SECOND;
 /// How many are remembered.
-pub(super) const MEANINGS_MAX: usize = 1024;
+pub(super) const REMEMBERED_MAX: usize = 1024;
 
-/// Who gets the same answer again.
+/// The callers that get the same answer again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum CallerGroup {
     /// The processes of one command.
     Group(u32),
-    /// All processes of a user whose group cannot be learnt.
+    /// All processes of a user whose process group `/proc` does not tell.
     User(u32),
 }
 
@@ -41,30 +41,30 @@ impl CallerGroup {
     }
 }
 
-/// A name, and who asked for it.
+/// A name, and the callers that asked for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct TimeQuery {
     name: TimeName,
     asker: CallerGroup,
 }
 
-/// What a name means.
+/// The resolution of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ResolvedTime {
-    /// The instant.
+    /// The timestamp.
     pub(super) at: Timestamp,
-    /// Whether it means that one to everybody, for ever.
-    pub(super) meaning: TimeStability,
+    /// Whether the name means this timestamp to every caller at every time.
+    pub(super) stability: TimeStability,
     /// The question to report the outcome of, where the answer is remembered.
     pub(super) question: Option<TimeQuery>,
 }
 
-/// Whether anything was there at a remembered instant.
+/// Whether a directory existed at a remembered timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Existence {
     /// It is not known yet.
     Asked,
-    /// A directory stood there.
+    /// A directory existed.
     Found,
 }
 
@@ -73,23 +73,23 @@ struct RememberedTime {
     at: Timestamp,
     first_used: u64,
     last_used: u64,
-    standing: Existence,
+    existence: Existence,
 }
 
-/// What refers to a remembered instant.
+/// What refers to a remembered timestamp.
 #[derive(Debug, Default)]
 struct TimeReferences {
-    meanings: usize,
+    names: usize,
     handles: usize,
 }
 
 #[derive(Debug, Default)]
 struct RememberedTimes {
     known: HashMap<TimeQuery, RememberedTime>,
-    instants: BTreeMap<Timestamp, TimeReferences>,
+    timestamps: BTreeMap<Timestamp, TimeReferences>,
 }
 
-/// The meanings that are remembered; clones are the same table.
+/// The names that are remembered; clones share the table.
 #[derive(Debug, Clone)]
 pub(crate) struct ResolvedTimes {
     // A leaf lock, over the namespace's clock only.
@@ -97,11 +97,11 @@ pub(crate) struct ResolvedTimes {
     env: Arc<dyn Env>,
 }
 
-/// An open handle into what was shown at remembered instants: they are not forgotten while it lives.
+/// An open handle into what was shown at remembered timestamps: they are not forgotten while it lives.
 #[derive(Debug)]
 pub(crate) struct PinnedTimes {
-    meanings: ResolvedTimes,
-    instants: Vec<Timestamp>,
+    resolved: ResolvedTimes,
+    timestamps: Vec<Timestamp>,
 }
 
 impl ResolvedTimes {
@@ -112,7 +112,7 @@ impl ResolvedTimes {
         }
     }
 
-    /// The instant that `name` means to `caller`; `None`: it lies in the future, or before 1970. `present` reads the
+    /// The timestamp that `name` means to `caller`; `None`: it is in the future, or before 1970. `present` reads the
     /// namespace's clock.
     pub(super) fn resolve(
         &self,
@@ -120,12 +120,12 @@ impl ResolvedTimes {
         caller: &Caller,
         present: impl Fn() -> Timestamp,
     ) -> Option<ResolvedTime> {
-        let (at, meaning) = name.resolve(present())?;
+        let (at, stability) = name.resolve(present())?;
         // The clock was read before: what is remembered from here on was asked for after the period's end, so not at all.
-        if meaning == TimeStability::Fixed && !self.is_remembered(name) {
+        if stability == TimeStability::Constant && !self.is_remembered(name) {
             return Some(ResolvedTime {
                 at,
-                meaning,
+                stability,
                 question: None,
             });
         }
@@ -138,57 +138,57 @@ impl ResolvedTimes {
         if let Some(at) = table.recall(question, now) {
             return Some(ResolvedTime {
                 at,
-                meaning: TimeStability::Moving,
+                stability: TimeStability::Moving,
                 question: Some(question),
             });
         }
-        let (at, meaning) = name.resolve(present())?;
-        let question = (meaning == TimeStability::Moving).then_some(question);
+        let (at, stability) = name.resolve(present())?;
+        let question = (stability == TimeStability::Moving).then_some(question);
         if let Some(question) = question {
             table.remember(question, at, now);
         }
         Some(ResolvedTime {
             at,
-            // Another group knows the name by another instant.
-            meaning: TimeStability::Moving,
+            // Another group knows the name by another timestamp.
+            stability: TimeStability::Moving,
             question,
         })
     }
 
-    /// Tells that a directory stood at an answer's instant.
+    /// Notes that a directory existed at an answer's timestamp.
     pub(super) fn found(&self, answer: &ResolvedTime) {
         let mut table = lock(&self.table);
         if let Some(known) = table.known_as(answer) {
-            known.standing = Existence::Found;
+            known.existence = Existence::Found;
         }
     }
 
-    /// Tells that nothing stood at an answer's instant: the name can come to exist, so that it is resolved anew next time,
-    /// unless the instant has shown something else.
+    /// Notes that no directory existed at an answer's timestamp. The name is resolved again next time, because the directory may be
+    /// created, unless the timestamp has shown another directory.
     pub(super) fn missed(&self, answer: &ResolvedTime) {
         let mut table = lock(&self.table);
         if let Some(question) = answer.question
             && let Some(known) = table.known_as(answer)
-            && known.standing == Existence::Asked
+            && known.existence == Existence::Asked
         {
             table.forget(question);
         }
     }
 
-    /// Keeps the remembered ones of `instants` for as long as the result lives; `None` if there are none.
-    pub(super) fn hold(&self, instants: RangeInclusive<Timestamp>) -> Option<PinnedTimes> {
-        if instants.is_empty() {
+    /// Keeps the remembered ones of `timestamps` for as long as the result lives; `None` if there are none.
+    pub(super) fn hold(&self, timestamps: RangeInclusive<Timestamp>) -> Option<PinnedTimes> {
+        if timestamps.is_empty() {
             return None;
         }
         let mut table = lock(&self.table);
-        let held = table.instants.range_mut(instants).map(|(at, uses)| {
+        let held = table.timestamps.range_mut(timestamps).map(|(at, uses)| {
             uses.handles += 1;
             *at
         });
-        let instants: Vec<Timestamp> = held.collect();
-        (!instants.is_empty()).then(|| PinnedTimes {
-            meanings: self.clone(),
-            instants,
+        let timestamps: Vec<Timestamp> = held.collect();
+        (!timestamps.is_empty()).then(|| PinnedTimes {
+            resolved: self.clone(),
+            timestamps,
         })
     }
 
@@ -200,9 +200,9 @@ impl ResolvedTimes {
 
 impl Drop for PinnedTimes {
     fn drop(&mut self) {
-        let now = self.meanings.env.now();
-        let mut table = lock(&self.meanings.table);
-        for at in &self.instants {
+        let now = self.resolved.env.now();
+        let mut table = lock(&self.resolved.table);
+        for at in &self.timestamps {
             table.release(*at, now);
         }
     }
@@ -222,17 +222,17 @@ impl RememberedTimes {
     }
 
     fn remember(&mut self, question: TimeQuery, at: Timestamp, now: u64) {
-        if self.known.len() >= MEANINGS_MAX {
+        if self.known.len() >= REMEMBERED_MAX {
             self.make_room(now);
         }
         let known = RememberedTime {
             at,
             first_used: now,
             last_used: now,
-            standing: Existence::Asked,
+            existence: Existence::Asked,
         };
         self.known.insert(question, known);
-        self.instants.entry(at).or_default().meanings += 1;
+        self.timestamps.entry(at).or_default().names += 1;
     }
 
     /// Forgets what is over; if nothing is, what was used least recently, of what no handle keeps if there is any.
@@ -260,15 +260,15 @@ impl RememberedTimes {
         let Some(known) = self.known.remove(&question) else {
             return;
         };
-        if let Some(uses) = self.instants.get_mut(&known.at) {
-            uses.meanings -= 1;
+        if let Some(uses) = self.timestamps.get_mut(&known.at) {
+            uses.names -= 1;
         }
         self.tidy(known.at);
     }
 
     /// A handle into what was shown at `at` was closed, which is a use.
     fn release(&mut self, at: Timestamp, now: u64) {
-        let Some(uses) = self.instants.get_mut(&at) else {
+        let Some(uses) = self.timestamps.get_mut(&at) else {
             return;
         };
         uses.handles -= 1;
@@ -281,18 +281,18 @@ impl RememberedTimes {
     }
 
     fn tidy(&mut self, at: Timestamp) {
-        let unused = |uses: &TimeReferences| uses.meanings == 0 && uses.handles == 0;
-        if self.instants.get(&at).is_some_and(unused) {
-            self.instants.remove(&at);
+        let unused = |uses: &TimeReferences| uses.names == 0 && uses.handles == 0;
+        if self.timestamps.get(&at).is_some_and(unused) {
+            self.timestamps.remove(&at);
         }
     }
 
     fn handles(&self, at: Timestamp) -> usize {
-        self.instants.get(&at).map_or(0, |uses| uses.handles)
+        self.timestamps.get(&at).map_or(0, |uses| uses.handles)
     }
 
     fn is_over(&self, known: &RememberedTime, now: u64) -> bool {
-        // A machine's clock may be set back: far in the future is as good as long ago.
+        // A machine's clock may be set back: a use far in the future counts as one long ago.
         let passed =
             now.abs_diff(known.last_used) > UNUSED_MAX || now.abs_diff(known.first_used) > AGE_MAX;
         passed && self.handles(known.at) == 0

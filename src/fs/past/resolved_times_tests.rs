@@ -1,11 +1,11 @@
-//! A command sees one instant, and what bounds the memory that makes it so.
+//! A command sees one timestamp, and what bounds the memory that makes it so.
 
 use super::*;
 use crate::fs::testing::{ALICE, ROOT, World, world};
 use crate::store::Kind;
 use std::time::Duration;
 
-/// A command whose process group cannot be learnt, so that its user stands for it.
+/// A command whose process group is unknown, so that it is known by its user.
 const COMMAND: Caller = Caller {
     uid: 7,
     gid: 7,
@@ -41,7 +41,7 @@ async fn saved() -> World {
 }
 
 #[tokio::test]
-async fn a_command_sees_one_instant_and_the_next_command_another() {
+async fn a_command_sees_one_timestamp_and_the_next_command_another() {
     for name in ["2026", "2026-11-20", "-0s", "-1s"] {
         let world = saved().await;
         world.advance(2 * SECOND);
@@ -60,7 +60,7 @@ async fn a_command_sees_one_instant_and_the_next_command_another() {
 }
 
 #[tokio::test]
-async fn two_spellings_of_one_time_and_two_directories_are_one_instant() {
+async fn two_spellings_of_one_time_and_two_directories_are_one_timestamp() {
     let world = saved().await;
     let made = world.mkdir(&ALICE, ROOT, b"d", 0o755, 0).await.unwrap();
     world
@@ -82,7 +82,7 @@ async fn two_spellings_of_one_time_and_two_directories_are_one_instant() {
 }
 
 #[tokio::test]
-async fn a_meaning_is_forgotten_a_minute_after_its_last_use() {
+async fn a_name_is_forgotten_a_minute_after_its_last_use() {
     let world = saved().await;
     is(&world, ".versions/2026/doc", "0").await;
     world.save("doc", "1").await;
@@ -95,7 +95,7 @@ async fn a_meaning_is_forgotten_a_minute_after_its_last_use() {
 }
 
 #[tokio::test]
-async fn a_meaning_is_forgotten_ten_minutes_after_its_first_use() {
+async fn a_name_is_forgotten_ten_minutes_after_its_first_use() {
     let world = saved().await;
     is(&world, ".versions/2026/doc", "0").await;
     world.save("doc", "1").await;
@@ -108,14 +108,14 @@ async fn a_meaning_is_forgotten_ten_minutes_after_its_first_use() {
 }
 
 #[tokio::test]
-async fn an_open_handle_keeps_the_meaning_and_its_close_is_a_use() {
+async fn an_open_handle_keeps_the_name_and_its_close_is_a_use() {
     for of in [".versions/2026", ".versions/2026/doc", ".versions/2026/d"] {
         let world = saved().await;
         world.mkdir(&ALICE, ROOT, b"d", 0o755, 0).await.unwrap();
         is(&world, ".versions/2026/doc", "0").await;
         let entry = world.walk_as(&COMMAND, of).await.unwrap();
         let ino = entry.stat.ino.0;
-        // Another command finds the same version by another instant meanwhile.
+        // Another command finds the same version by another timestamp meanwhile.
         world.walk(of).await.unwrap();
         let is_dir = entry.stat.kind == Kind::Directory;
         let opened = match is_dir {
@@ -133,7 +133,7 @@ async fn an_open_handle_keeps_the_meaning_and_its_close_is_a_use() {
         }
         is(&world, ".versions/2026/doc", "1").await;
         assert!(
-            lock(&world.past.reader.times.table).instants.len() <= 2,
+            lock(&world.past.reader.times.table).timestamps.len() <= 2,
             "{of}"
         );
     }
@@ -159,7 +159,7 @@ async fn an_open_handle_keeps_the_meaning_and_its_close_is_a_use() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_held_keeps_its_instant() {
+async fn a_referenced_node_keeps_its_timestamp() {
     let world = saved().await;
     let tree = world
         .walk_as(&COMMAND, ".versions/2026")
@@ -193,7 +193,7 @@ async fn a_time_that_shows_nothing_yet_is_looked_for_again() {
     );
     world.advance(31 * SECOND);
     is(&world, ".versions/-1m/doc", "0").await;
-    // Now it shows something: what is not there at that instant stays away for this command.
+    // Now it shows something: what is not there at that timestamp stays away for this command.
     world.mkdir(&ALICE, ROOT, b"d", 0o755, 0).await.unwrap();
     world.advance(55 * SECOND);
     assert_eq!(
@@ -205,7 +205,7 @@ async fn a_time_that_shows_nothing_yet_is_looked_for_again() {
 
 /// The kernel has one entry for a name, for all processes.
 #[tokio::test]
-async fn a_period_that_ends_keeps_its_meaning_and_is_not_kept_for_others() {
+async fn a_period_that_ends_keeps_its_timestamp_for_its_group_only() {
     let world = saved().await;
     is(&world, ".versions/2026-11-20T21-26/doc", "0").await;
     world.save("doc", "1").await;
@@ -230,7 +230,7 @@ async fn a_period_that_ends_keeps_its_meaning_and_is_not_kept_for_others() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_back_does_not_keep_a_meaning() {
+async fn a_clock_that_is_set_back_does_not_keep_a_name() {
     let table = &mut RememberedTimes::default();
     let question = TimeQuery {
         name: TimeName::Ago(SECOND),
@@ -248,7 +248,7 @@ fn no_more_than_a_thousand_are_remembered_and_those_in_use_last() {
         name: TimeName::Ago(SECOND),
         asker: CallerGroup::Group(number),
     };
-    let count = u32::try_from(MEANINGS_MAX).unwrap();
+    let count = u32::try_from(REMEMBERED_MAX).unwrap();
     let remember = |number: u32| {
         let at = Timestamp(u64::from(number));
         lock(&meanings.table).remember(question(number), at, u64::from(number));
@@ -258,11 +258,11 @@ fn no_more_than_a_thousand_are_remembered_and_those_in_use_last() {
     let held = meanings.hold(Timestamp(0)..=Timestamp(0));
     (1..count).for_each(remember);
     remember(count);
-    assert_eq!(lock(&meanings.table).known.len(), MEANINGS_MAX);
+    assert_eq!(lock(&meanings.table).known.len(), REMEMBERED_MAX);
     assert!(recall(0).is_some() && recall(1).is_none() && recall(2).is_some());
     drop(held);
     (count + 1..3 * count).for_each(remember);
     let table = lock(&meanings.table);
-    assert_eq!(table.known.len(), MEANINGS_MAX);
-    assert_eq!(table.instants.len(), MEANINGS_MAX);
+    assert_eq!(table.known.len(), REMEMBERED_MAX);
+    assert_eq!(table.timestamps.len(), REMEMBERED_MAX);
 }

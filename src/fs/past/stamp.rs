@@ -1,12 +1,12 @@
-//! The grammar of times: how `.versions/` prints an instant and which names it takes for one.
+//! The grammar of times: how `.versions/` prints a timestamp and which names it reads as one.
 //!
-//! Printed: UTC, fixed width, `2026-11-20T21-26-48.123Z`; nine digits of the second where milliseconds do not tell two
-//! instants apart. Read: that, any truncation of it, a space for the `T`, colons between the fields, a zone (`Z`,
+//! Printed: UTC, fixed width, `2026-11-20T21-26-48.123Z`; nine digits of the second where two timestamps share
+//! their millisecond. Read: that, any truncation of it, a space for the `T`, colons between the fields, a zone (`Z`,
 //! `+0100`, `-0500`, after colons also `+01:00`), and ages (`-30s`, `-15m`, `-2h`, `-3d`, `-1w`). Nothing else is a
 //! time: names are matched whole and in full.
 //!
-//! Invariant: a name means a *period*, and a period means its last instant; what is printed reads back as a period that
-//! holds the instant it was printed from.
+//! Invariant: a name means a *period*, and a period means its last timestamp; what is printed reads back as a period that
+//! holds the timestamp it was printed from.
 
 use crate::store::Timestamp;
 use jiff::civil::{Date, DateTime, Time};
@@ -23,14 +23,14 @@ const DAY: u64 = 24 * HOUR;
 pub(crate) enum Precision {
     /// Three digits: the usual form, 24 bytes.
     Millis,
-    /// Nine digits, for instants that share their millisecond: 30 bytes.
+    /// Nine digits, for timestamps that share their millisecond: 30 bytes.
     Nanos,
 }
 
-/// Prints `instant` as a stamp in UTC.
-pub(crate) fn print(instant: Timestamp, precision: Precision) -> String {
-    // 64 bits of nanoseconds end in the year 2554, well inside jiff's range, so the epoch never stands in.
-    let stamp = jiff::Timestamp::from_nanosecond(i128::from(instant.0))
+/// Prints `timestamp` as a stamp in UTC.
+pub(crate) fn print(timestamp: Timestamp, precision: Precision) -> String {
+    // 64 bits of nanoseconds end in the year 2554, well inside jiff's range, so the epoch is never printed instead.
+    let stamp = jiff::Timestamp::from_nanosecond(i128::from(timestamp.0))
         .unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     let at = Offset::UTC.to_datetime(stamp);
     let nanos = at.subsec_nanosecond();
@@ -49,10 +49,14 @@ pub(crate) fn print(instant: Timestamp, precision: Precision) -> String {
     )
 }
 
-/// Prints a listing's instants, which must be in order (either way): nine digits where neighbours share a millisecond.
-pub(crate) fn print_all(instants: &[Timestamp]) -> Vec<String> {
-    let millis = |index: usize| instants.get(index).map(|instant| instant.0 / 1_000_000);
-    (0..instants.len())
+/// Prints a listing's timestamps, which must be in order (either way): nine digits where neighbours share a millisecond.
+pub(crate) fn print_all(timestamps: &[Timestamp]) -> Vec<String> {
+    let millis = |index: usize| {
+        timestamps
+            .get(index)
+            .map(|timestamp| timestamp.0 / 1_000_000)
+    };
+    (0..timestamps.len())
         .map(|index| {
             let before = index.checked_sub(1).and_then(millis);
             let tie = millis(index) == before || millis(index) == millis(index + 1);
@@ -61,37 +65,37 @@ pub(crate) fn print_all(instants: &[Timestamp]) -> Vec<String> {
             } else {
                 Precision::Millis
             };
-            print(instants[index], precision)
+            print(timestamps[index], precision)
         })
         .collect()
 }
 
-/// Prints `instant` as the shortest stamp that means just this instant.
+/// Prints `timestamp` as the shortest stamp that means just this timestamp.
 #[cfg_attr(
     not(feature = "cli"),
     allow(dead_code, reason = "the command stamp prints it")
 )]
-pub(crate) fn print_exact(instant: Timestamp) -> String {
-    let ends_a_millisecond = instant.0 % 1_000_000 == 999_999;
+pub(crate) fn print_exact(timestamp: Timestamp) -> String {
+    let ends_a_millisecond = timestamp.0 % 1_000_000 == 999_999;
     let precision = match ends_a_millisecond {
         true => Precision::Millis,
         false => Precision::Nanos,
     };
-    print(instant, precision)
+    print(timestamp, precision)
 }
 
-/// A stretch of time: `first` and `last` instant, both inside.
+/// A period from `first` to `last`, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Period {
-    /// Its first instant.
+    /// Its first timestamp.
     pub(crate) first: Timestamp,
-    /// Its last instant.
+    /// Its last timestamp.
     pub(crate) last: Timestamp,
 }
 
 impl Period {
-    /// All its instants.
-    pub(crate) fn instants(&self) -> RangeInclusive<Timestamp> {
+    /// All its timestamps.
+    pub(crate) fn timestamps(&self) -> RangeInclusive<Timestamp> {
         self.first..=self.last
     }
 
@@ -112,7 +116,7 @@ impl Period {
     }
 }
 
-/// What a name that is a time says.
+/// A name that is a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum TimeName {
     /// A stamp, whole or truncated.
@@ -121,17 +125,17 @@ pub(crate) enum TimeName {
     Ago(u64),
 }
 
-/// Whether a name keeps meaning the same instant.
+/// Whether a name keeps meaning the same timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TimeStability {
-    /// Its period is over: for ever the same instant.
-    Fixed,
-    /// An age, or a period that still runs: another instant a moment later.
+    /// Its period has ended: always the same timestamp.
+    Constant,
+    /// An age, or a period that still runs: another timestamp at the next call.
     Moving,
 }
 
 impl TimeName {
-    /// Reads a name. `None`: it is not a time, or one that no clock of ours can show.
+    /// Reads a name. `None`: it is not a time, or not one of the years 1970 to 2554.
     pub(crate) fn parse(name: &[u8]) -> Option<Self> {
         match name.first()? {
             b'-' => parse_age(&name[1..]).map(Self::Ago),
@@ -140,15 +144,17 @@ impl TimeName {
         }
     }
 
-    /// The instant the name means at `now`. `None`: it lies in the future, or before 1970.
+    /// The timestamp the name means at `now`. `None`: it is in the future, or before 1970.
     pub(crate) fn resolve(self, now: Timestamp) -> Option<(Timestamp, TimeStability)> {
         match self {
             Self::Stamp(period) if period.first > now => None,
-            Self::Stamp(period) if period.last < now => Some((period.last, TimeStability::Fixed)),
+            Self::Stamp(period) if period.last < now => {
+                Some((period.last, TimeStability::Constant))
+            }
             Self::Stamp(_) => Some((now, TimeStability::Moving)),
             Self::Ago(ns) => {
                 let at = now.0.checked_sub(ns)?;
-                // The last instant of its second, as with stamps.
+                // The last timestamp of its second, as with stamps.
                 let at = (at - at % SECOND).saturating_add(SECOND - 1).min(now.0);
                 Some((Timestamp(at), TimeStability::Moving))
             }

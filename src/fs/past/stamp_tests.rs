@@ -15,7 +15,7 @@ fn stamp(name: &str) -> Option<Period> {
     }
 }
 
-/// First and last instant of a name's period, printed.
+/// First and last timestamp of a name's period, printed.
 fn bounds(name: &str) -> (String, String) {
     let period = stamp(name).unwrap_or_else(|| panic!("{name} is not a stamp"));
     (
@@ -160,7 +160,7 @@ fn zones_shift_the_period() {
 }
 
 #[test]
-fn what_could_be_read_twice_or_is_unfinished_is_no_time() {
+fn ambiguous_and_unfinished_names_are_no_times() {
     for wrong in [
         "",
         "2",
@@ -240,7 +240,7 @@ fn ages_count_back_from_now() {
 }
 
 #[test]
-fn an_age_keeps_its_meaning_for_the_rest_of_the_second() {
+fn an_age_keeps_its_timestamp_for_the_rest_of_the_second() {
     let name = TimeName::parse(b"-1h").unwrap();
     let within = Timestamp(NOW.0 + 999_999_999);
     assert_eq!(name.resolve(NOW), name.resolve(within));
@@ -248,10 +248,10 @@ fn an_age_keeps_its_meaning_for_the_rest_of_the_second() {
 }
 
 #[test]
-fn a_stamp_means_the_last_instant_of_its_period_or_now() {
+fn a_stamp_means_the_last_timestamp_of_its_period_or_now() {
     let resolve = |name: &str| TimeName::parse(name.as_bytes()).unwrap().resolve(NOW);
     let last = stamp("2026-11-20").unwrap().last;
-    assert_eq!(resolve("2026-11-20"), Some((last, TimeStability::Fixed)));
+    assert_eq!(resolve("2026-11-20"), Some((last, TimeStability::Constant)));
     assert_eq!(resolve("2026-11-21"), Some((NOW, TimeStability::Moving)));
     assert_eq!(resolve("2026"), Some((NOW, TimeStability::Moving)));
     assert_eq!(resolve("2026-11-22"), None);
@@ -261,7 +261,7 @@ fn a_stamp_means_the_last_instant_of_its_period_or_now() {
 }
 
 #[test]
-fn an_exact_stamp_means_its_instant_only() {
+fn an_exact_stamp_means_its_timestamp_only() {
     for at in [AT, NOW, stamp("2026-11-20").unwrap().last] {
         let exact = print_exact(at);
         assert_eq!(parse_printed(exact.as_bytes()).unwrap().last, at, "{exact}");
@@ -278,7 +278,7 @@ fn printed_stamps_are_read_exactly() {
     assert!(
         parse_printed(b"2026-11-20T21-26-48.123Z")
             .unwrap()
-            .instants()
+            .timestamps()
             .contains(&AT)
     );
     let nanos = parse_printed(b"2026-11-20T21-26-48.123456789Z").unwrap();
@@ -297,26 +297,26 @@ fn printed_stamps_are_read_exactly() {
 
 proptest! {
     #[test]
-    fn what_is_printed_reads_back(ns in any::<u64>()) {
-        let instant = Timestamp(ns);
-        let millis = parse_printed(print(instant, Precision::Millis).as_bytes()).unwrap();
-        prop_assert!(millis.instants().contains(&instant));
+    fn a_printed_stamp_reads_back(ns in any::<u64>()) {
+        let timestamp = Timestamp(ns);
+        let millis = parse_printed(print(timestamp, Precision::Millis).as_bytes()).unwrap();
+        prop_assert!(millis.timestamps().contains(&timestamp));
         prop_assert!(millis.last.0 - millis.first.0 < 1_000_000);
-        let nanos = parse_printed(print(instant, Precision::Nanos).as_bytes()).unwrap();
-        prop_assert_eq!((nanos.first, nanos.last), (instant, instant));
+        let nanos = parse_printed(print(timestamp, Precision::Nanos).as_bytes()).unwrap();
+        prop_assert_eq!((nanos.first, nanos.last), (timestamp, timestamp));
     }
 
     #[test]
-    fn printed_stamps_sort_like_their_instants(a in any::<u64>(), b in any::<u64>()) {
+    fn printed_stamps_sort_like_their_timestamps(a in any::<u64>(), b in any::<u64>()) {
         let (one, two) = (print(Timestamp(a), Precision::Nanos), print(Timestamp(b), Precision::Nanos));
         prop_assert_eq!(one.cmp(&two), a.cmp(&b));
     }
 
     #[test]
-    fn every_truncation_of_a_stamp_that_is_a_time_holds_the_instant(ns in 0..1_u64 << 63, cut in 4_usize..30) {
+    fn every_truncation_of_a_stamp_that_is_a_time_includes_the_timestamp(ns in 0..1_u64 << 63, cut in 4_usize..30) {
         let printed = print(Timestamp(ns), Precision::Nanos);
         if let Some(TimeName::Stamp(period)) = TimeName::parse(&printed.as_bytes()[..cut]) {
-            prop_assert!(period.instants().contains(&Timestamp(ns)));
+            prop_assert!(period.timestamps().contains(&Timestamp(ns)));
         }
     }
 

@@ -50,7 +50,7 @@ impl PastNode {
     }
 }
 
-/// All past nodes the kernel holds.
+/// All nodes of the past that the kernel references.
 pub(crate) struct NodeTable {
     // Leaf locks: no row is held across an await or a call out of this file.
     rows: DashMap<u64, NodeRow>,
@@ -61,7 +61,7 @@ pub(crate) struct NodeTable {
 struct NodeRow {
     node: Arc<PastNode>,
     lookups: u64,
-    /// What one of its copies depends on.
+    /// The live inode that one of its copies depends on.
     depends_on: Option<Ino>,
 }
 
@@ -110,7 +110,7 @@ impl NodeTable {
         }
     }
 
-    /// Counts one more lookup of a node the kernel knew.
+    /// Counts one more lookup of a node that the kernel referenced.
     pub(crate) fn again(&self, node: &Arc<PastNode>) {
         let mut row = self
             .rows
@@ -142,7 +142,7 @@ impl NodeTable {
         }
     }
 
-    /// The node with this number, if the kernel holds it.
+    /// The node with this number, if the kernel references it.
     pub(crate) fn node(&self, number: u64) -> Option<Arc<PastNode>> {
         let row = self.rows.get(&number)?;
         Some(Arc::clone(&row.node))
@@ -179,8 +179,8 @@ impl NodeRow {
     }
 }
 
-/// FNV-1a with 64 bits, and a final mix, since its high bits are weak for short input. Fixed for ever: numbers follow from
-/// it.
+/// FNV-1a with 64 bits, and a final mix, since its high bits are weak for short input. It must never change: the numbers of
+/// nodes follow from it.
 fn fnv1a(bytes: &[u8]) -> u64 {
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_stands_while_lookups_are_held() {
+    fn a_node_is_kept_while_lookups_are_counted() {
         let table = table();
         let node = table.enter(7, b"@files", files(3));
         assert_eq!(table.enter(7, b"@files", files(3)).number(), node.number());

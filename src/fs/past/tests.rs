@@ -66,7 +66,7 @@ async fn every_state_is_a_file_and_a_time_shows_the_same() {
 }
 
 #[tokio::test]
-async fn times_may_be_spelt_in_many_ways() {
+async fn times_may_be_written_in_many_ways() {
     let (world, _) = with_history().await;
     for (time, text) in [
         ("2026-11-20T21-26-48", "one"),
@@ -86,7 +86,7 @@ async fn times_may_be_spelt_in_many_ways() {
 }
 
 #[tokio::test]
-async fn what_is_no_time_of_this_directory_is_not_there() {
+async fn a_name_that_leads_nowhere_is_enoent() {
     let (world, _) = with_history().await;
     for name in [
         "2027",
@@ -216,7 +216,7 @@ async fn listings_and_lookups_agree_on_numbers_and_kinds() {
 }
 
 #[tokio::test]
-async fn the_listing_shows_our_names_and_the_instants_of_change() {
+async fn the_listing_shows_the_virtual_names_and_the_times_of_change() {
     let (world, _) = with_history().await;
     let names = world.ls(".versions").await.unwrap();
     assert_eq!(names[..4], ["@deleted", "@files", "@help", "@log"]);
@@ -341,7 +341,7 @@ async fn nothing_in_the_past_changes() {
 }
 
 #[tokio::test]
-async fn the_kernel_keeps_only_what_is_final_and_over() {
+async fn the_kernel_keeps_only_final_names_and_ended_versions() {
     let (world, _) = with_history().await;
     let ttl = async |path: &str| world.walk(path).await.unwrap().entry_ttl;
     let long = Duration::from_secs(86_400);
@@ -353,7 +353,7 @@ async fn the_kernel_keeps_only_what_is_final_and_over() {
     assert_eq!(
         ttl(".versions/-2h/doc.txt").await,
         long,
-        "below, the instant is fixed"
+        "below, the timestamp does not change"
     );
     assert_eq!(ttl(".versions/@files/doc.txt").await, LIVE);
     for link in ["latest", "previous"] {
@@ -375,7 +375,7 @@ async fn the_kernel_keeps_only_what_is_final_and_over() {
     assert_eq!(
         ttl(&fresh).await,
         Duration::ZERO,
-        "a rename would make it one in passing"
+        "a rename can make it a transient name"
     );
     world.advance(10 * SECOND);
     assert_eq!(ttl(&fresh).await, long);

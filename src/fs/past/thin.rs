@@ -2,7 +2,7 @@
 
 use crate::store::Timestamp;
 
-/// How many instants a listing shows: with our own names a screenful of a hundred. Every other time resolves all the same.
+/// The most times that a listing shows: with the virtual names a screenful of a hundred. Every other time resolves as well.
 const SHOWN_MAX: usize = 96;
 
 const MILLISECOND: u64 = 1_000_000;
@@ -36,7 +36,7 @@ const FINE: [u64; 21] = [
     10 * MINUTE,
     15 * MINUTE,
 ];
-/// Steps of what is older than four weeks: weeks, months, quarters, years, and so on for as long as a clock of ours goes.
+/// Steps of what is older than four weeks: weeks, months, quarters, years, and so on up to the last time of the clock.
 const COARSE: [u64; 7] = [
     WEEK,
     4 * WEEK,
@@ -47,25 +47,25 @@ const COARSE: [u64; 7] = [
     100 * 52 * WEEK,
 ];
 
-/// Thins instants, newest first: all of the last hour, the newest of each hour of the last day, of each day of the last four
+/// Thins timestamps, newest first: all of the last hour, the newest of each hour of the last day, of each day of the last four
 /// weeks, and of each week before. Where that is more than a screenful, steps of the last hour and of the time before the four
 /// weeks grow until it is one. The newest and the oldest stay.
-pub(super) fn thin(instants: &[Timestamp], now: Timestamp) -> Vec<Timestamp> {
-    // One place is the oldest one's, which is seldom the newest of its step.
+pub(super) fn thin(times: &[Timestamp], now: Timestamp) -> Vec<Timestamp> {
+    // One place is for the oldest one, which is seldom the newest of its step.
     let max = SHOWN_MAX - 1;
-    let age = |instant: &Timestamp| now.0.saturating_sub(instant.0);
-    let older_than = |limit| instants.partition_point(|instant| age(instant) <= limit);
+    let age = |time: &Timestamp| now.0.saturating_sub(time.0);
+    let older_than = |limit| times.partition_point(|time| age(time) <= limit);
     let (hour, day, month) = (older_than(HOUR), older_than(DAY), older_than(4 * WEEK));
-    let mut middle = newest_of_each(&instants[hour..day], HOUR);
-    middle.extend(newest_of_each(&instants[day..month], DAY));
-    let (last_hour, before) = (&instants[..hour], &instants[month..]);
+    let mut middle = newest_of_each(&times[hour..day], HOUR);
+    middle.extend(newest_of_each(&times[day..month], DAY));
+    let (last_hour, before) = (&times[..hour], &times[month..]);
     let room = max - middle.len();
-    // A third of the room is for the oldest ones, and more where the last hour leaves it.
+    // A third of the room is for the oldest ones, and more if the last hour does not need it.
     let old = coarsen(before, &COARSE, (room / 3).max(room.saturating_sub(hour)));
     let mut shown = coarsen(last_hour, &FINE, room - old.len());
     shown.extend(middle);
     shown.extend(old);
-    if let Some(oldest) = instants.last()
+    if let Some(oldest) = times.last()
         && shown.last() != Some(oldest)
     {
         shown.push(*oldest);
@@ -73,11 +73,11 @@ pub(super) fn thin(instants: &[Timestamp], now: Timestamp) -> Vec<Timestamp> {
     shown
 }
 
-/// The newest instant of each step, with the finest of `steps` that leaves `max` at most.
-fn coarsen(instants: &[Timestamp], steps: &[u64], max: usize) -> Vec<Timestamp> {
+/// The newest time of each step, with the finest of `steps` that leaves `max` at most.
+fn coarsen(times: &[Timestamp], steps: &[u64], max: usize) -> Vec<Timestamp> {
     let mut shown = Vec::new();
     for step in steps {
-        shown = newest_of_each(instants, *step);
+        shown = newest_of_each(times, *step);
         if shown.len() <= max {
             break;
         }
@@ -85,14 +85,14 @@ fn coarsen(instants: &[Timestamp], steps: &[u64], max: usize) -> Vec<Timestamp> 
     shown
 }
 
-/// The newest of the instants in each step of time; they are newest first. Steps are the clock's, so that what is shown stays.
-fn newest_of_each(instants: &[Timestamp], step: u64) -> Vec<Timestamp> {
+/// The newest of the times in each step of time; they are newest first. Steps begin at multiples of the step, so that the selection is stable.
+fn newest_of_each(times: &[Timestamp], step: u64) -> Vec<Timestamp> {
     let mut last = None;
-    let mut is_first = |instant: &Timestamp| {
-        let number = instant.0 / step;
+    let mut is_first = |time: &Timestamp| {
+        let number = time.0 / step;
         last.replace(number) != Some(number)
     };
-    let newest = instants.iter().filter(|instant| is_first(instant));
+    let newest = times.iter().filter(|time| is_first(time));
     newest.copied().collect()
 }
 
@@ -104,13 +104,13 @@ mod tests {
     const NOW: u64 = 1_795_222_800_000_000_000;
 
     fn thinned(ages: &[u64]) -> Vec<u64> {
-        let instants: Vec<Timestamp> = ages.iter().map(|age| Timestamp(NOW - age)).collect();
-        let kept = thin(&instants, Timestamp(NOW));
-        kept.iter().map(|instant| NOW - instant.0).collect()
+        let times: Vec<Timestamp> = ages.iter().map(|age| Timestamp(NOW - age)).collect();
+        let kept = thin(&times, Timestamp(NOW));
+        kept.iter().map(|time| NOW - time.0).collect()
     }
 
     #[test]
-    fn the_last_hour_is_whole_while_it_fits() {
+    fn every_change_of_the_last_hour_is_shown_while_they_fit() {
         let ages: Vec<u64> = (1..SHOWN_MAX as u64).map(|n| n * 30 * SECOND).collect();
         assert_eq!(thinned(&ages), ages);
         let more: Vec<u64> = (0..3600).map(|n| n * SECOND).collect();
@@ -135,10 +135,10 @@ mod tests {
         assert!(kept.is_sorted());
     }
 
-    /// Whatever changes there were: a screenful at most, in order, each a change, the newest and the oldest among them, the same
+    /// For every spread of changes: a screenful at most, in order, each a change, the newest and the oldest among them, the same
     /// each time; and nothing is left out while all fit.
     #[test]
-    fn whatever_changed_a_screenful_is_shown() {
+    fn every_spread_of_changes_shows_a_screenful() {
         let spreads: [fn(u64) -> u64; 9] = [
             |n| n,
             |n| n * 1_000,

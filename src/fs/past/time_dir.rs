@@ -17,7 +17,7 @@ use std::time::Duration;
 /// A directory as of a timestamp, asked for through a live directory.
 #[derive(Debug)]
 pub(super) struct TimeDir {
-    /// The directory that stood there then, and the timestamp.
+    /// The directory that was in its place then, and the timestamp.
     pub(super) then: DirAt,
     /// The live directory whose `.versions` was asked.
     pub(super) asked: Ino,
@@ -48,8 +48,8 @@ impl TimeDir {
 
     async fn find_resolved(past: &PastReader, answer: &ResolvedTime, dir: Ino) -> FsResult<Found> {
         let at = answer.at;
-        let lasting = match answer.meaning {
-            TimeStability::Fixed => past.lasting_at(at),
+        let lasting = match answer.stability {
+            TimeStability::Constant => past.lasting_at(at),
             TimeStability::Moving => Lasting::Passing,
         };
         // A release that is due belongs to the answer.

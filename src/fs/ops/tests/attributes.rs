@@ -90,7 +90,7 @@ async fn mode_and_access_list_keep_in_step() {
     let value = world.getxattr(ino, acl::ACCESS).await.unwrap();
     let kept = acl::Acl::parse(&value).unwrap().unwrap();
     assert!(kept.mode() == 0o640 && !kept.is_minimal());
-    // A list that the mode says as well is kept as the mode alone.
+    // A list that says no more than the mode is not stored.
     let minimal = acl::tests::minimal();
     world
         .setxattr(&SUPER, ino, acl::ACCESS, &minimal, 0)
@@ -319,7 +319,7 @@ async fn attributes_of_the_callers_own() {
 }
 
 #[tokio::test]
-async fn options_change_what_is_shown_not_what_is() {
+async fn options_change_the_shown_attributes_only() {
     let config = FsConfig {
         uid: Some(7),
         gid: Some(8),

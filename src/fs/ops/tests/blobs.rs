@@ -54,7 +54,7 @@ async fn what_the_library_puts_programs_read_and_the_other_way_round() {
     assert_eq!(world.ls("a").await.unwrap(), ["b"]);
     assert_eq!(world.ls("a/.versions/@files").await.unwrap(), ["b"]);
 
-    // A handle of a program goes on with what it was opened on.
+    // A handle keeps the file that it was opened on.
     let opened = world.open(&ALICE, ino, libc::O_RDONLY).await.unwrap();
     put(&store, "a/b", "three").await;
     let read = world.read(ino, opened.handle, 0, 100).await.unwrap();

@@ -1,4 +1,4 @@
-//! File times are the machine's clock, also after it was ahead for a moment; only versions are ordered by the namespace's.
+//! File times follow the machine's clock, also after it was ahead; only versions are ordered by the namespace's clock.
 
 use crate::fs::testing::{ALICE, ROOT, SUPER, World, position, world};
 use crate::fs::*;
@@ -20,7 +20,7 @@ async fn set(world: &World, ino: u64, change: SetAttr) {
     world.setattr(&SUPER, ino, change).await.unwrap();
 }
 
-/// Every kind of call that dates something.
+/// Every kind of call that sets a file time.
 async fn make_every_change(world: &World) {
     world.save("old", "two").await;
     world.save("old", "three").await;
@@ -108,7 +108,7 @@ async fn bring_back(world: &World) {
     back.await.unwrap();
 }
 
-/// Fails unless everything below `path` is dated between two moments.
+/// Fails unless everything below `path` has file times between two times.
 async fn dated_between(world: &World, path: &str, window: (Time, Time)) {
     let mut paths = vec![path.to_owned()];
     while let Some(path) = paths.pop() {

@@ -5,7 +5,7 @@ use crate::fs::*;
 use bytes::Bytes;
 
 #[tokio::test]
-async fn what_is_written_is_read_and_saved_once() {
+async fn written_bytes_are_read_and_saved_once() {
     let world = world().await;
     let file = world.make("a").await;
     world.put(file, 0, "hello").await;
@@ -43,7 +43,7 @@ async fn a_flush_before_the_write_does_not_lose_it() {
 }
 
 #[tokio::test]
-async fn a_page_cache_write_after_the_flush_is_saved_whatever_handle_it_names() {
+async fn a_page_cache_write_after_the_flush_is_saved_through_any_handle() {
     let world = world().await;
     let ino = world.save("m", "....").await;
     let mapped = world.open(&ALICE, ino, libc::O_RDWR).await.unwrap().handle;
@@ -128,7 +128,7 @@ async fn a_removed_file_lives_on_for_who_has_it_open() {
         0
     );
     world.close(file).await;
-    // An O_PATH descriptor still asks for attributes; after the last FORGET the number means nothing.
+    // An O_PATH descriptor still asks for attributes; after the last FORGET the number is unknown.
     assert_eq!(world.getattr(file.0, None).await.unwrap().0.nlink, 0);
     world.forget(file.0, 1);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! The calls over a namespace in memory: what they promise, and the tables they keep.
+//! The calls over a namespace in memory: their results, and the tables that they update.
 
 mod attributes;
 mod blobs;

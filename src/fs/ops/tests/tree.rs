@@ -47,7 +47,7 @@ async fn nodes_keep_kind_and_device() {
 }
 
 #[tokio::test]
-async fn a_create_that_lost_the_race_opens_what_is_there() {
+async fn a_create_that_lost_the_race_opens_the_existing_file() {
     let world = world().await;
     let ino = world.save("a", "x").await;
     let (entry, opened) = world
@@ -247,7 +247,7 @@ async fn full_entries_are_fresh_and_counted_only_when_taken() {
     let new = world.save("a", "new").await;
     world.forget(new, 1);
     let mut rest = Names::default();
-    // The snapshot is rewound by offset 0 only: `b` is gone and `a` is another file now.
+    // The snapshot is rewound by offset 0 only: `b` was removed and `a` is another file now.
     world
         .readdir(ROOT, handle, 2, true, &mut rest)
         .await
