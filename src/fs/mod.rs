@@ -30,7 +30,7 @@ pub use error::{FsError, FsResult};
 pub use ops::attr::{SetAttr, SetTime};
 pub use ops::dir::{DirEntry, DirSink, Room};
 pub use ops::io::WriteMode;
-pub use ops::space::{HandlePosition, Statfs};
+pub use ops::space::{HandleOffset, Statfs};
 
 use crate::fs::handle::HandleTable;
 use crate::fs::inode::LiveTable;

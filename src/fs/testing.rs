@@ -218,8 +218,8 @@ impl DirSink for Names {
 }
 
 /// A position in an open file: its number and its handle.
-pub(crate) fn position((ino, handle): (u64, u64), offset: u64) -> HandlePosition {
-    HandlePosition {
+pub(crate) fn position((ino, handle): (u64, u64), offset: u64) -> HandleOffset {
+    HandleOffset {
         ino,
         handle,
         offset,

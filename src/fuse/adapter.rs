@@ -11,7 +11,7 @@ use super::reply::{
     AttributeReply, Attributes, Created, ListingReply, OpenedDirectory, OpenedFile, file_time,
     released,
 };
-use crate::fs::{Caller, HandlePosition, SetAttr, SetTime, WriteMode};
+use crate::fs::{Caller, HandleOffset, SetAttr, SetTime, WriteMode};
 use bytes::Bytes;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo,
@@ -576,12 +576,12 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let caller = caller(request);
-        let from = HandlePosition {
+        let from = HandleOffset {
             ino: ino.0,
             handle: handle.0,
             offset,
         };
-        let to = HandlePosition {
+        let to = HandleOffset {
             ino: to.0,
             handle: to_handle.0,
             offset: to_offset,

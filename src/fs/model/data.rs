@@ -6,7 +6,7 @@ use super::compare::same;
 use super::session::{Difference, END, Session, same_result};
 use super::steps::Flags;
 use super::tree::When;
-use crate::fs::HandlePosition;
+use crate::fs::HandleOffset;
 use crate::fs::testing::SUPER;
 use crate::fs::{Caller, WriteMode};
 
@@ -146,7 +146,7 @@ impl Session {
             self.handles[target].changed = true;
             put(self, target_id, to, &bytes);
         }
-        let position = |ino, handle, offset| HandlePosition {
+        let position = |ino, handle, offset| HandleOffset {
             ino,
             handle,
             offset,

@@ -27,7 +27,7 @@ pub struct Statfs {
 
 /// A position in an open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HandlePosition {
+pub struct HandleOffset {
     /// The number of the file.
     pub ino: u64,
     /// The handle.
@@ -137,8 +137,8 @@ impl FileSystem {
     pub async fn copy_file_range(
         &self,
         caller: &Caller,
-        from: HandlePosition,
-        to: HandlePosition,
+        from: HandleOffset,
+        to: HandleOffset,
         len: u64,
     ) -> FsResult<u64> {
         let target = self.writable(to.ino)?;
