@@ -1,7 +1,7 @@
-//! The kernel's calls, one shape each: own the arguments, hand over a future, return.
+//! The kernel's calls, all of one form: copy the arguments, pass on a future, return.
 //!
-//! Invariant: no method waits, and none decides anything; whatever differs between calls lies in [`FileSystem`]. Calls
-//! that are not here (locks, poll, bmap) the kernel handles alone, because their flags are never agreed on.
+//! Invariant: no method waits or decides anything; what differs between calls is in [`FileSystem`]. The kernel handles calls
+//! that are not here (locks, poll, bmap) alone, because their flags are never negotiated.
 //!
 //! [`FileSystem`]: crate::fs::FileSystem
 
@@ -34,12 +34,12 @@ pub(super) struct Adapter {
 }
 
 impl Adapter {
-    /// Makes the callbacks over `dispatcher`; `end` becomes true when the session is over.
+    /// Makes the callbacks over `dispatcher`; `end` becomes true when the session has ended.
     pub(super) fn new(dispatcher: Dispatcher, end: watch::Sender<bool>) -> Self {
         Self { dispatcher, end }
     }
 
-    /// The dispatcher, for a callback on a thread whose end will be noticed.
+    /// The dispatcher. The end of the calling thread will end the session.
     fn dispatcher(&self) -> &Dispatcher {
         THREAD.with_borrow_mut(|thread| {
             thread.get_or_insert_with(|| ThreadEnd(self.end.clone()));
@@ -53,8 +53,8 @@ thread_local! {
     static THREAD: RefCell<Option<ThreadEnd>> = const { RefCell::new(None) };
 }
 
-/// Ends the session when a thread of it ends. A panic inside fuser, before any code of ours, ends one and loses the request
-/// it read; the others would go on, and that caller would wait for ever.
+/// Ends the session when one of its threads ends. A panic inside fuser, before it calls this crate, ends a thread and loses the
+/// request it had read; the other threads would continue, and that caller would wait for ever.
 struct ThreadEnd(watch::Sender<bool>);
 
 impl Drop for ThreadEnd {

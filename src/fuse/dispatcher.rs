@@ -2,7 +2,7 @@
 //!
 //! Life of a request: the dispatch thread owns the arguments and hands over a future; a task polls it; the reply goes out
 //! from that task. When the deadline passes first, the caller gets EIO while the work goes on, because half an operation
-//! is worse than a late one; what the late result granted is taken back.
+//! is worse than a late one; what the late result granted is undone.
 
 use super::reply::{KernelReference, Reply, errno};
 use crate::fs::{FileSystem, FsError};
@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 use tracing::{Instrument, Level};
 
-/// How many deadlines a call may take that moves file contents: it waits for the bucket or for room in the cache.
+/// How many deadlines a call on file contents may take: it waits for the bucket or for room in the cache.
 const DATA_DEADLINES: u32 = 10;
 
 /// Which deadline holds for a call.
@@ -23,11 +23,11 @@ const DATA_DEADLINES: u32 = 10;
 pub(super) enum DeadlineClass {
     /// Names and attributes: one deadline.
     Metadata,
-    /// Contents, on their way to or from the bucket: [`DATA_DEADLINES`] deadlines.
+    /// Contents, which may be transferred to or from the bucket: [`DATA_DEADLINES`] deadlines.
     Data,
 }
 
-/// One request as logs and deadlines see it.
+/// What logs and deadlines need to know of a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call {
     pub(super) name: &'static str,
@@ -66,7 +66,7 @@ pub(super) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Whether what is shown changes by itself.
+    /// Whether another process changes what is shown.
     pub(super) fn follows(&self) -> bool {
         self.fs.follows()
     }
@@ -126,7 +126,7 @@ impl Dispatcher {
 
     /// Runs `work` at once, on the dispatch thread; it must not wait.
     pub(super) fn run_inline(&self, call: Call, work: impl FnOnce(&FileSystem)) {
-        // The dispatch thread belongs to fuser and has to go on whatever happens.
+        // The dispatch thread belongs to fuser, and a panic must not end it.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&self.fs))) {
             self.poison(call, &panic);
         }
@@ -170,7 +170,7 @@ impl Dispatcher {
     ) {
         match outcome {
             Ok(Ok(value)) => {
-                tracing::warn!("the result came after the deadline");
+                tracing::warn!("the result was ready after the deadline and is undone");
                 value.undo(&self.fs).await;
             }
             Ok(Err(error)) => self.log(call, &error).await,
@@ -181,7 +181,7 @@ impl Dispatcher {
         }
     }
 
-    /// Logs `error` once, at the level it names; what an operator must see is told with the path and the version.
+    /// Logs `error` once, at the level it names; an error that an operator must see has the path and the version.
     async fn log(&self, call: Call, error: &FsError) {
         let error_text = chain(error);
         match error.level() {

@@ -3,8 +3,8 @@
 //! It turns the kernel's requests into calls of [`FileSystem`](crate::fs::FileSystem) and their results into replies,
 //! mounts and unmounts. It decides nothing about files.
 //! Invariants: a dispatch thread never waits, every request becomes one task; every request is answered, at the latest
-//! when its deadline passes; what was granted in an answer that came too late is taken back; RELEASE is answered at once
-//! and done behind; a panic below becomes EIO and poisons the file system, the session lives on.
+//! when its deadline passes; what a result after the deadline granted is undone; RELEASE is
+//! answered at once and executed afterwards; a panic becomes EIO and poisons the file system, and the session continues.
 
 mod adapter;
 mod dispatcher;

@@ -1,4 +1,4 @@
-//! What the kernel has mounted where: stale and busy mountpoints, unmounting.
+//! The kernel's table of mounts: stale and busy mountpoints, unmounting.
 //!
 //! Invariant: nothing here touches a path *inside* a mount of this process, which could wait for itself. A mountpoint is
 //! resolved through its parent; the table of mounts, not stat(2), says what is on it.
@@ -13,17 +13,17 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// The type of our mounts in the kernel's table.
+/// The type of a rewindfs mount in the kernel's table.
 pub(super) const TYPE: &str = "fuse.rewindfs";
 
-/// How long a mountpoint may take to say whether its daemon lives.
+/// How long a mount may take to show that its daemon is alive.
 const PROBE: Duration = Duration::from_secs(5);
 
 /// Why something could not be mounted or unmounted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MountError {
-    /// The mountpoint does not exist: make it.
+    /// The mountpoint does not exist: create it.
     #[error("mountpoint {0} does not exist")]
     Missing(String),
     /// The mountpoint is something else than a directory: choose another.
@@ -35,15 +35,15 @@ pub enum MountError {
     /// Something in the mount is still open: close it, or unmount lazily.
     #[error("{0} is busy: a file in it is open or a process works in it")]
     InUse(String),
-    /// Nothing of ours is mounted there.
+    /// No rewindfs is mounted there.
     #[error("no rewindfs is mounted at {0}")]
     NotMounted(String),
-    /// The system refused.
+    /// A system call failed.
     #[error("{path}: {source}")]
     System {
         /// The mountpoint, or the device.
         path: String,
-        /// What the system said.
+        /// Its error.
         source: io::Error,
     },
 }
@@ -60,9 +60,9 @@ impl MountError {
 /// How to unmount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unmount {
-    /// Refuse while something is open in it.
+    /// Fail while a file or directory in it is open.
     WhenIdle,
-    /// Take it out of the tree now and let what is open end in its own time.
+    /// Detach it from the tree now; the mount ends when its last file is closed.
     Lazy,
 }
 
@@ -76,7 +76,7 @@ pub(super) struct Mount {
     pub(super) changes: Changes,
 }
 
-/// What the kernel makes of a call that would change something.
+/// What the kernel does with a call that would change something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Changes {
     Passed,
@@ -93,7 +93,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf, MountError> {
         _ => MountError::system(path, error),
     };
     let absolute = std::path::absolute(path).map_err(missing)?;
-    // A stale mount refuses even readlink(2), so a listed mountpoint is taken as it stands.
+    // A stale mount refuses even readlink(2), so a path in the table of mounts is used as it is.
     if top(&absolute)?.is_some() {
         return Ok(absolute);
     }
@@ -104,11 +104,11 @@ pub fn resolve(path: &Path) -> Result<PathBuf, MountError> {
     if top(&resolved)?.is_some() {
         return Ok(resolved);
     }
-    // What is left to resolve is the last name, when it is a symlink.
+    // Only the last name may still be a symlink.
     resolved.canonicalize().map_err(missing)
 }
 
-/// Tells what is mounted on top at exactly `mountpoint`, which must be resolved.
+/// Returns the topmost mount at exactly `mountpoint`, which must be resolved.
 ///
 /// # Errors
 /// [`MountError::System`] when the table cannot be read.
@@ -146,7 +146,7 @@ fn parse(text: &[u8]) -> impl Iterator<Item = Mount> {
     })
 }
 
-/// Turns the kernel's `\040` back into a space, and its like.
+/// Decodes the kernel's octal escapes, such as `\040` for a space.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -170,9 +170,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Gets `path` ready to be mounted on: it is a directory, and what a killed daemon left there is taken away.
-///
-/// Returns it resolved.
+/// Checks that `path` is a directory, unmounts the stale mount of a killed daemon there, and returns the resolved path.
 ///
 /// # Errors
 /// [`MountError::Missing`], [`MountError::NotDirectory`], [`MountError::Busy`] when a rewindfs serves it.
@@ -184,7 +182,7 @@ pub(super) fn prepare(path: &Path) -> Result<PathBuf, MountError> {
         }
         match life(&mountpoint) {
             Life::Dead => {
-                tracing::warn!(mountpoint = %mountpoint.display(), "unmounting what an ended daemon left");
+                tracing::warn!(mountpoint = %mountpoint.display(), "unmounting the stale mount of a daemon that has ended");
                 detach(&mountpoint, Unmount::Lazy)?;
             }
             Life::Alive | Life::Silent => {
@@ -199,21 +197,21 @@ pub(super) fn prepare(path: &Path) -> Result<PathBuf, MountError> {
     }
 }
 
-/// What a mount of ours says when it is asked.
+/// Whether a rewindfs mount is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
     Alive,
-    /// Its daemon has gone.
+    /// Its daemon has ended.
     Dead,
-    /// No answer in time.
+    /// It did not answer in time.
     Silent,
 }
 
-/// Asks the mount at `mountpoint` whether a daemon serves it, for [`PROBE`] at most.
+/// Calls statfs(2) on `mountpoint` to learn whether a daemon serves it; waits for [`PROBE`] at most.
 fn life(mountpoint: &Path) -> Life {
     let (told, hears) = mpsc::channel();
     let path = mountpoint.to_owned();
-    // statfs(2) is never answered from the kernel's cache; a daemon that hangs would hold this thread, hence one of its own.
+    // statfs(2) is never answered from the kernel's cache; a daemon that does not answer would block this thread, so another one asks.
     let asking = std::thread::Builder::new()
         .name("probe".to_owned())
         .spawn(move || {
@@ -229,7 +227,7 @@ fn life(mountpoint: &Path) -> Life {
     }
 }
 
-/// Waits until the rewindfs mounted at `path` answers; tells whether one does.
+/// Waits until the rewindfs mounted at `path` answers, for 5 s at most; returns whether it did.
 ///
 /// # Errors
 /// [`MountError`] when `path` cannot be resolved.
@@ -244,7 +242,7 @@ pub fn serving(path: &Path) -> Result<bool, MountError> {
 /// Unmounts the rewindfs at `path`, whichever process serves it.
 ///
 /// # Errors
-/// [`MountError::NotMounted`], [`MountError::InUse`], or what the system said.
+/// [`MountError::NotMounted`], [`MountError::InUse`], or [`MountError::System`].
 pub fn unmount(path: &Path, how: Unmount) -> Result<(), MountError> {
     let mountpoint = resolve(path)?;
     match top(&mountpoint)? {
@@ -253,7 +251,7 @@ pub fn unmount(path: &Path, how: Unmount) -> Result<(), MountError> {
     }
 }
 
-/// Unmounts what is on top at `mountpoint`, by ourselves or, without the right to, by the setuid helper.
+/// Unmounts the topmost mount at `mountpoint`, by umount(2) or, without the right to that, by the setuid helper.
 pub(super) fn detach(mountpoint: &Path, how: Unmount) -> Result<(), MountError> {
     let flags = match how {
         Unmount::WhenIdle => UnmountFlags::NOFOLLOW,
@@ -328,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_that_are_none_stay() {
+    fn an_incomplete_escape_is_unchanged() {
         assert_eq!(unescape(b"a\\b\\04"), b"a\\b\\04");
         assert_eq!(unescape(b"\\011\\012"), b"\t\n");
     }
@@ -363,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn names_need_not_be_text() {
+    fn a_mountpoint_need_not_be_utf8() {
         let name = OsStr::from_bytes(b"/mnt/\xff");
         assert_eq!(unescape(b"/mnt/\xff"), name.as_bytes());
     }

@@ -8,7 +8,7 @@ const MAX_WRITE: u32 = 1 << 20;
 /// The most background requests the kernel sends at once: read-ahead and RELEASE.
 const MAX_BACKGROUND: u16 = 128;
 
-/// Asks for the capabilities and limits that this file system uses; what the kernel lacks is logged and left out.
+/// Asks for the capabilities and limits that this file system uses; a capability that the kernel lacks is logged and left out.
 pub(super) fn negotiate(config: &mut KernelConfig, follows: bool) {
     let mut wanted = InitFlags::FUSE_PARALLEL_DIROPS
         | InitFlags::FUSE_ATOMIC_O_TRUNC
@@ -20,13 +20,13 @@ pub(super) fn negotiate(config: &mut KernelConfig, follows: bool) {
         | InitFlags::FUSE_DONT_MASK
         | InitFlags::FUSE_EXPORT_SUPPORT;
     if follows {
-        // Contents change behind the kernel's back: a new time of change empties its pages. For our own writes that would
-        // only cost.
+        // Another process changes contents: a new mtime makes the kernel drop its pages. A writer's own changes pass through
+        // the kernel, and the flag would only cost.
         wanted |= InitFlags::FUSE_AUTO_INVAL_DATA;
     }
     if let Err(missing) = config.add_capabilities(wanted) {
         tracing::warn!(?missing, "this kernel lacks capabilities");
-        // What it offers is taken: fuser refuses the whole set for one bit.
+        // fuser refuses the whole set for one missing bit, so the others are requested again.
         let _ = config.add_capabilities(wanted & !missing);
     }
     if let Err(nearest) = config.set_max_write(MAX_WRITE) {

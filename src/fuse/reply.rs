@@ -1,7 +1,7 @@
-//! Our results as `fuser`'s replies, and what must be taken back when a reply comes too late.
+//! Results of the file system as `fuser`'s replies, and the undo of a result that was too late for its reply.
 //!
-//! Invariant: each conversion is total. A number or a time that the kernel's format cannot hold is brought to the nearest
-//! one it can, because a panic here would leave a caller without its answer.
+//! Invariant: each conversion is total. A number or a time that the kernel's format cannot hold is replaced by the
+//! nearest one it can hold, because a panic here would leave a caller without its answer.
 
 use crate::fs::{DirEntry, DirSink, Entry, FileSystem, FsError, Opened, Room, Statfs};
 use crate::store::{Kind, Stat, Time};
@@ -25,9 +25,9 @@ pub(super) trait Reply<T>: Send + 'static {
     fn fail(self, errno: Errno);
 }
 
-/// A value that gives the kernel something to hand back later: a lookup, an open handle.
+/// A result that gives the kernel a reference which it returns later: a counted lookup, an open handle.
 pub(super) trait KernelReference: Send + 'static {
-    /// Takes back what the kernel never learnt of, because its request was answered with an error before.
+    /// Drops the reference: the request was answered with an error before, so the kernel does not know of it.
     fn undo(self, fs: &FileSystem) -> impl Future<Output = ()> + Send
     where
         Self: Sized,
@@ -49,7 +49,7 @@ pub(super) struct OpenedDirectory {
     pub(super) opened: Opened,
 }
 
-/// A file that was made and opened.
+/// A file that was created and opened.
 pub(super) struct Created {
     pub(super) entry: Entry,
     pub(super) opened: Opened,
@@ -183,7 +183,7 @@ impl Reply<OpenedDirectory> for ReplyOpen {
 
 impl Reply<Created> for ReplyCreate {
     fn succeed(self, value: Created) {
-        // The kernel's format has two times to live here, fuser's has one: the shorter promise holds for both.
+        // The kernel's format has two times to live here, fuser's has one: the shorter one serves for both.
         self.created(
             &value.entry.attr_ttl.min(value.entry.entry_ttl),
             &attributes(&value.entry.stat),
@@ -265,7 +265,7 @@ enum DirectoryBuffer {
     Full(ReplyDirectoryPlus),
 }
 
-/// A listing's buffer, shared by the task that fills it and the one that watches the deadline; taken by the first answer.
+/// A listing's buffer, shared by the task that fills it and the one that watches the deadline; the first answer consumes it.
 #[derive(Clone)]
 pub(super) struct ListingReply(Arc<Mutex<Option<DirectoryBuffer>>>);
 
@@ -320,7 +320,7 @@ pub(super) struct ListingSink {
 }
 
 impl ListingSink {
-    /// Tells what was listed. An error after the first entry waits for the next call, as in getdents(2).
+    /// Returns the entries that counted a lookup. An error after the first entry is left to the next call, as in getdents(2).
     pub(super) fn finish(self, outcome: Result<(), FsError>) -> Result<CountedLookups, FsError> {
         match outcome {
             Err(error) if self.added == 0 => Err(error),
@@ -371,7 +371,7 @@ impl DirSink for ListingSink {
     }
 }
 
-/// Shows our attributes as fuser's.
+/// Converts attributes to fuser's type.
 pub(super) fn attributes(stat: &Stat) -> FileAttr {
     FileAttr {
         ino: INodeNo(stat.ino.0),
@@ -439,7 +439,7 @@ fn open_flags(opened: &Opened) -> FopenFlags {
     flags
 }
 
-/// Shows a file time as the type fuser sends; before 1970 the nanoseconds still count forward.
+/// Converts a file time to the type fuser sends; before 1970 the nanoseconds still count forward.
 fn system_time(time: Time) -> SystemTime {
     let whole = Duration::from_secs(time.seconds.unsigned_abs());
     let second = if time.seconds < 0 {
@@ -454,7 +454,7 @@ fn system_time(time: Time) -> SystemTime {
         .unwrap_or(UNIX_EPOCH)
 }
 
-/// Reads a file time as fuser delivers it.
+/// Converts a file time from the type fuser delivers.
 ///
 /// fuser 0.18 subtracts the nanoseconds of a time before 1970 where they must be added, so that -1.2 s arrives as -2.8 s;
 /// the distance from 1970 still holds both fields as the kernel sent them.
@@ -483,7 +483,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_survive_both_ways_as_fuser_turns_them() {
+    fn a_time_is_unchanged_after_both_conversions() {
         for (seconds, nanos) in [(0, 0), (0, 1), (1_700_000_000, 999_999_999), (i64::MAX, 7)] {
             let time = Time { seconds, nanos };
             assert_eq!(file_time(system_time(time)), time);
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_before_1970_goes_out_right() {
+    fn a_time_before_1970_is_sent_correctly() {
         let time = Time {
             seconds: -2,
             nanos: 800_000_000,
@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_before_1970_comes_in_right_although_fuser_turns_it_wrong() {
+    fn a_time_before_1970_is_received_correctly_although_fuser_converts_it_wrongly() {
         // What fuser makes of (-2 s, +800 ms).
         let delivered = UNIX_EPOCH - Duration::new(2, 800_000_000);
         let time = Time {
@@ -512,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_out_of_reach_is_no_panic() {
+    fn a_time_out_of_range_does_not_panic() {
         let far = Time {
             seconds: i64::MIN,
             nanos: u32::MAX,

@@ -1,10 +1,10 @@
-//! One mount: its options, what is agreed with the kernel, and its end.
+//! One mount: its options, its session with the kernel, and its end.
 //!
-//! Life: [`Mounted::mount`] returns when the kernel has agreed; requests are served until the mount is unmounted;
-//! [`Mounted::ended`] returns then; [`Mounted::finish`] answers what is under way and releases every handle, since the
+//! Life: [`Mounted::mount`] returns when the kernel has mounted; requests are served until the mount is unmounted;
+//! [`Mounted::ended`] returns then; [`Mounted::finish`] waits for running requests and releases every handle, since the
 //! kernel drops the RELEASEs it had queued.
-//! Invariant: only the mount that this process made is ever unmounted. fuser's own session is therefore never dropped: its
-//! drop unmounts the path once more, whatever has been mounted there meanwhile.
+//! Invariant: only the mount that this process made is unmounted. fuser's own session is therefore never dropped: its
+//! drop unmounts the path again, and by then another mount may be there.
 
 use super::adapter::Adapter;
 use super::dispatcher::Dispatcher;
@@ -19,22 +19,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Threads that read requests; more brought nothing in measurements.
+/// Threads that read requests; more of them were not faster in measurements.
 const DISPATCH_THREADS: usize = 2;
 
-/// How far the kernel reads ahead, in KiB: hides about 20 ms of latency per request.
+/// How far the kernel reads ahead, in KiB; hides about 20 ms of latency per request.
 const READ_AHEAD_KIB: u32 = 4096;
 
-/// Who may use the mount; permissions are checked in addition, always.
+/// Which users may use the mount; permissions are always checked in addition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MountAccess {
-    /// Only the user who mounted; not even root.
+    /// Only the user who mounted; root may not either.
     Owner,
     /// Every user.
     Everyone,
 }
 
-/// What mount(8) calls a flag of the mount and the kernel enforces by itself.
+/// A flag of mount(8) that the kernel enforces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is the word of mount(8)")]
 pub enum MountFlag {
@@ -72,22 +72,22 @@ impl MountFlag {
 pub struct Configuration {
     /// The directory to mount on.
     pub mountpoint: PathBuf,
-    /// What mount(8) shows as the source; holds no secret.
+    /// The source that mount(8) shows; contains no secret.
     pub source: String,
-    /// Who may use it.
+    /// Which users may use it.
     pub access: MountAccess,
     /// Whether the kernel refuses every change.
     pub read_only: bool,
     /// Flags the kernel enforces; without them set-user-id bits and device files have no effect.
     pub flags: Vec<MountFlag>,
-    /// How long a caller waits for names and attributes before it gets EIO; ten times as long for contents.
+    /// After how long a call on names or attributes gets EIO; ten times as long for contents.
     pub deadline: Duration,
 }
 
-/// A mount that serves. Dropping it unmounts lazily.
+/// A mounted file system. Dropping it unmounts lazily.
 pub struct Mounted {
     mountpoint: PathBuf,
-    /// The kernel's name of the mount's device, by which it is told from another one at the same place.
+    /// The kernel's name of the mount's device, which distinguishes it from another mount at the same path.
     device: Option<String>,
     ended: watch::Receiver<bool>,
     fs: Arc<FileSystem>,
@@ -104,7 +104,7 @@ impl std::fmt::Debug for Mounted {
 }
 
 impl Mounted {
-    /// Checks that `path` can be mounted on and returns it resolved; takes away what a killed daemon left there. It waits
+    /// Checks that `path` can be mounted on and returns it resolved; unmounts the stale mount of a killed daemon there. Waits
     /// up to 5 s for a mount that does not answer.
     ///
     /// # Errors
@@ -113,7 +113,7 @@ impl Mounted {
         mountpoint::prepare(path)
     }
 
-    /// Mounts `fs` and returns when the kernel has agreed. Requests run as members of `requests`, which must be this
+    /// Mounts `fs` and returns when the kernel has mounted it. Requests run as members of `requests`, which must be this
     /// mount's own group; a panic in it or in `below`, the group of the rooms below, makes every later answer EIO.
     ///
     /// # Errors
@@ -163,24 +163,24 @@ impl Mounted {
         &self.mountpoint
     }
 
-    /// Whether the kernel refuses every change here, because mount(8) was told so when it was mounted or since.
+    /// Whether the kernel refuses every change here: it was mounted or remounted read-only by mount(8).
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         let refuses = |mount: Mount| mount.changes == Changes::Refused;
         self.on_top().is_ok_and(|mount| mount.is_some_and(refuses))
     }
 
-    /// Waits until the session is over: after umount(8), when the last file of a lazily unmounted one was closed, or when it
-    /// broke.
+    /// Waits until the session has ended: after umount(8), when the last file of a lazily unmounted mount was closed, or after
+    /// a failure of the session.
     pub async fn ended(&self) {
-        // A sender that has gone went with the session.
+        // The session owns the sender: without a sender there is no session.
         drop(self.ended.clone().wait_for(|ended| *ended).await);
     }
 
-    /// Unmounts, unless another mount has taken the place.
+    /// Unmounts, unless another mount is on top at the mountpoint.
     ///
     /// # Errors
-    /// [`MountError::InUse`] when something is open, with [`Unmount::WhenIdle`]; else what the system said.
+    /// With [`Unmount::WhenIdle`], [`MountError::InUse`] when something is open; else [`MountError::System`].
     pub fn unmount(&self, how: Unmount) -> Result<(), MountError> {
         match self.is_on_top()? {
             true => mountpoint::detach(&self.mountpoint, how),
@@ -194,20 +194,21 @@ impl Mounted {
         *self.ended.borrow() && self.is_on_top().unwrap_or(false)
     }
 
-    /// Waits for the requests under way, for `patience` at most, then releases every handle that is still open. Whatever is
-    /// still asked of a lazily unmounted session gets an error from here on.
+    /// Waits for running requests, for `patience` at most, then releases every handle that is still open. Every later request
+    /// of a lazily unmounted session gets an error.
     pub async fn finish(&self, patience: Duration) {
         if tokio::time::timeout(patience, self.requests.join())
             .await
             .is_err()
         {
-            tracing::warn!(?patience, "requests are still under way");
+            tracing::warn!(?patience, "requests are still running");
         }
         self.fs.end_session().await;
         self.abort();
     }
 
-    /// Cuts the connection where the kernel lets us: who still waits for an answer gets an error now, not at our exit.
+    /// Aborts the connection where the kernel permits it: a caller that still waits gets its error now and not when this
+    /// process exits.
     fn abort(&self) {
         let minor = self
             .device
@@ -216,8 +217,8 @@ impl Mounted {
         if let Some((_, minor)) = minor {
             let switch = format!("/sys/fs/fuse/connections/{minor}/abort");
             match std::fs::write(&switch, "1") {
-                Ok(()) => tracing::info!("the connection to the kernel was still open"),
-                Err(error) => tracing::trace!(switch, %error, "nothing to cut"),
+                Ok(()) => tracing::info!("aborted a connection to the kernel that was still open"),
+                Err(error) => tracing::trace!(switch, %error, "no connection to abort"),
             }
         }
     }
@@ -226,7 +227,7 @@ impl Mounted {
         Ok(self.on_top()?.is_some())
     }
 
-    /// How it is listed in the kernel's table, unless something else is mounted over it.
+    /// Its line in the kernel's table of mounts, unless something else is mounted over it.
     fn on_top(&self) -> Result<Option<Mount>, MountError> {
         let top = mountpoint::top(&self.mountpoint)?;
         Ok(top.filter(|mount| Some(&mount.device) == self.device.as_ref()))
@@ -241,16 +242,16 @@ impl Drop for Mounted {
     }
 }
 
-/// Makes the kernel forget the attributes and access lists of a number, but no content: it takes no lock for that which a request
-/// could hold, so that it may be told before the request is answered that changed them.
+/// Makes the kernel forget the attributes and access lists of an inode, but no content. For attributes the kernel takes no lock
+/// that a request could hold, so this may be called before the request that changed them is answered.
 fn forget_attributes(kernel: &Notifier, number: u64) {
     /// No range of the content.
     const NOTHING: i64 = -1;
     match kernel.inval_inode(INodeNo(number), NOTHING, 0) {
-        // It does not know the number, or there is no kernel any more.
+        // The kernel does not know the number, or the session has ended.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
-            tracing::debug!(number, %error, "the kernel was not told of other attributes");
+            tracing::debug!(number, %error, "the kernel was not notified of changed attributes");
         }
         Ok(()) => {}
     }
@@ -268,7 +269,7 @@ fn options(configuration: &Configuration) -> Config {
     if configuration.read_only {
         options.push(MountOption::RO);
     }
-    // The last of two opposites counts, as in mount(8).
+    // Of two opposite flags the last one holds, as in mount(8).
     for flag in &configuration.flags {
         options.retain(|option| !opposed(option, &flag.option()));
         options.push(flag.option());
@@ -298,7 +299,7 @@ fn opposed(one: &MountOption, other: &MountOption) -> bool {
     ) || one == other
 }
 
-/// Names what was refused: fuser's errors leave out the path.
+/// Adds what failed and what to do; fuser's errors lack the path.
 fn refused(mountpoint: &Path, error: io::Error) -> MountError {
     let device = Path::new("/dev/fuse");
     if !device.exists() {
@@ -315,7 +316,7 @@ fn refused(mountpoint: &Path, error: io::Error) -> MountError {
         let text = format!("{denied}; udev lets every user open it, `chmod 666 /dev/fuse` as well");
         return MountError::system(device, io::Error::new(denied.kind(), text));
     }
-    // What fusermount3 itself refuses comes as its words; a number is from the attempt to run it.
+    // A refusal of fusermount3 has its text; an error number is from the attempt to run it.
     if error.raw_os_error().is_some() && !rustix::process::geteuid().is_root() {
         let text = format!(
             "not mounted: fusermount3 cannot be run ({error}); install the package fuse3, or mount as root"
@@ -326,11 +327,11 @@ fn refused(mountpoint: &Path, error: io::Error) -> MountError {
     MountError::system(mountpoint, io::Error::new(error.kind(), text))
 }
 
-/// Makes the kernel read further ahead on `device`. Only root may; others keep the kernel's 128 KiB.
+/// Raises the kernel's read-ahead of `device`. Only root may; other users keep the kernel's 128 KiB.
 fn read_ahead(device: &str) {
     let knob = format!("/sys/class/bdi/{device}/read_ahead_kb");
     if let Err(error) = std::fs::write(&knob, READ_AHEAD_KIB.to_string()) {
-        tracing::debug!(knob, %error, "read-ahead stays as it is");
+        tracing::debug!(knob, %error, "the read-ahead is unchanged");
     }
 }
 
@@ -350,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_always_checked_and_commas_do_not_leak() {
+    fn permissions_are_always_checked_and_commas_of_the_source_are_escaped() {
         let options = options(&configuration(&[])).mount_options;
         assert!(options.contains(&MountOption::DefaultPermissions));
         assert!(options.contains(&MountOption::FSName("s3://bucket/a%2Cb".to_owned())));
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_two_opposite_flags_counts() {
+    fn the_last_of_two_opposite_flags_holds() {
         let options = options(&configuration(&[
             MountFlag::NoExec,
             MountFlag::NoSuid,
