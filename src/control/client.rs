@@ -1,4 +1,4 @@
-//! The command's side: finds the daemon of a mountpoint and asks it.
+//! The command's side: finds the daemon of a mountpoint and sends a request.
 
 use super::{ControlError, Request, Response, RuntimeFile, RuntimePaths};
 use std::io::{self, BufRead, BufReader, Write};
@@ -6,25 +6,25 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How often a process is looked at whose end is awaited.
+/// How often `/proc` is read while a process is expected to end: a command has no runtime that could wait for a pidfd.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// How often something may be done while an answer is awaited.
+/// How often a caller may do something during its wait for an answer.
 const MEANWHILE: Duration = Duration::from_secs(1);
 
 /// What a daemon answered.
 #[derive(Debug)]
 pub struct DaemonAnswer {
-    /// Its answer.
+    /// The answer.
     pub response: Response,
-    /// Its process.
+    /// The daemon's process.
     pub pid: u32,
 }
 
 /// A connection to a daemon.
 struct Connection {
     stream: UnixStream,
-    /// Its process.
+    /// The daemon's process.
     pid: u32,
 }
 
@@ -41,7 +41,7 @@ pub fn ask(
     ask_while(directories, mountpoint, request, || {})
 }
 
-/// As [`ask`]; `meanwhile` is called each second of the wait.
+/// As [`ask`], but calls `meanwhile` each second of the wait.
 ///
 /// # Errors
 /// As [`ask`].
@@ -68,7 +68,7 @@ pub fn ask_while(
     }
 }
 
-/// Waits until the process `pid` has gone, for `patience` at most; tells whether it has.
+/// Waits until the process `pid` has ended, for `patience` at most; returns whether it has.
 #[must_use]
 pub fn wait_for_end(pid: u32, patience: Duration) -> bool {
     let looks = patience.as_millis() / LOOK.as_millis();
@@ -76,19 +76,18 @@ pub fn wait_for_end(pid: u32, patience: Duration) -> bool {
         if has_ended(pid) {
             return true;
         }
-        // One thread, nothing else to do.
         #[allow(clippy::disallowed_methods, reason = "a command has no runtime")]
         std::thread::sleep(LOOK);
     }
     false
 }
 
-/// Tells whether `pid` has gone, or has ended and only waits for a parent to notice.
+/// Whether the process `pid` does not exist, or is a zombie.
 fn has_ended(pid: u32) -> bool {
     let Ok(line) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return true;
     };
-    // The state follows the name, which stands in parentheses and may contain some itself.
+    // The state follows the name, which is in parentheses and may contain parentheses.
     let state = line
         .rsplit_once(") ")
         .and_then(|(_, rest)| rest.chars().next());
@@ -121,13 +120,13 @@ fn find(directory: &Path, mountpoint: &Path) -> Option<Connection> {
         .find_map(|runtime_file| connect(directory, &runtime_file))
 }
 
-/// The process of another daemon that served `mountpoint` and has not ended yet, as its runtime file in `directory` says.
+/// The process of a daemon that served `mountpoint` and has not ended, by its runtime file in `directory`.
 #[must_use]
 pub fn predecessor(directory: &Path, mountpoint: &Path) -> Option<u32> {
     find(directory, mountpoint).map(|connection| connection.pid)
 }
 
-/// Removes the runtime files of daemons that have gone from `directory`.
+/// Removes the runtime files of ended daemons from `directory`.
 pub(super) fn sweep(directory: &Path) {
     for runtime_file in runtime_files(directory) {
         drop(connect(directory, &runtime_file));

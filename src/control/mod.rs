@@ -1,7 +1,7 @@
-//! How a command reaches the daemon of a mount: one line of JSON asked, one answered, over a Unix socket.
+//! How a command reaches the daemon of a mount: a request and an answer of one JSON line each, over a Unix socket.
 //!
 //! Each mount has two files in the runtime directory, `PID.json` (which mountpoint) and `PID.sock`, both for its user alone.
-//! A command finds the mount by its mountpoint, never through the mount itself, so that it works on one that hangs.
+//! A command finds the mount by its mountpoint and never enters the mount, so that it works on one that does not answer.
 //! Invariant: a command that finds the files of an ended daemon removes them, and it uses a file only after the socket has
 //! answered.
 
@@ -16,23 +16,23 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// What a command asks.
+/// A request of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase")]
 pub enum Request {
-    /// How things stand.
+    /// Return the status of the mount.
     Status,
-    /// Answer when everything acknowledged is in the bucket.
+    /// Upload everything acknowledged, then answer.
     Drain {
-        /// How long nothing may move, in milliseconds; else as the mount was told.
+        /// The longest time without progress, in milliseconds; by default the mount's own.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         timeout_ms: Option<u64>,
     },
-    /// Drain, unmount, end; answer when that is done.
+    /// Drain, unmount, end; then answer.
     Shutdown {
-        /// Unmount even while something is open.
+        /// Unmount even while a file is open.
         lazy: bool,
-        /// Leave what is not in the bucket in the cache directory instead of waiting for it.
+        /// Do not drain: changes that are not in the bucket stay in the cache directory.
         #[serde(default)]
         keep: bool,
         /// As for [`Request::Drain`].
@@ -41,27 +41,27 @@ pub enum Request {
     },
 }
 
-/// What the daemon answers.
+/// An answer of the daemon.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "lowercase")]
 pub enum Response {
-    /// How things stand.
+    /// The status of the mount.
     Status(Box<StatusReport>),
-    /// It is done.
+    /// The request is done.
     Done,
-    /// It is done, and something is to be known.
+    /// The request is done, with a remark for the user.
     Remark {
-        /// What, for a person.
+        /// The remark, for a person.
         message: String,
     },
-    /// It could not be done.
+    /// The request failed.
     Failed {
         /// Why, for a person.
         message: String,
     },
 }
 
-/// How a mount stands. Times in nanoseconds since 1970 or as named, sizes in bytes.
+/// The status of a mount. Times are in nanoseconds since 1970 unless the name says otherwise, sizes in bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusReport {
     /// The program's version.
@@ -80,73 +80,73 @@ pub struct StatusReport {
     pub sync_on: String,
     /// When it was mounted.
     pub mounted_ns: u64,
-    /// With `read-only`, the instant up to which the past is shown.
+    /// With `read-only`, the timestamp up to which the writer's changes are shown.
     pub shown_ns: Option<u64>,
-    /// Whether another writer has taken the namespace: every change is refused since.
+    /// Whether another writer has taken the namespace; every change is refused then.
     pub fenced: bool,
-    /// What this mount made of changes that another writer had overtaken.
+    /// The conflicts that this mount found: changes that another writer had superseded.
     pub conflicts: ConflictReport,
-    /// What is not yet in the bucket.
+    /// Changes that are not yet in the bucket.
     pub pending: BacklogReport,
-    /// What the live tree holds.
+    /// The size of the live tree.
     pub usage: UsageReport,
-    /// What has left the bucket since it was mounted, and what is to follow.
+    /// Objects deleted from the bucket since the mount, and those to be deleted.
     pub reclaimed: ReclaimReport,
-    /// Requests to the store since it was mounted.
+    /// Requests to the store since the mount.
     pub requests: RequestReport,
-    /// The task that panicked; every call is EIO since.
+    /// The task that panicked; every call is EIO then.
     pub poisoned: Option<String>,
 }
 
-/// What is not yet in the bucket.
+/// Changes that are not yet in the bucket.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BacklogReport {
-    /// Files with contents or writes that are only here.
+    /// Files with content that only this machine has.
     pub files: u64,
-    /// Bytes of them.
+    /// Their bytes that are not in the bucket.
     pub bytes: u64,
     /// Operations that are not durable.
     pub operations: u64,
-    /// When the oldest of them was answered.
+    /// When the oldest of them was acknowledged.
     pub oldest_ns: Option<u64>,
-    /// How long ago that was, in milliseconds.
+    /// Its age in milliseconds.
     pub oldest_age_ms: Option<u64>,
-    /// What went wrong since the mount, one line each.
+    /// Failures since the mount, one line each.
     pub failures: Vec<String>,
 }
 
-/// Acknowledged changes that another writer had overtaken, found when it was mounted.
+/// Acknowledged changes that another writer had superseded, found by the mount.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConflictReport {
     /// Versions marked `conflict`.
     pub versions: u64,
-    /// Names that have them, from the root of the namespace; the first hundred.
+    /// Paths of the files that have them, from the root of the namespace; the first hundred.
     pub places: Vec<String>,
     /// Operations without content, which were dropped.
     pub dropped: u64,
 }
 
-/// What the live tree holds.
+/// The size of the live tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageReport {
     /// Bytes of all files.
     pub bytes: u64,
-    /// Files, directories and the rest.
+    /// Files, directories, links and special files.
     pub files: u64,
 }
 
-/// What nothing shows any more.
+/// Objects that no version shows any more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReclaimReport {
-    /// Bytes that were removed from the bucket.
+    /// Bytes deleted from the bucket.
     pub bytes: u64,
-    /// The objects they were in.
+    /// The deleted objects.
     pub objects: u64,
-    /// Bytes that go when the grace period is over.
+    /// Bytes that are deleted after the grace period.
     pub waiting_bytes: u64,
     /// Their objects.
     pub waiting_objects: u64,
-    /// Bytes of segments that nothing cites and that an ended writer left: they wait longer.
+    /// Bytes of uncited segments of ended writers, which are kept longer.
     pub uncited_bytes: u64,
     /// Their objects.
     pub uncited_objects: u64,
@@ -169,14 +169,14 @@ pub struct RequestReport {
     pub bytes_down: u64,
 }
 
-/// Why a mount could not be asked.
+/// Why a daemon did not answer or could not listen.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControlError {
-    /// No daemon of this user serves that directory.
+    /// No daemon of this user serves that mountpoint.
     #[error("no rewindfs of this user is mounted at {0}")]
     NotFound(String),
-    /// The daemon ended or sent something else than an answer.
+    /// The daemon ended, or sent something that is no answer.
     #[error("the rewindfs at {path} did not answer: {why}")]
     NoAnswer {
         /// The mountpoint.
@@ -203,7 +203,7 @@ impl ControlError {
     }
 }
 
-/// What `PID.json` says: by which directory a mount is found. Bytes, because a path need not be text.
+/// The content of `PID.json`: the mountpoint by which a command finds the daemon. Bytes, because a path need not be UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct RuntimeFile {
     pid: u32,

@@ -13,15 +13,15 @@ use tokio::net::{UnixListener, UnixStream};
 /// The longest line a command may send, in bytes.
 const LINE_MAX: u64 = 4096;
 
-/// The socket of one mount; dropping it removes its files.
+/// The control socket of one mount. Dropping it removes its files.
 #[derive(Debug)]
 pub struct Control {
     paths: RuntimePaths,
 }
 
 impl Control {
-    /// Listens in `directory`, which is made if need be, for commands about `mountpoint`. Each is answered by a task of
-    /// `tasks` with what `answer` returns. Needs a runtime.
+    /// Listens in `directory`, which is created if it does not exist, for commands about `mountpoint`. A task of `tasks` sends
+    /// each command what `answer` returns. Needs a runtime.
     ///
     /// # Errors
     /// [`ControlError::Runtime`] when the directory belongs to another user or cannot be written.
@@ -40,11 +40,11 @@ impl Control {
         let pid = std::process::id();
         let paths = RuntimePaths::new(directory, pid);
         let socket = &paths.socket;
-        // Files of an ended process that had this number.
+        // A socket of an ended process that had the same number.
         std::fs::remove_file(socket).ok();
         let listener =
             UnixListener::bind(socket).map_err(|error| ControlError::runtime(socket, error))?;
-        // From here on, an error drops this and takes the files away again.
+        // From here on an error drops this, which removes the files.
         let control = Self { paths };
         control.publish(&RuntimeFile::new(pid, mountpoint))?;
         tasks.spawn("control", listen(listener, tasks.clone(), Arc::new(answer)));
@@ -59,7 +59,7 @@ impl Control {
         let private = Permissions::from_mode(0o600);
         let text =
             serde_json::to_vec(runtime_file).map_err(|error| ControlError::runtime(path, error))?;
-        // Written aside and renamed, so that no command reads half of it.
+        // Written under another name and renamed, so that no command reads a part of it.
         let aside = path.with_extension("new");
         std::fs::set_permissions(socket, private.clone())
             .and_then(|()| std::fs::write(&aside, text))
@@ -75,13 +75,13 @@ impl Drop for Control {
             if let Err(error) = std::fs::remove_file(file)
                 && error.kind() != io::ErrorKind::NotFound
             {
-                tracing::warn!(file = %file.display(), %error, "not removed");
+                tracing::warn!(file = %file.display(), %error, "the runtime file was not removed");
             }
         }
     }
 }
 
-/// Makes `directory` for this user alone, or makes sure that it is.
+/// Creates `directory` for this user alone, or checks that it is this user's and removes the rights of others.
 fn own(directory: &Path) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)
@@ -116,20 +116,20 @@ where
                 let answer = Arc::clone(&answer);
                 tasks.spawn("control request", async move {
                     if let Err(error) = serve(stream, &*answer).await {
-                        tracing::debug!(%error, "a command went away");
+                        tracing::debug!(%error, "a command ended its connection");
                     }
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "the control socket does not accept");
-                // Out of descriptors, most likely: do not spin.
+                tracing::warn!(%error, "the control socket does not accept a connection");
+                // Most likely the process has no free descriptor: do not spin.
                 tokio::time::sleep(std::time::Duration::from_secs(1)).await;
             }
         }
     }
 }
 
-/// Answers the lines of one command until it hangs up.
+/// Answers the lines of one command until it closes the connection.
 async fn serve<A, F>(stream: UnixStream, answer: &A) -> io::Result<()>
 where
     A: Fn(Request) -> F + Sync,

@@ -10,7 +10,7 @@ fn tasks() -> Tasks {
     Tasks::new(Handle::current())
 }
 
-/// Asks from a thread of its own, since asking blocks.
+/// Asks from a thread of its own, since `ask` blocks.
 async fn asked(
     directory: &Path,
     mountpoint: &str,
@@ -101,7 +101,7 @@ async fn a_line_that_is_no_command_is_answered_and_the_next_one_works() {
 }
 
 #[tokio::test]
-async fn what_a_killed_daemon_left_is_cleared_away() {
+async fn the_files_of_a_killed_daemon_are_removed() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().to_owned();
     let RuntimePaths {
@@ -118,7 +118,7 @@ async fn what_a_killed_daemon_left_is_cleared_away() {
     ));
     assert!(!runtime_file.exists() && !socket.exists());
 
-    // The same when the next daemon starts, for whatever mountpoint.
+    // The same when the next daemon starts, whichever mountpoint it has.
     drop(UnixListener::bind(&socket).unwrap());
     let text = serde_json::to_vec(&RuntimeFile::new(1, Path::new("/mnt/a"))).unwrap();
     std::fs::write(&runtime_file, text).unwrap();
@@ -155,7 +155,7 @@ fn a_daemon_that_ends_is_no_answer() {
 }
 
 #[test]
-fn a_path_that_is_no_text_survives() {
+fn a_path_that_is_not_utf8_is_unchanged() {
     let path = PathBuf::from(OsString::from_vec(b"/mnt/\xff".to_vec()));
     let text = serde_json::to_vec(&RuntimeFile::new(7, &path)).unwrap();
     let runtime_file: RuntimeFile = serde_json::from_slice(&text).unwrap();
@@ -165,7 +165,7 @@ fn a_path_that_is_no_text_survives() {
 #[test]
 fn the_end_of_a_process_is_seen() {
     let mut child = std::process::Command::new("true").spawn().unwrap();
-    // Not yet waited for, so it stays in the table of processes.
+    // The child is a zombie until it is waited for.
     assert!(wait_for_end(child.id(), Duration::from_secs(5)));
     child.wait().unwrap();
     assert!(wait_for_end(child.id(), Duration::from_secs(5)));

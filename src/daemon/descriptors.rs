@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the process's limit of open files to the most it is allowed. Where that is refused it stays as it was.
+/// Raises the process's limit of open files to its hard limit. If that fails, a warning is logged and the limit is unchanged.
 pub(super) fn raise_limit() {
     let limit = getrlimit(Resource::Nofile);
     let most = Rlimit {
@@ -12,7 +12,7 @@ pub(super) fn raise_limit() {
     if limit.current != limit.maximum
         && let Err(error) = setrlimit(Resource::Nofile, most)
     {
-        tracing::warn!(%error, limit = ?limit.current, "the limit of open files stays");
+        tracing::warn!(%error, limit = ?limit.current, "the limit of open files is unchanged");
     }
 }
 
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_of_open_files_is_the_most_allowed() {
+    fn the_limit_of_open_files_is_the_hard_limit() {
         let limit = getrlimit(Resource::Nofile);
         let most = limit.maximum.unwrap_or(1 << 20);
         let lower = Rlimit {

@@ -1,4 +1,4 @@
-//! Why a mount could not be made, or ended with an error.
+//! The errors of a mount, from its start to its end.
 
 use crate::backend::BackendError;
 use crate::config::Config;
@@ -14,7 +14,7 @@ pub enum DaemonError {
     /// The URL names no store, or a flag about it is wrong.
     #[error(transparent)]
     Url(BackendError),
-    /// The store refuses the credentials it was shown.
+    /// The store refuses the credentials.
     #[error("{0}; check the credentials, which come from the provider's environment variables")]
     Denied(BackendError),
     /// The store cannot be used.
@@ -25,7 +25,7 @@ pub enum DaemonError {
     Clock {
         /// The store, without secrets.
         url: String,
-        /// How much is borne.
+        /// The largest difference that is allowed.
         limit: Duration,
         /// This machine's time.
         here: String,
@@ -37,7 +37,7 @@ pub enum DaemonError {
     NoAnswer {
         /// The store, without secrets.
         url: String,
-        /// How long it was waited for.
+        /// How long the daemon waited.
         limit: Duration,
     },
     /// The namespace cannot be opened or closed.
@@ -48,15 +48,15 @@ pub enum DaemonError {
         /// Why.
         source: StoreError,
     },
-    /// A namespace that is only to be read is not there: the first mount that writes makes it.
-    #[error("namespace {name}: not found in {url}; a read-only mount makes none")]
+    /// A read-only mount names a namespace that does not exist: the first mount that writes creates it.
+    #[error("namespace {name}: not found in {url}; a read-only mount creates none")]
     NoNamespace {
         /// The namespace.
         name: String,
         /// The store, without secrets.
         url: String,
     },
-    /// The disk of the cache directory is full: free some, or name another.
+    /// The disk of the cache directory is full: free some space, or use another directory.
     #[error(
         "cache directory {path}: no space left on its disk; free some, or give another --cache-dir"
     )]
@@ -67,35 +67,33 @@ pub enum DaemonError {
     /// The mountpoint cannot be used.
     #[error(transparent)]
     Mount(#[from] MountError),
-    /// Commands cannot be listened for.
+    /// The control socket cannot be opened.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// A signal came before the mount was made.
+    /// A signal was received before the mount was made.
     #[error("stopped by a signal")]
     Stopped,
-    /// Something acknowledged is not in the bucket; it lies in the cache directory, for the next mount.
-    #[error("not brought to the bucket: {0}; the next mount with this cache directory will")]
+    /// Acknowledged changes are not in the bucket; they are in the cache directory, and the next mount uploads them.
+    #[error("not uploaded: {0}; the next mount with this cache directory uploads it")]
     Left(String),
-    /// Another writer has the namespace; what was acknowledged here and did not reach the bucket lies in the cache
-    /// directory, and its next mount makes versions of it.
+    /// Another writer has the namespace; acknowledged changes that are not in the bucket are in the cache directory, and the
+    /// next mount with it makes conflict versions of their contents.
     #[error("another writer has taken the namespace: {0}")]
     Fenced(String),
-    /// The process that served the mountpoint before has not ended: wait for it.
-    #[error(
-        "mountpoint {path}: process {pid}, which served it before, is still bringing files to the bucket"
-    )]
+    /// The process that served the mountpoint before has not ended: wait for its end.
+    #[error("mountpoint {path}: process {pid}, which served it before, is still uploading files")]
     Ending {
         /// The mountpoint.
         path: String,
         /// The process.
         pid: u32,
     },
-    /// The index, or what brings changes to it, had stopped for good: mount again.
+    /// The index, or a task that commits to it, has stopped for good: mount again.
     #[error("the mount had stopped: {why}; {left}")]
     HadStopped {
         /// What stopped.
         why: String,
-        /// What stays in the cache directory.
+        /// The changes that stay in the cache directory.
         left: String,
     },
     /// A task of a mount panicked: mount again.
@@ -103,15 +101,15 @@ pub enum DaemonError {
     Panicked {
         /// The task.
         task: &'static str,
-        /// What stays in the cache directory.
+        /// The changes that stay in the cache directory.
         left: String,
     },
-    /// Something panicked.
+    /// A part outside the tasks of the mount panicked or ended.
     #[error("{0} failed, see the log")]
     Broken(&'static str),
 }
 
-/// Names what kept a namespace from being opened.
+/// Turns the error of opening a namespace into one that names the cache directory, the store or the namespace.
 pub(super) fn not_opened(config: &Config, source: StoreError) -> DaemonError {
     match source {
         StoreError::NoSpace => DaemonError::CacheFull {
@@ -138,7 +136,7 @@ impl From<BackendError> for DaemonError {
 }
 
 impl DaemonError {
-    /// Whether the user said something that can never work, which has an exit status of its own.
+    /// Whether the command line can never work, which has its own exit status.
     #[must_use]
     pub fn is_usage(&self) -> bool {
         matches!(

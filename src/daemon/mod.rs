@@ -1,9 +1,9 @@
-//! One mount's process: builds the layers bottom-up, serves, and takes them down in reverse.
+//! One mount's process: opens the layers bottom-up, serves, and closes them in reverse order.
 //!
 //! Life: [`Daemon::start`] mounts; [`Daemon::run`] serves until the mount is unmounted, a command asks for the end or a
-//! signal comes; then what is under way is answered, every handle released, everything acknowledged brought to the
-//! bucket, the store closed.
-//! Invariant: what was acknowledged and did not reach the bucket is named in the log and in the exit status, and lies in
+//! signal is received; then running requests are answered, every handle is released, everything acknowledged is uploaded,
+//! and the store is closed.
+//! Invariant: acknowledged changes that did not reach the bucket are named in the log and in the exit status, and stay in
 //! the cache directory for the next mount.
 
 mod descriptors;
@@ -32,19 +32,19 @@ use stop::Patience;
 pub use stop::Signals;
 use tokio::sync::{mpsc, watch};
 
-/// How long a store may take to say that it is there and what it can do; its own limits are shorter and say more.
+/// How long the first check of a store may take; the store's own limits are shorter and their errors say more.
 const CHECK_MAX: Duration = Duration::from_secs(9);
 
-/// How far this machine's clock may be from the store's: instants are made of it.
+/// How far this machine's clock may be from the store's: timestamps are made from it.
 const CLOCK_MAX: Duration = Duration::from_secs(60);
 
-/// How long requests under way may take at the end, and the store to close.
+/// How long running requests may take at the end, and how long the store may take to close.
 const END_MAX: Duration = Duration::from_secs(10);
 
-/// How long a mount waits for the process that served its mountpoint until just now.
+/// How long a mount waits for the end of the process that served its mountpoint before.
 const PREDECESSOR_MAX: Duration = Duration::from_secs(60);
 
-/// How long a lazily unmounted mount may be used further before its handles are taken away.
+/// How long a lazily unmounted mount stays usable before its handles are released.
 const LAZY_MAX: Duration = Duration::from_secs(2);
 
 /// A mount that is served by this process.
@@ -57,19 +57,19 @@ pub struct Daemon {
     shutdown: mpsc::Receiver<()>,
 }
 
-/// How it ended, as a command is told: what there is to know, or why not well.
+/// How the mount ended, for the command that asked for it: a remark if there is one, or the error.
 type Ending = Result<Option<String>, String>;
 
-/// What becomes at the end of what is not in the bucket.
+/// What happens at the end to changes that are not in the bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ShutdownMode {
-    /// It is brought there.
+    /// They are uploaded.
     Drain,
-    /// It stays in the cache directory.
+    /// They stay in the cache directory.
     KeepInCache,
 }
 
-/// What commands and the end both use.
+/// What both the commands and the end of the mount use.
 #[derive(Debug)]
 struct Core {
     mounted: Mounted,
@@ -77,13 +77,13 @@ struct Core {
     blocking: Tasks,
     finished: watch::Receiver<Option<Ending>>,
     shutdown: mpsc::Sender<()>,
-    /// As the command said that unmounts.
+    /// Set by the command that unmounts.
     shutdown_mode: Mutex<ShutdownMode>,
     cache_dir: PathBuf,
     drain_timeout: Duration,
 }
 
-/// The rooms below the kernel's door, opened.
+/// The opened layers below `fuse`.
 #[derive(Debug)]
 struct Layers {
     namespace: Namespace,
@@ -92,11 +92,11 @@ struct Layers {
 }
 
 impl Daemon {
-    /// Opens the store, mounts, and listens for commands in `runtime_directory`. Needs a runtime. When it fails, nothing
-    /// is left mounted.
+    /// Opens the store, mounts, and listens for commands in `runtime_directory`. Needs a runtime. After an error nothing
+    /// is mounted.
     ///
     /// # Errors
-    /// [`DaemonError`] names what cannot be used; a store that does not answer is given up after 9 s.
+    /// [`DaemonError`] names what failed; a store that does not answer within 9 s is an error.
     pub async fn start(
         config: Config,
         runtime_directory: PathBuf,
@@ -107,7 +107,7 @@ impl Daemon {
         tokio::select! {
             started = Self::build(config, &runtime_directory, env, groups.clone()) => started,
             () = signals.next() => {
-                // A mount that is just being made is unmounted by its owner, which has gone.
+                // The future that owned the mount was dropped; a mount that a thread is making is unmounted when that thread drops it.
                 let _ = tokio::time::timeout(END_MAX, groups.blocking.join()).await;
                 Err(DaemonError::Stopped)
             }
@@ -120,7 +120,7 @@ impl Daemon {
         env: Arc<dyn Env>,
         groups: Groups,
     ) -> Result<Self, DaemonError> {
-        // The cheapest refusals first: the mountpoint, then the store, then the namespace in it.
+        // The cheapest checks first: the mountpoint, then the store, then the namespace in it.
         let (wanted, directory) = (
             config.mount.mountpoint.clone(),
             runtime_directory.to_owned(),
@@ -136,7 +136,7 @@ impl Daemon {
         let mounting = move || Mounted::mount(fs, &mount, requests, below);
         let mounted = match in_thread(&groups.blocking, "mount", mounting).await {
             Ok(Ok(mounted)) => mounted,
-            // Opened for nothing: the next mount must not find the namespace taken.
+            // Closed again, so that the next mount does not find the namespace in use.
             Ok(Err(error)) => return Err(layers.give_up(error).await),
             Err(error) => return Err(layers.give_up(error).await),
         };
@@ -167,7 +167,7 @@ impl Daemon {
         }
     }
 
-    /// What the mount made of changes that were acknowledged here before and that another writer had overtaken.
+    /// The conflicts of this mount: changes acknowledged here before that another writer had superseded.
     #[must_use]
     pub fn conflicts(&self) -> control::ConflictReport {
         status::conflicts(&self.core.layers.namespace)
@@ -238,7 +238,7 @@ impl Daemon {
             .map(|()| remark)
             .map_err(ToString::to_string);
         self.finished.send_replace(Some(told));
-        // Commands that wait for the end hear of it before the process is gone.
+        // Commands that wait for the end have their answer before the process exits.
         drop(self.control);
         self.groups.commands.stop();
         let _ = tokio::time::timeout(LAZY_MAX, self.groups.commands.join()).await;
@@ -292,9 +292,8 @@ impl Core {
         }
     }
 
-    /// Brings everything to the bucket, unmounts, and waits for the end. Whatever refuses leaves the mount as it was, except
-    /// that one in which something has stopped for good can only end: another writer has its namespace, its index gave up, a
-    /// task panicked.
+    /// Uploads everything, unmounts, and waits for the end. A step that fails leaves the mount as it was, unless a part of the
+    /// mount has stopped for good (another writer has its namespace, its index gave up, a task panicked): then it ends.
     async fn shut_down(self: &Arc<Self>, how: Unmount, timeout_ms: Option<u64>) -> Ending {
         match self.drain(timeout_ms).await {
             Err(_)
@@ -306,11 +305,11 @@ impl Core {
         self.end(how, ShutdownMode::Drain).await
     }
 
-    /// What an unmount that cannot bring everything to the bucket says.
+    /// The message of an unmount that could not upload everything.
     fn way_out(&self, why: &str) -> String {
         format!(
-            "{why}. It is still mounted. What is not in the bucket: {}. Try again when the store works, or end the mount with \
-             `rewindfs umount --keep {}`: it stays in {}, and the next mount with this cache directory brings it",
+            "{why}. It is still mounted. Not yet in the bucket: {}. Try again when the store works, or end the mount with \
+             `rewindfs umount --keep {}`: the changes stay in {}, and the next mount with this cache directory uploads them",
             stop::amounts(&self.layers.namespace.tree().pending()),
             self.mounted.mountpoint().display(),
             self.cache_dir.display()
@@ -319,24 +318,24 @@ impl Core {
 
     /// Unmounts, and waits for the end.
     async fn end(self: &Arc<Self>, how: Unmount, shutdown_mode: ShutdownMode) -> Ending {
-        // Said before the mount can end, since its end is seen elsewhere too.
+        // Set before the mount can end, because `Daemon::run` acts on its end too.
         *lock(&self.shutdown_mode) = shutdown_mode;
         tokio::select! {
             unmounted = self.unmount(how) => if let Err(error) = unmounted {
                 *lock(&self.shutdown_mode) = ShutdownMode::Drain;
                 return Err(error.to_string());
             },
-            // The kernel ends the session first and then takes apart what it had cached: umount(2) returns seconds later when
-            // that was a million files, and its caller must have its answer before this process ends.
+            // The kernel ends the session first and then frees what it had cached: with a million files umount(2) returns seconds
+            // later, and the command must have its answer before this process ends.
             () = self.mounted.ended() => {}
         }
-        // A full channel means that the end has been asked for already.
+        // A full channel means that another command has asked for the end.
         let _ = self.shutdown.try_send(());
         let mut finished = self.finished.clone();
         let finished = finished.wait_for(Option::is_some).await;
         match finished.as_deref() {
             Ok(Some(outcome)) => outcome.clone(),
-            _ => Err("it ended before it was done".to_owned()),
+            _ => Err("the daemon ended before the mount was closed".to_owned()),
         }
     }
 
@@ -362,7 +361,7 @@ impl Core {
         let ended = tokio::time::timeout(LAZY_MAX, self.mounted.ended()).await;
         self.mounted.finish(END_MAX).await;
         if ended.is_err() {
-            // Files that are still open must not be written into a store that is being closed.
+            // Files that are still open must not write into a store that is being closed.
             self.layers.fs.poison("the mount has ended");
         }
     }
@@ -401,15 +400,15 @@ impl Layers {
         })
     }
 
-    /// Closes what was opened, and says why with `error`.
+    /// Closes the namespace and returns `error`.
     async fn give_up(&self, error: impl Into<DaemonError>) -> DaemonError {
         close(&self.namespace).await;
         error.into()
     }
 }
 
-/// Gets the mountpoint ready. Who served it until just now may still be bringing files to the bucket: the namespace is free
-/// when that process has gone.
+/// Prepares the mountpoint. The process that served it before may still be uploading files: the namespace is free when that
+/// process has ended.
 fn prepare(mountpoint: &Path, runtime_directory: &Path) -> Result<(), DaemonError> {
     let resolved = Mounted::prepare(mountpoint)?;
     match control::predecessor(runtime_directory, &resolved) {
@@ -421,7 +420,7 @@ fn prepare(mountpoint: &Path, runtime_directory: &Path) -> Result<(), DaemonErro
     }
 }
 
-/// Opens the store and makes sure, before anything depends on it, that it is there and keeps its word.
+/// Opens the store and checks, before anything depends on it, that it answers, and for a writer that it does what it must.
 async fn open_backend(config: &Config, env: &dyn Env) -> Result<Backend, DaemonError> {
     let backend =
         Backend::open(config.url.secret(), &config.backend).map_err(|error| match error {
@@ -449,12 +448,17 @@ async fn open_backend(config: &Config, env: &dyn Env) -> Result<Backend, DaemonE
 async fn sweep(backend: Backend, namespace: String, env: Arc<dyn Env>) {
     match sweep_orphans(&backend, &namespace, env.as_ref()).await {
         Ok(0) => {}
-        Ok(files) => tracing::info!(files, "removed what a crash left of unfinished writes"),
-        Err(error) => tracing::warn!(%error, "what a crash left of unfinished writes stays"),
+        Ok(files) => tracing::info!(
+            files,
+            "removed temporary files of writes that a crash interrupted"
+        ),
+        Err(error) => {
+            tracing::warn!(%error, "temporary files of interrupted writes were not removed")
+        }
     }
 }
 
-/// Refuses clocks that are too far apart; both in nanoseconds since 1970.
+/// Fails when the clocks differ by more than [`CLOCK_MAX`]; both are in nanoseconds since 1970.
 fn compare_clocks(url: &str, here: u64, there: u64) -> Result<(), DaemonError> {
     if Duration::from_nanos(here.abs_diff(there)) <= CLOCK_MAX {
         return Ok(());
@@ -471,32 +475,36 @@ fn compare_clocks(url: &str, here: u64, there: u64) -> Result<(), DaemonError> {
     })
 }
 
-/// Tells systemd how it goes, when it has started us.
+/// Sends states to systemd if it started this process.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "systemd was not told");
+        tracing::debug!(%error, "systemd was not notified");
     }
 }
 
-/// Ends a namespace without the bucket.
+/// Closes a namespace without the bucket.
 async fn abandon(namespace: &Namespace) {
     match tokio::time::timeout(END_MAX, namespace.abandon()).await {
         Ok(Ok(()) | Err(StoreError::Fenced)) => {}
-        Ok(Err(error)) => tracing::error!(%error, "what stays here may not survive this machine"),
-        Err(_) => tracing::error!("what stays here was not synced in time"),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the cache directory was not synced; its changes may not survive a crash of this machine")
+        }
+        Err(_) => tracing::error!(
+            "the cache directory was not synced in time; its changes may not survive a crash of this machine"
+        ),
     }
 }
 
 async fn close(namespace: &Namespace) {
     match tokio::time::timeout(END_MAX, namespace.close()).await {
-        // What a fenced writer leaves behind has been said.
+        // The changes that a fenced writer keeps have been reported.
         Ok(Ok(()) | Err(StoreError::Fenced)) => {}
-        Ok(Err(error)) => tracing::error!(%error, "the namespace did not close well"),
-        Err(_) => tracing::error!("the namespace did not close in time"),
+        Ok(Err(error)) => tracing::error!(%error, "the namespace was closed with an error"),
+        Err(_) => tracing::error!("the namespace was not closed in time"),
     }
 }
 
-/// Runs what waits for the system on a thread where it may.
+/// Runs blocking work on a thread of its own.
 async fn in_thread<T: Send + 'static>(
     tasks: &Tasks,
     name: &'static str,
@@ -516,7 +524,7 @@ mod tests {
     const NOON: u64 = 1_767_268_800_000_000_000;
 
     #[test]
-    fn a_clock_a_minute_off_is_refused_with_both_times() {
+    fn a_clock_more_than_a_minute_off_is_refused_with_both_times() {
         assert!(compare_clocks("s3://b", NOON, NOON + 60_000_000_000).is_ok());
         assert!(compare_clocks("s3://b", NOON + 60_000_000_000, NOON).is_ok());
         let error = compare_clocks("s3://b", NOON, NOON + 61_000_000_000).unwrap_err();
@@ -527,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_never_work_is_told_from_what_failed() {
+    fn usage_errors_are_distinguished_from_failures() {
         let refused = |place: &str| BackendError::Invalid {
             place: place.to_owned(),
             reason: "wrong".to_owned(),

@@ -1,4 +1,4 @@
-//! How a mount stands, gathered from the layers.
+//! The status of a mount, collected from its layers.
 
 use super::groups::Groups;
 use crate::backend::Backend;
@@ -12,7 +12,7 @@ use crate::fuse::Mounted;
 use crate::store::{self, Namespace, UploadBacklog};
 use crate::sync::Arc;
 
-/// What stays the same as long as a mount lives, and where the rest is asked.
+/// The facts that do not change while a mount lives, and the sources of the others.
 #[derive(Debug)]
 pub(super) struct StatusCollector {
     namespace: String,
@@ -25,7 +25,7 @@ pub(super) struct StatusCollector {
 }
 
 impl StatusCollector {
-    /// Notes what `config` says; a panic in `groups` will be shown.
+    /// Makes the collector of a mount with `config`; reports a panic in `groups`.
     pub(super) fn new(
         config: &Config,
         backend: Backend,
@@ -56,7 +56,7 @@ impl StatusCollector {
         self.groups.poisoned()
     }
 
-    /// Gathers how things stand now.
+    /// Collects the status.
     pub(super) fn status(&self, mounted: &Mounted, namespace: &Namespace) -> StatusReport {
         let usage = namespace.tree().usage();
         let counters = self.backend.counters();
@@ -108,7 +108,7 @@ fn reclaimed(done: store::GcCounters) -> ReclaimReport {
     }
 }
 
-/// What the mount made of a journal that another writer had overtaken.
+/// The conflicts of this mount: changes in its journal that another writer had superseded.
 pub(super) fn conflicts(namespace: &Namespace) -> ConflictReport {
     let found = namespace.conflicts();
     ConflictReport {
@@ -118,9 +118,9 @@ pub(super) fn conflicts(namespace: &Namespace) -> ConflictReport {
     }
 }
 
-/// Shows what is pending, its age measured from `now` in nanoseconds.
+/// Reports what is pending; its age is measured from `now`, in nanoseconds.
 fn backlog(pending: UploadBacklog, now: u64) -> BacklogReport {
-    let oldest_ns = pending.oldest.map(|instant| instant.0);
+    let oldest_ns = pending.oldest.map(|oldest| oldest.0);
     BacklogReport {
         files: pending.files,
         bytes: pending.bytes,

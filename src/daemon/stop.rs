@@ -1,23 +1,23 @@
-//! The end of a mount: signals, and how long it may take to bring everything to the bucket.
+//! The end of a mount: signals, and how long the last upload may take.
 
 use crate::store::{Namespace, UploadBacklog};
 use std::path::Path;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// How long a signal leaves for bringing everything to the bucket; below what systemd grants by default.
+/// How long the last upload may take after a signal; below systemd's default.
 const SIGNAL_MAX: Duration = Duration::from_secs(60);
 
-/// How long the end may wait for the bucket.
+/// How long the end of a mount waits for the bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Patience {
-    /// Until it is done, or a signal bounds it.
+    /// Until everything is uploaded, or a signal sets a limit.
     Unbounded,
-    /// [`SIGNAL_MAX`], and not beyond another signal.
+    /// For [`SIGNAL_MAX`], or until another signal.
     Bounded,
 }
 
-/// SIGTERM and SIGINT, told one by one.
+/// The signals SIGTERM and SIGINT, received one by one.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Option<Signal>,
@@ -25,7 +25,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Starts listening; from here on neither signal ends the process by itself. Needs a runtime.
+    /// Starts to listen; from then on neither signal ends the process by itself. Needs a runtime.
     #[must_use]
     pub fn listen() -> Self {
         Self {
@@ -34,7 +34,7 @@ impl Signals {
         }
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub async fn next(&mut self) {
         tokio::select! {
             () = next_of(&mut self.terminate) => {}
@@ -45,7 +45,7 @@ impl Signals {
 
 fn listen_to(kind: SignalKind) -> Option<Signal> {
     signal(kind)
-        .inspect_err(|error| tracing::warn!(%error, "a signal cannot be listened for"))
+        .inspect_err(|error| tracing::warn!(%error, "a signal handler cannot be installed"))
         .ok()
 }
 
@@ -59,7 +59,7 @@ async fn next_of(signal: &mut Option<Signal>) {
     }
 }
 
-/// Brings everything to the bucket as long as `patience` lasts and something moves within `stall`; says what is left otherwise.
+/// Uploads everything, for as long as `patience` allows and something moves within `stall`; else returns what is left, as text.
 pub(super) async fn drain(
     namespace: &Namespace,
     signals: &mut Signals,
@@ -81,16 +81,16 @@ pub(super) async fn drain(
                     patience = Patience::Bounded;
                     continue;
                 }
-                Patience::Bounded => "a second signal came".to_owned(),
+                Patience::Bounded => "a second signal was received".to_owned(),
             },
         };
         if namespace.is_fenced() {
             let left = describe_fenced(&namespace.tree().pending());
-            tracing::error!(left, "ended without the namespace");
+            tracing::error!(left, "ended after the loss of the namespace");
             return Err(left);
         }
         let left = describe(&namespace.tree().pending());
-        tracing::error!(why, left, "not everything was brought to the bucket");
+        tracing::error!(why, left, "not everything was uploaded");
         return Err(format!("{left} ({why})"));
     }
 }
@@ -101,46 +101,47 @@ fn is_nothing(pending: &UploadBacklog) -> bool {
     pending.files == 0 && pending.operations == 0
 }
 
-/// Says what stays here of a mount in which something has stopped.
+/// Describes the changes that stay here when a part of the mount has stopped.
 pub(super) fn describe_stopped(pending: &UploadBacklog) -> String {
     match is_nothing(pending) {
         true => NOTHING.to_owned(),
         false => format!(
-            "{} stay in the cache directory; the next mount with it brings them to the bucket",
+            "{} stay in the cache directory; the next mount with it uploads them",
             amounts(pending)
         ),
     }
 }
 
-/// Says what stays here of a mount that lost its namespace.
+/// Describes the changes that stay here when the mount lost its namespace.
 fn describe_fenced(pending: &UploadBacklog) -> String {
     if is_nothing(pending) {
         return NOTHING.to_owned();
     }
     format!(
-        "{} stay in the cache directory, whose next mount makes versions (conflict) of their contents",
+        "{} stay in the cache directory; the next mount with it makes conflict versions of their contents",
         amounts(pending)
     )
 }
 
-/// Says what stays in the cache directory of a mount that ends without the bucket.
+/// Describes, and logs, the changes that stay in the cache directory when a mount ends without an upload.
 pub(super) fn kept(namespace: &Namespace, cache_dir: &Path) -> String {
     if namespace.is_fenced() {
         return describe_fenced(&namespace.tree().pending());
     }
     let pending = namespace.tree().pending();
-    if pending.files == 0 && pending.operations == 0 {
+    if is_nothing(&pending) {
         return "everything is in the bucket; nothing stays in the cache directory".to_owned();
     }
     let kept = format!(
-        "kept in {}: {}; the next mount with this cache directory brings them to the bucket",
+        "kept in {}: {}; the next mount with this cache directory uploads them",
         cache_dir.display(),
         amounts(&pending)
     );
-    tracing::warn!(kept, "ended without the bucket");
+    tracing::warn!(kept, "ended without an upload");
     kept
 }
 
+/// Counts what is pending: files, bytes, operations.
 pub(super) fn amounts(pending: &UploadBacklog) -> String {
     let (files, bytes) = (pending.files, pending.bytes);
     format!(
@@ -149,7 +150,7 @@ pub(super) fn amounts(pending: &UploadBacklog) -> String {
     )
 }
 
-/// Says what is pending, and what holds it back.
+/// Describes what is pending, and the failures that delay it.
 fn describe(pending: &UploadBacklog) -> String {
     let mut text = amounts(pending);
     for reason in &pending.failures {
@@ -164,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_is_counted_and_explained() {
+    fn pending_changes_are_counted_with_their_failures() {
         let pending = UploadBacklog {
             files: 2,
             bytes: 300,
