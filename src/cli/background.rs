@@ -1,8 +1,8 @@
-//! A mount in the background: this program once more, with `--foreground`, and a socket over which it reports.
+//! A mount in the background: a second process of this program, with `--foreground`, and a socket over which it reports.
 //!
-//! The socket is the child's standard input: it needs no number passed along and no file, and reads as ended once the
-//! parent has gone. Life: the parent waits for one line; the child writes it when the mount answers or cannot be made; a
-//! child that dies first closes the socket, which the parent sees at once.
+//! The socket is the child's standard input, so that no descriptor number and no file is passed on; it is closed when the
+//! parent ends. Life: the parent waits for one line; the child writes it when the mount answers or cannot be made; a child
+//! that ends before closes the socket, which the parent sees at once.
 
 use super::error::CliError;
 use crate::fuse::serving;
@@ -21,30 +21,30 @@ use std::process::{Child, Command, Stdio};
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum ReadinessMessage {
-    /// The mount answers; there may be something to know about it.
+    /// The mount answers; there may be a remark about it.
     Ready { remark: Option<String> },
-    /// It could not be made.
+    /// The mount could not be made.
     Failed {
         message: String,
-        /// Whether it never can.
+        /// Whether the command line can never work.
         usage: bool,
     },
 }
 
-/// Who is told how mounting went.
+/// Where the outcome of mounting is reported.
 #[derive(Debug)]
 pub(super) enum ReadinessPipe {
-    /// This process is in the foreground: its own messages are enough.
+    /// Nowhere: this process is in the foreground and prints its own messages.
     None,
     /// The process that started this one.
     Parent(Mutex<UnixStream>),
 }
 
 impl ReadinessPipe {
-    /// Says that the mount answers, and what else there is to say.
+    /// Reports that the mount answers, with a remark if there is one.
     ///
     /// # Errors
-    /// The parent has gone.
+    /// The parent has ended.
     pub(super) fn ready(&self, remark: Option<String>) -> io::Result<()> {
         if let (Self::None, Some(remark)) = (self, &remark) {
             eprintln!("rewindfs: {remark}");
@@ -52,14 +52,14 @@ impl ReadinessPipe {
         self.write(&ReadinessMessage::Ready { remark })
     }
 
-    /// Says why there is no mount.
+    /// Reports why there is no mount.
     pub(super) fn refused(&self, cli_error: &CliError) {
         let line = ReadinessMessage::Failed {
             message: cli_error.message.clone(),
             usage: cli_error.status() == 2,
         };
         if let Err(error) = self.write(&line) {
-            tracing::debug!(%error, "the parent has gone");
+            tracing::debug!(%error, "the parent has ended");
         }
     }
 
@@ -73,17 +73,19 @@ impl ReadinessPipe {
     }
 }
 
-/// Starts this program once more with `arguments`, which are a whole command line, and waits until its mount at
-/// `mountpoint` answers. Its output goes to `log` or nowhere.
+/// Starts a second process of this program with `arguments`, which are a whole command line, and waits until its mount at
+/// `mountpoint` answers. Its output is appended to `log`, or dropped.
 ///
 /// # Errors
-/// What the other process said, with its status; or that it ended without a word.
+/// The error that the other process reported, with its exit status; or that it ended without a report.
 pub(super) fn launch(
     arguments: &[OsString],
     log: Option<&Path>,
     mountpoint: &Path,
 ) -> Result<(), CliError> {
-    let failed = |error: io::Error| CliError::failure(format!("no process for the mount: {error}"));
+    let failed = |error: io::Error| {
+        CliError::failure(format!("cannot start a process for the mount: {error}"))
+    };
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let (stdout, stderr) = match log {
         Some(path) => {
@@ -98,7 +100,7 @@ pub(super) fn launch(
     let program = std::env::current_exe().map_err(failed)?;
     let child = Command::new(program)
         .args(arguments.iter().skip(1).take(1))
-        // In front of what may follow two dashes.
+        // Before a `--` that may follow.
         .args(["--foreground", "--report-on-stdin"])
         .args(arguments.iter().skip(2))
         .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -119,7 +121,7 @@ pub(super) fn launch(
     }
 }
 
-/// Waits for the line of `child`; what it remarks about its mount.
+/// Waits for the line of `child`; returns its remark about the mount.
 fn hear(stream: UnixStream, mut child: Child) -> Result<Option<String>, CliError> {
     let mut line = String::new();
     let read = BufReader::new(stream).read_line(&mut line);
@@ -139,13 +141,13 @@ fn hear(stream: UnixStream, mut child: Child) -> Result<Option<String>, CliError
                 (Err(error), _) | (_, Err(error)) => error.to_string(),
             };
             Err(CliError::failure(format!(
-                "the mount's process ended before the mount answered ({ended}); --log FILE tells more"
+                "the mount's process ended before the mount answered ({ended}); use --log FILE to see why"
             )))
         }
     }
 }
 
-/// Opens `path` for appending; only its owner may read it, since names of files appear in it.
+/// Opens `path` for appending; only its owner may read it, since it contains names of files.
 ///
 /// # Errors
 /// A failure that names it.
@@ -161,14 +163,14 @@ pub(super) fn open_log(path: &Path) -> Result<File, CliError> {
 /// Makes this process, which was started by [`launch`], independent of the terminal and of the current directory.
 ///
 /// # Errors
-/// A failure when standard input is not what [`launch`] made it.
+/// A failure when standard input is not the socket that [`launch`] passes.
 pub(super) fn detach() -> Result<ReadinessPipe, CliError> {
     let failed = |error: io::Error| CliError::failure(format!("--report-on-stdin: {error}"));
     let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
     let stream = UnixStream::from(stdin);
     stream.peer_addr().map_err(failed)?;
     let readiness = ReadinessPipe::Parent(Mutex::new(stream));
-    // It fails for the leader of a group of processes only, which has nothing to leave.
+    // It fails only for the leader of a process group, which needs no new session.
     let _ = rustix::process::setsid();
     std::env::set_current_dir("/").map_err(failed)?;
     Ok(readiness)
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_child_says_reaches_the_parent() {
+    fn the_report_of_the_child_reaches_the_parent() {
         for (cli_error, status) in [(CliError::usage("a"), 2), (CliError::failure("b"), 1)] {
             let (ours, theirs) = UnixStream::pair().unwrap();
             ReadinessPipe::Parent(Mutex::new(theirs)).refused(&cli_error);
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_dies_without_a_word_is_a_failure() {
+    fn a_child_that_ends_without_a_report_is_a_failure() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
         let heard = hear(ours, child("exit 7")).unwrap_err();
@@ -211,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_that_has_gone_is_noticed() {
+    fn a_parent_that_has_ended_is_an_error() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(ours);
         assert!(

@@ -1,4 +1,4 @@
-//! `rewindfs check`: does the log of a namespace tell what its index says?
+//! `rewindfs check`: compares the log of a namespace with its index.
 
 use super::connection::ConnectionArguments;
 use super::error::CliError;
@@ -18,22 +18,22 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a writer may take to log what it has committed: it does so each minute.
+/// How long a writer may take to log a committed batch: it logs once a minute.
 const LOG_MAX: Duration = Duration::from_secs(90);
 
-/// Findings of a kind that are printed, at most.
+/// The most findings of one kind that are printed.
 const SHOWN_MAX: usize = 20;
 
-/// How often progress is told where no terminal shows it.
+/// How often progress is printed where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Rows in memory, bytes; two such amounts are in use.
+/// Bytes of rows in memory; two such amounts are in use.
 const ROWS_IN_MEMORY: usize = 32 << 20;
 
-/// Where temporary files lie unless TMPDIR says otherwise: they may be large, and /tmp is memory on many machines.
+/// The directory for temporary files unless TMPDIR names one: they may be large, and /tmp is memory on many machines.
 const TEMPORARY: &str = "/var/tmp";
 
-/// What `rewindfs check` takes.
+/// The arguments of `rewindfs check`.
 #[derive(Args)]
 pub(super) struct CheckArguments {
     /// The store: file:///dir, s3://bucket/prefix, gs://, az://
@@ -54,7 +54,7 @@ impl fmt::Debug for CheckArguments {
     }
 }
 
-/// A check that is to be run.
+/// A check to be run.
 #[derive(Debug)]
 pub struct Check {
     url: StoreUrl,
@@ -63,10 +63,10 @@ pub struct Check {
 }
 
 impl Check {
-    /// Checks the words before anything is asked of the store.
+    /// Checks the arguments before any request to the store.
     ///
     /// # Errors
-    /// A usage error that names what is wrong.
+    /// A usage error that names the wrong argument.
     pub(super) fn new(arguments: CheckArguments) -> Result<Self, CliError> {
         Ok(Self {
             url: StoreUrl::new(arguments.url),
@@ -79,7 +79,7 @@ impl Check {
         })
     }
 
-    /// Compares, prints the outcome, and turns into the exit status.
+    /// Compares, prints the outcome, and returns the exit status.
     pub async fn run(self) -> ExitCode {
         match self.compare().await {
             Ok(()) => ExitCode::SUCCESS,
@@ -129,7 +129,7 @@ impl Check {
     }
 }
 
-/// Where rows go that do not fit into memory.
+/// The directory for rows that do not fit into memory.
 fn temporary_directory() -> PathBuf {
     let told = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
     let usual = Path::new(TEMPORARY);
@@ -140,7 +140,7 @@ fn temporary_directory() -> PathBuf {
     }
 }
 
-/// Says in a line what is wrong.
+/// Names in one line what is wrong.
 fn verdict(audit: &CheckReport) -> String {
     let mut parts = Vec::new();
     if !audit.damaged.is_empty() {
@@ -167,7 +167,7 @@ fn print(findings: &Findings) {
     }
 }
 
-/// A subject as people know it.
+/// A subject, for a person.
 fn name(subject: &Subject) -> String {
     match subject {
         Subject::Path { path, version } => {
@@ -185,7 +185,7 @@ fn name(subject: &Subject) -> String {
     }
 }
 
-/// Shows how far a check is: on a terminal in one line that changes, else in a line now and then.
+/// Shows the progress of a check: on a terminal in one line that changes, else in a line from time to time.
 struct CheckProgress {
     bar: ProgressBar,
     told: Mutex<Instant>,

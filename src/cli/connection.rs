@@ -1,4 +1,4 @@
-//! The flags that say how a store is reached; every command that asks one takes them.
+//! The flags for the connection to a store; every command that uses a store takes them.
 
 use super::value;
 use crate::backend::Retry;
@@ -6,10 +6,10 @@ use crate::config::ConnectionOptions;
 use clap::Args;
 use std::time::Duration;
 
-/// How a store is reached.
+/// The connection to a store.
 #[derive(Debug, Args)]
 pub(super) struct ConnectionArguments {
-    /// Another server than the provider's, http://host:9000
+    /// A server other than the provider's, http://host:9000
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
     /// The bucket's region
@@ -18,10 +18,10 @@ pub(super) struct ConnectionArguments {
     /// How often a failed request to the store is sent again: none, aggressive or a number [default: 10]
     #[arg(long, value_name = "HOW", value_parser = value::retries)]
     retries: Option<Retry>,
-    /// The first and shortest pause before that [default: 100ms; aggressive: 20ms]
+    /// The first and shortest pause before a request is sent again [default: 100ms; aggressive: 20ms]
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     retry_base: Option<Duration>,
-    /// The longest pause before that [default: 15s; aggressive: 2s]
+    /// The longest pause before a request is sent again [default: 15s; aggressive: 2s]
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     retry_cap: Option<Duration>,
 }

@@ -1,14 +1,14 @@
-//! What mount(8) and umount(8) ask of the helpers they look for in `/sbin`: this program, under the names
+//! The calls of mount(8) and umount(8) to their helpers in `/sbin`: this program, under the names
 //! `mount.fuse.rewindfs`, `mount.rewindfs`, `umount.fuse.rewindfs` and `umount.rewindfs`.
 //!
-//! Invariant: nothing here calls mount(8) or umount(8) without `-i`, or they would call us again.
+//! Invariant: nothing here calls mount(8) or umount(8) without `-i`, or they would call this program again.
 
 use super::error::CliError;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::Command;
 
-/// Words of mount(8) that a remount may change: those the kernel keeps for every mount, whatever its type.
+/// Words of mount(8) that a remount may change: those that the kernel keeps for a mount of any type.
 const REMOUNTED: &[&str] = &[
     "remount",
     "ro",
@@ -30,26 +30,26 @@ const REMOUNTED: &[&str] = &[
     "nosymfollow",
 ];
 
-/// What is asked of this program.
+/// A call of this program.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Invocation {
-    /// A command line with its command's word.
+    /// A command line that names its command.
     Command(Vec<OsString>),
-    /// Other flags for a mount there is, which only the kernel can give it.
+    /// A change of an existing mount's flags, which the kernel makes.
     Remount(Remount),
 }
 
-/// Other flags for a mount there is. The daemon does not hear of them.
+/// A change of an existing mount's flags. The daemon is not notified of it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Remount {
     list: String,
     mountpoint: OsString,
 }
 
-/// Reads `arguments`, the program's name first. `root` tells whether the system's administrator calls.
+/// Reads `arguments`, which begin with the program's name. `root`: the system's administrator calls.
 ///
 /// # Errors
-/// A usage error for a remount that does not say of what.
+/// A usage error for a remount without a mountpoint.
 pub(super) fn invocation(arguments: Vec<OsString>, root: bool) -> Result<Invocation, CliError> {
     let name = arguments.first().map(Path::new).and_then(Path::file_name);
     let name = name.and_then(OsStr::to_str).unwrap_or_default();
@@ -61,10 +61,10 @@ pub(super) fn invocation(arguments: Vec<OsString>, root: bool) -> Result<Invocat
 }
 
 impl Remount {
-    /// Hands it to the kernel through mount(8).
+    /// Makes the change with mount(8).
     ///
     /// # Errors
-    /// That mount(8) refused, which has said why, or cannot be run.
+    /// mount(8) failed, and has printed why; or it cannot be run.
     pub(super) fn run(&self) -> Result<(), CliError> {
         let mountpoint = self.mountpoint.display();
         let mut command = Command::new("mount");
@@ -82,7 +82,7 @@ impl Remount {
     }
 }
 
-/// Puts in the word `mount` where the first argument is a URL, as mount.fuse(8) calls.
+/// Inserts the word `mount` where the first argument is a URL, as in a call by mount.fuse(8).
 fn named(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let url = arguments
         .get(1)
@@ -102,8 +102,8 @@ fn mount(arguments: Vec<OsString>, root: bool) -> Result<Invocation, CliError> {
     }
     let mut arguments = vec![program, "mount".into()];
     if root {
-        // mount(8) consumes both words for every user and passes on only their opposites: as with any other type of
-        // file system, an administrator's mount has what it was not denied.
+        // mount(8) consumes both words and passes on only their opposites: as with any other type of file system, an
+        // administrator's mount has devices and set-user-id bits unless they are denied.
         arguments.extend(["dev", "suid"].map(|word| format!("--mount-flag={word}").into()));
     }
     arguments.extend(words);
@@ -122,7 +122,7 @@ fn remount(words: &[OsString], list: &str) -> Result<Remount, CliError> {
     }
 }
 
-/// The command `umount` for what umount(8) says; without waiting for open files where it is told not to.
+/// The command `umount` for a call of umount(8); lazy for `-l` and `-f`.
 fn umount(arguments: Vec<OsString>) -> Vec<OsString> {
     let (program, words) = without_foreign(arguments);
     let mut arguments = vec![program, "umount".into(), "--helper".into()];
@@ -136,7 +136,8 @@ fn umount(arguments: Vec<OsString>) -> Vec<OsString> {
     arguments
 }
 
-/// Takes out what the two tell every helper and what has no meaning here: sloppy, verbose, no mtab, the type, the namespace.
+/// Removes the flags that both programs pass to every helper and that have no meaning here: sloppy, verbose, no mtab, the
+/// type, the namespace.
 fn without_foreign(arguments: Vec<OsString>) -> (OsString, Vec<OsString>) {
     let mut arguments = arguments.into_iter();
     let program = arguments.next().unwrap_or_default();
@@ -158,7 +159,7 @@ fn lists(words: &[OsString]) -> impl Iterator<Item = &str> {
         .filter_map(|pair| (pair[0] == "-o").then(|| pair[1].to_str()).flatten())
 }
 
-/// What is neither a flag nor the value of `-o`.
+/// The arguments that are neither a flag nor the value of `-o`.
 fn plain(words: &[OsString]) -> impl Iterator<Item = &OsString> {
     let mut value = false;
     words.iter().filter(move |word| {
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn fstab_needs_no_word() {
+    fn a_url_needs_no_command_name() {
         assert_eq!(
             of(&["/sbin/rewindfs", "s3://b/p", "/m", "-o", "rw"], true),
             command(&["/sbin/rewindfs", "mount", "s3://b/p", "/m", "-o", "rw"])
@@ -197,13 +198,13 @@ mod tests {
     }
 
     #[test]
-    fn other_commands_stay() {
+    fn other_commands_are_unchanged() {
         let words = ["r", "status", "-n", "x"];
         assert_eq!(of(&words, true), command(&words));
     }
 
     #[test]
-    fn the_administrator_has_what_is_not_denied() {
+    fn the_administrator_has_flags_that_are_not_denied() {
         let helper = "/sbin/mount.fuse.rewindfs";
         assert_eq!(
             of(&[helper, "u", "/m", "-o", "rw,nodev"], true),
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_remount_is_the_kernels() {
+    fn a_remount_is_made_by_the_kernel() {
         let list = "ro,nosuid,remount,namespace=team/eu,user_id=0,_netdev";
         assert_eq!(
             of(&["mount.fuse.rewindfs", "u", "/m", "-v", "-o", list], true),
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn umount_drains_and_may_be_told_not_to_wait() {
+    fn umount_drains_and_may_be_lazy() {
         let helper = "/sbin/umount.fuse.rewindfs";
         assert_eq!(
             of(&[helper, "/m", "-n", "-r", "-t", "fuse.rewindfs"], true),

@@ -1,4 +1,4 @@
-//! The log: chosen by RUST_LOG, as text for people or as JSON lines for machines.
+//! The log: filtered by RUST_LOG, as text for people or as JSON lines for machines.
 
 use super::background::open_log;
 use super::error::CliError;
@@ -31,7 +31,7 @@ pub(super) fn start(file: Option<&Path>, format: Format) -> Result<(), CliError>
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(&text)
             .map_err(|error| CliError::usage(format!("RUST_LOG={text}: {error}")))?,
-        // The index engine logs routine work at level info too, which tells an operator nothing.
+        // The index engine logs routine work at level info, which is of no use to an operator.
         _ => EnvFilter::new("warn,rewindfs=info"),
     };
     match file {
@@ -71,8 +71,8 @@ where
         Format::Json => builder.event_format(JsonLines).try_init(),
     };
     if let Err(error) = installed {
-        // A program that embeds this one has its own log.
-        tracing::debug!(%error, "logging was started before");
+        // A program that uses this crate has its own log.
+        tracing::debug!(%error, "a log was installed before");
     }
 }
 
@@ -118,7 +118,7 @@ where
     }
 }
 
-/// Puts the fields of an event into a JSON object; numbers and truth values stay what they are.
+/// Adds the fields of an event to a JSON object; numbers and booleans keep their types.
 struct Collect<'a>(&'a mut Map<String, Value>);
 
 impl Collect<'_> {

@@ -1,7 +1,7 @@
-//! The commands: what they are called, what they take, what they print and how they exit.
+//! The commands: their names, their arguments, their output and their exit status.
 //!
-//! Invariant: an exit status is 0 when it is done, 1 when it failed, 2 when what was asked can never work. A message goes
-//! to standard error, starts with `rewindfs: ` and names the flag, path or store it is about.
+//! Invariant: the exit status is 0 when the command is done, 1 when it failed, 2 when the command line can never work. A
+//! message is printed to standard error, starts with `rewindfs: ` and names the flag, path or store it is about.
 
 mod background;
 mod check;
@@ -54,7 +54,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage. RUST_LOG chooses what is logged (i
 enum Command {
     /// Mount a store on a directory; returns when the mount answers
     Mount(Box<mount::MountArguments>),
-    /// Show how a mount stands, above all what is not yet in the bucket
+    /// Show the status of a mount, above all what is not yet in the bucket
     Status {
         /// The directory it is mounted on
         #[arg(value_name = "MNT")]
@@ -68,11 +68,11 @@ enum Command {
         /// The directory it is mounted on
         #[arg(value_name = "MNT")]
         mountpoint: PathBuf,
-        /// How long to wait while nothing moves [default: as mounted, 5m]
+        /// How long to wait without progress [default: the mount's, 5m]
         #[arg(long, value_name = "TIME", value_parser = value::duration)]
         drain_timeout: Option<Duration>,
     },
-    /// Bring everything to the bucket, then unmount; returns when the daemon has gone
+    /// Upload everything, then unmount; returns when the daemon has ended
     #[command(visible_alias = "unmount")]
     Umount {
         /// The directory it is mounted on
@@ -81,17 +81,17 @@ enum Command {
         /// Unmount even while files in it are open
         #[arg(long, short = 'z')]
         lazy: bool,
-        /// Do not wait for the bucket: what it does not have stays in the cache directory, for the next mount
+        /// Do not upload: what is not yet in the bucket stays in the cache directory, for the next mount
         #[arg(long)]
         keep: bool,
-        /// How long to wait while nothing moves [default: as mounted, 5m]
+        /// How long to wait without progress [default: the mount's, 5m]
         #[arg(long, value_name = "TIME", value_parser = value::duration)]
         drain_timeout: Option<Duration>,
-        /// umount(8) asks: unmount also where the daemon cannot be asked
+        /// The caller is umount(8): unmount also where the daemon cannot be asked
         #[arg(long, hide = true)]
         helper: bool,
     },
-    /// Print a time of .versions as a stamp that keeps its meaning
+    /// Print a time of .versions as a stamp whose meaning does not change
     Stamp {
         /// -30s, -15m, -2h, -3d, -1w, 2026-11-20, 2026-11-20T21-26, '2026-11-20 21:26:48+0100', ...
         #[arg(value_name = "TIME", allow_hyphen_values = true)]
@@ -100,19 +100,19 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Compare a namespace's log with its index, also beside a mount that writes
+    /// Compare a namespace's log with its index, also while a mount writes it
     Check(check::CheckArguments),
-    /// List, make, describe, change and delete the namespaces of a store
+    /// List, create, describe, change and delete the namespaces of a store
     Namespace {
         #[command(subcommand)]
         verb: namespace::Verb,
     },
 }
 
-/// What is left to do after the arguments have been read.
+/// The work that is left after the arguments have been read.
 #[derive(Debug)]
 pub enum Start {
-    /// Nothing: this is the exit status.
+    /// None: this is the exit status.
     Done(ExitCode),
     /// Serve a mount, in this process, on a runtime.
     Serve(Box<MountJob>),
@@ -122,7 +122,7 @@ pub enum Start {
     Namespace(Box<NamespaceJob>),
 }
 
-/// Reads `arguments`, the program's name first, and does what needs no runtime.
+/// Reads `arguments`, which begin with the program's name, and does the work that needs no runtime.
 #[must_use]
 pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
@@ -139,7 +139,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
     let parsed = match Arguments::try_parse_from(&prepared) {
         Ok(parsed) => parsed,
         Err(error) => {
-            // Help and version are no errors and go to standard output. A closed pipe is no error.
+            // Help and version are no errors and are printed to standard output. A closed pipe is no error.
             error.print().ok();
             return Start::Done(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)));
         }
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_of_the_commands_is_sound() {
+    fn the_definition_of_the_commands_is_valid() {
         Arguments::command().debug_assert();
     }
 }

@@ -1,4 +1,4 @@
-//! `rewindfs mount`: from flags to a daemon, here or in the background.
+//! `rewindfs mount`: from flags to a daemon, in this process or in the background.
 
 use super::background::{self, ReadinessPipe};
 use super::connection::ConnectionArguments;
@@ -34,72 +34,72 @@ pub(super) struct MountArguments {
     /// Stay in the foreground, log to standard error
     #[arg(long, short = 'f')]
     foreground: bool,
-    /// Settings as mount(8) writes them: allow_other,ro,namespace=team/eu
+    /// Options in the form of mount(8): allow_other,ro,namespace=team/eu
     #[arg(long, short = 'o', value_name = "LIST")]
     options: Vec<String>,
-    /// Refuse every change; another mount may write meanwhile
+    /// Refuse every change; another mount may write at the same time
     #[arg(long)]
     read_only: bool,
-    /// With --read-only: how often the bucket is asked for something newer [default: 1s]
+    /// With --read-only: how often to look for newer changes in the bucket [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     refresh: Option<Duration>,
-    /// With --read-only: show what a damaged index still has
+    /// With --read-only: show the readable part of a damaged index
     #[arg(long)]
     damaged: bool,
-    /// Let every user in, each with his own rights; always so for root's mounts
+    /// Give every user access, each with their own rights; always on for root's mounts
     #[arg(long)]
     allow_other: bool,
-    /// When close(2) returns: saved here, in the bucket, or as release with uploads at intervals [default: release]
+    /// When close(2) returns: saved locally, saved in the bucket, or as release with uploads at intervals [default: release]
     #[arg(long, value_name = "WHEN", value_enum)]
     sync_on: Option<SyncChoice>,
-    /// With --sync-on interval: how long a saved file may lie here alone [default: 30s]
+    /// With --sync-on interval: how long a saved file may wait for its upload [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     sync_interval: Option<Duration>,
-    /// Where cache and journal lie [default: ~/.cache/rewindfs, for root /var/cache/rewindfs]
+    /// The directory for cache and journal [default: ~/.cache/rewindfs, for root /var/cache/rewindfs]
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
-    /// Cache on disk [default: 10G]
+    /// The size of the cache on disk [default: 10G]
     #[arg(long, value_name = "SIZE", value_parser = value::size)]
     cache_size: Option<u64>,
-    /// Caches in memory [default: 256M]
+    /// The size of the caches in memory [default: 256M]
     #[arg(long, value_name = "SIZE", value_parser = value::size)]
     memory: Option<u64>,
-    /// What may be written and not yet in the bucket before writers wait [default: 4G]
+    /// Bytes that may wait for their upload before writers wait [default: 4G]
     #[arg(long, value_name = "SIZE", value_parser = value::size)]
     dirty_max: Option<u64>,
-    /// How long an object stays in the bucket that nothing shows any more; longer than any reader takes [default: 1h]
+    /// How long an object that no version shows any more stays in the bucket; longer than any read [default: 1h]
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     grace: Option<Duration>,
     #[command(flatten)]
     connection: ConnectionArguments,
-    /// The directory that shows the past, in every directory [default: .versions]
+    /// The name that shows the past in every directory [default: .versions]
     #[arg(long, value_name = "NAME")]
     versions_dir: Option<OsString>,
-    /// Show every file as this user's
+    /// Show this user as the owner of every file
     #[arg(long, value_name = "NUMBER")]
     uid: Option<u32>,
-    /// Show every file as this group's
+    /// Show this group as the group of every file
     #[arg(long, value_name = "NUMBER")]
     gid: Option<u32>,
-    /// Take these permission bits from every file
+    /// Hide these permission bits of every file
     #[arg(long, value_name = "BITS", value_parser = value::octal)]
     umask: Option<u32>,
     /// After how long a caller gets EIO; ten times as long for contents and fsync [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     deadline: Option<Duration>,
-    /// How long drain and umount wait while nothing moves towards the bucket [default: 5m]
+    /// How long drain and umount wait without progress of the uploads [default: 5m]
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     drain_timeout: Option<Duration>,
     /// Append the log to this file
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
-    /// How a line of the log looks
+    /// The format of a line of the log
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = log::Format::Text)]
     log_format: log::Format,
-    /// A flag the kernel enforces, from a word under -o
+    /// A flag that the kernel enforces, from a word under -o
     #[arg(long, value_name = "WORD", hide = true, value_parser = clap::builder::PossibleValuesParser::new(FLAGS))]
     mount_flag: Vec<String>,
-    /// Tell the parent process over standard input how mounting went
+    /// Report the outcome of mounting to the parent process over standard input
     #[arg(long, hide = true)]
     report_on_stdin: bool,
 }
@@ -120,15 +120,15 @@ enum SyncChoice {
     Interval,
 }
 
-/// How `rewindfs mount` goes on.
+/// How `rewindfs mount` continues.
 pub(super) enum Mounting {
-    /// In this process.
+    /// This process serves the mount.
     Serve(Box<MountJob>),
     /// Another process serves, and the mount answers.
     InBackground,
 }
 
-/// A mount that is to be served by this process.
+/// A mount to be served by this process.
 #[derive(Debug)]
 pub struct MountJob {
     config: Config,
@@ -136,23 +136,23 @@ pub struct MountJob {
     readiness: ReadinessPipe,
 }
 
-/// Checks the flags and goes on in this process or in another one, which gets `prepared`, the whole command line.
+/// Checks the flags and continues in this process or in another one, which gets `prepared`, the whole command line.
 ///
 /// # Errors
-/// A usage error names the flag; a failure is what the other process said.
+/// A usage error that names the flag; a failure that the other process reported.
 pub(super) fn start(
     arguments: MountArguments,
     prepared: &[OsString],
 ) -> Result<Mounting, CliError> {
     if let Some(list) = arguments.options.first() {
         return Err(CliError::usage(format!(
-            "write -o {list} apart from other short flags"
+            "-o {list}: write it apart from other short flags"
         )));
     }
     let log_file = arguments.log.as_deref().map(place::from_root).transpose()?;
     let (foreground, reports) = (arguments.foreground, arguments.report_on_stdin);
     let format = arguments.log_format;
-    // Checked in the parent too, so that a wrong flag is told before a process is made for it.
+    // Checked in the parent too, so that a wrong flag is reported before a second process is started.
     let config = Config::new(settings(arguments)?).map_err(CliError::usage)?;
     if !foreground {
         background::launch(prepared, log_file.as_deref(), &config.mount.mountpoint)?;
@@ -234,7 +234,7 @@ fn flag(word: &str) -> Option<MountFlag> {
 }
 
 impl MountJob {
-    /// Mounts, says so, serves until the end, and tells the exit status.
+    /// Mounts, reports that, serves until the end, and returns the exit status.
     pub async fn run(self) -> ExitCode {
         let env: Arc<dyn Env> = Arc::new(SystemEnv);
         let mut signals = Signals::listen();
@@ -257,7 +257,7 @@ impl MountJob {
                 daemon.run(&mut signals).await
             }
             Err(error) => {
-                tracing::error!(%error, "the command that started this mount has ended, the mount is undone");
+                tracing::error!(%error, "the command that started this mount has ended: unmounting");
                 daemon.abandon(&mut signals).await
             }
         };
@@ -284,14 +284,14 @@ mod tests {
     use crate::config::{DEFAULT_NAMESPACE, DEFAULT_VERSIONS_NAME};
 
     #[test]
-    fn every_flag_of_the_kernel_has_a_meaning() {
+    fn every_flag_of_the_kernel_is_known() {
         for word in FLAGS {
             assert!(flag(word).is_some(), "{word}");
         }
     }
 
     #[test]
-    fn the_help_tells_the_defaults_that_hold() {
+    fn the_help_names_the_defaults() {
         let mut command = MountArguments::augment_args(clap::Command::new("mount"));
         let help = command.render_help().to_string();
         for default in [DEFAULT_NAMESPACE, DEFAULT_VERSIONS_NAME] {

@@ -17,12 +17,12 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-/// Objects between two lines of progress that is not shown on a terminal.
+/// Objects between two lines of progress where there is no terminal.
 const LINE_EVERY: u64 = 1000;
 /// Cells of the bar on a terminal.
 const BAR: u64 = 30;
 
-/// A store and how to print.
+/// A store and the form of the output.
 #[derive(Args)]
 pub(super) struct StoreArguments {
     /// The store: file:///dir, s3://bucket/prefix, gs://, az://
@@ -43,7 +43,7 @@ impl fmt::Debug for StoreArguments {
     }
 }
 
-/// What `rewindfs namespace` can do.
+/// The subcommands of `rewindfs namespace`.
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Print the names of all namespaces, nested ones included
@@ -51,7 +51,7 @@ pub(super) enum Verb {
         #[command(flatten)]
         store: StoreArguments,
     },
-    /// Print what a namespace says of itself; disturbs no mount
+    /// Describe a namespace; does not disturb a mount
     Show {
         #[command(flatten)]
         store: StoreArguments,
@@ -59,25 +59,25 @@ pub(super) enum Verb {
         #[arg(value_name = "NAME")]
         name: String,
     },
-    /// Make a namespace; a mount makes the one it names by itself
+    /// Create a namespace; a mount creates the one it names by itself
     Create {
         #[command(flatten)]
         store: StoreArguments,
         /// The namespace, like main or team/eu
         #[arg(value_name = "NAME")]
         name: String,
-        /// Settings, words of yours that show prints
+        /// Settings of your own, which show prints
         #[arg(value_name = "KEY=VALUE")]
         settings: Vec<String>,
     },
-    /// Change settings of a namespace; KEY= takes one away
+    /// Change settings of a namespace; KEY= removes one
     Set {
         #[command(flatten)]
         store: StoreArguments,
         /// The namespace, like main or team/eu
         #[arg(value_name = "NAME")]
         name: String,
-        /// Settings, words of yours that show prints
+        /// Settings of your own, which show prints
         #[arg(value_name = "KEY=VALUE", required = true)]
         settings: Vec<String>,
     },
@@ -88,13 +88,13 @@ pub(super) enum Verb {
         /// The namespace, like main or team/eu
         #[arg(value_name = "NAME")]
         name: String,
-        /// Yes, delete it
+        /// Confirm the deletion
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// Work on namespaces that is to be done.
+/// Work on namespaces to be done.
 #[derive(Debug)]
 pub struct NamespaceJob {
     url: StoreUrl,
@@ -120,10 +120,10 @@ enum NamespaceAction {
 }
 
 impl NamespaceJob {
-    /// Checks the words before anything is asked of the store.
+    /// Checks the arguments before any request to the store.
     ///
     /// # Errors
-    /// A usage error that names what is wrong.
+    /// A usage error that names the wrong argument.
     pub(super) fn new(verb: Verb) -> Result<Self, CliError> {
         let (store, action) = match verb {
             Verb::List { store } => (store, NamespaceAction::List),
@@ -174,11 +174,11 @@ impl NamespaceJob {
         })
     }
 
-    /// Does it, prints the outcome, and turns into the exit status.
+    /// Does the work, prints the outcome, and returns the exit status.
     pub async fn run(self) -> ExitCode {
         match self.act().await {
             Ok(text) => {
-                // A reader that closes the pipe early has seen what it wanted.
+                // A closed pipe is no error: its reader has read enough.
                 write!(std::io::stdout(), "{text}").ok();
                 ExitCode::SUCCESS
             }
@@ -249,8 +249,8 @@ fn read(settings: &[String]) -> Result<Vec<(String, Option<String>)>, CliError> 
 
 fn failed(name: &str, error: &StoreError) -> CliError {
     match error {
-        StoreError::NotFound => CliError::failure(format!("namespace {name}: there is none")),
-        StoreError::Exists => CliError::failure(format!("namespace {name}: there is one already")),
+        StoreError::NotFound => CliError::failure(format!("namespace {name}: does not exist")),
+        StoreError::Exists => CliError::failure(format!("namespace {name}: exists already")),
         other => CliError::failure(format!("namespace {name}: {other}")),
     }
 }
@@ -289,7 +289,7 @@ fn as_text(info: &NamespaceInfo) -> String {
     if info.deleting {
         lines.push((
             "deleting".to_owned(),
-            "yes: delete it again to complete that".to_owned(),
+            "yes: delete it again to complete the deletion".to_owned(),
         ));
     }
     match info.last {
@@ -314,7 +314,7 @@ fn show_time(ns: u64) -> String {
         .map_or_else(|_| format!("{ns} ns"), |time| format!("{time:.0}"))
 }
 
-/// How far a deletion is, on standard error: a bar on a terminal, else a line now and then.
+/// The progress of a deletion on standard error: a bar on a terminal, else a line from time to time.
 struct DeletionProgress {
     terminal: bool,
     shown: bool,

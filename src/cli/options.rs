@@ -1,12 +1,12 @@
-//! `-o a,b=c` as mount(8) and fstab write it, turned into the long flags of the same names before clap sees them.
+//! `-o a,b=c` in the form of mount(8) and fstab, turned into the long flags of the same names before clap reads them.
 //!
-//! Invariant: the words are the flags that clap knows, so that none can be forgotten in one of the two places.
+//! Invariant: the words are looked up among the flags that clap knows, so that each flag is also a word.
 
 use super::error::CliError;
 use clap::{ArgAction, Command};
 use std::ffi::OsString;
 
-/// Words of mount(8) that are for others: the mount command, systemd, or what holds here anyway.
+/// Words of mount(8) that have no effect here: they are for the mount command or systemd, or name the default.
 const FOR_OTHERS: &[&str] = &[
     "_netdev",
     "async",
@@ -40,7 +40,7 @@ const FOR_OTHERS: &[&str] = &[
     "users",
 ];
 
-/// Words with a value, or families of words, that are for others.
+/// Beginnings of further words without an effect here.
 const FOR_OTHERS_PREFIXES: &[&str] = &[
     "comment=", "fsname=", "group=", "owner=", "subtype=", "uhelper=", "user=", "x-", "X-",
 ];
@@ -50,7 +50,7 @@ pub(super) const FLAGS: &[&str] = &[
     "exec", "noexec", "suid", "nosuid", "dev", "nodev", "atime", "noatime", "sync", "dirsync",
 ];
 
-/// Makes `arguments`, the program's name first, what clap expects: a mount's `-o` lists become flags.
+/// Turns `-o` lists of a mount into flags. `arguments` begin with the program's name.
 ///
 /// # Errors
 /// A usage error that names the unknown word.
@@ -92,7 +92,7 @@ pub(super) fn prepare(
         };
         let list = list
             .to_str()
-            .ok_or_else(|| CliError::usage(format!("-o {}: is no text", list.display())))?;
+            .ok_or_else(|| CliError::usage(format!("-o {}: is not UTF-8", list.display())))?;
         for word in split(list) {
             expand(&word, mount, &mut arguments)?;
         }
@@ -100,7 +100,7 @@ pub(super) fn prepare(
     Ok(arguments)
 }
 
-/// Splits a list at its commas; a backslash takes the next character as it stands.
+/// Splits a list at its commas; the character after a backslash is literal.
 fn split(list: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut characters = list.chars();
@@ -139,7 +139,7 @@ fn expand(
             arguments.push("--read-only".into());
             return Ok(());
         }
-        // The last of the two counts.
+        // The last of the two holds.
         "rw" => {
             arguments.retain(|argument| argument != "--read-only");
             return Ok(());
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_ro_and_rw_counts() {
+    fn the_last_of_ro_and_rw_holds() {
         assert_eq!(
             prepared(&["r", "mount", "-o", "ro,rw"]).unwrap(),
             ["r", "mount"]
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_knows_is_named() {
+    fn an_unknown_word_is_named() {
         for (list, part) in [
             ("ro,frobnicate", "\"frobnicate\""),
             ("no_such=1", "\"no_such\""),
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn other_commands_and_what_follows_two_dashes_stay() {
+    fn other_commands_and_words_after_two_dashes_are_unchanged() {
         let words = ["r", "status", "-o", "x"];
         assert_eq!(prepared(&words).unwrap(), words);
         let words = ["r", "mount", "--", "u", "-o"];

@@ -1,18 +1,18 @@
-//! Where this user's files go: the cache and the runtime directory. The only file that reads those variables.
+//! The directories of this user: cache and runtime directory. Only this file reads the variables that name them.
 
 use super::error::CliError;
 use std::env::var_os;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Tells whether root runs this and the system's directories are its own, which they are not for the root of a user
-/// namespace that any user may make.
+/// Whether this process runs as root and may write the system's directories. The root of a user namespace, which any user may
+/// create, may not.
 pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
         && rustix::fs::access("/run", rustix::fs::Access::WRITE_OK).is_ok()
 }
 
-/// The user and the group that run this.
+/// The user and the group of this process.
 pub(super) fn owner() -> (u32, u32) {
     let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
     (user.as_raw(), group.as_raw())
@@ -44,7 +44,7 @@ pub(super) fn runtime_directory() -> PathBuf {
 }
 
 fn runtime_of(root: bool, user: u32, runtime: Option<OsString>) -> PathBuf {
-    // Root's own variable differs between a login and a service, so that one place serves both.
+    // Root's variable differs between a login and a service; both use one directory.
     match (root, absolute(runtime)) {
         (true, _) => PathBuf::from("/run/rewindfs"),
         (false, Some(runtime)) => runtime.join("rewindfs"),
@@ -63,7 +63,7 @@ pub(super) fn runtime_directories() -> Vec<PathBuf> {
     directories
 }
 
-/// Names `path` from the root, so that it means the same after a change of directory.
+/// Makes `path` absolute, so that it means the same after a change of directory.
 ///
 /// # Errors
 /// A failure when there is no current directory.
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn root_listens_in_one_place() {
+    fn root_has_one_runtime_directory() {
         let run = Some(OsString::from("/run/user/7"));
         assert_eq!(runtime_of(true, 0, run.clone()), Path::new("/run/rewindfs"));
         assert_eq!(

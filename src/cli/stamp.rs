@@ -1,4 +1,4 @@
-//! `rewindfs stamp`: the instant a time means now, as a name of `.versions` that keeps meaning it.
+//! `rewindfs stamp`: the timestamp that a time means now, as a name of `.versions` whose meaning does not change.
 
 use super::error::CliError;
 use crate::env::{Env, SystemEnv};
@@ -8,12 +8,12 @@ use serde_json::json;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-/// Prints the stamp of what `time` means by this machine's clock.
+/// Prints the stamp of `time` by this machine's clock.
 ///
 /// # Errors
-/// A usage error where it is no time, a failure where it lies in the future, or before 1970.
+/// A usage error for a text that is no time, a failure for a time in the future or before 1970.
 pub(super) fn stamp(time: &OsStr, json: bool) -> Result<(), CliError> {
-    let at = instant(time, Timestamp(SystemEnv.now()))?;
+    let at = resolved_time(time, Timestamp(SystemEnv.now()))?;
     let stamp = print_exact(at);
     match json {
         true => println!(
@@ -25,7 +25,7 @@ pub(super) fn stamp(time: &OsStr, json: bool) -> Result<(), CliError> {
     Ok(())
 }
 
-fn instant(time: &OsStr, now: Timestamp) -> Result<Timestamp, CliError> {
+fn resolved_time(time: &OsStr, now: Timestamp) -> Result<Timestamp, CliError> {
     let shown = time.display();
     let name = TimeName::parse(time.as_bytes()).ok_or_else(|| {
         CliError::usage(format!(
@@ -36,7 +36,7 @@ fn instant(time: &OsStr, now: Timestamp) -> Result<Timestamp, CliError> {
     match name.resolve(now) {
         Some((at, _)) => Ok(at),
         None => Err(CliError::failure(format!(
-            "{shown}: lies in the future, or before 1970"
+            "{shown}: is in the future, or before 1970"
         ))),
     }
 }
@@ -49,12 +49,12 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_795_222_800_500_000_000);
 
     fn printed(time: &str) -> Result<String, u8> {
-        let at = instant(OsStr::new(time), NOW).map_err(|cli_error| cli_error.status())?;
+        let at = resolved_time(OsStr::new(time), NOW).map_err(|cli_error| cli_error.status())?;
         Ok(print_exact(at))
     }
 
     #[test]
-    fn every_time_is_printed_as_what_a_mount_means_by_it() {
+    fn a_time_is_resolved_as_by_a_mount() {
         for (time, stamp) in [
             ("-1m", "2026-11-21T00-59-00.999Z"),
             ("-30s", "2026-11-21T00-59-30.999Z"),
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_usage_and_what_is_no_time_yet_a_failure() {
+    fn a_text_that_is_no_time_is_usage_and_a_time_in_the_future_a_failure() {
         for wrong in [
             "",
             "-",

@@ -1,4 +1,4 @@
-//! `rewindfs status`: asks the daemon of a mountpoint how it stands.
+//! `rewindfs status`: prints the status that the daemon of a mountpoint reports.
 
 use super::error::CliError;
 use super::place;
@@ -13,10 +13,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Names with conflict versions that are printed, at most.
+/// The most names with conflict versions that are printed.
 const PLACES_SHOWN: usize = 10;
 
-/// Prints how the mount at `mountpoint` stands.
+/// Prints the status of the mount at `mountpoint`.
 ///
 /// # Errors
 /// A failure when no daemon answers.
@@ -29,7 +29,7 @@ pub(super) fn status(mountpoint: &Path, json: bool) -> Result<(), CliError> {
         true => serde_json::to_string_pretty(&status).map_err(CliError::failure)?,
         false => describe(&status, SystemEnv.now()),
     };
-    // A reader that closes the pipe early has seen what it wanted.
+    // A closed pipe is no error: its reader has read enough.
     writeln!(std::io::stdout(), "{text}").ok();
     Ok(())
 }
@@ -44,23 +44,23 @@ fn ask(mountpoint: &Path, request: Request) -> Result<DaemonAnswer, CliError> {
 
 pub(super) fn unexpected(mountpoint: &Path) -> CliError {
     CliError::failure(format!(
-        "the rewindfs at {} answered something else",
+        "the rewindfs at {} sent an answer of another kind",
         mountpoint.display()
     ))
 }
 
-/// How far a read-only mount has come; `None` for others.
+/// How old the state is that a read-only mount shows; `None` for other mounts.
 fn shown(status: &StatusReport, now: u64) -> Option<String> {
     let age = Duration::from_nanos(now.saturating_sub(status.shown_ns?));
     let age = show_duration(age);
-    Some(format!("what the writer had done {age} ago"))
+    Some(format!("the writer's state {age} ago"))
 }
 
-/// What has left the bucket and what is to follow; `None` if there is neither.
+/// Objects deleted from the bucket and those to be deleted; `None` if there are none.
 fn reclaimed(gone: &ReclaimReport) -> Option<String> {
     (gone.objects + gone.waiting_objects > 0).then(|| {
         format!(
-            "{} in {} objects; {} in {} go when the grace period is over",
+            "{} in {} objects; {} in {} are deleted after the grace period",
             show_size(gone.bytes),
             gone.objects,
             show_size(gone.waiting_bytes),
@@ -69,7 +69,7 @@ fn reclaimed(gone: &ReclaimReport) -> Option<String> {
     })
 }
 
-/// What crashed writers left and no version shows; `None` if there is nothing.
+/// Uncited segments of ended writers; `None` if there are none.
 fn uncited(gone: &ReclaimReport) -> Option<String> {
     (gone.uncited_objects > 0).then(|| {
         format!(
@@ -80,7 +80,7 @@ fn uncited(gone: &ReclaimReport) -> Option<String> {
     })
 }
 
-/// Says how a mount stands, for a person, at `now` in nanoseconds.
+/// Describes a mount for a person at `now`, in nanoseconds.
 fn describe(status: &StatusReport, now: u64) -> String {
     let age = Duration::from_nanos(now.saturating_sub(status.mounted_ns));
     let requests = &status.requests;
@@ -151,7 +151,7 @@ fn describe(status: &StatusReport, now: u64) -> String {
     lines.join("\n")
 }
 
-/// Says what a mount made of changes that another writer had overtaken, if there were any.
+/// Describes the conflicts that a mount found, if there are any.
 pub(super) fn conflicts(found: &ConflictReport) -> Option<String> {
     if *found == ConflictReport::default() {
         return None;
@@ -174,7 +174,7 @@ pub(super) fn conflicts(found: &ConflictReport) -> Option<String> {
     Some(text)
 }
 
-/// Says what is not yet in the bucket; `None` if nothing is missing.
+/// Counts what is not yet in the bucket; `None` if nothing is missing.
 pub(super) fn amounts(pending: &BacklogReport) -> Option<String> {
     if pending.operations == 0 && pending.files == 0 {
         return None;
@@ -189,7 +189,7 @@ pub(super) fn amounts(pending: &BacklogReport) -> Option<String> {
     ))
 }
 
-/// Says what is not yet in the bucket, and what went wrong.
+/// The lines on what is not yet in the bucket and on failures.
 fn waiting(pending: &BacklogReport) -> Vec<(&'static str, String)> {
     let missing = amounts(pending).unwrap_or_else(|| "nothing".to_owned());
     let mut lines = vec![("not yet in bucket", missing)];
@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_pending_is_told_with_its_age() {
+    fn pending_changes_are_shown_with_their_age() {
         let mut status = StatusReport::default();
         assert!(describe(&status, 0).contains("not yet in bucket  nothing"));
         status.pending.files = 3;

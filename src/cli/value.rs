@@ -1,4 +1,4 @@
-//! Sizes, durations and modes as people write them.
+//! Sizes, durations and modes in the form that people write.
 
 use crate::backend::Retry;
 use std::time::Duration;
@@ -87,7 +87,7 @@ pub(super) fn show_size(bytes: u64) -> String {
     if bytes < 1024 {
         return format!("{bytes} bytes");
     }
-    // The unit whose number is below 1024; one decimal of it is all that is shown.
+    // The smallest unit in which the number is below 1024, with one decimal.
     let mut tenths = u128::from(bytes) * 10 / 1024;
     let mut unit = 0;
     while tenths >= 10_240 && unit + 1 < UNITS.len() {

@@ -1,4 +1,4 @@
-//! `rewindfs drain` and `umount`: asks the daemon of a mountpoint, and says on a terminal what it waits for.
+//! `rewindfs drain` and `umount`: send a request to the daemon of a mountpoint, and show on a terminal what they wait for.
 
 use super::error::CliError;
 use super::place;
@@ -9,24 +9,24 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long a daemon may take to go after it has said that it is done.
+/// How long a daemon may take to exit after its answer.
 const END_MAX: Duration = Duration::from_secs(15);
 
-/// What `rewindfs umount` was told to do.
+/// The options of `rewindfs umount`.
 #[derive(Debug)]
 pub(super) struct UmountOptions {
     pub(super) how: Unmount,
-    /// Without the bucket.
+    /// Without an upload.
     pub(super) keep: bool,
     pub(super) drain_timeout: Option<Duration>,
-    /// By umount(8).
+    /// The caller is umount(8).
     pub(super) helper: bool,
 }
 
 /// Waits until everything acknowledged through the mount is in the bucket.
 ///
 /// # Errors
-/// A failure with what could not be brought there.
+/// A failure that names what could not be uploaded.
 pub(super) fn drain(mountpoint: &Path, timeout: Option<Duration>) -> Result<(), CliError> {
     let mountpoint = resolved(mountpoint)?;
     let timeout_ms = milliseconds(timeout)?;
@@ -38,11 +38,10 @@ pub(super) fn drain(mountpoint: &Path, timeout: Option<Duration>) -> Result<(), 
     }
 }
 
-/// Drains, unmounts and waits for the daemon's end. What a killed daemon left is unmounted as well.
+/// Drains, unmounts and waits for the daemon's end. Unmounts also the stale mount of a killed daemon.
 ///
 /// # Errors
-/// A failure when something is open, unless it is to be lazy, or when something did not reach the bucket, unless that is to
-/// be kept here.
+/// A failure when a file is open and the unmount is not lazy, or when an upload failed and `keep` is not set.
 pub(super) fn umount(mountpoint: &Path, options: &UmountOptions) -> Result<(), CliError> {
     let mountpoint = resolved(mountpoint)?;
     let request = Request::Shutdown {
@@ -54,14 +53,14 @@ pub(super) fn umount(mountpoint: &Path, options: &UmountOptions) -> Result<(), C
         Ok(DaemonAnswer { response, pid }) => match response {
             Response::Done => gone(&mountpoint, pid),
             Response::Remark { message } => {
-                // A reader that closes the pipe early has seen what it wanted.
+                // A closed pipe is no error: its reader has read enough.
                 writeln!(std::io::stdout(), "{message}").ok();
                 gone(&mountpoint, pid)
             }
             Response::Failed { message } => Err(told(&mountpoint, &message)),
             Response::Status(_) => Err(unexpected(&mountpoint)),
         },
-        // The daemon of a mount that is gone goes on alone.
+        // The daemon uploads and ends by itself after its mount was unmounted.
         Err(ControlError::NotFound(_)) if options.helper && served(&mountpoint) => {
             unmount(&mountpoint, options.how).map_err(CliError::failure)
         }
@@ -103,7 +102,7 @@ fn gone(mountpoint: &Path, pid: u32) -> Result<(), CliError> {
         return Ok(());
     }
     Err(CliError::failure(format!(
-        "{}: unmounted, but process {pid} is still there",
+        "{}: unmounted, but process {pid} has not ended",
         mountpoint.display()
     )))
 }
@@ -124,8 +123,8 @@ fn told(mountpoint: &Path, message: &str) -> CliError {
     }
 }
 
-/// What is waited for, on standard error while that is a terminal: one line that is written over, and each new reason on a
-/// line of its own.
+/// Shows on standard error, if it is a terminal, what the command waits for: one line that is overwritten, and each new failure
+/// on a line of its own.
 struct DrainProgress<'a> {
     directories: &'a [PathBuf],
     mountpoint: &'a Path,
@@ -158,7 +157,7 @@ impl<'a> DrainProgress<'a> {
             return;
         };
         self.end();
-        // Numbers in it count up while the reason is the same.
+        // The same failure has other numbers each time.
         let last = status.pending.failures.last().cloned().unwrap_or_default();
         let words = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
         if words(&last) != words(&self.reason) {
