@@ -2,7 +2,7 @@
 
 use crate::store::history::History;
 use crate::store::model::version::Timestamp;
-use crate::store::tree::row_writer::TRANSIENT_MAX;
+use crate::store::tree::move_rows::TRANSIENT_MAX;
 
 /// The low watermark at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,9 +34,9 @@ use crate::sync::lock;
 
 /// How long the last conflict version of a name is current, in nanoseconds: more than the millisecond to which times
 /// are printed.
-const STANDS: u64 = 1_000_000;
+const CONFLICT_CURRENT_NS: u64 = 1_000_000;
 /// Number of recovered operations between two progress messages in the log.
-const TELL_EACH: usize = 1000;
+const PROGRESS_INTERVAL: usize = 1000;
 /// Maximum number of names in [`RecoveredConflicts::places`].
 const PLACES_MAX: usize = 100;
 
@@ -65,13 +65,13 @@ impl Recovery {
                 .values()
                 .map(|w| w.flushes.len() + 1)
                 .sum::<usize>();
-        let mut rescue = ConflictRecovery::new(self, &replay.foreign_writers, count);
-        rescue.renamed = std::mem::take(&mut replay.renamed);
-        rescue.note(&superseded);
+        let mut conflicts = ConflictRecovery::new(self, &replay.foreign_writers, count);
+        conflicts.renamed = std::mem::take(&mut replay.renamed);
+        conflicts.collect_rows(&superseded);
         let last = last_states(&superseded, &sessions);
         for (at, superseded) in superseded.into_iter().enumerate() {
-            rescue.operation(superseded, &last, at).await?;
-            if (at + 1) % TELL_EACH == 0 {
+            conflicts.operation(superseded, &last, at).await?;
+            if (at + 1) % PROGRESS_INTERVAL == 0 {
                 tracing::info!(done = at + 1, operations, "recovering acknowledged changes");
             }
             step()?;
@@ -80,12 +80,12 @@ impl Recovery {
         self.commit.bring(&self.commit.queue.all()).await?;
         step()?;
         for (at, (id, work)) in sessions.into_iter().enumerate() {
-            rescue.work(id, work).await?;
-            if (at + 1) % TELL_EACH == 0 {
+            conflicts.session(id, work).await?;
+            if (at + 1) % PROGRESS_INTERVAL == 0 {
                 tracing::info!(done = at + 1, unsaved, "recovering unsaved writes");
             }
         }
-        rescue.tell();
+        conflicts.log_summary();
         Ok(())
     }
 }
@@ -112,7 +112,7 @@ impl<'a> ConflictRecovery<'a> {
     fn new(recovery: &'a Recovery, foreign_writers: &'a ForeignWriters, count: usize) -> Self {
         let timestamps: VecDeque<Reservation> =
             (0..count).map(|_| recovery.core.clock.begin()).collect();
-        let next_end = recovery.core.clock.last() + STANDS;
+        let next_end = recovery.core.clock.last() + CONFLICT_CURRENT_NS;
         recovery.core.clock.raise(next_end + count as u64);
         Self {
             recovery,
@@ -122,7 +122,7 @@ impl<'a> ConflictRecovery<'a> {
             laid: HashMap::new(),
             renamed: HashMap::new(),
             tips: HashMap::new(),
-            slots: HashMap::new(),
+            dentries: HashMap::new(),
             timestamps,
             next_end,
             done: RecoveredConflicts::default(),
@@ -130,14 +130,14 @@ impl<'a> ConflictRecovery<'a> {
         }
     }
 
-    fn note(&mut self, superseded: &[SupersededOperation]) {
+    fn collect_rows(&mut self, superseded: &[SupersededOperation]) {
         for superseded in superseded {
             for (cid, range, row) in ranges(&superseded.record.rows) {
                 self.laid.entry(cid).or_default().push((range, row));
             }
-            for (slot, ino, node) in superseded.nodes() {
+            for (dentry, ino, node) in superseded.nodes() {
                 if node.kind == Kind::Directory {
-                    self.directories.insert(ino, slot);
+                    self.directories.insert(ino, dentry);
                 }
                 self.nodes.insert(ino, node);
             }
@@ -166,7 +166,7 @@ impl<'a> ConflictRecovery<'a> {
             self.drop_operation(&what, how, superseded.held);
             return Ok(());
         };
-        if record.content.is_some() && superseded.brought.is_none() {
+        if record.content.is_some() && superseded.pending.is_none() {
             self.drop_operation(&what, how, superseded.held);
             return Ok(());
         }
@@ -177,15 +177,15 @@ impl<'a> ConflictRecovery<'a> {
             self.done.dropped += 1;
         }
         let own = superseded
-            .brought
+            .pending
             .zip(record.content)
-            .map(|(brought, content)| OwnBytes {
+            .map(|(pending, content)| OwnBytes {
                 session: content.session,
                 flush: content.flush,
                 known_as: Some(content.content),
-                base: brought.base,
-                len: brought.len,
-                flushed: brought.flushed.clone(),
+                base: pending.base,
+                len: pending.len,
+                flushed: pending.flushed.clone(),
             });
         let (author, host, suffix) = match stamp {
             Some(stamp) => (stamp.author, stamp.host, stamp.id.suffix),
@@ -201,7 +201,7 @@ impl<'a> ConflictRecovery<'a> {
         let item = ConflictItem {
             ino,
             limit: self.limit(record.epoch),
-            slot: superseded.slot.filter(|_| shown),
+            dentry: superseded.dentry.filter(|_| shown),
             node,
             author,
             host,
@@ -240,7 +240,7 @@ impl<'a> ConflictRecovery<'a> {
     }
 
     /// Recovers the unsaved writes of an inode: its flushed states, and the writes after the last of them.
-    async fn work(&mut self, id: u64, mut work: ReplayedSession) -> Result<(), StoreError> {
+    async fn session(&mut self, id: u64, mut work: ReplayedSession) -> Result<(), StoreError> {
         if work.place.is_none() || !work.is_open() {
             return Ok(());
         }
@@ -352,7 +352,7 @@ impl<'a> ConflictRecovery<'a> {
         ConflictItem {
             ino: work.ino,
             limit: self.limit(work.epoch),
-            slot: work.place.clone(),
+            dentry: work.place.clone(),
             node: InodeState {
                 allocated: own.len,
                 ..node
@@ -402,7 +402,7 @@ impl<'a> ConflictRecovery<'a> {
         })
     }
 
-    fn tell(mut self) {
+    fn log_summary(mut self) {
         self.done.places = self.places.into_iter().take(PLACES_MAX).collect();
         let (versions, dropped) = (self.done.versions, self.done.dropped);
         tracing::warn!(versions, dropped, "recovered superseded changes");

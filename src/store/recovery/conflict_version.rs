@@ -35,7 +35,7 @@ pub(crate) struct ConflictItem {
     /// Ids from this one on may have been given again by the other writer.
     pub(crate) limit: u64,
     /// The directory entry of the state; `None` for a state that only provides the bytes of a later one.
-    pub(crate) slot: Option<Dentry>,
+    pub(crate) dentry: Option<Dentry>,
     pub(crate) node: InodeState,
     pub(crate) author: Author,
     pub(crate) host: String,
@@ -83,7 +83,7 @@ pub(crate) struct ConflictRecovery<'a> {
     pub(crate) renamed: HashMap<ContentRef, ContentRef>,
     /// The newest content of each new lineage.
     pub(crate) tips: HashMap<u64, ContentRef>,
-    pub(crate) slots: HashMap<Dentry, NewestConflict>,
+    pub(crate) dentries: HashMap<Dentry, NewestConflict>,
     pub(crate) timestamps: VecDeque<Reservation>,
     pub(crate) next_end: u64,
     pub(crate) done: RecoveredConflicts,
@@ -128,8 +128,8 @@ impl ConflictRecovery<'_> {
             // This operation is ordered after the operation that writes its base.
             txn.touch(keys::cut(content.cid, Timestamp(0)));
         }
-        if let Some(slot) = item.slot.take() {
-            self.show(&mut txn, &item, &slot).await?;
+        if let Some(dentry) = item.dentry.take() {
+            self.show(&mut txn, &item, &dentry).await?;
         }
         match item.how {
             Numbering::Again(id, token) => self.again(txn, id, token),
@@ -183,7 +183,7 @@ impl ConflictRecovery<'_> {
         let content = ContentRef { cid, timestamp: at };
         self.name(own.known_as, Some(content))?;
         let nowhere = || Dentry::new(Ino(0), Bytes::new());
-        let place = item.slot.clone().unwrap_or_else(nowhere);
+        let place = item.dentry.clone().unwrap_or_else(nowhere);
         let record = ContentRecord {
             session: own.session,
             flush: own.flush,
@@ -341,17 +341,17 @@ impl ConflictRecovery<'_> {
     ) -> Result<(), StoreError> {
         let recovery = self.recovery;
         let at = txn.timestamp;
-        let slot = self.place(acknowledged, item.limit).await?;
-        txn.touch(keys::entry(slot.parent, &slot.name));
-        txn.dependencies.within.push(slot.parent);
-        txn.dependencies.below = recovery.tree.ancestors(slot.parent).await?;
-        let current = recovery.tree.entry(slot.parent, &slot.name).await?;
+        let dentry = self.place(acknowledged, item.limit).await?;
+        txn.touch(keys::entry(dentry.parent, &dentry.name));
+        txn.dependencies.within.push(dentry.parent);
+        txn.dependencies.below = recovery.tree.ancestors(dentry.parent).await?;
+        let current = recovery.tree.entry(dentry.parent, &dentry.name).await?;
         let end_op = if current.is_some() {
             EndOp::Replaced
         } else {
             EndOp::Deleted
         };
-        let end = match self.slots.get(&slot) {
+        let end = match self.dentries.get(&dentry) {
             Some(newest) => {
                 let (end, end_op) = (at, EndOp::Superseded);
                 let before = VersionRecord {
@@ -359,17 +359,22 @@ impl ConflictRecovery<'_> {
                     end_op,
                     ..newest.closed.clone()
                 };
-                recovery.tree.close_row(txn, &slot, &before);
+                recovery.tree.close_row(txn, &dentry, &before);
                 newest.end
             }
             None => {
                 let end = Timestamp(self.next_end);
                 self.next_end += 1;
                 match current {
-                    Some(entry) => self.interrupt(txn, &slot, entry, end).await?,
+                    Some(entry) => self.interrupt(txn, &dentry, entry, end).await?,
                     // The conflict version ends by a removal, so `@deleted` lists the name.
                     None => {
-                        interval_tree::add_removed(&mut txn.rows, slot.parent, &slot.name, at..end);
+                        interval_tree::add_removed(
+                            &mut txn.rows,
+                            dentry.parent,
+                            &dentry.name,
+                            at..end,
+                        );
                     }
                 }
                 end
@@ -390,10 +395,10 @@ impl ConflictRecovery<'_> {
             node,
             kept: Retained::Whole,
         };
-        recovery.tree.close_row(txn, &slot, &closed);
+        recovery.tree.close_row(txn, &dentry, &closed);
         txn.reference_content(&item.node.content);
-        self.told(&slot, closed.stamp.id).await?;
-        self.slots.insert(slot, NewestConflict { closed, end });
+        self.report(&dentry, closed.stamp.id).await?;
+        self.dentries.insert(dentry, NewestConflict { closed, end });
         Ok(())
     }
 
@@ -401,7 +406,7 @@ impl ConflictRecovery<'_> {
     async fn interrupt(
         &self,
         txn: &mut Txn,
-        slot: &Dentry,
+        dentry: &Dentry,
         entry: DentryRow,
         until: Timestamp,
     ) -> Result<(), StoreError> {
@@ -432,7 +437,7 @@ impl ConflictRecovery<'_> {
                     node: Some(node.clone()),
                     kept: Retained::Whole,
                 };
-                recovery.tree.close_row(txn, slot, &closed);
+                recovery.tree.close_row(txn, dentry, &closed);
                 txn.reference_content(&node.content);
                 let state = EntryState::Version(stamp);
                 if let Some(mut file) = recovery.tree.lock(ino).await?.file() {
@@ -443,7 +448,7 @@ impl ConflictRecovery<'_> {
             DentryBody::Linked(was) => {
                 recovery
                     .tree
-                    .unbind(txn, slot, ino, &was, VersionEnd::new(at, EndOp::Replaced));
+                    .unbind(txn, dentry, ino, &was, VersionEnd::new(at, EndOp::Replaced));
                 (DentryBody::Linked(again(&was)), until)
             }
             own @ DentryBody::Own { .. } => (own, entry.bound),
@@ -454,11 +459,11 @@ impl ConflictRecovery<'_> {
             alive_since: entry.alive_since,
             body,
         };
-        txn.put(keys::entry(slot.parent, &slot.name), &entry);
+        txn.put(keys::entry(dentry.parent, &dentry.name), &entry);
         Ok(())
     }
 
-    /// Chooses the directory entry for a conflict version: its own entry; if its directory is gone, a new name in the
+    /// Chooses the directory entry for a conflict version: its own entry; if its directory does not exist any more, a new name in the
     /// nearest existing ancestor.
     async fn place(
         &self,
@@ -514,9 +519,9 @@ impl ConflictRecovery<'_> {
         }
     }
 
-    async fn told(&mut self, slot: &Dentry, id: VersionId) -> Result<(), StoreError> {
-        let mut path = vec![slot.name.clone()];
-        let mut at = slot.parent;
+    async fn report(&mut self, dentry: &Dentry, id: VersionId) -> Result<(), StoreError> {
+        let mut path = vec![dentry.name.clone()];
+        let mut at = dentry.parent;
         while at != ROOT
             && let Some(Dentry { parent, name }) =
                 self.recovery.history.view().where_now(at).await?

@@ -164,16 +164,16 @@ impl Recovery {
         replay.follow(&NameEffects::of(&record.rows));
         replay.date(&record);
         let mut held = Guards::default();
-        let mut brings = None;
+        let mut rebuilt = None;
         if let Some(content) = &record.content {
-            brings = replay.bring(content, done, &mut held);
-            if brings.is_none() && !done {
+            rebuilt = replay.rebuild_content(content, done, &mut held);
+            if rebuilt.is_none() && !done {
                 replay.notes.push(format!(
                     "inode {}: the bytes of a state are not in the journal",
                     content.ino.0
                 ));
             }
-            if let Some(pending) = brings.as_ref().filter(|_| !superseded) {
+            if let Some(pending) = rebuilt.as_ref().filter(|_| !superseded) {
                 held.holds = self.data.pins.pin_all(&pending.0.flushed);
                 self.data.contents.add(&pending.0);
             }
@@ -184,15 +184,15 @@ impl Recovery {
                 session: saved.session,
                 at: saved.flush,
             };
-            replay.settle(flush, saved.base, true);
+            replay.mark_queued(flush, saved.base, true);
         }
         if done {
             return;
         }
         self.core.clock.raise(record.timestamp.0);
         if superseded {
-            let brought = brings.map(|(pending, _)| pending);
-            return replay.supersede(SupersededOperation::new(record, brought, held, token));
+            let pending = rebuilt.map(|(pending, _)| pending);
+            return replay.supersede(SupersededOperation::new(record, pending, held, token));
         }
         let id = OperationId {
             epoch: record.epoch,
@@ -203,7 +203,7 @@ impl Recovery {
             time: self.core.clock.wall(),
             rows: record.rows,
             dependencies: record.dependencies,
-            content: brings,
+            content: rebuilt,
             byteless_flush: None,
             usage: record.usage,
             held,
@@ -223,7 +223,7 @@ impl Recovery {
         self.history.sweep_pending().await?;
         self.finish_superseded(&mut replay).await?;
         for (id, mut work) in replay.sessions {
-            let lost = work.lost.split_off(work.told);
+            let lost = work.lost.split_off(work.reported);
             // Lost bytes of an inode that no longer exists need no report.
             if !lost.is_empty() && self.tree.lock(work.ino).await.is_ok() {
                 lost.into_iter().for_each(|note| self.warn(note));

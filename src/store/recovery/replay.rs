@@ -40,10 +40,10 @@ pub(crate) struct ReplayedSession {
     pub(crate) dated: bool,
     /// Timestamp of the state in the inode's row, if a journaled operation wrote it; else 0.
     pub(crate) row_at: Timestamp,
-    /// Messages about writes whose bytes are lost. The first `told` of them were reported or belong to operations that
+    /// Messages about writes whose bytes are lost. The first `reported` messages were logged or belong to operations that
     /// no longer need the bytes.
     pub(crate) lost: Vec<String>,
-    pub(crate) told: usize,
+    pub(crate) reported: usize,
 }
 
 /// A flush whose file handle was not released before the daemon ended.
@@ -126,7 +126,7 @@ impl ReplayedSession {
             dated: false,
             row_at: Timestamp(0),
             lost: Vec::new(),
-            told: 0,
+            reported: 0,
         }
     }
 
@@ -228,7 +228,7 @@ impl JournalReplay {
 
     /// Adds an operation that another writer superseded.
     pub(crate) fn supersede(&mut self, superseded: SupersededOperation) {
-        if let (Some((ino, ..)), Some(_)) = (superseded.state(), &superseded.slot) {
+        if let (Some((ino, ..)), Some(_)) = (superseded.state(), &superseded.dentry) {
             self.standing.insert(ino, self.superseded.len());
         }
         self.superseded.push(superseded);
@@ -238,8 +238,8 @@ impl JournalReplay {
     /// has the attributes of its flush, any other operation has those at its own timestamp.
     pub(crate) fn date(&mut self, record: &OperationRecord) {
         let put = |(_, change): &(Bytes, Change)| matches!(change, Change::Put(_));
-        let brought = record.content.as_ref().map(|content| content.flush);
-        let flush = brought.or(record.byteless_flush.as_ref().map(|saved| saved.flush));
+        let content_flush = record.content.as_ref().map(|content| content.flush);
+        let flush = content_flush.or(record.byteless_flush.as_ref().map(|saved| saved.flush));
         let dates = flush.is_none() && record.rows.rows().iter().all(put);
         let touched = record.dependencies.touches.iter();
         let inodes = touched.filter(|key| InodeTable::has(key));
@@ -264,7 +264,7 @@ impl JournalReplay {
                 .and_then(|id| self.sessions.get_mut(id));
             let standing = self.standing.get(ino).copied();
             let state = standing.and_then(|at| self.superseded.get_mut(at));
-            let places = [work.map(|w| &mut w.place), state.map(|o| &mut o.slot)];
+            let places = [work.map(|w| &mut w.place), state.map(|o| &mut o.dentry)];
             for place in places.into_iter().flatten() {
                 if place.as_ref() == Some(from) {
                     *place = Some(to.clone());
@@ -322,7 +322,7 @@ impl JournalReplay {
 
     /// Notes that the state of a flush is queued: the session continues from this state, unless it already continues
     /// from a later one. Returns the changes since the state that the session continued from before.
-    pub(crate) fn settle(
+    pub(crate) fn mark_queued(
         &mut self,
         flush: FlushId,
         base: Option<ContentBase>,
@@ -337,12 +337,12 @@ impl JournalReplay {
             }
         }
         let work = self.sessions.get_mut(&flush.session)?;
-        if work.told < known.lost {
+        if work.reported < known.lost {
             if !done {
                 self.notes
-                    .extend_from_slice(&work.lost[work.told..known.lost]);
+                    .extend_from_slice(&work.lost[work.reported..known.lost]);
             }
-            work.told = known.lost;
+            work.reported = known.lost;
         }
         let before = work.saved.take();
         if let Some(later) = before.as_ref().filter(|s| s.seq() > known.map.seq()) {
@@ -357,7 +357,7 @@ impl JournalReplay {
 
     /// Rebuilds the content of a journaled operation; the write session continues from it. `None` if the operation is
     /// applied or its flush is not in the journal.
-    pub(crate) fn bring(
+    pub(crate) fn rebuild_content(
         &mut self,
         record: &ContentRecord,
         done: bool,
@@ -372,7 +372,7 @@ impl JournalReplay {
             content: record.content,
             len: record.len,
         });
-        let changes = self.settle(flush, base, done).unwrap_or(known.map);
+        let changes = self.mark_queued(flush, base, done).unwrap_or(known.map);
         held.journal.push(known.token);
         if done {
             return None;

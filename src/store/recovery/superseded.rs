@@ -97,10 +97,10 @@ fn named(rows: &Batch) -> Vec<NameEffect> {
     let rows = rows.rows().iter();
     rows.filter(|(key, _)| DentryTable::has(key))
         .filter_map(|(key, change)| {
-            let slot = keys::dentry(key)?;
+            let dentry = keys::dentry(key)?;
             match change {
-                Change::Put(value) => Some((slot, Some(DentryTable::decode(value).ok()?))),
-                Change::Delete => Some((slot, None)),
+                Change::Put(value) => Some((dentry, Some(DentryTable::decode(value).ok()?))),
+                Change::Delete => Some((dentry, None)),
                 Change::Merge(_) => None,
             }
         })
@@ -112,9 +112,9 @@ fn named(rows: &Batch) -> Vec<NameEffect> {
 pub(crate) struct SupersededOperation {
     pub(crate) record: OperationRecord,
     /// The bytes of the operation; contents have the ids of the acknowledged operation.
-    pub(crate) brought: Option<Arc<PendingContent>>,
+    pub(crate) pending: Option<Arc<PendingContent>>,
     /// The last directory entry of the state that the operation writes.
-    pub(crate) slot: Option<Dentry>,
+    pub(crate) dentry: Option<Dentry>,
     pub(crate) held: Guards,
     pub(crate) token: JournalToken,
 }
@@ -122,24 +122,24 @@ pub(crate) struct SupersededOperation {
 impl SupersededOperation {
     pub(crate) fn new(
         record: OperationRecord,
-        brought: Option<Arc<PendingContent>>,
+        pending: Option<Arc<PendingContent>>,
         held: Guards,
         token: JournalToken,
     ) -> Self {
         let mut superseded = Self {
             record,
-            brought,
-            slot: None,
+            pending,
+            dentry: None,
             held,
             token,
         };
         let content = superseded.record.content.as_ref();
-        superseded.slot = match (content, superseded.state()) {
+        superseded.dentry = match (content, superseded.state()) {
             (Some(content), _) => Some(content.place.clone()),
             (None, Some((ino, ..))) => named(&superseded.record.rows)
                 .into_iter()
                 .find(|(_, entry)| entry.as_ref().is_some_and(|e| e.ino == ino))
-                .map(|(slot, _)| slot)
+                .map(|(dentry, _)| dentry)
                 .or_else(|| record_slot(&superseded.record.rows, ino)),
             (None, None) => None,
         };
@@ -150,8 +150,8 @@ impl SupersededOperation {
     /// symbolic link: the inode, its state, and the version's stamp unless the state is provisional.
     pub(crate) fn state(&self) -> Option<(Ino, InodeState, Option<Stamp>)> {
         let states = states(&self.record.rows);
-        if let Some(brings) = &self.record.content {
-            let content = Some(brings.content);
+        if let Some(content) = &self.record.content {
+            let content = Some(content.content);
             return states
                 .into_iter()
                 .find(|(_, node, _)| node.content.reference() == content);
@@ -170,12 +170,12 @@ impl SupersededOperation {
     pub(crate) fn nodes(&self) -> Vec<(Dentry, Ino, InodeState)> {
         let named = named(&self.record.rows).into_iter();
         named
-            .filter_map(|(slot, entry)| match entry? {
+            .filter_map(|(dentry, entry)| match entry? {
                 DentryRow {
                     ino,
                     body: DentryBody::Own { node, .. },
                     ..
-                } => Some((slot, ino, node)),
+                } => Some((dentry, ino, node)),
                 _ => None,
             })
             .collect()
@@ -257,21 +257,21 @@ pub(crate) fn ranges(rows: &Batch) -> Vec<(u64, u64, RangeRow)> {
 
 /// Describes an operation in a few words, for the log.
 pub(crate) fn title(record: &OperationRecord) -> String {
-    let show = |slot: &Dentry| format!("{:?}", String::from_utf8_lossy(&slot.name));
+    let show = |dentry: &Dentry| format!("{:?}", String::from_utf8_lossy(&dentry.name));
     let names = named(&record.rows);
     let moved = NameEffects::of(&record.rows).moved;
     if let Some((_, from, to)) = moved.first() {
         return format!("rename of {} to {}", show(from), show(to));
     }
     match names.first() {
-        Some((slot, None)) => format!("removal of {}", show(slot)),
-        Some((slot, Some(entry))) if !record.dependencies.makes.is_empty() => {
-            format!("directory {} (inode {})", show(slot), entry.ino.0)
+        Some((dentry, None)) => format!("removal of {}", show(dentry)),
+        Some((dentry, Some(entry))) if !record.dependencies.makes.is_empty() => {
+            format!("directory {} (inode {})", show(dentry), entry.ino.0)
         }
-        Some((slot, Some(entry))) if entry.bound == record.timestamp => {
-            format!("new name {}", show(slot))
+        Some((dentry, Some(entry))) if entry.bound == record.timestamp => {
+            format!("new name {}", show(dentry))
         }
-        Some((slot, Some(_))) => format!("attributes of {}", show(slot)),
+        Some((dentry, Some(_))) => format!("attributes of {}", show(dentry)),
         None => format!("operation {} of epoch {}", record.number, record.epoch),
     }
 }

@@ -36,7 +36,7 @@ impl Tree {
     /// Changes attributes of the current state and returns the new stat. Makes no version.
     ///
     /// # Errors
-    /// `NotFound` when the inode is gone, `NoSpace` when the journal cannot take the change.
+    /// `NotFound` if the inode does not exist any more, `NoSpace` when the journal cannot take the change.
     pub async fn set_attrs(&self, ino: Ino, change: AttrChange) -> Result<Stat, StoreError> {
         self.room_for_names().await;
         let mut locked = self.lock(ino).await?;
@@ -48,7 +48,7 @@ impl Tree {
     /// Returns the value of an extended attribute; `None` if the inode has no such attribute.
     ///
     /// # Errors
-    /// `NotFound` when the inode is gone.
+    /// `NotFound` if the inode does not exist any more.
     pub async fn get_xattr(&self, ino: Ino, name: &[u8]) -> Result<Option<Bytes>, StoreError> {
         Ok(self
             .xattrs(ino)
@@ -61,7 +61,7 @@ impl Tree {
     /// Returns the names of all extended attributes.
     ///
     /// # Errors
-    /// `NotFound` when the inode is gone.
+    /// `NotFound` if the inode does not exist any more.
     pub async fn list_xattrs(&self, ino: Ino) -> Result<Vec<Bytes>, StoreError> {
         Ok(self
             .xattrs(ino)
@@ -171,9 +171,9 @@ impl Tree {
         how: impl FnOnce(&mut InodeState, Time),
         at: Timestamp,
     ) -> Result<(), StoreError> {
-        let slot = directory.place.clone();
+        let dentry = directory.place.clone();
         let old = self
-            .entry(slot.parent, &slot.name)
+            .entry(dentry.parent, &dentry.name)
             .await?
             .ok_or(StoreError::NotFound)?;
         let DentryBody::Own { state, .. } = old.body else {
@@ -192,10 +192,10 @@ impl Tree {
         };
         let dependencies = Dependencies {
             touches: vec![
-                keys::entry(slot.parent, &slot.name).bytes(),
+                keys::entry(dentry.parent, &dentry.name).bytes(),
                 keys::inode(ino).bytes(),
             ],
-            within: Vec::from_iter((slot.parent != Ino(0)).then_some(slot.parent)),
+            within: Vec::from_iter((dentry.parent != Ino(0)).then_some(dentry.parent)),
             ..Dependencies::default()
         };
         let mut txn = self.commit.txn(at, dependencies);
@@ -204,7 +204,7 @@ impl Tree {
             state,
         };
         txn.put(
-            keys::entry(slot.parent, &slot.name),
+            keys::entry(dentry.parent, &dentry.name),
             &DentryRow { body, ..old },
         );
         txn.merge(keys::inode(ino), &InodeRow::Directory(row.clone()));

@@ -89,7 +89,7 @@ impl Tree {
     /// Lists the names of a directory in ascending byte order.
     ///
     /// # Errors
-    /// `NotFound` when the inode is gone, `NotDirectory`.
+    /// `NotFound` if the inode does not exist any more, `NotDirectory`.
     pub async fn list(self: &Arc<Self>, directory: Ino) -> Result<DirectoryListing, StoreError> {
         match self.stat(directory).await?.kind {
             Kind::Directory => Ok(DirectoryListing::new(Arc::clone(self), directory)),
@@ -100,7 +100,7 @@ impl Tree {
     /// Returns the target of a symbolic link.
     ///
     /// # Errors
-    /// `NotFound` when the inode is gone; `Invalid` if the inode is not a symbolic link.
+    /// `NotFound` if the inode does not exist any more; `Invalid` if the inode is not a symbolic link.
     pub async fn readlink(&self, ino: Ino) -> Result<Bytes, StoreError> {
         let locked = self.lock(ino).await?;
         match locked.as_file().map(|file| &file.node.content) {
@@ -113,7 +113,7 @@ impl Tree {
     /// never opened becomes an empty version at the next mount.
     ///
     /// # Errors
-    /// `Exists`, `NotFound` when the directory is gone, `NotDirectory`, `NoSpace`.
+    /// `Exists`, `NotFound` if the directory does not exist any more, `NotDirectory`, `NoSpace`.
     pub async fn create(
         self: &Arc<Self>,
         parent: Ino,
@@ -174,11 +174,11 @@ impl Tree {
         }
         let answer = self.core.clock.begin();
         let (at, ino) = (answer.at(), Ino(self.core.new_id()));
-        let slot = Dentry::new(parent, Bytes::copy_from_slice(name));
+        let dentry = Dentry::new(parent, Bytes::copy_from_slice(name));
         let dependencies = self.order_in(parent, name, ino).await?;
         let mut txn = self.commit.txn(at, dependencies);
         let node = node_of(&new, txn.time);
-        let cached = self.new_rows(&mut txn, ino, &slot, &node, author);
+        let cached = self.new_rows(&mut txn, ino, &dentry, &node, author);
         txn.usage = UsageChange {
             bytes: node.space().cast_signed(),
             files: 1,
@@ -207,7 +207,7 @@ impl Tree {
         &self,
         txn: &mut Txn,
         ino: Ino,
-        slot: &Dentry,
+        dentry: &Dentry,
         node: &InodeState,
         author: &Author,
     ) -> CachedInode {
@@ -230,12 +230,12 @@ impl Tree {
             alive_since,
             body,
         };
-        txn.put(keys::entry(slot.parent, &slot.name), &entry);
+        txn.put(keys::entry(dentry.parent, &dentry.name), &entry);
         if node.kind == Kind::Directory {
             txn.dependencies.makes.push(ino);
             let time = node.attrs.mtime;
             let row = DirectoryRow {
-                place: Some((at, slot.clone())),
+                place: Some((at, dentry.clone())),
                 mtime: Some((at, time)),
                 ctime: Some((at, time)),
                 ..DirectoryRow::default()
@@ -244,12 +244,12 @@ impl Tree {
             return CachedInode::Directory(Box::new(CachedDirectory {
                 row,
                 node: node.clone(),
-                place: slot.clone(),
+                place: dentry.clone(),
             }));
         }
-        self.put_location(txn, ino, slot);
+        self.put_location(txn, ino, dentry);
         let link_state = LinkState::Single {
-            place: slot.clone(),
+            place: dentry.clone(),
             bound: at,
             alive_since,
         };
@@ -391,11 +391,11 @@ impl Tree {
         let (uid, gid) = self.core.config.owner;
         let mut txn = self.commit.txn(answer.at(), Dependencies::default());
         let node = crate::store::tree::lookup::root_node(uid, gid, txn.time);
-        let slot = Dentry::new(Ino(0), Bytes::new());
+        let dentry = Dentry::new(Ino(0), Bytes::new());
         self.new_rows(
             &mut txn,
             crate::store::model::version::ROOT,
-            &slot,
+            &dentry,
             &node,
             &Author::default(),
         );

@@ -34,7 +34,7 @@ impl DiskSpace {
     }
 
     /// Records that the pass with this number succeeded.
-    pub(crate) fn end(&self, time: u64) {
-        self.ended.send_replace(time);
+    pub(crate) fn end(&self, pass: u64) {
+        self.ended.send_replace(pass);
     }
 }

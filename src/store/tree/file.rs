@@ -405,7 +405,7 @@ impl File {
     /// Returns the stat of the file, unsaved writes included.
     ///
     /// # Errors
-    /// `NotFound` when the inode is gone; errors of the index.
+    /// `NotFound` if the inode does not exist any more; errors of the index.
     pub async fn stat(&self) -> Result<Stat, StoreError> {
         self.tree.stat(self.inode.ino).await
     }

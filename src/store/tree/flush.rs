@@ -201,7 +201,7 @@ impl Tree {
                 || file.link_state == LinkState::Unlinked)
         {
             file.mark_clean();
-            self.inodes.settle(ino);
+            self.inodes.release_dirty(ino);
         }
     }
 
@@ -415,7 +415,7 @@ pub(crate) fn byteless_flush(
     prepared: &PreparedContent,
     flush: &FlushedState,
 ) -> Option<BytelessFlush> {
-    if prepared.brings.is_some() {
+    if prepared.upload.is_some() {
         return None;
     }
     let base = match &prepared.content {

@@ -19,7 +19,7 @@ use crate::sync::Arc;
 /// A content for a transaction: what the directory entry will reference, and the bytes to upload for it, if any.
 pub(crate) struct PreparedContent {
     pub(crate) content: Content,
-    pub(crate) brings: Option<(Arc<PendingContent>, ContentRecord)>,
+    pub(crate) upload: Option<(Arc<PendingContent>, ContentRecord)>,
 }
 
 /// A state whose content is to be determined.
@@ -50,7 +50,7 @@ impl Tree {
         if len == 0 {
             return Ok(PreparedContent {
                 content: Content::Empty,
-                brings: None,
+                upload: None,
             });
         }
         let cut = map
@@ -73,7 +73,7 @@ impl Tree {
             if let Some(content) = content {
                 return Ok(PreparedContent {
                     content,
-                    brings: None,
+                    upload: None,
                 });
             }
         } else if unchanged {
@@ -82,22 +82,22 @@ impl Tree {
                     cid: self.core.new_id(),
                     timestamp: at,
                 }),
-                brings: None,
+                upload: None,
             });
         }
         if let Some(content) = copied(map, len) {
             return Ok(PreparedContent {
                 content: Content::Shared(content),
-                brings: None,
+                upload: None,
             });
         }
         let base = if cut == Some(0) { None } else { base };
-        let brings = self
+        let upload = self
             .begin_content(ino, file, ContentChange { base, ..change })
             .await?;
         Ok(PreparedContent {
-            content: Content::Bytes(brings.0.content),
-            brings: Some(brings),
+            content: Content::Bytes(upload.0.content),
+            upload: Some(upload),
         })
     }
 
@@ -184,7 +184,7 @@ impl Tree {
         if let Content::Shared(content) = prepared.content {
             txn.touch(keys::count(content));
         }
-        if let Some((pending, _)) = &prepared.brings {
+        if let Some((pending, _)) = &prepared.upload {
             txn.touch(keys::count(pending.content));
             if let Some(ContentBase {
                 content: parent,
@@ -199,7 +199,7 @@ impl Tree {
                 txn.reference(parent);
             }
         }
-        txn.content = prepared.brings;
+        txn.content = prepared.upload;
     }
 }
 

@@ -30,12 +30,12 @@ impl InodeCache {
             return known;
         }
         let fresh = Inode::unshared(ino);
-        let mut slot = self.table.entry(ino).or_default();
-        if let Some(known) = slot.upgrade() {
+        let mut cached = self.table.entry(ino).or_default();
+        if let Some(known) = cached.upgrade() {
             return known;
         }
-        *slot = Arc::downgrade(&fresh);
-        drop(slot);
+        *cached = Arc::downgrade(&fresh);
+        drop(cached);
         let evicted = {
             let mut recent = lock(&self.recent);
             recent.push_back(Arc::clone(&fresh));
@@ -46,7 +46,7 @@ impl InodeCache {
             }
         };
         if let Some(old) = evicted {
-            self.let_go(old);
+            self.remove_unused(old);
         }
         fresh
     }
@@ -73,19 +73,19 @@ impl InodeCache {
         self.table.iter().filter_map(|e| e.upgrade()).collect()
     }
 
-    fn let_go(&self, inode: Arc<Inode>) {
+    fn remove_unused(&self, inode: Arc<Inode>) {
         let ino = inode.ino;
         drop(inode);
         self.table
             .remove_if(&ino, |_, weak| weak.strong_count() == 0);
     }
 
-    /// Keeps an inode cached until [`InodeCache::settle`].
+    /// Keeps an inode cached until [`InodeCache::release_dirty`].
     pub(crate) fn keep_dirty(&self, inode: &Arc<Inode>) {
         lock(&self.dirty_inodes).insert(inode.ino, Arc::clone(inode));
     }
 
-    pub(crate) fn settle(&self, ino: Ino) {
+    pub(crate) fn release_dirty(&self, ino: Ino) {
         let _old = lock(&self.dirty_inodes).remove(&ino);
     }
 

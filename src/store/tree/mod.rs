@@ -17,6 +17,7 @@ pub(crate) mod inode;
 pub(crate) mod inode_cache;
 pub(crate) mod locked;
 pub(crate) mod lookup;
+pub(crate) mod move_rows;
 pub(crate) mod put;
 pub(crate) mod reflink;
 pub(crate) mod rename;

@@ -233,7 +233,7 @@ impl AtomicPut {
         let mut file = self.file.locked();
         let shown = node.content.reference();
         let len = node.attrs.size;
-        if let (None, Some(session)) = (&prepared.brings, flush.session) {
+        if let (None, Some(session)) = (&prepared.upload, flush.session) {
             txn.byteless_flush = Some(BytelessFlush {
                 session,
                 flush: flush.at,
@@ -256,7 +256,7 @@ impl AtomicPut {
     /// Binds the file to a name, replacing a file that has it. Returns the id of the new version.
     ///
     /// # Errors
-    /// `NotFound` when the directory is gone, `NotDirectory`; `IsDirectory` over a directory, `Exists` over any other inode that
+    /// `NotFound` if the directory does not exist any more, `NotDirectory`; `IsDirectory` over a directory, `Exists` over any other inode that
     /// is not a regular file; `Invalid` when `since` is not after the name's last version; `NoSpace`.
     pub(crate) async fn place(
         &mut self,
@@ -281,8 +281,8 @@ impl AtomicPut {
             };
             let now = tree.entry(parent, name).await?;
             if now.as_ref().map(|e| e.ino) == target.as_ref().map(|e| e.ino) {
-                let slot = Dentry::new(parent, name.clone());
-                return self.place_locked(&mut locked, slot, now, how).await;
+                let dentry = Dentry::new(parent, name.clone());
+                return self.place_locked(&mut locked, dentry, now, how).await;
             }
         }
     }
@@ -290,16 +290,16 @@ impl AtomicPut {
     async fn place_locked(
         &mut self,
         locked: &mut [LockedInode],
-        slot: Dentry,
+        dentry: Dentry,
         target: Option<DentryRow>,
         how: &PutTarget,
     ) -> Result<VersionId, StoreError> {
         let tree = Arc::clone(&self.tree);
-        let (parent, name) = (slot.parent, &slot.name);
+        let (parent, name) = (dentry.parent, &dentry.name);
         find(locked, parent)
             .and_then(LockedInode::directory)
             .ok_or(StoreError::NotDirectory)?;
-        let target = self.flushed_target(locked, &slot, target).await?;
+        let target = self.flushed_target(locked, &dentry, target).await?;
         let answer = tree.core.clock.begin();
         let (at, ino) = (answer.at(), self.file.ino());
         let since = how.since.unwrap_or(at);
@@ -322,10 +322,10 @@ impl AtomicPut {
         let mut out = None;
         if let Some(entry) = &target {
             let found = find(locked, entry.ino).ok_or(StoreError::NotFound)?;
-            out = Some(tree.replace_file(&mut txn, found, entry, &slot, since, &mut node)?);
+            out = Some(tree.replace_file(&mut txn, found, entry, &dentry, since, &mut node)?);
         }
         let alive = target.as_ref().map_or(since, |t| t.alive_since.min(since));
-        self.rows(&mut txn, &slot, alive, &node, &stamp);
+        self.rows(&mut txn, &dentry, alive, &node, &stamp);
         if let Some(id) = &how.foreign_id {
             let row = ImportedRow {
                 directory: parent,
@@ -359,7 +359,7 @@ impl AtomicPut {
     async fn flushed_target(
         &self,
         locked: &mut [LockedInode],
-        slot: &Dentry,
+        dentry: &Dentry,
         entry: Option<DentryRow>,
     ) -> Result<Option<DentryRow>, StoreError> {
         let Some(entry) = entry else { return Ok(None) };
@@ -373,7 +373,7 @@ impl AtomicPut {
         }
         self.tree.save_flushes(target).await?;
         // The save has written the entry anew.
-        self.tree.entry(slot.parent, &slot.name).await
+        self.tree.entry(dentry.parent, &dentry.name).await
     }
 
     fn node(&self, how: &PutTarget, now: Time, content: &Content) -> InodeState {
@@ -401,7 +401,7 @@ impl AtomicPut {
     fn rows(
         &self,
         txn: &mut Txn,
-        slot: &Dentry,
+        dentry: &Dentry,
         alive_since: Timestamp,
         node: &InodeState,
         stamp: &Stamp,
@@ -421,8 +421,8 @@ impl AtomicPut {
                 state: EntryState::Version(stamp.clone()),
             },
         };
-        txn.put(keys::entry(slot.parent, &slot.name), &entry);
-        self.tree.put_location(txn, ino, slot);
+        txn.put(keys::entry(dentry.parent, &dentry.name), &entry);
+        self.tree.put_location(txn, ino, dentry);
         let space = node.space().cast_signed();
         txn.usage.bytes = txn.usage.bytes.wrapping_add(space);
         txn.usage.files += 1;
@@ -495,7 +495,7 @@ impl Tree {
         txn: &mut Txn,
         target: &LockedInode,
         entry: &DentryRow,
-        slot: &Dentry,
+        dentry: &Dentry,
         since: Timestamp,
         node: &mut InodeState,
     ) -> Result<LinkState, StoreError> {
@@ -510,7 +510,7 @@ impl Tree {
         // The old version ends when the new one begins. The operation keeps its own timestamp, which orders it in the queue.
         let answered = std::mem::replace(&mut txn.timestamp, since);
         let removal = NameRemoval {
-            slot,
+            dentry,
             entry,
             cause: Unbinding::Replaced,
             is_pinned: target.inode.is_pinned(),

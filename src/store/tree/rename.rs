@@ -13,14 +13,14 @@ use crate::store::model::version::{Author, Displaced, EndOp, Ino, Kind, Op, Orig
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    DentryBody, DentryRow, DirectoryLocation, DirectoryRow, EntryState, InodeRow, InodeState,
-    LastVersion,
+    DentryBody, DentryRow, DirectoryRow, EntryState, InodeState, LastVersion,
 };
 use crate::store::tree::Tree;
 use crate::store::tree::create::check_entry_name;
-use crate::store::tree::inode::{CachedDirectory, FileInode, LinkState};
+use crate::store::tree::inode::{FileInode, LinkState};
 use crate::store::tree::locked::{LockedInode, find};
-use crate::store::tree::row_writer::{BindTarget, NameRemoval, Unbinding, VersionEnd};
+use crate::store::tree::move_rows::BindTarget;
+use crate::store::tree::row_writer::{NameRemoval, Unbinding};
 
 /// What a rename does if the new name exists (flags of renameat2(2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -405,7 +405,7 @@ impl Tree {
             name: ends.from.name.clone(),
         };
         let arrival = BindTarget {
-            slot: ends.to.clone(),
+            dentry: ends.to.clone(),
             at,
             alive_since: ends.target.as_ref().map(|t| t.alive_since.min(at)),
             behind,
@@ -422,13 +422,13 @@ impl Tree {
         &self,
         txn: &mut Txn,
         locked: &mut [LockedInode],
-        slot: &Dentry,
+        dentry: &Dentry,
         target: &DentryRow,
         unborn: bool,
         after: &mut Vec<RenameEffects>,
     ) -> Result<Option<Box<LastVersion>>, StoreError> {
         if is_directory(target) {
-            self.remove_directory(txn, locked, slot, target, EndOp::Replaced);
+            self.remove_directory(txn, locked, dentry, target, EndOp::Replaced);
             after.push(RenameEffects::Gone(target.ino));
             return Ok(None);
         }
@@ -442,7 +442,7 @@ impl Tree {
         if unborn && matches!(target.body, DentryBody::Linked(_)) {
             // An unborn file cannot hide a hard-linked target: the name's life ends here and starts again at the first save.
             let life = target.alive_since.min(txn.timestamp)..txn.timestamp;
-            interval_tree::add(&mut txn.rows, slot.parent, &slot.name, life);
+            interval_tree::add(&mut txn.rows, dentry.parent, &dentry.name, life);
         }
         let cause = if behind.is_some() {
             Unbinding::ReplacedUnborn
@@ -450,7 +450,7 @@ impl Tree {
             Unbinding::Replaced
         };
         let removal = NameRemoval {
-            slot,
+            dentry,
             entry: target,
             cause,
             is_pinned: found.inode.is_pinned(),
@@ -480,7 +480,7 @@ impl Tree {
             (target, &ends.to, &ends.from, &ends.source),
         ] {
             let arrival = BindTarget {
-                slot: to.clone(),
+                dentry: to.clone(),
                 at,
                 alive_since: Some(there.alive_since.min(at)),
                 behind: None,
@@ -516,7 +516,7 @@ impl Tree {
             let row = self.move_directory(txn, entry, from, &directory, arrival);
             after.push(RenameEffects::Directory {
                 ino: entry.ino,
-                place: arrival.slot.clone(),
+                place: arrival.dentry.clone(),
                 row,
             });
             return Ok(());
@@ -533,61 +533,6 @@ impl Tree {
             state,
         });
         Ok(())
-    }
-
-    fn move_directory(
-        &self,
-        txn: &mut Txn,
-        entry: &DentryRow,
-        from: &Dentry,
-        directory: &CachedDirectory,
-        arrival: &BindTarget,
-    ) -> DirectoryRow {
-        let (at, ino) = (arrival.at, entry.ino);
-        let place = directory.row.place.as_ref();
-        let since = place.map_or(entry.bound, |(since, _)| *since);
-        txn.dependencies.moves.push(ino);
-        if let DentryBody::Own {
-            state: EntryState::Version(stamp),
-            ..
-        } = &entry.body
-        {
-            let node = directory.node_now(ino);
-            let last = LastVersion {
-                ino,
-                node: node.clone(),
-                stamp: stamp.clone(),
-                alive_since: entry.alive_since,
-            };
-            self.close(txn, from, &last, VersionEnd::new(at, EndOp::RenamedTo));
-            let life = entry.alive_since..at;
-            interval_tree::add(&mut txn.rows, from.parent, &from.name, life);
-            let moved = DentryRow {
-                ino,
-                bound: at,
-                alive_since: arrival.alive_since.unwrap_or(at),
-                body: DentryBody::Own {
-                    node,
-                    state: EntryState::Version(arrival.stamp.clone()),
-                },
-            };
-            txn.put(keys::entry(arrival.slot.parent, &arrival.slot.name), &moved);
-        }
-        let directory_location = DirectoryLocation {
-            parent: from.parent,
-            name: from.name.clone(),
-            end: at,
-            removal_burst: None,
-            generation: directory.row.generation,
-        };
-        txn.put(keys::directory_location(ino, since), &directory_location);
-        let row = DirectoryRow {
-            place: Some((at, arrival.slot.clone())),
-            ctime: Some((at, txn.time)),
-            ..DirectoryRow::default()
-        };
-        txn.merge(keys::inode(ino), &InodeRow::Directory(row.clone()));
-        row
     }
 }
 

@@ -1,7 +1,7 @@
 //! Space on the cache directory's disk: when uploads are expedited, which calls wait, and when a call fails with `NoSpace`.
 //!
 //! Written bytes occupy disk space until the bucket has them. A write that finds no space first evicts cached blocks, then waits
-//! while something is on its way to the bucket: each completed step may have freed space, and the write is tried again. The
+//! while something is being uploaded: each completed step may have freed space, and the write is tried again. The
 //! write fails when everything has been uploaded and there is still no space, or when an attempt failed since the write began
 //! and there was no progress.
 
@@ -13,19 +13,19 @@ use crate::store::tree::Tree;
 use crate::sync::Ordering;
 
 /// Bytes of cached blocks that are evicted at once.
-const GIVE_UP: u64 = 4 << 20;
+const EVICTION_STEP: u64 = 4 << 20;
 
 /// Poll interval while no progress is reported.
 const SCAN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long the deletion of the last staging files may take after the bucket has everything.
-const LAST_FILES: Duration = Duration::from_millis(500);
+const DELETION_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// Uploads are expedited when free space is less than this many times the bytes that wait for the bucket.
-const AMPLE: u64 = 2;
+const SPACE_FACTOR: u64 = 2;
 
 /// Attempts after which a call fails although the disk seems to have space: a quota is the likely reason.
-const TRIES: u32 = 3;
+const ATTEMPTS_MAX: u32 = 3;
 
 /// The state of a call that may have to wait for disk space.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Tree {
                 self.data.staging.room(len)?
             }
         };
-        if left < self.data.budget.used().saturating_mul(AMPLE) {
+        if left < self.data.budget.used().saturating_mul(SPACE_FACTOR) {
             self.space.press();
         }
         Ok(())
@@ -85,7 +85,7 @@ impl SpaceWait<'_> {
     pub(crate) async fn more(&mut self, len: u64) -> Result<(), StoreError> {
         let tree = self.tree;
         tree.core.health.check()?;
-        if tree.data.extents.give_up(GIVE_UP) > 0 {
+        if tree.data.extents.give_up(EVICTION_STEP) > 0 {
             return Ok(());
         }
         let mut progress = tree.core.health.progress();
@@ -100,14 +100,14 @@ impl SpaceWait<'_> {
                 return Ok(());
             }
             tree.core.health.check()?;
-            if tree.commit.failed_attempts() > self.failed_attempts || idle >= LAST_FILES {
+            if tree.commit.failed_attempts() > self.failed_attempts || idle >= DELETION_TIME_MAX {
                 return Err(StoreError::NoSpace);
             }
             let all_there = *tree.space.ended.borrow() > self.begun;
             if all_there || tree.core.health.failpoints.before(Failpoint::Pack) {
                 idle += SCAN_INTERVAL;
                 // The last holder of an uploaded staging file may release the file a moment after the upload.
-                if self.tries < TRIES && tree.data.staging.room(len).is_ok() {
+                if self.tries < ATTEMPTS_MAX && tree.data.staging.room(len).is_ok() {
                     self.tries += 1;
                     return Ok(());
                 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use crate::store::commit::txn::Txn;
 use crate::store::index::interval_tree;
-use crate::store::model::error::StoreError;
 use crate::store::model::ids::{Dentry, UsageChange};
 use crate::store::model::version::{
     Author, EndOp, Ino, Op, Origin, Retained, Stamp, Timestamp, VersionId,
@@ -19,12 +18,9 @@ use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryRow, EntryState, ExpiryRow, InodeRow, InodeState, LastVersion,
     LinkedRow, LocationRow, OrphanRow, RemovalBurst, VersionRecord,
 };
-use crate::store::schema::tables::{RowTable, VersionTable};
 use crate::store::tree::Tree;
 use crate::store::tree::inode::{CachedDirectory, FileInode, LinkState};
 
-/// A name that a rename takes away within this time of its creation is transient: it is in no list of versions.
-pub(crate) const TRANSIENT_MAX: Duration = Duration::from_secs(10);
 /// Longest gap between two removals of one removal burst.
 const BURST_GAP: Duration = Duration::from_secs(60);
 
@@ -55,25 +51,11 @@ impl VersionEnd {
 /// The removal of one name of an inode.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NameRemoval<'a> {
-    pub(crate) slot: &'a Dentry,
+    pub(crate) dentry: &'a Dentry,
     pub(crate) entry: &'a DentryRow,
     pub(crate) cause: Unbinding,
     /// Whether the inode has users, so that it outlives its last name.
     pub(crate) is_pinned: bool,
-}
-
-/// The name that a rename binds an inode to.
-#[derive(Clone, Debug)]
-pub(crate) struct BindTarget {
-    pub(crate) slot: Dentry,
-    pub(crate) at: Timestamp,
-    /// Since when the name has existed; `None` for a new name.
-    pub(crate) alive_since: Option<Timestamp>,
-    /// The version that an unborn inode hides until its first save.
-    pub(crate) behind: Option<Box<LastVersion>>,
-    pub(crate) stamp: Stamp,
-    /// Both names are exchanged: the old name continues to exist, so its version is never transient.
-    pub(crate) exchanged: bool,
 }
 
 impl Tree {
@@ -214,7 +196,13 @@ impl Tree {
     }
 
     /// Writes the version record of an ended version of a directory entry.
-    pub(crate) fn close(&self, txn: &mut Txn, slot: &Dentry, last: &LastVersion, end: VersionEnd) {
+    pub(crate) fn close(
+        &self,
+        txn: &mut Txn,
+        dentry: &Dentry,
+        last: &LastVersion,
+        end: VersionEnd,
+    ) {
         let closed = VersionRecord {
             ino: last.ino,
             end: end.at,
@@ -223,14 +211,14 @@ impl Tree {
             node: Some(last.node.clone()),
             kept: Retained::Whole,
         };
-        self.close_row(txn, slot, &closed);
+        self.close_row(txn, dentry, &closed);
     }
 
-    pub(crate) fn close_row(&self, txn: &mut Txn, slot: &Dentry, closed: &VersionRecord) {
+    pub(crate) fn close_row(&self, txn: &mut Txn, dentry: &Dentry, closed: &VersionRecord) {
         let id = closed.stamp.id;
-        txn.put(keys::closed(slot.parent, &slot.name, id), closed);
+        txn.put(keys::closed(dentry.parent, &dentry.name, id), closed);
         txn.put(
-            keys::ended(closed.end, slot.parent, &slot.name),
+            keys::ended(closed.end, dentry.parent, &dentry.name),
             &ExpiryRow {
                 id,
                 end_op: closed.end_op,
@@ -242,7 +230,7 @@ impl Tree {
     pub(crate) fn unbind(
         &self,
         txn: &mut Txn,
-        slot: &Dentry,
+        dentry: &Dentry,
         ino: Ino,
         stamp: &Stamp,
         end: VersionEnd,
@@ -255,7 +243,7 @@ impl Tree {
             node: None,
             kept: Retained::Whole,
         };
-        self.close_row(txn, slot, &closed);
+        self.close_row(txn, dentry, &closed);
     }
 
     /// Changes a directory's times and counters. The caller merges the returned row into the cached directory after the enqueue.
@@ -284,24 +272,26 @@ impl Tree {
         removal: NameRemoval<'_>,
     ) -> LinkState {
         let NameRemoval {
-            slot,
+            dentry,
             entry,
             cause,
             is_pinned,
         } = removal;
         let at = txn.timestamp;
-        let end_op = if cause == Unbinding::Removed {
-            EndOp::Deleted
-        } else {
-            EndOp::Replaced
-        };
+        let end = VersionEnd::new(
+            at,
+            match cause {
+                Unbinding::Removed => EndOp::Deleted,
+                Unbinding::Replaced | Unbinding::ReplacedUnborn => EndOp::Replaced,
+            },
+        );
         if let DentryBody::Linked(stamp) = &entry.body {
-            self.unbind(txn, slot, ino, stamp, VersionEnd::new(at, end_op));
+            self.unbind(txn, dentry, ino, stamp, end);
             if cause == Unbinding::Removed {
                 interval_tree::add_removed(
                     &mut txn.rows,
-                    slot.parent,
-                    &slot.name,
+                    dentry.parent,
+                    &dentry.name,
                     entry.alive_since.min(at)..at,
                 );
             }
@@ -309,13 +299,24 @@ impl Tree {
                 return link_state;
             }
             txn.delete(keys::inode(ino));
-            self.close_behind(txn, ino, file, VersionEnd::new(at, end_op));
+            self.close_behind(txn, ino, file, end);
         } else if cause != Unbinding::ReplacedUnborn {
-            let alive_since = self.close_behind(txn, ino, file, VersionEnd::new(at, end_op));
+            let alive_since = self.close_behind(txn, ino, file, end);
             if cause == Unbinding::Removed && alive_since < at {
-                interval_tree::add_removed(&mut txn.rows, slot.parent, &slot.name, alive_since..at);
+                interval_tree::add_removed(
+                    &mut txn.rows,
+                    dentry.parent,
+                    &dentry.name,
+                    alive_since..at,
+                );
             }
         }
+        self.detach_last(txn, ino, file, is_pinned);
+        LinkState::Unlinked
+    }
+
+    /// Writes the rows of an inode that has lost its last name: an orphan row if the inode has users.
+    fn detach_last(&self, txn: &mut Txn, ino: Ino, file: &FileInode, is_pinned: bool) {
         txn.delete(keys::place(ino));
         let counted = !matches!(file.state, EntryState::Version(_));
         if counted {
@@ -341,7 +342,6 @@ impl Tree {
         } else if counted {
             txn.unreference_content(&file.node.content);
         }
-        LinkState::Unlinked
     }
 
     /// Removes one name of a hard-linked inode; `None` if it was the last one.
@@ -367,204 +367,10 @@ impl Tree {
         })
     }
 
-    /// Ends a file inode's state under its old name in a rename; returns whether a version record of the old name references it.
-    pub(crate) async fn leave(
-        &self,
-        txn: &mut Txn,
-        ino: Ino,
-        file: &FileInode,
-        entry: &DentryRow,
-        slot: &Dentry,
-        exchanged: bool,
-    ) -> Result<bool, StoreError> {
-        let at = txn.timestamp;
-        let since = entry.alive_since;
-        let young = at.0.saturating_sub(since.0) < TRANSIENT_MAX.as_nanos() as u64;
-        if let DentryBody::Linked(stamp) = &entry.body {
-            self.unbind(txn, slot, ino, stamp, VersionEnd::new(at, EndOp::RenamedTo));
-            interval_tree::add(&mut txn.rows, slot.parent, &slot.name, since.min(at)..at);
-            return Ok(true);
-        }
-        let passed = young
-            && !exchanged
-            && !matches!(file.state, EntryState::Unborn { behind: Some(_) })
-            && !self.is_undeleted(&file.state, slot, since).await?;
-        if passed {
-            self.transient_since(txn, slot, since).await?;
-        }
-        let end_op = if passed {
-            EndOp::Transient
-        } else {
-            EndOp::RenamedTo
-        };
-        let since = self.close_behind(txn, ino, file, VersionEnd::new(at, end_op));
-        if since < at {
-            interval_tree::add(&mut txn.rows, slot.parent, &slot.name, since..at);
-        }
-        Ok(!matches!(file.state, EntryState::Unborn { .. }))
-    }
-
-    /// Tells whether the name's life began with an undelete. Such a name has history, so it is not transient however young it is.
-    async fn is_undeleted(
-        &self,
-        state: &EntryState,
-        slot: &Dentry,
-        since: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let current = state.shown_stamp();
-        if let Some(stamp) = current.filter(|stamp| stamp.id.timestamp <= since) {
-            return Ok(stamp.op == Op::Undelete);
-        }
-        let from = keys::history_at(slot.parent, &slot.name, since);
-        let until = keys::after(&keys::history(slot.parent, &slot.name));
-        let Some((_, value)) = self.core.index.first(from, until).await? else {
-            return Ok(false);
-        };
-        let first: VersionRecord = VersionTable::decode(&value)?;
-        Ok(first.stamp.id.timestamp == since && first.stamp.op == Op::Undelete)
-    }
-
-    /// Changes the records of a directory entry's ended versions that began at or after `since` to `Transient`.
-    async fn transient_since(
-        &self,
-        txn: &mut Txn,
-        slot: &Dentry,
-        since: Timestamp,
-    ) -> Result<(), StoreError> {
-        let from = keys::history(slot.parent, &slot.name);
-        let until = keys::history_at(
-            slot.parent,
-            &slot.name,
-            Timestamp(since.0.saturating_sub(1)),
-        );
-        for (_, value) in self.core.index.scan(from, until, usize::MAX).await? {
-            let closed: VersionRecord = VersionTable::decode(&value)?;
-            self.close_row(
-                txn,
-                slot,
-                &VersionRecord {
-                    end_op: EndOp::Transient,
-                    ..closed
-                },
-            );
-        }
-        Ok(())
-    }
-
-    /// Binds a file inode to its new name. `traced` says whether the old name kept a version. Returns the inode's link state,
-    /// node and entry state.
-    pub(crate) fn bind(
-        &self,
-        txn: &mut Txn,
-        ino: Ino,
-        file: &FileInode,
-        arrival: &BindTarget,
-        traced: bool,
-    ) -> (LinkState, InodeState, EntryState) {
-        let at = arrival.at;
-        let mut node = file.node.clone();
-        node.attrs.ctime = txn.time;
-        if let LinkState::HardLinked { nlink, .. } = &file.link_state {
-            let link_state = self.bind_linked(txn, ino, file, *nlink, arrival, &node);
-            return (link_state, node, file.state.clone());
-        }
-        let born = !matches!(file.state, EntryState::Unborn { .. });
-        let alive_since = match (born, &arrival.behind) {
-            (true, _) => arrival.alive_since.unwrap_or(at),
-            (false, Some(last)) => last.alive_since,
-            (false, None) => Timestamp(u64::MAX),
-        };
-        let state = self.moved_state(txn, file, arrival, alive_since, traced);
-        let body = DentryBody::Own {
-            node: node.clone(),
-            state: state.clone(),
-        };
-        let entry = DentryRow {
-            ino,
-            bound: at,
-            alive_since,
-            body,
-        };
-        txn.put(keys::entry(arrival.slot.parent, &arrival.slot.name), &entry);
-        self.put_location(txn, ino, &arrival.slot);
-        (
-            LinkState::Single {
-                place: arrival.slot.clone(),
-                bound: at,
-                alive_since,
-            },
-            node,
-            state,
-        )
-    }
-
-    /// Binds a hard-linked inode to a new name in place of one of its old ones, and writes the changed ctime to the inode's row.
-    fn bind_linked(
-        &self,
-        txn: &mut Txn,
-        ino: Ino,
-        file: &FileInode,
-        nlink: u32,
-        arrival: &BindTarget,
-        node: &InodeState,
-    ) -> LinkState {
-        let entry = DentryRow {
-            ino,
-            bound: arrival.at,
-            alive_since: arrival.alive_since.unwrap_or(arrival.at),
-            body: DentryBody::Linked(arrival.stamp.clone()),
-        };
-        txn.put(keys::entry(arrival.slot.parent, &arrival.slot.name), &entry);
-        self.put_location(txn, ino, &arrival.slot);
-        let row = LinkedRow {
-            node: node.clone(),
-            state: file.state.clone(),
-            nlink,
-        };
-        txn.put(keys::inode(ino), &InodeRow::Linked(Box::new(row)));
-        LinkState::HardLinked {
-            place: arrival.slot.clone(),
-            nlink,
-        }
-    }
-
-    /// Returns the state of a file inode under its new name; adds a reference to content that the old name's record keeps.
-    fn moved_state(
-        &self,
-        txn: &mut Txn,
-        file: &FileInode,
-        arrival: &BindTarget,
-        alive_since: Timestamp,
-        traced: bool,
-    ) -> EntryState {
-        match &file.state {
-            EntryState::Version(_) => {
-                if traced {
-                    txn.reference_content(&file.node.content);
-                }
-                EntryState::Version(arrival.stamp.clone())
-            }
-            EntryState::Provisional(last) => {
-                if traced {
-                    txn.reference_content(&last.node.content);
-                }
-                let last = LastVersion {
-                    stamp: arrival.stamp.clone(),
-                    alive_since,
-                    ..LastVersion::clone(last)
-                };
-                EntryState::Provisional(Box::new(last))
-            }
-            EntryState::Unborn { .. } => EntryState::Unborn {
-                behind: arrival.behind.clone(),
-            },
-        }
-    }
-
-    pub(crate) fn put_location(&self, txn: &mut Txn, ino: Ino, slot: &Dentry) {
+    pub(crate) fn put_location(&self, txn: &mut Txn, ino: Ino, dentry: &Dentry) {
         let place = LocationRow {
-            directory: slot.parent,
-            name: slot.name.clone(),
+            directory: dentry.parent,
+            name: dentry.name.clone(),
         };
         txn.put(keys::place(ino), &place);
     }

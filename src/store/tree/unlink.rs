@@ -38,8 +38,8 @@ impl Tree {
             let mut locked = self.lock_all(&[parent, entry.ino]).await?;
             let now = self.entry(parent, name).await?;
             if let Some(now) = now.filter(|now| now.ino == entry.ino) {
-                let slot = DentryRef::new(parent, name).to_dentry();
-                return self.unlink_locked(&mut locked, &slot, now).await;
+                let dentry = DentryRef::new(parent, name).to_dentry();
+                return self.unlink_locked(&mut locked, &dentry, now).await;
             }
         }
     }
@@ -69,8 +69,8 @@ impl Tree {
             let mut locked = self.lock_all(&[parent, entry.ino]).await?;
             let now = self.entry(parent, name).await?;
             if let Some(now) = now.filter(|now| now.ino == entry.ino) {
-                let slot = DentryRef::new(parent, name).to_dentry();
-                return self.rmdir_locked(&mut locked, &slot, &now).await;
+                let dentry = DentryRef::new(parent, name).to_dentry();
+                return self.rmdir_locked(&mut locked, &dentry, &now).await;
             }
         }
     }
@@ -81,26 +81,26 @@ impl Tree {
     pub(crate) async fn unlink_locked(
         &self,
         locked: &mut [LockedInode],
-        slot: &Dentry,
+        dentry: &Dentry,
         mut entry: DentryRow,
     ) -> Result<Displaced, StoreError> {
-        let (parent, ino) = (slot.parent, entry.ino);
+        let (parent, ino) = (dentry.parent, entry.ino);
         let target = find(locked, ino).ok_or(StoreError::NotFound)?;
         let file = target.as_file().ok_or(StoreError::IsDirectory)?;
         if !file.flushes.is_empty() {
             self.save_flushes(target).await?;
             // The save has written the entry anew.
-            let saved = self.entry(parent, &slot.name).await?;
+            let saved = self.entry(parent, &dentry.name).await?;
             entry = saved.ok_or(StoreError::NotFound)?;
         }
         let answer = self.core.clock.begin();
         let at = answer.at();
-        let dependencies = self.order_in(parent, &slot.name, ino).await?;
+        let dependencies = self.order_in(parent, &dentry.name, ino).await?;
         let mut txn = self.commit.txn(at, dependencies);
-        txn.delete(keys::entry(parent, &slot.name));
+        txn.delete(keys::entry(parent, &dentry.name));
         let file = target.as_file().ok_or(StoreError::IsDirectory)?;
         let removal = NameRemoval {
-            slot,
+            dentry,
             entry: &entry,
             cause: Unbinding::Removed,
             is_pinned: target.inode.is_pinned(),
@@ -148,7 +148,7 @@ impl Tree {
         file.lose_name(link_state, time);
         let (stat, xattrs) = (file.stat(ino), file.node.xattrs.clone());
         if file.link_state == LinkState::Unlinked {
-            self.inodes.settle(ino);
+            self.inodes.release_dirty(ino);
             if !pinned {
                 target.evict();
             }
@@ -192,10 +192,10 @@ impl Tree {
     async fn rmdir_locked(
         &self,
         locked: &mut [LockedInode],
-        slot: &Dentry,
+        dentry: &Dentry,
         entry: &DentryRow,
     ) -> Result<Displaced, StoreError> {
-        let (parent, ino) = (slot.parent, entry.ino);
+        let (parent, ino) = (dentry.parent, entry.ino);
         let directory = find(locked, ino)
             .and_then(LockedInode::directory)
             .ok_or(StoreError::NotDirectory)?;
@@ -203,10 +203,10 @@ impl Tree {
         self.check_empty(ino).await?;
         let answer = self.core.clock.begin();
         let at = answer.at();
-        let dependencies = self.order_in(parent, &slot.name, ino).await?;
+        let dependencies = self.order_in(parent, &dentry.name, ino).await?;
         let mut txn = self.commit.txn(at, dependencies);
-        txn.delete(keys::entry(parent, &slot.name));
-        let run = self.remove_directory(&mut txn, locked, slot, entry, EndOp::Deleted);
+        txn.delete(keys::entry(parent, &dentry.name));
+        let run = self.remove_directory(&mut txn, locked, dentry, entry, EndOp::Deleted);
         let above = find(locked, parent).ok_or(StoreError::NotFound)?;
         let above = above.as_directory().ok_or(StoreError::NotDirectory)?;
         let change = DirectoryRow {
@@ -242,7 +242,7 @@ impl Tree {
         &self,
         txn: &mut Txn,
         locked: &mut [LockedInode],
-        slot: &Dentry,
+        dentry: &Dentry,
         entry: &DentryRow,
         end_op: EndOp,
     ) -> Option<Timestamp> {
@@ -270,20 +270,20 @@ impl Tree {
             stamp: stamp.clone(),
             alive_since: entry.alive_since,
         };
-        self.close(txn, slot, &last, VersionEnd::new(at, end_op));
+        self.close(txn, dentry, &last, VersionEnd::new(at, end_op));
         if end_op == EndOp::Deleted {
             interval_tree::add_removed(
                 &mut txn.rows,
-                slot.parent,
-                &slot.name,
+                dentry.parent,
+                &dentry.name,
                 entry.alive_since..at,
             );
         }
         txn.delete(keys::inode(ino));
         let since = directory.row.place.as_ref().map_or(at, |(since, _)| *since);
         let directory_location = DirectoryLocation {
-            parent: slot.parent,
-            name: slot.name.clone(),
+            parent: dentry.parent,
+            name: dentry.name.clone(),
             end: at,
             removal_burst: Some(run.map_or(at, |run| run.first)),
             generation: directory.row.generation,

@@ -59,14 +59,14 @@ impl Tree {
         let Some(file) = locked.as_file() else {
             return Ok(());
         };
-        let old_fix = file
+        let is_flush_old = file
             .flushes
             .first()
             .is_some_and(|f| age.is_none_or(|(max, _)| f.since.elapsed() >= max));
-        let old_dirt = file
+        let is_change_old = file
             .dirty_since
             .is_some_and(|since| age.is_none_or(|(_, max)| since.elapsed() >= max));
-        if !old_fix && !old_dirt {
+        if !is_flush_old && !is_change_old {
             return Ok(());
         }
         let author = file
@@ -104,9 +104,9 @@ impl Tree {
                 return;
             }
             let draining = self.core.health.drain();
-            let time = self.space.begin();
+            let pass = self.space.begin();
             match self.drain_once().await {
-                Ok(()) => self.space.end(time),
+                Ok(()) => self.space.end(pass),
                 Err(error) => {
                     self.core.health.set_back();
                     tracing::warn!(%error, "write-back for disk space or the dirty budget failed; retrying, writers wait");

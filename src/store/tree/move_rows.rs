@@ -1,0 +1,308 @@
+//! Move rows: the rows of a rename, which end the state of an inode under its old name and bind the inode to the new one.
+//!
+//! The functions only add rows to a transaction; the caller holds the locks and updates the cached inodes.
+
+use std::time::Duration;
+
+use crate::store::commit::txn::Txn;
+use crate::store::index::interval_tree;
+use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
+use crate::store::model::version::{EndOp, Ino, Op, Stamp, Timestamp};
+use crate::store::schema::keys;
+use crate::store::schema::rows::{
+    DentryBody, DentryRow, DirectoryLocation, DirectoryRow, EntryState, InodeRow, InodeState,
+    LastVersion, LinkedRow, VersionRecord,
+};
+use crate::store::schema::tables::{RowTable, VersionTable};
+use crate::store::tree::Tree;
+use crate::store::tree::inode::{CachedDirectory, FileInode, LinkState};
+use crate::store::tree::row_writer::VersionEnd;
+
+/// A name that a rename takes away within this time of its creation is transient: it is in no list of versions.
+pub(crate) const TRANSIENT_MAX: Duration = Duration::from_secs(10);
+/// The name that a rename binds an inode to.
+#[derive(Clone, Debug)]
+pub(crate) struct BindTarget {
+    pub(crate) dentry: Dentry,
+    pub(crate) at: Timestamp,
+    /// Since when the name has existed; `None` for a new name.
+    pub(crate) alive_since: Option<Timestamp>,
+    /// The version that an unborn inode hides until its first save.
+    pub(crate) behind: Option<Box<LastVersion>>,
+    pub(crate) stamp: Stamp,
+    /// Both names are exchanged: the old name continues to exist, so its version is never transient.
+    pub(crate) exchanged: bool,
+}
+
+impl Tree {
+    /// Ends a file inode's state under its old name in a rename; returns whether a version record of the old name references it.
+    pub(crate) async fn leave(
+        &self,
+        txn: &mut Txn,
+        ino: Ino,
+        file: &FileInode,
+        entry: &DentryRow,
+        dentry: &Dentry,
+        exchanged: bool,
+    ) -> Result<bool, StoreError> {
+        let at = txn.timestamp;
+        let since = entry.alive_since;
+        let young = at.0.saturating_sub(since.0) < TRANSIENT_MAX.as_nanos() as u64;
+        if let DentryBody::Linked(stamp) = &entry.body {
+            self.unbind(
+                txn,
+                dentry,
+                ino,
+                stamp,
+                VersionEnd::new(at, EndOp::RenamedTo),
+            );
+            interval_tree::add(
+                &mut txn.rows,
+                dentry.parent,
+                &dentry.name,
+                since.min(at)..at,
+            );
+            return Ok(true);
+        }
+        let passed = young
+            && !exchanged
+            && !matches!(file.state, EntryState::Unborn { behind: Some(_) })
+            && !self.is_undeleted(&file.state, dentry, since).await?;
+        if passed {
+            self.transient_since(txn, dentry, since).await?;
+        }
+        let end_op = if passed {
+            EndOp::Transient
+        } else {
+            EndOp::RenamedTo
+        };
+        let since = self.close_behind(txn, ino, file, VersionEnd::new(at, end_op));
+        if since < at {
+            interval_tree::add(&mut txn.rows, dentry.parent, &dentry.name, since..at);
+        }
+        Ok(!matches!(file.state, EntryState::Unborn { .. }))
+    }
+
+    /// Tells whether the name's life began with an undelete. Such a name has history, so it is not transient however young it is.
+    async fn is_undeleted(
+        &self,
+        state: &EntryState,
+        dentry: &Dentry,
+        since: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let current = state.shown_stamp();
+        if let Some(stamp) = current.filter(|stamp| stamp.id.timestamp <= since) {
+            return Ok(stamp.op == Op::Undelete);
+        }
+        let from = keys::history_at(dentry.parent, &dentry.name, since);
+        let until = keys::after(&keys::history(dentry.parent, &dentry.name));
+        let Some((_, value)) = self.core.index.first(from, until).await? else {
+            return Ok(false);
+        };
+        let first: VersionRecord = VersionTable::decode(&value)?;
+        Ok(first.stamp.id.timestamp == since && first.stamp.op == Op::Undelete)
+    }
+
+    /// Changes the records of a directory entry's ended versions that began at or after `since` to `Transient`.
+    async fn transient_since(
+        &self,
+        txn: &mut Txn,
+        dentry: &Dentry,
+        since: Timestamp,
+    ) -> Result<(), StoreError> {
+        let from = keys::history(dentry.parent, &dentry.name);
+        let until = keys::history_at(
+            dentry.parent,
+            &dentry.name,
+            Timestamp(since.0.saturating_sub(1)),
+        );
+        for (_, value) in self.core.index.scan(from, until, usize::MAX).await? {
+            let closed: VersionRecord = VersionTable::decode(&value)?;
+            self.close_row(
+                txn,
+                dentry,
+                &VersionRecord {
+                    end_op: EndOp::Transient,
+                    ..closed
+                },
+            );
+        }
+        Ok(())
+    }
+
+    /// Binds a file inode to its new name. `traced` says whether the old name kept a version. Returns the inode's link state,
+    /// node and entry state.
+    pub(crate) fn bind(
+        &self,
+        txn: &mut Txn,
+        ino: Ino,
+        file: &FileInode,
+        arrival: &BindTarget,
+        traced: bool,
+    ) -> (LinkState, InodeState, EntryState) {
+        let at = arrival.at;
+        let mut node = file.node.clone();
+        node.attrs.ctime = txn.time;
+        if let LinkState::HardLinked { nlink, .. } = &file.link_state {
+            let link_state = self.bind_linked(txn, ino, file, *nlink, arrival, &node);
+            return (link_state, node, file.state.clone());
+        }
+        let born = !matches!(file.state, EntryState::Unborn { .. });
+        let alive_since = match (born, &arrival.behind) {
+            (true, _) => arrival.alive_since.unwrap_or(at),
+            (false, Some(last)) => last.alive_since,
+            (false, None) => Timestamp(u64::MAX),
+        };
+        let state = self.moved_state(txn, file, arrival, alive_since, traced);
+        let body = DentryBody::Own {
+            node: node.clone(),
+            state: state.clone(),
+        };
+        let entry = DentryRow {
+            ino,
+            bound: at,
+            alive_since,
+            body,
+        };
+        txn.put(
+            keys::entry(arrival.dentry.parent, &arrival.dentry.name),
+            &entry,
+        );
+        self.put_location(txn, ino, &arrival.dentry);
+        (
+            LinkState::Single {
+                place: arrival.dentry.clone(),
+                bound: at,
+                alive_since,
+            },
+            node,
+            state,
+        )
+    }
+
+    /// Binds a hard-linked inode to a new name in place of one of its old ones, and writes the changed ctime to the inode's row.
+    fn bind_linked(
+        &self,
+        txn: &mut Txn,
+        ino: Ino,
+        file: &FileInode,
+        nlink: u32,
+        arrival: &BindTarget,
+        node: &InodeState,
+    ) -> LinkState {
+        let entry = DentryRow {
+            ino,
+            bound: arrival.at,
+            alive_since: arrival.alive_since.unwrap_or(arrival.at),
+            body: DentryBody::Linked(arrival.stamp.clone()),
+        };
+        txn.put(
+            keys::entry(arrival.dentry.parent, &arrival.dentry.name),
+            &entry,
+        );
+        self.put_location(txn, ino, &arrival.dentry);
+        let row = LinkedRow {
+            node: node.clone(),
+            state: file.state.clone(),
+            nlink,
+        };
+        txn.put(keys::inode(ino), &InodeRow::Linked(Box::new(row)));
+        LinkState::HardLinked {
+            place: arrival.dentry.clone(),
+            nlink,
+        }
+    }
+
+    /// Returns the state of a file inode under its new name; adds a reference to content that the old name's record keeps.
+    fn moved_state(
+        &self,
+        txn: &mut Txn,
+        file: &FileInode,
+        arrival: &BindTarget,
+        alive_since: Timestamp,
+        traced: bool,
+    ) -> EntryState {
+        match &file.state {
+            EntryState::Version(_) => {
+                if traced {
+                    txn.reference_content(&file.node.content);
+                }
+                EntryState::Version(arrival.stamp.clone())
+            }
+            EntryState::Provisional(last) => {
+                if traced {
+                    txn.reference_content(&last.node.content);
+                }
+                let last = LastVersion {
+                    stamp: arrival.stamp.clone(),
+                    alive_since,
+                    ..LastVersion::clone(last)
+                };
+                EntryState::Provisional(Box::new(last))
+            }
+            EntryState::Unborn { .. } => EntryState::Unborn {
+                behind: arrival.behind.clone(),
+            },
+        }
+    }
+
+    /// Writes the rows that move a directory to another name. Returns the change of the directory's own row.
+    pub(crate) fn move_directory(
+        &self,
+        txn: &mut Txn,
+        entry: &DentryRow,
+        from: &Dentry,
+        directory: &CachedDirectory,
+        arrival: &BindTarget,
+    ) -> DirectoryRow {
+        let (at, ino) = (arrival.at, entry.ino);
+        let place = directory.row.place.as_ref();
+        let since = place.map_or(entry.bound, |(since, _)| *since);
+        txn.dependencies.moves.push(ino);
+        if let DentryBody::Own {
+            state: EntryState::Version(stamp),
+            ..
+        } = &entry.body
+        {
+            let node = directory.node_now(ino);
+            let last = LastVersion {
+                ino,
+                node: node.clone(),
+                stamp: stamp.clone(),
+                alive_since: entry.alive_since,
+            };
+            self.close(txn, from, &last, VersionEnd::new(at, EndOp::RenamedTo));
+            let life = entry.alive_since..at;
+            interval_tree::add(&mut txn.rows, from.parent, &from.name, life);
+            let moved = DentryRow {
+                ino,
+                bound: at,
+                alive_since: arrival.alive_since.unwrap_or(at),
+                body: DentryBody::Own {
+                    node,
+                    state: EntryState::Version(arrival.stamp.clone()),
+                },
+            };
+            txn.put(
+                keys::entry(arrival.dentry.parent, &arrival.dentry.name),
+                &moved,
+            );
+        }
+        let directory_location = DirectoryLocation {
+            parent: from.parent,
+            name: from.name.clone(),
+            end: at,
+            removal_burst: None,
+            generation: directory.row.generation,
+        };
+        txn.put(keys::directory_location(ino, since), &directory_location);
+        let row = DirectoryRow {
+            place: Some((at, arrival.dentry.clone())),
+            ctime: Some((at, txn.time)),
+            ..DirectoryRow::default()
+        };
+        txn.merge(keys::inode(ino), &InodeRow::Directory(row.clone()));
+        row
+    }
+}
