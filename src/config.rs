@@ -1,6 +1,6 @@
-//! The settings of a mount: what each layer declares, put together and checked once.
+//! The settings of a mount, checked once and divided into the configuration of each layer.
 //!
-//! Invariant: a [`Config`] that exists is valid; its `Debug` shows no secret. Nothing here reads the environment.
+//! Invariant: every [`Config`] is valid, and its `Debug` output has no secret. This file does not read the environment.
 
 use crate::backend::{BackendConfig, Retry};
 use crate::fs::{FsConfig, SyncOn};
@@ -16,33 +16,34 @@ use std::path::PathBuf;
 use std::time::Duration;
 use url::Url;
 
-/// The namespace that is mounted when none is named.
+/// The namespace that is mounted by default.
 pub const DEFAULT_NAMESPACE: &str = "main";
 
-/// The directory through which the past is reached when no other name is given.
+/// The default name of the directory that shows the past.
 pub const DEFAULT_VERSIONS_NAME: &str = ".versions";
 
-/// How often a read-only mount asks the bucket for something newer, unless told otherwise.
+/// The default interval at which a read-only mount polls the bucket for newer states.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// How long the kernel may keep what this writer told it; it is told of changes that do not come through it.
+/// How long the kernel may cache attributes and names on a writing mount, which notifies the kernel of all changes that the
+/// kernel did not request.
 const LIVE_TTL: Duration = Duration::from_secs(60);
 
-/// How long the kernel may keep what is past and final.
+/// How long the kernel may cache attributes and names of the past that are final.
 const PAST_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// A store's URL; shown without the password, token or query it may carry.
+/// A store's URL; its `Display` omits a password, token or query.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoreUrl(String);
 
 impl StoreUrl {
-    /// Takes `url` as it stands; the backend judges it.
+    /// Takes `url` unchecked; the backend checks it.
     #[must_use]
     pub fn new(url: String) -> Self {
         Self(url)
     }
 
-    /// The URL with whatever it carries.
+    /// The URL with its secrets.
     #[must_use]
     pub fn secret(&self) -> &str {
         &self.0
@@ -52,7 +53,7 @@ impl StoreUrl {
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Ok(mut url) = Url::parse(&self.0) else {
-            // What does not parse is shown, since the message is about it, unless it may carry a secret.
+            // A URL that cannot be parsed is shown, because the message is about it, unless it may have a secret.
             return match self.0.contains(['@', '?']) {
                 true => f.write_str("(a URL that cannot be read)"),
                 false => f.write_str(&self.0),
@@ -76,7 +77,7 @@ impl fmt::Debug for StoreUrl {
 /// What a user may set, as he said it; `None` leaves the choice to [`Config::new`].
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where the bytes lie.
+    /// The URL of the store.
     pub url: StoreUrl,
     /// The directory to mount on, absolute.
     pub mountpoint: PathBuf,
@@ -126,26 +127,26 @@ pub struct Settings {
     pub owner: (u32, u32),
 }
 
-/// How a store is reached, as the user said it.
+/// The connection options of a store, from the command line.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionOptions {
     /// Another server than the provider's own.
     pub endpoint: Option<String>,
     /// The bucket's region.
     pub region: Option<String>,
-    /// How often a failed request is sent again, and the pauses that go with it.
+    /// The retries of a failed request and their pauses.
     pub retry: Option<Retry>,
-    /// The first pause, instead of the one that goes with `retry`.
+    /// The first pause, instead of that of `retry`.
     pub retry_base: Option<Duration>,
-    /// The longest pause, likewise.
+    /// The longest pause, instead of that of `retry`.
     pub retry_cap: Option<Duration>,
 }
 
 impl ConnectionOptions {
-    /// Checks it and puts it together.
+    /// Checks the options, and converts them into the configuration of the backend.
     ///
     /// # Errors
-    /// [`ConfigError`] names the first flag that cannot be.
+    /// [`ConfigError`] names the first invalid flag.
     pub fn backend(self) -> Result<BackendConfig, ConfigError> {
         Ok(BackendConfig {
             endpoint: self.endpoint,
@@ -156,7 +157,7 @@ impl ConnectionOptions {
     }
 }
 
-/// A setting that cannot be: names its flag.
+/// An invalid setting, with the name of its flag.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("--{flag} {value}: {why}")]
 pub struct ConfigError {
@@ -175,14 +176,14 @@ impl ConfigError {
     }
 }
 
-/// The settings of one mount, by layer.
+/// The configuration of a mount, by layer.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the bytes lie.
+    /// The URL of the store.
     pub url: StoreUrl,
     /// The namespace's name.
     pub namespace: String,
-    /// How to reach the store.
+    /// The connection to the store.
     pub backend: BackendConfig,
     /// How to keep a namespace.
     pub store: NamespaceConfig,
@@ -197,10 +198,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// Checks `settings` and puts them together.
+    /// Checks `settings`, and divides them by layer.
     ///
     /// # Errors
-    /// [`ConfigError`] names the first setting that cannot be.
+    /// [`ConfigError`] names the first invalid setting.
     pub fn new(settings: Settings) -> Result<Self, ConfigError> {
         let namespace = namespace_name(settings.namespace.as_deref())?;
         let deadline = settings.deadline.unwrap_or(Duration::from_secs(60));
@@ -294,7 +295,7 @@ fn versions_name(name: Option<OsString>) -> Result<Vec<u8>, ConfigError> {
     Ok(bytes.to_vec())
 }
 
-/// How often a read-only mount looks; it is also how long the kernel may believe what it was told.
+/// The polling interval of a read-only mount, which is also how long the kernel may cache its answers.
 fn refreshing(read_only: bool, every: Option<Duration>) -> Result<Duration, ConfigError> {
     let every = match every {
         Some(every) if !read_only => {
@@ -336,7 +337,7 @@ fn sync(on: Option<SyncOn>, interval: Option<Duration>) -> Result<(SyncOn, Linge
     }
 }
 
-/// Puts retries together; a pause that is not given gives way to the one that is.
+/// Combines the retry options. A default pause is adjusted if it contradicts one that the user has set.
 fn retry(
     retry: Option<Retry>,
     base: Option<Duration>,
@@ -457,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn root_lets_everybody_in() {
+    fn a_mount_by_root_admits_all_users() {
         let mut root = settings();
         root.owner = (0, 0);
         let config = Config::new(root).unwrap();
@@ -465,14 +466,14 @@ mod tests {
     }
 
     #[test]
-    fn names_of_namespaces_are_the_stores_matter() {
+    fn the_store_checks_the_name_of_a_namespace() {
         assert_eq!(namespace_name(Some("team/eu")).unwrap(), "team/eu");
         let message = namespace_name(Some("a/../b")).unwrap_err().to_string();
         assert!(message.starts_with("--namespace a/../b: "), "{message}");
     }
 
     #[test]
-    fn pauses_fit_together() {
+    fn default_pauses_are_adjusted_to_those_that_are_set() {
         let ms = Duration::from_millis;
         let told = |given, base: Option<u64>, cap: Option<u64>| {
             let made = retry(given, base.map(ms), cap.map(ms)).unwrap();
@@ -486,7 +487,7 @@ mod tests {
             (1000, 5, 2000)
         );
         assert_eq!(told(None, Some(3), Some(40)), (10, 3, 40));
-        // Only one of the two is given: the other makes room.
+        // Only one of the two is set: the other one is adjusted.
         assert_eq!(told(None, None, Some(50)), (10, 50, 50));
         assert_eq!(
             told(Some(Retry::AGGRESSIVE), Some(4000), None),
@@ -505,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_named() {
+    fn an_invalid_setting_is_named_by_its_flag() {
         assert!(refused(|s| s.umask = Some(0o1000)).contains("--umask 1000"));
         assert!(refused(|s| s.memory_bytes = Some(1)).contains("--memory 1"));
         assert!(refused(|s| s.deadline = Some(Duration::ZERO)).contains("--deadline"));

@@ -1,8 +1,9 @@
-//! Answers over HTTP that no object store can have given: a captive portal's page, a misdirected proxy's, a mangled one.
+//! HTTP responses that cannot be from an object store, such as the page of a captive portal, the response of a misconfigured
+//! proxy, or a damaged response.
 //!
-//! Such an answer becomes a failed request, which the library sends again, so that no room above meets it: an HTML page must
-//! not read as an empty listing, nor a portal's 200 as a stored object.
-//! Invariant: nothing is refused here that S3, Google Cloud Storage or Azure may send. What an object holds is judged where
+//! Such a response becomes a failed request, which the library repeats: an HTML page must not be taken for an empty listing,
+//! nor the 200 of a captive portal for a stored object.
+//! Invariant: no response that S3, Google Cloud Storage or Azure may send is refused. The content of objects is verified where
 //! its format is known.
 
 use crate::sync::Arc;
@@ -16,7 +17,7 @@ use object_store::client::{
 use std::borrow::Cow;
 use url::form_urlencoded;
 
-/// What is wrong with an answer.
+/// Why a response cannot be from an object store.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("this is no answer of an object store: {0}")]
 pub(super) struct InvalidResponse(String);
@@ -27,23 +28,23 @@ impl InvalidResponse {
     }
 }
 
-/// Of a kind that the library sends again, whatever was asked: a conditional write that is sent twice is read back above.
+/// An error of a kind for which the library repeats every request: a conditional write that was sent twice is read back later.
 impl From<InvalidResponse> for HttpError {
     fn from(wrong: InvalidResponse) -> Self {
         Self::new(HttpErrorKind::Request, wrong)
     }
 }
 
-/// Whose answers a client is to expect.
+/// The service that a client talks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Peer {
     /// The object store.
     Store,
-    /// A service that hands out credentials.
+    /// A service that returns credentials.
     Credentials,
 }
 
-/// Makes clients whose answers are looked at.
+/// Creates clients that check responses.
 #[derive(Debug)]
 pub(super) struct Connector {
     inner: Arc<dyn HttpConnector>,
@@ -51,12 +52,12 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// Connects by the network.
+    /// A connector over the network.
     pub(super) fn to(peer: Peer) -> Self {
         Self::over(Arc::new(ReqwestConnector::default()), peer)
     }
 
-    /// Connects by `inner`.
+    /// A connector over `inner`.
     pub(super) fn over(inner: Arc<dyn HttpConnector>, peer: Peer) -> Self {
         Self { inner, peer }
     }
@@ -84,7 +85,7 @@ impl HttpService for Client {
         let reads = matches!(request.method().as_str(), "GET" | "HEAD");
         let response = match self.inner.execute(request).await {
             Ok(response) => response,
-            // What is no HTTP, and redirections in a circle: the library does not send again what it has no name for.
+            // A response that is not HTTP, or a redirection loop: the library does not repeat failures that it does not classify.
             Err(error)
                 if reads
                     && matches!(error.kind(), HttpErrorKind::Unknown | HttpErrorKind::Decode) =>
@@ -100,23 +101,23 @@ impl HttpService for Client {
     }
 }
 
-/// What was asked for, as far as the answers differ.
+/// The kind of a request, as far as the expected responses differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum RequestClass {
-    /// Bytes of an object.
+    /// A read of an object.
     Object { path: String, range: bool },
-    /// An object's size and date.
+    /// A read of an object's size and date.
     Head,
-    /// Objects below a prefix; `root` is the name of the document that lists them.
+    /// A listing; `root` is the root element of the expected document.
     Listing {
         root: &'static str,
         prefix: Option<String>,
     },
-    /// To store bytes under a key, or a part of them.
+    /// A write of an object or a part.
     Store,
-    /// Something else that is answered by a document.
+    /// Another request whose response is a document.
     Document { root: &'static str },
-    /// To delete an object.
+    /// A deletion of an object.
     Delete,
     /// Anything else.
     Other,
@@ -153,7 +154,7 @@ impl RequestClass {
             "POST" if value("uploadId").is_some() => Self::Document {
                 root: "CompleteMultipartUploadResult",
             },
-            // Azure's block lists and blocks have entity tags only in part; copies answer with a document.
+            // Not all responses to Azure's blocks and block lists have an entity tag; the response to a copy is a document.
             "PUT" if value("comp").is_some() => Self::Other,
             "PUT" if request.headers().contains_key("x-amz-copy-source") => Self::Other,
             "PUT" => Self::Store,
@@ -163,13 +164,13 @@ impl RequestClass {
     }
 }
 
-/// Passes on what a store may have answered.
+/// Returns a response that a store may have sent.
 async fn from_store(
     asked: &RequestClass,
     response: HttpResponse,
 ) -> Result<HttpResponse, HttpError> {
     let status = response.status().as_u16();
-    // Some servers call every answer without a type HTML; those have marks of a store's besides.
+    // Some servers declare every response without a type as HTML; such responses have headers of a store.
     if is_html_by_header(&response) && status < 500 && !is_signed(&response) {
         return Err(page().into());
     }
@@ -218,8 +219,8 @@ async fn from_store(
     }
 }
 
-/// Passes on what a service for credentials may have answered. A token is sent back in a header, so that one which cannot
-/// be is refused here: the library would panic over it.
+/// Returns a response that a credential service may have sent. Refuses a token that cannot be sent in a header, because the
+/// library would panic over it.
 async fn from_credentials(response: HttpResponse) -> Result<HttpResponse, HttpError> {
     if !response.status().is_success() {
         return Ok(response);
@@ -275,20 +276,20 @@ fn is_html(body: &[u8]) -> bool {
     start.starts_with(b"<!doctype html") || start.starts_with(b"<html")
 }
 
-/// Every store names an object's state by an entity tag and its length.
+/// Checks that the response has an entity tag and a length, which every store sends with an object.
 fn whole_object(response: &HttpResponse) -> Result<(), InvalidResponse> {
     has(response, "etag")?;
     has(response, "content-length")
 }
 
-/// As many bytes as the range has.
+/// Checks that the response has as many bytes as its range.
 fn whole_range(response: &HttpResponse) -> Result<(), InvalidResponse> {
     let told = header(response, "content-range").unwrap_or_default();
     let range = || {
         let (range, _) = told.trim().strip_prefix("bytes ")?.split_once('/')?;
         let (first, last) = range.split_once('-')?;
         let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
-        // Azurite says 10-9 of nothing.
+        // Azurite sends 10-9 for an empty range.
         last.checked_add(1)?.checked_sub(first)
     };
     let length = header(response, "content-length").and_then(|len| len.parse::<u64>().ok());
@@ -300,7 +301,7 @@ fn whole_range(response: &HttpResponse) -> Result<(), InvalidResponse> {
     }
 }
 
-/// That an object is not there is said by a store in its own words; anything else may be said by what stands in between.
+/// Checks that a 404 is from a store, which sends an error document or its own headers; others may be from a proxy.
 async fn absent(response: HttpResponse, path: Option<&str>) -> Result<HttpResponse, HttpError> {
     let (response, body) = buffered(response).await?;
     let text = String::from_utf8_lossy(&body);
@@ -309,7 +310,7 @@ async fn absent(response: HttpResponse, path: Option<&str>) -> Result<HttpRespon
         return Err(InvalidResponse::new(wrong).into());
     }
     let key = elements(&text, "<Key>", "</Key>").next();
-    // An address whose key is written otherwise than in the document is left alone.
+    // A URL with an encoded key cannot be compared with the document.
     let path = path.filter(|path| !path.contains('%'));
     let differ = |key: &str, path: &str| !path.ends_with(&format!("/{}", unescaped(key)));
     match key.zip(path).is_some_and(|(key, path)| differ(key, path)) {
@@ -318,7 +319,7 @@ async fn absent(response: HttpResponse, path: Option<&str>) -> Result<HttpRespon
     }
 }
 
-/// Whether it carries a header that only an object store's answers have.
+/// Tells whether the response has a header that only object stores send.
 fn is_signed(response: &HttpResponse) -> bool {
     let own = [
         "etag",
@@ -331,16 +332,16 @@ fn is_signed(response: &HttpResponse) -> bool {
         .any(|name| response.headers().contains_key(*name))
 }
 
-/// Reads the body, which is small.
+/// Reads the body, which must be small.
 async fn buffered(response: HttpResponse) -> Result<(HttpResponse, Bytes), HttpError> {
     let (parts, body) = response.into_parts();
-    // A body that breaks off is asked for again, as an answer that never came.
+    // A truncated body makes the library repeat the request.
     let again = |error: HttpError| HttpError::new(HttpErrorKind::Request, error);
     let body = body.bytes().await.map_err(again)?;
     Ok((HttpResponse::from_parts(parts, body.clone().into()), body))
 }
 
-/// A document that is there to its end. The library's reader takes any other one for a listing of nothing.
+/// Checks that the body is a complete document; the library's parser takes any other body for an empty listing.
 fn document(body: &[u8], root: &str) -> Result<(), InvalidResponse> {
     let wrong = || InvalidResponse::new(format!("not a {root} document"));
     let text = std::str::from_utf8(body).map_err(|_| wrong())?;
@@ -357,18 +358,18 @@ fn document(body: &[u8], root: &str) -> Result<(), InvalidResponse> {
         let empty = text.ends_with("/>") && !text[1..].contains('<');
         empty || text.ends_with(&format!("</{name}>"))
     };
-    // S3 may say 200 and then fail; the library knows that.
+    // S3 may send 200 and then an error document, which the library handles.
     match [root, "Error"].iter().any(|name| opens(name) && ends(name)) {
         true => Ok(()),
         false => Err(wrong()),
     }
 }
 
-/// A listing of what was asked for: it says so, and has only such objects.
+/// Checks that a listing is of the requested prefix and has only objects below it.
 fn of_prefix(body: &[u8], asked: Option<&str>) -> Result<(), InvalidResponse> {
     let text = String::from_utf8_lossy(body);
     let asked = asked.unwrap_or_default();
-    // What may be encoded otherwise than this program reads is left to the library.
+    // Encoded keys are not compared.
     let plain = |told: &&str| !told.contains("&#") && !told.contains('%');
     let entries = ["<Contents>", "<CommonPrefixes>", "<Blobs>"];
     let end = entries.iter().filter_map(|entry| text.find(entry)).min();
@@ -383,7 +384,7 @@ fn of_prefix(body: &[u8], asked: Option<&str>) -> Result<(), InvalidResponse> {
     }
 }
 
-/// What stands between each `open` and its `close`.
+/// The texts between each `open` and its `close`.
 fn elements<'a>(text: &'a str, open: &'a str, close: &'a str) -> impl Iterator<Item = &'a str> {
     let rest = text.split(open).skip(1);
     rest.filter_map(move |rest| Some(rest.split_once(close)?.0))

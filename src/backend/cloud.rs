@@ -1,7 +1,7 @@
 //! The stores reached over HTTP: S3, Google Cloud Storage, Azure Blob Storage.
 //!
-//! Invariant: credentials come from the environment and go into the builders, nowhere else; an endpoint that carries a
-//! name or password is refused and not repeated. Plain http is spoken only to an endpoint that says so.
+//! Invariant: credentials are read from the environment and passed to the builders only. An endpoint with a user name or
+//! password is refused, and no message repeats it. Plain HTTP is used only for an endpoint that begins with `http://`.
 
 use super::answer::{Connector, Peer};
 use super::credentials::{Checked, TokenFile, flag, variables};
@@ -25,7 +25,7 @@ pub(super) enum Cloud {
 }
 
 impl Cloud {
-    /// Tells the scheme of the provider's URLs.
+    /// The scheme of the provider's URLs.
     pub(super) fn scheme(self) -> &'static str {
         match self {
             Self::S3 => "s3",
@@ -34,7 +34,7 @@ impl Cloud {
         }
     }
 
-    /// Tells whether the credentials are words of the environment, which stay what they are as long as this process lives.
+    /// Tells whether the credentials are variables of the environment, which cannot change while this process runs.
     pub(super) fn has_fixed_credentials(self) -> bool {
         match self {
             Self::S3 => AmazonS3Builder::from_env()
@@ -44,10 +44,10 @@ impl Cloud {
         }
     }
 
-    /// Builds the client of `bucket`, called `url` in messages. Nothing is asked over the network.
+    /// Builds the client of `bucket`, which messages name `url`. Sends no request.
     ///
     /// # Errors
-    /// `Invalid` for a wrong setting, `Denied` when the environment has no credentials.
+    /// `Invalid` for a wrong setting, `Denied` if the environment has no credentials.
     pub(super) fn open(
         self,
         bucket: &str,
@@ -68,12 +68,12 @@ impl Cloud {
     }
 }
 
-/// A builder fails over a wrong or missing setting, never over the network.
+/// Translates the error of a builder, which sends no requests and fails only for a wrong or missing setting.
 fn wrong(url: &str) -> impl Fn(object_store::Error) -> BackendError + '_ {
     move |error| Class::Invalid.error(url, error.to_string())
 }
 
-// Each client is built twice: the first one's credentials, checked, are the second one's.
+// Each client is built twice: the second one uses the credential provider of the first one, with checks around it.
 
 fn open_s3(
     bucket: &str,
@@ -148,7 +148,7 @@ fn open_azure(
     Ok(Arc::new(store.map_err(wrong(url))?))
 }
 
-/// Checks an endpoint and tells whether plain http must be allowed for it.
+/// Checks an endpoint, and tells whether it needs plain HTTP.
 fn endpoint_is_plain(endpoint: &str) -> Result<bool, BackendError> {
     let refuse = |reason: String| Class::Invalid.error(redacted(endpoint), reason);
     let parsed = Url::parse(endpoint)
@@ -196,7 +196,7 @@ pub(super) fn s3_builder(
         builder = builder.with_config(S3Key::Client(key), value);
     }
     if let Some(endpoint) = &config.endpoint {
-        // The S3-specific key wins over every other endpoint, those of the environment included.
+        // The S3-specific key takes precedence over all other endpoints, also those of the environment.
         builder = builder.with_config(S3Key::S3Endpoint, endpoint);
     }
     if let Some(region) = &config.region {
@@ -241,7 +241,7 @@ pub(super) fn gcs_builder(
     Ok(builder)
 }
 
-/// The library reads the emulator's URL from the environment alone, and would not look at ours.
+/// The library reads the URL of the emulator from the environment only and ignores the endpoint.
 const EMULATOR_HAS_ITS_OWN: &str = "with AZURE_STORAGE_USE_EMULATOR the server's URL is taken from \
     AZURITE_BLOB_STORAGE_URL: set that instead of --endpoint";
 
@@ -275,8 +275,8 @@ fn azure_builder(
     Ok(builder)
 }
 
-/// Says what is missing when the builder would fall back to asking an instance metadata address, which on any other
-/// machine answers after minutes or never.
+/// Returns which credentials are missing, in cases where the builder would use an instance metadata address instead: on any
+/// other machine that address answers after minutes or never.
 fn s3_credentials(builder: &AmazonS3Builder) -> Result<(), &'static str> {
     let has = |key| builder.get_config_value(&key).is_some();
     let known = has(S3Key::AccessKeyId)

@@ -1,8 +1,8 @@
-//! Credentials on their way to the library: variables of the environment, token files, what a provider's service hands out.
+//! Checks of credentials: environment variables, token files, and the credentials that a provider's service returns.
 //!
-//! The library puts them into headers and addresses and panics over a byte that cannot be there.
-//! Invariant: what reaches it can be sent. White space at the end, which editors and `echo` leave, is cut with a warning;
-//! anything else that cannot be sent is refused by the name of its variable or file. No value is ever part of a message.
+//! The library puts credentials into headers and URLs, and panics if a byte is not allowed there.
+//! Invariant: credentials that the library gets can be sent. Trailing white space, which editors and `echo` add, is removed with
+//! a warning. Any other byte that cannot be sent is an error, which names the variable or file. No message has a value.
 
 use super::error::{BackendError, Class};
 use crate::sync::{Arc, Mutex, lock};
@@ -22,12 +22,12 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
-/// What a value is used for, which says what may be in it.
+/// The use of a value, which decides which bytes it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Use {
-    /// Part of a header or an address.
+    /// Part of a header or a URL.
     Sent,
-    /// Made into signatures only, or the name of a file.
+    /// Used only for signatures, or as the name of a file.
     Kept,
     /// A document of several lines.
     Document,
@@ -54,7 +54,7 @@ impl Use {
     }
 }
 
-/// The value without white space at its end, or what is wrong with it.
+/// The value without trailing white space, or the reason why it cannot be used.
 fn cleaned(value: &str, used: Use) -> Result<&str, &'static str> {
     let text = value.trim_end();
     let bad = |sign: char| match used {
@@ -70,7 +70,7 @@ fn cleaned(value: &str, used: Use) -> Result<&str, &'static str> {
     }
 }
 
-/// The variables that begin with one of `prefixes`, fit to be sent.
+/// The environment variables whose names begin with one of `prefixes`, checked.
 ///
 /// # Errors
 /// `Invalid` names the variable.
@@ -95,7 +95,7 @@ fn variable(name: &str, value: &OsStr) -> Result<String, BackendError> {
     Ok(clean.to_owned())
 }
 
-/// A flag's value, which its user can type again.
+/// Checks the value of a flag. White space at its end is an error, because the user can correct it.
 ///
 /// # Errors
 /// `Invalid` names the flag.
@@ -107,7 +107,7 @@ pub(super) fn flag(name: &str, value: &str) -> Result<(), BackendError> {
     }
 }
 
-/// Says once for each place that white space was cut off: clients are made more than once.
+/// Warns that white space was removed, once per variable or file, because clients are built more than once.
 fn warn_once(place: &str) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     if lock(&SAID).insert(place.to_owned()) {
@@ -115,17 +115,17 @@ fn warn_once(place: &str) {
     }
 }
 
-/// A token file, and a copy of it in memory without white space at its end. The library reads a token by the name of its file
-/// and sends it as it is, so it is given the name of the copy.
+/// A token file, and a copy of it in memory without trailing white space. The library reads a token from a path and sends it
+/// unchanged, so it gets the path of the copy.
 #[derive(Debug)]
 pub(super) struct TokenFile {
     source: PathBuf,
     copy: File,
-    /// The state of the source that the copy shows.
+    /// The state of the source at the time of the copy.
     shown: Mutex<Option<TokenFileState>>,
 }
 
-/// What tells a file's states apart.
+/// The attributes by which a change of the file is detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct TokenFileState {
     inode: u64,
@@ -133,14 +133,14 @@ struct TokenFileState {
     changed: (i64, i64),
 }
 
-/// Longer files hold no token.
+/// The maximal size of a token file, in bytes.
 const TOKEN_MAX: u64 = 1 << 20;
 
 impl TokenFile {
-    /// Takes `source` as it is now; what is wrong with it is told when a credential is asked for.
+    /// Creates an empty copy for `source`, which is read when a credential is requested.
     ///
     /// # Errors
-    /// `Unavailable` when there is no memory for the copy.
+    /// `Unavailable` if there is no memory for the copy.
     pub(super) fn new(source: &str) -> Result<Self, BackendError> {
         let copy = rustix::fs::memfd_create("rewindfs-token", MemfdFlags::CLOEXEC)
             .map_err(|e| Class::Unavailable.error(source, format!("cannot be copied: {e}")))?;
@@ -151,12 +151,12 @@ impl TokenFile {
         })
     }
 
-    /// The name of the copy.
+    /// The path of the copy.
     pub(super) fn path(&self) -> String {
         format!("/proc/self/fd/{}", self.copy.as_raw_fd())
     }
 
-    /// Brings the copy up to date. What cannot be sent leaves it as it was: the token before may still be good.
+    /// Updates the copy. If the source cannot be sent, the copy stays unchanged, because the previous token may still be valid.
     fn refresh(&self) -> Result<(), Refused> {
         let refused = |why: String| Refused(format!("token file {}: {why}", self.source.display()));
         let unread = |e: std::io::Error| refused(format!("cannot be read: {e}"));
@@ -195,21 +195,21 @@ fn state(path: &Path) -> std::io::Result<TokenFileState> {
     })
 }
 
-/// Why there is no credential that could be sent.
+/// Why a credential cannot be sent.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Refused(String);
 
 /// Credentials of one provider.
 pub(super) trait Sendable: Sized {
-    /// Makes `self` fit to be sent: itself, or what it is without white space at its end.
+    /// Returns the credential without trailing white space in its parts.
     ///
     /// # Errors
     /// Says which part cannot be sent, and why.
     fn sendable(self: Arc<Self>) -> Result<Arc<Self>, String>;
 }
 
-/// Cleans one part of a credential that a service handed out.
+/// Checks one part of a credential that a service returned.
 fn part(name: &str, value: &str) -> Result<String, String> {
     cleaned(value, Use::Sent)
         .map(str::to_owned)
@@ -257,10 +257,10 @@ impl Sendable for AzureCredential {
     }
 }
 
-/// Hands out what another provider has, if it can be sent.
+/// A credential provider that checks the credentials of another one.
 pub(super) struct Checked<C> {
     inner: Arc<dyn CredentialProvider<Credential = C>>,
-    /// The token files that `inner` reads by their copies.
+    /// The token files whose copies `inner` reads.
     files: Vec<TokenFile>,
 }
 
@@ -287,7 +287,7 @@ impl<C: Sendable + fmt::Debug + Send + Sync + 'static> CredentialProvider for Ch
 
     async fn get_credential(&self) -> object_store::Result<Arc<C>> {
         let refreshed = self.files.iter().try_for_each(TokenFile::refresh);
-        // Whatever else the library makes of a key file or a service's answer: a panic here would end what asked.
+        // The library may still panic over a key file or the response of a service; the panic would end the calling task.
         let got = AssertUnwindSafe(self.inner.get_credential()).catch_unwind();
         let got = match got.await {
             Ok(got) => got,

@@ -1,7 +1,6 @@
-//! One URL, one `ObjectStore`: reads the URL and opens the store it names.
+//! Store URLs: the parser, and the `ObjectStore` of a URL.
 //!
-//! Invariant: a URL that carries a name or password is refused before anything is done with it, and no message repeats
-//! it.
+//! Invariant: a URL with a user name or password is refused before it is used, and no message repeats it.
 
 use super::cloud::Cloud;
 use super::error::{BackendError, Class};
@@ -21,20 +20,20 @@ use url::Url;
 pub(super) enum StoreKind {
     /// A directory of this machine.
     Local(PathBuf),
-    /// A store of this process.
+    /// A store in the memory of this process.
     Memory(String),
     /// A bucket or container.
     Cloud(Cloud, String),
-    /// A store that the caller brought along.
+    /// A store that the caller passed.
     Given,
 }
 
-/// A URL that was read: where, and below which prefix.
+/// A parsed store URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Location {
     pub(super) kind: StoreKind,
     pub(super) prefix: Path,
-    /// The URL as it is shown, in one spelling.
+    /// The normalized URL, for messages.
     pub(super) url: String,
 }
 
@@ -43,10 +42,10 @@ fn invalid(url: &str, reason: impl Into<String>) -> BackendError {
 }
 
 impl Location {
-    /// Reads `url`.
+    /// Parses `url`.
     ///
     /// # Errors
-    /// `Invalid` says what the URL should look like.
+    /// `Invalid` says how to correct the URL.
     pub(super) fn parse(url: &str) -> Result<Self, BackendError> {
         if !url.contains("://") {
             return Err(invalid(url, no_scheme(url)));
@@ -79,7 +78,7 @@ impl Location {
         }
     }
 
-    /// Names a store that the caller brought along.
+    /// The location of a store that the caller passed.
     pub(super) fn given(url: &str) -> Self {
         Self {
             kind: StoreKind::Given,
@@ -93,7 +92,7 @@ impl Location {
             let reason = "file:// wants an absolute path, with three slashes: file:///DIR";
             invalid(url, reason)
         })?;
-        // Through the components, because a trailing slash is not another place.
+        // Collected from the components, so that a trailing slash makes no difference.
         let path: PathBuf = path.components().collect();
         let shown = Url::from_file_path(&path).map_or_else(|()| redacted(url), String::from);
         Ok(Self {
@@ -132,10 +131,10 @@ impl Location {
         })
     }
 
-    /// Builds the store; a local directory is made if its parent is there. Nothing is asked over the network.
+    /// Builds the store; creates a local directory if its parent exists. Sends no request.
     ///
     /// # Errors
-    /// `Invalid` for what cannot be, `Denied` when the environment has no credentials.
+    /// `Invalid` for a wrong setting or directory, `Denied` if the environment has no credentials.
     pub(super) fn open(
         &self,
         config: &BackendConfig,
@@ -158,7 +157,7 @@ impl Location {
     }
 }
 
-/// Says what to write instead of a plain path.
+/// The message for a plain path, with the URL to use instead.
 fn no_scheme(given: &str) -> String {
     match std::path::absolute(given).map(Url::from_file_path) {
         Ok(Ok(url)) if !given.contains('@') => {
@@ -179,7 +178,7 @@ fn spelled(scheme: &str, host: &str, prefix: &Path) -> String {
     }
 }
 
-/// Makes the directory of a `file://` backend, durably, unless it is there.
+/// Creates the directory of a `file://` backend durably, unless it exists.
 fn make_directory(path: &std::path::Path) -> Result<(), (Class, String)> {
     use std::io::ErrorKind;
     match std::fs::create_dir(path) {
@@ -208,7 +207,7 @@ fn must_be_a_directory(path: &std::path::Path) -> Result<(), (Class, String)> {
     }
 }
 
-/// Finds or makes the store of this process that is called `name`; it lives as long as the process.
+/// Returns the memory store called `name`, and creates it at the first call; it exists as long as the process.
 fn shared_memory(name: &str) -> Arc<dyn ObjectStore> {
     static STORES: OnceLock<Mutex<HashMap<String, Arc<InMemory>>>> = OnceLock::new();
     let mut stores = lock(STORES.get_or_init(Mutex::default));

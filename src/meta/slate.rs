@@ -337,7 +337,7 @@ impl MetaStore for SlateStore {
             // Before the close, because the engine drops its rows when it closes.
             MetaState::Open => {
                 self.durable(self.newest()).await?;
-                self.tables.settle(&self.db).await;
+                self.tables.finish(&self.db).await;
             }
             MetaState::Fenced | MetaState::Failed(_) => {}
         }

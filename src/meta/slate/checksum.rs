@@ -1,8 +1,8 @@
 //! Checksums of the engine's manifests and compaction states.
 //!
-//! The engine's tables and its write-ahead log carry checksums, its manifests do not: one flipped bit there hides rows, or
-//! makes the engine skip part of its log, without an error. So a CRC32C follows each of them. The engine finds its root
-//! from the front of the object and ignores what follows.
+//! The engine's tables and its write-ahead log have checksums, its manifests do not: a flipped bit there hides rows or makes
+//! the engine skip a part of its log, without an error. So this wrapper appends a CRC32C to each of them. The engine parses the
+//! object from its beginning and ignores the trailing bytes.
 
 use crate::sync::Arc;
 use async_trait::async_trait;
@@ -18,19 +18,19 @@ use std::fmt;
 use std::time::Duration;
 use thiserror::Error;
 
-/// Ends the trailer, behind the CRC32C (`u32`, little-endian) of what comes before it.
+/// The end of the trailer, behind the CRC32C (`u32`, little-endian) of the bytes before the trailer.
 const MAGIC: &[u8; 4] = b"RWCK";
 
-/// Length of the trailer, bytes.
+/// The length of the trailer, in bytes.
 const TRAILER: usize = 8;
 
-/// Reads of an object that does not match its checksum, before the object is called damaged: a proxy may have answered.
+/// The number of reads of an object that does not match its checksum, before it counts as damaged: a proxy may have answered.
 const READS: u32 = 3;
 
 /// Pause between two such reads.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// An object of the index whose bytes are not the ones that were written.
+/// An object of the index whose bytes are not those that were written.
 #[derive(Debug, Error)]
 #[error("{key} is damaged: {what}")]
 pub(super) struct DamagedObject {
@@ -39,7 +39,7 @@ pub(super) struct DamagedObject {
 }
 
 impl DamagedObject {
-    /// Makes an error of it that the engine does not meet by trying again, as it does every other kind for ever.
+    /// The error for the engine, of the only kind for which the engine does not retry without limit.
     pub(super) fn error(at: &Path, what: &str) -> object_store::Error {
         let (key, what) = (at.to_string(), what.to_owned());
         object_store::Error::NotSupported {
@@ -58,7 +58,7 @@ impl DamagedObject {
     }
 }
 
-/// A store whose manifests and compaction states end in a checksum; every other object passes through.
+/// A store whose manifests and compaction states end in a checksum; all other objects are passed through.
 pub(super) struct Checksummed {
     inner: Arc<dyn ObjectStore>,
 }
@@ -107,7 +107,7 @@ fn is_whole(options: &GetOptions) -> bool {
     !options.head && options.range.is_none()
 }
 
-fn sealed(payload: PutPayload) -> PutPayload {
+fn with_checksum(payload: PutPayload) -> PutPayload {
     let crc = payload
         .iter()
         .fold(0, |crc, part| crc32c::crc32c_append(crc, part));
@@ -149,7 +149,7 @@ impl fmt::Display for Checksummed {
 impl ObjectStore for Checksummed {
     async fn put_opts(&self, at: &Path, payload: PutPayload, o: PutOptions) -> Result<PutResult> {
         let payload = match is_checked(at) {
-            true => sealed(payload),
+            true => with_checksum(payload),
             false => payload,
         };
         self.inner.put_opts(at, payload, o).await

@@ -1,8 +1,9 @@
-//! A look at an index before it is opened: are all objects there that its newest manifest needs, and what does its
-//! write-ahead log say?
+//! The inspection of an index before an open: whether all objects exist that its newest manifest refers to, and what its
+//! write-ahead log contains.
 //!
-//! The engine cannot be asked. It makes a new index where it finds no manifest, and it takes the first hole in its
-//! write-ahead log for the end and writes there, so that a lost object could never be put back. This look writes nothing.
+//! The engine cannot do this. It creates a new index if it finds no manifest, and it takes the first missing object of its
+//! write-ahead log for the end of the log and writes there, so that a lost object could never be restored. An inspection writes
+//! nothing.
 
 use super::checksum::DamagedObject;
 use super::classify;
@@ -24,38 +25,38 @@ use slatedb::{DbReader, DbReaderMode, PathResolver, ValueDeletable, VersionedMan
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Objects of the write-ahead log that are read at the same time.
+/// The number of objects of the write-ahead log that are read concurrently.
 const AT_ONCE: usize = 64;
 
-/// Looks at an index that seems damaged, before it is called so: its writer may have removed objects meanwhile.
+/// The number of inspections of an index that seems damaged: its writer may have deleted objects during one.
 const LOOKS: u32 = 3;
 
-/// Pause between two such inspections.
+/// The pause between two such inspections.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What an index is made of.
+/// The result of an inspection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Inspection {
-    /// No object lies in its place.
+    /// There is no object of an index.
     Absent,
-    /// Every object that the newest manifest needs is there and has its length, and the write-ahead log can be read.
+    /// Every object that the newest manifest refers to exists with its length, and the write-ahead log can be read.
     Whole(LastWriterState),
     /// Some objects are missing or damaged: each with its key below the index, and what is wrong with it.
     Damaged(Vec<BadObject>),
 }
 
-/// What a whole index says of its last writer.
+/// The state of the last writer, from a whole index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LastWriterState {
     /// The epoch of the last writer that opened it.
     pub(crate) writer_epoch: u64,
-    /// The watched rows that the tables have.
+    /// The watched rows that are in tables.
     pub(crate) in_tables: BTreeMap<Bytes, Bytes>,
-    /// What was put under the watched keys since then, oldest first; the oldest may be in tables already.
+    /// The values put under the watched keys since then, oldest first; the oldest may also be in tables.
     pub(crate) in_log: Vec<LoggedPut>,
 }
 
-/// A row that an object of the write-ahead log puts.
+/// A row in an object of the write-ahead log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LoggedPut {
     /// Its key.
@@ -95,10 +96,10 @@ impl std::fmt::Display for BadObject {
     }
 }
 
-/// Looks at the index under `path` of the object store; `watched` are keys of rows that are wanted. Writes nothing.
+/// Inspects the index under `path` of the object store; `watched` are the keys of the rows to return. Writes nothing.
 ///
 /// # Errors
-/// `Unavailable` when the object store does not answer.
+/// `Unavailable` if the object store does not answer.
 pub(crate) async fn inspect(
     object_store: Arc<dyn ObjectStore>,
     path: &str,
@@ -121,8 +122,8 @@ pub(crate) async fn inspect(
     }
 }
 
-/// The objects of an index, as they were listed. Of its write-ahead log only those that an open would read: the ones before
-/// them may be thousands that wait to be collected.
+/// The objects of an index in its listings. Of the write-ahead log only those that an open would read: thousands of earlier ones
+/// may wait for garbage collection.
 struct InspectionStep<'a> {
     place: &'a Path,
     store: &'a Arc<dyn ObjectStore>,

@@ -21,19 +21,19 @@ use std::fmt;
 use std::ops::Range;
 use tokio::sync::OnceCell;
 
-/// What one request fetches of a table, bytes.
+/// The size of a window, in bytes.
 const WINDOW: u64 = 256 * 1024;
 
-/// How many windows are kept: 8 MiB.
+/// The number of windows that are kept: 8 MiB.
 const WINDOWS: usize = 32;
 
-/// A window of a table: which table, and which of its windows.
+/// A window: the path of the table, and the number of the window.
 type WindowKey = (Path, u64);
 
-/// A window that is fetched, or being fetched for all its waiting readers.
+/// A window that is read, or being read for all its waiting readers.
 type WindowCell = Arc<OnceCell<TableWindow>>;
 
-/// Bytes of a window, and what the store said of the whole table.
+/// The bytes of a window, and the metadata of the table.
 #[derive(Debug)]
 struct TableWindow {
     bytes: Bytes,
@@ -41,15 +41,15 @@ struct TableWindow {
     attributes: Attributes,
 }
 
-/// A store whose tables are read by windows; everything else passes through.
+/// A store whose tables are read in windows; all other requests are passed through.
 pub(super) struct ReadWindow {
     inner: Arc<dyn ObjectStore>,
-    /// The last ones asked for, newest last.
+    /// The most recently used windows, newest last.
     windows: Mutex<VecDeque<(WindowKey, WindowCell)>>,
 }
 
 impl ReadWindow {
-    /// Puts the windows before `inner`.
+    /// Wraps `inner`.
     pub(super) fn new(inner: Arc<dyn ObjectStore>) -> Self {
         Self {
             inner,
@@ -90,7 +90,7 @@ impl ReadWindow {
         })
     }
 
-    /// The bytes of `range`, which ends in the window it begins in or in the next one; `None` if the table is shorter.
+    /// Reads `range`, which covers at most two windows; `None` if the table is shorter.
     async fn read(&self, at: &Path, range: Range<u64>) -> Result<Option<GetResult>> {
         let (first, last) = (range.start / WINDOW, (range.end - 1) / WINDOW);
         let mut all = BytesMut::new();
@@ -104,7 +104,7 @@ impl ReadWindow {
                 return Ok(None);
             };
             said = Some((window.table.clone(), window.attributes.clone()));
-            // Copied: what the engine keeps of it must not keep the whole window.
+            // Copied, so that bytes that the engine keeps do not keep the whole window allocated.
             all.extend_from_slice(part);
         }
         Ok(said.map(|(meta, attributes)| GetResult {
@@ -119,12 +119,12 @@ impl ReadWindow {
     }
 }
 
-/// Whether the engine asks again because what it got before did not verify.
+/// Tells whether the engine repeats a read because the bytes did not verify.
 fn retried(options: &GetOptions) -> bool {
     ObjectStoreCallTag::from_extensions(&options.extensions).is_some_and(|tag| tag.retry.is_some())
 }
 
-/// The range, if it is a small plain one of a table.
+/// The range of a request, if it is a small range of a table without conditions.
 fn wanted(at: &Path, options: &GetOptions) -> Option<Range<u64>> {
     let Some(GetRange::Bounded(range)) = &options.range else {
         return None;

@@ -1,10 +1,10 @@
-//! When rows go from the engine's write-ahead log into tables.
+//! The writes of tables from the engine's write-ahead log.
 //!
-//! Every open replays the objects of the log whose rows no table has, each with requests of its own. The engine by itself
-//! lets 4,096 of them accumulate, and each fsync that shares no flush with another adds one. So a task here writes tables
-//! whenever [`OBJECTS_MAX`] have accumulated, and a close leaves only a few small ones.
-//! Invariant: no more tables are written while so many young ones wait for compaction that the engine would soon make
-//! writers wait ([`YOUNG_MAX`]).
+//! An open replays the objects of the log whose rows are in no table, with separate requests for each. The engine alone lets
+//! 4,096 of them accumulate, and each fsync that shares no flush adds one. So a task writes tables whenever [`OBJECTS_MAX`]
+//! objects have accumulated, and a close leaves few small ones.
+//! Invariant: no tables are written while [`YOUNG_MAX`] young tables wait for compaction, because the engine would soon stop
+//! commits.
 
 use super::timeout;
 use super::wal::Wal;
@@ -15,26 +15,26 @@ use slatedb::config::{FlushOptions, FlushType};
 use slatedb::{Db, VersionedManifest};
 use std::time::Duration;
 
-/// Objects of the log that no table has, before tables are written while the index is in use. A mount reads as many in a
-/// few round trips. It is twice as many after each [`YOUNG_STEP`] young tables, so that compaction can keep up.
+/// The number of objects of the log without tables at which tables are written. A mount reads as many in a few round trips. The
+/// number doubles with every [`YOUNG_STEP`] young tables, so that compaction can keep up.
 const OBJECTS_MAX: u64 = 256;
 
-/// Young tables of one part of the index that double [`OBJECTS_MAX`].
+/// The number of young tables of one part of the index that doubles [`OBJECTS_MAX`].
 const YOUNG_STEP: u32 = 4;
 
-/// Objects of the log that a close leaves: fewer than the requests of opening the tables instead.
+/// The number of objects of the log that a close may leave; to open the tables instead takes more requests.
 const OBJECTS_LEFT: u64 = 16;
 
-/// Rows of so many bytes, committed or replayed since the open, are written as tables at a close.
+/// The bytes of rows, committed or replayed since the open, from which a close writes tables.
 const MUCH: u64 = 1 << 20;
 
-/// Young tables that one part of the index may have for more to be written; at 16 the engine stops writers.
+/// The number of young tables of one part of the index from which no more are written; at 16 the engine stops commits.
 const YOUNG_MAX: u32 = 12;
 
-/// How long a close may take for it. What is not written then is replayed.
+/// The time limit of these writes at a close. The next open replays the rest.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Rows that are in the log and perhaps in no table.
+/// The task that writes tables, and the size of the rows that may be in no table.
 #[derive(Debug)]
 pub(super) struct TableWriter {
     wal: Arc<Wal>,
@@ -49,7 +49,7 @@ impl Drop for TableWriter {
 }
 
 impl TableWriter {
-    /// Keeps the log of `db` short from now on, in a task of its own.
+    /// Starts the task that keeps the log of `db` short.
     pub(super) fn keep(db: &Db, wal: Arc<Wal>, tasks: Tasks) -> Self {
         let work = keep_short(db.clone(), Arc::clone(&wal), tasks.clone());
         drop(tasks.spawn("tables", work));
@@ -60,14 +60,14 @@ impl TableWriter {
         }
     }
 
-    /// `batch` is committed.
+    /// Counts a batch that is committed.
     pub(super) fn add(&self, batch: &Batch) {
         self.committed
             .fetch_add(batch.bytes() as u64, Ordering::Relaxed);
     }
 
-    /// Before a close: stops the task, and writes tables if the next open would have much to replay.
-    pub(super) async fn settle(&self, db: &Db) {
+    /// Stops the task before a close, and writes tables if the next open would replay many rows.
+    pub(super) async fn finish(&self, db: &Db) {
         self.tasks.stop();
         let bytes = self.committed.load(Ordering::Relaxed) + self.wal.bytes_read();
         if bytes < MUCH && untabled(&db.manifest(), &self.wal) <= OBJECTS_LEFT {
@@ -79,19 +79,19 @@ impl TableWriter {
     }
 }
 
-/// Objects of the log that the next open would read.
+/// The number of objects of the log that the next open would read.
 fn untabled(manifest: &VersionedManifest, wal: &Wal) -> u64 {
     wal.objects_after(manifest.replay_after_wal_id())
 }
 
-/// Young tables of the part of the index that has most.
+/// The number of young tables of the part of the index that has most of them.
 fn young(manifest: &VersionedManifest) -> u32 {
     let segments = manifest.segments().iter();
     let most = segments.map(|segment| segment.l0().len()).max();
     most.unwrap_or(0).try_into().unwrap_or(u32::MAX)
 }
 
-/// Whether tables are to be written, with so many objects of the log that no table has.
+/// Tells whether to write tables, for a number of objects of the log without tables and a number of young tables.
 fn is_due(objects: u64, young: u32) -> bool {
     young < YOUNG_MAX && objects >= OBJECTS_MAX << (young / YOUNG_STEP)
 }

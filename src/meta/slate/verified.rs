@@ -1,10 +1,10 @@
 //! Identity metadata on the objects of the index, and responses that are checked against it.
 //!
-//! Every object is written with its key, length and checksum as metadata, so that another object's bytes, a cut body or an
-//! empty one do not pass for it. Without metadata, on a `file://` store and for objects of older releases, the shape that the
-//! engine's formats have is looked at. The engine asks again for ever; it never meets what does not fit.
-//! Invariant: the same bad bytes, asked for again and again, are damage at rest, and told as such with the object's name
-//! within seconds: always of a table, of anything else until the index is open. Everything else passes by itself.
+//! Every object is written with its key, length and checksum as metadata, so that a response with another object's bytes, a
+//! truncated body or an empty body is detected. Without metadata, on a `file://` store and for objects of older releases, the
+//! form of the bytes is checked. The engine retries without limit and never gets a response that does not verify.
+//! Invariant: an object that repeatedly returns the same wrong bytes is damaged, and is reported by its name within seconds: a
+//! table always, any other object until the index is open. All other failures count as temporary.
 
 use super::checksum::DamagedObject;
 use crate::backend::Mark;
@@ -22,7 +22,7 @@ use object_store::{
 use std::fmt;
 use std::time::Duration;
 
-/// The pauses after which an object is read again that did not fit: a proxy that comes and goes is outlasted.
+/// The pauses before further reads of an object that did not verify; together they are longer than a short fault of a proxy.
 const AGAIN: [Duration; 4] = [
     Duration::from_millis(100),
     Duration::from_millis(400),
@@ -30,7 +30,7 @@ const AGAIN: [Duration; 4] = [
     Duration::from_millis(1200),
 ];
 
-/// The same for a local directory, whose answers do not pass through anything.
+/// The same for a local directory, where no proxy can change the bytes.
 const AGAIN_LOCAL: [Duration; 1] = [Duration::from_millis(50)];
 
 /// Whether an index is being opened or has been.
@@ -38,7 +38,8 @@ const AGAIN_LOCAL: [Duration; 1] = [Duration::from_millis(50)];
 pub(super) struct OpenedFlag(Arc<AtomicBool>);
 
 impl OpenedFlag {
-    /// The index is open: from here on only a table's damage is told at once, for the engine would end over another's.
+    /// Records that the index is open: from now on only damage of tables is reported, because the engine would stop over damage
+    /// of any other object.
     pub(super) fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
@@ -56,7 +57,7 @@ pub(super) struct VerifiedStore {
 }
 
 impl VerifiedStore {
-    /// Puts the marks before `inner`; a `local` store keeps no metadata.
+    /// Wraps `inner`; a `local` store keeps no metadata.
     pub(super) fn new(inner: Arc<dyn ObjectStore>, local: bool, opened: OpenedFlag) -> Self {
         Self {
             inner,
@@ -72,7 +73,7 @@ impl VerifiedStore {
         attributes
     }
 
-    /// Asks once. What does not fit is told with a fingerprint of the answer.
+    /// Reads once. If the response does not verify, returns its fingerprint.
     async fn once(&self, at: &Path, options: GetOptions) -> Result<VerifiedRead> {
         let bounded = match &options.range {
             Some(GetRange::Bounded(range)) => Some(range.start),
@@ -134,7 +135,7 @@ impl VerifiedStore {
         }))
     }
 
-    /// Says what an object that never fits is.
+    /// The error for an object of which no read verified.
     fn verdict(&self, at: &Path, why: &str, prints: &[Fingerprint]) -> Error {
         let same = prints.windows(2).all(|pair| pair[0] == pair[1]);
         let table = at.extension() == Some("sst");
@@ -148,13 +149,13 @@ impl VerifiedStore {
     }
 }
 
-/// What came for a read.
+/// The result of one read.
 enum VerifiedRead {
     Intact(GetResult),
     Mismatch { why: String, print: Fingerprint },
 }
 
-/// What tells two answers apart.
+/// The identity of a response.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Fingerprint {
     tag: Option<String>,
@@ -162,14 +163,14 @@ struct Fingerprint {
     sum: u32,
 }
 
-/// What is wrong with the shape of bytes of the object `at`, which are its last ones or all.
+/// Tells what is wrong with the form of bytes of the object `at`. `last`: they are the end of the object; `whole`: all of it.
 fn misshapen(at: &Path, bytes: &[u8], last: bool, whole: bool) -> Option<String> {
     let version = |known: &[u16], bytes: Option<&[u8]>| match bytes {
         Some([high, low]) => known.contains(&u16::from_be_bytes([*high, *low])),
         _ => false,
     };
     let fits = match at.extension() {
-        // The version, then a record that begins with an offset and is never this short.
+        // The version, then a record, which begins with an offset and is longer than this.
         Some("manifest" | "compactions") if whole => {
             bytes.len() > 16 && version(&[1, 2], bytes.get(..2))
         }
@@ -189,7 +190,7 @@ fn misshapen(at: &Path, bytes: &[u8], last: bool, whole: bool) -> Option<String>
     (!fits).then(|| "it has not the form of such an object".to_owned())
 }
 
-/// Whether a range begins behind the end of its object.
+/// Tells whether an error means that a range begins behind the end of its object.
 fn is_past_end(error: &Error) -> bool {
     let text = chain(error);
     text.contains("status code: 416") || text.contains("Wanted range starting at")
@@ -290,7 +291,7 @@ impl ObjectStore for VerifiedStore {
     }
 }
 
-/// Refuses an object that a listing of `asked` cannot have.
+/// Returns an error for an object that is not below the listed prefix `asked`.
 fn below(asked: &Path, found: ObjectMeta) -> Result<ObjectMeta> {
     match found.location.prefix_matches(asked) {
         true => Ok(found),

@@ -1,9 +1,9 @@
-//! Observes the engine's write-ahead log: counts its objects, and serves reads of them with one request instead of two.
+//! A wrapper that counts the objects of the engine's write-ahead log, and reads them with one request instead of two.
 //!
-//! An open replays every object of that log whose rows are in no table, and asks twice for each: for its length, then for
-//! its bytes. Here the first question brings the bytes along.
-//! Invariant: an object of the log never changes once it is written, so bytes that were read with its length are right; what
-//! is kept is at most [`KEPT_BYTES`], and nothing is kept after [`Wal::replayed`].
+//! An open replays every object of the log whose rows are in no table, and sends two requests for each: for its length, then
+//! for its bytes. This wrapper reads the bytes with the first request.
+//! Invariant: an object of the log never changes, so bytes that were read with its length are valid. At most [`KEPT_BYTES`] are
+//! kept, and none after [`Wal::replayed`].
 
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, lock};
 use async_trait::async_trait;
@@ -20,36 +20,36 @@ use std::collections::VecDeque;
 use std::fmt;
 use tokio::sync::Notify;
 
-/// The engine reads so much of the end of an object in one request; of a smaller object that is everything.
+/// The size of the engine's first read, at the end of an object, in bytes; it covers a smaller object completely.
 const ONE_READ: u64 = 128 * 1024;
 
-/// Objects up to this length are kept when they come with the question for their length.
+/// The maximal size of an object that is read with its length, in bytes.
 const KEPT_OBJECT: u64 = 4 << 20;
 
-/// Bytes that wait for the engine's further questions, at most.
+/// The maximal size of all objects that are kept for the engine's reads, in bytes.
 const KEPT_BYTES: usize = 32 << 20;
 
-/// What is known of the log.
+/// The state of the log.
 #[derive(Debug)]
 pub(super) struct Wal {
-    /// Whether a question for a length brings the bytes along.
+    /// Whether a request for a length also reads the bytes.
     reads_ahead: AtomicBool,
-    /// The highest number of an object written here.
+    /// The highest number of an object that was written.
     newest: AtomicU64,
-    /// Bytes of objects read.
+    /// The bytes of objects that the engine has read.
     read: AtomicU64,
     grown: Notify,
     kept: Mutex<PrefetchedObjects>,
 }
 
-/// Objects whose length the engine has been told, oldest first.
+/// The objects whose length the engine has requested, oldest first.
 #[derive(Debug, Default)]
 struct PrefetchedObjects {
     bytes: usize,
     objects: VecDeque<LogFile>,
 }
 
-/// An object of the log, whole.
+/// A complete object of the log.
 #[derive(Debug, Clone)]
 struct LogFile {
     meta: ObjectMeta,
@@ -69,7 +69,7 @@ impl PrefetchedObjects {
         }
     }
 
-    /// The object, for a read of a part; one that is read at once is given away.
+    /// Returns an object for a read of a part; removes it if the engine reads it in one request.
     fn find(&mut self, at: &Path) -> Option<LogFile> {
         let found = self.objects.iter().position(|o| o.meta.location == *at)?;
         if self.objects[found].meta.size > ONE_READ {
@@ -82,7 +82,7 @@ impl PrefetchedObjects {
 }
 
 impl Wal {
-    /// Nothing is known yet; `local`: the objects are files of this machine, where a second question costs nothing.
+    /// Creates the state. `local`: the objects are files of this machine, where a second request costs little.
     pub(super) fn new(local: bool) -> Arc<Self> {
         Arc::new(Self {
             reads_ahead: AtomicBool::new(!local),
@@ -93,25 +93,25 @@ impl Wal {
         })
     }
 
-    /// The open has read the log; the engine will not read it again.
+    /// Ends the read-ahead after the open: the engine does not read the log again.
     pub(super) fn replayed(&self) {
         self.reads_ahead.store(false, Ordering::Relaxed);
         *lock(&self.kept) = PrefetchedObjects::default();
     }
 
-    /// How many objects the next open reads if `replayed_upto` is the newest whose rows are all in tables.
+    /// The number of objects that the next open reads, if `replayed_upto` is the newest one whose rows are all in tables.
     pub(super) fn objects_after(&self, replayed_upto: u64) -> u64 {
         self.newest
             .load(Ordering::Relaxed)
             .saturating_sub(replayed_upto)
     }
 
-    /// Bytes of the log that were read so far.
+    /// The bytes of the log that were read.
     pub(super) fn bytes_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }
 
-    /// Waits until an object was written since the last call returned.
+    /// Waits until an object has been written since the last return.
     pub(super) async fn grown(&self) {
         self.grown.notified().await;
     }
@@ -133,7 +133,7 @@ fn number_of(at: &Path) -> Option<u64> {
     file.strip_suffix(".sst")?.parse().ok()
 }
 
-/// A store whose log is watched; everything else passes through.
+/// A store whose log is observed; all other requests are passed through.
 pub(super) struct WalStore {
     inner: Arc<dyn ObjectStore>,
     wal: Arc<Wal>,
@@ -145,7 +145,7 @@ impl WalStore {
         Self { inner, wal }
     }
 
-    /// Answers a question for the length of an object, and keeps its bytes if they are few.
+    /// Returns the length of an object, and keeps its bytes if it is small.
     async fn look(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
         let whole = GetOptions {
             head: false,
@@ -165,7 +165,7 @@ impl WalStore {
         Ok(answer(meta, attributes, range, None))
     }
 
-    /// The bytes of `range`, if they came with the length.
+    /// The bytes of a range, if they were read with the length.
     fn known(&self, at: &Path, options: &GetOptions) -> Option<GetResult> {
         let Some(GetRange::Bounded(range)) = &options.range else {
             return None;
@@ -196,7 +196,7 @@ fn answer(
     }
 }
 
-/// Whether the question holds whatever the object's age and tag.
+/// Tells whether a request has no conditions.
 fn is_plain(options: &GetOptions) -> bool {
     options.version.is_none()
         && options.if_match.is_none()
