@@ -92,10 +92,7 @@ async fn a_copy_stays_readable_after_deletion_of_its_source() {
     assert_eq!(content(&ns, ROOT, b"copy").await, None);
     assert_eq!(rows_of(&ns, b"CL").await, 0);
     let left = segments(&cluster).await;
-    assert!(
-        left.len() <= 1,
-        "only the segment of the short version is left: {left:?}"
-    );
+    assert!(left.len() <= 1, "only that of the short version: {left:?}");
     assert_eq!(content(&ns, ROOT, b"original").await.unwrap(), b"short");
     end(ns, cluster).await;
 }
