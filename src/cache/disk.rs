@@ -247,7 +247,7 @@ impl BlockFiles {
         match read_file(&path, key) {
             Ok(Some(bytes)) => return Some(bytes),
             Ok(None) => {
-                tracing::warn!(path = %path.display(), "deleted a damaged file of the block cache")
+                tracing::warn!(path = %path.display(), "deleted a damaged file of the block cache");
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => self.report(&path, &error),

@@ -453,7 +453,7 @@ async fn sweep(backend: Backend, namespace: String, env: Arc<dyn Env>) {
             "removed temporary files of writes that a crash interrupted"
         ),
         Err(error) => {
-            tracing::warn!(%error, "temporary files of interrupted writes were not removed")
+            tracing::warn!(%error, "temporary files of interrupted writes were not removed");
         }
     }
 }
@@ -487,7 +487,7 @@ async fn abandon(namespace: &Namespace) {
     match tokio::time::timeout(END_MAX, namespace.abandon()).await {
         Ok(Ok(()) | Err(StoreError::Fenced)) => {}
         Ok(Err(error)) => {
-            tracing::error!(%error, "the cache directory was not synced; its changes may not survive a crash of this machine")
+            tracing::error!(%error, "the cache directory was not synced; its changes may not survive a crash of this machine");
         }
         Err(_) => tracing::error!(
             "the cache directory was not synced in time; its changes may not survive a crash of this machine"

@@ -14,7 +14,7 @@ use crate::meta::{Batch, Commit, MetaState};
 use crate::store::commit::Committer;
 use crate::store::commit::queue::{Operation, OperationStage};
 use crate::store::commit::resolved::ResolvedWatermark;
-use crate::store::data::{extent_map::UploadState, retry_upload};
+use crate::store::data::{contents::UploadState, retry_upload};
 use crate::store::model::error::StoreError;
 pub(crate) use crate::store::model::failpoints::Failpoint;
 use crate::store::model::version::Ino;

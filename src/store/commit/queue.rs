@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use crate::cache::BudgetPermit;
 use crate::meta::{Batch, Commit, Journal, JournalToken};
 use crate::store::commit::txn::{Guards, Txn};
-use crate::store::data::extent_map::PendingContent;
+use crate::store::data::contents::PendingContent;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::{OperationId, UsageChange};
 use crate::store::model::version::{Ino, Timestamp};

@@ -2,7 +2,7 @@
 
 use crate::cache::{BudgetPermit, StagingFile};
 use crate::meta::{Batch, JournalToken};
-use crate::store::data::extent_map::PendingContent;
+use crate::store::data::contents::PendingContent;
 use crate::store::data::pins::Pin;
 use crate::store::model::ids::UsageChange;
 use crate::store::model::version::{Content, ContentRef, Time, Timestamp};

@@ -8,7 +8,7 @@
 use crate::backend::{BackendError, Lane};
 use crate::cache::{CacheError, StagingFile};
 use crate::store::data::DataStore;
-use crate::store::data::extent_map::PendingContent;
+use crate::store::data::contents::PendingContent;
 use crate::store::data::retry_upload::UploadAborted;
 use crate::store::data::segment::SegmentBuilder;
 use crate::store::data::upload::{ContentParts, UploadedExtents, cut_bytes, footer_file, piece};

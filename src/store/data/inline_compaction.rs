@@ -8,7 +8,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::backend::Lane;
 use crate::store::data::DataStore;
-use crate::store::data::extent_map::{PendingContent, RANGE};
+use crate::store::data::contents::PendingContent;
+use crate::store::data::extent_map::RANGE;
 use crate::store::data::segment::{EXTENT, FooterFile, SegmentBuilder};
 use crate::store::data::upload::INLINE;
 use crate::store::model::error::StoreError;

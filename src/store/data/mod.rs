@@ -1,5 +1,6 @@
 //! The bytes of files: segments and their extents, and contents that wait for their upload.
 
+pub(crate) mod contents;
 pub(crate) mod extent_map;
 pub(crate) mod hard_link;
 pub(crate) mod hold;
@@ -18,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::cache::{BlockCache, BlockCacheConfig, Budget, StagingDir};
 use crate::store::core::Core;
-use crate::store::data::extent_map::ContentStore;
+use crate::store::data::contents::ContentStore;
 use crate::store::data::in_flight::{UploadInFlight, UploadsInFlight};
 use crate::store::data::pins::Pins;
 use crate::store::data::segment::ExtentReader;

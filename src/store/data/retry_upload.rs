@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::backend::{BackendError, Lane};
 use crate::store::data::DataStore;
-use crate::store::data::extent_map::PendingContent;
+use crate::store::data::contents::PendingContent;
 use crate::store::model::error::StoreError;
 use crate::store::model::failpoints::Failpoint;
 use crate::sync::Arc;

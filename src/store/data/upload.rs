@@ -10,9 +10,8 @@ use crate::backend::Lane;
 use crate::cache::{Source as Staged, Span, StagingFile};
 use crate::meta::Batch;
 use crate::store::data::DataStore;
-use crate::store::data::extent_map::{
-    PendingContent, RANGE, ResolvedExtent, UploadState, next_range,
-};
+use crate::store::data::contents::{PendingContent, ResolvedExtent, UploadState};
+use crate::store::data::extent_map::{RANGE, next_range};
 use crate::store::data::segment::{EXTENT, FooterFile, SEGMENT_MAX, SegmentBuilder};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;

@@ -16,7 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::store::commit::txn::Txn;
-use crate::store::data::extent_map::{LineageWatch, RANGE, over};
+use crate::store::data::contents::LineageWatch;
+use crate::store::data::extent_map::{RANGE, over};
 use crate::store::gc::Gc;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{ContentRef, Timestamp};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::store::data::extent_map::ResolvedExtent;
+use crate::store::data::contents::ResolvedExtent;
 use crate::store::history::History;
 use crate::store::history::view::PastView;
 use crate::store::index::interval_tree;

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::cache::{DirtyMap, DirtySnapshot, Source, StagingFile};
 use crate::meta::{Change, JournalToken};
 use crate::store::commit::txn::Guards;
-use crate::store::data::extent_map::{PendingContent, UploadState};
+use crate::store::data::contents::{PendingContent, UploadState};
 use crate::store::model::ids::{ContentBase, Dentry};
 use crate::store::model::version::{Author, ContentRef, Ino, Timestamp};
 use crate::store::recovery::superseded::{ForeignWriters, NameEffects, SupersededOperation};

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::meta::{Batch, Change, JournalToken};
 use crate::store::commit::txn::Guards;
-use crate::store::data::extent_map::PendingContent;
+use crate::store::data::contents::PendingContent;
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Ino, Kind, Op, Stamp};
 use crate::store::schema::journal_record::{OperationRecord, Record};

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use bytes::{Bytes, BytesMut};
 
 use crate::cache::{BudgetPermit, Source, StagingFile};
-use crate::store::data::extent_map::{ContentView, ResolvedExtent};
+use crate::store::data::contents::{ContentView, ResolvedExtent};
 use crate::store::data::pins::Pin;
 use crate::store::data::segment::SEGMENT_MAX;
 use crate::store::model::error::StoreError;

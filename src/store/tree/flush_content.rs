@@ -5,7 +5,7 @@
 
 use crate::cache::{DirtySnapshot, Source};
 use crate::store::commit::txn::Txn;
-use crate::store::data::extent_map::{PendingContent, UploadState};
+use crate::store::data::contents::{PendingContent, UploadState};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::{ContentBase, Dentry};
 use crate::store::model::version::{Content, ContentRef, Ino, Timestamp};

@@ -1,7 +1,7 @@
 //! lseek(2) for data and holes.
 
 use crate::cache::Source;
-use crate::store::data::extent_map::ResolvedExtent;
+use crate::store::data::contents::ResolvedExtent;
 use crate::store::model::error::StoreError;
 use crate::store::tree::file::File;
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 
 use crate::cache::{DirtySnapshot, Piece, Source};
-use crate::store::data::extent_map::ResolvedExtent;
+use crate::store::data::contents::ResolvedExtent;
 use crate::store::data::segment;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::{ContentBase, Dentry};
