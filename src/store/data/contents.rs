@@ -39,12 +39,13 @@ pub(crate) struct PendingContent {
     pub(crate) base: Option<ContentBase>,
     /// Length of the content, bytes.
     pub(crate) len: u64,
-    /// The bytes that differ from the base.
+    /// What was written and truncated since the base.
     pub(crate) flushed: DirtySnapshot,
-    /// The base, if that was being uploaded too: this content's rows are composed after those of the base are published.
+    /// The base, if it was being uploaded when this content was made: this content's rows are composed after those of the base
+    /// are published.
     pub(crate) after: Option<Arc<Self>>,
-    /// Timestamp of the state of this lineage whose rows this content replaces: an unborn or provisional state that no other row
-    /// shows.
+    /// Timestamp of the state of this lineage whose rows this content replaces: an unborn or provisional state that no other
+    /// row shows.
     pub(crate) replaces: Option<Timestamp>,
     pub(crate) upload_state: watch::Sender<UploadState>,
 }

@@ -1,8 +1,8 @@
 //! Contents: the range rows of a lineage, whole or as deltas, and how they resolve to slices of extents at a timestamp.
 //!
 //! Invariant: the bytes of a (lineage, timestamp) never change once a version has them. A later state of the lineage adds rows
-//! with its own timestamp and replaces only rows that no version shows; garbage collection rearranges rows without changing what
-//! versions show. A truncation row clips every row with an older timestamp.
+//! with its own timestamp and replaces only rows that no version shows; garbage collection rearranges rows without changing
+//! what versions show. A truncation row clips every row with an older timestamp.
 
 use bytes::Bytes;
 
@@ -41,8 +41,8 @@ impl RangeChain {
     }
 }
 
-/// Returns the lowest range, from `range` on, for which the content's lineage or one that it began over may have a row; `None` if
-/// there is only a hole.
+/// Returns the lowest range, from `range` on, for which the content's lineage or one that it began over may have a row; `None`
+/// if there is only a hole.
 ///
 /// # Errors
 /// Errors of the meta store; `Corrupt` when a row cannot be decoded.
@@ -66,8 +66,8 @@ pub(crate) async fn next_range(
     }
 }
 
-/// Returns the rows of a range that a content shows: those of its lineage, then those of the lineages it began over, down to the
-/// newest whole row.
+/// Returns the rows of a range that a content shows: those of its lineage, then those of the lineages it began over, down to
+/// the newest whole row.
 pub(super) async fn chain(
     rows: &Snapshot,
     content: ContentRef,
@@ -176,8 +176,8 @@ pub(super) fn lay(chain: &RangeChain, range: u64) -> Vec<ExtentSlice> {
     pieces
 }
 
-/// Returns the slices of `top` and the parts of `under` that `top` does not cover. The arguments and the result are ascending and
-/// do not overlap.
+/// Returns the slices of `top` and the parts of `under` that `top` does not cover. The arguments and the result are ascending
+/// and do not overlap.
 pub(crate) fn over(under: &[ExtentSlice], top: &[ExtentSlice]) -> Vec<ExtentSlice> {
     let mut out = Vec::with_capacity(under.len() + top.len());
     for piece in under {

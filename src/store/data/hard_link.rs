@@ -1,9 +1,10 @@
-//! Segments that are hard links: if the bucket is a directory on the filesystem of the staging files, a large staging file becomes
-//! a segment without a copy of its bytes.
+//! Segments that are hard links: if the bucket is a directory on the filesystem of the staging files, a large staging file
+//! becomes a segment without a copy of its bytes.
 //!
-//! The object has the same form as a copied segment: extents, then the footer that lists them. Path: hash the bytes -> append the
-//! footer to the staging file and sync the file -> hard-link the file under the name of the object. Invariant: once a staging file
-//! may be an object of the bucket, nothing but the same footer is written to it. Staging files of an earlier process are copied.
+//! The object has the same form as a copied segment: extents, then the footer that lists them. Path: hash the bytes -> append
+//! the footer to the staging file and sync the file -> hard-link the file under the name of the object. Invariant: once a
+//! staging file may be an object of the bucket, nothing but the same footer is written to it. Staging files of an earlier
+//! process are copied.
 
 use crate::backend::{BackendError, Lane};
 use crate::cache::{CacheError, StagingFile};

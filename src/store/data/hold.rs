@@ -1,5 +1,5 @@
-//! Reads of historical contents whose versions may be deleted meanwhile: the content is pinned before the read, and verified to be
-//! referenced after it.
+//! Reads of historical contents whose versions may be deleted meanwhile: the content is pinned before the read, and verified to
+//! be referenced after it.
 
 use bytes::Bytes;
 
@@ -32,8 +32,8 @@ impl DataStore {
         Ok(Some(pin))
     }
 
-    /// Pins the content of a historical version; `None` if the version has no content. Does not verify that the version still
-    /// exists.
+    /// Pins the content of a historical version, which keeps it readable; `None` if the version has no content. Does not verify
+    /// that the version still exists.
     pub fn hold(&self, entry: &PastEntry) -> Option<Pin> {
         let content = entry.content.reference()?;
         Some(self.pins.pin(content))
@@ -45,25 +45,26 @@ impl DataStore {
         Ok(count.is_some_and(|count| count > 0))
     }
 
-    /// Tells whether the range rows of a content are complete: a row shows the content, or showed it when an existing pin was made.
+    /// Tells whether the range rows of a content are complete: a row shows the content, or showed it when an existing pin was
+    /// made.
     pub(crate) async fn is_readable(&self, content: ContentRef) -> Result<bool, StoreError> {
         let held = lock(&self.pins.shown).contains_key(&content);
         Ok(held || self.is_shown(content).await?)
     }
 
-    /// Returns `read`, the result of a read of a content, if the content's range rows were complete until now. Called after the
-    /// read: a row that shows the content now also showed it during the read.
+    /// Returns `read`, the result of a read of a content, if the content's range rows were complete during the read. Called
+    /// after the read: if they are complete now, they were before.
     ///
     /// # Errors
-    /// `Stale` when no row shows the content any more; the error of the read; errors of the meta store.
+    /// `Stale` when the rows may have been incomplete; the error of the read; errors of the meta store.
     pub(crate) async fn verify_referenced(
         &self,
         content: ContentRef,
         read: Result<Bytes, StoreError>,
     ) -> Result<Bytes, StoreError> {
         if let (Role::Follower(follower), Err(StoreError::Corrupt(_))) = (&self.core.role, &read) {
-            // Segments are deleted a grace period after the last row that cites them. The state of the index that this follower
-            // has read is older than that; the newer state tells whether the content was deleted.
+            // A segment is deleted a grace period after the last row that cites it. If it is missing, the state of the index
+            // that this follower shows is older than that: the newer state tells whether the content was deleted.
             follower.look_again().await;
         }
         match self.is_readable(content).await? {

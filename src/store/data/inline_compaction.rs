@@ -1,8 +1,8 @@
 //! Inline compaction: limits the inline bytes of a range row, however many small writes are fsynced one by one.
 //!
-//! Adjacent inline slices are joined. When a row has more than [`INLINE_ROW`] inline bytes, they are uploaded in a segment together
-//! with copies of small extents right before them: a file that grows by hundreds of small appends ends up in extents of full size,
-//! and each byte is copied only a few times. Invariant: the row shows the same bytes before and after.
+//! Adjacent inline slices are joined. When a row has more than [`INLINE_ROW`] inline bytes, they are uploaded in a segment
+//! together with copies of small extents right before them: a file that grows by hundreds of small appends ends up in extents
+//! of full size, and each byte is copied only a few times. Invariant: the row shows the same bytes before and after.
 
 use bytes::{Bytes, BytesMut};
 
@@ -27,7 +27,7 @@ impl DataStore {
     /// Returns the row to write instead of `row`: it shows the same bytes and has at most [`INLINE_ROW`] inline bytes.
     ///
     /// # Errors
-    /// As [`DataStore::persist`].
+    /// `Closed` when the writer ends, `Unavailable` when the store refuses the segment.
     pub(crate) async fn coalesce(
         &self,
         pending: &Arc<PendingContent>,
@@ -54,7 +54,8 @@ impl DataStore {
         })
     }
 
-    /// Uploads all inline slices, and small extents right before them, in one segment; returns the slices of the row after that.
+    /// Uploads all inline slices, and small extents right before them, in one segment; returns the slices of the row after
+    /// that.
     async fn move_out(
         &self,
         pending: &Arc<PendingContent>,
@@ -131,7 +132,7 @@ fn inline(piece: &ExtentSlice) -> Option<&Bytes> {
     }
 }
 
-/// Tells whether `from..to` of a range could be one extent: no multiple of [`EXTENT`] is inside.
+/// Tells whether `from..to` of a range could be one extent: no multiple of [`EXTENT`] bytes is strictly between.
 fn fits(from: u32, to: u32) -> bool {
     u64::from(from) / EXTENT == (u64::from(to) - 1) / EXTENT
 }
@@ -167,9 +168,9 @@ fn inline_runs(pieces: Vec<ExtentSlice>) -> (Vec<ExtentSlice>, Vec<InlineRun>) {
     (others, runs)
 }
 
-/// Returns the index of the slice that ends at `start`, if it is stored in a segment, could be one extent together with the `len`
-/// bytes that follow, and is not longer than they are. The last condition makes the new extent at least twice as long, so that a
-/// byte is copied once per doubling.
+/// Returns the index of the slice that ends at `start`, if it is stored in a segment, could be one extent together with the
+/// `len` bytes that follow, and is not longer than they are. The last condition makes the new extent at least twice as long as
+/// the copied one, so that a byte is copied once per doubling.
 fn before(pieces: &[ExtentSlice], start: u32, len: usize) -> Option<usize> {
     let at = pieces
         .partition_point(|piece| piece.start < start)

@@ -89,7 +89,8 @@ impl DataStore {
         self.sequence.load(Ordering::SeqCst)
     }
 
-    /// Records that an upload begins whose segments have the sequence `first` or a later one. It ends when the result is dropped.
+    /// Records that an upload begins whose segments have the sequence `first` or a later one. It ends when the result is
+    /// dropped.
     pub(crate) fn in_flight(&self, first: u64) -> UploadInFlight {
         let mut uploads = lock(&self.uploads_in_flight);
         uploads.number += 1;
@@ -112,8 +113,8 @@ impl DataStore {
         self.first_in_flight().into_iter().chain(left).min()
     }
 
-    /// Returns the lowest sequence of this epoch whose segment may be uncited or not made yet. Rows of published contents, queued
-    /// or committed, cite every segment below it.
+    /// Returns the lowest sequence of this epoch whose segment may be uncited or not made yet. Every segment below it
+    /// was cited by a queued or committed operation, or does not exist.
     pub(crate) fn first_unresolved(&self) -> u64 {
         // The next sequence is read first: an upload that begins after that has only segments at or above it.
         let next = self.next_segment();

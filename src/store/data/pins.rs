@@ -1,5 +1,5 @@
-//! Pins on contents that are read or referenced while no row may show them: garbage collection leaves a lineage as it is while a
-//! pin on one of its contents exists.
+//! Pins on contents that are read or referenced while no row may show them: garbage collection leaves a lineage as it is while
+//! a pin on one of its contents exists.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,7 @@
 //! Retries: an upload, or a read of the index for one, is repeated at growing intervals until it succeeds.
 //!
-//! Invariant: every attempt uploads the same bytes under the same name. A store that fails gets no second copy of the object, and
-//! if only the response of an attempt was lost, the next attempt finds the object there.
+//! Invariant: every attempt uploads the same bytes under the same name. A store that fails gets no second copy of the object,
+//! and if only the response of an attempt was lost, the next attempt finds the object there and succeeds.
 
 use std::time::Duration;
 
@@ -40,8 +40,8 @@ pub(crate) fn pause(attempts: u32) -> Duration {
 }
 
 impl DataStore {
-    /// Uploads one object with bytes of `contents` by `attempt`, which is repeated until it succeeds. Every failure is recorded for
-    /// `contents`.
+    /// Uploads one object with bytes of `contents` by `attempt`, which is repeated until it succeeds. Every failure is recorded
+    /// for `contents`.
     ///
     /// # Errors
     /// `Refused` with `AlreadyExists`, `NotFound` or `Unsupported`, which no retry changes; `Ended` when the writer ends.
@@ -76,15 +76,15 @@ impl DataStore {
             };
             self.upload_failed(contents, &error.into());
             attempts += 1;
-            // While the circuit breaker is open, the next attempt waits inside the backend for its permit.
+            // While the circuit breaker is open, no pause is needed: the next attempt waits inside the backend for its permit.
             if self.core.backend.lane_failure(Lane::Segments).is_none() {
                 self.core.sleep(pause(attempts)).await;
             }
         }
     }
 
-    /// Reads from the index what the rows of a content need, by `read`, which is repeated until the index answers. Every failure
-    /// is recorded for the content.
+    /// Reads from the index what the rows of a content need, by `read`, which is repeated until the index answers. Every
+    /// failure is recorded for the content.
     ///
     /// # Errors
     /// Any error of `read` except `Unavailable`; `Fenced` and `Closed` when the writer ends.

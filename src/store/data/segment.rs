@@ -1,9 +1,8 @@
 //! Segments: a segment is an immutable object that contains extents of one or many files, and then a footer that lists them.
 //!
 //! `extents | footer (postcard) | footer length u32 | CRC32C of the footer u32 | format u8 | magic "RWNDSEG"`; numbers are
-//! little-endian.
-//! Invariant: an extent has at most [`EXTENT`] bytes, is stored in one segment as a whole, and is verified against the first 128
-//! bits of its BLAKE3 hash before a reader gets any byte of it.
+//! little-endian. Invariant: an extent has at most [`EXTENT`] bytes, is stored in one segment as a whole, and is verified
+//! against the first 128 bits of its BLAKE3 hash before a reader gets any byte of it.
 
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -299,8 +298,8 @@ impl ExtentReader {
             .map_err(|e| e.into_store(&name))
     }
 
-    /// Deletes the oldest cached blocks on the local disk until at least `bytes` bytes are free or none is left; returns how many
-    /// bytes that freed.
+    /// Deletes the oldest cached blocks on the local disk until at least `bytes` bytes are free or none is left; returns how
+    /// many bytes that freed.
     pub(crate) fn give_up(&self, bytes: u64) -> u64 {
         self.blocks.give_up(bytes)
     }
@@ -319,8 +318,8 @@ impl ExtentReader {
     /// Reads `len` bytes of an extent after its first `skip` bytes; zeros for a hole.
     ///
     /// # Errors
-    /// `Corrupt` when the segment is missing or too short or its bytes do not match their hash, `Unavailable` when the bucket or
-    /// the local disk fails.
+    /// `Corrupt` when the segment is missing or too short or its bytes do not match their hash, `Unavailable` when the bucket
+    /// or the local disk fails.
     pub(crate) async fn read(
         &self,
         source: &ExtentSource,
@@ -373,8 +372,8 @@ impl ExtentReader {
         }
     }
 
-    /// Reads and verifies an extent of a segment. Bytes that do not match their hash may come from the cache of this machine: they
-    /// are removed from it and fetched from the bucket once more, and only a second mismatch is an error.
+    /// Reads and verifies an extent of a segment. Bytes that do not match their hash may come from the cache of this machine:
+    /// they are removed from it and fetched from the bucket once more, and only a second mismatch is an error.
     async fn extent_verified(
         &self,
         id: SegmentId,

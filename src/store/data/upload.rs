@@ -1,8 +1,9 @@
 //! Packs flushed contents into segments, uploads the segments, and composes the range rows.
 //!
-//! Path: divide the spans of each content into chunks -> pack the chunks into segments as extents -> upload the segments without
-//! holding a lock -> compose the range rows over those of the content's base -> publish them together with the operation. A crash
-//! before the last step leaves segments that no row references, and a journal from which the next mount uploads again.
+//! Path: divide the spans of each content into chunks -> pack the chunks into segments as extents -> upload the segments
+//! without holding a lock -> compose the range rows over those of the content's base -> publish them together with the
+//! operation. A crash before the last step leaves segments that no row references, and a journal from which the next mount
+//! uploads again.
 
 use bytes::{Bytes, BytesMut};
 
@@ -23,7 +24,8 @@ use crate::sync::Arc;
 
 /// A content with more written bytes than this has segments of its own.
 pub(crate) const OWN_SEGMENT: u64 = 1 << 20;
-/// Maximum number of bytes that are written to range rows instead of a segment when a caller waits for them.
+/// Maximum number of bytes that are written to range rows instead of a segment when a caller waits for them, and maximum length
+/// of a joined inline slice.
 pub(crate) const INLINE: u64 = 4 << 10;
 
 /// Maximum number of inodes that the log line about a failed upload lists.
@@ -65,8 +67,9 @@ pub(crate) struct Uploaded {
 pub(crate) type UploadedExtents = Vec<(usize, u64, ExtentSlice)>;
 
 impl DataStore {
-    /// Records a failed upload of contents: in the log, in the failures that status shows, and in the upload state of each
-    /// content, so that the uploader waits longer before the next attempt and a caller that waits gets the reason.
+    /// Records a failed attempt to upload contents: writes a warning, counts the failure for status output, and sets the upload state
+    /// of each content. The state decides how long the uploader waits before the next attempt, and a caller of fsync gets its
+    /// reason.
     pub(crate) fn upload_failed(&self, contents: &[Arc<PendingContent>], error: &StoreError) {
         self.core.health.failed(&error.to_string());
         let inos: Vec<u64> = contents.iter().take(INOS_TOLD).map(|p| p.ino.0).collect();
@@ -83,12 +86,12 @@ impl DataStore {
         self.core.changed.notify_waiters();
     }
 
-    /// Uploads the bytes of contents. Returns for each content its slices, with their offsets in the file in bytes. With `inline`
-    /// no segment is uploaded: the slices hold the bytes, for the range rows.
+    /// Uploads the bytes of contents. Returns for each content its slices, with their offsets in the file in bytes. With
+    /// `inline` no segment is uploaded: the slices hold the bytes, for the range rows.
     ///
     /// # Errors
-    /// The first segment that fails ends the call: `Closed` when the writer ends, `Unavailable` when the store refuses a segment
-    /// or a staging file cannot be read. While the store is out of reach, the upload is retried.
+    /// The first segment that fails ends the call: `Closed` when the writer ends, `Unavailable` when the store refuses a
+    /// segment or a staging file cannot be read. While the store is out of reach, the upload is retried.
     pub(crate) async fn upload(
         self: &Arc<Self>,
         contents: &[Arc<PendingContent>],
@@ -177,8 +180,8 @@ impl DataStore {
     /// references are published.
     ///
     /// # Errors
-    /// `Closed` and `Fenced` when the writer ends, `Corrupt` when a row cannot be decoded. Requests that the index cannot answer
-    /// are retried.
+    /// `Closed` and `Fenced` when the writer ends, `Corrupt` when a row cannot be decoded, `Unavailable` when the store refuses
+    /// a segment of inline bytes. Reads of the index that fail with `Unavailable` are retried.
     pub(crate) async fn compose(
         &self,
         pending: &Arc<PendingContent>,
@@ -296,9 +299,9 @@ impl DataStore {
         Ok(out)
     }
 
-    /// Adds to `rows` that `by` is added to the number of rows that cite each extent of `row`: 1 for a new range row, -1 for a
-    /// deleted one. If `by` is negative, also a `G E` row for each segment with `at`, the timestamp of the operation or content,
-    /// which makes garbage collection look at the segment.
+    /// Adds to `rows` the change of the reference count of each extent that `row` cites, by `by`: 1 for a new range row, -1 for
+    /// a deleted one. If `by` is negative, also adds a `G E` row for each segment, so that garbage collection reviews it; `at`
+    /// is the timestamp of the operation or content.
     pub(crate) fn cite(&self, rows: &mut Batch, row: &RangeRow, by: i64, at: Timestamp) {
         let mut cited: std::collections::BTreeMap<(u64, u64), SegmentRow> =
             std::collections::BTreeMap::new();

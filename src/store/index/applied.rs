@@ -1,5 +1,5 @@
-//! Watermarks of earlier writers, in a row of their own: every batch rewrites the row `G A`, so watermarks that no longer change
-//! are archived in the row `G W`.
+//! Watermarks of earlier writers, in a row of their own: every batch rewrites the row `G A`, so watermarks that no longer
+//! change are archived in the row `G W`.
 //!
 //! The applied watermarks are those of both rows. An archived watermark that changes again, because an operation of that
 //! writer's epoch is committed later, is written to `G A` as well; for an epoch that is in both rows, `G A` holds.
@@ -41,8 +41,8 @@ impl ArchivedWatermarks {
         applied.watermarks.extend(newer);
     }
 
-    /// Adds to `batch` the row `G A` for `applied`, and the row `G W` if watermarks are archived. Returns the archived watermarks
-    /// as they are once the batch is committed; `None` if they do not change.
+    /// Adds to `batch` the row `G A` for `applied`, and the row `G W` if watermarks are archived. Returns the archived
+    /// watermarks as they are once the batch is committed; `None` if they do not change.
     pub(crate) fn put(&self, applied: &AppliedRow, batch: &mut Batch) -> Option<Self> {
         let rest = |old: &Self| AppliedRow {
             watermarks: old.without(&applied.watermarks),

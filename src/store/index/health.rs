@@ -112,8 +112,8 @@ impl Health {
         self.files.store(files, Ordering::Relaxed);
     }
 
-    /// Returns the failures since the mount as lines for users: the notes, `failing_lanes` (why the object store delays requests), the
-    /// last failed attempt, and why nothing more is written.
+    /// Returns the failures since the mount as lines for users: the notes, `failing_lanes` (why the object store delays requests),
+    /// the last failed attempt, and why nothing more is written.
     pub(crate) fn report(&self, failing_lanes: Vec<String>) -> Vec<String> {
         let mut failures = lock(&self.notes).clone();
         failures.extend(failing_lanes);
@@ -175,8 +175,8 @@ pub struct UploadBacklog {
     pub operations: u64,
     /// Timestamp of the oldest of these operations.
     pub oldest: Option<Timestamp>,
-    /// The failures since the mount: what a replay of the journal left out, why the last attempt failed, why nothing more can be
-    /// written.
+    /// The failures since the mount: what a replay of the journal left out, why the last attempt failed, why nothing more can
+    /// be written.
     pub failures: Vec<String>,
 }
 

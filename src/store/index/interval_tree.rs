@@ -1,10 +1,10 @@
 //! When the past names of a directory existed: an interval tree over time, stored in the rows `H T`.
 //!
 //! A row exists for each interval that has ended: a name existed in the directory from its start (inclusive) to its end
-//! (exclusive). The tree is the dyadic tree over seconds since 1970. An interval is stored at the node given by the
-//! highest bit in which its start and end second differ, or at the node of its second if they are the same. A node has two lists:
-//! `S` by start, oldest first, and `E` by end, newest first. To find the names that existed at `t`, one list per level is read:
-//! `S` while start <= t at a node whose middle is after `t`, `E` while end > t at a node whose middle is at or before `t`; and of
+//! (exclusive). The tree is the dyadic tree over seconds since 1970. An interval is stored at the node given by the highest bit
+//! in which its start and end second differ, or at the node of its second if they are the same. A node has two lists: `S` by
+//! start, oldest first, and `E` by end, newest first. To find the names that existed at `t`, one list per level is read: `S`
+//! while start <= t at a node whose middle is after `t`, `E` while end > t at a node whose middle is at or before `t`; and of
 //! the node of `t`'s second, `S`. The cost is the number of names found and one scan per level, however many past names the
 //! directory has.
 
@@ -28,8 +28,8 @@ const REMOVED: u8 = b'D';
 /// Maximum number of rows that one scan reads.
 const CHUNK: usize = 512;
 
-/// Returns the node of an interval. A node at which two seconds differ is twice its middle in seconds; the node of one second is
-/// twice that second plus one.
+/// Returns the node of an interval. A node at which two seconds differ is twice its middle in seconds; the node of one second
+/// is twice that second plus one.
 fn node(start: Timestamp, end: Timestamp) -> u64 {
     let (a, b) = (start.0 / SECOND, end.0 / SECOND);
     if a == b {

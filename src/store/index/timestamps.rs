@@ -29,7 +29,8 @@ struct TimestampsState {
     reserved: BTreeMap<u64, u32>,
 }
 
-/// A timestamp given to an operation that is not queued yet. While the reservation exists, no timestamp at or above it is final.
+/// A timestamp given to an operation that is not queued yet. While the reservation exists, no timestamp at or above it is
+/// final.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     clock: Arc<Timestamps>,
@@ -97,8 +98,8 @@ impl Timestamps {
         Timestamp(self.env.now()).time()
     }
 
-    /// Returns a timestamp that is above all that were given out and not above any that will be given out, even if the machine's
-    /// clock goes back.
+    /// Returns a timestamp that is above all that were given out and not above any that will be given out, even if the
+    /// machine's clock goes back.
     pub(crate) fn next(&self) -> Timestamp {
         let wall = self.env.now();
         let mut state = lock(&self.state);
