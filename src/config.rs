@@ -223,7 +223,6 @@ impl Config {
             uid: settings.uid,
             gid: settings.gid,
             umask: umask(settings.umask)?,
-            deadline,
         };
         let store = NamespaceConfig {
             cache_dir: settings.cache_dir,

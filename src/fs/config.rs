@@ -32,8 +32,6 @@ pub struct FsConfig {
     pub gid: Option<u32>,
     /// Hides these mode bits of everything.
     pub umask: Option<u32>,
-    /// How long a call may take before it is answered with EIO.
-    pub deadline: Duration,
 }
 
 impl Default for FsConfig {
@@ -47,7 +45,6 @@ impl Default for FsConfig {
             uid: None,
             gid: None,
             umask: None,
-            deadline: Duration::from_secs(120),
         }
     }
 }

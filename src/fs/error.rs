@@ -73,9 +73,6 @@ pub enum FsError {
     /// In use in a way that forbids this.
     #[error("resource busy: {0}")]
     Busy(String),
-    /// The call was not answered in time; it may have been carried out.
-    #[error("timed out")]
-    TimedOut,
     /// The bucket cannot be reached or refuses.
     #[error("the bucket is not available: {0}")]
     Unavailable(String),
@@ -118,9 +115,8 @@ impl FsError {
             Self::TooManyLinks => libc::EMLINK,
             Self::Stale => libc::ESTALE,
             Self::Busy(_) => libc::EBUSY,
-            // POSIX has no word for these; each is told apart in the log and in `status`.
-            Self::TimedOut
-            | Self::Unavailable(_)
+            // POSIX has no error for these; the log and `status` tell which one it was.
+            Self::Unavailable(_)
             | Self::Fenced
             | Self::Corrupt(_)
             | Self::Closed
@@ -133,11 +129,9 @@ impl FsError {
     pub fn level(&self) -> tracing::Level {
         match self {
             Self::NoSpace | Self::TooLarge | Self::Stale | Self::Busy(_) => tracing::Level::WARN,
-            Self::TimedOut
-            | Self::Unavailable(_)
-            | Self::Corrupt(_)
-            | Self::Closed
-            | Self::Poisoned(_) => tracing::Level::ERROR,
+            Self::Unavailable(_) | Self::Corrupt(_) | Self::Closed | Self::Poisoned(_) => {
+                tracing::Level::ERROR
+            }
             // The store has said it, once; it holds for every call from then on.
             Self::Fenced
             | Self::NotFound

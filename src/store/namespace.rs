@@ -215,11 +215,6 @@ impl Namespace {
         self.core.clock.wall()
     }
 
-    /// Returns the name of this machine, which its versions carry.
-    pub fn host(&self) -> &str {
-        &self.core.config.host
-    }
-
     /// Returns the numbers of requests and bytes exchanged with the bucket so far.
     pub fn counters(&self) -> crate::backend::Counters {
         self.core.backend.counters()

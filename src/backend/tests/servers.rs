@@ -180,7 +180,7 @@ async fn writes_that_were_applied_are_recognised_as_our_own() {
 }
 
 #[tokio::test]
-async fn an_object_of_somebody_else_is_never_ours() {
+async fn an_object_of_another_writer_is_never_taken_for_an_own_one() {
     let Some(server) = S3Server::start() else {
         return;
     };
@@ -204,7 +204,7 @@ async fn an_object_of_somebody_else_is_never_ours() {
 }
 
 #[tokio::test]
-async fn a_conflict_with_nothing_there_is_no_object_of_somebody_else() {
+async fn a_conflict_without_an_object_is_not_an_object_of_another_writer() {
     let Some(server) = S3Server::start() else {
         return;
     };

@@ -279,7 +279,7 @@ async fn many_waiters_share_few_uploads() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_nobody_waits_for_reaches_the_bucket_within_seconds_and_then_it_is_quiet() {
+async fn a_commit_without_a_waiter_reaches_the_bucket_within_seconds_and_then_no_request_is_made() {
     let bucket = Arc::new(Bucket::default());
     let store = open(&bucket, SlateConfig::new(join)).await.unwrap();
     let commit = store.commit(put("Ca", "1")).await.unwrap();

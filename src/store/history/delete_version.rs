@@ -229,7 +229,7 @@ impl History {
         let Some((_, value)) = self.core.index.first(behind.into(), list.end()).await? else {
             return Ok(None);
         };
-        let closed: VersionRecord = VersionTable::decode(&value)?;
+        let closed = list.decode(&value)?;
         Ok(Some(closed).filter(|older| older.end == id.timestamp && older.node.is_some()))
     }
 

@@ -570,16 +570,4 @@ impl File {
             .punch_locked(&mut locked, offset..end, author)
             .await
     }
-
-    /// Tells whether there are changes that neither a version nor a flushed state has.
-    ///
-    /// # Errors
-    /// Errors of the index.
-    pub async fn is_dirty(&self) -> Result<bool, StoreError> {
-        Ok(self
-            .lock()
-            .await?
-            .as_file()
-            .is_some_and(FileInode::is_unflushed))
-    }
 }
