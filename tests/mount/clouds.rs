@@ -78,7 +78,9 @@ fn wrong_credentials_are_refused() {
         .place("x")
         .credentials("rewindfs-test-key", "not-the-secret");
     refused(&wrong_secret, &[&words[..], &["403"]].concat());
-    let wrong_key = server.place("x").credentials("nobody", "not-the-secret");
+    let wrong_key = server
+        .place("x")
+        .credentials("unknown-key", "not-the-secret");
     refused(&wrong_key, &words);
 
     let Some(server) = AzureServer::start() else {

@@ -18,8 +18,8 @@ use crate::store::model::version::{
 };
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    DentryBody, DentryRow, DirectoryLocation, EntryState, ExtentSource, InodeRow, InodeState,
-    LastVersion, LinkedRow, VersionRecord,
+    DentryBody, DentryRow, DirectoryLocation, ExtentSource, InodeRow, InodeState, LastVersion,
+    LinkedRow, VersionRecord,
 };
 use crate::store::schema::tables::{
     DentryTable, DirectoryLocationTable, LinkedVersionTable, RowTable, VersionTable,
@@ -120,16 +120,6 @@ impl Binding<'_> {
     pub(super) fn shows(&self, state: HistoricalVersion) -> Option<HistoricalVersion> {
         state.within(self.stamp, self.until, self.kept)
     }
-}
-
-/// Returns the version that a current state shows in history: a provisional or unborn state shows the version before it.
-pub(super) fn last_of(
-    ino: Ino,
-    node: &InodeState,
-    state: &EntryState,
-    alive_since: Timestamp,
-) -> Option<LastVersion> {
-    state.shown(ino, node, alive_since)
 }
 
 impl History {
@@ -353,7 +343,7 @@ impl PastView {
         if let Some(entry) = current {
             match &entry.body {
                 DentryBody::Own { node, state } => {
-                    let last = last_of(entry.ino, node, state, entry.alive_since);
+                    let last = state.shown(entry.ino, node, entry.alive_since);
                     if let Some(mut last) = last.filter(|last| last.stamp.id.timestamp <= at) {
                         if last.node.kind == Kind::Directory {
                             self.times_at(entry.ino, at, &mut last.node.attrs).await?;
@@ -462,7 +452,8 @@ impl PastView {
         if let Some(InodeRow::Linked(row)) = row {
             let LinkedRow { node, state, .. } = *row;
             states.extend(
-                last_of(ino, &node, &state, Timestamp(0))
+                state
+                    .shown(ino, &node, Timestamp(0))
                     .map(|last| HistoricalVersion::of(last, None)),
             );
         }

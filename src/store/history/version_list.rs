@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
-use crate::store::history::as_of::{Binding, HistoricalVersion, last_of};
+use crate::store::history::as_of::{Binding, HistoricalVersion};
 use crate::store::history::view::PastView;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::DentryRef;
@@ -202,7 +202,7 @@ impl PastView {
         };
         match entry.body {
             DentryBody::Own { node, state } => {
-                let last = last_of(entry.ino, &node, &state, entry.alive_since);
+                let last = state.shown(entry.ino, &node, entry.alive_since);
                 let last = last.filter(|last| last.node.kind != Kind::Directory);
                 let last = last.filter(|last| began.contains(&last.stamp.id.timestamp));
                 Ok(last.map(|last| HistoricalVersion::of(last, None)))
@@ -318,7 +318,7 @@ impl PastView {
         at: Timestamp,
     ) -> Result<Option<HistoricalVersion>, StoreError> {
         if let Some(InodeRow::Linked(row)) = self.rows.row(&keys::inode(ino)).await? {
-            let last = last_of(ino, &row.node, &row.state, Timestamp(0));
+            let last = row.state.shown(ino, &row.node, Timestamp(0));
             if let Some(last) = last.filter(|last| last.stamp.id.timestamp <= at) {
                 return Ok(Some(HistoricalVersion::of(last, None)));
             }

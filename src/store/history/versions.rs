@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 use bytes::Bytes;
 
 use crate::store::history::History;
-use crate::store::history::as_of::{Binding, HistoricalVersion, last_of};
+use crate::store::history::as_of::{Binding, HistoricalVersion};
 use crate::store::history::version_list::{Predecessor, Successor, VersionList};
 use crate::store::history::view::PastView;
 use crate::store::index::interval_tree;
@@ -144,7 +144,8 @@ impl PastView {
             match entry.body {
                 DentryBody::Own { node, state } => {
                     timestamps.extend(
-                        last_of(entry.ino, &node, &state, entry.alive_since)
+                        state
+                            .shown(entry.ino, &node, entry.alive_since)
                             .map(|last| last.stamp.id.timestamp),
                     );
                 }
@@ -365,7 +366,8 @@ impl PastView {
         match current.map(|entry| (entry.ino, entry.alive_since, entry.body)) {
             Some((ino, alive_since, DentryBody::Own { node, state })) => {
                 all.extend(
-                    last_of(ino, &node, &state, alive_since)
+                    state
+                        .shown(ino, &node, alive_since)
                         .map(|last| HistoricalVersion::of(last, None)),
                 );
             }
