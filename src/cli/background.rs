@@ -108,7 +108,7 @@ pub(super) fn launch(
         .stderr(stderr)
         .spawn()
         .map_err(failed)?;
-    if let Some(remark) = hear(ours, child)? {
+    if let Some(remark) = receive_report(ours, child)? {
         eprintln!("rewindfs: {remark}");
     }
     match serving(mountpoint) {
@@ -122,7 +122,7 @@ pub(super) fn launch(
 }
 
 /// Waits for the line of `child`; returns its remark about the mount.
-fn hear(stream: UnixStream, mut child: Child) -> Result<Option<String>, CliError> {
+fn receive_report(stream: UnixStream, mut child: Child) -> Result<Option<String>, CliError> {
     let mut line = String::new();
     let read = BufReader::new(stream).read_line(&mut line);
     match serde_json::from_str(&line) {
@@ -189,27 +189,27 @@ mod tests {
         for (cli_error, status) in [(CliError::usage("a"), 2), (CliError::failure("b"), 1)] {
             let (ours, theirs) = UnixStream::pair().unwrap();
             ReadinessPipe::Parent(Mutex::new(theirs)).refused(&cli_error);
-            let heard = hear(ours, child("true")).unwrap_err();
-            assert_eq!((&heard, heard.status()), (&cli_error, status));
+            let received = receive_report(ours, child("true")).unwrap_err();
+            assert_eq!((&received, received.status()), (&cli_error, status));
         }
         let (ours, theirs) = UnixStream::pair().unwrap();
         let remark = Some("c".to_owned());
         let readiness = ReadinessPipe::Parent(Mutex::new(theirs));
         readiness.ready(remark.clone()).unwrap();
-        assert_eq!(hear(ours, child("true")), Ok(remark));
+        assert_eq!(receive_report(ours, child("true")), Ok(remark));
     }
 
     #[test]
     fn a_child_that_ends_without_a_report_is_a_failure() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
-        let heard = hear(ours, child("exit 7")).unwrap_err();
+        let received = receive_report(ours, child("exit 7")).unwrap_err();
         assert!(
-            heard.message.contains("exit status: 7"),
+            received.message.contains("exit status: 7"),
             "{}",
-            heard.message
+            received.message
         );
-        assert_eq!(heard.status(), 1);
+        assert_eq!(received.status(), 1);
     }
 
     #[test]

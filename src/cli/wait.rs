@@ -33,7 +33,7 @@ pub(super) fn drain(mountpoint: &Path, timeout: Option<Duration>) -> Result<(), 
     let answer = ask(&mountpoint, Request::Drain { timeout_ms });
     match answer.map_err(CliError::failure)?.response {
         Response::Done => Ok(()),
-        Response::Failed { message } => Err(told(&mountpoint, &message)),
+        Response::Failed { message } => Err(failure_at(&mountpoint, &message)),
         Response::Status(_) | Response::Remark { .. } => Err(unexpected(&mountpoint)),
     }
 }
@@ -51,20 +51,20 @@ pub(super) fn umount(mountpoint: &Path, options: &UmountOptions) -> Result<(), C
     };
     match ask(&mountpoint, request) {
         Ok(DaemonAnswer { response, pid }) => match response {
-            Response::Done => gone(&mountpoint, pid),
+            Response::Done => wait_for_exit(&mountpoint, pid),
             Response::Remark { message } => {
                 // A closed pipe is no error: its reader has read enough.
                 writeln!(std::io::stdout(), "{message}").ok();
-                gone(&mountpoint, pid)
+                wait_for_exit(&mountpoint, pid)
             }
-            Response::Failed { message } => Err(told(&mountpoint, &message)),
+            Response::Failed { message } => Err(failure_at(&mountpoint, &message)),
             Response::Status(_) => Err(unexpected(&mountpoint)),
         },
         // The daemon uploads and ends by itself after its mount was unmounted.
-        Err(ControlError::NotFound(_)) if options.helper && served(&mountpoint) => {
+        Err(ControlError::NotFound(_)) if options.helper && is_served(&mountpoint) => {
             unmount(&mountpoint, options.how).map_err(CliError::failure)
         }
-        Err(ControlError::NotFound(_)) => remains(&mountpoint),
+        Err(ControlError::NotFound(_)) => unmount_stale(&mountpoint),
         Err(error) => Err(CliError::failure(error)),
     }
 }
@@ -81,12 +81,12 @@ fn milliseconds(timeout: Option<Duration>) -> Result<Option<u64>, CliError> {
     Ok(Some(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)))
 }
 
-fn served(mountpoint: &Path) -> bool {
+fn is_served(mountpoint: &Path) -> bool {
     matches!(serving(mountpoint), Ok(true))
 }
 
 /// Unmounts a mount that no daemon serves any more.
-fn remains(mountpoint: &Path) -> Result<(), CliError> {
+fn unmount_stale(mountpoint: &Path) -> Result<(), CliError> {
     match serving(mountpoint) {
         Ok(true) => Err(CliError::failure(format!(
             "the rewindfs at {} is another user's, or its control socket is gone: use umount(8)",
@@ -97,7 +97,7 @@ fn remains(mountpoint: &Path) -> Result<(), CliError> {
     }
 }
 
-fn gone(mountpoint: &Path, pid: u32) -> Result<(), CliError> {
+fn wait_for_exit(mountpoint: &Path, pid: u32) -> Result<(), CliError> {
     if control::wait_for_end(pid, END_MAX) {
         return Ok(());
     }
@@ -115,7 +115,7 @@ fn ask(mountpoint: &Path, request: Request) -> Result<DaemonAnswer, ControlError
     answer
 }
 
-fn told(mountpoint: &Path, message: &str) -> CliError {
+fn failure_at(mountpoint: &Path, message: &str) -> CliError {
     let name = mountpoint.display().to_string();
     match message.contains(&name) {
         true => CliError::failure(message),

@@ -53,12 +53,12 @@ pub struct Daemon {
     core: Arc<Core>,
     control: Control,
     groups: Groups,
-    finished: watch::Sender<Option<Ending>>,
+    finished: watch::Sender<Option<EndResult>>,
     shutdown: mpsc::Receiver<()>,
 }
 
 /// How the mount ended, for the command that asked for it: a remark if there is one, or the error.
-type Ending = Result<Option<String>, String>;
+type EndResult = Result<Option<String>, String>;
 
 /// What happens at the end to changes that are not in the bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,7 @@ struct Core {
     mounted: Mounted,
     layers: Layers,
     blocking: Tasks,
-    finished: watch::Receiver<Option<Ending>>,
+    finished: watch::Receiver<Option<EndResult>>,
     shutdown: mpsc::Sender<()>,
     /// Set by the command that unmounts.
     shutdown_mode: Mutex<ShutdownMode>,
@@ -140,13 +140,13 @@ impl Daemon {
             Ok(Err(error)) => return Err(layers.give_up(error).await),
             Err(error) => return Err(layers.give_up(error).await),
         };
-        let (finished, hears_finished) = watch::channel(None);
-        let (shutdown, hears_shutdown) = mpsc::channel(1);
+        let (finished, finished_receiver) = watch::channel(None);
+        let (shutdown, shutdown_receiver) = mpsc::channel(1);
         let core = Arc::new(Core {
             mounted,
             layers,
             blocking: groups.blocking.clone(),
-            finished: hears_finished,
+            finished: finished_receiver,
             shutdown,
             shutdown_mode: Mutex::new(ShutdownMode::Drain),
             cache_dir,
@@ -158,7 +158,7 @@ impl Daemon {
                 control,
                 groups,
                 finished,
-                shutdown: hears_shutdown,
+                shutdown: shutdown_receiver,
             }),
             Err(error) => {
                 core.unmount(Unmount::Lazy).await.ok();
@@ -233,11 +233,11 @@ impl Daemon {
             (Ok(()), None) if broke => Err(DaemonError::Broken("the session with the kernel")),
             (Ok(()), None) => Ok(()),
         };
-        let told = outcome
+        let reported = outcome
             .as_ref()
             .map(|()| remark)
             .map_err(ToString::to_string);
-        self.finished.send_replace(Some(told));
+        self.finished.send_replace(Some(reported));
         // Commands that wait for the end have their answer before the process exits.
         drop(self.control);
         self.groups.commands.stop();
@@ -294,19 +294,19 @@ impl Core {
 
     /// Uploads everything, unmounts, and waits for the end. A step that fails leaves the mount as it was, unless a part of the
     /// mount has stopped for good (another writer has its namespace, its index gave up, a task panicked): then it ends.
-    async fn shut_down(self: &Arc<Self>, how: Unmount, timeout_ms: Option<u64>) -> Ending {
+    async fn shut_down(self: &Arc<Self>, how: Unmount, timeout_ms: Option<u64>) -> EndResult {
         match self.drain(timeout_ms).await {
             Err(_)
                 if self.layers.namespace.stopped().is_some()
                     || self.layers.status_collector.poisoned().is_some() => {}
-            Err(why) => return Err(self.way_out(&why)),
+            Err(why) => return Err(self.not_uploaded_message(&why)),
             Ok(()) => {}
         }
         self.end(how, ShutdownMode::Drain).await
     }
 
     /// The message of an unmount that could not upload everything.
-    fn way_out(&self, why: &str) -> String {
+    fn not_uploaded_message(&self, why: &str) -> String {
         format!(
             "{why}. It is still mounted. Not yet in the bucket: {}. Try again when the store works, or end the mount with \
              `rewindfs umount --keep {}`: the changes stay in {}, and the next mount with this cache directory uploads them",
@@ -317,7 +317,7 @@ impl Core {
     }
 
     /// Unmounts, and waits for the end.
-    async fn end(self: &Arc<Self>, how: Unmount, shutdown_mode: ShutdownMode) -> Ending {
+    async fn end(self: &Arc<Self>, how: Unmount, shutdown_mode: ShutdownMode) -> EndResult {
         // Set before the mount can end, because `Daemon::run` acts on its end too.
         *lock(&self.shutdown_mode) = shutdown_mode;
         tokio::select! {

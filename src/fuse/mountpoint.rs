@@ -209,18 +209,18 @@ enum Life {
 
 /// Calls statfs(2) on `mountpoint` to learn whether a daemon serves it; waits for [`PROBE`] at most.
 fn life(mountpoint: &Path) -> Life {
-    let (told, hears) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let path = mountpoint.to_owned();
     // statfs(2) is never answered from the kernel's cache; a daemon that does not answer would block this thread, so another one asks.
     let asking = std::thread::Builder::new()
         .name("probe".to_owned())
         .spawn(move || {
-            let _ = told.send(rustix::fs::statfs(&path).map(drop));
+            let _ = sender.send(rustix::fs::statfs(&path).map(drop));
         });
     if asking.is_err() {
         return Life::Silent;
     }
-    match hears.recv_timeout(PROBE) {
+    match receiver.recv_timeout(PROBE) {
         Ok(Err(Errno::NOTCONN | Errno::CONNABORTED)) => Life::Dead,
         Ok(_) => Life::Alive,
         Err(_) => Life::Silent,
