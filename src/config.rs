@@ -6,8 +6,8 @@ use crate::backend::{BackendConfig, Retry};
 use crate::fs::{FsConfig, SyncOn};
 use crate::fuse::{Configuration, MountAccess, MountFlag};
 use crate::store::{
-    DRAIN_TIMEOUT, FollowConfig, GRACE, GcMode, Linger, NamespaceConfig, OnDamage, StoreError,
-    check_name,
+    DRAIN_TIMEOUT, FollowConfig, GRACE, GcMode, Linger, NamespaceConfig, OnDamage, Owner,
+    StoreError, check_name,
 };
 use std::ffi::OsString;
 use std::fmt;
@@ -124,7 +124,7 @@ pub struct Settings {
     /// This machine's name, for the authors of versions.
     pub host: String,
     /// The user and group who mount: a namespace that is made belongs to them, and root lets every user in.
-    pub owner: (u32, u32),
+    pub owner: Owner,
 }
 
 /// The connection options of a store, from the command line.
@@ -239,7 +239,7 @@ impl Config {
             grace: settings.grace.unwrap_or(GRACE),
         };
         let backend = settings.connection.backend()?;
-        let access = match settings.allow_other || settings.owner.0 == 0 {
+        let access = match settings.allow_other || settings.owner.uid == 0 {
             true => MountAccess::Everyone,
             false => MountAccess::Owner,
         };
@@ -426,7 +426,10 @@ mod tests {
             deadline: None,
             drain_timeout: None,
             host: "here".to_owned(),
-            owner: (1000, 1000),
+            owner: Owner {
+                uid: 1000,
+                gid: 1000,
+            },
         }
     }
 
@@ -459,7 +462,7 @@ mod tests {
     #[test]
     fn a_mount_by_root_admits_all_users() {
         let mut root = settings();
-        root.owner = (0, 0);
+        root.owner = Owner::default();
         let config = Config::new(root).unwrap();
         assert_eq!(config.mount.access, MountAccess::Everyone);
     }

@@ -10,11 +10,18 @@ use std::path::{Path, PathBuf};
 
 use crate::sync::AtomicBool;
 
+/// What tells a directory from another one that is at the same path later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct DirectoryIdentity {
+    device: u64,
+    ino: u64,
+}
+
 /// A directory, identified by its device and inode number.
 #[derive(Debug)]
 pub(super) struct RootGuard {
     root: PathBuf,
-    identity: (u64, u64),
+    identity: DirectoryIdentity,
     /// Set after the disk has refused a hard link.
     pub(super) refuses_links: AtomicBool,
     // Kept open because some file systems change the number of an inode that no process has open.
@@ -40,7 +47,7 @@ impl RootGuard {
 
     /// The device of the directory.
     pub(super) fn device(&self) -> u64 {
-        self.identity.0
+        self.identity.device
     }
 
     /// Checks that `root` is still that directory.
@@ -56,6 +63,9 @@ impl RootGuard {
     }
 }
 
-fn identity(found: &Metadata) -> (u64, u64) {
-    (found.dev(), found.ino())
+fn identity(found: &Metadata) -> DirectoryIdentity {
+    DirectoryIdentity {
+        device: found.dev(),
+        ino: found.ino(),
+    }
 }

@@ -1,6 +1,7 @@
 //! The directories of this user: cache and runtime directory. Only this file reads the variables that name them.
 
 use super::error::CliError;
+use crate::store::Owner;
 use std::env::var_os;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,9 +14,11 @@ pub(super) fn is_root() -> bool {
 }
 
 /// The user and the group of this process.
-pub(super) fn owner() -> (u32, u32) {
-    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
-    (user.as_raw(), group.as_raw())
+pub(super) fn owner() -> Owner {
+    Owner {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    }
 }
 
 /// The directory for caches and journals when none is named.

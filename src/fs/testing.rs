@@ -3,7 +3,7 @@
 use super::*;
 use crate::backend::{Backend, BackendConfig};
 use crate::env::SeededEnv;
-use crate::store::{Attrs, GcMode, Kind, Linger, NamespaceConfig};
+use crate::store::{Attrs, GcMode, Kind, Linger, NamespaceConfig, Owner};
 use crate::sync::{AtomicU64, Ordering};
 use bytes::Bytes;
 
@@ -63,7 +63,7 @@ pub(crate) async fn world_with(config: FsConfig) -> World {
         dirty_bytes_max: 64 << 20,
         linger: Linger::AtOnce,
         host: "testhost".to_owned(),
-        owner: (0, 0),
+        owner: Owner::default(),
         reclaim: GcMode::OnRequest,
         grace: Duration::from_secs(3600),
     };

@@ -36,7 +36,7 @@ pub use history::finality::Finality;
 pub use history::version_list::{Predecessor, VersionList};
 pub use history::versions::DirectoryChange;
 pub use index::health::{RecoveredConflicts, UploadBacklog, Usage};
-pub use model::config::{GcMode, Linger, NamespaceConfig, check_name};
+pub use model::config::{GcMode, Linger, NamespaceConfig, Owner, check_name};
 pub use model::error::{Outage, StoreError};
 pub use model::ids::DentryRef;
 pub use model::version::{

@@ -14,7 +14,7 @@ use crate::store::model::role::Role;
 use crate::store::namespace::{NamespaceParts, open_local};
 use crate::store::schema::manifest::identity;
 use crate::store::schema::merge;
-use crate::store::{GcMode, Linger, Namespace, NamespaceConfig, StoreError};
+use crate::store::{GcMode, Linger, Namespace, NamespaceConfig, Owner, StoreError};
 use crate::sync::Arc;
 use crate::task::Tasks;
 
@@ -55,7 +55,7 @@ impl TestHost {
             dirty_bytes_max: 64 << 20,
             linger: Linger::AtOnce,
             host: "testhost".to_owned(),
-            owner: (0, 0),
+            owner: Owner::default(),
             reclaim: GcMode::OnRequest,
             grace: Duration::from_secs(3600),
         };

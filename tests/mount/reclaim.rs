@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rewindfs::backend::{Backend, BackendConfig};
 use rewindfs::env::SystemEnv;
 use rewindfs::store::{
-    Author, GcMode, Kind, Linger, Namespace, NamespaceConfig, NewNode, PastEntry, ROOT,
+    Author, GcMode, Kind, Linger, Namespace, NamespaceConfig, NewNode, Owner, PastEntry, ROOT,
 };
 use rewindfs::task::Tasks;
 
@@ -57,7 +57,7 @@ fn config(cache: &Path) -> NamespaceConfig {
         dirty_bytes_max: 256 << 20,
         linger: Linger::AtOnce,
         host: "test".to_owned(),
-        owner: (0, 0),
+        owner: Owner::default(),
     }
 }
 

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use rewindfs::backend::{Backend, BackendConfig};
 use rewindfs::env::SystemEnv;
 use rewindfs::store::{
-    Author, GRACE, GcMode, Ino, Kind, Linger, Namespace, NamespaceConfig, NewNode, ROOT,
+    Author, GRACE, GcMode, Ino, Kind, Linger, Namespace, NamespaceConfig, NewNode, Owner, ROOT,
 };
 use rewindfs::task::Tasks;
 
@@ -200,7 +200,7 @@ fn namespace_config(cache: &Path) -> NamespaceConfig {
         dirty_bytes_max: 1 << 30,
         linger: Linger::AtOnce,
         host: "test".to_owned(),
-        owner: (0, 0),
+        owner: Owner::default(),
     }
 }
 

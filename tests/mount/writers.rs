@@ -11,7 +11,7 @@ use rewindfs::backend::{Backend, BackendConfig};
 use rewindfs::env::{Env, SystemEnv};
 use rewindfs::store::{
     Author, CheckConfig, GRACE, GcMode, Kind, Linger, Namespace, NamespaceConfig, NewNode, Op,
-    ROOT, StoreError, check_log,
+    Owner, ROOT, StoreError, check_log,
 };
 use rewindfs::task::Tasks;
 
@@ -389,7 +389,7 @@ impl Racer {
             dirty_bytes_max: 256 << 20,
             linger: Linger::For(Duration::from_millis(5)),
             host: self.name.to_owned(),
-            owner: (0, 0),
+            owner: Owner::default(),
         };
         let env: Arc<dyn Env> = Arc::new(SystemEnv);
         let opened = Namespace::open(backend, "race", config, env, tasks.clone()).await;

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::backend::{Backend, BackendConfig};
 use crate::env::{Env, SystemEnv};
-use crate::store::{Author, GRACE, GcMode, Linger, Namespace, NamespaceConfig, StoreError};
+use crate::store::{Author, GRACE, GcMode, Linger, Namespace, NamespaceConfig, Owner, StoreError};
 use crate::sync::{Arc, Mutex, Weak, lock};
 use crate::task::Tasks;
 
@@ -68,7 +68,7 @@ impl BlobOptions {
                 dirty_bytes_max: 256 << 20,
                 linger: Linger::AtOnce,
                 host: "library".to_owned(),
-                owner: (0, 0),
+                owner: Owner::default(),
                 reclaim: GcMode::Always,
                 grace: GRACE,
             },

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::OpenStore;
 use super::error::BlobError;
 use super::key::ObjectKey;
-use crate::store::{Ino, Kind, NewNode, ROOT, Stat, StoreError};
+use crate::store::{Ino, Kind, NewNode, Owner, ROOT, Stat, StoreError};
 
 /// Extended attribute of a directory that a put created. A delete removes such a directory when it is empty; a
 /// directory without the attribute is kept.
@@ -68,7 +68,7 @@ impl OpenStore {
                 }
                 None => {}
             }
-            let (uid, gid) = self.options.config.owner;
+            let Owner { uid, gid } = self.options.config.owner;
             let node = NewNode {
                 kind: Kind::Directory,
                 mode: self.options.directory_mode,

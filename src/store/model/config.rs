@@ -14,6 +14,15 @@ pub enum Linger {
     For(Duration),
 }
 
+/// A user and a group. The default is root.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
 /// Local resources of a namespace, and its settings.
 #[derive(Clone, Debug)]
 pub struct NamespaceConfig {
@@ -30,7 +39,7 @@ pub struct NamespaceConfig {
     /// Name of this machine, as versions record it.
     pub host: String,
     /// User and group of the root directory of a new namespace.
-    pub owner: (u32, u32),
+    pub owner: Owner,
     /// When garbage collection runs.
     pub reclaim: GcMode,
     /// Grace period: how long a segment stays in the bucket after the last row that cites it was removed. It must exceed

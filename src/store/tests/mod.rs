@@ -157,7 +157,7 @@ fn config(cache_dir: PathBuf) -> NamespaceConfig {
         dirty_bytes_max: 256 << 20,
         linger: Linger::For(std::time::Duration::from_millis(1)),
         host: "testhost".to_owned(),
-        owner: (0, 0),
+        owner: Owner::default(),
         reclaim: GcMode::OnRequest,
         grace: std::time::Duration::from_secs(3600),
     }

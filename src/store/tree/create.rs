@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use crate::store::commit::txn::Txn;
+use crate::store::model::config::Owner;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::{Dentry, UsageChange};
 use crate::store::model::version::{
@@ -388,7 +389,7 @@ impl Tree {
             return Ok(());
         }
         let answer = self.core.clock.begin();
-        let (uid, gid) = self.core.config.owner;
+        let Owner { uid, gid } = self.core.config.owner;
         let mut txn = self.commit.txn(answer.at(), Dependencies::default());
         let node = crate::store::tree::lookup::root_node(uid, gid, txn.time);
         let dentry = Dentry::new(Ino(0), Bytes::new());

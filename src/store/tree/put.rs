@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::cache::Source;
 use crate::store::commit::txn::Txn;
+use crate::store::model::config::Owner;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::{ContentBase, Dentry};
 use crate::store::model::version::{
@@ -39,7 +40,7 @@ const PART_SIZE: u64 = 32 << 20;
 pub(crate) struct PutTarget {
     /// Permission bits, owner and group for a new name; a replaced file passes its own on.
     pub(crate) mode: u32,
-    pub(crate) owner: (u32, u32),
+    pub(crate) owner: Owner,
     /// Extended attributes of the new state. Those of a replaced file outside `user.` are kept.
     pub(crate) xattrs: Vec<(Bytes, Bytes)>,
     pub(crate) op: Op,
@@ -383,8 +384,8 @@ impl AtomicPut {
             kind: Kind::File,
             attrs: Attrs {
                 mode: how.mode & 0o7777,
-                uid: how.owner.0,
-                gid: how.owner.1,
+                uid: how.owner.uid,
+                gid: how.owner.gid,
                 rdev: 0,
                 size,
                 atime: time,
