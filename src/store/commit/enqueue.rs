@@ -42,7 +42,7 @@ impl Committer {
         match self
             .queue
             .push(txn, self.core.next_id(), |dependencies, rows| {
-                self.core.index.lay(dependencies, rows);
+                self.core.index.apply(dependencies, rows);
             }) {
             Ok(operation) => {
                 self.core.health.use_more(usage.bytes, usage.files);
@@ -67,7 +67,7 @@ impl Committer {
         txn.close_references();
         self.queue
             .push_if(txn, self.core.next_id(), holds, |order, rows| {
-                self.core.index.lay(order, rows);
+                self.core.index.apply(order, rows);
             })
     }
 

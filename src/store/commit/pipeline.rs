@@ -41,7 +41,7 @@ impl Committer {
     /// `Unavailable`, `Fenced`.
     pub async fn sync_directory(&self, directory: Ino) -> Result<(), StoreError> {
         let operations = self.queue.last_on(&keys::inode(directory), Some(directory));
-        self.bring(&operations).await
+        self.wait_all_durable(&operations).await
     }
 }
 
@@ -73,7 +73,10 @@ impl Committer {
     }
 
     /// Waits until operations are durable, as [`Self::wait_durable`].
-    pub(crate) async fn bring(&self, operations: &[Arc<Operation>]) -> Result<(), StoreError> {
+    pub(crate) async fn wait_all_durable(
+        &self,
+        operations: &[Arc<Operation>],
+    ) -> Result<(), StoreError> {
         for operation in operations {
             self.wait_durable(operation).await?;
         }

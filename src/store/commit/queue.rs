@@ -139,7 +139,7 @@ impl Queue {
         }
     }
 
-    /// Appends the operation to the journal and queues it. `lay` adds its rows to the overlay, before another operation
+    /// Appends the operation to the journal and queues it. `apply` adds its rows to the overlay, before another operation
     /// is queued.
     ///
     /// # Errors
@@ -148,10 +148,10 @@ impl Queue {
         &self,
         txn: Txn,
         next_id: u64,
-        lay: impl FnOnce(u64, &Batch),
+        apply: impl FnOnce(u64, &Batch),
     ) -> Result<Arc<Operation>, StoreError> {
         let mut journaled = lock(&self.journaled);
-        self.append(&mut journaled, txn, next_id, lay)
+        self.append(&mut journaled, txn, next_id, apply)
     }
 
     /// As [`Queue::push`], if `holds` returns `true`. No other operation is queued between that call and this operation.
@@ -160,13 +160,13 @@ impl Queue {
         txn: Txn,
         next_id: u64,
         holds: impl FnOnce() -> bool,
-        lay: impl FnOnce(u64, &Batch),
+        apply: impl FnOnce(u64, &Batch),
     ) -> Result<Option<Arc<Operation>>, StoreError> {
         let mut journaled = lock(&self.journaled);
         if !holds() {
             return Ok(None);
         }
-        self.append(&mut journaled, txn, next_id, lay).map(Some)
+        self.append(&mut journaled, txn, next_id, apply).map(Some)
     }
 
     fn append(
@@ -174,7 +174,7 @@ impl Queue {
         journaled: &mut u64,
         txn: Txn,
         next_id: u64,
-        lay: impl FnOnce(u64, &Batch),
+        apply: impl FnOnce(u64, &Batch),
     ) -> Result<Arc<Operation>, StoreError> {
         let number = *journaled + 1;
         let record = OperationRecord {
@@ -196,7 +196,7 @@ impl Queue {
             epoch: self.epoch,
             number,
         };
-        let operation = lock(&self.inner).enter(txn, id, token, lay);
+        let operation = lock(&self.inner).enter(txn, id, token, apply);
         self.changed.notify_waiters();
         Ok(operation)
     }
@@ -207,9 +207,9 @@ impl Queue {
         txn: Txn,
         id: OperationId,
         token: JournalToken,
-        lay: impl FnOnce(u64, &Batch),
+        apply: impl FnOnce(u64, &Batch),
     ) -> Arc<Operation> {
-        let operation = lock(&self.inner).enter(txn, id, token, lay);
+        let operation = lock(&self.inner).enter(txn, id, token, apply);
         self.changed.notify_waiters();
         operation
     }
@@ -398,11 +398,11 @@ impl QueueState {
         txn: Txn,
         id: OperationId,
         token: JournalToken,
-        lay: impl FnOnce(u64, &Batch),
+        apply: impl FnOnce(u64, &Batch),
     ) -> Arc<Operation> {
         self.order += 1;
         let order = self.order;
-        lay(order, &txn.rows);
+        apply(order, &txn.rows);
         let waits_for = self.waits_for(&txn.dependencies);
         self.note(order, &txn.dependencies);
         let mut held = txn.held;

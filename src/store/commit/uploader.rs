@@ -27,7 +27,7 @@ impl Committer {
             };
             match self.data.compose(pending, slices).await {
                 Ok(uploaded) => self.data.publish(uploaded, |rows| {
-                    self.core.index.lay(operation.order, &rows);
+                    self.core.index.apply(operation.order, &rows);
                     operation.add_rows(rows);
                 }),
                 Err(error) => {

@@ -8,7 +8,9 @@ use imbl::OrdMap;
 use tokio::sync::watch;
 
 use crate::cache::DirtySnapshot;
-use crate::store::data::extent_map::{ChainRow, DELTAS_MAX, RANGE, chain, lay, next_range, over};
+use crate::store::data::extent_map::{
+    ChainRow, DELTAS_MAX, RANGE, chain, merge_chain, merge_slices, next_range,
+};
 use crate::store::index::overlay::Index;
 use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
@@ -58,7 +60,7 @@ impl PendingContent {
 
     /// Returns the shortest length in bytes to which the file was truncated since the base; `None` without a base, and if
     /// that is not below the base's length.
-    pub(crate) fn cut(&self) -> Option<u64> {
+    pub(crate) fn truncation(&self) -> Option<u64> {
         let ContentBase {
             content: _,
             len: base_len,
@@ -300,7 +302,7 @@ impl ContentStore {
             return Ok(Arc::clone(known));
         }
         let chain = chain(rows, content, range).await?;
-        let pieces = Arc::new(lay(&chain, range));
+        let pieces = Arc::new(merge_chain(&chain, range));
         let mut resolved = lock(&self.resolved);
         if resolved.len() >= RESOLVED_MAX {
             resolved.clear();
@@ -329,13 +331,13 @@ impl ContentStore {
         else {
             return Ok((RangeRow::Whole(pieces), None));
         };
-        if base_len.min(pending.cut().unwrap_or(u64::MAX)) <= range * RANGE {
+        if base_len.min(pending.truncation().unwrap_or(u64::MAX)) <= range * RANGE {
             return Ok((RangeRow::Whole(pieces), None));
         }
         let mut chain = chain(rows, base, range).await?;
-        chain.cut(pending.cut().unwrap_or(base_len));
+        chain.truncate(pending.truncation().unwrap_or(base_len));
         let newest = chain.links.first().map(|link| link.at);
-        let own = base.cid == pending.content.cid && pending.cut().is_none();
+        let own = base.cid == pending.content.cid && pending.truncation().is_none();
         let replaced = newest.filter(|at| own && Some(*at) == pending.replaces);
         if chain.links.len() >= DELTAS_MAX || chain.links.is_empty() {
             chain.links.insert(
@@ -346,13 +348,13 @@ impl ContentStore {
                     limit: u64::MAX,
                 },
             );
-            return Ok((RangeRow::Whole(lay(&chain, range)), replaced));
+            return Ok((RangeRow::Whole(merge_chain(&chain, range)), replaced));
         }
         let Some(replaced) = replaced else {
             return Ok((RangeRow::Delta(pieces), None));
         };
         let under = chain.links.remove(0);
-        let merged = over(under.row.pieces(), &pieces);
+        let merged = merge_slices(under.row.pieces(), &pieces);
         let row = match under.row {
             RangeRow::Whole(_) => RangeRow::Whole(merged),
             RangeRow::Delta(_) => RangeRow::Delta(merged),

@@ -34,7 +34,7 @@ pub(super) struct RangeChain {
 
 impl RangeChain {
     /// Truncates the rows to `len` bytes of the file.
-    pub(super) fn cut(&mut self, len: u64) {
+    pub(super) fn truncate(&mut self, len: u64) {
         for link in &mut self.links {
             link.limit = link.limit.min(len);
         }
@@ -118,7 +118,7 @@ async fn own_rows(
         let full = found.len() == DELTAS_MAX + 2;
         for (key, value) in found {
             let row: RangeRow = RangeTable::decode(&value)?;
-            let at = keys::trailing_instant(&key)
+            let at = keys::trailing_timestamp(&key)
                 .ok_or_else(|| StoreError::Corrupt("C F key: no timestamp".to_owned()))?;
             let whole = matches!(row, RangeRow::Whole(_));
             links.push(ChainRow {
@@ -148,7 +148,7 @@ async fn own_cuts(
         .scan(from, keys::cut(content.cid, oldest).bytes(), usize::MAX)
         .await?;
     let cut = |(key, value): (Bytes, Bytes)| {
-        let at = keys::trailing_instant(&key)
+        let at = keys::trailing_timestamp(&key)
             .ok_or_else(|| StoreError::Corrupt("C K key: no timestamp".to_owned()))?;
         Ok((at, CutTable::decode(&value)?))
     };
@@ -156,7 +156,7 @@ async fn own_cuts(
 }
 
 /// Merges the rows of a chain into the slices that they show, ascending, without zeros.
-pub(super) fn lay(chain: &RangeChain, range: u64) -> Vec<ExtentSlice> {
+pub(super) fn merge_chain(chain: &RangeChain, range: u64) -> Vec<ExtentSlice> {
     let origin = range * RANGE;
     let mut pieces: Vec<ExtentSlice> = Vec::new();
     for link in chain.links.iter().rev() {
@@ -169,7 +169,7 @@ pub(super) fn lay(chain: &RangeChain, range: u64) -> Vec<ExtentSlice> {
             .collect();
         pieces = match link.row {
             RangeRow::Whole(_) => own,
-            RangeRow::Delta(_) => over(&pieces, &own),
+            RangeRow::Delta(_) => merge_slices(&pieces, &own),
         };
     }
     pieces.retain(|p| p.source != ExtentSource::Zero);
@@ -178,7 +178,7 @@ pub(super) fn lay(chain: &RangeChain, range: u64) -> Vec<ExtentSlice> {
 
 /// Returns the slices of `top` and the parts of `under` that `top` does not cover. The arguments and the result are ascending
 /// and do not overlap.
-pub(crate) fn over(under: &[ExtentSlice], top: &[ExtentSlice]) -> Vec<ExtentSlice> {
+pub(crate) fn merge_slices(under: &[ExtentSlice], top: &[ExtentSlice]) -> Vec<ExtentSlice> {
     let mut out = Vec::with_capacity(under.len() + top.len());
     for piece in under {
         let mut from = piece.start;
@@ -230,12 +230,18 @@ mod tests {
     #[test]
     fn a_delta_hides_only_what_it_covers() {
         let under = [piece(0, 4, b'a'), piece(6, 4, b'b')];
-        assert_eq!(shown(&over(&under, &[piece(2, 6, b'x')])), "aaxxxxxxbb");
         assert_eq!(
-            shown(&over(&under, &[piece(1, 1, b'x'), piece(3, 1, b'y')])),
+            shown(&merge_slices(&under, &[piece(2, 6, b'x')])),
+            "aaxxxxxxbb"
+        );
+        assert_eq!(
+            shown(&merge_slices(
+                &under,
+                &[piece(1, 1, b'x'), piece(3, 1, b'y')]
+            )),
             "axay..bbbb"
         );
-        assert_eq!(shown(&over(&under, &[])), "aaaa..bbbb");
+        assert_eq!(shown(&merge_slices(&under, &[])), "aaaa..bbbb");
     }
 
     #[test]
@@ -254,7 +260,7 @@ mod tests {
                 },
             ],
         };
-        assert_eq!(shown(&lay(&chain, 0)), "oooo..nn");
-        assert_eq!(shown(&lay(&chain, 1)), "......nn");
+        assert_eq!(shown(&merge_chain(&chain, 0)), "oooo..nn");
+        assert_eq!(shown(&merge_chain(&chain, 1)), "......nn");
     }
 }

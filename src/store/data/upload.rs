@@ -212,7 +212,7 @@ impl DataStore {
                 key.delete(&mut rows);
             }
         }
-        if let Some(cut) = pending.cut() {
+        if let Some(cut) = pending.truncation() {
             keys::cut(content.cid, content.timestamp).put(&mut rows, &cut);
         }
         Ok(Uploaded {

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use crate::store::commit::txn::Txn;
 use crate::store::data::contents::LineageWatch;
-use crate::store::data::extent_map::{RANGE, over};
+use crate::store::data::extent_map::{RANGE, merge_slices};
 use crate::store::gc::Gc;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{ContentRef, Timestamp};
@@ -129,9 +129,11 @@ fn merge_over(under: Option<RangeRow>, row: &RangeRow) -> RangeRow {
     let own = row.pieces();
     match (under, row) {
         (None, _) | (_, RangeRow::Whole(_)) => row.clone(),
-        (Some(RangeRow::Delta(under)), RangeRow::Delta(_)) => RangeRow::Delta(over(&under, own)),
+        (Some(RangeRow::Delta(under)), RangeRow::Delta(_)) => {
+            RangeRow::Delta(merge_slices(&under, own))
+        }
         (Some(RangeRow::Whole(under)), RangeRow::Delta(_)) => {
-            let mut pieces: Vec<ExtentSlice> = over(&under, own);
+            let mut pieces: Vec<ExtentSlice> = merge_slices(&under, own);
             pieces.retain(|p| p.source != ExtentSource::Zero);
             RangeRow::Whole(pieces)
         }
@@ -233,7 +235,7 @@ impl Gc {
             .scan(from.clone(), keys::after(&from), usize::MAX)
             .await?;
         for (key, value) in rows {
-            let at = keys::trailing_instant(&key)
+            let at = keys::trailing_timestamp(&key)
                 .ok_or_else(|| StoreError::Corrupt("C K key".to_owned()))?;
             cuts.insert(at, CutTable::decode(&value)?);
         }
@@ -273,7 +275,7 @@ impl Gc {
         }
         let mut ranges: BTreeMap<u64, Vec<(Timestamp, RangeRow)>> = BTreeMap::new();
         for (key, value) in rows {
-            let (Some(range), Some(at)) = (number(&key), keys::trailing_instant(&key)) else {
+            let (Some(range), Some(at)) = (number(&key), keys::trailing_timestamp(&key)) else {
                 return Err(StoreError::Corrupt("C F key".to_owned()));
             };
             let row = RangeTable::decode(&value)?;

@@ -63,7 +63,9 @@ impl Gc {
     pub async fn reclaim(&self) -> Result<GcCounters, StoreError> {
         loop {
             let done = self.turn().await?;
-            self.commit.bring(&self.commit.queue.all()).await?;
+            self.commit
+                .wait_all_durable(&self.commit.queue.all())
+                .await?;
             if done == 0 {
                 return Ok(self.reclaimed());
             }

@@ -1,6 +1,6 @@
 //! The current state of a namespace's rows, and the two changes of it: an operation is queued, a batch is committed.
 //!
-//! Path: an operation's rows enter the current snapshot under its write lock, all at once ([`Index::lay`]). A commit gives the
+//! Path: an operation's rows enter the current snapshot under its write lock, all at once ([`Index::apply`]). A commit gives the
 //! batch to the meta store, takes the meta store's snapshot, and then, under the write lock, replaces the stored rows and
 //! removes the committed operations' changes ([`Index::commit`]). A reader takes a copy of the current snapshot and reads only
 //! from the copy: it never sees half of a change, and never waits for one.
@@ -76,7 +76,7 @@ impl Index {
     }
 
     /// Adds the rows of the operation at place `order`, over those of every older operation. A reader sees all of them or none.
-    pub(crate) fn lay(&self, order: u64, rows: &Batch) {
+    pub(crate) fn apply(&self, order: u64, rows: &Batch) {
         write(&self.current).queued.add(order, rows);
     }
 

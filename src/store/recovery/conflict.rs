@@ -58,7 +58,9 @@ impl Recovery {
             "another writer took the namespace; acknowledged changes are recovered as conflict versions"
         );
         self.finish_states().await?;
-        self.commit.bring(&self.commit.queue.all()).await?;
+        self.commit
+            .wait_all_durable(&self.commit.queue.all())
+            .await?;
         step()?;
         let count = superseded.len()
             + sessions
@@ -77,7 +79,9 @@ impl Recovery {
             step()?;
         }
         self.core.changed.notify_waiters();
-        self.commit.bring(&self.commit.queue.all()).await?;
+        self.commit
+            .wait_all_durable(&self.commit.queue.all())
+            .await?;
         step()?;
         for (at, (id, work)) in sessions.into_iter().enumerate() {
             conflicts.session(id, work).await?;
@@ -235,8 +239,8 @@ impl<'a> ConflictRecovery<'a> {
         if let Some((pending, _)) = &txn.content {
             self.recovery.data.contents.add(pending);
         }
-        let lay = |order, rows: &_| self.recovery.core.index.lay(order, rows);
-        drop(self.recovery.commit.queue.replay(txn, id, token, lay));
+        let apply = |order, rows: &_| self.recovery.core.index.apply(order, rows);
+        drop(self.recovery.commit.queue.replay(txn, id, token, apply));
     }
 
     /// Recovers the unsaved writes of an inode: its flushed states, and the writes after the last of them.

@@ -273,7 +273,7 @@ impl ConflictRecovery<'_> {
             self.recovery.core.changed.notify_waiters();
             self.recovery
                 .commit
-                .bring(&self.recovery.commit.queue.all())
+                .wait_all_durable(&self.recovery.commit.queue.all())
                 .await?;
         }
         let timestamp = Timestamp(txn.timestamp.0.saturating_sub(1));

@@ -210,7 +210,7 @@ impl Recovery {
             unreferenced: Vec::new(),
         };
         let _queued = self.commit.queue.replay(txn, id, token, |order, rows| {
-            self.core.index.lay(order, rows);
+            self.core.index.apply(order, rows);
         });
         self.core
             .health

@@ -196,7 +196,7 @@ pub(crate) fn cut(cid: u64, timestamp: Timestamp) -> RowKey<CutTable> {
 }
 
 /// The timestamp at the end of a `C F` or `C K` key.
-pub(crate) fn trailing_instant(key: &[u8]) -> Option<Timestamp> {
+pub(crate) fn trailing_timestamp(key: &[u8]) -> Option<Timestamp> {
     let raw: [u8; 8] = key.get(key.len().checked_sub(8)?..)?.try_into().ok()?;
     Some(Timestamp(!u64::from_be_bytes(raw)))
 }
@@ -484,7 +484,7 @@ mod tests {
         assert!(
             at(5) < range_end(3, 0) && range_end(3, 0) <= range(3, 1, Timestamp(u64::MAX)).bytes()
         );
-        assert_eq!(trailing_instant(&at(5)), Some(Timestamp(5)));
+        assert_eq!(trailing_timestamp(&at(5)), Some(Timestamp(5)));
     }
 
     #[test]

@@ -492,7 +492,7 @@ impl Session {
                 .into_iter()
                 .filter(|o| !is_held(o))
                 .collect();
-            return shared.commit.bring(&free).await.unwrap();
+            return shared.commit.wait_all_durable(&free).await.unwrap();
         }
         match self.failpoints {
             Some(Failpoint::Pack | Failpoint::Upload) => {}
@@ -508,7 +508,7 @@ impl Session {
             }
             Some(Failpoint::Log) => shared
                 .commit
-                .bring(&shared.commit.queue.all())
+                .wait_all_durable(&shared.commit.queue.all())
                 .await
                 .unwrap(),
             None => {}

@@ -29,7 +29,9 @@ impl Tree {
     /// Makes every change that exists now durable, in the bucket and in the log. Fails with the first failed attempt.
     pub(crate) async fn drain_once(&self) -> Result<(), StoreError> {
         self.write_back_all(None).await?;
-        self.commit.bring(&self.commit.queue.all()).await?;
+        self.commit
+            .wait_all_durable(&self.commit.queue.all())
+            .await?;
         self.commit.upload_log(true).await?;
         self.core.journal.trim();
         Ok(())

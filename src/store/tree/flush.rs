@@ -83,7 +83,7 @@ impl File {
                 .queue
                 .last_on(&keys::inode(self.inode.ino), None)
         };
-        self.tree.commit.bring(&operation).await
+        self.tree.commit.wait_all_durable(&operation).await
     }
 }
 

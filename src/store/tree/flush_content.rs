@@ -192,7 +192,7 @@ impl Tree {
             }) = pending.base
                 && parent.cid != pending.content.cid
             {
-                let len = pending.cut().unwrap_or(len).min(len);
+                let len = pending.truncation().unwrap_or(len).min(len);
                 txn.touch(keys::count(parent));
                 let row = LineageRow { parent, len };
                 txn.put(keys::lineage(pending.content.cid), &row);

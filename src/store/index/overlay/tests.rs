@@ -61,11 +61,11 @@ async fn shown(rows: &Snapshot, limit: usize) -> String {
 async fn queued_rows_hide_and_extend_what_is_committed() {
     let index = new_index().await;
     let first = put(&[("CDa", "1"), ("CDb", "1")]);
-    index.lay(1, &first);
+    index.apply(1, &first);
     commit(&index, 1, first).await;
     let mut second = put(&[("CDc", "2")]);
     second.delete("CDa");
-    index.lay(2, &second);
+    index.apply(2, &second);
     assert_eq!(shown(&index.snapshot(), 9).await, "b=1 c=2");
     assert_eq!(index.get(b"CDa").await.unwrap(), None);
     assert!(index.is_queued(b"CDa") && !index.is_queued(b"CDb"));
@@ -74,8 +74,8 @@ async fn queued_rows_hide_and_extend_what_is_committed() {
 #[tokio::test]
 async fn a_later_operation_hides_an_earlier_one_whichever_is_queued_first() {
     let index = new_index().await;
-    index.lay(7, &put(&[("CDa", "new"), ("CDb", "new")]));
-    index.lay(3, &put(&[("CDa", "old"), ("CDc", "old")]));
+    index.apply(7, &put(&[("CDa", "new"), ("CDb", "new")]));
+    index.apply(3, &put(&[("CDa", "old"), ("CDc", "old")]));
     assert_eq!(shown(&index.snapshot(), 9).await, "a=new b=new c=old");
     commit(&index, 7, put(&[("CDa", "new"), ("CDb", "new")])).await;
     assert_eq!(index.get(b"CDa").await.unwrap().unwrap(), "old");
@@ -85,13 +85,13 @@ async fn a_later_operation_hides_an_earlier_one_whichever_is_queued_first() {
 async fn a_scan_with_a_limit_skips_deleted_rows_and_sees_the_last_change_of_each() {
     let index = new_index().await;
     let stored = put(&[("CDa", "1"), ("CDb", "1"), ("CDc", "1"), ("CDd", "1")]);
-    index.lay(1, &stored);
+    index.apply(1, &stored);
     commit(&index, 1, stored).await;
     let mut deleted = Batch::new();
     deleted.delete("CDa");
     deleted.delete("CDb");
-    index.lay(2, &deleted);
-    index.lay(3, &put(&[("CDb", "3"), ("CDe", "3")]));
+    index.apply(2, &deleted);
+    index.apply(3, &put(&[("CDb", "3"), ("CDe", "3")]));
     assert_eq!(shown(&index.snapshot(), 1).await, "b=3");
     assert_eq!(shown(&index.snapshot(), 2).await, "b=3 c=1");
     assert_eq!(shown(&index.snapshot(), 9).await, "b=3 c=1 d=1 e=3");
@@ -100,8 +100,8 @@ async fn a_scan_with_a_limit_skips_deleted_rows_and_sees_the_last_change_of_each
 #[tokio::test]
 async fn an_operand_counts_once_before_and_after_its_commit() {
     let index = new_index().await;
-    index.lay(1, &plus(2));
-    index.lay(2, &plus(3));
+    index.apply(1, &plus(2));
+    index.apply(2, &plus(3));
     assert_eq!(count(&index.snapshot()).await, 5);
     commit(&index, 1, plus(2)).await;
     assert_eq!(count(&index.snapshot()).await, 5);
@@ -113,13 +113,13 @@ async fn an_operand_counts_once_before_and_after_its_commit() {
 async fn a_snapshot_shows_neither_later_operations_nor_later_commits() {
     let index = new_index().await;
     let stored = put(&[("CDa", "1")]);
-    index.lay(1, &stored);
+    index.apply(1, &stored);
     commit(&index, 1, stored).await;
-    index.lay(2, &plus(2));
+    index.apply(2, &plus(2));
     let before = index.snapshot();
     let mut later = put(&[("CDa", "2"), ("CDb", "2")]);
     later.append(plus(5));
-    index.lay(3, &later);
+    index.apply(3, &later);
     assert_eq!(shown(&before, 9).await, "a=1");
     assert_eq!(count(&before).await, 2);
     commit(&index, 2, plus(2)).await;
@@ -142,7 +142,7 @@ async fn a_sum_that_every_operation_keeps_is_kept_in_every_snapshot() {
         let index = Arc::clone(&index);
         async move {
             for order in 2..2_000 {
-                index.lay(order, &move_one(order));
+                index.apply(order, &move_one(order));
                 if order > 10 {
                     commit(&index, order - 8, move_one(order - 8)).await;
                 }
