@@ -6,8 +6,8 @@
 //! which includes every commit for which [`MetaStore::durable`] has returned.
 //! [`SlateStore`] is the implementation on the bucket, `MemoryStore` the one in memory for tests.
 
-mod commit;
 mod error;
+mod group_flush;
 mod journal;
 #[cfg(test)]
 mod memory;

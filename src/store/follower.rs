@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::backend::Backend;
 use crate::env::Env;
 use crate::meta::{Journal, JournalError, MetaRead, SlateConfig, SlateFollower};
-use crate::store::index::overlay::Index;
+use crate::store::index::current::Index;
 use crate::store::model::config::{NamespaceConfig, check_name};
 use crate::store::model::error::StoreError;
 use crate::store::model::role::{Follower, Role};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::backend::{Backend, BackendConfig};
 use crate::env::SeededEnv;
 use crate::meta::{MemoryStore, MetaStore};
-use crate::store::index::overlay::Index;
+use crate::store::index::current::Index;
 use crate::store::model::failpoints::Failpoint;
 use crate::store::model::role::Role;
 use crate::store::namespace::{NamespaceParts, open_local};

@@ -4,7 +4,7 @@
 //! is a line too (`delete`, `move`). A name's line breaks and backslashes are spelt `\xNN`.
 
 use super::attributes;
-use super::node::{Identity, LivePlace, PastContent, PastFile, PastObject};
+use super::node::{Identity, LivePlace, NodeKind, PastContent, PastFile, PastObject};
 use super::reader::PastReader;
 use super::shown::ShownAttrs;
 use super::stamp::{self, Precision};
@@ -23,7 +23,7 @@ pub(super) struct ChangeLog(pub(super) Ino);
 #[async_trait]
 impl PastObject for ChangeLog {
     fn identity(&self, _parent: u64, _name: &[u8]) -> Identity {
-        Identity::new(b'J', &[self.0.0], b"")
+        Identity::new(NodeKind::ChangeLog, &[self.0.0], b"")
     }
 
     fn live_place(&self) -> LivePlace<'_> {

@@ -3,7 +3,7 @@
 //! A rename out of it is an undelete. So the kernel keeps no name here: a rename takes a kept name along.
 
 use super::node::{
-    DrawnNames, Found, Identity, LivePlace, PastDir, PastItem, PastNames, PastObject,
+    DrawnNames, Found, Identity, LivePlace, NodeKind, PastDir, PastItem, PastNames, PastObject,
 };
 use super::reader::{Lasting, PastReader};
 use super::removed_dir::RemovedDir;
@@ -40,7 +40,7 @@ impl DrawnNames for RemovedListing {
 #[async_trait]
 impl PastObject for DeletedDir {
     fn identity(&self, _parent: u64, _name: &[u8]) -> Identity {
-        Identity::new(b'R', &[self.0.0], b"")
+        Identity::new(NodeKind::DeletedDir, &[self.0.0], b"")
     }
 
     fn live_place(&self) -> LivePlace<'_> {

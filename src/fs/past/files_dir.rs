@@ -1,7 +1,7 @@
 //! `.versions/@files`: the names in a directory that have versions.
 
 use super::history_dir::HistoryDir;
-use super::node::{Found, Identity, LivePlace, PastDir, PastItem, PastNames, PastObject};
+use super::node::{Found, Identity, LivePlace, NodeKind, PastDir, PastItem, PastNames, PastObject};
 use super::reader::{Lasting, PastReader};
 use super::shown::ShownAttrs;
 use crate::fs::Caller;
@@ -17,7 +17,7 @@ pub(super) struct FilesDir(pub(super) Ino);
 #[async_trait]
 impl PastObject for FilesDir {
     fn identity(&self, _parent: u64, _name: &[u8]) -> Identity {
-        Identity::new(b'F', &[self.0.0], b"")
+        Identity::new(NodeKind::FilesDir, &[self.0.0], b"")
     }
 
     fn live_place(&self) -> LivePlace<'_> {

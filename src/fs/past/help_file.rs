@@ -1,6 +1,6 @@
 //! `.versions/@help`: how to use the past.
 
-use super::node::{Identity, LivePlace, PastFile, PastObject};
+use super::node::{Identity, LivePlace, NodeKind, PastFile, PastObject};
 use super::reader::PastReader;
 use super::shown::ShownAttrs;
 use super::text::part;
@@ -16,7 +16,7 @@ pub(super) struct HelpFile;
 #[async_trait]
 impl PastObject for HelpFile {
     fn identity(&self, _parent: u64, _name: &[u8]) -> Identity {
-        Identity::new(b'?', &[], b"")
+        Identity::new(NodeKind::HelpFile, &[], b"")
     }
 
     fn live_place(&self) -> LivePlace<'_> {

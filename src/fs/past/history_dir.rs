@@ -1,7 +1,9 @@
 //! `.versions/@files/NAME/STAMP.EXT`: one entry per version of a name, oldest first, and the links `latest` and `previous` to the
 //! last two.
 
-use super::node::{Found, Identity, LivePlace, PastDir, PastItem, PastNames, PastObject, Refound};
+use super::node::{
+    Found, Identity, LivePlace, NodeKind, PastDir, PastItem, PastNames, PastObject, Refound,
+};
 use super::pointer::{Pointer, PointerLink};
 use super::reader::{Lasting, PastReader};
 use super::shown::ShownAttrs;
@@ -16,7 +18,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::ops::RangeInclusive;
 
-/// The newest versions that tell how the last two of all are printed: nine digits where neighbours share a millisecond.
+/// Number of newest versions that are read to print the names of the last two: a name has nine digits after the second if a
+/// neighbour began in the same millisecond, and the second last has two neighbours.
 const NEWEST: usize = 3;
 /// What a printed stamp means at most, nanoseconds.
 const MILLISECOND: u64 = 1_000_000;
@@ -26,8 +29,8 @@ const MILLISECOND: u64 = 1_000_000;
 pub(super) struct HistoryDir {
     dir: Ino,
     name: Bytes,
-    /// Under which other names the history continues, once all of it was read: single versions are then found by a seek. A leaf
-    /// lock.
+    /// The other names under which the history continues; `None` until the whole history was read. With them a single version is
+    /// found by a seek. The mutex is a leaf lock.
     predecessors: Mutex<Option<Arc<[Predecessor]>>>,
 }
 
@@ -149,7 +152,7 @@ impl HistoryDir {
 #[async_trait]
 impl PastObject for HistoryDir {
     fn identity(&self, _parent: u64, _name: &[u8]) -> Identity {
-        Identity::new(b'H', &[self.dir.0], &self.name)
+        Identity::new(NodeKind::HistoryDir, &[self.dir.0], &self.name)
     }
 
     fn live_place(&self) -> LivePlace<'_> {

@@ -13,15 +13,34 @@ use bytes::Bytes;
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
 
+/// The kinds of nodes, each with the first byte of its identities. Two kinds with one byte do not compile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum NodeKind {
+    ChangeLog = b'J',
+    DeletedDir = b'R',
+    FilesDir = b'F',
+    HelpFile = b'?',
+    HistoryDir = b'H',
+    Latest = b'L',
+    LinkedState = b'K',
+    Previous = b'P',
+    RemovedDir = b'G',
+    State = b'S',
+    TimeDir = b'T',
+    TreeDir = b'D',
+    VersionsDir = b'V',
+}
+
 /// The bytes that tell one node from another; equal identities are the same node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity(Vec<u8>);
 
 impl Identity {
     /// The identity of a kind of node with its numbers and its name.
-    pub(super) fn new(kind: u8, numbers: &[u64], name: &[u8]) -> Self {
+    pub(super) fn new(kind: NodeKind, numbers: &[u64], name: &[u8]) -> Self {
         let mut bytes = Vec::with_capacity(1 + 8 * numbers.len() + name.len());
-        bytes.push(kind);
+        bytes.push(kind as u8);
         for number in numbers {
             bytes.extend_from_slice(&number.to_be_bytes());
         }
@@ -60,8 +79,8 @@ pub(crate) enum Refound {
 /// What every node of the past has.
 #[async_trait]
 pub(crate) trait PastObject: Debug + Send + Sync {
-    /// Its identity when it is found as `name` in the node `parent`. The identity of a directory has its path, because the kernel
-    /// allows a directory one place only.
+    /// Its identity when it is found as `name` in the node `parent`. The identity of a directory that can be reached on several paths has
+    /// its path, because the kernel allows a directory one place only.
     fn identity(&self, parent: u64, name: &[u8]) -> Identity;
 
     /// The place in the live tree that it shows the past of.
@@ -91,7 +110,7 @@ pub(crate) trait PastObject: Debug + Send + Sync {
         None
     }
 
-    /// The timestamps to which a handle of it holds the names of moving times.
+    /// The timestamps that relative times (`-1m`, `yesterday`) keep meaning while a handle of this node is open.
     fn shown_times(&self) -> Option<RangeInclusive<Timestamp>> {
         None
     }

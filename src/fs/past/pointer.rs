@@ -1,6 +1,6 @@
 //! `latest` and `previous` in `.versions/@files/NAME`: symbolic links to the last two versions.
 
-use super::node::{Identity, LivePlace, PastFile, PastObject};
+use super::node::{Identity, LivePlace, NodeKind, PastFile, PastObject};
 use super::reader::PastReader;
 use super::shown::ShownAttrs;
 use crate::fs::error::FsResult;
@@ -60,8 +60,8 @@ pub(super) struct PointerLink {
 impl PastObject for PointerLink {
     fn identity(&self, _parent: u64, _name: &[u8]) -> Identity {
         let kind = match self.pointer {
-            Pointer::Latest => b'L',
-            Pointer::Previous => b'P',
+            Pointer::Latest => NodeKind::Latest,
+            Pointer::Previous => NodeKind::Previous,
         };
         // A zero byte separates the two, because no name has one.
         let path = [&self.name[..], &[0], &self.target[..]].concat();

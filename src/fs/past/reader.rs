@@ -41,7 +41,7 @@ pub(crate) struct PastReader {
     pub(super) versions_name: Bytes,
     /// The text of `@help`.
     pub(super) help: Bytes,
-    /// What the names of moving times mean to their callers.
+    /// The timestamps that relative times (`-1m`) mean to the processes that use them.
     pub(super) times: ResolvedTimes,
     /// How long the kernel may keep what is final.
     pub(super) ttl: Duration,

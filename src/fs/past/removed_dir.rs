@@ -1,6 +1,6 @@
 //! A removed directory in `.versions/@deleted`, as it was just before it was emptied.
 
-use super::node::{Found, Identity, LivePlace, PastDir, PastNames, PastObject};
+use super::node::{Found, Identity, LivePlace, NodeKind, PastDir, PastNames, PastObject};
 use super::reader::PastReader;
 use super::shown::ShownAttrs;
 use super::state::PastState;
@@ -31,7 +31,11 @@ impl RemovedDir {
 #[async_trait]
 impl PastObject for RemovedDir {
     fn identity(&self, parent: u64, name: &[u8]) -> Identity {
-        Identity::new(b'G', &[parent, self.0.entry.ino.0, self.0.at.0], name)
+        Identity::new(
+            NodeKind::RemovedDir,
+            &[parent, self.0.entry.ino.0, self.0.at.0],
+            name,
+        )
     }
 
     fn live_place(&self) -> LivePlace<'_> {

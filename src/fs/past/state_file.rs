@@ -1,6 +1,6 @@
 //! A version of a file, a symbolic link or a special file.
 
-use super::node::{Identity, LivePlace, PastContent, PastFile, PastObject};
+use super::node::{Identity, LivePlace, NodeKind, PastContent, PastFile, PastObject};
 use super::reader::PastReader;
 use super::shown::ShownAttrs;
 use super::state::PastState;
@@ -23,8 +23,8 @@ impl PastObject for StateFile {
         let suffix = u64::from(version.suffix);
         let state = [self.0.entry.ino.0, version.timestamp.0, suffix];
         match self.0.links {
-            0 | 1 => Identity::new(b'S', &state, b""),
-            links => Identity::new(b'K', &state, &links.to_be_bytes()),
+            0 | 1 => Identity::new(NodeKind::State, &state, b""),
+            links => Identity::new(NodeKind::LinkedState, &state, &links.to_be_bytes()),
         }
     }
 

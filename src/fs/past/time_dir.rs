@@ -1,6 +1,6 @@
 //! `.versions/TIME`: a directory as of a timestamp.
 
-use super::node::{Found, Identity, LivePlace, PastDir, PastItem, PastNames, PastObject};
+use super::node::{Found, Identity, LivePlace, NodeKind, PastDir, PastItem, PastNames, PastObject};
 use super::reader::{Lasting, PastReader};
 use super::resolved_times::ResolvedTime;
 use super::shown::ShownAttrs;
@@ -83,7 +83,11 @@ impl TimeDir {
 #[async_trait]
 impl PastObject for TimeDir {
     fn identity(&self, parent: u64, name: &[u8]) -> Identity {
-        Identity::new(b'T', &[parent, self.then.dir.0, self.then.at.0], name)
+        Identity::new(
+            NodeKind::TimeDir,
+            &[parent, self.then.dir.0, self.then.at.0],
+            name,
+        )
     }
 
     fn live_place(&self) -> LivePlace<'_> {

@@ -2,7 +2,7 @@
 //!
 //! Names below are history's, not the live tree's: `.versions` is not among them.
 
-use super::node::{Found, Identity, LivePlace, PastDir, PastItem, PastNames, PastObject};
+use super::node::{Found, Identity, LivePlace, NodeKind, PastDir, PastItem, PastNames, PastObject};
 use super::reader::{Lasting, PastReader};
 use super::shown::ShownAttrs;
 use super::state::PastState;
@@ -107,7 +107,11 @@ impl TreeDir {
 #[async_trait]
 impl PastObject for TreeDir {
     fn identity(&self, parent: u64, name: &[u8]) -> Identity {
-        Identity::new(b'D', &[parent, self.0.entry.ino.0, self.0.at.0], name)
+        Identity::new(
+            NodeKind::TreeDir,
+            &[parent, self.0.entry.ino.0, self.0.at.0],
+            name,
+        )
     }
 
     fn live_place(&self) -> LivePlace<'_> {

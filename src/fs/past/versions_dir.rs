@@ -6,7 +6,7 @@ use super::change_log::ChangeLog;
 use super::deleted_dir::DeletedDir;
 use super::files_dir::FilesDir;
 use super::help_file::HelpFile;
-use super::node::{Found, Identity, LivePlace, PastDir, PastItem, PastNames, PastObject};
+use super::node::{Found, Identity, LivePlace, NodeKind, PastDir, PastItem, PastNames, PastObject};
 use super::reader::{Lasting, PastReader};
 use super::shown::ShownAttrs;
 use super::stamp;
@@ -50,7 +50,7 @@ impl VersionsDir {
 #[async_trait]
 impl PastObject for VersionsDir {
     fn identity(&self, _parent: u64, _name: &[u8]) -> Identity {
-        Identity::new(b'V', &[self.0.0], b"")
+        Identity::new(NodeKind::VersionsDir, &[self.0.0], b"")
     }
 
     fn live_place(&self) -> LivePlace<'_> {

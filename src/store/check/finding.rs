@@ -144,7 +144,6 @@ impl<'a> PathFinder<'a> {
                 self.inode(first, None).await?,
                 "its mark as being undeleted",
             ),
-            b"CX" => (self.inode(first, None).await?, "an extended attribute"),
             b"CF" => (self.content(key).await?, "where its bytes are"),
             b"CK" => (self.content(key).await?, "a truncation"),
             b"CL" => (self.content(key).await?, "what it was copied from"),
@@ -153,6 +152,7 @@ impl<'a> PathFinder<'a> {
                 self.content(key).await?,
                 "that a version no longer shows it",
             ),
+            b"HL" => (self.inode(first, None).await?, "how many names it had"),
             b"HV" => (self.version(key).await?, "the version"),
             b"HW" => {
                 let version = keys::trailing_id(key).map(|id| id.timestamp);

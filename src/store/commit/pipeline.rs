@@ -214,7 +214,7 @@ impl Committer {
             let leaving = if halted {
                 Vec::new()
             } else {
-                self.queue.leave(BATCH_MAX)
+                self.queue.take_batch(BATCH_MAX)
             };
             if leaving.is_empty() {
                 // Whatever makes an operation ready to be committed notifies `changed` afterwards.
@@ -225,7 +225,7 @@ impl Committer {
                 continue;
             }
             if let Err(error) = self.commit(&leaving).await {
-                self.queue.stay(&leaving);
+                self.queue.put_back(&leaving);
                 if matches!(error, StoreError::Fenced | StoreError::Closed) {
                     self.ended(error);
                     return;

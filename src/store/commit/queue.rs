@@ -270,7 +270,7 @@ impl Queue {
 
     /// Returns the operations that can be committed now, in order, with about `bytes_max` bytes of rows at most, and
     /// marks them as `Leaving`.
-    pub(crate) fn leave(&self, bytes_max: usize) -> Vec<Arc<Operation>> {
+    pub(crate) fn take_batch(&self, bytes_max: usize) -> Vec<Arc<Operation>> {
         let inner = lock(&self.inner);
         let mut gone: HashSet<u64> = HashSet::new();
         let mut bytes = 0;
@@ -297,7 +297,7 @@ impl Queue {
     }
 
     /// Puts operations back to `Queued` after their batch failed.
-    pub(crate) fn stay(&self, operations: &[Arc<Operation>]) {
+    pub(crate) fn put_back(&self, operations: &[Arc<Operation>]) {
         for operation in operations {
             operation.stage.send_replace(OperationStage::Queued);
         }

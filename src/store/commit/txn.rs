@@ -8,7 +8,7 @@ use crate::store::model::ids::UsageChange;
 use crate::store::model::version::{Content, ContentRef, Time, Timestamp};
 use crate::store::schema::journal_record::{BytelessFlush, ContentRecord, Dependencies};
 use crate::store::schema::keys;
-use crate::store::schema::tables::{RowKey, RowTable};
+use crate::store::schema::tables::{MergedTable, RowKey, RowTable};
 use crate::sync::Arc;
 
 /// What an operation keeps until it is durable.
@@ -49,7 +49,7 @@ impl Txn {
     }
 
     /// Merges an operand into a row.
-    pub(crate) fn merge<T: RowTable>(&mut self, key: RowKey<T>, operand: &T::Value) {
+    pub(crate) fn merge<T: MergedTable>(&mut self, key: RowKey<T>, operand: &T::Value) {
         key.merge(&mut self.rows, operand);
     }
 

@@ -11,7 +11,7 @@ use crate::cache::DirtySnapshot;
 use crate::store::data::extent_map::{
     ChainRow, DELTAS_MAX, RANGE, chain, merge_chain, merge_slices, next_range,
 };
-use crate::store::index::overlay::Index;
+use crate::store::index::current::Index;
 use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::{ContentBase, Dentry};

@@ -53,7 +53,8 @@ impl DataStore {
     }
 
     /// Returns `read`, the result of a read of a content, if the content's range rows were complete during the read. Called
-    /// after the read: if they are complete now, they were before.
+    /// after the read: a content that no row shows is never shown again, so if a row shows it now, one did during the read, and
+    /// its range rows are not deleted before that.
     ///
     /// # Errors
     /// `Stale` when the rows may have been incomplete; the error of the read; errors of the meta store.

@@ -8,8 +8,8 @@
 //! Invariant: no other operation rearranges a lineage during the review. The operation is queued only if, checked under
 //! the queue's lock, no content was added to the lineage since its rows were read, none is queued, and no reader pins
 //! one.
-//! Only durable contents are reviewed, so that a replay never rebuilds contents from rows that were rearranged after
-//! the replayed operation.
+//! Only durable contents are reviewed. The journal replays an operation whose content is not durable, and composes the
+//! content's rows again from the rows before it: these must still be as they were when the operation was queued.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,12 +62,12 @@ impl LineagePlan {
         self.shown.range(at..).next().copied()
     }
 
-    /// Returns the offset in bytes at which a row written at `at` ends in the state `group`: the shortest truncation
-    /// between the two. No shown timestamp is between them, so no reader needs the truncated bytes.
-    fn limit(&self, at: Timestamp, group: Timestamp) -> u64 {
+    /// Returns the offset in bytes at which a row written at `at` ends in the state of the timestamp `shown`: the shortest
+    /// truncation between the two. No other shown timestamp is between them, so no reader needs the truncated bytes.
+    fn limit(&self, at: Timestamp, shown: Timestamp) -> u64 {
         let later = (
             std::ops::Bound::Excluded(at),
-            std::ops::Bound::Included(group),
+            std::ops::Bound::Included(shown),
         );
         self.cuts
             .range(later)
@@ -141,8 +141,8 @@ fn merge_over(under: Option<RangeRow>, row: &RangeRow) -> RangeRow {
 }
 
 impl Gc {
-    /// Returns an empty operation for a change that no reader can observe. It is ordered after every queued operation
-    /// that touches the same keys.
+    /// Returns an empty operation of garbage collection, which changes rows and no file, name or version. It is ordered after
+    /// every queued operation that touches the same keys. Its timestamp need not stay reserved: no version has it.
     pub(crate) fn gc_txn(&self, touches: Vec<Bytes>) -> Txn {
         let dependencies = Dependencies {
             touches,

@@ -37,13 +37,13 @@ pub(crate) struct GcCycle {
 /// Progress of the search for uncited segments.
 #[derive(Debug, Default)]
 pub(crate) struct SearchProgress {
-    /// The search watermark, row `G O`; `None` until it is read.
+    /// The search position, row `G O`; `None` until it is read.
     pub(crate) mark: Option<SearchedRow>,
     pub(crate) past: UncitedSegments,
-    /// The next watermark; it is written when all operations queued before it are durable.
+    /// The next search position; it is written when all operations queued before it are durable.
     pub(crate) next: Option<SearchMark>,
     /// Time of the last review of the `G N` rows, in nanoseconds; 0 before the first.
-    pub(crate) outcome: u64,
+    pub(crate) last_review: u64,
 }
 
 /// What is known about the segments of ended writers.

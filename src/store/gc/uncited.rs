@@ -5,7 +5,7 @@
 //! as well. A segment that neither the index nor the log references gets a durable `G N` row with the time at which it
 //! was first seen; it is deleted when its waiting time is over and a second search of the index and the log has found
 //! no reference either. See docs/decisions/0001-deletion-needs-evidence.md.
-//! Every segment below the watermark `G O` is durably referenced, deleted, or recorded in a `G N` row.
+//! Every segment below the search position `G O` is durably referenced, deleted, or recorded in a `G N` row.
 //! This runs only in a mount that has compared its index with the other objects of the namespace.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -188,10 +188,10 @@ impl Gc {
     ) -> Result<usize, StoreError> {
         let now = self.core.clock.now().0;
         let pause = self.grace_ns() / 4;
-        if search.outcome != 0 && now.saturating_sub(search.outcome) < pause {
+        if search.last_review != 0 && now.saturating_sub(search.last_review) < pause {
             return Ok(0);
         }
-        search.outcome = now;
+        search.last_review = now;
         let mut scan = self
             .core
             .index

@@ -5,7 +5,7 @@
 //! writer's epoch is committed later, is written to `G A` as well; for an epoch that is in both rows, `G A` holds.
 
 use crate::meta::Batch;
-use crate::store::index::overlay::Index;
+use crate::store::index::current::Index;
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{AppliedRow, EpochWatermark};

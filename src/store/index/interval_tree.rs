@@ -230,7 +230,7 @@ pub(crate) async fn bounds(
 mod tests {
     use super::*;
     use crate::meta::{MemoryStore, MetaStore};
-    use crate::store::index::overlay::Index;
+    use crate::store::index::current::Index;
     use crate::store::schema::merge;
     use crate::sync::Arc;
 

@@ -1,9 +1,9 @@
 //! The rows of a namespace as a reader sees them: the stored index and, over it, what is acknowledged and not yet stored.
 
 pub(crate) mod applied;
+pub(crate) mod current;
 pub(crate) mod health;
 pub(crate) mod interval_tree;
-pub(crate) mod overlay;
 pub(crate) mod provisional;
 mod queued_rows;
 pub(crate) mod snapshot;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::meta::{Batch, Change};
-use crate::store::index::overlay::Index;
+use crate::store::index::current::Index;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::Ino;
 use crate::store::schema::keys;

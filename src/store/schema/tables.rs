@@ -86,14 +86,23 @@ impl<T: RowTable> RowKey<T> {
         rows.put(self.bytes, encode(value));
     }
 
-    /// Adds to `rows` a merge of an operand into the row.
-    pub(crate) fn merge(self, rows: &mut Batch, operand: &T::Value) {
-        rows.merge(self.bytes, encode(operand));
-    }
-
     /// Adds to `rows` a delete of the row.
     pub(crate) fn delete(self, rows: &mut Batch) {
         rows.delete(self.bytes);
+    }
+}
+
+/// A table whose rows are merged: `merge.rs` has a rule for it. In another table an operand would replace the row.
+pub(crate) trait MergedTable: RowTable {}
+
+impl MergedTable for CountTable {}
+impl MergedTable for InodeTable {}
+impl MergedTable for SegmentTable {}
+
+impl<T: MergedTable> RowKey<T> {
+    /// Adds to `rows` that an operand is merged into the row.
+    pub(crate) fn merge(self, rows: &mut Batch, operand: &T::Value) {
+        rows.merge(self.bytes, encode(operand));
     }
 }
 

@@ -3,8 +3,9 @@
 //! close(2) flushes: the state of the file at that moment is recorded in the journal (`PendingFlush`). The release of the
 //! handle saves that state as a version. fsync(2) commits a provisional state while the handle stays open.
 //!
-//! Invariant: states of an inode enter the queue in the order of their timestamps. One exception: a state that was flushed
-//! before an fsync and released after it becomes the version that precedes the provisional state (flush_late.rs).
+//! Invariant: states of an inode enter the queue in the order of their flushes. One exception: a state that was flushed
+//! before an fsync and released after it enters the queue later than the provisional state of the fsync and becomes the version before it
+//! (flush_late.rs).
 
 use std::time::Duration;
 
@@ -371,7 +372,7 @@ impl Tree {
         })
     }
 
-    /// Records the present state of a file inode in the journal and returns it.
+    /// Returns the present state of a file inode. If there are unsaved writes, the journal gets a record of the state.
     pub(crate) fn state_of(
         &self,
         file: &mut LockedFile<'_>,
@@ -410,7 +411,7 @@ impl Tree {
     }
 }
 
-/// Returns the flush record for an operation that uploads no content. An operation with content names its flush in that record.
+/// Returns the flush record for an operation that uploads no content; `None` for one that does, whose `ContentRecord` names the flush.
 pub(crate) fn byteless_flush(
     prepared: &PreparedContent,
     flush: &FlushedState,

@@ -237,7 +237,7 @@ impl Tree {
             return Ok(false);
         }
         self.save_flushes(end).await?;
-        // The bytes are written back first: the new name may never lead to a state whose bytes the bucket lacks.
+        // The unsaved bytes are queued before the rename, so that no commit shows the new name before its bytes are uploaded.
         if moves {
             self.write_back(end, author).await?;
         }

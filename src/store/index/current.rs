@@ -18,7 +18,7 @@ use crate::sync::{Arc, RwLock, read, write};
 /// The rows of a namespace: stored ones and, over them, those of queued operations.
 #[derive(Debug)]
 pub(crate) struct Index {
-    /// The stored rows as they are at each read, for readers of single rows below the store.
+    /// The stored rows as they are at each read, for readers that need no queued row.
     rows: Arc<dyn MetaRead>,
     /// Where batches are committed; `None` where another process is the writer.
     written: Option<Arc<dyn MetaStore>>,
