@@ -445,6 +445,7 @@ impl Session {
                 };
                 self.ns.tree.set_attrs(self.ino(id), change).await.unwrap();
                 self.tree.nodes[id].mode = mode;
+                self.tree.attributes_changed(id);
                 true
             }
             Step::Xattr(path, name, value) => {
@@ -468,6 +469,7 @@ impl Session {
                     "{step:?}: found {result:?}, the attribute existed: {}",
                     old.is_some()
                 );
+                self.tree.attributes_changed(id);
                 true
             }
             Step::Undelete(from, to, mode) => self.undelete(from, to, mode).await,

@@ -73,6 +73,8 @@ pub(crate) struct Entry {
 /// The state of a file when its name was removed.
 #[derive(Clone, Debug)]
 pub(crate) struct Gone {
+    /// The file and its version.
+    state: (Id, u64),
     mode: u32,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     text: Text,

@@ -54,6 +54,7 @@ impl Tree {
         if let Some(shown) = shown.filter(|shown| !self.is_directory(shown.id)) {
             let node = &self.nodes[shown.id];
             let gone = Gone {
+                state: (shown.id, shown.version.1),
                 mode: node.mode,
                 xattrs: node.xattrs.clone(),
                 text: shown.text,
@@ -62,6 +63,19 @@ impl Tree {
         }
         self.slots.remove(slot);
         self.lost_name(id);
+    }
+
+    /// The attributes of a file were changed. A version has the attributes its state ended with: a name that was removed while the
+    /// state went on under another name shows the new ones.
+    pub(crate) fn attributes_changed(&mut self, id: Id) {
+        let node = &self.nodes[id];
+        let Some((version, _)) = node.version.as_ref().filter(|_| node.names > 0) else {
+            return;
+        };
+        let state = (id, *version);
+        for gone in self.gone.values_mut().filter(|gone| gone.state == state) {
+            (gone.mode, gone.xattrs) = (node.mode, node.xattrs.clone());
+        }
     }
 
     /// A state of the name has ended: a file removed under the name earlier is not its last state any more.
