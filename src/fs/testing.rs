@@ -217,8 +217,8 @@ impl DirSink for Names {
     }
 }
 
-/// A position in an open file: its number and its handle.
-pub(crate) fn position((ino, handle): (u64, u64), offset: u64) -> HandleOffset {
+/// An offset in an open file.
+pub(crate) fn position(ino: u64, handle: u64, offset: u64) -> HandleOffset {
     HandleOffset {
         ino,
         handle,

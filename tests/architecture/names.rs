@@ -130,8 +130,8 @@ const VAGUE: [&str; 4] = [
     concat!("any", "body"),
 ];
 
-/// Returns the lines of a text that contain a vague word. The word `nobody` is allowed as the name of the account: in quotation
-/// marks, or after `as`.
+/// Returns the lines of a text that contain a word of [`VAGUE`]. The name of the account without rights is no finding in quotation
+/// marks and after `as`.
 pub(crate) fn vague_words(name: &str, text: &str) -> Vec<String> {
     let mut findings = Vec::new();
     for (number, line) in text.lines().enumerate() {

@@ -523,13 +523,13 @@ async fn copies_out_of_the_past() {
         .unwrap()
         .handle;
     let to = world.make("restored").await;
-    let (old, new) = (position((from, handle), 0), position(to, 0));
+    let (old, new) = (position(from, handle, 0), position(to.0, to.1, 0));
     let copied = world.copy_file_range(&ALICE, old, new, 99).await;
     assert_eq!(copied, Ok(3));
     world.close(to).await;
     assert_eq!(world.cat("restored").await.unwrap(), "one");
     assert_eq!(world.lseek(from, handle, 1, libc::SEEK_HOLE).await, Ok(3));
-    let wrong = position((to.0, handle), 0);
+    let wrong = position(to.0, handle, 0);
     let back = world.copy_file_range(&ALICE, wrong, old, 1).await;
     assert_eq!(back, Err(FsError::ReadOnly));
 }

@@ -37,6 +37,5 @@ impl Committer {
                 }
             }
         }
-        self.core.changed.notify_waiters();
     }
 }

@@ -227,6 +227,8 @@ impl DataStore {
         let Uploaded { content, rows } = uploaded;
         self.contents.publish(content.content, || publish(rows));
         content.upload_state.send_replace(UploadState::Uploaded);
+        // At once, and not after the whole group: another content of the group may wait for the bucket for long.
+        self.core.changed.notify_waiters();
     }
 
     /// Waits until the rows of a content are published.

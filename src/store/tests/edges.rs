@@ -301,3 +301,32 @@ async fn check_names_a_wrong_count_of_files() {
     let _commit = index.commit(batch).await.unwrap();
     assert_eq!(crate::store::check::recount(&index).await.unwrap(), ["GA"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_uploaded_content_is_committed_while_another_one_of_its_group_waits() {
+    let cluster = TestCluster::new("group");
+    let ns = cluster.open().await;
+    let pack = failpoints::Failpoint::Pack;
+    ns.core.health.failpoints.set_only(pack);
+    save(&ns, ROOT, b"free", &[1; 100_000]).await;
+    let ino = save(&ns, ROOT, b"waits", &[2; 100_000]).await;
+    let file = ns.tree.file(ino).await.unwrap();
+    let changed = Bytes::from_static(b"over the first content");
+    file.write(50_000, changed, &author()).await.unwrap();
+    close(&file).await;
+    let queued = ns.commit.queue.not_uploaded();
+    let [free, _first, second] = &queued[..] else {
+        panic!("{} contents are queued", queued.len());
+    };
+    // The second content is composed over the first one, which is not uploaded.
+    let group = vec![Arc::clone(free), Arc::clone(second)];
+    let upload = tokio::spawn(Arc::clone(&ns.commit).upload_group(group, false));
+    let committed = until(|| free.is_committed());
+    let in_time = tokio::time::timeout(std::time::Duration::from_secs(20), committed).await;
+    assert!(in_time.is_ok(), "not committed");
+    assert!(!upload.is_finished());
+    set_failpoint(&ns, None);
+    upload.await.unwrap();
+    ns.drain().await.unwrap();
+    leave(ns).await;
+}

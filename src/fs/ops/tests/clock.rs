@@ -42,7 +42,7 @@ async fn make_every_change(world: &World) {
         made.await.unwrap();
     }
     let copy = world.make("copy").await;
-    let (from, to) = (position(open, 0), position(copy, 0));
+    let (from, to) = (position(open.0, open.1, 0), position(copy.0, copy.1, 0));
     let copied = world.copy_file_range(&ALICE, from, to, 50);
     assert_eq!(copied.await, Ok(50));
     world.close(copy).await;

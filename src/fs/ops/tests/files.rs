@@ -228,7 +228,7 @@ async fn space_calls_change_the_file_and_its_version() {
         Err(FsError::NoSuchOffset)
     );
     let to = world.make("b").await;
-    let (from, into) = (position((ino, handle), 3), position(to, 1));
+    let (from, into) = (position(ino, handle, 3), position(to.0, to.1, 1));
     let copied = world.copy_file_range(&ALICE, from, into, 100).await;
     assert_eq!(copied, Ok(5));
     world.close(to).await;

@@ -65,8 +65,8 @@ fn every_call_can_run_as_a_task(fs: &FileSystem, names: &mut Names) {
     drop(assert_send(fs.lseek(1, 1, 0, 0)));
     drop(assert_send(fs.copy_file_range(
         who,
-        position((1, 1), 0),
-        position((1, 1), 0),
+        position(1, 1, 0),
+        position(1, 1, 0),
         0,
     )));
     drop(assert_send(fs.end_session()));
