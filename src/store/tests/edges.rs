@@ -318,6 +318,9 @@ async fn an_uploaded_content_is_committed_while_another_one_of_its_group_waits()
     let [free, _first, second] = &queued[..] else {
         panic!("{} contents are queued", queued.len());
     };
+    // No commit or flush of another operation wakes the commit task from here on.
+    until(|| ns.commit.queue.all().len() == queued.len()).await;
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     // The second content is composed over the first one, which is not uploaded.
     let group = vec![Arc::clone(free), Arc::clone(second)];
     let upload = tokio::spawn(Arc::clone(&ns.commit).upload_group(group, false));

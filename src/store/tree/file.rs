@@ -39,7 +39,7 @@ const RETRIES: usize = 3;
 ///
 /// # Errors
 /// `TooLarge` beyond the largest file length.
-fn range_end(offset: u64, len: u64) -> Result<u64, StoreError> {
+pub(super) fn range_end(offset: u64, len: u64) -> Result<u64, StoreError> {
     let end = offset.checked_add(len).filter(|end| *end <= LEN_MAX);
     end.ok_or(StoreError::TooLarge)
 }

@@ -24,7 +24,7 @@ use crate::store::schema::rows::{
 };
 use crate::store::schema::tables::{RowTable, VersionTable};
 use crate::store::tree::Tree;
-use crate::store::tree::file::LEN_MAX;
+use crate::store::tree::file::range_end;
 use crate::store::tree::flush_content::{ContentChange, PreparedContent};
 use crate::store::tree::inode::{FileInode, FlushedState, LinkState, VersionTimestamp};
 use crate::store::tree::locked::{LockedInode, UnnamedFile, find};
@@ -112,7 +112,7 @@ impl AtomicPut {
         if len == 0 {
             return Ok(());
         }
-        let end = end_of(at, len)?;
+        let end = range_end(at, len)?;
         let tree = Arc::clone(&self.tree);
         tree.core.health.check()?;
         let mut waiting = tree.waiting();
@@ -151,7 +151,7 @@ impl AtomicPut {
         if len == 0 {
             return Ok(());
         }
-        let end = end_of(at, len)?;
+        let end = range_end(at, len)?;
         self.tree.core.health.check()?;
         let mut file = self.file.locked();
         if let Some((content, pin)) = source.content() {
@@ -520,10 +520,4 @@ impl Tree {
         txn.timestamp = answered;
         Ok(link_state)
     }
-}
-
-/// Returns where bytes end that are appended at `at`. Fails with `TooLarge` beyond the largest file length.
-fn end_of(at: u64, len: u64) -> Result<u64, StoreError> {
-    let end = at.checked_add(len).filter(|end| *end <= LEN_MAX);
-    end.ok_or(StoreError::TooLarge)
 }

@@ -95,11 +95,11 @@ impl Tree {
         let pieces = map.pieces(0..attrs.size);
         let runs = pieces.chunk_by(|a, b| a.source.is_some() == b.source.is_some());
         let changed = runs.filter(|run| run.iter().all(|piece| piece.source.is_some()));
+        let view = self.data.contents.view(&self.core.index);
         let mut unknown = Vec::new();
         for pieces in changed {
             let run = ChangedRun { pieces };
             let Range { start, end } = run.range();
-            let view = self.data.contents.view(&self.core.index);
             let old = view.resolve(base, start, end).await?;
             for (start, end, old) in old {
                 match self.compare_extent(&run, start..end, &old).await? {
@@ -107,6 +107,8 @@ impl Tree {
                     ExtentComparison::Different => return Ok(false),
                     ExtentComparison::Unknown => unknown.push((pieces, start..end)),
                 }
+                // Hashing 64 MiB takes a thread long enough to delay other calls.
+                tokio::task::yield_now().await;
             }
         }
         self.is_equal_read(base, &unknown).await
