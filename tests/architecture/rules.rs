@@ -32,6 +32,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("lru", &["cache"]),
     ("blake3", &["store"]),
     ("sha2", &["store"]),
+    ("memmap2", &["store"]),
     ("libc", &["fs", "fuse"]),
 ];
 

@@ -10,6 +10,7 @@ pub(crate) mod pins;
 pub(crate) mod relocations;
 pub(crate) mod retry_upload;
 pub(crate) mod segment;
+pub(crate) mod segment_buffer;
 pub(crate) mod upload;
 
 use std::path::Path;

@@ -11,6 +11,7 @@ use crate::backend::{Backend, BackendError};
 use crate::cache::{Block, BlockCache, BlockKey, CacheError};
 use crate::meta::MetaRead;
 use crate::store::data::relocations::RelocationTable;
+use crate::store::data::segment_buffer::SegmentBuffer;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{ContentRef, Ino};
 use crate::store::schema::object_names::SegmentId;
@@ -69,7 +70,7 @@ pub(crate) struct SegmentBuilder {
     id: SegmentId,
     /// Number of bytes at the start of the object that are not in `bytes`: those of a staging file that is hard-linked.
     before: u32,
-    bytes: BytesMut,
+    bytes: SegmentBuffer,
     footer: Footer,
 }
 
@@ -85,7 +86,7 @@ impl SegmentBuilder {
         Self {
             id,
             before: 0,
-            bytes: BytesMut::new(),
+            bytes: SegmentBuffer::new(),
             footer,
         }
     }
@@ -94,7 +95,7 @@ impl SegmentBuilder {
     pub(crate) fn sized(id: SegmentId, bytes: u64, extents: usize) -> Self {
         let footer = extents.saturating_mul(FOOTER_ENTRY_MAX) + TRAILER;
         Self {
-            bytes: BytesMut::with_capacity(bytes as usize + footer),
+            bytes: SegmentBuffer::sized(bytes as usize + footer),
             ..Self::new(id)
         }
     }
@@ -113,7 +114,7 @@ impl SegmentBuilder {
         bytes: &[u8],
     ) -> ExtentSource {
         let offset = self.before + self.bytes.len() as u32;
-        self.bytes.extend_from_slice(bytes);
+        self.bytes.append(bytes);
         self.tell(ino, content, file_offset, offset, bytes)
     }
 
@@ -127,7 +128,7 @@ impl SegmentBuilder {
         bytes: &[u8],
     ) -> ExtentSource {
         debug_assert!(
-            self.bytes.is_empty(),
+            self.bytes.len() == 0,
             "the extents of the staging file come first"
         );
         let offset = self.before;
@@ -166,7 +167,7 @@ impl SegmentBuilder {
     /// Adds an extent of another segment, whose hash the caller has verified; returns its offset in this segment, in bytes.
     pub(crate) fn copy(&mut self, extent: &FooterEntry, bytes: &[u8]) -> u32 {
         let offset = self.before + self.bytes.len() as u32;
-        self.bytes.extend_from_slice(bytes);
+        self.bytes.append(bytes);
         self.footer.extents.push(FooterEntry {
             offset,
             ..extent.clone()
@@ -178,13 +179,11 @@ impl SegmentBuilder {
     pub(crate) fn finish(mut self) -> Bytes {
         // proof: the footer is plain data, which serializes into a Vec always.
         let footer = postcard::to_allocvec(&self.footer).expect("a footer is plain data");
-        self.bytes.extend_from_slice(&footer);
-        self.bytes
-            .extend_from_slice(&(footer.len() as u32).to_le_bytes());
-        self.bytes
-            .extend_from_slice(&crc32c::crc32c(&footer).to_le_bytes());
-        self.bytes.extend_from_slice(&[FORMAT]);
-        self.bytes.extend_from_slice(MAGIC);
+        self.bytes.append(&footer);
+        self.bytes.append(&(footer.len() as u32).to_le_bytes());
+        self.bytes.append(&crc32c::crc32c(&footer).to_le_bytes());
+        self.bytes.append(&[FORMAT]);
+        self.bytes.append(MAGIC);
         self.bytes.freeze()
     }
 }
