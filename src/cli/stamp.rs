@@ -30,7 +30,7 @@ fn resolved_time(time: &OsStr, now: Timestamp) -> Result<Timestamp, CliError> {
     let name = TimeName::parse(time.as_bytes()).ok_or_else(|| {
         CliError::usage(format!(
             "\"{shown}\" is no time between 1970 and 2554; times are -30s, -15m, -2h, -3d, -1w, 2026-11-20, 2026-11-20T21-26, \
-             '2026-11-20 21:26:48+0100' and what `ls .versions` prints"
+             '2026-11-20 21:26:48+0100', @GMT-2026.11.20-21.26.48 and what `ls .versions` prints"
         ))
     })?;
     match name.resolve(now) {
@@ -63,6 +63,7 @@ mod tests {
             ("2026", "2026-11-21T01-00-00.500000000Z"),
             ("2026-11-20", "2026-11-20T23-59-59.999Z"),
             ("2026-11-20 22:26:48+0100", "2026-11-20T21-26-48.999Z"),
+            ("@GMT-2026.11.20-21.26.48", "2026-11-20T21-26-48.999Z"),
             ("2026-11-20T21-26-48.123Z", "2026-11-20T21-26-48.123Z"),
         ] {
             assert_eq!(printed(time).as_deref(), Ok(stamp), "{time}");
@@ -83,7 +84,12 @@ mod tests {
         ] {
             assert_eq!(printed(wrong), Err(2), "{wrong}");
         }
-        for far in ["2027", "2026-11-21T01-00-01", "-9999w"] {
+        for far in [
+            "2027",
+            "2026-11-21T01-00-01",
+            "@GMT-2026.11.21-01.00.01",
+            "-9999w",
+        ] {
             assert_eq!(printed(far), Err(1), "{far}");
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! Printed: UTC, fixed width, `2026-11-20T21-26-48.123Z`; nine digits of the second where two timestamps share
 //! their millisecond. Read: that, any truncation of it, a space for the `T`, colons between the fields, a zone (`Z`,
-//! `+0100`, `-0500`, after colons also `+01:00`), and ages (`-30s`, `-15m`, `-2h`, `-3d`, `-1w`). Nothing else is a
-//! time: names are matched whole and in full.
+//! `+0100`, `-0500`, after colons also `+01:00`), ages (`-30s`, `-15m`, `-2h`, `-3d`, `-1w`), and the names that SMB has for
+//! snapshots (`@GMT-2026.11.20-21.26.48`). Nothing else is a time: names are matched whole and in full.
 //!
 //! Invariant: a name means a *period*, and a period means its last timestamp; what is printed reads back as a period that
 //! holds the timestamp it was printed from.
@@ -17,6 +17,9 @@ const SECOND: u64 = 1_000_000_000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
+
+/// The beginning of the names that SMB has for snapshots; a whole second in UTC follows.
+const SMB_PREFIX: &[u8] = b"@GMT-";
 
 /// How many digits of the second a stamp shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +143,7 @@ impl TimeName {
         match name.first()? {
             b'-' => parse_age(&name[1..]).map(Self::Ago),
             b'0'..=b'9' => parse_stamp(name).map(Self::Stamp),
+            b'@' => parse_smb(name.strip_prefix(SMB_PREFIX)?).map(Self::Stamp),
             _ => None,
         }
     }
@@ -187,6 +191,20 @@ fn parse_age(text: &[u8]) -> Option<u64> {
         return None;
     }
     u64::from(number(digits)?).checked_mul(unit)
+}
+
+/// Reads `2026.11.20-21.26.48`, a second in UTC.
+fn parse_smb(text: &[u8]) -> Option<Period> {
+    let mut rest = Scanner(text);
+    let year = i16::try_from(rest.digits(4)?).ok()?;
+    let (month, day) = (rest.after(b".")?, rest.after(b".")?);
+    let (hour, minute, second) = (rest.after(b"-")?, rest.after(b".")?, rest.after(b".")?);
+    if !rest.is_empty() {
+        return None;
+    }
+    let date = Date::new(year, month, day).ok()?;
+    let time = Time::new(hour, minute, second, 0).ok()?;
+    period(date.to_datetime(time), Offset::UTC, SECOND)
 }
 
 fn parse_stamp(name: &[u8]) -> Option<Period> {

@@ -160,6 +160,40 @@ fn zones_shift_the_period() {
 }
 
 #[test]
+fn the_name_that_smb_has_for_a_snapshot_is_its_second_in_utc() {
+    let smb = "@GMT-2026.11.20-21.26.48";
+    assert!(stamp(smb).is_some_and(|period| period.timestamps().contains(&AT)));
+    assert_eq!(stamp(smb), stamp("2026-11-20T21-26-48"));
+    assert_eq!(
+        stamp("@GMT-2024.02.29-00.00.00"),
+        stamp("2024-02-29T00-00-00")
+    );
+    for wrong in [
+        "@GMT",
+        "@GMT-",
+        "@GMT-2026",
+        "@GMT-2026.11.20",
+        "@GMT-2026.11.20-21.26",
+        "@GMT-2026.11.20-21.26.4",
+        "@GMT-2026.11.20-21.26.48Z",
+        "@GMT-2026.11.20-21.26.48.5",
+        "@GMT-2026.11.20-21.26.48+0100",
+        "@GMT-2026-11-20T21-26-48",
+        "@GMT-2026.11.20-21-26-48",
+        "@GMT-2026.11.20.21.26.48",
+        "@GMT-2026.02.29-21.26.48",
+        "@GMT-2026.11.20-24.00.00",
+        "@GMT-1969.12.31-23.59.59",
+        "@gmt-2026.11.20-21.26.48",
+        "GMT-2026.11.20-21.26.48",
+        "@2026.11.20-21.26.48",
+        "2026.11.20-21.26.48",
+    ] {
+        assert_eq!(TimeName::parse(wrong.as_bytes()), None, "{wrong:?}");
+    }
+}
+
+#[test]
 fn ambiguous_and_unfinished_names_are_no_times() {
     for wrong in [
         "",
@@ -327,7 +361,7 @@ proptest! {
     }
 
     #[test]
-    fn no_name_of_its_own_letters_panics(name in "[-0-9T:. Z+mhdw]{0,32}", now in any::<u64>()) {
+    fn no_name_of_its_own_letters_panics(name in "(@GMT-)?[-0-9T:. Z+mhdw]{0,32}", now in any::<u64>()) {
         let _ = TimeName::parse(name.as_bytes()).and_then(|time| time.resolve(Timestamp(now)));
     }
 }

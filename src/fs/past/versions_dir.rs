@@ -1,6 +1,7 @@
 //! `.versions` itself: which name leads where, and a screenful of times.
 //!
-//! The first character decides: a digit or `-` is a time, `@` one of the virtual folders and files, a letter or `_` a label.
+//! The first character decides: a digit or `-` is a time, `@` one of the virtual folders and files or SMB's name of a time, a letter or
+//! `_` a label.
 
 use super::change_log::ChangeLog;
 use super::deleted_dir::DeletedDir;
@@ -73,10 +74,10 @@ impl PastObject for VersionsDir {
 #[async_trait]
 impl PastDir for VersionsDir {
     async fn lookup(&self, past: &PastReader, caller: &Caller, name: &[u8]) -> FsResult<Found> {
-        match name {
-            [b'0'..=b'9' | b'-', ..] => TimeDir::find(past, caller, self.0, name).await,
-            // There are no labels yet.
-            _ => self.special(name).ok_or(FsError::NotFound),
+        match self.special(name) {
+            Some(found) => Ok(found),
+            // There are no labels yet: every other name is a time or is not there.
+            None => TimeDir::find(past, caller, self.0, name).await,
         }
     }
 
