@@ -34,6 +34,8 @@ mod tests;
 mod text;
 mod thin;
 mod time_dir;
+#[cfg(test)]
+mod times_tests;
 mod tree_dir;
 mod versions_dir;
 

@@ -5,25 +5,18 @@ use crate::store::Timestamp;
 /// The most times that a listing shows: with the virtual names a screenful of a hundred. Every other time resolves as well.
 const SHOWN_MAX: usize = 96;
 
-const MILLISECOND: u64 = 1_000_000;
-const SECOND: u64 = 1_000 * MILLISECOND;
+const SECOND: u64 = 1_000_000_000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 const WEEK: u64 = 7 * DAY;
+/// From the Monday before 1970 to 1970, which began on a Thursday: weeks begin on Mondays. A multiple of every step below a week.
+const FROM_MONDAY: u64 = 3 * DAY;
+/// How far back one time of each day is shown; before that, one of each week.
+const DAYS_MAX: u64 = 30 * DAY;
 
-/// Steps of the last hour, finest first; none at all where everything fits.
-const FINE: [u64; 21] = [
-    1,
-    MILLISECOND,
-    2 * MILLISECOND,
-    5 * MILLISECOND,
-    10 * MILLISECOND,
-    20 * MILLISECOND,
-    50 * MILLISECOND,
-    100 * MILLISECOND,
-    200 * MILLISECOND,
-    500 * MILLISECOND,
+/// Steps of the last hour, finest first.
+const FINE: [u64; 11] = [
     SECOND,
     2 * SECOND,
     5 * SECOND,
@@ -36,7 +29,7 @@ const FINE: [u64; 21] = [
     10 * MINUTE,
     15 * MINUTE,
 ];
-/// Steps of what is older than four weeks: weeks, months, quarters, years, and so on up to the last time of the clock.
+/// Steps of what is older than thirty days: weeks, months, quarters, years, and so on up to the last time of the clock.
 const COARSE: [u64; 7] = [
     WEEK,
     4 * WEEK,
@@ -47,15 +40,18 @@ const COARSE: [u64; 7] = [
     100 * 52 * WEEK,
 ];
 
-/// Thins timestamps, newest first: all of the last hour, the newest of each hour of the last day, of each day of the last four
-/// weeks, and of each week before. Where that is more than a screenful, steps of the last hour and of the time before the four
-/// weeks grow until it is one. The newest and the oldest stay.
+/// Thins timestamps, newest first: the newest of each second of the last hour, of each hour of the last day, of each day of the last
+/// thirty days, and of each week before. Where that is more than a screenful, steps of the last hour and of the time before the thirty
+/// days grow until it is one. The newest stays, and so does that of the oldest second.
+///
+/// No second has two: SMB, which shows these times as snapshots, knows a time only by its second.
 pub(super) fn thin(times: &[Timestamp], now: Timestamp) -> Vec<Timestamp> {
     // One place is for the oldest one, which is seldom the newest of its step.
     let max = SHOWN_MAX - 1;
+    let times = newest_of_each(times, SECOND);
     let age = |time: &Timestamp| now.0.saturating_sub(time.0);
     let older_than = |limit| times.partition_point(|time| age(time) <= limit);
-    let (hour, day, month) = (older_than(HOUR), older_than(DAY), older_than(4 * WEEK));
+    let (hour, day, month) = (older_than(HOUR), older_than(DAY), older_than(DAYS_MAX));
     let mut middle = newest_of_each(&times[hour..day], HOUR);
     middle.extend(newest_of_each(&times[day..month], DAY));
     let (last_hour, before) = (&times[..hour], &times[month..]);
@@ -85,11 +81,12 @@ fn coarsen(times: &[Timestamp], steps: &[u64], max: usize) -> Vec<Timestamp> {
     shown
 }
 
-/// The newest of the times in each step of time; they are newest first. Steps begin at multiples of the step, so that the selection is stable.
+/// The newest of the times in each step of time, in UTC; they are newest first. Where steps begin does not depend on the present, so
+/// that the selection is stable.
 fn newest_of_each(times: &[Timestamp], step: u64) -> Vec<Timestamp> {
     let mut last = None;
     let mut is_first = |time: &Timestamp| {
-        let number = time.0 / step;
+        let number = time.0.saturating_add(FROM_MONDAY) / step;
         last.replace(number) != Some(number)
     };
     let newest = times.iter().filter(|time| is_first(time));
@@ -102,6 +99,13 @@ mod tests {
 
     /// 2026-11-21T01:00:00Z.
     const NOW: u64 = 1_795_222_800_000_000_000;
+
+    /// The newest one of each second.
+    fn of_each_second(ages: &[u64]) -> Vec<u64> {
+        let mut newest = ages.to_vec();
+        newest.dedup_by_key(|age| (NOW - *age) / SECOND);
+        newest
+    }
 
     fn thinned(ages: &[u64]) -> Vec<u64> {
         let times: Vec<Timestamp> = ages.iter().map(|age| Timestamp(NOW - age)).collect();
@@ -123,6 +127,18 @@ mod tests {
     }
 
     #[test]
+    fn no_second_has_two_shown_times() {
+        let milli = SECOND / 1000;
+        let ages = [0, 100 * milli, 900 * milli, SECOND, SECOND + milli];
+        assert_eq!(thinned(&ages), [0, 100 * milli, SECOND + milli]);
+        // Nor where the steps of an hour, a day and a month meet, nor at the oldest change.
+        for limit in [HOUR, DAY, DAYS_MAX] {
+            let ages = [limit - milli, limit, limit + milli, limit + 2 * milli];
+            assert_eq!(thinned(&ages), [limit - milli, limit + milli], "{limit}");
+        }
+    }
+
+    #[test]
     fn older_changes_show_the_newest_of_each_step() {
         // One change every two minutes for ninety days.
         let ages: Vec<u64> = (0..90 * 24 * 30).map(|n| n * 2 * MINUTE).collect();
@@ -130,13 +146,13 @@ mod tests {
         let between = |from: u64, to: u64| kept.iter().filter(|a| from < **a && **a <= to).count();
         assert_eq!(between(0, HOUR), 30);
         assert_eq!(between(HOUR, DAY), 23);
-        assert_eq!(between(DAY, 4 * WEEK), 28);
-        assert!((9..=11).contains(&between(4 * WEEK, 90 * DAY)), "{kept:?}");
+        assert_eq!(between(DAY, DAYS_MAX), 30);
+        assert!((9..=11).contains(&between(DAYS_MAX, 90 * DAY)), "{kept:?}");
         assert!(kept.is_sorted());
     }
 
-    /// For every spread of changes: a screenful at most, in order, each a change, the newest and the oldest among them, the same
-    /// each time; and nothing is left out while all fit.
+    /// For every spread of changes: a screenful at most, in order, each the newest change of its second, those of the newest and the
+    /// oldest second among them, the same each time; and no second is left out while all fit.
     #[test]
     fn every_spread_of_changes_shows_a_screenful() {
         let spreads: [fn(u64) -> u64; 9] = [
@@ -154,6 +170,7 @@ mod tests {
             for count in [1, 2, 95, 96, 97, 500, 5000, 18_000] {
                 let ages: Vec<u64> = (0..count).map(spread).filter(|age| *age < NOW).collect();
                 let kept = thinned(&ages);
+                let ages = of_each_second(&ages);
                 let case = format!("spread {number} of {count}: {kept:?}");
                 assert!(kept.len() <= SHOWN_MAX, "{case}");
                 assert!(kept.is_sorted_by(|a, b| a < b), "{case}");
@@ -173,6 +190,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_week_is_monday_to_sunday() {
+        // A change an hour until Saturday, 2026-11-21T01: the newest one of a whole week is that of its Sunday at 23 hours.
+        let ages: Vec<u64> = (0..60 * 24).map(|n| n * HOUR).collect();
+        let kept = thinned(&ages);
+        let weeks: Vec<u64> = kept.into_iter().filter(|age| *age > DAYS_MAX).collect();
+        let sunday = 5 * DAY + 2 * HOUR;
+        let sundays = (0..8).map(|week| sunday + week * WEEK);
+        let mut expected: Vec<u64> = sundays.filter(|age| *age > DAYS_MAX).collect();
+        expected.insert(0, 720 * HOUR + HOUR);
+        expected.push(ages[ages.len() - 1]);
+        assert_eq!(weeks, expected);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::help_file::HelpFile;
 use super::node::{Found, Identity, LivePlace, NodeKind, PastDir, PastItem, PastNames, PastObject};
 use super::reader::{Lasting, PastReader};
 use super::shown::ShownAttrs;
-use super::stamp;
+use super::stamp::{self, Precision};
 use super::thin::thin;
 use super::time_dir::TimeDir;
 use super::tree_dir::DirAt;
@@ -81,7 +81,8 @@ impl PastDir for VersionsDir {
         }
     }
 
-    /// The virtual folders and files, and the times at which the directory's entries changed, newest first, thinned with age.
+    /// The virtual folders and files, and the times at which the directory's entries changed, newest first, thinned with age, one a
+    /// second at most. The stamp of a second without its milliseconds, which is all that SMB knows of it, leads to the same state.
     async fn list(&self, past: &PastReader) -> FsResult<PastNames> {
         let now = past.namespace.now();
         past.namespace.history().settle(now).await;
@@ -97,8 +98,8 @@ impl PastDir for VersionsDir {
             let found = self.special(name)?;
             Some((Bytes::from_static(name), found))
         });
-        let names = stamp::print_all(&shown).into_iter();
-        let times = names.filter_map(|name| {
+        let times = shown.iter().filter_map(|at| {
+            let name = stamp::print(*at, Precision::Millis);
             // A printed time reads back, and none of them is in the future.
             let at = stamp::parse_printed(name.as_bytes())?.last.min(now);
             let item = PastItem::dir(TimeDir {
