@@ -3,6 +3,7 @@
 //! Invariant: every [`Config`] is valid, and its `Debug` output has no secret. This file does not read the environment.
 
 use crate::backend::{BackendConfig, Retry};
+use crate::fs::past::stamp::{SPELLINGS, TimeName};
 use crate::fs::{FsConfig, SyncOn};
 use crate::fuse::{Configuration, MountAccess, MountFlag};
 use crate::store::{
@@ -24,6 +25,10 @@ pub const DEFAULT_VERSIONS_NAME: &str = ".versions";
 
 /// The default interval at which a read-only mount polls the bucket for newer states.
 const REFRESH: Duration = Duration::from_secs(1);
+
+/// The same for a mount at a time, in which nothing changes but attributes of states that have not ended. It is far below a minute, the
+/// age at which objects of the index's log are deleted.
+const REFRESH_AT: Duration = Duration::from_secs(10);
 
 /// How long the kernel may cache attributes and names on a writing mount, which notifies the kernel of all changes that the
 /// kernel did not request.
@@ -74,6 +79,21 @@ impl fmt::Debug for StoreUrl {
     }
 }
 
+/// A time whose whole tree a mount shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountTime {
+    text: String,
+    /// What it means.
+    pub(crate) name: TimeName,
+}
+
+impl fmt::Display for MountTime {
+    /// As the user wrote it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 /// What a user may set, as he said it; `None` leaves the choice to [`Config::new`].
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -85,6 +105,8 @@ pub struct Settings {
     pub namespace: Option<String>,
     /// Refuse every change, and show what another process writes.
     pub read_only: bool,
+    /// Show the whole tree as it was at this time; the mount is then read-only.
+    pub at: Option<OsString>,
     /// With `read_only`, how often the bucket is asked for something newer.
     pub refresh: Option<Duration>,
     /// With `read_only`, show a damaged index too.
@@ -191,6 +213,8 @@ pub struct Config {
     pub fs: FsConfig,
     /// How a read-only mount follows the writer.
     pub follow: FollowConfig,
+    /// The time whose whole tree is shown, instead of the live one.
+    pub at: Option<MountTime>,
     /// How long a drain waits while nothing moves.
     pub drain_timeout: Duration,
     /// How to mount.
@@ -209,17 +233,21 @@ impl Config {
         let drain_timeout = settings.drain_timeout.unwrap_or(DRAIN_TIMEOUT);
         at_least("drain-timeout", drain_timeout, Duration::from_secs(1))?;
         let (sync_on, linger) = sync(settings.sync_on, settings.sync_interval)?;
-        let refresh = refreshing(settings.read_only, settings.refresh)?;
-        let on_damage = on_damage(settings.read_only, settings.damaged)?;
+        let at = mount_time(settings.at)?;
+        let read_only = settings.read_only || at.is_some();
+        let refresh = refreshing(read_only, at.as_ref(), settings.refresh)?;
+        let on_damage = on_damage(read_only, settings.damaged)?;
         let fs = FsConfig {
-            live_ttl: match settings.read_only {
+            live_ttl: match read_only {
                 true => refresh,
                 false => LIVE_TTL,
             },
             past_ttl: PAST_TTL,
             versions_name: versions_name(settings.versions_name)?,
             sync_on,
-            read_only: settings.read_only,
+            read_only,
+            // Resolved when the namespace is open.
+            shown_at: None,
             uid: settings.uid,
             gid: settings.gid,
             umask: umask(settings.umask)?,
@@ -232,7 +260,7 @@ impl Config {
             linger,
             host: settings.host,
             owner: settings.owner,
-            reclaim: match settings.read_only {
+            reclaim: match read_only {
                 true => GcMode::OnRequest,
                 false => GcMode::Always,
             },
@@ -247,7 +275,7 @@ impl Config {
             mountpoint: settings.mountpoint,
             source: settings.url.to_string(),
             access,
-            read_only: settings.read_only,
+            read_only,
             flags: settings.flags,
             deadline,
         };
@@ -261,6 +289,7 @@ impl Config {
                 every: refresh,
                 on_damage,
             },
+            at,
             drain_timeout,
             mount,
         })
@@ -294,14 +323,36 @@ fn versions_name(name: Option<OsString>) -> Result<Vec<u8>, ConfigError> {
     Ok(bytes.to_vec())
 }
 
+fn mount_time(time: Option<OsString>) -> Result<Option<MountTime>, ConfigError> {
+    let Some(time) = time else { return Ok(None) };
+    match TimeName::parse(time.as_bytes()) {
+        Some(name) => Ok(Some(MountTime {
+            text: time.to_string_lossy().into_owned(),
+            name,
+        })),
+        None => {
+            let why = format!("is no time between 1970 and 2554; times are {SPELLINGS}");
+            Err(ConfigError::new("at", time.display(), why))
+        }
+    }
+}
+
 /// The polling interval of a read-only mount, which is also how long the kernel may cache its answers.
-fn refreshing(read_only: bool, every: Option<Duration>) -> Result<Duration, ConfigError> {
+fn refreshing(
+    read_only: bool,
+    at: Option<&MountTime>,
+    every: Option<Duration>,
+) -> Result<Duration, ConfigError> {
+    let default = match at {
+        Some(_) => REFRESH_AT,
+        None => REFRESH,
+    };
     let every = match every {
         Some(every) if !read_only => {
-            let why = "has a meaning only with --read-only";
+            let why = "has a meaning only with --read-only or --at";
             return Err(ConfigError::new("refresh", format!("{every:?}"), why));
         }
-        every => every.unwrap_or(REFRESH),
+        every => every.unwrap_or(default),
     };
     at_least("refresh", every, Duration::from_millis(100))?;
     Ok(every)
@@ -312,8 +363,7 @@ fn on_damage(read_only: bool, damaged: bool) -> Result<OnDamage, ConfigError> {
         (false, _) => Ok(OnDamage::Refuse),
         (true, true) => Ok(OnDamage::Show),
         (true, false) => {
-            let why =
-                "has a meaning only with --read-only: nothing is written over a damaged index";
+            let why = "has a meaning only with --read-only or --at: nothing is written over a damaged index";
             Err(ConfigError::new("damaged", "", why))
         }
     }
@@ -407,6 +457,7 @@ mod tests {
             mountpoint: "/mnt".into(),
             namespace: None,
             read_only: false,
+            at: None,
             refresh: None,
             damaged: false,
             allow_other: false,
@@ -504,6 +555,26 @@ mod tests {
         ] {
             let error = retry(None, base.map(ms), cap.map(ms)).unwrap_err();
             assert!(error.to_string().starts_with(flag), "{flag}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_mount_at_a_time_is_read_only() {
+        let mut past = settings();
+        past.at = Some("-1h".into());
+        let mut often = past.clone();
+        often.refresh = Some(REFRESH);
+        assert_eq!(Config::new(often).unwrap().follow.every, REFRESH);
+        let config = Config::new(past).unwrap();
+        assert!(config.fs.read_only && config.mount.read_only);
+        assert_eq!(config.follow.every, REFRESH_AT);
+        assert_eq!(config.fs.live_ttl, REFRESH_AT);
+        assert_eq!(config.store.reclaim, GcMode::OnRequest);
+        assert_eq!(config.at.unwrap().to_string(), "-1h");
+        for wrong in ["", "yesterday", "2026-13", "-1"] {
+            let message = refused(|s| s.at = Some(wrong.into()));
+            let start = format!("--at {wrong}: is no time");
+            assert!(message.starts_with(&start), "{message}");
         }
     }
 

@@ -40,10 +40,13 @@ pub(super) struct MountArguments {
     /// Refuse every change; another mount may write at the same time
     #[arg(long)]
     read_only: bool,
-    /// With --read-only: how often to look for newer changes in the bucket [default: 1s]
+    /// Show the whole tree as it was at this time (-1h, 2026-11-20, ...), read-only; another mount may write at the same time
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    at: Option<OsString>,
+    /// With --read-only or --at: how often to look for newer changes in the bucket [default: 1s, with --at 10s]
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     refresh: Option<Duration>,
-    /// With --read-only: show the readable part of a damaged index
+    /// With --read-only or --at: show the readable part of a damaged index
     #[arg(long)]
     damaged: bool,
     /// Give every user access, each with their own rights; always on for root's mounts
@@ -183,6 +186,7 @@ fn settings(arguments: MountArguments) -> Result<Settings, CliError> {
         mountpoint: place::from_root(&arguments.mountpoint)?,
         namespace: arguments.namespace,
         read_only: arguments.read_only,
+        at: arguments.at,
         refresh: arguments.refresh,
         damaged: arguments.damaged,
         allow_other: arguments.allow_other,
@@ -248,10 +252,9 @@ impl MountJob {
                 return cli_error.exit();
             }
         };
-        let outcome = match self
-            .readiness
-            .ready(super::status::conflicts(&daemon.conflicts()))
-        {
+        let older = daemon.shown_time().and_then(super::status::older_state);
+        let remark = super::status::conflicts(&daemon.conflicts()).or(older);
+        let outcome = match self.readiness.ready(remark) {
             Ok(()) => {
                 tracing::info!("mounted");
                 daemon.run(&mut signals).await

@@ -198,7 +198,7 @@ mod tests {
             "m",
             "-o",
             "allow_other,ro,namespace=team/eu",
-            "-osync_on=close,cache-size=1G",
+            "-osync_on=close,cache-size=1G,at=-1h",
             "--options=noexec,_netdev,x-systemd.automount,user,nofail",
         ]);
         assert_eq!(
@@ -211,6 +211,7 @@ mod tests {
                 "--namespace=team/eu",
                 "--sync-on=close",
                 "--cache-size=1G",
+                "--at=-1h",
                 "--mount-flag=noexec"
             ]
         );

@@ -2,7 +2,7 @@
 
 use super::error::CliError;
 use crate::env::{Env, SystemEnv};
-use crate::fs::past::stamp::{TimeName, print_exact};
+use crate::fs::past::stamp::{SPELLINGS, TimeName, print_exact};
 use crate::store::Timestamp;
 use serde_json::json;
 use std::ffi::OsStr;
@@ -29,8 +29,7 @@ fn resolved_time(time: &OsStr, now: Timestamp) -> Result<Timestamp, CliError> {
     let shown = time.display();
     let name = TimeName::parse(time.as_bytes()).ok_or_else(|| {
         CliError::usage(format!(
-            "\"{shown}\" is no time between 1970 and 2554; times are -30s, -15m, -2h, -3d, -1w, 2026-11-20, 2026-11-20T21-26, \
-             '2026-11-20 21:26:48+0100', @GMT-2026.11.20-21.26.48 and what `ls .versions` prints"
+            "\"{shown}\" is no time between 1970 and 2554; times are {SPELLINGS}"
         ))
     })?;
     match name.resolve(now) {

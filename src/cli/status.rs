@@ -4,7 +4,7 @@ use super::error::CliError;
 use super::place;
 use super::value::{show_duration, show_size};
 use crate::control::{
-    self, BacklogReport, ConflictReport, DaemonAnswer, ReclaimReport, Request, Response,
+    self, BacklogReport, ConflictReport, DaemonAnswer, ReclaimReport, Request, Response, ShownTime,
     StatusReport,
 };
 use crate::env::{Env, SystemEnv};
@@ -49,11 +49,24 @@ pub(super) fn unexpected(mountpoint: &Path) -> CliError {
     ))
 }
 
-/// How old the state is that a read-only mount shows; `None` for other mounts.
+/// What a read-only mount shows: a time, or how old the writer's state is; `None` for other mounts.
 fn shown(status: &StatusReport, now: u64) -> Option<String> {
+    if let Some(ShownTime { asked, stamp, .. }) = &status.at {
+        return Some(format!("the tree as of {stamp}, --at {asked}"));
+    }
     let age = Duration::from_nanos(now.saturating_sub(status.shown_ns?));
     let age = show_duration(age);
     Some(format!("the writer's state {age} ago"))
+}
+
+/// Tells that a mount shows an older state than the time it was asked for; `None` where it shows that time.
+pub(super) fn older_state(time: &ShownTime) -> Option<String> {
+    let ShownTime { asked, stamp, .. } = time;
+    (time.ns < time.asked_ns).then(|| {
+        format!(
+            "--at {asked}: shows the tree as of {stamp}, the newest state that the bucket has whole"
+        )
+    })
 }
 
 /// Objects deleted from the bucket and those to be deleted; `None` if there are none.
@@ -223,6 +236,13 @@ mod tests {
             places: vec!["d/a".to_owned(), "b".to_owned()],
             dropped: 5,
         };
+        status.shown_ns = Some(0);
+        status.at = Some(ShownTime {
+            asked: "-1h".to_owned(),
+            asked_ns: 5,
+            stamp: "2026-11-20T21-26-48.999Z".to_owned(),
+            ns: 5,
+        });
         let text = describe(&status, 0);
         assert!(
             text.contains("3 files, 1.0 MiB, 4 operations, oldest 2 s"),
@@ -234,11 +254,20 @@ mod tests {
         );
         assert!(text.ends_with("see the log"), "{text}");
         for part in [
+            "shown              the tree as of 2026-11-20T21-26-48.999Z, --at -1h",
             "fenced             another writer has taken the namespace",
             "uncited            0 bytes in 2 objects of ended writers wait",
             "2 versions marked conflict, 5 operations dropped; under .versions/@files: d/a, b",
         ] {
             assert!(text.contains(part), "{text}");
         }
+        let mut time = status.at.unwrap_or_default();
+        assert_eq!(older_state(&time), None);
+        time.ns -= 1;
+        let told = older_state(&time).unwrap_or_default();
+        assert!(
+            told.starts_with("--at -1h: shows the tree as of 2026-"),
+            "{told}"
+        );
     }
 }

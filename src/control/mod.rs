@@ -82,6 +82,8 @@ pub struct StatusReport {
     pub mounted_ns: u64,
     /// With `read-only`, the timestamp up to which the writer's changes are shown.
     pub shown_ns: Option<u64>,
+    /// With `--at`, the time whose whole tree is shown.
+    pub at: Option<ShownTime>,
     /// Whether another writer has taken the namespace; every change is refused then.
     pub fenced: bool,
     /// The conflicts that this mount found: changes that another writer had superseded.
@@ -96,6 +98,19 @@ pub struct StatusReport {
     pub requests: RequestReport,
     /// The task that panicked; every call is EIO then.
     pub poisoned: Option<String>,
+}
+
+/// The time whose whole tree a mount shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShownTime {
+    /// The time as the user wrote it.
+    pub asked: String,
+    /// What it meant at the mount.
+    pub asked_ns: u64,
+    /// The timestamp that is shown, as a name of `.versions`.
+    pub stamp: String,
+    /// The timestamp that is shown. It is less than `asked_ns` where that was after the newest state in the bucket.
+    pub ns: u64,
 }
 
 /// Changes that are not yet in the bucket.

@@ -56,6 +56,14 @@ pub enum DaemonError {
         /// The store, without secrets.
         url: String,
     },
+    /// The time of `--at` has no tree to show: give another.
+    #[error("--at {time}: {why}")]
+    NotShown {
+        /// The time, as the user wrote it.
+        time: String,
+        /// Why not.
+        why: String,
+    },
     /// The disk of the cache directory is full: free some space, or use another directory.
     #[error(
         "cache directory {path}: no space left on its disk; free some, or give another --cache-dir"

@@ -9,6 +9,7 @@
 mod descriptors;
 mod error;
 mod groups;
+mod shown_time;
 mod status;
 mod stop;
 
@@ -18,7 +19,7 @@ use crate::control::{self, Control, ControlError, Request, Response};
 use crate::env::Env;
 use crate::fs::FileSystem;
 use crate::fuse::{Mounted, Unmount};
-use crate::store::{Namespace, StoreError, sweep_orphans};
+use crate::store::{Namespace, StoreError, Timestamp, sweep_orphans};
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::Tasks;
 pub use error::DaemonError;
@@ -171,6 +172,12 @@ impl Daemon {
     #[must_use]
     pub fn conflicts(&self) -> control::ConflictReport {
         status::conflicts(&self.core.layers.namespace)
+    }
+
+    /// The time whose whole tree this mount shows; `None` for a mount of the live tree.
+    #[must_use]
+    pub fn shown_time(&self) -> Option<&control::ShownTime> {
+        self.core.layers.status_collector.shown_time()
     }
 
     /// Serves until an unmount, a signal or a command ends the mount, then closes all layers.
@@ -374,7 +381,7 @@ impl Layers {
         groups: &Groups,
     ) -> Result<Self, DaemonError> {
         let backend = open_backend(config, env.as_ref()).await?;
-        let status_collector =
+        let mut status_collector =
             StatusCollector::new(config, backend.clone(), Arc::clone(&env), groups.clone());
         let tasks = &groups.below;
         let store = config.store.clone();
@@ -390,9 +397,23 @@ impl Layers {
         let namespace = opened.map_err(|source| not_opened(config, source))?;
         if !config.fs.read_only {
             let name = config.namespace.clone();
+            let clock = Arc::clone(&clock);
             drop(tasks.spawn("sweep-orphans", sweep(backend, name, clock)));
         }
-        let fs = FileSystem::new(namespace.clone(), config.fs.clone(), tasks.clone());
+        let mut shown = config.fs.clone();
+        if let Some(time) = &config.at {
+            match shown_time::resolve(time, config, &namespace, clock.now()).await {
+                Ok(time) => {
+                    shown.shown_at = Some(Timestamp(time.ns));
+                    status_collector.shows(time);
+                }
+                Err(error) => {
+                    close(&namespace).await;
+                    return Err(error);
+                }
+            }
+        }
+        let fs = FileSystem::new(namespace.clone(), shown, tasks.clone());
         Ok(Self {
             namespace,
             fs: Arc::new(fs),

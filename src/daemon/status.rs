@@ -4,7 +4,8 @@ use super::groups::Groups;
 use crate::backend::Backend;
 use crate::config::Config;
 use crate::control::{
-    BacklogReport, ConflictReport, ReclaimReport, RequestReport, StatusReport, UsageReport,
+    BacklogReport, ConflictReport, ReclaimReport, RequestReport, ShownTime, StatusReport,
+    UsageReport,
 };
 use crate::env::Env;
 use crate::fs::SyncOn;
@@ -19,6 +20,7 @@ pub(super) struct StatusCollector {
     mode: &'static str,
     sync_on: &'static str,
     mounted_ns: u64,
+    shown_time: Option<ShownTime>,
     backend: Backend,
     env: Arc<dyn Env>,
     groups: Groups,
@@ -45,10 +47,21 @@ impl StatusCollector {
                 SyncOn::Interval => "interval",
             },
             mounted_ns: env.now(),
+            shown_time: None,
             backend,
             env,
             groups,
         }
+    }
+
+    /// Notes that the mount shows the whole tree as of `time`.
+    pub(super) fn shows(&mut self, time: ShownTime) {
+        self.shown_time = Some(time);
+    }
+
+    /// The time whose whole tree the mount shows.
+    pub(super) fn shown_time(&self) -> Option<&ShownTime> {
+        self.shown_time.as_ref()
     }
 
     /// Names the task that panicked.
@@ -74,6 +87,7 @@ impl StatusCollector {
             sync_on: self.sync_on.to_owned(),
             mounted_ns: self.mounted_ns,
             shown_ns: namespace.shown().map(|at| at.0),
+            at: self.shown_time.clone(),
             fenced: namespace.is_fenced(),
             conflicts: conflicts(namespace),
             pending: backlog(namespace.tree().pending(), self.env.now()),

@@ -1,5 +1,6 @@
 //! How a mount shows a namespace.
 
+use crate::store::Timestamp;
 use std::time::Duration;
 
 /// When close(2) returns, and when the bucket has the bytes.
@@ -26,6 +27,9 @@ pub struct FsConfig {
     pub sync_on: SyncOn,
     /// Refuses every change; another process may write the namespace.
     pub read_only: bool,
+    /// With `read_only`, shows the whole tree as of this timestamp instead of the live one. The root directory existed then, and no
+    /// change can still come in at or before it.
+    pub shown_at: Option<Timestamp>,
     /// Shows this owner for everything.
     pub uid: Option<u32>,
     /// Shows this group for everything.
@@ -42,6 +46,7 @@ impl Default for FsConfig {
             versions_name: b".versions".to_vec(),
             sync_on: SyncOn::Release,
             read_only: false,
+            shown_at: None,
             uid: None,
             gid: None,
             umask: None,

@@ -1,7 +1,8 @@
 //! POSIX meaning over a namespace: numbers, names, handles, and `.versions/`. It names neither FUSE nor the object
 //! store.
 //!
-//! The path of a call: a number is a live inode or a node of the past (`Node`). A call that changes something asks for a live inode
+//! The path of a call: a number is a live inode or a node of the past (`Node`); where the whole tree is shown as of a timestamp, every
+//! number is one of the past, the root's among them. A call that changes something asks for a live inode
 //! first and so returns EROFS for the past. Then it calls the namespace, and updates the tables of this room after the store has
 //! answered.
 //! Invariants: the kernel checks permissions (`default_permissions`), nothing here does; no lock of this room is held
@@ -124,7 +125,7 @@ impl FileSystem {
     /// The node of `ino`.
     fn node(&self, ino: u64) -> FsResult<Node> {
         self.admit()?;
-        if past::is_past(ino) {
+        if past::is_past(ino) || self.config.shown_at.is_some() {
             let node = self.past.node(ino).ok_or(FsError::Stale)?;
             Ok(Node::Past(node))
         } else {

@@ -12,6 +12,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod at;
 mod attributes;
 mod audit;
 mod bad_input;

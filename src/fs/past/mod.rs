@@ -38,6 +38,8 @@ mod time_dir;
 mod times_tests;
 mod tree_dir;
 mod versions_dir;
+#[cfg(test)]
+mod whole_tree_tests;
 
 pub(crate) use listing::{DrawnListing, ListedName, Listing};
 pub(crate) use node::{Found, LivePlace, PastContent};
@@ -58,6 +60,7 @@ use reader::PastReader;
 use shown::ShownAttrs;
 use std::time::Duration;
 use table::NodeTable;
+use time_dir::TimeDir;
 use versions_dir::VersionsDir;
 
 /// The past of a namespace.
@@ -68,13 +71,18 @@ pub(crate) struct Past {
 }
 
 impl Past {
-    /// The past of `namespace`, shown as `config` says.
+    /// The past of `namespace`, shown as `config` says. Where that is the whole tree as of a timestamp, the node with the root's number
+    /// is the root directory as of then.
     pub(crate) fn new(namespace: Namespace, config: &FsConfig) -> Self {
         let dependents = Arc::<Dependents>::default();
         let help = help_file::text(&config.versions_name);
+        let nodes = NodeTable::new(Arc::clone(&dependents));
+        if let Some(at) = config.shown_at {
+            nodes.enter_root(PastItem::dir(TimeDir::root(at)));
+        }
         Self {
             reader: PastReader::new(namespace, config, help, Arc::clone(&dependents)),
-            nodes: NodeTable::new(Arc::clone(&dependents)),
+            nodes,
             dependents,
         }
     }

@@ -21,6 +21,14 @@ const DAY: u64 = 24 * HOUR;
 /// The beginning of the names that SMB has for snapshots; a whole second in UTC follows.
 const SMB_PREFIX: &[u8] = b"@GMT-";
 
+/// Spellings of times, for the message about a text that is none.
+#[cfg_attr(
+    not(feature = "cli"),
+    allow(dead_code, reason = "commands print it in their messages")
+)]
+pub(crate) const SPELLINGS: &str = "-30s, -15m, -2h, -3d, -1w, 2026-11-20, 2026-11-20T21-26, '2026-11-20 21:26:48+0100', \
+    @GMT-2026.11.20-21.26.48 and what `ls .versions` prints";
+
 /// How many digits of the second a stamp shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Precision {

@@ -1,12 +1,13 @@
 //! The nodes of the past that the kernel knows, and their numbers.
 //!
-//! A number is a hash of the node's identity, with bit 63 set, so it is the same after a restart and never a live inode's.
+//! A number is a hash of the node's identity, with bit 63 set, so it is the same after a restart and never a live inode's. Only a root
+//! of the past has the number that the kernel gives every root.
 //! Invariant: one number never means two nodes at a time: a node whose number is taken gets the next one of its own sequence.
 //! The identity of a node never changes; a later lookup may put a newer copy of its attributes under the number.
 
 use super::dependents::Dependents;
 use super::node::{Identity, PastItem, PastObject, Refound};
-use crate::store::Ino;
+use crate::store::{Ino, ROOT};
 use crate::sync::Arc;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
@@ -77,6 +78,17 @@ impl NodeTable {
 }
 
 impl NodeTable {
+    /// Enters the root of the whole tree. It stays: the kernel references a root without a lookup.
+    pub(crate) fn enter_root(&self, item: PastItem) {
+        let node = Arc::new(PastNode {
+            number: ROOT.0,
+            parent: ROOT.0,
+            identity: item.object().identity(ROOT.0, b""),
+            item,
+        });
+        self.again(&node);
+    }
+
     /// Counts one lookup of `item`, found as `name` in `parent`.
     pub(crate) fn enter(&self, parent: u64, name: &[u8], item: PastItem) -> Arc<PastNode> {
         let identity = item.object().identity(parent, name);

@@ -8,7 +8,7 @@ use super::stamp::{TimeName, TimeStability};
 use super::tree_dir::DirAt;
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
-use crate::store::{Ino, Timestamp};
+use crate::store::{Ino, ROOT, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::ops::RangeInclusive;
@@ -24,6 +24,14 @@ pub(super) struct TimeDir {
 }
 
 impl TimeDir {
+    /// The root directory as of `at`.
+    pub(super) fn root(at: Timestamp) -> Self {
+        Self {
+            then: DirAt { dir: ROOT, at },
+            asked: ROOT,
+        }
+    }
+
     /// What the time `name` means to `caller` in `.versions` of the live directory `dir`.
     ///
     /// # Errors

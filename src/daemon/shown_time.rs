@@ -1,0 +1,43 @@
+//! The timestamp that a mount with `--at` shows the whole tree as of, resolved once.
+
+use super::error::{DaemonError, not_opened};
+use crate::config::{Config, MountTime};
+use crate::control::ShownTime;
+use crate::fs::past::stamp::print_exact;
+use crate::store::{Namespace, ROOT, Timestamp};
+
+/// Resolves `time` at `now`, in nanoseconds. A time after the newest state that the bucket is known to have whole means that state.
+///
+/// # Errors
+/// [`DaemonError::NotShown`] for a time in the future, or before the namespace; those of the index.
+pub(super) async fn resolve(
+    time: &MountTime,
+    config: &Config,
+    namespace: &Namespace,
+    now: u64,
+) -> Result<ShownTime, DaemonError> {
+    let refused = |why: String| DaemonError::NotShown {
+        time: time.to_string(),
+        why,
+    };
+    let newest = namespace.now();
+    // The writer's clock may be ahead of this machine's.
+    let present = Timestamp(now).max(newest);
+    let Some((asked, _)) = time.name.resolve(present) else {
+        return Err(refused("is in the future, or before 1970".to_owned()));
+    };
+    let shown = asked.min(newest);
+    let root = namespace.history().view().directory_at(ROOT, shown).await;
+    match root.map_err(|source| not_opened(config, source))? {
+        Some(_) => Ok(ShownTime {
+            asked: time.to_string(),
+            asked_ns: asked.0,
+            stamp: print_exact(shown),
+            ns: shown.0,
+        }),
+        None => Err(refused(format!(
+            "namespace {} did not exist then; give a later time",
+            config.namespace
+        ))),
+    }
+}
