@@ -45,6 +45,7 @@ mod privileges;
 mod programs;
 mod random_walk;
 mod reclaim;
+mod samba;
 mod scale;
 mod small_disk;
 mod suites;

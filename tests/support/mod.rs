@@ -13,6 +13,7 @@ pub(crate) mod random;
 pub(crate) mod rclone;
 pub(crate) mod s3;
 pub(crate) mod s3s;
+pub(crate) mod samba;
 pub(crate) mod sandbox;
 pub(crate) mod server;
 pub(crate) mod shell;
