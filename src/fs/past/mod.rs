@@ -11,6 +11,8 @@ mod deleted_dir;
 #[cfg(test)]
 mod deleted_tests;
 mod dependents;
+#[cfg(test)]
+mod editor_tests;
 mod files_dir;
 mod help_file;
 mod history_dir;

@@ -18,6 +18,7 @@ use crate::store::model::version::{EndOp, Ino, Kind, Op, PastEntry, Retained, Ti
 use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryBody, DentryRow, ImportedRow, VersionRecord};
 use crate::store::schema::tables::{DentryTable, RowTable, VersionTable};
+use crate::store::tree::move_rows::is_rewrite;
 
 /// Largest number of renames and undeletes that a list of versions follows back.
 const ORIGINS_MAX: usize = 64;
@@ -313,7 +314,9 @@ impl PastView {
             return Ok(Vec::new());
         }
         let gap = before.windows(2).rposition(|pair| {
-            pair[0].ended != Some(pair[1].stamp.id.timestamp) && !back(&pair[1], origin)
+            let began = pair[1].stamp.id.timestamp;
+            let follows = pair[0].ended.is_some_and(|ended| is_rewrite(ended, began));
+            !follows && !back(&pair[1], origin)
         });
         before.drain(..gap.map_or(0, |at| at + 1));
         Ok(before)

@@ -4,5 +4,6 @@ pub(crate) mod config;
 pub(crate) mod error;
 pub(crate) mod failpoints;
 pub(crate) mod ids;
+pub(crate) mod ignored_names;
 pub(crate) mod role;
 pub(crate) mod version;

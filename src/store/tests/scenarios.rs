@@ -199,6 +199,25 @@ async fn crashes_around_saves_by_rename() {
     scenario("rename", &steps).await;
 }
 
+/// vim and Emacs rename the old state to a backup and write the name anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn crashes_around_saves_that_rename_the_old_state_away() {
+    use Step::*;
+    let mut steps = vec![Create(0, "doc"), Append(0, 9), Close(0)];
+    for (wait, backup) in [(0, "doc~"), (0, "doc~"), (20, "doc.bak"), (3, "1.tmp")] {
+        steps.extend([
+            Wait(wait),
+            Rename("doc", backup, RenameMode::Replace),
+            Create(0, "doc"),
+            Append(0, 10 + wait as usize),
+            Sync(0),
+            Close(0),
+        ]);
+    }
+    steps.extend([Unlink("doc~"), Rename("doc", "last", RenameMode::Replace)]);
+    scenario("backup", &steps).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn crashes_around_truncations_of_a_long_file() {
     use Step::*;

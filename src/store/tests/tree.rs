@@ -86,6 +86,8 @@ pub(crate) struct Tree {
     pub(crate) slots: BTreeMap<Slot, Entry>,
     /// The last removed file of each name, kept while the name exists again. Removed directories are not included.
     pub(crate) gone: BTreeMap<Slot, Gone>,
+    /// When each name last ended, and whether it was transient.
+    ends: BTreeMap<Slot, (Timestamp, bool)>,
     /// The past at each step.
     pub(crate) past: Vec<BTreeMap<Slot, Shown>>,
     /// The live tree at each step.
@@ -106,6 +108,7 @@ impl Tree {
             nodes: Vec::new(),
             slots: BTreeMap::new(),
             gone: BTreeMap::new(),
+            ends: BTreeMap::new(),
             past: Vec::new(),
             live: Vec::new(),
             timestamps: Vec::new(),
@@ -426,12 +429,14 @@ impl Tree {
         self.nodes[id].state == State::Unborn && !self.nodes[id].linked
     }
 
-    fn is_young(&self, since: usize) -> bool {
-        let (last, since) = (
-            self.timestamps[self.timestamps.len() - 1],
-            self.timestamps[since.min(self.timestamps.len() - 1)],
-        );
-        last.0 - since.0 < TRANSIENT_MAX
+    /// Whether a name is less than ten seconds old, and did not exist in the ten seconds before.
+    fn is_new(&self, slot: &Slot, since: usize) -> bool {
+        let last = self.timestamps.len() - 1;
+        let (last, since) = (self.timestamps[last], self.timestamps[since.min(last)]);
+        let is_rewritten = self.ends.get(slot).is_some_and(|(ended, transient)| {
+            !transient && since.0.saturating_sub(ended.0) < TRANSIENT_MAX
+        });
+        last.0 - since.0 < TRANSIENT_MAX && !is_rewritten
     }
 
     /// The expected versions of a name, oldest first, each with a step at which it was current.

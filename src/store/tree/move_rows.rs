@@ -8,6 +8,7 @@ use crate::store::commit::txn::Txn;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
+use crate::store::model::ignored_names::is_backup_of;
 use crate::store::model::version::{EndOp, Ino, Op, Stamp, Timestamp};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
@@ -19,8 +20,19 @@ use crate::store::tree::Tree;
 use crate::store::tree::inode::{CachedDirectory, FileInode, LinkState};
 use crate::store::tree::row_writer::VersionEnd;
 
-/// A name that a rename takes away within this time of its creation is transient: it is in no list of versions.
+/// A name that a rename takes away within this time of its creation is transient: it is in no list of versions. A rename to the
+/// name of a backup does not make it transient.
 pub(crate) const TRANSIENT_MAX: Duration = Duration::from_secs(10);
+/// Longest time between the end of a name and its next version that belongs to one save.
+const REWRITE_MAX: Duration = Duration::from_secs(10);
+/// Version records that are read at once after the newest one.
+const LIFE_CHUNK: usize = 128;
+
+/// Tells whether a version that began at `began` under a name that did not exist since `ended` continues the line of versions.
+pub(crate) fn is_rewrite(ended: Timestamp, began: Timestamp) -> bool {
+    began.0.saturating_sub(ended.0) < REWRITE_MAX.as_nanos() as u64
+}
+
 /// The name that a rename binds an inode to.
 #[derive(Clone, Debug)]
 pub(crate) struct BindTarget {
@@ -44,7 +56,7 @@ impl Tree {
         file: &FileInode,
         entry: &DentryRow,
         dentry: &Dentry,
-        exchanged: bool,
+        arrival: &BindTarget,
     ) -> Result<bool, StoreError> {
         let at = txn.timestamp;
         let since = entry.alive_since;
@@ -65,14 +77,12 @@ impl Tree {
             );
             return Ok(true);
         }
-        let passed = young
-            && !exchanged
+        let is_transient = young
+            && !arrival.exchanged
+            && !is_backup_of(&dentry.name, &arrival.dentry.name)
             && !matches!(file.state, EntryState::Unborn { behind: Some(_) })
-            && !self.is_undeleted(&file.state, dentry, since).await?;
-        if passed {
-            self.transient_since(txn, dentry, since).await?;
-        }
-        let end_op = if passed {
+            && self.mark_transient(txn, dentry, since, &file.state).await?;
+        let end_op = if is_transient {
             EndOp::Transient
         } else {
             EndOp::RenamedTo
@@ -84,51 +94,66 @@ impl Tree {
         Ok(!matches!(file.state, EntryState::Unborn { .. }))
     }
 
-    /// Tells whether the name's life began with an undelete. Such a name has history, so it is not transient however young it is.
-    async fn is_undeleted(
-        &self,
-        state: &EntryState,
-        dentry: &Dentry,
-        since: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let current = state.shown_stamp();
-        if let Some(stamp) = current.filter(|stamp| stamp.id.timestamp <= since) {
-            return Ok(stamp.op == Op::Undelete);
-        }
-        let from = keys::history_at(dentry.parent, &dentry.name, since);
-        let until = keys::after(&keys::history(dentry.parent, &dentry.name));
-        let Some((_, value)) = self.core.index.first(from, until).await? else {
-            return Ok(false);
-        };
-        let first: VersionRecord = VersionTable::decode(&value)?;
-        Ok(first.stamp.id.timestamp == since && first.stamp.op == Op::Undelete)
-    }
-
-    /// Changes the records of a directory entry's ended versions that began at or after `since` to `Transient`.
-    async fn transient_since(
+    /// Tells whether a name that is less than [`TRANSIENT_MAX`] old is transient, and changes the records of its ended versions to
+    /// `Transient` if it is. A name has history, however young it is, if its life began with an undelete, or if a version that was
+    /// not transient ended shortly before: a program that saves had renamed or removed it.
+    async fn mark_transient(
         &self,
         txn: &mut Txn,
         dentry: &Dentry,
         since: Timestamp,
-    ) -> Result<(), StoreError> {
-        let from = keys::history(dentry.parent, &dentry.name);
-        let until = keys::history_at(
-            dentry.parent,
-            &dentry.name,
-            Timestamp(since.0.saturating_sub(1)),
-        );
-        for (_, value) in self.core.index.scan(from, until, usize::MAX).await? {
-            let closed: VersionRecord = VersionTable::decode(&value)?;
-            self.close_row(
-                txn,
-                dentry,
-                &VersionRecord {
-                    end_op: EndOp::Transient,
-                    ..closed
-                },
-            );
+        state: &EntryState,
+    ) -> Result<bool, StoreError> {
+        let (ended, previous) = self.records_of_life(dentry, since).await?;
+        let of_current = state.shown_stamp();
+        let first = ended.last().map(|first| &first.stamp).or(of_current);
+        let is_undeleted =
+            first.is_some_and(|first| first.id.timestamp <= since && first.op == Op::Undelete);
+        let is_rewritten = previous.is_some_and(|previous| {
+            previous.end_op != EndOp::Transient && is_rewrite(previous.end, since)
+        });
+        if is_undeleted || is_rewritten {
+            return Ok(false);
         }
-        Ok(())
+        for closed in ended {
+            let closed = VersionRecord {
+                end_op: EndOp::Transient,
+                ..closed
+            };
+            self.close_row(txn, dentry, &closed);
+        }
+        Ok(true)
+    }
+
+    /// Returns the records of a name's ended versions that began at or after `since`, and of the newest one before, newest first.
+    async fn records_of_life(
+        &self,
+        dentry: &Dentry,
+        since: Timestamp,
+    ) -> Result<(Vec<VersionRecord>, Option<VersionRecord>), StoreError> {
+        let mut from = keys::history(dentry.parent, &dentry.name);
+        let until = keys::after(&from);
+        // Most transient names have no ended version.
+        let (mut life, mut limit) = (Vec::new(), 1);
+        loop {
+            let rows = self.core.index.scan(from, until.clone(), limit).await?;
+            let is_last = rows.len() < limit;
+            let Some((key, _)) = rows.last() else {
+                return Ok((life, None));
+            };
+            from = keys::after(key);
+            for (_, value) in &rows {
+                let record: VersionRecord = VersionTable::decode(value)?;
+                if record.stamp.id.timestamp < since {
+                    return Ok((life, Some(record)));
+                }
+                life.push(record);
+            }
+            if is_last {
+                return Ok((life, None));
+            }
+            limit = LIFE_CHUNK;
+        }
     }
 
     /// Binds a file inode to its new name. `traced` says whether the old name kept a version. Returns the inode's link state,

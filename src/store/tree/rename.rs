@@ -523,7 +523,7 @@ impl Tree {
         }
         let file = found.file().ok_or(StoreError::NotFound)?;
         let traced = self
-            .leave(txn, entry.ino, &file, entry, from, arrival.exchanged)
+            .leave(txn, entry.ino, &file, entry, from, arrival)
             .await?;
         let (link_state, node, state) = self.bind(txn, entry.ino, &file, arrival, traced);
         after.push(RenameEffects::Leaf {

@@ -1,6 +1,7 @@
 //! Changes of names in the model: create, link, remove, undelete, rename, exchange.
 
 use super::*;
+use crate::store::model::ignored_names::is_backup_of;
 
 impl Tree {
     pub(crate) fn create(&mut self, slot: Slot, ino: Ino, kind: Kind) -> Id {
@@ -51,6 +52,7 @@ impl Tree {
         self.save_all(id);
         let shown = self.shown(&self.slots[slot]);
         self.ended(slot, shown.clone());
+        self.left(slot, shown.as_ref(), false);
         if let Some(shown) = shown.filter(|shown| !self.is_directory(shown.id)) {
             let node = &self.nodes[shown.id];
             let gone = Gone {
@@ -82,6 +84,14 @@ impl Tree {
     fn ended(&mut self, slot: &Slot, shown: Option<Shown>) {
         if shown.is_some() {
             self.gone.remove(slot);
+        }
+    }
+
+    /// A name that showed a state does not exist any more.
+    fn left(&mut self, slot: &Slot, shown: Option<&Shown>, transient: bool) {
+        if shown.is_some() {
+            let now = self.timestamps[self.timestamps.len() - 1];
+            self.ends.insert(slot.clone(), (now, transient));
         }
     }
 
@@ -143,8 +153,8 @@ impl Tree {
             self.exchange((from, moved), (to, there.unwrap()), bounds, now);
             return;
         }
-        let mut behind = None;
-        self.ended(from, self.shown(&moved));
+        let (mut behind, shown) = (None, self.shown(&moved));
+        self.ended(from, shown.clone());
         if let Some(there) = &there {
             self.ended(to, self.shown(there));
             let own = !self.nodes[there.id].linked && !self.is_directory(there.id);
@@ -174,7 +184,10 @@ impl Tree {
             },
         );
         let own = !self.nodes[source].linked && !self.is_directory(source);
-        if own && moved.behind.is_none() && moved.alive != NEVER && self.is_young(moved.alive) {
+        let stays = moved.behind.is_some() || is_backup_of(&from.1, &to.1);
+        let transient = own && !stays && moved.alive != NEVER && self.is_new(from, moved.alive);
+        self.left(from, shown.as_ref(), transient);
+        if transient {
             for step in moved.alive..self.past.len() {
                 if let Some(shown) = self.past[step].get_mut(from) {
                     shown.passed = true;
