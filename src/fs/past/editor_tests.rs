@@ -1,4 +1,4 @@
-//! Saves of editors in the lists of the past: a save that renames the old state away.
+//! Saves of editors in the lists of the past: a save that renames the old state away, and ignored names.
 
 use crate::fs::testing::{ALICE, ROOT, World, world};
 
@@ -72,4 +72,42 @@ async fn a_name_that_is_removed_and_written_again_at_once_is_not_transient() {
         world.ls(".versions/@files").await.unwrap(),
         ["doc", "final"]
     );
+}
+
+#[tokio::test]
+async fn an_ignored_name_is_listed_while_it_exists_and_found_afterwards() {
+    let world = world().await;
+    for name in ["doc", "doc~", ".doc.swp", "4913", "plain"] {
+        world.save(name, name).await;
+    }
+    let lists = async || {
+        let mut lists = Vec::new();
+        for place in ["@files", "@deleted"] {
+            let mut names = world.ls(&format!(".versions/{place}")).await.unwrap();
+            names.sort();
+            lists.push(names.join(" "));
+        }
+        let log = world.cat(".versions/@log").await.unwrap();
+        let in_log = |name: &&str| log.lines().any(|line| line.ends_with(&format!(" {name}")));
+        let mut names = vec![".doc.swp", "4913", "doc", "doc~", "plain"];
+        names.retain(in_log);
+        lists.push(names.join(" "));
+        lists
+    };
+    let all = ".doc.swp 4913 doc doc~ plain";
+    assert_eq!(lists().await, [all, "", all]);
+    for name in [".doc.swp", "4913", "plain"] {
+        world.unlink(&ALICE, ROOT, name.as_bytes()).await.unwrap();
+    }
+    let rest = "doc doc~ plain";
+    assert_eq!(lists().await, [rest, "plain", rest]);
+    for name in [".doc.swp", "4913"] {
+        assert_eq!(versions(&world, name).await, [name]);
+        let removed = format!(".versions/@deleted/{name}");
+        assert_eq!(world.cat(&removed).await.unwrap(), name);
+    }
+    let deleted = world.walk(".versions/@deleted").await.unwrap().stat.ino.0;
+    let back = world.rename(&ALICE, deleted, b"4913", ROOT, b"4913", 0);
+    back.await.unwrap();
+    assert_eq!(world.cat("4913").await.unwrap(), "4913");
 }

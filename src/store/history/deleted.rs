@@ -12,6 +12,7 @@ use crate::store::history::as_of::HistoricalVersion;
 use crate::store::history::view::PastView;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
+use crate::store::model::ignored_names::is_ignored;
 use crate::store::model::version::{EndOp, Ino, Kind, PastEntry, Retained, Timestamp};
 use crate::store::schema::keys;
 use crate::store::schema::rows::VersionRecord;
@@ -68,12 +69,13 @@ impl RemovedRow {
 }
 
 impl History {
-    /// Lists the names that were removed from a directory and are not live now.
+    /// Lists the names that were removed from a directory and are not live now, without the ignored ones.
     ///
     /// # Errors
     /// Errors of the index.
     pub async fn deleted(self: &Arc<Self>, directory: Ino) -> Result<RemovedNames, StoreError> {
-        let names = interval_tree::removed(&self.core.index.snapshot(), directory).await?;
+        let mut names = interval_tree::removed(&self.core.index.snapshot(), directory).await?;
+        names.retain(|name| !is_ignored(name));
         Ok(RemovedNames {
             history: Arc::clone(self),
             directory,

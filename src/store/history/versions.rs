@@ -1,7 +1,7 @@
 //! History of a name and of a directory: the versions of a name, the names that have versions, and the log of changes.
 //!
-//! A list of versions continues under the name's origin: through the rename or undelete that created the name. Transient names
-//! and deleted versions are in no list.
+//! A list of versions continues under the name's origin: through the rename or undelete that created the name. Transient names,
+//! deleted versions, and ignored names that do not exist any more are in no list.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 
@@ -14,6 +14,7 @@ use crate::store::history::view::PastView;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
+use crate::store::model::ignored_names::is_ignored;
 use crate::store::model::version::{EndOp, Ino, Kind, Op, PastEntry, Retained, Timestamp};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryBody, DentryRow, ImportedRow, VersionRecord};
@@ -97,7 +98,8 @@ impl PastView {
         })
     }
 
-    /// Lists the names of files that have versions, live and removed ones, in ascending order.
+    /// Lists the names of files that have versions, live and removed ones, in ascending order; without the ignored names that do
+    /// not exist now.
     ///
     /// # Errors
     /// Errors of the index.
@@ -118,7 +120,8 @@ impl PastView {
             }
         }
         for name in interval_tree::all(&self.rows, directory).await? {
-            if !names.contains(&name) && self.has_file_versions(directory, &name).await? {
+            let is_decided = names.contains(&name) || is_ignored(&name);
+            if !is_decided && self.has_file_versions(directory, &name).await? {
                 names.insert(name);
             }
         }
@@ -201,7 +204,8 @@ impl DirectoryChange {
 }
 
 impl PastView {
-    /// Returns the newest `limit` changes of a directory, oldest first. Transient names are omitted.
+    /// Returns the newest `limit` changes of a directory, oldest first. Transient names are omitted, and the ignored names that do
+    /// not exist now.
     ///
     /// # Errors
     /// Errors of the index.
@@ -212,6 +216,7 @@ impl PastView {
     ) -> Result<Vec<DirectoryChange>, StoreError> {
         let (shown, mut newest) = (self.newest, BTreeMap::new());
         let mut names = interval_tree::all(&self.rows, directory).await?;
+        names.retain(|name| !is_ignored(name));
         let from = keys::entries(directory);
         let rows = self.rows.scan(from.clone(), keys::after(&from), usize::MAX);
         names.extend(rows.await?.iter().map(|(key, _)| keys::entry_name(key)));

@@ -1,4 +1,6 @@
 //! Ignored names: what editors and file managers call their lock, swap, backup and temporary files.
+//!
+//! An ignored name that no longer exists is in no list of the past. It is still found by its name, and a TIME shows it.
 
 /// The ignored names. A `*` stands for any bytes, also for none.
 const PATTERNS: [&[u8]; 10] = [
