@@ -28,6 +28,7 @@ mod damage;
 mod data;
 mod durability;
 mod economy;
+mod editors;
 mod end_to_end;
 mod failing_store;
 mod followers;

@@ -29,7 +29,7 @@ fn text(path: &Path) -> String {
 /// Fails unless `directory` shows `expected` as the versions of `name`: in order, each once, the current one last, and each of
 /// them under `TIME/` for its printed time.
 #[track_caller]
-fn check_states(directory: &Path, name: &str, expected: &[String]) {
+pub(crate) fn check_states(directory: &Path, name: &str, expected: &[String]) {
     let states = directory.join(".versions/@files").join(name);
     let stamps = listed(&states);
     let found: Vec<String> = stamps
