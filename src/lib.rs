@@ -3,7 +3,7 @@
 //! The rooms, top to bottom; imports go downward only:
 //!
 //! - [`cli`], [`daemon`], [`control`], [`config`]: commands; builds the stack, mounts, drains in reverse
-//! - [`fuse`]: the kernel's requests
+//! - [`verbs`]: questions about the past of a path, answered in rows; [`fuse`]: the kernel's requests
 //! - [`fs`]: POSIX semantics, and the past as files
 //! - [`store`]: the versioned blob store; owns every row
 //! - `cache`: bytes on this machine; `meta`: ordered rows with atomic batches
@@ -28,6 +28,8 @@ pub mod control;
 pub mod daemon;
 #[cfg(feature = "fuse")]
 pub mod fuse;
+#[cfg(all(feature = "cli", feature = "fuse"))]
+pub mod verbs;
 
 pub mod fs;
 pub mod store;

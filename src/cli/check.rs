@@ -2,6 +2,7 @@
 
 use super::connection::ConnectionArguments;
 use super::error::CliError;
+use super::place::temporary_directory;
 use crate::backend::{Backend, BackendConfig, BackendError};
 use crate::config::{ConnectionOptions, DEFAULT_NAMESPACE, StoreUrl};
 use crate::fs::past::stamp::{Precision::Nanos, print as print_stamp};
@@ -13,7 +14,6 @@ use clap::Args;
 use indicatif::ProgressBar;
 use std::fmt;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -29,9 +29,6 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Bytes of rows in memory; two such amounts are in use.
 const ROWS_IN_MEMORY: usize = 32 << 20;
-
-/// The directory for temporary files unless TMPDIR names one: they may be large, and /tmp is memory on many machines.
-const TEMPORARY: &str = "/var/tmp";
 
 /// The arguments of `rewindfs check`.
 #[derive(Args)]
@@ -126,17 +123,6 @@ impl Check {
             self.namespace,
             verdict(&audit)
         )))
-    }
-}
-
-/// The directory for rows that do not fit into memory.
-fn temporary_directory() -> PathBuf {
-    let told = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
-    let usual = Path::new(TEMPORARY);
-    match told {
-        Some(dir) => dir.into(),
-        None if usual.is_dir() => usual.to_owned(),
-        None => std::env::temp_dir(),
     }
 }
 

@@ -13,6 +13,7 @@ mod mount;
 mod namespace;
 mod options;
 mod place;
+mod read;
 mod stamp;
 mod status;
 mod value;
@@ -31,6 +32,7 @@ use fstab::Invocation;
 pub use check::Check;
 pub use mount::MountJob;
 pub use namespace::NamespaceJob;
+pub use read::ReadJob;
 
 /// Mount a bucket as a directory; every saved version of every file stays reachable under .versions/
 #[derive(Debug, Parser)]
@@ -46,6 +48,8 @@ Examples:
   rewindfs mount s3://bucket/prefix ~/files --namespace team/eu
   ls -l ~/files/.versions/@files/notes.txt/
   cp ~/files/.versions/-1h/notes.txt ~/files/
+  rewindfs versions ~/files/notes.txt
+  rewindfs ls ~/files/project@2026-11-20
   rewindfs umount ~/files
 
 Exit status: 0 done, 1 failed, 2 wrong usage. RUST_LOG chooses what is logged (info, rewindfs=debug).";
@@ -91,6 +95,10 @@ enum Command {
         #[arg(long, hide = true)]
         helper: bool,
     },
+    /// List a directory as it is saved, or as it was: PATH@TIME
+    Ls(read::PathArguments),
+    /// List the states of a file, oldest first
+    Versions(read::PathArguments),
     /// Print a time of .versions as a stamp whose meaning does not change
     Stamp {
         /// -30s, -15m, -2h, -3d, -1w, 2026-11-20, 2026-11-20T21-26, '2026-11-20 21:26:48+0100', ...
@@ -120,6 +128,8 @@ pub enum Start {
     Check(Box<Check>),
     /// Work on the namespaces of a store, on a runtime.
     Namespace(Box<NamespaceJob>),
+    /// Read the past of a path, on a runtime.
+    Read(Box<ReadJob>),
 }
 
 /// Reads `arguments`, which begin with the program's name, and does the work that needs no runtime.
@@ -156,6 +166,14 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
         },
         Command::Namespace { verb } => match NamespaceJob::new(verb) {
             Ok(job) => return Start::Namespace(Box::new(job)),
+            Err(cli_error) => Err(cli_error),
+        },
+        Command::Ls(arguments) => match ReadJob::ls(arguments) {
+            Ok(job) => return Start::Read(Box::new(job)),
+            Err(cli_error) => Err(cli_error),
+        },
+        Command::Versions(arguments) => match ReadJob::versions(arguments) {
+            Ok(job) => return Start::Read(Box::new(job)),
             Err(cli_error) => Err(cli_error),
         },
         Command::Stamp { time, json } => stamp::stamp(&time, json),

@@ -66,6 +66,16 @@ pub(super) fn runtime_directories() -> Vec<PathBuf> {
     directories
 }
 
+/// The directory for temporary files, which may be large: TMPDIR, else /var/tmp, because /tmp is memory on many machines.
+pub(super) fn temporary_directory() -> PathBuf {
+    let usual = Path::new("/var/tmp");
+    match var_os("TMPDIR").filter(|directory| !directory.is_empty()) {
+        Some(directory) => directory.into(),
+        None if usual.is_dir() => usual.to_owned(),
+        None => std::env::temp_dir(),
+    }
+}
+
 /// Makes `path` absolute, so that it means the same after a change of directory.
 ///
 /// # Errors

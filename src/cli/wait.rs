@@ -34,7 +34,9 @@ pub(super) fn drain(mountpoint: &Path, timeout: Option<Duration>) -> Result<(), 
     match answer.map_err(CliError::failure)?.response {
         Response::Done => Ok(()),
         Response::Failed { message } => Err(failure_at(&mountpoint, &message)),
-        Response::Status(_) | Response::Remark { .. } => Err(unexpected(&mountpoint)),
+        Response::Status(_) | Response::Remark { .. } | Response::Row { .. } => {
+            Err(unexpected(&mountpoint))
+        }
     }
 }
 
@@ -58,7 +60,7 @@ pub(super) fn umount(mountpoint: &Path, options: &UmountOptions) -> Result<(), C
                 wait_for_exit(&mountpoint, pid)
             }
             Response::Failed { message } => Err(failure_at(&mountpoint, &message)),
-            Response::Status(_) => Err(unexpected(&mountpoint)),
+            Response::Status(_) | Response::Row { .. } => Err(unexpected(&mountpoint)),
         },
         // The daemon uploads and ends by itself after its mount was unmounted.
         Err(ControlError::NotFound(_)) if options.helper && is_served(&mountpoint) => {

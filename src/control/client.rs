@@ -1,7 +1,9 @@
 //! The command's side: finds the daemon of a mountpoint and sends a request.
 
 use super::{ControlError, Request, Response, RuntimeFile, RuntimePaths};
+use crate::verbs::{ReadVerb, VerbRow};
 use std::io::{self, BufRead, BufReader, Write};
+use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -51,10 +53,7 @@ pub fn ask_while(
     request: Request,
     meanwhile: impl FnMut(),
 ) -> Result<DaemonAnswer, ControlError> {
-    let Connection { stream, pid } = directories
-        .iter()
-        .find_map(|directory| find(directory, mountpoint))
-        .ok_or_else(|| ControlError::NotFound(mountpoint.display().to_string()))?;
+    let Connection { stream, pid } = connection(directories, mountpoint)?;
     let no_answer = |why: String| ControlError::NoAnswer {
         path: mountpoint.display().to_string(),
         why,
@@ -65,6 +64,49 @@ pub fn ask_while(
         Ok(response) => Ok(DaemonAnswer { response, pid }),
         Err(_) if line.is_empty() => Err(no_answer("it ended".to_owned())),
         Err(error) => Err(no_answer(error.to_string())),
+    }
+}
+
+/// Sends a verb that reads to the daemon that serves `mountpoint`, which must be resolved, and passes each row to `each` until that
+/// breaks. Returns the answer after the last row; `None` if `each` broke.
+///
+/// # Errors
+/// As [`ask`].
+pub fn read(
+    directories: &[PathBuf],
+    mountpoint: &Path,
+    verb: &ReadVerb,
+    mut each: impl FnMut(VerbRow) -> ControlFlow<()>,
+) -> Result<Option<Response>, ControlError> {
+    let Connection { mut stream, .. } = connection(directories, mountpoint)?;
+    let no_answer = |why: String| ControlError::NoAnswer {
+        path: mountpoint.display().to_string(),
+        why,
+    };
+    let failed = |error: io::Error| no_answer(error.to_string());
+    let request = Request::Read { verb: verb.clone() };
+    let text = serde_json::to_string(&request).map_err(|error| failed(error.into()))?;
+    stream
+        .write_all(format!("{text}\n").as_bytes())
+        .map_err(failed)?;
+    let mut answers = BufReader::new(stream);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if answers.read_line(&mut line).map_err(failed)? == 0 {
+            return Err(no_answer("it ended".to_owned()));
+        }
+        match serde_json::from_str(&line).map_err(|error| failed(error.into()))? {
+            Response::Row { row } => {
+                if each(*row).is_break() {
+                    return Ok(None);
+                }
+            }
+            Response::Failed { message } if message.starts_with("not a command: unknown") => {
+                return Err(ControlError::OlderDaemon(mountpoint.display().to_string()));
+            }
+            answer => return Ok(Some(answer)),
+        }
     }
 }
 
@@ -111,6 +153,24 @@ fn exchange(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Connects to the daemon that serves `mountpoint`.
+fn connection(directories: &[PathBuf], mountpoint: &Path) -> Result<Connection, ControlError> {
+    let found = directories
+        .iter()
+        .find_map(|directory| find(directory, mountpoint));
+    found.ok_or_else(|| ControlError::NotFound(mountpoint.display().to_string()))
+}
+
+/// Returns the mountpoints that the runtime files in `directories` name, also those of daemons that have ended.
+#[must_use]
+pub fn mountpoints(directories: &[PathBuf]) -> Vec<PathBuf> {
+    directories
+        .iter()
+        .flat_map(|directory| runtime_files(directory))
+        .map(|runtime_file| runtime_file.mountpoint())
+        .collect()
 }
 
 /// Connects to the daemon whose runtime file in `directory` names `mountpoint`.

@@ -1,4 +1,5 @@
-//! How a command reaches the daemon of a mount: a request and an answer of one JSON line each, over a Unix socket.
+//! How a command reaches the daemon of a mount: a request and an answer of one JSON line each, over a Unix socket. Before the
+//! answer to a verb that reads come its rows, one line each, as fast as the command reads them.
 //!
 //! Each mount has two files in the runtime directory, `PID.json` (which mountpoint) and `PID.sock`, both for its user alone.
 //! A command finds the mount by its mountpoint and never enters the mount, so that it works on one that does not answer.
@@ -8,16 +9,17 @@
 mod client;
 mod server;
 
-pub use client::{DaemonAnswer, ask, ask_while, predecessor, wait_for_end};
+pub use client::{DaemonAnswer, ask, ask_while, mountpoints, predecessor, read, wait_for_end};
 pub use server::Control;
 
+use crate::verbs::{ReadVerb, VerbRow};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// A request of a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase")]
 pub enum Request {
     /// Return the status of the mount.
@@ -39,6 +41,11 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         timeout_ms: Option<u64>,
     },
+    /// Send the rows of a verb that reads, then answer.
+    Read {
+        /// The verb.
+        verb: ReadVerb,
+    },
 }
 
 /// An answer of the daemon.
@@ -53,6 +60,11 @@ pub enum Response {
     Remark {
         /// The remark, for a person.
         message: String,
+    },
+    /// A row of the answer; another answer follows.
+    Row {
+        /// The row.
+        row: Box<VerbRow>,
     },
     /// The request failed.
     Failed {
@@ -199,6 +211,11 @@ pub enum ControlError {
         /// What happened.
         why: String,
     },
+    /// The daemon does not know the request.
+    #[error(
+        "the rewindfs at {0} is of an older version, which does not know this command: unmount it, then mount it again"
+    )]
+    OlderDaemon(String),
     /// The runtime directory cannot be used: name another with `XDG_RUNTIME_DIR`.
     #[error("runtime directory {path}: {why}")]
     Runtime {

@@ -3,15 +3,20 @@
 use super::{ControlError, Request, Response, RuntimeFile, RuntimePaths, client};
 use crate::sync::Arc;
 use crate::task::Tasks;
+use crate::verbs::RowSender;
 use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
 
-/// The longest line a command may send, in bytes.
-const LINE_MAX: u64 = 4096;
+/// The longest line a command may send, in bytes: two paths of 4096 bytes, each byte written as a number.
+const LINE_MAX: u64 = 64 << 10;
+
+/// How many rows wait for a command that reads slowly.
+const ROWS_AHEAD: usize = 16;
 
 /// The control socket of one mount. Dropping it removes its files.
 #[derive(Debug)]
@@ -21,7 +26,7 @@ pub struct Control {
 
 impl Control {
     /// Listens in `directory`, which is created if it does not exist, for commands about `mountpoint`. A task of `tasks` sends
-    /// each command what `answer` returns. Needs a runtime.
+    /// each command the rows that `answer` sends and what it returns. Needs a runtime.
     ///
     /// # Errors
     /// [`ControlError::Runtime`] when the directory belongs to another user or cannot be written.
@@ -32,7 +37,7 @@ impl Control {
         answer: A,
     ) -> Result<Self, ControlError>
     where
-        A: Fn(Request) -> F + Send + Sync + 'static,
+        A: Fn(Request, RowSender) -> F + Send + Sync + 'static,
         F: Future<Output = Response> + Send + 'static,
     {
         own(directory).map_err(|error| ControlError::runtime(directory, error))?;
@@ -103,7 +108,7 @@ fn own(directory: &Path) -> io::Result<()> {
 
 async fn listen<A, F>(listener: UnixListener, tasks: Tasks, answer: Arc<A>)
 where
-    A: Fn(Request) -> F + Send + Sync + 'static,
+    A: Fn(Request, RowSender) -> F + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
     loop {
@@ -132,7 +137,7 @@ where
 /// Answers the lines of one command until it closes the connection.
 async fn serve<A, F>(stream: UnixStream, answer: &A) -> io::Result<()>
 where
-    A: Fn(Request) -> F + Sync,
+    A: Fn(Request, RowSender) -> F + Sync,
     F: Future<Output = Response> + Send,
 {
     let (read, mut write) = stream.into_split();
@@ -148,14 +153,51 @@ where
         {
             return Ok(());
         }
-        let response = match serde_json::from_slice(&line) {
-            Ok(request) => answer(request).await,
-            Err(error) => Response::Failed {
-                message: format!("not a command: {error}"),
-            },
+        let (sender, mut rows) = RowSender::channel(ROWS_AHEAD);
+        let request = serde_json::from_slice(&line);
+        let answering = async {
+            match request {
+                Ok(request) => answer(request, sender).await,
+                Err(error) => Response::Failed {
+                    message: format!("not a command: {error}"),
+                },
+            }
         };
-        let mut text = serde_json::to_vec(&response)?;
-        text.push(b'\n');
-        write.write_all(&text).await?;
+        let mut answering = std::pin::pin!(answering);
+        let response = loop {
+            let row = tokio::select! {
+                biased;
+                Some(row) = rows.recv() => row,
+                response = &mut answering => break response,
+                () = closed(&mut read), if !rows.is_closed() => {
+                    // A request that sends rows ends when their receiver is closed; every other one is completed.
+                    rows.close();
+                    continue;
+                }
+            };
+            let row = Box::new(row);
+            send(&mut write, &Response::Row { row }).await?;
+        };
+        while let Ok(row) = rows.try_recv() {
+            let row = Box::new(row);
+            send(&mut write, &Response::Row { row }).await?;
+        }
+        send(&mut write, &response).await?;
+    }
+}
+
+async fn send(
+    write: &mut (impl tokio::io::AsyncWrite + Unpin + Send),
+    response: &Response,
+) -> io::Result<()> {
+    let mut text = serde_json::to_vec(response)?;
+    text.push(b'\n');
+    write.write_all(&text).await
+}
+
+/// Waits until the command has closed the connection; does not return while further lines of it wait.
+async fn closed(read: &mut BufReader<OwnedReadHalf>) {
+    if let Ok([_, ..]) = read.fill_buf().await {
+        std::future::pending::<()>().await;
     }
 }

@@ -1,6 +1,9 @@
 use super::*;
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::task::Tasks;
+use crate::verbs::{EntryRow, PathText, RowSender, TimedPath};
 use std::io::{BufRead, BufReader, Write};
+use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
@@ -23,17 +26,159 @@ async fn asked(
         .unwrap()
 }
 
-async fn answer(request: Request) -> Response {
+async fn answer(request: Request, rows: RowSender) -> Response {
     match request {
         Request::Status => Response::Status(Box::new(StatusReport {
             namespace: "team/eu".to_owned(),
             ..StatusReport::default()
         })),
         Request::Drain { .. } => Response::Done,
+        Request::Read { verb } => send_rows(&verb, &rows).await,
         Request::Shutdown { lazy, .. } => Response::Failed {
             message: format!("lazy: {lazy}"),
         },
     }
+}
+
+/// The rows of the directory `many` have no end.
+async fn send_rows(verb: &ReadVerb, rows: &RowSender) -> Response {
+    let ReadVerb::Ls { path } = verb else {
+        return Response::Failed {
+            message: "not asked here".to_owned(),
+        };
+    };
+    let row = |number: u64| {
+        VerbRow::Entry(EntryRow {
+            path: path.path.clone(),
+            name: PathText(number.to_string().into()),
+            kind: "file".to_owned(),
+            mode: "0644".to_owned(),
+            uid: 0,
+            gid: 0,
+            size: number,
+            modified_ns: -1,
+            stamp: String::new(),
+            target: None,
+        })
+    };
+    let count = match &path.path.0[..] {
+        b"many" => u64::MAX,
+        _ => 1000,
+    };
+    let _ending = (count == u64::MAX).then_some(Ending);
+    for number in 0..count {
+        if rows.put_row(row(number)).await.is_err() {
+            break;
+        }
+        SENT.store(number, Ordering::SeqCst);
+    }
+    Response::Done
+}
+
+/// How many rows of the endless directory were sent.
+static SENT: AtomicU64 = AtomicU64::new(0);
+/// Whether it is sent no more.
+static ENDED: AtomicBool = AtomicBool::new(false);
+
+/// Notes the end of the endless answer, also when it is dropped.
+struct Ending;
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        ENDED.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Reads the rows of a directory until `max` have come.
+async fn rows_of(
+    directory: &Path,
+    path: &'static str,
+    max: usize,
+) -> Result<(Vec<VerbRow>, Option<Response>), ControlError> {
+    let directories = [directory.to_owned()];
+    let verb = ReadVerb::Ls {
+        path: TimedPath::parse(path.as_bytes()),
+    };
+    let reading = tasks().blocking("read", move || {
+        let mut rows = Vec::new();
+        let answer = read(&directories, Path::new("/mnt/a"), &verb, |row| {
+            rows.push(row);
+            match rows.len() < max {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        })?;
+        Ok((rows, answer))
+    });
+    reading.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_come_before_the_answer_and_end_when_the_command_ends() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().to_owned();
+    let _control = Control::open(&directory, Path::new("/mnt/a"), &tasks(), answer).unwrap();
+    let (rows, response) = rows_of(&directory, "few", usize::MAX).await.unwrap();
+    assert_eq!((rows.len(), response), (1000, Some(Response::Done)));
+    let sizes = rows.iter().map(|row| match row {
+        VerbRow::Entry(entry) => entry.size,
+        other => panic!("{other:?}"),
+    });
+    assert!(sizes.eq(0..1000), "in order");
+    let (rows, response) = rows_of(&directory, "many", 10).await.unwrap();
+    assert_eq!((rows.len(), response), (10, None));
+    let start = tokio::time::Instant::now();
+    while !ENDED.load(Ordering::SeqCst) {
+        assert!(start.elapsed() < Duration::from_secs(20), "rows are sent");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(
+        SENT.load(Ordering::SeqCst) < 100_000,
+        "{} rows were sent ahead of a command that reads 10",
+        SENT.load(Ordering::SeqCst)
+    );
+}
+
+#[test]
+fn a_daemon_that_does_not_know_the_verbs_is_named_as_older() {
+    let root = tempfile::tempdir().unwrap();
+    let RuntimePaths {
+        runtime_file,
+        socket,
+    } = RuntimePaths::new(root.path(), 1);
+    let listener = UnixListener::bind(socket).unwrap();
+    let text = serde_json::to_vec(&RuntimeFile::new(1, Path::new("/mnt/a"))).unwrap();
+    std::fs::write(runtime_file, text).unwrap();
+    let daemon = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        // The answer of a daemon before there were verbs.
+        #[derive(Debug, Deserialize)]
+        #[serde(tag = "command", rename_all = "lowercase")]
+        enum OldRequest {
+            Status,
+        }
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).unwrap();
+        let error = serde_json::from_str::<OldRequest>(&line).unwrap_err();
+        let failed = Response::Failed {
+            message: format!("not a command: {error}"),
+        };
+        let text = serde_json::to_string(&failed).unwrap();
+        stream.write_all(format!("{text}\n").as_bytes()).unwrap();
+        assert!(matches!(
+            serde_json::from_str(r#"{"command":"status"}"#),
+            Ok(OldRequest::Status)
+        ));
+    });
+    let verb = ReadVerb::Versions {
+        path: TimedPath::default(),
+    };
+    let directories = [root.path().to_owned()];
+    let outcome = read(&directories, Path::new("/mnt/a"), &verb, |_| {
+        ControlFlow::Continue(())
+    });
+    daemon.join().unwrap();
+    assert!(matches!(outcome, Err(ControlError::OlderDaemon(path)) if path == "/mnt/a"));
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ use crate::fuse::{Mounted, Unmount};
 use crate::store::{Namespace, StoreError, Timestamp, sweep_orphans};
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::Tasks;
+use crate::verbs::{self, ReadVerb, RowSender};
 pub use error::DaemonError;
 use error::not_opened;
 use groups::Groups;
@@ -260,14 +261,14 @@ impl Core {
             directory,
             self.mounted.mountpoint(),
             tasks,
-            move |request| {
+            move |request, rows| {
                 let core = Arc::clone(&core);
-                async move { core.answer(request).await }
+                async move { core.answer(request, rows).await }
             },
         )
     }
 
-    async fn answer(self: &Arc<Self>, request: Request) -> Response {
+    async fn answer(self: &Arc<Self>, request: Request, rows: RowSender) -> Response {
         let outcome = match request {
             Request::Status => {
                 let status = self
@@ -276,6 +277,7 @@ impl Core {
                     .status(&self.mounted, &self.layers.namespace);
                 return Response::Status(Box::new(status));
             }
+            Request::Read { verb } => self.read(&verb, rows).await.map(|()| None),
             Request::Drain { timeout_ms } => self.drain(timeout_ms).await.map(|()| None),
             Request::Shutdown {
                 lazy,
@@ -296,6 +298,16 @@ impl Core {
             Ok(None) => Response::Done,
             Ok(Some(message)) => Response::Remark { message },
             Err(message) => Response::Failed { message },
+        }
+    }
+
+    /// Sends the rows of a verb until it is done or the command has gone.
+    async fn read(&self, verb: &ReadVerb, rows: RowSender) -> Result<(), String> {
+        tokio::select! {
+            outcome = verbs::run(&self.layers.namespace, verb, &rows) => {
+                outcome.map_err(|error| error.to_string())
+            }
+            () = rows.closed() => Ok(()),
         }
     }
 

@@ -35,6 +35,7 @@ pub use history::deleted::{RemovedName, RemovedNames};
 pub use history::finality::Finality;
 pub use history::version_list::{Predecessor, VersionList};
 pub use history::versions::DirectoryChange;
+pub use history::view::PastView;
 pub use index::health::{RecoveredConflicts, UploadBacklog, Usage};
 pub use model::config::{GcMode, Linger, NamespaceConfig, Owner, check_name};
 pub use model::error::{Outage, StoreError};

@@ -9,7 +9,7 @@ use crate::source::{Source, matching};
 /// The rooms, top first; rooms of one line may see each other unless `BLIND` says otherwise.
 const LAYERS: &[&[&str]] = &[
     &["cli", "daemon", "config", "control"],
-    &["fuse"],
+    &["fuse", "verbs"],
     &["fs"],
     &["store"],
     &["cache", "meta"],
@@ -18,7 +18,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Rooms of one layer of which neither may use the other.
-const BLIND: &[[&str; 2]] = &[["cache", "meta"]];
+const BLIND: &[[&str; 2]] = &[["cache", "meta"], ["fuse", "verbs"]];
 
 /// A foreign crate and where it may be named: prefixes of paths below `src/`.
 const FOREIGN: &[(&str, &[&str])] = &[

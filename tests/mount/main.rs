@@ -54,6 +54,7 @@ mod undelete;
 mod unlinked;
 mod usage;
 mod users;
+mod verbs;
 mod versions;
 mod writers;
 mod wrong_answers;

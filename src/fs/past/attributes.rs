@@ -57,7 +57,8 @@ fn known(entry: &PastEntry, name: &[u8]) -> Option<Bytes> {
     Some(Bytes::from(text))
 }
 
-pub(super) fn op(op: Op) -> &'static str {
+/// Returns the name of an operation.
+pub(crate) fn op(op: Op) -> &'static str {
     match op {
         Op::Create => "create",
         Op::Write => "write",

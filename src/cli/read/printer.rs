@@ -1,0 +1,232 @@
+//! Rows on standard output: as a table with local times, or as JSON lines.
+
+use super::table::{Align, Column, Table};
+use crate::cli::error::CliError;
+use crate::cli::value::show_size;
+use crate::verbs::{EntryRow, PathText, VerbRow, VersionRow};
+use jiff::tz::TimeZone;
+use std::io::{self, BufWriter, ErrorKind, Stdout, Write};
+use std::ops::ControlFlow;
+
+const fn left(title: &'static str) -> Column {
+    Column {
+        title,
+        align: Align::Left,
+    }
+}
+
+const fn right(title: &'static str) -> Column {
+    Column {
+        title,
+        align: Align::Right,
+    }
+}
+
+const VERSIONS: &[Column] = &[
+    left("TIME"),
+    left("OP"),
+    right("SIZE"),
+    right("USER"),
+    left("HOST"),
+    left("PROGRAM"),
+    left("RENAMED FROM"),
+];
+
+const ENTRIES: &[Column] = &[
+    left("MODE"),
+    right("USER"),
+    right("GROUP"),
+    right("SIZE"),
+    left("MODIFIED"),
+    left("NAME"),
+];
+
+/// How rows are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PrintForm {
+    pub(super) json: bool,
+    pub(super) utc: bool,
+}
+
+/// Prints rows as they come.
+#[derive(Debug)]
+pub(super) struct RowPrinter {
+    form: PrintForm,
+    zone: TimeZone,
+    table: Table,
+    out: BufWriter<Stdout>,
+    failure: Option<io::Error>,
+}
+
+impl RowPrinter {
+    pub(super) fn new(form: PrintForm) -> Self {
+        Self {
+            form,
+            zone: match form.utc {
+                true => TimeZone::UTC,
+                false => TimeZone::system(),
+            },
+            table: Table::default(),
+            out: BufWriter::new(io::stdout()),
+            failure: None,
+        }
+    }
+
+    /// Prints a row; breaks when standard output takes no more.
+    pub(super) fn print(&mut self, row: VerbRow) -> ControlFlow<()> {
+        let printed = match self.form.json {
+            true => self.json_line(&row),
+            false => {
+                let (columns, cells) = self.cells(&row);
+                self.table.push(columns, cells, &mut self.out)
+            }
+        };
+        match printed {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                self.failure = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    /// Prints what waits.
+    ///
+    /// # Errors
+    /// A failure if standard output does not take it. A closed pipe is no error: its reader has read enough.
+    pub(super) fn finish(mut self) -> Result<(), CliError> {
+        let printed = match self.failure.take() {
+            Some(error) => Err(error),
+            None => (self.table.print(&mut self.out)).and_then(|()| self.out.flush()),
+        };
+        match printed {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                Err(CliError::failure(format!("standard output: {error}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn json_line(&mut self, row: &VerbRow) -> io::Result<()> {
+        match row {
+            VerbRow::Version(row) => serde_json::to_writer(&mut self.out, row)?,
+            VerbRow::Entry(row) => serde_json::to_writer(&mut self.out, row)?,
+        }
+        self.out.write_all(b"\n")
+    }
+
+    fn cells(&self, row: &VerbRow) -> (&'static [Column], Vec<String>) {
+        match row {
+            VerbRow::Version(row) => (VERSIONS, version_cells(row, &self.zone)),
+            VerbRow::Entry(row) => (ENTRIES, entry_cells(row, &self.zone)),
+        }
+    }
+}
+
+fn version_cells(row: &VersionRow, zone: &TimeZone) -> Vec<String> {
+    vec![
+        show_time(i128::from(row.time_ns), zone),
+        row.op.clone(),
+        show_size(row.size),
+        row.user.to_string(),
+        or_dash(&row.host),
+        or_dash(&row.program),
+        row.renamed_from
+            .as_ref()
+            .map_or_else(String::new, PathText::to_string),
+    ]
+}
+
+fn entry_cells(row: &EntryRow, zone: &TimeZone) -> Vec<String> {
+    let name = match &row.target {
+        Some(target) => format!("{} -> {target}", row.name),
+        None => row.name.to_string(),
+    };
+    vec![
+        show_mode(&row.kind, &row.mode),
+        row.uid.to_string(),
+        row.gid.to_string(),
+        match row.kind.as_str() {
+            "directory" => "-".to_owned(),
+            _ => show_size(row.size),
+        },
+        show_time(i128::from(row.modified_ns), zone),
+        name,
+    ]
+}
+
+/// Text of another machine on one line; `-` if there is none.
+fn or_dash(text: &str) -> String {
+    match text.is_empty() {
+        true => "-".to_owned(),
+        false => PathText(text.as_bytes().to_vec().into()).to_string(),
+    }
+}
+
+/// A time with the offset of its zone, which is a TIME too: `2026-11-20 22:26:48.123+01:00`.
+fn show_time(nanoseconds: i128, zone: &TimeZone) -> String {
+    match jiff::Timestamp::from_nanosecond(nanoseconds) {
+        Ok(time) => {
+            let zoned = time.to_zoned(zone.clone());
+            zoned.strftime("%Y-%m-%d %H:%M:%S%.3f%:z").to_string()
+        }
+        Err(_) => format!("{nanoseconds} ns"),
+    }
+}
+
+/// A type and permission bits as ls(1) prints them.
+fn show_mode(kind: &str, mode: &str) -> String {
+    let bits = u32::from_str_radix(mode, 8).unwrap_or(0);
+    let mut text = String::from(match kind {
+        "directory" => 'd',
+        "symlink" => 'l',
+        "fifo" => 'p',
+        "socket" => 's',
+        "char_device" => 'c',
+        "block_device" => 'b',
+        _ => '-',
+    });
+    for (shift, special, letters) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+        let set = |bit: u32| bits >> shift & bit != 0;
+        text.push(if set(4) { 'r' } else { '-' });
+        text.push(if set(2) { 'w' } else { '-' });
+        text.push(match (bits & special != 0, set(1)) {
+            (true, true) => letters,
+            (true, false) => letters.to_ascii_uppercase(),
+            (false, true) => 'x',
+            (false, false) => '-',
+        });
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::past::stamp::TimeName;
+    use jiff::tz::Offset;
+
+    #[test]
+    fn a_printed_time_has_its_offset_and_is_a_time() {
+        let zone = TimeZone::fixed(Offset::from_seconds(-12_600).unwrap());
+        let printed = show_time(1_795_222_800_123_456_789, &zone);
+        assert_eq!(printed, "2026-11-20 21:30:00.123-03:30");
+        assert!(TimeName::parse(printed.as_bytes()).is_some());
+        let utc = show_time(0, &TimeZone::UTC);
+        assert_eq!(utc, "1970-01-01 00:00:00.000+00:00");
+        assert!(show_time(-1, &TimeZone::UTC).starts_with("1969-12-31 23:59:59"));
+    }
+
+    #[test]
+    fn modes_are_printed_as_by_ls() {
+        for (kind, mode, text) in [
+            ("file", "0644", "-rw-r--r--"),
+            ("directory", "1777", "drwxrwxrwt"),
+            ("file", "6711", "-rws--s--x"),
+            ("file", "6600", "-rwS--S---"),
+            ("symlink", "0777", "lrwxrwxrwx"),
+        ] {
+            assert_eq!(show_mode(kind, mode), text);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Why a verb has no answer. Each message begins with the path that it is about.
+
+use crate::fs::past::stamp::{Precision, print};
+use crate::store::{StoreError, Timestamp};
+
+/// The times that an error suggests: those at which the path shows a state, on both sides of the one that was asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NearestTimes {
+    /// When the last state before began.
+    pub(super) before: Option<Timestamp>,
+    /// When the first state after began.
+    pub(super) after: Option<Timestamp>,
+}
+
+impl std::fmt::Display for NearestTimes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let stamp = |at| print(at, Precision::Nanos);
+        match (self.before, self.after) {
+            (Some(before), Some(after)) => write!(
+                f,
+                "; the nearest kept times are {} and {}",
+                stamp(before),
+                stamp(after)
+            ),
+            (Some(one), None) | (None, Some(one)) => {
+                write!(f, "; the nearest kept time is {}", stamp(one))
+            }
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// Why a verb has no answer, or not the whole answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerbError {
+    /// Nothing has or had this name.
+    #[error("{path}: does not exist, and nothing of it is kept")]
+    Missing {
+        /// The path.
+        path: String,
+    },
+    /// Nothing has this name, and what follows its `@` is no TIME.
+    #[error(
+        "{path}: does not exist, and \"{text}\" is no time: times are -30s, -15m, -2h, -3d, -1w, 2026-11-20, 2026-11-20T21-26, \
+         '2026-11-20 21:26:48+0100' and the stamps that `rewindfs versions` prints with --json"
+    )]
+    NoTime {
+        /// The path.
+        path: String,
+        /// What follows the `@`.
+        text: String,
+    },
+    /// The name has a past, and does not exist now.
+    #[error("{path}: does not exist now{nearest}: write PATH@TIME")]
+    Removed {
+        /// The path.
+        path: String,
+        /// When it did.
+        nearest: NearestTimes,
+    },
+    /// The name did not exist at the time.
+    #[error("{path}: did not exist then{nearest}")]
+    NotThen {
+        /// The path with its time.
+        path: String,
+        /// When it did.
+        nearest: NearestTimes,
+    },
+    /// The time is in the future, or before 1970.
+    #[error("{path}: the time is in the future, or before 1970{nearest}")]
+    NoSuchTime {
+        /// The path with its time.
+        path: String,
+        /// When the path existed.
+        nearest: NearestTimes,
+    },
+    /// A directory was named where a file is needed.
+    #[error("{path}: is a directory; `rewindfs ls` lists one, `rewindfs log` tells its changes")]
+    IsDirectory {
+        /// The path.
+        path: String,
+    },
+    /// Something else was named where a regular file is needed.
+    #[error("{path}: is a {kind}, not a regular file")]
+    NotFile {
+        /// The path.
+        path: String,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// A path leads through something that is no directory.
+    #[error("{path}: is not a directory")]
+    NotDirectory {
+        /// The part of the path that is no directory.
+        path: String,
+    },
+    /// A file was compared with a directory.
+    #[error("{old} and {new}: one is a directory and the other is not: compare two of a kind")]
+    Unlike {
+        /// One path.
+        old: String,
+        /// The other.
+        new: String,
+    },
+    /// The store failed.
+    #[error("{path}: {source}")]
+    Store {
+        /// The path that was read.
+        path: String,
+        /// Its error.
+        source: StoreError,
+    },
+    /// The receiver of the rows has read enough.
+    #[error("the rows are not read any more")]
+    Unread,
+}
+
+impl VerbError {
+    /// Returns a function that names `path` in an error of the store.
+    pub(super) fn at<P: ToString>(path: &P) -> impl Fn(StoreError) -> Self + use<P> {
+        let path = path.to_string();
+        move |source| Self::Store {
+            path: path.clone(),
+            source,
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `versions` and `ls`: the states of a file, and the entries of a directory.
+
+use super::error::VerbError;
+use super::path::{PathText, TimedPath};
+use super::reader::{NodeState, PathReader};
+use super::rows::{
+    EntryRow, RowSender, VerbRow, VersionRow, kind_name, mode, nanoseconds, path_text, stamp,
+};
+use crate::fs::past::attributes;
+use crate::store::{Kind, Origin, PastEntry, Retained};
+
+/// Sends the states of a file, oldest first.
+pub(super) async fn versions(
+    reader: &PathReader,
+    path: &TimedPath,
+    rows: &RowSender,
+) -> Result<(), VerbError> {
+    let failed = VerbError::at(path);
+    let is_directory = || VerbError::IsDirectory {
+        path: path.to_string(),
+    };
+    let place = reader.timed_name(path).await?.ok_or_else(is_directory)?;
+    let list = reader.view().history(place.directory, &place.name).await;
+    let mut states = list.map_err(&failed)?.versions;
+    states.retain(|state| state.version.timestamp <= place.until);
+    if !states.is_empty() && states.iter().all(|state| state.kind == Kind::Directory) {
+        return Err(is_directory());
+    }
+    states.retain(|state| state.kind != Kind::Directory && state.kept != Retained::Nothing);
+    if states.is_empty() {
+        return Err(reader.missing(path).await?);
+    }
+    let shown = PathText::of_names(&path.names());
+    for state in states {
+        let renamed_from = former_path(reader, state.renamed_from.as_ref()).await?;
+        let row = version_row(shown.clone(), &state, renamed_from);
+        rows.put_row(VerbRow::Version(row)).await?;
+    }
+    Ok(())
+}
+
+/// Returns the path of a former name: of the directory that it was in, as that is called now.
+pub(super) async fn former_path(
+    reader: &PathReader,
+    origin: Option<&Origin>,
+) -> Result<Option<PathText>, VerbError> {
+    match origin {
+        Some(Origin { directory, name }) => {
+            Ok(Some(reader.directory_path(*directory).await?.join(name)))
+        }
+        None => Ok(None),
+    }
+}
+
+fn version_row(path: PathText, state: &PastEntry, renamed_from: Option<PathText>) -> VersionRow {
+    VersionRow {
+        path,
+        stamp: stamp(state.version.timestamp),
+        time_ns: state.version.timestamp.0,
+        ended_ns: state.ended.map(|end| end.0),
+        op: attributes::op(state.op).to_owned(),
+        kind: kind_name(state.kind).to_owned(),
+        size: state.attrs.size,
+        mode: mode(state.attrs.mode),
+        user: state.author.uid,
+        host: state.host.clone(),
+        program: state.author.process.clone(),
+        renamed_from,
+    }
+}
+
+/// Sends the entries of a directory in ascending order of names, or the one of a file.
+pub(super) async fn ls(
+    reader: &PathReader,
+    path: &TimedPath,
+    rows: &RowSender,
+) -> Result<(), VerbError> {
+    let state = reader.state(path).await?;
+    let names = path.names();
+    let directory = match state.node {
+        NodeState::Directory(directory) => directory,
+        NodeState::Other(entry) => {
+            let (above, name) = match names.split_last() {
+                Some((name, above)) => (above, name.clone()),
+                None => (&names[..], bytes::Bytes::new()),
+            };
+            let row = entry_row(reader, &PathText::of_names(above), &name, &entry);
+            return rows.put_row(VerbRow::Entry(row)).await;
+        }
+    };
+    let above = PathText::of_names(&names);
+    let entries = reader.view().list_at(directory, state.at).await;
+    for (name, entry) in entries.map_err(VerbError::at(path))? {
+        let row = entry_row(reader, &above, &name, &entry);
+        rows.put_row(VerbRow::Entry(row)).await?;
+    }
+    Ok(())
+}
+
+fn entry_row(reader: &PathReader, above: &PathText, name: &[u8], entry: &PastEntry) -> EntryRow {
+    let target = (entry.kind == Kind::Symlink)
+        .then(|| path_text(&reader.namespace.history().target_past(entry)));
+    EntryRow {
+        path: above.join(name),
+        name: path_text(name),
+        kind: kind_name(entry.kind).to_owned(),
+        mode: mode(entry.attrs.mode),
+        uid: entry.attrs.uid,
+        gid: entry.attrs.gid,
+        size: entry.attrs.size,
+        modified_ns: nanoseconds(entry.attrs.mtime),
+        stamp: stamp(entry.version.timestamp),
+        target,
+    }
+}
