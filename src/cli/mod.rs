@@ -50,6 +50,8 @@ Examples:
   cp ~/files/.versions/-1h/notes.txt ~/files/
   rewindfs versions ~/files/notes.txt
   rewindfs ls ~/files/project@2026-11-20
+  rewindfs log -r ~/files --since -1d
+  rewindfs cat ~/files/notes.txt@-2h
   rewindfs umount ~/files
 
 Exit status: 0 done, 1 failed, 2 wrong usage. RUST_LOG chooses what is logged (info, rewindfs=debug).";
@@ -99,6 +101,10 @@ enum Command {
     Ls(read::PathArguments),
     /// List the states of a file, oldest first
     Versions(read::PathArguments),
+    /// Show what changed in a directory or in the history of a file, newest first
+    Log(Box<read::LogArguments>),
+    /// Write the bytes of a file as it is saved, or as it was: PATH@TIME
+    Cat(read::PlaceArguments),
     /// Print a time of .versions as a stamp whose meaning does not change
     Stamp {
         /// -30s, -15m, -2h, -3d, -1w, 2026-11-20, 2026-11-20T21-26, '2026-11-20 21:26:48+0100', ...
@@ -168,14 +174,10 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
             Ok(job) => return Start::Namespace(Box::new(job)),
             Err(cli_error) => Err(cli_error),
         },
-        Command::Ls(arguments) => match ReadJob::ls(arguments) {
-            Ok(job) => return Start::Read(Box::new(job)),
-            Err(cli_error) => Err(cli_error),
-        },
-        Command::Versions(arguments) => match ReadJob::versions(arguments) {
-            Ok(job) => return Start::Read(Box::new(job)),
-            Err(cli_error) => Err(cli_error),
-        },
+        Command::Ls(arguments) => return read(ReadJob::ls(arguments)),
+        Command::Versions(arguments) => return read(ReadJob::versions(arguments)),
+        Command::Log(arguments) => return read(ReadJob::log(*arguments)),
+        Command::Cat(arguments) => return read(ReadJob::cat(arguments)),
         Command::Stamp { time, json } => stamp::stamp(&time, json),
         Command::Status { mountpoint, json } => status::status(&mountpoint, json),
         Command::Drain {
@@ -202,6 +204,13 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
         ),
     };
     Start::Done(exit(outcome))
+}
+
+fn read(job: Result<ReadJob, CliError>) -> Start {
+    match job {
+        Ok(job) => Start::Read(Box::new(job)),
+        Err(cli_error) => Start::Done(cli_error.exit()),
+    }
 }
 
 fn exit(outcome: Result<(), CliError>) -> ExitCode {

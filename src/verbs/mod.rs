@@ -1,20 +1,24 @@
-//! The verbs that read the past of a path: `versions`, `ls`. A verb is run against an open namespace, that of a mount's
+//! The verbs that read the past of a path: `ls`, `versions`, `log`, `cat`. A verb is run against an open namespace, that of a mount's
 //! daemon or a follower of a bucket, and sends rows (`rows.rs`), which a command prints as a table or as JSON.
 //!
-//! Invariant: a verb changes nothing, and holds no more rows than its receiver has asked for and one directory or one file's
-//! list of versions.
+//! Invariant: a verb changes nothing, and holds one directory or one file's list of versions, and of a log the newest changes up to a
+//! limit; rows that are ready wait until their receiver takes them.
 
+mod base64_text;
+mod cat;
 mod error;
 mod list;
+mod log;
 mod path;
 mod reader;
 mod request;
 mod rows;
 
 pub use error::{NearestTimes, VerbError};
+pub use log::is_change;
 pub use path::{PathText, TimedPath};
-pub use request::ReadVerb;
-pub use rows::{EntryRow, RowSender, VerbRow, VersionRow};
+pub use request::{LogFilter, ReadVerb};
+pub use rows::{BytesRow, ChangeRow, EntryRow, RowSender, TruncatedRow, VerbRow, VersionRow};
 
 use crate::store::Namespace;
 use reader::PathReader;
@@ -32,5 +36,7 @@ pub async fn run(
     match verb {
         ReadVerb::Versions { path } => list::versions(&reader, path, rows).await,
         ReadVerb::Ls { path } => list::ls(&reader, path, rows).await,
+        ReadVerb::Log { path, filter } => log::log(&reader, path, filter, rows).await,
+        ReadVerb::Cat { path } => cat::cat(&reader, path, rows).await,
     }
 }

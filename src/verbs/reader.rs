@@ -1,8 +1,8 @@
 //! From a path to what it shows at a time.
 //!
 //! All reads go to the past, also without a time: they show what is saved, so that the daemon of a mount and a follower of its bucket
-//! give the same rows. `PATH@TIME` means what `.versions/TIME` of the deepest directory of PATH that exists now means: a directory
-//! is followed through its renames, and one that did not exist then is looked up by its path.
+//! give the same rows. `PATH@TIME` means what `.versions/TIME` of the deepest directory of PATH means that exists now and was there
+//! then: a directory is followed through its renames, and one that did not exist then is looked up by its path.
 
 use bytes::Bytes;
 
@@ -71,13 +71,27 @@ impl PathReader {
         let Some(time) = &path.time else {
             return Ok(None);
         };
-        let meant = TimeName::parse(time.as_bytes()).and_then(|name| name.resolve(self.clock));
-        match meant {
-            Some((at, _)) => Ok(Some(at.min(self.now))),
+        match TimeName::parse(time.as_bytes()).and_then(|name| self.resolved(name)) {
+            Some(at) => Ok(Some(at)),
             None => Err(VerbError::NoSuchTime {
                 nearest: self.nearest(&path.names(), self.now).await?,
                 path: path.to_string(),
             }),
+        }
+    }
+
+    /// Returns the timestamp that a time means; `None` for one in the future or before 1970.
+    pub(super) fn resolved(&self, name: TimeName) -> Option<Timestamp> {
+        let (at, _) = name.resolve(self.clock)?;
+        Some(at.min(self.now))
+    }
+
+    /// Returns the directory that a path shows at its time; `None` if it shows something else or nothing.
+    pub(super) async fn directory(&self, path: &TimedPath) -> Result<Option<Ino>, VerbError> {
+        let at = self.timestamp(path).await?;
+        match self.node_at(&path.names(), at).await? {
+            Some(NodeState::Directory(directory)) => Ok(Some(directory)),
+            _ => Ok(None),
         }
     }
 
@@ -166,10 +180,17 @@ impl PathReader {
         let view = self.view();
         let (mut directory, mut depth) = (ROOT, 0);
         if let Some(at) = at {
-            (directory, depth) = self.deepest_directory(&view, names).await?;
-            match view.directory_at(directory, at).await.map_err(&failed)? {
-                Some(then) => directory = then,
-                None => return Ok(None),
+            // What is a directory now may have been a file then: the directory above knows.
+            let mut live = self.live_directories(&view, names).await?;
+            loop {
+                let Some(deepest) = live.pop() else {
+                    return Ok(None);
+                };
+                let then = view.directory_at(deepest, at).await;
+                if let Some(then) = then.map_err(&failed)? {
+                    (directory, depth) = (then, live.len());
+                    break;
+                }
             }
         }
         let time = at.unwrap_or(self.now);
@@ -193,22 +214,23 @@ impl PathReader {
         Ok(Some(NodeState::Directory(directory)))
     }
 
-    /// Returns the deepest directory of a path that exists now, and how many names lead to it.
-    async fn deepest_directory(
+    /// Returns the directories of a path that exist now, the root directory first.
+    async fn live_directories(
         &self,
         view: &PastView,
         names: &[Bytes],
-    ) -> Result<(Ino, usize), VerbError> {
+    ) -> Result<Vec<Ino>, VerbError> {
         let failed = VerbError::at(&PathText::of_names(names));
-        let mut directory = ROOT;
-        for (depth, name) in names.iter().enumerate() {
+        let (mut directory, mut live) = (ROOT, vec![ROOT]);
+        for name in names {
             let entry = view.entry_at(directory, name, self.now).await;
             match entry.map_err(&failed)? {
                 Some(entry) if entry.kind == Kind::Directory => directory = entry.ino,
-                _ => return Ok((directory, depth)),
+                _ => break,
             }
+            live.push(directory);
         }
-        Ok((directory, names.len()))
+        Ok(live)
     }
 
     /// Returns the directory that the names lead to, on the way also through directories that were removed.

@@ -13,9 +13,41 @@ pub enum ReadVerb {
         /// The file.
         path: TimedPath,
     },
+    /// What changed in a directory, or in the history of a file, newest first; with a time, up to then.
+    Log {
+        /// The directory or file.
+        path: TimedPath,
+        /// Which changes are sent.
+        filter: LogFilter,
+    },
+    /// The bytes of a file.
+    Cat {
+        /// The file.
+        path: TimedPath,
+    },
     /// The entries of a directory in ascending order of names, or the one of a file.
     Ls {
         /// The directory or file.
         path: TimedPath,
     },
+}
+
+/// Which changes a log shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogFilter {
+    /// Also those below the directory.
+    pub recursive: bool,
+    /// From the first timestamp of this TIME on.
+    pub since: Option<String>,
+    /// Up to the last timestamp of this TIME.
+    pub until: Option<String>,
+    /// By this user.
+    pub user: Option<u32>,
+    /// By this program.
+    pub program: Option<String>,
+    /// With one of these operations; all if there are none.
+    pub ops: Vec<String>,
+    /// The newest so many.
+    pub count: Option<u64>,
 }

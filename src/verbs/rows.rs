@@ -17,6 +17,12 @@ pub enum VerbRow {
     Version(VersionRow),
     /// Of `ls`.
     Entry(EntryRow),
+    /// Of `log`.
+    Change(ChangeRow),
+    /// The last of an answer that is not complete.
+    Truncated(TruncatedRow),
+    /// Of `cat`.
+    Bytes(BytesRow),
 }
 
 /// A state of a file.
@@ -71,6 +77,48 @@ pub struct EntryRow {
     pub stamp: String,
     /// The target of a symbolic link; null for everything else.
     pub target: Option<PathText>,
+}
+
+/// A change of a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeRow {
+    /// The path that changed, from the root of the namespace.
+    pub path: PathText,
+    /// When, as a TIME.
+    pub stamp: String,
+    /// The same in nanoseconds since 1970.
+    pub time_ns: u64,
+    /// As in a version; or `delete`, or `move` to another directory. The fields below are null for these two.
+    pub op: String,
+    /// As in a version, or `directory`.
+    pub kind: Option<String>,
+    /// Its length in bytes; null for a directory.
+    pub size: Option<u64>,
+    /// Bytes in segments that the state is read from; null for anything but a file.
+    pub stored: Option<u64>,
+    /// Who changed it, the number of a user on that machine.
+    pub user: Option<u32>,
+    /// The machine on which it was changed.
+    pub host: Option<String>,
+    /// The program that changed it; empty if unknown.
+    pub program: Option<String>,
+    /// The path that a rename or an undelete took it from; null if none did.
+    pub renamed_from: Option<PathText>,
+}
+
+/// An answer has more rows than are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TruncatedRow {
+    /// How many were sent.
+    pub limit: u64,
+}
+
+/// Bytes of a file, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BytesRow {
+    /// The bytes, in base64.
+    #[serde(with = "super::base64_text")]
+    pub bytes: Bytes,
 }
 
 /// Where the rows of an answer go.

@@ -29,6 +29,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("tracing_subscriber", &["main.rs", "cli", "daemon"]),
     ("object_store", &["backend", "meta/slate"]),
     ("slatedb", &["meta/slate"]),
+    ("base64", &["verbs"]),
     ("lru", &["cache"]),
     ("blake3", &["store"]),
     ("sha2", &["store"]),

@@ -14,9 +14,9 @@ use crate::support::shell::{self, CommandResult};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A mounted namespace that is asked through its mount and through its store.
-struct AskedMount {
+pub(crate) struct AskedMount {
     /// The mount.
-    mount: TestMount,
+    pub(crate) mount: TestMount,
     /// Its store.
     place: Place,
 }
@@ -24,7 +24,7 @@ struct AskedMount {
 impl AskedMount {
     /// Mounts `place` and runs a script in the mount; everything is in the bucket afterwards.
     #[track_caller]
-    fn start(place: Place, script: &str) -> Self {
+    pub(crate) fn start(place: Place, script: &str) -> Self {
         let mount = TestMount::start(&place, &[]);
         let asked = Self { mount, place };
         asked.sh(script);
@@ -33,13 +33,13 @@ impl AskedMount {
 
     /// Runs a script in the mount; everything is in the bucket afterwards.
     #[track_caller]
-    fn sh(&self, script: &str) {
+    pub(crate) fn sh(&self, script: &str) {
         self.mount.sh(script);
         self.mount.drain();
     }
 
     /// Runs a verb on a path in the mount.
-    fn in_mount(&self, verb: &str, path: &str, flags: &[&str]) -> CommandResult {
+    pub(crate) fn in_mount(&self, verb: &str, path: &str, flags: &[&str]) -> CommandResult {
         let mut command = Command::new(PROGRAM);
         command
             .arg(verb)
@@ -50,7 +50,7 @@ impl AskedMount {
     }
 
     /// Runs a verb on the store's URL and a path.
-    fn on_url(&self, verb: &str, path: &str, flags: &[&str]) -> CommandResult {
+    pub(crate) fn on_url(&self, verb: &str, path: &str, flags: &[&str]) -> CommandResult {
         let mut command = Command::new(PROGRAM);
         command.args([verb, &self.place.url, path]).args(flags);
         if let Some(endpoint) = &self.place.endpoint {
@@ -64,7 +64,7 @@ impl AskedMount {
 
     /// The output of a verb; fails unless both ways give the same.
     #[track_caller]
-    fn text(&self, verb: &str, path: &str, flags: &[&str]) -> String {
+    pub(crate) fn text(&self, verb: &str, path: &str, flags: &[&str]) -> String {
         let here = self.in_mount(verb, path, flags).ok();
         let there = self.on_url(verb, path, flags).ok();
         assert_eq!(here, there, "{verb} {path}: in the mount, and on the URL");
@@ -73,7 +73,7 @@ impl AskedMount {
 
     /// The rows of a verb; fails unless both ways give the same.
     #[track_caller]
-    fn rows(&self, verb: &str, path: &str, flags: &[&str]) -> Vec<Value> {
+    pub(crate) fn rows(&self, verb: &str, path: &str, flags: &[&str]) -> Vec<Value> {
         let text = self.text(verb, path, &[&["--json"], flags].concat());
         let rows = text.lines().map(|line| serde_json::from_str(line).unwrap());
         rows.collect()
@@ -81,13 +81,13 @@ impl AskedMount {
 
     /// One field of each row, as text.
     #[track_caller]
-    fn column(&self, verb: &str, path: &str, field: &str) -> Vec<String> {
+    pub(crate) fn column(&self, verb: &str, path: &str, field: &str) -> Vec<String> {
         column(&self.rows(verb, path, &[]), field)
     }
 
     /// Fails unless both ways exit with `code` and a message that has each of `words`.
     #[track_caller]
-    fn refused(&self, verb: &str, path: &str, code: i32, words: &[&str]) {
+    pub(crate) fn refused(&self, verb: &str, path: &str, code: i32, words: &[&str]) {
         for ran in [self.in_mount(verb, path, &[]), self.on_url(verb, path, &[])] {
             check_refusal(&ran, code, words);
         }
@@ -96,7 +96,7 @@ impl AskedMount {
 
 /// One field of each row, as text.
 #[track_caller]
-fn column(rows: &[Value], field: &str) -> Vec<String> {
+pub(crate) fn column(rows: &[Value], field: &str) -> Vec<String> {
     let values = rows.iter().map(|row| match &row[field] {
         Value::String(text) => text.clone(),
         other => other.to_string(),
@@ -272,5 +272,152 @@ fn wrong_arguments_of_a_verb_are_named() {
         let mut command = Command::new(PROGRAM);
         let ran = shell::run(command.args(arguments), LIMIT);
         check_refusal(&ran, code, words);
+    }
+}
+
+/// The rows of a log as `op path`.
+#[track_caller]
+fn changes(asked: &AskedMount, path: &str, flags: &[&str]) -> Vec<String> {
+    let rows = asked.rows("log", path, flags);
+    let lines = rows.iter().map(|row| {
+        let path = row["path"].as_str().unwrap();
+        format!("{} {path}", row["op"].as_str().unwrap())
+    });
+    lines.collect()
+}
+
+fn changes_and_bytes(place: Place) {
+    let asked = AskedMount::start(
+        place,
+        "mkdir -p d/sub; echo one > d/a; echo 'two two' > d/a; echo x > d/sub/x; echo keep > d/sub/keep
+         # A name that exists for less than ten seconds is a transient name.
+         sleep 11; mv d/sub/x d/y; rm d/a; cp /bin/true d/sub/program",
+    );
+    let ops = |path: &str, flags: &[&str]| changes(&asked, path, flags);
+    let whole = [
+        "create d/sub/program",
+        "delete d/a",
+        "rename d/y",
+        "create d/sub/keep",
+        "create d/sub/x",
+        "write d/a",
+        "create d/a",
+        "create d/sub",
+    ];
+    assert_eq!(ops("d", &["-r"]), whole);
+    assert_eq!(ops("d", &["-r", "-n", "2"]), whole[..2]);
+    let of_d = [whole[1], whole[2], whole[5], whole[6], whole[7]];
+    assert_eq!(ops("d", &[]), of_d);
+    assert_eq!(ops("d/sub", &[])[1], "move d/sub/x");
+    assert_eq!(ops("d/a", &[]), ["delete d/a", "write d/a", "create d/a"]);
+    assert_eq!(ops("d/y", &[]), ["rename d/y", "create d/y"]);
+    assert_eq!(ops("d", &["-r", "--op", "delete,rename"]), whole[1..3]);
+    assert_eq!(ops("d", &["-r", "--program", "cp"]), whole[..1]);
+    assert!(ops("d", &["-r", "--user", "4321"]).is_empty());
+    assert_eq!(ops("d", &["-r", "--user", "root"]).len(), 7);
+    let rows = asked.rows("log", "d", &["-r"]);
+    let stamps = column(&rows, "stamp");
+    assert_eq!(ops("d", &["-r", "--since", &stamps[2]]), whole[..3]);
+    assert_eq!(ops("d", &["-r", "--until", &stamps[4]]), whole[4..]);
+    assert_eq!(ops(&format!("d@{}", stamps[6]), &["-r"]), whole[6..]);
+    assert_eq!(ops("d", &["-r", "--since", "-1d"]), whole);
+    assert_eq!(rows[2]["renamed_from"], "d/sub/x");
+    assert_eq!(
+        (&rows[1]["user"], &rows[1]["size"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(rows[0]["user"], 0);
+    // The bytes of a program are in a segment, those of a short file in the index.
+    let program = std::fs::metadata("/bin/true").unwrap().len();
+    assert_eq!(rows[0]["size"], program);
+    assert!(
+        rows[0]["stored"].as_u64().unwrap() >= program,
+        "{}",
+        rows[0]
+    );
+    let table = asked.text("log", "d", &["-r"]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[3].ends_with("d/y from d/sub/x"), "{table}");
+    let stamps = [stamps[5].as_str(), stamps[6].as_str()];
+    removed_and_bytes(&asked, stamps);
+}
+
+/// The log of what was removed, and bytes. `stamps` are those of the last and of the first state of `d/a`.
+fn removed_and_bytes(asked: &AskedMount, stamps: [&str; 2]) {
+    let ops = |path: &str, flags: &[&str]| changes(asked, path, flags);
+    asked.sh("rm -r d/sub");
+    assert_eq!(ops("d/sub", &["-n", "3"])[2], "create d/sub/program");
+    assert_eq!(
+        ops("d/sub/keep", &[]),
+        ["delete d/sub/keep", "create d/sub/keep"]
+    );
+
+    assert_eq!(asked.text("cat", "d/y", &[]), "x\n");
+    assert_eq!(
+        asked.text("cat", &format!("d/a@{}", stamps[1]), &[]),
+        "one\n"
+    );
+    assert_eq!(
+        asked.text("cat", &format!("d/a@{}", stamps[0]), &[]),
+        "two two\n"
+    );
+    asked.refused("cat", "d/a", 1, &["d/a: does not exist now", stamps[0]]);
+    asked.refused("cat", "d", 1, &["d: is a directory"]);
+    asked.refused("log", "d/none", 1, &["d/none: does not exist"]);
+    asked.sh("ln -s y d/link; seq 400000 > d/long; mkfifo d/pipe");
+    asked.refused("cat", "d/link", 1, &["d/link: is a symlink"]);
+    asked.refused("cat", "d/pipe", 1, &["d/pipe: is a fifo"]);
+    let long = asked.text("cat", "d/long", &[]);
+    assert_eq!(long, asked.mount.sh("cat d/long"), "several pieces");
+}
+
+#[test]
+fn log_and_cat_give_the_same_both_ways() {
+    let store = tempfile::tempdir().unwrap();
+    changes_and_bytes(Place::local(store.path()));
+}
+
+#[test]
+fn log_and_cat_give_the_same_both_ways_on_s3() {
+    if let Some(server) = S3Server::start() {
+        changes_and_bytes(server.place("verbs"));
+    }
+}
+
+#[test]
+fn a_reader_that_has_enough_ends_the_verb_without_an_error() {
+    let store = tempfile::tempdir().unwrap();
+    let asked = AskedMount::start(
+        Place::local(store.path()),
+        "head -c 30000000 /dev/urandom > big",
+    );
+    let big = asked.mount.path("big").display().to_string();
+    let url = asked.place.url.clone();
+    for arguments in [big, format!("{url} big")] {
+        let script =
+            format!("{{ {PROGRAM} cat {arguments}; echo \"status $?\" >&2; }} | head -c 5 | wc -c");
+        let ran = shell::sh_within(store.path(), &script, LIMIT);
+        assert_eq!(ran.stderr, "status 0\n", "{ran}");
+        assert_eq!(ran.stdout.trim(), "5", "{ran}");
+    }
+    // The daemon goes on.
+    assert_eq!(asked.column("ls", "", "name"), ["big"]);
+}
+
+#[test]
+fn wrong_filters_of_a_log_are_named() {
+    let store = tempfile::tempdir().unwrap();
+    let asked = AskedMount::start(Place::local(store.path()), "echo one > f");
+    let f = asked.mount.path("f").display().to_string();
+    let cases: [(&[&str], &[&str]); 4] = [
+        (&["--since", "yesterday"], &["--since", "yesterday"]),
+        (&["--op", "read"], &["--op", "read"]),
+        (&["--user", "no-such-user"], &["--user", "no-such-user"]),
+        (&["-n", "few"], &["--count", "few"]),
+    ];
+    for (flags, words) in cases {
+        let mut command = Command::new(PROGRAM);
+        let ran = shell::run(command.arg("log").arg(&f).args(flags), LIMIT);
+        check_refusal(&ran, 2, words);
     }
 }

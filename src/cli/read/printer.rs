@@ -1,11 +1,13 @@
 //! Rows on standard output: as a table with local times, or as JSON lines.
 
+use super::output::RowOutput;
 use super::table::{Align, Column, Table};
 use crate::cli::error::CliError;
 use crate::cli::value::show_size;
-use crate::verbs::{EntryRow, PathText, VerbRow, VersionRow};
+use crate::verbs::{ChangeRow, EntryRow, PathText, TruncatedRow, VerbRow, VersionRow};
 use jiff::tz::TimeZone;
-use std::io::{self, BufWriter, ErrorKind, Stdout, Write};
+use serde::Serialize;
+use std::io::{self, Write};
 use std::ops::ControlFlow;
 
 const fn left(title: &'static str) -> Column {
@@ -41,6 +43,17 @@ const ENTRIES: &[Column] = &[
     left("NAME"),
 ];
 
+const CHANGES: &[Column] = &[
+    left("TIME"),
+    left("OP"),
+    right("SIZE"),
+    right("STORED"),
+    right("USER"),
+    left("HOST"),
+    left("PROGRAM"),
+    left("PATH"),
+];
+
 /// How rows are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PrintForm {
@@ -54,8 +67,9 @@ pub(super) struct RowPrinter {
     form: PrintForm,
     zone: TimeZone,
     table: Table,
-    out: BufWriter<Stdout>,
-    failure: Option<io::Error>,
+    output: RowOutput,
+    /// The row that says that more is not shown.
+    truncated: Option<TruncatedRow>,
 }
 
 impl RowPrinter {
@@ -67,59 +81,57 @@ impl RowPrinter {
                 false => TimeZone::system(),
             },
             table: Table::default(),
-            out: BufWriter::new(io::stdout()),
-            failure: None,
+            output: RowOutput::new(),
+            truncated: None,
         }
     }
 
     /// Prints a row; breaks when standard output takes no more.
     pub(super) fn print(&mut self, row: VerbRow) -> ControlFlow<()> {
-        let printed = match self.form.json {
-            true => self.json_line(&row),
-            false => {
-                let (columns, cells) = self.cells(&row);
-                self.table.push(columns, cells, &mut self.out)
+        let printed = match row {
+            VerbRow::Truncated(row) => {
+                self.truncated = Some(row);
+                Ok(())
             }
+            VerbRow::Bytes(row) => self.output.out.write_all(&row.bytes),
+            VerbRow::Version(row) => self.table_row(&row, VERSIONS, version_cells),
+            VerbRow::Entry(row) => self.table_row(&row, ENTRIES, entry_cells),
+            VerbRow::Change(row) => self.table_row(&row, CHANGES, change_cells),
         };
-        match printed {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                self.failure = Some(error);
-                ControlFlow::Break(())
-            }
-        }
+        self.output.note(printed)
     }
 
     /// Prints what waits.
     ///
     /// # Errors
-    /// A failure if standard output does not take it. A closed pipe is no error: its reader has read enough.
+    /// A failure if standard output does not take it.
     pub(super) fn finish(mut self) -> Result<(), CliError> {
-        let printed = match self.failure.take() {
-            Some(error) => Err(error),
-            None => (self.table.print(&mut self.out)).and_then(|()| self.out.flush()),
-        };
-        match printed {
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                Err(CliError::failure(format!("standard output: {error}")))
-            }
-            _ => Ok(()),
+        if !self.output.has_failed() {
+            let printed = self.table.print(&mut self.output.out);
+            let _failed = self.output.note(printed);
         }
+        self.output.finish()?;
+        if let Some(TruncatedRow { limit }) = self.truncated {
+            eprintln!(
+                "rewindfs: only the newest {limit} changes are shown: older ones with --until"
+            );
+        }
+        Ok(())
     }
 
-    fn json_line(&mut self, row: &VerbRow) -> io::Result<()> {
-        match row {
-            VerbRow::Version(row) => serde_json::to_writer(&mut self.out, row)?,
-            VerbRow::Entry(row) => serde_json::to_writer(&mut self.out, row)?,
+    /// Prints a row as a JSON object, or in the table with these columns.
+    fn table_row<R: Serialize>(
+        &mut self,
+        row: &R,
+        columns: &'static [Column],
+        cells: fn(&R, &TimeZone) -> Vec<String>,
+    ) -> io::Result<()> {
+        let out = &mut self.output.out;
+        if !self.form.json {
+            return self.table.push(columns, cells(row, &self.zone), out);
         }
-        self.out.write_all(b"\n")
-    }
-
-    fn cells(&self, row: &VerbRow) -> (&'static [Column], Vec<String>) {
-        match row {
-            VerbRow::Version(row) => (VERSIONS, version_cells(row, &self.zone)),
-            VerbRow::Entry(row) => (ENTRIES, entry_cells(row, &self.zone)),
-        }
+        serde_json::to_writer(&mut *out, row)?;
+        out.write_all(b"\n")
     }
 }
 
@@ -134,6 +146,24 @@ fn version_cells(row: &VersionRow, zone: &TimeZone) -> Vec<String> {
         row.renamed_from
             .as_ref()
             .map_or_else(String::new, PathText::to_string),
+    ]
+}
+
+fn change_cells(row: &ChangeRow, zone: &TimeZone) -> Vec<String> {
+    let size = |size: Option<u64>| size.map_or_else(|| "-".to_owned(), show_size);
+    vec![
+        show_time(i128::from(row.time_ns), zone),
+        row.op.clone(),
+        size(row.size),
+        size(row.stored),
+        row.user
+            .map_or_else(|| "-".to_owned(), |user| user.to_string()),
+        or_dash(row.host.as_deref().unwrap_or_default()),
+        or_dash(row.program.as_deref().unwrap_or_default()),
+        match &row.renamed_from {
+            Some(former) => format!("{} from {former}", row.path),
+            None => row.path.to_string(),
+        },
     ]
 }
 

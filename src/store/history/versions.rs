@@ -214,30 +214,18 @@ impl PastView {
         directory: Ino,
         limit: usize,
     ) -> Result<Vec<DirectoryChange>, StoreError> {
-        let (shown, mut newest) = (self.newest, BTreeMap::new());
-        let mut names = interval_tree::all(&self.rows, directory).await?;
-        names.retain(|name| !is_ignored(name));
-        let from = keys::entries(directory);
-        let rows = self.rows.scan(from.clone(), keys::after(&from), usize::MAX);
-        names.extend(rows.await?.iter().map(|(key, _)| keys::entry_name(key)));
-        for (number, name) in names.into_iter().enumerate() {
-            for change in self.slot_changes(directory, &name).await? {
-                if change.at() > shown {
-                    continue;
-                }
-                newest.insert(
-                    (
-                        change.at(),
-                        number,
-                        matches!(change, DirectoryChange::Stood { .. }),
-                    ),
-                    change,
-                );
-                if newest.len() > limit {
-                    newest.pop_first();
-                }
+        let mut newest = BTreeMap::new();
+        let changes = self.each_change(directory, |change| {
+            let (name, is_version) = match &change {
+                DirectoryChange::Stood { name, .. } => (name.clone(), true),
+                DirectoryChange::Left { name, .. } => (name.clone(), false),
+            };
+            newest.insert((change.at(), name, is_version), change);
+            if newest.len() > limit {
+                newest.pop_first();
             }
-        }
+        });
+        changes.await?;
         let moved: BTreeSet<(Timestamp, Bytes)> = newest
             .values()
             .filter_map(moved_within(directory))
@@ -251,6 +239,53 @@ impl PastView {
             _ => true,
         };
         Ok(newest.into_values().filter(told).collect())
+    }
+}
+
+impl PastView {
+    /// Passes every change of a directory's entries to `each`: names in ascending order, the versions of a name before its ends.
+    /// Transient names are omitted, and the ignored names that do not exist now.
+    ///
+    /// # Errors
+    /// Errors of the index.
+    pub async fn each_change(
+        &self,
+        directory: Ino,
+        mut each: impl FnMut(DirectoryChange) + Send,
+    ) -> Result<(), StoreError> {
+        let mut names = interval_tree::all(&self.rows, directory).await?;
+        names.retain(|name| !is_ignored(name));
+        let from = keys::entries(directory);
+        let rows = self.rows.scan(from.clone(), keys::after(&from), usize::MAX);
+        names.extend(rows.await?.iter().map(|(key, _)| keys::entry_name(key)));
+        for name in names {
+            let changes = self.slot_changes(directory, &name).await?;
+            let shown = changes.into_iter().filter(|c| c.at() <= self.newest);
+            shown.for_each(&mut each);
+        }
+        Ok(())
+    }
+
+    /// Returns the changes of one name, oldest first: its whole list of versions, which continues under the names that renames took
+    /// it from, and the ends of the name itself.
+    ///
+    /// # Errors
+    /// Errors of the index.
+    pub async fn name_log(
+        &self,
+        directory: Ino,
+        name: &Bytes,
+    ) -> Result<Vec<DirectoryChange>, StoreError> {
+        let mut changes = self.slot_changes(directory, name).await?;
+        changes.retain(|change| matches!(change, DirectoryChange::Left { .. }));
+        let versions = self.versions(directory, name).await?;
+        changes.extend(versions.into_iter().map(|entry| DirectoryChange::Stood {
+            name: name.clone(),
+            entry: Box::new(entry),
+        }));
+        changes.retain(|change| change.at() <= self.newest);
+        changes.sort_by_key(DirectoryChange::at);
+        Ok(changes)
     }
 }
 
