@@ -52,6 +52,7 @@ Examples:
   rewindfs ls ~/files/project@2026-11-20
   rewindfs log -r ~/files --since -1d
   rewindfs cat ~/files/notes.txt@-2h
+  rewindfs diff ~/files/notes.txt@-2h
   rewindfs umount ~/files
 
 Exit status: 0 done, 1 failed, 2 wrong usage. RUST_LOG chooses what is logged (info, rewindfs=debug).";
@@ -105,6 +106,8 @@ enum Command {
     Log(Box<read::LogArguments>),
     /// Write the bytes of a file as it is saved, or as it was: PATH@TIME
     Cat(read::PlaceArguments),
+    /// Compare two states of a file or a directory; without B the state now
+    Diff(Box<read::DiffArguments>),
     /// Print a time of .versions as a stamp whose meaning does not change
     Stamp {
         /// -30s, -15m, -2h, -3d, -1w, 2026-11-20, 2026-11-20T21-26, '2026-11-20 21:26:48+0100', ...
@@ -177,6 +180,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
         Command::Ls(arguments) => return read(ReadJob::ls(arguments)),
         Command::Versions(arguments) => return read(ReadJob::versions(arguments)),
         Command::Log(arguments) => return read(ReadJob::log(*arguments)),
+        Command::Diff(arguments) => return read(ReadJob::diff(*arguments)),
         Command::Cat(arguments) => return read(ReadJob::cat(arguments)),
         Command::Stamp { time, json } => stamp::stamp(&time, json),
         Command::Status { mountpoint, json } => status::status(&mountpoint, json),

@@ -38,7 +38,9 @@ pub(super) async fn cat(
     while offset < entry.attrs.size {
         let bytes = piece(reader, &entry, offset).await.map_err(&failed)?;
         offset += bytes.len() as u64;
-        rows.put_row(VerbRow::Bytes(BytesRow { bytes })).await?;
+        let side = None;
+        rows.put_row(VerbRow::Bytes(BytesRow { side, bytes }))
+            .await?;
     }
     Ok(())
 }

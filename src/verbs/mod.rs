@@ -1,8 +1,8 @@
-//! The verbs that read the past of a path: `ls`, `versions`, `log`, `cat`. A verb is run against an open namespace, that of a mount's
+//! The verbs that read the past of a path: `ls`, `versions`, `log`, `cat`, `diff`. A verb is run against an open namespace, that of a mount's
 //! daemon or a follower of a bucket, and sends rows (`rows.rs`), which a command prints as a table or as JSON.
 //!
-//! Invariant: a verb changes nothing, and holds one directory or one file's list of versions, and of a log the newest changes up to a
-//! limit; rows that are ready wait until their receiver takes them.
+//! Invariant: a verb changes nothing, and holds one directory or one file's list of versions, of a log the newest changes up to a limit,
+//! and of a comparison the names that one side lacks; rows that are ready wait until their receiver takes them.
 
 mod base64_text;
 mod cat;
@@ -13,12 +13,18 @@ mod path;
 mod reader;
 mod request;
 mod rows;
+mod text_diff;
+mod tree_diff;
 
 pub use error::{NearestTimes, VerbError};
 pub use log::is_change;
 pub use path::{PathText, TimedPath};
-pub use request::{LogFilter, ReadVerb};
-pub use rows::{BytesRow, ChangeRow, EntryRow, RowSender, TruncatedRow, VerbRow, VersionRow};
+pub use request::{DiffContents, DiffRequest, LogFilter, ReadVerb};
+pub use rows::{
+    BytesRow, COMPARED_MAX, ChangeRow, ComparedKind, DiffSide, DifferenceRow, EntryRow,
+    PathDifference, RowSender, SideRow, TruncatedRow, VerbRow, VersionRow,
+};
+pub use text_diff::{ContentDiff, DiffLine, LineDiff, LineRole};
 
 use crate::store::Namespace;
 use reader::PathReader;
@@ -37,6 +43,7 @@ pub async fn run(
         ReadVerb::Versions { path } => list::versions(&reader, path, rows).await,
         ReadVerb::Ls { path } => list::ls(&reader, path, rows).await,
         ReadVerb::Log { path, filter } => log::log(&reader, path, filter, rows).await,
+        ReadVerb::Diff(request) => tree_diff::diff(&reader, request, rows).await,
         ReadVerb::Cat { path } => cat::cat(&reader, path, rows).await,
     }
 }

@@ -20,6 +20,8 @@ pub enum ReadVerb {
         /// Which changes are sent.
         filter: LogFilter,
     },
+    /// The differences between two states of a file, or two trees.
+    Diff(DiffRequest),
     /// The bytes of a file.
     Cat {
         /// The file.
@@ -50,4 +52,27 @@ pub struct LogFilter {
     pub ops: Vec<String>,
     /// The newest so many.
     pub count: Option<u64>,
+}
+
+/// Two paths to compare.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffRequest {
+    /// The old side.
+    pub old: TimedPath,
+    /// The new side.
+    pub new: TimedPath,
+    /// Whether the bytes of files follow their differences.
+    pub contents: DiffContents,
+}
+
+/// Which bytes follow the differences of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiffContents {
+    /// None.
+    Never,
+    /// Those of two states of a file, and none of trees.
+    OfFile,
+    /// Those of every file that differs.
+    OfAll,
 }

@@ -9,6 +9,9 @@ use super::path::PathText;
 use crate::fs::past::stamp::{Precision, print};
 use crate::store::{Kind, Time, Timestamp};
 
+/// The longest file whose bytes are sent for a comparison of lines.
+pub const COMPARED_MAX: u64 = 16 << 20;
+
 /// A row of an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "row", rename_all = "snake_case")]
@@ -21,8 +24,12 @@ pub enum VerbRow {
     Change(ChangeRow),
     /// The last of an answer that is not complete.
     Truncated(TruncatedRow),
-    /// Of `cat`.
+    /// Of `cat`; of `diff` after a difference, if the request asks for them.
     Bytes(BytesRow),
+    /// The first of `diff`.
+    Compared(ComparedKind),
+    /// Of `diff`.
+    Difference(DifferenceRow),
 }
 
 /// A state of a file.
@@ -116,9 +123,91 @@ pub struct TruncatedRow {
 /// Bytes of a file, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BytesRow {
+    /// In a comparison, the side that has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub side: Option<DiffSide>,
     /// The bytes, in base64.
     #[serde(with = "super::base64_text")]
     pub bytes: Bytes,
+}
+
+/// A side of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiffSide {
+    /// What is compared.
+    Old,
+    /// What it is compared with.
+    New,
+}
+
+/// What a comparison compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "compared", rename_all = "lowercase")]
+pub enum ComparedKind {
+    /// Two states of a file.
+    Files,
+    /// Two directories with all below them.
+    Trees,
+}
+
+/// A difference between two trees, or two states of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DifferenceRow {
+    /// What differs.
+    pub change: PathDifference,
+    /// The path: from the compared directory; of a file, from the root of the namespace.
+    pub path: PathText,
+    /// The path on the old side, where that is another one; else null.
+    pub renamed_from: Option<PathText>,
+    /// As in a version, or `directory`.
+    pub kind: String,
+    /// The old state; null for what was added.
+    pub old: Option<SideRow>,
+    /// The new state; null for what was removed.
+    pub new: Option<SideRow>,
+}
+
+/// What differs between two states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathDifference {
+    /// Only the new side has it.
+    Added,
+    /// Only the old side has it.
+    Removed,
+    /// The bytes, the target or the device.
+    Changed,
+    /// The name; the content may differ too.
+    Renamed,
+    /// The permission bits or the owner, and nothing else.
+    Mode,
+}
+
+/// A state in a comparison.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SideRow {
+    /// When the state began, as a TIME.
+    pub stamp: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its permission bits, octal.
+    pub mode: String,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+impl DifferenceRow {
+    /// Tells whether a request for contents gets the bytes of both sides: of files up to [`COMPARED_MAX`].
+    #[must_use]
+    pub fn has_lines(&self) -> bool {
+        let is_short =
+            |side: &Option<SideRow>| side.as_ref().is_none_or(|side| side.size <= COMPARED_MAX);
+        let has_bytes = self.kind == "file" && self.change != PathDifference::Mode;
+        has_bytes && is_short(&self.old) && is_short(&self.new)
+    }
 }
 
 /// Where the rows of an answer go.

@@ -55,6 +55,7 @@ mod unlinked;
 mod usage;
 mod users;
 mod verbs;
+mod verbs_diff;
 mod versions;
 mod writers;
 mod wrong_answers;

@@ -17,7 +17,7 @@ use std::path::Path;
 
 /// What every verb takes beside its paths.
 #[derive(Debug, Args)]
-struct SourceArguments {
+pub(super) struct SourceArguments {
     /// With a URL, the namespace in the store [default: main]
     #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
@@ -120,12 +120,12 @@ impl PlaceArguments {
     }
 }
 
-fn is_url(place: &OsStr) -> bool {
+pub(super) fn is_url(place: &OsStr) -> bool {
     place.as_bytes().windows(3).any(|part| part == b"://")
 }
 
 /// Finds the mount of a path.
-fn in_mount(place: &OsStr, source: &SourceArguments) -> Result<MountPath, CliError> {
+pub(super) fn in_mount(place: &OsStr, source: &SourceArguments) -> Result<MountPath, CliError> {
     if let Some(name) = &source.namespace {
         return Err(CliError::usage(format!(
             "--namespace {name}: only with a URL; {} is a path in a mount",
@@ -146,7 +146,7 @@ fn in_mount(place: &OsStr, source: &SourceArguments) -> Result<MountPath, CliErr
 }
 
 /// The store of a URL.
-fn store(url: &OsStr, source: SourceArguments) -> Result<ReadTarget, CliError> {
+pub(super) fn store(url: &OsStr, source: SourceArguments) -> Result<ReadTarget, CliError> {
     let url = url
         .to_str()
         .ok_or_else(|| CliError::usage(format!("{}: is not UTF-8", url.display())))?;

@@ -1,7 +1,9 @@
-//! The verbs that read the past: `ls`, `versions`, `log`, `cat`. Each takes a path in a mount, or a store's URL and a path in
+//! The verbs that read the past: `ls`, `versions`, `log`, `cat`, `diff`. Each takes a path in a mount, or a store's URL and a path in
 //! it; the rows come from the mount's daemon or from a follower of the store, and are printed as a table or as JSON lines.
 
 mod arguments;
+mod diff_arguments;
+mod diff_printer;
 mod log_arguments;
 mod mount_path;
 mod output;
@@ -10,9 +12,12 @@ mod source;
 mod table;
 
 use super::error::CliError;
-use crate::verbs::{LogFilter, ReadVerb, TimedPath};
+use crate::verbs::{DiffContents, DiffRequest, LogFilter, ReadVerb, TimedPath};
 use arguments::ReadPlace;
 pub(super) use arguments::{PathArguments, PlaceArguments};
+pub(super) use diff_arguments::DiffArguments;
+use diff_arguments::DiffSides;
+use diff_printer::{DiffDetail, DiffForm, DiffPrinter};
 pub(super) use log_arguments::LogArguments;
 use printer::{PrintForm, RowPrinter};
 use source::{ReadTarget, RowSource};
@@ -23,7 +28,14 @@ use std::process::ExitCode;
 pub struct ReadJob {
     target: ReadTarget,
     verb: ReadVerb,
-    form: PrintForm,
+    output: OutputForm,
+}
+
+/// How the rows are printed.
+#[derive(Debug, Clone, Copy)]
+enum OutputForm {
+    Rows(PrintForm),
+    Differences(DiffForm),
 }
 
 impl ReadJob {
@@ -60,6 +72,24 @@ impl ReadJob {
         })
     }
 
+    /// Prepares `rewindfs diff`.
+    ///
+    /// # Errors
+    /// As [`Self::versions`]; a failure for two paths that are not in one mount.
+    pub(super) fn diff(arguments: DiffArguments) -> Result<Self, CliError> {
+        let form = arguments.form();
+        let DiffSides { target, old, new } = arguments.sides()?;
+        let contents = match form.detail {
+            DiffDetail::Usual => DiffContents::OfFile,
+            DiffDetail::Counts | DiffDetail::Lines => DiffContents::OfAll,
+        };
+        Ok(Self {
+            target,
+            verb: ReadVerb::Diff(DiffRequest { old, new, contents }),
+            output: OutputForm::Differences(form),
+        })
+    }
+
     /// Prepares `rewindfs cat`.
     ///
     /// # Errors
@@ -81,7 +111,7 @@ impl ReadJob {
         Ok(Self {
             target,
             verb: verb(path),
-            form,
+            output: OutputForm::Rows(form),
         })
     }
 
@@ -95,9 +125,18 @@ impl ReadJob {
 
     async fn print(self) -> Result<(), CliError> {
         let source = RowSource::open(self.target).await?;
-        let mut printer = RowPrinter::new(self.form);
-        let outcome = source.read(&self.verb, |row| printer.print(row)).await;
-        let printed = printer.finish();
+        let (outcome, printed) = match self.output {
+            OutputForm::Rows(form) => {
+                let mut printer = RowPrinter::new(form);
+                let outcome = source.read(&self.verb, |row| printer.print(row)).await;
+                (outcome, printer.finish())
+            }
+            OutputForm::Differences(form) => {
+                let mut printer = DiffPrinter::new(form);
+                let outcome = source.read(&self.verb, |row| printer.print(row)).await;
+                (outcome, printer.finish())
+            }
+        };
         source.close().await;
         outcome.and(printed)
     }

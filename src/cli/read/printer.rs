@@ -93,6 +93,8 @@ impl RowPrinter {
                 self.truncated = Some(row);
                 Ok(())
             }
+            // Those of `diff` have a printer of their own.
+            VerbRow::Compared(_) | VerbRow::Difference(_) => Ok(()),
             VerbRow::Bytes(row) => self.output.out.write_all(&row.bytes),
             VerbRow::Version(row) => self.table_row(&row, VERSIONS, version_cells),
             VerbRow::Entry(row) => self.table_row(&row, ENTRIES, entry_cells),
