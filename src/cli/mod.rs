@@ -108,6 +108,8 @@ enum Command {
     Cat(read::PlaceArguments),
     /// Compare two states of a file or a directory; without B the state now
     Diff(Box<read::DiffArguments>),
+    /// Show which states of a file have a line that a pattern matches, the first and the last
+    Grep(Box<read::GrepArguments>),
     /// Print a time of .versions as a stamp whose meaning does not change
     Stamp {
         /// -30s, -15m, -2h, -3d, -1w, 2026-11-20, 2026-11-20T21-26, '2026-11-20 21:26:48+0100', ...
@@ -181,6 +183,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
         Command::Versions(arguments) => return read(ReadJob::versions(arguments)),
         Command::Log(arguments) => return read(ReadJob::log(*arguments)),
         Command::Diff(arguments) => return read(ReadJob::diff(*arguments)),
+        Command::Grep(arguments) => return read(ReadJob::grep(*arguments)),
         Command::Cat(arguments) => return read(ReadJob::cat(arguments)),
         Command::Stamp { time, json } => stamp::stamp(&time, json),
         Command::Status { mountpoint, json } => status::status(&mountpoint, json),

@@ -103,6 +103,22 @@ pub enum VerbError {
         /// The other.
         new: String,
     },
+    /// A pattern cannot be read.
+    #[error("{pattern}: is no pattern: {why}")]
+    BadPattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// No state has a matching line.
+    #[error("{path}: no state has a line with {pattern}")]
+    NoMatch {
+        /// The path.
+        path: String,
+        /// The pattern.
+        pattern: String,
+    },
     /// The store failed.
     #[error("{path}: {source}")]
     Store {

@@ -9,12 +9,11 @@ use super::rows::{
 use crate::fs::past::attributes;
 use crate::store::{Kind, Origin, PastEntry, Retained};
 
-/// Sends the states of a file, oldest first.
-pub(super) async fn versions(
+/// Returns the states of a file, oldest first.
+pub(super) async fn states_of(
     reader: &PathReader,
     path: &TimedPath,
-    rows: &RowSender,
-) -> Result<(), VerbError> {
+) -> Result<Vec<PastEntry>, VerbError> {
     let failed = VerbError::at(path);
     let is_directory = || VerbError::IsDirectory {
         path: path.to_string(),
@@ -27,11 +26,20 @@ pub(super) async fn versions(
         return Err(is_directory());
     }
     states.retain(|state| state.kind != Kind::Directory && state.kept != Retained::Nothing);
-    if states.is_empty() {
-        return Err(reader.missing(path).await?);
+    match states.is_empty() {
+        true => Err(reader.missing(path).await?),
+        false => Ok(states),
     }
+}
+
+/// Sends the states of a file, oldest first.
+pub(super) async fn versions(
+    reader: &PathReader,
+    path: &TimedPath,
+    rows: &RowSender,
+) -> Result<(), VerbError> {
     let shown = PathText::of_names(&path.names());
-    for state in states {
+    for state in states_of(reader, path).await? {
         let renamed_from = former_path(reader, state.renamed_from.as_ref()).await?;
         let row = version_row(shown.clone(), &state, renamed_from);
         rows.put_row(VerbRow::Version(row)).await?;

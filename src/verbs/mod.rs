@@ -1,4 +1,4 @@
-//! The verbs that read the past of a path: `ls`, `versions`, `log`, `cat`, `diff`. A verb is run against an open namespace, that of a mount's
+//! The verbs that read the past of a path: `ls`, `versions`, `log`, `cat`, `diff`, `grep`. A verb is run against an open namespace, that of a mount's
 //! daemon or a follower of a bucket, and sends rows (`rows.rs`), which a command prints as a table or as JSON.
 //!
 //! Invariant: a verb changes nothing, and holds one directory or one file's list of versions, of a log the newest changes up to a limit,
@@ -7,6 +7,7 @@
 mod base64_text;
 mod cat;
 mod error;
+mod grep;
 mod list;
 mod log;
 mod path;
@@ -17,11 +18,12 @@ mod text_diff;
 mod tree_diff;
 
 pub use error::{NearestTimes, VerbError};
+pub use grep::pattern;
 pub use log::is_change;
 pub use path::{PathText, TimedPath};
-pub use request::{DiffContents, DiffRequest, LogFilter, ReadVerb};
+pub use request::{DiffContents, DiffRequest, GrepRequest, GrepStates, LogFilter, ReadVerb};
 pub use rows::{
-    BytesRow, COMPARED_MAX, ChangeRow, ComparedKind, DiffSide, DifferenceRow, EntryRow,
+    BytesRow, COMPARED_MAX, ChangeRow, ComparedKind, DiffSide, DifferenceRow, EntryRow, MatchRow,
     PathDifference, RowSender, SideRow, TruncatedRow, VerbRow, VersionRow,
 };
 pub use text_diff::{ContentDiff, DiffLine, LineDiff, LineRole};
@@ -44,6 +46,7 @@ pub async fn run(
         ReadVerb::Ls { path } => list::ls(&reader, path, rows).await,
         ReadVerb::Log { path, filter } => log::log(&reader, path, filter, rows).await,
         ReadVerb::Diff(request) => tree_diff::diff(&reader, request, rows).await,
+        ReadVerb::Grep(request) => grep::grep(&reader, request, rows).await,
         ReadVerb::Cat { path } => cat::cat(&reader, path, rows).await,
     }
 }

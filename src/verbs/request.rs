@@ -22,6 +22,8 @@ pub enum ReadVerb {
     },
     /// The differences between two states of a file, or two trees.
     Diff(DiffRequest),
+    /// The states of a file that have a matching line.
+    Grep(GrepRequest),
     /// The bytes of a file.
     Cat {
         /// The file.
@@ -75,4 +77,29 @@ pub enum DiffContents {
     OfFile,
     /// Those of every file that differs.
     OfAll,
+}
+
+/// A search through the states of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrepRequest {
+    /// The file; with a time, its states up to then.
+    pub path: TimedPath,
+    /// A regular expression in the syntax of the crate `regex`.
+    pub pattern: String,
+    /// Whether the pattern is the text itself.
+    pub fixed: bool,
+    /// Whether upper and lower case are the same.
+    pub ignore_case: bool,
+    /// Which states are sent.
+    pub states: GrepStates,
+}
+
+/// Which of the matching states are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GrepStates {
+    /// The first and the last one.
+    FirstAndLast,
+    /// All.
+    All,
 }

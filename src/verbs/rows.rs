@@ -26,6 +26,8 @@ pub enum VerbRow {
     Truncated(TruncatedRow),
     /// Of `cat`; of `diff` after a difference, if the request asks for them.
     Bytes(BytesRow),
+    /// Of `grep`.
+    Match(MatchRow),
     /// The first of `diff`.
     Compared(ComparedKind),
     /// Of `diff`.
@@ -129,6 +131,27 @@ pub struct BytesRow {
     /// The bytes, in base64.
     #[serde(with = "super::base64_text")]
     pub bytes: Bytes,
+}
+
+/// A state of a file with a matching line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MatchRow {
+    /// The path that was asked for, from the root of the namespace.
+    pub path: PathText,
+    /// When the state began, as a TIME that leads to this state and no later one.
+    pub stamp: String,
+    /// The same in nanoseconds since 1970.
+    pub time_ns: u64,
+    /// When the state ended; null for the current one.
+    pub ended_ns: Option<u64>,
+    /// Who made it, the number of a user on that machine.
+    pub user: u32,
+    /// How many lines match.
+    pub matches: u64,
+    /// The number of the first one, from 1.
+    pub line: u64,
+    /// The first one, up to 4 KiB of it.
+    pub text: PathText,
 }
 
 /// A side of a comparison.

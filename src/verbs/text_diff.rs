@@ -57,11 +57,15 @@ pub enum LineRole {
     NoLineBreak,
 }
 
+/// Tells whether the beginning of a file shows that it is no text.
+pub(super) fn is_binary(bytes: &[u8]) -> bool {
+    bytes[..bytes.len().min(BINARY_HEAD)].contains(&0)
+}
+
 impl ContentDiff {
     /// Compares two contents.
     #[must_use]
     pub fn new(old: &[u8], new: &[u8]) -> Self {
-        let is_binary = |bytes: &[u8]| bytes[..bytes.len().min(BINARY_HEAD)].contains(&0);
         match is_binary(old) || is_binary(new) {
             true => Self::Binary,
             false => Self::Lines(LineDiff::new(old, new)),

@@ -30,6 +30,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("object_store", &["backend", "meta/slate"]),
     ("slatedb", &["meta/slate"]),
     ("base64", &["verbs"]),
+    ("regex", &["verbs"]),
     ("similar", &["verbs"]),
     ("lru", &["cache"]),
     ("blake3", &["store"]),

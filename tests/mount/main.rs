@@ -56,6 +56,7 @@ mod usage;
 mod users;
 mod verbs;
 mod verbs_diff;
+mod verbs_grep;
 mod versions;
 mod writers;
 mod wrong_answers;

@@ -18,7 +18,7 @@ pub(crate) struct AskedMount {
     /// The mount.
     pub(crate) mount: TestMount,
     /// Its store.
-    place: Place,
+    pub(crate) place: Place,
 }
 
 impl AskedMount {
@@ -40,9 +40,21 @@ impl AskedMount {
 
     /// Runs a verb on a path in the mount.
     pub(crate) fn in_mount(&self, verb: &str, path: &str, flags: &[&str]) -> CommandResult {
+        self.in_mount_with(verb, &[], path, flags)
+    }
+
+    /// The same with arguments before the path.
+    pub(crate) fn in_mount_with(
+        &self,
+        verb: &str,
+        before: &[&str],
+        path: &str,
+        flags: &[&str],
+    ) -> CommandResult {
         let mut command = Command::new(PROGRAM);
         command
             .arg(verb)
+            .args(before)
             .arg(self.mount.path(path))
             .args(flags)
             .env("TZ", "<+01>-1");
@@ -51,8 +63,23 @@ impl AskedMount {
 
     /// Runs a verb on the store's URL and a path.
     pub(crate) fn on_url(&self, verb: &str, path: &str, flags: &[&str]) -> CommandResult {
+        self.on_url_with(verb, &[], path, flags)
+    }
+
+    /// The same with arguments before the URL.
+    pub(crate) fn on_url_with(
+        &self,
+        verb: &str,
+        before: &[&str],
+        path: &str,
+        flags: &[&str],
+    ) -> CommandResult {
         let mut command = Command::new(PROGRAM);
-        command.args([verb, &self.place.url, path]).args(flags);
+        command
+            .arg(verb)
+            .args(before)
+            .args([self.place.url.as_str(), path])
+            .args(flags);
         if let Some(endpoint) = &self.place.endpoint {
             command.args(["--endpoint", endpoint]);
         }
@@ -104,8 +131,9 @@ pub(crate) fn column(rows: &[Value], field: &str) -> Vec<String> {
     values.collect()
 }
 
+/// Fails unless a command exited with `code` and a message that has each of `words`.
 #[track_caller]
-fn check_refusal(ran: &CommandResult, code: i32, words: &[&str]) {
+pub(crate) fn check_refusal(ran: &CommandResult, code: i32, words: &[&str]) {
     assert_eq!(ran.code, Some(code), "{ran}");
     for word in words {
         assert!(ran.stderr.contains(word), "no `{word}` in: {ran}");

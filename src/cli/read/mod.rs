@@ -1,9 +1,10 @@
-//! The verbs that read the past: `ls`, `versions`, `log`, `cat`, `diff`. Each takes a path in a mount, or a store's URL and a path in
+//! The verbs that read the past: `ls`, `versions`, `log`, `cat`, `diff`, `grep`. Each takes a path in a mount, or a store's URL and a path in
 //! it; the rows come from the mount's daemon or from a follower of the store, and are printed as a table or as JSON lines.
 
 mod arguments;
 mod diff_arguments;
 mod diff_printer;
+mod grep_arguments;
 mod log_arguments;
 mod mount_path;
 mod output;
@@ -12,12 +13,13 @@ mod source;
 mod table;
 
 use super::error::CliError;
-use crate::verbs::{DiffContents, DiffRequest, LogFilter, ReadVerb, TimedPath};
+use crate::verbs::{DiffContents, DiffRequest, GrepRequest, LogFilter, ReadVerb, TimedPath};
 use arguments::ReadPlace;
 pub(super) use arguments::{PathArguments, PlaceArguments};
 pub(super) use diff_arguments::DiffArguments;
 use diff_arguments::DiffSides;
 use diff_printer::{DiffDetail, DiffForm, DiffPrinter};
+pub(super) use grep_arguments::GrepArguments;
 pub(super) use log_arguments::LogArguments;
 use printer::{PrintForm, RowPrinter};
 use source::{ReadTarget, RowSource};
@@ -87,6 +89,18 @@ impl ReadJob {
             target,
             verb: ReadVerb::Diff(DiffRequest { old, new, contents }),
             output: OutputForm::Differences(form),
+        })
+    }
+
+    /// Prepares `rewindfs grep`.
+    ///
+    /// # Errors
+    /// As [`Self::versions`].
+    pub(super) fn grep(arguments: GrepArguments) -> Result<Self, CliError> {
+        let request = arguments.request()?;
+        let PathArguments { place, form } = arguments.path;
+        Self::of_path(place, form.into(), |path| {
+            ReadVerb::Grep(GrepRequest { path, ..request })
         })
     }
 

@@ -4,7 +4,7 @@ use super::output::RowOutput;
 use super::table::{Align, Column, Table};
 use crate::cli::error::CliError;
 use crate::cli::value::show_size;
-use crate::verbs::{ChangeRow, EntryRow, PathText, TruncatedRow, VerbRow, VersionRow};
+use crate::verbs::{ChangeRow, EntryRow, MatchRow, PathText, TruncatedRow, VerbRow, VersionRow};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -54,6 +54,14 @@ const CHANGES: &[Column] = &[
     left("PATH"),
 ];
 
+const MATCHES: &[Column] = &[
+    left("TIME"),
+    right("USER"),
+    right("MATCHES"),
+    right("LINE"),
+    left("TEXT"),
+];
+
 /// How rows are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PrintForm {
@@ -99,6 +107,7 @@ impl RowPrinter {
             VerbRow::Version(row) => self.table_row(&row, VERSIONS, version_cells),
             VerbRow::Entry(row) => self.table_row(&row, ENTRIES, entry_cells),
             VerbRow::Change(row) => self.table_row(&row, CHANGES, change_cells),
+            VerbRow::Match(row) => self.table_row(&row, MATCHES, match_cells),
         };
         self.output.note(printed)
     }
@@ -166,6 +175,16 @@ fn change_cells(row: &ChangeRow, zone: &TimeZone) -> Vec<String> {
             Some(former) => format!("{} from {former}", row.path),
             None => row.path.to_string(),
         },
+    ]
+}
+
+fn match_cells(row: &MatchRow, zone: &TimeZone) -> Vec<String> {
+    vec![
+        show_time(i128::from(row.time_ns), zone),
+        row.user.to_string(),
+        row.matches.to_string(),
+        row.line.to_string(),
+        row.text.to_string(),
     ]
 }
 
