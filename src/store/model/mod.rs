@@ -5,5 +5,6 @@ pub(crate) mod error;
 pub(crate) mod failpoints;
 pub(crate) mod ids;
 pub(crate) mod ignored_names;
+pub(crate) mod policy;
 pub(crate) mod role;
 pub(crate) mod version;
