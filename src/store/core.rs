@@ -14,6 +14,7 @@ use crate::store::index::provisional::ProvisionalStates;
 use crate::store::index::timestamps::Timestamps;
 use crate::store::model::config::NamespaceConfig;
 use crate::store::model::error::StoreError;
+use crate::store::model::policy::Policy;
 use crate::store::model::role::Role;
 use crate::store::model::version::Timestamp;
 use crate::store::schema::journal_record::Record;
@@ -39,6 +40,8 @@ pub(crate) struct Core {
     pub(crate) applied: Mutex<AppliedRow>,
     pub(crate) archived_watermarks: Mutex<ArchivedWatermarks>,
     pub(crate) provisional: Mutex<ProvisionalStates>,
+    /// The retention policy, row `G Q`; `None`: every version is kept.
+    pub(crate) policy: Mutex<Option<Arc<Policy>>>,
     /// Notified when an operation is queued, uploaded or committed, and when an upload has failed.
     pub(crate) changed: Arc<Notify>,
     /// The next free number for an inode, a lineage, a write session or a staging file.
@@ -77,6 +80,11 @@ impl Core {
             Role::Writer => self.clock.now(),
             Role::Follower(follower) => follower.newest(),
         }
+    }
+
+    /// Returns the retention policy; `None` if every version is kept.
+    pub(crate) fn policy(&self) -> Option<Arc<Policy>> {
+        lock(&self.policy).clone()
     }
 
     /// Returns a copy of the row `G A` after the newest commit.

@@ -19,7 +19,8 @@ use crate::store::schema::rows::{
     DentryBody, DirectoryLocation, EntryState, InodeRow, LocationRow,
 };
 use crate::store::schema::tables::{
-    self, DentryTable, DirectoryLocationTable, InodeTable, LocationTable, RowTable,
+    self, DentryTable, DirectoryLocationTable, InodeTable, LinkedVersionTable, LocationTable,
+    RowTable,
 };
 use crate::store::schema::tally::RowTally;
 
@@ -166,12 +167,13 @@ impl<'a> PathFinder<'a> {
             b"HN" => (self.inode(first, None).await?, "where the directory was"),
             b"HE" => (other("a version that was imported"), "its id"),
             b"GX" => {
-                let subject = match keys::expired_dentry(key) {
-                    Some(entry) => self.named(entry.parent, &entry.name, None).await?,
+                let subject = match keys::due_record(key) {
+                    Some(record) => self.record(&record).await?,
                     None => other("a version"),
                 };
-                (subject, "when a version of it ended")
+                (subject, "until when the version is kept")
             }
+            b"GQ" => (other("the namespace"), "its retention policy"),
             b"GB" => (segment(key), "how many files use its parts"),
             b"GE" => (segment(key), "that a file no longer uses it"),
             b"GN" => (segment(key), "that no file uses it"),
@@ -189,6 +191,18 @@ impl<'a> PathFinder<'a> {
             b"GU" => (other("the namespace"), "its lowest unfinished inode"),
             _ => (other(&key.escape_ascii().to_string()), "a row"),
         })
+    }
+
+    /// Returns the version of a version record's key.
+    async fn record(&mut self, key: &Bytes) -> Result<Subject, StoreError> {
+        let version = keys::trailing_id(key).map(|id| id.timestamp);
+        match LinkedVersionTable::has(key) {
+            true => match keys::leading_ino(key) {
+                Some(ino) => self.inode(ino, version).await,
+                None => Ok(other("a version")),
+            },
+            false => self.version(key).await,
+        }
     }
 
     async fn version(&mut self, key: &Bytes) -> Result<Subject, StoreError> {

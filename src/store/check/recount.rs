@@ -1,6 +1,7 @@
-//! Recount of the index's counters: how many rows show a content, how many use an extent, files and bytes.
+//! Recount of the index's counters: how many rows show a content, how many use an extent, files and bytes; and the filings of
+//! version records.
 //!
-//! Every row adds to a sum per content or extent, and a stored count is subtracted from it. A sum that is not zero at the
+//! Every row adds to a sum per content, extent or filing, and a stored count is subtracted from it. A sum that is not zero at the
 //! end is a wrong count.
 
 use bytes::Bytes;
@@ -64,6 +65,14 @@ impl Recount {
         }
         for (content, count) in tally.contents {
             self.add(keys::count(content).bytes(), count)?;
+        }
+        for (record, filed) in tally.records {
+            if let Some(filing) = keys::filing(&filed, &record) {
+                self.add(filing, 1)?;
+            }
+        }
+        for filing in tally.filings {
+            self.add(filing, -1)?;
         }
         for (extent, count) in tally.extents {
             self.add(extent_key(extent), count)?;

@@ -16,6 +16,7 @@ impl Committer {
     pub(crate) fn txn(&self, timestamp: Timestamp, dependencies: Dependencies) -> Txn {
         Txn {
             timestamp,
+            recorded: None,
             time: self.core.clock.wall(),
             rows: Batch::new(),
             dependencies,

@@ -516,6 +516,7 @@ mod tests {
     fn txn(timestamp: u64, touches: Bytes) -> Txn {
         Txn {
             timestamp: Timestamp(timestamp),
+            recorded: None,
             time: Timestamp(timestamp).time(),
             rows: Batch::new(),
             dependencies: Dependencies {

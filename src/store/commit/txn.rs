@@ -30,6 +30,8 @@ pub(crate) struct Guards {
 #[derive(Debug)]
 pub(crate) struct Txn {
     pub(crate) timestamp: Timestamp,
+    /// The operation's own timestamp, while `timestamp` is the earlier one of an imported version.
+    pub(crate) recorded: Option<Timestamp>,
     /// The file time that inodes get from it: of the machine's clock, not the namespace's.
     pub(crate) time: Time,
     pub(crate) rows: Batch,

@@ -19,10 +19,11 @@ use crate::store::model::version::{Content, EndOp, Ino, Kind, Retained, VersionI
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    DentryBody, DentryRow, EntryState, ExpiryRow, InodeRow, InodeState, VersionRecord,
+    DentryBody, DentryRow, EntryState, InodeRow, InodeState, VersionRecord,
 };
-use crate::store::schema::tables::{LinkedVersionTable, RowKey, RowTable, VersionTable};
+use crate::store::schema::tables::{RowTable, VersionTable};
 use crate::store::tree::locked::{LockedFile, LockedInode, find};
+use crate::store::tree::version_record::VersionRows;
 
 /// Where a version of a name is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,57 +45,6 @@ impl VersionTarget {
             Self::Current(ino) | Self::Linked(ino) => Some(*ino),
             Self::LinkedClosed(closed) => Some(closed.ino),
             Self::Closed(_) => None,
-        }
-    }
-}
-
-/// The version records of a name, or of a hard-linked inode.
-#[derive(Clone, Copy, Debug)]
-enum VersionRows<'a> {
-    Of(&'a Dentry),
-    Linked(Ino, &'a Dentry),
-}
-
-impl VersionRows<'_> {
-    fn decode(self, value: &[u8]) -> Result<VersionRecord, StoreError> {
-        match self {
-            Self::Of(_) => VersionTable::decode(value),
-            Self::Linked(..) => LinkedVersionTable::decode(value),
-        }
-    }
-
-    fn key(self, id: VersionId) -> Bytes {
-        match self {
-            Self::Of(slot) => keys::closed(slot.parent, &slot.name, id).bytes(),
-            Self::Linked(ino, _) => keys::linked_closed(ino, id).bytes(),
-        }
-    }
-
-    fn put(self, txn: &mut Txn, record: &VersionRecord) {
-        let id = record.stamp.id;
-        match self {
-            Self::Of(slot) => txn.put(keys::closed(slot.parent, &slot.name, id), record),
-            Self::Linked(ino, _) => txn.put(keys::linked_closed(ino, id), record),
-        }
-    }
-
-    fn delete(self, txn: &mut Txn, id: VersionId) {
-        match self {
-            Self::Of(slot) => txn.delete(keys::closed(slot.parent, &slot.name, id)),
-            Self::Linked(ino, _) => txn.delete(keys::linked_closed(ino, id)),
-        }
-    }
-
-    fn end(self) -> Bytes {
-        keys::after(&match self {
-            Self::Of(slot) => keys::history(slot.parent, &slot.name),
-            Self::Linked(ino, _) => keys::linked_history(ino),
-        })
-    }
-
-    fn slot(self) -> Dentry {
-        match self {
-            Self::Of(slot) | Self::Linked(_, slot) => slot.clone(),
         }
     }
 }
@@ -131,11 +81,12 @@ impl History {
             }
             return match target {
                 VersionTarget::Closed(closed) => {
-                    self.delete_record(VersionRows::Of(&slot), closed).await
+                    self.delete_record(&slot, &VersionRows::Of(slot.clone()), closed)
+                        .await
                 }
                 VersionTarget::LinkedClosed(closed) => {
-                    let list = VersionRows::Linked(closed.ino, &slot);
-                    self.delete_record(list, closed).await
+                    let list = VersionRows::Linked(closed.ino);
+                    self.delete_record(&slot, &list, closed).await
                 }
                 VersionTarget::Current(ino) | VersionTarget::Linked(ino) => {
                     self.delete_current(&mut locked, &slot, ino, id).await
@@ -222,7 +173,7 @@ impl History {
     /// Returns the version before another in a list, if its end is the beginning of that one.
     async fn older(
         &self,
-        list: VersionRows<'_>,
+        list: &VersionRows,
         id: VersionId,
     ) -> Result<Option<VersionRecord>, StoreError> {
         let behind = [&list.key(id)[..], &[0]].concat();
@@ -233,94 +184,27 @@ impl History {
         Ok(Some(closed).filter(|older| older.end == id.timestamp && older.node.is_some()))
     }
 
-    fn delete_version_txn(&self, list: VersionRows<'_>) -> Txn {
-        let slot = list.slot();
+    fn delete_version_txn(&self, slot: &Dentry, list: &VersionRows) -> Txn {
         let mut dependencies = Dependencies {
             touches: vec![keys::entry(slot.parent, &slot.name).bytes()],
             ..Dependencies::default()
         };
-        if let VersionRows::Linked(ino, _) = list {
-            dependencies.touches.push(keys::inode(ino).bytes());
+        if let VersionRows::Linked(ino) = list {
+            dependencies.touches.push(keys::inode(*ino).bytes());
         }
         self.commit.txn(self.core.clock.begin().at(), dependencies)
     }
 
     async fn delete_record(
         &self,
-        list: VersionRows<'_>,
+        slot: &Dentry,
+        list: &VersionRows,
         closed: VersionRecord,
     ) -> Result<(), StoreError> {
-        let mut txn = self.delete_version_txn(list);
+        let mut txn = self.delete_version_txn(slot, list);
         let older = self.older(list, closed.stamp.id).await?;
-        self.delete_rows(&mut txn, list, closed, older).await?;
+        delete_rows(&mut txn, list, closed, older);
         self.commit.enqueue(txn)?;
-        Ok(())
-    }
-
-    /// Writes the rows that delete an ended version; `older` is the version before it.
-    async fn delete_rows(
-        &self,
-        txn: &mut Txn,
-        list: VersionRows<'_>,
-        closed: VersionRecord,
-        older: Option<VersionRecord>,
-    ) -> Result<(), StoreError> {
-        let id = closed.stamp.id;
-        let Some(node) = closed.node.clone() else {
-            return Ok(());
-        };
-        txn.unreference_content(&node.content);
-        let Some(older) = older else {
-            let node = InodeState {
-                content: Content::Empty,
-                xattrs: Vec::new(),
-                allocated: 0,
-                ..node
-            };
-            let name_only = VersionRecord {
-                node: Some(node),
-                kept: Retained::Nothing,
-                ..closed
-            };
-            list.put(txn, &name_only);
-            return Ok(());
-        };
-        let (end, end_op) = (closed.end, closed.end_op);
-        list.delete(txn, id);
-        self.forget_end(txn, list, &older).await?;
-        let slot = list.slot();
-        let kept = match older.kept {
-            Retained::Nothing => Retained::Nothing,
-            Retained::Whole | Retained::Thinned => Retained::Thinned,
-        };
-        let ended = ExpiryRow {
-            id: older.stamp.id,
-            end_op,
-        };
-        txn.put(keys::ended(end, slot.parent, &slot.name), &ended);
-        let thinned = VersionRecord {
-            end,
-            end_op,
-            kept,
-            ..older
-        };
-        list.put(txn, &thinned);
-        Ok(())
-    }
-
-    /// Removes a version from the expiry index, if the version is listed there under this name.
-    async fn forget_end(
-        &self,
-        txn: &mut Txn,
-        list: VersionRows<'_>,
-        closed: &VersionRecord,
-    ) -> Result<(), StoreError> {
-        let slot = list.slot();
-        let key = keys::ended(closed.end, slot.parent, &slot.name);
-        let ended: Option<ExpiryRow> = self.core.index.row(&key).await?;
-        if ended.is_some_and(|ended| ended.id == closed.stamp.id) {
-            txn.delete(key);
-        }
         Ok(())
     }
 
@@ -341,15 +225,15 @@ impl History {
             crate::store::tree::inode::LinkState::HardLinked { .. }
         );
         let list = match is_linked {
-            true => VersionRows::Linked(ino, slot),
-            false => VersionRows::Of(slot),
+            true => VersionRows::Linked(ino),
+            false => VersionRows::Of(slot.clone()),
         };
-        let older = self.older(list, id).await?;
+        let older = self.older(&list, id).await?;
         match older.filter(|older| older.kept != Retained::Nothing) {
             Some(VersionRecord {
                 node: Some(node), ..
             }) if node.kind == Kind::Directory => Err(StoreError::IsDirectory),
-            Some(older) => self.revive(file, list, ino, older).await,
+            Some(older) => self.revive(file, slot, &list, older).await,
             None => self.remove_with(locked, slot, ino, id).await,
         }
     }
@@ -358,17 +242,15 @@ impl History {
     async fn revive(
         &self,
         mut file: LockedFile<'_>,
-        list: VersionRows<'_>,
-        ino: Ino,
+        slot: &Dentry,
+        list: &VersionRows,
         older: VersionRecord,
     ) -> Result<(), StoreError> {
-        let answer = self.core.clock.begin();
+        let (answer, ino) = (self.core.clock.begin(), file.ino());
         let mut txn = self.tree.file_txn(ino, &file, answer.at()).await?;
-        let slot = list.slot();
         txn.touch(keys::entry(slot.parent, &slot.name));
         txn.unreference_content(&file.node.content);
-        list.delete(&mut txn, older.stamp.id);
-        self.forget_end(&mut txn, list, &older).await?;
+        list.delete(&mut txn, &older);
         let Some(mut node) = older.node else {
             return Err(StoreError::Corrupt(
                 "H V: a version without a node".to_owned(),
@@ -401,11 +283,11 @@ impl History {
         if let Some(entry) = entry.filter(|entry| entry.ino == ino) {
             self.tree.unlink_locked(locked, slot, entry).await?;
         }
-        for list in [VersionRows::Of(slot), VersionRows::Linked(ino, slot)] {
+        for list in [VersionRows::Of(slot.clone()), VersionRows::Linked(ino)] {
             let value = self.core.index.get(&list.key(id)).await?;
             let closed = value.map(|value| list.decode(&value)).transpose()?;
             if let Some(closed) = closed.filter(|closed| closed.node.is_some()) {
-                return self.delete_record(list, closed).await;
+                return self.delete_record(slot, &list, closed).await;
             }
         }
         // Other names of the inode still show the version: it is deleted from this name's history only.
@@ -414,18 +296,60 @@ impl History {
             .core
             .index
             .scan(from.clone(), keys::after(&from), usize::MAX);
-        let mut txn = self.delete_version_txn(VersionRows::Of(slot));
-        for (key, value) in rows.await? {
+        let list = VersionRows::Of(slot.clone());
+        let mut txn = self.delete_version_txn(slot, &list);
+        for (_, value) in rows.await? {
             let closed: VersionRecord = VersionTable::decode(&value)?;
             if closed.node.is_none() && closed.ino == ino && closed.end_op != EndOp::Transient {
                 let kept = Retained::Nothing;
-                let key = RowKey::<VersionTable>::scanned(key)?;
-                txn.put(key, &VersionRecord { kept, ..closed });
+                list.put(&mut txn, &VersionRecord { kept, ..closed });
             }
         }
         self.commit.enqueue(txn)?;
         Ok(())
     }
+}
+
+/// Writes the rows that delete an ended version; `older` is the version before it.
+fn delete_rows(
+    txn: &mut Txn,
+    list: &VersionRows,
+    closed: VersionRecord,
+    older: Option<VersionRecord>,
+) {
+    let Some(node) = closed.node.clone() else {
+        return;
+    };
+    txn.unreference_content(&node.content);
+    let Some(older) = older else {
+        let node = InodeState {
+            content: Content::Empty,
+            xattrs: Vec::new(),
+            allocated: 0,
+            ..node
+        };
+        let name_only = VersionRecord {
+            node: Some(node),
+            kept: Retained::Nothing,
+            ..closed
+        };
+        list.put(txn, &name_only);
+        return;
+    };
+    list.delete(txn, &closed);
+    let kept = match older.kept {
+        Retained::Nothing => Retained::Nothing,
+        Retained::Whole | Retained::Thinned => Retained::Thinned,
+    };
+    let own_end = Some(older.own_end());
+    let thinned = VersionRecord {
+        end: closed.end,
+        end_op: closed.end_op,
+        kept,
+        own_end,
+        ..older
+    };
+    list.put(txn, &thinned);
 }
 
 /// Returns the current state if it is the version; `Busy` if the version is the last one before an unsaved state.

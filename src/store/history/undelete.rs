@@ -21,6 +21,7 @@ use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryRow, DirectoryRow, VersionRecord};
 use crate::store::tree::locked::{LockedInode, find};
 use crate::store::tree::rename::{RenameEffects, RenameMode, Renamed, is_directory};
+use crate::store::tree::version_record::VersionRows;
 use std::sync::atomic::Ordering;
 
 /// What is restored, and under which name.
@@ -189,7 +190,7 @@ impl History {
             end_op: EndOp::Undeleted,
             ..gone.closed
         };
-        self.tree.close_row(&mut txn, &back.from, &closed);
+        VersionRows::Of(back.from.clone()).put(&mut txn, &closed);
         let mut after = Vec::new();
         if let Some(target) = &target {
             self.tree

@@ -16,7 +16,7 @@ use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::{ContentBase, Dentry, OperationId};
 use crate::store::model::version::{
-    Author, Content, ContentRef, EndOp, Ino, Kind, Op, ROOT, Retained, Stamp, Timestamp, VersionId,
+    Author, Content, ContentRef, EndOp, Ino, Kind, Op, ROOT, Stamp, Timestamp, VersionId,
 };
 use crate::store::recovery::Recovery;
 use crate::store::recovery::superseded::ForeignWriters;
@@ -26,6 +26,7 @@ use crate::store::schema::rows::{
     DentryBody, DentryRow, EntryState, InodeState, RangeRow, VersionRecord,
 };
 use crate::store::tree::row_writer::VersionEnd;
+use crate::store::tree::version_record::VersionRows;
 use crate::sync::Arc;
 
 /// Maximum number of parent directories that a path walk visits.
@@ -352,6 +353,7 @@ impl ConflictRecovery<'_> {
         } else {
             EndOp::Deleted
         };
+        let rows = VersionRows::Of(dentry.clone());
         let end = match self.dentries.get(&dentry) {
             Some(newest) => {
                 let (end, end_op) = (at, EndOp::Superseded);
@@ -360,13 +362,13 @@ impl ConflictRecovery<'_> {
                     end_op,
                     ..newest.closed.clone()
                 };
-                recovery.tree.close_row(txn, &dentry, &before);
+                let _filed = recovery.tree.close_record(txn, &rows, before);
                 newest.end
             }
             None => {
                 let end = Timestamp(self.next_end);
                 self.next_end += 1;
-                match current {
+                match current.clone() {
                     Some(entry) => self.interrupt(txn, &dentry, entry, end).await?,
                     // The conflict version ends by a removal, so `@deleted` lists the name.
                     None => {
@@ -387,16 +389,10 @@ impl ConflictRecovery<'_> {
         } else {
             Ino(recovery.core.new_id())
         };
-        let node = Some(item.node.clone());
-        let closed = VersionRecord {
-            ino,
-            end,
-            end_op,
-            stamp,
-            node,
-            kept: Retained::Whole,
-        };
-        recovery.tree.close_row(txn, &dentry, &closed);
+        let alive_since = current.map_or(at, |entry| entry.alive_since.min(at));
+        let end_of = VersionEnd::new(end, end_op);
+        let closed = end_of.record(ino, stamp, Some(item.node.clone()), alive_since);
+        let closed = recovery.tree.close_record(txn, &rows, closed);
         txn.reference_content(&item.node.content);
         self.report(&dentry, closed.stamp.id).await?;
         self.dentries.insert(dentry, NewestConflict { closed, end });
@@ -429,16 +425,10 @@ impl ConflictRecovery<'_> {
                 state: EntryState::Version(was),
             } => {
                 let stamp = again(&was);
-                let (end, end_op) = (at, EndOp::Superseded);
-                let closed = VersionRecord {
-                    ino,
-                    end,
-                    end_op,
-                    stamp: was,
-                    node: Some(node.clone()),
-                    kept: Retained::Whole,
-                };
-                recovery.tree.close_row(txn, dentry, &closed);
+                let end = VersionEnd::new(at, EndOp::Superseded);
+                let record = end.record(ino, was, Some(node.clone()), entry.alive_since);
+                let rows = VersionRows::Of(dentry.clone());
+                let _filed = recovery.tree.close_record(txn, &rows, record);
                 txn.reference_content(&node.content);
                 let state = EntryState::Version(stamp);
                 if let Some(mut file) = recovery.tree.lock(ino).await?.file() {
@@ -447,9 +437,11 @@ impl ConflictRecovery<'_> {
                 (DentryBody::Own { node, state }, entry.bound)
             }
             DentryBody::Linked(was) => {
+                let end = VersionEnd::new(at, EndOp::Replaced);
+                let alive_since = entry.alive_since.min(at);
                 recovery
                     .tree
-                    .unbind(txn, dentry, ino, &was, VersionEnd::new(at, EndOp::Replaced));
+                    .unbind(txn, dentry, ino, &was, alive_since, end);
                 (DentryBody::Linked(again(&was)), until)
             }
             own @ DentryBody::Own { .. } => (own, entry.bound),

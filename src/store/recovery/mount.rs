@@ -200,6 +200,7 @@ impl Recovery {
         };
         let txn = Txn {
             timestamp: record.timestamp,
+            recorded: None,
             time: self.core.clock.wall(),
             rows: record.rows,
             dependencies: record.dependencies,

@@ -17,7 +17,8 @@
 //! | `H T` | directory, node, `S` start / `E` ~end, name | names that existed at a timestamp and do not now | see `interval_tree` |
 //! | `H N` | directory, ~timestamp | the parent and name that a directory had | |
 //! | `H E` | foreign id | imported versions by the id of their source | |
-//! | `G X` | end, directory, name | versions that have ended, in the order of their ends | |
+//! | `G X` | due time, key of the version record | retention: versions that have ended, in the order in which the rules of time stop keeping them | |
+//! | `G Q` | | retention: the policy of the namespace | one row |
 //! | `G R` | lineage, timestamp | how many rows show that content | |
 //! | `G B` | segment epoch, sequence | how many rows cite each extent of a segment | |
 //! | `G D` | lineage, timestamp, timestamp of the operation | gc: a row stopped showing that content | those of a lineage are adjacent |
@@ -36,11 +37,12 @@ use bytes::Bytes;
 
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{ContentRef, Ino, Timestamp, VersionId};
+use crate::store::schema::rows::Filing;
 use crate::store::schema::tables::{
     AppliedTable, ArchivedWatermarkTable, CountTable, CutTable, DentryTable,
-    DirectoryLocationTable, DroppedTable, EmptiedTable, ExpiryTable, ImportedTable, InodeTable,
+    DirectoryLocationTable, DroppedTable, DueTable, EmptiedTable, ImportedTable, InodeTable,
     LineageTable, LinkCountTable, LinkedVersionTable, LocationTable, LoggedTable,
-    LowestProvisionalTable, MovedTable, OrphanTable, ProvisionalTable, RangeTable,
+    LowestProvisionalTable, MovedTable, OrphanTable, PolicyTable, ProvisionalTable, RangeTable,
     RestoredTreeTable, RowKey, RowTable, SearchedTable, SegmentTable, UncitedTable, VersionTable,
 };
 use crate::store::schema::tally::word;
@@ -116,9 +118,9 @@ pub(crate) fn lineage_of(key: &[u8]) -> Option<u64> {
     has_lineage.then(|| word(key, 2))?
 }
 
-/// Returns the directory entry of a `G X` key.
-pub(crate) fn expired_dentry(key: &Bytes) -> Option<Dentry> {
-    Some(Dentry::new(Ino(word(key, 10)?), key.slice(18..)))
+/// Returns the key of the version record that a `G X` key is for.
+pub(crate) fn due_record(key: &Bytes) -> Option<Bytes> {
+    (key.len() > 10).then(|| key.slice(10..))
 }
 
 pub(crate) fn inode(ino: Ino) -> RowKey<InodeTable> {
@@ -348,12 +350,24 @@ pub(crate) fn foreign(id: &[u8]) -> RowKey<ImportedTable> {
     KeyBuilder::new(ImportedTable::PREFIX).bytes(id).row()
 }
 
-pub(crate) fn ended(end: Timestamp, directory: Ino, name: &[u8]) -> RowKey<ExpiryTable> {
-    KeyBuilder::new(ExpiryTable::PREFIX)
-        .u64(end.0)
-        .u64(directory.0)
-        .bytes(name)
+/// The row of a version record in the order of due times; `record` is the record's key.
+pub(crate) fn due(at: Timestamp, record: &[u8]) -> RowKey<DueTable> {
+    KeyBuilder::new(DueTable::PREFIX)
+        .u64(at.0)
+        .bytes(record)
         .row()
+}
+
+/// The key under which a version record is filed; `None` if it is filed nowhere. `record` is the record's key.
+pub(crate) fn filing(filed: &Filing, record: &[u8]) -> Option<Bytes> {
+    match filed {
+        Filing::Nowhere => None,
+        Filing::Due(at) => Some(due(*at, record).bytes()),
+    }
+}
+
+pub(crate) fn policy() -> RowKey<PolicyTable> {
+    RowKey::new(PolicyTable::all())
 }
 
 pub(crate) fn count(content: ContentRef) -> RowKey<CountTable> {

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::{BatchId, Dentry};
+use crate::store::model::policy::VersionSpan;
 use crate::store::model::version::{
-    Attrs, Content, ContentRef, EndOp, Ino, Kind, Retained, Stamp, Time, Timestamp, VersionId,
+    Attrs, Content, ContentRef, EndOp, Ino, Kind, Op, Retained, Stamp, Time, Timestamp, VersionId,
 };
 
 /// Format of every row this build writes.
@@ -235,6 +236,41 @@ pub(crate) struct VersionRecord {
     /// `None`: the record says that the name led to a hard-linked inode; the states of the inode are in `H W`.
     pub(crate) node: Option<InodeState>,
     pub(crate) kept: Retained,
+    /// Since when the name had existed without a gap when the version ended.
+    pub(crate) alive_since: Timestamp,
+    /// The name that a rename moved the inode to, if one ended the version.
+    pub(crate) moved_to: Option<Dentry>,
+    /// The version's own end, where `end` is that of a later version whose place it took.
+    pub(crate) own_end: Option<Timestamp>,
+    /// When the record was written, if that was later than the version's end: for an import.
+    pub(crate) recorded: Option<Timestamp>,
+    pub(crate) filed: Filing,
+}
+
+impl VersionRecord {
+    /// Returns when the version ended, before it took the place of later versions.
+    pub(crate) fn own_end(&self) -> Timestamp {
+        self.own_end.unwrap_or(self.end)
+    }
+
+    /// Returns what the rules of time of a retention policy look at.
+    pub(crate) fn span(&self) -> VersionSpan {
+        let conflict = (self.stamp.op == Op::Conflict).then(|| self.own_end());
+        VersionSpan {
+            start: self.stamp.id.timestamp,
+            end: self.own_end(),
+            arrived: self.recorded.or(conflict),
+        }
+    }
+}
+
+/// Where retention finds a version record again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Filing {
+    /// Nowhere: the rules of time keep the version for ever.
+    Nowhere,
+    /// In row `G X`, in the order of the times at which the rules of time stop keeping versions.
+    Due(Timestamp),
 }
 
 /// `H N`: the parent and name that a directory had, from the key's timestamp to `end`.
@@ -342,13 +378,6 @@ pub(crate) struct ImportedRow {
 pub(crate) struct MovedRow {
     /// By offset in the old segment: epoch and sequence of the new one, and the offset in it.
     pub(crate) extents: BTreeMap<u32, (u64, u64, u32)>,
-}
-
-/// `G X`: a version that has ended, in the order of the ends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ExpiryRow {
-    pub(crate) id: VersionId,
-    pub(crate) end_op: EndOp,
 }
 
 /// Which operations of one writer epoch the index has.

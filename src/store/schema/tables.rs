@@ -11,10 +11,11 @@ use serde::de::DeserializeOwned;
 
 use crate::meta::Batch;
 use crate::store::model::error::StoreError;
+use crate::store::model::policy::Policy;
 use crate::store::schema::rows::{
-    AppliedRow, DentryRow, DirectoryLocation, EpochWatermark, ExpiryRow, ImportedRow, InodeRow,
-    LineageRow, LocationRow, LogPlace, MovedRow, OrphanRow, RangeRow, SearchedRow, SegmentRow,
-    UncitedRow, VersionRecord, decode, encode,
+    AppliedRow, DentryRow, DirectoryLocation, EpochWatermark, ImportedRow, InodeRow, LineageRow,
+    LocationRow, LogPlace, MovedRow, OrphanRow, RangeRow, SearchedRow, SegmentRow, UncitedRow,
+    VersionRecord, decode, encode,
 };
 use crate::store::schema::tally::{self, RowTally};
 
@@ -193,8 +194,10 @@ tables! {
     DirectoryLocationTable "H N" b"HN" DirectoryLocation, "directory, ~start", "`DirectoryLocation`: parent and name that a directory had";
     /// An imported version by its id in the source.
     ImportedTable "H E" b"HE" ImportedRow, "foreign id", "`ImportedRow`: directory, name and version of an import, by its id in the source; the row may outlive the version";
-    /// Versions in the order of their ends.
-    ExpiryTable "G X" b"GX" ExpiryRow, "end, directory, name", "`ExpiryRow`";
+    /// Versions in the order in which the rules of time stop keeping them.
+    DueTable "G X" b"GX" (), "due time, key of an `H V` or `H W`", "`()`: a version that the rules of time keep until then" => tally::filing;
+    /// The policy of the namespace.
+    PolicyTable "G Q" b"GQ" Policy, "nothing", "`Policy`: the retention policy; absent: every version is kept";
     /// How many rows show a content.
     CountTable "G R" b"GR" i64, "cid, timestamp", "`i64` (merged): how many rows show that content" => tally::content_count;
     /// How many rows use each extent of a segment.

@@ -6,10 +6,12 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
+
 use crate::store::model::version::{Content, ContentRef, ROOT, Timestamp};
 use crate::store::schema::rows::{
-    AppliedRow, DentryBody, DentryRow, EntryState, ExtentSource, InodeRow, InodeState, LineageRow,
-    MovedRow, OrphanRow, RangeRow, SegmentRow, VersionRecord,
+    AppliedRow, DentryBody, DentryRow, EntryState, ExtentSource, Filing, InodeRow, InodeState,
+    LineageRow, MovedRow, OrphanRow, RangeRow, SegmentRow, VersionRecord,
 };
 
 /// An extent by the place of its first byte.
@@ -32,6 +34,10 @@ pub(crate) struct RowTally {
     pub(crate) bytes: i64,
     /// Live inodes without the root, minus the stored number.
     pub(crate) files: i64,
+    /// Keys of version records, and where each is filed.
+    pub(crate) records: Vec<(Bytes, Filing)>,
+    /// Keys of filings.
+    pub(crate) filings: Vec<Bytes>,
     /// A stored count has a key that cannot be parsed.
     pub(crate) is_unreadable: bool,
 }
@@ -76,8 +82,13 @@ pub(super) fn orphan(_key: &[u8], row: OrphanRow, tally: &mut RowTally) {
     tally.show(&row.node.content);
 }
 
-pub(super) fn version(_key: &[u8], row: VersionRecord, tally: &mut RowTally) {
+pub(super) fn version(key: &[u8], row: VersionRecord, tally: &mut RowTally) {
     row.node.iter().for_each(|node| tally.show(&node.content));
+    tally.records.push((Bytes::copy_from_slice(key), row.filed));
+}
+
+pub(super) fn filing(key: &[u8], (): (), tally: &mut RowTally) {
+    tally.filings.push(Bytes::copy_from_slice(key));
 }
 
 pub(super) fn lineage(_key: &[u8], row: LineageRow, tally: &mut RowTally) {

@@ -11,6 +11,7 @@ mod costs;
 mod damage;
 mod edges;
 mod fenced;
+mod filing;
 mod follow;
 mod full;
 mod linked;

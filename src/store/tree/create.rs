@@ -10,6 +10,7 @@ use crate::store::commit::txn::Txn;
 use crate::store::model::config::Owner;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::{Dentry, UsageChange};
+use crate::store::model::policy::Policy;
 use crate::store::model::version::{
     Attrs, Author, Content, EndOp, Ino, Kind, Op, Origin, Stat, Time, Timestamp,
 };
@@ -24,7 +25,7 @@ use crate::store::tree::inode::{CachedDirectory, CachedInode, FileInode, LinkSta
 use crate::store::tree::locked::{LockedInode, find};
 use crate::store::tree::lookup::DirectoryListing;
 use crate::store::tree::row_writer::VersionEnd;
-use crate::sync::Arc;
+use crate::sync::{Arc, lock};
 
 /// Largest length of a name in bytes (NAME_MAX of POSIX limits.h).
 pub const NAME_MAX: usize = 255;
@@ -377,7 +378,7 @@ impl Tree {
         }
     }
 
-    /// Creates the root directory if the namespace has none.
+    /// Creates the root directory and the retention policy if the namespace has no root.
     pub(crate) async fn make_root(&self) -> Result<(), StoreError> {
         if self
             .core
@@ -393,6 +394,8 @@ impl Tree {
         let mut txn = self.commit.txn(answer.at(), Dependencies::default());
         let node = crate::store::tree::lookup::root_node(uid, gid, txn.time);
         let dentry = Dentry::new(Ino(0), Bytes::new());
+        let policy = Policy::default();
+        txn.put(keys::policy(), &policy);
         self.new_rows(
             &mut txn,
             crate::store::model::version::ROOT,
@@ -401,6 +404,7 @@ impl Tree {
             &Author::default(),
         );
         self.commit.enqueue(txn)?;
+        *lock(&self.core.policy) = Some(Arc::new(policy));
         Ok(())
     }
 }

@@ -26,6 +26,7 @@ pub(crate) mod row_writer;
 pub(crate) mod seek;
 pub(crate) mod unchanged;
 pub(crate) mod unlink;
+pub(crate) mod version_record;
 pub(crate) mod writeback;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};

@@ -19,6 +19,7 @@ use crate::store::schema::tables::{RowTable, VersionTable};
 use crate::store::tree::Tree;
 use crate::store::tree::inode::{CachedDirectory, FileInode, LinkState};
 use crate::store::tree::row_writer::VersionEnd;
+use crate::store::tree::version_record::VersionRows;
 
 /// A name that a rename takes away within this time of its creation is transient: it is in no list of versions. A rename to the
 /// name of a backup does not make it transient.
@@ -62,13 +63,8 @@ impl Tree {
         let since = entry.alive_since;
         let young = at.0.saturating_sub(since.0) < TRANSIENT_MAX.as_nanos() as u64;
         if let DentryBody::Linked(stamp) = &entry.body {
-            self.unbind(
-                txn,
-                dentry,
-                ino,
-                stamp,
-                VersionEnd::new(at, EndOp::RenamedTo),
-            );
+            let end = VersionEnd::moved(at, EndOp::RenamedTo, &arrival.dentry);
+            self.unbind(txn, dentry, ino, stamp, since.min(at), end);
             interval_tree::add(
                 &mut txn.rows,
                 dentry.parent,
@@ -87,7 +83,8 @@ impl Tree {
         } else {
             EndOp::RenamedTo
         };
-        let since = self.close_behind(txn, ino, file, VersionEnd::new(at, end_op));
+        let end = VersionEnd::moved(at, end_op, &arrival.dentry);
+        let since = self.close_behind(txn, ino, file, end);
         if since < at {
             interval_tree::add(&mut txn.rows, dentry.parent, &dentry.name, since..at);
         }
@@ -115,12 +112,10 @@ impl Tree {
         if is_undeleted || is_rewritten {
             return Ok(false);
         }
+        let rows = VersionRows::Of(dentry.clone());
         for closed in ended {
-            let closed = VersionRecord {
-                end_op: EndOp::Transient,
-                ..closed
-            };
-            self.close_row(txn, dentry, &closed);
+            let end_op = EndOp::Transient;
+            rows.put(txn, &VersionRecord { end_op, ..closed });
         }
         Ok(true)
     }
@@ -297,7 +292,8 @@ impl Tree {
                 stamp: stamp.clone(),
                 alive_since: entry.alive_since,
             };
-            self.close(txn, from, &last, VersionEnd::new(at, EndOp::RenamedTo));
+            let end = VersionEnd::moved(at, EndOp::RenamedTo, &arrival.dentry);
+            self.close(txn, from, &last, end);
             let life = entry.alive_since..at;
             interval_tree::add(&mut txn.rows, from.parent, &from.name, life);
             let moved = DentryRow {

@@ -510,6 +510,7 @@ impl Tree {
         txn.touch(keys::inode(entry.ino));
         // The old version ends when the new one begins. The operation keeps its own timestamp, which orders it in the queue.
         let answered = std::mem::replace(&mut txn.timestamp, since);
+        txn.recorded = Some(answered);
         let removal = NameRemoval {
             dentry,
             entry,
@@ -518,6 +519,7 @@ impl Tree {
         };
         let link_state = self.detach(txn, entry.ino, file, removal);
         txn.timestamp = answered;
+        txn.recorded = None;
         Ok(link_state)
     }
 }

@@ -15,11 +15,12 @@ use crate::store::model::version::{
 };
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    DentryBody, DentryRow, DirectoryRow, EntryState, ExpiryRow, InodeRow, InodeState, LastVersion,
+    DentryBody, DentryRow, DirectoryRow, EntryState, Filing, InodeRow, InodeState, LastVersion,
     LinkedRow, LocationRow, OrphanRow, RemovalBurst, VersionRecord,
 };
 use crate::store::tree::Tree;
 use crate::store::tree::inode::{CachedDirectory, FileInode, LinkState};
+use crate::store::tree::version_record::VersionRows;
 
 /// Longest gap between two removals of one removal burst.
 const BURST_GAP: Duration = Duration::from_secs(60);
@@ -37,14 +38,45 @@ pub(crate) enum Unbinding {
 
 /// When and how a version or a binding ends.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct VersionEnd {
-    pub(crate) at: Timestamp,
-    pub(crate) op: EndOp,
+pub(crate) struct VersionEnd<'a> {
+    at: Timestamp,
+    op: EndOp,
+    /// The name that a rename moved the inode to.
+    to: Option<&'a Dentry>,
 }
 
-impl VersionEnd {
+impl<'a> VersionEnd<'a> {
     pub(crate) fn new(at: Timestamp, op: EndOp) -> Self {
-        Self { at, op }
+        Self { at, op, to: None }
+    }
+
+    /// The end of a version whose inode a rename moved to `to`.
+    pub(crate) fn moved(at: Timestamp, op: EndOp, to: &'a Dentry) -> Self {
+        let to = Some(to);
+        Self { at, op, to }
+    }
+
+    /// Returns the record of a version that ends; `node` is `None` for a binding to a hard-linked inode. The record is not filed.
+    pub(crate) fn record(
+        self,
+        ino: Ino,
+        stamp: Stamp,
+        node: Option<InodeState>,
+        alive_since: Timestamp,
+    ) -> VersionRecord {
+        VersionRecord {
+            ino,
+            end: self.at,
+            end_op: self.op,
+            stamp,
+            node,
+            kept: Retained::Whole,
+            alive_since,
+            moved_to: self.to.cloned(),
+            own_end: None,
+            recorded: None,
+            filed: Filing::Nowhere,
+        }
     }
 }
 
@@ -167,28 +199,17 @@ impl Tree {
         txn: &mut Txn,
         ino: Ino,
         file: &FileInode,
-        end: VersionEnd,
+        end: VersionEnd<'_>,
     ) -> Timestamp {
         let Some(last) = file.last_version(ino) else {
             return end.at;
         };
         match &file.link_state {
             LinkState::Single { place, .. } => self.close(txn, place, &last, end),
-            LinkState::HardLinked { place, .. } => {
-                let closed = VersionRecord {
-                    ino,
-                    end: end.at,
-                    end_op: end.op,
-                    stamp: last.stamp.clone(),
-                    node: Some(last.node),
-                    kept: Retained::Whole,
-                };
-                txn.put(keys::linked_closed(ino, last.stamp.id), &closed);
-                let ended = ExpiryRow {
-                    id: last.stamp.id,
-                    end_op: end.op,
-                };
-                txn.put(keys::ended(end.at, place.parent, &place.name), &ended);
+            LinkState::HardLinked { .. } => {
+                let stamp = last.stamp.clone();
+                let record = end.record(ino, stamp, Some(last.node), last.alive_since);
+                let _filed = self.close_record(txn, &VersionRows::Linked(ino), record);
             }
             LinkState::Unlinked => {}
         }
@@ -201,29 +222,23 @@ impl Tree {
         txn: &mut Txn,
         dentry: &Dentry,
         last: &LastVersion,
-        end: VersionEnd,
+        end: VersionEnd<'_>,
     ) {
-        let closed = VersionRecord {
-            ino: last.ino,
-            end: end.at,
-            end_op: end.op,
-            stamp: last.stamp.clone(),
-            node: Some(last.node.clone()),
-            kept: Retained::Whole,
-        };
-        self.close_row(txn, dentry, &closed);
+        let (stamp, node) = (last.stamp.clone(), Some(last.node.clone()));
+        let record = end.record(last.ino, stamp, node, last.alive_since);
+        let _filed = self.close_record(txn, &VersionRows::Of(dentry.clone()), record);
     }
 
-    pub(crate) fn close_row(&self, txn: &mut Txn, dentry: &Dentry, closed: &VersionRecord) {
-        let id = closed.stamp.id;
-        txn.put(keys::closed(dentry.parent, &dentry.name, id), closed);
-        txn.put(
-            keys::ended(closed.end, dentry.parent, &dentry.name),
-            &ExpiryRow {
-                id,
-                end_op: closed.end_op,
-            },
-        );
+    /// Writes the record of a version that ends with this operation, and files it. Returns the record as it is filed.
+    pub(crate) fn close_record(
+        &self,
+        txn: &mut Txn,
+        rows: &VersionRows,
+        mut record: VersionRecord,
+    ) -> VersionRecord {
+        record.recorded = txn.recorded.filter(|at| *at > record.end);
+        rows.file_by_time(txn, &mut record, self.core.policy().as_deref());
+        record
     }
 
     /// Ends the binding of a name to a hard-linked inode. The record has no state: the inode's own records (`H W`) have it.
@@ -233,17 +248,11 @@ impl Tree {
         dentry: &Dentry,
         ino: Ino,
         stamp: &Stamp,
-        end: VersionEnd,
+        alive_since: Timestamp,
+        end: VersionEnd<'_>,
     ) {
-        let closed = VersionRecord {
-            ino,
-            end: end.at,
-            end_op: end.op,
-            stamp: stamp.clone(),
-            node: None,
-            kept: Retained::Whole,
-        };
-        self.close_row(txn, dentry, &closed);
+        let record = end.record(ino, stamp.clone(), None, alive_since);
+        let _filed = self.close_record(txn, &VersionRows::Of(dentry.clone()), record);
     }
 
     /// Changes a directory's times and counters. The caller merges the returned row into the cached directory after the enqueue.
@@ -286,7 +295,8 @@ impl Tree {
             },
         );
         if let DentryBody::Linked(stamp) = &entry.body {
-            self.unbind(txn, dentry, ino, stamp, end);
+            let alive_since = entry.alive_since.min(at);
+            self.unbind(txn, dentry, ino, stamp, alive_since, end);
             if cause == Unbinding::Removed {
                 interval_tree::add_removed(
                     &mut txn.rows,

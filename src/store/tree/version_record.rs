@@ -1,0 +1,101 @@
+//! Version records: the rows of versions that have ended, and their filing for retention.
+//!
+//! Invariant: a record and its filing (`G X`) are written and deleted in one batch, and the record says where it is filed.
+
+use bytes::Bytes;
+
+use crate::store::commit::txn::Txn;
+use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
+use crate::store::model::policy::{Due, Policy};
+use crate::store::model::version::{Ino, VersionId};
+use crate::store::schema::keys;
+use crate::store::schema::rows::{Filing, VersionRecord};
+use crate::store::schema::tables::{LinkedVersionTable, RowTable, VersionTable};
+
+/// The version records of a name, or of a hard-linked inode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum VersionRows {
+    Of(Dentry),
+    Linked(Ino),
+}
+
+impl VersionRows {
+    pub(crate) fn decode(&self, value: &[u8]) -> Result<VersionRecord, StoreError> {
+        match self {
+            Self::Of(_) => VersionTable::decode(value),
+            Self::Linked(_) => LinkedVersionTable::decode(value),
+        }
+    }
+
+    pub(crate) fn key(&self, id: VersionId) -> Bytes {
+        match self {
+            Self::Of(slot) => keys::closed(slot.parent, &slot.name, id).bytes(),
+            Self::Linked(ino) => keys::linked_closed(*ino, id).bytes(),
+        }
+    }
+
+    /// The end of the keys of all records, exclusive.
+    pub(crate) fn end(&self) -> Bytes {
+        keys::after(&match self {
+            Self::Of(slot) => keys::history(slot.parent, &slot.name),
+            Self::Linked(ino) => keys::linked_history(*ino),
+        })
+    }
+
+    /// Writes a record that stays filed where it is.
+    pub(crate) fn put(&self, txn: &mut Txn, record: &VersionRecord) {
+        let id = record.stamp.id;
+        match self {
+            Self::Of(slot) => txn.put(keys::closed(slot.parent, &slot.name, id), record),
+            Self::Linked(ino) => txn.put(keys::linked_closed(*ino, id), record),
+        }
+    }
+
+    /// Deletes a record and its filing.
+    pub(crate) fn delete(&self, txn: &mut Txn, record: &VersionRecord) {
+        let id = record.stamp.id;
+        self.unfile(txn, record);
+        match self {
+            Self::Of(slot) => txn.delete(keys::closed(slot.parent, &slot.name, id)),
+            Self::Linked(ino) => txn.delete(keys::linked_closed(*ino, id)),
+        }
+    }
+
+    /// Files a record anew, and writes it.
+    pub(crate) fn file(&self, txn: &mut Txn, record: &mut VersionRecord, filing: Filing) {
+        if record.filed != filing {
+            self.unfile(txn, record);
+        }
+        let key = self.key(record.stamp.id);
+        match &filing {
+            Filing::Nowhere => {}
+            Filing::Due(at) => txn.put(keys::due(*at, &key), &()),
+        }
+        record.filed = filing;
+        self.put(txn, record);
+    }
+
+    /// Writes a record, and files it at the time at which the rules of time stop keeping it.
+    pub(crate) fn file_by_time(
+        &self,
+        txn: &mut Txn,
+        record: &mut VersionRecord,
+        policy: Option<&Policy>,
+    ) {
+        let due = policy.map(|policy| policy.due(record.span()));
+        let filing = match due {
+            None | Some(Due::Never) => Filing::Nowhere,
+            Some(Due::At(at)) => Filing::Due(at),
+        };
+        self.file(txn, record, filing);
+    }
+
+    fn unfile(&self, txn: &mut Txn, record: &VersionRecord) {
+        let key = self.key(record.stamp.id);
+        match &record.filed {
+            Filing::Nowhere => {}
+            Filing::Due(at) => txn.delete(keys::due(*at, &key)),
+        }
+    }
+}
