@@ -17,6 +17,13 @@ const fn left(title: &'static str) -> Column {
     }
 }
 
+const fn time(title: &'static str) -> Column {
+    Column {
+        title,
+        align: Align::Time,
+    }
+}
+
 const fn right(title: &'static str) -> Column {
     Column {
         title,
@@ -25,7 +32,7 @@ const fn right(title: &'static str) -> Column {
 }
 
 const VERSIONS: &[Column] = &[
-    left("TIME"),
+    time("TIME"),
     left("OP"),
     right("SIZE"),
     right("USER"),
@@ -44,7 +51,7 @@ const ENTRIES: &[Column] = &[
 ];
 
 const CHANGES: &[Column] = &[
-    left("TIME"),
+    time("TIME"),
     left("OP"),
     right("SIZE"),
     right("STORED"),
@@ -55,7 +62,7 @@ const CHANGES: &[Column] = &[
 ];
 
 const MATCHES: &[Column] = &[
-    left("TIME"),
+    time("TIME"),
     right("USER"),
     right("MATCHES"),
     right("LINE"),
@@ -148,7 +155,7 @@ impl RowPrinter {
 
 fn version_cells(row: &VersionRow, zone: &TimeZone) -> Vec<String> {
     vec![
-        show_time(i128::from(row.time_ns), zone),
+        show_time(i128::from(row.time_ns), 9, zone),
         row.op.clone(),
         show_size(row.size),
         row.user.to_string(),
@@ -163,7 +170,7 @@ fn version_cells(row: &VersionRow, zone: &TimeZone) -> Vec<String> {
 fn change_cells(row: &ChangeRow, zone: &TimeZone) -> Vec<String> {
     let size = |size: Option<u64>| size.map_or_else(|| "-".to_owned(), show_size);
     vec![
-        show_time(i128::from(row.time_ns), zone),
+        show_time(i128::from(row.time_ns), 9, zone),
         row.op.clone(),
         size(row.size),
         size(row.stored),
@@ -180,7 +187,7 @@ fn change_cells(row: &ChangeRow, zone: &TimeZone) -> Vec<String> {
 
 fn match_cells(row: &MatchRow, zone: &TimeZone) -> Vec<String> {
     vec![
-        show_time(i128::from(row.time_ns), zone),
+        show_time(i128::from(row.time_ns), 9, zone),
         row.user.to_string(),
         row.matches.to_string(),
         row.line.to_string(),
@@ -201,7 +208,7 @@ fn entry_cells(row: &EntryRow, zone: &TimeZone) -> Vec<String> {
             "directory" => "-".to_owned(),
             _ => show_size(row.size),
         },
-        show_time(i128::from(row.modified_ns), zone),
+        show_time(i128::from(row.modified_ns), 3, zone),
         name,
     ]
 }
@@ -214,12 +221,13 @@ fn or_dash(text: &str) -> String {
     }
 }
 
-/// A time with the offset of its zone, which is a TIME too: `2026-11-20 22:26:48.123+01:00`.
-fn show_time(nanoseconds: i128, zone: &TimeZone) -> String {
+/// A time with so many digits of the second and the offset of its zone, which is a TIME too: `2026-11-20 22:26:48.123+01:00`.
+fn show_time(nanoseconds: i128, digits: u8, zone: &TimeZone) -> String {
     match jiff::Timestamp::from_nanosecond(nanoseconds) {
         Ok(time) => {
             let zoned = time.to_zoned(zone.clone());
-            zoned.strftime("%Y-%m-%d %H:%M:%S%.3f%:z").to_string()
+            let format = format!("%Y-%m-%d %H:%M:%S%.{digits}f%:z");
+            zoned.strftime(&format).to_string()
         }
         Err(_) => format!("{nanoseconds} ns"),
     }
@@ -260,12 +268,12 @@ mod tests {
     #[test]
     fn a_printed_time_has_its_offset_and_is_a_time() {
         let zone = TimeZone::fixed(Offset::from_seconds(-12_600).unwrap());
-        let printed = show_time(1_795_222_800_123_456_789, &zone);
+        let printed = show_time(1_795_222_800_123_456_789, 3, &zone);
         assert_eq!(printed, "2026-11-20 21:30:00.123-03:30");
         assert!(TimeName::parse(printed.as_bytes()).is_some());
-        let utc = show_time(0, &TimeZone::UTC);
+        let utc = show_time(0, 3, &TimeZone::UTC);
         assert_eq!(utc, "1970-01-01 00:00:00.000+00:00");
-        assert!(show_time(-1, &TimeZone::UTC).starts_with("1969-12-31 23:59:59"));
+        assert!(show_time(-1, 3, &TimeZone::UTC).starts_with("1969-12-31 23:59:59"));
     }
 
     #[test]
