@@ -3,7 +3,9 @@
 use super::*;
 use crate::meta::{Batch, MetaRead, MetaStore, SlateConfig, SlateStore};
 use crate::store::schema::object_names::object_key;
-use crate::store::schema::rows::{AppliedRow, DentryBody, DentryRow, VersionRecord, encode};
+use crate::store::schema::rows::{
+    AppliedRow, DentryBody, DentryRow, Filing, VersionRecord, encode,
+};
 use crate::store::schema::tables::{AppliedTable, DentryTable, RowTable, VersionTable};
 use log::{LogBase, LogObject};
 
@@ -73,6 +75,9 @@ impl Template {
         }
         keys::entry(ROOT, name.as_bytes()).put(batch, &entry);
         let key = keys::closed(ROOT, name.as_bytes(), self.older);
+        if let Filing::Due(at) = closed.filed {
+            keys::due(at, &key).put(batch, &());
+        }
         key.put(batch, &closed);
         for content in [newer, older] {
             let key = keys::range(content.cid, 0, content.timestamp);
