@@ -8,7 +8,7 @@ use clap::Args;
 /// The arguments of `rewindfs grep`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct GrepArguments {
-    /// A regular expression, in the syntax of https://docs.rs/regex
+    /// A regular expression, in the syntax of <https://docs.rs/regex>
     #[arg(value_name = "PATTERN")]
     pattern: String,
     #[command(flatten)]

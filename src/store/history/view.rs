@@ -11,7 +11,7 @@ use crate::store::model::version::{Ino, Timestamp};
 use crate::store::schema::keys;
 use crate::store::schema::rows::DentryRow;
 
-/// The past of a namespace, read from one snapshot of its rows. Not for keeping, as for [`Snapshot`].
+/// The past of a namespace, read from one snapshot of its rows. Not for keeping: it holds old rows in the index.
 #[derive(Clone, Debug)]
 pub struct PastView {
     pub(super) rows: Snapshot,
