@@ -18,6 +18,7 @@ use crate::store::model::policy::Policy;
 use crate::store::model::role::Role;
 use crate::store::model::version::Timestamp;
 use crate::store::schema::journal_record::Record;
+use crate::store::schema::keys;
 use crate::store::schema::rows::AppliedRow;
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::Tasks;
@@ -40,7 +41,7 @@ pub(crate) struct Core {
     pub(crate) applied: Mutex<AppliedRow>,
     pub(crate) archived_watermarks: Mutex<ArchivedWatermarks>,
     pub(crate) provisional: Mutex<ProvisionalStates>,
-    /// The retention policy, row `G Q`; `None`: every version is kept.
+    /// The retention policy of a writer, row `G Q`; `None`: every version is kept.
     pub(crate) policy: Mutex<Option<Arc<Policy>>>,
     /// Notified when an operation is queued, uploaded or committed, and when an upload has failed.
     pub(crate) changed: Arc<Notify>,
@@ -80,6 +81,16 @@ impl Core {
             Role::Writer => self.clock.now(),
             Role::Follower(follower) => follower.newest(),
         }
+    }
+
+    /// Reads the retention policy. Only after the journal's operations are queued: one of them may have set it.
+    ///
+    /// # Errors
+    /// Errors of the index; `Corrupt`.
+    pub(crate) async fn load_policy(&self) -> Result<(), StoreError> {
+        let policy: Option<Policy> = self.index.row(&keys::policy()).await?;
+        *lock(&self.policy) = policy.map(Arc::new);
+        Ok(())
     }
 
     /// Returns the retention policy; `None` if every version is kept.

@@ -25,13 +25,11 @@ use crate::store::index::health::{Health, RecoveredConflicts};
 use crate::store::index::timestamps::Timestamps;
 use crate::store::model::config::{NamespaceConfig, check_name};
 use crate::store::model::error::StoreError;
-use crate::store::model::policy::Policy;
 use crate::store::model::role::Role;
 use crate::store::model::version::{Ino, Time, Timestamp};
 use crate::store::recovery::Recovery;
 use crate::store::recovery::evidence::{self, Evidence};
 use crate::store::recovery::journal::{JournalRecords, RecoveredJournal};
-use crate::store::schema::keys;
 use crate::store::schema::manifest::identity;
 use crate::store::schema::merge;
 use crate::store::tree::Tree;
@@ -312,7 +310,6 @@ impl Namespace {
 /// Reads the applied watermarks of the namespace and builds the core that all layers share.
 async fn core(parts: NamespaceParts) -> Result<Core, StoreError> {
     let (applied, archived) = ArchivedWatermarks::load(&parts.index).await?;
-    let policy: Option<Policy> = parts.index.row(&keys::policy()).await?;
     if matches!(parts.role, Role::Writer) {
         check_clock(parts.env.now(), applied.clock)?;
     }
@@ -333,7 +330,7 @@ async fn core(parts: NamespaceParts) -> Result<Core, StoreError> {
         applied: Mutex::new(applied),
         archived_watermarks: Mutex::new(archived),
         provisional: Mutex::default(),
-        policy: Mutex::new(policy.map(Arc::new)),
+        policy: Mutex::default(),
         changed: Arc::new(Notify::new()),
     })
 }

@@ -68,6 +68,7 @@ impl Recovery {
             self.warn(note);
         }
         self.tree.make_root().await?;
+        self.core.load_policy().await?;
         Ok(replay)
     }
 

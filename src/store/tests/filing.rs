@@ -173,3 +173,15 @@ async fn a_namespace_without_a_policy_files_nothing() {
     assert!(table::<DueTable>(&ns).await.is_empty());
     leave(ns).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_policy_of_a_namespace_that_only_the_journal_has_holds_after_a_crash() {
+    let mut host = testing::TestHost::new();
+    let ns = host.open().await;
+    save(&ns, ROOT, b"f", b"0").await;
+    host.kill(ns).await;
+    let ns = host.open().await;
+    save(&ns, ROOT, b"f", b"1").await;
+    assert_eq!(check_filings(&ns, &Policy::default()).await, 1);
+    leave(ns).await;
+}

@@ -25,7 +25,7 @@ use crate::store::tree::inode::{CachedDirectory, CachedInode, FileInode, LinkSta
 use crate::store::tree::locked::{LockedInode, find};
 use crate::store::tree::lookup::DirectoryListing;
 use crate::store::tree::row_writer::VersionEnd;
-use crate::sync::{Arc, lock};
+use crate::sync::Arc;
 
 /// Largest length of a name in bytes (NAME_MAX of POSIX limits.h).
 pub const NAME_MAX: usize = 255;
@@ -394,8 +394,7 @@ impl Tree {
         let mut txn = self.commit.txn(answer.at(), Dependencies::default());
         let node = crate::store::tree::lookup::root_node(uid, gid, txn.time);
         let dentry = Dentry::new(Ino(0), Bytes::new());
-        let policy = Policy::default();
-        txn.put(keys::policy(), &policy);
+        txn.put(keys::policy(), &Policy::default());
         self.new_rows(
             &mut txn,
             crate::store::model::version::ROOT,
@@ -404,7 +403,6 @@ impl Tree {
             &Author::default(),
         );
         self.commit.enqueue(txn)?;
-        *lock(&self.core.policy) = Some(Arc::new(policy));
         Ok(())
     }
 }
