@@ -13,6 +13,7 @@ mod index;
 mod model;
 mod namespace;
 mod recovery;
+mod retention;
 mod schema;
 mod tree;
 
@@ -33,6 +34,7 @@ pub use gc::temp_files::sweep_orphans;
 pub use history::History;
 pub use history::deleted::{RemovedName, RemovedNames};
 pub use history::finality::Finality;
+pub use history::horizons::Horizons;
 pub use history::version_list::{Predecessor, VersionList};
 pub use history::versions::DirectoryChange;
 pub use history::view::PastView;
@@ -47,6 +49,12 @@ pub use model::version::{
 };
 pub use namespace::DRAIN_TIMEOUT;
 pub use namespace::Namespace;
+pub use retention::Retention;
+pub use retention::policy_change::{InForce, POLICY_DELAY, PolicyChange};
+pub use retention::report::{LARGEST_MAX, LastRun, PrunedName, RetentionReport, VersionAmount};
+pub use retention::run::RunMode;
+pub use retention::task::HORIZON_GRACE;
+pub use retention::verdict::KeptBy;
 pub use tree::Tree;
 pub(crate) use tree::attributes::changed_xattrs;
 pub use tree::attributes::{XATTRS_MAX, XattrMode};

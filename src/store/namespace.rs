@@ -30,6 +30,7 @@ use crate::store::model::version::{Ino, Time, Timestamp};
 use crate::store::recovery::Recovery;
 use crate::store::recovery::evidence::{self, Evidence};
 use crate::store::recovery::journal::{JournalRecords, RecoveredJournal};
+use crate::store::retention::Retention;
 use crate::store::schema::manifest::identity;
 use crate::store::schema::merge;
 use crate::store::tree::Tree;
@@ -50,6 +51,7 @@ pub struct Namespace {
     pub(crate) commit: Arc<Committer>,
     pub(crate) tree: Arc<Tree>,
     pub(crate) history: Arc<History>,
+    pub(crate) retention: Arc<Retention>,
     pub(crate) gc: Arc<Gc>,
 }
 
@@ -133,6 +135,7 @@ impl Namespace {
         namespace.tree.start(orphans);
         recovery.finish(replay).await?;
         namespace.core.journal.thaw();
+        namespace.retention.start();
         namespace.gc.start_gc();
         Ok(namespace)
     }
@@ -155,6 +158,11 @@ impl Namespace {
             commit: Arc::clone(&commit),
             tree: Arc::clone(&tree),
         });
+        let retention = Arc::new(Retention::new(
+            Arc::clone(&core),
+            Arc::clone(&commit),
+            Arc::clone(&tree),
+        ));
         let gc = Gc::new(Arc::clone(&core), Arc::clone(&data), Arc::clone(&commit));
         let namespace = Self {
             core,
@@ -162,6 +170,7 @@ impl Namespace {
             commit,
             tree,
             history,
+            retention,
             gc: Arc::new(gc),
         };
         Ok((namespace, orphans))
@@ -185,6 +194,11 @@ impl Namespace {
     /// Returns the layer that serves past states.
     pub fn history(&self) -> &Arc<History> {
         &self.history
+    }
+
+    /// Returns the retention of history.
+    pub fn retention(&self) -> &Arc<Retention> {
+        &self.retention
     }
 
     /// Returns the garbage collector.

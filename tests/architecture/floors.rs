@@ -20,6 +20,7 @@ const FLOORS: &[&str] = &[
     "commit",
     "tree",
     "history",
+    "retention",
     "gc",
     "recovery",
     "namespace.rs",
@@ -31,7 +32,7 @@ const FLOORS: &[&str] = &[
 ];
 
 /// Pairs of floors of which neither may use the other.
-const BLIND: &[[&str; 2]] = &[["gc", "tree"], ["gc", "history"]];
+const BLIND: &[[&str; 2]] = &[["gc", "tree"], ["gc", "history"], ["gc", "retention"]];
 
 /// Floors whose files share a type: `Namespace` opens a follower in a file of its own.
 const TOGETHER: [&str; 2] = ["namespace.rs", "follower.rs"];

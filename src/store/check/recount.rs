@@ -67,7 +67,7 @@ impl Recount {
             self.add(keys::count(content).bytes(), count)?;
         }
         for (record, filed) in tally.records {
-            if let Some(filing) = keys::filing(&filed, &record) {
+            for filing in keys::filings(&filed, &record) {
                 self.add(filing, 1)?;
             }
         }

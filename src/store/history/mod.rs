@@ -9,6 +9,7 @@ pub(crate) mod deleted;
 pub(crate) mod digest;
 pub(crate) mod directories;
 pub(crate) mod finality;
+pub(crate) mod horizons;
 pub(crate) mod links;
 pub(crate) mod restore_lock;
 pub(crate) mod restore_tree;

@@ -21,9 +21,10 @@ use crate::store::model::version::{
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    DentryBody, DentryRow, DirectoryRow, EntryState, InodeRow, InodeState,
+    DentryBody, DentryRow, DirectoryRow, EntryState, InodeRow, InodeState, OlderVersions,
 };
 use crate::store::schema::tables::{DentryTable, RestoredTreeTable, RowKey, RowTable};
+use crate::store::tree::review::review;
 
 /// Largest number of entries of a pending tree that are deleted in one batch.
 const SWEEP_MAX: usize = 10_000;
@@ -226,6 +227,7 @@ impl History {
         let stamp = self
             .tree
             .stamp(at, Op::Undelete, author, item.origin.clone());
+        review(txn, &item.slot, OlderVersions::Held);
         self.back_rows(txn, item, stamp, at)
     }
 
@@ -268,6 +270,7 @@ impl History {
                     directories: names.directories,
                     entries: names.entries,
                     removal_burst: Some((at, None)),
+                    keeps_removed: Some((at, ())),
                 };
                 txn.merge(keys::inode(number.ino), &InodeRow::Directory(row));
                 number.ino
@@ -282,6 +285,7 @@ impl History {
                 node,
                 state: EntryState::Version(stamp),
             },
+            older: OlderVersions::NotHeld,
         };
         let key = keys::entry(item.slot.parent, &item.slot.name);
         txn.put(key, &entry);

@@ -18,9 +18,10 @@ use crate::store::model::ids::{Dentry, DentryRef};
 use crate::store::model::version::{Author, EndOp, Ino, Kind, Op, Origin, Stat, VersionId};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{DentryRow, DirectoryRow, VersionRecord};
+use crate::store::schema::rows::{DentryRow, DirectoryRow, OlderVersions, VersionRecord};
 use crate::store::tree::locked::{LockedInode, find};
 use crate::store::tree::rename::{RenameEffects, RenameMode, Renamed, is_directory};
+use crate::store::tree::review::review;
 use crate::store::tree::version_record::VersionRows;
 use std::sync::atomic::Ordering;
 
@@ -191,6 +192,8 @@ impl History {
             ..gone.closed
         };
         VersionRows::Of(back.from.clone()).put(&mut txn, &closed);
+        review(&mut txn, &back.from, OlderVersions::Held);
+        review(&mut txn, &back.to, OlderVersions::Held);
         let mut after = Vec::new();
         if let Some(target) = &target {
             self.tree

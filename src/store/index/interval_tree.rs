@@ -60,6 +60,29 @@ fn put(rows: &mut Batch, directory: Ino, name: &[u8], life: Range<Timestamp>, ma
     rows.put(keys::interval_end(directory, node, end, name), value(start));
 }
 
+/// Removes the rows of an interval that has ended, if there are any. Intervals of one name with the same start may share a row: an
+/// exchange of two names ends an interval, and the name goes on. The row stays then.
+///
+/// # Errors
+/// Errors of the meta store.
+pub(crate) async fn remove(
+    index: &Snapshot,
+    rows: &mut Batch,
+    directory: Ino,
+    name: &[u8],
+    life: Range<Timestamp>,
+) -> Result<(), StoreError> {
+    let (start, end) = (life.start, life.end);
+    let node = node(start, end);
+    let by_start = keys::interval_start(directory, node, start, name);
+    let value = index.get(&by_start).await?;
+    if value.is_some_and(|value| word(value.get(..8)) == Some(end.0)) {
+        rows.delete(by_start);
+    }
+    rows.delete(keys::interval_end(directory, node, end, name));
+    Ok(())
+}
+
 /// Returns the names that existed in the directory at `at`, in an interval that has ended.
 ///
 /// # Errors

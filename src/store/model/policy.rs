@@ -50,6 +50,20 @@ pub enum HistoryMax {
     Percent(u32),
 }
 
+impl HistoryMax {
+    /// Tells whether less history may be kept than under `old`. A size and a percentage cannot be compared: each is stricter.
+    fn is_stricter_than(self, old: Self) -> bool {
+        match (self, old) {
+            (Self::Off, _) => false,
+            (Self::Bytes(new), Self::Bytes(old)) => new < old,
+            (Self::Percent(new), Self::Percent(old)) => new < old,
+            (_, Self::Off)
+            | (Self::Bytes(_), Self::Percent(_))
+            | (Self::Percent(_), Self::Bytes(_)) => true,
+        }
+    }
+}
+
 /// Until when a version is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Due {
@@ -150,6 +164,34 @@ impl Policy {
         let arrived = span.arrived.and_then(|arrived| self.removed.from(arrived));
         let arrived = arrived.map(|due| (TimeRule::Arrived, due));
         within.into_iter().chain(grid).chain(arrived).collect()
+    }
+
+    /// Tells whether a version may be kept for a shorter time than under `old`.
+    pub fn is_stricter_than(&self, old: &Self) -> bool {
+        let terms = |policy: &Self| {
+            [
+                policy.within,
+                policy.hourly,
+                policy.daily,
+                policy.weekly,
+                policy.monthly,
+                policy.yearly,
+                policy.removed,
+            ]
+        };
+        let is_shorter = terms(self)
+            .into_iter()
+            .zip(terms(old))
+            .any(|(new, old)| new < old);
+        is_shorter || self.last < old.last || self.history_max.is_stricter_than(old.history_max)
+    }
+
+    /// Returns until when `keep-removed` keeps the last version of a name that was removed at `removed`; `None` if it does not.
+    pub(crate) fn removed_until(&self, removed: Timestamp) -> Option<Timestamp> {
+        Some(match self.removed.from(removed)? {
+            Due::At(until) => until,
+            Due::Never => Timestamp(u64::MAX),
+        })
     }
 
     /// Returns until when the rules of time keep a version. A version that no rule keeps is due when it ends.

@@ -16,7 +16,9 @@ pub struct Ino(pub u64);
 pub const ROOT: Ino = Ino(1);
 
 /// A point of the namespace's own clock, in nanoseconds since the Unix epoch; strictly increasing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Timestamp(pub u64);
 
 impl Timestamp {

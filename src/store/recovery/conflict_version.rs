@@ -25,6 +25,7 @@ use crate::store::schema::keys;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, EntryState, InodeState, RangeRow, VersionRecord,
 };
+use crate::store::tree::review::review;
 use crate::store::tree::row_writer::VersionEnd;
 use crate::store::tree::version_record::VersionRows;
 use crate::sync::Arc;
@@ -419,6 +420,7 @@ impl ConflictRecovery<'_> {
             host: was.host.clone(),
             origin: None,
         };
+        review(txn, dentry, entry.older);
         let (body, bound) = match entry.body {
             DentryBody::Own {
                 node,
@@ -451,6 +453,7 @@ impl ConflictRecovery<'_> {
             bound,
             alive_since: entry.alive_since,
             body,
+            older: entry.older,
         };
         txn.put(keys::entry(dentry.parent, &dentry.name), &entry);
         Ok(())

@@ -18,7 +18,12 @@
 //! | `H N` | directory, ~timestamp | the parent and name that a directory had | |
 //! | `H E` | foreign id | imported versions by the id of their source | |
 //! | `G X` | due time, key of the version record | retention: versions that have ended, in the order in which the rules of time stop keeping them | |
+//! | `G K` | directory, name, 00, key of the version record | retention: versions that are kept because of a name | those of a name are adjacent |
+//! | `G Y` | directory, name | retention: names whose versions in `G K` are to be reviewed | |
+//! | `G I` | tier | `.versions`: the oldest exact times | few, all scanned |
 //! | `G Q` | | retention: the policy of the namespace | one row |
+//! | `G C` | | retention: a stricter policy that is not in force yet | one row |
+//! | `G V` | | retention: how far the versions are filed by a new policy | one row |
 //! | `G R` | lineage, timestamp | how many rows show that content | |
 //! | `G B` | segment epoch, sequence | how many rows cite each extent of a segment | |
 //! | `G D` | lineage, timestamp, timestamp of the operation | gc: a row stopped showing that content | those of a lineage are adjacent |
@@ -40,10 +45,11 @@ use crate::store::model::version::{ContentRef, Ino, Timestamp, VersionId};
 use crate::store::schema::rows::Filing;
 use crate::store::schema::tables::{
     AppliedTable, ArchivedWatermarkTable, CountTable, CutTable, DentryTable,
-    DirectoryLocationTable, DroppedTable, DueTable, EmptiedTable, ImportedTable, InodeTable,
-    LineageTable, LinkCountTable, LinkedVersionTable, LocationTable, LoggedTable,
-    LowestProvisionalTable, MovedTable, OrphanTable, PolicyTable, ProvisionalTable, RangeTable,
-    RestoredTreeTable, RowKey, RowTable, SearchedTable, SegmentTable, UncitedTable, VersionTable,
+    DirectoryLocationTable, DroppedTable, DueTable, EmptiedTable, HorizonTable, ImportedTable,
+    InodeTable, KeptTable, LineageTable, LinkCountTable, LinkedVersionTable, LocationTable,
+    LoggedTable, LowestProvisionalTable, MovedTable, OrphanTable, PendingPolicyTable, PolicyTable,
+    ProvisionalTable, RangeTable, RefileTable, RestoredTreeTable, ReviewTable, RowKey, RowTable,
+    SearchedTable, SegmentTable, UncitedTable, VersionTable,
 };
 use crate::store::schema::tally::word;
 
@@ -358,11 +364,63 @@ pub(crate) fn due(at: Timestamp, record: &[u8]) -> RowKey<DueTable> {
         .row()
 }
 
-/// The key under which a version record is filed; `None` if it is filed nowhere. `record` is the record's key.
-pub(crate) fn filing(filed: &Filing, record: &[u8]) -> Option<Bytes> {
+/// The row of a version record that is kept because of a name; `record` is the record's key.
+pub(crate) fn kept(name: &Dentry, record: &[u8]) -> RowKey<KeptTable> {
+    KeyBuilder(kept_of(name).to_vec()).bytes(record).row()
+}
+
+/// Prefix of the rows of all version records that are kept because of a name.
+pub(crate) fn kept_of(name: &Dentry) -> Bytes {
+    KeyBuilder::new(KeptTable::PREFIX)
+        .u64(name.parent.0)
+        .bytes(&name.name)
+        .bytes(&[0])
+        .done()
+}
+
+/// Returns the key of the version record that a `G K` key of `name` is for.
+pub(crate) fn kept_record(name: &Dentry, key: &Bytes) -> Option<Bytes> {
+    let from = 11 + name.name.len();
+    (key.len() > from).then(|| key.slice(from..))
+}
+
+/// The row that lists a name for review.
+pub(crate) fn review(name: &Dentry) -> RowKey<ReviewTable> {
+    KeyBuilder::new(ReviewTable::PREFIX)
+        .u64(name.parent.0)
+        .bytes(&name.name)
+        .row()
+}
+
+/// The name in a `G Y` key.
+pub(crate) fn reviewed(key: &Bytes) -> Option<Dentry> {
+    Some(Dentry::new(Ino(word(key, 2)?), key.slice(10..)))
+}
+
+/// The oldest exact time of a tier.
+pub(crate) fn horizon(tier: u8) -> RowKey<HorizonTable> {
+    KeyBuilder::new(HorizonTable::PREFIX).bytes(&[tier]).row()
+}
+
+pub(crate) fn pending_policy() -> RowKey<PendingPolicyTable> {
+    RowKey::new(PendingPolicyTable::all())
+}
+
+pub(crate) fn refiled() -> RowKey<RefileTable> {
+    RowKey::new(RefileTable::all())
+}
+
+/// The keys under which a version record is filed. `record` is the record's key.
+pub(crate) fn filings(filed: &Filing, record: &Bytes) -> Vec<Bytes> {
     match filed {
-        Filing::Nowhere => None,
-        Filing::Due(at) => Some(due(*at, record).bytes()),
+        Filing::Nowhere => Vec::new(),
+        Filing::Due(at) => vec![due(*at, record).bytes()],
+        Filing::Last(name) => vec![kept(name, record).bytes()],
+        Filing::Removed(at) => {
+            let own = record_slot(record).map(|name| kept(&name, record).bytes());
+            let until = due(*at, record).bytes();
+            own.into_iter().chain([until]).collect()
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::{BatchId, Dentry};
-use crate::store::model::policy::VersionSpan;
+use crate::store::model::policy::{Policy, VersionSpan};
 use crate::store::model::version::{
     Attrs, Content, ContentRef, EndOp, Ino, Kind, Op, Retained, Stamp, Time, Timestamp, VersionId,
 };
@@ -134,6 +134,18 @@ pub(crate) struct DentryRow {
     /// Since when the name has existed without a gap, in versions; `u64::MAX` while it has none.
     pub(crate) alive_since: Timestamp,
     pub(crate) body: DentryBody,
+    pub(crate) older: OlderVersions,
+}
+
+/// Whether retention keeps ended versions of a name for no other reason than that the name exists (`keep-last`). An operation that
+/// ends a version of such a name, or the name itself, lists the name for review (row `G Y`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum OlderVersions {
+    /// No version is kept for that reason.
+    #[default]
+    NotHeld,
+    /// At least one version is, or was before the last review.
+    Held,
 }
 
 /// The part of a directory entry that depends on how many names its inode has.
@@ -171,6 +183,9 @@ pub(crate) struct DirectoryRow {
     pub(crate) entries: i64,
     /// The removal burst that the last change of its names belongs to, if that was a removal.
     pub(crate) removal_burst: Register<Option<Box<RemovalBurst>>>,
+    /// Set once retention keeps the last version of a removed name of the directory (`keep-removed`): an operation that creates a
+    /// name looks whether it is that one.
+    pub(crate) keeps_removed: Register<()>,
 }
 
 /// Removals in a directory, each at most 60 s after the one before, without another change of its names between them.
@@ -192,6 +207,7 @@ impl DirectoryRow {
         younger(&mut self.ctime, other.ctime);
         younger(&mut self.atime, other.atime);
         younger(&mut self.removal_burst, other.removal_burst);
+        younger(&mut self.keeps_removed, other.keeps_removed);
         self.generation = self.generation.max(other.generation);
         self.directories += other.directories;
         self.entries += other.entries;
@@ -271,6 +287,20 @@ pub(crate) enum Filing {
     Nowhere,
     /// In row `G X`, in the order of the times at which the rules of time stop keeping versions.
     Due(Timestamp),
+    /// In row `G K` of this name: one of the last versions of a name that exists.
+    Last(Dentry),
+    /// In row `G X` at this time and in row `G K` of its own name: the last version of a removed name.
+    Removed(Timestamp),
+}
+
+/// `G C`: a policy that is stricter than the one in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PendingPolicy {
+    pub(crate) policy: Policy,
+    /// When it was set.
+    pub(crate) set: Timestamp,
+    /// From when on it is in force.
+    pub(crate) from: Timestamp,
 }
 
 /// `H N`: the parent and name that a directory had, from the key's timestamp to `end`.

@@ -12,10 +12,11 @@ use serde::de::DeserializeOwned;
 use crate::meta::Batch;
 use crate::store::model::error::StoreError;
 use crate::store::model::policy::Policy;
+use crate::store::model::version::Timestamp;
 use crate::store::schema::rows::{
     AppliedRow, DentryRow, DirectoryLocation, EpochWatermark, ImportedRow, InodeRow, LineageRow,
-    LocationRow, LogPlace, MovedRow, OrphanRow, RangeRow, SearchedRow, SegmentRow, UncitedRow,
-    VersionRecord, decode, encode,
+    LocationRow, LogPlace, MovedRow, OrphanRow, PendingPolicy, RangeRow, SearchedRow, SegmentRow,
+    UncitedRow, VersionRecord, decode, encode,
 };
 use crate::store::schema::tally::{self, RowTally};
 
@@ -196,6 +197,16 @@ tables! {
     ImportedTable "H E" b"HE" ImportedRow, "foreign id", "`ImportedRow`: directory, name and version of an import, by its id in the source; the row may outlive the version";
     /// Versions in the order in which the rules of time stop keeping them.
     DueTable "G X" b"GX" (), "due time, key of an `H V` or `H W`", "`()`: a version that the rules of time keep until then" => tally::filing;
+    /// Versions that retention keeps because of a name, and that are due by the rules of time.
+    KeptTable "G K" b"GK" (), "directory, name, `00`, key of an `H V`", "`()`: a version that is kept as long as that name exists, or does not exist" => tally::filing;
+    /// Names whose kept versions are to be reviewed.
+    ReviewTable "G Y" b"GY" Timestamp, "directory, name", "`timestamp`: the versions in `G K` of that name are to be reviewed, since that operation";
+    /// The oldest times that are exact.
+    HorizonTable "G I" b"GI" Timestamp, "tier (`u8`)", "`timestamp`: the oldest time of that tier at which every version is kept that stood then";
+    /// A stricter policy that is not in force yet.
+    PendingPolicyTable "G C" b"GC" PendingPolicy, "nothing", "`PendingPolicy`: a stricter policy that is not in force yet; absent: none";
+    /// How far the versions are filed by a new policy.
+    RefileTable "G V" b"GV" Bytes, "nothing", "`bytes`: key of the version record up to which all are filed by the policy in force; absent: all are";
     /// The policy of the namespace.
     PolicyTable "G Q" b"GQ" Policy, "nothing", "`Policy`: the retention policy; absent: every version is kept";
     /// How many rows show a content.

@@ -21,6 +21,7 @@ mod matrix;
 mod random_programs;
 mod reclaim;
 mod reclaim_model;
+mod retention;
 mod rng;
 mod scenarios;
 mod session;

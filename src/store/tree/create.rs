@@ -17,13 +17,14 @@ use crate::store::model::version::{
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    DentryBody, DentryRow, DirectoryRow, EntryState, InodeRow, InodeState, LinkedRow,
+    DentryBody, DentryRow, DirectoryRow, EntryState, InodeRow, InodeState, LinkedRow, OlderVersions,
 };
 use crate::store::tree::Tree;
 use crate::store::tree::file::File;
 use crate::store::tree::inode::{CachedDirectory, CachedInode, FileInode, LinkState};
 use crate::store::tree::locked::{LockedInode, find};
 use crate::store::tree::lookup::DirectoryListing;
+use crate::store::tree::review::review;
 use crate::store::tree::row_writer::VersionEnd;
 use crate::sync::Arc;
 
@@ -174,11 +175,15 @@ impl Tree {
         if self.entry(parent, name).await?.is_some() {
             return Err(StoreError::Exists);
         }
+        let dentry = Dentry::new(parent, Bytes::copy_from_slice(name));
+        let older = self
+            .kept_removed(std::slice::from_mut(&mut above), &dentry)
+            .await?;
         let answer = self.core.clock.begin();
         let (at, ino) = (answer.at(), Ino(self.core.new_id()));
-        let dentry = Dentry::new(parent, Bytes::copy_from_slice(name));
         let dependencies = self.order_in(parent, name, ino).await?;
         let mut txn = self.commit.txn(at, dependencies);
+        review(&mut txn, &dentry, older);
         let node = node_of(&new, txn.time);
         let cached = self.new_rows(&mut txn, ino, &dentry, &node, author);
         txn.usage = UsageChange {
@@ -231,6 +236,7 @@ impl Tree {
             bound: at,
             alive_since,
             body,
+            older: OlderVersions::NotHeld,
         };
         txn.put(keys::entry(dentry.parent, &dentry.name), &entry);
         if node.kind == Kind::Directory {
@@ -254,6 +260,7 @@ impl Tree {
             place: dentry.clone(),
             bound: at,
             alive_since,
+            older: OlderVersions::NotHeld,
         };
         CachedInode::File(Box::new(FileInode::new(link_state, node.clone(), state)))
     }
@@ -277,9 +284,12 @@ impl Tree {
         self.save_flushes(target).await?;
         // The bytes are written back first: neither name may lead to a state whose bytes the bucket lacks.
         self.write_back(target, author).await?;
+        let dentry = Dentry::new(parent, Bytes::copy_from_slice(name));
+        let older = self.kept_removed(&mut locked, &dentry).await?;
         let answer = self.core.clock.begin();
         let at = answer.at();
         let mut txn = self.commit.txn(at, self.order_in(parent, name, ino).await?);
+        review(&mut txn, &dentry, older);
         let mut file = find(&mut locked, ino)
             .and_then(LockedInode::file)
             .ok_or(StoreError::NotFound)?;
@@ -309,6 +319,7 @@ impl Tree {
             bound: at,
             alive_since: at,
             body: DentryBody::Linked(stamp),
+            older: OlderVersions::NotHeld,
         };
         txn.put(keys::entry(parent, name), &entry);
         let change = DirectoryRow {
@@ -353,6 +364,7 @@ impl Tree {
                 place,
                 bound,
                 alive_since,
+                older,
             } => {
                 txn.touch(keys::entry(place.parent, &place.name));
                 txn.dependencies.within.push(place.parent);
@@ -366,6 +378,7 @@ impl Tree {
                     bound: *bound,
                     alive_since: (*alive_since).min(at),
                     body: DentryBody::Linked(stamp),
+                    older: *older,
                 };
                 txn.put(keys::entry(place.parent, &place.name), &entry);
                 Ok((place.clone(), 2))

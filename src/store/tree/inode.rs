@@ -8,7 +8,9 @@ use crate::store::data::pins::Pin;
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::ids::{ContentBase, Dentry};
 use crate::store::model::version::{Attrs, Author, ContentRef, Ino, Kind, Stat, Timestamp};
-use crate::store::schema::rows::{DirectoryRow, EntryState, InodeState, LastVersion};
+use crate::store::schema::rows::{
+    DirectoryRow, EntryState, InodeState, LastVersion, OlderVersions,
+};
 use crate::sync::{Arc, Mutex};
 
 /// The cached part of an inode.
@@ -40,6 +42,7 @@ pub(crate) enum LinkState {
         place: Dentry,
         bound: Timestamp,
         alive_since: Timestamp,
+        older: OlderVersions,
     },
     /// Has, or had, several names; `place` is one of them.
     HardLinked { place: Dentry, nlink: u32 },

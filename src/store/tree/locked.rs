@@ -23,7 +23,7 @@ use crate::store::data::pins::Pin;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::{ContentBase, Dentry};
 use crate::store::model::version::{Attrs, Author, Ino, Stat, Time, Timestamp};
-use crate::store::schema::rows::{DirectoryRow, EntryState, InodeState};
+use crate::store::schema::rows::{DirectoryRow, EntryState, InodeState, OlderVersions};
 use crate::store::tree::inode::{
     CachedDirectory, CachedInode, FileInode, FlushedState, LinkState, WriteSession,
 };
@@ -372,6 +372,13 @@ impl LockedFile<'_> {
     pub(crate) fn set_alive_since(&mut self, since: Timestamp) {
         if let LinkState::Single { alive_since, .. } = &mut self.file.link_state {
             *alive_since = since;
+        }
+    }
+
+    /// Records whether retention keeps versions of the inode's name because the name exists.
+    pub(crate) fn set_older(&mut self, held: OlderVersions) {
+        if let LinkState::Single { older, .. } = &mut self.file.link_state {
+            *older = held;
         }
     }
 

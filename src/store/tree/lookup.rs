@@ -89,6 +89,7 @@ impl Tree {
                 place,
                 bound: entry.bound,
                 alive_since: entry.alive_since,
+                older: entry.older,
             };
             return Ok(Some(CachedInode::File(Box::new(FileInode::new(
                 link_state, node, state,

@@ -21,6 +21,7 @@ pub(crate) mod move_rows;
 pub(crate) mod put;
 pub(crate) mod reflink;
 pub(crate) mod rename;
+pub(crate) mod review;
 pub(crate) mod room;
 pub(crate) mod row_writer;
 pub(crate) mod seek;

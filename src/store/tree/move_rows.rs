@@ -13,11 +13,12 @@ use crate::store::model::version::{EndOp, Ino, Op, Stamp, Timestamp};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryLocation, DirectoryRow, EntryState, InodeRow, InodeState,
-    LastVersion, LinkedRow, VersionRecord,
+    LastVersion, LinkedRow, OlderVersions, VersionRecord,
 };
 use crate::store::schema::tables::{RowTable, VersionTable};
 use crate::store::tree::Tree;
 use crate::store::tree::inode::{CachedDirectory, FileInode, LinkState};
+use crate::store::tree::review::review;
 use crate::store::tree::row_writer::VersionEnd;
 use crate::store::tree::version_record::VersionRows;
 
@@ -64,6 +65,7 @@ impl Tree {
         let young = at.0.saturating_sub(since.0) < TRANSIENT_MAX.as_nanos() as u64;
         if let DentryBody::Linked(stamp) = &entry.body {
             let end = VersionEnd::moved(at, EndOp::RenamedTo, &arrival.dentry);
+            review(txn, dentry, entry.older);
             self.unbind(txn, dentry, ino, stamp, since.min(at), end);
             interval_tree::add(
                 &mut txn.rows,
@@ -184,6 +186,7 @@ impl Tree {
             bound: at,
             alive_since,
             body,
+            older: OlderVersions::NotHeld,
         };
         txn.put(
             keys::entry(arrival.dentry.parent, &arrival.dentry.name),
@@ -195,6 +198,7 @@ impl Tree {
                 place: arrival.dentry.clone(),
                 bound: at,
                 alive_since,
+                older: OlderVersions::NotHeld,
             },
             node,
             state,
@@ -216,6 +220,7 @@ impl Tree {
             bound: arrival.at,
             alive_since: arrival.alive_since.unwrap_or(arrival.at),
             body: DentryBody::Linked(arrival.stamp.clone()),
+            older: OlderVersions::NotHeld,
         };
         txn.put(
             keys::entry(arrival.dentry.parent, &arrival.dentry.name),
@@ -304,6 +309,7 @@ impl Tree {
                     node,
                     state: EntryState::Version(arrival.stamp.clone()),
                 },
+                older: OlderVersions::NotHeld,
             };
             txn.put(
                 keys::entry(arrival.dentry.parent, &arrival.dentry.name),

@@ -19,8 +19,8 @@ use crate::store::model::version::{
 use crate::store::schema::journal_record::{BytelessFlush, Dependencies, Record};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    DentryBody, DentryRow, DirectoryRow, EntryState, ImportedRow, InodeRow, InodeState, OrphanRow,
-    VersionRecord,
+    DentryBody, DentryRow, DirectoryRow, EntryState, ImportedRow, InodeRow, InodeState,
+    OlderVersions, OrphanRow, VersionRecord,
 };
 use crate::store::schema::tables::{RowTable, VersionTable};
 use crate::store::tree::Tree;
@@ -29,6 +29,7 @@ use crate::store::tree::flush_content::{ContentChange, PreparedContent};
 use crate::store::tree::inode::{FileInode, FlushedState, LinkState, VersionTimestamp};
 use crate::store::tree::locked::{LockedInode, UnnamedFile, find};
 use crate::store::tree::reflink::CloneSource;
+use crate::store::tree::review::review;
 use crate::store::tree::row_writer::{NameRemoval, Unbinding};
 use crate::sync::Arc;
 
@@ -83,6 +84,7 @@ impl Tree {
             place: Dentry::new(parent, name.clone()),
             bound: far,
             alive_since: far,
+            older: OlderVersions::NotHeld,
         };
         let node = InodeState {
             kind: Kind::File,
@@ -301,6 +303,7 @@ impl AtomicPut {
             .and_then(LockedInode::directory)
             .ok_or(StoreError::NotDirectory)?;
         let target = self.flushed_target(locked, &dentry, target).await?;
+        let older = tree.kept_removed(locked, &dentry).await?;
         let answer = tree.core.clock.begin();
         let (at, ino) = (answer.at(), self.file.ino());
         let since = how.since.unwrap_or(at);
@@ -309,6 +312,7 @@ impl AtomicPut {
         }
         let (prepared, flush) = self.prepare(at).await?;
         let mut txn = tree.commit.txn(at, tree.order_in(parent, name, ino).await?);
+        review(&mut txn, &dentry, older);
         let stamp = Stamp {
             id: VersionId {
                 timestamp: since,
@@ -421,6 +425,7 @@ impl AtomicPut {
                 node: node.clone(),
                 state: EntryState::Version(stamp.clone()),
             },
+            older: OlderVersions::NotHeld,
         };
         txn.put(keys::entry(dentry.parent, &dentry.name), &entry);
         self.tree.put_location(txn, ino, dentry);

@@ -20,6 +20,7 @@ use crate::store::tree::create::check_entry_name;
 use crate::store::tree::inode::{FileInode, LinkState};
 use crate::store::tree::locked::{LockedInode, find};
 use crate::store::tree::move_rows::BindTarget;
+use crate::store::tree::review::review;
 use crate::store::tree::row_writer::{NameRemoval, Unbinding};
 
 /// What a rename does if the new name exists (flags of renameat2(2)).
@@ -393,6 +394,10 @@ impl Tree {
     ) -> Result<(), StoreError> {
         let at = txn.timestamp;
         txn.delete(keys::entry(ends.from.parent, &ends.from.name));
+        if ends.target.is_none() {
+            let older = self.kept_removed(locked, &ends.to).await?;
+            review(txn, &ends.to, older);
+        }
         let mut behind = None;
         if let Some(target) = &ends.target {
             let unborn = find(locked, ends.source.ino)

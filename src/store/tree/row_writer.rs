@@ -20,6 +20,7 @@ use crate::store::schema::rows::{
 };
 use crate::store::tree::Tree;
 use crate::store::tree::inode::{CachedDirectory, FileInode, LinkState};
+use crate::store::tree::review::review;
 use crate::store::tree::version_record::VersionRows;
 
 /// Longest gap between two removals of one removal burst.
@@ -128,7 +129,12 @@ impl Tree {
         alive_since: Timestamp,
     ) {
         match &file.link_state {
-            LinkState::Single { place, bound, .. } => {
+            LinkState::Single {
+                place,
+                bound,
+                older,
+                ..
+            } => {
                 let body = DentryBody::Own {
                     node: node.clone(),
                     state: state.clone(),
@@ -138,6 +144,7 @@ impl Tree {
                     bound: *bound,
                     alive_since,
                     body,
+                    older: *older,
                 };
                 txn.put(keys::entry(place.parent, &place.name), &entry);
             }
@@ -205,7 +212,10 @@ impl Tree {
             return end.at;
         };
         match &file.link_state {
-            LinkState::Single { place, .. } => self.close(txn, place, &last, end),
+            LinkState::Single { place, older, .. } => {
+                review(txn, place, *older);
+                self.close(txn, place, &last, end);
+            }
             LinkState::HardLinked { .. } => {
                 let stamp = last.stamp.clone();
                 let record = end.record(ino, stamp, Some(last.node), last.alive_since);
@@ -296,6 +306,7 @@ impl Tree {
         );
         if let DentryBody::Linked(stamp) = &entry.body {
             let alive_since = entry.alive_since.min(at);
+            review(txn, dentry, entry.older);
             self.unbind(txn, dentry, ino, stamp, alive_since, end);
             if cause == Unbinding::Removed {
                 interval_tree::add_removed(
@@ -310,7 +321,9 @@ impl Tree {
             }
             txn.delete(keys::inode(ino));
             self.close_behind(txn, ino, file, end);
-        } else if cause != Unbinding::ReplacedUnborn {
+        } else if cause == Unbinding::ReplacedUnborn {
+            review(txn, dentry, entry.older);
+        } else {
             let alive_since = self.close_behind(txn, ino, file, end);
             if cause == Unbinding::Removed && alive_since < at {
                 interval_tree::add_removed(

@@ -5,10 +5,11 @@
 use bytes::Bytes;
 
 use crate::store::commit::txn::Txn;
+use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::policy::{Due, Policy};
-use crate::store::model::version::{Ino, VersionId};
+use crate::store::model::version::{Ino, Timestamp, VersionId};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{Filing, VersionRecord};
 use crate::store::schema::tables::{LinkedVersionTable, RowTable, VersionTable};
@@ -71,6 +72,13 @@ impl VersionRows {
         match &filing {
             Filing::Nowhere => {}
             Filing::Due(at) => txn.put(keys::due(*at, &key), &()),
+            Filing::Last(name) => txn.put(keys::kept(name, &key), &()),
+            Filing::Removed(at) => {
+                txn.put(keys::due(*at, &key), &());
+                if let Self::Of(own) = self {
+                    txn.put(keys::kept(own, &key), &());
+                }
+            }
         }
         record.filed = filing;
         self.put(txn, record);
@@ -91,11 +99,35 @@ impl VersionRows {
         self.file(txn, record, filing);
     }
 
+    /// Reads where the records of the name continue: the first one that began at or before `at`, with its key.
+    ///
+    /// # Errors
+    /// Errors of the index; `Corrupt`.
+    pub(crate) async fn newest_at(
+        &self,
+        rows: &Snapshot,
+        at: Timestamp,
+    ) -> Result<Option<VersionRecord>, StoreError> {
+        let from = match self {
+            Self::Of(slot) => keys::history_at(slot.parent, &slot.name, at),
+            Self::Linked(ino) => keys::linked_history_at(*ino, at),
+        };
+        let found = rows.first(from, self.end()).await?;
+        found.map(|(_, value)| self.decode(&value)).transpose()
+    }
+
     fn unfile(&self, txn: &mut Txn, record: &VersionRecord) {
         let key = self.key(record.stamp.id);
         match &record.filed {
             Filing::Nowhere => {}
             Filing::Due(at) => txn.delete(keys::due(*at, &key)),
+            Filing::Last(name) => txn.delete(keys::kept(name, &key)),
+            Filing::Removed(at) => {
+                txn.delete(keys::due(*at, &key));
+                if let Self::Of(own) = self {
+                    txn.delete(keys::kept(own, &key));
+                }
+            }
         }
     }
 }

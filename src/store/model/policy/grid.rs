@@ -64,6 +64,12 @@ impl Tier {
         }
     }
 
+    /// Tells whether a time is the last nanosecond of one of the tier's periods.
+    pub(crate) fn is_grid_time(self, at: Timestamp) -> bool {
+        let after = Timestamp(at.0.saturating_add(1));
+        self.last_before(after) == Some(at)
+    }
+
     /// Returns the newest grid time before `end`; `None` if there is none since 1970.
     pub fn last_before(self, end: Timestamp) -> Option<Timestamp> {
         let last = self.period_start(end)?.checked_sub(1)?;

@@ -1,0 +1,147 @@
+//! Which times of the past are exact: at an exact time every version is kept that stood then.
+//!
+//! Retention (`store/retention/horizon.rs`) raises the horizons before it drops a version below them.
+
+use crate::store::history::view::PastView;
+use crate::store::index::snapshot::Snapshot;
+use crate::store::model::error::StoreError;
+use crate::store::model::policy::{Policy, Term, Tier};
+use crate::store::model::version::Timestamp;
+use crate::store::schema::keys;
+use crate::store::schema::tables::{HorizonTable, RowTable};
+
+/// The oldest exact times of a namespace: of any time, and of the grid times of each tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Horizons {
+    within: Timestamp,
+    tiers: [Timestamp; Tier::ALL.len()],
+}
+
+impl Horizons {
+    /// Reads the horizons. A namespace from which nothing was dropped has none: every time is exact.
+    ///
+    /// # Errors
+    /// Errors of the index; `Corrupt`.
+    pub(crate) async fn read(rows: &Snapshot) -> Result<Self, StoreError> {
+        let mut horizons = Self::default();
+        let from = HorizonTable::all();
+        let end = keys::after(&from);
+        for (key, value) in rows.scan(from, end, Tier::ALL.len() + 1).await? {
+            let at = HorizonTable::decode(&value)?;
+            let place = match key.get(2).copied() {
+                Some(0) => Some(&mut horizons.within),
+                Some(tier) => horizons.tiers.get_mut(usize::from(tier) - 1),
+                None => None,
+            };
+            *place.ok_or_else(|| StoreError::Corrupt("G I key: unknown tier".to_owned()))? = at;
+        }
+        Ok(horizons)
+    }
+
+    /// Returns the numbers of the tiers in the index, 0 for any time, with their horizons.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (u8, Timestamp)> {
+        let tiers = (1_u8..).zip(self.tiers);
+        [(0, self.within)].into_iter().chain(tiers)
+    }
+
+    /// Returns the horizons after a run at `now` under a policy.
+    pub(crate) fn raised(&self, policy: &Policy, now: Timestamp) -> Self {
+        let raise = |old: Timestamp, term: Term, after: u64| {
+            let term = match term {
+                Term::Forever => return old,
+                Term::Off => 0,
+                Term::For(term) => term,
+            };
+            old.max(Timestamp(now.0.saturating_sub(term).saturating_add(after)))
+        };
+        let mut raised = *self;
+        // A version that ended at this time did not stand at it any more, but a grid time at it has been kept long enough.
+        raised.within = raise(self.within, policy.within, 0);
+        for (horizon, tier) in raised.tiers.iter_mut().zip(Tier::ALL) {
+            *horizon = raise(*horizon, policy.tier(tier), 1);
+        }
+        raised
+    }
+
+    /// Returns the oldest exact time of a tier; with `None`, that from which on every time is exact.
+    pub fn oldest(&self, tier: Option<Tier>) -> Timestamp {
+        let found = tier.and_then(|tier| {
+            let mut all = Tier::ALL.into_iter().zip(self.tiers);
+            all.find(|(known, _)| *known == tier)
+        });
+        found.map_or(self.within, |(_, at)| at)
+    }
+
+    /// Tells whether a time is exact.
+    pub fn is_exact(&self, at: Timestamp) -> bool {
+        let mut tiers = Tier::ALL.into_iter().zip(self.tiers);
+        at >= self.within || tiers.any(|(tier, oldest)| at >= oldest && tier.is_grid_time(at))
+    }
+
+    /// Returns the newest exact time that is not after `at`; `None` if there is none.
+    pub fn exact_before(&self, at: Timestamp) -> Option<Timestamp> {
+        if at >= self.within {
+            return Some(at);
+        }
+        let after = Timestamp(at.0.saturating_add(1));
+        let tiers = Tier::ALL.into_iter().zip(self.tiers);
+        tiers
+            .filter_map(|(tier, oldest)| tier.last_before(after).filter(|grid| *grid >= oldest))
+            .max()
+    }
+}
+
+impl PastView {
+    /// Returns which times of the past are exact.
+    ///
+    /// # Errors
+    /// Errors of the index; `Corrupt`.
+    pub async fn horizons(&self) -> Result<Horizons, StoreError> {
+        Horizons::read(&self.rows).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::model::policy::{DAY, HOUR};
+
+    /// 2026-11-23 00:00 UTC, a Monday.
+    const MONDAY: u64 = 1_795_392_000_000_000_000;
+
+    #[test]
+    fn exact_are_the_last_day_and_the_grid_times_above_their_horizons() {
+        let horizons = Horizons::default();
+        assert!(horizons.is_exact(Timestamp(5)), "nothing was dropped");
+        let horizons = horizons.raised(&Policy::default(), Timestamp(MONDAY));
+        let exact = |at: u64| horizons.is_exact(Timestamp(at));
+        assert!(exact(MONDAY - DAY) && !exact(MONDAY - DAY - 2));
+        assert!(exact(MONDAY - 2 * DAY + 5 * HOUR - 1));
+        assert!(!exact(MONDAY - 2 * DAY + 5 * HOUR));
+        assert!(!exact(MONDAY - 20 * DAY + 5 * HOUR - 1) && exact(MONDAY - 20 * DAY - 1));
+        assert!(!exact(MONDAY - 100 * DAY - 1) && exact(MONDAY - 105 * DAY - 1));
+        assert!(!exact(MONDAY - 371 * DAY - 1));
+        let before = |at: u64| horizons.exact_before(Timestamp(at)).map(|at| at.0);
+        assert_eq!(before(MONDAY - 5), Some(MONDAY - 5));
+        assert_eq!(
+            before(MONDAY - 2 * DAY + 5 * HOUR),
+            Some(MONDAY - 2 * DAY + 5 * HOUR - 1)
+        );
+        assert_eq!(before(MONDAY - 100 * DAY), Some(MONDAY - 105 * DAY - 1));
+        assert_eq!(before(MONDAY - 400 * DAY), None);
+    }
+
+    #[test]
+    fn a_longer_policy_lowers_no_horizon() {
+        let now = Timestamp(MONDAY);
+        let horizons = Horizons::default().raised(&Policy::default(), now);
+        let mut longer = Policy::default();
+        longer.set("keep-within=10d").unwrap();
+        longer.set("keep-weekly=forever").unwrap();
+        assert_eq!(horizons.raised(&longer, now), horizons);
+        longer.set("keep-hourly=off").unwrap();
+        let without = horizons.raised(&longer, now);
+        assert_eq!(without.oldest(Some(Tier::Hourly)).0, now.0 + 1);
+        assert_eq!(without.oldest(None), horizons.oldest(None));
+    }
+}

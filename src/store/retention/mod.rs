@@ -1,0 +1,47 @@
+//! Retention: drops the versions that no rule of the policy keeps.
+//!
+//! A version that ends is filed at the time until which the rules of time keep it (row `G X`). A run takes the filings that are due,
+//! asks for each version what else keeps it (`verdict.rs`), and drops the version or files it anew under what holds it
+//! (`carry_out.rs`). A version that a name keeps is not due again: an operation that changes the name lists it for review (row `G Y`).
+//!
+//! Invariants: one run at a time. Before the first drop of a run the horizons (row `G I`) are durable that say which times are
+//! still exact. Each version is dropped or filed by one operation, so that a crash between two leaves a whole history; the next run
+//! goes on with what is due.
+
+pub(crate) mod carry_out;
+pub(crate) mod horizon;
+pub(crate) mod policy_change;
+pub(crate) mod report;
+pub(crate) mod run;
+pub(crate) mod task;
+pub(crate) mod verdict;
+
+use crate::store::commit::Committer;
+use crate::store::core::Core;
+use crate::store::retention::report::LastRun;
+use crate::store::tree::Tree;
+use crate::sync::{Arc, Mutex};
+
+/// The retention of one namespace.
+#[derive(Debug)]
+pub struct Retention {
+    pub(crate) core: Arc<Core>,
+    pub(crate) commit: Arc<Committer>,
+    pub(crate) tree: Arc<Tree>,
+    /// Held during a run, so that one runs at a time.
+    pub(crate) turn: tokio::sync::Mutex<()>,
+    /// The last run of this process.
+    pub(crate) last: Mutex<Option<LastRun>>,
+}
+
+impl Retention {
+    pub(crate) fn new(core: Arc<Core>, commit: Arc<Committer>, tree: Arc<Tree>) -> Self {
+        Self {
+            core,
+            commit,
+            tree,
+            turn: tokio::sync::Mutex::default(),
+            last: Mutex::default(),
+        }
+    }
+}

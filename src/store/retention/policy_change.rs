@@ -1,0 +1,200 @@
+//! Changes of the policy. A policy that keeps every version at least as long is in force at once; a stricter one a day later, and can
+//! be taken back until then.
+//!
+//! Path of a change: the row of the policy (or of the pending one) in one operation. When a stricter policy comes into force, the same
+//! operation begins a walk over all versions that have ended, which files anew those that are due earlier; row `G V` says how far
+//! it is, so that the next run goes on after a crash. Versions that end meanwhile are filed by the policy that they find in memory,
+//! which changes before the walk begins.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::store::model::error::StoreError;
+use crate::store::model::policy::{Due, Policy};
+use crate::store::model::version::Timestamp;
+use crate::store::retention::Retention;
+use crate::store::retention::carry_out::Outcome;
+use crate::store::retention::verdict::{EndedVersion, Verdict};
+use crate::store::schema::journal_record::Dependencies;
+use crate::store::schema::keys;
+use crate::store::schema::rows::{Filing, PendingPolicy};
+use crate::store::schema::tables::{LinkedVersionTable, RowTable, VersionTable};
+use crate::sync::{Arc, lock};
+
+/// How long a stricter policy waits before it comes into force.
+pub const POLICY_DELAY: Duration = Duration::from_secs(86_400);
+/// Records that are read at once while versions are filed anew.
+const PAGE: usize = 256;
+
+/// When a policy comes into force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InForce {
+    /// At once if it keeps every version at least as long, else after [`POLICY_DELAY`].
+    Usual,
+    /// At once.
+    Now,
+}
+
+/// What a change of the policy led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyChange {
+    /// The policy is in force.
+    InForce,
+    /// The policy comes into force at this time.
+    Pending(Timestamp),
+}
+
+impl Retention {
+    /// Returns the stricter policy that is not in force yet, and from when on it is; `None` if there is none.
+    ///
+    /// # Errors
+    /// Errors of the index.
+    pub async fn pending_policy(&self) -> Result<Option<(Policy, Timestamp)>, StoreError> {
+        let row: Option<PendingPolicy> = self.core.index.row(&keys::pending_policy()).await?;
+        Ok(row.map(|row| (row.policy, row.from)))
+    }
+
+    /// Sets the policy, and takes back one that is not in force yet.
+    ///
+    /// # Errors
+    /// `Busy` while a run goes on; errors of the index and the queue.
+    pub async fn set_policy(
+        &self,
+        policy: &Policy,
+        when: InForce,
+    ) -> Result<PolicyChange, StoreError> {
+        let Ok(_turn) = self.turn.try_lock() else {
+            return Err(StoreError::Busy(
+                "a prune of this namespace is running: set the policy when it has ended".to_owned(),
+            ));
+        };
+        let old = self.policy().await?;
+        let is_stricter = match &old {
+            Some(old) => policy.is_stricter_than(old),
+            None => true,
+        };
+        let dependencies = policy_dependencies();
+        let answer = self.core.clock.begin();
+        let now = answer.at();
+        let mut txn = self.commit.txn(now, dependencies);
+        if is_stricter && when == InForce::Usual {
+            let delay = u64::try_from(POLICY_DELAY.as_nanos()).unwrap_or(u64::MAX);
+            let from = Timestamp(now.0.saturating_add(delay));
+            let pending = PendingPolicy {
+                policy: policy.clone(),
+                set: now,
+                from,
+            };
+            txn.put(keys::pending_policy(), &pending);
+            let set = self.commit.enqueue(txn)?;
+            self.commit.wait_durable(&set).await?;
+            return Ok(PolicyChange::Pending(from));
+        }
+        txn.put(keys::policy(), policy);
+        txn.delete(keys::pending_policy());
+        if is_stricter {
+            txn.put(keys::refiled(), &Bytes::new());
+        }
+        let set = self.commit.enqueue(txn)?;
+        *lock(&self.core.policy) = Some(Arc::new(policy.clone()));
+        drop(answer);
+        self.commit.wait_durable(&set).await?;
+        Ok(PolicyChange::InForce)
+    }
+
+    /// Brings a pending policy into force if its time has come, and goes on with the walk that files versions anew.
+    pub(crate) async fn bring_policy_into_force(&self, now: Timestamp) -> Result<(), StoreError> {
+        let pending: Option<PendingPolicy> = self.core.index.row(&keys::pending_policy()).await?;
+        if let Some(pending) = pending.filter(|pending| pending.from <= now) {
+            let answer = self.core.clock.begin();
+            let mut txn = self.commit.txn(answer.at(), policy_dependencies());
+            txn.put(keys::policy(), &pending.policy);
+            txn.delete(keys::pending_policy());
+            txn.put(keys::refiled(), &Bytes::new());
+            self.commit.enqueue(txn)?;
+            *lock(&self.core.policy) = Some(Arc::new(pending.policy));
+        }
+        self.file_all_anew().await
+    }
+
+    /// Files every version that is due earlier by the policy in force than it is filed.
+    async fn file_all_anew(&self) -> Result<(), StoreError> {
+        let Some(mut upto) = self.core.index.row(&keys::refiled()).await? else {
+            return Ok(());
+        };
+        let Some(policy) = self.core.policy() else {
+            return Ok(());
+        };
+        // Operations that took the old policy from memory have filed their versions before the walk reads them.
+        self.core.clock.wait_released(self.core.clock.now()).await;
+        let end = keys::after(&LinkedVersionTable::all());
+        loop {
+            let from = match upto.is_empty() {
+                true => VersionTable::all(),
+                false => [&upto[..], &[0]].concat().into(),
+            };
+            let rows = self.core.index.snapshot();
+            let page = rows.scan(from, end.clone(), PAGE).await?;
+            for (key, _) in &page {
+                self.file_earlier(&policy, key).await?;
+            }
+            let answer = self.core.clock.begin();
+            let mut txn = self.commit.txn(answer.at(), policy_dependencies());
+            match page.last().filter(|_| page.len() == PAGE) {
+                Some((key, _)) => {
+                    upto = key.clone();
+                    txn.put(keys::refiled(), &upto);
+                    self.commit.enqueue(txn)?;
+                }
+                None => {
+                    txn.delete(keys::refiled());
+                    self.commit.enqueue(txn)?;
+                    return Ok(());
+                }
+            }
+            if self.core.tasks.is_stopped() {
+                return Err(StoreError::Closed);
+            }
+        }
+    }
+
+    async fn file_earlier(&self, policy: &Policy, key: &Bytes) -> Result<(), StoreError> {
+        loop {
+            let rows = self.core.index.snapshot();
+            let is_version = VersionTable::has(key) || LinkedVersionTable::has(key);
+            let version = match is_version {
+                true => EndedVersion::read(&rows, key).await?,
+                false => None,
+            };
+            let Some(version) = version else {
+                return Ok(());
+            };
+            let Due::At(at) = policy.due(version.record.span()) else {
+                return Ok(());
+            };
+            let is_later = match &version.record.filed {
+                Filing::Nowhere => true,
+                Filing::Due(filed) | Filing::Removed(filed) => *filed > at,
+                // What the policy says of the name's versions may have changed: the run decides.
+                Filing::Last(_) => true,
+            };
+            if !is_later {
+                return Ok(());
+            }
+            let rule = crate::store::model::policy::TimeRule::Within;
+            let verdict = Verdict::KeepByTime(rule, Due::At(at));
+            if self.carry_out(&version, &verdict).await? == Outcome::Done {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Returns the dependencies of a change of the policy: each waits for the one before.
+fn policy_dependencies() -> Dependencies {
+    Dependencies {
+        touches: vec![keys::policy().bytes()],
+        ..Dependencies::default()
+    }
+}

@@ -1,0 +1,101 @@
+//! The report of a run: how many versions and bytes go, and what keeps the others.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::store::model::ids::Dentry;
+use crate::store::model::version::{Ino, Timestamp};
+use crate::store::retention::verdict::{EndedVersion, KeptBy, Verdict};
+use crate::store::tree::version_record::VersionRows;
+
+/// How many names with the most dropped bytes a report has.
+pub const LARGEST_MAX: usize = 20;
+/// How many names are counted before those with the fewest bytes are forgotten.
+const NAMES_MAX: usize = 10_000;
+
+/// A number of versions and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VersionAmount {
+    /// Number of versions.
+    pub versions: u64,
+    /// Their bytes without holes. Bytes that other versions show too count for each.
+    pub bytes: u64,
+}
+
+impl VersionAmount {
+    fn add(&mut self, version: &EndedVersion) {
+        self.versions += 1;
+        let node = version.record.node.as_ref();
+        self.bytes += node.map_or(0, |node| node.space());
+    }
+}
+
+/// The dropped versions of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrunedName {
+    /// The name's directory.
+    pub directory: Ino,
+    /// The name.
+    pub name: Bytes,
+    /// The versions.
+    pub amount: VersionAmount,
+}
+
+/// What a run looked at and did, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetentionReport {
+    /// Versions that no rule keeps.
+    pub dropped: VersionAmount,
+    /// Versions that a rule keeps, of those that were looked at: the others are not due by the rules of time.
+    pub kept: BTreeMap<KeptBy, VersionAmount>,
+    /// Dropped versions by name: a directory's inode number, and a name in it.
+    names: BTreeMap<Dentry, VersionAmount>,
+}
+
+impl RetentionReport {
+    /// Returns how many versions were looked at.
+    pub fn examined(&self) -> u64 {
+        let kept: u64 = self.kept.values().map(|kept| kept.versions).sum();
+        self.dropped.versions + kept
+    }
+
+    /// Returns the names with the most dropped bytes, the largest first.
+    pub fn largest(&self) -> Vec<PrunedName> {
+        let names = self.names.iter().map(|(name, amount)| PrunedName {
+            directory: name.parent,
+            name: name.name.clone(),
+            amount: *amount,
+        });
+        let mut names: Vec<_> = names.collect();
+        names.sort_by_key(|pruned| std::cmp::Reverse(pruned.amount.bytes));
+        names.truncate(LARGEST_MAX);
+        names
+    }
+
+    pub(crate) fn count(&mut self, version: &EndedVersion, verdict: &Verdict) {
+        if let Some(by) = verdict.kept_by() {
+            self.kept.entry(by).or_default().add(version);
+            return;
+        }
+        self.dropped.add(version);
+        if let VersionRows::Of(name) = &version.list {
+            self.names.entry(name.clone()).or_default().add(version);
+        }
+        if self.names.len() > NAMES_MAX {
+            let mut bytes: Vec<u64> = self.names.values().map(|amount| amount.bytes).collect();
+            bytes.sort_unstable();
+            let median = bytes[bytes.len() / 2];
+            self.names.retain(|_, amount| amount.bytes > median);
+        }
+    }
+}
+
+/// A run of this process that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastRun {
+    /// When it ended.
+    pub at: Timestamp,
+    /// What it did.
+    pub report: RetentionReport,
+}

@@ -1,0 +1,288 @@
+//! A run: takes what is due and what is listed for review, and carries out a verdict for each.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::store::index::snapshot::Snapshot;
+use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
+use crate::store::model::policy::Policy;
+use crate::store::model::role::Role;
+use crate::store::model::version::Timestamp;
+use crate::store::retention::Retention;
+use crate::store::retention::carry_out::Outcome;
+use crate::store::retention::report::{LastRun, RetentionReport};
+use crate::store::retention::verdict::{EndedVersion, Judge, Verdict};
+use crate::store::schema::journal_record::Dependencies;
+use crate::store::schema::keys;
+use crate::store::schema::tables::{
+    DueTable, LinkedVersionTable, PolicyTable, ReviewTable, RowKey, RowTable, VersionTable,
+};
+use crate::sync::lock;
+
+/// How many due versions or names are read at once.
+const PAGE: usize = 256;
+/// How often a verdict is given anew because what it rests on has changed; the version waits for the next run then.
+const ATTEMPTS: u32 = 5;
+/// After so many operations a run rests for as long as they took, so that it takes at most half of the machine.
+const STRETCH: u32 = 64;
+/// Longest rest.
+const REST_MAX: Duration = Duration::from_millis(100);
+
+/// What a run does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunMode {
+    /// It only reports what would go.
+    DryRun,
+    /// It drops what is due, after the horizons have been shown to followers for this time.
+    Drop {
+        /// The time.
+        grace: Duration,
+    },
+}
+
+/// The state of a run.
+struct Run<'a> {
+    mode: RunMode,
+    judge: Judge<'a>,
+    report: RetentionReport,
+    operations: u32,
+    rested: tokio::time::Instant,
+}
+
+impl Retention {
+    /// Drops every version that no rule of the policy keeps now, or reports what would be dropped.
+    ///
+    /// # Errors
+    /// `Busy` while another run goes on; `ReadOnly` on a follower, except for a report; errors of the index and the queue: what was
+    /// done until then stays done, and the next run goes on.
+    pub async fn run(&self, mode: RunMode) -> Result<RetentionReport, StoreError> {
+        let Ok(_turn) = self.turn.try_lock() else {
+            return Err(StoreError::Busy(
+                "another prune of this namespace is running: wait until it has ended".to_owned(),
+            ));
+        };
+        let is_writer = matches!(self.core.role, Role::Writer);
+        if !is_writer && mode != RunMode::DryRun {
+            return Err(StoreError::ReadOnly);
+        }
+        let now = self.now();
+        if mode != RunMode::DryRun {
+            self.bring_policy_into_force(now).await?;
+        }
+        let rows = self.core.index.snapshot();
+        let policy: Option<Policy> = rows.row(&keys::policy()).await?;
+        let mut report = RetentionReport::default();
+        if let Some(policy) = policy {
+            let has_due = self.has_due(&rows, now).await?;
+            if let RunMode::Drop { grace } = mode
+                && has_due
+                && self.raise_horizons(&rows, &policy, now).await?
+            {
+                self.core.sleep(grace).await;
+            }
+            let mut run = Run {
+                mode,
+                judge: Judge::new(self.core.index.snapshot(), &policy, now),
+                report,
+                operations: 0,
+                rested: tokio::time::Instant::now(),
+            };
+            self.take_reviews(&mut run).await?;
+            self.take_due(&mut run, now).await?;
+            report = run.report;
+        }
+        if mode != RunMode::DryRun {
+            let at = self.core.now();
+            let report = report.clone();
+            *lock(&self.last) = Some(LastRun { at, report });
+        }
+        Ok(report)
+    }
+
+    /// Reports what a run would drop if `policy` were in force. Looks at every version that has ended.
+    ///
+    /// # Errors
+    /// Errors of the index.
+    pub async fn preview(&self, policy: &Policy) -> Result<RetentionReport, StoreError> {
+        let rows = self.core.index.snapshot();
+        let now = self.core.now().min(Timestamp(self.core.env.now()));
+        let mut judge = Judge::new(rows.clone(), policy, now);
+        let mut report = RetentionReport::default();
+        for table in [VersionTable::all(), LinkedVersionTable::all()] {
+            let mut from = table.clone();
+            let end = keys::after(&table);
+            loop {
+                let page = rows.scan(from, end.clone(), PAGE).await?;
+                for (key, _) in &page {
+                    if let Some(version) = EndedVersion::read(&rows, key).await? {
+                        let verdict = judge.verdict(&version).await?;
+                        report.count(&version, &verdict);
+                    }
+                }
+                match page.last().filter(|_| page.len() == PAGE) {
+                    Some((key, _)) => from = [&key[..], &[0]].concat().into(),
+                    None => break,
+                }
+            }
+        }
+        Ok(report)
+    }
+
+    /// Returns the last run of this process that dropped what was due; `None` if there was none.
+    pub fn last_run(&self) -> Option<LastRun> {
+        lock(&self.last).clone()
+    }
+
+    /// Returns the time by which retention decides: the earliest of the machine's clock, the namespace's, and the time below which
+    /// history is final.
+    pub(crate) fn now(&self) -> Timestamp {
+        let machine = Timestamp(self.core.env.now());
+        let namespace = self.core.now();
+        machine.min(namespace).min(self.commit.low_watermark())
+    }
+
+    async fn has_due(&self, rows: &Snapshot, now: Timestamp) -> Result<bool, StoreError> {
+        let (from, end) = due_until(now);
+        let reviews = ReviewTable::all();
+        let until = keys::after(&reviews);
+        Ok(rows.first(from, end).await?.is_some() || rows.first(reviews, until).await?.is_some())
+    }
+
+    async fn take_due(&self, run: &mut Run<'_>, now: Timestamp) -> Result<(), StoreError> {
+        let (mut from, end) = due_until(now);
+        loop {
+            let rows = self.core.index.snapshot();
+            let page = rows.scan(from, end.clone(), PAGE).await?;
+            for (key, ()) in page.iter().map(|(key, _)| (key, ())) {
+                if let Some(record) = keys::due_record(key) {
+                    self.take(run, &record).await?;
+                }
+            }
+            match page.last().filter(|_| page.len() == PAGE) {
+                Some((key, _)) => from = [&key[..], &[0]].concat().into(),
+                None => return Ok(()),
+            }
+            if self.core.tasks.is_stopped() {
+                return Err(StoreError::Closed);
+            }
+        }
+    }
+
+    /// Gives a verdict on the version with this record, and carries it out unless the run only reports.
+    async fn take(&self, run: &mut Run<'_>, record: &Bytes) -> Result<(), StoreError> {
+        for _ in 0..ATTEMPTS {
+            let rows = self.core.index.snapshot();
+            let Some(version) = EndedVersion::read(&rows, record).await? else {
+                return Ok(());
+            };
+            run.judge.renew(rows);
+            let mut verdict = run.judge.verdict(&version).await?;
+            let outcome = match run.mode {
+                RunMode::DryRun => Outcome::Done,
+                RunMode::Drop { .. } => self.carry_out(&version, &verdict).await?,
+            };
+            if outcome == Outcome::Kept {
+                verdict = Verdict::KeepHardLink;
+                let _filed = self.carry_out(&version, &verdict).await?;
+            }
+            if outcome != Outcome::Changed {
+                run.report.count(&version, &verdict);
+                self.rest(run).await;
+                return Ok(());
+            }
+        }
+        tracing::debug!("a version changes all the time; the next prune decides about it");
+        Ok(())
+    }
+
+    /// Lets other work go first from time to time.
+    async fn rest(&self, run: &mut Run<'_>) {
+        run.operations += 1;
+        if run.operations.is_multiple_of(STRETCH) {
+            let took = run.rested.elapsed();
+            self.core.sleep(took.min(REST_MAX)).await;
+            run.rested = tokio::time::Instant::now();
+        }
+    }
+}
+
+/// Returns the range of keys of the versions that are due at `now`.
+fn due_until(now: Timestamp) -> (Bytes, Bytes) {
+    let after = Timestamp(now.0.saturating_add(1));
+    (DueTable::all(), keys::due(after, &[]).bytes())
+}
+
+impl Retention {
+    /// Reviews the versions of every name that is listed for it.
+    async fn take_reviews(&self, run: &mut Run<'_>) -> Result<(), StoreError> {
+        let mut from = ReviewTable::all();
+        let end = keys::after(&from);
+        loop {
+            let rows = self.core.index.snapshot();
+            let page = rows.scan(from, end.clone(), PAGE).await?;
+            for (key, value) in &page {
+                if let Some(name) = keys::reviewed(key) {
+                    let listed = ReviewTable::decode(value)?;
+                    self.review(run, &name, listed).await?;
+                }
+            }
+            match page.last().filter(|_| page.len() == PAGE) {
+                Some((key, _)) => from = [&key[..], &[0]].concat().into(),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn review(
+        &self,
+        run: &mut Run<'_>,
+        name: &Dentry,
+        listed: Timestamp,
+    ) -> Result<(), StoreError> {
+        let from = keys::kept_of(name);
+        let end = keys::after(&from);
+        let rows = self.core.index.snapshot();
+        for (key, _) in rows.scan(from, end, usize::MAX).await? {
+            if let Some(record) = keys::kept_record(name, &key) {
+                self.take(run, &record).await?;
+            }
+        }
+        if run.mode == RunMode::DryRun {
+            return Ok(());
+        }
+        // The row is deleted under the locks of the operations that write it: one that was written meanwhile stays.
+        let entry = self.tree.entry(name.parent, &name.name).await?;
+        let wanted = [Some(name.parent), entry.as_ref().map(|entry| entry.ino)];
+        let wanted: Vec<_> = wanted.into_iter().flatten().collect();
+        let _locked = self.tree.inodes.lock_all(&wanted).await;
+        let now = self.tree.entry(name.parent, &name.name).await?;
+        let key: RowKey<ReviewTable> = keys::review(name);
+        let is_same = now.map(|now| now.ino) == entry.map(|entry| entry.ino)
+            && self.core.index.row(&key).await? == Some(listed);
+        if is_same {
+            let dependencies = Dependencies {
+                touches: vec![keys::entry(name.parent, &name.name).bytes()],
+                ..Dependencies::default()
+            };
+            let answer = self.core.clock.begin();
+            let mut txn = self.commit.txn(answer.at(), dependencies);
+            txn.delete(key);
+            self.commit.enqueue(txn)?;
+        }
+        Ok(())
+    }
+}
+
+/// The policy of a namespace as its rows have it.
+impl Retention {
+    /// Returns the policy in force; `None` if every version is kept.
+    ///
+    /// # Errors
+    /// Errors of the index.
+    pub async fn policy(&self) -> Result<Option<Policy>, StoreError> {
+        let row: RowKey<PolicyTable> = keys::policy();
+        self.core.index.row(&row).await
+    }
+}

@@ -1,0 +1,62 @@
+//! The retention task of a writer: a run each day.
+
+use std::time::Duration;
+
+use crate::store::model::config::GcMode;
+use crate::store::model::error::StoreError;
+use crate::store::retention::Retention;
+use crate::store::retention::run::RunMode;
+use crate::sync::Arc;
+
+/// How long horizons are shown to followers before the first drop below them: followers look for a newer state at least this often.
+pub const HORIZON_GRACE: Duration = Duration::from_secs(10);
+/// From the mount to the first run.
+const FIRST: Duration = Duration::from_secs(60);
+/// From one run to the next.
+const EVERY: Duration = Duration::from_secs(86_400);
+/// From a run that failed to the next.
+const AFTER_FAILURE: Duration = Duration::from_secs(600);
+
+impl Retention {
+    pub(crate) fn start(self: &Arc<Self>) {
+        if self.core.config.reclaim == GcMode::Always {
+            drop(
+                self.core
+                    .tasks
+                    .spawn("retention", Arc::clone(self).run_daily()),
+            );
+        }
+    }
+
+    async fn run_daily(self: Arc<Self>) {
+        let mut wait = FIRST;
+        loop {
+            self.core.sleep(wait).await;
+            if self.core.tasks.is_stopped() || self.core.health.check().is_err() {
+                return;
+            }
+            let mode = RunMode::Drop {
+                grace: HORIZON_GRACE,
+            };
+            wait = match self.run(mode).await {
+                Ok(report) => {
+                    let dropped = report.dropped;
+                    if report.examined() > 0 {
+                        tracing::info!(
+                            dropped = dropped.versions,
+                            bytes = dropped.bytes,
+                            examined = report.examined(),
+                            "history was pruned"
+                        );
+                    }
+                    EVERY
+                }
+                Err(StoreError::Busy(_)) => AFTER_FAILURE,
+                Err(error) => {
+                    tracing::warn!(%error, "history was not pruned to the end; the next prune goes on");
+                    AFTER_FAILURE
+                }
+            };
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Retention: what a run drops and keeps, compared with a model that reads the policy's words anew.
+
+mod cases;
+mod walk;
+mod words;
+
+use super::*;
+use crate::store::schema::tables::{RowTable, VersionTable};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use words::Slot;
+
+const DROP: RunMode = RunMode::Drop {
+    grace: Duration::ZERO,
+};
+
+/// Drains, so that all history is final, and prunes.
+async fn prune(ns: &Namespace) -> RetentionReport {
+    ns.drain().await.unwrap();
+    ns.retention.run(DROP).await.unwrap()
+}
+
+fn slot(directory: Ino, name: &str) -> Slot {
+    (directory.0, name.to_owned())
+}
+
+/// The names and starts of all versions of files that have ended and have a row.
+async fn recorded(ns: &Namespace) -> BTreeSet<(Slot, u64)> {
+    let (from, end) = (VersionTable::all(), keys::after(&VersionTable::all()));
+    let mut found = BTreeSet::new();
+    for (key, value) in ns.core.index.scan(from, end, usize::MAX).await.unwrap() {
+        let record = VersionTable::decode(&value).unwrap();
+        let name = keys::record_slot(&key).unwrap();
+        if record.node.is_some_and(|node| node.kind != Kind::Directory) {
+            let text = String::from_utf8(name.name.to_vec()).unwrap();
+            found.insert(((name.parent.0, text), record.stamp.id.timestamp.0));
+        }
+    }
+    found
+}

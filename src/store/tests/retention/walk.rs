@@ -1,0 +1,197 @@
+//! Random work of many days, pruned each day and compared with the model after each run, and again after crashes.
+
+use super::words::{DAY, DEFAULT, HOUR, Past};
+use super::*;
+use crate::env::Env;
+use crate::store::tests::rng::{SeededRng, number};
+
+const NAMES: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+
+struct Walk {
+    cluster: TestCluster,
+    ns: Namespace,
+    rng: SeededRng,
+    past: Past,
+    directories: Vec<Ino>,
+    saved: u32,
+}
+
+impl Walk {
+    async fn new(seed: u64, directories: usize) -> Self {
+        let cluster = TestCluster::new("retention-walk");
+        let ns = cluster.open().await;
+        let mut made = vec![ROOT];
+        for number in 1..directories {
+            let name = format!("dir-{number}");
+            let node = new_node(Kind::Directory);
+            let author = author();
+            let stat = ns.tree.create(ROOT, name.as_bytes(), node, &author);
+            made.push(stat.await.unwrap().ino);
+        }
+        Self {
+            cluster,
+            ns,
+            rng: SeededRng(seed),
+            past: Past::default(),
+            directories: made,
+            saved: 0,
+        }
+    }
+
+    fn slot(&mut self) -> Slot {
+        let directory = self.directories[self.rng.below(self.directories.len())];
+        slot(directory, NAMES[self.rng.below(NAMES.len())])
+    }
+
+    fn dentry(slot: &Slot) -> DentryRef<'_> {
+        DentryRef::new(Ino(slot.0), slot.1.as_bytes())
+    }
+
+    /// The newest version that the store lists for a name.
+    async fn newest(&self, slot: &Slot) -> PastEntry {
+        let view = self.ns.history.view();
+        let versions = view.versions(Ino(slot.0), slot.1.as_bytes()).await.unwrap();
+        versions.into_iter().next_back().unwrap()
+    }
+
+    async fn step(&mut self) {
+        // More than the time within which a rename makes a name transient.
+        let pause = 11_000_000_000 + self.rng.below(3 * HOUR as usize) as u64;
+        self.cluster.env.advance(pause);
+        let at = self.slot();
+        let author = author();
+        match self.rng.below(10) {
+            0 | 1 if self.past.current(&at).is_some() => {
+                let removed = self.ns.tree.unlink(Ino(at.0), at.1.as_bytes(), &author);
+                removed.await.unwrap();
+                let end = self.newest(&at).await.ended.unwrap();
+                self.past.remove(&at, end.0);
+            }
+            2 | 3 => {
+                let to = self.slot();
+                if to != at && self.past.current(&at).is_some() {
+                    let (from, onto) = (Self::dentry(&at), Self::dentry(&to));
+                    let tree = &self.ns.tree;
+                    let moved = tree.rename(from, onto, RenameMode::Replace, &author);
+                    moved.await.unwrap();
+                    let start = self.newest(&to).await.version.timestamp.0;
+                    self.past.rename(&at, &to, start);
+                }
+            }
+            _ => {
+                self.saved += 1;
+                let text = self.saved.to_string().into_bytes();
+                save(&self.ns, Ino(at.0), at.1.as_bytes(), &text).await;
+                let start = self.newest(&at).await.version.timestamp.0;
+                self.past.save(&at, start, &text);
+            }
+        }
+    }
+
+    /// Prunes, and compares rows, lists, bytes and times with the model.
+    async fn prune(&mut self) {
+        self.ns.drain().await.unwrap();
+        self.past.prune(&DEFAULT, self.cluster.env.now());
+        let report = prune(&self.ns).await;
+        let expected: BTreeSet<(Slot, u64)> = self
+            .past
+            .names
+            .iter()
+            .flat_map(|(slot, all)| all.iter().map(move |made| (slot, made)))
+            .filter(|(_, made)| made.ended.is_some() && !made.dropped)
+            .map(|(slot, made)| (slot.clone(), made.start))
+            .collect();
+        let found = recorded(&self.ns).await;
+        let lost: Vec<_> = expected.difference(&found).collect();
+        let left: Vec<_> = found.difference(&expected).collect();
+        assert!(
+            lost.is_empty() && left.is_empty(),
+            "lost {lost:?}, left {left:?}, {report:?}"
+        );
+        assert_eq!(prune(&self.ns).await.dropped.versions, 0, "a second run");
+    }
+
+    async fn compare_times(&mut self) {
+        let now = self.cluster.env.now();
+        let view = self.ns.history.view();
+        let horizons = view.horizons().await.unwrap();
+        for number in 0..24 {
+            let age = match number % 4 {
+                0 => self.rng.below(2 * DAY as usize) as u64,
+                1 => self.rng.below(15 * DAY as usize) as u64,
+                _ => self.rng.below(200 * DAY as usize) as u64,
+            };
+            let any = Timestamp(now - age);
+            let at = match number % 3 {
+                0 => any,
+                _ => horizons.exact_before(any).unwrap_or(any),
+            };
+            for directory in self.directories.clone() {
+                let mut found = Vec::new();
+                for (name, entry) in view.list_at(directory, at).await.unwrap() {
+                    if entry.kind == Kind::File {
+                        let text = self
+                            .ns
+                            .history
+                            .read_past(&entry, 0, u32::MAX)
+                            .await
+                            .unwrap();
+                        found.push((String::from_utf8(name.to_vec()).unwrap(), text.to_vec()));
+                    }
+                }
+                let mut expected = Vec::new();
+                for name in NAMES {
+                    let slot = slot(directory, name);
+                    let shown = match horizons.is_exact(at) {
+                        true => self.past.truth(&slot, at.0),
+                        false => self.past.thinned(&slot, at.0),
+                    };
+                    expected.extend(shown.map(|made| (name.to_owned(), made.text.clone())));
+                }
+                let exact = horizons.is_exact(at);
+                assert_eq!(found, expected, "{directory:?} at {at:?}, exact: {exact}");
+            }
+        }
+    }
+
+    async fn crash(mut self) -> Self {
+        self.cluster = self.cluster.kill(self.ns).await;
+        self.ns = self.cluster.open().await;
+        self
+    }
+}
+
+async fn walk(seed: u64, days: u32, steps: u32) {
+    let _context = PanicContext(format!("seed {seed}"));
+    let mut walk = Walk::new(seed, 3).await;
+    for day in 1..=days {
+        for _ in 0..steps {
+            walk.step().await;
+        }
+        // Some days nothing happens.
+        walk.cluster
+            .env
+            .advance(walk.rng.below(DAY as usize) as u64 * 3 / 2);
+        walk.prune().await;
+        if day % 5 == 0 {
+            walk.ns.gc.reclaim().await.unwrap();
+            walk.compare_times().await;
+        }
+        if day % 7 == 0 {
+            walk = walk.crash().await;
+            walk.prune().await;
+        }
+    }
+    walk.ns.drain().await.unwrap();
+    check::log_twin(&walk.ns, &walk.cluster).await;
+    leave(walk.ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_day_exactly_the_versions_are_left_that_the_words_of_the_policy_keep() {
+    let seeds = number("REWINDFS_TEST_SEEDS").unwrap_or(2);
+    let first = number("REWINDFS_TEST_SEED").unwrap_or(1);
+    for seed in first..first + seeds {
+        walk(seed, 60, 8).await;
+    }
+}
