@@ -114,11 +114,11 @@ impl Recovery {
                 self.replay_operation(replay, applied, *operation, token);
             }
             Record::Flush(flush) => replay.flush(flush),
+            Record::CancelFlush { session, at } => replay.cancel_flush(FlushId { session, at }),
             Record::Write { session, .. }
             | Record::Punch { session, .. }
             | Record::Truncate { session, .. }
-            | Record::Refer { session, .. }
-            | Record::CancelFlush { session, .. } => {
+            | Record::Refer { session, .. } => {
                 if let Some(work) = replay.sessions.get_mut(&session) {
                     work.change(record);
                 }

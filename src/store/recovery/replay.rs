@@ -171,7 +171,7 @@ impl ReplayedSession {
 
     /// Adds a change that is described completely by its record.
     pub(crate) fn change(&mut self, record: Record) {
-        self.dated &= matches!(record, Record::CancelFlush { .. });
+        self.dated = false;
         match record {
             Record::Write { offset, bytes, .. } => {
                 let len = bytes.len() as u64;
@@ -199,7 +199,6 @@ impl ReplayedSession {
                 self.map.truncate(len, old_len);
                 self.len = len;
             }
-            Record::CancelFlush { at, .. } => self.flushes.retain(|flush| flush.record.at != at),
             _ => {}
         }
     }
@@ -320,6 +319,25 @@ impl JournalReplay {
         });
     }
 
+    /// Drops a flush that a later state of the same handle replaced.
+    pub(crate) fn cancel_flush(&mut self, flush: FlushId) {
+        if let Some(known) = self.flushed.get(&flush) {
+            let ino = known.ino;
+            self.drop_unreleased(flush, ino);
+        }
+    }
+
+    /// Drops a flush from its write session and from the newest one of the inode, which takes over what older ones left.
+    fn drop_unreleased(&mut self, flush: FlushId, ino: Ino) {
+        let newest = self.newest.get(&ino).copied();
+        for session in [Some(flush.session), newest].into_iter().flatten() {
+            if let Some(work) = self.sessions.get_mut(&session) {
+                work.flushes
+                    .retain(|unreleased| FlushId::of(&unreleased.record) != flush);
+            }
+        }
+    }
+
     /// Notes that the state of a flush is queued: the session continues from this state, unless it already continues
     /// from a later one. Returns the changes since the state that the session continued from before.
     pub(crate) fn mark_queued(
@@ -328,14 +346,8 @@ impl JournalReplay {
         base: Option<ContentBase>,
         done: bool,
     ) -> Option<DirtySnapshot> {
-        let known = self.flushed.get(&flush)?;
-        let newest = self.newest.get(&known.ino).copied();
-        for session in [Some(flush.session), newest].into_iter().flatten() {
-            if let Some(work) = self.sessions.get_mut(&session) {
-                work.flushes
-                    .retain(|unreleased| FlushId::of(&unreleased.record) != flush);
-            }
-        }
+        let known = self.flushed.get(&flush)?.clone();
+        self.drop_unreleased(flush, known.ino);
         let work = self.sessions.get_mut(&flush.session)?;
         if work.reported < known.lost {
             if !done {

@@ -42,7 +42,8 @@ impl SeededRng {
             11 => Step::Punch(handle, self.len(), self.len()),
             12 => Step::Rewrite(handle),
             13..15 => Step::Flush(handle),
-            15..18 => Step::Close(handle),
+            15..17 => Step::Close(handle),
+            17 => Step::Release(handle),
             18 => Step::Sync(handle),
             19 => Step::TruncatePath(self.path(), self.len()),
             20..23 => {

@@ -299,7 +299,7 @@ async fn a_late_state_is_saved_after_its_staging_file_was_deleted() {
             Flush(0),
             Append(0, 262_152),
             Drain,
-            Close(0),
+            Release(0),
         ] {
             assert!(session.apply(&step).await, "{step:?} is no valid call");
         }
@@ -358,7 +358,7 @@ async fn crashes_around_a_late_save_after_a_shorter_state() {
         Truncate(1, 8_000),
         Punch(1, 5_000, 1_000),
         Sync(1),
-        Close(0),
+        Release(0),
         Truncate(1, 9_100_000),
         Close(1),
     ];
@@ -379,7 +379,7 @@ async fn crashes_around_a_late_save_without_bytes() {
             Flush(1),
             Rewrite(1),
             Sync(1),
-            Close(1),
+            Release(1),
         ],
     )
     .await;
@@ -389,10 +389,36 @@ async fn crashes_around_a_late_save_without_bytes() {
         Open(0, "a"),
         Append(0, 19),
         Sync(0),
-        Close(1),
+        Release(1),
         Close(0),
     ];
     scenario("empty-behind", &steps).await;
+}
+
+/// A program forks: the child closes its copy of the descriptor, the parent writes, fsyncs and closes.
+#[tokio::test(flavor = "multi_thread")]
+async fn crashes_around_a_close_after_an_fsync_after_an_earlier_close_of_the_handle() {
+    use Step::*;
+    let start = [Create(0, "a"), Append(0, 10), Close(0), Open(0, "a")];
+    let fsynced = [Append(0, 7), Flush(0), Append(0, 9), Sync(0)];
+    let rest: [&[Step]; 3] = [
+        &[Close(0)],
+        &[Flush(0), Append(0, 5), Sync(0), Close(0)],
+        &[
+            Append(0, 3),
+            Flush(0),
+            Open(1, "a"),
+            Append(1, 4),
+            Sync(1),
+            Close(0),
+            Close(1),
+        ],
+    ];
+    for rest in rest {
+        let mut steps = [start.as_slice(), fsynced.as_slice()].concat();
+        steps.extend_from_slice(rest);
+        scenario("forked", &steps).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,6 +26,8 @@ pub(crate) enum Step {
     Flush(usize),
     /// FLUSH and RELEASE.
     Close(usize),
+    /// RELEASE of a handle that was flushed before.
+    Release(usize),
     Sync(usize),
     /// fsync that is pending during the next step if a failpoint stops it.
     SyncBegun(usize),
@@ -199,19 +201,8 @@ impl Session {
     async fn call_rest(&mut self, step: &Step) -> bool {
         match *step {
             Step::Flush(at) => self.flush(at).await,
-            Step::Close(at) => {
-                if !self.flush(at).await {
-                    return false;
-                }
-                let Some(h) = self.handles[at].take() else {
-                    return false;
-                };
-                if let Some((flushed, flush)) = h.flushed {
-                    h.file.save(flushed).await.unwrap();
-                    self.tree.save(h.id, &flush);
-                }
-                true
-            }
+            Step::Close(at) => self.flush(at).await && self.release(at).await,
+            Step::Release(at) => self.release(at).await,
             Step::Sync(at) => {
                 let Some(h) = &self.handles[at] else {
                     return false;
@@ -335,6 +326,17 @@ impl Session {
             flush.is_some()
         );
         h.flushed = flushed.zip(flush);
+        true
+    }
+
+    async fn release(&mut self, at: usize) -> bool {
+        let Some(h) = self.handles[at].take() else {
+            return false;
+        };
+        if let Some((flushed, flush)) = h.flushed {
+            h.file.save(flushed).await.unwrap();
+            self.tree.save(h.id, &flush);
+        }
         true
     }
 

@@ -280,9 +280,10 @@ impl Tree {
         if node.names == 0 {
             return None;
         }
-        let last = node.flushes.last().map_or(0, |f| f.seq);
-        let unfixed = node.seq > last.max(node.settled);
-        if !unfixed && (node.state == State::Version || !node.flushes.is_empty()) {
+        let last = node.flushes.last().map(|f| f.seq);
+        let unfixed = node.seq > last.unwrap_or(0).max(node.settled);
+        let waits = last.is_some_and(|seq| seq >= node.settled);
+        if !unfixed && (node.state == State::Version || waits) {
             return replaces.or_else(|| node.flushes.last().cloned());
         }
         if let Some(old) = replaces {

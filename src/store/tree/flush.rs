@@ -130,7 +130,9 @@ impl Tree {
             return Ok(None);
         }
         let saved = matches!(file.state, EntryState::Version(_));
-        if !file.is_unflushed() && (saved || !file.flushes.is_empty()) {
+        // An fsync may have queued a later state than the newest flushed one: then no flush has the present state.
+        let waits = |newest: &Arc<FlushedState>| !file.is_behind(newest);
+        if !file.is_unflushed() && (saved || file.flushes.last().is_some_and(waits)) {
             return Ok(replaces.or_else(|| file.flushes.last().cloned().map(PendingFlush)));
         }
         let answer = self.core.clock.begin();
@@ -138,7 +140,7 @@ impl Tree {
         let mut state = self.state_of(file, at, VersionTimestamp::Reserved(answer), author)?;
         state.hold = file.base.map(|base| self.data.pins.pin(base.content));
         if let Some(old) = replaces {
-            if let Some(session) = state.session {
+            if let Some(session) = old.0.session {
                 let at = old.0.at;
                 let _covered = self.core.append(&Record::CancelFlush { session, at })?;
             }
