@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Start::Check(check) => runtime.block_on(check.run()),
         Start::Namespace(job) => runtime.block_on(job.run()),
         Start::Read(job) => runtime.block_on(job.run()),
+        Start::Change(job) => runtime.block_on(job.run()),
     };
     // A request without an answer must not keep the process running: its caller has its result.
     runtime.shutdown_background();

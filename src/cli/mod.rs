@@ -4,6 +4,7 @@
 //! message is printed to standard error, starts with `rewindfs: ` and names the flag, path or store it is about.
 
 mod background;
+mod change;
 mod check;
 mod connection;
 mod error;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use error::CliError;
 use fstab::Invocation;
 
+pub use change::ChangeJob;
 pub use check::Check;
 pub use mount::MountJob;
 pub use namespace::NamespaceJob;
@@ -110,6 +112,8 @@ enum Command {
     Diff(Box<read::DiffArguments>),
     /// Show which states of a file have a line that a pattern matches, the first and the last
     Grep(Box<read::GrepArguments>),
+    /// Restore a removed file, or a removed directory with all below it
+    Undelete(Box<change::UndeleteArguments>),
     /// Print a time of .versions as a stamp whose meaning does not change
     Stamp {
         /// -30s, -15m, -2h, -3d, -1w, 2026-11-20, 2026-11-20T21-26, '2026-11-20 21:26:48+0100', ...
@@ -141,6 +145,8 @@ pub enum Start {
     Namespace(Box<NamespaceJob>),
     /// Read the past of a path, on a runtime.
     Read(Box<ReadJob>),
+    /// Change the tree by a verb, on a runtime.
+    Change(Box<ChangeJob>),
 }
 
 /// Reads `arguments`, which begin with the program's name, and does the work that needs no runtime.
@@ -185,6 +191,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
         Command::Diff(arguments) => return read(ReadJob::diff(*arguments)),
         Command::Grep(arguments) => return read(ReadJob::grep(*arguments)),
         Command::Cat(arguments) => return read(ReadJob::cat(arguments)),
+        Command::Undelete(arguments) => return change(ChangeJob::undelete(*arguments)),
         Command::Stamp { time, json } => stamp::stamp(&time, json),
         Command::Status { mountpoint, json } => status::status(&mountpoint, json),
         Command::Drain {
@@ -216,6 +223,13 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
 fn read(job: Result<ReadJob, CliError>) -> Start {
     match job {
         Ok(job) => Start::Read(Box::new(job)),
+        Err(cli_error) => Start::Done(cli_error.exit()),
+    }
+}
+
+fn change(job: Result<ChangeJob, CliError>) -> Start {
+    match job {
+        Ok(job) => Start::Change(Box::new(job)),
         Err(cli_error) => Start::Done(cli_error.exit()),
     }
 }

@@ -213,10 +213,7 @@ fn settings(arguments: MountArguments) -> Result<Settings, CliError> {
         umask: arguments.umask,
         deadline: arguments.deadline,
         drain_timeout: arguments.drain_timeout,
-        host: rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned(),
+        host: place::host(),
         owner: place::owner(),
     })
 }

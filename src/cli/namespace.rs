@@ -256,12 +256,13 @@ fn failed(name: &str, error: &StoreError) -> CliError {
 }
 
 fn as_json(info: &NamespaceInfo) -> serde_json::Value {
-    let last = info.last.map(|last| {
+    let last = info.last.as_ref().map(|last| {
         json!({
             "epoch": last.epoch,
             "instant_ns": last.instant_ns,
             "bytes": last.bytes,
             "files": last.files,
+            "host": last.host,
         })
     });
     json!({
@@ -292,11 +293,15 @@ fn as_text(info: &NamespaceInfo) -> String {
             "yes: delete it again to complete the deletion".to_owned(),
         ));
     }
-    match info.last {
+    match &info.last {
         Some(last) => {
             let (files, bytes) = (last.files, show_size(last.bytes));
             lines.push(("last change".to_owned(), show_time(last.instant_ns)));
-            lines.push(("last writer".to_owned(), format!("epoch {}", last.epoch)));
+            let host = last.host.as_deref().map(|host| format!(", on {host}"));
+            lines.push((
+                "last writer".to_owned(),
+                format!("epoch {}{}", last.epoch, host.unwrap_or_default()),
+            ));
             lines.push(("holds".to_owned(), format!("{files} files, {bytes}")));
         }
         None => lines.push(("last change".to_owned(), "none in its log".to_owned())),
@@ -309,7 +314,7 @@ fn as_text(info: &NamespaceInfo) -> String {
         .collect()
 }
 
-fn show_time(ns: u64) -> String {
+pub(super) fn show_time(ns: u64) -> String {
     jiff::Timestamp::from_nanosecond(ns.into())
         .map_or_else(|_| format!("{ns} ns"), |time| format!("{time:.0}"))
 }

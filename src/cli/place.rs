@@ -21,6 +21,12 @@ pub(super) fn owner() -> Owner {
     }
 }
 
+/// The name of this machine.
+pub(super) fn host() -> String {
+    let names = rustix::system::uname();
+    names.nodename().to_string_lossy().into_owned()
+}
+
 /// The directory for caches and journals when none is named.
 ///
 /// # Errors

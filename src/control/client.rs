@@ -1,7 +1,7 @@
 //! The command's side: finds the daemon of a mountpoint and sends a request.
 
-use super::{ControlError, Request, Response, RuntimeFile, RuntimePaths};
-use crate::verbs::{ReadVerb, VerbRow};
+use super::{ControlError, Request, Response, RuntimeFile, RuntimePaths, StatusReport};
+use crate::verbs::VerbRow;
 use std::io::{self, BufRead, BufReader, Write};
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
@@ -67,15 +67,50 @@ pub fn ask_while(
     }
 }
 
-/// Sends a verb that reads to the daemon that serves `mountpoint`, which must be resolved, and passes each row to `each` until that
-/// breaks. Returns the answer after the last row; `None` if `each` broke.
+/// Asks for the status of the daemon that serves `mountpoint`; `None` if none serves it any more. Waits for `patience` at most.
+///
+/// # Errors
+/// [`ControlError::NoAnswer`] from a daemon that does not answer in time.
+pub fn status_of(
+    directories: &[PathBuf],
+    mountpoint: &Path,
+    patience: Duration,
+) -> Result<Option<StatusReport>, ControlError> {
+    let Ok(Connection { mut stream, .. }) = connection(directories, mountpoint) else {
+        return Ok(None);
+    };
+    let no_answer = |why: String| ControlError::NoAnswer {
+        path: mountpoint.display().to_string(),
+        why,
+    };
+    let asking = || -> io::Result<String> {
+        stream.set_read_timeout(Some(patience))?;
+        let mut text = serde_json::to_vec(&Request::Status)?;
+        text.push(b'\n');
+        stream.write_all(&text)?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line)?;
+        Ok(line)
+    };
+    let line = asking().map_err(|error| no_answer(error.to_string()))?;
+    match serde_json::from_str(&line) {
+        Ok(Response::Status(status)) => Ok(Some(*status)),
+        Ok(_) => Err(no_answer("it sent no status".to_owned())),
+        // It ended between the two.
+        Err(_) if line.is_empty() => Ok(None),
+        Err(error) => Err(no_answer(error.to_string())),
+    }
+}
+
+/// Sends a verb to the daemon that serves `mountpoint`, which must be resolved, and passes each row to `each` until that breaks. Returns the
+/// answer after the last row; `None` if `each` broke.
 ///
 /// # Errors
 /// As [`ask`].
-pub fn read(
+pub fn ask_rows(
     directories: &[PathBuf],
     mountpoint: &Path,
-    verb: &ReadVerb,
+    request: &Request,
     mut each: impl FnMut(VerbRow) -> ControlFlow<()>,
 ) -> Result<Option<Response>, ControlError> {
     let Connection { mut stream, .. } = connection(directories, mountpoint)?;
@@ -84,8 +119,7 @@ pub fn read(
         why,
     };
     let failed = |error: io::Error| no_answer(error.to_string());
-    let request = Request::Read { verb: verb.clone() };
-    let text = serde_json::to_string(&request).map_err(|error| failed(error.into()))?;
+    let text = serde_json::to_string(request).map_err(|error| failed(error.into()))?;
     stream
         .write_all(format!("{text}\n").as_bytes())
         .map_err(failed)?;
@@ -169,6 +203,17 @@ pub fn mountpoints(directories: &[PathBuf]) -> Vec<PathBuf> {
     directories
         .iter()
         .flat_map(|directory| runtime_files(directory))
+        .map(|runtime_file| runtime_file.mountpoint())
+        .collect()
+}
+
+/// Returns the mountpoints of daemons that may have mounted the namespace with the id `uuid`, also of those that have ended.
+#[must_use]
+pub fn mounts_of(directories: &[PathBuf], uuid: &str) -> Vec<PathBuf> {
+    directories
+        .iter()
+        .flat_map(|directory| runtime_files(directory))
+        .filter(|runtime_file| runtime_file.uuid.is_empty() || runtime_file.uuid == uuid)
         .map(|runtime_file| runtime_file.mountpoint())
         .collect()
 }

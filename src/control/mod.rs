@@ -1,5 +1,5 @@
 //! How a command reaches the daemon of a mount: a request and an answer of one JSON line each, over a Unix socket. Before the
-//! answer to a verb that reads come its rows, one line each, as fast as the command reads them.
+//! answer to a verb come its rows, one line each, as fast as the command reads them.
 //!
 //! Each mount has two files in the runtime directory, `PID.json` (which mountpoint) and `PID.sock`, both for its user alone.
 //! A command finds the mount by its mountpoint and never enters the mount, so that it works on one that does not answer.
@@ -9,10 +9,13 @@
 mod client;
 mod server;
 
-pub use client::{DaemonAnswer, ask, ask_while, mountpoints, predecessor, read, wait_for_end};
+pub use client::{
+    DaemonAnswer, ask, ask_rows, ask_while, mountpoints, mounts_of, predecessor, status_of,
+    wait_for_end,
+};
 pub use server::Control;
 
-use crate::verbs::{ReadVerb, VerbRow};
+use crate::verbs::{ChangeVerb, ReadVerb, VerbRow};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -45,6 +48,11 @@ pub enum Request {
     Read {
         /// The verb.
         verb: ReadVerb,
+    },
+    /// Make the changes of a verb and send its rows, then answer. The changes are made even if the command ends meanwhile.
+    Change {
+        /// The verb.
+        verb: ChangeVerb,
     },
 }
 
@@ -86,6 +94,9 @@ pub struct StatusReport {
     pub url: String,
     /// The namespace's name.
     pub namespace: String,
+    /// The namespace's id.
+    #[serde(default)]
+    pub uuid: String,
     /// `read-write` or `read-only`; `read-write, mounted read-only` once mount(8) was told to refuse changes.
     pub mode: String,
     /// When close(2) returns: `release`, `close` or `interval`.
@@ -235,18 +246,23 @@ impl ControlError {
     }
 }
 
-/// The content of `PID.json`: the mountpoint by which a command finds the daemon. Bytes, because a path need not be UTF-8.
+/// The content of `PID.json`: the mountpoint and the namespace by which a command finds the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct RuntimeFile {
     pid: u32,
+    /// Bytes, because a path need not be UTF-8.
     mountpoint: Vec<u8>,
+    /// The namespace's id; empty from an older daemon.
+    #[serde(default)]
+    uuid: String,
 }
 
 impl RuntimeFile {
-    fn new(pid: u32, mountpoint: &Path) -> Self {
+    fn new(pid: u32, mountpoint: &Path, uuid: &str) -> Self {
         Self {
             pid,
             mountpoint: mountpoint.as_os_str().as_bytes().to_vec(),
+            uuid: uuid.to_owned(),
         }
     }
 

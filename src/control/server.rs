@@ -25,7 +25,8 @@ pub struct Control {
 }
 
 impl Control {
-    /// Listens in `directory`, which is created if it does not exist, for commands about `mountpoint`. A task of `tasks` sends
+    /// Listens in `directory`, which is created if it does not exist, for commands about `mountpoint`, where the namespace with the id
+    /// `uuid` is mounted. A task of `tasks` sends
     /// each command the rows that `answer` sends and what it returns. Needs a runtime.
     ///
     /// # Errors
@@ -33,6 +34,7 @@ impl Control {
     pub fn open<A, F>(
         directory: &Path,
         mountpoint: &Path,
+        uuid: &str,
         tasks: &Tasks,
         answer: A,
     ) -> Result<Self, ControlError>
@@ -51,7 +53,7 @@ impl Control {
             UnixListener::bind(socket).map_err(|error| ControlError::runtime(socket, error))?;
         // From here on an error drops this, which removes the files.
         let control = Self { paths };
-        control.publish(&RuntimeFile::new(pid, mountpoint))?;
+        control.publish(&RuntimeFile::new(pid, mountpoint, uuid))?;
         tasks.spawn("control", listen(listener, tasks.clone(), Arc::new(answer)));
         Ok(control)
     }

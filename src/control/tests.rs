@@ -34,6 +34,9 @@ async fn answer(request: Request, rows: RowSender) -> Response {
         })),
         Request::Drain { .. } => Response::Done,
         Request::Read { verb } => send_rows(&verb, &rows).await,
+        Request::Change { verb } => Response::Failed {
+            message: format!("{verb:?}"),
+        },
         Request::Shutdown { lazy, .. } => Response::Failed {
             message: format!("lazy: {lazy}"),
         },
@@ -101,7 +104,8 @@ async fn rows_of(
     };
     let reading = tasks().blocking("read", move || {
         let mut rows = Vec::new();
-        let answer = read(&directories, Path::new("/mnt/a"), &verb, |row| {
+        let request = Request::Read { verb };
+        let answer = ask_rows(&directories, Path::new("/mnt/a"), &request, |row| {
             rows.push(row);
             match rows.len() < max {
                 true => ControlFlow::Continue(()),
@@ -117,7 +121,8 @@ async fn rows_of(
 async fn rows_come_before_the_answer_and_end_when_the_command_ends() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().to_owned();
-    let _control = Control::open(&directory, Path::new("/mnt/a"), &tasks(), answer).unwrap();
+    let _control =
+        Control::open(&directory, Path::new("/mnt/a"), "uuid-a", &tasks(), answer).unwrap();
     let (rows, response) = rows_of(&directory, "few", usize::MAX).await.unwrap();
     assert_eq!((rows.len(), response), (1000, Some(Response::Done)));
     let sizes = rows.iter().map(|row| match row {
@@ -147,7 +152,7 @@ fn a_daemon_that_does_not_know_the_verbs_is_named_as_older() {
         socket,
     } = RuntimePaths::new(root.path(), 1);
     let listener = UnixListener::bind(socket).unwrap();
-    let text = serde_json::to_vec(&RuntimeFile::new(1, Path::new("/mnt/a"))).unwrap();
+    let text = serde_json::to_vec(&RuntimeFile::new(1, Path::new("/mnt/a"), "")).unwrap();
     std::fs::write(runtime_file, text).unwrap();
     let daemon = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
@@ -174,7 +179,8 @@ fn a_daemon_that_does_not_know_the_verbs_is_named_as_older() {
         path: TimedPath::default(),
     };
     let directories = [root.path().to_owned()];
-    let outcome = read(&directories, Path::new("/mnt/a"), &verb, |_| {
+    let request = Request::Read { verb };
+    let outcome = ask_rows(&directories, Path::new("/mnt/a"), &request, |_| {
         ControlFlow::Continue(())
     });
     daemon.join().unwrap();
@@ -186,7 +192,7 @@ async fn a_mount_is_found_by_its_mountpoint_and_answers() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("run");
     let group = tasks();
-    let control = Control::open(&directory, Path::new("/mnt/a"), &group, answer).unwrap();
+    let control = Control::open(&directory, Path::new("/mnt/a"), "uuid-a", &group, answer).unwrap();
 
     let DaemonAnswer { response, pid } =
         asked(&directory, "/mnt/a", Request::Status).await.unwrap();
@@ -224,7 +230,8 @@ async fn a_mount_is_found_by_its_mountpoint_and_answers() {
 async fn a_line_that_is_no_command_is_answered_and_the_next_one_works() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().to_owned();
-    let _control = Control::open(&directory, Path::new("/mnt/a"), &tasks(), answer).unwrap();
+    let _control =
+        Control::open(&directory, Path::new("/mnt/a"), "uuid-a", &tasks(), answer).unwrap();
     let socket = RuntimePaths::new(&directory, std::process::id()).socket;
     let lines = tasks()
         .blocking("talk", move || {
@@ -254,7 +261,7 @@ async fn the_files_of_a_killed_daemon_are_removed() {
         socket,
     } = RuntimePaths::new(&directory, 1);
     drop(UnixListener::bind(&socket).unwrap());
-    let text = serde_json::to_vec(&RuntimeFile::new(1, Path::new("/mnt/a"))).unwrap();
+    let text = serde_json::to_vec(&RuntimeFile::new(1, Path::new("/mnt/a"), "")).unwrap();
     std::fs::write(&runtime_file, text).unwrap();
     std::fs::write(directory.join("2.json"), b"torn").unwrap();
     assert!(matches!(
@@ -265,13 +272,18 @@ async fn the_files_of_a_killed_daemon_are_removed() {
 
     // The same when the next daemon starts, whichever mountpoint it has.
     drop(UnixListener::bind(&socket).unwrap());
-    let text = serde_json::to_vec(&RuntimeFile::new(1, Path::new("/mnt/a"))).unwrap();
+    let text = serde_json::to_vec(&RuntimeFile::new(1, Path::new("/mnt/a"), "")).unwrap();
     std::fs::write(&runtime_file, text).unwrap();
-    let _control = Control::open(&directory, Path::new("/mnt/b"), &tasks(), answer).unwrap();
+    let _control =
+        Control::open(&directory, Path::new("/mnt/b"), "uuid-b", &tasks(), answer).unwrap();
     assert!(!runtime_file.exists() && !socket.exists());
     let me = Some(std::process::id());
     assert_eq!(predecessor(&directory, Path::new("/mnt/b")), me);
     assert_eq!(predecessor(&directory, Path::new("/mnt/a")), None);
+    let directories = [directory];
+    let of = |uuid: &str| mounts_of(&directories, uuid);
+    assert_eq!(of("uuid-b"), [Path::new("/mnt/b")]);
+    assert!(of("uuid-a").is_empty());
 }
 
 #[test]
@@ -282,7 +294,7 @@ fn a_daemon_that_ends_is_no_answer() {
         socket,
     } = RuntimePaths::new(root.path(), 1);
     let listener = UnixListener::bind(socket).unwrap();
-    let text = serde_json::to_vec(&RuntimeFile::new(1, Path::new("/mnt/a"))).unwrap();
+    let text = serde_json::to_vec(&RuntimeFile::new(1, Path::new("/mnt/a"), "")).unwrap();
     std::fs::write(runtime_file, text).unwrap();
     let daemon = std::thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
@@ -302,7 +314,7 @@ fn a_daemon_that_ends_is_no_answer() {
 #[test]
 fn a_path_that_is_not_utf8_is_unchanged() {
     let path = PathBuf::from(OsString::from_vec(b"/mnt/\xff".to_vec()));
-    let text = serde_json::to_vec(&RuntimeFile::new(7, &path)).unwrap();
+    let text = serde_json::to_vec(&RuntimeFile::new(7, &path, "u")).unwrap();
     let runtime_file: RuntimeFile = serde_json::from_slice(&text).unwrap();
     assert_eq!(runtime_file.mountpoint(), path);
 }

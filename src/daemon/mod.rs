@@ -12,8 +12,10 @@ mod groups;
 mod shown_time;
 mod status;
 mod stop;
+mod store_check;
+mod verb;
 
-use crate::backend::{Backend, BackendError};
+use crate::backend::Backend;
 use crate::config::Config;
 use crate::control::{self, Control, ControlError, Request, Response};
 use crate::env::Env;
@@ -22,7 +24,7 @@ use crate::fuse::{Mounted, Unmount};
 use crate::store::{Namespace, StoreError, Timestamp, sweep_orphans};
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::Tasks;
-use crate::verbs::{self, ReadVerb, RowSender};
+use crate::verbs::RowSender;
 pub use error::DaemonError;
 use error::not_opened;
 use groups::Groups;
@@ -32,13 +34,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use stop::Patience;
 pub use stop::Signals;
+pub use store_check::{StoreUse, open_store};
 use tokio::sync::{mpsc, watch};
-
-/// How long the first check of a store may take; the store's own limits are shorter and their errors say more.
-const CHECK_MAX: Duration = Duration::from_secs(9);
-
-/// How far this machine's clock may be from the store's: timestamps are made from it.
-const CLOCK_MAX: Duration = Duration::from_secs(60);
 
 /// How long running requests may take at the end, and how long the store may take to close.
 const END_MAX: Duration = Duration::from_secs(10);
@@ -77,10 +74,13 @@ struct Core {
     mounted: Mounted,
     layers: Layers,
     blocking: Tasks,
+    requests: Tasks,
     finished: watch::Receiver<Option<EndResult>>,
     shutdown: mpsc::Sender<()>,
     /// Set by the command that unmounts.
     shutdown_mode: Mutex<ShutdownMode>,
+    /// The name that shows the past.
+    versions_name: Vec<u8>,
     cache_dir: PathBuf,
     drain_timeout: Duration,
 }
@@ -148,9 +148,11 @@ impl Daemon {
             mounted,
             layers,
             blocking: groups.blocking.clone(),
+            requests: groups.requests.clone(),
             finished: finished_receiver,
             shutdown,
             shutdown_mode: Mutex::new(ShutdownMode::Drain),
+            versions_name: config.fs.versions_name,
             cache_dir,
             drain_timeout: config.drain_timeout,
         });
@@ -260,6 +262,7 @@ impl Core {
         Control::open(
             directory,
             self.mounted.mountpoint(),
+            &self.layers.namespace.uuid().to_string(),
             tasks,
             move |request, rows| {
                 let core = Arc::clone(&core);
@@ -278,6 +281,7 @@ impl Core {
                 return Response::Status(Box::new(status));
             }
             Request::Read { verb } => self.read(&verb, rows).await.map(|()| None),
+            Request::Change { verb } => self.change(verb, rows).await.map(|()| None),
             Request::Drain { timeout_ms } => self.drain(timeout_ms).await.map(|()| None),
             Request::Shutdown {
                 lazy,
@@ -298,16 +302,6 @@ impl Core {
             Ok(None) => Response::Done,
             Ok(Some(message)) => Response::Remark { message },
             Err(message) => Response::Failed { message },
-        }
-    }
-
-    /// Sends the rows of a verb until it is done or the command has gone.
-    async fn read(&self, verb: &ReadVerb, rows: RowSender) -> Result<(), String> {
-        tokio::select! {
-            outcome = verbs::run(&self.layers.namespace, verb, &rows) => {
-                outcome.map_err(|error| error.to_string())
-            }
-            () = rows.closed() => Ok(()),
         }
     }
 
@@ -392,7 +386,11 @@ impl Layers {
         env: Arc<dyn Env>,
         groups: &Groups,
     ) -> Result<Self, DaemonError> {
-        let backend = open_backend(config, env.as_ref()).await?;
+        let how = match config.fs.read_only {
+            true => StoreUse::Follow,
+            false => StoreUse::Write,
+        };
+        let backend = open_store(&config.url, &config.backend, how, env.as_ref()).await?;
         let mut status_collector =
             StatusCollector::new(config, backend.clone(), Arc::clone(&env), groups.clone());
         let tasks = &groups.below;
@@ -453,30 +451,6 @@ fn prepare(mountpoint: &Path, runtime_directory: &Path) -> Result<(), DaemonErro
     }
 }
 
-/// Opens the store and checks, before anything depends on it, that it answers, and for a writer that it does what it must.
-async fn open_backend(config: &Config, env: &dyn Env) -> Result<Backend, DaemonError> {
-    let backend =
-        Backend::open(config.url.secret(), &config.backend).map_err(|error| match error {
-            BackendError::Invalid { .. } => DaemonError::Url(error),
-            error => error.into(),
-        })?;
-    let asked = async {
-        backend.check().await?;
-        if !config.fs.read_only {
-            let there = backend.probe(env).await?.store_time_ns;
-            compare_clocks(backend.url(), env.now(), there)?;
-        }
-        Ok(())
-    };
-    match tokio::time::timeout(CHECK_MAX, asked).await {
-        Ok(outcome) => outcome.map(|()| backend),
-        Err(_) => Err(DaemonError::NoAnswer {
-            url: backend.url().to_owned(),
-            limit: CHECK_MAX,
-        }),
-    }
-}
-
 /// Removes the temporary files of writes that a crash interrupted. No other task depends on it.
 async fn sweep(backend: Backend, namespace: String, env: Arc<dyn Env>) {
     match sweep_orphans(&backend, &namespace, env.as_ref()).await {
@@ -489,23 +463,6 @@ async fn sweep(backend: Backend, namespace: String, env: Arc<dyn Env>) {
             tracing::warn!(%error, "temporary files of interrupted writes were not removed");
         }
     }
-}
-
-/// Fails when the clocks differ by more than [`CLOCK_MAX`]; both are in nanoseconds since 1970.
-fn compare_clocks(url: &str, here: u64, there: u64) -> Result<(), DaemonError> {
-    if Duration::from_nanos(here.abs_diff(there)) <= CLOCK_MAX {
-        return Ok(());
-    }
-    let show = |time: u64| match jiff::Timestamp::from_nanosecond(time.into()) {
-        Ok(time) => format!("{time:.0}"),
-        Err(_) => format!("{time} ns"),
-    };
-    Err(DaemonError::Clock {
-        url: url.to_owned(),
-        limit: CLOCK_MAX,
-        here: show(here),
-        there: show(there),
-    })
 }
 
 /// Sends states to systemd if it started this process.
@@ -552,20 +509,8 @@ async fn in_thread<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::BackendError;
     use crate::fuse::MountError;
-
-    const NOON: u64 = 1_767_268_800_000_000_000;
-
-    #[test]
-    fn a_clock_more_than_a_minute_off_is_refused_with_both_times() {
-        assert!(compare_clocks("s3://b", NOON, NOON + 60_000_000_000).is_ok());
-        assert!(compare_clocks("s3://b", NOON + 60_000_000_000, NOON).is_ok());
-        let error = compare_clocks("s3://b", NOON, NOON + 61_000_000_000).unwrap_err();
-        let text = error.to_string();
-        for part in ["s3://b", "2026-01-01T12:00:00Z", "2026-01-01T12:01:01Z"] {
-            assert!(text.contains(part), "{text}");
-        }
-    }
 
     #[test]
     fn usage_errors_are_distinguished_from_failures() {

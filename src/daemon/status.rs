@@ -79,6 +79,7 @@ impl StatusCollector {
             mountpoint: mounted.mountpoint().display().to_string(),
             url: self.backend.url().to_owned(),
             namespace: self.namespace.clone(),
+            uuid: namespace.uuid().to_string(),
             mode: match self.mode {
                 "read-write" if mounted.is_read_only() => "read-write, mounted read-only",
                 mode => mode,

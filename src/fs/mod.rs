@@ -15,6 +15,7 @@ mod entry;
 mod error;
 mod handle;
 mod inode;
+mod kernel_cache;
 #[cfg(test)]
 mod model;
 mod named;
@@ -28,6 +29,7 @@ pub use caller::Caller;
 pub use config::{FsConfig, SyncOn};
 pub use entry::{Entry, Opened};
 pub use error::{FsError, FsResult};
+pub use kernel_cache::KernelCache;
 pub use ops::attr::{SetAttr, SetTime};
 pub use ops::dir::{DirEntry, DirSink, Room};
 pub use ops::io::WriteMode;
@@ -35,6 +37,7 @@ pub use ops::space::{HandleOffset, Statfs};
 
 use crate::fs::handle::HandleTable;
 use crate::fs::inode::LiveTable;
+use crate::fs::kernel_cache::ForgetCached;
 use crate::fs::past::{Past, PastNode};
 use crate::fs::set_ids::lends_rights;
 use crate::store::{Ino, Namespace, Stat};
@@ -58,6 +61,7 @@ pub struct FileSystem {
     live: LiveTable,
     past: Past,
     handles: HandleTable,
+    forget: OnceLock<ForgetCached>,
     poisoned: OnceLock<String>,
 }
 
@@ -86,6 +90,7 @@ impl FileSystem {
             tasks,
             live: LiveTable::default(),
             handles: HandleTable::default(),
+            forget: OnceLock::new(),
             poisoned: OnceLock::new(),
         }
     }
@@ -96,10 +101,16 @@ impl FileSystem {
         drop(self.poisoned.set(why.to_owned()));
     }
 
-    /// Sets the function that makes the kernel forget the attributes of a number. It is called before the change that made them
-    /// outdated is answered.
-    pub fn tell_changes(&self, forget: impl Fn(u64) + Send + Sync + 'static) {
-        self.past.tell_changes(Box::new(forget));
+    /// Sets the function that makes the kernel forget what it keeps. It is called before the change that made that outdated is
+    /// answered; during a call of the kernel, for attributes only.
+    pub fn tell_changes(&self, forget: impl Fn(KernelCache<'_>) + Send + Sync + 'static) {
+        let forget: ForgetCached = Arc::new(forget);
+        let of_past = Arc::clone(&forget);
+        // A file system has one mount, so that there is no second function.
+        drop(self.forget.set(forget));
+        self.past.tell_changes(Box::new(move |number| {
+            of_past(KernelCache::Attributes(number));
+        }));
     }
 
     /// Gives back `count` lookups of a number.

@@ -9,12 +9,14 @@
 use super::adapter::Adapter;
 use super::dispatcher::Dispatcher;
 use super::mountpoint::{self, Changes, Mount, MountError, Unmount};
-use crate::fs::FileSystem;
+use crate::fs::{FileSystem, KernelCache};
 use crate::sync::Arc;
 use crate::task::Tasks;
 use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, Session, SessionACL};
+use std::ffi::OsStr;
 use std::io;
 use std::mem::ManuallyDrop;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -146,7 +148,7 @@ impl Mounted {
             read_ahead(device);
         }
         let kernel = session.notifier();
-        fs.tell_changes(move |number| forget_attributes(&kernel, number));
+        fs.tell_changes(move |what| forget(&kernel, what));
         let _never_dropped: ManuallyDrop<BackgroundSession> = ManuallyDrop::new(session);
         Ok(Self {
             mountpoint,
@@ -242,16 +244,23 @@ impl Drop for Mounted {
     }
 }
 
-/// Makes the kernel forget the attributes and access lists of an inode, but no content. For attributes the kernel takes no lock
-/// that a request could hold, so this may be called before the request that changed them is answered.
-fn forget_attributes(kernel: &Notifier, number: u64) {
+/// Makes the kernel forget a part of its caches. For attributes the kernel takes no lock that a request could hold, so this may be called
+/// for them before the request that changed them is answered.
+fn forget(kernel: &Notifier, what: KernelCache<'_>) {
     /// No range of the content.
     const NOTHING: i64 = -1;
-    match kernel.inval_inode(INodeNo(number), NOTHING, 0) {
-        // The kernel does not know the number, or the session has ended.
+    let told = match what {
+        KernelCache::Attributes(number) => kernel.inval_inode(INodeNo(number), NOTHING, 0),
+        KernelCache::Pages(number) => kernel.inval_inode(INodeNo(number), 0, 0),
+        KernelCache::Name { parent, name } => {
+            kernel.inval_entry(INodeNo(parent), OsStr::from_bytes(name))
+        }
+    };
+    match told {
+        // The kernel does not know the number or the name, or the session has ended.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
-            tracing::debug!(number, %error, "the kernel was not notified of changed attributes");
+            tracing::debug!(?what, %error, "the kernel was not notified of a change");
         }
         Ok(()) => {}
     }

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use crate::backend::Backend;
 use crate::env::Env;
 use crate::meta::{Change, MetaStore, SlateConfig, SlateStore};
-use crate::store::commit::log;
+use crate::store::commit::{epoch_object, log};
 use crate::store::model::config::check_name;
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
@@ -48,7 +48,7 @@ pub struct NamespaceInfo {
 }
 
 /// The state of a namespace at a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastWrite {
     /// The epoch of the writer: the number of times that the index was opened for writing.
     pub epoch: u64,
@@ -58,6 +58,8 @@ pub struct LastWrite {
     pub bytes: u64,
     /// Number of live inodes.
     pub files: u64,
+    /// The machine of the newest writer; `None` if that is not known.
+    pub host: Option<String>,
 }
 
 /// Parses `KEY=VALUE`. An empty value means that the setting is removed.
@@ -110,13 +112,18 @@ pub async fn list_namespaces(backend: &Backend) -> Result<Vec<String>, StoreErro
 /// `NotFound`, `Invalid` for a bad name, `Corrupt`, `Unavailable`.
 pub async fn show_namespace(backend: &Backend, name: &str) -> Result<NamespaceInfo, StoreError> {
     let (place, identity) = find(backend, name).await?;
-    let last = last_applied(&place).await?.map(|applied| LastWrite {
+    let Some(applied) = last_applied(&place).await? else {
+        return Ok(info(name, identity, None));
+    };
+    let writer = epoch_object::newest_writer(&place).await?;
+    let last = LastWrite {
         epoch: applied.batch.epoch,
         instant_ns: applied.clock,
         bytes: applied.bytes.max(0).cast_unsigned(),
         files: applied.files.max(0).cast_unsigned(),
-    });
-    Ok(info(name, identity, last))
+        host: writer.map(|writer| writer.host),
+    };
+    Ok(info(name, identity, Some(last)))
 }
 
 fn info(name: &str, identity: Manifest, last: Option<LastWrite>) -> NamespaceInfo {

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::backend::Backend;
 use crate::env::Env;
@@ -31,6 +32,8 @@ pub(crate) struct Core {
     pub(crate) env: Arc<dyn Env>,
     pub(crate) tasks: Tasks,
     pub(crate) backend: Backend,
+    /// The namespace's id.
+    pub(crate) uuid: Uuid,
     /// Epoch of the writer; for a follower, that of the newest batch when it was opened.
     pub(crate) epoch: u64,
     pub(crate) clock: Arc<Timestamps>,

@@ -103,6 +103,7 @@ impl Namespace {
             env,
             tasks,
             backend,
+            uuid: identity.uuid,
             dir,
             epoch: applied.batch.epoch,
             role,

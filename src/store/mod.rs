@@ -43,6 +43,7 @@ pub use model::config::{GcMode, Linger, NamespaceConfig, Owner, check_name};
 pub use model::error::{Outage, StoreError};
 pub use model::ids::DentryRef;
 pub use model::policy::{Due, HistoryMax, Policy, PolicyError, Term, Tier, TimeRule, VersionSpan};
+pub use model::tree_changes::{ChangedName, TreeChanges};
 pub use model::version::{
     AttrChange, Attrs, Author, Content, ContentRef, Displaced, EndOp, Ino, Kind, Op, Origin,
     PastEntry, ROOT, Retained, SharedState, Stamp, Stat, Time, Timestamp, VersionId,

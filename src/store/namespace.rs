@@ -23,7 +23,7 @@ use crate::store::index::applied::ArchivedWatermarks;
 use crate::store::index::current::Index;
 use crate::store::index::health::{Health, RecoveredConflicts};
 use crate::store::index::timestamps::Timestamps;
-use crate::store::model::config::{NamespaceConfig, check_name};
+use crate::store::model::config::{NamespaceConfig, Owner, check_name};
 use crate::store::model::error::StoreError;
 use crate::store::model::role::Role;
 use crate::store::model::version::{Ino, Time, Timestamp};
@@ -61,6 +61,7 @@ pub(crate) struct NamespaceParts {
     pub(crate) env: Arc<dyn Env>,
     pub(crate) tasks: Tasks,
     pub(crate) backend: Backend,
+    pub(crate) uuid: Uuid,
     /// The local directory of the namespace.
     pub(crate) dir: PathBuf,
     pub(crate) epoch: u64,
@@ -108,6 +109,7 @@ impl Namespace {
             env,
             tasks,
             backend,
+            uuid: identity.uuid,
             dir,
             epoch: meta.epoch(),
             role: Role::Writer,
@@ -229,6 +231,16 @@ impl Namespace {
         self.core.clock.wall()
     }
 
+    /// Returns the id that the namespace has had since it was created.
+    pub fn uuid(&self) -> Uuid {
+        self.core.uuid
+    }
+
+    /// Returns the user and group of the process that opened the namespace.
+    pub fn owner(&self) -> Owner {
+        self.core.config.owner
+    }
+
     /// Returns the numbers of requests and bytes exchanged with the bucket so far.
     pub fn counters(&self) -> crate::backend::Counters {
         self.core.backend.counters()
@@ -335,6 +347,7 @@ async fn core(parts: NamespaceParts) -> Result<Core, StoreError> {
         env: parts.env,
         tasks: parts.tasks,
         backend: parts.backend,
+        uuid: parts.uuid,
         epoch: parts.epoch,
         clock,
         index: parts.index,

@@ -68,6 +68,7 @@ impl TestHost {
             env,
             tasks,
             backend,
+            uuid: identity.uuid,
             dir,
             epoch: index.epoch(),
             role: Role::Writer,

@@ -103,6 +103,47 @@ pub enum VerbError {
         /// The other.
         new: String,
     },
+    /// A name that exists was to be undeleted.
+    #[error(
+        "{path}: exists; `rewindfs undelete` restores what was removed, and `rewindfs restore {path}@TIME` an earlier state"
+    )]
+    NotRemoved {
+        /// The path.
+        path: String,
+    },
+    /// A name that was moved away was to be undeleted.
+    #[error("{path}: was moved away and not removed{nearest}: `rewindfs log` tells where to")]
+    Moved {
+        /// The path.
+        path: String,
+        /// When it existed.
+        nearest: NearestTimes,
+    },
+    /// A name has no directory to be restored in.
+    #[error(
+        "{path}: its directory {directory} does not exist: restore that first, or name another path with --to"
+    )]
+    NoDirectory {
+        /// The path.
+        path: String,
+        /// The directory.
+        directory: String,
+    },
+    /// The path of something that is restored exists.
+    #[error("{path}: exists; name another path with --to")]
+    Exists {
+        /// The path.
+        path: String,
+    },
+    /// The name of the past was to be given to something else.
+    #[error("{path}: the name is reserved for the past; name another path with --to")]
+    Reserved {
+        /// The path.
+        path: String,
+    },
+    /// The root directory was named where a name in it is needed.
+    #[error("/: is the root directory, which cannot be removed; name a path in it")]
+    IsRoot,
     /// A pattern cannot be read.
     #[error("{pattern}: is no pattern: {why}")]
     BadPattern {

@@ -1,11 +1,13 @@
-//! The verbs that read the past of a path: `ls`, `versions`, `log`, `cat`, `diff`, `grep`. A verb is run against an open namespace, that of a mount's
-//! daemon or a follower of a bucket, and sends rows (`rows.rs`), which a command prints as a table or as JSON.
+//! The verbs that read the past of a path: `ls`, `versions`, `log`, `cat`, `diff`, `grep`, and those that change the tree: `undelete`. A verb is
+//! run against an open namespace, that of a mount's daemon, or a follower or a writer that a command opens on a bucket, and sends rows
+//! (`rows.rs`), which a command prints as a table or as JSON.
 //!
-//! Invariant: a verb changes nothing, and holds one directory or one file's list of versions, of a log the newest changes up to a limit,
+//! Invariant: a verb that reads changes nothing, and holds one directory or one file's list of versions, of a log the newest changes up to a limit,
 //! and of a comparison the names that one side lacks; rows that are ready wait until their receiver takes them.
 
 mod base64_text;
 mod cat;
+mod change;
 mod error;
 mod grep;
 mod list;
@@ -17,6 +19,7 @@ mod rows;
 mod text_diff;
 mod tree_diff;
 
+pub use change::{ChangeVerb, change};
 pub use error::{NearestTimes, VerbError};
 pub use grep::pattern;
 pub use log::is_change;
@@ -24,7 +27,7 @@ pub use path::{PathText, TimedPath};
 pub use request::{DiffContents, DiffRequest, GrepRequest, GrepStates, LogFilter, ReadVerb};
 pub use rows::{
     BytesRow, COMPARED_MAX, ChangeRow, ComparedKind, DiffSide, DifferenceRow, EntryRow, MatchRow,
-    PathDifference, RowSender, SideRow, TruncatedRow, VerbRow, VersionRow,
+    PathDifference, RestoredRow, RowSender, SideRow, TruncatedRow, VerbRow, VersionRow,
 };
 pub use text_diff::{ContentDiff, DiffLine, LineDiff, LineRole};
 

@@ -171,7 +171,7 @@ impl PathReader {
     }
 
     /// Returns what the names lead to; without a timestamp now.
-    async fn node_at(
+    pub(super) async fn node_at(
         &self,
         names: &[Bytes],
         at: Option<Timestamp>,

@@ -32,6 +32,27 @@ pub enum VerbRow {
     Compared(ComparedKind),
     /// Of `diff`.
     Difference(DifferenceRow),
+    /// Of `undelete`.
+    Restored(RestoredRow),
+}
+
+/// What a verb brought back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredRow {
+    /// The path it has now, from the root of the namespace.
+    pub path: PathText,
+    /// The path whose state it has.
+    pub from: PathText,
+    /// When it was restored, as a TIME.
+    pub stamp: String,
+    /// The same in nanoseconds since 1970.
+    pub time_ns: u64,
+    /// As in a version, or `directory`.
+    pub kind: String,
+    /// Its length in bytes; null for a directory.
+    pub size: Option<u64>,
+    /// The PATH@TIME whose restore undoes this; null where nothing was there before.
+    pub undo: Option<PathText>,
 }
 
 /// A state of a file.

@@ -46,6 +46,7 @@ mod privileges;
 mod programs;
 mod random_walk;
 mod reclaim;
+mod restore;
 mod samba;
 mod scale;
 mod small_disk;

@@ -17,7 +17,7 @@ use std::path::Path;
 
 /// What every verb takes beside its paths.
 #[derive(Debug, Args)]
-pub(super) struct SourceArguments {
+pub(in crate::cli) struct SourceArguments {
     /// With a URL, the namespace in the store [default: main]
     #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
@@ -27,7 +27,7 @@ pub(super) struct SourceArguments {
 
 /// How rows are printed.
 #[derive(Debug, Clone, Copy, Args)]
-pub(super) struct FormArguments {
+pub(in crate::cli) struct FormArguments {
     /// Print times in UTC and not in this machine's time zone
     #[arg(long)]
     utc: bool,
@@ -83,9 +83,9 @@ impl fmt::Debug for PlaceArguments {
 
 /// A path, and where it is looked up.
 #[derive(Debug)]
-pub(super) struct ReadPlace {
-    pub(super) target: ReadTarget,
-    pub(super) path: TimedPath,
+pub(in crate::cli) struct ReadPlace {
+    pub(in crate::cli) target: ReadTarget,
+    pub(in crate::cli) path: TimedPath,
 }
 
 impl PlaceArguments {
@@ -93,7 +93,7 @@ impl PlaceArguments {
     ///
     /// # Errors
     /// A usage error that names the wrong argument; a failure for a path in no mount.
-    pub(super) fn find(self) -> Result<ReadPlace, CliError> {
+    pub(in crate::cli) fn find(self) -> Result<ReadPlace, CliError> {
         let Self {
             place,
             path,
@@ -120,29 +120,37 @@ impl PlaceArguments {
     }
 }
 
-pub(super) fn is_url(place: &OsStr) -> bool {
+pub(in crate::cli) fn is_url(place: &OsStr) -> bool {
     place.as_bytes().windows(3).any(|part| part == b"://")
 }
 
 /// Finds the mount of a path.
-pub(super) fn in_mount(place: &OsStr, source: &SourceArguments) -> Result<MountPath, CliError> {
+pub(in crate::cli) fn in_mount(
+    place: &OsStr,
+    source: &SourceArguments,
+) -> Result<MountPath, CliError> {
     if let Some(name) = &source.namespace {
         return Err(CliError::usage(format!(
             "--namespace {name}: only with a URL; {} is a path in a mount",
             place.display()
         )));
     }
-    let mountpoints = control::mountpoints(&place::runtime_directories());
     let timed = TimedPath::parse(place.as_bytes());
     let path = Path::new(OsStr::from_bytes(&timed.path.0));
-    let found = MountPath::find(&place::from_root(path)?, &mountpoints);
-    match found {
+    match in_mount_of(path.as_os_str())? {
         Some(found) => Ok(found.at(timed.time)),
         None => Err(CliError::failure(format!(
             "{}: is not in a mount of this user; write MNT/PATH, or a URL and a PATH",
             path.display()
         ))),
     }
+}
+
+/// Finds the mount of a path that has no time; `None` if it is in none.
+pub(in crate::cli) fn in_mount_of(path: &OsStr) -> Result<Option<MountPath>, CliError> {
+    let mountpoints = control::mountpoints(&place::runtime_directories());
+    let absolute = place::from_root(Path::new(path))?;
+    Ok(MountPath::find(&absolute, &mountpoints))
 }
 
 /// The store of a URL.

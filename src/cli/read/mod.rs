@@ -1,15 +1,15 @@
 //! The verbs that read the past: `ls`, `versions`, `log`, `cat`, `diff`, `grep`. Each takes a path in a mount, or a store's URL and a path in
 //! it; the rows come from the mount's daemon or from a follower of the store, and are printed as a table or as JSON lines.
 
-mod arguments;
+pub(in crate::cli) mod arguments;
 mod diff_arguments;
 mod diff_printer;
 mod grep_arguments;
 mod log_arguments;
 mod mount_path;
 mod output;
-mod printer;
-mod source;
+pub(in crate::cli) mod printer;
+pub(in crate::cli) mod source;
 mod table;
 
 use super::error::CliError;

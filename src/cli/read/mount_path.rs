@@ -11,9 +11,9 @@ use std::path::{Component, Path, PathBuf};
 
 /// A path in a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct MountPath {
-    pub(super) mountpoint: PathBuf,
-    pub(super) path: TimedPath,
+pub(in crate::cli) struct MountPath {
+    pub(in crate::cli) mountpoint: PathBuf,
+    pub(in crate::cli) path: TimedPath,
 }
 
 impl MountPath {

@@ -4,7 +4,9 @@ use super::output::RowOutput;
 use super::table::{Align, Column, Table};
 use crate::cli::error::CliError;
 use crate::cli::value::show_size;
-use crate::verbs::{ChangeRow, EntryRow, MatchRow, PathText, TruncatedRow, VerbRow, VersionRow};
+use crate::verbs::{
+    ChangeRow, EntryRow, MatchRow, PathText, RestoredRow, TruncatedRow, VerbRow, VersionRow,
+};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -71,14 +73,14 @@ const MATCHES: &[Column] = &[
 
 /// How rows are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct PrintForm {
-    pub(super) json: bool,
-    pub(super) utc: bool,
+pub(in crate::cli) struct PrintForm {
+    pub(in crate::cli) json: bool,
+    pub(in crate::cli) utc: bool,
 }
 
 /// Prints rows as they come.
 #[derive(Debug)]
-pub(super) struct RowPrinter {
+pub(in crate::cli) struct RowPrinter {
     form: PrintForm,
     zone: TimeZone,
     table: Table,
@@ -88,7 +90,7 @@ pub(super) struct RowPrinter {
 }
 
 impl RowPrinter {
-    pub(super) fn new(form: PrintForm) -> Self {
+    pub(in crate::cli) fn new(form: PrintForm) -> Self {
         Self {
             form,
             zone: match form.utc {
@@ -102,7 +104,7 @@ impl RowPrinter {
     }
 
     /// Prints a row; breaks when standard output takes no more.
-    pub(super) fn print(&mut self, row: VerbRow) -> ControlFlow<()> {
+    pub(in crate::cli) fn print(&mut self, row: VerbRow) -> ControlFlow<()> {
         let printed = match row {
             VerbRow::Truncated(row) => {
                 self.truncated = Some(row);
@@ -115,15 +117,40 @@ impl RowPrinter {
             VerbRow::Entry(row) => self.table_row(&row, ENTRIES, entry_cells),
             VerbRow::Change(row) => self.table_row(&row, CHANGES, change_cells),
             VerbRow::Match(row) => self.table_row(&row, MATCHES, match_cells),
+            VerbRow::Restored(row) => self.restored(&row),
         };
         self.output.note(printed)
+    }
+
+    /// Prints what was restored, and how that is undone.
+    fn restored(&mut self, row: &RestoredRow) -> io::Result<()> {
+        let out = &mut self.output.out;
+        if self.form.json {
+            serde_json::to_writer(&mut *out, row)?;
+            return out.write_all(b"\n");
+        }
+        let from = match row.from == row.path {
+            true => String::new(),
+            false => format!(" from {}", row.from),
+        };
+        let size = row.size.map(|size| format!(", {}", show_size(size)));
+        let (path, kind) = (&row.path, &row.kind);
+        writeln!(
+            out,
+            "{path}: restored{from} ({kind}{})",
+            size.unwrap_or_default()
+        )?;
+        match &row.undo {
+            Some(undo) => writeln!(out, "undo: rewindfs restore {undo}"),
+            None => Ok(()),
+        }
     }
 
     /// Prints what waits.
     ///
     /// # Errors
     /// A failure if standard output does not take it.
-    pub(super) fn finish(mut self) -> Result<(), CliError> {
+    pub(in crate::cli) fn finish(mut self) -> Result<(), CliError> {
         if !self.output.has_failed() {
             let printed = self.table.print(&mut self.output.out);
             let _failed = self.output.note(printed);

@@ -4,7 +4,7 @@ use crate::backend::{Backend, BackendConfig, BackendError};
 use crate::cli::error::CliError;
 use crate::cli::place;
 use crate::config::StoreUrl;
-use crate::control::{self, Response};
+use crate::control::{self, Request, Response};
 use crate::env::SystemEnv;
 use crate::store::{
     FollowConfig, GRACE, GcMode, Linger, Namespace, NamespaceConfig, OnDamage, Owner, StoreError,
@@ -31,7 +31,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// What a verb is run against.
 #[derive(Debug)]
-pub(super) enum ReadTarget {
+pub(in crate::cli) enum ReadTarget {
     /// The mount at this mountpoint, which is resolved.
     Mount(PathBuf),
     /// A namespace of a store.
@@ -132,7 +132,8 @@ impl RowSource {
         match self {
             Self::Mount(mountpoint) => {
                 let directories = place::runtime_directories();
-                let answer = control::read(&directories, mountpoint, verb, each);
+                let request = Request::Read { verb: verb.clone() };
+                let answer = control::ask_rows(&directories, mountpoint, &request, each);
                 match answer.map_err(CliError::failure)? {
                     None | Some(Response::Done) => Ok(()),
                     Some(Response::Failed { message }) => Err(CliError::failure(message)),

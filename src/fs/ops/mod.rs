@@ -1,6 +1,7 @@
 //! The calls, a file per family; each is an inherent impl of [`FileSystem`](crate::fs::FileSystem) under the call's name.
 
 pub(crate) mod attr;
+mod changes;
 mod create;
 pub(crate) mod dir;
 pub(crate) mod io;

@@ -4,7 +4,7 @@
 //! of it, the index has lost the batch. The key is the proof; the content of the object tells people who the writer was.
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
 use crate::backend::Backend;
@@ -20,6 +20,12 @@ struct EpochNote<'a> {
     host: &'a str,
     /// When the writer opened the namespace, nanoseconds since 1970.
     opened: u64,
+}
+
+/// A writer, as the object of its epoch tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(crate) struct EpochWriter {
+    pub(crate) host: String,
 }
 
 /// The object of this writer's epoch.
@@ -91,6 +97,18 @@ pub(crate) async fn newer(
             key: object.key,
         })
     }))
+}
+
+/// Returns the writer of the newest epoch that has an object; `None` if none has one, or if it cannot be read.
+///
+/// # Errors
+/// `Unavailable`.
+pub(crate) async fn newest_writer(backend: &Backend) -> Result<Option<EpochWriter>, StoreError> {
+    let Some(newest) = newer(backend, 0).await? else {
+        return Ok(None);
+    };
+    let bytes = backend.get(&newest.key).await?;
+    Ok(serde_json::from_slice(&bytes).ok())
 }
 
 #[cfg(test)]

@@ -7,4 +7,5 @@ pub(crate) mod ids;
 pub(crate) mod ignored_names;
 pub(crate) mod policy;
 pub(crate) mod role;
+pub(crate) mod tree_changes;
 pub(crate) mod version;

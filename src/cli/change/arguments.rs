@@ -1,0 +1,127 @@
+//! The arguments that verbs which change share.
+
+use crate::cli::error::CliError;
+use crate::cli::place;
+use crate::cli::read::PlaceArguments;
+use crate::cli::read::arguments::{FormArguments, ReadPlace, in_mount_of, is_url};
+use crate::cli::read::source::ReadTarget;
+use crate::verbs::{PathText, TimedPath};
+use clap::Args;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// How a verb on a URL gets its namespace.
+#[derive(Debug, Args)]
+pub(super) struct WriterArguments {
+    /// With a URL that no mount of this machine has: no other machine has it mounted either, so write it from here
+    #[arg(long)]
+    no_writer: bool,
+    /// With --no-writer, the directory for cache and journal, that of the mounts of this store on this machine [default:
+    /// ~/.cache/rewindfs, for root /var/cache/rewindfs]
+    #[arg(long, value_name = "DIR", requires = "no_writer")]
+    cache_dir: Option<PathBuf>,
+}
+
+/// The arguments of `rewindfs undelete`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct UndeleteArguments {
+    #[command(flatten)]
+    place: PlaceArguments,
+    /// Restore it under this path; on a mount MNT/PATH
+    #[arg(long, value_name = "DEST")]
+    to: Option<OsString>,
+    #[command(flatten)]
+    writer: WriterArguments,
+    #[command(flatten)]
+    pub(super) form: FormArguments,
+}
+
+/// Whether a verb may write a namespace that no mount of this machine has.
+#[derive(Debug)]
+pub(super) enum WriterConsent {
+    /// No: another machine may write it.
+    None,
+    /// The user says that no other machine has it. The directory is for cache and journal.
+    NoOtherWriter(PathBuf),
+}
+
+/// What a verb changes, and where.
+#[derive(Debug)]
+pub(super) struct ChangePlace {
+    pub(super) target: ReadTarget,
+    pub(super) path: TimedPath,
+    pub(super) to: Option<PathText>,
+    pub(super) consent: WriterConsent,
+}
+
+impl UndeleteArguments {
+    /// Finds the mount or the store.
+    ///
+    /// # Errors
+    /// A usage error that names the wrong argument; a failure for a path in no mount.
+    pub(super) fn find(self) -> Result<ChangePlace, CliError> {
+        let found = find(self.place, self.to.as_deref(), self.writer)?;
+        match &found.path.time {
+            None => Ok(found),
+            Some(time) => Err(CliError::usage(format!(
+                "{}: undelete restores the last state; `rewindfs restore` one of another time, and a name that ends in \"@{time}\" \
+                 is written with an @ behind it",
+                found.path
+            ))),
+        }
+    }
+}
+
+/// Finds the mount or the store of a verb.
+///
+/// # Errors
+/// A usage error that names the wrong argument; a failure for a path in no mount.
+pub(super) fn find(
+    place: PlaceArguments,
+    to: Option<&OsStr>,
+    writer: WriterArguments,
+) -> Result<ChangePlace, CliError> {
+    let ReadPlace { target, path } = place.find()?;
+    let to = to.map(|to| destination(&target, to)).transpose()?;
+    let consent = match (&target, writer.no_writer) {
+        (ReadTarget::Mount(_), true) => {
+            return Err(CliError::usage(
+                "--no-writer: only with a URL; a mount writes by itself",
+            ));
+        }
+        (_, false) => WriterConsent::None,
+        (ReadTarget::Store { .. }, true) => WriterConsent::NoOtherWriter(match writer.cache_dir {
+            Some(directory) => place::from_root(&directory)?,
+            None => place::cache_directory()?,
+        }),
+    };
+    Ok(ChangePlace {
+        target,
+        path,
+        to,
+        consent,
+    })
+}
+
+/// Reads where a verb puts what it restores: a path of the same mount or store.
+fn destination(target: &ReadTarget, to: &OsStr) -> Result<PathText, CliError> {
+    match target {
+        ReadTarget::Store { .. } if is_url(to) => Err(CliError::usage(format!(
+            "--to {}: write a path in the same store, without its URL",
+            to.display()
+        ))),
+        ReadTarget::Store { .. } => Ok(PathText(to.as_bytes().to_vec().into())),
+        ReadTarget::Mount(mountpoint) => {
+            let found = in_mount_of(to)?;
+            match found {
+                Some(found) if found.mountpoint == *mountpoint => Ok(found.path.path),
+                _ => Err(CliError::failure(format!(
+                    "--to {}: is not in the mount at {}",
+                    to.display(),
+                    mountpoint.display()
+                ))),
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The verbs that change the tree: `undelete`. Each takes a path in a mount, whose daemon makes the change, or a store's URL and a path in
+//! it. No verb takes a namespace from a mount: on a URL the change is made by the daemon of this machine that has the namespace mounted,
+//! or, where the user says that no other machine has it mounted, by a writer that this command opens.
+
+mod arguments;
+mod writer;
+
+use super::error::CliError;
+use super::read::printer::{PrintForm, RowPrinter};
+use super::read::source::ReadTarget;
+use crate::verbs::{ChangeVerb, TimedPath};
+pub(super) use arguments::UndeleteArguments;
+use arguments::{ChangePlace, WriterConsent};
+use std::process::ExitCode;
+use writer::ChangeWay;
+
+/// A verb that changes, to be run.
+#[derive(Debug)]
+pub struct ChangeJob {
+    target: ReadTarget,
+    consent: WriterConsent,
+    /// The path, as messages name it.
+    path: TimedPath,
+    verb: ChangeVerb,
+    form: PrintForm,
+}
+
+impl ChangeJob {
+    /// Prepares `rewindfs undelete`.
+    ///
+    /// # Errors
+    /// A usage error that names the wrong argument; a failure for a path in no mount.
+    pub(super) fn undelete(arguments: UndeleteArguments) -> Result<Self, CliError> {
+        let form = arguments.form.into();
+        let ChangePlace {
+            target,
+            path,
+            to,
+            consent,
+        } = arguments.find()?;
+        let verb = ChangeVerb::Undelete {
+            path: path.path.clone(),
+            to,
+        };
+        Ok(Self {
+            target,
+            consent,
+            path,
+            verb,
+            form,
+        })
+    }
+
+    /// Runs the verb, prints its rows, and returns the exit status.
+    pub async fn run(self) -> ExitCode {
+        match self.print().await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(cli_error) => cli_error.exit(),
+        }
+    }
+
+    async fn print(self) -> Result<(), CliError> {
+        let way = ChangeWay::open(self.target, self.consent, &self.path).await?;
+        let mut printer = RowPrinter::new(self.form);
+        let changed = way.change(&self.verb, |row| printer.print(row)).await;
+        let printed = printer.finish();
+        let closed = way.close().await;
+        changed.and(closed).and(printed)
+    }
+}

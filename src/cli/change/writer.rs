@@ -1,0 +1,251 @@
+//! How a verb that changes reaches its namespace: through the daemon of a mount, or by a writer of its own.
+
+use super::arguments::WriterConsent;
+use crate::backend::{Backend, BackendConfig};
+use crate::cli::error::CliError;
+use crate::cli::namespace::show_time;
+use crate::cli::place;
+use crate::cli::read::source::ReadTarget;
+use crate::config::{DEFAULT_VERSIONS_NAME, StoreUrl};
+use crate::control::{self, Request, Response};
+use crate::daemon::{StoreUse, open_store};
+use crate::env::SystemEnv;
+use crate::store::{
+    GRACE, GcMode, Linger, Namespace, NamespaceConfig, NamespaceInfo, StoreError, show_namespace,
+};
+use crate::sync::Arc;
+use crate::task::Tasks;
+use crate::verbs::{self, ChangeVerb, RowSender, TimedPath, VerbRow};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::runtime::Handle;
+
+/// How long a daemon of this machine may take to tell its status.
+const STATUS_MAX: Duration = Duration::from_secs(10);
+/// Bytes of blocks in memory, and on disk.
+const MEMORY: u64 = 64 << 20;
+const DISK: u64 = 1 << 30;
+/// Bytes that may wait for their upload.
+const DIRTY_MAX: u64 = 256 << 20;
+/// How many rows the store is ahead of the printer.
+const ROWS_AHEAD: usize = 64;
+/// How long the writer's tasks may take to end after everything is in the bucket.
+const END_MAX: Duration = Duration::from_secs(5);
+
+/// How the change is made.
+pub(super) enum ChangeWay {
+    /// By the daemon of the mount at this mountpoint, which is resolved.
+    Daemon(PathBuf),
+    /// By a writer of this command.
+    Writer(Box<OpenWriter>),
+}
+
+/// A writer, and what it needs.
+pub(super) struct OpenWriter {
+    namespace: Namespace,
+    tasks: Tasks,
+    /// The namespace, as messages name it.
+    name: String,
+    /// Where cache and journal are.
+    directory: PathBuf,
+}
+
+impl ChangeWay {
+    /// Finds the way to a target. `path` is what messages are about.
+    ///
+    /// # Errors
+    /// A usage error for a URL or a namespace that cannot be; a failure that names the store or namespace, or the writer that may have
+    /// it.
+    pub(super) async fn open(
+        target: ReadTarget,
+        consent: WriterConsent,
+        path: &TimedPath,
+    ) -> Result<Self, CliError> {
+        let (url, name, config) = match target {
+            ReadTarget::Mount(mountpoint) => return Ok(Self::Daemon(mountpoint)),
+            ReadTarget::Store {
+                url,
+                namespace,
+                backend,
+            } => (url, namespace, backend),
+        };
+        let how = match consent {
+            WriterConsent::None => StoreUse::Follow,
+            WriterConsent::NoOtherWriter(_) => StoreUse::Write,
+        };
+        let backend = open_backend(&url, &config, how).await?;
+        let described = show_namespace(&backend, &name).await;
+        let info = described.map_err(|error| match error {
+            StoreError::Invalid(_) => CliError::usage(error),
+            StoreError::NotFound => {
+                CliError::failure(format!("{url}: namespace {name} does not exist"))
+            }
+            other => CliError::failure(format!("{url}: namespace {name}: {other}")),
+        })?;
+        if let Some(mountpoint) = writer_of_this_machine(&info)? {
+            return Ok(Self::Daemon(mountpoint));
+        }
+        match consent {
+            WriterConsent::None => Err(CliError::failure(refusal(&url, &info, path))),
+            WriterConsent::NoOtherWriter(directory) => {
+                let writer = OpenWriter::open(&backend, &url, name, directory).await?;
+                Ok(Self::Writer(Box::new(writer)))
+            }
+        }
+    }
+
+    /// Makes the changes of `verb`, and passes each row to `each` until that breaks; the changes are made in any case.
+    ///
+    /// # Errors
+    /// A failure that names the path.
+    pub(super) async fn change(
+        &self,
+        verb: &ChangeVerb,
+        mut each: impl FnMut(VerbRow) -> ControlFlow<()> + Send,
+    ) -> Result<(), CliError> {
+        match self {
+            Self::Daemon(mountpoint) => {
+                let directories = place::runtime_directories();
+                let request = Request::Change { verb: verb.clone() };
+                let mut reading = ControlFlow::Continue(());
+                let answer = control::ask_rows(&directories, mountpoint, &request, |row| {
+                    if reading.is_continue() {
+                        reading = each(row);
+                    }
+                    // The answer after the rows says whether the change was made.
+                    ControlFlow::Continue(())
+                });
+                match answer.map_err(CliError::failure)? {
+                    None | Some(Response::Done) => Ok(()),
+                    Some(Response::Failed { message }) => Err(CliError::failure(message)),
+                    Some(_) => Err(crate::cli::status::unexpected(mountpoint)),
+                }
+            }
+            Self::Writer(writer) => {
+                let (sender, mut rows) = RowSender::channel(ROWS_AHEAD);
+                let (namespace, verb) = (writer.namespace.clone(), verb.clone());
+                let running = writer.tasks.spawn("verb", async move {
+                    let reserved = DEFAULT_VERSIONS_NAME.as_bytes();
+                    verbs::change(&namespace, &verb, reserved, &sender).await
+                });
+                let mut reading = ControlFlow::Continue(());
+                while let Some(row) = rows.recv().await {
+                    if reading.is_continue() {
+                        reading = each(row);
+                    }
+                }
+                match running.await {
+                    Ok(outcome) => outcome.map(drop).map_err(CliError::failure),
+                    Err(error) => Err(CliError::failure(error)),
+                }
+            }
+        }
+    }
+
+    /// Waits until the changes of a writer of this command are in the bucket.
+    ///
+    /// # Errors
+    /// A failure that says where changes are that are not in the bucket.
+    pub(super) async fn close(self) -> Result<(), CliError> {
+        let Self::Writer(writer) = self else {
+            return Ok(());
+        };
+        let closed = writer.namespace.close().await;
+        writer.tasks.stop();
+        // What does not end in time ends with the process.
+        tokio::time::timeout(END_MAX, writer.tasks.join())
+            .await
+            .ok();
+        closed.map_err(|error| {
+            CliError::failure(format!(
+                "namespace {}: {error}; the change is in {}, and the next mount or verb with this cache directory uploads it",
+                writer.name,
+                writer.directory.display()
+            ))
+        })
+    }
+}
+
+async fn open_backend(
+    url: &StoreUrl,
+    config: &BackendConfig,
+    how: StoreUse,
+) -> Result<Backend, CliError> {
+    let opened = open_store(url, config, how, &SystemEnv).await;
+    opened.map_err(|error| match error.is_usage() {
+        true => CliError::usage(error),
+        false => CliError::failure(error),
+    })
+}
+
+impl OpenWriter {
+    async fn open(
+        backend: &Backend,
+        url: &StoreUrl,
+        name: String,
+        directory: PathBuf,
+    ) -> Result<Self, CliError> {
+        let tasks = Tasks::new(Handle::current());
+        let config = NamespaceConfig {
+            cache_dir: directory.clone(),
+            cache_bytes: DISK,
+            memory_bytes: MEMORY,
+            dirty_bytes_max: DIRTY_MAX,
+            linger: Linger::AtOnce,
+            host: place::host(),
+            owner: place::owner(),
+            reclaim: GcMode::OnRequest,
+            grace: GRACE,
+        };
+        let opened =
+            Namespace::open(backend, &name, config, Arc::new(SystemEnv), tasks.clone()).await;
+        let namespace = opened
+            .map_err(|error| CliError::failure(format!("{url}: namespace {name}: {error}")))?;
+        Ok(Self {
+            namespace,
+            tasks,
+            name,
+            directory,
+        })
+    }
+}
+
+/// Returns the mountpoint of a daemon of this machine that writes the namespace.
+fn writer_of_this_machine(info: &NamespaceInfo) -> Result<Option<PathBuf>, CliError> {
+    let directories = place::runtime_directories();
+    let uuid = info.uuid.to_string();
+    for mountpoint in control::mounts_of(&directories, &uuid) {
+        let status = control::status_of(&directories, &mountpoint, STATUS_MAX);
+        let status = status.map_err(|error| {
+            // It may be the writer, which must not lose its namespace.
+            CliError::failure(format!("{error}; it may have namespace {}", info.name))
+        })?;
+        if let Some(status) = status
+            && status.uuid == uuid
+            && status.shown_ns.is_none()
+            && !status.fenced
+        {
+            return Ok(Some(mountpoint));
+        }
+    }
+    Ok(None)
+}
+
+/// The message where another machine may have the namespace.
+fn refusal(url: &StoreUrl, info: &NamespaceInfo, path: &TimedPath) -> String {
+    let name = &info.name;
+    let written = match &info.last {
+        Some(last) => {
+            let host = last.host.as_deref().unwrap_or("an unknown machine");
+            let time = show_time(last.instant_ns);
+            format!("it was last written at {time} or later, from {host}")
+        }
+        None => "no change of it is in the bucket's log yet".to_owned(),
+    };
+    format!(
+        "{path}: not changed, because a mount on another machine may have namespace {name} of {url}: {written}, and no mount of this user \
+         here has it. Run the command there, on the mount; or mount it here; or, if no machine has it mounted, add --no-writer, which \
+         takes the namespace from any mount that has it"
+    )
+}
