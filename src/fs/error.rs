@@ -28,6 +28,9 @@ pub enum FsError {
     /// The operation is refused for every caller, also for a privileged one.
     #[error("operation not permitted: {0}")]
     NotPermitted(&'static str),
+    /// A hold or a label protects what would be removed or changed.
+    #[error("operation not permitted: {0}")]
+    Held(String),
     /// The caller lacks the permission for this operation.
     #[error("permission denied")]
     AccessDenied,
@@ -100,7 +103,7 @@ impl FsError {
             Self::NotDirectory => libc::ENOTDIR,
             Self::IsDirectory => libc::EISDIR,
             Self::NotEmpty => libc::ENOTEMPTY,
-            Self::NotPermitted(_) => libc::EPERM,
+            Self::NotPermitted(_) | Self::Held(_) => libc::EPERM,
             Self::AccessDenied => libc::EACCES,
             Self::ReadOnly => libc::EROFS,
             Self::NameTooLong => libc::ENAMETOOLONG,
@@ -128,7 +131,9 @@ impl FsError {
     #[must_use]
     pub fn level(&self) -> tracing::Level {
         match self {
-            Self::NoSpace | Self::TooLarge | Self::Stale | Self::Busy(_) => tracing::Level::WARN,
+            Self::NoSpace | Self::TooLarge | Self::Stale | Self::Busy(_) | Self::Held(_) => {
+                tracing::Level::WARN
+            }
             Self::Unavailable(_) | Self::Corrupt(_) | Self::Closed | Self::Poisoned(_) => {
                 tracing::Level::ERROR
             }
@@ -179,6 +184,7 @@ impl From<StoreError> for FsError {
             StoreError::NoAttribute => Self::NoAttribute,
             StoreError::Stale => Self::Stale,
             StoreError::Busy(what) | StoreError::Clock(what) => Self::Busy(what),
+            StoreError::Held(what) => Self::Held(what),
             StoreError::ReadOnly => Self::ReadOnly,
             StoreError::Unavailable(why) => Self::Unavailable(why.to_string()),
             StoreError::Fenced => Self::Fenced,

@@ -18,6 +18,7 @@ use crate::store::core::Core;
 use crate::store::data::DataStore;
 use crate::store::gc::Gc;
 use crate::store::history::History;
+use crate::store::history::forming_labels::FormingLabels;
 use crate::store::history::restore_lock::RestoreLock;
 use crate::store::index::applied::ArchivedWatermarks;
 use crate::store::index::current::Index;
@@ -155,6 +156,7 @@ impl Namespace {
         let tree = Arc::new(tree);
         let history = Arc::new(History {
             restore_lock: RestoreLock::default(),
+            forming_labels: FormingLabels::default(),
             core: Arc::clone(&core),
             data: Arc::clone(&data),
             commit: Arc::clone(&commit),

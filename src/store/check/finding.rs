@@ -14,13 +14,14 @@ use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Ino, ROOT, Timestamp};
 use crate::store::schema::keys;
+use crate::store::schema::label_keys::{self, LabelSlot};
 use crate::store::schema::object_names::object_key;
 use crate::store::schema::rows::{
     DentryBody, DirectoryLocation, EntryState, InodeRow, LocationRow,
 };
 use crate::store::schema::tables::{
-    self, DentryTable, DirectoryLocationTable, InodeTable, LinkedVersionTable, LocationTable,
-    RowTable,
+    self, DentryTable, DirectoryLocationTable, InodeTable, LabelTimeTable, LapseTable,
+    LinkedVersionTable, LocationTable, RowTable,
 };
 use crate::store::schema::tally::RowTally;
 
@@ -174,6 +175,7 @@ impl<'a> PathFinder<'a> {
                 (subject, "until when the version is kept")
             }
             b"GQ" => (other("the namespace"), "its retention policy"),
+            b"GS" | b"GT" | b"GH" | b"GY" => self.label(key).await?,
             b"GB" => (segment(key), "how many files use its parts"),
             b"GE" => (segment(key), "that a file no longer uses it"),
             b"GN" => (segment(key), "that no file uses it"),
@@ -190,6 +192,28 @@ impl<'a> PathFinder<'a> {
             b"GO" => (other("the namespace"), "how far segments were searched"),
             b"GU" => (other("the namespace"), "its lowest unfinished inode"),
             _ => (other(&key.escape_ascii().to_string()), "a row"),
+        })
+    }
+
+    /// Returns what a row of a label or a hold is about, and its description.
+    async fn label(&mut self, key: &Bytes) -> Result<(Subject, &'static str), StoreError> {
+        let row = match LapseTable::has(key) {
+            true => label_keys::lapsing_row(key).unwrap_or_default(),
+            false => key.clone(),
+        };
+        let label = match LabelTimeTable::has(key) {
+            true => label_keys::timed_label(key).map(|point| point.slot),
+            false => label_keys::label_slot(&row),
+        };
+        Ok(match (label, label_keys::held_version(&row)) {
+            (Some(LabelSlot { directory, name }), _) => {
+                (self.named(directory, &name, None).await?, "a label")
+            }
+            (None, Some((ino, id))) => {
+                let version = Some(id.timestamp);
+                (self.inode(ino, version).await?, "a hold")
+            }
+            (None, None) => (other("a label"), "a label"),
         })
     }
 

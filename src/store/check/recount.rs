@@ -1,5 +1,5 @@
 //! Recount of the index's counters: how many rows show a content, how many use an extent, files and bytes; and the filings of
-//! version records.
+//! version records, labels and holds.
 //!
 //! Every row adds to a sum per content, extent or filing, and a stored count is subtracted from it. A sum that is not zero at the
 //! end is a wrong count.
@@ -11,6 +11,7 @@ use crate::store::check::faulty::FaultyKeys;
 use crate::store::check::sorted::{SortedRows, Spill};
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
+use crate::store::schema::label_keys;
 use crate::store::schema::tables::{self, RowTable, SegmentTable};
 use crate::store::schema::tally::{ExtentId, RowTally};
 
@@ -70,6 +71,19 @@ impl Recount {
             for filing in keys::filings(&filed, &record) {
                 self.add(filing, 1)?;
             }
+        }
+        for (label, row) in tally.labels {
+            match label_keys::label_rows(&label, &row) {
+                Some(filings) => {
+                    for filing in filings {
+                        self.add(filing, 1)?;
+                    }
+                }
+                None => self.add(label, 1)?,
+            }
+        }
+        for (hold, until) in tally.holds {
+            self.add(label_keys::lapse(until, &hold).bytes(), 1)?;
         }
         for filing in tally.filings {
             self.add(filing, -1)?;

@@ -466,7 +466,11 @@ impl PastView {
     }
 
     /// Returns where a directory was located at a timestamp.
-    async fn place_at(&self, directory: Ino, at: Timestamp) -> Result<Option<Dentry>, StoreError> {
+    pub(super) async fn place_at(
+        &self,
+        directory: Ino,
+        at: Timestamp,
+    ) -> Result<Option<Dentry>, StoreError> {
         if let Some(InodeRow::Directory(row)) = self.rows.row(&keys::inode(directory)).await?
             && let Some((_, place)) = row.place.filter(|(since, _)| *since <= at)
         {

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use crate::store::commit::txn::Txn;
 use crate::store::history::History;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::Dentry;
-use crate::store::model::version::{Content, EndOp, Ino, Kind, Retained, VersionId};
+use crate::store::model::ids::{Dentry, DentryRef};
+use crate::store::model::version::{Content, EndOp, Ino, Kind, Retained, Timestamp, VersionId};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
@@ -47,6 +47,14 @@ impl VersionTarget {
             Self::Closed(_) => None,
         }
     }
+
+    /// Returns the version's inode, and when it ended.
+    fn span(&self) -> (Ino, Option<Timestamp>) {
+        match self {
+            Self::Current(ino) | Self::Linked(ino) => (*ino, None),
+            Self::LinkedClosed(closed) | Self::Closed(closed) => (closed.ino, Some(closed.end)),
+        }
+    }
 }
 
 impl History {
@@ -55,7 +63,7 @@ impl History {
     /// deleted for all its names.
     ///
     /// # Errors
-    /// `NotFound` if the name has no such version, `IsDirectory`; `Busy` while the file has changes that are not a version yet,
+    /// `NotFound` if the name has no such version, `IsDirectory`; `Held` while a hold or a label protects it; `Busy` while the file has changes that are not a version yet,
     /// and for a version that link(2) made of another name's state.
     pub async fn delete_version(
         &self,
@@ -79,6 +87,9 @@ impl History {
             if self.find_version(&slot, id).await? != target {
                 continue;
             }
+            let (ino, ended) = target.span();
+            self.check_unprotected(DentryRef::new(directory, name), ino, id, ended)
+                .await?;
             return match target {
                 VersionTarget::Closed(closed) => {
                     self.delete_record(&slot, &VersionRows::Of(slot.clone()), closed)

@@ -1,7 +1,7 @@
-//! The past of a namespace: versions, removed names, the tree at a timestamp, undelete, and the deletion of versions.
+//! The past of a namespace: versions, removed names, the tree at a timestamp, labels and holds, undelete, and the deletion of versions.
 //!
-//! Reads combine current rows, version records and directory locations; no read changes a row. Undelete and the deletion of
-//! versions enqueue transactions like any change of the live tree.
+//! Reads combine current rows, version records and directory locations; no read changes a row. Labels, undelete and the
+//! deletion of versions enqueue transactions like any change of the live tree.
 
 pub(crate) mod as_of;
 pub(crate) mod delete_version;
@@ -9,7 +9,12 @@ pub(crate) mod deleted;
 pub(crate) mod digest;
 pub(crate) mod directories;
 pub(crate) mod finality;
+pub(crate) mod forming_labels;
+pub(crate) mod holds;
 pub(crate) mod horizons;
+pub(crate) mod label_expiry;
+pub(crate) mod label_reads;
+pub(crate) mod labels;
 pub(crate) mod links;
 pub(crate) mod restore_lock;
 pub(crate) mod restore_tree;
@@ -21,6 +26,7 @@ pub(crate) mod view;
 use crate::store::commit::Committer;
 use crate::store::core::Core;
 use crate::store::data::DataStore;
+use crate::store::history::forming_labels::FormingLabels;
 use crate::store::history::restore_lock::RestoreLock;
 use crate::store::tree::Tree;
 use crate::sync::Arc;
@@ -33,4 +39,5 @@ pub struct History {
     pub(crate) commit: Arc<Committer>,
     pub(crate) tree: Arc<Tree>,
     pub(crate) restore_lock: RestoreLock,
+    pub(crate) forming_labels: FormingLabels,
 }

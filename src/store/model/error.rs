@@ -52,6 +52,9 @@ pub enum StoreError {
     /// Another process uses the object that the text names: try again later.
     #[error("busy: {0}")]
     Busy(String),
+    /// A hold or a label protects what would be removed; the text names it.
+    #[error("{0}")]
+    Held(String),
     /// This machine's clock is too far from that of the namespace or the bucket: set it, then mount.
     #[error("{0}")]
     Clock(String),

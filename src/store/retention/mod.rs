@@ -2,7 +2,7 @@
 //!
 //! A version that ends is filed at the time until which the rules of time keep it (row `G X`). A run takes the filings that are due,
 //! asks for each version what else keeps it (`verdict.rs`), and drops the version or files it anew under what holds it
-//! (`carry_out.rs`). A version that a name keeps is not due again: an operation that changes the name lists it for review (row `G Y`).
+//! (`carry_out.rs`). A version that a name keeps is not due again: an operation that changes the name lists it for review (row `G Z`).
 //!
 //! Invariants: one run at a time. Before the first drop of a run the horizons (row `G I`) are durable that say which times are
 //! still exact. Each version is dropped or filed by one operation, so that a crash between two leaves a whole history; the next run

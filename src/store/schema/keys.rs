@@ -19,7 +19,7 @@
 //! | `H E` | foreign id | imported versions by the id of their source | |
 //! | `G X` | due time, key of the version record | retention: versions that have ended, in the order in which the rules of time stop keeping them | |
 //! | `G K` | directory, name, 00, key of the version record | retention: versions that are kept because of a name | those of a name are adjacent |
-//! | `G Y` | directory, name | retention: names whose versions in `G K` are to be reviewed | |
+//! | `G Z` | directory, name | retention: names whose versions in `G K` are to be reviewed | |
 //! | `G I` | tier | `.versions`: the oldest exact times | few, all scanned |
 //! | `G Q` | | retention: the policy of the namespace | one row |
 //! | `G C` | | retention: a stricter policy that is not in force yet | one row |
@@ -54,35 +54,35 @@ use crate::store::schema::tables::{
 use crate::store::schema::tally::word;
 
 /// A key being put together.
-struct KeyBuilder(Vec<u8>);
+pub(super) struct KeyBuilder(Vec<u8>);
 
 impl KeyBuilder {
-    fn new(prefix: [u8; 2]) -> Self {
+    pub(super) fn new(prefix: [u8; 2]) -> Self {
         let mut bytes = Vec::with_capacity(48);
         bytes.extend_from_slice(&prefix);
         Self(bytes)
     }
 
-    fn u64(mut self, value: u64) -> Self {
+    pub(super) fn u64(mut self, value: u64) -> Self {
         self.0.extend_from_slice(&value.to_be_bytes());
         self
     }
 
-    fn u32(mut self, value: u32) -> Self {
+    pub(super) fn u32(mut self, value: u32) -> Self {
         self.0.extend_from_slice(&value.to_be_bytes());
         self
     }
 
-    fn bytes(mut self, value: &[u8]) -> Self {
+    pub(super) fn bytes(mut self, value: &[u8]) -> Self {
         self.0.extend_from_slice(value);
         self
     }
 
-    fn done(self) -> Bytes {
+    pub(super) fn done(self) -> Bytes {
         self.0.into()
     }
 
-    fn row<T: RowTable>(self) -> RowKey<T> {
+    pub(super) fn row<T: RowTable>(self) -> RowKey<T> {
         RowKey::new(self.done())
     }
 }
@@ -392,7 +392,7 @@ pub(crate) fn review(name: &Dentry) -> RowKey<ReviewTable> {
         .row()
 }
 
-/// The name in a `G Y` key.
+/// The name in a `G Z` key.
 pub(crate) fn reviewed(key: &Bytes) -> Option<Dentry> {
     Some(Dentry::new(Ino(word(key, 2)?), key.slice(10..)))
 }

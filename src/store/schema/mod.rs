@@ -2,6 +2,8 @@
 
 pub(crate) mod journal_record;
 pub(crate) mod keys;
+pub(crate) mod label_keys;
+pub(crate) mod label_rows;
 pub(crate) mod manifest;
 pub(crate) mod merge;
 pub(crate) mod object_names;

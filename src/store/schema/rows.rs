@@ -138,7 +138,7 @@ pub(crate) struct DentryRow {
 }
 
 /// Whether retention keeps ended versions of a name for no other reason than that the name exists (`keep-last`). An operation that
-/// ends a version of such a name, or the name itself, lists the name for review (row `G Y`).
+/// ends a version of such a name, or the name itself, lists the name for review (row `G Z`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum OlderVersions {
     /// No version is kept for that reason.

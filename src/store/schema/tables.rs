@@ -13,6 +13,7 @@ use crate::meta::Batch;
 use crate::store::model::error::StoreError;
 use crate::store::model::policy::Policy;
 use crate::store::model::version::Timestamp;
+use crate::store::schema::label_rows::{HoldRow, LabelRow};
 use crate::store::schema::rows::{
     AppliedRow, DentryRow, DirectoryLocation, EpochWatermark, ImportedRow, InodeRow, LineageRow,
     LocationRow, LogPlace, MovedRow, OrphanRow, PendingPolicy, RangeRow, SearchedRow, SegmentRow,
@@ -200,7 +201,7 @@ tables! {
     /// Versions that retention keeps because of a name, and that are due by the rules of time.
     KeptTable "G K" b"GK" (), "directory, name, `00`, key of an `H V`", "`()`: a version that is kept as long as that name exists, or does not exist" => tally::filing;
     /// Names whose kept versions are to be reviewed.
-    ReviewTable "G Y" b"GY" Timestamp, "directory, name", "`timestamp`: the versions in `G K` of that name are to be reviewed, since that operation";
+    ReviewTable "G Z" b"GZ" Timestamp, "directory, name", "`timestamp`: the versions in `G K` of that name are to be reviewed, since that operation";
     /// The oldest times that are exact.
     HorizonTable "G I" b"GI" Timestamp, "tier (`u8`)", "`timestamp`: the oldest time of that tier at which every version is kept that stood then";
     /// A stricter policy that is not in force yet.
@@ -209,6 +210,14 @@ tables! {
     RefileTable "G V" b"GV" Bytes, "nothing", "`bytes`: key of the version record up to which all are filed by the policy in force; absent: all are";
     /// The policy of the namespace.
     PolicyTable "G Q" b"GQ" Policy, "nothing", "`Policy`: the retention policy; absent: every version is kept";
+    /// A label of a directory.
+    LabelTable "G S" b"GS" LabelRow, "directory, label", "`LabelRow`: a label of the directory" => tally::label;
+    /// Labels in the order of what they show.
+    LabelTimeTable "G T" b"GT" (), "timestamp, directory, label", "`()`: a label that shows the directory as of the timestamp" => tally::filing;
+    /// A hold on a version.
+    HoldTable "G H" b"GH" HoldRow, "inode, ~timestamp, suffix (`u32`)", "`HoldRow`: a hold on a version of the inode" => tally::hold;
+    /// Labels and holds in the order in which they lapse.
+    LapseTable "G Y" b"GY" (), "time, key of a `G S` or `G H`", "`()`: a label that expires then, or a hold that ends then" => tally::filing;
     /// How many rows show a content.
     CountTable "G R" b"GR" i64, "cid, timestamp", "`i64` (merged): how many rows show that content" => tally::content_count;
     /// How many rows use each extent of a segment.

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use crate::store::model::version::{Content, ContentRef, ROOT, Timestamp};
+use crate::store::schema::label_rows::{HoldRow, LabelRow};
 use crate::store::schema::rows::{
     AppliedRow, DentryBody, DentryRow, EntryState, ExtentSource, Filing, InodeRow, InodeState,
     LineageRow, MovedRow, OrphanRow, RangeRow, SegmentRow, VersionRecord,
@@ -36,7 +37,11 @@ pub(crate) struct RowTally {
     pub(crate) files: i64,
     /// Keys of version records, and where each is filed.
     pub(crate) records: Vec<(Bytes, Filing)>,
-    /// Keys of filings.
+    /// Labels with their keys; each has further rows that lead to it.
+    pub(crate) labels: Vec<(Bytes, LabelRow)>,
+    /// Keys of holds, and until when each holds.
+    pub(crate) holds: Vec<(Bytes, Timestamp)>,
+    /// Keys of filings, of version records, labels and holds.
     pub(crate) filings: Vec<Bytes>,
     /// A stored count has a key that cannot be parsed.
     pub(crate) is_unreadable: bool,
@@ -89,6 +94,14 @@ pub(super) fn version(key: &[u8], row: VersionRecord, tally: &mut RowTally) {
 
 pub(super) fn filing(key: &[u8], (): (), tally: &mut RowTally) {
     tally.filings.push(Bytes::copy_from_slice(key));
+}
+
+pub(super) fn label(key: &[u8], row: LabelRow, tally: &mut RowTally) {
+    tally.labels.push((Bytes::copy_from_slice(key), row));
+}
+
+pub(super) fn hold(key: &[u8], row: HoldRow, tally: &mut RowTally) {
+    tally.holds.push((Bytes::copy_from_slice(key), row.until));
 }
 
 pub(super) fn lineage(_key: &[u8], row: LineageRow, tally: &mut RowTally) {

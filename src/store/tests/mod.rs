@@ -14,6 +14,8 @@ mod fenced;
 mod filing;
 mod follow;
 mod full;
+mod labels;
+mod labels_kept;
 mod linked;
 mod long;
 mod many_rows;

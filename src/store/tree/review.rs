@@ -1,6 +1,6 @@
 //! Names that retention reviews: those that keep ended versions, by existing (`keep-last`) or by not existing (`keep-removed`).
 //!
-//! Invariant: an operation after which such a name may keep fewer versions lists the name in row `G Y`, in its own batch.
+//! Invariant: an operation after which such a name may keep fewer versions lists the name in row `G Z`, in its own batch.
 
 use crate::store::commit::txn::Txn;
 use crate::store::model::error::StoreError;

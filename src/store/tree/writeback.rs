@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::store::model::error::StoreError;
-use crate::store::model::version::Ino;
+use crate::store::model::version::{Ino, Op, Timestamp};
 use crate::store::tree::Tree;
 use crate::store::tree::flush::FLUSH_AGE_MAX;
 use crate::store::tree::inode::VersionTimestamp;
@@ -44,6 +44,27 @@ impl Tree {
             }
         }
         first
+    }
+
+    /// Makes versions of the states that were flushed up to `at`, without waiting for the release of their handles.
+    ///
+    /// # Errors
+    /// The first failure; the states that are left stay flushed.
+    pub(crate) async fn save_flushed(&self, at: Timestamp) -> Result<(), StoreError> {
+        self.room_for_names().await;
+        for inode in self.inodes.dirty_inodes() {
+            let mut locked = match self.lock(inode.ino).await {
+                Ok(locked) => locked,
+                Err(StoreError::NotFound) => continue,
+                Err(error) => return Err(error),
+            };
+            let file = locked.as_file();
+            let flushed = file.and_then(|file| file.flushes.iter().rfind(|flush| flush.at <= at));
+            if let Some(last) = flushed.cloned() {
+                self.save_upto(&mut locked, &last, Op::Write).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn write_back_aged(

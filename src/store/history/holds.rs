@@ -1,0 +1,147 @@
+//! Holds on single versions: a held version cannot be deleted until the hold ends.
+//!
+//! A hold is a row of its own, keyed by the inode and the version: it stands from before the version has a record, and does not move
+//! when the file gets or loses names. Invariant: a hold and the row that leads to it (`G Y`) change in one operation.
+
+use crate::store::history::History;
+use crate::store::history::labels::{held_until, in_the_past, shown};
+use crate::store::history::view::PastView;
+use crate::store::model::error::StoreError;
+use crate::store::model::ids::DentryRef;
+use crate::store::model::version::{Author, Ino, Kind, PastEntry, Retained, Timestamp, VersionId};
+use crate::store::schema::journal_record::Dependencies;
+use crate::store::schema::keys;
+use crate::store::schema::label_keys;
+use crate::store::schema::label_rows::HoldRow;
+use crate::store::schema::rows::{DentryBody, InodeRow, VersionRecord};
+use crate::store::schema::tables::{LinkedVersionTable, RowTable, VersionTable};
+
+impl PastView {
+    /// Returns until when a version of an inode is held; `None` if it is not held. The time may be over.
+    ///
+    /// # Errors
+    /// Errors of the index.
+    pub async fn hold_of(&self, ino: Ino, id: VersionId) -> Result<Option<Timestamp>, StoreError> {
+        let row = self.rows.row(&label_keys::hold(ino, id)).await?;
+        Ok(row.map(|row| row.until))
+    }
+}
+
+impl History {
+    /// Holds a version that `slot` shows, until `until`.
+    ///
+    /// # Errors
+    /// `Invalid` for a time in the past; `Held` if it is held longer already; `IsDirectory`; `NotFound` if it was deleted; those of a
+    /// change.
+    pub async fn hold_version(
+        &self,
+        slot: DentryRef<'_>,
+        entry: &PastEntry,
+        until: Timestamp,
+        author: &Author,
+    ) -> Result<(), StoreError> {
+        self.core.health.check()?;
+        if until <= self.core.now() {
+            return Err(in_the_past("hold"));
+        }
+        if entry.kind == Kind::Directory {
+            return Err(StoreError::IsDirectory);
+        }
+        let entry = entry.clone().of_inode();
+        let (ino, id) = (entry.ino, entry.version);
+        // The locks under which a version is deleted or gets its record.
+        let _locked = self.tree.inodes.lock_all(&[slot.parent, ino]).await;
+        if !self.has_version(slot, ino, id).await? {
+            return Err(StoreError::NotFound);
+        }
+        let key = label_keys::hold(ino, id);
+        let old: Option<HoldRow> = self.core.index.row(&key).await?;
+        if let Some(old) = old.as_ref().filter(|old| old.until > until) {
+            let what = format!("the version of {}", shown(slot.name));
+            return Err(held_until(&what, old.until));
+        }
+        let dependencies = Dependencies {
+            touches: vec![
+                keys::inode(ino).bytes(),
+                keys::entry(slot.parent, slot.name).bytes(),
+            ],
+            ..Dependencies::default()
+        };
+        let answer = self.core.clock.begin();
+        let mut txn = self.commit.txn(answer.at(), dependencies);
+        if let Some(old) = old {
+            txn.delete(label_keys::lapse(old.until, &key));
+        }
+        let row = HoldRow {
+            until,
+            directory: slot.parent,
+            name: slot.to_dentry().name,
+            author: author.clone(),
+            host: self.core.config.host.clone(),
+        };
+        txn.put(label_keys::lapse(until, &key), &());
+        txn.put(key, &row);
+        self.commit.enqueue(txn)?;
+        Ok(())
+    }
+
+    /// Fails if a hold or a label protects a version.
+    pub(super) async fn check_unprotected(
+        &self,
+        slot: DentryRef<'_>,
+        ino: Ino,
+        id: VersionId,
+        ended: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        let view = self.view();
+        let hold = view.hold_of(ino, id).await?;
+        if let Some(hold) = hold.filter(|hold| *hold > self.core.now()) {
+            let what = format!("the version of {}", shown(slot.name));
+            return Err(held_until(&what, hold));
+        }
+        let span = id.timestamp..ended.unwrap_or(Timestamp(u64::MAX));
+        let mut memo = Default::default();
+        for label in self.labels_between(span, usize::MAX).await? {
+            if view.label_shows(&label, slot.parent, &mut memo).await? {
+                return Err(StoreError::Held(format!(
+                    "label {} shows the version of {}: remove the label first",
+                    shown(&label.slot.name),
+                    shown(slot.name)
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whether a version of an inode, which the name shows or showed, is not deleted.
+    async fn has_version(
+        &self,
+        slot: DentryRef<'_>,
+        ino: Ino,
+        id: VersionId,
+    ) -> Result<bool, StoreError> {
+        let is = |record: &VersionRecord| record.node.is_some() && record.kept != Retained::Nothing;
+        let key = keys::closed(slot.parent, slot.name, id);
+        if let Some(value) = self.core.index.get(&key).await?
+            && is(&VersionTable::decode(&value)?)
+        {
+            return Ok(true);
+        }
+        if let Some(value) = self.core.index.get(&keys::linked_closed(ino, id)).await?
+            && is(&LinkedVersionTable::decode(&value)?)
+        {
+            return Ok(true);
+        }
+        let current = |stamp: Option<&crate::store::model::version::Stamp>| {
+            stamp.is_some_and(|stamp| stamp.id == id)
+        };
+        if let Some(entry) = self.tree.entry(slot.parent, slot.name).await?
+            && let DentryBody::Own { state, .. } = &entry.body
+            && current(state.shown_stamp())
+        {
+            return Ok(true);
+        }
+        let row: Option<InodeRow> = self.core.index.row(&keys::inode(ino)).await?;
+        Ok(matches!(row, Some(InodeRow::Linked(row)) if current(row.state.shown_stamp())))
+    }
+}
