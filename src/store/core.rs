@@ -46,6 +46,8 @@ pub(crate) struct Core {
     pub(crate) provisional: Mutex<ProvisionalStates>,
     /// The retention policy of a writer, row `G Q`; `None`: every version is kept.
     pub(crate) policy: Mutex<Option<Arc<Policy>>>,
+    /// How many holds on versions were set; a run of retention reads the holds again when it has changed.
+    pub(crate) holds_set: AtomicU64,
     /// Notified when an operation is queued, uploaded or committed, and when an upload has failed.
     pub(crate) changed: Arc<Notify>,
     /// The next free number for an inode, a lineage, a write session or a staging file.

@@ -166,6 +166,7 @@ impl Namespace {
             Arc::clone(&core),
             Arc::clone(&commit),
             Arc::clone(&tree),
+            Arc::clone(&history),
         ));
         let gc = Gc::new(Arc::clone(&core), Arc::clone(&data), Arc::clone(&commit));
         let namespace = Self {
@@ -360,6 +361,7 @@ async fn core(parts: NamespaceParts) -> Result<Core, StoreError> {
         archived_watermarks: Mutex::new(archived),
         provisional: Mutex::default(),
         policy: Mutex::default(),
+        holds_set: AtomicU64::new(0),
         changed: Arc::new(Notify::new()),
     })
 }

@@ -3,6 +3,8 @@
 //! A hold is a row of its own, keyed by the inode and the version: it stands from before the version has a record, and does not move
 //! when the file gets or loses names. Invariant: a hold and the row that leads to it (`G Y`) change in one operation.
 
+use std::sync::atomic::Ordering;
+
 use crate::store::history::History;
 use crate::store::history::labels::{held_until, in_the_past, shown};
 use crate::store::history::view::PastView;
@@ -82,6 +84,7 @@ impl History {
         txn.put(label_keys::lapse(until, &key), &());
         txn.put(key, &row);
         self.commit.enqueue(txn)?;
+        self.core.holds_set.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use crate::store::model::ids::Dentry;
 use crate::store::model::policy::Due;
 use crate::store::model::version::{EndOp, Ino, Kind, Retained, Timestamp};
 use crate::store::retention::Retention;
+use crate::store::retention::protection::Protection;
 use crate::store::retention::verdict::{EndedVersion, Verdict};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
@@ -43,19 +44,17 @@ impl Retention {
         &self,
         version: &EndedVersion,
         verdict: &Verdict,
+        protection: &Protection,
     ) -> Result<Outcome, StoreError> {
-        let directory = match &version.list {
-            VersionRows::Of(slot) => slot.parent,
-            VersionRows::Linked(ino) => *ino,
-        };
+        let directory = version.list.locked_by();
         match verdict {
-            Verdict::Drop => self.drop_version(version, directory).await,
-            Verdict::KeepByTime(_, Due::At(at)) => {
-                self.refile(version, directory, Filing::Due(*at)).await
-            }
+            Verdict::Drop => self.drop_version(version, directory, protection).await,
+            Verdict::KeepByTime(_, Due::At(at)) => self.refile(version, Filing::Due(*at)).await,
             Verdict::KeepByTime(_, Due::Never) | Verdict::KeepHardLink => {
-                self.refile(version, directory, Filing::Nowhere).await
+                self.refile(version, Filing::Nowhere).await
             }
+            Verdict::KeepLabel(label) => self.refile(version, Filing::Label(*label)).await,
+            Verdict::KeepHold(until) => self.refile(version, Filing::Until(*until)).await,
             Verdict::KeepLast(name) => self.keep_last(version, directory, name).await,
             Verdict::KeepRemoved(until) => self.keep_removed(version, directory, *until).await,
         }
@@ -81,12 +80,13 @@ impl Retention {
         Ok(record.as_ref() == Some(&version.record))
     }
 
-    async fn refile(
+    /// Files a version anew.
+    pub(crate) async fn refile(
         &self,
         version: &EndedVersion,
-        directory: Ino,
         filing: Filing,
     ) -> Result<Outcome, StoreError> {
+        let directory = version.list.locked_by();
         let _locked = self.tree.inodes.lock_all(&[directory]).await;
         if !self.is_unchanged(version).await? {
             return Ok(Outcome::Changed);
@@ -163,7 +163,7 @@ impl Retention {
         let mut record = version.record.clone();
         version
             .list
-            .file(&mut txn, &mut record, Filing::Removed(until));
+            .file(&mut txn, &mut record, Filing::Until(until));
         let mut change = None;
         let live = locked.first().and_then(LockedInode::as_directory);
         if live.is_some_and(|live| live.row.keeps_removed.is_none()) {
@@ -192,9 +192,11 @@ impl Retention {
         &self,
         version: &EndedVersion,
         directory: Ino,
+        protection: &Protection,
     ) -> Result<Outcome, StoreError> {
+        // A hold is set under the lock of the directory.
         let _locked = self.tree.inodes.lock_all(&[directory]).await;
-        if !self.is_unchanged(version).await? {
+        if self.is_outdated(protection) || !self.is_unchanged(version).await? {
             return Ok(Outcome::Changed);
         }
         let (EndedVersion { list, record }, VersionRows::Of(slot)) = (version, &version.list)

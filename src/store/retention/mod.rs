@@ -11,6 +11,7 @@
 pub(crate) mod carry_out;
 pub(crate) mod horizon;
 pub(crate) mod policy_change;
+pub(crate) mod protection;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod task;
@@ -18,6 +19,7 @@ pub(crate) mod verdict;
 
 use crate::store::commit::Committer;
 use crate::store::core::Core;
+use crate::store::history::History;
 use crate::store::retention::report::LastRun;
 use crate::store::tree::Tree;
 use crate::sync::{Arc, Mutex};
@@ -28,6 +30,7 @@ pub struct Retention {
     pub(crate) core: Arc<Core>,
     pub(crate) commit: Arc<Committer>,
     pub(crate) tree: Arc<Tree>,
+    pub(crate) history: Arc<History>,
     /// Held during a run, so that one runs at a time.
     pub(crate) turn: tokio::sync::Mutex<()>,
     /// The last run of this process.
@@ -35,11 +38,17 @@ pub struct Retention {
 }
 
 impl Retention {
-    pub(crate) fn new(core: Arc<Core>, commit: Arc<Committer>, tree: Arc<Tree>) -> Self {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        commit: Arc<Committer>,
+        tree: Arc<Tree>,
+        history: Arc<History>,
+    ) -> Self {
         Self {
             core,
             commit,
             tree,
+            history,
             turn: tokio::sync::Mutex::default(),
             last: Mutex::default(),
         }

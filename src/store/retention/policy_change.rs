@@ -15,7 +15,7 @@ use crate::store::model::policy::{Due, Policy};
 use crate::store::model::version::Timestamp;
 use crate::store::retention::Retention;
 use crate::store::retention::carry_out::Outcome;
-use crate::store::retention::verdict::{EndedVersion, Verdict};
+use crate::store::retention::verdict::EndedVersion;
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{Filing, PendingPolicy};
@@ -175,16 +175,14 @@ impl Retention {
             };
             let is_later = match &version.record.filed {
                 Filing::Nowhere => true,
-                Filing::Due(filed) | Filing::Removed(filed) => *filed > at,
+                Filing::Due(filed) | Filing::Until(filed) => *filed > at,
                 // What the policy says of the name's versions may have changed: the run decides.
-                Filing::Last(_) => true,
+                Filing::Last(_) | Filing::Label(_) => true,
             };
             if !is_later {
                 return Ok(());
             }
-            let rule = crate::store::model::policy::TimeRule::Within;
-            let verdict = Verdict::KeepByTime(rule, Due::At(at));
-            if self.carry_out(&version, &verdict).await? == Outcome::Done {
+            if self.refile(&version, Filing::Due(at)).await? == Outcome::Done {
                 return Ok(());
             }
         }

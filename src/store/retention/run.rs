@@ -9,15 +9,17 @@ use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::policy::Policy;
 use crate::store::model::role::Role;
-use crate::store::model::version::Timestamp;
+use crate::store::model::version::{Ino, Timestamp};
 use crate::store::retention::Retention;
 use crate::store::retention::carry_out::Outcome;
 use crate::store::retention::report::{LastRun, RetentionReport};
 use crate::store::retention::verdict::{EndedVersion, Judge, Verdict};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
+use crate::store::schema::rows::Filing;
 use crate::store::schema::tables::{
-    DueTable, LinkedVersionTable, PolicyTable, ReviewTable, RowKey, RowTable, VersionTable,
+    DueTable, LinkedVersionTable, PolicyTable, RemovedLabelTable, ReviewTable, RowKey, RowTable,
+    VersionTable,
 };
 use crate::sync::lock;
 
@@ -70,26 +72,30 @@ impl Retention {
         let now = self.now();
         if mode != RunMode::DryRun {
             self.bring_policy_into_force(now).await?;
+            self.remove_lapsed(now).await?;
         }
         let rows = self.core.index.snapshot();
         let policy: Option<Policy> = rows.row(&keys::policy()).await?;
         let mut report = RetentionReport::default();
         if let Some(policy) = policy {
-            let has_due = self.has_due(&rows, now).await?;
+            if !self.has_due(&rows, now).await? {
+                return Ok(report);
+            }
             if let RunMode::Drop { grace } = mode
-                && has_due
                 && self.raise_horizons(&rows, &policy, now).await?
             {
                 self.core.sleep(grace).await;
             }
+            let protection = self.protection().await?;
             let mut run = Run {
                 mode,
-                judge: Judge::new(self.core.index.snapshot(), &policy, now),
+                judge: Judge::new(self.core.index.snapshot(), &policy, now, protection),
                 report,
                 operations: 0,
                 rested: tokio::time::Instant::now(),
             };
             self.take_reviews(&mut run).await?;
+            self.take_removed_labels(&mut run).await?;
             self.take_due(&mut run, now).await?;
             report = run.report;
         }
@@ -108,7 +114,8 @@ impl Retention {
     pub async fn preview(&self, policy: &Policy) -> Result<RetentionReport, StoreError> {
         let rows = self.core.index.snapshot();
         let now = self.core.now().min(Timestamp(self.core.env.now()));
-        let mut judge = Judge::new(rows.clone(), policy, now);
+        let protection = self.protection().await?;
+        let mut judge = Judge::new(rows.clone(), policy, now, protection);
         let mut report = RetentionReport::default();
         for table in [VersionTable::all(), LinkedVersionTable::all()] {
             let mut from = table.clone();
@@ -145,9 +152,22 @@ impl Retention {
 
     async fn has_due(&self, rows: &Snapshot, now: Timestamp) -> Result<bool, StoreError> {
         let (from, end) = due_until(now);
-        let reviews = ReviewTable::all();
-        let until = keys::after(&reviews);
-        Ok(rows.first(from, end).await?.is_some() || rows.first(reviews, until).await?.is_some())
+        let mut is_due = rows.first(from, end).await?.is_some();
+        for table in [ReviewTable::all(), RemovedLabelTable::all()] {
+            let end = keys::after(&table);
+            is_due = is_due || rows.first(table, end).await?.is_some();
+        }
+        Ok(is_due)
+    }
+
+    /// Removes the labels that have expired, and the holds that have ended.
+    async fn remove_lapsed(&self, now: Timestamp) -> Result<(), StoreError> {
+        loop {
+            let step = self.history.remove_lapsed(now, PAGE).await?;
+            if step.looked_at < PAGE || step.labels + step.holds == 0 {
+                return Ok(());
+            }
+        }
     }
 
     async fn take_due(&self, run: &mut Run<'_>, now: Timestamp) -> Result<(), StoreError> {
@@ -178,14 +198,20 @@ impl Retention {
                 return Ok(());
             };
             run.judge.renew(rows);
+            if self.is_outdated(run.judge.protection()) {
+                run.judge.renew_protection(self.protection().await?);
+            }
             let mut verdict = run.judge.verdict(&version).await?;
             let outcome = match run.mode {
                 RunMode::DryRun => Outcome::Done,
-                RunMode::Drop { .. } => self.carry_out(&version, &verdict).await?,
+                RunMode::Drop { .. } => {
+                    let protection = run.judge.protection();
+                    self.carry_out(&version, &verdict, protection).await?
+                }
             };
             if outcome == Outcome::Kept {
                 verdict = Verdict::KeepHardLink;
-                let _filed = self.carry_out(&version, &verdict).await?;
+                let _filed = self.refile(&version, Filing::Nowhere).await?;
             }
             if outcome != Outcome::Changed {
                 run.report.count(&version, &verdict);
@@ -252,25 +278,69 @@ impl Retention {
         if run.mode == RunMode::DryRun {
             return Ok(());
         }
-        // The row is deleted under the locks of the operations that write it: one that was written meanwhile stays.
+        // A save holds the lock of the inode, every other operation on the name that of its directory.
         let entry = self.tree.entry(name.parent, &name.name).await?;
-        let wanted = [Some(name.parent), entry.as_ref().map(|entry| entry.ino)];
-        let wanted: Vec<_> = wanted.into_iter().flatten().collect();
-        let _locked = self.tree.inodes.lock_all(&wanted).await;
-        let now = self.tree.entry(name.parent, &name.name).await?;
-        let key: RowKey<ReviewTable> = keys::review(name);
-        let is_same = now.map(|now| now.ino) == entry.map(|entry| entry.ino)
-            && self.core.index.row(&key).await? == Some(listed);
-        if is_same {
-            let dependencies = Dependencies {
-                touches: vec![keys::entry(name.parent, &name.name).bytes()],
-                ..Dependencies::default()
+        let locks = [Some(name.parent), entry.map(|entry| entry.ino)];
+        let locks: Vec<Ino> = locks.into_iter().flatten().collect();
+        self.end_review(keys::review(name), listed, &locks).await
+    }
+}
+
+impl Retention {
+    /// Reviews the versions of every label that was removed.
+    async fn take_removed_labels(&self, run: &mut Run<'_>) -> Result<(), StoreError> {
+        let (from, end) = (
+            RemovedLabelTable::all(),
+            keys::after(&RemovedLabelTable::all()),
+        );
+        let rows = self.core.index.snapshot();
+        for (key, value) in rows.scan(from, end, usize::MAX).await? {
+            let Some(label) = keys::label_place(&key) else {
+                continue;
             };
-            let answer = self.core.clock.begin();
-            let mut txn = self.commit.txn(answer.at(), dependencies);
-            txn.delete(key);
-            self.commit.enqueue(txn)?;
+            let mut from = keys::labeled_by(label);
+            let end = keys::after(&from);
+            loop {
+                let page = rows.scan(from, end.clone(), PAGE).await?;
+                for (key, _) in &page {
+                    if let Some(record) = keys::labeled_record(key) {
+                        self.take(run, &record).await?;
+                    }
+                }
+                match page.last().filter(|_| page.len() == PAGE) {
+                    Some((key, _)) => from = [&key[..], &[0]].concat().into(),
+                    None => break,
+                }
+            }
+            if run.mode != RunMode::DryRun {
+                let removed = RemovedLabelTable::decode(&value)?;
+                self.end_review(keys::removed_label(label), removed, &[label.directory])
+                    .await?;
+            }
         }
+        Ok(())
+    }
+
+    /// Deletes the row that listed something for review, under the locks of the operations that write it: a row that was written
+    /// meanwhile stays.
+    async fn end_review<T: RowTable<Value = Timestamp>>(
+        &self,
+        key: RowKey<T>,
+        listed: Timestamp,
+        locks: &[Ino],
+    ) -> Result<(), StoreError> {
+        let _locked = self.tree.inodes.lock_all(locks).await;
+        if self.core.index.row(&key).await? != Some(listed) {
+            return Ok(());
+        }
+        let dependencies = Dependencies {
+            touches: vec![key.clone().bytes()],
+            ..Dependencies::default()
+        };
+        let answer = self.core.clock.begin();
+        let mut txn = self.commit.txn(answer.at(), dependencies);
+        txn.delete(key);
+        self.commit.enqueue(txn)?;
         Ok(())
     }
 }

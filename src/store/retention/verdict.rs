@@ -9,8 +9,11 @@ use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::policy::{Due, HOUR, Policy, Term, TimeRule};
 use crate::store::model::version::{EndOp, Ino, Kind, Retained, Timestamp};
+use crate::store::retention::protection::Protection;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{DentryBody, DentryRow, DirectoryLocation, VersionRecord};
+use crate::store::schema::rows::{
+    DentryBody, DentryRow, DirectoryLocation, LabelPlace, VersionRecord,
+};
 use crate::store::schema::tables::{DirectoryLocationTable, RowTable, VersionTable};
 use crate::store::tree::version_record::VersionRows;
 
@@ -23,6 +26,10 @@ pub enum KeptBy {
     Last,
     /// `keep-removed`: it is the last version of a removed name, or in a removed directory.
     Removed,
+    /// A label shows it.
+    Label,
+    /// It is held.
+    Hold,
     /// The file has, or had, several names.
     HardLink,
 }
@@ -38,6 +45,10 @@ pub(crate) enum Verdict {
     KeepLast(Dentry),
     /// It is the last version of a removed name, up to and without this timestamp.
     KeepRemoved(Timestamp),
+    /// This label shows it.
+    KeepLabel(LabelPlace),
+    /// It is held, up to and without this timestamp.
+    KeepHold(Timestamp),
     /// It belongs to a file with several names.
     KeepHardLink,
 }
@@ -50,6 +61,8 @@ impl Verdict {
             Self::KeepByTime(rule, _) => Some(KeptBy::Time(*rule)),
             Self::KeepLast(_) => Some(KeptBy::Last),
             Self::KeepRemoved(_) => Some(KeptBy::Removed),
+            Self::KeepLabel(_) => Some(KeptBy::Label),
+            Self::KeepHold(_) => Some(KeptBy::Hold),
             Self::KeepHardLink => Some(KeptBy::HardLink),
         }
     }
@@ -104,18 +117,33 @@ pub(crate) struct Judge<'a> {
     rows: Snapshot,
     policy: &'a Policy,
     now: Timestamp,
+    protection: Protection,
     /// Directories that were looked up; `None`: it exists.
     removed: HashMap<Ino, Option<RemovedDirectory>>,
 }
 
 impl<'a> Judge<'a> {
-    pub(crate) fn new(rows: Snapshot, policy: &'a Policy, now: Timestamp) -> Self {
+    pub(crate) fn new(
+        rows: Snapshot,
+        policy: &'a Policy,
+        now: Timestamp,
+        protection: Protection,
+    ) -> Self {
         Self {
             rows,
             policy,
             now,
+            protection,
             removed: HashMap::new(),
         }
+    }
+
+    pub(crate) fn protection(&self) -> &Protection {
+        &self.protection
+    }
+
+    pub(crate) fn renew_protection(&mut self, protection: Protection) {
+        self.protection = protection;
     }
 
     /// Replaces the snapshot by a newer one.
@@ -138,6 +166,16 @@ impl<'a> Judge<'a> {
         let (VersionRows::Of(slot), Some(node)) = (&version.list, &record.node) else {
             return Ok(Verdict::KeepHardLink);
         };
+        if let Some(until) = self
+            .protection
+            .hold(record)
+            .filter(|until| *until > self.now)
+        {
+            return Ok(Verdict::KeepHold(until));
+        }
+        if let Some(label) = self.protection.label(slot, record).await? {
+            return Ok(Verdict::KeepLabel(label));
+        }
         if record.end_op == EndOp::Transient {
             return Ok(Verdict::Drop);
         }

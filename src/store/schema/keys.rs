@@ -20,6 +20,8 @@
 //! | `G X` | due time, key of the version record | retention: versions that have ended, in the order in which the rules of time stop keeping them | |
 //! | `G K` | directory, name, 00, key of the version record | retention: versions that are kept because of a name | those of a name are adjacent |
 //! | `G Z` | directory, name | retention: names whose versions in `G K` are to be reviewed | |
+//! | `G P` | timestamp, directory, key of the version record | retention: versions that a label keeps | those of a label are adjacent |
+//! | `G J` | timestamp, directory | retention: removed labels whose versions in `G P` are to be reviewed | |
 //! | `G I` | tier | `.versions`: the oldest exact times | few, all scanned |
 //! | `G Q` | | retention: the policy of the namespace | one row |
 //! | `G C` | | retention: a stricter policy that is not in force yet | one row |
@@ -42,14 +44,15 @@ use bytes::Bytes;
 
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{ContentRef, Ino, Timestamp, VersionId};
-use crate::store::schema::rows::Filing;
+use crate::store::schema::rows::{Filing, LabelPlace};
 use crate::store::schema::tables::{
     AppliedTable, ArchivedWatermarkTable, CountTable, CutTable, DentryTable,
     DirectoryLocationTable, DroppedTable, DueTable, EmptiedTable, HorizonTable, ImportedTable,
-    InodeTable, KeptTable, LineageTable, LinkCountTable, LinkedVersionTable, LocationTable,
-    LoggedTable, LowestProvisionalTable, MovedTable, OrphanTable, PendingPolicyTable, PolicyTable,
-    ProvisionalTable, RangeTable, RefileTable, RestoredTreeTable, ReviewTable, RowKey, RowTable,
-    SearchedTable, SegmentTable, UncitedTable, VersionTable,
+    InodeTable, KeptTable, LabeledTable, LineageTable, LinkCountTable, LinkedVersionTable,
+    LocationTable, LoggedTable, LowestProvisionalTable, MovedTable, OrphanTable,
+    PendingPolicyTable, PolicyTable, ProvisionalTable, RangeTable, RefileTable, RemovedLabelTable,
+    RestoredTreeTable, ReviewTable, RowKey, RowTable, SearchedTable, SegmentTable, UncitedTable,
+    VersionTable,
 };
 use crate::store::schema::tally::word;
 
@@ -397,6 +400,40 @@ pub(crate) fn reviewed(key: &Bytes) -> Option<Dentry> {
     Some(Dentry::new(Ino(word(key, 2)?), key.slice(10..)))
 }
 
+/// The row of a version record that a label keeps; `record` is the record's key.
+pub(crate) fn labeled(label: LabelPlace, record: &[u8]) -> RowKey<LabeledTable> {
+    KeyBuilder(labeled_by(label).to_vec()).bytes(record).row()
+}
+
+/// Prefix of the rows of all version records that a label keeps.
+pub(crate) fn labeled_by(label: LabelPlace) -> Bytes {
+    KeyBuilder::new(LabeledTable::PREFIX)
+        .u64(label.timestamp.0)
+        .u64(label.directory.0)
+        .done()
+}
+
+/// Returns the key of the version record that a `G P` key is for.
+pub(crate) fn labeled_record(key: &Bytes) -> Option<Bytes> {
+    (key.len() > 18).then(|| key.slice(18..))
+}
+
+/// The row that lists a removed label for review.
+pub(crate) fn removed_label(label: LabelPlace) -> RowKey<RemovedLabelTable> {
+    KeyBuilder::new(RemovedLabelTable::PREFIX)
+        .u64(label.timestamp.0)
+        .u64(label.directory.0)
+        .row()
+}
+
+/// What the label of a `G J` key showed.
+pub(crate) fn label_place(key: &[u8]) -> Option<LabelPlace> {
+    Some(LabelPlace {
+        timestamp: Timestamp(word(key, 2)?),
+        directory: Ino(word(key, 10)?),
+    })
+}
+
 /// The oldest exact time of a tier.
 pub(crate) fn horizon(tier: u8) -> RowKey<HorizonTable> {
     KeyBuilder::new(HorizonTable::PREFIX).bytes(&[tier]).row()
@@ -416,7 +453,8 @@ pub(crate) fn filings(filed: &Filing, record: &Bytes) -> Vec<Bytes> {
         Filing::Nowhere => Vec::new(),
         Filing::Due(at) => vec![due(*at, record).bytes()],
         Filing::Last(name) => vec![kept(name, record).bytes()],
-        Filing::Removed(at) => {
+        Filing::Label(label) => vec![labeled(*label, record).bytes()],
+        Filing::Until(at) => {
             let own = record_slot(record).map(|name| kept(&name, record).bytes());
             let until = due(*at, record).bytes();
             own.into_iter().chain([until]).collect()

@@ -289,8 +289,17 @@ pub(crate) enum Filing {
     Due(Timestamp),
     /// In row `G K` of this name: one of the last versions of a name that exists.
     Last(Dentry),
-    /// In row `G X` at this time and in row `G K` of its own name: the last version of a removed name.
-    Removed(Timestamp),
+    /// In row `G X` at this time and in row `G K` of its own name: the last version of a removed name, or one that is held.
+    Until(Timestamp),
+    /// In row `G P` of this label: the label shows the version.
+    Label(LabelPlace),
+}
+
+/// What a label shows: a directory, as of a timestamp. No two labels show the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LabelPlace {
+    pub(crate) timestamp: Timestamp,
+    pub(crate) directory: Ino,
 }
 
 /// `G C`: a policy that is stricter than the one in force.

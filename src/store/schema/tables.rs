@@ -202,6 +202,10 @@ tables! {
     KeptTable "G K" b"GK" (), "directory, name, `00`, key of an `H V`", "`()`: a version that is kept as long as that name exists, or does not exist" => tally::filing;
     /// Names whose kept versions are to be reviewed.
     ReviewTable "G Z" b"GZ" Timestamp, "directory, name", "`timestamp`: the versions in `G K` of that name are to be reviewed, since that operation";
+    /// Versions that a label keeps, and that are due by the rules of time.
+    LabeledTable "G P" b"GP" (), "timestamp, directory, key of an `H V`", "`()`: a version that the label of that directory keeps which shows that timestamp" => tally::filing;
+    /// Removed labels whose versions are to be reviewed.
+    RemovedLabelTable "G J" b"GJ" Timestamp, "timestamp, directory", "`timestamp`: that label was removed then, and its versions in `G P` are to be reviewed";
     /// The oldest times that are exact.
     HorizonTable "G I" b"GI" Timestamp, "tier (`u8`)", "`timestamp`: the oldest time of that tier at which every version is kept that stood then";
     /// A stricter policy that is not in force yet.

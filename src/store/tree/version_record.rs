@@ -36,6 +36,14 @@ impl VersionRows {
         }
     }
 
+    /// Returns the inode under whose lock a record is changed.
+    pub(crate) fn locked_by(&self) -> Ino {
+        match self {
+            Self::Of(slot) => slot.parent,
+            Self::Linked(ino) => *ino,
+        }
+    }
+
     /// The end of the keys of all records, exclusive.
     pub(crate) fn end(&self) -> Bytes {
         keys::after(&match self {
@@ -73,7 +81,8 @@ impl VersionRows {
             Filing::Nowhere => {}
             Filing::Due(at) => txn.put(keys::due(*at, &key), &()),
             Filing::Last(name) => txn.put(keys::kept(name, &key), &()),
-            Filing::Removed(at) => {
+            Filing::Label(label) => txn.put(keys::labeled(*label, &key), &()),
+            Filing::Until(at) => {
                 txn.put(keys::due(*at, &key), &());
                 if let Self::Of(own) = self {
                     txn.put(keys::kept(own, &key), &());
@@ -122,7 +131,8 @@ impl VersionRows {
             Filing::Nowhere => {}
             Filing::Due(at) => txn.delete(keys::due(*at, &key)),
             Filing::Last(name) => txn.delete(keys::kept(name, &key)),
-            Filing::Removed(at) => {
+            Filing::Label(label) => txn.delete(keys::labeled(*label, &key)),
+            Filing::Until(at) => {
                 txn.delete(keys::due(*at, &key));
                 if let Self::Of(own) = self {
                     txn.delete(keys::kept(own, &key));

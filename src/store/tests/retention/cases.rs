@@ -233,3 +233,80 @@ async fn at_most_eight_rows_are_read_per_due_version_whatever_else_there_is() {
     assert!(read <= 5 * 8 + 10, "{read} rows");
     leave(ns).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_label_keeps_what_it_shows_and_nothing_else_until_it_is_removed() {
+    let (cluster, ns) = six_versions("retention-label").await;
+    let node = new_node(Kind::Directory);
+    let d = ns
+        .tree
+        .create(ROOT, b"d", node, &author())
+        .await
+        .unwrap()
+        .ino;
+    save(&ns, d, b"g", b"1").await;
+    save(&ns, ROOT, b"lone", b"1").await;
+    ns.history
+        .create_label(d, b"inner", None, &author())
+        .await
+        .unwrap();
+    ns.history
+        .create_label(ROOT, b"outer", None, &author())
+        .await
+        .unwrap();
+    for text in [b"2", b"3", b"4", b"5"] {
+        cluster.env.advance(1_000_000_000);
+        save(&ns, d, b"g", text).await;
+        save(&ns, ROOT, b"lone", text).await;
+    }
+    cluster.env.advance(DAY + HOUR);
+    let report = prune(&ns).await;
+    assert_eq!(report.kept[&KeptBy::Label].versions, 2, "{report:?}");
+    let of_g = history(&ns, d, b"g").await;
+    assert_eq!(
+        of_g.concat(),
+        b"12345",
+        "the last three, the current one, and the labeled one"
+    );
+    assert_eq!(prune(&ns).await.examined(), 0, "not due again");
+    ns.history.remove_label(ROOT, b"outer").await.unwrap();
+    assert_eq!(
+        prune(&ns).await.dropped.versions,
+        1,
+        "of the file that only it showed"
+    );
+    assert_eq!(texts(&ns, b"lone").await.len(), 4);
+    ns.history
+        .rename_label(d, b"inner", b"renamed")
+        .await
+        .unwrap();
+    assert_eq!(prune(&ns).await.dropped.versions, 0);
+    ns.history.remove_label(d, b"renamed").await.unwrap();
+    assert_eq!(prune(&ns).await.dropped.versions, 1);
+    assert_eq!(history(&ns, d, b"g").await.concat(), b"2345");
+    ns.drain().await.unwrap();
+    check::log_twin(&ns, &cluster).await;
+    leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_version_is_left_until_its_hold_ends() {
+    let (cluster, ns) = six_versions("retention-hold").await;
+    let versions = ns.history.view().versions(ROOT, b"f").await.unwrap();
+    let until = Timestamp(ns.now().0 + 30 * DAY);
+    let name = DentryRef::new(ROOT, b"f");
+    let who = author();
+    let held = ns.history.hold_version(name, &versions[0], until, &who);
+    held.await.unwrap();
+    cluster.env.advance(DAY + HOUR);
+    let report = prune(&ns).await;
+    assert_eq!(
+        (report.dropped.versions, report.kept[&KeptBy::Hold].versions),
+        (1, 1)
+    );
+    assert_eq!(texts(&ns, b"f").await, ["1", "3", "4", "5", "6"]);
+    cluster.env.advance(30 * DAY);
+    assert_eq!(prune(&ns).await.dropped.versions, 1);
+    assert_eq!(texts(&ns, b"f").await, ["3", "4", "5", "6"]);
+    leave(ns).await;
+}

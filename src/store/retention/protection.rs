@@ -1,0 +1,110 @@
+//! What users protect from retention: labels, and holds on versions.
+//!
+//! Both are read once for a run: a label that is made later shows a time after everything that is due, and a hold that is set later is
+//! noticed before the next drop.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use crate::store::history::label_reads::LocationMemo;
+use crate::store::history::view::PastView;
+use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
+use crate::store::model::version::{Ino, Kind, Timestamp, VersionId};
+use crate::store::retention::Retention;
+use crate::store::schema::keys;
+use crate::store::schema::label_keys::{self, LabelPoint, LabelSlot};
+use crate::store::schema::rows::{LabelPlace, VersionRecord};
+use crate::store::schema::tables::{HoldTable, RowTable};
+
+/// The labels and holds of a namespace.
+#[derive(Debug)]
+pub(crate) struct Protection {
+    /// In ascending order of their timestamps.
+    labels: Vec<LabelPoint>,
+    holds: BTreeMap<(Ino, VersionId), Timestamp>,
+    /// How many holds were set when the holds were read.
+    holds_set: u64,
+    view: PastView,
+    memo: LocationMemo,
+}
+
+impl Retention {
+    /// Reads all labels and holds.
+    ///
+    /// # Errors
+    /// Errors of the index.
+    pub(crate) async fn protection(&self) -> Result<Protection, StoreError> {
+        let holds_set = self.core.holds_set.load(Ordering::SeqCst);
+        let all = Timestamp(0)..Timestamp(u64::MAX);
+        let labels = self.history.labels_between(all, usize::MAX).await?;
+        let (from, end) = (HoldTable::all(), keys::after(&HoldTable::all()));
+        let mut holds = BTreeMap::new();
+        for (key, value) in self.core.index.scan(from, end, usize::MAX).await? {
+            let row = HoldTable::decode(&value)?;
+            holds.extend(label_keys::held_version(&key).map(|version| (version, row.until)));
+        }
+        Ok(Protection {
+            labels,
+            holds,
+            holds_set,
+            view: self.history.view(),
+            memo: LocationMemo::default(),
+        })
+    }
+
+    /// Tells whether a hold was set since the holds were read.
+    pub(crate) fn is_outdated(&self, protection: &Protection) -> bool {
+        self.core.holds_set.load(Ordering::SeqCst) != protection.holds_set
+    }
+}
+
+impl Protection {
+    /// Returns until when a version is held; `None` if it is not held.
+    pub(crate) fn hold(&self, record: &VersionRecord) -> Option<Timestamp> {
+        self.holds.get(&(record.ino, record.stamp.id)).copied()
+    }
+
+    /// Returns a label that shows a version of a name, or that is reached only through it.
+    ///
+    /// # Errors
+    /// Errors of the index.
+    pub(crate) async fn label(
+        &mut self,
+        name: &Dentry,
+        record: &VersionRecord,
+    ) -> Result<Option<LabelPlace>, StoreError> {
+        if self.labels.is_empty() {
+            return Ok(None);
+        }
+        let is_directory = matches!(&record.node, Some(node) if node.kind == Kind::Directory);
+        let Self {
+            labels, view, memo, ..
+        } = self;
+        let from = labels.partition_point(|label| label.timestamp < record.stamp.id.timestamp);
+        for (at, label) in labels.iter().enumerate() {
+            if label.timestamp >= record.end {
+                break;
+            }
+            let shows = at >= from && view.label_shows(label, name.parent, memo).await?;
+            // The labels of a removed directory are found through the name that it had, and the names above that.
+            let leads = is_directory && {
+                let above = LabelPoint {
+                    timestamp: label.timestamp,
+                    slot: LabelSlot {
+                        directory: record.ino,
+                        name: label.slot.name.clone(),
+                    },
+                };
+                view.label_shows(&above, label.slot.directory, memo).await?
+            };
+            if shows || leads {
+                return Ok(Some(LabelPlace {
+                    timestamp: label.timestamp,
+                    directory: label.slot.directory,
+                }));
+            }
+        }
+        Ok(None)
+    }
+}
