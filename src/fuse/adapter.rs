@@ -204,7 +204,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (caller, name) = (caller(request), owned(name));
-        let call = Call::metadata("mkdir", parent.0);
+        let call = Call::mkdir(parent.0);
         self.dispatcher().run(call, reply, move |fs| async move {
             fs.mkdir(&caller, parent.0, &name, mode, umask).await
         });

@@ -5,6 +5,7 @@
 //! is worse than a late one; what the late result granted is undone.
 
 use super::reply::{KernelReference, Reply, errno};
+use crate::fs::past::is_past;
 use crate::fs::{FileSystem, FsError};
 use crate::sync::Arc;
 use crate::task::Tasks;
@@ -42,6 +43,14 @@ impl Call {
             name,
             ino,
             deadline_class: DeadlineClass::Metadata,
+        }
+    }
+
+    /// Describes a mkdir in `parent`. In a `.versions` it makes a label, which waits until the bucket has what it shows.
+    pub(super) fn mkdir(parent: u64) -> Self {
+        match is_past(parent) {
+            true => Self::data("mkdir", parent),
+            false => Self::metadata("mkdir", parent),
         }
     }
 

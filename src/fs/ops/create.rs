@@ -149,10 +149,11 @@ impl FileSystem {
         Ok(self.made_entry(dir, name, stat))
     }
 
-    /// Creates a directory.
+    /// Creates a directory; in a `.versions` a label.
     ///
     /// # Errors
-    /// `Exists`, `NotPermitted` for the reserved name, `ReadOnly` in the past.
+    /// `Exists`, `NotPermitted` for the reserved name, `ReadOnly` in the past. In a `.versions`, where it makes a label, `Invalid` for a
+    /// name that is no label's, and those of `History::create_label`.
     pub async fn mkdir(
         &self,
         caller: &Caller,
@@ -161,6 +162,9 @@ impl FileSystem {
         mode: u32,
         umask: u32,
     ) -> FsResult<Entry> {
+        if let Some(labels) = self.labels_in(parent)? {
+            return self.make_label(caller, labels, name).await;
+        }
         let dir = self.writable_name(parent, name)?;
         let node = self
             .new_node(caller, dir, Kind::Directory, mode, umask)

@@ -5,6 +5,7 @@ mod changes;
 mod create;
 pub(crate) mod dir;
 pub(crate) mod io;
+mod label;
 mod link;
 mod lookup;
 mod remove;

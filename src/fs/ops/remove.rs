@@ -1,7 +1,7 @@
 //! unlink and rmdir.
 
 use crate::fs::{Caller, FileSystem, FsResult};
-use crate::store::{Displaced, Ino};
+use crate::store::{Displaced, Ino, check_label_name};
 
 impl FileSystem {
     /// Updates the tables after a name of the directory `dir` was removed.
@@ -27,11 +27,17 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Removes an empty directory.
+    /// Removes an empty directory; in a `.versions` a label.
     ///
     /// # Errors
-    /// `NotFound`, `NotDirectory`, `NotEmpty`, `NotPermitted` for the reserved name, `ReadOnly` in the past.
+    /// `NotFound`, `NotDirectory`, `NotEmpty`, `NotPermitted` for the reserved name, `Held` for a held label, `ReadOnly` in the past.
     pub async fn rmdir(&self, caller: &Caller, parent: u64, name: &[u8]) -> FsResult<()> {
+        if let Some(labels) = self.labels_in(parent)?
+            && check_label_name(name).is_ok()
+        {
+            let history = self.namespace.history();
+            return Ok(history.remove_label(labels.directory, name).await?);
+        }
         let dir = self.writable_name(parent, name)?;
         let removed = self
             .namespace

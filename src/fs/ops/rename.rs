@@ -3,7 +3,7 @@
 
 use crate::fs::past::is_past;
 use crate::fs::{Caller, FileSystem, FsError, FsResult, Node};
-use crate::store::{DentryRef, Displaced, Ino, RenameMode, Renamed, Stat};
+use crate::store::{DentryRef, Displaced, Ino, RenameMode, Renamed, Stat, check_label_name};
 
 /// A name in the directory that has this number.
 #[derive(Clone, Copy)]
@@ -18,7 +18,7 @@ impl FileSystem {
     /// # Errors
     /// `NotFound`, `Exists` with `RENAME_NOREPLACE`, `NotEmpty`, `IsDirectory`, `NotDirectory`, `IntoItself`, `Invalid`
     /// for other flags, `NotPermitted` for the reserved name, `ReadOnly` from or into the past, except out of
-    /// `@deleted`.
+    /// `@deleted`, and of a label in its `.versions`.
     #[allow(
         clippy::too_many_arguments,
         reason = "the arguments are those of the system call"
@@ -32,6 +32,14 @@ impl FileSystem {
         new_name: &[u8],
         flags: u32,
     ) -> FsResult<()> {
+        if parent == new_parent
+            && let Some(labels) = self.labels_in(parent)?
+            && check_label_name(name).is_ok()
+        {
+            return self
+                .rename_label(labels.directory, name, new_name, flags)
+                .await;
+        }
         if is_past(parent) && !is_past(new_parent) {
             let removed = ChildName { parent, name };
             let restored = ChildName {

@@ -48,7 +48,7 @@ impl FileSystem {
     ///
     /// # Errors
     /// `Exists`, `NoAttribute` by the flags; `NotSupported` for an unknown prefix; `NotPermitted` for those of versions;
-    /// `ReadOnly` in the past.
+    /// `ReadOnly` in the past, except for a hold: `Invalid` for no time or one in the past, `Held` for an earlier one.
     pub async fn setxattr(
         &self,
         caller: &Caller,
@@ -57,13 +57,18 @@ impl FileSystem {
         value: &[u8],
         flags: i32,
     ) -> FsResult<()> {
-        let ino = self.writable_attribute(ino, name)?;
         let mode = match flags {
             0 => XattrMode::Any,
             libc::XATTR_CREATE => XattrMode::Create,
             libc::XATTR_REPLACE => XattrMode::Replace,
             _ => return Err(FsError::Invalid("setxattr flags".to_owned())),
         };
+        if name == attributes::HOLD
+            && let Some(node) = self.holdable(ino)?
+        {
+            return self.hold(caller, &node, value, mode).await;
+        }
+        let ino = self.writable_attribute(ino, name)?;
         if value.len() > 65_536 {
             return Err(FsError::ArgumentTooBig);
         }
@@ -82,6 +87,11 @@ impl FileSystem {
     /// # Errors
     /// `NoAttribute`; `NotPermitted` for those of versions; `ReadOnly` in the past.
     pub async fn removexattr(&self, _caller: &Caller, ino: u64, name: &[u8]) -> FsResult<()> {
+        if name == attributes::HOLD && self.holdable(ino)?.is_some() {
+            return Err(FsError::NotPermitted(
+                "a hold ends by itself, or by rewindfs label release",
+            ));
+        }
         let ino = self.writable_attribute(ino, name)?;
         if name == ACCESS || name == DEFAULT {
             return self.remove_acl(ino, name).await;

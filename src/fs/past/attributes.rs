@@ -1,11 +1,14 @@
-//! `user.versions.*`: what a version says about itself, as read-only extended attributes.
+//! `user.versions.*`: what a version or a label says about itself, as extended attributes that are read-only, but for holds.
 
 use super::stamp::{self, Precision};
 use crate::fs::error::FsResult;
-use crate::store::{Kind, Namespace, Op, PastEntry};
+use crate::store::{Kind, Label, Namespace, Op, PastEntry};
 use bytes::Bytes;
 
 const PREFIX: &[u8] = b"user.versions.";
+
+/// The attribute that says until when a label or a version is held, the only one that can be set.
+pub(crate) const HOLD: &[u8] = b"user.versions.hold";
 
 /// Tells whether an attribute's name has the prefix of these attributes.
 pub(crate) fn is_ours(name: &[u8]) -> bool {
@@ -30,9 +33,29 @@ pub(crate) async fn value(
             let digest = namespace.history().sha256_past(entry).await?;
             Ok(digest.map(Bytes::from))
         }
+        Some(b"hold") => {
+            let entry = entry.clone().of_inode();
+            let view = namespace.history().view();
+            let until = view.hold_of(entry.ino, entry.version).await?;
+            Ok(until.map(|until| Bytes::from(stamp::print_exact(until))))
+        }
         Some(own) => Ok(known(entry, own)),
         None => Ok(None),
     }
+}
+
+/// The value of the attribute `name` for a label; `None` when a label has nothing to say about it.
+pub(super) fn of_label(label: &Label, name: &[u8]) -> Option<Bytes> {
+    let text = match name.strip_prefix(PREFIX)? {
+        b"time" => stamp::print_exact(label.timestamp),
+        b"hold" => stamp::print_exact(label.hold?),
+        b"expires" => stamp::print_exact(label.expires?),
+        b"user" => label.author.uid.to_string(),
+        b"host" => label.host.clone(),
+        b"pid_name" => label.author.process.clone(),
+        _ => return None,
+    };
+    Some(Bytes::from(text))
 }
 
 /// What is in the version's own row.

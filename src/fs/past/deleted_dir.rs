@@ -16,9 +16,6 @@ use crate::store::{Ino, Kind, RemovedName, RemovedNames};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-/// The mode bit that lets only the owner of a file take its name away.
-const STICKY: u32 = 0o1000;
-
 /// `@deleted` of a live directory.
 #[derive(Debug)]
 pub(super) struct DeletedDir(pub(super) Ino);
@@ -50,9 +47,7 @@ impl PastObject for DeletedDir {
     /// Those of the live directory, its sticky bit included: only the owner of a file takes its name away, also by an undelete.
     async fn attributes(&self, past: &PastReader) -> FsResult<ShownAttrs> {
         let live = past.live_dir(self.0).await?;
-        let mut shown = ShownAttrs::mirror(&live, past.changing_ttl());
-        shown.attrs.mode |= live.attrs.mode & STICKY;
-        Ok(shown)
+        Ok(ShownAttrs::mirror_with_sticky(&live, past.changing_ttl()))
     }
 
     fn depends_on(&self) -> Option<Ino> {

@@ -57,6 +57,8 @@ pub(super) fn text(versions_name: &[u8]) -> Bytes {
          diff {name}/-1d/NAME NAME           what changed since yesterday\n\
          ls -l {name}/@deleted/              what was removed, as it was last\n\
          mv {name}/@deleted/NAME ./          bring it back, a directory with its tree; nothing is copied\n\
+         mkdir {name}/LABEL                  name what is here now: later ls {name}/LABEL/; rmdir and mv work too\n\
+         setfattr -n user.versions.hold -v 2027-01-01 {name}/LABEL   nothing removes it until then\n\
          cat {name}/@log                     what changed here, oldest first\n\
          cp {name}/-2h/NAME NAME             restore a file (what it replaces is kept as a version)\n\
          rsync -a --delete {name}/-1d/ ./    restore this directory\n\

@@ -1,4 +1,4 @@
-//! `.versions/`: the past as directories and files, which nothing can change.
+//! `.versions/`: the past as directories and files, which nothing can change; only labels and holds are made and end.
 //!
 //! Each kind of node is a type in a file of its own, which implements [`node::PastDir`] or [`node::PastFile`]: what is found,
 //! listed and read follows from the type. No method of them writes, so that read-only needs no flag.
@@ -16,6 +16,7 @@ mod editor_tests;
 mod files_dir;
 mod help_file;
 mod history_dir;
+mod label_dir;
 #[cfg(test)]
 mod linked_tests;
 mod listing;
@@ -25,6 +26,7 @@ mod node;
 mod pointer;
 mod reader;
 mod removed_dir;
+mod removed_versions_dir;
 mod resolved_times;
 mod shown;
 pub(crate) mod stamp;
@@ -39,12 +41,13 @@ mod time_dir;
 #[cfg(test)]
 mod times_tests;
 mod tree_dir;
+pub(crate) mod until;
 mod versions_dir;
 #[cfg(test)]
 mod whole_tree_tests;
 
 pub(crate) use listing::{DrawnListing, ListedName, Listing};
-pub(crate) use node::{Found, LivePlace, PastContent};
+pub(crate) use node::{Found, HoldTarget, LivePlace, PastContent};
 pub(crate) use resolved_times::PinnedTimes;
 pub(crate) use table::{PastNode, is_past};
 pub(crate) use text::part;
@@ -258,6 +261,11 @@ impl Past {
     /// The live directory whose removed names `node` shows, if it is an `@deleted`.
     pub(crate) fn removed_names_of(&self, node: &PastNode) -> Option<Ino> {
         dir(node).ok()?.removed_names_of()
+    }
+
+    /// The directory whose labels are made, renamed and removed in `node`, if it is a `.versions`.
+    pub(crate) fn labels_of(&self, node: &PastNode) -> Option<Ino> {
+        dir(node).ok()?.labels_of()
     }
 
     /// Reads at most `len` bytes at `offset`; short only at the end.

@@ -6,7 +6,7 @@ use super::reader::{Lasting, PastReader};
 use super::shown::ShownAttrs;
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
-use crate::store::{CloneSource, Ino, Kind, Pin, Timestamp, Whence};
+use crate::store::{CloneSource, Ino, Kind, PastEntry, Pin, Timestamp, Whence};
 use crate::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,10 +22,12 @@ pub(super) enum NodeKind {
     FilesDir = b'F',
     HelpFile = b'?',
     HistoryDir = b'H',
+    LabelDir = b'B',
     Latest = b'L',
     LinkedState = b'K',
     Previous = b'P',
     RemovedDir = b'G',
+    RemovedVersionsDir = b'W',
     State = b'S',
     TimeDir = b'T',
     TreeDir = b'D',
@@ -65,6 +67,27 @@ pub(crate) enum LivePlace<'a> {
     Child(&'a Bytes),
     /// Nothing.
     Nowhere,
+}
+
+/// What a hold on a node protects.
+#[derive(Debug, Clone)]
+pub(crate) enum HoldTarget {
+    /// A label.
+    Label {
+        /// The label's directory.
+        directory: Ino,
+        /// Its name.
+        name: Bytes,
+    },
+    /// A version of a file.
+    Version {
+        /// The directory of a name that shows it.
+        directory: Ino,
+        /// The name.
+        name: Bytes,
+        /// The version.
+        entry: Box<PastEntry>,
+    },
 }
 
 /// Which copy of a node stays when a lookup finds the node again.
@@ -115,6 +138,11 @@ pub(crate) trait PastObject: Debug + Send + Sync {
         None
     }
 
+    /// What a hold on it protects; `None` if it cannot be held.
+    fn hold_target(&self) -> Option<HoldTarget> {
+        None
+    }
+
     /// Which copy stays when it is found again.
     fn refound(&self) -> Refound {
         Refound::New
@@ -161,6 +189,11 @@ pub(crate) trait PastDir: PastObject {
     /// Whether a name of a listing is looked up once more when the attributes are asked for.
     fn looks_up_again(&self) -> bool {
         false
+    }
+
+    /// The directory whose labels are made, renamed and removed in it.
+    fn labels_of(&self) -> Option<Ino> {
+        None
     }
 
     /// The live directory whose removed names it shows, from which a rename is an undelete.

@@ -2,11 +2,12 @@
 
 use super::node::{Found, Identity, LivePlace, NodeKind, PastDir, PastNames, PastObject};
 use super::reader::PastReader;
+use super::removed_versions_dir;
 use super::shown::ShownAttrs;
 use super::state::PastState;
 use super::tree_dir::DirAt;
 use crate::fs::Caller;
-use crate::fs::error::FsResult;
+use crate::fs::error::{FsError, FsResult};
 use crate::store::{Attrs, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -69,10 +70,16 @@ impl PastObject for RemovedDir {
 #[async_trait]
 impl PastDir for RemovedDir {
     async fn lookup(&self, past: &PastReader, _caller: &Caller, name: &[u8]) -> FsResult<Found> {
-        self.dir_at().lookup(past, name).await
+        match name == past.versions_name {
+            true => removed_versions_dir::found(&self.0).ok_or(FsError::NotFound),
+            false => {
+                let versions = removed_versions_dir::found;
+                self.dir_at().lookup(past, name, versions).await
+            }
+        }
     }
 
     async fn list(&self, past: &PastReader) -> FsResult<PastNames> {
-        self.dir_at().list(past).await
+        self.dir_at().list(past, removed_versions_dir::found).await
     }
 }

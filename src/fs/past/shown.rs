@@ -6,6 +6,9 @@ use std::time::Duration;
 /// Bytes of a block of stat(2).
 const BLOCK: u64 = 512;
 
+/// The mode bit that lets only the owner of a file take its name away.
+const STICKY: u32 = 0o1000;
+
 /// The attributes of a node.
 #[derive(Debug, Clone)]
 pub(crate) struct ShownAttrs {
@@ -48,6 +51,13 @@ impl ShownAttrs {
             ..dir.attrs.clone()
         };
         Self::new(attrs, ttl)
+    }
+
+    /// The same with the directory's sticky bit, for one from which names are taken.
+    pub(super) fn mirror_with_sticky(dir: &Stat, ttl: Duration) -> Self {
+        let mut shown = Self::mirror(dir, ttl);
+        shown.attrs.mode |= dir.attrs.mode & STICKY;
+        shown
     }
 
     /// The attributes as stat(2) shows them for the node `number`.

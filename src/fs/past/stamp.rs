@@ -82,10 +82,6 @@ pub(crate) fn print_all(timestamps: &[Timestamp]) -> Vec<String> {
 }
 
 /// Prints `timestamp` as the shortest stamp that means just this timestamp.
-#[cfg_attr(
-    not(feature = "cli"),
-    allow(dead_code, reason = "the command stamp prints it")
-)]
 pub(crate) fn print_exact(timestamp: Timestamp) -> String {
     let ends_a_millisecond = timestamp.0 % 1_000_000 == 999_999;
     let precision = match ends_a_millisecond {

@@ -1,6 +1,6 @@
 //! A version of a file, a symbolic link or a special file.
 
-use super::node::{Identity, LivePlace, NodeKind, PastContent, PastFile, PastObject};
+use super::node::{HoldTarget, Identity, LivePlace, NodeKind, PastContent, PastFile, PastObject};
 use super::reader::PastReader;
 use super::shown::ShownAttrs;
 use super::state::PastState;
@@ -53,6 +53,14 @@ impl PastObject for StateFile {
         let entry = &self.0.entry;
         let end = entry.ended.map_or(u64::MAX, |end| end.0 - 1);
         Some(entry.version.timestamp..=Timestamp(end))
+    }
+
+    fn hold_target(&self) -> Option<HoldTarget> {
+        Some(HoldTarget::Version {
+            directory: self.0.dir,
+            name: self.0.name.clone(),
+            entry: Box::new(self.0.entry.clone()),
+        })
     }
 
     async fn xattr(&self, past: &PastReader, name: &[u8]) -> FsResult<Option<Bytes>> {

@@ -5,7 +5,7 @@ use super::reader::{Lasting, PastReader};
 use super::resolved_times::ResolvedTime;
 use super::shown::ShownAttrs;
 use super::stamp::{TimeName, TimeStability};
-use super::tree_dir::DirAt;
+use super::tree_dir::{DirAt, no_versions};
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
 use crate::store::{Ino, ROOT, Timestamp};
@@ -153,11 +153,11 @@ impl PastObject for TimeDir {
 #[async_trait]
 impl PastDir for TimeDir {
     async fn lookup(&self, past: &PastReader, _caller: &Caller, name: &[u8]) -> FsResult<Found> {
-        self.then.lookup(past, name).await
+        self.then.lookup(past, name, no_versions).await
     }
 
     async fn list(&self, past: &PastReader) -> FsResult<PastNames> {
-        self.then.list(past).await
+        self.then.list(past, no_versions).await
     }
 
     fn is_listed_for_good(&self, past: &PastReader) -> bool {

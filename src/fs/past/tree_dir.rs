@@ -14,6 +14,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::ops::RangeInclusive;
 
+/// Finds the `.versions` of a directory of the past; `None` if it has none.
+pub(super) type FindVersions = fn(&PastState) -> Option<Found>;
+
+/// Finds the `.versions` of a directory below a TIME: it has none.
+pub(super) fn no_versions(_directory: &PastState) -> Option<Found> {
+    None
+}
+
 /// A directory as of a timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DirAt {
@@ -24,11 +32,16 @@ pub(super) struct DirAt {
 }
 
 impl DirAt {
-    /// What `name` in it was.
+    /// What `name` in it was. A directory has the `.versions` that `versions` finds.
     ///
     /// # Errors
     /// `NotFound`; those of the store.
-    pub(super) async fn lookup(self, past: &PastReader, name: &[u8]) -> FsResult<Found> {
+    pub(super) async fn lookup(
+        self,
+        past: &PastReader,
+        name: &[u8],
+        versions: FindVersions,
+    ) -> FsResult<Found> {
         if name == past.versions_name {
             return Err(FsError::NotFound);
         }
@@ -38,16 +51,20 @@ impl DirAt {
         let entry = entry.ok_or(FsError::NotFound)?;
         let name = Bytes::copy_from_slice(name);
         Ok(Found {
-            item: self.item(past, name, entry).await?,
+            item: self.item(past, name, entry, versions).await?,
             lasting,
         })
     }
 
-    /// The names in it.
+    /// The names in it. Directories have the `.versions` that `versions` finds.
     ///
     /// # Errors
     /// `Stale` when its history was deleted; those of the store.
-    pub(super) async fn list(self, past: &PastReader) -> FsResult<PastNames> {
+    pub(super) async fn list(
+        self,
+        past: &PastReader,
+        versions: FindVersions,
+    ) -> FsResult<PastNames> {
         let history = past.namespace.history();
         // Asked before the read: what becomes final afterwards may be another state than the one that is read.
         let lasting = Lasting::of(history.finality().is_final(self.at));
@@ -56,7 +73,7 @@ impl DirAt {
         let mut names = Vec::with_capacity(entries.len());
         for (name, entry) in entries {
             if name != past.versions_name {
-                let item = self.item(past, name.clone(), entry).await?;
+                let item = self.item(past, name.clone(), entry, versions).await?;
                 names.push((name, Found { item, lasting }));
             }
         }
@@ -64,7 +81,13 @@ impl DirAt {
     }
 
     /// The node for what `name` was. All names of a file are one node, with as many links.
-    async fn item(self, past: &PastReader, name: Bytes, entry: PastEntry) -> FsResult<PastItem> {
+    async fn item(
+        self,
+        past: &PastReader,
+        name: Bytes,
+        entry: PastEntry,
+        versions: FindVersions,
+    ) -> FsResult<PastItem> {
         // Deleting a version takes it from one name only.
         let links = match entry.shared.is_some() && entry.kept != Retained::Nothing {
             true => {
@@ -85,21 +108,24 @@ impl DirAt {
             links: links.unwrap_or(1),
         };
         Ok(match kind {
-            Kind::Directory => PastItem::dir(TreeDir(state)),
+            Kind::Directory => PastItem::dir(TreeDir { state, versions }),
             _ => PastItem::file(StateFile(state)),
         })
     }
 }
 
-/// A directory inside a `TIME`, as of that time.
+/// A directory inside a `TIME` or a removed directory, as of that time.
 #[derive(Debug)]
-pub(super) struct TreeDir(PastState);
+pub(super) struct TreeDir {
+    state: PastState,
+    versions: FindVersions,
+}
 
 impl TreeDir {
     fn dir_at(&self) -> DirAt {
         DirAt {
-            dir: self.0.entry.ino,
-            at: self.0.at,
+            dir: self.state.entry.ino,
+            at: self.state.at,
         }
     }
 }
@@ -109,55 +135,58 @@ impl PastObject for TreeDir {
     fn identity(&self, parent: u64, name: &[u8]) -> Identity {
         Identity::new(
             NodeKind::TreeDir,
-            &[parent, self.0.entry.ino.0, self.0.at.0],
+            &[parent, self.state.entry.ino.0, self.state.at.0],
             name,
         )
     }
 
     fn live_place(&self) -> LivePlace<'_> {
-        LivePlace::Child(&self.0.name)
+        LivePlace::Child(&self.state.name)
     }
 
     async fn attributes(&self, past: &PastReader) -> FsResult<ShownAttrs> {
-        self.0.attributes(past).await
+        self.state.attributes(past).await
     }
 
     async fn found_attributes(&self, past: &PastReader) -> FsResult<ShownAttrs> {
-        Ok(self.0.found_attributes(past))
+        Ok(self.state.found_attributes(past))
     }
 
     fn depends_on(&self) -> Option<Ino> {
-        self.0.depends_on()
+        self.state.depends_on()
     }
 
     fn timestamp(&self) -> Option<Timestamp> {
-        Some(self.0.at)
+        Some(self.state.at)
     }
 
     fn shown_times(&self) -> Option<RangeInclusive<Timestamp>> {
-        Some(self.0.at..=self.0.at)
+        Some(self.state.at..=self.state.at)
     }
 
     async fn xattr(&self, past: &PastReader, name: &[u8]) -> FsResult<Option<Bytes>> {
-        self.0.xattr(past, name).await
+        self.state.xattr(past, name).await
     }
 
     async fn xattr_names(&self, past: &PastReader) -> FsResult<Vec<Bytes>> {
-        self.0.xattr_names(past).await
+        self.state.xattr_names(past).await
     }
 }
 
 #[async_trait]
 impl PastDir for TreeDir {
     async fn lookup(&self, past: &PastReader, _caller: &Caller, name: &[u8]) -> FsResult<Found> {
-        self.dir_at().lookup(past, name).await
+        if name == past.versions_name {
+            return (self.versions)(&self.state).ok_or(FsError::NotFound);
+        }
+        self.dir_at().lookup(past, name, self.versions).await
     }
 
     async fn list(&self, past: &PastReader) -> FsResult<PastNames> {
-        self.dir_at().list(past).await
+        self.dir_at().list(past, self.versions).await
     }
 
     fn is_listed_for_good(&self, past: &PastReader) -> bool {
-        past.is_final(self.0.at)
+        past.is_final(self.state.at)
     }
 }

@@ -1,4 +1,4 @@
-//! `.versions` itself: which name leads where, and a screenful of times.
+//! `.versions` itself: which name leads where, the labels, and a screenful of times.
 //!
 //! The first character decides: a digit or `-` is a time, `@` one of the virtual folders and files or SMB's name of a time, a letter or
 //! `_` a label.
@@ -7,6 +7,7 @@ use super::change_log::ChangeLog;
 use super::deleted_dir::DeletedDir;
 use super::files_dir::FilesDir;
 use super::help_file::HelpFile;
+use super::label_dir::LabelDir;
 use super::node::{Found, Identity, LivePlace, NodeKind, PastDir, PastItem, PastNames, PastObject};
 use super::reader::{Lasting, PastReader};
 use super::shown::ShownAttrs;
@@ -16,7 +17,7 @@ use super::time_dir::TimeDir;
 use super::tree_dir::DirAt;
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
-use crate::store::Ino;
+use crate::store::{Ino, check_label_name};
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -58,8 +59,10 @@ impl PastObject for VersionsDir {
         LivePlace::Directory(self.0)
     }
 
+    /// Those of the live directory, its sticky bit included: only its owner takes labels away then.
     async fn attributes(&self, past: &PastReader) -> FsResult<ShownAttrs> {
-        past.mirrored(self.0).await
+        let live = past.live_dir(self.0).await?;
+        Ok(ShownAttrs::mirror_with_sticky(&live, past.changing_ttl()))
     }
 
     fn depends_on(&self) -> Option<Ino> {
@@ -76,12 +79,12 @@ impl PastDir for VersionsDir {
     async fn lookup(&self, past: &PastReader, caller: &Caller, name: &[u8]) -> FsResult<Found> {
         match self.special(name) {
             Some(found) => Ok(found),
-            // There are no labels yet: every other name is a time or is not there.
+            None if check_label_name(name).is_ok() => LabelDir::find(past, self.0, name).await,
             None => TimeDir::find(past, caller, self.0, name).await,
         }
     }
 
-    /// The virtual folders and files, and the times at which the directory's entries changed, newest first, thinned with age, one a
+    /// The virtual folders and files, the labels, and the times at which the directory's entries changed, newest first, thinned with age, one a
     /// second at most. The stamp of a second without its milliseconds, which is all that SMB knows of it, leads to the same state.
     async fn list(&self, past: &PastReader) -> FsResult<PastNames> {
         let now = past.namespace.now();
@@ -109,7 +112,14 @@ impl PastDir for VersionsDir {
             let lasting = Lasting::Passing;
             Some((Bytes::from(name), Found { item, lasting }))
         });
-        Ok(PastNames::Whole(special.chain(times).collect()))
+        let labels = LabelDir::list(past, self.0).await?;
+        Ok(PastNames::Whole(
+            special.chain(labels).chain(times).collect(),
+        ))
+    }
+
+    fn labels_of(&self) -> Option<Ino> {
+        Some(self.0)
     }
 
     /// The period of a printed time may still run, so that a lookup resolves it.

@@ -145,6 +145,15 @@ impl History {
             return Ok(true);
         }
         let row: Option<InodeRow> = self.core.index.row(&keys::inode(ino)).await?;
-        Ok(matches!(row, Some(InodeRow::Linked(row)) if current(row.state.shown_stamp())))
+        if matches!(row, Some(InodeRow::Linked(row)) if current(row.state.shown_stamp())) {
+            return Ok(true);
+        }
+        // A version from before a rename, whose record is under the earlier name.
+        let list = self.view().history(slot.parent, slot.name).await?;
+        let mut versions = list.versions.into_iter();
+        Ok(versions.any(|version| {
+            let version = version.of_inode();
+            (version.ino, version.version) == (ino, id) && version.kept != Retained::Nothing
+        }))
     }
 }
