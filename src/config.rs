@@ -3,7 +3,7 @@
 //! Invariant: every [`Config`] is valid, and its `Debug` output has no secret. This file does not read the environment.
 
 use crate::backend::{BackendConfig, Retry};
-use crate::fs::past::stamp::{SPELLINGS, TimeName};
+use crate::fs::past::stamp::SPELLINGS;
 use crate::fs::{FsConfig, SyncOn};
 use crate::fuse::{Configuration, MountAccess, MountFlag};
 use crate::store::{
@@ -16,6 +16,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 use url::Url;
+
+mod mount_time;
+
+pub use mount_time::MountTime;
+pub(crate) use mount_time::MountTimeMeaning;
 
 /// The namespace that is mounted by default.
 pub const DEFAULT_NAMESPACE: &str = "main";
@@ -76,21 +81,6 @@ impl fmt::Display for StoreUrl {
 impl fmt::Debug for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
-    }
-}
-
-/// A time whose whole tree a mount shows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MountTime {
-    text: String,
-    /// What it means.
-    pub(crate) name: TimeName,
-}
-
-impl fmt::Display for MountTime {
-    /// As the user wrote it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
     }
 }
 
@@ -325,13 +315,12 @@ fn versions_name(name: Option<OsString>) -> Result<Vec<u8>, ConfigError> {
 
 fn mount_time(time: Option<OsString>) -> Result<Option<MountTime>, ConfigError> {
     let Some(time) = time else { return Ok(None) };
-    match TimeName::parse(time.as_bytes()) {
-        Some(name) => Ok(Some(MountTime {
-            text: time.to_string_lossy().into_owned(),
-            name,
-        })),
+    match MountTime::parse(&time) {
+        Some(at) => Ok(Some(at)),
         None => {
-            let why = format!("is no time between 1970 and 2554; times are {SPELLINGS}");
+            let why = format!(
+                "is no time between 1970 and 2554, and no name of a label; times are {SPELLINGS}"
+            );
             Err(ConfigError::new("at", time.display(), why))
         }
     }
@@ -571,7 +560,7 @@ mod tests {
         assert_eq!(config.fs.live_ttl, REFRESH_AT);
         assert_eq!(config.store.reclaim, GcMode::OnRequest);
         assert_eq!(config.at.unwrap().to_string(), "-1h");
-        for wrong in ["", "yesterday", "2026-13", "-1"] {
+        for wrong in ["", ".yesterday", "2026-13", "-1"] {
             let message = refused(|s| s.at = Some(wrong.into()));
             let start = format!("--at {wrong}: is no time");
             assert!(message.starts_with(&start), "{message}");

@@ -55,6 +55,8 @@ Examples:
   rewindfs log -r ~/files --since -1d
   rewindfs cat ~/files/notes.txt@-2h
   rewindfs diff ~/files/notes.txt@-2h
+  rewindfs label create ~/files/project before-upgrade --expires 30d
+  rewindfs diff ~/files/project@before-upgrade
   rewindfs umount ~/files
 
 Exit status: 0 done, 1 failed, 2 wrong usage. RUST_LOG chooses what is logged (info, rewindfs=debug).";
@@ -114,6 +116,11 @@ enum Command {
     Grep(Box<read::GrepArguments>),
     /// Restore a removed file, or a removed directory with all below it
     Undelete(Box<change::UndeleteArguments>),
+    /// Make, list, rename, remove and hold labels: names for what a directory shows at a moment
+    Label {
+        #[command(subcommand)]
+        command: change::LabelCommand,
+    },
     /// Print a time of .versions as a stamp whose meaning does not change
     Stamp {
         /// -30s, -15m, -2h, -3d, -1w, 2026-11-20, 2026-11-20T21-26, '2026-11-20 21:26:48+0100', ...
@@ -192,6 +199,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
         Command::Grep(arguments) => return read(ReadJob::grep(*arguments)),
         Command::Cat(arguments) => return read(ReadJob::cat(arguments)),
         Command::Undelete(arguments) => return change(ChangeJob::undelete(*arguments)),
+        Command::Label { command } => return label(command),
         Command::Stamp { time, json } => stamp::stamp(&time, json),
         Command::Status { mountpoint, json } => status::status(&mountpoint, json),
         Command::Drain {
@@ -224,6 +232,13 @@ fn read(job: Result<ReadJob, CliError>) -> Start {
     match job {
         Ok(job) => Start::Read(Box::new(job)),
         Err(cli_error) => Start::Done(cli_error.exit()),
+    }
+}
+
+fn label(command: change::LabelCommand) -> Start {
+    match command {
+        change::LabelCommand::List(arguments) => read(ReadJob::labels(*arguments)),
+        change::LabelCommand::Change(command) => change(ChangeJob::label(command)),
     }
 }
 

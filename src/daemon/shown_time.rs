@@ -1,12 +1,12 @@
 //! The timestamp that a mount with `--at` shows the whole tree as of, resolved once.
 
 use super::error::{DaemonError, not_opened};
-use crate::config::{Config, MountTime};
+use crate::config::{Config, MountTime, MountTimeMeaning};
 use crate::control::ShownTime;
 use crate::fs::past::stamp::print_exact;
 use crate::store::{Namespace, ROOT, Timestamp};
 
-/// Resolves `time` at `now`, in nanoseconds. A time after the newest state that the bucket is known to have whole means that state.
+/// Resolves `time` at `now`, in nanoseconds; a label of the root directory means what it shows. A time after the newest state that the bucket is known to have whole means that state.
 ///
 /// # Errors
 /// [`DaemonError::NotShown`] for a time in the future, or before the namespace; those of the index.
@@ -23,11 +23,25 @@ pub(super) async fn resolve(
     let newest = namespace.now();
     // The writer's clock may be ahead of this machine's.
     let present = Timestamp(now).max(newest);
-    let Some((asked, _)) = time.name.resolve(present) else {
-        return Err(refused("is in the future, or before 1970".to_owned()));
+    let view = namespace.history().view();
+    let asked = match &time.meaning {
+        MountTimeMeaning::Time(name) => match name.resolve(present) {
+            Some((asked, _)) => asked,
+            None => return Err(refused("is in the future, or before 1970".to_owned())),
+        },
+        MountTimeMeaning::Label(name) => {
+            let label = view.label(ROOT, name).await;
+            match label.map_err(|source| not_opened(config, source))? {
+                Some(label) => label.timestamp,
+                None => {
+                    let why = "is no label of the root directory; `rewindfs label list` prints those it has";
+                    return Err(refused(why.to_owned()));
+                }
+            }
+        }
     };
     let shown = asked.min(newest);
-    let root = namespace.history().view().directory_at(ROOT, shown).await;
+    let root = view.directory_at(ROOT, shown).await;
     match root.map_err(|source| not_opened(config, source))? {
         Some(_) => Ok(ShownTime {
             asked: time.to_string(),

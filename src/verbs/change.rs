@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::error::VerbError;
+use super::label::{self, LabelRequest};
 use super::path::{PathText, TimedPath};
 use super::reader::{NodeState, PathReader};
 use super::rows::{RestoredRow, RowSender, VerbRow, kind_name, stamp};
@@ -23,6 +24,8 @@ pub enum ChangeVerb {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<PathText>,
     },
+    /// Makes, renames, removes, holds or releases a label of a directory.
+    Label(LabelRequest),
 }
 
 /// The name of the program in the author of what a verb changes.
@@ -43,6 +46,12 @@ pub async fn change(
         ChangeVerb::Undelete { path, to } => {
             let to = to.as_ref().unwrap_or(path);
             undelete(namespace, path, to, reserved, rows).await
+        }
+        ChangeVerb::Label(request) => {
+            let author = author(namespace);
+            label::change_label(namespace, request, &author, rows).await?;
+            // The kernel keeps no name of a label.
+            Ok(TreeChanges::default())
         }
     }
 }

@@ -42,7 +42,7 @@ pub enum VerbError {
     },
     /// Nothing has this name, and what follows its `@` is no TIME.
     #[error(
-        "{path}: does not exist, and \"{text}\" is no time: times are -30s, -15m, -2h, -3d, -1w, 2026-11-20, 2026-11-20T21-26, \
+        "{path}: does not exist, and \"{text}\" is no time and no label here: times are -30s, -15m, -2h, -3d, -1w, 2026-11-20, 2026-11-20T21-26, \
          '2026-11-20 21:26:48+0100' and the stamps that `rewindfs versions` prints with --json"
     )]
     NoTime {
@@ -144,6 +144,30 @@ pub enum VerbError {
     /// The root directory was named where a name in it is needed.
     #[error("/: is the root directory, which cannot be removed; name a path in it")]
     IsRoot,
+    /// A label of this name exists.
+    #[error("{path}: has a label {label} already; `rewindfs label list` prints those it has")]
+    LabelExists {
+        /// The directory.
+        path: String,
+        /// The label.
+        label: String,
+    },
+    /// A directory has no such label.
+    #[error("{path}: has no label {label}; `rewindfs label list` prints those it has")]
+    NoLabel {
+        /// The directory.
+        path: String,
+        /// The label.
+        label: String,
+    },
+    /// The end of a label or of a hold cannot be.
+    #[error("{path}: {why}")]
+    End {
+        /// The directory.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
     /// A pattern cannot be read.
     #[error("{pattern}: is no pattern: {why}")]
     BadPattern {

@@ -1,4 +1,4 @@
-//! The verbs that read the past of a path: `ls`, `versions`, `log`, `cat`, `diff`, `grep`, and those that change the tree: `undelete`. A verb is
+//! The verbs that read the past of a path: `ls`, `versions`, `log`, `cat`, `diff`, `grep`, and those that change: `undelete`, `label`. A verb is
 //! run against an open namespace, that of a mount's daemon, or a follower or a writer that a command opens on a bucket, and sends rows
 //! (`rows.rs`), which a command prints as a table or as JSON.
 //!
@@ -10,6 +10,8 @@ mod cat;
 mod change;
 mod error;
 mod grep;
+mod label;
+mod label_time;
 mod list;
 mod log;
 mod path;
@@ -22,12 +24,13 @@ mod tree_diff;
 pub use change::{ChangeVerb, change};
 pub use error::{NearestTimes, VerbError};
 pub use grep::pattern;
+pub use label::{LabelChange, LabelRequest, LabelScope};
 pub use log::is_change;
 pub use path::{PathText, TimedPath};
 pub use request::{DiffContents, DiffRequest, GrepRequest, GrepStates, LogFilter, ReadVerb};
 pub use rows::{
-    BytesRow, COMPARED_MAX, ChangeRow, ComparedKind, DiffSide, DifferenceRow, EntryRow, MatchRow,
-    PathDifference, RestoredRow, RowSender, SideRow, TruncatedRow, VerbRow, VersionRow,
+    BytesRow, COMPARED_MAX, ChangeRow, ComparedKind, DiffSide, DifferenceRow, EntryRow, LabelEntry,
+    MatchRow, PathDifference, RestoredRow, RowSender, SideRow, TruncatedRow, VerbRow, VersionRow,
 };
 pub use text_diff::{ContentDiff, DiffLine, LineDiff, LineRole};
 
@@ -44,12 +47,13 @@ pub async fn run(
     rows: &RowSender,
 ) -> Result<(), VerbError> {
     let reader = PathReader::new(namespace).await;
-    match verb {
+    match &reader.with_label_times(verb).await? {
         ReadVerb::Versions { path } => list::versions(&reader, path, rows).await,
         ReadVerb::Ls { path } => list::ls(&reader, path, rows).await,
         ReadVerb::Log { path, filter } => log::log(&reader, path, filter, rows).await,
         ReadVerb::Diff(request) => tree_diff::diff(&reader, request, rows).await,
         ReadVerb::Grep(request) => grep::grep(&reader, request, rows).await,
+        ReadVerb::Labels { path, scope } => label::labels(&reader, path, *scope, rows).await,
         ReadVerb::Cat { path } => cat::cat(&reader, path, rows).await,
     }
 }

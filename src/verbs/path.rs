@@ -2,7 +2,8 @@
 //!
 //! The text after the last `@` is a TIME if it is one in the grammar of `.versions` (`fs/past/stamp.rs`); otherwise the `@` is a part
 //! of the name. An `@` at the end of the text ends the path and is removed, so that every name can be written: `a@2026@` is the
-//! name `a@2026`. The rule reads the text alone, so that it means the same whatever exists.
+//! name `a@2026`. The rule reads the text alone, so that it means the same whatever exists. Only a label behind the `@` is looked up
+//! (`label_time.rs`): it counts where nothing has or had the whole text as its name.
 
 use std::fmt;
 
@@ -111,6 +112,11 @@ impl TimedPath {
             },
             _ => whole(text),
         }
+    }
+
+    /// Returns a path now.
+    pub(super) fn of(path: PathText) -> Self {
+        Self { path, time: None }
     }
 
     /// Returns the names of the path: without empty parts and `.`; `..` takes the name before it away.

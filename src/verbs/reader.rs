@@ -258,6 +258,19 @@ impl PathReader {
         Ok(Some(directory))
     }
 
+    /// Tells whether something has or had this path.
+    pub(super) async fn is_known(&self, path: &TimedPath) -> Result<bool, VerbError> {
+        let names = path.names();
+        match self.node_at(&names, None).await {
+            Ok(Some(_)) => Ok(true),
+            Ok(None) | Err(VerbError::NotDirectory { .. }) => {
+                let nearest = self.nearest(&names, self.now).await?;
+                Ok(nearest != NearestTimes::default())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Returns when the states next to `at` of what the names lead to began.
     async fn nearest(&self, names: &[Bytes], at: Timestamp) -> Result<NearestTimes, VerbError> {
         let failed = VerbError::at(&PathText::of_names(names));

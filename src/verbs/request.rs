@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::label::LabelScope;
 use super::path::TimedPath;
 
 /// A verb that reads.
@@ -29,11 +30,33 @@ pub enum ReadVerb {
         /// The file.
         path: TimedPath,
     },
+    /// The labels of a directory.
+    Labels {
+        /// The directory, which may be removed.
+        path: TimedPath,
+        /// Which of them.
+        scope: LabelScope,
+    },
     /// The entries of a directory in ascending order of names, or the one of a file.
     Ls {
         /// The directory or file.
         path: TimedPath,
     },
+}
+
+impl ReadVerb {
+    /// Returns its paths.
+    pub(super) fn paths(&mut self) -> Vec<&mut TimedPath> {
+        match self {
+            Self::Versions { path }
+            | Self::Log { path, .. }
+            | Self::Cat { path }
+            | Self::Ls { path }
+            | Self::Labels { path, .. } => vec![path],
+            Self::Diff(request) => vec![&mut request.old, &mut request.new],
+            Self::Grep(request) => vec![&mut request.path],
+        }
+    }
 }
 
 /// Which changes a log shows.

@@ -34,6 +34,31 @@ pub enum VerbRow {
     Difference(DifferenceRow),
     /// Of `undelete`.
     Restored(RestoredRow),
+    /// Of `label`.
+    Label(LabelEntry),
+}
+
+/// A label.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelEntry {
+    /// The path of its directory, from the root of the namespace; the last one of a removed directory.
+    pub path: PathText,
+    /// Its name.
+    pub label: PathText,
+    /// What it shows, as a TIME.
+    pub stamp: String,
+    /// The same in nanoseconds since 1970.
+    pub time_ns: u64,
+    /// When it is removed, in nanoseconds since 1970; null if it stays.
+    pub expires_ns: Option<u64>,
+    /// Until when it cannot be removed, in nanoseconds since 1970; null if it is not held.
+    pub held_until_ns: Option<u64>,
+    /// The user who made it.
+    pub user: u32,
+    /// The host.
+    pub host: String,
+    /// The program.
+    pub program: String,
 }
 
 /// What a verb brought back.

@@ -213,7 +213,8 @@ fn a_time_that_cannot_be_shown_is_refused() {
         ("@GMT-2099.01.01-00.00.00", 1, "is in the future"),
         ("2020-01-01", 1, "namespace main did not exist then"),
         ("-1000w", 1, "namespace main did not exist then"),
-        ("yesterday", 2, "is no time"),
+        ("yesterday", 1, "is no label of the root directory"),
+        (".yesterday", 2, "is no time"),
         ("2026-13", 2, "is no time"),
         ("", 2, "is no time"),
     ] {

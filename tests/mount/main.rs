@@ -34,6 +34,7 @@ mod failing_store;
 mod followers;
 mod harness;
 mod index_log;
+mod label_verbs;
 mod labels;
 mod linked;
 mod locks;

@@ -245,7 +245,7 @@ fn a_path_or_time_that_leads_nowhere_is_named_with_the_nearest_times() {
     asked.refused("versions", "d/none", 1, &["d/none: does not exist"]);
     asked.refused("ls", "none/at/all", 1, &["none/at/all: does not exist"]);
     asked.refused("ls", "d/f/x", 1, &["d/f: is not a directory"]);
-    let yesterday = &["d/f@yesterday", "\"yesterday\" is no time"];
+    let yesterday = &["d/f@yesterday", "\"yesterday\" is no time and no label"];
     asked.refused("ls", "d/f@yesterday", 1, yesterday);
     let nearest = ["d/f@2001", "the nearest kept time is", &stamps[0]];
     asked.refused("ls", "d/f@2001", 1, &nearest);

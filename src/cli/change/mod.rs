@@ -1,8 +1,9 @@
-//! The verbs that change the tree: `undelete`. Each takes a path in a mount, whose daemon makes the change, or a store's URL and a path in
+//! The verbs that change: `undelete`, `label`. Each takes a path in a mount, whose daemon makes the change, or a store's URL and a path in
 //! it. No verb takes a namespace from a mount: on a URL the change is made by the daemon of this machine that has the namespace mounted,
 //! or, where the user says that no other machine has it mounted, by a writer that this command opens.
 
 mod arguments;
+mod label_arguments;
 mod writer;
 
 use super::error::CliError;
@@ -11,6 +12,8 @@ use super::read::source::ReadTarget;
 use crate::verbs::{ChangeVerb, TimedPath};
 pub(super) use arguments::UndeleteArguments;
 use arguments::{ChangePlace, WriterConsent};
+use label_arguments::LabelChangePlace;
+pub(super) use label_arguments::{LabelChangeCommand, LabelCommand};
 use std::process::ExitCode;
 use writer::ChangeWay;
 
@@ -48,6 +51,21 @@ impl ChangeJob {
             path,
             verb,
             form,
+        })
+    }
+
+    /// Prepares a subcommand of `rewindfs label` that changes.
+    ///
+    /// # Errors
+    /// As [`Self::undelete`].
+    pub(super) fn label(command: LabelChangeCommand) -> Result<Self, CliError> {
+        let LabelChangePlace { place, verb, form } = command.find()?;
+        Ok(Self {
+            target: place.target,
+            consent: place.consent,
+            path: place.path,
+            verb,
+            form: form.into(),
         })
     }
 

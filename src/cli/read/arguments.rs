@@ -89,6 +89,19 @@ pub(in crate::cli) struct ReadPlace {
 }
 
 impl PlaceArguments {
+    /// The place that these words name.
+    pub(in crate::cli) fn new(
+        place: OsString,
+        path: Option<OsString>,
+        source: SourceArguments,
+    ) -> Self {
+        Self {
+            place,
+            path,
+            source,
+        }
+    }
+
     /// Finds the mount or the store.
     ///
     /// # Errors

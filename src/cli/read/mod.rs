@@ -1,10 +1,11 @@
-//! The verbs that read the past: `ls`, `versions`, `log`, `cat`, `diff`, `grep`. Each takes a path in a mount, or a store's URL and a path in
+//! The verbs that read the past: `ls`, `versions`, `log`, `cat`, `diff`, `grep`, `label list`. Each takes a path in a mount, or a store's URL and a path in
 //! it; the rows come from the mount's daemon or from a follower of the store, and are printed as a table or as JSON lines.
 
 pub(in crate::cli) mod arguments;
 mod diff_arguments;
 mod diff_printer;
 mod grep_arguments;
+mod label_arguments;
 mod log_arguments;
 mod mount_path;
 mod output;
@@ -20,6 +21,7 @@ pub(super) use diff_arguments::DiffArguments;
 use diff_arguments::DiffSides;
 use diff_printer::{DiffDetail, DiffForm, DiffPrinter};
 pub(super) use grep_arguments::GrepArguments;
+pub(super) use label_arguments::LabelListArguments;
 pub(super) use log_arguments::LogArguments;
 use printer::{PrintForm, RowPrinter};
 use source::{ReadTarget, RowSource};
@@ -102,6 +104,22 @@ impl ReadJob {
         Self::of_path(place, form.into(), |path| {
             ReadVerb::Grep(GrepRequest { path, ..request })
         })
+    }
+
+    /// Prepares `rewindfs label list`.
+    ///
+    /// # Errors
+    /// As [`Self::versions`].
+    pub(super) fn labels(arguments: LabelListArguments) -> Result<Self, CliError> {
+        let scope = arguments.scope();
+        let PathArguments { place, form } = arguments.path;
+        let job = Self::of_path(place, form.into(), |path| ReadVerb::Labels { path, scope })?;
+        match &job.verb {
+            ReadVerb::Labels { path, .. } if path.time.is_some() => Err(CliError::usage(format!(
+                "{path}: labels are listed as they are now; write the directory without its time"
+            ))),
+            _ => Ok(job),
+        }
     }
 
     /// Prepares `rewindfs cat`.

@@ -5,7 +5,8 @@ use super::table::{Align, Column, Table};
 use crate::cli::error::CliError;
 use crate::cli::value::show_size;
 use crate::verbs::{
-    ChangeRow, EntryRow, MatchRow, PathText, RestoredRow, TruncatedRow, VerbRow, VersionRow,
+    ChangeRow, EntryRow, LabelEntry, MatchRow, PathText, RestoredRow, TruncatedRow, VerbRow,
+    VersionRow,
 };
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -63,6 +64,16 @@ const CHANGES: &[Column] = &[
     left("PATH"),
 ];
 
+const LABELS: &[Column] = &[
+    time("SHOWS"),
+    left("LABEL"),
+    left("EXPIRES"),
+    left("HELD UNTIL"),
+    right("USER"),
+    left("HOST"),
+    left("DIRECTORY"),
+];
+
 const MATCHES: &[Column] = &[
     time("TIME"),
     right("USER"),
@@ -117,6 +128,7 @@ impl RowPrinter {
             VerbRow::Entry(row) => self.table_row(&row, ENTRIES, entry_cells),
             VerbRow::Change(row) => self.table_row(&row, CHANGES, change_cells),
             VerbRow::Match(row) => self.table_row(&row, MATCHES, match_cells),
+            VerbRow::Label(row) => self.table_row(&row, LABELS, label_cells),
             VerbRow::Restored(row) => self.restored(&row),
         };
         self.output.note(printed)
@@ -219,6 +231,25 @@ fn match_cells(row: &MatchRow, zone: &TimeZone) -> Vec<String> {
         row.matches.to_string(),
         row.line.to_string(),
         row.text.to_string(),
+    ]
+}
+
+fn label_cells(row: &LabelEntry, zone: &TimeZone) -> Vec<String> {
+    let end = |at: Option<u64>| match at {
+        Some(at) => show_time(i128::from(at), 0, zone),
+        None => "-".to_owned(),
+    };
+    vec![
+        show_time(i128::from(row.time_ns), 9, zone),
+        row.label.to_string(),
+        end(row.expires_ns),
+        end(row.held_until_ns),
+        row.user.to_string(),
+        or_dash(&row.host),
+        match row.path.0.is_empty() {
+            true => "/".to_owned(),
+            false => row.path.to_string(),
+        },
     ]
 }
 

@@ -103,6 +103,20 @@ impl PastView {
         Ok(found.into_values().collect())
     }
 
+    /// Returns all labels of the namespace, those of a directory in ascending order of names.
+    ///
+    /// # Errors
+    /// Errors of the index.
+    pub async fn all_labels(&self) -> Result<Vec<Label>, StoreError> {
+        let (from, end) = (LabelTable::all(), keys::after(&LabelTable::all()));
+        let mut labels = Vec::new();
+        for (key, value) in self.rows.scan(from, end, usize::MAX).await? {
+            let row = LabelTable::decode(&value)?;
+            labels.extend(label_keys::label_slot(&key).map(|slot| Label::of(slot, row)));
+        }
+        Ok(labels)
+    }
+
     /// Tells whether a directory has labels of its own, also after its removal: they are reached through what is kept of its name.
     ///
     /// # Errors
