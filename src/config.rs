@@ -7,8 +7,8 @@ use crate::fs::past::stamp::SPELLINGS;
 use crate::fs::{FsConfig, SyncOn};
 use crate::fuse::{Configuration, MountAccess, MountFlag};
 use crate::store::{
-    DRAIN_TIMEOUT, FollowConfig, GRACE, GcMode, Linger, NamespaceConfig, OnDamage, Owner,
-    StoreError, check_name,
+    CheckpointLimits, DRAIN_TIMEOUT, FollowConfig, GRACE, GcMode, Linger, NamespaceConfig,
+    OnDamage, Owner, StoreError, check_name,
 };
 use std::ffi::OsString;
 use std::fmt;
@@ -255,6 +255,7 @@ impl Config {
                 false => GcMode::Always,
             },
             grace: settings.grace.unwrap_or(GRACE),
+            checkpoints: CheckpointLimits::default(),
         };
         let backend = settings.connection.backend()?;
         let access = match settings.allow_other || settings.owner.uid == 0 {

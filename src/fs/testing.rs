@@ -3,7 +3,7 @@
 use super::*;
 use crate::backend::{Backend, BackendConfig};
 use crate::env::SeededEnv;
-use crate::store::{Attrs, GcMode, Kind, Linger, NamespaceConfig, Owner};
+use crate::store::{Attrs, CheckpointLimits, GcMode, Kind, Linger, NamespaceConfig, Owner};
 use crate::sync::{AtomicU64, Ordering};
 use bytes::Bytes;
 
@@ -66,6 +66,7 @@ pub(crate) async fn world_with(config: FsConfig) -> World {
         owner: Owner::default(),
         reclaim: GcMode::OnRequest,
         grace: Duration::from_secs(3600),
+        checkpoints: CheckpointLimits::default(),
     };
     let tasks = Tasks::new(tokio::runtime::Handle::current());
     let namespace = Namespace::open(

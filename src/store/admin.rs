@@ -7,15 +7,13 @@ use futures::StreamExt;
 
 use crate::backend::Backend;
 use crate::env::Env;
-use crate::meta::{Change, MetaStore, SlateConfig, SlateStore};
-use crate::store::commit::{epoch_object, log};
+use crate::meta::{MetaStore, SlateConfig, SlateStore};
+use crate::store::commit::{epoch_object, log_object};
 use crate::store::model::config::check_name;
 use crate::store::model::error::StoreError;
-use crate::store::schema::keys;
 use crate::store::schema::manifest::{Manifest, PARTS};
 use crate::store::schema::merge;
 use crate::store::schema::rows::AppliedRow;
-use crate::store::schema::tables::{AppliedTable, RowTable};
 
 /// Maximum length of the name and of the value of a setting, in bytes.
 const SETTING_MAX: (usize, usize) = (64, 1024);
@@ -146,19 +144,12 @@ async fn find(backend: &Backend, name: &str) -> Result<(Backend, Manifest), Stor
     Ok((place, identity))
 }
 
-/// Returns the row `G A` from the newest log object that contains one.
+/// Returns the row `G A` from the newest log object that tells it; watermarks may be left out.
 async fn last_applied(place: &Backend) -> Result<Option<AppliedRow>, StoreError> {
     for object in place.list("log").await?.into_iter().rev() {
-        let object = log::LogObject::decode(&place.get(&object.key).await?)?;
-        for batch in object.batches()?.into_iter().rev() {
-            let row = batch
-                .rows()
-                .iter()
-                .rev()
-                .find(|(key, _)| *key == *keys::applied());
-            if let Some((_, Change::Put(value))) = row {
-                return AppliedTable::decode(value).map(Some);
-            }
+        let object = log_object::read(place, &object.key).await?;
+        if let Some(applied) = object.newest_applied()? {
+            return Ok(Some(applied));
         }
     }
     Ok(None)

@@ -42,7 +42,7 @@ pub use history::version_list::{Predecessor, VersionList};
 pub use history::versions::DirectoryChange;
 pub use history::view::PastView;
 pub use index::health::{RecoveredConflicts, UploadBacklog, Usage};
-pub use model::config::{GcMode, Linger, NamespaceConfig, Owner, check_name};
+pub use model::config::{CheckpointLimits, GcMode, Linger, NamespaceConfig, Owner, check_name};
 pub use model::error::{Outage, StoreError};
 pub use model::ids::DentryRef;
 pub use model::policy::{Due, HistoryMax, Policy, PolicyError, Term, Tier, TimeRule, VersionSpan};

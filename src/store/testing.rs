@@ -14,7 +14,9 @@ use crate::store::model::role::Role;
 use crate::store::namespace::{NamespaceParts, open_local};
 use crate::store::schema::manifest::identity;
 use crate::store::schema::merge;
-use crate::store::{GcMode, Linger, Namespace, NamespaceConfig, Owner, StoreError};
+use crate::store::{
+    CheckpointLimits, GcMode, Linger, Namespace, NamespaceConfig, Owner, StoreError,
+};
 use crate::sync::Arc;
 use crate::task::Tasks;
 
@@ -58,6 +60,7 @@ impl TestHost {
             owner: Owner::default(),
             reclaim: GcMode::OnRequest,
             grace: Duration::from_secs(3600),
+            checkpoints: CheckpointLimits::default(),
         };
         let dir = config.cache_dir.join(identity.uuid.to_string());
         let local = open_local(&dir, identity.uuid).unwrap();

@@ -38,6 +38,7 @@ mod label_verbs;
 mod labels;
 mod linked;
 mod locks;
+mod log_size;
 mod many_files;
 mod mount_helper;
 mod names;

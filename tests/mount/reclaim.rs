@@ -9,7 +9,8 @@ use bytes::Bytes;
 use rewindfs::backend::{Backend, BackendConfig};
 use rewindfs::env::SystemEnv;
 use rewindfs::store::{
-    Author, GcMode, Kind, Linger, Namespace, NamespaceConfig, NewNode, Owner, PastEntry, ROOT,
+    Author, CheckpointLimits, GcMode, Kind, Linger, Namespace, NamespaceConfig, NewNode, Owner,
+    PastEntry, ROOT,
 };
 use rewindfs::task::Tasks;
 
@@ -51,6 +52,7 @@ fn config(cache: &Path) -> NamespaceConfig {
     NamespaceConfig {
         reclaim: GcMode::Always,
         grace: GRACE,
+        checkpoints: CheckpointLimits::default(),
         cache_dir: cache.to_owned(),
         cache_bytes: 0,
         memory_bytes: 64 << 20,

@@ -17,7 +17,8 @@ use bytes::Bytes;
 use rewindfs::backend::{Backend, BackendConfig};
 use rewindfs::env::SystemEnv;
 use rewindfs::store::{
-    Author, GRACE, GcMode, Ino, Kind, Linger, Namespace, NamespaceConfig, NewNode, Owner, ROOT,
+    Author, CheckpointLimits, GRACE, GcMode, Ino, Kind, Linger, Namespace, NamespaceConfig,
+    NewNode, Owner, ROOT,
 };
 use rewindfs::task::Tasks;
 
@@ -194,6 +195,7 @@ fn namespace_config(cache: &Path) -> NamespaceConfig {
     NamespaceConfig {
         reclaim: GcMode::OnRequest,
         grace: GRACE,
+        checkpoints: CheckpointLimits::default(),
         cache_dir: cache.to_owned(),
         cache_bytes: 0,
         memory_bytes: 64 << 20,

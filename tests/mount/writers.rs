@@ -10,8 +10,8 @@ use bytes::Bytes;
 use rewindfs::backend::{Backend, BackendConfig};
 use rewindfs::env::{Env, SystemEnv};
 use rewindfs::store::{
-    Author, CheckConfig, GRACE, GcMode, Kind, Linger, Namespace, NamespaceConfig, NewNode, Op,
-    Owner, ROOT, StoreError, check_log,
+    Author, CheckConfig, CheckpointLimits, GRACE, GcMode, Kind, Linger, Namespace, NamespaceConfig,
+    NewNode, Op, Owner, ROOT, StoreError, check_log,
 };
 use rewindfs::task::Tasks;
 
@@ -383,6 +383,7 @@ impl Racer {
         let config = NamespaceConfig {
             reclaim: GcMode::OnRequest,
             grace: GRACE,
+            checkpoints: CheckpointLimits::default(),
             cache_dir: self.cache.path().to_owned(),
             cache_bytes: 0,
             memory_bytes: 32 << 20,

@@ -11,7 +11,8 @@ use crate::control::{self, Request, Response};
 use crate::daemon::{StoreUse, open_store};
 use crate::env::SystemEnv;
 use crate::store::{
-    GRACE, GcMode, Linger, Namespace, NamespaceConfig, NamespaceInfo, StoreError, show_namespace,
+    CheckpointLimits, GRACE, GcMode, Linger, Namespace, NamespaceConfig, NamespaceInfo, StoreError,
+    show_namespace,
 };
 use crate::sync::Arc;
 use crate::task::Tasks;
@@ -197,6 +198,7 @@ impl OpenWriter {
             owner: place::owner(),
             reclaim: GcMode::OnRequest,
             grace: GRACE,
+            checkpoints: CheckpointLimits::default(),
         };
         let opened =
             Namespace::open(backend, &name, config, Arc::new(SystemEnv), tasks.clone()).await;

@@ -7,7 +7,8 @@ use crate::config::StoreUrl;
 use crate::control::{self, Request, Response};
 use crate::env::SystemEnv;
 use crate::store::{
-    FollowConfig, GRACE, GcMode, Linger, Namespace, NamespaceConfig, OnDamage, Owner, StoreError,
+    CheckpointLimits, FollowConfig, GRACE, GcMode, Linger, Namespace, NamespaceConfig, OnDamage,
+    Owner, StoreError,
 };
 use crate::sync::Arc;
 use crate::task::Tasks;
@@ -97,6 +98,7 @@ impl RowSource {
             owner: Owner::default(),
             reclaim: GcMode::OnRequest,
             grace: GRACE,
+            checkpoints: CheckpointLimits::default(),
         };
         let opened = Namespace::follow(
             &backend,

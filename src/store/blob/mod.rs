@@ -23,7 +23,9 @@ use std::time::Duration;
 
 use crate::backend::{Backend, BackendConfig};
 use crate::env::{Env, SystemEnv};
-use crate::store::{Author, GRACE, GcMode, Linger, Namespace, NamespaceConfig, Owner, StoreError};
+use crate::store::{
+    Author, CheckpointLimits, GRACE, GcMode, Linger, Namespace, NamespaceConfig, Owner, StoreError,
+};
 use crate::sync::{Arc, Mutex, Weak, lock};
 use crate::task::Tasks;
 
@@ -71,6 +73,7 @@ impl BlobOptions {
                 owner: Owner::default(),
                 reclaim: GcMode::Always,
                 grace: GRACE,
+                checkpoints: CheckpointLimits::default(),
             },
             backend: BackendConfig::default(),
             env: Arc::new(SystemEnv),

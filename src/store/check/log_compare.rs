@@ -1,7 +1,10 @@
 //! Replay of a namespace's log into rows, and detection of missing or damaged log objects.
 //!
-//! Invariants: the log objects of an epoch are numbered from 1 without a gap. So are the batches of an epoch, except
-//! where a snapshot of all rows starts the log again. A violation is reported with the key of the object.
+//! Invariants: the log objects of an epoch are numbered from 1 without a gap, those before the newest checkpoint left out. So are
+//! the batches of an epoch, except where a list of all rows starts the log again. A violation is reported with the key of the
+//! object.
+//! While a list of all rows is read, the rows from before it are kept beside it: the list counts once it is complete. Batches
+//! between its parts are applied to both, but in the list only to keys that its parts cover, because the later parts have them.
 //! A batch is applied once, even if two objects contain it: a writer that was fenced during an upload, and its
 //! successor, may both upload it.
 
@@ -10,14 +13,13 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::backend::{Backend, BackendError};
-use crate::meta::{Batch, Change};
+use crate::meta::Batch;
 use crate::store::check::config::CheckStep;
 use crate::store::check::finding::{Findings, Subject};
 use crate::store::check::sorted::SortedRows;
-use crate::store::commit::log::{self, LogBase, LogObject};
+use crate::store::commit::log_object::{self, LogBase, LogObject};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::BatchId;
-use crate::store::schema::keys;
 use crate::store::schema::object_names::object_numbers;
 use crate::store::schema::rows::{LogPlace, decode};
 use crate::store::schema::tables::{AppliedTable, RowTable};
@@ -28,7 +30,7 @@ const FETCH_BYTES: u64 = 16 << 20;
 const FETCH_OBJECTS: usize = 32;
 
 fn subject(object: LogPlace) -> Subject {
-    Subject::Object(log::key_of(object))
+    Subject::Object(log_object::key_of(object))
 }
 
 /// Whether all objects before an object were read.
@@ -48,27 +50,40 @@ struct QueuedObject {
     before: PriorObjects,
 }
 
-/// One batch of the log, or one part of a snapshot.
+/// One batch of the log, or one part of a list of all rows.
 #[derive(Debug)]
 struct LogStep {
     object: LogPlace,
     before: PriorObjects,
-    /// The batch up to which the rows are complete afterwards; `None` inside a snapshot of all rows.
-    upto: Option<BatchId>,
+    /// The batch itself, or the newest one in the part.
+    upto: BatchId,
     kind: LogStepKind,
     /// An encoded batch.
     rows: Bytes,
 }
 
 /// How a step changes the rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum LogStepKind {
     /// The step changes the rows that came before.
     Batch,
-    /// The step starts a snapshot of all rows and discards the rows that came before.
-    Begin,
-    /// The step continues or ends a snapshot.
-    List,
+    /// The step begins a list of all rows; it has every row with a key below this one.
+    Begin(Bytes),
+    /// The step continues a list up to this key.
+    Part(Bytes),
+    /// The step completes a list.
+    End,
+}
+
+/// A list of all rows that is being read.
+struct ListedRows {
+    rows: SortedRows,
+    /// Every row with a key below this one is in `rows`.
+    covers: Bytes,
+    /// The newest batch that was applied to them.
+    told: BatchId,
+    /// Whether every object since the first of the list was read.
+    objects: PriorObjects,
 }
 
 /// The position of a log replay relative to the batch up to which it was to read.
@@ -94,24 +109,33 @@ pub(super) struct LogReplay<'a> {
     fetched_before: PriorObjects,
     waiting: VecDeque<QueuedObject>,
     parts: VecDeque<LogStep>,
-    /// The newest batch in `rows`; `None` before the first batch and inside a snapshot of all rows.
+    /// The newest batch in `rows`; `None` before the first batch, and if the log begins with a list that is not complete.
     told: Option<BatchId>,
+    /// Whether every object that `rows` are made of was read.
+    told_objects: PriorObjects,
+    list: Option<ListedRows>,
     /// Number of objects read.
     pub(super) objects: usize,
     pub(super) damaged: Findings,
 }
 
 impl<'a> LogReplay<'a> {
-    pub(super) fn new(backend: &'a Backend, rows: SortedRows) -> Self {
+    /// Makes a replay that begins at the object `from`; `None`: at the first one.
+    pub(super) fn new(backend: &'a Backend, rows: SortedRows, from: Option<LogPlace>) -> Self {
         Self {
             backend,
             rows,
-            listed: None,
+            listed: from.map(|from| LogPlace {
+                sequence: from.sequence.saturating_sub(1),
+                ..from
+            }),
             listed_before: PriorObjects::Whole,
             fetched_before: PriorObjects::Whole,
             waiting: VecDeque::new(),
             parts: VecDeque::new(),
             told: None,
+            told_objects: PriorObjects::Whole,
+            list: None,
             objects: 0,
             damaged: Findings::default(),
         }
@@ -155,7 +179,11 @@ impl<'a> LogReplay<'a> {
     async fn list(&mut self, recorded: Option<LogPlace>) -> Result<(), StoreError> {
         let found = match self.listed {
             None => self.backend.list("log").await?,
-            Some(newest) => self.backend.list_after("log", &log::key_of(newest)).await?,
+            Some(newest) => {
+                self.backend
+                    .list_after("log", &log_object::key_of(newest))
+                    .await?
+            }
         };
         for info in found {
             let Some((epoch, sequence)) = object_numbers("log", &info.key) else {
@@ -207,9 +235,9 @@ impl<'a> LogReplay<'a> {
             self.waiting.pop_front();
         }
         let backend = self.backend;
-        let got = wanted
-            .iter()
-            .map(|wanted| async move { log::fetch(backend, &log::key_of(wanted.id)).await });
+        let got = wanted.iter().map(|wanted| async move {
+            log_object::fetch(backend, &log_object::key_of(wanted.id)).await
+        });
         let got = futures::future::join_all(got).await;
         for (wanted, got) in wanted.into_iter().zip(got) {
             self.objects += 1;
@@ -235,37 +263,28 @@ impl<'a> LogReplay<'a> {
 
     fn take_apart(&mut self, id: LogPlace, object: LogObject) {
         let mut before = std::mem::replace(&mut self.fetched_before, PriorObjects::Whole);
-        let kind = match object.base {
-            LogBase::Before => LogStepKind::Batch,
-            LogBase::Nothing => LogStepKind::Begin,
-            LogBase::Continues | LogBase::Ends => LogStepKind::List,
-        };
+        let listed = object.listed();
         for (at, rows) in object.batches.into_iter().enumerate() {
-            let number = match object.base {
-                LogBase::Before => Some(object.first + at as u64),
-                LogBase::Ends => Some(object.first),
-                LogBase::Nothing | LogBase::Continues => None,
+            let covers = object.covers.clone();
+            let (kind, number) = match (object.base, at) {
+                (LogBase::Before, _) => (LogStepKind::Batch, listed.number + at as u64),
+                (LogBase::Nothing, 0) => (LogStepKind::Begin(covers), listed.number),
+                (LogBase::Nothing | LogBase::Continues, _) => {
+                    (LogStepKind::Part(covers), listed.number)
+                }
+                (LogBase::Ends, _) => (LogStepKind::End, listed.number),
             };
             self.parts.push_back(LogStep {
                 object: id,
                 before: std::mem::replace(&mut before, PriorObjects::Whole),
-                upto: number.map(|number| BatchId {
-                    epoch: object.epoch,
-                    number,
-                }),
-                kind: match (kind, at) {
-                    (LogStepKind::Begin, 1..) => LogStepKind::List,
-                    (kind, _) => kind,
-                },
+                upto: BatchId { number, ..listed },
+                kind,
                 rows,
             });
         }
     }
 
     fn apply(&mut self, part: LogStep) -> Result<(), StoreError> {
-        if part.kind == LogStepKind::Batch && part.upto <= self.told {
-            return Ok(());
-        }
         let batch = match decode::<Batch>("log batch", &part.rows) {
             Ok(batch) => batch,
             Err(error) => {
@@ -273,24 +292,95 @@ impl<'a> LogReplay<'a> {
                 Batch::new()
             }
         };
-        match part.kind {
-            LogStepKind::Batch => self.tell_gap(&part, &batch),
-            LogStepKind::Begin => self.rows.clear(),
-            LogStepKind::List => {}
+        if let (Some(list), PriorObjects::Hole) = (&mut self.list, part.before) {
+            list.objects = PriorObjects::Hole;
         }
+        match &part.kind {
+            LogStepKind::Batch => self.apply_batch(&part, batch),
+            LogStepKind::Begin(covers) => {
+                self.list = Some(ListedRows {
+                    rows: self.rows.fresh(),
+                    covers: covers.clone(),
+                    told: part.upto,
+                    objects: PriorObjects::Whole,
+                });
+                self.apply_part(batch)
+            }
+            LogStepKind::Part(covers) => {
+                if let Some(list) = &mut self.list {
+                    list.covers = covers.clone();
+                    list.told = list.told.max(part.upto);
+                }
+                self.apply_part(batch)
+            }
+            LogStepKind::End => {
+                self.complete_list(part.upto);
+                Ok(())
+            }
+        }
+    }
+
+    fn apply_batch(&mut self, part: &LogStep, batch: Batch) -> Result<(), StoreError> {
+        let listed = self.list.as_ref().map(|list| list.told);
+        if part.before == PriorObjects::Hole {
+            self.told_objects = PriorObjects::Hole;
+        }
+        let told = match (self.told, listed) {
+            (Some(told), Some(listed)) => Some(told.max(listed)),
+            (told, listed) => told.or(listed),
+        };
+        // After a list that began the log, the rows from before it do not exist.
+        let is_told = self.told.is_some() || listed.is_none();
+        self.tell_gap(part, &batch, told.unwrap_or_default());
         for (key, change) in batch.into_rows() {
-            self.rows.add(key, change)?;
+            if let Some(list) = &mut self.list
+                && part.upto > list.told
+                && key < list.covers
+            {
+                list.rows.add(key.clone(), change.clone())?;
+            }
+            if is_told && Some(part.upto) > self.told {
+                self.rows.add(key, change)?;
+            }
         }
-        self.told = part.upto;
+        if is_told {
+            self.told = self.told.max(Some(part.upto));
+        }
+        if let Some(list) = &mut self.list {
+            list.told = list.told.max(part.upto);
+        }
         Ok(())
     }
 
-    /// Reports batches that no object contains, unless a missing or damaged object that was reported explains the gap.
-    fn tell_gap(&mut self, part: &LogStep, batch: &Batch) {
-        let Some(next) = part.upto else {
+    fn apply_part(&mut self, batch: Batch) -> Result<(), StoreError> {
+        let Some(list) = &mut self.list else {
+            return Ok(());
+        };
+        for (key, change) in batch.into_rows() {
+            list.rows.add(key, change)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the rows of a complete list in the place of those from before it, unless the list lacks an object and those do not.
+    fn complete_list(&mut self, upto: BatchId) {
+        let Some(list) = self.list.take() else {
             return;
         };
-        let told = self.told.unwrap_or_default();
+        let is_better = list.objects == PriorObjects::Whole
+            || self.told.is_none()
+            || self.told_objects == PriorObjects::Hole;
+        if is_better {
+            self.rows = list.rows;
+            self.told = Some(list.told.max(upto));
+            self.told_objects = list.objects;
+        }
+    }
+
+    /// Reports batches that no object contains, unless a missing or damaged object that was reported explains the gap. `told` is
+    /// the newest batch of the objects before.
+    fn tell_gap(&mut self, part: &LogStep, batch: &Batch, told: BatchId) {
+        let next = part.upto;
         let before = match next.number {
             1 => before(batch),
             number => Some(BatchId {
@@ -310,10 +400,6 @@ impl<'a> LogReplay<'a> {
 
 /// Returns the newest batch of earlier writers, as the first batch of a writer records it.
 fn before(batch: &Batch) -> Option<BatchId> {
-    let watermark = keys::applied();
-    let row = batch.rows().iter().rfind(|(key, _)| *key == *watermark);
-    let Some((_, Change::Put(row))) = row else {
-        return None;
-    };
+    let row = log_object::applied_in(batch)?;
     Some(AppliedTable::decode(row).ok()?.before)
 }

@@ -33,7 +33,7 @@ use crate::store::model::ids::BatchId;
 use crate::store::recovery::evidence::{self, Evidence};
 use crate::store::schema::merge;
 use crate::store::schema::rows::{AppliedRow, LogPlace};
-use crate::store::schema::tables::{AppliedTable, LoggedTable, RowTable};
+use crate::store::schema::tables::{AppliedTable, CheckpointTable, LoggedTable, RowTable};
 
 /// Refresh interval of the index; the check compares one fixed state.
 const NEVER: Duration = Duration::from_secs(365 * 86_400);
@@ -101,30 +101,61 @@ pub async fn check_log(
         Evidence::Unused => return Err(StoreError::NotFound),
         Evidence::Whole | Evidence::LogUnreadable(_) => {}
     }
-    let index = SlateFollower::open(backend.object_store(), "meta", &slate, NEVER).await?;
-    let audit = audit(&backend, &index, config, step).await;
-    index.close().await?;
-    audit
+    let deadline = tokio::time::Instant::now() + config.patience;
+    loop {
+        let index = SlateFollower::open(backend.object_store(), "meta", &slate, NEVER).await?;
+        let checkpoint = checkpoint(&index).await;
+        let audit = match &checkpoint {
+            Ok(checkpoint) => audit(&backend, &index, *checkpoint, config, &step).await,
+            Err(_) => Ok(CheckReport::default()),
+        };
+        index.close().await?;
+        let (checkpoint, audit) = (checkpoint?, audit?);
+        if audit.damaged.is_empty() || tokio::time::Instant::now() >= deadline {
+            return Ok(audit);
+        }
+        // The writer may have completed a checkpoint since, and deleted the objects that were found missing.
+        let index = SlateFollower::open(backend.object_store(), "meta", &slate, NEVER).await?;
+        let newest = self::checkpoint(&index).await;
+        index.close().await?;
+        if newest? == checkpoint {
+            return Ok(audit);
+        }
+        step(CheckStep::Waiting);
+    }
+}
+
+/// Returns where the newest checkpoint that an index names begins.
+async fn checkpoint(index: &SlateFollower) -> Result<Option<LogPlace>, StoreError> {
+    let row = index.get(&crate::store::schema::keys::checkpoint()).await?;
+    let row = row.map(|row| CheckpointTable::decode(&row)).transpose()?;
+    Ok(row.map(|row| row.began))
 }
 
 async fn audit(
     backend: &Backend,
     index: &SlateFollower,
+    from: Option<LogPlace>,
     config: &CheckConfig,
-    step: impl Fn(CheckStep) + Send + Sync,
+    step: &(impl Fn(CheckStep) + Send + Sync),
 ) -> Result<CheckReport, StoreError> {
     let deadline = tokio::time::Instant::now() + config.patience;
-    let mut replay = LogReplay::new(backend, SortedRows::new(merge::merge, config.spill.clone()));
+    // A list of all rows is read beside the rows from before it, so each of the two gets half of the memory.
+    let spill = Spill {
+        memory: config.spill.memory / 2,
+        ..config.spill.clone()
+    };
+    let mut replay = LogReplay::new(backend, SortedRows::new(merge::merge, spill), from);
     loop {
         let (upto, recorded) = newest(index).await?;
-        let reached = replay.read_to(upto, recorded, &step).await?;
+        let reached = replay.read_to(upto, recorded, step).await?;
         // With a missing or damaged object, the replay may never reach this batch; the rows that it has are compared
         // all the same.
         if reached == LogPosition::There || !replay.damaged.is_empty() {
             replay.rows.write_run()?;
             let mut counts = Recount::new(config.spill.clone());
             let each = |row: IndexRow<'_>| counts.row(row.key, row.value);
-            let compared = compare(index, &mut replay.rows.rows(), &step, each).await?;
+            let compared = compare(index, &mut replay.rows.rows(), step, each).await?;
             let miscounted = counts.finish().await?;
             let found = named(index, compared.differing, miscounted).await?;
             // The engine refreshes once by itself right after it is opened; the result is valid only if the index did

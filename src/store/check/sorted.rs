@@ -56,11 +56,9 @@ impl SortedRows {
         }
     }
 
-    /// Removes all rows.
-    pub(crate) fn clear(&mut self) {
-        self.newest.clear();
-        self.bytes = 0;
-        self.runs.clear();
+    /// Returns an empty set of rows with the same limit.
+    pub(crate) fn fresh(&self) -> Self {
+        Self::new(self.merge, self.spill.clone())
     }
 
     /// Returns the number of runs on disk.
@@ -423,8 +421,7 @@ mod tests {
             sorted.write_run().unwrap();
             assert!(all(&mut sorted.rows()).await == expected, "{memory}");
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-            sorted.clear();
-            assert!(all(&mut sorted.rows()).await.is_empty());
+            assert!(all(&mut sorted.fresh().rows()).await.is_empty());
         }
     }
 

@@ -4,9 +4,11 @@ pub(crate) mod batching;
 pub(crate) mod enqueue;
 pub(crate) mod epoch_object;
 pub(crate) mod log;
+pub(crate) mod log_object;
 pub(crate) mod pipeline;
 pub(crate) mod queue;
 pub(crate) mod resolved;
+pub(crate) mod row_list;
 pub(crate) mod txn;
 pub(crate) mod uploader;
 

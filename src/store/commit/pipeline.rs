@@ -288,13 +288,13 @@ impl Committer {
         };
         let orders: Vec<u64> = leaving.iter().map(|o| o.order).collect();
         let commit = self.core.index.commit(&orders, &rows_keys, batch).await?;
+        self.log.add(&applied, rows, commit, token);
         *lock(&self.core.applied) = applied;
         if let Some(archived_watermarks) = archived_watermarks {
             *lock(&self.core.archived_watermarks) = archived_watermarks;
         }
         lock(&self.core.provisional).committed(settling);
         self.log.recorded(logged);
-        self.log.add(number, rows, commit, token);
         self.queue.committed(leaving, commit);
         self.core.health.moved();
         let mut expedited = lock(&self.core.health.expedited);

@@ -6,6 +6,7 @@
 //! Invariant: a segment that a row may have referenced is deleted only after a durable row has recorded it as
 //! unreferenced for the grace period or longer.
 
+pub(crate) mod checkpoint;
 pub(crate) mod compaction;
 pub(crate) mod lineage;
 pub(crate) mod segments;
@@ -19,7 +20,7 @@ use std::sync::atomic::AtomicU64;
 use crate::store::commit::Committer;
 use crate::store::core::Core;
 use crate::store::data::DataStore;
-use crate::store::gc::state::{GcCycle, WaitingSegments};
+use crate::store::gc::state::{CheckpointProgress, GcCycle, WaitingSegments};
 use crate::sync::{Arc, Mutex};
 
 /// The garbage collector of one namespace, with its counters and the state that it keeps between cycles.
@@ -30,6 +31,10 @@ pub struct Gc {
     pub(crate) commit: Arc<Committer>,
     /// State between cycles; held during a cycle, so that one runs at a time.
     pub(crate) turn: tokio::sync::Mutex<GcCycle>,
+    /// The checkpoint that is being made; held during a step.
+    pub(crate) checkpoint: tokio::sync::Mutex<CheckpointProgress>,
+    /// Whether the namespace is being closed.
+    pub(crate) ending: tokio::sync::watch::Sender<bool>,
     /// Segments deleted since the namespace was opened.
     pub(crate) segments: AtomicU64,
     /// Bytes of the deleted segments.
@@ -49,6 +54,8 @@ impl Gc {
             data,
             commit,
             turn: tokio::sync::Mutex::default(),
+            checkpoint: tokio::sync::Mutex::default(),
+            ending: tokio::sync::watch::Sender::default(),
             segments: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             copied: AtomicU64::new(0),

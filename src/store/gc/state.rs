@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::store::model::version::Timestamp;
 use crate::store::schema::object_names::SegmentId;
-use crate::store::schema::rows::SearchedRow;
+use crate::store::schema::rows::{CheckpointRow, LogPlace, SearchedRow};
 
 /// A segment that is marked dead and waits for the end of the grace period.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,53 @@ pub(crate) enum UncitedSegments {
     Open(u64),
     /// Every segment is referenced, deleted, or recorded as uncited in a `G N` row.
     Judged,
+    /// As `Judged`, but the log references segments that the index does not: the index has lost rows, which only the log still has.
+    LogOnly,
+}
+
+/// The checkpoint that is being made, and what is known about the log.
+#[derive(Debug, Default)]
+pub(crate) struct CheckpointProgress {
+    pub(crate) stage: CheckpointStage,
+    /// The newest checkpoint that the index names, row `G K`.
+    pub(crate) recorded: CheckpointRow,
+    /// Size of the log objects behind that checkpoint when they were listed, less what this process had added by then, in bytes.
+    pub(crate) weight: i64,
+    /// A checkpoint is to be made whatever the size of the log is.
+    pub(crate) wanted: bool,
+    /// No further step runs, because the namespace is being closed.
+    pub(crate) closed: bool,
+}
+
+/// How far a checkpoint is.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum CheckpointStage {
+    /// The log has not been listed.
+    #[default]
+    Unlisted,
+    /// The log before the recorded checkpoint is to be searched for segments that the index lacks.
+    Searching,
+    /// Log objects before the recorded checkpoint are to be deleted.
+    Trimming,
+    /// Nothing is to be done until the log has grown.
+    Idle,
+    /// Parts of the list are logged.
+    Listing(PartialList),
+    /// The list is complete in the log and not named by the index.
+    Ended(CheckpointRow),
+    /// The operation that writes this row is queued.
+    Recording(CheckpointRow),
+}
+
+/// A list of all rows of which some parts are logged.
+#[derive(Clone, Debug)]
+pub(crate) struct PartialList {
+    /// The first object of the list; `None` before it is logged.
+    pub(crate) began: Option<LogPlace>,
+    /// Every row with a key below this one is logged.
+    pub(crate) covers: Bytes,
+    /// Length of the logged objects in bytes.
+    pub(crate) bytes: u64,
 }
 
 /// A search watermark that is not written yet.

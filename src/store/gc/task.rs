@@ -49,8 +49,10 @@ pub struct GcCounters {
 }
 
 impl Gc {
-    /// Stops garbage collection for good, after the running cycle.
+    /// Stops garbage collection for good, after the running cycle. A checkpoint that is being made is left as it is.
     pub(crate) async fn end(&self) {
+        self.ending.send_replace(true);
+        self.checkpoint.lock().await.closed = true;
         self.turn.lock().await.closed = true;
     }
 }
@@ -93,6 +95,8 @@ impl Gc {
     pub(crate) fn start_gc(self: &Arc<Self>) {
         if self.core.config.reclaim == GcMode::Always {
             drop(self.core.tasks.spawn("gc", Arc::clone(self).gc_loop()));
+            let checkpoints = Arc::clone(self).checkpoint_loop();
+            drop(self.core.tasks.spawn("checkpoint", checkpoints));
         }
     }
 

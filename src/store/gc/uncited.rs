@@ -13,14 +13,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::meta::{Batch, Change};
-use crate::store::commit::log::{self, LogBase};
+use crate::store::commit::log_object::{self, LogBase};
 use crate::store::gc::Gc;
 use crate::store::gc::state::{SearchMark, SearchProgress, UncitedSegments, WaitingSegments};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::BatchId;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
-use crate::store::schema::rows::{AppliedRow, LogPlace, SearchedRow, UncitedRow, UncitedWait};
+use crate::store::schema::rows::{
+    AppliedRow, CheckpointRow, LogPlace, OlderLog, SearchedRow, UncitedRow, UncitedWait,
+};
 use crate::store::schema::tables::{AppliedTable, RowTable, SegmentTable, UncitedTable};
 use crate::sync::lock;
 
@@ -64,13 +66,13 @@ impl Gc {
         let now = self.core.env.now();
         match search.past {
             UncitedSegments::Judged => {}
+            // The next mount searches again, so that the log is kept as long as it tells more than the index.
+            UncitedSegments::LogOnly => return Ok(0),
             UncitedSegments::Open(at) if now.saturating_sub(at) < self.grace_ns() => return Ok(0),
             UncitedSegments::Open(_) | UncitedSegments::Unlisted => {
                 search.past = UncitedSegments::Open(now);
-                let (is_judged, found) = self.judge_past(mark).await?;
-                if is_judged {
-                    search.past = UncitedSegments::Judged;
-                }
+                let (past, found) = self.judge_past(mark).await?;
+                search.past = past.unwrap_or(search.past);
                 return Ok(found);
             }
         }
@@ -101,9 +103,12 @@ impl Gc {
         Ok(0)
     }
 
-    /// Records every segment above `mark` that neither the index nor the log references in a `G N` row. Returns whether
-    /// all segments could be judged, and the number of new rows.
-    async fn judge_past(&self, mark: SearchedRow) -> Result<(bool, usize), StoreError> {
+    /// Records every segment above `mark` that neither the index nor the log references in a `G N` row. Returns what is known
+    /// then if all segments could be judged, and the number of new rows.
+    async fn judge_past(
+        &self,
+        mark: SearchedRow,
+    ) -> Result<(Option<UncitedSegments>, usize), StoreError> {
         // The listing starts after this key.
         let before = SegmentId {
             epoch: mark.epoch,
@@ -129,8 +134,9 @@ impl Gc {
                 candidates.insert(id, UncitedCandidate { bytes });
             }
         }
+        let judged = is_judged.then_some(UncitedSegments::Judged);
         if candidates.is_empty() {
-            return Ok((is_judged, 0));
+            return Ok((judged, 0));
         }
         let wanted: BTreeSet<SegmentId> = candidates.keys().copied().collect();
         let log = match self.citations(&wanted, mark.log, None).await {
@@ -140,7 +146,7 @@ impl Gc {
                     "{} segments that no row references are kept: {why}, so the log cannot be searched for references to them",
                     wanted.len()
                 ));
-                return Ok((false, 0));
+                return Ok((None, 0));
             }
             Err(error) => return Err(error),
         };
@@ -148,7 +154,11 @@ impl Gc {
         candidates.retain(|id, _| !log.cited.contains(id));
         let found = candidates.len();
         self.remember(candidates, mark.log, &log)?;
-        Ok((is_judged, found))
+        let judged = match log.cited.is_empty() {
+            true => judged,
+            false => judged.map(|_| UncitedSegments::LogOnly),
+        };
+        Ok((judged, found))
     }
 
     fn remember(
@@ -270,12 +280,37 @@ impl Gc {
         from: LogPlace,
         upto: Option<LogPlace>,
     ) -> Result<Citations, StoreError> {
+        // What came before the newest checkpoint was searched when it was deleted; the checkpoint is searched in its place.
+        let checkpoint: CheckpointRow = self
+            .core
+            .index
+            .row(&keys::checkpoint())
+            .await?
+            .unwrap_or_default();
+        let (mut from, mut upto) = (from, upto);
+        if from < checkpoint.began && checkpoint.older == OlderLog::Searched {
+            from = LogPlace {
+                sequence: checkpoint.began.sequence - 1,
+                ..checkpoint.began
+            };
+            upto = upto.map(|upto| upto.max(checkpoint.ended));
+        }
+        self.cited_between(wanted, from, upto).await
+    }
+
+    /// As [`Self::citations`], of objects that no checkpoint replaces.
+    async fn cited_between(
+        &self,
+        wanted: &BTreeSet<SegmentId>,
+        from: LogPlace,
+        upto: Option<LogPlace>,
+    ) -> Result<Citations, StoreError> {
         let mut found = Citations {
             last: from,
             applied: (from == LogPlace::default()).then(AppliedRow::default),
             ..Citations::default()
         };
-        for place in log::places_from(&self.core.backend, from).await? {
+        for place in log_object::places_from(&self.core.backend, from).await? {
             if upto.is_some_and(|upto| place > upto) {
                 break;
             }
@@ -285,7 +320,7 @@ impl Gc {
                 false => place.sequence == 1,
             };
             if !follows {
-                let missing = log::key_of(LogPlace {
+                let missing = log_object::key_of(LogPlace {
                     epoch: place.epoch,
                     sequence: place.sequence - 1,
                 });
@@ -294,7 +329,7 @@ impl Gc {
             found.read(
                 wanted,
                 place,
-                &log::read(&self.core.backend, &log::key_of(place)).await?,
+                &log_object::read(&self.core.backend, &log_object::key_of(place)).await?,
             )?;
         }
         let logged = found
@@ -304,12 +339,47 @@ impl Gc {
         if upto.is_some_and(|upto| found.last < upto)
             || (upto.is_none() && logged < self.newest_of_ended())
         {
-            let last = log::key_of(found.last);
+            let last = log_object::key_of(found.last);
             return Err(StoreError::Corrupt(format!(
                 "a log object after {last} is missing"
             )));
         }
         Ok(found)
+    }
+
+    /// Searches once more for the segments with a `G N` row, in those of their log objects that come before `began` and are about to
+    /// be deleted. Returns whether none is cited.
+    pub(super) async fn search_again_before(&self, began: LogPlace) -> Result<bool, StoreError> {
+        let mut scan = self
+            .core
+            .index
+            .rows()
+            .scan(UncitedTable::all()..keys::after(&UncitedTable::PREFIX))
+            .await?;
+        let (mut wanted, mut from, mut upto) = (BTreeSet::new(), began, LogPlace::default());
+        while let Some((key, value)) = scan.next().await? {
+            let row: UncitedRow = UncitedTable::decode(&value)?;
+            if let Some((epoch, sequence)) = keys::segment_of(&key)
+                && row.log.0 < began
+            {
+                wanted.insert(SegmentId { epoch, sequence });
+                from = from.min(row.log.0);
+                upto = upto.max(row.log.1);
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(true);
+        }
+        let log = self.citations(&wanted, from, Some(upto)).await?;
+        // Those that have a row by now are no contradiction.
+        let mut only = BTreeSet::new();
+        for id in log.cited {
+            if !self.has_row(id).await? {
+                only.insert(id);
+            }
+        }
+        self.keep_cited(&only);
+        Ok(only.is_empty())
     }
 
     /// Returns the newest batch of earlier writers; the mount has made sure that the log contains it.
@@ -324,23 +394,15 @@ impl Gc {
 
 impl Citations {
     /// Checks that no batch is missing before this one. `Corrupt` if one is.
-    fn follow(&mut self, place: LogPlace, base: LogBase, batch: &Batch) -> Result<(), StoreError> {
-        let row = batch
-            .rows()
-            .iter()
-            .rev()
-            .find_map(|(key, change)| match change {
-                Change::Put(value) if *key == *keys::applied() => Some(value),
-                _ => None,
-            });
-        let Some(row) = row else { return Ok(()) };
+    fn follow(&mut self, place: LogPlace, batch: &Batch) -> Result<(), StoreError> {
+        let Some(row) = log_object::applied_in(batch) else {
+            return Ok(());
+        };
         let applied: AppliedRow = AppliedTable::decode(row)?;
-        // A snapshot of all rows replaces everything before it.
-        if base == LogBase::Before
-            && let Some(before) = &self.applied
+        if let Some(before) = &self.applied
             && !applied.follows(before)
         {
-            let key = log::key_of(place);
+            let key = log_object::key_of(place);
             return Err(StoreError::Corrupt(format!(
                 "a log object before {key} is missing"
             )));
@@ -353,14 +415,17 @@ impl Citations {
         &mut self,
         wanted: &BTreeSet<SegmentId>,
         place: LogPlace,
-        object: &log::LogObject,
+        object: &log_object::LogObject,
     ) -> Result<(), StoreError> {
         self.last = place;
         if object.epoch == place.epoch {
-            self.resolved.insert(place.epoch, object.resolved);
+            let resolved = self.resolved.entry(place.epoch).or_default();
+            *resolved = object.resolved.max(*resolved);
         }
         for batch in object.batches()? {
-            self.follow(place, object.base, &batch)?;
+            if object.base == LogBase::Before {
+                self.follow(place, &batch)?;
+            }
             for (key, change) in batch.rows() {
                 if SegmentTable::has(key)
                     && !matches!(change, Change::Delete)
@@ -370,6 +435,15 @@ impl Citations {
                     self.cited.insert(SegmentId { epoch, sequence });
                 }
             }
+        }
+        // A complete list of all rows replaces everything before it.
+        if object.base == LogBase::Ends
+            && self
+                .applied
+                .as_ref()
+                .is_none_or(|a| a.batch < object.logged.batch)
+        {
+            self.applied = Some(object.logged.clone());
         }
         Ok(())
     }

@@ -67,6 +67,12 @@ impl Index {
         &self.rows
     }
 
+    /// Returns the stored rows in one state, which later commits do not change, without what is queued. Not for keeping, as a
+    /// [`Snapshot`].
+    pub(crate) fn stored(&self) -> Arc<dyn MetaRead> {
+        Arc::clone(&read(&self.current).stored)
+    }
+
     /// Returns where batches are committed.
     ///
     /// # Errors

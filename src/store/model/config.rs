@@ -45,6 +45,29 @@ pub struct NamespaceConfig {
     /// Grace period: how long a segment stays in the bucket after the last row that cites it was removed. It must exceed
     /// the time that a reader, on this machine or another one, takes from reading a row to reading the segment.
     pub grace: Duration,
+    /// When the log begins again with a list of all rows.
+    pub checkpoints: CheckpointLimits,
+}
+
+/// When a checkpoint of the log is made, and in which steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointLimits {
+    /// A checkpoint is made when the log objects since the last one are this many times as large as the last one,
+    pub factor: u64,
+    /// and at least this large, in bytes. An object counts as at least 16 KiB.
+    pub min_bytes: u64,
+    /// Approximate size of one object of a checkpoint, in bytes.
+    pub part_bytes: usize,
+}
+
+impl Default for CheckpointLimits {
+    fn default() -> Self {
+        Self {
+            factor: 2,
+            min_bytes: 64 << 20,
+            part_bytes: 8 << 20,
+        }
+    }
 }
 
 /// When garbage collection runs.

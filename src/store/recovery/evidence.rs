@@ -11,7 +11,7 @@
 use crate::backend::{Backend, BackendError};
 use crate::meta::{BadObject, Inspection, LastWriterState, SlateConfig, inspect};
 use crate::store::commit::epoch_object;
-use crate::store::commit::log::{self, LogObject};
+use crate::store::commit::log_object::{self, LogBase, LogObject};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::BatchId;
 use crate::store::schema::keys;
@@ -121,7 +121,7 @@ async fn compare(backend: &Backend, shown: IndexClaims) -> Result<Evidence, Stor
     let (segment, later, newest) = futures::join!(
         newer_segment(backend, shown.writer_epoch),
         epoch_object::newer(backend, shown.newest.epoch),
-        log::newest_key(backend, shown.logged)
+        log_object::newest_key(backend, shown.logged)
     );
     if let Some(key) = segment? {
         return Ok(Evidence::Damaged(format!(
@@ -148,7 +148,7 @@ async fn compare(backend: &Backend, shown: IndexClaims) -> Result<Evidence, Stor
             false => Evidence::Whole,
         });
     };
-    match log::read(backend, &key).await {
+    match log_object::read(backend, &key).await {
         Ok(object) if shown.newest < proven(&object) => {
             Ok(behind(&key, proven(&object).to_string()))
         }
@@ -160,10 +160,11 @@ async fn compare(backend: &Backend, shown: IndexClaims) -> Result<Evidence, Stor
 
 /// Returns the newest batch that the index must have contained when this log object was written.
 fn proven(object: &LogObject) -> BatchId {
-    object.upto().unwrap_or(BatchId {
-        epoch: object.epoch,
-        number: object.first,
-    })
+    let logged = object.upto().unwrap_or_default();
+    match object.base {
+        LogBase::Before => logged,
+        LogBase::Nothing | LogBase::Continues | LogBase::Ends => logged.max(object.listed()),
+    }
 }
 
 /// Returns the key of a segment of an epoch above `epoch`, if there is one.
@@ -213,7 +214,7 @@ async fn damaged(backend: &Backend, what: &str) -> Result<Evidence, StoreError> 
     let segments = backend.list("data").await?;
     let upto = match log.last() {
         None => String::new(),
-        Some(object) => match log::read(backend, &object.key).await {
+        Some(object) => match log_object::read(backend, &object.key).await {
             Ok(object) => format!(", up to {}", proven(&object)),
             Err(error) => format!(", the newest unreadable: {error}"),
         },

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, HashSet};
 use bytes::Bytes;
 
 use crate::cache::{BudgetPermit, Source};
-use crate::meta::{Batch, JournalToken};
-use crate::store::commit::log;
+use crate::meta::JournalToken;
+use crate::store::commit::log_object;
 use crate::store::commit::txn::{Guards, Txn};
 use crate::store::data::pins::Pins;
 use crate::store::index::provisional::ProvisionalStates;
@@ -32,9 +32,6 @@ use crate::store::tree::inode::{
 };
 use crate::store::tree::locked::{LockedFile, RecoveredWrites};
 use crate::sync::{Arc, Mutex, lock};
-
-/// Approximate size of one part of a snapshot of all rows in the log, in bytes.
-const BASE_BYTES: usize = 8 << 20;
 
 impl Recovery {
     /// Queues the journaled operations that the index does not contain.
@@ -336,9 +333,18 @@ impl Recovery {
         applied: &AppliedRow,
         records: &[(Record, JournalToken)],
     ) -> Result<(), StoreError> {
-        if applied.batch == BatchId::default() {
-            return Ok(());
+        if applied.batch != BatchId::default() {
+            self.fill_log_upto(applied, records).await?;
         }
+        self.commit.log.begin_after(applied);
+        Ok(())
+    }
+
+    async fn fill_log_upto(
+        &self,
+        applied: &AppliedRow,
+        records: &[(Record, JournalToken)],
+    ) -> Result<(), StoreError> {
         let recorded = self.core.index.row(&keys::logged()).await?;
         let logged = self.logged_upto(recorded).await?;
         if logged == Some(applied.batch) {
@@ -370,19 +376,20 @@ impl Recovery {
             let batches: Vec<Bytes> = missing.into_values().collect();
             return self.commit.log.upload_missing(epoch, first, batches).await;
         }
-        self.commit
-            .log
-            .upload_base(self.all_rows().await?, applied.batch)
-            .await
+        let (rows, part) = (
+            self.core.index.stored(),
+            self.core.config.checkpoints.part_bytes,
+        );
+        self.commit.log.upload_base(&*rows, applied, part).await
     }
 
     /// Returns the newest batch in the log; `recorded` is the newest log object that the index names. `None` if there
     /// is no log object or the newest one cannot be read: the log then continues with a snapshot of all rows.
     async fn logged_upto(&self, recorded: Option<LogPlace>) -> Result<Option<BatchId>, StoreError> {
-        let Some(key) = log::newest_key(&self.core.backend, recorded).await? else {
+        let Some(key) = log_object::newest_key(&self.core.backend, recorded).await? else {
             return Ok(None);
         };
-        match log::read(&self.core.backend, &key).await {
+        match log_object::read(&self.core.backend, &key).await {
             Ok(object) => Ok(object.upto()),
             Err(StoreError::Corrupt(why)) => {
                 self.warn(format!(
@@ -392,26 +399,6 @@ impl Recovery {
             }
             Err(error) => Err(error),
         }
-    }
-
-    async fn all_rows(&self) -> Result<Vec<Batch>, StoreError> {
-        let mut scan = self
-            .core
-            .index
-            .rows()
-            .scan(Bytes::from_static(b"C")..Bytes::from_static(b"I"))
-            .await?;
-        let (mut all, mut batch, mut bytes) = (Vec::new(), Batch::new(), 0);
-        while let Some((key, value)) = scan.next().await? {
-            bytes += key.len() + value.len();
-            batch.put(Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value));
-            if bytes >= BASE_BYTES {
-                all.push(std::mem::take(&mut batch));
-                bytes = 0;
-            }
-        }
-        all.push(batch);
-        Ok(all)
     }
 }
 

@@ -18,8 +18,8 @@
 //! | `H N` | directory, ~timestamp | the parent and name that a directory had | |
 //! | `H E` | foreign id | imported versions by the id of their source | |
 //! | `G X` | due time, key of the version record | retention: versions that have ended, in the order in which the rules of time stop keeping them | |
-//! | `G K` | directory, name, 00, key of the version record | retention: versions that are kept because of a name | those of a name are adjacent |
-//! | `G Z` | directory, name | retention: names whose versions in `G K` are to be reviewed | |
+//! | `G F` | directory, name, 00, key of the version record | retention: versions that are kept because of a name | those of a name are adjacent |
+//! | `G Z` | directory, name | retention: names whose versions in `G F` are to be reviewed | |
 //! | `G P` | timestamp, directory, key of the version record | retention: versions that a label keeps | those of a label are adjacent |
 //! | `G J` | timestamp, directory | retention: removed labels whose versions in `G P` are to be reviewed | |
 //! | `G I` | tier | `.versions`: the oldest exact times | few, all scanned |
@@ -46,7 +46,7 @@ use crate::store::model::ids::Dentry;
 use crate::store::model::version::{ContentRef, Ino, Timestamp, VersionId};
 use crate::store::schema::rows::{Filing, LabelPlace};
 use crate::store::schema::tables::{
-    AppliedTable, ArchivedWatermarkTable, CountTable, CutTable, DentryTable,
+    AppliedTable, ArchivedWatermarkTable, CheckpointTable, CountTable, CutTable, DentryTable,
     DirectoryLocationTable, DroppedTable, DueTable, EmptiedTable, HorizonTable, ImportedTable,
     InodeTable, KeptTable, LabeledTable, LineageTable, LinkCountTable, LinkedVersionTable,
     LocationTable, LoggedTable, LowestProvisionalTable, MovedTable, OrphanTable,
@@ -381,7 +381,7 @@ pub(crate) fn kept_of(name: &Dentry) -> Bytes {
         .done()
 }
 
-/// Returns the key of the version record that a `G K` key of `name` is for.
+/// Returns the key of the version record that a `G F` key of `name` is for.
 pub(crate) fn kept_record(name: &Dentry, key: &Bytes) -> Option<Bytes> {
     let from = 11 + name.name.len();
     (key.len() > from).then(|| key.slice(from..))
@@ -539,6 +539,11 @@ pub(crate) fn lowest_provisional() -> RowKey<LowestProvisionalTable> {
 /// The newest log object.
 pub(crate) fn logged() -> RowKey<LoggedTable> {
     RowKey::new(LoggedTable::all())
+}
+
+/// The newest checkpoint of the log.
+pub(crate) fn checkpoint() -> RowKey<CheckpointTable> {
+    RowKey::new(CheckpointTable::all())
 }
 
 /// The watermarks of earlier writers that are not in `G A`.

@@ -287,9 +287,9 @@ pub(crate) enum Filing {
     Nowhere,
     /// In row `G X`, in the order of the times at which the rules of time stop keeping versions.
     Due(Timestamp),
-    /// In row `G K` of this name: one of the last versions of a name that exists.
+    /// In row `G F` of this name: one of the last versions of a name that exists.
     Last(Dentry),
-    /// In row `G X` at this time and in row `G K` of its own name: the last version of a removed name, or one that is held.
+    /// In row `G X` at this time and in row `G F` of its own name: the last version of a removed name, or one that is held.
     Until(Timestamp),
     /// In row `G P` of this label: the label shows the version.
     Label(LabelPlace),
@@ -438,6 +438,28 @@ pub(crate) struct LogPlace {
     pub(crate) sequence: u64,
 }
 
+/// `G K`: the newest checkpoint of the log: a complete list of all rows. No replay needs a log object before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CheckpointRow {
+    /// The first object of the list.
+    pub(crate) began: LogPlace,
+    /// The object that completes it.
+    pub(crate) ended: LogPlace,
+    /// Length of all objects of the list, in bytes.
+    pub(crate) bytes: u64,
+    pub(crate) older: OlderLog,
+}
+
+/// What is known about the log objects before a checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum OlderLog {
+    /// They may cite segments that the index does not.
+    #[default]
+    Unsearched,
+    /// They were searched for such segments and cite none: they are deleted.
+    Searched,
+}
+
 /// `G O`: how far segments have been searched for uncited ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SearchedRow {
@@ -488,6 +510,14 @@ pub(crate) struct AppliedRow {
 }
 
 impl AppliedRow {
+    /// Returns the row without its watermarks.
+    pub(crate) fn summary(&self) -> Self {
+        Self {
+            watermarks: Vec::new(),
+            ..*self
+        }
+    }
+
     /// Makes the next batch of the writer of `epoch` the newest, and returns its number.
     pub(crate) fn next_batch(&mut self, epoch: u64) -> u64 {
         let number = match self.batch.epoch == epoch {

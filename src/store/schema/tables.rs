@@ -15,9 +15,9 @@ use crate::store::model::policy::Policy;
 use crate::store::model::version::Timestamp;
 use crate::store::schema::label_rows::{HoldRow, LabelRow};
 use crate::store::schema::rows::{
-    AppliedRow, DentryRow, DirectoryLocation, EpochWatermark, ImportedRow, InodeRow, LineageRow,
-    LocationRow, LogPlace, MovedRow, OrphanRow, PendingPolicy, RangeRow, SearchedRow, SegmentRow,
-    UncitedRow, VersionRecord, decode, encode,
+    AppliedRow, CheckpointRow, DentryRow, DirectoryLocation, EpochWatermark, ImportedRow, InodeRow,
+    LineageRow, LocationRow, LogPlace, MovedRow, OrphanRow, PendingPolicy, RangeRow, SearchedRow,
+    SegmentRow, UncitedRow, VersionRecord, decode, encode,
 };
 use crate::store::schema::tally::{self, RowTally};
 
@@ -199,9 +199,9 @@ tables! {
     /// Versions in the order in which the rules of time stop keeping them.
     DueTable "G X" b"GX" (), "due time, key of an `H V` or `H W`", "`()`: a version that the rules of time keep until then" => tally::filing;
     /// Versions that retention keeps because of a name, and that are due by the rules of time.
-    KeptTable "G K" b"GK" (), "directory, name, `00`, key of an `H V`", "`()`: a version that is kept as long as that name exists, or does not exist" => tally::filing;
+    KeptTable "G F" b"GF" (), "directory, name, `00`, key of an `H V`", "`()`: a version that is kept as long as that name exists, or does not exist" => tally::filing;
     /// Names whose kept versions are to be reviewed.
-    ReviewTable "G Z" b"GZ" Timestamp, "directory, name", "`timestamp`: the versions in `G K` of that name are to be reviewed, since that operation";
+    ReviewTable "G Z" b"GZ" Timestamp, "directory, name", "`timestamp`: the versions in `G F` of that name are to be reviewed, since that operation";
     /// Versions that a label keeps, and that are due by the rules of time.
     LabeledTable "G P" b"GP" (), "timestamp, directory, key of an `H V`", "`()`: a version that the label of that directory keeps which shows that timestamp" => tally::filing;
     /// Removed labels whose versions are to be reviewed.
@@ -242,6 +242,8 @@ tables! {
     ArchivedWatermarkTable "G W" b"GW" Vec<EpochWatermark>, "nothing", "`[EpochWatermark]`, ascending by epoch: watermarks that are not in `G A`; absent: none";
     /// The newest log object.
     LoggedTable "G L" b"GL" LogPlace, "nothing", "`LogPlace`: the newest log object, written by a batch after it; absent: none yet";
+    /// The newest checkpoint of the log.
+    CheckpointTable "G K" b"GK" CheckpointRow, "nothing", "`CheckpointRow`: the newest checkpoint of the log; absent: none yet";
     /// The lowest inode with a provisional state.
     LowestProvisionalTable "G U" b"GU" u64, "nothing", "`u64`: no `C U` row has a lower inode; absent: 0";
 }

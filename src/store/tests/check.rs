@@ -355,16 +355,8 @@ async fn known_versions(ns: &Namespace, tree: &Tree, slot: &Slot, at: &str) {
 
 /// Checks that the rows rebuilt from the log equal those of the index, and that the counts are right.
 pub(crate) async fn log_twin(ns: &Namespace, cluster: &TestCluster) {
-    use crate::meta::{MemoryStore, MetaRead, MetaStore};
-    let mut twin = MemoryStore::new(merge::merge);
-    for object in log::read_all(&cluster.backend()).await.unwrap() {
-        if object.base == log::LogBase::Nothing {
-            twin = MemoryStore::new(merge::merge);
-        }
-        for batch in object.batches().unwrap() {
-            let _commit = twin.commit(batch).await.unwrap();
-        }
-    }
+    use crate::meta::MetaRead;
+    let twin = replayed(cluster).await;
     let index = ns.core.index.rows();
     let mut told = twin.scan("C".into().."I".into()).await.unwrap();
     let found = crate::store::check::compare(index.as_ref(), &mut *told, &|_| {}, |_| Ok(())).await;
@@ -379,4 +371,49 @@ pub(crate) async fn log_twin(ns: &Namespace, cluster: &TestCluster) {
         miscounted.is_empty(),
         "counts that differ from the counted rows: {miscounted:#?}"
     );
+}
+
+/// The rows that the log objects give in the order of their keys.
+pub(crate) async fn replayed(cluster: &TestCluster) -> crate::meta::MemoryStore {
+    use crate::meta::{MemoryStore, MetaStore};
+    use log_object::LogBase;
+    let mut twin = MemoryStore::new(merge::merge);
+    let mut list: Option<(MemoryStore, Bytes)> = None;
+    for object in log_object::read_all(&cluster.backend()).await.unwrap() {
+        match object.base {
+            LogBase::Nothing => {
+                list = Some((MemoryStore::new(merge::merge), object.covers.clone()));
+            }
+            LogBase::Continues => list.as_mut().unwrap().1 = object.covers.clone(),
+            LogBase::Ends => twin = list.take().unwrap().0,
+            LogBase::Before => {}
+        }
+        for batch in object.batches().unwrap() {
+            if let Some((rows, covers)) = &list {
+                let mut covered = crate::meta::Batch::new();
+                let is_part = object.base != LogBase::Before;
+                for (key, change) in batch.rows() {
+                    if is_part || key < covers {
+                        covered.append(one_change(key, change));
+                    }
+                }
+                let _commit = rows.commit(covered).await.unwrap();
+            }
+            if object.base == LogBase::Before {
+                let _commit = twin.commit(batch).await.unwrap();
+            }
+        }
+    }
+    twin
+}
+
+fn one_change(key: &Bytes, change: &crate::meta::Change) -> crate::meta::Batch {
+    use crate::meta::Change;
+    let mut batch = crate::meta::Batch::new();
+    match change {
+        Change::Put(value) => batch.put(key.clone(), value.clone()),
+        Change::Delete => batch.delete(key.clone()),
+        Change::Merge(value) => batch.merge(key.clone(), value.clone()),
+    }
+    batch
 }

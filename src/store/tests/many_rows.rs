@@ -7,7 +7,7 @@ use crate::store::schema::rows::{
     AppliedRow, DentryBody, DentryRow, Filing, VersionRecord, encode,
 };
 use crate::store::schema::tables::{AppliedTable, DentryTable, RowTable, VersionTable};
-use log::{LogBase, LogObject};
+use log_object::LogObject;
 
 /// Files of one batch.
 const BATCH: u64 = 500;
@@ -122,13 +122,8 @@ async fn fill(backend: &Backend, template: &Template, files: u64) {
         }
         store.durable(commit).await.unwrap();
         sequence += 1;
-        let object = LogObject {
-            epoch: store.epoch(),
-            first,
-            base: LogBase::Before,
-            resolved: 0,
-            batches: std::mem::take(&mut batches),
-        };
+        let logged = std::mem::take(&mut batches);
+        let object = LogObject::of_batches(store.epoch(), first, 0, logged);
         first = number + 1;
         let key = object_key("log", store.epoch(), sequence);
         backend.put_new(&key, object.encode()).await.unwrap();

@@ -6,6 +6,7 @@ mod blob;
 mod blob_list;
 mod blob_made;
 mod check;
+mod checkpoints;
 mod copies;
 mod costs;
 mod damage;
@@ -40,7 +41,7 @@ use bytes::Bytes;
 
 use crate::backend::{Backend, BackendConfig};
 use crate::env::SeededEnv;
-use crate::store::commit::log;
+use crate::store::commit::log_object;
 use crate::store::model::failpoints;
 use crate::store::schema::{keys, merge, rows};
 use crate::store::*;
@@ -75,8 +76,21 @@ impl TestCluster {
     }
 
     pub(crate) async fn try_open(&self) -> Result<Namespace, StoreError> {
-        let tasks = Tasks::new(tokio::runtime::Handle::current());
+        self.try_open_with(config(self.cache.path().to_owned()))
+            .await
+    }
+
+    pub(crate) async fn open_with(&self, checkpoints: CheckpointLimits) -> Namespace {
         let config = config(self.cache.path().to_owned());
+        let config = NamespaceConfig {
+            checkpoints,
+            ..config
+        };
+        self.try_open_with(config).await.unwrap()
+    }
+
+    async fn try_open_with(&self, config: NamespaceConfig) -> Result<Namespace, StoreError> {
+        let tasks = Tasks::new(tokio::runtime::Handle::current());
         let env: Arc<SeededEnv> = Arc::clone(&self.env);
         Namespace::open(&self.backend, "default", config, env, tasks).await
     }
@@ -164,6 +178,11 @@ fn config(cache_dir: PathBuf) -> NamespaceConfig {
         owner: Owner::default(),
         reclaim: GcMode::OnRequest,
         grace: std::time::Duration::from_secs(3600),
+        checkpoints: CheckpointLimits {
+            // A list of all rows has several parts.
+            part_bytes: 1 << 10,
+            ..CheckpointLimits::default()
+        },
     }
 }
 

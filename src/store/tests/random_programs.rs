@@ -104,6 +104,9 @@ async fn case(seed: u64) {
             compare(&session, steps).await;
             continue;
         }
+        if failpoints.is_none() && rng.below(40) == 0 {
+            checkpoint_steps(&session, rng.below(24)).await;
+        }
         let step = rng.step();
         let now = session.tree.now();
         if session.apply(&step).await {
@@ -124,6 +127,15 @@ async fn case(seed: u64) {
     check::log_twin(&session.ns, &session.cluster).await;
     let left = std::mem::replace(&mut session.cluster, TestCluster::new("replaced"));
     let _end = left.kill(session.ns.clone()).await;
+}
+
+/// Begins a checkpoint of the log, or continues it; a crash may find it at any step.
+async fn checkpoint_steps(session: &Session, steps: usize) {
+    println!("step {}: {steps} steps of a checkpoint", session.tree.now());
+    session.ns.gc.checkpoint.lock().await.wanted = true;
+    for _ in 0..steps {
+        session.ns.gc.checkpoint_step().await.unwrap();
+    }
 }
 
 /// Checks a mount with an empty cache of the bucket as it is now.
