@@ -95,30 +95,27 @@ impl Gc {
         if progress.closed {
             return Ok(CheckpointOutcome::Waits);
         }
-        let stage = progress.stage.clone();
-        match self.next_stage(&mut progress, stage).await {
-            Ok(Some(next)) => {
-                progress.stage = next;
-                Ok(CheckpointOutcome::Moved)
-            }
-            Ok(None) => Ok(CheckpointOutcome::Waits),
-            Err(error) => {
-                progress.stage = CheckpointStage::Unlisted;
-                Err(error)
-            }
-        }
+        // After an error, or a step that is given up at the end of the mount, the log is listed again.
+        let mut stage = std::mem::take(&mut progress.stage);
+        let next = self.next_stage(&mut progress, &mut stage).await?;
+        let outcome = match next {
+            Some(_) => CheckpointOutcome::Moved,
+            None => CheckpointOutcome::Waits,
+        };
+        progress.stage = next.unwrap_or(stage);
+        Ok(outcome)
     }
 
     /// Returns the stage after the next step; `None` if nothing can be done now.
     async fn next_stage(
         &self,
         progress: &mut CheckpointProgress,
-        stage: CheckpointStage,
+        stage: &mut CheckpointStage,
     ) -> Result<Option<CheckpointStage>, StoreError> {
         match stage {
             CheckpointStage::Unlisted => self.list_log(progress).await.map(Some),
             CheckpointStage::Searching => self.search_older(&progress.recorded).await,
-            CheckpointStage::Trimming => self.trim(&progress.recorded).await,
+            CheckpointStage::Trimming(old) => self.trim(&progress.recorded, old.take()).await,
             CheckpointStage::Idle => Ok(self.is_due(progress).then(|| {
                 CheckpointStage::Listing(PartialList {
                     began: None,
@@ -127,7 +124,7 @@ impl Gc {
                 })
             })),
             CheckpointStage::Listing(list) => self.log_part(list).await,
-            CheckpointStage::Ended(row) => self.record(row).map(Some),
+            CheckpointStage::Ended(row) => self.record(*row).map(Some),
             CheckpointStage::Recording(row) => {
                 let last = self.commit.queue.last_on(&keys::checkpoint(), None);
                 self.commit.wait_all_durable(&last).await?;
@@ -135,8 +132,8 @@ impl Gc {
                     progress.wanted = false;
                     progress.weight = -signed(self.commit.log.grown());
                 }
-                progress.recorded = row;
-                Ok(Some(after(&row)))
+                progress.recorded = *row;
+                Ok(Some(after(row)))
             }
         }
     }
@@ -176,7 +173,7 @@ impl Gc {
     }
 
     /// Logs the next part of the list, or completes it. `None` if the rows do not become durable.
-    async fn log_part(&self, list: PartialList) -> Result<Option<CheckpointStage>, StoreError> {
+    async fn log_part(&self, list: &PartialList) -> Result<Option<CheckpointStage>, StoreError> {
         if let Some(began) = list.began
             && row_list::is_all(&list.covers)
         {
@@ -192,7 +189,7 @@ impl Gc {
         for _ in 0..ATTEMPTS {
             let next = match part.take() {
                 Some(next) => next,
-                None => self.read_part(&list).await?,
+                None => self.read_part(list).await?,
             };
             let resolved = self.commit.resolved_segments();
             match self.commit.log.upload_part(&next, resolved).await? {
@@ -261,27 +258,37 @@ impl Gc {
         self.record(CheckpointRow { older, ..*row }).map(Some)
     }
 
-    /// Deletes the oldest log objects before a checkpoint that says that they were searched. `None` if the namespace is being
-    /// closed.
-    async fn trim(&self, row: &CheckpointRow) -> Result<Option<CheckpointStage>, StoreError> {
+    /// Deletes the oldest log objects before a checkpoint that says that they were searched; `old` are those that are left, if they
+    /// have been listed. `None` if the namespace is being closed.
+    async fn trim(
+        &self,
+        row: &CheckpointRow,
+        old: Option<Vec<LogPlace>>,
+    ) -> Result<Option<CheckpointStage>, StoreError> {
         // No search of the log runs meanwhile.
         let turn = self.turn.lock().await;
         if turn.closed {
             return Ok(None);
         }
-        let listed = log_object::list(&self.core.backend).await?;
-        let places = listed.iter().map(|object| object.place);
-        let old: Vec<LogPlace> = places.take_while(|place| *place < row.began).collect();
-        for some in old.chunks(DELETED_AT_ONCE).take(CHUNKS_MAX) {
+        let mut old = match old {
+            Some(old) => old,
+            None => {
+                let listed = log_object::list(&self.core.backend).await?;
+                let places = listed.iter().rev().map(|object| object.place);
+                places.filter(|place| *place < row.began).collect()
+            }
+        };
+        for _ in 0..CHUNKS_MAX {
+            let some = old.split_off(old.len().saturating_sub(DELETED_AT_ONCE));
             let deleting = some.iter().map(|place| {
                 let (backend, key) = (&self.core.backend, log_object::key_of(*place));
                 async move { backend.delete(&key).await }
             });
             futures::future::try_join_all(deleting).await?;
         }
-        Ok(Some(match old.len() > DELETED_AT_ONCE * CHUNKS_MAX {
-            true => CheckpointStage::Trimming,
-            false => CheckpointStage::Idle,
+        Ok(Some(match old.is_empty() {
+            true => CheckpointStage::Idle,
+            false => CheckpointStage::Trimming(Some(old)),
         }))
     }
 }
@@ -290,7 +297,7 @@ impl Gc {
 fn after(row: &CheckpointRow) -> CheckpointStage {
     match row.older {
         OlderLog::Unsearched => CheckpointStage::Searching,
-        OlderLog::Searched => CheckpointStage::Trimming,
+        OlderLog::Searched => CheckpointStage::Trimming(None),
     }
 }
 

@@ -82,8 +82,8 @@ pub(crate) enum CheckpointStage {
     Unlisted,
     /// The log before the recorded checkpoint is to be searched for segments that the index lacks.
     Searching,
-    /// Log objects before the recorded checkpoint are to be deleted.
-    Trimming,
+    /// Log objects before the recorded checkpoint are to be deleted: these, newest first; `None` before they are listed.
+    Trimming(Option<Vec<LogPlace>>),
     /// Nothing is to be done until the log has grown.
     Idle,
     /// Parts of the list are logged.

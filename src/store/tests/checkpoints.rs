@@ -2,11 +2,13 @@
 
 use super::reclaim::{ids, segments, settle};
 use super::*;
+use crate::store::commit::log::{ListPart, PartUpload};
 use crate::store::commit::log_object::LogBase;
+use crate::store::commit::row_list;
 use crate::store::gc::checkpoint::CheckpointOutcome;
 use crate::store::gc::state::CheckpointStage;
 use crate::store::schema::object_names::SegmentId;
-use crate::store::schema::rows::{CheckpointRow, LogPlace};
+use crate::store::schema::rows::{CheckpointRow, LogPlace, UncitedRow, UncitedWait};
 
 /// A namespace with rows of many kinds, all of them logged.
 async fn planted(name: &str) -> (TestCluster, Namespace) {
@@ -48,6 +50,14 @@ async fn log_objects(cluster: &TestCluster) -> Vec<log_object::LogObject> {
 
 async fn recorded(ns: &Namespace) -> Option<CheckpointRow> {
     ns.core.index.row(&keys::checkpoint()).await.unwrap()
+}
+
+/// Sets the namespace's clock to the host's, because the store dates its objects by the host's clock.
+async fn set_clock(cluster: &TestCluster) {
+    let listed = cluster.backend().list("data").await.unwrap();
+    let newest = listed.iter().map(|o| o.modified_ns).max().unwrap();
+    let now = crate::env::Env::now(cluster.env.as_ref());
+    cluster.env.advance(newest.saturating_sub(now));
 }
 
 /// Changes rows before, in and behind the parts of a list that are logged; the batch is durable and not logged.
@@ -160,7 +170,7 @@ async fn a_crash_in_the_middle_of_the_deletion_of_older_objects_is_completed() {
     ns.gc.checkpoint.lock().await.wanted = true;
     while !matches!(
         ns.gc.checkpoint.lock().await.stage,
-        CheckpointStage::Trimming
+        CheckpointStage::Trimming(_)
     ) {
         ns.gc.checkpoint_step().await.unwrap();
     }
@@ -318,6 +328,11 @@ async fn a_checkpoint_continues_the_count_of_the_mount_before() {
 #[tokio::test(flavor = "multi_thread")]
 async fn check_begins_again_when_a_checkpoint_deletes_what_it_reads() {
     let (cluster, ns) = planted("checkpoint-check").await;
+    // More objects than are fetched together, so that some are deleted before they are read.
+    for round in 0..40_u8 {
+        save(&ns, ROOT, b"f", &[round]).await;
+        ns.drain().await.unwrap();
+    }
     let once = std::sync::atomic::AtomicBool::new(true);
     let mut config = CheckConfig::default();
     config.spill.memory = 500;
@@ -352,6 +367,7 @@ async fn the_log_is_kept_while_it_cites_a_segment_that_the_index_does_not() {
     keys::segment(id.epoch, id.sequence).delete(&mut batch);
     let _commit = ns.core.index.writer().unwrap().commit(batch).await.unwrap();
     leave(ns).await;
+    set_clock(&cluster).await;
     for round in 0..3 {
         let ns = cluster.open().await;
         cluster.env.advance(40 * 24 * 3600 * 1_000_000_000);
@@ -388,10 +404,7 @@ async fn an_uncited_segment_waits_as_long_whatever_happens_to_the_log() {
     let cluster = cluster.kill(ns).await;
     cluster.wipe();
     let ns = cluster.open().await;
-    let listed = cluster.backend().list("data").await.unwrap();
-    let newest = listed.iter().map(|o| o.modified_ns).max().unwrap();
-    let now = crate::env::Env::now(cluster.env.as_ref());
-    cluster.env.advance(newest.saturating_sub(now));
+    set_clock(&cluster).await;
     assert!(
         !ns.gc.checkpoint().await.unwrap(),
         "its upload may have been a moment ago"
@@ -416,5 +429,111 @@ async fn an_uncited_segment_waits_as_long_whatever_happens_to_the_log() {
     assert_eq!(segments(&cluster).await.len(), before);
     ns.drain().await.unwrap();
     check::log_twin(&ns, &cluster).await;
+    leave(ns).await;
+}
+
+/// The rows of the index as they are now, as the first part of a list.
+async fn part_now(ns: &Namespace) -> ListPart {
+    let stored = ns.core.index.stored();
+    let part = row_list::part(&*stored, row_list::begin(), usize::MAX).await;
+    ListPart {
+        base: LogBase::Nothing,
+        upto: ns.core.applied_now().batch,
+        part: part.unwrap(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_is_logged_behind_exactly_the_batches_that_its_rows_have() {
+    let (cluster, ns) = planted("checkpoint-order").await;
+    let old = part_now(&ns).await;
+    change(&ns, 0).await;
+    ns.drain().await.unwrap();
+    let objects = log_objects(&cluster).await.len();
+    let late = ns.commit.log.upload_part(&old, 0).await.unwrap();
+    assert!(matches!(late, PartUpload::TooLate), "{late:?}");
+    // A batch that is committed and not durable.
+    set_failpoint(&ns, Some(failpoints::Failpoint::Flush));
+    save(&ns, ROOT, b"new0", b"not durable").await;
+    while !ns.commit.queue.all().is_empty() && ns.commit.queue.oldest_without(&[]).is_some() {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    let new = part_now(&ns).await;
+    assert!(new.upto > old.upto);
+    let early = ns.commit.log.upload_part(&new, 0).await.unwrap();
+    assert!(matches!(early, PartUpload::TooEarly), "{early:?}");
+    assert_eq!(log_objects(&cluster).await.len(), objects);
+    set_failpoint(&ns, None);
+    let all = ns.commit.queue.all();
+    ns.commit.wait_all_durable(&all).await.unwrap();
+    change(&ns, 1).await;
+    let logged = ns.commit.log.upload_part(&new, 0).await.unwrap();
+    assert!(matches!(logged, PartUpload::Logged(_)), "{logged:?}");
+    // The batch in the rows is logged before them, the later one is not logged yet.
+    let objects = log_objects(&cluster).await;
+    let [.., batches, list] = &objects[..] else {
+        panic!("{objects:?}")
+    };
+    assert_eq!(
+        (batches.base, list.base),
+        (LogBase::Before, LogBase::Nothing)
+    );
+    assert_eq!(
+        (batches.upto(), list.upto()),
+        (Some(new.upto), Some(new.upto))
+    );
+    ns.drain().await.unwrap();
+    check::log_twin(&ns, &cluster).await;
+    leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_kept_while_it_cites_a_segment_that_was_taken_for_uncited() {
+    let (cluster, ns) = planted("checkpoint-again").await;
+    let key = segments(&cluster).await.pop().unwrap();
+    let id = SegmentId::from_key(&key).unwrap();
+    let mut batch = crate::meta::Batch::new();
+    keys::segment(id.epoch, id.sequence).delete(&mut batch);
+    let row = UncitedRow {
+        first_seen: ns.now(),
+        bytes: 1,
+        wait: UncitedWait::Month,
+        log: (
+            LogPlace::default(),
+            ns.core.index.row(&keys::logged()).await.unwrap().unwrap(),
+        ),
+    };
+    keys::uncited(id.epoch, id.sequence).put(&mut batch, &row);
+    let _commit = ns.core.index.writer().unwrap().commit(batch).await.unwrap();
+    leave(ns).await;
+    let logged = |log: &[log_object::ListedObject]| log[0].place;
+    let ns = cluster.open().await;
+    let log = log_object::list(&cluster.backend()).await.unwrap();
+    set_clock(&cluster).await;
+    cluster.env.advance(24 * 3600 * 1_000_000_000);
+    let cites = |object: &log_object::LogObject| {
+        let batches = object.batches().unwrap();
+        batches.iter().any(|b| {
+            b.rows()
+                .iter()
+                .any(|(k, _)| *k == *keys::segment(id.epoch, id.sequence))
+        })
+    };
+    assert!(log_objects(&cluster).await.iter().any(cites));
+    assert!(!ns.gc.checkpoint().await.unwrap());
+    let after = log_object::list(&cluster.backend()).await.unwrap();
+    assert_eq!(logged(&after), logged(&log));
+    assert!(
+        matches!(
+            ns.gc.checkpoint.lock().await.stage,
+            CheckpointStage::Searching
+        ),
+        "the checkpoint is complete and the log before it is kept"
+    );
+    let told = ns.tree.pending().failures.join("\n");
+    assert!(
+        told.contains("cited by the log and not by the index"),
+        "{told}"
+    );
     leave(ns).await;
 }
