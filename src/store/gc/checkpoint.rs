@@ -53,7 +53,8 @@ impl Gc {
         self.checkpoint.lock().await.wanted = true;
         while self.checkpoint_step().await? == CheckpointOutcome::Moved {}
         let progress = self.checkpoint.lock().await;
-        Ok(!progress.wanted && matches!(progress.stage, CheckpointStage::Idle))
+        let is_done = !progress.wanted && matches!(progress.stage, CheckpointStage::Idle);
+        Ok(is_done && progress.recorded.older == OlderLog::Searched)
     }
 
     pub(super) async fn checkpoint_loop(self: Arc<Self>) {
@@ -74,7 +75,9 @@ impl Gc {
             }
             let step = tokio::select! {
                 step = self.checkpoint_step() => step,
+                // An upload waits for as long as the object store fails.
                 _ = ending.wait_for(|ending| *ending) => return,
+                () = self.core.tasks.stopped() => return,
             };
             match step {
                 Ok(CheckpointOutcome::Moved) => pause = STEP_PAUSE,
@@ -248,7 +251,8 @@ impl Gc {
                 "{} is missing: the log objects before it are kept; run rewindfs check",
                 log_object::key_of(missing)
             ));
-            return Ok(None);
+            // The next checkpoint is whole again.
+            return Ok(Some(CheckpointStage::Idle));
         }
         if !self.search_again_before(row.began).await? {
             turn.search.past = UncitedSegments::LogOnly;

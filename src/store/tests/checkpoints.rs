@@ -537,3 +537,48 @@ async fn the_log_is_kept_while_it_cites_a_segment_that_was_taken_for_uncited() {
     );
     leave(ns).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_kept_while_an_object_of_the_checkpoint_is_missing_and_the_next_one_replaces_it()
+{
+    let (cluster, ns) = planted("checkpoint-hole").await;
+    ns.gc.checkpoint.lock().await.wanted = true;
+    while !matches!(
+        ns.gc.checkpoint.lock().await.stage,
+        CheckpointStage::Searching
+    ) {
+        ns.gc.checkpoint_step().await.unwrap();
+    }
+    let row = recorded(&ns).await.unwrap();
+    let lost = log_object::key_of(LogPlace {
+        sequence: row.began.sequence + 1,
+        ..row.began
+    });
+    cluster.backend().delete(&lost).await.unwrap();
+    while ns.gc.checkpoint_step().await.unwrap() == CheckpointOutcome::Moved {}
+    let first = |log: Vec<log_object::ListedObject>| log[0].place;
+    let log = log_object::list(&cluster.backend()).await.unwrap();
+    assert_eq!(
+        first(log),
+        LogPlace {
+            epoch: 1,
+            sequence: 1
+        }
+    );
+    let told = ns.tree.pending().failures.join("\n");
+    assert!(
+        told.contains(&lost) && told.contains("is missing"),
+        "{told}"
+    );
+    ns.drain().await.unwrap();
+    let config = CheckConfig::default();
+    let report = check_log(&cluster.backend, "default", &config, |_| {}).await;
+    assert!(!report.unwrap().damaged.is_empty());
+    assert!(ns.gc.checkpoint().await.unwrap());
+    let log = log_object::list(&cluster.backend()).await.unwrap();
+    assert_eq!(first(log), recorded(&ns).await.unwrap().began);
+    ns.drain().await.unwrap();
+    check::log_twin(&ns, &cluster).await;
+    sound(&ns, &cluster).await;
+    leave(ns).await;
+}
