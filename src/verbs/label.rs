@@ -195,12 +195,20 @@ fn entry(path: PathText, label: &Label) -> LabelEntry {
     }
 }
 
-/// Returns the directory of a path, which may be removed.
+/// Returns the directory of a path, which may be removed. If nothing of its name is kept any more, a label still leads to it.
 async fn directory(reader: &PathReader, path: &TimedPath) -> Result<Ino, VerbError> {
-    match reader.directory_or_removed(&path.names()).await? {
-        Some(directory) => Ok(directory),
-        None => Err(reader.missing(path).await?),
+    let names = path.names();
+    if let Some(directory) = reader.directory_or_removed(&names).await? {
+        return Ok(directory);
     }
+    let labels = reader.view().all_labels().await;
+    for label in labels.map_err(VerbError::at(path))? {
+        let place = reader.directory_path(label.directory).await?;
+        if TimedPath::of(place).names() == names {
+            return Ok(label.directory);
+        }
+    }
+    Err(reader.missing(path).await?)
 }
 
 /// Reads when something ends.

@@ -57,11 +57,18 @@ impl PathReader {
             return Ok(verb);
         }
         for path in verb.paths() {
-            if let Some((labelled, time)) = self.label_time(path).await? {
-                *path = labelled.at(Some(time));
-            }
+            *path = self.with_label_time(path).await?;
         }
         Ok(verb)
+    }
+
+    /// Returns a path with the time of its label, if it has one, in the place of the label.
+    pub(super) async fn with_label_time(&self, path: &TimedPath) -> Result<TimedPath, VerbError> {
+        let found = self.label_time(path).await?;
+        Ok(match found {
+            Some((labelled, time)) => labelled.at(Some(time)),
+            None => path.clone(),
+        })
     }
 
     /// Returns the path without its label, and what the label shows; `None` if it has none.

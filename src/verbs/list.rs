@@ -1,5 +1,8 @@
 //! `versions` and `ls`: the states of a file, and the entries of a directory.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use super::error::VerbError;
 use super::path::{PathText, TimedPath};
 use super::reader::{NodeState, PathReader};
@@ -39,9 +42,22 @@ pub(super) async fn versions(
     rows: &RowSender,
 ) -> Result<(), VerbError> {
     let shown = PathText::of_names(&path.names());
+    let mut holds = HashMap::new();
     for state in states_of(reader, path).await? {
         let renamed_from = former_path(reader, state.renamed_from.as_ref()).await?;
-        let row = version_row(shown.clone(), &state, renamed_from);
+        let held = state.clone().of_inode();
+        let of_inode = match holds.entry(held.ino) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let read = reader.view().holds(held.ino).await;
+                place.insert(read.map_err(VerbError::at(path))?)
+            }
+        };
+        let until = of_inode.get(&held.version).copied();
+        let row = VersionRow {
+            held_until_ns: until.map(|until| until.0),
+            ..version_row(shown.clone(), &state, renamed_from)
+        };
         rows.put_row(VerbRow::Version(row)).await?;
     }
     Ok(())
@@ -74,6 +90,7 @@ fn version_row(path: PathText, state: &PastEntry, renamed_from: Option<PathText>
         host: state.host.clone(),
         program: state.author.process.clone(),
         renamed_from,
+        held_until_ns: None,
     }
 }
 

@@ -107,6 +107,9 @@ pub struct VersionRow {
     pub program: String,
     /// The path that a rename or an undelete took it from; null if none did.
     pub renamed_from: Option<PathText>,
+    /// Until when it cannot be deleted, in nanoseconds since 1970; null if it is not held.
+    #[serde(default)]
+    pub held_until_ns: Option<u64>,
 }
 
 /// An entry of a directory.

@@ -145,6 +145,9 @@ fn a_label_is_a_time_of_paths_and_mounts() {
             test "$(rw grep one d/f@v1 --json | wc -l)" = 1
             rw log d@v1 --json | grep -q '"path":"d/gone"'
             rw log d@v1 --json | grep '"op":"delete"' && exit 1
+            setfattr -n user.versions.hold -v 2100-01-01 d/.versions/v1/f
+            test "$(rw versions $M/d/f --json | grep -c '"held_until_ns":4102531199999999999')" = 1
+            test "$(rw versions $M/d/f --json | head -1 | grep -c '"held_until_ns":4102531199999999999')" = 1
             # A name that exists, or existed, is that name.
             echo mail > d/f@v1; test "$(rw cat d/f@v1)" = mail
             rm d/f@v1; refused 1 'does not exist now' rw cat d/f@v1

@@ -3,6 +3,7 @@
 //! A hold is a row of its own, keyed by the inode and the version: it stands from before the version has a record, and does not move
 //! when the file gets or loses names. Invariant: a hold and the row that leads to it (`G Y`) change in one operation.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use crate::store::history::History;
@@ -16,7 +17,7 @@ use crate::store::schema::keys;
 use crate::store::schema::label_keys;
 use crate::store::schema::label_rows::HoldRow;
 use crate::store::schema::rows::{DentryBody, InodeRow, VersionRecord};
-use crate::store::schema::tables::{LinkedVersionTable, RowTable, VersionTable};
+use crate::store::schema::tables::{HoldTable, LinkedVersionTable, RowTable, VersionTable};
 
 impl PastView {
     /// Returns until when a version of an inode is held; `None` if it is not held. The time may be over.
@@ -26,6 +27,23 @@ impl PastView {
     pub async fn hold_of(&self, ino: Ino, id: VersionId) -> Result<Option<Timestamp>, StoreError> {
         let row = self.rows.row(&label_keys::hold(ino, id)).await?;
         Ok(row.map(|row| row.until))
+    }
+}
+
+impl PastView {
+    /// Returns until when versions of an inode are held.
+    ///
+    /// # Errors
+    /// Errors of the index.
+    pub async fn holds(&self, ino: Ino) -> Result<HashMap<VersionId, Timestamp>, StoreError> {
+        let from = label_keys::holds(ino);
+        let rows = self.rows.scan(from.clone(), keys::after(&from), usize::MAX);
+        let mut holds = HashMap::new();
+        for (key, value) in rows.await? {
+            let row = HoldTable::decode(&value)?;
+            holds.extend(label_keys::held_version(&key).map(|(_, id)| (id, row.until)));
+        }
+        Ok(holds)
     }
 }
 

@@ -93,6 +93,11 @@ pub(crate) fn hold(ino: Ino, id: VersionId) -> RowKey<HoldTable> {
         .row()
 }
 
+/// Prefix of all holds on versions of an inode.
+pub(crate) fn holds(ino: Ino) -> Bytes {
+    KeyBuilder::new(HoldTable::PREFIX).u64(ino.0).done()
+}
+
 /// The inode and the version of a `G H` key.
 pub(crate) fn held_version(key: &[u8]) -> Option<(Ino, VersionId)> {
     if !HoldTable::has(key) {
