@@ -116,6 +116,8 @@ enum Command {
     Grep(Box<read::GrepArguments>),
     /// Restore a removed file, or a removed directory with all below it
     Undelete(Box<change::UndeleteArguments>),
+    /// Make a file, or a directory with all below it, exactly as it was: PATH@TIME
+    Restore(Box<change::RestoreArguments>),
     /// Make, list, rename, remove and hold labels: names for what a directory shows at a moment
     Label {
         #[command(subcommand)]
@@ -199,6 +201,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
         Command::Grep(arguments) => return read(ReadJob::grep(*arguments)),
         Command::Cat(arguments) => return read(ReadJob::cat(arguments)),
         Command::Undelete(arguments) => return change(ChangeJob::undelete(*arguments)),
+        Command::Restore(arguments) => return restore(*arguments),
         Command::Label { command } => return label(command),
         Command::Stamp { time, json } => stamp::stamp(&time, json),
         Command::Status { mountpoint, json } => status::status(&mountpoint, json),
@@ -245,6 +248,14 @@ fn label(command: change::LabelCommand) -> Start {
 fn change(job: Result<ChangeJob, CliError>) -> Start {
     match job {
         Ok(job) => Start::Change(Box::new(job)),
+        Err(cli_error) => Start::Done(cli_error.exit()),
+    }
+}
+
+fn restore(arguments: change::RestoreArguments) -> Start {
+    match ChangeJob::restore(arguments) {
+        Ok(change::RestoreStart::Change(job)) => Start::Change(Box::new(job)),
+        Ok(change::RestoreStart::Preview(job)) => Start::Read(Box::new(job)),
         Err(cli_error) => Start::Done(cli_error.exit()),
     }
 }

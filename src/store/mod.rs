@@ -38,6 +38,7 @@ pub use history::horizons::Horizons;
 pub use history::label_expiry::LapsedStep;
 pub use history::label_reads::Label;
 pub use history::labels::check_label_name;
+pub use history::restore::{AddedNames, Restored};
 pub use history::version_list::{Predecessor, VersionList};
 pub use history::versions::DirectoryChange;
 pub use history::view::PastView;
@@ -55,10 +56,11 @@ pub use namespace::DRAIN_TIMEOUT;
 pub use namespace::Namespace;
 pub use retention::Retention;
 pub use retention::policy_change::{InForce, POLICY_DELAY, PolicyChange};
-pub use retention::report::{LARGEST_MAX, LastRun, PrunedName, RetentionReport, VersionAmount};
+pub use retention::report::{
+    KeptBy, LARGEST_MAX, LastRun, PrunedName, RetentionReport, VersionAmount,
+};
 pub use retention::run::RunMode;
 pub use retention::task::HORIZON_GRACE;
-pub use retention::verdict::KeptBy;
 pub use tree::Tree;
 pub(crate) use tree::attributes::changed_xattrs;
 pub use tree::attributes::{XATTRS_MAX, XattrMode};

@@ -9,7 +9,8 @@ use super::path::{PathText, TimedPath};
 use super::reader::{NodeState, PathReader};
 use super::rows::{RestoredRow, RowSender, VerbRow, kind_name, stamp};
 use crate::store::{
-    Author, ChangedName, DentryRef, Ino, Kind, Namespace, RenameMode, StoreError, TreeChanges,
+    AddedNames, Author, ChangedName, DentryRef, Ino, Kind, Namespace, PastEntry, RenameMode,
+    StoreError, Timestamp, TreeChanges,
 };
 
 /// A verb that changes the tree.
@@ -23,6 +24,17 @@ pub enum ChangeVerb {
         /// The path it is restored as, if not its own.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<PathText>,
+    },
+    /// Makes a path show again what it showed at its time; a directory with all below it.
+    Restore {
+        /// The path with its time.
+        path: TimedPath,
+        /// A new path that gets that state, if the path itself keeps its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<PathText>,
+        /// Whether names that were added to a directory since stay.
+        #[serde(default)]
+        keep_new: bool,
     },
     /// Makes, renames, removes, holds or releases a label of a directory.
     Label(LabelRequest),
@@ -46,6 +58,19 @@ pub async fn change(
         ChangeVerb::Undelete { path, to } => {
             let to = to.as_ref().unwrap_or(path);
             undelete(namespace, path, to, reserved, rows).await
+        }
+        ChangeVerb::Restore { path, to, keep_new } => {
+            let added = match keep_new {
+                true => AddedNames::Keep,
+                false => AddedNames::Remove,
+            };
+            let place = ReservedName(reserved);
+            let reader = PathReader::new(namespace).await;
+            let path = &reader.with_label_time(path).await?;
+            match to {
+                Some(to) => restore_as(namespace, path, to, place, rows).await,
+                None => restore(namespace, path, added, rows).await,
+            }
         }
         ChangeVerb::Label(request) => {
             let author = author(namespace);
@@ -161,11 +186,128 @@ async fn undelete(
         time_ns: began.0,
         kind: kind_name(moved.kind).to_owned(),
         size: (moved.kind != Kind::Directory).then_some(moved.attrs.size),
+        changes: 1,
         undo: None,
     };
     // The change is made, whether or not its row is read.
     rows.put_row(VerbRow::Restored(row)).await.ok();
     Ok(changes)
+}
+
+/// The name that shows the past.
+#[derive(Clone, Copy)]
+struct ReservedName<'a>(&'a [u8]);
+
+/// What a path showed at its time.
+struct FormerState {
+    entry: PastEntry,
+    at: Timestamp,
+}
+
+impl FormerState {
+    async fn find(reader: &PathReader, path: &TimedPath) -> Result<Self, VerbError> {
+        let state = reader.state(path).await?;
+        let at = state.at;
+        let entry = match state.node {
+            NodeState::Other(entry) => Some(*entry),
+            NodeState::Directory(directory) => {
+                let view = reader.view();
+                let entry = view.directory_entry_at(directory, at).await;
+                entry.map_err(VerbError::at(path))?
+            }
+        };
+        match entry {
+            Some(entry) => Ok(Self { entry, at }),
+            None => Err(reader.missing(path).await?),
+        }
+    }
+}
+
+async fn restore(
+    namespace: &Namespace,
+    path: &TimedPath,
+    added: AddedNames,
+    rows: &RowSender,
+) -> Result<TreeChanges, VerbError> {
+    let reader = PathReader::new(namespace).await;
+    let FormerState { entry, at } = FormerState::find(&reader, path).await?;
+    let is_root = path.names().is_empty();
+    let place = match is_root {
+        // The root directory is the empty name in directory 0.
+        true => NamePlace {
+            directory: Ino(0),
+            name: Bytes::new(),
+        },
+        false => NamePlace::find(&reader, &path.path).await?,
+    };
+    let live = namespace.tree().lookup(place.directory, &place.name);
+    let existed = is_root || live.await.map_err(VerbError::at(path))?.is_some();
+    let (kind, size) = (entry.kind, entry.attrs.size);
+    let author = author(namespace);
+    let history = namespace.history();
+    let restored = history.restore(place.dentry(), entry, at, added, &author);
+    let restored = restored.await.map_err(VerbError::at(path))?;
+    let began = restored.at.unwrap_or(reader.now);
+    let before = restored.at.filter(|_| existed);
+    let row = RestoredRow {
+        path: path.path.clone(),
+        from: path.path.clone(),
+        stamp: stamp(began),
+        time_ns: began.0,
+        kind: kind_name(kind).to_owned(),
+        size: (kind != Kind::Directory).then_some(size),
+        changes: restored.count as u64,
+        undo: before.map(|at| {
+            let before = stamp(Timestamp(at.0 - 1));
+            PathText([&path.path.0[..], b"@", before.as_bytes()].concat().into())
+        }),
+    };
+    // The change is made, whether or not its row is read.
+    rows.put_row(VerbRow::Restored(row)).await.ok();
+    Ok(restored.changes)
+}
+
+async fn restore_as(
+    namespace: &Namespace,
+    path: &TimedPath,
+    to: &PathText,
+    reserved: ReservedName<'_>,
+    rows: &RowSender,
+) -> Result<TreeChanges, VerbError> {
+    let reader = PathReader::new(namespace).await;
+    let FormerState { entry, at } = FormerState::find(&reader, path).await?;
+    let from = reader.timed_name(path).await?;
+    let from = from.as_ref();
+    let from = from.map(|from| DentryRef::new(from.directory, &from.name));
+    let target = NamePlace::find(&reader, to).await?;
+    if target.name == reserved.0 {
+        return Err(VerbError::Reserved {
+            path: to.to_string(),
+        });
+    }
+    let (kind, size) = (entry.kind, entry.attrs.size);
+    let author = author(namespace);
+    let history = namespace.history();
+    let restored = history.restore_as(from, target.dentry(), entry, at, &author);
+    let restored = restored.await.map_err(|error| match error {
+        StoreError::Exists => VerbError::Exists {
+            path: to.to_string(),
+        },
+        error => VerbError::at(to)(error),
+    })?;
+    let began = restored.at.unwrap_or(reader.now);
+    let row = RestoredRow {
+        path: to.clone(),
+        from: path.path.clone(),
+        stamp: stamp(began),
+        time_ns: began.0,
+        kind: kind_name(kind).to_owned(),
+        size: (kind != Kind::Directory).then_some(size),
+        changes: restored.count as u64,
+        undo: None,
+    };
+    rows.put_row(VerbRow::Restored(row)).await.ok();
+    Ok(restored.changes)
 }
 
 /// Returns the error for a name that cannot be undeleted.

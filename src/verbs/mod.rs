@@ -1,4 +1,4 @@
-//! The verbs that read the past of a path: `ls`, `versions`, `log`, `cat`, `diff`, `grep`, and those that change: `undelete`, `label`. A verb is
+//! The verbs that read the past of a path: `ls`, `versions`, `log`, `cat`, `diff`, `grep`, and those that change: `undelete`, `restore`, `label`. A verb is
 //! run against an open namespace, that of a mount's daemon, or a follower or a writer that a command opens on a bucket, and sends rows
 //! (`rows.rs`), which a command prints as a table or as JSON.
 //!
@@ -52,6 +52,7 @@ pub async fn run(
         ReadVerb::Ls { path } => list::ls(&reader, path, rows).await,
         ReadVerb::Log { path, filter } => log::log(&reader, path, filter, rows).await,
         ReadVerb::Diff(request) => tree_diff::diff(&reader, request, rows).await,
+        ReadVerb::Preview { path } => tree_diff::preview(&reader, path, rows).await,
         ReadVerb::Grep(request) => grep::grep(&reader, request, rows).await,
         ReadVerb::Labels { path, scope } => label::labels(&reader, path, *scope, rows).await,
         ReadVerb::Cat { path } => cat::cat(&reader, path, rows).await,

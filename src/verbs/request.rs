@@ -23,6 +23,11 @@ pub enum ReadVerb {
     },
     /// The differences between two states of a file, or two trees.
     Diff(DiffRequest),
+    /// What `restore` would change: the differences between now and then.
+    Preview {
+        /// The path with its time.
+        path: TimedPath,
+    },
     /// The states of a file that have a matching line.
     Grep(GrepRequest),
     /// The bytes of a file.
@@ -52,6 +57,7 @@ impl ReadVerb {
             | Self::Log { path, .. }
             | Self::Cat { path }
             | Self::Ls { path }
+            | Self::Preview { path }
             | Self::Labels { path, .. } => vec![path],
             Self::Diff(request) => vec![&mut request.old, &mut request.new],
             Self::Grep(request) => vec![&mut request.path],

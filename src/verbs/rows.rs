@@ -32,7 +32,7 @@ pub enum VerbRow {
     Compared(ComparedKind),
     /// Of `diff`.
     Difference(DifferenceRow),
-    /// Of `undelete`.
+    /// Of `undelete` and `restore`.
     Restored(RestoredRow),
     /// Of `label`.
     Label(LabelEntry),
@@ -76,6 +76,8 @@ pub struct RestoredRow {
     pub kind: String,
     /// Its length in bytes; null for a directory.
     pub size: Option<u64>,
+    /// How many names changed; a removed tree counts as one if it was undeleted.
+    pub changes: u64,
     /// The PATH@TIME whose restore undoes this; null where nothing was there before.
     pub undo: Option<PathText>,
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::cat::piece;
 use super::error::VerbError;
-use super::path::PathText;
+use super::path::{PathText, TimedPath};
 use super::reader::{NodeState, PathReader};
 use super::request::{DiffContents, DiffRequest};
 use super::rows::{
@@ -45,13 +45,6 @@ impl EntryPair<'_> {
         path: PathText,
         renamed_from: Option<PathText>,
     ) -> DifferenceRow {
-        let side = |entry: &PastEntry| SideRow {
-            stamp: stamp(entry.version.timestamp),
-            size: entry.attrs.size,
-            mode: mode(entry.attrs.mode),
-            uid: entry.attrs.uid,
-            gid: entry.attrs.gid,
-        };
         let kind = self.new.or(self.old).map_or("file", |e| kind_name(e.kind));
         DifferenceRow {
             change,
@@ -121,6 +114,57 @@ pub(super) async fn diff(
             old: request.old.to_string(),
             new: request.new.to_string(),
         }),
+    }
+}
+
+/// Sends what a restore of `path` would change.
+pub(super) async fn preview(
+    reader: &PathReader,
+    path: &TimedPath,
+    rows: &RowSender,
+) -> Result<(), VerbError> {
+    let then = reader.state(path).await?;
+    let now = TimedPath {
+        path: path.path.clone(),
+        time: None,
+    };
+    let names = path.names();
+    let is_tree = |node: &NodeState| matches!(node, NodeState::Directory(_));
+    let live = reader.node_at(&names, None).await?;
+    if let Some(live) = live.filter(|live| is_tree(live) == is_tree(&then.node)) {
+        let request = DiffRequest {
+            old: now,
+            new: path.clone(),
+            contents: DiffContents::Never,
+        };
+        drop(live);
+        return diff(reader, &request, rows).await;
+    }
+    // The whole name comes back, in place of what may be there now.
+    rows.put_row(VerbRow::Compared(ComparedKind::Trees)).await?;
+    let shown = PathText::of_names(&names);
+    let (kind, new) = match &then.node {
+        NodeState::Directory(_) => ("directory", None),
+        NodeState::Other(entry) => (kind_name(entry.kind), Some(side(entry))),
+    };
+    let row = DifferenceRow {
+        change: PathDifference::Added,
+        path: shown,
+        renamed_from: None,
+        kind: kind.to_owned(),
+        old: None,
+        new,
+    };
+    rows.put_row(VerbRow::Difference(row)).await
+}
+
+fn side(entry: &PastEntry) -> SideRow {
+    SideRow {
+        stamp: stamp(entry.version.timestamp),
+        size: entry.attrs.size,
+        mode: mode(entry.attrs.mode),
+        uid: entry.attrs.uid,
+        gid: entry.attrs.gid,
     }
 }
 

@@ -130,3 +130,172 @@ fn what_cannot_be_undeleted_is_named() {
     check_refusal(&ran, 1, &["is mounted read-only"]);
     assert_eq!(asked.in_mount("undelete", "d/f", &[]).code, Some(0));
 }
+
+/// The TIME of this moment, after which a name may change.
+#[track_caller]
+fn moment(asked: &AskedMount) -> String {
+    let stamp = asked
+        .mount
+        .sh("sleep 0.05; date -u +%Y-%m-%dT%H-%M-%S.%NZ; sleep 0.05");
+    stamp.trim().to_owned()
+}
+
+/// The TIME in the last line of what `restore` printed.
+#[track_caller]
+fn undo(told: &str) -> String {
+    let line = told.lines().last().unwrap();
+    assert!(line.starts_with("undo: rewindfs restore "), "{told}");
+    line.rsplit_once('@').unwrap().1.to_owned()
+}
+
+fn files_and_trees(place: Place) {
+    let asked = AskedMount::start(
+        place,
+        "mkdir -p d/sub d/gone; echo one > d/f; echo in > d/sub/in; echo g > d/gone/g; chmod 640 d/f
+         ln -s f d/l; echo linked > d/h1; ln d/h1 d/h2; mkdir d/away; echo w > d/away/w",
+    );
+    let then = moment(&asked);
+    asked.sh(
+        "sleep 11; cat d/f d/sub/in > /dev/null; echo 'two two' > d/f; chmod 600 d/f; mv d/sub d/moved; rm -r d/gone; ln -sf other d/l
+         echo changed > d/h1; rm d/h2; mkdir d/new; echo n > d/new/n; echo n > d/added; mv d/away away; ls -R . > /dev/null",
+    );
+    // A file, and its undo.
+    let told = asked.in_mount("restore", &format!("d/f@{then}"), &[]).ok();
+    assert!(
+        told.starts_with("d/f: restored (file, 4 bytes)\n"),
+        "{told}"
+    );
+    asked
+        .mount
+        .sh("test \"$(cat d/f)\" = one; test $(stat -c %a d/f) = 640");
+    let rows: Vec<_> = asked
+        .in_mount("versions", "d/f", &["--json"])
+        .ok()
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    assert!(
+        rows.len() == 3 && rows[2].contains("\"restore\""),
+        "{rows:?}"
+    );
+    asked
+        .in_mount("restore", &format!("d/f@{}", undo(&told)), &[])
+        .ok();
+    asked
+        .mount
+        .sh("test \"$(cat d/f)\" = 'two two'; test $(stat -c %a d/f) = 600");
+    // What would change.
+    asked.mount.drain();
+    let tree = format!("d@{then}");
+    let shown = asked.text("restore", &tree, &["--dry-run"]);
+    for line in ["added    ", "removed  ", "changed  ", "renamed  "] {
+        assert!(shown.contains(line.trim_end()), "{line}: {shown}");
+    }
+    let kept = asked.text("restore", &tree, &["--dry-run", "--keep-new"]);
+    assert!(
+        !kept.contains("removed") && kept.contains("changed"),
+        "{kept}"
+    );
+    asked.mount.sh("test -e d/added");
+    whole_trees(asked, &then);
+}
+
+/// Restores the tree, undoes that, and restores it elsewhere.
+fn whole_trees(mut asked: AskedMount, then: &str) {
+    let tree = format!("d@{then}");
+    // A tree, and its undo.
+    let told = asked.in_mount("restore", &tree, &["--keep-new"]).ok();
+    asked.mount.sh("test -e d/added; test -e d/new/n; test \"$(cat d/sub/in d/gone/g)\" = \"$(printf 'in\\ng')\"");
+    asked
+        .in_mount("restore", &format!("d@{}", undo(&told)), &[])
+        .ok();
+    asked.mount.sh("test \"$(ls d | tr '\\n' ' ')\" = 'added f h1 l moved new '; test \"$(cat d/f)\" = 'two two'");
+    let told = asked.on_url("restore", &tree, &[]).ok();
+    let state = "test \"$(ls d | tr '\\n' ' ')\" = 'away f gone h1 h2 l sub '
+         test \"$(cat d/f d/sub/in d/gone/g d/h1 d/h2 d/away/w away/w | tr '\\n' ' ')\" = 'one in g linked linked w w '
+         test $(stat -c '%a' d/f) = 640; test \"$(readlink d/l)\" = f; test $(stat -c %h d/h1) = 2; test d/h1 -ef d/h2";
+    asked.mount.sh(state);
+    asked.mount.drain();
+    asked.mount.check_log("main");
+    asked.mount.remount(crate::support::mount::Cache::Wiped);
+    asked.mount.sh(state);
+    asked.mount.sh(&format!(
+        "test \"$(ls d/.versions/{} | tr '\\n' ' ')\" = 'added f h1 l moved new '; test \"$(cat d/.versions/{then}/f)\" = one",
+        undo(&told)
+    ));
+    // A copy beside it, and a restore by a writer of the command.
+    let copy = asked.mount.path("copy").display().to_string();
+    asked
+        .in_mount("restore", &format!("d@{}", undo(&told)), &["--to", &copy])
+        .ok();
+    asked.mount.sh("test \"$(ls copy | tr '\\n' ' ')\" = 'added f h1 l moved new '; test \"$(cat copy/f copy/moved/in)\" = \"$(printf 'two two\\nin')\"");
+    asked.mount.umount();
+    let place = asked.place.clone();
+    let path = format!("d/f@{}", undo(&told));
+    let told = by_writer(&asked.mount, &place, "restore", &[&path]).ok();
+    assert!(
+        told.contains(&format!("undo: rewindfs restore {} d/f@", place.url)),
+        "{told}"
+    );
+    asked.mount.mount();
+    asked
+        .mount
+        .sh("test \"$(cat d/f)\" = 'two two'; test \"$(cat d/sub/in)\" = in");
+    asked.mount.check_log("main");
+}
+
+#[test]
+fn files_and_trees_are_restored_exactly() {
+    let store = tempfile::tempdir().unwrap();
+    files_and_trees(Place::local(store.path()));
+}
+
+#[test]
+fn files_and_trees_are_restored_exactly_on_s3() {
+    if let Some(server) = S3Server::start() {
+        files_and_trees(server.place("restore"));
+    }
+}
+
+#[test]
+fn what_cannot_be_restored_is_named() {
+    let store = tempfile::tempdir().unwrap();
+    let asked = AskedMount::start(
+        Place::local(store.path()),
+        "mkdir d; echo one > d/f; echo x > d/gone; rm d/gone",
+    );
+    let then = moment(&asked);
+    asked.sh("echo two > d/f");
+    let taken = asked.mount.path("d/f").display().to_string();
+    let cases: [(&str, &[&str], i32, &[&str]); 7] = [
+        ("d/f", &[], 2, &["d/f: write PATH@TIME"]),
+        ("d/f@2500-01-01", &[], 1, &["future", "nearest kept time"]),
+        (
+            "d/f@2001",
+            &[],
+            1,
+            &["did not exist then", "nearest kept time"],
+        ),
+        ("d/none@-1s", &[], 1, &["d/none@-1s: did not exist then"]),
+        ("d/f@-0s", &["--to", &taken], 1, &["d/f: exists", "--to"]),
+        ("d/f@-0s", &["--to", "x", "--keep-new"], 2, &["--keep-new"]),
+        ("d/f@-0s", &["--to", "x", "--dry-run"], 2, &["--dry-run"]),
+    ];
+    for (path, flags, code, words) in cases {
+        check_refusal(&asked.in_mount("restore", path, flags), code, words);
+    }
+    let tree = format!("d@{then}");
+    asked
+        .mount
+        .sh("(exec 3>>d/f; echo open >&3; sleep 15) > /dev/null 2>&1 &");
+    std::thread::sleep(Duration::from_millis(500));
+    for path in [&tree, &format!("d/f@{then}")] {
+        let words = ["f has writes that are no version yet", "close it"];
+        check_refusal(&asked.in_mount("restore", path, &[]), 1, &words);
+    }
+    std::thread::sleep(Duration::from_secs(16));
+    asked.in_mount("restore", &tree, &[]).ok();
+    asked.mount.sh("test \"$(cat d/f)\" = one");
+    let told = asked.in_mount("restore", &tree, &[]).ok();
+    assert_eq!(told, "d: is as it was then; nothing was changed\n");
+}

@@ -37,6 +37,43 @@ pub(in crate::cli) struct UndeleteArguments {
     pub(super) form: FormArguments,
 }
 
+/// The arguments of `rewindfs restore`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RestoreArguments {
+    #[command(flatten)]
+    place: PlaceArguments,
+    /// Make this new path with that state and leave PATH as it is; on a mount MNT/PATH
+    #[arg(long, value_name = "DEST", conflicts_with = "keep_new")]
+    to: Option<OsString>,
+    /// Leave what was added to a directory since
+    #[arg(long)]
+    pub(super) keep_new: bool,
+    /// Print what would change, and change nothing
+    #[arg(long, conflicts_with = "to")]
+    pub(super) dry_run: bool,
+    #[command(flatten)]
+    writer: WriterArguments,
+    #[command(flatten)]
+    pub(super) form: FormArguments,
+}
+
+impl RestoreArguments {
+    /// Finds the mount or the store.
+    ///
+    /// # Errors
+    /// A usage error that names the wrong argument; a failure for a path in no mount.
+    pub(super) fn find(self) -> Result<ChangePlace, CliError> {
+        let found = find(self.place, self.to.as_deref(), self.writer)?;
+        match found.path.time {
+            Some(_) => Ok(found),
+            None => Err(CliError::usage(format!(
+                "{path}: write PATH@TIME, as in {path}@-1h; `rewindfs versions` and `rewindfs log` show the times",
+                path = found.path
+            ))),
+        }
+    }
+}
+
 /// Whether a verb may write a namespace that no mount of this machine has.
 #[derive(Debug)]
 pub(super) enum WriterConsent {

@@ -1,4 +1,4 @@
-//! The verbs that change: `undelete`, `label`. Each takes a path in a mount, whose daemon makes the change, or a store's URL and a path in
+//! The verbs that change: `undelete`, `restore`, `label`. Each takes a path in a mount, whose daemon makes the change, or a store's URL and a path in
 //! it. No verb takes a namespace from a mount: on a URL the change is made by the daemon of this machine that has the namespace mounted,
 //! or, where the user says that no other machine has it mounted, by a writer that this command opens.
 
@@ -7,15 +7,25 @@ mod label_arguments;
 mod writer;
 
 use super::error::CliError;
+use super::read::ReadJob;
 use super::read::printer::{PrintForm, RowPrinter};
 use super::read::source::ReadTarget;
+use crate::config::DEFAULT_NAMESPACE;
 use crate::verbs::{ChangeVerb, TimedPath};
-pub(super) use arguments::UndeleteArguments;
 use arguments::{ChangePlace, WriterConsent};
+pub(super) use arguments::{RestoreArguments, UndeleteArguments};
 use label_arguments::LabelChangePlace;
 pub(super) use label_arguments::{LabelChangeCommand, LabelCommand};
 use std::process::ExitCode;
 use writer::ChangeWay;
+
+/// What `rewindfs restore` does.
+pub(super) enum RestoreStart {
+    /// It changes the tree.
+    Change(ChangeJob),
+    /// It only shows what it would change.
+    Preview(ReadJob),
+}
 
 /// A verb that changes, to be run.
 #[derive(Debug)]
@@ -69,6 +79,37 @@ impl ChangeJob {
         })
     }
 
+    /// Prepares `rewindfs restore`.
+    ///
+    /// # Errors
+    /// As [`Self::undelete`].
+    pub(super) fn restore(arguments: RestoreArguments) -> Result<RestoreStart, CliError> {
+        let form: PrintForm = arguments.form.into();
+        let (keep_new, is_dry) = (arguments.keep_new, arguments.dry_run);
+        let ChangePlace {
+            target,
+            path,
+            to,
+            consent,
+        } = arguments.find()?;
+        if is_dry {
+            let job = ReadJob::preview(target, path, keep_new, form.json);
+            return Ok(RestoreStart::Preview(job));
+        }
+        let verb = ChangeVerb::Restore {
+            path: path.clone(),
+            to,
+            keep_new,
+        };
+        Ok(RestoreStart::Change(Self {
+            target,
+            consent,
+            path,
+            verb,
+            form,
+        }))
+    }
+
     /// Runs the verb, prints its rows, and returns the exit status.
     pub async fn run(self) -> ExitCode {
         match self.print().await {
@@ -78,11 +119,23 @@ impl ChangeJob {
     }
 
     async fn print(self) -> Result<(), CliError> {
+        let place = shown_place(&self.target);
         let way = ChangeWay::open(self.target, self.consent, &self.path).await?;
-        let mut printer = RowPrinter::new(self.form);
+        let mut printer = RowPrinter::of_change(self.form, place);
         let changed = way.change(&self.verb, |row| printer.print(row)).await;
         let printed = printer.finish();
         let closed = way.close().await;
         changed.and(closed).and(printed)
+    }
+}
+
+/// What stands before a path of the target on a command line.
+fn shown_place(target: &ReadTarget) -> String {
+    match target {
+        ReadTarget::Mount(mountpoint) => format!("{}/", mountpoint.display()),
+        ReadTarget::Store { url, namespace, .. } if namespace == DEFAULT_NAMESPACE => {
+            format!("{url} ")
+        }
+        ReadTarget::Store { url, namespace, .. } => format!("--namespace {namespace} {url} "),
     }
 }

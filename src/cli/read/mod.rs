@@ -14,7 +14,9 @@ pub(in crate::cli) mod source;
 mod table;
 
 use super::error::CliError;
-use crate::verbs::{DiffContents, DiffRequest, GrepRequest, LogFilter, ReadVerb, TimedPath};
+use crate::verbs::{
+    DiffContents, DiffRequest, GrepRequest, LogFilter, PathDifference, ReadVerb, TimedPath, VerbRow,
+};
 use arguments::ReadPlace;
 pub(super) use arguments::{PathArguments, PlaceArguments};
 pub(super) use diff_arguments::DiffArguments;
@@ -25,6 +27,7 @@ pub(super) use label_arguments::LabelListArguments;
 pub(super) use log_arguments::LogArguments;
 use printer::{PrintForm, RowPrinter};
 use source::{ReadTarget, RowSource};
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 /// A verb that reads, to be run.
@@ -40,6 +43,8 @@ pub struct ReadJob {
 enum OutputForm {
     Rows(PrintForm),
     Differences(DiffForm),
+    /// Differences but for names that only the old side has.
+    WithoutRemoved(DiffForm),
 }
 
 impl ReadJob {
@@ -134,6 +139,28 @@ impl ReadJob {
         Self::of_path(place, form, |path| ReadVerb::Cat { path })
     }
 
+    /// Prepares `rewindfs restore --dry-run`.
+    pub(in crate::cli) fn preview(
+        target: ReadTarget,
+        path: TimedPath,
+        keep_new: bool,
+        json: bool,
+    ) -> Self {
+        let form = DiffForm {
+            json,
+            detail: DiffDetail::Usual,
+            colored: false,
+        };
+        Self {
+            target,
+            verb: ReadVerb::Preview { path },
+            output: match keep_new {
+                true => OutputForm::WithoutRemoved(form),
+                false => OutputForm::Differences(form),
+            },
+        }
+    }
+
     fn of_path(
         place: PlaceArguments,
         form: PrintForm,
@@ -162,6 +189,16 @@ impl ReadJob {
                 let mut printer = RowPrinter::new(form);
                 let outcome = source.read(&self.verb, |row| printer.print(row)).await;
                 (outcome, printer.finish())
+            }
+            OutputForm::WithoutRemoved(form) => {
+                let mut printer = DiffPrinter::new(form);
+                let outcome = source.read(&self.verb, |row| match &row {
+                    VerbRow::Difference(row) if row.change == PathDifference::Removed => {
+                        ControlFlow::Continue(())
+                    }
+                    _ => printer.print(row),
+                });
+                (outcome.await, printer.finish())
             }
             OutputForm::Differences(form) => {
                 let mut printer = DiffPrinter::new(form);

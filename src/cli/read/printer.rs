@@ -96,6 +96,8 @@ pub(in crate::cli) struct RowPrinter {
     zone: TimeZone,
     table: Table,
     output: RowOutput,
+    /// What stands before a path on a command line.
+    place: String,
     /// The row that says that more is not shown.
     truncated: Option<TruncatedRow>,
 }
@@ -110,7 +112,16 @@ impl RowPrinter {
             },
             table: Table::default(),
             output: RowOutput::new(),
+            place: String::new(),
             truncated: None,
+        }
+    }
+
+    /// A printer of changes; `place` stands before a path on a command line.
+    pub(in crate::cli) fn of_change(form: PrintForm, place: String) -> Self {
+        Self {
+            place,
+            ..Self::new(form)
         }
     }
 
@@ -147,13 +158,17 @@ impl RowPrinter {
         };
         let size = row.size.map(|size| format!(", {}", show_size(size)));
         let (path, kind) = (&row.path, &row.kind);
-        writeln!(
-            out,
-            "{path}: restored{from} ({kind}{})",
-            size.unwrap_or_default()
-        )?;
+        let size = size.unwrap_or_default();
+        match (row.changes, kind.as_str()) {
+            (0, _) => writeln!(out, "{path}: is as it was then; nothing was changed")?,
+            (2.., "directory") => {
+                let changes = row.changes;
+                writeln!(out, "{path}: restored{from} ({kind}, {changes} changes)")?;
+            }
+            _ => writeln!(out, "{path}: restored{from} ({kind}{size})")?,
+        }
         match &row.undo {
-            Some(undo) => writeln!(out, "undo: rewindfs restore {undo}"),
+            Some(undo) => writeln!(out, "undo: rewindfs restore {}{undo}", self.place),
             None => Ok(()),
         }
     }

@@ -16,6 +16,7 @@ use crate::store::model::version::{Ino, ROOT, Timestamp};
 use crate::store::schema::keys;
 use crate::store::schema::label_keys::{self, LabelSlot};
 use crate::store::schema::object_names::object_key;
+use crate::store::schema::retention_keys;
 use crate::store::schema::rows::{
     DentryBody, DirectoryLocation, EntryState, InodeRow, LocationRow,
 };
@@ -168,7 +169,7 @@ impl<'a> PathFinder<'a> {
             b"HN" => (self.inode(first, None).await?, "where the directory was"),
             b"HE" => (other("a version that was imported"), "its id"),
             b"GX" => {
-                let subject = match keys::due_record(key) {
+                let subject = match retention_keys::due_record(key) {
                     Some(record) => self.record(&record).await?,
                     None => other("a version"),
                 };

@@ -12,6 +12,7 @@ use crate::store::check::sorted::{SortedRows, Spill};
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
 use crate::store::schema::label_keys;
+use crate::store::schema::retention_keys;
 use crate::store::schema::tables::{self, RowTable, SegmentTable};
 use crate::store::schema::tally::{ExtentId, RowTally};
 
@@ -68,7 +69,7 @@ impl Recount {
             self.add(keys::count(content).bytes(), count)?;
         }
         for (record, filed) in tally.records {
-            for filing in keys::filings(&filed, &record) {
+            for filing in retention_keys::filings(&filed, &record) {
                 self.add(filing, 1)?;
             }
         }

@@ -21,7 +21,8 @@ use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::label_keys::{self, LabelSlot};
 use crate::store::schema::label_rows::LabelRow;
-use crate::store::schema::rows::LabelPlace;
+use crate::store::schema::retention_keys;
+use crate::store::schema::rows::LabelPin;
 use crate::store::tree::create::NAME_MAX;
 use crate::store::tree::locked::{LockedInode, find};
 use crate::sync::Arc;
@@ -268,11 +269,11 @@ fn put_rows(txn: &mut Txn, directory: Ino, name: &[u8], row: &LabelRow) {
     if let Some(at) = row.lapses() {
         txn.put(label_keys::lapse(at, &key), &());
     }
-    let place = LabelPlace {
+    let place = LabelPin {
         timestamp: row.timestamp,
         directory,
     };
-    txn.delete(keys::removed_label(place));
+    txn.delete(retention_keys::removed_label(place));
     txn.put(key, row);
 }
 
@@ -283,13 +284,13 @@ pub(super) fn delete_rows(txn: &mut Txn, directory: Ino, name: &[u8], row: &Labe
         txn.delete(label_keys::lapse(at, &key));
     }
     txn.delete(key);
-    let place = LabelPlace {
+    let place = LabelPin {
         timestamp: row.timestamp,
         directory,
     };
     // Retention decides anew about the versions that the label kept.
     let at = txn.timestamp;
-    txn.put(keys::removed_label(place), &at);
+    txn.put(retention_keys::removed_label(place), &at);
 }
 
 /// Returns the error for a removal that a hold forbids.

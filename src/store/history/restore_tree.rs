@@ -66,6 +66,15 @@ pub(crate) struct RestoredNames {
     directories: i64,
 }
 
+impl RestoredNames {
+    pub(super) fn new(entries: i64, directories: i64) -> Self {
+        Self {
+            entries,
+            directories,
+        }
+    }
+}
+
 /// A directory tree being restored.
 pub(crate) struct RestoreTree {
     top: DirectoryNumber,
@@ -88,7 +97,7 @@ impl RestoreTree {
 }
 
 impl RestoreItem {
-    fn node(&self, now: Time) -> InodeState {
+    pub(super) fn node(&self, now: Time) -> InodeState {
         let entry = &self.entry;
         let mut attrs = entry.attrs.clone();
         attrs.ctime = now;
@@ -176,7 +185,7 @@ impl History {
 
 impl History {
     /// Returns the number a directory is restored with: its own and the next generation, or a new one if a live inode has it.
-    async fn number_of(&self, directory: Ino) -> Result<DirectoryNumber, StoreError> {
+    pub(super) async fn number_of(&self, directory: Ino) -> Result<DirectoryNumber, StoreError> {
         let fresh = |ino| DirectoryNumber { ino, generation: 0 };
         if self
             .core

@@ -55,7 +55,7 @@ pub(super) struct Successor {
 
 /// Tells whether a version came from another name.
 fn has_predecessor(entry: &PastEntry) -> bool {
-    entry.renamed_from.is_some() && matches!(entry.op, Op::Rename | Op::Undelete)
+    entry.renamed_from.is_some() && matches!(entry.op, Op::Rename | Op::Undelete | Op::Restore)
 }
 
 impl PastView {

@@ -24,10 +24,10 @@ use crate::store::tree::move_rows::is_rewrite;
 /// Largest number of renames and undeletes that a list of versions follows back.
 const ORIGINS_MAX: usize = 64;
 
-/// Tells whether a version was undeleted under the name that it was removed from.
+/// Tells whether a version was undeleted or restored under the name that it was removed from.
 fn back(version: &HistoricalVersion, slot: &Dentry) -> bool {
     let origin = version.stamp.origin.as_ref();
-    version.stamp.op == Op::Undelete
+    matches!(version.stamp.op, Op::Undelete | Op::Restore)
         && origin.is_none_or(|origin| (origin.directory, &origin.name) == (slot.parent, &slot.name))
 }
 
@@ -72,7 +72,8 @@ impl PastView {
                 break;
             };
             let origin = Dentry::new(origin.directory, origin.name);
-            if origin == slot || !matches!(first.stamp.op, Op::Rename | Op::Undelete) {
+            if origin == slot || !matches!(first.stamp.op, Op::Rename | Op::Undelete | Op::Restore)
+            {
                 break;
             }
             let mut before = self.states_before(first, &origin).await?;
@@ -345,7 +346,7 @@ impl PastView {
         let mut before = self
             .slot_versions(origin.parent, &origin.name, Some(start))
             .await?;
-        if first.stamp.op == Op::Undelete {
+        if matches!(first.stamp.op, Op::Undelete | Op::Restore) {
             // The source may be in a tree that was restored elsewhere: states after the undeleted one continue there, not here.
             let content = first.node.content.reference();
             let same = |version: &HistoricalVersion| version.node.content.reference() == content;

@@ -11,7 +11,7 @@ use crate::store::model::policy::Policy;
 use crate::store::model::version::Timestamp;
 use crate::store::retention::Retention;
 use crate::store::schema::journal_record::Dependencies;
-use crate::store::schema::keys;
+use crate::store::schema::retention_keys;
 
 impl Retention {
     /// Raises the horizons to what a run at `now` may drop, and waits until they are durable. Returns whether one was raised.
@@ -30,12 +30,12 @@ impl Retention {
             return Ok(false);
         }
         let dependencies = Dependencies {
-            touches: vec![keys::horizon(0).bytes()],
+            touches: vec![retention_keys::horizon(0).bytes()],
             ..Dependencies::default()
         };
         let mut txn = self.commit.txn(self.core.clock.begin().at(), dependencies);
         for (tier, at) in new.rows() {
-            txn.put(keys::horizon(tier), &at);
+            txn.put(retention_keys::horizon(tier), &at);
         }
         let raised = self.commit.enqueue(txn)?;
         self.commit.wait_durable(&raised).await?;

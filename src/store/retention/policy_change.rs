@@ -18,6 +18,7 @@ use crate::store::retention::carry_out::Outcome;
 use crate::store::retention::verdict::EndedVersion;
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
+use crate::store::schema::retention_keys;
 use crate::store::schema::rows::{Filing, PendingPolicy};
 use crate::store::schema::tables::{LinkedVersionTable, RowTable, VersionTable};
 use crate::sync::{Arc, lock};
@@ -51,7 +52,11 @@ impl Retention {
     /// # Errors
     /// Errors of the index.
     pub async fn pending_policy(&self) -> Result<Option<(Policy, Timestamp)>, StoreError> {
-        let row: Option<PendingPolicy> = self.core.index.row(&keys::pending_policy()).await?;
+        let row: Option<PendingPolicy> = self
+            .core
+            .index
+            .row(&retention_keys::pending_policy())
+            .await?;
         Ok(row.map(|row| (row.policy, row.from)))
     }
 
@@ -86,15 +91,15 @@ impl Retention {
                 set: now,
                 from,
             };
-            txn.put(keys::pending_policy(), &pending);
+            txn.put(retention_keys::pending_policy(), &pending);
             let set = self.commit.enqueue(txn)?;
             self.commit.wait_durable(&set).await?;
             return Ok(PolicyChange::Pending(from));
         }
         txn.put(keys::policy(), policy);
-        txn.delete(keys::pending_policy());
+        txn.delete(retention_keys::pending_policy());
         if is_stricter {
-            txn.put(keys::refiled(), &Bytes::new());
+            txn.put(retention_keys::refiled(), &Bytes::new());
         }
         let set = self.commit.enqueue(txn)?;
         *lock(&self.core.policy) = Some(Arc::new(policy.clone()));
@@ -105,13 +110,17 @@ impl Retention {
 
     /// Brings a pending policy into force if its time has come, and goes on with the walk that files versions anew.
     pub(crate) async fn bring_policy_into_force(&self, now: Timestamp) -> Result<(), StoreError> {
-        let pending: Option<PendingPolicy> = self.core.index.row(&keys::pending_policy()).await?;
+        let pending: Option<PendingPolicy> = self
+            .core
+            .index
+            .row(&retention_keys::pending_policy())
+            .await?;
         if let Some(pending) = pending.filter(|pending| pending.from <= now) {
             let answer = self.core.clock.begin();
             let mut txn = self.commit.txn(answer.at(), policy_dependencies());
             txn.put(keys::policy(), &pending.policy);
-            txn.delete(keys::pending_policy());
-            txn.put(keys::refiled(), &Bytes::new());
+            txn.delete(retention_keys::pending_policy());
+            txn.put(retention_keys::refiled(), &Bytes::new());
             self.commit.enqueue(txn)?;
             *lock(&self.core.policy) = Some(Arc::new(pending.policy));
         }
@@ -120,7 +129,7 @@ impl Retention {
 
     /// Files every version that is due earlier by the policy in force than it is filed.
     async fn file_all_anew(&self) -> Result<(), StoreError> {
-        let Some(mut upto) = self.core.index.row(&keys::refiled()).await? else {
+        let Some(mut upto) = self.core.index.row(&retention_keys::refiled()).await? else {
             return Ok(());
         };
         let Some(policy) = self.core.policy() else {
@@ -144,11 +153,11 @@ impl Retention {
             match page.last().filter(|_| page.len() == PAGE) {
                 Some((key, _)) => {
                     upto = key.clone();
-                    txn.put(keys::refiled(), &upto);
+                    txn.put(retention_keys::refiled(), &upto);
                     self.commit.enqueue(txn)?;
                 }
                 None => {
-                    txn.delete(keys::refiled());
+                    txn.delete(retention_keys::refiled());
                     self.commit.enqueue(txn)?;
                     return Ok(());
                 }

@@ -14,7 +14,7 @@ use crate::store::model::version::{Ino, Kind, Timestamp, VersionId};
 use crate::store::retention::Retention;
 use crate::store::schema::keys;
 use crate::store::schema::label_keys::{self, LabelPoint, LabelSlot};
-use crate::store::schema::rows::{LabelPlace, VersionRecord};
+use crate::store::schema::rows::{LabelPin, VersionRecord};
 use crate::store::schema::tables::{HoldTable, RowTable};
 
 /// The labels and holds of a namespace.
@@ -73,7 +73,7 @@ impl Protection {
         &mut self,
         name: &Dentry,
         record: &VersionRecord,
-    ) -> Result<Option<LabelPlace>, StoreError> {
+    ) -> Result<Option<LabelPin>, StoreError> {
         if self.labels.is_empty() {
             return Ok(None);
         }
@@ -99,7 +99,7 @@ impl Protection {
                 view.label_shows(&above, label.slot.directory, memo).await?
             };
             if shows || leads {
-                return Ok(Some(LabelPlace {
+                return Ok(Some(LabelPin {
                     timestamp: label.timestamp,
                     directory: label.slot.directory,
                 }));

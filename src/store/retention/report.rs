@@ -5,9 +5,25 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::store::model::ids::Dentry;
+use crate::store::model::policy::TimeRule;
 use crate::store::model::version::{Ino, Timestamp};
-use crate::store::retention::verdict::{EndedVersion, KeptBy, Verdict};
-use crate::store::tree::version_record::VersionRows;
+
+/// Why a version is kept.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeptBy {
+    /// A rule of time.
+    Time(TimeRule),
+    /// `keep-last`: it is one of the last versions of a name that exists.
+    Last,
+    /// `keep-removed`: it is the last version of a removed name, or in a removed directory.
+    Removed,
+    /// A label shows it.
+    Label,
+    /// It is held.
+    Hold,
+    /// The file has, or had, several names.
+    HardLink,
+}
 
 /// How many names with the most dropped bytes a report has.
 pub const LARGEST_MAX: usize = 20;
@@ -24,10 +40,9 @@ pub struct VersionAmount {
 }
 
 impl VersionAmount {
-    fn add(&mut self, version: &EndedVersion) {
+    fn add(&mut self, bytes: u64) {
         self.versions += 1;
-        let node = version.record.node.as_ref();
-        self.bytes += node.map_or(0, |node| node.space());
+        self.bytes += bytes;
     }
 }
 
@@ -73,15 +88,15 @@ impl RetentionReport {
         names
     }
 
-    pub(crate) fn count(&mut self, version: &EndedVersion, verdict: &Verdict) {
-        if let Some(by) = verdict.kept_by() {
-            self.kept.entry(by).or_default().add(version);
-            return;
-        }
-        self.dropped.add(version);
-        if let VersionRows::Of(name) = &version.list {
-            self.names.entry(name.clone()).or_default().add(version);
-        }
+    /// Counts a version of so many bytes that a rule keeps.
+    pub(crate) fn keep(&mut self, by: KeptBy, bytes: u64) {
+        self.kept.entry(by).or_default().add(bytes);
+    }
+
+    /// Counts a version of a name that no rule keeps.
+    pub(crate) fn drop_of(&mut self, name: &Dentry, bytes: u64) {
+        self.dropped.add(bytes);
+        self.names.entry(name.clone()).or_default().add(bytes);
         if self.names.len() > NAMES_MAX {
             let mut bytes: Vec<u64> = self.names.values().map(|amount| amount.bytes).collect();
             bytes.sort_unstable();

@@ -13,9 +13,10 @@ use crate::store::model::version::{Ino, Timestamp};
 use crate::store::retention::Retention;
 use crate::store::retention::carry_out::Outcome;
 use crate::store::retention::report::{LastRun, RetentionReport};
-use crate::store::retention::verdict::{EndedVersion, Judge, Verdict};
+use crate::store::retention::verdict::{EndedVersion, Judge, Verdict, count};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
+use crate::store::schema::retention_keys;
 use crate::store::schema::rows::Filing;
 use crate::store::schema::tables::{
     DueTable, LinkedVersionTable, PolicyTable, RemovedLabelTable, ReviewTable, RowKey, RowTable,
@@ -125,7 +126,7 @@ impl Retention {
                 for (key, _) in &page {
                     if let Some(version) = EndedVersion::read(&rows, key).await? {
                         let verdict = judge.verdict(&version).await?;
-                        report.count(&version, &verdict);
+                        count(&mut report, &version, &verdict);
                     }
                 }
                 match page.last().filter(|_| page.len() == PAGE) {
@@ -176,7 +177,7 @@ impl Retention {
             let rows = self.core.index.snapshot();
             let page = rows.scan(from, end.clone(), PAGE).await?;
             for (key, ()) in page.iter().map(|(key, _)| (key, ())) {
-                if let Some(record) = keys::due_record(key) {
+                if let Some(record) = retention_keys::due_record(key) {
                     self.take(run, &record).await?;
                 }
             }
@@ -214,7 +215,7 @@ impl Retention {
                 let _filed = self.refile(&version, Filing::Nowhere).await?;
             }
             if outcome != Outcome::Changed {
-                run.report.count(&version, &verdict);
+                count(&mut run.report, &version, &verdict);
                 self.rest(run).await;
                 return Ok(());
             }
@@ -237,7 +238,7 @@ impl Retention {
 /// Returns the range of keys of the versions that are due at `now`.
 fn due_until(now: Timestamp) -> (Bytes, Bytes) {
     let after = Timestamp(now.0.saturating_add(1));
-    (DueTable::all(), keys::due(after, &[]).bytes())
+    (DueTable::all(), retention_keys::due(after, &[]).bytes())
 }
 
 impl Retention {
@@ -249,7 +250,7 @@ impl Retention {
             let rows = self.core.index.snapshot();
             let page = rows.scan(from, end.clone(), PAGE).await?;
             for (key, value) in &page {
-                if let Some(name) = keys::reviewed(key) {
+                if let Some(name) = retention_keys::reviewed(key) {
                     let listed = ReviewTable::decode(value)?;
                     self.review(run, &name, listed).await?;
                 }
@@ -267,11 +268,11 @@ impl Retention {
         name: &Dentry,
         listed: Timestamp,
     ) -> Result<(), StoreError> {
-        let from = keys::kept_of(name);
+        let from = retention_keys::kept_of(name);
         let end = keys::after(&from);
         let rows = self.core.index.snapshot();
         for (key, _) in rows.scan(from, end, usize::MAX).await? {
-            if let Some(record) = keys::kept_record(name, &key) {
+            if let Some(record) = retention_keys::kept_record(name, &key) {
                 self.take(run, &record).await?;
             }
         }
@@ -282,7 +283,8 @@ impl Retention {
         let entry = self.tree.entry(name.parent, &name.name).await?;
         let locks = [Some(name.parent), entry.map(|entry| entry.ino)];
         let locks: Vec<Ino> = locks.into_iter().flatten().collect();
-        self.end_review(keys::review(name), listed, &locks).await
+        self.end_review(retention_keys::review(name), listed, &locks)
+            .await
     }
 }
 
@@ -295,15 +297,15 @@ impl Retention {
         );
         let rows = self.core.index.snapshot();
         for (key, value) in rows.scan(from, end, usize::MAX).await? {
-            let Some(label) = keys::label_place(&key) else {
+            let Some(label) = retention_keys::label_place(&key) else {
                 continue;
             };
-            let mut from = keys::labeled_by(label);
+            let mut from = retention_keys::labeled_by(label);
             let end = keys::after(&from);
             loop {
                 let page = rows.scan(from, end.clone(), PAGE).await?;
                 for (key, _) in &page {
-                    if let Some(record) = keys::labeled_record(key) {
+                    if let Some(record) = retention_keys::labeled_record(key) {
                         self.take(run, &record).await?;
                     }
                 }
@@ -314,8 +316,12 @@ impl Retention {
             }
             if run.mode != RunMode::DryRun {
                 let removed = RemovedLabelTable::decode(&value)?;
-                self.end_review(keys::removed_label(label), removed, &[label.directory])
-                    .await?;
+                self.end_review(
+                    retention_keys::removed_label(label),
+                    removed,
+                    &[label.directory],
+                )
+                .await?;
             }
         }
         Ok(())

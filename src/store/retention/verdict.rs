@@ -10,29 +10,13 @@ use crate::store::model::ids::Dentry;
 use crate::store::model::policy::{Due, HOUR, Policy, Term, TimeRule};
 use crate::store::model::version::{EndOp, Ino, Kind, Retained, Timestamp};
 use crate::store::retention::protection::Protection;
+use crate::store::retention::report::{KeptBy, RetentionReport};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    DentryBody, DentryRow, DirectoryLocation, LabelPlace, VersionRecord,
+    DentryBody, DentryRow, DirectoryLocation, LabelPin, VersionRecord,
 };
 use crate::store::schema::tables::{DirectoryLocationTable, RowTable, VersionTable};
 use crate::store::tree::version_record::VersionRows;
-
-/// Why a version is kept.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum KeptBy {
-    /// A rule of time.
-    Time(TimeRule),
-    /// `keep-last`: it is one of the last versions of a name that exists.
-    Last,
-    /// `keep-removed`: it is the last version of a removed name, or in a removed directory.
-    Removed,
-    /// A label shows it.
-    Label,
-    /// It is held.
-    Hold,
-    /// The file has, or had, several names.
-    HardLink,
-}
 
 /// What retention does with a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +30,7 @@ pub(crate) enum Verdict {
     /// It is the last version of a removed name, up to and without this timestamp.
     KeepRemoved(Timestamp),
     /// This label shows it.
-    KeepLabel(LabelPlace),
+    KeepLabel(LabelPin),
     /// It is held, up to and without this timestamp.
     KeepHold(Timestamp),
     /// It belongs to a file with several names.
@@ -65,6 +49,17 @@ impl Verdict {
             Self::KeepHold(_) => Some(KeptBy::Hold),
             Self::KeepHardLink => Some(KeptBy::HardLink),
         }
+    }
+}
+
+/// Adds a verdict on a version to a report.
+pub(crate) fn count(report: &mut RetentionReport, version: &EndedVersion, verdict: &Verdict) {
+    let node = version.record.node.as_ref();
+    let bytes = node.map_or(0, |node| node.space());
+    match (verdict.kept_by(), &version.list) {
+        (Some(by), _) => report.keep(by, bytes),
+        (None, VersionRows::Of(name)) => report.drop_of(name, bytes),
+        (None, VersionRows::Linked(_)) => {}
     }
 }
 

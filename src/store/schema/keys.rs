@@ -17,15 +17,7 @@
 //! | `H T` | directory, node, `S` start / `E` ~end, name | names that existed at a timestamp and do not now | see `interval_tree` |
 //! | `H N` | directory, ~timestamp | the parent and name that a directory had | |
 //! | `H E` | foreign id | imported versions by the id of their source | |
-//! | `G X` | due time, key of the version record | retention: versions that have ended, in the order in which the rules of time stop keeping them | |
-//! | `G F` | directory, name, 00, key of the version record | retention: versions that are kept because of a name | those of a name are adjacent |
-//! | `G Z` | directory, name | retention: names whose versions in `G F` are to be reviewed | |
-//! | `G P` | timestamp, directory, key of the version record | retention: versions that a label keeps | those of a label are adjacent |
-//! | `G J` | timestamp, directory | retention: removed labels whose versions in `G P` are to be reviewed | |
-//! | `G I` | tier | `.versions`: the oldest exact times | few, all scanned |
 //! | `G Q` | | retention: the policy of the namespace | one row |
-//! | `G C` | | retention: a stricter policy that is not in force yet | one row |
-//! | `G V` | | retention: how far the versions are filed by a new policy | one row |
 //! | `G R` | lineage, timestamp | how many rows show that content | |
 //! | `G B` | segment epoch, sequence | how many rows cite each extent of a segment | |
 //! | `G D` | lineage, timestamp, timestamp of the operation | gc: a row stopped showing that content | those of a lineage are adjacent |
@@ -44,15 +36,12 @@ use bytes::Bytes;
 
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{ContentRef, Ino, Timestamp, VersionId};
-use crate::store::schema::rows::{Filing, LabelPlace};
 use crate::store::schema::tables::{
     AppliedTable, ArchivedWatermarkTable, CheckpointTable, CountTable, CutTable, DentryTable,
-    DirectoryLocationTable, DroppedTable, DueTable, EmptiedTable, HorizonTable, ImportedTable,
-    InodeTable, KeptTable, LabeledTable, LineageTable, LinkCountTable, LinkedVersionTable,
-    LocationTable, LoggedTable, LowestProvisionalTable, MovedTable, OrphanTable,
-    PendingPolicyTable, PolicyTable, ProvisionalTable, RangeTable, RefileTable, RemovedLabelTable,
-    RestoredTreeTable, ReviewTable, RowKey, RowTable, SearchedTable, SegmentTable, UncitedTable,
-    VersionTable,
+    DirectoryLocationTable, DroppedTable, EmptiedTable, ImportedTable, InodeTable, LineageTable,
+    LinkCountTable, LinkedVersionTable, LocationTable, LoggedTable, LowestProvisionalTable,
+    MovedTable, OrphanTable, PolicyTable, ProvisionalTable, RangeTable, RestoredTreeTable, RowKey,
+    RowTable, SearchedTable, SegmentTable, UncitedTable, VersionTable,
 };
 use crate::store::schema::tally::word;
 
@@ -60,6 +49,11 @@ use crate::store::schema::tally::word;
 pub(super) struct KeyBuilder(Vec<u8>);
 
 impl KeyBuilder {
+    /// Begins with the bytes of a prefix.
+    pub(super) fn continued(prefix: &[u8]) -> Self {
+        Self(prefix.to_vec())
+    }
+
     pub(super) fn new(prefix: [u8; 2]) -> Self {
         let mut bytes = Vec::with_capacity(48);
         bytes.extend_from_slice(&prefix);
@@ -125,11 +119,6 @@ pub(crate) fn lineage_of(key: &[u8]) -> Option<u64> {
         || CountTable::has(key)
         || DroppedTable::has(key);
     has_lineage.then(|| word(key, 2))?
-}
-
-/// Returns the key of the version record that a `G X` key is for.
-pub(crate) fn due_record(key: &Bytes) -> Option<Bytes> {
-    (key.len() > 10).then(|| key.slice(10..))
 }
 
 pub(crate) fn inode(ino: Ino) -> RowKey<InodeTable> {
@@ -357,109 +346,6 @@ pub(crate) fn directory_locations(directory: Ino) -> Bytes {
 
 pub(crate) fn foreign(id: &[u8]) -> RowKey<ImportedTable> {
     KeyBuilder::new(ImportedTable::PREFIX).bytes(id).row()
-}
-
-/// The row of a version record in the order of due times; `record` is the record's key.
-pub(crate) fn due(at: Timestamp, record: &[u8]) -> RowKey<DueTable> {
-    KeyBuilder::new(DueTable::PREFIX)
-        .u64(at.0)
-        .bytes(record)
-        .row()
-}
-
-/// The row of a version record that is kept because of a name; `record` is the record's key.
-pub(crate) fn kept(name: &Dentry, record: &[u8]) -> RowKey<KeptTable> {
-    KeyBuilder(kept_of(name).to_vec()).bytes(record).row()
-}
-
-/// Prefix of the rows of all version records that are kept because of a name.
-pub(crate) fn kept_of(name: &Dentry) -> Bytes {
-    KeyBuilder::new(KeptTable::PREFIX)
-        .u64(name.parent.0)
-        .bytes(&name.name)
-        .bytes(&[0])
-        .done()
-}
-
-/// Returns the key of the version record that a `G F` key of `name` is for.
-pub(crate) fn kept_record(name: &Dentry, key: &Bytes) -> Option<Bytes> {
-    let from = 11 + name.name.len();
-    (key.len() > from).then(|| key.slice(from..))
-}
-
-/// The row that lists a name for review.
-pub(crate) fn review(name: &Dentry) -> RowKey<ReviewTable> {
-    KeyBuilder::new(ReviewTable::PREFIX)
-        .u64(name.parent.0)
-        .bytes(&name.name)
-        .row()
-}
-
-/// The name in a `G Z` key.
-pub(crate) fn reviewed(key: &Bytes) -> Option<Dentry> {
-    Some(Dentry::new(Ino(word(key, 2)?), key.slice(10..)))
-}
-
-/// The row of a version record that a label keeps; `record` is the record's key.
-pub(crate) fn labeled(label: LabelPlace, record: &[u8]) -> RowKey<LabeledTable> {
-    KeyBuilder(labeled_by(label).to_vec()).bytes(record).row()
-}
-
-/// Prefix of the rows of all version records that a label keeps.
-pub(crate) fn labeled_by(label: LabelPlace) -> Bytes {
-    KeyBuilder::new(LabeledTable::PREFIX)
-        .u64(label.timestamp.0)
-        .u64(label.directory.0)
-        .done()
-}
-
-/// Returns the key of the version record that a `G P` key is for.
-pub(crate) fn labeled_record(key: &Bytes) -> Option<Bytes> {
-    (key.len() > 18).then(|| key.slice(18..))
-}
-
-/// The row that lists a removed label for review.
-pub(crate) fn removed_label(label: LabelPlace) -> RowKey<RemovedLabelTable> {
-    KeyBuilder::new(RemovedLabelTable::PREFIX)
-        .u64(label.timestamp.0)
-        .u64(label.directory.0)
-        .row()
-}
-
-/// What the label of a `G J` key showed.
-pub(crate) fn label_place(key: &[u8]) -> Option<LabelPlace> {
-    Some(LabelPlace {
-        timestamp: Timestamp(word(key, 2)?),
-        directory: Ino(word(key, 10)?),
-    })
-}
-
-/// The oldest exact time of a tier.
-pub(crate) fn horizon(tier: u8) -> RowKey<HorizonTable> {
-    KeyBuilder::new(HorizonTable::PREFIX).bytes(&[tier]).row()
-}
-
-pub(crate) fn pending_policy() -> RowKey<PendingPolicyTable> {
-    RowKey::new(PendingPolicyTable::all())
-}
-
-pub(crate) fn refiled() -> RowKey<RefileTable> {
-    RowKey::new(RefileTable::all())
-}
-
-/// The keys under which a version record is filed. `record` is the record's key.
-pub(crate) fn filings(filed: &Filing, record: &Bytes) -> Vec<Bytes> {
-    match filed {
-        Filing::Nowhere => Vec::new(),
-        Filing::Due(at) => vec![due(*at, record).bytes()],
-        Filing::Last(name) => vec![kept(name, record).bytes()],
-        Filing::Label(label) => vec![labeled(*label, record).bytes()],
-        Filing::Until(at) => {
-            let own = record_slot(record).map(|name| kept(&name, record).bytes());
-            let until = due(*at, record).bytes();
-            own.into_iter().chain([until]).collect()
-        }
-    }
 }
 
 pub(crate) fn policy() -> RowKey<PolicyTable> {

@@ -7,6 +7,8 @@ pub(crate) mod label_rows;
 pub(crate) mod manifest;
 pub(crate) mod merge;
 pub(crate) mod object_names;
+pub(crate) mod retention_keys;
+pub(crate) mod retention_rows;
 pub(crate) mod rows;
 pub(crate) mod tables;
 pub(crate) mod tally;

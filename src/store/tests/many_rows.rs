@@ -3,6 +3,7 @@
 use super::*;
 use crate::meta::{Batch, MetaRead, MetaStore, SlateConfig, SlateStore};
 use crate::store::schema::object_names::object_key;
+use crate::store::schema::retention_keys;
 use crate::store::schema::rows::{
     AppliedRow, DentryBody, DentryRow, Filing, VersionRecord, encode,
 };
@@ -76,7 +77,7 @@ impl Template {
         keys::entry(ROOT, name.as_bytes()).put(batch, &entry);
         let key = keys::closed(ROOT, name.as_bytes(), self.older);
         if let Filing::Due(at) = closed.filed {
-            keys::due(at, &key).put(batch, &());
+            retention_keys::due(at, &key).put(batch, &());
         }
         key.put(batch, &closed);
         for content in [newer, older] {

@@ -24,6 +24,7 @@ mod matrix;
 mod random_programs;
 mod reclaim;
 mod reclaim_model;
+mod restore;
 mod retention;
 mod rng;
 mod scenarios;

@@ -6,6 +6,7 @@ use crate::store::commit::txn::Txn;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::schema::keys;
+use crate::store::schema::retention_keys;
 use crate::store::schema::rows::OlderVersions;
 use crate::store::tree::Tree;
 use crate::store::tree::locked::{LockedInode, find};
@@ -16,7 +17,7 @@ pub(crate) fn review(txn: &mut Txn, name: &Dentry, older: OlderVersions) {
         OlderVersions::NotHeld => {}
         OlderVersions::Held => {
             let at = txn.timestamp;
-            txn.put(keys::review(name), &at);
+            txn.put(retention_keys::review(name), &at);
         }
     }
 }
@@ -38,7 +39,7 @@ impl Tree {
         if !keeps {
             return Ok(OlderVersions::NotHeld);
         }
-        let from = keys::kept_of(name);
+        let from = retention_keys::kept_of(name);
         let end = keys::after(&from);
         Ok(match self.core.index.first(from, end).await? {
             Some(_) => OlderVersions::Held,

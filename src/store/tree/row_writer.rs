@@ -338,6 +338,40 @@ impl Tree {
         LinkState::Unlinked
     }
 
+    /// Removes the last name of a hard-linked inode, whatever number of names its row has.
+    pub(crate) fn detach_last_link(
+        &self,
+        txn: &mut Txn,
+        ino: Ino,
+        file: &FileInode,
+        removal: NameRemoval<'_>,
+    ) -> LinkState {
+        let NameRemoval {
+            dentry,
+            entry,
+            cause,
+            is_pinned,
+        } = removal;
+        let (at, since) = (txn.timestamp, entry.alive_since.min(txn.timestamp));
+        let end = VersionEnd::new(
+            at,
+            match cause {
+                Unbinding::Removed => EndOp::Deleted,
+                Unbinding::Replaced | Unbinding::ReplacedUnborn => EndOp::Replaced,
+            },
+        );
+        if let DentryBody::Linked(stamp) = &entry.body {
+            self.unbind(txn, dentry, ino, stamp, since, end);
+        }
+        if cause == Unbinding::Removed {
+            interval_tree::add_removed(&mut txn.rows, dentry.parent, &dentry.name, since..at);
+        }
+        txn.delete(keys::inode(ino));
+        self.close_behind(txn, ino, file, end);
+        self.detach_last(txn, ino, file, is_pinned);
+        LinkState::Unlinked
+    }
+
     /// Writes the rows of an inode that has lost its last name: an orphan row if the inode has users.
     fn detach_last(&self, txn: &mut Txn, ino: Ino, file: &FileInode, is_pinned: bool) {
         txn.delete(keys::place(ino));

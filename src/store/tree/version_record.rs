@@ -11,6 +11,7 @@ use crate::store::model::ids::Dentry;
 use crate::store::model::policy::{Due, Policy};
 use crate::store::model::version::{Ino, Timestamp, VersionId};
 use crate::store::schema::keys;
+use crate::store::schema::retention_keys;
 use crate::store::schema::rows::{Filing, VersionRecord};
 use crate::store::schema::tables::{LinkedVersionTable, RowTable, VersionTable};
 
@@ -79,13 +80,13 @@ impl VersionRows {
         let key = self.key(record.stamp.id);
         match &filing {
             Filing::Nowhere => {}
-            Filing::Due(at) => txn.put(keys::due(*at, &key), &()),
-            Filing::Last(name) => txn.put(keys::kept(name, &key), &()),
-            Filing::Label(label) => txn.put(keys::labeled(*label, &key), &()),
+            Filing::Due(at) => txn.put(retention_keys::due(*at, &key), &()),
+            Filing::Last(name) => txn.put(retention_keys::kept(name, &key), &()),
+            Filing::Label(label) => txn.put(retention_keys::labeled(*label, &key), &()),
             Filing::Until(at) => {
-                txn.put(keys::due(*at, &key), &());
+                txn.put(retention_keys::due(*at, &key), &());
                 if let Self::Of(own) = self {
-                    txn.put(keys::kept(own, &key), &());
+                    txn.put(retention_keys::kept(own, &key), &());
                 }
             }
         }
@@ -129,13 +130,13 @@ impl VersionRows {
         let key = self.key(record.stamp.id);
         match &record.filed {
             Filing::Nowhere => {}
-            Filing::Due(at) => txn.delete(keys::due(*at, &key)),
-            Filing::Last(name) => txn.delete(keys::kept(name, &key)),
-            Filing::Label(label) => txn.delete(keys::labeled(*label, &key)),
+            Filing::Due(at) => txn.delete(retention_keys::due(*at, &key)),
+            Filing::Last(name) => txn.delete(retention_keys::kept(name, &key)),
+            Filing::Label(label) => txn.delete(retention_keys::labeled(*label, &key)),
             Filing::Until(at) => {
-                txn.delete(keys::due(*at, &key));
+                txn.delete(retention_keys::due(*at, &key));
                 if let Self::Of(own) = self {
-                    txn.delete(keys::kept(own, &key));
+                    txn.delete(retention_keys::kept(own, &key));
                 }
             }
         }

@@ -1,0 +1,241 @@
+//! Restore: a name shows again exactly what it showed at a timestamp. No bytes move: contents are shared.
+//!
+//! Steps: take the turn of restores and the gate of directory moves; plan without locks; lock every directory at and below the name and
+//! every inode that changes, in ascending order; take the timestamp; plan again; in one operation write all rows. A plan that needs
+//! further locks starts over.
+//!
+//! Invariant: one operation at one timestamp: a crash leaves the tree before or after it. While the locks are held no name below
+//! changes, and a save that the second plan does not see has a later timestamp.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::store::history::History;
+use crate::store::history::restore_plan::{RestorePlan, RestoreTarget, shown};
+use crate::store::model::error::StoreError;
+use crate::store::model::ids::{Dentry, DentryRef};
+use crate::store::model::tree_changes::TreeChanges;
+use crate::store::model::version::{Author, Ino, Origin, PastEntry, ROOT, Timestamp};
+use std::sync::atomic::Ordering;
+
+/// How long a restore waits for saves that have been closed: a release follows a close without a caller that waits.
+const SAVE_WAIT: Duration = Duration::from_secs(2);
+/// Pause between two looks.
+const SAVE_PAUSE: Duration = Duration::from_millis(20);
+
+/// What is done with names that were added since the restored time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddedNames {
+    /// They are removed; `.versions/@deleted` lists them.
+    Remove,
+    /// They stay.
+    Keep,
+}
+
+/// What a restore has done.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    /// Its timestamp; `None` if nothing had to change.
+    pub at: Option<Timestamp>,
+    /// The number of changes.
+    pub count: usize,
+    /// What changed in the live tree.
+    pub changes: TreeChanges,
+}
+
+impl History {
+    /// Makes a name show again what it showed at `at`: `then`, as [`crate::store::PastView::entry_at`] returns it, and for a
+    /// directory all below it. The root directory is the empty name in directory 0.
+    ///
+    /// A file keeps its inode, and its state of before becomes a version. A directory that was moved within the restored one goes back; one
+    /// that was moved out of it stays, and a copy of its state takes its place. Names of a hard-linked file outside a restored directory keep
+    /// their state.
+    ///
+    /// # Errors
+    /// `Busy` with the name of a file that has writes which are no version yet; `Invalid` for more changes than fit in one operation, or a
+    /// state that was deleted; `NotFound` if the directory of the name is gone.
+    pub async fn restore(
+        &self,
+        name: DentryRef<'_>,
+        then: PastEntry,
+        at: Timestamp,
+        added: AddedNames,
+        author: &Author,
+    ) -> Result<Restored, StoreError> {
+        let target = RestoreTarget {
+            slot: name.to_dentry(),
+            then,
+            at,
+            origin: None,
+            keeps_new: added == AddedNames::Keep,
+            copies: false,
+        };
+        self.restore_target(&target, author).await
+    }
+
+    /// Makes a new name with the state that `from` showed at `at`; the list of its versions continues that of `from`.
+    ///
+    /// # Errors
+    /// As [`Self::restore`]; `Exists` if the name is taken.
+    pub async fn restore_as(
+        &self,
+        from: Option<DentryRef<'_>>,
+        to: DentryRef<'_>,
+        then: PastEntry,
+        at: Timestamp,
+        author: &Author,
+    ) -> Result<Restored, StoreError> {
+        crate::store::tree::create::check_entry_name(to.name)?;
+        let target = RestoreTarget {
+            slot: to.to_dentry(),
+            then,
+            at,
+            origin: from.map(|from| {
+                let Dentry { parent, name } = from.to_dentry();
+                Origin {
+                    directory: parent,
+                    name,
+                }
+            }),
+            keeps_new: true,
+            copies: true,
+        };
+        self.restore_target(&target, author).await
+    }
+
+    async fn restore_target(
+        &self,
+        target: &RestoreTarget,
+        author: &Author,
+    ) -> Result<Restored, StoreError> {
+        let _turn = self.restore_lock.turn.lock().await;
+        let deadline = tokio::time::Instant::now() + SAVE_WAIT;
+        let made = loop {
+            match self.try_restore(target, author).await {
+                Err(StoreError::Busy(_)) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(SAVE_PAUSE).await;
+                }
+                other => break other?,
+            }
+        };
+        for directory in &made.directories {
+            self.tree.inodes.revive(*directory).await;
+        }
+        Ok(made.restored)
+    }
+
+    async fn try_restore(
+        &self,
+        target: &RestoreTarget,
+        author: &Author,
+    ) -> Result<MadeTree, StoreError> {
+        let parent = target.slot.parent;
+        let _gate = self.tree.renames.lock().await;
+        let mut plan = self.checked_plan(target).await?;
+        loop {
+            if plan.len() == 0 {
+                return Ok(MadeTree::default());
+            }
+            let wanted: Vec<Ino> = plan.inodes(parent).into_iter().collect();
+            let mut locked = match self.tree.lock_all(&wanted).await {
+                // An inode was removed since the plan.
+                Err(StoreError::NotFound)
+                    if self.tree.stat(parent_or_root(parent)).await.is_ok() =>
+                {
+                    plan = self.checked_plan(target).await?;
+                    continue;
+                }
+                locked => locked?,
+            };
+            // Taken before the second plan: what that does not see has a later timestamp.
+            let answer = self.core.clock.begin();
+            plan = self.checked_plan(target).await?;
+            let held: HashSet<Ino> = wanted.into_iter().collect();
+            if plan.inodes(parent).is_subset(&held.into_iter().collect()) {
+                return self
+                    .restore_rows(&mut locked, target, plan, answer.at(), author)
+                    .await;
+            }
+        }
+    }
+
+    /// Plans, and refuses what cannot be one operation.
+    async fn checked_plan(&self, target: &RestoreTarget) -> Result<RestorePlan, StoreError> {
+        let unsaved: HashSet<Ino> = self
+            .tree
+            .inodes
+            .dirty_inodes()
+            .iter()
+            .map(|inode| inode.ino)
+            .collect();
+        let plan = self.plan_restore(target).await?;
+        let is_taken = !plan.directories.is_empty() || !plan.files.is_empty();
+        if target.copies && is_taken {
+            return Err(StoreError::Exists);
+        }
+        let busy = unsaved.iter().find_map(|ino| plan.files.get(ino));
+        if let Some(slot) = busy {
+            let name = self.path_below(target, slot).await?;
+            return Err(StoreError::Busy(format!(
+                "{name} has writes that are no version yet; close it first"
+            )));
+        }
+        let most = self.restore_lock.entries_max.load(Ordering::Relaxed);
+        if plan.len() > most {
+            return Err(StoreError::Invalid(format!(
+                "{} changes; one restore makes at most {most}: restore the directories in it one by one",
+                plan.len()
+            )));
+        }
+        Ok(plan)
+    }
+
+    /// Returns a path from the restored name on.
+    async fn path_below(
+        &self,
+        target: &RestoreTarget,
+        slot: &Dentry,
+    ) -> Result<String, StoreError> {
+        let (mut names, mut at) = (Vec::new(), slot.clone());
+        loop {
+            names.push(shown(&at.name));
+            if at == target.slot || at.parent == Ino(0) {
+                break;
+            }
+            match self.view().where_now(at.parent).await? {
+                Some(above) => at = above,
+                None => break,
+            }
+        }
+        names.retain(|name| !name.is_empty());
+        names.reverse();
+        Ok(names.join("/"))
+    }
+}
+
+fn parent_or_root(parent: Ino) -> Ino {
+    match parent {
+        Ino(0) => ROOT,
+        parent => parent,
+    }
+}
+
+/// What a restore has done, and the directories that it made.
+#[derive(Debug)]
+pub(super) struct MadeTree {
+    pub(super) restored: Restored,
+    pub(super) directories: Vec<Ino>,
+}
+
+impl Default for MadeTree {
+    fn default() -> Self {
+        Self {
+            restored: Restored {
+                at: None,
+                count: 0,
+                changes: TreeChanges::default(),
+            },
+            directories: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Values by which retention finds versions again.
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::model::ids::Dentry;
+use crate::store::model::policy::Policy;
+use crate::store::model::version::{Ino, Timestamp};
+
+/// Whether retention keeps ended versions of a name for no other reason than that the name exists (`keep-last`). An operation that
+/// ends a version of such a name, or the name itself, lists the name for review (row `G Z`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum OlderVersions {
+    /// No version is kept for that reason.
+    #[default]
+    NotHeld,
+    /// At least one version is, or was before the last review.
+    Held,
+}
+
+/// Where retention finds a version record again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Filing {
+    /// Nowhere: the rules of time keep the version for ever.
+    Nowhere,
+    /// In row `G X`, in the order of the times at which the rules of time stop keeping versions.
+    Due(Timestamp),
+    /// In row `G F` of this name: one of the last versions of a name that exists.
+    Last(Dentry),
+    /// In row `G X` at this time and in row `G F` of its own name: the last version of a removed name, or one that is held.
+    Until(Timestamp),
+    /// In row `G P` of this label: the label shows the version.
+    Label(LabelPin),
+}
+
+/// What a label shows: a directory, as of a timestamp. No two labels show the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LabelPin {
+    pub(crate) timestamp: Timestamp,
+    pub(crate) directory: Ino,
+}
+
+/// `G C`: a policy that is stricter than the one in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PendingPolicy {
+    pub(crate) policy: Policy,
+    /// When it was set.
+    pub(crate) set: Timestamp,
+    /// From when on it is in force.
+    pub(crate) from: Timestamp,
+}
