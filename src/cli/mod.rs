@@ -118,6 +118,16 @@ enum Command {
     Undelete(Box<change::UndeleteArguments>),
     /// Make a file, or a directory with all below it, exactly as it was: PATH@TIME
     Restore(Box<change::RestoreArguments>),
+    /// Show or change which versions are kept, and for how long
+    Policy {
+        #[command(subcommand)]
+        command: change::PolicyCommand,
+    },
+    /// Drop the versions that nothing keeps; a mount does it once a day by itself
+    #[command(override_usage = "rewindfs prune MNT|URL [OPTIONS]")]
+    Prune(Box<change::PruneArguments>),
+    /// Show what keeps a version, and until when: PATH@TIME
+    Why(Box<read::PathArguments>),
     /// Make, list, rename, remove and hold labels: names for what a directory shows at a moment
     Label {
         #[command(subcommand)]
@@ -174,11 +184,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
     };
     let parsed = match Arguments::try_parse_from(&prepared) {
         Ok(parsed) => parsed,
-        Err(error) => {
-            // Help and version are no errors and are printed to standard output. A closed pipe is no error.
-            error.print().ok();
-            return Start::Done(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)));
-        }
+        Err(error) => return Start::Done(print_refusal(&error)),
     };
     let outcome = match parsed.command {
         Command::Mount(mount) => match mount::start(*mount, &prepared) {
@@ -201,7 +207,10 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
         Command::Grep(arguments) => return read(ReadJob::grep(*arguments)),
         Command::Cat(arguments) => return read(ReadJob::cat(arguments)),
         Command::Undelete(arguments) => return change(ChangeJob::undelete(*arguments)),
-        Command::Restore(arguments) => return restore(*arguments),
+        Command::Restore(arguments) => return begin(ChangeJob::restore(*arguments)),
+        Command::Policy { command } => return begin(ChangeJob::policy(command)),
+        Command::Prune(arguments) => return begin(ChangeJob::prune(*arguments)),
+        Command::Why(arguments) => return read(ReadJob::why(*arguments)),
         Command::Label { command } => return label(command),
         Command::Stamp { time, json } => stamp::stamp(&time, json),
         Command::Status { mountpoint, json } => status::status(&mountpoint, json),
@@ -215,20 +224,28 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
             keep,
             drain_timeout,
             helper,
-        } => wait::umount(
-            &mountpoint,
-            &wait::UmountOptions {
-                how: match lazy {
-                    true => Unmount::Lazy,
-                    false => Unmount::WhenIdle,
-                },
+        } => {
+            let how = match lazy {
+                true => Unmount::Lazy,
+                false => Unmount::WhenIdle,
+            };
+            let options = wait::UmountOptions {
+                how,
                 keep,
                 drain_timeout,
                 helper,
-            },
-        ),
+            };
+            wait::umount(&mountpoint, &options)
+        }
     };
     Start::Done(exit(outcome))
+}
+
+/// Prints why the arguments are refused, or the help that they ask for, and returns the exit status.
+fn print_refusal(error: &clap::Error) -> ExitCode {
+    // Help and version are no errors and are printed to standard output. A closed pipe is no error.
+    error.print().ok();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 fn read(job: Result<ReadJob, CliError>) -> Start {
@@ -252,10 +269,10 @@ fn change(job: Result<ChangeJob, CliError>) -> Start {
     }
 }
 
-fn restore(arguments: change::RestoreArguments) -> Start {
-    match ChangeJob::restore(arguments) {
-        Ok(change::RestoreStart::Change(job)) => Start::Change(Box::new(job)),
-        Ok(change::RestoreStart::Preview(job)) => Start::Read(Box::new(job)),
+fn begin(job: Result<change::ChangeStart, CliError>) -> Start {
+    match job {
+        Ok(change::ChangeStart::Change(job)) => Start::Change(Box::new(job)),
+        Ok(change::ChangeStart::Preview(job)) => Start::Read(Box::new(job)),
         Err(cli_error) => Start::Done(cli_error.exit()),
     }
 }

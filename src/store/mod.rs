@@ -57,7 +57,7 @@ pub use namespace::Namespace;
 pub use retention::Retention;
 pub use retention::policy_change::{InForce, POLICY_DELAY, PolicyChange};
 pub use retention::report::{
-    KeptBy, LARGEST_MAX, LastRun, PrunedName, RetentionReport, VersionAmount,
+    KeptBy, KeptUntil, LARGEST_MAX, LastRun, PrunedName, RetentionReport, VersionAmount,
 };
 pub use retention::run::RunMode;
 pub use retention::task::HORIZON_GRACE;

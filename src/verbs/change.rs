@@ -7,6 +7,7 @@ use super::error::VerbError;
 use super::label::{self, LabelRequest};
 use super::path::{PathText, TimedPath};
 use super::reader::{NodeState, PathReader};
+use super::retention::{self, PolicyRequest};
 use super::rows::{RestoredRow, RowSender, VerbRow, kind_name, stamp};
 use crate::store::{
     AddedNames, Author, ChangedName, DentryRef, Ino, Kind, Namespace, PastEntry, RenameMode,
@@ -36,6 +37,10 @@ pub enum ChangeVerb {
         #[serde(default)]
         keep_new: bool,
     },
+    /// Drops every version that nothing keeps.
+    Prune,
+    /// Sets words of the retention policy.
+    SetPolicy(PolicyRequest),
     /// Makes, renames, removes, holds or releases a label of a directory.
     Label(LabelRequest),
 }
@@ -71,6 +76,14 @@ pub async fn change(
                 Some(to) => restore_as(namespace, path, to, place, rows).await,
                 None => restore(namespace, path, added, rows).await,
             }
+        }
+        ChangeVerb::Prune => {
+            retention::prune(namespace, rows).await?;
+            Ok(TreeChanges::default())
+        }
+        ChangeVerb::SetPolicy(request) => {
+            retention::set_policy(namespace, request, rows).await?;
+            Ok(TreeChanges::default())
         }
         ChangeVerb::Label(request) => {
             let author = author(namespace);

@@ -1,4 +1,4 @@
-//! The verbs that read the past of a path: `ls`, `versions`, `log`, `cat`, `diff`, `grep`, and those that change: `undelete`, `restore`, `label`. A verb is
+//! The verbs that read the past of a path: `ls`, `versions`, `log`, `cat`, `diff`, `grep`, `policy`, `why`, and those that change: `undelete`, `restore`, `label`, `prune`. A verb is
 //! run against an open namespace, that of a mount's daemon, or a follower or a writer that a command opens on a bucket, and sends rows
 //! (`rows.rs`), which a command prints as a table or as JSON.
 //!
@@ -17,6 +17,8 @@ mod log;
 mod path;
 mod reader;
 mod request;
+mod retention;
+mod retention_rows;
 mod rows;
 mod text_diff;
 mod tree_diff;
@@ -28,6 +30,8 @@ pub use label::{LabelChange, LabelRequest, LabelScope};
 pub use log::is_change;
 pub use path::{PathText, TimedPath};
 pub use request::{DiffContents, DiffRequest, GrepRequest, GrepStates, LogFilter, ReadVerb};
+pub use retention::PolicyRequest;
+pub use retention_rows::{PolicyWord, PruneRow, ReasonRow};
 pub use rows::{
     BytesRow, COMPARED_MAX, ChangeRow, ComparedKind, DiffSide, DifferenceRow, EntryRow, LabelEntry,
     MatchRow, PathDifference, RestoredRow, RowSender, SideRow, TruncatedRow, VerbRow, VersionRow,
@@ -56,5 +60,8 @@ pub async fn run(
         ReadVerb::Grep(request) => grep::grep(&reader, request, rows).await,
         ReadVerb::Labels { path, scope } => label::labels(&reader, path, *scope, rows).await,
         ReadVerb::Cat { path } => cat::cat(&reader, path, rows).await,
+        ReadVerb::Policy => retention::policy(namespace, rows).await,
+        ReadVerb::PrunePreview { settings } => retention::preview(&reader, settings, rows).await,
+        ReadVerb::Why { path } => retention::why(&reader, path, rows).await,
     }
 }

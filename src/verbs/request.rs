@@ -42,6 +42,18 @@ pub enum ReadVerb {
         /// Which of them.
         scope: LabelScope,
     },
+    /// The words of the retention policy.
+    Policy,
+    /// What a prune would drop.
+    PrunePreview {
+        /// `WORD=VALUE`, as if they were in force; if there are none, by the policy in force.
+        settings: Vec<String>,
+    },
+    /// What keeps the state that a path shows at its time.
+    Why {
+        /// The file with its time.
+        path: TimedPath,
+    },
     /// The entries of a directory in ascending order of names, or the one of a file.
     Ls {
         /// The directory or file.
@@ -58,9 +70,11 @@ impl ReadVerb {
             | Self::Cat { path }
             | Self::Ls { path }
             | Self::Preview { path }
+            | Self::Why { path }
             | Self::Labels { path, .. } => vec![path],
             Self::Diff(request) => vec![&mut request.old, &mut request.new],
             Self::Grep(request) => vec![&mut request.path],
+            Self::Policy | Self::PrunePreview { .. } => Vec::new(),
         }
     }
 }

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use super::error::VerbError;
 use super::path::PathText;
+use super::retention_rows::{PolicyWord, PruneRow, ReasonRow};
 use crate::fs::past::stamp::{Precision, print};
 use crate::store::{Kind, Time, Timestamp};
 
@@ -36,6 +37,12 @@ pub enum VerbRow {
     Restored(RestoredRow),
     /// Of `label`.
     Label(LabelEntry),
+    /// Of `policy`.
+    Policy(PolicyWord),
+    /// Of `prune`.
+    Pruned(PruneRow),
+    /// Of `why`.
+    Reason(ReasonRow),
 }
 
 /// A label.

@@ -50,6 +50,7 @@ mod programs;
 mod random_walk;
 mod reclaim;
 mod restore;
+mod retention;
 mod samba;
 mod scale;
 mod small_disk;

@@ -1,9 +1,10 @@
-//! The verbs that change: `undelete`, `restore`, `label`. Each takes a path in a mount, whose daemon makes the change, or a store's URL and a path in
+//! The verbs that change: `undelete`, `restore`, `label`, `policy`, `prune`. Each takes a path in a mount, whose daemon makes the change, or a store's URL and a path in
 //! it. No verb takes a namespace from a mount: on a URL the change is made by the daemon of this machine that has the namespace mounted,
 //! or, where the user says that no other machine has it mounted, by a writer that this command opens.
 
 mod arguments;
 mod label_arguments;
+mod retention_arguments;
 mod writer;
 
 use super::error::CliError;
@@ -11,17 +12,20 @@ use super::read::ReadJob;
 use super::read::printer::{PrintForm, RowPrinter};
 use super::read::source::ReadTarget;
 use crate::config::DEFAULT_NAMESPACE;
+use crate::verbs::ReadVerb;
 use crate::verbs::{ChangeVerb, TimedPath};
 use arguments::{ChangePlace, WriterConsent};
 pub(super) use arguments::{RestoreArguments, UndeleteArguments};
 use label_arguments::LabelChangePlace;
 pub(super) use label_arguments::{LabelChangeCommand, LabelCommand};
+use retention_arguments::RetentionWay;
+pub(super) use retention_arguments::{PolicyCommand, PruneArguments};
 use std::process::ExitCode;
 use writer::ChangeWay;
 
-/// What `rewindfs restore` does.
-pub(super) enum RestoreStart {
-    /// It changes the tree.
+/// What a command that may change something does.
+pub(super) enum ChangeStart {
+    /// It makes the change.
     Change(ChangeJob),
     /// It only shows what it would change.
     Preview(ReadJob),
@@ -83,7 +87,7 @@ impl ChangeJob {
     ///
     /// # Errors
     /// As [`Self::undelete`].
-    pub(super) fn restore(arguments: RestoreArguments) -> Result<RestoreStart, CliError> {
+    pub(super) fn restore(arguments: RestoreArguments) -> Result<ChangeStart, CliError> {
         let form: PrintForm = arguments.form.into();
         let (keep_new, is_dry) = (arguments.keep_new, arguments.dry_run);
         let ChangePlace {
@@ -94,20 +98,63 @@ impl ChangeJob {
         } = arguments.find()?;
         if is_dry {
             let job = ReadJob::preview(target, path, keep_new, form.json);
-            return Ok(RestoreStart::Preview(job));
+            return Ok(ChangeStart::Preview(job));
         }
         let verb = ChangeVerb::Restore {
             path: path.clone(),
             to,
             keep_new,
         };
-        Ok(RestoreStart::Change(Self {
+        Ok(ChangeStart::Change(Self {
             target,
             consent,
             path,
             verb,
             form,
         }))
+    }
+
+    /// Prepares a subcommand of `rewindfs policy`.
+    ///
+    /// # Errors
+    /// As [`Self::undelete`].
+    pub(super) fn policy(command: PolicyCommand) -> Result<ChangeStart, CliError> {
+        match command {
+            PolicyCommand::Show(arguments) => {
+                let form = arguments.form.into();
+                let place = arguments.find()?;
+                let job = ReadJob::of_namespace(place, ReadVerb::Policy, form);
+                Ok(ChangeStart::Preview(job))
+            }
+            PolicyCommand::Set(arguments) => {
+                let form = arguments.form.into();
+                Ok(Self::of_retention(arguments.find()?, form))
+            }
+        }
+    }
+
+    /// Prepares `rewindfs prune`.
+    ///
+    /// # Errors
+    /// As [`Self::undelete`].
+    pub(super) fn prune(arguments: PruneArguments) -> Result<ChangeStart, CliError> {
+        let form = arguments.form.into();
+        Ok(Self::of_retention(arguments.find()?, form))
+    }
+
+    fn of_retention(way: RetentionWay, form: PrintForm) -> ChangeStart {
+        match way {
+            RetentionWay::Read(place, verb) => {
+                ChangeStart::Preview(ReadJob::of_namespace(place, verb, form))
+            }
+            RetentionWay::Change(place, verb) => ChangeStart::Change(Self {
+                target: place.target,
+                consent: place.consent,
+                path: place.path,
+                verb,
+                form,
+            }),
+        }
     }
 
     /// Runs the verb, prints its rows, and returns the exit status.

@@ -10,6 +10,8 @@ mod log_arguments;
 mod mount_path;
 mod output;
 pub(in crate::cli) mod printer;
+mod retention_cells;
+mod shown_time;
 pub(in crate::cli) mod source;
 mod table;
 
@@ -124,6 +126,25 @@ impl ReadJob {
                 "{path}: labels are listed as they are now; write the directory without its time"
             ))),
             _ => Ok(job),
+        }
+    }
+
+    /// Prepares `rewindfs why`.
+    ///
+    /// # Errors
+    /// As [`Self::versions`].
+    pub(super) fn why(arguments: PathArguments) -> Result<Self, CliError> {
+        Self::of_path(arguments.place, arguments.form.into(), |path| {
+            ReadVerb::Why { path }
+        })
+    }
+
+    /// Prepares a verb that asks about a whole namespace.
+    pub(super) fn of_namespace(place: ReadPlace, verb: ReadVerb, form: PrintForm) -> Self {
+        Self {
+            target: place.target,
+            verb,
+            output: OutputForm::Rows(form),
         }
     }
 

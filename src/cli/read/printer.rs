@@ -1,7 +1,9 @@
 //! Rows on standard output: as a table with local times, or as JSON lines.
 
 use super::output::RowOutput;
-use super::table::{Align, Column, Table};
+use super::retention_cells::{POLICY, PRUNED, REASONS, policy_cells, pruned_cells, reason_cells};
+use super::shown_time::{show_time, show_until};
+use super::table::{Column, Table, left, right, time};
 use crate::cli::error::CliError;
 use crate::cli::value::show_size;
 use crate::verbs::{
@@ -12,27 +14,6 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
-
-const fn left(title: &'static str) -> Column {
-    Column {
-        title,
-        align: Align::Left,
-    }
-}
-
-const fn time(title: &'static str) -> Column {
-    Column {
-        title,
-        align: Align::Time,
-    }
-}
-
-const fn right(title: &'static str) -> Column {
-    Column {
-        title,
-        align: Align::Right,
-    }
-}
 
 const VERSIONS: &[Column] = &[
     time("TIME"),
@@ -141,6 +122,9 @@ impl RowPrinter {
             VerbRow::Match(row) => self.table_row(&row, MATCHES, match_cells),
             VerbRow::Label(row) => self.table_row(&row, LABELS, label_cells),
             VerbRow::Restored(row) => self.restored(&row),
+            VerbRow::Policy(row) => self.table_row(&row, POLICY, policy_cells),
+            VerbRow::Pruned(row) => self.table_row(&row, PRUNED, pruned_cells),
+            VerbRow::Reason(row) => self.table_row(&row, REASONS, reason_cells),
         };
         self.output.note(printed)
     }
@@ -250,15 +234,11 @@ fn match_cells(row: &MatchRow, zone: &TimeZone) -> Vec<String> {
 }
 
 fn label_cells(row: &LabelEntry, zone: &TimeZone) -> Vec<String> {
-    let end = |at: Option<u64>| match at {
-        Some(at) => show_time(i128::from(at), 0, zone),
-        None => "-".to_owned(),
-    };
     vec![
         show_time(i128::from(row.time_ns), 9, zone),
         row.label.to_string(),
-        end(row.expires_ns),
-        end(row.held_until_ns),
+        show_until(row.expires_ns, zone),
+        show_until(row.held_until_ns, zone),
         row.user.to_string(),
         or_dash(&row.host),
         match row.path.0.is_empty() {
@@ -291,18 +271,6 @@ fn or_dash(text: &str) -> String {
     match text.is_empty() {
         true => "-".to_owned(),
         false => PathText(text.as_bytes().to_vec().into()).to_string(),
-    }
-}
-
-/// A time with so many digits of the second and the offset of its zone, which is a TIME too: `2026-11-20 22:26:48.123+01:00`.
-fn show_time(nanoseconds: i128, digits: u8, zone: &TimeZone) -> String {
-    match jiff::Timestamp::from_nanosecond(nanoseconds) {
-        Ok(time) => {
-            let zoned = time.to_zoned(zone.clone());
-            let format = format!("%Y-%m-%d %H:%M:%S%.{digits}f%:z");
-            zoned.strftime(&format).to_string()
-        }
-        Err(_) => format!("{nanoseconds} ns"),
     }
 }
 

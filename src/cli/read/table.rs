@@ -23,6 +23,30 @@ pub(super) struct Column {
     pub(super) align: Align,
 }
 
+/// A column whose cells begin at its left edge.
+pub(super) const fn left(title: &'static str) -> Column {
+    Column {
+        title,
+        align: Align::Left,
+    }
+}
+
+/// A column of times.
+pub(super) const fn time(title: &'static str) -> Column {
+    Column {
+        title,
+        align: Align::Time,
+    }
+}
+
+/// A column whose cells end at its right edge.
+pub(super) const fn right(title: &'static str) -> Column {
+    Column {
+        title,
+        align: Align::Right,
+    }
+}
+
 /// A table that is being printed.
 #[derive(Debug, Default)]
 pub(super) struct Table {

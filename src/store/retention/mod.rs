@@ -16,6 +16,7 @@ pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod task;
 pub(crate) mod verdict;
+pub(crate) mod why;
 
 use crate::store::commit::Committer;
 use crate::store::core::Core;

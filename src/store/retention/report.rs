@@ -25,6 +25,15 @@ pub enum KeptBy {
     HardLink,
 }
 
+/// Until when a rule keeps a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptUntil {
+    /// Up to and without this timestamp.
+    At(Timestamp),
+    /// As long as something lasts that has no date: a name, a label, a policy that keeps it for ever.
+    Open,
+}
+
 /// How many names with the most dropped bytes a report has.
 pub const LARGEST_MAX: usize = 20;
 /// How many names are counted before those with the fewest bytes are forgotten.

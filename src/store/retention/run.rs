@@ -77,6 +77,9 @@ impl Retention {
         }
         let rows = self.core.index.snapshot();
         let policy: Option<Policy> = rows.row(&keys::policy()).await?;
+        if let Some(policy) = self.not_filed_by(&rows, policy.as_ref(), now).await? {
+            return self.preview(&policy).await;
+        }
         let mut report = RetentionReport::default();
         if let Some(policy) = policy {
             if !self.has_due(&rows, now).await? {
@@ -136,6 +139,22 @@ impl Retention {
             }
         }
         Ok(report)
+    }
+
+    /// Returns the policy by which the next run files every version anew before it drops any; `None` if they are filed. Then what is
+    /// due does not tell what goes.
+    async fn not_filed_by(
+        &self,
+        rows: &Snapshot,
+        policy: Option<&Policy>,
+        now: Timestamp,
+    ) -> Result<Option<Policy>, StoreError> {
+        let pending = rows.row(&retention_keys::pending_policy()).await?;
+        if let Some(pending) = pending.filter(|pending| pending.from <= now) {
+            return Ok(Some(pending.policy));
+        }
+        let refiled = rows.row(&retention_keys::refiled()).await?;
+        Ok(policy.filter(|_| refiled.is_some()).cloned())
     }
 
     /// Returns the last run of this process that dropped what was due; `None` if there was none.

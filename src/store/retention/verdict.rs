@@ -10,7 +10,7 @@ use crate::store::model::ids::Dentry;
 use crate::store::model::policy::{Due, HOUR, Policy, Term, TimeRule};
 use crate::store::model::version::{EndOp, Ino, Kind, Retained, Timestamp};
 use crate::store::retention::protection::Protection;
-use crate::store::retention::report::{KeptBy, RetentionReport};
+use crate::store::retention::report::{KeptBy, KeptUntil, RetentionReport};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
     DentryBody, DentryRow, DirectoryLocation, LabelPin, VersionRecord,
@@ -185,6 +185,48 @@ impl<'a> Judge<'a> {
             Some(until) if until > self.now => Ok(Verdict::KeepRemoved(until)),
             _ => Ok(Verdict::Drop),
         }
+    }
+}
+
+impl Judge<'_> {
+    /// Returns every rule that keeps a version whatever its age, and until when.
+    ///
+    /// # Errors
+    /// Errors of the index; `Corrupt`.
+    pub(crate) async fn beyond_time(
+        &mut self,
+        version: &EndedVersion,
+    ) -> Result<Vec<(KeptBy, KeptUntil)>, StoreError> {
+        let record = &version.record;
+        let (VersionRows::Of(slot), Some(node)) = (&version.list, &record.node) else {
+            return Ok(vec![(KeptBy::HardLink, KeptUntil::Open)]);
+        };
+        let mut reasons = Vec::new();
+        let hold = self.protection.hold(record);
+        reasons.extend(
+            hold.filter(|until| *until > self.now)
+                .map(|until| (KeptBy::Hold, KeptUntil::At(until))),
+        );
+        if self.protection.label(slot, record).await?.is_some() {
+            reasons.push((KeptBy::Label, KeptUntil::Open));
+        }
+        if record.end_op == EndOp::Transient {
+            return Ok(reasons);
+        }
+        if node.kind != Kind::Directory && record.kept != Retained::Nothing {
+            match self.line(slot, record).await? {
+                Line::Live(_) => reasons.push((KeptBy::Last, KeptUntil::Open)),
+                Line::HardLinked => reasons.push((KeptBy::HardLink, KeptUntil::Open)),
+                Line::Over => {}
+            }
+        }
+        let removed = self.removed_until(slot, record).await?;
+        reasons.extend(
+            removed
+                .filter(|until| *until > self.now)
+                .map(|until| (KeptBy::Removed, KeptUntil::At(until))),
+        );
+        Ok(reasons)
     }
 }
 

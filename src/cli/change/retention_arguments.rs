@@ -1,0 +1,138 @@
+//! The arguments of `rewindfs policy` and `rewindfs prune`.
+
+use super::arguments::{ChangePlace, WriterArguments, find};
+use crate::cli::error::CliError;
+use crate::cli::read::PlaceArguments;
+use crate::cli::read::arguments::{FormArguments, ReadPlace, SourceArguments};
+use crate::store::Policy;
+use crate::verbs::{ChangeVerb, PolicyRequest, ReadVerb};
+use clap::{Args, Subcommand};
+use std::ffi::OsString;
+
+/// The subcommands of `rewindfs policy`.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum PolicyCommand {
+    /// Show which versions are kept, and for how long
+    #[command(override_usage = "rewindfs policy show MNT|URL [OPTIONS]")]
+    Show(Box<PolicyShowArguments>),
+    /// Change words of the policy; a stricter policy comes into force a day later
+    #[command(override_usage = "rewindfs policy set MNT|URL WORD=VALUE... [OPTIONS]")]
+    Set(Box<PolicySetArguments>),
+}
+
+/// The arguments of `rewindfs policy show`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PolicyShowArguments {
+    /// A path in a mount; or the store: file:///dir, s3://bucket/prefix, gs://, az://
+    #[arg(value_name = "MNT|URL")]
+    place: OsString,
+    #[command(flatten)]
+    source: SourceArguments,
+    #[command(flatten)]
+    pub(in crate::cli) form: FormArguments,
+}
+
+/// The arguments of `rewindfs policy set`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PolicySetArguments {
+    /// A path in a mount; or the store: file:///dir, s3://bucket/prefix, gs://, az://
+    #[arg(value_name = "MNT|URL")]
+    place: OsString,
+    /// keep-within=1d, keep-hourly=14d, keep-daily=90d, keep-weekly=1y, keep-monthly=off, keep-yearly=off, keep-last=3,
+    /// keep-removed=30d, history-max=100%; durations, `forever` or `off`; grid=off turns all five tiers off
+    #[arg(value_name = "WORD=VALUE", required = true)]
+    settings: Vec<String>,
+    /// Only show what the changed policy would drop
+    #[arg(long)]
+    dry_run: bool,
+    /// Bring a stricter policy into force at once, and not a day later
+    #[arg(long, conflicts_with = "dry_run")]
+    now: bool,
+    #[command(flatten)]
+    source: SourceArguments,
+    #[command(flatten)]
+    writer: WriterArguments,
+    #[command(flatten)]
+    pub(super) form: FormArguments,
+}
+
+/// The arguments of `rewindfs prune`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PruneArguments {
+    /// A path in a mount; or the store: file:///dir, s3://bucket/prefix, gs://, az://
+    #[arg(value_name = "MNT|URL")]
+    place: OsString,
+    /// Only show what would be dropped
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    source: SourceArguments,
+    #[command(flatten)]
+    writer: WriterArguments,
+    #[command(flatten)]
+    pub(super) form: FormArguments,
+}
+
+/// What a command on the retention of a namespace does.
+pub(super) enum RetentionWay {
+    /// It asks.
+    Read(ReadPlace, ReadVerb),
+    /// It changes something.
+    Change(ChangePlace, ChangeVerb),
+}
+
+impl PolicyShowArguments {
+    /// Finds the mount or the store.
+    ///
+    /// # Errors
+    /// A usage error that names the wrong argument; a failure for a path in no mount.
+    pub(super) fn find(self) -> Result<ReadPlace, CliError> {
+        PlaceArguments::new(self.place, None, self.source).find()
+    }
+}
+
+impl PolicySetArguments {
+    /// Finds the mount or the store, and checks the words.
+    ///
+    /// # Errors
+    /// A usage error that names the wrong argument or word; a failure for a path in no mount.
+    pub(super) fn find(self) -> Result<RetentionWay, CliError> {
+        let mut tried = Policy::default();
+        for setting in &self.settings {
+            tried.set(setting).map_err(CliError::usage)?;
+        }
+        let place = PlaceArguments::new(self.place, None, self.source);
+        if self.dry_run {
+            let settings = self.settings;
+            return Ok(RetentionWay::Read(
+                place.find()?,
+                ReadVerb::PrunePreview { settings },
+            ));
+        }
+        let request = PolicyRequest {
+            settings: self.settings,
+            at_once: self.now,
+        };
+        let place = find(place, None, self.writer)?;
+        Ok(RetentionWay::Change(place, ChangeVerb::SetPolicy(request)))
+    }
+}
+
+impl PruneArguments {
+    /// Finds the mount or the store.
+    ///
+    /// # Errors
+    /// A usage error that names the wrong argument; a failure for a path in no mount.
+    pub(super) fn find(self) -> Result<RetentionWay, CliError> {
+        let place = PlaceArguments::new(self.place, None, self.source);
+        if self.dry_run {
+            let settings = Vec::new();
+            return Ok(RetentionWay::Read(
+                place.find()?,
+                ReadVerb::PrunePreview { settings },
+            ));
+        }
+        let place = find(place, None, self.writer)?;
+        Ok(RetentionWay::Change(place, ChangeVerb::Prune))
+    }
+}

@@ -1,0 +1,51 @@
+//! The tables of `policy`, `prune` and `why`.
+
+use super::shown_time::show_until;
+use super::table::{Column, left, right};
+use crate::cli::value::show_size;
+use crate::verbs::{PolicyWord, PruneRow, ReasonRow};
+use jiff::tz::TimeZone;
+
+pub(super) const POLICY: &[Column] = &[
+    left("WORD"),
+    left("VALUE"),
+    left("LATER"),
+    left("IN FORCE FROM"),
+];
+
+pub(super) const PRUNED: &[Column] = &[
+    left("WHAT"),
+    right("VERSIONS"),
+    right("SIZE"),
+    left("RULE OR NAME"),
+];
+
+pub(super) const REASONS: &[Column] = &[left("RULE"), left("UNTIL"), left("PATH")];
+
+pub(super) fn policy_cells(row: &PolicyWord, zone: &TimeZone) -> Vec<String> {
+    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    vec![
+        row.word.clone(),
+        or_dash(&row.value),
+        or_dash(&row.pending),
+        show_until(row.pending_from_ns, zone),
+    ]
+}
+
+pub(super) fn pruned_cells(row: &PruneRow, _zone: &TimeZone) -> Vec<String> {
+    let path = row.path.as_ref().map(ToString::to_string);
+    vec![
+        row.what.clone(),
+        row.versions.to_string(),
+        show_size(row.bytes),
+        row.rule.clone().or(path).unwrap_or_else(|| "-".to_owned()),
+    ]
+}
+
+pub(super) fn reason_cells(row: &ReasonRow, zone: &TimeZone) -> Vec<String> {
+    vec![
+        row.rule.clone(),
+        show_until(row.until_ns, zone),
+        format!("{}@{}", row.path, row.stamp),
+    ]
+}

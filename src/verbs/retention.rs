@@ -1,0 +1,211 @@
+//! `policy`, `prune`, `why`: what is kept, until when, and what goes.
+
+use serde::{Deserialize, Serialize};
+
+use super::error::VerbError;
+use super::path::{PathText, TimedPath};
+use super::reader::{NodeState, PathReader};
+use super::retention_rows::{PolicyWord, PruneRow, ReasonRow};
+use super::rows::{RowSender, VerbRow, stamp};
+use crate::store::{
+    HORIZON_GRACE, InForce, KeptBy, KeptUntil, Namespace, Policy, PolicyChange, RetentionReport,
+    RunMode, StoreError, TimeRule, Timestamp, VersionAmount,
+};
+
+/// What a change of the policy asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRequest {
+    /// `WORD=VALUE`, each over the policy in force, or over the one that comes into force.
+    pub settings: Vec<String>,
+    /// Whether a stricter policy is in force at once.
+    #[serde(default)]
+    pub at_once: bool,
+}
+
+/// Returns the rule as a user writes it.
+fn rule_text(rule: &KeptBy) -> String {
+    match rule {
+        KeptBy::Time(TimeRule::Within) => "keep-within".to_owned(),
+        KeptBy::Time(TimeRule::Grid(tier)) => format!("keep-{tier}"),
+        KeptBy::Time(TimeRule::Arrived) | KeptBy::Removed => "keep-removed".to_owned(),
+        KeptBy::Last => "keep-last".to_owned(),
+        KeptBy::Label => "label".to_owned(),
+        KeptBy::Hold => "hold".to_owned(),
+        KeptBy::HardLink => "hard link".to_owned(),
+    }
+}
+
+/// Names the namespace in an error of the store.
+fn failed(error: StoreError) -> VerbError {
+    VerbError::at(&"the retention policy")(error)
+}
+
+/// Sends the words of the policy.
+pub(super) async fn policy(namespace: &Namespace, rows: &RowSender) -> Result<(), VerbError> {
+    let retention = namespace.retention();
+    let policy = retention.policy().await.map_err(failed)?;
+    let pending = retention.pending_policy().await.map_err(failed)?;
+    let shown = policy.clone().unwrap_or_default();
+    let later = pending.as_ref().map(|(policy, _)| policy.settings());
+    for (at, (word, value)) in shown.settings().into_iter().enumerate() {
+        let other = later.as_ref().and_then(|later| later.get(at));
+        let other = other.filter(|(_, later)| policy.is_none() || *later != value);
+        let row = PolicyWord {
+            word: word.to_owned(),
+            value: policy.is_some().then(|| value.clone()),
+            pending: other.map(|(_, later)| later.clone()),
+            pending_from_ns: other.and(pending.as_ref()).map(|(_, from)| from.0),
+        };
+        rows.put_row(VerbRow::Policy(row)).await?;
+    }
+    Ok(())
+}
+
+/// Returns the policy that the settings make.
+async fn changed(namespace: &Namespace, settings: &[String]) -> Result<Policy, VerbError> {
+    let retention = namespace.retention();
+    let pending = retention.pending_policy().await.map_err(failed)?;
+    let in_force = retention.policy().await.map_err(failed)?;
+    let mut policy = pending.map(|(policy, _)| policy).or(in_force);
+    let policy = policy.get_or_insert_default();
+    for setting in settings {
+        let set = policy.set(setting);
+        set.map_err(|error| failed(StoreError::Invalid(error.to_string())))?;
+    }
+    Ok(policy.clone())
+}
+
+/// Sends what a prune would drop if the settings were in force; without settings, what it would drop now.
+pub(super) async fn preview(
+    reader: &PathReader,
+    settings: &[String],
+    rows: &RowSender,
+) -> Result<(), VerbError> {
+    let namespace = &reader.namespace;
+    let retention = namespace.retention();
+    let report = match settings {
+        [] => retention.run(RunMode::DryRun).await,
+        _ => {
+            let policy = changed(namespace, settings).await?;
+            retention.preview(&policy).await
+        }
+    };
+    send_report(reader, &report.map_err(failed)?, rows).await
+}
+
+/// Drops what no rule keeps, and sends the report.
+pub(super) async fn prune(namespace: &Namespace, rows: &RowSender) -> Result<(), VerbError> {
+    let reader = PathReader::new(namespace).await;
+    let mode = RunMode::Drop {
+        grace: HORIZON_GRACE,
+    };
+    let report = namespace.retention().run(mode).await.map_err(failed)?;
+    send_report(&reader, &report, rows).await
+}
+
+/// Sets words of the policy, and sends all of them.
+pub(super) async fn set_policy(
+    namespace: &Namespace,
+    request: &PolicyRequest,
+    rows: &RowSender,
+) -> Result<(), VerbError> {
+    let policy = changed(namespace, &request.settings).await?;
+    let when = match request.at_once {
+        true => InForce::Now,
+        false => InForce::Usual,
+    };
+    let retention = namespace.retention();
+    let change = retention.set_policy(&policy, when).await.map_err(failed)?;
+    match change {
+        PolicyChange::InForce => tracing::info!("the retention policy was changed"),
+        PolicyChange::Pending(from) => {
+            tracing::info!(from = %stamp(from), "a stricter retention policy comes into force");
+        }
+    }
+    self::policy(namespace, rows).await
+}
+
+async fn send_report(
+    reader: &PathReader,
+    report: &RetentionReport,
+    rows: &RowSender,
+) -> Result<(), VerbError> {
+    let row = |what: &str, amount: VersionAmount| PruneRow {
+        what: what.to_owned(),
+        rule: None,
+        path: None,
+        versions: amount.versions,
+        bytes: amount.bytes,
+    };
+    let dropped = row("dropped", report.dropped);
+    rows.put_row(VerbRow::Pruned(dropped)).await?;
+    for (rule, amount) in &report.kept {
+        let rule = Some(rule_text(rule));
+        let kept = PruneRow {
+            rule,
+            ..row("kept", *amount)
+        };
+        rows.put_row(VerbRow::Pruned(kept)).await?;
+    }
+    for pruned in report.largest() {
+        let above = reader.directory_path(pruned.directory).await?;
+        let mut names = TimedPath::of(above).names();
+        names.push(pruned.name);
+        let path = Some(PathText::of_names(&names));
+        let name = PruneRow {
+            path,
+            ..row("name", pruned.amount)
+        };
+        rows.put_row(VerbRow::Pruned(name)).await?;
+    }
+    Ok(())
+}
+
+/// Sends what keeps the state that a path shows at its time.
+pub(super) async fn why(
+    reader: &PathReader,
+    path: &TimedPath,
+    rows: &RowSender,
+) -> Result<(), VerbError> {
+    let at = VerbError::at(path);
+    let entry = match reader.state(path).await?.node {
+        NodeState::Directory(_) => {
+            let path = path.to_string();
+            return Err(VerbError::IsDirectory { path });
+        }
+        NodeState::Other(entry) => entry,
+    };
+    let Some(name) = reader.timed_name(path).await? else {
+        return Err(VerbError::IsRoot);
+    };
+    let retention = reader.namespace.retention();
+    let reasons = match entry.ended {
+        None => vec![("current".to_owned(), KeptUntil::Open)],
+        Some(_) => {
+            let reasons = retention.why(name.directory, &name.name, entry.version);
+            let reasons = reasons.await.map_err(at)?.into_iter();
+            let mut told: Vec<(String, KeptUntil)> = reasons
+                .map(|(rule, until)| (rule_text(&rule), until))
+                .collect();
+            if told.is_empty() {
+                told.push(("none".to_owned(), KeptUntil::Open));
+            }
+            told
+        }
+    };
+    let began: Timestamp = entry.version.timestamp;
+    for (rule, until) in reasons {
+        let row = ReasonRow {
+            path: PathText::of_names(&path.names()),
+            stamp: stamp(began),
+            time_ns: began.0,
+            rule,
+            until_ns: match until {
+                KeptUntil::Open => None,
+                KeptUntil::At(at) => Some(at.0),
+            },
+        };
+        rows.put_row(VerbRow::Reason(row)).await?;
+    }
+    Ok(())
+}

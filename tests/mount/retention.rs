@@ -1,0 +1,138 @@
+//! `rewindfs policy`, `prune` and `why`, on a mount and on a store's URL.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::support::mount::{PROGRAM, TestMount};
+use crate::support::place::Place;
+use crate::support::s3::S3Server;
+use crate::support::shell::sh;
+
+/// The setting of a script: the store as `$URL`, the mount as `$M`, its cache directory as `$C`.
+fn script(mount: &TestMount, place: &Place, text: &str) -> String {
+    let mut head = format!(
+        "M={} C={} URL={}\n",
+        mount.root().display(),
+        mount.cache().display(),
+        place.url
+    );
+    for (name, value) in &place.variables {
+        writeln!(head, "export {name}='{value}'").unwrap();
+    }
+    let endpoint = place.endpoint.as_ref();
+    let endpoint = endpoint.map_or(String::new(), |endpoint| format!("--endpoint {endpoint}"));
+    format!(
+        r#"{head}
+        E='{endpoint}'
+        rw() {{ {PROGRAM} "$@"; }}
+        # The number of ended versions of a file.
+        ended() {{ echo $(($(rw versions $1 --json | wc -l) - 1)); }}
+        refused() {{
+            want=$1; word=$2; shift 2
+            if said=$("$@" 2>&1 >/dev/null); then code=0; else code=$?; fi
+            test $code = $want || {{ echo "$*: status $code: $said"; exit 1; }}
+            case "$said" in *"$word"*) ;; *) echo "$*: expected $word: $said"; exit 1;; esac
+        }}
+        {text}"#
+    )
+}
+
+fn policy_and_prune(place: &Place) {
+    let mut mount = TestMount::start(place, &[]);
+    mount.sh(&script(
+        &mount,
+        place,
+        r#"
+        rw policy show $M | grep -q '^keep-within  *1d '
+        test "$(rw policy show $M --json | wc -l)" = 9
+        refused 2 'no word of a policy' rw policy set $M keep-allways=1d
+        refused 2 'expected' rw policy set $M keep-within=tomorrow
+        refused 2 'WORD=VALUE' rw policy set $M
+        refused 2 'not of the form' rw policy set $M keep-within
+        for text in 1 2 3 4 5 6; do echo $text > f; sleep 0.05; done
+        echo gone > g; sleep 0.05; rm g
+        rw why $M/f | grep -q '^current '
+        old=$(rw versions $M/f --json | head -1 | sed 's/.*"stamp":"\([^"]*\)".*/\1/')
+        rw why $M/f@$old | grep -q '^keep-within '
+        rw why $M/f@$old --json | grep -q '"rule":"keep-last","until_ns":null' && exit 1
+        rw drain $M
+        test "$(rw prune $M --json)" = '{"what":"dropped","rule":null,"path":null,"versions":0,"bytes":0}'
+
+        # A stricter policy waits for a day, and can be taken back.
+        sleep 1.2
+        strict='keep-within=1s grid=off keep-last=2 keep-removed=off'
+        rw policy set $M $strict --dry-run --json | grep -q '"what":"dropped".*"versions":4'
+        rw policy set $M $strict --json | grep '"word":"keep-last"' | grep -q '"value":"3","pending":"2","pending_from_ns":1'
+        test "$(ended $M/f)" = 5
+        rw policy set $M keep-within=1d keep-hourly=14d keep-daily=90d keep-weekly=1y keep-last=3 keep-removed=30d
+        rw policy show $M --json | grep -q '"pending":"' && exit 1
+        "#,
+    ));
+    prune_by_a_strict_policy(&mount, place);
+    mount.umount();
+    sh(
+        Path::new("/"),
+        &script(
+            &mount,
+            place,
+            r#"
+            rw policy show $URL $E | grep -q '^keep-last  *2 '
+            rw prune $URL --dry-run $E --json | grep -q '"versions":0'
+            refused 1 'no-writer' rw prune $URL $E
+            rw policy set $URL keep-last=1 --now --no-writer --cache-dir $C $E > /dev/null
+            rw prune $URL --no-writer --cache-dir $C $E | grep -q '^dropped  *1 '
+            rw why $URL f $E | grep -q '^current '
+            rw check $URL $E
+            "#,
+        ),
+    );
+}
+
+fn prune_by_a_strict_policy(mount: &TestMount, place: &Place) {
+    mount.sh(&script(
+        mount,
+        place,
+        r#"
+        strict='keep-within=1s grid=off keep-last=2 keep-removed=off'
+        mkdir .versions/before
+        echo 7 > f; sleep 1.2; rw drain $M
+        rw policy set $M $strict --now
+        rw prune $M --dry-run | grep -q '^dropped  *5 '
+        test "$(ended $M/f)" = 6
+        ls .versions/@deleted | grep -q '^g$'
+        rw prune $M --json > $C/report
+        grep -q '"what":"dropped","rule":null,"path":null,"versions":5' $C/report
+        grep -q '"what":"kept","rule":"label","path":null,"versions":1' $C/report
+        grep -q '"what":"kept","rule":"keep-last","path":null,"versions":1' $C/report
+        grep -q '"what":"name","rule":null,"path":"f"' $C/report
+        test "$(ended $M/f)" = 2
+        ls .versions/@deleted | grep -q '^g$' && exit 1
+        test "$(cat .versions/before/f)" = 6
+        test "$(cat f)" = 7
+        rw why $M/f@before | grep -q '^label  *-'
+        test "$(rw prune $M --json | wc -l)" = 1
+
+        # What only the label kept goes with it.
+        echo 8 > f; echo 9 > f; echo 10 > f; sleep 1.2; rw drain $M
+        rw prune $M > /dev/null
+        test "$(ended $M/f)" = 3; test "$(cat .versions/before/f)" = 6
+        rmdir .versions/before
+        rw prune $M | grep -q '^dropped  *1 '
+        test "$(ended $M/f)" = 2
+        refused 1 '' cat .versions/-1d/f
+        "#,
+    ));
+}
+
+#[test]
+fn a_policy_is_set_and_a_prune_drops_what_it_does_not_keep() {
+    let store = tempfile::tempdir().unwrap();
+    policy_and_prune(&Place::local(store.path()));
+}
+
+#[test]
+fn a_policy_is_set_and_a_prune_drops_what_it_does_not_keep_on_s3() {
+    if let Some(server) = S3Server::start() {
+        policy_and_prune(&server.place("retention"));
+    }
+}
