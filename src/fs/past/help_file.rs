@@ -65,6 +65,7 @@ pub(super) fn text(versions_name: &[u8]) -> Bytes {
          getfattr -n user.versions.user FILE   who saved; also time, id, op, host, pid_name, renamed_from, size, ...\n\
          \n\
          A time without seconds, minutes or hours means the last state in that minute, hour or day.\n\
+         Old versions thin out: hours, days, then weeks stay (`rewindfs policy show`). A label keeps what it shows.\n\
          Temporary files of editors (NAME~, *.tmp, *.swp, ...) are listed while they exist, and found by name later.\n\
          -2h, today's date and the like are one instant for one command (a process group), for ten minutes at most;\n\
          `rewindfs stamp -2h` prints a name of it that stays.\n"
