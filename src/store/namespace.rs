@@ -303,6 +303,7 @@ impl Namespace {
             self.core.tasks.stop();
             return follower.close().await;
         }
+        self.retention.end().await;
         self.gc.end().await;
         let drained = self.drain().await;
         self.core.health.stop(StoreError::Closed);

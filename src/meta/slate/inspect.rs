@@ -16,13 +16,14 @@ use crate::meta::error::chain;
 use crate::sync::Arc;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 use slatedb::admin::Admin;
 use slatedb::config::DbReaderOptions;
 use slatedb::{DbReader, DbReaderMode, PathResolver, ValueDeletable, VersionedManifest, WalReader};
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 /// The number of objects of the write-ahead log that are read concurrently.
@@ -306,7 +307,7 @@ impl<'a> InspectionStep<'a> {
         let log = self.log_from(manifest.replay_after_wal_id() + 1);
         let reader = &WalReader::new(self.place.clone(), Arc::clone(self.store));
         let reading = log.into_iter().map(|(number, key)| async move {
-            let values = log_object(reader, number, watched).await;
+            let values = readable_object(reader, number, watched).await;
             match values.map_err(|error| classify(&error)) {
                 Ok(values) => Ok(Ok(values)),
                 Err(MetaError::Corrupt(text)) => {
@@ -367,6 +368,21 @@ async fn listed(
     let listing = listing.map_ok(|object| (object.location, object.size));
     let objects = listing.try_collect().await;
     objects.map_err(|error: object_store::Error| MetaError::Unavailable(chain(&error)))
+}
+
+/// As [`log_object`]. The engine (0.18) panics on an object whose damaged footer points outside it; that object is damaged, and nothing
+/// of the engine is open yet.
+async fn readable_object(
+    reader: &WalReader,
+    number: u64,
+    watched: &[Bytes],
+) -> Result<Vec<LoggedPut>, slatedb::Error> {
+    let reading = AssertUnwindSafe(log_object(reader, number, watched));
+    let read = reading.catch_unwind().await;
+    read.unwrap_or_else(|_panic| {
+        let what = "its footer points outside the object";
+        Err(slatedb::Error::data(what.to_owned()))
+    })
 }
 
 /// What one object of the write-ahead log puts under the watched keys, oldest first.

@@ -18,9 +18,14 @@ pub(crate) mod task;
 pub(crate) mod verdict;
 pub(crate) mod why;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::Notify;
+
 use crate::store::commit::Committer;
 use crate::store::core::Core;
 use crate::store::history::History;
+use crate::store::model::error::StoreError;
 use crate::store::retention::report::LastRun;
 use crate::store::tree::Tree;
 use crate::sync::{Arc, Mutex};
@@ -34,6 +39,10 @@ pub struct Retention {
     pub(crate) history: Arc<History>,
     /// Held during a run, so that one runs at a time.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Set when the namespace is being closed: a run ends before its next version, and no other one begins.
+    pub(crate) ending: AtomicBool,
+    /// Notified when `ending` is set.
+    pub(crate) ended: Notify,
     /// The last run of this process.
     pub(crate) last: Mutex<Option<LastRun>>,
 }
@@ -51,7 +60,24 @@ impl Retention {
             tree,
             history,
             turn: tokio::sync::Mutex::default(),
+            ending: AtomicBool::new(false),
+            ended: Notify::new(),
             last: Mutex::default(),
+        }
+    }
+
+    /// Ends a run before its next version, and waits for that; no other run begins. The next mount goes on with what is due.
+    pub(crate) async fn end(&self) {
+        self.ending.store(true, Ordering::SeqCst);
+        self.ended.notify_waiters();
+        drop(self.turn.lock().await);
+    }
+
+    /// Fails if the namespace is being closed.
+    pub(crate) fn check_open(&self) -> Result<(), StoreError> {
+        match self.ending.load(Ordering::SeqCst) || self.core.tasks.is_stopped() {
+            true => Err(StoreError::Closed),
+            false => Ok(()),
         }
     }
 }

@@ -162,9 +162,7 @@ impl Retention {
                     return Ok(());
                 }
             }
-            if self.core.tasks.is_stopped() {
-                return Err(StoreError::Closed);
-            }
+            self.check_open()?;
         }
     }
 

@@ -66,6 +66,7 @@ impl Retention {
                 "another prune of this namespace is running: wait until it has ended".to_owned(),
             ));
         };
+        self.check_open()?;
         let is_writer = matches!(self.core.role, Role::Writer);
         if !is_writer && mode != RunMode::DryRun {
             return Err(StoreError::ReadOnly);
@@ -88,7 +89,7 @@ impl Retention {
             if let RunMode::Drop { grace } = mode
                 && self.raise_horizons(&rows, &policy, now).await?
             {
-                self.core.sleep(grace).await;
+                self.show_horizons(grace).await?;
             }
             let protection = self.protection().await?;
             let mut run = Run {
@@ -204,15 +205,13 @@ impl Retention {
                 Some((key, _)) => from = [&key[..], &[0]].concat().into(),
                 None => return Ok(()),
             }
-            if self.core.tasks.is_stopped() {
-                return Err(StoreError::Closed);
-            }
         }
     }
 
     /// Gives a verdict on the version with this record, and carries it out unless the run only reports.
     async fn take(&self, run: &mut Run<'_>, record: &Bytes) -> Result<(), StoreError> {
         for _ in 0..ATTEMPTS {
+            self.check_open()?;
             let rows = self.core.index.snapshot();
             let Some(version) = EndedVersion::read(&rows, record).await? else {
                 return Ok(());
@@ -241,6 +240,18 @@ impl Retention {
         }
         tracing::debug!("a version changes all the time; the next prune decides about it");
         Ok(())
+    }
+
+    /// Waits until followers have seen the raised horizons, unless the namespace is closed before.
+    async fn show_horizons(&self, grace: Duration) -> Result<(), StoreError> {
+        // Made before the look: a close after it ends the wait.
+        let ended = self.ended.notified();
+        self.check_open()?;
+        tokio::select! {
+            () = self.core.sleep(grace) => {}
+            () = ended => {}
+        }
+        self.check_open()
     }
 
     /// Lets other work go first from time to time.

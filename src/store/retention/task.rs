@@ -51,6 +51,7 @@ impl Retention {
                     }
                     EVERY
                 }
+                Err(StoreError::Closed) => return,
                 Err(StoreError::Busy(_)) => AFTER_FAILURE,
                 Err(error) => {
                     tracing::warn!(%error, "history was not pruned to the end; the next prune goes on");
