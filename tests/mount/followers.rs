@@ -62,10 +62,15 @@ fn beside(place: &Place) {
 
     // The past includes the writer's last change.
     assert_eq!(follower.sh("cat .versions/@files/f/2*"), "one\ntwo\n");
-    assert_eq!(
-        follower.sh("ls .versions .versions/@files e/.versions/@files"),
-        writer.sh("ls .versions .versions/@files e/.versions/@files")
-    );
+    // A follower lists a change a moment after it shows it: once it has read that the change is final.
+    let listing = "ls .versions .versions/@files e/.versions/@files";
+    let written = writer.sh(listing);
+    let mut listed = String::new();
+    let same = wait_until(SOON, || {
+        listed = follower.sh(listing);
+        listed == written
+    });
+    assert!(same, "the follower lists {listed}, the writer {written}");
     follower.sh(r#"
         last=$(ls e/.versions | grep ^2 | tail -1)
         test "$(cat .versions/$last/f)" = two
