@@ -155,7 +155,7 @@ impl<'a> PathFinder<'a> {
                 self.content(key).await?,
                 "that a version no longer shows it",
             ),
-            b"HL" => (self.inode(first, None).await?, "how many names it had"),
+            b"HB" | b"HL" => (self.inode(first, None).await?, "which names it had"),
             b"HV" => (self.version(key).await?, "the version"),
             b"HW" => {
                 let version = keys::trailing_id(key).map(|id| id.timestamp);

@@ -13,8 +13,8 @@ use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
 use crate::store::schema::label_keys;
 use crate::store::schema::retention_keys;
-use crate::store::schema::tables::{self, RowTable, SegmentTable};
-use crate::store::schema::tally::{ExtentId, RowTally};
+use crate::store::schema::tables::{self, RowTable, SegmentTable, VersionTable};
+use crate::store::schema::tally::{BoundRow, ExtentId, RowTally};
 
 /// Length of a `G B` key, bytes; the key of an extent's sum has the extent's offset after it.
 const SEGMENT_KEY: usize = 18;
@@ -72,6 +72,14 @@ impl Recount {
             for filing in retention_keys::filings(&filed, &record) {
                 self.add(filing, 1)?;
             }
+        }
+        for BoundRow { key, ino, id } in tally.bindings {
+            let name = match VersionTable::has(&key) {
+                true => keys::record_slot(&key),
+                false => keys::dentry(&key),
+            };
+            let binding = name.map(|name| keys::binding(ino, id, &name).bytes());
+            self.add(binding.unwrap_or(key), 1)?;
         }
         for (label, row) in tally.labels {
             match label_keys::label_rows(&label, &row) {

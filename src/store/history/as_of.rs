@@ -53,21 +53,26 @@ impl HistoricalVersion {
         }
     }
 
-    /// Limits a state to the time of a binding; `None` if they do not overlap.
-    pub(super) fn within(
-        mut self,
-        bound: &Stamp,
-        until: Option<Timestamp>,
-        kept: Retained,
-    ) -> Option<Self> {
+    /// Limits a state to the time of a binding; `None` if they do not overlap. The last state that the name showed shows for as long
+    /// as the record of the binding lasts.
+    fn within(mut self, binding: &Binding<'_>) -> Option<Self> {
+        let Binding {
+            stamp: bound,
+            until,
+            kept,
+            ..
+        } = *binding;
         let start = self.stamp.id.timestamp.max(bound.id.timestamp);
-        let end = match (self.ended, until) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        if end.is_some_and(|end| end <= start) {
+        if until.is_some_and(|until| until.own <= start)
+            || self.ended.is_some_and(|end| end <= start)
+        {
             return None;
         }
+        let end = match (self.ended, until) {
+            (Some(end), Some(until)) if end < until.own => Some(end),
+            (_, Some(until)) => Some(until.shown),
+            (end, None) => end,
+        };
         self.shared = Some(Box::new(SharedState {
             stamp: self.stamp.clone(),
             ended: self.ended,
@@ -111,14 +116,55 @@ impl HistoricalVersion {
 pub(super) struct Binding<'a> {
     pub(super) ino: Ino,
     pub(super) stamp: &'a Stamp,
-    pub(super) until: Option<Timestamp>,
+    /// `None` while the name leads to the inode.
+    pub(super) until: Option<BindingEnd>,
     pub(super) kept: Retained,
 }
 
-impl Binding<'_> {
+/// When a name ceased to lead to a hard-linked inode.
+#[derive(Clone, Copy)]
+pub(super) struct BindingEnd {
+    /// Later states of the inode were not shown by the name.
+    own: Timestamp,
+    /// Until when the name's last state shows, because the versions after it are gone.
+    shown: Timestamp,
+}
+
+impl<'a> Binding<'a> {
+    /// The binding of a name that leads to the inode now.
+    pub(super) fn live(ino: Ino, stamp: &'a Stamp) -> Self {
+        Self {
+            ino,
+            stamp,
+            until: None,
+            kept: Retained::Whole,
+        }
+    }
+
+    /// The binding of a record without a node.
+    pub(super) fn ended(record: &'a VersionRecord) -> Self {
+        Self {
+            ino: record.ino,
+            stamp: &record.stamp,
+            until: Some(BindingEnd {
+                own: record.own_end(),
+                shown: record.end,
+            }),
+            kept: record.kept,
+        }
+    }
+
+    /// Returns the time at which the inode had the state that the name shows at `at`.
+    pub(super) fn state_time(&self, at: Timestamp) -> Timestamp {
+        match self.until {
+            Some(until) => at.min(Timestamp(until.own.0.saturating_sub(1))),
+            None => at,
+        }
+    }
+
     /// Returns the part of a state that the name shows; `None` if there is none.
     pub(super) fn shows(&self, state: HistoricalVersion) -> Option<HistoricalVersion> {
-        state.within(self.stamp, self.until, self.kept)
+        state.within(self)
     }
 }
 
@@ -352,13 +398,7 @@ impl PastView {
                     }
                 }
                 DentryBody::Linked(stamp) if stamp.id.timestamp <= at => {
-                    let binding = Binding {
-                        ino: entry.ino,
-                        stamp,
-                        until: None,
-                        kept: Retained::Whole,
-                    };
-                    return self.linked_at(&binding, at).await;
+                    return self.linked_at(&Binding::live(entry.ino, stamp), at).await;
                 }
                 DentryBody::Linked(_) => {}
             }
@@ -372,25 +412,17 @@ impl PastView {
         if closed.end <= at {
             return Ok(None);
         }
-        match closed.node {
-            Some(node) => Ok(Some(HistoricalVersion {
-                ino: closed.ino,
-                node,
-                stamp: closed.stamp,
-                ended: Some(closed.end),
-                kept: closed.kept,
-                shared: None,
-            })),
-            None => {
-                let binding = Binding {
-                    ino: closed.ino,
-                    stamp: &closed.stamp,
-                    until: Some(closed.end),
-                    kept: closed.kept,
-                };
-                self.linked_at(&binding, at).await
-            }
-        }
+        let Some(node) = closed.node else {
+            return self.linked_at(&Binding::ended(&closed), at).await;
+        };
+        Ok(Some(HistoricalVersion {
+            ino: closed.ino,
+            node,
+            stamp: closed.stamp,
+            ended: Some(closed.end),
+            kept: closed.kept,
+            shared: None,
+        }))
     }
 
     /// Sets the times of a live directory that have not changed since a timestamp.
@@ -417,7 +449,9 @@ impl PastView {
         binding: &Binding<'_>,
         at: Timestamp,
     ) -> Result<Option<HistoricalVersion>, StoreError> {
-        let state = self.linked_before(binding.ino, at).await?;
+        let state = self
+            .linked_before(binding.ino, binding.state_time(at))
+            .await?;
         let shown = state.and_then(|state| binding.shows(state));
         Ok(shown.filter(|shown| shown.covers(at)))
     }

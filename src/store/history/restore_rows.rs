@@ -28,7 +28,7 @@ use crate::store::tree::inode::LinkState;
 use crate::store::tree::locked::LockedInode;
 use crate::store::tree::move_rows::BindTarget;
 use crate::store::tree::rename::RenameEffects;
-use crate::store::tree::review::review;
+use crate::store::tree::review::{names_of, review};
 use crate::store::tree::row_writer::{NameRemoval, Unbinding, VersionEnd};
 
 /// A restore that is being written.
@@ -201,7 +201,12 @@ impl RestoreWriter<'_> {
         let (at, tree) = (self.txn.timestamp, &self.history.tree);
         let lock = lock_of(self.locked, ino)?;
         let file = lock.as_file().ok_or(StoreError::IsDirectory)?;
-        let LinkState::HardLinked { place, nlink } = file.link_state.clone() else {
+        let LinkState::HardLinked {
+            place,
+            nlink,
+            older,
+        } = file.link_state.clone()
+        else {
             return Err(StoreError::Corrupt(format!(
                 "inode {} has names of a hard-linked one",
                 ino.0
@@ -218,6 +223,7 @@ impl RestoreWriter<'_> {
             };
             let (since, end) = (row.alive_since.min(at), ended.end(at));
             review(&mut self.txn, slot, OlderVersions::Held);
+            review(&mut self.txn, &names_of(ino), older);
             tree.unbind(&mut self.txn, slot, ino, stamp, since, end);
             if !ended.is_replaced {
                 let rows = &mut self.txn.rows;
@@ -242,10 +248,15 @@ impl RestoreWriter<'_> {
                     node,
                     state: file.state.clone(),
                     nlink: left,
+                    older,
                 };
                 self.txn
                     .put(keys::inode(ino), &InodeRow::Linked(Box::new(row)));
-                LinkState::HardLinked { place, nlink: left }
+                LinkState::HardLinked {
+                    place,
+                    nlink: left,
+                    older,
+                }
             }
         };
         let out = RenameEffects::Out { ino, link_state };
@@ -509,17 +520,20 @@ impl RestoreWriter<'_> {
             node,
             state: EntryState::Version(self.stamp(first)),
             nlink,
+            older: OlderVersions::NotHeld,
         };
         self.txn
             .put(keys::inode(ino), &InodeRow::Linked(Box::new(row)));
         self.txn.touch(keys::inode(ino));
         for made in names {
             let slot = &made.slot;
+            let stamp = self.stamp(made);
+            tree.begin_binding(&mut self.txn, ino, stamp.id, slot);
             let entry = DentryRow {
                 ino,
                 bound: at,
                 alive_since: self.alive_since(slot),
-                body: DentryBody::Linked(self.stamp(made)),
+                body: DentryBody::Linked(stamp),
                 older: OlderVersions::NotHeld,
             };
             review(&mut self.txn, slot, OlderVersions::Held);

@@ -208,12 +208,7 @@ impl PastView {
                 Ok(last.map(|last| HistoricalVersion::of(last, None)))
             }
             DentryBody::Linked(stamp) => {
-                let binding = Binding {
-                    ino: entry.ino,
-                    stamp: &stamp,
-                    until: None,
-                    kept: Retained::Whole,
-                };
+                let binding = Binding::live(entry.ino, &stamp);
                 self.linked_within(&binding, began).await
             }
         }
@@ -262,13 +257,7 @@ impl PastView {
             return Ok(None);
         }
         let Some(node) = closed.node else {
-            let binding = Binding {
-                ino: closed.ino,
-                stamp: &closed.stamp,
-                until: Some(closed.end),
-                kept: closed.kept,
-            };
-            return self.linked_within(&binding, began).await;
+            return self.linked_within(&Binding::ended(&closed), began).await;
         };
         let is_meant = node.kind != Kind::Directory && began.contains(&closed.stamp.id.timestamp);
         Ok(is_meant.then_some(HistoricalVersion {
@@ -287,10 +276,7 @@ impl PastView {
         binding: &Binding<'_>,
         began: &RangeInclusive<Timestamp>,
     ) -> Result<Option<HistoricalVersion>, StoreError> {
-        let last = binding
-            .until
-            .map(|until| Timestamp(until.0.saturating_sub(1)));
-        let mut at = last.map_or(*began.end(), |last| last.min(*began.end()));
+        let mut at = binding.state_time(*began.end());
         let first = binding.stamp.id.timestamp.max(*began.start());
         while at >= first
             && let Some(state) = self.linked_before(binding.ino, at).await?

@@ -378,7 +378,7 @@ impl PastView {
         let mut linked: HashMap<Ino, Vec<HistoricalVersion>> = HashMap::new();
         for (_, value) in rows.into_iter().rev() {
             let closed: VersionRecord = VersionTable::decode(&value)?;
-            match closed.node {
+            match closed.node.clone() {
                 _ if closed.end_op == EndOp::Transient => {}
                 Some(node) => all.push(HistoricalVersion {
                     ino: closed.ino,
@@ -389,18 +389,13 @@ impl PastView {
                     shared: None,
                 }),
                 None => {
+                    let binding = Binding::ended(&closed);
                     // The states of an inode are read once, even if the name was bound to it several times.
                     let states = match linked.entry(closed.ino) {
                         hash_map::Entry::Occupied(known) => known.into_mut(),
                         hash_map::Entry::Vacant(place) => {
                             place.insert(self.linked_states(closed.ino).await?)
                         }
-                    };
-                    let binding = Binding {
-                        ino: closed.ino,
-                        stamp: &closed.stamp,
-                        until: Some(closed.end),
-                        kept: closed.kept,
                     };
                     let shown = states.iter().filter_map(|s| binding.shows(s.clone()));
                     all.extend(shown);
@@ -417,11 +412,8 @@ impl PastView {
             }
             Some((ino, _, DentryBody::Linked(bound))) => {
                 let states = self.linked_states(ino).await?;
-                all.extend(
-                    states
-                        .into_iter()
-                        .filter_map(|s| s.within(&bound, None, Retained::Whole)),
-                );
+                let binding = Binding::live(ino, &bound);
+                all.extend(states.into_iter().filter_map(|s| binding.shows(s)));
             }
             None => {}
         }

@@ -444,7 +444,9 @@ impl ConflictRecovery<'_> {
                 recovery
                     .tree
                     .unbind(txn, dentry, ino, &was, alive_since, end);
-                (DentryBody::Linked(again(&was)), until)
+                let stamp = again(&was);
+                recovery.tree.begin_binding(txn, ino, stamp.id, dentry);
+                (DentryBody::Linked(stamp), until)
             }
             own @ DentryBody::Own { .. } => (own, entry.bound),
         };

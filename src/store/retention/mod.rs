@@ -9,11 +9,15 @@
 //! goes on with what is due.
 
 pub(crate) mod carry_out;
+pub(crate) mod drop_version;
 pub(crate) mod horizon;
+pub(crate) mod line;
 pub(crate) mod policy_change;
 pub(crate) mod protection;
+pub(crate) mod removed;
 pub(crate) mod report;
 pub(crate) mod run;
+pub(crate) mod shown;
 pub(crate) mod task;
 pub(crate) mod verdict;
 pub(crate) mod why;

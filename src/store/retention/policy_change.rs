@@ -15,7 +15,7 @@ use crate::store::model::policy::{Due, Policy};
 use crate::store::model::version::Timestamp;
 use crate::store::retention::Retention;
 use crate::store::retention::carry_out::Outcome;
-use crate::store::retention::verdict::EndedVersion;
+use crate::store::retention::shown::EndedVersion;
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::retention_keys;
@@ -182,7 +182,9 @@ impl Retention {
             };
             let is_later = match &version.record.filed {
                 Filing::Nowhere => true,
-                Filing::Due(filed) | Filing::Until(filed) => *filed > at,
+                Filing::Due(filed) | Filing::Until(filed) | Filing::Removed(filed, _) => {
+                    *filed > at
+                }
                 // What the policy says of the name's versions may have changed: the run decides.
                 Filing::Last(_) | Filing::Label(_) => true,
             };

@@ -9,9 +9,9 @@ use std::sync::atomic::Ordering;
 use crate::store::history::label_reads::LocationMemo;
 use crate::store::history::view::PastView;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::Dentry;
-use crate::store::model::version::{Ino, Kind, Timestamp, VersionId};
+use crate::store::model::version::{Ino, Timestamp, VersionId};
 use crate::store::retention::Retention;
+use crate::store::retention::shown::ShownVersion;
 use crate::store::schema::keys;
 use crate::store::schema::label_keys::{self, LabelPoint, LabelSlot};
 use crate::store::schema::rows::{LabelPin, VersionRecord};
@@ -65,38 +65,50 @@ impl Protection {
         self.holds.get(&(record.ino, record.stamp.id)).copied()
     }
 
+    /// Returns the held states of an inode, and until when each is held.
+    pub(crate) fn holds_of(&self, ino: Ino) -> impl Iterator<Item = (VersionId, Timestamp)> + '_ {
+        let first = VersionId {
+            timestamp: Timestamp(0),
+            suffix: 0,
+        };
+        let held = self.holds.range((ino, first)..);
+        held.take_while(move |((of, _), _)| *of == ino)
+            .map(|((_, id), until)| (*id, *until))
+    }
+
     /// Returns a label that shows a version of a name, or that is reached only through it.
     ///
     /// # Errors
     /// Errors of the index.
     pub(crate) async fn label(
         &mut self,
-        name: &Dentry,
-        record: &VersionRecord,
+        version: &ShownVersion,
     ) -> Result<Option<LabelPin>, StoreError> {
         if self.labels.is_empty() {
             return Ok(None);
         }
-        let is_directory = matches!(&record.node, Some(node) if node.kind == Kind::Directory);
         let Self {
             labels, view, memo, ..
         } = self;
-        let from = labels.partition_point(|label| label.timestamp < record.stamp.id.timestamp);
+        let from = labels.partition_point(|label| label.timestamp < version.time.start);
         for (at, label) in labels.iter().enumerate() {
-            if label.timestamp >= record.end {
+            if label.timestamp >= version.time.end {
                 break;
             }
-            let shows = at >= from && view.label_shows(label, name.parent, memo).await?;
+            let shows = at >= from && view.label_shows(label, version.name.parent, memo).await?;
             // The labels of a removed directory are found through the name that it had, and the names above that.
-            let leads = is_directory && {
-                let above = LabelPoint {
-                    timestamp: label.timestamp,
-                    slot: LabelSlot {
-                        directory: record.ino,
-                        name: label.slot.name.clone(),
-                    },
-                };
-                view.label_shows(&above, label.slot.directory, memo).await?
+            let leads = match version.directory {
+                Some(directory) => {
+                    let above = LabelPoint {
+                        timestamp: label.timestamp,
+                        slot: LabelSlot {
+                            directory,
+                            name: label.slot.name.clone(),
+                        },
+                    };
+                    view.label_shows(&above, label.slot.directory, memo).await?
+                }
+                None => false,
             };
             if shows || leads {
                 return Ok(Some(LabelPin {

@@ -21,7 +21,7 @@ pub enum KeptBy {
     Label,
     /// It is held.
     Hold,
-    /// The file has, or had, several names.
+    /// It is a former name of a file whose state of then is the current one.
     HardLink,
 }
 
@@ -102,9 +102,12 @@ impl RetentionReport {
         self.kept.entry(by).or_default().add(bytes);
     }
 
-    /// Counts a version of a name that no rule keeps.
-    pub(crate) fn drop_of(&mut self, name: &Dentry, bytes: u64) {
+    /// Counts a version that no rule keeps, of a name if one shows it.
+    pub(crate) fn drop_of(&mut self, name: Option<&Dentry>, bytes: u64) {
         self.dropped.add(bytes);
+        let Some(name) = name else {
+            return;
+        };
         self.names.entry(name.clone()).or_default().add(bytes);
         if self.names.len() > NAMES_MAX {
             let mut bytes: Vec<u64> = self.names.values().map(|amount| amount.bytes).collect();

@@ -13,11 +13,11 @@ use crate::store::model::version::{Ino, Timestamp};
 use crate::store::retention::Retention;
 use crate::store::retention::carry_out::Outcome;
 use crate::store::retention::report::{LastRun, RetentionReport};
-use crate::store::retention::verdict::{EndedVersion, Judge, Verdict, count};
+use crate::store::retention::shown::EndedVersion;
+use crate::store::retention::verdict::{Judge, count};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::retention_keys;
-use crate::store::schema::rows::Filing;
 use crate::store::schema::tables::{
     DueTable, LinkedVersionTable, PolicyTable, RemovedLabelTable, ReviewTable, RowKey, RowTable,
     VersionTable,
@@ -191,19 +191,33 @@ impl Retention {
         }
     }
 
+    /// Takes the versions that are due. A dropped state of a hard-linked inode changes the keys of names that begin with it: they are
+    /// due again, and taken by a further pass.
     async fn take_due(&self, run: &mut Run<'_>, now: Timestamp) -> Result<(), StoreError> {
-        let (mut from, end) = due_until(now);
+        for _ in 0..ATTEMPTS {
+            let taken = self.take_due_once(run, now).await?;
+            if taken == 0 || run.mode == RunMode::DryRun {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the versions that are due, once each. Returns how many there were.
+    async fn take_due_once(&self, run: &mut Run<'_>, now: Timestamp) -> Result<u64, StoreError> {
+        let ((mut from, end), mut taken) = (due_until(now), 0);
         loop {
             let rows = self.core.index.snapshot();
             let page = rows.scan(from, end.clone(), PAGE).await?;
-            for (key, ()) in page.iter().map(|(key, _)| (key, ())) {
+            for (key, _) in &page {
                 if let Some(record) = retention_keys::due_record(key) {
                     self.take(run, &record).await?;
+                    taken += 1;
                 }
             }
             match page.last().filter(|_| page.len() == PAGE) {
                 Some((key, _)) => from = [&key[..], &[0]].concat().into(),
-                None => return Ok(()),
+                None => return Ok(taken),
             }
         }
     }
@@ -220,7 +234,7 @@ impl Retention {
             if self.is_outdated(run.judge.protection()) {
                 run.judge.renew_protection(self.protection().await?);
             }
-            let mut verdict = run.judge.verdict(&version).await?;
+            let verdict = run.judge.verdict(&version).await?;
             let outcome = match run.mode {
                 RunMode::DryRun => Outcome::Done,
                 RunMode::Drop { .. } => {
@@ -228,10 +242,6 @@ impl Retention {
                     self.carry_out(&version, &verdict, protection).await?
                 }
             };
-            if outcome == Outcome::Kept {
-                verdict = Verdict::KeepHardLink;
-                let _filed = self.refile(&version, Filing::Nowhere).await?;
-            }
             if outcome != Outcome::Changed {
                 count(&mut run.report, &version, &verdict);
                 self.rest(run).await;

@@ -1,14 +1,15 @@
 //! Why a version that has ended is kept.
 
+use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::{Dentry, DentryRef};
 use crate::store::model::policy::Due;
 use crate::store::model::version::{Ino, Timestamp, VersionId};
 use crate::store::retention::Retention;
 use crate::store::retention::report::{KeptBy, KeptUntil};
-use crate::store::retention::verdict::{EndedVersion, Judge};
+use crate::store::retention::shown::EndedVersion;
+use crate::store::retention::verdict::Judge;
 use crate::store::schema::keys;
-use crate::store::tree::version_record::VersionRows;
 
 impl Retention {
     /// Returns every rule that keeps a version of a name which has ended, and until when; none: the next run drops it.
@@ -23,16 +24,8 @@ impl Retention {
     ) -> Result<Vec<(KeptBy, KeptUntil)>, StoreError> {
         let slot: Dentry = DentryRef::new(directory, name).to_dentry();
         let rows = self.core.index.snapshot();
-        let key = keys::closed(slot.parent, &slot.name, id).bytes();
-        let Some(version) = EndedVersion::read(&rows, &key).await? else {
-            // A state of a hard-linked file is recorded under its inode.
-            let list = VersionRows::Of(slot);
-            return match list.newest_at(&rows, id.timestamp).await? {
-                Some(binding) if binding.node.is_none() => {
-                    Ok(vec![(KeptBy::HardLink, KeptUntil::Open)])
-                }
-                _ => Err(StoreError::NotFound),
-            };
+        let Some(version) = self.find_ended(&rows, &slot, id).await? else {
+            return Ok(vec![(KeptBy::HardLink, KeptUntil::Open)]);
         };
         let Some(policy) = self.policy().await? else {
             return Err(StoreError::Invalid(
@@ -52,5 +45,27 @@ impl Retention {
             .collect();
         reasons.extend(judge.beyond_time(&version).await?);
         Ok(reasons)
+    }
+    /// Returns the record of a version of a name, or of the state of a hard-linked inode that it is; `None` if that state is the
+    /// current one.
+    async fn find_ended(
+        &self,
+        rows: &Snapshot,
+        slot: &Dentry,
+        id: VersionId,
+    ) -> Result<Option<EndedVersion>, StoreError> {
+        let key = keys::closed(slot.parent, &slot.name, id).bytes();
+        let own = EndedVersion::read(rows, &key).await?;
+        if let Some(version) = own.filter(|version| version.record.node.is_some()) {
+            return Ok(Some(version));
+        }
+        let view = self.history.view();
+        let shown = view.entry_at(slot.parent, &slot.name, id.timestamp).await?;
+        let shown = shown.filter(|shown| shown.version == id);
+        let Some((ino, shared)) = shown.and_then(|shown| Some((shown.ino, shown.shared?))) else {
+            return Err(StoreError::NotFound);
+        };
+        let key = keys::linked_closed(ino, shared.stamp.id).bytes();
+        EndedVersion::read(rows, &key).await
     }
 }

@@ -37,11 +37,11 @@ use bytes::Bytes;
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{ContentRef, Ino, Timestamp, VersionId};
 use crate::store::schema::tables::{
-    AppliedTable, ArchivedWatermarkTable, CheckpointTable, CountTable, CutTable, DentryTable,
-    DirectoryLocationTable, DroppedTable, EmptiedTable, ImportedTable, InodeTable, LineageTable,
-    LinkCountTable, LinkedVersionTable, LocationTable, LoggedTable, LowestProvisionalTable,
-    MovedTable, OrphanTable, PolicyTable, ProvisionalTable, RangeTable, RestoredTreeTable, RowKey,
-    RowTable, SearchedTable, SegmentTable, UncitedTable, VersionTable,
+    AppliedTable, ArchivedWatermarkTable, BindingTable, CheckpointTable, CountTable, CutTable,
+    DentryTable, DirectoryLocationTable, DroppedTable, EmptiedTable, ImportedTable, InodeTable,
+    LineageTable, LinkCountTable, LinkedVersionTable, LocationTable, LoggedTable,
+    LowestProvisionalTable, MovedTable, OrphanTable, PolicyTable, ProvisionalTable, RangeTable,
+    RestoredTreeTable, RowKey, RowTable, SearchedTable, SegmentTable, UncitedTable, VersionTable,
 };
 use crate::store::schema::tally::word;
 
@@ -267,6 +267,33 @@ pub(crate) fn linked_history_at(ino: Ino, timestamp: Timestamp) -> Bytes {
         .u64(ino.0)
         .u64(!timestamp.0)
         .done()
+}
+
+/// Prefix of the names that a hard-linked inode has or had, the youngest first.
+pub(crate) fn bindings(ino: Ino) -> Bytes {
+    KeyBuilder::new(BindingTable::PREFIX).u64(ino.0).done()
+}
+
+/// The row of a name of a hard-linked inode; `id` is that of the name's stamp.
+pub(crate) fn binding(ino: Ino, id: VersionId, name: &Dentry) -> RowKey<BindingTable> {
+    KeyBuilder::new(BindingTable::PREFIX)
+        .u64(ino.0)
+        .u64(!id.timestamp.0)
+        .u32(id.suffix)
+        .u64(name.parent.0)
+        .bytes(&name.name)
+        .row()
+}
+
+/// The id and the name inside an `H B` key.
+pub(crate) fn bound_name(key: &Bytes) -> Option<(VersionId, Dentry)> {
+    let suffix = key.get(18..22)?.try_into().ok()?;
+    let id = VersionId {
+        timestamp: Timestamp(!word(key, 10)?),
+        suffix: u32::from_be_bytes(suffix),
+    };
+    let parent = Ino(word(key, 22)?);
+    Some((id, Dentry::new(parent, key.slice(30..))))
 }
 
 /// Prefix of the link counts of an inode, newest first.

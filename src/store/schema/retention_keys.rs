@@ -130,5 +130,8 @@ pub(crate) fn filings(filed: &Filing, record: &Bytes) -> Vec<Bytes> {
             let until = due(*at, record).bytes();
             own.into_iter().chain([until]).collect()
         }
+        Filing::Removed(at, name) => {
+            vec![due(*at, record).bytes(), kept(name, record).bytes()]
+        }
     }
 }

@@ -24,12 +24,23 @@ pub(crate) enum Filing {
     Nowhere,
     /// In row `G X`, in the order of the times at which the rules of time stop keeping versions.
     Due(Timestamp),
-    /// In row `G F` of this name: one of the last versions of a name that exists.
+    /// In row `G F` of this name: one of the last versions of a name that exists. Without a name in the directory: of a name of
+    /// that hard-linked inode.
     Last(Dentry),
     /// In row `G X` at this time and in row `G F` of its own name: the last version of a removed name, or one that is held.
     Until(Timestamp),
     /// In row `G P` of this label: the label shows the version.
     Label(LabelPin),
+    /// In row `G X` at this time and in row `G F` of this name: a state of a hard-linked inode that was the last one of the name,
+    /// which is removed.
+    Removed(Timestamp, Dentry),
+}
+
+/// `H B`: a name of a hard-linked inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BindingRow {
+    /// When the name ceased to lead to the inode; `None` while it does.
+    pub(crate) end: Option<Timestamp>,
 }
 
 /// What a label shows: a directory, as of a timestamp. No two labels show the same.

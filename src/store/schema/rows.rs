@@ -17,7 +17,7 @@ use crate::store::model::version::{
 };
 
 pub(crate) use crate::store::schema::retention_rows::{
-    Filing, LabelPin, OlderVersions, PendingPolicy,
+    BindingRow, Filing, LabelPin, OlderVersions, PendingPolicy,
 };
 
 /// Format of every row this build writes.
@@ -213,6 +213,8 @@ pub(crate) struct LinkedRow {
     pub(crate) node: InodeState,
     pub(crate) state: EntryState,
     pub(crate) nlink: u32,
+    /// Whether retention keeps versions because the inode has names.
+    pub(crate) older: OlderVersions,
 }
 
 /// `C I`.

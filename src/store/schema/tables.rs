@@ -15,9 +15,9 @@ use crate::store::model::policy::Policy;
 use crate::store::model::version::Timestamp;
 use crate::store::schema::label_rows::{HoldRow, LabelRow};
 use crate::store::schema::rows::{
-    AppliedRow, CheckpointRow, DentryRow, DirectoryLocation, EpochWatermark, ImportedRow, InodeRow,
-    LineageRow, LocationRow, LogPlace, MovedRow, OrphanRow, PendingPolicy, RangeRow, SearchedRow,
-    SegmentRow, UncitedRow, VersionRecord, decode, encode,
+    AppliedRow, BindingRow, CheckpointRow, DentryRow, DirectoryLocation, EpochWatermark,
+    ImportedRow, InodeRow, LineageRow, LocationRow, LogPlace, MovedRow, OrphanRow, PendingPolicy,
+    RangeRow, SearchedRow, SegmentRow, UncitedRow, VersionRecord, decode, encode,
 };
 use crate::store::schema::tally::{self, RowTally};
 
@@ -190,6 +190,8 @@ tables! {
     VersionTable "H V" b"HV" VersionRecord, "directory, name, `00`, ~timestamp, suffix (`u32`)", "`VersionRecord`: a version of a name that has ended" => tally::version;
     /// A version of a hard-linked inode that has ended.
     LinkedVersionTable "H W" b"HW" VersionRecord, "inode, ~timestamp, suffix (`u32`)", "`VersionRecord`: a version of a hard-linked inode that has ended" => tally::version;
+    /// A name of a hard-linked inode: since when it has led to the inode, and until when it did.
+    BindingTable "H B" b"HB" BindingRow, "inode, ~timestamp, suffix (`u32`), directory, name", "`BindingRow`: that name led to the inode from then on, and until when; its own row is the `H V` or `C D` of that id" => tally::binding;
     /// How many names an inode had.
     LinkCountTable "H L" b"HL" u32, "inode, ~timestamp", "`u32`: how many names the inode had from then on; absent: one";
     /// Parent and name that a directory had.
@@ -199,7 +201,7 @@ tables! {
     /// Versions in the order in which the rules of time stop keeping them.
     DueTable "G X" b"GX" (), "due time, key of an `H V` or `H W`", "`()`: a version that the rules of time keep until then" => tally::filing;
     /// Versions that retention keeps because of a name, and that are due by the rules of time.
-    KeptTable "G F" b"GF" (), "directory, name, `00`, key of an `H V`", "`()`: a version that is kept as long as that name exists, or does not exist" => tally::filing;
+    KeptTable "G F" b"GF" (), "directory, name, `00`, key of an `H V` or `H W`", "`()`: a version that is kept as long as that name exists, or does not exist; without a name: as long as that hard-linked inode has names" => tally::filing;
     /// Names whose kept versions are to be reviewed.
     ReviewTable "G Z" b"GZ" Timestamp, "directory, name", "`timestamp`: the versions in `G F` of that name are to be reviewed, since that operation";
     /// Versions that a label keeps, and that are due by the rules of time.

@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::store::model::version::{Content, ContentRef, ROOT, Timestamp};
+use crate::store::model::version::{Content, ContentRef, Ino, ROOT, Timestamp, VersionId};
 use crate::store::schema::label_rows::{HoldRow, LabelRow};
 use crate::store::schema::rows::{
-    AppliedRow, DentryBody, DentryRow, EntryState, ExtentSource, Filing, InodeRow, InodeState,
-    LineageRow, MovedRow, OrphanRow, RangeRow, SegmentRow, VersionRecord,
+    AppliedRow, BindingRow, DentryBody, DentryRow, EntryState, ExtentSource, Filing, InodeRow,
+    InodeState, LineageRow, MovedRow, OrphanRow, RangeRow, SegmentRow, VersionRecord,
 };
 
 /// An extent by the place of its first byte.
@@ -22,6 +22,15 @@ pub(crate) struct ExtentId {
     pub(crate) sequence: u64,
     /// Offset in the segment, bytes.
     pub(crate) offset: u32,
+}
+
+/// The row of a name of a hard-linked inode: a directory entry or a version record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BoundRow {
+    pub(crate) key: Bytes,
+    pub(crate) ino: Ino,
+    /// The id of the name's stamp.
+    pub(crate) id: VersionId,
 }
 
 /// The sum over some rows.
@@ -37,6 +46,8 @@ pub(crate) struct RowTally {
     pub(crate) files: i64,
     /// Keys of version records, and where each is filed.
     pub(crate) records: Vec<(Bytes, Filing)>,
+    /// Names that lead, or led, to hard-linked inodes; each has a further row.
+    pub(crate) bindings: Vec<BoundRow>,
     /// Labels with their keys; each has further rows that lead to it.
     pub(crate) labels: Vec<(Bytes, LabelRow)>,
     /// Keys of holds, and until when each holds.
@@ -67,11 +78,20 @@ impl RowTally {
     }
 }
 
-pub(super) fn dentry(_key: &[u8], row: DentryRow, tally: &mut RowTally) {
-    if let DentryBody::Own { node, state } = row.body {
-        tally.live(&node, &state);
-        if row.ino != ROOT {
-            tally.file(&node);
+pub(super) fn dentry(key: &[u8], row: DentryRow, tally: &mut RowTally) {
+    match row.body {
+        DentryBody::Own { node, state } => {
+            tally.live(&node, &state);
+            if row.ino != ROOT {
+                tally.file(&node);
+            }
+        }
+        DentryBody::Linked(stamp) => {
+            tally.bindings.push(BoundRow {
+                key: Bytes::copy_from_slice(key),
+                ino: row.ino,
+                id: stamp.id,
+            });
         }
     }
 }
@@ -88,8 +108,23 @@ pub(super) fn orphan(_key: &[u8], row: OrphanRow, tally: &mut RowTally) {
 }
 
 pub(super) fn version(key: &[u8], row: VersionRecord, tally: &mut RowTally) {
-    row.node.iter().for_each(|node| tally.show(&node.content));
-    tally.records.push((Bytes::copy_from_slice(key), row.filed));
+    let record = Bytes::copy_from_slice(key);
+    match &row.node {
+        Some(node) => tally.show(&node.content),
+        None => {
+            tally.bindings.push(BoundRow {
+                key: record.clone(),
+                ino: row.ino,
+                id: row.stamp.id,
+            });
+        }
+    }
+    tally.records.push((record, row.filed));
+}
+
+/// A name of a hard-linked inode has such a row beside its own.
+pub(super) fn binding(key: &[u8], _row: BindingRow, tally: &mut RowTally) {
+    tally.filings.push(Bytes::copy_from_slice(key));
 }
 
 pub(super) fn filing(key: &[u8], (): (), tally: &mut RowTally) {

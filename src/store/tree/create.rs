@@ -12,7 +12,7 @@ use crate::store::model::error::StoreError;
 use crate::store::model::ids::{Dentry, UsageChange};
 use crate::store::model::policy::Policy;
 use crate::store::model::version::{
-    Attrs, Author, Content, EndOp, Ino, Kind, Op, Origin, Stat, Time, Timestamp,
+    Attrs, Author, Content, EndOp, Ino, Kind, Op, Origin, Stamp, Stat, Time, Timestamp,
 };
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
@@ -24,7 +24,7 @@ use crate::store::tree::file::File;
 use crate::store::tree::inode::{CachedDirectory, CachedInode, FileInode, LinkState};
 use crate::store::tree::locked::{LockedInode, find};
 use crate::store::tree::lookup::DirectoryListing;
-use crate::store::tree::review::review;
+use crate::store::tree::review::{names_of, review};
 use crate::store::tree::row_writer::VersionEnd;
 use crate::sync::Arc;
 
@@ -71,6 +71,14 @@ pub fn check_entry_name(name: &[u8]) -> Result<(), StoreError> {
         )));
     }
     Ok(())
+}
+
+/// The names of an inode that gets one more.
+struct SharedNames {
+    /// One of them.
+    place: Dentry,
+    nlink: u32,
+    older: OlderVersions,
 }
 
 impl Tree {
@@ -293,16 +301,15 @@ impl Tree {
         let mut file = find(&mut locked, ino)
             .and_then(LockedInode::file)
             .ok_or(StoreError::NotFound)?;
-        let origin = file.place().map(
-            |Dentry {
-                 parent: directory,
-                 name,
-             }| Origin {
-                directory: *directory,
-                name: name.clone(),
-            },
-        );
-        let (place, nlink) = self.share(&mut txn, ino, &file, author)?;
+        let origin = file.place().map(|place| Origin {
+            directory: place.parent,
+            name: place.name.clone(),
+        });
+        let SharedNames {
+            place,
+            nlink,
+            older,
+        } = self.share(&mut txn, ino, &file, author)?;
         self.count_links(&mut txn, ino, nlink);
         let state = self.shared_state(&mut txn, &file);
         let mut node = file.node.clone();
@@ -311,17 +318,11 @@ impl Tree {
             node: node.clone(),
             state: state.clone(),
             nlink,
+            older,
         };
         txn.put(keys::inode(ino), &InodeRow::Linked(Box::new(row)));
         let stamp = self.stamp(at, Op::Link, author, origin);
-        let entry = DentryRow {
-            ino,
-            bound: at,
-            alive_since: at,
-            body: DentryBody::Linked(stamp),
-            older: OlderVersions::NotHeld,
-        };
-        txn.put(keys::entry(parent, name), &entry);
+        self.bind_new(&mut txn, ino, stamp, &dentry);
         let change = DirectoryRow {
             entries: 1,
             removal_burst: Some((at, None)),
@@ -329,11 +330,30 @@ impl Tree {
         };
         let change = self.touch(&mut txn, parent, change);
         self.commit.enqueue(txn)?;
-        file.set_names(LinkState::HardLinked { place, nlink }, node, state);
+        let link_state = LinkState::HardLinked {
+            place,
+            nlink,
+            older,
+        };
+        file.set_names(link_state, node, state);
         if let Some(mut directory) = find(&mut locked, parent).and_then(LockedInode::directory) {
             directory.merge(change);
         }
         Ok(())
+    }
+
+    /// Binds a new name to a hard-linked inode.
+    fn bind_new(&self, txn: &mut Txn, ino: Ino, stamp: Stamp, dentry: &Dentry) {
+        let at = txn.timestamp;
+        self.begin_binding(txn, ino, stamp.id, dentry);
+        let entry = DentryRow {
+            ino,
+            bound: at,
+            alive_since: at,
+            body: DentryBody::Linked(stamp),
+            older: OlderVersions::NotHeld,
+        };
+        txn.put(keys::entry(dentry.parent, &dentry.name), &entry);
     }
 
     /// Returns the state for an inode that gets a second name. An unborn file may hide an older version of its first name; that
@@ -350,14 +370,14 @@ impl Tree {
         state
     }
 
-    /// Converts a single name to a hard-linked entry. Returns a directory entry of the inode and the new number of names.
+    /// Converts a single name to a hard-linked entry, and counts one name more.
     fn share(
         &self,
         txn: &mut Txn,
         ino: Ino,
         file: &FileInode,
         author: &Author,
-    ) -> Result<(Dentry, u32), StoreError> {
+    ) -> Result<SharedNames, StoreError> {
         let at = txn.timestamp;
         match &file.link_state {
             LinkState::Single {
@@ -373,20 +393,38 @@ impl Tree {
                     EntryState::Provisional(last) => last.stamp.clone(),
                     EntryState::Unborn { .. } => self.stamp(at, Op::Create, author, None),
                 };
+                // From now on the inode's row says whether versions are kept: another name's save ends versions of this name too.
+                review(txn, place, *older);
+                self.begin_binding(txn, ino, stamp.id, place);
                 let entry = DentryRow {
                     ino,
                     bound: *bound,
                     alive_since: (*alive_since).min(at),
                     body: DentryBody::Linked(stamp),
-                    older: *older,
+                    older: OlderVersions::NotHeld,
                 };
                 txn.put(keys::entry(place.parent, &place.name), &entry);
-                Ok((place.clone(), 2))
+                Ok(SharedNames {
+                    place: place.clone(),
+                    nlink: 2,
+                    older: OlderVersions::NotHeld,
+                })
             }
             LinkState::HardLinked { nlink, .. } if *nlink >= LINK_MAX => {
                 Err(StoreError::TooManyLinks)
             }
-            LinkState::HardLinked { place, nlink } => Ok((place.clone(), nlink + 1)),
+            LinkState::HardLinked {
+                place,
+                nlink,
+                older,
+            } => {
+                review(txn, &names_of(ino), *older);
+                Ok(SharedNames {
+                    place: place.clone(),
+                    nlink: nlink + 1,
+                    older: *older,
+                })
+            }
             LinkState::Unlinked => Err(StoreError::NotFound),
         }
     }

@@ -45,7 +45,11 @@ pub(crate) enum LinkState {
         older: OlderVersions,
     },
     /// Has, or had, several names; `place` is one of them.
-    HardLinked { place: Dentry, nlink: u32 },
+    HardLinked {
+        place: Dentry,
+        nlink: u32,
+        older: OlderVersions,
+    },
     /// No name; the inode exists only for its open files.
     Unlinked,
 }

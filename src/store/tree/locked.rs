@@ -375,10 +375,11 @@ impl LockedFile<'_> {
         }
     }
 
-    /// Records whether retention keeps versions of the inode's name because the name exists.
+    /// Records whether retention keeps versions because the inode has its names.
     pub(crate) fn set_older(&mut self, held: OlderVersions) {
-        if let LinkState::Single { older, .. } = &mut self.file.link_state {
-            *older = held;
+        match &mut self.file.link_state {
+            LinkState::Single { older, .. } | LinkState::HardLinked { older, .. } => *older = held,
+            LinkState::Unlinked => {}
         }
     }
 

@@ -50,6 +50,17 @@ impl Tree {
         Ok(all)
     }
 
+    /// Loads a locked inode, unless it is gone.
+    ///
+    /// # Errors
+    /// Errors of the index; `Corrupt`.
+    pub(crate) async fn load_known(&self, locked: &mut LockedInode) -> Result<(), StoreError> {
+        match self.load(locked).await {
+            Ok(()) | Err(StoreError::NotFound) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn load(&self, locked: &mut LockedInode) -> Result<(), StoreError> {
         let ino = locked.inode.ino;
         match locked.cached() {
@@ -73,6 +84,7 @@ impl Tree {
                 let link_state = LinkState::HardLinked {
                     place,
                     nlink: row.nlink,
+                    older: row.older,
                 };
                 return Ok(Some(CachedInode::File(Box::new(FileInode::new(
                     link_state, row.node, row.state,

@@ -18,7 +18,7 @@ use crate::store::schema::rows::{
 use crate::store::schema::tables::{RowTable, VersionTable};
 use crate::store::tree::Tree;
 use crate::store::tree::inode::{CachedDirectory, FileInode, LinkState};
-use crate::store::tree::review::review;
+use crate::store::tree::review::{names_of, review};
 use crate::store::tree::row_writer::VersionEnd;
 use crate::store::tree::version_record::VersionRows;
 
@@ -166,8 +166,14 @@ impl Tree {
         let at = arrival.at;
         let mut node = file.node.clone();
         node.attrs.ctime = txn.time;
-        if let LinkState::HardLinked { nlink, .. } = &file.link_state {
-            let link_state = self.bind_linked(txn, ino, file, *nlink, arrival, &node);
+        if let LinkState::HardLinked { nlink, older, .. } = &file.link_state {
+            let row = LinkedRow {
+                node: node.clone(),
+                state: file.state.clone(),
+                nlink: *nlink,
+                older: *older,
+            };
+            let link_state = self.bind_linked(txn, ino, row, arrival);
             return (link_state, node, file.state.clone());
         }
         let born = !matches!(file.state, EntryState::Unborn { .. });
@@ -205,16 +211,17 @@ impl Tree {
         )
     }
 
-    /// Binds a hard-linked inode to a new name in place of one of its old ones, and writes the changed ctime to the inode's row.
+    /// Binds a hard-linked inode to a new name in place of one of its old ones, and writes the inode's row, which has a new ctime.
     fn bind_linked(
         &self,
         txn: &mut Txn,
         ino: Ino,
-        file: &FileInode,
-        nlink: u32,
+        row: LinkedRow,
         arrival: &BindTarget,
-        node: &InodeState,
     ) -> LinkState {
+        let LinkedRow { nlink, older, .. } = row;
+        review(txn, &names_of(ino), older);
+        self.begin_binding(txn, ino, arrival.stamp.id, &arrival.dentry);
         let entry = DentryRow {
             ino,
             bound: arrival.at,
@@ -227,15 +234,11 @@ impl Tree {
             &entry,
         );
         self.put_location(txn, ino, &arrival.dentry);
-        let row = LinkedRow {
-            node: node.clone(),
-            state: file.state.clone(),
-            nlink,
-        };
         txn.put(keys::inode(ino), &InodeRow::Linked(Box::new(row)));
         LinkState::HardLinked {
             place: arrival.dentry.clone(),
             nlink,
+            older,
         }
     }
 

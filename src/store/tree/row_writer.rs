@@ -15,12 +15,12 @@ use crate::store::model::version::{
 };
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    DentryBody, DentryRow, DirectoryRow, EntryState, Filing, InodeRow, InodeState, LastVersion,
-    LinkedRow, LocationRow, OrphanRow, RemovalBurst, VersionRecord,
+    BindingRow, DentryBody, DentryRow, DirectoryRow, EntryState, Filing, InodeRow, InodeState,
+    LastVersion, LinkedRow, LocationRow, OrphanRow, RemovalBurst, VersionRecord,
 };
 use crate::store::tree::Tree;
 use crate::store::tree::inode::{CachedDirectory, FileInode, LinkState};
-use crate::store::tree::review::review;
+use crate::store::tree::review::{names_of, review};
 use crate::store::tree::version_record::VersionRows;
 
 /// Longest gap between two removals of one removal burst.
@@ -148,11 +148,12 @@ impl Tree {
                 };
                 txn.put(keys::entry(place.parent, &place.name), &entry);
             }
-            LinkState::HardLinked { nlink, .. } => {
+            LinkState::HardLinked { nlink, older, .. } => {
                 let row = LinkedRow {
                     node: node.clone(),
                     state: state.clone(),
                     nlink: *nlink,
+                    older: *older,
                 };
                 txn.put(keys::inode(ino), &InodeRow::Linked(Box::new(row)));
             }
@@ -216,7 +217,8 @@ impl Tree {
                 review(txn, place, *older);
                 self.close(txn, place, &last, end);
             }
-            LinkState::HardLinked { .. } => {
+            LinkState::HardLinked { older, .. } => {
+                review(txn, &names_of(ino), *older);
                 let stamp = last.stamp.clone();
                 let record = end.record(ino, stamp, Some(last.node), last.alive_since);
                 let _filed = self.close_record(txn, &VersionRows::Linked(ino), record);
@@ -251,6 +253,12 @@ impl Tree {
         record
     }
 
+    /// Writes the row by which an inode's names are found: from the stamp with this id on, the name leads to the hard-linked inode.
+    pub(crate) fn begin_binding(&self, txn: &mut Txn, ino: Ino, id: VersionId, dentry: &Dentry) {
+        let row = BindingRow { end: None };
+        txn.put(keys::binding(ino, id, dentry), &row);
+    }
+
     /// Ends the binding of a name to a hard-linked inode. The record has no state: the inode's own records (`H W`) have it.
     pub(crate) fn unbind(
         &self,
@@ -261,6 +269,8 @@ impl Tree {
         alive_since: Timestamp,
         end: VersionEnd<'_>,
     ) {
+        let row = BindingRow { end: Some(end.at) };
+        txn.put(keys::binding(ino, stamp.id, dentry), &row);
         let record = end.record(ino, stamp.clone(), None, alive_since);
         let _filed = self.close_record(txn, &VersionRows::Of(dentry.clone()), record);
     }
@@ -403,12 +413,18 @@ impl Tree {
 
     /// Removes one name of a hard-linked inode; `None` if it was the last one.
     fn fewer_links(&self, txn: &mut Txn, ino: Ino, file: &FileInode) -> Option<LinkState> {
-        let LinkState::HardLinked { place, nlink } = &file.link_state else {
+        let LinkState::HardLinked {
+            place,
+            nlink,
+            older,
+        } = &file.link_state
+        else {
             return None;
         };
         if *nlink <= 1 {
             return None;
         }
+        review(txn, &names_of(ino), *older);
         self.count_links(txn, ino, nlink - 1);
         let mut node = file.node.clone();
         node.attrs.ctime = txn.time;
@@ -416,11 +432,13 @@ impl Tree {
             node,
             state: file.state.clone(),
             nlink: nlink - 1,
+            older: *older,
         };
         txn.put(keys::inode(ino), &InodeRow::Linked(Box::new(row)));
         Some(LinkState::HardLinked {
             place: place.clone(),
             nlink: nlink - 1,
+            older: *older,
         })
     }
 

@@ -83,6 +83,10 @@ impl VersionRows {
             Filing::Due(at) => txn.put(retention_keys::due(*at, &key), &()),
             Filing::Last(name) => txn.put(retention_keys::kept(name, &key), &()),
             Filing::Label(label) => txn.put(retention_keys::labeled(*label, &key), &()),
+            Filing::Removed(at, name) => {
+                txn.put(retention_keys::due(*at, &key), &());
+                txn.put(retention_keys::kept(name, &key), &());
+            }
             Filing::Until(at) => {
                 txn.put(retention_keys::due(*at, &key), &());
                 if let Self::Of(own) = self {
@@ -133,6 +137,10 @@ impl VersionRows {
             Filing::Due(at) => txn.delete(retention_keys::due(*at, &key)),
             Filing::Last(name) => txn.delete(retention_keys::kept(name, &key)),
             Filing::Label(label) => txn.delete(retention_keys::labeled(*label, &key)),
+            Filing::Removed(at, name) => {
+                txn.delete(retention_keys::due(*at, &key));
+                txn.delete(retention_keys::kept(name, &key));
+            }
             Filing::Until(at) => {
                 txn.delete(retention_keys::due(*at, &key));
                 if let Self::Of(own) = self {

@@ -1,11 +1,15 @@
 //! Retention: what a run drops and keeps, compared with a model that reads the policy's words anew.
 
 mod cases;
+mod linked;
 mod walk;
 mod words;
 
 use super::*;
-use crate::store::schema::tables::{RowTable, VersionTable};
+use crate::store::schema::tables::{
+    BindingTable, LinkCountTable, LinkedVersionTable, RowTable, VersionTable,
+};
+use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use words::Slot;

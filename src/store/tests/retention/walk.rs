@@ -60,7 +60,7 @@ impl Walk {
         self.cluster.env.advance(pause);
         let at = self.slot();
         let author = author();
-        match self.rng.below(10) {
+        match self.rng.below(12) {
             0 | 1 if self.past.current(&at).is_some() => {
                 let removed = self.ns.tree.unlink(Ino(at.0), at.1.as_bytes(), &author);
                 removed.await.unwrap();
@@ -69,13 +69,26 @@ impl Walk {
             }
             2 | 3 => {
                 let to = self.slot();
-                if to != at && self.past.current(&at).is_some() {
+                let moves = to != at && !self.past.are_one_file(&at, &to);
+                if moves && self.past.current(&at).is_some() {
                     let (from, onto) = (Self::dentry(&at), Self::dentry(&to));
                     let tree = &self.ns.tree;
                     let moved = tree.rename(from, onto, RenameMode::Replace, &author);
                     moved.await.unwrap();
                     let start = self.newest(&to).await.version.timestamp.0;
                     self.past.rename(&at, &to, start);
+                }
+            }
+            4 | 5 if self.past.current(&at).is_some() => {
+                let to = self.slot();
+                if self.past.current(&to).is_none() {
+                    let tree = &self.ns.tree;
+                    let found = tree.lookup(Ino(at.0), at.1.as_bytes()).await;
+                    let ino = found.unwrap().unwrap().ino;
+                    let linked = tree.link(ino, Ino(to.0), to.1.as_bytes(), &author);
+                    linked.await.unwrap();
+                    let start = self.newest(&to).await.version.timestamp.0;
+                    self.past.link(&at, &to, start);
                 }
             }
             _ => {
@@ -98,7 +111,7 @@ impl Walk {
             .names
             .iter()
             .flat_map(|(slot, all)| all.iter().map(move |made| (slot, made)))
-            .filter(|(_, made)| made.ended.is_some() && !made.dropped)
+            .filter(|(_, made)| made.is_kept() && made.shared.is_none())
             .map(|(slot, made)| (slot.clone(), made.start))
             .collect();
         let found = recorded(&self.ns).await;
@@ -108,6 +121,7 @@ impl Walk {
             lost.is_empty() && left.is_empty(),
             "lost {lost:?}, left {left:?}, {report:?}"
         );
+        linked::compare(&self.ns, &self.past).await;
         assert_eq!(prune(&self.ns).await.dropped.versions, 0, "a second run");
     }
 

@@ -38,8 +38,20 @@ pub(super) struct Made {
     pub(super) life: u64,
     /// The name that a rename took the file from, where that began the life.
     pub(super) from: Option<Slot>,
+    /// The hard-linked file whose state it shows.
+    pub(super) shared: Option<Shared>,
     /// Whether a run has found that nothing keeps it.
     pub(super) dropped: bool,
+}
+
+/// A state of a file with several names, as one of them shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Shared {
+    pub(super) file: u64,
+    /// When the state began.
+    pub(super) state: u64,
+    /// When the name began to lead to the file.
+    pub(super) bound: u64,
 }
 
 /// The words of a policy.
@@ -67,6 +79,8 @@ pub(super) const DEFAULT: Words = Words {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Past {
     pub(super) names: BTreeMap<Slot, Vec<Made>>,
+    /// How many files got a second name.
+    files: u64,
 }
 
 impl Past {
@@ -74,24 +88,79 @@ impl Past {
         self.names.get(slot)?.last().filter(|v| v.ended.is_none())
     }
 
-    /// The name gets a version.
+    /// The name gets a version, and so do the other names of the file.
     pub(super) fn save(&mut self, slot: &Slot, start: u64, text: &[u8]) {
-        let life = self.current(slot).map_or(start, |last| last.life);
-        let from = self.current(slot).and_then(|last| last.from.clone());
-        self.end(slot, Ended::Superseded(start));
-        self.push(slot, start, text, life, from);
+        let Some(last) = self.current(slot) else {
+            self.push(slot, Made::new(start, text));
+            return;
+        };
+        let mut names = vec![slot.clone()];
+        if let Some(shared) = last.shared {
+            let has = |slot: &&Slot| self.current(slot).is_some_and(|v| v.leads_to(shared.file));
+            names = self.names.keys().filter(has).cloned().collect();
+        }
+        for name in names {
+            let last = self.current(&name).unwrap().clone();
+            let shared = last.shared.map(|shared| Shared {
+                state: start,
+                ..shared
+            });
+            self.end(&name, Ended::Superseded(start));
+            let made = Made {
+                life: last.life,
+                from: last.from,
+                shared,
+                ..Made::new(start, text)
+            };
+            self.push(&name, made);
+        }
+    }
+
+    /// The file gets another name.
+    pub(super) fn link(&mut self, slot: &Slot, to: &Slot, at: u64) {
+        self.files += 1;
+        let file = self.files;
+        let current = self.names.get_mut(slot).unwrap().last_mut().unwrap();
+        let shared = *current.shared.get_or_insert(Shared {
+            file,
+            state: current.start,
+            bound: current.start,
+        });
+        let made = Made {
+            shared: Some(Shared {
+                bound: at,
+                ..shared
+            }),
+            ..Made::new(at, &current.text)
+        };
+        self.push(to, made);
+    }
+
+    /// Whether a rename of one to the other does nothing, because both are names of one file.
+    pub(super) fn are_one_file(&self, one: &Slot, other: &Slot) -> bool {
+        let file = |slot| Some(self.current(slot)?.shared?.file);
+        file(one).is_some() && file(one) == file(other)
     }
 
     /// The name is renamed over another one, or to a new one.
     pub(super) fn rename(&mut self, from: &Slot, to: &Slot, at: u64) {
-        let text = self.current(from).unwrap().text.clone();
+        let moved = self.current(from).unwrap().clone();
         let (life, origin) = match self.current(to) {
             Some(last) => (last.life, last.from.clone()),
             None => (at, Some(from.clone())),
         };
         self.end(from, Ended::Moved(at, to.clone()));
         self.end(to, Ended::Superseded(at));
-        self.push(to, at, &text, life, origin);
+        let made = Made {
+            life,
+            from: origin,
+            shared: moved.shared.map(|shared| Shared {
+                bound: at,
+                ..shared
+            }),
+            ..Made::new(at, &moved.text)
+        };
+        self.push(to, made);
     }
 
     pub(super) fn remove(&mut self, slot: &Slot, at: u64) {
@@ -106,24 +175,23 @@ impl Past {
         }
     }
 
-    fn push(&mut self, slot: &Slot, start: u64, text: &[u8], life: u64, from: Option<Slot>) {
-        self.names.entry(slot.clone()).or_default().push(Made {
-            start,
-            ended: None,
-            text: text.to_vec(),
-            life,
-            from,
-            dropped: false,
-        });
+    fn push(&mut self, slot: &Slot, made: Made) {
+        self.names.entry(slot.clone()).or_default().push(made);
     }
 
     /// A run at `now`: marks every version that no word keeps. What was dropped once stays dropped.
     pub(super) fn prune(&mut self, words: &Words, now: u64) {
         let lasts = self.lasts(words.last);
         let mut gone = Vec::new();
+        // A state stays while one of its names keeps it, and a name of a file while it keeps one of the file's states.
+        let (mut states, mut bindings) = (BTreeSet::new(), BTreeSet::new());
         for (slot, all) in &self.names {
             for (at, made) in all.iter().enumerate() {
-                let Some(ended) = &made.ended else { continue };
+                let Some(ended) = &made.ended else {
+                    states.extend(made.shared.map(|shared| (shared.file, shared.state)));
+                    bindings.extend(made.shared.map(|shared| (slot.clone(), shared.bound)));
+                    continue;
+                };
                 let is_newest = at + 1 == all.len();
                 let kept = words.keep_by_time(made.start, ended.at(), now)
                     || lasts.contains(&(slot.clone(), made.start))
@@ -132,6 +200,21 @@ impl Past {
                         && ended.at() + words.removed > now;
                 if !kept {
                     gone.push((slot.clone(), at));
+                } else if let Some(shared) = made.shared {
+                    states.insert((shared.file, shared.state));
+                    bindings.insert((slot.clone(), shared.bound));
+                }
+            }
+        }
+        for (slot, all) in &self.names {
+            for (at, made) in all.iter().enumerate() {
+                if let Some(shared) = made.shared {
+                    let kept = states.contains(&(shared.file, shared.state))
+                        && bindings.contains(&(slot.clone(), shared.bound));
+                    gone.retain(|(of, number)| !(kept && of == slot && *number == at));
+                    if !kept {
+                        gone.push((slot.clone(), at));
+                    }
                 }
             }
         }
@@ -185,6 +268,30 @@ impl Past {
             shown = all.iter().find(is_before)?;
         }
         Some(shown)
+    }
+}
+
+impl Made {
+    /// The first version of a life.
+    fn new(start: u64, text: &[u8]) -> Self {
+        Self {
+            start,
+            ended: None,
+            text: text.to_vec(),
+            life: start,
+            from: None,
+            shared: None,
+            dropped: false,
+        }
+    }
+
+    fn leads_to(&self, file: u64) -> bool {
+        self.shared.is_some_and(|shared| shared.file == file)
+    }
+
+    /// Whether it has ended and is left.
+    pub(super) fn is_kept(&self) -> bool {
+        self.ended.is_some() && !self.dropped
     }
 }
 

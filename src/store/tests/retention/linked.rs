@@ -1,0 +1,193 @@
+//! The rows of hard-linked files, compared with the model.
+
+use super::words::{DAY, HOUR, Made, Past, Shared};
+use super::*;
+use crate::store::tests::labels::label;
+
+async fn keys_of(ns: &Namespace, table: Bytes) -> Vec<Bytes> {
+    let end = keys::after(&table);
+    let rows = ns.core.index.scan(table, end, usize::MAX).await.unwrap();
+    rows.into_iter().map(|(key, _)| key).collect()
+}
+
+/// Compares the states that have ended, and the names that led to a file.
+pub(super) async fn compare(ns: &Namespace, past: &Past) {
+    let shared = |is_counted: fn(&Made) -> bool| {
+        let made = past.names.values().flatten();
+        let shared = made.filter(move |made| is_counted(made));
+        shared.filter_map(|made| made.shared)
+    };
+    let state = |shared: Shared| (shared.file, shared.state);
+    let current: BTreeSet<_> = shared(|made| made.ended.is_none()).map(state).collect();
+    let ended: BTreeSet<_> = shared(|made| made.is_kept()).map(state).collect();
+    let mut expected: Vec<u64> = ended.difference(&current).map(|(_, at)| *at).collect();
+    let states = keys_of(ns, LinkedVersionTable::all()).await;
+    let states = states.iter().map(|key| keys::trailing_id(key).unwrap());
+    let mut found: Vec<u64> = states.map(|id| id.timestamp.0).collect();
+    expected.sort_unstable();
+    found.sort_unstable();
+    assert_eq!(found, expected, "states of hard-linked files");
+
+    let mut expected = BTreeSet::new();
+    for (slot, made) in &past.names {
+        let left = made.iter().filter(|made| !made.dropped);
+        expected.extend(left.filter_map(|made| Some((slot.clone(), made.shared?.bound))));
+    }
+    // A name begins later once the state is gone with which it began: it is found by its place in the list.
+    let mut expected: Vec<Slot> = expected.into_iter().map(|(slot, _)| slot).collect();
+    let names = keys_of(ns, BindingTable::all()).await;
+    let names = names.iter().map(|key| keys::bound_name(key).unwrap().1);
+    let mut found: Vec<Slot> = names
+        .map(|name| slot(name.parent, std::str::from_utf8(&name.name).unwrap()))
+        .collect();
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected, "names of hard-linked files");
+}
+
+/// A file with the names `a` and `b` and the states 1 to 6, a minute apart.
+async fn two_names(name: &str) -> (TestCluster, Namespace) {
+    let cluster = TestCluster::new(name);
+    let ns = cluster.open().await;
+    let ino = save(&ns, ROOT, b"a", b"1").await;
+    cluster.env.advance(60_000_000_000);
+    ns.tree.link(ino, ROOT, b"b", &author()).await.unwrap();
+    for text in [b"2", b"3", b"4", b"5", b"6"] {
+        cluster.env.advance(60_000_000_000);
+        save(&ns, ROOT, b"a", text).await;
+    }
+    (cluster, ns)
+}
+
+async fn texts(ns: &Namespace, name: &[u8]) -> Vec<String> {
+    let all = history(ns, ROOT, name).await.into_iter();
+    all.map(|text| String::from_utf8(text).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_stays_while_one_of_the_names_of_its_file_keeps_it() {
+    let (cluster, ns) = two_names("retention-two-names").await;
+    // Until the next day: no daily grid time shows any of the six.
+    cluster.env.advance(2 * HOUR);
+    ns.tree.unlink(ROOT, b"b", &author()).await.unwrap();
+    let removed = ns.now();
+    cluster.env.advance(20 * DAY);
+    let report = prune(&ns).await;
+    assert_eq!(report.kept[&KeptBy::Last].versions, 3, "{report:?}");
+    assert_eq!(texts(&ns, b"a").await, ["3", "4", "5", "6"]);
+    // The removed name is kept as removed, and shows what is left of the file.
+    assert_eq!(texts(&ns, b"b").await, ["3", "4", "5", "6"]);
+    assert_eq!(removed_names(&ns, ROOT).await, ["b"]);
+    for text in [b"7", b"8", b"9"] {
+        cluster.env.advance(60_000_000_000);
+        save(&ns, ROOT, b"a", text).await;
+    }
+    cluster.env.advance(9 * DAY);
+    prune(&ns).await;
+    // The last state of the removed name is neither among the last three of the other one, nor current.
+    assert_eq!(texts(&ns, b"a").await, ["6", "7", "8", "9"]);
+    assert_eq!(texts(&ns, b"b").await, ["6"]);
+    cluster.env.advance(2 * DAY);
+    save(&ns, ROOT, b"a", b"10").await;
+    cluster.env.advance(2 * DAY);
+    prune(&ns).await;
+    assert_eq!(texts(&ns, b"b").await, [""; 0]);
+    assert!(removed_names(&ns, ROOT).await.is_empty());
+    let view = ns.history.view();
+    assert_eq!(view.entry_at(ROOT, b"b", removed).await.unwrap(), None);
+    ns.drain().await.unwrap();
+    check::log_twin(&ns, &cluster).await;
+    leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_never_shows_a_state_that_the_file_had_before_it() {
+    let (cluster, ns) = two_names("retention-new-name").await;
+    let ino = ns.tree.lookup(ROOT, b"a").await.unwrap().unwrap().ino;
+    let before = ns.now();
+    ns.tree.link(ino, ROOT, b"c", &author()).await.unwrap();
+    cluster.env.advance(60_000_000_000);
+    let linked = ns.now();
+    for text in [b"7", b"8", b"9"] {
+        cluster.env.advance(60_000_000_000);
+        save(&ns, ROOT, b"a", text).await;
+    }
+    // Of state 6, with which the name began, only its place is left to be taken by another one.
+    save(&ns, ROOT, b"a", b"10").await;
+    cluster.env.advance(20 * DAY);
+    prune(&ns).await;
+    for name in [b"a", b"b", b"c"] {
+        assert_eq!(texts(&ns, name).await, ["7", "8", "9", "10"]);
+    }
+    let view = ns.history.view();
+    for at in [before, linked] {
+        let shown = view.entry_at(ROOT, b"c", at).await.unwrap();
+        assert_eq!(shown, None, "{at:?}");
+    }
+    leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_come_and_go_leave_no_rows() {
+    let (cluster, ns) = two_names("retention-many-names").await;
+    let ino = ns.tree.lookup(ROOT, b"a").await.unwrap().unwrap().ino;
+    for _ in 0..50 {
+        cluster.env.advance(60_000_000_000);
+        ns.tree.link(ino, ROOT, b"lock", &author()).await.unwrap();
+        cluster.env.advance(20_000_000_000);
+        ns.tree.unlink(ROOT, b"lock", &author()).await.unwrap();
+    }
+    assert_eq!(keys_of(&ns, BindingTable::all()).await.len(), 52);
+    cluster.env.advance(20 * DAY);
+    prune(&ns).await;
+    assert_eq!(keys_of(&ns, BindingTable::all()).await.len(), 2);
+    assert_eq!(texts(&ns, b"a").await, ["3", "4", "5", "6"]);
+    for name in [b"a", b"b"] {
+        ns.tree.unlink(ROOT, name, &author()).await.unwrap();
+    }
+    cluster.env.advance(400 * DAY);
+    prune(&ns).await;
+    for table in [
+        BindingTable::all(),
+        LinkedVersionTable::all(),
+        VersionTable::all(),
+        LinkCountTable::all(),
+    ] {
+        assert!(keys_of(&ns, table.clone()).await.is_empty(), "{table:?}");
+    }
+    let tree = keys::intervals(ROOT);
+    assert!(keys_of(&ns, tree).await.is_empty(), "when names were there");
+    leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_label_and_a_reason_are_found_through_any_name() {
+    let (cluster, ns) = two_names("retention-label-names").await;
+    let node = new_node(Kind::Directory);
+    let made = ns.tree.create(ROOT, b"d", node, &author()).await.unwrap();
+    let ino = ns.tree.lookup(ROOT, b"a").await.unwrap().unwrap().ino;
+    ns.tree.link(ino, made.ino, b"c", &author()).await.unwrap();
+    ns.drain().await.unwrap();
+    label(&ns, made.ino, b"mine").await;
+    for text in [b"7", b"8", b"9"] {
+        cluster.env.advance(60_000_000_000);
+        save(&ns, ROOT, b"b", text).await;
+    }
+    save(&ns, ROOT, b"b", b"10").await;
+    cluster.env.advance(20 * DAY);
+    let report = prune(&ns).await;
+    assert_eq!(report.kept[&KeptBy::Label].versions, 1, "{report:?}");
+    for name in [b"a", b"b"] {
+        assert_eq!(texts(&ns, name).await, ["6", "7", "8", "9", "10"]);
+    }
+    let view = ns.history.view();
+    let all = view.versions(ROOT, b"b").await.unwrap();
+    let why = async |number: usize| {
+        let why = ns.retention.why(ROOT, b"b", all[number].version).await;
+        let why = why.unwrap().into_iter();
+        why.map(|(by, _)| by).collect::<Vec<_>>()
+    };
+    assert_eq!(why(0).await, [KeptBy::Label]);
+    assert_eq!(why(1).await, [KeptBy::Last]);
+    leave(ns).await;
+}
