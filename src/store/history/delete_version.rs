@@ -356,6 +356,7 @@ fn delete_rows(
     let thinned = VersionRecord {
         end: closed.end,
         end_op: closed.end_op,
+        moved_to: closed.moved_to,
         kept,
         own_end,
         ..older

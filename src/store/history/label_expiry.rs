@@ -1,5 +1,7 @@
 //! Removal of expired labels and of holds that have ended, the oldest first.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 
 use crate::store::history::History;
@@ -49,6 +51,28 @@ impl History {
             }
         }
         Ok(step)
+    }
+
+    /// Returns the labels that have expired at `now`, unless they are held, and are not removed yet.
+    ///
+    /// # Errors
+    /// Errors of the index; `Corrupt`.
+    pub(crate) async fn expired_labels(
+        &self,
+        now: Timestamp,
+    ) -> Result<HashSet<LabelSlot>, StoreError> {
+        let from = label_keys::lapse(Timestamp(0), b"").bytes();
+        let due = self
+            .core
+            .index
+            .scan(from, label_keys::lapsed_end(now), usize::MAX);
+        let rows = due.await?;
+        let rows = rows
+            .iter()
+            .filter_map(|(due, _)| label_keys::lapsing_row(due));
+        Ok(rows
+            .filter_map(|row| label_keys::label_slot(&row))
+            .collect())
     }
 
     /// Removes a label if it has expired; returns how many were removed.

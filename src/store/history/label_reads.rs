@@ -58,6 +58,13 @@ impl Label {
     }
 }
 
+/// A directory as of a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DirectoryThen {
+    pub(crate) directory: Ino,
+    pub(crate) at: Timestamp,
+}
+
 /// Where directories were, as far as a walk from names up to a label has read it. For one run only: what a retention run deletes
 /// may be in it.
 #[derive(Debug, Default)]
@@ -170,12 +177,26 @@ impl PastView {
         directory: Ino,
         memo: &mut LocationMemo,
     ) -> Result<bool, StoreError> {
+        let above = DirectoryThen {
+            directory: label.slot.directory,
+            at: label.timestamp,
+        };
+        self.is_below(directory, above, memo).await
+    }
+
+    /// Tells whether a directory was another one at a time, or below it.
+    pub(crate) async fn is_below(
+        &self,
+        directory: Ino,
+        above: DirectoryThen,
+        memo: &mut LocationMemo,
+    ) -> Result<bool, StoreError> {
         let mut at = directory;
         for _ in 0..DEPTH_MAX {
-            if at == label.slot.directory {
+            if at == above.directory {
                 return Ok(true);
             }
-            match self.parent_at(at, label.timestamp, memo).await? {
+            match self.parent_at(at, above.at, memo).await? {
                 Some(above) => at = above,
                 None => return Ok(false),
             }

@@ -83,6 +83,13 @@ pub struct Time {
 const BEHIND_MAX: i128 = 1_000_000_000;
 
 impl Time {
+    /// Returns the time as a timestamp; one before 1970 as 0.
+    pub(crate) fn timestamp(self) -> Timestamp {
+        let seconds = u64::try_from(self.seconds).unwrap_or(0);
+        let nanos = seconds.saturating_mul(1_000_000_000);
+        Timestamp(nanos.saturating_add(u64::from(self.nanos)))
+    }
+
     /// Returns the time of a change of bytes at `now` on the machine's clock, after a change with the time `last`. If the
     /// clock stands still or goes back by less than a second, the result is `last` plus one nanosecond: other bytes
     /// always have another time, by which the kernel of a follower, and tools that compare times and lengths, see the

@@ -87,7 +87,7 @@ impl Retention {
             let mut txn = self.retention_txn(&version.list);
             let mut record = version.record.clone();
             version.list.file(&mut txn, &mut record, filing);
-            self.commit.enqueue(txn)?;
+            self.queue(txn)?;
         }
         Ok(Outcome::Done)
     }
@@ -124,7 +124,7 @@ impl Retention {
         let older = OlderVersions::Held;
         let ino = entry.ino;
         txn.put(key, &DentryRow { older, ..entry });
-        self.commit.enqueue(txn)?;
+        self.queue(txn)?;
         if let Some(mut file) = find(&mut locked, ino).and_then(LockedInode::file) {
             file.set_older(older);
         }
@@ -158,7 +158,7 @@ impl Retention {
         version.list.file(&mut txn, &mut record, filing);
         row.older = older;
         txn.put(keys::inode(ino), &InodeRow::Linked(row));
-        self.commit.enqueue(txn)?;
+        self.queue(txn)?;
         if let Some(mut file) = find(&mut locked, ino).and_then(LockedInode::file) {
             file.set_older(older);
         }
@@ -203,7 +203,7 @@ impl Retention {
             txn.dependencies.below = self.tree.ancestors(directory).await?;
             change = Some(row);
         }
-        self.commit.enqueue(txn)?;
+        self.queue(txn)?;
         let live = find(&mut locked, directory).and_then(LockedInode::directory);
         if let (Some(mut live), Some(change)) = (live, change) {
             live.merge(change);

@@ -56,7 +56,7 @@ impl Retention {
         let EndedVersion { list, record } = version;
         let mut txn = self.retention_txn(list);
         self.remove_record(&mut txn, name, record).await?;
-        self.commit.enqueue(txn)?;
+        self.queue(txn)?;
         Ok(Outcome::Done)
     }
 
@@ -158,7 +158,7 @@ impl Retention {
             Some(older) => extend(&mut txn, list, older, older_end(record)),
             None => self.forget_link_counts(&mut txn, ino, record.end).await?,
         }
-        self.commit.enqueue(txn)?;
+        self.queue(txn)?;
         Ok(Outcome::Done)
     }
 
@@ -232,7 +232,7 @@ impl Retention {
             }
             _ => return Ok(Outcome::Changed),
         }
-        self.commit.enqueue(txn)?;
+        self.queue(txn)?;
         Ok(Outcome::Done)
     }
 

@@ -16,6 +16,7 @@ pub(crate) mod policy_change;
 pub(crate) mod protection;
 pub(crate) mod removed;
 pub(crate) mod report;
+pub(crate) mod reviews;
 pub(crate) mod run;
 pub(crate) mod shown;
 pub(crate) mod task;
@@ -23,16 +24,30 @@ pub(crate) mod verdict;
 pub(crate) mod why;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use crate::store::commit::Committer;
+use crate::store::commit::queue::Operation;
+use crate::store::commit::txn::Txn;
 use crate::store::core::Core;
 use crate::store::history::History;
 use crate::store::model::error::StoreError;
 use crate::store::retention::report::LastRun;
 use crate::store::tree::Tree;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, lock};
+
+/// Longest wait for operations of a run to become durable.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// Whether the operations of a run are durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    All,
+    /// At least one is not.
+    Late,
+}
 
 /// The retention of one namespace.
 #[derive(Debug)]
@@ -47,6 +62,8 @@ pub struct Retention {
     pub(crate) ending: AtomicBool,
     /// Notified when `ending` is set.
     pub(crate) ended: Notify,
+    /// Operations of the run that may not be durable yet: what lists their versions stays until they are.
+    pub(crate) queued: Mutex<Vec<Arc<Operation>>>,
     /// The last run of this process.
     pub(crate) last: Mutex<Option<LastRun>>,
 }
@@ -66,6 +83,7 @@ impl Retention {
             turn: tokio::sync::Mutex::default(),
             ending: AtomicBool::new(false),
             ended: Notify::new(),
+            queued: Mutex::default(),
             last: Mutex::default(),
         }
     }
@@ -75,6 +93,43 @@ impl Retention {
         self.ending.store(true, Ordering::SeqCst);
         self.ended.notify_waiters();
         drop(self.turn.lock().await);
+    }
+
+    /// Queues an operation of a run.
+    ///
+    /// # Errors
+    /// Those of the queue.
+    pub(crate) fn queue(&self, txn: Txn) -> Result<(), StoreError> {
+        let operation = self.commit.enqueue(txn)?;
+        lock(&self.queued).push(operation);
+        Ok(())
+    }
+
+    /// Waits until the operations that were queued since the last call are durable, however long that takes.
+    ///
+    /// # Errors
+    /// `Closed` when the namespace is being closed; those that stop all commits.
+    pub(crate) async fn settle_all(&self) -> Result<(), StoreError> {
+        // Made before the look: a close after it ends the wait.
+        let ended = self.ended.notified();
+        self.check_open()?;
+        let queued = std::mem::take(&mut *lock(&self.queued));
+        tokio::select! {
+            durable = self.commit.wait_all_durable(&queued) => durable,
+            () = ended => Err(StoreError::Closed),
+        }
+    }
+
+    /// Waits until the operations that were queued since the last call are durable: one may wait for a save whose bytes are not
+    /// uploaded yet. Gives up after some seconds.
+    ///
+    /// # Errors
+    /// As those of [`Self::settle_all`].
+    pub(crate) async fn settle(&self) -> Result<Settled, StoreError> {
+        tokio::select! {
+            durable = self.settle_all() => durable.map(|()| Settled::All),
+            () = self.core.sleep(SETTLE) => Ok(Settled::Late),
+        }
     }
 
     /// Fails if the namespace is being closed.

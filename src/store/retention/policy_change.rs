@@ -148,6 +148,8 @@ impl Retention {
             for (key, _) in &page {
                 self.file_earlier(&policy, key).await?;
             }
+            // The cursor says that all before it are filed.
+            self.settle_all().await?;
             let answer = self.core.clock.begin();
             let mut txn = self.commit.txn(answer.at(), policy_dependencies());
             match page.last().filter(|_| page.len() == PAGE) {

@@ -6,23 +6,31 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use crate::store::history::label_reads::LocationMemo;
+use crate::store::history::label_reads::{DirectoryThen, LocationMemo};
 use crate::store::history::view::PastView;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Ino, Timestamp, VersionId};
 use crate::store::retention::Retention;
 use crate::store::retention::shown::ShownVersion;
 use crate::store::schema::keys;
-use crate::store::schema::label_keys::{self, LabelPoint, LabelSlot};
+use crate::store::schema::label_keys::{self, LabelPoint};
 use crate::store::schema::rows::{LabelPin, VersionRecord};
 use crate::store::schema::tables::{HoldTable, RowTable};
+
+/// A held version.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    until: Timestamp,
+    /// The directory of the name under which it was held.
+    directory: Ino,
+}
 
 /// The labels and holds of a namespace.
 #[derive(Debug)]
 pub(crate) struct Protection {
     /// In ascending order of their timestamps.
     labels: Vec<LabelPoint>,
-    holds: BTreeMap<(Ino, VersionId), Timestamp>,
+    holds: BTreeMap<(Ino, VersionId), Held>,
     /// How many holds were set when the holds were read.
     holds_set: u64,
     view: PastView,
@@ -37,12 +45,18 @@ impl Retention {
     pub(crate) async fn protection(&self) -> Result<Protection, StoreError> {
         let holds_set = self.core.holds_set.load(Ordering::SeqCst);
         let all = Timestamp(0)..Timestamp(u64::MAX);
-        let labels = self.history.labels_between(all, usize::MAX).await?;
+        let mut labels = self.history.labels_between(all, usize::MAX).await?;
+        let expired = self.history.expired_labels(self.now()).await?;
+        labels.retain(|label| !expired.contains(&label.slot));
         let (from, end) = (HoldTable::all(), keys::after(&HoldTable::all()));
         let mut holds = BTreeMap::new();
         for (key, value) in self.core.index.scan(from, end, usize::MAX).await? {
             let row = HoldTable::decode(&value)?;
-            holds.extend(label_keys::held_version(&key).map(|version| (version, row.until)));
+            let held = Held {
+                until: row.until,
+                directory: row.directory,
+            };
+            holds.extend(label_keys::held_version(&key).map(|version| (version, held)));
         }
         Ok(Protection {
             labels,
@@ -62,7 +76,8 @@ impl Retention {
 impl Protection {
     /// Returns until when a version is held; `None` if it is not held.
     pub(crate) fn hold(&self, record: &VersionRecord) -> Option<Timestamp> {
-        self.holds.get(&(record.ino, record.stamp.id)).copied()
+        let held = self.holds.get(&(record.ino, record.stamp.id));
+        held.map(|held| held.until)
     }
 
     /// Returns the held states of an inode, and until when each is held.
@@ -73,7 +88,35 @@ impl Protection {
         };
         let held = self.holds.range((ino, first)..);
         held.take_while(move |((of, _), _)| *of == ino)
-            .map(|((_, id), until)| (*id, *until))
+            .map(|((_, id), held)| (*id, held.until))
+    }
+
+    /// Returns until when a version is held that was in a directory, or below it, as a version of the directory's name shows it: without
+    /// that one, nothing would lead there.
+    ///
+    /// # Errors
+    /// Errors of the index.
+    pub(crate) async fn hold_below(
+        &mut self,
+        record: &VersionRecord,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let Self {
+            holds, view, memo, ..
+        } = self;
+        let mut longest = None;
+        for ((_, id), held) in holds.iter() {
+            let directory = DirectoryThen {
+                directory: record.ino,
+                at: id.timestamp.max(record.stamp.id.timestamp),
+            };
+            if Some(held.until) > longest
+                && id.timestamp < record.end
+                && view.is_below(held.directory, directory, memo).await?
+            {
+                longest = Some(held.until);
+            }
+        }
+        Ok(longest)
     }
 
     /// Returns a label that shows a version of a name, or that is reached only through it.
@@ -99,14 +142,11 @@ impl Protection {
             // The labels of a removed directory are found through the name that it had, and the names above that.
             let leads = match version.directory {
                 Some(directory) => {
-                    let above = LabelPoint {
-                        timestamp: label.timestamp,
-                        slot: LabelSlot {
-                            directory,
-                            name: label.slot.name.clone(),
-                        },
+                    let above = DirectoryThen {
+                        directory,
+                        at: label.timestamp,
                     };
-                    view.label_shows(&above, label.slot.directory, memo).await?
+                    view.is_below(label.slot.directory, above, memo).await?
                 }
                 None => false,
             };

@@ -64,7 +64,7 @@ impl<'a> RemovedReader<'a> {
             end: ended,
         } = version.time;
         let mut until = None;
-        if ended.0.saturating_sub(end.alive_since.0) >= HOUR {
+        if ended.0.saturating_sub(end.existed_since.0) >= HOUR {
             let burst = match version.directory.filter(|_| end.op == EndOp::Deleted) {
                 Some(directory) => burst(rows, directory).await?,
                 None => None,
@@ -117,7 +117,7 @@ impl<'a> RemovedReader<'a> {
         let list = VersionRows::Of(slot.clone());
         let newest = list.newest_at(rows, Timestamp(u64::MAX)).await?;
         let record = newest.filter(|newest| {
-            let life = newest.end.0.saturating_sub(newest.alive_since.0);
+            let life = newest.end.0.saturating_sub(newest.existed_since().0);
             newest.ino == directory && newest.end_op == EndOp::Deleted && life >= HOUR
         });
         let entry = keys::entry(slot.parent, &slot.name);

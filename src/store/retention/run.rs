@@ -1,21 +1,20 @@
 //! A run: takes what is due and what is listed for review, and carries out a verdict for each.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::Dentry;
 use crate::store::model::policy::Policy;
 use crate::store::model::role::Role;
-use crate::store::model::version::{Ino, Timestamp};
+use crate::store::model::version::Timestamp;
 use crate::store::retention::Retention;
 use crate::store::retention::carry_out::Outcome;
 use crate::store::retention::report::{LastRun, RetentionReport};
 use crate::store::retention::shown::EndedVersion;
 use crate::store::retention::verdict::{Judge, count};
-use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::retention_keys;
 use crate::store::schema::tables::{
@@ -25,7 +24,7 @@ use crate::store::schema::tables::{
 use crate::sync::lock;
 
 /// How many due versions or names are read at once.
-const PAGE: usize = 256;
+pub(super) const PAGE: usize = 256;
 /// How often a verdict is given anew because what it rests on has changed; the version waits for the next run then.
 const ATTEMPTS: u32 = 5;
 /// After so many operations a run rests for as long as they took, so that it takes at most half of the machine.
@@ -45,13 +44,23 @@ pub enum RunMode {
     },
 }
 
+/// Whether a run has decided about a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    Made,
+    /// It changed all the time: the next run decides.
+    Open,
+}
+
 /// The state of a run.
-struct Run<'a> {
-    mode: RunMode,
+pub(super) struct Run<'a> {
+    pub(super) mode: RunMode,
     judge: Judge<'a>,
     report: RetentionReport,
     operations: u32,
     rested: tokio::time::Instant,
+    /// Versions that a report has counted because of a name. They may be due too.
+    pub(super) reviewed: HashSet<Bytes>,
 }
 
 impl Retention {
@@ -98,6 +107,7 @@ impl Retention {
                 report,
                 operations: 0,
                 rested: tokio::time::Instant::now(),
+                reviewed: HashSet::new(),
             };
             self.take_reviews(&mut run).await?;
             self.take_removed_labels(&mut run).await?;
@@ -210,11 +220,14 @@ impl Retention {
             let rows = self.core.index.snapshot();
             let page = rows.scan(from, end.clone(), PAGE).await?;
             for (key, _) in &page {
-                if let Some(record) = retention_keys::due_record(key) {
+                let record = retention_keys::due_record(key);
+                if let Some(record) = record.filter(|record| !run.reviewed.contains(record)) {
                     self.take(run, &record).await?;
                     taken += 1;
                 }
             }
+            // They stay filed until their operations are committed, so that nothing waits for these.
+            lock(&self.queued).clear();
             match page.last().filter(|_| page.len() == PAGE) {
                 Some((key, _)) => from = [&key[..], &[0]].concat().into(),
                 None => return Ok(taken),
@@ -223,12 +236,16 @@ impl Retention {
     }
 
     /// Gives a verdict on the version with this record, and carries it out unless the run only reports.
-    async fn take(&self, run: &mut Run<'_>, record: &Bytes) -> Result<(), StoreError> {
+    pub(super) async fn take(
+        &self,
+        run: &mut Run<'_>,
+        record: &Bytes,
+    ) -> Result<Decision, StoreError> {
         for _ in 0..ATTEMPTS {
             self.check_open()?;
             let rows = self.core.index.snapshot();
             let Some(version) = EndedVersion::read(&rows, record).await? else {
-                return Ok(());
+                return Ok(Decision::Made);
             };
             run.judge.renew(rows);
             if self.is_outdated(run.judge.protection()) {
@@ -245,11 +262,11 @@ impl Retention {
             if outcome != Outcome::Changed {
                 count(&mut run.report, &version, &verdict);
                 self.rest(run).await;
-                return Ok(());
+                return Ok(Decision::Made);
             }
         }
         tracing::debug!("a version changes all the time; the next prune decides about it");
-        Ok(())
+        Ok(Decision::Open)
     }
 
     /// Waits until followers have seen the raised horizons, unless the namespace is closed before.
@@ -279,116 +296,6 @@ impl Retention {
 fn due_until(now: Timestamp) -> (Bytes, Bytes) {
     let after = Timestamp(now.0.saturating_add(1));
     (DueTable::all(), retention_keys::due(after, &[]).bytes())
-}
-
-impl Retention {
-    /// Reviews the versions of every name that is listed for it.
-    async fn take_reviews(&self, run: &mut Run<'_>) -> Result<(), StoreError> {
-        let mut from = ReviewTable::all();
-        let end = keys::after(&from);
-        loop {
-            let rows = self.core.index.snapshot();
-            let page = rows.scan(from, end.clone(), PAGE).await?;
-            for (key, value) in &page {
-                if let Some(name) = retention_keys::reviewed(key) {
-                    let listed = ReviewTable::decode(value)?;
-                    self.review(run, &name, listed).await?;
-                }
-            }
-            match page.last().filter(|_| page.len() == PAGE) {
-                Some((key, _)) => from = [&key[..], &[0]].concat().into(),
-                None => return Ok(()),
-            }
-        }
-    }
-
-    async fn review(
-        &self,
-        run: &mut Run<'_>,
-        name: &Dentry,
-        listed: Timestamp,
-    ) -> Result<(), StoreError> {
-        let from = retention_keys::kept_of(name);
-        let end = keys::after(&from);
-        let rows = self.core.index.snapshot();
-        for (key, _) in rows.scan(from, end, usize::MAX).await? {
-            if let Some(record) = retention_keys::kept_record(name, &key) {
-                self.take(run, &record).await?;
-            }
-        }
-        if run.mode == RunMode::DryRun {
-            return Ok(());
-        }
-        // A save holds the lock of the inode, every other operation on the name that of its directory.
-        let entry = self.tree.entry(name.parent, &name.name).await?;
-        let locks = [Some(name.parent), entry.map(|entry| entry.ino)];
-        let locks: Vec<Ino> = locks.into_iter().flatten().collect();
-        self.end_review(retention_keys::review(name), listed, &locks)
-            .await
-    }
-}
-
-impl Retention {
-    /// Reviews the versions of every label that was removed.
-    async fn take_removed_labels(&self, run: &mut Run<'_>) -> Result<(), StoreError> {
-        let (from, end) = (
-            RemovedLabelTable::all(),
-            keys::after(&RemovedLabelTable::all()),
-        );
-        let rows = self.core.index.snapshot();
-        for (key, value) in rows.scan(from, end, usize::MAX).await? {
-            let Some(label) = retention_keys::label_place(&key) else {
-                continue;
-            };
-            let mut from = retention_keys::labeled_by(label);
-            let end = keys::after(&from);
-            loop {
-                let page = rows.scan(from, end.clone(), PAGE).await?;
-                for (key, _) in &page {
-                    if let Some(record) = retention_keys::labeled_record(key) {
-                        self.take(run, &record).await?;
-                    }
-                }
-                match page.last().filter(|_| page.len() == PAGE) {
-                    Some((key, _)) => from = [&key[..], &[0]].concat().into(),
-                    None => break,
-                }
-            }
-            if run.mode != RunMode::DryRun {
-                let removed = RemovedLabelTable::decode(&value)?;
-                self.end_review(
-                    retention_keys::removed_label(label),
-                    removed,
-                    &[label.directory],
-                )
-                .await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Deletes the row that listed something for review, under the locks of the operations that write it: a row that was written
-    /// meanwhile stays.
-    async fn end_review<T: RowTable<Value = Timestamp>>(
-        &self,
-        key: RowKey<T>,
-        listed: Timestamp,
-        locks: &[Ino],
-    ) -> Result<(), StoreError> {
-        let _locked = self.tree.inodes.lock_all(locks).await;
-        if self.core.index.row(&key).await? != Some(listed) {
-            return Ok(());
-        }
-        let dependencies = Dependencies {
-            touches: vec![key.clone().bytes()],
-            ..Dependencies::default()
-        };
-        let answer = self.core.clock.begin();
-        let mut txn = self.commit.txn(answer.at(), dependencies);
-        txn.delete(key);
-        self.commit.enqueue(txn)?;
-        Ok(())
-    }
 }
 
 /// The policy of a namespace as its rows have it.

@@ -73,7 +73,8 @@ pub(crate) struct NameEnd {
     pub(crate) id: VersionId,
     pub(crate) op: EndOp,
     pub(crate) moved_to: Option<Dentry>,
-    pub(crate) alive_since: Timestamp,
+    /// Since when the name, or the directory that it is, had existed.
+    pub(crate) existed_since: Timestamp,
 }
 
 impl ShownVersion {
@@ -87,7 +88,7 @@ impl ShownVersion {
                 id: record.stamp.id,
                 op: record.end_op,
                 moved_to: record.moved_to.clone(),
-                alive_since: record.alive_since,
+                existed_since: record.existed_since(),
             }),
             directory: is_directory.then_some(record.ino),
         }

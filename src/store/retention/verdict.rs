@@ -6,7 +6,7 @@ use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::policy::{Due, Policy, TimeRule};
-use crate::store::model::version::{Retained, Timestamp};
+use crate::store::model::version::{Kind, Timestamp};
 use crate::store::retention::line::{Line, LineReader};
 use crate::store::retention::protection::Protection;
 use crate::store::retention::removed::RemovedReader;
@@ -119,8 +119,8 @@ impl<'a> Judge<'a> {
         }
         let mut removed = None;
         for one in shown.iter().filter(|one| !one.is_transient()) {
+            // A version without bytes is a part of the line too: without it the older ones would lead to nothing.
             if one.directory.is_none()
-                && record.kept != Retained::Nothing
                 && let Line::Live(name) = self.line(one).await?
             {
                 return Ok(Verdict::KeepLast(name));
@@ -142,13 +142,21 @@ impl<'a> Judge<'a> {
         reader.follow(version).await
     }
 
-    /// Returns until when a version is held, if it is. A name's binding to a hard-linked inode is held while a state is that it
+    /// Returns until when a version is held, or a version in a directory that it is, if one is. A name's binding to a hard-linked inode is held while a state is that it
     /// shows.
-    async fn held_until(&self, version: &EndedVersion) -> Result<Option<Timestamp>, StoreError> {
+    async fn held_until(
+        &mut self,
+        version: &EndedVersion,
+    ) -> Result<Option<Timestamp>, StoreError> {
         let record = &version.record;
         let held = |until: &Timestamp| *until > self.now;
-        if record.node.is_some() {
-            return Ok(self.protection.hold(record).filter(held));
+        if let Some(node) = &record.node {
+            let own = self.protection.hold(record);
+            let below = match node.kind {
+                Kind::Directory => self.protection.hold_below(record).await?,
+                _ => None,
+            };
+            return Ok(own.max(below).filter(held));
         }
         let mut longest = None;
         for (id, until) in self.protection.holds_of(record.ino) {
@@ -182,10 +190,7 @@ impl Judge<'_> {
             if one.is_transient() {
                 continue;
             }
-            if one.directory.is_none()
-                && version.record.kept != Retained::Nothing
-                && self.line(&one).await? != Line::Over
-            {
+            if one.directory.is_none() && self.line(&one).await? != Line::Over {
                 reasons.push((KeptBy::Last, KeptUntil::Open));
             }
             let removed = self.removed.until(&self.rows, &one).await?;

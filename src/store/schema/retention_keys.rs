@@ -50,12 +50,6 @@ pub(crate) fn kept_of(name: &Dentry) -> Bytes {
         .done()
 }
 
-/// Returns the key of the version record that a `G F` key of `name` is for.
-pub(crate) fn kept_record(name: &Dentry, key: &Bytes) -> Option<Bytes> {
-    let from = 11 + name.name.len();
-    (key.len() > from).then(|| key.slice(from..))
-}
-
 /// The row that lists a name for review.
 pub(crate) fn review(name: &Dentry) -> RowKey<ReviewTable> {
     KeyBuilder::new(ReviewTable::PREFIX)

@@ -2,6 +2,7 @@
 
 mod cases;
 mod linked;
+mod reviews;
 mod walk;
 mod words;
 
