@@ -1,8 +1,9 @@
 //! Random work of many days, pruned each day and compared with the model after each run, and again after crashes.
 
-use super::words::{DAY, DEFAULT, HOUR, Past};
+use super::words::{DAY, DEFAULT, HOUR, Label, Past};
 use super::*;
 use crate::env::Env;
+use crate::store::tests::labels::label;
 use crate::store::tests::rng::{SeededRng, number};
 
 const NAMES: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
@@ -60,7 +61,7 @@ impl Walk {
         self.cluster.env.advance(pause);
         let at = self.slot();
         let author = author();
-        match self.rng.below(12) {
+        match self.rng.below(15) {
             0 | 1 if self.past.current(&at).is_some() => {
                 let removed = self.ns.tree.unlink(Ino(at.0), at.1.as_bytes(), &author);
                 removed.await.unwrap();
@@ -91,6 +92,8 @@ impl Walk {
                     self.past.link(&at, &to, start);
                 }
             }
+            6 | 7 if self.past.current(&at).is_some() => self.restore(&at).await,
+            8 if self.rng.below(3) == 0 => self.label(at.0).await,
             _ => {
                 self.saved += 1;
                 let text = self.saved.to_string().into_bytes();
@@ -99,6 +102,47 @@ impl Walk {
                 self.past.save(&at, start, &text);
             }
         }
+    }
+
+    /// Restores a file to a state that it still has.
+    async fn restore(&mut self, at: &Slot) {
+        let now = self.cluster.env.now();
+        let then = Timestamp(now - self.rng.below(40 * DAY as usize) as u64);
+        let view = self.ns.history.view();
+        let shown = view.entry_at(Ino(at.0), at.1.as_bytes(), then).await;
+        let Some(shown) = shown.unwrap() else { return };
+        let text = self.ns.history.read_past(&shown, 0, u32::MAX).await;
+        let (name, added, author) = (Self::dentry(at), AddedNames::Remove, author());
+        let restored = self.ns.history.restore(name, shown, then, added, &author);
+        if let Some(made) = restored.await.unwrap().at {
+            self.past.save(at, made.0, &text.unwrap());
+        }
+    }
+
+    /// Makes a label, or removes one.
+    async fn label(&mut self, directory: u64) {
+        if self.past.labels.len() > 5 {
+            let number = self.rng.below(self.past.labels.len());
+            let Label {
+                directory, name, ..
+            } = self.past.labels.remove(number);
+            let removed = self
+                .ns
+                .history
+                .remove_label(Ino(directory), name.as_bytes());
+            removed.await.unwrap();
+            return;
+        }
+        self.saved += 1;
+        self.ns.drain().await.unwrap();
+        let name = format!("label-{}", self.saved);
+        let made = label(&self.ns, Ino(directory), name.as_bytes()).await;
+        let at = made.timestamp.0;
+        self.past.labels.push(Label {
+            directory,
+            name,
+            at,
+        });
     }
 
     /// Prunes, and compares rows, lists, bytes and times with the model.
@@ -136,11 +180,15 @@ impl Walk {
                 _ => self.rng.below(200 * DAY as usize) as u64,
             };
             let any = Timestamp(now - age);
-            let at = match number % 3 {
-                0 => any,
+            let labels = self.past.labels.clone();
+            let at = match (number % 4, labels.is_empty()) {
+                (0, _) => any,
+                (1, false) => Timestamp(labels[self.rng.below(labels.len())].at),
                 _ => horizons.exact_before(any).unwrap_or(any),
             };
             for directory in self.directories.clone() {
+                let shows = |label: &Label| label.shows(directory.0) && label.at == at.0;
+                let exact = horizons.is_exact(at) || labels.iter().any(shows);
                 let mut found = Vec::new();
                 for (name, entry) in view.list_at(directory, at).await.unwrap() {
                     if entry.kind == Kind::File {
@@ -156,13 +204,12 @@ impl Walk {
                 let mut expected = Vec::new();
                 for name in NAMES {
                     let slot = slot(directory, name);
-                    let shown = match horizons.is_exact(at) {
+                    let shown = match exact {
                         true => self.past.truth(&slot, at.0),
                         false => self.past.thinned(&slot, at.0),
                     };
                     expected.extend(shown.map(|made| (name.to_owned(), made.text.clone())));
                 }
-                let exact = horizons.is_exact(at);
                 assert_eq!(found, expected, "{directory:?} at {at:?}, exact: {exact}");
             }
         }
@@ -175,11 +222,20 @@ impl Walk {
     }
 }
 
-async fn walk(seed: u64, days: u32, steps: u32) {
+/// What a walk does.
+#[derive(Clone, Copy)]
+struct Work {
+    directories: usize,
+    days: u32,
+    /// In a day, each about an hour and a half after the one before.
+    steps: u32,
+}
+
+async fn walk(seed: u64, work: Work) {
     let _context = PanicContext(format!("seed {seed}"));
-    let mut walk = Walk::new(seed, 3).await;
-    for day in 1..=days {
-        for _ in 0..steps {
+    let mut walk = Walk::new(seed, work.directories).await;
+    for day in 1..=work.days {
+        for _ in 0..work.steps {
             walk.step().await;
         }
         // Some days nothing happens.
@@ -205,7 +261,24 @@ async fn walk(seed: u64, days: u32, steps: u32) {
 async fn each_day_exactly_the_versions_are_left_that_the_words_of_the_policy_keep() {
     let seeds = number("REWINDFS_TEST_SEEDS").unwrap_or(2);
     let first = number("REWINDFS_TEST_SEED").unwrap_or(1);
+    let work = Work {
+        directories: 3,
+        days: 60,
+        steps: 8,
+    };
     for seed in first..first + seeds {
-        walk(seed, 60, 8).await;
+        walk(seed, work).await;
     }
+}
+
+/// Ten thousand steps of two years over 200 names in 17 directories.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_each_day_of_two_years_exactly_the_kept_versions_are_left() {
+    let seed = number("REWINDFS_TEST_SEED").unwrap_or(1);
+    let work = Work {
+        directories: 17,
+        days: 500,
+        steps: 20,
+    };
+    walk(seed, work).await;
 }

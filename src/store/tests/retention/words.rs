@@ -81,6 +81,23 @@ pub(super) struct Past {
     pub(super) names: BTreeMap<Slot, Vec<Made>>,
     /// How many files got a second name.
     files: u64,
+    pub(super) labels: Vec<Label>,
+}
+
+/// A label of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Label {
+    pub(super) directory: u64,
+    pub(super) name: String,
+    /// The time that it shows.
+    pub(super) at: u64,
+}
+
+impl Label {
+    /// Whether it shows the names of a directory. All other directories are in the root directory.
+    pub(super) fn shows(&self, directory: u64) -> bool {
+        self.directory == directory || self.directory == 1
+    }
 }
 
 impl Past {
@@ -193,7 +210,10 @@ impl Past {
                     continue;
                 };
                 let is_newest = at + 1 == all.len();
-                let kept = words.keep_by_time(made.start, ended.at(), now)
+                let time = made.start..ended.at();
+                let shows = |label: &Label| label.shows(slot.0) && time.contains(&label.at);
+                let kept = self.labels.iter().any(shows)
+                    || words.keep_by_time(made.start, ended.at(), now)
                     || lasts.contains(&(slot.clone(), made.start))
                     || is_newest
                         && ended.at() - made.life >= HOUR
