@@ -6,7 +6,8 @@ use crate::control::ShownTime;
 use crate::fs::past::stamp::print_exact;
 use crate::store::{Namespace, ROOT, Timestamp};
 
-/// Resolves `time` at `now`, in nanoseconds; a label of the root directory means what it shows. A time after the newest state that the bucket is known to have whole means that state.
+/// Resolves `time` at `now`, in nanoseconds; a label of the root directory means what it shows. A time after the newest state that the bucket is known to have whole means that state,
+/// and one at which the tree is not kept whole the newest before it at which it is.
 ///
 /// # Errors
 /// [`DaemonError::NotShown`] for a time in the future, or before the namespace; those of the index.
@@ -40,7 +41,12 @@ pub(super) async fn resolve(
             }
         }
     };
-    let shown = asked.min(newest);
+    let asked_state = asked.min(newest);
+    let exact = namespace.history().exact_time(ROOT, asked_state).await;
+    let Some(shown) = exact.map_err(|source| not_opened(config, source))? else {
+        let why = "is before everything that is kept whole; `ls .versions` lists later times";
+        return Err(refused(why.to_owned()));
+    };
     let root = view.directory_at(ROOT, shown).await;
     match root.map_err(|source| not_opened(config, source))? {
         Some(_) => Ok(ShownTime {

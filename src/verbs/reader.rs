@@ -95,11 +95,23 @@ impl PathReader {
         }
     }
 
-    /// Returns what a path shows at its time.
+    /// Returns what a path shows at its time. A directory is shown at the newest time up to it at which it is exactly what it was.
     pub(super) async fn state(&self, path: &TimedPath) -> Result<PathState, VerbError> {
         let at = self.timestamp(path).await?;
         let names = path.names();
         let found = self.node_at(&names, at).await?;
+        let (found, at) = match (found, at) {
+            (Some(NodeState::Directory(directory)), Some(at)) => {
+                let exact = self.exact_time(directory, at).await?;
+                let found = match exact {
+                    Some(exact) if exact == at => Some(NodeState::Directory(directory)),
+                    Some(exact) => self.node_at(&names, Some(exact)).await?,
+                    None => None,
+                };
+                (found, Some(exact.unwrap_or(at)))
+            }
+            other => other,
+        };
         match (found, at) {
             (Some(node), _) => Ok(PathState {
                 at: at.unwrap_or(self.now),
@@ -111,6 +123,16 @@ impl PathReader {
             }),
             (None, None) => Err(self.missing(path).await?),
         }
+    }
+
+    /// Returns the newest time that is not after `at` and at which a directory is shown exactly as it was.
+    async fn exact_time(
+        &self,
+        directory: Ino,
+        at: Timestamp,
+    ) -> Result<Option<Timestamp>, VerbError> {
+        let exact = self.namespace.history().exact_time(directory, at).await;
+        exact.map_err(VerbError::at(&"the directory of a path"))
     }
 
     /// Returns the directory entry that a path names, which may be removed; `None` for the root directory.

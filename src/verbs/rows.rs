@@ -79,6 +79,9 @@ pub struct RestoredRow {
     pub stamp: String,
     /// The same in nanoseconds since 1970.
     pub time_ns: u64,
+    /// The time whose state it has, as a TIME; null for an undelete. A directory gets the state of the newest time up to the one that was
+    /// asked for at which it is kept whole.
+    pub as_of: Option<String>,
     /// As in a version, or `directory`.
     pub kind: String,
     /// Its length in bytes; null for a directory.

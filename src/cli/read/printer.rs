@@ -136,15 +136,20 @@ impl RowPrinter {
             serde_json::to_writer(&mut *out, row)?;
             return out.write_all(b"\n");
         }
-        let from = match row.from == row.path {
+        let mut from = match row.from == row.path {
             true => String::new(),
             false => format!(" from {}", row.from),
         };
+        if let Some(time) = &row.as_of {
+            from += &format!(" as of {time}");
+        }
         let size = row.size.map(|size| format!(", {}", show_size(size)));
         let (path, kind) = (&row.path, &row.kind);
         let size = size.unwrap_or_default();
+        let then = row.as_of.as_ref();
+        let then = then.map_or(" then".to_owned(), |time| format!(" at {time}"));
         match (row.changes, kind.as_str()) {
-            (0, _) => writeln!(out, "{path}: is as it was then; nothing was changed")?,
+            (0, _) => writeln!(out, "{path}: is as it was{then}; nothing was changed")?,
             (2.., "directory") => {
                 let changes = row.changes;
                 writeln!(out, "{path}: restored{from} ({kind}, {changes} changes)")?;

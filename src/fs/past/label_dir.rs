@@ -1,13 +1,13 @@
 //! `.versions/LABEL`: a directory as of the timestamp that a label names.
 
 use super::attributes;
+use super::dir_at::{DirAt, Sight};
 use super::node::{
     Found, HoldTarget, Identity, LivePlace, NodeKind, PastDir, PastItem, PastNames, PastObject,
 };
 use super::reader::{Lasting, PastReader};
 use super::shown::ShownAttrs;
 use super::time_dir::TimeDir;
-use super::tree_dir::DirAt;
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
 use crate::store::{Ino, Label, Timestamp};
@@ -49,6 +49,7 @@ impl LabelDir {
         let then = DirAt {
             dir: label.directory,
             at: label.timestamp,
+            sight: Sight::Exact,
         };
         let tree = TimeDir { then, asked };
         Found {
@@ -61,7 +62,7 @@ impl LabelDir {
 #[async_trait]
 impl PastObject for LabelDir {
     fn identity(&self, parent: u64, name: &[u8]) -> Identity {
-        let DirAt { dir, at } = self.tree.then;
+        let DirAt { dir, at, .. } = self.tree.then;
         Identity::new(NodeKind::LabelDir, &[parent, dir.0, at.0], name)
     }
 

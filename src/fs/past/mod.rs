@@ -11,11 +11,14 @@ mod deleted_dir;
 #[cfg(test)]
 mod deleted_tests;
 mod dependents;
+mod dir_at;
 #[cfg(test)]
 mod editor_tests;
 mod files_dir;
 mod help_file;
 mod history_dir;
+#[cfg(test)]
+mod horizon_tests;
 mod label_dir;
 #[cfg(test)]
 mod linked_tests;

@@ -2,15 +2,19 @@
 
 use super::attributes;
 use super::dependents::Dependents;
+use super::dir_at::{DirAt, Sight};
 use super::resolved_times::ResolvedTimes;
 use super::shown::ShownAttrs;
 use crate::fs::acl::ACCESS;
 use crate::fs::config::FsConfig;
 use crate::fs::error::{FsError, FsResult};
-use crate::store::{Ino, Namespace, PastEntry, Stat, Timestamp};
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::store::{Horizons, Ino, Namespace, PastEntry, Stat, Timestamp};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use bytes::Bytes;
 use std::time::Duration;
+
+/// How old the knowledge of which times are exact may be, nanoseconds.
+const HORIZONS_AGE: u64 = 1_000_000_000;
 
 /// Whether the kernel may keep an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +56,15 @@ pub(crate) struct PastReader {
     follows: bool,
     /// History below this timestamp, in nanoseconds, is known to be final, and stays final.
     final_below: AtomicU64,
+    /// Which times are exact, as they were last read, and when that was.
+    horizons: Mutex<Option<ReadHorizons>>,
+}
+
+/// Horizons, and when they were read, nanoseconds.
+#[derive(Debug, Clone, Copy)]
+struct ReadHorizons {
+    at: u64,
+    horizons: Horizons,
 }
 
 impl PastReader {
@@ -76,6 +89,7 @@ impl PastReader {
             dependents,
             follows: config.read_only,
             final_below: AtomicU64::new(0),
+            horizons: Mutex::default(),
         }
     }
 
@@ -113,6 +127,70 @@ impl PastReader {
             self.final_below.fetch_max(at.0 + 1, Ordering::SeqCst);
         }
         is_final
+    }
+
+    /// As [`Self::lasting_at`], of a directory as of a timestamp: what is left of a thinned time may change at any time.
+    pub(super) fn lasting_of(&self, then: DirAt) -> Lasting {
+        match then.sight {
+            Sight::Exact => self.lasting_at(then.at),
+            Sight::Kept => Lasting::Passing,
+        }
+    }
+
+    /// Which times are exact. The answer is up to a second old; retention raises the horizons seconds before it drops anything.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) async fn horizons(&self) -> FsResult<Horizons> {
+        let now = self.namespace.env().now();
+        let known = *lock(&self.horizons);
+        if let Some(known) = known.filter(|known| now.abs_diff(known.at) < HORIZONS_AGE) {
+            return Ok(known.horizons);
+        }
+        let horizons = self.namespace.history().view().horizons().await;
+        let horizons = horizons.map_err(|error| FsError::from(error).by_number())?;
+        *lock(&self.horizons) = Some(ReadHorizons { at: now, horizons });
+        Ok(horizons)
+    }
+
+    /// What a directory shows as of a timestamp.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) async fn sight(&self, dir: Ino, at: Timestamp) -> FsResult<Sight> {
+        if self.horizons().await?.is_exact(at) {
+            return Ok(Sight::Exact);
+        }
+        let exact = self.namespace.history().exact_time(dir, at).await?;
+        Ok(match exact == Some(at) {
+            true => Sight::Exact,
+            false => Sight::Kept,
+        })
+    }
+
+    /// Fails if a directory that showed what was there shows only what is left of it now.
+    ///
+    /// # Errors
+    /// `Stale`; those of the store.
+    pub(super) async fn check_sight(&self, then: DirAt) -> FsResult<()> {
+        match then.sight {
+            Sight::Exact if self.sight(then.dir, then.at).await? == Sight::Kept => {
+                Err(FsError::Stale)
+            }
+            Sight::Exact | Sight::Kept => Ok(()),
+        }
+    }
+
+    /// Whether a timestamp is before all that is kept of a directory.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) async fn is_before_all(&self, dir: Ino, at: Timestamp) -> FsResult<bool> {
+        let history = self.namespace.history();
+        if history.exact_time(dir, at).await?.is_some() {
+            return Ok(false);
+        }
+        Ok(history.view().list_at(dir, at).await?.is_empty())
     }
 
     /// Waits until everything up to now is in the history.

@@ -1,11 +1,11 @@
 //! A removed directory in `.versions/@deleted`, as it was just before it was emptied.
 
+use super::dir_at::{DirAt, Sight};
 use super::node::{Found, Identity, LivePlace, NodeKind, PastDir, PastNames, PastObject};
 use super::reader::PastReader;
 use super::removed_versions_dir;
 use super::shown::ShownAttrs;
 use super::state::PastState;
-use super::tree_dir::DirAt;
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
 use crate::store::{Attrs, Timestamp};
@@ -25,6 +25,7 @@ impl RemovedDir {
         DirAt {
             dir: self.0.entry.ino,
             at: self.0.at,
+            sight: Sight::Kept,
         }
     }
 }

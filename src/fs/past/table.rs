@@ -203,10 +203,10 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dir_at::{DirAt, Sight};
     use super::super::files_dir::FilesDir;
     use super::super::help_file::HelpFile;
     use super::super::time_dir::TimeDir;
-    use super::super::tree_dir::DirAt;
     use super::super::versions_dir::VersionsDir;
     use super::*;
     use crate::store::Timestamp;
@@ -241,7 +241,11 @@ mod tests {
         let time = |at| {
             let (dir, at) = (Ino(3), Timestamp(at));
             PastItem::dir(TimeDir {
-                then: DirAt { dir, at },
+                then: DirAt {
+                    dir,
+                    at,
+                    sight: Sight::Exact,
+                },
                 asked: dir,
             })
         };

@@ -1,11 +1,12 @@
 //! `.versions/TIME`: a directory as of a timestamp.
 
+use super::dir_at::{DirAt, Sight};
 use super::node::{Found, Identity, LivePlace, NodeKind, PastDir, PastItem, PastNames, PastObject};
 use super::reader::{Lasting, PastReader};
 use super::resolved_times::ResolvedTime;
 use super::shown::ShownAttrs;
 use super::stamp::{TimeName, TimeStability};
-use super::tree_dir::{DirAt, no_versions};
+use super::tree_dir::no_versions;
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
 use crate::store::{Ino, ROOT, Timestamp};
@@ -27,7 +28,11 @@ impl TimeDir {
     /// The root directory as of `at`.
     pub(super) fn root(at: Timestamp) -> Self {
         Self {
-            then: DirAt { dir: ROOT, at },
+            then: DirAt {
+                dir: ROOT,
+                at,
+                sight: Sight::Exact,
+            },
             asked: ROOT,
         }
     }
@@ -69,14 +74,23 @@ impl TimeDir {
             .directory_at(dir, at)
             .await?;
         let then = then.ok_or(FsError::NotFound)?;
+        let sight = past.sight(then, at).await?;
+        if sight == Sight::Kept && past.is_before_all(then, at).await? {
+            return Err(FsError::NotFound);
+        }
         Ok(Found {
             item: PastItem::dir(Self {
-                then: DirAt { dir: then, at },
+                then: DirAt {
+                    dir: then,
+                    at,
+                    sight,
+                },
                 asked: dir,
             }),
-            lasting: match then == dir {
+            lasting: match then == dir && sight == Sight::Exact {
                 true => lasting,
-                // Found by the path that leads to `dir` now: after a rename the same name means another directory.
+                // Found by the path that leads to `dir` now: after a rename the same name means another directory. What is left of
+                // a thinned time changes with every run of retention.
                 false => Lasting::Passing,
             },
         })
@@ -91,11 +105,14 @@ impl TimeDir {
 #[async_trait]
 impl PastObject for TimeDir {
     fn identity(&self, parent: u64, name: &[u8]) -> Identity {
-        Identity::new(
-            NodeKind::TimeDir,
-            &[parent, self.then.dir.0, self.then.at.0],
-            name,
-        )
+        let DirAt { dir, at, sight } = self.then;
+        let numbers = [parent, dir.0, at.0, 1];
+        // A time that is exact no more is another node than it was: that one is stale.
+        let numbers = match sight {
+            Sight::Exact => &numbers[..3],
+            Sight::Kept => &numbers[..],
+        };
+        Identity::new(NodeKind::TimeDir, numbers, name)
     }
 
     fn live_place(&self) -> LivePlace<'_> {
@@ -105,7 +122,8 @@ impl PastObject for TimeDir {
     /// The attributes that the directory had then. Where its history does not say, those of the live directory, which guards the
     /// way to its past.
     async fn attributes(&self, past: &PastReader) -> FsResult<ShownAttrs> {
-        let DirAt { dir, at } = self.then;
+        past.check_sight(self.then).await?;
+        let DirAt { dir, at, .. } = self.then;
         let ttl = match self.is_of_asked() && past.is_final(at) {
             true => past.changing_ttl(),
             false => Duration::ZERO,
@@ -136,7 +154,7 @@ impl PastObject for TimeDir {
     }
 
     async fn xattr(&self, past: &PastReader, name: &[u8]) -> FsResult<Option<Bytes>> {
-        let DirAt { dir, at } = self.then;
+        let DirAt { dir, at, .. } = self.then;
         match past
             .namespace
             .history()
@@ -161,6 +179,6 @@ impl PastDir for TimeDir {
     }
 
     fn is_listed_for_good(&self, past: &PastReader) -> bool {
-        past.is_final(self.then.at)
+        past.lasting_of(self.then) == Lasting::Final
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Names below are history's, not the live tree's: `.versions` is not among them.
 
+use super::dir_at::{DirAt, Sight};
 use super::node::{Found, Identity, LivePlace, NodeKind, PastDir, PastItem, PastNames, PastObject};
 use super::reader::{Lasting, PastReader};
 use super::shown::ShownAttrs;
@@ -22,15 +23,6 @@ pub(super) fn no_versions(_directory: &PastState) -> Option<Found> {
     None
 }
 
-/// A directory as of a timestamp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct DirAt {
-    /// The directory.
-    pub(super) dir: Ino,
-    /// The timestamp.
-    pub(super) at: Timestamp,
-}
-
 impl DirAt {
     /// What `name` in it was. A directory has the `.versions` that `versions` finds.
     ///
@@ -45,7 +37,8 @@ impl DirAt {
         if name == past.versions_name {
             return Err(FsError::NotFound);
         }
-        let lasting = past.lasting_at(self.at);
+        past.check_sight(self).await?;
+        let lasting = past.lasting_of(self);
         let history = past.namespace.history();
         let entry = history.view().entry_at(self.dir, name, self.at).await?;
         let entry = entry.ok_or(FsError::NotFound)?;
@@ -65,9 +58,11 @@ impl DirAt {
         past: &PastReader,
         versions: FindVersions,
     ) -> FsResult<PastNames> {
+        past.check_sight(self).await?;
         let history = past.namespace.history();
         // Asked before the read: what becomes final afterwards may be another state than the one that is read.
-        let lasting = Lasting::of(history.finality().is_final(self.at));
+        let is_final = history.finality().is_final(self.at);
+        let lasting = Lasting::of(is_final && self.sight == Sight::Exact);
         let entries = history.view().list_at(self.dir, self.at).await;
         let entries = entries.map_err(|error| FsError::from(error).by_number())?;
         let mut names = Vec::with_capacity(entries.len());
@@ -108,7 +103,11 @@ impl DirAt {
             links: links.unwrap_or(1),
         };
         Ok(match kind {
-            Kind::Directory => PastItem::dir(TreeDir { state, versions }),
+            Kind::Directory => PastItem::dir(TreeDir {
+                state,
+                versions,
+                sight: self.sight,
+            }),
             _ => PastItem::file(StateFile(state)),
         })
     }
@@ -119,6 +118,7 @@ impl DirAt {
 pub(super) struct TreeDir {
     state: PastState,
     versions: FindVersions,
+    sight: Sight,
 }
 
 impl TreeDir {
@@ -126,6 +126,7 @@ impl TreeDir {
         DirAt {
             dir: self.state.entry.ino,
             at: self.state.at,
+            sight: self.sight,
         }
     }
 }
@@ -187,6 +188,6 @@ impl PastDir for TreeDir {
     }
 
     fn is_listed_for_good(&self, past: &PastReader) -> bool {
-        past.is_final(self.state.at)
+        past.lasting_of(self.dir_at()) == Lasting::Final
     }
 }

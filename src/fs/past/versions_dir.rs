@@ -5,6 +5,7 @@
 
 use super::change_log::ChangeLog;
 use super::deleted_dir::DeletedDir;
+use super::dir_at::{DirAt, Sight};
 use super::files_dir::FilesDir;
 use super::help_file::HelpFile;
 use super::label_dir::LabelDir;
@@ -14,7 +15,6 @@ use super::shown::ShownAttrs;
 use super::stamp::{self, Precision};
 use super::thin::thin;
 use super::time_dir::TimeDir;
-use super::tree_dir::DirAt;
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
 use crate::store::{Ino, check_label_name};
@@ -96,7 +96,11 @@ impl PastDir for VersionsDir {
             .changes(self.0, usize::MAX)
             .await;
         let changes = changes.map_err(|error| FsError::from(error).by_number())?;
-        let shown = thin(&changes, now);
+        let horizons = past.horizons().await?;
+        // A change at a time that is not exact any more is found at the first exact one after it.
+        let mut exact: Vec<_> = changes.iter().map(|at| horizons.exact_from(*at)).collect();
+        exact.dedup();
+        let shown = thin(&exact, now);
         let special = [DELETED, FILES, HELP, LOG].into_iter().filter_map(|name| {
             let found = self.special(name)?;
             Some((Bytes::from_static(name), found))
@@ -106,7 +110,11 @@ impl PastDir for VersionsDir {
             // A printed time reads back, and none of them is in the future.
             let at = stamp::parse_printed(name.as_bytes())?.last.min(now);
             let item = PastItem::dir(TimeDir {
-                then: DirAt { dir: self.0, at },
+                then: DirAt {
+                    dir: self.0,
+                    at,
+                    sight: Sight::Exact,
+                },
                 asked: self.0,
             });
             let lasting = Lasting::Passing;

@@ -2,11 +2,13 @@
 //!
 //! Retention (`store/retention/horizon.rs`) raises the horizons before it drops a version below them.
 
+use crate::store::history::History;
+use crate::store::history::label_reads::LocationMemo;
 use crate::store::history::view::PastView;
 use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
 use crate::store::model::policy::{Policy, Term, Tier};
-use crate::store::model::version::Timestamp;
+use crate::store::model::version::{Ino, Timestamp};
 use crate::store::schema::keys;
 use crate::store::schema::tables::{HorizonTable, RowTable};
 
@@ -91,6 +93,47 @@ impl Horizons {
     }
 }
 
+impl Horizons {
+    /// Returns the oldest exact time that is not before `at`.
+    pub fn exact_from(&self, at: Timestamp) -> Timestamp {
+        if self.is_exact(at) {
+            return at;
+        }
+        let tiers = Tier::ALL.into_iter().zip(self.tiers);
+        let grid = tiers.map(|(tier, oldest)| tier.first_from(at.max(oldest)));
+        grid.min().map_or(self.within, |grid| grid.min(self.within))
+    }
+}
+
+impl History {
+    /// Returns the newest time that is not after `at` and at which a directory is shown exactly as it was: an exact time, or that of a
+    /// label that shows the directory. `None` if there is none.
+    ///
+    /// # Errors
+    /// Errors of the index.
+    pub async fn exact_time(
+        &self,
+        directory: Ino,
+        at: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let view = self.view();
+        let exact = view.horizons().await?.exact_before(at);
+        if exact == Some(at) {
+            return Ok(exact);
+        }
+        let first = exact.unwrap_or(Timestamp(0));
+        let span = first..Timestamp(at.0.saturating_add(1));
+        let mut memo = LocationMemo::default();
+        let labels = self.labels_between(span, usize::MAX).await?;
+        for label in labels.iter().rev() {
+            if view.label_shows(label, directory, &mut memo).await? {
+                return Ok(Some(label.timestamp));
+            }
+        }
+        Ok(exact)
+    }
+}
+
 impl PastView {
     /// Returns which times of the past are exact.
     ///
@@ -129,6 +172,35 @@ mod tests {
         );
         assert_eq!(before(MONDAY - 100 * DAY), Some(MONDAY - 105 * DAY - 1));
         assert_eq!(before(MONDAY - 400 * DAY), None);
+    }
+
+    #[test]
+    fn the_next_exact_time_is_a_grid_time_or_the_first_of_the_last_day() {
+        let horizons = Horizons::default().raised(&Policy::default(), Timestamp(MONDAY));
+        let from = |at: u64| horizons.exact_from(Timestamp(at)).0;
+        assert_eq!(from(MONDAY - 5), MONDAY - 5);
+        let hour = MONDAY - 2 * DAY + 5 * HOUR;
+        assert_eq!(from(hour - 1), hour - 1);
+        assert_eq!(from(hour), hour + HOUR - 1);
+        assert_eq!(from(MONDAY - DAY - 2), MONDAY - DAY - 1);
+        assert_eq!(from(MONDAY - 20 * DAY), MONDAY - 19 * DAY - 1);
+        assert_eq!(from(MONDAY - 100 * DAY), MONDAY - 98 * DAY - 1);
+        assert_eq!(from(MONDAY - 800 * DAY), MONDAY - 364 * DAY - 1);
+        let mut none = Policy::default();
+        none.set("grid=off").unwrap();
+        let horizons = Horizons::default().raised(&none, Timestamp(MONDAY));
+        assert_eq!(horizons.exact_from(Timestamp(7)).0, MONDAY - DAY);
+        for tier in Tier::ALL {
+            for number in 0..5_000 {
+                let at = Timestamp(MONDAY - number * (DAY + 7 * HOUR + 13));
+                let next = tier.first_from(at);
+                assert!(next >= at && tier.is_grid_time(next), "{tier} {at:?}");
+                let before = tier.last_before(at);
+                assert!(
+                    before.is_none_or(|before| tier.first_from(Timestamp(before.0 + 1)) == next)
+                );
+            }
+        }
     }
 
     #[test]

@@ -324,12 +324,15 @@ impl PastView {
             let closed: VersionRecord = VersionTable::decode(&value)?;
             if matches!(
                 closed.end_op,
-                EndOp::Deleted | EndOp::Undeleted | EndOp::RenamedTo
+                EndOp::Deleted | EndOp::Undeleted | EndOp::RenamedTo | EndOp::Expired
             ) {
                 changes.push(DirectoryChange::Left {
                     name: name.clone(),
                     at: closed.end,
-                    how: closed.end_op,
+                    how: match closed.end_op {
+                        EndOp::Expired => EndOp::Deleted,
+                        how => how,
+                    },
                 });
             }
         }

@@ -232,6 +232,8 @@ pub enum EndOp {
     Transient,
     /// The name was removed; what it led to was undeleted later, under this name or another one.
     Undeleted,
+    /// The name was removed after a later version, which retention has dropped since: what is left is not its last state.
+    Expired,
 }
 
 /// What deletions of versions have left of a version that has ended.

@@ -307,11 +307,14 @@ struct ExtendedEnd {
     moved_to: Option<Dentry>,
 }
 
-/// The end of a record that goes.
+/// The end of a record that goes. The last state of a removed name goes with it: an older one must not be offered as such.
 fn older_end(gone: &VersionRecord) -> ExtendedEnd {
     ExtendedEnd {
         end: gone.end,
-        op: gone.end_op,
+        op: match gone.end_op {
+            EndOp::Deleted => EndOp::Expired,
+            op => op,
+        },
         moved_to: gone.moved_to.clone(),
     }
 }
@@ -348,7 +351,11 @@ fn ended_life(older: Option<&VersionRecord>, dropped: &VersionRecord) -> Option<
 /// Tells whether the name ended with the version.
 fn ends_life(end_op: EndOp) -> bool {
     match end_op {
-        EndOp::Deleted | EndOp::Undeleted | EndOp::RenamedTo | EndOp::Transient => true,
+        EndOp::Deleted
+        | EndOp::Undeleted
+        | EndOp::RenamedTo
+        | EndOp::Transient
+        | EndOp::Expired => true,
         EndOp::Superseded | EndOp::Replaced => false,
     }
 }

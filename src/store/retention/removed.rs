@@ -56,6 +56,10 @@ impl<'a> RemovedReader<'a> {
         let NameAfter::Ended(end) = &version.after else {
             return Ok(None);
         };
+        // The last state of the name is gone: an older one is not kept for it.
+        if end.op == EndOp::Expired {
+            return Ok(None);
+        }
         if self.policy.removed == Term::Off || !is_last(rows, &version.name, end.id).await? {
             return Ok(None);
         }

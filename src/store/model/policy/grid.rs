@@ -75,6 +75,26 @@ impl Tier {
         let last = self.period_start(end)?.checked_sub(1)?;
         Some(Timestamp(last))
     }
+
+    /// Returns the oldest grid time that is not before `at`.
+    pub fn first_from(self, at: Timestamp) -> Timestamp {
+        let longest = match self {
+            Self::Hourly => HOUR,
+            Self::Daily => DAY,
+            Self::Weekly => WEEK,
+            Self::Monthly => 32 * DAY,
+            Self::Yearly => 366 * DAY,
+        };
+        // After the longest period from its start on, another one has begun, and only one.
+        let start = self.period_start(at);
+        let next =
+            start.and_then(|start| self.period_start(Timestamp(start.checked_add(longest)?)));
+        let next = match (start, next) {
+            (None, _) => FIRST_MONDAY,
+            (Some(_), next) => next.unwrap_or(u64::MAX),
+        };
+        Timestamp(next - 1)
+    }
 }
 
 impl fmt::Display for Tier {
