@@ -55,6 +55,7 @@ pub use model::version::{
 pub use namespace::DRAIN_TIMEOUT;
 pub use namespace::Namespace;
 pub use retention::Retention;
+pub use retention::amounts::Amounts;
 pub use retention::policy_change::{InForce, POLICY_DELAY, PolicyChange};
 pub use retention::report::{
     KeptBy, KeptUntil, LARGEST_MAX, LastRun, PrunedName, RetentionReport, VersionAmount,

@@ -1,4 +1,4 @@
-//! Recount of the index's counters: how many rows show a content, how many use an extent, files and bytes; and the filings of
+//! Recount of the index's counters: how many rows show a content, how many use an extent, files and bytes, stored bytes; and the filings of
 //! version records, labels and holds.
 //!
 //! Every row adds to a sum per content, extent or filing, and a stored count is subtracted from it. A sum that is not zero at the
@@ -10,6 +10,7 @@ use crate::meta::{Change, RowScan};
 use crate::store::check::faulty::FaultyKeys;
 use crate::store::check::sorted::{SortedRows, Spill};
 use crate::store::model::error::StoreError;
+use crate::store::schema::amounts;
 use crate::store::schema::keys;
 use crate::store::schema::label_keys;
 use crate::store::schema::retention_keys;
@@ -24,6 +25,8 @@ pub(crate) struct Recount {
     sums: SortedRows,
     bytes: i64,
     files: i64,
+    stored: i64,
+    has_stored: bool,
 }
 
 /// Returns the key of an extent's sum: the key of the segment's row and the offset.
@@ -48,6 +51,8 @@ impl Recount {
             sums: SortedRows::new(sum, spill),
             bytes: 0,
             files: 0,
+            stored: 0,
+            has_stored: false,
         }
     }
 
@@ -62,6 +67,8 @@ impl Recount {
         tables::count(key, value, &mut tally)?;
         self.bytes = self.bytes.wrapping_add(tally.bytes);
         self.files += tally.files;
+        self.stored = self.stored.wrapping_add(tally.stored);
+        self.has_stored |= tally.has_stored;
         if tally.is_unreadable {
             self.add(key.clone(), 1)?;
         }
@@ -120,6 +127,10 @@ impl Recount {
         }
         if (self.bytes, self.files) != (0, 0) {
             faulty.add(&keys::applied());
+        }
+        // A namespace that was made before these amounts were kept has no such row until it is counted.
+        if self.has_stored && self.stored != 0 {
+            faulty.add(&amounts::stored());
         }
         Ok(faulty)
     }

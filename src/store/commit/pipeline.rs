@@ -270,6 +270,9 @@ impl Committer {
                 batch.append(rows);
             }
         }
+        // Many operations change the same few rows: the counters of a directory and of the namespace.
+        rows_keys.sort_unstable();
+        rows_keys.dedup();
         let settling = lock(&self.core.provisional).prepare(&mut batch, applied.next_id);
         let logged = self.log.record(&mut batch);
         let archived_watermarks = lock(&self.core.archived_watermarks).put(&applied, &mut batch);

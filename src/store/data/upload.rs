@@ -18,6 +18,7 @@ use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::ContentRef;
 use crate::store::model::version::Timestamp;
+use crate::store::schema::amounts;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{ExtentSlice, ExtentSource, RangeRow, SegmentRow};
 use crate::sync::Arc;
@@ -190,6 +191,8 @@ impl DataStore {
         if let Some(before) = &pending.after {
             self.wait_uploaded(before).await?;
         }
+        let uploaded = extents(pieces.iter().map(|(_, piece)| piece));
+        let mut stored = 0;
         pieces.extend(self.again(pending, || self.zeros(pending)).await?);
         pieces.extend(self.again(pending, || self.cited(pending)).await?);
         let mut rows = Batch::new();
@@ -200,7 +203,11 @@ impl DataStore {
                 async move { self.contents.compose(&rows, pending, range, pieces).await }
             };
             let (row, replaced) = self.again(pending, compose).await?;
+            let known = extents(row.pieces());
             let row = self.coalesce(pending, range, row).await?;
+            let new = extents(row.pieces()).into_iter();
+            let new = new.filter(|(at, _)| uploaded.contains_key(at) || !known.contains_key(at));
+            stored += new.map(|(_, len)| i64::from(len)).sum::<i64>();
             self.cite(&mut rows, &row, 1, content.timestamp);
             keys::range(content.cid, range, content.timestamp).put(&mut rows, &row);
             if let Some(old) = replaced {
@@ -212,6 +219,7 @@ impl DataStore {
                 key.delete(&mut rows);
             }
         }
+        amounts::store(&mut rows, stored);
         if let Some(cut) = pending.truncation() {
             keys::cut(content.cid, content.timestamp).put(&mut rows, &cut);
         }
@@ -307,6 +315,7 @@ impl DataStore {
     pub(crate) fn cite(&self, rows: &mut Batch, row: &RangeRow, by: i64, at: Timestamp) {
         let mut cited: std::collections::BTreeMap<(u64, u64), SegmentRow> =
             std::collections::BTreeMap::new();
+        amounts::store(rows, by * row.inline_bytes());
         for piece in row.pieces() {
             if let ExtentSource::Segment {
                 epoch,
@@ -330,6 +339,23 @@ impl DataStore {
             }
         }
     }
+}
+
+/// Returns the extents that slices show, by segment epoch, sequence and offset, with their lengths in bytes.
+fn extents<'a>(
+    pieces: impl IntoIterator<Item = &'a ExtentSlice>,
+) -> std::collections::BTreeMap<(u64, u64, u32), u32> {
+    let place = |piece: &ExtentSlice| match piece.source {
+        ExtentSource::Segment {
+            epoch,
+            sequence,
+            offset,
+            len,
+            ..
+        } => Some(((epoch, sequence, offset), len)),
+        ExtentSource::Inline(_) | ExtentSource::Zero => None,
+    };
+    pieces.into_iter().filter_map(place).collect()
 }
 
 /// Returns the footer entry of a content's file.

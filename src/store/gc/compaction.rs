@@ -14,8 +14,10 @@ use std::sync::atomic::Ordering;
 use crate::backend::Lane;
 use crate::store::data::segment::{SEGMENT_MAX, SegmentBuilder, footer, hash};
 use crate::store::gc::Gc;
+use crate::store::gc::segments::uncount;
 use crate::store::gc::state::GcCycle;
 use crate::store::model::error::StoreError;
+use crate::store::schema::amounts;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::{MovedRow, SegmentRow};
@@ -28,6 +30,8 @@ struct CompactionSource {
     id: SegmentId,
     row: SegmentRow,
     moved: MovedRow,
+    /// Bytes of its extents that are not counted as stored any more.
+    uncounted: i64,
 }
 
 impl Gc {
@@ -49,7 +53,13 @@ impl Gc {
             let row: Option<SegmentRow> = self.core.index.row(&key).await?;
             if let Some(row) = row.filter(|row| row.dead_since.is_none()) {
                 let moved = MovedRow::default();
-                old.push(CompactionSource { id, row, moved });
+                let uncounted = self.uncounted(id).await?;
+                old.push(CompactionSource {
+                    id,
+                    row,
+                    moved,
+                    uncounted,
+                });
             }
         }
         if old.is_empty() {
@@ -148,11 +158,21 @@ impl Gc {
         touches.extend(new.collect::<BTreeSet<_>>());
         let mut txn = self.gc_txn(touches);
         let at = txn.timestamp;
-        for CompactionSource { id, row, moved } in old {
+        for source in old {
+            let CompactionSource {
+                id,
+                row,
+                moved,
+                uncounted,
+            } = source;
+            // The copies are stored from now on, and the old object waits for its deletion.
+            let all = row.extents.values().map(|(len, _)| u64::from(*len)).sum();
+            uncount(&mut txn, id, all, uncounted);
             for (offset, (epoch, sequence, to)) in &moved.extents {
                 let len = row.extents.get(offset).map_or(0, |(len, _)| *len);
                 let mut cites = SegmentRow::default();
                 cites.extents.insert(*to, (len, 1));
+                amounts::store(&mut txn.rows, i64::from(len));
                 let new = keys::segment(*epoch, *sequence);
                 txn.merge(new, &cites);
             }

@@ -7,10 +7,12 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::store::commit::txn::Txn;
 use crate::store::gc::Gc;
 use crate::store::gc::lineage::ReviewOutcome;
 use crate::store::gc::state::{DeadSegment, GcCycle};
 use crate::store::model::error::StoreError;
+use crate::store::schema::amounts;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::{MovedRow, SegmentRow};
@@ -24,6 +26,15 @@ fn bytes(row: &SegmentRow) -> (u64, u64) {
     let all = row.extents.values().map(|(len, _)| u64::from(*len)).sum();
     let cited = row.extents.values().filter(|(_, citing)| *citing != 0);
     (all, cited.map(|(len, _)| u64::from(*len)).sum())
+}
+
+/// Subtracts from the stored bytes those of a segment's extents that no row cites any more; `before` of them are subtracted already.
+pub(super) fn uncount(txn: &mut Txn, id: SegmentId, uncited: u64, before: i64) {
+    let uncited = uncited.cast_signed();
+    if uncited != before {
+        amounts::store(&mut txn.rows, before - uncited);
+        txn.put(amounts::uncited_bytes(id.epoch, id.sequence), &uncited);
+    }
 }
 
 impl Gc {
@@ -60,9 +71,10 @@ impl Gc {
         let moved_key = keys::moved(id.epoch, id.sequence);
         let moved: Option<MovedRow> = self.core.index.row(&moved_key).await?;
         let (all, cited) = bytes(&row);
+        let before = self.uncounted(id).await?;
         let Some((since, ())) = row.dead_since else {
             return match cited {
-                0 => self.mark_dead(turn, id, &key, all, asked),
+                0 => self.mark_dead(turn, id, all, before, asked),
                 _ if 2 * cited < all
                     && all - cited >= REWRITE_MIN
                     && !turn.spoiled.contains(&id) =>
@@ -70,7 +82,9 @@ impl Gc {
                     turn.half.insert(id, cited);
                     Ok(ReviewOutcome::Retry)
                 }
-                _ => self.forget_asked(&key, asked, |_| {}),
+                _ => self.forget_asked(&key, asked, |txn| {
+                    uncount(txn, id, all - cited, before);
+                }),
             };
         };
         let dead = DeadSegment { since, bytes: all };
@@ -83,7 +97,13 @@ impl Gc {
             self.segments.fetch_add(1, Ordering::Relaxed);
             self.bytes.fetch_add(all, Ordering::Relaxed);
         }
-        self.forget_deleted(id, &key, asked, row, moved)
+        self.forget_deleted(id, asked, row, moved, before)
+    }
+
+    /// Returns how many bytes of a segment's extents are subtracted from the stored bytes.
+    pub(super) async fn uncounted(&self, id: SegmentId) -> Result<i64, StoreError> {
+        let key = amounts::uncited_bytes(id.epoch, id.sequence);
+        Ok(self.core.index.row(&key).await?.unwrap_or(0))
     }
 
     /// Deletes the rows of a segment whose object is deleted. Relocations of extents that are still referenced stay;
@@ -91,14 +111,16 @@ impl Gc {
     fn forget_deleted(
         &self,
         id: SegmentId,
-        key: &RowKey<SegmentTable>,
         asked: &[RowKey<EmptiedTable>],
         row: SegmentRow,
         moved: Option<MovedRow>,
+        before: i64,
     ) -> Result<ReviewOutcome, StoreError> {
+        let key = keys::segment(id.epoch, id.sequence);
         let moved_key = keys::moved(id.epoch, id.sequence);
-        self.forget_asked(key, asked, |txn| {
+        self.forget_asked(&key, asked, |txn| {
             let at = txn.timestamp;
+            uncount(txn, id, bytes(&row).0, before);
             let mut left = moved.clone().unwrap_or_default();
             left.extents.retain(|offset, _| {
                 row.extents
@@ -117,6 +139,7 @@ impl Gc {
             if left.extents.is_empty() {
                 txn.delete(key.clone());
                 txn.delete(moved_key);
+                txn.delete(amounts::uncited_bytes(id.epoch, id.sequence));
             } else {
                 txn.put(moved_key, &left);
             }
@@ -129,7 +152,7 @@ impl Gc {
         &self,
         key: &RowKey<SegmentTable>,
         asked: &[RowKey<EmptiedTable>],
-        then: impl FnOnce(&mut crate::store::commit::txn::Txn),
+        then: impl FnOnce(&mut Txn),
     ) -> Result<ReviewOutcome, StoreError> {
         let mut txn = self.gc_txn(vec![key.clone().bytes()]);
         for key in asked {
@@ -146,19 +169,21 @@ impl Gc {
         &self,
         turn: &mut GcCycle,
         id: SegmentId,
-        key: &RowKey<SegmentTable>,
         all: u64,
+        before: i64,
         asked: &[RowKey<EmptiedTable>],
     ) -> Result<ReviewOutcome, StoreError> {
+        let key = keys::segment(id.epoch, id.sequence);
         // The first `G E` row stays, so that a cycle after the grace period finds the segment again.
         let mut since = self.core.clock.now();
-        let outcome = self.forget_asked(key, &asked[1..], |txn| {
+        let outcome = self.forget_asked(&key, &asked[1..], |txn| {
             since = txn.timestamp;
             let mark = SegmentRow {
                 dead_since: Some((since, ())),
                 ..SegmentRow::default()
             };
             txn.merge(key.clone(), &mark);
+            uncount(txn, id, all, before);
         })?;
         if outcome == ReviewOutcome::Done {
             turn.dead.insert(id, DeadSegment { since, bytes: all });

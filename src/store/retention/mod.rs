@@ -8,6 +8,7 @@
 //! still exact. Each version is dropped or filed by one operation, so that a crash between two leaves a whole history; the next run
 //! goes on with what is due.
 
+pub(crate) mod amounts;
 pub(crate) mod carry_out;
 pub(crate) mod drop_version;
 pub(crate) mod horizon;

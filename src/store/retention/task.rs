@@ -10,8 +10,8 @@ use crate::sync::Arc;
 
 /// How long horizons are shown to followers before the first drop below them: followers look for a newer state at least this often.
 pub const HORIZON_GRACE: Duration = Duration::from_secs(10);
-/// From the mount to the first run.
-const FIRST: Duration = Duration::from_secs(60);
+/// How often the amounts are looked at.
+const LOOK: Duration = Duration::from_secs(60);
 /// From one run to the next.
 const EVERY: Duration = Duration::from_secs(86_400);
 /// From a run that failed to the next.
@@ -29,16 +29,22 @@ impl Retention {
     }
 
     async fn run_daily(self: Arc<Self>) {
-        let mut wait = FIRST;
+        let mut next = tokio::time::Instant::now() + LOOK;
         loop {
-            self.core.sleep(wait).await;
+            self.core.sleep(LOOK).await;
             if self.core.tasks.is_stopped() || self.core.health.check().is_err() {
                 return;
+            }
+            if let Err(error) = self.look_at_amounts().await {
+                tracing::warn!(%error, "cannot read how many bytes the history has");
+            }
+            if tokio::time::Instant::now() < next {
+                continue;
             }
             let mode = RunMode::Drop {
                 grace: HORIZON_GRACE,
             };
-            wait = match self.run(mode).await {
+            let wait = match self.run(mode).await {
                 Ok(report) => {
                     let dropped = report.dropped;
                     if report.examined() > 0 {
@@ -58,6 +64,12 @@ impl Retention {
                     AFTER_FAILURE
                 }
             };
+            next = tokio::time::Instant::now() + wait;
         }
+    }
+
+    async fn look_at_amounts(&self) -> Result<(), StoreError> {
+        self.count_stored().await?;
+        self.note_live_peak(self.now()).await
     }
 }

@@ -1,10 +1,10 @@
-//! The merge function of the index, for the rows `C I`, `G R` and `G B`. Values and operands have one encoding; the merge
+//! The merge function of the index, for the rows `C I`, `G R`, `G B` and `G a`. Values and operands have one encoding; the merge
 //! is associative and commutative.
 
 use bytes::Bytes;
 
 use crate::store::schema::rows::{InodeRow, encode, younger};
-use crate::store::schema::tables::{CountTable, InodeTable, RowTable, SegmentTable};
+use crate::store::schema::tables::{AmountTable, CountTable, InodeTable, RowTable, SegmentTable};
 
 /// Merges an operand into a value. In a table that does not merge, and where one of the two cannot be decoded, the operand
 /// replaces the value.
@@ -17,6 +17,13 @@ pub(crate) fn merge(key: &[u8], existing: Option<&[u8]>, operand: &[u8]) -> Byte
                 CountTable::decode(operand).ok()?,
             );
             Some(encode(&(a + b)))
+        }
+        AmountTable::PREFIX => {
+            let (a, b) = (
+                AmountTable::decode(existing).ok()?,
+                AmountTable::decode(operand).ok()?,
+            );
+            Some(encode(&a.wrapping_add(b)))
         }
         SegmentTable::PREFIX => merge_segment(existing, operand),
         _ => None,

@@ -359,6 +359,15 @@ impl RangeRow {
             Self::Whole(pieces) | Self::Delta(pieces) => pieces,
         }
     }
+
+    /// Returns how many bytes are stored in this row.
+    pub(crate) fn inline_bytes(&self) -> i64 {
+        let inline = self.pieces().iter().map(|piece| match &piece.source {
+            ExtentSource::Inline(bytes) => bytes.len() as i64,
+            ExtentSource::Segment { .. } | ExtentSource::Zero => 0,
+        });
+        inline.sum()
+    }
 }
 
 /// `C L`: the content a lineage began over. Where the lineage has no row for a range, or only deltas, the parent's bytes

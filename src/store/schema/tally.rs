@@ -54,6 +54,10 @@ pub(crate) struct RowTally {
     pub(crate) holds: Vec<(Bytes, Timestamp)>,
     /// Keys of filings, of version records, labels and holds.
     pub(crate) filings: Vec<Bytes>,
+    /// Bytes of extents and inline bytes, minus those that are not counted any more and the stored sums.
+    pub(crate) stored: i64,
+    /// The row is there without which stored bytes are not counted yet.
+    pub(crate) has_stored: bool,
     /// A stored count has a key that cannot be parsed.
     pub(crate) is_unreadable: bool,
 }
@@ -164,6 +168,24 @@ pub(super) fn range(_key: &[u8], row: RangeRow, tally: &mut RowTally) {
     tally
         .extents
         .extend(extents.into_iter().map(|extent| (extent, 1)));
+    tally.stored += row.inline_bytes();
+}
+
+/// Kinds of `G a` rows.
+pub(crate) const AMOUNT_STORED: u8 = 0;
+pub(crate) const AMOUNT_BASE: u8 = 1;
+pub(crate) const AMOUNT_UNCITED: u8 = 2;
+pub(crate) const AMOUNT_PEAK: u8 = 3;
+
+pub(super) fn amount(key: &[u8], bytes: i64, tally: &mut RowTally) {
+    match key.get(2).copied() {
+        Some(kind @ (AMOUNT_STORED | AMOUNT_BASE | AMOUNT_UNCITED)) => {
+            tally.stored = tally.stored.wrapping_sub(bytes);
+            tally.has_stored |= kind == AMOUNT_BASE;
+        }
+        Some(AMOUNT_PEAK) => {}
+        Some(_) | None => tally.is_unreadable = true,
+    }
 }
 
 pub(super) fn moved(_key: &[u8], row: MovedRow, tally: &mut RowTally) {
@@ -189,7 +211,8 @@ pub(super) fn segment_count(key: &[u8], row: SegmentRow, tally: &mut RowTally) {
         tally.is_unreadable = true;
         return;
     };
-    for (offset, (_, users)) in row.extents {
+    for (offset, (len, users)) in row.extents {
+        tally.stored += i64::from(len);
         let extent = ExtentId {
             epoch,
             sequence,

@@ -14,6 +14,7 @@ use crate::store::model::policy::Policy;
 use crate::store::model::version::{
     Attrs, Author, Content, EndOp, Ino, Kind, Op, Origin, Stamp, Stat, Time, Timestamp,
 };
+use crate::store::schema::amounts;
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
@@ -446,6 +447,7 @@ impl Tree {
         let node = crate::store::tree::lookup::root_node(uid, gid, txn.time);
         let dentry = Dentry::new(Ino(0), Bytes::new());
         txn.put(keys::policy(), &Policy::default());
+        txn.put(amounts::stored_before(), &0);
         self.new_rows(
             &mut txn,
             crate::store::model::version::ROOT,

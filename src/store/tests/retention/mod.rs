@@ -1,5 +1,6 @@
 //! Retention: what a run drops and keeps, compared with a model that reads the policy's words anew.
 
+mod amounts;
 mod cases;
 mod linked;
 mod reviews;
