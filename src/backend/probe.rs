@@ -106,6 +106,31 @@ impl Backend {
         }
     }
 
+    /// Returns the store's date in nanoseconds since 1970-01-01 UTC, as it gives it to an object that is written for this and deleted;
+    /// many stores round to seconds. `None` for a local directory, which has this machine's clock.
+    ///
+    /// # Errors
+    /// `Denied`, `Unavailable`; `Unsupported` if the store gives objects no date.
+    pub async fn date(&self, env: &dyn Env) -> Result<Option<u64>, BackendError> {
+        match &self.base.location.kind {
+            StoreKind::Cloud(..) | StoreKind::Given => {}
+            StoreKind::Local(_) | StoreKind::Memory(_) => return Ok(None),
+        }
+        let key = format!("probe/{}", env.new_id().simple());
+        let path = self.path(&key)?;
+        self.put_new(&key, Bytes::from_static(FIRST)).await?;
+        let written = self.store.head(&path).await;
+        self.delete(&key).await?;
+        let written = written.map_err(|error| self.failure(&key, &error))?;
+        match modified_ns(written.last_modified.timestamp_nanos_opt()) {
+            0 => {
+                let reason = "it sends no Last-Modified header with an object, by which its clock is compared with this machine's";
+                Err(Class::Unsupported.error(self.url(), reason))
+            }
+            date => Ok(Some(date)),
+        }
+    }
+
     async fn promises(&self, key: &str, path: &Path) -> Result<Probe, BackendError> {
         let failure = |e: Error| self.failure(key, &e);
         // With the retries of `put_new`: a lost answer, or a conflict of a retry with its own first attempt, is not a fault of

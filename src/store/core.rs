@@ -20,6 +20,8 @@ use crate::store::model::role::Role;
 use crate::store::model::version::Timestamp;
 use crate::store::schema::journal_record::Record;
 use crate::store::schema::keys;
+use crate::store::schema::retention_keys;
+use crate::store::schema::retention_rows::CapRow;
 use crate::store::schema::rows::AppliedRow;
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::Tasks;
@@ -44,7 +46,7 @@ pub(crate) struct Core {
     pub(crate) applied: Mutex<AppliedRow>,
     pub(crate) archived_watermarks: Mutex<ArchivedWatermarks>,
     pub(crate) provisional: Mutex<ProvisionalStates>,
-    /// The retention policy of a writer, row `G Q`; `None`: every version is kept.
+    /// The retention policy of a writer, row `G Q`, shortened by `G d`; `None`: every version is kept.
     pub(crate) policy: Mutex<Option<Arc<Policy>>>,
     /// How many holds on versions were set; a run of retention reads the holds again when it has changed.
     pub(crate) holds_set: AtomicU64,
@@ -88,12 +90,14 @@ impl Core {
         }
     }
 
-    /// Reads the retention policy. Only after the journal's operations are queued: one of them may have set it.
+    /// Reads the retention policy in force. Only after the journal's operations are queued: one of them may have set it.
     ///
     /// # Errors
     /// Errors of the index; `Corrupt`.
     pub(crate) async fn load_policy(&self) -> Result<(), StoreError> {
         let policy: Option<Policy> = self.index.row(&keys::policy()).await?;
+        let cap: Option<CapRow> = self.index.row(&retention_keys::cap()).await?;
+        let policy = policy.map(|policy| policy.capped(cap.as_ref().map(|cap| &cap.policy)));
         *lock(&self.policy) = policy.map(Arc::new);
         Ok(())
     }

@@ -56,12 +56,15 @@ pub use namespace::DRAIN_TIMEOUT;
 pub use namespace::Namespace;
 pub use retention::Retention;
 pub use retention::amounts::Amounts;
+pub use retention::brake::Brake;
+pub use retention::cap::HistorySize;
 pub use retention::policy_change::{InForce, POLICY_DELAY, PolicyChange};
 pub use retention::report::{
     KeptBy, KeptUntil, LARGEST_MAX, LastRun, PrunedName, RetentionReport, VersionAmount,
 };
 pub use retention::run::RunMode;
 pub use retention::task::HORIZON_GRACE;
+pub use schema::retention_rows::{AheadDrops, CapRow, WaitingCause, WaitingDrops};
 pub use tree::Tree;
 pub(crate) use tree::attributes::changed_xattrs;
 pub use tree::attributes::{XATTRS_MAX, XattrMode};

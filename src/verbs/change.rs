@@ -7,7 +7,7 @@ use super::error::VerbError;
 use super::label::{self, LabelRequest};
 use super::path::{PathText, TimedPath};
 use super::reader::{NodeState, PathReader};
-use super::retention::{self, PolicyRequest};
+use super::retention::{self, PolicyRequest, PruneRequest};
 use super::rows::{RestoredRow, RowSender, VerbRow, kind_name, stamp};
 use crate::store::{
     AddedNames, Author, ChangedName, DentryRef, Ino, Kind, Namespace, PastEntry, RenameMode,
@@ -38,7 +38,7 @@ pub enum ChangeVerb {
         keep_new: bool,
     },
     /// Drops every version that nothing keeps.
-    Prune,
+    Prune(PruneRequest),
     /// Sets words of the retention policy.
     SetPolicy(PolicyRequest),
     /// Makes, renames, removes, holds or releases a label of a directory.
@@ -77,8 +77,8 @@ pub async fn change(
                 None => restore(namespace, path, added, rows).await,
             }
         }
-        ChangeVerb::Prune => {
-            retention::prune(namespace, rows).await?;
+        ChangeVerb::Prune(request) => {
+            retention::prune(namespace, *request, rows).await?;
             Ok(TreeChanges::default())
         }
         ChangeVerb::SetPolicy(request) => {

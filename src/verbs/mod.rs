@@ -30,7 +30,7 @@ pub use label::{LabelChange, LabelRequest, LabelScope};
 pub use log::is_change;
 pub use path::{PathText, TimedPath};
 pub use request::{DiffContents, DiffRequest, GrepRequest, GrepStates, LogFilter, ReadVerb};
-pub use retention::PolicyRequest;
+pub use retention::{PolicyRequest, PruneRequest};
 pub use retention_rows::{PolicyWord, PruneRow, ReasonRow};
 pub use rows::{
     BytesRow, COMPARED_MAX, ChangeRow, ComparedKind, DiffSide, DifferenceRow, EntryRow, LabelEntry,

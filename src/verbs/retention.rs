@@ -8,8 +8,8 @@ use super::reader::{NodeState, PathReader};
 use super::retention_rows::{PolicyWord, PruneRow, ReasonRow};
 use super::rows::{RowSender, VerbRow, stamp};
 use crate::store::{
-    HORIZON_GRACE, InForce, KeptBy, KeptUntil, Namespace, Policy, PolicyChange, RetentionReport,
-    RunMode, StoreError, TimeRule, Timestamp, VersionAmount,
+    Brake, HORIZON_GRACE, InForce, KeptBy, KeptUntil, Namespace, Policy, PolicyChange,
+    RetentionReport, RunMode, StoreError, TimeRule, Timestamp, VersionAmount, WaitingCause,
 };
 
 /// What a change of the policy asks for.
@@ -20,6 +20,14 @@ pub struct PolicyRequest {
     /// Whether a stricter policy is in force at once.
     #[serde(default)]
     pub at_once: bool,
+}
+
+/// What a prune asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruneRequest {
+    /// Whether drops go that wait for a confirmation.
+    #[serde(default)]
+    pub confirmed: bool,
 }
 
 /// Returns the rule as a user writes it.
@@ -94,10 +102,19 @@ pub(super) async fn preview(
 }
 
 /// Drops what no rule keeps, and sends the report.
-pub(super) async fn prune(namespace: &Namespace, rows: &RowSender) -> Result<(), VerbError> {
+pub(super) async fn prune(
+    namespace: &Namespace,
+    request: PruneRequest,
+    rows: &RowSender,
+) -> Result<(), VerbError> {
+    let brake = match request.confirmed {
+        true => Brake::Released,
+        false => Brake::Held,
+    };
     let reader = PathReader::new(namespace).await;
     let mode = RunMode::Drop {
         grace: HORIZON_GRACE,
+        brake,
     };
     let report = namespace.retention().run(mode).await.map_err(failed)?;
     send_report(&reader, &report, rows).await
@@ -146,6 +163,20 @@ async fn send_report(
             ..row("kept", *amount)
         };
         rows.put_row(VerbRow::Pruned(kept)).await?;
+    }
+    if let Some(waiting) = report.waiting {
+        let rule = match waiting.cause {
+            WaitingCause::Policy => "stricter policy",
+            WaitingCause::HistoryMax => "history-max",
+        };
+        let waiting = PruneRow {
+            what: "waiting".to_owned(),
+            rule: Some(rule.to_owned()),
+            path: None,
+            versions: waiting.drops.versions,
+            bytes: waiting.drops.bytes,
+        };
+        rows.put_row(VerbRow::Pruned(waiting)).await?;
     }
     for pruned in report.largest() {
         let above = reader.directory_path(pruned.directory).await?;

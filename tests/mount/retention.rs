@@ -80,7 +80,7 @@ fn policy_and_prune(place: &Place) {
             rw prune $URL --dry-run $E --json | grep -q '"versions":0'
             refused 1 'no-writer' rw prune $URL $E
             rw policy set $URL keep-last=1 --now --no-writer --cache-dir $C $E > /dev/null
-            rw prune $URL --no-writer --cache-dir $C $E | grep -q '^dropped  *1 '
+            rw prune $URL --no-writer --confirm --cache-dir $C $E | grep -q '^dropped  *1 '
             rw why $URL f $E | grep -q '^current '
             rw check $URL $E
             "#,
@@ -96,11 +96,18 @@ fn prune_by_a_strict_policy(mount: &TestMount, place: &Place) {
         strict='keep-within=1s grid=off keep-last=2 keep-removed=off'
         mkdir .versions/before
         echo 7 > f; sleep 1.2; rw drain $M
-        rw policy set $M $strict --now
+        rw policy set $M $strict --now; rw policy show $M | grep -q '^keep-last  *3  *2 '
         rw prune $M --dry-run | grep -q '^dropped  *5 '
         test "$(ended $M/f)" = 6
         ls .versions/@deleted | grep -q '^g$'
+        # It drops more than a quarter of the history, so that it waits for a confirmation.
         rw prune $M --json > $C/report
+        grep -q '"what":"dropped","rule":null,"path":null,"versions":0' $C/report
+        grep -q '"what":"waiting","rule":"stricter policy","path":null,"versions":5' $C/report
+        test "$(ended $M/f)" = 6
+        refused 2 'cannot be used with' rw prune $M --confirm --dry-run
+        rw prune $M --confirm --json > $C/report
+        grep -q '"what":"waiting"' $C/report && exit 1
         grep -q '"what":"dropped","rule":null,"path":null,"versions":5' $C/report
         grep -q '"what":"kept","rule":"label","path":null,"versions":1' $C/report
         grep -q '"what":"kept","rule":"keep-last","path":null,"versions":1' $C/report

@@ -5,7 +5,7 @@ use crate::cli::error::CliError;
 use crate::cli::read::PlaceArguments;
 use crate::cli::read::arguments::{FormArguments, ReadPlace, SourceArguments};
 use crate::store::Policy;
-use crate::verbs::{ChangeVerb, PolicyRequest, ReadVerb};
+use crate::verbs::{ChangeVerb, PolicyRequest, PruneRequest, ReadVerb};
 use clap::{Args, Subcommand};
 use std::ffi::OsString;
 
@@ -65,6 +65,9 @@ pub(in crate::cli) struct PruneArguments {
     /// Only show what would be dropped
     #[arg(long)]
     dry_run: bool,
+    /// Also drop what waits for this: more than a quarter of the history, by a stricter policy or history-max
+    #[arg(long, conflicts_with = "dry_run")]
+    confirm: bool,
     #[command(flatten)]
     source: SourceArguments,
     #[command(flatten)]
@@ -132,7 +135,10 @@ impl PruneArguments {
                 ReadVerb::PrunePreview { settings },
             ));
         }
+        let request = PruneRequest {
+            confirmed: self.confirm,
+        };
         let place = find(place, None, self.writer)?;
-        Ok(RetentionWay::Change(place, ChangeVerb::Prune))
+        Ok(RetentionWay::Change(place, ChangeVerb::Prune(request)))
     }
 }

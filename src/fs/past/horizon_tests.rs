@@ -3,7 +3,9 @@
 use super::stamp::parse_printed;
 use crate::fs::error::FsError;
 use crate::fs::testing::{ALICE, ROOT, World, world};
-use crate::store::{Author, DentryRef, InForce, Policy, ROOT as STORE_ROOT, RunMode, Timestamp};
+use crate::store::{
+    Author, Brake, DentryRef, InForce, Policy, ROOT as STORE_ROOT, RunMode, Timestamp,
+};
 use std::time::Duration;
 
 const SECOND: u64 = 1_000_000_000;
@@ -15,6 +17,7 @@ async fn prune(world: &World) {
     world.namespace.drain().await.unwrap();
     let mode = RunMode::Drop {
         grace: Duration::ZERO,
+        brake: Brake::Released,
     };
     world.namespace.retention().run(mode).await.unwrap();
 }

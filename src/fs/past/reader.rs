@@ -137,14 +137,17 @@ impl PastReader {
         }
     }
 
-    /// Which times are exact. The answer is up to a second old; retention raises the horizons seconds before it drops anything.
+    /// Which times are exact. In the writer the answer is up to a second old; retention raises the horizons seconds
+    /// before it drops anything.
     ///
     /// # Errors
     /// Those of the store.
     pub(super) async fn horizons(&self) -> FsResult<Horizons> {
         let now = self.namespace.env().now();
         let known = *lock(&self.horizons);
-        if let Some(known) = known.filter(|known| now.abs_diff(known.at) < HORIZONS_AGE) {
+        let is_fresh = |known: &ReadHorizons| now.abs_diff(known.at) < HORIZONS_AGE;
+        // A follower may see that a horizon was raised and what was dropped at once.
+        if let Some(known) = known.filter(|known| !self.follows && is_fresh(known)) {
             return Ok(known.horizons);
         }
         let horizons = self.namespace.history().view().horizons().await;

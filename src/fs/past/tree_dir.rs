@@ -37,10 +37,11 @@ impl DirAt {
         if name == past.versions_name {
             return Err(FsError::NotFound);
         }
-        past.check_sight(self).await?;
         let lasting = past.lasting_of(self);
         let history = past.namespace.history();
         let entry = history.view().entry_at(self.dir, name, self.at).await?;
+        // After the read: what it has read was there if the horizon still is below the time.
+        past.check_sight(self).await?;
         let entry = entry.ok_or(FsError::NotFound)?;
         let name = Bytes::copy_from_slice(name);
         Ok(Found {
@@ -58,13 +59,13 @@ impl DirAt {
         past: &PastReader,
         versions: FindVersions,
     ) -> FsResult<PastNames> {
-        past.check_sight(self).await?;
         let history = past.namespace.history();
         // Asked before the read: what becomes final afterwards may be another state than the one that is read.
         let is_final = history.finality().is_final(self.at);
         let lasting = Lasting::of(is_final && self.sight == Sight::Exact);
         let entries = history.view().list_at(self.dir, self.at).await;
         let entries = entries.map_err(|error| FsError::from(error).by_number())?;
+        past.check_sight(self).await?;
         let mut names = Vec::with_capacity(entries.len());
         for (name, entry) in entries {
             if name != past.versions_name {

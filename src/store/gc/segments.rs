@@ -37,6 +37,35 @@ pub(super) fn uncount(txn: &mut Txn, id: SegmentId, uncited: u64, before: i64) {
     }
 }
 
+fn is_cited(row: &SegmentRow, offset: u32) -> bool {
+    row.extents
+        .get(&offset)
+        .is_some_and(|(_, citing)| *citing != 0)
+}
+
+/// Tells whether a copy is still counted whose extent in the old segment no row cites any more.
+fn has_uncited(row: &SegmentRow, moved: &MovedRow) -> bool {
+    moved.extents.keys().any(|offset| !is_cited(row, *offset))
+}
+
+/// Takes their reference from the copies of extents that no row cites any more. Returns the relocations that are left.
+fn release_copies(txn: &mut Txn, row: &SegmentRow, moved: MovedRow) -> MovedRow {
+    let at = txn.timestamp;
+    let mut left = MovedRow::default();
+    for (offset, (epoch, sequence, to)) in moved.extents {
+        if is_cited(row, offset) {
+            left.extents.insert(offset, (epoch, sequence, to));
+            continue;
+        }
+        let len = row.extents.get(&offset).map_or(0, |(len, _)| *len);
+        let mut less = SegmentRow::default();
+        less.extents.insert(to, (len, -1));
+        txn.merge(keys::segment(epoch, sequence), &less);
+        txn.put(keys::emptied(epoch, sequence, at), &());
+    }
+    left
+}
+
 impl Gc {
     pub(super) fn grace_ns(&self) -> u64 {
         u64::try_from(self.core.config.grace.as_nanos()).unwrap_or(u64::MAX)
@@ -90,7 +119,14 @@ impl Gc {
         let dead = DeadSegment { since, bytes: all };
         if !is_due(&dead) {
             turn.dead.insert(id, dead);
-            return Ok(ReviewOutcome::Retry);
+            // The first `G E` row stays, as in `mark_dead`.
+            return match moved.filter(|moved| asked.len() > 1 && has_uncited(&row, moved)) {
+                Some(moved) => self.forget_asked(&key, &asked[1..], |txn| {
+                    let left = release_copies(txn, &row, moved);
+                    txn.put(moved_key, &left);
+                }),
+                None => Ok(ReviewOutcome::Retry),
+            };
         }
         self.core.backend.delete(&id.key()).await?;
         if turn.dead.remove(&id).is_some() || moved.is_none() {
@@ -119,23 +155,8 @@ impl Gc {
         let key = keys::segment(id.epoch, id.sequence);
         let moved_key = keys::moved(id.epoch, id.sequence);
         self.forget_asked(&key, asked, |txn| {
-            let at = txn.timestamp;
             uncount(txn, id, bytes(&row).0, before);
-            let mut left = moved.clone().unwrap_or_default();
-            left.extents.retain(|offset, _| {
-                row.extents
-                    .get(offset)
-                    .is_some_and(|(_, citing)| *citing != 0)
-            });
-            for (offset, (epoch, sequence, to)) in moved.unwrap_or_default().extents {
-                if !left.extents.contains_key(&offset) {
-                    let len = row.extents.get(&offset).map_or(0, |(len, _)| *len);
-                    let mut less = SegmentRow::default();
-                    less.extents.insert(to, (len, -1));
-                    txn.merge(keys::segment(epoch, sequence), &less);
-                    txn.put(keys::emptied(epoch, sequence, at), &());
-                }
-            }
+            let left = release_copies(txn, &row, moved.unwrap_or_default());
             if left.extents.is_empty() {
                 txn.delete(key.clone());
                 txn.delete(moved_key);

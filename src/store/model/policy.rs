@@ -7,6 +7,7 @@
 //! Invariant: a version is kept at `now` by a rule of time exactly if `now` is before [`Policy::due`].
 
 mod grid;
+mod ladder;
 mod words;
 
 use serde::{Deserialize, Serialize};

@@ -9,7 +9,10 @@
 //! goes on with what is due.
 
 pub(crate) mod amounts;
+pub(crate) mod brake;
+pub(crate) mod cap;
 pub(crate) mod carry_out;
+pub(crate) mod clocks;
 pub(crate) mod drop_version;
 pub(crate) mod horizon;
 pub(crate) mod line;
@@ -65,6 +68,8 @@ pub struct Retention {
     pub(crate) ended: Notify,
     /// Operations of the run that may not be durable yet: what lists their versions stays until they are.
     pub(crate) queued: Mutex<Vec<Arc<Operation>>>,
+    /// Until when the cap rests, because the history does not show yet what was dropped, in nanoseconds since 1970.
+    pub(crate) cap_rests: Mutex<u64>,
     /// The last run of this process.
     pub(crate) last: Mutex<Option<LastRun>>,
 }
@@ -85,6 +90,7 @@ impl Retention {
             ending: AtomicBool::new(false),
             ended: Notify::new(),
             queued: Mutex::default(),
+            cap_rests: Mutex::default(),
             last: Mutex::default(),
         }
     }

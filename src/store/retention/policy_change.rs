@@ -10,18 +10,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::store::commit::txn::Txn;
 use crate::store::model::error::StoreError;
 use crate::store::model::policy::{Due, Policy};
 use crate::store::model::version::Timestamp;
 use crate::store::retention::Retention;
+use crate::store::retention::brake::Brake;
 use crate::store::retention::carry_out::Outcome;
 use crate::store::retention::shown::EndedVersion;
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::retention_keys;
+use crate::store::schema::retention_rows::{AheadDrops, WaitingCause, WaitingDrops};
 use crate::store::schema::rows::{Filing, PendingPolicy};
 use crate::store::schema::tables::{LinkedVersionTable, RowTable, VersionTable};
-use crate::sync::{Arc, lock};
 
 /// How long a stricter policy waits before it comes into force.
 pub const POLICY_DELAY: Duration = Duration::from_secs(86_400);
@@ -79,12 +81,29 @@ impl Retention {
             Some(old) => policy.is_stricter_than(old),
             None => true,
         };
-        let dependencies = policy_dependencies();
+        let mut delay = u64::try_from(POLICY_DELAY.as_nanos()).unwrap_or(u64::MAX);
+        let mut waits = is_stricter;
+        let mut ahead = None;
+        if is_stricter && when == InForce::Now {
+            ahead = Some(self.ahead(policy, self.now()).await?).filter(AheadDrops::are_many);
+            (delay, waits) = (0, ahead.is_some());
+        }
         let answer = self.core.clock.begin();
         let now = answer.at();
-        let mut txn = self.commit.txn(now, dependencies);
-        if is_stricter && when == InForce::Usual {
-            let delay = u64::try_from(POLICY_DELAY.as_nanos()).unwrap_or(u64::MAX);
+        let mut txn = self.commit.txn(now, policy_dependencies());
+        match ahead {
+            Some(drops) => {
+                let (cause, since) = (WaitingCause::Policy, now);
+                let row = WaitingDrops {
+                    cause,
+                    since,
+                    drops,
+                };
+                txn.put(retention_keys::waiting_drops(), &row);
+            }
+            None => txn.delete(retention_keys::waiting_drops()),
+        }
+        if waits {
             let from = Timestamp(now.0.saturating_add(delay));
             let pending = PendingPolicy {
                 policy: policy.clone(),
@@ -102,33 +121,45 @@ impl Retention {
             txn.put(retention_keys::refiled(), &Bytes::new());
         }
         let set = self.commit.enqueue(txn)?;
-        *lock(&self.core.policy) = Some(Arc::new(policy.clone()));
+        self.core.load_policy().await?;
         drop(answer);
         self.commit.wait_durable(&set).await?;
         Ok(PolicyChange::InForce)
     }
 
     /// Brings a pending policy into force if its time has come, and goes on with the walk that files versions anew.
-    pub(crate) async fn bring_policy_into_force(&self, now: Timestamp) -> Result<(), StoreError> {
+    /// A policy that drops many versions ahead of time stays pending until that is confirmed.
+    pub(crate) async fn bring_policy_into_force(
+        &self,
+        now: Timestamp,
+        brake: Brake,
+    ) -> Result<(), StoreError> {
         let pending: Option<PendingPolicy> = self
             .core
             .index
             .row(&retention_keys::pending_policy())
             .await?;
         if let Some(pending) = pending.filter(|pending| pending.from <= now) {
-            let answer = self.core.clock.begin();
-            let mut txn = self.commit.txn(answer.at(), policy_dependencies());
+            if brake == Brake::Held {
+                let drops = self.ahead(&pending.policy, now).await?;
+                if drops.are_many() {
+                    let cause = WaitingCause::Policy;
+                    return self.wait_for_confirmation(cause, drops, now).await;
+                }
+            }
+            let mut txn = self.policy_txn();
             txn.put(keys::policy(), &pending.policy);
             txn.delete(retention_keys::pending_policy());
             txn.put(retention_keys::refiled(), &Bytes::new());
+            txn.delete(retention_keys::waiting_drops());
             self.commit.enqueue(txn)?;
-            *lock(&self.core.policy) = Some(Arc::new(pending.policy));
+            self.core.load_policy().await?;
         }
         self.file_all_anew().await
     }
 
     /// Files every version that is due earlier by the policy in force than it is filed.
-    async fn file_all_anew(&self) -> Result<(), StoreError> {
+    pub(crate) async fn file_all_anew(&self) -> Result<(), StoreError> {
         let Some(mut upto) = self.core.index.row(&retention_keys::refiled()).await? else {
             return Ok(());
         };
@@ -197,6 +228,14 @@ impl Retention {
                 return Ok(());
             }
         }
+    }
+}
+
+impl Retention {
+    /// Begins an operation on the policy, or on what is derived from it.
+    pub(crate) fn policy_txn(&self) -> Txn {
+        let answer = self.core.clock.begin();
+        self.commit.txn(answer.at(), policy_dependencies())
     }
 }
 

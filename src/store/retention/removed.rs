@@ -8,7 +8,7 @@ use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::policy::{HOUR, Policy, Term};
 use crate::store::model::version::{EndOp, Ino, Timestamp, VersionId};
-use crate::store::retention::shown::{NameAfter, ShownVersion};
+use crate::store::retention::shown::{NameAfter, ShownVersion, existed_since};
 use crate::store::schema::keys;
 use crate::store::schema::rows::DirectoryLocation;
 use crate::store::schema::tables::{DirectoryLocationTable, RowTable};
@@ -121,7 +121,7 @@ impl<'a> RemovedReader<'a> {
         let list = VersionRows::Of(slot.clone());
         let newest = list.newest_at(rows, Timestamp(u64::MAX)).await?;
         let record = newest.filter(|newest| {
-            let life = newest.end.0.saturating_sub(newest.existed_since().0);
+            let life = newest.end.0.saturating_sub(existed_since(newest).0);
             newest.ino == directory && newest.end_op == EndOp::Deleted && life >= HOUR
         });
         let entry = keys::entry(slot.parent, &slot.name);

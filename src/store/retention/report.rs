@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::store::model::ids::Dentry;
 use crate::store::model::policy::TimeRule;
 use crate::store::model::version::{Ino, Timestamp};
+use crate::store::schema::retention_rows::WaitingDrops;
 
 /// Why a version is kept.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +74,8 @@ pub struct RetentionReport {
     pub dropped: VersionAmount,
     /// Versions that a rule keeps, of those that were looked at: the others are not due by the rules of time.
     pub kept: BTreeMap<KeptBy, VersionAmount>,
+    /// Drops ahead of time that wait for a confirmation.
+    pub waiting: Option<WaitingDrops>,
     /// Dropped versions by name: a directory's inode number, and a name in it.
     names: BTreeMap<Dentry, VersionAmount>,
 }

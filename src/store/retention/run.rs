@@ -11,6 +11,8 @@ use crate::store::model::policy::Policy;
 use crate::store::model::role::Role;
 use crate::store::model::version::Timestamp;
 use crate::store::retention::Retention;
+use crate::store::retention::brake::Brake;
+use crate::store::retention::cap::REST;
 use crate::store::retention::carry_out::Outcome;
 use crate::store::retention::report::{LastRun, RetentionReport};
 use crate::store::retention::shown::EndedVersion;
@@ -41,6 +43,8 @@ pub enum RunMode {
     Drop {
         /// The time.
         grace: Duration,
+        /// Whether many drops ahead of time wait for a confirmation.
+        brake: Brake,
     },
 }
 
@@ -80,46 +84,82 @@ impl Retention {
         if !is_writer && mode != RunMode::DryRun {
             return Err(StoreError::ReadOnly);
         }
-        let now = self.now();
-        if mode != RunMode::DryRun {
-            self.bring_policy_into_force(now).await?;
-            self.remove_lapsed(now).await?;
-        }
-        let rows = self.core.index.snapshot();
-        let policy: Option<Policy> = rows.row(&keys::policy()).await?;
-        if let Some(policy) = self.not_filed_by(&rows, policy.as_ref(), now).await? {
-            return self.preview(&policy).await;
-        }
+        let RunMode::Drop { brake, .. } = mode else {
+            return self.dry_run(self.now()).await;
+        };
+        let now = self.agreed_now().await?;
+        self.bring_policy_into_force(now, brake).await?;
+        self.remove_lapsed(now).await?;
         let mut report = RetentionReport::default();
-        if let Some(policy) = policy {
-            if !self.has_due(&rows, now).await? {
-                return Ok(report);
+        if let Some(policy) = self.policy_in_force().await? {
+            report = self.take_all(mode, &policy, now, report).await?;
+            self.rest_after(&report);
+            if let Some(policy) = self.apply_cap(&policy, now, brake).await? {
+                report = self.take_all(mode, &policy, now, report).await?;
+                self.rest_after(&report);
             }
-            if let RunMode::Drop { grace } = mode
-                && self.raise_horizons(&rows, &policy, now).await?
-            {
-                self.show_horizons(grace).await?;
-            }
-            let protection = self.protection().await?;
-            let mut run = Run {
-                mode,
-                judge: Judge::new(self.core.index.snapshot(), &policy, now, protection),
-                report,
-                operations: 0,
-                rested: tokio::time::Instant::now(),
-                reviewed: HashSet::new(),
-            };
-            self.take_reviews(&mut run).await?;
-            self.take_removed_labels(&mut run).await?;
-            self.take_due(&mut run, now).await?;
-            report = run.report;
         }
-        if mode != RunMode::DryRun {
-            let at = self.core.now();
-            let report = report.clone();
-            *lock(&self.last) = Some(LastRun { at, report });
-        }
+        report.waiting = self.waiting_drops().await?;
+        let at = self.core.now();
+        let last = report.clone();
+        *lock(&self.last) = Some(LastRun { at, report: last });
         Ok(report)
+    }
+
+    /// Reports what a run would drop now, the drops included that wait for a confirmation.
+    async fn dry_run(&self, now: Timestamp) -> Result<RetentionReport, StoreError> {
+        let rows = self.core.index.snapshot();
+        let policy = self.policy_in_force().await?;
+        let mut report = RetentionReport::default();
+        let unfiled = self.not_filed_by(&rows, policy.as_ref(), now).await?;
+        if let Some(policy) = unfiled.as_ref().or(policy.as_ref()) {
+            report = match (self.plan_cap(policy, now).await?, &unfiled) {
+                (Some(plan), _) => self.preview(&plan.policy).await?,
+                (None, Some(policy)) => self.preview(policy).await?,
+                (None, None) => self.take_all(RunMode::DryRun, policy, now, report).await?,
+            };
+        }
+        report.waiting = self.waiting_drops().await?;
+        Ok(report)
+    }
+
+    /// Lets the cap rest after drops.
+    fn rest_after(&self, report: &RetentionReport) {
+        if report.dropped.versions > 0 {
+            self.rest_cap(REST);
+        }
+    }
+
+    /// Takes everything that is due by a policy, and adds it to a report.
+    async fn take_all(
+        &self,
+        mode: RunMode,
+        policy: &Policy,
+        now: Timestamp,
+        report: RetentionReport,
+    ) -> Result<RetentionReport, StoreError> {
+        let rows = self.core.index.snapshot();
+        if !self.has_due(&rows, now).await? {
+            return Ok(report);
+        }
+        if let RunMode::Drop { grace, .. } = mode
+            && self.raise_horizons(&rows, policy, now).await?
+        {
+            self.show_horizons(grace).await?;
+        }
+        let protection = self.protection().await?;
+        let mut run = Run {
+            mode,
+            judge: Judge::new(self.core.index.snapshot(), policy, now, protection),
+            report,
+            operations: 0,
+            rested: tokio::time::Instant::now(),
+            reviewed: HashSet::new(),
+        };
+        self.take_reviews(&mut run).await?;
+        self.take_removed_labels(&mut run).await?;
+        self.take_due(&mut run, now).await?;
+        Ok(run.report)
     }
 
     /// Reports what a run would drop if `policy` were in force. Looks at every version that has ended.

@@ -88,7 +88,7 @@ impl ShownVersion {
                 id: record.stamp.id,
                 op: record.end_op,
                 moved_to: record.moved_to.clone(),
-                existed_since: record.existed_since(),
+                existed_since: existed_since(record),
             }),
             directory: is_directory.then_some(record.ino),
         }
@@ -97,6 +97,15 @@ impl ShownVersion {
     pub(crate) fn is_transient(&self) -> bool {
         matches!(&self.after, NameAfter::Ended(end) if end.op == EndOp::Transient)
     }
+}
+
+/// Returns since when what a record shows had existed when it ended: a directory since it was made, whatever its name was; anything
+/// else for as long as the name had.
+pub(super) fn existed_since(record: &VersionRecord) -> Timestamp {
+    let directory = record.node.as_ref();
+    let directory = directory.filter(|node| node.kind == Kind::Directory);
+    let made = directory.map(|node| node.attrs.btime.timestamp());
+    made.map_or(record.alive_since, |made| made.min(record.alive_since))
 }
 
 /// A name of a hard-linked inode, as its `H B` row has it.

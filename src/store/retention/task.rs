@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::store::model::config::GcMode;
 use crate::store::model::error::StoreError;
 use crate::store::retention::Retention;
+use crate::store::retention::brake::Brake;
 use crate::store::retention::run::RunMode;
 use crate::sync::Arc;
 
@@ -35,14 +36,16 @@ impl Retention {
             if self.core.tasks.is_stopped() || self.core.health.check().is_err() {
                 return;
             }
-            if let Err(error) = self.look_at_amounts().await {
+            let is_reached = self.look_at_amounts().await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "cannot read how many bytes the history has");
-            }
-            if tokio::time::Instant::now() < next {
+                false
+            });
+            if !is_reached && tokio::time::Instant::now() < next {
                 continue;
             }
             let mode = RunMode::Drop {
                 grace: HORIZON_GRACE,
+                brake: Brake::Held,
             };
             let wait = match self.run(mode).await {
                 Ok(report) => {
@@ -68,8 +71,10 @@ impl Retention {
         }
     }
 
-    async fn look_at_amounts(&self) -> Result<(), StoreError> {
+    /// Counts and records what is to be known about the amounts, and tells whether the history is to be made smaller.
+    async fn look_at_amounts(&self) -> Result<bool, StoreError> {
         self.count_stored().await?;
-        self.note_live_peak(self.now()).await
+        self.note_live_peak(self.now()).await?;
+        self.is_cap_reached().await
     }
 }

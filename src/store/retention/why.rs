@@ -27,7 +27,7 @@ impl Retention {
         let Some(version) = self.find_ended(&rows, &slot, id).await? else {
             return Ok(vec![(KeptBy::HardLink, KeptUntil::Open)]);
         };
-        let Some(policy) = self.policy().await? else {
+        let Some(policy) = self.policy_in_force().await? else {
             return Err(StoreError::Invalid(
                 "the namespace has no retention policy: every version is kept".to_owned(),
             ));

@@ -9,6 +9,8 @@
 //! | `G J` | timestamp, directory | retention: removed labels whose versions in `G P` are to be reviewed | |
 //! | `G I` | tier | `.versions`: the oldest exact times | few, all scanned |
 //! | `G C` | | retention: a stricter policy that is not in force yet | one row |
+//! | `G d` | | retention: the policy to which `history-max` has shortened that of the user | one row |
+//! | `G b` | | retention: drops that wait for a confirmation | one row |
 //! | `G V` | | retention: how far the versions are filed by a new policy | one row |
 
 use bytes::Bytes;
@@ -18,8 +20,8 @@ use crate::store::model::version::{Ino, Timestamp};
 use crate::store::schema::keys::{KeyBuilder, record_slot};
 use crate::store::schema::retention_rows::{Filing, LabelPin};
 use crate::store::schema::tables::{
-    DueTable, HorizonTable, KeptTable, LabeledTable, PendingPolicyTable, RefileTable,
-    RemovedLabelTable, ReviewTable, RowKey, RowTable,
+    CapTable, DueTable, HorizonTable, KeptTable, LabeledTable, PendingPolicyTable, RefileTable,
+    RemovedLabelTable, ReviewTable, RowKey, RowTable, WaitingTable,
 };
 use crate::store::schema::tally::word;
 
@@ -106,6 +108,16 @@ pub(crate) fn horizon(tier: u8) -> RowKey<HorizonTable> {
 
 pub(crate) fn pending_policy() -> RowKey<PendingPolicyTable> {
     RowKey::new(PendingPolicyTable::all())
+}
+
+/// The policy to which `history-max` has shortened that of the user.
+pub(crate) fn cap() -> RowKey<CapTable> {
+    RowKey::new(CapTable::all())
+}
+
+/// The drops that wait for a confirmation.
+pub(crate) fn waiting_drops() -> RowKey<WaitingTable> {
+    RowKey::new(WaitingTable::all())
 }
 
 pub(crate) fn refiled() -> RowKey<RefileTable> {

@@ -59,3 +59,50 @@ pub(crate) struct PendingPolicy {
     /// From when on it is in force.
     pub(crate) from: Timestamp,
 }
+
+/// `G d`: the policy to which `history-max` has shortened that of the user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapRow {
+    /// The shortened policy; only its terms count.
+    pub policy: Policy,
+    /// Since when the policy has been shortened without a break.
+    pub since: Timestamp,
+}
+
+/// Versions that go before they are due as they were filed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AheadDrops {
+    /// Their number.
+    pub versions: u64,
+    /// Their bytes without holes; bytes that other versions show too count for each.
+    pub bytes: u64,
+    /// The bytes of all versions that have ended, counted alike.
+    pub all: u64,
+}
+
+impl AheadDrops {
+    /// Tells whether they have more than a quarter of the bytes of all versions that have ended.
+    pub(crate) fn are_many(&self) -> bool {
+        self.bytes > self.all / 4
+    }
+}
+
+/// Why versions are to go ahead of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WaitingCause {
+    /// A stricter policy.
+    Policy,
+    /// `history-max`.
+    HistoryMax,
+}
+
+/// `G b`: drops that wait for a confirmation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingDrops {
+    /// Why they would go.
+    pub cause: WaitingCause,
+    /// Since when they have been waiting.
+    pub since: Timestamp,
+    /// What they are, as of the last look.
+    pub drops: AheadDrops,
+}

@@ -264,17 +264,6 @@ impl VersionRecord {
         self.own_end.unwrap_or(self.end)
     }
 
-    /// Returns since when what it shows had existed when it ended: a directory since it was made, whatever its name was; anything else
-    /// for as long as the name had.
-    pub(crate) fn existed_since(&self) -> Timestamp {
-        let directory = self
-            .node
-            .as_ref()
-            .filter(|node| node.kind == Kind::Directory);
-        let made = directory.map(|node| node.attrs.btime.timestamp());
-        made.map_or(self.alive_since, |made| made.min(self.alive_since))
-    }
-
     /// Returns what the rules of time of a retention policy look at.
     pub(crate) fn span(&self) -> VersionSpan {
         let conflict = (self.stamp.op == Op::Conflict).then(|| self.own_end());

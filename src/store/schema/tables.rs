@@ -14,6 +14,7 @@ use crate::store::model::error::StoreError;
 use crate::store::model::policy::Policy;
 use crate::store::model::version::Timestamp;
 use crate::store::schema::label_rows::{HoldRow, LabelRow};
+use crate::store::schema::retention_rows::{CapRow, WaitingDrops};
 use crate::store::schema::rows::{
     AppliedRow, BindingRow, CheckpointRow, DentryRow, DirectoryLocation, EpochWatermark,
     ImportedRow, InodeRow, LineageRow, LocationRow, LogPlace, MovedRow, OrphanRow, PendingPolicy,
@@ -213,6 +214,10 @@ tables! {
     HorizonTable "G I" b"GI" Timestamp, "tier (`u8`)", "`timestamp`: the oldest time of that tier at which every version is kept that stood then";
     /// A stricter policy that is not in force yet.
     PendingPolicyTable "G C" b"GC" PendingPolicy, "nothing", "`PendingPolicy`: a stricter policy that is not in force yet; absent: none";
+    /// The policy that the limit of the history leaves.
+    CapTable "G d" b"Gd" CapRow, "nothing", "`CapRow`: the policy to which `history-max` has shortened `G Q`; absent: it has not";
+    /// Drops that wait for a confirmation.
+    WaitingTable "G b" b"Gb" WaitingDrops, "nothing", "`WaitingDrops`: drops ahead of time that wait for a confirmation; absent: none";
     /// How far the versions are filed by a new policy.
     RefileTable "G V" b"GV" Bytes, "nothing", "`bytes`: key of the version record up to which all are filed by the policy in force; absent: all are";
     /// The policy of the namespace.

@@ -74,7 +74,7 @@ async fn dropped_versions_are_subtracted_once_their_segments_were_reviewed() {
     }
     let set = ns.retention.set_policy(&policy, InForce::Now).await;
     set.unwrap();
-    let _report = ns.retention.run(DROP).await.unwrap();
+    let _report = ns.retention.run(CONFIRMED).await.unwrap();
     assert_eq!(counted(&ns).await, (100_100, 200_200));
     // After the grace period the objects go, and half-dead ones have been copied.
     cluster.env.advance(words::DAY);

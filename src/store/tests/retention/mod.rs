@@ -1,6 +1,7 @@
 //! Retention: what a run drops and keeps, compared with a model that reads the policy's words anew.
 
 mod amounts;
+mod cap;
 mod cases;
 mod linked;
 mod reviews;
@@ -18,6 +19,13 @@ use words::Slot;
 
 const DROP: RunMode = RunMode::Drop {
     grace: Duration::ZERO,
+    brake: Brake::Held,
+};
+
+/// As `DROP`, for drops that wait for a confirmation too.
+const CONFIRMED: RunMode = RunMode::Drop {
+    grace: Duration::ZERO,
+    brake: Brake::Released,
 };
 
 /// Drains, so that all history is final, and prunes.
