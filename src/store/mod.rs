@@ -34,6 +34,7 @@ pub use gc::temp_files::sweep_orphans;
 pub use history::History;
 pub use history::deleted::{RemovedName, RemovedNames};
 pub use history::finality::Finality;
+pub use history::holds::HeldVersion;
 pub use history::horizons::Horizons;
 pub use history::label_expiry::LapsedStep;
 pub use history::label_reads::Label;
@@ -64,6 +65,7 @@ pub use retention::report::{
 };
 pub use retention::run::RunMode;
 pub use retention::task::HORIZON_GRACE;
+pub use retention::why::{EndedState, KeptReasons};
 pub use schema::retention_rows::{AheadDrops, CapRow, WaitingCause, WaitingDrops};
 pub use tree::Tree;
 pub(crate) use tree::attributes::changed_xattrs;

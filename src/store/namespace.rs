@@ -239,6 +239,11 @@ impl Namespace {
         self.core.uuid
     }
 
+    /// Returns the name of the machine that authors of changes have.
+    pub fn host(&self) -> &str {
+        &self.core.config.host
+    }
+
     /// Returns the user and group of the process that opened the namespace.
     pub fn owner(&self) -> Owner {
         self.core.config.owner

@@ -9,6 +9,7 @@ use super::path::{PathText, TimedPath};
 use super::reader::{NodeState, PathReader};
 use super::retention::{self, PolicyRequest, PruneRequest};
 use super::rows::{RestoredRow, RowSender, VerbRow, kind_name, stamp};
+use super::version_hold::{self, VersionHoldRequest};
 use crate::store::{
     AddedNames, Author, ChangedName, DentryRef, Ino, Kind, Namespace, PastEntry, RenameMode,
     StoreError, Timestamp, TreeChanges,
@@ -43,6 +44,9 @@ pub enum ChangeVerb {
     SetPolicy(PolicyRequest),
     /// Makes, renames, removes, holds or releases a label of a directory.
     Label(LabelRequest),
+    /// Holds or releases a version.
+    #[serde(rename = "hold-version")]
+    HoldVersion(VersionHoldRequest),
 }
 
 /// The name of the program in the author of what a verb changes.
@@ -89,6 +93,11 @@ pub async fn change(
             let author = author(namespace);
             label::change_label(namespace, request, &author, rows).await?;
             // The kernel keeps no name of a label.
+            Ok(TreeChanges::default())
+        }
+        ChangeVerb::HoldVersion(request) => {
+            let author = author(namespace);
+            version_hold::change_hold(namespace, request, &author, rows).await?;
             Ok(TreeChanges::default())
         }
     }

@@ -81,6 +81,22 @@ pub enum VerbError {
         /// The path.
         path: String,
     },
+    /// A path without a time was named where a version is needed.
+    #[error(
+        "{path}: write PATH@TIME; `rewindfs versions --json` prints the stamps of its versions"
+    )]
+    TimeNeeded {
+        /// The path.
+        path: String,
+    },
+    /// A directory was to be held.
+    #[error(
+        "{path}: is a directory; `rewindfs label create` names what it shows, and a label can be held"
+    )]
+    HoldOfDirectory {
+        /// The path.
+        path: String,
+    },
     /// Something else was named where a regular file is needed.
     #[error("{path}: is a {kind}, not a regular file")]
     NotFile {

@@ -4,7 +4,7 @@ use regex::bytes::{Regex, RegexBuilder};
 
 use super::cat::piece;
 use super::error::VerbError;
-use super::list::states_of;
+use super::list::FileStates;
 use super::path::PathText;
 use super::reader::PathReader;
 use super::request::{GrepRequest, GrepStates};
@@ -68,7 +68,8 @@ pub(super) async fn grep(
         pattern: request.pattern.clone(),
         why,
     })?;
-    let mut states = states_of(reader, &request.path).await?;
+    let states = FileStates::read(reader, &request.path).await?;
+    let mut states = states.into_states();
     states.retain(|state| state.kind == Kind::File);
     let path = PathText::of_names(&request.path.names());
     let mut found = false;

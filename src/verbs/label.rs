@@ -196,7 +196,7 @@ fn entry(path: PathText, label: &Label) -> LabelEntry {
 }
 
 /// Returns the directory of a path, which may be removed. If nothing of its name is kept any more, a label still leads to it.
-async fn directory(reader: &PathReader, path: &TimedPath) -> Result<Ino, VerbError> {
+pub(super) async fn directory(reader: &PathReader, path: &TimedPath) -> Result<Ino, VerbError> {
     let names = path.names();
     if let Some(directory) = reader.directory_or_removed(&names).await? {
         return Ok(directory);
@@ -212,7 +212,11 @@ async fn directory(reader: &PathReader, path: &TimedPath) -> Result<Ino, VerbErr
 }
 
 /// Reads when something ends.
-fn end(reader: &PathReader, path: &TimedPath, text: &str) -> Result<Timestamp, VerbError> {
+pub(super) fn end(
+    reader: &PathReader,
+    path: &TimedPath,
+    text: &str,
+) -> Result<Timestamp, VerbError> {
     parse_until(text.as_bytes(), reader.now).map_err(|why| VerbError::End {
         path: path.to_string(),
         why: why.to_string(),

@@ -3,35 +3,66 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use bytes::Bytes;
+
 use super::error::VerbError;
 use super::path::{PathText, TimedPath};
-use super::reader::{NodeState, PathReader};
+use super::reader::{NodeState, PathReader, TimedName};
+use super::retention::kept_by;
 use super::rows::{
     EntryRow, RowSender, VerbRow, VersionRow, kind_name, mode, nanoseconds, path_text, stamp,
 };
 use crate::fs::past::attributes;
-use crate::store::{Kind, Origin, PastEntry, Retained};
+use crate::store::{EndedState, Kind, Origin, PastEntry, Retained, VersionList};
 
-/// Returns the states of a file, oldest first.
-pub(super) async fn states_of(
-    reader: &PathReader,
-    path: &TimedPath,
-) -> Result<Vec<PastEntry>, VerbError> {
-    let failed = VerbError::at(path);
-    let is_directory = || VerbError::IsDirectory {
-        path: path.to_string(),
-    };
-    let place = reader.timed_name(path).await?.ok_or_else(is_directory)?;
-    let list = reader.view().history(place.directory, &place.name).await;
-    let mut states = list.map_err(&failed)?.versions;
-    states.retain(|state| state.version.timestamp <= place.until);
-    if !states.is_empty() && states.iter().all(|state| state.kind == Kind::Directory) {
-        return Err(is_directory());
+/// The states of a file, and the names under which they are stored.
+pub(super) struct FileStates {
+    place: TimedName,
+    list: VersionList,
+}
+
+impl FileStates {
+    /// Reads the states of a file that began up to the time of the path.
+    pub(super) async fn read(reader: &PathReader, path: &TimedPath) -> Result<Self, VerbError> {
+        let failed = VerbError::at(path);
+        let is_directory = || VerbError::IsDirectory {
+            path: path.to_string(),
+        };
+        let place = reader.timed_name(path).await?.ok_or_else(is_directory)?;
+        let list = reader.view().history(place.directory, &place.name).await;
+        let mut list = list.map_err(&failed)?;
+        let states = &mut list.versions;
+        states.retain(|state| state.version.timestamp <= place.until);
+        if !states.is_empty() && states.iter().all(|state| state.kind == Kind::Directory) {
+            return Err(is_directory());
+        }
+        states.retain(|state| state.kind != Kind::Directory && state.kept != Retained::Nothing);
+        match states.is_empty() {
+            true => Err(reader.missing(path).await?),
+            false => Ok(Self { place, list }),
+        }
     }
-    states.retain(|state| state.kind != Kind::Directory && state.kept != Retained::Nothing);
-    match states.is_empty() {
-        true => Err(reader.missing(path).await?),
-        false => Ok(states),
+
+    /// Returns the states, oldest first.
+    pub(super) fn into_states(self) -> Vec<PastEntry> {
+        self.list.versions
+    }
+
+    /// Returns the states with the names under which they are stored, oldest first.
+    fn named(&self) -> Vec<EndedState<'_>> {
+        let of = |entry| {
+            let state: &PastEntry = entry;
+            let (directory, name) = match self.list.earlier_name(state.version.timestamp) {
+                Some(earlier) => (earlier.parent, Bytes::copy_from_slice(earlier.name)),
+                None => (self.place.directory, self.place.name.clone()),
+            };
+            EndedState {
+                directory,
+                name,
+                entry,
+            }
+        };
+        self.list.versions.iter().map(of).collect()
     }
 }
 
@@ -41,21 +72,25 @@ pub(super) async fn versions(
     path: &TimedPath,
     rows: &RowSender,
 ) -> Result<(), VerbError> {
+    let failed = VerbError::at(path);
     let shown = PathText::of_names(&path.names());
     let mut holds = HashMap::new();
-    for state in states_of(reader, path).await? {
+    let states = FileStates::read(reader, path).await?;
+    let kept = kept_by(reader, &states.named()).await.map_err(&failed)?;
+    for (state, kept_by) in states.into_states().into_iter().zip(kept) {
         let renamed_from = former_path(reader, state.renamed_from.as_ref()).await?;
         let held = state.clone().of_inode();
         let of_inode = match holds.entry(held.ino) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
                 let read = reader.view().holds(held.ino).await;
-                place.insert(read.map_err(VerbError::at(path))?)
+                place.insert(read.map_err(&failed)?)
             }
         };
         let until = of_inode.get(&held.version).copied();
         let row = VersionRow {
             held_until_ns: until.map(|until| until.0),
+            kept_by,
             ..version_row(shown.clone(), &state, renamed_from)
         };
         rows.put_row(VerbRow::Version(row)).await?;
@@ -91,6 +126,7 @@ fn version_row(path: PathText, state: &PastEntry, renamed_from: Option<PathText>
         program: state.author.process.clone(),
         renamed_from,
         held_until_ns: None,
+        kept_by: Vec::new(),
     }
 }
 
@@ -107,7 +143,7 @@ pub(super) async fn ls(
         NodeState::Other(entry) => {
             let (above, name) = match names.split_last() {
                 Some((name, above)) => (above, name.clone()),
-                None => (&names[..], bytes::Bytes::new()),
+                None => (&names[..], Bytes::new()),
             };
             let row = entry_row(reader, &PathText::of_names(above), &name, &entry);
             return rows.put_row(VerbRow::Entry(row)).await;

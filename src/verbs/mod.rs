@@ -22,6 +22,7 @@ mod retention_rows;
 mod rows;
 mod text_diff;
 mod tree_diff;
+mod version_hold;
 
 pub use change::{ChangeVerb, change};
 pub use error::{NearestTimes, VerbError};
@@ -31,12 +32,14 @@ pub use log::is_change;
 pub use path::{PathText, TimedPath};
 pub use request::{DiffContents, DiffRequest, GrepRequest, GrepStates, LogFilter, ReadVerb};
 pub use retention::{PolicyRequest, PruneRequest};
-pub use retention_rows::{PolicyWord, PruneRow, ReasonRow};
+pub use retention_rows::{KeptRow, PolicyWord, PruneRow, ReasonRow};
 pub use rows::{
-    BytesRow, COMPARED_MAX, ChangeRow, ComparedKind, DiffSide, DifferenceRow, EntryRow, LabelEntry,
-    MatchRow, PathDifference, RestoredRow, RowSender, SideRow, TruncatedRow, VerbRow, VersionRow,
+    BytesRow, COMPARED_MAX, ChangeRow, ComparedKind, DiffSide, DifferenceRow, EntryRow, HeldRow,
+    LabelEntry, MatchRow, PathDifference, RestoredRow, RowSender, SideRow, TruncatedRow, VerbRow,
+    VersionRow,
 };
 pub use text_diff::{ContentDiff, DiffLine, LineDiff, LineRole};
+pub use version_hold::{VersionHoldChange, VersionHoldRequest};
 
 use crate::store::Namespace;
 use reader::PathReader;
@@ -59,6 +62,7 @@ pub async fn run(
         ReadVerb::Preview { path } => tree_diff::preview(&reader, path, rows).await,
         ReadVerb::Grep(request) => grep::grep(&reader, request, rows).await,
         ReadVerb::Labels { path, scope } => label::labels(&reader, path, *scope, rows).await,
+        ReadVerb::Holds { path, scope } => version_hold::holds(&reader, path, *scope, rows).await,
         ReadVerb::Cat { path } => cat::cat(&reader, path, rows).await,
         ReadVerb::Policy => retention::policy(namespace, rows).await,
         ReadVerb::PrunePreview { settings } => retention::preview(&reader, settings, rows).await,

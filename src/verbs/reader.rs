@@ -303,8 +303,11 @@ impl PathReader {
                 None => Vec::new(),
                 Some(directory) => {
                     let list = view.history(directory, name).await.map_err(&failed)?;
-                    let versions = list.versions.into_iter();
-                    versions.map(|state| state.version.timestamp).collect()
+                    // Of the states before a rename, the path shows none.
+                    let began = list.versions.iter().map(|state| state.version.timestamp);
+                    began
+                        .filter(|began| list.earlier_name(*began).is_none())
+                        .collect()
                 }
             },
         };

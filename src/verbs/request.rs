@@ -42,6 +42,13 @@ pub enum ReadVerb {
         /// Which of them.
         scope: LabelScope,
     },
+    /// The held versions of a directory.
+    Holds {
+        /// The directory, which may be removed.
+        path: TimedPath,
+        /// Which of them.
+        scope: LabelScope,
+    },
     /// The words of the retention policy.
     Policy,
     /// What a prune would drop.
@@ -71,7 +78,8 @@ impl ReadVerb {
             | Self::Ls { path }
             | Self::Preview { path }
             | Self::Why { path }
-            | Self::Labels { path, .. } => vec![path],
+            | Self::Labels { path, .. }
+            | Self::Holds { path, .. } => vec![path],
             Self::Diff(request) => vec![&mut request.old, &mut request.new],
             Self::Grep(request) => vec![&mut request.path],
             Self::Policy | Self::PrunePreview { .. } => Vec::new(),

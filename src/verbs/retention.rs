@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 use super::error::VerbError;
 use super::path::{PathText, TimedPath};
 use super::reader::{NodeState, PathReader};
-use super::retention_rows::{PolicyWord, PruneRow, ReasonRow};
+use super::retention_rows::{KeptRow, PolicyWord, PruneRow, ReasonRow};
 use super::rows::{RowSender, VerbRow, stamp};
 use crate::store::{
-    Brake, HORIZON_GRACE, InForce, KeptBy, KeptUntil, Namespace, Policy, PolicyChange,
-    RetentionReport, RunMode, StoreError, TimeRule, Timestamp, VersionAmount, WaitingCause,
+    Brake, EndedState, HORIZON_GRACE, InForce, KeptBy, KeptReasons, KeptUntil, Namespace, Policy,
+    PolicyChange, RetentionReport, RunMode, StoreError, TimeRule, Timestamp, VersionAmount,
+    WaitingCause,
 };
 
 /// What a change of the policy asks for.
@@ -192,6 +193,50 @@ async fn send_report(
     Ok(())
 }
 
+/// Returns for each of the states of files what keeps it, as a user reads it; also for states that have not ended.
+pub(super) async fn kept_by(
+    reader: &PathReader,
+    states: &[EndedState<'_>],
+) -> Result<Vec<Vec<KeptRow>>, StoreError> {
+    let ended: Vec<EndedState<'_>> = states
+        .iter()
+        .filter(|state| state.entry.ended.is_some())
+        .cloned()
+        .collect();
+    let reasons = reader.namespace.retention().reasons(&ended).await?;
+    let mut reasons = reasons.into_iter();
+    let one = |rule: &str| {
+        vec![KeptRow {
+            rule: rule.to_owned(),
+            until_ns: None,
+        }]
+    };
+    let told = states.iter().map(|state| {
+        if state.entry.ended.is_none() {
+            return one("current");
+        }
+        match reasons.next() {
+            Some(KeptReasons::Everything) => one("everything"),
+            Some(KeptReasons::Rules(rules)) if !rules.is_empty() => {
+                let rules = rules.iter();
+                rules.map(|(rule, until)| kept_row(rule, *until)).collect()
+            }
+            _ => one("none"),
+        }
+    });
+    Ok(told.collect())
+}
+
+fn kept_row(rule: &KeptBy, until: KeptUntil) -> KeptRow {
+    KeptRow {
+        rule: rule_text(rule),
+        until_ns: match until {
+            KeptUntil::Open => None,
+            KeptUntil::At(at) => Some(at.0),
+        },
+    }
+}
+
 /// Sends what keeps the state that a path shows at its time.
 pub(super) async fn why(
     reader: &PathReader,
@@ -209,32 +254,20 @@ pub(super) async fn why(
     let Some(name) = reader.timed_name(path).await? else {
         return Err(VerbError::IsRoot);
     };
-    let retention = reader.namespace.retention();
-    let reasons = match entry.ended {
-        None => vec![("current".to_owned(), KeptUntil::Open)],
-        Some(_) => {
-            let reasons = retention.why(name.directory, &name.name, entry.version);
-            let reasons = reasons.await.map_err(at)?.into_iter();
-            let mut told: Vec<(String, KeptUntil)> = reasons
-                .map(|(rule, until)| (rule_text(&rule), until))
-                .collect();
-            if told.is_empty() {
-                told.push(("none".to_owned(), KeptUntil::Open));
-            }
-            told
-        }
+    let ended = EndedState {
+        directory: name.directory,
+        name: name.name,
+        entry: &entry,
     };
+    let told = kept_by(reader, &[ended]).await.map_err(at)?;
     let began: Timestamp = entry.version.timestamp;
-    for (rule, until) in reasons {
+    for KeptRow { rule, until_ns } in told.into_iter().flatten() {
         let row = ReasonRow {
             path: PathText::of_names(&path.names()),
             stamp: stamp(began),
             time_ns: began.0,
             rule,
-            until_ns: match until {
-                KeptUntil::Open => None,
-                KeptUntil::At(at) => Some(at.0),
-            },
+            until_ns,
         };
         rows.put_row(VerbRow::Reason(row)).await?;
     }

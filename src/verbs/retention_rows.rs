@@ -32,6 +32,15 @@ pub struct PruneRow {
     pub bytes: u64,
 }
 
+/// A rule that keeps a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptRow {
+    /// As in [`ReasonRow`].
+    pub rule: String,
+    /// Until when that rule keeps it, in nanoseconds since 1970; null while something lasts that has no date.
+    pub until_ns: Option<u64>,
+}
+
 /// A reason for which a version is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReasonRow {
@@ -41,7 +50,8 @@ pub struct ReasonRow {
     pub stamp: String,
     /// The same in nanoseconds since 1970.
     pub time_ns: u64,
-    /// The rule: a word of the policy, `label`, `hold`, `hard link`, `current`; `none`: the next prune drops the version.
+    /// The rule: a word of the policy, `label`, `hold`, `hard link`; `current`; `everything`: the namespace has no policy;
+    /// `none`: the next prune drops the version.
     pub rule: String,
     /// Until when that rule keeps it, in nanoseconds since 1970; null while something lasts that has no date.
     pub until_ns: Option<u64>,

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::error::VerbError;
 use super::path::PathText;
-use super::retention_rows::{PolicyWord, PruneRow, ReasonRow};
+use super::retention_rows::{KeptRow, PolicyWord, PruneRow, ReasonRow};
 use crate::fs::past::stamp::{Precision, print};
 use crate::store::{Kind, Time, Timestamp};
 
@@ -37,6 +37,8 @@ pub enum VerbRow {
     Restored(RestoredRow),
     /// Of `label`.
     Label(LabelEntry),
+    /// Of `label` for a version.
+    Held(HeldRow),
     /// Of `policy`.
     Policy(PolicyWord),
     /// Of `prune`.
@@ -61,6 +63,25 @@ pub struct LabelEntry {
     /// Until when it cannot be removed, in nanoseconds since 1970; null if it is not held.
     pub held_until_ns: Option<u64>,
     /// The user who made it.
+    pub user: u32,
+    /// The host.
+    pub host: String,
+    /// The program.
+    pub program: String,
+}
+
+/// A version that is held, or was released.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldRow {
+    /// Its path when it was held, from the root of the namespace, with the names that its directories have now.
+    pub path: PathText,
+    /// When it began, as a TIME.
+    pub stamp: String,
+    /// The same in nanoseconds since 1970.
+    pub time_ns: u64,
+    /// Until when it cannot be deleted, in nanoseconds since 1970; null once it was released.
+    pub held_until_ns: Option<u64>,
+    /// The user who held or released it.
     pub user: u32,
     /// The host.
     pub host: String,
@@ -122,6 +143,9 @@ pub struct VersionRow {
     /// Until when it cannot be deleted, in nanoseconds since 1970; null if it is not held.
     #[serde(default)]
     pub held_until_ns: Option<u64>,
+    /// What keeps it.
+    #[serde(default)]
+    pub kept_by: Vec<KeptRow>,
 }
 
 /// An entry of a directory.

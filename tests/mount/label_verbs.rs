@@ -170,3 +170,82 @@ fn a_label_is_a_time_of_paths_and_mounts() {
     ));
     force_unmount(root.path());
 }
+
+/// The stamps of the versions of `d/f`, oldest first, are `$1`, `$2`, `$3` in the scripts below.
+const STAMPS: &str = r#"
+    stamps() { rw versions $M/d/f --json | sed 's/.*"stamp":"\([^"]*\)".*/\1/'; }
+    set -- $(stamps)
+"#;
+
+fn version_holds(place: &Place) {
+    let mut mount = TestMount::start(place, &[]);
+    let text = r#"
+        mkdir d; for n in 1 2 3; do echo $n > d/f; sleep 0.05; done; sleep 0.1; mkdir d/.versions/v1
+    "#;
+    mount.sh(&script(&mount, place, text));
+    let text = format!(
+        r#"{STAMPS}
+        test $# = 3
+        held='"held_until_ns":4102531199999999999'
+        label hold $M/d/f@$1 2100-01-01 --json | grep -q "\"path\":\"d/f\",\"stamp\":\"$1\".*$held"
+        rw versions $M/d/f --json | head -1 | grep -q '"rule":"hold","until_ns":4102531199999999999'
+        test "$(rw versions $M/d/f --json | grep -c "$held")" = 1
+        getfattr --only-values -n user.versions.hold d/.versions/$1/f | grep -q ^2100
+        refused 1 'is held until 2100-01-01' label hold $M/d/f@$1 2099-01-01
+        label hold $M/d/f@$1 2101-01-01 | grep -q ' d/f$'
+        # The current state too, by its label, and by a name of a time in between.
+        label hold $M/d/f@v1 2100-01-01 --json | grep -q "\"stamp\":\"$3\""
+        label list --holds $M/d --utc | head -1 | grep -q '^VERSION  *HELD UNTIL'
+        test "$(label list --holds $M/d --json | wc -l)" = 2
+        test "$(label list --holds -r $M --json | wc -l)$(label list --holds $M --json | wc -l)" = 20
+
+        refused 1 'not in the future' label hold $M/d/f@$2 2020-01-01
+        refused 2 'neither a time' label hold $M/d/f@$2 tomorrow
+        refused 1 "did not exist then; the nearest kept time is $1" label hold $M/d/f@2001 2100-01-01
+        refused 1 "the nearest kept time is $3" label hold $M/d/f@2500-01-01 2550-01-01
+        refused 1 'is no time and no label' label hold $M/d/f@nothing 2100-01-01
+        refused 1 'd/none@-0s: did not exist then' label hold $M/d/none@-0s 2100-01-01
+        refused 1 'is a directory' label hold $M/d@-0s 2100-01-01
+        refused 2 'expected MNT/DIR NAME DATE' label hold $M/d/f 2100-01-01
+        refused 2 'add --yes' label release $M/d/f@$1
+        refused 1 'is not held' label release $M/d/f@$2 --yes
+        label release $M/d/f@$1 --yes --json | grep -q '"held_until_ns":null'
+        refused 1 'is not held' label release $M/d/f@$1 --yes
+        test "$(label list --holds $M/d --json | wc -l)" = 1
+        # On the URL, through the daemon that has it.
+        url hold d/f@$1 30d --json | grep -q "\"stamp\":\"$1\""
+        echo $1 > $C/stamp
+        "#
+    );
+    mount.sh(&script(&mount, place, &text));
+    mount.drain();
+    mount.umount();
+    // Without a mount: the holds are read from the bucket, and a change needs the word that no other machine has it.
+    crate::support::shell::sh(
+        std::path::Path::new("/"),
+        &script(
+            &mount,
+            place,
+            r#"
+            stamp=$(cat $C/stamp)
+            test "$(url list d --holds --json | wc -l)" = 2
+            refused 1 'no-writer' url release d/f@$stamp --yes
+            url release d/f@$stamp --yes --no-writer --cache-dir $C
+            test "$(url list d --holds --json | wc -l)" = 1
+            "#,
+        ),
+    );
+}
+
+#[test]
+fn versions_are_held_and_released_by_commands_on_a_local_directory() {
+    let store = tempfile::tempdir().unwrap();
+    version_holds(&Place::local(store.path()));
+}
+
+#[test]
+fn versions_are_held_and_released_by_commands_on_s3() {
+    if let Some(server) = S3Server::start() {
+        version_holds(&server.place("version-holds"));
+    }
+}

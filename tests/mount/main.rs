@@ -62,6 +62,7 @@ mod users;
 mod verbs;
 mod verbs_diff;
 mod verbs_grep;
+mod verbs_kept;
 mod versions;
 mod writers;
 mod wrong_answers;

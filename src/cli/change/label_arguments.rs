@@ -7,7 +7,9 @@ use crate::cli::read::{LabelListArguments, PlaceArguments};
 use crate::env::{Env, SystemEnv};
 use crate::fs::past::until::{UntilError, parse_until};
 use crate::store::{Timestamp, check_label_name};
-use crate::verbs::{ChangeVerb, LabelChange, LabelRequest, PathText};
+use crate::verbs::{
+    ChangeVerb, LabelChange, LabelRequest, PathText, VersionHoldChange, VersionHoldRequest,
+};
 use clap::{Args, Subcommand};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -39,14 +41,14 @@ pub(in crate::cli) enum LabelChangeCommand {
         override_usage = "rewindfs label delete MNT/DIR NAME [OPTIONS]\n       rewindfs label delete URL [PATH] NAME [OPTIONS]"
     )]
     Delete(Box<LabelArguments>),
-    /// Hold a label: nothing removes it before DATE (2027-01-01, or 30d from now)
+    /// Hold a label or a version: nothing removes it before DATE (2027-01-01, or 30d from now)
     #[command(
-        override_usage = "rewindfs label hold MNT/DIR NAME DATE [OPTIONS]\n       rewindfs label hold URL [PATH] NAME DATE [OPTIONS]"
+        override_usage = "rewindfs label hold MNT/DIR NAME DATE [OPTIONS]\n       rewindfs label hold MNT/PATH@TIME DATE [OPTIONS]\n       rewindfs label hold URL [PATH] NAME DATE [OPTIONS]\n       rewindfs label hold URL PATH@TIME DATE [OPTIONS]"
     )]
     Hold(Box<LabelArguments>),
-    /// End the hold of a label now
+    /// End the hold of a label or a version now
     #[command(
-        override_usage = "rewindfs label release MNT/DIR NAME --yes [OPTIONS]\n       rewindfs label release URL [PATH] NAME --yes [OPTIONS]"
+        override_usage = "rewindfs label release MNT/DIR NAME --yes [OPTIONS]\n       rewindfs label release MNT/PATH@TIME --yes [OPTIONS]\n       rewindfs label release URL [PATH] NAME --yes [OPTIONS]\n       rewindfs label release URL PATH@TIME --yes [OPTIONS]"
     )]
     Release(Box<LabelReleaseArguments>),
 }
@@ -54,7 +56,8 @@ pub(in crate::cli) enum LabelChangeCommand {
 /// A directory, a label, and what else a subcommand takes.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LabelArguments {
-    /// The directory (a path in a mount, or a URL and a path), the label, and the new name or the date
+    /// The directory (a path in a mount, or a URL and a path), the label, and the new name or the date; of a version its PATH@TIME,
+    /// and the date
     #[arg(value_name = "WORD", required = true)]
     words: Vec<OsString>,
     #[command(flatten)]
@@ -78,7 +81,7 @@ pub(in crate::cli) struct LabelCreateArguments {
 /// The arguments of `rewindfs label release`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LabelReleaseArguments {
-    /// Confirm that the label can be removed from now on
+    /// Confirm that the label or the version can be removed from now on
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -144,6 +147,41 @@ impl LabelArguments {
     }
 }
 
+impl LabelArguments {
+    /// Tells whether the words name a version, PATH@TIME, with `after` words behind it, and not a directory and a label.
+    fn names_version(&self, after: usize) -> bool {
+        let path = match &self.words[..] {
+            [url, path, rest @ ..] if is_url(url) && rest.len() == after => path,
+            [path, rest @ ..] if !is_url(path) && rest.len() == after => path,
+            _ => return false,
+        };
+        path.as_bytes().contains(&b'@')
+    }
+
+    /// Finds the mount or the store of a version. `change` makes the change of the words after it.
+    fn find_version(
+        self,
+        change: impl FnOnce(&[OsString]) -> Result<VersionHoldChange, CliError>,
+    ) -> Result<LabelChangePlace, CliError> {
+        let mut words = self.words.into_iter();
+        let place = words.next().unwrap_or_default();
+        let path = is_url(&place).then(|| words.next()).flatten();
+        let rest: Vec<OsString> = words.collect();
+        let change = change(&rest)?;
+        let place = PlaceArguments::new(place, path, self.source);
+        let place = find(place, None, self.writer)?;
+        let request = VersionHoldRequest {
+            path: place.path.clone(),
+            change,
+        };
+        Ok(LabelChangePlace {
+            place,
+            verb: ChangeVerb::HoldVersion(request),
+            form: self.form,
+        })
+    }
+}
+
 impl LabelChangeCommand {
     /// Finds the mount or the store of a change.
     ///
@@ -163,6 +201,14 @@ impl LabelChangeCommand {
                 Ok(LabelChange::Rename { to: text(to) })
             }),
             Self::Delete(label) => label.find(&LabelWords::Name, |_| Ok(LabelChange::Delete)),
+            Self::Hold(label) if label.names_version(1) => label.find_version(|words| {
+                let until = words
+                    .first()
+                    .map(|word| word.to_string_lossy().into_owned());
+                let until = until.unwrap_or_default();
+                check_end("DATE", &until)?;
+                Ok(VersionHoldChange::Hold { until })
+            }),
             Self::Hold(label) => label.find(&LabelWords::NameAnd("DATE"), |until| {
                 let until = until.to_string_lossy().into_owned();
                 check_end("DATE", &until)?;
@@ -175,7 +221,10 @@ impl LabelChangeCommand {
                         "release: ends a hold before its time; add --yes to confirm",
                     ));
                 }
-                label.find(&LabelWords::Name, |_| Ok(LabelChange::Release))
+                match label.names_version(0) {
+                    true => label.find_version(|_| Ok(VersionHoldChange::Release)),
+                    false => label.find(&LabelWords::Name, |_| Ok(LabelChange::Release)),
+                }
             }
         }
     }

@@ -10,6 +10,9 @@ pub(in crate::cli) struct LabelListArguments {
     /// Also those of the directories below, also of removed ones
     #[arg(long, short = 'r')]
     recursive: bool,
+    /// The held versions instead of the labels
+    #[arg(long)]
+    pub(super) holds: bool,
     #[command(flatten)]
     pub(super) path: PathArguments,
 }

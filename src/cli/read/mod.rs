@@ -118,13 +118,18 @@ impl ReadJob {
     /// # Errors
     /// As [`Self::versions`].
     pub(super) fn labels(arguments: LabelListArguments) -> Result<Self, CliError> {
-        let scope = arguments.scope();
+        let (scope, holds) = (arguments.scope(), arguments.holds);
         let PathArguments { place, form } = arguments.path;
-        let job = Self::of_path(place, form.into(), |path| ReadVerb::Labels { path, scope })?;
+        let job = Self::of_path(place, form.into(), |path| match holds {
+            true => ReadVerb::Holds { path, scope },
+            false => ReadVerb::Labels { path, scope },
+        })?;
         match &job.verb {
-            ReadVerb::Labels { path, .. } if path.time.is_some() => Err(CliError::usage(format!(
-                "{path}: labels are listed as they are now; write the directory without its time"
-            ))),
+            ReadVerb::Labels { path, .. } | ReadVerb::Holds { path, .. } if path.time.is_some() => {
+                Err(CliError::usage(format!(
+                    "{path}: labels and holds are listed as they are now; write the directory without its time"
+                )))
+            }
             _ => Ok(job),
         }
     }

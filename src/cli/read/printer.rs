@@ -1,14 +1,16 @@
 //! Rows on standard output: as a table with local times, or as JSON lines.
 
 use super::output::RowOutput;
-use super::retention_cells::{POLICY, PRUNED, REASONS, policy_cells, pruned_cells, reason_cells};
+use super::retention_cells::{
+    POLICY, PRUNED, REASONS, kept_rules, kept_until, policy_cells, pruned_cells, reason_cells,
+};
 use super::shown_time::{show_time, show_until};
 use super::table::{Column, Table, left, right, time};
 use crate::cli::error::CliError;
 use crate::cli::value::show_size;
 use crate::verbs::{
-    ChangeRow, EntryRow, LabelEntry, MatchRow, PathText, RestoredRow, TruncatedRow, VerbRow,
-    VersionRow,
+    ChangeRow, EntryRow, HeldRow, LabelEntry, MatchRow, PathText, RestoredRow, TruncatedRow,
+    VerbRow, VersionRow,
 };
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -22,6 +24,8 @@ const VERSIONS: &[Column] = &[
     right("USER"),
     left("HOST"),
     left("PROGRAM"),
+    left("KEPT BY"),
+    left("UNTIL"),
     left("RENAMED FROM"),
 ];
 
@@ -53,6 +57,14 @@ const LABELS: &[Column] = &[
     right("USER"),
     left("HOST"),
     left("DIRECTORY"),
+];
+
+const HOLDS: &[Column] = &[
+    time("VERSION"),
+    left("HELD UNTIL"),
+    right("USER"),
+    left("HOST"),
+    left("PATH"),
 ];
 
 const MATCHES: &[Column] = &[
@@ -121,6 +133,7 @@ impl RowPrinter {
             VerbRow::Change(row) => self.table_row(&row, CHANGES, change_cells),
             VerbRow::Match(row) => self.table_row(&row, MATCHES, match_cells),
             VerbRow::Label(row) => self.table_row(&row, LABELS, label_cells),
+            VerbRow::Held(row) => self.table_row(&row, HOLDS, hold_cells),
             VerbRow::Restored(row) => self.restored(&row),
             VerbRow::Policy(row) => self.table_row(&row, POLICY, policy_cells),
             VerbRow::Pruned(row) => self.table_row(&row, PRUNED, pruned_cells),
@@ -204,6 +217,8 @@ fn version_cells(row: &VersionRow, zone: &TimeZone) -> Vec<String> {
         row.user.to_string(),
         or_dash(&row.host),
         or_dash(&row.program),
+        kept_rules(&row.kept_by),
+        kept_until(&row.kept_by, zone),
         row.renamed_from
             .as_ref()
             .map_or_else(String::new, PathText::to_string),
@@ -250,6 +265,16 @@ fn label_cells(row: &LabelEntry, zone: &TimeZone) -> Vec<String> {
             true => "/".to_owned(),
             false => row.path.to_string(),
         },
+    ]
+}
+
+fn hold_cells(row: &HeldRow, zone: &TimeZone) -> Vec<String> {
+    vec![
+        show_time(i128::from(row.time_ns), 9, zone),
+        show_until(row.held_until_ns, zone),
+        row.user.to_string(),
+        or_dash(&row.host),
+        row.path.to_string(),
     ]
 }
 

@@ -3,7 +3,7 @@
 use super::shown_time::show_until;
 use super::table::{Column, left, right};
 use crate::cli::value::show_size;
-use crate::verbs::{PolicyWord, PruneRow, ReasonRow};
+use crate::verbs::{KeptRow, PolicyWord, PruneRow, ReasonRow};
 use jiff::tz::TimeZone;
 
 pub(super) const POLICY: &[Column] = &[
@@ -40,6 +40,19 @@ pub(super) fn pruned_cells(row: &PruneRow, _zone: &TimeZone) -> Vec<String> {
         show_size(row.bytes),
         row.rule.clone().or(path).unwrap_or_else(|| "-".to_owned()),
     ]
+}
+
+/// The rules that keep a version.
+pub(super) fn kept_rules(kept: &[KeptRow]) -> String {
+    let rules: Vec<&str> = kept.iter().map(|kept| kept.rule.as_str()).collect();
+    rules.join(", ")
+}
+
+/// Until when at least one of the rules keeps a version; a dash while something lasts that has no date.
+pub(super) fn kept_until(kept: &[KeptRow], zone: &TimeZone) -> String {
+    let is_open = kept.iter().any(|kept| kept.until_ns.is_none());
+    let last = kept.iter().filter_map(|kept| kept.until_ns).max();
+    show_until(last.filter(|_| !is_open), zone)
 }
 
 pub(super) fn reason_cells(row: &ReasonRow, zone: &TimeZone) -> Vec<String> {

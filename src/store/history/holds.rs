@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
+
 use crate::store::history::History;
 use crate::store::history::labels::{held_until, in_the_past, shown};
 use crate::store::history::view::PastView;
@@ -16,8 +18,9 @@ use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::label_keys;
 use crate::store::schema::label_rows::HoldRow;
-use crate::store::schema::rows::{DentryBody, InodeRow, VersionRecord};
+use crate::store::schema::rows::{DentryBody, InodeRow, OlderVersions, VersionRecord};
 use crate::store::schema::tables::{HoldTable, LinkedVersionTable, RowTable, VersionTable};
+use crate::store::tree::review::{names_of, review};
 
 impl PastView {
     /// Returns until when a version of an inode is held; `None` if it is not held. The time may be over.
@@ -42,6 +45,49 @@ impl PastView {
         for (key, value) in rows.await? {
             let row = HoldTable::decode(&value)?;
             holds.extend(label_keys::held_version(&key).map(|(_, id)| (id, row.until)));
+        }
+        Ok(holds)
+    }
+}
+
+/// A version that is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldVersion {
+    /// The directory in which it had its name when it was held.
+    pub directory: Ino,
+    /// The name.
+    pub name: Bytes,
+    /// When it began.
+    pub began: Timestamp,
+    /// Until when it is held.
+    pub until: Timestamp,
+    /// Who held it.
+    pub author: Author,
+    /// The host that it was held on.
+    pub host: String,
+}
+
+impl PastView {
+    /// Returns all holds on versions that are not over at `now`.
+    ///
+    /// # Errors
+    /// Errors of the index.
+    pub async fn all_holds(&self, now: Timestamp) -> Result<Vec<HeldVersion>, StoreError> {
+        let (from, end) = (HoldTable::all(), keys::after(&HoldTable::all()));
+        let mut holds = Vec::new();
+        for (key, value) in self.rows.scan(from, end, usize::MAX).await? {
+            let row = HoldTable::decode(&value)?;
+            let Some((_, id)) = label_keys::held_version(&key).filter(|_| row.until > now) else {
+                continue;
+            };
+            holds.push(HeldVersion {
+                directory: row.directory,
+                name: row.name,
+                began: id.timestamp,
+                until: row.until,
+                author: row.author,
+                host: row.host,
+            });
         }
         Ok(holds)
     }
@@ -101,6 +147,45 @@ impl History {
         };
         txn.put(label_keys::lapse(until, &key), &());
         txn.put(key, &row);
+        self.commit.enqueue(txn)?;
+        self.core.holds_set.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Ends the hold of a version that `slot` shows or showed. What only the hold kept is due at the next run.
+    ///
+    /// # Errors
+    /// `Invalid` if it is not held; those of a change.
+    pub async fn release_version(
+        &self,
+        slot: DentryRef<'_>,
+        entry: &PastEntry,
+    ) -> Result<(), StoreError> {
+        self.core.health.check()?;
+        let entry = entry.clone().of_inode();
+        let _locked = self.tree.inodes.lock_all(&[slot.parent, entry.ino]).await;
+        let key = label_keys::hold(entry.ino, entry.version);
+        let row: Option<HoldRow> = self.core.index.row(&key).await?;
+        let Some(row) = row.filter(|row| row.until > self.core.now()) else {
+            return Err(StoreError::Invalid(format!(
+                "the version of {} is not held",
+                shown(slot.name)
+            )));
+        };
+        let dependencies = Dependencies {
+            touches: vec![
+                keys::inode(entry.ino).bytes(),
+                keys::entry(slot.parent, slot.name).bytes(),
+            ],
+            ..Dependencies::default()
+        };
+        let answer = self.core.clock.begin();
+        let mut txn = self.commit.txn(answer.at(), dependencies);
+        txn.delete(label_keys::lapse(row.until, &key));
+        txn.delete(key);
+        // A run that met the hold has filed the version until its end.
+        review(&mut txn, &slot.to_dentry(), OlderVersions::Held);
+        review(&mut txn, &names_of(entry.ino), OlderVersions::Held);
         self.commit.enqueue(txn)?;
         self.core.holds_set.fetch_add(1, Ordering::SeqCst);
         Ok(())

@@ -53,6 +53,16 @@ pub(super) struct Successor {
     pub(super) version: VersionId,
 }
 
+impl VersionList {
+    /// Returns the name under which the version is stored that began at `began`; `None` if it is the name of the list.
+    #[must_use]
+    pub fn earlier_name(&self, began: Timestamp) -> Option<DentryRef<'_>> {
+        let mut parts = self.predecessors.iter();
+        let part = parts.find(|part| part.began.contains(&began))?;
+        Some(DentryRef::new(part.directory, &part.name))
+    }
+}
+
 /// Tells whether a version came from another name.
 fn has_predecessor(entry: &PastEntry) -> bool {
     entry.renamed_from.is_some() && matches!(entry.op, Op::Rename | Op::Undelete | Op::Restore)

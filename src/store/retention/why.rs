@@ -1,71 +1,90 @@
-//! Why a version that has ended is kept.
+//! Why versions that have ended are kept.
+
+use bytes::Bytes;
 
 use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::{Dentry, DentryRef};
 use crate::store::model::policy::Due;
-use crate::store::model::version::{Ino, Timestamp, VersionId};
+use crate::store::model::role::Role;
+use crate::store::model::version::{Ino, PastEntry, Timestamp};
 use crate::store::retention::Retention;
 use crate::store::retention::report::{KeptBy, KeptUntil};
 use crate::store::retention::shown::EndedVersion;
 use crate::store::retention::verdict::Judge;
 use crate::store::schema::keys;
 
+/// A state of a file that has ended, and the name under which it is recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedState<'a> {
+    /// The directory of the name.
+    pub directory: Ino,
+    /// The name.
+    pub name: Bytes,
+    /// The state.
+    pub entry: &'a PastEntry,
+}
+
+/// What keeps a version that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeptReasons {
+    /// The namespace has no policy: every version is kept.
+    Everything,
+    /// These rules, and until when each does; none: the next run drops the version.
+    Rules(Vec<(KeptBy, KeptUntil)>),
+}
+
 impl Retention {
-    /// Returns every rule that keeps a version of a name which has ended, and until when; none: the next run drops it.
+    /// Returns for each of the states what keeps it. Labels and holds are read once, however many states there are.
     ///
     /// # Errors
-    /// `NotFound` if the name has no such version that has ended; errors of the index.
-    pub async fn why(
-        &self,
-        directory: Ino,
-        name: &[u8],
-        id: VersionId,
-    ) -> Result<Vec<(KeptBy, KeptUntil)>, StoreError> {
-        let slot: Dentry = DentryRef::new(directory, name).to_dentry();
-        let rows = self.core.index.snapshot();
-        let Some(version) = self.find_ended(&rows, &slot, id).await? else {
-            return Ok(vec![(KeptBy::HardLink, KeptUntil::Open)]);
-        };
+    /// Errors of the index; `Corrupt`.
+    pub async fn reasons(&self, states: &[EndedState<'_>]) -> Result<Vec<KeptReasons>, StoreError> {
         let Some(policy) = self.policy_in_force().await? else {
-            return Err(StoreError::Invalid(
-                "the namespace has no retention policy: every version is kept".to_owned(),
-            ));
+            return Ok(vec![KeptReasons::Everything; states.len()]);
         };
-        let now = self.core.now().min(Timestamp(self.core.env.now()));
+        // The newest timestamp that a follower knows may be long ago.
+        let clock = Timestamp(self.core.env.now());
+        let now = match self.core.role {
+            Role::Writer => self.core.now().min(clock),
+            Role::Follower(_) => clock,
+        };
+        let rows = self.core.index.snapshot();
         let protection = self.protection().await?;
-        let mut judge = Judge::new(rows, &policy, now, protection);
-        let rules = policy.rules(version.record.span()).into_iter();
-        let mut reasons: Vec<(KeptBy, KeptUntil)> = rules
-            .filter(|(_, due)| *due > Due::At(now))
-            .map(|(rule, due)| match due {
-                Due::At(at) => (KeptBy::Time(rule), KeptUntil::At(at)),
-                Due::Never => (KeptBy::Time(rule), KeptUntil::Open),
-            })
-            .collect();
-        reasons.extend(judge.beyond_time(&version).await?);
-        Ok(reasons)
-    }
-    /// Returns the record of a version of a name, or of the state of a hard-linked inode that it is; `None` if that state is the
-    /// current one.
-    async fn find_ended(
-        &self,
-        rows: &Snapshot,
-        slot: &Dentry,
-        id: VersionId,
-    ) -> Result<Option<EndedVersion>, StoreError> {
-        let key = keys::closed(slot.parent, &slot.name, id).bytes();
-        let own = EndedVersion::read(rows, &key).await?;
-        if let Some(version) = own.filter(|version| version.record.node.is_some()) {
-            return Ok(Some(version));
+        let mut judge = Judge::new(rows.clone(), &policy, now, protection);
+        let mut all = Vec::with_capacity(states.len());
+        for state in states {
+            let mut reasons = Vec::new();
+            match find_ended(&rows, state).await? {
+                Some(version) => {
+                    let rules = policy.rules(version.record.span()).into_iter();
+                    let rules = rules.filter(|(_, due)| *due > Due::At(now));
+                    reasons.extend(rules.map(|(rule, due)| match due {
+                        Due::At(at) => (KeptBy::Time(rule), KeptUntil::At(at)),
+                        Due::Never => (KeptBy::Time(rule), KeptUntil::Open),
+                    }));
+                    reasons.extend(judge.beyond_time(&version).await?);
+                }
+                // The file has the state still, under another name.
+                None if state.entry.shared.is_some() => {
+                    reasons.push((KeptBy::HardLink, KeptUntil::Open));
+                }
+                // A run has dropped it since it was listed.
+                None => {}
+            }
+            all.push(KeptReasons::Rules(reasons));
         }
-        let view = self.history.view();
-        let shown = view.entry_at(slot.parent, &slot.name, id.timestamp).await?;
-        let shown = shown.filter(|shown| shown.version == id);
-        let Some((ino, shared)) = shown.and_then(|shown| Some((shown.ino, shown.shared?))) else {
-            return Err(StoreError::NotFound);
-        };
-        let key = keys::linked_closed(ino, shared.stamp.id).bytes();
-        EndedVersion::read(rows, &key).await
+        Ok(all)
     }
+}
+
+/// Returns the record of a state of a name, or of a hard-linked inode; `None` if there is none.
+async fn find_ended(
+    rows: &Snapshot,
+    state: &EndedState<'_>,
+) -> Result<Option<EndedVersion>, StoreError> {
+    let key = match &state.entry.shared {
+        Some(shared) => keys::linked_closed(state.entry.ino, shared.stamp.id).bytes(),
+        None => keys::closed(state.directory, &state.name, state.entry.version).bytes(),
+    };
+    EndedVersion::read(rows, &key).await
 }

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Ino, Timestamp};
-use crate::store::schema::keys::{KeyBuilder, record_slot};
+use crate::store::schema::keys::{KeyBuilder, leading_ino, record_slot};
 use crate::store::schema::retention_rows::{Filing, LabelPin};
 use crate::store::schema::tables::{
     CapTable, DueTable, HorizonTable, KeptTable, LabeledTable, PendingPolicyTable, RefileTable,
@@ -50,6 +50,12 @@ pub(crate) fn kept_of(name: &Dentry) -> Bytes {
         .bytes(&name.name)
         .bytes(&[0])
         .done()
+}
+
+/// Stands for all names of a hard-linked inode where versions are kept because of names: the empty name in a directory with the
+/// inode's number. No directory has that number, and no name is empty.
+pub(crate) fn names_of(ino: Ino) -> Dentry {
+    Dentry::new(ino, Bytes::new())
 }
 
 /// The row that lists a name for review.
@@ -132,7 +138,9 @@ pub(crate) fn filings(filed: &Filing, record: &Bytes) -> Vec<Bytes> {
         Filing::Last(name) => vec![kept(name, record).bytes()],
         Filing::Label(label) => vec![labeled(*label, record).bytes()],
         Filing::Until(at) => {
-            let own = record_slot(record).map(|name| kept(&name, record).bytes());
+            let linked = || leading_ino(record).map(names_of);
+            let own = record_slot(record).or_else(linked);
+            let own = own.map(|name| kept(&name, record).bytes());
             let until = due(*at, record).bytes();
             own.into_iter().chain([until]).collect()
         }

@@ -27,7 +27,8 @@ pub(crate) enum Filing {
     /// In row `G F` of this name: one of the last versions of a name that exists. Without a name in the directory: of a name of
     /// that hard-linked inode.
     Last(Dentry),
-    /// In row `G X` at this time and in row `G F` of its own name: the last version of a removed name, or one that is held.
+    /// In row `G X` at this time and in row `G F` of its own name, or of those of its hard-linked inode: the last version of a
+    /// removed name, or one that is held.
     Until(Timestamp),
     /// In row `G P` of this label: the label shows the version.
     Label(LabelPin),

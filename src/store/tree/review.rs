@@ -2,14 +2,12 @@
 //!
 //! Invariant: an operation after which such a name may keep fewer versions lists the name in row `G Z`, in its own batch.
 
-use bytes::Bytes;
-
 use crate::store::commit::txn::Txn;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
-use crate::store::model::version::Ino;
 use crate::store::schema::keys;
 use crate::store::schema::retention_keys;
+pub(crate) use crate::store::schema::retention_keys::names_of;
 use crate::store::schema::rows::OlderVersions;
 use crate::store::tree::Tree;
 use crate::store::tree::locked::{LockedInode, find};
@@ -23,12 +21,6 @@ pub(crate) fn review(txn: &mut Txn, name: &Dentry, older: OlderVersions) {
             txn.put(retention_keys::review(name), &at);
         }
     }
-}
-
-/// Stands for all names of a hard-linked inode where versions are kept because of names: the empty name in a directory with the
-/// inode's number. No directory has that number, and no name is empty.
-pub(crate) fn names_of(ino: Ino) -> Dentry {
-    Dentry::new(ino, Bytes::new())
 }
 
 impl Tree {

@@ -37,6 +37,14 @@ impl VersionRows {
         }
     }
 
+    /// The name under which a record is filed that is kept because of it.
+    fn name(&self) -> Dentry {
+        match self {
+            Self::Of(slot) => slot.clone(),
+            Self::Linked(ino) => retention_keys::names_of(*ino),
+        }
+    }
+
     /// Returns the inode under whose lock a record is changed.
     pub(crate) fn locked_by(&self) -> Ino {
         match self {
@@ -89,9 +97,7 @@ impl VersionRows {
             }
             Filing::Until(at) => {
                 txn.put(retention_keys::due(*at, &key), &());
-                if let Self::Of(own) = self {
-                    txn.put(retention_keys::kept(own, &key), &());
-                }
+                txn.put(retention_keys::kept(&self.name(), &key), &());
             }
         }
         record.filed = filing;
@@ -143,9 +149,7 @@ impl VersionRows {
             }
             Filing::Until(at) => {
                 txn.delete(retention_keys::due(*at, &key));
-                if let Self::Of(own) = self {
-                    txn.delete(retention_keys::kept(own, &key));
-                }
+                txn.delete(retention_keys::kept(&self.name(), &key));
             }
         }
     }

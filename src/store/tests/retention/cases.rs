@@ -315,3 +315,33 @@ async fn a_held_version_is_left_until_its_hold_ends() {
     assert_eq!(texts(&ns, b"f").await, ["3", "4", "5", "6"]);
     leave(ns).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_released_version_is_dropped_by_the_next_run() {
+    let (cluster, ns) = six_versions("retention-release").await;
+    let versions = ns.history.view().versions(ROOT, b"f").await.unwrap();
+    let until = Timestamp(ns.now().0 + 300 * DAY);
+    let (name, who) = (DentryRef::new(ROOT, b"f"), author());
+    let held = ns.history.hold_version(name, &versions[0], until, &who);
+    held.await.unwrap();
+    cluster.env.advance(DAY + HOUR);
+    prune(&ns).await;
+    assert_eq!(texts(&ns, b"f").await, ["1", "3", "4", "5", "6"]);
+    let release = || ns.history.release_version(name, &versions[0]);
+    release().await.unwrap();
+    let again = release().await;
+    assert!(matches!(again, Err(StoreError::Invalid(_))), "{again:?}");
+    assert!(
+        ns.history
+            .view()
+            .all_holds(ns.now())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(prune(&ns).await.dropped.versions, 1);
+    assert_eq!(texts(&ns, b"f").await, ["3", "4", "5", "6"]);
+    ns.drain().await.unwrap();
+    check::log_twin(&ns, &cluster).await;
+    leave(ns).await;
+}

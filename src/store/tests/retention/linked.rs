@@ -183,9 +183,15 @@ async fn a_label_and_a_reason_are_found_through_any_name() {
     let view = ns.history.view();
     let all = view.versions(ROOT, b"b").await.unwrap();
     let why = async |number: usize| {
-        let why = ns.retention.why(ROOT, b"b", all[number].version).await;
-        let why = why.unwrap().into_iter();
-        why.map(|(by, _)| by).collect::<Vec<_>>()
+        let state = EndedState {
+            directory: ROOT,
+            name: Bytes::from_static(b"b"),
+            entry: &all[number],
+        };
+        match ns.retention.reasons(&[state]).await.unwrap().remove(0) {
+            KeptReasons::Rules(rules) => rules.into_iter().map(|(by, _)| by).collect::<Vec<_>>(),
+            KeptReasons::Everything => Vec::new(),
+        }
     };
     assert_eq!(why(0).await, [KeptBy::Label]);
     assert_eq!(why(1).await, [KeptBy::Last]);
