@@ -14,6 +14,7 @@ mod mount;
 mod namespace;
 mod options;
 mod place;
+mod progress;
 mod read;
 mod stamp;
 mod status;

@@ -10,10 +10,12 @@ use super::path::{PathText, TimedPath};
 use super::reader::{NodeState, PathReader, TimedName};
 use super::retention::kept_by;
 use super::rows::{
-    EntryRow, RowSender, VerbRow, VersionRow, kind_name, mode, nanoseconds, path_text, stamp,
+    EntryRow, MomentRow, RowSender, VerbRow, VersionRow, kind_name, mode, nanoseconds, path_text,
+    stamp,
 };
 use crate::fs::past::attributes;
-use crate::store::{EndedState, Kind, Origin, PastEntry, Retained, VersionList};
+use crate::fs::past::thin::thin;
+use crate::store::{EndedState, Kind, Origin, PastEntry, Retained, Timestamp, VersionList};
 
 /// The states of a file, and the names under which they are stored.
 pub(super) struct FileStates {
@@ -66,7 +68,7 @@ impl FileStates {
     }
 }
 
-/// Sends the states of a file, oldest first.
+/// Sends the states of a file, or the moments of a directory that `.versions` lists, oldest first.
 pub(super) async fn versions(
     reader: &PathReader,
     path: &TimedPath,
@@ -75,7 +77,10 @@ pub(super) async fn versions(
     let failed = VerbError::at(path);
     let shown = PathText::of_names(&path.names());
     let mut holds = HashMap::new();
-    let states = FileStates::read(reader, path).await?;
+    let states = match FileStates::read(reader, path).await {
+        Err(VerbError::IsDirectory { .. }) => return moments(reader, path, rows).await,
+        read => read?,
+    };
     let kept = kept_by(reader, &states.named()).await.map_err(&failed)?;
     for (state, kept_by) in states.into_states().into_iter().zip(kept) {
         let renamed_from = former_path(reader, state.renamed_from.as_ref()).await?;
@@ -94,6 +99,47 @@ pub(super) async fn versions(
             ..version_row(shown.clone(), &state, renamed_from)
         };
         rows.put_row(VerbRow::Version(row)).await?;
+    }
+    Ok(())
+}
+
+/// Sends the times and labels that `.versions` of a directory lists, oldest first; with a time, those up to it.
+async fn moments(reader: &PathReader, path: &TimedPath, rows: &RowSender) -> Result<(), VerbError> {
+    let failed = VerbError::at(path);
+    let names = path.names();
+    let (directory, until) = match reader.timestamp(path).await? {
+        Some(at) => (reader.directory(path).await?, at),
+        None => (reader.directory_or_removed(&names).await?, reader.now),
+    };
+    let Some(directory) = directory else {
+        return Err(reader.missing(path).await?);
+    };
+    let view = reader.view();
+    let changes = view.changes(directory, usize::MAX).await;
+    let mut changes = changes.map_err(&failed)?;
+    changes.retain(|at| *at <= reader.now);
+    let row = |at: Timestamp| MomentRow {
+        path: PathText::of_names(&names),
+        stamp: stamp(at),
+        time_ns: at.0,
+        kind: kind_name(Kind::Directory).to_owned(),
+        label: None,
+        expires_ns: None,
+        held_until_ns: None,
+    };
+    let times = thin(&changes, reader.clock).into_iter().map(row);
+    let labels = view.labels(directory).await.map_err(&failed)?;
+    let labels = labels.into_iter().map(|label| MomentRow {
+        label: Some(path_text(&label.name)),
+        expires_ns: label.expires.map(|at| at.0),
+        held_until_ns: label.hold.map(|at| at.0),
+        ..row(label.timestamp)
+    });
+    let mut moments: Vec<MomentRow> = times.chain(labels).collect();
+    moments.retain(|row| row.time_ns <= until.0);
+    moments.sort_by(|a, b| (a.time_ns, &a.label).cmp(&(b.time_ns, &b.label)));
+    for row in moments {
+        rows.put_row(VerbRow::Moment(row)).await?;
     }
     Ok(())
 }

@@ -10,13 +10,14 @@ use bytes::Bytes;
 
 use super::error::VerbError;
 use super::list::former_path;
+use super::log_patch::Patch;
 use super::path::{PathText, TimedPath};
-use super::reader::PathReader;
-use super::request::LogFilter;
+use super::reader::{PathReader, TimedName};
+use super::request::{LogFilter, LogPatches};
 use super::rows::{ChangeRow, RowSender, TruncatedRow, VerbRow, kind_name, stamp};
 use crate::fs::past::attributes;
 use crate::fs::past::stamp::TimeName;
-use crate::store::{DirectoryChange, EndOp, Ino, Kind, Origin, Timestamp};
+use crate::store::{DentryRef, DirectoryChange, EndOp, Ino, Kind, Origin, Timestamp, VersionList};
 
 /// The most changes in one answer.
 const CHANGES_MAX: usize = 100_000;
@@ -128,13 +129,22 @@ impl ChangeList<'_> {
     }
 }
 
-/// Sends the changes under a path, newest first.
-pub(super) async fn log(
+/// The changes that a log shows.
+pub(super) struct ShownChanges {
+    /// Newest first.
+    changes: Vec<PathChange>,
+    /// The name, if it is the log of one.
+    of_name: Option<TimedName>,
+    /// Whether there are more than one answer may have.
+    is_cut: bool,
+}
+
+/// Returns the changes under a path.
+pub(super) async fn changes(
     reader: &PathReader,
     path: &TimedPath,
     filter: &LogFilter,
-    rows: &RowSender,
-) -> Result<(), VerbError> {
+) -> Result<ShownChanges, VerbError> {
     let until = match reader.timestamp(path).await? {
         Some(at) => at,
         None => reader.now,
@@ -166,25 +176,64 @@ pub(super) async fn log(
         Some(_) => reader.directory(path).await?,
         None => reader.directory_or_removed(&names).await?,
     };
-    match directory {
+    let of_name = match directory {
         Some(directory) => {
             let reach = match filter.recursive {
                 true => Reach::Tree,
                 false => Reach::Directory,
             };
             directory_changes(reader, directory, shown, reach, &mut list).await?;
+            None
         }
-        None => name_changes(reader, path, shown, &mut list).await?,
-    }
+        None => Some(name_changes(reader, path, shown, &mut list).await?),
+    };
     let is_counted = filter
         .count
         .is_some_and(|count| count <= CHANGES_MAX as u64);
-    let (newest, is_cut) = list.into_newest();
-    for found in newest {
+    let (changes, is_cut) = list.into_newest();
+    Ok(ShownChanges {
+        changes,
+        of_name,
+        is_cut: is_cut && !is_counted,
+    })
+}
+
+/// Sends changes, each with its difference from the state before if `patches` says so.
+pub(super) async fn send(
+    reader: &PathReader,
+    shown: ShownChanges,
+    patches: LogPatches,
+    rows: &RowSender,
+) -> Result<(), VerbError> {
+    let earlier = match (patches, &shown.of_name) {
+        (LogPatches::OfFiles, Some(name)) => {
+            let list = reader.view().history(name.directory, &name.name).await;
+            list.map_err(VerbError::at(&"the history of a file"))?
+        }
+        _ => VersionList::default(),
+    };
+    for found in shown.changes {
+        let (directory, change) = (found.directory, found.change.clone());
         let row = change_row(reader, found).await?;
+        let (path, former) = (row.path.clone(), row.renamed_from.clone());
         rows.put_row(VerbRow::Change(row)).await?;
+        if patches == LogPatches::OfFiles {
+            // A state from before a rename is stored under the name that it had.
+            let stored = earlier.earlier_name(change.at());
+            let path = match stored {
+                Some(name) => reader.directory_path(name.parent).await?.join(name.name),
+                None => path,
+            };
+            let patch = Patch {
+                reader,
+                stored: stored.unwrap_or(DentryRef::new(directory, change.name())),
+                path,
+                former,
+            };
+            patch.send_patch(&change, rows).await?;
+        }
     }
-    if is_cut && !is_counted {
+    if shown.is_cut {
         let limit = CHANGES_MAX as u64;
         rows.put_row(VerbRow::Truncated(TruncatedRow { limit }))
             .await?;
@@ -192,26 +241,26 @@ pub(super) async fn log(
     Ok(())
 }
 
-/// Collects the changes of one name that is no directory.
+/// Collects the changes of one name that is no directory, and returns the name.
 async fn name_changes(
     reader: &PathReader,
     path: &TimedPath,
     shown: PathText,
     list: &mut ChangeList<'_>,
-) -> Result<(), VerbError> {
+) -> Result<TimedName, VerbError> {
     let Some(place) = reader.timed_name(path).await? else {
         return Err(reader.missing(path).await?);
     };
     let view = reader.view();
     let changes = view.name_log(place.directory, &place.name).await;
     let changes = changes.map_err(VerbError::at(path))?;
-    if changes.is_empty() {
+    if changes.iter().all(|change| change.at() > place.until) {
         return Err(reader.missing(path).await?);
     }
     for change in changes {
         list.add(place.directory, shown.clone(), change);
     }
-    Ok(())
+    Ok(place)
 }
 
 /// Collects the changes of a directory's entries, and of those below it if `reach` says so.

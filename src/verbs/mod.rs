@@ -14,6 +14,7 @@ mod label;
 mod label_time;
 mod list;
 mod log;
+mod log_patch;
 mod path;
 mod reader;
 mod request;
@@ -30,13 +31,15 @@ pub use grep::pattern;
 pub use label::{LabelChange, LabelRequest, LabelScope};
 pub use log::is_change;
 pub use path::{PathText, TimedPath};
-pub use request::{DiffContents, DiffRequest, GrepRequest, GrepStates, LogFilter, ReadVerb};
+pub use request::{
+    DiffContents, DiffRequest, GrepRequest, GrepStates, LogFilter, LogPatches, ReadVerb,
+};
 pub use retention::{PolicyRequest, PruneRequest};
 pub use retention_rows::{KeptRow, PolicyWord, PruneRow, ReasonRow};
 pub use rows::{
     BytesRow, COMPARED_MAX, ChangeRow, ComparedKind, DiffSide, DifferenceRow, EntryRow, HeldRow,
-    LabelEntry, MatchRow, PathDifference, RestoredRow, RowSender, SideRow, TruncatedRow, VerbRow,
-    VersionRow,
+    LabelEntry, MatchRow, MomentRow, PathDifference, RestoredRow, RowSender, SideRow, TruncatedRow,
+    VerbRow, VersionRow,
 };
 pub use text_diff::{ContentDiff, DiffLine, LineDiff, LineRole};
 pub use version_hold::{VersionHoldChange, VersionHoldRequest};
@@ -57,7 +60,14 @@ pub async fn run(
     match &reader.with_label_times(verb).await? {
         ReadVerb::Versions { path } => list::versions(&reader, path, rows).await,
         ReadVerb::Ls { path } => list::ls(&reader, path, rows).await,
-        ReadVerb::Log { path, filter } => log::log(&reader, path, filter, rows).await,
+        ReadVerb::Log {
+            path,
+            filter,
+            patches,
+        } => {
+            let list = log::changes(&reader, path, filter).await?;
+            log::send(&reader, list, *patches, rows).await
+        }
         ReadVerb::Diff(request) => tree_diff::diff(&reader, request, rows).await,
         ReadVerb::Preview { path } => tree_diff::preview(&reader, path, rows).await,
         ReadVerb::Grep(request) => grep::grep(&reader, request, rows).await,

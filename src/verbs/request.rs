@@ -20,6 +20,9 @@ pub enum ReadVerb {
         path: TimedPath,
         /// Which changes are sent.
         filter: LogFilter,
+        /// Whether each is followed by its difference from the state before.
+        #[serde(default)]
+        patches: LogPatches,
     },
     /// The differences between two states of a file, or two trees.
     Diff(DiffRequest),
@@ -105,6 +108,17 @@ pub struct LogFilter {
     pub ops: Vec<String>,
     /// The newest so many.
     pub count: Option<u64>,
+}
+
+/// What follows the changes of a log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogPatches {
+    /// Nothing.
+    #[default]
+    Never,
+    /// The difference of a file from the state before, with the bytes of both where their lines can be compared.
+    OfFiles,
 }
 
 /// Two paths to compare.

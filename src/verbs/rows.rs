@@ -19,6 +19,8 @@ pub const COMPARED_MAX: u64 = 16 << 20;
 pub enum VerbRow {
     /// Of `versions`.
     Version(VersionRow),
+    /// Of `versions` of a directory.
+    Moment(MomentRow),
     /// Of `ls`.
     Entry(EntryRow),
     /// Of `log`.
@@ -146,6 +148,25 @@ pub struct VersionRow {
     /// What keeps it.
     #[serde(default)]
     pub kept_by: Vec<KeptRow>,
+}
+
+/// A time or a label of a directory, as `.versions` lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MomentRow {
+    /// The path that was asked for, from the root of the namespace.
+    pub path: PathText,
+    /// When its entries changed, or what the label shows, as a TIME.
+    pub stamp: String,
+    /// The same in nanoseconds since 1970.
+    pub time_ns: u64,
+    /// `directory`.
+    pub kind: String,
+    /// The label; null for a time.
+    pub label: Option<PathText>,
+    /// When the label is removed, in nanoseconds since 1970; null if it stays.
+    pub expires_ns: Option<u64>,
+    /// Until when the label cannot be removed, in nanoseconds since 1970; null if it is not held.
+    pub held_until_ns: Option<u64>,
 }
 
 /// An entry of a directory.

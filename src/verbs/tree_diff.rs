@@ -33,13 +33,44 @@ struct DirectoryPair {
 
 /// What the sides have at a place; one of them may have nothing.
 #[derive(Debug, Clone, Copy)]
-struct EntryPair<'a> {
-    old: Option<&'a PastEntry>,
-    new: Option<&'a PastEntry>,
+pub(super) struct EntryPair<'a> {
+    pub(super) old: Option<&'a PastEntry>,
+    pub(super) new: Option<&'a PastEntry>,
 }
 
 impl EntryPair<'_> {
-    fn row(
+    /// Sends a difference, and the bytes of both sides where their lines can be compared.
+    pub(super) async fn send_compared(
+        self,
+        reader: &PathReader,
+        row: DifferenceRow,
+        rows: &RowSender,
+    ) -> Result<(), VerbError> {
+        let failed = VerbError::at(&row.path);
+        let is_compared = row.has_lines();
+        rows.put_row(VerbRow::Difference(row)).await?;
+        if !is_compared {
+            return Ok(());
+        }
+        let sides = [(DiffSide::Old, self.old), (DiffSide::New, self.new)];
+        for (side, entry) in sides {
+            // A link that was a file, or the other way round.
+            let Some(entry) = entry.filter(|entry| entry.kind == Kind::File) else {
+                continue;
+            };
+            let mut offset = 0;
+            while offset < entry.attrs.size {
+                let bytes = piece(reader, entry, offset).await.map_err(&failed)?;
+                offset += bytes.len() as u64;
+                let side = Some(side);
+                let row = BytesRow { side, bytes };
+                rows.put_row(VerbRow::Bytes(row)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn row(
         self,
         change: PathDifference,
         path: PathText,
@@ -383,29 +414,13 @@ impl TreeDiff<'_> {
         path: PathText,
         renamed_from: Option<PathText>,
     ) -> Result<(), VerbError> {
-        let failed = VerbError::at(&path);
         let row = pair.row(change, path, renamed_from);
-        let is_compared = self.contents != DiffContents::Never && row.has_lines();
-        self.rows.put_row(VerbRow::Difference(row)).await?;
-        if !is_compared {
-            return Ok(());
-        }
-        let sides = [(DiffSide::Old, pair.old), (DiffSide::New, pair.new)];
-        for (side, entry) in sides {
-            // A link that was a file, or the other way round.
-            let Some(entry) = entry.filter(|entry| entry.kind == Kind::File) else {
-                continue;
-            };
-            let mut offset = 0;
-            while offset < entry.attrs.size {
-                let bytes = piece(self.reader, entry, offset).await.map_err(&failed)?;
-                offset += bytes.len() as u64;
-                let side = Some(side);
-                let row = BytesRow { side, bytes };
-                self.rows.put_row(VerbRow::Bytes(row)).await?;
+        match self.contents {
+            DiffContents::Never => self.rows.put_row(VerbRow::Difference(row)).await,
+            DiffContents::OfFile | DiffContents::OfAll => {
+                pair.send_compared(self.reader, row, self.rows).await
             }
         }
-        Ok(())
     }
 
     /// Lists a directory of one side.

@@ -63,6 +63,8 @@ mod verbs;
 mod verbs_diff;
 mod verbs_grep;
 mod verbs_kept;
+mod verbs_patch;
+mod verbs_progress;
 mod versions;
 mod writers;
 mod wrong_answers;

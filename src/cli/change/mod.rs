@@ -8,6 +8,7 @@ mod retention_arguments;
 mod writer;
 
 use super::error::CliError;
+use super::progress::Waiting;
 use super::read::ReadJob;
 use super::read::printer::{PrintForm, RowPrinter};
 use super::read::source::ReadTarget;
@@ -167,12 +168,33 @@ impl ChangeJob {
 
     async fn print(self) -> Result<(), CliError> {
         let place = shown_place(&self.target);
+        let opening = self.target.url().map(|url| format!("opening {url}"));
+        let opening = opening.map(Waiting::begin);
         let way = ChangeWay::open(self.target, self.consent, &self.path).await?;
+        drop(opening);
         let mut printer = RowPrinter::of_change(self.form, place);
-        let changed = way.change(&self.verb, |row| printer.print(row)).await;
+        let waiting = Waiting::begin(doing(&self.verb));
+        let each = |row| {
+            waiting.end();
+            printer.print(row)
+        };
+        let changed = way.change(&self.verb, each).await;
+        waiting.end();
         let printed = printer.finish();
         let closed = way.close().await;
         changed.and(closed).and(printed)
+    }
+}
+
+/// What a verb does, for one who waits for it.
+fn doing(verb: &ChangeVerb) -> String {
+    match verb {
+        ChangeVerb::Undelete { path, .. } => format!("restoring {path}"),
+        ChangeVerb::Restore { path, .. } => format!("restoring {path}"),
+        ChangeVerb::Prune => "dropping versions that no rule keeps".to_owned(),
+        ChangeVerb::SetPolicy(_) => "setting the policy".to_owned(),
+        ChangeVerb::Label(request) => format!("changing label {}", request.label),
+        ChangeVerb::HoldVersion(request) => format!("changing the hold of {}", request.path),
     }
 }
 

@@ -1,14 +1,14 @@
 //! The arguments of `rewindfs diff`: one or two paths, and what is printed of their differences.
 
 use super::arguments::{SourceArguments, in_mount, is_url, store};
+use super::color::ColorChoice;
 use super::diff_printer::{DiffDetail, DiffForm};
 use super::source::ReadTarget;
 use crate::cli::error::CliError;
 use crate::verbs::TimedPath;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
 
 /// The arguments of `rewindfs diff`.
@@ -36,15 +36,6 @@ pub(in crate::cli) struct DiffArguments {
     color: ColorChoice,
 }
 
-/// When lines are colored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ColorChoice {
-    /// If standard output is a terminal and NO_COLOR is not set.
-    Auto,
-    Always,
-    Never,
-}
-
 impl fmt::Debug for DiffArguments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DiffArguments")
@@ -63,13 +54,7 @@ impl DiffArguments {
                 (false, true) => DiffDetail::Lines,
                 (false, false) => DiffDetail::Usual,
             },
-            colored: match self.color {
-                ColorChoice::Always => true,
-                ColorChoice::Never => false,
-                ColorChoice::Auto => {
-                    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
-                }
-            },
+            colored: self.color.is_colored(),
         }
     }
 

@@ -51,17 +51,38 @@ pub(super) struct DiffForm {
 
 /// A difference and the bytes of its sides.
 #[derive(Debug)]
-struct FoundDifference {
-    row: DifferenceRow,
+pub(super) struct FoundDifference {
+    pub(super) row: DifferenceRow,
     old: Vec<u8>,
     new: Vec<u8>,
 }
 
-/// A difference as JSON; the fields after the row are there where lines were compared.
+impl FoundDifference {
+    pub(super) fn new(row: DifferenceRow) -> Self {
+        let (old, new) = (Vec::new(), Vec::new());
+        Self { row, old, new }
+    }
+
+    /// Adds bytes of a side.
+    pub(super) fn add(&mut self, BytesRow { side, bytes }: &BytesRow) {
+        match side {
+            Some(DiffSide::New) => self.new.extend_from_slice(bytes),
+            _ => self.old.extend_from_slice(bytes),
+        }
+    }
+
+    /// Compares the lines; `None` if that is not possible.
+    pub(super) fn content(&self) -> Option<ContentDiff> {
+        let has_lines = self.row.has_lines();
+        has_lines.then(|| ContentDiff::new(&self.old, &self.new))
+    }
+}
+
+/// A difference, or a change with its difference, as JSON; the fields after the row are there where lines were compared.
 #[derive(Debug, Serialize)]
-struct JsonDifference<'a> {
+struct JsonDifference<'a, R> {
     #[serde(flatten)]
-    row: &'a DifferenceRow,
+    row: &'a R,
     #[serde(skip_serializing_if = "Option::is_none")]
     binary: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,7 +104,7 @@ pub(super) struct DiffPrinter {
     files: u64,
     added: u64,
     removed: u64,
-    output: RowOutput,
+    pub(super) output: RowOutput,
 }
 
 impl DiffPrinter {
@@ -109,16 +130,12 @@ impl DiffPrinter {
             }
             VerbRow::Difference(row) => {
                 let printed = self.print_waiting();
-                let (old, new) = (Vec::new(), Vec::new());
-                self.waiting = Some(FoundDifference { row, old, new });
+                self.waiting = Some(FoundDifference::new(row));
                 printed
             }
-            VerbRow::Bytes(BytesRow { side, bytes }) => {
+            VerbRow::Bytes(row) => {
                 if let Some(found) = &mut self.waiting {
-                    match side {
-                        Some(DiffSide::New) => found.new.extend_from_slice(&bytes),
-                        _ => found.old.extend_from_slice(&bytes),
-                    }
+                    found.add(&row);
                 }
                 Ok(())
             }
@@ -161,8 +178,10 @@ impl DiffPrinter {
         let Some(found) = self.waiting.take() else {
             return Ok(());
         };
-        let content = (self.compares_lines() && found.row.has_lines())
-            .then(|| ContentDiff::new(&found.old, &found.new));
+        let content = match self.compares_lines() {
+            true => found.content(),
+            false => None,
+        };
         self.files += 1;
         if let Some(ContentDiff::Lines(lines)) = &content {
             self.added += lines.added;
@@ -186,7 +205,12 @@ impl DiffPrinter {
         }
     }
 
-    fn json_line(&mut self, row: &DifferenceRow, content: Option<&ContentDiff>) -> io::Result<()> {
+    /// Prints a row, and the lines that differ, as a JSON object.
+    pub(super) fn json_line<R: Serialize>(
+        &mut self,
+        row: &R,
+        content: Option<&ContentDiff>,
+    ) -> io::Result<()> {
         let lines = match content {
             Some(ContentDiff::Lines(lines)) => Some(lines),
             _ => None,
@@ -205,7 +229,7 @@ impl DiffPrinter {
     }
 
     /// Prints the lines that differ; one line if there are none to compare.
-    fn print_lines(
+    pub(super) fn print_lines(
         &mut self,
         row: &DifferenceRow,
         content: Option<&ContentDiff>,

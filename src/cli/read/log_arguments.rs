@@ -1,6 +1,7 @@
 //! The arguments of `rewindfs log`: a path, and which changes are shown.
 
 use super::arguments::PathArguments;
+use super::color::ColorChoice;
 use crate::fs::past::stamp::TimeName;
 use crate::verbs::{LogFilter, is_change};
 use clap::Args;
@@ -12,6 +13,12 @@ pub(in crate::cli) struct LogArguments {
     pub(super) path: PathArguments,
     #[command(flatten)]
     pub(super) filter: FilterArguments,
+    /// Print for each change of a file how it differs from the state before
+    #[arg(long, short)]
+    pub(super) patch: bool,
+    /// With --patch, when to color lines
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = ColorChoice::Auto)]
+    pub(super) color: ColorChoice,
 }
 
 /// Which changes are shown.

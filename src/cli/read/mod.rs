@@ -2,11 +2,13 @@
 //! it; the rows come from the mount's daemon or from a follower of the store, and are printed as a table or as JSON lines.
 
 pub(in crate::cli) mod arguments;
+mod color;
 mod diff_arguments;
 mod diff_printer;
 mod grep_arguments;
 mod label_arguments;
 mod log_arguments;
+mod log_printer;
 mod mount_path;
 mod output;
 pub(in crate::cli) mod printer;
@@ -16,8 +18,10 @@ pub(in crate::cli) mod source;
 mod table;
 
 use super::error::CliError;
+use super::progress::Waiting;
 use crate::verbs::{
-    DiffContents, DiffRequest, GrepRequest, LogFilter, PathDifference, ReadVerb, TimedPath, VerbRow,
+    DiffContents, DiffRequest, GrepRequest, LogFilter, LogPatches, PathDifference, ReadVerb,
+    TimedPath, VerbRow,
 };
 use arguments::ReadPlace;
 pub(super) use arguments::{PathArguments, PlaceArguments};
@@ -27,6 +31,7 @@ use diff_printer::{DiffDetail, DiffForm, DiffPrinter};
 pub(super) use grep_arguments::GrepArguments;
 pub(super) use label_arguments::LabelListArguments;
 pub(super) use log_arguments::LogArguments;
+use log_printer::{PatchForm, PatchPrinter};
 use printer::{PrintForm, RowPrinter};
 use source::{ReadTarget, RowSource};
 use std::ops::ControlFlow;
@@ -44,6 +49,8 @@ pub struct ReadJob {
 #[derive(Debug, Clone, Copy)]
 enum OutputForm {
     Rows(PrintForm),
+    /// Changes with differences.
+    Patches(PatchForm),
     Differences(DiffForm),
     /// Differences but for names that only the old side has.
     WithoutRemoved(DiffForm),
@@ -75,12 +82,30 @@ impl ReadJob {
     /// # Errors
     /// As [`Self::versions`].
     pub(super) fn log(arguments: LogArguments) -> Result<Self, CliError> {
-        let LogArguments { path, filter } = arguments;
-        let filter = LogFilter::from(filter);
-        Self::of_path(path.place, path.form.into(), |path| ReadVerb::Log {
+        let LogArguments {
             path,
             filter,
-        })
+            patch,
+            color,
+        } = arguments;
+        let filter = LogFilter::from(filter);
+        let form = PrintForm::from(path.form);
+        let patches = match patch {
+            true => LogPatches::OfFiles,
+            false => LogPatches::Never,
+        };
+        let mut job = Self::of_path(path.place, form, |path| ReadVerb::Log {
+            path,
+            filter,
+            patches,
+        })?;
+        if patch {
+            job.output = OutputForm::Patches(PatchForm {
+                rows: form,
+                colored: color.is_colored(),
+            });
+        }
+        Ok(job)
     }
 
     /// Prepares `rewindfs diff`.
@@ -209,30 +234,82 @@ impl ReadJob {
     }
 
     async fn print(self) -> Result<(), CliError> {
+        let opening = self.target.url().map(|url| format!("opening {url}"));
+        let opening = opening.map(Waiting::begin);
         let source = RowSource::open(self.target).await?;
+        drop(opening);
+        let waiting = Waiting::begin(doing(&self.verb));
         let (outcome, printed) = match self.output {
             OutputForm::Rows(form) => {
                 let mut printer = RowPrinter::new(form);
-                let outcome = source.read(&self.verb, |row| printer.print(row)).await;
+                let each = |row| {
+                    waiting.end();
+                    printer.print(row)
+                };
+                let outcome = source.read(&self.verb, each).await;
+                waiting.end();
                 (outcome, printer.finish())
             }
-            OutputForm::WithoutRemoved(form) => {
-                let mut printer = DiffPrinter::new(form);
-                let outcome = source.read(&self.verb, |row| match &row {
-                    VerbRow::Difference(row) if row.change == PathDifference::Removed => {
-                        ControlFlow::Continue(())
-                    }
-                    _ => printer.print(row),
-                });
-                (outcome.await, printer.finish())
+            OutputForm::Patches(form) => {
+                let mut printer = PatchPrinter::new(form);
+                let each = |row| {
+                    waiting.end();
+                    printer.print(row)
+                };
+                let outcome = source.read(&self.verb, each).await;
+                waiting.end();
+                (outcome, printer.finish())
             }
             OutputForm::Differences(form) => {
-                let mut printer = DiffPrinter::new(form);
-                let outcome = source.read(&self.verb, |row| printer.print(row)).await;
-                (outcome, printer.finish())
+                let read = differences(&source, &self.verb, form, &waiting, |_| true);
+                read.await
+            }
+            OutputForm::WithoutRemoved(form) => {
+                let is_shown = |row: &VerbRow| !matches!(row, VerbRow::Difference(row) if row.change == PathDifference::Removed);
+                let read = differences(&source, &self.verb, form, &waiting, is_shown);
+                read.await
             }
         };
         source.close().await;
         outcome.and(printed)
+    }
+}
+
+/// Prints the differences of a verb that pass `is_shown`. Returns how the reading and the printing ended.
+async fn differences(
+    source: &RowSource,
+    verb: &ReadVerb,
+    form: DiffForm,
+    waiting: &Waiting,
+    is_shown: fn(&VerbRow) -> bool,
+) -> (Result<(), CliError>, Result<(), CliError>) {
+    let mut printer = DiffPrinter::new(form);
+    let each = |row| {
+        waiting.end();
+        match is_shown(&row) {
+            true => printer.print(row),
+            false => ControlFlow::Continue(()),
+        }
+    };
+    let outcome = source.read(verb, each).await;
+    waiting.end();
+    (outcome, printer.finish())
+}
+
+/// What a verb does, for one who waits for its first row.
+fn doing(verb: &ReadVerb) -> String {
+    match verb {
+        ReadVerb::Grep(request) => format!("searching the versions of {}", request.path),
+        ReadVerb::Diff(request) => format!("comparing {} and {}", request.old, request.new),
+        ReadVerb::Preview { path } => format!("comparing {path} and its present state"),
+        ReadVerb::PrunePreview { .. } => "looking for versions that no rule keeps".to_owned(),
+        ReadVerb::Policy => "reading the policy".to_owned(),
+        ReadVerb::Versions { path }
+        | ReadVerb::Log { path, .. }
+        | ReadVerb::Cat { path }
+        | ReadVerb::Labels { path, .. }
+        | ReadVerb::Holds { path, .. }
+        | ReadVerb::Why { path }
+        | ReadVerb::Ls { path } => format!("reading {path}"),
     }
 }

@@ -9,8 +9,8 @@ use super::table::{Column, Table, left, right, time};
 use crate::cli::error::CliError;
 use crate::cli::value::show_size;
 use crate::verbs::{
-    ChangeRow, EntryRow, HeldRow, LabelEntry, MatchRow, PathText, RestoredRow, TruncatedRow,
-    VerbRow, VersionRow,
+    ChangeRow, EntryRow, HeldRow, LabelEntry, MatchRow, MomentRow, PathText, RestoredRow,
+    TruncatedRow, VerbRow, VersionRow,
 };
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -27,6 +27,13 @@ const VERSIONS: &[Column] = &[
     left("KEPT BY"),
     left("UNTIL"),
     left("RENAMED FROM"),
+];
+
+const MOMENTS: &[Column] = &[
+    time("TIME"),
+    left("LABEL"),
+    left("EXPIRES"),
+    left("HELD UNTIL"),
 ];
 
 const ENTRIES: &[Column] = &[
@@ -82,6 +89,16 @@ pub(in crate::cli) struct PrintForm {
     pub(in crate::cli) utc: bool,
 }
 
+impl PrintForm {
+    /// The zone of printed times.
+    pub(super) fn zone(self) -> TimeZone {
+        match self.utc {
+            true => TimeZone::UTC,
+            false => TimeZone::system(),
+        }
+    }
+}
+
 /// Prints rows as they come.
 #[derive(Debug)]
 pub(in crate::cli) struct RowPrinter {
@@ -99,10 +116,7 @@ impl RowPrinter {
     pub(in crate::cli) fn new(form: PrintForm) -> Self {
         Self {
             form,
-            zone: match form.utc {
-                true => TimeZone::UTC,
-                false => TimeZone::system(),
-            },
+            zone: form.zone(),
             table: Table::default(),
             output: RowOutput::new(),
             place: String::new(),
@@ -129,6 +143,7 @@ impl RowPrinter {
             VerbRow::Compared(_) | VerbRow::Difference(_) => Ok(()),
             VerbRow::Bytes(row) => self.output.out.write_all(&row.bytes),
             VerbRow::Version(row) => self.table_row(&row, VERSIONS, version_cells),
+            VerbRow::Moment(row) => self.table_row(&row, MOMENTS, moment_cells),
             VerbRow::Entry(row) => self.table_row(&row, ENTRIES, entry_cells),
             VerbRow::Change(row) => self.table_row(&row, CHANGES, change_cells),
             VerbRow::Match(row) => self.table_row(&row, MATCHES, match_cells),
@@ -185,11 +200,7 @@ impl RowPrinter {
             let _failed = self.output.note(printed);
         }
         self.output.finish()?;
-        if let Some(TruncatedRow { limit }) = self.truncated {
-            eprintln!(
-                "rewindfs: only the newest {limit} changes are shown: older ones with --until"
-            );
-        }
+        tell_truncated(self.truncated);
         Ok(())
     }
 
@@ -225,6 +236,17 @@ fn version_cells(row: &VersionRow, zone: &TimeZone) -> Vec<String> {
     ]
 }
 
+fn moment_cells(row: &MomentRow, zone: &TimeZone) -> Vec<String> {
+    vec![
+        show_time(i128::from(row.time_ns), 9, zone),
+        row.label
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), PathText::to_string),
+        show_until(row.expires_ns, zone),
+        show_until(row.held_until_ns, zone),
+    ]
+}
+
 fn change_cells(row: &ChangeRow, zone: &TimeZone) -> Vec<String> {
     let size = |size: Option<u64>| size.map_or_else(|| "-".to_owned(), show_size);
     vec![
@@ -241,6 +263,18 @@ fn change_cells(row: &ChangeRow, zone: &TimeZone) -> Vec<String> {
             None => row.path.to_string(),
         },
     ]
+}
+
+/// Says that more changes are not shown.
+pub(super) fn tell_truncated(truncated: Option<TruncatedRow>) {
+    if let Some(TruncatedRow { limit }) = truncated {
+        eprintln!("rewindfs: only the newest {limit} changes are shown: older ones with --until");
+    }
+}
+
+/// A change on a line of its own.
+pub(super) fn change_line(row: &ChangeRow, zone: &TimeZone) -> String {
+    change_cells(row, zone).join("  ")
 }
 
 fn match_cells(row: &MatchRow, zone: &TimeZone) -> Vec<String> {

@@ -43,6 +43,16 @@ pub(in crate::cli) enum ReadTarget {
     },
 }
 
+impl ReadTarget {
+    /// Returns the URL of a store; `None` for a mount.
+    pub(in crate::cli) fn url(&self) -> Option<&StoreUrl> {
+        match self {
+            Self::Mount(_) => None,
+            Self::Store { url, .. } => Some(url),
+        }
+    }
+}
+
 /// An opened target.
 #[derive(Debug)]
 pub(super) enum RowSource {

@@ -39,7 +39,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod text;
-mod thin;
+pub(crate) mod thin;
 mod time_dir;
 #[cfg(test)]
 mod times_tests;

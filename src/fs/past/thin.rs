@@ -45,7 +45,7 @@ const COARSE: [u64; 7] = [
 /// days grow until it is one. The newest stays, and so does that of the oldest second.
 ///
 /// No second has two: SMB, which shows these times as snapshots, knows a time only by its second.
-pub(super) fn thin(times: &[Timestamp], now: Timestamp) -> Vec<Timestamp> {
+pub(crate) fn thin(times: &[Timestamp], now: Timestamp) -> Vec<Timestamp> {
     // One place is for the oldest one, which is seldom the newest of its step.
     let max = SHOWN_MAX - 1;
     let times = newest_of_each(times, SECOND);

@@ -202,6 +202,13 @@ impl DirectoryChange {
             Self::Left { at, .. } => *at,
         }
     }
+
+    /// Returns the name that changed.
+    pub fn name(&self) -> &Bytes {
+        match self {
+            Self::Stood { name, .. } | Self::Left { name, .. } => name,
+        }
+    }
 }
 
 impl PastView {
