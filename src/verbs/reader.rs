@@ -47,7 +47,7 @@ pub(super) struct PathReader {
     pub(super) now: Timestamp,
     /// The timestamp that ages are counted from. A follower's newest timestamp is that of the writer's last change, which may be
     /// long ago.
-    clock: Timestamp,
+    pub(super) clock: Timestamp,
 }
 
 impl PathReader {
@@ -166,8 +166,14 @@ impl PathReader {
         }
     }
 
-    /// Returns the error for a path that does not exist now.
+    /// Returns the error for a path that does not exist at its time.
     pub(super) async fn missing(&self, path: &TimedPath) -> Result<VerbError, VerbError> {
+        if let Some(at) = self.timestamp(path).await? {
+            return Ok(VerbError::NotThen {
+                nearest: self.nearest(&path.names(), at).await?,
+                path: path.to_string(),
+            });
+        }
         let nearest = self.nearest(&path.names(), self.now).await?;
         let (path, no_time) = (path.to_string(), path.no_time());
         Ok(match no_time {

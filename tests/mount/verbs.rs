@@ -238,7 +238,7 @@ fn a_path_or_time_that_leads_nowhere_is_named_with_the_nearest_times() {
     let store = tempfile::tempdir().unwrap();
     let asked = AskedMount::start(
         Place::local(store.path()),
-        "mkdir d; echo one > d/f; echo two > d/f; echo x > d/gone; rm d/gone",
+        "mkdir d; echo one > d/f; echo two > d/f; echo x > d/gone; rm d/gone; echo top > top",
     );
     let stamps = asked.column("versions", "d/f", "stamp");
     let gone = asked.column("versions", "d/gone", "stamp");
@@ -249,14 +249,40 @@ fn a_path_or_time_that_leads_nowhere_is_named_with_the_nearest_times() {
     asked.refused("ls", "d/f@yesterday", 1, yesterday);
     let nearest = ["d/f@2001", "the nearest kept time is", &stamps[0]];
     asked.refused("ls", "d/f@2001", 1, &nearest);
+    // Also at the root, and by each verb that takes a time.
+    let first = &asked.column("versions", "top", "stamp")[0];
+    let nearest = [
+        "top@2001: did not exist then",
+        "the nearest kept time is",
+        first,
+    ];
+    for verb in ["versions", "ls", "log", "cat", "why", "diff"] {
+        asked.refused(verb, "top@2001", 1, &nearest);
+    }
+    let words = [
+        "top@2500-01-01",
+        "future",
+        "the nearest kept time is",
+        first,
+    ];
+    for verb in ["versions", "ls", "log", "cat", "why", "diff"] {
+        asked.refused(verb, "top@2500-01-01", 1, &words);
+    }
+    for ran in [
+        asked.in_mount_with("grep", &["one"], "top@2001", &[]),
+        asked.on_url_with("grep", &["one"], "top@2001", &[]),
+        asked.in_mount("restore", "top@2001", &[]),
+        asked.in_mount("restore", "top@2001", &["--dry-run"]),
+        asked.on_url("restore", "top@2001", &["--dry-run"]),
+    ] {
+        check_refusal(&ran, 1, &nearest);
+    }
     let nearest = ["future", "the nearest kept time is", &stamps[1]];
     asked.refused("ls", "d/f@2500-01-01", 1, &nearest);
     let was = ["d/gone: does not exist now", &gone[0]];
     asked.refused("ls", "d/gone", 1, &was);
-    let first = format!("d/gone@{}", stamps[0]);
-    asked.refused("ls", &first, 1, &["did not exist then", &gone[0]]);
-    asked.refused("versions", "d", 1, &["d: is a directory"]);
-    asked.refused("versions", "", 1, &["is a directory"]);
+    let before = format!("d/gone@{}", stamps[0]);
+    asked.refused("ls", &before, 1, &["did not exist then", &gone[0]]);
     asked.sh("echo again > d/gone");
     let both = asked.column("versions", "d/gone", "stamp");
     let ended = asked.rows("versions", "d/gone", &[])[0]["ended_ns"]

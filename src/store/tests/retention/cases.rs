@@ -2,6 +2,7 @@
 
 use super::words::{DAY, HOUR};
 use super::*;
+use crate::store::schema::journal_record::Dependencies;
 
 async fn texts(ns: &Namespace, name: &[u8]) -> Vec<String> {
     let all = history(ns, ROOT, name).await.into_iter();
@@ -343,5 +344,58 @@ async fn a_released_version_is_dropped_by_the_next_run() {
     assert_eq!(texts(&ns, b"f").await, ["3", "4", "5", "6"]);
     ns.drain().await.unwrap();
     check::log_twin(&ns, &cluster).await;
+    leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_many_versions_is_told_with_eight_rows_each_and_labels_are_read_once() {
+    let cluster = TestCluster::new("retention-reasons");
+    let ns = cluster.open().await;
+    for number in 0..201 {
+        save(&ns, ROOT, b"f", number.to_string().as_bytes()).await;
+        if number % 5 == 0 {
+            let (name, author) = (format!("v{number}"), author());
+            let label = ns
+                .history
+                .create_label(ROOT, name.as_bytes(), None, &author);
+            label.await.unwrap();
+        }
+        cluster.env.advance(1_000_000_000);
+    }
+    ns.drain().await.unwrap();
+    let versions = ns.history.view().versions(ROOT, b"f").await.unwrap();
+    let ended: Vec<EndedState<'_>> = versions[..200]
+        .iter()
+        .map(|entry| EndedState {
+            directory: ROOT,
+            name: Bytes::from_static(b"f"),
+            entry,
+        })
+        .collect();
+    let before = ns.rows_read();
+    let reasons = ns.retention.reasons(&ended).await.unwrap();
+    let read = ns.rows_read() - before;
+    // The labels, and the policy, are 42 rows.
+    assert!(read < 200 * 8 + 50, "{read} rows");
+    let with = |by: &KeptBy| {
+        let has = |reasons: &&KeptReasons| matches!(reasons, KeptReasons::Rules(rules) if rules.iter().any(|(rule, _)| rule == by));
+        reasons.iter().filter(has).count()
+    };
+    let within = KeptBy::Time(TimeRule::Within);
+    assert_eq!(
+        (with(&within), with(&KeptBy::Label), with(&KeptBy::Last)),
+        (200, 40, 3)
+    );
+    // Without a policy every version is kept.
+    let answer = ns.core.clock.begin();
+    let mut txn = ns
+        .retention
+        .commit
+        .txn(answer.at(), Dependencies::default());
+    txn.delete(keys::policy());
+    ns.retention.commit.enqueue(txn).unwrap();
+    drop(answer);
+    let reasons = ns.retention.reasons(&ended[..2]).await.unwrap();
+    assert_eq!(reasons, [KeptReasons::Everything, KeptReasons::Everything]);
     leave(ns).await;
 }
