@@ -4,8 +4,8 @@ use super::error::CliError;
 use super::place;
 use super::value::{show_duration, show_size};
 use crate::control::{
-    self, BacklogReport, ConflictReport, DaemonAnswer, ReclaimReport, Request, Response, ShownTime,
-    StatusReport,
+    self, BacklogReport, ConflictReport, DaemonAnswer, HistoryReport, ReclaimReport, Request,
+    Response, ShownTime, StatusReport,
 };
 use crate::env::{Env, SystemEnv};
 use crate::fuse::resolve;
@@ -93,6 +93,39 @@ fn uncited(gone: &ReclaimReport) -> Option<String> {
     })
 }
 
+/// How large the history is, and what shortens it.
+fn history(state: &HistoryReport, now: u64) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if let Some(bytes) = state.bytes {
+        let max = state.max_bytes;
+        let max = max.map_or(String::new(), |max| {
+            format!(" of at most {}", show_size(max))
+        });
+        lines.push(("history", format!("{}{max}", show_size(bytes))));
+    }
+    lines.extend(state.shortened_ns.map(|since| {
+        let age = show_duration(Duration::from_nanos(now.saturating_sub(since)));
+        (
+            "shortened",
+            format!(
+                "by history-max for {age}; `rewindfs stats` shows how far back the history reaches"
+            ),
+        )
+    }));
+    if state.waiting_versions > 0 {
+        lines.push((
+            "waiting",
+            format!(
+                "{} versions, {}, until `rewindfs prune --confirm`: they are more than a quarter of the history",
+                state.waiting_versions,
+                show_size(state.waiting_bytes)
+            ),
+        ));
+    }
+    lines.extend(state.stopped.iter().map(|why| ("not pruned", why.clone())));
+    lines
+}
+
 /// Describes a mount for a person at `now`, in nanoseconds.
 fn describe(status: &StatusReport, now: u64) -> String {
     let age = Duration::from_nanos(now.saturating_sub(status.mounted_ns));
@@ -135,6 +168,7 @@ fn describe(status: &StatusReport, now: u64) -> String {
             show_size(status.usage.bytes)
         ),
     ));
+    lines.extend(status.history.iter().flat_map(|state| history(state, now)));
     lines.extend(reclaimed(&status.reclaimed).map(|told| ("reclaimed", told)));
     lines.extend(uncited(&status.reclaimed).map(|told| ("uncited", told)));
     lines.push((

@@ -115,12 +115,33 @@ pub struct StatusReport {
     pub pending: BacklogReport,
     /// The size of the live tree.
     pub usage: UsageReport,
+    /// The history, once it was looked at; a writer looks every minute.
+    #[serde(default)]
+    pub history: Option<HistoryReport>,
     /// Objects deleted from the bucket since the mount, and those to be deleted.
     pub reclaimed: ReclaimReport,
     /// Requests to the store since the mount.
     pub requests: RequestReport,
     /// The task that panicked; every call is EIO then.
     pub poisoned: Option<String>,
+}
+
+/// The history of the namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HistoryReport {
+    /// Its bytes; null while they are not counted.
+    pub bytes: Option<u64>,
+    /// What `history-max` means now; null without a limit.
+    pub max_bytes: Option<u64>,
+    /// Since when `history-max` has shortened the policy; null if it has not.
+    pub shortened_ns: Option<u64>,
+    /// Versions that only `rewindfs prune --confirm` drops.
+    pub waiting_versions: u64,
+    /// Their bytes.
+    pub waiting_bytes: u64,
+    /// Why nothing is dropped.
+    pub stopped: Option<String>,
 }
 
 /// The time whose whole tree a mount shows.

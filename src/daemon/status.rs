@@ -4,8 +4,8 @@ use super::groups::Groups;
 use crate::backend::Backend;
 use crate::config::Config;
 use crate::control::{
-    BacklogReport, ConflictReport, ReclaimReport, RequestReport, ShownTime, StatusReport,
-    UsageReport,
+    BacklogReport, ConflictReport, HistoryReport, ReclaimReport, RequestReport, ShownTime,
+    StatusReport, UsageReport,
 };
 use crate::env::Env;
 use crate::fs::SyncOn;
@@ -96,6 +96,7 @@ impl StatusCollector {
                 bytes: usage.bytes,
                 files: usage.files,
             },
+            history: namespace.retention().history_state().map(history),
             reclaimed: reclaimed(namespace.gc().reclaimed()),
             requests: RequestReport {
                 put: counters.put,
@@ -109,6 +110,19 @@ impl StatusCollector {
             },
             poisoned: self.groups.poisoned().map(str::to_owned),
         }
+    }
+}
+
+fn history(state: store::HistoryState) -> HistoryReport {
+    let waiting = state.waiting.map(|waiting| waiting.drops);
+    let waiting = waiting.unwrap_or_default();
+    HistoryReport {
+        bytes: state.bytes,
+        max_bytes: state.max,
+        shortened_ns: state.shortened.map(|since| since.0),
+        waiting_versions: waiting.versions,
+        waiting_bytes: waiting.bytes,
+        stopped: state.stopped,
     }
 }
 

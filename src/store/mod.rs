@@ -64,6 +64,7 @@ pub use retention::report::{
     KeptBy, KeptUntil, LARGEST_MAX, LastRun, PrunedName, RetentionReport, VersionAmount,
 };
 pub use retention::run::RunMode;
+pub use retention::stats::{HistoryState, NamesBelow, StoreSizes};
 pub use retention::task::HORIZON_GRACE;
 pub use retention::why::{EndedState, KeptReasons};
 pub use schema::retention_rows::{AheadDrops, CapRow, WaitingCause, WaitingDrops};

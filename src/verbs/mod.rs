@@ -21,6 +21,7 @@ mod request;
 mod retention;
 mod retention_rows;
 mod rows;
+mod stats;
 mod text_diff;
 mod tree_diff;
 mod version_hold;
@@ -41,6 +42,7 @@ pub use rows::{
     LabelEntry, MatchRow, MomentRow, PathDifference, RestoredRow, RowSender, SideRow, TruncatedRow,
     VerbRow, VersionRow,
 };
+pub use stats::StatRow;
 pub use text_diff::{ContentDiff, DiffLine, LineDiff, LineRole};
 pub use version_hold::{VersionHoldChange, VersionHoldRequest};
 
@@ -76,6 +78,7 @@ pub async fn run(
         ReadVerb::Cat { path } => cat::cat(&reader, path, rows).await,
         ReadVerb::Policy => retention::policy(namespace, rows).await,
         ReadVerb::PrunePreview { settings } => retention::preview(&reader, settings, rows).await,
+        ReadVerb::Stats { path } => stats::stats(&reader, path, rows).await,
         ReadVerb::Why { path } => retention::why(&reader, path, rows).await,
     }
 }

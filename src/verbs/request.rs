@@ -59,6 +59,11 @@ pub enum ReadVerb {
         /// `WORD=VALUE`, as if they were in force; if there are none, by the policy in force.
         settings: Vec<String>,
     },
+    /// How much is live and history, how far back it reaches, and the names at and below a path with the most history.
+    Stats {
+        /// The directory or file.
+        path: TimedPath,
+    },
     /// What keeps the state that a path shows at its time.
     Why {
         /// The file with its time.
@@ -81,6 +86,7 @@ impl ReadVerb {
             | Self::Ls { path }
             | Self::Preview { path }
             | Self::Why { path }
+            | Self::Stats { path }
             | Self::Labels { path, .. }
             | Self::Holds { path, .. } => vec![path],
             Self::Diff(request) => vec![&mut request.old, &mut request.new],

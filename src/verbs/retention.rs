@@ -44,6 +44,14 @@ fn rule_text(rule: &KeptBy) -> String {
     }
 }
 
+/// Returns what shortens the history, as a user reads it.
+pub(super) fn cause_text(cause: WaitingCause) -> &'static str {
+    match cause {
+        WaitingCause::Policy => "stricter policy",
+        WaitingCause::HistoryMax => "history-max",
+    }
+}
+
 /// Names the namespace in an error of the store.
 fn failed(error: StoreError) -> VerbError {
     VerbError::at(&"the retention policy")(error)
@@ -166,10 +174,7 @@ async fn send_report(
         rows.put_row(VerbRow::Pruned(kept)).await?;
     }
     if let Some(waiting) = report.waiting {
-        let rule = match waiting.cause {
-            WaitingCause::Policy => "stricter policy",
-            WaitingCause::HistoryMax => "history-max",
-        };
+        let rule = cause_text(waiting.cause);
         let waiting = PruneRow {
             what: "waiting".to_owned(),
             rule: Some(rule.to_owned()),

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use super::error::VerbError;
 use super::path::PathText;
 use super::retention_rows::{KeptRow, PolicyWord, PruneRow, ReasonRow};
+use super::stats::StatRow;
 use crate::fs::past::stamp::{Precision, print};
 use crate::store::{Kind, Time, Timestamp};
 
@@ -47,6 +48,8 @@ pub enum VerbRow {
     Pruned(PruneRow),
     /// Of `why`.
     Reason(ReasonRow),
+    /// Of `stats`.
+    Stat(StatRow),
 }
 
 /// A label.

@@ -143,3 +143,83 @@ fn a_policy_is_set_and_a_prune_drops_what_it_does_not_keep_on_s3() {
         policy_and_prune(&server.place("retention"));
     }
 }
+
+fn stats_and_status(place: &Place) {
+    let mut mount = TestMount::start(place, &[]);
+    mount.sh(&script(
+        &mount,
+        place,
+        r#"
+        mkdir d
+        for n in 1 2 3 4 5 6 7 8; do head -c 100000 /dev/urandom > d/big; sleep 0.05; done
+        cp d/big d/copy; ln d/big d/name; echo 1 > other; sleep 0.05; echo 2 > other
+        rw drain $M
+        # Each save has a state of its own, and the copy counts as live.
+        rw stats $M --json > $C/stats
+        grep -q '"what":"live","rule":null,"path":null,"bytes":200002,' $C/stats
+        history=$(sed -n 's/.*"what":"history".*"bytes":\([0-9]*\),.*/\1/p' $C/stats)
+        test $history -ge 600000; test $history -le 700002
+        grep -q '"what":"index","rule":null,"path":null,"bytes":[1-9]' $C/stats
+        grep -q '"what":"limit","rule":null,"path":null,"bytes":10737418240,' $C/stats
+        grep -q '"what":"exact","rule":"keep-within","path":null,"bytes":null,"count":null,"time_ns":null' $C/stats
+        grep -q '"what":"next_prune","rule":null,"path":null,"bytes":0,"count":0,' $C/stats
+        grep '"what":"name"' $C/stats | head -1 | grep -q '"bytes":700000,"count":7,'
+        test "$(grep -c '"what":"name"' $C/stats)" = 2
+        rw stats $M/d --json | grep -c '"what":"name"' | grep -q '^1$'
+        rw stats $M/other --json | grep '"what":"name"' | grep -q '"path":"other","bytes":2,"count":1'
+        rw stats $M | grep -q '^live  *195 KiB '
+        refused 1 'nothing' rw stats $M/none
+
+        # Nothing of the last hour goes because of history-max.
+        rw policy set $M history-max=100000 --now > /dev/null
+        rw prune $M | grep -q '^dropped  *0 '
+        rw stats $M --json | grep -q '"what":"limit","rule":null,"path":null,"bytes":100000,'
+        rw status $M | grep -q '^history .* of at most 97.7 KiB'
+        rw status $M | grep -q '^waiting ' && exit 1
+
+        # A stricter policy waits, and says so everywhere.
+        rw policy set $M keep-within=1s grid=off keep-last=1 history-max=off --now > /dev/null
+        rw status $M | grep -q '^waiting  *[67] versions, .* until `rewindfs prune --confirm`'
+        rw stats $M --json | grep -q '"what":"waiting","rule":"stricter policy","path":null,"bytes":[67]'
+        rw prune $M | grep -q '^waiting '
+        sleep 1.2
+        rw prune $M --confirm | grep -q '^dropped  *[67] '
+        rw status $M | grep -q '^waiting ' && exit 1
+        rw stats $M --json | grep -q '"what":"exact","rule":"keep-within","path":null,"bytes":null,"count":null,"time_ns":1'
+        # Garbage collection subtracts it.
+        for try in $(seq 60); do
+            now=$(rw stats $M --json | sed -n 's/.*"what":"history".*"bytes":\([0-9]*\),.*/\1/p')
+            test $now -le 100002 && break
+            sleep 1
+        done
+        test $now -le 100002
+        "#,
+    ));
+    mount.umount();
+    sh(
+        Path::new("/"),
+        &script(
+            &mount,
+            place,
+            r#"
+            rw stats $URL $E --json | grep -q '"what":"live","rule":null,"path":null,"bytes":200002,'
+            rw stats $URL d $E --json | grep -c '"what":"name"' | grep -q '^1$'
+            rw stats $URL $E --json | grep -q requests_per_day && exit 1
+            rw check $URL $E
+            "#,
+        ),
+    );
+}
+
+#[test]
+fn stats_and_status_tell_the_size_of_the_history_and_what_waits() {
+    let store = tempfile::tempdir().unwrap();
+    stats_and_status(&Place::local(store.path()));
+}
+
+#[test]
+fn stats_and_status_tell_the_size_of_the_history_and_what_waits_on_s3() {
+    if let Some(server) = S3Server::start() {
+        stats_and_status(&server.place("stats"));
+    }
+}

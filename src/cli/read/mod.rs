@@ -169,6 +169,16 @@ impl ReadJob {
         })
     }
 
+    /// Prepares `rewindfs stats`.
+    ///
+    /// # Errors
+    /// As [`Self::versions`].
+    pub(super) fn stats(arguments: PathArguments) -> Result<Self, CliError> {
+        Self::of_path(arguments.place, arguments.form.into(), |path| {
+            ReadVerb::Stats { path }
+        })
+    }
+
     /// Prepares a verb that asks about a whole namespace.
     pub(super) fn of_namespace(place: ReadPlace, verb: ReadVerb, form: PrintForm) -> Self {
         Self {

@@ -2,7 +2,8 @@
 
 use super::output::RowOutput;
 use super::retention_cells::{
-    POLICY, PRUNED, REASONS, kept_rules, kept_until, policy_cells, pruned_cells, reason_cells,
+    POLICY, PRUNED, REASONS, STATS, kept_rules, kept_until, policy_cells, pruned_cells,
+    reason_cells, stat_cells,
 };
 use super::shown_time::{show_time, show_until};
 use super::table::{Column, Table, left, right, time};
@@ -152,6 +153,7 @@ impl RowPrinter {
             VerbRow::Restored(row) => self.restored(&row),
             VerbRow::Policy(row) => self.table_row(&row, POLICY, policy_cells),
             VerbRow::Pruned(row) => self.table_row(&row, PRUNED, pruned_cells),
+            VerbRow::Stat(row) => self.table_row(&row, STATS, stat_cells),
             VerbRow::Reason(row) => self.table_row(&row, REASONS, reason_cells),
         };
         self.output.note(printed)

@@ -3,7 +3,7 @@
 use super::shown_time::show_until;
 use super::table::{Column, left, right};
 use crate::cli::value::show_size;
-use crate::verbs::{KeptRow, PolicyWord, PruneRow, ReasonRow};
+use crate::verbs::{KeptRow, PolicyWord, PruneRow, ReasonRow, StatRow};
 use jiff::tz::TimeZone;
 
 pub(super) const POLICY: &[Column] = &[
@@ -21,6 +21,26 @@ pub(super) const PRUNED: &[Column] = &[
 ];
 
 pub(super) const REASONS: &[Column] = &[left("RULE"), left("UNTIL"), left("PATH")];
+
+pub(super) const STATS: &[Column] = &[
+    left("WHAT"),
+    right("SIZE"),
+    right("COUNT"),
+    left("TIME"),
+    left("RULE OR NAME"),
+];
+
+pub(super) fn stat_cells(row: &StatRow, zone: &TimeZone) -> Vec<String> {
+    let path = row.path.as_ref().map(ToString::to_string);
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    vec![
+        row.what.replace('_', " "),
+        or_dash(row.bytes.map(show_size)),
+        or_dash(row.count.map(|count| count.to_string())),
+        show_until(row.time_ns, zone),
+        or_dash(row.rule.clone().or(path)),
+    ]
+}
 
 pub(super) fn policy_cells(row: &PolicyWord, zone: &TimeZone) -> Vec<String> {
     let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());

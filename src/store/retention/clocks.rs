@@ -5,6 +5,9 @@ use crate::store::model::policy::DAY;
 use crate::store::model::version::Timestamp;
 use crate::store::retention::Retention;
 
+/// Stores give dates in whole seconds, rounded down.
+const ROUNDED: u64 = 1_000_000_000;
+
 impl Retention {
     /// Compares the namespace's clock with the store's date, and returns the time by which a run decides: the earlier one, and
     /// not after what is final.
@@ -14,7 +17,8 @@ impl Retention {
     pub(crate) async fn agreed_now(&self) -> Result<Timestamp, StoreError> {
         let store = self.core.backend.date(self.core.env.as_ref()).await?;
         // A local directory has this machine's clock.
-        let store = Timestamp(store.unwrap_or_else(|| self.core.env.now()));
+        let store = store.map_or_else(|| self.core.env.now(), |date| date.saturating_add(ROUNDED));
+        let store = Timestamp(store);
         let namespace = self.core.now();
         if namespace.0.abs_diff(store.0) > DAY {
             return Err(StoreError::Clock(format!(

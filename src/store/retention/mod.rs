@@ -23,6 +23,7 @@ pub(crate) mod report;
 pub(crate) mod reviews;
 pub(crate) mod run;
 pub(crate) mod shown;
+pub(crate) mod stats;
 pub(crate) mod task;
 pub(crate) mod verdict;
 pub(crate) mod why;
@@ -39,6 +40,7 @@ use crate::store::core::Core;
 use crate::store::history::History;
 use crate::store::model::error::StoreError;
 use crate::store::retention::report::LastRun;
+use crate::store::retention::stats::HistoryState;
 use crate::store::tree::Tree;
 use crate::sync::{Arc, Mutex, lock};
 
@@ -68,6 +70,10 @@ pub struct Retention {
     pub(crate) ended: Notify,
     /// Operations of the run that may not be durable yet: what lists their versions stays until they are.
     pub(crate) queued: Mutex<Vec<Arc<Operation>>>,
+    /// What a status tells about the history.
+    pub(crate) state: Mutex<Option<HistoryState>>,
+    /// When it was opened, in nanoseconds since 1970.
+    pub(crate) opened: u64,
     /// Until when the cap rests, because the history does not show yet what was dropped, in nanoseconds since 1970.
     pub(crate) cap_rests: Mutex<u64>,
     /// The last run of this process.
@@ -82,6 +88,7 @@ impl Retention {
         history: Arc<History>,
     ) -> Self {
         Self {
+            opened: core.env.now(),
             core,
             commit,
             tree,
@@ -90,6 +97,7 @@ impl Retention {
             ending: AtomicBool::new(false),
             ended: Notify::new(),
             queued: Mutex::default(),
+            state: Mutex::default(),
             cap_rests: Mutex::default(),
             last: Mutex::default(),
         }

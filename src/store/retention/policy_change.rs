@@ -113,6 +113,7 @@ impl Retention {
             txn.put(retention_keys::pending_policy(), &pending);
             let set = self.commit.enqueue(txn)?;
             self.commit.wait_durable(&set).await?;
+            self.look(None).await?;
             return Ok(PolicyChange::Pending(from));
         }
         txn.put(keys::policy(), policy);
@@ -124,6 +125,7 @@ impl Retention {
         self.core.load_policy().await?;
         drop(answer);
         self.commit.wait_durable(&set).await?;
+        self.look(None).await?;
         Ok(PolicyChange::InForce)
     }
 

@@ -87,7 +87,13 @@ impl Retention {
         let RunMode::Drop { brake, .. } = mode else {
             return self.dry_run(self.now()).await;
         };
-        let now = self.agreed_now().await?;
+        let now = match self.agreed_now().await {
+            Err(StoreError::Clock(why)) => {
+                self.look(Some(why.clone())).await?;
+                return Err(StoreError::Clock(why));
+            }
+            now => now?,
+        };
         self.bring_policy_into_force(now, brake).await?;
         self.remove_lapsed(now).await?;
         let mut report = RetentionReport::default();
@@ -103,6 +109,7 @@ impl Retention {
         let at = self.core.now();
         let last = report.clone();
         *lock(&self.last) = Some(LastRun { at, report: last });
+        self.look(None).await?;
         Ok(report)
     }
 

@@ -75,6 +75,8 @@ impl Retention {
     async fn look_at_amounts(&self) -> Result<bool, StoreError> {
         self.count_stored().await?;
         self.note_live_peak(self.now()).await?;
+        let stopped = self.history_state().and_then(|state| state.stopped);
+        self.look(stopped).await?;
         self.is_cap_reached().await
     }
 }

@@ -1,0 +1,121 @@
+//! `stats`: how much is live, how much is history, how far back it reaches, and what goes next.
+
+use serde::{Deserialize, Serialize};
+
+use super::error::VerbError;
+use super::path::{PathText, TimedPath};
+use super::reader::{NodeState, PathReader};
+use super::retention::cause_text;
+use super::rows::{RowSender, VerbRow};
+use crate::store::{NamesBelow, RunMode, StoreError, Tier};
+
+/// An amount or a time of a namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatRow {
+    /// What it is: `live`, `history`, `index`, `limit`, `shortened`, `waiting`, `exact`, `next_prune`, `name` or `requests_per_day`.
+    pub what: String,
+    /// The rule, for `exact` a word of the policy; for `waiting` and `shortened` what shortens the history.
+    pub rule: Option<String>,
+    /// The name, as a path from the root of the namespace.
+    pub path: Option<PathText>,
+    /// Bytes.
+    pub bytes: Option<u64>,
+    /// A number: of versions, or of requests.
+    pub count: Option<u64>,
+    /// The oldest exact time, or since when, in nanoseconds since 1970; null for `exact` where every time is.
+    pub time_ns: Option<u64>,
+}
+
+fn row(what: &str) -> StatRow {
+    StatRow {
+        what: what.to_owned(),
+        ..StatRow::default()
+    }
+}
+
+/// Sends what is known about the namespace, and the names with the most history at and below a path.
+pub(super) async fn stats(
+    reader: &PathReader,
+    path: &TimedPath,
+    rows: &RowSender,
+) -> Result<(), VerbError> {
+    let at = VerbError::at(path);
+    let below = match reader.state(path).await?.node {
+        NodeState::Directory(directory) => NamesBelow::Directory(directory),
+        NodeState::Other(_) => {
+            let name = reader.timed_name(path).await?.ok_or(VerbError::IsRoot)?;
+            NamesBelow::Name {
+                directory: name.directory,
+                name: name.name,
+            }
+        }
+    };
+    for stat in amounts(reader).await.map_err(&at)? {
+        rows.put_row(VerbRow::Stat(stat)).await?;
+    }
+    let largest = reader.namespace.retention().largest_names(&below).await;
+    for name in largest.map_err(&at)? {
+        let above = reader.directory_path(name.directory).await?;
+        let mut names = TimedPath::of(above).names();
+        names.push(name.name);
+        let stat = StatRow {
+            path: Some(PathText::of_names(&names)),
+            bytes: Some(name.amount.bytes),
+            count: Some(name.amount.versions),
+            ..row("name")
+        };
+        rows.put_row(VerbRow::Stat(stat)).await?;
+    }
+    Ok(())
+}
+
+async fn amounts(reader: &PathReader) -> Result<Vec<StatRow>, StoreError> {
+    let retention = reader.namespace.retention();
+    let sizes = retention.sizes().await?;
+    let of = |what: &str, bytes: Option<u64>| StatRow { bytes, ..row(what) };
+    let mut stats = vec![
+        of("live", Some(sizes.amounts.live)),
+        of("history", sizes.amounts.history()),
+        of("index", Some(sizes.index)),
+    ];
+    let size = retention.history_size().await?;
+    stats.extend(size.map(|size| of("limit", Some(size.max))));
+    stats.extend(retention.cap().await?.map(|cap| StatRow {
+        rule: Some("history-max".to_owned()),
+        time_ns: Some(cap.since.0),
+        ..row("shortened")
+    }));
+    stats.extend(retention.waiting_drops().await?.map(|waiting| StatRow {
+        rule: Some(cause_text(waiting.cause).to_owned()),
+        bytes: Some(waiting.drops.bytes),
+        count: Some(waiting.drops.versions),
+        time_ns: Some(waiting.since.0),
+        ..row("waiting")
+    }));
+    let horizons = retention.horizons().await?;
+    let tiers = Tier::ALL.into_iter().map(Some);
+    stats.extend([None].into_iter().chain(tiers).map(|tier| {
+        let oldest = horizons.oldest(tier).0;
+        let word = tier.map_or("within".to_owned(), |tier| tier.to_string());
+        StatRow {
+            rule: Some(format!("keep-{word}")),
+            time_ns: (oldest > 0).then_some(oldest),
+            ..row("exact")
+        }
+    }));
+    match retention.run(RunMode::DryRun).await {
+        Ok(report) => stats.push(StatRow {
+            bytes: Some(report.dropped.bytes),
+            count: Some(report.dropped.versions),
+            ..row("next_prune")
+        }),
+        // A run goes on: what the next one drops is not known.
+        Err(StoreError::Busy(_)) => {}
+        Err(error) => return Err(error),
+    }
+    stats.extend(sizes.requests.map(|requests| StatRow {
+        count: Some(requests),
+        ..row("requests_per_day")
+    }));
+    Ok(stats)
+}
