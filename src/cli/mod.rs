@@ -229,10 +229,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
             drain_timeout,
             helper,
         } => {
-            let how = match lazy {
-                true => Unmount::Lazy,
-                false => Unmount::WhenIdle,
-            };
+            let how = unmount(lazy);
             let options = wait::UmountOptions {
                 how,
                 keep,
@@ -243,6 +240,13 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
         }
     };
     Start::Done(exit(outcome))
+}
+
+fn unmount(lazy: bool) -> Unmount {
+    match lazy {
+        true => Unmount::Lazy,
+        false => Unmount::WhenIdle,
+    }
 }
 
 /// Prints why the arguments are refused, or the help that they ask for, and returns the exit status.

@@ -60,11 +60,12 @@ pub use retention::amounts::Amounts;
 pub use retention::brake::Brake;
 pub use retention::cap::HistorySize;
 pub use retention::policy_change::{InForce, POLICY_DELAY, PolicyChange};
+pub use retention::report::HistoryState;
 pub use retention::report::{
     KeptBy, KeptUntil, LARGEST_MAX, LastRun, PrunedName, RetentionReport, VersionAmount,
 };
 pub use retention::run::RunMode;
-pub use retention::stats::{HistoryState, NamesBelow, StoreSizes};
+pub use retention::stats::{NamesBelow, StoreSizes};
 pub use retention::task::HORIZON_GRACE;
 pub use retention::why::{EndedState, KeptReasons};
 pub use schema::retention_rows::{AheadDrops, CapRow, WaitingCause, WaitingDrops};

@@ -1,4 +1,4 @@
-//! The rows of `policy`, `prune` and `why`.
+//! The rows of `policy`, `prune`, `stats` and `why`.
 
 use serde::{Deserialize, Serialize};
 
@@ -55,4 +55,21 @@ pub struct ReasonRow {
     pub rule: String,
     /// Until when that rule keeps it, in nanoseconds since 1970; null while something lasts that has no date.
     pub until_ns: Option<u64>,
+}
+
+/// An amount or a time of a namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatRow {
+    /// What it is: `live`, `history`, `index`, `limit`, `shortened`, `waiting`, `exact`, `next_prune`, `name` or `requests_per_day`.
+    pub what: String,
+    /// The rule, for `exact` a word of the policy; for `waiting` and `shortened` what shortens the history.
+    pub rule: Option<String>,
+    /// The name, as a path from the root of the namespace.
+    pub path: Option<PathText>,
+    /// Bytes.
+    pub bytes: Option<u64>,
+    /// A number: of versions, or of requests.
+    pub count: Option<u64>,
+    /// The oldest exact time, or since when, in nanoseconds since 1970; null for `exact` where every time is.
+    pub time_ns: Option<u64>,
 }

@@ -6,8 +6,7 @@ use tokio::sync::mpsc;
 
 use super::error::VerbError;
 use super::path::PathText;
-use super::retention_rows::{KeptRow, PolicyWord, PruneRow, ReasonRow};
-use super::stats::StatRow;
+use super::retention_rows::{KeptRow, PolicyWord, PruneRow, ReasonRow, StatRow};
 use crate::fs::past::stamp::{Precision, print};
 use crate::store::{Kind, Time, Timestamp};
 

@@ -1,30 +1,12 @@
 //! `stats`: how much is live, how much is history, how far back it reaches, and what goes next.
 
-use serde::{Deserialize, Serialize};
-
 use super::error::VerbError;
 use super::path::{PathText, TimedPath};
 use super::reader::{NodeState, PathReader};
 use super::retention::cause_text;
+use super::retention_rows::StatRow;
 use super::rows::{RowSender, VerbRow};
 use crate::store::{NamesBelow, RunMode, StoreError, Tier};
-
-/// An amount or a time of a namespace.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StatRow {
-    /// What it is: `live`, `history`, `index`, `limit`, `shortened`, `waiting`, `exact`, `next_prune`, `name` or `requests_per_day`.
-    pub what: String,
-    /// The rule, for `exact` a word of the policy; for `waiting` and `shortened` what shortens the history.
-    pub rule: Option<String>,
-    /// The name, as a path from the root of the namespace.
-    pub path: Option<PathText>,
-    /// Bytes.
-    pub bytes: Option<u64>,
-    /// A number: of versions, or of requests.
-    pub count: Option<u64>,
-    /// The oldest exact time, or since when, in nanoseconds since 1970; null for `exact` where every time is.
-    pub time_ns: Option<u64>,
-}
 
 fn row(what: &str) -> StatRow {
     StatRow {

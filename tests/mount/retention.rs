@@ -167,14 +167,14 @@ fn stats_and_status(place: &Place) {
         test "$(grep -c '"what":"name"' $C/stats)" = 2
         rw stats $M/d --json | grep -c '"what":"name"' | grep -q '^1$'
         rw stats $M/other --json | grep '"what":"name"' | grep -q '"path":"other","bytes":2,"count":1'
-        rw stats $M | grep -q '^live  *195 KiB '
+        rw stats $M | grep -q '^live  *195.3 KiB '
         refused 1 'nothing' rw stats $M/none
 
         # Nothing of the last hour goes because of history-max.
         rw policy set $M history-max=100000 --now > /dev/null
         rw prune $M | grep -q '^dropped  *0 '
         rw stats $M --json | grep -q '"what":"limit","rule":null,"path":null,"bytes":100000,'
-        rw status $M | grep -q '^history .* of at most 97.7 KiB'
+        rw status $M | grep -q '^history .* of at most 97.6 KiB'
         rw status $M | grep -q '^waiting ' && exit 1
 
         # A stricter policy waits, and says so everywhere.

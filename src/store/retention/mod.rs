@@ -39,8 +39,7 @@ use crate::store::commit::txn::Txn;
 use crate::store::core::Core;
 use crate::store::history::History;
 use crate::store::model::error::StoreError;
-use crate::store::retention::report::LastRun;
-use crate::store::retention::stats::HistoryState;
+use crate::store::retention::report::{HistoryState, LastRun};
 use crate::store::tree::Tree;
 use crate::sync::{Arc, Mutex, lock};
 

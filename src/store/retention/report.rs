@@ -129,3 +129,18 @@ pub struct LastRun {
     /// What it did.
     pub report: RetentionReport,
 }
+
+/// What a status tells about the history, as of the last look; a writer looks every minute, and after each run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistoryState {
+    /// Bytes of the history; `None`: not counted yet.
+    pub bytes: Option<u64>,
+    /// Its limit in bytes; `None`: none.
+    pub max: Option<u64>,
+    /// Since when `history-max` has shortened the policy.
+    pub shortened: Option<Timestamp>,
+    /// Drops that wait for a confirmation.
+    pub waiting: Option<WaitingDrops>,
+    /// Why nothing is dropped.
+    pub stopped: Option<String>,
+}

@@ -9,13 +9,12 @@ use crate::store::history::view::PastView;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::role::Role;
-use crate::store::model::version::{Ino, ROOT, Timestamp};
+use crate::store::model::version::{Ino, ROOT};
 use crate::store::retention::Retention;
 use crate::store::retention::amounts::Amounts;
 use crate::store::retention::brake::EndedPages;
-use crate::store::retention::report::{PrunedName, RetentionReport};
+use crate::store::retention::report::{HistoryState, PrunedName, RetentionReport};
 use crate::store::schema::keys;
-use crate::store::schema::retention_rows::WaitingDrops;
 use crate::store::schema::rows::LocationRow;
 use crate::store::tree::version_record::VersionRows;
 use crate::sync::lock;
@@ -38,21 +37,6 @@ pub enum NamesBelow {
         /// The name in it.
         name: Bytes,
     },
-}
-
-/// What a status tells about the history, as of the last look; a writer looks every minute, and after each run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HistoryState {
-    /// Bytes of the history; `None`: not counted yet.
-    pub bytes: Option<u64>,
-    /// Its limit in bytes; `None`: none.
-    pub max: Option<u64>,
-    /// Since when `history-max` has shortened the policy.
-    pub shortened: Option<Timestamp>,
-    /// Drops that wait for a confirmation.
-    pub waiting: Option<WaitingDrops>,
-    /// Why nothing is dropped.
-    pub stopped: Option<String>,
 }
 
 /// The sizes of a namespace.
