@@ -191,7 +191,7 @@ fn doing(verb: &ChangeVerb) -> String {
     match verb {
         ChangeVerb::Undelete { path, .. } => format!("restoring {path}"),
         ChangeVerb::Restore { path, .. } => format!("restoring {path}"),
-        ChangeVerb::Prune => "dropping versions that no rule keeps".to_owned(),
+        ChangeVerb::Prune(_) => "dropping versions that no rule keeps".to_owned(),
         ChangeVerb::SetPolicy(_) => "setting the policy".to_owned(),
         ChangeVerb::Label(request) => format!("changing label {}", request.label),
         ChangeVerb::HoldVersion(request) => format!("changing the hold of {}", request.path),
