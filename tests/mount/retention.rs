@@ -96,6 +96,8 @@ fn prune_by_a_strict_policy(mount: &TestMount, place: &Place) {
         strict='keep-within=1s grid=off keep-last=2 keep-removed=off'
         mkdir .versions/before
         echo 7 > f; sleep 1.2; rw drain $M
+        past=$(ls .versions | grep ^2 | head -1); exec 5< .versions/$past
+        ls /proc/self/fd/5/ | grep -q '^f$'
         rw policy set $M $strict --now; rw policy show $M | grep -q '^keep-last  *3  *2 '
         rw prune $M --dry-run | grep -q '^dropped  *5 '
         test "$(ended $M/f)" = 6
@@ -114,6 +116,11 @@ fn prune_by_a_strict_policy(mount: &TestMount, place: &Place) {
         grep -q '"what":"name","rule":null,"path":"f"' $C/report
         test "$(ended $M/f)" = 2
         ls .versions/@deleted | grep -q '^g$' && exit 1
+        # What was open at a time that is not kept whole any more is stale; the time is listed no more, and others are.
+        refused 2 'Stale file handle' ls /proc/self/fd/5/
+        ls .versions | grep -q "^$past$" && exit 1
+        ls .versions | grep -q ^2
+        refused 1 'kept' rw restore $M/@1999
         test "$(cat .versions/before/f)" = 6
         test "$(cat f)" = 7
         rw why $M/f@before | grep -q '^label  *-'
@@ -177,7 +184,8 @@ fn stats_and_status(place: &Place) {
         rw status $M | grep -q '^history .* of at most 97.6 KiB'
         rw status $M | grep -q '^waiting ' && exit 1
 
-        # A stricter policy waits, and says so everywhere.
+        # A stricter policy waits, and says so everywhere. All states are older than a second by then.
+        sleep 1.2
         rw policy set $M keep-within=1s grid=off keep-last=1 history-max=off --now > /dev/null
         rw status $M | grep -q '^waiting  *[67] versions, .* until `rewindfs prune --confirm`'
         rw stats $M --json | grep -q '"what":"waiting","rule":"stricter policy","path":null,"bytes":[67]'

@@ -35,7 +35,8 @@ fn states_and_their_rules(place: Place) {
     let asked = AskedMount::start(
         place,
         "mkdir d; for n in 1 2 3 4 5 6; do echo $n > d/f; sleep 0.05; done
-         echo 1 > d/linked; sleep 0.05; ln d/linked d/other; echo 2 > d/linked; echo gone > d/gone; rm d/gone",
+         echo 1 > d/linked; sleep 0.05; ln d/linked d/other; echo 2 > d/linked; echo gone > d/gone; rm d/gone
+         ln d/linked d/third; sleep 0.05; rm d/third",
     );
     let rows = asked.rows("versions", "d/f", &[]);
     assert_eq!(
@@ -49,7 +50,9 @@ fn states_and_their_rules(place: Place) {
     assert!(rules(&rows[4]).contains(&"keep-last"), "{}", rows[4]);
     kept_as_why_says(&asked, "d/f", &["d/f"; 6]);
     let linked = asked.rows("versions", "d/linked", &[]);
-    assert!(rules(&linked[0]).contains(&"hard link"), "{linked:?}");
+    assert!(rules(&linked[0]).contains(&"keep-last"), "{linked:?}");
+    let third = asked.rows("versions", "d/third", &[]);
+    assert_eq!(rules(&third[0]), ["hard link"], "{third:?}");
     let gone = asked.rows("versions", "d/gone", &[]);
     assert!(rules(&gone[0]).contains(&"keep-within"), "{gone:?}");
 

@@ -175,24 +175,15 @@ impl<'a> PathFinder<'a> {
                 };
                 (subject, "until when the version is kept")
             }
-            b"GQ" => (other("the namespace"), "its retention policy"),
             b"GS" | b"GT" | b"GH" | b"GY" => self.label(key).await?,
             b"GB" => (segment(key), "how many files use its parts"),
             b"GE" => (segment(key), "that a file no longer uses it"),
             b"GN" => (segment(key), "that no file uses it"),
             b"GM" => (segment(key), "where its parts were moved"),
-            b"GA" => (
-                other("the namespace"),
-                "its size and its applied operations",
-            ),
-            b"GW" => (
-                other("the namespace"),
-                "the applied operations of earlier writers",
-            ),
-            b"GL" => (other("the namespace"), "its newest log object"),
-            b"GO" => (other("the namespace"), "how far segments were searched"),
-            b"GU" => (other("the namespace"), "its lowest unfinished inode"),
-            _ => (other(&key.escape_ascii().to_string()), "a row"),
+            table => match of_namespace(table) {
+                Some(what) => (other("the namespace"), what),
+                None => (other(&key.escape_ascii().to_string()), "a row"),
+            },
         })
     }
 
@@ -328,6 +319,25 @@ impl<'a> PathFinder<'a> {
             None => Ok(None),
         }
     }
+}
+
+/// Describes the rows of a table that are about the namespace as a whole; `None` for another table.
+fn of_namespace(table: &[u8]) -> Option<&'static str> {
+    Some(match table {
+        b"GA" => "its size and its applied operations",
+        b"GC" | b"GQ" | b"GV" | b"Gd" => "its retention policy",
+        b"GF" | b"GP" => "what keeps a version",
+        b"GI" => "which times are kept whole",
+        b"GJ" | b"GZ" => "which versions are to be reviewed",
+        b"GK" => "its newest checkpoint of the log",
+        b"GL" => "its newest log object",
+        b"GO" => "how far segments were searched",
+        b"GU" => "its lowest unfinished inode",
+        b"GW" => "the applied operations of earlier writers",
+        b"Ga" => "how much it stores",
+        b"Gb" => "which drops wait for a confirmation",
+        _ => return None,
+    })
 }
 
 fn other(what: &str) -> Subject {

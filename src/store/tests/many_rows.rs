@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::meta::{Batch, MetaRead, MetaStore, SlateConfig, SlateStore};
+use crate::store::schema::amounts;
 use crate::store::schema::object_names::object_key;
 use crate::store::schema::retention_keys;
 use crate::store::schema::rows::{
@@ -84,6 +85,7 @@ impl Template {
             let key = keys::range(content.cid, 0, content.timestamp);
             batch.put(key.bytes(), self.range.clone());
             keys::count(content).merge(batch, &1_i64);
+            amounts::store(batch, 16);
         }
     }
 
