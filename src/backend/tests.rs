@@ -38,13 +38,14 @@ fn bytes(text: &'static str) -> Bytes {
 
 #[tokio::test]
 async fn contract_in_memory() {
-    contract::all(&open("memory://contract/prefix")).await;
+    let backend = open("memory://contract/prefix");
+    contract::all(&backend, contract::Creation::Atomic).await;
 }
 
 #[tokio::test]
 async fn contract_on_a_local_directory() {
     let (_dir, backend) = local();
-    contract::all(&backend).await;
+    contract::all(&backend, contract::Creation::Atomic).await;
 }
 
 #[tokio::test]

@@ -29,7 +29,11 @@ fn contract_on<S>(name: &str, start: impl FnOnce() -> Option<(S, Place)>) {
             };
             let url = std::env::var(PLACE).unwrap();
             let backend = Backend::open(&url, &config).unwrap();
-            contract::all(&backend).await;
+            let creation = match url.starts_with("s3://") {
+                true => contract::Creation::TwoSteps,
+                false => contract::Creation::Atomic,
+            };
+            contract::all(&backend, creation).await;
             let nowhere = url.replace("://test/", "://no-such-place-here/");
             let nowhere = Backend::open(&nowhere, &config).unwrap();
             let error = nowhere.check().await.unwrap_err();
