@@ -119,7 +119,7 @@ impl Retention {
         Ok(())
     }
 
-    /// Waits until the operations that were queued since the last call are durable, however long that takes.
+    /// Waits until the queued operations are durable, however long that takes.
     ///
     /// # Errors
     /// `Closed` when the namespace is being closed; those that stop all commits.
@@ -127,14 +127,17 @@ impl Retention {
         // Made before the look: a close after it ends the wait.
         let ended = self.ended.notified();
         self.check_open()?;
-        let queued = std::mem::take(&mut *lock(&self.queued));
+        let queued = lock(&self.queued).clone();
         tokio::select! {
-            durable = self.commit.wait_all_durable(&queued) => durable,
-            () = ended => Err(StoreError::Closed),
+            durable = self.commit.wait_all_durable(&queued) => durable?,
+            () = ended => return Err(StoreError::Closed),
         }
+        // Only now: after a wait that was given up, the next one waits for them again.
+        lock(&self.queued).clear();
+        Ok(())
     }
 
-    /// Waits until the operations that were queued since the last call are durable: one may wait for a save whose bytes are not
+    /// Waits until the queued operations are durable: one may wait for a save whose bytes are not
     /// uploaded yet. Gives up after some seconds.
     ///
     /// # Errors
