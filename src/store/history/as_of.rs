@@ -53,6 +53,18 @@ impl HistoricalVersion {
         }
     }
 
+    /// The version of a record; `None` for the binding of a name to a hard-linked inode.
+    pub(super) fn ended(closed: VersionRecord) -> Option<Self> {
+        Some(Self {
+            ino: closed.ino,
+            node: closed.node?,
+            stamp: closed.stamp,
+            ended: Some(closed.end),
+            kept: closed.kept,
+            shared: None,
+        })
+    }
+
     /// Limits a state to the time of a binding; `None` if they do not overlap. The last state that the name showed shows for as long
     /// as the record of the binding lasts.
     fn within(mut self, binding: &Binding<'_>) -> Option<Self> {
@@ -412,17 +424,10 @@ impl PastView {
         if closed.end <= at {
             return Ok(None);
         }
-        let Some(node) = closed.node else {
-            return self.linked_at(&Binding::ended(&closed), at).await;
-        };
-        Ok(Some(HistoricalVersion {
-            ino: closed.ino,
-            node,
-            stamp: closed.stamp,
-            ended: Some(closed.end),
-            kept: closed.kept,
-            shared: None,
-        }))
+        match closed.node {
+            None => self.linked_at(&Binding::ended(&closed), at).await,
+            Some(_) => Ok(HistoricalVersion::ended(closed)),
+        }
     }
 
     /// Sets the times of a live directory that have not changed since a timestamp.
@@ -472,16 +477,7 @@ impl PastView {
             .rev()
         {
             let closed: VersionRecord = LinkedVersionTable::decode(&value)?;
-            if let Some(node) = closed.node {
-                states.push(HistoricalVersion {
-                    ino,
-                    node,
-                    stamp: closed.stamp,
-                    ended: Some(closed.end),
-                    kept: closed.kept,
-                    shared: None,
-                });
-            }
+            states.extend(HistoricalVersion::ended(closed));
         }
         if let Some(InodeRow::Linked(row)) = row {
             let LinkedRow { node, state, .. } = *row;

@@ -266,18 +266,11 @@ impl PastView {
         if closed.end_op == EndOp::Transient || closed.kept == Retained::Nothing {
             return Ok(None);
         }
-        let Some(node) = closed.node else {
+        let Some(node) = &closed.node else {
             return self.linked_within(&Binding::ended(&closed), began).await;
         };
         let is_meant = node.kind != Kind::Directory && began.contains(&closed.stamp.id.timestamp);
-        Ok(is_meant.then_some(HistoricalVersion {
-            ino: closed.ino,
-            node,
-            stamp: closed.stamp,
-            ended: Some(closed.end),
-            kept: closed.kept,
-            shared: None,
-        }))
+        Ok(HistoricalVersion::ended(closed).filter(|_| is_meant))
     }
 
     /// Returns the newest state of a hard-linked inode that a binding shows and that began within `began` under that name.
@@ -323,15 +316,8 @@ impl PastView {
         let mut from = keys::linked_history_at(ino, at);
         while let Some((key, value)) = self.rows.first(from, end.clone()).await? {
             let closed: VersionRecord = LinkedVersionTable::decode(&value)?;
-            if let Some(node) = closed.node {
-                return Ok(Some(HistoricalVersion {
-                    ino,
-                    node,
-                    stamp: closed.stamp,
-                    ended: Some(closed.end),
-                    kept: closed.kept,
-                    shared: None,
-                }));
+            if closed.node.is_some() {
+                return Ok(HistoricalVersion::ended(closed));
             }
             from = [&key[..], &[0]].concat().into();
         }

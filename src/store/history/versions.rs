@@ -388,16 +388,9 @@ impl PastView {
         let mut linked: HashMap<Ino, Vec<HistoricalVersion>> = HashMap::new();
         for (_, value) in rows.into_iter().rev() {
             let closed: VersionRecord = VersionTable::decode(&value)?;
-            match closed.node.clone() {
+            match closed.node {
                 _ if closed.end_op == EndOp::Transient => {}
-                Some(node) => all.push(HistoricalVersion {
-                    ino: closed.ino,
-                    node,
-                    stamp: closed.stamp,
-                    ended: Some(closed.end),
-                    kept: closed.kept,
-                    shared: None,
-                }),
+                Some(_) => all.extend(HistoricalVersion::ended(closed)),
                 None => {
                     let binding = Binding::ended(&closed);
                     // The states of an inode are read once, even if the name was bound to it several times.
