@@ -10,6 +10,7 @@ use crate::env::Env;
 use crate::meta::{Journal, JournalToken};
 use crate::store::index::applied::ArchivedWatermarks;
 use crate::store::index::current::Index;
+use crate::store::index::directory_policies::DirectoryPolicies;
 use crate::store::index::health::Health;
 use crate::store::index::provisional::ProvisionalStates;
 use crate::store::index::timestamps::Timestamps;
@@ -48,6 +49,8 @@ pub(crate) struct Core {
     pub(crate) provisional: Mutex<ProvisionalStates>,
     /// The retention policy of a writer, row `G Q`, shortened by `G d`; `None`: every version is kept.
     pub(crate) policy: Mutex<Option<Arc<Policy>>>,
+    /// The policies of directories of a writer, rows `G q`.
+    pub(crate) directory_policies: Mutex<Arc<DirectoryPolicies>>,
     /// How many holds on versions were set; a run of retention reads the holds again when it has changed.
     pub(crate) holds_set: AtomicU64,
     /// Notified when an operation is queued, uploaded or committed, and when an upload has failed.
@@ -99,7 +102,27 @@ impl Core {
         let cap: Option<CapRow> = self.index.row(&retention_keys::cap()).await?;
         let policy = policy.map(|policy| policy.capped(cap.as_ref().map(|cap| &cap.policy)));
         *lock(&self.policy) = policy.map(Arc::new);
+        self.load_directory_policies().await
+    }
+
+    /// Reads the policies of directories.
+    ///
+    /// # Errors
+    /// Errors of the index; `Corrupt`.
+    pub(crate) async fn load_directory_policies(&self) -> Result<(), StoreError> {
+        let policies = DirectoryPolicies::read(&self.index.snapshot()).await?;
+        self.use_directory_policies(policies);
         Ok(())
+    }
+
+    /// Files the versions that end from now on by these policies of directories.
+    pub(crate) fn use_directory_policies(&self, policies: DirectoryPolicies) {
+        *lock(&self.directory_policies) = Arc::new(policies);
+    }
+
+    /// Returns the policies of directories as they were last read.
+    pub(crate) fn directory_policies(&self) -> Arc<DirectoryPolicies> {
+        Arc::clone(&lock(&self.directory_policies))
     }
 
     /// Returns the retention policy; `None` if every version is kept.

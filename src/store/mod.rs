@@ -33,6 +33,7 @@ pub use gc::task::{GRACE, GcCounters};
 pub use gc::temp_files::sweep_orphans;
 pub use history::History;
 pub use history::deleted::{RemovedName, RemovedNames};
+pub use history::directory_horizons::{DirectoryHorizons, Wholeness};
 pub use history::finality::Finality;
 pub use history::holds::HeldVersion;
 pub use history::horizons::Horizons;
@@ -59,6 +60,7 @@ pub use retention::Retention;
 pub use retention::amounts::Amounts;
 pub use retention::brake::Brake;
 pub use retention::cap::HistorySize;
+pub use retention::directory_policies::DirectoryPolicy;
 pub use retention::policy_change::{InForce, POLICY_DELAY, PolicyChange};
 pub use retention::report::HistoryState;
 pub use retention::report::{

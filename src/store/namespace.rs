@@ -367,6 +367,7 @@ async fn core(parts: NamespaceParts) -> Result<Core, StoreError> {
         archived_watermarks: Mutex::new(archived),
         provisional: Mutex::default(),
         policy: Mutex::default(),
+        directory_policies: Mutex::default(),
         holds_set: AtomicU64::new(0),
         changed: Arc::new(Notify::new()),
     })

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::directory_policy::{self, DirectoryPolicyRequest};
 use super::error::VerbError;
 use super::label::{self, LabelRequest};
 use super::path::{PathText, TimedPath};
@@ -42,6 +43,9 @@ pub enum ChangeVerb {
     Prune(PruneRequest),
     /// Sets words of the retention policy.
     SetPolicy(PolicyRequest),
+    /// Sets words of the policy of a directory.
+    #[serde(rename = "set-directory-policy")]
+    SetDirectoryPolicy(DirectoryPolicyRequest),
     /// Makes, renames, removes, holds or releases a label of a directory.
     Label(LabelRequest),
     /// Holds or releases a version.
@@ -87,6 +91,10 @@ pub async fn change(
         }
         ChangeVerb::SetPolicy(request) => {
             retention::set_policy(namespace, request, rows).await?;
+            Ok(TreeChanges::default())
+        }
+        ChangeVerb::SetDirectoryPolicy(request) => {
+            directory_policy::set_policy(namespace, request, rows).await?;
             Ok(TreeChanges::default())
         }
         ChangeVerb::Label(request) => {

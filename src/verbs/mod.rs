@@ -8,6 +8,7 @@
 mod base64_text;
 mod cat;
 mod change;
+mod directory_policy;
 mod error;
 mod grep;
 mod label;
@@ -27,6 +28,7 @@ mod tree_diff;
 mod version_hold;
 
 pub use change::{ChangeVerb, change};
+pub use directory_policy::{DirectoryPolicyChange, DirectoryPolicyRequest};
 pub use error::{NearestTimes, VerbError};
 pub use grep::pattern;
 pub use label::{LabelChange, LabelRequest, LabelScope};
@@ -75,7 +77,10 @@ pub async fn run(
         ReadVerb::Labels { path, scope } => label::labels(&reader, path, *scope, rows).await,
         ReadVerb::Holds { path, scope } => version_hold::holds(&reader, path, *scope, rows).await,
         ReadVerb::Cat { path } => cat::cat(&reader, path, rows).await,
-        ReadVerb::Policy => retention::policy(namespace, rows).await,
+        ReadVerb::Policy { path: None } => retention::policy(namespace, rows).await,
+        ReadVerb::Policy { path: Some(path) } => {
+            directory_policy::policy(&reader, path, rows).await
+        }
         ReadVerb::PrunePreview { settings } => retention::preview(&reader, settings, rows).await,
         ReadVerb::Stats { path } => stats::stats(&reader, path, rows).await,
         ReadVerb::Why { path } => retention::why(&reader, path, rows).await,

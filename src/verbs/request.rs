@@ -53,7 +53,11 @@ pub enum ReadVerb {
         scope: LabelScope,
     },
     /// The words of the retention policy.
-    Policy,
+    Policy {
+        /// The directory in which they hold; the namespace if there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<TimedPath>,
+    },
     /// What a prune would drop.
     PrunePreview {
         /// `WORD=VALUE`, as if they were in force; if there are none, by the policy in force.
@@ -91,7 +95,8 @@ impl ReadVerb {
             | Self::Holds { path, .. } => vec![path],
             Self::Diff(request) => vec![&mut request.old, &mut request.new],
             Self::Grep(request) => vec![&mut request.path],
-            Self::Policy | Self::PrunePreview { .. } => Vec::new(),
+            Self::Policy { path } => path.iter_mut().collect(),
+            Self::PrunePreview { .. } => Vec::new(),
         }
     }
 }

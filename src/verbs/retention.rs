@@ -72,6 +72,7 @@ pub(super) async fn policy(namespace: &Namespace, rows: &RowSender) -> Result<()
             value: policy.is_some().then(|| value.clone()),
             pending: other.map(|(_, later)| later.clone()),
             pending_from_ns: other.and(pending.as_ref()).map(|(_, from)| from.0),
+            directory: None,
         };
         rows.put_row(VerbRow::Policy(row)).await?;
     }

@@ -15,6 +15,8 @@ pub struct PolicyWord {
     pub pending: Option<String>,
     /// From when on that is in force, in nanoseconds since 1970.
     pub pending_from_ns: Option<u64>,
+    /// The directory that limits it to this value; null where that of the namespace holds.
+    pub directory: Option<PathText>,
 }
 
 /// Versions that a prune dropped, or would drop, or that a rule keeps though no rule of time does.

@@ -313,6 +313,8 @@ pub enum PathDifference {
     Renamed,
     /// The permission bits or the owner, and nothing else.
     Mode,
+    /// Not known: a directory that the policy of a directory keeps for a shorter time. What is below is not compared.
+    NotKept,
 }
 
 /// A state in a comparison.

@@ -221,6 +221,11 @@ impl TreeDiff<'_> {
     }
 
     async fn compare_directories(&mut self, pair: &DirectoryPair) -> Result<(), VerbError> {
+        let is_kept =
+            self.keeps(pair.old, self.old_at).await? && self.keeps(pair.new, self.new_at).await?;
+        if !is_kept {
+            return self.tell_not_kept(pair.new_path.clone()).await;
+        }
         let old = self.list(pair.old, self.old_at, &pair.old_path).await?;
         let mut new = self.list(pair.new, self.new_at, &pair.new_path).await?;
         for (name, old) in old {
@@ -354,6 +359,10 @@ impl TreeDiff<'_> {
             for (path, entry) in directories {
                 opened = true;
                 self.tell_one(side, path.clone(), &entry).await?;
+                if !self.keeps(entry.ino, at).await? {
+                    self.tell_not_kept(path).await?;
+                    continue;
+                }
                 for (name, below) in self.list(entry.ino, at, &path).await? {
                     self.hold_back(side, path.join(&name), below).await?;
                 }
@@ -421,6 +430,27 @@ impl TreeDiff<'_> {
                 pair.send_compared(self.reader, row, self.rows).await
             }
         }
+    }
+
+    /// Tells whether what a directory showed at a time is kept, in spite of the policies of directories.
+    async fn keeps(&self, directory: Ino, at: Timestamp) -> Result<bool, VerbError> {
+        let history = self.reader.namespace.history();
+        let is_cut_off = history.is_cut_off(directory, at).await;
+        let is_cut_off = is_cut_off.map_err(VerbError::at(&"a directory of a tree"))?;
+        Ok(!is_cut_off)
+    }
+
+    /// Names a directory that cannot be compared.
+    async fn tell_not_kept(&self, path: PathText) -> Result<(), VerbError> {
+        let row = DifferenceRow {
+            change: PathDifference::NotKept,
+            path,
+            renamed_from: None,
+            kind: kind_name(Kind::Directory).to_owned(),
+            old: None,
+            new: None,
+        };
+        self.rows.put_row(VerbRow::Difference(row)).await
     }
 
     /// Lists a directory of one side.

@@ -13,7 +13,6 @@ use super::read::ReadJob;
 use super::read::printer::{PrintForm, RowPrinter};
 use super::read::source::ReadTarget;
 use crate::config::DEFAULT_NAMESPACE;
-use crate::verbs::ReadVerb;
 use crate::verbs::{ChangeVerb, TimedPath};
 use arguments::{ChangePlace, WriterConsent};
 pub(super) use arguments::{RestoreArguments, UndeleteArguments};
@@ -123,8 +122,8 @@ impl ChangeJob {
         match command {
             PolicyCommand::Show(arguments) => {
                 let form = arguments.form.into();
-                let place = arguments.find()?;
-                let job = ReadJob::of_namespace(place, ReadVerb::Policy, form);
+                let (place, verb) = arguments.find()?;
+                let job = ReadJob::of_namespace(place, verb, form);
                 Ok(ChangeStart::Preview(job))
             }
             PolicyCommand::Set(arguments) => {
@@ -192,7 +191,9 @@ fn doing(verb: &ChangeVerb) -> String {
         ChangeVerb::Undelete { path, .. } => format!("restoring {path}"),
         ChangeVerb::Restore { path, .. } => format!("restoring {path}"),
         ChangeVerb::Prune(_) => "dropping versions that no rule keeps".to_owned(),
-        ChangeVerb::SetPolicy(_) => "setting the policy".to_owned(),
+        ChangeVerb::SetPolicy(_) | ChangeVerb::SetDirectoryPolicy(_) => {
+            "setting the policy".to_owned()
+        }
         ChangeVerb::Label(request) => format!("changing label {}", request.label),
         ChangeVerb::HoldVersion(request) => format!("changing the hold of {}", request.path),
     }

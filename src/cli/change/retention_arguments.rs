@@ -3,20 +3,26 @@
 use super::arguments::{ChangePlace, WriterArguments, find};
 use crate::cli::error::CliError;
 use crate::cli::read::PlaceArguments;
-use crate::cli::read::arguments::{FormArguments, ReadPlace, SourceArguments};
+use crate::cli::read::arguments::{FormArguments, ReadPlace, SourceArguments, is_url};
 use crate::store::Policy;
-use crate::verbs::{ChangeVerb, PolicyRequest, PruneRequest, ReadVerb};
+use crate::verbs::{
+    ChangeVerb, DirectoryPolicyChange, DirectoryPolicyRequest, PolicyRequest, PruneRequest,
+    ReadVerb,
+};
 use clap::{Args, Subcommand};
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 /// The subcommands of `rewindfs policy`.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum PolicyCommand {
     /// Show which versions are kept, and for how long
-    #[command(override_usage = "rewindfs policy show MNT|URL [OPTIONS]")]
+    #[command(override_usage = "rewindfs policy show MNT|URL [--path DIR] [OPTIONS]")]
     Show(Box<PolicyShowArguments>),
     /// Change words of the policy; a stricter policy comes into force a day later
-    #[command(override_usage = "rewindfs policy set MNT|URL WORD=VALUE... [OPTIONS]")]
+    #[command(
+        override_usage = "rewindfs policy set MNT|URL WORD=VALUE... [OPTIONS]\n       rewindfs policy set MNT|URL --path DIR WORD=VALUE...|--inherit [OPTIONS]"
+    )]
     Set(Box<PolicySetArguments>),
 }
 
@@ -26,6 +32,9 @@ pub(in crate::cli) struct PolicyShowArguments {
     /// A path in a mount; or the store: file:///dir, s3://bucket/prefix, gs://, az://
     #[arg(value_name = "MNT|URL")]
     place: OsString,
+    /// The words that hold in this directory
+    #[arg(long, value_name = "DIR")]
+    path: Option<OsString>,
     #[command(flatten)]
     source: SourceArguments,
     #[command(flatten)]
@@ -40,8 +49,14 @@ pub(in crate::cli) struct PolicySetArguments {
     place: OsString,
     /// keep-within=1d, keep-hourly=14d, keep-daily=90d, keep-weekly=1y, keep-monthly=off, keep-yearly=off, keep-last=3,
     /// keep-removed=30d, history-max=100%; durations, `forever` or `off`; grid=off turns all five tiers off
-    #[arg(value_name = "WORD=VALUE", required = true)]
+    #[arg(value_name = "WORD=VALUE", required_unless_present = "inherit")]
     settings: Vec<String>,
+    /// Keep less in this directory and below it, for versions that end from now on; never more than the namespace keeps
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["dry_run", "now"])]
+    path: Option<OsString>,
+    /// Take back the directory's own policy
+    #[arg(long, requires = "path", conflicts_with = "settings")]
+    inherit: bool,
     /// Only show what the changed policy would drop
     #[arg(long)]
     dry_run: bool,
@@ -84,13 +99,30 @@ pub(super) enum RetentionWay {
     Change(ChangePlace, ChangeVerb),
 }
 
+/// A directory below a place: in a mount a path from there, or one from the root of the machine; in a store one from its root.
+fn in_directory(place: OsString, directory: OsString, source: SourceArguments) -> PlaceArguments {
+    match is_url(&place) {
+        true => PlaceArguments::new(place, Some(directory), source),
+        false => {
+            let path = PathBuf::from(place).join(directory);
+            PlaceArguments::new(path.into_os_string(), None, source)
+        }
+    }
+}
+
 impl PolicyShowArguments {
     /// Finds the mount or the store.
     ///
     /// # Errors
     /// A usage error that names the wrong argument; a failure for a path in no mount.
-    pub(super) fn find(self) -> Result<ReadPlace, CliError> {
-        PlaceArguments::new(self.place, None, self.source).find()
+    pub(super) fn find(self) -> Result<(ReadPlace, ReadVerb), CliError> {
+        let Some(directory) = self.path else {
+            let place = PlaceArguments::new(self.place, None, self.source);
+            return Ok((place.find()?, ReadVerb::Policy { path: None }));
+        };
+        let place = in_directory(self.place, directory, self.source).find()?;
+        let path = Some(place.path.clone());
+        Ok((place, ReadVerb::Policy { path }))
     }
 }
 
@@ -100,6 +132,9 @@ impl PolicySetArguments {
     /// # Errors
     /// A usage error that names the wrong argument or word; a failure for a path in no mount.
     pub(super) fn find(self) -> Result<RetentionWay, CliError> {
+        if let Some(directory) = self.path.clone() {
+            return self.find_directory(directory);
+        }
         let mut tried = Policy::default();
         for setting in &self.settings {
             tried.set(setting).map_err(CliError::usage)?;
@@ -118,6 +153,31 @@ impl PolicySetArguments {
         };
         let place = find(place, None, self.writer)?;
         Ok(RetentionWay::Change(place, ChangeVerb::SetPolicy(request)))
+    }
+
+    fn find_directory(self, directory: OsString) -> Result<RetentionWay, CliError> {
+        let mut tried = Policy::unlimited();
+        for setting in &self.settings {
+            tried.set_for_directory(setting).map_err(CliError::usage)?;
+        }
+        let place = in_directory(self.place, directory, self.source);
+        let place = find(place, None, self.writer)?;
+        if let Some(time) = &place.path.time {
+            return Err(CliError::usage(format!(
+                "--path {}: a policy is of a directory now, not at a TIME; a name that ends in \"@{time}\" is written with an @ behind \
+                 it",
+                place.path
+            )));
+        }
+        let request = DirectoryPolicyRequest {
+            path: place.path.path.clone(),
+            change: match self.inherit {
+                true => DirectoryPolicyChange::Inherit,
+                false => DirectoryPolicyChange::Set(self.settings),
+            },
+        };
+        let verb = ChangeVerb::SetDirectoryPolicy(request);
+        Ok(RetentionWay::Change(place, verb))
     }
 }
 

@@ -337,6 +337,7 @@ fn change_name(change: PathDifference) -> &'static str {
         PathDifference::Changed => "changed",
         PathDifference::Renamed => "renamed",
         PathDifference::Mode => "mode",
+        PathDifference::NotKept => "not kept",
     }
 }
 

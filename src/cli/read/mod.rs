@@ -313,7 +313,7 @@ fn doing(verb: &ReadVerb) -> String {
         ReadVerb::Diff(request) => format!("comparing {} and {}", request.old, request.new),
         ReadVerb::Preview { path } => format!("comparing {path} and its present state"),
         ReadVerb::PrunePreview { .. } => "looking for versions that no rule keeps".to_owned(),
-        ReadVerb::Policy => "reading the policy".to_owned(),
+        ReadVerb::Policy { .. } => "reading the policy".to_owned(),
         ReadVerb::Stats { .. } => "adding up the history".to_owned(),
         ReadVerb::Versions { path }
         | ReadVerb::Log { path, .. }

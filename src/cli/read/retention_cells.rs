@@ -11,6 +11,7 @@ pub(super) const POLICY: &[Column] = &[
     left("VALUE"),
     left("LATER"),
     left("IN FORCE FROM"),
+    left("LIMITED BY"),
 ];
 
 pub(super) const PRUNED: &[Column] = &[
@@ -49,6 +50,7 @@ pub(super) fn policy_cells(row: &PolicyWord, zone: &TimeZone) -> Vec<String> {
         or_dash(&row.value),
         or_dash(&row.pending),
         show_until(row.pending_from_ns, zone),
+        or_dash(&row.directory.as_ref().map(ToString::to_string)),
     ]
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod attr;
 mod changes;
 mod create;
 pub(crate) mod dir;
+mod directory_policy;
 pub(crate) mod io;
 mod label;
 mod link;

@@ -17,6 +17,7 @@ impl FileSystem {
     /// `NoAttribute`; `Stale` when the inode was removed.
     pub async fn getxattr(&self, ino: u64, name: &[u8]) -> FsResult<Bytes> {
         match self.node(ino)? {
+            Node::Live(ino) if name == attributes::KEEP => self.own_policy(ino).await,
             Node::Live(ino) if attributes::is_ours(name) => self.version_attribute(ino, name).await,
             Node::Live(ino) => {
                 let value = self.xattr(ino, name).await?;
@@ -48,7 +49,7 @@ impl FileSystem {
     ///
     /// # Errors
     /// `Exists`, `NoAttribute` by the flags; `NotSupported` for an unknown prefix; `NotPermitted` for those of versions;
-    /// `ReadOnly` in the past, except for a hold: `Invalid` for no time or one in the past, `Held` for an earlier one.
+    /// `Invalid` for a directory's policy with a word that is none; `ReadOnly` in the past, except for a hold: `Invalid` for no time or one in the past, `Held` for an earlier one.
     pub async fn setxattr(
         &self,
         caller: &Caller,
@@ -67,6 +68,11 @@ impl FileSystem {
             && let Some(node) = self.holdable(ino)?
         {
             return self.hold(caller, &node, value, mode).await;
+        }
+        if name == attributes::KEEP {
+            return self
+                .set_own_policy(self.writable(ino)?, Some(value), mode)
+                .await;
         }
         let ino = self.writable_attribute(ino, name)?;
         if value.len() > 65_536 {
@@ -91,6 +97,12 @@ impl FileSystem {
             return Err(FsError::NotPermitted(
                 "a hold ends by itself, or by rewindfs label release",
             ));
+        }
+        if name == attributes::KEEP {
+            let directory = self.writable(ino)?;
+            return self
+                .set_own_policy(directory, None, XattrMode::Replace)
+                .await;
         }
         let ino = self.writable_attribute(ino, name)?;
         if name == ACCESS || name == DEFAULT {

@@ -10,6 +10,9 @@ const PREFIX: &[u8] = b"user.versions.";
 /// The attribute that says until when a label or a version is held, the only one that can be set.
 pub(crate) const HOLD: &[u8] = b"user.versions.hold";
 
+/// The attribute of a live directory that has its own policy.
+pub(crate) const KEEP: &[u8] = b"user.versions.keep";
+
 /// Tells whether an attribute's name has the prefix of these attributes.
 pub(crate) fn is_ours(name: &[u8]) -> bool {
     name.starts_with(PREFIX)

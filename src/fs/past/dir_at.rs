@@ -9,6 +9,10 @@ pub(super) enum Sight {
     Exact,
     /// What is left of what was there: of each name the newest state that is kept and not newer.
     Kept,
+    /// What was in a removed directory, as long as that is offered for an undelete.
+    Removed,
+    /// Nothing: the policy of a directory does not keep what was there.
+    CutOff,
 }
 
 /// A directory as of a timestamp.

@@ -13,6 +13,8 @@ mod deleted_tests;
 mod dependents;
 mod dir_at;
 #[cfg(test)]
+mod directory_policy_tests;
+#[cfg(test)]
 mod editor_tests;
 mod files_dir;
 mod help_file;

@@ -8,7 +8,9 @@ use super::shown::ShownAttrs;
 use crate::fs::acl::ACCESS;
 use crate::fs::config::FsConfig;
 use crate::fs::error::{FsError, FsResult};
-use crate::store::{Horizons, Ino, Namespace, PastEntry, Stat, Timestamp};
+use crate::store::{
+    DirectoryHorizons, Horizons, Ino, Namespace, PastEntry, PastView, Stat, Timestamp, Wholeness,
+};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use bytes::Bytes;
 use std::time::Duration;
@@ -60,11 +62,12 @@ pub(crate) struct PastReader {
     horizons: Mutex<Option<ReadHorizons>>,
 }
 
-/// Horizons, and when they were read, nanoseconds.
+/// The horizons of all directories, and when they were read, nanoseconds.
 #[derive(Debug, Clone, Copy)]
 struct ReadHorizons {
     at: u64,
-    horizons: Horizons,
+    /// `None` if directories differ.
+    common: Option<Horizons>,
 }
 
 impl PastReader {
@@ -133,27 +136,39 @@ impl PastReader {
     pub(super) fn lasting_of(&self, then: DirAt) -> Lasting {
         match then.sight {
             Sight::Exact => self.lasting_at(then.at),
-            Sight::Kept => Lasting::Passing,
+            Sight::Kept | Sight::Removed | Sight::CutOff => Lasting::Passing,
         }
     }
 
-    /// Which times are exact. In the writer the answer is up to a second old; retention raises the horizons seconds
+    /// Which times of a directory are exact. In the writer the answer is up to a second old; retention raises the horizons seconds
     /// before it drops anything.
     ///
     /// # Errors
     /// Those of the store.
-    pub(super) async fn horizons(&self) -> FsResult<Horizons> {
+    pub(super) async fn horizons(&self, dir: Ino) -> FsResult<DirectoryHorizons> {
+        let view = self.namespace.history().view();
+        match self.common_horizons(&view).await? {
+            Some(common) => Ok(common.into()),
+            None => {
+                let horizons = view.directory_horizons(dir).await;
+                horizons.map_err(|error| FsError::from(error).by_number())
+            }
+        }
+    }
+
+    /// The horizons of all directories; `None` if they differ.
+    async fn common_horizons(&self, view: &PastView) -> FsResult<Option<Horizons>> {
         let now = self.namespace.env().now();
         let known = *lock(&self.horizons);
         let is_fresh = |known: &ReadHorizons| now.abs_diff(known.at) < HORIZONS_AGE;
         // A follower may see that a horizon was raised and what was dropped at once.
         if let Some(known) = known.filter(|known| !self.follows && is_fresh(known)) {
-            return Ok(known.horizons);
+            return Ok(known.common);
         }
-        let horizons = self.namespace.history().view().horizons().await;
-        let horizons = horizons.map_err(|error| FsError::from(error).by_number())?;
-        *lock(&self.horizons) = Some(ReadHorizons { at: now, horizons });
-        Ok(horizons)
+        let common = view.common_horizons().await;
+        let common = common.map_err(|error| FsError::from(error).by_number())?;
+        *lock(&self.horizons) = Some(ReadHorizons { at: now, common });
+        Ok(common)
     }
 
     /// What a directory shows as of a timestamp.
@@ -161,14 +176,28 @@ impl PastReader {
     /// # Errors
     /// Those of the store.
     pub(super) async fn sight(&self, dir: Ino, at: Timestamp) -> FsResult<Sight> {
-        if self.horizons().await?.is_exact(at) {
-            return Ok(Sight::Exact);
-        }
+        let sight = match self.horizons(dir).await?.wholeness(at) {
+            Wholeness::Exact => return Ok(Sight::Exact),
+            Wholeness::Thinned => Sight::Kept,
+            Wholeness::CutOff => Sight::CutOff,
+        };
         let exact = self.namespace.history().exact_time(dir, at).await?;
         Ok(match exact == Some(at) {
             true => Sight::Exact,
-            false => Sight::Kept,
+            false => sight,
         })
+    }
+
+    /// What a directory shows that was in one as of a timestamp: less, if it or one above it had a policy of its own.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) async fn sight_below(&self, above: DirAt, dir: Ino) -> FsResult<Sight> {
+        let view = self.namespace.history().view();
+        if above.sight == Sight::Removed || self.common_horizons(&view).await?.is_some() {
+            return Ok(above.sight);
+        }
+        self.sight(dir, above.at).await
     }
 
     /// Fails if a directory that showed what was there shows only what is left of it now.
@@ -177,10 +206,11 @@ impl PastReader {
     /// `Stale`; those of the store.
     pub(super) async fn check_sight(&self, then: DirAt) -> FsResult<()> {
         match then.sight {
-            Sight::Exact if self.sight(then.dir, then.at).await? == Sight::Kept => {
+            Sight::Exact if self.sight(then.dir, then.at).await? != Sight::Exact => {
                 Err(FsError::Stale)
             }
-            Sight::Exact | Sight::Kept => Ok(()),
+            Sight::Exact | Sight::Kept | Sight::Removed => Ok(()),
+            Sight::CutOff => Err(FsError::NotFound),
         }
     }
 

@@ -25,7 +25,7 @@ impl RemovedDir {
         DirAt {
             dir: self.0.entry.ino,
             at: self.0.at,
-            sight: Sight::Kept,
+            sight: Sight::Removed,
         }
     }
 }

@@ -75,7 +75,7 @@ impl TimeDir {
             .await?;
         let then = then.ok_or(FsError::NotFound)?;
         let sight = past.sight(then, at).await?;
-        if sight == Sight::Kept && past.is_before_all(then, at).await? {
+        if sight == Sight::CutOff || sight == Sight::Kept && past.is_before_all(then, at).await? {
             return Err(FsError::NotFound);
         }
         Ok(Found {
@@ -110,7 +110,7 @@ impl PastObject for TimeDir {
         // A time that is exact no more is another node than it was: that one is stale.
         let numbers = match sight {
             Sight::Exact => &numbers[..3],
-            Sight::Kept => &numbers[..],
+            Sight::Kept | Sight::Removed | Sight::CutOff => &numbers[..],
         };
         Identity::new(NodeKind::TimeDir, numbers, name)
     }

@@ -27,7 +27,7 @@ impl DirAt {
     /// What `name` in it was. A directory has the `.versions` that `versions` finds.
     ///
     /// # Errors
-    /// `NotFound`; those of the store.
+    /// `NotFound`, also where the policy of a directory does not keep what was there; those of the store.
     pub(super) async fn lookup(
         self,
         past: &PastReader,
@@ -53,7 +53,7 @@ impl DirAt {
     /// The names in it. Directories have the `.versions` that `versions` finds.
     ///
     /// # Errors
-    /// `Stale` when its history was deleted; those of the store.
+    /// `Stale` when its history was deleted; `NotFound` as [`Self::lookup`]; those of the store.
     pub(super) async fn list(
         self,
         past: &PastReader,
@@ -92,7 +92,7 @@ impl DirAt {
             }
             false => None,
         };
-        let kind = entry.kind;
+        let (kind, ino) = (entry.kind, entry.ino);
         let state = PastState {
             dir: self.dir,
             name,
@@ -107,7 +107,7 @@ impl DirAt {
             Kind::Directory => PastItem::dir(TreeDir {
                 state,
                 versions,
-                sight: self.sight,
+                sight: past.sight_below(self, ino).await?,
             }),
             _ => PastItem::file(StateFile(state)),
         })
@@ -135,11 +135,13 @@ impl TreeDir {
 #[async_trait]
 impl PastObject for TreeDir {
     fn identity(&self, parent: u64, name: &[u8]) -> Identity {
-        Identity::new(
-            NodeKind::TreeDir,
-            &[parent, self.state.entry.ino.0, self.state.at.0],
-            name,
-        )
+        let numbers = [parent, self.state.entry.ino.0, self.state.at.0, 1];
+        // A directory that is not kept any more is another node than it was: that one is stale.
+        let numbers = match self.sight {
+            Sight::CutOff => &numbers[..],
+            Sight::Exact | Sight::Kept | Sight::Removed => &numbers[..3],
+        };
+        Identity::new(NodeKind::TreeDir, numbers, name)
     }
 
     fn live_place(&self) -> LivePlace<'_> {

@@ -96,7 +96,7 @@ impl PastDir for VersionsDir {
             .changes(self.0, usize::MAX)
             .await;
         let changes = changes.map_err(|error| FsError::from(error).by_number())?;
-        let horizons = past.horizons().await?;
+        let horizons = past.horizons(self.0).await?;
         // A change at a time that is not exact any more is found at the first exact one after it.
         let mut exact: Vec<_> = changes.iter().map(|at| horizons.exact_from(*at)).collect();
         exact.dedup();

@@ -10,6 +10,7 @@ use crate::store::model::error::StoreError;
 use crate::store::model::policy::{Policy, Term, Tier};
 use crate::store::model::version::{Ino, Timestamp};
 use crate::store::schema::keys;
+use crate::store::schema::retention_rows::{DirectoryPolicyRow, PolicySpan};
 use crate::store::schema::tables::{HorizonTable, RowTable};
 
 /// The oldest exact times of a namespace: of any time, and of the grid times of each tier.
@@ -65,6 +66,62 @@ impl Horizons {
         raised
     }
 
+    /// Returns how far the policies of a directory have cut off times.
+    pub(crate) fn of_directory(row: &DirectoryPolicyRow) -> Self {
+        Self {
+            within: row.within,
+            tiers: row.tiers,
+        }
+    }
+
+    /// Returns the horizons that are at least as high as these and as others.
+    pub(crate) fn raised_to(&self, other: &Self) -> Self {
+        let mut raised = *self;
+        raised.within = raised.within.max(other.within);
+        for (horizon, other) in raised.tiers.iter_mut().zip(other.tiers) {
+            *horizon = other.max(*horizon);
+        }
+        raised
+    }
+
+    /// Returns the horizons of a directory after a run at `now`, where it had a policy for a time.
+    pub(crate) fn raised_by_span(
+        &self,
+        namespace: &Policy,
+        span: &PolicySpan,
+        now: Timestamp,
+    ) -> Self {
+        let policy = namespace.limited_by(&span.policy);
+        let mut raised = Self::default().raised(&policy, now);
+        // No version that ended under the policy is older yet than it keeps every version.
+        if raised.within < span.from {
+            raised.within = Timestamp(0);
+        }
+        // The versions of later times ended after it.
+        if let Some(until) = span.until {
+            raised.within = raised.within.min(until);
+            raised
+                .tiers
+                .iter_mut()
+                .for_each(|horizon| *horizon = until.min(*horizon));
+        }
+        self.raised_to(&raised)
+    }
+
+    /// Returns the time before which none is exact.
+    pub(crate) fn first(&self) -> Timestamp {
+        self.tiers.into_iter().fold(self.within, Timestamp::min)
+    }
+
+    /// Returns the horizons as the row of a directory has them.
+    pub(crate) fn into_row(self, spans: Vec<PolicySpan>) -> DirectoryPolicyRow {
+        DirectoryPolicyRow {
+            spans,
+            within: self.within,
+            tiers: self.tiers,
+        }
+    }
+
     /// Returns the oldest exact time of a tier; with `None`, that from which on every time is exact.
     pub fn oldest(&self, tier: Option<Tier>) -> Timestamp {
         let found = tier.and_then(|tier| {
@@ -117,7 +174,8 @@ impl History {
         at: Timestamp,
     ) -> Result<Option<Timestamp>, StoreError> {
         let view = self.view();
-        let exact = view.horizons().await?.exact_before(at);
+        let horizons = view.directory_horizons(directory).await?;
+        let exact = horizons.exact_before(at);
         if exact == Some(at) {
             return Ok(exact);
         }

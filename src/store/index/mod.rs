@@ -2,6 +2,7 @@
 
 pub(crate) mod applied;
 pub(crate) mod current;
+pub(crate) mod directory_policies;
 pub(crate) mod health;
 pub(crate) mod interval_tree;
 pub(crate) mod provisional;

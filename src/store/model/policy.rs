@@ -6,6 +6,7 @@
 //!
 //! Invariant: a version is kept at `now` by a rule of time exactly if `now` is before [`Policy::due`].
 
+mod directory;
 mod grid;
 mod ladder;
 mod words;
@@ -185,6 +186,12 @@ impl Policy {
             .zip(terms(old))
             .any(|(new, old)| new < old);
         is_shorter || self.last < old.last || self.history_max.is_stricter_than(old.history_max)
+    }
+
+    /// Returns until when the longest rule of time keeps a version that ended at `end`; `None` if none keeps any.
+    pub(crate) fn longest_until(&self, end: Timestamp) -> Option<Due> {
+        let tiers = Tier::ALL.into_iter().map(|tier| self.tier(tier));
+        tiers.fold(self.within, Term::max).from(end)
     }
 
     /// Returns until when `keep-removed` keeps the last version of a name that was removed at `removed`; `None` if it does not.

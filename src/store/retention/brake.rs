@@ -12,7 +12,7 @@ use crate::store::model::policy::Policy;
 use crate::store::model::version::Timestamp;
 use crate::store::retention::Retention;
 use crate::store::retention::shown::EndedVersion;
-use crate::store::retention::verdict::{Judge, Verdict};
+use crate::store::retention::verdict::Verdict;
 use crate::store::schema::keys;
 use crate::store::schema::retention_keys;
 use crate::store::schema::retention_rows::{AheadDrops, WaitingCause, WaitingDrops};
@@ -87,8 +87,7 @@ impl Retention {
         now: Timestamp,
     ) -> Result<AheadDrops, StoreError> {
         let rows = self.core.index.snapshot();
-        let protection = self.protection().await?;
-        let mut judge = Judge::new(rows.clone(), policy, now, protection);
+        let mut judge = self.judge(rows.clone(), policy, now).await?;
         let mut pages = EndedPages::new(rows);
         let mut drops = AheadDrops::default();
         while let Some(versions) = pages.next().await? {

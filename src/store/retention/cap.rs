@@ -13,7 +13,7 @@ use crate::store::model::policy::{Due, Policy};
 use crate::store::model::version::Timestamp;
 use crate::store::retention::Retention;
 use crate::store::retention::brake::{Brake, EndedPages};
-use crate::store::retention::verdict::{Judge, Verdict};
+use crate::store::retention::verdict::Verdict;
 use crate::store::schema::keys;
 use crate::store::schema::retention_keys;
 use crate::store::schema::retention_rows::{AheadDrops, CapRow, WaitingCause};
@@ -124,8 +124,7 @@ impl Retention {
             return Ok(None);
         };
         let rows = self.core.index.snapshot();
-        let protection = self.protection().await?;
-        let mut judge = Judge::new(rows.clone(), strictest, now, protection);
+        let mut judge = self.judge(rows.clone(), strictest, now).await?;
         let mut freed = vec![AheadDrops::default(); steps.len()];
         let (mut pages, mut all) = (EndedPages::new(rows), 0);
         while let Some(versions) = pages.next().await? {

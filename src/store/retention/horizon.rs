@@ -26,8 +26,9 @@ impl Retention {
     ) -> Result<bool, StoreError> {
         let old = Horizons::read(rows).await?;
         let new = old.raised(policy, now);
+        let directories = self.raise_directory_horizons(policy, &new, now).await?;
         if new == old {
-            return Ok(false);
+            return Ok(directories);
         }
         let dependencies = Dependencies {
             touches: vec![retention_keys::horizon(0).bytes()],

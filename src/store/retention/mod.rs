@@ -13,9 +13,11 @@ pub(crate) mod brake;
 pub(crate) mod cap;
 pub(crate) mod carry_out;
 pub(crate) mod clocks;
+pub(crate) mod directory_policies;
 pub(crate) mod drop_version;
 pub(crate) mod horizon;
 pub(crate) mod line;
+pub(crate) mod policies;
 pub(crate) mod policy_change;
 pub(crate) mod protection;
 pub(crate) mod removed;
@@ -63,6 +65,8 @@ pub struct Retention {
     pub(crate) history: Arc<History>,
     /// Held during a run, so that one runs at a time.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Held while a policy of a directory is changed, or its horizons are.
+    pub(crate) directory_turn: tokio::sync::Mutex<()>,
     /// Set when the namespace is being closed: a run ends before its next version, and no other one begins.
     pub(crate) ending: AtomicBool,
     /// Notified when `ending` is set.
@@ -93,6 +97,7 @@ impl Retention {
             tree,
             history,
             turn: tokio::sync::Mutex::default(),
+            directory_turn: tokio::sync::Mutex::default(),
             ending: AtomicBool::new(false),
             ended: Notify::new(),
             queued: Mutex::default(),

@@ -212,7 +212,7 @@ impl Retention {
             let Some(version) = version else {
                 return Ok(());
             };
-            let Due::At(at) = policy.due(version.record.span()) else {
+            let Due::At(mut at) = policy.due(version.record.span()) else {
                 return Ok(());
             };
             let is_later = match &version.record.filed {
@@ -221,7 +221,11 @@ impl Retention {
                     *filed > at
                 }
                 // What the policy says of the name's versions may have changed: the run decides.
-                Filing::Last(_) | Filing::Label(_) => true,
+                Filing::Last(_) | Filing::Label(_) => {
+                    // A directory's policy keeps it by time no longer.
+                    at = at.min(self.now());
+                    true
+                }
             };
             if !is_later {
                 return Ok(());

@@ -6,8 +6,9 @@ use std::ops::Range;
 use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
-use crate::store::model::policy::{HOUR, Policy, Term};
+use crate::store::model::policy::{HOUR, Term};
 use crate::store::model::version::{EndOp, Ino, Timestamp, VersionId};
+use crate::store::retention::policies::{PolicyReader, RemovedFrom};
 use crate::store::retention::shown::{NameAfter, ShownVersion, existed_since};
 use crate::store::schema::keys;
 use crate::store::schema::rows::DirectoryLocation;
@@ -26,17 +27,15 @@ struct RemovedDirectory {
 }
 
 /// Tells until when versions of removed names are kept.
-pub(super) struct RemovedReader<'a> {
-    policy: &'a Policy,
+pub(super) struct RemovedReader {
     now: Timestamp,
     /// Directories that were looked up in one snapshot; `None`: it exists.
     directories: HashMap<Ino, Option<RemovedDirectory>>,
 }
 
-impl<'a> RemovedReader<'a> {
-    pub(super) fn new(policy: &'a Policy, now: Timestamp) -> Self {
+impl RemovedReader {
+    pub(super) fn new(now: Timestamp) -> Self {
         Self {
-            policy,
             now,
             directories: HashMap::new(),
         }
@@ -51,6 +50,7 @@ impl<'a> RemovedReader<'a> {
     pub(super) async fn until(
         &mut self,
         rows: &Snapshot,
+        policies: &mut PolicyReader<'_>,
         version: &ShownVersion,
     ) -> Result<Option<Timestamp>, StoreError> {
         let NameAfter::Ended(end) = &version.after else {
@@ -60,7 +60,9 @@ impl<'a> RemovedReader<'a> {
         if end.op == EndOp::Expired {
             return Ok(None);
         }
-        if self.policy.removed == Term::Off || !is_last(rows, &version.name, end.id).await? {
+        if policies.namespace().removed == Term::Off
+            || !is_last(rows, &version.name, end.id).await?
+        {
             return Ok(None);
         }
         let Range {
@@ -69,14 +71,25 @@ impl<'a> RemovedReader<'a> {
         } = version.time;
         let mut until = None;
         if ended.0.saturating_sub(end.existed_since.0) >= HOUR {
-            let burst = match version.directory.filter(|_| end.op == EndOp::Deleted) {
-                Some(directory) => burst(rows, directory).await?,
-                None => None,
+            let removed = RemovedFrom {
+                parent: version.name.parent,
+                at: version.own_end,
             };
-            until = self.policy.removed_until(burst.unwrap_or(ended));
+            let directory = version.directory.filter(|_| end.op == EndOp::Deleted);
+            until = match directory {
+                Some(directory) => {
+                    let burst = burst(rows, directory).await?.unwrap_or(ended);
+                    let policy = policies.at_removal(rows, directory, &removed);
+                    policy.await?.removed_until(burst)
+                }
+                None => {
+                    let policy = policies.at(rows, removed.parent, removed.at);
+                    policy.await?.removed_until(ended)
+                }
+            };
         }
         let mut directory = version.name.parent;
-        while let Some(removed) = self.directory(rows, directory).await? {
+        while let Some(removed) = self.directory(rows, policies, directory).await? {
             let is_in_tree = began < removed.first && removed.first <= ended;
             if is_in_tree && removed.until > self.now {
                 until = until.max(Some(removed.until));
@@ -91,6 +104,7 @@ impl<'a> RemovedReader<'a> {
     async fn directory(
         &mut self,
         rows: &Snapshot,
+        policies: &mut PolicyReader<'_>,
         directory: Ino,
     ) -> Result<Option<RemovedDirectory>, StoreError> {
         if let Some(known) = self.directories.get(&directory) {
@@ -98,39 +112,45 @@ impl<'a> RemovedReader<'a> {
         }
         let found = match rows.get(&keys::inode(directory)).await? {
             Some(_) => None,
-            None => self.read(rows, directory).await?,
+            None => read(rows, policies, directory).await?,
         };
         self.directories.insert(directory, found);
         Ok(found)
     }
+}
 
-    async fn read(
-        &self,
-        rows: &Snapshot,
-        directory: Ino,
-    ) -> Result<Option<RemovedDirectory>, StoreError> {
-        let Some(place) = last_location(rows, directory).await? else {
-            return Ok(None);
-        };
-        let mut removed = RemovedDirectory {
+/// Returns what is known about a directory that does not exist.
+async fn read(
+    rows: &Snapshot,
+    policies: &mut PolicyReader<'_>,
+    directory: Ino,
+) -> Result<Option<RemovedDirectory>, StoreError> {
+    let Some(place) = last_location(rows, directory).await? else {
+        return Ok(None);
+    };
+    let mut removed = RemovedDirectory {
+        parent: place.parent,
+        first: place.removal_burst.unwrap_or(place.end),
+        until: Timestamp(0),
+    };
+    let slot = Dentry::new(place.parent, place.name);
+    let list = VersionRows::Of(slot.clone());
+    let newest = list.newest_at(rows, Timestamp(u64::MAX)).await?;
+    let record = newest.filter(|newest| {
+        let life = newest.end.0.saturating_sub(existed_since(newest).0);
+        newest.ino == directory && newest.end_op == EndOp::Deleted && life >= HOUR
+    });
+    let entry = keys::entry(slot.parent, &slot.name);
+    if record.is_some() && rows.get(&entry).await?.is_none() {
+        let from = RemovedFrom {
             parent: place.parent,
-            first: place.removal_burst.unwrap_or(place.end),
-            until: Timestamp(0),
+            at: place.end,
         };
-        let slot = Dentry::new(place.parent, place.name);
-        let list = VersionRows::Of(slot.clone());
-        let newest = list.newest_at(rows, Timestamp(u64::MAX)).await?;
-        let record = newest.filter(|newest| {
-            let life = newest.end.0.saturating_sub(existed_since(newest).0);
-            newest.ino == directory && newest.end_op == EndOp::Deleted && life >= HOUR
-        });
-        let entry = keys::entry(slot.parent, &slot.name);
-        if record.is_some() && rows.get(&entry).await?.is_none() {
-            let until = self.policy.removed_until(removed.first);
-            removed.until = until.unwrap_or(Timestamp(0));
-        }
-        Ok(Some(removed))
+        let policy = policies.at_removal(rows, directory, &from).await?;
+        let until = policy.removed_until(removed.first);
+        removed.until = until.unwrap_or(Timestamp(0));
     }
+    Ok(Some(removed))
 }
 
 /// Tells whether a name does not exist now, and its record with this id is the newest one.

@@ -154,10 +154,10 @@ impl Retention {
         {
             self.show_horizons(grace).await?;
         }
-        let protection = self.protection().await?;
+        let rows = self.core.index.snapshot();
         let mut run = Run {
             mode,
-            judge: Judge::new(self.core.index.snapshot(), policy, now, protection),
+            judge: self.judge(rows, policy, now).await?,
             report,
             operations: 0,
             rested: tokio::time::Instant::now(),
@@ -176,8 +176,7 @@ impl Retention {
     pub async fn preview(&self, policy: &Policy) -> Result<RetentionReport, StoreError> {
         let rows = self.core.index.snapshot();
         let now = self.core.now().min(Timestamp(self.core.env.now()));
-        let protection = self.protection().await?;
-        let mut judge = Judge::new(rows.clone(), policy, now, protection);
+        let mut judge = self.judge(rows.clone(), policy, now).await?;
         let mut report = RetentionReport::default();
         for table in [VersionTable::all(), LinkedVersionTable::all()] {
             let mut from = table.clone();

@@ -52,6 +52,8 @@ pub(crate) struct ShownVersion {
     pub(crate) name: Dentry,
     /// From when to when.
     pub(crate) time: Range<Timestamp>,
+    /// When it ended under the name, before it was extended over later versions that are gone.
+    pub(crate) own_end: Timestamp,
     pub(crate) after: NameAfter,
     /// The directory that the version is; `None` for a file.
     pub(crate) directory: Option<Ino>,
@@ -84,6 +86,7 @@ impl ShownVersion {
         Self {
             name,
             time: from..record.end,
+            own_end: record.own_end(),
             after: NameAfter::Ended(NameEnd {
                 id: record.stamp.id,
                 op: record.end_op,
@@ -177,6 +180,7 @@ pub(crate) async fn shown_versions(
             shown.push(ShownVersion {
                 name,
                 time: from..record.end,
+                own_end: record.own_end(),
                 after: NameAfter::SameInode,
                 directory: None,
             });

@@ -2,12 +2,17 @@
 //!
 //! All reads are of one snapshot and cost at most seven rows for a file, however long the history of its name is.
 
+use std::borrow::Cow;
+
+use crate::store::index::directory_policies::DirectoryPolicies;
 use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::policy::{Due, Policy, TimeRule};
 use crate::store::model::version::{Kind, Timestamp};
+use crate::store::retention::Retention;
 use crate::store::retention::line::{Line, LineReader};
+use crate::store::retention::policies::PolicyReader;
 use crate::store::retention::protection::Protection;
 use crate::store::retention::removed::RemovedReader;
 use crate::store::retention::report::{KeptBy, KeptUntil, RetentionReport};
@@ -61,28 +66,36 @@ pub(crate) fn count(report: &mut RetentionReport, version: &EndedVersion, verdic
 /// Gives verdicts on versions, as one snapshot of the rows shows them.
 pub(crate) struct Judge<'a> {
     rows: Snapshot,
-    policy: &'a Policy,
+    policies: PolicyReader<'a>,
     now: Timestamp,
     protection: Protection,
-    removed: RemovedReader<'a>,
+    removed: RemovedReader,
 }
 
-impl<'a> Judge<'a> {
-    pub(crate) fn new(
+impl Retention {
+    /// Returns a judge by a policy of the namespace, those of directories, and what users protect.
+    ///
+    /// # Errors
+    /// Errors of the index.
+    pub(crate) async fn judge<'a>(
+        &self,
         rows: Snapshot,
         policy: &'a Policy,
         now: Timestamp,
-        protection: Protection,
-    ) -> Self {
-        Self {
+    ) -> Result<Judge<'a>, StoreError> {
+        let protection = self.protection().await?;
+        let directories = DirectoryPolicies::read(&rows).await?;
+        Ok(Judge {
             rows,
-            policy,
+            policies: PolicyReader::new(policy, directories),
             now,
             protection,
-            removed: RemovedReader::new(policy, now),
-        }
+            removed: RemovedReader::new(now),
+        })
     }
+}
 
+impl Judge<'_> {
     pub(crate) fn protection(&self) -> &Protection {
         &self.protection
     }
@@ -102,8 +115,7 @@ impl<'a> Judge<'a> {
     /// # Errors
     /// Errors of the index; `Corrupt`.
     pub(crate) async fn verdict(&mut self, version: &EndedVersion) -> Result<Verdict, StoreError> {
-        let record = &version.record;
-        let rules = self.policy.rules(record.span());
+        let rules = self.rules(version).await?;
         let longest = rules.into_iter().max_by_key(|(_, due)| *due);
         if let Some((rule, due)) = longest.filter(|(_, due)| *due > Due::At(self.now)) {
             return Ok(Verdict::KeepByTime(rule, due));
@@ -125,7 +137,7 @@ impl<'a> Judge<'a> {
             {
                 return Ok(Verdict::KeepLast(name));
             }
-            let until = self.removed.until(&self.rows, one).await?;
+            let until = self.removed_until(one).await?;
             removed = removed.max(until.map(|until| (until, &one.name)));
         }
         Ok(match removed.filter(|(until, _)| *until > self.now) {
@@ -134,12 +146,64 @@ impl<'a> Judge<'a> {
         })
     }
 
-    async fn line(&self, version: &ShownVersion) -> Result<Line, StoreError> {
+    /// Returns the rules of time that keep or kept a version, and until when each does: where several names showed it, as long as any
+    /// does.
+    ///
+    /// # Errors
+    /// Errors of the index; `Corrupt`.
+    pub(crate) async fn rules(
+        &mut self,
+        version: &EndedVersion,
+    ) -> Result<Vec<(TimeRule, Due)>, StoreError> {
+        let span = version.record.span();
+        let mut all = Vec::new();
+        if !self.policies.is_one() {
+            for one in shown_versions(&self.rows, version).await? {
+                all.extend(self.policy_of(&one).await?.rules(span));
+                // Where a directory was says which policy its versions and those below had.
+                if one.directory.is_some() {
+                    let longest = self.policies.namespace().longest_until(span.end);
+                    all.extend(longest.map(|due| (TimeRule::Within, due)));
+                }
+            }
+            all.sort();
+            // Of each rule the longest.
+            all.reverse();
+            all.dedup_by_key(|(rule, _)| *rule);
+        }
+        Ok(match all.is_empty() {
+            true => self.policies.namespace().rules(span),
+            false => all,
+        })
+    }
+
+    /// Returns the policy for a version as a name shows it.
+    async fn policy_of(&mut self, version: &ShownVersion) -> Result<Cow<'_, Policy>, StoreError> {
+        let directory = version.name.parent;
+        let policy = self.policies.at(&self.rows, directory, version.own_end);
+        policy.await
+    }
+
+    async fn line(&mut self, version: &ShownVersion) -> Result<Line, StoreError> {
+        let last = self.policy_of(version).await?.last;
         let reader = LineReader {
             rows: &self.rows,
-            last: self.policy.last,
+            last,
         };
         reader.follow(version).await
+    }
+
+    async fn removed_until(
+        &mut self,
+        version: &ShownVersion,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let Self {
+            rows,
+            policies,
+            removed,
+            ..
+        } = self;
+        removed.until(rows, policies, version).await
     }
 
     /// Returns until when a version is held, or a version in a directory that it is, if one is. A name's binding to a hard-linked inode is held while a state is that it
@@ -193,7 +257,7 @@ impl Judge<'_> {
             if one.directory.is_none() && self.line(&one).await? != Line::Over {
                 reasons.push((KeptBy::Last, KeptUntil::Open));
             }
-            let removed = self.removed.until(&self.rows, &one).await?;
+            let removed = self.removed_until(&one).await?;
             let removed = removed.filter(|until| *until > self.now);
             reasons.extend(removed.map(|until| (KeptBy::Removed, KeptUntil::At(until))));
         }

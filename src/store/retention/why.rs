@@ -10,7 +10,6 @@ use crate::store::model::version::{Ino, PastEntry, Timestamp};
 use crate::store::retention::Retention;
 use crate::store::retention::report::{KeptBy, KeptUntil};
 use crate::store::retention::shown::EndedVersion;
-use crate::store::retention::verdict::Judge;
 use crate::store::schema::keys;
 
 /// A state of a file that has ended, and the name under which it is recorded.
@@ -49,14 +48,13 @@ impl Retention {
             Role::Follower(_) => clock,
         };
         let rows = self.core.index.snapshot();
-        let protection = self.protection().await?;
-        let mut judge = Judge::new(rows.clone(), &policy, now, protection);
+        let mut judge = self.judge(rows.clone(), &policy, now).await?;
         let mut all = Vec::with_capacity(states.len());
         for state in states {
             let mut reasons = Vec::new();
             match find_ended(&rows, state).await? {
                 Some(version) => {
-                    let rules = policy.rules(version.record.span()).into_iter();
+                    let rules = judge.rules(&version).await?.into_iter();
                     let rules = rules.filter(|(_, due)| *due > Due::At(now));
                     reasons.extend(rules.map(|(rule, due)| match due {
                         Due::At(at) => (KeptBy::Time(rule), KeptUntil::At(at)),

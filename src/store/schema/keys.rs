@@ -371,6 +371,12 @@ pub(crate) fn directory_locations(directory: Ino) -> Bytes {
         .done()
 }
 
+/// Returns since when a directory was at the location of an `H N` key.
+pub(crate) fn location_start(key: &[u8]) -> Option<Timestamp> {
+    let start = key.get(10..)?.first_chunk::<8>()?;
+    Some(Timestamp(!u64::from_be_bytes(*start)))
+}
+
 pub(crate) fn foreign(id: &[u8]) -> RowKey<ImportedTable> {
     KeyBuilder::new(ImportedTable::PREFIX).bytes(id).row()
 }

@@ -9,6 +9,7 @@
 //! | `G J` | timestamp, directory | retention: removed labels whose versions in `G P` are to be reviewed | |
 //! | `G I` | tier | `.versions`: the oldest exact times | few, all scanned |
 //! | `G C` | | retention: a stricter policy that is not in force yet | one row |
+//! | `G q` | directory | `.versions`, retention: policies of directories | few, all scanned |
 //! | `G d` | | retention: the policy to which `history-max` has shortened that of the user | one row |
 //! | `G b` | | retention: drops that wait for a confirmation | one row |
 //! | `G V` | | retention: how far the versions are filed by a new policy | one row |
@@ -20,8 +21,9 @@ use crate::store::model::version::{Ino, Timestamp};
 use crate::store::schema::keys::{KeyBuilder, leading_ino, record_slot};
 use crate::store::schema::retention_rows::{Filing, LabelPin};
 use crate::store::schema::tables::{
-    CapTable, DueTable, HorizonTable, KeptTable, LabeledTable, PendingPolicyTable, RefileTable,
-    RemovedLabelTable, ReviewTable, RowKey, RowTable, WaitingTable,
+    CapTable, DirectoryPolicyTable, DueTable, HorizonTable, KeptTable, LabeledTable,
+    PendingPolicyTable, RefileTable, RemovedLabelTable, ReviewTable, RowKey, RowTable,
+    WaitingTable,
 };
 use crate::store::schema::tally::word;
 
@@ -148,4 +150,11 @@ pub(crate) fn filings(filed: &Filing, record: &Bytes) -> Vec<Bytes> {
             vec![due(*at, record).bytes(), kept(name, record).bytes()]
         }
     }
+}
+
+/// The row of the policies of a directory.
+pub(crate) fn directory_policy(directory: Ino) -> RowKey<DirectoryPolicyTable> {
+    KeyBuilder::new(DirectoryPolicyTable::PREFIX)
+        .u64(directory.0)
+        .row()
 }

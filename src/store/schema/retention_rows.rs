@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::store::model::ids::Dentry;
-use crate::store::model::policy::Policy;
+use crate::store::model::policy::{Policy, Tier};
 use crate::store::model::version::{Ino, Timestamp};
 
 /// Whether retention keeps ended versions of a name for no other reason than that the name exists (`keep-last`). An operation that
@@ -106,4 +106,31 @@ pub struct WaitingDrops {
     pub since: Timestamp,
     /// What they are, as of the last look.
     pub drops: AheadDrops,
+}
+
+/// `G q`: the policies that a directory has or had, and which times are exact in spite of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DirectoryPolicyRow {
+    /// In ascending order. They do not overlap.
+    pub(crate) spans: Vec<PolicySpan>,
+    /// The oldest time at which every version is kept that stood then, as far as these policies keep it.
+    pub(crate) within: Timestamp,
+    /// Likewise, of the grid times of each tier.
+    pub(crate) tiers: [Timestamp; Tier::ALL.len()],
+}
+
+/// A policy of a directory, and when it was in force: for versions that ended then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PolicySpan {
+    pub(crate) from: Timestamp,
+    /// `None` while it is in force.
+    pub(crate) until: Option<Timestamp>,
+    pub(crate) policy: Policy,
+}
+
+impl PolicySpan {
+    /// Tells whether the policy was in force for versions that ended at `at`.
+    pub(crate) fn has(&self, at: Timestamp) -> bool {
+        self.from <= at && self.until.is_none_or(|until| at < until)
+    }
 }

@@ -14,7 +14,7 @@ use crate::store::model::error::StoreError;
 use crate::store::model::policy::Policy;
 use crate::store::model::version::Timestamp;
 use crate::store::schema::label_rows::{HoldRow, LabelRow};
-use crate::store::schema::retention_rows::{CapRow, WaitingDrops};
+use crate::store::schema::retention_rows::{CapRow, DirectoryPolicyRow, WaitingDrops};
 use crate::store::schema::rows::{
     AppliedRow, BindingRow, CheckpointRow, DentryRow, DirectoryLocation, EpochWatermark,
     ImportedRow, InodeRow, LineageRow, LocationRow, LogPlace, MovedRow, OrphanRow, PendingPolicy,
@@ -222,6 +222,8 @@ tables! {
     RefileTable "G V" b"GV" Bytes, "nothing", "`bytes`: key of the version record up to which all are filed by the policy in force; absent: all are";
     /// The policy of the namespace.
     PolicyTable "G Q" b"GQ" Policy, "nothing", "`Policy`: the retention policy; absent: every version is kept";
+    /// The policies of a directory.
+    DirectoryPolicyTable "G q" b"Gq" DirectoryPolicyRow, "directory", "`DirectoryPolicyRow`: the policies that a directory has or had, and which times are exact in spite of them; absent: none";
     /// A label of a directory.
     LabelTable "G S" b"GS" LabelRow, "directory, label", "`LabelRow`: a label of the directory" => tally::label;
     /// Labels in the order of what they show.

@@ -8,7 +8,8 @@
 //!
 //! Invariants: a change of an inode, or of a name in a directory, holds that inode's lock. Several locks are taken in ascending
 //! order of inode numbers (`InodeCache::lock_all`); a new inode's number is above every other. Locks are held across index reads
-//! and journal appends, never across an upload. The guard's drop publishes the inode's stat, which readers get without the lock.
+//! and journal appends, never across an upload. The guard's drop publishes the inode's stat and a directory's parent, which readers
+//! get without the lock.
 //!
 //! A change of the cached state follows the enqueue of the operation that makes it, so that a refused operation changes nothing.
 
@@ -36,6 +37,8 @@ pub(crate) struct Inode {
     /// Number of open files and other users; while there are any, the inode outlives its last name.
     pub(crate) pins: AtomicUsize,
     live: RwLock<Option<Stat>>,
+    /// The directory that a loaded directory is in.
+    above: RwLock<Option<Ino>>,
     state: Arc<tokio::sync::Mutex<CachedInode>>,
 }
 
@@ -46,6 +49,7 @@ impl Inode {
             ino,
             pins: AtomicUsize::new(0),
             live: RwLock::new(None),
+            above: RwLock::new(None),
             state: Arc::new(tokio::sync::Mutex::new(CachedInode::No)),
         })
     }
@@ -53,6 +57,11 @@ impl Inode {
     /// Returns the stat without taking the lock, if the inode is loaded.
     pub(crate) fn live(&self) -> Option<Stat> {
         read(&self.live).clone()
+    }
+
+    /// Returns the directory that this one is in without taking the lock, if it is a directory and loaded.
+    pub(crate) fn parent(&self) -> Option<Ino> {
+        *read(&self.above)
     }
 
     /// Waits for the inode's lock.
@@ -69,7 +78,7 @@ impl Inode {
     }
 }
 
-/// The lock of an inode; dropping the lock publishes the inode's stat if the cached state may have changed.
+/// The lock of an inode; dropping the lock publishes the inode's stat and a directory's place if the cached state may have changed.
 pub(crate) struct LockedInode {
     pub(crate) inode: Arc<Inode>,
     guard: OwnedMutexGuard<CachedInode>,
@@ -156,6 +165,8 @@ impl Drop for LockedInode {
     fn drop(&mut self) {
         if self.may_differ {
             *write(&self.inode.live) = stat_of(self.inode.ino, &self.guard);
+            let directory = self.as_directory();
+            *write(&self.inode.above) = directory.map(|directory| directory.place.parent);
         }
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod create;
 pub(crate) mod disk_space;
 pub(crate) mod drain;
 pub(crate) mod file;
+mod filing_policy;
 pub(crate) mod flush;
 pub(crate) mod flush_content;
 pub(crate) mod flush_late;

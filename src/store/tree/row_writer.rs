@@ -249,7 +249,7 @@ impl Tree {
         mut record: VersionRecord,
     ) -> VersionRecord {
         record.recorded = txn.recorded.filter(|at| *at > record.end);
-        rows.file_by_time(txn, &mut record, self.core.policy().as_deref());
+        rows.file_by_time(txn, &mut record, self.filing_policy(rows).as_deref());
         record
     }
 

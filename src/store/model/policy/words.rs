@@ -27,6 +27,9 @@ pub enum PolicyError {
     /// An unknown word.
     #[error("{0:?} is no word of a policy; the words are {words}", words = Policy::words())]
     Word(String),
+    /// A word that a directory cannot have.
+    #[error("{0} limits the history of the whole namespace: set it without a directory")]
+    Namespace(&'static str),
     /// A value that the word does not take.
     #[error("{word}={value}: expected {expected}")]
     Value {

@@ -3,6 +3,7 @@
 mod amounts;
 mod cap;
 mod cases;
+mod directories;
 mod linked;
 mod reviews;
 mod walk;
