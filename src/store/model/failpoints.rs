@@ -1,6 +1,7 @@
-//! Failpoints: places between an acknowledged operation and the bucket at which a test stops the writer.
+//! Failpoints: places between an acknowledged operation and the bucket at which a test stops the writer; and faults that a test plants,
+//! to see that another test would find them.
 //!
-//! Outside tests no failpoint can be set, and the checks compile to nothing.
+//! Outside tests none can be set, and the checks compile to nothing.
 
 use crate::store::model::error::StoreError;
 
@@ -19,15 +20,30 @@ pub(crate) enum Failpoint {
     Log,
 }
 
+/// A fault of retention that a test plants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PlantedFault {
+    /// Runs decide by a time an hour ahead.
+    EarlyExpiry = 1,
+    /// One version that a label shows is dropped.
+    ShortLabel,
+    /// One version is dropped, and the one before it not extended.
+    NoExtension,
+    /// The content of one dropped version stays counted.
+    StuckCounter,
+}
+
 /// Flag on a step's number: only that step is halted, not the later ones.
 #[cfg(test)]
 const ONLY: u8 = 0x80;
 
-/// The failpoint that is set.
+/// What a test has set.
 #[derive(Debug, Default)]
 pub(crate) struct Failpoints {
     #[cfg(test)]
     at: std::sync::atomic::AtomicU8,
+    #[cfg(test)]
+    fault: std::sync::atomic::AtomicU8,
 }
 
 impl Failpoints {
@@ -62,6 +78,36 @@ impl Failpoints {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
         Ok(())
+    }
+
+    /// Tells whether a test has planted a fault.
+    pub(crate) fn has(&self, fault: PlantedFault) -> bool {
+        #[cfg(test)]
+        {
+            self.fault.load(std::sync::atomic::Ordering::SeqCst) == fault as u8
+        }
+        #[cfg(not(test))]
+        {
+            let _ = fault;
+            false
+        }
+    }
+
+    /// As [`Self::has`], once: the fault is gone afterwards.
+    pub(crate) fn takes(&self, fault: PlantedFault) -> bool {
+        let is_planted = self.has(fault);
+        #[cfg(test)]
+        if is_planted {
+            self.fault.store(0, std::sync::atomic::Ordering::SeqCst);
+        }
+        is_planted
+    }
+
+    /// Plants a fault.
+    #[cfg(test)]
+    pub(crate) fn plant(&self, fault: PlantedFault) {
+        self.fault
+            .store(fault as u8, std::sync::atomic::Ordering::SeqCst);
     }
 
     /// Halts the pipeline before `step` and before every later one; `None` removes the failpoint.

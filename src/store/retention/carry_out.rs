@@ -5,6 +5,7 @@
 
 use crate::store::commit::txn::Txn;
 use crate::store::model::error::StoreError;
+use crate::store::model::failpoints::PlantedFault;
 use crate::store::model::ids::Dentry;
 use crate::store::model::policy::Due;
 use crate::store::model::version::{Ino, Timestamp};
@@ -38,10 +39,14 @@ impl Retention {
         verdict: &Verdict,
         protection: &Protection,
     ) -> Result<Outcome, StoreError> {
+        let failpoints = &self.core.health.failpoints;
         match verdict {
             Verdict::Drop(_) => self.drop_version(version, protection).await,
             Verdict::KeepByTime(_, Due::At(at)) => self.refile(version, Filing::Due(*at)).await,
             Verdict::KeepByTime(_, Due::Never) => self.refile(version, Filing::Nowhere).await,
+            Verdict::KeepLabel(_) if failpoints.takes(PlantedFault::ShortLabel) => {
+                self.drop_version(version, protection).await
+            }
             Verdict::KeepLabel(label) => self.refile(version, Filing::Label(*label)).await,
             Verdict::KeepHold(until) => self.refile(version, Filing::Until(*until)).await,
             Verdict::KeepLast(name) if name.name.is_empty() => {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::store::commit::txn::Txn;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
+use crate::store::model::failpoints::PlantedFault;
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{EndOp, Ino, Kind, Retained, Stamp, Timestamp, VersionId};
 use crate::store::retention::Retention;
@@ -69,7 +70,9 @@ impl Retention {
     ) -> Result<(), StoreError> {
         let list = VersionRows::Of(name.clone());
         let older = self.older(&list, record.stamp.id).await?;
+        let failpoints = &self.core.health.failpoints;
         match &record.node {
+            Some(_) if failpoints.takes(PlantedFault::StuckCounter) => {}
             Some(node) => txn.unreference_content(&node.content),
             None => txn.delete(keys::binding(record.ino, record.stamp.id, name)),
         }
@@ -78,7 +81,9 @@ impl Retention {
             let rows = self.core.index.snapshot();
             interval_tree::remove(&rows, &mut txn.rows, name.parent, &name.name, life).await?;
         }
-        if let Some(older) = older {
+        if let Some(older) = older
+            && !failpoints.takes(PlantedFault::NoExtension)
+        {
             let end = older_end(record);
             extend(txn, &list, older, end);
         }

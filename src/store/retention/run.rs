@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
-use crate::store::model::policy::Policy;
+use crate::store::model::failpoints::PlantedFault;
+use crate::store::model::policy::{HOUR, Policy};
 use crate::store::model::role::Role;
 use crate::store::model::version::Timestamp;
 use crate::store::retention::Retention;
@@ -87,13 +88,16 @@ impl Retention {
         let RunMode::Drop { brake, .. } = mode else {
             return self.dry_run(self.now()).await;
         };
-        let now = match self.agreed_now().await {
+        let mut now = match self.agreed_now().await {
             Err(StoreError::Clock(why)) => {
                 self.look(Some(why.clone())).await?;
                 return Err(StoreError::Clock(why));
             }
             now => now?,
         };
+        if self.core.health.failpoints.has(PlantedFault::EarlyExpiry) {
+            now.0 += HOUR;
+        }
         self.bring_policy_into_force(now, brake).await?;
         self.remove_lapsed(now).await?;
         let mut report = RetentionReport::default();

@@ -15,7 +15,7 @@ async fn counted(ns: &Namespace) -> (u64, u64) {
     (amounts.live, amounts.history().unwrap())
 }
 
-async fn assert_recounted(ns: &Namespace) {
+pub(super) async fn assert_recounted(ns: &Namespace) {
     ns.drain().await.unwrap();
     let wrong = crate::store::check::recount(ns.core.index.stored().as_ref()).await;
     assert_eq!(wrong.unwrap(), Vec::<Bytes>::new(), "wrong counts");

@@ -5,6 +5,7 @@ mod cap;
 mod cases;
 mod directories;
 mod linked;
+mod planted;
 mod reviews;
 mod walk;
 mod words;
@@ -39,8 +40,11 @@ fn slot(directory: Ino, name: &str) -> Slot {
     (directory.0, name.to_owned())
 }
 
-/// The names and starts of all versions of files that have ended and have a row.
-async fn recorded(ns: &Namespace) -> BTreeSet<(Slot, u64)> {
+/// A version of a name: its start and its end.
+type Span = (Slot, u64, u64);
+
+/// All versions of files that have ended and have a row.
+async fn recorded(ns: &Namespace) -> BTreeSet<Span> {
     let (from, end) = (VersionTable::all(), keys::after(&VersionTable::all()));
     let mut found = BTreeSet::new();
     for (key, value) in ns.core.index.scan(from, end, usize::MAX).await.unwrap() {
@@ -48,7 +52,8 @@ async fn recorded(ns: &Namespace) -> BTreeSet<(Slot, u64)> {
         let name = keys::record_slot(&key).unwrap();
         if record.node.is_some_and(|node| node.kind != Kind::Directory) {
             let text = String::from_utf8(name.name.to_vec()).unwrap();
-            found.insert(((name.parent.0, text), record.stamp.id.timestamp.0));
+            let start = record.stamp.id.timestamp.0;
+            found.insert(((name.parent.0, text), start, record.end.0));
         }
     }
     found

@@ -3,6 +3,7 @@
 use super::words::{DAY, DEFAULT, HOUR, Label, Past};
 use super::*;
 use crate::env::Env;
+use crate::store::model::failpoints::PlantedFault;
 use crate::store::tests::labels::label;
 use crate::store::tests::rng::{SeededRng, number};
 
@@ -14,15 +15,17 @@ struct Walk {
     rng: SeededRng,
     past: Past,
     directories: Vec<Ino>,
+    names: usize,
     saved: u32,
+    fault: Option<PlantedFault>,
 }
 
 impl Walk {
-    async fn new(seed: u64, directories: usize) -> Self {
+    async fn new(seed: u64, work: Work) -> Self {
         let cluster = TestCluster::new("retention-walk");
         let ns = cluster.open().await;
         let mut made = vec![ROOT];
-        for number in 1..directories {
+        for number in 1..work.directories {
             let name = format!("dir-{number}");
             let node = new_node(Kind::Directory);
             let author = author();
@@ -35,13 +38,15 @@ impl Walk {
             rng: SeededRng(seed),
             past: Past::default(),
             directories: made,
+            names: work.names,
             saved: 0,
+            fault: None,
         }
     }
 
     fn slot(&mut self) -> Slot {
         let directory = self.directories[self.rng.below(self.directories.len())];
-        slot(directory, NAMES[self.rng.below(NAMES.len())])
+        slot(directory, NAMES[self.rng.below(self.names)])
     }
 
     fn dentry(slot: &Slot) -> DentryRef<'_> {
@@ -150,14 +155,7 @@ impl Walk {
         self.ns.drain().await.unwrap();
         self.past.prune(&DEFAULT, self.cluster.env.now());
         let report = prune(&self.ns).await;
-        let expected: BTreeSet<(Slot, u64)> = self
-            .past
-            .names
-            .iter()
-            .flat_map(|(slot, all)| all.iter().map(move |made| (slot, made)))
-            .filter(|(_, made)| made.is_kept() && made.shared.is_none())
-            .map(|(slot, made)| (slot.clone(), made.start))
-            .collect();
+        let expected = self.past.kept();
         let found = recorded(&self.ns).await;
         let lost: Vec<_> = expected.difference(&found).collect();
         let left: Vec<_> = found.difference(&expected).collect();
@@ -166,6 +164,7 @@ impl Walk {
             "lost {lost:?}, left {left:?}, {report:?}"
         );
         linked::compare(&self.ns, &self.past).await;
+        amounts::assert_recounted(&self.ns).await;
         assert_eq!(prune(&self.ns).await.dropped.versions, 0, "a second run");
     }
 
@@ -218,22 +217,38 @@ impl Walk {
     async fn crash(mut self) -> Self {
         self.cluster = self.cluster.kill(self.ns).await;
         self.ns = self.cluster.open().await;
+        self.plant();
         self
+    }
+
+    fn plant(&self) {
+        if let Some(fault) = self.fault {
+            self.ns.core.health.failpoints.plant(fault);
+        }
     }
 }
 
 /// What a walk does.
 #[derive(Clone, Copy)]
-struct Work {
-    directories: usize,
-    days: u32,
+pub(super) struct Work {
+    pub(super) directories: usize,
+    /// In each directory.
+    pub(super) names: usize,
+    pub(super) days: u32,
     /// In a day, each about an hour and a half after the one before.
-    steps: u32,
+    pub(super) steps: u32,
 }
 
 async fn walk(seed: u64, work: Work) {
+    faulty_walk(seed, work, None).await;
+}
+
+/// Walks with a fault in the product.
+pub(super) async fn faulty_walk(seed: u64, work: Work, fault: Option<PlantedFault>) {
     let _context = PanicContext(format!("seed {seed}"));
-    let mut walk = Walk::new(seed, work.directories).await;
+    let mut walk = Walk::new(seed, work).await;
+    walk.fault = fault;
+    walk.plant();
     for day in 1..=work.days {
         for _ in 0..work.steps {
             walk.step().await;
@@ -263,6 +278,7 @@ async fn each_day_exactly_the_versions_are_left_that_the_words_of_the_policy_kee
     let first = number("REWINDFS_TEST_SEED").unwrap_or(1);
     let work = Work {
         directories: 3,
+        names: 12,
         days: 60,
         steps: 8,
     };
@@ -277,6 +293,7 @@ async fn after_each_day_of_two_years_exactly_the_kept_versions_are_left() {
     let seed = number("REWINDFS_TEST_SEED").unwrap_or(1);
     let work = Work {
         directories: 17,
+        names: 12,
         days: 500,
         steps: 20,
     };

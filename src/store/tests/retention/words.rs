@@ -243,6 +243,29 @@ impl Past {
         }
     }
 
+    /// Every version of a file with one name that has ended and is left, and until when it shows: over the time of those after it that
+    /// are gone.
+    pub(super) fn kept(&self) -> BTreeSet<(Slot, u64, u64)> {
+        let mut kept = BTreeSet::new();
+        for (slot, all) in &self.names {
+            for (at, made) in all.iter().enumerate() {
+                let Some(ended) = &made.ended else { continue };
+                if made.dropped || made.shared.is_some() {
+                    continue;
+                }
+                let mut end = ended.at();
+                for next in &all[at + 1..] {
+                    match &next.ended {
+                        Some(ended) if next.dropped && next.start == end => end = ended.at(),
+                        _ => break,
+                    }
+                }
+                kept.insert((slot.clone(), made.start, end));
+            }
+        }
+        kept
+    }
+
     /// The last `count` versions that have ended of each name that exists, along its line.
     fn lasts(&self, count: usize) -> BTreeSet<(Slot, u64)> {
         let mut lasts = BTreeSet::new();
