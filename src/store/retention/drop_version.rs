@@ -13,7 +13,7 @@ use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::failpoints::PlantedFault;
 use crate::store::model::ids::Dentry;
-use crate::store::model::version::{EndOp, Ino, Kind, Retained, Stamp, Timestamp, VersionId};
+use crate::store::model::version::{EndOp, Ino, Kind, Op, Retained, Stamp, Timestamp, VersionId};
 use crate::store::retention::Retention;
 use crate::store::retention::carry_out::Outcome;
 use crate::store::retention::protection::Protection;
@@ -69,7 +69,13 @@ impl Retention {
         record: &VersionRecord,
     ) -> Result<(), StoreError> {
         let list = VersionRows::Of(name.clone());
-        let older = self.older(&list, record.stamp.id).await?;
+        let begins_life =
+            record.stamp.op == Op::Create && record.alive_since == record.stamp.id.timestamp;
+        let older = match begins_life {
+            // A search would pass over the rows of all dropped versions of the name.
+            true => None,
+            false => self.older(&list, record.stamp.id).await?,
+        };
         let failpoints = &self.core.health.failpoints;
         match &record.node {
             Some(_) if failpoints.takes(PlantedFault::StuckCounter) => {}
