@@ -10,7 +10,7 @@ use crate::store::model::failpoints::STEPS;
 
 impl TestCluster {
     /// Another host with the same bucket.
-    pub(super) fn other_host(&self) -> Self {
+    pub(in crate::store::tests) fn other_host(&self) -> Self {
         Self {
             backend: self.backend.clone(),
             cache: tempfile::tempdir().unwrap(),

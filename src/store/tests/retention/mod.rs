@@ -4,6 +4,7 @@ mod amounts;
 mod cap;
 mod cases;
 mod directories;
+mod hostile;
 mod linked;
 mod planted;
 mod reviews;
