@@ -302,3 +302,38 @@ fn what_cannot_be_restored_is_named() {
         "{told}"
     );
 }
+
+#[test]
+fn a_restore_is_undone_after_a_prune_by_a_short_policy() {
+    let store = tempfile::tempdir().unwrap();
+    let asked = AskedMount::start(
+        Place::local(store.path()),
+        "mkdir d; echo one > d/f; echo one > g",
+    );
+    let then = moment(&asked);
+    asked.sh("echo two > d/f; echo two > g; echo new > d/new");
+    let root = asked.mount.root().display().to_string();
+    let prune = format!(
+        "sleep 1.2; {PROGRAM} drain {root}; {PROGRAM} policy set {root} keep-within=1s grid=off keep-last=0 keep-removed=off --now
+         {PROGRAM} prune {root} --confirm"
+    );
+    let befores = ["d", "g"].map(|path| {
+        let told = asked.in_mount("restore", &format!("{path}@{then}"), &[]);
+        format!("{path}@{}", undo(&told.ok()))
+    });
+    asked.mount.sh(&prune);
+    for before in befores {
+        let told = asked.in_mount("restore", &before, &[]);
+        assert!(told.ok().contains("undo: "), "{before}");
+    }
+    asked
+        .mount
+        .sh("test \"$(cat d/f d/new g)\" = \"$(printf 'two\\nnew\\ntwo')\"");
+    let labels = format!(
+        "test $({PROGRAM} label list {root}/d --json | grep -c before-restore-20) = 2
+         rmdir $(ls -d d/.versions/before-restore-*); test -z \"$({PROGRAM} label list {root}/d)\""
+    );
+    asked.mount.sh(&labels);
+    asked.mount.drain();
+    asked.mount.check_log("main");
+}

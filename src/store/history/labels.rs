@@ -263,7 +263,7 @@ impl History {
     }
 }
 
-fn put_rows(txn: &mut Txn, directory: Ino, name: &[u8], row: &LabelRow) {
+pub(super) fn put_rows(txn: &mut Txn, directory: Ino, name: &[u8], row: &LabelRow) {
     let key = label_keys::label(directory, name);
     txn.put(label_keys::label_time(row.timestamp, directory, name), &());
     if let Some(at) = row.lapses() {

@@ -13,11 +13,12 @@ use crate::store::history::restore_tree::DirectoryNumber;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{
-    Content, Ino, Kind, Origin, PastEntry, Retained, Stamp, Timestamp,
+    Content, EndOp, Ino, Kind, Origin, PastEntry, Retained, Stamp, Timestamp,
 };
 use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryBody, DentryRow, EntryState, InodeRow, InodeState};
 use crate::store::schema::tables::{DentryTable, RowTable};
+use crate::store::tree::row_writer::{Unbinding, VersionEnd};
 
 /// What a restore brings back, and where.
 #[derive(Clone, Debug)]
@@ -58,6 +59,25 @@ pub(super) struct EndedName {
     pub(super) name: LiveName,
     /// Whether another inode takes the name.
     pub(super) is_replaced: bool,
+}
+
+impl EndedName {
+    pub(super) fn cause(&self) -> Unbinding {
+        match self.is_replaced {
+            true => Unbinding::Replaced,
+            false => Unbinding::Removed,
+        }
+    }
+
+    pub(super) fn end(&self, at: Timestamp) -> VersionEnd<'static> {
+        VersionEnd::new(
+            at,
+            match self.is_replaced {
+                true => EndOp::Replaced,
+                false => EndOp::Deleted,
+            },
+        )
+    }
 }
 
 /// A live directory that goes back to another name.

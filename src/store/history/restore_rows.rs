@@ -29,7 +29,7 @@ use crate::store::tree::locked::LockedInode;
 use crate::store::tree::move_rows::BindTarget;
 use crate::store::tree::rename::RenameEffects;
 use crate::store::tree::review::{names_of, review};
-use crate::store::tree::row_writer::{NameRemoval, Unbinding, VersionEnd};
+use crate::store::tree::row_writer::{NameRemoval, VersionEnd};
 
 /// A restore that is being written.
 struct RestoreWriter<'a> {
@@ -67,7 +67,9 @@ impl History {
             }
         };
         dependencies.below.extend(&plan.directories);
-        let txn = self.commit.txn(at, dependencies);
+        let kept = self.kept_before(slot, at).await?;
+        let mut txn = self.commit.txn(at, dependencies);
+        self.put_kept(&mut txn, &kept, author);
         let mut writer = RestoreWriter {
             history: self,
             txn,
@@ -91,6 +93,7 @@ impl History {
         } = writer;
         let time = txn.time;
         self.commit.enqueue(txn)?;
+        self.note_kept(&kept);
         for change in after {
             changes
                 .removed
@@ -568,25 +571,6 @@ impl RestoreWriter<'_> {
         self.txn.dependencies.within.extend(changed);
         self.txn.dependencies.within.sort_unstable();
         self.txn.dependencies.within.dedup();
-    }
-}
-
-impl EndedName {
-    fn cause(&self) -> Unbinding {
-        match self.is_replaced {
-            true => Unbinding::Replaced,
-            false => Unbinding::Removed,
-        }
-    }
-
-    fn end(&self, at: Timestamp) -> VersionEnd<'static> {
-        VersionEnd::new(
-            at,
-            match self.is_replaced {
-                true => EndOp::Replaced,
-                false => EndOp::Deleted,
-            },
-        )
     }
 }
 

@@ -25,6 +25,7 @@ mod random_programs;
 mod reclaim;
 mod reclaim_model;
 mod restore;
+mod restore_undo;
 mod retention;
 mod rng;
 mod scenarios;

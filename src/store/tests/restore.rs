@@ -8,7 +8,7 @@ use super::undelete::{Shown, Tree, live, make, past, plant, remove};
 use super::*;
 
 /// Restores a name to what it showed at a timestamp.
-async fn restore(
+pub(super) async fn restore(
     ns: &Namespace,
     directory: Ino,
     name: &[u8],
@@ -22,7 +22,7 @@ async fn restore(
 }
 
 /// A tree without the times of directories, which have no history.
-fn timeless(tree: Tree) -> Tree {
+pub(super) fn timeless(tree: Tree) -> Tree {
     let no_time = Time {
         seconds: 0,
         nanos: 0,
