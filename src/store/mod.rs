@@ -40,7 +40,7 @@ pub use history::horizons::Horizons;
 pub use history::label_expiry::LapsedStep;
 pub use history::label_reads::Label;
 pub use history::labels::check_label_name;
-pub use history::restore::{AddedNames, Restored};
+pub use history::restore::{AddedNames, DirectoryName, Restored};
 pub use history::version_list::{Predecessor, VersionList};
 pub use history::versions::DirectoryChange;
 pub use history::view::PastView;

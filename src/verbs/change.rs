@@ -13,7 +13,7 @@ use super::rows::{RestoredRow, RowSender, VerbRow, kind_name, stamp};
 use super::version_hold::{self, VersionHoldRequest};
 use crate::store::{
     AddedNames, Author, ChangedName, DentryRef, Ino, Kind, Namespace, PastEntry, RenameMode,
-    StoreError, Timestamp, TreeChanges,
+    Restored, StoreError, Timestamp, TreeChanges,
 };
 
 /// A verb that changes the tree.
@@ -219,6 +219,7 @@ async fn undelete(
         size: (moved.kind != Kind::Directory).then_some(moved.attrs.size),
         changes: 1,
         undo: None,
+        left: Vec::new(),
     };
     // The change is made, whether or not its row is read.
     rows.put_row(VerbRow::Restored(row)).await.ok();
@@ -293,6 +294,7 @@ async fn restore(
             let before = stamp(Timestamp(at.0 - 1));
             PathText([&path.path.0[..], b"@", before.as_bytes()].concat().into())
         }),
+        left: left_paths(&reader, &restored).await?,
     };
     // The change is made, whether or not its row is read.
     rows.put_row(VerbRow::Restored(row)).await.ok();
@@ -338,9 +340,20 @@ async fn restore_as(
         size: (kind != Kind::Directory).then_some(size),
         changes: restored.count as u64,
         undo: None,
+        left: left_paths(&reader, &restored).await?,
     };
     rows.put_row(VerbRow::Restored(row)).await.ok();
     Ok(restored.changes)
+}
+
+/// Returns the paths of directories that a restore left as they are.
+async fn left_paths(reader: &PathReader, restored: &Restored) -> Result<Vec<PathText>, VerbError> {
+    let mut paths = Vec::new();
+    for left in &restored.left {
+        let above = reader.directory_path(left.parent).await?;
+        paths.push(above.join(&left.name));
+    }
+    Ok(paths)
 }
 
 /// Returns the error for a name that cannot be undeleted.

@@ -115,6 +115,8 @@ pub struct RestoredRow {
     pub changes: u64,
     /// The PATH@TIME whose restore undoes this; null where nothing was there before.
     pub undo: Option<PathText>,
+    /// Directories below that stay as they are, because their policy does not keep what they showed then.
+    pub left: Vec<PathText>,
 }
 
 /// A state of a file.

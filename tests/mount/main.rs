@@ -26,6 +26,7 @@ mod crash_log;
 mod credentials;
 mod damage;
 mod data;
+mod directory_policies;
 mod durability;
 mod economy;
 mod editors;

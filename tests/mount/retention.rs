@@ -9,7 +9,7 @@ use crate::support::s3::S3Server;
 use crate::support::shell::sh;
 
 /// The setting of a script: the store as `$URL`, the mount as `$M`, its cache directory as `$C`.
-fn script(mount: &TestMount, place: &Place, text: &str) -> String {
+pub(crate) fn script(mount: &TestMount, place: &Place, text: &str) -> String {
     let mut head = format!(
         "M={} C={} URL={}\n",
         mount.root().display(),

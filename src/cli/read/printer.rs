@@ -186,6 +186,12 @@ impl RowPrinter {
             }
             _ => writeln!(out, "{path}: restored{from} ({kind}{size})")?,
         }
+        for left in &row.left {
+            writeln!(
+                out,
+                "{left}: left as it is; its policy does not keep what it showed then"
+            )?;
+        }
         match &row.undo {
             Some(undo) => writeln!(out, "undo: rewindfs restore {}{undo}", self.place),
             None => Ok(()),

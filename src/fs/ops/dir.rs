@@ -44,7 +44,7 @@ impl FileSystem {
     /// Opens a directory.
     ///
     /// # Errors
-    /// `NotDirectory`; `Stale` when the inode was removed.
+    /// `NotDirectory`; `Stale` when the inode was removed; `NotFound` in the past where the policy of a directory keeps less.
     pub async fn opendir(&self, caller: &Caller, ino: u64) -> FsResult<Opened> {
         let (source, lasting, time) = match self.node(ino)? {
             Node::Live(ino) => {
@@ -55,7 +55,7 @@ impl FileSystem {
                 (DirSource::Live(ino, stat.generation), false, None)
             }
             Node::Past(node) => {
-                let lasting = self.past.check_opendir(&node)?;
+                let lasting = self.past.check_opendir(&node).await?;
                 let time = self.past.in_use(&node);
                 (DirSource::Past(node), lasting, time)
             }

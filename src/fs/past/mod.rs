@@ -217,12 +217,14 @@ impl Past {
         self.reader.times.hold(node.object().shown_times()?)
     }
 
-    /// Refuses to open what has no names; tells whether the kernel may keep them.
+    /// Refuses to open what has no names, or whose names are not kept; tells whether the kernel may keep them.
     ///
     /// # Errors
-    /// `NotDirectory`.
-    pub(crate) fn check_opendir(&self, node: &PastNode) -> FsResult<bool> {
-        Ok(dir(node)?.is_listed_for_good(&self.reader))
+    /// `NotDirectory`; `NotFound`; `Stale`; those of the store.
+    pub(crate) async fn check_opendir(&self, node: &PastNode) -> FsResult<bool> {
+        let dir = dir(node)?;
+        dir.check_open(&self.reader).await?;
+        Ok(dir.is_listed_for_good(&self.reader))
     }
 
     /// The names in `node`.

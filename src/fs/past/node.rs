@@ -181,6 +181,14 @@ pub(crate) trait PastDir: PastObject {
     /// `Stale` when what it showed was deleted: never an empty list.
     async fn list(&self, past: &PastReader) -> FsResult<PastNames>;
 
+    /// Fails if its names cannot be listed. A listing cannot say so: to readdir(3), ENOENT is the end.
+    ///
+    /// # Errors
+    /// `NotFound` when what it showed is not kept; `Stale` when it was deleted.
+    async fn check_open(&self, _past: &PastReader) -> FsResult<()> {
+        Ok(())
+    }
+
     /// Whether the kernel may keep its names.
     fn is_listed_for_good(&self, _past: &PastReader) -> bool {
         false

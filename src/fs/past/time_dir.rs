@@ -174,6 +174,10 @@ impl PastDir for TimeDir {
         self.then.lookup(past, name, no_versions).await
     }
 
+    async fn check_open(&self, past: &PastReader) -> FsResult<()> {
+        past.check_sight(self.then).await
+    }
+
     async fn list(&self, past: &PastReader) -> FsResult<PastNames> {
         self.then.list(past, no_versions).await
     }

@@ -53,7 +53,7 @@ impl DirAt {
     /// The names in it. Directories have the `.versions` that `versions` finds.
     ///
     /// # Errors
-    /// `Stale` when its history was deleted; `NotFound` as [`Self::lookup`]; those of the store.
+    /// `Stale` when its history was deleted or is not kept; those of the store.
     pub(super) async fn list(
         self,
         past: &PastReader,
@@ -65,7 +65,10 @@ impl DirAt {
         let lasting = Lasting::of(is_final && self.sight == Sight::Exact);
         let entries = history.view().list_at(self.dir, self.at).await;
         let entries = entries.map_err(|error| FsError::from(error).by_number())?;
-        past.check_sight(self).await?;
+        match past.check_sight(self).await {
+            Err(FsError::NotFound) => return Err(FsError::Stale),
+            checked => checked?,
+        }
         let mut names = Vec::with_capacity(entries.len());
         for (name, entry) in entries {
             if name != past.versions_name {
@@ -184,6 +187,10 @@ impl PastDir for TreeDir {
             return (self.versions)(&self.state).ok_or(FsError::NotFound);
         }
         self.dir_at().lookup(past, name, self.versions).await
+    }
+
+    async fn check_open(&self, past: &PastReader) -> FsResult<()> {
+        past.check_sight(self.dir_at()).await
     }
 
     async fn list(&self, past: &PastReader) -> FsResult<PastNames> {

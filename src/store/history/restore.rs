@@ -10,6 +10,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::store::history::History;
 use crate::store::history::restore_plan::{RestorePlan, RestoreTarget, shown};
 use crate::store::model::error::StoreError;
@@ -41,6 +43,17 @@ pub struct Restored {
     pub count: usize,
     /// What changed in the live tree.
     pub changes: TreeChanges,
+    /// Directories that stay as they are, because their policy does not keep what they showed.
+    pub left: Vec<DirectoryName>,
+}
+
+/// The name of a directory in another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryName {
+    /// The other one.
+    pub parent: Ino,
+    /// The name.
+    pub name: Bytes,
 }
 
 impl History {
@@ -134,7 +147,7 @@ impl History {
         let mut plan = self.checked_plan(target).await?;
         loop {
             if plan.len() == 0 {
-                return Ok(MadeTree::default());
+                return Ok(MadeTree::unchanged(plan.left));
             }
             let wanted: Vec<Ino> = plan.inodes(parent).into_iter().collect();
             let mut locked = match self.tree.lock_all(&wanted).await {
@@ -220,6 +233,14 @@ fn parent_or_root(parent: Ino) -> Ino {
     }
 }
 
+/// Returns the names of directories that stay as they are.
+pub(super) fn names_of_left(left: Vec<Dentry>) -> Vec<DirectoryName> {
+    let names = left.into_iter();
+    names
+        .map(|Dentry { parent, name }| DirectoryName { parent, name })
+        .collect()
+}
+
 /// What a restore has done, and the directories that it made.
 #[derive(Debug)]
 pub(super) struct MadeTree {
@@ -227,13 +248,15 @@ pub(super) struct MadeTree {
     pub(super) directories: Vec<Ino>,
 }
 
-impl Default for MadeTree {
-    fn default() -> Self {
+impl MadeTree {
+    /// Of a restore that had nothing to change.
+    fn unchanged(left: Vec<Dentry>) -> Self {
         Self {
             restored: Restored {
                 at: None,
                 count: 0,
                 changes: TreeChanges::default(),
+                left: names_of_left(left),
             },
             directories: Vec::new(),
         }

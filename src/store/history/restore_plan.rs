@@ -110,6 +110,8 @@ pub(super) struct RestorePlan {
     pub(super) directories: BTreeSet<Ino>,
     /// Every other live inode below it.
     pub(super) files: HashMap<Ino, Dentry>,
+    /// Directories whose policy does not keep what they showed: what is live in them stays, and what is not does not come back.
+    pub(super) left: Vec<Dentry>,
     /// The number of names of then in each directory, and of directories among them.
     pub(super) counts: HashMap<Ino, (i64, i64)>,
 }
@@ -120,6 +122,18 @@ impl RestorePlan {
         let links = self.links.iter().map(Vec::len).sum::<usize>();
         let kept = self.states.len() + self.attributes.len() + self.moved.len();
         self.ended.len() + kept + self.made.len() + links
+    }
+
+    /// Leaves a directory as it is: the live one in its place, or none.
+    fn leave(&mut self, made: &mut MadeName, live: Option<Ino>) {
+        self.left.push(made.slot.clone());
+        made.number = live.map(|ino| DirectoryNumber { ino, generation: 0 });
+        if live.is_none()
+            && let Some((entries, directories)) = self.counts.get_mut(&made.slot.parent)
+        {
+            *entries -= 1;
+            *directories -= 1;
+        }
     }
 
     /// Plans what becomes of a live directory that stays.
@@ -159,6 +173,18 @@ struct FormerName {
     made: MadeName,
     /// The live directory that it is.
     live: Option<Ino>,
+    /// Whether it stays as it is, with all below it.
+    is_left: bool,
+}
+
+impl FormerName {
+    fn of(made: MadeName, live: Option<Ino>) -> Self {
+        Self {
+            made,
+            live,
+            is_left: false,
+        }
+    }
 }
 
 /// The live tree at and below a name.
@@ -224,6 +250,7 @@ impl History {
             .filter_map(|(slot, name)| Some((name.live?, slot.clone())))
             .collect();
         let mut stays: HashSet<Ino> = HashSet::from([target.slot.parent]);
+        let mut left = inodes_left(&former);
         for name in &live.order {
             let ino = name.row.ino;
             if let Some(slot) = claimed.get(&ino).filter(|_| is_directory(&name.row)) {
@@ -239,9 +266,11 @@ impl History {
             }
             let wanted = former.get(&name.slot);
             let is_new = wanted.is_none() && !claimed.values().any(|slot| *slot == name.slot);
-            if is_new && target.keeps_new && stays.contains(&name.slot.parent) {
+            let is_left = left.contains(&name.slot.parent);
+            if is_new && (target.keeps_new || is_left) && stays.contains(&name.slot.parent) {
                 if is_directory(&name.row) {
                     stays.insert(ino);
+                    left.extend(is_left.then_some(ino));
                 }
                 continue;
             }
@@ -355,6 +384,7 @@ impl History {
             number: None,
         };
         let (mut names, mut open) = (Vec::new(), vec![top]);
+        let differ = self.view().common_horizons().await?.is_none();
         while let Some(mut made) = open.pop() {
             if made.entry.kept == Retained::Nothing {
                 return Err(StoreError::Invalid(format!(
@@ -363,7 +393,7 @@ impl History {
                 )));
             }
             if made.entry.kind != Kind::Directory {
-                names.push(FormerName { made, live: None });
+                names.push(FormerName::of(made, None));
                 continue;
             }
             let former = made.entry.ino;
@@ -373,12 +403,19 @@ impl History {
                 _ => stands_in.map(|name| name.row.ino),
             };
             let kept = kept.filter(|ino| !target.copies && claimed.insert(*ino));
+            let is_top = made.slot == target.slot;
+            if differ && !is_top && self.is_cut_off(former, target.at).await? {
+                plan.leave(&mut made, kept);
+                names.extend(kept.map(|live| FormerName {
+                    is_left: true,
+                    ..FormerName::of(made, Some(live))
+                }));
+                continue;
+            }
+            let fresh = |ino| DirectoryNumber { ino, generation: 0 };
             let number = match kept {
-                Some(ino) => DirectoryNumber { ino, generation: 0 },
-                None if target.copies => DirectoryNumber {
-                    ino: Ino(self.core.new_id()),
-                    generation: 0,
-                },
+                Some(ino) => fresh(ino),
+                None if target.copies => fresh(Ino(self.core.new_id())),
                 None => self.number_of(former).await?,
             };
             made.number = Some(number);
@@ -398,7 +435,7 @@ impl History {
                     number: None,
                 });
             }
-            names.push(FormerName { made, live: kept });
+            names.push(FormerName::of(made, kept));
         }
         Ok(names)
     }
@@ -480,6 +517,12 @@ struct RestoredLinks {
     changed: HashSet<Dentry>,
     /// Names of another inode, which has the same names and the same state.
     same: HashSet<Dentry>,
+}
+
+/// Returns the live directories that stay as they are.
+fn inodes_left(former: &BTreeMap<Dentry, FormerName>) -> HashSet<Ino> {
+    let left = former.values().filter(|name| name.is_left);
+    left.filter_map(|name| name.live).collect()
 }
 
 /// Returns the stamp of a name's own current version.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::store::commit::txn::Txn;
 use crate::store::history::History;
-use crate::store::history::restore::{MadeTree, Restored};
+use crate::store::history::restore::{MadeTree, Restored, names_of_left};
 use crate::store::history::restore_cached::{CachedChange, lock_of};
 use crate::store::history::restore_plan::{
     ChangedState, EndedName, LiveName, MadeName, MovedDirectory, RestorePlan, RestoreTarget,
@@ -58,6 +58,7 @@ impl History {
         author: &Author,
     ) -> Result<MadeTree, StoreError> {
         let count = plan.len();
+        let left = names_of_left(plan.left.clone());
         let slot = &target.slot;
         let mut dependencies = match slot.parent {
             Ino(0) => Default::default(),
@@ -104,6 +105,7 @@ impl History {
                 at: Some(at),
                 count,
                 changes,
+                left,
             },
             directories: made.into_iter().collect(),
         })

@@ -297,7 +297,9 @@ impl Model {
 
 /// Compares the versions that are left, and every exact time of every directory, with the model.
 async fn compare(ns: &Namespace, model: &Model, times: &[u64], now: u64) -> (usize, usize) {
-    let (found, kept) = (recorded(ns).await, model.kept(now));
+    let found = recorded(ns).await.into_iter();
+    let found: BTreeSet<_> = found.map(|(slot, start, _)| (slot, start)).collect();
+    let kept = model.kept(now);
     let differ = found.symmetric_difference(&kept);
     let differ: Vec<_> = differ
         .map(|(slot, start)| {
