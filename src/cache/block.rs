@@ -130,6 +130,20 @@ impl BlockCache {
         }
     }
 
+    /// Removes the blocks of all objects but those that `is_kept` names, from memory and disk. A [`Block`] that a caller holds stays
+    /// valid.
+    pub(crate) fn keep_only(&self, is_kept: impl Fn((u64, u64)) -> bool) {
+        let mut keys = self.memory.keys();
+        if let Some(disk) = &self.disk {
+            keys.extend(disk.keys());
+        }
+        for key in keys {
+            if !is_kept(key.object) {
+                self.forget(key);
+            }
+        }
+    }
+
     /// Deletes the least recently used blocks on disk until `bytes` bytes or all are freed, and returns how many bytes that
     /// were. Blocks in memory stay.
     pub(crate) fn give_up(&self, bytes: u64) -> u64 {

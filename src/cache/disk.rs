@@ -67,6 +67,13 @@ impl DiskStore {
         Ok(Self { files, jobs })
     }
 
+    /// The keys of all blocks, those that are queued included.
+    pub(super) fn keys(&self) -> Vec<BlockKey> {
+        let index = lock(&self.files.index);
+        let stored = index.order.iter().map(|(key, _)| *key);
+        stored.chain(index.announced.keys().copied()).collect()
+    }
+
     /// Reads a block on the blocking pool.
     pub(super) async fn load(&self, key: BlockKey, tasks: &Tasks) -> Option<Bytes> {
         if !self.contains(key) {

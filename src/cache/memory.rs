@@ -158,6 +158,14 @@ impl BlockMemory {
         }
     }
 
+    /// The keys of all blocks.
+    pub(super) fn keys(&self) -> Vec<BlockKey> {
+        let of = |shard: &Mutex<Shard>| -> Vec<BlockKey> {
+            lock(shard).order.iter().map(|(key, _)| *key).collect()
+        };
+        self.shards.iter().flat_map(of).collect()
+    }
+
     /// The size of all blocks in memory, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.level.used.load(Ordering::Relaxed)

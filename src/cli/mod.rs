@@ -127,6 +127,8 @@ enum Command {
     /// Drop the versions that nothing keeps; a mount does it once a day by itself
     #[command(override_usage = "rewindfs prune MNT|URL [OPTIONS]")]
     Prune(Box<change::PruneArguments>),
+    /// Delete the ended versions of a file with their bytes, in the bucket and on this machine; shows first, --yes does
+    Forget(Box<change::ForgetArguments>),
     /// Show how much is live and how much is history, how far back it reaches, and which names have the most
     Stats(Box<read::PathArguments>),
     /// Show what keeps a version, and until when: PATH@TIME
@@ -213,6 +215,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
         Command::Restore(arguments) => return begin(ChangeJob::restore(*arguments)),
         Command::Policy { command } => return begin(ChangeJob::policy(command)),
         Command::Prune(arguments) => return begin(ChangeJob::prune(*arguments)),
+        Command::Forget(arguments) => return begin(ChangeJob::forget(*arguments)),
         Command::Stats(arguments) => return read(ReadJob::stats(*arguments)),
         Command::Why(arguments) => return read(ReadJob::why(*arguments)),
         Command::Label { command } => return label(command),

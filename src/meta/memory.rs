@@ -3,7 +3,10 @@
 //! It can be reopened, which is a crash: commits that were not made durable are lost and the earlier writer is fenced.
 //! Invariant: `live` is `durable` plus the `pending` batches in their order.
 
-use super::{Batch, Change, Commit, MergeFn, MetaError, MetaRead, MetaState, MetaStore, RowScan};
+use super::{
+    Batch, Change, Commit, MergeFn, MetaError, MetaRead, MetaState, MetaStore, ReplacedObjects,
+    RowScan,
+};
 use crate::sync::{Arc, Mutex, MutexGuard, lock};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -169,6 +172,19 @@ impl MetaStore for MemoryStore {
             _ = closed.wait_for(|closed| *closed) => {}
         }
         self.state()
+    }
+
+    async fn rewrite(&self, _parts: &[u8]) -> Result<ReplacedObjects, MetaError> {
+        // It has no values but the newest.
+        self.rows().map(|_| ReplacedObjects::default())
+    }
+
+    async fn delete_replaced(
+        &self,
+        _parts: &[u8],
+        _replaced: &ReplacedObjects,
+    ) -> Result<ReplacedObjects, MetaError> {
+        Ok(ReplacedObjects::default())
     }
 
     async fn close(&self) -> Result<(), MetaError> {

@@ -27,7 +27,7 @@ pub(crate) use slate::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::sync::Arc;
@@ -153,6 +153,12 @@ impl Batch {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Commit(u64);
 
+/// Objects of a store that a rewriting has replaced, by their keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ReplacedObjects {
+    pub(crate) keys: BTreeSet<String>,
+}
+
 /// The state of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MetaState {
@@ -201,6 +207,19 @@ pub(crate) trait MetaStore: MetaRead {
 
     /// Takes a snapshot, which later commits do not change. The engine may delete its data after 15 minutes.
     async fn snapshot(&self) -> Result<Arc<dyn MetaRead>, MetaError>;
+
+    /// Writes the rows whose keys begin with one of `parts` anew, so that no object that is in use has a value of them that was deleted
+    /// or replaced before the call. Returns the objects that were in use before; [`MetaStore::delete_replaced`] deletes them. It
+    /// takes as long as the rows take to be read and written.
+    async fn rewrite(&self, parts: &[u8]) -> Result<ReplacedObjects, MetaError>;
+
+    /// Deletes objects that a [`MetaStore::rewrite`] of `parts` has replaced, and returns those that are left. A follower that has not read the newest
+    /// state yet reads it when it finds one missing.
+    async fn delete_replaced(
+        &self,
+        parts: &[u8],
+        replaced: &ReplacedObjects,
+    ) -> Result<ReplacedObjects, MetaError>;
 
     /// Returns this writer's epoch, which is greater than that of every earlier writer of the index.
     fn epoch(&self) -> u64;

@@ -5,24 +5,25 @@
 //! [`MetaError::Unavailable`] after a deadline while the engine continues to retry, and later calls succeed when the store is
 //! back. The segment extractor (first key byte), the merge function and zstd must never change for an existing index.
 
-use self::checksum::DamagedObject;
 use self::config::OPEN_DEADLINE;
 use self::connect::{OpenWatch, connect};
 use self::reason::FailureReason;
 use self::row_layout::{FirstByteSegments, RowMerge};
-use super::error::chain;
+use self::status::{EngineStatus, classify, lost_race};
 use super::group_flush::FlushCoordinator;
-use super::{Batch, Change, Commit, MergeFn, MetaError, MetaRead, MetaState, MetaStore, RowScan};
+use super::{
+    Batch, Change, Commit, MergeFn, MetaError, MetaRead, MetaState, MetaStore, ReplacedObjects,
+    RowScan,
+};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::task::Tasks;
 use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::ObjectStore;
 use slatedb::config::{CloseOptions, FlushType, ReadOptions, ScanOptions, SstBlockSize};
-use slatedb::{CloseReason, Db, DbIterator, DbSnapshot, DbStatus, ErrorKind, Settings, WriteBatch};
+use slatedb::{Db, DbIterator, DbSnapshot, Settings, WriteBatch};
 use std::ops::Range;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 mod checksum;
@@ -32,7 +33,9 @@ mod follow;
 mod inspect;
 mod read_window;
 mod reason;
+mod rewrite;
 mod row_layout;
+mod status;
 mod tables;
 mod verified;
 mod wal;
@@ -45,9 +48,6 @@ pub(crate) use reason::Reason;
 /// The time limit of the engine's shutdown; a task in the pause before a retry ends after up to two seconds.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// The maximal time by which the engine's status lags behind the errors of its calls.
-const STATUS_LAG: Duration = Duration::from_secs(1);
-
 /// The bytes that one request of a scan reads. With the engine's default of one request per block, the listing of a directory
 /// with 10,000 entries that are not cached takes seven seconds instead of fifty milliseconds.
 const SCAN_AHEAD: usize = 1024 * 1024;
@@ -59,6 +59,7 @@ pub(crate) struct SlateStore {
     /// The newest commit, which an empty batch returns.
     newest: AtomicU64,
     tables: tables::TableWriter,
+    rewriter: rewrite::Rewriter,
     merge: MergeFn,
     deadline: Duration,
     status: EngineStatus,
@@ -99,7 +100,7 @@ impl SlateStore {
     ) -> Result<Self, MetaError> {
         let watch = OpenWatch::new(config);
         let (place, object_store) = connect(object_store, path, config, &watch).await?;
-        let building = Db::builder(place, object_store)
+        let building = Db::builder(place.clone(), Arc::clone(&object_store))
             .with_settings(settings)
             .with_sst_block_size(SstBlockSize::Block16Kib)
             .with_db_cache(config.memory_cache(), 0)
@@ -118,7 +119,10 @@ impl SlateStore {
         watch.wal.replayed();
         let status = EngineStatus::new(db.subscribe(), config);
         let tasks = Tasks::new(tokio::runtime::Handle::current());
+        let (local, deadline) = (config.local, OPEN_DEADLINE);
+        let rewriter = rewrite::Rewriter::new(place, object_store, local, status.clone(), deadline);
         Ok(Self {
+            rewriter,
             epoch: db.manifest().writer_epoch(),
             newest: AtomicU64::new(status.durable().0),
             tables: tables::TableWriter::keep(&db, watch.wal, tasks),
@@ -145,97 +149,6 @@ fn coordinator(db: &Db, status: &EngineStatus, deadline: Duration) -> FlushCoord
             Box::pin(async move { status.within("a flush", deadline, db.flush()).await })
         }),
     )
-}
-
-/// The status that the engine reports.
-#[derive(Clone)]
-struct EngineStatus {
-    reported: watch::Receiver<DbStatus>,
-    why: FailureReason,
-}
-
-impl EngineStatus {
-    fn new(reported: watch::Receiver<DbStatus>, config: &SlateConfig) -> Self {
-        let why = config.reason.clone().into();
-        Self { reported, why }
-    }
-
-    fn durable(&self) -> Commit {
-        Commit(self.reported.borrow().durable_seq)
-    }
-
-    fn state(&self) -> MetaState {
-        match self.reported.borrow().close_reason {
-            None => MetaState::Open,
-            Some(CloseReason::Fenced) => MetaState::Fenced,
-            Some(CloseReason::Clean) => MetaState::Closed,
-            Some(other) => MetaState::Failed(format!("the engine stopped: {other:?}")),
-        }
-    }
-
-    /// Classifies an error by what the caller can do, which depends on whether the engine is still running.
-    async fn classify(&self, error: slatedb::Error) -> MetaError {
-        if matches!(error.kind(), ErrorKind::Closed(_)) {
-            // A call can fail before the status changes. A caller that gets `Fenced` must also find it in the status.
-            let _ = timeout(STATUS_LAG, self.ended()).await;
-        }
-        match (classify(&error), self.state()) {
-            (MetaError::Unavailable(text), MetaState::Closed | MetaState::Failed(_)) => {
-                MetaError::Closed(text)
-            }
-            (named, _) => named,
-        }
-    }
-
-    /// Waits until the engine has stopped.
-    async fn ended(&self) {
-        let mut status = self.reported.clone();
-        // An error means that the engine was dropped; the last status has the reason.
-        drop(
-            status
-                .wait_for(|status| status.close_reason.is_some())
-                .await,
-        );
-    }
-
-    /// Waits for a call of the engine, at most for `deadline`.
-    async fn within<T>(
-        &self,
-        what: &str,
-        deadline: Duration,
-        call: impl Future<Output = Result<T, slatedb::Error>> + Send,
-    ) -> Result<T, MetaError> {
-        match timeout(deadline, call).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(self.classify(error).await),
-            Err(_) => Err(self.why.late(what, deadline)),
-        }
-    }
-}
-
-fn classify(error: &slatedb::Error) -> MetaError {
-    let text = chain(error);
-    if DamagedObject::find(error).is_some() {
-        return MetaError::Corrupt(text);
-    }
-    match error.kind() {
-        ErrorKind::Transaction => MetaError::Conflict(text),
-        ErrorKind::Unavailable => MetaError::Unavailable(text),
-        ErrorKind::Closed(CloseReason::Fenced) => MetaError::Fenced(text),
-        ErrorKind::Closed(_) => MetaError::Closed(text),
-        _ => MetaError::Corrupt(text),
-    }
-}
-
-/// Classifies the error of an open during a concurrent one: both write the same manifest, and the engine reports the conflict of
-/// the slower one as damage.
-fn lost_race(error: MetaError) -> MetaError {
-    match error {
-        MetaError::Corrupt(text) if text.contains("version already exists") => {
-            MetaError::Fenced(text)
-        }
-        other => other,
-    }
 }
 
 /// Returns the error of a store that is not open.
@@ -315,6 +228,22 @@ impl MetaStore for SlateStore {
             status: self.status.clone(),
             deadline: self.deadline,
         }))
+    }
+
+    async fn rewrite(&self, parts: &[u8]) -> Result<ReplacedObjects, MetaError> {
+        refuse(self.state())?;
+        self.rewriter.rewrite(&self.db, parts).await
+    }
+
+    async fn delete_replaced(
+        &self,
+        parts: &[u8],
+        replaced: &ReplacedObjects,
+    ) -> Result<ReplacedObjects, MetaError> {
+        refuse(self.state())?;
+        self.rewriter
+            .delete_replaced(&self.db, parts, replaced)
+            .await
     }
 
     fn epoch(&self) -> u64 {

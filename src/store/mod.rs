@@ -7,6 +7,7 @@ mod commit;
 mod core;
 mod data;
 mod follower;
+mod forget;
 mod gc;
 mod history;
 mod index;
@@ -28,6 +29,11 @@ pub use commit::Committer;
 pub use data::DataStore;
 pub use data::pins::Pin;
 pub use follower::{FollowConfig, OnDamage};
+pub use forget::Forgetter;
+pub use forget::carry_out::ForgetSteps;
+pub use forget::report::{
+    ForgetPlan, ForgetRequest, ForgetStep, ForgottenVersion, ShownBy, ShownName,
+};
 pub use gc::Gc;
 pub use gc::task::{GRACE, GcCounters};
 pub use gc::temp_files::sweep_orphans;

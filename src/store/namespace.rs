@@ -16,6 +16,7 @@ use crate::meta::{Journal, MetaStore, Reason, SlateConfig, SlateStore};
 use crate::store::commit::Committer;
 use crate::store::core::Core;
 use crate::store::data::DataStore;
+use crate::store::forget::Forgetter;
 use crate::store::gc::Gc;
 use crate::store::history::History;
 use crate::store::history::forming_labels::FormingLabels;
@@ -54,6 +55,7 @@ pub struct Namespace {
     pub(crate) history: Arc<History>,
     pub(crate) retention: Arc<Retention>,
     pub(crate) gc: Arc<Gc>,
+    pub(crate) forget: Arc<Forgetter>,
 }
 
 /// What is needed to assemble a namespace.
@@ -169,6 +171,16 @@ impl Namespace {
             Arc::clone(&history),
         ));
         let gc = Gc::new(Arc::clone(&core), Arc::clone(&data), Arc::clone(&commit));
+        let gc = Arc::new(gc);
+        let forget = Arc::new(Forgetter {
+            core: Arc::clone(&core),
+            data: Arc::clone(&data),
+            commit: Arc::clone(&commit),
+            tree: Arc::clone(&tree),
+            history: Arc::clone(&history),
+            gc: Arc::clone(&gc),
+            turn: tokio::sync::Mutex::default(),
+        });
         let namespace = Self {
             core,
             data,
@@ -176,7 +188,8 @@ impl Namespace {
             tree,
             history,
             retention,
-            gc: Arc::new(gc),
+            gc,
+            forget,
         };
         Ok((namespace, orphans))
     }
@@ -209,6 +222,11 @@ impl Namespace {
     /// Returns the garbage collector.
     pub fn gc(&self) -> &Arc<Gc> {
         &self.gc
+    }
+
+    /// Returns what forgets versions together with their bytes.
+    pub fn forget(&self) -> &Arc<Forgetter> {
+        &self.forget
     }
 
     /// Returns the current timestamp of the namespace's clock; in a follower, the last final timestamp.

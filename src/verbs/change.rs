@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::directory_policy::{self, DirectoryPolicyRequest};
 use super::error::VerbError;
+use super::forget::{self, ForgetVerb};
 use super::label::{self, LabelRequest};
 use super::path::{PathText, TimedPath};
 use super::reader::{NodeState, PathReader};
@@ -41,6 +42,8 @@ pub enum ChangeVerb {
     },
     /// Drops every version that nothing keeps.
     Prune(PruneRequest),
+    /// Deletes the ended versions of a file with their bytes.
+    Forget(ForgetVerb),
     /// Sets words of the retention policy.
     SetPolicy(PolicyRequest),
     /// Sets words of the policy of a directory.
@@ -87,6 +90,11 @@ pub async fn change(
         }
         ChangeVerb::Prune(request) => {
             retention::prune(namespace, *request, rows).await?;
+            Ok(TreeChanges::default())
+        }
+        ChangeVerb::Forget(request) => {
+            forget::forget(namespace, request, rows).await?;
+            // No live name changes, and nothing that the kernel keeps of the past outlives a minute.
             Ok(TreeChanges::default())
         }
         ChangeVerb::SetPolicy(request) => {

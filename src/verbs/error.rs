@@ -157,6 +157,14 @@ pub enum VerbError {
         /// The path.
         path: String,
     },
+    /// Something else than its name shows what was to be forgotten.
+    #[error("{path}: nothing is forgotten, because {by}")]
+    ShownElsewhere {
+        /// The path.
+        path: String,
+        /// What shows it, and what can be done.
+        by: String,
+    },
     /// The root directory was named where a name in it is needed.
     #[error("/: is the root directory, which cannot be removed; name a path in it")]
     IsRoot,

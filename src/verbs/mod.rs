@@ -1,4 +1,4 @@
-//! The verbs that read the past of a path: `ls`, `versions`, `log`, `cat`, `diff`, `grep`, `policy`, `why`, and those that change: `undelete`, `restore`, `label`, `prune`. A verb is
+//! The verbs that read the past of a path: `ls`, `versions`, `log`, `cat`, `diff`, `grep`, `policy`, `why`, and those that change: `undelete`, `restore`, `label`, `prune`, `forget`. A verb is
 //! run against an open namespace, that of a mount's daemon, or a follower or a writer that a command opens on a bucket, and sends rows
 //! (`rows.rs`), which a command prints as a table or as JSON.
 //!
@@ -10,6 +10,8 @@ mod cat;
 mod change;
 mod directory_policy;
 mod error;
+mod forget;
+mod forget_row;
 mod grep;
 mod label;
 mod label_time;
@@ -30,6 +32,8 @@ mod version_hold;
 pub use change::{ChangeVerb, change};
 pub use directory_policy::{DirectoryPolicyChange, DirectoryPolicyRequest};
 pub use error::{NearestTimes, VerbError};
+pub use forget::ForgetVerb;
+pub use forget_row::ForgetRow;
 pub use grep::pattern;
 pub use label::{LabelChange, LabelRequest, LabelScope};
 pub use log::is_change;
@@ -82,6 +86,7 @@ pub async fn run(
             directory_policy::policy(&reader, path, rows).await
         }
         ReadVerb::PrunePreview { settings } => retention::preview(&reader, settings, rows).await,
+        ReadVerb::ForgetPreview(request) => forget::preview(&reader, request, rows).await,
         ReadVerb::Stats { path } => stats::stats(&reader, path, rows).await,
         ReadVerb::Why { path } => retention::why(&reader, path, rows).await,
     }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::forget::ForgetVerb;
 use super::label::LabelScope;
 use super::path::TimedPath;
 
@@ -63,6 +64,8 @@ pub enum ReadVerb {
         /// `WORD=VALUE`, as if they were in force; if there are none, by the policy in force.
         settings: Vec<String>,
     },
+    /// What forgetting the ended versions of a file would do.
+    ForgetPreview(ForgetVerb),
     /// How much is live and history, how far back it reaches, and the names at and below a path with the most history.
     Stats {
         /// The directory or file.
@@ -95,6 +98,7 @@ impl ReadVerb {
             | Self::Holds { path, .. } => vec![path],
             Self::Diff(request) => vec![&mut request.old, &mut request.new],
             Self::Grep(request) => vec![&mut request.path],
+            Self::ForgetPreview(request) => vec![&mut request.path],
             Self::Policy { path } => path.iter_mut().collect(),
             Self::PrunePreview { .. } => Vec::new(),
         }

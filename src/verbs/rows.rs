@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::error::VerbError;
+use super::forget_row::ForgetRow;
 use super::path::PathText;
 use super::retention_rows::{KeptRow, PolicyWord, PruneRow, ReasonRow, StatRow};
 use crate::fs::past::stamp::{Precision, print};
@@ -45,6 +46,8 @@ pub enum VerbRow {
     Policy(PolicyWord),
     /// Of `prune`.
     Pruned(PruneRow),
+    /// Of `forget`.
+    Forget(ForgetRow),
     /// Of `why`.
     Reason(ReasonRow),
     /// Of `stats`.

@@ -22,6 +22,7 @@ const FLOORS: &[&str] = &[
     "history",
     "retention",
     "gc",
+    "forget",
     "recovery",
     "namespace.rs",
     "follower.rs",

@@ -33,6 +33,7 @@ mod editors;
 mod end_to_end;
 mod failing_store;
 mod followers;
+mod forget;
 mod harness;
 mod index_log;
 mod label_verbs;

@@ -1,8 +1,9 @@
-//! The verbs that change: `undelete`, `restore`, `label`, `policy`, `prune`. Each takes a path in a mount, whose daemon makes the change, or a store's URL and a path in
+//! The verbs that change: `undelete`, `restore`, `label`, `policy`, `prune`, `forget`. Each takes a path in a mount, whose daemon makes the change, or a store's URL and a path in
 //! it. No verb takes a namespace from a mount: on a URL the change is made by the daemon of this machine that has the namespace mounted,
 //! or, where the user says that no other machine has it mounted, by a writer that this command opens.
 
 mod arguments;
+mod forget_arguments;
 mod label_arguments;
 mod retention_arguments;
 mod writer;
@@ -16,6 +17,7 @@ use crate::config::DEFAULT_NAMESPACE;
 use crate::verbs::{ChangeVerb, TimedPath};
 use arguments::{ChangePlace, WriterConsent};
 pub(super) use arguments::{RestoreArguments, UndeleteArguments};
+pub(super) use forget_arguments::ForgetArguments;
 use label_arguments::LabelChangePlace;
 pub(super) use label_arguments::{LabelChangeCommand, LabelCommand};
 use retention_arguments::RetentionWay;
@@ -142,6 +144,15 @@ impl ChangeJob {
         Ok(Self::of_retention(arguments.find()?, form))
     }
 
+    /// Prepares `rewindfs forget`.
+    ///
+    /// # Errors
+    /// As [`Self::undelete`].
+    pub(super) fn forget(arguments: ForgetArguments) -> Result<ChangeStart, CliError> {
+        let form = arguments.form.into();
+        Ok(Self::of_retention(arguments.find()?, form))
+    }
+
     fn of_retention(way: RetentionWay, form: PrintForm) -> ChangeStart {
         match way {
             RetentionWay::Read(place, verb) => {
@@ -190,6 +201,7 @@ fn doing(verb: &ChangeVerb) -> String {
     match verb {
         ChangeVerb::Undelete { path, .. } => format!("restoring {path}"),
         ChangeVerb::Restore { path, .. } => format!("restoring {path}"),
+        ChangeVerb::Forget(request) => format!("forgetting versions of {}", request.path),
         ChangeVerb::Prune(_) => "dropping versions that no rule keeps".to_owned(),
         ChangeVerb::SetPolicy(_) | ChangeVerb::SetDirectoryPolicy(_) => {
             "setting the policy".to_owned()

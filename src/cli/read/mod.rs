@@ -5,6 +5,7 @@ pub(in crate::cli) mod arguments;
 mod color;
 mod diff_arguments;
 mod diff_printer;
+mod forget_lines;
 mod grep_arguments;
 mod label_arguments;
 mod log_arguments;
@@ -314,6 +315,9 @@ fn doing(verb: &ReadVerb) -> String {
         ReadVerb::Preview { path } => format!("comparing {path} and its present state"),
         ReadVerb::PrunePreview { .. } => "looking for versions that no rule keeps".to_owned(),
         ReadVerb::Policy { .. } => "reading the policy".to_owned(),
+        ReadVerb::ForgetPreview(request) => {
+            format!("looking for what shows the versions of {}", request.path)
+        }
         ReadVerb::Stats { .. } => "adding up the history".to_owned(),
         ReadVerb::Versions { path }
         | ReadVerb::Log { path, .. }

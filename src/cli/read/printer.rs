@@ -1,5 +1,6 @@
 //! Rows on standard output: as a table with local times, or as JSON lines.
 
+use super::forget_lines::forget_line;
 use super::output::RowOutput;
 use super::retention_cells::{
     POLICY, PRUNED, REASONS, STATS, kept_rules, kept_until, policy_cells, pruned_cells,
@@ -10,8 +11,8 @@ use super::table::{Column, Table, left, right, time};
 use crate::cli::error::CliError;
 use crate::cli::value::show_size;
 use crate::verbs::{
-    ChangeRow, EntryRow, HeldRow, LabelEntry, MatchRow, MomentRow, PathText, RestoredRow,
-    TruncatedRow, VerbRow, VersionRow,
+    ChangeRow, EntryRow, ForgetRow, HeldRow, LabelEntry, MatchRow, MomentRow, PathText,
+    RestoredRow, TruncatedRow, VerbRow, VersionRow,
 };
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -153,10 +154,24 @@ impl RowPrinter {
             VerbRow::Restored(row) => self.restored(&row),
             VerbRow::Policy(row) => self.table_row(&row, POLICY, policy_cells),
             VerbRow::Pruned(row) => self.table_row(&row, PRUNED, pruned_cells),
+            VerbRow::Forget(row) => self.forget_row(&row),
             VerbRow::Stat(row) => self.table_row(&row, STATS, stat_cells),
             VerbRow::Reason(row) => self.table_row(&row, REASONS, reason_cells),
         };
         self.output.note(printed)
+    }
+
+    /// Prints a row of `forget`, at once: the next one may take minutes.
+    fn forget_row(&mut self, row: &ForgetRow) -> io::Result<()> {
+        let out = &mut self.output.out;
+        match self.form.json {
+            true => {
+                serde_json::to_writer(&mut *out, row)?;
+                out.write_all(b"\n")?;
+            }
+            false => writeln!(out, "{}", forget_line(row, &self.zone))?,
+        }
+        out.flush()
     }
 
     /// Prints what was restored, and how that is undone.

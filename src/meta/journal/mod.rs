@@ -119,6 +119,34 @@ impl Journal {
         drop(unneeded);
     }
 
+    /// Begins a new file if the newest one has records, so that these are deleted once no token needs them. Returns the number of the file
+    /// that takes the next record.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`.
+    pub(crate) fn begin_file(&self) -> Result<u64, JournalError> {
+        // Dropped after the lock is released, as in `append`.
+        let full;
+        let mut state = lock(&self.shared.state);
+        full = match state.files.is_empty() {
+            true => None,
+            false => self.shared.start_file(&mut state)?,
+        };
+        let number = match state.files.back() {
+            Some(newest) => newest.number,
+            None => state.next,
+        };
+        drop(state);
+        drop(full);
+        Ok(number)
+    }
+
+    /// Returns the number of the oldest file; `None` if there is no file.
+    pub(crate) fn oldest_file(&self) -> Option<u64> {
+        let state = lock(&self.shared.state);
+        state.files.front().map(|oldest| oldest.number)
+    }
+
     /// Lists the damaged parts of the journal's files, as they were when it was opened.
     #[must_use]
     pub(crate) fn dropped(&self) -> &[Damage] {

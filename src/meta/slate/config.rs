@@ -25,7 +25,7 @@ const COLLECT_AFTER_MAX: Duration = Duration::from_secs(86_400);
 const WAL_COLLECT_AFTER_MAX: Duration = Duration::from_secs(60);
 
 /// The lower bound of the interval of the engine's garbage collection.
-const COLLECT_EVERY_MIN: Duration = Duration::from_secs(1);
+pub(super) const COLLECT_EVERY_MIN: Duration = Duration::from_secs(1);
 
 /// The upper bound of that interval, which is the engine's default.
 const COLLECT_EVERY_MAX: Duration = Duration::from_secs(300);

@@ -6,11 +6,11 @@
 //! nothing.
 
 use super::checksum::DamagedObject;
-use super::classify;
 use super::config::{OPEN_DEADLINE, SlateConfig};
 use super::connect::{OpenWatch, connect};
 use super::reason::FailureReason;
 use super::row_layout::{FirstByteSegments, RowMerge};
+use super::status::classify;
 use crate::meta::MetaError;
 use crate::meta::error::chain;
 use crate::sync::Arc;

@@ -336,6 +336,7 @@ fn of_namespace(table: &[u8]) -> Option<&'static str> {
         b"GW" => "the applied operations of earlier writers",
         b"Ga" => "how much it stores",
         b"Gb" => "which drops wait for a confirmation",
+        b"Gf" => "which versions are being forgotten",
         _ => return None,
     })
 }

@@ -157,6 +157,11 @@ impl ContentStore {
         write(&self.pending).insert(pending.content, Arc::clone(pending));
     }
 
+    /// Drops the cached slices of stored contents, inline bytes among them.
+    pub(crate) fn drop_resolved(&self) {
+        lock(&self.resolved).clear();
+    }
+
     /// Returns a content that is being uploaded; `None` if the index has its rows.
     pub(crate) fn pending(&self, content: ContentRef) -> Option<Arc<PendingContent>> {
         read(&self.pending).get(&content).cloned()

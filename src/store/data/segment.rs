@@ -4,6 +4,8 @@
 //! little-endian. Invariant: an extent has at most [`EXTENT`] bytes, is stored in one segment as a whole, and is verified
 //! against the first 128 bits of its BLAKE3 hash before a reader gets any byte of it.
 
+use std::collections::BTreeSet;
+
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
@@ -301,6 +303,12 @@ impl ExtentReader {
     /// many bytes that freed.
     pub(crate) fn give_up(&self, bytes: u64) -> u64 {
         self.blocks.give_up(bytes)
+    }
+
+    /// Removes the cached blocks of all segments but those that the bucket has.
+    pub(crate) fn keep_only(&self, listed: &BTreeSet<SegmentId>) {
+        self.blocks
+            .keep_only(|(epoch, sequence)| listed.contains(&SegmentId { epoch, sequence }));
     }
 
     /// Puts the blocks of a segment that has just been uploaded into the block cache.

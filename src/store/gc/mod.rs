@@ -8,6 +8,7 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod compaction;
+pub(crate) mod hasten;
 pub(crate) mod lineage;
 pub(crate) mod segments;
 pub(crate) mod state;
@@ -35,6 +36,8 @@ pub struct Gc {
     pub(crate) checkpoint: tokio::sync::Mutex<CheckpointProgress>,
     /// Whether the namespace is being closed.
     pub(crate) ending: tokio::sync::watch::Sender<bool>,
+    /// Segments that were dead at this timestamp, or before it, are deleted without a grace period.
+    pub(crate) due_upto: AtomicU64,
     /// Segments deleted since the namespace was opened.
     pub(crate) segments: AtomicU64,
     /// Bytes of the deleted segments.
@@ -56,6 +59,7 @@ impl Gc {
             turn: tokio::sync::Mutex::default(),
             checkpoint: tokio::sync::Mutex::default(),
             ending: tokio::sync::watch::Sender::default(),
+            due_upto: AtomicU64::new(0),
             segments: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             copied: AtomicU64::new(0),

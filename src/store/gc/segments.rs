@@ -80,7 +80,10 @@ impl Gc {
         asked: &[RowKey<EmptiedTable>],
     ) -> Result<ReviewOutcome, StoreError> {
         let now = self.core.clock.now().0;
-        let is_due = |dead: &DeadSegment| now.saturating_sub(dead.since.0) >= self.grace_ns();
+        let hastened = self.due_upto.load(Ordering::SeqCst);
+        let is_due = |dead: &DeadSegment| {
+            dead.since.0 <= hastened || now.saturating_sub(dead.since.0) >= self.grace_ns()
+        };
         let first = self.data.first_in_flight();
         let is_open =
             id.epoch == self.core.epoch && first.is_some_and(|first| first <= id.sequence);

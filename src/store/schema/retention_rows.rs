@@ -70,6 +70,13 @@ pub struct CapRow {
     pub since: Timestamp,
 }
 
+/// `G f`: versions of a name that are being forgotten.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ForgottenRow {
+    /// The lineages of their contents, and those with rows that cite the same extents, ascending.
+    pub(crate) lineages: Vec<u64>,
+}
+
 /// Versions that go before they are due as they were filed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AheadDrops {

@@ -14,7 +14,9 @@ use crate::store::model::error::StoreError;
 use crate::store::model::policy::Policy;
 use crate::store::model::version::Timestamp;
 use crate::store::schema::label_rows::{HoldRow, LabelRow};
-use crate::store::schema::retention_rows::{CapRow, DirectoryPolicyRow, WaitingDrops};
+use crate::store::schema::retention_rows::{
+    CapRow, DirectoryPolicyRow, ForgottenRow, WaitingDrops,
+};
 use crate::store::schema::rows::{
     AppliedRow, BindingRow, CheckpointRow, DentryRow, DirectoryLocation, EpochWatermark,
     ImportedRow, InodeRow, LineageRow, LocationRow, LogPlace, MovedRow, OrphanRow, PendingPolicy,
@@ -218,6 +220,8 @@ tables! {
     CapTable "G d" b"Gd" CapRow, "nothing", "`CapRow`: the policy to which `history-max` has shortened `G Q`; absent: it has not";
     /// Drops that wait for a confirmation.
     WaitingTable "G b" b"Gb" WaitingDrops, "nothing", "`WaitingDrops`: drops ahead of time that wait for a confirmation; absent: none";
+    /// Names whose versions are being forgotten.
+    ForgottenTable "G f" b"Gf" ForgottenRow, "directory, name", "`ForgottenRow`: ended versions of that name are being forgotten, and their bytes are not gone yet";
     /// How far the versions are filed by a new policy.
     RefileTable "G V" b"GV" Bytes, "nothing", "`bytes`: key of the version record up to which all are filed by the policy in force; absent: all are";
     /// The policy of the namespace.

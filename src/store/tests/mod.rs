@@ -14,6 +14,7 @@ mod edges;
 mod fenced;
 mod filing;
 mod follow;
+mod forget;
 mod full;
 mod labels;
 mod labels_kept;

@@ -1,0 +1,133 @@
+//! What forgetting versions of a name would do: which versions, which bytes, and what stands in the way.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use crate::store::data::contents::ResolvedExtent;
+use crate::store::forget::Forgetter;
+use crate::store::forget::line::{ForgetLine, ForgottenBytes};
+use crate::store::forget::report::{ForgetPlan, ForgetRequest, ForgottenVersion, ShownName};
+use crate::store::forget::shown_bytes::ShownBytes;
+use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
+use crate::store::model::version::{ContentRef, Kind, Retained};
+use crate::store::schema::forget_keys;
+
+impl Forgetter {
+    /// Returns what forgetting would do, and changes nothing.
+    ///
+    /// # Errors
+    /// Errors of the index; `Corrupt`.
+    pub async fn plan(&self, request: &ForgetRequest) -> Result<ForgetPlan, StoreError> {
+        let line = self.line(request).await?;
+        let forgotten = self.forgotten_bytes(&line).await?;
+        let mut shown_by = self.protected_by(&line).await?;
+        let cited = self.lineages_with(&forgotten.bytes).await?;
+        shown_by.extend(self.other_showers(&line, &forgotten, &cited).await?);
+        let goes = line.goes.iter();
+        let contents = goes.filter_map(|version| version.entry.content.reference());
+        let mut lineages: BTreeSet<u64> = contents.map(|content| content.cid).collect();
+        lineages.extend(cited.citing);
+        let begun = forget_keys::forgotten(request.directory, &request.name);
+        Ok(ForgetPlan {
+            bytes: forgotten.bytes.bytes(),
+            stay: line.stays.len() as u64,
+            has_current: line.stays.iter().any(|state| state.ended.is_none()),
+            shown_by,
+            is_begun: self.core.index.row(&begun).await?.is_some(),
+            lineages: lineages.into_iter().collect(),
+            versions: line.goes,
+        })
+    }
+
+    /// Splits the states of a name's line.
+    pub(super) async fn line(&self, request: &ForgetRequest) -> Result<ForgetLine, StoreError> {
+        let ForgetRequest {
+            directory,
+            name,
+            before,
+        } = request;
+        let list = self.history.view().history(*directory, name).await?;
+        let mut line = ForgetLine::default();
+        line.names.insert(ShownName {
+            directory: *directory,
+            name: name.clone(),
+        });
+        for state in &list.versions {
+            if state.kind == Kind::Directory || state.kept == Retained::Nothing {
+                continue;
+            }
+            let earlier = list.earlier_name(state.version.timestamp);
+            let name = match earlier {
+                Some(earlier) => Dentry::new(earlier.parent, Bytes::copy_from_slice(earlier.name)),
+                None => Dentry::new(*directory, name.clone()),
+            };
+            line.names.insert(name.clone().into());
+            let is_linked = state.shared.is_some();
+            let of_inode = state.clone().of_inode();
+            line.rows.add(&name, &of_inode, is_linked);
+            // The state of a hard-linked inode may outlast the name.
+            let ended = state.ended.and(of_inode.ended);
+            if ended.is_none_or(|ended| before.is_some_and(|before| before < ended)) {
+                line.stays.push(state.clone());
+                continue;
+            }
+            let id = of_inode.version;
+            if !line.goes.iter().any(|other| other.id == id) {
+                line.goes.push(ForgottenVersion {
+                    name: name.into(),
+                    id,
+                    entry: of_inode,
+                });
+            }
+        }
+        Ok(line)
+    }
+
+    /// Returns the bytes that go with a line's versions.
+    pub(super) async fn forgotten_bytes(
+        &self,
+        line: &ForgetLine,
+    ) -> Result<ForgottenBytes, StoreError> {
+        let mut kept = ShownBytes::default();
+        let mut kept_contents = BTreeSet::new();
+        for state in &line.stays {
+            if let Some(content) = state.content.reference()
+                && kept_contents.insert(content)
+            {
+                self.add_shown(&mut kept, content, state.attrs.size).await?;
+            }
+        }
+        let mut forgotten = ForgottenBytes::default();
+        for version in &line.goes {
+            let entry = &version.entry;
+            if let Some(content) = entry.content.reference()
+                && !kept_contents.contains(&content)
+                && forgotten.contents.insert(content)
+            {
+                let bytes = &mut forgotten.bytes;
+                self.add_shown(bytes, content, entry.attrs.size).await?;
+            }
+        }
+        forgotten.bytes.subtract(&kept);
+        Ok(forgotten)
+    }
+
+    /// Adds the bytes that a content shows.
+    pub(super) async fn add_shown(
+        &self,
+        shown: &mut ShownBytes,
+        content: ContentRef,
+        len: u64,
+    ) -> Result<(), StoreError> {
+        let view = self.data.contents.view(&self.core.index);
+        for (start, end, extent) in view.resolve(content, 0, len).await? {
+            if let ResolvedExtent::Stored(source, skip) = extent {
+                // A slice is at most as long as a range.
+                shown.add(&source, skip, (end - start) as u32);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,288 @@
+//! What else shows versions, or their bytes, than the name whose versions are to be forgotten: labels, holds, other names of a
+//! hard-linked file, and files with copies that share the stored bytes.
+//!
+//! No row leads from bytes to the contents that show them, so all rows of contents and states are scanned.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use crate::meta::RowScan;
+use crate::store::data::contents::ResolvedExtent;
+use crate::store::forget::Forgetter;
+use crate::store::forget::line::{ForgetLine, ForgottenBytes};
+use crate::store::forget::report::{ForgottenVersion, ShownBy, ShownName};
+use crate::store::forget::shown_bytes::ShownBytes;
+use crate::store::model::error::StoreError;
+use crate::store::model::version::{ContentRef, Ino, Timestamp};
+use crate::store::schema::keys;
+use crate::store::schema::rows::{
+    DentryBody, DentryRow, EntryState, InodeRow, InodeState, VersionRecord,
+};
+use crate::store::schema::tables::{
+    BindingTable, DentryTable, InodeTable, LineageTable, LinkedVersionTable, OrphanTable,
+    RangeTable, RowTable, VersionTable,
+};
+
+/// Lineages whose rows have to do with some bytes.
+#[derive(Debug, Default)]
+pub(super) struct CitingLineages {
+    /// Those with rows that show some of the bytes, and those that began over them.
+    pub(super) showing: BTreeSet<u64>,
+    /// Those with rows that cite an extent which has some of the bytes, even if they show others of it.
+    pub(super) citing: BTreeSet<u64>,
+}
+
+/// A content that a row shows, and the length of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ShownContent {
+    content: ContentRef,
+    len: u64,
+}
+
+impl Forgetter {
+    /// Returns the labels, holds and other names of hard-linked inodes that show versions which are to go.
+    pub(super) async fn protected_by(&self, line: &ForgetLine) -> Result<Vec<ShownBy>, StoreError> {
+        let mut shown_by = Vec::new();
+        for version in &line.goes {
+            shown_by.extend(self.hold_on(version).await?);
+            let names = self.names_of(version).await?;
+            for name in &names {
+                self.labels_on(version, name, &mut shown_by).await?;
+                if !line.names.contains(name) {
+                    let began = Some(version.id.timestamp);
+                    shown_by.push(ShownBy::Name(name.clone(), began));
+                }
+            }
+        }
+        let mut told = Vec::new();
+        for shower in shown_by {
+            if !told.contains(&shower) {
+                told.push(shower);
+            }
+        }
+        Ok(told)
+    }
+
+    async fn hold_on(&self, version: &ForgottenVersion) -> Result<Option<ShownBy>, StoreError> {
+        let view = self.history.view();
+        let until = view.hold_of(version.entry.ino, version.id).await?;
+        let until = until.filter(|until| *until > self.core.now());
+        Ok(until.map(|until| ShownBy::Hold {
+            began: version.id.timestamp,
+            until,
+        }))
+    }
+
+    /// Returns the names that showed a version.
+    async fn names_of(&self, version: &ForgottenVersion) -> Result<Vec<ShownName>, StoreError> {
+        let ino = version.entry.ino;
+        let key = keys::linked_closed(ino, version.id);
+        if self.core.index.get(&key).await?.is_none() {
+            return Ok(vec![version.name.clone()]);
+        }
+        let began = version.id.timestamp;
+        let ended = version.entry.ended.unwrap_or(Timestamp(u64::MAX));
+        let (from, until) = (keys::bindings(ino), keys::after(&keys::bindings(ino)));
+        let mut names = vec![version.name.clone()];
+        for (key, value) in self.core.index.scan(from, until, usize::MAX).await? {
+            let row = BindingTable::decode(&value)?;
+            if let Some((id, name)) = keys::bound_name(&key)
+                && id.timestamp < ended
+                && row.end.is_none_or(|end| began < end)
+            {
+                let name = ShownName::from(name);
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    async fn labels_on(
+        &self,
+        version: &ForgottenVersion,
+        name: &ShownName,
+        shown_by: &mut Vec<ShownBy>,
+    ) -> Result<(), StoreError> {
+        let view = self.history.view();
+        let ended = version.entry.ended.unwrap_or(Timestamp(u64::MAX));
+        let span = version.id.timestamp..ended;
+        let mut memo = Default::default();
+        for label in self.history.labels_between(span, usize::MAX).await? {
+            if view.label_shows(&label, name.directory, &mut memo).await? {
+                shown_by.push(ShownBy::Label {
+                    directory: label.slot.directory,
+                    name: label.slot.name.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the names outside the line that show bytes which are to go.
+    pub(super) async fn other_showers(
+        &self,
+        line: &ForgetLine,
+        forgotten: &ForgottenBytes,
+        lineages: &CitingLineages,
+    ) -> Result<Vec<ShownBy>, StoreError> {
+        let ForgottenBytes { contents, bytes } = forgotten;
+        if contents.is_empty() || bytes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut lineages = lineages.showing.clone();
+        lineages.extend(contents.iter().map(|content| content.cid));
+        let mut found = Vec::new();
+        let tables = [
+            DentryTable::all(),
+            InodeTable::all(),
+            OrphanTable::all(),
+            VersionTable::all(),
+            LinkedVersionTable::all(),
+        ];
+        for table in tables {
+            let mut rows = self.rows_of(table).await?;
+            while let Some((key, value)) = rows.next().await? {
+                if line.rows.0.contains(&key) {
+                    continue;
+                }
+                for shown in contents_of(&key, &value)? {
+                    if lineages.contains(&shown.content.cid) && self.shows(shown, bytes).await? {
+                        let shower = self.shower(&key).await?;
+                        if !found.contains(&shower) {
+                            found.push(shower);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the lineages whose rows have some of the bytes, or cite their extents.
+    pub(super) async fn lineages_with(
+        &self,
+        bytes: &ShownBytes,
+    ) -> Result<CitingLineages, StoreError> {
+        let (mut with, mut citing) = (BTreeSet::new(), BTreeSet::new());
+        if bytes.is_empty() {
+            return Ok(CitingLineages::default());
+        }
+        let mut rows = self.rows_of(RangeTable::all()).await?;
+        while let Some((key, value)) = rows.next().await? {
+            let row = RangeTable::decode(&value)?;
+            let mut slices = row.pieces().iter();
+            if slices.any(|slice| bytes.meets(&slice.source, slice.skip, slice.len)) {
+                with.extend(keys::lineage_of(&key));
+            }
+            if row.pieces().iter().any(|slice| bytes.are_in(&slice.source)) {
+                citing.extend(keys::lineage_of(&key));
+            }
+        }
+        let mut began_over = Vec::new();
+        let mut rows = self.rows_of(LineageTable::all()).await?;
+        while let Some((key, value)) = rows.next().await? {
+            let row = LineageTable::decode(&value)?;
+            began_over.extend(keys::lineage_of(&key).map(|cid| (cid, row.parent.cid)));
+        }
+        loop {
+            let before = with.len();
+            let below = began_over.iter().filter(|(_, over)| with.contains(over));
+            let below: Vec<u64> = below.map(|(cid, _)| *cid).collect();
+            with.extend(below);
+            if with.len() == before {
+                return Ok(CitingLineages {
+                    showing: with,
+                    citing,
+                });
+            }
+        }
+    }
+
+    async fn rows_of(&self, table: Bytes) -> Result<Box<dyn RowScan>, StoreError> {
+        let end = keys::after(&table);
+        Ok(self.core.index.rows().scan(table..end).await?)
+    }
+
+    /// Tells whether a content shows some of the bytes.
+    async fn shows(&self, shown: ShownContent, bytes: &ShownBytes) -> Result<bool, StoreError> {
+        let view = self.data.contents.view(&self.core.index);
+        let resolved = view.resolve(shown.content, 0, shown.len).await?;
+        Ok(resolved.iter().any(|(start, end, extent)| match extent {
+            ResolvedExtent::Stored(source, skip) => {
+                bytes.meets(source, *skip, (end - start) as u32)
+            }
+            ResolvedExtent::Staged(_) | ResolvedExtent::Zero => false,
+        }))
+    }
+
+    /// Returns what a row is that shows something.
+    async fn shower(&self, key: &Bytes) -> Result<ShownBy, StoreError> {
+        let began = keys::trailing_id(key).map(|id| id.timestamp);
+        if DentryTable::has(key)
+            && let Some(name) = keys::dentry(key)
+        {
+            return Ok(ShownBy::Name(name.into(), None));
+        }
+        if VersionTable::has(key)
+            && let Some(name) = keys::record_slot(key)
+        {
+            return Ok(ShownBy::Name(name.into(), began));
+        }
+        let ino = keys::leading_ino(key).unwrap_or(Ino(0));
+        let began = began.filter(|_| LinkedVersionTable::has(key));
+        let from = keys::bindings(ino);
+        let first = self.core.index.first(from.clone(), keys::after(&from));
+        let bound = first.await?.and_then(|(key, _)| keys::bound_name(&key));
+        Ok(match bound {
+            Some((_, name)) => ShownBy::Name(name.into(), began),
+            None => ShownBy::OpenFile,
+        })
+    }
+}
+
+/// Returns the stored contents that a row shows.
+fn contents_of(key: &Bytes, value: &[u8]) -> Result<Vec<ShownContent>, StoreError> {
+    let mut shown = Vec::new();
+    match key.get(..2).unwrap_or_default() {
+        b"CD" => {
+            let row: DentryRow = DentryTable::decode(value)?;
+            if let DentryBody::Own { node, state } = &row.body {
+                add_state(node, state, &mut shown);
+            }
+        }
+        b"CI" => {
+            if let InodeRow::Linked(row) = InodeTable::decode(value)? {
+                add_state(&row.node, &row.state, &mut shown);
+            }
+        }
+        b"CO" => add_node(&OrphanTable::decode(value)?.node, &mut shown),
+        b"HV" | b"HW" => {
+            let record: VersionRecord = match VersionTable::has(key) {
+                true => VersionTable::decode(value)?,
+                false => LinkedVersionTable::decode(value)?,
+            };
+            if let Some(node) = &record.node {
+                add_node(node, &mut shown);
+            }
+        }
+        _ => {}
+    }
+    Ok(shown)
+}
+
+fn add_state(node: &InodeState, state: &EntryState, shown: &mut Vec<ShownContent>) {
+    add_node(node, shown);
+    if let Some(last) = state.hidden() {
+        add_node(&last.node, shown);
+    }
+}
+
+fn add_node(node: &InodeState, shown: &mut Vec<ShownContent>) {
+    shown.extend(node.content.reference().map(|content| ShownContent {
+        content,
+        len: node.attrs.size,
+    }));
+}

@@ -1,0 +1,192 @@
+//! Sets of stored bytes: parts of extents, and inline bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::store::schema::rows::ExtentSource;
+
+/// Inline bytes that are shorter than this are not looked for elsewhere: a few bytes are the same by chance.
+const INLINE_MIN: usize = 16;
+
+/// An extent: epoch and sequence of its segment, and its offset there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ExtentPlace {
+    segment: (u64, u64),
+    offset: u32,
+}
+
+/// Bytes that contents show.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ShownBytes {
+    /// Of each extent, which of its bytes: ascending, without overlaps.
+    extents: BTreeMap<ExtentPlace, Vec<Range<u32>>>,
+    inline: BTreeSet<Bytes>,
+}
+
+impl ShownBytes {
+    /// Adds `len` bytes of an extent behind its first `skip`.
+    pub(crate) fn add(&mut self, source: &ExtentSource, skip: u32, len: u32) {
+        match source {
+            ExtentSource::Segment {
+                epoch,
+                sequence,
+                offset,
+                ..
+            } => {
+                let place = ExtentPlace {
+                    segment: (*epoch, *sequence),
+                    offset: *offset,
+                };
+                let parts = self.extents.entry(place).or_default();
+                *parts = union(std::mem::take(parts), skip..skip.saturating_add(len));
+            }
+            ExtentSource::Inline(bytes) => {
+                let shown = bytes.slice(inline_part(bytes, skip, len));
+                if shown.len() >= INLINE_MIN {
+                    self.inline.insert(shown);
+                }
+            }
+            ExtentSource::Zero => {}
+        }
+    }
+
+    /// Removes what the other set has.
+    pub(crate) fn subtract(&mut self, other: &Self) {
+        for (place, gone) in &other.extents {
+            if let Some(parts) = self.extents.get_mut(place) {
+                for gone in gone {
+                    *parts = without(std::mem::take(parts), gone);
+                }
+            }
+        }
+        self.extents.retain(|_, parts| !parts.is_empty());
+        self.inline.retain(|bytes| !other.inline.contains(bytes));
+    }
+
+    /// Tells whether `len` bytes of an extent behind its first `skip` have one of these.
+    pub(crate) fn meets(&self, source: &ExtentSource, skip: u32, len: u32) -> bool {
+        match source {
+            ExtentSource::Segment {
+                epoch,
+                sequence,
+                offset,
+                ..
+            } => {
+                let place = ExtentPlace {
+                    segment: (*epoch, *sequence),
+                    offset: *offset,
+                };
+                let shown = skip..skip.saturating_add(len);
+                let parts = self.extents.get(&place).into_iter().flatten();
+                let mut parts = parts;
+                parts.any(|part| part.start < shown.end && shown.start < part.end)
+            }
+            ExtentSource::Inline(bytes) => {
+                let shown = bytes.slice(inline_part(bytes, skip, len));
+                self.inline.contains(&shown)
+            }
+            ExtentSource::Zero => false,
+        }
+    }
+
+    /// Tells whether some of these are in an extent, whatever is shown of it.
+    pub(crate) fn are_in(&self, source: &ExtentSource) -> bool {
+        match source {
+            ExtentSource::Segment { len, .. } => self.meets(source, 0, *len),
+            ExtentSource::Inline(_) | ExtentSource::Zero => false,
+        }
+    }
+
+    /// The number of bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let parts = self.extents.values().flatten();
+        let in_extents: u64 = parts.map(|part| u64::from(part.end - part.start)).sum();
+        let inline: u64 = self.inline.iter().map(|bytes| bytes.len() as u64).sum();
+        in_extents + inline
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.extents.is_empty() && self.inline.is_empty()
+    }
+}
+
+/// The part of inline bytes that a slice shows.
+fn inline_part(bytes: &Bytes, skip: u32, len: u32) -> Range<usize> {
+    let from = (skip as usize).min(bytes.len());
+    from..(from + len as usize).min(bytes.len())
+}
+
+fn union(parts: Vec<Range<u32>>, added: Range<u32>) -> Vec<Range<u32>> {
+    let mut added = added;
+    let mut all = Vec::with_capacity(parts.len() + 1);
+    for part in parts {
+        if part.end < added.start || added.end < part.start {
+            all.push(part);
+        } else {
+            added = added.start.min(part.start)..added.end.max(part.end);
+        }
+    }
+    all.push(added);
+    all.sort_unstable_by_key(|part| part.start);
+    all
+}
+
+fn without(parts: Vec<Range<u32>>, gone: &Range<u32>) -> Vec<Range<u32>> {
+    let cut = |part: Range<u32>| {
+        let left = part.start..part.end.min(gone.start);
+        let right = part.start.max(gone.end)..part.end;
+        [left, right].into_iter().filter(|part| !part.is_empty())
+    };
+    parts.into_iter().flat_map(cut).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extent(sequence: u64) -> ExtentSource {
+        ExtentSource::Segment {
+            epoch: 1,
+            sequence,
+            offset: 0,
+            len: 100,
+            hash: [0; 16],
+        }
+    }
+
+    #[test]
+    fn parts_of_extents_are_joined_subtracted_and_found() {
+        let mut all = ShownBytes::default();
+        all.add(&extent(1), 0, 10);
+        all.add(&extent(1), 20, 10);
+        all.add(&extent(1), 5, 20);
+        all.add(&extent(2), 0, 100);
+        assert_eq!(all.bytes(), 130);
+        let mut kept = ShownBytes::default();
+        kept.add(&extent(1), 10, 5);
+        kept.add(&extent(2), 0, 100);
+        all.subtract(&kept);
+        assert_eq!(all.bytes(), 25);
+        assert!(!all.meets(&extent(1), 10, 5) && all.meets(&extent(1), 10, 6));
+        assert!(!all.meets(&extent(2), 0, 100) && !all.meets(&extent(3), 0, 100));
+        assert!(!all.meets(&ExtentSource::Zero, 0, 100));
+        assert!(all.are_in(&extent(1)) && !all.are_in(&extent(2)));
+    }
+
+    #[test]
+    fn inline_bytes_are_found_by_what_they_are() {
+        let long = |fill: u8| ExtentSource::Inline(vec![fill; 20].into());
+        let mut all = ShownBytes::default();
+        all.add(&long(1), 0, 20);
+        all.add(&long(2), 0, 20);
+        all.add(&long(3), 0, 5);
+        assert_eq!(all.bytes(), 40, "five bytes are the same by chance");
+        let mut kept = ShownBytes::default();
+        kept.add(&long(2), 0, 20);
+        all.subtract(&kept);
+        assert!(all.meets(&long(1), 0, 20) && !all.meets(&long(2), 0, 20));
+        assert!(!all.is_empty());
+    }
+}
