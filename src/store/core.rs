@@ -9,6 +9,7 @@ use crate::backend::Backend;
 use crate::env::Env;
 use crate::meta::{Journal, JournalToken};
 use crate::store::index::applied::ArchivedWatermarks;
+use crate::store::index::changed_hours::ChangedHours;
 use crate::store::index::current::Index;
 use crate::store::index::directory_policies::DirectoryPolicies;
 use crate::store::index::health::Health;
@@ -51,6 +52,8 @@ pub(crate) struct Core {
     pub(crate) policy: Mutex<Option<Arc<Policy>>>,
     /// The policies of directories of a writer, rows `G q`.
     pub(crate) directory_policies: Mutex<Arc<DirectoryPolicies>>,
+    /// Which hours in which names changed have a row.
+    pub(crate) changed_hours: ChangedHours,
     /// How many holds on versions were set; a run of retention reads the holds again when it has changed.
     pub(crate) holds_set: AtomicU64,
     /// Notified when an operation is queued, uploaded or committed, and when an upload has failed.

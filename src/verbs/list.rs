@@ -115,7 +115,7 @@ async fn moments(reader: &PathReader, path: &TimedPath, rows: &RowSender) -> Res
         return Err(reader.missing(path).await?);
     };
     let view = reader.view();
-    let changes = view.changes(directory, usize::MAX).await;
+    let changes = view.listed_times(directory).await;
     let mut changes = changes.map_err(&failed)?;
     changes.retain(|at| *at <= reader.now);
     let row = |at: Timestamp| MomentRow {

@@ -88,7 +88,7 @@ async fn only_times_are_listed_at_which_everything_is_kept() {
         .iter()
         .filter(|name| name.contains("T23-59-59.999"))
         .collect();
-    assert_eq!(days.len(), 2, "the ends of the days before: {left:?}");
+    assert_eq!(days.len(), 3, "the ends of the days before: {left:?}");
 }
 
 #[tokio::test]
@@ -149,4 +149,49 @@ async fn an_older_state_is_not_offered_as_the_last_one_of_a_removed_name() {
     prune(&world).await;
     let offered = world.ls(".versions/@deleted").await.unwrap();
     assert_eq!(offered, [""; 0]);
+}
+
+#[tokio::test]
+async fn the_root_lists_the_ends_of_hours_in_which_something_below_changed() {
+    let world = world().await;
+    policy(
+        &world,
+        &[
+            "keep-within=1d",
+            "keep-hourly=10d",
+            "keep-daily=off",
+            "keep-weekly=off",
+        ],
+    )
+    .await;
+    let made = world.mkdir(&ALICE, ROOT, b"d", 0o755, 0).await.unwrap();
+    let (d, mut changed) = (made.stat.ino.0, 0);
+    for hour in 0..60 {
+        if hour % 3 == 0 {
+            let file = format!("f{hour}");
+            let flags = libc::O_WRONLY;
+            let made = world.create(&ALICE, d, file.as_bytes(), 0o644, 0, flags);
+            let (entry, opened) = made.await.unwrap();
+            world.close((entry.stat.ino.0, opened.handle)).await;
+            changed += 1;
+        }
+        world.advance(HOUR);
+    }
+    prune(&world).await;
+    world.advance(2 * SECOND);
+    let left = listed(&world).await;
+    let ends = left.iter().filter(|name| name.contains("-59-59.999"));
+    let ends: Vec<_> = ends.collect();
+    // Of the hours of the last day, and of each day before: a listing is a screenful.
+    assert!((9..=changed).contains(&ends.len()), "{left:?}");
+    for name in &ends {
+        let shown = world.ls(&format!(".versions/{name}/d")).await.unwrap();
+        assert!(!shown.is_empty(), "{name}");
+    }
+    // Where nothing changed, an hour's end is found by name, and not listed.
+    let all: Vec<_> = world.ls("d/.versions").await.unwrap();
+    assert!(all.iter().filter(|name| name.starts_with('2')).count() > 8);
+    // An hour without a change after one with a change leads to the same tree.
+    let twice = ends.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    assert_eq!(twice, 0);
 }

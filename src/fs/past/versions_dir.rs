@@ -84,17 +84,14 @@ impl PastDir for VersionsDir {
         }
     }
 
-    /// The virtual folders and files, the labels, and the times at which the directory's entries changed, newest first, thinned with age, one a
+    /// The virtual folders and files, the labels, and the times at which the directory's entries changed, in the root directory also the ends of hours
+    /// in which anything below did, newest first, thinned with age, one a
     /// second at most. The stamp of a second without its milliseconds, which is all that SMB knows of it, leads to the same state.
     async fn list(&self, past: &PastReader) -> FsResult<PastNames> {
         let now = past.namespace.now();
         past.namespace.history().settle(now).await;
-        let changes = past
-            .namespace
-            .history()
-            .view()
-            .changes(self.0, usize::MAX)
-            .await;
+        let view = past.namespace.history().view();
+        let changes = view.listed_times(self.0).await;
         let changes = changes.map_err(|error| FsError::from(error).by_number())?;
         let horizons = past.horizons(self.0).await?;
         // A change at a time that is not exact any more is found at the first exact one after it.

@@ -325,7 +325,7 @@ impl<'a> PathFinder<'a> {
 fn of_namespace(table: &[u8]) -> Option<&'static str> {
     Some(match table {
         b"GA" => "its size and its applied operations",
-        b"GC" | b"GQ" | b"GV" | b"Gd" | b"Gq" => "its retention policy",
+        b"GC" | b"GQ" | b"GV" | b"Gd" | b"Gh" | b"Gq" => "its retention policy",
         b"GF" | b"GP" => "what keeps a version",
         b"GI" => "which times are kept whole",
         b"GJ" | b"GZ" => "which versions are to be reviewed",

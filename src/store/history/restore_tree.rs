@@ -250,6 +250,7 @@ impl History {
         alive_since: Timestamp,
     ) -> Ino {
         let at = txn.timestamp;
+        self.tree.note_change(txn, at);
         let node = item.node(txn.time);
         txn.usage.files += 1;
         let ino = match item.what {

@@ -11,14 +11,16 @@ use crate::store::history::History;
 use crate::store::history::as_of::{Binding, HistoricalVersion};
 use crate::store::history::version_list::{Predecessor, Successor, VersionList};
 use crate::store::history::view::PastView;
+use crate::store::index::changed_hours::time_of;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::ignored_names::is_ignored;
-use crate::store::model::version::{EndOp, Ino, Kind, Op, PastEntry, Retained, Timestamp};
+use crate::store::model::version::{EndOp, Ino, Kind, Op, PastEntry, ROOT, Retained, Timestamp};
 use crate::store::schema::keys;
+use crate::store::schema::retention_keys::hour_of_row;
 use crate::store::schema::rows::{DentryBody, DentryRow, ImportedRow, VersionRecord};
-use crate::store::schema::tables::{DentryTable, RowTable, VersionTable};
+use crate::store::schema::tables::{ChangedHourTable, DentryTable, RowTable, VersionTable};
 use crate::store::tree::move_rows::is_rewrite;
 
 /// Largest number of renames and undeletes that a list of versions follows back.
@@ -170,6 +172,28 @@ impl PastView {
         let newest = self.newest;
         let shown = timestamps.into_iter().rev().filter(|at| *at <= newest);
         Ok(shown.take(limit).collect())
+    }
+}
+
+impl PastView {
+    /// Returns the timestamps that `.versions` of a directory may list, newest first: those at which its entries changed, and in the root
+    /// directory the ends of hours in which anything below did.
+    ///
+    /// # Errors
+    /// Errors of the index.
+    pub async fn listed_times(&self, directory: Ino) -> Result<Vec<Timestamp>, StoreError> {
+        let mut times = self.changes(directory, usize::MAX).await?;
+        if directory == ROOT {
+            let all = ChangedHourTable::all();
+            let end = keys::after(&all);
+            let rows = self.rows.scan(all, end, usize::MAX).await?;
+            let hours = rows.iter().filter_map(|(key, _)| hour_of_row(key));
+            let ends = hours.map(|hour| Timestamp(time_of(hour).end.0 - 1));
+            times.extend(ends.filter(|end| *end <= self.newest));
+            times.sort_unstable_by(|one, other| other.cmp(one));
+            times.dedup();
+        }
+        Ok(times)
     }
 }
 

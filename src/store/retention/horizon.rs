@@ -26,6 +26,7 @@ impl Retention {
     ) -> Result<bool, StoreError> {
         let old = Horizons::read(rows).await?;
         let new = old.raised(policy, now);
+        self.thin_changed_hours(&new).await?;
         let directories = self.raise_directory_horizons(policy, &new, now).await?;
         if new == old {
             return Ok(directories);

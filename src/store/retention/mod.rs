@@ -12,6 +12,7 @@ pub(crate) mod amounts;
 pub(crate) mod brake;
 pub(crate) mod cap;
 pub(crate) mod carry_out;
+pub(crate) mod changed_hours;
 pub(crate) mod clocks;
 pub(crate) mod directory_policies;
 pub(crate) mod drop_version;

@@ -9,6 +9,7 @@
 //! | `G J` | timestamp, directory | retention: removed labels whose versions in `G P` are to be reviewed | |
 //! | `G I` | tier | `.versions`: the oldest exact times | few, all scanned |
 //! | `G C` | | retention: a stricter policy that is not in force yet | one row |
+//! | `G h` | hour since 1970 | `.versions` of the root directory: hours in which names changed | few, all scanned |
 //! | `G q` | directory | `.versions`, retention: policies of directories | few, all scanned |
 //! | `G d` | | retention: the policy to which `history-max` has shortened that of the user | one row |
 //! | `G b` | | retention: drops that wait for a confirmation | one row |
@@ -21,9 +22,9 @@ use crate::store::model::version::{Ino, Timestamp};
 use crate::store::schema::keys::{KeyBuilder, leading_ino, record_slot};
 use crate::store::schema::retention_rows::{Filing, LabelPin};
 use crate::store::schema::tables::{
-    CapTable, DirectoryPolicyTable, DueTable, HorizonTable, KeptTable, LabeledTable,
-    PendingPolicyTable, RefileTable, RemovedLabelTable, ReviewTable, RowKey, RowTable,
-    WaitingTable,
+    CapTable, ChangedHourTable, DirectoryPolicyTable, DueTable, HorizonTable, KeptTable,
+    LabeledTable, PendingPolicyTable, RefileTable, RemovedLabelTable, ReviewTable, RowKey,
+    RowTable, WaitingTable,
 };
 use crate::store::schema::tally::word;
 
@@ -157,4 +158,14 @@ pub(crate) fn directory_policy(directory: Ino) -> RowKey<DirectoryPolicyTable> {
     KeyBuilder::new(DirectoryPolicyTable::PREFIX)
         .u64(directory.0)
         .row()
+}
+
+/// The row of an hour since 1970 in which a name changed.
+pub(crate) fn changed_hour(hour: u64) -> RowKey<ChangedHourTable> {
+    KeyBuilder::new(ChangedHourTable::PREFIX).u64(hour).row()
+}
+
+/// Returns the hour of such a row.
+pub(crate) fn hour_of_row(key: &[u8]) -> Option<u64> {
+    word(key, 2)
 }

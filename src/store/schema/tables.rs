@@ -214,6 +214,8 @@ tables! {
     RemovedLabelTable "G J" b"GJ" Timestamp, "timestamp, directory", "`timestamp`: that label was removed then, and its versions in `G P` are to be reviewed";
     /// The oldest times that are exact.
     HorizonTable "G I" b"GI" Timestamp, "tier (`u8`)", "`timestamp`: the oldest time of that tier at which every version is kept that stood then";
+    /// Hours in which names changed.
+    ChangedHourTable "G h" b"Gh" (), "hour since 1970", "`()`: a name of the namespace changed in that hour, and its end is found by no newer row";
     /// A stricter policy that is not in force yet.
     PendingPolicyTable "G C" b"GC" PendingPolicy, "nothing", "`PendingPolicy`: a stricter policy that is not in force yet; absent: none";
     /// The policy that the limit of the history leaves.

@@ -249,6 +249,7 @@ impl Tree {
         };
         txn.put(keys::entry(dentry.parent, &dentry.name), &entry);
         if node.kind == Kind::Directory {
+            self.note_change(txn, at);
             txn.dependencies.makes.push(ino);
             let time = node.attrs.mtime;
             let row = DirectoryRow {

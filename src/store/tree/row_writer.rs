@@ -14,6 +14,7 @@ use crate::store::model::version::{
     Author, EndOp, Ino, Op, Origin, Retained, Stamp, Timestamp, VersionId,
 };
 use crate::store::schema::keys;
+use crate::store::schema::retention_keys;
 use crate::store::schema::rows::{
     BindingRow, DentryBody, DentryRow, DirectoryRow, EntryState, Filing, InodeRow, InodeState,
     LastVersion, LinkedRow, LocationRow, OrphanRow, RemovalBurst, VersionRecord,
@@ -98,6 +99,13 @@ impl Tree {
         txn.put(key, &count);
     }
 
+    /// Writes that a name of the namespace changed at `at`, unless the hour has that row already.
+    pub(crate) fn note_change(&self, txn: &mut Txn, at: Timestamp) {
+        if let Some(hour) = self.core.changed_hours.needs_row(at) {
+            txn.put(retention_keys::changed_hour(hour), &());
+        }
+    }
+
     pub(crate) fn stamp(
         &self,
         at: Timestamp,
@@ -162,6 +170,9 @@ impl Tree {
                 txn.put(keys::orphan(ino), &orphan);
                 return;
             }
+        }
+        if let EntryState::Version(stamp) = state {
+            self.note_change(txn, stamp.id.timestamp);
         }
         match (state, &file.state) {
             (EntryState::Version(_), EntryState::Version(_)) => {}
@@ -248,6 +259,7 @@ impl Tree {
         rows: &VersionRows,
         mut record: VersionRecord,
     ) -> VersionRecord {
+        self.note_change(txn, record.end);
         record.recorded = txn.recorded.filter(|at| *at > record.end);
         rows.file_by_time(txn, &mut record, self.filing_policy(rows).as_deref());
         record
