@@ -121,6 +121,13 @@ impl Walk {
         let restored = self.ns.history.restore(name, shown, then, added, &author);
         if let Some(made) = restored.await.unwrap().at {
             self.past.save(at, made.0, &text.unwrap());
+            // The model knows no holds: that of the replaced version ends at once.
+            let before = Timestamp(made.0 - 1);
+            let view = self.ns.history.view();
+            let replaced = view.entry_at(Ino(at.0), at.1.as_bytes(), before).await;
+            let replaced = replaced.unwrap().unwrap();
+            let released = self.ns.history.release_version(name, &replaced);
+            released.await.unwrap();
         }
     }
 
