@@ -45,10 +45,12 @@ impl DataStore {
         Ok(count.is_some_and(|count| count > 0))
     }
 
-    /// Tells whether the range rows of a content are complete: a row shows the content, or showed it when an existing pin was
-    /// made.
+    /// Tells whether the range rows of a content are complete: a row shows the content, or, in the writer, showed it when an existing pin
+    /// was made.
     pub(crate) async fn is_readable(&self, content: ContentRef) -> Result<bool, StoreError> {
-        let held = lock(&self.pins.shown).contains_key(&content);
+        // The writer of a follower's index does not see the pins of the follower.
+        let is_writer = matches!(self.core.role, Role::Writer);
+        let held = is_writer && lock(&self.pins.shown).contains_key(&content);
         Ok(held || self.is_shown(content).await?)
     }
 
