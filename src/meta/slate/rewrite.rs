@@ -29,10 +29,15 @@ use std::time::Duration;
 
 /// How often a compaction of all tables of a part is asked for: the engine refuses one while it compacts some of them by itself.
 const ATTEMPTS: u32 = 30;
-/// How often the garbage collection runs until no old object is left.
-const COLLECTIONS: u32 = 10;
+/// How often the garbage collection runs until no old object is left: it leaves those from after the beginning of a compaction that is
+/// running, and one takes ten seconds or longer.
+const COLLECTIONS: u32 = 120;
+/// After so many runs rows are written as tables again, so that no old object is the newest of its kind.
+const TABLES_EVERY: u32 = 10;
 /// The pause between two looks at the engine's state. The engine looks for work every five seconds.
 const PAUSE: Duration = Duration::from_millis(500);
+/// The engine tells the times of tables and compactions apart if they differ by this.
+const CLOCK_STEP: Duration = Duration::from_millis(2);
 /// How many looks a compaction that was asked for may wait until the engine takes or refuses it.
 const LOOKS: u32 = 40;
 
@@ -109,7 +114,7 @@ impl Rewriter {
         };
         self.delete_checkpoints(db).await?;
         let mut left = BTreeSet::new();
-        for _ in 0..COLLECTIONS {
+        for run in 0..COLLECTIONS {
             let collecting = self.admin.run_gc_once(options.clone());
             self.within("the deletion of old tables", collecting)
                 .await?;
@@ -122,7 +127,9 @@ impl Rewriter {
             if left.is_empty() {
                 break;
             }
-            self.write_tables(db, parts).await?;
+            if run % TABLES_EVERY == 0 {
+                self.write_tables(db, parts).await?;
+            }
             tokio::time::sleep(PAUSE).await;
         }
         Ok(ReplacedObjects { keys: left })
@@ -170,6 +177,8 @@ impl Rewriter {
             for _ in 0..2 {
                 self.write_tables(db, &[part]).await?;
             }
+            // The garbage collection compares times in milliseconds: the compaction is to be later than the tables.
+            tokio::time::sleep(CLOCK_STEP).await;
             let manifest = self.newest_manifest(db).await?;
             let Some(segment) = manifest.segment(&[part]) else {
                 return Ok(());
