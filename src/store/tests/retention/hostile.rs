@@ -1,11 +1,11 @@
 //! Walks that a hostile reading of the rule found, each a case of its own.
 
-use super::words::{DAY, DEFAULT, HOUR, Past, Words};
+use super::past::Past;
+use super::words::{DAY, DEFAULT, HOUR, SECOND, Words};
 use super::*;
 use crate::env::Env;
 use crate::store::tests::labels::{mkdir, move_to};
 
-const SECOND: u64 = 1_000_000_000;
 const MINUTE: u64 = 60 * SECOND;
 
 async fn set(ns: &Namespace, words: &[&str]) {
@@ -97,8 +97,8 @@ async fn the_removal_of_everything_under_a_cap_is_undone_for_thirty_days() {
         let report = ns.retention.run(CONFIRMED).await.unwrap();
         assert_eq!(removed_names(&ns, ROOT).await, ["top"], "{report:?}");
     }
-    // The states before the last ones went for the cap, and the last ones stay, though they are too many.
-    assert_eq!(recorded(&ns).await.len(), 20);
+    // The states before the last ones went for the cap. The last ones and the directory stay, though they are too many.
+    assert_eq!(recorded(&ns).await.len(), 21);
     let (from, who) = (DentryRef::new(ROOT, b"top"), author());
     let back = ns.history.undelete(from, from, RenameMode::NoReplace, &who);
     let back = back.await.unwrap().moved.ino;
@@ -211,6 +211,7 @@ async fn a_longer_policy_after_a_shorter_one_keeps_what_is_left_and_makes_no_old
         weekly: 0,
         last: 0,
         removed: DEFAULT.removed,
+        max: None,
     };
     set(&ns, &["grid=off", "keep-within=2h", "keep-last=0"]).await;
     let mut past = Past::default();

@@ -6,6 +6,7 @@ mod cases;
 mod directories;
 mod hostile;
 mod linked;
+mod past;
 mod planted;
 mod reviews;
 mod walk;
@@ -16,9 +17,9 @@ use crate::store::schema::tables::{
     BindingTable, LinkCountTable, LinkedVersionTable, RowTable, VersionTable,
 };
 use bytes::Bytes;
+use past::Slot;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use words::Slot;
 
 const DROP: RunMode = RunMode::Drop {
     grace: Duration::ZERO,
@@ -44,14 +45,14 @@ fn slot(directory: Ino, name: &str) -> Slot {
 /// A version of a name: its start and its end.
 type Span = (Slot, u64, u64);
 
-/// All versions of files that have ended and have a row.
+/// All versions that have ended and have a row.
 async fn recorded(ns: &Namespace) -> BTreeSet<Span> {
     let (from, end) = (VersionTable::all(), keys::after(&VersionTable::all()));
     let mut found = BTreeSet::new();
     for (key, value) in ns.core.index.scan(from, end, usize::MAX).await.unwrap() {
         let record = VersionTable::decode(&value).unwrap();
         let name = keys::record_slot(&key).unwrap();
-        if record.node.is_some_and(|node| node.kind != Kind::Directory) {
+        if record.node.is_some() {
             let text = String::from_utf8(name.name.to_vec()).unwrap();
             let start = record.stamp.id.timestamp.0;
             found.insert(((name.parent.0, text), start, record.end.0));

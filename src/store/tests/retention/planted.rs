@@ -1,6 +1,6 @@
 //! Faults that are planted in retention: the walk finds each.
 
-use super::walk::{Work, faulty_walk};
+use super::walk::{Work, walk};
 use crate::store::model::failpoints::PlantedFault;
 
 /// Walks with a fault until a comparison with the model fails. Returns what that says.
@@ -10,10 +10,14 @@ fn found(fault: PlantedFault) -> String {
         directories: 2,
         names: 5,
         days: 60,
-        steps: 24,
+        steps: 14,
+        policies: false,
+        crashes: 7,
+        recounts: 1,
+        fault: Some(fault),
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let walk = || runtime.block_on(faulty_walk(1, work, Some(fault)));
+    let walk = || runtime.block_on(walk(1, work));
     let walk = std::panic::catch_unwind(std::panic::AssertUnwindSafe(walk));
     let panic = walk.expect_err("the walk finds the fault");
     *panic
