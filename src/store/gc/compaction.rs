@@ -1,4 +1,4 @@
-//! Compaction of half-dead segments: segments of which less than half of the bytes are still referenced.
+//! Compaction of half-dead segments: segments of which a fifth of the bytes or more is not referenced any more.
 //!
 //! The referenced extents are copied into a new segment, and a relocation row (`G M`) of the old segment maps each old
 //! offset to the new segment and offset. Rows that reference the old segment are not rewritten.

@@ -18,6 +18,8 @@ use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::{MovedRow, SegmentRow};
 use crate::store::schema::tables::{EmptiedTable, RowKey, SegmentTable};
 
+/// A segment is half-dead when at least one of so many bytes of it is not referenced.
+const WASTE_PART: u64 = 5;
 /// Minimum number of unreferenced bytes in a half-dead segment; below this number a copy does not pay.
 const REWRITE_MIN: u64 = 64 << 10;
 
@@ -107,7 +109,7 @@ impl Gc {
         let Some((since, ())) = row.dead_since else {
             return match cited {
                 0 => self.mark_dead(turn, id, all, before, asked),
-                _ if 2 * cited < all
+                _ if WASTE_PART * (all - cited) >= all
                     && all - cited >= REWRITE_MIN
                     && !turn.spoiled.contains(&id) =>
                 {
