@@ -21,9 +21,9 @@ const OBJECT: usize = 8;
 const MEMORY_MAX: u64 = 256 << 20;
 
 /// The rows of a file with an older version, a template for files with other names.
-struct Template {
+pub(super) struct Template {
     entry: DentryRow,
-    closed: VersionRecord,
+    pub(super) closed: VersionRecord,
     /// A range row with inline bytes.
     range: Bytes,
     older: VersionId,
@@ -31,7 +31,7 @@ struct Template {
 
 impl Template {
     /// Saves a file twice and reads its rows.
-    async fn new(ns: &Namespace) -> Self {
+    pub(super) async fn new(ns: &Namespace) -> Self {
         save(ns, ROOT, b"sample", b"an older text").await;
         save(ns, ROOT, b"sample", b"a newer text").await;
         ns.drain().await.unwrap();
@@ -99,7 +99,7 @@ impl Template {
 }
 
 /// Fills an index and its log with the rows of `files` files.
-async fn fill(backend: &Backend, template: &Template, files: u64) {
+pub(super) async fn fill(backend: &Backend, template: &Template, files: u64) {
     let slate = SlateConfig {
         local: true,
         ..SlateConfig::new(merge::merge)

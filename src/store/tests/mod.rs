@@ -74,6 +74,12 @@ impl TestCluster {
         }
     }
 
+    /// The same cluster on another, empty bucket.
+    fn on(self, url: &str) -> Self {
+        let backend = Backend::open(url, &BackendConfig::default()).unwrap();
+        Self { backend, ..self }
+    }
+
     pub(crate) async fn open(&self) -> Namespace {
         self.try_open().await.unwrap()
     }

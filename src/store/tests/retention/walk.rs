@@ -360,7 +360,7 @@ impl Walk {
         found
     }
 
-    /// Begins a run and garbage collection, halts the pipeline before a step or not, crashes at some time, and mounts again, half of
+    /// Begins a run, garbage collection and a checkpoint of the log, halts the pipeline before a step or not, crashes at some time, and mounts again, half of
     /// the times from the bucket alone. The moment depends on the machine, not on the seed.
     async fn cut(mut self) -> Self {
         self.ns.drain().await.unwrap();
@@ -372,10 +372,12 @@ impl Walk {
             Some(Failpoint::Log),
         ];
         set_failpoint(&self.ns, step[self.rng.below(step.len())]);
+        let (now, before) = (self.cluster.env.now(), self.cap().await);
         let ns = self.ns.clone();
         let work = async {
             let _report = ns.retention.run(CONFIRMED).await;
             let _outcome = ns.gc.reclaim().await;
+            let _is_done = ns.gc.checkpoint().await;
         };
         let time = Duration::from_micros(self.rng.below(20_000) as u64);
         let _ended = tokio::time::timeout(time, work).await;
@@ -386,6 +388,10 @@ impl Walk {
         }
         self.ns = open(&self.cluster).await;
         self.plant();
+        if before.is_some() && self.cap().await != before {
+            // The run has dropped what was due, and then ended or shortened the policy of `history-max`.
+            self.past.run(now, [before.as_ref(), None]);
+        }
         self
     }
 }
