@@ -156,6 +156,7 @@ impl Daemon {
             cache_dir,
             drain_timeout: config.drain_timeout,
         });
+        core.follow_restores(&groups.below);
         match core.listen(runtime_directory, &groups.commands) {
             Ok(control) => Ok(Self {
                 core,

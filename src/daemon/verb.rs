@@ -1,10 +1,36 @@
-//! Verbs that a command asks of this mount: those that read, and those that change.
+//! Verbs that a command asks of this mount: those that read, and those that change; and what the kernel learns of restores in steps.
 
 use super::Core;
+use crate::store::RestoredStep;
 use crate::sync::Arc;
+use crate::task::Tasks;
 use crate::verbs::{self, ChangeVerb, ReadVerb, RowSender};
 
 impl Core {
+    /// Lets the kernel follow the steps of restores, also of one that an earlier mount has begun.
+    pub(super) fn follow_restores(&self, tasks: &Tasks) {
+        let mut steps = self.layers.namespace.history().follow_restores();
+        let (fs, blocking) = (Arc::clone(&self.layers.fs), self.blocking.clone());
+        let ending = tasks.clone();
+        let follow = async move {
+            loop {
+                let step = tokio::select! {
+                    step = steps.recv() => step,
+                    () = ending.stopped() => None,
+                };
+                let Some(RestoredStep { changes, followed }) = step else {
+                    return;
+                };
+                let fs = Arc::clone(&fs);
+                let telling = blocking.blocking("forget", move || fs.follow_changes(changes));
+                // The step is made. What the kernel keeps is outdated for a minute if it cannot be told.
+                telling.await.ok();
+                followed.send(()).ok();
+            }
+        };
+        drop(tasks.spawn("follow-restores", follow));
+    }
+
     /// Sends the rows of a verb until it is done or the command has gone.
     pub(super) async fn read(&self, verb: &ReadVerb, rows: RowSender) -> Result<(), String> {
         tokio::select! {

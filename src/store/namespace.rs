@@ -139,6 +139,7 @@ impl Namespace {
         namespace.commit.start();
         namespace.tree.start(orphans);
         recovery.finish(replay).await?;
+        namespace.history.resume_restore().await?;
         namespace.core.journal.thaw();
         namespace.retention.start();
         namespace.gc.start_gc();

@@ -337,3 +337,58 @@ fn a_restore_is_undone_after_a_prune_by_a_short_policy() {
     asked.mount.drain();
     asked.mount.check_log("main");
 }
+
+/// 10,000 names in a directory, and copies of it in another one: more changes than one operation takes.
+#[test]
+fn a_large_directory_is_restored_in_steps_that_the_kernel_follows() {
+    if !crate::support::long() {
+        return;
+    }
+    let store = tempfile::tempdir().unwrap();
+    let asked = AskedMount::start(
+        Place::local(store.path()),
+        "mkdir base top; cd base; seq 10000 | xargs touch; cd ..; echo new > top/f; sleep 11",
+    );
+    let limit = Duration::from_secs(600);
+    let verb = |path: &str, flags: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command
+            .arg("restore")
+            .arg(asked.mount.path(path))
+            .args(flags);
+        shell::run(&mut command, limit).ok()
+    };
+    let empty = moment(&asked);
+    for number in 0..11 {
+        let to = asked.mount.path(format!("top/d{number}"));
+        verb(
+            &format!("base@{empty}"),
+            &["--to", &to.display().to_string()],
+        );
+    }
+    asked.mount.sh(
+        "test $(ls top | wc -l) = 12; test $(ls top/d3 | wc -l) = 10000; ls -lR top > /dev/null",
+    );
+    let refused = std::thread::scope(|scope| {
+        let restoring = scope.spawn(|| verb(&format!("top@{empty}"), &[]));
+        let mut refused = 0;
+        while !restoring.is_finished() {
+            let written = std::fs::write(asked.mount.path("top/f"), "other");
+            refused += u32::from(written.is_err_and(|error| error.raw_os_error() == Some(16)));
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        let told = restoring.join().unwrap();
+        let before = undo(&told);
+        asked
+            .mount
+            .sh("test \"$(ls top)\" = f; test ! -e top/d3; test ! -e top/d10/7");
+        verb(&format!("top@{before}"), &[]);
+        refused
+    });
+    assert!(refused > 0, "EBUSY while it is restored");
+    asked
+        .mount
+        .sh("test $(ls top | wc -l) = 12; test $(ls top/d3 | wc -l) = 10000; test -e top/d10/7");
+    asked.mount.drain();
+    asked.mount.check_log("main");
+}

@@ -203,6 +203,9 @@ impl FileSystem {
         let file = self.namespace.tree().file(ino).await;
         let file: Arc<File> = file.map_err(|error| FsError::from(error).by_number())?;
         let open = OpenFile::new(file, caller, flags);
+        if open.access.writes() {
+            self.namespace.tree().check_writable(ino).await?;
+        }
         if flags & libc::O_TRUNC != 0 {
             self.drop_privileges(caller, ino, None).await?;
             open.file.truncate(0, open.author()).await?;

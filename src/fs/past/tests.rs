@@ -222,10 +222,13 @@ async fn the_listing_shows_the_virtual_names_and_the_times_of_change() {
     let (world, _) = with_history().await;
     let names = world.ls(".versions").await.unwrap();
     assert_eq!(names[..4], ["@deleted", "@files", "@help", "@log"]);
-    assert_eq!(names.len(), 7);
+    // The root directory has the ends of hours too.
+    let is_change = |name: &&String| !name.ends_with("59-59.999Z");
+    let times: Vec<_> = names[4..].iter().filter(is_change).collect();
+    assert_eq!((times.len(), names.len()), (3, 9));
     let mut states = stamps(&world, "doc.txt").await;
     states.reverse();
-    for (time, state) in names[4..].iter().zip(&states) {
+    for (time, state) in times.into_iter().zip(&states) {
         assert_eq!(&format!("{time}.txt"), state);
         assert!(world.walk(&format!(".versions/{time}")).await.is_ok());
     }

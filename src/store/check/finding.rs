@@ -147,6 +147,7 @@ impl<'a> PathFinder<'a> {
                 self.inode(first, None).await?,
                 "its mark as being undeleted",
             ),
+            b"CR" => (self.inode(first, None).await?, "how far its restore is"),
             b"CF" => (self.content(key).await?, "where its bytes are"),
             b"CK" => (self.content(key).await?, "a truncation"),
             b"CL" => (self.content(key).await?, "what it was copied from"),

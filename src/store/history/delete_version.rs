@@ -87,6 +87,9 @@ impl History {
             if self.find_version(&slot, id).await? != target {
                 continue;
             }
+            if let VersionTarget::Current(_) | VersionTarget::Linked(_) = &target {
+                self.tree.check_not_restored(&wanted).await?;
+            }
             let (ino, ended) = target.span();
             self.check_unprotected(DentryRef::new(directory, name), ino, id, ended)
                 .await?;

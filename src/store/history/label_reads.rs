@@ -228,7 +228,8 @@ impl PastView {
 }
 
 impl History {
-    /// Returns the labels that show a timestamp of `span`, in ascending order, at most about `max`; also those that are being made.
+    /// Returns the labels that show a timestamp of `span`, in ascending order, at most about `max`; also those that are being made, and the time that a
+    /// restore in steps goes back to.
     ///
     /// # Errors
     /// Errors of the index.
@@ -239,13 +240,15 @@ impl History {
     ) -> Result<Vec<LabelPoint>, StoreError> {
         // Read first: a label that is made meanwhile is in the rows.
         let forming = self.forming_labels.within(&span);
+        let restored = self.restore_lock.pinned();
+        let restored = restored.filter(|restored| span.contains(&restored.timestamp));
         let from = label_keys::label_times(span.start);
         let end = label_keys::label_times(span.end);
         let rows = self.core.index.scan(from, end, max).await?;
         let made = rows
             .iter()
             .filter_map(|(key, _)| label_keys::timed_label(key));
-        let mut points: Vec<LabelPoint> = made.chain(forming).collect();
+        let mut points: Vec<LabelPoint> = made.chain(forming).chain(restored).collect();
         points.sort_unstable();
         points.dedup();
         Ok(points)

@@ -10,20 +10,31 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::store::history::History;
 use crate::store::history::restore_plan::{RestorePlan, RestoreTarget, shown};
+use crate::store::history::restore_progress::{
+    MadeTree, RestoreOperation, RestoreProgress, Restored,
+};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::{Dentry, DentryRef};
-use crate::store::model::tree_changes::TreeChanges;
 use crate::store::model::version::{Author, Ino, Origin, PastEntry, ROOT, Timestamp};
+use crate::store::schema::journal_record::Dependencies;
 use std::sync::atomic::Ordering;
 
 /// How long a restore waits for saves that have been closed: a release follows a close without a caller that waits.
 const SAVE_WAIT: Duration = Duration::from_secs(2);
 /// Pause between two looks.
 const SAVE_PAUSE: Duration = Duration::from_millis(20);
+/// A tree with more names than this many times the changes of one operation, those of now and those of then counted, is restored in
+/// steps, however few of them change: a plan of one operation holds all names in memory.
+const NAMES_FACTOR: usize = 10;
+
+/// What became of a restore in one operation.
+enum WholeRestore {
+    Made(MadeTree),
+    /// It is this many changes, too many for one operation.
+    TooMany(usize),
+}
 
 /// What is done with names that were added since the restored time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,28 +43,6 @@ pub enum AddedNames {
     Remove,
     /// They stay.
     Keep,
-}
-
-/// What a restore has done.
-#[derive(Clone, Debug)]
-pub struct Restored {
-    /// Its timestamp; `None` if nothing had to change.
-    pub at: Option<Timestamp>,
-    /// The number of changes.
-    pub count: usize,
-    /// What changed in the live tree.
-    pub changes: TreeChanges,
-    /// Directories that stay as they are, because their policy does not keep what they showed.
-    pub left: Vec<DirectoryName>,
-}
-
-/// The name of a directory in another one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DirectoryName {
-    /// The other one.
-    pub parent: Ino,
-    /// The name.
-    pub name: Bytes,
 }
 
 impl History {
@@ -65,8 +54,11 @@ impl History {
     /// their state.
     ///
     /// # Errors
-    /// `Busy` with the name of a file that has writes which are no version yet; `Invalid` for more changes than fit in one operation, or a
-    /// state that was deleted; `NotFound` if the directory of the name is gone.
+    /// A directory that takes more changes than one operation has is restored in steps (`restore_steps.rs`).
+    ///
+    /// `Busy` with the name of a file that has writes which are no version yet, and while another directory is restored in steps; `Invalid`
+    /// for a state that was deleted, and for more changes than fit in one operation where steps are not possible: of a name that does not
+    /// lead to a directory now, or did not then; `NotFound` if the directory of the name is gone.
     pub async fn restore(
         &self,
         name: DentryRef<'_>,
@@ -121,7 +113,9 @@ impl History {
         target: &RestoreTarget,
         author: &Author,
     ) -> Result<Restored, StoreError> {
+        self.check_no_steps()?;
         let _turn = self.restore_lock.turn.lock().await;
+        self.check_no_steps()?;
         let deadline = tokio::time::Instant::now() + SAVE_WAIT;
         let made = loop {
             match self.try_restore(target, author).await {
@@ -142,12 +136,36 @@ impl History {
         target: &RestoreTarget,
         author: &Author,
     ) -> Result<MadeTree, StoreError> {
+        let most = self.restore_lock.entries_max.load(Ordering::Relaxed);
+        let may_step = self.may_step(target).await?;
+        let names_max = NAMES_FACTOR.saturating_mul(most);
+        if may_step && self.has_more_names(target, names_max).await? {
+            return self.restore_in_steps(target, author).await;
+        }
+        match self.restore_whole(target, author).await? {
+            WholeRestore::Made(made) => Ok(made),
+            WholeRestore::TooMany(_) if may_step => self.restore_in_steps(target, author).await,
+            WholeRestore::TooMany(count) => Err(StoreError::Invalid(format!(
+                "{count} changes; one operation makes at most {most}: restore the directories in it one by one"
+            ))),
+        }
+    }
+
+    /// Restores in one operation.
+    async fn restore_whole(
+        &self,
+        target: &RestoreTarget,
+        author: &Author,
+    ) -> Result<WholeRestore, StoreError> {
         let parent = target.slot.parent;
+        let most = self.restore_lock.entries_max.load(Ordering::Relaxed);
         let _gate = self.tree.renames.lock().await;
         let mut plan = self.checked_plan(target).await?;
         loop {
-            if plan.len() == 0 {
-                return Ok(MadeTree::unchanged(plan.left));
+            match plan.len() {
+                0 => return Ok(WholeRestore::Made(MadeTree::unchanged(plan.left))),
+                count if count > most => return Ok(WholeRestore::TooMany(count)),
+                _ => {}
             }
             let wanted: Vec<Ino> = plan.inodes(parent).into_iter().collect();
             let mut locked = match self.tree.lock_all(&wanted).await {
@@ -164,15 +182,41 @@ impl History {
             let answer = self.core.clock.begin();
             plan = self.checked_plan(target).await?;
             let held: HashSet<Ino> = wanted.into_iter().collect();
-            if plan.inodes(parent).is_subset(&held.into_iter().collect()) {
-                return self
-                    .restore_rows(&mut locked, target, plan, answer.at(), author)
-                    .await;
+            let is_held = plan.inodes(parent).is_subset(&held.into_iter().collect());
+            if is_held && plan.len() <= most {
+                let operation = self.whole(target, answer.at(), author).await?;
+                let made = self.restore_rows(&mut locked, operation, plan)?;
+                return Ok(WholeRestore::Made(made));
             }
         }
     }
 
-    /// Plans, and refuses what cannot be one operation.
+    /// The operation that is the whole restore.
+    async fn whole<'a>(
+        &self,
+        target: &RestoreTarget,
+        at: Timestamp,
+        author: &'a Author,
+    ) -> Result<RestoreOperation<'a>, StoreError> {
+        let slot = &target.slot;
+        let dependencies = match slot.parent {
+            Ino(0) => Dependencies::default(),
+            parent => {
+                let ino = target.then.ino;
+                self.tree.order_in(parent, &slot.name, ino).await?
+            }
+        };
+        Ok(RestoreOperation {
+            at,
+            began: at,
+            author,
+            dependencies,
+            kept: self.kept_before(slot, at).await?,
+            progress: RestoreProgress::Whole,
+        })
+    }
+
+    /// Plans, and refuses what cannot be restored now.
     async fn checked_plan(&self, target: &RestoreTarget) -> Result<RestorePlan, StoreError> {
         let unsaved: HashSet<Ino> = self
             .tree
@@ -193,18 +237,21 @@ impl History {
                 "{name} has writes that are no version yet; close it first"
             )));
         }
-        let most = self.restore_lock.entries_max.load(Ordering::Relaxed);
-        if plan.len() > most {
-            return Err(StoreError::Invalid(format!(
-                "{} changes; one restore makes at most {most}: restore the directories in it one by one",
-                plan.len()
-            )));
-        }
         Ok(plan)
     }
 
+    /// Fails while a directory is restored in steps: that keeps the turn of restores for long.
+    pub(super) fn check_no_steps(&self) -> Result<(), StoreError> {
+        match self.tree.under_restore.directory() {
+            None => Ok(()),
+            Some(_) => Err(StoreError::Busy(
+                "the restore of a large directory is not done yet; try again when it is".to_owned(),
+            )),
+        }
+    }
+
     /// Returns a path from the restored name on.
-    async fn path_below(
+    pub(super) async fn path_below(
         &self,
         target: &RestoreTarget,
         slot: &Dentry,
@@ -230,35 +277,5 @@ fn parent_or_root(parent: Ino) -> Ino {
     match parent {
         Ino(0) => ROOT,
         parent => parent,
-    }
-}
-
-/// Returns the names of directories that stay as they are.
-pub(super) fn names_of_left(left: Vec<Dentry>) -> Vec<DirectoryName> {
-    let names = left.into_iter();
-    names
-        .map(|Dentry { parent, name }| DirectoryName { parent, name })
-        .collect()
-}
-
-/// What a restore has done, and the directories that it made.
-#[derive(Debug)]
-pub(super) struct MadeTree {
-    pub(super) restored: Restored,
-    pub(super) directories: Vec<Ino>,
-}
-
-impl MadeTree {
-    /// Of a restore that had nothing to change.
-    fn unchanged(left: Vec<Dentry>) -> Self {
-        Self {
-            restored: Restored {
-                at: None,
-                count: 0,
-                changes: TreeChanges::default(),
-                left: names_of_left(left),
-            },
-            directories: Vec::new(),
-        }
     }
 }

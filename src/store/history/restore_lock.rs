@@ -1,21 +1,95 @@
-//! The lock that serialises the undelete of directories.
+//! The turn of restores and of undeletes of directories, and what belongs to the restore in steps that runs.
 
-/// Serialises undeletes of directories: two concurrent ones could restore a directory under the same inode number.
+use std::sync::atomic::AtomicUsize;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::store::model::tree_changes::TreeChanges;
+use crate::store::schema::label_keys::LabelPoint;
+use crate::sync::{Mutex, lock};
+
+/// Serialises undeletes of directories and restores: two concurrent ones could restore a directory under the same inode number.
 #[derive(Debug)]
 pub(crate) struct RestoreLock {
     pub(crate) turn: tokio::sync::Mutex<()>,
     /// Largest number of entries that are restored in one batch.
-    pub(crate) entries_max: std::sync::atomic::AtomicUsize,
+    pub(crate) entries_max: AtomicUsize,
+    /// Number of changes from which on a step of a restore is full.
+    pub(crate) step_max: AtomicUsize,
+    /// What retention keeps for the restore in steps that runs, as for a label.
+    pinned: Mutex<Option<LabelPoint>>,
+    /// The mount that follows the steps.
+    pub(super) mount: Mutex<Option<mpsc::Sender<RestoredStep>>>,
+    /// How many steps are made before a test halts the restore.
+    #[cfg(test)]
+    pub(crate) halt_after: AtomicUsize,
+}
+
+/// What a step of a restore changed. The restore waits until the mount has followed it.
+#[derive(Debug)]
+pub struct RestoredStep {
+    /// What changed in the live tree.
+    pub changes: TreeChanges,
+    /// Told when the mount shows it.
+    pub followed: oneshot::Sender<()>,
 }
 
 /// Default of `RestoreLock::entries_max`; only tests set another value.
 const ENTRIES_MAX: usize = 100_000;
+/// Default of `RestoreLock::step_max`.
+const STEP_MAX: usize = 10_000;
 
 impl Default for RestoreLock {
     fn default() -> Self {
         Self {
             turn: tokio::sync::Mutex::new(()),
             entries_max: ENTRIES_MAX.into(),
+            step_max: STEP_MAX.into(),
+            pinned: Mutex::default(),
+            mount: Mutex::default(),
+            #[cfg(test)]
+            halt_after: usize::MAX.into(),
         }
+    }
+}
+
+impl RestoreLock {
+    pub(crate) fn pin(&self, point: LabelPoint) {
+        *lock(&self.pinned) = Some(point);
+    }
+
+    pub(crate) fn unpin(&self) {
+        *lock(&self.pinned) = None;
+    }
+
+    pub(crate) fn pinned(&self) -> Option<LabelPoint> {
+        lock(&self.pinned).clone()
+    }
+
+    /// Returns what the steps of restores change from now on.
+    pub(crate) fn follow(&self) -> mpsc::Receiver<RestoredStep> {
+        let (mount, steps) = mpsc::channel(1);
+        *lock(&self.mount) = Some(mount);
+        steps
+    }
+
+    /// Stops after as many steps as a test has set, until the namespace stops.
+    #[cfg(test)]
+    pub(super) async fn halt(
+        &self,
+        tasks: &crate::task::Tasks,
+    ) -> Result<(), crate::store::model::error::StoreError> {
+        use std::sync::atomic::Ordering;
+        let left = self.halt_after.load(Ordering::SeqCst);
+        if left == usize::MAX {
+            return Ok(());
+        }
+        if left <= 1 {
+            self.halt_after.store(0, Ordering::SeqCst);
+            tasks.stopped().await;
+            return Err(crate::store::model::error::StoreError::Closed);
+        }
+        self.halt_after.store(left - 1, Ordering::SeqCst);
+        Ok(())
     }
 }

@@ -13,7 +13,7 @@ use crate::store::history::restore_tree::DirectoryNumber;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{
-    Content, EndOp, Ino, Kind, Origin, PastEntry, Retained, Stamp, Timestamp,
+    Content, EndOp, Ino, Kind, Origin, PastEntry, Retained, Stamp, Time, Timestamp,
 };
 use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryBody, DentryRow, EntryState, InodeRow, InodeState};
@@ -59,6 +59,8 @@ pub(super) struct EndedName {
     pub(super) name: LiveName,
     /// Whether another inode takes the name.
     pub(super) is_replaced: bool,
+    /// Whether the restore itself gave the name, to get another one out of the way.
+    pub(super) is_aside: bool,
 }
 
 impl EndedName {
@@ -72,9 +74,10 @@ impl EndedName {
     pub(super) fn end(&self, at: Timestamp) -> VersionEnd<'static> {
         VersionEnd::new(
             at,
-            match self.is_replaced {
-                true => EndOp::Replaced,
-                false => EndOp::Deleted,
+            match (self.is_aside, self.is_replaced) {
+                (true, _) => EndOp::Transient,
+                (false, true) => EndOp::Replaced,
+                (false, false) => EndOp::Deleted,
             },
         )
     }
@@ -114,6 +117,8 @@ pub(super) struct RestorePlan {
     pub(super) left: Vec<Dentry>,
     /// The number of names of then in each directory, and of directories among them.
     pub(super) counts: HashMap<Ino, (i64, i64)>,
+    /// Directories that the restore has made in an earlier step, with the modification time that they have again.
+    pub(super) times: HashMap<Ino, Time>,
 }
 
 impl RestorePlan {
@@ -137,7 +142,7 @@ impl RestorePlan {
     }
 
     /// Plans what becomes of a live directory that stays.
-    fn place_directory(&mut self, name: &LiveName, then: MadeName) {
+    pub(super) fn place_directory(&mut self, name: &LiveName, then: MadeName) {
         if then.slot != name.slot {
             let (from, to) = (name.clone(), then);
             self.moved.push(MovedDirectory { from, to });
@@ -197,6 +202,12 @@ struct LiveTree {
 }
 
 impl LiveTree {
+    /// Returns every inode that is no directory, with a name of it.
+    fn files(&self) -> impl Iterator<Item = (Ino, Dentry)> + '_ {
+        let leaves = self.order.iter().filter(|name| !is_directory(&name.row));
+        leaves.map(|name| (name.row.ino, name.slot.clone()))
+    }
+
     fn at(&self, slot: &Dentry) -> Option<&LiveName> {
         Some(&self.order[*self.by_slot.get(slot)?])
     }
@@ -237,9 +248,7 @@ impl History {
         let mut plan = RestorePlan::default();
         let former = self.former_names(target, &live, &mut plan).await?;
         plan.directories.extend(live.directories.keys());
-        let leaves = live.order.iter().filter(|name| !is_directory(&name.row));
-        plan.files
-            .extend(leaves.map(|name| (name.row.ino, name.slot.clone())));
+        plan.files.extend(live.files());
         let mut former: BTreeMap<Dentry, FormerName> = former
             .into_iter()
             .map(|name| (name.made.slot.clone(), name))
@@ -287,6 +296,7 @@ impl History {
             plan.ended.push(EndedName {
                 name: name.clone(),
                 is_replaced: !is_new,
+                is_aside: false,
             });
         }
         for slots in links.groups {
@@ -302,7 +312,7 @@ impl History {
 
     /// Returns the change of a file whose inode keeps its name: `None` if the name gets another inode, and nothing inside if it has the
     /// state already.
-    async fn state_change(
+    pub(super) async fn state_change(
         &self,
         name: &LiveName,
         entry: &PastEntry,
@@ -438,6 +448,23 @@ impl History {
             names.push(FormerName::of(made, kept));
         }
         Ok(names)
+    }
+
+    /// Tells whether names that were one inode need a new inode together.
+    pub(super) async fn have_other_links(&self, names: &[MadeName]) -> Result<bool, StoreError> {
+        let (mut live, mut former) = (LiveTree::default(), BTreeMap::new());
+        for name in names {
+            let slot = &name.slot;
+            if let Some(row) = self.tree.entry(slot.parent, &slot.name).await? {
+                live.by_slot.insert(slot.clone(), live.order.len());
+                let slot = slot.clone();
+                live.order.push(LiveName { slot, row });
+            }
+            let (made, live) = (name.clone(), None);
+            former.insert(name.slot.clone(), FormerName::of(made, live));
+        }
+        let links = self.restored_links(&live, &former).await?;
+        Ok(!links.groups.is_empty())
     }
 
     /// Tells whether names are all the names of one inode that has the state of then.

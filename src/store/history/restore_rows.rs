@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::store::commit::txn::Txn;
 use crate::store::history::History;
-use crate::store::history::restore::{MadeTree, Restored, names_of_left};
 use crate::store::history::restore_cached::{CachedChange, lock_of};
 use crate::store::history::restore_plan::{
-    ChangedState, EndedName, LiveName, MadeName, MovedDirectory, RestorePlan, RestoreTarget,
-    is_directory,
+    ChangedState, EndedName, LiveName, MadeName, MovedDirectory, RestorePlan, is_directory,
+};
+use crate::store::history::restore_progress::{
+    MadeTree, RestoreOperation, Restored, names_of_left,
 };
 use crate::store::history::restore_tree::{RestoreAs, RestoreItem, RestoredNames};
 use crate::store::index::interval_tree;
@@ -37,6 +38,8 @@ struct RestoreWriter<'a> {
     txn: Txn,
     locked: &'a mut [LockedInode],
     author: &'a Author,
+    /// Timestamp of the restore's first operation.
+    began: Timestamp,
     /// Since when replaced names have existed.
     replaced: BTreeMap<Dentry, Timestamp>,
     /// Changes of the numbers of names, and of directories among them, of live directories.
@@ -48,34 +51,33 @@ struct RestoreWriter<'a> {
 }
 
 impl History {
-    /// Queues the operation of a plan.
-    pub(super) async fn restore_rows(
+    /// Queues an operation with the changes of a plan.
+    pub(super) fn restore_rows(
         &self,
         locked: &mut [LockedInode],
-        target: &RestoreTarget,
+        operation: RestoreOperation<'_>,
         plan: RestorePlan,
-        at: Timestamp,
-        author: &Author,
     ) -> Result<MadeTree, StoreError> {
         let count = plan.len();
         let left = names_of_left(plan.left.clone());
-        let slot = &target.slot;
-        let mut dependencies = match slot.parent {
-            Ino(0) => Default::default(),
-            parent => {
-                let ino = target.then.ino;
-                self.tree.order_in(parent, &slot.name, ino).await?
-            }
-        };
+        let RestoreOperation {
+            at,
+            began,
+            author,
+            mut dependencies,
+            kept,
+            progress,
+        } = operation;
         dependencies.below.extend(&plan.directories);
-        let kept = self.kept_before(slot, at).await?;
         let mut txn = self.commit.txn(at, dependencies);
         self.put_kept(&mut txn, &kept, author);
+        progress.put(&mut txn);
         let mut writer = RestoreWriter {
             history: self,
             txn,
             locked,
             author,
+            began,
             replaced: BTreeMap::new(),
             counts: BTreeMap::new(),
             after: Vec::new(),
@@ -93,7 +95,7 @@ impl History {
             ..
         } = writer;
         let time = txn.time;
-        self.commit.enqueue(txn)?;
+        let operation = self.commit.enqueue(txn)?;
         self.note_kept(&kept);
         for change in after {
             changes
@@ -108,6 +110,7 @@ impl History {
                 left,
             },
             directories: made.into_iter().collect(),
+            operation: Some(operation),
         })
     }
 }
@@ -303,8 +306,8 @@ impl RestoreWriter<'_> {
             parent: slot.parent,
             name: slot.name.clone(),
             end: at,
-            // Its tree is the one before this operation.
-            removal_burst: Some(at),
+            // Its tree is the one before the restore.
+            removal_burst: Some(self.began),
             generation: directory.row.generation,
         };
         self.txn
@@ -558,14 +561,17 @@ impl RestoreWriter<'_> {
             if self.made.contains(&directory) || is_ending {
                 continue;
             }
+            let mtime = plan.times.get(&directory).copied();
             let change = DirectoryRow {
+                mtime: Some((at, mtime.unwrap_or(self.txn.time))),
+                ctime: Some((at, self.txn.time)),
                 entries,
                 directories,
                 removal_burst: Some((at, None)),
                 ..DirectoryRow::default()
             };
-            let tree = &self.history.tree;
-            let change = tree.touch(&mut self.txn, directory, change);
+            let row = InodeRow::Directory(change.clone());
+            self.txn.merge(keys::inode(directory), &row);
             self.changes.inodes.push(directory);
             self.after.push(CachedChange::Merge(directory, change));
         }

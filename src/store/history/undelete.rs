@@ -62,6 +62,9 @@ impl History {
         let gone = history.view().gone(from.parent, from.name).await?;
         let gone = gone.ok_or(StoreError::NotFound)?;
         let kind = gone.version.node.kind;
+        if kind == Kind::Directory {
+            history.check_no_steps()?;
+        }
         let _turn = match kind {
             Kind::Directory => Some(history.restore_lock.turn.lock().await),
             _ => None,
@@ -142,6 +145,7 @@ impl History {
             let mut wanted = vec![back.from.parent, back.to.parent];
             wanted.extend(target.as_ref().map(|target| target.ino));
             let mut locked = self.tree.lock_all(&wanted).await?;
+            self.tree.check_not_restored(&wanted).await?;
             let now = self.tree.entry(back.to.parent, &back.to.name).await?;
             if now.as_ref().map(|now| now.ino) == target.as_ref().map(|target| target.ino) {
                 return self.bind_locked(&mut locked, back).await;

@@ -8,6 +8,7 @@
 //! | `C U` | inode | mount: inodes whose current state is no version | few, all scanned |
 //! | `C O` | inode | mount: unlinked but open inodes | few, all scanned |
 //! | `C P` | inode | mount: directories that are being restored and have no name yet | few, all scanned |
+//! | `C R` | inode | mount: directories that are being restored in steps | few, all scanned |
 //! | `C F` | lineage, range, ~timestamp | read: newest state first | the states of a range are adjacent |
 //! | `C K` | lineage, ~timestamp | read: truncations | |
 //! | `C L` | lineage | read: the content of another file that a lineage began over | |
@@ -41,7 +42,8 @@ use crate::store::schema::tables::{
     DentryTable, DirectoryLocationTable, DroppedTable, EmptiedTable, ImportedTable, InodeTable,
     LineageTable, LinkCountTable, LinkedVersionTable, LocationTable, LoggedTable,
     LowestProvisionalTable, MovedTable, OrphanTable, PolicyTable, ProvisionalTable, RangeTable,
-    RestoredTreeTable, RowKey, RowTable, SearchedTable, SegmentTable, UncitedTable, VersionTable,
+    RestoredTreeTable, RowKey, RowTable, SearchedTable, SegmentTable, SteppedRestoreTable,
+    UncitedTable, VersionTable,
 };
 use crate::store::schema::tally::word;
 
@@ -135,6 +137,13 @@ pub(crate) fn provisional(ino: Ino) -> RowKey<ProvisionalTable> {
 
 pub(crate) fn orphan(ino: Ino) -> RowKey<OrphanTable> {
     KeyBuilder::new(OrphanTable::PREFIX).u64(ino.0).row()
+}
+
+/// The row of a directory that is being restored in steps.
+pub(crate) fn stepped_restore(directory: Ino) -> RowKey<SteppedRestoreTable> {
+    KeyBuilder::new(SteppedRestoreTable::PREFIX)
+        .u64(directory.0)
+        .row()
 }
 
 /// The row of a directory that is restored in several batches; the last batch deletes the row.

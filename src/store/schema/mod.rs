@@ -9,6 +9,7 @@ pub(crate) mod label_rows;
 pub(crate) mod manifest;
 pub(crate) mod merge;
 pub(crate) mod object_names;
+pub(crate) mod restore_rows;
 pub(crate) mod retention_keys;
 pub(crate) mod retention_rows;
 pub(crate) mod rows;

@@ -14,6 +14,7 @@ use crate::store::model::error::StoreError;
 use crate::store::model::policy::Policy;
 use crate::store::model::version::Timestamp;
 use crate::store::schema::label_rows::{HoldRow, LabelRow};
+use crate::store::schema::restore_rows::SteppedRestoreRow;
 use crate::store::schema::retention_rows::{
     CapRow, DirectoryPolicyRow, ForgottenRow, WaitingDrops,
 };
@@ -184,6 +185,8 @@ tables! {
     OrphanTable "C O" b"CO" OrphanRow, "inode", "`OrphanRow`: unlinked but open" => tally::orphan;
     /// A directory that is being restored.
     RestoredTreeTable "C P" b"CP" (), "inode", "`()`: a directory that is being restored in several batches and has no name yet";
+    /// A restore that is made in steps.
+    SteppedRestoreTable "C R" b"CR" SteppedRestoreRow, "inode", "`SteppedRestoreRow`: a directory that is being restored in steps, and how far";
     /// A range of a content.
     RangeTable "C F" b"CF" RangeRow, "cid, range number, ~timestamp", "`RangeRow`; a range is 8 MiB of a content" => tally::range;
     /// A truncation of a lineage: the length in bytes from the key's timestamp on.

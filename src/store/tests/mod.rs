@@ -26,6 +26,7 @@ mod random_programs;
 mod reclaim;
 mod reclaim_model;
 mod restore;
+mod restore_steps;
 mod restore_undo;
 mod retention;
 mod rng;

@@ -42,7 +42,7 @@ fn shown_parts(shown: &mut Shown) -> (&Kind, &mut Time) {
 }
 
 /// Checks that names which had one inode have one inode, and that others do not.
-async fn links(ns: &Namespace, directory: Ino) -> Vec<Vec<String>> {
+pub(super) async fn links(ns: &Namespace, directory: Ino) -> Vec<Vec<String>> {
     let mut groups: std::collections::BTreeMap<Ino, Vec<String>> = Default::default();
     let mut open = vec![(String::new(), directory)];
     while let Some((above, directory)) = open.pop() {
@@ -58,6 +58,32 @@ async fn links(ns: &Namespace, directory: Ino) -> Vec<Vec<String>> {
     groups.iter_mut().for_each(|group| group.sort());
     groups.sort();
     groups
+}
+
+/// Checks the counters of names and of directories of each directory.
+async fn check_counters(ns: &Namespace, directory: Ino) {
+    let mut open = vec![directory];
+    while let Some(directory) = open.pop() {
+        let found = names(ns, directory).await;
+        let kinds = found.values().map(|stat| stat.kind);
+        let directories = kinds.filter(|kind| *kind == Kind::Directory).count();
+        let row = ns.core.index.row(&keys::inode(directory)).await.unwrap();
+        let Some(rows::InodeRow::Directory(row)) = row else {
+            panic!("{directory:?}: {row:?}");
+        };
+        let counted = (row.entries, row.directories);
+        assert_eq!(counted, (found.len() as i64, directories as i64));
+        let below = found.into_values();
+        open.extend(below.filter(|s| s.kind == Kind::Directory).map(|s| s.ino));
+    }
+}
+
+/// Lets each restore of a directory be made in steps of so many changes.
+pub(super) fn in_steps(ns: &Namespace, changes: usize) {
+    use std::sync::atomic::Ordering;
+    let limits = &ns.history.restore_lock;
+    limits.entries_max.store(0, Ordering::Relaxed);
+    limits.step_max.store(changes, Ordering::Relaxed);
 }
 
 /// One random step somewhere below `top`; steps that make no sense fail and are ignored.
@@ -123,11 +149,15 @@ async fn step(ns: &Namespace, top: Ino, random: &mut SeededRng) {
     }
 }
 
-async fn random_program(seed: u64) {
-    let _context = PanicContext(format!("seed {seed}"));
+/// Restores random trees; with `steps` in steps of so many changes.
+pub(super) async fn random_program(seed: u64, steps: Option<usize>) {
+    let _context = PanicContext(format!("seed {seed}, steps {steps:?}"));
     let mut random = SeededRng(seed);
     let cluster = TestCluster::new("restore-random");
     let ns = cluster.open().await;
+    if let Some(steps) = steps {
+        in_steps(&ns, steps);
+    }
     let top = make(&ns, ROOT, b"top", Kind::Directory).await;
     let mut times = Vec::new();
     for number in 0..60 {
@@ -137,12 +167,12 @@ async fn random_program(seed: u64) {
         }
         if number % 6 == 0 {
             cluster.env.advance(11_000_000_000);
-            times.push(ns.now());
+            times.push((ns.now(), links(&ns, top).await));
         }
         if number % 10 != 9 {
             continue;
         }
-        let at = times[random.below(times.len())];
+        let (at, linked) = times[random.below(times.len())].clone();
         let wanted = timeless(past(&ns, top, at).await);
         let before = timeless(live(&ns, top).await);
         let outside: Vec<_> = live(&ns, ROOT)
@@ -154,6 +184,8 @@ async fn random_program(seed: u64) {
             .await
             .unwrap();
         assert_eq!(timeless(live(&ns, top).await), wanted, "restored {at:?}");
+        assert_eq!(links(&ns, top).await, linked, "links of {at:?}");
+        check_counters(&ns, top).await;
         let now: Vec<_> = live(&ns, ROOT)
             .await
             .into_iter()
@@ -193,7 +225,7 @@ async fn random_trees_are_restored_exactly_and_restores_are_undone() {
     let seeds = rng::number("REWINDFS_TEST_SEEDS").unwrap_or(40);
     let first = rng::number("REWINDFS_TEST_SEED").unwrap_or(1);
     for seed in first..first + seeds {
-        random_program(seed).await;
+        random_program(seed, None).await;
     }
 }
 
@@ -340,10 +372,10 @@ async fn unsaved_writes_and_too_many_changes_are_refused() {
     close(&file).await;
     let most = &ns.history.restore_lock.entries_max;
     most.store(0, std::sync::atomic::Ordering::Relaxed);
-    let refused = restore(&ns, ROOT, b"top", at, AddedNames::Remove).await;
+    let refused = restore(&ns, inner, b"f", at, AddedNames::Remove).await;
     let message = refused.unwrap_err().to_string();
     assert!(
-        message.contains("1 changes; one restore makes at most 0"),
+        message.contains("1 changes; one operation makes at most 0"),
         "{message}"
     );
     most.store(1, std::sync::atomic::Ordering::Relaxed);

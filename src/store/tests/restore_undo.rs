@@ -11,7 +11,7 @@ const SECOND: u64 = 1_000_000_000;
 const DAY: u64 = 86_400 * SECOND;
 
 /// Prunes everything that the shortest policy lets go.
-async fn prune(ns: &Namespace) {
+pub(super) async fn prune(ns: &Namespace) {
     let mut policy = Policy::default();
     for word in [
         "keep-within=1s",
@@ -32,14 +32,14 @@ async fn prune(ns: &Namespace) {
 }
 
 /// A tree that was changed in every way, and what it was like before.
-struct ChangedTree {
-    top: Ino,
-    at: Timestamp,
-    then: Tree,
-    now: Tree,
+pub(super) struct ChangedTree {
+    pub(super) top: Ino,
+    pub(super) at: Timestamp,
+    pub(super) then: Tree,
+    pub(super) now: Tree,
 }
 
-async fn changed_tree(cluster: &TestCluster, ns: &Namespace) -> ChangedTree {
+pub(super) async fn changed_tree(cluster: &TestCluster, ns: &Namespace) -> ChangedTree {
     let top = plant(cluster, ns).await;
     let (at, then) = (ns.now(), timeless(live(ns, top).await));
     let inner = ns.tree.lookup(top, b"d0").await.unwrap().unwrap().ino;

@@ -39,7 +39,7 @@ impl Tree {
     /// `NotFound` if the inode does not exist any more, `NoSpace` when the journal cannot take the change.
     pub async fn set_attrs(&self, ino: Ino, change: AttrChange) -> Result<Stat, StoreError> {
         self.room_for_names().await;
-        let mut locked = self.lock(ino).await?;
+        let mut locked = self.lock_to_change(ino).await?;
         self.change(&mut locked, |node, now| change.apply(&mut node.attrs, now))
             .await?;
         locked.stat()
@@ -92,7 +92,7 @@ impl Tree {
         mode: XattrMode,
     ) -> Result<(), StoreError> {
         self.room_for_names().await;
-        let mut locked = self.lock(ino).await?;
+        let mut locked = self.lock_to_change(ino).await?;
         let old = match locked.cached() {
             CachedInode::Directory(directory) => &directory.node.xattrs,
             CachedInode::File(file) => &file.node.xattrs,

@@ -179,7 +179,7 @@ impl Tree {
     ) -> Result<(Stat, LockedInode), StoreError> {
         check_entry_name(name)?;
         self.room_for_names().await;
-        let mut above = self.lock(parent).await?;
+        let mut above = self.lock_to_change(parent).await?;
         above.as_directory().ok_or(StoreError::NotDirectory)?;
         if self.entry(parent, name).await?.is_some() {
             return Err(StoreError::Exists);
@@ -283,6 +283,7 @@ impl Tree {
         author: &Author,
     ) -> Result<(), StoreError> {
         let mut locked = self.lock_all(&[ino, parent]).await?;
+        self.check_not_restored(&[ino, parent]).await?;
         find(&mut locked, parent)
             .and_then(LockedInode::directory)
             .ok_or(StoreError::NotDirectory)?;

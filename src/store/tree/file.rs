@@ -414,6 +414,10 @@ impl File {
         self.tree.lock(self.inode.ino).await
     }
 
+    pub(crate) async fn lock_to_change(&self) -> Result<LockedInode, StoreError> {
+        self.tree.lock_to_change(self.inode.ino).await
+    }
+
     /// Reads up to `len` bytes at `offset` as they are at one moment; returns fewer only at the end of the file.
     ///
     /// # Errors
@@ -476,7 +480,7 @@ impl File {
         let (mut waiting, len) = (tree.waiting(), bytes.len() as u64);
         loop {
             let permit = tree.data.budget.acquire(len).await;
-            let mut locked = self.lock().await?;
+            let mut locked = self.lock_to_change().await?;
             let mut file = locked.file().ok_or(StoreError::IsDirectory)?;
             let at = offset.unwrap_or(file.attrs.size);
             let written = tree.write_locked(&mut file, at, bytes.clone(), author, permit);
@@ -496,7 +500,7 @@ impl File {
     pub async fn truncate(&self, len: u64, author: &Author) -> Result<(), StoreError> {
         self.tree.core.health.check()?;
         self.tree.room_for_names().await;
-        let mut locked = self.lock().await?;
+        let mut locked = self.lock_to_change().await?;
         let mut file = locked.file().ok_or(StoreError::IsDirectory)?;
         if file.attrs.size == len {
             return self.tree.date(&mut locked).await;
@@ -517,7 +521,7 @@ impl File {
     ) -> Result<(), StoreError> {
         let end = range_end(offset, len)?;
         self.tree.room_for_names().await;
-        let mut locked = self.lock().await?;
+        let mut locked = self.lock_to_change().await?;
         match keep_size {
             true => Ok(()),
             false => self.grow_to(&mut locked, end, author),
@@ -544,7 +548,7 @@ impl File {
     /// As for [`File::write`].
     pub async fn punch(&self, offset: u64, len: u64, author: &Author) -> Result<(), StoreError> {
         self.tree.room_for_names().await;
-        let mut locked = self.lock().await?;
+        let mut locked = self.lock_to_change().await?;
         let range = offset..offset.saturating_add(len);
         self.tree.punch_locked(&mut locked, range, author).await
     }
@@ -562,7 +566,7 @@ impl File {
     ) -> Result<(), StoreError> {
         let end = range_end(offset, len)?;
         self.tree.room_for_names().await;
-        let mut locked = self.lock().await?;
+        let mut locked = self.lock_to_change().await?;
         if !keep_size {
             self.grow_to(&mut locked, end, author)?;
         }

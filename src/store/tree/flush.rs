@@ -102,7 +102,7 @@ impl Tree {
         let tree = self;
         tree.room_for_names().await;
         let file = self.file(ino).await?;
-        let mut locked = file.lock().await?;
+        let mut locked = file.lock_to_change().await?;
         let mut leaf = locked.file().ok_or(StoreError::IsDirectory)?;
         if leaf.attrs.size == len {
             tree.date(&mut locked).await?;

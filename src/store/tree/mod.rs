@@ -22,11 +22,13 @@ pub(crate) mod move_rows;
 pub(crate) mod put;
 pub(crate) mod reflink;
 pub(crate) mod rename;
+pub(crate) mod restore_guard;
 pub(crate) mod review;
 pub(crate) mod room;
 pub(crate) mod row_writer;
 pub(crate) mod seek;
 pub(crate) mod unchanged;
+pub(crate) mod under_restore;
 pub(crate) mod unlink;
 pub(crate) mod version_record;
 pub(crate) mod writeback;
@@ -39,6 +41,7 @@ use crate::store::data::DataStore;
 use crate::store::model::version::Ino;
 use crate::store::tree::disk_space::DiskSpace;
 use crate::store::tree::inode_cache::InodeCache;
+use crate::store::tree::under_restore::UnderRestore;
 use crate::sync::Arc;
 
 /// The live tree of one namespace.
@@ -48,6 +51,7 @@ pub struct Tree {
     pub(crate) data: Arc<DataStore>,
     pub(crate) commit: Arc<Committer>,
     pub(crate) inodes: InodeCache,
+    pub(crate) under_restore: UnderRestore,
     pub(crate) space: DiskSpace,
     /// Receives each unlinked inode when its last handle is dropped, so that a task can delete the orphan.
     pub(crate) unlinked: UnboundedSender<Ino>,
@@ -68,6 +72,7 @@ impl Tree {
             data,
             commit,
             inodes: InodeCache::default(),
+            under_restore: UnderRestore::default(),
             space: DiskSpace::default(),
             unlinked,
             renames: tokio::sync::Mutex::new(()),

@@ -282,6 +282,7 @@ impl AtomicPut {
                 }
                 Err(error) => return Err(error),
             };
+            tree.check_not_restored(&wanted).await?;
             let now = tree.entry(parent, name).await?;
             if now.as_ref().map(|e| e.ino) == target.as_ref().map(|e| e.ino) {
                 let dentry = Dentry::new(parent, name.clone());

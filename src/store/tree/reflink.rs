@@ -92,7 +92,7 @@ impl File {
             .filter(|end| *end <= LEN_MAX)
             .ok_or(StoreError::TooLarge)?;
         self.tree.room_for_names().await;
-        let mut locked = self.lock().await?;
+        let mut locked = self.lock_to_change().await?;
         let mut file = locked.file().ok_or(StoreError::IsDirectory)?;
         let session = self.tree.session(&mut file, author)?;
         let _covered = self.tree.core.append(&Record::Refer {

@@ -112,6 +112,7 @@ impl Tree {
             let mut wanted = vec![from.parent, to.parent, source.ino];
             wanted.extend(target.as_ref().map(|t| t.ino));
             let mut locked = self.lock_all(&wanted).await?;
+            self.check_not_restored(&wanted).await?;
             let (now_source, now_target) = self.entries(&from, &to).await?;
             let Some(now_source) = now_source.filter(|now| now.ino == source.ino) else {
                 continue;

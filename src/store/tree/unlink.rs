@@ -36,6 +36,7 @@ impl Tree {
                 .await?
                 .ok_or(StoreError::NotFound)?;
             let mut locked = self.lock_all(&[parent, entry.ino]).await?;
+            self.check_not_restored(&[parent]).await?;
             let now = self.entry(parent, name).await?;
             if let Some(now) = now.filter(|now| now.ino == entry.ino) {
                 let dentry = DentryRef::new(parent, name).to_dentry();
@@ -67,6 +68,7 @@ impl Tree {
                 return Err(StoreError::NotDirectory);
             }
             let mut locked = self.lock_all(&[parent, entry.ino]).await?;
+            self.check_not_restored(&[parent, entry.ino]).await?;
             let now = self.entry(parent, name).await?;
             if let Some(now) = now.filter(|now| now.ino == entry.ino) {
                 let dentry = DentryRef::new(parent, name).to_dentry();
