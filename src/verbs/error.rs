@@ -165,6 +165,16 @@ pub enum VerbError {
         /// What shows it, and what can be done.
         by: String,
     },
+    /// Versions of other names show the bytes of versions that were deleted.
+    #[error(
+        "{path}: its versions are deleted, but the same bytes are in {by}: forget that too, and the bytes of all go"
+    )]
+    VersionsElsewhere {
+        /// The path.
+        path: String,
+        /// The versions.
+        by: String,
+    },
     /// The root directory was named where a name in it is needed.
     #[error("/: is the root directory, which cannot be removed; name a path in it")]
     IsRoot,

@@ -35,6 +35,17 @@ pub(super) async fn preview(
     let plan = reader.namespace.forget().plan(&request).await;
     let plan = plan.map_err(VerbError::at(&verb.path))?;
     send_versions(reader, verb, &plan, rows).await?;
+    check_free(reader, verb, &plan).await?;
+    if let Some(by) = other_versions(reader, verb, &plan).await? {
+        let row = ForgetRow {
+            what: "also".to_owned(),
+            note: Some(format!(
+                "the same bytes are in {by}: they stay until that is forgotten too"
+            )),
+            ..ForgetRow::default()
+        };
+        rows.put_row(VerbRow::Forget(row)).await?;
+    }
     let total = ForgetRow {
         what: "would_go".to_owned(),
         versions: Some(plan.versions.len() as u64),
@@ -44,8 +55,7 @@ pub(super) async fn preview(
         }),
         ..ForgetRow::default()
     };
-    rows.put_row(VerbRow::Forget(total)).await?;
-    check_unshown(reader, verb, &plan).await
+    rows.put_row(VerbRow::Forget(total)).await
 }
 
 /// Deletes the versions and their bytes, and sends how far it is.
@@ -70,7 +80,11 @@ pub(super) async fn forget(
     };
     let (plan, ()) = tokio::join!(forgetting, telling);
     let plan = plan.map_err(VerbError::at(&verb.path))?;
-    check_unshown(&reader, verb, &plan).await?;
+    check_free(&reader, verb, &plan).await?;
+    if let Some(by) = other_versions(&reader, verb, &plan).await? {
+        let path = verb.path.to_string();
+        return Err(VerbError::VersionsElsewhere { path, by });
+    }
     let gone = ForgetRow {
         what: "gone".to_owned(),
         versions: Some(plan.versions.len() as u64),
@@ -206,27 +220,51 @@ fn step_row(step: ForgetStep) -> ForgetRow {
     }
 }
 
-/// Fails if something else shows what is to be forgotten, and names it.
-async fn check_unshown(
+/// Fails if something stands in the way of forgetting, and names it.
+async fn check_free(
     reader: &PathReader,
     verb: &ForgetVerb,
     plan: &ForgetPlan,
 ) -> Result<(), VerbError> {
-    if plan.shown_by.is_empty() {
+    if !plan.is_refused() {
         return Ok(());
     }
-    let mut by = Vec::new();
-    for shower in plan.shown_by.iter().take(NAMED_MAX) {
-        by.push(shower_text(reader, &verb.path, shower).await?);
-    }
-    let more = plan.shown_by.len().saturating_sub(NAMED_MAX);
-    if more > 0 {
-        by.push(format!("so do {more} more"));
-    }
+    let is_in_the_way = |shower: &&ShownBy| !matches!(shower, ShownBy::Version(..));
+    let shown_by: Vec<&ShownBy> = plan.shown_by.iter().filter(is_in_the_way).collect();
     Err(VerbError::ShownElsewhere {
         path: verb.path.to_string(),
-        by: by.join("; "),
+        by: shower_texts(reader, verb, &shown_by, "; ").await?,
     })
+}
+
+/// Names the versions of other names that show the bytes; `None` if there are none.
+async fn other_versions(
+    reader: &PathReader,
+    verb: &ForgetVerb,
+    plan: &ForgetPlan,
+) -> Result<Option<String>, VerbError> {
+    let shown_by: Vec<&ShownBy> = plan.shown_by.iter().collect();
+    Ok(match shown_by.is_empty() {
+        true => None,
+        false => Some(shower_texts(reader, verb, &shown_by, ", ").await?),
+    })
+}
+
+async fn shower_texts(
+    reader: &PathReader,
+    verb: &ForgetVerb,
+    shown_by: &[&ShownBy],
+    between: &str,
+) -> Result<String, VerbError> {
+    let mut by = Vec::new();
+    for shower in shown_by.iter().take(NAMED_MAX) {
+        by.push(shower_text(reader, &verb.path, shower).await?);
+    }
+    let more = shown_by.len().saturating_sub(NAMED_MAX);
+    if more > 0 {
+        by.push(format!("and {more} more"));
+    }
+    Ok(by.join(between))
 }
 
 async fn shower_text(
@@ -248,18 +286,21 @@ async fn shower_text(
             stamp(*until),
             stamp(*began)
         ),
-        ShownBy::Name(name, began) => {
+        ShownBy::Name(name) => {
             let shown = full_path(reader, name.directory, &name.name).await?;
-            match began {
-                Some(began) => format!(
-                    "the version {} of {shown} shows its bytes: forget the versions of {shown} too, and first that file if it exists",
-                    stamp(*began)
-                ),
-                None => format!(
-                    "{shown} shows its bytes, which were copied without being moved: remove or overwrite {shown}, forget its versions, \
-                     and repeat the command"
-                ),
-            }
+            format!(
+                "{shown} shows its bytes, which were copied without being moved: remove or overwrite {shown}, and repeat the command"
+            )
+        }
+        ShownBy::Link(name) => {
+            let shown = full_path(reader, name.directory, &name.name).await?;
+            format!(
+                "{shown} is another name of the same file: remove {shown}, and repeat the command; the versions go for all names"
+            )
+        }
+        ShownBy::Version(name, began) => {
+            let shown = full_path(reader, name.directory, &name.name).await?;
+            format!("the version {} of {shown}", stamp(*began))
         }
         ShownBy::OpenFile => {
             "a program has a removed file open that shows its bytes: end the program and repeat the command".to_owned()

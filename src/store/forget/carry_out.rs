@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::store::forget::Forgetter;
-use crate::store::forget::report::{ForgetPlan, ForgetRequest, ForgetStep};
+use crate::store::forget::line::LineRows;
+use crate::store::forget::report::{ForgetPlan, ForgetRequest, ForgetStep, ShownBy};
+use crate::store::forget::shown_bytes::ShownBytes;
 use crate::store::model::error::StoreError;
 use crate::store::model::role::Role;
 use crate::store::schema::forget_keys;
@@ -25,7 +27,7 @@ type BegunForget = (RowKey<ForgottenTable>, ForgottenRow);
 
 impl Forgetter {
     /// Deletes the versions of a request, and returns when their bytes are gone from the bucket and from this machine. Returns the plan;
-    /// nothing is done if something stands in the way of it. A call after a crash, or after an error, goes on.
+    /// nothing is done if something stands in the way of it, and the bytes stay if versions of other names show them. A call after a crash, or after an error, goes on.
     ///
     /// # Errors
     /// `Busy` while another call forgets something; `ReadOnly` on a follower; `Held` by a label or hold that was made meanwhile; errors of the
@@ -47,10 +49,9 @@ impl Forgetter {
         self.drain().await?;
         let plan = self.plan(request).await?;
         let is_nothing = plan.versions.is_empty() && !plan.is_begun;
-        if is_nothing || !plan.shown_by.is_empty() {
+        if is_nothing || plan.is_refused() {
             return Ok(plan);
         }
-        let bytes = self.forgotten_bytes(&self.line(request).await?).await?;
         self.begin(request, &plan).await?;
         for version in &plan.versions {
             let name = &version.name;
@@ -68,11 +69,22 @@ impl Forgetter {
             .send(ForgetStep::Deleted(plan.versions.len() as u64))
             .ok();
         let begun = self.begun().await?;
-        let lineages = begun.iter().flat_map(|(_, row)| row.lineages.clone());
-        let lineages: BTreeSet<u64> = lineages.collect();
-        self.purge(&lineages, &bytes.bytes, steps).await?;
+        let (mut lineages, mut bytes, mut ready) =
+            (BTreeSet::new(), ShownBytes::default(), Vec::new());
+        for (key, row) in begun {
+            let shown_by = self.still_shown_by(&row).await?;
+            if shown_by.is_empty() {
+                lineages.extend(row.lineages.iter().copied());
+                bytes.add_row(&row);
+                ready.push(key);
+            } else if *key == *forget_keys::forgotten(request.directory, &request.name) {
+                // Its row stays: the last call, after which nothing shows the bytes, makes those of all go.
+                return Ok(ForgetPlan { shown_by, ..plan });
+            }
+        }
+        self.purge(&lineages, &bytes, steps).await?;
         let mut txn = self.gc.gc_txn(Vec::new());
-        for (key, _) in begun {
+        for key in ready {
             txn.touch(key.clone());
             txn.delete(key);
         }
@@ -81,15 +93,31 @@ impl Forgetter {
         Ok(plan)
     }
 
+    /// Returns what shows bytes of versions that are deleted.
+    async fn still_shown_by(&self, row: &ForgottenRow) -> Result<Vec<ShownBy>, StoreError> {
+        let mut bytes = ShownBytes::default();
+        bytes.add_row(row);
+        let lineages = self.lineages_with(&bytes).await?;
+        self.other_showers(&LineRows::default(), &bytes, &lineages)
+            .await
+    }
+
     /// Writes which lineages are being forgotten, durably, before the first version is deleted.
     async fn begin(&self, request: &ForgetRequest, plan: &ForgetPlan) -> Result<(), StoreError> {
         let key = forget_keys::forgotten(request.directory, &request.name);
         let row: Option<ForgottenRow> = self.core.index.row(&key).await?;
-        let before = row.unwrap_or_default().lineages.into_iter();
-        let lineages: BTreeSet<u64> = before.chain(plan.lineages.iter().copied()).collect();
+        let before = row.unwrap_or_default();
+        let mut bytes = ShownBytes::default();
+        bytes.add_row(&before);
+        bytes.add_row(&plan.row);
+        let lineages = before.lineages.iter().chain(&plan.row.lineages).copied();
+        let lineages: BTreeSet<u64> = lineages.collect();
         let mut txn = self.gc.gc_txn(vec![key.clone().bytes()]);
-        let lineages = lineages.into_iter().collect();
-        txn.put(key, &ForgottenRow { lineages });
+        let row = ForgottenRow {
+            lineages: lineages.into_iter().collect(),
+            ..bytes.to_row()
+        };
+        txn.put(key, &row);
         let begun = self.commit.enqueue(txn)?;
         self.commit.wait_durable(&begun).await
     }

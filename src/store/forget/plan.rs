@@ -13,6 +13,7 @@ use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{ContentRef, Kind, Retained};
 use crate::store::schema::forget_keys;
+use crate::store::schema::retention_rows::ForgottenRow;
 
 impl Forgetter {
     /// Returns what forgetting would do, and changes nothing.
@@ -24,7 +25,8 @@ impl Forgetter {
         let forgotten = self.forgotten_bytes(&line).await?;
         let mut shown_by = self.protected_by(&line).await?;
         let cited = self.lineages_with(&forgotten.bytes).await?;
-        shown_by.extend(self.other_showers(&line, &forgotten, &cited).await?);
+        let others = self.other_showers(&line.rows, &forgotten.bytes, &cited);
+        shown_by.extend(others.await?);
         let goes = line.goes.iter();
         let contents = goes.filter_map(|version| version.entry.content.reference());
         let mut lineages: BTreeSet<u64> = contents.map(|content| content.cid).collect();
@@ -36,7 +38,10 @@ impl Forgetter {
             has_current: line.stays.iter().any(|state| state.ended.is_none()),
             shown_by,
             is_begun: self.core.index.row(&begun).await?.is_some(),
-            lineages: lineages.into_iter().collect(),
+            row: ForgottenRow {
+                lineages: lineages.into_iter().collect(),
+                ..forgotten.bytes.to_row()
+            },
             versions: line.goes,
         })
     }

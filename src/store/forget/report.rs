@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Ino, PastEntry, Timestamp, VersionId};
+use crate::store::schema::retention_rows::ForgottenRow;
 
 /// What is to be forgotten: versions of a name, with those from before its renames.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,12 +57,21 @@ pub struct ForgetPlan {
     pub stay: u64,
     /// Whether one of them is the current one.
     pub has_current: bool,
-    /// What else shows these bytes: nothing is forgotten while there is any.
+    /// What else shows these bytes.
     pub shown_by: Vec<ShownBy>,
     /// Whether the bytes of versions that are deleted already have to go.
     pub is_begun: bool,
-    /// The lineages of the versions' contents, and those that cite the same extents.
-    pub(crate) lineages: Vec<u64>,
+    /// What is to be remembered until the bytes are gone.
+    pub(crate) row: ForgottenRow,
+}
+
+impl ForgetPlan {
+    /// Tells whether something stands in the way of the deletion.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        let mut shown_by = self.shown_by.iter();
+        shown_by.any(|shower| !matches!(shower, ShownBy::Version(..)))
+    }
 }
 
 /// Something that shows a version, or its bytes, and that forgetting leaves alone.
@@ -81,9 +91,13 @@ pub enum ShownBy {
         /// The end of the hold.
         until: Timestamp,
     },
-    /// A name: another one of a hard-linked file, or one of a file with a copy of the bytes that was made without moving them. With the
-    /// time at which its version began; `None` for its current state.
-    Name(ShownName, Option<Timestamp>),
+    /// The current state of a name: a file with a copy of the bytes that was made without moving them.
+    Name(ShownName),
+    /// Another name of the same hard-linked file, which exists.
+    Link(ShownName),
+    /// A version of another name, which began then and has ended: a copy too. It does not stand in the way of the deletion, but the bytes
+    /// stay until it is forgotten as well.
+    Version(ShownName, Timestamp),
     /// A file without a name that a program has open.
     OpenFile,
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::meta::RowScan;
 use crate::store::data::contents::ResolvedExtent;
 use crate::store::forget::Forgetter;
-use crate::store::forget::line::{ForgetLine, ForgottenBytes};
+use crate::store::forget::line::{ForgetLine, LineRows};
 use crate::store::forget::report::{ForgottenVersion, ShownBy, ShownName};
 use crate::store::forget::shown_bytes::ShownBytes;
 use crate::store::model::error::StoreError;
@@ -23,6 +23,13 @@ use crate::store::schema::tables::{
     BindingTable, DentryTable, InodeTable, LineageTable, LinkedVersionTable, OrphanTable,
     RangeTable, RowTable, VersionTable,
 };
+
+/// A name that showed a version of a hard-linked inode.
+struct BoundTo {
+    name: ShownName,
+    /// Whether it leads to the inode now.
+    is_live: bool,
+}
 
 /// Lineages whose rows have to do with some bytes.
 #[derive(Debug, Default)]
@@ -47,11 +54,10 @@ impl Forgetter {
         for version in &line.goes {
             shown_by.extend(self.hold_on(version).await?);
             let names = self.names_of(version).await?;
-            for name in &names {
-                self.labels_on(version, name, &mut shown_by).await?;
-                if !line.names.contains(name) {
-                    let began = Some(version.id.timestamp);
-                    shown_by.push(ShownBy::Name(name.clone(), began));
+            for BoundTo { name, is_live } in names {
+                self.labels_on(version, &name, &mut shown_by).await?;
+                if is_live && !line.names.contains(&name) {
+                    shown_by.push(ShownBy::Link(name));
                 }
             }
         }
@@ -75,26 +81,30 @@ impl Forgetter {
     }
 
     /// Returns the names that showed a version.
-    async fn names_of(&self, version: &ForgottenVersion) -> Result<Vec<ShownName>, StoreError> {
+    async fn names_of(&self, version: &ForgottenVersion) -> Result<Vec<BoundTo>, StoreError> {
         let ino = version.entry.ino;
         let key = keys::linked_closed(ino, version.id);
+        let own = BoundTo {
+            name: version.name.clone(),
+            is_live: false,
+        };
         if self.core.index.get(&key).await?.is_none() {
-            return Ok(vec![version.name.clone()]);
+            return Ok(vec![own]);
         }
         let began = version.id.timestamp;
         let ended = version.entry.ended.unwrap_or(Timestamp(u64::MAX));
         let (from, until) = (keys::bindings(ino), keys::after(&keys::bindings(ino)));
-        let mut names = vec![version.name.clone()];
+        let mut names = vec![own];
         for (key, value) in self.core.index.scan(from, until, usize::MAX).await? {
             let row = BindingTable::decode(&value)?;
             if let Some((id, name)) = keys::bound_name(&key)
                 && id.timestamp < ended
                 && row.end.is_none_or(|end| began < end)
             {
-                let name = ShownName::from(name);
-                if !names.contains(&name) {
-                    names.push(name);
-                }
+                names.push(BoundTo {
+                    name: name.into(),
+                    is_live: row.end.is_none(),
+                });
             }
         }
         Ok(names)
@@ -121,19 +131,17 @@ impl Forgetter {
         Ok(())
     }
 
-    /// Returns the names outside the line that show bytes which are to go.
+    /// Returns what shows some of the bytes, but for the rows of the line; `lineages` are those whose rows do.
     pub(super) async fn other_showers(
         &self,
-        line: &ForgetLine,
-        forgotten: &ForgottenBytes,
+        line: &LineRows,
+        bytes: &ShownBytes,
         lineages: &CitingLineages,
     ) -> Result<Vec<ShownBy>, StoreError> {
-        let ForgottenBytes { contents, bytes } = forgotten;
-        if contents.is_empty() || bytes.is_empty() {
+        let lineages = &lineages.showing;
+        if lineages.is_empty() {
             return Ok(Vec::new());
         }
-        let mut lineages = lineages.showing.clone();
-        lineages.extend(contents.iter().map(|content| content.cid));
         let mut found = Vec::new();
         let tables = [
             DentryTable::all(),
@@ -145,7 +153,7 @@ impl Forgetter {
         for table in tables {
             let mut rows = self.rows_of(table).await?;
             while let Some((key, value)) = rows.next().await? {
-                if line.rows.0.contains(&key) {
+                if line.0.contains(&key) {
                     continue;
                 }
                 for shown in contents_of(&key, &value)? {
@@ -224,21 +232,22 @@ impl Forgetter {
         if DentryTable::has(key)
             && let Some(name) = keys::dentry(key)
         {
-            return Ok(ShownBy::Name(name.into(), None));
+            return Ok(ShownBy::Name(name.into()));
         }
-        if VersionTable::has(key)
-            && let Some(name) = keys::record_slot(key)
+        if let (true, Some(name), Some(began)) =
+            (VersionTable::has(key), keys::record_slot(key), began)
         {
-            return Ok(ShownBy::Name(name.into(), began));
+            return Ok(ShownBy::Version(name.into(), began));
         }
         let ino = keys::leading_ino(key).unwrap_or(Ino(0));
         let began = began.filter(|_| LinkedVersionTable::has(key));
         let from = keys::bindings(ino);
         let first = self.core.index.first(from.clone(), keys::after(&from));
         let bound = first.await?.and_then(|(key, _)| keys::bound_name(&key));
-        Ok(match bound {
-            Some((_, name)) => ShownBy::Name(name.into(), began),
-            None => ShownBy::OpenFile,
+        Ok(match (bound, began) {
+            (Some((_, name)), Some(began)) => ShownBy::Version(name.into(), began),
+            (Some((_, name)), None) => ShownBy::Name(name.into()),
+            (None, _) => ShownBy::OpenFile,
         })
     }
 }

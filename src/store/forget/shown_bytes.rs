@@ -1,10 +1,12 @@
 //! Sets of stored bytes: parts of extents, and inline bytes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::Bytes;
 
+use crate::store::data::segment::hash;
+use crate::store::schema::retention_rows::{ForgottenInline, ForgottenPart, ForgottenRow};
 use crate::store::schema::rows::ExtentSource;
 
 /// Inline bytes that are shorter than this are not looked for elsewhere: a few bytes are the same by chance.
@@ -22,7 +24,8 @@ struct ExtentPlace {
 pub(crate) struct ShownBytes {
     /// Of each extent, which of its bytes: ascending, without overlaps.
     extents: BTreeMap<ExtentPlace, Vec<Range<u32>>>,
-    inline: BTreeSet<Bytes>,
+    /// Inline bytes, by their hash, with their number.
+    inline: BTreeMap<[u8; 16], u32>,
 }
 
 impl ShownBytes {
@@ -45,7 +48,7 @@ impl ShownBytes {
             ExtentSource::Inline(bytes) => {
                 let shown = bytes.slice(inline_part(bytes, skip, len));
                 if shown.len() >= INLINE_MIN {
-                    self.inline.insert(shown);
+                    self.inline.insert(hash(&shown), shown.len() as u32);
                 }
             }
             ExtentSource::Zero => {}
@@ -62,7 +65,8 @@ impl ShownBytes {
             }
         }
         self.extents.retain(|_, parts| !parts.is_empty());
-        self.inline.retain(|bytes| !other.inline.contains(bytes));
+        self.inline
+            .retain(|hash, _| !other.inline.contains_key(hash));
     }
 
     /// Tells whether `len` bytes of an extent behind its first `skip` have one of these.
@@ -85,9 +89,47 @@ impl ShownBytes {
             }
             ExtentSource::Inline(bytes) => {
                 let shown = bytes.slice(inline_part(bytes, skip, len));
-                self.inline.contains(&shown)
+                shown.len() >= INLINE_MIN && self.inline.contains_key(&hash(&shown))
             }
             ExtentSource::Zero => false,
+        }
+    }
+
+    /// Adds the bytes of a row.
+    pub(crate) fn add_row(&mut self, row: &ForgottenRow) {
+        for part in &row.extents {
+            let place = ExtentPlace {
+                segment: (part.epoch, part.sequence),
+                offset: part.offset,
+            };
+            let parts = self.extents.entry(place).or_default();
+            *parts = union(std::mem::take(parts), part.start..part.end);
+        }
+        let inline = row.inline.iter();
+        self.inline.extend(inline.map(|one| (one.hash, one.len)));
+    }
+
+    /// Returns a row with these bytes, and no lineages.
+    pub(crate) fn to_row(&self) -> ForgottenRow {
+        let extents = self.extents.iter().flat_map(|(place, parts)| {
+            parts.iter().map(|part| ForgottenPart {
+                epoch: place.segment.0,
+                sequence: place.segment.1,
+                offset: place.offset,
+                start: part.start,
+                end: part.end,
+            })
+        });
+        let inline = self.inline.iter();
+        ForgottenRow {
+            lineages: Vec::new(),
+            extents: extents.collect(),
+            inline: inline
+                .map(|(hash, len)| ForgottenInline {
+                    hash: *hash,
+                    len: *len,
+                })
+                .collect(),
         }
     }
 
@@ -103,7 +145,7 @@ impl ShownBytes {
     pub(crate) fn bytes(&self) -> u64 {
         let parts = self.extents.values().flatten();
         let in_extents: u64 = parts.map(|part| u64::from(part.end - part.start)).sum();
-        let inline: u64 = self.inline.iter().map(|bytes| bytes.len() as u64).sum();
+        let inline: u64 = self.inline.values().map(|len| u64::from(*len)).sum();
         in_extents + inline
     }
 
@@ -173,6 +215,9 @@ mod tests {
         assert!(!all.meets(&extent(2), 0, 100) && !all.meets(&extent(3), 0, 100));
         assert!(!all.meets(&ExtentSource::Zero, 0, 100));
         assert!(all.are_in(&extent(1)) && !all.are_in(&extent(2)));
+        let mut read = ShownBytes::default();
+        read.add_row(&all.to_row());
+        assert_eq!((read.bytes(), read.to_row()), (25, all.to_row()));
     }
 
     #[test]

@@ -75,6 +75,30 @@ pub struct CapRow {
 pub(crate) struct ForgottenRow {
     /// The lineages of their contents, and those with rows that cite the same extents, ascending.
     pub(crate) lineages: Vec<u64>,
+    /// The parts of extents that only they showed.
+    pub(crate) extents: Vec<ForgottenPart>,
+    /// The inline bytes that only they showed.
+    pub(crate) inline: Vec<ForgottenInline>,
+}
+
+/// A part of an extent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ForgottenPart {
+    pub(crate) epoch: u64,
+    pub(crate) sequence: u64,
+    /// Where the extent begins in its segment.
+    pub(crate) offset: u32,
+    /// Where the part begins in the extent.
+    pub(crate) start: u32,
+    /// Where it ends.
+    pub(crate) end: u32,
+}
+
+/// Inline bytes by their hash: the bytes themselves are to be nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ForgottenInline {
+    pub(crate) hash: [u8; 16],
+    pub(crate) len: u32,
 }
 
 /// Versions that go before they are due as they were filed.

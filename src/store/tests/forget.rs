@@ -193,9 +193,9 @@ async fn what_something_else_shows_is_not_forgotten() {
         directory: ROOT,
         name: Bytes::from_static(b"L"),
     };
-    let named = |name: &'static [u8], began| {
-        let (directory, name) = (ROOT, Bytes::from_static(name));
-        ShownBy::Name(ShownName { directory, name }, began)
+    let named = |name: &'static [u8]| ShownName {
+        directory: ROOT,
+        name: Bytes::from_static(name),
     };
     assert_eq!(forget(&ns, b"labelled").await.shown_by, [by_label]);
     ns.history.remove_label(ROOT, b"L").await.unwrap();
@@ -204,20 +204,32 @@ async fn what_something_else_shows_is_not_forgotten() {
         until,
     };
     assert_eq!(forget(&ns, b"held").await.shown_by, [by_hold]);
-    assert_eq!(
-        forget(&ns, b"cloned").await.shown_by,
-        [named(b"copy", None)]
-    );
-    let linked = forget(&ns, b"linked").await.shown_by;
-    assert!(matches!(&linked[..], [ShownBy::Name(name, Some(_))] if name.name == "other"));
+    let by_copy = ShownBy::Name(named(b"copy"));
+    assert_eq!(forget(&ns, b"cloned").await.shown_by, [by_copy]);
+    let by_link = ShownBy::Link(named(b"other"));
+    assert_eq!(forget(&ns, b"linked").await.shown_by, [by_link]);
     for name in [&b"labelled"[..], b"held", b"cloned", b"linked"] {
         assert_eq!(ids(&ns, name).await.len(), 2, "nothing was deleted");
     }
     assert_eq!(rows_of(&ns, b"Gf").await, 0);
-    // What was named is out of the way: first the copy, then what it was copied from.
+    // What was named is out of the way: now only an ended version of the copy shows the bytes, and goes last.
     save(&ns, ROOT, b"copy", b"new").await;
+    ns.tree.unlink(ROOT, b"other", &author()).await.unwrap();
     let shown_by = forget(&ns, b"cloned").await.shown_by;
-    assert!(matches!(&shown_by[..], [ShownBy::Name(name, Some(_))] if name.name == "copy"));
+    assert!(matches!(&shown_by[..], [ShownBy::Version(name, _)] if *name == named(b"copy")));
+    assert_eq!(ids(&ns, b"cloned").await.len(), 1, "it is deleted");
+    assert!(ns.forget.plan(&all_of(b"cloned")).await.unwrap().is_begun);
+    for name in [&b"copy"[..], b"labelled", b"linked"] {
+        let name: &'static [u8] = name;
+        assert_eq!(forget(&ns, name).await.shown_by, []);
+    }
+    ns.history
+        .release_version(DentryRef::new(ROOT, b"held"), &held[0])
+        .await
+        .unwrap();
+    forget(&ns, b"held").await;
+    assert_eq!(holding(&cluster, &bytes).await, [""; 0]);
+    assert_eq!(rows_of(&ns, b"Gf").await, 0);
     end(ns, cluster).await;
 }
 
