@@ -14,7 +14,7 @@ use super::rows::{
     stamp,
 };
 use crate::fs::past::attributes;
-use crate::fs::past::thin::thin;
+use crate::fs::past::thin::thin_with_below;
 use crate::store::{EndedState, Kind, Origin, PastEntry, Retained, Timestamp, VersionList};
 
 /// The states of a file, and the names under which they are stored.
@@ -115,9 +115,11 @@ async fn moments(reader: &PathReader, path: &TimedPath, rows: &RowSender) -> Res
         return Err(reader.missing(path).await?);
     };
     let view = reader.view();
-    let changes = view.listed_times(directory).await;
-    let mut changes = changes.map_err(&failed)?;
-    changes.retain(|at| *at <= reader.now);
+    let mut changes = view.changes(directory, usize::MAX).await.map_err(&failed)?;
+    let mut below = view.changed_hours(directory).await.map_err(&failed)?;
+    for times in [&mut changes, &mut below] {
+        times.retain(|at| *at <= reader.now);
+    }
     let row = |at: Timestamp| MomentRow {
         path: PathText::of_names(&names),
         stamp: stamp(at),
@@ -127,7 +129,9 @@ async fn moments(reader: &PathReader, path: &TimedPath, rows: &RowSender) -> Res
         expires_ns: None,
         held_until_ns: None,
     };
-    let times = thin(&changes, reader.clock).into_iter().map(row);
+    let times = thin_with_below(&changes, &below, reader.clock)
+        .into_iter()
+        .map(row);
     let labels = view.labels(directory).await.map_err(&failed)?;
     let labels = labels.into_iter().map(|label| MomentRow {
         label: Some(path_text(&label.name)),

@@ -225,7 +225,7 @@ async fn the_listing_shows_the_virtual_names_and_the_times_of_change() {
     // The root directory has the ends of hours too.
     let is_change = |name: &&String| !name.ends_with("59-59.999Z");
     let times: Vec<_> = names[4..].iter().filter(is_change).collect();
-    assert_eq!((times.len(), names.len()), (3, 9));
+    assert_eq!((times.len(), names.len()), (3, 10));
     let mut states = stamps(&world, "doc.txt").await;
     states.reverse();
     for (time, state) in times.into_iter().zip(&states) {

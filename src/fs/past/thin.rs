@@ -69,6 +69,24 @@ pub(crate) fn thin(times: &[Timestamp], now: Timestamp) -> Vec<Timestamp> {
     shown
 }
 
+/// Thins the times at which a directory changed and those at which something below it did, both newest first: each by itself, as long as all of
+/// these are a screenful, else together.
+pub(crate) fn thin_with_below(
+    times: &[Timestamp],
+    below: &[Timestamp],
+    now: Timestamp,
+) -> Vec<Timestamp> {
+    let newest_first = |mut times: Vec<Timestamp>| {
+        times.sort_unstable_by(|one, other| other.cmp(one));
+        newest_of_each(&times, SECOND)
+    };
+    let both = newest_first([thin(times, now), thin(below, now)].concat());
+    match both.len() <= SHOWN_MAX {
+        true => both,
+        false => thin(&newest_first([times, below].concat()), now),
+    }
+}
+
 /// The newest time of each step, with the finest of `steps` that leaves `max` at most.
 fn coarsen(times: &[Timestamp], steps: &[u64], max: usize) -> Vec<Timestamp> {
     let mut shown = Vec::new();
@@ -190,6 +208,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_changed_below_hides_no_change_while_all_are_a_screenful() {
+        let times = |ages: &[u64]| -> Vec<Timestamp> {
+            ages.iter().map(|age| Timestamp(NOW - age)).collect()
+        };
+        let (own, below) = (
+            times(&[3 * HOUR + MINUTE, 5 * DAY]),
+            times(&[3 * HOUR + 1, 4 * DAY]),
+        );
+        let both = thin_with_below(&own, &below, Timestamp(NOW));
+        assert_eq!(both, [below[0], own[0], below[1], own[1]]);
+        assert_eq!(thin_with_below(&own, &[], Timestamp(NOW)), own);
+        let hours: Vec<u64> = (1..2000).map(|n| n * HOUR).collect();
+        let minutes: Vec<u64> = (1..2000).map(|n| n * 7 * MINUTE).collect();
+        let many = thin_with_below(&times(&minutes), &times(&hours), Timestamp(NOW));
+        assert!((50..=SHOWN_MAX).contains(&many.len()), "{}", many.len());
+        assert!(many.is_sorted_by(|a, b| a > b));
     }
 
     #[test]

@@ -13,11 +13,11 @@ use super::node::{Found, Identity, LivePlace, NodeKind, PastDir, PastItem, PastN
 use super::reader::{Lasting, PastReader};
 use super::shown::ShownAttrs;
 use super::stamp::{self, Precision};
-use super::thin::thin;
+use super::thin::thin_with_below;
 use super::time_dir::TimeDir;
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
-use crate::store::{Ino, check_label_name};
+use crate::store::{Ino, Timestamp, check_label_name};
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -91,13 +91,18 @@ impl PastDir for VersionsDir {
         let now = past.namespace.now();
         past.namespace.history().settle(now).await;
         let view = past.namespace.history().view();
-        let changes = view.listed_times(self.0).await;
-        let changes = changes.map_err(|error| FsError::from(error).by_number())?;
+        let failed = |error| FsError::from(error).by_number();
+        let changes = view.changes(self.0, usize::MAX).await.map_err(failed)?;
+        let below = view.changed_hours(self.0).await.map_err(failed)?;
         let horizons = past.horizons(self.0).await?;
         // A change at a time that is not exact any more is found at the first exact one after it.
-        let mut exact: Vec<_> = changes.iter().map(|at| horizons.exact_from(*at)).collect();
-        exact.dedup();
-        let shown = thin(&exact, now);
+        let exact = |times: Vec<Timestamp>| {
+            let exact = times.into_iter().map(|at| horizons.exact_from(at));
+            let mut exact: Vec<_> = exact.filter(|at| *at <= now).collect();
+            exact.dedup();
+            exact
+        };
+        let shown = thin_with_below(&exact(changes), &exact(below), now);
         let special = [DELETED, FILES, HELP, LOG].into_iter().filter_map(|name| {
             let found = self.special(name)?;
             Some((Bytes::from_static(name), found))

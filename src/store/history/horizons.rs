@@ -182,7 +182,10 @@ impl History {
         let first = exact.unwrap_or(Timestamp(0));
         let span = first..Timestamp(at.0.saturating_add(1));
         let mut memo = LocationMemo::default();
-        let labels = self.labels_between(span, usize::MAX).await?;
+        let mut labels = self.labels_between(span, usize::MAX).await?;
+        // What a restore goes back to is kept for it as it is now, and may not be whole.
+        let restored = self.restore_lock.pinned();
+        labels.retain(|label| Some(label) != restored.as_ref());
         for label in labels.iter().rev() {
             if view.label_shows(label, directory, &mut memo).await? {
                 return Ok(Some(label.timestamp));

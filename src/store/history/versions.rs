@@ -176,24 +176,20 @@ impl PastView {
 }
 
 impl PastView {
-    /// Returns the timestamps that `.versions` of a directory may list, newest first: those at which its entries changed, and in the root
-    /// directory the ends of hours in which anything below did.
+    /// Returns the ends of the hours in which something below a directory changed, newest first: of the root directory only.
     ///
     /// # Errors
     /// Errors of the index.
-    pub async fn listed_times(&self, directory: Ino) -> Result<Vec<Timestamp>, StoreError> {
-        let mut times = self.changes(directory, usize::MAX).await?;
-        if directory == ROOT {
-            let all = ChangedHourTable::all();
-            let end = keys::after(&all);
-            let rows = self.rows.scan(all, end, usize::MAX).await?;
-            let hours = rows.iter().filter_map(|(key, _)| hour_of_row(key));
-            let ends = hours.map(|hour| Timestamp(time_of(hour).end.0 - 1));
-            times.extend(ends.filter(|end| *end <= self.newest));
-            times.sort_unstable_by(|one, other| other.cmp(one));
-            times.dedup();
+    pub async fn changed_hours(&self, directory: Ino) -> Result<Vec<Timestamp>, StoreError> {
+        if directory != ROOT {
+            return Ok(Vec::new());
         }
-        Ok(times)
+        let all = ChangedHourTable::all();
+        let end = keys::after(&all);
+        let rows = self.rows.scan(all, end, usize::MAX).await?;
+        let hours = rows.iter().rev().filter_map(|(key, _)| hour_of_row(key));
+        let ends = hours.map(|hour| Timestamp(time_of(hour).end.0 - 1));
+        Ok(ends.filter(|end| *end <= self.newest).collect())
     }
 }
 

@@ -4,10 +4,13 @@ use super::words::{DAY, HOUR};
 use super::*;
 use crate::store::tests::check::read_past;
 use crate::store::tests::labels::{label, mkdir, move_to};
+use crate::store::tests::restore::{in_steps, restore};
 use crate::store::tests::rng::{SeededRng, number};
 use std::collections::BTreeMap;
 
 const MINUTE: u64 = HOUR / 60;
+/// Names of files; no directory has one.
+const FILES: [&str; 4] = ["f", "x", "y", "z"];
 
 /// Sets a directory's policy; without words, takes it back.
 async fn limit(ns: &Namespace, directory: Ino, words: &str) {
@@ -41,6 +44,13 @@ async fn six_hours(ns: &Namespace, cluster: &TestCluster, directories: &[Ino]) {
         }
         cluster.env.advance(10 * MINUTE);
     }
+}
+
+/// The names and starts of the recorded versions of files: their names have one letter.
+async fn recorded_files(ns: &Namespace) -> BTreeSet<(Slot, u64)> {
+    let all = recorded(ns).await.into_iter();
+    let files = all.filter(|((_, name), _, _)| FILES.contains(&name.as_str()));
+    files.map(|(slot, start, _)| (slot, start)).collect()
 }
 
 async fn states(ns: &Namespace, directory: Ino) -> usize {
@@ -192,10 +202,10 @@ async fn a_removed_directory_is_offered_for_as_long_as_its_own_policy_says() {
     cluster.env.advance(DAY);
     prune(&ns).await;
     assert_eq!(removed_names(&ns, ROOT).await, ["short"]);
-    assert_eq!(recorded(&ns).await.len(), 1);
+    assert_eq!(recorded_files(&ns).await.len(), 1);
     cluster.env.advance(2 * DAY);
     prune(&ns).await;
-    assert!(recorded(&ns).await.is_empty());
+    assert!(recorded_files(&ns).await.is_empty());
     leave(ns).await;
 }
 
@@ -212,6 +222,85 @@ async fn a_policy_of_a_directory_is_refused_where_it_means_nothing() {
     assert!(matches!(set(ROOT).await, Err(StoreError::Invalid(_))));
     assert!(matches!(set(Ino(999_999)).await, Err(StoreError::NotFound)));
     leave(ns).await;
+}
+
+/// Restores `p` with short directories in it that stayed, were moved, and were removed.
+async fn restored_around(steps: Option<usize>) {
+    let cluster = TestCluster::new(&format!("retention-short-restore-{steps:?}"));
+    let ns = cluster.open().await;
+    if let Some(most) = steps {
+        in_steps(&ns, most);
+    }
+    let p = mkdir(&ns, ROOT, b"p").await;
+    let short = ["stays", "moves", "goes"].map(str::as_bytes);
+    let mut directories = Vec::new();
+    for name in short {
+        let directory = mkdir(&ns, p, name).await;
+        limit(
+            &ns,
+            directory,
+            "keep-within=1h grid=off keep-last=0 keep-removed=off",
+        )
+        .await;
+        let below = mkdir(&ns, directory, b"below").await;
+        for at in [directory, below] {
+            save(&ns, at, b"o", b"then").await;
+        }
+        directories.push(directory);
+    }
+    let full = mkdir(&ns, p, b"full").await;
+    save(&ns, full, b"f", b"then").await;
+    let then = ns.now();
+    cluster.env.advance(MINUTE);
+    for directory in &directories {
+        let o = ns.tree.lookup(*directory, b"below").await.unwrap().unwrap();
+        for at in [*directory, o.ino] {
+            save(&ns, at, b"o", b"now").await;
+            save(&ns, at, b"new", b"now").await;
+        }
+    }
+    save(&ns, full, b"f", b"now").await;
+    move_to(&ns, (p, b"moves"), (full, b"moved")).await;
+    move_to(&ns, (p, b"goes"), (ROOT, b"gone")).await;
+    cluster.env.advance(5 * HOUR);
+    prune(&ns).await;
+    let restored = restore(&ns, ROOT, b"p", then, AddedNames::Remove)
+        .await
+        .unwrap();
+    let left = restored.left.iter();
+    let mut left: Vec<_> = left.map(|left| (left.parent, &left.name[..])).collect();
+    left.sort();
+    assert_eq!(left, [(p, &b"goes"[..]), (p, b"moves"), (p, b"stays")]);
+    assert_eq!(content(&ns, full, b"f").await, Some(b"then".to_vec()));
+    let listed = check::names(&ns, p).await;
+    let listed: Vec<_> = listed
+        .into_iter()
+        .map(|(name, stat)| (name, stat.ino))
+        .collect();
+    let expected = [
+        (&b"full"[..], full),
+        (b"moves", directories[1]),
+        (b"stays", directories[0]),
+    ];
+    assert_eq!(listed, expected.map(|(name, ino)| (name.to_vec(), ino)));
+    for directory in &directories {
+        let below = ns.tree.lookup(*directory, b"below").await.unwrap().unwrap();
+        for at in [*directory, below.ino] {
+            assert_eq!(content(&ns, at, b"o").await, Some(b"now".to_vec()));
+            assert_eq!(content(&ns, at, b"new").await, Some(b"now".to_vec()));
+        }
+    }
+    ns.drain().await.unwrap();
+    check::log_twin(&ns, &cluster).await;
+    leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_above_leaves_short_directories_as_they_are_in_one_operation_and_in_steps() {
+    restored_around(None).await;
+    for most in 1..4 {
+        restored_around(Some(most)).await;
+    }
 }
 
 /// A version of a file, as the model knows it.
@@ -297,8 +386,7 @@ impl Model {
 
 /// Compares the versions that are left, and every exact time of every directory, with the model.
 async fn compare(ns: &Namespace, model: &Model, times: &[u64], now: u64) -> (usize, usize) {
-    let found = recorded(ns).await.into_iter();
-    let found: BTreeSet<_> = found.map(|(slot, start, _)| (slot, start)).collect();
+    let found = recorded_files(ns).await;
     let kept = model.kept(now);
     let differ = found.symmetric_difference(&kept);
     let differ: Vec<_> = differ

@@ -80,7 +80,8 @@ async fn versions_that_are_not_due_cost_a_run_nothing() {
     rows_of_a_run(&filled.cluster, &ns, b"h").await;
     let many = rows_of_a_run(&filled.cluster, &ns, b"i").await;
     assert!(many <= few + 2, "{many} rows beside many, {few} beside few");
-    assert!(many < 60 * 8 + 30, "{many} rows");
+    // Beside the eight of each version: policies, labels, horizons and counts, once for a run.
+    assert!(many < 60 * 8 + 60, "{many} rows");
     leave(ns).await;
 }
 
