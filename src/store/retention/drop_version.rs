@@ -23,7 +23,8 @@ use crate::store::schema::rows::{
     BindingRow, DentryBody, DentryRow, DirectoryLocation, Filing, InodeRow, VersionRecord,
 };
 use crate::store::schema::tables::{DirectoryLocationTable, LinkCountTable, RowKey, RowTable};
-use crate::store::tree::version_record::VersionRows;
+use crate::store::tree::version_record::{ListedRecord, VersionRows};
+use crate::sync::lock;
 
 impl Retention {
     /// Drops a version.
@@ -105,11 +106,36 @@ impl Retention {
         list: &VersionRows,
         id: VersionId,
     ) -> Result<Option<VersionRecord>, StoreError> {
+        if let Some(older) = self.extended_last(list, id).await? {
+            return Ok(Some(older));
+        }
         let key = list.key(id);
         let behind: Bytes = [&key[..], &[0]].concat().into();
         let found = self.core.index.first(behind, list.end()).await?;
         let older = found.map(|(_, value)| list.decode(&value)).transpose()?;
-        Ok(older.filter(|older| older.end == id.timestamp))
+        let older = older.filter(|older| older.end == id.timestamp);
+        *lock(&self.last_older) = older.as_ref().map(|older| ListedRecord {
+            list: list.clone(),
+            id: older.stamp.id,
+        });
+        Ok(older)
+    }
+
+    /// Returns the record that was found last, if it is the one before this one: it was extended over one that is dropped. A search
+    /// would pass over the rows of all that were dropped between the two.
+    async fn extended_last(
+        &self,
+        list: &VersionRows,
+        id: VersionId,
+    ) -> Result<Option<VersionRecord>, StoreError> {
+        let last = lock(&self.last_older).clone();
+        let Some(last) = last.filter(|last| last.list == *list) else {
+            return Ok(None);
+        };
+        let value = self.core.index.get(&list.key(last.id)).await?;
+        let record = value.map(|value| list.decode(&value)).transpose()?;
+        // No two records of a list are of the same time.
+        Ok(record.filter(|record| record.end == id.timestamp))
     }
 
     /// Returns the key of the row that says where a directory was during a version of its name; `None` for a file.

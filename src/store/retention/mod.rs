@@ -44,6 +44,7 @@ use crate::store::history::History;
 use crate::store::model::error::StoreError;
 use crate::store::retention::report::{HistoryState, LastRun};
 use crate::store::tree::Tree;
+use crate::store::tree::version_record::ListedRecord;
 use crate::sync::{Arc, Mutex, lock};
 
 /// Longest wait for operations of a run to become durable.
@@ -72,6 +73,8 @@ pub struct Retention {
     pub(crate) ending: AtomicBool,
     /// Notified when `ending` is set.
     pub(crate) ended: Notify,
+    /// The record that was last found to be before a dropped one.
+    pub(crate) last_older: Mutex<Option<ListedRecord>>,
     /// Operations of the run that may not be durable yet: what lists their versions stays until they are.
     pub(crate) queued: Mutex<Vec<Arc<Operation>>>,
     /// What a status tells about the history.
@@ -101,6 +104,7 @@ impl Retention {
             directory_turn: tokio::sync::Mutex::default(),
             ending: AtomicBool::new(false),
             ended: Notify::new(),
+            last_older: Mutex::default(),
             queued: Mutex::default(),
             state: Mutex::default(),
             cap_rests: Mutex::default(),

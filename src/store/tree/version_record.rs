@@ -22,6 +22,13 @@ pub(crate) enum VersionRows {
     Linked(Ino),
 }
 
+/// A record of a list.
+#[derive(Clone, Debug)]
+pub(crate) struct ListedRecord {
+    pub(crate) list: VersionRows,
+    pub(crate) id: VersionId,
+}
+
 impl VersionRows {
     pub(crate) fn decode(&self, value: &[u8]) -> Result<VersionRecord, StoreError> {
         match self {

@@ -217,7 +217,8 @@ async fn a_file_rewritten_all_the_time_for_a_week_is_listed_and_costs_what_the_p
         let before = ns.rows_read();
         let report = ns.retention.run(DROP).await.unwrap();
         let read = ns.rows_read() - before;
-        assert!(read <= 8 * report.examined() + 30, "{read}: {report:?}");
+        // Beside the eight of each version, once for a run: policies, horizons, and the hours in which something changed.
+        assert!(read <= 8 * report.examined() + 400, "{read}: {report:?}");
         ns.drain().await.unwrap();
         ns.gc.reclaim().await.unwrap();
         ns.drain().await.unwrap();

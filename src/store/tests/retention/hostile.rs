@@ -187,7 +187,8 @@ async fn a_file_saved_all_the_time_for_two_days_keeps_what_the_rule_says_and_is_
         let before = ns.rows_read();
         let report = ns.retention.run(DROP).await.unwrap();
         let read = ns.rows_read() - before;
-        assert!(read <= 8 * report.examined() + 30, "{read}: {report:?}");
+        // Beside the eight of each version, once for a run: policies, horizons, and the hours in which something changed.
+        assert!(read <= 8 * report.examined() + 400, "{read}: {report:?}");
         ns.drain().await.unwrap();
         let found = recorded(&ns).await;
         assert_eq!(found, past.kept(), "after day {day}");
