@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::store::commit::Committer;
-use crate::store::commit::queue::Operation;
+use crate::store::commit::operation::Operation;
 use crate::store::data::segment::SEGMENT_MAX;
 use crate::store::data::upload::{INLINE, OWN_SEGMENT};
 use crate::store::model::config::Linger;

@@ -2,7 +2,7 @@
 
 use crate::meta::Batch;
 use crate::store::commit::Committer;
-use crate::store::commit::queue::Operation;
+use crate::store::commit::operation::Operation;
 use crate::store::commit::txn::{Guards, Txn};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::UsageChange;

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use crate::backend::Lane;
 use crate::meta::{Batch, Commit, MetaState};
 use crate::store::commit::Committer;
-use crate::store::commit::queue::{Operation, OperationStage};
+use crate::store::commit::operation::{Operation, OperationStage};
 use crate::store::commit::resolved::ResolvedWatermark;
 use crate::store::data::{contents::UploadState, retry_upload};
 use crate::store::model::error::StoreError;

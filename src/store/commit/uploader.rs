@@ -5,7 +5,7 @@
 //! of the rows leaves segments that no row cites; the next mount uploads the contents again from the journal.
 
 use crate::store::commit::Committer;
-use crate::store::commit::queue::Operation;
+use crate::store::commit::operation::Operation;
 use crate::sync::Arc;
 
 impl Committer {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::store::commit::queue::Operation;
+use crate::store::commit::operation::Operation;
 use crate::store::commit::txn::Txn;
 use crate::store::history::History;
 use crate::store::history::label_reads::Label;

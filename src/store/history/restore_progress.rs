@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::store::commit::queue::Operation;
+use crate::store::commit::operation::Operation;
 use crate::store::commit::txn::Txn;
 use crate::store::history::restore_before::KeptBefore;
 use crate::store::model::ids::Dentry;

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::store::commit::queue::Operation;
+use crate::store::commit::operation::Operation;
 use crate::store::history::History;
 use crate::store::history::restore_before::KeptBefore;
 use crate::store::history::restore_lock::RestoredStep;

@@ -1,9 +1,11 @@
 //! The current state of a namespace's rows, and the two changes of it: an operation is queued, a batch is committed.
 //!
 //! Path: an operation's rows enter the current snapshot under its write lock, all at once ([`Index::apply`]). A commit gives the
-//! batch to the meta store, takes the meta store's snapshot, and then, under the write lock, replaces the stored rows and
-//! removes the committed operations' changes ([`Index::commit`]). A reader takes a copy of the current snapshot and reads only
-//! from the copy: it never sees half of a change, and never waits for one.
+//! batch to the meta store, takes the meta store's snapshot, removes the committed operations' changes from a copy of the queued
+//! rows, and then, under the write lock, adds to the copy what was queued meanwhile and replaces both ([`Index::commit`]). The
+//! lock is held for what was queued meanwhile only: a batch may have thousands of rows, and every call reads the index.
+//! A reader takes a copy of the current snapshot and reads only from the copy: it never sees half of a change, and never waits
+//! for one.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +24,24 @@ pub(crate) struct Index {
     rows: Arc<dyn MetaRead>,
     /// Where batches are committed; `None` where another process is the writer.
     written: Option<Arc<dyn MetaStore>>,
-    current: RwLock<Snapshot>,
+    current: RwLock<CurrentRows>,
+}
+
+/// The current state, and what is queued while a commit works on a copy of it.
+#[derive(Debug)]
+struct CurrentRows {
+    snapshot: Snapshot,
+    /// The operations that were queued since the copy was made, with their places; `None` while there is no copy.
+    added: Option<Vec<(u64, Batch)>>,
+}
+
+impl CurrentRows {
+    fn new(stored: Arc<dyn MetaRead>) -> RwLock<Self> {
+        RwLock::new(Self {
+            snapshot: Snapshot::new(stored),
+            added: None,
+        })
+    }
 }
 
 impl Index {
@@ -31,7 +50,7 @@ impl Index {
     /// # Errors
     /// Errors of the meta store.
     pub(crate) async fn of_writer(meta: Arc<dyn MetaStore>) -> Result<Self, StoreError> {
-        let current = RwLock::new(Snapshot::new(meta.snapshot().await?));
+        let current = CurrentRows::new(meta.snapshot().await?);
         let rows = Arc::clone(&meta) as Arc<dyn MetaRead>;
         let written = Some(meta);
         Ok(Self {
@@ -44,7 +63,7 @@ impl Index {
     /// Returns the index of a follower: another process writes the rows, and no operation is queued here.
     pub(crate) fn of_follower(rows: Arc<dyn MetaRead>) -> Self {
         Self {
-            current: RwLock::new(Snapshot::new(Arc::clone(&rows))),
+            current: CurrentRows::new(Arc::clone(&rows)),
             rows,
             written: None,
         }
@@ -52,14 +71,14 @@ impl Index {
 
     /// Returns the rows as they are now. Reads that must agree with each other use one snapshot.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        read(&self.current).clone()
+        read(&self.current).snapshot.clone()
     }
 
     /// Returns how many rows were read, those that did not exist included.
     #[cfg(test)]
     pub(crate) fn rows_read(&self) -> u64 {
         let current = read(&self.current);
-        current.read.load(crate::sync::Ordering::SeqCst)
+        current.snapshot.read.load(crate::sync::Ordering::SeqCst)
     }
 
     /// Returns the stored rows, without what is queued.
@@ -70,7 +89,7 @@ impl Index {
     /// Returns the stored rows in one state, which later commits do not change, without what is queued. Not for keeping, as a
     /// [`Snapshot`].
     pub(crate) fn stored(&self) -> Arc<dyn MetaRead> {
-        Arc::clone(&read(&self.current).stored)
+        Arc::clone(&read(&self.current).snapshot.stored)
     }
 
     /// Returns where batches are committed.
@@ -83,17 +102,22 @@ impl Index {
 
     /// Adds the rows of the operation at place `order`, over those of every older operation. A reader sees all of them or none.
     pub(crate) fn apply(&self, order: u64, rows: &Batch) {
-        write(&self.current).queued.add(order, rows);
+        let mut current = write(&self.current);
+        current.snapshot.queued.add(order, rows);
+        if let Some(added) = &mut current.added {
+            added.push((order, rows.clone()));
+        }
     }
 
     /// Tells whether a queued operation changes the row.
     pub(crate) fn is_queued(&self, key: &[u8]) -> bool {
-        read(&self.current).queued.has(key)
+        read(&self.current).snapshot.queued.has(key)
     }
 
     /// Returns the first key of `start..end` that a queued operation changes.
     pub(crate) fn first_queued(&self, start: &Bytes, end: &Bytes) -> Option<Bytes> {
-        read(&self.current).queued.keys(start, end).next().cloned()
+        let current = read(&self.current);
+        current.snapshot.queued.keys(start, end).next().cloned()
     }
 
     /// Commits `batch`: the changes that the operations at the places `orders`, ascending, made to the rows `keys`, and rows of
@@ -111,10 +135,22 @@ impl Index {
         let commit = written.commit(batch).await?;
         // Only a meta store that takes no further commit fails here: the batch is not applied a second time.
         let stored = written.snapshot().await?;
+        let mut queued = {
+            let mut current = write(&self.current);
+            current.added = Some(Vec::new());
+            current.snapshot.queued.clone()
+        };
+        queued.remove(orders, keys);
         let mut current = write(&self.current);
-        current.queued.remove(orders, keys);
-        let before = std::mem::replace(&mut current.stored, stored);
+        for (order, rows) in current.added.take().unwrap_or_default() {
+            queued.add(order, &rows);
+        }
+        let before = (
+            std::mem::replace(&mut current.snapshot.stored, stored),
+            std::mem::replace(&mut current.snapshot.queued, queued),
+        );
         drop(current);
+        // Freed without the lock: they may be the last copies of thousands of rows.
         drop(before);
         Ok(commit)
     }

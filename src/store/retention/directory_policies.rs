@@ -7,7 +7,7 @@
 //!
 //! Lock: `directory_turn`, before every other lock, so that a change and a run do not write the same row from the same reading.
 
-use crate::store::commit::queue::Operation;
+use crate::store::commit::operation::Operation;
 use crate::store::history::horizons::Horizons;
 use crate::store::index::directory_policies::DirectoryPolicies;
 use crate::store::index::snapshot::Snapshot;

@@ -37,7 +37,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::store::commit::Committer;
-use crate::store::commit::queue::Operation;
+use crate::store::commit::operation::Operation;
 use crate::store::commit::txn::Txn;
 use crate::store::core::Core;
 use crate::store::history::History;

@@ -30,8 +30,10 @@ use crate::sync::lock;
 pub(super) const PAGE: usize = 256;
 /// How often a verdict is given anew because what it rests on has changed; the version waits for the next run then.
 const ATTEMPTS: u32 = 5;
-/// After so many operations a run rests for as long as they took, so that it takes at most half of the machine.
-const STRETCH: u32 = 64;
+/// After so long a run rests: a task of the runtime that becomes ready meanwhile may have to wait for as long.
+const STRETCH: Duration = Duration::from_millis(1);
+/// How many times as long as it worked a run rests, so that it takes at most a third of a core.
+const REST_FACTOR: u32 = 2;
 /// Longest rest.
 const REST_MAX: Duration = Duration::from_millis(100);
 
@@ -62,7 +64,6 @@ pub(super) struct Run<'a> {
     pub(super) mode: RunMode,
     judge: Judge<'a>,
     report: RetentionReport,
-    operations: u32,
     rested: tokio::time::Instant,
     /// Versions that a report has counted because of a name. They may be due too.
     pub(super) reviewed: HashSet<Bytes>,
@@ -163,7 +164,6 @@ impl Retention {
             mode,
             judge: self.judge(rows, policy, now).await?,
             report,
-            operations: 0,
             rested: tokio::time::Instant::now(),
             reviewed: HashSet::new(),
         };
@@ -333,10 +333,9 @@ impl Retention {
 
     /// Lets other work go first from time to time.
     async fn rest(&self, run: &mut Run<'_>) {
-        run.operations += 1;
-        if run.operations.is_multiple_of(STRETCH) {
-            let took = run.rested.elapsed();
-            self.core.sleep(took.min(REST_MAX)).await;
+        let worked = run.rested.elapsed();
+        if worked >= STRETCH {
+            self.core.sleep((worked * REST_FACTOR).min(REST_MAX)).await;
             run.rested = tokio::time::Instant::now();
         }
     }

@@ -5,7 +5,7 @@ mod renames;
 
 use super::tree::{Fix, Id, Slot, Tree};
 use super::*;
-use crate::store::commit::queue::Operation;
+use crate::store::commit::operation::Operation;
 use crate::store::model::failpoints::Failpoint;
 
 /// One call of a program. Paths start at the root, with `/` between names; handles are numbers.

@@ -163,3 +163,36 @@ async fn a_sum_that_every_operation_keeps_is_kept_in_every_snapshot() {
     writer.await.unwrap();
     assert!(looks > 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_queued_while_a_large_batch_leaves_stays_queued() {
+    const LARGE: u64 = 20_000;
+    let index = Arc::new(new_index().await);
+    let mut large = plus(1);
+    for row in 0..LARGE {
+        large.put(format!("CDa{row:05}"), "1");
+    }
+    index.apply(1, &large);
+    let committed = Arc::clone(&index);
+    let committing = tokio::spawn(async move { commit(&committed, 1, large).await });
+    let mut order = 1;
+    while !committing.is_finished() {
+        order += 1;
+        let mut small = plus(1);
+        small.put(format!("CDb{order:05}"), "1");
+        index.apply(order, &small);
+        let rows = index.snapshot();
+        let sum = i64::try_from(order).unwrap();
+        assert_eq!(count(&rows).await, sum, "after {order} operations");
+    }
+    committing.await.unwrap();
+    assert!(order > 10, "only {order} operations during the commit");
+    let (start, end) = (Bytes::from_static(b"CDb"), Bytes::from_static(b"CDc"));
+    let small = index.scan(start, end, usize::MAX).await.unwrap().len();
+    assert_eq!(u64::try_from(small).unwrap(), order - 1);
+    assert!(!index.is_queued(b"CDa00000") && index.is_queued(b"CDb00002"));
+    assert_eq!(
+        count(&index.snapshot()).await,
+        i64::try_from(order).unwrap()
+    );
+}
