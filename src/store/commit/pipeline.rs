@@ -316,7 +316,9 @@ impl Committer {
             if self.core.health.is_fenced() {
                 return;
             }
-            if let Some(commit) = self.log.newest_commit()
+            // A flush may end between the two steps in which a commit is noted: its operations are marked by the next one.
+            let left = || self.queue.newest_committed();
+            if let Some(commit) = self.log.newest_commit().or_else(left)
                 && !self.core.health.failpoints.before(Failpoint::Flush)
                 && let Err(error) = self.make_durable(commit).await
                 && !matches!(error, StoreError::Fenced)

@@ -240,6 +240,11 @@ impl Queue {
         self.changed.notify_waiters();
     }
 
+    /// Returns the commit of the newest operation that is committed and not marked as `Durable`; `None` if there is none.
+    pub(crate) fn newest_committed(&self) -> Option<Commit> {
+        lock(&self.inner).newest_committed()
+    }
+
     /// Marks the operations up to `commit` as `Durable` and returns them with what they kept, which the caller releases.
     pub(crate) fn durable(&self, commit: Commit) -> Vec<(Arc<Operation>, Guards)> {
         let mut done = Vec::new();

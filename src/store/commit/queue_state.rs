@@ -161,6 +161,11 @@ impl QueueState {
         self.parts.push_back((commit, operations.to_vec()));
     }
 
+    /// Returns the commit of the newest committed operation.
+    pub(super) fn newest_committed(&self) -> Option<Commit> {
+        self.parts.back().map(|(commit, _)| *commit)
+    }
+
     /// Removes and returns a part of the operations that are durable once `commit` is; `None` if there is none.
     pub(super) fn next_durable(&mut self, commit: Commit) -> Option<Vec<Arc<Operation>>> {
         let is_durable = |part: &mut (Commit, _)| part.0 <= commit;

@@ -65,3 +65,25 @@ fn the_queue_is_read_while_another_operation_is_journaled() {
     assert_eq!(queued.unwrap().unwrap().number, 1);
     assert_eq!(queue.newest(), 1);
 }
+
+#[test]
+fn operations_are_durable_once_and_those_that_were_committed_late_are_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(directory.path(), uuid::Uuid::nil()).unwrap();
+    let queue = Queue::new(Arc::new(journal), 1, Arc::default());
+    let key = |ino| RowKey::bytes(keys::inode(Ino(ino)));
+    let many = u64::try_from(PART).unwrap() * 2 + 1;
+    let push = |ino| queue.push(txn(ino, key(ino)), 2, |_, _| {}).unwrap();
+    let operations: Vec<_> = (0..many).map(push).collect();
+    let commit = Commit::default();
+    assert!(queue.durable(commit).is_empty());
+    assert_eq!(queue.newest_committed(), None);
+    queue.committed(&operations, commit);
+    assert_eq!(queue.newest_committed(), Some(commit));
+    assert_eq!(queue.last_on(&key(many - 1), None).len(), 1);
+    assert!(!queue.is_durable(1));
+    assert_eq!(queue.durable(commit).len(), operations.len());
+    assert_eq!(queue.newest_committed(), None);
+    assert!(queue.durable(commit).is_empty() && queue.all().is_empty());
+    assert!(queue.last_on(&key(many - 1), None).is_empty() && queue.is_durable(many));
+}
