@@ -79,4 +79,12 @@ impl DirectoryPolicies {
             .filter_map(|directory| self.now(*directory));
         own.fold(policy.clone(), |policy, own| policy.limited_by(own))
     }
+
+    /// Limits a policy by every one that any directory has or had.
+    pub(crate) fn shortest_ever(&self, policy: &Policy) -> Policy {
+        let spans = self.rows.values().flat_map(|row| &row.spans);
+        spans.fold(policy.clone(), |policy, span| {
+            policy.limited_by(&span.policy)
+        })
+    }
 }

@@ -243,7 +243,11 @@ impl Retention {
             (Some(record), Some(next)) if end.is_some() => {
                 self.extend_before(&mut txn, &list, *id, &next).await?;
                 list.delete(&mut txn, &record);
-                let filed = record.filed.clone();
+                let filed = match &record.filed {
+                    // The shorter time may show at no grid time any more: the run decides anew.
+                    Filing::Due(_) => Filing::Due(record.own_end()),
+                    filed => filed.clone(),
+                };
                 let mut later = VersionRecord {
                     stamp: next,
                     filed: Filing::Nowhere,

@@ -82,6 +82,14 @@ impl<'a> PolicyReader<'a> {
         Ok(policy)
     }
 
+    /// Returns a policy that keeps no version longer than any of the directories that it may have been in.
+    pub(super) fn shortest(&self) -> Cow<'a, Policy> {
+        match self.directories.is_empty() {
+            true => Cow::Borrowed(self.namespace),
+            false => Cow::Owned(self.directories.shortest_ever(self.namespace)),
+        }
+    }
+
     /// Returns the policy for the removal of a directory itself: for what `keep-removed` keeps of its tree its own counts too.
     ///
     /// # Errors

@@ -11,12 +11,14 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::store::commit::txn::Txn;
+use crate::store::index::directory_policies::DirectoryPolicies;
 use crate::store::model::error::StoreError;
 use crate::store::model::policy::{Due, Policy};
 use crate::store::model::version::Timestamp;
 use crate::store::retention::Retention;
 use crate::store::retention::brake::Brake;
 use crate::store::retention::carry_out::Outcome;
+use crate::store::retention::policies::PolicyReader;
 use crate::store::retention::shown::EndedVersion;
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
@@ -24,6 +26,7 @@ use crate::store::schema::retention_keys;
 use crate::store::schema::retention_rows::{AheadDrops, WaitingCause, WaitingDrops};
 use crate::store::schema::rows::{Filing, PendingPolicy};
 use crate::store::schema::tables::{LinkedVersionTable, RowTable, VersionTable};
+use crate::store::tree::version_record::VersionRows;
 
 /// How long a stricter policy waits before it comes into force.
 pub const POLICY_DELAY: Duration = Duration::from_secs(86_400);
@@ -168,6 +171,8 @@ impl Retention {
         let Some(policy) = self.core.policy() else {
             return Ok(());
         };
+        let directories = DirectoryPolicies::read(&self.core.index.snapshot()).await?;
+        let mut policies = PolicyReader::new(&policy, directories);
         // Operations that took the old policy from memory have filed their versions before the walk reads them.
         self.core.clock.wait_released(self.core.clock.now()).await;
         let end = keys::after(&LinkedVersionTable::all());
@@ -179,7 +184,7 @@ impl Retention {
             let rows = self.core.index.snapshot();
             let page = rows.scan(from, end.clone(), PAGE).await?;
             for (key, _) in &page {
-                self.file_earlier(&policy, key).await?;
+                self.file_earlier(&mut policies, key).await?;
             }
             // The cursor says that all before it are filed.
             self.settle_all().await?;
@@ -201,7 +206,11 @@ impl Retention {
         }
     }
 
-    async fn file_earlier(&self, policy: &Policy, key: &Bytes) -> Result<(), StoreError> {
+    async fn file_earlier(
+        &self,
+        policies: &mut PolicyReader<'_>,
+        key: &Bytes,
+    ) -> Result<(), StoreError> {
         loop {
             let rows = self.core.index.snapshot();
             let is_version = VersionTable::has(key) || LinkedVersionTable::has(key);
@@ -212,7 +221,13 @@ impl Retention {
             let Some(version) = version else {
                 return Ok(());
             };
-            let Due::At(mut at) = policy.due(version.record.span()) else {
+            let span = version.record.span();
+            let policy = match &version.list {
+                VersionRows::Of(name) => policies.at(&rows, name.parent, span.end).await?,
+                // Its names may have been anywhere: the run that finds it due files it anew.
+                VersionRows::Linked(_) => policies.shortest(),
+            };
+            let Due::At(at) = policy.due(span) else {
                 return Ok(());
             };
             let is_later = match &version.record.filed {
@@ -221,11 +236,7 @@ impl Retention {
                     *filed > at
                 }
                 // What the policy says of the name's versions may have changed: the run decides.
-                Filing::Last(_) | Filing::Label(_) => {
-                    // A directory's policy keeps it by time no longer.
-                    at = at.min(self.now());
-                    true
-                }
+                Filing::Last(_) | Filing::Label(_) => true,
             };
             if !is_later {
                 return Ok(());

@@ -56,8 +56,8 @@ impl RemovedReader {
         let NameAfter::Ended(end) = &version.after else {
             return Ok(None);
         };
-        // The last state of the name is gone: an older one is not kept for it.
-        if end.op == EndOp::Expired {
+        // The last state of the name is gone: an older one, which is extended over its time, is not kept for it.
+        if end.op == EndOp::Expired || version.own_end != version.time.end {
             return Ok(None);
         }
         if policies.namespace().removed == Term::Off

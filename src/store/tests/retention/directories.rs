@@ -2,6 +2,7 @@
 
 use super::words::{DAY, HOUR};
 use super::*;
+use crate::env::Env;
 use crate::store::tests::check::read_past;
 use crate::store::tests::labels::{label, mkdir, move_to};
 use crate::store::tests::restore::{in_steps, restore};
@@ -206,6 +207,35 @@ async fn a_removed_directory_is_offered_for_as_long_as_its_own_policy_says() {
     cluster.env.advance(2 * DAY);
     prune(&ns).await;
     assert!(recorded_files(&ns).await.is_empty());
+    leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stricter_policy_of_the_namespace_holds_in_a_short_directory_from_its_first_run_on() {
+    let cluster = TestCluster::new("retention-short-stricter");
+    let ns = cluster.open().await;
+    let off = ["keep-within=1h", "grid=off", "keep-removed=off"];
+    let with = |words: &[&'static str]| [&off[..], words].concat();
+    namespace_policy(&ns, &with(&["keep-hourly=20d", "keep-last=3"])).await;
+    let (last, hourly) = (
+        mkdir(&ns, ROOT, b"last").await,
+        mkdir(&ns, ROOT, b"hourly").await,
+    );
+    limit(&ns, last, "keep-hourly=off keep-daily=off").await;
+    limit(&ns, hourly, "keep-hourly=9d keep-daily=off keep-last=0").await;
+    for _ in 0..5 {
+        save(&ns, last, b"f", &cluster.env.now().to_be_bytes()).await;
+        save(&ns, hourly, b"f", &cluster.env.now().to_be_bytes()).await;
+        cluster.env.advance(2 * HOUR);
+    }
+    cluster.env.advance(3 * DAY);
+    prune(&ns).await;
+    assert_eq!((states(&ns, last).await, states(&ns, hourly).await), (4, 5));
+    // The namespace keeps both for longer than before by another rule, which holds in neither.
+    let words = ["keep-hourly=2d", "keep-daily=15d", "keep-last=1"];
+    namespace_policy(&ns, &with(&words)).await;
+    ns.retention.run(CONFIRMED).await.unwrap();
+    assert_eq!((states(&ns, last).await, states(&ns, hourly).await), (2, 1));
     leave(ns).await;
 }
 

@@ -3,7 +3,8 @@
 use super::past::{Made, Past, Shared};
 use super::words::{DAY, HOUR};
 use super::*;
-use crate::store::tests::labels::label;
+use crate::env::Env;
+use crate::store::tests::labels::{label, mkdir, move_to};
 
 async fn keys_of(ns: &Namespace, table: Bytes) -> Vec<Bytes> {
     let end = keys::after(&table);
@@ -64,7 +65,11 @@ async fn two_names(name: &str) -> (TestCluster, Namespace) {
 }
 
 async fn texts(ns: &Namespace, name: &[u8]) -> Vec<String> {
-    let all = history(ns, ROOT, name).await.into_iter();
+    texts_in(ns, ROOT, name).await
+}
+
+async fn texts_in(ns: &Namespace, directory: Ino, name: &[u8]) -> Vec<String> {
+    let all = history(ns, directory, name).await.into_iter();
     all.map(|text| String::from_utf8(text).unwrap()).collect()
 }
 
@@ -199,5 +204,44 @@ async fn a_label_and_a_reason_are_found_through_any_name() {
     };
     assert_eq!(why(0).await, [KeptBy::Label]);
     assert_eq!(why(1).await, [KeptBy::Last]);
+    leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_begins_later_because_a_state_went_is_kept_for_the_time_that_is_left_of_it() {
+    let cluster = TestCluster::new("retention-later-name");
+    let ns = cluster.open().await;
+    let mut policy = Policy::default();
+    for word in [
+        "keep-within=1h",
+        "grid=off",
+        "keep-last=0",
+        "keep-removed=off",
+    ] {
+        policy.set(word).unwrap();
+    }
+    policy.set("keep-hourly=10d").unwrap();
+    let set = ns.retention.set_policy(&policy, InForce::Now).await;
+    assert_eq!(set.unwrap(), PolicyChange::InForce);
+    let d = mkdir(&ns, ROOT, b"d").await;
+    let to_hour = HOUR - cluster.env.now() % HOUR;
+    cluster.env.advance(to_hour + HOUR / 12);
+    let ino = save(&ns, d, b"x", b"1").await;
+    ns.tree.link(ino, d, b"y", &author()).await.unwrap();
+    let short = Some(Policy::of_directory("keep-hourly=off").unwrap());
+    ns.retention.set_directory_policy(d, short).await.unwrap();
+    cluster.env.advance(2 * HOUR);
+    save(&ns, d, b"x", b"2").await;
+    ns.retention.set_directory_policy(d, None).await.unwrap();
+    cluster.env.advance(HOUR / 6);
+    move_to(&ns, (d, b"y"), (ROOT, b"z")).await;
+    cluster.env.advance(2 * HOUR);
+    // State 1 ended where no end of an hour is kept. Of `y` ten minutes are left, in which no hour ended.
+    prune(&ns).await;
+    assert_eq!(texts_in(&ns, d, b"y").await, [""; 0]);
+    assert_eq!(texts_in(&ns, d, b"x").await, ["2"]);
+    assert_eq!(texts(&ns, b"z").await, ["2"]);
+    ns.drain().await.unwrap();
+    check::log_twin(&ns, &cluster).await;
     leave(ns).await;
 }

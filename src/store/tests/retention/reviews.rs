@@ -200,3 +200,26 @@ async fn a_dry_run_counts_what_the_run_then_drops() {
     assert_eq!(run.dropped.versions, 1);
     leave(ns).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_state_is_not_kept_as_the_last_one_of_a_name_that_a_rename_ended() {
+    let cluster = TestCluster::new("retention-moved-last");
+    let ns = cluster.open().await;
+    let short = ["keep-within=1s", "grid=off", "keep-last=0"];
+    policy(&ns, &[&short[..], &["keep-removed=1d"]].concat()).await;
+    save(&ns, ROOT, b"f", b"1").await;
+    ns.drain().await.unwrap();
+    label(&ns, ROOT, b"mine").await;
+    cluster.env.advance(HOUR);
+    save(&ns, ROOT, b"f", b"2").await;
+    cluster.env.advance(HOUR);
+    rename(&ns, b"f", b"g").await;
+    cluster.env.advance(2 * DAY);
+    prune(&ns).await;
+    assert_eq!(texts(&ns, b"f").await, ["1"]);
+    policy(&ns, &[&short[..], &["keep-removed=30d"]].concat()).await;
+    ns.history.remove_label(ROOT, b"mine").await.unwrap();
+    prune(&ns).await;
+    assert_eq!(texts(&ns, b"f").await, [""; 0]);
+    leave(ns).await;
+}
