@@ -1,6 +1,7 @@
 //! The contract on the stores at hand, and what only a failing store shows.
 
 pub(crate) mod answers;
+pub(crate) mod recorded;
 mod requests;
 pub(crate) mod servers;
 pub(crate) mod support;

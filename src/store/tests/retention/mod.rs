@@ -3,16 +3,21 @@
 mod amounts;
 mod cap;
 mod cases;
+mod crash_points;
 mod directories;
 mod economy;
 mod hostile;
+mod limits;
 mod linked;
 mod many_versions;
 mod past;
 mod planted;
 mod reviews;
+mod steps;
+mod times;
 mod walk;
 mod words;
+mod work;
 
 use super::*;
 use crate::store::schema::tables::{

@@ -1,6 +1,7 @@
 //! Every version that was ever made, and which of them the words of a policy keep.
 
-use super::words::{DAY, DEFAULT, HOUR, Words};
+use super::limits::Limits;
+use super::words::{DAY, DEFAULT, HOUR, UNLIMITED, Words};
 use crate::store::Policy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -41,6 +42,8 @@ pub(super) struct Made {
     pub(super) directory: Option<u64>,
     /// The hard-linked file whose state it shows.
     pub(super) shared: Option<Shared>,
+    /// What the directories above said when it ended.
+    pub(super) limit: Words,
     /// Whether a run has found that nothing keeps it.
     pub(super) dropped: bool,
 }
@@ -62,18 +65,10 @@ pub(super) struct Past {
     /// How many files got a second name.
     files: u64,
     pub(super) labels: Vec<Label>,
-    /// From when on each directory was in which other one, oldest first.
-    places: BTreeMap<u64, Vec<Place>>,
+    pub(super) limits: Limits,
     pub(super) words: Words,
     /// Stricter words, and from when on they are in force.
     pub(super) pending: Option<(Words, u64)>,
-}
-
-/// Where a directory is from a time on.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    since: u64,
-    parent: u64,
 }
 
 impl Default for Past {
@@ -82,7 +77,7 @@ impl Default for Past {
             names: BTreeMap::new(),
             files: 0,
             labels: Vec::new(),
-            places: BTreeMap::new(),
+            limits: Limits::default(),
             words: DEFAULT,
             pending: None,
         }
@@ -96,6 +91,8 @@ pub(super) struct Label {
     pub(super) name: String,
     /// The time that it shows.
     pub(super) at: u64,
+    /// The first run from then on removes it; the largest number: none does.
+    pub(super) expires: u64,
 }
 
 impl Past {
@@ -133,11 +130,7 @@ impl Past {
 
     /// A directory is made.
     pub(super) fn make_directory(&mut self, slot: &Slot, directory: u64, at: u64) {
-        let place = Place {
-            since: at,
-            parent: slot.0,
-        };
-        self.places.insert(directory, vec![place]);
+        self.limits.place(directory, slot.0, at);
         let made = Made {
             directory: Some(directory),
             ..Made::new(at, b"")
@@ -149,11 +142,10 @@ impl Past {
     pub(super) fn is_below(&self, directory: u64, above: u64, at: u64) -> bool {
         let mut directory = directory;
         while directory != above {
-            let mut places = self.places.get(&directory).into_iter().flatten().rev();
-            let Some(place) = places.find(|place| place.since <= at) else {
+            let Some(parent) = self.limits.parent(directory, at) else {
                 return false;
             };
-            directory = place.parent;
+            directory = parent;
         }
         true
     }
@@ -221,6 +213,7 @@ impl Past {
         if let Some((words, _)) = self.pending.filter(|(_, from)| *from <= now) {
             (self.words, self.pending) = (words, None);
         }
+        self.labels.retain(|label| label.expires > now);
         let capped = |cap: &Policy| self.words.capped(cap);
         let [before, after] = caps.map(|cap| cap.map(capped));
         self.prune(&before.unwrap_or(self.words), now);
@@ -262,12 +255,11 @@ impl Past {
             Some(last) => (last.life, last.from.clone()),
             None => (at, Some(from.clone())),
         };
-        if let Some(places) = moved.directory.and_then(|it| self.places.get_mut(&it)) {
-            let parent = to.0;
-            places.push(Place { since: at, parent });
-        }
         self.end(from, Ended::Moved(at, to.clone()));
         self.end(to, Ended::Superseded(at));
+        if let Some(directory) = moved.directory {
+            self.limits.place(directory, to.0, at);
+        }
         let made = Made {
             life,
             from: origin,
@@ -289,6 +281,7 @@ impl Past {
         if let Some(last) = self.names.get_mut(slot).and_then(|all| all.last_mut())
             && last.ended.is_none()
         {
+            last.limit = self.limits.at(slot.0, how.at());
             last.ended = Some(how);
         }
     }
@@ -299,6 +292,15 @@ impl Past {
 
     /// Marks every version that no word keeps at `now`. What was dropped once stays dropped.
     pub(super) fn prune(&mut self, words: &Words, now: u64) {
+        if self.limits.run(words, now) {
+            self.limit_anew();
+        }
+        // A name that begins later, because a state is gone with which it began, may be kept by nothing any more.
+        while self.drop_unkept(words, now) {}
+    }
+
+    /// Marks the versions that no word keeps. Returns whether others may be kept by none any more.
+    fn drop_unkept(&mut self, words: &Words, now: u64) -> bool {
         let lasts = self.lasts(words.last);
         let (ends, spans) = (self.state_ends(), self.binding_spans(now));
         let mut gone = Vec::new();
@@ -311,25 +313,29 @@ impl Past {
                     bindings.extend(made.shared.map(|shared| (slot, shared.bound)));
                     continue;
                 };
-                let is_newest = at + 1 == all.len();
+                let is_newest = is_last_left(all, at);
+                let words_here = words.limited_by(&made.limit);
+                let place = lasts.get(&(slot.clone(), made.start));
                 let kept = self.is_labeled(slot, made, ended.at())
-                    || lasts.contains(&(slot.clone(), made.start))
+                    || place.is_some_and(|place| *place < words_here.last)
+                    || self.leads_below(made, ended.at() + words.longest() > now)
                     || is_newest
                         && ended.at() - self.existed_since(made) >= HOUR
-                        && ended.at() + words.removed > now;
+                        && ended.at() + words_here.removed > now;
                 let Some(shared) = made.shared else {
-                    if !kept && !words.keep_by_time(made.start, ended.at(), now) {
+                    if !kept && !words_here.keep_by_time(made.start, ended.at(), now) {
                         gone.push((slot.clone(), at));
                     }
                     continue;
                 };
                 let (state, binding) = ((shared.file, shared.state), (slot, shared.bound));
                 let end = ends[&state].unwrap_or(now);
-                if kept || words.keep_by_time(shared.state, end, now) {
+                if kept || words_here.keep_by_time(shared.state, end, now) {
                     states.insert(state);
                 }
-                let span = &spans[&binding];
-                if kept || words.keep_by_time(span.start, span.end, now) {
+                let (span, limit) = &spans[&binding];
+                let words_then = words.limited_by(limit);
+                if kept || words_then.keep_by_time(span.start, span.end, now) {
                     bindings.insert(binding);
                 }
             }
@@ -343,9 +349,37 @@ impl Past {
                 }
             }
         }
+        let (mut forgotten, mut is_shared) = (false, false);
         for (slot, at) in gone {
-            self.names.get_mut(&slot).unwrap()[at].dropped = true;
+            let made = &mut self.names.get_mut(&slot).unwrap()[at];
+            made.dropped = true;
+            is_shared |= made.shared.is_some();
+            if let (Some(directory), Some(ended)) = (made.directory, &made.ended) {
+                self.limits.forget(directory, ended.at());
+                forgotten = true;
+            }
         }
+        if forgotten {
+            self.limit_anew();
+        }
+        is_shared
+    }
+
+    /// Where nothing tells any more where a directory was, or what was said, the words of the namespace hold.
+    fn limit_anew(&mut self) {
+        for (slot, all) in &mut self.names {
+            let is_needed = |made: &&mut Made| !made.dropped || made.shared.is_some();
+            for made in all.iter_mut().filter(is_needed) {
+                if let Some(ended) = &made.ended {
+                    made.limit = self.limits.at(slot.0, ended.at());
+                }
+            }
+        }
+    }
+
+    /// Whether a version of a directory is needed to know what was said above the versions below it.
+    fn leads_below(&self, made: &Made, is_young: bool) -> bool {
+        made.directory.is_some() && !self.limits.is_empty() && is_young
     }
 
     /// When each state of a file with several names ended; `None`: it has not.
@@ -368,16 +402,20 @@ impl Past {
         states.any(|(_, end)| self.words.keep_by_time(start, end.unwrap_or(now), now))
     }
 
-    /// From when to when each name led to a file with several names, as far as its states are left.
-    fn binding_spans(&self, now: u64) -> BTreeMap<(&Slot, u64), Range<u64>> {
+    /// From when to when each name led to a file with several names, from the first state on that is left, and what was said there at
+    /// the end.
+    fn binding_spans(&self, now: u64) -> BTreeMap<(&Slot, u64), (Range<u64>, Words)> {
         let mut spans = BTreeMap::new();
         for (slot, all) in &self.names {
-            for made in all.iter().filter(|made| !made.dropped) {
-                if let Some(shared) = made.shared {
-                    let span = spans.entry((slot, shared.bound));
-                    let span = span.or_insert(made.start..made.start);
-                    span.end = made.ended.as_ref().map_or(now, Ended::at);
+            for made in all {
+                let Some(shared) = made.shared else { continue };
+                let end = made.ended.as_ref().map_or(now, Ended::at);
+                let span = spans.entry((slot, shared.bound));
+                let (span, limit) = span.or_insert((u64::MAX..end, made.limit));
+                if !made.dropped {
+                    span.start = span.start.min(made.start);
                 }
+                (span.end, *limit) = (end, made.limit);
             }
         }
         spans
@@ -385,8 +423,8 @@ impl Past {
 
     /// Since when what a version shows had existed: a directory since it was made, a file as long as its name.
     fn existed_since(&self, made: &Made) -> u64 {
-        let places = made.directory.map(|directory| &self.places[&directory]);
-        places.map_or(made.life, |places| places[0].since)
+        let directory = made.directory.and_then(|it| self.limits.made(it));
+        directory.unwrap_or(made.life)
     }
 
     /// Every version of a directory, or of a file with one name, that has ended and is left, and until when it shows: over the time of those after it that
@@ -412,9 +450,9 @@ impl Past {
         kept
     }
 
-    /// The last `count` versions that have ended of each name that exists, along its line.
-    fn lasts(&self, count: usize) -> BTreeSet<(Slot, u64)> {
-        let mut lasts = BTreeSet::new();
+    /// The last `count` versions that have ended of each name that exists, along its line, and the place of each from the newest on.
+    fn lasts(&self, count: usize) -> BTreeMap<(Slot, u64), usize> {
+        let mut lasts = BTreeMap::new();
         for (slot, all) in &self.names {
             let is_file = |v: &&Made| v.ended.is_none() && v.directory.is_none();
             let Some(current) = all.last().filter(is_file) else {
@@ -428,8 +466,8 @@ impl Past {
                 let of_life = |v: &&Made| v.life == life && !v.dropped;
                 let has_ended = |v: &&Made| v.ended.as_ref().is_some_and(|e| e.at() <= end);
                 let line: Vec<_> = all.iter().filter(of_life).filter(has_ended).collect();
-                for made in line.iter().rev().take(left) {
-                    lasts.insert((slot.clone(), made.start));
+                for (place, made) in line.iter().rev().take(left).enumerate() {
+                    lasts.insert((slot.clone(), made.start), count - left + place);
                 }
                 left = left.saturating_sub(line.len());
                 // Without the state that a rename left, nothing leads from the former name to this one.
@@ -466,6 +504,14 @@ impl Past {
     }
 }
 
+/// Whether a version is the last one of a life, and nothing is left of those after it.
+fn is_last_left(all: &[Made], at: usize) -> bool {
+    let ended = all[at].ended.as_ref().map(Ended::at);
+    let goes_on = |next: &Made| Some(next.start) == ended;
+    let later = &all[at + 1..];
+    later.iter().all(|made| made.dropped) && !later.first().is_some_and(goes_on)
+}
+
 impl Made {
     /// The first version of a life.
     fn new(start: u64, text: &[u8]) -> Self {
@@ -477,6 +523,7 @@ impl Made {
             from: None,
             directory: None,
             shared: None,
+            limit: UNLIMITED,
             dropped: false,
         }
     }

@@ -6,6 +6,9 @@ pub(super) const SECOND: u64 = 1_000_000_000;
 pub(super) const HOUR: u64 = 3600 * SECOND;
 pub(super) const DAY: u64 = 24 * HOUR;
 
+/// The lengths of an hour, a day and a week, and when the first one that is counted began.
+pub(super) const GRID: [(u64, u64); 3] = [(HOUR, 0), (DAY, 0), (7 * DAY, 4 * DAY)];
+
 /// The words of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Words {
@@ -30,20 +33,70 @@ pub(super) const DEFAULT: Words = Words {
     max: None,
 };
 
+/// The words of a directory that says nothing.
+pub(super) const UNLIMITED: Words = Words {
+    within: u64::MAX,
+    hourly: u64::MAX,
+    daily: u64::MAX,
+    weekly: u64::MAX,
+    last: usize::MAX,
+    removed: u64::MAX,
+    max: None,
+};
+
 impl Words {
+    /// The policy of a directory that these words give.
+    pub(super) fn of_directory(&self) -> Policy {
+        let Self {
+            within,
+            hourly,
+            daily,
+            weekly,
+            last,
+            removed,
+            ..
+        } = *self;
+        let terms = [
+            ("keep-within", within),
+            ("keep-hourly", hourly),
+            ("keep-daily", daily),
+            ("keep-weekly", weekly),
+            ("keep-removed", removed),
+        ];
+        let said = terms.iter().filter(|(_, term)| *term != u64::MAX);
+        let mut said: Vec<_> = said.map(|(word, term)| word_of(word, *term)).collect();
+        said.extend((last != usize::MAX).then(|| format!("keep-last={last}")));
+        Policy::of_directory(&said.join(" ")).unwrap()
+    }
+
+    /// The words that keep only what both keep.
+    pub(super) fn limited_by(&self, other: &Self) -> Self {
+        Self {
+            within: self.within.min(other.within),
+            hourly: self.hourly.min(other.hourly),
+            daily: self.daily.min(other.daily),
+            weekly: self.weekly.min(other.weekly),
+            last: self.last.min(other.last),
+            removed: self.removed.min(other.removed),
+            max: self.max,
+        }
+    }
+
+    /// The longest time for which a rule of time can keep a version after its end.
+    pub(super) fn longest(&self) -> u64 {
+        let terms = [self.within, self.hourly, self.daily, self.weekly];
+        terms.into_iter().max().unwrap_or(0)
+    }
+
     /// The policy that these words give.
     pub(super) fn policy(&self) -> Policy {
-        let term = |word: &str, term: u64| match term {
-            0 => format!("{word}=off"),
-            _ => format!("{word}={}s", term / SECOND),
-        };
         let mut words = vec![
-            term("keep-within", self.within),
-            term("keep-hourly", self.hourly),
-            term("keep-daily", self.daily),
-            term("keep-weekly", self.weekly),
+            word_of("keep-within", self.within),
+            word_of("keep-hourly", self.hourly),
+            word_of("keep-daily", self.daily),
+            word_of("keep-weekly", self.weekly),
             format!("keep-last={}", self.last),
-            term("keep-removed", self.removed),
+            word_of("keep-removed", self.removed),
         ];
         words.extend(self.max.map(|max| format!("history-max={max}")));
         let mut policy = Policy::default();
@@ -109,12 +162,8 @@ impl Words {
 
     /// Whether a rule of time keeps a version, by a walk over the grid times that are young enough.
     pub(super) fn keep_by_time(&self, start: u64, end: u64, now: u64) -> bool {
-        let tiers = [
-            (HOUR, 0, self.hourly),
-            (DAY, 0, self.daily),
-            (7 * DAY, 4 * DAY, self.weekly),
-        ];
-        let on_grid = |(period, first, term): (u64, u64, u64)| {
+        let terms = [self.hourly, self.daily, self.weekly];
+        let on_grid = |((period, first), term): ((u64, u64), u64)| {
             // The oldest grid time that is neither before the version nor much too old.
             let from = start.max(now - term.min(now));
             let mut grid = first + (from - first) / period * period + period - 1;
@@ -126,6 +175,14 @@ impl Words {
             }
             false
         };
-        end + self.within > now || tiers.into_iter().any(on_grid)
+        end + self.within > now || GRID.into_iter().zip(terms).any(on_grid)
+    }
+}
+
+/// A word of a policy with its time.
+fn word_of(word: &str, term: u64) -> String {
+    match term {
+        0 => format!("{word}=off"),
+        _ => format!("{word}={}s", term / SECOND),
     }
 }
