@@ -10,6 +10,7 @@ pub(crate) mod pipeline;
 pub(crate) mod queue;
 mod queue_state;
 pub(crate) mod resolved;
+pub(crate) mod review_lists;
 pub(crate) mod row_list;
 pub(crate) mod txn;
 pub(crate) mod uploader;
@@ -18,6 +19,7 @@ use crate::store::commit::epoch_object::EpochObject;
 use crate::store::commit::log::Log;
 use crate::store::commit::queue::Queue;
 use crate::store::commit::resolved::ResolvedSegments;
+use crate::store::commit::review_lists::ReviewLists;
 use crate::store::core::Core;
 use crate::store::data::DataStore;
 use crate::sync::{Arc, Mutex};
@@ -31,6 +33,7 @@ pub struct Committer {
     pub(crate) log: Log,
     pub(crate) epoch_object: EpochObject,
     pub(crate) resolved: Mutex<ResolvedSegments>,
+    pub(crate) review_lists: ReviewLists,
 }
 
 impl Committer {
@@ -46,6 +49,7 @@ impl Committer {
             log: Log::new(backend.clone(), core.epoch),
             epoch_object: EpochObject::new(backend, core.epoch, host, opened),
             resolved: Mutex::default(),
+            review_lists: ReviewLists::default(),
             core,
             data,
         }

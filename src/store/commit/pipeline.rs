@@ -14,6 +14,7 @@ use crate::meta::{Batch, Commit, MetaState};
 use crate::store::commit::Committer;
 use crate::store::commit::operation::{Operation, OperationStage};
 use crate::store::commit::resolved::ResolvedWatermark;
+use crate::store::commit::review_lists::AddedReviews;
 use crate::store::data::{contents::UploadState, retry_upload};
 use crate::store::model::error::StoreError;
 pub(crate) use crate::store::model::failpoints::Failpoint;
@@ -290,7 +291,9 @@ impl Committer {
             Err(error) => return Err(error),
         };
         let orders: Vec<u64> = leaving.iter().map(|o| o.order).collect();
+        let added = AddedReviews::of(&batch);
         let commit = self.core.index.commit(&orders, &rows_keys, batch).await?;
+        self.review_lists.added(added);
         self.log.add(&applied, rows, commit, token);
         *lock(&self.core.applied) = applied;
         if let Some(archived_watermarks) = archived_watermarks {

@@ -16,13 +16,46 @@ pub(crate) struct DeadSegment {
     pub(crate) bytes: u64,
 }
 
+/// How far a list is read, a part in each cycle, from its beginning to its end and then again.
+#[derive(Debug, Default)]
+pub(crate) struct ListPass {
+    /// Where the next cycle continues; `None`: at the beginning.
+    pub(crate) next: Option<Bytes>,
+    /// The cycle that began the current pass.
+    began: u64,
+    /// The cycle that began the last pass that reached the end; 0: none did.
+    completed: u64,
+}
+
+impl ListPass {
+    /// Notes that a cycle has read a part from the beginning of the list on, or behind the one before, up to `next`.
+    pub(crate) fn read_on(&mut self, cycle: u64, from_beginning: bool, next: Option<Bytes>) {
+        if from_beginning {
+            self.began = cycle;
+        }
+        if next.is_none() {
+            self.completed = self.began;
+        }
+        self.next = next;
+    }
+
+    /// Tells whether the whole list was read in cycles after `cycle`.
+    fn is_read_since(&self, cycle: u64) -> bool {
+        self.completed > cycle
+    }
+}
+
 /// The state of the garbage collection task.
 #[derive(Debug, Default)]
 pub(crate) struct GcCycle {
-    /// Where the next cycle continues in the `G D` rows; `None`: at their beginning.
-    pub(crate) lineages_from: Option<Bytes>,
-    /// Where the next cycle continues in the `G E` rows; `None`: at their beginning.
-    pub(crate) segments_from: Option<Bytes>,
+    /// Number of the cycle, counted from 1.
+    pub(crate) number: u64,
+    /// The last cycle that completed an item.
+    pub(crate) productive: u64,
+    /// The `G D` rows.
+    pub(crate) lineages: ListPass,
+    /// The `G E` rows.
+    pub(crate) segments: ListPass,
     /// Dead segments whose grace period is not over.
     pub(crate) dead: BTreeMap<SegmentId, DeadSegment>,
     /// Segments selected for compaction, with their referenced bytes.
@@ -32,6 +65,13 @@ pub(crate) struct GcCycle {
     pub(crate) search: SearchProgress,
     /// No further cycle runs, because the namespace is being closed.
     pub(crate) closed: bool,
+}
+
+impl GcCycle {
+    /// Tells whether every listed item was reviewed since the last one that was completed: nothing more can be done before time passes.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.lineages.is_read_since(self.productive) && self.segments.is_read_since(self.productive)
+    }
 }
 
 /// Progress of the search for uncited segments.

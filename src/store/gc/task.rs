@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::store::gc::Gc;
 use crate::store::gc::lineage::ReviewOutcome;
-use crate::store::gc::state::GcCycle;
+use crate::store::gc::state::{GcCycle, ListPass};
 use crate::store::model::config::GcMode;
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
@@ -68,7 +68,8 @@ impl Gc {
             self.commit
                 .wait_all_durable(&self.commit.queue.all())
                 .await?;
-            if done == 0 {
+            let cycle = self.turn.lock().await;
+            if cycle.closed || done == 0 && cycle.is_idle() {
                 return Ok(self.reclaimed());
             }
         }
@@ -122,18 +123,24 @@ impl Gc {
         if turn.closed {
             return Ok(0);
         }
+        turn.number += 1;
         let mut done = self.look_at_lineages(&mut turn).await?;
         done += self.look_at_segments(&mut turn).await?;
         done += self.rewrite_half(&mut turn).await?;
         done += self.look_for_uncited(&mut turn.search).await?;
         done += self.look_at_uncited(&mut turn.search).await?;
+        if done > 0 {
+            turn.productive = turn.number;
+        }
         let bytes = turn.dead.values().map(|dead| dead.bytes).sum();
         *lock(&self.waiting) = (turn.dead.len() as u64, bytes);
         Ok(done)
     }
 
     async fn look_at_lineages(&self, turn: &mut GcCycle) -> Result<usize, StoreError> {
-        let list = self.listed::<DroppedTable>(&mut turn.lineages_from).await?;
+        let number = turn.number;
+        let list = self.listed::<DroppedTable>(number, &mut turn.lineages);
+        let list = list.await?;
         let of = |key: &RowKey<DroppedTable>| keys::counted(key).map(|content| content.cid);
         let mut done = 0;
         for asked in list.chunk_by(|a, b| of(a) == of(b)) {
@@ -146,7 +153,9 @@ impl Gc {
     }
 
     async fn look_at_segments(&self, turn: &mut GcCycle) -> Result<usize, StoreError> {
-        let list = self.listed::<EmptiedTable>(&mut turn.segments_from).await?;
+        let number = turn.number;
+        let list = self.listed::<EmptiedTable>(number, &mut turn.segments);
+        let list = list.await?;
         let mut done = 0;
         for asked in list.chunk_by(|a, b| keys::segment_of(a) == keys::segment_of(b)) {
             if let Some((epoch, sequence)) = keys::segment_of(&asked[0]) {
@@ -162,26 +171,29 @@ impl Gc {
     /// end of the list.
     async fn listed<T: RowTable>(
         &self,
-        from: &mut Option<Bytes>,
+        cycle: u64,
+        pass: &mut ListPass,
     ) -> Result<Vec<RowKey<T>>, StoreError> {
-        let start = from
-            .take()
-            .unwrap_or_else(|| Bytes::copy_from_slice(&T::PREFIX));
-        let mut scan = self
-            .core
-            .index
-            .rows()
-            .scan(start..keys::after(&T::PREFIX))
-            .await?;
-        let mut list: Vec<RowKey<T>> = Vec::new();
+        let lists = &self.commit.review_lists;
+        let whole = pass.next.is_none().then(|| lists.start::<T>());
+        let from = whole.as_ref().map(|whole| whole.from.clone());
+        let from = pass.next.clone().or(from).unwrap_or_else(T::all);
+        let rows = self.core.index.rows();
+        let mut scan = rows.scan(from..keys::after(&T::PREFIX)).await?;
+        let (mut list, mut next) = (Vec::<RowKey<T>>::new(), None);
         while let Some((key, _)) = scan.next().await? {
             let key = Bytes::copy_from_slice(&key);
             // All rows of one lineage or segment belong to the same review.
             if list.len() >= TURN_MAX && list.last().is_some_and(|last| last[..18] != key[..18]) {
-                *from = Some(key);
+                next = Some(key);
                 break;
             }
             list.push(RowKey::scanned(key)?);
+        }
+        pass.read_on(cycle, whole.is_some(), next);
+        if let Some(whole) = whole {
+            let first = list.first().map(|first| first.clone().bytes());
+            lists.found::<T>(&whole, first.as_ref());
         }
         Ok(list)
     }

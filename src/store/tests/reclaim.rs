@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::store::schema::tables::{DroppedTable, RowTable};
 
 const GRACE_NS: u64 = 3600 * 1_000_000_000;
 
@@ -342,4 +343,37 @@ async fn half_dead_segments_are_copied_and_read_from_the_copy() {
         assert_eq!(rows_of(&ns, table).await, 0, "{}", table.escape_ascii());
     }
     end(ns, cluster).await;
+}
+
+/// More than one cycle looks at.
+const WAITING: usize = 1_100;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_that_wait_for_their_deletion_hide_none_that_were_emptied_later() {
+    let cluster = TestCluster::new("behind-waiting");
+    let ns = cluster.open().await;
+    for number in 0..WAITING + 101 {
+        save(&ns, ROOT, b"a", &number.to_le_bytes()).await;
+        // So that each has a segment of its own.
+        ns.drain().await.unwrap();
+    }
+    let all = ids(&ns, b"a").await;
+    let (first, last) = all.split_at(WAITING);
+    for (versions, waiting) in [(first, WAITING), (&last[..100], WAITING + 100)] {
+        for version in versions {
+            let deleted = ns.history.delete_version(ROOT, b"a", *version);
+            deleted.await.unwrap();
+        }
+        ns.drain().await.unwrap();
+        let counters = ns.gc.reclaim().await.unwrap();
+        assert_eq!(counters.waiting_segments, waiting as u64);
+    }
+    // A cycle that has nothing to do does not pass over the rows of what was reviewed.
+    let end = keys::after(&DroppedTable::all());
+    let lists = &ns.gc.commit.review_lists;
+    assert_eq!(lists.start::<DroppedTable>().from, end);
+    let counters = settle(&ns, &cluster).await;
+    assert_eq!(counters.segments, (WAITING + 100) as u64);
+    assert_eq!(segments(&cluster).await.len(), 1);
+    self::end(ns, cluster).await;
 }
