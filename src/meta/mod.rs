@@ -189,6 +189,11 @@ pub(crate) trait MetaRead: Send + Sync + std::fmt::Debug {
 
     /// Starts a scan of the rows with keys in `range`, whose end is excluded. A range whose end is before its start is empty.
     async fn scan(&self, range: Range<Bytes>) -> Result<Box<dyn RowScan>, MetaError>;
+
+    /// Starts a scan of which the caller takes a few rows: as [`MetaRead::scan`], but nothing is read ahead.
+    async fn seek(&self, range: Range<Bytes>) -> Result<Box<dyn RowScan>, MetaError> {
+        self.scan(range).await
+    }
 }
 
 /// The only writer of an index. Reads see a commit as soon as it has returned.

@@ -137,6 +137,20 @@ impl SlateStore {
     fn newest(&self) -> Commit {
         Commit(self.newest.load(Ordering::Acquire))
     }
+
+    async fn scan_with(
+        &self,
+        range: Range<Bytes>,
+        options: ScanOptions,
+    ) -> Result<Box<dyn RowScan>, MetaError> {
+        let rows = if range.start < range.end {
+            let call = self.db.scan_with_options(range, &options);
+            Some(self.status.within("a scan", self.deadline, call).await?)
+        } else {
+            None
+        };
+        Ok(Box::new(SlateScan::new(rows, &self.status, self.deadline)))
+    }
 }
 
 fn coordinator(db: &Db, status: &EngineStatus, deadline: Duration) -> FlushCoordinator {
@@ -161,6 +175,12 @@ fn refuse(state: MetaState) -> Result<(), MetaError> {
     }
 }
 
+/// A scan that reads one block at a time. The blocks of a scan that reads ahead are looked up in the cache, or fetched, in every table
+/// of the index, whether the caller wants more than the first row or not.
+fn seek_options() -> ScanOptions {
+    ScanOptions::default().with_cache_blocks(true)
+}
+
 fn scan_options() -> ScanOptions {
     ScanOptions::default()
         .with_read_ahead_bytes(SCAN_AHEAD)
@@ -177,14 +197,11 @@ impl MetaRead for SlateStore {
     }
 
     async fn scan(&self, range: Range<Bytes>) -> Result<Box<dyn RowScan>, MetaError> {
-        let options = scan_options();
-        let rows = if range.start < range.end {
-            let call = self.db.scan_with_options(range, &options);
-            Some(self.status.within("a scan", self.deadline, call).await?)
-        } else {
-            None
-        };
-        Ok(Box::new(SlateScan::new(rows, &self.status, self.deadline)))
+        self.scan_with(range, scan_options()).await
+    }
+
+    async fn seek(&self, range: Range<Bytes>) -> Result<Box<dyn RowScan>, MetaError> {
+        self.scan_with(range, seek_options()).await
     }
 }
 
@@ -289,6 +306,22 @@ struct SlateSnapshot {
     deadline: Duration,
 }
 
+impl SlateSnapshot {
+    async fn scan_with(
+        &self,
+        range: Range<Bytes>,
+        options: ScanOptions,
+    ) -> Result<Box<dyn RowScan>, MetaError> {
+        let rows = if range.start < range.end {
+            let call = self.rows.scan_with_options(range, &options);
+            Some(self.status.within("a scan", self.deadline, call).await?)
+        } else {
+            None
+        };
+        Ok(Box::new(SlateScan::new(rows, &self.status, self.deadline)))
+    }
+}
+
 impl std::fmt::Debug for SlateSnapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SlateSnapshot")
@@ -306,14 +339,11 @@ impl MetaRead for SlateSnapshot {
     }
 
     async fn scan(&self, range: Range<Bytes>) -> Result<Box<dyn RowScan>, MetaError> {
-        let options = scan_options();
-        let rows = if range.start < range.end {
-            let call = self.rows.scan_with_options(range, &options);
-            Some(self.status.within("a scan", self.deadline, call).await?)
-        } else {
-            None
-        };
-        Ok(Box::new(SlateScan::new(rows, &self.status, self.deadline)))
+        self.scan_with(range, scan_options()).await
+    }
+
+    async fn seek(&self, range: Range<Bytes>) -> Result<Box<dyn RowScan>, MetaError> {
+        self.scan_with(range, seek_options()).await
     }
 }
 

@@ -118,4 +118,9 @@ impl Namespace {
     pub(crate) fn rows_read(&self) -> u64 {
         self.core.index.rows_read()
     }
+
+    /// Returns how many ranges of rows were searched since the namespace was opened.
+    pub(crate) fn searches(&self) -> u64 {
+        self.core.index.searches()
+    }
 }

@@ -9,13 +9,13 @@ use super::connect::{OpenWatch, connect};
 use super::reason::FailureReason;
 use super::row_layout::{FirstByteSegments, RowMerge};
 use super::status::{EngineStatus, classify};
-use super::{SlateScan, scan_options};
+use super::{SlateScan, scan_options, seek_options};
 use crate::meta::{MetaError, MetaRead, RowScan};
 use crate::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::ObjectStore;
-use slatedb::config::{DbReaderOptions, ReadOptions};
+use slatedb::config::{DbReaderOptions, ReadOptions, ScanOptions};
 use slatedb::{DbReader, DbReaderMode};
 use std::ops::Range;
 use std::time::Duration;
@@ -101,6 +101,20 @@ impl SlateFollower {
         self.db.close().await.map_err(|error| classify(&error))
     }
 
+    async fn scan_with(
+        &self,
+        range: Range<Bytes>,
+        options: ScanOptions,
+    ) -> Result<Box<dyn RowScan>, MetaError> {
+        let rows = if range.start < range.end {
+            let call = || self.db.scan_with_options(range.clone(), &options);
+            Some(self.retry("a scan", call).await?)
+        } else {
+            None
+        };
+        Ok(Box::new(SlateScan::new(rows, &self.status, self.deadline)))
+    }
+
     /// Retries a read until the current state has all of its objects.
     async fn retry<T, F>(&self, what: &str, call: impl Fn() -> F) -> Result<T, MetaError>
     where
@@ -128,13 +142,10 @@ impl MetaRead for SlateFollower {
     }
 
     async fn scan(&self, range: Range<Bytes>) -> Result<Box<dyn RowScan>, MetaError> {
-        let options = scan_options();
-        let rows = if range.start < range.end {
-            let call = || self.db.scan_with_options(range.clone(), &options);
-            Some(self.retry("a scan", call).await?)
-        } else {
-            None
-        };
-        Ok(Box::new(SlateScan::new(rows, &self.status, self.deadline)))
+        self.scan_with(range, scan_options()).await
+    }
+
+    async fn seek(&self, range: Range<Bytes>) -> Result<Box<dyn RowScan>, MetaError> {
+        self.scan_with(range, seek_options()).await
     }
 }

@@ -22,6 +22,8 @@ struct Bucket {
     objects: InMemory,
     down: AtomicBool,
     uploads: AtomicUsize,
+    /// Bytes of tables that were read.
+    read: AtomicUsize,
     delay: Duration,
 }
 
@@ -78,7 +80,12 @@ impl ObjectStore for Bucket {
         options: GetOptions,
     ) -> object_store::Result<GetResult> {
         self.connect()?;
-        self.objects.get_opts(location, options).await
+        let got = self.objects.get_opts(location, options).await?;
+        if location.as_ref().contains("/compacted/") {
+            let bytes = got.range.end - got.range.start;
+            self.read.fetch_add(bytes as usize, Ordering::SeqCst);
+        }
+        Ok(got)
     }
 
     fn delete_stream(
@@ -395,4 +402,58 @@ async fn much_is_in_tables_after_a_close_and_little_is_not() {
         assert_eq!(self::rows(&store).await.len(), rows);
         store.close().await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_seek_reads_less_ahead_than_a_scan_and_finds_the_same_rows() {
+    let bucket = Arc::new(Bucket::default());
+    let open = async || {
+        let store: Arc<dyn ObjectStore> = Arc::<Bucket>::clone(&bucket);
+        let store = SlateStore::open(store, "meta", SlateConfig::new(join)).await;
+        store.unwrap()
+    };
+    let store = open().await;
+    let mut state = 1_u64;
+    for part in 0..8 {
+        let mut batch = Batch::new();
+        for number in 0..500 {
+            // Nothing that a compression makes shorter.
+            let words = (0..128).flat_map(|_| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                (state ^ state >> 31).to_le_bytes()
+            });
+            let value: Vec<u8> = words.collect();
+            batch.put(format!("C{part}{number:03}"), value);
+        }
+        store.commit(batch).await.unwrap();
+    }
+    store.rewrite(b"C").await.unwrap();
+    store.close().await.unwrap();
+    let mut found = Vec::new();
+    for seeks in [true, false] {
+        let store = open().await;
+        let before = bucket.read.load(Ordering::SeqCst);
+        let range = Bytes::from("C0001")..Bytes::from("D");
+        let mut rows = match seeks {
+            true => store.seek(range).await.unwrap(),
+            false => store.scan(range).await.unwrap(),
+        };
+        let first = rows.next().await.unwrap().unwrap();
+        let (mut count, read) = (1, bucket.read.load(Ordering::SeqCst) - before);
+        while rows.next().await.unwrap().is_some() {
+            count += 1;
+        }
+        found.push((first, count, read));
+        drop(rows);
+        store.close().await.unwrap();
+    }
+    let [(sought, few, little), (scanned, all, much)] = &found[..] else {
+        panic!("two")
+    };
+    assert_eq!((sought, few), (scanned, all));
+    assert_eq!(*all, 3_999);
+    assert!(*little < 700 << 10, "{little} bytes");
+    assert!(*much > 900 << 10, "{much} bytes of a scan");
 }

@@ -81,6 +81,13 @@ impl Index {
         current.snapshot.read.load(crate::sync::Ordering::SeqCst)
     }
 
+    /// Returns how many scans were made.
+    #[cfg(test)]
+    pub(crate) fn searches(&self) -> u64 {
+        let current = read(&self.current);
+        current.searched.load(crate::sync::Ordering::SeqCst)
+    }
+
     /// Returns the stored rows, without what is queued.
     pub(crate) fn rows(&self) -> &Arc<dyn MetaRead> {
         &self.rows

@@ -15,6 +15,9 @@ use crate::sync::Arc;
 #[cfg(test)]
 use crate::sync::{AtomicU64, Ordering};
 
+/// A scan of at most so many rows reads nothing ahead.
+const FEW: usize = 8;
+
 /// The rows of a namespace in one state. A copy costs a few reference counts.
 ///
 /// Not for keeping: the meta store does not drop old rows as long as a snapshot of them exists.
@@ -25,6 +28,9 @@ pub(crate) struct Snapshot {
     /// Number of rows that were read, those that did not exist included.
     #[cfg(test)]
     pub(super) read: Arc<AtomicU64>,
+    /// Number of scans.
+    #[cfg(test)]
+    pub(super) searched: Arc<AtomicU64>,
 }
 
 impl Snapshot {
@@ -34,6 +40,8 @@ impl Snapshot {
             queued: QueuedRows::default(),
             #[cfg(test)]
             read: Arc::default(),
+            #[cfg(test)]
+            searched: Arc::default(),
         }
     }
 
@@ -79,9 +87,14 @@ impl Snapshot {
         if start >= end {
             return Ok(Vec::new());
         }
+        #[cfg(test)]
+        self.searched.fetch_add(1, Ordering::SeqCst);
         let queued = self.queued.rows(&start, &end, limit);
         let mut over = queued.into_iter().peekable();
-        let mut under = self.stored.scan(start..end).await?;
+        let mut under = match limit <= FEW {
+            true => self.stored.seek(start..end).await?,
+            false => self.stored.scan(start..end).await?,
+        };
         let mut below = under.next().await?;
         let mut found = Vec::new();
         while found.len() < limit {

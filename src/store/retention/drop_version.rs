@@ -16,6 +16,7 @@ use crate::store::model::ids::Dentry;
 use crate::store::model::version::{EndOp, Ino, Kind, Op, Retained, Stamp, Timestamp, VersionId};
 use crate::store::retention::Retention;
 use crate::store::retention::carry_out::Outcome;
+use crate::store::retention::drop_progress::OlderRecord;
 use crate::store::retention::protection::Protection;
 use crate::store::retention::shown::{BoundName, EndedVersion, bound_during};
 use crate::store::schema::keys;
@@ -23,7 +24,7 @@ use crate::store::schema::rows::{
     BindingRow, DentryBody, DentryRow, DirectoryLocation, Filing, InodeRow, VersionRecord,
 };
 use crate::store::schema::tables::{DirectoryLocationTable, LinkCountTable, RowKey, RowTable};
-use crate::store::tree::version_record::{ListedRecord, VersionRows};
+use crate::store::tree::version_record::VersionRows;
 use crate::sync::lock;
 
 impl Retention {
@@ -57,18 +58,19 @@ impl Retention {
         }
         let EndedVersion { list, record } = version;
         let mut txn = self.retention_txn(list);
-        self.remove_record(&mut txn, name, record).await?;
+        let older = self.remove_record(&mut txn, name, record).await?;
         self.queue(txn)?;
+        self.note_dropped(version, older);
         Ok(Outcome::Done)
     }
 
-    /// Adds the rows that remove a record of a name.
+    /// Adds the rows that remove a record of a name. Returns the record before it.
     async fn remove_record(
         &self,
         txn: &mut Txn,
         name: &Dentry,
         record: &VersionRecord,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<VersionId>, StoreError> {
         let list = VersionRows::Of(name.clone());
         let begins_life =
             record.stamp.op == Op::Create && record.alive_since == record.stamp.id.timestamp;
@@ -88,6 +90,7 @@ impl Retention {
             let rows = self.core.index.snapshot();
             interval_tree::remove(&rows, &mut txn.rows, name.parent, &name.name, life).await?;
         }
+        let before = older.as_ref().map(|older| older.stamp.id);
         if let Some(older) = older
             && !failpoints.takes(PlantedFault::NoExtension)
         {
@@ -97,7 +100,7 @@ impl Retention {
         if let Some(location) = self.location(record).await? {
             txn.delete(location);
         }
-        Ok(())
+        Ok(before)
     }
 
     /// Returns the record before another one in its list, if its end is the beginning of that one.
@@ -106,36 +109,30 @@ impl Retention {
         list: &VersionRows,
         id: VersionId,
     ) -> Result<Option<VersionRecord>, StoreError> {
-        if let Some(older) = self.extended_last(list, id).await? {
-            return Ok(Some(older));
+        let known = lock(&self.drops).older(list, id.timestamp);
+        match known {
+            Some(OlderRecord::Nothing) => return Ok(None),
+            Some(OlderRecord::Extended(older)) => {
+                let value = self.core.index.get(&list.key(older)).await?;
+                let record = value.map(|value| list.decode(&value)).transpose()?;
+                // No two records of a list are of the same time.
+                if let Some(record) = record.filter(|record| record.end == id.timestamp) {
+                    return Ok(Some(record));
+                }
+            }
+            None => {}
         }
         let key = list.key(id);
         let behind: Bytes = [&key[..], &[0]].concat().into();
         let found = self.core.index.first(behind, list.end()).await?;
         let older = found.map(|(_, value)| list.decode(&value)).transpose()?;
-        let older = older.filter(|older| older.end == id.timestamp);
-        *lock(&self.last_older) = older.as_ref().map(|older| ListedRecord {
-            list: list.clone(),
-            id: older.stamp.id,
-        });
-        Ok(older)
+        Ok(older.filter(|older| older.end == id.timestamp))
     }
 
-    /// Returns the record that was found last, if it is the one before this one: it was extended over one that is dropped. A search
-    /// would pass over the rows of all that were dropped between the two.
-    async fn extended_last(
-        &self,
-        list: &VersionRows,
-        id: VersionId,
-    ) -> Result<Option<VersionRecord>, StoreError> {
-        let last = lock(&self.last_older).clone();
-        let Some(last) = last.filter(|last| last.list == *list) else {
-            return Ok(None);
-        };
-        let value = self.core.index.get(&list.key(last.id)).await?;
-        let record = value.map(|value| list.decode(&value)).transpose()?;
-        // No two records of a list are of the same time.
-        Ok(record.filter(|record| record.end == id.timestamp))
+    /// Notes which record is before the version that follows a dropped one.
+    fn note_dropped(&self, dropped: &EndedVersion, older: Option<VersionId>) {
+        let older = older.map_or(OlderRecord::Nothing, OlderRecord::Extended);
+        lock(&self.drops).note(&dropped.list, dropped.record.end, older);
     }
 
     /// Returns the key of the row that says where a directory was during a version of its name; `None` for a file.
@@ -191,11 +188,13 @@ impl Retention {
             txn.unreference_content(&node.content);
         }
         list.delete(&mut txn, record);
+        let before = older.as_ref().map(|older| older.stamp.id);
         match older {
             Some(older) => extend(&mut txn, list, older, older_end(record)),
             None => self.forget_link_counts(&mut txn, ino, record.end).await?,
         }
         self.queue(txn)?;
+        self.note_dropped(version, before);
         Ok(Outcome::Done)
     }
 
@@ -238,7 +237,7 @@ impl Retention {
         let record: Option<VersionRecord> = self.core.index.row(&key).await?;
         match (record, next) {
             (Some(record), None) if end.is_some() => {
-                self.remove_record(&mut txn, name, &record).await?;
+                let _older = self.remove_record(&mut txn, name, &record).await?;
             }
             (Some(record), Some(next)) if end.is_some() => {
                 self.extend_before(&mut txn, &list, *id, &next).await?;

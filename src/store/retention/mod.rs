@@ -15,6 +15,7 @@ pub(crate) mod carry_out;
 pub(crate) mod changed_hours;
 pub(crate) mod clocks;
 pub(crate) mod directory_policies;
+pub(crate) mod drop_progress;
 pub(crate) mod drop_version;
 pub(crate) mod horizon;
 pub(crate) mod line;
@@ -42,9 +43,9 @@ use crate::store::commit::txn::Txn;
 use crate::store::core::Core;
 use crate::store::history::History;
 use crate::store::model::error::StoreError;
+use crate::store::retention::drop_progress::DropProgress;
 use crate::store::retention::report::{HistoryState, LastRun};
 use crate::store::tree::Tree;
-use crate::store::tree::version_record::ListedRecord;
 use crate::sync::{Arc, Mutex, lock};
 
 /// Longest wait for operations of a run to become durable.
@@ -73,8 +74,8 @@ pub struct Retention {
     pub(crate) ending: AtomicBool,
     /// Notified when `ending` is set.
     pub(crate) ended: Notify,
-    /// The record that was last found to be before a dropped one.
-    pub(crate) last_older: Mutex<Option<ListedRecord>>,
+    /// What the last drop of each list of records left before the next one.
+    pub(crate) drops: Mutex<DropProgress>,
     /// Operations of the run that may not be durable yet: what lists their versions stays until they are.
     pub(crate) queued: Mutex<Vec<Arc<Operation>>>,
     /// What a status tells about the history.
@@ -104,7 +105,7 @@ impl Retention {
             directory_turn: tokio::sync::Mutex::default(),
             ending: AtomicBool::new(false),
             ended: Notify::new(),
-            last_older: Mutex::default(),
+            drops: Mutex::default(),
             queued: Mutex::default(),
             state: Mutex::default(),
             cap_rests: Mutex::default(),

@@ -159,6 +159,7 @@ impl Retention {
         {
             self.show_horizons(grace).await?;
         }
+        lock(&self.drops).clear();
         let rows = self.core.index.snapshot();
         let mut run = Run {
             mode,
@@ -269,6 +270,10 @@ impl Retention {
         loop {
             let rows = self.core.index.snapshot();
             let page = rows.scan(from, end.clone(), PAGE).await?;
+            let due = page
+                .iter()
+                .filter_map(|(key, _)| retention_keys::due_record(key));
+            run.judge.read_likely(due.collect());
             for (key, _) in &page {
                 let record = retention_keys::due_record(key);
                 if let Some(record) = record.filter(|record| !run.reviewed.contains(record)) {

@@ -3,6 +3,9 @@
 //! All reads are of one snapshot and cost at most seven rows for a file, however long the history of its name is.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
 
 use crate::store::index::directory_policies::DirectoryPolicies;
 use crate::store::index::snapshot::Snapshot;
@@ -70,6 +73,8 @@ pub(crate) struct Judge<'a> {
     now: Timestamp,
     protection: Protection,
     removed: RemovedReader,
+    /// Keys of records that the next verdicts are likely to read.
+    likely: BTreeSet<Bytes>,
 }
 
 impl Retention {
@@ -91,6 +96,7 @@ impl Retention {
             now,
             protection,
             removed: RemovedReader::new(now),
+            likely: BTreeSet::new(),
         })
     }
 }
@@ -108,6 +114,11 @@ impl Judge<'_> {
     pub(crate) fn renew(&mut self, rows: Snapshot) {
         self.rows = rows;
         self.removed.renew();
+    }
+
+    /// Names the records of the next verdicts, by their keys: the line of a version leads over those that are due after it.
+    pub(crate) fn read_likely(&mut self, records: BTreeSet<Bytes>) {
+        self.likely = records;
     }
 
     /// Decides about a version.
@@ -189,6 +200,7 @@ impl Judge<'_> {
         let reader = LineReader {
             rows: &self.rows,
             last,
+            likely: &self.likely,
         };
         reader.follow(version).await
     }

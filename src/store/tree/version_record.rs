@@ -16,17 +16,10 @@ use crate::store::schema::rows::{Filing, VersionRecord};
 use crate::store::schema::tables::{LinkedVersionTable, RowTable, VersionTable};
 
 /// The version records of a name, or of a hard-linked inode.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum VersionRows {
     Of(Dentry),
     Linked(Ino),
-}
-
-/// A record of a list.
-#[derive(Clone, Debug)]
-pub(crate) struct ListedRecord {
-    pub(crate) list: VersionRows,
-    pub(crate) id: VersionId,
 }
 
 impl VersionRows {

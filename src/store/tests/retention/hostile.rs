@@ -163,40 +163,75 @@ async fn learn(ns: &Namespace, past: &mut Past) -> u64 {
     learned
 }
 
+/// Saves each second of two days in the long mode, else of some hours of each day.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_saved_all_the_time_for_two_days_keeps_what_the_rule_says_and_is_listed_at_each_time()
- {
-    let every = match std::env::var_os("REWINDFS_TEST_LONG") {
-        Some(_) => SECOND,
-        None => 30 * SECOND,
+async fn a_file_saved_each_second_for_two_days_keeps_what_the_rule_says_and_is_listed_at_each_time()
+{
+    let saves = match std::env::var_os("REWINDFS_TEST_LONG") {
+        Some(_) => DAY / SECOND,
+        None => 20_000,
     };
     let cluster = TestCluster::new("hostile-seconds");
     let ns = cluster.open().await;
     let mut past = Past::default();
     for day in 0..4 {
-        let saves = if day < 2 { DAY / every } else { 0 };
+        let saves = if day < 2 { saves } else { 0 };
         for number in 0..saves {
             save(&ns, ROOT, b"f", &(day * DAY + number).to_le_bytes()).await;
-            cluster.env.advance(every);
+            cluster.env.advance(SECOND);
         }
         assert_eq!(learn(&ns, &mut past).await, saves);
-        if saves == 0 {
-            cluster.env.advance(DAY);
-        }
+        cluster.env.advance(DAY - saves * SECOND);
         past.prune(&DEFAULT, cluster.env.now());
-        let before = ns.rows_read();
+        let (read, searches) = (ns.rows_read(), ns.searches());
         let report = ns.retention.run(DROP).await.unwrap();
-        let read = ns.rows_read() - before;
+        let (read, searches) = (ns.rows_read() - read, ns.searches() - searches);
         // Beside the eight of each version, once for a run: policies, horizons, and the hours in which something changed.
         assert!(read <= 8 * report.examined() + 400, "{read}: {report:?}");
+        // A search passes over what was dropped before, and costs more with each drop: a few for each page of versions, and for each hour.
+        assert!(
+            searches <= report.examined() / 16 + 400,
+            "{searches}: {report:?}"
+        );
         ns.drain().await.unwrap();
         let found = recorded(&ns).await;
         assert_eq!(found, past.kept(), "after day {day}");
         let listed = ns.history.view().versions(ROOT, b"f").await.unwrap();
         assert_eq!(listed.len(), found.len() + 1, "after day {day}");
     }
-    // 48 ends of hours, two of them ends of days; and the last three.
-    assert_eq!(recorded(&ns).await.len(), 48 + 3);
+    // One for each end of an hour with a save before it, two of them ends of days; and the last three.
+    let hours = 2 * (saves * SECOND).div_ceil(HOUR);
+    let left = recorded(&ns).await.len() as u64;
+    assert!((hours..=hours + 5).contains(&left), "{left} of {hours}");
+    check::log_twin(&ns, &cluster).await;
+    leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_leaves_nothing_searches_for_none_of_what_it_dropped() {
+    let cluster = TestCluster::new("hostile-nothing-left");
+    let ns = cluster.open().await;
+    set(&ns, &["grid=off", "keep-last=0"]).await;
+    prune(&ns).await;
+    let saves = 2_000;
+    for number in 0..saves {
+        // By turns, so that what is dropped next is never of the same name.
+        for name in [b"f", b"g"] {
+            save(&ns, ROOT, name, &u64::to_le_bytes(number)).await;
+        }
+        cluster.env.advance(SECOND);
+    }
+    cluster.env.advance(DAY);
+    ns.drain().await.unwrap();
+    let (read, searches) = (ns.rows_read(), ns.searches());
+    let report = ns.retention.run(DROP).await.unwrap();
+    let (read, searches) = (ns.rows_read() - read, ns.searches() - searches);
+    assert_eq!(report.dropped.versions, 2 * (saves - 1));
+    // Of each version the list's row, and its record, twice.
+    assert!(read <= 4 * report.examined() + 60, "{read}: {report:?}");
+    assert!(searches <= 2 * saves / 256 + 60, "{searches}: {report:?}");
+    assert!(recorded(&ns).await.is_empty());
+    ns.drain().await.unwrap();
     check::log_twin(&ns, &cluster).await;
     leave(ns).await;
 }
