@@ -54,8 +54,8 @@ pub(crate) struct Core {
     pub(crate) directory_policies: Mutex<Arc<DirectoryPolicies>>,
     /// Which hours in which names changed have a row.
     pub(crate) changed_hours: ChangedHours,
-    /// How many holds on versions were set; a run of retention reads the holds again when it has changed.
-    pub(crate) holds_set: AtomicU64,
+    /// How often a hold on a version was set or ended, or a label removed; a run of retention reads all of them again when it has changed.
+    pub(crate) protection_changes: AtomicU64,
     /// Notified when an operation is queued, uploaded or committed, and when an upload has failed.
     pub(crate) changed: Arc<Notify>,
     /// The next free number for an inode, a lineage, a write session or a staging file.

@@ -44,7 +44,7 @@ pub use history::finality::Finality;
 pub use history::holds::HeldVersion;
 pub use history::horizons::Horizons;
 pub use history::label_expiry::LapsedStep;
-pub use history::label_reads::Label;
+pub use history::label_reads::{Label, LabelKeeps};
 pub use history::labels::check_label_name;
 pub use history::restore::AddedNames;
 pub use history::restore_lock::RestoredStep;

@@ -388,7 +388,7 @@ async fn core(parts: NamespaceParts) -> Result<Core, StoreError> {
         policy: Mutex::default(),
         directory_policies: Mutex::default(),
         changed_hours: Default::default(),
-        holds_set: AtomicU64::new(0),
+        protection_changes: AtomicU64::new(0),
         changed: Arc::new(Notify::new()),
     })
 }

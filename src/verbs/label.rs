@@ -8,7 +8,7 @@ use super::path::{PathText, TimedPath};
 use super::reader::{NodeState, PathReader};
 use super::rows::{LabelEntry, RowSender, VerbRow, path_text, stamp};
 use crate::fs::past::until::parse_until;
-use crate::store::{Author, Ino, Label, Namespace, StoreError, Timestamp};
+use crate::store::{Author, Ino, Label, LabelKeeps, Namespace, StoreError, Timestamp};
 
 /// A change of one label.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +71,8 @@ pub(super) async fn labels(
         LabelScope::Directory => {
             let above = PathText::of_names(&path.names());
             for label in view.labels(directory).await.map_err(&failed)? {
-                entries.push(entry(above.clone(), &label));
+                let keeps = view.label_keeps(&label).await.map_err(&failed)?;
+                entries.push(entry(above.clone(), &label, keeps));
             }
         }
         LabelScope::Tree => {
@@ -79,7 +80,8 @@ pub(super) async fn labels(
             for label in view.all_labels().await.map_err(&failed)? {
                 let place = reader.directory_path(label.directory).await?;
                 if TimedPath::of(place.clone()).names().starts_with(&top) {
-                    entries.push(entry(place, &label));
+                    let keeps = view.label_keeps(&label).await.map_err(&failed)?;
+                    entries.push(entry(place, &label, keeps));
                 }
             }
             entries.sort_by(|a, b| (&a.path, a.time_ns).cmp(&(&b.path, b.time_ns)));
@@ -116,7 +118,7 @@ pub(super) async fn change_label(
         };
         let made = history.create_label(directory, label, expires.transpose()?, author);
         let made = made.await.map_err(refused)?;
-        return send(path, &made, rows).await;
+        return send(path, &made, LabelKeeps::default(), rows).await;
     }
     let directory = directory(&reader, &place).await?;
     let find = async |name: &[u8]| {
@@ -124,6 +126,8 @@ pub(super) async fn change_label(
         found.and_then(|label| label.ok_or(StoreError::NotFound))
     };
     let before = find(label).await.map_err(refused)?;
+    let keeps = history.view().label_keeps(&before).await;
+    let keeps = keeps.map_err(refused)?;
     let after: &Bytes = match change {
         LabelChange::Create { .. } => &name.0,
         LabelChange::Rename { to } => {
@@ -136,7 +140,7 @@ pub(super) async fn change_label(
                 .remove_label(directory, label)
                 .await
                 .map_err(refused)?;
-            return send(path, &before, rows).await;
+            return send(path, &before, keeps, rows).await;
         }
         LabelChange::Hold { until } => {
             let until = end(&reader, &place, until)?;
@@ -151,7 +155,7 @@ pub(super) async fn change_label(
         }
     };
     let now = find(after).await.map_err(refused)?;
-    send(path, &now, rows).await
+    send(path, &now, keeps, rows).await
 }
 
 /// Returns the error for a change that the store refuses.
@@ -174,14 +178,19 @@ fn refusal(request: &LabelRequest, error: StoreError) -> VerbError {
 }
 
 /// Sends a label. The change is made, whether or not its row is read.
-async fn send(path: &PathText, label: &Label, rows: &RowSender) -> Result<(), VerbError> {
+async fn send(
+    path: &PathText,
+    label: &Label,
+    keeps: LabelKeeps,
+    rows: &RowSender,
+) -> Result<(), VerbError> {
     let path = PathText::of_names(&TimedPath::of(path.clone()).names());
-    let row = VerbRow::Label(entry(path, label));
+    let row = VerbRow::Label(entry(path, label, keeps));
     rows.put_row(row).await.ok();
     Ok(())
 }
 
-fn entry(path: PathText, label: &Label) -> LabelEntry {
+fn entry(path: PathText, label: &Label, keeps: LabelKeeps) -> LabelEntry {
     LabelEntry {
         path,
         label: path_text(&label.name),
@@ -192,6 +201,8 @@ fn entry(path: PathText, label: &Label) -> LabelEntry {
         user: label.author.uid,
         host: label.host.clone(),
         program: label.author.process.clone(),
+        keeps_versions: keeps.versions,
+        keeps_bytes: keeps.bytes,
     }
 }
 

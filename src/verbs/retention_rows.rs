@@ -62,11 +62,12 @@ pub struct ReasonRow {
 /// An amount or a time of a namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatRow {
-    /// What it is: `live`, `history`, `index`, `limit`, `shortened`, `waiting`, `exact`, `next_prune`, `name` or `requests_per_day`.
+    /// What it is: `live`, `history`, `index`, `limit`, `shortened`, `waiting`, `exact`, `next_prune`,
+    /// `label`, `name` or `requests_per_day`.
     pub what: String,
     /// The rule, for `exact` a word of the policy; for `waiting` and `shortened` what shortens the history.
     pub rule: Option<String>,
-    /// The name, as a path from the root of the namespace.
+    /// The name, as a path from the root of the namespace; of a label, that of its directory.
     pub path: Option<PathText>,
     /// Bytes.
     pub bytes: Option<u64>,
@@ -74,4 +75,7 @@ pub struct StatRow {
     pub count: Option<u64>,
     /// The oldest exact time, or since when, in nanoseconds since 1970; null for `exact` where every time is.
     pub time_ns: Option<u64>,
+    /// The label.
+    #[serde(default)]
+    pub label: Option<PathText>,
 }

@@ -75,6 +75,12 @@ pub struct LabelEntry {
     pub host: String,
     /// The program.
     pub program: String,
+    /// How many versions are filed under it: the rules of time do not keep them any more, and this label does.
+    #[serde(default)]
+    pub keeps_versions: u64,
+    /// Their bytes without holes; bytes that other versions show too count for each.
+    #[serde(default)]
+    pub keeps_bytes: u64,
 }
 
 /// A version that is held, or was released.

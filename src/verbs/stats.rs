@@ -5,8 +5,11 @@ use super::path::{PathText, TimedPath};
 use super::reader::{NodeState, PathReader};
 use super::retention::cause_text;
 use super::retention_rows::StatRow;
-use super::rows::{RowSender, VerbRow};
+use super::rows::{RowSender, VerbRow, path_text};
 use crate::store::{NamesBelow, RunMode, StoreError, Tier};
+
+/// How many labels are told, those that keep the most.
+const LABELS_MAX: usize = 20;
 
 fn row(what: &str) -> StatRow {
     StatRow {
@@ -35,6 +38,9 @@ pub(super) async fn stats(
     for stat in amounts(reader).await.map_err(&at)? {
         rows.put_row(VerbRow::Stat(stat)).await?;
     }
+    for stat in largest_labels(reader, path).await? {
+        rows.put_row(VerbRow::Stat(stat)).await?;
+    }
     let largest = reader.namespace.retention().largest_names(&below).await;
     for name in largest.map_err(&at)? {
         let above = reader.directory_path(name.directory).await?;
@@ -49,6 +55,30 @@ pub(super) async fn stats(
         rows.put_row(VerbRow::Stat(stat)).await?;
     }
     Ok(())
+}
+
+/// Returns the labels of directories at and below a path that keep the most bytes, without those that keep none.
+async fn largest_labels(reader: &PathReader, path: &TimedPath) -> Result<Vec<StatRow>, VerbError> {
+    let (at, top) = (VerbError::at(path), path.names());
+    let view = reader.view();
+    let mut labels = Vec::new();
+    for label in view.all_labels().await.map_err(&at)? {
+        let keeps = view.label_keeps(&label).await.map_err(&at)?;
+        let place = reader.directory_path(label.directory).await?;
+        if keeps.versions > 0 && TimedPath::of(place.clone()).names().starts_with(&top) {
+            labels.push(StatRow {
+                path: Some(place),
+                bytes: Some(keeps.bytes),
+                count: Some(keeps.versions),
+                time_ns: Some(label.timestamp.0),
+                label: Some(path_text(&label.name)),
+                ..row("label")
+            });
+        }
+    }
+    labels.sort_by_key(|label| std::cmp::Reverse((label.bytes, label.count)));
+    labels.truncate(LABELS_MAX);
+    Ok(labels)
 }
 
 async fn amounts(reader: &PathReader) -> Result<Vec<StatRow>, StoreError> {

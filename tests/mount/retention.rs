@@ -112,6 +112,11 @@ fn prune_by_a_strict_policy(mount: &TestMount, place: &Place) {
         grep -q '"what":"waiting"' $C/report && exit 1
         grep -q '"what":"dropped","rule":null,"path":null,"versions":5' $C/report
         grep -q '"what":"kept","rule":"label","path":null,"versions":1' $C/report
+        rw label list $M --json | grep -q '"label":"before",.*"keeps_versions":1,"keeps_bytes":2}'
+        rw label rename $M before held | grep -q ' held  *-  *-  *1  *2 bytes '
+        rw stats $M --json | grep -q '"what":"label","rule":null,"path":"","bytes":2,"count":1,"time_ns":1.*,"label":"held"}'
+        rw stats $M | grep -q '^label  *2 bytes  *1  *2.* /@held$'
+        rw label rename $M held before > /dev/null
         grep -q '"what":"kept","rule":"keep-last","path":null,"versions":1' $C/report
         grep -q '"what":"name","rule":null,"path":"f"' $C/report
         test "$(ended $M/f)" = 2
@@ -132,6 +137,7 @@ fn prune_by_a_strict_policy(mount: &TestMount, place: &Place) {
         test "$(ended $M/f)" = 3; test "$(cat .versions/before/f)" = 6
         rmdir .versions/before
         rw prune $M | grep -q '^dropped  *1 '
+        rw stats $M --json | grep '"what":"label"' && exit 1
         test "$(ended $M/f)" = 2
         refused 1 '' cat .versions/-1d/f
         "#,

@@ -63,6 +63,8 @@ const LABELS: &[Column] = &[
     left("LABEL"),
     left("EXPIRES"),
     left("HELD UNTIL"),
+    right("KEEPS"),
+    right("SIZE"),
     right("USER"),
     left("HOST"),
     left("DIRECTORY"),
@@ -316,6 +318,8 @@ fn label_cells(row: &LabelEntry, zone: &TimeZone) -> Vec<String> {
         row.label.to_string(),
         show_until(row.expires_ns, zone),
         show_until(row.held_until_ns, zone),
+        row.keeps_versions.to_string(),
+        show_size(row.keeps_bytes),
         row.user.to_string(),
         or_dash(&row.host),
         match row.path.0.is_empty() {

@@ -32,7 +32,11 @@ pub(super) const STATS: &[Column] = &[
 ];
 
 pub(super) fn stat_cells(row: &StatRow, zone: &TimeZone) -> Vec<String> {
-    let path = row.path.as_ref().map(ToString::to_string);
+    let path = row.path.as_ref().map(|path| match &row.label {
+        Some(label) if path.0.is_empty() => format!("/@{label}"),
+        Some(label) => format!("{path}@{label}"),
+        None => path.to_string(),
+    });
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     vec![
         row.what.replace('_', " "),

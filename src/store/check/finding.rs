@@ -13,6 +13,7 @@ use crate::store::check::faulty::{FaultyKeys, NAMED_MAX};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Ino, ROOT, Timestamp};
+use crate::store::schema::amounts;
 use crate::store::schema::keys;
 use crate::store::schema::label_keys::{self, LabelSlot};
 use crate::store::schema::object_names::object_key;
@@ -177,6 +178,9 @@ impl<'a> PathFinder<'a> {
                 (subject, "until when the version is kept")
             }
             b"GS" | b"GT" | b"GH" | b"GY" => self.label(key).await?,
+            b"Ga" if amounts::is_of_label(key) => {
+                (other("the namespace"), "how much a label keeps")
+            }
             b"GB" => (segment(key), "how many files use its parts"),
             b"GE" => (segment(key), "that a file no longer uses it"),
             b"GN" => (segment(key), "that no file uses it"),

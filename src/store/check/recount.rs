@@ -1,5 +1,5 @@
-//! Recount of the index's counters: how many rows show a content, how many use an extent, files and bytes, stored bytes; and the filings of
-//! version records, labels and holds.
+//! Recount of the index's counters: how many rows show a content, how many use an extent, files and bytes, stored bytes, what labels keep; and
+//! the filings of version records, labels and holds.
 //!
 //! Every row adds to a sum per content, extent or filing, and a stored count is subtracted from it. A sum that is not zero at the
 //! end is a wrong count.
@@ -14,8 +14,9 @@ use crate::store::schema::amounts;
 use crate::store::schema::keys;
 use crate::store::schema::label_keys;
 use crate::store::schema::retention_keys;
+use crate::store::schema::rows::Filing;
 use crate::store::schema::tables::{self, RowTable, SegmentTable, VersionTable};
-use crate::store::schema::tally::{BoundRow, ExtentId, RowTally};
+use crate::store::schema::tally::{BoundRow, ExtentId, FiledRecord, RowTally};
 
 /// Length of a `G B` key, bytes; the key of an extent's sum has the extent's offset after it.
 const SEGMENT_KEY: usize = 18;
@@ -75,10 +76,17 @@ impl Recount {
         for (content, count) in tally.contents {
             self.add(keys::count(content).bytes(), count)?;
         }
-        for (record, filed) in tally.records {
-            for filing in retention_keys::filings(&filed, &record) {
+        for FiledRecord { key, filed, bytes } in tally.records {
+            for filing in retention_keys::filings(&filed, &key) {
                 self.add(filing, 1)?;
             }
+            if let (Filing::Label(label), Some(bytes)) = (&filed, bytes) {
+                self.add(amounts::labeled_bytes(*label).bytes(), bytes.cast_signed())?;
+                self.add(amounts::labeled_versions(*label).bytes(), 1)?;
+            }
+        }
+        for (amount, counted) in tally.labeled {
+            self.add(amount, counted.wrapping_neg())?;
         }
         for BoundRow { key, ino, id } in tally.bindings {
             let name = match VersionTable::has(&key) {

@@ -345,9 +345,9 @@ fn delete_rows(
         let name_only = VersionRecord {
             node: Some(node),
             kept: Retained::Nothing,
-            ..closed
+            ..closed.clone()
         };
-        list.put(txn, &name_only);
+        list.shrink(txn, &closed, &name_only);
         return;
     };
     list.delete(txn, &closed);

@@ -148,7 +148,7 @@ impl History {
         txn.put(label_keys::lapse(until, &key), &());
         txn.put(key, &row);
         self.commit.enqueue(txn)?;
-        self.core.holds_set.fetch_add(1, Ordering::SeqCst);
+        self.core.protection_changes.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
@@ -187,7 +187,7 @@ impl History {
         review(&mut txn, &slot.to_dentry(), OlderVersions::Held);
         review(&mut txn, &names_of(entry.ino), OlderVersions::Held);
         self.commit.enqueue(txn)?;
-        self.core.holds_set.fetch_add(1, Ordering::SeqCst);
+        self.core.protection_changes.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 

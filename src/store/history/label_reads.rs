@@ -12,9 +12,11 @@ use crate::store::history::History;
 use crate::store::history::view::PastView;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Author, Ino, ROOT, Timestamp};
+use crate::store::schema::amounts;
 use crate::store::schema::keys;
 use crate::store::schema::label_keys::{self, LabelPoint, LabelSlot};
 use crate::store::schema::label_rows::LabelRow;
+use crate::store::schema::rows::LabelPin;
 use crate::store::schema::tables::{LabelTable, RowTable};
 
 /// The most directories above a directory that are looked at.
@@ -56,6 +58,15 @@ impl Label {
             hold: row.hold,
         }
     }
+}
+
+/// What is filed under a label: versions that it keeps beyond the rules of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LabelKeeps {
+    /// Their number.
+    pub versions: u64,
+    /// Their bytes without holes; bytes that other versions show too count for each.
+    pub bytes: u64,
 }
 
 /// A directory as of a time.
@@ -122,6 +133,24 @@ impl PastView {
             labels.extend(label_keys::label_slot(&key).map(|slot| Label::of(slot, row)));
         }
         Ok(labels)
+    }
+
+    /// Returns what a label keeps that the rules of time do not, as of the last run of retention. Reads two rows.
+    ///
+    /// # Errors
+    /// Errors of the index; `Corrupt`.
+    pub async fn label_keeps(&self, label: &Label) -> Result<LabelKeeps, StoreError> {
+        let pin = LabelPin {
+            timestamp: label.timestamp,
+            directory: label.directory,
+        };
+        let versions = self.rows.row(&amounts::labeled_versions(pin)).await?;
+        let bytes = self.rows.row(&amounts::labeled_bytes(pin)).await?;
+        let amount = |row: Option<i64>| row.map_or(0, |sum| u64::try_from(sum).unwrap_or(0));
+        Ok(LabelKeeps {
+            versions: amount(versions),
+            bytes: amount(bytes),
+        })
     }
 
     /// Tells whether a directory has labels of its own, also after its removal: they are reached through what is kept of its name.

@@ -7,6 +7,7 @@
 //! Invariants: a label's timestamp is final when its rows are queued. A label and the rows that lead to it (`G T`, `G Y`) change in one
 //! operation, under the lock of its directory.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -127,6 +128,8 @@ impl History {
         let mut txn = self.label_txn(answer.at(), owner, name);
         delete_rows(&mut txn, owner, name, &row);
         self.commit.enqueue(txn)?;
+        // A run that knows the label would file versions under it once more.
+        self.core.protection_changes.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 

@@ -133,7 +133,7 @@ impl History {
     /// Lets a running prune read the holds again. Called when the operation is queued.
     pub(super) fn note_kept(&self, kept: &KeptBefore) {
         if let KeptBefore::Hold { .. } = kept {
-            self.core.holds_set.fetch_add(1, Ordering::SeqCst);
+            self.core.protection_changes.fetch_add(1, Ordering::SeqCst);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What users protect from retention: labels, and holds on versions.
 //!
-//! Both are read once for a run: a label that is made later shows a time after everything that is due, and a hold that is set later is
-//! noticed before the next drop.
+//! Both are read once for a run: a label that is made later shows a time after everything that is due; a hold that is set later, and a
+//! label that is removed, are noticed before the next verdict.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -31,8 +31,8 @@ pub(crate) struct Protection {
     /// In ascending order of their timestamps.
     labels: Vec<LabelPoint>,
     holds: BTreeMap<(Ino, VersionId), Held>,
-    /// How many holds were set when the holds were read.
-    holds_set: u64,
+    /// How often that had changed when it was read.
+    protection_changes: u64,
     view: PastView,
     memo: LocationMemo,
 }
@@ -43,7 +43,7 @@ impl Retention {
     /// # Errors
     /// Errors of the index.
     pub(crate) async fn protection(&self) -> Result<Protection, StoreError> {
-        let holds_set = self.core.holds_set.load(Ordering::SeqCst);
+        let protection_changes = self.core.protection_changes.load(Ordering::SeqCst);
         let all = Timestamp(0)..Timestamp(u64::MAX);
         let mut labels = self.history.labels_between(all, usize::MAX).await?;
         let expired = self.history.expired_labels(self.now()).await?;
@@ -61,15 +61,15 @@ impl Retention {
         Ok(Protection {
             labels,
             holds,
-            holds_set,
+            protection_changes,
             view: self.history.view(),
             memo: LocationMemo::default(),
         })
     }
 
-    /// Tells whether a hold was set since the holds were read.
+    /// Tells whether a hold was set, or a label removed, since they were read.
     pub(crate) fn is_outdated(&self, protection: &Protection) -> bool {
-        self.core.holds_set.load(Ordering::SeqCst) != protection.holds_set
+        self.core.protection_changes.load(Ordering::SeqCst) != protection.protection_changes
     }
 }
 

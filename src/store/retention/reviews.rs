@@ -9,9 +9,11 @@ use crate::store::model::error::StoreError;
 use crate::store::model::version::{Ino, Timestamp};
 use crate::store::retention::run::{Decision, PAGE, Run, RunMode};
 use crate::store::retention::{Retention, Settled};
+use crate::store::schema::amounts;
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::retention_keys;
+use crate::store::schema::rows::LabelPin;
 use crate::store::schema::tables::{RemovedLabelTable, ReviewTable, RowKey, RowTable};
 
 /// A name, or a removed label, whose versions a run has decided about.
@@ -84,8 +86,35 @@ impl Retention {
                     lock: label.directory,
                 };
                 self.end_reviews(run, vec![decided]).await?;
+                self.end_amounts(run, label).await?;
             }
         }
+        Ok(())
+    }
+
+    /// Deletes the amounts of a removed label under which no version is filed any more. A label that a restore in steps went back to may
+    /// still be there.
+    async fn end_amounts(&self, run: &Run<'_>, label: LabelPin) -> Result<(), StoreError> {
+        // What was filed elsewhere is subtracted by operations that this one does not wait for otherwise.
+        if run.mode == RunMode::DryRun || self.settle().await? == Settled::Late {
+            return Ok(());
+        }
+        let from = retention_keys::labeled_by(label);
+        let amount = amounts::labeled_versions(label);
+        let rows = self.core.index.snapshot();
+        let filed = rows.first(from.clone(), keys::after(&from)).await?;
+        if filed.is_some() || rows.row(&amount).await?.is_none() {
+            return Ok(());
+        }
+        let dependencies = Dependencies {
+            touches: vec![amount.clone().bytes()],
+            ..Dependencies::default()
+        };
+        let answer = self.core.clock.begin();
+        let mut txn = self.commit.txn(answer.at(), dependencies);
+        txn.delete(amount);
+        txn.delete(amounts::labeled_bytes(label));
+        self.commit.enqueue(txn)?;
         Ok(())
     }
 

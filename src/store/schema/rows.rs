@@ -264,6 +264,11 @@ impl VersionRecord {
         self.own_end.unwrap_or(self.end)
     }
 
+    /// Returns the version's bytes without holes; `None` for the binding of a name to a hard-linked inode, which is no version.
+    pub(crate) fn version_bytes(&self) -> Option<u64> {
+        self.node.as_ref().map(InodeState::space)
+    }
+
     /// Returns what the rules of time of a retention policy look at.
     pub(crate) fn span(&self) -> VersionSpan {
         let conflict = (self.stamp.op == Op::Conflict).then(|| self.own_end());

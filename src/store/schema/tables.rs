@@ -245,8 +245,8 @@ tables! {
     CountTable "G R" b"GR" i64, "cid, timestamp", "`i64` (merged): how many rows show that content" => tally::content_count;
     /// How many rows use each extent of a segment.
     SegmentTable "G B" b"GB" SegmentRow, "segment epoch, segment sequence", "`SegmentRow` (merged)" => tally::segment_count;
-    /// Bytes that rows store, and the largest live sizes.
-    AmountTable "G a" b"Ga" i64, "kind (`u8`: 0, 1, 2 or 3); for 2 segment epoch and sequence, for 3 a day", "`i64` (merged): bytes" => tally::amount;
+    /// Bytes that rows store, what labels keep, and the largest live sizes.
+    AmountTable "G a" b"Ga" i64, "kind (`u8`: 0 to 5); for 2 segment epoch and sequence, for 3 a day, for 4 and 5 timestamp and directory of a label", "`i64` (merged): bytes; for 5 a number" => tally::amount;
     /// A content that a row no longer shows.
     DroppedTable "G D" b"GD" (), "cid, timestamp, timestamp of the operation", "`()`: a row stopped showing that content; kept until garbage collection has reviewed the lineage";
     /// A segment that a row no longer uses.

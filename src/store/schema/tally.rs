@@ -33,6 +33,15 @@ pub(crate) struct BoundRow {
     pub(crate) id: VersionId,
 }
 
+/// A version record and where it is filed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FiledRecord {
+    pub(crate) key: Bytes,
+    pub(crate) filed: Filing,
+    /// The version's bytes without holes; `None` for the binding of a name to a hard-linked inode, which is no version.
+    pub(crate) bytes: Option<u64>,
+}
+
 /// The sum over some rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RowTally {
@@ -44,8 +53,10 @@ pub(crate) struct RowTally {
     pub(crate) bytes: i64,
     /// Live inodes without the root, minus the stored number.
     pub(crate) files: i64,
-    /// Keys of version records, and where each is filed.
-    pub(crate) records: Vec<(Bytes, Filing)>,
+    /// Version records.
+    pub(crate) records: Vec<FiledRecord>,
+    /// Keys of stored amounts of labels, and what they say.
+    pub(crate) labeled: Vec<(Bytes, i64)>,
     /// Names that lead, or led, to hard-linked inodes; each has a further row.
     pub(crate) bindings: Vec<BoundRow>,
     /// Labels with their keys; each has further rows that lead to it.
@@ -123,7 +134,11 @@ pub(super) fn version(key: &[u8], row: VersionRecord, tally: &mut RowTally) {
             });
         }
     }
-    tally.records.push((record, row.filed));
+    tally.records.push(FiledRecord {
+        key: record,
+        bytes: row.version_bytes(),
+        filed: row.filed,
+    });
 }
 
 /// A name of a hard-linked inode has such a row beside its own.
@@ -176,12 +191,17 @@ pub(crate) const AMOUNT_STORED: u8 = 0;
 pub(crate) const AMOUNT_BASE: u8 = 1;
 pub(crate) const AMOUNT_UNCITED: u8 = 2;
 pub(crate) const AMOUNT_PEAK: u8 = 3;
+pub(crate) const AMOUNT_LABEL_BYTES: u8 = 4;
+pub(crate) const AMOUNT_LABEL_VERSIONS: u8 = 5;
 
 pub(super) fn amount(key: &[u8], bytes: i64, tally: &mut RowTally) {
     match key.get(2).copied() {
         Some(kind @ (AMOUNT_STORED | AMOUNT_BASE | AMOUNT_UNCITED)) => {
             tally.stored = tally.stored.wrapping_sub(bytes);
             tally.has_stored |= kind == AMOUNT_BASE;
+        }
+        Some(AMOUNT_LABEL_BYTES | AMOUNT_LABEL_VERSIONS) => {
+            tally.labeled.push((Bytes::copy_from_slice(key), bytes));
         }
         Some(AMOUNT_PEAK) => {}
         Some(_) | None => tally.is_unreadable = true,

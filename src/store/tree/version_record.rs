@@ -1,6 +1,7 @@
 //! Version records: the rows of versions that have ended, and their filing for retention.
 //!
-//! Invariant: a record and its filing (`G X`) are written and deleted in one batch, and the record says where it is filed.
+//! Invariant: a record and its filing (`G X`) are written and deleted in one batch, and the record says where it is filed. What is filed
+//! under a label is counted in the same batch (`G a` 4 and 5).
 
 use bytes::Bytes;
 
@@ -10,9 +11,10 @@ use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::policy::{Due, Policy};
 use crate::store::model::version::{Ino, Timestamp, VersionId};
+use crate::store::schema::amounts;
 use crate::store::schema::keys;
 use crate::store::schema::retention_keys;
-use crate::store::schema::rows::{Filing, VersionRecord};
+use crate::store::schema::rows::{Filing, LabelPin, VersionRecord};
 use crate::store::schema::tables::{LinkedVersionTable, RowTable, VersionTable};
 
 /// The version records of a name, or of a hard-linked inode.
@@ -70,6 +72,15 @@ impl VersionRows {
         }
     }
 
+    /// Replaces a record by one of the same version that shows fewer bytes, and stays filed where it is.
+    pub(crate) fn shrink(&self, txn: &mut Txn, old: &VersionRecord, new: &VersionRecord) {
+        if let Filing::Label(label) = &old.filed {
+            count_labeled(txn, *label, old, -1);
+            count_labeled(txn, *label, new, 1);
+        }
+        self.put(txn, new);
+    }
+
     /// Deletes a record and its filing.
     pub(crate) fn delete(&self, txn: &mut Txn, record: &VersionRecord) {
         let id = record.stamp.id;
@@ -84,6 +95,9 @@ impl VersionRows {
     pub(crate) fn file(&self, txn: &mut Txn, record: &mut VersionRecord, filing: Filing) {
         if record.filed != filing {
             self.unfile(txn, record);
+            if let Filing::Label(label) = &filing {
+                count_labeled(txn, *label, record, 1);
+            }
         }
         let key = self.key(record.stamp.id);
         match &filing {
@@ -142,7 +156,10 @@ impl VersionRows {
             Filing::Nowhere => {}
             Filing::Due(at) => txn.delete(retention_keys::due(*at, &key)),
             Filing::Last(name) => txn.delete(retention_keys::kept(name, &key)),
-            Filing::Label(label) => txn.delete(retention_keys::labeled(*label, &key)),
+            Filing::Label(label) => {
+                txn.delete(retention_keys::labeled(*label, &key));
+                count_labeled(txn, *label, record, -1);
+            }
             Filing::Removed(at, name) => {
                 txn.delete(retention_keys::due(*at, &key));
                 txn.delete(retention_keys::kept(name, &key));
@@ -152,5 +169,14 @@ impl VersionRows {
                 txn.delete(retention_keys::kept(&self.name(), &key));
             }
         }
+    }
+}
+
+/// Counts a version under the label that it is filed under, `by` times.
+fn count_labeled(txn: &mut Txn, label: LabelPin, record: &VersionRecord, by: i64) {
+    if let Some(bytes) = record.version_bytes() {
+        let bytes = bytes.cast_signed().saturating_mul(by);
+        txn.merge(amounts::labeled_bytes(label), &bytes);
+        txn.merge(amounts::labeled_versions(label), &by);
     }
 }

@@ -7,6 +7,7 @@ mod crash_points;
 mod directories;
 mod economy;
 mod hostile;
+mod labeled;
 mod limits;
 mod linked;
 mod many_versions;
