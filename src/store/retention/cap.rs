@@ -2,7 +2,8 @@
 //!
 //! The policy in force is shortened step by step (`Policy::ladder`) until what it drops ahead of time has enough bytes. Row `G d` has the
 //! shortened policy, which is in force from then on beside the user's; versions are filed anew by it as after a stricter policy. Drops free
-//! bytes only after garbage collection has reviewed them, so the cap rests after each. It is lifted when the history is a quarter below the limit.
+//! bytes only after garbage collection has reviewed them, so the cap rests after each. It is lifted when the history is a quarter below the limit,
+//! and when another policy is set that waits for nothing (`policy_change.rs`).
 
 use std::time::Duration;
 
@@ -177,9 +178,10 @@ impl Retention {
             return Ok(None);
         }
         let since = self.cap().await?.map_or(now, |cap| cap.since);
+        let asked = self.policy().await?;
         let mut txn = self.policy_txn();
         let row = CapRow {
-            policy: plan.policy.clone(),
+            policy: plan.policy.cap_of(asked.as_ref().unwrap_or(policy)),
             since,
         };
         txn.put(retention_keys::cap(), &row);

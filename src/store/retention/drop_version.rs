@@ -51,17 +51,51 @@ impl Retention {
         name: &Dentry,
         protection: &Protection,
     ) -> Result<Outcome, StoreError> {
-        // A hold is set under the lock of the directory.
-        let _locked = self.tree.inodes.lock_all(&[name.parent]).await;
+        // A hold is set under the lock of the directory; states of a hard-linked inode change under that of the inode.
+        let wanted = match version.record.node {
+            Some(_) => vec![name.parent],
+            None => vec![name.parent, version.record.ino],
+        };
+        let _locked = self.tree.inodes.lock_all(&wanted).await;
         if self.is_outdated(protection) || !self.is_unchanged(version).await? {
             return Ok(Outcome::Changed);
         }
         let EndedVersion { list, record } = version;
         let mut txn = self.retention_txn(list);
         let older = self.remove_record(&mut txn, name, record).await?;
+        if record.node.is_none() {
+            self.file_unnamed(&mut txn, name, record).await?;
+        }
         self.queue(txn)?;
         self.note_dropped(version, older);
         Ok(Outcome::Done)
+    }
+
+    /// Files the states of a hard-linked inode that no name shows once the binding of this record goes: they are due.
+    async fn file_unnamed(
+        &self,
+        txn: &mut Txn,
+        name: &Dentry,
+        binding: &VersionRecord,
+    ) -> Result<(), StoreError> {
+        let (ino, id) = (binding.ino, binding.stamp.id);
+        let list = VersionRows::Linked(ino);
+        let rows = self.core.index.snapshot();
+        let mut before = binding.own_end();
+        while before > id.timestamp {
+            let at = Timestamp(before.0 - 1);
+            let Some(mut state) = list.newest_at(&rows, at).await? else {
+                break;
+            };
+            before = state.stamp.id.timestamp;
+            let bound = bound_during(&rows, ino, &(before..state.end)).await?;
+            let is_this = |bound: &BoundName| bound.name == *name && bound.id == id;
+            if bound.iter().all(is_this) {
+                txn.touch(keys::inode(ino));
+                list.file(txn, &mut state, Filing::Due(binding.own_end()));
+            }
+        }
+        Ok(())
     }
 
     /// Adds the rows that remove a record of a name. Returns the record before it.

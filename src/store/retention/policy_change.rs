@@ -121,6 +121,10 @@ impl Retention {
         }
         txn.put(keys::policy(), policy);
         txn.delete(retention_keys::pending_policy());
+        if old.as_ref() != Some(policy) {
+            // The next look shortens this policy by its own steps, if the history is too large for it.
+            txn.delete(retention_keys::cap());
+        }
         if is_stricter {
             txn.put(retention_keys::refiled(), &Bytes::new());
         }

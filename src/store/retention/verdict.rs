@@ -22,6 +22,7 @@ use crate::store::retention::report::{KeptBy, KeptUntil, RetentionReport};
 use crate::store::retention::shown::{EndedVersion, ShownVersion, shown_versions};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{LabelPin, VersionRecord};
+use crate::store::tree::version_record::VersionRows;
 
 /// What retention does with a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,9 +169,20 @@ impl Judge<'_> {
     ) -> Result<Vec<(TimeRule, Due)>, StoreError> {
         let span = version.record.span();
         let mut all = Vec::new();
-        if !self.policies.is_one() {
-            for one in shown_versions(&self.rows, version).await? {
-                all.extend(self.policy_of(&one).await?.rules(span));
+        let is_state = matches!(version.list, VersionRows::Linked(_));
+        if is_state || !self.policies.is_one() {
+            let shown = shown_versions(&self.rows, version).await?;
+            if shown.is_empty() {
+                // The names that showed the state went by a shorter policy.
+                return Ok(Vec::new());
+            }
+            let limited = if self.policies.is_one() {
+                &[][..]
+            } else {
+                &shown
+            };
+            for one in limited {
+                all.extend(self.policy_of(one).await?.rules(span));
                 // Where a directory was says which policy its versions and those below had.
                 if one.directory.is_some() {
                     let longest = self.policies.namespace().longest_until(span.end);

@@ -91,6 +91,18 @@ impl Policy {
         }
         policy
     }
+
+    /// Returns what shortens `asked` to this policy: terms that are not shorter limit nothing, also not those of a later policy.
+    pub(crate) fn cap_of(&self, asked: &Self) -> Self {
+        let (mut cap, mut asked) = (self.clone(), asked.clone());
+        for rung in RUNGS {
+            let term = (rung.term)(&mut cap);
+            if *term >= *(rung.term)(&mut asked) {
+                *term = Term::Forever;
+            }
+        }
+        cap
+    }
 }
 
 /// Returns the terms that follow `term`, each shorter.
@@ -161,6 +173,23 @@ mod tests {
         assert_eq!(capped.weekly, Term::Off);
         policy.set("history-max=off").unwrap();
         assert_eq!(policy.capped(steps.last()), policy);
+    }
+
+    #[test]
+    fn a_cap_limits_only_the_terms_that_it_shortened() {
+        let mut short = Policy::default();
+        for word in ["grid=off", "keep-within=5d"] {
+            short.set(word).unwrap();
+        }
+        let shortened = short.ladder()[1].clone();
+        let cap = shortened.cap_of(&short);
+        assert_eq!(short.capped(Some(&cap)), shortened);
+        let capped = Policy::default().capped(Some(&cap));
+        assert_eq!(capped, Policy::default());
+        let mut longer = Policy::default();
+        longer.set("keep-within=9d").unwrap();
+        let capped = longer.capped(Some(&cap));
+        assert_eq!((capped.within, capped.weekly), (cap.within, longer.weekly));
     }
 
     #[test]

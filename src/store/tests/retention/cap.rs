@@ -69,7 +69,7 @@ async fn history_max_drops_the_oldest_grid_times_first_until_the_history_fits() 
     assert!(cap.policy.daily < asked.daily, "{cap:?}");
     assert_eq!(
         (cap.policy.hourly, cap.policy.within),
-        (asked.hourly, asked.within)
+        (Term::Forever, Term::Forever)
     );
     let horizons = ns.history.view().horizons().await.unwrap();
     let Term::For(days) = cap.policy.daily else {
@@ -114,6 +114,44 @@ async fn the_cap_never_touches_the_last_versions_and_is_lifted_when_the_history_
     prune(&ns).await;
     assert_eq!(ns.retention.cap().await.unwrap(), None);
     assert_eq!(ns.core.policy().unwrap().within, Term::For(DAY));
+    leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_is_set_is_not_shortened_by_the_cap_of_the_one_before() {
+    let (cluster, ns) = saved_for("cap-policy", 10).await;
+    let short = ["keep-within=5d", "grid=off", "history-max=150000"];
+    let change = ns.retention.set_policy(&policy(&short), InForce::Now).await;
+    change.unwrap();
+    for _ in 0..2 {
+        let report = ns.retention.run(CONFIRMED).await.unwrap();
+        assert!(report.dropped.versions > 0, "{report:?}");
+        settle(&cluster, &ns).await;
+    }
+    let left = history_bytes(&ns).await;
+    assert!((112_500..=150_000).contains(&left), "{left}");
+    let cap = ns.retention.cap().await.unwrap();
+    assert!(cap.is_some_and(|cap| cap.policy.within < Term::For(5 * DAY)));
+    // The same policy once more changes nothing.
+    set(&ns, &short).await;
+    assert!(ns.retention.cap().await.unwrap().is_some());
+
+    let long = ["keep-within=6d", "history-max=150000"];
+    set(&ns, &long).await;
+    assert_eq!(ns.retention.cap().await.unwrap(), None);
+    let asked = policy(&long);
+    assert_eq!(ns.core.policy().as_deref(), Some(&asked));
+    prune(&ns).await;
+    assert_eq!(ns.core.policy().as_deref(), Some(&asked));
+    // It is shortened by its own steps once the history is too large again: grid times go first.
+    for number in 0..4 {
+        cluster.env.advance(6 * HOUR);
+        save(&ns, ROOT, b"f", &[number; SAVED as usize]).await;
+    }
+    settle(&cluster, &ns).await;
+    ns.retention.run(CONFIRMED).await.unwrap();
+    let cap = ns.retention.cap().await.unwrap().unwrap().policy;
+    assert_eq!(cap.weekly, Term::Off);
     leave(ns).await;
 }
 

@@ -110,6 +110,55 @@ async fn a_state_stays_while_one_of_the_names_of_its_file_keeps_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_state_goes_with_the_last_name_that_showed_it() {
+    const MINUTE: u64 = 60_000_000_000;
+    let cluster = TestCluster::new("retention-unnamed");
+    let ns = cluster.open().await;
+    let set = async |words: &[&str]| {
+        let mut policy = Policy::default();
+        for word in ["grid=off", "keep-within=1h", "keep-last=0"] {
+            policy.set(word).unwrap();
+        }
+        policy.set("keep-removed=off").unwrap();
+        for word in words {
+            policy.set(word).unwrap();
+        }
+        let set = ns.retention.set_policy(&policy, InForce::Now).await;
+        assert_eq!(set.unwrap(), PolicyChange::InForce);
+    };
+    set(&[]).await;
+    // Only the first name is there at ends of hours.
+    cluster
+        .env
+        .advance(HOUR - cluster.env.now() % HOUR + MINUTE);
+    let ino = save(&ns, ROOT, b"a", b"1").await;
+    cluster.env.advance(2 * HOUR);
+    ns.tree.link(ino, ROOT, b"b", &author()).await.unwrap();
+    cluster.env.advance(10 * MINUTE);
+    ns.tree.unlink(ROOT, b"a", &author()).await.unwrap();
+    cluster.env.advance(10 * MINUTE);
+    save(&ns, ROOT, b"b", b"2").await;
+    cluster.env.advance(30 * MINUTE);
+    ns.tree.unlink(ROOT, b"b", &author()).await.unwrap();
+    cluster.env.advance(25 * MINUTE);
+    // The short policy drops the first name, and not its state yet; the longer one would keep that for two weeks.
+    prune(&ns).await;
+    assert_eq!(keys_of(&ns, BindingTable::all()).await.len(), 1);
+    set(&["keep-hourly=14d"]).await;
+    cluster.env.advance(10 * MINUTE);
+    prune(&ns).await;
+    assert_eq!(texts(&ns, b"b").await, ["1", "2"]);
+    assert_eq!(keys_of(&ns, LinkedVersionTable::all()).await.len(), 2);
+    cluster.env.advance(30 * MINUTE);
+    prune(&ns).await;
+    assert!(keys_of(&ns, BindingTable::all()).await.is_empty());
+    assert!(keys_of(&ns, LinkedVersionTable::all()).await.is_empty());
+    amounts::assert_recounted(&ns).await;
+    check::log_twin(&ns, &cluster).await;
+    leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_name_never_shows_a_state_that_the_file_had_before_it() {
     let (cluster, ns) = two_names("retention-new-name").await;
     let ino = ns.tree.lookup(ROOT, b"a").await.unwrap().unwrap().ino;
