@@ -175,6 +175,17 @@ pub enum VerbError {
         /// The versions.
         by: String,
     },
+    /// States that were written over a version that was deleted have its bytes in their stored form.
+    #[error(
+        "{path}: its versions are deleted, but some of their bytes, which nothing shows, are in the stored form of {by}: save such a file anew \
+         (cp FILE FILE.new && mv FILE.new FILE), and forget its ended versions (rewindfs forget FILE --yes); the bytes of all go then"
+    )]
+    StoredElsewhere {
+        /// The path.
+        path: String,
+        /// The states.
+        by: String,
+    },
     /// The root directory was named where a name in it is needed.
     #[error("/: is the root directory, which cannot be removed; name a path in it")]
     IsRoot,

@@ -83,7 +83,11 @@ pub(super) async fn forget(
     check_free(&reader, verb, &plan).await?;
     if let Some(by) = other_versions(&reader, verb, &plan).await? {
         let path = verb.path.to_string();
-        return Err(VerbError::VersionsElsewhere { path, by });
+        let is_stored = |shower: &ShownBy| matches!(shower, ShownBy::Stored(_));
+        return Err(match plan.shown_by.iter().any(is_stored) {
+            true => VerbError::StoredElsewhere { path, by },
+            false => VerbError::VersionsElsewhere { path, by },
+        });
     }
     let gone = ForgetRow {
         what: "gone".to_owned(),
@@ -229,8 +233,8 @@ async fn check_free(
     if !plan.is_refused() {
         return Ok(());
     }
-    let is_in_the_way = |shower: &&ShownBy| !matches!(shower, ShownBy::Version(..));
-    let shown_by: Vec<&ShownBy> = plan.shown_by.iter().filter(is_in_the_way).collect();
+    let shown_by = plan.shown_by.iter();
+    let shown_by: Vec<&ShownBy> = shown_by.filter(|shower| shower.is_in_the_way()).collect();
     Err(VerbError::ShownElsewhere {
         path: verb.path.to_string(),
         by: shower_texts(reader, verb, &shown_by, "; ").await?,
@@ -301,6 +305,10 @@ async fn shower_text(
         ShownBy::Version(name, began) => {
             let shown = full_path(reader, name.directory, &name.name).await?;
             format!("the version {} of {shown}", stamp(*began))
+        }
+        ShownBy::Stored(name) => {
+            let shown = full_path(reader, name.directory, &name.name).await?;
+            format!("the current state of {shown}")
         }
         ShownBy::OpenFile => {
             "a program has a removed file open that shows its bytes: end the program and repeat the command".to_owned()

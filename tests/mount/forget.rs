@@ -187,6 +187,30 @@ fn forgotten_versions_are_in_no_object_of_the_bucket_and_no_file_of_the_cache_on
 }
 
 #[test]
+fn bytes_below_a_file_that_was_written_over_go_once_it_is_saved_anew() {
+    let store = tempfile::tempdir().unwrap();
+    let place = Place::local(store.path());
+    let mount = TestMount::start(&place, FLAGS);
+    let secrets = plant(&mount, 5);
+    mount.sh(&script(
+        &mount,
+        &place,
+        r#"
+        # The large secret comes back, and all of it is written over in place.
+        rw restore $M/d/large@$(rw versions $M/d/large --json | head -1 | sed 's/.*"stamp":"\([^"]*\)".*/\1/') > /dev/null
+        head -c $(stat -c %s d/large) /dev/zero > $C/../zeros
+        dd if=$C/../zeros of=d/large conv=notrunc bs=1M status=none
+        rw drain $M
+        refused 1 'in the stored form of the current state of d/large: save such a file anew' rw forget $M/d/large --yes
+        cp d/large d/large.new; mv d/large.new d/large; rw drain $M
+        rw forget $M/d/large --yes | tail -1 | grep -q '^forgotten'
+        cmp d/large $C/../zeros
+        "#,
+    ));
+    assert_eq!(holding(&mount, &place, &secrets[2]), [""; 0]);
+}
+
+#[test]
 fn a_forget_that_a_crash_interrupts_is_repeated_and_completes() {
     let store = tempfile::tempdir().unwrap();
     let place = Place::local(store.path());

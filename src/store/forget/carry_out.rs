@@ -68,29 +68,54 @@ impl Forgetter {
         steps
             .send(ForgetStep::Deleted(plan.versions.len() as u64))
             .ok();
-        let begun = self.begun().await?;
-        let (mut lineages, mut bytes, mut ready) =
-            (BTreeSet::new(), ShownBytes::default(), Vec::new());
-        for (key, row) in begun {
+        let own = forget_keys::forgotten(request.directory, &request.name);
+        let mut unshown = Vec::new();
+        for (key, row) in self.begun().await? {
             let shown_by = self.still_shown_by(&row).await?;
             if shown_by.is_empty() {
-                lineages.extend(row.lineages.iter().copied());
-                bytes.add_row(&row);
-                ready.push(key);
-            } else if *key == *forget_keys::forgotten(request.directory, &request.name) {
+                unshown.push((key, row));
+            } else if *key == *own {
                 // Its row stays: the last call, after which nothing shows the bytes, makes those of all go.
                 return Ok(ForgetPlan { shown_by, ..plan });
             }
         }
-        self.purge(&lineages, &bytes, steps).await?;
+        let lineages = unshown.iter().flat_map(|(_, row)| &row.lineages).copied();
+        let segments = self.purge_rows(&lineages.collect(), steps).await?;
+        let mut gone = Vec::new();
+        for (key, row) in unshown {
+            let shown_by = self.stored_by(&row).await?;
+            if shown_by.is_empty() {
+                gone.push(key);
+            } else if *key == *own {
+                return Ok(ForgetPlan { shown_by, ..plan });
+            }
+        }
+        self.purge(&segments, steps).await?;
         let mut txn = self.gc.gc_txn(Vec::new());
-        for key in ready {
+        for key in gone {
             txn.touch(key.clone());
             txn.delete(key);
         }
         self.commit.enqueue(txn)?;
         self.drain().await?;
         Ok(plan)
+    }
+
+    /// Returns the states whose stored form still has bytes of versions that are deleted, though none shows them.
+    async fn stored_by(&self, row: &ForgottenRow) -> Result<Vec<ShownBy>, StoreError> {
+        let mut bytes = ShownBytes::default();
+        bytes.add_row(row);
+        let lineages = self.lineages_with(&bytes).await?;
+        if lineages.showing.is_empty() {
+            return Ok(Vec::new());
+        }
+        let stored_by = self.states_of(&lineages).await?;
+        match stored_by.is_empty() {
+            true => Err(StoreError::Busy(
+                "the versions are deleted, but rows with their bytes wait for their deletion: repeat the command".to_owned(),
+            )),
+            false => Ok(stored_by),
+        }
     }
 
     /// Returns what shows bytes of versions that are deleted.

@@ -7,14 +7,12 @@ use crate::store::commit::log_object;
 use crate::store::forget::Forgetter;
 use crate::store::forget::carry_out::ForgetSteps;
 use crate::store::forget::report::ForgetStep;
-use crate::store::forget::shown_bytes::ShownBytes;
 use crate::store::gc::hasten::OldLog;
 use crate::store::model::error::StoreError;
 use crate::store::retention::task::HORIZON_GRACE;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::CheckpointRow;
-use crate::store::schema::tables::{RangeTable, RowTable};
 
 /// The parts of the index whose rows have bytes of files, targets of symbolic links or extended attributes: the first letters
 /// of their keys.
@@ -27,22 +25,12 @@ const ROUNDS: u32 = 20;
 const LOOKS: u32 = 60;
 
 impl Forgetter {
-    /// Makes all bytes of these lineages go that no row shows, and returns when they are gone; `bytes` are those of the versions that
-    /// were deleted just now.
+    /// Makes all bytes go that no row has, and returns when they are gone; `segments` are those that have to go.
     pub(super) async fn purge(
         &self,
-        lineages: &BTreeSet<u64>,
-        bytes: &ShownBytes,
+        segments: &BTreeSet<SegmentId>,
         steps: &ForgetSteps,
     ) -> Result<(), StoreError> {
-        let segments = self.purge_rows(lineages, steps).await?;
-        if self.is_cited(bytes).await? {
-            return Err(StoreError::Busy(
-                "the versions are deleted, but the stored form of a later state still has some of their bytes, which it does not show: save the \
-                 file anew (cp PATH PATH.new && mv PATH.new PATH) and repeat the command"
-                    .to_owned(),
-            ));
-        }
         let log = self.gc.checkpoint_anew().await?;
         steps.send(ForgetStep::Log).ok();
         let index = self.core.index.writer()?;
@@ -61,7 +49,7 @@ impl Forgetter {
                 left.keys.len()
             )));
         }
-        let listed = self.check_listing(&segments, log).await?;
+        let listed = self.check_listing(segments, log).await?;
         let gone = segments.len() as u64 + replaced.keys.len() as u64;
         steps.send(ForgetStep::Objects(gone)).ok();
         self.purge_machine(&listed).await?;
@@ -70,7 +58,7 @@ impl Forgetter {
     }
 
     /// Deletes the rows, and copies the segments that have other bytes too. Returns the segments that have to go.
-    async fn purge_rows(
+    pub(super) async fn purge_rows(
         &self,
         lineages: &BTreeSet<u64>,
         steps: &ForgetSteps,
@@ -104,23 +92,6 @@ impl Forgetter {
         Err(StoreError::Busy(
             "segments with the bytes change all the time: repeat the command".to_owned(),
         ))
-    }
-
-    /// Tells whether a range row has some of the bytes.
-    async fn is_cited(&self, bytes: &ShownBytes) -> Result<bool, StoreError> {
-        if bytes.is_empty() {
-            return Ok(false);
-        }
-        let range = RangeTable::all()..keys::after(&RangeTable::all());
-        let mut rows = self.core.index.rows().scan(range).await?;
-        while let Some((_, value)) = rows.next().await? {
-            let row = RangeTable::decode(&value)?;
-            let mut slices = row.pieces().iter();
-            if slices.any(|slice| bytes.meets(&slice.source, slice.skip, slice.len)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// Looks for the segments, and for log objects before the checkpoint, in a listing of the bucket. Returns the segments that it has.

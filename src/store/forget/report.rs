@@ -70,7 +70,7 @@ impl ForgetPlan {
     #[must_use]
     pub fn is_refused(&self) -> bool {
         let mut shown_by = self.shown_by.iter();
-        shown_by.any(|shower| !matches!(shower, ShownBy::Version(..)))
+        shown_by.any(ShownBy::is_in_the_way)
     }
 }
 
@@ -98,8 +98,19 @@ pub enum ShownBy {
     /// A version of another name, which began then and has ended: a copy too. It does not stand in the way of the deletion, but the bytes
     /// stay until it is forgotten as well.
     Version(ShownName, Timestamp),
+    /// The current state of a name: it was written over a state with the bytes, and does not show them, but they are in its stored form.
+    /// They stay until the file is saved anew, and the state forgotten too.
+    Stored(ShownName),
     /// A file without a name that a program has open.
     OpenFile,
+}
+
+impl ShownBy {
+    /// Tells whether it stands in the way of the deletion; if not, only the bytes stay because of it.
+    #[must_use]
+    pub fn is_in_the_way(&self) -> bool {
+        !matches!(self, Self::Version(..) | Self::Stored(_))
+    }
 }
 
 /// A step of forgetting.

@@ -138,6 +138,30 @@ impl Forgetter {
         bytes: &ShownBytes,
         lineages: &CitingLineages,
     ) -> Result<Vec<ShownBy>, StoreError> {
+        let wanted = |key: &Bytes| !line.0.contains(key);
+        self.showers(lineages, wanted, Some(bytes)).await
+    }
+
+    /// Returns what shows contents of lineages whose rows have some bytes, whether or not it shows these bytes.
+    pub(super) async fn states_of(
+        &self,
+        lineages: &CitingLineages,
+    ) -> Result<Vec<ShownBy>, StoreError> {
+        let states = self.showers(lineages, |_| true, None).await?;
+        let stored = states.into_iter().map(|state| match state {
+            ShownBy::Name(name) => ShownBy::Stored(name),
+            other => other,
+        });
+        Ok(stored.collect())
+    }
+
+    /// Returns what shows contents of lineages: with `bytes`, only what shows some of these.
+    async fn showers(
+        &self,
+        lineages: &CitingLineages,
+        is_wanted: impl Fn(&Bytes) -> bool,
+        bytes: Option<&ShownBytes>,
+    ) -> Result<Vec<ShownBy>, StoreError> {
         let lineages = &lineages.showing;
         if lineages.is_empty() {
             return Ok(Vec::new());
@@ -153,11 +177,18 @@ impl Forgetter {
         for table in tables {
             let mut rows = self.rows_of(table).await?;
             while let Some((key, value)) = rows.next().await? {
-                if line.0.contains(&key) {
+                if !is_wanted(&key) {
                     continue;
                 }
                 for shown in contents_of(&key, &value)? {
-                    if lineages.contains(&shown.content.cid) && self.shows(shown, bytes).await? {
+                    if !lineages.contains(&shown.content.cid) {
+                        continue;
+                    }
+                    let shows = match bytes {
+                        Some(bytes) => self.shows(shown, bytes).await?,
+                        None => true,
+                    };
+                    if shows {
                         let shower = self.shower(&key).await?;
                         if !found.contains(&shower) {
                             found.push(shower);

@@ -9,7 +9,7 @@ use super::reclaim::{end, ids, rows_of};
 use super::*;
 
 /// Bytes that are nowhere else and that no compression shortens.
-fn secret(len: usize, seed: u64) -> Vec<u8> {
+pub(super) fn secret(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -37,7 +37,7 @@ fn files_with(directory: &Path, part: &[u8], found: &mut Vec<String>) {
 }
 
 /// The objects and files that have the first, the middle or the last bytes of `secret`.
-async fn holding(cluster: &TestCluster, secret: &[u8]) -> Vec<String> {
+pub(super) async fn holding(cluster: &TestCluster, secret: &[u8]) -> Vec<String> {
     let part = 24.min(secret.len());
     let (middle, last) = ((secret.len() - part) / 2, secret.len() - part);
     let mut found = Vec::new();
@@ -54,7 +54,7 @@ async fn holding(cluster: &TestCluster, secret: &[u8]) -> Vec<String> {
     found
 }
 
-fn all_of(name: &'static [u8]) -> ForgetRequest {
+pub(super) fn all_of(name: &'static [u8]) -> ForgetRequest {
     ForgetRequest {
         directory: ROOT,
         name: Bytes::from_static(name),
@@ -62,7 +62,7 @@ fn all_of(name: &'static [u8]) -> ForgetRequest {
     }
 }
 
-async fn forget(ns: &Namespace, name: &'static [u8]) -> ForgetPlan {
+pub(super) async fn forget(ns: &Namespace, name: &'static [u8]) -> ForgetPlan {
     let (steps, _told) = mpsc::unbounded_channel();
     ns.forget.carry_out(&all_of(name), &steps).await.unwrap()
 }
@@ -82,7 +82,7 @@ async fn save_synced(ns: &Namespace, name: &[u8], bytes: &[u8]) {
 }
 
 /// Copies the newest version of a file without moving bytes.
-async fn clone(ns: &Namespace, name: &[u8], copy: &[u8], len: u64) {
+pub(super) async fn clone(ns: &Namespace, name: &[u8], copy: &[u8], len: u64) {
     let past = ns.history.view().versions(ROOT, name).await.unwrap();
     let made = ns.tree.create_open(ROOT, copy, new_file(), &author()).await;
     let copy = made.unwrap().1;

@@ -15,6 +15,7 @@ mod fenced;
 mod filing;
 mod follow;
 mod forget;
+mod forget_stored;
 mod full;
 mod labels;
 mod labels_kept;
